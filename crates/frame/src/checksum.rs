@@ -1,0 +1,56 @@
+//! The checksums: CRC-32 (the polynomial of IEEE 802.3, as in zlib), salted where the place matters.
+
+use crate::types::{Place, Salt};
+
+/// The CRC-32 of a payload, taken piece by piece, for payloads that are not in memory as a whole.
+///
+/// ```
+/// let mut sum = stratawal_frame::PayloadChecksum::new();
+/// sum.update(b"12345");
+/// sum.update(b"6789");
+/// assert_eq!(sum.finish(), 0xCBF4_3926); // the check value of CRC-32
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct PayloadChecksum(crc32fast::Hasher);
+
+impl PayloadChecksum {
+    /// The checksum of no bytes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the next piece.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// The checksum of all the pieces.
+    #[must_use]
+    pub fn finish(self) -> u32 {
+        self.0.finalize()
+    }
+}
+
+pub(crate) fn payload(bytes: &[u8]) -> u32 {
+    crc32fast::hash(bytes)
+}
+
+/// Over the salt, the offset, and `bytes`.
+pub(crate) fn placed(place: &Place, bytes: &[u8]) -> u32 {
+    let mut prefix = [0; 16];
+    prefix[..8].copy_from_slice(&place.salt.0.to_le_bytes());
+    prefix[8..].copy_from_slice(&place.offset.0.to_le_bytes());
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(&prefix);
+    sum.update(bytes);
+    sum.finalize()
+}
+
+/// Over the salt and `bytes`.
+pub(crate) fn salted(salt: Salt, bytes: &[u8]) -> u32 {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(&salt.0.to_le_bytes());
+    sum.update(bytes);
+    sum.finalize()
+}

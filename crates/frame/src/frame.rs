@@ -1,0 +1,280 @@
+//! Data frames: whole batches of entries in one payload.
+//!
+//! The payload of one entry is its bytes. That of several is a table of `u32` ends, counted from behind the table,
+//! and the bytes; so entry *i* is found without walking. The top bit of an end marks the last entry of its batch; the
+//! last entry of a frame always has it, since a frame holds whole batches.
+//!
+//! ```text
+//! count = 1:   | bytes |
+//! count = n:   | end 0 | end 1 | … | end n-1 | bytes of 0 | bytes of 1 | … |
+//!              |<---------- 4 n ----------->|
+//! ```
+
+use bytes::Bytes;
+
+use crate::checksum::{self, PayloadChecksum};
+use crate::control::Control;
+use crate::header::{
+    Codec, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Invalid, Limits, Newer, decode_header,
+};
+use crate::types::{Place, SeqNo, u32_at};
+
+/// The bit of an entry's end that marks the last entry of its batch.
+pub const BATCH_END: u32 = 1 << 31;
+
+/// What [`encode_data`] writes: entries that are contiguous in `data`.
+#[derive(Clone, Copy, Debug)]
+pub struct DataFrame<'a> {
+    /// The seq of the first entry.
+    pub first_seq: SeqNo,
+    /// Microseconds since 1970.
+    pub timestamp: u64,
+    /// The durable watermark now; `None` attests nothing. One above `first_seq` attests `first_seq`.
+    pub durable: Option<SeqNo>,
+    /// For each entry its end in `data`, with [`BATCH_END`] on the last entry of each batch, and so on the last.
+    pub ends: &'a [u32],
+    /// The bytes of all the entries.
+    pub data: &'a [u8],
+}
+
+/// The most bytes a frame of `entries` entries of together `bytes` bytes takes in the file.
+#[must_use]
+pub const fn data_frame_len_max(entries: u64, bytes: u64) -> u64 {
+    let table = entries.saturating_mul(4);
+    (FRAME_HEADER_LEN as u64).saturating_add(table).saturating_add(bytes).saturating_add(7) & !7
+}
+
+/// Appends a whole data frame, its zeros included, to `out`.
+///
+/// # Panics
+/// Where `frame` is not one: no entries, ends that fall or do not end with `data`, no [`BATCH_END`] on the last, a
+/// payload over [`PAYLOAD_LEN_MAX`](crate::PAYLOAD_LEN_MAX), a seq past the end of `u64`, or an offset that is no
+/// multiple of [`FRAME_ALIGN`]. These are mistakes of the caller, never of data, and a frame written with one of them
+/// would be lost: nobody could read it.
+pub fn encode_data(out: &mut Vec<u8>, place: &Place, frame: &DataFrame<'_>) {
+    let zeros = encode_data_head(out, place, frame);
+    out.extend_from_slice(frame.data);
+    out.resize(out.len() + zeros, 0);
+}
+
+/// Appends what stands before `frame.data` to `out`, for writers that do not copy the data; answers how many zeros
+/// stand behind it.
+///
+/// # Panics
+/// As [`encode_data`].
+pub fn encode_data_head(out: &mut Vec<u8>, place: &Place, frame: &DataFrame<'_>) -> usize {
+    let DataFrame { ends, data, .. } = *frame;
+    let count = u32::try_from(ends.len()).expect("invariant: a frame has fewer than 2^32 entries");
+    let table_len = if count > 1 { ends.len() * 4 } else { 0 };
+    let payload_len = u32::try_from(table_len + data.len())
+        .ok()
+        .filter(|&n| n <= crate::PAYLOAD_LEN_MAX)
+        .expect("invariant: callers bound a batch below the largest payload");
+    assert_eq!(
+        ends.last().copied(),
+        u32::try_from(data.len()).ok().map(|n| n | BATCH_END),
+        "the last entry ends with the data and with its batch"
+    );
+    assert!(ends.windows(2).all(|w| w[0] & !BATCH_END <= w[1] & !BATCH_END), "ends never fall");
+    assert!(frame.first_seq.checked_add(u64::from(count)).is_some(), "a seq fits a u64");
+    assert!(place.offset.0.is_multiple_of(FRAME_ALIGN), "a frame begins at a multiple of 8");
+
+    let at = out.len();
+    out.extend_from_slice(&[0; FRAME_HEADER_LEN]);
+    if count > 1 {
+        out.extend(ends.iter().flat_map(|end| end.to_le_bytes()));
+    }
+    let mut payload_crc = PayloadChecksum::new();
+    payload_crc.update(&out[at + FRAME_HEADER_LEN..]);
+    payload_crc.update(data);
+    let header = FrameHeader {
+        payload_crc: payload_crc.finish(),
+        first_seq: frame.first_seq,
+        timestamp: frame.timestamp,
+        count,
+        payload_len,
+        attests: frame.durable,
+        codec: Codec::Raw,
+    };
+    out[at..at + FRAME_HEADER_LEN].copy_from_slice(&header.encode(place));
+    let end = FRAME_HEADER_LEN + payload_len as usize;
+    end.next_multiple_of(FRAME_ALIGN as usize) - end
+}
+
+/// Writes the header over its place at `at`, and the zeros behind the payload.
+pub(crate) fn finish(out: &mut Vec<u8>, at: usize, place: &Place, header: &FrameHeader) {
+    assert!(place.offset.0.is_multiple_of(FRAME_ALIGN), "a frame begins at a multiple of 8");
+    out[at..at + FRAME_HEADER_LEN].copy_from_slice(&header.encode(place));
+    let len = usize::try_from(header.frame_len()).expect("invariant: a payload is under 2 GiB");
+    out.resize(at + len, 0);
+}
+
+/// A valid frame. Entries are slices of the bytes it was decoded from: no copy, no allocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    header: FrameHeader,
+    payload: Bytes,
+    control: Option<Control>,
+}
+
+impl Frame {
+    /// The header.
+    #[must_use]
+    pub const fn header(&self) -> &FrameHeader {
+        &self.header
+    }
+
+    /// What a control frame says; `None` for a frame of entries.
+    #[must_use]
+    pub const fn control(&self) -> Option<&Control> {
+        self.control.as_ref()
+    }
+
+    /// The seq of the first entry; in a control frame, of the entry that comes next.
+    #[must_use]
+    pub const fn first_seq(&self) -> SeqNo {
+        self.header.first_seq
+    }
+
+    /// One past the last entry.
+    #[must_use]
+    pub fn end_seq(&self) -> SeqNo {
+        self.header.end_seq()
+    }
+
+    /// Entry `i` of the frame, counted from 0; `None` past the last.
+    #[must_use]
+    pub fn entry(&self, i: u32) -> Option<Bytes> {
+        (i < self.header.count).then(|| {
+            let start = if i == 0 { 0 } else { self.end(i - 1) };
+            self.payload.slice(self.table_len() + start..self.table_len() + self.end(i))
+        })
+    }
+
+    /// Whether entry `i` is the last of its batch.
+    #[must_use]
+    pub fn ends_batch(&self, i: u32) -> bool {
+        self.header.count <= 1 || i >= self.header.count || self.raw_end(i) & BATCH_END != 0
+    }
+
+    /// The entries in order.
+    #[must_use]
+    pub const fn entries(&self) -> Entries<'_> {
+        Entries { frame: self, next: 0 }
+    }
+
+    /// The batches in order, each as its range of entry numbers within the frame.
+    #[must_use]
+    pub const fn batches(&self) -> Batches<'_> {
+        Batches { frame: self, next: 0 }
+    }
+
+    fn table_len(&self) -> usize {
+        if self.header.count > 1 { self.header.count as usize * 4 } else { 0 }
+    }
+
+    fn raw_end(&self, i: u32) -> u32 {
+        u32_at(&self.payload, i as usize * 4)
+    }
+
+    fn end(&self, i: u32) -> usize {
+        if self.header.count == 1 { self.payload.len() } else { (self.raw_end(i) & !BATCH_END) as usize }
+    }
+
+    /// Whether the table is one: checked once when decoded, relied on afterwards.
+    fn table_holds(&self) -> bool {
+        let count = self.header.count;
+        if count == 1 {
+            return true;
+        }
+        // In u64 first: a header that did not come from `decode_header` may count more than a `usize` can say.
+        if u64::from(count) * 4 > self.payload.len() as u64 {
+            return false;
+        }
+        let data_len = self.payload.len() - self.table_len();
+        let mut last = 0;
+        for i in 0..count {
+            let end = self.end(i);
+            if end < last {
+                return false;
+            }
+            last = end;
+        }
+        last == data_len && self.raw_end(count - 1) & BATCH_END != 0
+    }
+}
+
+/// The entries of a [`Frame`], as its bytes.
+#[derive(Clone, Debug)]
+pub struct Entries<'a> {
+    frame: &'a Frame,
+    next: u32,
+}
+
+impl Iterator for Entries<'_> {
+    type Item = Bytes;
+    fn next(&mut self) -> Option<Bytes> {
+        let entry = self.frame.entry(self.next)?;
+        self.next += 1;
+        Some(entry)
+    }
+}
+
+/// The batches of a [`Frame`], as ranges of entry numbers within it.
+#[derive(Clone, Debug)]
+pub struct Batches<'a> {
+    frame: &'a Frame,
+    next: u32,
+}
+
+impl Iterator for Batches<'_> {
+    type Item = std::ops::Range<u32>;
+    fn next(&mut self) -> Option<Self::Item> {
+        let (first, count) = (self.next, self.frame.header.count);
+        let last = (first..count).find(|&i| self.frame.ends_batch(i))?;
+        self.next = last + 1;
+        Some(first..last + 1)
+    }
+}
+
+/// Looks for a whole frame at the beginning of `bytes`, which stand at `place`: header, checksums, and structure.
+#[must_use]
+pub fn decode(bytes: &Bytes, place: &Place, limits: &Limits) -> Decoded<Frame> {
+    let header = match decode_header(bytes, place, limits) {
+        Decoded::Frame(header) => header,
+        Decoded::Incomplete { needed } => return Decoded::Incomplete { needed },
+        Decoded::End => return Decoded::End,
+        Decoded::Invalid(why) => return Decoded::Invalid(why),
+        Decoded::Newer(what) => return Decoded::Newer(what),
+    };
+    let end = FRAME_HEADER_LEN + header.payload_len as usize;
+    if bytes.len() < end {
+        return Decoded::Incomplete { needed: header.frame_len() };
+    }
+    decode_payload(header, bytes.slice(FRAME_HEADER_LEN..end))
+}
+
+/// Completes a frame from its valid header and its stored payload, which are `payload_len` bytes.
+#[must_use]
+pub fn decode_payload(header: FrameHeader, payload: Bytes) -> Decoded<Frame> {
+    if payload.len() != header.payload_len as usize {
+        return Decoded::Incomplete { needed: header.frame_len() };
+    }
+    if checksum::payload(&payload) != header.payload_crc {
+        return Decoded::Invalid(Invalid::PayloadChecksum);
+    }
+    match header.codec {
+        Codec::Raw => {}
+        Codec::Lz4 => return Decoded::Newer(Newer::Codec(1)),
+        Codec::Zstd => return Decoded::Newer(Newer::Codec(2)),
+    }
+    if header.is_control() {
+        return match Control::decode(&payload) {
+            Decoded::Frame(control) => Decoded::Frame(Frame { header, payload, control: Some(control) }),
+            Decoded::Newer(what) => Decoded::Newer(what),
+            _ => Decoded::Invalid(Invalid::ControlPayload),
+        };
+    }
+    let frame = Frame { header, payload, control: None };
+    if frame.table_holds() { Decoded::Frame(frame) } else { Decoded::Invalid(Invalid::EntryTable) }
+}

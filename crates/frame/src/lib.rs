@@ -1,0 +1,63 @@
+//! The byte format of stratawal: bytes to batches and back, with no I/O.
+//!
+//! Use this crate to read or write single frames, segment headers and trailers, for example in a repair tool or
+//! another implementation. Do not use it to keep a log: it never opens a file, and what is torn and what is damaged
+//! is decided by the recovery of `stratawal-stream`; most programs want the facade crate `stratawal`.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use stratawal_frame::{ByteOffset, DataFrame, Decoded, Limits, Place, Salt, SeqNo, decode, encode_data};
+//!
+//! // One frame with the batches [alpha, beta] and [gamma].
+//! let place = Place { salt: Salt(7), offset: ByteOffset(128) };
+//! let mut bytes = Vec::new();
+//! encode_data(&mut bytes, &place, &DataFrame {
+//!     first_seq: SeqNo(40),
+//!     timestamp: 1_700_000_000_000_000,
+//!     durable: Some(SeqNo(40)),
+//!     ends: &[5, 9 | stratawal_frame::BATCH_END, 14 | stratawal_frame::BATCH_END],
+//!     data: b"alphabetagamma",
+//! });
+//!
+//! let Decoded::Frame(frame) = decode(&Bytes::from(bytes), &place, &Limits::NONE) else { panic!() };
+//! assert_eq!(frame.entry(1).as_deref(), Some(&b"beta"[..]));
+//! assert_eq!(frame.end_seq(), SeqNo(43));
+//! ```
+//!
+//! The normative description is `FORMAT.md` beside this crate's manifest. Everything here upholds three rules: no
+//! input makes it panic, no allocation is sized by a number that was not checked, and decoding only *answers*
+//! ([`Decoded`]): policy lives above.
+//!
+//! Deliberately absent: files, clocks, compression libraries, and any opinion on what a failed decode means.
+#![forbid(unsafe_code)]
+
+mod checksum;
+mod control;
+mod format_file;
+mod frame;
+mod header;
+#[doc(hidden)]
+pub mod properties;
+mod scan;
+mod segment_header;
+mod trailer;
+mod types;
+
+pub use checksum::PayloadChecksum;
+pub use control::{Control, End, EndKind, PAD_LEN, encode_control};
+pub use format_file::{FORMAT_FILE_LEN, FormatFile, FormatFileError};
+pub use frame::{
+    BATCH_END, Batches, DataFrame, Entries, Frame, data_frame_len_max, decode, decode_payload, encode_data,
+    encode_data_head,
+};
+pub use header::{
+    CONTROL_PAYLOAD_LEN_MAX, Codec, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Invalid, Limits, Newer,
+    PAYLOAD_LEN_MAX, decode_header,
+};
+pub use scan::{Scan, Scanned, find_header};
+pub use segment_header::{HeaderError, SEGMENT_HEADER_LEN, SegmentHeader};
+pub use trailer::{TRAILER_LEN, Trailer};
+pub use types::{ByteOffset, Features, FormatId, Generation, Place, Salt, SeqNo, StreamId, WalId};
+
+/// The version of the format that this crate writes, and the newest that it reads.
+pub const FORMAT_VERSION: u32 = 1;

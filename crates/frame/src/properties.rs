@@ -1,0 +1,94 @@
+//! What holds for any bytes, for fuzzing and tests: each function panics where it does not. Not part of the API.
+
+use bytes::Bytes;
+
+use crate::checksum;
+use crate::header::{AT_HEADER_CRC, AT_PAYLOAD_CRC, FRAME_HEADER_LEN};
+use crate::types::u32_at;
+use crate::{
+    ByteOffset, Control, DataFrame, Decoded, FormatFile, Frame, Limits, Place, Salt, Scan, SegmentHeader, SeqNo,
+    Trailer, decode, encode_control, encode_data,
+};
+
+/// Every decoder on the same bytes: as they are, and with right checksums put in, so that the structure behind them
+/// is reached. What decodes as a frame encodes to the same bytes.
+pub fn decode_any(data: &[u8]) {
+    let (selector, data) = data.split_first().map_or((0, data), |(&first, rest)| (first, rest));
+    let place = Place { salt: Salt(u64::from(selector)), offset: ByteOffset(128 + 8 * u64::from(selector)) };
+    let _ = SegmentHeader::decode(data);
+    let _ = FormatFile::decode(data);
+    let _ = Trailer::decode(data, place.salt);
+    decode_one(data, &place);
+    decode_one(&with_right_checksums(data, &place), &place);
+    scan(data, &place);
+}
+
+/// A scan ends, its findings never go back, and its frames lie within the bytes and beside each other.
+fn scan(data: &[u8], place: &Place) {
+    let end = place.offset.0 + data.len() as u64;
+    let limits = Limits { base: SeqNo(0), end: ByteOffset(end) };
+    let (mut last, mut free) = (None, place.offset.0);
+    for scanned in Scan::new(Bytes::copy_from_slice(data), place.salt, place.offset, limits) {
+        assert!(last < Some(scanned.offset.0), "a scan never goes back");
+        last = Some(scanned.offset.0);
+        if let Decoded::Frame(frame) = scanned.found {
+            assert!(scanned.offset.0 >= free, "frames do not overlap");
+            free = scanned.offset.0 + frame.header().frame_len();
+            assert!(free <= end, "a frame lies within the bytes");
+        }
+    }
+}
+
+fn decode_one(data: &[u8], place: &Place) {
+    match decode(&Bytes::copy_from_slice(data), place, &Limits::NONE) {
+        Decoded::Frame(frame) => encodes_to_itself(&frame, data, place),
+        Decoded::Incomplete { needed } => assert!(needed > data.len() as u64, "an incomplete frame needs more"),
+        Decoded::End | Decoded::Invalid(_) | Decoded::Newer(_) => {}
+    }
+}
+
+fn encodes_to_itself(frame: &Frame, data: &[u8], place: &Place) {
+    let header = frame.header();
+    let mut again = Vec::new();
+    if let Some(control) = frame.control() {
+        encode_control(&mut again, place, header.first_seq, header.timestamp, header.attests, control);
+        // The pad of a SEAL or CLOSE follows from its place, which a reader does not ask: a valid frame may have one
+        // where none was needed, or none where one was. That is all that may differ.
+        if matches!(control, Control::End(_)) && again.len() as u64 != header.frame_len() {
+            let difference = (again.len() as u64).abs_diff(header.frame_len());
+            assert_eq!(difference, crate::PAD_LEN as u64, "but for its pad a frame has one length");
+            return;
+        }
+    } else {
+        let (mut ends, mut bytes) = (Vec::new(), Vec::new());
+        for (i, entry) in (0..).zip(frame.entries()) {
+            bytes.extend_from_slice(&entry);
+            let end = u32::try_from(bytes.len()).expect("invariant: a payload is under 2 GiB");
+            ends.push(if frame.ends_batch(i) { end | crate::BATCH_END } else { end });
+        }
+        assert_eq!(ends.len(), header.count as usize, "every entry is there");
+        assert_eq!(frame.batches().map(|b| b.len()).sum::<usize>(), ends.len(), "batches hold every entry once");
+        let (first_seq, timestamp, durable) = (header.first_seq, header.timestamp, header.attests);
+        encode_data(&mut again, place, &DataFrame { first_seq, timestamp, durable, ends: &ends, data: &bytes });
+    }
+    let end = FRAME_HEADER_LEN + header.payload_len as usize;
+    assert_eq!(again.len() as u64, header.frame_len(), "a frame has one length");
+    assert_eq!(&again[..end], &data[..end], "a frame has one encoding");
+}
+
+/// The same bytes as a frame whose checksums hold, with its length bounded by what there is.
+fn with_right_checksums(data: &[u8], place: &Place) -> Vec<u8> {
+    const AT_PAYLOAD_LEN: usize = 28;
+    const AT_FLAGS_AND_ZERO: usize = 37;
+    let mut bytes = data.to_vec();
+    let Some(room) = data.len().checked_sub(FRAME_HEADER_LEN) else { return bytes };
+    let len = u32_at(&bytes, AT_PAYLOAD_LEN) as usize % (room + 1);
+    bytes[AT_PAYLOAD_LEN..AT_PAYLOAD_LEN + 4]
+        .copy_from_slice(&u32::try_from(len).expect("invariant: it was taken from a u32").to_le_bytes());
+    bytes[AT_FLAGS_AND_ZERO..FRAME_HEADER_LEN].fill(0);
+    let crc = checksum::payload(&bytes[FRAME_HEADER_LEN..FRAME_HEADER_LEN + len]);
+    bytes[AT_PAYLOAD_CRC..AT_PAYLOAD_CRC + 4].copy_from_slice(&crc.to_le_bytes());
+    let crc = checksum::placed(place, &bytes[AT_PAYLOAD_CRC..FRAME_HEADER_LEN]);
+    bytes[AT_HEADER_CRC..AT_HEADER_CRC + 4].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}

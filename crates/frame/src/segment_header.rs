@@ -1,0 +1,205 @@
+//! The 128-byte header of a segment file, never changed once the file has its name.
+//!
+//! A header is valid if and only if (1) its magic is right, (2) its version and masks are known, (3) its checksum
+//! over bytes 0..124 holds, and (4) its numbers agree: generation not 0, predecessor older than it, *durable* and
+//! *start* not above the base. Each failure has a kind of its own, so that a newer file never reads as a corrupt one.
+
+use thiserror::Error;
+
+use crate::FORMAT_VERSION;
+use crate::checksum;
+use crate::types::{Features, FormatId, Generation, Salt, SeqNo, StreamId, WalId, u32_at, u64_at, u128_at};
+
+// at   bytes
+//   0    8   magic "STRATAWL"
+//   8    4   version
+//  12    4   features: compatible
+//  16    4   features: read-only compatible
+//  20    4   features: incompatible
+//  24   16   wal id
+//  40    8   stream id
+//  48    4   generation
+//  52    4   predecessor: generation of the newest live segment with a smaller base; 0 for none
+//  56    8   base seq
+//  64    8   salt
+//  72    8   durable: the watermark at creation
+//  80    8   start: the first live seq at creation
+//  88    8   last timestamp of the stream at creation, microseconds since 1970
+//  96    8   created, microseconds since 1970
+// 104    4   name: CRC-32 of the name of the stream's folder, so that a segment of another stream shows
+// 108   16   zero
+// 124    4   checksum: CRC-32 over bytes 0..124
+const AT_VERSION: usize = 8;
+const AT_FEATURES: usize = AT_VERSION + 4;
+const AT_WAL_ID: usize = AT_FEATURES + 12;
+const AT_STREAM_ID: usize = AT_WAL_ID + 16;
+const AT_GENERATION: usize = AT_STREAM_ID + 8;
+const AT_PREDECESSOR: usize = AT_GENERATION + 4;
+const AT_BASE: usize = AT_PREDECESSOR + 4;
+const AT_SALT: usize = AT_BASE + 8;
+const AT_DURABLE: usize = AT_SALT + 8;
+const AT_START: usize = AT_DURABLE + 8;
+const AT_LAST_TIMESTAMP: usize = AT_START + 8;
+const AT_CREATED: usize = AT_LAST_TIMESTAMP + 8;
+const AT_NAME: usize = AT_CREATED + 8;
+const AT_ZERO: usize = AT_NAME + 4;
+const AT_CHECKSUM: usize = AT_ZERO + 16;
+
+/// The length of a segment header in bytes, and so the offset of the first frame.
+pub const SEGMENT_HEADER_LEN: usize = AT_CHECKSUM + 4;
+const _: () = assert!(SEGMENT_HEADER_LEN == 128);
+
+const MAGIC: &[u8; 8] = b"STRATAWL";
+
+/// What a segment says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentHeader {
+    /// The log it belongs to.
+    pub wal_id: WalId,
+    /// The stream it belongs to.
+    pub stream_id: StreamId,
+    /// Its generation, at least 1.
+    pub generation: Generation,
+    /// The generation of the newest live segment with a smaller base, or 0.
+    pub predecessor: Generation,
+    /// The seq of its first entry.
+    pub base: SeqNo,
+    /// Part of all its checksums.
+    pub salt: Salt,
+    /// The durable watermark when it was created.
+    pub durable: SeqNo,
+    /// The first live seq when it was created.
+    pub start: SeqNo,
+    /// The timestamp of the last frame before it, in microseconds since 1970; 0 for none.
+    pub last_timestamp: u64,
+    /// When it was created, in microseconds since 1970.
+    pub created: u64,
+    /// [`name_checksum`](Self::name_checksum) of the name of the stream's folder.
+    pub name_crc: u32,
+    /// Its feature masks; zeros in what this version writes.
+    pub features: Features,
+}
+
+/// Why bytes are not a segment header that this version can use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum HeaderError {
+    /// Fewer than 128 bytes.
+    #[error("the segment header is cut short at {len} of 128 bytes")]
+    TooShort {
+        /// Bytes there are.
+        len: usize,
+    },
+    /// Not a segment file.
+    #[error("the file does not begin with the magic of a segment")]
+    Magic,
+    /// Written by a newer version.
+    #[error("the segment is of {0}, newer than this program")]
+    Newer(FormatId),
+    /// The checksum does not hold.
+    #[error("segment header checksum mismatch: expected {expected:#010x}, found {found:#010x}")]
+    Checksum {
+        /// As computed from the bytes.
+        expected: u32,
+        /// As stored.
+        found: u32,
+    },
+    /// The checksum holds, and the numbers contradict each other.
+    #[error("the segment header contradicts itself")]
+    Inconsistent,
+}
+
+impl SegmentHeader {
+    /// A header of zeros, for `..SegmentHeader::EMPTY`; not valid as it is, since its generation is 0.
+    pub const EMPTY: Self = Self {
+        wal_id: WalId(0),
+        stream_id: StreamId(0),
+        generation: Generation(0),
+        predecessor: Generation(0),
+        base: SeqNo(0),
+        salt: Salt(0),
+        durable: SeqNo(0),
+        start: SeqNo(0),
+        last_timestamp: 0,
+        created: 0,
+        name_crc: 0,
+        features: Features { compatible: 0, read_only_compatible: 0, incompatible: 0 },
+    };
+
+    /// What `name_crc` is for a stream in a folder of this name.
+    #[must_use]
+    pub fn name_checksum(folder: &str) -> u32 {
+        checksum::payload(folder.as_bytes())
+    }
+
+    /// Its 128 bytes.
+    #[must_use]
+    pub fn encode(&self) -> [u8; SEGMENT_HEADER_LEN] {
+        let mut out = Vec::with_capacity(SEGMENT_HEADER_LEN);
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        out.extend_from_slice(&self.features.compatible.to_le_bytes());
+        out.extend_from_slice(&self.features.read_only_compatible.to_le_bytes());
+        out.extend_from_slice(&self.features.incompatible.to_le_bytes());
+        out.extend_from_slice(&self.wal_id.0.to_le_bytes());
+        out.extend_from_slice(&self.stream_id.0.to_le_bytes());
+        out.extend_from_slice(&self.generation.0.to_le_bytes());
+        out.extend_from_slice(&self.predecessor.0.to_le_bytes());
+        for n in [self.base.0, self.salt.0, self.durable.0, self.start.0, self.last_timestamp, self.created] {
+            out.extend_from_slice(&n.to_le_bytes());
+        }
+        out.extend_from_slice(&self.name_crc.to_le_bytes());
+        out.resize(AT_CHECKSUM, 0);
+        out.extend_from_slice(&checksum::payload(&out).to_le_bytes());
+        out.try_into().expect("invariant: the fields add up to 128 bytes")
+    }
+
+    /// Reads a header from the beginning of `bytes`.
+    ///
+    /// # Errors
+    /// The kinds of [`HeaderError`], in the order magic, version, checksum, masks, consistency.
+    pub fn decode(bytes: &[u8]) -> Result<Self, HeaderError> {
+        let Some(bytes) = bytes.get(..SEGMENT_HEADER_LEN) else {
+            return Err(HeaderError::TooShort { len: bytes.len() });
+        };
+        if &bytes[..AT_VERSION] != MAGIC {
+            return Err(HeaderError::Magic);
+        }
+        let features = Features {
+            compatible: u32_at(bytes, AT_FEATURES),
+            read_only_compatible: u32_at(bytes, AT_FEATURES + 4),
+            incompatible: u32_at(bytes, AT_FEATURES + 8),
+        };
+        let id = FormatId { version: u32_at(bytes, AT_VERSION), features };
+        if id.version > FORMAT_VERSION {
+            return Err(HeaderError::Newer(id));
+        }
+        let (expected, found) = (checksum::payload(&bytes[..AT_CHECKSUM]), u32_at(bytes, AT_CHECKSUM));
+        if expected != found {
+            return Err(HeaderError::Checksum { expected, found });
+        }
+        if !features.readable() {
+            return Err(HeaderError::Newer(id));
+        }
+        let header = Self {
+            wal_id: WalId(u128_at(bytes, AT_WAL_ID)),
+            stream_id: StreamId(u64_at(bytes, AT_STREAM_ID)),
+            generation: Generation(u32_at(bytes, AT_GENERATION)),
+            predecessor: Generation(u32_at(bytes, AT_PREDECESSOR)),
+            base: SeqNo(u64_at(bytes, AT_BASE)),
+            salt: Salt(u64_at(bytes, AT_SALT)),
+            durable: SeqNo(u64_at(bytes, AT_DURABLE)),
+            start: SeqNo(u64_at(bytes, AT_START)),
+            last_timestamp: u64_at(bytes, AT_LAST_TIMESTAMP),
+            created: u64_at(bytes, AT_CREATED),
+            name_crc: u32_at(bytes, AT_NAME),
+            features,
+        };
+        let consistent = id.version != 0
+            && header.generation.0 != 0
+            && header.predecessor < header.generation
+            && header.durable <= header.base
+            && header.start <= header.base;
+        if consistent { Ok(header) } else { Err(HeaderError::Inconsistent) }
+    }
+}

@@ -1,0 +1,176 @@
+//! The numbers of the format, each a type of its own so that no two can be mixed up.
+//!
+//! They carry no policy: any value of the underlying integer is representable.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($int:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        pub struct $name(pub $int);
+
+        impl $name {
+            /// The plain number.
+            #[must_use]
+            pub const fn get(self) -> $int {
+                self.0
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.0)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+number! {
+    /// The number of an entry in its stream, from 0, without gaps.
+    SeqNo(u64)
+}
+number! {
+    /// A position in a segment file, in bytes from its beginning.
+    ByteOffset(u64)
+}
+number! {
+    /// The generation of a segment: it rises with every segment of a stream and is never used twice. 0 means "none".
+    Generation(u32)
+}
+number! {
+    /// A random number in each segment's header that all its checksums cover, so that a frame of another file, or of
+    /// an earlier life of the same disk blocks, is not valid.
+    Salt(u64)
+}
+number! {
+    /// The random identity of a stream; a recreated stream has a new one.
+    StreamId(u64)
+}
+number! {
+    /// The random identity of a log.
+    WalId(u128)
+}
+
+impl SeqNo {
+    /// `self + n`, or `None` past the end of `u64`.
+    #[must_use]
+    pub const fn checked_add(self, n: u64) -> Option<Self> {
+        match self.0.checked_add(n) {
+            Some(n) => Some(Self(n)),
+            None => None,
+        }
+    }
+}
+
+/// Saturates: positions are checked where they are read, so the end of `u64` is never met by valid data.
+impl Add<u64> for SeqNo {
+    type Output = Self;
+    fn add(self, n: u64) -> Self {
+        Self(self.0.saturating_add(n))
+    }
+}
+
+/// The distance; 0 where `other` is the larger one.
+impl Sub for SeqNo {
+    type Output = u64;
+    fn sub(self, other: Self) -> u64 {
+        self.0.saturating_sub(other.0)
+    }
+}
+
+/// Saturates, as for [`SeqNo`].
+impl Add<u64> for ByteOffset {
+    type Output = Self;
+    fn add(self, n: u64) -> Self {
+        Self(self.0.saturating_add(n))
+    }
+}
+
+/// The distance; 0 where `other` is the larger one.
+impl Sub for ByteOffset {
+    type Output = u64;
+    fn sub(self, other: Self) -> u64 {
+        self.0.saturating_sub(other.0)
+    }
+}
+
+/// Where a frame stands. Its header checksum covers both, so a frame that landed elsewhere is not valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The salt of the segment.
+    pub salt: Salt,
+    /// The frame's own offset in the file, a multiple of 8.
+    pub offset: ByteOffset,
+}
+
+/// The three feature masks. This version knows no bit of any of them.
+///
+/// An unknown bit means: open (`compatible`), open read-only (`read_only_compatible`), refuse (`incompatible`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// Bits that an older program may ignore.
+    pub compatible: u32,
+    /// Bits with which an older program may read, and must not write.
+    pub read_only_compatible: u32,
+    /// Bits with which an older program must not touch the data.
+    pub incompatible: u32,
+}
+
+impl Features {
+    /// Whether this version may write to data with these masks.
+    #[must_use]
+    pub const fn writable(&self) -> bool {
+        self.read_only_compatible == 0 && self.incompatible == 0
+    }
+
+    /// Whether this version may read data with these masks.
+    #[must_use]
+    pub const fn readable(&self) -> bool {
+        self.incompatible == 0
+    }
+}
+
+/// What a newer program wrote, as far as it can be told: its version and its feature masks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FormatId {
+    /// The format version.
+    pub version: u32,
+    /// The feature masks.
+    pub features: Features,
+}
+
+impl fmt::Display for FormatId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "format {}", self.version)?;
+        if self.features != Features::default() {
+            let Features { compatible, read_only_compatible, incompatible } = self.features;
+            write!(f, " (features {compatible:#x}/{read_only_compatible:#x}/{incompatible:#x})")?;
+        }
+        Ok(())
+    }
+}
+
+/// Little-endian reads at fixed places. Callers hand in slices whose length they have checked.
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes(array_at(bytes, at))
+}
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(array_at(bytes, at))
+}
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(array_at(bytes, at))
+}
+pub(crate) fn u128_at(bytes: &[u8], at: usize) -> u128 {
+    u128::from_le_bytes(array_at(bytes, at))
+}
+fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes[at..at + N].try_into().expect("invariant: a slice of N bytes is an array of N bytes")
+}

@@ -1,0 +1,442 @@
+//! One frame: what is written is read, and nothing else is.
+
+mod samples;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use samples::{Body, SALT, TIME};
+use stratawal_frame::{
+    BATCH_END, ByteOffset, Codec, Control, DataFrame, Decoded, End, EndKind, FRAME_HEADER_LEN, FrameHeader, Generation,
+    Invalid, Limits, Newer, PAD_LEN, PayloadChecksum, Place, Salt, SeqNo, TRAILER_LEN, data_frame_len_max, decode,
+    decode_header, decode_payload, encode_control, encode_data, encode_data_head, properties,
+};
+
+const PLACE: Place = Place { salt: SALT, offset: ByteOffset(128) };
+
+type Batches = Vec<Vec<Vec<u8>>>;
+
+fn any_batches() -> impl Strategy<Value = Batches> {
+    let entry = prop::collection::vec(any::<u8>(), 0..40);
+    prop::collection::vec(prop::collection::vec(entry, 1..5), 1..5)
+}
+
+fn any_place() -> impl Strategy<Value = Place> {
+    (any::<u64>(), 16..1_u64 << 50)
+        .prop_map(|(salt, eighths)| Place { salt: Salt(salt), offset: ByteOffset(eighths * 8) })
+}
+
+fn any_control() -> impl Strategy<Value = Control> {
+    let end = (any::<u32>(), any::<u64>(), any::<[u64; 4]>(), prop::collection::vec(any::<u8>(), 0..60)).prop_map(
+        |(successor, previous, [start, entries, first, last], index)| {
+            let kind = match Generation(successor) {
+                successor if previous % 2 == 0 && successor.0 != 0 => EndKind::Seal { successor },
+                _ => EndKind::Close { previous: (previous > 128).then_some(ByteOffset(previous)) },
+            };
+            Control::End(End { kind, start: SeqNo(start), entries, times: (first, last), index: index.into() })
+        },
+    );
+    prop_oneof![Just(Control::Mark), any::<u64>().prop_map(|start| Control::Start { start: SeqNo(start) }), end]
+}
+
+fn encode(place: &Place, first_seq: u64, durable: Option<u64>, batches: &Batches) -> Vec<u8> {
+    let (ends, data) = samples::flatten(batches);
+    let (first_seq, durable) = (SeqNo(first_seq), durable.map(SeqNo));
+    let mut out = Vec::new();
+    encode_data(&mut out, place, &DataFrame { first_seq, timestamp: TIME, durable, ends: &ends, data: &data });
+    out
+}
+
+fn decode_at(bytes: &[u8], place: &Place) -> Decoded<stratawal_frame::Frame> {
+    decode(&Bytes::copy_from_slice(bytes), place, &Limits::NONE)
+}
+
+/// Header and payload, without the zeros behind them.
+fn covered_len(frame: &[u8]) -> usize {
+    FRAME_HEADER_LEN + u32::from_le_bytes(frame[28..32].try_into().unwrap()) as usize
+}
+
+/// Puts right checksums into a frame whose other bytes were changed.
+fn reseal(frame: &mut [u8], place: &Place) {
+    let payload_crc = samples::crc32(&frame[FRAME_HEADER_LEN..covered_len(frame)]);
+    frame[4..8].copy_from_slice(&payload_crc.to_le_bytes());
+    let placed = [&place.salt.0.to_le_bytes()[..], &place.offset.0.to_le_bytes(), &frame[4..FRAME_HEADER_LEN]].concat();
+    frame[..4].copy_from_slice(&samples::crc32(&placed).to_le_bytes());
+}
+
+proptest! {
+    #[test]
+    fn batches_are_read_as_they_were_written(
+        batches in any_batches(),
+        place in any_place(),
+        first_seq in any::<u32>(),
+        behind in prop::option::of(any::<u32>()),
+        before in prop::collection::vec(any::<u8>(), 0..20),
+    ) {
+        let durable = behind.map(|behind| u64::from(first_seq.saturating_sub(behind)));
+        let (ends, data) = samples::flatten(&batches);
+        let mut out = before.clone();
+        let frame = DataFrame {
+            first_seq: SeqNo(u64::from(first_seq)),
+            timestamp: TIME,
+            durable: durable.map(SeqNo),
+            ends: &ends,
+            data: &data,
+        };
+        encode_data(&mut out, &place, &frame);
+        prop_assert_eq!(&out[..before.len()], &before[..], "what was in the buffer stays");
+        let bytes = Bytes::from(out.split_off(before.len()));
+        prop_assert!(bytes.len() as u64 <= data_frame_len_max(ends.len() as u64, data.len() as u64));
+
+        let mut in_parts = Vec::new();
+        let zeros = encode_data_head(&mut in_parts, &place, &frame);
+        in_parts.extend_from_slice(&data);
+        in_parts.resize(in_parts.len() + zeros, 0);
+        prop_assert_eq!(&in_parts, &bytes, "head, data and zeros are the frame");
+
+        let Decoded::Frame(found) = decode(&bytes, &place, &Limits::NONE) else { panic!("it is a frame") };
+        prop_assert_eq!(samples::batches_of(&found), batches);
+        prop_assert_eq!(found.header().attests, durable.map(SeqNo));
+        prop_assert_eq!(found.header().frame_len(), bytes.len() as u64);
+        prop_assert_eq!(found.first_seq().get(), u64::from(first_seq));
+        prop_assert_eq!(found.end_seq().get(), u64::from(first_seq) + ends.len() as u64);
+        prop_assert_eq!(found.entries().count(), ends.len());
+        prop_assert_eq!(found.entry(u32::try_from(ends.len()).unwrap()), None);
+        prop_assert!(bytes.slice(covered_len(&bytes)..).iter().all(|&b| b == 0));
+    }
+
+    #[test]
+    fn control_frames_are_read_as_they_were_written(control in any_control(), place in any_place(), seq: u64) {
+        let mut out = Vec::new();
+        encode_control(&mut out, &place, SeqNo(seq), TIME, None, &control);
+        let Decoded::Frame(found) = decode_at(&out, &place) else { panic!("it is a frame") };
+        prop_assert_eq!(found.control(), Some(&control));
+        prop_assert_eq!((found.first_seq(), found.end_seq()), (SeqNo(seq), SeqNo(seq)));
+        prop_assert_eq!((found.entries().count(), found.batches().count()), (0, 0));
+    }
+
+    #[test]
+    fn a_frame_is_not_valid_at_another_offset_or_with_another_salt(
+        batches in any_batches(), place in any_place(), other in any_place(),
+    ) {
+        let bytes = encode(&place, 7, Some(7), &batches);
+        let moved = Place { offset: other.offset, ..place };
+        let salted = Place { salt: other.salt, ..place };
+        for elsewhere in [moved, salted, other].into_iter().filter(|elsewhere| *elsewhere != place) {
+            prop_assert_eq!(decode_at(&bytes, &elsewhere), Decoded::Invalid(Invalid::HeaderChecksum));
+        }
+    }
+
+    #[test]
+    fn a_burst_of_up_to_32_bits_is_found(
+        batches in any_batches(), place in any_place(), at: prop::sample::Index, burst in 1..=u32::MAX,
+    ) {
+        let mut bytes = encode(&place, 7, Some(7), &batches);
+        // Within the header or within the payload: one checksum covers the whole of a burst.
+        let covered = covered_len(&bytes);
+        let (from, to) = if at.index(covered) < 40 { (4, 40) } else { (40, covered) };
+        let at = from + at.index(to - from);
+        for (byte, flip) in bytes[at..to].iter_mut().zip(burst.to_le_bytes()) {
+            *byte ^= flip;
+        }
+        prop_assume!(burst.to_le_bytes()[..(to - at).min(4)] != [0; 4][..(to - at).min(4)]);
+        prop_assert!(matches!(decode_at(&bytes, &place), Decoded::Invalid(_)));
+    }
+
+    #[test]
+    fn random_bytes_are_never_a_frame(bytes in prop::collection::vec(any::<u8>(), 0..200), place in any_place()) {
+        let found = decode_at(&bytes, &place);
+        prop_assert!(!matches!(found, Decoded::Frame(_) | Decoded::Newer(_)), "{:?}", found);
+    }
+
+    #[test]
+    fn properties_hold_of_random_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        properties::decode_any(&bytes);
+    }
+
+    #[test]
+    fn properties_hold_of_mutated_frames(
+        selector: u8,
+        sample: prop::sample::Index,
+        mutations in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        cut: prop::sample::Index,
+    ) {
+        let offset = 128 + 8 * u64::from(selector);
+        let place = Place { salt: Salt(u64::from(selector)), offset: ByteOffset(offset) };
+        let samples = samples::all(offset);
+        let mut bytes = vec![selector];
+        bytes.extend(samples[sample.index(samples.len())].encode(&place));
+        for (at, value) in mutations {
+            // Mostly the header and the beginning of the payload, where the structure is.
+            let at = 1 + at.index((bytes.len() - 1).min(110));
+            bytes[at] = value;
+        }
+        properties::decode_any(&bytes);
+        bytes.truncate(1 + cut.index(bytes.len()));
+        properties::decode_any(&bytes);
+    }
+
+    #[test]
+    fn a_payload_checksum_in_pieces_is_that_of_the_whole(pieces: Vec<Vec<u8>>) {
+        let mut sum = PayloadChecksum::new();
+        pieces.iter().for_each(|piece| sum.update(piece));
+        prop_assert_eq!(sum.finish(), samples::crc32(&pieces.concat()));
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_header_and_payload_is_found_and_the_zeros_behind_are_not_looked_at() {
+    for sample in samples::all(PLACE.offset.0) {
+        let bytes = sample.encode(&PLACE);
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let found = decode_at(&flipped, &PLACE);
+            if bit / 8 >= covered_len(&bytes) {
+                sample.assert_is(&found);
+            } else if bit / 8 < FRAME_HEADER_LEN {
+                assert!(matches!(found, Decoded::Invalid(_)), "{}: bit {bit}: {found:?}", sample.name);
+            } else if !header_alone_is_newer(&sample.body) {
+                assert_eq!(found, Decoded::Invalid(Invalid::PayloadChecksum), "{}: bit {bit}", sample.name);
+            }
+        }
+    }
+}
+
+/// Whether a reader stops at the header, since it cannot know what the payload is.
+fn header_alone_is_newer(body: &Body) -> bool {
+    matches!(body, Body::Newer { answer: Newer::Flags(_) | Newer::Codec(3..), .. })
+}
+
+#[test]
+fn a_frame_cut_anywhere_is_incomplete_or_the_end() {
+    for sample in samples::all(PLACE.offset.0) {
+        let bytes = sample.encode(&PLACE);
+        for len in 0..covered_len(&bytes) {
+            match decode_at(&bytes[..len], &PLACE) {
+                Decoded::End => assert!(bytes[..len].iter().all(|&b| b == 0), "{}: {len}", sample.name),
+                Decoded::Incomplete { needed } if len < FRAME_HEADER_LEN => assert_eq!(needed, 40, "{}", sample.name),
+                Decoded::Incomplete { needed } => assert_eq!(needed, bytes.len() as u64, "{}", sample.name),
+                Decoded::Newer(_) if header_alone_is_newer(&sample.body) => assert!(len >= FRAME_HEADER_LEN),
+                found => panic!("{} cut at {len}: {found:?}", sample.name),
+            }
+        }
+        sample.assert_is(&decode_at(&bytes[..covered_len(&bytes)], &PLACE));
+    }
+}
+
+#[test]
+fn zeros_of_any_length_are_the_end() {
+    for len in 0..100 {
+        assert_eq!(decode_at(&vec![0; len], &PLACE), Decoded::End, "{len}");
+    }
+}
+
+#[test]
+fn a_frame_below_the_base_or_beyond_the_end_of_the_file_is_implausible() {
+    let bytes = Bytes::from(encode(&PLACE, 7, Some(7), &vec![vec![b"hello".to_vec()]]));
+    let end = PLACE.offset + bytes.len() as u64;
+    let at = |base, end| decode(&bytes, &PLACE, &Limits { base: SeqNo(base), end });
+    assert!(matches!(at(7, end), Decoded::Frame(_)));
+    assert_eq!(at(8, end), Decoded::Invalid(Invalid::Implausible));
+    assert_eq!(at(7, ByteOffset(end.0 - 1)), Decoded::Invalid(Invalid::Implausible), "its zeros belong to it");
+    let far = Place { salt: SALT, offset: ByteOffset(u64::MAX - 7) };
+    assert_eq!(decode(&bytes, &far, &Limits::NONE), Decoded::Invalid(Invalid::Implausible));
+}
+
+#[test]
+fn a_header_that_contradicts_itself_is_implausible_in_spite_of_its_checksum() {
+    let batches = vec![vec![b"a".to_vec(), b"bc".to_vec()]];
+    let whole = encode(&PLACE, 7, Some(7), &batches);
+    let with = |at: usize, value: &[u8]| {
+        let mut bytes = whole.clone();
+        bytes[at..at + value.len()].copy_from_slice(value);
+        reseal(&mut bytes, &PLACE);
+        decode_header(&bytes, &PLACE, &Limits::NONE)
+    };
+    let implausible = Decoded::Invalid(Invalid::Implausible);
+    assert!(matches!(with(0, &[]), Decoded::Frame(_)));
+    assert_eq!(with(38, &[1]), implausible, "reserved");
+    assert_eq!(with(39, &[1]), implausible, "reserved");
+    assert_eq!(with(24, &3_u32.to_le_bytes()), implausible, "11 bytes hold no table of 3 entries");
+    assert_eq!(with(8, &(u64::MAX - 1).to_le_bytes()), implausible, "seqs past the end of u64");
+    assert_eq!(with(32, &8_u32.to_le_bytes()), implausible, "a watermark below 0");
+    assert!(matches!(with(32, &7_u32.to_le_bytes()), Decoded::Frame(h) if h.attests == Some(SeqNo(0))));
+}
+
+#[test]
+fn a_payload_of_2_gib_is_implausible() {
+    let mut bytes = encode(&PLACE, 7, Some(7), &vec![vec![b"hello".to_vec()]]);
+    let with_len = |bytes: &mut [u8], len: u32| {
+        bytes[28..32].copy_from_slice(&len.to_le_bytes());
+        let placed = [&SALT.0.to_le_bytes()[..], &PLACE.offset.0.to_le_bytes(), &bytes[4..40]].concat();
+        bytes[..4].copy_from_slice(&samples::crc32(&placed).to_le_bytes());
+        decode_at(bytes, &PLACE)
+    };
+    assert_eq!(with_len(&mut bytes, 0x8000_0000), Decoded::Invalid(Invalid::Implausible));
+    assert_eq!(with_len(&mut bytes, 0x7FFF_FFFF), Decoded::Incomplete { needed: 0x8000_0028 });
+}
+
+#[test]
+fn a_table_that_is_none_is_invalid_in_spite_of_the_checksums() {
+    let whole = encode(&PLACE, 7, Some(7), &vec![vec![b"a".to_vec(), b"bc".to_vec()], vec![b"d".to_vec()]]);
+    let with = |i: usize, end: u32| {
+        let mut bytes = whole.clone();
+        bytes[40 + 4 * i..44 + 4 * i].copy_from_slice(&end.to_le_bytes());
+        reseal(&mut bytes, &PLACE);
+        decode_at(&bytes, &PLACE)
+    };
+    let invalid = Decoded::Invalid(Invalid::EntryTable);
+    assert!(matches!(with(0, 1), Decoded::Frame(_)));
+    assert!(matches!(with(0, 3), Decoded::Frame(_)), "an empty entry");
+    assert_eq!(with(0, 4), invalid, "ends fall");
+    assert_eq!(with(1, 5 | BATCH_END), invalid, "an end behind the payload");
+    assert_eq!(with(2, 4), invalid, "the last entry does not end its batch");
+    assert_eq!(with(2, 3 | BATCH_END), invalid, "bytes of no entry");
+    assert_eq!(with(2, 5 | BATCH_END), invalid, "an end behind the payload");
+    assert_eq!(with(2, u32::MAX), invalid);
+}
+
+#[test]
+fn a_control_payload_that_is_not_of_its_kind_is_invalid_in_spite_of_the_checksums() {
+    let place = Place { salt: SALT, offset: ByteOffset(4096) };
+    for sample in samples::all(place.offset.0) {
+        let Body::Control(_) = sample.body else { continue };
+        let whole = sample.encode(&place);
+        let len = covered_len(&whole) - FRAME_HEADER_LEN;
+        for wrong in (0..len).chain([len + 1, len + 8]) {
+            let mut bytes = whole.clone();
+            bytes.resize(whole.len() + 8, 0);
+            bytes[28..32].copy_from_slice(&u32::try_from(wrong).unwrap().to_le_bytes());
+            reseal(&mut bytes, &place);
+            let found = decode_at(&bytes, &place);
+            assert_eq!(found, Decoded::Invalid(Invalid::ControlPayload), "{}, {wrong} of {len}", sample.name);
+        }
+    }
+}
+
+#[test]
+fn a_seal_or_close_with_a_wrong_field_is_invalid_in_spite_of_the_checksums() {
+    let end = |kind| End { kind, start: SeqNo(0), entries: 0, times: (0, 0), index: Bytes::from_static(b"abcdefgh") };
+    let with = |kind, at: usize, value: &[u8]| {
+        let mut bytes = Vec::new();
+        encode_control(&mut bytes, &PLACE, SeqNo(9), TIME, None, &Control::End(end(kind)));
+        bytes[40 + at..40 + at + value.len()].copy_from_slice(value);
+        reseal(&mut bytes, &PLACE);
+        decode_at(&bytes, &PLACE)
+    };
+    let seal = EndKind::Seal { successor: Generation(3) };
+    let close = EndKind::Close { previous: None };
+    let invalid = Decoded::Invalid(Invalid::ControlPayload);
+    assert_eq!(with(seal, 4, &[0]), invalid, "a SEAL without successor");
+    assert_eq!(with(seal, 40, &[128]), invalid, "a SEAL with a CLOSE before it");
+    assert_eq!(with(close, 4, &[1]), invalid, "a CLOSE with a successor");
+    assert!(matches!(with(close, 40, &[128]), Decoded::Frame(_)), "a CLOSE with a CLOSE before it");
+    for (index, pad) in [(4_u32, 4_u32), (7, 1), (9, 0), (0, 0), (u32::MAX, 9), (0, u32::MAX), (u32::MAX, u32::MAX)] {
+        let lengths = [index.to_le_bytes(), pad.to_le_bytes()].concat();
+        assert_eq!(with(close, 48, &lengths), invalid, "index {index}, pad {pad}");
+    }
+    assert_eq!(with(close, 48, &[0, 0, 0, 0, 8]), invalid, "a pad that is not zeros");
+    assert!(matches!(with(close, 48, &[0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Decoded::Frame(_)));
+    assert_eq!(with(seal, 0, &[5]), Decoded::Newer(Newer::ControlKind(5)));
+}
+
+#[test]
+fn a_start_whose_zeros_are_none_is_invalid_in_spite_of_the_checksums() {
+    let mut bytes = Vec::new();
+    encode_control(&mut bytes, &PLACE, SeqNo(9), TIME, None, &Control::Start { start: SeqNo(3) });
+    bytes[40 + 7] = 1;
+    reseal(&mut bytes, &PLACE);
+    assert_eq!(decode_at(&bytes, &PLACE), Decoded::Invalid(Invalid::ControlPayload));
+}
+
+#[test]
+fn the_end_of_a_trailer_never_looks_like_a_file_being_written() {
+    let mut padded = 0;
+    for offset in (4096..3 * 4096).step_by(8) {
+        for index_len in [0, 1, 7, 8, 9, 100] {
+            let place = Place { salt: SALT, offset: ByteOffset(offset) };
+            let end = End {
+                kind: EndKind::Close { previous: None },
+                start: SeqNo(0),
+                entries: 0,
+                times: (0, 0),
+                index: vec![1; index_len].into(),
+            };
+            let mut bytes = Vec::new();
+            encode_control(&mut bytes, &place, SeqNo(0), TIME, None, &Control::End(end.clone()));
+            assert_ne!((offset + (bytes.len() + TRAILER_LEN) as u64) % 4096, 8, "at {offset}");
+            assert!(bytes.len() as u64 <= End::frame_len_max(index_len));
+            assert_eq!(bytes.len() % 8, 0);
+            padded += usize::from(bytes[92..96] == (PAD_LEN as u32).to_le_bytes());
+            let Decoded::Frame(found) = decode_at(&bytes, &place) else { panic!("at {offset}") };
+            assert_eq!(found.control(), Some(&Control::End(end)));
+        }
+    }
+    assert_eq!(padded, 12, "the pad stands where it is needed, and nowhere else");
+}
+
+#[test]
+fn a_watermark_too_far_behind_attests_nothing() {
+    let attests = |behind: u64| {
+        let seq = 1 << 40;
+        let bytes = encode(&PLACE, seq, Some(seq - behind), &vec![vec![Vec::new()]]);
+        let Decoded::Frame(frame) = decode_at(&bytes, &PLACE) else { panic!("it is a frame") };
+        frame.header().attests.map(|at| seq - at.0)
+    };
+    assert_eq!(attests(0), Some(0));
+    assert_eq!(attests(0xFFFF_FFFE), Some(0xFFFF_FFFE));
+    assert_eq!(attests(0xFFFF_FFFF), None);
+    assert_eq!(attests(0x1_0000_0000), None);
+}
+
+#[test]
+fn a_header_that_counts_more_than_its_payload_holds_has_no_table() {
+    for count in [2, 3, u32::MAX] {
+        let payload = Bytes::from_static(b"\0\0\0\0");
+        let header = FrameHeader {
+            payload_crc: samples::crc32(&payload),
+            first_seq: SeqNo(0),
+            timestamp: TIME,
+            count,
+            payload_len: 4,
+            attests: None,
+            codec: Codec::Raw,
+        };
+        assert_eq!(decode_payload(header, payload), Decoded::Invalid(Invalid::EntryTable), "{count}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "ends never fall")]
+fn ends_that_fall_are_not_written() {
+    let (ends, data) = (&[3, 2, 4 | BATCH_END], b"abcd");
+    let frame = DataFrame { first_seq: SeqNo(0), timestamp: TIME, durable: None, ends, data };
+    encode_data(&mut Vec::new(), &PLACE, &frame);
+}
+
+#[test]
+#[should_panic(expected = "ends with the data and with its batch")]
+fn an_open_batch_is_not_written() {
+    let frame = DataFrame { first_seq: SeqNo(0), timestamp: TIME, durable: None, ends: &[4], data: b"abcd" };
+    encode_data(&mut Vec::new(), &PLACE, &frame);
+}
+
+#[test]
+#[should_panic(expected = "a frame begins at a multiple of 8")]
+fn a_frame_is_not_written_where_nobody_looks_for_it() {
+    encode(&Place { salt: SALT, offset: ByteOffset(129) }, 0, None, &vec![vec![Vec::new()]]);
+}
+
+#[test]
+#[should_panic(expected = "a seq fits a u64")]
+fn a_seq_past_the_end_is_not_written() {
+    encode(&PLACE, u64::MAX, None, &vec![vec![Vec::new()]]);
+}
+
+#[test]
+#[should_panic(expected = "a SEAL names its successor")]
+fn a_seal_without_successor_is_not_written() {
+    let kind = EndKind::Seal { successor: Generation(0) };
+    let end = End { kind, start: SeqNo(0), entries: 0, times: (0, 0), index: Bytes::new() };
+    encode_control(&mut Vec::new(), &PLACE, SeqNo(0), TIME, None, &Control::End(end));
+}

@@ -1,0 +1,195 @@
+//! One frame of each kind that there is, described and encoded: what golden files, seeds and properties start from.
+#![allow(dead_code, reason = "each test takes what it needs")]
+
+use bytes::Bytes;
+use stratawal_frame::{
+    BATCH_END, ByteOffset, Codec, Control, DataFrame, Decoded, End, EndKind, Frame, Generation, Newer, Place, Salt,
+    SeqNo, encode_control, encode_data,
+};
+
+/// Some time in 2023, in microseconds since 1970.
+pub(crate) const TIME: u64 = 1_700_000_000_000_000;
+
+pub(crate) const SALT: Salt = Salt(0x0123_4567_89AB_CDEF);
+
+/// A frame, described.
+pub(crate) struct Sample {
+    pub(crate) name: &'static str,
+    pub(crate) first_seq: u64,
+    pub(crate) attests: Option<u64>,
+    pub(crate) body: Body,
+}
+
+pub(crate) enum Body {
+    /// Batches of entries.
+    Batches(Vec<Vec<Vec<u8>>>),
+    Control(Control),
+    /// A valid frame of a newer format: made by hand, since the encoder does not write it.
+    Newer {
+        count: u32,
+        codec: u8,
+        flags: u8,
+        payload: Vec<u8>,
+        answer: Newer,
+    },
+}
+
+impl Sample {
+    pub(crate) fn encode(&self, place: &Place) -> Vec<u8> {
+        let mut out = Vec::new();
+        let (first_seq, durable) = (SeqNo(self.first_seq), self.attests.map(SeqNo));
+        match &self.body {
+            Body::Batches(batches) => {
+                let (ends, data) = flatten(batches);
+                let frame = DataFrame { first_seq, timestamp: TIME, durable, ends: &ends, data: &data };
+                encode_data(&mut out, place, &frame);
+            }
+            Body::Control(control) => encode_control(&mut out, place, first_seq, TIME, durable, control),
+            Body::Newer { count, codec, flags, payload, .. } => {
+                out = self.by_hand(place, *count, *codec, *flags, payload);
+            }
+        }
+        out
+    }
+
+    /// The frame from the field table alone.
+    fn by_hand(&self, place: &Place, count: u32, codec: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let undurable = self.attests.map_or(u32::MAX, |durable| u32::try_from(self.first_seq - durable).unwrap());
+        let mut header = crc32(payload).to_le_bytes().to_vec();
+        header.extend_from_slice(&self.first_seq.to_le_bytes());
+        header.extend_from_slice(&TIME.to_le_bytes());
+        for n in [count, u32::try_from(payload.len()).unwrap(), undurable] {
+            header.extend_from_slice(&n.to_le_bytes());
+        }
+        header.extend_from_slice(&[codec, flags, 0, 0]);
+        let placed = [&place.salt.0.to_le_bytes()[..], &place.offset.0.to_le_bytes(), &header].concat();
+        let mut out = [&crc32(&placed).to_le_bytes()[..], &header, payload].concat();
+        out.resize(out.len().next_multiple_of(8), 0);
+        out
+    }
+
+    /// Asserts that `found` is what was described.
+    pub(crate) fn assert_is(&self, found: &Decoded<Frame>) {
+        let name = self.name;
+        if let Body::Newer { answer, .. } = &self.body {
+            assert_eq!(found, &Decoded::Newer(*answer), "{name}");
+            return;
+        }
+        let Decoded::Frame(frame) = found else { panic!("{name}: {found:?}") };
+        let header = frame.header();
+        assert_eq!(header.first_seq, SeqNo(self.first_seq), "{name}");
+        assert_eq!(header.timestamp, TIME, "{name}");
+        assert_eq!(header.attests, self.attests.map(SeqNo), "{name}");
+        assert_eq!(header.codec, Codec::Raw, "{name}");
+        let (batches, control) = match &self.body {
+            Body::Batches(batches) => (batches.clone(), None),
+            Body::Control(control) => (Vec::new(), Some(control)),
+            Body::Newer { .. } => unreachable!("answered above"),
+        };
+        assert_eq!(frame.control(), control, "{name}");
+        assert_eq!(batches_of(frame), batches, "{name}");
+        assert_eq!(frame.end_seq(), SeqNo(self.first_seq + batches.iter().map(Vec::len).sum::<usize>() as u64));
+    }
+}
+
+/// A frame's entries, batch by batch.
+pub(crate) fn batches_of(frame: &Frame) -> Vec<Vec<Vec<u8>>> {
+    frame.batches().map(|batch| batch.map(|i| frame.entry(i).unwrap().to_vec()).collect()).collect()
+}
+
+/// Batches as [`DataFrame`] wants them: ends with their batch bits, and the bytes.
+pub(crate) fn flatten(batches: &[Vec<Vec<u8>>]) -> (Vec<u32>, Vec<u8>) {
+    let (mut ends, mut data) = (Vec::new(), Vec::new());
+    for batch in batches {
+        for entry in batch {
+            data.extend_from_slice(entry);
+            ends.push(u32::try_from(data.len()).unwrap());
+        }
+        *ends.last_mut().unwrap() |= BATCH_END;
+    }
+    (ends, data)
+}
+
+/// CRC-32 straight from its definition, so that nothing here leans on the library that is under test.
+pub(crate) fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ if crc & 1 == 1 { 0xEDB8_8320 } else { 0 })
+    })
+}
+
+/// The length of an index block with which a SEAL or CLOSE at `offset` needs its pad.
+pub(crate) fn index_len_that_pads(offset: u64) -> usize {
+    let unpadded = offset + 40 + 56 + 16;
+    usize::try_from((8 + 4096 - unpadded % 4096) % 4096).unwrap()
+}
+
+/// The samples, for a frame at `offset`.
+pub(crate) fn all(offset: u64) -> Vec<Sample> {
+    let mut samples = data();
+    samples.extend(control(offset));
+    samples.extend(newer());
+    samples
+}
+
+fn data() -> Vec<Sample> {
+    let entries = |name, first_seq, attests, batches: &[&[&[u8]]]| Sample {
+        name,
+        first_seq,
+        attests,
+        body: Body::Batches(batches.iter().map(|batch| batch.iter().map(|entry| entry.to_vec()).collect()).collect()),
+    };
+    let first = 1 << 40;
+    vec![
+        entries("data-one-entry", 7, Some(7), &[&[b"hello"]]),
+        entries("data-empty-entry", 8, Some(5), &[&[b""]]),
+        entries("data-batches", 9, Some(7), &[&[b"alpha", b"beta"], &[b"gamma"], &[b"", b"\0\xff", b""], &[b"z"]]),
+        entries("data-empty-entries", 16, Some(16), &[&[b"", b""], &[b""]]),
+        entries("data-undurable-max", first, Some(first - 0xFFFF_FFFE), &[&[b"far behind"]]),
+        entries("data-attests-nothing", first, None, &[&[b"no watermark"]]),
+        entries("data-last-seq", u64::MAX - 1, Some(u64::MAX - 1), &[&[b"the last"]]),
+    ]
+}
+
+fn control(offset: u64) -> Vec<Sample> {
+    let control = |name, control| Sample { name, first_seq: 120, attests: Some(117), body: Body::Control(control) };
+    let end = |kind, index: Vec<u8>| {
+        Control::End(End {
+            kind,
+            start: SeqNo(20),
+            entries: 100,
+            times: (TIME - 1_000_000, TIME),
+            index: Bytes::from(index),
+        })
+    };
+    let seal = EndKind::Seal { successor: Generation(0x0A0B_0C0D) };
+    let again = EndKind::Close { previous: Some(ByteOffset(128)) };
+    let pads = vec![b'i'; index_len_that_pads(offset)];
+    vec![
+        control("control-mark", Control::Mark),
+        control("control-start", Control::Start { start: SeqNo(20) }),
+        control("control-seal", end(seal, b"opaque index block".to_vec())),
+        control("control-seal-without-index", end(seal, Vec::new())),
+        control("control-seal-padded", end(seal, pads)),
+        control("control-close", end(EndKind::Close { previous: None }, b"points".to_vec())),
+        control("control-close-again", end(again, b"more points".to_vec())),
+    ]
+}
+
+fn newer() -> Vec<Sample> {
+    let newer = |name, count, codec, flags, payload: &[u8], answer| Sample {
+        name,
+        first_seq: 300,
+        attests: Some(299),
+        body: Body::Newer { count, codec, flags, payload: payload.to_vec(), answer },
+    };
+    // The same entry three times over, "hello": an LZ4 block of literals, a zstd frame with a raw block, as it is.
+    vec![
+        newer("newer-codec-lz4", 1, 1, 0, b"\x05\0\0\0\x50hello", Newer::Codec(1)),
+        newer("newer-codec-zstd", 1, 2, 0, b"\x05\0\0\0\x28\xb5\x2f\xfd\x20\x05\x29\0\0hello", Newer::Codec(2)),
+        newer("newer-codec-unknown", 1, 3, 0, b"?", Newer::Codec(3)),
+        newer("newer-flag", 1, 0, 0x80, b"hello", Newer::Flags(0x80)),
+        // Too short for a table: what a flag makes of a payload is not for a reader to judge that does not know it.
+        newer("newer-flag-without-table", 9, 0, 0x01, b"?", Newer::Flags(0x01)),
+        newer("newer-control-kind", 0, 0, 0, b"\x05\0\0\0what it may say", Newer::ControlKind(5)),
+    ]
+}

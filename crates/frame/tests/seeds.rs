@@ -1,0 +1,115 @@
+//! The seeds of the fuzz target `frame_decode`: what is known of decoding holds of each.
+//!
+//! With `STRATAWAL_BLESS=1` seeds that are missing are made. Outside the repository there are none, and nothing to do.
+
+mod samples;
+
+use std::fs;
+use std::path::Path;
+
+use samples::TIME;
+use stratawal_frame::{
+    ByteOffset, Features, FormatFile, Generation, Place, Salt, SegmentHeader, SeqNo, StreamId, Trailer, WalId,
+    properties,
+};
+
+const FUZZ: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz");
+
+fn place(selector: u8) -> Place {
+    let selector = u64::from(selector);
+    Place { salt: Salt(selector), offset: ByteOffset(128 + 8 * selector) }
+}
+
+/// Name and bytes: a selector, then what the target takes to stand at the selector's place.
+fn seeds() -> Vec<(String, Vec<u8>)> {
+    let mut seeds = Vec::new();
+    let mut seed = |name: &str, selector: u8, bytes: &[u8]| {
+        seeds.push((name.to_owned(), [&[selector], bytes].concat()));
+    };
+    for (i, sample) in (0_u8..).zip(samples::all(place(255).offset.0)) {
+        // The pad depends on the place: the samples were made for the last one.
+        let selector = if sample.name == "control-seal-padded" { 255 } else { 11 * i };
+        seed(sample.name, selector, &sample.encode(&place(selector)));
+    }
+    let row = row();
+    seed("row-of-frames", 0, &row);
+    for (name, damage) in
+        [("row-without-first-header", 0..40), ("row-with-zeros", 48..96), ("row-torn", 200..row.len())]
+    {
+        let mut bytes = row.clone();
+        bytes[damage].fill(0);
+        seed(name, 0, &bytes);
+    }
+    seed("row-cut-in-header", 0, &row[..60]);
+    seed("row-cut-in-payload", 0, &row[..row.len() - 20]);
+    seed("row-elsewhere", 1, &row);
+    seed("nothing", 0, &[]);
+    seed("zeros", 0, &[0; 100]);
+    seed("ones", 0, &[0xFF; 100]);
+    seed("segment-header", 0, &segment_header());
+    seed("format-file", 0, &FormatFile { wal_id: WalId(1), features: Features::default() }.encode());
+    seed("trailer", 3, &Trailer { position: ByteOffset(128) }.encode(Salt(3)));
+    seeds
+}
+
+/// All small samples, one behind the other.
+fn row() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for sample in samples::all(0).iter().filter(|sample| sample.name != "control-seal-padded") {
+        let place = Place { salt: Salt(0), offset: place(0).offset + bytes.len() as u64 };
+        bytes.extend(sample.encode(&place));
+    }
+    bytes
+}
+
+fn segment_header() -> [u8; 128] {
+    SegmentHeader {
+        wal_id: WalId(1),
+        stream_id: StreamId(2),
+        generation: Generation(3),
+        predecessor: Generation(2),
+        base: SeqNo(10),
+        salt: Salt(0),
+        durable: SeqNo(9),
+        start: SeqNo(4),
+        last_timestamp: TIME,
+        created: TIME,
+        name_crc: SegmentHeader::name_checksum("orders"),
+        features: Features::default(),
+    }
+    .encode()
+}
+
+#[test]
+fn the_properties_hold_of_every_seed_that_is_kept() {
+    let fuzz = Path::new(FUZZ);
+    if !fuzz.is_dir() {
+        return;
+    }
+    let folder = fuzz.join("seeds/frame_decode");
+    if std::env::var_os("STRATAWAL_BLESS").is_some_and(|v| v == "1") {
+        fs::create_dir_all(&folder).unwrap();
+        for (name, bytes) in seeds() {
+            let path = folder.join(name);
+            if !path.exists() {
+                fs::write(path, bytes).unwrap();
+            }
+        }
+    }
+    let mut kept = 0;
+    for entry in fs::read_dir(&folder).unwrap() {
+        properties::decode_any(&fs::read(entry.unwrap().path()).unwrap());
+        kept += 1;
+    }
+    assert!(kept >= seeds().len(), "seeds are missing from {}", folder.display());
+}
+
+#[test]
+fn the_properties_hold_of_every_seed_at_every_length() {
+    for (_, bytes) in seeds() {
+        for len in 0..bytes.len().min(300) {
+            properties::decode_any(&bytes[..len]);
+        }
+        properties::decode_any(&bytes);
+    }
+}
