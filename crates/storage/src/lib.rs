@@ -1,0 +1,44 @@
+//! What a log asks of the world, as a trait: files, folders, locks, the clock, random numbers.
+//!
+//! Use this crate to put a log on a storage of your own, or to simulate one. Do not use it to keep a log: it knows
+//! nothing of segments or frames; most programs want the facade crate `stratawal`.
+//!
+//! ```
+//! use std::path::Path;
+//! use stratawal_storage::{Access, MemoryStorage, Storage, UnixStorage};
+//!
+//! fn greet(storage: &dyn Storage, dir: &Path) -> std::io::Result<()> {
+//!     let file = storage.create_new(&dir.join("greeting"))?;
+//!     file.reserve(4096)?;
+//!     file.write_all_at(b"hello", 0)?;
+//!     file.sync_data()?;
+//!     storage.sync_dir(dir)?;
+//!     let mut back = [0; 5];
+//!     storage.open(&dir.join("greeting"), Access::Read)?.read_exact_at(&mut back, 0)?;
+//!     assert_eq!(&back, b"hello");
+//!     Ok(())
+//! }
+//!
+//! greet(&MemoryStorage::new(), Path::new("/"))?;
+//! # let dir = tempfile::tempdir()?;
+//! # let dir = dir.path();
+//! greet(&UnixStorage::new(), dir)?;
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! It is the only crate of the workspace with unsafe and platform code. Deliberately absent: any idea of what the
+//! files are for, and any retry of a failed sync.
+
+#[cfg(not(unix))]
+compile_error!("stratawal-storage needs Unix: it reserves space, locks folders, and reads at positions");
+
+mod map;
+mod memory;
+mod storage;
+mod sync;
+mod unix;
+
+pub use map::Map;
+pub use memory::MemoryStorage;
+pub use storage::{Access, DirEntry, EntryKind, File, Lock, LockError, Storage, is_full};
+pub use unix::UnixStorage;

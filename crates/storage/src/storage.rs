@@ -1,0 +1,266 @@
+//! The contract between the log and whatever keeps its files.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::path::Path;
+
+use crate::map::Map;
+use crate::sync::Arc;
+
+/// What a file is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reading, and syncing.
+    Read,
+    /// Reading and writing.
+    ReadWrite,
+}
+
+/// What a folder entry is. A symbolic link is `Other`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A plain file.
+    File,
+    /// A folder.
+    Dir,
+    /// Anything else.
+    Other,
+}
+
+/// An entry of a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirEntry {
+    /// Its name.
+    pub name: OsString,
+    /// What it is.
+    pub kind: EntryKind,
+}
+
+/// Why a log could not be locked.
+#[derive(Debug)]
+pub enum LockError {
+    /// Somebody has it.
+    Held {
+        /// The process id that the holder left in the lock file, if it can be read.
+        owner: Option<u32>,
+    },
+    /// The operating system refused.
+    Io(io::Error),
+}
+
+/// A lock that is held until this is dropped, or the process dies.
+pub trait Lock: Send + Sync + fmt::Debug {}
+
+/// Files, folders, locks, the clock, and random numbers: everything that the log asks of the world.
+///
+/// All methods may be called from many threads at once. Durability is only ever what the sync methods say: after any
+/// other method, a power loss may show the state before or after it, in any combination with others.
+pub trait Storage: Send + Sync + fmt::Debug {
+    /// Creates an empty file, for reading and writing. Its name is durable after [`sync_dir`](Self::sync_dir).
+    ///
+    /// # Errors
+    /// `AlreadyExists` where the name is taken, by whatever; otherwise the operating system's.
+    fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+
+    /// Opens a plain file. Never follows a link at the end of `path`, never blocks.
+    ///
+    /// # Errors
+    /// `InvalidInput` where it is not a plain file; otherwise the operating system's.
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>>;
+
+    /// The entries of a folder, sorted by the bytes of their names. Not a snapshot: what is created or removed
+    /// meanwhile may be there or not.
+    ///
+    /// # Errors
+    /// `NotFound`; `NotADirectory` where it is a link or a file; otherwise the operating system's.
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
+
+    /// Creates a folder, whose parent is there. Durable after [`sync_dir`](Self::sync_dir) of the parent.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; otherwise the operating system's.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Renames a file (replacing one that has the name) or a folder, atomically: at any time, and after a crash,
+    /// there is the old state or the new one. Durable after [`sync_dir`](Self::sync_dir) of both parents.
+    ///
+    /// # Errors
+    /// The operating system's; `CrossesDevices` among them. Then nothing has changed.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file's name. Its bytes stay for those who have it open.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes an empty folder.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn remove_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Makes the entries of a folder durable: what was created, renamed and removed in it before the call.
+    ///
+    /// # Errors
+    /// The operating system's; then it is not known which entries are durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Moves a file, to another device too; durable when this answers. Not atomic across devices: a crash may leave
+    /// it in both places, whole in each, and a `.part` beside the target.
+    ///
+    /// # Errors
+    /// The operating system's; the source is removed only once the target is durable.
+    fn move_file(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let parent = |path: &Path| path.parent().map_or_else(|| Path::new(".").to_owned(), Path::to_owned);
+        match self.rename(from, to) {
+            Err(e) if e.kind() == io::ErrorKind::CrossesDevices => {
+                copy_by_part(self, from, to)?;
+                self.sync_dir(&parent(to))?;
+                self.remove_file(from)?;
+            }
+            other => {
+                other?;
+                self.sync_dir(&parent(to))?;
+            }
+        }
+        self.sync_dir(&parent(from))
+    }
+
+    /// Locks the log in the folder `root` by its file `path`, which is created if it is missing, against every other
+    /// process and every other call in this one. The holder's process id is left in the file, for people to read.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    fn lock(&self, root: &Path, path: &Path) -> Result<Box<dyn Lock>, LockError>;
+
+    /// Bytes that this user may still write in the file system of `dir`.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn free_space(&self, dir: &Path) -> io::Result<u64>;
+
+    /// Microseconds since 1970.
+    fn now_micros(&self) -> u64;
+
+    /// Microseconds since 1970 as of the last tick of a clock that costs next to nothing to read (1 to 4 ms coarse).
+    fn coarse_now_micros(&self) -> u64;
+
+    /// A random number that is good for identities: no two of them collide in practice. Not for secrets.
+    fn random_u64(&self) -> u64;
+}
+
+/// An open file. Closed when dropped.
+///
+/// Reads and writes are positioned, and may run at the same time from many threads; where a read and a write overlap
+/// the read sees any mixture of bytes before and after.
+#[allow(clippy::len_without_is_empty)]
+pub trait File: Send + Sync + fmt::Debug {
+    /// Reads what there is at `offset`, short only at the end of the file.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Reads exactly `buf`.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` where the file ends before; otherwise as [`read_at`](Self::read_at).
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        if self.read_at(buf, offset)? == buf.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
+    /// Writes all of `buf`; the file grows as needed. Not atomic: after a crash, or an error, any part of it may be
+    /// there, in any order of sectors.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
+
+    /// The same with several buffers, side by side.
+    ///
+    /// # Errors
+    /// As [`write_all_at`](Self::write_all_at).
+    fn write_all_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let mut at = offset;
+        for buf in bufs {
+            self.write_all_at(buf, at)?;
+            at += buf.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Makes the bytes and the length durable.
+    ///
+    /// # Errors
+    /// The operating system's. Then it is not known what is durable, and another call would not tell: the system may
+    /// have marked what it failed to write as clean.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// The same with the rest of the metadata.
+    ///
+    /// # Errors
+    /// As [`sync_data`](Self::sync_data).
+    fn sync_all(&self) -> io::Result<()>;
+
+    /// The length in bytes.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Cuts the file, or makes it longer by zeros without booking space.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Makes the file `len` bytes long with space booked for all of them, zeros where nothing was written. Where the
+    /// file system cannot book space it only sets the length. Never shortens.
+    ///
+    /// # Errors
+    /// A full disk or quota ([`is_full`](crate::is_full)): then the length is as it was. Otherwise the operating
+    /// system's.
+    fn reserve(&self, len: u64) -> io::Result<()>;
+
+    /// A hint that `len` bytes at `offset` may be written back now. Says nothing of durability.
+    fn start_writeback(&self, offset: u64, len: u64);
+
+    /// Maps the first `len` bytes for reading. What the map shows of bytes that are written after this call is not
+    /// specified.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` where the file is shorter; otherwise the operating system's.
+    ///
+    /// # Safety
+    /// While the map lives, nobody, in this process or another, may shorten the file below `len` or change its first
+    /// `len` bytes.
+    unsafe fn map(&self, len: u64) -> io::Result<Map>;
+}
+
+/// Whether an error says that the disk or the quota is full.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn copy_by_part<S: Storage + ?Sized>(storage: &S, from: &Path, to: &Path) -> io::Result<()> {
+    const PIECE_LEN: usize = 1 << 20;
+    let mut part = to.as_os_str().to_owned();
+    part.push(".part");
+    let part = Path::new(&part);
+    let source = storage.open(from, Access::Read)?;
+    let target = storage.create_new(part)?;
+    let (mut buf, mut at) = (vec![0; PIECE_LEN], 0);
+    loop {
+        let n = source.read_at(&mut buf, at)?;
+        if n == 0 {
+            break;
+        }
+        target.write_all_at(&buf[..n], at)?;
+        at += n as u64;
+    }
+    target.sync_all()?;
+    storage.rename(part, to)
+}
