@@ -1,0 +1,201 @@
+//! Going through the frames of a segment: its chain, and what the valid frames anywhere in it attest.
+//!
+//! A frame is next in the chain if and only if (1) it is valid, (2) its first seq is the one expected, and (3) it
+//! begins where the last one ended. The chain ends before a MARK, and at a SEAL.
+
+use bytes::Bytes;
+use stratawal_frame::{
+    ByteOffset, Control, Decoded, End, EndKind, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Limits, Place,
+    SEGMENT_HEADER_LEN, SeqNo, decode_header, decode_payload, find_header,
+};
+
+use crate::file::SegmentFile;
+use crate::window::Window;
+use crate::{Error, ErrorKind, Result};
+
+/// The length of a MARK in the file.
+const MARK_LEN: u64 = 48;
+
+/// The chain of a segment.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    /// One past its last entry.
+    pub end_seq: SeqNo,
+    /// Where it ends in the file: where the next frame would go, or the SEAL.
+    pub end: ByteOffset,
+    /// The highest watermark that its frames attest, the segment's header included.
+    pub attested: SeqNo,
+    /// What the last START or CLOSE in it says.
+    pub start: Option<SeqNo>,
+    /// The timestamps of its first and last frame of entries.
+    pub times: Option<(u64, u64)>,
+    /// The SEAL it ends with; it stands at `end`, and its frame has this length.
+    pub seal: Option<(End, u64)>,
+    /// The last CLOSE in it, if any: its offset.
+    pub close: Option<ByteOffset>,
+}
+
+/// What [`SegmentFile::attestations`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attestations {
+    /// The highest watermark attested.
+    pub attested: SeqNo,
+    /// Valid frames (MARKs among them) that are no part of the chain.
+    pub frames: u64,
+}
+
+impl SegmentFile {
+    /// Walks the chain from the beginning, telling `visit` each frame in it, the SEAL not included.
+    ///
+    /// # Errors
+    /// I/O; [`ErrorKind::Newer`] where the chain meets a valid frame of a newer version.
+    pub fn walk(&self, visit: &mut dyn FnMut(ByteOffset, &FrameHeader)) -> Result<Chain> {
+        let header = self.header();
+        let mut chain = Chain {
+            end_seq: header.base,
+            end: ByteOffset(SEGMENT_HEADER_LEN as u64),
+            attested: header.durable,
+            start: None,
+            times: None,
+            seal: None,
+            close: None,
+        };
+        let mut window = self.window();
+        while let Some((frame, control)) = self.next_in_chain(&mut window, chain.end, chain.end_seq)? {
+            if matches!(control, Some(Control::Mark)) {
+                break;
+            }
+            chain.attested = chain.attested.max(frame.attests.unwrap_or_default());
+            match control {
+                Some(Control::End(end)) if matches!(end.kind, EndKind::Seal { .. }) => {
+                    chain.seal = Some((end, frame.frame_len()));
+                    break;
+                }
+                Some(Control::End(end)) => (chain.start, chain.close) = (Some(end.start), Some(chain.end)),
+                Some(Control::Start { start }) => chain.start = Some(start),
+                Some(_) => {}
+                None => chain.times = Some((chain.times.map_or(frame.timestamp, |t| t.0), frame.timestamp)),
+            }
+            visit(chain.end, &frame);
+            chain.end = chain.end + frame.frame_len();
+            chain.end_seq = frame.end_seq();
+        }
+        Ok(chain)
+    }
+
+    /// The frame at `at`, if it is next in the chain. The payload of a control frame is read, of others checked.
+    fn next_in_chain(
+        &self,
+        window: &mut Window<'_>,
+        at: ByteOffset,
+        expected: SeqNo,
+    ) -> Result<Option<(FrameHeader, Option<Control>)>> {
+        let io = || Error::io(self.id(), "read");
+        let bytes = window.at(at.0, FRAME_HEADER_LEN).map_err(io())?;
+        let frame = match decode_header(&bytes[..bytes.len().min(FRAME_HEADER_LEN)], &self.place(at), &self.limits()) {
+            Decoded::Frame(frame) => frame,
+            Decoded::Newer(what) => return Err(Error::new(self.id(), Some(at), ErrorKind::Newer(what))),
+            Decoded::Incomplete { .. } | Decoded::End | Decoded::Invalid(_) => return Ok(None),
+        };
+        let payload_at = at.0 + FRAME_HEADER_LEN as u64;
+        let sum = window.checksum(payload_at, u64::from(frame.payload_len)).map_err(io())?;
+        if frame.first_seq != expected || sum != Some(frame.payload_crc) {
+            return Ok(None);
+        }
+        if !frame.is_control() {
+            return Ok(Some((frame, None)));
+        }
+        // The checksum holds, so its length is that of a frame that was written, at most 64 MiB for control frames.
+        let mut payload = vec![0; frame.payload_len as usize];
+        self.file().read_exact_at(&mut payload, payload_at).map_err(io())?;
+        match decode_payload(frame, Bytes::from(payload)) {
+            Decoded::Frame(whole) => Ok(Some((frame, whole.control().cloned()))),
+            Decoded::Newer(what) => Err(Error::new(self.id(), Some(at), ErrorKind::Newer(what))),
+            Decoded::Incomplete { .. } | Decoded::End | Decoded::Invalid(_) => Ok(None),
+        }
+    }
+
+    /// What every valid frame from `from` to the end of the file attests, in the chain or not.
+    ///
+    /// The whole allocated length is looked at, not only up to the first zeros: a lost page reads as zeros. Payloads
+    /// are passed over where their header is valid, since a stored entry may look like a frame; so each byte is
+    /// looked at a bounded number of times, whatever the file holds.
+    ///
+    /// # Errors
+    /// I/O; [`ErrorKind::Newer`] where a valid frame of a newer version is met.
+    pub fn attestations(&self, from: ByteOffset) -> Result<Attestations> {
+        let io = || Error::io(self.id(), "read");
+        let mut found = Attestations { attested: self.header().durable, frames: 0 };
+        let mut window = self.window();
+        let mut at = from;
+        while at.0 + FRAME_HEADER_LEN as u64 <= self.len() {
+            let bytes = window.at(at.0, FRAME_HEADER_LEN).map_err(io())?;
+            if bytes.len() < FRAME_HEADER_LEN {
+                break;
+            }
+            let looked_at = (bytes.len() - FRAME_HEADER_LEN) as u64 / FRAME_ALIGN * FRAME_ALIGN + FRAME_ALIGN;
+            let Some((distance, header)) = find_header(bytes, &self.place(at), &self.limits()) else {
+                at = at + looked_at;
+                continue;
+            };
+            at = at + distance as u64;
+            let frame = match header {
+                Decoded::Frame(frame) => frame,
+                Decoded::Newer(what) => return Err(Error::new(self.id(), Some(at), ErrorKind::Newer(what))),
+                Decoded::Incomplete { .. } | Decoded::End | Decoded::Invalid(_) => {
+                    unreachable!("invariant: only these two are found")
+                }
+            };
+            let payload_len = u64::from(frame.payload_len);
+            let sum = window.checksum(at.0 + FRAME_HEADER_LEN as u64, payload_len).map_err(io())?;
+            if sum == Some(frame.payload_crc) {
+                found.attested = found.attested.max(frame.attests.unwrap_or_default());
+                found.frames += 1;
+            }
+            // Nothing else was ever written where a frame lies, so one whose payload is not valid is passed over
+            // too. But a MARK is overwritten by the next frame, whose later bytes may stand within it.
+            at = at + if frame.frame_len() <= MARK_LEN { FRAME_ALIGN } else { frame.frame_len() };
+        }
+        Ok(found)
+    }
+
+    pub(crate) fn place(&self, offset: ByteOffset) -> Place {
+        Place { salt: self.header().salt, offset }
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        Limits { base: self.header().base, end: ByteOffset(self.len()) }
+    }
+
+    fn window(&self) -> Window<'_> {
+        Window::new(self.file(), self.len())
+    }
+}
+
+impl SegmentFile {
+    /// How many bytes from `from`, where the chain ends, to the last byte that is not zero; a MARK at `from` does
+    /// not count. This is what a torn tail leaves.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn residue(&self, from: ByteOffset) -> Result<u64> {
+        let io = || Error::io(self.id(), "read");
+        let mut window = self.window();
+        let bytes = window.at(from.0, FRAME_HEADER_LEN).map_err(io())?;
+        let header = &bytes[..bytes.len().min(FRAME_HEADER_LEN)];
+        let mark = match decode_header(header, &self.place(from), &self.limits()) {
+            Decoded::Frame(frame) if frame.is_control() && frame.frame_len() == MARK_LEN => MARK_LEN,
+            _ => 0,
+        };
+        let (mut at, mut last) = (from.0 + mark, None);
+        while at < self.len() {
+            let bytes = window.at(at, 1).map_err(io())?;
+            if bytes.is_empty() {
+                break;
+            }
+            last = bytes.iter().rposition(|&b| b != 0).map(|i| at + i as u64 + 1).or(last);
+            at += bytes.len() as u64;
+        }
+        Ok(last.map_or(0, |end| end - from.0))
+    }
+}

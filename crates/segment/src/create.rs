@@ -1,0 +1,83 @@
+//! Rule H: a segment is written under a temporary name, its header synced, renamed, its folder synced; only then
+//! does any frame go in.
+//!
+//! So an invalid header under a segment's name is damage, never a torn creation. A creation that fails before the
+//! rename is undone. From the rename on its outcome is not known: the name may come back after a crash and void
+//! entries of older segments, so nothing may be written to those until recovery has run.
+
+use std::io;
+use std::path::Path;
+
+use stratawal_frame::SegmentHeader;
+use stratawal_storage::{Access, File, Storage};
+use thiserror::Error;
+
+use crate::space::{Space, written_len};
+use crate::sync::Arc;
+use crate::writer::SegmentWriter;
+use crate::{Error, SegmentId, TEMPORARY_PREFIX};
+
+/// Why a segment was not created.
+#[derive(Debug, Error)]
+pub enum CreateError {
+    /// Nothing has changed; the stream goes on.
+    #[error("{0}")]
+    Undone(#[source] Error),
+    /// The name may or may not be there after a crash: recovery must run before older segments are written.
+    #[error("{0}")]
+    Indeterminate(#[source] Error),
+}
+
+/// Creates a segment with `header` in `dir`, its file `reserve` bytes long (rounded up by the rule of Length).
+///
+/// When this answers, the file, its header and its name are durable.
+///
+/// # Errors
+/// [`CreateError`], which says whether anything can have changed.
+pub fn create(
+    storage: &Arc<dyn Storage>,
+    dir: &Path,
+    header: &SegmentHeader,
+    reserve: u64,
+) -> Result<(SegmentWriter, Space), CreateError> {
+    let id = SegmentId::of(header);
+    let (temporary, path) = (dir.join(format!("{TEMPORARY_PREFIX}{id}")), dir.join(id.to_string()));
+    let len = written_len(reserve);
+    let file = write_temporary(storage, &temporary, header, len).map_err(|(operation, source)| {
+        // What cannot be removed now is removed by recovery, and nobody reads it.
+        let _ = storage.remove_file(&temporary);
+        CreateError::Undone(Error::io(id, operation)(source))
+    })?;
+    if let Err(source) = storage.rename(&temporary, &path) {
+        let error = Error::io(id, "rename")(source);
+        let absent = matches!(storage.open(&path, Access::Read), Err(e) if e.kind() == io::ErrorKind::NotFound);
+        if absent && storage.remove_file(&temporary).is_ok() {
+            return Err(CreateError::Undone(error));
+        }
+        return Err(CreateError::Indeterminate(error));
+    }
+    storage.sync_dir(dir).map_err(|source| CreateError::Indeterminate(Error::io(id, "sync the folder")(source)))?;
+    let space = Space::new(id, Arc::clone(&file), len);
+    Ok((SegmentWriter::new(*header, file), space))
+}
+
+fn write_temporary(
+    storage: &Arc<dyn Storage>,
+    path: &Path,
+    header: &SegmentHeader,
+    len: u64,
+) -> Result<Arc<dyn File>, (&'static str, io::Error)> {
+    let file = match storage.create_new(path) {
+        // Left by an earlier creation that failed and could not be undone.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            storage.remove_file(path).map_err(|e| ("remove a temporary file", e))?;
+            storage.create_new(path)
+        }
+        other => other,
+    }
+    .map_err(|e| ("create", e))?;
+    file.reserve(len).map_err(|e| ("reserve space", e))?;
+    file.write_all_at(&header.encode(), 0).map_err(|e| ("write the header", e))?;
+    file.sync_all().map_err(|e| ("sync the header", e))?;
+    Ok(file)
+}

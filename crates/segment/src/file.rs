@@ -1,0 +1,193 @@
+//! A segment file that is there: its header, its length, and how it ends.
+
+use std::io;
+use std::path::Path;
+
+use bytes::Bytes;
+use stratawal_frame::{
+    ByteOffset, Control, Decoded, End, EndKind, FRAME_HEADER_LEN, FrameHeader, HeaderError, SEGMENT_HEADER_LEN,
+    SegmentHeader, TRAILER_LEN, Trailer, decode_header, decode_payload,
+};
+use stratawal_storage::{Access, File, Storage};
+
+use crate::sync::Arc;
+use crate::{Error, ErrorKind, Result, SegmentId};
+
+/// An open segment file. Its length is read once, before its bytes.
+#[derive(Clone, Debug)]
+pub struct SegmentFile {
+    id: SegmentId,
+    header: SegmentHeader,
+    file: Arc<dyn File>,
+    len: u64,
+}
+
+/// How a finished file ends: a valid trailer, and the valid SEAL or CLOSE that it names and that ends there.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// Where the SEAL or CLOSE begins: where the entries end.
+    pub offset: ByteOffset,
+    /// Its frame header; the first seq is one past the last entry.
+    pub frame: FrameHeader,
+    /// What it says.
+    pub end: End,
+}
+
+impl SegmentFile {
+    /// Opens the segment and reads its header.
+    ///
+    /// # Errors
+    /// I/O; a header that is not valid, or not that of `id`.
+    pub fn open(storage: &Arc<dyn Storage>, dir: &Path, id: SegmentId, access: Access) -> Result<Self> {
+        let file = storage.open(&dir.join(id.to_string()), access).map_err(|source| {
+            let kind = match source.kind() {
+                io::ErrorKind::InvalidInput => ErrorKind::NotAFile(source),
+                _ => ErrorKind::Io { operation: "open", source },
+            };
+            Error::new(id, None, kind)
+        })?;
+        let len = file.len().map_err(Error::io(id, "read the length"))?;
+        let mut bytes = [0; SEGMENT_HEADER_LEN];
+        let read = file.read_at(&mut bytes, 0).map_err(Error::io(id, "read"))?;
+        let header = SegmentHeader::decode(&bytes[..read])
+            .map_err(|why: HeaderError| Error::new(id, Some(ByteOffset(0)), ErrorKind::Header(why)))?;
+        let named = SegmentId::of(&header);
+        if named != id {
+            return Err(Error::new(id, Some(ByteOffset(0)), ErrorKind::NameMismatch(named)));
+        }
+        Ok(Self { id, header, file, len })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn id(&self) -> SegmentId {
+        self.id
+    }
+
+    /// Its header.
+    #[must_use]
+    pub const fn header(&self) -> &SegmentHeader {
+        &self.header
+    }
+
+    /// The length of the file in bytes when it was opened.
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether the file holds nothing, which a segment never does: it has a header.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether the length is one that a file being written has: a multiple of 4 KiB plus 8.
+    #[must_use]
+    pub const fn has_written_len(&self) -> bool {
+        self.len % 4096 == 8
+    }
+
+    pub(crate) fn file(&self) -> &dyn File {
+        &*self.file
+    }
+
+    /// The file itself.
+    #[must_use]
+    pub const fn shared_file(&self) -> &Arc<dyn File> {
+        &self.file
+    }
+
+    /// Makes what the operating system holds of the file durable; allowed on a file opened for reading.
+    ///
+    /// # Errors
+    /// I/O. After that nothing may be believed that was not durable before.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(Error::io(self.id, "sync"))
+    }
+
+    /// How the file ends, where it ends with a SEAL or CLOSE and its trailer, all valid; `None` otherwise.
+    ///
+    /// # Errors
+    /// I/O, and frames of a newer version.
+    pub fn finished(&self) -> Result<Option<Finished>> {
+        let first_end = (SEGMENT_HEADER_LEN + FRAME_HEADER_LEN + TRAILER_LEN) as u64;
+        if self.len < first_end || self.has_written_len() {
+            return Ok(None);
+        }
+        let trailer_at = self.len - TRAILER_LEN as u64;
+        let mut trailer = [0; TRAILER_LEN];
+        self.read_exact(&mut trailer, trailer_at)?;
+        let Some(Trailer { position }) = Trailer::decode(&trailer, self.header.salt) else { return Ok(None) };
+        if position.0 < SEGMENT_HEADER_LEN as u64 || position.0 > trailer_at - FRAME_HEADER_LEN as u64 {
+            return Ok(None);
+        }
+        self.end_at(position, Some(trailer_at))
+    }
+
+    /// The CLOSE at `offset`, as one names the one before it.
+    ///
+    /// # Errors
+    /// I/O, and frames of a newer version.
+    pub fn close_at(&self, offset: ByteOffset) -> Result<Option<Finished>> {
+        let fits = offset.0 >= SEGMENT_HEADER_LEN as u64 && offset.0 + FRAME_HEADER_LEN as u64 <= self.len;
+        if !fits || offset.0 % 8 != 0 {
+            return Ok(None);
+        }
+        let found = self.end_at(offset, None)?;
+        Ok(found.filter(|finished| matches!(finished.end.kind, EndKind::Close { .. })))
+    }
+
+    /// The SEAL or CLOSE at `offset`, if it is valid and ends at `must_end`.
+    fn end_at(&self, offset: ByteOffset, must_end: Option<u64>) -> Result<Option<Finished>> {
+        let newer = |what| Err(Error::new(self.id, Some(offset), ErrorKind::Newer(what)));
+        let mut bytes = [0; FRAME_HEADER_LEN];
+        self.read_exact(&mut bytes, offset.0)?;
+        let frame = match decode_header(&bytes, &self.place(offset), &self.limits()) {
+            Decoded::Frame(frame) => frame,
+            Decoded::Newer(what) => return newer(what),
+            Decoded::Incomplete { .. } | Decoded::End | Decoded::Invalid(_) => return Ok(None),
+        };
+        let ends_right = must_end.is_none_or(|end| offset.0 + frame.frame_len() == end);
+        if !frame.is_control() || !ends_right {
+            return Ok(None);
+        }
+        // The header's checksum holds, it lies within the file, and a control payload is at most 64 MiB.
+        let mut payload = vec![0; frame.payload_len as usize];
+        self.read_exact(&mut payload, offset.0 + FRAME_HEADER_LEN as u64)?;
+        match decode_payload(frame, Bytes::from(payload)) {
+            Decoded::Frame(whole) => Ok(match whole.control() {
+                Some(Control::End(end)) => Some(Finished { offset, frame, end: end.clone() }),
+                _ => None,
+            }),
+            Decoded::Newer(what) => newer(what),
+            Decoded::Incomplete { .. } | Decoded::End | Decoded::Invalid(_) => Ok(None),
+        }
+    }
+
+    pub(crate) fn read_exact(&self, buf: &mut [u8], at: u64) -> Result<()> {
+        self.file
+            .read_exact_at(buf, at)
+            .map_err(|source| Error::new(self.id, Some(ByteOffset(at)), ErrorKind::Io { operation: "read", source }))
+    }
+
+    /// Whether everything behind the header is zeros.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn holds_only_zeros(&self) -> Result<bool> {
+        let mut window = crate::window::Window::new(self.file(), self.len);
+        let mut at = SEGMENT_HEADER_LEN as u64;
+        while at < self.len {
+            let bytes = window.at(at, 1).map_err(Error::io(self.id, "read"))?;
+            if bytes.is_empty() {
+                break;
+            }
+            if bytes.iter().any(|&b| b != 0) {
+                return Ok(false);
+            }
+            at += bytes.len() as u64;
+        }
+        Ok(true)
+    }
+}

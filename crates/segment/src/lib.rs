@@ -1,0 +1,62 @@
+//! One segment file: created durably, appended to, synced, sealed or closed, scanned and read.
+//!
+//! Use this crate to look into single segment files or to build another log on them. Do not use it to keep a stream:
+//! it does not know of other segments, of groups of appends, or of recovery's rule; that is `stratawal-stream`.
+//!
+//! ```
+//! use std::{path::Path, sync::Arc};
+//! use stratawal_frame::{ByteOffset, DataFrame, Generation, Place, Salt, SegmentHeader, SeqNo, BATCH_END};
+//! use stratawal_segment::{Access, SegmentFile, SegmentId, create, frames};
+//! use stratawal_storage::{MemoryStorage, Storage};
+//!
+//! let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+//! let dir = Path::new("/streams/a");
+//! storage.create_dir(Path::new("/streams"))?;
+//! storage.create_dir(dir)?;
+//!
+//! let header = SegmentHeader { generation: Generation(1), salt: Salt(9), ..SegmentHeader::EMPTY };
+//! let (mut writer, mut space) = create(&storage, dir, &header, 16 << 10)?;
+//! let place = writer.place();
+//! let mut bytes = Vec::new();
+//! stratawal_frame::encode_data(&mut bytes, &place, &DataFrame {
+//!     first_seq: SeqNo(0), timestamp: 1, durable: None, ends: &[5 | BATCH_END], data: b"hello",
+//! });
+//! space.ensure(&writer.place().offset, bytes.len() as u64)?;
+//! writer.append(&bytes)?;
+//! writer.sync()?;
+//!
+//! let file = SegmentFile::open(&storage, dir, SegmentId::of(&header), Access::Read)?;
+//! let chain = file.walk(&mut |_, _| ())?;
+//! assert_eq!(chain.end_seq, SeqNo(1));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Invariants: a file that has its name has a valid header (rule H of the format); bytes once published never
+//! change; a file is shortened only to the end of the trailer of a SEAL or CLOSE that is durable.
+//!
+//! Deliberately absent: other segments, seqs that were promised to anybody, threads, and what an index block means.
+#![deny(unsafe_code)]
+
+mod chain;
+mod create;
+mod error;
+mod file;
+mod name;
+mod read;
+mod space;
+mod sync;
+mod window;
+mod writer;
+
+pub use chain::{Attestations, Chain};
+pub use create::{CreateError, create};
+pub use error::{Error, ErrorKind};
+pub use file::{Finished, SegmentFile};
+pub use name::{SegmentId, TEMPORARY_PREFIX, is_temporary};
+pub use read::{FrameAt, FrameSteps, Frames, MapPromise, SegmentData, frames};
+pub use space::{CONTROL_RESERVE, Space, written_len};
+pub use stratawal_storage::Access;
+pub use writer::{SegmentWriter, Tail};
+
+/// The result of an operation on a segment file.
+pub type Result<T> = std::result::Result<T, Error>;

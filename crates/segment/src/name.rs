@@ -1,0 +1,76 @@
+//! The names of segment files.
+
+use std::ffi::OsStr;
+use std::fmt;
+
+use stratawal_frame::{Generation, SegmentHeader, SeqNo};
+
+/// What names a segment within its stream: `<base seq, 20 digits>-<generation, 8 hex>.seg`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SegmentId {
+    /// The seq of its first entry.
+    pub base: SeqNo,
+    /// Its generation.
+    pub generation: Generation,
+}
+
+/// What the name of a segment that is being created begins with; such files are nobody's and may be removed.
+pub const TEMPORARY_PREFIX: &str = ".tmp-";
+
+/// Whether this is the name of a file that was being created when its process died.
+#[must_use]
+pub fn is_temporary(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes())
+}
+
+impl SegmentId {
+    /// The id that a segment with this header must have.
+    #[must_use]
+    pub const fn of(header: &SegmentHeader) -> Self {
+        Self { base: header.base, generation: header.generation }
+    }
+
+    /// Reads a file name; `None` where it is not exactly what [`Display`](fmt::Display) writes.
+    #[must_use]
+    pub fn parse(name: &OsStr) -> Option<Self> {
+        let (base, generation) = name.to_str()?.strip_suffix(".seg")?.split_once('-')?;
+        let id =
+            Self { base: SeqNo(base.parse().ok()?), generation: Generation(u32::from_str_radix(generation, 16).ok()?) };
+        (id.to_string().as_bytes() == name.as_encoded_bytes()).then_some(id)
+    }
+}
+
+impl fmt::Display for SegmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:020}-{:08x}.seg", self.base.0, self.generation.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_reads_back() {
+        for (base, generation) in [(0, 1), (u64::MAX, u32::MAX), (42, 0xAB)] {
+            let id = SegmentId { base: SeqNo(base), generation: Generation(generation) };
+            assert_eq!(SegmentId::parse(OsStr::new(&id.to_string())), Some(id));
+        }
+    }
+
+    #[test]
+    fn only_the_exact_form_is_a_segment() {
+        for name in [
+            "",
+            "0-1.seg",
+            "00000000000000000000-00000001",
+            "00000000000000000000-0000000A.seg",
+            "+0000000000000000000-00000001.seg",
+            "99999999999999999999-00000001.seg",
+            "00000000000000000000-00000001.seg.bak",
+            ".tmp-00000000000000000000-00000001.seg",
+        ] {
+            assert_eq!(SegmentId::parse(OsStr::new(name)), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Reading frames whose place is known, from blocks that were read or from a mapping.
+//!
+//! Everything below a published end is there and valid, so here anything else is damage.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use stratawal_frame::{
+    ByteOffset, Decoded, FRAME_HEADER_LEN, Frame, FrameHeader, Invalid, Limits, Place, SeqNo, decode_header,
+    decode_payload,
+};
+use stratawal_storage::File;
+
+use crate::sync::Arc;
+use crate::{Error, ErrorKind, Result, SegmentFile, SegmentId};
+
+/// The promise that makes mapping segment files sound; it cannot be proved here, only made by the program's author.
+#[derive(Clone, Copy, Debug)]
+pub struct MapPromise(());
+
+impl MapPromise {
+    /// Makes the promise.
+    ///
+    /// # Safety
+    /// While any mapping made under it lives, bytes handed out of it included, nobody but this crate may shorten a
+    /// segment file or change its bytes: not this process, and no other.
+    #[allow(unsafe_code)]
+    #[must_use]
+    pub const unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
+/// The bytes of a segment, by positioned reads or through a mapping.
+#[derive(Clone, Debug)]
+pub struct SegmentData {
+    id: SegmentId,
+    header: stratawal_frame::SegmentHeader,
+    source: Source,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    Read(Arc<dyn File>),
+    Mapped(Bytes),
+}
+
+impl SegmentData {
+    /// By positioned reads: each block is copied from the page cache once.
+    #[must_use]
+    pub fn read(file: &SegmentFile) -> Self {
+        Self { id: file.id(), header: *file.header(), source: Source::Read(Arc::clone(file.shared_file())) }
+    }
+
+    /// By positioned reads of a file that is also being written.
+    #[must_use]
+    pub fn read_shared(header: stratawal_frame::SegmentHeader, file: Arc<dyn File>) -> Self {
+        Self { id: SegmentId::of(&header), header, source: Source::Read(file) }
+    }
+
+    /// Through a mapping of the first `len` bytes: no copy.
+    ///
+    /// # Errors
+    /// I/O, and a file shorter than `len`.
+    #[allow(unsafe_code)]
+    pub fn map(file: &SegmentFile, len: u64, _: MapPromise) -> Result<Self> {
+        // SAFETY: whoever made the `MapPromise` promised what `File::map` asks for, for every segment file.
+        let map = unsafe { file.file().map(len) }.map_err(Error::io(file.id(), "map"))?;
+        Ok(Self { id: file.id(), header: *file.header(), source: Source::Mapped(map.into_bytes()) })
+    }
+
+    /// The name of the segment.
+    #[must_use]
+    pub const fn id(&self) -> SegmentId {
+        self.id
+    }
+
+    /// The header of the segment.
+    #[must_use]
+    pub const fn header(&self) -> &stratawal_frame::SegmentHeader {
+        &self.header
+    }
+
+    /// Whether blocks are slices of a mapping, so that a large one costs no more than a small one.
+    #[must_use]
+    pub const fn is_mapped(&self) -> bool {
+        matches!(self.source, Source::Mapped(_))
+    }
+
+    /// The bytes in `range`.
+    ///
+    /// # Errors
+    /// I/O. A range beyond the end of the file is [`ErrorKind::Io`] with `UnexpectedEof`, which is damage.
+    pub fn block(&self, range: Range<u64>) -> Result<Bytes> {
+        let at = ByteOffset(range.start);
+        let failed = |source| Error::new(self.id, Some(at), ErrorKind::Io { operation: "read", source });
+        let len = usize::try_from(range.end.saturating_sub(range.start))
+            .map_err(|_| failed(std::io::ErrorKind::OutOfMemory.into()))?;
+        match &self.source {
+            Source::Read(file) => {
+                let mut bytes = vec![0; len];
+                file.read_exact_at(&mut bytes, range.start).map_err(failed)?;
+                Ok(Bytes::from(bytes))
+            }
+            Source::Mapped(bytes) => {
+                let from = usize::try_from(range.start).ok().filter(|&from| from + len <= bytes.len());
+                let from = from.ok_or_else(|| failed(std::io::ErrorKind::UnexpectedEof.into()))?;
+                Ok(bytes.slice(from..from + len))
+            }
+        }
+    }
+}
+
+/// A frame, and where it stands.
+#[derive(Clone, Debug)]
+pub struct FrameAt {
+    /// Where it begins in the file.
+    pub offset: ByteOffset,
+    /// The frame, verified.
+    pub frame: Frame,
+}
+
+/// What [`Frames::next_reaching`] found.
+#[derive(Clone, Debug)]
+pub enum Frames {
+    /// A frame of entries that reaches the seq asked for.
+    Frame(FrameAt),
+    /// The block ends within the frame at `at`, which takes `len` bytes from there (as far as that is known).
+    Incomplete {
+        /// Where the frame begins.
+        at: ByteOffset,
+        /// Bytes needed from there.
+        len: u64,
+    },
+    /// The block ends where a frame ends.
+    End,
+}
+
+/// Steps through the frames of a block of a segment, each checked to follow the one before.
+#[derive(Clone, Debug)]
+pub struct FrameSteps {
+    id: SegmentId,
+    place: Place,
+    limits: Limits,
+    frame_len_max: u64,
+    expected: SeqNo,
+    block: Bytes,
+    at: usize,
+}
+
+/// Steps through `block`, which begins at `offset` of the segment, with the frame whose first seq is `expected`.
+/// Frames longer than `frame_len_max` bytes are refused.
+#[must_use]
+pub fn frames(data: &SegmentData, block: Bytes, offset: ByteOffset, expected: SeqNo, frame_len_max: u64) -> FrameSteps {
+    FrameSteps {
+        id: data.id,
+        place: Place { salt: data.header.salt, offset },
+        limits: Limits { base: data.header.base, end: ByteOffset(u64::MAX) },
+        frame_len_max,
+        expected,
+        block,
+        at: 0,
+    }
+}
+
+impl FrameSteps {
+    /// Where the next step begins.
+    #[must_use]
+    pub fn offset(&self) -> ByteOffset {
+        self.place.offset + self.at as u64
+    }
+
+    /// The first seq of the frame that comes next.
+    #[must_use]
+    pub const fn expected(&self) -> SeqNo {
+        self.expected
+    }
+
+    /// The next frame of entries that holds `seq` or entries behind it. Frames before it are passed over by their
+    /// headers, without their payloads being checked; control frames too.
+    ///
+    /// # Errors
+    /// Damage of any kind, and frames of a newer version.
+    pub fn next_reaching(&mut self, seq: SeqNo) -> Result<Frames> {
+        loop {
+            if self.at == self.block.len() {
+                return Ok(Frames::End);
+            }
+            let offset = self.offset();
+            let header = match self.header(offset)? {
+                Ok(header) => header,
+                Err(len) => return Ok(Frames::Incomplete { at: offset, len }),
+            };
+            let len = usize::try_from(header.frame_len()).expect("invariant: a frame is under 2 GiB");
+            if self.block.len() - self.at < len {
+                return Ok(Frames::Incomplete { at: offset, len: header.frame_len() });
+            }
+            let payload_at = self.at + FRAME_HEADER_LEN;
+            self.at += len;
+            self.expected = header.end_seq();
+            if header.is_control() || header.end_seq() <= seq {
+                continue;
+            }
+            let payload = self.block.slice(payload_at..payload_at + header.payload_len as usize);
+            return match decode_payload(header, payload) {
+                Decoded::Frame(frame) => Ok(Frames::Frame(FrameAt { offset, frame })),
+                Decoded::Newer(what) => Err(self.error(offset, ErrorKind::Newer(what))),
+                Decoded::Invalid(why) => Err(self.error(offset, ErrorKind::Invalid(why))),
+                Decoded::Incomplete { .. } | Decoded::End => {
+                    Err(self.error(offset, ErrorKind::Invalid(Invalid::Implausible)))
+                }
+            };
+        }
+    }
+
+    /// The header at the current place, or how many bytes are needed for it.
+    fn header(&self, offset: ByteOffset) -> Result<std::result::Result<FrameHeader, u64>> {
+        let expected = self.expected;
+        let place = Place { offset, ..self.place };
+        let rest = &self.block[self.at..];
+        let header = match decode_header(rest, &place, &self.limits) {
+            Decoded::Frame(header) => header,
+            Decoded::End if rest.len() < FRAME_HEADER_LEN => return Ok(Err(FRAME_HEADER_LEN as u64)),
+            Decoded::Incomplete { needed } => return Ok(Err(needed)),
+            Decoded::End => return Err(self.error(offset, ErrorKind::Missing { expected })),
+            Decoded::Invalid(why) => return Err(self.error(offset, ErrorKind::Invalid(why))),
+            Decoded::Newer(what) => return Err(self.error(offset, ErrorKind::Newer(what))),
+        };
+        if header.first_seq != expected {
+            return Err(self.error(offset, ErrorKind::Gap { expected, found: header.first_seq }));
+        }
+        let (len, max) = (header.frame_len(), self.frame_len_max);
+        if len > max {
+            return Err(self.error(offset, ErrorKind::TooLarge { len, max }));
+        }
+        Ok(Ok(header))
+    }
+
+    fn error(&self, offset: ByteOffset, kind: ErrorKind) -> Error {
+        Error::new(self.id, Some(offset), kind)
+    }
+}

@@ -1,0 +1,57 @@
+//! Reading through a file by positioned reads of bounded size.
+
+use std::io;
+
+use stratawal_frame::PayloadChecksum;
+use stratawal_storage::File;
+
+/// How much is read at a time.
+const WINDOW_LEN: usize = 256 << 10;
+
+/// A window over the first `len` bytes of a file.
+pub(crate) struct Window<'a> {
+    file: &'a dyn File,
+    len: u64,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Window<'a> {
+    pub(crate) fn new(file: &'a dyn File, len: u64) -> Self {
+        Self { file, len, start: 0, bytes: Vec::new() }
+    }
+
+    /// What stands at `at`: at least `want` bytes (at most a window's length), fewer only where `len` ends.
+    pub(crate) fn at(&mut self, at: u64, want: usize) -> io::Result<&[u8]> {
+        debug_assert!(want <= WINDOW_LEN);
+        let end = self.start + self.bytes.len() as u64;
+        let wanted_end = at.saturating_add(want as u64).min(self.len);
+        if at < self.start || wanted_end > end {
+            let n = self.len.saturating_sub(at).min(WINDOW_LEN as u64);
+            self.bytes.resize(usize::try_from(n).expect("invariant: at most a window's length"), 0);
+            self.start = at;
+            let read = self.file.read_at(&mut self.bytes, at)?;
+            // A file may be shorter than `len` where another process has finished it meanwhile.
+            self.bytes.truncate(read);
+        }
+        let from = usize::try_from(at - self.start).expect("invariant: within the window");
+        Ok(self.bytes.get(from..).unwrap_or(&[]))
+    }
+
+    /// The checksum of `n` bytes at `at`; `None` where there are fewer.
+    pub(crate) fn checksum(&mut self, mut at: u64, mut n: u64) -> io::Result<Option<u32>> {
+        let mut sum = PayloadChecksum::new();
+        while n > 0 {
+            let want = usize::try_from(n.min(WINDOW_LEN as u64)).expect("invariant: at most a window's length");
+            let piece = self.at(at, want.min(8))?;
+            let take = piece.len().min(want);
+            if take == 0 {
+                return Ok(None);
+            }
+            sum.update(&piece[..take]);
+            at += take as u64;
+            n -= take as u64;
+        }
+        Ok(Some(sum.finish()))
+    }
+}

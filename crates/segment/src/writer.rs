@@ -1,0 +1,192 @@
+//! Writing to the segment that is active: frames at the tail, marks behind them, and how it ends.
+//!
+//! Invariants: everything is written at the tail; bytes below the tail never change; after a failed write or sync
+//! nothing more is written here (the caller sees to it, since only recovery may write those bytes again).
+
+use std::io::IoSlice;
+
+use stratawal_frame::{
+    ByteOffset, Control, End, Place, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo, TRAILER_LEN, Trailer, encode_control,
+};
+use stratawal_storage::File;
+
+use crate::file::SegmentFile;
+use crate::space::Space;
+use crate::sync::Arc;
+use crate::{Error, Result, SegmentId};
+
+/// What every control frame says besides its content.
+#[derive(Clone, Copy, Debug)]
+pub struct Tail {
+    /// The seq of the entry that comes next.
+    pub next_seq: SeqNo,
+    /// The timestamp of the last frame, in microseconds since 1970.
+    pub timestamp: u64,
+    /// The durable watermark.
+    pub durable: SeqNo,
+}
+
+/// The one writer of a segment.
+#[derive(Debug)]
+pub struct SegmentWriter {
+    header: SegmentHeader,
+    file: Arc<dyn File>,
+    tail: ByteOffset,
+    /// Where the trailer of the SEAL or CLOSE ends, once there is one.
+    finished_len: Option<u64>,
+}
+
+impl SegmentWriter {
+    pub(crate) const fn new(header: SegmentHeader, file: Arc<dyn File>) -> Self {
+        Self { header, file, tail: ByteOffset(SEGMENT_HEADER_LEN as u64), finished_len: None }
+    }
+
+    /// Goes on at `tail` in a file that was opened for writing.
+    #[must_use]
+    pub fn resume(file: &SegmentFile, tail: ByteOffset) -> (Self, Space) {
+        let writer = Self { tail, ..Self::new(*file.header(), Arc::clone(file.shared_file())) };
+        (writer, Space::new(file.id(), Arc::clone(file.shared_file()), file.len()))
+    }
+
+    /// Goes on behind the CLOSE that `file` ends with. Nothing is written yet: the first booking makes the file
+    /// longer, writes the CLOSE again, and syncs.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn resume_behind_close(file: &SegmentFile, close: ByteOffset) -> Result<(Self, Space)> {
+        let end = file.len() - TRAILER_LEN as u64;
+        let len = usize::try_from(end - close.0).expect("invariant: a frame is under 2 GiB");
+        let mut frame = vec![0; len];
+        file.read_exact(&mut frame, close.0)?;
+        let (writer, space) = Self::resume(file, ByteOffset(end));
+        Ok((writer, space.behind_close(close, frame)))
+    }
+
+    /// The name of the segment.
+    #[must_use]
+    pub const fn id(&self) -> SegmentId {
+        SegmentId::of(&self.header)
+    }
+
+    /// The header of the segment.
+    #[must_use]
+    pub const fn header(&self) -> &SegmentHeader {
+        &self.header
+    }
+
+    /// The file.
+    #[must_use]
+    pub const fn file(&self) -> &Arc<dyn File> {
+        &self.file
+    }
+
+    /// Where the next frame goes.
+    #[must_use]
+    pub const fn place(&self) -> Place {
+        Place { salt: self.header.salt, offset: self.tail }
+    }
+
+    /// Writes whole frames, encoded for the tail and what follows it, with one call, and moves the tail.
+    ///
+    /// # Errors
+    /// I/O; then the tail has not moved, and what stands behind it is not known.
+    pub fn append(&mut self, frames: &[u8]) -> Result<()> {
+        self.file.write_all_at(frames, self.tail.0).map_err(Error::io(self.id(), "write"))?;
+        self.tail = self.tail + frames.len() as u64;
+        Ok(())
+    }
+
+    /// The same from several pieces, `len` bytes together.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub fn append_pieces(&mut self, pieces: &[IoSlice<'_>], len: u64) -> Result<()> {
+        debug_assert_eq!(pieces.iter().map(|piece| piece.len() as u64).sum::<u64>(), len);
+        self.file.write_all_vectored_at(pieces, self.tail.0).map_err(Error::io(self.id(), "write"))?;
+        self.tail = self.tail + len;
+        Ok(())
+    }
+
+    /// Makes everything written so far durable.
+    ///
+    /// # Errors
+    /// I/O; then it is not known what is durable, and asking again would not tell.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(Error::io(self.id(), "sync"))
+    }
+
+    /// Writes a MARK behind the tail, which the next frame overwrites. Left out where it would pass `reserved`.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn mark(&self, tail: &Tail, reserved: u64) -> Result<()> {
+        let bytes = self.control(tail, &Control::Mark);
+        if self.finished_len.is_some() || self.tail.0 + bytes.len() as u64 > reserved {
+            return Ok(());
+        }
+        self.file.write_all_at(&bytes, self.tail.0).map_err(Error::io(self.id(), "write"))
+    }
+
+    /// Writes a START.
+    ///
+    /// # Errors
+    /// I/O; a full disk ([`Error::is_full`]) only before anything was written.
+    pub fn start(&mut self, space: &mut Space, tail: &Tail, start: SeqNo) -> Result<()> {
+        let bytes = self.control(tail, &Control::Start { start });
+        space.ensure_control(&self.tail, bytes.len() as u64)?;
+        self.append(&bytes)
+    }
+
+    /// Writes a SEAL or CLOSE and its trailer; its index is dropped if there is no room for it.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn finish(&mut self, space: &mut Space, tail: &Tail, end: End) -> Result<()> {
+        let place = self.place();
+        let mut bytes = self.control(tail, &Control::End(end.clone()));
+        let len = |bytes: &[u8]| (bytes.len() + TRAILER_LEN) as u64;
+        if let Err(e) = space.ensure_control(&self.tail, len(&bytes)) {
+            if !e.is_full() || end.index.is_empty() {
+                return Err(e);
+            }
+            bytes = self.control(tail, &Control::End(End { index: bytes::Bytes::new(), ..end }));
+            space.ensure_control(&self.tail, len(&bytes))?;
+        }
+        bytes.extend_from_slice(&Trailer { position: place.offset }.encode(place.salt));
+        self.file.write_all_at(&bytes, place.offset.0).map_err(Error::io(self.id(), "write"))?;
+        self.finished_len = Some(place.offset.0 + bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Where the SEAL or CLOSE and its trailer end, once they are written.
+    #[must_use]
+    pub const fn finished_len(&self) -> Option<u64> {
+        self.finished_len
+    }
+
+    /// Shortens the file to the end of its trailer. Only once the SEAL or CLOSE is durable.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn cut(&self) -> Result<()> {
+        match self.finished_len {
+            Some(len) => self.file.set_len(len).map_err(Error::io(self.id(), "shorten")),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes `frames`, the very bytes that stand there, again: recovery's way to make sure of them.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn rewrite(&self, offset: ByteOffset, frames: &[u8]) -> Result<()> {
+        debug_assert!(offset.0 + frames.len() as u64 <= self.tail.0);
+        self.file.write_all_at(frames, offset.0).map_err(Error::io(self.id(), "write"))
+    }
+
+    fn control(&self, tail: &Tail, control: &Control) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode_control(&mut bytes, &self.place(), tail.next_seq, tail.timestamp, Some(tail.durable), control);
+        bytes
+    }
+}
