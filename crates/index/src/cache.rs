@@ -1,0 +1,288 @@
+//! Loaded values by key, bounded in bytes and in entries.
+//!
+//! Invariants: what the maps hold never passes the limits; one key is never loaded twice at the same time; an entry whose
+//! load began before its removal is not in the cache once the removal has returned. The cache does not know what it
+//! keeps, and rests nothing on when a replaced snapshot is dropped.
+
+mod flight;
+mod shard;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use crate::faults::{Fault, seeded};
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, Mutex};
+use flight::Flight;
+use shard::{Entry, Shard};
+
+/// Names a cached value: a segment by its stream and its generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CacheKey {
+    /// The id of the stream.
+    pub stream_id: u64,
+    /// The generation of the segment.
+    pub generation: u32,
+}
+
+/// How much a [`Cache`] keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheLimits {
+    /// The most bytes, as the loaders weigh them. The cache's own share, some 150 bytes an entry, is not counted.
+    pub bytes_max: usize,
+    /// The most entries. With 0 nothing is kept.
+    pub entries_max: usize,
+}
+
+/// What a [`Cache`] has done and holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CacheStats {
+    /// Calls that found their value at the first look.
+    pub hits: u64,
+    /// Calls of [`get_or_load`](Cache::get_or_load) that did not: they loaded, or waited for another's load.
+    pub misses: u64,
+    /// Entries held now.
+    pub entries: usize,
+    /// Bytes held now, as the loaders weighed them.
+    pub bytes: usize,
+}
+
+/// Loaded values, bounded in bytes and in entries, for any number of threads.
+///
+/// A hit takes no lock: the map is a row of immutable snapshots, one a shard. Whatever changes the cache goes through one
+/// lock, which is never held while a loader runs or a value is dropped.
+///
+/// A value too large for the limits, and one removed while it was loaded, is handed out and not kept.
+///
+/// ```
+/// use stratawal_index::{Cache, CacheKey, CacheLimits};
+///
+/// let cache = Cache::new(CacheLimits { bytes_max: 1 << 20, entries_max: 128 });
+/// let key = CacheKey { stream_id: 7, generation: 3 };
+/// let loaded = cache.get_or_load(key, || Ok::<_, std::io::Error>(("an index".to_owned(), 8)))?;
+/// assert_eq!(*loaded, "an index");
+/// assert!(cache.get(key).is_some());
+///
+/// cache.remove(key);
+/// assert!(cache.get(key).is_none());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct Cache<T> {
+    limits: CacheLimits,
+    shards: Box<[Shard<T>]>,
+    // One lock for all shards: it is held for the copy of one shard's map, a few microseconds, while a miss costs a read
+    // from a file. A lock a shard would leave the limits, the order of eviction and the removal of a stream to be agreed on
+    // between locks.
+    ledger: Mutex<Ledger<T>>,
+}
+
+/// What the writers know.
+struct Ledger<T> {
+    /// The loads under way, each with whether its key was removed since it began.
+    flights: BTreeMap<CacheKey, UnderWay<T>>,
+    /// The keys of all entries, the next candidate for eviction first.
+    queue: VecDeque<CacheKey>,
+    bytes: usize,
+    misses: u64,
+}
+
+struct UnderWay<T> {
+    flight: Arc<Flight<T>>,
+    is_removed: bool,
+}
+
+/// What a caller does that has found nothing.
+enum Turn<'a, T> {
+    /// The entry came in meanwhile.
+    Hit(Arc<T>),
+    /// Another loads it. The value is this caller's too unless the key was removed before it came.
+    Wait {
+        flight: Arc<Flight<T>>,
+        is_removed: bool,
+    },
+    Load(Landing<'a, T>),
+}
+
+// A power of two. Few enough that an empty cache is small, many enough that an insert copies little.
+const SHARDS: usize = if cfg!(stratawal_loom) { 2 } else { 16 };
+
+impl<T> Cache<T> {
+    /// An empty cache.
+    pub fn new(limits: CacheLimits) -> Self {
+        let ledger = Ledger { flights: BTreeMap::new(), queue: VecDeque::new(), bytes: 0, misses: 0 };
+        Self { limits, shards: (0..SHARDS).map(|_| Shard::new()).collect(), ledger: Mutex::new(ledger) }
+    }
+
+    /// The value of `key`, if it is held. Takes no lock.
+    pub fn get(&self, key: CacheKey) -> Option<Arc<T>> {
+        let shard = self.shard(key);
+        let value = shard.get(key)?;
+        // Relaxed; a count, that orders nothing.
+        shard.hits.fetch_add(1, Ordering::Relaxed);
+        Some(value)
+    }
+
+    /// The value of `key`, loaded by `load` if it is not held. `load` gives the value and its weight in bytes.
+    ///
+    /// A hit takes no lock. Of several callers that miss at once one loads, and the others wait for its value; if its
+    /// loader fails or panics, they try with their own. `load` may use the cache for other keys, but a call for the same
+    /// key from inside it would wait for itself.
+    ///
+    /// # Errors
+    /// What this caller's own `load` fails with.
+    pub fn get_or_load<E>(&self, key: CacheKey, load: impl FnOnce() -> Result<(T, usize), E>) -> Result<Arc<T>, E> {
+        if let Some(value) = self.get(key) {
+            return Ok(value);
+        }
+        let mut is_first_turn = true;
+        let landing = loop {
+            match self.take_turn(key, is_first_turn) {
+                Turn::Hit(value) => return Ok(value),
+                Turn::Wait { flight, is_removed } => match flight.wait() {
+                    Some(value) if !is_removed => return Ok(value),
+                    _ => is_first_turn = false,
+                },
+                Turn::Load(landing) => break landing,
+            }
+        };
+        // If this fails or unwinds, dropping the landing lets the waiters go on.
+        let (value, weight) = load()?;
+        Ok(landing.land(value, weight))
+    }
+
+    /// Removes `key`. Once this has returned no call that begins finds its value, and no load that began before will put
+    /// it in; values already handed out stay as they are.
+    pub fn remove(&self, key: CacheKey) {
+        self.remove_all(key..=key);
+    }
+
+    /// Removes every key of a stream, as [`remove`](Self::remove) does.
+    pub fn remove_stream(&self, stream_id: u64) {
+        let key = |generation| CacheKey { stream_id, generation };
+        self.remove_all(key(0)..=key(u32::MAX));
+    }
+
+    /// What the cache has done and holds.
+    pub fn stats(&self) -> CacheStats {
+        // Relaxed; a count, that orders nothing.
+        let hits = self.shards.iter().map(|shard| shard.hits.load(Ordering::Relaxed)).sum();
+        let ledger = self.ledger.lock();
+        CacheStats { hits, misses: ledger.misses, entries: ledger.queue.len(), bytes: ledger.bytes }
+    }
+
+    fn shard(&self, key: CacheKey) -> &Shard<T> {
+        // Stream ids are random, generations count up: their sum times 2^64 / phi spreads both over the top bits.
+        let hash = key.stream_id.wrapping_add(key.generation.into()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        &self.shards[(hash >> (u64::BITS - SHARDS.ilog2())) as usize]
+    }
+
+    fn take_turn(&self, key: CacheKey, is_first_turn: bool) -> Turn<'_, T> {
+        let mut ledger = self.ledger.lock();
+        ledger.misses += u64::from(is_first_turn);
+        if let Some(value) = self.shard(key).get(key) {
+            return Turn::Hit(value);
+        }
+        if let Some(UnderWay { flight, is_removed }) = ledger.flights.get(&key)
+            && !seeded(Fault::LoadNotExclusive)
+        {
+            return Turn::Wait { flight: Arc::clone(flight), is_removed: *is_removed };
+        }
+        let flight = Arc::new(Flight::new());
+        ledger.flights.insert(key, UnderWay { flight: Arc::clone(&flight), is_removed: false });
+        Turn::Load(Landing { cache: self, key, flight, outcome: None })
+    }
+
+    fn remove_all(&self, keys: RangeInclusive<CacheKey>) {
+        let mut removed = Vec::new();
+        let mut ledger = self.ledger.lock();
+        if !seeded(Fault::EntryAfterRemoval) {
+            for (_, under_way) in ledger.flights.range_mut(keys.clone()) {
+                under_way.is_removed = true;
+            }
+        }
+        ledger.queue.retain(|key| !keys.contains(key));
+        for shard in &self.shards {
+            shard.take(&keys, &mut removed);
+        }
+        ledger.bytes -= removed.iter().map(|entry| entry.weight).sum::<usize>();
+        // Values may be slow to drop, and may even call back: not under the lock.
+        drop(ledger);
+        drop(removed);
+    }
+
+    /// Makes room and puts `entry` in; gives what had to go for it.
+    fn put(&self, ledger: &mut Ledger<T>, key: CacheKey, entry: Arc<Entry<T>>) -> Vec<Arc<Entry<T>>> {
+        let mut evicted = Vec::new();
+        if entry.weight > self.limits.bytes_max || self.limits.entries_max == 0 {
+            return evicted;
+        }
+        let bytes_left = self.limits.bytes_max - entry.weight;
+        while ledger.bytes > bytes_left || ledger.queue.len() >= self.limits.entries_max {
+            let key = self.next_victim(&mut ledger.queue);
+            let from = evicted.len();
+            self.shard(key).take(&(key..=key), &mut evicted);
+            ledger.bytes -= evicted[from..].iter().map(|entry| entry.weight).sum::<usize>();
+        }
+        ledger.bytes += entry.weight;
+        ledger.queue.push_back(key);
+        self.shard(key).put(key, entry);
+        evicted
+    }
+
+    /// Second chance: the first entry of the queue that was not used since it was last looked at. Those used go to the
+    /// back; readers who go on using them hold this up for one round at most.
+    fn next_victim(&self, queue: &mut VecDeque<CacheKey>) -> CacheKey {
+        for _ in 0..queue.len() {
+            let Some(&key) = queue.front() else { break };
+            if !self.shard(key).take_used(key) {
+                break;
+            }
+            queue.rotate_left(1);
+        }
+        queue.pop_front().expect("bytes are held only by entries in the queue")
+    }
+}
+
+impl<T> fmt::Debug for Cache<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// The duty to end a load that this caller has begun. Dropped before it has landed, the load has failed.
+struct Landing<'a, T> {
+    cache: &'a Cache<T>,
+    key: CacheKey,
+    flight: Arc<Flight<T>>,
+    outcome: Option<Arc<T>>,
+}
+
+impl<T> Landing<'_, T> {
+    fn land(mut self, value: T, weight: usize) -> Arc<T> {
+        let value = Arc::new(value);
+        self.outcome = Some(Arc::clone(&value));
+        let entry = Arc::new(Entry::new(Arc::clone(&value), weight));
+        let mut ledger = self.cache.ledger.lock();
+        let evicted = match ledger.flights.get(&self.key) {
+            Some(UnderWay { is_removed: false, .. }) => self.cache.put(&mut ledger, self.key, entry),
+            _ => Vec::new(),
+        };
+        // Under the same lock as the entry goes in, so that no caller finds neither.
+        ledger.flights.remove(&self.key);
+        drop(ledger);
+        drop(evicted);
+        value
+    }
+}
+
+impl<T> Drop for Landing<'_, T> {
+    fn drop(&mut self) {
+        let outcome = self.outcome.take();
+        if outcome.is_none() {
+            self.cache.ledger.lock().flights.remove(&self.key);
+        }
+        self.flight.end(outcome);
+    }
+}

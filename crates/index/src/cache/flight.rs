@@ -1,0 +1,43 @@
+//! One load under way, and those who wait for it.
+
+use crate::faults::{Fault, seeded};
+use crate::sync::{Arc, Condvar, Mutex};
+
+/// One load under way.
+pub(super) struct Flight<T> {
+    state: Mutex<State<T>>,
+    ended: Condvar,
+}
+
+enum State<T> {
+    UnderWay,
+    Landed(Arc<T>),
+    Failed,
+}
+
+impl<T> Flight<T> {
+    pub(super) fn new() -> Self {
+        Self { state: Mutex::new(State::UnderWay), ended: Condvar::new() }
+    }
+
+    /// Waits for the end of the load, and gives its value unless it failed.
+    pub(super) fn wait(&self) -> Option<Arc<T>> {
+        let mut state = self.state.lock();
+        loop {
+            match &*state {
+                State::UnderWay => state = self.ended.wait(state),
+                State::Landed(value) => return Some(Arc::clone(value)),
+                State::Failed => return None,
+            }
+        }
+    }
+
+    /// Ends the load, with its value or without.
+    pub(super) fn end(&self, outcome: Option<Arc<T>>) {
+        let is_announced = outcome.is_some() || !seeded(Fault::WaiterNotWoken);
+        *self.state.lock() = outcome.map_or(State::Failed, State::Landed);
+        if is_announced {
+            self.ended.notify_all();
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! A part of the cache's map: an immutable snapshot that readers search and the holder of the cache's lock replaces.
+
+use std::ops::RangeInclusive;
+
+use super::CacheKey;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Arc, Published};
+
+/// A value that is held.
+pub(super) struct Entry<T> {
+    value: Arc<T>,
+    pub(super) weight: usize,
+    used: AtomicBool,
+}
+
+impl<T> Entry<T> {
+    /// An entry not used yet: one that is never asked for again does not outlive those that are.
+    pub(super) fn new(value: Arc<T>, weight: usize) -> Self {
+        Self { value, weight, used: AtomicBool::new(false) }
+    }
+}
+
+/// Entries, sorted by key: a lookup is a binary search over a few lines of memory, and a copy is one allocation.
+type Map<T> = Vec<(CacheKey, Arc<Entry<T>>)>;
+
+pub(super) struct Shard<T> {
+    map: Published<Map<T>>,
+    /// Kept here, so that hits on different shards do not contend for one count.
+    pub(super) hits: AtomicU64,
+}
+
+impl<T> Shard<T> {
+    pub(super) fn new() -> Self {
+        Self { map: Published::new(Map::new()), hits: AtomicU64::new(0) }
+    }
+
+    /// The value of `key`, which counts as a use.
+    pub(super) fn get(&self, key: CacheKey) -> Option<Arc<T>> {
+        let map = self.map.load();
+        let entry = find(&map, key)?;
+        // Relaxed, both; a hint to eviction. Looking first keeps a hot entry's cache line shared.
+        if !entry.used.load(Ordering::Relaxed) {
+            entry.used.store(true, Ordering::Relaxed);
+        }
+        Some(Arc::clone(&entry.value))
+    }
+
+    /// Whether the entry of `key` was used since this was last asked.
+    pub(super) fn take_used(&self, key: CacheKey) -> bool {
+        // Relaxed; a hint: a use that is missed costs one load.
+        find(&self.map.load(), key).is_some_and(|entry| entry.used.swap(false, Ordering::Relaxed))
+    }
+
+    /// Puts an entry in. The caller holds the cache's lock, and the key is not there.
+    pub(super) fn put(&self, key: CacheKey, entry: Arc<Entry<T>>) {
+        let map = self.map.load();
+        let at = map.partition_point(|(other, _)| *other < key);
+        let mut longer = Map::with_capacity(map.len() + 1);
+        longer.extend_from_slice(&map[..at]);
+        longer.push((key, entry));
+        longer.extend_from_slice(&map[at..]);
+        self.map.store(Arc::new(longer));
+    }
+
+    /// Takes the entries of `keys` out. The caller holds the cache's lock.
+    pub(super) fn take(&self, keys: &RangeInclusive<CacheKey>, taken: &mut Vec<Arc<Entry<T>>>) {
+        let map = self.map.load();
+        let from = map.partition_point(|(key, _)| key < keys.start());
+        let to = from + map[from..].partition_point(|(key, _)| key <= keys.end());
+        if from == to {
+            return;
+        }
+        taken.extend(map[from..to].iter().map(|(_, entry)| Arc::clone(entry)));
+        let mut shorter = Map::with_capacity(map.len() - (to - from));
+        shorter.extend_from_slice(&map[..from]);
+        shorter.extend_from_slice(&map[to..]);
+        self.map.store(Arc::new(shorter));
+    }
+}
+
+fn find<T>(map: &Map<T>, key: CacheKey) -> Option<&Arc<Entry<T>>> {
+    let at = map.binary_search_by_key(&key, |(other, _)| *other).ok()?;
+    Some(&map[at].1)
+}

@@ -1,0 +1,69 @@
+//! A sparse index from sequence number and time to file offset, for one segment of a write-ahead log.
+//!
+//! If you want to read or write a log, use `stratawal`: this crate opens no file, knows no frame, and leaves the
+//! question of where its bytes are kept to the layer above.
+//!
+//! An index holds one [`IndexPoint`] every few KiB of a segment. A reader asks for the [`Span`] that a sequence number
+//! falls into, reads that span with one positioned read, and walks the frames in it.
+//!
+//! | type | what it is for |
+//! |---|---|
+//! | [`Index`] | the points of a sealed segment; immutable; encoded to bytes and decoded from them |
+//! | [`IndexBuilder`] | makes an [`Index`] from the frames of a segment, in order |
+//! | [`ActiveIndex`] | the index of the segment being written: one writer, readers without locks |
+//! | [`Cache`] | loaded indexes, bounded in bytes and in entries; a hit takes no lock |
+//! | [`Published`] | an immutable snapshot that readers load while a writer replaces it |
+//!
+//! The encoded form is specified in `FORMAT.md` beside this crate's manifest.
+//!
+//! ```
+//! use stratawal_index::{Bounds, Index, IndexBuilder};
+//!
+//! // The frames of a segment, as they were written: first seq, file offset, microseconds since 1970.
+//! let mut builder = IndexBuilder::new(4096);
+//! builder.push(1000, 128, 1_700_000_000_000_000)?;
+//! builder.push(1010, 2304, 1_700_000_000_000_400)?; // nearer than 4096 bytes to the last point: no point
+//! builder.push(1040, 4264, 1_700_000_000_001_500)?;
+//! let index = builder.finish();
+//!
+//! // To bytes and back. What is read is believed only inside the bounds of its segment.
+//! let block = index.encode();
+//! let index = Index::decode(&block, &Bounds { seq: 1000..1100, offset: 128..8192 })?;
+//!
+//! // Entry 1017 lies in the span that starts at offset 128 and ends at 4264.
+//! let span = index.floor(1017).unwrap();
+//! assert_eq!(span.point.offset, 128);
+//! assert_eq!(span.next.unwrap().offset, 4264);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod active;
+mod builder;
+mod cache;
+mod codec;
+mod error;
+mod faults;
+mod index;
+mod point;
+#[doc(hidden)]
+pub mod properties;
+mod search;
+pub mod sync;
+
+#[cfg(all(test, stratawal_loom))]
+mod loom_models;
+#[cfg(test)]
+mod scenarios;
+#[cfg(all(test, not(stratawal_loom)))]
+mod stress;
+
+pub use active::ActiveIndex;
+pub use builder::{EVERY_BYTES_DEFAULT, IndexBuilder};
+pub use cache::{Cache, CacheKey, CacheLimits, CacheStats};
+pub use codec::{Bounds, encode_points};
+pub use error::{DecodeError, DecodeErrorKind, PointsError, PointsErrorKind};
+pub use index::Index;
+pub use point::{IndexPoint, Span};
+pub use sync::Published;

@@ -1,0 +1,26 @@
+//! The point of an index and the span between two of them.
+
+/// Where one frame of a segment begins.
+///
+/// Within one segment `seq` and `offset` strictly rise from point to point, and `timestamp` never falls. Points are
+/// ordered by `seq` first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IndexPoint {
+    /// The number of the frame's first entry.
+    pub seq: u64,
+    /// Where the frame begins in its file, in bytes.
+    pub offset: u64,
+    /// The frame's timestamp, in microseconds since 1970.
+    pub timestamp: u64,
+}
+
+/// The part of a segment between a point and the one after it.
+///
+/// It is what one positioned read fetches: the bytes from `point.offset` up to `next.offset`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Span {
+    /// Where the span begins.
+    pub point: IndexPoint,
+    /// Where the next span begins; `None` for the last span, which ends where the segment's frames end.
+    pub next: Option<IndexPoint>,
+}

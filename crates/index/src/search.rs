@@ -1,0 +1,122 @@
+//! The search over points, one for sealed and active indexes alike.
+//!
+//! It knows only that points are sorted, not how they are kept.
+
+use crate::faults::{Fault, seeded};
+use crate::point::{IndexPoint, Span};
+
+/// A row of points by position, sorted as the rules of [`IndexPoint`] demand.
+pub(crate) trait Points {
+    fn count(&self) -> usize;
+
+    /// The point at `position`, which is below [`count`](Self::count).
+    fn at(&self, position: usize) -> IndexPoint;
+
+    /// The span that begins with the point at `position`.
+    fn span_at(&self, position: usize) -> Option<Span> {
+        let point = (position < self.count()).then(|| self.at(position))?;
+        let next = (position + 1 < self.count()).then(|| self.at(position + 1));
+        Some(Span { point, next })
+    }
+
+    /// The position of the last point at or below `seq`.
+    fn position_of(&self, seq: u64) -> Option<usize> {
+        if seeded(Fault::FloorOffByOne) {
+            return partition_point(self, |point| point.seq < seq).checked_sub(1);
+        }
+        partition_point(self, |point| point.seq <= seq).checked_sub(1)
+    }
+
+    /// The position of the last point before `timestamp`, or of the first point. Not the last point *at or* before:
+    /// frames of one timestamp may begin in the span before the point that carries it.
+    fn position_of_time(&self, timestamp: u64) -> usize {
+        partition_point(self, |point| point.timestamp < timestamp).saturating_sub(1)
+    }
+}
+
+impl Points for [IndexPoint] {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn at(&self, position: usize) -> IndexPoint {
+        self[position]
+    }
+}
+
+/// How many points from the first on are `below`, which holds for a prefix of them.
+fn partition_point<P: Points + ?Sized>(points: &P, below: impl Fn(IndexPoint) -> bool) -> usize {
+    let (mut start, mut end) = (0, points.count());
+    while start < end {
+        let middle = start + (end - start) / 2;
+        if below(points.at(middle)) {
+            start = middle + 1;
+        } else {
+            end = middle;
+        }
+    }
+    start
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use proptest::test_runner::{TestError, TestRunner};
+
+    fn sorted_points() -> impl Strategy<Value = Vec<IndexPoint>> {
+        prop::collection::vec((1u64..4, 1u64..100, 0u64..3), 0..40).prop_map(|steps| {
+            let mut last = IndexPoint { seq: 0, offset: 0, timestamp: 0 };
+            let mut step = |(seq, offset, timestamp)| {
+                last.seq += seq;
+                last.offset += offset;
+                last.timestamp += timestamp;
+                last
+            };
+            steps.into_iter().map(&mut step).collect()
+        })
+    }
+
+    fn floor_is_what_a_walk_finds() -> Result<(), TestError<(Vec<IndexPoint>, u64)>> {
+        TestRunner::default().run(&(sorted_points(), 0u64..140), |(points, seq)| {
+            let walked = points.iter().rposition(|point| point.seq <= seq);
+            prop_assert_eq!(points.position_of(seq), walked);
+            Ok(())
+        })
+    }
+
+    #[test]
+    #[cfg(not(stratawal_loom))]
+    fn floor_agrees_with_a_walk() {
+        floor_is_what_a_walk_finds().unwrap();
+    }
+
+    #[test]
+    #[cfg(stratawal_faults)]
+    fn a_floor_off_by_one_is_found() {
+        use crate::faults::is_found;
+        assert!(is_found(Fault::FloorOffByOne, || { floor_is_what_a_walk_finds().unwrap() }));
+    }
+
+    proptest! {
+        #[test]
+        fn floor_time_agrees_with_a_walk(points in sorted_points(), timestamp in 0u64..90) {
+            let walked = points.iter().rposition(|point| point.timestamp < timestamp).unwrap_or(0);
+            prop_assert_eq!(points.position_of_time(timestamp), walked);
+            // No point before the one found can hide the first frame of that time.
+            for point in points.iter().skip(walked + 1) {
+                prop_assert!(point.timestamp >= timestamp);
+            }
+        }
+    }
+
+    #[test]
+    fn a_span_ends_at_the_next_point_and_the_last_has_no_end() {
+        let point = |seq| IndexPoint { seq, offset: seq * 100, timestamp: 5 };
+        let points = [point(3), point(7)];
+        assert_eq!(points.span_at(0), Some(Span { point: point(3), next: Some(point(7)) }));
+        assert_eq!(points.span_at(1), Some(Span { point: point(7), next: None }));
+        assert_eq!(points.span_at(2), None);
+        assert_eq!(points.span_at(usize::MAX), None);
+    }
+}
