@@ -1,0 +1,213 @@
+//! Appending: booking, accepting, and the ways to wait.
+
+use std::ops::Range;
+
+use crate::batch::Batch;
+use crate::error::{Error, ErrorKind, Result};
+use crate::group::{Goal, Group, Lead, State};
+use crate::options::Durability;
+use crate::report::OpenReport;
+use crate::stream::StreamLog;
+use crate::sync::{Arc, MutexGuard, Published};
+use crate::tail::{Entries, Tail};
+use crate::writer::{Shared, Writer};
+
+/// What all handles of a stream share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) group: Group<Writer>,
+    pub(crate) report: Published<OpenReport>,
+}
+
+impl StreamLog {
+    /// Appends one entry, which may be empty, and answers its seq once it is acknowledged at `durability`.
+    ///
+    /// # Errors
+    /// As [`append_batch`](Self::append_batch).
+    pub fn append(&self, entry: &[u8], durability: Durability) -> Result<u64> {
+        self.inner.append(&Entries::One(entry), durability).map(|seqs| seqs.start)
+    }
+
+    /// Appends the entries of `batch`, whole or not at all after any crash, and answers their seqs once they are
+    /// acknowledged at `durability`. An empty batch writes nothing and answers an empty range.
+    ///
+    /// Calls from many threads share writes and syncs.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`] and [`ErrorKind::TooLarge`]: nothing was appended. [`ErrorKind::Poisoned`]: a write or
+    /// sync has failed, now (then these entries may or may not be there after recovery) or earlier (then not).
+    pub fn append_batch(&self, batch: &Batch, durability: Durability) -> Result<Range<u64>> {
+        if batch.is_empty() {
+            let next = self.next_seq();
+            return Ok(next..next);
+        }
+        self.inner.append(&Entries::Batch(batch), durability)
+    }
+
+    /// Hands everything accepted so far to the operating system.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Poisoned`].
+    pub fn flush(&self) -> Result<()> {
+        self.inner.drive(Durability::Flushed)
+    }
+
+    /// Makes everything accepted so far durable.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Poisoned`]. What a failed sync was asked for is never reported as durable by a later one.
+    pub fn sync(&self) -> Result<()> {
+        self.inner.drive(Durability::Synced)
+    }
+}
+
+impl Inner {
+    fn append(&self, entries: &Entries<'_>, durability: Durability) -> Result<Range<u64>> {
+        let options = &self.shared.options;
+        let booked = self.booked(entries)?;
+        let mut state = self.group.lock();
+        loop {
+            self.check(&state)?;
+            if !self.must_rotate(&state.tail, booked) {
+                break;
+            }
+            drop(state);
+            state = self.rotate(booked)?;
+        }
+        let booking = state.tail.booking.as_mut().expect("invariant: a stream that need not rotate has a segment");
+        let at = stratawal_frame::ByteOffset(booking.end);
+        if let Err(error) = booking.space.ensure(&at, booked) {
+            let full = error.is_full();
+            let error = Error::segment_error(&self.shared.place, error);
+            if !full {
+                state.fail(&error);
+            }
+            return Err(error);
+        }
+        booking.end += booked;
+        let now = self.shared.env.storage().coarse_now_micros();
+        let first = state.tail.push(entries, now, booked, options.frame_len);
+        let end = state.tail.next_seq;
+        let waiting = state.tail.waiting();
+        self.shared.marks.set_accepted(end);
+        let goal = self.group.goal(&state);
+        drop(state);
+        match durability {
+            // Memory stays bounded: past four times the buffer, the append waits for a leader in its way.
+            Durability::Buffered if waiting >= options.buffer_len => self.drain_if_free(waiting, goal)?,
+            Durability::Buffered => {}
+            durability => self.group.drive(durability, goal)?,
+        }
+        Ok(first..end)
+    }
+
+    /// The most bytes that these entries take in the file.
+    fn booked(&self, entries: &Entries<'_>) -> Result<u64> {
+        let len = entries.data().len() as u64 + 4 * entries.len() as u64;
+        let max = self.shared.options.batch_len_max;
+        if len > max {
+            return Err(Error::new(ErrorKind::TooLarge { len, max }, &self.shared.place));
+        }
+        Ok(stratawal_frame::data_frame_len_max(entries.len() as u64 + 1, entries.data().len() as u64))
+    }
+
+    fn check(&self, state: &State<Writer>) -> Result<()> {
+        if let Some(error) = state.failure() {
+            return Err(error.clone());
+        }
+        if state.tail.closed {
+            return Err(Error::new(ErrorKind::Closed, &self.shared.place));
+        }
+        Ok(())
+    }
+
+    /// Whether `booked` bytes need another segment: there is none, or it would grow past its length. A batch larger
+    /// than a segment gets one of its own.
+    fn must_rotate(&self, tail: &Tail, booked: u64) -> bool {
+        tail.booking.as_ref().is_none_or(|booking| {
+            tail.next_seq > booking.base && booking.end.saturating_add(booked) > self.shared.options.segment_len
+        })
+    }
+
+    /// Creates the segment that `booked` bytes need, if they still do.
+    fn rotate(&self, booked: u64) -> Result<MutexGuard<'_, State<Writer>>> {
+        let (mut state, mut writer) = self.group.acquire()?;
+        let result = self.check(&state).and_then(|()| {
+            if !self.must_rotate(&state.tail, booked) {
+                return Ok(());
+            }
+            drain_all(&mut writer, &mut state.tail)?;
+            if writer.active.is_none() { writer.create_stream(&mut state.tail) } else { writer.rotate(&mut state.tail) }
+        });
+        if let Err(error) = &result
+            && error.kind() == ErrorKind::Poisoned
+        {
+            state.fail(error);
+        }
+        self.group.give_back(state, Some(writer));
+        result?;
+        self.settle_past_bound()?;
+        Ok(self.group.lock())
+    }
+
+    /// Past the bound on unsettled bytes the appender that crosses it syncs the oldest.
+    fn settle_past_bound(&self) -> Result<()> {
+        let (state, writer) = self.group.acquire()?;
+        if !writer.is_past_bound() {
+            self.group.give_back(state, Some(writer));
+            return Ok(());
+        }
+        drop(state);
+        self.group.lead(writer, |writer| writer.settle_past_bound())
+    }
+
+    /// Hands over what waits, unless somebody is at it; past the bound on memory, waits for that.
+    fn drain_if_free(&self, waiting: usize, goal: Goal) -> Result<()> {
+        const BUFFERS_MAX: usize = 4;
+        let options = &self.shared.options;
+        if waiting >= BUFFERS_MAX * options.buffer_len || self.group.is_free() {
+            return self.group.drive(Durability::Flushed, goal);
+        }
+        Ok(())
+    }
+
+    fn drive(&self, durability: Durability) -> Result<()> {
+        let state = self.group.lock();
+        if let Some(error) = state.failure() {
+            return Err(error.clone());
+        }
+        let goal = self.group.goal(&state);
+        drop(state);
+        self.group.drive(durability, goal)
+    }
+
+    pub(crate) fn close(&self) -> Result<()> {
+        {
+            let mut state = self.group.lock();
+            if let Some(error) = state.failure() {
+                return Err(error.clone());
+            }
+            if std::mem::replace(&mut state.tail.closed, true) && state.tail.booking.is_none() {
+                return Ok(());
+            }
+        }
+        self.drive(Durability::Synced)?;
+        let (mut state, writer) = self.group.acquire()?;
+        let booking = state.tail.booking.take();
+        drop(state);
+        let Some(mut booking) = booking else {
+            self.group.give_back(self.group.lock(), Some(writer));
+            return Ok(());
+        };
+        self.group.lead(writer, |writer| writer.close(&mut booking.space))
+    }
+}
+
+/// Drains what waits, under the lock.
+fn drain_all(writer: &mut Writer, tail: &mut Tail) -> Result<()> {
+    let work = writer.take(tail);
+    writer.drain(&work).map_err(Error::poisoned)?;
+    writer.put_back(tail, work);
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! What goes in, and what comes out.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+
+/// Entries that are appended together: all of them are there after any crash, or none.
+///
+/// Clearing one keeps its memory, so a batch that is used again allocates nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    data: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Batch {
+    /// No entries.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { data: Vec::new(), ends: Vec::new() }
+    }
+
+    /// Adds an entry, which may be empty.
+    pub fn push(&mut self, entry: impl AsRef<[u8]>) {
+        self.data.extend_from_slice(entry.as_ref());
+        self.ends.push(self.data.len());
+    }
+
+    /// How many entries.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are no entries; appending such a batch writes nothing.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The bytes of all the entries together.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Removes all entries and keeps the memory.
+    pub fn clear(&mut self) {
+        self.data.clear();
+        self.ends.clear();
+    }
+
+    /// The entries in order.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, &end)| &self.data[start..end])
+    }
+
+    pub(crate) fn data(&self) -> &[u8] {
+        &self.data
+    }
+
+    pub(crate) fn ends(&self) -> &[usize] {
+        &self.ends
+    }
+}
+
+impl<E: AsRef<[u8]>> Extend<E> for Batch {
+    fn extend<I: IntoIterator<Item = E>>(&mut self, entries: I) {
+        for entry in entries {
+            self.push(entry);
+        }
+    }
+}
+
+impl<E: AsRef<[u8]>> FromIterator<E> for Batch {
+    fn from_iter<I: IntoIterator<Item = E>>(entries: I) -> Self {
+        let mut batch = Self::new();
+        batch.extend(entries);
+        batch
+    }
+}
+
+/// An entry of a stream. Its bytes are a slice of what was read, which lives as long as any of its entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub(crate) seq: u64,
+    pub(crate) timestamp: u64,
+    pub(crate) data: Bytes,
+}
+
+impl Entry {
+    /// Its number in the stream, from 0.
+    #[must_use]
+    pub const fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// When it was appended, to the tick of the coarse clock (1 to 4 ms); never falls within a stream.
+    #[must_use]
+    pub fn timestamp(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_micros(self.timestamp)
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub const fn data(&self) -> &Bytes {
+        &self.data
+    }
+
+    /// Its bytes, without the rest.
+    #[must_use]
+    pub fn into_data(self) -> Bytes {
+        self.data
+    }
+}

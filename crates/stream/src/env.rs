@@ -1,0 +1,135 @@
+//! What the streams of one log share.
+
+use std::path::{Path, PathBuf};
+
+use stratawal_frame::WalId;
+use stratawal_index::{Cache, CacheLimits};
+use stratawal_storage::Storage;
+
+use crate::sync::Arc;
+use crate::view::Loaded;
+
+/// What the name of a stream's folder begins with while it is being created; such folders may be removed at open.
+pub const NEW_PREFIX: &str = ".new-";
+
+/// What the streams of one log share: the storage, the log's id, the cache of sealed segments.
+#[derive(Debug)]
+pub struct Env {
+    storage: Arc<dyn Storage>,
+    wal_id: WalId,
+    read_only: bool,
+    pub(crate) cache: Cache<Loaded>,
+}
+
+/// How the cache of sealed segments is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CacheStats {
+    /// Look-ups answered from the cache.
+    pub hits: u64,
+    /// Look-ups that read an index from its file.
+    pub misses: u64,
+    /// Segments in the cache; each holds a file open.
+    pub entries: usize,
+    /// Bytes of memory of their indexes.
+    pub bytes: usize,
+}
+
+impl Env {
+    /// With a cache of at most 8 MiB of indexes over at most 128 open files, for a log with the id 0.
+    #[must_use]
+    pub fn new(storage: Arc<dyn Storage>) -> Self {
+        Self {
+            storage,
+            wal_id: WalId(0),
+            read_only: false,
+            cache: Cache::new(CacheLimits { bytes_max: 8 << 20, entries_max: 128 }),
+        }
+    }
+
+    /// The id of the log, which every segment names.
+    #[must_use]
+    pub fn wal_id(mut self, wal_id: WalId) -> Self {
+        self.wal_id = wal_id;
+        self
+    }
+
+    /// Whether streams are only read, beside another process that may write.
+    #[must_use]
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// The bounds of the cache of sealed segments: bytes of indexes, and files held open.
+    #[must_use]
+    pub fn cache(mut self, bytes_max: usize, entries_max: usize) -> Self {
+        self.cache = Cache::new(CacheLimits { bytes_max, entries_max });
+        self
+    }
+
+    /// The storage.
+    #[must_use]
+    pub const fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
+    /// Whether streams are only read.
+    #[must_use]
+    pub const fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// How the cache is used.
+    #[must_use]
+    pub fn cache_stats(&self) -> CacheStats {
+        let stats = self.cache.stats();
+        CacheStats { hits: stats.hits, misses: stats.misses, entries: stats.entries, bytes: stats.bytes }
+    }
+
+    pub(crate) const fn id(&self) -> WalId {
+        self.wal_id
+    }
+}
+
+/// Where a stream is, and what it is called.
+#[derive(Clone, Debug)]
+pub struct Location {
+    parent: PathBuf,
+    folder: String,
+    name: String,
+}
+
+impl Location {
+    /// The stream in the folder `folder` of `parent`, which is there; the stream's folder need not be.
+    #[must_use]
+    pub fn new(parent: impl Into<PathBuf>, folder: impl Into<String>) -> Self {
+        let folder = folder.into();
+        Self { parent: parent.into(), name: folder.clone(), folder }
+    }
+
+    /// What errors call the stream, where its folder's name is an escaped form.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// What errors call the stream.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn parent(&self) -> &Path {
+        &self.parent
+    }
+
+    pub(crate) fn folder(&self) -> &str {
+        &self.folder
+    }
+
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.parent.join(&self.folder)
+    }
+}

@@ -1,0 +1,346 @@
+//! What goes wrong with a stream.
+
+use std::fmt;
+use std::io;
+
+use stratawal_segment as segment;
+
+use crate::env::Location;
+use crate::sync::Arc;
+
+/// The result of an operation on a stream.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong: kind, stream, segment, offset, the entries lost, and the cause. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Error(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    kind: ErrorKind,
+    stream: String,
+    segment: Option<String>,
+    offset: Option<u64>,
+    lost: Option<(u64, u64)>,
+    cause: Cause,
+}
+
+#[derive(Debug)]
+enum Cause {
+    None,
+    Io(io::Error),
+    Segment(segment::Error),
+    Earlier(Error),
+    Text(&'static str),
+}
+
+/// The kinds of [`Error`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Acknowledged entries are damaged or missing. Nothing was changed or deleted.
+    Damaged(Damage),
+    /// A newer version wrote this.
+    NewerFormat,
+    /// The operating system refused.
+    Io,
+    /// The disk or the quota is full; nothing was appended, and it will work again once there is room.
+    Full,
+    /// An earlier write or sync failed; `reopen` recovers the stream.
+    Poisoned,
+    /// The stream was closed.
+    Closed,
+    /// The log was opened for reading only.
+    ReadOnly,
+    /// A batch over the bound for appending, or a frame over the bound for reading.
+    TooLarge {
+        /// Its length in bytes.
+        len: u64,
+        /// The bound in bytes.
+        max: u64,
+    },
+    /// The position is below the first entry, which is `start`.
+    Truncated {
+        /// The first live seq.
+        start: u64,
+    },
+    /// An option is out of its range.
+    InvalidOption,
+    /// Entries were removed from the end, at `at`, under a reader that stood behind it.
+    Cut {
+        /// One past the last entry that is left.
+        at: u64,
+    },
+}
+
+/// What damage was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Damage {
+    /// A segment's header is not valid, or not its own.
+    Header,
+    /// The folder of a stream has no segment.
+    NoSegment,
+    /// The first segment is missing.
+    FirstMissing,
+    /// A segment between two others is missing.
+    PredecessorMissing,
+    /// The newest segment is missing: the one before names it.
+    SuccessorMissing,
+    /// The chain of frames breaks before the end that was acknowledged.
+    Lost,
+    /// A file that was not closed cleanly has a length that no writer leaves.
+    Length,
+    /// A frame is not valid.
+    Frame,
+    /// A frame is not the one that comes next.
+    Gap,
+    /// A file is not what a segment is: a link, or a folder.
+    File,
+    /// The end of a sealed segment is damaged; its entries are not.
+    Seal,
+}
+
+impl Damage {
+    /// A word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Header => "header",
+            Self::NoSegment => "no_segment",
+            Self::FirstMissing => "first_missing",
+            Self::PredecessorMissing => "predecessor_missing",
+            Self::SuccessorMissing => "successor_missing",
+            Self::Lost => "lost",
+            Self::Length => "length",
+            Self::Frame => "frame",
+            Self::Gap => "gap",
+            Self::File => "file",
+            Self::Seal => "seal",
+        }
+    }
+
+    const fn sentence(self) -> &'static str {
+        match self {
+            Self::Header => "damaged: the segment's header is not valid",
+            Self::NoSegment => "damaged: the stream's folder holds no segment",
+            Self::FirstMissing => "damaged: the first segment is missing; before this one there must be another",
+            Self::PredecessorMissing => "damaged: the segment before this one is missing",
+            Self::SuccessorMissing => "damaged: the segment that follows this one is missing",
+            Self::Lost => "damaged: acknowledged entries are not there",
+            Self::Length => "damaged: the file was cut, its length is not one that is written",
+            Self::Frame => "damaged: a frame is not valid",
+            Self::Gap => "damaged: the frame here is not the one that comes next",
+            Self::File => "damaged: this is not a segment file",
+            Self::Seal => "damaged: the end of the segment is not valid, its entries are",
+        }
+    }
+}
+
+impl Error {
+    fn build(kind: ErrorKind, stream: &str, cause: Cause) -> Self {
+        Self(Arc::new(Inner { kind, stream: stream.to_owned(), segment: None, offset: None, lost: None, cause }))
+    }
+
+    pub(crate) fn new(kind: ErrorKind, place: &Location) -> Self {
+        Self::build(kind, place.name(), Cause::None)
+    }
+
+    pub(crate) fn text(kind: ErrorKind, place: &Location, text: &'static str) -> Self {
+        Self::build(kind, place.name(), Cause::Text(text))
+    }
+
+    pub(crate) fn io(place: &Location, source: io::Error) -> Self {
+        let full = stratawal_storage::is_full(&source);
+        Self::build(if full { ErrorKind::Full } else { ErrorKind::Io }, place.name(), Cause::Io(source))
+    }
+
+    /// The same for everything that comes after it.
+    pub(crate) fn poisoned(self) -> Self {
+        if self.0.kind == ErrorKind::Poisoned {
+            return self;
+        }
+        let stream = self.0.stream.clone();
+        Self::build(ErrorKind::Poisoned, &stream, Cause::Earlier(self))
+    }
+
+    pub(crate) fn segment_error(place: &Location, error: segment::Error) -> Self {
+        let kind = match error.kind() {
+            _ if error.is_full() => ErrorKind::Full,
+            _ if error.is_newer() => ErrorKind::NewerFormat,
+            segment::ErrorKind::TooLarge { len, max } => ErrorKind::TooLarge { len: *len, max: *max },
+            segment::ErrorKind::Header(_) | segment::ErrorKind::NameMismatch(_) => ErrorKind::Damaged(Damage::Header),
+            segment::ErrorKind::NotAFile(_) => ErrorKind::Damaged(Damage::File),
+            segment::ErrorKind::Gap { .. } => ErrorKind::Damaged(Damage::Gap),
+            segment::ErrorKind::Invalid(_) | segment::ErrorKind::Missing { .. } => ErrorKind::Damaged(Damage::Frame),
+            _ if error.is_damage() => ErrorKind::Damaged(Damage::Frame),
+            _ => ErrorKind::Io,
+        };
+        let (id, offset) = (error.segment(), error.offset());
+        Self(Arc::new(Inner {
+            kind,
+            stream: place.name().to_owned(),
+            segment: Some(id.to_string()),
+            offset: offset.map(|at| at.0),
+            lost: None,
+            cause: Cause::Segment(error),
+        }))
+    }
+
+    pub(crate) fn damage(
+        place: &Location,
+        damage: Damage,
+        segment: Option<segment::SegmentId>,
+        offset: Option<u64>,
+        lost: Option<(u64, u64)>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            kind: ErrorKind::Damaged(damage),
+            stream: place.name().to_owned(),
+            segment: segment.map(|id| id.to_string()),
+            offset,
+            lost: lost.filter(|(first, last)| first <= last),
+            cause: Cause::None,
+        }))
+    }
+
+    /// The same with the entries that are lost, where they were not known.
+    pub(crate) fn with_lost(self, first: u64, last: u64) -> Self {
+        match Arc::try_unwrap(self.0) {
+            Ok(mut inner) => {
+                if inner.lost.is_none() && first <= last && matches!(inner.kind, ErrorKind::Damaged(_)) {
+                    inner.lost = Some((first, last));
+                }
+                Self(Arc::new(inner))
+            }
+            Err(shared) => Self(shared),
+        }
+    }
+
+    /// What kind of error this is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The name of the stream.
+    #[must_use]
+    pub fn stream(&self) -> &str {
+        &self.0.stream
+    }
+
+    /// The file name of the segment, where one is concerned.
+    #[must_use]
+    pub fn segment(&self) -> Option<&str> {
+        self.0.segment.as_deref()
+    }
+
+    /// The offset in that file in bytes, where it is known.
+    #[must_use]
+    pub fn offset(&self) -> Option<u64> {
+        self.0.offset
+    }
+
+    /// The first and the last seq lost, where they are known.
+    #[must_use]
+    pub fn lost(&self) -> Option<(u64, u64)> {
+        self.0.lost
+    }
+
+    /// Whether this is damage.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::Damaged(_))
+    }
+
+    /// Whether a file was gone, which for a reader beside a writer may be a truncation.
+    pub(crate) fn is_not_found(&self) -> bool {
+        match &self.0.cause {
+            Cause::Segment(error) => error.is_not_found(),
+            Cause::Io(error) => error.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+
+    /// Whether two findings are the same: kind, segment, offset, and numbers.
+    pub(crate) fn same_finding(&self, other: &Self) -> bool {
+        let key = |e: &Self| (e.0.kind, e.0.segment.clone(), e.0.offset, e.0.lost);
+        key(self) == key(other)
+    }
+
+    /// The operating system's error at the bottom of this, where there is one.
+    #[must_use]
+    pub fn io_kind(&self) -> Option<io::ErrorKind> {
+        match &self.0.cause {
+            Cause::Io(error) => Some(error.kind()),
+            Cause::Segment(error) => match error.kind() {
+                segment::ErrorKind::Io { source, .. } => Some(source.kind()),
+                _ => None,
+            },
+            Cause::Earlier(error) => error.io_kind(),
+            Cause::None | Cause::Text(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.0;
+        write!(f, "stream {:?}: ", inner.stream)?;
+        match inner.kind {
+            ErrorKind::Damaged(damage) => f.write_str(damage.sentence())?,
+            ErrorKind::NewerFormat => f.write_str("written by a newer version; use that one")?,
+            ErrorKind::Io => f.write_str("I/O failed")?,
+            ErrorKind::Full => f.write_str("the disk is full; nothing was appended, free some space and go on")?,
+            ErrorKind::Poisoned => f.write_str("refused since an earlier write or sync failed; reopen the stream")?,
+            ErrorKind::Closed => f.write_str("the stream was closed")?,
+            ErrorKind::ReadOnly => f.write_str("the log was opened for reading only")?,
+            ErrorKind::TooLarge { len, max } => write!(f, "{len} bytes are over the bound of {max} bytes")?,
+            ErrorKind::Truncated { start } => write!(f, "truncated: the first entry is {start}")?,
+            ErrorKind::InvalidOption => f.write_str("invalid option")?,
+            ErrorKind::Cut { at } => write!(f, "cut: entries from {at} on were removed")?,
+        }
+        if let Some(segment) = &inner.segment {
+            write!(f, " (segment {segment}")?;
+            if let Some(offset) = inner.offset {
+                write!(f, ", offset {offset}")?;
+            }
+            f.write_str(")")?;
+        }
+        if let Some((first, last)) = inner.lost {
+            write!(f, ", entries {first} to {last} are lost")?;
+        }
+        match &inner.cause {
+            Cause::None => Ok(()),
+            Cause::Io(error) => write!(f, ": {error}"),
+            Cause::Segment(error) => write!(f, ": {}", error.kind()),
+            Cause::Earlier(error) => write!(f, ": {error}"),
+            Cause::Text(text) => write!(f, ": {text}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.0.cause {
+            Cause::None | Cause::Text(_) => None,
+            Cause::Io(error) => Some(error),
+            Cause::Segment(error) => Some(error),
+            Cause::Earlier(error) => Some(error),
+        }
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::Damaged(_) => io::ErrorKind::InvalidData,
+            ErrorKind::Full => io::ErrorKind::StorageFull,
+            ErrorKind::ReadOnly => io::ErrorKind::PermissionDenied,
+            ErrorKind::TooLarge { .. } | ErrorKind::InvalidOption => io::ErrorKind::InvalidInput,
+            ErrorKind::NewerFormat => io::ErrorKind::Unsupported,
+            _ => error.io_kind().unwrap_or(io::ErrorKind::Other),
+        };
+        Self::new(kind, error)
+    }
+}

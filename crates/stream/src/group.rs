@@ -1,0 +1,264 @@
+//! Group commit: who leads, who waits, who is woken.
+//!
+//! Whoever needs what waits in the tail to become durable takes the *lead* (the one right to write to the files),
+//! takes all work that waits, does it outside the lock, and gives the lead back. Who comes meanwhile waits, and is
+//! either satisfied by that leader or leads next. Invariant: whenever the lead is given back while somebody waits
+//! unsatisfied, at least one of those is woken; so nobody waits for ever. A leader that fails or unwinds fails the
+//! group: everybody gets its error, until recovery has run.
+//!
+//! It does not know what the work is.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use crate::error::{Error, Result};
+use crate::marks::Marks;
+use crate::options::Durability;
+use crate::sync::{Arc, Condvar, Fault, Mutex, MutexGuard, seeded};
+
+/// What a leader does.
+pub(crate) trait Lead: Send {
+    /// What the lock protects: where work waits.
+    type Tail: Send;
+    /// Work that was taken.
+    type Work;
+
+    /// Takes all work that waits. Under the lock.
+    fn take(&mut self, tail: &mut Self::Tail) -> Self::Work;
+    /// Does it, so that it is flushed or synced, and raises the watermarks. Outside the lock.
+    fn run(&mut self, work: &Self::Work, durability: Durability) -> Result<()>;
+    /// Gives back what `take` took. Under the lock.
+    fn put_back(&mut self, tail: &mut Self::Tail, work: Self::Work);
+}
+
+/// The lock of a stream and the lead over its files.
+pub(crate) struct Group<L: Lead> {
+    state: Mutex<State<L>>,
+    marks: Arc<Marks>,
+    /// The error for a leader that unwinds.
+    unwound: Error,
+}
+
+/// What the lock of a stream protects.
+pub(crate) struct State<L: Lead> {
+    pub(crate) tail: L::Tail,
+    /// The lead; `None` while somebody has it, or after a leader has unwound.
+    lead: Option<L>,
+    failed: Option<Error>,
+    /// What recovery has healed, for those who waited meanwhile.
+    last_failure: Option<Error>,
+    waiters: VecDeque<Arc<Waiter>>,
+}
+
+/// A seq to be reached, and the epoch it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Goal {
+    pub(crate) seq: u64,
+    pub(crate) epoch: u64,
+}
+
+/// A thread that waits: for a watermark, or (with `goal` `None`) for the lead alone.
+struct Waiter {
+    durability: Durability,
+    goal: Option<Goal>,
+    woken: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl Waiter {
+    fn wake(&self) {
+        *self.woken.lock() = true;
+        self.wake.notify_one();
+    }
+
+    fn sleep(&self) {
+        let mut woken = self.woken.lock();
+        while !*woken {
+            woken = self.wake.wait(woken);
+        }
+    }
+}
+
+impl<L: Lead> State<L> {
+    /// The error that stands, if the group has failed.
+    pub(crate) fn failure(&self) -> Option<&Error> {
+        self.failed.as_ref()
+    }
+
+    /// Refuses all work with this very error: for a stream that is not to be written at all.
+    pub(crate) fn fail_as_it_is(&mut self, error: Error) {
+        self.failed = Some(error);
+    }
+
+    /// Lets no work be done until [`Group::recover`].
+    pub(crate) fn fail(&mut self, error: &Error) {
+        self.failed.get_or_insert_with(|| error.clone().poisoned());
+    }
+}
+
+impl<L: Lead> fmt::Debug for Group<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group").field("marks", &self.marks).finish_non_exhaustive()
+    }
+}
+
+impl<L: Lead> Group<L> {
+    pub(crate) fn new(tail: L::Tail, lead: Option<L>, marks: Arc<Marks>, unwound: Error) -> Self {
+        let state = State { tail, lead, failed: None, last_failure: None, waiters: VecDeque::new() };
+        Self { state: Mutex::new(state), marks, unwound }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State<L>> {
+        self.state.lock()
+    }
+
+    /// Answers once the watermark for `durability` has reached `goal`, leading commits as needed.
+    pub(crate) fn drive(&self, durability: Durability, goal: Goal) -> Result<()> {
+        loop {
+            // Most waiters are satisfied by another leader, and need no lock to see it.
+            if self.reached(durability, goal) {
+                return Ok(());
+            }
+            let mut state = self.state.lock();
+            if self.reached(durability, goal) {
+                return Ok(());
+            }
+            if self.marks.epoch() != goal.epoch {
+                // Recovered since: what this waits for was part of what failed.
+                return Err(state.last_failure.clone().unwrap_or_else(|| self.unwound.clone()));
+            }
+            if let Some(error) = &state.failed {
+                return Err(error.clone());
+            }
+            match state.lead.take() {
+                Some(lead) => self.commit(state, lead, durability)?,
+                None => self.wait(state, durability, Some(goal)),
+            }
+        }
+    }
+
+    /// The mark is loaded first: a mark that passed `goal` in a later epoch shows that epoch.
+    fn reached(&self, durability: Durability, goal: Goal) -> bool {
+        self.marks.reached(durability) >= goal.seq && self.marks.epoch() == goal.epoch
+    }
+
+    /// Everything accepted so far. Under the lock, so that the epoch is that of the seq.
+    pub(crate) fn goal(&self, _: &State<L>) -> Goal {
+        Goal { seq: self.marks.accepted(), epoch: self.marks.epoch() }
+    }
+
+    /// One commit: takes what waits, does it, gives the lead back.
+    fn commit(&self, mut state: MutexGuard<'_, State<L>>, mut lead: L, durability: Durability) -> Result<()> {
+        let work = lead.take(&mut state.tail);
+        drop(state);
+        let mut guard = Unwinding { group: self, armed: true };
+        let result = lead.run(&work, durability);
+        guard.armed = false;
+        let mut state = self.state.lock();
+        match &result {
+            Ok(()) => lead.put_back(&mut state.tail, work),
+            // What was taken stays readable in the tail until recovery.
+            Err(error) => state.fail(error),
+        }
+        self.give_back(state, Some(lead));
+        result
+    }
+
+    /// Waits for the lead and takes it, together with the lock. It must be given back with [`give_back`].
+    ///
+    /// [`give_back`]: Self::give_back
+    pub(crate) fn acquire(&self) -> Result<(MutexGuard<'_, State<L>>, L)> {
+        loop {
+            let mut state = self.state.lock();
+            if let Some(error) = &state.failed {
+                return Err(error.clone());
+            }
+            if let Some(lead) = state.lead.take() {
+                return Ok((state, lead));
+            }
+            self.wait(state, Durability::Buffered, None);
+        }
+    }
+
+    /// Whether nobody leads just now.
+    pub(crate) fn is_free(&self) -> bool {
+        self.state.lock().lead.is_some()
+    }
+
+    /// Does `act` with a lead that was acquired, outside the lock, and gives it back.
+    pub(crate) fn lead(&self, mut lead: L, act: impl FnOnce(&mut L) -> Result<()>) -> Result<()> {
+        let mut guard = Unwinding { group: self, armed: true };
+        let result = act(&mut lead);
+        guard.armed = false;
+        let mut state = self.state.lock();
+        if let Err(error) = &result {
+            state.fail(error);
+        }
+        self.give_back(state, Some(lead));
+        result
+    }
+
+    /// Runs `recovery` in place of a failed lead and goes on with what it answers. A group that has not failed is
+    /// left alone.
+    pub(crate) fn recover(&self, recovery: impl FnOnce(&mut L::Tail, Option<L>) -> Result<L>) -> Result<()> {
+        let mut state = self.state.lock();
+        let Some(failure) = state.failed.take() else { return Ok(()) };
+        let old = state.lead.take();
+        let (lead, result) = match recovery(&mut state.tail, old) {
+            Ok(lead) => {
+                state.last_failure = Some(failure);
+                (Some(lead), Ok(()))
+            }
+            Err(error) => {
+                state.failed = Some(error.clone());
+                (None, Err(error))
+            }
+        };
+        self.give_back(state, lead);
+        result
+    }
+
+    /// Sleeps until woken; the reason is for the caller to find.
+    fn wait(&self, mut state: MutexGuard<'_, State<L>>, durability: Durability, goal: Option<Goal>) {
+        let waiter = Arc::new(Waiter { durability, goal, woken: Mutex::new(false), wake: Condvar::default() });
+        state.waiters.push_back(Arc::clone(&waiter));
+        drop(state);
+        waiter.sleep();
+    }
+
+    /// Gives the lead back. First the one that leads next is woken, so that its sync runs while the satisfied ones
+    /// wake up.
+    pub(crate) fn give_back(&self, mut state: MutexGuard<'_, State<L>>, lead: Option<L>) {
+        state.lead = lead;
+        let failed = state.failed.is_some();
+        if failed && seeded(Fault::NoWakeOnFailure) {
+            return;
+        }
+        let satisfied =
+            |waiter: &Waiter| failed || waiter.goal.is_some_and(|goal| self.reached(waiter.durability, goal));
+        let (wake, mut wait): (VecDeque<_>, VecDeque<_>) =
+            state.waiters.drain(..).partition(|waiter| satisfied(waiter));
+        let next = if seeded(Fault::NoHandOver) { None } else { wait.pop_front() };
+        state.waiters = wait;
+        drop(state);
+        for waiter in next.iter().chain(&wake) {
+            waiter.wake();
+        }
+    }
+}
+
+/// Fails the group if the leader unwinds, so that nobody hangs and nobody writes behind what it left.
+struct Unwinding<'a, L: Lead> {
+    group: &'a Group<L>,
+    armed: bool,
+}
+
+impl<L: Lead> Drop for Unwinding<'_, L> {
+    fn drop(&mut self) {
+        if self.armed {
+            let mut state = self.group.state.lock();
+            state.fail(&self.group.unwound);
+            self.group.give_back(state, None);
+        }
+    }
+}

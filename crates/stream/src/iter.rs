@@ -1,0 +1,266 @@
+//! Iterating, both ways.
+//!
+//! Invariants: an iterator owns what it needs; its end was fixed when it was made; after an error it is done; it
+//! holds open only the segments that its two ends stand in.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::ops::{Bound, RangeBounds};
+
+use stratawal_frame::{ByteOffset, SeqNo};
+use stratawal_segment::{FrameAt, FrameSteps, Frames, frames};
+
+use crate::append::Inner;
+use crate::batch::Entry;
+use crate::error::{Damage, Error, ErrorKind, Result};
+use crate::options::Visibility;
+use crate::read::entry_of;
+use crate::stream::StreamLog;
+use crate::sync::Arc;
+use crate::tail::TailProvider;
+use crate::view::Reader;
+
+/// The first block that an iterator reads, in bytes; each further one is twice as long.
+const BLOCK_LEN_MIN: u64 = 16 << 10;
+/// The longest block.
+const BLOCK_LEN_MAX: u64 = 256 << 10;
+
+/// The entries of a stream in a range, from both ends. See [`StreamLog::iter`].
+pub struct Iter {
+    inner: Arc<Inner>,
+    /// The next entry from the front.
+    front: u64,
+    /// One past the next entry from the back.
+    back: u64,
+    forward: Option<Forward>,
+    backward: Option<Backward>,
+    failed: Option<Error>,
+}
+
+/// Where the front stands: in a segment, within a block of it, within a frame.
+struct Forward {
+    reader: Reader,
+    limit: u64,
+    steps: FrameSteps,
+    frame: Option<FrameAt>,
+    block_len: u64,
+}
+
+/// Where the back stands: the frames of one span that are still to come, in order.
+struct Backward {
+    frames: VecDeque<FrameAt>,
+}
+
+impl fmt::Debug for Iter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Iter").field("front", &self.front).field("back", &self.back).finish_non_exhaustive()
+    }
+}
+
+impl StreamLog {
+    /// The entries in `seqs` that `visibility` shows now. A range that begins below the first live entry is an error
+    /// ([`ErrorKind::Truncated`]) unless it has no lower bound; one that reaches beyond the end ends there. A stream
+    /// that has nothing, or is not there, is empty, and nothing is created.
+    ///
+    /// After an error the iterator is done. Entries of one frame share its memory.
+    #[must_use]
+    pub fn iter(&self, seqs: impl RangeBounds<u64>, visibility: Visibility) -> Iter {
+        let (start, end) = (self.first_seq(), self.end_seq(visibility));
+        let back = match seqs.end_bound() {
+            Bound::Included(&last) => last.saturating_add(1).min(end),
+            Bound::Excluded(&bound) => bound.min(end),
+            Bound::Unbounded => end,
+        };
+        let front = match seqs.start_bound() {
+            Bound::Included(&first) => first,
+            Bound::Excluded(&before) => before.saturating_add(1),
+            Bound::Unbounded => start,
+        };
+        let failed = (front < start && front < back)
+            .then(|| Error::new(ErrorKind::Truncated { start }, &self.inner.shared.place));
+        Iter { inner: Arc::clone(&self.inner), front, back: back.max(front), forward: None, backward: None, failed }
+    }
+}
+
+impl Iter {
+    fn fail(&mut self, error: Error) -> Option<Result<Entry>> {
+        self.front = self.back;
+        self.forward = None;
+        self.backward = None;
+        Some(Err(error))
+    }
+
+    fn drained(&self, seq: u64) -> bool {
+        seq < self.inner.shared.marks.drained()
+    }
+
+    // ---- forward
+
+    fn forward(&mut self) -> Result<Entry> {
+        loop {
+            let seq = self.front;
+            if let Some(forward) = &self.forward
+                && let Some(entry) = forward.frame.as_ref().and_then(|at| entry_of(at, seq))
+                && seq < forward.limit
+            {
+                return Ok(entry);
+            }
+            if !self.drained(seq) {
+                if let Some(entry) = self.inner.read(SeqNo(seq)) {
+                    self.forward = None;
+                    return Ok(entry);
+                }
+                if !self.drained(seq) {
+                    // Accepted when this was made, and taken back by recovery since.
+                    let at = self.inner.shared.marks.accepted();
+                    return Err(Error::new(ErrorKind::Cut { at }, &self.inner.shared.place));
+                }
+            }
+            match self.forward.take() {
+                Some(forward) if seq < forward.limit => self.forward = Some(self.advance(forward, seq)?),
+                _ => self.forward = Some(self.enter(seq)?),
+            }
+        }
+    }
+
+    /// Opens the segment that holds `seq`.
+    fn enter(&self, seq: u64) -> Result<Forward> {
+        let shared = &self.inner.shared;
+        let start = shared.marks.start();
+        let view = shared.view.load();
+        let i = view.find(seq).filter(|_| seq >= start);
+        let i = i.ok_or_else(|| Error::new(ErrorKind::Truncated { start }, &shared.place))?;
+        let limit = view.limit(i);
+        let reader = view.segments[i].open(&shared.env, &shared.place, &shared.options, limit)?;
+        let (point, _) = reader.span(seq);
+        let offset = ByteOffset(point.offset);
+        let steps = frames(reader.data(), bytes::Bytes::new(), offset, SeqNo(point.seq), self.frame_len_max());
+        Ok(Forward { reader, limit, steps, frame: None, block_len: BLOCK_LEN_MIN })
+    }
+
+    fn frame_len_max(&self) -> u64 {
+        self.inner.shared.options.read_len_max.saturating_add(64)
+    }
+
+    /// The next frame that reaches `seq`, reading on where the block ends.
+    fn advance(&self, mut forward: Forward, seq: u64) -> Result<Forward> {
+        let place = &self.inner.shared.place;
+        let failed = |e| Error::segment_error(place, e).with_lost(seq, forward.limit.min(self.back) - 1);
+        let (at, needed) = match forward.steps.next_reaching(SeqNo(seq)).map_err(failed)? {
+            Frames::Frame(frame) => {
+                forward.frame = Some(frame);
+                return Ok(forward);
+            }
+            Frames::Incomplete { at, len } => (at.0, len),
+            Frames::End => (forward.steps.offset().0, 0),
+        };
+        // The end is read anew: the active segment may have grown, and what is below a watermark is below its end.
+        let end = forward.reader.end();
+        if at + needed.max(1) > end {
+            let (id, lost) = (Some(forward.reader.data().id()), Some((seq, forward.limit.min(self.back) - 1)));
+            return Err(Error::damage(place, Damage::Lost, id, Some(at), lost));
+        }
+        let len = forward.block_len.max(needed).min(end - at);
+        // A mapping costs nothing to slice, so its blocks are long from the start.
+        let mapped = forward.reader.data().is_mapped();
+        forward.block_len = if mapped { u64::MAX } else { (forward.block_len * 2).min(BLOCK_LEN_MAX) };
+        let block = forward.reader.data().block(at..at + len).map_err(failed)?;
+        let expected = forward.steps.expected();
+        forward.steps = frames(forward.reader.data(), block, ByteOffset(at), expected, self.frame_len_max());
+        Ok(forward)
+    }
+
+    // ---- backward
+
+    fn backward(&mut self) -> Result<Entry> {
+        let seq = self.back - 1;
+        loop {
+            if let Some(backward) = &mut self.backward {
+                while let Some(at) = backward.frames.back() {
+                    if let Some(entry) = entry_of(at, seq) {
+                        return Ok(entry);
+                    }
+                    if at.frame.end_seq().0 <= seq {
+                        break;
+                    }
+                    backward.frames.pop_back();
+                }
+            }
+            if !self.drained(seq) {
+                if let Some(entry) = self.inner.read(SeqNo(seq)) {
+                    return Ok(entry);
+                }
+                if !self.drained(seq) {
+                    let at = self.inner.shared.marks.accepted();
+                    return Err(Error::new(ErrorKind::Cut { at }, &self.inner.shared.place));
+                }
+            }
+            self.backward = Some(self.span_before(seq)?);
+        }
+    }
+
+    /// The frames of the span that holds `seq`, up to the one that does.
+    fn span_before(&self, seq: u64) -> Result<Backward> {
+        let mut forward = self.enter(seq)?;
+        let (point, range) = forward.reader.span(seq);
+        forward.block_len = range.end - range.start;
+        let mut found = VecDeque::new();
+        let mut next = point.seq;
+        loop {
+            forward = self.advance(forward, next)?;
+            // Without a frame it has read a block.
+            let Some(at) = forward.frame.take() else { continue };
+            next = at.frame.end_seq().0;
+            found.push_back(at);
+            if next > seq {
+                return Ok(Backward { frames: found });
+            }
+        }
+    }
+}
+
+impl Iterator for Iter {
+    type Item = Result<Entry>;
+
+    fn next(&mut self) -> Option<Result<Entry>> {
+        if let Some(error) = self.failed.take() {
+            return self.fail(error);
+        }
+        if self.front >= self.back {
+            return None;
+        }
+        match self.forward() {
+            Ok(entry) => {
+                self.front += 1;
+                Some(Ok(entry))
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = usize::try_from(self.back - self.front).unwrap_or(usize::MAX);
+        // An error ends it early.
+        (usize::from(left > 0), Some(left.max(usize::from(self.failed.is_some()))))
+    }
+}
+
+impl DoubleEndedIterator for Iter {
+    fn next_back(&mut self) -> Option<Result<Entry>> {
+        if let Some(error) = self.failed.take() {
+            return self.fail(error);
+        }
+        if self.front >= self.back {
+            return None;
+        }
+        match self.backward() {
+            Ok(entry) => {
+                self.back -= 1;
+                Some(Ok(entry))
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+}
+
+impl std::iter::FusedIterator for Iter {}

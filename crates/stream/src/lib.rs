@@ -1,0 +1,60 @@
+//! One stream of a write-ahead log: append, group commit, rotation, recovery, reading.
+//!
+//! Use this crate to keep a single stream with its own folder, or to build another facade. Most programs want the
+//! crate `stratawal`, which adds many named streams, the lock against a second process, and the format file: nothing
+//! here keeps a second writer away.
+//!
+//! ```
+//! use std::{path::Path, sync::Arc};
+//! use stratawal_storage::MemoryStorage;
+//! use stratawal_stream::{Batch, Durability, Env, Location, StreamLog, StreamOptions};
+//!
+//! let env = Arc::new(Env::new(Arc::new(MemoryStorage::new())));
+//! env.storage().create_dir(Path::new("/streams"))?;
+//! let place = Location::new("/streams", "orders");
+//!
+//! let log = StreamLog::open(env, place, StreamOptions::default())?;
+//! let mut batch = Batch::new();
+//! batch.push("first");
+//! batch.push("second");
+//! assert_eq!(log.append_batch(&batch, Durability::Synced)?, 0..2);
+//! assert_eq!(&log.get(1, Default::default())?.unwrap().data()[..], b"second");
+//! log.close()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! How the parts share the work: `append` books space and fills the *tail buffer* under the stream's lock; `group`
+//! decides who leads a commit and who waits; `writer` is what the leader does to the files; `view` is what readers
+//! see, without any lock; `recover` decides what of the files counts.
+//!
+//! Deliberately absent: names of streams on disk, other streams, processes, threads of its own.
+#![forbid(unsafe_code)]
+
+mod append;
+mod batch;
+mod env;
+mod error;
+mod group;
+mod iter;
+mod marks;
+mod options;
+mod read;
+mod recover;
+mod report;
+mod stream;
+mod sync;
+mod tail;
+mod verify;
+mod view;
+mod writer;
+
+pub use batch::{Batch, Entry};
+pub use env::{CacheStats, Env, Location, NEW_PREFIX};
+pub use error::{Damage, Error, ErrorKind, Result};
+pub use iter::Iter;
+pub use options::{Durability, StreamOptions, Visibility};
+pub use report::{OpenReport, TornTail};
+pub use stratawal_segment::MapPromise;
+pub use stream::{StreamLog, StreamStats};
+pub use tail::TailProvider;
+pub use verify::{CheckState, Finding, StreamCheck, verify};

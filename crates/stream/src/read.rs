@@ -1,0 +1,190 @@
+//! Point reads. They take no lock, save for entries that are only in the tail buffer.
+
+use stratawal_frame::SeqNo;
+use stratawal_segment::{FrameAt, Frames, frames};
+
+use crate::append::Inner;
+use crate::batch::Entry;
+use crate::error::{Damage, Error, ErrorKind, Result};
+use crate::options::Visibility;
+use crate::stream::StreamLog;
+use crate::tail::TailProvider;
+use crate::view::Reader;
+
+impl StreamLog {
+    /// The entry `seq`; `None` if it is not there yet (at or above what `visibility` shows).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Truncated`] below the first live entry; damage, with the entries that it takes; I/O.
+    pub fn get(&self, seq: u64, visibility: Visibility) -> Result<Option<Entry>> {
+        if seq >= self.end_seq(visibility) {
+            return Ok(None);
+        }
+        self.inner.get(seq).map(Some)
+    }
+
+    /// The entries `seqs`, in that order, as [`get`](Self::get) answers them. Neighbours in one frame are read once.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), for the first seq that fails.
+    pub fn get_many(&self, seqs: &[u64], visibility: Visibility) -> Result<Vec<Option<Entry>>> {
+        let end = self.end_seq(visibility);
+        let mut last: Option<FrameAt> = None;
+        seqs.iter()
+            .map(|&seq| {
+                if seq >= end {
+                    return Ok(None);
+                }
+                if let Some(entry) = last.as_ref().and_then(|at| entry_of(at, seq)) {
+                    return Ok(Some(entry));
+                }
+                match self.inner.locate(seq)? {
+                    Located::Tail(entry) => Ok(Some(entry)),
+                    Located::Frame(at) => {
+                        let entry = entry_of(&at, seq);
+                        last = Some(at);
+                        Ok(entry)
+                    }
+                }
+            })
+            .collect()
+    }
+
+    /// The last entry that `visibility` shows; `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn last(&self, visibility: Visibility) -> Result<Option<Entry>> {
+        let end = self.end_seq(visibility);
+        if end <= self.first_seq() { Ok(None) } else { self.inner.get(end - 1).map(Some) }
+    }
+
+    /// The seq of the first entry whose timestamp is `timestamp` (microseconds since 1970) or later; where there is
+    /// none, one past the last entry that `visibility` shows.
+    ///
+    /// # Errors
+    /// Damage and I/O.
+    pub fn seq_at(&self, timestamp: u64, visibility: Visibility) -> Result<u64> {
+        let (start, end) = (self.first_seq(), self.end_seq(visibility));
+        let shared = &self.inner.shared;
+        let view = shared.view.load();
+        // What stands before a segment ended at its header's *last timestamp*.
+        let before = view.segments.partition_point(|segment| segment.header.last_timestamp < timestamp);
+        let Some(i) = before.checked_sub(1) else { return Ok(start) };
+        let limit = view.limit(i);
+        let reader = view.segments[i].open(&shared.env, &shared.place, &shared.options, limit)?;
+        let (point, _) = reader.span_at(timestamp);
+        let mut seq = point.seq.max(start);
+        // The frames of one span, and perhaps the next: a walk over few.
+        while seq < end.min(limit) {
+            let at = match self.inner.locate(seq)? {
+                Located::Tail(entry) if entry.timestamp >= timestamp => return Ok(seq),
+                Located::Tail(_) => {
+                    seq += 1;
+                    continue;
+                }
+                Located::Frame(at) => at,
+            };
+            if at.frame.header().timestamp >= timestamp {
+                return Ok(at.frame.first_seq().0.max(start));
+            }
+            seq = at.frame.end_seq().0;
+        }
+        Ok(seq.min(end).max(start))
+    }
+}
+
+/// Where an entry was found.
+#[derive(Debug)]
+pub(crate) enum Located {
+    Frame(FrameAt),
+    Tail(Entry),
+}
+
+impl Inner {
+    pub(crate) fn get(&self, seq: u64) -> Result<Entry> {
+        match self.locate(seq)? {
+            Located::Tail(entry) => Ok(entry),
+            Located::Frame(at) => {
+                Ok(entry_of(&at, seq).expect("invariant: steps are contiguous, so the first to reach a seq holds it"))
+            }
+        }
+    }
+
+    /// The frame of an entry that was seen to be below a watermark; or, where it is not drained, its copy.
+    pub(crate) fn locate(&self, seq: u64) -> Result<Located> {
+        let shared = &self.shared;
+        loop {
+            let start = shared.marks.start();
+            if seq < start {
+                return Err(Error::new(ErrorKind::Truncated { start }, &shared.place));
+            }
+            // Loaded before the view, which then has what this promises.
+            if seq < shared.marks.drained() {
+                break;
+            }
+            if let Some(entry) = self.read(SeqNo(seq)) {
+                return Ok(Located::Tail(entry));
+            }
+            if seq >= shared.marks.accepted() {
+                // Accepted when it was looked at, and taken back by recovery since.
+                return Err(Error::new(ErrorKind::Cut { at: shared.marks.accepted() }, &shared.place));
+            }
+        }
+        let view = shared.view.load();
+        let i = view
+            .find(seq)
+            .ok_or_else(|| Error::new(ErrorKind::Truncated { start: shared.marks.start() }, &shared.place))?;
+        let limit = view.limit(i);
+        let reader = view.segments[i].open(&shared.env, &shared.place, &shared.options, limit)?;
+        self.locate_in(&reader, seq, limit).map(Located::Frame)
+    }
+
+    fn locate_in(&self, reader: &Reader, seq: u64, limit: u64) -> Result<FrameAt> {
+        let (point, mut range) = reader.span(seq);
+        let lost_to = range_end_seq(reader, seq, limit);
+        let failed = |e| Error::segment_error(&self.shared.place, e).with_lost(seq, lost_to);
+        let (mut offset, mut expected) = (range.start, point.seq);
+        loop {
+            let block = reader.data().block(range.clone()).map_err(failed)?;
+            let max = self.shared.options.read_len_max.saturating_add(64);
+            let mut steps = frames(reader.data(), block, stratawal_frame::ByteOffset(offset), SeqNo(expected), max);
+            match steps.next_reaching(SeqNo(seq)).map_err(failed)? {
+                Frames::Frame(at) => return Ok(at),
+                // The span ends within a frame only if it is not what the index says.
+                Frames::Incomplete { .. } | Frames::End if range.end >= reader.end() => {
+                    let lost = Some((seq, lost_to));
+                    let at = Some(steps.offset().0);
+                    let id = Some(reader.data().id());
+                    return Err(Error::damage(&self.shared.place, Damage::Lost, id, at, lost));
+                }
+                Frames::Incomplete { .. } | Frames::End => {
+                    (offset, expected) = (steps.offset().0, steps.expected().0);
+                    range = offset..reader.end();
+                }
+            }
+        }
+    }
+}
+
+/// The last entry that damage at `seq` can take: the next index point begins anew.
+fn range_end_seq(reader: &Reader, seq: u64, limit: u64) -> u64 {
+    let next = match reader {
+        Reader::Live(live) => live.index.floor(seq).and_then(|span| span.next),
+        Reader::Sealed(loaded) => loaded.index().floor(seq).and_then(|span| span.next),
+    };
+    next.map_or(limit, |next| next.seq).saturating_sub(1).max(seq)
+}
+
+/// Entry `seq` of a frame that may hold it.
+pub(crate) fn entry_of(at: &FrameAt, seq: u64) -> Option<Entry> {
+    let i = seq.checked_sub(at.frame.first_seq().0)?;
+    let data = at.frame.entry(u32::try_from(i).ok()?)?;
+    Some(Entry { seq, timestamp: at.frame.header().timestamp, data })
+}
+
+impl TailProvider for Inner {
+    fn read(&self, seq: SeqNo) -> Option<Entry> {
+        self.group.lock().tail.read(seq.0)
+    }
+}

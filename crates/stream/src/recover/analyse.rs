@@ -1,0 +1,345 @@
+//! Steps 1 to 5: what of the files counts. Changes nothing.
+
+use std::ffi::OsString;
+
+use stratawal_frame::{End, SegmentHeader, SeqNo};
+use stratawal_index::{ActiveIndex, Bounds, Index, IndexPoint};
+use stratawal_segment::{Access, Finished, SegmentFile, SegmentId, is_temporary};
+
+use crate::env::{Env, Location};
+use crate::error::{Damage, Error, Result};
+use crate::options::StreamOptions;
+use crate::recover::{Scan, note};
+use crate::report::{OpenReport, TornTail};
+
+/// What of a segment is read first. A writer that recovers is alone. A reader beside a writer must read what is
+/// attested before the chain that has to reach it, or the chain would seem to fall short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    ChainFirst,
+    AttestationsFirst,
+}
+
+/// What steps 1 to 5 found.
+#[derive(Debug)]
+pub(crate) struct Image {
+    /// Every segment in the folder.
+    pub(crate) all: Vec<SegmentId>,
+    /// Files that were being created when their process died.
+    pub(crate) temporaries: Vec<OsString>,
+    /// The live segments in order.
+    pub(crate) live: Vec<Found>,
+    /// Which of them the chain ends in.
+    pub(crate) cut: usize,
+    /// The CLOSE that the newest ends with, if it is a clean end.
+    pub(crate) closed: Option<Finished>,
+    /// The first live seq.
+    pub(crate) start: SeqNo,
+    /// Where the chain ends.
+    pub(crate) end: SeqNo,
+    /// How far it is attested.
+    pub(crate) durable: SeqNo,
+}
+
+/// A live segment.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) file: Opened,
+    /// The smallest base among newer generations: entries from it on are void.
+    pub(crate) limit: SeqNo,
+    pub(crate) scan: Option<Scan>,
+}
+
+/// A segment whose header was read; only the newest stays open, since a stream may have more segments than a
+/// process may have files.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    Open(SegmentFile),
+    Header(SegmentHeader),
+}
+
+impl Found {
+    pub(crate) fn header(&self) -> &SegmentHeader {
+        match &self.file {
+            Opened::Open(file) => file.header(),
+            Opened::Header(header) => header,
+        }
+    }
+
+    pub(crate) fn id(&self) -> SegmentId {
+        SegmentId::of(self.header())
+    }
+
+    /// The file, opened once.
+    pub(crate) fn open(&mut self, env: &Env, place: &Location) -> Result<&SegmentFile> {
+        if let Opened::Header(header) = &self.file {
+            let id = SegmentId::of(header);
+            let file = SegmentFile::open(env.storage(), &place.dir(), id, Access::Read);
+            self.file = Opened::Open(file.map_err(|e| Error::segment_error(place, e))?);
+        }
+        match &self.file {
+            Opened::Open(file) => Ok(file),
+            Opened::Header(_) => unreachable!("invariant: it was opened above"),
+        }
+    }
+}
+
+pub(crate) fn analyse(env: &Env, place: &Location, options: &StreamOptions, order: Order) -> Result<Image> {
+    let failed = |e| Error::segment_error(place, e);
+    let (all, temporaries) = list(env, place)?;
+    let mut stack = drop_void(read_headers(env, place, &all)?);
+    let mut newest = stack.pop().expect("invariant: at least the newest segment voids nothing of itself");
+    let newest_id = newest.id();
+    let file = newest.open(env, place)?;
+
+    // Step 4, before step 3, which needs what the CLOSE says: a clean end.
+    let finished = file.finished().map_err(failed)?;
+    let closed = finished.filter(|finished| matches!(finished.end.kind, stratawal_frame::EndKind::Close { .. }));
+    if let Some(close) = closed {
+        let (start, end) = (close.end.start, close.frame.first_seq);
+        stack.push(newest);
+        let live = drop_garbage(place, stack, start)?;
+        let cut = live.len() - 1;
+        return Ok(Image { all, temporaries, live, cut, closed: Some(close), start, end, durable: end });
+    }
+
+    let scan = scan(env, place, options, &mut newest, order)?;
+    // A chain that ends in a SEAL names a segment that must be there, newer than the newest.
+    if scan.chain.seal.is_some() {
+        let at = Some(scan.chain.end.0);
+        return Err(Error::damage(place, Damage::SuccessorMissing, Some(newest_id), at, None));
+    }
+    // Step 3: the last START or CLOSE in the newest segment's chain counts, else its header.
+    let start = scan.chain.start.unwrap_or(newest.header().start);
+    newest.scan = Some(scan);
+    stack.push(newest);
+    let mut live = drop_garbage(place, stack, start)?;
+    let durable = scan_back(env, place, options, &mut live, order)?;
+    let (cut, end) = follow(place, &live, durable)?;
+    Ok(Image { all, temporaries, live, cut, closed: None, start, end, durable })
+}
+
+/// Step 1, the names.
+fn list(env: &Env, place: &Location) -> Result<(Vec<SegmentId>, Vec<OsString>)> {
+    let entries = env.storage().list(&place.dir()).map_err(|e| Error::io(place, e))?;
+    let (mut all, mut temporaries) = (Vec::new(), Vec::new());
+    for entry in entries {
+        if is_temporary(&entry.name) {
+            temporaries.push(entry.name);
+        } else if let Some(id) = SegmentId::parse(&entry.name) {
+            all.push(id);
+        }
+        // Anything else is somebody else's, and left alone.
+    }
+    if all.is_empty() {
+        return Err(Error::damage(place, Damage::NoSegment, None, None, None));
+    }
+    all.sort_by_key(|id| id.generation);
+    Ok((all, temporaries))
+}
+
+/// Step 1, the headers, in order of generation: each valid, each its file's, all of one stream.
+fn read_headers(env: &Env, place: &Location, all: &[SegmentId]) -> Result<Vec<Found>> {
+    let mut found = Vec::with_capacity(all.len());
+    // From the newest on, which says whose stream this is.
+    let mut stream_id = None;
+    for (i, &id) in all.iter().enumerate().rev() {
+        let file = SegmentFile::open(env.storage(), &place.dir(), id, Access::Read);
+        let file = file.map_err(|e| Error::segment_error(place, e))?;
+        let header = *file.header();
+        let own = header.wal_id == env.id()
+            && header.name_crc == SegmentHeader::name_checksum(place.folder())
+            && *stream_id.get_or_insert(header.stream_id) == header.stream_id
+            // Generations are never used twice.
+            && all.get(i + 1).is_none_or(|next| next.generation != id.generation);
+        if !own {
+            return Err(Error::damage(place, Damage::Header, Some(id), Some(0), None));
+        }
+        let file = if i + 1 == all.len() { Opened::Open(file) } else { Opened::Header(header) };
+        found.push(Found { file, limit: SeqNo(u64::MAX), scan: None });
+    }
+    found.reverse();
+    Ok(found)
+}
+
+/// Step 2: a segment of a newer generation with base *b* voids every entry at or above *b* in older ones.
+fn drop_void(found: Vec<Found>) -> Vec<Found> {
+    let mut stack: Vec<Found> = Vec::with_capacity(found.len());
+    for newer in found {
+        let base = newer.header().base;
+        while stack.last().is_some_and(|older| older.header().base >= base) {
+            stack.pop();
+        }
+        if let Some(older) = stack.last_mut() {
+            older.limit = base;
+        }
+        stack.push(newer);
+    }
+    stack
+}
+
+/// Step 3: segments whose limit is at or below *start* are garbage; among the rest nothing may be missing.
+fn drop_garbage(place: &Location, stack: Vec<Found>, start: SeqNo) -> Result<Vec<Found>> {
+    let mut live = stack;
+    let newest = live.len() - 1;
+    let first = live.iter().position(|found| found.limit > start).unwrap_or(newest);
+    live.drain(..first);
+    let first = &live[0];
+    if first.header().base > start {
+        let lost = Some((start.0, first.header().base.0 - 1));
+        return Err(Error::damage(place, Damage::FirstMissing, Some(first.id()), None, lost));
+    }
+    for pair in live.windows(2) {
+        let (older, newer) = (pair[0].header(), pair[1].header());
+        if newer.predecessor != older.generation {
+            return Err(Error::damage(place, Damage::PredecessorMissing, Some(pair[1].id()), None, None));
+        }
+    }
+    Ok(live)
+}
+
+/// Step 5 for one segment.
+fn scan(env: &Env, place: &Location, options: &StreamOptions, found: &mut Found, order: Order) -> Result<Scan> {
+    let failed = |e| Error::segment_error(place, e);
+    let limit = found.limit;
+    let file = found.open(env, place)?.clone();
+    let first = match order {
+        Order::ChainFirst => None,
+        Order::AttestationsFirst => Some(file.attestations(stratawal_frame::ByteOffset(128)).map_err(failed)?.attested),
+    };
+    let index = ActiveIndex::new(options.index_every);
+    let chain = file
+        .walk(&mut |offset, frame| {
+            if frame.first_seq < limit {
+                note(&index, offset, frame);
+            }
+        })
+        .map_err(failed)?;
+    let behind = match first {
+        Some(attested) => attested,
+        None => file.attestations(chain.end).map_err(failed)?.attested,
+    };
+    let attested = behind.max(chain.attested);
+    Ok(Scan { file, chain, attested, index })
+}
+
+/// Step 5, going back: while what is attested lies below the oldest segment scanned, or the one before does not end
+/// in a valid SEAL and trailer, that one is scanned too. (Step 8 must not seal a chain that breaks below its limit.)
+fn scan_back(env: &Env, place: &Location, options: &StreamOptions, live: &mut [Found], order: Order) -> Result<SeqNo> {
+    let newest = live.len() - 1;
+    let mut durable = live[newest].scan.as_ref().map_or(SeqNo(0), |scan| scan.attested);
+    let mut oldest_base = live[newest].header().base;
+    for found in live[..newest].iter_mut().rev() {
+        let file = found.open(env, place)?;
+        let finished = file.finished().map_err(|e| Error::segment_error(place, e))?;
+        let sealed = finished.is_some_and(|f| matches!(f.end.kind, stratawal_frame::EndKind::Seal { .. }));
+        if durable >= oldest_base && sealed {
+            break;
+        }
+        let scan = scan(env, place, options, found, order)?;
+        // Attestations of entries that a newer generation has voided are void with them.
+        durable = durable.max(scan.attested.min(found.limit));
+        oldest_base = found.header().base;
+        found.scan = Some(scan);
+    }
+    Ok(durable)
+}
+
+/// Step 5, the decision: where the chain over all scanned segments ends, and whether that is a torn tail or damage.
+fn follow(place: &Location, live: &[Found], durable: SeqNo) -> Result<(usize, SeqNo)> {
+    let newest = live.len() - 1;
+    // The newest file's length is looked at whether or not the chain gets there.
+    check_length(place, &live[newest])?;
+    let mut end = live[newest].header().base;
+    for (i, found) in live.iter().enumerate() {
+        let Some(scan) = &found.scan else { continue };
+        end = scan.chain.end_seq.min(found.limit);
+        if end == found.limit {
+            continue;
+        }
+        // THE RULE. The chain ends here, before its limit. If anything valid attests that an entry at or behind the
+        // end was durable, acknowledged entries are gone: damage, nothing is changed. Otherwise this is what a crash
+        // leaves, and it is cut. That valid frames stand behind the end proves nothing either way: pages that were
+        // never synced reach the disk in any order, so a lawful power loss leaves the same picture.
+        if end < durable {
+            let lost = Some((end.0, durable.0 - 1));
+            return Err(Error::damage(place, Damage::Lost, Some(found.id()), Some(scan.chain.end.0), lost));
+        }
+        check_length(place, found)?;
+        return Ok((i, end));
+    }
+    Ok((newest, end))
+}
+
+/// A file that was not finished has a length of one being written, or somebody cut it.
+fn check_length(place: &Location, found: &Found) -> Result<()> {
+    match &found.scan {
+        Some(scan) if !scan.file.has_written_len() => {
+            let at = Some(scan.file.len());
+            Err(Error::damage(place, Damage::Length, Some(found.id()), at, None))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Image {
+    /// The timestamp of the last frame.
+    pub(crate) fn timestamp(&self) -> u64 {
+        let newest = &self.live[self.live.len() - 1];
+        let from_close = self.closed.as_ref().map_or(0, |close| close.end.times.1);
+        let scanned = self.live.iter().filter_map(|found| found.scan.as_ref()?.chain.times);
+        scanned.map(|times| times.1).max().unwrap_or(0).max(from_close).max(newest.header().last_timestamp)
+    }
+
+    pub(crate) fn report(&self, place: &Location) -> Result<OpenReport> {
+        let at = &self.live[self.cut];
+        let torn = match &at.scan {
+            Some(scan) => {
+                let bytes = scan.file.residue(scan.chain.end).map_err(|e| Error::segment_error(place, e))?;
+                let offset = scan.chain.end.0;
+                (bytes > 0).then(|| TornTail { segment: at.id().to_string(), offset, bytes })
+            }
+            None => None,
+        };
+        let live = &self.live[..=self.cut];
+        let removed = self.all.iter().filter(|id| !live.iter().any(|found| found.id() == **id));
+        Ok(OpenReport {
+            existed: true,
+            clean: self.closed.is_some(),
+            first_seq: self.start.0,
+            next_seq: self.end.max(self.start).0,
+            segments: live.len() as u64,
+            torn,
+            scanned_bytes: self.live.iter().filter_map(|found| Some(found.scan.as_ref()?.file.len())).sum(),
+            removed_segments: removed.map(ToString::to_string).collect(),
+            ..OpenReport::default()
+        })
+    }
+}
+
+/// The index points of a cleanly closed segment: those of its last CLOSE and of the ones it names, oldest first.
+/// `None` where any of that is not valid: then they are rebuilt by a scan. Answers the depth, too.
+pub(crate) fn close_points(file: &SegmentFile, close: &Finished) -> Option<(Vec<IndexPoint>, u32)> {
+    // No writer goes deeper; a ring of CLOSE frames in a hostile file ends here.
+    const DEPTH_MAX: usize = 4096;
+    let base = file.header().base.0;
+    let mut blocks: Vec<Vec<IndexPoint>> = Vec::new();
+    let (mut offset, mut end_seq, mut end): (_, _, End) = (close.offset, close.frame.first_seq, close.end.clone());
+    loop {
+        let bounds = Bounds { seq: base..end_seq.0, offset: 128..offset.0 };
+        blocks.push(Index::decode(&end.index, &bounds).ok()?.points().to_vec());
+        let stratawal_frame::EndKind::Close { previous } = end.kind else { return None };
+        let Some(previous) = previous else { break };
+        let before = file.close_at(previous).ok()??;
+        if previous >= offset || before.frame.first_seq > end_seq || blocks.len() >= DEPTH_MAX {
+            return None;
+        }
+        (offset, end_seq, end) = (previous, before.frame.first_seq, before.end);
+    }
+    let depth = u32::try_from(blocks.len()).ok()?;
+    let points: Vec<IndexPoint> = blocks.into_iter().rev().flatten().collect();
+    let rising = points.windows(2).all(|w| w[0].seq < w[1].seq && w[0].offset < w[1].offset);
+    // A segment with entries has a point for its first frame.
+    let complete = close.end.entries == 0 || points.first().is_some_and(|first| first.seq == base);
+    (rising && complete).then_some((points, depth))
+}

@@ -1,0 +1,148 @@
+//! Recovery of a stream: which of the bytes in its folder count, and making the files say so.
+//!
+//! Words: *void* segments are dropped in step 2, *garbage* in step 3, the rest is *live*; *kept* are live segments
+//! with a base below that of the new generation. Steps 1 to 5 ([`analyse`]) read and decide; they are all that a
+//! reader does, and they change nothing. Steps 6 to 9 ([`repair`]) are the writer's. Interrupted anywhere, recovery
+//! runs again from step 1: only step 7 changes what the files mean, by one rename.
+//!
+//! 1. List, read headers. No segment is damage.
+//! 2. In order of generation, drop every older segment whose base is at or above the newer one's; compute limits.
+//! 3. *start*: from the newest segment. Drop what lies wholly below it; what is left must be without gaps.
+//! 4. A newest segment that ends in a valid CLOSE and trailer: that is the end, nothing is scanned.
+//! 5. Otherwise scan: how far the chain of frames goes, and how far anything valid attests that it went.
+//! 6. Write again, in place, every frame that may not be durable, and sync.
+//! 7. Sync the folders; begin a new generation at the end. This is the commit point.
+//! 8. Write the SEALs that are missing.
+//! 9. Remove void and garbage segments.
+
+mod analyse;
+mod repair;
+
+use std::io;
+use std::time::Instant;
+
+use stratawal_frame::{ByteOffset, FrameHeader, SeqNo};
+use stratawal_index::ActiveIndex;
+use stratawal_segment::{Chain, SegmentData};
+
+use crate::env::{Env, Location};
+use crate::error::{Error, Result};
+use crate::options::StreamOptions;
+use crate::report::OpenReport;
+use crate::sync::Arc;
+use crate::view::{Live, SegmentState, SegmentView, View};
+use crate::writer::Active;
+
+use analyse::{Image, Order, analyse};
+
+/// What recovery hands to the stream.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) view: View,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) timestamp: u64,
+    /// `None` for a reader.
+    pub(crate) writable: Option<(Active, stratawal_segment::Space)>,
+    pub(crate) report: OpenReport,
+}
+
+/// Whether the stream's folder is there.
+fn exists(env: &Env, place: &Location) -> Result<bool> {
+    match env.storage().list(&place.dir()) {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io(place, e)),
+    }
+}
+
+/// Recovers the stream for writing; `None` where it is not there.
+pub(crate) fn recover(env: &Env, place: &Location, options: &StreamOptions) -> Result<Option<Recovered>> {
+    if !exists(env, place)? {
+        return Ok(None);
+    }
+    let began = Instant::now();
+    let image = analyse(env, place, options, Order::ChainFirst)?;
+    let mut recovered = repair::repair(env, place, options, image)?;
+    recovered.report.elapsed = began.elapsed();
+    Ok(Some(recovered))
+}
+
+/// How often a reader looks again where a writer moves under it.
+const LOOKS_MAX: usize = 200;
+
+/// Reads the stream beside another process that may write; `None` where it is not there. Changes nothing.
+///
+/// A writer at work looks like damage of any kind for a moment: a segment that is gone, a length, a gap. So damage
+/// is believed only if a fresh listing and reading finds the same again: the same place and the same numbers.
+pub(crate) fn read(env: &Env, place: &Location, options: &StreamOptions) -> Result<Option<Recovered>> {
+    let began = Instant::now();
+    let mut seen: Option<Error> = None;
+    for _ in 0..LOOKS_MAX {
+        if !exists(env, place)? {
+            return Ok(None);
+        }
+        match analyse(env, place, options, Order::AttestationsFirst).and_then(|image| show(place, image)) {
+            Ok(mut recovered) => {
+                recovered.report.elapsed = began.elapsed();
+                return Ok(Some(recovered));
+            }
+            Err(e) if !e.is_damage() && !e.is_not_found() => return Err(e),
+            Err(e) if seen.as_ref().is_some_and(|seen| seen.same_finding(&e)) => return Err(e),
+            Err(e) => seen = Some(e),
+        }
+    }
+    Err(seen.expect("invariant: every look that did not return found something"))
+}
+
+/// What a reader shows of an image: the whole chain, once it is made sure of.
+fn show(place: &Location, mut image: Image) -> Result<Recovered> {
+    // Beyond what is attested the bytes may be in the page cache alone; a reader that showed them and then saw them
+    // gone after a power loss would have read what was never there.
+    if image.end > image.durable {
+        let durable = image.durable;
+        for found in image.live.iter().filter(|found| found.limit > durable) {
+            if let Some(scan) = &found.scan {
+                scan.file.sync().map_err(|e| Error::segment_error(place, e))?;
+            }
+        }
+    }
+    let report = image.report(place)?;
+    let timestamp = image.timestamp();
+    let (start, end) = (image.start.0, image.end.max(image.start).0);
+    image.live.truncate(image.cut + 1);
+    let mut segments = Vec::with_capacity(image.live.len());
+    for found in image.live {
+        let header = *found.header();
+        let state = match found.scan {
+            Some(scan) => SegmentState::Live(Arc::new(scan.into_live())),
+            None => SegmentState::Sealed,
+        };
+        segments.push(Arc::new(SegmentView { header, state }));
+    }
+    Ok(Recovered { view: View { segments }, start, end, timestamp, writable: None, report })
+}
+
+/// What a scan of one segment found (step 5).
+#[derive(Debug)]
+pub(crate) struct Scan {
+    pub(crate) file: stratawal_segment::SegmentFile,
+    pub(crate) chain: Chain,
+    /// The highest watermark that any valid frame in it attests, in the chain or not.
+    pub(crate) attested: SeqNo,
+    pub(crate) index: ActiveIndex,
+}
+
+/// Notes a frame of a chain in an index. In a chain seqs and offsets rise; timestamps of a hostile file may fall, and
+/// then the frame has no point and is found from the one before.
+fn note(index: &ActiveIndex, offset: ByteOffset, frame: &FrameHeader) {
+    if !frame.is_control() {
+        let _ = index.push(frame.first_seq.0, offset.0, frame.timestamp);
+    }
+}
+
+impl Scan {
+    fn into_live(self) -> Live {
+        Live::new(SegmentData::read(&self.file), self.index, self.chain.end.0)
+    }
+}

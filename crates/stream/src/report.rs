@@ -1,0 +1,42 @@
+//! What opening a stream found and did.
+
+use std::time::Duration;
+
+/// What opening a stream found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OpenReport {
+    /// Whether the stream was there at all.
+    pub existed: bool,
+    /// Whether it was closed cleanly, so that nothing had to be scanned.
+    pub clean: bool,
+    /// The first live seq.
+    pub first_seq: u64,
+    /// One past the last entry.
+    pub next_seq: u64,
+    /// Segments that hold live entries, or the one to be written.
+    pub segments: u64,
+    /// What a crash had left behind the last whole frame, and was cut.
+    pub torn: Option<TornTail>,
+    /// Bytes that were read to find the end.
+    pub scanned_bytes: u64,
+    /// Bytes that were written again, since they may not have been durable.
+    pub rewritten_bytes: u64,
+    /// File names of segments that were void, or wholly before the first live entry, and were removed (by a reader:
+    /// left out).
+    pub removed_segments: Vec<String>,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// What is behind the last whole frame of a stream that was not closed cleanly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TornTail {
+    /// The file name of the segment.
+    pub segment: String,
+    /// Where the last whole frame ends, in bytes.
+    pub offset: u64,
+    /// Bytes from there to the last one that is not zero.
+    pub bytes: u64,
+}

@@ -1,0 +1,224 @@
+//! A stream: opening, closing, recovering, and its numbers.
+
+use std::fmt;
+
+use crate::append::Inner;
+use crate::env::{Env, Location};
+use crate::error::{Error, ErrorKind, Result};
+use crate::group::Group;
+use crate::marks::Marks;
+use crate::options::{Durability, StreamOptions, Visibility};
+use crate::recover::{self, Recovered};
+use crate::report::OpenReport;
+use crate::sync::{Arc, Published};
+use crate::tail::{Booking, Tail};
+use crate::view::{SegmentState, View};
+use crate::writer::{Shared, Writer};
+
+/// One stream. Clones are handles on the same one; all methods may be called from many threads at once.
+#[derive(Clone)]
+pub struct StreamLog {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// How much a stream holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StreamStats {
+    /// Segments that hold live entries, or the one being written.
+    pub segments: u64,
+    /// Bytes of their files, reserved space included.
+    pub disk_bytes: u64,
+}
+
+impl fmt::Debug for StreamLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamLog")
+            .field("name", &self.inner.shared.place.name())
+            .field("marks", &self.inner.shared.marks)
+            .finish_non_exhaustive()
+    }
+}
+
+impl StreamLog {
+    /// Opens the stream at `place`, recovering it if it was not closed cleanly. A stream that is not there is created
+    /// by its first append. With a read-only [`Env`] nothing is ever changed, and what is seen is the stream as it
+    /// was now, until [`reopen`](Self::reopen).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`] where acknowledged entries are not all there; nothing is changed then. A newer format,
+    /// I/O, a full disk, options out of range.
+    pub fn open(env: Arc<Env>, place: Location, options: StreamOptions) -> Result<Self> {
+        if let Some(why) = options.fault() {
+            return Err(Error::text(ErrorKind::InvalidOption, &place, why));
+        }
+        let recovered = recover_or_read(&env, &place, &options)?;
+        let (start, end) = recovered.as_ref().map_or((0, 0), |r| (r.start, r.end));
+        let marks = Arc::new(Marks::new(start, end));
+        let unwound = Error::text(ErrorKind::Poisoned, &place, "the thread that was writing panicked");
+        let read_only = env.is_read_only().then(|| Error::new(ErrorKind::ReadOnly, &place));
+        let view = Published::new(View::default());
+        let shared = Arc::new(Shared { env, place, options, marks: Arc::clone(&marks), view });
+        let report = Published::new(OpenReport::default());
+        let mut tail = Tail::new(0, 0, None);
+        let writer = install(&shared, &report, &mut tail, recovered);
+        let group = Group::new(tail, Some(writer), marks, unwound);
+        if let Some(error) = read_only {
+            group.lock().fail_as_it_is(error);
+        }
+        Ok(Self { inner: Arc::new(Inner { shared, group, report }) })
+    }
+
+    /// The name that errors give.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.inner.shared.place.name()
+    }
+
+    /// Whether the stream is there: it has been appended to, here or in an earlier process.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        !self.inner.shared.view.load().segments.is_empty()
+    }
+
+    /// The seq of the first live entry, or of the one that would be.
+    #[must_use]
+    pub fn first_seq(&self) -> u64 {
+        self.inner.shared.marks.start()
+    }
+
+    /// One past the last entry that a reader of this visibility sees.
+    #[must_use]
+    pub fn end_seq(&self, visibility: Visibility) -> u64 {
+        let marks = &self.inner.shared.marks;
+        match (visibility, self.inner.shared.options.durability) {
+            (Visibility::Accepted, _) => marks.accepted(),
+            (Visibility::Settled, Durability::Synced) => marks.durable(),
+            (Visibility::Settled, _) => marks.flushed(),
+        }
+    }
+
+    /// One past the last entry that was accepted: the seq of the next append.
+    #[must_use]
+    pub fn next_seq(&self) -> u64 {
+        self.inner.shared.marks.accepted()
+    }
+
+    /// One past the last entry that is on stable storage.
+    #[must_use]
+    pub fn durable_seq(&self) -> u64 {
+        self.inner.shared.marks.durable()
+    }
+
+    /// How this stream is kept.
+    #[must_use]
+    pub fn options(&self) -> &StreamOptions {
+        &self.inner.shared.options
+    }
+
+    /// What the last opening found and did.
+    #[must_use]
+    pub fn report(&self) -> Arc<OpenReport> {
+        self.inner.report.load()
+    }
+
+    /// How much the stream holds. Asks the file system once a segment.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn stats(&self) -> Result<StreamStats> {
+        let shared = &self.inner.shared;
+        let view = shared.view.load();
+        let mut disk_bytes = 0;
+        for segment in &view.segments {
+            let path = shared.place.dir().join(segment.id().to_string());
+            let file = shared.env.storage().open(&path, stratawal_segment::Access::Read);
+            disk_bytes += file.and_then(|file| file.len()).map_err(|e| Error::io(&shared.place, e))?;
+        }
+        Ok(StreamStats { segments: view.segments.len() as u64, disk_bytes })
+    }
+
+    /// Makes everything accepted durable, and ends the stream's newest segment cleanly, so that the next open scans
+    /// nothing. Later appends fail with [`ErrorKind::Closed`]; reads go on. Closing twice is no error.
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync). On a stream opened for reading there is nothing to close.
+    pub fn close(&self) -> Result<()> {
+        if self.inner.shared.env.is_read_only() {
+            return Ok(());
+        }
+        self.inner.close()
+    }
+
+    /// Recovers a stream that has failed, as opening it again would; a healthy one is left alone. On a stream opened
+    /// for reading it looks again at what is there.
+    ///
+    /// Entries that were acknowledged as [`Buffered`](Durability::Buffered) and had not been handed over when the
+    /// stream failed are lost, as they would be with the process; so their seqs may be given again.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); the stream then stays failed, with this error.
+    pub fn reopen(&self) -> Result<()> {
+        let Inner { shared, group, report } = &*self.inner;
+        if shared.env.is_read_only() {
+            let recovered = recover_or_read(&shared.env, &shared.place, &shared.options)?;
+            install(shared, report, &mut Tail::new(0, 0, None), recovered);
+            return Ok(());
+        }
+        if group.lock().tail.closed {
+            return Err(Error::new(ErrorKind::Closed, &shared.place));
+        }
+        group.recover(|tail, failed| {
+            // Its descriptors may have unsynced writes; what recovery finds, it writes again and syncs.
+            let recovered = recover_or_read(&shared.env, &shared.place, &shared.options);
+            drop(failed);
+            recovered.map(|recovered| install(shared, report, tail, recovered))
+        })
+    }
+}
+
+fn recover_or_read(env: &Env, place: &Location, options: &StreamOptions) -> Result<Option<Recovered>> {
+    if env.is_read_only() { recover::read(env, place, options) } else { recover::recover(env, place, options) }
+}
+
+/// Makes what recovery found the state of the stream.
+fn install(
+    shared: &Arc<Shared>,
+    report: &Published<OpenReport>,
+    tail: &mut Tail,
+    recovered: Option<Recovered>,
+) -> Writer {
+    let Some(recovered) = recovered else {
+        *tail = Tail::new(0, 0, None);
+        return Writer::new(Arc::clone(shared), None, 0);
+    };
+    let ids = recovered.view.segments.first().map(|segment| segment.header.stream_id.0);
+    if let Some(stream_id) = ids {
+        // What was loaded before may have been read from other bytes.
+        shared.env.cache.remove_stream(stream_id);
+    }
+    shared.view.store(Arc::new(recovered.view));
+    shared.marks.reset(recovered.start, recovered.end);
+    report.store(Arc::new(recovered.report));
+    let (active, booking) = match recovered.writable {
+        Some((active, space)) => {
+            let end = active.writer.place().offset.0;
+            let base = active.writer.header().base.0;
+            (Some(active), Some(Booking { space, base, end }))
+        }
+        None => (None, None),
+    };
+    *tail = Tail::new(recovered.end, recovered.timestamp, booking);
+    Writer::new(Arc::clone(shared), active, recovered.timestamp)
+}
+
+impl Drop for Inner {
+    /// Closes on best effort: a program that forgets to close loses nothing that was acknowledged beyond `Buffered`,
+    /// but makes the next open scan. Errors have nowhere to go here; [`StreamLog::close`] shows them.
+    fn drop(&mut self) {
+        let live = self.shared.view.load().segments.iter().any(|s| matches!(s.state, SegmentState::Live(_)));
+        if live && !self.shared.env.is_read_only() {
+            let _ = self.close();
+        }
+    }
+}

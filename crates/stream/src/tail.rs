@@ -1,0 +1,206 @@
+//! The tail buffer: entries that were accepted and are not yet in the file.
+//!
+//! Appends copy their bytes in under the stream's lock. What comes together, within one tick of the coarse clock and
+//! up to about `frame_len` bytes, is one *draft*, and later one frame; a batch lies in one draft. Under the lock an
+//! append books the upper bound of what it can take in the file, so the segment and the seqs are fixed when it is
+//! accepted; the leader fixes offsets, sizes and checksums later, never above the booking.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use stratawal_frame::{BATCH_END, SeqNo};
+use stratawal_segment::Space;
+
+use crate::batch::{Batch, Entry};
+use crate::sync::Arc;
+
+/// Where readers get entries beyond those in the stream's own file; it copies.
+pub trait TailProvider: Send + Sync {
+    /// The entry, if it is waiting to be drained; `None` if it is in the file by now, or not accepted.
+    fn read(&self, seq: SeqNo) -> Option<Entry>;
+}
+
+/// One frame to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Draft {
+    pub(crate) first_seq: u64,
+    pub(crate) timestamp: u64,
+    data_start: usize,
+    ends_start: usize,
+}
+
+/// Accepted entries in order, as drafts.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    data: Vec<u8>,
+    ends: Vec<u32>,
+    drafts: Vec<Draft>,
+    /// The upper bound of what they take in the file.
+    pub(crate) booked: u64,
+}
+
+impl Pending {
+    pub(crate) fn len(&self) -> usize {
+        self.data.len() + 4 * self.ends.len()
+    }
+
+    fn clear(&mut self) {
+        self.data.clear();
+        self.ends.clear();
+        self.drafts.clear();
+        self.booked = 0;
+    }
+
+    /// The drafts in order, each with its entries' ends and bytes.
+    pub(crate) fn drafts(&self) -> impl Iterator<Item = (&Draft, &[u32], &[u8])> {
+        (0..self.drafts.len()).map(|i| {
+            let draft = &self.drafts[i];
+            let next = self.drafts.get(i + 1);
+            let ends = &self.ends[draft.ends_start..next.map_or(self.ends.len(), |n| n.ends_start)];
+            let data = &self.data[draft.data_start..next.map_or(self.data.len(), |n| n.data_start)];
+            (draft, ends, data)
+        })
+    }
+
+    /// One past the last entry.
+    pub(crate) fn end_seq(&self) -> Option<u64> {
+        self.drafts.last().map(|draft| draft.first_seq + (self.ends.len() - draft.ends_start) as u64)
+    }
+
+    fn push(&mut self, first_seq: u64, timestamp: u64, entries: &Entries<'_>, frame_len: usize) {
+        let joins = self.drafts.last().is_some_and(|last| {
+            let len = self.data.len() - last.data_start + 4 * (self.ends.len() - last.ends_start);
+            last.timestamp == timestamp && len + entries.data().len() + 4 * entries.len() <= frame_len
+        });
+        if !joins {
+            let (data_start, ends_start) = (self.data.len(), self.ends.len());
+            self.drafts.push(Draft { first_seq, timestamp, data_start, ends_start });
+        }
+        let data_start = self.drafts.last().map_or(0, |draft| draft.data_start);
+        let before = self.data.len() - data_start;
+        let end =
+            |end: usize| u32::try_from(before + end).expect("invariant: a batch is under 2 GiB, a joined frame small");
+        self.data.extend_from_slice(entries.data());
+        match entries {
+            Entries::One(entry) => self.ends.push(end(entry.len()) | BATCH_END),
+            Entries::Batch(batch) => {
+                self.ends.extend(batch.ends().iter().map(|&e| end(e)));
+                *self.ends.last_mut().expect("invariant: callers turn empty batches away") |= BATCH_END;
+            }
+        }
+    }
+
+    fn read(&self, seq: u64) -> Option<Entry> {
+        let i = self.drafts.partition_point(|draft| draft.first_seq <= seq).checked_sub(1)?;
+        let (draft, ends, data) = self.drafts().nth(i)?;
+        let at = usize::try_from(seq - draft.first_seq).ok()?;
+        let end = (*ends.get(at)? & !BATCH_END) as usize;
+        let start = at.checked_sub(1).map_or(0, |i| (ends[i] & !BATCH_END) as usize);
+        let data = Bytes::copy_from_slice(&data[start..end]);
+        Some(Entry { seq, timestamp: draft.timestamp, data })
+    }
+}
+
+/// What one append brings.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Entries<'a> {
+    One(&'a [u8]),
+    Batch(&'a Batch),
+}
+
+impl Entries<'_> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Batch(batch) => batch.len(),
+        }
+    }
+
+    pub(crate) fn data(&self) -> &[u8] {
+        match self {
+            Self::One(entry) => entry,
+            Self::Batch(batch) => batch.data(),
+        }
+    }
+}
+
+/// Where the active segment takes bookings.
+#[derive(Debug)]
+pub(crate) struct Booking {
+    pub(crate) space: Space,
+    pub(crate) base: u64,
+    /// Where everything that was booked ends at most.
+    pub(crate) end: u64,
+}
+
+/// What the stream's lock protects.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    pub(crate) next_seq: u64,
+    pub(crate) last_timestamp: u64,
+    /// `None` before the stream's first append, and after its close.
+    pub(crate) booking: Option<Booking>,
+    pub(crate) closed: bool,
+    pending: Pending,
+    inflight: Option<Arc<Pending>>,
+    spare: VecDeque<Pending>,
+}
+
+impl Tail {
+    pub(crate) fn new(next_seq: u64, last_timestamp: u64, booking: Option<Booking>) -> Self {
+        Self {
+            next_seq,
+            last_timestamp,
+            booking,
+            closed: false,
+            pending: Pending::default(),
+            inflight: None,
+            spare: VecDeque::new(),
+        }
+    }
+
+    /// Accepts entries whose space is booked.
+    pub(crate) fn push(&mut self, entries: &Entries<'_>, now: u64, booked: u64, frame_len: usize) -> u64 {
+        let first = self.next_seq;
+        self.last_timestamp = self.last_timestamp.max(now);
+        self.pending.push(first, self.last_timestamp, entries, frame_len);
+        self.pending.booked += booked;
+        self.next_seq += entries.len() as u64;
+        first
+    }
+
+    /// Bytes that wait, those being written not among them.
+    pub(crate) fn waiting(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Takes what waits; it stays readable until [`put_back`](Self::put_back).
+    pub(crate) fn take(&mut self) -> Arc<Pending> {
+        let next = self.spare.pop_front().unwrap_or_default();
+        let work = Arc::new(std::mem::replace(&mut self.pending, next));
+        self.inflight = Some(Arc::clone(&work));
+        work
+    }
+
+    /// What was taken has been drained: the file now ends at `drained_to`.
+    pub(crate) fn put_back(&mut self, work: Arc<Pending>, drained_to: u64) {
+        self.inflight = None;
+        if let Some(booking) = &mut self.booking {
+            booking.end = drained_to + self.pending.booked;
+        }
+        // A buffer that grew with a huge batch is not kept.
+        const KEPT_LEN_MAX: usize = 4 << 20;
+        if let Ok(mut pending) = Arc::try_unwrap(work)
+            && pending.data.capacity() <= KEPT_LEN_MAX
+        {
+            pending.clear();
+            self.spare.push_back(pending);
+        }
+    }
+
+    /// The entry, if it is here.
+    pub(crate) fn read(&self, seq: u64) -> Option<Entry> {
+        let inflight = self.inflight.as_ref().and_then(|pending| pending.read(seq));
+        inflight.or_else(|| self.pending.read(seq))
+    }
+}

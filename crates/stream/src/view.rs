@@ -1,0 +1,204 @@
+//! What readers see: an immutable list of segments, published whole, and how each is read.
+//!
+//! A reader loads the watermark first and the view after it. The writer publishes a view before it lets the
+//! watermark pass into a new segment, and stores the end of the active one before the watermark, so what a watermark
+//! promises is found through any view loaded after it.
+
+use stratawal_frame::{ByteOffset, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo};
+use stratawal_index::{ActiveIndex, Bounds, CacheKey, Index, IndexBuilder, IndexPoint, Span};
+use stratawal_segment::{Access, SegmentData, SegmentFile, SegmentId};
+
+use crate::env::{Env, Location};
+use crate::error::{Damage, Error, Result};
+use crate::options::StreamOptions;
+use crate::sync::{Arc, AtomicU64, Ordering};
+
+/// The segments of a stream in order.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    pub(crate) segments: Vec<Arc<SegmentView>>,
+}
+
+impl View {
+    /// The number of the segment that holds `seq`, if it is not before the first.
+    pub(crate) fn find(&self, seq: u64) -> Option<usize> {
+        self.segments.partition_point(|segment| segment.header.base.0 <= seq).checked_sub(1)
+    }
+
+    /// Where the entries of segment `i` end: where the next begins.
+    pub(crate) fn limit(&self, i: usize) -> u64 {
+        self.segments.get(i + 1).map_or(u64::MAX, |next| next.header.base.0)
+    }
+}
+
+/// One segment, as readers see it.
+#[derive(Debug)]
+pub(crate) struct SegmentView {
+    pub(crate) header: SegmentHeader,
+    pub(crate) state: SegmentState,
+}
+
+#[derive(Debug)]
+pub(crate) enum SegmentState {
+    /// Being written, or not yet settled, or (for a reader beside a writer) scanned: its index is in memory.
+    Live(Arc<Live>),
+    /// Finished and durable: opened when it is read, through the cache.
+    Sealed,
+}
+
+/// A segment whose index is in memory.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) data: SegmentData,
+    pub(crate) index: ActiveIndex,
+    /// Where its entries end in the file.
+    end: AtomicU64,
+}
+
+impl Live {
+    pub(crate) fn new(data: SegmentData, index: ActiveIndex, end: u64) -> Self {
+        Self { data, index, end: AtomicU64::new(end) }
+    }
+
+    /// Release; pairs with the Acquire in `end`, behind the bytes and the index points.
+    pub(crate) fn set_end(&self, end: u64) {
+        self.end.store(end, Ordering::Release);
+    }
+
+    pub(crate) fn end(&self) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+}
+
+/// A sealed segment in the cache: its file and its index.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    data: SegmentData,
+    index: Index,
+    end: u64,
+}
+
+impl Loaded {
+    pub(crate) const fn index(&self) -> &Index {
+        &self.index
+    }
+}
+
+/// A segment that is open for reading.
+#[derive(Clone, Debug)]
+pub(crate) enum Reader {
+    Live(Arc<Live>),
+    Sealed(Arc<Loaded>),
+}
+
+impl Reader {
+    pub(crate) fn data(&self) -> &SegmentData {
+        match self {
+            Self::Live(live) => &live.data,
+            Self::Sealed(loaded) => &loaded.data,
+        }
+    }
+
+    /// Where its entries end in the file, now.
+    pub(crate) fn end(&self) -> u64 {
+        match self {
+            Self::Live(live) => live.end(),
+            Self::Sealed(loaded) => loaded.end,
+        }
+    }
+
+    /// The bytes to read for `seq`: from a frame at or before it to the next point or the end.
+    pub(crate) fn span(&self, seq: u64) -> (IndexPoint, std::ops::Range<u64>) {
+        let span = match self {
+            Self::Live(live) => live.index.floor(seq),
+            Self::Sealed(loaded) => loaded.index.floor(seq),
+        };
+        self.bounded(span)
+    }
+
+    /// The same for the first entry at or after a time.
+    pub(crate) fn span_at(&self, timestamp: u64) -> (IndexPoint, std::ops::Range<u64>) {
+        let span = match self {
+            Self::Live(live) => live.index.floor_time(timestamp),
+            Self::Sealed(loaded) => loaded.index.floor_time(timestamp),
+        };
+        self.bounded(span)
+    }
+
+    fn bounded(&self, span: Option<Span>) -> (IndexPoint, std::ops::Range<u64>) {
+        let first = IndexPoint {
+            seq: self.data().header().base.0,
+            offset: SEGMENT_HEADER_LEN as u64,
+            timestamp: self.data().header().last_timestamp,
+        };
+        let point = span.map_or(first, |span| span.point);
+        let end = span.and_then(|span| span.next).map_or_else(|| self.end(), |next| next.offset);
+        (point, point.offset..end)
+    }
+}
+
+impl SegmentView {
+    pub(crate) fn id(&self) -> SegmentId {
+        SegmentId::of(&self.header)
+    }
+
+    /// Opens it for reading; from the cache where it is there.
+    pub(crate) fn open(&self, env: &Env, place: &Location, options: &StreamOptions, limit: u64) -> Result<Reader> {
+        match &self.state {
+            SegmentState::Live(live) => Ok(Reader::Live(Arc::clone(live))),
+            SegmentState::Sealed => {
+                let key = CacheKey { stream_id: self.header.stream_id.0, generation: self.header.generation.0 };
+                env.cache.get_or_load(key, || load(env, place, options, self.id(), limit)).map(Reader::Sealed)
+            }
+        }
+    }
+}
+
+/// Opens a sealed segment: its index from its SEAL, or by a scan where that is not to be had.
+fn load(env: &Env, place: &Location, options: &StreamOptions, id: SegmentId, limit: u64) -> Result<(Loaded, usize)> {
+    let failed = |e| Error::segment_error(place, e);
+    let file = SegmentFile::open(env.storage(), &place.dir(), id, Access::Read).map_err(failed)?;
+    let finished = file.finished().map_err(failed)?;
+    let sealed = finished.as_ref().and_then(|finished| {
+        let bounds = Bounds {
+            seq: id.base.0..finished.frame.first_seq.0.max(id.base.0),
+            offset: SEGMENT_HEADER_LEN as u64..finished.offset.0,
+        };
+        let index = Index::decode(&finished.end.index, &bounds).ok()?;
+        // A SEAL drops its index on a full disk; one without points says nothing of entries that are there.
+        (!index.is_empty() || finished.end.entries == 0).then_some((index, finished.offset))
+    });
+    let (index, end) = match sealed {
+        Some(found) => found,
+        None => index_by_scan(&file, place, options, limit)?,
+    };
+    let data = match options.map {
+        Some(promise) => SegmentData::map(&file, end.0, promise).map_err(failed)?,
+        None => SegmentData::read(&file),
+    };
+    let weight = index.weight() + std::mem::size_of::<Loaded>();
+    Ok((Loaded { data, index, end: end.0 }, weight))
+}
+
+/// The index of a segment and where its entries end, from its frames.
+fn index_by_scan(
+    file: &SegmentFile,
+    place: &Location,
+    options: &StreamOptions,
+    limit: u64,
+) -> Result<(Index, ByteOffset)> {
+    let mut builder = IndexBuilder::new(options.index_every);
+    let chain = file
+        .walk(&mut |offset, frame| {
+            if !frame.is_control() {
+                // Timestamps of a hostile file may fall; then the frame is found from the point before.
+                let _ = builder.push(frame.first_seq.0, offset.0, frame.timestamp);
+            }
+        })
+        .map_err(|e| Error::segment_error(place, e))?;
+    if chain.end_seq < SeqNo(limit) {
+        let lost = Some((chain.end_seq.0, limit - 1));
+        return Err(Error::damage(place, Damage::Lost, Some(file.id()), Some(chain.end.0), lost));
+    }
+    Ok((builder.finish(), chain.end))
+}

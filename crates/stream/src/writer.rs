@@ -1,0 +1,423 @@
+//! What the leader does to the files of a stream: drain, settle, rotate, close.
+//!
+//! Invariants: there is one `Writer`, and whoever has it has the lead. A descriptor with unsynced writes is never
+//! closed (the error of their write-back would be forgotten with it), so finished segments stay open until settled.
+//! The watermark passes only when everything below it is settled. After any error but a full disk before a write,
+//! nothing more is written: the group fails, and recovery decides.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::ops::Range;
+
+use bytes::Bytes;
+use stratawal_frame::{
+    ByteOffset, DataFrame, End, EndKind, Generation, Place, SEGMENT_HEADER_LEN, Salt, SegmentHeader, SeqNo, StreamId,
+    encode_data, encode_data_head,
+};
+use stratawal_index::{ActiveIndex, encode_points};
+use stratawal_segment::{CreateError, SegmentData, SegmentWriter, Space, Tail as ControlTail, create};
+
+use crate::env::{Env, Location, NEW_PREFIX};
+use crate::error::{Error, ErrorKind, Result};
+use crate::group::Lead;
+use crate::marks::Marks;
+use crate::options::{Durability, StreamOptions};
+use crate::sync::{Arc, Fault, Published, seeded};
+use crate::tail::{Booking, Pending, Tail};
+use crate::view::{Live, SegmentState, SegmentView, View};
+
+/// The length that a new segment's file begins with; it grows in steps from there.
+const FIRST_LEN: u64 = 16 << 10;
+
+/// Every so many CLOSE frames in one segment, the index points of all of them are written again, so that opening
+/// reads a bounded number of them.
+const CLOSES_MAX: u32 = 32;
+
+/// What the writer shares with readers.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) env: Arc<Env>,
+    pub(crate) place: Location,
+    pub(crate) options: StreamOptions,
+    pub(crate) marks: Arc<Marks>,
+    pub(crate) view: Published<View>,
+}
+
+/// The lead over the files of a stream.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    /// `None` before the stream's first append.
+    pub(crate) active: Option<Active>,
+    unsettled: VecDeque<Unsettled>,
+    /// Timestamp of the last frame in the file.
+    timestamp: u64,
+    /// What is encoded here is written with one call, and the memory used again.
+    encoded: Vec<u8>,
+}
+
+/// The segment being written.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) writer: SegmentWriter,
+    pub(crate) live: Arc<Live>,
+    /// One past the last entry in the file.
+    pub(crate) end_seq: u64,
+    /// Timestamps of the first and last frame of entries.
+    pub(crate) times: Option<(u64, u64)>,
+    pub(crate) closes: Closes,
+}
+
+/// The CLOSE frames in the active segment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Closes {
+    /// The last one.
+    pub(crate) last: Option<ByteOffset>,
+    /// How many name one another.
+    pub(crate) depth: u32,
+    /// Index points that they hold together.
+    pub(crate) points: usize,
+}
+
+/// A finished segment that may have unsynced bytes.
+#[derive(Debug)]
+struct Unsettled {
+    writer: SegmentWriter,
+    end_seq: u64,
+    len: u64,
+}
+
+impl Writer {
+    pub(crate) fn new(shared: Arc<Shared>, active: Option<Active>, timestamp: u64) -> Self {
+        Self { shared, active, unsettled: VecDeque::new(), timestamp, encoded: Vec::new() }
+    }
+
+    fn failed(&self, error: stratawal_segment::Error) -> Error {
+        Error::segment_error(&self.shared.place, error)
+    }
+
+    fn control_tail(&self, next_seq: u64) -> ControlTail {
+        ControlTail {
+            next_seq: SeqNo(next_seq),
+            timestamp: self.timestamp,
+            durable: SeqNo(self.shared.marks.durable()),
+        }
+    }
+
+    // ---- draining
+
+    /// Writes what was taken behind the tail of the active segment, with one call.
+    pub(crate) fn drain(&mut self, work: &Pending) -> Result<()> {
+        let Some(end_seq) = work.end_seq() else { return Ok(()) };
+        if seeded(Fault::WatermarkFirst) {
+            self.shared.marks.set_flushed(end_seq);
+        }
+        let active = self.active.as_mut().expect("invariant: entries are accepted only once there is a segment");
+        let mut frames = Vec::with_capacity(16);
+        let mut pieces = Pieces { encoded: &mut self.encoded, pieces: Vec::new(), len: 0 };
+        pieces.encoded.clear();
+        let mut place = active.writer.place();
+        for (draft, ends, data) in work.drafts() {
+            let frame = DataFrame {
+                first_seq: SeqNo(draft.first_seq),
+                timestamp: draft.timestamp,
+                durable: Some(SeqNo(self.shared.marks.durable())),
+                ends,
+                data,
+            };
+            frames.push((draft.first_seq, place.offset, draft.timestamp));
+            let before = pieces.len;
+            pieces.push(&place, &frame);
+            place.offset = place.offset + (pieces.len - before);
+        }
+        debug_assert!(pieces.len <= work.booked, "a frame takes at most what was booked for it");
+        let result = pieces.write(&mut active.writer);
+        result.map_err(|e| Error::segment_error(&self.shared.place, e))?;
+        for (seq, offset, timestamp) in frames {
+            let pushed = active.live.index.push(seq, offset.0, timestamp);
+            debug_assert!(pushed.is_ok(), "seqs, offsets and timestamps rise");
+            active.times = Some((active.times.map_or(timestamp, |times| times.0), timestamp));
+            self.timestamp = timestamp;
+        }
+        active.end_seq = end_seq;
+        active.live.set_end(active.writer.place().offset.0);
+        self.shared.marks.set_flushed(end_seq);
+        Ok(())
+    }
+
+    // ---- settling
+
+    /// Makes everything drained durable, oldest first, lets the watermark pass, and marks it.
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        while !self.unsettled.is_empty() {
+            self.settle_oldest()?;
+        }
+        let Some(active) = &self.active else { return Ok(()) };
+        let end_seq = if seeded(Fault::LateArrivalCovered) { self.shared.marks.accepted() } else { active.end_seq };
+        if end_seq <= self.shared.marks.durable() {
+            return Ok(());
+        }
+        active.writer.sync().map_err(|e| self.failed(e))?;
+        self.passed(end_seq)
+    }
+
+    /// Syncs the oldest finished segment and shortens it to its SEAL; the watermark passes to its end.
+    fn settle_oldest(&mut self) -> Result<()> {
+        let Some(oldest) = self.unsettled.front() else { return Ok(()) };
+        oldest.writer.sync().map_err(|e| self.failed(e))?;
+        oldest.writer.cut().map_err(|e| self.failed(e))?;
+        let (id, end_seq) = (oldest.writer.id(), oldest.end_seq);
+        // Published before the descriptor goes: readers open the segment anew from here on.
+        let view = self.shared.view.load();
+        let segments = view.segments.iter().map(|segment| {
+            if segment.id() == id {
+                Arc::new(SegmentView { header: segment.header, state: SegmentState::Sealed })
+            } else {
+                Arc::clone(segment)
+            }
+        });
+        self.shared.view.store(Arc::new(View { segments: segments.collect() }));
+        self.unsettled.pop_front();
+        if end_seq > self.shared.marks.durable() { self.passed(end_seq) } else { Ok(()) }
+    }
+
+    /// The MARK, and then the watermark: a process killed here would leave the last group unattested otherwise.
+    fn passed(&mut self, durable: u64) -> Result<()> {
+        if let Some(active) = &self.active {
+            let tail = ControlTail { durable: SeqNo(durable), ..self.control_tail(active.end_seq) };
+            let reserved = self.reserved(active)?;
+            active.writer.mark(&tail, reserved).map_err(|e| self.failed(e))?;
+        }
+        self.shared.marks.set_durable(durable);
+        Ok(())
+    }
+
+    /// The reserved length of the active file. Appends may be growing it meanwhile; a MARK left out is no loss.
+    fn reserved(&self, active: &Active) -> Result<u64> {
+        active.writer.file().len().map_err(|e| Error::io(&self.shared.place, e))
+    }
+
+    /// Whether finished segments hold more unsynced bytes than they may.
+    pub(crate) fn is_past_bound(&self) -> bool {
+        let options = &self.shared.options;
+        let len: u64 = self.unsettled.iter().map(|unsettled| unsettled.len).sum();
+        self.unsettled.len() > options.unsettled_segments_max || len > options.unsettled_len_max
+    }
+
+    /// Past the bound, settles the oldest.
+    pub(crate) fn settle_past_bound(&mut self) -> Result<()> {
+        while self.is_past_bound() {
+            self.settle_oldest()?;
+        }
+        Ok(())
+    }
+
+    // ---- creating, rotating, closing; under the lock, with nothing waiting in the tail
+
+    /// The first segment of a stream that is not there yet, and its folder, durably: built under a temporary name
+    /// with the segment in it, both synced, then renamed, then the parent synced.
+    pub(crate) fn create_stream(&mut self, tail: &mut Tail) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let (storage, place) = (shared.env.storage(), &shared.place);
+        let temporary = place.parent().join(format!("{NEW_PREFIX}{:016x}", storage.random_u64()));
+        let io = |e| Error::io(place, e);
+        storage.create_dir(&temporary).map_err(io)?;
+        let header = self.header(StreamId(storage.random_u64()), Generation(1), Generation(0), tail.next_seq);
+        let undo = |error: Error| {
+            // Leftovers are nobody's, and removed at the next open.
+            if let Ok(entries) = storage.list(&temporary) {
+                for entry in entries {
+                    let _ = storage.remove_file(&temporary.join(entry.name));
+                }
+            }
+            let _ = storage.remove_dir(&temporary);
+            error
+        };
+        let (writer, space) = match create(storage, &temporary, &header, FIRST_LEN) {
+            Ok(created) => created,
+            Err(CreateError::Undone(e) | CreateError::Indeterminate(e)) => return Err(undo(self.failed(e))),
+        };
+        storage.rename(&temporary, &place.dir()).map_err(|e| undo(io(e)))?;
+        storage.sync_dir(place.parent()).map_err(|e| io(e).poisoned())?;
+        self.go_on(tail, writer, space, &[]);
+        Ok(())
+    }
+
+    /// The successor by rule H, then the SEAL that names it. No data of the predecessor is synced.
+    pub(crate) fn rotate(&mut self, tail: &mut Tail) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let active = self.active.as_ref().expect("invariant: only a stream with a segment rotates");
+        let predecessor = *active.writer.header();
+        let Some(generation) = predecessor.generation.0.checked_add(1).map(Generation) else {
+            return Err(Error::text(ErrorKind::Io, &shared.place, "the stream has used up its 2^32 generations"));
+        };
+        let header = self.header(predecessor.stream_id, generation, predecessor.generation, tail.next_seq);
+        let created = create(shared.env.storage(), &shared.place.dir(), &header, FIRST_LEN);
+        let (writer, space) = created.map_err(|e| match e {
+            CreateError::Undone(e) => self.failed(e),
+            CreateError::Indeterminate(e) => self.failed(e).poisoned(),
+        })?;
+        let booking = tail.booking.as_mut().expect("invariant: a stream with a segment takes bookings");
+        self.seal(&mut booking.space, generation).map_err(Error::poisoned)?;
+        let sealed = self.active.take().expect("invariant: it was there above");
+        let len = booking.space.len();
+        self.unsettled.push_back(Unsettled { writer: sealed.writer, end_seq: sealed.end_seq, len });
+        let view = shared.view.load();
+        self.go_on(tail, writer, space, &view.segments);
+        Ok(())
+    }
+
+    fn header(&self, stream_id: StreamId, generation: Generation, predecessor: Generation, base: u64) -> SegmentHeader {
+        let storage = self.shared.env.storage();
+        SegmentHeader {
+            wal_id: self.shared.env.id(),
+            stream_id,
+            generation,
+            predecessor,
+            base: SeqNo(base),
+            salt: Salt(storage.random_u64()),
+            durable: SeqNo(self.shared.marks.durable()),
+            start: SeqNo(self.shared.marks.start()),
+            last_timestamp: self.timestamp,
+            created: storage.now_micros(),
+            name_crc: SegmentHeader::name_checksum(self.shared.place.folder()),
+            ..SegmentHeader::EMPTY
+        }
+    }
+
+    /// Writes to the new segment from here on, and shows it to readers.
+    fn go_on(&mut self, tail: &mut Tail, writer: SegmentWriter, space: Space, before: &[Arc<SegmentView>]) {
+        let header = *writer.header();
+        let live = Arc::new(Live::new(
+            SegmentData::read_shared(header, Arc::clone(writer.file())),
+            ActiveIndex::new(self.shared.options.index_every),
+            SEGMENT_HEADER_LEN as u64,
+        ));
+        let mut segments = before.to_vec();
+        segments.push(Arc::new(SegmentView { header, state: SegmentState::Live(Arc::clone(&live)) }));
+        self.shared.view.store(Arc::new(View { segments }));
+        tail.booking = Some(Booking { space, base: header.base.0, end: SEGMENT_HEADER_LEN as u64 });
+        self.active = Some(Active { writer, live, end_seq: header.base.0, times: None, closes: Closes::default() });
+    }
+
+    fn seal(&mut self, space: &mut Space, successor: Generation) -> Result<()> {
+        let active = self.active.as_ref().expect("invariant: only a stream with a segment seals it");
+        let points = active.live.index.points_from(0);
+        let end = self.end(EndKind::Seal { successor }, active, &points);
+        self.finish(space, end)
+    }
+
+    /// Writes CLOSE, so that the next open needs no scan. Everything is drained, nobody appends.
+    pub(crate) fn close(&mut self, space: &mut Space) -> Result<()> {
+        self.settle()?;
+        let Some(active) = &self.active else { return Ok(()) };
+        if space.is_behind_close() {
+            return Ok(());
+        }
+        assert!(self.unsettled.is_empty() && active.end_seq == self.shared.marks.durable(), "all is settled");
+        let all = active.closes.depth >= CLOSES_MAX;
+        let previous = if all { None } else { active.closes.last };
+        let points = active.live.index.points_from(if all { 0 } else { active.closes.points });
+        let end = self.end(EndKind::Close { previous }, active, &points);
+        self.finish(space, end)?;
+        let writer = &self.active.as_ref().expect("invariant: it was there above").writer;
+        // The cut may come only when the CLOSE is durable, and closing is done only when the cut is.
+        writer.sync().and_then(|()| writer.cut()).and_then(|()| writer.sync()).map_err(|e| self.failed(e))
+    }
+
+    fn end(&self, kind: EndKind, active: &Active, points: &[stratawal_index::IndexPoint]) -> End {
+        End {
+            kind,
+            start: SeqNo(self.shared.marks.start()),
+            entries: active.end_seq - active.writer.header().base.0,
+            times: active.times.unwrap_or_default(),
+            index: Bytes::from(encode_points(points).expect("invariant: points of an index rise")),
+        }
+    }
+
+    fn finish(&mut self, space: &mut Space, end: End) -> Result<()> {
+        let active = self.active.as_mut().expect("invariant: only a stream with a segment finishes it");
+        let tail = ControlTail {
+            next_seq: SeqNo(active.end_seq),
+            timestamp: self.timestamp,
+            durable: SeqNo(self.shared.marks.durable()),
+        };
+        let result = active.writer.finish(space, &tail, end);
+        result.map_err(|e| Error::segment_error(&self.shared.place, e))
+    }
+}
+
+impl Lead for Writer {
+    type Tail = Tail;
+    type Work = Arc<Pending>;
+
+    fn take(&mut self, tail: &mut Tail) -> Arc<Pending> {
+        tail.take()
+    }
+
+    fn run(&mut self, work: &Arc<Pending>, durability: Durability) -> Result<()> {
+        self.drain(work)?;
+        if durability == Durability::Synced { self.settle() } else { Ok(()) }
+    }
+
+    fn put_back(&mut self, tail: &mut Tail, work: Arc<Pending>) {
+        let end = self.active.as_ref().map_or(0, |active| active.writer.place().offset.0);
+        tail.put_back(work, end);
+    }
+}
+
+/// Frames to be written with one call: small ones encoded side by side, the bytes of large ones where they are.
+struct Pieces<'e, 'w> {
+    encoded: &'e mut Vec<u8>,
+    pieces: Vec<Piece<'w>>,
+    len: u64,
+}
+
+enum Piece<'w> {
+    Encoded(Range<usize>),
+    Borrowed(&'w [u8]),
+}
+
+/// From this length on an entry's bytes are not copied once more.
+const BORROWED_LEN_MIN: usize = 64 << 10;
+
+impl<'w> Pieces<'_, 'w> {
+    fn push(&mut self, place: &Place, frame: &DataFrame<'w>) {
+        let from = self.encoded.len();
+        if frame.data.len() < BORROWED_LEN_MIN {
+            encode_data(self.encoded, place, frame);
+            self.push_encoded(from);
+        } else {
+            let zeros = encode_data_head(self.encoded, place, frame);
+            self.push_encoded(from);
+            self.pieces.push(Piece::Borrowed(frame.data));
+            self.len += frame.data.len() as u64;
+            let from = self.encoded.len();
+            self.encoded.resize(from + zeros, 0);
+            self.push_encoded(from);
+        }
+    }
+
+    fn push_encoded(&mut self, from: usize) {
+        let to = self.encoded.len();
+        self.len += (to - from) as u64;
+        match self.pieces.last_mut() {
+            Some(Piece::Encoded(range)) => range.end = to,
+            _ => self.pieces.push(Piece::Encoded(from..to)),
+        }
+    }
+
+    fn write(&self, writer: &mut SegmentWriter) -> stratawal_segment::Result<()> {
+        let slice = |piece: &Piece<'w>| match piece {
+            Piece::Encoded(range) => &self.encoded[range.clone()],
+            Piece::Borrowed(bytes) => bytes,
+        };
+        match &self.pieces[..] {
+            [piece @ Piece::Encoded(_)] => writer.append(slice(piece)),
+            pieces => {
+                let slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(slice(piece))).collect();
+                writer.append_pieces(&slices, self.len)
+            }
+        }
+    }
+}
