@@ -1,1 +1,62 @@
-//! Placeholder.
+//! A write-ahead log of many named streams in one folder, embedded in the program.
+//!
+//! For ledgers, event stores, brokers, Raft logs, game and agent state. It is no database (nothing is looked up but
+//! by number and time) and no server (one process writes, any number read).
+//!
+//! ```
+//! use stratawal::{Batch, Wal};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("log");
+//! let wal = Wal::open(&path)?;
+//! let orders = wal.stream("orders")?;
+//!
+//! // Acknowledged only when it is on stable storage.
+//! let seq = orders.append("one apple")?;
+//! assert_eq!(seq, 0);
+//!
+//! // A batch is there as a whole after any crash, or not at all.
+//! let batch: Batch = ["two pears", "three plums"].into_iter().collect();
+//! assert_eq!(orders.append_batch(&batch)?, 1..3);
+//!
+//! let entry = orders.get(1)?.expect("it was acknowledged");
+//! assert_eq!(&entry.data()[..], b"two pears");
+//! for entry in orders.iter(..).rev() {
+//!     println!("{}: {:?}", entry.as_ref().unwrap().seq(), entry.as_ref().unwrap().data());
+//! }
+//! wal.close()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What is promised
+//!
+//! What an append was acknowledged for ([`Durability`]) is there after the crash that it names, byte for byte, without
+//! gaps. Damage to entries acknowledged as durable is an error that says where and what is lost
+//! ([`ErrorKind::Damaged`]), and changes nothing; only what was never acknowledged is cut, and [`Stream::report`] says
+//! so. After a failed write or sync nothing is acknowledged until [`Stream::reopen`] has recovered the stream.
+//!
+//! The limit: where a stream was not closed cleanly, damage that takes the whole end of its newest segment, with
+//! everything that attested it, cannot be told from a torn tail.
+//!
+//! # Threads and processes
+//!
+//! [`Wal`] and [`Stream`] are cheap handles, and all their methods may be called from many threads at once; appends
+//! from many threads share writes and syncs. Readers take no lock of the writer's. One process writes: a second
+//! [`Wal::open`] fails with [`ErrorKind::Locked`]; any number may [`Options::open_read_only`].
+#![deny(unsafe_code)]
+
+mod entry;
+mod error;
+pub mod inspect;
+mod name;
+mod options;
+mod root;
+mod stream;
+mod sync;
+mod wal;
+
+pub use entry::{Batch, Entry, Iter};
+pub use error::{Error, ErrorKind, Result};
+pub use options::{Durability, Options, StreamOptions, Visibility};
+pub use stream::{OpenReport, Stream};
+pub use wal::{Stats, Wal};

@@ -1,0 +1,131 @@
+//! What goes in, and what comes out.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use stratawal_stream as inner;
+
+use crate::error::{Error, Result};
+
+/// Entries that are appended together: all of them are there after any crash, or none.
+///
+/// Clearing one keeps its memory, so a batch that is used again allocates nothing.
+///
+/// ```
+/// let batch: stratawal::Batch = ["a", "b"].into_iter().collect();
+/// assert_eq!((batch.len(), batch.bytes()), (2, 2));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch(pub(crate) inner::Batch);
+
+impl Batch {
+    /// No entries.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(inner::Batch::new())
+    }
+
+    /// Adds an entry, which may be empty.
+    pub fn push(&mut self, entry: impl AsRef<[u8]>) {
+        self.0.push(entry);
+    }
+
+    /// How many entries.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are no entries; appending such a batch writes nothing.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The bytes of all the entries together.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+
+    /// Removes all entries and keeps the memory.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl<E: AsRef<[u8]>> Extend<E> for Batch {
+    fn extend<I: IntoIterator<Item = E>>(&mut self, entries: I) {
+        self.0.extend(entries);
+    }
+}
+
+impl<E: AsRef<[u8]>> FromIterator<E> for Batch {
+    fn from_iter<I: IntoIterator<Item = E>>(entries: I) -> Self {
+        Self(entries.into_iter().collect())
+    }
+}
+
+/// An entry of a stream. Its bytes are a slice of what was read, which lives as long as any of its entries: keeping a
+/// few small ones for long is better done with a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry(inner::Entry);
+
+impl Entry {
+    /// Its number in the stream, from 0.
+    #[must_use]
+    pub const fn seq(&self) -> u64 {
+        self.0.seq()
+    }
+
+    /// When it was appended, to the tick of the system's coarse clock (1 to 4 ms on Linux). It never falls within a
+    /// stream, even where the clock was set back.
+    #[must_use]
+    pub fn timestamp(&self) -> SystemTime {
+        self.0.timestamp()
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub const fn data(&self) -> &Bytes {
+        self.0.data()
+    }
+
+    /// Its bytes, without the rest.
+    #[must_use]
+    pub fn into_data(self) -> Bytes {
+        self.0.into_data()
+    }
+}
+
+impl From<inner::Entry> for Entry {
+    fn from(entry: inner::Entry) -> Self {
+        Self(entry)
+    }
+}
+
+/// The entries of a stream in a range, from both ends. See [`Stream::iter`](crate::Stream::iter).
+///
+/// Its end was fixed when it was made. It owns what it needs and may go to another thread. After an error it is done.
+#[derive(Debug)]
+pub struct Iter(pub(crate) inner::Iter);
+
+impl Iterator for Iter {
+    type Item = Result<Entry>;
+
+    fn next(&mut self) -> Option<Result<Entry>> {
+        self.0.next().map(|entry| entry.map(Entry).map_err(Error::from))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl DoubleEndedIterator for Iter {
+    fn next_back(&mut self) -> Option<Result<Entry>> {
+        self.0.next_back().map(|entry| entry.map(Entry).map_err(Error::from))
+    }
+}
+
+impl std::iter::FusedIterator for Iter {}

@@ -1,0 +1,150 @@
+//! Looking into a log from outside: what the command line shows, as a library.
+
+use std::path::Path;
+
+use stratawal_storage::{Storage, UnixStorage};
+use stratawal_stream::{Env, Location};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::name;
+use crate::root::Root;
+use crate::sync::Arc;
+use crate::wal::folder_of;
+
+/// What [`verify`] says of a stream as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckState {
+    /// Every entry is there and valid, and nothing is behind the last.
+    Sound,
+    /// The same, but for what a crash left behind the last whole frame; the next open cuts it.
+    Torn,
+    /// Something is damaged.
+    Damaged,
+}
+
+/// What [`verify`] found in a stream.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StreamCheck {
+    /// Its name.
+    pub stream: String,
+    /// As a whole.
+    pub state: CheckState,
+    /// The first live seq, where the stream can be read at all.
+    pub first: Option<u64>,
+    /// One past the last entry, where the stream can be read at all.
+    pub next: Option<u64>,
+    /// Segment files in its folder.
+    pub segments: u64,
+    /// What a crash left.
+    pub torn: Option<Torn>,
+    /// What is damaged.
+    pub damage: Vec<Damage>,
+}
+
+/// What a crash left behind the last whole frame of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Torn {
+    /// The file name of the segment.
+    pub segment: String,
+    /// Where the last whole frame ends, in bytes.
+    pub offset: u64,
+    /// Bytes from there to the last one that is not zero.
+    pub bytes: u64,
+}
+
+/// One damage to a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Damage {
+    /// The file name of the segment, where one is concerned.
+    pub segment: Option<String>,
+    /// The offset in it in bytes, where it is known.
+    pub offset: Option<u64>,
+    /// A word for what it is: `header`, `no_segment`, `first_missing`, `predecessor_missing`, `successor_missing`,
+    /// `lost`, `length`, `frame`, `gap`, `file`, `seal`. There may be more in later versions.
+    pub kind: String,
+    /// The first and the last seq that are lost, where they are known.
+    pub lost: Option<(u64, u64)>,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// The form of a stream's name that is its folder's: `a`-`z`, `0`-`9`, `-`, `_` and an inner `.` stand for themselves,
+/// every other byte is `%xx`.
+///
+/// # Errors
+/// [`InvalidName`](ErrorKind::InvalidName), as [`Wal::stream`](crate::Wal::stream).
+pub fn escape_name(name: &str) -> Result<String> {
+    folder_of(name)
+}
+
+/// The name that [`escape_name`] gave this form; `None` if it is not one.
+#[must_use]
+pub fn unescape_name(escaped: &str) -> Option<String> {
+    name::unescape(escaped)
+}
+
+/// Reads every entry of every stream of the log at `path` (or of the one stream `stream`), beside a writer or not, and
+/// tells `found` what there is, stream by stream in the order of their escaped names. Changes nothing.
+///
+/// # Errors
+/// [`Missing`](ErrorKind::Missing) where there is no log, or no such stream; a newer format; I/O. Damage to a stream is
+/// no error here but what this is for.
+pub fn verify(path: impl AsRef<Path>, stream: Option<&str>, found: &mut dyn FnMut(StreamCheck)) -> Result<()> {
+    verify_on(Arc::new(UnixStorage::new()), path.as_ref(), stream, found)
+}
+
+fn verify_on(
+    storage: Arc<dyn Storage>,
+    path: &Path,
+    stream: Option<&str>,
+    found: &mut dyn FnMut(StreamCheck),
+) -> Result<()> {
+    let root = Root::open_read_only(&*storage, path)?;
+    let mut names = root.stream_names(&*storage)?;
+    if let Some(wanted) = stream {
+        folder_of(wanted)?;
+        names.retain(|name| name == wanted);
+        if names.is_empty() {
+            let text = format!("there is no stream {wanted:?} in {}; list them with `streams`", path.display());
+            return Err(Error::of_stream(ErrorKind::Missing, wanted, text));
+        }
+    }
+    let env = Arc::new(Env::new(storage).wal_id(root.wal_id).read_only(true));
+    for name in names {
+        let place = Location::new(&root.streams, folder_of(&name)?).named(&name);
+        let check = stratawal_stream::verify(&env, &place, &stratawal_stream::StreamOptions::default())?;
+        found(StreamCheck::new(name, check));
+    }
+    Ok(())
+}
+
+impl StreamCheck {
+    fn new(stream: String, check: stratawal_stream::StreamCheck) -> Self {
+        let damage = check.findings.into_iter().map(|finding| {
+            let error = Error::from(finding.error);
+            Damage {
+                segment: error.segment().map(ToOwned::to_owned),
+                offset: error.offset(),
+                kind: error.damage().unwrap_or("unknown").to_owned(),
+                lost: error.lost(),
+                message: error.to_string(),
+            }
+        });
+        Self {
+            stream,
+            state: match check.state {
+                stratawal_stream::CheckState::Sound => CheckState::Sound,
+                stratawal_stream::CheckState::Torn => CheckState::Torn,
+                stratawal_stream::CheckState::Damaged => CheckState::Damaged,
+            },
+            first: check.first,
+            next: check.next,
+            segments: check.segments,
+            torn: check.torn.map(|t| Torn { segment: t.segment, offset: t.offset, bytes: t.bytes }),
+            damage: damage.collect(),
+        }
+    }
+}

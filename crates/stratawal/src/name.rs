@@ -1,0 +1,108 @@
+//! Stream names as folder names: reversible, injective, safe on any file system.
+//!
+//! `a`-`z`, `0`-`9`, `-`, `_`, and `.` (not first or last) stand for themselves; every other byte of the UTF-8 is
+//! `%xx`. So names that differ only in case differ on file systems that ignore case, none is `.` or `..` or begins like
+//! a temporary name, and none leaves the folder. A name whose part before the first `.` is a DOS device has its first
+//! letter escaped.
+
+/// The longest escaped name in bytes; file systems take 255, and temporary names are a little longer.
+pub(crate) const ESCAPED_LEN_MAX: usize = 240;
+
+const DEVICES: [&str; 22] = [
+    "con", "prn", "aux", "nul", "com1", "com2", "com3", "com4", "com5", "com6", "com7", "com8", "com9", "lpt1", "lpt2",
+    "lpt3", "lpt4", "lpt5", "lpt6", "lpt7", "lpt8", "lpt9",
+];
+
+/// The escaped form, however long.
+pub(crate) fn escape(name: &str) -> String {
+    let stem = name.split('.').next().unwrap_or_default();
+    let device = DEVICES.contains(&stem);
+    let mut escaped = String::with_capacity(name.len());
+    for (i, byte) in name.bytes().enumerate() {
+        let plain = match byte {
+            b'a'..=b'z' => i > 0 || !device,
+            b'0'..=b'9' | b'-' | b'_' => true,
+            b'.' => i > 0 && i + 1 < name.len(),
+            _ => false,
+        };
+        if plain {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02x}"));
+        }
+    }
+    escaped
+}
+
+/// The name that `escaped` is the escaped form of; `None` if it is not one.
+pub(crate) fn unescape(escaped: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(escaped.len());
+    let mut rest = escaped.as_bytes();
+    while let Some((&first, behind)) = rest.split_first() {
+        if first == b'%' {
+            let digits = std::str::from_utf8(behind.get(..2)?).ok()?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = &behind[2..];
+        } else {
+            bytes.push(first);
+            rest = behind;
+        }
+    }
+    let name = String::from_utf8(bytes).ok()?;
+    (!name.is_empty() && escaped.len() <= ESCAPED_LEN_MAX && escape(&name) == escaped).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn awkward_names_are_escaped() {
+        for (name, escaped) in [
+            ("orders", "orders"),
+            ("user/1", "user%2f1"),
+            ("..", "%2e%2e"),
+            (".", "%2e"),
+            ("a.b", "a.b"),
+            ("a.", "a%2e"),
+            (".new-x", "%2enew-x"),
+            ("A", "%41"),
+            ("con", "%63on"),
+            ("CON", "%43%4f%4e"),
+            ("con.txt", "%63on.txt"),
+            ("console", "console"),
+            ("%", "%25"),
+            ("日本", "%e6%97%a5%e6%9c%ac"),
+        ] {
+            assert_eq!(escape(name), escaped);
+            assert_eq!(unescape(escaped).as_deref(), Some(name));
+        }
+    }
+
+    #[test]
+    fn other_spellings_are_no_names() {
+        for escaped in ["", "A", "%2F", "%61", "a%", "%zz", "%+1", ".", "..", ".a", "a.", "con", "%ff", "a/b"] {
+            assert_eq!(unescape(escaped), None, "{escaped}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_name_comes_back(name in "\\PC{1,40}|[a-cA-C./%~:* \\\\]{1,12}") {
+            let escaped = escape(&name);
+            prop_assert!(escaped.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'%')));
+            prop_assert!(!escaped.starts_with('.') && !escaped.ends_with('.'));
+            if escaped.len() <= ESCAPED_LEN_MAX {
+                prop_assert_eq!(unescape(&escaped), Some(name));
+            } else {
+                prop_assert_eq!(unescape(&escaped), None);
+            }
+        }
+
+        #[test]
+        fn different_names_are_different_folders(a in "[aA./%]{1,6}", b in "[aA./%]{1,6}") {
+            prop_assert_eq!(a == b, escape(&a).eq_ignore_ascii_case(&escape(&b)));
+        }
+    }
+}

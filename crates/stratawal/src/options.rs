@@ -1,0 +1,219 @@
+//! How a log is opened, and its streams kept.
+
+use std::path::Path;
+
+use stratawal_stream as inner;
+
+use crate::error::Result;
+use crate::sync::Arc;
+use crate::wal::Wal;
+
+/// What an acknowledgement of an append means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durability {
+    /// It is in this process; it survives nothing.
+    Buffered,
+    /// It was handed to the operating system: it survives the death of the process (`kill -9`), not power loss.
+    Flushed,
+    /// It is on stable storage: it survives power loss.
+    #[default]
+    Synced,
+}
+
+/// Which entries a reader sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Visibility {
+    /// Those that are settled: durable ones on a stream whose own durability is `Synced`, flushed ones otherwise.
+    #[default]
+    Settled,
+    /// Also those that this process has accepted: it reads its own writes before they are durable.
+    Accepted,
+}
+
+impl From<Durability> for inner::Durability {
+    fn from(durability: Durability) -> Self {
+        match durability {
+            Durability::Buffered => Self::Buffered,
+            Durability::Flushed => Self::Flushed,
+            Durability::Synced => Self::Synced,
+        }
+    }
+}
+
+impl From<Visibility> for inner::Visibility {
+    fn from(visibility: Visibility) -> Self {
+        match visibility {
+            Visibility::Settled => Self::Settled,
+            Visibility::Accepted => Self::Accepted,
+        }
+    }
+}
+
+/// How a stream is kept. They are chosen when it is first looked up in a [`Wal`], and are not stored: a later process
+/// may choose others.
+///
+/// ```
+/// use stratawal::{Durability, StreamOptions};
+///
+/// let options = StreamOptions::new().durability(Durability::Flushed).segment_bytes(16 << 20);
+/// # let _ = options;
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct StreamOptions(pub(crate) inner::StreamOptions);
+
+impl StreamOptions {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What an append is acknowledged for, unless its handle says otherwise; and what *settled* means. Default:
+    /// [`Durability::Synced`].
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.0.durability = durability.into();
+        self
+    }
+
+    /// A segment file is followed by another when it would grow past this many bytes; a larger batch gets a file of
+    /// its own. Default: 64 MiB; at least 64 KiB.
+    #[must_use]
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.0.segment_len = bytes;
+        self
+    }
+
+    /// Appends that wait together become one frame of up to about this many bytes: larger ones take less disk, smaller
+    /// ones make single reads cheaper. Default: 6 KiB; 1 byte to 1 MiB.
+    #[must_use]
+    pub fn frame_bytes(mut self, bytes: usize) -> Self {
+        self.0.frame_len = bytes;
+        self
+    }
+
+    /// The largest batch: its bytes and 4 for each entry. Default: 1 GiB; at most 2 GiB - 1.
+    #[must_use]
+    pub fn batch_bytes_max(mut self, bytes: u64) -> Self {
+        self.0.batch_len_max = bytes;
+        self
+    }
+
+    /// The largest frame that is read into memory. Default: 2 GiB - 1, so that whatever was appended can be read;
+    /// lower it for logs that somebody else wrote.
+    #[must_use]
+    pub fn read_bytes_max(mut self, bytes: u64) -> Self {
+        self.0.read_len_max = bytes;
+        self
+    }
+
+    /// `Buffered` appends are handed to the operating system when this many bytes wait; at four times as many, appends
+    /// wait for that. Default: 256 KiB; at least 1.
+    #[must_use]
+    pub fn buffer_bytes(mut self, bytes: usize) -> Self {
+        self.0.buffer_len = bytes;
+        self
+    }
+
+    /// How much of finished segments may not be synced yet, in bytes and in files; the append that crosses either
+    /// syncs the oldest. Default: 1 GiB, 16 files.
+    #[must_use]
+    pub fn unsettled_max(mut self, bytes: u64, files: usize) -> Self {
+        (self.0.unsettled_len_max, self.0.unsettled_segments_max) = (bytes, files);
+        self
+    }
+
+    /// Points of the sparse index lie at least this many bytes apart: fewer take less memory, more make single reads of
+    /// small entries cheaper. Default: 4 KiB; at least 1.
+    #[must_use]
+    pub fn index_every(mut self, bytes: u64) -> Self {
+        self.0.index_every = bytes;
+        self
+    }
+}
+
+/// How a log is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub(crate) stream: StreamOptions,
+    pub(crate) cache_bytes: usize,
+    pub(crate) cache_files: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { stream: StreamOptions::default(), cache_bytes: 8 << 20, cache_files: 128 }
+    }
+}
+
+impl Options {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How streams are kept that are looked up without options of their own. Default: [`StreamOptions::new`].
+    #[must_use]
+    pub fn stream_defaults(mut self, options: StreamOptions) -> Self {
+        self.stream = options;
+        self
+    }
+
+    /// The bounds of what all streams together keep of sealed segments: bytes of index, and files held open for
+    /// reading. Default: 8 MiB, 128 files.
+    #[must_use]
+    pub fn cache(mut self, bytes: usize, files: usize) -> Self {
+        (self.cache_bytes, self.cache_files) = (bytes, files);
+        self
+    }
+
+    /// Reads sealed segments through memory mappings instead of positioned reads, for every stream looked up without
+    /// options of its own. Default: positioned reads.
+    ///
+    /// # Safety
+    /// While the log, an iterator or an [`Entry`](crate::Entry) of it lives, nobody may shorten or change the segment
+    /// files but this library: not this process, and no other. A mapping of a file that somebody cuts ends the process
+    /// by a signal; one that somebody changes is undefined behaviour.
+    #[allow(unsafe_code)]
+    #[must_use]
+    pub unsafe fn map_reads(mut self) -> Self {
+        // SAFETY: the caller promises the same.
+        self.stream.0.map = Some(unsafe { inner::MapPromise::new() });
+        self
+    }
+
+    /// Opens the log in the folder `path` for reading and writing, and creates it if it is not there (the folder above
+    /// must be). No stream is read before it is asked for.
+    ///
+    /// # Errors
+    /// [`Locked`](crate::ErrorKind::Locked), with the holder's process id where it is known;
+    /// [`NewerFormat`](crate::ErrorKind::NewerFormat); [`Damaged`](crate::ErrorKind::Damaged) where the log's own
+    /// FORMAT file is; I/O.
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Wal> {
+        Wal::open_on(Arc::new(stratawal_storage::UnixStorage::new()), path.as_ref(), self, false)
+    }
+
+    /// Opens the log in the folder `path` for reading, beside a process that may be writing. Creates and changes
+    /// nothing, and takes no lock.
+    ///
+    /// A stream is seen as it was when it was looked up; [`Stream::reopen`](crate::Stream::reopen) looks again. All of
+    /// it that is shown is durable: what is not known to be is synced first.
+    ///
+    /// # Errors
+    /// [`Missing`](crate::ErrorKind::Missing) where there is no log; otherwise as [`open`](Self::open), without
+    /// `Locked`.
+    pub fn open_read_only(&self, path: impl AsRef<Path>) -> Result<Wal> {
+        Wal::open_on(Arc::new(stratawal_storage::UnixStorage::new()), path.as_ref(), self, true)
+    }
+
+    /// Opens the log on another storage. Not part of the stable API.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open) and [`open_read_only`](Self::open_read_only).
+    #[cfg(feature = "unstable-storage")]
+    #[doc(hidden)]
+    pub fn open_on(&self, storage: Arc<dyn stratawal_storage::Storage>, path: &Path, read_only: bool) -> Result<Wal> {
+        Wal::open_on(storage, path, self, read_only)
+    }
+}

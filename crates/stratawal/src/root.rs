@@ -1,0 +1,178 @@
+//! The root folder of a log: its lock, its FORMAT file, its folder of streams.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use stratawal_frame::{FORMAT_FILE_LEN, FormatFile, FormatFileError, WalId};
+use stratawal_storage::{Access, EntryKind, Lock, LockError, Storage};
+use stratawal_stream::NEW_PREFIX;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::name;
+
+/// An open root.
+#[derive(Debug)]
+pub(crate) struct Root {
+    pub(crate) streams: PathBuf,
+    pub(crate) wal_id: WalId,
+    /// Held by the one writer.
+    lock: Option<Box<dyn Lock>>,
+}
+
+impl Root {
+    /// Opens or creates it for writing.
+    pub(crate) fn open(storage: &dyn Storage, path: &Path) -> Result<Self> {
+        create_dir(storage, path)?;
+        let lock = lock(storage, path)?;
+        let format = match read_format(storage, path)? {
+            Some(format) if !format.features.writable() => {
+                let text = format!(
+                    "the log {} was written by a newer version and can only be read by this one; use open_read_only, or that version",
+                    path.display()
+                );
+                return Err(Error::new(ErrorKind::NewerFormat, text));
+            }
+            Some(format) => format,
+            None => create_format(storage, path)?,
+        };
+        let streams = path.join("streams");
+        create_dir(storage, &streams)?;
+        remove_unfinished(storage, &streams)?;
+        Ok(Self { streams, wal_id: format.wal_id, lock: Some(lock) })
+    }
+
+    /// Opens it for reading.
+    pub(crate) fn open_read_only(storage: &dyn Storage, path: &Path) -> Result<Self> {
+        let format = read_format(storage, path)?.ok_or_else(|| {
+            let text =
+                format!("there is no log at {}; give the folder of one, or create it by appending", path.display());
+            Error::new(ErrorKind::Missing, text)
+        })?;
+        Ok(Self { streams: path.join("streams"), wal_id: format.wal_id, lock: None })
+    }
+
+    /// The names of the streams, sorted by their escaped forms.
+    pub(crate) fn stream_names(&self, storage: &dyn Storage) -> Result<Vec<String>> {
+        let entries = match storage.list(&self.streams) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(Error::io(format!("cannot list {}", self.streams.display()), e)),
+        };
+        let dirs = entries.iter().filter(|entry| entry.kind == EntryKind::Dir);
+        Ok(dirs.filter_map(|entry| name::unescape(entry.name.to_str()?)).collect())
+    }
+
+    /// Gives the lock back.
+    pub(crate) fn unlock(&mut self) {
+        self.lock = None;
+    }
+}
+
+/// Creates a folder durably, if it is not there.
+fn create_dir(storage: &dyn Storage, dir: &Path) -> Result<()> {
+    let failed = |what: &str, e| Err(Error::io(format!("cannot {what} {}", dir.display()), e));
+    match storage.create_dir(dir) {
+        Ok(()) => {
+            let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            storage.sync_dir(parent).or_else(|e| failed("sync the folder of", e))
+        }
+        // It must be a folder, and no link to one.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => match storage.list(dir) {
+            Ok(_) => Ok(()),
+            Err(e) => failed("use as the folder of a log", e),
+        },
+        Err(e) => failed("create", e),
+    }
+}
+
+fn lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Lock>> {
+    let file = path.join("LOCK");
+    storage.lock(path, &file).map_err(|error| match error {
+        LockError::Held { owner } => {
+            let who = owner.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+            let text = format!(
+                "the log {} is locked by {who} (lock file {}); close it there, or open this one read-only",
+                path.display(),
+                file.display()
+            );
+            Error::new(ErrorKind::Locked, text)
+        }
+        LockError::Io(e) => Error::io(format!("cannot lock {}", file.display()), e),
+    })
+}
+
+/// The FORMAT file, if it is there.
+fn read_format(storage: &dyn Storage, path: &Path) -> Result<Option<FormatFile>> {
+    let file = path.join("FORMAT");
+    let failed = |e| Error::io(format!("cannot read {}", file.display()), e);
+    let open = match storage.open(&file, Access::Read) {
+        Ok(open) => open,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return absent_format(storage, path).map(|()| None),
+        Err(e) => return Err(failed(e)),
+    };
+    let mut bytes = vec![0; FORMAT_FILE_LEN];
+    let read = open.read_at(&mut bytes, 0).map_err(failed)?;
+    FormatFile::decode(&bytes[..read]).map(Some).map_err(|error| {
+        let kind = match error {
+            FormatFileError::Newer(_) => ErrorKind::NewerFormat,
+            _ => ErrorKind::Damaged,
+        };
+        Error::new(kind, format!("{}: {error}; restore it from a copy of this log", file.display()))
+    })
+}
+
+/// No FORMAT file: a new log. But where there are streams, it is one that has lost it.
+fn absent_format(storage: &dyn Storage, path: &Path) -> Result<()> {
+    let streams = path.join("streams");
+    let entries = match storage.list(&streams) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Error::io(format!("cannot list {}", streams.display()), e)),
+    };
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "{} is missing, and there are streams; restore it from a copy of this log",
+        path.join("FORMAT").display()
+    );
+    Err(Error::new(ErrorKind::Damaged, text))
+}
+
+/// Writes the FORMAT file of a new log, durably: under a temporary name, synced, renamed, its folder synced.
+fn create_format(storage: &dyn Storage, path: &Path) -> Result<FormatFile> {
+    let format = FormatFile { wal_id: new_wal_id(storage), features: stratawal_frame::Features::default() };
+    let (temporary, file) = (path.join(".tmp-FORMAT"), path.join("FORMAT"));
+    let write = || {
+        match storage.remove_file(&temporary) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let open = storage.create_new(&temporary)?;
+        open.write_all_at(&format.encode(), 0)?;
+        open.sync_all()?;
+        storage.rename(&temporary, &file)?;
+        storage.sync_dir(path)
+    };
+    write().map_err(|e| Error::io(format!("cannot write {}", file.display()), e))?;
+    Ok(format)
+}
+
+fn new_wal_id(storage: &dyn Storage) -> WalId {
+    WalId(u128::from(storage.random_u64()) << 64 | u128::from(storage.random_u64()))
+}
+
+/// Removes streams whose creation a crash interrupted: no entry was ever acknowledged in them.
+fn remove_unfinished(storage: &dyn Storage, streams: &Path) -> Result<()> {
+    let failed = |dir: &Path, e| Error::io(format!("cannot remove {}", dir.display()), e);
+    for entry in storage.list(streams).map_err(|e| Error::io(format!("cannot list {}", streams.display()), e))? {
+        if entry.kind == EntryKind::Dir && entry.name.as_encoded_bytes().starts_with(NEW_PREFIX.as_bytes()) {
+            let dir = streams.join(&entry.name);
+            for file in storage.list(&dir).map_err(|e| failed(&dir, e))? {
+                storage.remove_file(&dir.join(file.name)).map_err(|e| failed(&dir, e))?;
+            }
+            storage.remove_dir(&dir).map_err(|e| failed(&dir, e))?;
+        }
+    }
+    Ok(())
+}

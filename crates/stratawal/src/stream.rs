@@ -1,0 +1,243 @@
+//! A handle on a stream.
+
+use std::ops::{Range, RangeBounds};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use stratawal_stream as inner;
+use stratawal_stream::{Env, StreamLog};
+
+use crate::entry::{Batch, Entry, Iter};
+use crate::error::Result;
+use crate::options::{Durability, Visibility};
+use crate::sync::Arc;
+use crate::wal::Stats;
+
+/// A handle on a stream: an append-only sequence of entries, numbered from 0 without gaps.
+///
+/// Clones are cheap, and all methods may be called from many threads at once. Reads see what is *settled* (see
+/// [`Visibility`]) and take no lock of the writer's; "the live range" of a handle is from [`first_seq`](Self::first_seq)
+/// to one past the last entry visible to it.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    log: StreamLog,
+    env: Arc<Env>,
+    durability: inner::Durability,
+    visibility: inner::Visibility,
+}
+
+impl Stream {
+    pub(crate) fn new(log: StreamLog, env: Arc<Env>) -> Self {
+        let durability = log.options().durability;
+        Self { log, env, durability, visibility: inner::Visibility::Settled }
+    }
+
+    /// The name it was looked up by.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.log.name()
+    }
+
+    /// A handle whose appends are acknowledged at `durability`. What *settled* means stays the stream's own.
+    #[must_use]
+    pub fn with_durability(&self, durability: Durability) -> Self {
+        Self { durability: durability.into(), ..self.clone() }
+    }
+
+    /// A handle that reads with `visibility`.
+    #[must_use]
+    pub fn with_visibility(&self, visibility: Visibility) -> Self {
+        Self { visibility: visibility.into(), ..self.clone() }
+    }
+
+    /// Whether the stream is there: it has been appended to, now or in an earlier process.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.log.exists()
+    }
+
+    /// The seq of the first live entry, or of the one that would be.
+    #[must_use]
+    pub fn first_seq(&self) -> u64 {
+        self.log.first_seq()
+    }
+
+    /// The seq that the next append gets: one past the last entry accepted.
+    #[must_use]
+    pub fn next_seq(&self) -> u64 {
+        self.log.next_seq()
+    }
+
+    /// One past the last entry that is settled.
+    #[must_use]
+    pub fn settled_seq(&self) -> u64 {
+        self.log.end_seq(inner::Visibility::Settled)
+    }
+
+    /// What opening (or the last [`reopen`](Self::reopen)) found and did.
+    #[must_use]
+    pub fn report(&self) -> Arc<OpenReport> {
+        Arc::new(OpenReport::from(&*self.log.report()))
+    }
+
+    /// Appends one entry, which may be empty, and answers its seq once it is acknowledged at the handle's durability.
+    ///
+    /// # Errors
+    /// As [`append_batch`](Self::append_batch).
+    pub fn append(&self, entry: impl AsRef<[u8]>) -> Result<u64> {
+        Ok(self.log.append(entry.as_ref(), self.durability)?)
+    }
+
+    /// Appends the entries of `batch`, which are all there after any crash or none, and answers their seqs once they
+    /// are acknowledged at the handle's durability. An empty batch writes nothing and answers an empty range.
+    ///
+    /// # Errors
+    /// [`Full`](crate::ErrorKind::Full), [`TooLarge`](crate::ErrorKind::TooLarge), [`Closed`](crate::ErrorKind::Closed),
+    /// [`ReadOnly`](crate::ErrorKind::ReadOnly): nothing was appended. [`Poisoned`](crate::ErrorKind::Poisoned): a
+    /// write or sync failed, earlier (then nothing was appended) or just now: then these entries may or may not be
+    /// there once [`reopen`](Self::reopen) has recovered the stream, and nothing else ever gets their seqs if they are.
+    pub fn append_batch(&self, batch: &Batch) -> Result<Range<u64>> {
+        Ok(self.log.append_batch(&batch.0, self.durability)?)
+    }
+
+    /// Hands everything accepted so far to the operating system, whatever handle it came through.
+    ///
+    /// # Errors
+    /// [`Poisoned`](crate::ErrorKind::Poisoned), [`ReadOnly`](crate::ErrorKind::ReadOnly).
+    pub fn flush(&self) -> Result<()> {
+        Ok(self.log.flush()?)
+    }
+
+    /// Makes everything accepted so far durable, whatever handle it came through.
+    ///
+    /// # Errors
+    /// [`Poisoned`](crate::ErrorKind::Poisoned), [`ReadOnly`](crate::ErrorKind::ReadOnly). What a failed sync was asked
+    /// for is never reported as durable by a later one.
+    pub fn sync(&self) -> Result<()> {
+        Ok(self.log.sync()?)
+    }
+
+    /// Recovers a stream that is poisoned, as opening the log again would; a healthy one is left alone. In a log opened
+    /// for reading, looks again at what is there.
+    ///
+    /// Entries acknowledged as `Buffered` that had not been handed over are lost, as they would be with the process.
+    ///
+    /// # Errors
+    /// As [`Wal::stream`](crate::Wal::stream); the stream then stays as it is, and says this error.
+    pub fn reopen(&self) -> Result<()> {
+        Ok(self.log.reopen()?)
+    }
+
+    /// The entry `seq`; `None` if it is not there yet. Within the live range it is an entry or an error, never `None`.
+    ///
+    /// # Errors
+    /// [`Truncated`](crate::ErrorKind::Truncated) below [`first_seq`](Self::first_seq);
+    /// [`Damaged`](crate::ErrorKind::Damaged); I/O.
+    pub fn get(&self, seq: u64) -> Result<Option<Entry>> {
+        Ok(self.log.get(seq, self.visibility)?.map(Entry::from))
+    }
+
+    /// The entries `seqs`, in that order. Neighbours in one frame are read once, so sorted seqs are cheapest.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), for the first that fails.
+    pub fn get_many(&self, seqs: &[u64]) -> Result<Vec<Option<Entry>>> {
+        let entries = self.log.get_many(seqs, self.visibility)?;
+        Ok(entries.into_iter().map(|entry| entry.map(Entry::from)).collect())
+    }
+
+    /// The last entry; `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn last(&self) -> Result<Option<Entry>> {
+        Ok(self.log.last(self.visibility)?.map(Entry::from))
+    }
+
+    /// The entries in `seqs`, forwards and backwards. The end is fixed now; a range that reaches beyond it ends there.
+    /// A stream that is missing or has nothing is empty, and nothing is created.
+    ///
+    /// A range that names a beginning below [`first_seq`](Self::first_seq) yields one error,
+    /// [`Truncated`](crate::ErrorKind::Truncated); `..` begins at the first live entry.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let stream = stratawal::Wal::open(dir.path())?.stream("s")?;
+    /// for i in 0..5 {
+    ///     stream.append([i])?;
+    /// }
+    /// let seqs = |iter: stratawal::Iter| iter.map(|e| e.map(|e| e.seq())).collect::<Result<Vec<_>, _>>();
+    /// assert_eq!(seqs(stream.iter(1..3))?, [1, 2]);
+    /// assert_eq!(stream.iter(..).next_back().transpose()?.map(|e| e.seq()), Some(4));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn iter(&self, seqs: impl RangeBounds<u64>) -> Iter {
+        Iter(self.log.iter(seqs, self.visibility))
+    }
+
+    /// The seq of the first entry whose timestamp is `time` or later; one past the last entry where there is none. With
+    /// [`iter`](Self::iter) this reads from a time on.
+    ///
+    /// # Errors
+    /// [`Damaged`](crate::ErrorKind::Damaged); I/O.
+    pub fn seq_at(&self, time: SystemTime) -> Result<u64> {
+        // Rounded up: an entry's timestamp has whole microseconds.
+        let nanos = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let micros = u64::try_from(nanos.div_ceil(1000)).unwrap_or(u64::MAX);
+        Ok(self.log.seq_at(micros, self.visibility)?)
+    }
+
+    /// How much the stream holds, and how the cache of the log is used. Asks the file system once a segment.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn stats(&self) -> Result<Stats> {
+        let of_stream = self.log.stats()?;
+        let mut stats = Stats::cached(&self.env);
+        (stats.streams, stats.segments, stats.disk_bytes) = (1, of_stream.segments, of_stream.disk_bytes);
+        Ok(stats)
+    }
+}
+
+/// What opening a stream found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OpenReport {
+    /// Whether the stream was there at all.
+    pub existed: bool,
+    /// Whether it was closed cleanly, so that nothing had to be scanned.
+    pub clean: bool,
+    /// The first live seq.
+    pub first_seq: u64,
+    /// One past the last entry.
+    pub next_seq: u64,
+    /// Segments that hold live entries, or the one being written.
+    pub segments: u64,
+    /// What a crash had left behind the last whole frame, and was cut: segment file, offset and bytes there.
+    pub torn: Option<(String, u64, u64)>,
+    /// Bytes that were scanned to find the end.
+    pub scanned_bytes: u64,
+    /// Bytes that were written again, since they may not have been durable.
+    pub rewritten_bytes: u64,
+    /// Segment files that were removed, since nothing in them was live.
+    pub removed_segments: Vec<String>,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+impl From<&inner::OpenReport> for OpenReport {
+    fn from(report: &inner::OpenReport) -> Self {
+        Self {
+            existed: report.existed,
+            clean: report.clean,
+            first_seq: report.first_seq,
+            next_seq: report.next_seq,
+            segments: report.segments,
+            torn: report.torn.as_ref().map(|torn| (torn.segment.clone(), torn.offset, torn.bytes)),
+            scanned_bytes: report.scanned_bytes,
+            rewritten_bytes: report.rewritten_bytes,
+            removed_segments: report.removed_segments.clone(),
+            elapsed: report.elapsed,
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! A log: its streams, and its end.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use stratawal_storage::Storage;
+use stratawal_stream::{Env, Location, StreamLog};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::name;
+use crate::options::{Options, StreamOptions};
+use crate::root::Root;
+use crate::stream::Stream;
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
+
+/// An open log. Clones are handles on the same one.
+///
+/// Dropping the last handle (of the log, its streams and iterators) closes it on best effort, without showing errors:
+/// [`close`](Self::close) shows them.
+#[derive(Clone)]
+pub struct Wal {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    path: PathBuf,
+    // Before the root: streams are closed while the lock is held.
+    streams: Mutex<HashMap<String, StreamLog>>,
+    root: Mutex<Root>,
+    env: Arc<Env>,
+    defaults: StreamOptions,
+    closed: AtomicBool,
+}
+
+/// How much a log, or a stream, holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Streams that are open in this process; 1 for a stream's own numbers.
+    pub streams: u64,
+    /// Segment files of those.
+    pub segments: u64,
+    /// Bytes of those files, space reserved ahead included.
+    pub disk_bytes: u64,
+    /// Reads of sealed segments that found them open, over all streams.
+    pub cache_hits: u64,
+    /// Reads that had to open one.
+    pub cache_misses: u64,
+    /// Sealed segments that are open for reading, over all streams.
+    pub cache_files: u64,
+    /// Bytes of their indexes.
+    pub cache_bytes: u64,
+}
+
+impl fmt::Debug for Wal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wal").field("path", &self.inner.path).finish_non_exhaustive()
+    }
+}
+
+impl Wal {
+    /// Opens the log in the folder `path` with the default [`Options`], and creates it if it is not there.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Options::new().open(path)
+    }
+
+    /// Options to open a log with.
+    #[must_use]
+    pub fn options() -> Options {
+        Options::new()
+    }
+
+    pub(crate) fn open_on(storage: Arc<dyn Storage>, path: &Path, options: &Options, read_only: bool) -> Result<Self> {
+        let root = if read_only { Root::open_read_only(&*storage, path)? } else { Root::open(&*storage, path)? };
+        let env =
+            Env::new(storage).wal_id(root.wal_id).read_only(read_only).cache(options.cache_bytes, options.cache_files);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                path: path.to_owned(),
+                streams: Mutex::new(HashMap::new()),
+                root: Mutex::new(root),
+                env: Arc::new(env),
+                defaults: options.stream.clone(),
+                closed: AtomicBool::new(false),
+            }),
+        })
+    }
+
+    /// A handle on the stream `name`, kept by the log's defaults. Looking a name up for the first time reads the
+    /// stream, and recovers it if it was not closed cleanly; later look-ups are cheap. Nothing is created before the
+    /// first append.
+    ///
+    /// Any UTF-8 is a name; names that differ are different streams. In a log opened for reading, each look-up sees
+    /// the stream as it is then.
+    ///
+    /// # Errors
+    /// [`InvalidName`](ErrorKind::InvalidName) where it is empty, or longer than 240 bytes when escaped (an ASCII
+    /// lower-case letter, digit, `-`, `_` takes 1, any other byte 3); [`Damaged`](ErrorKind::Damaged): this stream
+    /// refuses, others go on; [`Closed`](ErrorKind::Closed); I/O.
+    pub fn stream(&self, name: &str) -> Result<Stream> {
+        self.lookup(name, None)
+    }
+
+    /// The same with options of its own.
+    ///
+    /// # Errors
+    /// As [`stream`](Self::stream); and [`InvalidOption`](ErrorKind::InvalidOption) where an option is out of its
+    /// range, or the stream is open already (its options are those it was opened with).
+    pub fn stream_with(&self, name: &str, options: StreamOptions) -> Result<Stream> {
+        self.lookup(name, Some(options))
+    }
+
+    fn lookup(&self, name: &str, options: Option<StreamOptions>) -> Result<Stream> {
+        let folder = folder_of(name)?;
+        let inner = &self.inner;
+        if inner.closed.load(Ordering::Acquire) {
+            return Err(Error::of_stream(
+                ErrorKind::Closed,
+                name,
+                format!("the log {} was closed", inner.path.display()),
+            ));
+        }
+        let mut streams = inner.streams.lock();
+        let read_only = inner.env.is_read_only();
+        if !read_only && let Some(log) = streams.get(name) {
+            if options.is_some() {
+                let text = format!("the stream {name:?} is open already; give its options where it is first looked up");
+                return Err(Error::of_stream(ErrorKind::InvalidOption, name, text));
+            }
+            return Ok(Stream::new(log.clone(), Arc::clone(&inner.env)));
+        }
+        let options = options.unwrap_or_else(|| inner.defaults.clone());
+        let place = Location::new(&inner.root.lock().streams, folder).named(name);
+        let log = StreamLog::open(Arc::clone(&inner.env), place, options.0)?;
+        if !read_only {
+            streams.insert(name.to_owned(), log.clone());
+        }
+        Ok(Stream::new(log, Arc::clone(&inner.env)))
+    }
+
+    /// The names of all streams, sorted by their escaped forms (see [`inspect::escape_name`](crate::inspect)). Streams
+    /// that were never appended to are not among them.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn streams(&self) -> Result<Vec<String>> {
+        self.inner.root.lock().stream_names(&**self.inner.env.storage())
+    }
+
+    /// Makes everything accepted so far durable, in every stream.
+    ///
+    /// # Errors
+    /// The first stream's that fails; the others are synced all the same.
+    pub fn sync(&self) -> Result<()> {
+        if self.inner.env.is_read_only() {
+            return Err(Error::new(ErrorKind::ReadOnly, "the log was opened for reading only"));
+        }
+        let streams: Vec<StreamLog> = self.inner.streams.lock().values().cloned().collect();
+        first_error(streams.iter().map(StreamLog::sync))
+    }
+
+    /// Makes everything accepted durable, ends every stream cleanly, so that the next open scans nothing, and gives the
+    /// lock back. Later appends fail with [`Closed`](ErrorKind::Closed); handles and iterators that are there may still
+    /// read. Closing twice is no error.
+    ///
+    /// # Errors
+    /// The first stream's that fails; the others are closed all the same, and so is the log.
+    pub fn close(&self) -> Result<()> {
+        self.inner.close()
+    }
+
+    /// How much the streams that are open in this process hold. Asks the file system once a segment.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn stats(&self) -> Result<Stats> {
+        let streams: Vec<StreamLog> = self.inner.streams.lock().values().cloned().collect();
+        let mut stats = Stats::cached(&self.inner.env);
+        for log in &streams {
+            let of_stream = log.stats()?;
+            stats.streams += 1;
+            stats.segments += of_stream.segments;
+            stats.disk_bytes += of_stream.disk_bytes;
+        }
+        Ok(stats)
+    }
+}
+
+impl Stats {
+    pub(crate) fn cached(env: &Env) -> Self {
+        let cache = env.cache_stats();
+        Self {
+            cache_hits: cache.hits,
+            cache_misses: cache.misses,
+            cache_files: cache.entries as u64,
+            cache_bytes: cache.bytes as u64,
+            ..Self::default()
+        }
+    }
+}
+
+impl Inner {
+    fn close(&self) -> Result<()> {
+        // Under the lock of the streams, so that a look-up meanwhile opens none behind this.
+        let streams = self.streams.lock();
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let result = first_error(streams.values().map(StreamLog::close));
+        self.root.lock().unlock();
+        result
+    }
+}
+
+impl Drop for Inner {
+    /// On best effort; see [`Wal`].
+    fn drop(&mut self) {
+        let _ = self.close();
+    }
+}
+
+/// The folder of the stream `name`.
+pub(crate) fn folder_of(name: &str) -> Result<String> {
+    let escaped = name::escape(name);
+    let text = if name.is_empty() {
+        "a stream name is at least one character".to_owned()
+    } else if escaped.len() > name::ESCAPED_LEN_MAX {
+        let (len, escaped, max) = (name.len(), escaped.len(), name::ESCAPED_LEN_MAX);
+        format!("the stream name is too long: {len} bytes, {escaped} when escaped, at most {max}")
+    } else {
+        return Ok(escaped);
+    };
+    Err(Error::of_stream(ErrorKind::InvalidName, name, text))
+}
+
+fn first_error(results: impl Iterator<Item = stratawal_stream::Result<()>>) -> Result<()> {
+    let mut first = Ok(());
+    for result in results {
+        if let (Err(error), Ok(())) = (result, &first) {
+            first = Err(Error::from(error));
+        }
+    }
+    first
+}
