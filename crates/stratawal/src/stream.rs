@@ -4,13 +4,13 @@ use std::ops::{Range, RangeBounds};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use stratawal_stream as inner;
-use stratawal_stream::{Env, StreamLog};
+use stratawal_stream::StreamLog;
 
 use crate::entry::{Batch, Entry, Iter};
 use crate::error::Result;
 use crate::options::{Durability, Visibility};
 use crate::sync::Arc;
-use crate::wal::Stats;
+use crate::wal::{Stats, Wal};
 
 /// A handle on a stream: an append-only sequence of entries, numbered from 0 without gaps.
 ///
@@ -20,15 +20,16 @@ use crate::wal::Stats;
 #[derive(Clone, Debug)]
 pub struct Stream {
     log: StreamLog,
-    env: Arc<Env>,
+    /// Keeps the log open, and locked.
+    wal: Wal,
     durability: inner::Durability,
     visibility: inner::Visibility,
 }
 
 impl Stream {
-    pub(crate) fn new(log: StreamLog, env: Arc<Env>) -> Self {
+    pub(crate) fn new(log: StreamLog, wal: Wal) -> Self {
         let durability = log.options().durability;
-        Self { log, env, durability, visibility: inner::Visibility::Settled }
+        Self { log, wal, durability, visibility: inner::Visibility::Settled }
     }
 
     /// The name it was looked up by.
@@ -193,7 +194,7 @@ impl Stream {
     /// I/O.
     pub fn stats(&self) -> Result<Stats> {
         let of_stream = self.log.stats()?;
-        let mut stats = Stats::cached(&self.env);
+        let mut stats = self.wal.cache_stats();
         (stats.streams, stats.segments, stats.disk_bytes) = (1, of_stream.segments, of_stream.disk_bytes);
         Ok(stats)
     }

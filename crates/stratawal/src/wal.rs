@@ -16,7 +16,7 @@ use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 
 /// An open log. Clones are handles on the same one.
 ///
-/// Dropping the last handle (of the log, its streams and iterators) closes it on best effort, without showing errors:
+/// Dropping the last handle (of the log or of a stream; iterators do not count) closes it on best effort, without showing errors:
 /// [`close`](Self::close) shows them.
 #[derive(Clone)]
 pub struct Wal {
@@ -131,7 +131,7 @@ impl Wal {
                 let text = format!("the stream {name:?} is open already; give its options where it is first looked up");
                 return Err(Error::of_stream(ErrorKind::InvalidOption, name, text));
             }
-            return Ok(Stream::new(log.clone(), Arc::clone(&inner.env)));
+            return Ok(Stream::new(log.clone(), self.clone()));
         }
         let options = options.unwrap_or_else(|| inner.defaults.clone());
         let place = Location::new(&inner.root.lock().streams, folder).named(name);
@@ -139,7 +139,7 @@ impl Wal {
         if !read_only {
             streams.insert(name.to_owned(), log.clone());
         }
-        Ok(Stream::new(log, Arc::clone(&inner.env)))
+        Ok(Stream::new(log, self.clone()))
     }
 
     /// The names of all streams, sorted by their escaped forms (see [`inspect::escape_name`](crate::inspect)). Streams
@@ -173,13 +173,24 @@ impl Wal {
         self.inner.close()
     }
 
+    pub(crate) fn cache_stats(&self) -> Stats {
+        let cache = self.inner.env.cache_stats();
+        Stats {
+            cache_hits: cache.hits,
+            cache_misses: cache.misses,
+            cache_files: cache.entries as u64,
+            cache_bytes: cache.bytes as u64,
+            ..Stats::default()
+        }
+    }
+
     /// How much the streams that are open in this process hold. Asks the file system once a segment.
     ///
     /// # Errors
     /// I/O.
     pub fn stats(&self) -> Result<Stats> {
         let streams: Vec<StreamLog> = self.inner.streams.lock().values().cloned().collect();
-        let mut stats = Stats::cached(&self.inner.env);
+        let mut stats = self.cache_stats();
         for log in &streams {
             let of_stream = log.stats()?;
             stats.streams += 1;
@@ -187,19 +198,6 @@ impl Wal {
             stats.disk_bytes += of_stream.disk_bytes;
         }
         Ok(stats)
-    }
-}
-
-impl Stats {
-    pub(crate) fn cached(env: &Env) -> Self {
-        let cache = env.cache_stats();
-        Self {
-            cache_hits: cache.hits,
-            cache_misses: cache.misses,
-            cache_files: cache.entries as u64,
-            cache_bytes: cache.bytes as u64,
-            ..Self::default()
-        }
     }
 }
 

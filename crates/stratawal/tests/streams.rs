@@ -1,0 +1,351 @@
+//! A log as a program uses it: names, restarts, many segments, many threads.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use stratawal::{Batch, Durability, ErrorKind, Options, Stream, StreamOptions, Visibility, Wal};
+
+fn data(stream: &Stream, seq: u64) -> Vec<u8> {
+    stream.get(seq).expect("reads").expect("is there").data().to_vec()
+}
+
+fn all(stream: &Stream) -> Vec<Vec<u8>> {
+    stream.iter(..).map(|entry| entry.expect("reads").data().to_vec()).collect()
+}
+
+fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else {
+                found.insert(path.display().to_string(), std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn what_was_appended_is_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    for life in 0..5_u64 {
+        let wal = Wal::open(dir.path()).unwrap();
+        let stream = wal.stream("s").unwrap();
+        assert_eq!(stream.next_seq(), life * 3);
+        assert_eq!(stream.append(format!("a{life}")).unwrap(), life * 3);
+        let batch: Batch = [format!("b{life}"), String::new()].into_iter().collect();
+        assert_eq!(stream.append_batch(&batch).unwrap(), life * 3 + 1..life * 3 + 3);
+        for seq in 0..stream.next_seq() {
+            let expected = match seq % 3 {
+                0 => format!("a{}", seq / 3),
+                1 => format!("b{}", seq / 3),
+                _ => String::new(),
+            };
+            assert_eq!(data(&stream, seq), expected.as_bytes());
+        }
+        // Closed in every other life, dropped (which closes, too) in the rest.
+        if life % 2 == 0 {
+            wal.close().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_log_that_is_not_closed_is_recovered() {
+    let dir = tempfile::tempdir().unwrap();
+    for life in 0..6_u64 {
+        let wal = Wal::open(dir.path()).unwrap();
+        let stream = wal.stream("s").unwrap();
+        assert_eq!(stream.next_seq(), life * 10, "{:?}", stream.report());
+        assert!(life == 0 || !stream.report().clean);
+        for i in 0..10 {
+            stream.append(format!("{life} {i}")).unwrap();
+        }
+        let copy = tempfile::tempdir().unwrap();
+        copy_tree(dir.path(), copy.path());
+        drop((stream, wal));
+        // The state without the clean end: what a killed process leaves.
+        std::fs::remove_dir_all(dir.path()).unwrap();
+        copy_tree(copy.path(), dir.path());
+    }
+    let wal = Wal::open(dir.path()).unwrap();
+    let stream = wal.stream("s").unwrap();
+    let expected: Vec<_> = (0..60).map(|i| format!("{} {}", i / 10, i % 10).into_bytes()).collect();
+    assert_eq!(all(&stream), expected);
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn different_names_are_different_streams_that_survive_a_restart() {
+    let long = "x".repeat(240);
+    let names = [
+        "a/b", "a_b", "a:b", "a\\b", "user/1", "日本", "中国", "CON", "con", "..", ".", "A", "a", " ", "a b", "%",
+        "%61", "nul.txt", "LOCK", ".new-1", ".tmp-a", "\0", "\n", "é", "e\u{301}", &long,
+    ];
+    let outer = tempfile::tempdir().unwrap();
+    let dir = outer.path().join("log");
+    let wal = Wal::open(&dir).unwrap();
+    for name in names {
+        wal.stream(name).unwrap().append(name).unwrap();
+    }
+    wal.close().unwrap();
+    let wal = Wal::open(&dir).unwrap();
+    let mut listed = wal.streams().unwrap();
+    listed.sort();
+    let mut sorted = names.map(ToOwned::to_owned);
+    sorted.sort();
+    assert_eq!(listed, sorted);
+    for name in names {
+        let stream = wal.stream(name).unwrap();
+        assert_eq!(stream.next_seq(), 1, "{name:?}");
+        assert_eq!(data(&stream, 0), name.as_bytes());
+    }
+    assert_eq!(std::fs::read_dir(outer.path()).unwrap().count(), 1, "nothing leaves the root");
+}
+
+#[test]
+fn names_that_cannot_be_are_refused_with_their_lengths() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = Wal::open(dir.path()).unwrap();
+    assert_eq!(wal.stream("").unwrap_err().kind(), ErrorKind::InvalidName);
+    let error = wal.stream(&"日".repeat(1667)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidName);
+    assert!(error.to_string().contains("5001 bytes, 15003 when escaped, at most 240"), "{error}");
+    assert_eq!(wal.stream(&"x".repeat(241)).unwrap_err().kind(), ErrorKind::InvalidName);
+    assert!(wal.streams().unwrap().is_empty());
+}
+
+#[test]
+fn a_stream_that_is_missing_or_empty_reads_as_empty_and_creates_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = Wal::open(dir.path()).unwrap();
+    let before = files(dir.path());
+    let stream = wal.stream("s").unwrap();
+    assert!(!stream.exists());
+    assert_eq!(stream.iter(..).count(), 0);
+    assert_eq!(stream.iter(5..10).rev().count(), 0);
+    assert!(stream.get(0).unwrap().is_none() && stream.last().unwrap().is_none());
+    assert_eq!(stream.append_batch(&Batch::new()).unwrap(), 0..0);
+    stream.sync().unwrap();
+    assert!(!stream.exists() && wal.streams().unwrap().is_empty());
+    assert_eq!(files(dir.path()).keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_second_writer_is_refused_and_readers_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = Wal::open(dir.path()).unwrap();
+    wal.stream("s").unwrap().append("one").unwrap();
+    let error = Wal::open(dir.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked);
+    assert!(
+        error.to_string().contains("LOCK") && error.to_string().contains(&std::process::id().to_string()),
+        "{error}"
+    );
+
+    let before = files(dir.path());
+    let reader = Options::new().open_read_only(dir.path()).unwrap();
+    let seen = reader.stream("s").unwrap();
+    assert_eq!(all(&seen), [b"one"]);
+    assert_eq!(seen.append("two").unwrap_err().kind(), ErrorKind::ReadOnly);
+    assert_eq!(seen.sync().unwrap_err().kind(), ErrorKind::ReadOnly);
+    reader.close().unwrap();
+    assert_eq!(files(dir.path()), before, "a reader changes nothing");
+
+    wal.stream("s").unwrap().append("two").unwrap();
+    let seen = Options::new().open_read_only(dir.path()).unwrap().stream("s").unwrap();
+    assert_eq!(all(&seen), [b"one", b"two"]);
+    wal.close().unwrap();
+    Wal::open(dir.path()).unwrap();
+}
+
+#[test]
+fn a_missing_log_is_not_created_by_a_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    for path in [dir.path().to_owned(), dir.path().join("none")] {
+        assert_eq!(Options::new().open_read_only(&path).unwrap_err().kind(), ErrorKind::Missing);
+    }
+    assert!(files(dir.path()).is_empty());
+}
+
+#[test]
+fn a_thousand_clean_lives_make_few_files_and_open_fast() {
+    let dir = tempfile::tempdir().unwrap();
+    let lives = 1000;
+    for life in 0..lives {
+        let wal = Wal::open(dir.path()).unwrap();
+        let stream = wal.stream("s").unwrap();
+        assert_eq!(stream.append(format!("line {life}")).unwrap(), life);
+        wal.close().unwrap();
+    }
+    let segments = std::fs::read_dir(dir.path().join("streams/s")).unwrap().count();
+    assert!(segments <= 3, "{segments} segments");
+    let began = Instant::now();
+    let wal = Wal::open(dir.path()).unwrap();
+    let stream = wal.stream("s").unwrap();
+    assert!(stream.report().clean && stream.report().scanned_bytes == 0);
+    // Generous: it takes a few milliseconds.
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    for seq in (0..lives).step_by(97) {
+        assert_eq!(data(&stream, seq), format!("line {seq}").as_bytes());
+    }
+    assert_eq!(all(&stream).len() as u64, lives);
+}
+
+#[test]
+fn appends_of_many_threads_to_many_streams_are_each_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = StreamOptions::new().segment_bytes(64 << 10);
+    let wal = Options::new().stream_defaults(small).open(dir.path()).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..8_u64 {
+            let wal = &wal;
+            scope.spawn(move || {
+                for i in 0..300_u64 {
+                    let durability = [Durability::Buffered, Durability::Flushed, Durability::Synced][i as usize % 3];
+                    let own = wal.stream(&format!("own {thread}")).unwrap().with_durability(durability);
+                    assert_eq!(own.append(i.to_le_bytes()).unwrap(), i);
+                    let shared = wal.stream("shared").unwrap().with_durability(durability);
+                    let batch: Batch = [thread, i].iter().map(|n| n.to_le_bytes()).collect();
+                    let seqs = shared.append_batch(&batch).unwrap();
+                    if durability != Durability::Buffered {
+                        let own_reads = shared.with_visibility(Visibility::Accepted);
+                        assert_eq!(data(&own_reads, seqs.start), thread.to_le_bytes());
+                    }
+                }
+            });
+        }
+    });
+    wal.close().unwrap();
+    let wal = Wal::open(dir.path()).unwrap();
+    let shared = all(&wal.stream("shared").unwrap());
+    assert_eq!(shared.len(), 2 * 8 * 300);
+    let mut next = [0_u64; 8];
+    for pair in shared.chunks(2) {
+        let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
+        let (thread, i) = (number(&pair[0]) as usize, number(&pair[1]));
+        assert_eq!(i, next[thread], "batches are whole, and of each thread in order");
+        next[thread] += 1;
+    }
+    for thread in 0..8 {
+        let own = all(&wal.stream(&format!("own {thread}")).unwrap());
+        assert!(own.iter().enumerate().all(|(i, entry)| entry == &(i as u64).to_le_bytes()) && own.len() == 300);
+    }
+}
+
+#[test]
+fn accepted_entries_are_visible_before_they_are_handed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = Wal::open(dir.path()).unwrap();
+    let stream = wal.stream("s").unwrap().with_durability(Durability::Buffered);
+    for i in 0..100_u64 {
+        stream.append(i.to_le_bytes()).unwrap();
+    }
+    assert_eq!((stream.settled_seq(), stream.next_seq()), (0, 100));
+    assert!(stream.get(0).unwrap().is_none() && stream.iter(..).next().is_none());
+    let accepted = stream.with_visibility(Visibility::Accepted);
+    assert_eq!(data(&accepted, 99), 99_u64.to_le_bytes());
+    assert_eq!(all(&accepted).len(), 100);
+    assert_eq!(
+        accepted.iter(..).rev().map(|e| e.unwrap().seq()).collect::<Vec<_>>(),
+        (0..100).rev().collect::<Vec<_>>()
+    );
+    stream.sync().unwrap();
+    assert_eq!((stream.settled_seq(), all(&stream).len()), (100, 100));
+}
+
+#[test]
+fn a_batch_larger_than_a_segment_is_whole_and_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = Options::new().stream_defaults(StreamOptions::new().segment_bytes(64 << 10)).open(dir.path()).unwrap();
+    let stream = wal.stream("s").unwrap();
+    stream.append("small").unwrap();
+    let big: Batch = (0..3000_u32).map(|i| vec![i as u8; 100]).collect();
+    assert_eq!(stream.append_batch(&big).unwrap(), 1..3001);
+    stream.append("behind").unwrap();
+    let huge = vec![7; 5 << 20];
+    stream.append(&huge).unwrap();
+    assert_eq!(stream.stats().unwrap().segments, 4);
+    drop((stream, wal));
+    let wal = Wal::open(dir.path()).unwrap();
+    let stream = wal.stream("s").unwrap();
+    assert_eq!((data(&stream, 0), data(&stream, 3001)), (b"small".to_vec(), b"behind".to_vec()));
+    assert_eq!(data(&stream, 1500), vec![1499_u32 as u8; 100]);
+    assert_eq!(data(&stream, 3002), huge);
+    assert_eq!(all(&stream).len(), 3003);
+}
+
+#[test]
+fn a_batch_over_the_bound_is_refused_and_nothing_is_appended() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = Options::new().stream_defaults(StreamOptions::new().batch_bytes_max(1000)).open(dir.path()).unwrap();
+    let stream = wal.stream("s").unwrap();
+    assert_eq!(stream.append([0; 1000]).unwrap_err().kind(), ErrorKind::TooLarge);
+    assert_eq!(stream.append([0; 996]).unwrap(), 0);
+    assert_eq!(stream.next_seq(), 1);
+}
+
+#[test]
+fn reading_from_a_time_begins_at_the_first_entry_of_that_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = Options::new().stream_defaults(StreamOptions::new().segment_bytes(64 << 10)).open(dir.path()).unwrap();
+    let stream = wal.stream("s").unwrap().with_durability(Durability::Flushed);
+    let before = SystemTime::now() - Duration::from_secs(1);
+    for i in 0..400_u32 {
+        stream.append(vec![i as u8; 700]).unwrap();
+        if i % 100 == 50 {
+            std::thread::sleep(Duration::from_millis(15));
+        }
+    }
+    stream.sync().unwrap();
+    let times: Vec<_> = stream.iter(..).map(|e| e.unwrap().timestamp()).collect();
+    assert!(times.is_sorted());
+    for time in times.iter().copied().chain([before, SystemTime::now() + Duration::from_secs(9)]) {
+        let expected = times.partition_point(|&t| t < time) as u64;
+        assert_eq!(stream.seq_at(time).unwrap(), expected);
+    }
+}
+
+#[test]
+fn a_closed_log_refuses_appends_and_still_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = Wal::open(dir.path()).unwrap();
+    let stream = wal.stream("s").unwrap();
+    stream.append("one").unwrap();
+    wal.close().unwrap();
+    wal.close().unwrap();
+    assert_eq!(stream.append("two").unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(wal.stream("t").unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(all(&stream), [b"one"]);
+    let again = Wal::open(dir.path()).unwrap();
+    assert!(again.stream("s").unwrap().report().clean);
+}
+
+#[test]
+fn a_stream_keeps_its_log_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let stream = Wal::open(dir.path()).unwrap().stream("s").unwrap();
+    stream.append("one").unwrap();
+    assert_eq!(Wal::open(dir.path()).unwrap_err().kind(), ErrorKind::Locked);
+    let iter = stream.iter(..);
+    drop(stream);
+    Wal::open(dir.path()).unwrap();
+    assert_eq!(iter.count(), 1);
+}
