@@ -1,1 +1,93 @@
-fn main() {}
+//! `stratawal`, the command line: append lines to streams of a log, read them back, list and verify them.
+//!
+//! For people and shell scripts. Programs use the library. Nothing here knows the format: all of it goes through the
+//! facade's public interface.
+#![forbid(unsafe_code)]
+
+mod append;
+mod cat;
+mod failure;
+mod json;
+mod lines;
+mod signals;
+mod streams;
+mod verify;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind as ClapKind;
+use clap::{Parser, Subcommand};
+
+use crate::failure::{Failure, USAGE};
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 damage met; 2 usage; 3 could not run (missing, locked, I/O, full, unknown stream); 130 after \
+     an interrupt.";
+
+/// Append to, read, list and verify a log of many named streams.
+#[derive(Debug, Parser)]
+#[command(name = "stratawal", version, after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Append lines to a stream, one entry a line; creates the log if it is not there.
+    #[command(after_help = EXIT_CODES)]
+    Append(append::Append),
+    /// Print the entries of a stream, each with a newline.
+    #[command(after_help = EXIT_CODES)]
+    Cat(cat::Cat),
+    /// List the streams of a log.
+    #[command(after_help = EXIT_CODES)]
+    Streams(streams::Streams),
+    /// Read everything and say what is damaged; changes nothing.
+    #[command(after_help = EXIT_CODES)]
+    Verify(verify::Verify),
+}
+
+/// What every command takes.
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// The folder of the log.
+    dir: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let json = std::env::args_os().any(|argument| argument == "--json");
+    let result = match Arguments::try_parse() {
+        Ok(arguments) => run(arguments.command),
+        Err(error) if matches!(error.kind(), ClapKind::DisplayHelp | ClapKind::DisplayVersion) => {
+            // Whoever closes the pipe on the help has seen enough.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) if json => Err(Failure::new(USAGE, "usage", first_line(&error.to_string()))),
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(USAGE);
+        }
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            failure.print(json);
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn run(command: Command) -> Result<u8, Failure> {
+    match command {
+        Command::Append(append) => append.run(),
+        Command::Cat(cat) => cat.run(),
+        Command::Streams(streams) => streams.run(),
+        Command::Verify(verify) => verify.run(),
+    }
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+}

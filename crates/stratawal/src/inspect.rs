@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use stratawal_storage::{Storage, UnixStorage};
+use stratawal_storage::{Access, Storage, UnixStorage};
 use stratawal_stream::{Env, Location};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -147,4 +147,30 @@ impl StreamCheck {
             damage: damage.collect(),
         }
     }
+}
+
+/// The segment files of a stream, oldest first by name, each with its length in bytes; read from the folder alone, so
+/// also of a damaged stream. Empty where there is no such stream.
+///
+/// # Errors
+/// [`InvalidName`](ErrorKind::InvalidName); I/O.
+pub fn segment_files(path: impl AsRef<Path>, stream: &str) -> Result<Vec<(String, u64)>> {
+    let storage = UnixStorage::new();
+    let dir = path.as_ref().join("streams").join(folder_of(stream)?);
+    let failed = |e| Error::io(format!("cannot list {}", dir.display()), e);
+    let entries = match storage.list(&dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(failed(e)),
+    };
+    let mut files = Vec::new();
+    for name in entries.iter().filter_map(|entry| entry.name.to_str()).filter(|name| name.ends_with(".seg")) {
+        match storage.open(&dir.join(name), Access::Read).and_then(|file| file.len()) {
+            Ok(len) => files.push((name.to_owned(), len)),
+            // Removed since it was listed; or no plain file, which verifying shows.
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidInput) => {}
+            Err(e) => return Err(failed(e)),
+        }
+    }
+    Ok(files)
 }

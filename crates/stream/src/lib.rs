@@ -34,6 +34,7 @@ mod append;
 mod batch;
 mod env;
 mod error;
+mod faults;
 mod group;
 mod iter;
 mod marks;
@@ -57,4 +58,11 @@ pub use report::{OpenReport, TornTail};
 pub use stratawal_segment::MapPromise;
 pub use stream::{StreamLog, StreamStats};
 pub use tail::TailProvider;
+#[cfg(all(test, stratawal_loom))]
+mod loom_models;
+#[cfg(test)]
+mod scenarios;
+#[cfg(all(test, not(stratawal_loom)))]
+mod stress;
+
 pub use verify::{CheckState, Finding, StreamCheck, verify};

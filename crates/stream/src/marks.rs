@@ -5,79 +5,80 @@
 //! number as long as a stream's only way to the operating system is its own file.
 
 use crate::options::Durability;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::Mark;
 
 #[derive(Debug)]
 pub(crate) struct Marks {
-    accepted: AtomicU64,
-    drained: AtomicU64,
-    flushed: AtomicU64,
-    durable: AtomicU64,
-    start: AtomicU64,
+    accepted: Mark,
+    drained: Mark,
+    flushed: Mark,
+    durable: Mark,
+    start: Mark,
     /// How often the stream was recovered. Seqs of one epoch say nothing in another.
-    epoch: AtomicU64,
+    epoch: Mark,
 }
 
 impl Marks {
     pub(crate) fn new(start: u64, end: u64) -> Self {
         Self {
-            accepted: AtomicU64::new(end),
-            drained: AtomicU64::new(end),
-            flushed: AtomicU64::new(end),
-            durable: AtomicU64::new(end),
-            start: AtomicU64::new(start),
-            epoch: AtomicU64::new(0),
+            accepted: Mark::new(end),
+            drained: Mark::new(end),
+            flushed: Mark::new(end),
+            durable: Mark::new(end),
+            start: Mark::new(start),
+            epoch: Mark::new(0),
         }
     }
 
-    /// All of them at once, for recovery, which may also lower what was accepted and never durable.
+    /// All of them at once, for recovery (under the stream's lock), which may also lower what was accepted and never
+    /// durable.
     pub(crate) fn reset(&self, start: u64, end: u64) {
         // Before the marks: who sees one of them that belongs to the new epoch sees the new epoch, too.
-        self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.epoch.store(self.epoch.load() + 1);
         for mark in [&self.durable, &self.flushed, &self.drained, &self.accepted] {
-            mark.store(end, Ordering::Release);
+            mark.store(end);
         }
-        self.start.store(start, Ordering::Release);
+        self.start.store(start);
     }
 
-    /// Release; pairs with the Acquire in `accepted`, behind the bytes in the tail buffer.
+    /// Behind the bytes in the tail buffer.
     pub(crate) fn set_accepted(&self, end: u64) {
-        self.accepted.store(end, Ordering::Release);
+        self.accepted.store(end);
     }
 
-    /// Release; pairs with the Acquires in `drained` and `flushed`, behind the bytes in the file and the index.
+    /// Behind the bytes in the file, the points in the index, and the end of the segment.
     pub(crate) fn set_flushed(&self, end: u64) {
-        self.drained.store(end, Ordering::Release);
-        self.flushed.store(end, Ordering::Release);
+        self.drained.store(end);
+        self.flushed.store(end);
     }
 
-    /// Release; pairs with the Acquire in `durable`, behind the sync.
+    /// Behind the sync, and the MARK.
     pub(crate) fn set_durable(&self, end: u64) {
-        self.durable.store(end, Ordering::Release);
+        self.durable.store(end);
     }
 
     pub(crate) fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
+        self.epoch.load()
     }
 
     pub(crate) fn start(&self) -> u64 {
-        self.start.load(Ordering::Acquire)
+        self.start.load()
     }
 
     pub(crate) fn accepted(&self) -> u64 {
-        self.accepted.load(Ordering::Acquire)
+        self.accepted.load()
     }
 
     pub(crate) fn drained(&self) -> u64 {
-        self.drained.load(Ordering::Acquire)
+        self.drained.load()
     }
 
     pub(crate) fn flushed(&self) -> u64 {
-        self.flushed.load(Ordering::Acquire)
+        self.flushed.load()
     }
 
     pub(crate) fn durable(&self) -> u64 {
-        self.durable.load(Ordering::Acquire)
+        self.durable.load()
     }
 
     /// How far an append of this durability is acknowledged.

@@ -11,7 +11,7 @@ use stratawal_segment::{Access, SegmentData, SegmentFile, SegmentId};
 use crate::env::{Env, Location};
 use crate::error::{Damage, Error, Result};
 use crate::options::StreamOptions;
-use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::sync::{Arc, Mark};
 
 /// The segments of a stream in order.
 #[derive(Debug, Default)]
@@ -52,21 +52,21 @@ pub(crate) struct Live {
     pub(crate) data: SegmentData,
     pub(crate) index: ActiveIndex,
     /// Where its entries end in the file.
-    end: AtomicU64,
+    end: Mark,
 }
 
 impl Live {
     pub(crate) fn new(data: SegmentData, index: ActiveIndex, end: u64) -> Self {
-        Self { data, index, end: AtomicU64::new(end) }
+        Self { data, index, end: Mark::new(end) }
     }
 
-    /// Release; pairs with the Acquire in `end`, behind the bytes and the index points.
+    /// Behind the bytes and the index points.
     pub(crate) fn set_end(&self, end: u64) {
-        self.end.store(end, Ordering::Release);
+        self.end.store(end);
     }
 
     pub(crate) fn end(&self) -> u64 {
-        self.end.load(Ordering::Acquire)
+        self.end.load()
     }
 }
 

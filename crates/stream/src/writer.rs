@@ -19,10 +19,11 @@ use stratawal_segment::{CreateError, SegmentData, SegmentWriter, Space, Tail as 
 
 use crate::env::{Env, Location, NEW_PREFIX};
 use crate::error::{Error, ErrorKind, Result};
+use crate::faults::{Fault, seeded};
 use crate::group::Lead;
 use crate::marks::Marks;
 use crate::options::{Durability, StreamOptions};
-use crate::sync::{Arc, Fault, Published, seeded};
+use crate::sync::{Arc, Published};
 use crate::tail::{Booking, Pending, Tail};
 use crate::view::{Live, SegmentState, SegmentView, View};
 

@@ -1,0 +1,83 @@
+//! `stratawal cat`: entries to lines.
+
+use std::io::{self, BufWriter, Write};
+
+use stratawal::{Entry, Options};
+
+use crate::failure::{DONE, Failure, output};
+use crate::{Common, json, signals};
+
+/// The arguments of `cat`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Cat {
+    #[command(flatten)]
+    common: Common,
+    /// The stream.
+    stream: String,
+    /// Begin with this entry.
+    #[arg(long, value_name = "SEQ")]
+    from: Option<u64>,
+    /// End before this entry.
+    #[arg(long, value_name = "SEQ")]
+    to: Option<u64>,
+    /// Of those, only the last N.
+    #[arg(long, value_name = "N")]
+    last: Option<u64>,
+    /// Of those, the last first.
+    #[arg(long)]
+    reverse: bool,
+    /// Print each entry as JSON, with its seq and time.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Cat {
+    pub(crate) fn run(&self) -> Result<u8, Failure> {
+        signals::on_interrupt(|| ()).map_err(|e| Failure::io("cannot watch for interrupts", &e))?;
+        let wal = Options::new().open_read_only(&self.common.dir)?;
+        let stream = wal.stream(&self.stream)?;
+        if !stream.exists() {
+            return Err(Failure::unknown_stream(&self.common.dir, &self.stream));
+        }
+        let (first, next) = (stream.first_seq(), stream.next_seq());
+        if let Some(from) = self.from
+            && from < first
+        {
+            let _ = writeln!(io::stderr(), "stratawal: note: the first entry is {first}, not {from}; beginning there");
+        }
+        let end = self.to.unwrap_or(next).min(next);
+        let begin = self.from.unwrap_or(first).max(first);
+        let begin = self.last.map_or(begin, |n| begin.max(end.saturating_sub(n)));
+        let entries = stream.iter(begin..end.max(begin));
+        if self.reverse { self.print(entries.rev()) } else { self.print(entries) }
+    }
+
+    fn print(&self, entries: impl Iterator<Item = stratawal::Result<Entry>>) -> Result<u8, Failure> {
+        let mut out = BufWriter::with_capacity(256 << 10, io::stdout().lock());
+        for entry in entries {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    // What precedes the damage is printed first.
+                    out.flush().or_else(output)?;
+                    return Err(error.into());
+                }
+            };
+            if let Err(e) = self.print_entry(&mut out, &entry) {
+                return output(e).map(|()| DONE);
+            }
+        }
+        out.flush().or_else(output)?;
+        Ok(DONE)
+    }
+
+    fn print_entry(&self, out: &mut impl Write, entry: &Entry) -> io::Result<()> {
+        if self.json {
+            let time = humantime::format_rfc3339_micros(entry.timestamp());
+            writeln!(out, r#"{{"seq":{},"time":"{time}",{}}}"#, entry.seq(), json::data(entry.data()))
+        } else {
+            out.write_all(entry.data())?;
+            out.write_all(b"\n")
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! `stratawal streams`: what streams there are.
+
+use std::io::{self, Write};
+
+use stratawal::{ErrorKind, Options, Wal, inspect};
+
+use crate::failure::{DAMAGE, DONE, Failure, output};
+use crate::{Common, json, signals};
+
+/// The arguments of `streams`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Streams {
+    #[command(flatten)]
+    common: Common,
+    /// Print each stream's state, range and size as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Streams {
+    pub(crate) fn run(&self) -> Result<u8, Failure> {
+        signals::on_interrupt(|| ()).map_err(|e| Failure::io("cannot watch for interrupts", &e))?;
+        let wal = Options::new().open_read_only(&self.common.dir)?;
+        let mut out = io::stdout().lock();
+        let mut code = DONE;
+        for name in wal.streams()? {
+            let line = if self.json {
+                let (line, sound) = self.describe(&wal, &name)?;
+                code = if sound { code } else { DAMAGE };
+                line
+            } else {
+                inspect::escape_name(&name)?
+            };
+            if let Err(e) = writeln!(out, "{line}") {
+                return output(e).map(|()| code);
+            }
+        }
+        out.flush().or_else(output)?;
+        Ok(code)
+    }
+
+    fn describe(&self, wal: &Wal, name: &str) -> Result<(String, bool), Failure> {
+        let (state, first, next) = match wal.stream(name) {
+            Ok(stream) => ("ok", Some(stream.first_seq()), Some(stream.next_seq())),
+            Err(error) if error.kind() == ErrorKind::Damaged => ("damaged", None, None),
+            Err(error) => return Err(error.into()),
+        };
+        let files = inspect::segment_files(&self.common.dir, name)?;
+        let line = format!(
+            r#"{{"stream":{},"state":"{state}","first":{},"next":{},"segments":{},"disk_bytes":{}}}"#,
+            json::text(name),
+            json::number_or_null(first),
+            json::number_or_null(next),
+            files.len(),
+            files.iter().map(|(_, bytes)| bytes).sum::<u64>(),
+        );
+        Ok((line, state == "ok"))
+    }
+}

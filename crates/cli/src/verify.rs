@@ -1,0 +1,120 @@
+//! `stratawal verify`: whether everything is there.
+
+use std::io::{self, Write};
+
+use stratawal::inspect::{self, CheckState, Damage, StreamCheck};
+
+use crate::failure::{DAMAGE, DONE, Failure, output};
+use crate::{Common, json, signals};
+
+/// The arguments of `verify`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    common: Common,
+    /// Only this stream.
+    stream: Option<String>,
+    /// Print what is found as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    sound: u64,
+    torn: u64,
+    damaged: u64,
+}
+
+impl Verify {
+    pub(crate) fn run(&self) -> Result<u8, Failure> {
+        signals::on_interrupt(|| ()).map_err(|e| Failure::io("cannot watch for interrupts", &e))?;
+        let mut counts = Counts::default();
+        let mut written = Ok(());
+        inspect::verify(&self.common.dir, self.stream.as_deref(), &mut |check| {
+            match check.state {
+                CheckState::Sound => counts.sound += 1,
+                CheckState::Torn => counts.torn += 1,
+                CheckState::Damaged => counts.damaged += 1,
+            }
+            if written.is_ok() {
+                written = self.print(&check);
+            }
+        })?;
+        let code = if counts.damaged > 0 { DAMAGE } else { DONE };
+        written.and_then(|()| self.print_counts(&counts)).or_else(output)?;
+        Ok(code)
+    }
+
+    fn print(&self, check: &StreamCheck) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        if self.json { writeln!(out, "{}", as_json(check)) } else { print_text(&mut out, check) }
+    }
+
+    fn print_counts(&self, counts: &Counts) -> io::Result<()> {
+        let Counts { sound, torn, damaged } = *counts;
+        let streams = sound + torn + damaged;
+        let mut out = io::stdout().lock();
+        if self.json {
+            writeln!(out, r#"{{"streams":{streams},"sound":{sound},"torn":{torn},"damaged":{damaged}}}"#)
+        } else {
+            writeln!(out, "{streams} streams: {sound} sound, {torn} torn, {damaged} damaged")
+        }
+    }
+}
+
+const fn word(state: CheckState) -> &'static str {
+    match state {
+        CheckState::Sound => "sound",
+        CheckState::Torn => "torn",
+        CheckState::Damaged => "damaged",
+    }
+}
+
+fn print_text(out: &mut impl Write, check: &StreamCheck) -> io::Result<()> {
+    let name = inspect::escape_name(&check.stream).unwrap_or_else(|_| format!("{:?}", check.stream));
+    let range = match (check.first, check.next) {
+        (Some(first), Some(next)) => format!("entries {first} to {next} (not included)"),
+        _ => "entries unknown".to_owned(),
+    };
+    writeln!(out, "{name}: {}, {range}, {} segments", word(check.state), check.segments)?;
+    if let Some(torn) = &check.torn {
+        let inspect::Torn { segment, offset, bytes, .. } = torn;
+        writeln!(out, "  torn: {bytes} bytes behind the last whole frame, segment {segment}, offset {offset}")?;
+    }
+    for damage in &check.damage {
+        writeln!(out, "  {}", damage.message)?;
+    }
+    Ok(())
+}
+
+fn as_json(check: &StreamCheck) -> String {
+    let torn = check.torn.as_ref().map_or_else(
+        || "null".to_owned(),
+        |torn| {
+            let segment = json::text(&torn.segment);
+            format!(r#"{{"segment":{segment},"offset":{},"bytes":{}}}"#, torn.offset, torn.bytes)
+        },
+    );
+    let damage: Vec<String> = check.damage.iter().map(damage_as_json).collect();
+    format!(
+        r#"{{"stream":{},"state":"{}","first":{},"next":{},"segments":{},"torn":{torn},"damage":[{}]}}"#,
+        json::text(&check.stream),
+        word(check.state),
+        json::number_or_null(check.first),
+        json::number_or_null(check.next),
+        check.segments,
+        damage.join(","),
+    )
+}
+
+fn damage_as_json(damage: &Damage) -> String {
+    format!(
+        r#"{{"segment":{},"offset":{},"kind":{},"lost_first":{},"lost_last":{}}}"#,
+        json::text_or_null(damage.segment.as_deref()),
+        json::number_or_null(damage.offset),
+        json::text(&damage.kind),
+        json::number_or_null(damage.lost.map(|lost| lost.0)),
+        json::number_or_null(damage.lost.map(|lost| lost.1)),
+    )
+}

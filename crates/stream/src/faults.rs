@@ -1,0 +1,60 @@
+//! Faults that tests seed, to prove that the models would find them.
+//!
+//! Without `--cfg stratawal_faults` no fault can be seeded: [`seeded`] is a constant, and the faulty branches are gone
+//! before code is generated. It is a cfg and no feature, so that no dependency graph can switch it on.
+
+/// A fault in the code that ships, switched on by a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// A leader that ends wakes nobody to lead after it.
+    NoHandOver,
+    /// A failed leader leaves its waiters asleep.
+    NoWakeOnFailure,
+    /// The watermark passes before the bytes and the index points that it stands for are there.
+    WatermarkFirst,
+    /// The watermark of a sync covers what was accepted after its work was taken.
+    LateArrivalCovered,
+    /// What recovery took back is acknowledged once other entries have its seqs.
+    EpochIgnored,
+    /// A close lets appends in that come after it.
+    CloseLetsIn,
+}
+
+/// Whether a test has seeded `fault`.
+#[cfg(not(stratawal_faults))]
+#[inline(always)]
+pub(crate) const fn seeded(fault: Fault) -> bool {
+    let _ = fault;
+    false
+}
+
+#[cfg(stratawal_faults)]
+pub(crate) use switch::seeded;
+
+// The switch is the thread's own: tests run side by side, and the model checker runs all threads of a model on the one
+// thread that started it.
+#[cfg(stratawal_faults)]
+mod switch {
+    use super::Fault;
+    use std::cell::Cell;
+
+    thread_local! {
+        static SEEDED: Cell<Option<Fault>> = const { Cell::new(None) };
+    }
+
+    pub(crate) fn seeded(fault: Fault) -> bool {
+        SEEDED.get() == Some(fault)
+    }
+
+    /// Runs `test` with `fault` seeded and says whether it panicked, which it should.
+    #[cfg(all(test, stratawal_loom))]
+    pub(crate) fn is_found(fault: Fault, test: impl FnOnce() + std::panic::UnwindSafe) -> bool {
+        SEEDED.set(Some(fault));
+        let outcome = std::panic::catch_unwind(test);
+        SEEDED.set(None);
+        outcome.is_err()
+    }
+}
+
+#[cfg(all(test, stratawal_faults, stratawal_loom))]
+pub(crate) use switch::is_found;

@@ -1,0 +1,85 @@
+//! The scenarios under the model checker: every interleaving of at most three threads with at most three preemptions.
+//!
+//! Run with `cargo xtask loom`. With `stratawal_faults` each seeded fault must be found by the model that guards
+//! against it.
+
+use crate::scenarios;
+use crate::sync::explore::explore;
+
+#[test]
+fn an_acknowledged_append_is_durable() {
+    explore(scenarios::an_acknowledged_append_is_durable);
+}
+
+#[test]
+fn what_a_watermark_promises_can_be_read() {
+    explore(scenarios::what_a_watermark_promises_can_be_read);
+}
+
+#[test]
+fn a_reader_sees_accepted_entries_wherever_they_are() {
+    explore(scenarios::a_reader_sees_accepted_entries_wherever_they_are);
+}
+
+#[test]
+fn an_append_beside_a_close_is_in_the_stream_or_refused() {
+    explore(scenarios::an_append_beside_a_close_is_in_the_stream_or_refused);
+}
+
+#[test]
+fn a_late_arrival_waits_for_its_own_sync() {
+    explore(scenarios::a_late_arrival_waits_for_its_own_sync);
+}
+
+#[test]
+fn everybody_gets_the_error_of_a_failed_group() {
+    explore(scenarios::everybody_gets_the_error_of_a_failed_group);
+}
+
+#[test]
+fn what_recovery_takes_back_is_not_acknowledged() {
+    explore(scenarios::what_recovery_takes_back_is_not_acknowledged);
+}
+
+#[cfg(stratawal_faults)]
+mod seeded {
+    use super::*;
+    use crate::faults::{Fault, is_found};
+
+    #[test]
+    fn a_leader_that_wakes_no_successor_is_found() {
+        assert!(is_found(Fault::NoHandOver, || explore(scenarios::a_late_arrival_waits_for_its_own_sync)));
+    }
+
+    #[test]
+    fn waiters_left_asleep_by_a_failure_are_found() {
+        assert!(is_found(Fault::NoWakeOnFailure, || explore(scenarios::everybody_gets_the_error_of_a_failed_group)));
+    }
+
+    #[test]
+    fn a_watermark_before_its_bytes_is_found() {
+        assert!(is_found(Fault::WatermarkFirst, || explore(scenarios::what_a_watermark_promises_can_be_read)));
+    }
+
+    #[test]
+    fn a_late_arrival_that_is_covered_is_found() {
+        assert!(is_found(Fault::LateArrivalCovered, || explore(scenarios::a_late_arrival_waits_for_its_own_sync)));
+    }
+
+    #[test]
+    fn a_late_arrival_that_is_covered_is_found_in_a_whole_stream() {
+        assert!(is_found(Fault::LateArrivalCovered, || explore(scenarios::an_acknowledged_append_is_durable)));
+    }
+
+    #[test]
+    fn an_acknowledgement_of_another_epoch_is_found() {
+        assert!(is_found(Fault::EpochIgnored, || explore(scenarios::what_recovery_takes_back_is_not_acknowledged)));
+    }
+
+    #[test]
+    fn a_close_that_lets_appends_in_is_found() {
+        assert!(is_found(Fault::CloseLetsIn, || explore(
+            scenarios::an_append_beside_a_close_is_in_the_stream_or_refused
+        )));
+    }
+}

@@ -1,0 +1,224 @@
+//! What threads do to a stream at the same time, as scenarios: the model checker runs them in every interleaving, the
+//! stress tests many times on real threads. All of it is the code that ships, on storage in memory, but for the lead of
+//! some, which can be made to fail.
+
+use std::path::Path;
+
+use stratawal_storage::MemoryStorage;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::faults::{Fault, seeded};
+use crate::group::{Goal, Group, Lead};
+use crate::marks::Marks;
+use crate::sync::explore::spawn;
+use crate::sync::{Arc, Mark};
+use crate::{Durability, Env, Location, StreamLog, StreamOptions, Visibility};
+
+/// A stream with one entry, so that its first segment is there.
+fn stream() -> StreamLog {
+    let storage = MemoryStorage::new().with_clock(1, 1).with_seed(1);
+    let env = Arc::new(Env::new(Arc::new(storage)));
+    env.storage().create_dir(Path::new("/streams")).expect("memory");
+    let log = StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::default()).expect("opens");
+    log.append(b"0", Durability::Buffered).expect("appends");
+    log
+}
+
+fn read(log: &StreamLog, seq: u64) -> Option<Vec<u8>> {
+    log.get(seq, Visibility::Settled).expect("reads").map(|entry| entry.data().to_vec())
+}
+
+pub(crate) fn an_acknowledged_append_is_durable() {
+    let log = stream();
+    let threads: Vec<_> = [b"a", b"b"]
+        .map(|entry| {
+            let log = log.clone();
+            spawn(move || {
+                let seq = log.append(entry, Durability::Synced).expect("appends");
+                assert!(log.durable_seq() > seq, "acknowledged and not durable");
+                assert_eq!(read(&log, seq).as_deref(), Some(&entry[..]));
+            })
+        })
+        .into();
+    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+    assert_eq!(log.durable_seq(), 3);
+}
+
+pub(crate) fn what_a_watermark_promises_can_be_read() {
+    let log = stream();
+    let writer = {
+        let log = log.clone();
+        spawn(move || {
+            log.append(b"1", Durability::Flushed).expect("appends");
+            log.append(b"2", Durability::Flushed).expect("appends");
+        })
+    };
+    for _ in 0..2 {
+        let flushed = log.inner.shared.marks.flushed();
+        for seq in 0..flushed {
+            let entry = log.inner.get(seq).expect("what is flushed can be read");
+            assert_eq!(entry.data()[..], [b'0' + u8::try_from(seq).expect("small")]);
+        }
+    }
+    writer.join().expect("no panic");
+}
+
+pub(crate) fn a_reader_sees_accepted_entries_wherever_they_are() {
+    let log = stream();
+    let writer = {
+        let log = log.clone();
+        spawn(move || {
+            log.append(b"1", Durability::Buffered).expect("appends");
+            log.flush().expect("flushes");
+        })
+    };
+    let end = log.end_seq(Visibility::Accepted);
+    for seq in 0..end {
+        let entry = log.get(seq, Visibility::Accepted).expect("reads").expect("within the live range");
+        assert_eq!(entry.data()[..], [b'0' + u8::try_from(seq).expect("small")]);
+    }
+    writer.join().expect("no panic");
+}
+
+pub(crate) fn an_append_beside_a_close_is_in_the_stream_or_refused() {
+    let log = stream();
+    let appender = {
+        let log = log.clone();
+        spawn(move || match log.append(b"1", Durability::Flushed) {
+            Ok(seq) => Some(seq),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Closed);
+                None
+            }
+        })
+    };
+    log.close().expect("closes");
+    let end = log.durable_seq();
+    let appended = appender.join().expect("no panic");
+    assert_eq!(end, if appended.is_some() { 2 } else { 1 }, "a clean end has everything that was acknowledged");
+}
+
+// ---- a lead that can be made to fail
+
+struct FakeLead {
+    marks: Arc<Marks>,
+    /// What is in the "file", and what of it is synced.
+    file: Arc<(Mark, Mark)>,
+    fails: bool,
+}
+
+struct FakeTail {
+    next: u64,
+}
+
+impl Lead for FakeLead {
+    type Tail = FakeTail;
+    type Work = u64;
+
+    fn take(&mut self, tail: &mut FakeTail) -> u64 {
+        tail.next
+    }
+
+    fn run(&mut self, work: &u64, _: Durability) -> Result<()> {
+        if self.fails {
+            return Err(error(ErrorKind::Io));
+        }
+        self.file.0.store(*work);
+        self.marks.set_flushed(*work);
+        self.file.1.store(*work);
+        let durable = if seeded(Fault::LateArrivalCovered) { self.marks.accepted() } else { *work };
+        self.marks.set_durable(durable);
+        Ok(())
+    }
+
+    fn put_back(&mut self, _: &mut FakeTail, _: u64) {}
+}
+
+fn error(kind: ErrorKind) -> Error {
+    Error::new(kind, &Location::new("/", "s"))
+}
+
+struct Fake {
+    group: Group<FakeLead>,
+    marks: Arc<Marks>,
+    file: Arc<(Mark, Mark)>,
+}
+
+fn fake(fails: bool) -> Arc<Fake> {
+    let marks = Arc::new(Marks::new(0, 0));
+    let file = Arc::new((Mark::new(0), Mark::new(0)));
+    let lead = FakeLead { marks: Arc::clone(&marks), file: Arc::clone(&file), fails };
+    let group = Group::new(FakeTail { next: 0 }, Some(lead), Arc::clone(&marks), error(ErrorKind::Poisoned));
+    Arc::new(Fake { group, marks, file })
+}
+
+impl Fake {
+    fn accept(&self) -> Result<Goal> {
+        let mut state = self.group.lock();
+        if let Some(error) = state.failure() {
+            return Err(error.clone());
+        }
+        state.tail.next += 1;
+        self.marks.set_accepted(state.tail.next);
+        Ok(self.group.goal(&state))
+    }
+
+    fn append(&self) -> Result<u64> {
+        let goal = self.accept()?;
+        self.group.drive(Durability::Synced, goal)?;
+        assert!(self.file.1.load() >= goal.seq, "acknowledged before it was synced");
+        Ok(goal.seq)
+    }
+}
+
+pub(crate) fn a_late_arrival_waits_for_its_own_sync() {
+    let fake = fake(false);
+    let threads: Vec<_> = (0..2)
+        .map(|_| {
+            let fake = Arc::clone(&fake);
+            spawn(move || fake.append().map(drop).expect("appends"))
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+}
+
+pub(crate) fn everybody_gets_the_error_of_a_failed_group() {
+    let fake = fake(true);
+    let threads: Vec<_> = (0..2)
+        .map(|_| {
+            let fake = Arc::clone(&fake);
+            spawn(move || assert!(fake.append().is_err(), "a failed sync was taken for done"))
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+    assert!(fake.append().is_err(), "the failure stands until recovery");
+}
+
+pub(crate) fn what_recovery_takes_back_is_not_acknowledged() {
+    let fake = fake(true);
+    let lost = {
+        let fake = Arc::clone(&fake);
+        spawn(move || {
+            // Seq 1, or (behind the recovery) one that is kept.
+            let epoch = fake.marks.epoch();
+            let appended = fake.append();
+            assert!(appended.is_err() || fake.marks.epoch() > epoch || epoch > 0, "acknowledged and lost");
+            appended.is_err()
+        })
+    };
+    let goal = fake.accept();
+    let failed = goal.and_then(|goal| fake.group.drive(Durability::Synced, goal)).is_err();
+    assert!(failed);
+    let kept = fake.group.recover(|tail, lead| {
+        tail.next = 0;
+        fake.marks.reset(0, 0);
+        let lead = lead.expect("it failed by an error");
+        Ok(FakeLead { fails: false, ..lead })
+    });
+    assert!(kept.is_ok());
+    let mine = fake.append().expect("recovered");
+    let was_lost = lost.join().expect("no panic");
+    // Whoever was acknowledged is in the file, and only once: seqs are given anew.
+    assert_eq!(fake.file.1.load(), if was_lost { 1 } else { 2 });
+    assert!(mine <= 2);
+}

@@ -1,0 +1,39 @@
+//! The scenarios on real threads, many times.
+
+use crate::scenarios;
+use crate::sync::explore::explore;
+
+#[test]
+fn an_acknowledged_append_is_durable() {
+    explore(scenarios::an_acknowledged_append_is_durable);
+}
+
+#[test]
+fn what_a_watermark_promises_can_be_read() {
+    explore(scenarios::what_a_watermark_promises_can_be_read);
+}
+
+#[test]
+fn a_reader_sees_accepted_entries_wherever_they_are() {
+    explore(scenarios::a_reader_sees_accepted_entries_wherever_they_are);
+}
+
+#[test]
+fn an_append_beside_a_close_is_in_the_stream_or_refused() {
+    explore(scenarios::an_append_beside_a_close_is_in_the_stream_or_refused);
+}
+
+#[test]
+fn a_late_arrival_waits_for_its_own_sync() {
+    explore(scenarios::a_late_arrival_waits_for_its_own_sync);
+}
+
+#[test]
+fn everybody_gets_the_error_of_a_failed_group() {
+    explore(scenarios::everybody_gets_the_error_of_a_failed_group);
+}
+
+#[test]
+fn what_recovery_takes_back_is_not_acknowledged() {
+    explore(scenarios::what_recovery_takes_back_is_not_acknowledged);
+}
