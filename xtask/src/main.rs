@@ -1,1 +1,81 @@
-fn main() {}
+//! Tasks of the workspace: `cargo xtask` lists them. Standard library only, so that it builds in seconds.
+#![forbid(unsafe_code)]
+
+mod ci;
+mod fuzz;
+mod golden;
+mod loom;
+mod run;
+mod tidy;
+
+use std::process::ExitCode;
+
+/// A command: its name, its arguments, what it does.
+const COMMANDS: [(&str, &str, &str); 6] = [
+    (
+        "ci",
+        "[--quick] [--no-tests]",
+        "everything that lands a change; --quick: what is fast enough to run while working",
+    ),
+    ("tidy", "", "the rules of the house: layers, unsafe, doors, panics, prints"),
+    ("fuzz", "[TARGET] [--seconds N]", "fuzz one target, or all in turn, 60 seconds each by default"),
+    ("loom", "[FILTER]", "the models of concurrency, under the model checker, with and without seeded faults"),
+    ("bench", "[ARGS…]", "the criterion benches"),
+    ("golden", "[--bless]", "files of every released format still read; --bless writes those that are missing"),
+];
+
+/// Why a task did not succeed.
+enum Stop {
+    /// It failed; what to say.
+    Failed(String),
+    /// Something it needs is not here; what, and how to get it.
+    Missing(String),
+    /// It was called wrongly.
+    Usage(String),
+}
+
+type Done = Result<(), Stop>;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let Some((command, rest)) = arguments.split_first() else {
+        list();
+        return ExitCode::SUCCESS;
+    };
+    let done = match command.as_str() {
+        "ci" => ci::ci(rest),
+        "tidy" => tidy::tidy(),
+        "fuzz" => fuzz::fuzz(rest),
+        "loom" => loom::loom(rest),
+        "bench" => run::cargo(&["bench", "--package", "stratawal-benches", "--"]).args(rest).done("the benches"),
+        "golden" => golden::golden(rest),
+        "help" | "--help" | "-h" => {
+            list();
+            Ok(())
+        }
+        other => Err(Stop::Usage(format!("there is no task {other:?}"))),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Stop::Failed(what)) => {
+            eprintln!("xtask: {what}");
+            ExitCode::FAILURE
+        }
+        Err(Stop::Usage(what)) => {
+            eprintln!("xtask: {what}");
+            list();
+            ExitCode::from(2)
+        }
+        Err(Stop::Missing(what)) => {
+            eprintln!("xtask: {what}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+fn list() {
+    println!("cargo xtask COMMAND");
+    for (name, arguments, what) in COMMANDS {
+        println!("  {:32}{what}", format!("{name} {arguments}"));
+    }
+}

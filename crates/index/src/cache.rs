@@ -241,7 +241,7 @@ impl<T> Cache<T> {
             }
             queue.rotate_left(1);
         }
-        queue.pop_front().expect("bytes are held only by entries in the queue")
+        queue.pop_front().expect("invariant: bytes are held only by entries in the queue")
     }
 }
 

@@ -56,7 +56,7 @@ pub fn encode_points(points: &[IndexPoint]) -> Result<Vec<u8>, PointsError> {
 
 /// Encodes points that are known to follow the rules.
 pub(crate) fn encode_checked(points: &[IndexPoint]) -> Vec<u8> {
-    let count = u32::try_from(points.len()).expect("the points were counted when they were checked");
+    let count = u32::try_from(points.len()).expect("invariant: the points were counted when they were checked");
     let mut block = Vec::with_capacity(BLOCK_LEN_MIN + 8 * points.len());
     block.extend_from_slice(&VERSIONED_MAGIC);
     block.extend_from_slice(&count.to_le_bytes());

@@ -21,5 +21,5 @@ fn check(block: &[u8]) {
         return;
     };
     assert_eq!(index.encode(), block, "a block that encoding does not make");
-    Index::from_points(index.points().to_vec()).expect("decoded points follow the rules");
+    Index::from_points(index.points().to_vec()).expect("invariant: decoded points follow the rules");
 }

@@ -131,7 +131,7 @@ impl SegmentFile {
     /// I/O, and frames of a newer version.
     pub fn close_at(&self, offset: ByteOffset) -> Result<Option<Finished>> {
         let fits = offset.0 >= SEGMENT_HEADER_LEN as u64 && offset.0 + FRAME_HEADER_LEN as u64 <= self.len;
-        if !fits || offset.0 % 8 != 0 {
+        if !fits || !offset.0.is_multiple_of(8) {
             return Ok(None);
         }
         let found = self.end_at(offset, None)?;

@@ -45,7 +45,7 @@ impl Space {
 
     /// The length of the file in bytes.
     #[must_use]
-    pub const fn len(&self) -> u64 {
+    pub const fn reserved(&self) -> u64 {
         self.len
     }
 

@@ -261,7 +261,7 @@ impl Writer {
         let booking = tail.booking.as_mut().expect("invariant: a stream with a segment takes bookings");
         self.seal(&mut booking.space, generation).map_err(Error::poisoned)?;
         let sealed = self.active.take().expect("invariant: it was there above");
-        let len = booking.space.len();
+        let len = booking.space.reserved();
         self.unsettled.push_back(Unsettled { writer: sealed.writer, end_seq: sealed.end_seq, len });
         let view = shared.view.load();
         self.go_on(tail, writer, space, &view.segments);

@@ -1,0 +1,104 @@
+//! Everything that lands a change, step by step.
+
+use std::time::{Duration, Instant};
+
+use crate::run::{cargo, cargo_of, toolchain};
+use crate::{Done, Stop, fuzz, golden, loom, tidy};
+
+/// The oldest Rust that builds the workspace, as Cargo.toml has it.
+const MSRV: &str = "1.89";
+
+/// How a step is called, and what it does.
+type Step = (&'static str, fn() -> Done);
+
+const QUICK: [Step; 4] = [("format", format), ("clippy", clippy), ("tidy", tidy::tidy), ("unit tests", unit_tests)];
+
+const FULL: [Step; 9] = [
+    ("format", format),
+    ("clippy", clippy),
+    ("tidy", tidy::tidy),
+    ("tests", tests),
+    ("docs", docs),
+    ("golden files", || golden::golden(&[])),
+    ("models", || loom::loom(&[])),
+    ("fuzzing", || fuzz::fuzz(&["--seconds".to_owned(), "20".to_owned()])),
+    ("oldest Rust", msrv),
+];
+
+pub(crate) fn ci(arguments: &[String]) -> Done {
+    let (mut quick, mut with_tests) = (false, true);
+    for argument in arguments {
+        match argument.as_str() {
+            "--quick" => quick = true,
+            "--no-tests" => with_tests = false,
+            other => return Err(Stop::Usage(format!("ci does not know {other}"))),
+        }
+    }
+    let steps = if quick { &QUICK[..] } else { &FULL[..] };
+    let steps: Vec<&Step> = steps.iter().filter(|step| with_tests || !step.0.ends_with("tests")).collect();
+    let mut rows = Vec::new();
+    for (name, step) in steps {
+        println!("== {name}");
+        let began = Instant::now();
+        let outcome = match step() {
+            Ok(()) => "passed".to_owned(),
+            Err(Stop::Missing(what)) => format!("skipped: {what}"),
+            Err(stop) => {
+                table(&rows);
+                println!("{name}: FAILED");
+                return Err(stop);
+            }
+        };
+        println!("== {name}: {outcome}");
+        rows.push((*name, began.elapsed(), outcome));
+    }
+    table(&rows);
+    Ok(())
+}
+
+fn table(rows: &[(&str, Duration, String)]) {
+    println!();
+    for (name, took, outcome) in rows {
+        println!("{name:16}{:>7.1} s  {outcome}", took.as_secs_f64());
+    }
+}
+
+/// Whether a component of the toolchain is there; CI on a bare toolchain goes on without it, and says so.
+fn need(component: &str) -> Done {
+    match cargo(&[component, "--version"]).output() {
+        Some(_) => Ok(()),
+        None => Err(Stop::Missing(format!("rustup component add {component} is needed"))),
+    }
+}
+
+fn format() -> Done {
+    need("fmt").map_err(|_| Stop::Missing("rustfmt is missing: rustup component add rustfmt".to_owned()))?;
+    cargo(&["fmt", "--all", "--check"]).done("the format check")?;
+    cargo(&["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]).done("the format check of fuzz")
+}
+
+fn clippy() -> Done {
+    need("clippy").map_err(|_| Stop::Missing("clippy is missing: rustup component add clippy".to_owned()))?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "--deny", "warnings"]).done("clippy")
+}
+
+fn unit_tests() -> Done {
+    cargo(&["test", "--quiet", "--workspace", "--lib", "--bins"]).done("a unit test")
+}
+
+fn tests() -> Done {
+    cargo(&["test", "--workspace"]).done("a test")
+}
+
+fn docs() -> Done {
+    cargo(&["doc", "--workspace", "--no-deps", "--lib"]).env("RUSTDOCFLAGS", "--deny warnings").done("the docs")
+}
+
+fn msrv() -> Done {
+    match toolchain(MSRV) {
+        Some(name) => cargo_of(&name, &["check", "--workspace", "--all-targets"])
+            .env("CARGO_TARGET_DIR", &crate::run::root().join("target/msrv").to_string_lossy())
+            .done("the check with the oldest Rust"),
+        None => Err(Stop::Missing(format!("Rust {MSRV} is not installed: rustup toolchain install {MSRV}"))),
+    }
+}

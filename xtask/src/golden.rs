@@ -1,0 +1,22 @@
+//! Golden files: what released versions wrote must be read for ever.
+
+use crate::run::{cargo, root};
+use crate::{Done, Stop};
+
+pub(crate) fn golden(arguments: &[String]) -> Done {
+    let bless = match arguments {
+        [] => false,
+        [flag] if flag == "--bless" => true,
+        _ => return Err(Stop::Usage("golden takes --bless, or nothing".to_owned())),
+    };
+    let mut found = false;
+    for (package, dir) in [("stratawal-frame", "frame"), ("stratawal-index", "index"), ("stratawal", "stratawal")] {
+        if root().join("crates").join(dir).join("tests/golden.rs").exists() {
+            found = true;
+            let run = cargo(&["test", "--quiet", "--package", package, "--test", "golden"]);
+            let run = if bless { run.env("STRATAWAL_BLESS", "1") } else { run };
+            run.done(&format!("the golden files of {package}"))?;
+        }
+    }
+    if found { Ok(()) } else { Err(Stop::Failed("there is no golden test".to_owned())) }
+}

@@ -1,0 +1,253 @@
+//! The rules of the house that a compiler does not check. Each violation is a line: file, line, what.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::run::root;
+use crate::{Done, Stop};
+
+/// The layers: what each crate may use. Arrows point down only. Tests may use the test kit besides.
+const LAYERS: [(&str, &[&str]); 8] = [
+    ("frame", &[]),
+    ("storage", &[]),
+    ("segment", &["frame", "storage"]),
+    ("index", &[]),
+    ("stream", &["frame", "storage", "segment", "index"]),
+    ("stratawal", &["frame", "storage", "segment", "index", "stream"]),
+    ("cli", &["stratawal"]),
+    ("testkit", &["storage"]),
+];
+
+/// Crates that are libraries for others: no prints, no panics, one door for synchronisation.
+const LIBRARIES: [&str; 6] = ["frame", "storage", "segment", "index", "stream", "stratawal"];
+
+/// Crates that hand a promise on which they cannot prove (nobody shortens mapped files): they declare it on single
+/// items, under `deny(unsafe_code)`. `storage` has unsafe code in one module. All others forbid it.
+const PROMISE: [&str; 2] = ["segment", "stratawal"];
+
+const TOP_LEVEL: [&str; 9] =
+    ["Cargo.toml", "Cargo.lock", "crates", "benches", "fuzz", "xtask", "README.md", "LICENSE-MIT", "LICENSE-APACHE"];
+
+const FILE_LINES_MAX: usize = 900;
+
+pub(crate) fn tidy() -> Done {
+    let root = root();
+    let mut found = Vec::new();
+    top_level(&root, &mut found);
+    for (name, allowed) in LAYERS {
+        let dir = root.join("crates").join(name);
+        let manifest = read(&dir.join("Cargo.toml"));
+        found.extend(
+            arrows(&manifest, name, allowed).into_iter().map(|what| format!("crates/{name}/Cargo.toml: {what}")),
+        );
+    }
+    for file in rust_files(&root) {
+        let path = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
+        let text = read(&file);
+        found.extend(check(&path, &text).into_iter().map(|(line, what)| format!("{path}:{line}: {what}")));
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    for line in &found {
+        println!("{line}");
+    }
+    Err(Stop::Failed(format!("{} violations of the rules of the house", found.len())))
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+fn top_level(root: &Path, found: &mut Vec<String>) {
+    let Ok(entries) = fs::read_dir(root) else { return };
+    for name in entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
+        if !TOP_LEVEL.contains(&name.as_str()) && !name.starts_with('.') && name != "target" {
+            found.push(format!("{name}: does not belong at the top level"));
+        }
+    }
+}
+
+fn rust_files(root: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut dirs: Vec<PathBuf> = ["crates", "benches", "xtask", "fuzz/fuzz_targets"].map(|dir| root.join(dir)).into();
+    while let Some(dir) = dirs.pop() {
+        let Ok(entries) = fs::read_dir(dir) else { continue };
+        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+            if path.is_dir() && path.file_name().is_none_or(|name| name != "target") {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Dependencies on crates of this workspace that the layers do not allow.
+fn arrows(manifest: &str, name: &str, allowed: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut section = "";
+    for line in manifest.lines().map(str::trim) {
+        if line.starts_with('[') {
+            section = line;
+            continue;
+        }
+        let Some(dependency) = line.split(['.', ' ', '=']).next().filter(|_| section.contains("dependencies")) else {
+            continue;
+        };
+        let of_tests = section.contains("dev-dependencies");
+        let below = match dependency {
+            "stratawal" => "stratawal",
+            other => match other.strip_prefix("stratawal-") {
+                Some(below) => below,
+                None => continue,
+            },
+        };
+        let points_down = allowed.contains(&below) || of_tests && below == "testkit";
+        if !points_down {
+            found.push(format!("{name} must not depend on {below}"));
+        }
+    }
+    found
+}
+
+/// What is wrong with a file, by line.
+fn check(path: &str, text: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let parts: Vec<&str> = path.split('/').collect();
+    let in_src = parts.first() == Some(&"crates") && parts.get(2) == Some(&"src");
+    let krate = if parts.first() == Some(&"crates") { parts.get(1).copied().unwrap_or_default() } else { "" };
+    let library = in_src && LIBRARIES.contains(&krate);
+    // Modules that are tests as a whole say so where they are declared; their names are few.
+    let test_module =
+        parts.last().is_some_and(|name| matches!(*name, "tests.rs" | "scenarios.rs" | "stress.rs" | "loom_models.rs"));
+    if in_src && text.lines().count() > FILE_LINES_MAX {
+        found.push((1, format!("over {FILE_LINES_MAX} lines; split it by concept")));
+    }
+    if is_crate_root(&parts) && !text.contains(root_attribute(krate)) {
+        found.push((1, format!("must have {}", root_attribute(krate))));
+    }
+    let mut in_tests = test_module;
+    for (number, line) in (1..).zip(text.lines()) {
+        let code = line.trim_start();
+        in_tests |= code.starts_with("#[cfg(test)]") || code.starts_with("#[cfg(all(test");
+        // A test module that is only declared here is another file's.
+        if in_tests && !test_module && code.starts_with("mod ") && code.ends_with(';') {
+            in_tests = false;
+        }
+        if code.starts_with("//") {
+            continue;
+        }
+        let mut say = |what: &str| found.push((number, what.to_owned()));
+        if code.starts_with(concat!("#[", "ignore")) {
+            say("an ignored test; run it or remove it");
+        }
+        if has_unsafe(code) && !unsafe_is_allowed(krate, &parts, in_tests) {
+            say("unsafe outside crates/storage");
+        }
+        if !library || in_tests {
+            continue;
+        }
+        let door = parts.len() == 4 && parts.last() == Some(&"sync.rs");
+        if !door && ["std::sync", "core::sync", "arc_swap", "loom::"].iter().any(|name| code.contains(name)) {
+            say("synchronisation is named only in the crate's sync.rs");
+        }
+        if [".unwrap()", "todo!(", "unimplemented!(", "dbg!(", "panic!("].iter().any(|name| code.contains(name)) {
+            say("library code answers an error, or says expect(\"invariant: …\")");
+        }
+        if code.contains(".expect(") && !code.contains(".expect(\"invariant: ") && !code.ends_with(".expect(") {
+            say("an expect says \"invariant: …\" and why it cannot happen");
+        }
+        if ["println!(", "eprintln!(", "print!(", "eprint!("].iter().any(|name| code.contains(name)) {
+            say("the library does not print");
+        }
+        if krate == "stratawal" && code.starts_with("pub use stratawal_") {
+            say("the facade does not hand on inner crates");
+        }
+    }
+    found
+}
+
+fn is_crate_root(parts: &[&str]) -> bool {
+    parts.first() == Some(&"crates") && parts.len() == 4 && matches!(parts.last(), Some(&("lib.rs" | "main.rs")))
+}
+
+fn root_attribute(krate: &str) -> &'static str {
+    match krate {
+        "storage" => "//!",
+        _ if PROMISE.contains(&krate) => "#![deny(unsafe_code)]",
+        _ => "#![forbid(unsafe_code)]",
+    }
+}
+
+fn has_unsafe(code: &str) -> bool {
+    ["unsafe {", "unsafe fn", "unsafe impl", "unsafe trait"].iter().any(|name| code.contains(name))
+}
+
+fn unsafe_is_allowed(krate: &str, parts: &[&str], in_tests: bool) -> bool {
+    // Tests of mappings have to make the promise.
+    krate == "storage" || PROMISE.contains(&krate) && (in_tests || parts.get(2) == Some(&"tests") || parts.len() == 4)
+        // This file names it to look for it.
+        || parts == ["xtask", "src", "tidy.rs"]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whats(path: &str, text: &str) -> Vec<String> {
+        check(path, text).into_iter().map(|(line, what)| format!("{line}: {what}")).collect()
+    }
+
+    #[test]
+    fn an_arrow_that_points_up_is_found() {
+        let manifest = "[dependencies]\nstratawal-frame.workspace = true\nbytes = \"1\"\n[dev-dependencies]\n\
+                        stratawal-testkit.workspace = true\nstratawal = { path = \"..\" }\n";
+        assert_eq!(arrows(manifest, "segment", &["frame"]), ["segment must not depend on stratawal"]);
+        assert_eq!(arrows(manifest, "index", &[]).len(), 2);
+        let target = "[target.\"cfg(x)\".dependencies]\nstratawal-stream.workspace = true\n";
+        assert_eq!(arrows(target, "segment", &["frame"]).len(), 1);
+    }
+
+    #[test]
+    fn panics_and_prints_in_library_code_are_found() {
+        let text = "fn f() {\n    x.unwrap();\n    y.expect(\"it\");\n    println!();\n    todo!()\n}\n";
+        let found = whats("crates/frame/src/scan.rs", text);
+        assert_eq!(found.len(), 4, "{found:?}");
+        assert!(whats("crates/cli/src/scan.rs", text).is_empty());
+        assert!(whats("crates/frame/tests/scan.rs", text).is_empty());
+        let fine = "// x.unwrap()\nfn f() {\n    y.expect(\"invariant: it is\");\n}\n#[cfg(test)]\nmod tests {\n    fn g() { x.unwrap() }\n}\n";
+        assert!(whats("crates/frame/src/scan.rs", fine).is_empty());
+    }
+
+    #[test]
+    fn code_behind_the_declaration_of_a_test_module_is_library_code() {
+        let text = "#[cfg(test)]\nmod scenarios;\nfn f() {\n    x.unwrap();\n}\n";
+        assert_eq!(whats("crates/frame/src/x.rs", text).len(), 1);
+    }
+
+    #[test]
+    fn unsafe_and_synchronisation_have_one_place_each() {
+        assert_eq!(whats("crates/index/src/cache.rs", "unsafe { x() }").len(), 1);
+        assert_eq!(whats("benches/benches/a.rs", "unsafe { x() }").len(), 1);
+        assert!(whats("crates/storage/src/map.rs", "unsafe { x() }").is_empty());
+        assert_eq!(whats("crates/index/src/cache.rs", "use std::sync::Arc;").len(), 1);
+        assert!(whats("crates/index/src/sync.rs", "use std::sync::Arc;").is_empty());
+        assert_eq!(whats("crates/index/src/cache/sync.rs", "use std::sync::Arc;").len(), 1);
+    }
+
+    #[test]
+    fn roots_of_crates_forbid_unsafe_code() {
+        assert_eq!(whats("crates/frame/src/lib.rs", "//! A crate.\n").len(), 1);
+        assert!(whats("crates/frame/src/lib.rs", "#![forbid(unsafe_code)]\n").is_empty());
+        assert_eq!(whats("crates/segment/src/lib.rs", "#![forbid(unsafe_code)]\n").len(), 1);
+    }
+
+    #[test]
+    fn an_ignored_test_and_a_handed_on_crate_are_found() {
+        assert_eq!(whats("crates/frame/tests/a.rs", concat!("#[", "ignore]\nfn f() {}\n")).len(), 1);
+        assert_eq!(whats("crates/stratawal/src/wal.rs", "pub use stratawal_stream::Entry;\n").len(), 1);
+    }
+}
