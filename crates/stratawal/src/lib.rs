@@ -60,3 +60,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use options::{Durability, Options, StreamOptions, Visibility};
 pub use stream::{OpenReport, Stream};
 pub use wal::{Stats, Wal};
+
+/// The program in the README is a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+mod readme {}
