@@ -349,3 +349,14 @@ fn a_stream_keeps_its_log_open() {
     Wal::open(dir.path()).unwrap();
     assert_eq!(iter.count(), 1);
 }
+
+#[test]
+fn a_log_keeps_space_for_a_full_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let reserve = dir.path().join("RESERVE");
+    drop(Wal::open(dir.path()).unwrap());
+    assert_eq!(reserve.metadata().unwrap().len(), 64 << 10);
+    std::fs::remove_file(&reserve).unwrap();
+    drop(Wal::open(dir.path()).unwrap());
+    assert_eq!(reserve.metadata().unwrap().len(), 64 << 10, "made again where it was given up");
+}

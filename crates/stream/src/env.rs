@@ -6,6 +6,7 @@ use stratawal_frame::WalId;
 use stratawal_index::{Cache, CacheLimits};
 use stratawal_storage::Storage;
 
+use crate::ballast::Ballast;
 use crate::sync::Arc;
 use crate::view::Loaded;
 
@@ -18,6 +19,7 @@ pub struct Env {
     storage: Arc<dyn Storage>,
     wal_id: WalId,
     read_only: bool,
+    ballast: Option<Ballast>,
     pub(crate) cache: Cache<Loaded>,
 }
 
@@ -43,6 +45,7 @@ impl Env {
             storage,
             wal_id: WalId(0),
             read_only: false,
+            ballast: None,
             cache: Cache::new(CacheLimits { bytes_max: 8 << 20, entries_max: 128 }),
         }
     }
@@ -58,6 +61,15 @@ impl Env {
     #[must_use]
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
+        self
+    }
+
+    /// A file that holds [`BALLAST_LEN`](crate::BALLAST_LEN) bytes for a full disk; made now if there is room.
+    #[must_use]
+    pub fn ballast_at(mut self, path: impl Into<PathBuf>) -> Self {
+        let ballast = Ballast::new(path.into());
+        ballast.make(&*self.storage);
+        self.ballast = Some(ballast);
         self
     }
 
@@ -85,6 +97,10 @@ impl Env {
     pub fn cache_stats(&self) -> CacheStats {
         let stats = self.cache.stats();
         CacheStats { hits: stats.hits, misses: stats.misses, entries: stats.entries, bytes: stats.bytes }
+    }
+
+    pub(crate) const fn ballast(&self) -> Option<&Ballast> {
+        self.ballast.as_ref()
     }
 
     pub(crate) const fn id(&self) -> WalId {

@@ -31,6 +31,7 @@
 #![forbid(unsafe_code)]
 
 mod append;
+mod ballast;
 mod batch;
 mod env;
 mod error;
@@ -49,6 +50,7 @@ mod verify;
 mod view;
 mod writer;
 
+pub use ballast::BALLAST_LEN;
 pub use batch::{Batch, Entry};
 pub use env::{CacheStats, Env, Location, NEW_PREFIX};
 pub use error::{Damage, Error, ErrorKind, Result};

@@ -15,8 +15,9 @@ use stratawal_frame::{
     encode_data, encode_data_head,
 };
 use stratawal_index::{ActiveIndex, encode_points};
-use stratawal_segment::{CreateError, SegmentData, SegmentWriter, Space, Tail as ControlTail, create};
+use stratawal_segment::{CreateError, SegmentData, SegmentWriter, Space, Tail as ControlTail};
 
+use crate::ballast::create_segment;
 use crate::env::{Env, Location, NEW_PREFIX};
 use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
@@ -234,7 +235,7 @@ impl Writer {
             let _ = storage.remove_dir(&temporary);
             error
         };
-        let (writer, space) = match create(storage, &temporary, &header, FIRST_LEN) {
+        let (writer, space) = match create_segment(&shared.env, &temporary, &header, FIRST_LEN) {
             Ok(created) => created,
             Err(CreateError::Undone(e) | CreateError::Indeterminate(e)) => return Err(undo(self.failed(e))),
         };
@@ -253,7 +254,7 @@ impl Writer {
             return Err(Error::text(ErrorKind::Io, &shared.place, "the stream has used up its 2^32 generations"));
         };
         let header = self.header(predecessor.stream_id, generation, predecessor.generation, tail.next_seq);
-        let created = create(shared.env.storage(), &shared.place.dir(), &header, FIRST_LEN);
+        let created = create_segment(&shared.env, &shared.place.dir(), &header, FIRST_LEN);
         let (writer, space) = created.map_err(|e| match e {
             CreateError::Undone(e) => self.failed(e),
             CreateError::Indeterminate(e) => self.failed(e).poisoned(),

@@ -3,11 +3,12 @@
 use stratawal_frame::{ByteOffset, End, EndKind, Generation, SEGMENT_HEADER_LEN, Salt, SegmentHeader, SeqNo};
 use stratawal_index::{ActiveIndex, encode_points};
 use stratawal_segment::{
-    Access, CreateError, SegmentData, SegmentFile, SegmentId, SegmentWriter, Space, Tail as ControlTail, create,
+    Access, CreateError, SegmentData, SegmentFile, SegmentId, SegmentWriter, Space, Tail as ControlTail,
 };
 
 use super::analyse::{Found, Image, close_points};
 use super::{Recovered, Scan, note};
+use crate::ballast::create_segment;
 use crate::env::{Env, Location};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::StreamOptions;
@@ -190,7 +191,7 @@ impl Repair<'_> {
                 name_crc: SegmentHeader::name_checksum(self.place.folder()),
                 ..SegmentHeader::EMPTY
             };
-            let created = create(storage, &self.place.dir(), &header, FIRST_LEN);
+            let created = create_segment(self.env, &self.place.dir(), &header, FIRST_LEN);
             let (writer, space) = created.map_err(|e| match e {
                 CreateError::Undone(e) | CreateError::Indeterminate(e) => self.failed(e),
             })?;

@@ -1,0 +1,67 @@
+//! Space that is kept for a full disk: what needs a new file to get space back, or to end what was begun, gives it up
+//! first. It is made again when there is room.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use stratawal_frame::SegmentHeader;
+use stratawal_segment::{CreateError, SegmentWriter, Space, create};
+use stratawal_storage::Storage;
+
+use crate::env::Env;
+
+/// Bytes that the ballast holds.
+pub const BALLAST_LEN: u64 = 64 << 10;
+
+/// A file that holds space.
+#[derive(Clone, Debug)]
+pub(crate) struct Ballast {
+    path: PathBuf,
+}
+
+impl Ballast {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Makes it where it is missing. Not having it is no error: there may be no room now.
+    pub(crate) fn make(&self, storage: &dyn Storage) {
+        let Ok(file) = storage.create_new(&self.path) else { return };
+        if file.reserve(BALLAST_LEN).is_err() {
+            drop(file);
+            // An empty one would seem to be one.
+            let _ = storage.remove_file(&self.path);
+        }
+    }
+
+    /// Gives its space up; whether there was any.
+    fn give_up(&self, storage: &dyn Storage) -> bool {
+        match storage.remove_file(&self.path) {
+            Ok(()) => true,
+            Err(e) => {
+                debug_assert!(e.kind() == io::ErrorKind::NotFound, "{e}");
+                false
+            }
+        }
+    }
+}
+
+/// Creates a segment; on a full disk, out of the ballast.
+pub(crate) fn create_segment(
+    env: &Env,
+    dir: &Path,
+    header: &SegmentHeader,
+    reserve: u64,
+) -> Result<(SegmentWriter, Space), CreateError> {
+    let storage = env.storage();
+    let created = match (create(storage, dir, header, reserve), env.ballast()) {
+        (Err(CreateError::Undone(error)), Some(ballast)) if error.is_full() && ballast.give_up(&**storage) => {
+            create(storage, dir, header, reserve)
+        }
+        (created, _) => created,
+    };
+    if let (Ok(_), Some(ballast)) = (&created, env.ballast()) {
+        ballast.make(&**storage);
+    }
+    created
+}
