@@ -2,7 +2,7 @@
 
 use std::io::{self, BufWriter, Write};
 
-use stratawal::{Entry, Options};
+use stratawal::{Entry, inspect};
 
 use crate::failure::{DONE, Failure, output};
 use crate::{Common, json, signals};
@@ -34,9 +34,8 @@ pub(crate) struct Cat {
 impl Cat {
     pub(crate) fn run(&self) -> Result<u8, Failure> {
         signals::on_interrupt(|| ()).map_err(|e| Failure::io("cannot watch for interrupts", &e))?;
-        let wal = Options::new().open_read_only(&self.common.dir)?;
-        let stream = wal.stream(&self.stream)?;
-        if !stream.exists() {
+        let (stream, damage) = inspect::readable(&self.common.dir, &self.stream)?;
+        if !stream.exists() && damage.is_none() {
             return Err(Failure::unknown_stream(&self.common.dir, &self.stream));
         }
         let (first, next) = (stream.first_seq(), stream.next_seq());
@@ -49,7 +48,12 @@ impl Cat {
         let begin = self.from.unwrap_or(first).max(first);
         let begin = self.last.map_or(begin, |n| begin.max(end.saturating_sub(n)));
         let entries = stream.iter(begin..end.max(begin));
-        if self.reverse { self.print(entries.rev()) } else { self.print(entries) }
+        let code = if self.reverse { self.print(entries.rev()) } else { self.print(entries) }?;
+        match damage {
+            // What precedes it is printed; the rest is what was asked for, too, unless it ends before.
+            Some(damage) if self.to.is_none_or(|to| to > next) => Err(damage.into()),
+            _ => Ok(code),
+        }
     }
 
     fn print(&self, entries: impl Iterator<Item = stratawal::Result<Entry>>) -> Result<u8, Failure> {

@@ -17,7 +17,7 @@ pub struct Error {
     kind: ErrorKind,
 }
 
-/// The kinds of [`Error`].
+/// The kinds of [`Error`](struct@Error).
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ErrorKind {

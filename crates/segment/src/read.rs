@@ -120,7 +120,7 @@ pub struct FrameAt {
     pub frame: Frame,
 }
 
-/// What [`Frames::next_reaching`] found.
+/// What [`FrameSteps::next_reaching`] found.
 #[derive(Clone, Debug)]
 pub enum Frames {
     /// A frame of entries that reaches the seq asked for.

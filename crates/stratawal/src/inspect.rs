@@ -7,7 +7,9 @@ use stratawal_stream::{Env, Location};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::name;
+use crate::options::Options;
 use crate::root::Root;
+use crate::stream::Stream;
 use crate::sync::Arc;
 use crate::wal::folder_of;
 
@@ -94,6 +96,18 @@ pub fn unescape_name(escaped: &str) -> Option<String> {
 /// no error here but what this is for.
 pub fn verify(path: impl AsRef<Path>, stream: Option<&str>, found: &mut dyn FnMut(StreamCheck)) -> Result<()> {
     verify_on(Arc::new(UnixStorage::new()), path.as_ref(), stream, found)
+}
+
+/// What can be read of a stream in the log at `path`: the whole of it, or what precedes the first damage, and that
+/// damage. For people who look at a log; [`Wal::stream`](crate::Wal::stream) refuses a damaged stream. Changes nothing.
+///
+/// Entries may be damaged one by one in what is readable, too; then reading them says so.
+///
+/// # Errors
+/// [`Missing`](ErrorKind::Missing) where there is no log; a newer format; I/O. Damage is answered beside the stream.
+pub fn readable(path: impl AsRef<Path>, stream: &str) -> Result<(Stream, Option<Error>)> {
+    let wal = Options::new().open_read_only(path)?;
+    wal.readable(stream)
 }
 
 fn verify_on(

@@ -183,8 +183,8 @@ impl Options {
         self
     }
 
-    /// Opens the log in the folder `path` for reading and writing, and creates it if it is not there (the folder above
-    /// must be). No stream is read before it is asked for.
+    /// Opens the log in the folder `path` for reading and writing, and creates it, and the folders above, if they are not
+    /// there. No stream is read before it is asked for.
     ///
     /// # Errors
     /// [`Locked`](crate::ErrorKind::Locked), with the holder's process id where it is known;

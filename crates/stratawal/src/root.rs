@@ -22,7 +22,7 @@ pub(crate) struct Root {
 impl Root {
     /// Opens or creates it for writing.
     pub(crate) fn open(storage: &dyn Storage, path: &Path) -> Result<Self> {
-        create_dir(storage, path)?;
+        create_root(storage, path)?;
         let lock = lock(storage, path)?;
         let format = match read_format(storage, path)? {
             Some(format) if !format.features.writable() => {
@@ -68,20 +68,37 @@ impl Root {
     }
 }
 
-/// Creates a folder durably, if it is not there.
-fn create_dir(storage: &dyn Storage, dir: &Path) -> Result<()> {
-    let failed = |what: &str, e| Err(Error::io(format!("cannot {what} {}", dir.display()), e));
-    match storage.create_dir(dir) {
-        Ok(()) => {
-            let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            storage.sync_dir(parent).or_else(|e| failed("sync the folder of", e))
+/// Creates the root durably, and what is missing above it. It may be a link to a folder; nothing below it may.
+fn create_root(storage: &dyn Storage, root: &Path) -> Result<()> {
+    match create_one(storage, root) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && root.parent().is_some() => {
+            create_root(storage, parent_of(root))?;
+            create_one(storage, root).map_err(|e| Error::io(format!("cannot create {}", root.display()), e))
         }
+        other => other.map_err(|e| Error::io(format!("cannot create {}", root.display()), e)),
+    }
+}
+
+fn create_one(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
+    storage.create_dir(dir)?;
+    storage.sync_dir(parent_of(dir))
+}
+
+fn parent_of(dir: &Path) -> &Path {
+    dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Creates a folder of the log durably, if it is not there.
+fn create_dir(storage: &dyn Storage, dir: &Path) -> Result<()> {
+    match create_one(storage, dir) {
+        Ok(()) => Ok(()),
         // It must be a folder, and no link to one.
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => match storage.list(dir) {
             Ok(_) => Ok(()),
-            Err(e) => failed("use as the folder of a log", e),
+            Err(e) => Err(Error::io(format!("cannot use {} as a folder of a log", dir.display()), e)),
         },
-        Err(e) => failed("create", e),
+        Err(e) => Err(Error::io(format!("cannot create {}", dir.display()), e)),
     }
 }
 

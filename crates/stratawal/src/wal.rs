@@ -26,12 +26,15 @@ pub struct Wal {
 struct Inner {
     path: PathBuf,
     // Before the root: streams are closed while the lock is held.
-    streams: Mutex<HashMap<String, StreamLog>>,
+    streams: Mutex<HashMap<String, Arc<Slot>>>,
     root: Mutex<Root>,
     env: Arc<Env>,
     defaults: StreamOptions,
     closed: AtomicBool,
 }
+
+/// A stream, once it was looked up without an error.
+type Slot = Mutex<Option<StreamLog>>;
 
 /// How much a log, or a stream, holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -118,29 +121,45 @@ impl Wal {
     fn lookup(&self, name: &str, options: Option<StreamOptions>) -> Result<Stream> {
         let folder = folder_of(name)?;
         let inner = &self.inner;
+        let closed =
+            || Error::of_stream(ErrorKind::Closed, name, format!("the log {} was closed", inner.path.display()));
         if inner.closed.load(Ordering::Acquire) {
-            return Err(Error::of_stream(
-                ErrorKind::Closed,
-                name,
-                format!("the log {} was closed", inner.path.display()),
-            ));
+            return Err(closed());
         }
-        let mut streams = inner.streams.lock();
-        let read_only = inner.env.is_read_only();
-        if !read_only && let Some(log) = streams.get(name) {
-            if options.is_some() {
+        let open = |options: Option<StreamOptions>| {
+            let options = options.unwrap_or_else(|| inner.defaults.clone());
+            let place = Location::new(&inner.root.lock().streams, &*folder).named(name);
+            StreamLog::open(Arc::clone(&inner.env), place, options.0)
+        };
+        if inner.env.is_read_only() {
+            return Ok(Stream::new(open(options)?, self.clone()));
+        }
+        // A stream's own slot is held while it is recovered, so that others are not held up.
+        let slot = Arc::clone(inner.streams.lock().entry(name.to_owned()).or_default());
+        let mut slot = slot.lock();
+        if inner.closed.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        match (&*slot, options) {
+            (Some(_), Some(_)) => {
                 let text = format!("the stream {name:?} is open already; give its options where it is first looked up");
-                return Err(Error::of_stream(ErrorKind::InvalidOption, name, text));
+                Err(Error::of_stream(ErrorKind::InvalidOption, name, text))
             }
-            return Ok(Stream::new(log.clone(), self.clone()));
+            (Some(log), None) => Ok(Stream::new(log.clone(), self.clone())),
+            (None, options) => {
+                let log = slot.insert(open(options)?);
+                Ok(Stream::new(log.clone(), self.clone()))
+            }
         }
-        let options = options.unwrap_or_else(|| inner.defaults.clone());
-        let place = Location::new(&inner.root.lock().streams, folder).named(name);
-        let log = StreamLog::open(Arc::clone(&inner.env), place, options.0)?;
-        if !read_only {
-            streams.insert(name.to_owned(), log.clone());
-        }
-        Ok(Stream::new(log, self.clone()))
+    }
+
+    /// For [`inspect::readable`](crate::inspect::readable); the log is open for reading.
+    pub(crate) fn readable(&self, name: &str) -> Result<(Stream, Option<Error>)> {
+        let folder = folder_of(name)?;
+        let place = Location::new(&self.inner.root.lock().streams, folder).named(name);
+        let options = self.inner.defaults.clone();
+        let (log, damage) = StreamLog::open_before_damage(Arc::clone(&self.inner.env), place, options.0)?;
+        Ok((Stream::new(log, self.clone()), damage.map(Error::from)))
     }
 
     /// The names of all streams, sorted by their escaped forms (see [`inspect::escape_name`](crate::inspect)). Streams
@@ -160,7 +179,7 @@ impl Wal {
         if self.inner.env.is_read_only() {
             return Err(Error::new(ErrorKind::ReadOnly, "the log was opened for reading only"));
         }
-        let streams: Vec<StreamLog> = self.inner.streams.lock().values().cloned().collect();
+        let streams = self.inner.open_streams();
         first_error(streams.iter().map(StreamLog::sync))
     }
 
@@ -190,7 +209,7 @@ impl Wal {
     /// # Errors
     /// I/O.
     pub fn stats(&self) -> Result<Stats> {
-        let streams: Vec<StreamLog> = self.inner.streams.lock().values().cloned().collect();
+        let streams = self.inner.open_streams();
         let mut stats = self.cache_stats();
         for log in &streams {
             let of_stream = log.stats()?;
@@ -203,13 +222,18 @@ impl Wal {
 }
 
 impl Inner {
+    /// The streams that are open; waits for those that are being opened.
+    fn open_streams(&self) -> Vec<StreamLog> {
+        let slots: Vec<Arc<Slot>> = self.streams.lock().values().cloned().collect();
+        slots.iter().filter_map(|slot| slot.lock().clone()).collect()
+    }
+
     fn close(&self) -> Result<()> {
-        // Under the lock of the streams, so that a look-up meanwhile opens none behind this.
-        let streams = self.streams.lock();
+        // Set before the slots are looked at: a look-up sees it, or its stream is seen here.
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let result = first_error(streams.values().map(StreamLog::close));
+        let result = first_error(self.open_streams().iter().map(StreamLog::close));
         self.root.lock().unlock();
         result
     }

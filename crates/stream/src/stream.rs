@@ -53,6 +53,26 @@ impl StreamLog {
             return Err(Error::text(ErrorKind::InvalidOption, &place, why));
         }
         let recovered = recover_or_read(&env, &place, &options)?;
+        Ok(Self::build(env, place, options, recovered))
+    }
+
+    /// Opens for reading what precedes the first damage to the stream, and tells that damage; `None` where the stream
+    /// is sound. With a read-only [`Env`].
+    ///
+    /// # Errors
+    /// What is not damage: I/O, a newer format.
+    pub fn open_before_damage(env: Arc<Env>, place: Location, options: StreamOptions) -> Result<(Self, Option<Error>)> {
+        match Self::open(Arc::clone(&env), place.clone(), options.clone()) {
+            Ok(log) => Ok((log, None)),
+            Err(damage) if damage.is_damage() && env.is_read_only() => {
+                let recovered = recover::partial(&env, &place, &options)?;
+                Ok((Self::build(env, place, options, Some(recovered)), Some(damage)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn build(env: Arc<Env>, place: Location, options: StreamOptions, recovered: Option<Recovered>) -> Self {
         let (start, end) = recovered.as_ref().map_or((0, 0), |r| (r.start, r.end));
         let marks = Arc::new(Marks::new(start, end));
         let unwound = Error::text(ErrorKind::Poisoned, &place, "the thread that was writing panicked");
@@ -66,7 +86,7 @@ impl StreamLog {
         if let Some(error) = read_only {
             group.lock().fail_as_it_is(error);
         }
-        Ok(Self { inner: Arc::new(Inner { shared, group, report }) })
+        Self { inner: Arc::new(Inner { shared, group, report }) }
     }
 
     /// The name that errors give.

@@ -120,7 +120,7 @@ pub(crate) fn analyse(env: &Env, place: &Location, options: &StreamOptions, orde
 }
 
 /// Step 1, the names.
-fn list(env: &Env, place: &Location) -> Result<(Vec<SegmentId>, Vec<OsString>)> {
+pub(super) fn list(env: &Env, place: &Location) -> Result<(Vec<SegmentId>, Vec<OsString>)> {
     let entries = env.storage().list(&place.dir()).map_err(|e| Error::io(place, e))?;
     let (mut all, mut temporaries) = (Vec::new(), Vec::new());
     for entry in entries {
@@ -163,7 +163,7 @@ fn read_headers(env: &Env, place: &Location, all: &[SegmentId]) -> Result<Vec<Fo
 }
 
 /// Step 2: a segment of a newer generation with base *b* voids every entry at or above *b* in older ones.
-fn drop_void(found: Vec<Found>) -> Vec<Found> {
+pub(super) fn drop_void(found: Vec<Found>) -> Vec<Found> {
     let mut stack: Vec<Found> = Vec::with_capacity(found.len());
     for newer in found {
         let base = newer.header().base;
@@ -199,7 +199,13 @@ fn drop_garbage(place: &Location, stack: Vec<Found>, start: SeqNo) -> Result<Vec
 }
 
 /// Step 5 for one segment.
-fn scan(env: &Env, place: &Location, options: &StreamOptions, found: &mut Found, order: Order) -> Result<Scan> {
+pub(super) fn scan(
+    env: &Env,
+    place: &Location,
+    options: &StreamOptions,
+    found: &mut Found,
+    order: Order,
+) -> Result<Scan> {
     let failed = |e| Error::segment_error(place, e);
     let limit = found.limit;
     let file = found.open(env, place)?.clone();

@@ -16,6 +16,7 @@
 //! 9. Remove void and garbage segments.
 
 mod analyse;
+mod partial;
 mod repair;
 
 use std::io;
@@ -34,6 +35,7 @@ use crate::view::{Live, SegmentState, SegmentView, View};
 use crate::writer::Active;
 
 use analyse::{Image, Order, analyse};
+pub(crate) use partial::partial;
 
 /// What recovery hands to the stream.
 #[derive(Debug)]

@@ -1,0 +1,89 @@
+//! What of a damaged stream precedes the first damage, for people who look at it. Changes nothing, decides nothing.
+
+use stratawal_frame::{EndKind, SeqNo};
+use stratawal_segment::{Access, SegmentFile, SegmentId};
+
+use super::Recovered;
+use super::analyse::{Found, Opened, Order, drop_void, list, scan};
+use crate::env::{Env, Location};
+use crate::error::{Error, Result};
+use crate::options::StreamOptions;
+use crate::report::OpenReport;
+use crate::sync::Arc;
+use crate::view::{SegmentState, SegmentView, View};
+
+/// Reads a stream that was found damaged, up to the damage. What is shown is in the page cache; it may not be durable.
+pub(crate) fn partial(env: &Env, place: &Location, options: &StreamOptions) -> Result<Recovered> {
+    let (valid, broken) = match list(env, place) {
+        Ok((all, _)) => read_valid(env, place, &all),
+        Err(e) if e.is_damage() => (Vec::new(), Vec::new()),
+        Err(e) => return Err(e),
+    };
+    let mut live = drop_void(valid);
+    let start = first_live(env, place, options, &mut live)?;
+    live.retain(|found| found.limit > start);
+    let mut end = start;
+    let mut segments: Vec<Arc<SegmentView>> = Vec::new();
+    for mut found in live {
+        let header = *found.header();
+        let follows = segments.last().map_or(header.base <= start, |last: &Arc<SegmentView>| {
+            header.predecessor == last.header.generation && header.base == end
+        });
+        if !follows {
+            break;
+        }
+        // A segment whose header cannot be read may have voided what stands at or above its base.
+        let void = broken.iter().filter(|id| id.generation > header.generation).map(|id| id.base).min();
+        let limit = found.limit.min(void.unwrap_or(SeqNo(u64::MAX)));
+        let scan = match scan(env, place, options, &mut found, Order::ChainFirst) {
+            Ok(scan) => scan,
+            Err(e) if e.is_damage() => break,
+            Err(e) => return Err(e),
+        };
+        end = scan.chain.end_seq.min(limit).max(start);
+        let state = SegmentState::Live(Arc::new(scan.into_live()));
+        segments.push(Arc::new(SegmentView { header, state }));
+        if end < found.limit {
+            break;
+        }
+    }
+    let report = OpenReport {
+        existed: true,
+        first_seq: start.0,
+        next_seq: end.0,
+        segments: segments.len() as u64,
+        ..OpenReport::default()
+    };
+    Ok(Recovered { view: View { segments }, start: start.0, end: end.0, timestamp: 0, writable: None, report })
+}
+
+/// Segments with valid headers in order of generation, and the names of the others.
+fn read_valid(env: &Env, place: &Location, all: &[SegmentId]) -> (Vec<Found>, Vec<SegmentId>) {
+    let (mut valid, mut broken) = (Vec::new(), Vec::new());
+    for &id in all {
+        match SegmentFile::open(env.storage(), &place.dir(), id, Access::Read) {
+            Ok(file) => {
+                let file = Opened::Header(*file.header());
+                valid.push(Found { file, limit: SeqNo(u64::MAX), scan: None });
+            }
+            Err(_) => broken.push(id),
+        }
+    }
+    (valid, broken)
+}
+
+/// The first live seq, as far as the newest valid segment says it.
+fn first_live(env: &Env, place: &Location, options: &StreamOptions, live: &mut [Found]) -> Result<SeqNo> {
+    let Some(newest) = live.last_mut() else { return Ok(SeqNo(0)) };
+    let from_header = newest.header().start;
+    let file = newest.open(env, place)?;
+    let finished = file.finished().map_err(|e| Error::segment_error(place, e))?;
+    if let Some(close) = finished.filter(|finished| matches!(finished.end.kind, EndKind::Close { .. })) {
+        return Ok(close.end.start);
+    }
+    match scan(env, place, options, newest, Order::ChainFirst) {
+        Ok(scan) => Ok(scan.chain.start.unwrap_or(from_header)),
+        Err(e) if e.is_damage() => Ok(from_header),
+        Err(e) => Err(e),
+    }
+}
