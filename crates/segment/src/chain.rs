@@ -40,8 +40,8 @@ pub struct Chain {
 pub struct Attestations {
     /// The highest watermark attested.
     pub attested: SeqNo,
-    /// Valid frames (MARKs among them) that are no part of the chain.
-    pub frames: u64,
+    /// The first seq of the first valid frame of entries that was met.
+    pub first_seq: Option<SeqNo>,
 }
 
 impl SegmentFile {
@@ -125,7 +125,7 @@ impl SegmentFile {
     /// I/O; [`ErrorKind::Newer`] where a valid frame of a newer version is met.
     pub fn attestations(&self, from: ByteOffset) -> Result<Attestations> {
         let io = || Error::io(self.id(), "read");
-        let mut found = Attestations { attested: self.header().durable, frames: 0 };
+        let mut found = Attestations { attested: self.header().durable, first_seq: None };
         let mut window = self.window();
         let mut at = from;
         while at.0 + FRAME_HEADER_LEN as u64 <= self.len() {
@@ -150,7 +150,9 @@ impl SegmentFile {
             let sum = window.checksum(at.0 + FRAME_HEADER_LEN as u64, payload_len).map_err(io())?;
             if sum == Some(frame.payload_crc) {
                 found.attested = found.attested.max(frame.attests.unwrap_or_default());
-                found.frames += 1;
+                if !frame.is_control() {
+                    found.first_seq.get_or_insert(frame.first_seq);
+                }
             }
             // Nothing else was ever written where a frame lies, so one whose payload is not valid is passed over
             // too. But a MARK is overwritten by the next frame, whose later bytes may stand within it.

@@ -268,7 +268,10 @@ fn follow(place: &Location, live: &[Found], durable: SeqNo) -> Result<(usize, Se
         // leaves, and it is cut. That valid frames stand behind the end proves nothing either way: pages that were
         // never synced reach the disk in any order, so a lawful power loss leaves the same picture.
         if end < durable {
-            let lost = Some((end.0, durable.0 - 1));
+            // What is lost for certain ends where the next valid frame begins; what is behind that is for salvage.
+            let behind = scan.file.attestations(scan.chain.end).map_err(|e| Error::segment_error(place, e))?;
+            let next = behind.first_seq.filter(|&next| next > end).unwrap_or(found.limit).min(durable);
+            let lost = Some((end.0, next.0 - 1));
             return Err(Error::damage(place, Damage::Lost, Some(found.id()), Some(scan.chain.end.0), lost));
         }
         check_length(place, found)?;
