@@ -7,9 +7,6 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-
-use crate::map::Map;
 use crate::storage::{Access, DirEntry, EntryKind, File, Lock, LockError, Storage};
 use crate::sync::{Arc, Mutex};
 use crate::unix::UnixStorage;
@@ -357,10 +354,4 @@ impl File for MemoryFile {
     }
 
     fn start_writeback(&self, _offset: u64, _len: u64) {}
-
-    unsafe fn map(&self, len: u64) -> io::Result<Map> {
-        let bytes = self.data.bytes.lock();
-        let len = usize::try_from(len).ok().filter(|&len| len <= bytes.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        Ok(Map::copied(Bytes::copy_from_slice(&bytes[..len])))
-    }
 }

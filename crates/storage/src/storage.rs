@@ -227,8 +227,8 @@ pub trait File: Send + Sync + fmt::Debug {
     /// A hint that `len` bytes at `offset` may be written back now. Says nothing of durability.
     fn start_writeback(&self, offset: u64, len: u64);
 
-    /// Maps the first `len` bytes for reading. What the map shows of bytes that are written after this call is not
-    /// specified.
+    /// Maps the first `len` bytes for reading, or copies them where the storage cannot map. What the map shows of bytes
+    /// that are written after this call is not specified.
     ///
     /// # Errors
     /// `UnexpectedEof` where the file is shorter; otherwise the operating system's.
@@ -236,7 +236,15 @@ pub trait File: Send + Sync + fmt::Debug {
     /// # Safety
     /// While the map lives, nobody, in this process or another, may shorten the file below `len` or change its first
     /// `len` bytes.
-    unsafe fn map(&self, len: u64) -> io::Result<Map>;
+    unsafe fn map(&self, len: u64) -> io::Result<Map> {
+        // The length first: nothing is allocated that is not there.
+        if self.len()? < len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut bytes = vec![0; usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?];
+        self.read_exact_at(&mut bytes, 0)?;
+        Ok(Map::copied(bytes.into()))
+    }
 }
 
 /// Whether an error says that the disk or the quota is full.

@@ -1,0 +1,420 @@
+//! A storage that forgets what a power loss may forget, and fails where it is told to.
+//!
+//! The fault model, fault by fault:
+//!
+//! - **Page cache.** Writes go to a cache that all reads see. Killing the process takes nothing of it.
+//! - **Unsynced write.** Until its file is synced, each sector of 512 bytes is on the disk in any of the versions it had
+//!   since the last sync, or not at all, whatever became of other sectors and files; a sector is never torn.
+//! - **Unsynced length.** Lengths are journaled: after a power loss a file has one of the lengths it had since its last
+//!   sync, a later one only if the earlier ones had been, too. What a shortening took stays away; what was never
+//!   written below a length is zeros.
+//! - **Unsynced name.** Until its folder is synced, each creation, removal and rename in it survives or not by itself. A
+//!   rename is atomic. Syncing a file says nothing of its name, syncing a folder nothing of what its files hold.
+//! - **Failed sync.** Some of the dirty sectors reached the disk; the others are marked clean all the same, so that the
+//!   next sync succeeds without them, while reads go on showing what the disk does not hold.
+//! - **Failed write.** A part of it, to any byte, is in the cache.
+//! - **Full disk.** Creating, growing, reserving, writing and syncing may answer it. Growing past the capacity does.
+//! - **Too many open files.** Creating, opening and listing may answer it.
+//! - **Bit rot** is made by hand, with [`Disk::flip`].
+//!
+//! Not modelled: a sector that is altered beside what was written, a disk that lies about syncs, folders whose names
+//! are lost though they were synced, permissions, links, several machines.
+
+mod content;
+mod disk;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use stratawal_storage::{Access, DirEntry, File, Lock, LockError, Storage};
+
+use crate::rng::Rng;
+use disk::{Dir, Ino, Node};
+
+pub use disk::{Crash, Disk};
+
+/// What an operation is made to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// An input/output error, of any operation that can have one.
+    Io,
+    /// The disk is full.
+    Full,
+    /// The process has too many files open.
+    TooManyFiles,
+}
+
+/// Which operations fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Faults {
+    /// The first: as many operations of those that can fail so succeed before it.
+    pub after: u64,
+    /// How they fail.
+    pub fault: Fault,
+    /// Whether all from the first on fail, or that one alone.
+    pub forever: bool,
+}
+
+/// What operations there are, as far as faults tell them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operation {
+    Create,
+    Open,
+    List,
+    /// Rename, remove.
+    Name,
+    Read,
+    /// Writing, growing, reserving.
+    Write,
+    Shorten,
+    Sync,
+    SyncDir,
+}
+
+impl Operation {
+    const fn can_fail(self, fault: Fault) -> bool {
+        match fault {
+            Fault::Io => true,
+            Fault::Full => matches!(self, Self::Create | Self::Name | Self::Write | Self::Sync | Self::SyncDir),
+            Fault::TooManyFiles => matches!(self, Self::Create | Self::Open | Self::List),
+        }
+    }
+}
+
+impl Fault {
+    fn error(self) -> io::Error {
+        match self {
+            Self::Io => io::Error::from_raw_os_error(5),
+            Self::Full => io::ErrorKind::StorageFull.into(),
+            Self::TooManyFiles => io::Error::from_raw_os_error(24),
+        }
+    }
+}
+
+/// What is told after each change, with what the disk is then.
+type Watch = Box<dyn FnMut(&Disk) + Send>;
+
+struct State {
+    disk: Disk,
+    rng: Rng,
+    clock: u64,
+    capacity: u64,
+    locked: Vec<PathBuf>,
+    faults: Option<Faults>,
+    failed: u64,
+    watch: Option<Watch>,
+}
+
+/// A simulated storage. Clones share it. Begins with the folder `/`, a clock that rises with each look, and random
+/// numbers that follow from its seed.
+#[derive(Clone)]
+pub struct SimStorage(Arc<Mutex<State>>);
+
+impl fmt::Debug for SimStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimStorage").field("files", &self.state().disk.files()).finish_non_exhaustive()
+    }
+}
+
+impl SimStorage {
+    /// An empty one.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self::on(Disk::new(), seed)
+    }
+
+    /// A machine that starts with this disk.
+    #[must_use]
+    pub fn on(disk: Disk, seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            disk,
+            rng: Rng::new(seed),
+            clock: 1_700_000_000_000_000,
+            capacity: u64::MAX,
+            locked: Vec::new(),
+            faults: None,
+            failed: 0,
+            watch: None,
+        })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the disk is now.
+    #[must_use]
+    pub fn disk(&self) -> Disk {
+        self.state().disk.clone()
+    }
+
+    /// Calls `watch` after each change of the disk, and in the middle of each write. It must not use this storage.
+    pub fn watch(&self, watch: impl FnMut(&Disk) + Send + 'static) {
+        self.state().watch = Some(Box::new(watch));
+    }
+
+    /// Ends it.
+    pub fn unwatch(&self) {
+        self.state().watch = None;
+    }
+
+    /// Makes operations fail, or none.
+    pub fn set_faults(&self, faults: Option<Faults>) {
+        let mut state = self.state();
+        (state.faults, state.failed) = (faults, 0);
+    }
+
+    /// How many operations were made to fail since faults were last set.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.state().failed
+    }
+
+    /// Room for so many bytes of files.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.state().capacity = bytes;
+    }
+}
+
+impl State {
+    fn begin(&mut self, operation: Operation) -> io::Result<()> {
+        let Some(faults) = &mut self.faults else { return Ok(()) };
+        if !operation.can_fail(faults.fault) {
+            return Ok(());
+        }
+        if faults.after > 0 {
+            faults.after -= 1;
+            return Ok(());
+        }
+        if self.failed > 0 && !faults.forever {
+            return Ok(());
+        }
+        self.failed += 1;
+        Err(faults.fault.error())
+    }
+
+    fn changed(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch(&self.disk);
+        }
+    }
+
+    fn room(&self, more: u64) -> io::Result<()> {
+        if self.capacity < u64::MAX && self.disk.used() + more > self.capacity {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+}
+
+impl Storage for SimStorage {
+    fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let mut state = self.state();
+        state.begin(Operation::Create)?;
+        let ino = state.disk.create(path, Node::File(content::Content::default()))?;
+        state.changed();
+        Ok(Arc::new(SimFile { sim: self.clone(), ino, writable: true }))
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
+        let mut state = self.state();
+        state.begin(Operation::Open)?;
+        let ino = state.disk.find(path)?;
+        state.disk.file(ino)?;
+        Ok(Arc::new(SimFile { sim: self.clone(), ino, writable: access == Access::ReadWrite }))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        let mut state = self.state();
+        state.begin(Operation::List)?;
+        state.disk.list(dir)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.begin(Operation::Create)?;
+        state.disk.create(dir, Node::Dir(Dir::default()))?;
+        state.changed();
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.begin(Operation::Name)?;
+        state.disk.rename(from, to)?;
+        state.changed();
+        Ok(())
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.begin(Operation::Name)?;
+        state.disk.remove(path, false)?;
+        state.changed();
+        Ok(())
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.begin(Operation::Name)?;
+        state.disk.remove(dir, true)?;
+        state.changed();
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.begin(Operation::SyncDir)?;
+        state.disk.sync_dir(dir)?;
+        state.changed();
+        Ok(())
+    }
+
+    fn lock(&self, _root: &Path, path: &Path) -> Result<Box<dyn Lock>, LockError> {
+        let mut state = self.state();
+        if state.locked.iter().any(|locked| locked == path) {
+            return Err(LockError::Held { owner: None });
+        }
+        state.begin(Operation::Open).map_err(LockError::Io)?;
+        match state.disk.create(path, Node::File(content::Content::default())) {
+            Ok(_) => state.changed(),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(LockError::Io(e)),
+        }
+        state.locked.push(path.to_owned());
+        Ok(Box::new(SimLock { sim: self.clone(), path: path.to_owned() }))
+    }
+
+    fn free_space(&self, _dir: &Path) -> io::Result<u64> {
+        let state = self.state();
+        Ok(state.capacity.saturating_sub(state.disk.used()))
+    }
+
+    fn now_micros(&self) -> u64 {
+        let mut state = self.state();
+        state.clock += 7;
+        state.clock
+    }
+
+    fn coarse_now_micros(&self) -> u64 {
+        // A tick lasts for some looks, so that what waits together can share a frame.
+        self.now_micros() / 64 * 64
+    }
+
+    fn random_u64(&self) -> u64 {
+        self.state().rng.next_u64()
+    }
+}
+
+#[derive(Debug)]
+struct SimLock {
+    sim: SimStorage,
+    path: PathBuf,
+}
+
+impl Lock for SimLock {}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        self.sim.state().locked.retain(|locked| *locked != self.path);
+    }
+}
+
+#[derive(Debug)]
+struct SimFile {
+    sim: SimStorage,
+    ino: Ino,
+    writable: bool,
+}
+
+impl SimFile {
+    fn to_write(&self) -> io::Result<MutexGuard<'_, State>> {
+        if self.writable { Ok(self.sim.state()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.sim.state();
+        let begun = state.begin(Operation::Sync);
+        let State { disk, rng, .. } = &mut *state;
+        match begun {
+            Ok(()) => disk.change_file(self.ino, |content, _| content.sync())?,
+            Err(e) => {
+                disk.change_file(self.ino, |content, _| content.fail_sync(rng))?;
+                state.changed();
+                return Err(e);
+            }
+        }
+        state.changed();
+        Ok(())
+    }
+}
+
+impl File for SimFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut state = self.sim.state();
+        state.begin(Operation::Read)?;
+        Ok(state.disk.file(self.ino)?.read(buf, offset))
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let mut state = self.to_write()?;
+        let len = state.disk.file(self.ino)?.len();
+        state.room((offset + buf.len() as u64).saturating_sub(len))?;
+        let begun = state.begin(Operation::Write);
+        if begun.is_ok() && state.watch.is_none() {
+            return state.disk.change_file(self.ino, |content, time| content.write(buf, offset, time));
+        }
+        // A process may die within a write, and a write may fail, with any part of it done.
+        let State { disk, rng, .. } = &mut *state;
+        let half = rng.index(buf.len() + 1);
+        disk.change_file(self.ino, |content, time| content.write(&buf[..half], offset, time))?;
+        state.changed();
+        begun?;
+        let rest = offset + half as u64;
+        state.disk.change_file(self.ino, |content, time| content.write(&buf[half..], rest, time))?;
+        state.changed();
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.sync()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.sync()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.sim.state().disk.file(self.ino)?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut state = self.to_write()?;
+        let old = state.disk.file(self.ino)?.len();
+        state.begin(if len < old { Operation::Shorten } else { Operation::Write })?;
+        state.room(len.saturating_sub(old))?;
+        state.disk.change_file(self.ino, |content, time| content.set_len(len, time))?;
+        state.changed();
+        Ok(())
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        let mut state = self.to_write()?;
+        let old = state.disk.file(self.ino)?.len();
+        state.begin(Operation::Write)?;
+        if len <= old {
+            return Ok(());
+        }
+        state.room(len - old)?;
+        state.disk.change_file(self.ino, |content, time| content.set_len(len, time))?;
+        state.changed();
+        Ok(())
+    }
+
+    fn start_writeback(&self, _offset: u64, _len: u64) {}
+}
+
+#[cfg(test)]
+mod tests;

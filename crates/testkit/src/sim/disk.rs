@@ -1,0 +1,340 @@
+//! The files and folders of a simulated storage, as an image that is cheap to copy.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Component, Path};
+use std::sync::Arc;
+
+use stratawal_storage::{DirEntry, EntryKind};
+
+use super::content::Content;
+use crate::rng::Rng;
+
+pub(crate) type Ino = u64;
+
+const ROOT: Ino = 0;
+
+/// What a crash leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// The process dies, the machine goes on: everything that was handed to the operating system is there.
+    Kill,
+    /// The power goes, and nothing is left but what was synced.
+    Lost,
+    /// The power goes just after everything reached the disk by itself, which is as lawful.
+    Kept,
+    /// The power goes; each change of a sector, of a length, of a name since its last sync had reached the disk with
+    /// so many chances in 256, whatever became of the others.
+    Mixed(u8),
+    /// The power goes; what had reached the disk is what was done first.
+    Prefix,
+}
+
+impl Crash {
+    /// One of them.
+    #[must_use]
+    pub fn any(rng: &mut Rng) -> Self {
+        match rng.below(8) {
+            0 => Self::Lost,
+            1 => Self::Kept,
+            2 => Self::Prefix,
+            3 => Self::Mixed(24),
+            4 => Self::Mixed(232),
+            _ => Self::Mixed(128),
+        }
+    }
+
+    /// Whether it takes what is not synced.
+    #[must_use]
+    pub const fn is_power_loss(self) -> bool {
+        !matches!(self, Self::Kill)
+    }
+}
+
+/// Files and folders, with what of them is durable. Copies share what is not changed.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    nodes: BTreeMap<Ino, Arc<Node>>,
+    next: Ino,
+    /// How many changes there were.
+    time: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Node {
+    File(Content),
+    Dir(Dir),
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Dir {
+    cached: BTreeMap<OsString, Ino>,
+    durable: BTreeMap<OsString, Ino>,
+    pending: Vec<(u64, Change)>,
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Link(OsString, Ino),
+    Unlink(OsString, Ino),
+    Rename(OsString, OsString, Ino),
+}
+
+impl Change {
+    fn apply(&self, names: &mut BTreeMap<OsString, Ino>) {
+        match self {
+            Self::Link(name, ino) => {
+                names.insert(name.clone(), *ino);
+            }
+            Self::Unlink(name, ino) => {
+                if names.get(name) == Some(ino) {
+                    names.remove(name);
+                }
+            }
+            Self::Rename(from, to, ino) => {
+                if names.get(from) == Some(ino) {
+                    names.remove(from);
+                }
+                names.insert(to.clone(), *ino);
+            }
+        }
+    }
+}
+
+impl Dir {
+    fn change(&mut self, time: u64, change: Change) {
+        change.apply(&mut self.cached);
+        self.pending.push((time, change));
+    }
+
+    fn crash(&self, survives: &mut dyn FnMut(u64) -> bool) -> Self {
+        let mut names = self.durable.clone();
+        for (time, change) in &self.pending {
+            if survives(*time) {
+                change.apply(&mut names);
+            }
+        }
+        Self { cached: names.clone(), durable: names, pending: Vec::new() }
+    }
+}
+
+fn not_found() -> io::Error {
+    io::ErrorKind::NotFound.into()
+}
+
+impl Disk {
+    pub(crate) fn new() -> Self {
+        Self { nodes: BTreeMap::from([(ROOT, Arc::new(Node::Dir(Dir::default())))]), next: ROOT + 1, time: 0 }
+    }
+
+    /// What a crash leaves of it.
+    #[must_use]
+    pub fn crash(&self, crash: Crash, rng: &mut Rng) -> Self {
+        if crash == Crash::Kill {
+            return self.clone();
+        }
+        let reached = if crash == Crash::Prefix { rng.below(self.time + 1) } else { 0 };
+        let mut survives = |time: u64| match crash {
+            Crash::Lost => false,
+            Crash::Kill | Crash::Kept => true,
+            Crash::Mixed(chances) => rng.chance(u64::from(chances)),
+            Crash::Prefix => time <= reached,
+        };
+        let mut after = Self { nodes: BTreeMap::new(), next: self.next, time: self.time };
+        let mut reachable = vec![ROOT];
+        while let Some(ino) = reachable.pop() {
+            let Some(node) = self.nodes.get(&ino) else { continue };
+            let node = match &**node {
+                Node::File(content) => Node::File(content.crash(&mut survives)),
+                Node::Dir(dir) => {
+                    let dir = dir.crash(&mut survives);
+                    reachable.extend(dir.cached.values());
+                    Node::Dir(dir)
+                }
+            };
+            after.nodes.insert(ino, Arc::new(node));
+        }
+        after
+    }
+
+    /// Every file, by its path, with its length as reads see it.
+    #[must_use]
+    pub fn files(&self) -> Vec<(String, u64)> {
+        let mut found = Vec::new();
+        let mut dirs = vec![(String::new(), ROOT)];
+        while let Some((path, ino)) = dirs.pop() {
+            let Ok(dir) = self.dir_of(ino) else { continue };
+            for (name, &ino) in &dir.cached {
+                let path = format!("{path}/{}", name.to_string_lossy());
+                match self.nodes.get(&ino).map(|node| &**node) {
+                    Some(Node::File(content)) => found.push((path, content.len())),
+                    Some(Node::Dir(_)) => dirs.push((path, ino)),
+                    None => {}
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    /// The bytes of a file, as reads see them.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn bytes(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let content = self.file(self.find(path)?)?;
+        let mut bytes = vec![0; usize::try_from(content.len()).expect("simulated files are small")];
+        content.read(&mut bytes, 0);
+        Ok(bytes)
+    }
+
+    /// Flips a bit of a file, for good.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn flip(&mut self, path: &Path, offset: u64, bit: u8) -> io::Result<()> {
+        let ino = self.find(path)?;
+        self.change_file(ino, |content, _| content.flip(offset, bit))
+    }
+
+    pub(crate) fn find(&self, path: &Path) -> io::Result<Ino> {
+        let mut ino = ROOT;
+        for component in path.components() {
+            match component {
+                Component::RootDir | Component::CurDir => {}
+                Component::Normal(name) => {
+                    ino = *self.dir_of(ino)?.cached.get(name).ok_or_else(not_found)?;
+                }
+                Component::ParentDir | Component::Prefix(_) => return Err(io::ErrorKind::InvalidInput.into()),
+            }
+        }
+        Ok(ino)
+    }
+
+    /// The folder that holds `path`, and its name there.
+    fn place<'p>(&self, path: &'p Path) -> io::Result<(Ino, &'p OsStr)> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let dir = self.find(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
+        self.dir_of(dir)?;
+        Ok((dir, name))
+    }
+
+    fn dir_of(&self, ino: Ino) -> io::Result<&Dir> {
+        match self.nodes.get(&ino).map(|node| &**node) {
+            Some(Node::Dir(dir)) => Ok(dir),
+            Some(Node::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
+            None => Err(not_found()),
+        }
+    }
+
+    fn change_dir(&mut self, ino: Ino, change: Change) {
+        self.time += 1;
+        let time = self.time;
+        if let Some(node) = self.nodes.get_mut(&ino)
+            && let Node::Dir(dir) = Arc::make_mut(node)
+        {
+            dir.change(time, change);
+        }
+    }
+
+    pub(crate) fn file(&self, ino: Ino) -> io::Result<&Content> {
+        match self.nodes.get(&ino).map(|node| &**node) {
+            Some(Node::File(content)) => Ok(content),
+            Some(Node::Dir(_)) => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file")),
+            None => Err(not_found()),
+        }
+    }
+
+    pub(crate) fn change_file(&mut self, ino: Ino, change: impl FnOnce(&mut Content, u64)) -> io::Result<()> {
+        self.time += 1;
+        let time = self.time;
+        match self.nodes.get_mut(&ino).map(Arc::make_mut) {
+            Some(Node::File(content)) => {
+                change(content, time);
+                Ok(())
+            }
+            _ => Err(not_found()),
+        }
+    }
+
+    pub(crate) fn create(&mut self, path: &Path, node: Node) -> io::Result<Ino> {
+        let (dir, name) = self.place(path)?;
+        if self.dir_of(dir)?.cached.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let ino = self.next;
+        self.next += 1;
+        self.nodes.insert(ino, Arc::new(node));
+        self.change_dir(dir, Change::Link(name.to_owned(), ino));
+        Ok(ino)
+    }
+
+    pub(crate) fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        let dir = self.dir_of(self.find(path)?)?;
+        let kind = |ino| match self.nodes.get(ino).map(|node| &**node) {
+            Some(Node::Dir(_)) => EntryKind::Dir,
+            _ => EntryKind::File,
+        };
+        Ok(dir.cached.iter().map(|(name, ino)| DirEntry { name: name.clone(), kind: kind(ino) }).collect())
+    }
+
+    pub(crate) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let ((dir, old), (into, new)) = (self.place(from)?, self.place(to)?);
+        let ino = *self.dir_of(dir)?.cached.get(old).ok_or_else(not_found)?;
+        if let Some(replaced) = self.dir_of(into)?.cached.get(new) {
+            match (&*self.nodes[&ino], &*self.nodes[replaced]) {
+                (Node::File(_), Node::File(_)) => {}
+                (Node::Dir(_), Node::Dir(dir)) if dir.cached.is_empty() => {}
+                (Node::Dir(_), Node::Dir(_)) => return Err(io::ErrorKind::DirectoryNotEmpty.into()),
+                (Node::File(_), Node::Dir(_)) => return Err(io::ErrorKind::IsADirectory.into()),
+                (Node::Dir(_), Node::File(_)) => return Err(io::ErrorKind::NotADirectory.into()),
+            }
+        }
+        if dir == into {
+            self.change_dir(dir, Change::Rename(old.to_owned(), new.to_owned(), ino));
+            return Ok(());
+        }
+        // Between folders a crash may show it in both, or in neither: no log should count on more.
+        self.change_dir(into, Change::Link(new.to_owned(), ino));
+        self.change_dir(dir, Change::Unlink(old.to_owned(), ino));
+        Ok(())
+    }
+
+    pub(crate) fn remove(&mut self, path: &Path, of_dir: bool) -> io::Result<()> {
+        let (dir, name) = self.place(path)?;
+        let ino = *self.dir_of(dir)?.cached.get(name).ok_or_else(not_found)?;
+        match (&*self.nodes[&ino], of_dir) {
+            (Node::File(_), false) => {}
+            (Node::Dir(dir), true) if dir.cached.is_empty() => {}
+            (Node::Dir(_), true) => return Err(io::ErrorKind::DirectoryNotEmpty.into()),
+            (Node::File(_), true) => return Err(io::ErrorKind::NotADirectory.into()),
+            (Node::Dir(_), false) => return Err(io::ErrorKind::IsADirectory.into()),
+        }
+        self.change_dir(dir, Change::Unlink(name.to_owned(), ino));
+        Ok(())
+    }
+
+    pub(crate) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
+        let ino = self.find(path)?;
+        self.dir_of(ino)?;
+        if let Some(node) = self.nodes.get_mut(&ino)
+            && let Node::Dir(dir) = Arc::make_mut(node)
+        {
+            dir.durable = dir.cached.clone();
+            dir.pending.clear();
+        }
+        Ok(())
+    }
+
+    /// Bytes of all files that have a name.
+    pub(crate) fn used(&self) -> u64 {
+        let mut named = BTreeSet::new();
+        for node in self.nodes.values() {
+            if let Node::Dir(dir) = &**node {
+                named.extend(dir.cached.values().copied());
+            }
+        }
+        named.iter().filter_map(|ino| self.file(*ino).ok()).map(Content::len).sum()
+    }
+}

@@ -1,0 +1,146 @@
+//! Generated workloads.
+
+use crate::model::Level;
+use crate::rng::Rng;
+
+/// What workloads are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Streams, 1 to this many.
+    pub streams_max: u64,
+    /// Steps, a quarter of this to this many.
+    pub steps_max: u64,
+    /// The length of a segment of the log, for batches up to several times as long.
+    pub segment_len: u64,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Append a batch: the tag and length of each entry.
+    Append {
+        /// To which stream.
+        stream: usize,
+        /// At which level.
+        level: Level,
+        /// Its entries.
+        entries: Vec<(u64, usize)>,
+    },
+    /// Flush a stream.
+    Flush(usize),
+    /// Sync a stream.
+    Sync(usize),
+    /// Close the log and open it again.
+    Restart,
+}
+
+/// Steps on some streams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// The names of the streams.
+    pub streams: Vec<String>,
+    /// What is done.
+    pub steps: Vec<Step>,
+}
+
+impl Workload {
+    /// The workload of a seed.
+    #[must_use]
+    pub fn generate(seed: u64, shape: &Shape) -> Self {
+        let mut rng = Rng::new(seed);
+        let streams = 1 + rng.below(shape.streams_max);
+        let steps = shape.steps_max / 4 + rng.below(shape.steps_max * 3 / 4 + 1);
+        // Some workloads sync everything, some nearly nothing.
+        let synced = [32, 128, 255][rng.index(3)];
+        let streams = (0..streams).map(|i| format!("stream/{i}")).collect::<Vec<_>>();
+        let steps = (0..steps).map(|_| step(&mut rng, streams.len(), synced, shape)).collect();
+        Self { streams, steps }
+    }
+
+    /// Some more steps, for a log that goes on after a crash.
+    #[must_use]
+    pub fn more(rng: &mut Rng, streams: usize, steps: u64, shape: &Shape) -> Vec<Step> {
+        (0..steps).map(|_| step(rng, streams, 128, shape)).collect()
+    }
+}
+
+fn step(rng: &mut Rng, streams: usize, synced: u64, shape: &Shape) -> Step {
+    let stream = rng.index(streams);
+    match rng.below(20) {
+        0 => Step::Flush(stream),
+        1 => Step::Sync(stream),
+        2 => Step::Restart,
+        _ => {
+            let level = match () {
+                () if rng.chance(synced) => Level::Synced,
+                () if rng.chance(128) => Level::Flushed,
+                () => Level::Buffered,
+            };
+            Step::Append { stream, level, entries: batch(rng, shape.segment_len) }
+        }
+    }
+}
+
+fn batch(rng: &mut Rng, segment_len: u64) -> Vec<(u64, usize)> {
+    let count = match rng.below(8) {
+        0 => 1 + rng.below(40),
+        1..=3 => 1 + rng.below(6),
+        _ => 1,
+    };
+    // A batch of many is of small ones, mostly; one in forty or so takes more than a segment.
+    let len_max = match rng.below(40) {
+        0 => segment_len * 3 / count,
+        1..=4 => segment_len / count,
+        5..=9 => 16 << 10,
+        10..=18 => 2 << 10,
+        _ => 200,
+    };
+    let mut one = || (rng.next_u64(), usize::try_from(rng.below(len_max + 1)).expect("small"));
+    (0..count).map(|_| one()).collect()
+}
+
+/// The bytes of an entry: no two tags give the same, where there is room to tell them apart.
+#[must_use]
+pub fn entry(tag: u64, len: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(len + 8);
+    let mut rng = Rng::new(tag);
+    let block: Vec<u8> = (0..8).flat_map(|_| rng.next_u64().to_le_bytes()).collect();
+    bytes.extend_from_slice(&tag.to_le_bytes());
+    while bytes.len() < len {
+        let more = (len - bytes.len()).min(block.len());
+        bytes.extend_from_slice(&block[..more]);
+        // No two blocks of an entry are the same, so that a lost or moved part shows.
+        let at = bytes.len() - more;
+        bytes[at] ^= u8::try_from((at / 64) % 251).expect("small");
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_a_workload() {
+        let shape = Shape { streams_max: 3, steps_max: 40, segment_len: 64 << 10 };
+        assert_eq!(Workload::generate(5, &shape), Workload::generate(5, &shape));
+        assert_ne!(Workload::generate(5, &shape), Workload::generate(6, &shape));
+        let all: Vec<_> = (0..200).map(|seed| Workload::generate(seed, &shape)).collect();
+        let steps = || all.iter().flat_map(|w| &w.steps);
+        assert!(steps().any(|s| matches!(s, Step::Restart)));
+        assert!(steps().any(|s| matches!(s, Step::Append { entries, .. }
+            if entries.iter().map(|e| e.1).sum::<usize>() > 64 << 10)));
+        assert!(steps().any(|s| matches!(s, Step::Append { entries, .. } if entries.iter().any(|e| e.1 == 0))));
+    }
+
+    #[test]
+    fn entries_have_their_length_and_differ() {
+        for len in [0, 1, 8, 63, 64, 65, 1000] {
+            assert_eq!(entry(1, len).len(), len);
+        }
+        assert_ne!(entry(1, 40), entry(2, 40));
+        let long = entry(3, 1 << 10);
+        assert_ne!(long[8 + 64..8 + 128], long[8 + 128..8 + 192]);
+    }
+}
