@@ -33,10 +33,15 @@ impl Root {
                 return Err(Error::new(ErrorKind::NewerFormat, text));
             }
             Some(format) => format,
-            None => create_format(storage, path)?,
+            None => {
+                sync_above(storage, path)?;
+                create_format(storage, path)?
+            }
         };
         let streams = path.join("streams");
         create_dir(storage, &streams)?;
+        // Names that a killed process left, FORMAT among them, may be in the page cache alone.
+        storage.sync_dir(path).map_err(|e| Error::io(format!("cannot sync {}", path.display()), e))?;
         remove_unfinished(storage, &streams)?;
         Ok(Self { streams, wal_id: format.wal_id, lock: Some(lock) })
     }
@@ -80,13 +85,34 @@ fn create_root(storage: &dyn Storage, root: &Path) -> Result<()> {
     }
 }
 
+/// Makes the names of the root and of the folders above it durable. Before FORMAT is there: a process that was killed
+/// between creating one of them and syncing it leaves names that look like any others. Once FORMAT is there, so are
+/// they.
+fn sync_above(storage: &dyn Storage, root: &Path) -> Result<()> {
+    let mut dir = root;
+    while let Some(parent) = dir.parent() {
+        dir = parent;
+        match storage.sync_dir(named(parent)) {
+            // A folder that this user may not list is not one that it created.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
+            other => other.map_err(|e| Error::io(format!("cannot sync {}", dir.display()), e))?,
+        }
+    }
+    Ok(())
+}
+
 fn create_one(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
     storage.create_dir(dir)?;
     storage.sync_dir(parent_of(dir))
 }
 
+/// The folder that a relative path begins in has an empty name.
+fn named(dir: &Path) -> &Path {
+    if dir.as_os_str().is_empty() { Path::new(".") } else { dir }
+}
+
 fn parent_of(dir: &Path) -> &Path {
-    dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    dir.parent().map_or(Path::new("."), named)
 }
 
 /// Creates a folder of the log durably, if it is not there.

@@ -92,10 +92,12 @@ impl Stream {
     /// are acknowledged at the handle's durability. An empty batch writes nothing and answers an empty range.
     ///
     /// # Errors
+    /// [`Poisoned`](crate::ErrorKind::Poisoned): a write or sync failed, earlier (then nothing was appended) or just
+    /// now: then these entries may or may not be there once [`reopen`](Self::reopen) has recovered the stream, and
+    /// nothing else ever gets their seqs if they are. Any other: nothing was appended;
     /// [`Full`](crate::ErrorKind::Full), [`TooLarge`](crate::ErrorKind::TooLarge), [`Closed`](crate::ErrorKind::Closed),
-    /// [`ReadOnly`](crate::ErrorKind::ReadOnly): nothing was appended. [`Poisoned`](crate::ErrorKind::Poisoned): a
-    /// write or sync failed, earlier (then nothing was appended) or just now: then these entries may or may not be
-    /// there once [`reopen`](Self::reopen) has recovered the stream, and nothing else ever gets their seqs if they are.
+    /// [`ReadOnly`](crate::ErrorKind::ReadOnly), or [`Io`](crate::ErrorKind::Io) where a new segment file could not be
+    /// created.
     pub fn append_batch(&self, batch: &Batch) -> Result<Range<u64>> {
         Ok(self.log.append_batch(&batch.0, self.durability)?)
     }

@@ -1,6 +1,6 @@
 //! A log: its streams, and its end.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,7 @@ pub struct Wal {
 struct Inner {
     path: PathBuf,
     // Before the root: streams are closed while the lock is held.
-    streams: Mutex<HashMap<String, Arc<Slot>>>,
+    streams: Mutex<BTreeMap<String, Arc<Slot>>>,
     root: Mutex<Root>,
     env: Arc<Env>,
     defaults: StreamOptions,
@@ -85,7 +85,7 @@ impl Wal {
         Ok(Self {
             inner: Arc::new(Inner {
                 path: path.to_owned(),
-                streams: Mutex::new(HashMap::new()),
+                streams: Mutex::new(BTreeMap::new()),
                 root: Mutex::new(root),
                 env: Arc::new(env),
                 defaults: options.stream.clone(),

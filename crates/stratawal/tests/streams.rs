@@ -360,3 +360,23 @@ fn a_log_keeps_space_for_a_full_disk() {
     drop(Wal::open(dir.path()).unwrap());
     assert_eq!(reserve.metadata().unwrap().len(), 64 << 10, "made again where it was given up");
 }
+
+#[test]
+fn a_stream_closed_several_times_in_one_segment_is_read_by_others() {
+    let dir = tempfile::tempdir().unwrap();
+    for life in 0..3_u64 {
+        let wal = Wal::open(dir.path()).unwrap();
+        let stream = wal.stream("s").unwrap();
+        // The second life appends nothing: its CLOSE has no points of its own. The third has few.
+        for i in 0..[200, 0, 3][usize::try_from(life).unwrap()] {
+            stream.append(vec![7; 100 + i]).unwrap();
+        }
+        wal.close().unwrap();
+        let reader = Options::new().open_read_only(dir.path()).unwrap().stream("s").unwrap();
+        assert_eq!(reader.next_seq(), [200, 200, 203][usize::try_from(life).unwrap()]);
+        for seq in [0, 1, 57, 199] {
+            assert_eq!(data(&reader, seq), vec![7; 100 + usize::try_from(seq).unwrap()]);
+        }
+        assert_eq!(all(&reader).len() as u64, reader.next_seq());
+    }
+}

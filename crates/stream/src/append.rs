@@ -36,8 +36,9 @@ impl StreamLog {
     /// Calls from many threads share writes and syncs.
     ///
     /// # Errors
-    /// [`ErrorKind::Full`] and [`ErrorKind::TooLarge`]: nothing was appended. [`ErrorKind::Poisoned`]: a write or
-    /// sync has failed, now (then these entries may or may not be there after recovery) or earlier (then not).
+    /// [`ErrorKind::Poisoned`]: a write or sync has failed, now (then these entries may or may not be there after
+    /// recovery) or earlier (then not). Any other, as [`ErrorKind::Full`], [`ErrorKind::TooLarge`], or
+    /// [`ErrorKind::Io`] where no new segment could be created: nothing was appended, and appending goes on.
     pub fn append_batch(&self, batch: &Batch, durability: Durability) -> Result<Range<u64>> {
         if batch.is_empty() {
             let next = self.next_seq();
@@ -81,10 +82,11 @@ impl Inner {
         if let Err(error) = booking.space.ensure(&at, booked) {
             let full = error.is_full();
             let error = Error::segment_error(&self.shared.place, error);
-            if !full {
-                state.fail(&error);
+            if full {
+                return Err(error);
             }
-            return Err(error);
+            state.fail(&error);
+            return Err(error.poisoned());
         }
         booking.end += booked;
         let now = self.shared.env.storage().coarse_now_micros();
@@ -133,21 +135,22 @@ impl Inner {
 
     /// Creates the segment that `booked` bytes need, if they still do.
     fn rotate(&self, booked: u64) -> Result<MutexGuard<'_, State<Writer>>> {
-        let (mut state, mut writer) = self.group.acquire()?;
-        let result = self.check(&state).and_then(|()| {
-            if !self.must_rotate(&state.tail, booked) {
-                return Ok(());
+        self.group.exclusively(|state, writer| {
+            let result = self.check(state).and_then(|()| {
+                let tail = &mut state.tail;
+                if !self.must_rotate(tail, booked) {
+                    return Ok(());
+                }
+                drain_all(writer, tail)?;
+                if writer.active.is_none() { writer.create_stream(tail) } else { writer.rotate(tail) }
+            });
+            if let Err(error) = &result
+                && error.kind() == ErrorKind::Poisoned
+            {
+                state.fail(error);
             }
-            drain_all(&mut writer, &mut state.tail)?;
-            if writer.active.is_none() { writer.create_stream(&mut state.tail) } else { writer.rotate(&mut state.tail) }
-        });
-        if let Err(error) = &result
-            && error.kind() == ErrorKind::Poisoned
-        {
-            state.fail(error);
-        }
-        self.group.give_back(state, Some(writer));
-        result?;
+            result
+        })?;
         self.settle_past_bound()?;
         Ok(self.group.lock())
     }

@@ -45,6 +45,8 @@ pub(crate) struct State<L: Lead> {
     pub(crate) tail: L::Tail,
     /// The lead; `None` while somebody has it, or after a leader has unwound.
     lead: Option<L>,
+    /// Whether somebody has the lead.
+    led: bool,
     failed: Option<Error>,
     /// What recovery has healed, for those who waited meanwhile.
     last_failure: Option<Error>,
@@ -91,6 +93,12 @@ impl<L: Lead> State<L> {
         self.failed = Some(error);
     }
 
+    fn take_lead(&mut self) -> Option<L> {
+        let lead = self.lead.take();
+        self.led |= lead.is_some();
+        lead
+    }
+
     /// Lets no work be done until [`Group::recover`].
     pub(crate) fn fail(&mut self, error: &Error) {
         self.failed.get_or_insert_with(|| error.clone().poisoned());
@@ -105,7 +113,7 @@ impl<L: Lead> fmt::Debug for Group<L> {
 
 impl<L: Lead> Group<L> {
     pub(crate) fn new(tail: L::Tail, lead: Option<L>, marks: Arc<Marks>, unwound: Error) -> Self {
-        let state = State { tail, lead, failed: None, last_failure: None, waiters: VecDeque::new() };
+        let state = State { tail, lead, led: false, failed: None, last_failure: None, waiters: VecDeque::new() };
         Self { state: Mutex::new(state), marks, unwound }
     }
 
@@ -131,7 +139,7 @@ impl<L: Lead> Group<L> {
             if let Some(error) = &state.failed {
                 return Err(error.clone());
             }
-            match state.lead.take() {
+            match state.take_lead() {
                 Some(lead) => self.commit(state, lead, durability)?,
                 None => self.wait(state, durability, Some(goal)),
             }
@@ -163,7 +171,7 @@ impl<L: Lead> Group<L> {
             Err(error) => state.fail(error),
         }
         self.give_back(state, Some(lead));
-        result
+        result.map_err(Error::poisoned)
     }
 
     /// Waits for the lead and takes it, together with the lock. It must be given back with [`give_back`].
@@ -175,11 +183,23 @@ impl<L: Lead> Group<L> {
             if let Some(error) = &state.failed {
                 return Err(error.clone());
             }
-            if let Some(lead) = state.lead.take() {
+            if let Some(lead) = state.take_lead() {
                 return Ok((state, lead));
             }
             self.wait(state, Durability::Buffered, None);
         }
+    }
+
+    /// Does `act` with the lead, under the lock.
+    pub(crate) fn exclusively(&self, act: impl FnOnce(&mut State<L>, &mut L) -> Result<()>) -> Result<()> {
+        // Dropped behind the lock, which it takes.
+        let mut guard = Unwinding { group: self, armed: false };
+        let (mut state, mut lead) = self.acquire()?;
+        guard.armed = true;
+        let result = act(&mut state, &mut lead);
+        guard.armed = false;
+        self.give_back(state, Some(lead));
+        result
     }
 
     /// Whether nobody leads just now.
@@ -197,27 +217,37 @@ impl<L: Lead> Group<L> {
             state.fail(error);
         }
         self.give_back(state, Some(lead));
-        result
+        result.map_err(Error::poisoned)
     }
 
     /// Runs `recovery` in place of a failed lead and goes on with what it answers. A group that has not failed is
     /// left alone.
     pub(crate) fn recover(&self, recovery: impl FnOnce(&mut L::Tail, Option<L>) -> Result<L>) -> Result<()> {
-        let mut state = self.state.lock();
-        let Some(failure) = state.failed.take() else { return Ok(()) };
-        let old = state.lead.take();
-        let (lead, result) = match recovery(&mut state.tail, old) {
-            Ok(lead) => {
-                state.last_failure = Some(failure);
-                (Some(lead), Ok(()))
+        loop {
+            let mut state = self.state.lock();
+            let Some(failure) = state.failed.clone() else { return Ok(()) };
+            // A leader may still be at the files: an append can fail the group beside it.
+            if state.led {
+                self.wait(state, Durability::Buffered, None);
+                continue;
             }
-            Err(error) => {
-                state.failed = Some(error.clone());
-                (None, Err(error))
-            }
-        };
-        self.give_back(state, lead);
-        result
+            let old = state.lead.take();
+            // Should it unwind, the group stays failed.
+            let result = recovery(&mut state.tail, old);
+            let (lead, result) = match result {
+                Ok(lead) => {
+                    state.failed = None;
+                    state.last_failure = Some(failure);
+                    (Some(lead), Ok(()))
+                }
+                Err(error) => {
+                    state.failed = Some(error.clone());
+                    (None, Err(error))
+                }
+            };
+            self.give_back(state, lead);
+            return result;
+        }
     }
 
     /// Sleeps until woken; the reason is for the caller to find.
@@ -231,7 +261,7 @@ impl<L: Lead> Group<L> {
     /// Gives the lead back. First the one that leads next is woken, so that its sync runs while the satisfied ones
     /// wake up.
     pub(crate) fn give_back(&self, mut state: MutexGuard<'_, State<L>>, lead: Option<L>) {
-        state.lead = lead;
+        (state.lead, state.led) = (lead, false);
         let failed = state.failed.is_some();
         if failed && seeded(Fault::NoWakeOnFailure) {
             return;

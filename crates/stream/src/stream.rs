@@ -209,6 +209,8 @@ fn install(
     recovered: Option<Recovered>,
 ) -> Writer {
     let Some(recovered) = recovered else {
+        shared.view.store(Arc::new(View::default()));
+        shared.marks.reset(0, 0);
         *tail = Tail::new(0, 0, None);
         return Writer::new(Arc::clone(shared), None, 0);
     };

@@ -34,6 +34,7 @@ use crate::sync::Arc;
 use crate::view::{Live, SegmentState, SegmentView, View};
 use crate::writer::Active;
 
+pub(crate) use analyse::close_points;
 use analyse::{Image, Order, analyse};
 pub(crate) use partial::partial;
 

@@ -1,0 +1,121 @@
+//! The log on a simulated disk: crashes at every change, faults at every operation, against the reference model.
+//!
+//! A failure names its seed; `STRATAWAL_SEEDS=17..18 cargo test --package stratawal --test simulation` runs it alone,
+//! and `cargo xtask sim --seeds A..B` many, in release.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use stratawal::{Batch, Durability, Error, ErrorKind, Options, StreamOptions, Visibility, Wal};
+use stratawal_testkit::{
+    Found, Level, Outcome, Refusal, Shape, SimStorage, Subject, Volume, crash_everywhere, fault_everywhere,
+};
+
+const SEGMENT_LEN: u64 = 64 << 10;
+const SHAPE: Shape = Shape { streams_max: 3, steps_max: 24, segment_len: SEGMENT_LEN };
+
+struct Log;
+
+fn options(seed: u64) -> StreamOptions {
+    let durability =
+        [Durability::Synced, Durability::Flushed, Durability::Buffered][usize::try_from(seed % 3).unwrap()];
+    StreamOptions::new().segment_bytes(SEGMENT_LEN).frame_bytes(512).unsettled_max(256 << 10, 2).durability(durability)
+}
+
+fn durability(level: Level) -> Durability {
+    match level {
+        Level::Buffered => Durability::Buffered,
+        Level::Flushed => Durability::Flushed,
+        Level::Synced => Durability::Synced,
+    }
+}
+
+fn refusal(error: Error) -> Refusal {
+    Refusal { unknown: error.kind() == ErrorKind::Poisoned, message: error.to_string() }
+}
+
+fn read(wal: &Wal, stream: &str) -> Result<Found, Error> {
+    let stream = wal.stream(stream)?.with_visibility(Visibility::Settled);
+    let first = stream.first_seq();
+    let entries = stream.iter(..).map(|entry| entry.map(|entry| entry.data().to_vec()));
+    Ok(Found { first, entries: entries.collect::<Result<_, _>>()? })
+}
+
+impl Subject for Log {
+    type Log = Wal;
+
+    fn open(&self, storage: SimStorage) -> Result<Wal, Refusal> {
+        let seed = stratawal_storage::Storage::random_u64(&storage);
+        let options = Options::new().stream_defaults(options(seed));
+        options.open_on(Arc::new(storage), Path::new("/log"), false).map_err(refusal)
+    }
+
+    fn append(&self, log: &Wal, stream: &str, entries: &[Vec<u8>], level: Level) -> Result<Range<u64>, Refusal> {
+        let stream = log.stream(stream).map_err(refusal)?.with_durability(durability(level));
+        match entries {
+            [entry] => stream.append(entry).map(|seq| seq..seq + 1),
+            entries => stream.append_batch(&entries.iter().collect::<Batch>()),
+        }
+        .map_err(refusal)
+    }
+
+    fn flush(&self, log: &Wal, stream: &str) -> Result<(), Refusal> {
+        log.stream(stream).and_then(|stream| stream.flush()).map_err(refusal)
+    }
+
+    fn sync(&self, log: &Wal, stream: &str) -> Result<(), Refusal> {
+        log.stream(stream).and_then(|stream| stream.sync()).map_err(refusal)
+    }
+
+    fn reopen(&self, log: &Wal, stream: &str) -> Result<(), Refusal> {
+        log.stream(stream).and_then(|stream| stream.reopen()).map_err(refusal)
+    }
+
+    fn read(&self, log: &Wal, stream: &str) -> Result<Found, Refusal> {
+        read(log, stream).map_err(refusal)
+    }
+
+    fn read_only(&self, storage: SimStorage, stream: &str) -> Result<Option<Found>, Refusal> {
+        match Options::new().open_on(Arc::new(storage), Path::new("/log"), true) {
+            Ok(wal) => read(&wal, stream).map(Some).map_err(refusal),
+            Err(error) if error.kind() == ErrorKind::Missing => Ok(None),
+            Err(error) => Err(refusal(error)),
+        }
+    }
+
+    fn close(&self, log: Wal) -> Result<(), Refusal> {
+        log.close().map_err(refusal)
+    }
+}
+
+fn seeds(default: Range<u64>) -> Range<u64> {
+    let Ok(text) = std::env::var("STRATAWAL_SEEDS") else { return default };
+    let parsed = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
+    parsed.expect("STRATAWAL_SEEDS is A..B")
+}
+
+#[test]
+fn a_crash_at_any_change_of_the_disk_loses_nothing_acknowledged() {
+    let volume = Volume { losses: 2, depth: 3, nested: 1 };
+    let mut outcome = Outcome::default();
+    for seed in seeds(0..3) {
+        if let Err(failure) = crash_everywhere(&Log, seed, &SHAPE, &volume, &mut outcome) {
+            panic!("{failure}");
+        }
+    }
+    println!("{outcome:?}");
+    assert!(outcome.crashes > outcome.places * 3, "{outcome:?}");
+}
+
+#[test]
+fn a_fault_at_any_operation_loses_nothing_acknowledged() {
+    let mut outcome = Outcome::default();
+    for seed in seeds(0..3) {
+        if let Err(failure) = fault_everywhere(&Log, seed, &SHAPE, 7, &mut outcome) {
+            panic!("{failure}");
+        }
+    }
+    println!("{outcome:?}");
+    assert!(outcome.faults > 0, "{outcome:?}");
+}

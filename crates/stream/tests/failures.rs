@@ -1,0 +1,105 @@
+//! What a failing storage makes of a stream: kinds of errors, nobody hangs, recovery goes on.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use stratawal_storage::Storage;
+use stratawal_stream::{Durability, Env, ErrorKind, Location, StreamLog, StreamOptions, Visibility};
+use stratawal_testkit::{Fault, Faults, SimStorage};
+
+fn open(sim: &SimStorage) -> StreamLog {
+    let env = Arc::new(Env::new(Arc::new(sim.clone())));
+    StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::default()).expect("opens")
+}
+
+fn simulated() -> SimStorage {
+    let sim = SimStorage::new(1);
+    sim.create_dir(Path::new("/streams")).unwrap();
+    sim.sync_dir(Path::new("/")).unwrap();
+    sim
+}
+
+fn fail(sim: &SimStorage, after: u64, forever: bool) {
+    sim.set_faults(Some(Faults { after, fault: Fault::Io, forever }));
+}
+
+#[test]
+fn a_failed_write_or_sync_answers_poisoned_to_its_own_caller_too() {
+    for after in 0..3 {
+        let sim = simulated();
+        let log = open(&sim);
+        log.append(b"first", Durability::Synced).unwrap();
+        fail(&sim, after, false);
+        let error = log.append(b"second", Durability::Synced).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Poisoned, "{after}: {error}");
+        assert!(error.to_string().contains("Input/output error"), "the cause is kept: {error}");
+        sim.set_faults(None);
+        for refused in [log.append(b"third", Durability::Buffered).map(drop), log.flush(), log.sync(), log.close()] {
+            let refused = refused.expect_err("until it is recovered");
+            assert_eq!(refused.kind(), ErrorKind::Poisoned, "{after}");
+            assert!(refused.to_string().contains("Input/output error"), "{refused}");
+        }
+        let read = log.get(0, Visibility::Settled).unwrap().expect("what is settled is read");
+        assert_eq!(&read.data()[..], b"first");
+        log.reopen().unwrap();
+        let next = log.next_seq();
+        assert!((1..=2).contains(&next), "{after}: {next}");
+        assert_eq!(log.append(b"fourth", Durability::Synced).unwrap(), next);
+        log.close().unwrap();
+    }
+}
+
+#[test]
+fn a_segment_that_cannot_be_created_is_no_poison() {
+    let sim = simulated();
+    let log = open(&sim);
+    fail(&sim, 0, false);
+    let error = log.append(b"first", Durability::Synced).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    assert_eq!(log.append(b"first", Durability::Synced).unwrap(), 0, "it was undone, and goes on");
+}
+
+#[test]
+fn a_failed_recovery_keeps_the_stream_failed_and_can_be_tried_again() {
+    let sim = simulated();
+    let log = open(&sim);
+    log.append(b"first", Durability::Synced).unwrap();
+    fail(&sim, 0, true);
+    log.append(b"second", Durability::Synced).unwrap_err();
+    for _ in 0..3 {
+        assert_eq!(log.reopen().unwrap_err().kind(), ErrorKind::Io);
+        log.append(b"third", Durability::Synced).unwrap_err();
+    }
+    sim.set_faults(None);
+    log.reopen().unwrap();
+    let next = log.next_seq();
+    assert_eq!(log.append(b"third", Durability::Synced).unwrap(), next);
+}
+
+#[test]
+fn a_storage_that_panics_hangs_nobody() {
+    let sim = simulated();
+    let log = open(&sim);
+    log.append(b"first", Durability::Synced).unwrap();
+    // The leader unwinds out of its write.
+    sim.watch(|_| panic!("the storage panics"));
+    assert!(catch_unwind(AssertUnwindSafe(|| log.append(b"second", Durability::Synced))).is_err());
+    assert_eq!(log.append(b"third", Durability::Synced).unwrap_err().kind(), ErrorKind::Poisoned);
+    // So does recovery; the stream stays as it is.
+    assert!(catch_unwind(AssertUnwindSafe(|| log.reopen())).is_err());
+    assert_eq!(log.append(b"third", Durability::Synced).unwrap_err().kind(), ErrorKind::Poisoned);
+    assert_eq!(log.close().unwrap_err().kind(), ErrorKind::Poisoned);
+    sim.unwatch();
+    log.reopen().unwrap();
+    let next = log.next_seq();
+    assert_eq!(log.append(b"third", Durability::Synced).unwrap(), next);
+    // And one that unwinds where it holds the lock, too: a rotation.
+    let big = vec![7; 65 << 20];
+    log.append(&big, Durability::Buffered).unwrap();
+    sim.watch(|_| panic!("the storage panics"));
+    assert!(catch_unwind(AssertUnwindSafe(|| log.append(&big, Durability::Synced))).is_err());
+    sim.unwatch();
+    assert_eq!(log.append(b"fourth", Durability::Synced).unwrap_err().kind(), ErrorKind::Poisoned);
+    log.reopen().unwrap();
+}
