@@ -56,6 +56,13 @@ pub enum ErrorKind {
     InvalidOption,
     /// A batch over the bound for appending, or a frame over the bound for reading.
     TooLarge,
+    /// A position that is not in the stream, whose entries are `first` up to, and not with, `next`.
+    OutOfRange {
+        /// The first live seq.
+        first: u64,
+        /// One past the last entry.
+        next: u64,
+    },
     /// The position is below the first entry.
     Truncated {
         /// The first live seq.
@@ -85,6 +92,7 @@ impl ErrorKind {
             Self::InvalidName => "invalid_name",
             Self::InvalidOption => "invalid_option",
             Self::TooLarge => "too_large",
+            Self::OutOfRange { .. } => "out_of_range",
             Self::Truncated { .. } => "truncated",
             Self::Cut { .. } => "cut",
         }
@@ -123,6 +131,8 @@ impl Error {
                 inner::ErrorKind::Truncated { start } => ErrorKind::Truncated { start },
                 inner::ErrorKind::InvalidOption => ErrorKind::InvalidOption,
                 inner::ErrorKind::Cut { at } => ErrorKind::Cut { at },
+                inner::ErrorKind::OutOfRange { first, next } => ErrorKind::OutOfRange { first, next },
+                inner::ErrorKind::Deleted => ErrorKind::Missing,
                 _ => ErrorKind::Io,
             },
         }

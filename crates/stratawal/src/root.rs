@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use stratawal_frame::{FORMAT_FILE_LEN, FormatFile, FormatFileError, WalId};
 use stratawal_storage::{Access, EntryKind, Lock, LockError, Storage};
-use stratawal_stream::NEW_PREFIX;
+use stratawal_stream::{DELETED_PREFIX, NEW_PREFIX, remove_folder};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::name;
@@ -205,16 +205,18 @@ fn new_wal_id(storage: &dyn Storage) -> WalId {
     WalId(u128::from(storage.random_u64()) << 64 | u128::from(storage.random_u64()))
 }
 
-/// Removes streams whose creation a crash interrupted: no entry was ever acknowledged in them.
+/// Removes streams whose creation a crash interrupted (no entry was ever acknowledged in them), and what is left of those
+/// that were deleted.
 fn remove_unfinished(storage: &dyn Storage, streams: &Path) -> Result<()> {
-    let failed = |dir: &Path, e| Error::io(format!("cannot remove {}", dir.display()), e);
     for entry in storage.list(streams).map_err(|e| Error::io(format!("cannot list {}", streams.display()), e))? {
-        if entry.kind == EntryKind::Dir && entry.name.as_encoded_bytes().starts_with(NEW_PREFIX.as_bytes()) {
+        let name = entry.name.as_encoded_bytes();
+        let unfinished = [NEW_PREFIX, DELETED_PREFIX].iter().any(|prefix| name.starts_with(prefix.as_bytes()));
+        if entry.kind == EntryKind::Dir && unfinished {
             let dir = streams.join(&entry.name);
-            for file in storage.list(&dir).map_err(|e| failed(&dir, e))? {
-                storage.remove_file(&dir.join(file.name)).map_err(|e| failed(&dir, e))?;
-            }
-            storage.remove_dir(&dir).map_err(|e| failed(&dir, e))?;
+            let failed = |e| Error::io(format!("cannot remove {}", dir.display()), e);
+            // A deletion that was interrupted has to be durable before anybody sees the stream gone.
+            storage.sync_dir(streams).map_err(failed)?;
+            remove_folder(storage, &dir).map_err(failed)?;
         }
     }
     Ok(())

@@ -119,6 +119,35 @@ impl Stream {
         Ok(self.log.sync()?)
     }
 
+    /// Drops the entries below `first`, durably: none of them comes back after any crash. Segment files that lie wholly
+    /// below are removed. At or below [`first_seq`](Self::first_seq) it does nothing. Beyond the end the stream is empty
+    /// afterwards, and its next entry gets `first`; so it is for a stream that is not there yet, which is created.
+    ///
+    /// Works on a full disk up to the end of the stream. From then on reads below `first` fail with
+    /// [`Truncated`](crate::ErrorKind::Truncated); iterators that stand below it go on in the file they have open, and
+    /// then say the same.
+    ///
+    /// # Errors
+    /// [`Full`](crate::ErrorKind::Full): nothing was dropped. [`Poisoned`](crate::ErrorKind::Poisoned): a write or sync
+    /// failed; whether the entries are dropped shows once [`reopen`](Self::reopen) has recovered the stream. Otherwise
+    /// as [`append_batch`](Self::append_batch).
+    pub fn truncate_before(&self, first: u64) -> Result<()> {
+        Ok(self.log.truncate_before(first)?)
+    }
+
+    /// Drops the entry `next` and all behind it, durably: [`next_seq`](Self::next_seq) is `next` then, and later appends
+    /// give these seqs to other entries. May cut a batch in two: that is what was asked. At the end it does nothing.
+    ///
+    /// Appends wait meanwhile; those that waited for their durability get it first. An iterator made before ends with
+    /// [`Cut`](crate::ErrorKind::Cut) once it stands at `next` or behind it.
+    ///
+    /// # Errors
+    /// [`OutOfRange`](crate::ErrorKind::OutOfRange) below the first entry or beyond the end. Otherwise as
+    /// [`truncate_before`](Self::truncate_before).
+    pub fn truncate_from(&self, next: u64) -> Result<()> {
+        Ok(self.log.truncate_from(next)?)
+    }
+
     /// Recovers a stream that is poisoned, as opening the log again would; a healthy one is left alone. In a log opened
     /// for reading, looks again at what is there.
     ///

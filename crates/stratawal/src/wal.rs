@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use stratawal_storage::Storage;
-use stratawal_stream::{Env, Location, StreamLog};
+use stratawal_stream::{Deletion, Env, Location, StreamLog, delete};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::name;
@@ -121,10 +121,8 @@ impl Wal {
     fn lookup(&self, name: &str, options: Option<StreamOptions>) -> Result<Stream> {
         let folder = folder_of(name)?;
         let inner = &self.inner;
-        let closed =
-            || Error::of_stream(ErrorKind::Closed, name, format!("the log {} was closed", inner.path.display()));
         if inner.closed.load(Ordering::Acquire) {
-            return Err(closed());
+            return Err(inner.is_closed(name));
         }
         let open = |options: Option<StreamOptions>| {
             let options = options.unwrap_or_else(|| inner.defaults.clone());
@@ -138,7 +136,7 @@ impl Wal {
         let slot = Arc::clone(inner.streams.lock().entry(name.to_owned()).or_default());
         let mut slot = slot.lock();
         if inner.closed.load(Ordering::Acquire) {
-            return Err(closed());
+            return Err(inner.is_closed(name));
         }
         match (&*slot, options) {
             (Some(_), Some(_)) => {
@@ -169,6 +167,49 @@ impl Wal {
     /// I/O.
     pub fn streams(&self) -> Result<Vec<String>> {
         self.inner.root.lock().stream_names(&**self.inner.env.storage())
+    }
+
+    /// Deletes the stream `name` with all its entries, durably: it does not come back after any crash, also if this is
+    /// interrupted. A damaged or poisoned stream can be deleted, too. A stream of that name that is created later shares
+    /// nothing with it, and begins at 0.
+    ///
+    /// Appends on handles of it, those that wait among them, fail with [`Missing`](ErrorKind::Missing) from then on;
+    /// its iterators end with [`Cut`](ErrorKind::Cut).
+    ///
+    /// # Errors
+    /// [`Missing`](ErrorKind::Missing) where there is no such stream, durably; [`ReadOnly`](ErrorKind::ReadOnly);
+    /// [`Closed`](ErrorKind::Closed); [`InvalidName`](ErrorKind::InvalidName). I/O: it may be there or not after a
+    /// crash; delete it again.
+    pub fn delete_stream(&self, name: &str) -> Result<()> {
+        let inner = &self.inner;
+        let folder = folder_of(name)?;
+        if inner.env.is_read_only() {
+            return Err(Error::of_stream(ErrorKind::ReadOnly, name, "the log was opened for reading only"));
+        }
+        let slot = Arc::clone(inner.streams.lock().entry(name.to_owned()).or_default());
+        let mut slot = slot.lock();
+        if inner.closed.load(Ordering::Acquire) {
+            return Err(inner.is_closed(name));
+        }
+        let place = Location::new(&inner.root.lock().streams, folder).named(name);
+        let existed = match &*slot {
+            Some(log) => log.delete(),
+            None => delete(&inner.env, &place),
+        };
+        let existed = match existed {
+            Err(Deletion::Undone(error)) => return Err(error.into()),
+            Err(Deletion::Indeterminate(error)) => {
+                *slot = None;
+                return Err(error.into());
+            }
+            Ok(existed) => existed,
+        };
+        *slot = None;
+        if existed {
+            return Ok(());
+        }
+        let text = format!("there is no stream {name:?} in {}", inner.path.display());
+        Err(Error::of_stream(ErrorKind::Missing, name, text))
     }
 
     /// Makes everything accepted so far durable, in every stream.
@@ -222,6 +263,10 @@ impl Wal {
 }
 
 impl Inner {
+    fn is_closed(&self, name: &str) -> Error {
+        Error::of_stream(ErrorKind::Closed, name, format!("the log {} was closed", self.path.display()))
+    }
+
     /// The streams that are open; waits for those that are being opened.
     fn open_streams(&self) -> Vec<StreamLog> {
         let slots: Vec<Arc<Slot>> = self.streams.lock().values().cloned().collect();

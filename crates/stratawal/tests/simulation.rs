@@ -68,6 +68,23 @@ impl Subject for Log {
         log.stream(stream).and_then(|stream| stream.sync()).map_err(refusal)
     }
 
+    fn truncate_before(&self, log: &Wal, stream: &str, first: u64) -> Result<(), Refusal> {
+        log.stream(stream).and_then(|stream| stream.truncate_before(first)).map_err(refusal)
+    }
+
+    fn truncate_from(&self, log: &Wal, stream: &str, next: u64) -> Result<(), Refusal> {
+        log.stream(stream).and_then(|stream| stream.truncate_from(next)).map_err(refusal)
+    }
+
+    fn delete(&self, log: &Wal, stream: &str) -> Result<(), Refusal> {
+        match log.delete_stream(stream) {
+            Err(error) if error.kind() != ErrorKind::Missing => {
+                Err(Refusal { unknown: true, message: error.to_string() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn reopen(&self, log: &Wal, stream: &str) -> Result<(), Refusal> {
         log.stream(stream).and_then(|stream| stream.reopen()).map_err(refusal)
     }

@@ -115,7 +115,7 @@ impl Inner {
         Ok(stratawal_frame::data_frame_len_max(entries.len() as u64 + 1, entries.data().len() as u64))
     }
 
-    fn check(&self, state: &State<Writer>) -> Result<()> {
+    pub(crate) fn check(&self, state: &State<Writer>) -> Result<()> {
         if let Some(error) = state.failure() {
             return Err(error.clone());
         }
@@ -136,20 +136,13 @@ impl Inner {
     /// Creates the segment that `booked` bytes need, if they still do.
     fn rotate(&self, booked: u64) -> Result<MutexGuard<'_, State<Writer>>> {
         self.group.exclusively(|state, writer| {
-            let result = self.check(state).and_then(|()| {
-                let tail = &mut state.tail;
-                if !self.must_rotate(tail, booked) {
-                    return Ok(());
-                }
-                drain_all(writer, tail)?;
-                if writer.active.is_none() { writer.create_stream(tail) } else { writer.rotate(tail) }
-            });
-            if let Err(error) = &result
-                && error.kind() == ErrorKind::Poisoned
-            {
-                state.fail(error);
+            self.check(state)?;
+            let tail = &mut state.tail;
+            if !self.must_rotate(tail, booked) {
+                return Ok(());
             }
-            result
+            drain_all(writer, tail)?;
+            if writer.active.is_none() { writer.create_stream(tail, tail.next_seq) } else { writer.rotate(tail) }
         })?;
         self.settle_past_bound()?;
         Ok(self.group.lock())
@@ -209,7 +202,7 @@ impl Inner {
 }
 
 /// Drains what waits, under the lock.
-fn drain_all(writer: &mut Writer, tail: &mut Tail) -> Result<()> {
+pub(crate) fn drain_all(writer: &mut Writer, tail: &mut Tail) -> Result<()> {
     let work = writer.take(tail);
     writer.drain(&work).map_err(Error::poisoned)?;
     writer.put_back(tail, work);

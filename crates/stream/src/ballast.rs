@@ -34,7 +34,7 @@ impl Ballast {
     }
 
     /// Gives its space up; whether there was any that could be.
-    fn give_up(&self, storage: &dyn Storage) -> bool {
+    pub(crate) fn give_up(&self, storage: &dyn Storage) -> bool {
         storage.remove_file(&self.path).is_ok()
     }
 }

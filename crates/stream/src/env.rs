@@ -13,6 +13,9 @@ use crate::view::Loaded;
 /// What the name of a stream's folder begins with while it is being created; such folders may be removed at open.
 pub const NEW_PREFIX: &str = ".new-";
 
+/// What the name of a deleted stream's folder begins with until it is removed; such folders may be removed at open.
+pub const DELETED_PREFIX: &str = ".del-";
+
 /// What the streams of one log share: the storage, the log's id, the cache of sealed segments.
 #[derive(Debug)]
 pub struct Env {

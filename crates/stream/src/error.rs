@@ -66,6 +66,15 @@ pub enum ErrorKind {
     },
     /// An option is out of its range.
     InvalidOption,
+    /// A position that is not in the stream, which reaches from `first` to `next`.
+    OutOfRange {
+        /// The first live seq.
+        first: u64,
+        /// One past the last entry.
+        next: u64,
+    },
+    /// The stream was deleted.
+    Deleted,
     /// Entries were removed from the end, at `at`, under a reader that stood behind it.
     Cut {
         /// One past the last entry that is left.
@@ -298,6 +307,10 @@ impl fmt::Display for Error {
             ErrorKind::TooLarge { len, max } => write!(f, "{len} bytes are over the bound of {max} bytes")?,
             ErrorKind::Truncated { start } => write!(f, "truncated: the first entry is {start}")?,
             ErrorKind::InvalidOption => f.write_str("invalid option")?,
+            ErrorKind::OutOfRange { first, next } => {
+                write!(f, "out of range: the stream's entries are {first} up to, and not with, {next}")?;
+            }
+            ErrorKind::Deleted => f.write_str("the stream was deleted; look it up again to begin a new one")?,
             ErrorKind::Cut { at } => write!(f, "cut: entries from {at} on were removed")?,
         }
         if let Some(segment) = &inner.segment {
@@ -337,7 +350,10 @@ impl From<Error> for io::Error {
             ErrorKind::Damaged(_) => io::ErrorKind::InvalidData,
             ErrorKind::Full => io::ErrorKind::StorageFull,
             ErrorKind::ReadOnly => io::ErrorKind::PermissionDenied,
-            ErrorKind::TooLarge { .. } | ErrorKind::InvalidOption => io::ErrorKind::InvalidInput,
+            ErrorKind::TooLarge { .. } | ErrorKind::InvalidOption | ErrorKind::OutOfRange { .. } => {
+                io::ErrorKind::InvalidInput
+            }
+            ErrorKind::Deleted => io::ErrorKind::NotFound,
             ErrorKind::NewerFormat => io::ErrorKind::Unsupported,
             _ => error.io_kind().unwrap_or(io::ErrorKind::Other),
         };

@@ -11,11 +11,11 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::marks::Marks;
 use crate::options::Durability;
-use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, model_is_over};
 
 /// What a leader does.
 pub(crate) trait Lead: Send {
@@ -48,8 +48,9 @@ pub(crate) struct State<L: Lead> {
     /// Whether somebody has the lead.
     led: bool,
     failed: Option<Error>,
-    /// What recovery has healed, for those who waited meanwhile.
-    last_failure: Option<Error>,
+    /// How earlier epochs ended, for those who waited in them: in the failure that recovery healed, or (`None`) with
+    /// everything settled.
+    ended: VecDeque<(u64, Option<Error>)>,
     waiters: VecDeque<Arc<Waiter>>,
 }
 
@@ -93,6 +94,19 @@ impl<L: Lead> State<L> {
         self.failed = Some(error);
     }
 
+    /// An epoch has ended, in a failure or with everything in it settled.
+    pub(crate) fn end_epoch(&mut self, epoch: u64, failure: Option<Error>) {
+        // Who waits is woken when an epoch ends; nobody sleeps through so many.
+        const ENDED_MAX: usize = 64;
+        self.ended.truncate(ENDED_MAX - 1);
+        self.ended.push_front((epoch, failure));
+    }
+
+    fn outcome_of(&self, epoch: u64) -> Option<Result<()>> {
+        let ended = self.ended.iter().find(|ended| ended.0 == epoch)?;
+        Some(ended.1.clone().map_or(Ok(()), Err))
+    }
+
     fn take_lead(&mut self) -> Option<L> {
         let lead = self.lead.take();
         self.led |= lead.is_some();
@@ -113,7 +127,7 @@ impl<L: Lead> fmt::Debug for Group<L> {
 
 impl<L: Lead> Group<L> {
     pub(crate) fn new(tail: L::Tail, lead: Option<L>, marks: Arc<Marks>, unwound: Error) -> Self {
-        let state = State { tail, lead, led: false, failed: None, last_failure: None, waiters: VecDeque::new() };
+        let state = State { tail, lead, led: false, failed: None, ended: VecDeque::new(), waiters: VecDeque::new() };
         Self { state: Mutex::new(state), marks, unwound }
     }
 
@@ -133,8 +147,7 @@ impl<L: Lead> Group<L> {
                 return Ok(());
             }
             if self.marks.epoch() != goal.epoch {
-                // Recovered since: what this waits for was part of what failed.
-                return Err(state.last_failure.clone().unwrap_or_else(|| self.unwound.clone()));
+                return state.outcome_of(goal.epoch).unwrap_or_else(|| Err(self.unwound.clone()));
             }
             if let Some(error) = &state.failed {
                 return Err(error.clone());
@@ -190,14 +203,38 @@ impl<L: Lead> Group<L> {
         }
     }
 
-    /// Does `act` with the lead, under the lock.
+    /// Does `act` with the lead, under the lock. An error of the kind `Poisoned` fails the group.
     pub(crate) fn exclusively(&self, act: impl FnOnce(&mut State<L>, &mut L) -> Result<()>) -> Result<()> {
+        self.exclusively_then(|state, lead| act(state, lead).map(|()| None::<()>), |_, ()| Ok(()))
+    }
+
+    /// Does `act` with the lead, under the lock, and what it leaves to do, outside the lock. An error of `act` of the
+    /// kind `Poisoned`, and any of `then`, fails the group.
+    pub(crate) fn exclusively_then<T>(
+        &self,
+        act: impl FnOnce(&mut State<L>, &mut L) -> Result<Option<T>>,
+        then: impl FnOnce(&mut L, T) -> Result<()>,
+    ) -> Result<()> {
         // Dropped behind the lock, which it takes.
         let mut guard = Unwinding { group: self, armed: false };
         let (mut state, mut lead) = self.acquire()?;
         guard.armed = true;
-        let result = act(&mut state, &mut lead);
+        let result = match act(&mut state, &mut lead) {
+            Ok(Some(work)) => {
+                drop(state);
+                let result = then(&mut lead, work).map_err(Error::poisoned);
+                state = self.state.lock();
+                result
+            }
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
         guard.armed = false;
+        if let Err(error) = &result
+            && error.kind() == ErrorKind::Poisoned
+        {
+            state.fail(error);
+        }
         self.give_back(state, Some(lead));
         result
     }
@@ -231,13 +268,13 @@ impl<L: Lead> Group<L> {
                 self.wait(state, Durability::Buffered, None);
                 continue;
             }
-            let old = state.lead.take();
+            let (old, epoch) = (state.lead.take(), self.marks.epoch());
             // Should it unwind, the group stays failed.
             let result = recovery(&mut state.tail, old);
             let (lead, result) = match result {
                 Ok(lead) => {
                     state.failed = None;
-                    state.last_failure = Some(failure);
+                    state.end_epoch(epoch, Some(failure));
                     (Some(lead), Ok(()))
                 }
                 Err(error) => {
@@ -247,6 +284,24 @@ impl<L: Lead> Group<L> {
             };
             self.give_back(state, lead);
             return result;
+        }
+    }
+
+    /// Does `act` whatever the state of the group, and refuses all work with `error` from then on. Should `act` fail,
+    /// everything stays as it was.
+    pub(crate) fn retire(&self, error: Error, act: impl FnOnce(&mut State<L>) -> Result<()>) -> Result<()> {
+        loop {
+            let mut state = self.state.lock();
+            if state.led {
+                self.wait(state, Durability::Buffered, None);
+                continue;
+            }
+            let epoch = self.marks.epoch();
+            act(&mut state)?;
+            state.end_epoch(epoch, Some(error.clone()));
+            state.failed = Some(error);
+            self.give_back(state, None);
+            return Ok(());
         }
     }
 
@@ -287,7 +342,7 @@ struct Unwinding<'a, L: Lead> {
 
 impl<L: Lead> Drop for Unwinding<'_, L> {
     fn drop(&mut self) {
-        if self.armed {
+        if self.armed && !model_is_over() {
             let mut state = self.group.state.lock();
             state.fail(&self.group.unwound);
             self.group.give_back(state, None);

@@ -18,7 +18,7 @@ use crate::read::entry_of;
 use crate::stream::StreamLog;
 use crate::sync::Arc;
 use crate::tail::TailProvider;
-use crate::view::Reader;
+use crate::view::{Reader, View};
 
 /// The first block that an iterator reads, in bytes; each further one is twice as long.
 const BLOCK_LEN_MIN: u64 = 16 << 10;
@@ -28,6 +28,11 @@ const BLOCK_LEN_MAX: u64 = 256 << 10;
 /// The entries of a stream in a range, from both ends. See [`StreamLog::iter`].
 pub struct Iter {
     inner: Arc<Inner>,
+    /// The epoch that it last saw, and the lowest cut from the one it was made in up to that.
+    epoch: u64,
+    cut: Option<u64>,
+    /// The view in which it last looked for a segment.
+    entered: Option<Arc<View>>,
     /// The next entry from the front.
     front: u64,
     /// One past the next entry from the back.
@@ -65,7 +70,8 @@ impl StreamLog {
     /// After an error the iterator is done. Entries of one frame share its memory.
     #[must_use]
     pub fn iter(&self, seqs: impl RangeBounds<u64>, visibility: Visibility) -> Iter {
-        let (start, end) = (self.first_seq(), self.end_seq(visibility));
+        let marks = &self.inner.shared.marks;
+        let (epoch, start, end) = marks.in_one_epoch(|epoch| (epoch, self.first_seq(), self.end_seq(visibility)));
         let back = match seqs.end_bound() {
             Bound::Included(&last) => last.saturating_add(1).min(end),
             Bound::Excluded(&bound) => bound.min(end),
@@ -78,7 +84,9 @@ impl StreamLog {
         };
         let failed = (front < start && front < back)
             .then(|| Error::new(ErrorKind::Truncated { start }, &self.inner.shared.place));
-        Iter { inner: Arc::clone(&self.inner), front, back: back.max(front), forward: None, backward: None, failed }
+        let inner = Arc::clone(&self.inner);
+        let (cut, entered, forward, backward) = (None, None, None, None);
+        Iter { inner, epoch, cut, entered, front, back: back.max(front), forward, backward, failed }
     }
 }
 
@@ -92,6 +100,34 @@ impl Iter {
 
     fn drained(&self, seq: u64) -> bool {
         seq < self.inner.shared.marks.drained()
+    }
+
+    /// What `read` answers about `seq`, unless the stream was cut at or below it since this was made.
+    fn stable(&mut self, seq: u64, read: fn(&mut Self) -> Result<Entry>) -> Result<Entry> {
+        loop {
+            if let Some(at) = self.cut.filter(|&at| at <= seq) {
+                return Err(Error::new(ErrorKind::Cut { at }, &self.inner.shared.place));
+            }
+            let answer = read(self);
+            // Behind the reading: what that saw of a later epoch shows the epoch here.
+            let epoch = self.inner.shared.marks.settled_epoch();
+            if epoch != self.epoch {
+                let at = self.inner.shared.cuts.since(self.epoch);
+                self.cut = self.cut.into_iter().chain(at).min();
+                self.epoch = epoch;
+                // Below the cut nothing has changed but where it stands, which an error may be of.
+                if answer.is_err() || self.cut.is_some_and(|at| at <= seq) {
+                    (self.forward, self.backward) = (None, None);
+                    continue;
+                }
+            }
+            match (answer, &self.entered) {
+                (Err(error), Some(view)) if self.inner.is_gone(&error, seq, view)? => {
+                    (self.forward, self.backward) = (None, None);
+                }
+                (answer, _) => return answer,
+            }
+        }
     }
 
     // ---- forward
@@ -124,10 +160,11 @@ impl Iter {
     }
 
     /// Opens the segment that holds `seq`.
-    fn enter(&self, seq: u64) -> Result<Forward> {
-        let shared = &self.inner.shared;
+    fn enter(&mut self, seq: u64) -> Result<Forward> {
+        let shared = Arc::clone(&self.inner.shared);
         let start = shared.marks.start();
         let view = shared.view.load();
+        self.entered = Some(Arc::clone(&view));
         let i = view.find(seq).filter(|_| seq >= start);
         let i = i.ok_or_else(|| Error::new(ErrorKind::Truncated { start }, &shared.place))?;
         let limit = view.limit(i);
@@ -200,7 +237,7 @@ impl Iter {
     }
 
     /// The frames of the span that holds `seq`, up to the one that does.
-    fn span_before(&self, seq: u64) -> Result<Backward> {
+    fn span_before(&mut self, seq: u64) -> Result<Backward> {
         let mut forward = self.enter(seq)?;
         let (point, range) = forward.reader.span(seq);
         forward.block_len = range.end - range.start;
@@ -229,7 +266,7 @@ impl Iterator for Iter {
         if self.front >= self.back {
             return None;
         }
-        match self.forward() {
+        match self.stable(self.front, Self::forward) {
             Ok(entry) => {
                 self.front += 1;
                 Some(Ok(entry))
@@ -253,7 +290,7 @@ impl DoubleEndedIterator for Iter {
         if self.front >= self.back {
             return None;
         }
-        match self.backward() {
+        match self.stable(self.back - 1, Self::backward) {
             Ok(entry) => {
                 self.back -= 1;
                 Some(Ok(entry))

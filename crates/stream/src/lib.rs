@@ -33,6 +33,7 @@
 mod append;
 mod ballast;
 mod batch;
+mod cuts;
 mod env;
 mod error;
 mod faults;
@@ -46,13 +47,14 @@ mod report;
 mod stream;
 mod sync;
 mod tail;
+mod truncate;
 mod verify;
 mod view;
 mod writer;
 
 pub use ballast::BALLAST_LEN;
 pub use batch::{Batch, Entry};
-pub use env::{CacheStats, Env, Location, NEW_PREFIX};
+pub use env::{CacheStats, DELETED_PREFIX, Env, Location, NEW_PREFIX};
 pub use error::{Damage, Error, ErrorKind, Result};
 pub use iter::Iter;
 pub use options::{Durability, StreamOptions, Visibility};
@@ -60,6 +62,7 @@ pub use report::{OpenReport, TornTail};
 pub use stratawal_segment::MapPromise;
 pub use stream::{StreamLog, StreamStats};
 pub use tail::TailProvider;
+pub use truncate::{Deletion, delete, remove_folder};
 #[cfg(all(test, stratawal_loom))]
 mod loom_models;
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! number as long as a stream's only way to the operating system is its own file.
 
 use crate::options::Durability;
-use crate::sync::Mark;
+use crate::sync::{Mark, yield_now};
 
 #[derive(Debug)]
 pub(crate) struct Marks {
@@ -14,7 +14,7 @@ pub(crate) struct Marks {
     flushed: Mark,
     durable: Mark,
     start: Mark,
-    /// How often the stream was recovered. Seqs of one epoch say nothing in another.
+    /// How often the stream was recovered, or cut. Seqs of one epoch say nothing in another.
     epoch: Mark,
 }
 
@@ -30,15 +30,34 @@ impl Marks {
         }
     }
 
-    /// All of them at once, for recovery (under the stream's lock), which may also lower what was accepted and never
-    /// durable.
+    /// Begins another epoch, in which `change` sets what readers see: its marks, and the view beside them. Meanwhile the
+    /// epoch is odd, and readers wait. Under the stream's lock.
+    pub(crate) fn change(&self, change: impl FnOnce(&Self)) {
+        // Before the marks: who sees one of them that belongs to the new epoch sees that the old one is over.
+        let epoch = self.epoch.load();
+        self.epoch.store(epoch + 1);
+        change(self);
+        self.epoch.store(epoch + 2);
+    }
+
+    /// All of them at once, within a change; it may lower what was accepted.
     pub(crate) fn reset(&self, start: u64, end: u64) {
-        // Before the marks: who sees one of them that belongs to the new epoch sees the new epoch, too.
-        self.epoch.store(self.epoch.load() + 1);
         for mark in [&self.durable, &self.flushed, &self.drained, &self.accepted] {
             mark.store(end);
         }
         self.start.store(start);
+    }
+
+    /// The entries below `start` are dropped. Before the view that lacks them.
+    pub(crate) fn set_start(&self, start: u64) {
+        self.start.store(start);
+    }
+
+    /// The stream, all settled, begins anew at `start`, beyond its end. Behind `set_start` and the view.
+    pub(crate) fn jump(&self, start: u64) {
+        for mark in [&self.accepted, &self.drained, &self.flushed, &self.durable] {
+            mark.store(start);
+        }
     }
 
     /// Behind the bytes in the tail buffer.
@@ -57,8 +76,31 @@ impl Marks {
         self.durable.store(end);
     }
 
+    /// Odd within a change.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load()
+    }
+
+    /// The epoch, once none is being changed.
+    pub(crate) fn settled_epoch(&self) -> u64 {
+        loop {
+            let epoch = self.epoch.load();
+            if epoch.is_multiple_of(2) {
+                return epoch;
+            }
+            yield_now();
+        }
+    }
+
+    /// What `read` answers about one epoch: read again where another began meanwhile.
+    pub(crate) fn in_one_epoch<T>(&self, mut read: impl FnMut(u64) -> T) -> T {
+        loop {
+            let epoch = self.settled_epoch();
+            let answer = read(epoch);
+            if self.epoch.load() == epoch {
+                return answer;
+            }
+        }
     }
 
     pub(crate) fn start(&self) -> u64 {

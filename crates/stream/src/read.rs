@@ -8,8 +8,9 @@ use crate::batch::Entry;
 use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::options::Visibility;
 use crate::stream::StreamLog;
+use crate::sync::Arc;
 use crate::tail::TailProvider;
-use crate::view::Reader;
+use crate::view::{Reader, View};
 
 impl StreamLog {
     /// The entry `seq`; `None` if it is not there yet (at or above what `visibility` shows).
@@ -17,10 +18,7 @@ impl StreamLog {
     /// # Errors
     /// [`ErrorKind::Truncated`] below the first live entry; damage, with the entries that it takes; I/O.
     pub fn get(&self, seq: u64, visibility: Visibility) -> Result<Option<Entry>> {
-        if seq >= self.end_seq(visibility) {
-            return Ok(None);
-        }
-        self.inner.get(seq).map(Some)
+        self.inner.stable(seq, || if seq < self.end_seq(visibility) { self.inner.get(seq).map(Some) } else { Ok(None) })
     }
 
     /// The entries `seqs`, in that order, as [`get`](Self::get) answers them. Neighbours in one frame are read once.
@@ -28,26 +26,29 @@ impl StreamLog {
     /// # Errors
     /// As [`get`](Self::get), for the first seq that fails.
     pub fn get_many(&self, seqs: &[u64], visibility: Visibility) -> Result<Vec<Option<Entry>>> {
-        let end = self.end_seq(visibility);
-        let mut last: Option<FrameAt> = None;
-        seqs.iter()
-            .map(|&seq| {
-                if seq >= end {
+        let mut last: Option<(u64, FrameAt)> = None;
+        let get = |&seq: &u64| {
+            self.inner.stable(seq, || {
+                if seq >= self.end_seq(visibility) {
                     return Ok(None);
                 }
-                if let Some(entry) = last.as_ref().and_then(|at| entry_of(at, seq)) {
+                // A frame of an earlier epoch may hold what was cut since.
+                let epoch = self.inner.shared.marks.epoch();
+                let known = last.as_ref().filter(|last| last.0 == epoch);
+                if let Some(entry) = known.and_then(|(_, at)| entry_of(at, seq)) {
                     return Ok(Some(entry));
                 }
                 match self.inner.locate(seq)? {
                     Located::Tail(entry) => Ok(Some(entry)),
                     Located::Frame(at) => {
                         let entry = entry_of(&at, seq);
-                        last = Some(at);
+                        last = Some((epoch, at));
                         Ok(entry)
                     }
                 }
             })
-            .collect()
+        };
+        seqs.iter().map(get).collect()
     }
 
     /// The last entry that `visibility` shows; `None` if there is none.
@@ -55,8 +56,18 @@ impl StreamLog {
     /// # Errors
     /// As [`get`](Self::get).
     pub fn last(&self, visibility: Visibility) -> Result<Option<Entry>> {
-        let end = self.end_seq(visibility);
-        if end <= self.first_seq() { Ok(None) } else { self.inner.get(end - 1).map(Some) }
+        loop {
+            let end = self.end_seq(visibility);
+            if end <= self.first_seq() {
+                return Ok(None);
+            }
+            match self.get(end - 1, visibility) {
+                // Cut, or dropped, since.
+                Ok(None) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::Truncated { .. }) => {}
+                other => return other,
+            }
+        }
     }
 
     /// The seq of the first entry whose timestamp is `timestamp` (microseconds since 1970) or later; where there is
@@ -65,6 +76,16 @@ impl StreamLog {
     /// # Errors
     /// Damage and I/O.
     pub fn seq_at(&self, timestamp: u64, visibility: Visibility) -> Result<u64> {
+        loop {
+            match self.inner.stable(u64::MAX, || self.find_time(timestamp, visibility)) {
+                // The beginning was dropped under it.
+                Err(error) if matches!(error.kind(), ErrorKind::Truncated { .. }) => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn find_time(&self, timestamp: u64, visibility: Visibility) -> Result<u64> {
         let (start, end) = (self.first_seq(), self.end_seq(visibility));
         let shared = &self.inner.shared;
         let view = shared.view.load();
@@ -102,6 +123,32 @@ pub(crate) enum Located {
 }
 
 impl Inner {
+    /// What `read` answers, about `seq`, of one state of the stream: again where the stream was cut, or recovered, or
+    /// dropped segments, under it.
+    fn stable<T>(&self, seq: u64, mut read: impl FnMut() -> Result<T>) -> Result<T> {
+        loop {
+            let view = self.shared.view.load();
+            let answer = self.shared.marks.in_one_epoch(|_| read());
+            match answer {
+                Err(error) if self.is_gone(&error, seq, &view)? => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Whether `error`, met while `view` was or came before the newest, is no more than a segment that was dropped
+    /// meanwhile, so that it is worth looking again; an error where `seq` went with it.
+    pub(crate) fn is_gone(&self, error: &Error, seq: u64, view: &Arc<View>) -> Result<bool> {
+        if !error.is_not_found() {
+            return Ok(false);
+        }
+        let start = self.shared.marks.start();
+        if seq < start {
+            return Err(Error::new(ErrorKind::Truncated { start }, &self.shared.place));
+        }
+        Ok(!Arc::ptr_eq(view, &self.shared.view.load()))
+    }
+
     pub(crate) fn get(&self, seq: u64) -> Result<Entry> {
         match self.locate(seq)? {
             Located::Tail(entry) => Ok(entry),

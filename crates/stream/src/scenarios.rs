@@ -211,7 +211,7 @@ pub(crate) fn what_recovery_takes_back_is_not_acknowledged() {
     assert!(failed);
     let kept = fake.group.recover(|tail, lead| {
         tail.next = 0;
-        fake.marks.reset(0, 0);
+        fake.marks.change(|marks| marks.reset(0, 0));
         let lead = lead.expect("it failed by an error");
         Ok(FakeLead { fails: false, ..lead })
     });

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::append::Inner;
+use crate::cuts::Cuts;
 use crate::env::{Env, Location};
 use crate::error::{Error, ErrorKind, Result};
 use crate::group::Group;
@@ -78,7 +79,8 @@ impl StreamLog {
         let unwound = Error::text(ErrorKind::Poisoned, &place, "the thread that was writing panicked");
         let read_only = env.is_read_only().then(|| Error::new(ErrorKind::ReadOnly, &place));
         let view = Published::new(View::default());
-        let shared = Arc::new(Shared { env, place, options, marks: Arc::clone(&marks), view });
+        let cuts = Cuts::new();
+        let shared = Arc::new(Shared { env, place, options, marks: Arc::clone(&marks), view, cuts });
         let report = Published::new(OpenReport::default());
         let mut tail = Tail::new(0, 0, None);
         let writer = install(&shared, &report, &mut tail, recovered);
@@ -208,9 +210,13 @@ fn install(
     tail: &mut Tail,
     recovered: Option<Recovered>,
 ) -> Writer {
+    let old = shared.view.load();
     let Some(recovered) = recovered else {
-        shared.view.store(Arc::new(View::default()));
-        shared.marks.reset(0, 0);
+        shared.cuts.cut(shared.marks.epoch(), 0);
+        shared.marks.change(|marks| {
+            shared.view.store(Arc::new(View::default()));
+            marks.reset(0, 0);
+        });
         *tail = Tail::new(0, 0, None);
         return Writer::new(Arc::clone(shared), None, 0);
     };
@@ -219,8 +225,12 @@ fn install(
         // What was loaded before may have been read from other bytes.
         shared.env.cache.remove_stream(stream_id);
     }
-    shared.view.store(Arc::new(recovered.view));
-    shared.marks.reset(recovered.start, recovered.end);
+    let cut = old.cut_by(&recovered.view, recovered.start).map_or(recovered.end, |cut| cut.min(recovered.end));
+    shared.cuts.cut(shared.marks.epoch(), cut);
+    shared.marks.change(|marks| {
+        shared.view.store(Arc::new(recovered.view));
+        marks.reset(recovered.start, recovered.end);
+    });
     report.store(Arc::new(recovered.report));
     let (active, booking) = match recovered.writable {
         Some((active, space)) => {

@@ -15,6 +15,23 @@ use std::sync as body;
 
 use body::atomic::{AtomicU64, Ordering};
 
+#[cfg(stratawal_loom)]
+pub(crate) use loom::thread::yield_now;
+#[cfg(not(stratawal_loom))]
+pub(crate) use std::thread::yield_now;
+
+/// Whether a panic has ended the model that runs: the model checker's locks cannot be taken any more.
+#[cfg(stratawal_loom)]
+pub(crate) fn model_is_over() -> bool {
+    std::thread::panicking()
+}
+
+/// Whether a panic has ended the model that runs; outside of the model checker there is none.
+#[cfg(not(stratawal_loom))]
+pub(crate) const fn model_is_over() -> bool {
+    false
+}
+
 /// A place where one thread waits for another.
 #[derive(Debug)]
 pub(crate) struct Condvar(body::Condvar);

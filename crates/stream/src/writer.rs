@@ -18,6 +18,7 @@ use stratawal_index::{ActiveIndex, encode_points};
 use stratawal_segment::{CreateError, SegmentData, SegmentWriter, Space, Tail as ControlTail};
 
 use crate::ballast::create_segment;
+use crate::cuts::Cuts;
 use crate::env::{Env, Location, NEW_PREFIX};
 use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
@@ -26,6 +27,7 @@ use crate::marks::Marks;
 use crate::options::{Durability, StreamOptions};
 use crate::sync::{Arc, Published};
 use crate::tail::{Booking, Pending, Tail};
+use crate::truncate::sealed;
 use crate::view::{Live, SegmentState, SegmentView, View};
 
 /// The length that a new segment's file begins with; it grows in steps from there.
@@ -43,12 +45,13 @@ pub(crate) struct Shared {
     pub(crate) options: StreamOptions,
     pub(crate) marks: Arc<Marks>,
     pub(crate) view: Published<View>,
+    pub(crate) cuts: Cuts,
 }
 
 /// The lead over the files of a stream.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     /// `None` before the stream's first append.
     pub(crate) active: Option<Active>,
     unsettled: VecDeque<Unsettled>,
@@ -94,11 +97,11 @@ impl Writer {
         Self { shared, active, unsettled: VecDeque::new(), timestamp, encoded: Vec::new() }
     }
 
-    fn failed(&self, error: stratawal_segment::Error) -> Error {
+    pub(crate) fn failed(&self, error: stratawal_segment::Error) -> Error {
         Error::segment_error(&self.shared.place, error)
     }
 
-    fn control_tail(&self, next_seq: u64) -> ControlTail {
+    pub(crate) fn control_tail(&self, next_seq: u64) -> ControlTail {
         ControlTail {
             next_seq: SeqNo(next_seq),
             timestamp: self.timestamp,
@@ -163,6 +166,16 @@ impl Writer {
         self.passed(end_seq)
     }
 
+    /// The same, and whatever else stands in the active segment: a START moves no watermark.
+    pub(crate) fn settle_all(&mut self) -> Result<()> {
+        while !self.unsettled.is_empty() {
+            self.settle_oldest()?;
+        }
+        let Some(active) = &self.active else { return Ok(()) };
+        active.writer.sync().map_err(|e| self.failed(e))?;
+        self.passed(active.end_seq)
+    }
+
     /// Syncs the oldest finished segment and shortens it to its SEAL; the watermark passes to its end.
     fn settle_oldest(&mut self) -> Result<()> {
         let Some(oldest) = self.unsettled.front() else { return Ok(()) };
@@ -171,13 +184,8 @@ impl Writer {
         let (id, end_seq) = (oldest.writer.id(), oldest.end_seq);
         // Published before the descriptor goes: readers open the segment anew from here on.
         let view = self.shared.view.load();
-        let segments = view.segments.iter().map(|segment| {
-            if segment.id() == id {
-                Arc::new(SegmentView { header: segment.header, state: SegmentState::Sealed })
-            } else {
-                Arc::clone(segment)
-            }
-        });
+        let segments =
+            view.segments.iter().map(|segment| if segment.id() == id { sealed(segment) } else { Arc::clone(segment) });
         self.shared.view.store(Arc::new(View { segments: segments.collect() }));
         self.unsettled.pop_front();
         if end_seq > self.shared.marks.durable() { self.passed(end_seq) } else { Ok(()) }
@@ -218,13 +226,17 @@ impl Writer {
 
     /// The first segment of a stream that is not there yet, and its folder, durably: built under a temporary name
     /// with the segment in it, both synced, then renamed, then the parent synced.
-    pub(crate) fn create_stream(&mut self, tail: &mut Tail) -> Result<()> {
+    pub(crate) fn create_stream(&mut self, tail: &mut Tail, start: u64) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let (storage, place) = (shared.env.storage(), &shared.place);
         let temporary = place.parent().join(format!("{NEW_PREFIX}{:016x}", storage.random_u64()));
         let io = |e| Error::io(place, e);
         storage.create_dir(&temporary).map_err(io)?;
-        let header = self.header(StreamId(storage.random_u64()), Generation(1), Generation(0), tail.next_seq);
+        let header = SegmentHeader {
+            durable: SeqNo(start),
+            start: SeqNo(start),
+            ..self.header(StreamId(storage.random_u64()), Generation(1), Generation(0), start)
+        };
         let undo = |error: Error| {
             // Leftovers are nobody's, and removed at the next open.
             if let Ok(entries) = storage.list(&temporary) {
@@ -241,7 +253,9 @@ impl Writer {
         };
         storage.rename(&temporary, &place.dir()).map_err(|e| undo(io(e)))?;
         storage.sync_dir(place.parent()).map_err(|e| io(e).poisoned())?;
+        shared.marks.set_start(start);
         self.go_on(tail, writer, space, &[]);
+        shared.marks.jump(start);
         Ok(())
     }
 
@@ -251,14 +265,10 @@ impl Writer {
         let active = self.active.as_ref().expect("invariant: only a stream with a segment rotates");
         let predecessor = *active.writer.header();
         let Some(generation) = predecessor.generation.0.checked_add(1).map(Generation) else {
-            return Err(Error::text(ErrorKind::Io, &shared.place, "the stream has used up its 2^32 generations"));
+            return Err(self.used_up());
         };
         let header = self.header(predecessor.stream_id, generation, predecessor.generation, tail.next_seq);
-        let created = create_segment(&shared.env, &shared.place.dir(), &header, FIRST_LEN);
-        let (writer, space) = created.map_err(|e| match e {
-            CreateError::Undone(e) => self.failed(e),
-            CreateError::Indeterminate(e) => self.failed(e).poisoned(),
-        })?;
+        let (writer, space) = self.create(&header)?;
         let booking = tail.booking.as_mut().expect("invariant: a stream with a segment takes bookings");
         self.seal(&mut booking.space, generation).map_err(Error::poisoned)?;
         let sealed = self.active.take().expect("invariant: it was there above");
@@ -269,7 +279,31 @@ impl Writer {
         Ok(())
     }
 
-    fn header(&self, stream_id: StreamId, generation: Generation, predecessor: Generation, base: u64) -> SegmentHeader {
+    pub(crate) fn used_up(&self) -> Error {
+        Error::text(ErrorKind::Io, &self.shared.place, "the stream has used up its 2^32 generations")
+    }
+
+    /// Creates a segment by rule H; from its rename on, a failure lets nobody write to older ones.
+    pub(crate) fn create(&self, header: &SegmentHeader) -> Result<(SegmentWriter, Space)> {
+        let created = create_segment(&self.shared.env, &self.shared.place.dir(), header, FIRST_LEN);
+        created.map_err(|e| match e {
+            CreateError::Undone(e) => self.failed(e),
+            CreateError::Indeterminate(e) => self.failed(e).poisoned(),
+        })
+    }
+
+    /// One past the last entry in the files.
+    pub(crate) fn end_seq(&self) -> u64 {
+        self.active.as_ref().map_or(0, |active| active.end_seq)
+    }
+
+    pub(crate) fn header(
+        &self,
+        stream_id: StreamId,
+        generation: Generation,
+        predecessor: Generation,
+        base: u64,
+    ) -> SegmentHeader {
         let storage = self.shared.env.storage();
         SegmentHeader {
             wal_id: self.shared.env.id(),
@@ -288,7 +322,7 @@ impl Writer {
     }
 
     /// Writes to the new segment from here on, and shows it to readers.
-    fn go_on(&mut self, tail: &mut Tail, writer: SegmentWriter, space: Space, before: &[Arc<SegmentView>]) {
+    pub(crate) fn go_on(&mut self, tail: &mut Tail, writer: SegmentWriter, space: Space, before: &[Arc<SegmentView>]) {
         let header = *writer.header();
         let live = Arc::new(Live::new(
             SegmentData::read_shared(header, Arc::clone(writer.file())),
@@ -302,7 +336,7 @@ impl Writer {
         self.active = Some(Active { writer, live, end_seq: header.base.0, times: None, closes: Closes::default() });
     }
 
-    fn seal(&mut self, space: &mut Space, successor: Generation) -> Result<()> {
+    pub(crate) fn seal(&mut self, space: &mut Space, successor: Generation) -> Result<()> {
         let active = self.active.as_ref().expect("invariant: only a stream with a segment seals it");
         let points = active.live.index.points_from(0);
         let end = self.end(EndKind::Seal { successor }, active, &points);

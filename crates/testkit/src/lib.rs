@@ -27,7 +27,7 @@ mod run;
 mod sim;
 mod workload;
 
-pub use model::{Found, Level, Mismatch, Snapshot, StreamModel};
+pub use model::{Found, Level, Mismatch, Pending, Snapshot, StreamModel};
 pub use rng::Rng;
 pub use run::{Failure, Outcome, Refusal, Run, Subject, Volume, crash_everywhere, fault_everywhere};
 pub use sim::{Crash, Disk, Fault, Faults, SimStorage};

@@ -44,20 +44,46 @@ struct Spec {
     ends_batch: bool,
 }
 
+/// What was asked of a stream and is not answered: it may be so or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pending {
+    /// Entries below this seq are dropped.
+    Before(u64),
+    /// Entries from this seq on are dropped.
+    From(u64),
+    /// The stream is deleted.
+    Delete,
+}
+
 /// What is known of a stream: the entries that were ever asked for and may be there, in order, and up to where they
 /// must be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StreamModel {
+    start: u64,
+    /// From `start` on.
     entries: Vec<Spec>,
     flushed: u64,
     synced: u64,
+    pending: Option<Pending>,
 }
 
 impl StreamModel {
+    /// The first entry.
+    #[must_use]
+    pub const fn start(&self) -> u64 {
+        self.start
+    }
+
     /// One past the last entry that may be there.
     #[must_use]
     pub const fn end(&self) -> u64 {
-        self.entries.len() as u64
+        self.start + self.entries.len() as u64
+    }
+
+    /// What is not answered.
+    #[must_use]
+    pub const fn pending(&self) -> Option<Pending> {
+        self.pending
     }
 
     /// One past the last entry that must be there after a crash of the process or of the machine.
@@ -91,6 +117,43 @@ impl StreamModel {
         }
     }
 
+    /// Entries are about to be dropped: from here on they may be.
+    pub fn ask(&mut self, pending: Pending) {
+        self.pending = Some(pending);
+    }
+
+    /// It was refused, and will never be so.
+    pub fn unasked(&mut self) {
+        self.pending = None;
+    }
+
+    /// It is done, durably.
+    pub fn done(&mut self) {
+        match self.pending.take() {
+            None => {}
+            Some(Pending::Delete) => *self = Self::default(),
+            // At the end there is nothing to do, which makes nothing durable.
+            Some(Pending::From(next)) if next == self.end() => {}
+            Some(Pending::From(next)) => {
+                self.entries.truncate(self.index(next));
+                // It may have cut a batch in two.
+                if let Some(last) = self.entries.last_mut() {
+                    last.ends_batch = true;
+                }
+                (self.flushed, self.synced) = (next, next);
+            }
+            Some(Pending::Before(first)) => {
+                self.entries.drain(..self.index(first).min(self.entries.len()));
+                self.start = self.start.max(first);
+                (self.flushed, self.synced) = (self.flushed.max(self.start), self.synced.max(self.start));
+            }
+        }
+    }
+
+    fn index(&self, seq: u64) -> usize {
+        usize::try_from(seq.saturating_sub(self.start)).unwrap_or(usize::MAX)
+    }
+
     /// The process or the machine died.
     pub fn crashed(&mut self, power_loss: bool) {
         if power_loss {
@@ -98,24 +161,41 @@ impl StreamModel {
         }
     }
 
-    /// Holds what a reader of the running log sees against the model: a prefix of at least `min` entries.
+    /// What the stream may be now: as it was, or with what is pending done.
+    fn candidates(&self) -> Vec<Self> {
+        let mut undone = self.clone();
+        undone.unasked();
+        let mut candidates = vec![undone];
+        if self.pending.is_some() {
+            let mut done = self.clone();
+            done.done();
+            candidates.push(done);
+        }
+        candidates
+    }
+
+    /// Holds what a reader of the running log sees against the model: a prefix up to `sure` at least.
     ///
     /// # Errors
     /// What is wrong.
-    pub fn check_prefix(&self, found: &Found, min: u64) -> Result<(), Mismatch> {
-        let n = found.entries.len() as u64;
-        if found.first != 0 {
-            return Err(Mismatch(format!("begins at {}, not at 0", found.first)));
+    pub fn check_readers(&self, found: &Found, power_loss: bool) -> Result<(), Mismatch> {
+        first_of(self.candidates(), |candidate| candidate.matches(found, candidate.sure(power_loss)))
+    }
+
+    fn matches(&self, found: &Found, min: u64) -> Result<(), Mismatch> {
+        let (first, n) = (found.first, found.first + found.entries.len() as u64);
+        if first != self.start {
+            return Err(Mismatch(format!("begins at {first}, not at {}", self.start)));
         }
         if n < min {
-            return Err(Mismatch(format!("{n} entries, {min} were acknowledged")));
+            return Err(Mismatch(format!("ends at {n}, up to {min} were acknowledged")));
         }
         if n > self.end() {
-            return Err(Mismatch(format!("{n} entries, only {} were ever asked for", self.end())));
+            return Err(Mismatch(format!("ends at {n}, only up to {} were ever asked for", self.end())));
         }
-        for (seq, (spec, bytes)) in self.entries.iter().zip(&found.entries).enumerate() {
+        for (seq, (spec, bytes)) in (first..).zip(self.entries.iter().zip(&found.entries)) {
             if *bytes != entry(spec.tag, spec.len) {
-                return Err(Mismatch(format!("entry {seq} of {n} has other bytes")));
+                return Err(Mismatch(format!("entry {seq} of {first}..{n} has other bytes")));
             }
         }
         Ok(())
@@ -126,15 +206,35 @@ impl StreamModel {
     /// # Errors
     /// What is wrong.
     pub fn check_recovered(&mut self, found: &Found) -> Result<(), Mismatch> {
-        self.check_prefix(found, self.flushed)?;
-        let n = found.entries.len();
-        if n > 0 && !self.entries[n - 1].ends_batch {
-            return Err(Mismatch(format!("{n} entries: the last batch is there in part")));
-        }
-        self.entries.truncate(n);
-        (self.flushed, self.synced) = (n as u64, n as u64);
+        let after = first_of(self.candidates(), |mut candidate| {
+            candidate.matches(found, candidate.flushed)?;
+            let n = found.entries.len();
+            if n > 0 && !candidate.entries[n - 1].ends_batch {
+                return Err(Mismatch(format!("{n} entries: the last batch is there in part")));
+            }
+            candidate.entries.truncate(n);
+            candidate.acknowledged(Level::Synced);
+            Ok(candidate)
+        })?;
+        *self = after;
         Ok(())
     }
+}
+
+/// What `check` answers for the first candidate that passes; or what the last one fails by.
+fn first_of<T>(
+    candidates: Vec<StreamModel>,
+    check: impl Fn(StreamModel) -> Result<T, Mismatch>,
+) -> Result<T, Mismatch> {
+    let mut wrong = Mismatch(String::new());
+    for candidate in candidates {
+        match check(candidate) {
+            Ok(passed) => return Ok(passed),
+            Err(Mismatch(what)) if wrong.0.is_empty() => wrong = Mismatch(what),
+            Err(Mismatch(what)) => wrong = Mismatch(format!("neither: {}; nor: {what}", wrong.0)),
+        }
+    }
+    Err(wrong)
 }
 
 #[cfg(test)]
@@ -177,5 +277,29 @@ mod tests {
         assert!(model.clone().check_recovered(&found(&[])).is_err());
         model.crashed(true);
         assert_eq!(model.check_recovered(&found(&[])), Ok(()));
+    }
+
+    #[test]
+    fn what_is_pending_is_so_or_not_and_nothing_between() {
+        let mut model = StreamModel::default();
+        model.begin(&[(1, 10), (2, 20), (3, 30)]);
+        model.acknowledged(Level::Synced);
+        let at = |first: u64, tags: &[(u64, usize)]| Found { first, ..found(tags) };
+        model.ask(Pending::From(1));
+        assert_eq!(model.clone().check_recovered(&at(0, &[(1, 10), (2, 20), (3, 30)])), Ok(()));
+        assert_eq!(model.clone().check_recovered(&at(0, &[(1, 10)])), Ok(()));
+        assert!(model.clone().check_recovered(&at(0, &[(1, 10), (2, 20)])).is_err());
+        model.ask(Pending::Before(2));
+        assert_eq!(model.clone().check_recovered(&at(2, &[(3, 30)])), Ok(()));
+        assert!(model.clone().check_recovered(&at(1, &[(2, 20), (3, 30)])).is_err());
+        model.done();
+        assert!(model.clone().check_recovered(&at(0, &[(1, 10), (2, 20), (3, 30)])).is_err(), "it came back");
+        model.ask(Pending::Before(9));
+        assert_eq!(model.clone().check_recovered(&at(9, &[])), Ok(()));
+        model.ask(Pending::Delete);
+        assert_eq!(model.clone().check_recovered(&at(0, &[])), Ok(()));
+        assert_eq!(model.clone().check_recovered(&at(2, &[(3, 30)])), Ok(()));
+        model.done();
+        assert_eq!((model.start(), model.end()), (0, 0));
     }
 }

@@ -4,10 +4,10 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::model::{Found, Level, Mismatch, Snapshot, StreamModel};
+use crate::model::{Found, Level, Mismatch, Pending, Snapshot, StreamModel};
 use crate::rng::Rng;
 use crate::sim::{Crash, Disk, Fault, Faults, SimStorage};
-use crate::workload::{Shape, Step, Workload, entry};
+use crate::workload::{Shape, Step, Workload, entry, place_before, place_from};
 
 /// Why a log refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +46,24 @@ pub trait Subject {
     /// # Errors
     /// As the log says.
     fn sync(&self, log: &Self::Log, stream: &str) -> Result<(), Refusal>;
+
+    /// Drops the entries below `first`.
+    ///
+    /// # Errors
+    /// As the log says.
+    fn truncate_before(&self, log: &Self::Log, stream: &str, first: u64) -> Result<(), Refusal>;
+
+    /// Drops the entries from `next` on.
+    ///
+    /// # Errors
+    /// As the log says.
+    fn truncate_from(&self, log: &Self::Log, stream: &str, next: u64) -> Result<(), Refusal>;
+
+    /// Deletes a stream; one that is not there is deleted. Any refusal may be asked again.
+    ///
+    /// # Errors
+    /// As the log says.
+    fn delete(&self, log: &Self::Log, stream: &str) -> Result<(), Refusal>;
 
     /// Recovers a stream that is poisoned.
     ///
@@ -116,14 +134,23 @@ impl fmt::Display for Failure {
 /// What is wrong, before it is known where.
 type Wrong = String;
 
-/// Images of a disk at each of its changes, with what was known of the streams at that time.
+/// Images of a disk at each of its changes.
 #[derive(Clone, Default)]
 struct Images(Arc<Mutex<Recorded>>);
 
 #[derive(Default)]
 struct Recorded {
     now: Arc<Snapshot>,
-    images: Vec<(Disk, Arc<Snapshot>)>,
+    doing: Arc<str>,
+    images: Vec<Image>,
+}
+
+/// A disk, with what was known of the streams at that time, and what was being done.
+#[derive(Clone)]
+struct Image {
+    disk: Disk,
+    models: Arc<Snapshot>,
+    doing: Arc<str>,
 }
 
 impl Images {
@@ -131,8 +158,8 @@ impl Images {
         let images = self.clone();
         sim.watch(move |disk| {
             let mut recorded = images.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let now = Arc::clone(&recorded.now);
-            recorded.images.push((disk.clone(), now));
+            let (models, doing) = (Arc::clone(&recorded.now), Arc::clone(&recorded.doing));
+            recorded.images.push(Image { disk: disk.clone(), models, doing });
         });
     }
 
@@ -140,7 +167,11 @@ impl Images {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).now = Arc::new(models.clone());
     }
 
-    fn take(&self) -> Vec<(Disk, Arc<Snapshot>)> {
+    fn doing(&self, what: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).doing = what.into();
+    }
+
+    fn take(&self) -> Vec<Image> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).images)
     }
 }
@@ -191,6 +222,7 @@ impl<'s, S: Subject> Run<'s, S> {
 
     /// One step; the refusal where the log answered one.
     fn step(&mut self, step: &Step) -> Result<Option<(usize, Refusal)>, Wrong> {
+        self.images.doing(&format!("{step:.60?}"));
         let name = |stream: usize| &self.streams[stream];
         match step {
             Step::Append { stream, level, entries } => {
@@ -221,6 +253,32 @@ impl<'s, S: Subject> Run<'s, S> {
                 Ok(()) => self.model(*stream, |model| model.acknowledged(Level::Synced)),
                 Err(refusal) => return Ok(Some((*stream, refusal))),
             },
+            Step::TruncateBefore(stream, pick) => {
+                let (stream, model) = (*stream, &self.models[*stream]);
+                let first = place_before(model.start(), model.end(), *pick);
+                self.model(stream, |model| model.ask(Pending::Before(first)));
+                let answer = self.subject.truncate_before(self.log(), &self.streams[stream], first);
+                return Ok(self.answered(stream, answer));
+            }
+            Step::TruncateFrom(stream, pick) => {
+                let (stream, model) = (*stream, &self.models[*stream]);
+                let (end, next) = (model.end(), place_from(model.start(), model.end(), *pick));
+                if next > end {
+                    return match self.subject.truncate_from(self.log(), &self.streams[stream], next) {
+                        Ok(()) => Err(format!("{}: cut at {next}, beyond {end}", self.streams[stream])),
+                        Err(refusal) if refusal.unknown => Ok(Some((stream, refusal))),
+                        Err(_) => Ok(None),
+                    };
+                }
+                self.model(stream, |model| model.ask(Pending::From(next)));
+                let answer = self.subject.truncate_from(self.log(), &self.streams[stream], next);
+                return Ok(self.answered(stream, answer));
+            }
+            Step::Delete(stream) => {
+                self.model(*stream, |model| model.ask(Pending::Delete));
+                let answer = self.subject.delete(self.log(), name(*stream));
+                return Ok(self.answered(*stream, answer));
+            }
             Step::Restart => {
                 let log = self.log.take().expect("a run has its log open between steps");
                 let closed = self.subject.close(log);
@@ -232,6 +290,22 @@ impl<'s, S: Subject> Run<'s, S> {
             }
         }
         Ok(None)
+    }
+
+    /// What was asked of a stream is done, refused, or unknown.
+    fn answered(&mut self, stream: usize, answer: Result<(), Refusal>) -> Option<(usize, Refusal)> {
+        match answer {
+            Ok(()) => {
+                self.model(stream, StreamModel::done);
+                None
+            }
+            Err(refusal) => {
+                if !refusal.unknown {
+                    self.model(stream, StreamModel::unasked);
+                }
+                Some((stream, refusal))
+            }
+        }
     }
 
     /// One step that has no reason to fail.
@@ -246,7 +320,7 @@ impl<'s, S: Subject> Run<'s, S> {
     fn check_readers(&self) -> Result<(), Wrong> {
         for (model, name) in self.models.iter().zip(self.streams) {
             let found = self.subject.read(self.log(), name).map_err(|r| format!("{name}: read: {}", r.message))?;
-            model.check_prefix(&found, model.sure(true)).map_err(|Mismatch(what)| format!("{name}: read: {what}"))?;
+            model.check_readers(&found, true).map_err(|Mismatch(what)| format!("{name}: read: {what}"))?;
         }
         Ok(())
     }
@@ -277,13 +351,13 @@ pub fn crash_everywhere<S: Subject>(
     run.check_readers().map_err(fail("at the end".to_owned()))?;
     sim.unwatch();
     outcome.workloads += 1;
-    for (i, (disk, models)) in run.images.take().into_iter().enumerate() {
+    for (i, image) in run.images.take().into_iter().enumerate() {
         outcome.places += 1;
         for crash in 0..=volume.losses {
             let mut rng = Rng::new(seed ^ (i as u64) << 20 ^ crash << 52);
             let crash = if crash == 0 { Crash::Kill } else { Crash::any(&mut rng) };
             let after = After { subject, streams: &workload.streams, shape, volume };
-            let wrong = after.crash(&disk, &models, crash, volume.depth, &mut rng, outcome);
+            let wrong = after.crash(&image, crash, volume.depth, &mut rng, outcome);
             wrong.map_err(fail(format!("change {i}")))?;
         }
     }
@@ -301,17 +375,16 @@ impl<S: Subject> After<'_, S> {
     /// Crashes `disk`, recovers, checks, goes on, and crashes within that.
     fn crash(
         &self,
-        disk: &Disk,
-        models: &Snapshot,
+        image: &Image,
         crash: Crash,
         depth: u32,
         rng: &mut Rng,
         outcome: &mut Outcome,
     ) -> Result<(), Wrong> {
         outcome.crashes += 1;
-        let at = |what: Wrong| format!("{crash:?}: {what}");
-        let sim = SimStorage::on(disk.crash(crash, rng), rng.next_u64());
-        let mut models = models.clone();
+        let at = |what: Wrong| format!("within {}: {crash:?}: {what}", image.doing);
+        let sim = SimStorage::on(image.disk.crash(crash, rng), rng.next_u64());
+        let mut models = image.models.to_vec();
         models.iter_mut().for_each(|model| model.crashed(crash.is_power_loss()));
         if rng.chance(64) {
             self.look(&sim, &models).map_err(at)?;
@@ -320,6 +393,7 @@ impl<S: Subject> After<'_, S> {
         if depth > 1 {
             run.images.watch(&sim);
         }
+        run.images.doing("recovery");
         run.recover().map_err(at)?;
         let steps = if depth > 1 { 3 } else { 1 };
         for step in Workload::more(rng, self.streams.len(), steps, self.shape) {
@@ -330,9 +404,9 @@ impl<S: Subject> After<'_, S> {
         // Recovery is short beside the steps behind it: half of the crashes fall on its first changes.
         for i in 0..self.volume.nested.min(images.len()) {
             let among = if i % 2 == 0 { images.len() } else { images.len().min(16) };
-            let (disk, models) = images.swap_remove(rng.index(among));
+            let image = images.swap_remove(rng.index(among));
             let next = if rng.chance(64) { Crash::Kill } else { Crash::any(rng) };
-            self.crash(&disk, &models, next, depth - 1, rng, outcome).map_err(at)?;
+            self.crash(&image, next, depth - 1, rng, outcome).map_err(at)?;
         }
         Ok(())
     }
@@ -347,7 +421,7 @@ impl<S: Subject> After<'_, S> {
         for (model, name) in models.iter().zip(self.streams) {
             let found = self.subject.read_only(sim.clone(), name);
             let found = found.map_err(|r| format!("{name}: another process: {}", r.message))?.unwrap_or_default();
-            let checked = model.check_prefix(&found, model.sure(false));
+            let checked = model.check_readers(&found, false);
             checked.map_err(|Mismatch(what)| format!("{name}: another process: {what}"))?;
         }
         sim.unwatch();
@@ -523,6 +597,16 @@ impl<S: Subject> Run<'_, S> {
             return Ok(());
         }
         let name = &self.streams[stream];
+        if self.models[stream].pending() == Some(Pending::Delete) {
+            if self.subject.delete(self.log(), name).is_err() {
+                *failed += self.sim.failed();
+                self.sim.set_faults(None);
+                let again = self.subject.delete(self.log(), name);
+                again.map_err(|r| format!("{name}: is not deleted: {}", r.message))?;
+            }
+            self.model(stream, StreamModel::done);
+            return Ok(());
+        }
         if self.subject.reopen(self.log(), name).is_err() {
             *failed += self.sim.failed();
             self.sim.set_faults(None);

@@ -30,6 +30,12 @@ pub enum Step {
     Flush(usize),
     /// Sync a stream.
     Sync(usize),
+    /// Drop the beginning of a stream, at a place that follows from the number.
+    TruncateBefore(usize, u64),
+    /// Drop its end likewise.
+    TruncateFrom(usize, u64),
+    /// Delete it.
+    Delete(usize),
     /// Close the log and open it again.
     Restart,
 }
@@ -66,10 +72,13 @@ impl Workload {
 
 fn step(rng: &mut Rng, streams: usize, synced: u64, shape: &Shape) -> Step {
     let stream = rng.index(streams);
-    match rng.below(20) {
+    match rng.below(24) {
         0 => Step::Flush(stream),
         1 => Step::Sync(stream),
         2 => Step::Restart,
+        3 | 4 => Step::TruncateBefore(stream, rng.next_u64()),
+        5 | 6 => Step::TruncateFrom(stream, rng.next_u64()),
+        7 if rng.chance(128) => Step::Delete(stream),
         _ => {
             let level = match () {
                 () if rng.chance(synced) => Level::Synced,
@@ -97,6 +106,26 @@ fn batch(rng: &mut Rng, segment_len: u64) -> Vec<(u64, usize)> {
     };
     let mut one = || (rng.next_u64(), usize::try_from(rng.below(len_max + 1)).expect("small"));
     (0..count).map(|_| one()).collect()
+}
+
+/// Where to drop the beginning of a stream: mostly within it, sometimes all of it, or beyond, or nothing.
+pub(crate) const fn place_before(start: u64, end: u64, pick: u64) -> u64 {
+    match pick % 8 {
+        0 => end,
+        1 => end + 1 + pick / 8 % 50,
+        2 => start,
+        _ => start + pick / 8 % (end - start + 1),
+    }
+}
+
+/// Where to drop its end: mostly within it, sometimes all of it, or nothing, or beyond, which is refused.
+pub(crate) const fn place_from(start: u64, end: u64, pick: u64) -> u64 {
+    match pick % 8 {
+        0 => end,
+        1 => start,
+        2 => end + 1 + pick / 8 % 3,
+        _ => start + pick / 8 % (end - start + 1),
+    }
 }
 
 /// The bytes of an entry: no two tags give the same, where there is room to tell them apart.

@@ -1,0 +1,67 @@
+//! Where the end of a stream was taken back, for readers that were made before.
+//!
+//! An entry that was read is whole and was there; but a reader that stands at or behind a cut would go on in entries
+//! that are not those it began with. So it notes the epoch it was made in, and asks here once that has passed.
+
+use crate::sync::{Arc, Published};
+
+/// The cuts of a stream: in which epoch, and at which seq. Of those that matter: a cut at or above a later one is
+/// covered by it, for every reader; so the seqs rise.
+#[derive(Debug)]
+pub(crate) struct Cuts(Published<Vec<(u64, u64)>>);
+
+/// Past so many the oldest two become one, which is then said to have been the lower of both.
+const CUTS_MAX: usize = 1024;
+
+impl Cuts {
+    pub(crate) fn new() -> Self {
+        Self(Published::new(Vec::new()))
+    }
+
+    /// Epoch `epoch` ends with a cut at `at`. Before anything that belongs to the next epoch shows; under the lock.
+    pub(crate) fn cut(&self, epoch: u64, at: u64) {
+        let mut cuts = self.0.load().to_vec();
+        cuts.retain(|cut| cut.1 < at);
+        cuts.push((epoch, at));
+        if cuts.len() > CUTS_MAX {
+            let (epoch, _) = cuts[1];
+            cuts[0].0 = epoch;
+            cuts.remove(1);
+        }
+        self.0.store(Arc::new(cuts));
+    }
+
+    /// The lowest cut in `epoch` or later.
+    pub(crate) fn since(&self, epoch: u64) -> Option<u64> {
+        let cuts = self.0.load();
+        cuts.iter().find(|cut| cut.0 >= epoch).map(|cut| cut.1)
+    }
+}
+
+#[cfg(all(test, not(stratawal_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_sees_the_lowest_cut_since_it_was_made() {
+        let cuts = Cuts::new();
+        assert_eq!(cuts.since(0), None);
+        for (epoch, at) in [(0, 50), (1, 30), (2, 40), (3, 45), (4, 40)] {
+            cuts.cut(epoch, at);
+        }
+        let seen: Vec<_> = (0..6).map(|epoch| cuts.since(epoch)).collect();
+        assert_eq!(seen, [Some(30), Some(30), Some(40), Some(40), Some(40), None]);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_errs_to_the_lower_cut() {
+        let cuts = Cuts::new();
+        for i in 0..5000 {
+            cuts.cut(i, i * 10);
+        }
+        assert!(cuts.0.load().len() <= CUTS_MAX);
+        assert_eq!(cuts.since(4999), Some(49_990));
+        assert_eq!(cuts.since(0), Some(0));
+        assert!(cuts.since(2000).is_some_and(|at| at <= 20_000));
+    }
+}
