@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::checksum;
 use crate::frame::finish;
 use crate::header::{
-    Codec, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Invalid, Newer, PAYLOAD_LEN_MAX, frame_len,
+    CONTROL_PAYLOAD_LEN_MAX, Codec, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Invalid, Newer, frame_len,
 };
 use crate::trailer::TRAILER_LEN;
 use crate::types::{ByteOffset, Generation, Place, SeqNo, u32_at, u64_at};
@@ -42,7 +42,9 @@ const AT_INDEX_LEN: usize = AT_PREVIOUS + 8;
 const AT_PAD_LEN: usize = AT_INDEX_LEN + 4;
 const END_LEN: usize = AT_PAD_LEN + 4;
 const _: () = assert!(END_LEN == 56);
-const INDEX_LEN_MAX: u32 = PAYLOAD_LEN_MAX - (END_LEN + PAD_LEN) as u32;
+
+/// The longest index block that a SEAL or CLOSE can hold.
+pub const INDEX_BLOCK_LEN_MAX: usize = CONTROL_PAYLOAD_LEN_MAX as usize - END_LEN - PAD_LEN;
 
 /// The bytes that a SEAL or CLOSE is longer by where its trailer would otherwise end 8 bytes behind a multiple of
 /// 4 KiB: such a length says "being written", and the end of a finished file must not look like it.
@@ -95,18 +97,23 @@ pub struct End {
 }
 
 impl Control {
-    /// Reads a control payload whose checksum holds.
-    pub(crate) fn decode(payload: &Bytes) -> Decoded<Self> {
+    /// Reads the payload, whose checksum holds, of a control frame before the entry `next`. Nobody drops entries that
+    /// are not there yet: the first live seq in a START or CLOSE is at most `next`.
+    pub(crate) fn decode(payload: &Bytes, next: SeqNo) -> Decoded<Self> {
         let malformed = Decoded::Invalid(Invalid::ControlPayload);
         if payload.len() < 4 {
             return malformed;
         }
         match u32_at(payload, 0) {
             MARK if payload.len() == MARK_LEN => Decoded::Frame(Self::Mark),
-            START if payload.len() == START_LEN && u32_at(payload, 4) == 0 => {
-                Decoded::Frame(Self::Start { start: SeqNo(u64_at(payload, AT_START)) })
-            }
-            kind @ (SEAL | CLOSE) => End::decode(kind, payload).map_or(malformed, |end| Decoded::Frame(Self::End(end))),
+            START if payload.len() == START_LEN && u32_at(payload, 4) == 0 => match SeqNo(u64_at(payload, AT_START)) {
+                start if start <= next => Decoded::Frame(Self::Start { start }),
+                _ => malformed,
+            },
+            kind @ (SEAL | CLOSE) => match End::decode(kind, payload) {
+                Some(end) if kind == SEAL || end.start <= next => Decoded::Frame(Self::End(end)),
+                _ => malformed,
+            },
             MARK | START => malformed,
             kind => Decoded::Newer(Newer::ControlKind(kind)),
         }
@@ -168,8 +175,8 @@ impl End {
         assert!(kind != SEAL || successor != 0, "a SEAL names its successor");
         let index_len = u32::try_from(self.index.len())
             .ok()
-            .filter(|&n| n <= INDEX_LEN_MAX)
-            .expect("invariant: callers bound an index block far below the largest payload");
+            .filter(|&n| n as usize <= INDEX_BLOCK_LEN_MAX)
+            .expect("invariant: callers bound an index block by INDEX_BLOCK_LEN_MAX");
         let unpadded = frame_len(END_LEN as u32 + index_len);
         let pad_len = if ends_like_a_file_being_written(place.offset.0 + unpadded) { PAD_LEN } else { 0 };
         out.extend_from_slice(&kind.to_le_bytes());

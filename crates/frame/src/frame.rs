@@ -269,7 +269,7 @@ pub fn decode_payload(header: FrameHeader, payload: Bytes) -> Decoded<Frame> {
         Codec::Zstd => return Decoded::Newer(Newer::Codec(2)),
     }
     if header.is_control() {
-        return match Control::decode(&payload) {
+        return match Control::decode(&payload, header.first_seq) {
             Decoded::Frame(control) => Decoded::Frame(Frame { header, payload, control: Some(control) }),
             Decoded::Newer(what) => Decoded::Newer(what),
             _ => Decoded::Invalid(Invalid::ControlPayload),

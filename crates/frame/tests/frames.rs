@@ -107,6 +107,10 @@ proptest! {
     #[test]
     fn control_frames_are_read_as_they_were_written(control in any_control(), place in any_place(), seq: u64) {
         let mut out = Vec::new();
+        let seq = match &control {
+            Control::Start { start } | Control::End(End { start, .. }) => seq.max(start.0),
+            _ => seq,
+        };
         encode_control(&mut out, &place, SeqNo(seq), TIME, None, &control);
         let Decoded::Frame(found) = decode_at(&out, &place) else { panic!("it is a frame") };
         prop_assert_eq!(found.control(), Some(&control));
@@ -328,6 +332,11 @@ fn a_seal_or_close_with_a_wrong_field_is_invalid_in_spite_of_the_checksums() {
     let close = EndKind::Close { previous: None };
     let invalid = Decoded::Invalid(Invalid::ControlPayload);
     assert_eq!(with(seal, 4, &[0]), invalid, "a SEAL without successor");
+    assert_eq!(with(close, 8, &[10]), invalid, "a CLOSE that drops entries that are not there yet");
+    assert!(matches!(with(close, 8, &[9]), Decoded::Frame(_)));
+    let mut start = Vec::new();
+    encode_control(&mut start, &PLACE, SeqNo(9), TIME, None, &Control::Start { start: SeqNo(10) });
+    assert_eq!(decode_at(&start, &PLACE), invalid, "a START that does");
     assert_eq!(with(seal, 40, &[128]), invalid, "a SEAL with a CLOSE before it");
     assert_eq!(with(close, 4, &[1]), invalid, "a CLOSE with a successor");
     assert!(matches!(with(close, 40, &[128]), Decoded::Frame(_)), "a CLOSE with a CLOSE before it");

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use bytes::Bytes;
 use stratawal_frame::{
-    ByteOffset, Control, Decoded, End, EndKind, FRAME_HEADER_LEN, FrameHeader, HeaderError, SEGMENT_HEADER_LEN,
-    SegmentHeader, TRAILER_LEN, Trailer, decode_header, decode_payload,
+    ByteOffset, Control, Decoded, End, EndKind, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, HeaderError,
+    SEGMENT_HEADER_LEN, SegmentHeader, TRAILER_LEN, Trailer, decode_header, decode_payload,
 };
 use stratawal_storage::{Access, File, Storage};
 
@@ -119,7 +119,8 @@ impl SegmentFile {
         let mut trailer = [0; TRAILER_LEN];
         self.read_exact(&mut trailer, trailer_at)?;
         let Some(Trailer { position }) = Trailer::decode(&trailer, self.header.salt) else { return Ok(None) };
-        if position.0 < SEGMENT_HEADER_LEN as u64 || position.0 > trailer_at - FRAME_HEADER_LEN as u64 {
+        let fits = (SEGMENT_HEADER_LEN as u64..=trailer_at - FRAME_HEADER_LEN as u64).contains(&position.0);
+        if !fits || !position.0.is_multiple_of(FRAME_ALIGN) {
             return Ok(None);
         }
         self.end_at(position, Some(trailer_at))
@@ -130,8 +131,9 @@ impl SegmentFile {
     /// # Errors
     /// I/O, and frames of a newer version.
     pub fn close_at(&self, offset: ByteOffset) -> Result<Option<Finished>> {
-        let fits = offset.0 >= SEGMENT_HEADER_LEN as u64 && offset.0 + FRAME_HEADER_LEN as u64 <= self.len;
-        if !fits || !offset.0.is_multiple_of(8) {
+        let last = self.len.saturating_sub(FRAME_HEADER_LEN as u64);
+        let fits = (SEGMENT_HEADER_LEN as u64..=last).contains(&offset.0);
+        if !fits || !offset.0.is_multiple_of(FRAME_ALIGN) {
             return Ok(None);
         }
         let found = self.end_at(offset, None)?;

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::storage::{Access, DirEntry, EntryKind, File, Lock, LockError, Storage};
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 use crate::unix::UnixStorage;
 
 /// A file system in memory. Clones share it. It begins with the folder `/`.
@@ -37,6 +37,8 @@ enum Node {
 #[derive(Debug)]
 struct Data {
     bytes: Mutex<Vec<u8>>,
+    /// Whether it has a name; without one it takes no room. Behind the lock of the file system.
+    named: AtomicBool,
     state: Arc<Mutex<State>>,
 }
 
@@ -94,7 +96,7 @@ impl MemoryStorage {
                 Node::Dir => Node::Dir,
                 Node::File(data) => {
                     let bytes = Mutex::new(data.bytes.lock().clone());
-                    Node::File(Arc::new(Data { bytes, state: Arc::clone(&copy.0) }))
+                    Node::File(Arc::new(Data { bytes, named: AtomicBool::new(true), state: Arc::clone(&copy.0) }))
                 }
             };
             into.nodes.insert(path.clone(), node);
@@ -124,6 +126,12 @@ impl State {
         self.parent_is_dir(path)
     }
 
+    fn lose_name(&mut self, data: &Data) {
+        if data.named.swap(false, Ordering::Relaxed) {
+            self.used -= data.bytes.lock().len() as u64;
+        }
+    }
+
     /// Books growth from `old` to `new` bytes.
     fn resize(&mut self, old: u64, new: u64) -> io::Result<()> {
         let used = self.used - old + new;
@@ -139,7 +147,8 @@ impl Storage for MemoryStorage {
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut state = self.0.lock();
         state.vacant(path)?;
-        let data = Arc::new(Data { bytes: Mutex::new(Vec::new()), state: Arc::clone(&self.0) });
+        let data =
+            Arc::new(Data { bytes: Mutex::new(Vec::new()), named: AtomicBool::new(true), state: Arc::clone(&self.0) });
         state.nodes.insert(path.to_owned(), Node::File(Arc::clone(&data)));
         Ok(Arc::new(MemoryFile { data, writable: true }))
     }
@@ -194,8 +203,7 @@ impl Storage for MemoryStorage {
         if let Some(Node::File(data)) = state.nodes.get(to).cloned()
             && from != to
         {
-            let len = data.bytes.lock().len() as u64;
-            state.used -= len;
+            state.lose_name(&data);
         }
         let moved: Vec<PathBuf> = state.nodes.keys().filter(|path| path.starts_with(from)).cloned().collect();
         for path in moved {
@@ -211,9 +219,8 @@ impl Storage for MemoryStorage {
         let mut state = self.0.lock();
         match state.nodes.get(path).cloned() {
             Some(Node::File(data)) => {
-                let len = data.bytes.lock().len() as u64;
                 state.nodes.remove(path);
-                state.used = state.used.saturating_sub(len);
+                state.lose_name(&data);
                 Ok(())
             }
             Some(Node::Dir) => Err(io::ErrorKind::IsADirectory.into()),
@@ -245,7 +252,11 @@ impl Storage for MemoryStorage {
         }
         if !state.nodes.contains_key(path) {
             state.parent_is_dir(path).map_err(LockError::Io)?;
-            let data = Arc::new(Data { bytes: Mutex::new(Vec::new()), state: Arc::clone(&self.0) });
+            let data = Arc::new(Data {
+                bytes: Mutex::new(Vec::new()),
+                named: AtomicBool::new(true),
+                state: Arc::clone(&self.0),
+            });
             state.nodes.insert(path.to_owned(), Node::File(data));
         }
         state.locked.push(path.to_owned());
@@ -310,7 +321,9 @@ impl MemoryFile {
         let mut bytes = self.data.bytes.lock();
         let old = bytes.len() as u64;
         let new = change(old);
-        state.resize(old, new)?;
+        if self.data.named.load(Ordering::Relaxed) {
+            state.resize(old, new)?;
+        }
         bytes.resize(usize::try_from(new).map_err(|_| io::ErrorKind::FileTooLarge)?, 0);
         Ok(())
     }

@@ -217,7 +217,8 @@ pub trait File: Send + Sync + fmt::Debug {
     fn set_len(&self, len: u64) -> io::Result<()>;
 
     /// Makes the file `len` bytes long with space booked for all of them, zeros where nothing was written. Where the
-    /// file system cannot book space it only sets the length. Never shortens.
+    /// file system cannot book space it only sets the length. Never shortens. The length changes in one step: no crash
+    /// and no reader sees one between the old and the new.
     ///
     /// # Errors
     /// A full disk or quota ([`is_full`](crate::is_full)): then the length is as it was. Otherwise the operating

@@ -1,5 +1,6 @@
 //! The one place of this crate that names the synchronisation primitives.
 
+pub(crate) use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) use std::sync::{Arc, MutexGuard};
 
 /// A mutex whose lock cannot fail: what it guards is whole at any time.

@@ -200,11 +200,12 @@ impl File for UnixFile {
         if before >= len {
             return Ok(());
         }
+        // Booked behind the end first, and only then made longer, in one step: a file system that books and lengthens in
+        // one call does it extent by extent (ext4), and a crash would leave a length between.
         match allocate(&self.0, before, len - before) {
-            Ok(()) => Ok(()),
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.0.set_len(len),
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.0.set_len(len),
             Err(e) => {
-                // Some file systems leave a part of it.
+                // Gives back what was booked.
                 self.0.set_len(before)?;
                 Err(e.into())
             }
@@ -226,7 +227,7 @@ impl File for UnixFile {
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 fn allocate(file: &fs::File, offset: u64, len: u64) -> rustix::io::Result<()> {
     loop {
-        match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), offset, len) {
+        match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, offset, len) {
             Err(Errno::INTR) => {}
             other => return other,
         }

@@ -68,9 +68,12 @@ impl Inner {
     fn append(&self, entries: &Entries<'_>, durability: Durability) -> Result<Range<u64>> {
         let options = &self.shared.options;
         let booked = self.booked(entries)?;
-        let mut state = self.group.lock();
+        let mut state = self.writable()?;
         loop {
             self.check(&state)?;
+            if state.tail.next_seq.checked_add(entries.len() as u64).is_none() {
+                return Err(Error::text(ErrorKind::Io, &self.shared.place, "the stream has used up its 2^64 seqs"));
+            }
             if !self.must_rotate(&state.tail, booked) {
                 break;
             }
@@ -113,6 +116,17 @@ impl Inner {
             return Err(Error::new(ErrorKind::TooLarge { len, max }, &self.shared.place));
         }
         Ok(stratawal_frame::data_frame_len_max(entries.len() as u64 + 1, entries.data().len() as u64))
+    }
+
+    /// The lock; a stream that a full disk has stopped is recovered first, if there is room again.
+    pub(crate) fn writable(&self) -> Result<MutexGuard<'_, State<Writer>>> {
+        let state = self.group.lock();
+        if !state.failure().is_some_and(Error::is_of_full_disk) {
+            return Ok(state);
+        }
+        drop(state);
+        self.recover()?;
+        Ok(self.group.lock())
     }
 
     pub(crate) fn check(&self, state: &State<Writer>) -> Result<()> {
@@ -182,10 +196,12 @@ impl Inner {
     pub(crate) fn close(&self) -> Result<()> {
         {
             let mut state = self.group.lock();
+            // Closed whatever comes: somebody else may write to it from here on.
+            let before = std::mem::replace(&mut state.tail.closed, !seeded(Fault::CloseLetsIn));
             if let Some(error) = state.failure() {
                 return Err(error.clone());
             }
-            if std::mem::replace(&mut state.tail.closed, !seeded(Fault::CloseLetsIn)) && state.tail.booking.is_none() {
+            if before && state.tail.booking.is_none() {
                 return Ok(());
             }
         }

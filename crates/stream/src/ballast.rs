@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use stratawal_frame::SegmentHeader;
-use stratawal_segment::{CreateError, SegmentWriter, Space, create};
+use stratawal_segment::{Access, CreateError, SegmentWriter, Space, create};
 use stratawal_storage::Storage;
 
 use crate::env::Env;
@@ -23,13 +23,14 @@ impl Ballast {
         Self { path }
     }
 
-    /// Makes it where it is missing. Not having it is no error: there may be no room now.
+    /// Makes it where it is missing, or less than it should be. Not having it is no error: there may be no room now.
     pub(crate) fn make(&self, storage: &dyn Storage) {
-        let Ok(file) = storage.create_new(&self.path) else { return };
-        if file.reserve(BALLAST_LEN).is_err() {
-            drop(file);
-            // An empty one would seem to be one.
-            let _ = storage.remove_file(&self.path);
+        let file = storage.create_new(&self.path).or_else(|_| storage.open(&self.path, Access::ReadWrite));
+        if let Ok(file) = file
+            && file.len().is_ok_and(|len| len < BALLAST_LEN)
+        {
+            // Where that fails now, it is tried again with the next segment.
+            let _ = file.reserve(BALLAST_LEN);
         }
     }
 

@@ -262,6 +262,15 @@ impl Error {
         matches!(self.0.kind, ErrorKind::Damaged(_))
     }
 
+    /// Whether a full disk is what stands behind this.
+    pub(crate) fn is_of_full_disk(&self) -> bool {
+        match (&self.0.kind, &self.0.cause) {
+            (ErrorKind::Full, _) => true,
+            (_, Cause::Earlier(error)) => error.is_of_full_disk(),
+            _ => false,
+        }
+    }
+
     /// Whether a file was gone, which for a reader beside a writer may be a truncation.
     pub(crate) fn is_not_found(&self) -> bool {
         match &self.0.cause {

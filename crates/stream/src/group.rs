@@ -278,7 +278,9 @@ impl<L: Lead> Group<L> {
                     (Some(lead), Ok(()))
                 }
                 Err(error) => {
-                    state.failed = Some(error.clone());
+                    if error.kind() != ErrorKind::Closed {
+                        state.failed = Some(error.clone());
+                    }
                     (None, Err(error))
                 }
             };

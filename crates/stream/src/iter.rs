@@ -22,8 +22,11 @@ use crate::view::{Reader, View};
 
 /// The first block that an iterator reads, in bytes; each further one is twice as long.
 const BLOCK_LEN_MIN: u64 = 16 << 10;
-/// The longest block.
-const BLOCK_LEN_MAX: u64 = 256 << 10;
+/// The longest block, but for a frame that is longer.
+pub(crate) const BLOCK_LEN_MAX: u64 = 256 << 10;
+
+/// How much of a span is held while going backwards through it, but for the frame that is read.
+const HELD_LEN_MAX: u64 = 4 << 20;
 
 /// The entries of a stream in a range, from both ends. See [`StreamLog::iter`].
 pub struct Iter {
@@ -236,21 +239,28 @@ impl Iter {
         }
     }
 
-    /// The frames of the span that holds `seq`, up to the one that does.
+    /// The frames of the span that holds `seq`, up to the one that does; of a span that is longer than any should be, the
+    /// last of them.
     fn span_before(&mut self, seq: u64) -> Result<Backward> {
         let mut forward = self.enter(seq)?;
         let (point, range) = forward.reader.span(seq);
-        forward.block_len = range.end - range.start;
-        let mut found = VecDeque::new();
-        let mut next = point.seq;
+        forward.block_len = (range.end - range.start).min(BLOCK_LEN_MAX);
+        let mut found: VecDeque<FrameAt> = VecDeque::new();
+        let (mut next, mut held) = (point.seq, 0);
         loop {
             forward = self.advance(forward, next)?;
             // Without a frame it has read a block.
             let Some(at) = forward.frame.take() else { continue };
             next = at.frame.end_seq().0;
+            held += at.frame.header().frame_len();
             found.push_back(at);
             if next > seq {
                 return Ok(Backward { frames: found });
+            }
+            while held > HELD_LEN_MAX
+                && let Some(first) = found.pop_front()
+            {
+                held -= first.frame.header().frame_len();
             }
         }
     }

@@ -6,6 +6,7 @@ use stratawal_segment::{FrameAt, Frames, frames};
 use crate::append::Inner;
 use crate::batch::Entry;
 use crate::error::{Damage, Error, ErrorKind, Result};
+use crate::iter::BLOCK_LEN_MAX;
 use crate::options::Visibility;
 use crate::stream::StreamLog;
 use crate::sync::Arc;
@@ -188,28 +189,28 @@ impl Inner {
     }
 
     fn locate_in(&self, reader: &Reader, seq: u64, limit: u64) -> Result<FrameAt> {
-        let (point, mut range) = reader.span(seq);
         let lost_to = range_end_seq(reader, seq, limit);
         let failed = |e| Error::segment_error(&self.shared.place, e).with_lost(seq, lost_to);
+        let (point, range) = reader.span(seq);
+        let max = self.shared.options.read_len_max.saturating_add(64);
         let (mut offset, mut expected) = (range.start, point.seq);
+        // One read for a span as it should be; a file may be anybody's, and its index may say anything.
+        let mut len = (range.end - range.start).min(BLOCK_LEN_MAX);
         loop {
-            let block = reader.data().block(range.clone()).map_err(failed)?;
-            let max = self.shared.options.read_len_max.saturating_add(64);
+            let block = reader.data().block(offset..offset + len).map_err(failed)?;
             let mut steps = frames(reader.data(), block, stratawal_frame::ByteOffset(offset), SeqNo(expected), max);
-            match steps.next_reaching(SeqNo(seq)).map_err(failed)? {
+            let needed = match steps.next_reaching(SeqNo(seq)).map_err(failed)? {
                 Frames::Frame(at) => return Ok(at),
-                // The span ends within a frame only if it is not what the index says.
-                Frames::Incomplete { .. } | Frames::End if range.end >= reader.end() => {
-                    let lost = Some((seq, lost_to));
-                    let at = Some(steps.offset().0);
-                    let id = Some(reader.data().id());
-                    return Err(Error::damage(&self.shared.place, Damage::Lost, id, at, lost));
-                }
-                Frames::Incomplete { .. } | Frames::End => {
-                    (offset, expected) = (steps.offset().0, steps.expected().0);
-                    range = offset..reader.end();
-                }
+                Frames::Incomplete { len, .. } => len,
+                Frames::End => 1,
+            };
+            (offset, expected) = (steps.offset().0, steps.expected().0);
+            let end = reader.end();
+            if offset + needed > end {
+                let (id, lost) = (Some(reader.data().id()), Some((seq, lost_to)));
+                return Err(Error::damage(&self.shared.place, Damage::Lost, id, Some(offset), lost));
             }
+            len = BLOCK_LEN_MAX.max(needed).min(end - offset);
         }
     }
 }

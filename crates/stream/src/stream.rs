@@ -5,7 +5,7 @@ use std::fmt;
 use crate::append::Inner;
 use crate::cuts::Cuts;
 use crate::env::{Env, Location};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::group::Group;
 use crate::marks::Marks;
 use crate::options::{Durability, StreamOptions, Visibility};
@@ -46,15 +46,26 @@ impl StreamLog {
     /// by its first append. With a read-only [`Env`] nothing is ever changed, and what is seen is the stream as it
     /// was now, until [`reopen`](Self::reopen).
     ///
+    /// Where recovery needs space and the disk is full, the stream opens for reading; every append tries again.
+    ///
     /// # Errors
     /// [`ErrorKind::Damaged`] where acknowledged entries are not all there; nothing is changed then. A newer format,
-    /// I/O, a full disk, options out of range.
+    /// I/O, options out of range.
     pub fn open(env: Arc<Env>, place: Location, options: StreamOptions) -> Result<Self> {
         if let Some(why) = options.fault() {
             return Err(Error::text(ErrorKind::InvalidOption, &place, why));
         }
-        let recovered = recover_or_read(&env, &place, &options)?;
-        Ok(Self::build(env, place, options, recovered))
+        match recover_or_read(&env, &place, &options) {
+            Ok(recovered) => Ok(Self::build(env, place, options, recovered)),
+            // What is there is read; the rest of recovery comes before the next append.
+            Err(full) if full.kind() == ErrorKind::Full => {
+                let recovered = recover::read(&env, &place, &options)?;
+                let log = Self::build(env, place, options, recovered);
+                log.inner.group.lock().fail_as_it_is(full);
+                Ok(log)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Opens for reading what precedes the first damage to the stream, and tells that damage; `None` where the stream
@@ -164,7 +175,8 @@ impl StreamLog {
     /// nothing. Later appends fail with [`ErrorKind::Closed`]; reads go on. Closing twice is no error.
     ///
     /// # Errors
-    /// As [`sync`](Self::sync). On a stream opened for reading there is nothing to close.
+    /// As [`sync`](Self::sync); it is closed all the same, and recovered when it is opened next. On a stream opened for
+    /// reading there is nothing to close.
     pub fn close(&self) -> Result<()> {
         if self.inner.shared.env.is_read_only() {
             return Ok(());
@@ -181,20 +193,33 @@ impl StreamLog {
     /// # Errors
     /// As [`open`](Self::open); the stream then stays failed, with this error.
     pub fn reopen(&self) -> Result<()> {
-        let Inner { shared, group, report } = &*self.inner;
+        let Inner { shared, report, .. } = &*self.inner;
         if shared.env.is_read_only() {
             let recovered = recover_or_read(&shared.env, &shared.place, &shared.options)?;
             install(shared, report, &mut Tail::new(0, 0, None), recovered);
             return Ok(());
         }
-        if group.lock().tail.closed {
-            return Err(Error::new(ErrorKind::Closed, &shared.place));
-        }
+        self.inner.recover()
+    }
+}
+
+impl Inner {
+    /// Recovers a stream that has failed.
+    pub(crate) fn recover(&self) -> Result<()> {
+        let Self { shared, group, report } = self;
         group.recover(|tail, failed| {
+            if tail.closed {
+                return Err(Error::new(ErrorKind::Closed, &shared.place));
+            }
             // Its descriptors may have unsynced writes; what recovery finds, it writes again and syncs.
             let recovered = recover_or_read(&shared.env, &shared.place, &shared.options);
             drop(failed);
-            recovered.map(|recovered| install(shared, report, tail, recovered))
+            let recovered = recovered?;
+            if recovered.is_none() && !shared.view.load().segments.is_empty() {
+                // Its folder was there, with what was acknowledged in it.
+                return Err(Error::damage(&shared.place, Damage::NoSegment, None, None, None));
+            }
+            Ok(install(shared, report, tail, recovered))
         })
     }
 }

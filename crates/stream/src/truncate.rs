@@ -33,6 +33,7 @@ impl StreamLog {
     /// dropped or not, which recovery decides. As an append otherwise.
     pub fn truncate_before(&self, first: u64) -> Result<()> {
         let inner = &*self.inner;
+        drop(inner.writable()?);
         inner.group.exclusively_then(
             |state, writer| {
                 inner.check(state)?;
@@ -62,6 +63,7 @@ impl StreamLog {
     /// an append otherwise.
     pub fn truncate_from(&self, next: u64) -> Result<()> {
         let inner = &*self.inner;
+        drop(inner.writable()?);
         inner.group.exclusively(|state, writer| {
             inner.check(state)?;
             let (first, end) = (inner.shared.marks.start(), state.tail.next_seq);
@@ -165,21 +167,10 @@ impl Writer {
     fn write_start(&mut self, tail: &mut Tail, first: u64) -> Result<()> {
         let booking = tail.booking.as_mut().expect("invariant: a stream with a segment takes bookings");
         let control = self.control_tail(self.end_seq());
-        let active = self.active.as_mut().expect("invariant: the caller looked");
-        let place = &self.shared.place;
-        let mut written = active.writer.start(&mut booking.space, &control, SeqNo(first));
-        // A file that was closed has to grow before anything goes behind its CLOSE.
-        if let (Err(error), Some(ballast)) = (&written, self.shared.env.ballast())
-            && error.is_full()
-            && ballast.give_up(&**self.shared.env.storage())
-        {
-            written = active.writer.start(&mut booking.space, &control, SeqNo(first));
-        }
-        written.map_err(|error| {
-            let full = error.is_full();
-            let error = Error::segment_error(place, error);
-            if full { error } else { error.poisoned() }
-        })?;
+        let mut active = self.active.take().expect("invariant: the caller looked");
+        let written = self.with_ballast(|| active.writer.start(&mut booking.space, &control, SeqNo(first)));
+        let active = self.active.insert(active);
+        written?;
         booking.end = active.writer.place().offset.0;
         active.live.set_end(booking.end);
         Ok(())
@@ -246,6 +237,9 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let old = shared.view.load();
         let kept = old.segments.partition_point(|segment| segment.header.base.0 < next);
+        if kept == old.segments.len() {
+            self.book_seal(&mut state.tail)?;
+        }
         let predecessor = kept.checked_sub(1).map_or(Generation(0), |i| old.segments[i].header.generation);
         let (header, (writer, space)) = self.new_generation(predecessor, next, shared.marks.start())?;
 

@@ -4,14 +4,13 @@
 //! watermark pass into a new segment, and stores the end of the active one before the watermark, so what a watermark
 //! promises is found through any view loaded after it.
 
-use stratawal_frame::{ByteOffset, EndKind, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo};
+use stratawal_frame::{ByteOffset, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo};
 use stratawal_index::{ActiveIndex, Bounds, CacheKey, Index, IndexBuilder, IndexPoint, Span};
 use stratawal_segment::{Access, SegmentData, SegmentFile, SegmentId};
 
 use crate::env::{Env, Location};
 use crate::error::{Damage, Error, Result};
 use crate::options::StreamOptions;
-use crate::recover::close_points;
 use crate::sync::{Arc, Mark};
 
 /// The segments of a stream in order.
@@ -176,12 +175,7 @@ fn load(env: &Env, place: &Location, options: &StreamOptions, id: SegmentId, lim
     let failed = |e| Error::segment_error(place, e);
     let file = SegmentFile::open(env.storage(), &place.dir(), id, Access::Read).map_err(failed)?;
     let finished = file.finished().map_err(failed)?;
-    let indexed = finished.as_ref().and_then(|finished| {
-        // The newest segment of a stream that was closed cleanly is read by others as it is.
-        if let EndKind::Close { .. } = finished.end.kind {
-            let (points, _) = close_points(&file, finished)?;
-            return Some((Index::from_points(points).ok()?, finished.offset));
-        }
+    let indexed = finished.and_then(|finished| {
         let bounds = Bounds {
             seq: id.base.0..finished.frame.first_seq.0.max(id.base.0),
             offset: SEGMENT_HEADER_LEN as u64..finished.offset.0,
@@ -190,11 +184,6 @@ fn load(env: &Env, place: &Location, options: &StreamOptions, id: SegmentId, lim
         // A SEAL drops its index on a full disk; one without points says nothing of entries that are there.
         (!index.is_empty() || finished.end.entries == 0).then_some((index, finished.offset))
     });
-    // A CLOSE ends a segment that has no limit of its own.
-    let limit = match &finished {
-        Some(close) if matches!(close.end.kind, EndKind::Close { .. }) => limit.min(close.frame.first_seq.0),
-        _ => limit,
-    };
     let (index, end) = match indexed {
         Some(found) => found,
         None => index_by_scan(&file, place, options, limit)?,

@@ -11,10 +11,10 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use stratawal_frame::{
-    ByteOffset, DataFrame, End, EndKind, Generation, Place, SEGMENT_HEADER_LEN, Salt, SegmentHeader, SeqNo, StreamId,
-    encode_data, encode_data_head,
+    ByteOffset, DataFrame, End, EndKind, Generation, INDEX_BLOCK_LEN_MAX, Place, SEGMENT_HEADER_LEN, Salt,
+    SegmentHeader, SeqNo, StreamId, TRAILER_LEN, encode_data, encode_data_head,
 };
-use stratawal_index::{ActiveIndex, encode_points};
+use stratawal_index::{ActiveIndex, IndexPoint, encode_points};
 use stratawal_segment::{CreateError, SegmentData, SegmentWriter, Space, Tail as ControlTail};
 
 use crate::ballast::create_segment;
@@ -139,8 +139,9 @@ impl Writer {
         let result = pieces.write(&mut active.writer);
         result.map_err(|e| Error::segment_error(&self.shared.place, e))?;
         for (seq, offset, timestamp) in frames {
-            let pushed = active.live.index.push(seq, offset.0, timestamp);
-            debug_assert!(pushed.is_ok(), "seqs, offsets and timestamps rise");
+            // Seqs and offsets rise, and so do timestamps but behind those of a file that somebody else wrote; then the frame
+            // has no point, and is found from the one before.
+            let _ = active.live.index.push(seq, offset.0, timestamp);
             active.times = Some((active.times.map_or(timestamp, |times| times.0), timestamp));
             self.timestamp = timestamp;
         }
@@ -268,6 +269,7 @@ impl Writer {
             return Err(self.used_up());
         };
         let header = self.header(predecessor.stream_id, generation, predecessor.generation, tail.next_seq);
+        self.book_seal(tail)?;
         let (writer, space) = self.create(&header)?;
         let booking = tail.booking.as_mut().expect("invariant: a stream with a segment takes bookings");
         self.seal(&mut booking.space, generation).map_err(Error::poisoned)?;
@@ -277,6 +279,32 @@ impl Writer {
         let view = shared.view.load();
         self.go_on(tail, writer, space, &view.segments);
         Ok(())
+    }
+
+    /// Makes sure of the room for a SEAL without index in the active file, before a successor is created: a full disk is
+    /// no failure until then. A file that was closed has to grow for it.
+    pub(crate) fn book_seal(&self, tail: &mut Tail) -> Result<()> {
+        let active = self.active.as_ref().expect("invariant: only a stream with a segment seals it");
+        let booking = tail.booking.as_mut().expect("invariant: a stream with a segment takes bookings");
+        let len = End::frame_len_max(0) + TRAILER_LEN as u64;
+        self.with_ballast(|| booking.space.ensure_control(&active.writer.place().offset, len))
+    }
+
+    /// Does what needs space in the active file; on a full disk, out of the ballast. Nothing has changed where the disk is
+    /// full all the same.
+    pub(crate) fn with_ballast<T>(&self, mut act: impl FnMut() -> stratawal_segment::Result<T>) -> Result<T> {
+        let mut done = act();
+        if let (Err(error), Some(ballast)) = (&done, self.shared.env.ballast())
+            && error.is_full()
+            && ballast.give_up(&**self.shared.env.storage())
+        {
+            done = act();
+        }
+        done.map_err(|error| {
+            let full = error.is_full();
+            let error = self.failed(error);
+            if full { error } else { error.poisoned() }
+        })
     }
 
     pub(crate) fn used_up(&self) -> Error {
@@ -361,13 +389,13 @@ impl Writer {
         writer.sync().and_then(|()| writer.cut()).and_then(|()| writer.sync()).map_err(|e| self.failed(e))
     }
 
-    fn end(&self, kind: EndKind, active: &Active, points: &[stratawal_index::IndexPoint]) -> End {
+    fn end(&self, kind: EndKind, active: &Active, points: &[IndexPoint]) -> End {
         End {
             kind,
             start: SeqNo(self.shared.marks.start()),
             entries: active.end_seq - active.writer.header().base.0,
             times: active.times.unwrap_or_default(),
-            index: Bytes::from(encode_points(points).expect("invariant: points of an index rise")),
+            index: index_block(points),
         }
     }
 
@@ -380,6 +408,20 @@ impl Writer {
         };
         let result = active.writer.finish(space, &tail, end);
         result.map_err(|e| Error::segment_error(&self.shared.place, e))
+    }
+}
+
+/// The index points as a SEAL or CLOSE holds them; of a segment so large that they would not fit, every second one, or
+/// every fourth, and so on.
+pub(crate) fn index_block(points: &[IndexPoint]) -> Bytes {
+    let mut step = 1;
+    loop {
+        let some: Vec<IndexPoint> = points.iter().copied().step_by(step).collect();
+        let block = encode_points(&some).expect("invariant: points of an index rise");
+        if block.len() <= INDEX_BLOCK_LEN_MAX {
+            return Bytes::from(block);
+        }
+        step *= 2;
     }
 }
 

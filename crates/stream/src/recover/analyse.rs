@@ -11,6 +11,7 @@ use crate::error::{Damage, Error, Result};
 use crate::options::StreamOptions;
 use crate::recover::{Scan, note};
 use crate::report::{OpenReport, TornTail};
+use crate::writer::Closes;
 
 /// What of a segment is read first. A writer that recovers is alone. A reader beside a writer must read what is
 /// attested before the chain that has to reach it, or the chain would seem to fall short.
@@ -326,9 +327,27 @@ impl Image {
     }
 }
 
+/// The index of a cleanly closed segment, and what is known of its CLOSE frames: from them, or else by a walk.
+pub(super) fn closed_index(
+    file: &SegmentFile,
+    close: &Finished,
+    every: u64,
+) -> stratawal_segment::Result<(ActiveIndex, Closes)> {
+    let from_closes = close_points(file, close).and_then(|(points, depth)| {
+        let closes = Closes { last: Some(close.offset), depth, points: points.len() };
+        Some((ActiveIndex::from_points(every, &points).ok()?, closes))
+    });
+    if let Some(closed) = from_closes {
+        return Ok(closed);
+    }
+    let index = ActiveIndex::new(every);
+    file.walk(&mut |offset, frame| note(&index, offset, frame))?;
+    Ok((index, Closes::default()))
+}
+
 /// The index points of a cleanly closed segment: those of its last CLOSE and of the ones it names, oldest first.
 /// `None` where any of that is not valid: then they are rebuilt by a scan. Answers the depth, too.
-pub(crate) fn close_points(file: &SegmentFile, close: &Finished) -> Option<(Vec<IndexPoint>, u32)> {
+fn close_points(file: &SegmentFile, close: &Finished) -> Option<(Vec<IndexPoint>, u32)> {
     // No writer goes deeper; a ring of CLOSE frames in a hostile file ends here.
     const DEPTH_MAX: usize = 4096;
     let base = file.header().base.0;

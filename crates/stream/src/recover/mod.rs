@@ -24,18 +24,17 @@ use std::time::Instant;
 
 use stratawal_frame::{ByteOffset, FrameHeader, SeqNo};
 use stratawal_index::ActiveIndex;
-use stratawal_segment::{Chain, SegmentData};
+use stratawal_segment::{Chain, SegmentData, SegmentId};
 
 use crate::env::{Env, Location};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::options::StreamOptions;
 use crate::report::OpenReport;
 use crate::sync::Arc;
 use crate::view::{Live, SegmentState, SegmentView, View};
 use crate::writer::Active;
 
-pub(crate) use analyse::close_points;
-use analyse::{Image, Order, analyse};
+use analyse::{Image, Opened, Order, analyse, closed_index};
 pub(crate) use partial::partial;
 
 /// What recovery hands to the stream.
@@ -64,11 +63,20 @@ pub(crate) fn recover(env: &Env, place: &Location, options: &StreamOptions) -> R
     if !exists(env, place)? {
         return Ok(None);
     }
+    const TRIES_MAX: usize = 3;
     let began = Instant::now();
-    let image = analyse(env, place, options, Order::ChainFirst)?;
-    let mut recovered = repair::repair(env, place, options, image)?;
-    recovered.report.elapsed = began.elapsed();
-    Ok(Some(recovered))
+    for _ in 0..TRIES_MAX {
+        let image = analyse(env, place, options, Order::ChainFirst)?;
+        if let Some(mut recovered) = repair::repair(env, place, options, image)? {
+            recovered.report.elapsed = began.elapsed();
+            return Ok(Some(recovered));
+        }
+    }
+    Err(Error::text(
+        ErrorKind::Io,
+        place,
+        "the files change while they are read: something else writes to them, or the disk fails",
+    ))
 }
 
 /// How often a reader looks again where a writer moves under it.
@@ -85,7 +93,7 @@ pub(crate) fn read(env: &Env, place: &Location, options: &StreamOptions) -> Resu
         if !exists(env, place)? {
             return Ok(None);
         }
-        match analyse(env, place, options, Order::AttestationsFirst).and_then(|image| show(place, image)) {
+        match analyse(env, place, options, Order::AttestationsFirst).and_then(|image| show(place, options, image)) {
             Ok(mut recovered) => {
                 recovered.report.elapsed = began.elapsed();
                 return Ok(Some(recovered));
@@ -99,7 +107,7 @@ pub(crate) fn read(env: &Env, place: &Location, options: &StreamOptions) -> Resu
 }
 
 /// What a reader shows of an image: the whole chain, once it is made sure of.
-fn show(place: &Location, mut image: Image) -> Result<Recovered> {
+fn show(place: &Location, options: &StreamOptions, mut image: Image) -> Result<Recovered> {
     // Beyond what is attested the bytes may be in the page cache alone; a reader that showed them and then saw them
     // gone after a power loss would have read what was never there.
     if image.end > image.durable {
@@ -113,13 +121,20 @@ fn show(place: &Location, mut image: Image) -> Result<Recovered> {
     let report = image.report(place)?;
     let timestamp = image.timestamp();
     let (start, end) = (image.start.0, image.end.max(image.start).0);
+    let newest = image.live[image.live.len() - 1].id();
     image.live.truncate(image.cut + 1);
     let mut segments = Vec::with_capacity(image.live.len());
     for found in image.live {
         let header = *found.header();
-        let state = match found.scan {
-            Some(scan) => SegmentState::Live(Arc::new(scan.into_live())),
-            None => SegmentState::Sealed,
+        let state = match (found.scan, &found.file, &image.closed) {
+            (Some(scan), _, _) => SegmentState::Live(Arc::new(scan.into_live())),
+            // The newest, which a writer may go on in: where it ended is what was seen now.
+            (None, Opened::Open(file), Some(close)) if SegmentId::of(&header) == newest => {
+                let closed = closed_index(file, close, options.index_every);
+                let (index, _) = closed.map_err(|e| Error::segment_error(place, e))?;
+                SegmentState::Live(Arc::new(Live::new(SegmentData::read(file), index, close.offset.0)))
+            }
+            (None, _, _) => SegmentState::Sealed,
         };
         segments.push(Arc::new(SegmentView { header, state }));
     }

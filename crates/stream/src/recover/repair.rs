@@ -1,20 +1,23 @@
 //! Steps 4 and 6 to 9: making the files say what counts, and going on.
 
-use stratawal_frame::{ByteOffset, End, EndKind, Generation, SEGMENT_HEADER_LEN, Salt, SegmentHeader, SeqNo};
-use stratawal_index::{ActiveIndex, encode_points};
+use stratawal_frame::{
+    ByteOffset, Decoded, End, EndKind, FRAME_HEADER_LEN, FrameHeader, Generation, Limits, PayloadChecksum, Place,
+    SEGMENT_HEADER_LEN, Salt, SegmentHeader, SeqNo, decode, decode_header,
+};
+use stratawal_index::ActiveIndex;
 use stratawal_segment::{
     Access, CreateError, SegmentData, SegmentFile, SegmentId, SegmentWriter, Space, Tail as ControlTail,
 };
 
-use super::analyse::{Found, Image, close_points};
-use super::{Recovered, Scan, note};
+use super::analyse::{Found, Image, closed_index};
+use super::{Recovered, Scan};
 use crate::ballast::create_segment;
 use crate::env::{Env, Location};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::StreamOptions;
 use crate::sync::Arc;
 use crate::view::{Live, SegmentState, SegmentView, View};
-use crate::writer::{Active, Closes};
+use crate::writer::{Active, Closes, index_block};
 
 /// How much is written again at a time.
 const REWRITE_LEN: u64 = 1 << 20;
@@ -28,12 +31,13 @@ struct Repair<'a> {
     options: &'a StreamOptions,
 }
 
-pub(crate) fn repair(env: &Env, place: &Location, options: &StreamOptions, image: Image) -> Result<Recovered> {
+/// `None` where the files changed since the image was made, so that it has to be made again.
+pub(crate) fn repair(env: &Env, place: &Location, options: &StreamOptions, image: Image) -> Result<Option<Recovered>> {
     Repair { env, place, options }.run(image)
 }
 
 impl Repair<'_> {
-    fn run(&self, mut image: Image) -> Result<Recovered> {
+    fn run(&self, mut image: Image) -> Result<Option<Recovered>> {
         let mut report = image.report(self.place)?;
         let (all, temporaries) = (std::mem::take(&mut image.all), std::mem::take(&mut image.temporaries));
         for name in &temporaries {
@@ -44,17 +48,20 @@ impl Repair<'_> {
         let (kept, active, space) = if image.closed.is_some() {
             self.resume_closed(image)?
         } else {
-            report.rewritten_bytes = self.rewrite(&image)?;
+            let Some(rewritten) = self.rewrite(&image)? else { return Ok(None) };
+            report.rewritten_bytes = rewritten;
             self.begin_generation(image, &all, timestamp)?
         };
         self.remove_dead(&all, &kept, &active)?;
+        let last_point = active.live.index.points_from(0).last().map_or(0, |point| point.timestamp);
+        let timestamp = timestamp.max(last_point);
         let mut segments = kept;
         let live = Arc::clone(&active.live);
         segments.push(Arc::new(SegmentView { header: *active.writer.header(), state: SegmentState::Live(live) }));
         report.segments = segments.len() as u64;
         let view = View { segments };
         let writable = Some((active, space));
-        Ok(Recovered { view, start: start.0, end: end.0, timestamp, writable, report })
+        Ok(Some(Recovered { view, start: start.0, end: end.0, timestamp, writable, report }))
     }
 
     fn failed(&self, error: stratawal_segment::Error) -> Error {
@@ -80,19 +87,7 @@ impl Repair<'_> {
         let mut live = image.live;
         let newest = live.pop().expect("invariant: there is a newest segment");
         let file = self.open_to_write(newest.id())?;
-        let every = self.options.index_every;
-        let closed = close_points(&file, &close).and_then(|(points, depth)| {
-            let closes = Closes { last: Some(close.offset), depth, points: points.len() };
-            Some((ActiveIndex::from_points(every, &points).ok()?, closes))
-        });
-        let (index, closes) = match closed {
-            Some(closed) => closed,
-            None => {
-                let index = ActiveIndex::new(every);
-                file.walk(&mut |offset, frame| note(&index, offset, frame)).map_err(|e| self.failed(e))?;
-                (index, Closes::default())
-            }
-        };
+        let (index, closes) = closed_index(&file, &close, self.options.index_every).map_err(|e| self.failed(e))?;
         let (writer, space) = SegmentWriter::resume_behind_close(&file, close.offset).map_err(|e| self.failed(e))?;
         let active = Active {
             live: Arc::new(Live::new(SegmentData::read(&file), index, close.offset.0)),
@@ -106,46 +101,117 @@ impl Repair<'_> {
 
     /// Step 6: after a failed fsync the page cache may show what the disk does not hold, so every chain frame not
     /// wholly below D is written again in place, with the same bytes, and synced, oldest segment first. Frames at or
-    /// above the limit are left alone. Answers how many bytes that were.
-    fn rewrite(&self, image: &Image) -> Result<u64> {
+    /// above the limit are left alone. Answers how many bytes that were; `None` where the files are not what step 5 saw:
+    /// the system may drop such a page at any time, and then the chain ends before it.
+    fn rewrite(&self, image: &Image) -> Result<Option<u64>> {
         let mut rewritten = 0;
         for found in &image.live[..=image.cut] {
             let Some(scan) = &found.scan else { continue };
             let file = self.open_to_write(found.id())?;
-            let (mut from, mut to) = (None, scan.chain.end.0);
-            file.walk(&mut |offset, frame| {
+            let mut frames = Vec::new();
+            let walked = file.walk(&mut |offset, frame| {
                 // A control frame counts by its first seq.
                 let below = match frame.is_control() {
                     true => frame.first_seq < image.durable,
                     false => frame.end_seq() <= image.durable,
                 };
                 if !below && frame.first_seq < found.limit {
-                    from.get_or_insert(offset.0);
+                    frames.push((offset, *frame));
                 }
-                if frame.first_seq >= found.limit {
-                    to = to.min(offset.0);
-                }
-            })
-            .map_err(|e| self.failed(e))?;
-            let (writer, _) = SegmentWriter::resume(&file, scan.chain.end);
-            if let Some(from) = from {
-                rewritten += self.rewrite_range(&file, &writer, from, to)?;
+            });
+            let walked = walked.map_err(|e| self.failed(e))?;
+            if (walked.end, walked.end_seq) != (scan.chain.end, scan.chain.end_seq) {
+                return Ok(None);
             }
+            let (writer, _) = SegmentWriter::resume(&file, scan.chain.end);
+            if !self.rewrite_frames(&file, &writer, &frames)? {
+                return Ok(None);
+            }
+            rewritten += frames.iter().map(|(_, frame)| frame.frame_len()).sum::<u64>();
             writer.sync().map_err(|e| self.failed(e))?;
         }
-        Ok(rewritten)
+        Ok(Some(rewritten))
     }
 
-    fn rewrite_range(&self, file: &SegmentFile, writer: &SegmentWriter, from: u64, to: u64) -> Result<u64> {
-        let data = SegmentData::read(file);
-        let mut at = from;
-        while at < to {
-            let end = to.min(at + REWRITE_LEN);
-            let bytes = data.block(at..end).map_err(|e| self.failed(e))?;
-            writer.rewrite(ByteOffset(at), &bytes).map_err(|e| self.failed(e))?;
-            at = end;
+    /// Writes neighbouring frames again, small ones together. False where one is not valid any more.
+    fn rewrite_frames(
+        &self,
+        file: &SegmentFile,
+        writer: &SegmentWriter,
+        frames: &[(ByteOffset, FrameHeader)],
+    ) -> Result<bool> {
+        let mut rest = frames;
+        while let Some((first, frame)) = rest.first() {
+            let (mut len, mut count) = (frame.frame_len(), 1);
+            while let Some((offset, frame)) = rest.get(count)
+                && *offset == *first + len
+                && len + frame.frame_len() <= REWRITE_LEN
+            {
+                (len, count) = (len + frame.frame_len(), count + 1);
+            }
+            let (these, others) = rest.split_at(count);
+            let valid = if len <= REWRITE_LEN {
+                self.rewrite_small(file, writer, these, len)?
+            } else {
+                self.rewrite_large(file, writer, *first, frame)?
+            };
+            if !valid {
+                return Ok(false);
+            }
+            rest = others;
         }
-        Ok(to.saturating_sub(from))
+        Ok(true)
+    }
+
+    fn rewrite_small(
+        &self,
+        file: &SegmentFile,
+        writer: &SegmentWriter,
+        frames: &[(ByteOffset, FrameHeader)],
+        len: u64,
+    ) -> Result<bool> {
+        let from = frames[0].0;
+        let bytes = SegmentData::read(file).block(from.0..from.0 + len).map_err(|e| self.failed(e))?;
+        let (salt, limits) = (file.header().salt, Limits { base: file.header().base, end: ByteOffset(file.len()) });
+        for (offset, frame) in frames {
+            let at = usize::try_from(offset.0 - from.0).expect("invariant: a piece is small");
+            let end = at + usize::try_from(frame.frame_len()).expect("invariant: a piece is small");
+            let found = decode(&bytes.slice(at..end), &Place { salt, offset: *offset }, &limits);
+            if !matches!(found, Decoded::Frame(_)) {
+                return Ok(false);
+            }
+        }
+        writer.rewrite(from, &bytes).map_err(|e| self.failed(e))?;
+        Ok(true)
+    }
+
+    /// A frame longer than a piece. Its checksum is known only behind its last piece, so what is not valid is written
+    /// again, too, as it was found: it is not valid afterwards either.
+    fn rewrite_large(
+        &self,
+        file: &SegmentFile,
+        writer: &SegmentWriter,
+        from: ByteOffset,
+        frame: &FrameHeader,
+    ) -> Result<bool> {
+        let data = SegmentData::read(file);
+        let payload = from.0 + FRAME_HEADER_LEN as u64..from.0 + FRAME_HEADER_LEN as u64 + u64::from(frame.payload_len);
+        let end = from.0 + frame.frame_len();
+        let (mut at, mut checksum, mut header_holds) = (from.0, PayloadChecksum::new(), true);
+        while at < end {
+            let to = end.min(at + REWRITE_LEN);
+            let bytes = data.block(at..to).map_err(|e| self.failed(e))?;
+            if at == from.0 {
+                let limits = Limits { base: file.header().base, end: ByteOffset(file.len()) };
+                let place = Place { salt: file.header().salt, offset: from };
+                header_holds = matches!(decode_header(&bytes[..FRAME_HEADER_LEN], &place, &limits), Decoded::Frame(h) if h == *frame);
+            }
+            let within = |offset: u64| usize::try_from(offset.clamp(at, to) - at).expect("invariant: a piece is small");
+            checksum.update(&bytes[within(payload.start)..within(payload.end)]);
+            writer.rewrite(ByteOffset(at), &bytes).map_err(|e| self.failed(e))?;
+            at = to;
+        }
+        Ok(header_holds && checksum.finish() == frame.payload_crc)
     }
 
     /// Steps 7 and 8: the commit point, and the SEALs before it.
@@ -252,7 +318,7 @@ impl Repair<'_> {
             start,
             entries: scan.chain.end_seq - file.header().base,
             times: scan.chain.times.unwrap_or_default(),
-            index: bytes::Bytes::from(encode_points(&points).expect("invariant: points of an index rise")),
+            index: index_block(&points),
         };
         let tail = ControlTail { next_seq: scan.chain.end_seq, timestamp, durable: next.durable };
         let sealed = writer.finish(&mut space, &tail, end).and_then(|()| writer.sync()).and_then(|()| writer.cut());
