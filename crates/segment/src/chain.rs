@@ -135,7 +135,9 @@ impl SegmentFile {
             }
             let looked_at = (bytes.len() - FRAME_HEADER_LEN) as u64 / FRAME_ALIGN * FRAME_ALIGN + FRAME_ALIGN;
             let Some((distance, header)) = find_header(bytes, &self.place(at), &self.limits()) else {
-                at = at + looked_at;
+                // A header may begin with zeros, but does not consist of them.
+                let next = window.behind_zeros(at.0, FRAME_ALIGN).map_err(io())?;
+                at = ByteOffset((at.0 + looked_at).max(next.saturating_sub(FRAME_HEADER_LEN as u64)));
                 continue;
             };
             at = at + distance as u64;
@@ -197,6 +199,7 @@ impl SegmentFile {
             }
             last = bytes.iter().rposition(|&b| b != 0).map(|i| at + i as u64 + 1).or(last);
             at += bytes.len() as u64;
+            at = window.behind_zeros(at, 1).map_err(io())?.max(at);
         }
         Ok(last.map_or(0, |end| end - from.0))
     }

@@ -182,13 +182,10 @@ impl SegmentFile {
         let mut at = SEGMENT_HEADER_LEN as u64;
         while at < self.len {
             let bytes = window.at(at, 1).map_err(Error::io(self.id, "read"))?;
-            if bytes.is_empty() {
-                break;
-            }
             if bytes.iter().any(|&b| b != 0) {
                 return Ok(false);
             }
-            at += bytes.len() as u64;
+            at = window.behind_zeros(at, 1).map_err(Error::io(self.id, "read"))?;
         }
         Ok(true)
     }

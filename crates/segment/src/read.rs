@@ -193,6 +193,12 @@ impl FrameSteps {
             };
             let len = usize::try_from(header.frame_len()).expect("invariant: a frame is under 2 GiB");
             if self.block.len() - self.at < len {
+                if header.is_control() {
+                    // Passed over, whatever its length: nobody here reads it.
+                    self.place.offset = ByteOffset(offset.0 + len as u64 - self.block.len() as u64);
+                    self.at = self.block.len();
+                    return Ok(Frames::End);
+                }
                 return Ok(Frames::Incomplete { at: offset, len: header.frame_len() });
             }
             let payload_at = self.at + FRAME_HEADER_LEN;
@@ -230,7 +236,7 @@ impl FrameSteps {
             return Err(self.error(offset, ErrorKind::Gap { expected, found: header.first_seq }));
         }
         let (len, max) = (header.frame_len(), self.frame_len_max);
-        if len > max {
+        if len > max && !header.is_control() {
             return Err(self.error(offset, ErrorKind::TooLarge { len, max }));
         }
         Ok(Ok(header))

@@ -38,6 +38,19 @@ impl<'a> Window<'a> {
         Ok(self.bytes.get(from..).unwrap_or(&[]))
     }
 
+    /// The first place from `at` on that need not be zeros, a multiple of `align`: where the file has a hole, or a window
+    /// of it was zeros, its end.
+    pub(crate) fn behind_zeros(&mut self, at: u64, align: u64) -> io::Result<u64> {
+        let bytes = self.at(at, 1)?;
+        let (len, data) = (bytes.len() as u64, bytes.iter().position(|&b| b != 0));
+        match data {
+            Some(n) => Ok((at + n as u64) / align * align),
+            None if len == 0 => Ok(self.len),
+            // Only a window full of zeros is worth asking for.
+            None => Ok(self.file.next_data(at + len)?.min(self.len) / align * align),
+        }
+    }
+
     /// The checksum of `n` bytes at `at`; `None` where there are fewer.
     pub(crate) fn checksum(&mut self, mut at: u64, mut n: u64) -> io::Result<Option<u32>> {
         let mut sum = PayloadChecksum::new();

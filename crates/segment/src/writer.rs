@@ -127,13 +127,13 @@ impl SegmentWriter {
         self.file.write_all_at(&bytes, self.tail.0).map_err(Error::io(self.id(), "write"))
     }
 
-    /// Writes a START.
+    /// Writes a START. The room for a SEAL or CLOSE stays behind it.
     ///
     /// # Errors
     /// I/O; a full disk ([`Error::is_full`]) only before anything was written.
     pub fn start(&mut self, space: &mut Space, tail: &Tail, start: SeqNo) -> Result<()> {
         let bytes = self.control(tail, &Control::Start { start });
-        space.ensure_control(&self.tail, bytes.len() as u64)?;
+        space.ensure_control(&self.tail, bytes.len() as u64 + End::frame_len_max(0) + TRAILER_LEN as u64)?;
         self.append(&bytes)
     }
 

@@ -225,6 +225,15 @@ pub trait File: Send + Sync + fmt::Debug {
     /// system's.
     fn reserve(&self, len: u64) -> io::Result<()>;
 
+    /// Where at or behind `offset` the next bytes stand that may be other than zeros: the file system knows of holes. The
+    /// length where there are none; `offset` itself where it cannot tell.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn next_data(&self, offset: u64) -> io::Result<u64> {
+        Ok(offset)
+    }
+
     /// A hint that `len` bytes at `offset` may be written back now. Says nothing of durability.
     fn start_writeback(&self, offset: u64, len: u64);
 

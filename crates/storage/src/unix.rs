@@ -212,6 +212,17 @@ impl File for UnixFile {
         }
     }
 
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    fn next_data(&self, offset: u64) -> io::Result<u64> {
+        match rustix::fs::seek(&self.0, rustix::fs::SeekFrom::Data(offset)) {
+            Ok(at) => Ok(at.max(offset)),
+            // Nothing but a hole up to the end, or no end behind `offset`.
+            Err(Errno::NXIO) => Ok(self.len()?.max(offset)),
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(offset),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     fn start_writeback(&self, _offset: u64, _len: u64) {}
 
     unsafe fn map(&self, len: u64) -> io::Result<Map> {

@@ -93,12 +93,17 @@ fn sync_above(storage: &dyn Storage, root: &Path) -> Result<()> {
     while let Some(parent) = dir.parent() {
         dir = parent;
         match storage.sync_dir(named(parent)) {
-            // A folder that this user may not list is not one that it created.
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
+            // Not one that anything was created in: this user may not list it, or its file system has nothing to sync.
+            Err(e) if is_not_ours(&e) => {}
             other => other.map_err(|e| Error::io(format!("cannot sync {}", dir.display()), e))?,
         }
     }
     Ok(())
+}
+
+fn is_not_ours(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    matches!(error.kind(), InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported)
 }
 
 fn create_one(storage: &dyn Storage, dir: &Path) -> io::Result<()> {

@@ -31,6 +31,7 @@ struct Inner {
     env: Arc<Env>,
     defaults: StreamOptions,
     closed: AtomicBool,
+    closing: Mutex<()>,
 }
 
 /// A stream, once it was looked up without an error.
@@ -90,6 +91,7 @@ impl Wal {
                 env: Arc::new(env),
                 defaults: options.stream.clone(),
                 closed: AtomicBool::new(false),
+                closing: Mutex::new(()),
             }),
         })
     }
@@ -274,6 +276,8 @@ impl Inner {
     }
 
     fn close(&self) -> Result<()> {
+        // A second one waits for the first.
+        let _closing = self.closing.lock();
         // Set before the slots are looked at: a look-up sees it, or its stream is seen here.
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());

@@ -263,6 +263,9 @@ impl<L: Lead> Group<L> {
         loop {
             let mut state = self.state.lock();
             let Some(failure) = state.failed.clone() else { return Ok(()) };
+            if failure.kind() == ErrorKind::Deleted {
+                return Err(failure);
+            }
             // A leader may still be at the files: an append can fail the group beside it.
             if state.led {
                 self.wait(state, Durability::Buffered, None);

@@ -96,7 +96,8 @@ impl StreamLog {
         let limit = view.limit(i);
         let reader = view.segments[i].open(&shared.env, &shared.place, &shared.options, limit)?;
         let (point, _) = reader.span_at(timestamp);
-        let mut seq = point.seq.max(start);
+        // Entries at the limit and above were cut from the segment, its index may not know.
+        let mut seq = point.seq.min(limit).max(start);
         // The frames of one span, and perhaps the next: a walk over few.
         while seq < end.min(limit) {
             let at = match self.inner.locate(seq)? {
@@ -142,6 +143,16 @@ impl Inner {
     pub(crate) fn is_gone(&self, error: &Error, seq: u64, view: &Arc<View>) -> Result<bool> {
         if !error.is_not_found() {
             return Ok(false);
+        }
+        let start = self.shared.marks.start();
+        if seq < start {
+            return Err(Error::new(ErrorKind::Truncated { start }, &self.shared.place));
+        }
+        if self.shared.env.is_read_only() {
+            self.look_again()?;
+        } else {
+            // Recovery removes files under the lock, and shows its view after that.
+            drop(self.group.lock());
         }
         let start = self.shared.marks.start();
         if seq < start {

@@ -193,17 +193,21 @@ impl StreamLog {
     /// # Errors
     /// As [`open`](Self::open); the stream then stays failed, with this error.
     pub fn reopen(&self) -> Result<()> {
-        let Inner { shared, report, .. } = &*self.inner;
-        if shared.env.is_read_only() {
-            let recovered = recover_or_read(&shared.env, &shared.place, &shared.options)?;
-            install(shared, report, &mut Tail::new(0, 0, None), recovered);
-            return Ok(());
-        }
-        self.inner.recover()
+        if self.inner.shared.env.is_read_only() { self.inner.look_again() } else { self.inner.recover() }
     }
 }
 
 impl Inner {
+    /// Opened for reading: sees the stream as it is now.
+    pub(crate) fn look_again(&self) -> Result<()> {
+        let Self { shared, group, report } = self;
+        // One at a time, so that an older look never replaces a newer one.
+        let mut state = group.lock();
+        let recovered = recover::read(&shared.env, &shared.place, &shared.options)?;
+        install(shared, report, &mut state.tail, recovered);
+        Ok(())
+    }
+
     /// Recovers a stream that has failed.
     pub(crate) fn recover(&self) -> Result<()> {
         let Self { shared, group, report } = self;

@@ -44,7 +44,14 @@ impl StreamLog {
                     return begin_at(writer, &mut state.tail, first).map(|()| None);
                 }
                 drain_all(writer, &mut state.tail)?;
-                writer.write_start(&mut state.tail, first)?;
+                match writer.write_start(&mut state.tail, first) {
+                    // What is kept for it is used up. A new generation says the same in its header, out of the ballast.
+                    Err(error) if error.kind() == ErrorKind::Full => {
+                        let end = state.tail.next_seq;
+                        writer.cut_from(state, end, first)?;
+                    }
+                    written => written?,
+                }
                 Ok(Some(first))
             },
             Writer::drop_before,
@@ -73,7 +80,7 @@ impl StreamLog {
             if next < first || next > end {
                 return Err(Error::new(ErrorKind::OutOfRange { first, next: end }, &inner.shared.place));
             }
-            writer.cut_from(state, next)
+            writer.cut_from(state, next, first)
         })
     }
 
@@ -231,7 +238,8 @@ impl Writer {
         self.drop_segments(&old.segments, kept).map_err(Error::poisoned)
     }
 
-    fn cut_from(&mut self, state: &mut State<Self>, next: u64) -> Result<()> {
+    /// A new generation at `next`, in whose header stands that the stream begins at `start`.
+    fn cut_from(&mut self, state: &mut State<Self>, next: u64, start: u64) -> Result<()> {
         drain_all(self, &mut state.tail)?;
         self.settle_all().map_err(Error::poisoned)?;
         let shared = Arc::clone(&self.shared);
@@ -241,7 +249,7 @@ impl Writer {
             self.book_seal(&mut state.tail)?;
         }
         let predecessor = kept.checked_sub(1).map_or(Generation(0), |i| old.segments[i].header.generation);
-        let (header, (writer, space)) = self.new_generation(predecessor, next, shared.marks.start())?;
+        let (header, (writer, space)) = self.new_generation(predecessor, next, start)?;
 
         // The commit point is passed. The active segment, if it is kept, gets the SEAL that names what follows it.
         let tail = &mut state.tail;

@@ -269,6 +269,7 @@ impl Writer {
             return Err(self.used_up());
         };
         let header = self.header(predecessor.stream_id, generation, predecessor.generation, tail.next_seq);
+        assert!(predecessor.base < header.base, "a segment without entries has no successor but voids it");
         self.book_seal(tail)?;
         let (writer, space) = self.create(&header)?;
         let booking = tail.booking.as_mut().expect("invariant: a stream with a segment takes bookings");

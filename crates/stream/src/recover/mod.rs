@@ -103,7 +103,8 @@ pub(crate) fn read(env: &Env, place: &Location, options: &StreamOptions) -> Resu
             Err(e) => seen = Some(e),
         }
     }
-    Err(seen.expect("invariant: every look that did not return found something"))
+    // Never the same twice: that is a writer at work, and no damage.
+    Err(Error::text(ErrorKind::Io, place, "the stream changes faster than it can be read; try again"))
 }
 
 /// What a reader shows of an image: the whole chain, once it is made sure of.

@@ -1,0 +1,202 @@
+//! Dropping entries from both ends, on full disks too, and what readers see of it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use stratawal_storage::{MemoryStorage, Storage};
+use stratawal_stream::{Batch, Durability, Env, ErrorKind, Iter, Location, StreamLog, StreamOptions, Visibility};
+
+fn storage() -> MemoryStorage {
+    let storage = MemoryStorage::new();
+    storage.create_dir(Path::new("/streams")).unwrap();
+    storage
+}
+
+fn open(storage: &MemoryStorage) -> StreamLog {
+    let env = Env::new(Arc::new(storage.clone())).ballast_at("/RESERVE");
+    let options = StreamOptions { segment_len: 64 << 10, ..StreamOptions::default() };
+    StreamLog::open(Arc::new(env), Location::new("/streams", "s"), options).expect("opens")
+}
+
+fn fill(log: &StreamLog, entries: u64) {
+    for seq in log.next_seq()..entries {
+        log.append(&[u8::try_from(seq % 251).unwrap(); 1000], Durability::Flushed).unwrap();
+    }
+    log.sync().unwrap();
+}
+
+/// The seqs that an iterator yields, and the error that ends it.
+fn seqs(iter: Iter) -> (Vec<u64>, Option<ErrorKind>) {
+    let mut seqs = Vec::new();
+    for entry in iter {
+        match entry {
+            Ok(entry) => seqs.push(entry.seq()),
+            Err(error) => return (seqs, Some(error.kind())),
+        }
+    }
+    (seqs, None)
+}
+
+fn holds(log: &StreamLog, first: u64, next: u64) {
+    assert_eq!((log.first_seq(), log.next_seq()), (first, next));
+    assert_eq!(seqs(log.iter(.., Visibility::Settled)), ((first..next).collect(), None));
+    if first > 0 {
+        let below = log.get(first - 1, Visibility::Settled).unwrap_err().kind();
+        assert_eq!(below, ErrorKind::Truncated { start: first });
+    }
+    assert_eq!(log.get(next, Visibility::Settled).unwrap(), None);
+}
+
+#[test]
+fn both_ends_are_exact_to_the_entry_and_stay_so() {
+    let storage = storage();
+    let log = open(&storage);
+    fill(&log, 300);
+    let mut ends = (0, 300);
+    // Within a segment, at its borders, over many, nothing at all, to the end, on an empty stream.
+    for (before, from) in [(1, 299), (1, 299), (63, 230), (64, 200), (65, 199), (150, 150), (150, 150)] {
+        log.truncate_before(before).unwrap();
+        log.truncate_from(from).unwrap();
+        ends = (before, from);
+        holds(&log, before, from);
+        holds(&open(&storage.snapshot()), before, from);
+    }
+    let _ = log.append(b"next", Durability::Synced).map(|seq| assert_eq!(seq, ends.1));
+    log.close().unwrap();
+    holds(&open(&storage), 150, 151);
+}
+
+#[test]
+fn a_cut_may_go_through_a_frame_and_a_batch() {
+    let storage = storage();
+    let log = open(&storage);
+    let batch: Batch = (0..50).map(|i: u32| i.to_le_bytes()).collect();
+    log.append_batch(&batch, Durability::Synced).unwrap();
+    log.truncate_from(20).unwrap();
+    log.truncate_before(10).unwrap();
+    holds(&log, 10, 20);
+    assert_eq!(log.append(b"other", Durability::Synced).unwrap(), 20);
+    let again = open(&storage.snapshot());
+    holds(&again, 10, 21);
+    assert_eq!(&again.get(19, Visibility::Settled).unwrap().unwrap().data()[..], 19_u32.to_le_bytes());
+    assert_eq!(&again.get(20, Visibility::Settled).unwrap().unwrap().data()[..], b"other");
+}
+
+#[test]
+fn beyond_the_end_a_stream_begins_anew_there() {
+    let storage = storage();
+    let log = open(&storage);
+    // Of a stream that is not there yet, too.
+    log.truncate_before(7).unwrap();
+    holds(&log, 7, 7);
+    holds(&open(&storage.snapshot()), 7, 7);
+    fill(&log, 100);
+    log.truncate_before(1000).unwrap();
+    holds(&log, 1000, 1000);
+    assert_eq!(log.append(b"x", Durability::Synced).unwrap(), 1000);
+    holds(&open(&storage.snapshot()), 1000, 1001);
+    assert_eq!(log.stats().unwrap().segments, 1, "the old ones are gone");
+}
+
+#[test]
+fn a_position_out_of_the_stream_is_refused_with_both_numbers() {
+    let log = open(&storage());
+    fill(&log, 10);
+    log.truncate_before(5).unwrap();
+    for wrong in [4, 11, u64::MAX] {
+        let error = log.truncate_from(wrong).unwrap_err().kind();
+        assert_eq!(error, ErrorKind::OutOfRange { first: 5, next: 10 });
+    }
+    log.truncate_before(3).unwrap();
+    holds(&log, 5, 10);
+}
+
+#[test]
+fn iterators_end_with_the_cut_and_never_show_what_came_after_it() {
+    let storage = storage();
+    let log = open(&storage);
+    fill(&log, 200);
+    let make = || log.iter(.., Visibility::Settled);
+    let (mut within, mut behind, untouched) = (make(), make(), log.iter(..100, Visibility::Settled));
+    assert_eq!(within.next().unwrap().unwrap().seq(), 0);
+    assert_eq!(behind.nth(150).unwrap().unwrap().seq(), 150);
+    let backwards = make().rev();
+    log.truncate_from(120).unwrap();
+    for _ in 0..100 {
+        log.append(b"after", Durability::Synced).unwrap();
+    }
+    assert_eq!(seqs(within), ((1..120).collect(), Some(ErrorKind::Cut { at: 120 })));
+    assert_eq!(seqs(behind), (vec![], Some(ErrorKind::Cut { at: 120 })));
+    assert_eq!(seqs(untouched), ((0..100).collect(), None));
+    let mut backwards = backwards;
+    assert_eq!(backwards.next().unwrap().unwrap_err().kind(), ErrorKind::Cut { at: 120 });
+    assert!(backwards.next().is_none(), "done after an error");
+    let mut dropped = make();
+    assert!(dropped.next().is_some());
+    log.truncate_before(190).unwrap();
+    let (read, end) = seqs(dropped);
+    assert!(end == Some(ErrorKind::Truncated { start: 190 }) && read.len() < 190, "{} {end:?}", read.len());
+}
+
+#[test]
+fn a_time_among_cut_entries_is_that_of_the_first_entry_behind() {
+    let storage = storage().with_clock(1_000_000, 1_000);
+    let log = open(&storage);
+    fill(&log, 100);
+    let time = |seq| {
+        let time = log.get(seq, Visibility::Settled).unwrap().unwrap().timestamp();
+        u64::try_from(time.duration_since(std::time::UNIX_EPOCH).unwrap().as_micros()).unwrap()
+    };
+    let (kept, cut) = (time(40), time(80));
+    log.truncate_from(50).unwrap();
+    fill(&log, 100);
+    assert_eq!(log.seq_at(kept, Visibility::Settled).unwrap(), 40);
+    assert_eq!(log.seq_at(cut, Visibility::Settled).unwrap(), 50, "all behind the cut are later");
+}
+
+#[test]
+fn on_a_full_disk_everything_can_be_dropped_and_the_stream_closed() {
+    for restart in [false, true] {
+        let storage = storage();
+        let mut log = open(&storage);
+        fill(&log, 250);
+        if restart {
+            log.close().unwrap();
+        }
+        let used = u64::MAX - storage.free_space(Path::new("/")).unwrap();
+        let full = storage.clone().with_capacity(used);
+        if restart {
+            log = open(&full);
+        }
+        while log.append(&[1; 10], Durability::Synced).is_ok() {}
+        let end = log.next_seq();
+        // More of them than the space that is kept for control frames takes, and most of them free nothing.
+        for first in 1..=end {
+            log.truncate_before(first).unwrap_or_else(|e| panic!("restart {restart}, before {first} of {end}: {e}"));
+        }
+        holds(&log, end, end);
+        log.close().unwrap();
+        holds(&open(&storage.snapshot().with_capacity(u64::MAX)), end, end);
+    }
+}
+
+#[test]
+fn a_deleted_stream_is_gone_for_all_its_handles() {
+    let storage = storage();
+    let log = open(&storage);
+    fill(&log, 10);
+    let mut iter = log.iter(.., Visibility::Settled);
+    assert!(iter.next().is_some());
+    assert!(log.delete().unwrap());
+    assert_eq!(iter.next().unwrap().unwrap_err().kind(), ErrorKind::Cut { at: 0 });
+    for error in [log.append(b"x", Durability::Buffered).map(drop), log.sync(), log.reopen(), log.truncate_before(3)] {
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Deleted);
+    }
+    assert_eq!((log.first_seq(), log.next_seq(), log.exists()), (0, 0, false));
+    assert_eq!(storage.list(Path::new("/streams")).unwrap(), []);
+    let new = open(&storage);
+    assert_eq!(new.append(b"new", Durability::Synced).unwrap(), 0);
+    assert!(log.reopen().is_err(), "it does not come alive again in the new one's folder");
+    assert_eq!(log.append(b"old", Durability::Synced).unwrap_err().kind(), ErrorKind::Deleted);
+    assert_eq!(new.next_seq(), 1);
+}
