@@ -197,9 +197,9 @@ impl SegmentFile {
             if bytes.is_empty() {
                 break;
             }
-            last = bytes.iter().rposition(|&b| b != 0).map(|i| at + i as u64 + 1).or(last);
-            at += bytes.len() as u64;
-            at = window.behind_zeros(at, 1).map_err(io())?.max(at);
+            let (end, found) = (at + bytes.len() as u64, bytes.iter().rposition(|&b| b != 0));
+            last = found.map(|i| at + i as u64 + 1).or(last);
+            at = if found.is_some() { end } else { window.behind_zeros(at, 1).map_err(io())? };
         }
         Ok(last.map_or(0, |end| end - from.0))
     }

@@ -14,11 +14,17 @@ pub(crate) struct Window<'a> {
     len: u64,
     start: u64,
     bytes: Vec<u8>,
+    /// How many zeros were passed over in one go, and where they end.
+    zeros: u64,
+    zeros_end: u64,
 }
+
+/// Files grow ahead of their bytes by less than this.
+const ZEROS_MAX: u64 = 64 << 20;
 
 impl<'a> Window<'a> {
     pub(crate) fn new(file: &'a dyn File, len: u64) -> Self {
-        Self { file, len, start: 0, bytes: Vec::new() }
+        Self { file, len, start: 0, bytes: Vec::new(), zeros: 0, zeros_end: 0 }
     }
 
     /// What stands at `at`: at least `want` bytes (at most a window's length), fewer only where `len` ends.
@@ -46,8 +52,17 @@ impl<'a> Window<'a> {
         match data {
             Some(n) => Ok((at + n as u64) / align * align),
             None if len == 0 => Ok(self.len),
-            // Only a window full of zeros is worth asking for.
-            None => Ok(self.file.next_data(at + len)?.min(self.len) / align * align),
+            None => {
+                // Who looks for headers steps back by up to one.
+                let goes_on = (at..=at + 64).contains(&self.zeros_end);
+                self.zeros = if goes_on { self.zeros + len } else { len };
+                let end = at + len;
+                // Some file systems tell of holes where writes are not yet on the disk, so they are asked only behind more
+                // zeros than any writer leaves.
+                let next = if self.zeros < ZEROS_MAX { end } else { self.file.next_data(end)? };
+                self.zeros_end = next;
+                Ok(next.min(self.len) / align * align)
+            }
         }
     }
 

@@ -151,7 +151,8 @@ impl Stream {
     /// Recovers a stream that is poisoned, as opening the log again would; a healthy one is left alone. In a log opened
     /// for reading, looks again at what is there.
     ///
-    /// Entries acknowledged as `Buffered` that had not been handed over are lost, as they would be with the process.
+    /// Entries that were accepted and not yet handed over go on waiting. Those that had been handed over, and not synced,
+    /// may be lost where a sync has failed, and all behind them.
     ///
     /// # Errors
     /// As [`Wal::stream`](crate::Wal::stream); the stream then stays as it is, and says this error.

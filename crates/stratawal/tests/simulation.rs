@@ -35,8 +35,8 @@ fn refusal(error: Error) -> Refusal {
     Refusal { unknown: error.kind() == ErrorKind::Poisoned, message: error.to_string() }
 }
 
-fn read(wal: &Wal, stream: &str) -> Result<Found, Error> {
-    let stream = wal.stream(stream)?.with_visibility(Visibility::Settled);
+fn read(wal: &Wal, stream: &str, visibility: Visibility) -> Result<Found, Error> {
+    let stream = wal.stream(stream)?.with_visibility(visibility);
     let first = stream.first_seq();
     let entries = stream.iter(..).map(|entry| entry.map(|entry| entry.data().to_vec()));
     Ok(Found { first, entries: entries.collect::<Result<_, _>>()? })
@@ -89,13 +89,13 @@ impl Subject for Log {
         log.stream(stream).and_then(|stream| stream.reopen()).map_err(refusal)
     }
 
-    fn read(&self, log: &Wal, stream: &str) -> Result<Found, Refusal> {
-        read(log, stream).map_err(refusal)
+    fn read(&self, log: &Wal, stream: &str, accepted: bool) -> Result<Found, Refusal> {
+        read(log, stream, if accepted { Visibility::Accepted } else { Visibility::Settled }).map_err(refusal)
     }
 
     fn read_only(&self, storage: SimStorage, stream: &str) -> Result<Option<Found>, Refusal> {
         match Options::new().open_on(Arc::new(storage), Path::new("/log"), true) {
-            Ok(wal) => read(&wal, stream).map(Some).map_err(refusal),
+            Ok(wal) => read(&wal, stream, Visibility::Settled).map(Some).map_err(refusal),
             Err(error) if error.kind() == ErrorKind::Missing => Ok(None),
             Err(error) => Err(refusal(error)),
         }

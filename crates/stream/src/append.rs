@@ -120,12 +120,16 @@ impl Inner {
 
     /// The lock; a stream that a full disk has stopped is recovered first, if there is room again.
     pub(crate) fn writable(&self) -> Result<MutexGuard<'_, State<Writer>>> {
+        // What a new generation takes at least; asked for first, since recovery reads and writes much.
+        const ROOM_MIN: u64 = 20 << 10;
         let state = self.group.lock();
-        if !state.failure().is_some_and(Error::is_of_full_disk) {
-            return Ok(state);
-        }
+        let Some(full) = state.failure().filter(|error| error.is_of_full_disk()).cloned() else { return Ok(state) };
         drop(state);
-        self.recover()?;
+        let storage = self.shared.env.storage();
+        if storage.free_space(self.shared.place.parent()).is_ok_and(|free| free < ROOM_MIN) {
+            return Err(full);
+        }
+        self.recover(false)?;
         Ok(self.group.lock())
     }
 

@@ -94,7 +94,7 @@ impl StreamLog {
         let shared = Arc::new(Shared { env, place, options, marks: Arc::clone(&marks), view, cuts });
         let report = Published::new(OpenReport::default());
         let mut tail = Tail::new(0, 0, None);
-        let writer = install(&shared, &report, &mut tail, recovered);
+        let writer = install(&shared, &report, &mut tail, recovered, None);
         let group = Group::new(tail, Some(writer), marks, unwound);
         if let Some(error) = read_only {
             group.lock().fail_as_it_is(error);
@@ -187,13 +187,13 @@ impl StreamLog {
     /// Recovers a stream that has failed, as opening it again would; a healthy one is left alone. On a stream opened
     /// for reading it looks again at what is there.
     ///
-    /// Entries that were acknowledged as [`Buffered`](Durability::Buffered) and had not been handed over when the
-    /// stream failed are lost, as they would be with the process; so their seqs may be given again.
+    /// Entries that were accepted and had not been handed over when the stream failed go on waiting. Those that had been
+    /// handed over, and not synced, may be lost where a sync has failed, and all behind them; their seqs are given again.
     ///
     /// # Errors
     /// As [`open`](Self::open); the stream then stays failed, with this error.
     pub fn reopen(&self) -> Result<()> {
-        if self.inner.shared.env.is_read_only() { self.inner.look_again() } else { self.inner.recover() }
+        if self.inner.shared.env.is_read_only() { self.inner.look_again() } else { self.inner.recover(true) }
     }
 }
 
@@ -204,12 +204,13 @@ impl Inner {
         // One at a time, so that an older look never replaces a newer one.
         let mut state = group.lock();
         let recovered = recover::read(&shared.env, &shared.place, &shared.options)?;
-        install(shared, report, &mut state.tail, recovered);
+        install(shared, report, &mut state.tail, recovered, None);
         Ok(())
     }
 
-    /// Recovers a stream that has failed.
-    pub(crate) fn recover(&self) -> Result<()> {
+    /// Recovers a stream that has failed; what waits in the tail goes on waiting. By itself (`asked` false) only where
+    /// nothing is lost by it: else somebody has to be told.
+    pub(crate) fn recover(&self, asked: bool) -> Result<()> {
         let Self { shared, group, report } = self;
         group.recover(|tail, failed| {
             if tail.closed {
@@ -223,7 +224,22 @@ impl Inner {
                 // Its folder was there, with what was acknowledged in it.
                 return Err(Error::damage(&shared.place, Damage::NoSegment, None, None, None));
             }
-            Ok(install(shared, report, tail, recovered))
+            let waiting = tail.waiting_from(recovered.as_ref().map_or(0, |recovered| recovered.end));
+            if waiting.is_none() && !asked {
+                let text = "entries that were handed to the operating system, and not synced, are lost";
+                return Err(Error::text(ErrorKind::Poisoned, &shared.place, text));
+            }
+            let waiting = waiting.unwrap_or_default();
+            let end = waiting.end_seq();
+            let booked = waiting.booked;
+            let writer = install(shared, report, tail, recovered, end);
+            tail.go_on_with(waiting);
+            if let Some(booking) = tail.booking.as_mut().filter(|_| booked > 0) {
+                let at = stratawal_frame::ByteOffset(booking.end);
+                booking.space.ensure(&at, booked).map_err(|e| Error::segment_error(&shared.place, e))?;
+                booking.end += booked;
+            }
+            Ok(writer)
         })
     }
 }
@@ -232,12 +248,13 @@ fn recover_or_read(env: &Env, place: &Location, options: &StreamOptions) -> Resu
     if env.is_read_only() { recover::read(env, place, options) } else { recover::recover(env, place, options) }
 }
 
-/// Makes what recovery found the state of the stream.
+/// Makes what recovery found the state of the stream, with entries up to `accepted` waiting in the tail.
 fn install(
     shared: &Arc<Shared>,
     report: &Published<OpenReport>,
     tail: &mut Tail,
     recovered: Option<Recovered>,
+    accepted: Option<u64>,
 ) -> Writer {
     let old = shared.view.load();
     let Some(recovered) = recovered else {
@@ -254,11 +271,13 @@ fn install(
         // What was loaded before may have been read from other bytes.
         shared.env.cache.remove_stream(stream_id);
     }
-    let cut = old.cut_by(&recovered.view, recovered.start).map_or(recovered.end, |cut| cut.min(recovered.end));
+    let accepted = accepted.unwrap_or(recovered.end);
+    let cut = old.cut_by(&recovered.view, recovered.start).filter(|&cut| cut < recovered.end).unwrap_or(accepted);
     shared.cuts.cut(shared.marks.epoch(), cut);
     shared.marks.change(|marks| {
         shared.view.store(Arc::new(recovered.view));
         marks.reset(recovered.start, recovered.end);
+        marks.set_accepted(accepted);
     });
     report.store(Arc::new(recovered.report));
     let (active, booking) = match recovered.writable {

@@ -90,6 +90,19 @@ impl Pending {
         }
     }
 
+    /// Takes over the entries of another's draft from `end` on.
+    fn keep(&mut self, draft: &Draft, ends: &[u32], data: &[u8], end: u64) {
+        let from = usize::try_from(end.saturating_sub(draft.first_seq)).unwrap_or(usize::MAX);
+        let Some(kept) = ends.get(from..).filter(|kept| !kept.is_empty()) else { return };
+        let before = from.checked_sub(1).map_or(0, |i| ends[i] & !BATCH_END);
+        let (data_start, ends_start) = (self.data.len(), self.ends.len());
+        self.drafts.push(Draft { first_seq: draft.first_seq + from as u64, data_start, ends_start, ..*draft });
+        self.data.extend_from_slice(&data[before as usize..]);
+        self.ends.extend(kept.iter().map(|&e| ((e & !BATCH_END) - before) | (e & BATCH_END)));
+        let len = (data.len() - before as usize) as u64;
+        self.booked += stratawal_frame::data_frame_len_max(kept.len() as u64 + 1, len);
+    }
+
     fn read(&self, seq: u64) -> Option<Entry> {
         let i = self.drafts.partition_point(|draft| draft.first_seq <= seq).checked_sub(1)?;
         let (draft, ends, data) = self.drafts().nth(i)?;
@@ -196,6 +209,24 @@ impl Tail {
             pending.clear();
             self.spare.push_back(pending);
         }
+    }
+
+    /// What was accepted from `end` on, where recovery found that the files end; `None` where what was drained behind it
+    /// is lost, so that nothing fits there.
+    pub(crate) fn waiting_from(&self, end: u64) -> Option<Pending> {
+        let mut kept = Pending::default();
+        for part in self.inflight.as_deref().into_iter().chain([&self.pending]) {
+            part.drafts().for_each(|(draft, ends, data)| kept.keep(draft, ends, data, end));
+        }
+        let begins = kept.drafts.first().map_or(self.next_seq, |draft| draft.first_seq);
+        (begins == end).then_some(kept)
+    }
+
+    /// Takes over entries that were accepted before; whether they are booked is the caller's to see to.
+    pub(crate) fn go_on_with(&mut self, waiting: Pending) {
+        self.next_seq = waiting.end_seq().unwrap_or(self.next_seq);
+        self.last_timestamp = waiting.drafts.last().map_or(0, |draft| draft.timestamp).max(self.last_timestamp);
+        self.pending = waiting;
     }
 
     /// The entry, if it is here.

@@ -206,18 +206,36 @@ impl StreamModel {
     /// # Errors
     /// What is wrong.
     pub fn check_recovered(&mut self, found: &Found) -> Result<(), Mismatch> {
+        self.check_reopened(found, found)
+    }
+
+    /// The same for a stream that was recovered within its process: what is settled is durable, and more may be accepted
+    /// still.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check_reopened(&mut self, settled: &Found, accepted: &Found) -> Result<(), Mismatch> {
         let after = first_of(self.candidates(), |mut candidate| {
-            candidate.matches(found, candidate.flushed)?;
-            let n = found.entries.len();
-            if n > 0 && !candidate.entries[n - 1].ends_batch {
-                return Err(Mismatch(format!("{n} entries: the last batch is there in part")));
+            candidate.matches(settled, candidate.flushed)?;
+            candidate.matches(accepted, settled.first + settled.entries.len() as u64)?;
+            for n in [settled.entries.len(), accepted.entries.len()] {
+                if n > 0 && !candidate.entries[n - 1].ends_batch {
+                    return Err(Mismatch(format!("{n} entries: the last batch is there in part")));
+                }
             }
-            candidate.entries.truncate(n);
+            candidate.entries.truncate(settled.entries.len());
             candidate.acknowledged(Level::Synced);
+            let waiting = self.entries.iter().skip(candidate.index_in(self)).take(accepted.entries.len());
+            candidate.entries.extend(waiting.skip(settled.entries.len()));
             Ok(candidate)
         })?;
         *self = after;
         Ok(())
+    }
+
+    /// Where this one's first entry stands in `other`.
+    fn index_in(&self, other: &Self) -> usize {
+        other.index(self.start)
     }
 }
 

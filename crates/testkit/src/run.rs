@@ -71,11 +71,11 @@ pub trait Subject {
     /// As the log says.
     fn reopen(&self, log: &Self::Log, stream: &str) -> Result<(), Refusal>;
 
-    /// Everything that a reader sees of a stream.
+    /// Everything that a reader sees of a stream: what is settled, or also what is only accepted.
     ///
     /// # Errors
     /// As the log says.
-    fn read(&self, log: &Self::Log, stream: &str) -> Result<Found, Refusal>;
+    fn read(&self, log: &Self::Log, stream: &str, accepted: bool) -> Result<Found, Refusal>;
 
     /// The same as another process sees it. `None` where the log itself is not there yet.
     ///
@@ -203,7 +203,8 @@ impl<'s, S: Subject> Run<'s, S> {
     fn recover(&mut self) -> Result<(), Wrong> {
         let log = self.subject.open(self.sim.clone()).map_err(|r| format!("does not open: {}", r.message))?;
         for (stream, name) in self.streams.iter().enumerate() {
-            let found = self.subject.read(&log, name).map_err(|r| format!("{name} does not open: {}", r.message))?;
+            let found =
+                self.subject.read(&log, name, false).map_err(|r| format!("{name} does not open: {}", r.message))?;
             self.models[stream].check_recovered(&found).map_err(|Mismatch(what)| format!("{name}: {what}"))?;
             self.images.know(&self.models);
         }
@@ -319,7 +320,8 @@ impl<'s, S: Subject> Run<'s, S> {
     /// What readers see of the running log.
     fn check_readers(&self) -> Result<(), Wrong> {
         for (model, name) in self.models.iter().zip(self.streams) {
-            let found = self.subject.read(self.log(), name).map_err(|r| format!("{name}: read: {}", r.message))?;
+            let found =
+                self.subject.read(self.log(), name, false).map_err(|r| format!("{name}: read: {}", r.message))?;
             model.check_readers(&found, true).map_err(|Mismatch(what)| format!("{name}: read: {what}"))?;
         }
         Ok(())
@@ -551,18 +553,23 @@ impl<S: Subject> Run<'_, S> {
         Ok(None)
     }
 
-    /// Reads a stream that was just recovered, first as things are, then without faults.
+    /// Reads a stream that was just recovered, first as things are, then without faults. What waits goes on waiting.
     fn read_again(&mut self, stream: usize, failed: &mut u64) -> Result<(), Wrong> {
         let name = &self.streams[stream];
-        let found = match self.subject.read(self.log(), name) {
+        let read = || {
+            let settled = self.subject.read(self.log(), name, false)?;
+            Ok((settled, self.subject.read(self.log(), name, true)?))
+        };
+        let (settled, accepted) = match read() {
             Ok(found) => found,
             Err(_) => {
                 *failed += self.sim.failed();
                 self.sim.set_faults(None);
-                self.subject.read(self.log(), name).map_err(|r| format!("{name}: does not open: {}", r.message))?
+                read().map_err(|r: Refusal| format!("{name}: does not open: {}", r.message))?
             }
         };
-        self.models[stream].check_recovered(&found).map_err(|Mismatch(what)| format!("{name}: {what}"))
+        let checked = self.models[stream].check_reopened(&settled, &accepted);
+        checked.map_err(|Mismatch(what)| format!("{name}: {what}"))
     }
 
     /// As [`step`](Self::step), where closing and opening may fail.

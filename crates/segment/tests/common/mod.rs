@@ -1,0 +1,439 @@
+//! What the tests of segments share: a storage that fails on demand, a segment to write to, frames made by hand.
+
+// Each test file uses its part of this.
+#![allow(dead_code)]
+
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use stratawal_frame::{
+    BATCH_END, ByteOffset, DataFrame, End, EndKind, FrameHeader, Generation, PayloadChecksum, Place, Salt,
+    SegmentHeader, SeqNo, encode_data,
+};
+use stratawal_segment::{Access, Chain, SegmentFile, SegmentId, SegmentWriter, Space, Tail, create};
+use stratawal_storage::{DirEntry, File, Lock, LockError, MemoryStorage, Storage};
+
+/// The folder of the segments.
+pub(crate) const DIR: &str = "/s";
+
+pub(crate) const HEADER_LEN: u64 = 128;
+
+pub(crate) fn dir() -> &'static Path {
+    Path::new(DIR)
+}
+
+/// A header like that of a segment in the middle of a stream.
+pub(crate) fn header() -> SegmentHeader {
+    SegmentHeader {
+        generation: Generation(3),
+        predecessor: Generation(2),
+        base: SeqNo(40),
+        salt: Salt(0x1122_3344_5566_7788),
+        durable: SeqNo(40),
+        start: SeqNo(12),
+        last_timestamp: 1000,
+        ..SegmentHeader::EMPTY
+    }
+}
+
+/// Which operation fails, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fault {
+    /// Which one from now, counted from 0, of those that change something or make it durable.
+    pub(crate) nth: usize,
+    pub(crate) kind: io::ErrorKind,
+    /// Whether the operation is done all the same, which a caller cannot know.
+    pub(crate) done: bool,
+    /// Whether all that follow fail, too.
+    pub(crate) forever: bool,
+}
+
+/// A storage in memory that logs each operation that changes something or makes it durable, and fails on demand.
+#[derive(Clone, Debug)]
+pub(crate) struct Scripted {
+    pub(crate) memory: MemoryStorage,
+    script: Arc<Mutex<Script>>,
+}
+
+#[derive(Debug, Default)]
+struct Script {
+    log: Vec<String>,
+    fault: Option<(usize, Fault)>,
+}
+
+#[derive(Debug)]
+struct ScriptedFile {
+    inner: Arc<dyn File>,
+    name: String,
+    script: Arc<Mutex<Script>>,
+}
+
+fn run<T>(script: &Mutex<Script>, what: String, operation: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let fault = {
+        let mut script = script.lock().unwrap();
+        let n = script.log.len();
+        script.log.push(what);
+        script.fault.filter(|(at, fault)| n == *at || fault.forever && n > *at).map(|(_, fault)| fault)
+    };
+    match fault {
+        None => operation(),
+        Some(fault) => {
+            if fault.done {
+                operation()?;
+            }
+            Err(fault.kind.into())
+        }
+    }
+}
+
+impl Scripted {
+    /// One with the folder [`DIR`].
+    pub(crate) fn new() -> Self {
+        let memory = MemoryStorage::new().with_seed(1);
+        memory.create_dir(dir()).unwrap();
+        Self { memory, script: Arc::default() }
+    }
+
+    pub(crate) fn shared(&self) -> Arc<dyn Storage> {
+        Arc::new(self.clone())
+    }
+
+    /// What was done since this was last asked.
+    pub(crate) fn take_log(&self) -> Vec<String> {
+        let mut script = self.script.lock().unwrap();
+        script.fault = None;
+        std::mem::take(&mut script.log)
+    }
+
+    /// Forgets the log, and lets the operation `fault.nth` from here fail.
+    pub(crate) fn fail(&self, fault: Fault) {
+        self.take_log();
+        self.script.lock().unwrap().fault = Some((fault.nth, fault));
+    }
+
+    /// Makes room for `more` bytes beyond what is used, and no more.
+    pub(crate) fn leave_room(&self, more: u64) {
+        let used: u64 = self.tree().iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        let _ = self.memory.clone().with_capacity(used + more);
+    }
+
+    pub(crate) fn make_room(&self) {
+        let _ = self.memory.clone().with_capacity(u64::MAX);
+    }
+
+    /// The files of [`DIR`] and their bytes.
+    pub(crate) fn tree(&self) -> Vec<(String, Vec<u8>)> {
+        let entries = self.memory.list(dir()).unwrap();
+        let bytes_of = |entry: DirEntry| {
+            let file = self.memory.open(&dir().join(&entry.name), Access::Read).unwrap();
+            let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+            file.read_exact_at(&mut bytes, 0).unwrap();
+            (entry.name.into_string().unwrap(), bytes)
+        };
+        entries.into_iter().map(bytes_of).collect()
+    }
+
+    /// The bytes of the one file there is.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut tree = self.tree();
+        assert_eq!(tree.len(), 1);
+        tree.remove(0).1
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap().to_str().unwrap().to_owned()
+}
+
+impl Storage for Scripted {
+    fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let inner = run(&self.script, format!("create {}", name_of(path)), || self.memory.create_new(path))?;
+        Ok(Arc::new(ScriptedFile { inner, name: name_of(path), script: Arc::clone(&self.script) }))
+    }
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
+        let inner = self.memory.open(path, access)?;
+        Ok(Arc::new(ScriptedFile { inner, name: name_of(path), script: Arc::clone(&self.script) }))
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        self.memory.list(dir)
+    }
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        run(&self.script, format!("create folder {}", name_of(dir)), || self.memory.create_dir(dir))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let what = format!("rename {} {}", name_of(from), name_of(to));
+        run(&self.script, what, || self.memory.rename(from, to))
+    }
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        run(&self.script, format!("remove {}", name_of(path)), || self.memory.remove_file(path))
+    }
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        run(&self.script, format!("remove folder {}", name_of(dir)), || self.memory.remove_dir(dir))
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        run(&self.script, format!("sync folder {}", name_of(dir)), || self.memory.sync_dir(dir))
+    }
+    fn lock(&self, root: &Path, path: &Path) -> Result<Box<dyn Lock>, LockError> {
+        self.memory.lock(root, path)
+    }
+    fn free_space(&self, dir: &Path) -> io::Result<u64> {
+        self.memory.free_space(dir)
+    }
+    fn now_micros(&self) -> u64 {
+        self.memory.now_micros()
+    }
+    fn coarse_now_micros(&self) -> u64 {
+        self.memory.coarse_now_micros()
+    }
+    fn random_u64(&self) -> u64 {
+        self.memory.random_u64()
+    }
+}
+
+impl File for ScriptedFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.inner.read_at(buf, offset)
+    }
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let what = format!("write {} {offset}+{}", self.name, buf.len());
+        run(&self.script, what, || self.inner.write_all_at(buf, offset))
+    }
+    fn write_all_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let len: usize = bufs.iter().map(|buf| buf.len()).sum();
+        let what = format!("write {} {offset}+{len}", self.name);
+        run(&self.script, what, || self.inner.write_all_vectored_at(bufs, offset))
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        run(&self.script, format!("sync {}", self.name), || self.inner.sync_data())
+    }
+    fn sync_all(&self) -> io::Result<()> {
+        run(&self.script, format!("sync {}", self.name), || self.inner.sync_all())
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        run(&self.script, format!("set length {} {len}", self.name), || self.inner.set_len(len))
+    }
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        run(&self.script, format!("reserve {} {len}", self.name), || self.inner.reserve(len))
+    }
+    fn start_writeback(&self, offset: u64, len: u64) {
+        self.inner.start_writeback(offset, len);
+    }
+}
+
+/// A frame of `entries`, one batch, for `place`.
+pub(crate) fn data_frame(place: &Place, first_seq: u64, durable: Option<u64>, entries: &[&[u8]]) -> Vec<u8> {
+    let data = entries.concat();
+    let mut ends: Vec<u32> = Vec::new();
+    for entry in entries {
+        ends.push(ends.last().copied().unwrap_or(0) + u32::try_from(entry.len()).unwrap());
+    }
+    *ends.last_mut().unwrap() |= BATCH_END;
+    let (first_seq, durable) = (SeqNo(first_seq), durable.map(SeqNo));
+    let mut bytes = Vec::new();
+    encode_data(
+        &mut bytes,
+        place,
+        &DataFrame { first_seq, timestamp: 1000 + first_seq.0, durable, ends: &ends, data: &data },
+    );
+    bytes
+}
+
+/// A frame made by hand: valid in its header checksum, whatever its fields say.
+#[derive(Clone, Debug)]
+pub(crate) struct Raw {
+    pub(crate) first_seq: u64,
+    pub(crate) count: u32,
+    pub(crate) undurable: u32,
+    pub(crate) codec: u8,
+    pub(crate) flags: u8,
+    pub(crate) payload: Vec<u8>,
+    /// What the header says of the payload's length where that is not the truth.
+    pub(crate) payload_len: Option<u32>,
+    /// What the header says of the payload's checksum where that is not the truth.
+    pub(crate) payload_crc: Option<u32>,
+}
+
+/// An entry "hello" of a seq, attesting nothing.
+pub(crate) fn raw(first_seq: u64) -> Raw {
+    let payload = b"hello".to_vec();
+    Raw { first_seq, count: 1, undurable: u32::MAX, codec: 0, flags: 0, payload, payload_len: None, payload_crc: None }
+}
+
+pub(crate) fn crc(parts: &[&[u8]]) -> u32 {
+    let mut sum = PayloadChecksum::new();
+    parts.iter().for_each(|part| sum.update(part));
+    sum.finish()
+}
+
+impl Raw {
+    pub(crate) fn encode(&self, place: &Place) -> Vec<u8> {
+        let len = self.payload_len.unwrap_or_else(|| u32::try_from(self.payload.len()).unwrap());
+        let mut bytes = vec![0; 4];
+        bytes.extend(self.payload_crc.unwrap_or_else(|| crc(&[&self.payload])).to_le_bytes());
+        bytes.extend(self.first_seq.to_le_bytes());
+        bytes.extend(7_u64.to_le_bytes());
+        bytes.extend(self.count.to_le_bytes());
+        bytes.extend(len.to_le_bytes());
+        bytes.extend(self.undurable.to_le_bytes());
+        bytes.extend([self.codec, self.flags, 0, 0]);
+        let sum = crc(&[&place.salt.0.to_le_bytes(), &place.offset.0.to_le_bytes(), &bytes[4..]]);
+        bytes[..4].copy_from_slice(&sum.to_le_bytes());
+        bytes.extend(&self.payload);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        bytes
+    }
+}
+
+/// A segment being written, and what its next frame says.
+pub(crate) struct Segment {
+    pub(crate) storage: Scripted,
+    pub(crate) writer: SegmentWriter,
+    pub(crate) space: Space,
+    pub(crate) next: u64,
+    pub(crate) durable: u64,
+    pub(crate) entries: u64,
+    pub(crate) closed_at: Option<ByteOffset>,
+}
+
+impl Segment {
+    /// A new one, 4104 bytes long.
+    pub(crate) fn new() -> Self {
+        Self::with(&header(), 0x1000)
+    }
+
+    pub(crate) fn with(header: &SegmentHeader, reserve: u64) -> Self {
+        let storage = Scripted::new();
+        let (writer, space) = create(&storage.shared(), dir(), header, reserve).unwrap();
+        storage.take_log();
+        let (next, durable) = (header.base.0, header.durable.0);
+        Self { storage, writer, space, next, durable, entries: 0, closed_at: None }
+    }
+
+    pub(crate) fn id(&self) -> SegmentId {
+        self.writer.id()
+    }
+
+    pub(crate) fn tail(&self) -> Tail {
+        Tail { next_seq: SeqNo(self.next), timestamp: 1000 + self.next, durable: SeqNo(self.durable) }
+    }
+
+    pub(crate) fn offset(&self) -> ByteOffset {
+        self.writer.place().offset
+    }
+
+    /// Appends a frame of entries; answers where it begins.
+    pub(crate) fn append(&mut self, entries: &[&[u8]]) -> ByteOffset {
+        let at = self.offset();
+        let frame = data_frame(&self.writer.place(), self.next, Some(self.durable), entries);
+        self.space.ensure(&at, frame.len() as u64).unwrap();
+        // Only now: a booking behind a CLOSE writes.
+        self.writer.append(&frame).unwrap();
+        self.next += entries.len() as u64;
+        self.entries += entries.len() as u64;
+        at
+    }
+
+    pub(crate) fn sync(&mut self) {
+        self.writer.sync().unwrap();
+        self.durable = self.next;
+    }
+
+    pub(crate) fn mark(&self) {
+        self.writer.mark(&self.tail(), self.space.reserved()).unwrap();
+    }
+
+    pub(crate) fn start(&mut self, start: u64) {
+        let tail = self.tail();
+        self.writer.start(&mut self.space, &tail, SeqNo(start)).unwrap();
+    }
+
+    pub(crate) fn end(&self, kind: EndKind, index: &'static [u8]) -> End {
+        let times = if self.entries == 0 { (0, 0) } else { (1040, 1000 + self.next - 1) };
+        End { kind, start: SeqNo(12), entries: self.entries, times, index: Bytes::from_static(index) }
+    }
+
+    /// Writes a SEAL or CLOSE, syncs, cuts, syncs.
+    pub(crate) fn finish(&mut self, kind: EndKind, index: &'static [u8]) {
+        let (tail, end) = (self.tail(), self.end(kind, index));
+        self.writer.finish(&mut self.space, &tail, end).unwrap();
+        self.sync();
+        self.writer.cut().unwrap();
+        self.sync();
+    }
+
+    pub(crate) fn seal(&mut self) {
+        self.finish(EndKind::Seal { successor: Generation(4) }, b"index");
+    }
+
+    pub(crate) fn close(&mut self) {
+        let at = self.offset();
+        self.finish(EndKind::Close { previous: self.closed_at }, b"points");
+        self.closed_at = Some(at);
+    }
+
+    /// Opens the file again, and goes on behind the CLOSE that it ends with.
+    pub(crate) fn resume_behind_close(&mut self) {
+        let file = self.open(Access::ReadWrite);
+        let close = file.finished().unwrap().expect("it is closed").offset;
+        (self.writer, self.space) = SegmentWriter::resume_behind_close(&file, close).unwrap();
+    }
+
+    pub(crate) fn open(&self, access: Access) -> SegmentFile {
+        SegmentFile::open(&self.storage.shared(), dir(), self.id(), access).unwrap()
+    }
+
+    pub(crate) fn file(&self) -> SegmentFile {
+        self.open(Access::Read)
+    }
+
+    /// Writes anything anywhere, as no writer would.
+    pub(crate) fn poke(&self, bytes: &[u8], at: u64) {
+        let file = self.storage.memory.open(&dir().join(self.id().to_string()), Access::ReadWrite).unwrap();
+        file.write_all_at(bytes, at).unwrap();
+    }
+
+    pub(crate) fn set_len(&self, len: u64) {
+        let file = self.storage.memory.open(&dir().join(self.id().to_string()), Access::ReadWrite).unwrap();
+        file.set_len(len).unwrap();
+    }
+
+    pub(crate) fn place(&self, offset: u64) -> Place {
+        Place { salt: self.writer.header().salt, offset: ByteOffset(offset) }
+    }
+}
+
+/// A segment file of these very bytes, in a storage of its own.
+pub(crate) fn file_of(bytes: &[u8], id: SegmentId) -> stratawal_segment::Result<SegmentFile> {
+    let storage = Scripted::new();
+    storage.memory.create_new(&dir().join(id.to_string())).unwrap().write_all_at(bytes, 0).unwrap();
+    SegmentFile::open(&storage.shared(), dir(), id, Access::Read)
+}
+
+/// The chain, and its frames: where each stands, and its header.
+pub(crate) fn walked(file: &SegmentFile) -> (Chain, Vec<(u64, FrameHeader)>) {
+    let mut frames = Vec::new();
+    let chain = file.walk(&mut |at, frame| frames.push((at.0, *frame))).unwrap();
+    (chain, frames)
+}
+
+/// Random numbers that follow from a seed: `SplitMix64`.
+pub(crate) struct Rng(pub(crate) u64);
+
+impl Rng {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+}
