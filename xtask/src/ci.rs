@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::run::{cargo, cargo_of, toolchain};
-use crate::{Done, Stop, fuzz, golden, loom, tidy};
+use crate::{Done, Stop, fuzz, golden, loom, sim, tidy};
 
 /// The oldest Rust that builds the workspace, as Cargo.toml has it.
 const MSRV: &str = "1.89";
@@ -13,7 +13,7 @@ type Step = (&'static str, fn() -> Done);
 
 const QUICK: [Step; 4] = [("format", format), ("clippy", clippy), ("tidy", tidy::tidy), ("unit tests", unit_tests)];
 
-const FULL: [Step; 9] = [
+const FULL: [Step; 10] = [
     ("format", format),
     ("clippy", clippy),
     ("tidy", tidy::tidy),
@@ -21,6 +21,7 @@ const FULL: [Step; 9] = [
     ("docs", docs),
     ("golden files", || golden::golden(&[])),
     ("models", || loom::loom(&[])),
+    ("simulation", || sim::sim(&[])),
     ("fuzzing", || fuzz::fuzz(&["--seconds".to_owned(), "20".to_owned()])),
     ("oldest Rust", msrv),
 ];

@@ -6,12 +6,13 @@ mod fuzz;
 mod golden;
 mod loom;
 mod run;
+mod sim;
 mod tidy;
 
 use std::process::ExitCode;
 
 /// A command: its name, its arguments, what it does.
-const COMMANDS: [(&str, &str, &str); 6] = [
+const COMMANDS: [(&str, &str, &str); 7] = [
     (
         "ci",
         "[--quick] [--no-tests]",
@@ -20,6 +21,7 @@ const COMMANDS: [(&str, &str, &str); 6] = [
     ("tidy", "", "the rules of the house: layers, unsafe, doors, panics, prints"),
     ("fuzz", "[TARGET] [--seconds N]", "fuzz one target, or all in turn, 60 seconds each by default"),
     ("loom", "[FILTER]", "the models of concurrency, under the model checker, with and without seeded faults"),
+    ("sim", "[--seeds A..B]", "the simulation: crashes at every change of the disk, faults at every operation"),
     ("bench", "[ARGS…]", "the criterion benches"),
     ("golden", "[--bless]", "files of every released format still read; --bless writes those that are missing"),
 ];
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         "tidy" => tidy::tidy(),
         "fuzz" => fuzz::fuzz(rest),
         "loom" => loom::loom(rest),
+        "sim" => sim::sim(rest),
         "bench" => run::cargo(&["bench", "--package", "stratawal-benches", "--"]).args(rest).done("the benches"),
         "golden" => golden::golden(rest),
         "help" | "--help" | "-h" => {

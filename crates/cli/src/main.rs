@@ -1,4 +1,5 @@
-//! `stratawal`, the command line: append lines to streams of a log, read them back, list and verify them.
+//! `stratawal`, the command line: append lines to streams of a log, read them back, list, verify, truncate and delete
+//! them.
 //!
 //! For people and shell scripts. Programs use the library. Nothing here knows the format: all of it goes through the
 //! facade's public interface.
@@ -11,6 +12,7 @@ mod json;
 mod lines;
 mod signals;
 mod streams;
+mod truncate;
 mod verify;
 
 use std::path::PathBuf;
@@ -24,7 +26,7 @@ use crate::failure::{Failure, USAGE};
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 damage met; 2 usage; 3 could not run (missing, locked, I/O, full, unknown stream); 130 after \
      an interrupt.";
 
-/// Append to, read, list and verify a log of many named streams.
+/// Append to, read, list, verify and truncate a log of many named streams.
 #[derive(Debug, Parser)]
 #[command(name = "stratawal", version, after_help = EXIT_CODES)]
 struct Arguments {
@@ -46,6 +48,12 @@ enum Command {
     /// Read everything and say what is damaged; changes nothing.
     #[command(after_help = EXIT_CODES)]
     Verify(verify::Verify),
+    /// Drop the entries of a stream from its beginning or its end, for good.
+    #[command(after_help = EXIT_CODES)]
+    Truncate(truncate::Truncate),
+    /// Delete a stream with all its entries, for good.
+    #[command(after_help = EXIT_CODES)]
+    Delete(truncate::Delete),
 }
 
 /// What every command takes.
@@ -85,6 +93,8 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Cat(cat) => cat.run(),
         Command::Streams(streams) => streams.run(),
         Command::Verify(verify) => verify.run(),
+        Command::Truncate(truncate) => truncate.run(),
+        Command::Delete(delete) => delete.run(),
     }
 }
 

@@ -1,0 +1,110 @@
+//! `stratawal truncate` and `stratawal delete`: dropping entries from either end of a stream, or all of it.
+
+use std::io::{self, Write};
+
+use stratawal::{ErrorKind, Options, Wal};
+
+use crate::failure::{DONE, Failure, USAGE, output};
+use crate::{Common, json, signals};
+
+/// The arguments of `truncate`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Truncate {
+    #[command(flatten)]
+    common: Common,
+    /// The stream.
+    stream: String,
+    #[command(flatten)]
+    place: Place,
+    /// Print what is left as JSON on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which end.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct Place {
+    /// Drop the entries below this one; beyond the end the stream is empty then and goes on from there.
+    #[arg(long, value_name = "SEQ")]
+    before: Option<u64>,
+    /// Drop this entry and all behind it.
+    #[arg(long, value_name = "SEQ")]
+    from: Option<u64>,
+}
+
+impl Truncate {
+    pub(crate) fn run(&self) -> Result<u8, Failure> {
+        signals::on_interrupt(|| ()).map_err(|e| Failure::io("cannot watch for interrupts", &e))?;
+        let wal = open_existing(&self.common)?;
+        let stream = wal.stream(&self.stream)?;
+        if !stream.exists() {
+            return Err(Failure::unknown_stream(&self.common.dir, &self.stream));
+        }
+        if let Some(first) = self.place.before {
+            stream.truncate_before(first)?;
+        }
+        if let Some(next) = self.place.from {
+            stream.truncate_from(next)?;
+        }
+        let (first, next) = (stream.first_seq(), stream.next_seq());
+        wal.close()?;
+        if self.json {
+            let name = json::text(&self.stream);
+            print(&format!(r#"{{"stream":{name},"first":{first},"next":{next}}}"#))?;
+        } else {
+            let left =
+                if first == next { "no entries are left".to_owned() } else { format!("{first} to {}", next - 1) };
+            let _ = writeln!(io::stderr(), "stream {:?}: {left}; the next is {next}", self.stream);
+        }
+        Ok(DONE)
+    }
+}
+
+/// The arguments of `delete`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Delete {
+    #[command(flatten)]
+    common: Common,
+    /// The stream.
+    stream: String,
+    /// Yes, all its entries, for good.
+    #[arg(long)]
+    yes: bool,
+    /// Say that it is done as JSON on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Delete {
+    pub(crate) fn run(&self) -> Result<u8, Failure> {
+        if !self.yes {
+            let text = format!("add --yes to delete the stream {:?} with all its entries for good", self.stream);
+            return Err(Failure::new(USAGE, "usage", text));
+        }
+        signals::on_interrupt(|| ()).map_err(|e| Failure::io("cannot watch for interrupts", &e))?;
+        let wal = open_existing(&self.common)?;
+        match wal.delete_stream(&self.stream) {
+            Err(error) if error.kind() == ErrorKind::Missing => {
+                return Err(Failure::unknown_stream(&self.common.dir, &self.stream));
+            }
+            deleted => deleted?,
+        }
+        wal.close()?;
+        if self.json {
+            print(&format!(r#"{{"stream":{},"deleted":true}}"#, json::text(&self.stream)))?;
+        }
+        Ok(DONE)
+    }
+}
+
+/// The log for writing, if it is there: these commands create none.
+fn open_existing(common: &Common) -> Result<Wal, Failure> {
+    drop(Options::new().open_read_only(&common.dir)?);
+    Ok(Options::new().open(&common.dir)?)
+}
+
+fn print(line: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).or_else(output)
+}

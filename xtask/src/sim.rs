@@ -1,0 +1,26 @@
+//! The simulation: crashes at every change of a simulated disk, and faults at every operation, seed by seed.
+
+use crate::run::cargo;
+use crate::{Done, Stop};
+
+/// What `sim` tries without arguments.
+const SEEDS: &str = "0..200";
+
+pub(crate) fn sim(arguments: &[String]) -> Done {
+    let seeds = match arguments {
+        [] => SEEDS,
+        [flag, seeds] if flag == "--seeds" => seeds,
+        _ => return Err(Stop::Usage("sim takes --seeds A..B".to_owned())),
+    };
+    let range =
+        seeds.split_once("..").and_then(|(from, to)| Some((from.parse::<u64>().ok()?, to.parse::<u64>().ok()?)));
+    if range.is_none_or(|(from, to)| from >= to) {
+        return Err(Stop::Usage(format!("{seeds:?} is no range of seeds; give A..B")));
+    }
+    cargo(&["test", "--release", "--package", "stratawal", "--test", "simulation", "--", "--nocapture"])
+        .env("STRATAWAL_SEEDS", seeds)
+        // The invariants that the code asserts of itself are a part of what is tried.
+        .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true")
+        .env("CARGO_TARGET_DIR", &crate::run::root().join("target/sim").to_string_lossy())
+        .done("the simulation")
+}
