@@ -13,7 +13,7 @@ type Step = (&'static str, fn() -> Done);
 
 const QUICK: [Step; 4] = [("format", format), ("clippy", clippy), ("tidy", tidy::tidy), ("unit tests", unit_tests)];
 
-const FULL: [Step; 10] = [
+const FULL: [Step; 11] = [
     ("format", format),
     ("clippy", clippy),
     ("tidy", tidy::tidy),
@@ -22,6 +22,7 @@ const FULL: [Step; 10] = [
     ("golden files", || golden::golden(&[])),
     ("models", || loom::loom(&[])),
     ("simulation", || sim::sim(&[])),
+    ("seeded faults", sim::seeded),
     ("fuzzing", || fuzz::fuzz(&["--seconds".to_owned(), "20".to_owned()])),
     ("oldest Rust", msrv),
 ];

@@ -3,6 +3,14 @@
 use crate::run::cargo;
 use crate::{Done, Stop};
 
+/// Proves that the simulation can fail: faults are seeded into the code, and it has to find each.
+pub(crate) fn seeded() -> Done {
+    cargo(&["test", "--release", "--package", "stratawal", "--test", "simulation", "seeded"])
+        .env("RUSTFLAGS", "--cfg stratawal_faults")
+        .env("CARGO_TARGET_DIR", &crate::run::root().join("target/faults").to_string_lossy())
+        .done("a fault that the simulation does not find")
+}
+
 /// What `sim` tries without arguments.
 const SEEDS: &str = "0..200";
 

@@ -5,7 +5,8 @@
 
 /// A fault in the code that ships, switched on by a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+#[cfg_attr(not(stratawal_faults), allow(unreachable_pub, reason = "with the cfg, tests of other crates seed them"))]
+pub enum Fault {
     /// A leader that ends wakes nobody to lead after it.
     NoHandOver,
     /// A failed leader leaves its waiters asleep.
@@ -18,6 +19,22 @@ pub(crate) enum Fault {
     EpochIgnored,
     /// A close lets appends in that come after it.
     CloseLetsIn,
+    /// A commit is acknowledged without its sync.
+    AcknowledgedBeforeSync,
+    /// The MARK of a commit is written before its sync.
+    AttestedBeforeSync,
+    /// The watermark passes finished segments that are not settled.
+    UnsettledPassed,
+    /// Recovery does not write again what may not be durable.
+    TailNotRewritten,
+    /// Recovery believes what a segment attests of entries that a newer generation has voided.
+    AttestationNotClamped,
+    /// Recovery begins its generation by the number of the newest.
+    GenerationKept,
+    /// Segments below a START are unlinked before it is durable.
+    StartAfterUnlink,
+    /// What stands behind zeros attests nothing.
+    ZerosAreTheEnd,
 }
 
 /// Whether a test has seeded `fault`.
@@ -28,6 +45,8 @@ pub(crate) const fn seeded(fault: Fault) -> bool {
     false
 }
 
+#[cfg(stratawal_faults)]
+pub use switch::seed;
 #[cfg(stratawal_faults)]
 pub(crate) use switch::seeded;
 
@@ -44,6 +63,11 @@ mod switch {
 
     pub(crate) fn seeded(fault: Fault) -> bool {
         SEEDED.get() == Some(fault)
+    }
+
+    /// Seeds a fault in all that this thread does from here on, or none.
+    pub fn seed(fault: Option<Fault>) {
+        SEEDED.set(fault);
     }
 
     /// Runs `test` with `fault` seeded and says whether it panicked, which it should.

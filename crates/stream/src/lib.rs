@@ -36,6 +36,10 @@ mod batch;
 mod cuts;
 mod env;
 mod error;
+#[cfg(stratawal_faults)]
+#[doc(hidden)]
+pub mod faults;
+#[cfg(not(stratawal_faults))]
 mod faults;
 mod group;
 mod iter;

@@ -114,6 +114,19 @@ pub struct Outcome {
     pub faults: u64,
 }
 
+impl std::ops::Add for Outcome {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            workloads: self.workloads + other.workloads,
+            places: self.places + other.places,
+            crashes: self.crashes + other.crashes,
+            faults: self.faults + other.faults,
+        }
+    }
+}
+
 /// What was found, and how to see it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {

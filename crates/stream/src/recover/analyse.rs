@@ -8,6 +8,7 @@ use stratawal_segment::{Access, Finished, SegmentFile, SegmentId, is_temporary};
 
 use crate::env::{Env, Location};
 use crate::error::{Damage, Error, Result};
+use crate::faults::{Fault, seeded};
 use crate::options::StreamOptions;
 use crate::recover::{Scan, note};
 use crate::report::{OpenReport, TornTail};
@@ -224,6 +225,7 @@ pub(super) fn scan(
         .map_err(failed)?;
     let behind = match first {
         Some(attested) => attested,
+        None if seeded(Fault::ZerosAreTheEnd) => chain.attested,
         None => file.attestations(chain.end).map_err(failed)?.attested,
     };
     let attested = behind.max(chain.attested);
@@ -245,7 +247,9 @@ fn scan_back(env: &Env, place: &Location, options: &StreamOptions, live: &mut [F
         }
         let scan = scan(env, place, options, found, order)?;
         // Attestations of entries that a newer generation has voided are void with them.
-        durable = durable.max(scan.attested.min(found.limit));
+        let attested =
+            if seeded(Fault::AttestationNotClamped) { scan.attested } else { scan.attested.min(found.limit) };
+        durable = durable.max(attested);
         oldest_base = found.header().base;
         found.scan = Some(scan);
     }

@@ -14,6 +14,7 @@ use super::{Recovered, Scan};
 use crate::ballast::create_segment;
 use crate::env::{Env, Location};
 use crate::error::{Error, ErrorKind, Result};
+use crate::faults::{Fault, seeded};
 use crate::options::StreamOptions;
 use crate::sync::Arc;
 use crate::view::{Live, SegmentState, SegmentView, View};
@@ -122,6 +123,9 @@ impl Repair<'_> {
             let walked = walked.map_err(|e| self.failed(e))?;
             if (walked.end, walked.end_seq) != (scan.chain.end, scan.chain.end_seq) {
                 return Ok(None);
+            }
+            if seeded(Fault::TailNotRewritten) {
+                frames.clear();
             }
             let (writer, _) = SegmentWriter::resume(&file, scan.chain.end);
             if !self.rewrite_frames(&file, &writer, &frames)? {
@@ -240,7 +244,8 @@ impl Repair<'_> {
         } else {
             chain.retain(|found| found.header().base < base);
             let newest = all.iter().map(|id| id.generation.0).max().unwrap_or(0);
-            let Some(generation) = newest.checked_add(1).map(Generation) else {
+            let next = if seeded(Fault::GenerationKept) { 0 } else { 1 };
+            let Some(generation) = newest.checked_add(next).map(Generation) else {
                 return Err(Error::text(ErrorKind::Io, self.place, "the stream has used up its 2^32 generations"));
             };
             let stream_id = self.stream_id(all)?;

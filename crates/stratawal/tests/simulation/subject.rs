@@ -1,21 +1,16 @@
-//! The log on a simulated disk: crashes at every change, faults at every operation, against the reference model.
-//!
-//! A failure names its seed; `STRATAWAL_SEEDS=17..18 cargo test --package stratawal --test simulation` runs it alone,
-//! and `cargo xtask sim --seeds A..B` many, in release.
+//! The log as the simulation sees it.
 
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use stratawal::{Batch, Durability, Error, ErrorKind, Options, StreamOptions, Visibility, Wal};
-use stratawal_testkit::{
-    Found, Level, Outcome, Refusal, Shape, SimStorage, Subject, Volume, crash_everywhere, fault_everywhere,
-};
+use stratawal_testkit::{Found, Level, Refusal, Shape, SimStorage, Subject};
 
 const SEGMENT_LEN: u64 = 64 << 10;
-const SHAPE: Shape = Shape { streams_max: 3, steps_max: 24, segment_len: SEGMENT_LEN };
+pub(crate) const SHAPE: Shape = Shape { streams_max: 3, steps_max: 24, segment_len: SEGMENT_LEN };
 
-struct Log;
+pub(crate) struct Log;
 
 fn options(seed: u64) -> StreamOptions {
     let durability =
@@ -104,35 +99,4 @@ impl Subject for Log {
     fn close(&self, log: Wal) -> Result<(), Refusal> {
         log.close().map_err(refusal)
     }
-}
-
-fn seeds(default: Range<u64>) -> Range<u64> {
-    let Ok(text) = std::env::var("STRATAWAL_SEEDS") else { return default };
-    let parsed = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
-    parsed.expect("STRATAWAL_SEEDS is A..B")
-}
-
-#[test]
-fn a_crash_at_any_change_of_the_disk_loses_nothing_acknowledged() {
-    let volume = Volume { losses: 2, depth: 3, nested: 1 };
-    let mut outcome = Outcome::default();
-    for seed in seeds(0..3) {
-        if let Err(failure) = crash_everywhere(&Log, seed, &SHAPE, &volume, &mut outcome) {
-            panic!("{failure}");
-        }
-    }
-    println!("{outcome:?}");
-    assert!(outcome.crashes > outcome.places * 3, "{outcome:?}");
-}
-
-#[test]
-fn a_fault_at_any_operation_loses_nothing_acknowledged() {
-    let mut outcome = Outcome::default();
-    for seed in seeds(0..3) {
-        if let Err(failure) = fault_everywhere(&Log, seed, &SHAPE, 7, &mut outcome) {
-            panic!("{failure}");
-        }
-    }
-    println!("{outcome:?}");
-    assert!(outcome.faults > 0, "{outcome:?}");
 }
