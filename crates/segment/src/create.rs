@@ -8,7 +8,7 @@
 use std::io;
 use std::path::Path;
 
-use stratawal_frame::SegmentHeader;
+use stratawal_frame::{SEGMENT_HEADER_LEN, SegmentHeader};
 use stratawal_storage::{Access, File, Storage};
 use thiserror::Error;
 
@@ -42,7 +42,7 @@ pub fn create(
 ) -> Result<(SegmentWriter, Space), CreateError> {
     let id = SegmentId::of(header);
     let (temporary, path) = (dir.join(format!("{TEMPORARY_PREFIX}{id}")), dir.join(id.to_string()));
-    let len = written_len(reserve);
+    let len = written_len(reserve.max(SEGMENT_HEADER_LEN as u64));
     let file = write_temporary(storage, &temporary, header, len).map_err(|(operation, source)| {
         // What cannot be removed now is removed by recovery, and nobody reads it.
         let _ = storage.remove_file(&temporary);

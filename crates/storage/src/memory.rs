@@ -190,6 +190,9 @@ impl Storage for MemoryStorage {
         let mut state = self.0.lock();
         state.parent_is_dir(to)?;
         let source = state.nodes.get(from).cloned().ok_or(io::ErrorKind::NotFound)?;
+        if from == to {
+            return Ok(());
+        }
         match (&source, state.nodes.get(to)) {
             (_, None) | (Node::File(_), Some(Node::File(_))) => {}
             (Node::Dir, Some(Node::Dir)) if state.children(to).next().is_none() => {}
@@ -313,6 +316,11 @@ impl Drop for MemoryLock {
 
 impl MemoryFile {
     fn resize(&self, change: impl FnOnce(u64) -> u64) -> io::Result<()> {
+        self.change(change, |_| ())
+    }
+
+    /// Changes the length, and then the bytes, under one lock.
+    fn change(&self, len: impl FnOnce(u64) -> u64, write: impl FnOnce(&mut [u8])) -> io::Result<()> {
         if !self.writable {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
@@ -320,11 +328,13 @@ impl MemoryFile {
         let mut state = self.data.state.lock();
         let mut bytes = self.data.bytes.lock();
         let old = bytes.len() as u64;
-        let new = change(old);
+        let new = len(old);
+        let new_len = usize::try_from(new).map_err(|_| io::ErrorKind::FileTooLarge)?;
         if self.data.named.load(Ordering::Relaxed) {
             state.resize(old, new)?;
         }
-        bytes.resize(usize::try_from(new).map_err(|_| io::ErrorKind::FileTooLarge)?, 0);
+        bytes.resize(new_len, 0);
+        write(&mut bytes);
         Ok(())
     }
 }
@@ -339,11 +349,12 @@ impl File for MemoryFile {
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        if buf.is_empty() {
+            return Ok(());
+        }
         let end = offset.checked_add(buf.len() as u64).ok_or(io::ErrorKind::FileTooLarge)?;
-        self.resize(|len| len.max(end))?;
         let from = usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        self.data.bytes.lock()[from..from + buf.len()].copy_from_slice(buf);
-        Ok(())
+        self.change(|len| len.max(end), |bytes| bytes[from..from + buf.len()].copy_from_slice(buf))
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -113,7 +113,10 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// # Errors
     /// The operating system's; the source is removed only once the target is durable.
     fn move_file(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let parent = |path: &Path| path.parent().map_or_else(|| Path::new(".").to_owned(), Path::to_owned);
+        let parent = |path: &Path| match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => Path::new(".").to_owned(),
+        };
         match self.rename(from, to) {
             Err(e) if e.kind() == io::ErrorKind::CrossesDevices => {
                 copy_by_part(self, from, to)?;
@@ -216,9 +219,9 @@ pub trait File: Send + Sync + fmt::Debug {
     /// The operating system's.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
-    /// Makes the file `len` bytes long with space booked for all of them, zeros where nothing was written. Where the
-    /// file system cannot book space it only sets the length. Never shortens. The length changes in one step: no crash
-    /// and no reader sees one between the old and the new.
+    /// Makes the file `len` bytes long with space booked for what it grows by, zeros where nothing was written. Where the
+    /// file system cannot book space it only sets the length. Never shortens, if nobody else changes the length
+    /// meanwhile. The length changes in one step: no crash and no reader sees one between the old and the new.
     ///
     /// # Errors
     /// A full disk or quota ([`is_full`](crate::is_full)): then the length is as it was. Otherwise the operating
@@ -269,6 +272,11 @@ fn copy_by_part<S: Storage + ?Sized>(storage: &S, from: &Path, to: &Path) -> io:
     part.push(".part");
     let part = Path::new(&part);
     let source = storage.open(from, Access::Read)?;
+    // What an interrupted move has left.
+    match storage.remove_file(part) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
     let target = storage.create_new(part)?;
     let (mut buf, mut at) = (vec![0; PIECE_LEN], 0);
     loop {
