@@ -1,0 +1,126 @@
+//! Running the command line.
+#![allow(dead_code, reason = "each test file uses some of it")]
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// What a run of the command gave.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) out: Vec<u8>,
+    pub(crate) err: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        let err = String::from_utf8(output.stderr).expect("messages are text");
+        Self { code: output.status.code().unwrap_or(-1), out: output.stdout, err }
+    }
+}
+
+impl Ran {
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.out).expect("text")
+    }
+
+    /// The last line of standard output as JSON.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(self.text().lines().last().expect("a line")).expect("JSON")
+    }
+
+    /// The error that `--json` gives.
+    pub(crate) fn error(&self) -> serde_json::Value {
+        let lines: Vec<_> = self.err.lines().collect();
+        assert_eq!(lines.len(), 1, "{:?}", self.err);
+        serde_json::from_str::<serde_json::Value>(lines[0]).expect("JSON")["error"].clone()
+    }
+}
+
+pub(crate) fn command() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_stratawal"))
+}
+
+/// A log that may be there.
+pub(crate) struct Log {
+    dir: TempDir,
+}
+
+impl Log {
+    pub(crate) fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// `stratawal COMMAND DIR ARGUMENTS…`, with `input`.
+    pub(crate) fn run<I: AsRef<OsStr>>(&self, name: &str, arguments: impl IntoIterator<Item = I>, input: &[u8]) -> Ran {
+        let mut child = command()
+            .arg(name)
+            .arg(self.path())
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        std::thread::scope(|scope| {
+            // A command that does not read its input closes it.
+            scope.spawn(move || drop(stdin.write_all(input)));
+            child.wait_with_output().unwrap().into()
+        })
+    }
+
+    pub(crate) fn append(&self, stream: &str, input: &[u8]) -> Ran {
+        let ran = self.run("append", [stream], input);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        ran
+    }
+
+    pub(crate) fn cat(&self, stream: &str) -> Vec<u8> {
+        let ran = self.run("cat", [stream], b"");
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        ran.out
+    }
+
+    /// The stream's segment files, oldest first.
+    pub(crate) fn segments(&self, stream: &str) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = std::fs::read_dir(self.path().join("streams").join(stream))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|e| e == "seg"))
+            .collect();
+        files.sort();
+        files
+    }
+}
+
+/// All files below a folder with their bytes.
+pub(crate) fn tree(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.insert(path.clone(), Vec::new());
+                dirs.push(path);
+            } else {
+                found.insert(path.clone(), std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,145 @@
+//! What goes wrong: exit codes, one line each, nothing created, damage.
+
+mod common;
+
+use std::fs;
+
+use common::{Log, command, tree};
+
+#[test]
+fn exit_codes_are_those_of_the_contract() {
+    let log = Log::new();
+    for arguments in [&["--help"][..], &["--version"], &["append", "--help"]] {
+        assert_eq!(command().args(arguments).output().unwrap().status.code(), Some(0), "{arguments:?}");
+    }
+    for arguments in [&[][..], &["frobnicate"], &["cat"], &["cat", "--from", "x"]] {
+        assert_eq!(command().args(arguments).output().unwrap().status.code(), Some(2), "{arguments:?}");
+    }
+    for (name, arguments) in
+        [("cat", vec!["s"]), ("streams", vec![]), ("verify", vec![]), ("delete", vec!["s", "--yes"])]
+    {
+        let ran = log.run(name, arguments, b"");
+        assert_eq!((ran.code, ran.err.lines().count()), (3, 1), "{name}: {}", ran.err);
+    }
+    assert!(!log.path().exists(), "nothing was created");
+    log.append("s", b"x\n");
+    for name in ["cat", "verify"] {
+        let ran = log.run(name, ["missing", "--json"], b"");
+        assert_eq!(ran.code, 3);
+        assert_eq!((&ran.error()["kind"], &ran.error()["stream"]), (&"missing".into(), &"missing".into()));
+    }
+    let usage = command().args(["cat", "--json"]).output().unwrap();
+    assert_eq!(usage.status.code(), Some(2));
+    assert!(String::from_utf8(usage.stderr).unwrap().starts_with(r#"{"error":{"kind":"usage""#));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named_and_what_precedes_it_is_kept() {
+    let log = Log::new();
+    let good = log.beside("good");
+    fs::write(&good, "1\n2\n").unwrap();
+    for bad in [log.beside("missing"), log.beside("")] {
+        let ran = log.run("append", ["s".as_ref(), good.as_os_str(), bad.as_os_str()], b"");
+        assert_eq!((ran.code, ran.err.lines().count()), (3, 1), "{}", ran.err);
+        assert!(ran.err.contains(bad.to_str().unwrap()), "{}", ran.err);
+    }
+    let seen = log.run("cat", ["s"], b"");
+    assert!(seen.out.is_empty() || seen.out == b"1\n2\n1\n2\n", "whole files or nothing: {:?}", seen.text());
+}
+
+#[test]
+fn names_of_any_kind_are_distinct_streams_or_a_clear_error() {
+    let log = Log::new();
+    let names = ["a/b", "a_b", "a:b", "user/1", "日本", "中国", "CON", "..", ".", "A", "a", "-x", "..-", "a b", "%"];
+    for _ in 0..2 {
+        for name in names {
+            let ran = log.run("append", ["--", name], format!("{name}\n").as_bytes());
+            assert_eq!(ran.code, 0, "{name}: {}", ran.err);
+        }
+    }
+    for name in names {
+        let ran = log.run("cat", ["--", name], b"");
+        assert_eq!(ran.text(), format!("{name}\n{name}\n"));
+    }
+    let listed = log.run("streams", [""; 0], b"");
+    assert_eq!(listed.text().lines().count(), names.len());
+    let long = "x".repeat(5000);
+    for (name, words) in [("", "character"), (&long, "5000")] {
+        let ran = log.run("append", [name], b"x\n");
+        assert!(ran.code == 2 || ran.code == 3, "{}", ran.code);
+        assert!(ran.err.lines().count() == 1 && ran.err.contains(words), "{}", ran.err);
+    }
+    // Nothing has left the root.
+    let beside: Vec<_> = fs::read_dir(log.path().parent().unwrap()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(beside, ["log"]);
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let log = Log::new();
+    let text: Vec<u8> = (0..100_000).flat_map(|i| format!("{i}\n").into_bytes()).collect();
+    log.append("s", &text);
+    let mut child = command()
+        .arg("cat")
+        .arg(log.path())
+        .arg("s")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), &output.stderr[..]), (Some(0), &b""[..]));
+}
+
+#[test]
+fn damage_prints_what_precedes_it_and_ends_with_1() {
+    let log = Log::new();
+    let text: Vec<u8> = (0..2000).flat_map(|i| format!("entry {i}\n").into_bytes()).collect();
+    let ran = log.run("append", ["s", "--batch", "10"], &text);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    log.append("sound", b"x\n");
+    let file = log.segments("s").pop().unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let before = tree(&log.path());
+
+    let ran = log.run("cat", ["s"], b"");
+    assert_eq!((ran.code, ran.err.lines().count()), (1, 1), "{}", ran.err);
+    assert!(text.starts_with(&ran.out) && !ran.out.is_empty() && ran.out.len() < text.len());
+    assert!(ran.err.contains(file.file_name().unwrap().to_str().unwrap()), "{}", ran.err);
+    let error = log.run("cat", ["s", "--json"], b"");
+    let error: serde_json::Value = serde_json::from_str(error.err.lines().last().unwrap()).unwrap();
+    assert_eq!((&error["error"]["kind"], &error["error"]["stream"]), (&"damaged".into(), &"s".into()));
+    assert!(error["error"]["offset"].as_u64().is_some_and(|at| at <= middle as u64), "{error}");
+
+    let verify = log.run("verify", ["--json"], b"");
+    assert_eq!((verify.code, &verify.json()["damaged"], &verify.json()["sound"]), (1, &1.into(), &1.into()));
+    let line: serde_json::Value = serde_json::from_str(verify.text().lines().next().unwrap()).unwrap();
+    assert_eq!((&line["stream"], &line["state"]), (&"s".into(), &"damaged".into()));
+    let damage = &line["damage"][0];
+    let lost = |name: &str| damage[name].as_u64().unwrap();
+    assert!(lost("lost_first") <= lost("lost_last") && lost("lost_last") < 2000, "{damage}");
+    assert_eq!(log.run("cat", ["sound"], b"").text(), "x\n");
+    assert!(tree(&log.path()) == before, "looking changed the log");
+}
+
+#[test]
+fn a_torn_tail_is_no_damage() {
+    let log = Log::new();
+    log.append("s", b"1\n2\n3\n");
+    // What a process leaves that dies within a write: no CLOSE, and half a frame.
+    let file = log.segments("s").pop().unwrap();
+    let bytes = fs::read(&file).unwrap();
+    let mut torn = bytes[..128].to_vec();
+    torn.extend_from_slice(&[7; 100]);
+    torn.resize(16384 + 8, 0);
+    fs::write(&file, torn).unwrap();
+    let ran = log.run("verify", ["--json"], b"");
+    assert_eq!((ran.code, &ran.json()["torn"]), (0, &1.into()), "{}", ran.text());
+    let line: serde_json::Value = serde_json::from_str(ran.text().lines().next().unwrap()).unwrap();
+    assert_eq!((&line["torn"]["offset"], &line["torn"]["bytes"]), (&128.into(), &100.into()));
+    assert_eq!(log.run("cat", ["s"], b"").code, 0);
+}
