@@ -13,7 +13,7 @@ type Step = (&'static str, fn() -> Done);
 
 const QUICK: [Step; 4] = [("format", format), ("clippy", clippy), ("tidy", tidy::tidy), ("unit tests", unit_tests)];
 
-const FULL: [Step; 11] = [
+const FULL: [Step; 12] = [
     ("format", format),
     ("clippy", clippy),
     ("tidy", tidy::tidy),
@@ -23,6 +23,7 @@ const FULL: [Step; 11] = [
     ("models", || loom::loom(&[])),
     ("simulation", || sim::sim(&[])),
     ("seeded faults", sim::seeded),
+    ("damage sweep", sim::sweep),
     ("fuzzing", || fuzz::fuzz(&["--seconds".to_owned(), "20".to_owned()])),
     ("oldest Rust", msrv),
 ];

@@ -12,7 +12,7 @@ mod tidy;
 use std::process::ExitCode;
 
 /// A command: its name, its arguments, what it does.
-const COMMANDS: [(&str, &str, &str); 7] = [
+const COMMANDS: [(&str, &str, &str); 8] = [
     (
         "ci",
         "[--quick] [--no-tests]",
@@ -22,6 +22,7 @@ const COMMANDS: [(&str, &str, &str); 7] = [
     ("fuzz", "[TARGET] [--seconds N]", "fuzz one target, or all in turn, 60 seconds each by default"),
     ("loom", "[FILTER]", "the models of concurrency, under the model checker, with and without seeded faults"),
     ("sim", "[--seeds A..B]", "the simulation: crashes at every change of the disk, faults at every operation"),
+    ("sweep", "", "the damage sweep: every bit flipped, every page zeroed, every file cut, lost, swapped"),
     ("bench", "[ARGS…]", "the criterion benches"),
     ("golden", "[--bless]", "files of every released format still read; --bless writes those that are missing"),
 ];
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         "fuzz" => fuzz::fuzz(rest),
         "loom" => loom::loom(rest),
         "sim" => sim::sim(rest),
+        "sweep" => sim::sweep(),
         "bench" => run::cargo(&["bench", "--package", "stratawal-benches", "--"]).args(rest).done("the benches"),
         "golden" => golden::golden(rest),
         "help" | "--help" | "-h" => {

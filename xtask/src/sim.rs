@@ -1,4 +1,5 @@
-//! The simulation: crashes at every change of a simulated disk, and faults at every operation, seed by seed.
+//! The simulation: crashes at every change of a simulated disk, and faults at every operation, seed by seed; and the
+//! damage sweep.
 
 use crate::run::cargo;
 use crate::{Done, Stop};
@@ -9,6 +10,15 @@ pub(crate) fn seeded() -> Done {
         .env("RUSTFLAGS", "--cfg stratawal_faults")
         .env("CARGO_TARGET_DIR", &crate::run::root().join("target/faults").to_string_lossy())
         .done("a fault that the simulation does not find")
+}
+
+/// Every bit of the files of small logs flipped, every page zeroed, every file cut, lost and swapped.
+pub(crate) fn sweep() -> Done {
+    cargo(&["test", "--release", "--package", "stratawal", "--test", "damage"])
+        .env("STRATAWAL_ALL_BITS", "1")
+        .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true")
+        .env("CARGO_TARGET_DIR", &crate::run::root().join("target/sim").to_string_lossy())
+        .done("the damage sweep")
 }
 
 /// What `sim` tries without arguments.

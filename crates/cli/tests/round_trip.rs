@@ -13,7 +13,7 @@ fn nasty(len: usize) -> Vec<u8> {
     while text.len() < len {
         text.extend_from_slice(lines[i * 7 % lines.len()]);
         text.extend_from_slice(i.to_string().as_bytes());
-        if i % 500 == 0 {
+        if i.is_multiple_of(500) {
             text.extend(std::iter::repeat_n(b'x', 20_000));
         }
         text.push(b'\n');

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::storage::{Access, DirEntry, EntryKind, File, Lock, LockError, Storage};
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
 use crate::unix::UnixStorage;
 
 /// A file system in memory. Clones share it. It begins with the folder `/`.
@@ -39,7 +39,8 @@ struct Data {
     bytes: Mutex<Vec<u8>>,
     /// Whether it has a name; without one it takes no room. Behind the lock of the file system.
     named: AtomicBool,
-    state: Arc<Mutex<State>>,
+    /// Not its owner: the file system holds its files.
+    state: Weak<Mutex<State>>,
 }
 
 #[derive(Debug)]
@@ -96,7 +97,7 @@ impl MemoryStorage {
                 Node::Dir => Node::Dir,
                 Node::File(data) => {
                     let bytes = Mutex::new(data.bytes.lock().clone());
-                    Node::File(Arc::new(Data { bytes, named: AtomicBool::new(true), state: Arc::clone(&copy.0) }))
+                    Node::File(Arc::new(Data { bytes, named: AtomicBool::new(true), state: Arc::downgrade(&copy.0) }))
                 }
             };
             into.nodes.insert(path.clone(), node);
@@ -147,8 +148,11 @@ impl Storage for MemoryStorage {
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut state = self.0.lock();
         state.vacant(path)?;
-        let data =
-            Arc::new(Data { bytes: Mutex::new(Vec::new()), named: AtomicBool::new(true), state: Arc::clone(&self.0) });
+        let data = Arc::new(Data {
+            bytes: Mutex::new(Vec::new()),
+            named: AtomicBool::new(true),
+            state: Arc::downgrade(&self.0),
+        });
         state.nodes.insert(path.to_owned(), Node::File(Arc::clone(&data)));
         Ok(Arc::new(MemoryFile { data, writable: true }))
     }
@@ -258,7 +262,7 @@ impl Storage for MemoryStorage {
             let data = Arc::new(Data {
                 bytes: Mutex::new(Vec::new()),
                 named: AtomicBool::new(true),
-                state: Arc::clone(&self.0),
+                state: Arc::downgrade(&self.0),
             });
             state.nodes.insert(path.to_owned(), Node::File(data));
         }
@@ -325,12 +329,13 @@ impl MemoryFile {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         // In the order of the other paths: the file system, then the file.
-        let mut state = self.data.state.lock();
+        let storage = self.data.state.upgrade();
+        let mut state = storage.as_ref().map(|storage| storage.lock());
         let mut bytes = self.data.bytes.lock();
         let old = bytes.len() as u64;
         let new = len(old);
         let new_len = usize::try_from(new).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        if self.data.named.load(Ordering::Relaxed) {
+        if let Some(state) = state.as_mut().filter(|_| self.data.named.load(Ordering::Relaxed)) {
             state.resize(old, new)?;
         }
         bytes.resize(new_len, 0);

@@ -1,7 +1,7 @@
 //! The one place of this crate that names the synchronisation primitives.
 
 pub(crate) use std::sync::atomic::{AtomicBool, Ordering};
-pub(crate) use std::sync::{Arc, MutexGuard};
+pub(crate) use std::sync::{Arc, MutexGuard, Weak};
 
 /// A mutex whose lock cannot fail: what it guards is whole at any time.
 #[derive(Debug, Default)]
