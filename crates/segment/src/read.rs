@@ -98,12 +98,19 @@ impl SegmentData {
             .map_err(|_| failed(std::io::ErrorKind::OutOfMemory.into()))?;
         match &self.source {
             Source::Read(file) => {
+                // Asked first only where it would cost something to find out: what is asked for may come from a file.
+                const LEN_MAX: usize = 1 << 20;
+                if len > LEN_MAX && file.len().map_err(failed)? < range.end {
+                    return Err(failed(std::io::ErrorKind::UnexpectedEof.into()));
+                }
                 let mut bytes = vec![0; len];
                 file.read_exact_at(&mut bytes, range.start).map_err(failed)?;
                 Ok(Bytes::from(bytes))
             }
             Source::Mapped(bytes) => {
-                let from = usize::try_from(range.start).ok().filter(|&from| from + len <= bytes.len());
+                let from = usize::try_from(range.start)
+                    .ok()
+                    .filter(|&from| from.checked_add(len).is_some_and(|end| end <= bytes.len()));
                 let from = from.ok_or_else(|| failed(std::io::ErrorKind::UnexpectedEof.into()))?;
                 Ok(bytes.slice(from..from + len))
             }

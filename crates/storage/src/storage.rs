@@ -272,12 +272,14 @@ fn copy_by_part<S: Storage + ?Sized>(storage: &S, from: &Path, to: &Path) -> io:
     part.push(".part");
     let part = Path::new(&part);
     let source = storage.open(from, Access::Read)?;
-    // What an interrupted move has left.
-    match storage.remove_file(part) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let target = storage.create_new(part)?;
+    let target = match storage.create_new(part) {
+        // What an interrupted move has left.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            storage.remove_file(part)?;
+            storage.create_new(part)?
+        }
+        other => other?,
+    };
     let (mut buf, mut at) = (vec![0; PIECE_LEN], 0);
     loop {
         let n = source.read_at(&mut buf, at)?;

@@ -61,6 +61,7 @@ pub(crate) struct Scripted {
 struct Script {
     log: Vec<String>,
     fault: Option<(usize, Fault)>,
+    bytes_read: u64,
 }
 
 #[derive(Debug)]
@@ -105,6 +106,11 @@ impl Scripted {
         let mut script = self.script.lock().unwrap();
         script.fault = None;
         std::mem::take(&mut script.log)
+    }
+
+    /// How many bytes were read since this was last asked.
+    pub(crate) fn take_bytes_read(&self) -> u64 {
+        std::mem::take(&mut self.script.lock().unwrap().bytes_read)
     }
 
     /// Forgets the log, and lets the operation `fault.nth` from here fail.
@@ -194,7 +200,9 @@ impl Storage for Scripted {
 
 impl File for ScriptedFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.inner.read_at(buf, offset)
+        let n = self.inner.read_at(buf, offset)?;
+        self.script.lock().unwrap().bytes_read += n as u64;
+        Ok(n)
     }
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         let what = format!("write {} {offset}+{}", self.name, buf.len());
@@ -238,7 +246,7 @@ pub(crate) fn data_frame(place: &Place, first_seq: u64, durable: Option<u64>, en
     encode_data(
         &mut bytes,
         place,
-        &DataFrame { first_seq, timestamp: 1000 + first_seq.0, durable, ends: &ends, data: &data },
+        &DataFrame { first_seq, timestamp: first_seq.0.saturating_add(1000), durable, ends: &ends, data: &data },
     );
     bytes
 }
@@ -301,9 +309,9 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// A new one, 4104 bytes long.
+    /// A new one, 8200 bytes long.
     pub(crate) fn new() -> Self {
-        Self::with(&header(), 0x1000)
+        Self::with(&header(), 0x2000)
     }
 
     pub(crate) fn with(header: &SegmentHeader, reserve: u64) -> Self {

@@ -1,0 +1,371 @@
+//! Reading what is published: blocks by positioned reads and through mappings, and the frames in them.
+
+mod common;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use common::{HEADER_LEN, Raw, Rng, Segment, data_frame, header, raw, walked};
+use stratawal_frame::{ByteOffset, SeqNo};
+use stratawal_segment::{Access, ErrorKind, FrameSteps, Frames, MapPromise, SegmentData, SegmentFile, create, frames};
+use stratawal_storage::{Storage, UnixStorage};
+
+/// A mapping of the first `len` bytes.
+fn map(file: &SegmentFile, len: u64) -> stratawal_segment::Result<SegmentData> {
+    // SAFETY: the files of these tests are known to nobody else, and are not shortened or changed below `len` while
+    // a mapping of them lives.
+    SegmentData::map(file, len, unsafe { MapPromise::new() })
+}
+
+/// Batches of one to three entries of all kinds of lengths, with control frames between.
+fn filled() -> Segment {
+    let mut segment = Segment::with(&header(), 60_000);
+    let mut rng = Rng(5);
+    for n in 0..60_u8 {
+        let entries: Vec<Vec<u8>> = (0..=rng.below(3)).map(|_| vec![n; rng.below(400) as usize]).collect();
+        segment.append(&entries.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        if n % 20 == 7 {
+            segment.start(20);
+        }
+        if n == 30 {
+            segment.close();
+            segment.resume_behind_close();
+        }
+    }
+    segment.sync();
+    segment
+}
+
+/// All entries, by their numbers, as the frames of one block have them.
+fn entries_of(mut steps: FrameSteps, from: u64) -> Vec<(u64, Bytes)> {
+    let mut found = Vec::new();
+    while let Frames::Frame(at) = steps.next_reaching(SeqNo(from)).unwrap() {
+        let first = at.frame.first_seq().0;
+        found.extend(at.frame.entries().enumerate().map(|(i, entry)| (first + i as u64, entry)));
+    }
+    found
+}
+
+fn steps(data: &SegmentData, end: u64) -> FrameSteps {
+    frames(data, data.block(HEADER_LEN..end).unwrap(), ByteOffset(HEADER_LEN), SeqNo(40), 1 << 20)
+}
+
+#[test]
+fn reading_and_mapping_give_the_same_bytes() {
+    let segment = filled();
+    let on_disk = tempfile::tempdir().unwrap();
+    let name = segment.id().to_string();
+    std::fs::write(on_disk.path().join(&name), segment.storage.bytes()).unwrap();
+    let unix: Arc<dyn Storage> = Arc::new(UnixStorage::new());
+    let disk = SegmentFile::open(&unix, on_disk.path(), segment.id(), Access::Read).unwrap();
+    let (bytes, len) = (segment.storage.bytes(), segment.file().len());
+    for file in [&segment.file(), &disk] {
+        let shared = SegmentData::read_shared(*file.header(), Arc::clone(file.shared_file()));
+        let all = [SegmentData::read(file), shared, map(file, len).unwrap()];
+        for data in &all {
+            assert_eq!((data.id(), *data.header()), (segment.id(), header()));
+            for range in [0..len, 0..0, len..len, 128..129, 4095..4097, len - 1..len, 1..len - 1] {
+                let at = |n| usize::try_from(n).unwrap();
+                let block = data.block(range.clone()).unwrap();
+                assert!(block == bytes[at(range.start)..at(range.end)], "{range:?}");
+            }
+        }
+        assert_eq!(all.map(|data| data.is_mapped()), [false, false, true]);
+    }
+}
+
+#[test]
+fn blocks_of_a_mapping_are_no_copies_and_outlive_everything() {
+    let segment = filled();
+    let on_disk = tempfile::tempdir().unwrap();
+    let path = on_disk.path().join(segment.id().to_string());
+    std::fs::write(&path, segment.storage.bytes()).unwrap();
+    let unix: Arc<dyn Storage> = Arc::new(UnixStorage::new());
+    let file = SegmentFile::open(&unix, on_disk.path(), segment.id(), Access::Read).unwrap();
+    let data = map(&file, file.len()).unwrap();
+    let (whole, part) = (data.block(0..file.len()).unwrap(), data.block(1000..3000).unwrap());
+    assert_eq!(part.as_ptr(), whole[1000..].as_ptr());
+    drop((data, whole, file));
+    std::fs::remove_file(path).unwrap();
+    assert!(part == segment.storage.bytes()[1000..3000]);
+}
+
+#[test]
+fn a_mapping_ends_where_it_was_asked_to() {
+    let segment = filled();
+    let file = segment.file();
+    let data = map(&file, 1000).unwrap();
+    data.block(0..1000).unwrap();
+    for range in [0..1001, 1000..1001, 999..1001, 2000..2001, u64::MAX - 1..u64::MAX, 0..u64::MAX] {
+        assert!(data.block(range.clone()).unwrap_err().is_damage(), "{range:?}");
+    }
+    for len in [file.len() + 1, 1 << 40, u64::MAX] {
+        let error = map(&file, len).expect_err("it is longer than the file");
+        assert!(error.is_damage(), "{len}: {error}");
+    }
+}
+
+#[test]
+fn a_block_beyond_the_end_of_the_file_is_damage() {
+    let segment = filled();
+    let (data, len) = (SegmentData::read(&segment.file()), segment.file().len());
+    for range in [0..len + 1, len..len + 1, len - 1..len + 1, len + 500..len + 501, (1 << 40)..(1 << 40) + 8] {
+        let error = data.block(range.clone()).unwrap_err();
+        assert!(error.is_damage() && !error.is_newer(), "{range:?}: {error}");
+        assert!(matches!(error.kind(), ErrorKind::Io { operation: "read", .. }), "{error}");
+        assert_eq!(error.offset(), Some(ByteOffset(range.start)));
+    }
+}
+
+#[test]
+fn a_block_far_longer_than_the_file_is_damage_and_allocates_nothing() {
+    let segment = filled();
+    let data = SegmentData::read(&segment.file());
+    // The longest there is, for a panic rather than an abort.
+    assert!(data.block(0..u64::MAX).unwrap_err().is_damage());
+}
+
+#[test]
+fn a_segment_being_written_is_read_through_the_same_file() {
+    let mut segment = Segment::new();
+    let data = SegmentData::read_shared(*segment.writer.header(), Arc::clone(segment.writer.file()));
+    for n in 0..5 {
+        segment.append(&[b"entry"]);
+        let end = segment.offset().0;
+        assert_eq!(entries_of(steps(&data, end), 0).len(), n + 1);
+    }
+}
+
+#[test]
+fn stepping_through_a_block_finds_what_walking_the_file_finds() {
+    let segment = filled();
+    let file = segment.file();
+    let (chain, walked) = walked(&file);
+    for data in [SegmentData::read(&file), map(&file, file.len()).unwrap()] {
+        let mut steps = steps(&data, chain.end.0);
+        for (at, header) in walked.iter().filter(|(_, header)| !header.is_control()) {
+            let Frames::Frame(found) = steps.next_reaching(SeqNo(0)).unwrap() else { panic!("a frame at {at}") };
+            assert_eq!((found.offset.0, found.frame.header()), (*at, header));
+            assert_eq!((steps.offset().0, steps.expected()), (at + header.frame_len(), header.end_seq()));
+        }
+        assert!(matches!(steps.next_reaching(SeqNo(0)).unwrap(), Frames::End));
+        assert!(matches!(steps.next_reaching(SeqNo(0)).unwrap(), Frames::End), "and stays there");
+        assert_eq!((steps.offset(), steps.expected()), (chain.end, chain.end_seq));
+    }
+}
+
+#[test]
+fn entries_are_slices_of_the_block() {
+    let segment = filled();
+    let data = SegmentData::read(&segment.file());
+    let block = data.block(HEADER_LEN..segment.offset().0).unwrap();
+    let within = block.as_ptr() as usize..=block.as_ptr() as usize + block.len();
+    let steps = frames(&data, block.clone(), ByteOffset(HEADER_LEN), SeqNo(40), 1 << 20);
+    let entries = entries_of(steps, 0);
+    assert_eq!(entries.len() as u64, segment.next - 40);
+    for (seq, entry) in entries {
+        assert!(entry.is_empty() || within.contains(&(entry.as_ptr() as usize)), "{seq}");
+    }
+}
+
+#[test]
+fn the_next_frame_is_the_one_that_reaches_the_seq_asked_for() {
+    let segment = filled();
+    let (_, walked) = walked(&segment.file());
+    let data = SegmentData::read(&segment.file());
+    for seq in 0..segment.next + 2 {
+        let found = steps(&data, segment.offset().0).next_reaching(SeqNo(seq)).unwrap();
+        let expected = walked.iter().find(|(_, header)| !header.is_control() && header.end_seq().0 > seq);
+        match (found, expected) {
+            (Frames::Frame(found), Some((at, _))) => assert_eq!(found.offset.0, *at, "seq {seq}"),
+            (Frames::End, None) => assert!(seq >= segment.next),
+            (found, expected) => panic!("seq {seq}: {found:?}, expected {expected:?}"),
+        }
+    }
+}
+
+#[test]
+fn frames_that_are_passed_over_are_not_checked_and_the_one_found_is() {
+    let mut segment = Segment::new();
+    let at = [b"one", b"two", b"six"].map(|entry| segment.append(&[entry]).0);
+    let data = SegmentData::read(&segment.file());
+    let end = segment.offset().0;
+    segment.poke(b"x", at[0] + 40);
+    segment.poke(b"x", at[2] + 40);
+    let mut steps_behind = steps(&data, end);
+    let Frames::Frame(found) = steps_behind.next_reaching(SeqNo(41)).unwrap() else { panic!("a frame") };
+    assert_eq!(found.frame.entry(0).as_deref(), Some(&b"two"[..]));
+    let error = steps_behind.next_reaching(SeqNo(41)).unwrap_err();
+    assert!(error.is_damage() && error.offset() == Some(ByteOffset(at[2])), "{error}");
+    let error = steps(&data, end).next_reaching(SeqNo(40)).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Invalid(_)) && error.offset() == Some(ByteOffset(at[0])), "{error}");
+}
+
+/// A block may end anywhere. What is read again with as many bytes as were asked for gives the rest.
+#[test]
+fn a_block_that_ends_within_a_frame_says_where_and_how_much_is_missing() {
+    let segment = filled();
+    let data = SegmentData::read(&segment.file());
+    let end = segment.offset().0;
+    let all = entries_of(steps(&data, end), 0);
+    for len in (1..end - HEADER_LEN).step_by(23) {
+        let (mut from, mut seq, mut found, mut len) = (HEADER_LEN, SeqNo(40), Vec::new(), len);
+        while from < end {
+            let block = data.block(from..(from + len).min(end)).unwrap();
+            let mut steps = frames(&data, block, ByteOffset(from), seq, 1 << 20);
+            let needed = loop {
+                match steps.next_reaching(SeqNo(0)).unwrap() {
+                    Frames::Frame(at) => found.extend(at.frame.entries()),
+                    Frames::Incomplete { at, len: needed } => {
+                        assert_eq!(at, steps.offset());
+                        assert!(needed > 0 && at.0 + needed <= end, "{needed} bytes at {at}");
+                        assert!(at.0 > from || needed > len, "it asks for what it has");
+                        break needed;
+                    }
+                    Frames::End => break 1,
+                }
+            };
+            (from, seq, len) = (steps.offset().0, steps.expected(), len.max(needed));
+        }
+        assert!(found.iter().eq(all.iter().map(|(_, entry)| entry)), "blocks of {len}");
+    }
+}
+
+#[test]
+fn damage_is_told_by_kind_and_place() {
+    let mut segment = Segment::new();
+    segment.append(&[b"one"]);
+    let at = segment.offset().0;
+    let data = SegmentData::read(&segment.file());
+    let second = |segment: &Segment, bytes: &[u8]| {
+        segment.poke(&[0; 200], at);
+        segment.poke(bytes, at);
+        let error = steps(&data, at + 200).next_reaching(SeqNo(41)).expect_err("it is damaged");
+        assert_eq!((error.segment(), error.offset()), (segment.id(), Some(ByteOffset(at))), "{error}");
+        error
+    };
+    let frame = |seq| data_frame(&segment.place(at), seq, None, &[b"two"]);
+    let gap = second(&segment, &frame(50));
+    assert!(matches!(gap.kind(), ErrorKind::Gap { expected: SeqNo(41), found: SeqNo(50) }), "{gap}");
+    let back = second(&segment, &frame(40));
+    assert!(matches!(back.kind(), ErrorKind::Gap { expected: SeqNo(41), found: SeqNo(40) }), "{back}");
+    let zeros = second(&segment, &[]);
+    assert!(matches!(zeros.kind(), ErrorKind::Missing { expected: SeqNo(41) }), "{zeros}");
+    let mut flipped = frame(41);
+    flipped[17] ^= 1;
+    let header = second(&segment, &flipped);
+    assert!(matches!(header.kind(), ErrorKind::Invalid(_)), "{header}");
+    let elsewhere = second(&segment, &data_frame(&segment.place(at + 8), 41, None, &[b"two"]));
+    assert!(matches!(elsewhere.kind(), ErrorKind::Invalid(_)), "{elsewhere}");
+    let table = second(&segment, &Raw { count: 2, payload: vec![9; 16], ..raw(41) }.encode(&segment.place(at)));
+    assert!(matches!(table.kind(), ErrorKind::Invalid(_)), "{table}");
+    assert!([gap, back, zeros, header, elsewhere, table].iter().all(|error| error.is_damage() && !error.is_newer()));
+}
+
+#[test]
+fn a_newer_frame_is_no_damage() {
+    let mut segment = Segment::new();
+    segment.append(&[b"one"]);
+    let at = segment.offset().0;
+    let data = SegmentData::read(&segment.file());
+    // A codec that is known and not built in is as good as a newer one.
+    for frame in [Raw { flags: 1, ..raw(41) }, Raw { codec: 77, ..raw(41) }, Raw { codec: 2, ..raw(41) }] {
+        segment.poke(&frame.encode(&segment.place(at)), at);
+        let error = steps(&data, at + 48).next_reaching(SeqNo(41)).unwrap_err();
+        assert!(error.is_newer() && !error.is_damage() && error.offset() == Some(ByteOffset(at)), "{error}");
+    }
+}
+
+#[test]
+fn a_frame_over_the_bound_for_reading_is_refused_as_such() {
+    let mut segment = Segment::new();
+    let at = segment.append(&[&[7; 1000]]);
+    let data = SegmentData::read(&segment.file());
+    let block = data.block(HEADER_LEN..segment.offset().0).unwrap();
+    let read = |max| frames(&data, block.clone(), ByteOffset(HEADER_LEN), SeqNo(40), max).next_reaching(SeqNo(40));
+    assert!(matches!(read(1040).unwrap(), Frames::Frame(_)));
+    let error = read(1039).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::TooLarge { len: 1040, max: 1039 }), "{error}");
+    assert!(!error.is_damage() && !error.is_newer() && error.offset() == Some(at), "{error}");
+}
+
+/// Index blocks have their own bound: those of a CLOSE in the chain are passed over, whatever their length.
+#[test]
+fn a_control_frame_is_passed_over_however_long_it_is() {
+    static INDEX: [u8; 3000] = [7; 3000];
+    let mut segment = Segment::with(&header(), 20_000);
+    segment.append(&[b"one"]);
+    let close = segment.offset().0;
+    segment.finish(stratawal_frame::EndKind::Close { previous: None }, &INDEX);
+    segment.resume_behind_close();
+    let behind = segment.append(&[b"two"]).0;
+    let data = SegmentData::read(&segment.file());
+    let end = segment.offset().0;
+    // The whole in one block; and in two, the first of which ends within the CLOSE.
+    for split in [end, close + 40, close + 48, close + 1000, behind - 1, behind] {
+        let block = data.block(HEADER_LEN..split).unwrap();
+        let mut steps = frames(&data, block, ByteOffset(HEADER_LEN), SeqNo(40), 200);
+        assert!(matches!(steps.next_reaching(SeqNo(40)).unwrap(), Frames::Frame(_)));
+        let mut next = steps.next_reaching(SeqNo(40)).unwrap();
+        if split < end {
+            assert!(matches!(next, Frames::End), "split at {split}: {next:?}");
+            assert_eq!((steps.offset().0, steps.expected()), (behind, SeqNo(41)), "split at {split}");
+            let block = data.block(steps.offset().0..end).unwrap();
+            steps = frames(&data, block, steps.offset(), steps.expected(), 200);
+            next = steps.next_reaching(SeqNo(40)).unwrap();
+        }
+        let Frames::Frame(found) = next else { panic!("split at {split}: {next:?}") };
+        assert_eq!(found.frame.entry(0).as_deref(), Some(&b"two"[..]));
+        assert!(matches!(steps.next_reaching(SeqNo(40)).unwrap(), Frames::End));
+    }
+}
+
+#[test]
+fn an_empty_block_has_no_frames() {
+    let segment = filled();
+    let data = SegmentData::read(&segment.file());
+    let mut steps = frames(&data, Bytes::new(), ByteOffset(HEADER_LEN), SeqNo(40), 1 << 20);
+    assert!(matches!(steps.next_reaching(SeqNo(0)).unwrap(), Frames::End));
+    assert_eq!((steps.offset().0, steps.expected()), (HEADER_LEN, SeqNo(40)));
+}
+
+/// The whole way on a real file system: created, written, marked, sealed, mapped and read.
+#[test]
+fn a_segment_on_disk_is_written_and_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(UnixStorage::new());
+    let (mut writer, mut space) = create(&storage, folder.path(), &header(), 9000).unwrap();
+    let mut expected = Vec::new();
+    for n in 0..100_u8 {
+        let entry = vec![n; usize::from(n) * 11];
+        let frame = data_frame(&writer.place(), 40 + u64::from(n), Some(40), &[&entry]);
+        space.ensure(&writer.place().offset, frame.len() as u64).unwrap();
+        writer.append(&frame).unwrap();
+        expected.push((40 + u64::from(n), Bytes::from(entry)));
+    }
+    writer.sync().unwrap();
+    let tail = stratawal_segment::Tail { next_seq: SeqNo(140), timestamp: 9000, durable: SeqNo(140) };
+    writer.mark(&tail, space.reserved()).unwrap();
+    let id = writer.id();
+    let open = || SegmentFile::open(&storage, folder.path(), id, Access::Read).unwrap();
+    assert!(open().has_written_len());
+    assert_eq!(open().attestations(ByteOffset(HEADER_LEN)).unwrap().attested, SeqNo(140));
+    let published = writer.place().offset.0;
+    let before = map(&open(), published).unwrap();
+    let end = stratawal_frame::End {
+        kind: stratawal_frame::EndKind::Seal { successor: stratawal_frame::Generation(4) },
+        start: SeqNo(12),
+        entries: 100,
+        times: (1040, 1139),
+        index: Bytes::from_static(b"index"),
+    };
+    writer.finish(&mut space, &tail, end.clone()).unwrap();
+    writer.sync().unwrap();
+    writer.cut().unwrap();
+    let file = open();
+    assert_eq!(file.finished().unwrap().expect("it is sealed").end, end);
+    for data in [before, SegmentData::read(&file), map(&file, file.len()).unwrap()] {
+        assert_eq!(entries_of(steps(&data, published), 0), expected, "mapped before the cut, read, mapped behind it");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}

@@ -1,0 +1,448 @@
+//! How a segment ends: SEAL, CLOSE, trailer, cut; and how it goes on behind a CLOSE.
+
+mod common;
+
+use std::io::ErrorKind as IoKind;
+
+use common::{Fault, Segment, data_frame, file_of, header, raw, walked};
+use stratawal_frame::{
+    ByteOffset, Control, End, EndKind, Generation, Place, SegmentHeader, SeqNo, Trailer, encode_control,
+};
+use stratawal_segment::{Access, SegmentWriter};
+
+const SEAL: EndKind = EndKind::Seal { successor: Generation(4) };
+const CLOSE: EndKind = EndKind::Close { previous: None };
+
+fn fault(nth: usize, kind: IoKind) -> Fault {
+    Fault { nth, kind, done: false, forever: false }
+}
+
+#[test]
+fn an_end_says_what_it_was_told() {
+    for kind in [SEAL, CLOSE] {
+        let mut segment = Segment::new();
+        segment.append(&[b"one", b"two"]);
+        segment.append(&[b"three"]);
+        let (at, end) = (segment.offset(), segment.end(kind, b"index"));
+        segment.finish(kind, b"index");
+        let file = segment.file();
+        let finished = file.finished().unwrap().expect("it is finished");
+        assert_eq!((finished.offset, finished.end, finished.frame.first_seq), (at, end, SeqNo(43)));
+        assert_eq!(segment.writer.finished_len(), Some(file.len()));
+        let (chain, frames) = walked(&file);
+        assert_eq!((chain.end_seq, chain.times), (SeqNo(43), Some((1040, 1042))));
+        if kind == SEAL {
+            let (seal, len) = chain.seal.expect("the chain ends in it");
+            assert_eq!((chain.end, seal.kind, at.0 + len + 16), (at, kind, file.len()));
+            assert_eq!((frames.len(), chain.close), (2, None), "it is no frame of the chain");
+        } else {
+            assert_eq!((chain.close, chain.start, chain.seal), (Some(at), Some(SeqNo(12)), None));
+            assert_eq!((frames.len(), chain.end.0 + 16), (3, file.len()), "the chain steps over it");
+        }
+    }
+}
+
+/// At each distance from a multiple of 4 KiB that there is.
+#[test]
+fn a_file_is_cut_at_the_trailer_and_never_to_the_length_of_one_being_written() {
+    static INDEX: [u8; 5] = [7; 5];
+    let mut padded = 0;
+    for kind in [SEAL, CLOSE] {
+        for (n, index) in (0..512).flat_map(|n| [(n, &INDEX[..0]), (n, &INDEX[..5])]) {
+            let mut segment = Segment::new();
+            let entry = vec![7; n * 8];
+            segment.append(&[&entry]);
+            let at = segment.offset();
+            assert!(segment.file().has_written_len());
+            let unpadded = at.0 + (40 + 56 + index.len() as u64).next_multiple_of(8) + 16;
+            let (tail, end) = (segment.tail(), segment.end(kind, index));
+            segment.writer.finish(&mut segment.space, &tail, end).unwrap();
+            assert!(segment.file().has_written_len(), "not cut before it is durable");
+            segment.sync();
+            segment.writer.cut().unwrap();
+            let file = segment.file();
+            assert_ne!(file.len() % 4096, 8, "{kind:?}, {n}");
+            let pad = if unpadded % 4096 == 8 { 8 } else { 0 };
+            padded += pad / 8;
+            assert_eq!((file.len(), segment.writer.finished_len()), (unpadded + pad, Some(file.len())));
+            let finished = file.finished().unwrap().expect("it is finished");
+            assert_eq!((finished.offset, &finished.end.index[..]), (at, index), "{kind:?}, {n}");
+        }
+    }
+    assert_eq!(padded, 4, "there is one such length for each kind and index");
+}
+
+#[test]
+fn an_end_is_one_write_and_nothing_is_cut_before_there_is_one() {
+    let mut segment = Segment::new();
+    segment.append(&[b"one"]);
+    segment.storage.take_log();
+    segment.writer.cut().unwrap();
+    assert_eq!(segment.storage.take_log(), [] as [String; 0]);
+    let name = format!(".tmp-{}", segment.id());
+    segment.finish(CLOSE, b"");
+    let expected = [
+        format!("write {name} 176+112"),
+        format!("sync {name}"),
+        format!("set length {name} 288"),
+        format!("sync {name}"),
+    ];
+    assert_eq!(segment.storage.take_log(), expected);
+}
+
+#[test]
+fn a_cut_anywhere_shows() {
+    for kind in [SEAL, CLOSE] {
+        let mut segment = Segment::with(&header(), 20_000);
+        segment.append(&[&[7; 9000]]);
+        segment.finish(kind, b"index");
+        let (bytes, id) = (segment.storage.bytes(), segment.id());
+        for len in (128..bytes.len()).rev() {
+            // Each byte near the end and near the borders of blocks, some elsewhere.
+            if len + 200 < bytes.len() && len % 4096 > 20 && len % 97 != 0 {
+                continue;
+            }
+            let file = file_of(&bytes[..len], id).unwrap();
+            assert!(file.finished().unwrap().is_none(), "{len} of {} bytes", bytes.len());
+            // No border of a block or page looks like a file being written: that is what the 8 bytes are for.
+            assert!(!file.has_written_len() || len % 4096 == 8, "{len}");
+        }
+        assert!(file_of(&bytes, id).unwrap().finished().unwrap().is_some());
+    }
+}
+
+#[test]
+fn any_bit_of_an_end_or_its_trailer_that_flips_shows() {
+    for kind in [SEAL, CLOSE] {
+        let mut segment = Segment::new();
+        segment.append(&[b"one"]);
+        let from = usize::try_from(segment.offset().0).unwrap();
+        segment.finish(kind, b"an index block of 27 bytes.");
+        let (mut bytes, id) = (segment.storage.bytes(), segment.id());
+        // 40 of header, 56 and 27 of payload; then 5 zeros of alignment that nobody looks at; then the trailer.
+        let (payload_end, trailer) = (from + 40 + 56 + 27, bytes.len() - 16);
+        assert_eq!(trailer, payload_end + 5);
+        for bit in from * 8..bytes.len() * 8 {
+            let in_zeros = (payload_end..trailer).contains(&(bit / 8));
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let finished = file_of(&bytes, id).unwrap().finished().unwrap();
+            assert_eq!(finished.is_some(), in_zeros, "{kind:?}: bit {} of byte {}", bit % 8, bit / 8 - from);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+}
+
+/// A segment whose last 16 bytes are a valid trailer that names `position`.
+fn with_trailer(segment: &Segment, position: u64) -> Vec<u8> {
+    let mut bytes = segment.storage.bytes();
+    let at = bytes.len() - 16;
+    bytes[at..].copy_from_slice(&Trailer { position: ByteOffset(position) }.encode(header().salt));
+    bytes
+}
+
+#[test]
+fn a_trailer_is_believed_only_where_an_end_ends_at_it() {
+    let mut segment = Segment::new();
+    let first = segment.append(&[b"one"]).0;
+    segment.start(13);
+    segment.close();
+    segment.resume_behind_close();
+    segment.append(&[b"two"]);
+    let (close, seal) = (segment.closed_at.unwrap().0, segment.offset().0);
+    segment.seal();
+    let id = segment.id();
+    let len = segment.file().len();
+    assert!(file_of(&with_trailer(&segment, seal), id).unwrap().finished().unwrap().is_some());
+    let elsewhere = [0, 120, 127, 128, first, 176, close, seal - 8, seal + 1, seal + 4, seal + 8, len - 56, len - 48];
+    for position in elsewhere.into_iter().chain([len - 16, len - 8, len, len + 8, 1 << 40, u64::MAX - 7, u64::MAX]) {
+        let finished = file_of(&with_trailer(&segment, position), id).unwrap().finished().unwrap();
+        assert!(finished.is_none(), "position {position} of {len}");
+    }
+}
+
+#[test]
+fn the_end_of_another_segment_is_none() {
+    let mut segment = Segment::new();
+    segment.append(&[b"one"]);
+    segment.seal();
+    let mut bytes = segment.storage.bytes();
+    let other = SegmentHeader { salt: stratawal_frame::Salt(1), ..header() };
+    bytes[..128].copy_from_slice(&other.encode());
+    let file = file_of(&bytes, segment.id()).unwrap();
+    assert!(file.finished().unwrap().is_none());
+    assert_eq!(walked(&file).0.end_seq, SeqNo(40), "nor are its frames");
+}
+
+#[test]
+fn a_file_too_short_for_an_end_has_none() {
+    let segment = Segment::new();
+    let bytes = segment.storage.bytes();
+    for len in 128..128 + 40 + 16 + 8 {
+        let mut bytes = bytes[..len].to_vec();
+        assert!(file_of(&bytes, segment.id()).unwrap().finished().unwrap().is_none(), "{len}");
+        if len >= 144 {
+            bytes[len - 16..].copy_from_slice(&Trailer { position: ByteOffset(128) }.encode(header().salt));
+            assert!(file_of(&bytes, segment.id()).unwrap().finished().unwrap().is_none(), "{len}");
+        }
+    }
+}
+
+#[test]
+fn a_newer_frame_where_the_trailer_points_is_told_as_such() {
+    let segment = Segment::new();
+    for (flags, codec, kind) in [(1, 0, 3_u32), (0, 9, 3), (0, 0, 99)] {
+        let mut bytes = segment.storage.bytes()[..128].to_vec();
+        let payload = [&kind.to_le_bytes()[..], &[0; 4]].concat();
+        let frame = common::Raw { count: 0, flags, codec, payload, ..raw(40) };
+        bytes.extend(frame.encode(&segment.place(128)));
+        bytes.extend(Trailer { position: ByteOffset(128) }.encode(header().salt));
+        let file = file_of(&bytes, segment.id()).unwrap();
+        let error = file.finished().unwrap_err();
+        assert!(error.is_newer() && !error.is_damage(), "{error}");
+        assert_eq!(error.offset(), Some(ByteOffset(128)));
+        assert!(file.close_at(ByteOffset(128)).unwrap_err().is_newer());
+    }
+}
+
+#[test]
+fn closes_lead_to_the_ones_before_and_nothing_else_is_taken_for_one() {
+    let mut segment = Segment::new();
+    segment.append(&[b"one"]);
+    let mut closes = Vec::new();
+    for _ in 0..5 {
+        segment.close();
+        closes.push(segment.closed_at.unwrap());
+        segment.resume_behind_close();
+        segment.append(&[b"more"]);
+    }
+    segment.seal();
+    let file = segment.file();
+    assert_eq!(walked(&file).0.close, closes.last().copied());
+    let mut at = closes.last().copied();
+    while let Some(offset) = at {
+        assert_eq!(closes.pop(), Some(offset));
+        let close = file.close_at(offset).unwrap().expect("there is a CLOSE");
+        assert_eq!((close.offset, &close.end.index[..]), (offset, &b"points"[..]));
+        at = match close.end.kind {
+            EndKind::Close { previous } => previous,
+            EndKind::Seal { .. } => panic!("a SEAL is none"),
+        };
+    }
+    assert!(closes.is_empty());
+    let others = [0, 8, 127, 128, 136, 177, file.len() - 16, file.len() - 8, file.len(), 1 << 50, u64::MAX - 7];
+    let seal = file.finished().unwrap().expect("it is sealed").offset.0;
+    for offset in others.into_iter().chain([seal, u64::MAX]) {
+        assert!(file.close_at(ByteOffset(offset)).unwrap().is_none(), "{offset}");
+    }
+}
+
+#[test]
+fn behind_a_close_nothing_is_written_before_something_is_booked() {
+    let mut segment = Segment::new();
+    segment.append(&[b"one"]);
+    segment.close();
+    let bytes = segment.storage.bytes();
+    segment.storage.take_log();
+    segment.resume_behind_close();
+    assert!(segment.space.is_behind_close());
+    assert_eq!((segment.offset().0 + 16, segment.space.reserved()), (bytes.len() as u64, bytes.len() as u64));
+    segment.mark();
+    assert_eq!(segment.storage.take_log(), [] as [String; 0], "a MARK would stand over the trailer");
+    assert!(segment.storage.bytes() == bytes);
+    assert!(segment.file().finished().unwrap().is_some());
+}
+
+#[test]
+fn the_first_booking_behind_a_close_makes_the_close_sure_before_its_trailer_goes() {
+    for booking in 0..3 {
+        let mut segment = Segment::new();
+        segment.append(&[b"one"]);
+        segment.close();
+        let (close, before) = (segment.closed_at.unwrap().0, segment.storage.bytes());
+        segment.storage.take_log();
+        segment.resume_behind_close();
+        let (tail, len) = (segment.offset(), before.len() as u64);
+        match booking {
+            0 => segment.space.ensure(&tail, 48).unwrap(),
+            1 => segment.space.ensure_control(&tail, 0).unwrap(),
+            _ => segment.space.ensure_control(&tail, 48).unwrap(),
+        }
+        let log = segment.storage.take_log();
+        let frame_len = tail.0 - close;
+        assert_eq!(log.len(), 3, "{log:?}");
+        assert!(log[0].starts_with("reserve "), "{log:?}");
+        assert!(log[1].starts_with("write ") && log[1].ends_with(&format!(" {close}+{frame_len}")), "{log:?}");
+        assert!(log[2].starts_with("sync "), "{log:?}");
+        let after = segment.storage.bytes();
+        assert!(after.starts_with(&before) && after[before.len()..].iter().all(|&b| b == 0));
+        assert!(after.len() as u64 > len && segment.file().has_written_len());
+        assert!(!segment.space.is_behind_close());
+        segment.space.ensure_control(&tail, 48).unwrap();
+        assert_eq!(segment.storage.take_log(), [] as [String; 0], "once is enough");
+        // Now it is an ordinary frame of the chain, and what was its trailer is none.
+        let (chain, frames) = walked(&segment.file());
+        assert_eq!((chain.close, chain.end, frames.len()), (Some(ByteOffset(close)), tail, 2));
+        assert!(segment.file().finished().unwrap().is_none());
+    }
+}
+
+#[test]
+fn a_close_that_cannot_be_made_sure_is_not_written_behind() {
+    for nth in 0..3 {
+        for done in [false, true] {
+            let mut segment = Segment::new();
+            segment.append(&[b"one"]);
+            segment.close();
+            segment.resume_behind_close();
+            let tail = segment.offset();
+            segment.storage.fail(Fault { done, ..fault(nth, IoKind::Other) });
+            let error = segment.space.ensure(&tail, 48).unwrap_err();
+            assert!(!error.is_full() && segment.space.is_behind_close(), "operation {nth}: {error}");
+            assert_eq!(segment.storage.take_log().len(), nth + 1);
+            // However far it came, a reader finds the entries, up to the CLOSE and with it.
+            let (chain, _) = walked(&segment.file());
+            assert_eq!((chain.end_seq, chain.end), (SeqNo(41), tail), "operation {nth}");
+            assert!(segment.file().has_written_len() || segment.file().finished().unwrap().is_some());
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_behind_a_close_leaves_it_closed() {
+    let mut segment = Segment::new();
+    segment.append(&[b"one"]);
+    segment.close();
+    segment.resume_behind_close();
+    segment.storage.leave_room(100);
+    let (tree, tail, place) = (segment.storage.tree(), segment.tail(), segment.offset());
+    for _ in 0..3 {
+        assert!(segment.space.ensure(&place, 48).unwrap_err().is_full());
+        assert!(segment.space.ensure_control(&place, 48).unwrap_err().is_full());
+        assert!(segment.writer.start(&mut segment.space, &tail, SeqNo(13)).unwrap_err().is_full());
+        let end = segment.end(CLOSE, b"index");
+        assert!(segment.writer.finish(&mut segment.space, &tail, end).unwrap_err().is_full());
+        assert!(segment.storage.tree() == tree && segment.space.is_behind_close());
+    }
+    assert!(segment.file().finished().unwrap().is_some());
+    segment.storage.make_room();
+    segment.append(&[b"two"]);
+    assert_eq!(walked(&segment.file()).0.end_seq, SeqNo(42));
+}
+
+/// Where a full disk shows only at the write or the sync.
+#[test]
+fn a_booking_behind_a_close_that_found_the_disk_full_can_be_made_again() {
+    for nth in 0..3 {
+        let mut segment = Segment::new();
+        segment.append(&[b"one"]);
+        segment.close();
+        segment.resume_behind_close();
+        let tail = segment.offset();
+        segment.storage.fail(fault(nth, IoKind::StorageFull));
+        assert!(segment.space.ensure(&tail, 48).unwrap_err().is_full(), "operation {nth}");
+        assert!(segment.space.is_behind_close(), "operation {nth}");
+        segment.storage.take_log();
+        segment.append(&[b"two"]);
+        // Whatever was done before: the CLOSE is made sure before its trailer goes.
+        let log = segment.storage.take_log();
+        let verbs: Vec<&str> = log.iter().filter_map(|what| what.split(' ').next()).collect();
+        assert_eq!(verbs, ["reserve", "write", "sync", "write"], "operation {nth}");
+        assert_eq!(walked(&segment.file()).0.end_seq, SeqNo(42));
+    }
+}
+
+#[test]
+fn control_frames_go_behind_a_close_too() {
+    for kind in [SEAL, EndKind::Close { previous: Some(ByteOffset(176)) }] {
+        let mut segment = Segment::new();
+        segment.append(&[b"one"]);
+        segment.close();
+        segment.resume_behind_close();
+        segment.start(41);
+        segment.finish(kind, b"");
+        let (chain, frames) = walked(&segment.file());
+        assert_eq!(frames.len(), if kind == SEAL { 3 } else { 4 });
+        assert_eq!(chain.start, Some(SeqNo(if kind == SEAL { 41 } else { 12 })), "the last START or CLOSE counts");
+        assert_eq!(segment.file().finished().unwrap().expect("it is finished").end.kind, kind);
+        // And at once, with nothing between.
+        let mut segment = Segment::new();
+        segment.close();
+        segment.resume_behind_close();
+        segment.finish(kind, b"");
+        assert_eq!(segment.file().finished().unwrap().expect("it is finished").end.kind, kind);
+    }
+}
+
+#[test]
+fn a_thousand_runs_are_one_file() {
+    let mut segment = Segment::new();
+    let mut ends = Vec::new();
+    for run in 0..1000_u32 {
+        if run % 3 != 0 {
+            segment.append(&[&run.to_le_bytes(), b"", &vec![7; run as usize % 50]]);
+            segment.sync();
+            segment.mark();
+        }
+        segment.close();
+        let file = segment.file();
+        let finished = file.finished().unwrap().expect("it is closed");
+        assert_eq!(finished.frame.first_seq.0, segment.next, "run {run}");
+        assert!(!file.has_written_len(), "run {run}");
+        ends.push(file.len());
+        segment.resume_behind_close();
+    }
+    assert_eq!(segment.storage.tree().len(), 1);
+    assert!(ends.windows(2).all(|pair| pair[0] < pair[1]), "each goes on behind the one before");
+    let (chain, frames) = walked(&segment.file());
+    assert_eq!((chain.end_seq.0, chain.close), (segment.next, segment.closed_at));
+    assert_eq!(frames.iter().filter(|(_, frame)| frame.is_control()).count(), 1000);
+    assert_eq!(frames.iter().filter(|(_, frame)| !frame.is_control()).count(), 666);
+    let entries = 3 * 666;
+    assert_eq!(frames.iter().map(|(_, frame)| frame.count).sum::<u32>(), entries);
+}
+
+#[test]
+fn a_trailer_is_over_written_by_the_next_frame_however_short() {
+    let mut segment = Segment::new();
+    segment.append(&[b"one"]);
+    segment.close();
+    segment.resume_behind_close();
+    let at = segment.append(&[b""]).0;
+    assert_eq!(segment.offset().0, at + 40);
+    let (chain, _) = walked(&segment.file());
+    assert_eq!((chain.end_seq, segment.file().residue(chain.end).unwrap()), (SeqNo(42), 0));
+    assert!(segment.file().finished().unwrap().is_none());
+}
+
+/// A stored frame that looks like an end, and a trailer behind it: what a hostile entry may hold.
+#[test]
+fn an_end_within_an_entry_does_not_end_the_chain() {
+    let mut segment = Segment::new();
+    let place = Place { offset: ByteOffset(128 + 40), ..segment.writer.place() };
+    let mut inner = Vec::new();
+    let end = Control::End(End { kind: SEAL, ..segment.end(SEAL, b"") });
+    encode_control(&mut inner, &place, SeqNo(41), 1, Some(SeqNo(40)), &end);
+    inner.extend(Trailer { position: place.offset }.encode(place.salt));
+    segment.append(&[&inner]);
+    segment.append(&[b"behind"]);
+    let (chain, frames) = walked(&segment.file());
+    assert_eq!((chain.end_seq, chain.seal, frames.len()), (SeqNo(42), None, 2));
+}
+
+#[test]
+fn resuming_behind_a_close_reads_the_very_bytes_that_stand_there() {
+    static INDEX: [u8; 100_000] = [7; 100_000];
+    let mut segment = Segment::with(&header(), 200_000);
+    segment.append(&[b"one"]);
+    segment.finish(CLOSE, &INDEX);
+    let before = segment.storage.bytes();
+    let file = segment.open(Access::ReadWrite);
+    let close = file.finished().unwrap().expect("it is closed").offset;
+    let (mut writer, mut space) = SegmentWriter::resume_behind_close(&file, close).unwrap();
+    let frame = data_frame(&writer.place(), 41, None, &[b"two"]);
+    space.ensure(&writer.place().offset, frame.len() as u64).unwrap();
+    assert!(segment.storage.bytes().starts_with(&before));
+    writer.append(&frame).unwrap();
+    let (chain, _) = walked(&segment.file());
+    assert_eq!((chain.end_seq, chain.close), (SeqNo(42), Some(close)));
+}

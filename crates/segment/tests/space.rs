@@ -1,0 +1,240 @@
+//! Space: booked before a seq is given, so that a full disk refuses an append whole; and the rule of Length.
+
+mod common;
+
+use std::io::ErrorKind as IoKind;
+
+use common::{Fault, Rng, Segment, data_frame, header};
+use stratawal_frame::{ByteOffset, EndKind, Generation, SeqNo};
+use stratawal_segment::{CONTROL_RESERVE, ErrorKind, written_len};
+
+fn fault(nth: usize, kind: IoKind) -> Fault {
+    Fault { nth, kind, done: false, forever: false }
+}
+
+fn reservations(segment: &Segment) -> Vec<u64> {
+    let log = segment.storage.take_log();
+    log.iter().map(|what| what.rsplit_once(' ').unwrap().1.parse().unwrap()).collect()
+}
+
+#[test]
+fn what_is_reserved_already_costs_nothing() {
+    let mut segment = Segment::with(&header(), 20_000);
+    let room = segment.space.reserved() - 128 - CONTROL_RESERVE;
+    for bytes in [0, 1, room] {
+        segment.space.ensure(&ByteOffset(128), bytes).unwrap();
+    }
+    segment.space.ensure_control(&ByteOffset(128), room + CONTROL_RESERVE).unwrap();
+    assert_eq!(reservations(&segment), [] as [u64; 0]);
+    segment.space.ensure(&ByteOffset(128), room + 1).unwrap();
+    assert_eq!(reservations(&segment).len(), 1);
+}
+
+#[test]
+fn a_file_being_written_always_has_a_written_length_and_room_for_control_frames() {
+    for seed in 0..50 {
+        let mut rng = Rng(seed);
+        let mut segment = Segment::with(&header(), 9 + rng.below(10_000));
+        for step in 0..40 {
+            let (at, bytes) = (ByteOffset(128 + rng.below(100_000) / 8 * 8), rng.below(30_000));
+            let before = segment.space.reserved();
+            segment.space.ensure(&at, bytes).unwrap();
+            let len = segment.file().len();
+            assert_eq!(len, segment.space.reserved(), "seed {seed}, step {step}");
+            assert!(len >= before && len % 4096 == 8, "seed {seed}, step {step}: {before} to {len}");
+            assert!(len >= at.0 + bytes + CONTROL_RESERVE, "seed {seed}, step {step}: {len}");
+        }
+    }
+}
+
+#[test]
+fn a_file_grows_ahead_in_steps_that_grow_with_it() {
+    let mut segment = Segment::new();
+    let mut steps = Vec::new();
+    for at in (0..40_u64 << 20).step_by(4096) {
+        let before = segment.space.reserved();
+        segment.space.ensure(&ByteOffset(at), 4096).unwrap();
+        if segment.space.reserved() > before {
+            steps.push((before, segment.space.reserved() - before));
+        }
+    }
+    assert!(steps.len() < 30, "40 MiB in {} steps", steps.len());
+    for (len, step) in steps {
+        let ahead = (len / 2).min(8 << 20);
+        assert!(step >= ahead && step <= ahead.max(2 * 4096) + 4096, "{step} more than {len}");
+    }
+}
+
+#[test]
+fn what_is_much_is_reserved_at_once() {
+    let mut segment = Segment::new();
+    segment.space.ensure(&ByteOffset(128), 5 << 20).unwrap();
+    assert_eq!(reservations(&segment), [written_len(128 + (5 << 20) + CONTROL_RESERVE)]);
+}
+
+#[test]
+fn a_full_disk_leaves_everything_as_it_was() {
+    let mut segment = Segment::new();
+    segment.append(&[b"one"]);
+    segment.mark();
+    segment.storage.leave_room(4095);
+    let (tree, reserved, tail) = (segment.storage.tree(), segment.space.reserved(), segment.offset());
+    for bytes in [1 << 40, 5000, 4096] {
+        for _ in 0..3 {
+            let error = segment.space.ensure(&tail, bytes).unwrap_err();
+            assert!(error.is_full() && !error.is_damage(), "{error}");
+            assert!(matches!(error.kind(), ErrorKind::Io { operation: "reserve space", .. }), "{error}");
+            assert_eq!((segment.space.reserved(), segment.offset()), (reserved, tail));
+            assert!(segment.storage.tree() == tree, "{bytes} bytes");
+        }
+    }
+    segment.storage.make_room();
+    segment.append(&[&[7; 4096]]);
+    assert_eq!(common::walked(&segment.file()).0.end_seq, SeqNo(42));
+}
+
+#[test]
+fn where_there_is_no_room_to_grow_ahead_what_is_needed_is_enough() {
+    let mut segment = Segment::with(&header(), 100_000);
+    let (len, tail) = (segment.space.reserved(), ByteOffset(segment.space.reserved() - CONTROL_RESERVE));
+    segment.storage.leave_room(4096);
+    segment.space.ensure(&tail, 1).unwrap();
+    assert_eq!(segment.space.reserved(), len + 4096, "one block of the rule of Length");
+    assert_eq!(reservations(&segment), [written_len(len + len / 2), len + 4096]);
+    assert!(segment.file().has_written_len());
+}
+
+#[test]
+fn another_error_is_not_taken_for_a_full_disk() {
+    let mut segment = Segment::new();
+    segment.storage.fail(fault(0, IoKind::Other));
+    let error = segment.space.ensure(&ByteOffset(128), 100_000).unwrap_err();
+    assert!(!error.is_full(), "{error}");
+    assert_eq!(segment.storage.take_log().len(), 1, "and nothing less is tried");
+    assert_eq!(segment.space.reserved(), 8200);
+}
+
+/// Fills the segment until no append fits, on a disk that has no room for more.
+fn full() -> Segment {
+    let mut segment = Segment::with(&header(), 20_000);
+    segment.storage.leave_room(0);
+    loop {
+        let at = segment.offset();
+        match segment.space.ensure(&at, 48) {
+            Ok(()) => drop(segment.append(&[b"entry"])),
+            Err(e) => {
+                assert!(e.is_full(), "{e}");
+                return segment;
+            }
+        }
+    }
+}
+
+#[test]
+fn the_kept_end_takes_control_frames_on_a_full_disk() {
+    let ends = [EndKind::Seal { successor: Generation(4) }, EndKind::Close { previous: None }];
+    for (kind, starts) in ends.into_iter().flat_map(|kind| [(kind, 0), (kind, 1), (kind, 50)]) {
+        let mut segment = full();
+        let len = segment.space.reserved();
+        segment.mark();
+        for _ in 0..starts {
+            segment.start(40);
+        }
+        assert_eq!((segment.space.reserved(), segment.file().len()), (len, len));
+        segment.finish(kind, b"a short index");
+        let finished = segment.file().finished().unwrap().expect("it is finished");
+        assert_eq!((finished.end.kind, &finished.end.index[..]), (kind, &b"a short index"[..]));
+        assert_eq!(finished.frame.first_seq.0, segment.next);
+    }
+}
+
+#[test]
+fn a_start_for_which_there_is_no_room_writes_nothing_and_an_end_still_fits() {
+    for kind in [EndKind::Seal { successor: Generation(4) }, EndKind::Close { previous: None }] {
+        let mut segment = full();
+        let error = loop {
+            let (tree, at, tail) = (segment.storage.tree(), segment.offset(), segment.tail());
+            if let Err(error) = segment.writer.start(&mut segment.space, &tail, SeqNo(40)) {
+                assert!(segment.storage.tree() == tree && segment.offset() == at);
+                break error;
+            }
+        };
+        assert!(error.is_full(), "{error}");
+        assert!(segment.space.reserved() - segment.offset().0 < 2 * 56 + 112 + 16, "what was kept is used");
+        segment.finish(kind, b"an index for which there is no room, since it is longer than what is left of it");
+        assert_eq!(segment.file().finished().unwrap().expect("it is finished").end, segment.end(kind, b""));
+    }
+    let mut segment = full();
+    segment.storage.make_room();
+    (0..100).for_each(|_| segment.start(41));
+    assert_eq!(common::walked(&segment.file()).0.start, Some(SeqNo(41)));
+}
+
+#[test]
+fn an_end_drops_its_index_where_there_is_no_room_for_it() {
+    static INDEX: [u8; 10_000] = [7; 10_000];
+    for kind in [EndKind::Seal { successor: Generation(4) }, EndKind::Close { previous: None }] {
+        let mut segment = full();
+        segment.finish(kind, &INDEX);
+        let finished = segment.file().finished().unwrap().expect("it is finished");
+        assert_eq!((finished.end.kind, finished.end.index.len()), (kind, 0));
+        assert_eq!(finished.end, segment.end(kind, b""), "all else is there");
+        // With room for it, it is there.
+        let mut segment = full();
+        segment.storage.make_room();
+        segment.finish(kind, &INDEX);
+        assert_eq!(segment.file().finished().unwrap().expect("it is finished").end.index[..], INDEX);
+    }
+}
+
+#[test]
+fn an_end_for_which_there_is_no_room_at_all_writes_nothing() {
+    let mut segment = full();
+    let kind = EndKind::Seal { successor: Generation(4) };
+    // As no caller does who books first.
+    while segment.space.reserved() - segment.offset().0 >= 112 {
+        let frame = data_frame(&segment.writer.place(), segment.next, None, &[b"entry"]);
+        segment.writer.append(&frame).unwrap();
+        (segment.next, segment.entries) = (segment.next + 1, segment.entries + 1);
+    }
+    let (tree, tail, end) = (segment.storage.tree(), segment.tail(), segment.end(kind, b"index"));
+    let error = segment.writer.finish(&mut segment.space, &tail, end.clone()).unwrap_err();
+    assert!(error.is_full(), "{error}");
+    assert!(segment.storage.tree() == tree);
+    assert_eq!(segment.writer.finished_len(), None);
+    segment.writer.cut().unwrap();
+    assert!(segment.storage.tree() == tree, "nothing is cut that did not end");
+    segment.storage.make_room();
+    segment.finish(kind, b"index");
+    assert_eq!(segment.file().finished().unwrap().expect("it is finished").end, end);
+}
+
+#[test]
+fn an_error_but_a_full_disk_does_not_drop_the_index() {
+    static INDEX: [u8; 10_000] = [7; 10_000];
+    let mut segment = full();
+    segment.storage.make_room();
+    segment.storage.fail(fault(0, IoKind::Other));
+    let (tail, end) = (segment.tail(), segment.end(EndKind::Close { previous: None }, &INDEX));
+    let error = segment.writer.finish(&mut segment.space, &tail, end).unwrap_err();
+    assert!(!error.is_full() && segment.storage.take_log().len() == 1, "{error}");
+    assert_eq!(segment.writer.finished_len(), None);
+}
+
+#[test]
+fn a_booking_can_be_made_while_another_thread_writes() {
+    let segment = Segment::new();
+    let (mut writer, mut space) = (segment.writer, segment.space);
+    let place = writer.place();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..100 {
+                space.ensure(&place.offset, n * 1000).unwrap();
+            }
+        });
+        for _ in 0..80 {
+            writer.append(&[7; 48]).unwrap();
+        }
+    });
+    assert!(space.reserved() >= 99_000 + 128);
+}

@@ -1,0 +1,461 @@
+//! The chain of a segment, and what its frames attest wherever they stand.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{HEADER_LEN, Raw, Segment, data_frame, header, raw, walked};
+use stratawal_frame::{ByteOffset, Control, EndKind, Place, Salt, SegmentHeader, SeqNo, encode_control};
+use stratawal_segment::{Access, ErrorKind, SegmentFile, create};
+use stratawal_storage::{Storage, UnixStorage};
+
+fn attested(file: &SegmentFile, from: u64) -> u64 {
+    file.attestations(ByteOffset(from)).unwrap().attested.0
+}
+
+fn mark(place: &Place, next: u64, durable: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode_control(&mut bytes, place, SeqNo(next), 1, Some(SeqNo(durable)), &Control::Mark);
+    bytes
+}
+
+#[test]
+fn a_segment_without_frames_has_an_empty_chain() {
+    let (chain, frames) = walked(&Segment::new().file());
+    assert_eq!((chain.end_seq, chain.end, chain.attested), (SeqNo(40), ByteOffset(HEADER_LEN), SeqNo(40)));
+    assert_eq!((chain.start, chain.times, chain.close, frames.len()), (None, None, None, 0));
+    assert!(chain.seal.is_none());
+}
+
+#[test]
+fn a_chain_holds_frames_of_all_kinds_up_to_its_seal() {
+    let mut segment = Segment::new();
+    let mut expected = vec![(segment.append(&[b"one"]).0, 40, 1)];
+    segment.sync();
+    segment.mark();
+    expected.push((segment.append(&[b"two", b"", b"four"]).0, 41, 3));
+    expected.push((segment.offset().0, 44, 0));
+    segment.start(13);
+    segment.close();
+    let close = segment.closed_at.unwrap();
+    expected.push((close.0, 44, 0));
+    segment.resume_behind_close();
+    expected.push((segment.append(&[&[7; 5000]]).0, 44, 1));
+    expected.push((segment.offset().0, 45, 0));
+    segment.start(42);
+    let seal = segment.offset();
+    segment.seal();
+    let (chain, frames) = walked(&segment.file());
+    assert_eq!(frames.iter().map(|(at, f)| (*at, f.first_seq.0, f.count)).collect::<Vec<_>>(), expected);
+    assert_eq!((chain.end_seq, chain.end, chain.start), (SeqNo(45), seal, Some(SeqNo(42))));
+    assert_eq!((chain.close, chain.times), (Some(close), Some((1040, 1044))));
+    assert_eq!(chain.attested, SeqNo(44), "what its last START knew");
+    let (end, len) = chain.seal.expect("it is sealed");
+    assert!(matches!(end.kind, EndKind::Seal { successor } if successor.0 == 4));
+    assert_eq!(seal.0 + len + 16, segment.file().len());
+}
+
+#[test]
+fn nothing_behind_a_seal_is_in_the_chain() {
+    let mut segment = Segment::new();
+    segment.append(&[b"one"]);
+    segment.seal();
+    let end = segment.file().len() - 16;
+    segment.poke(&data_frame(&segment.place(end), 41, Some(41), &[b"behind"]), end);
+    let (chain, frames) = walked(&segment.file());
+    assert_eq!((chain.end_seq, frames.len(), chain.seal.is_some()), (SeqNo(41), 1, true));
+}
+
+#[test]
+fn the_chain_ends_before_a_mark_whatever_stands_behind() {
+    let mut segment = Segment::new();
+    segment.append(&[b"one"]);
+    let at = segment.offset().0;
+    segment.poke(&mark(&segment.place(at), 41, 41), at);
+    segment.poke(&data_frame(&segment.place(at + 48), 41, Some(41), &[b"behind"]), at + 48);
+    let (chain, frames) = walked(&segment.file());
+    assert_eq!((chain.end.0, chain.end_seq, frames.len(), chain.attested), (at, SeqNo(41), 1, SeqNo(40)));
+    assert_eq!(attested(&segment.file(), at), 41, "but what it attests counts");
+}
+
+#[test]
+fn a_frame_is_next_only_with_the_seq_that_comes_next() {
+    for (seq, next) in [(39, false), (40, false), (41, false), (42, true), (43, false), (u64::MAX - 1, false)] {
+        let mut segment = Segment::new();
+        segment.append(&[b"one", b"two"]);
+        let at = segment.offset().0;
+        segment.poke(&data_frame(&segment.place(at), seq, None, &[b"next"]), at);
+        let (chain, frames) = walked(&segment.file());
+        assert_eq!((frames.len(), chain.end.0 > at), if next { (2, true) } else { (1, false) }, "seq {seq}");
+    }
+}
+
+#[test]
+fn a_frame_is_next_only_where_the_last_one_ended() {
+    for gap in [8, 16, 48, 4096] {
+        let mut segment = Segment::new();
+        segment.append(&[b"one"]);
+        let at = segment.offset().0 + gap;
+        segment.poke(&data_frame(&segment.place(at), 41, Some(41), &[b"next"]), at);
+        let file = segment.file();
+        assert_eq!(walked(&file).0.end_seq, SeqNo(41), "a gap of {gap}");
+        let found = file.attestations(segment.offset()).unwrap();
+        assert_eq!((found.attested, found.first_seq), (SeqNo(41), Some(SeqNo(41))), "but it is found");
+    }
+}
+
+#[test]
+fn a_frame_of_another_segment_or_another_place_is_not_valid() {
+    let mut segment = Segment::new();
+    segment.append(&[b"one"]);
+    let at = segment.offset().0;
+    let right = segment.place(at);
+    let elsewhere = [
+        Place { salt: Salt(right.salt.0 ^ 1), ..right },
+        Place { salt: Salt(0), ..right },
+        Place { offset: ByteOffset(at - 8), ..right },
+        Place { offset: ByteOffset(at + 8), ..right },
+        Place { offset: ByteOffset(at + 4096), ..right },
+        Place { offset: ByteOffset(at + (1 << 32)), ..right },
+    ];
+    for place in elsewhere {
+        segment.poke(&data_frame(&place, 41, Some(41), &[b"next"]), at);
+        let file = segment.file();
+        assert_eq!(walked(&file).0.end_seq, SeqNo(41), "{place:?}");
+        assert_eq!(attested(&file, HEADER_LEN), 40, "{place:?}: nor does it attest");
+    }
+    segment.poke(&data_frame(&right, 41, Some(41), &[b"next"]), at);
+    assert_eq!((walked(&segment.file()).0.end_seq, attested(&segment.file(), HEADER_LEN)), (SeqNo(42), 41));
+}
+
+#[test]
+fn frames_of_one_length_that_changed_places_are_not_valid() {
+    let mut segment = Segment::new();
+    // With the same seq, too, so that nothing but the place tells them apart.
+    let (a, b) = (128, 176);
+    let frame = |segment: &Segment, at| data_frame(&segment.place(at), 40, Some(40), &[b"entry"]);
+    segment.poke(&frame(&segment, b), a);
+    segment.poke(&frame(&segment, a), b);
+    assert_eq!(walked(&segment.file()).0.end_seq, SeqNo(40));
+    assert_eq!(segment.file().attestations(ByteOffset(HEADER_LEN)).unwrap().first_seq, None);
+    segment.append(&[b"entry"]);
+    assert_eq!(walked(&segment.file()).0.end_seq, SeqNo(41));
+}
+
+/// Twenty frames of 520 bytes, each written after the one before was synced.
+fn twenty() -> (Segment, Vec<u64>) {
+    let mut segment = Segment::with(&header(), 20_000);
+    let at = (0..20).map(|_| {
+        let at = segment.append(&[&[7; 480]]).0;
+        segment.sync();
+        at
+    });
+    let at = at.collect();
+    segment.mark();
+    (segment, at)
+}
+
+#[test]
+fn what_is_attested_is_found_beyond_any_hole_of_zeros() {
+    let (segment, frames) = twenty();
+    let tail = segment.offset().0;
+    assert_eq!(attested(&segment.file(), tail), 60, "the MARK");
+    for page in [512, 4096] {
+        for hole in (512..tail).step_by(512) {
+            let bytes = segment.storage.bytes();
+            segment.poke(&vec![0; usize::try_from(page).unwrap()], hole);
+            let file = segment.file();
+            let chain = walked(&file).0;
+            let lost = frames.iter().take_while(|&&at| at + 520 <= hole).count() as u64;
+            assert_eq!(chain.end_seq.0, 40 + lost, "{page} bytes at {hole}");
+            assert!(chain.end.0 <= hole && chain.attested <= chain.end_seq);
+            // The MARK may be gone as well; then the last frame that is left knows of all before it.
+            let left = frames.iter().rposition(|&at| at >= hole + page || at + 520 <= hole);
+            let mark = !(hole..hole + page).contains(&tail);
+            let expected = if mark { 60 } else { 40 + left.map_or(0, |i| i as u64) };
+            assert_eq!(attested(&file, HEADER_LEN), expected, "{page} bytes at {hole}");
+            let beyond = frames.iter().position(|&at| at >= hole + page).map(|i| SeqNo(40 + i as u64));
+            assert_eq!(file.attestations(chain.end).unwrap().first_seq, beyond, "{page} bytes at {hole}");
+            segment.poke(&bytes, 0);
+        }
+    }
+}
+
+#[test]
+fn what_is_attested_is_found_beyond_any_garbage() {
+    let (segment, frames) = twenty();
+    let mut rng = common::Rng(1);
+    let garbage: Vec<u8> = (0..3000).map(|_| rng.next() as u8 | 1).collect();
+    for at in [frames[0], frames[3] + 40, frames[7] + 8] {
+        let bytes = segment.storage.bytes();
+        segment.poke(&garbage, at);
+        assert_eq!(attested(&segment.file(), HEADER_LEN), 60, "{at}");
+        assert!(walked(&segment.file()).0.end.0 <= at);
+        segment.poke(&bytes, 0);
+    }
+}
+
+/// The oldest trick: an entry that holds a frame, right in every checksum for the place where it will stand.
+#[test]
+fn a_stored_payload_that_looks_like_a_frame_is_not_believed() {
+    for broken in [false, true] {
+        let mut segment = Segment::new();
+        let at = segment.offset().0;
+        let mut entry = vec![0; 24];
+        let inner = segment.place(at + 40 + 24);
+        entry.extend(mark(&inner, 9000, 9000));
+        entry.extend(data_frame(&segment.place(inner.offset.0 + 48), 9000, Some(9000), &[b"never written"]));
+        segment.append(&[&entry]);
+        segment.poke(&mark(&segment.place(segment.offset().0), 41, 41), segment.offset().0);
+        if broken {
+            // Its header is right, so nothing in it is a frame, whether its payload is right or not.
+            segment.poke(b"x", at + 40);
+        }
+        let file = segment.file();
+        assert_eq!(walked(&file).0.end_seq.0, if broken { 40 } else { 41 });
+        let found = file.attestations(ByteOffset(HEADER_LEN)).unwrap();
+        assert_eq!((found.attested, found.first_seq), (SeqNo(41), (!broken).then_some(SeqNo(40))), "{broken}");
+    }
+}
+
+#[test]
+fn what_attests_nothing_or_is_not_valid_raises_nothing() {
+    let mut segment = Segment::new();
+    let at = segment.append(&[b"one"]).0 + 48;
+    let high = Raw { undurable: 0, ..raw(900) };
+    assert_eq!((high.encode(&segment.place(at)).len(), attested(&segment.file(), 0)), (48, 40));
+    for (frame, expected) in [
+        (high.clone(), 900),
+        (Raw { undurable: 100, ..raw(900) }, 800),
+        (Raw { undurable: u32::MAX, ..raw(900) }, 40),
+        (Raw { undurable: 901, ..high.clone() }, 40),
+        (Raw { undurable: 0, ..raw(39) }, 40),
+        (Raw { payload_crc: Some(1), ..high.clone() }, 40),
+        (Raw { payload_len: Some(1 << 20), ..high.clone() }, 40),
+        (Raw { count: 2, ..high.clone() }, 40),
+        (Raw { count: u32::MAX, undurable: 0, ..raw(u64::MAX - 7) }, 40),
+    ] {
+        segment.poke(&frame.encode(&segment.place(at)), at);
+        assert_eq!(attested(&segment.file(), HEADER_LEN), expected, "{frame:?}");
+    }
+}
+
+/// A MARK is written over by the next frame. A crash may keep the MARK's header and some of what was written later.
+#[test]
+fn frames_are_found_within_the_bytes_of_a_mark_that_was_written_over() {
+    let mut segment = Segment::new();
+    let at = segment.append(&[b"one"]).0 + 48;
+    // A MARK at `at`; then a frame of 40 bytes there, lost, and one behind it, which is there.
+    let written_over = mark(&segment.place(at), 41, 41);
+    let behind = data_frame(&segment.place(at + 40), 42, Some(42), &[b"three"]);
+    segment.poke(&written_over, at);
+    segment.poke(&behind, at + 40);
+    assert_eq!(attested(&segment.file(), HEADER_LEN), 42);
+}
+
+#[test]
+fn residue_is_what_stands_behind_the_chain() {
+    let mut segment = Segment::new();
+    segment.append(&[b"one"]);
+    let from = segment.offset();
+    let residue = |segment: &Segment| segment.file().residue(from).unwrap();
+    assert_eq!(residue(&segment), 0);
+    segment.mark();
+    assert_eq!(residue(&segment), 0, "a MARK does not count");
+    for at in [from.0 + 48, from.0 + 49, 5000, 8199] {
+        segment.poke(b"x", at);
+        assert_eq!(residue(&segment), at + 1 - from.0);
+    }
+    segment.poke(&[0; 48], from.0);
+    assert_eq!(residue(&segment), 8200 - from.0, "zeros first");
+    for beyond in [8192, 8199, 8200, 8300] {
+        assert_eq!(
+            segment.file().residue(ByteOffset(beyond)).unwrap(),
+            8200_u64.saturating_sub(beyond),
+            "from {beyond}"
+        );
+    }
+    // The first bytes of a frame whose rest was lost.
+    let mut torn = Segment::new();
+    torn.append(&[b"one"]);
+    torn.poke(&data_frame(&torn.place(from.0), 41, None, &[b"two"])[..18], from.0);
+    assert_eq!((walked(&torn.file()).0.end, residue(&torn)), (from, 18));
+}
+
+#[test]
+fn one_byte_anywhere_is_not_only_zeros() {
+    let mut segment = Segment::with(&header(), 600_000);
+    assert!(segment.file().holds_only_zeros().unwrap());
+    for at in [128, 129, 4095, 4096, 262_143, 262_144, 262_271, 262_272, 400_001, segment.file().len() - 1] {
+        segment.poke(&[1], at);
+        assert!(!segment.file().holds_only_zeros().unwrap(), "{at}");
+        segment.poke(&[0], at);
+    }
+    assert!(segment.file().holds_only_zeros().unwrap());
+    segment.append(&[b""]);
+    assert!(!segment.file().holds_only_zeros().unwrap());
+}
+
+#[test]
+fn a_valid_frame_of_a_newer_version_is_neither_an_end_nor_damage() {
+    let kind = 99_u32.to_le_bytes().to_vec();
+    let frames = [
+        Raw { flags: 1, ..raw(41) },
+        Raw { flags: 0x80, count: 0, ..raw(41) },
+        Raw { codec: 3, ..raw(41) },
+        Raw { codec: 255, count: 7, ..raw(41) },
+        Raw { count: 0, payload: kind, ..raw(41) },
+    ];
+    for (i, frame) in frames.iter().enumerate() {
+        let mut segment = Segment::new();
+        segment.append(&[b"one"]);
+        let at = segment.offset();
+        segment.poke(&frame.encode(&segment.place(at.0)), at.0);
+        let file = segment.file();
+        let mut seen = 0;
+        let error = file.walk(&mut |_, _| seen += 1).unwrap_err();
+        assert!(error.is_newer() && !error.is_damage() && matches!(error.kind(), ErrorKind::Newer(_)), "{error}");
+        assert_eq!((error.offset(), seen), (Some(at), 1), "{frame:?}");
+        // An unknown kind of control frame is told by the chain alone: a kind attests as all frames do.
+        if i < 4 {
+            let error = file.attestations(ByteOffset(HEADER_LEN)).unwrap_err();
+            assert!(error.is_newer() && error.offset() == Some(at), "{frame:?}: {error}");
+        }
+        // What only claims to be newer is not.
+        let mut bytes = frame.encode(&segment.place(at.0));
+        bytes[0] ^= 1;
+        segment.poke(&bytes, at.0);
+        assert_eq!(walked(&segment.file()).0.end, at);
+    }
+}
+
+#[test]
+fn a_control_frame_that_is_malformed_is_not_in_the_chain() {
+    let payload = |bytes: &[u8]| Raw { count: 0, payload: bytes.to_vec(), ..raw(41) };
+    let start_above_next = [&2_u64.to_le_bytes()[..], &42_u64.to_le_bytes()].concat();
+    let start = [&2_u64.to_le_bytes()[..], &41_u64.to_le_bytes()].concat();
+    for (frame, in_chain) in [
+        (payload(&start), true),
+        (payload(&start_above_next), false),
+        (payload(&start[..15]), false),
+        (payload(&[&start[..], &[0]].concat()), false),
+        (payload(&[1, 0, 0]), false),
+        (payload(&[1, 0, 0, 0, 0]), false),
+        (payload(&[3; 56]), false),
+    ] {
+        let mut segment = Segment::new();
+        segment.append(&[b"one"]);
+        let at = segment.offset();
+        segment.poke(&frame.encode(&segment.place(at.0)), at.0);
+        let seen = segment.file().walk(&mut |_, _| ()).map(|chain| chain.end > at);
+        match seen {
+            Ok(longer) => assert_eq!(longer, in_chain, "{frame:?}"),
+            // 0x03030303 is a kind that a newer version may have.
+            Err(e) => assert!(e.is_newer() && frame.payload == [3; 56], "{frame:?}: {e}"),
+        }
+    }
+}
+
+#[test]
+fn frames_are_walked_across_all_borders_of_what_is_read_at_a_time() {
+    // 256 KiB are read at a time; lengths that put headers and payloads over that border in many ways, and one frame
+    // that is longer.
+    let mut segment = Segment::with(&header(), 4 << 20);
+    let mut expected = Vec::new();
+    for n in 0..400_usize {
+        let entry = vec![n as u8; if n == 200 { 1 << 20 } else { n * 37 % 5000 }];
+        expected.push(segment.append(&[&entry]).0);
+        segment.sync();
+    }
+    segment.mark();
+    let file = segment.file();
+    let (chain, frames) = walked(&file);
+    assert_eq!((chain.end, chain.end_seq), (segment.offset(), SeqNo(440)));
+    assert!(frames.iter().map(|(at, _)| *at).eq(expected));
+    assert_eq!(attested(&file, HEADER_LEN), 440);
+    segment.poke(&[0; 40], HEADER_LEN);
+    assert_eq!(attested(&segment.file(), HEADER_LEN), 440);
+}
+
+#[test]
+fn each_byte_is_read_a_bounded_number_of_times_whatever_the_file_holds() {
+    let segment = Segment::with(&header(), 2 << 20);
+    let len = segment.file().len();
+    // Valid headers, one in each place where there is room for one, each of a frame that goes on to the end of the
+    // file; of one no longer than a MARK; of one over a few borders of what is read at a time.
+    for claim in [None, Some(8), Some(1 << 19)] {
+        for at in (HEADER_LEN..len - 48).step_by(40) {
+            let rest = u32::try_from(len - at - 40).unwrap();
+            let frame = Raw { payload: Vec::new(), payload_len: Some(claim.unwrap_or(rest).min(rest)), ..raw(40) };
+            segment.poke(&frame.encode(&segment.place(at)), at);
+        }
+        segment.storage.take_bytes_read();
+        let file = segment.file();
+        walked(&file);
+        file.attestations(ByteOffset(HEADER_LEN)).unwrap();
+        file.residue(ByteOffset(HEADER_LEN)).unwrap();
+        file.holds_only_zeros().unwrap();
+        let read = segment.storage.take_bytes_read();
+        assert!(read < 16 * len, "{read} bytes read of {len}, {claim:?}");
+    }
+}
+
+/// Frames behind a hole of many gigabytes, as a hostile or a very unlucky file has: found, and found in time.
+#[test]
+fn a_sparse_file_is_looked_through_to_its_end() {
+    const FAR: u64 = (9 << 30) + 128;
+    let dir = tempfile::tempdir().unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(UnixStorage::new());
+    let (writer, _) = create(&storage, dir.path(), &header(), 4096).unwrap();
+    if writer.file().set_len(FAR + 4096).is_err() {
+        println!("skipped: the file system has no files of {FAR} bytes");
+        return;
+    }
+    if writer.file().next_data(1 << 20).unwrap() == 1 << 20 {
+        println!("skipped: the file system does not tell of holes");
+        return;
+    }
+    let open = || SegmentFile::open(&storage, dir.path(), writer.id(), Access::Read).unwrap();
+    let place = Place { offset: ByteOffset(FAR), ..writer.place() };
+    let frame = data_frame(&place, 77, Some(70), &[b"far away"]);
+    writer.file().write_all_at(&frame, FAR).unwrap();
+    let file = open();
+    assert!(!file.holds_only_zeros().unwrap());
+    assert_eq!(file.residue(ByteOffset(128)).unwrap(), FAR + 48 - 128);
+    let found = file.attestations(ByteOffset(128)).unwrap();
+    assert_eq!((found.attested, found.first_seq), (SeqNo(70), Some(SeqNo(77))));
+    assert_eq!(walked(&file).0.end_seq, SeqNo(40));
+}
+
+/// A reader in another process may have read the length before the writer cut the file at its trailer.
+#[test]
+fn a_file_that_became_shorter_is_read_as_far_as_it_goes() {
+    let mut segment = Segment::with(&header(), 600_000);
+    segment.append(&[b"one"]);
+    let file = segment.file();
+    segment.seal();
+    assert!(segment.file().len() < file.len());
+    let (chain, frames) = walked(&file);
+    assert_eq!((chain.end_seq, frames.len(), chain.seal.is_some()), (SeqNo(41), 1, true));
+    assert_eq!(attested(&file, HEADER_LEN), 40);
+    assert!(!file.holds_only_zeros().unwrap());
+    file.residue(chain.end).unwrap();
+    assert!(file.finished().unwrap().is_none(), "its length was that of a file being written");
+}
+
+#[test]
+fn a_base_near_the_end_of_numbers_is_walked_like_any() {
+    let base = u64::MAX - 3;
+    let extreme = SegmentHeader { base: SeqNo(base), durable: SeqNo(base), ..header() };
+    let mut segment = Segment::with(&extreme, 9000);
+    for _ in 0..3 {
+        let frame = data_frame(&segment.writer.place(), segment.next, Some(segment.next), &[b"one"]);
+        segment.writer.append(&frame).unwrap();
+        segment.next += 1;
+    }
+    let (chain, frames) = walked(&segment.file());
+    assert_eq!((chain.end_seq.0, frames.len(), chain.attested.0), (u64::MAX, 3, u64::MAX - 1));
+    let at = segment.offset().0;
+    segment.poke(&raw(u64::MAX).encode(&segment.place(at)), at);
+    assert_eq!(walked(&segment.file()).0.end.0, at, "there is no entry behind the last number");
+}

@@ -1,0 +1,264 @@
+//! Writing at the tail: frames, marks, and what a failure leaves.
+
+mod common;
+
+use std::io::{ErrorKind as IoKind, IoSlice};
+
+use common::{Fault, HEADER_LEN, Segment, data_frame, walked};
+use stratawal_frame::{ByteOffset, EndKind, Generation, SeqNo};
+use stratawal_segment::{Access, ErrorKind, SegmentWriter, Tail};
+
+const MARK_LEN: u64 = 48;
+
+fn name(segment: &Segment) -> String {
+    format!(".tmp-{}", segment.id())
+}
+
+#[test]
+fn an_append_writes_once_at_the_tail_and_moves_it() {
+    let mut segment = Segment::new();
+    let first = segment.append(&[b"hello"]);
+    let second = segment.append(&[b"a longer entry", b"", b"and a third"]);
+    assert_eq!((first.0, second.0, segment.offset().0), (HEADER_LEN, HEADER_LEN + 48, HEADER_LEN + 48 + 80));
+    let name = name(&segment);
+    assert_eq!(segment.storage.take_log(), [format!("write {name} 128+48"), format!("write {name} 176+80")]);
+    assert_eq!(segment.file().len(), 8200, "the length is not the writer's affair");
+    let (chain, frames) = walked(&segment.file());
+    assert_eq!((chain.end_seq, chain.end), (SeqNo(44), segment.offset()));
+    assert_eq!(frames.iter().map(|(at, frame)| (*at, frame.count)).collect::<Vec<_>>(), [(128, 1), (176, 3)]);
+}
+
+#[test]
+fn several_frames_go_in_with_one_write() {
+    let mut segment = Segment::new();
+    let mut bytes = data_frame(&segment.place(128), 40, None, &[b"one"]);
+    bytes.extend(data_frame(&segment.place(128 + 48), 41, None, &[b"two", b"three"]));
+    segment.writer.append(&bytes).unwrap();
+    let (chain, frames) = walked(&segment.file());
+    assert_eq!((chain.end_seq, frames.len(), segment.storage.take_log().len()), (SeqNo(43), 2, 1));
+}
+
+#[test]
+fn pieces_leave_the_bytes_that_one_append_would() {
+    // More than the 1,024 that one call takes, with empty ones among them.
+    for pieces in [1, 2, 7, 3000] {
+        let entry: Vec<u8> = (0..20_000_u32).map(|i| (i % 251) as u8).collect();
+        let (mut whole, mut pieced) =
+            (Segment::with(&common::header(), 30_000), Segment::with(&common::header(), 30_000));
+        let frame = data_frame(&whole.writer.place(), 40, None, &[&entry]);
+        whole.writer.append(&frame).unwrap();
+        let mut slices: Vec<IoSlice<'_>> = frame.chunks(frame.len().div_ceil(pieces)).map(IoSlice::new).collect();
+        slices.insert(slices.len() / 2, IoSlice::new(b""));
+        pieced.writer.append_pieces(&slices, frame.len() as u64).unwrap();
+        assert!(whole.storage.bytes() == pieced.storage.bytes(), "{pieces} pieces");
+        assert_eq!(whole.offset(), pieced.offset());
+        pieced.writer.append_pieces(&[], 0).unwrap();
+        assert_eq!(whole.offset(), pieced.offset());
+    }
+}
+
+#[test]
+fn a_mark_attests_what_is_durable_and_is_no_part_of_the_chain() {
+    let mut segment = Segment::new();
+    segment.append(&[b"one", b"two"]);
+    let tail = segment.offset();
+    assert_eq!(segment.file().attestations(ByteOffset(HEADER_LEN)).unwrap().attested, SeqNo(40));
+    segment.sync();
+    segment.mark();
+    assert_eq!(segment.offset(), tail, "the next frame goes where it stands");
+    let file = segment.file();
+    let (chain, frames) = walked(&file);
+    assert_eq!((chain.end, chain.end_seq, frames.len()), (tail, SeqNo(42), 1));
+    assert_eq!(chain.attested, SeqNo(40), "what the chain itself attests");
+    assert_eq!(file.attestations(ByteOffset(HEADER_LEN)).unwrap().attested, SeqNo(42));
+    assert_eq!(file.attestations(tail).unwrap().attested, SeqNo(42));
+}
+
+#[test]
+fn the_next_frame_overwrites_a_mark_and_nothing_else_does() {
+    let mut segment = Segment::new();
+    segment.append(&[b"one"]);
+    segment.sync();
+    segment.mark();
+    let at = usize::try_from(segment.offset().0).unwrap();
+    let mark = segment.storage.bytes()[at..at + 48].to_vec();
+    assert!(mark[..40].iter().any(|&b| b != 0));
+    // Booking, syncing, reading and opening for writing leave it.
+    segment.space.ensure(&ByteOffset(at as u64), 10_000).unwrap();
+    segment.writer.sync().unwrap();
+    walked(&segment.file());
+    let (writer, _) = SegmentWriter::resume(&segment.open(Access::ReadWrite), segment.offset());
+    assert_eq!(writer.place(), segment.writer.place());
+    assert_eq!(segment.storage.bytes()[at..at + 48], mark);
+    // Another mark takes its place; then a frame, as long as the mark or longer, takes it all.
+    segment.durable -= 1;
+    segment.mark();
+    assert_ne!(segment.storage.bytes()[at..at + 48], mark);
+    segment.append(&[b"second"]);
+    let frame = data_frame(&segment.place(at as u64), 41, Some(40), &[b"second"]);
+    assert_eq!(segment.storage.bytes()[at..at + 48], frame);
+    assert!(segment.storage.bytes()[at + 48..].iter().all(|&b| b == 0));
+    assert_eq!(segment.file().attestations(ByteOffset(128)).unwrap().attested, SeqNo(40), "it went with the mark");
+}
+
+/// A frame of an empty entry is 8 bytes shorter than a mark.
+#[test]
+fn what_a_shorter_frame_leaves_of_a_mark_is_no_frame() {
+    let mut segment = Segment::new();
+    segment.append(&[b"one"]);
+    segment.sync();
+    segment.mark();
+    segment.append(&[b""]);
+    let (chain, frames) = walked(&segment.file());
+    assert_eq!((chain.end, chain.end_seq, frames.len()), (segment.offset(), SeqNo(42), 2));
+    segment.append(&[b"three"]);
+    assert_eq!(walked(&segment.file()).0.end_seq, SeqNo(43), "and the next goes over it");
+}
+
+#[test]
+fn a_mark_is_left_out_where_it_would_pass_the_reserved_end() {
+    let mut segment = Segment::new();
+    segment.append(&[b"one"]);
+    segment.storage.take_log();
+    let end = segment.offset().0 + MARK_LEN;
+    for reserved in [0, end - 48, end - 1] {
+        segment.writer.mark(&segment.tail(), reserved).unwrap();
+    }
+    assert_eq!(segment.storage.take_log(), [] as [String; 0]);
+    segment.writer.mark(&segment.tail(), end).unwrap();
+    assert_eq!(segment.storage.take_log().len(), 1);
+    assert_eq!(segment.file().len(), 8200);
+}
+
+#[test]
+fn no_mark_is_written_behind_an_end() {
+    for kind in [EndKind::Seal { successor: Generation(4) }, EndKind::Close { previous: None }] {
+        let mut segment = Segment::new();
+        segment.append(&[b"one"]);
+        let (tail, end) = (segment.tail(), segment.end(kind, b""));
+        segment.writer.finish(&mut segment.space, &tail, end).unwrap();
+        let bytes = segment.storage.bytes();
+        segment.mark();
+        assert!(segment.storage.bytes() == bytes, "it would stand where the end does");
+    }
+}
+
+#[test]
+fn a_start_is_part_of_the_chain_and_the_last_one_counts() {
+    let mut segment = Segment::new();
+    segment.start(13);
+    segment.append(&[b"one"]);
+    segment.start(40);
+    let (chain, frames) = walked(&segment.file());
+    assert_eq!((chain.start, frames.len(), chain.end), (Some(SeqNo(40)), 3, segment.offset()));
+    assert_eq!(chain.times, Some((1040, 1040)), "times are those of entries");
+}
+
+#[test]
+fn a_control_frame_says_what_its_tail_says() {
+    let mut segment = Segment::new();
+    segment.append(&[b"one", b"two", b"three"]);
+    let tail = Tail { next_seq: SeqNo(43), timestamp: 77, durable: SeqNo(41) };
+    segment.writer.start(&mut segment.space, &tail, SeqNo(12)).unwrap();
+    let (_, frames) = walked(&segment.file());
+    let start = frames[1].1;
+    assert!(start.is_control());
+    assert_eq!((start.first_seq, start.timestamp, start.attests), (SeqNo(43), 77, Some(SeqNo(41))));
+}
+
+/// Something that writes.
+type Attempt<'a> = &'a mut dyn FnMut(&mut Segment) -> stratawal_segment::Result<()>;
+
+/// Neither tried again nor followed by anything: only recovery may write those bytes again.
+#[test]
+fn a_failed_write_is_answered_and_never_repeated() {
+    for done in [false, true] {
+        for kind in [IoKind::Other, IoKind::StorageFull] {
+            let mut segment = Segment::new();
+            segment.append(&[b"one"]);
+            let tail = segment.offset();
+            let frame = data_frame(&segment.writer.place(), 41, None, &[b"two"]);
+            let attempts: [Attempt<'_>; 6] = [
+                &mut |segment| segment.writer.append(&frame),
+                &mut |segment| segment.writer.append_pieces(&[IoSlice::new(&frame)], frame.len() as u64),
+                &mut |segment| segment.writer.mark(&segment.tail(), 8200),
+                &mut |segment| {
+                    let tail = segment.tail();
+                    segment.writer.start(&mut segment.space, &tail, SeqNo(12))
+                },
+                &mut |segment| {
+                    let (tail, end) = (segment.tail(), segment.end(EndKind::Close { previous: None }, b""));
+                    segment.writer.finish(&mut segment.space, &tail, end)
+                },
+                &mut |segment| segment.writer.rewrite(ByteOffset(128), &[1; 8]),
+            ];
+            for (i, attempt) in attempts.into_iter().enumerate() {
+                segment.storage.fail(Fault { nth: 0, kind, done, forever: false });
+                let error = attempt(&mut segment).expect_err("the write fails");
+                assert!(
+                    matches!(error.kind(), ErrorKind::Io { operation: "write", source } if source.kind() == kind),
+                    "{i}: {error}"
+                );
+                assert_eq!(error.is_full(), kind == IoKind::StorageFull);
+                assert!(!error.is_damage() && error.segment() == segment.id());
+                assert_eq!(segment.storage.take_log().len(), 1, "{i}: one write and no other");
+                assert_eq!((segment.offset(), segment.writer.finished_len()), (tail, None), "{i}");
+                // What follows of itself writes nothing either, and does not shorten the file.
+                segment.writer.cut().unwrap();
+                assert_eq!(segment.storage.take_log(), [] as [String; 0], "{i}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_failed_sync_is_answered_and_never_repeated() {
+    let mut segment = Segment::new();
+    segment.append(&[b"one"]);
+    segment.storage.fail(Fault { nth: 0, kind: IoKind::Other, done: false, forever: false });
+    let error = segment.writer.sync().unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Io { operation: "sync", .. }), "{error}");
+    assert_eq!(segment.storage.take_log(), [format!("sync {}", name(&segment))]);
+    segment.storage.fail(Fault { nth: 0, kind: IoKind::Other, done: false, forever: false });
+    segment.file().sync().unwrap_err();
+}
+
+#[test]
+fn a_rewrite_puts_the_bytes_where_they_stood_and_moves_nothing() {
+    let mut segment = Segment::new();
+    let at = segment.append(&[b"one"]);
+    segment.append(&[b"two"]);
+    let (bytes, tail) = (segment.storage.bytes(), segment.offset());
+    // As after a failed sync: the disk holds something else.
+    segment.poke(&[0xEE; 48], at.0);
+    segment.storage.take_log();
+    segment.writer.rewrite(at, &bytes[128..176]).unwrap();
+    assert!(segment.storage.bytes() == bytes && segment.offset() == tail);
+    assert_eq!(segment.storage.take_log(), [format!("write {} 128+48", name(&segment))]);
+}
+
+#[test]
+fn writing_goes_on_where_a_chain_ends() {
+    let mut segment = Segment::new();
+    segment.append(&[b"one"]);
+    segment.mark();
+    let file = segment.open(Access::ReadWrite);
+    let chain = walked(&file).0;
+    (segment.writer, segment.space) = SegmentWriter::resume(&file, chain.end);
+    assert_eq!((segment.space.reserved(), segment.space.is_behind_close()), (8200, false));
+    segment.append(&[b"two"]);
+    segment.sync();
+    assert_eq!(walked(&segment.file()).0.end_seq, SeqNo(42));
+}
+
+#[test]
+fn a_file_opened_for_reading_is_synced_and_not_written() {
+    let mut segment = Segment::new();
+    segment.append(&[b"one"]);
+    let file = segment.file();
+    file.sync().unwrap();
+    let bytes = segment.storage.bytes();
+    let (mut writer, _) = SegmentWriter::resume(&file, segment.offset());
+    writer.append(b"........").unwrap_err();
+    assert!(segment.storage.bytes() == bytes);
+}

@@ -1,0 +1,198 @@
+//! What only a real file system has: links, FIFOs, sockets, names that are no text, blocks.
+
+mod common;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::{all, kind, names, put};
+use stratawal_storage::{Access, DirEntry, EntryKind, Storage, UnixStorage, is_full};
+
+const STORAGE: UnixStorage = UnixStorage::new();
+
+fn make_fifo(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+#[test]
+fn a_link_is_never_opened_created_or_listed_through() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    put(&STORAGE, &at("file"), b"kept");
+    fs::create_dir(at("folder")).unwrap();
+    for (link, target) in [("to-file", "file"), ("to-folder", "folder"), ("to-nothing", "nothing")] {
+        symlink(target, at(link)).unwrap();
+        for access in [Access::Read, Access::ReadWrite] {
+            assert_eq!(kind(STORAGE.open(&at(link), access)), ErrorKind::InvalidInput, "{link} {access:?}");
+        }
+        assert_eq!(kind(STORAGE.create_new(&at(link))), ErrorKind::AlreadyExists, "{link}");
+        assert_eq!(kind(STORAGE.create_dir(&at(link))), ErrorKind::AlreadyExists, "{link}");
+        assert_eq!(kind(STORAGE.list(&at(link))), ErrorKind::NotADirectory, "{link}");
+    }
+    assert_eq!(names(&STORAGE, dir.path()), ["file", "folder", "to-file", "to-folder", "to-nothing"]);
+    // Only the end of a path is held to that: a log may stand below a link.
+    put(&STORAGE, &at("to-folder/a"), b"");
+    STORAGE.open(&at("to-folder/a"), Access::Read).unwrap();
+    STORAGE.remove_file(&at("to-file")).unwrap();
+    assert_eq!(common::get(&STORAGE, &at("file")), b"kept", "a link is removed, not what it names");
+}
+
+#[test]
+fn what_is_no_plain_file_is_not_opened_and_nobody_waits_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    make_fifo(&at("fifo"));
+    let _socket = UnixListener::bind(at("socket")).unwrap();
+    for path in [at("fifo"), at("socket"), Path::new("/dev/null").to_owned(), dir.path().to_owned()] {
+        for access in [Access::Read, Access::ReadWrite] {
+            assert_eq!(kind(STORAGE.open(&path, access)), ErrorKind::InvalidInput, "{path:?} {access:?}");
+        }
+    }
+    // A FIFO that somebody reads opens at once, too, and is none the better for it.
+    let reader = std::thread::spawn({
+        let path = at("fifo");
+        move || fs::File::open(path).unwrap()
+    });
+    assert_eq!(kind(STORAGE.open(&at("fifo"), Access::ReadWrite)), ErrorKind::InvalidInput);
+    // Lets the reader go, if the call above has not.
+    drop(fs::OpenOptions::new().read(true).write(true).open(at("fifo")).unwrap());
+    drop(fs::OpenOptions::new().write(true).open(at("fifo")));
+    reader.join().unwrap();
+}
+
+#[test]
+fn links_fifos_and_sockets_are_listed_as_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    put(&STORAGE, &at("a"), b"");
+    make_fifo(&at("b"));
+    fs::create_dir(at("c")).unwrap();
+    symlink("a", at("d")).unwrap();
+    symlink("c", at("e")).unwrap();
+    symlink("nothing", at("f")).unwrap();
+    let _socket = UnixListener::bind(at("g")).unwrap();
+    let kinds: Vec<EntryKind> = STORAGE.list(dir.path()).unwrap().into_iter().map(|entry| entry.kind).collect();
+    let other = EntryKind::Other;
+    assert_eq!(kinds, [EntryKind::File, other, EntryKind::Dir, other, other, other, other]);
+}
+
+/// Linux takes any bytes but '/' and 0; other systems may refuse them.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_name_that_is_no_text_is_listed_and_sorted_like_any() {
+    let dir = tempfile::tempdir().unwrap();
+    let sorted: [&[u8]; 4] = [b"a", "\u{10000}".as_bytes(), b"\xFE", b"\xFF\n"];
+    for name in sorted.iter().rev() {
+        put(&STORAGE, &dir.path().join(OsStr::from_bytes(name)), b"");
+    }
+    let entry = |name: &&[u8]| DirEntry { name: OsStr::from_bytes(name).to_owned(), kind: EntryKind::File };
+    assert_eq!(STORAGE.list(dir.path()).unwrap(), sorted.iter().map(entry).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_folder_is_listed_while_its_files_come_and_go() {
+    let dir = tempfile::tempdir().unwrap();
+    put(&STORAGE, &dir.path().join("stays"), b"");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                put(&STORAGE, &dir.path().join("goes"), b"");
+                STORAGE.remove_file(&dir.path().join("goes")).unwrap();
+            }
+        });
+        for _ in 0..1000 {
+            assert!(names(&STORAGE, dir.path()).contains(&"stays".to_owned()));
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn free_space_of_a_folder_that_is_missing_is_an_error() {
+    // In memory there is one space for all, and no folder is asked.
+    assert_eq!(kind(STORAGE.free_space(Path::new("missing/folder"))), ErrorKind::NotFound);
+}
+
+/// Bytes that the file system has given to a file.
+fn booked(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().blocks() * 512
+}
+
+/// Whether the file system of `dir` books space at all: not all do, and then `reserve` only sets the length.
+fn books_space(dir: &Path) -> bool {
+    let path = dir.join("probe");
+    STORAGE.create_new(&path).unwrap().reserve(1 << 20).unwrap();
+    let books = booked(&path) >= 1 << 20;
+    if !books {
+        println!("skipped: the file system of {} does not book space", dir.display());
+    }
+    books
+}
+
+#[test]
+fn reserved_space_is_booked() {
+    let dir = tempfile::tempdir().unwrap();
+    if !books_space(dir.path()) {
+        return;
+    }
+    let path = dir.path().join("a");
+    let file = STORAGE.create_new(&path).unwrap();
+    for len in [1, 4104, 1 << 20, (5 << 20) + 8] {
+        file.reserve(len).unwrap();
+        assert!(booked(&path) >= len, "{} of {len}", booked(&path));
+    }
+    file.set_len(100).unwrap();
+    assert!(booked(&path) < 1 << 20, "what is cut off is given back");
+    file.set_len(9 << 20).unwrap();
+    assert!(booked(&path) < 1 << 20, "a length that is set books nothing");
+}
+
+#[test]
+fn holes_are_told_where_the_file_system_knows_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = put(&STORAGE, &dir.path().join("a"), b"hello");
+    file.set_len(1 << 40).unwrap();
+    file.write_all_at(b"far away", (1 << 39) + 5).unwrap();
+    file.sync_all().unwrap();
+    let next = file.next_data(1 << 20).unwrap();
+    if next == 1 << 20 {
+        println!("skipped: the file system does not tell of holes");
+        return;
+    }
+    // It knows of blocks, not of bytes.
+    assert!(next <= (1 << 39) + 5 && next > (1 << 39) - (1 << 20), "{next}");
+    assert_eq!(file.next_data(1 << 39 | 1 << 30).unwrap(), 1 << 40, "the length where there are none");
+    let mut back = [0; 8];
+    file.read_exact_at(&mut back, (1 << 39) + 5).unwrap();
+    assert_eq!(&back, b"far away", "and reads stay where they are told to be");
+}
+
+/// A file system in memory refuses at once what is more than it can ever hold, so nothing has to be filled for this.
+#[test]
+fn a_reservation_that_does_not_fit_is_full_and_leaves_the_length() {
+    const DIR: &str = "/dev/shm";
+    let Ok(dir) = tempfile::tempdir_in(DIR) else {
+        println!("skipped: no {DIR}");
+        return;
+    };
+    let kind = Command::new("stat").args(["-f", "-c", "%T", DIR]).output();
+    if !kind.is_ok_and(|kind| kind.stdout == b"tmpfs\n") {
+        println!("skipped: {DIR} is not known to be a tmpfs");
+        return;
+    }
+    let file = put(&STORAGE, &dir.path().join("a"), b"hello");
+    let error = file.reserve(1 << 60).unwrap_err();
+    assert!(is_full(&error), "{error}");
+    assert_eq!(all(&*file), b"hello");
+    assert!(booked(&dir.path().join("a")) <= 4096);
+    file.reserve(4104).unwrap();
+    assert_eq!(file.len().unwrap(), 4104, "and what fits is still to be had");
+}
