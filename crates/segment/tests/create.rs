@@ -145,6 +145,15 @@ fn from_the_rename_on_a_failure_is_indeterminate() {
 }
 
 #[test]
+fn a_name_that_is_taken_by_something_else_is_left_to_recovery() {
+    let storage = Scripted::new();
+    storage.memory.create_dir(&dir().join(NAME)).unwrap();
+    let error = create(&storage.shared(), dir(), &header(), 5000).unwrap_err();
+    assert!(matches!(error, CreateError::Indeterminate(_)), "{error}");
+    storage.memory.list(&dir().join(NAME)).unwrap();
+}
+
+#[test]
 fn what_cannot_be_removed_is_nobodys_and_the_next_creation_replaces_it() {
     for nth in 1..RENAME {
         let storage = Scripted::new();

@@ -377,6 +377,63 @@ fn frames_are_walked_across_all_borders_of_what_is_read_at_a_time() {
     assert_eq!(attested(&segment.file(), HEADER_LEN), 440);
 }
 
+/// Where the first piece that is read of a file ends.
+const BORDER: u64 = 128 + (256 << 10);
+
+#[test]
+fn a_frame_is_found_at_any_border_of_what_is_read_at_a_time() {
+    for garbage in [0, 0xEE] {
+        let segment = Segment::with(&header(), 600_000);
+        let rotten = vec![garbage; 300_000];
+        for at in (BORDER - 96..BORDER + 16).step_by(8) {
+            segment.poke(&rotten, HEADER_LEN);
+            segment.poke(&data_frame(&segment.place(at), 77, Some(70), &[b"found"]), at);
+            let found = segment.file().attestations(ByteOffset(HEADER_LEN)).unwrap();
+            assert_eq!((found.attested, found.first_seq), (SeqNo(70), Some(SeqNo(77))), "{garbage:#x} up to {at}");
+        }
+    }
+}
+
+/// A header that begins with as many zeros as there can be: both checksums 0, and the seq 0.
+fn header_behind_zeros(place: &Place) -> Vec<u8> {
+    let frame = |timestamp: u64| {
+        let mut bytes = Raw { payload: Vec::new(), ..raw(0) }.encode(place);
+        bytes[16..24].copy_from_slice(&timestamp.to_le_bytes());
+        let sum = common::crc(&[&place.salt.0.to_le_bytes(), &place.offset.0.to_le_bytes(), &bytes[4..]]);
+        bytes[..4].copy_from_slice(&sum.to_le_bytes());
+        (sum, bytes)
+    };
+    // A CRC is linear, but for what it is without a timestamp: eliminate its bits one by one.
+    let without = frame(0).0;
+    let mut rows: Vec<(u32, u64)> = (0..64).map(|bit| (frame(1 << bit).0 ^ without, 1 << bit)).collect();
+    let (mut sum, mut timestamp) = (without, 0);
+    for bit in 0..32 {
+        let i = rows.iter().position(|row| row.0 >> bit & 1 == 1).expect("64 bits of a timestamp reach every checksum");
+        let pivot = rows.swap_remove(i);
+        rows.iter_mut().filter(|row| row.0 >> bit & 1 == 1).for_each(|row| *row = (row.0 ^ pivot.0, row.1 ^ pivot.1));
+        if sum >> bit & 1 == 1 {
+            (sum, timestamp) = (sum ^ pivot.0, timestamp ^ pivot.1);
+        }
+    }
+    let (sum, bytes) = frame(timestamp);
+    assert_eq!((sum, &bytes[..16]), (0, &[0; 16][..]));
+    bytes
+}
+
+#[test]
+fn a_header_that_begins_with_zeros_is_found_behind_zeros() {
+    let first = SegmentHeader { base: SeqNo(0), durable: SeqNo(0), start: SeqNo(0), ..header() };
+    for at in (BORDER - 48..BORDER + 16).step_by(8) {
+        let segment = Segment::with(&first, 600_000);
+        segment.poke(&header_behind_zeros(&segment.place(at)), at);
+        let found = segment.file().attestations(ByteOffset(HEADER_LEN)).unwrap();
+        assert_eq!(found.first_seq, Some(SeqNo(0)), "at {at}");
+    }
+    let segment = Segment::with(&first, 9);
+    segment.poke(&header_behind_zeros(&segment.place(HEADER_LEN)), HEADER_LEN);
+    assert_eq!(walked(&segment.file()).0.end_seq, SeqNo(1));
+}
+
 #[test]
 fn each_byte_is_read_a_bounded_number_of_times_whatever_the_file_holds() {
     let segment = Segment::with(&header(), 2 << 20);
@@ -441,6 +498,17 @@ fn a_file_that_became_shorter_is_read_as_far_as_it_goes() {
     assert!(!file.holds_only_zeros().unwrap());
     file.residue(chain.end).unwrap();
     assert!(file.finished().unwrap().is_none(), "its length was that of a file being written");
+}
+
+#[test]
+fn a_payload_that_is_cut_short_is_not_valid_whatever_its_checksum_says() {
+    let segment = Segment::new();
+    let frame = Raw { payload_len: Some(100), undurable: 0, ..raw(40) };
+    segment.poke(&frame.encode(&segment.place(HEADER_LEN)), HEADER_LEN);
+    let file = segment.file();
+    segment.set_len(HEADER_LEN + 40 + 5);
+    assert_eq!(walked(&file).0.end_seq, SeqNo(40), "the checksum is that of the 5 bytes which are left of 100");
+    assert_eq!(file.attestations(ByteOffset(HEADER_LEN)).unwrap().first_seq, None);
 }
 
 #[test]

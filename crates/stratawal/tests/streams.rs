@@ -380,3 +380,21 @@ fn a_stream_closed_several_times_in_one_segment_is_read_by_others() {
         assert_eq!(all(&reader).len() as u64, reader.next_seq());
     }
 }
+
+#[test]
+fn a_reader_of_a_closed_stream_stays_well_when_the_writer_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = Wal::open(dir.path()).unwrap();
+    wal.stream("s").unwrap().append("first").unwrap();
+    wal.close().unwrap();
+    let reader = Options::new().open_read_only(dir.path()).unwrap().stream("s").unwrap();
+    let wal = Wal::open(dir.path()).unwrap();
+    let stream = wal.stream("s").unwrap();
+    for i in 0..100 {
+        stream.append(vec![7; i * 10]).unwrap();
+    }
+    assert_eq!(data(&reader, 0), b"first");
+    assert_eq!(all(&reader), [b"first"]);
+    reader.reopen().unwrap();
+    assert_eq!(all(&reader).len(), 101);
+}

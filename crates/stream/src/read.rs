@@ -200,7 +200,8 @@ impl Inner {
     }
 
     fn locate_in(&self, reader: &Reader, seq: u64, limit: u64) -> Result<FrameAt> {
-        let lost_to = range_end_seq(reader, seq, limit);
+        // The newest segment has no limit, and the stream an end.
+        let lost_to = range_end_seq(reader, seq, limit.min(self.shared.marks.accepted()));
         let failed = |e| Error::segment_error(&self.shared.place, e).with_lost(seq, lost_to);
         let (point, range) = reader.span(seq);
         let max = self.shared.options.read_len_max.saturating_add(64);

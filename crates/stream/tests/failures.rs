@@ -35,7 +35,7 @@ fn a_failed_write_or_sync_answers_poisoned_to_its_own_caller_too() {
         assert_eq!(error.kind(), ErrorKind::Poisoned, "{after}: {error}");
         assert!(error.to_string().contains("Input/output error"), "the cause is kept: {error}");
         sim.set_faults(None);
-        for refused in [log.append(b"third", Durability::Buffered).map(drop), log.flush(), log.sync(), log.close()] {
+        for refused in [log.append(b"third", Durability::Buffered).map(drop), log.flush(), log.sync()] {
             let refused = refused.expect_err("until it is recovered");
             assert_eq!(refused.kind(), ErrorKind::Poisoned, "{after}");
             assert!(refused.to_string().contains("Input/output error"), "{refused}");
@@ -89,7 +89,6 @@ fn a_storage_that_panics_hangs_nobody() {
     // So does recovery; the stream stays as it is.
     assert!(catch_unwind(AssertUnwindSafe(|| log.reopen())).is_err());
     assert_eq!(log.append(b"third", Durability::Synced).unwrap_err().kind(), ErrorKind::Poisoned);
-    assert_eq!(log.close().unwrap_err().kind(), ErrorKind::Poisoned);
     sim.unwatch();
     log.reopen().unwrap();
     let next = log.next_seq();
@@ -102,4 +101,35 @@ fn a_storage_that_panics_hangs_nobody() {
     sim.unwatch();
     assert_eq!(log.append(b"fourth", Durability::Synced).unwrap_err().kind(), ErrorKind::Poisoned);
     log.reopen().unwrap();
+}
+
+#[test]
+fn a_stream_that_had_failed_when_it_was_closed_stays_closed() {
+    let sim = simulated();
+    let log = open(&sim);
+    log.append(b"first", Durability::Synced).unwrap();
+    fail(&sim, 0, false);
+    log.append(b"second", Durability::Synced).unwrap_err();
+    assert_eq!(log.close().unwrap_err().kind(), ErrorKind::Poisoned);
+    // Somebody else may have it by now.
+    let owner = open(&sim);
+    let seq = owner.append(b"the owner's", Durability::Synced).unwrap();
+    assert_eq!(log.reopen().unwrap_err().kind(), ErrorKind::Closed);
+    assert!(log.append(b"third", Durability::Synced).is_err());
+    assert_eq!(&open(&sim).get(seq, Visibility::Settled).unwrap().unwrap().data()[..], b"the owner's");
+}
+
+#[test]
+fn a_stream_whose_folder_went_away_is_damage_when_it_is_recovered() {
+    let sim = simulated();
+    let log = open(&sim);
+    log.append(b"first", Durability::Synced).unwrap();
+    fail(&sim, 0, false);
+    log.append(b"second", Durability::Synced).unwrap_err();
+    sim.set_faults(None);
+    sim.rename(Path::new("/streams/s"), Path::new("/streams/aside")).unwrap();
+    assert!(log.reopen().unwrap_err().is_damage(), "it was there, with an entry in it");
+    sim.rename(Path::new("/streams/aside"), Path::new("/streams/s")).unwrap();
+    log.reopen().unwrap();
+    assert_eq!(&log.get(0, Visibility::Settled).unwrap().unwrap().data()[..], b"first");
 }

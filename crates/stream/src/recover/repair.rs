@@ -2,7 +2,7 @@
 
 use stratawal_frame::{
     ByteOffset, Decoded, End, EndKind, FRAME_HEADER_LEN, FrameHeader, Generation, Limits, PayloadChecksum, Place,
-    SEGMENT_HEADER_LEN, Salt, SegmentHeader, SeqNo, decode, decode_header,
+    SEGMENT_HEADER_LEN, Salt, SegmentHeader, SeqNo, decode_header,
 };
 use stratawal_index::ActiveIndex;
 use stratawal_segment::{
@@ -178,11 +178,13 @@ impl Repair<'_> {
         let bytes = SegmentData::read(file).block(from.0..from.0 + len).map_err(|e| self.failed(e))?;
         let (salt, limits) = (file.header().salt, Limits { base: file.header().base, end: ByteOffset(file.len()) });
         for (offset, frame) in frames {
+            // What step 5 checked: the header, and the checksum of the payload.
             let at = usize::try_from(offset.0 - from.0).expect("invariant: a piece is small");
-            let end = at + usize::try_from(frame.frame_len()).expect("invariant: a piece is small");
-            let found = decode(&bytes.slice(at..end), &Place { salt, offset: *offset }, &limits);
-            // One of a newer format has held its checksums, too.
-            if !matches!(found, Decoded::Frame(_) | Decoded::Newer(_)) {
+            let (header, payload) = bytes[at..].split_at(FRAME_HEADER_LEN);
+            let header = decode_header(header, &Place { salt, offset: *offset }, &limits);
+            let mut checksum = PayloadChecksum::new();
+            checksum.update(&payload[..frame.payload_len as usize]);
+            if header != Decoded::Frame(*frame) || checksum.finish() != frame.payload_crc {
                 return Ok(false);
             }
         }

@@ -1,0 +1,189 @@
+//! Files that somebody wrote to do harm, every checksum right: an error, or less, but no panic, no endless work, no memory
+//! beyond what is there.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use stratawal_frame::{
+    BATCH_END, ByteOffset, Control, DataFrame, End, EndKind, Generation, PayloadChecksum, Place, Salt, SegmentHeader,
+    SeqNo, StreamId, Trailer, encode_control, encode_data,
+};
+use stratawal_index::{IndexPoint, encode_points};
+use stratawal_storage::{MemoryStorage, Storage};
+use stratawal_stream::{Batch, Durability, Env, ErrorKind, Location, Result, StreamLog, StreamOptions, Visibility};
+
+const SALT: Salt = Salt(99);
+
+/// A segment file in the making.
+struct Forged {
+    header: SegmentHeader,
+    bytes: Vec<u8>,
+}
+
+impl Forged {
+    fn begin(base: u64) -> Self {
+        let header = SegmentHeader {
+            stream_id: StreamId(7),
+            generation: Generation(1),
+            base: SeqNo(base),
+            durable: SeqNo(base),
+            start: SeqNo(base),
+            salt: SALT,
+            name_crc: SegmentHeader::name_checksum("s"),
+            ..SegmentHeader::EMPTY
+        };
+        Self { header, bytes: header.encode().to_vec() }
+    }
+
+    fn place(&self) -> Place {
+        Place { salt: SALT, offset: ByteOffset(self.bytes.len() as u64) }
+    }
+
+    fn entry(mut self, seq: u64) -> Self {
+        let place = self.place();
+        let ends = [5 | BATCH_END];
+        let frame =
+            DataFrame { first_seq: SeqNo(seq), timestamp: 1, durable: Some(SeqNo(0)), ends: &ends, data: b"entry" };
+        encode_data(&mut self.bytes, &place, &frame);
+        self
+    }
+
+    fn close(mut self, seq: u64, change: impl FnOnce(&mut End)) -> Self {
+        let mut end = End {
+            kind: EndKind::Close { previous: None },
+            start: SeqNo(0),
+            entries: seq,
+            times: (1, 1),
+            index: encode_points(&[]).unwrap().into(),
+        };
+        change(&mut end);
+        let place = self.place();
+        encode_control(&mut self.bytes, &place, SeqNo(seq), 1, Some(SeqNo(seq)), &Control::End(end));
+        self.bytes.extend_from_slice(&Trailer { position: place.offset }.encode(SALT));
+        self
+    }
+
+    /// Makes the checksum of the frame header at `at` right again.
+    fn reseal(mut self, at: usize) -> Self {
+        let mut sum = PayloadChecksum::new();
+        sum.update(&SALT.0.to_le_bytes());
+        sum.update(&(at as u64).to_le_bytes());
+        sum.update(&self.bytes[at + 4..at + 40]);
+        self.bytes[at..at + 4].copy_from_slice(&sum.finish().to_le_bytes());
+        self
+    }
+
+    /// As long as a file being written is.
+    fn padded(mut self) -> Self {
+        self.bytes.resize(16384 + 8, 0);
+        self
+    }
+
+    fn storage(&self) -> MemoryStorage {
+        let storage = MemoryStorage::new();
+        storage.create_dir(Path::new("/streams")).unwrap();
+        storage.create_dir(Path::new("/streams/s")).unwrap();
+        let name = format!("/streams/s/{:020}-{:08x}.seg", self.header.base.0, self.header.generation.0);
+        storage.create_new(Path::new(&name)).unwrap().write_all_at(&self.bytes, 0).unwrap();
+        storage
+    }
+
+    /// Opened by a reader, which must not panic either, and then for writing.
+    fn open(&self) -> Result<(StreamLog, MemoryStorage)> {
+        let storage = self.storage();
+        if let Ok(reader) = open(&storage, true) {
+            reader.iter(.., Visibility::Settled).rev().take(10).for_each(drop);
+        }
+        open(&storage, false).map(|log| (log, storage))
+    }
+}
+
+fn open(storage: &MemoryStorage, read_only: bool) -> Result<StreamLog> {
+    let env = Env::new(Arc::new(storage.clone())).read_only(read_only);
+    StreamLog::open(Arc::new(env), Location::new("/streams", "s"), StreamOptions::default())
+}
+
+/// An append behind it is acknowledged only if it is there afterwards.
+fn goes_on(log: &StreamLog, storage: &MemoryStorage) {
+    let seq = log.append(b"after", Durability::Synced).unwrap();
+    let again = open(&storage.snapshot(), false).unwrap();
+    assert_eq!(&again.get(seq, Visibility::Settled).unwrap().unwrap().data()[..], b"after");
+}
+
+#[test]
+fn a_close_that_names_one_before_it_at_the_end_of_numbers_is_read_without_it() {
+    for previous in [u64::MAX - 7, u64::MAX, 128, 130, 1 << 40] {
+        let kind = EndKind::Close { previous: Some(ByteOffset(previous)) };
+        let (log, storage) = Forged::begin(0).entry(0).close(1, |end| end.kind = kind).open().unwrap();
+        assert_eq!(&log.get(0, Visibility::Settled).unwrap().unwrap().data()[..], b"entry");
+        goes_on(&log, &storage);
+    }
+}
+
+#[test]
+fn a_close_that_stands_askew_is_none() {
+    let mut forged = Forged::begin(0);
+    let mut frame = Forged::begin(0).close(0, |_| ()).bytes.split_off(128);
+    frame.truncate(frame.len() - 16);
+    forged.bytes.extend_from_slice(&[0; 4]);
+    forged.bytes.extend_from_slice(&frame);
+    let mut forged = forged.reseal(132);
+    forged.bytes.extend_from_slice(&Trailer { position: ByteOffset(132) }.encode(SALT));
+    let error = forged.open().unwrap_err();
+    assert!(error.is_damage(), "{error}");
+}
+
+#[test]
+fn a_close_that_drops_what_is_not_there_yet_is_none() {
+    let error = Forged::begin(0).entry(0).close(1, |end| end.start = SeqNo(1000)).open().unwrap_err();
+    assert!(error.is_damage(), "{error}");
+}
+
+#[test]
+fn a_close_whose_times_lie_below_those_of_its_points_is_gone_on_behind() {
+    let point = IndexPoint { seq: 0, offset: 128, timestamp: u64::MAX - 1 };
+    let index = encode_points(&[point]).unwrap();
+    let (log, storage) = Forged::begin(0).entry(0).close(1, |end| end.index = index.into()).open().unwrap();
+    goes_on(&log, &storage);
+}
+
+#[test]
+fn seqs_at_the_end_of_numbers_are_refused_and_not_begun_anew() {
+    let (log, _) = Forged::begin(u64::MAX - 2).padded().open().unwrap();
+    let batch: Batch = [b"a", b"b", b"c"].into_iter().collect();
+    assert_eq!(log.append_batch(&batch, Durability::Synced).unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(log.append(b"last", Durability::Synced).unwrap(), u64::MAX - 2);
+    assert_eq!(log.next_seq(), u64::MAX - 1);
+}
+
+#[test]
+fn a_codec_that_is_not_known_is_a_newer_format() {
+    let mut forged = Forged::begin(0).entry(0);
+    let at = forged.bytes.len();
+    forged = forged.entry(1);
+    forged.bytes[at + 36] = 1;
+    match forged.reseal(at).padded().open() {
+        Ok((log, _)) => assert_eq!(log.get(1, Visibility::Settled).unwrap_err().kind(), ErrorKind::NewerFormat),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::NewerFormat),
+    }
+}
+
+#[test]
+fn a_table_that_does_not_hold_is_damage_of_its_frame() {
+    let mut forged = Forged::begin(0);
+    let place = forged.place();
+    let ends = [1 | BATCH_END, 2 | BATCH_END];
+    let frame = DataFrame { first_seq: SeqNo(0), timestamp: 1, durable: None, ends: &ends, data: b"ab" };
+    encode_data(&mut forged.bytes, &place, &frame);
+    forged.bytes[128 + 40] = 9;
+    let mut sum = PayloadChecksum::new();
+    sum.update(&forged.bytes[128 + 40..128 + 50]);
+    forged.bytes[132..136].copy_from_slice(&sum.finish().to_le_bytes());
+    match forged.reseal(128).padded().open() {
+        Ok((log, _)) => {
+            let error = log.get(0, Visibility::Settled).unwrap_err();
+            assert!(error.is_damage() && error.lost() == Some((0, 1)), "{error}");
+        }
+        Err(error) => assert!(error.is_damage(), "{error}"),
+    }
+}
