@@ -27,7 +27,7 @@ impl StreamLog {
     /// # Errors
     /// As [`get`](Self::get), for the first seq that fails.
     pub fn get_many(&self, seqs: &[u64], visibility: Visibility) -> Result<Vec<Option<Entry>>> {
-        let mut last: Option<(u64, FrameAt)> = None;
+        let mut last: Option<(u64, FrameAt, u64)> = None;
         let get = |&seq: &u64| {
             self.inner.stable(seq, || {
                 if seq >= self.end_seq(visibility) {
@@ -35,15 +35,16 @@ impl StreamLog {
                 }
                 // A frame of an earlier epoch may hold what was cut since.
                 let epoch = self.inner.shared.marks.epoch();
-                let known = last.as_ref().filter(|last| last.0 == epoch);
-                if let Some(entry) = known.and_then(|(_, at)| entry_of(at, seq)) {
+                let live = self.first_seq() <= seq;
+                let known = last.as_ref().filter(|last| live && last.0 == epoch && seq < last.2);
+                if let Some(entry) = known.and_then(|(_, at, _)| entry_of(at, seq)) {
                     return Ok(Some(entry));
                 }
                 match self.inner.locate(seq)? {
                     Located::Tail(entry) => Ok(Some(entry)),
-                    Located::Frame(at) => {
+                    Located::Frame(at, limit) => {
                         let entry = entry_of(&at, seq);
-                        last = Some((epoch, at));
+                        last = Some((epoch, at, limit));
                         Ok(entry)
                     }
                 }
@@ -106,7 +107,7 @@ impl StreamLog {
                     seq += 1;
                     continue;
                 }
-                Located::Frame(at) => at,
+                Located::Frame(at, _) => at,
             };
             if at.frame.header().timestamp >= timestamp {
                 return Ok(at.frame.first_seq().0.max(start));
@@ -120,7 +121,8 @@ impl StreamLog {
 /// Where an entry was found.
 #[derive(Debug)]
 pub(crate) enum Located {
-    Frame(FrameAt),
+    /// In a frame, whose entries count up to this limit: behind it they were cut.
+    Frame(FrameAt, u64),
     Tail(Entry),
 }
 
@@ -164,7 +166,7 @@ impl Inner {
     pub(crate) fn get(&self, seq: u64) -> Result<Entry> {
         match self.locate(seq)? {
             Located::Tail(entry) => Ok(entry),
-            Located::Frame(at) => {
+            Located::Frame(at, _) => {
                 Ok(entry_of(&at, seq).expect("invariant: steps are contiguous, so the first to reach a seq holds it"))
             }
         }
@@ -196,7 +198,7 @@ impl Inner {
             .ok_or_else(|| Error::new(ErrorKind::Truncated { start: shared.marks.start() }, &shared.place))?;
         let limit = view.limit(i);
         let reader = view.segments[i].open(&shared.env, &shared.place, &shared.options, limit)?;
-        self.locate_in(&reader, seq, limit).map(Located::Frame)
+        self.locate_in(&reader, seq, limit).map(|at| Located::Frame(at, limit))
     }
 
     fn locate_in(&self, reader: &Reader, seq: u64, limit: u64) -> Result<FrameAt> {

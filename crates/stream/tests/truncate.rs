@@ -80,6 +80,18 @@ fn a_cut_may_go_through_a_frame_and_a_batch() {
     holds(&again, 10, 21);
     assert_eq!(&again.get(19, Visibility::Settled).unwrap().unwrap().data()[..], 19_u32.to_le_bytes());
     assert_eq!(&again.get(20, Visibility::Settled).unwrap().unwrap().data()[..], b"other");
+    // The frame that holds 19 holds what was 20 before the cut, too, and what was dropped from the beginning.
+    for seqs in [&[10, 9][..], &[9, 10]] {
+        let refused = again.get_many(seqs, Visibility::Settled).unwrap_err().kind();
+        assert_eq!(refused, ErrorKind::Truncated { start: 10 });
+    }
+    for log in [&log, &again] {
+        let many = log.get_many(&[19, 20, 19, 20], Visibility::Settled).unwrap();
+        let bytes: Vec<_> = many.into_iter().map(|entry| entry.unwrap().data().to_vec()).collect();
+        assert_eq!(bytes, [&19_u32.to_le_bytes()[..], b"other", &19_u32.to_le_bytes(), b"other"]);
+        let backwards: Vec<_> = log.iter(18.., Visibility::Settled).rev().map(|e| e.unwrap().data().to_vec()).collect();
+        assert_eq!(backwards, [&b"other"[..], &19_u32.to_le_bytes(), &18_u32.to_le_bytes()]);
+    }
 }
 
 #[test]
