@@ -8,10 +8,12 @@ use crate::batch::Entry;
 use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::iter::BLOCK_LEN_MAX;
 use crate::options::Visibility;
+use crate::recover;
 use crate::stream::StreamLog;
 use crate::sync::Arc;
 use crate::tail::TailProvider;
 use crate::view::{Reader, View};
+use crate::writer::Shared;
 
 impl StreamLog {
     /// The entry `seq`; `None` if it is not there yet (at or above what `visibility` shows).
@@ -151,16 +153,29 @@ impl Inner {
             return Err(Error::new(ErrorKind::Truncated { start }, &self.shared.place));
         }
         if self.shared.env.is_read_only() {
-            self.look_again()?;
-        } else {
-            // Recovery removes files under the lock, and shows its view after that.
-            drop(self.group.lock());
+            return self.gone_beside_writer(seq, view);
         }
+        // Recovery removes files under the lock, and shows its view after that.
+        drop(self.group.lock());
         let start = self.shared.marks.start();
         if seq < start {
             return Err(Error::new(ErrorKind::Truncated { start }, &self.shared.place));
         }
         Ok(!Arc::ptr_eq(view, &self.shared.view.load()))
+    }
+
+    /// What a writer in another process has done to `seq`. What is shown stays as it was until it is looked at anew.
+    fn gone_beside_writer(&self, seq: u64, view: &View) -> Result<bool> {
+        let Shared { env, place, options, .. } = &*self.shared;
+        let kind = match recover::read(env, place, options)? {
+            None => ErrorKind::Cut { at: 0 },
+            Some(now) if seq < now.start => ErrorKind::Truncated { start: now.start },
+            Some(now) => match view.cut_by(&now.view, now.start).filter(|&at| at <= seq) {
+                Some(at) => ErrorKind::Cut { at },
+                None => return Ok(false),
+            },
+        };
+        Err(Error::new(kind, place))
     }
 
     pub(crate) fn get(&self, seq: u64) -> Result<Entry> {

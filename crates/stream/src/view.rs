@@ -4,6 +4,8 @@
 //! watermark pass into a new segment, and stores the end of the active one before the watermark, so what a watermark
 //! promises is found through any view loaded after it.
 
+use std::io;
+
 use stratawal_frame::{ByteOffset, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo};
 use stratawal_index::{ActiveIndex, Bounds, CacheKey, Index, IndexBuilder, IndexPoint, Span};
 use stratawal_segment::{Access, SegmentData, SegmentFile, SegmentId};
@@ -164,16 +166,27 @@ impl SegmentView {
             SegmentState::Live(live) => Ok(Reader::Live(Arc::clone(live))),
             SegmentState::Sealed => {
                 let key = CacheKey { stream_id: self.header.stream_id.0, generation: self.header.generation.0 };
-                env.cache.get_or_load(key, || load(env, place, options, self.id(), limit)).map(Reader::Sealed)
+                env.cache.get_or_load(key, || load(env, place, options, &self.header, limit)).map(Reader::Sealed)
             }
         }
     }
 }
 
 /// Opens a sealed segment: its index from its SEAL, or by a scan where that is not to be had.
-fn load(env: &Env, place: &Location, options: &StreamOptions, id: SegmentId, limit: u64) -> Result<(Loaded, usize)> {
+fn load(
+    env: &Env,
+    place: &Location,
+    options: &StreamOptions,
+    header: &SegmentHeader,
+    limit: u64,
+) -> Result<(Loaded, usize)> {
     let failed = |e| Error::segment_error(place, e);
+    let id = SegmentId::of(header);
     let file = SegmentFile::open(env.storage(), &place.dir(), id, Access::Read).map_err(failed)?;
+    if file.header() != header {
+        // Another stream has the name by now, and with it the names of its files.
+        return Err(Error::io(place, io::ErrorKind::NotFound.into()));
+    }
     let finished = file.finished().map_err(failed)?;
     let indexed = finished.and_then(|finished| {
         let bounds = Bounds {

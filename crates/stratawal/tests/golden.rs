@@ -1,0 +1,136 @@
+//! A whole log of format 1, kept: it must open for ever, for reading and for writing.
+//!
+//! With `STRATAWAL_BLESS=1` it is made where it is missing. It is never written again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use stratawal::{Batch, Durability, Options, StreamOptions, Wal, inspect};
+use stratawal_storage::{Access, MemoryStorage, Storage};
+
+/// Name, first seq, next seq, whether it was closed cleanly.
+const STREAMS: [(&str, u64, u64, bool); 4] =
+    [("closed", 0, 40, true), ("killed", 0, 31, false), ("cut/both sides", 7, 25, true), ("日本", 0, 1, true)];
+
+fn kept() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/v1"))
+}
+
+fn entry(stream: &str, seq: u64) -> Vec<u8> {
+    let mut bytes = format!("{stream} {seq}").into_bytes();
+    bytes.extend(std::iter::repeat_n(b'.', usize::try_from(seq * 7 % 50).unwrap()));
+    if seq == 3 { Vec::new() } else { bytes }
+}
+
+fn open(storage: &MemoryStorage) -> Wal {
+    let options = Options::new().stream_defaults(StreamOptions::new().frame_bytes(300));
+    options.open_on(Arc::new(storage.clone()), Path::new("/log"), false).unwrap()
+}
+
+fn append(wal: &Wal, name: &str, to: u64) {
+    let stream = wal.stream(name).unwrap();
+    while stream.next_seq() < to {
+        let next = stream.next_seq();
+        let batch: Batch = (next..(next + 1 + next % 4).min(to)).map(|seq| entry(name, seq)).collect();
+        stream.with_durability(Durability::Flushed).append_batch(&batch).unwrap();
+    }
+    stream.sync().unwrap();
+}
+
+/// What format 1 writes: lives that ended cleanly, and one that did not.
+fn make() -> MemoryStorage {
+    let storage = MemoryStorage::new().with_seed(1).with_clock(1_750_000_000_000_000, 50);
+    let wal = open(&storage);
+    append(&wal, "closed", 20);
+    append(&wal, "cut/both sides", 40);
+    append(&wal, "日本", 1);
+    append(&wal, "killed", 10);
+    wal.close().unwrap();
+    let wal = open(&storage);
+    append(&wal, "closed", 40);
+    let cut = wal.stream("cut/both sides").unwrap();
+    cut.truncate_from(20).unwrap();
+    cut.truncate_before(7).unwrap();
+    append(&wal, "cut/both sides", 25);
+    wal.close().unwrap();
+    let wal = open(&storage);
+    append(&wal, "killed", 31);
+    storage.snapshot()
+}
+
+fn bless(storage: &MemoryStorage) {
+    let mut dirs = vec![PathBuf::from("/log")];
+    while let Some(dir) = dirs.pop() {
+        fs::create_dir_all(kept().join(dir.strip_prefix("/log").unwrap())).unwrap();
+        for found in storage.list(&dir).unwrap() {
+            let path = dir.join(&found.name);
+            let Ok(file) = storage.open(&path, Access::Read) else {
+                dirs.push(path);
+                continue;
+            };
+            if found.name == "RESERVE" {
+                continue;
+            }
+            let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+            file.read_exact_at(&mut bytes, 0).unwrap();
+            fs::write(kept().join(path.strip_prefix("/log").unwrap()), bytes).unwrap();
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for found in fs::read_dir(from).unwrap() {
+        let path = found.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() { copy(&path, &target) } else { drop(fs::copy(&path, &target).unwrap()) }
+    }
+}
+
+fn holds(wal: &Wal) {
+    for (name, first, next, _) in STREAMS {
+        let stream = wal.stream(name).unwrap();
+        assert_eq!((stream.first_seq(), stream.next_seq()), (first, next), "{name}");
+        let found: Vec<_> = stream.iter(..).map(|found| found.unwrap().data().to_vec()).collect();
+        assert_eq!(found, (first..next).map(|seq| entry(name, seq)).collect::<Vec<_>>(), "{name}");
+    }
+    let mut names = wal.streams().unwrap();
+    names.sort();
+    let mut expected = STREAMS.map(|stream| stream.0.to_owned());
+    expected.sort();
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn a_log_of_format_1_opens_for_ever() {
+    if !kept().exists() && std::env::var_os("STRATAWAL_BLESS").is_some_and(|v| v == "1") {
+        bless(&make());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    copy(&kept(), dir.path());
+    holds(&Options::new().open_read_only(dir.path()).unwrap());
+    inspect::verify(dir.path(), None, &mut |check| {
+        assert!(check.damage.is_empty() && check.state == inspect::CheckState::Sound, "{check:?}");
+    })
+    .unwrap();
+    for _ in 0..2 {
+        let wal = Wal::open(dir.path()).unwrap();
+        holds(&wal);
+        wal.close().unwrap();
+    }
+    let wal = Wal::open(dir.path()).unwrap();
+    for (name, _, next, _) in STREAMS {
+        assert_eq!(wal.stream(name).unwrap().append("goes on").unwrap(), next);
+    }
+}
+
+#[test]
+fn which_streams_were_closed_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(&kept(), dir.path());
+    let wal = Wal::open(dir.path()).unwrap();
+    for (name, _, _, closed) in STREAMS {
+        assert_eq!(wal.stream(name).unwrap().report().clean, closed, "{name}");
+    }
+}
