@@ -5,6 +5,7 @@ mod ci;
 mod fuzz;
 mod golden;
 mod loom;
+mod peers;
 mod run;
 mod sim;
 mod tidy;
@@ -23,7 +24,11 @@ const COMMANDS: [(&str, &str, &str); 8] = [
     ("loom", "[FILTER]", "the models of concurrency, under the model checker, with and without seeded faults"),
     ("sim", "[--seeds A..B]", "the simulation: crashes at every change of the disk, faults at every operation"),
     ("sweep", "", "the damage sweep: every bit flipped, every page zeroed, every file cut, lost, swapped"),
-    ("bench", "[ARGS…]", "the criterion benches"),
+    (
+        "bench",
+        "[--peers [CASE…]] [ARGS…]",
+        "the criterion benches; --peers: the same work by other crates and by raw loops",
+    ),
     ("golden", "[--bless]", "files of every released format still read; --bless writes those that are missing"),
 ];
 
@@ -52,6 +57,7 @@ fn main() -> ExitCode {
         "loom" => loom::loom(rest),
         "sim" => sim::sim(rest),
         "sweep" => sim::sweep(),
+        "bench" if rest.first().is_some_and(|first| first == "--peers") => peers::peers(&rest[1..]),
         "bench" => run::cargo(&["bench", "--package", "stratawal-benches", "--"]).args(rest).done("the benches"),
         "golden" => golden::golden(rest),
         "help" | "--help" | "-h" => {

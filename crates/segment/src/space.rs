@@ -13,6 +13,9 @@ use crate::{Error, Result, SegmentId};
 /// work on a full disk.
 pub const CONTROL_RESERVE: u64 = 4096;
 
+/// No file is longer, on any system.
+const LEN_MAX: u64 = 1 << 62;
+
 /// The largest step by which a file grows ahead of its bytes.
 const STEP_MAX: u64 = 8 << 20;
 
@@ -77,6 +80,9 @@ impl Space {
         let behind_close = self.after_close.is_some();
         if need <= self.len && !behind_close {
             return Ok(());
+        }
+        if need > LEN_MAX {
+            return Err(Error::io(self.id, "reserve space")(std::io::ErrorKind::FileTooLarge.into()));
         }
         // A file behind its CLOSE has a finished length, and gets the length of one being written even if it would do.
         let least = written_len(need.max(self.len + 1));

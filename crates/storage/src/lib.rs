@@ -26,7 +26,8 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! It is the only crate of the workspace with unsafe and platform code. Deliberately absent: any idea of what the
+//! It is the only crate of the workspace with platform code, and that maps files; others only hand the caller's promise
+//! for mappings on to it. Deliberately absent: any idea of what the
 //! files are for, and any retry of a failed sync.
 
 #[cfg(not(unix))]

@@ -253,11 +253,22 @@ fn allocate(_file: &fs::File, _offset: u64, _len: u64) -> rustix::io::Result<()>
 /// The locked file, and the locked root folder.
 #[derive(Debug)]
 struct UnixLock {
-    _file: fs::File,
-    _root: Option<fs::File>,
+    file: fs::File,
+    root: Option<fs::File>,
 }
 
 impl Lock for UnixLock {}
+
+impl Drop for UnixLock {
+    /// Closing the files would do, but for a process that another thread starts just now: until it executes its program,
+    /// it holds copies of the descriptors, and with them the locks.
+    fn drop(&mut self) {
+        for file in [Some(&self.file), self.root.as_ref()].into_iter().flatten() {
+            // Where that fails, closing them is what is left.
+            let _ = file.unlock();
+        }
+    }
+}
 
 fn lock(root: &Path, path: &Path) -> Result<UnixLock, LockError> {
     let no_follow = flags(OFlags::NOFOLLOW | OFlags::NONBLOCK);
@@ -287,7 +298,7 @@ fn lock(root: &Path, path: &Path) -> Result<UnixLock, LockError> {
     let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(pid.as_bytes()));
     // The number is for people; a full disk must not keep them from opening the log.
     drop(written);
-    Ok(UnixLock { _file: file, _root: root })
+    Ok(UnixLock { file, root })
 }
 
 fn owner(file: &mut fs::File) -> Option<u32> {

@@ -201,6 +201,8 @@ fn a_rename_moves_a_folder_with_what_is_in_it(storage: &dyn Storage, root: &Path
     storage.rename(&root.join("to"), &root.join("empty")).unwrap();
     assert_eq!(names(storage, root), ["empty", "from-not"], "an empty folder gives way to another");
     assert_eq!(get(storage, &root.join("empty/b")), b"two");
+    storage.rename(&root.join("empty"), &root.join("empty")).unwrap();
+    assert_eq!(names(storage, &root.join("empty")), ["b", "inner"], "to its own name changes nothing");
 }
 
 fn a_refused_rename_changes_nothing(storage: &dyn Storage, root: &Path) {
@@ -213,6 +215,7 @@ fn a_refused_rename_changes_nothing(storage: &dyn Storage, root: &Path) {
     for (from, to, expected) in [
         ("missing", "new", ErrorKind::NotFound),
         ("missing", "file", ErrorKind::NotFound),
+        ("missing", "missing", ErrorKind::NotFound),
         ("file", "missing/new", ErrorKind::NotFound),
         ("file", "file/new", ErrorKind::NotADirectory),
         ("file", "folder", ErrorKind::IsADirectory),

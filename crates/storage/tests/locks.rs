@@ -253,3 +253,20 @@ fn another_process_keeps_this_one_out_until_it_dies() {
     other.child.wait().unwrap();
     assert_eq!(holder(&UnixStorage::new(), dir.path()), None);
 }
+
+#[test]
+fn a_dropped_lock_is_free_while_other_threads_start_processes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (storage, file) = (UnixStorage::new(), dir.path().join("LOCK"));
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                drop(std::process::Command::new("true").status());
+            }
+        });
+        let refused = (0..500).filter(|_| storage.lock(dir.path(), &file).is_err()).count();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(refused, 0, "of 500, with nobody else");
+    });
+}
