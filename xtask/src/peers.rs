@@ -71,7 +71,10 @@ fn run_one(target: &std::path::Path, case: &str, subject: &str) -> Result<String
 fn field(line: &str, name: &str) -> Option<String> {
     let from = line.find(&format!("\"{name}\":"))? + name.len() + 3;
     let rest = &line[from..];
-    let end = if rest.starts_with('"') { rest[1..].find('"')? + 2 } else { rest.find([',', '}'])? };
+    let end = match rest.strip_prefix('"') {
+        Some(text) => text.find('"')? + 2,
+        None => rest.find([',', '}'])?,
+    };
     Some(rest[..end].to_owned())
 }
 
