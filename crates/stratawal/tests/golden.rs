@@ -84,7 +84,11 @@ fn copy(from: &Path, to: &Path) {
     for found in fs::read_dir(from).unwrap() {
         let path = found.unwrap().path();
         let target = to.join(path.file_name().unwrap());
-        if path.is_dir() { copy(&path, &target) } else { drop(fs::copy(&path, &target).unwrap()) }
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
     }
 }
 
