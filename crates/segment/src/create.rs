@@ -42,6 +42,17 @@ pub fn create(
 ) -> Result<(SegmentWriter, Space), CreateError> {
     let id = SegmentId::of(header);
     let (temporary, path) = (dir.join(format!("{TEMPORARY_PREFIX}{id}")), dir.join(id.to_string()));
+    // A rename would replace it. No generation is given twice, so only another writer can have made it; recovery sees.
+    match storage.open(&path, Access::Read).map(drop) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) if e.kind() != io::ErrorKind::InvalidInput => {
+            return Err(CreateError::Undone(Error::io(id, "create")(e)));
+        }
+        Ok(()) | Err(_) => {
+            let source = io::ErrorKind::AlreadyExists.into();
+            return Err(CreateError::Indeterminate(Error::io(id, "create")(source)));
+        }
+    }
     let len = written_len(reserve.max(SEGMENT_HEADER_LEN as u64));
     let file = write_temporary(storage, &temporary, header, len).map_err(|(operation, source)| {
         // What cannot be removed now is removed by recovery, and nobody reads it.

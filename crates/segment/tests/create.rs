@@ -154,6 +154,16 @@ fn a_name_that_is_taken_by_something_else_is_left_to_recovery() {
 }
 
 #[test]
+fn a_segment_that_is_there_is_not_replaced() {
+    let storage = Scripted::new();
+    create(&storage.shared(), dir(), &header(), 5000).unwrap();
+    let before = storage.tree();
+    let error = create(&storage.shared(), dir(), &header(), 9000).unwrap_err();
+    assert!(matches!(error, CreateError::Indeterminate(_)), "{error}");
+    assert_eq!(storage.tree(), before);
+}
+
+#[test]
 fn what_cannot_be_removed_is_nobodys_and_the_next_creation_replaces_it() {
     for nth in 1..RENAME {
         let storage = Scripted::new();
