@@ -30,5 +30,5 @@ mod workload;
 pub use model::{Found, Level, Mismatch, Pending, Snapshot, StreamModel};
 pub use rng::Rng;
 pub use run::{Failure, Outcome, Refusal, Run, Subject, Volume, crash_everywhere, fault_everywhere};
-pub use sim::{Crash, Disk, Fault, Faults, SimStorage};
+pub use sim::{Crash, Disk, Fault, Faults, Lie, SimStorage};
 pub use workload::{Shape, Step, Workload, entry};

@@ -12,13 +12,16 @@
 //!   rename is atomic. Syncing a file says nothing of its name, syncing a folder nothing of what its files hold.
 //! - **Failed sync.** Some of the dirty sectors reached the disk; the others are marked clean all the same, so that the
 //!   next sync succeeds without them, while reads go on showing what the disk does not hold.
+//! - **Failed write-back.** The same happens behind everybody's back, to all files that have dirty sectors; the next sync
+//!   of each descriptor that was open then answers the error, once. Who opens the file later is told nothing.
 //! - **Failed write.** A part of it, to any byte, is in the cache.
 //! - **Full disk.** Creating, growing, reserving, writing and syncing may answer it. Growing past the capacity does.
 //! - **Too many open files.** Creating, opening and listing may answer it.
+//! - **A disk that lies** answers syncs, of files or of folders, and does nothing ([`Lie`]); for tests that show that they
+//!   would see it.
 //! - **Bit rot** is made by hand, with [`Disk::flip`].
 //!
-//! Not modelled: a sector that is altered beside what was written, a disk that lies about syncs, folders whose names
-//! are lost though they were synced, permissions, links, several machines.
+//! Not modelled: a sector that is altered beside what was written, permissions, links, several machines.
 
 mod content;
 mod disk;
@@ -44,12 +47,25 @@ pub enum Fault {
     Full,
     /// The process has too many files open.
     TooManyFiles,
+    /// Writing back fails just before the operation, which itself does not.
+    WriteBack,
+    /// Growing past `after` bytes of files fails, as past a quota.
+    Capacity,
+}
+
+/// Which syncs a disk answers without doing them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// Those of files.
+    Files,
+    /// Those of folders.
+    Folders,
 }
 
 /// Which operations fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Faults {
-    /// The first: as many operations of those that can fail so succeed before it.
+    /// The first: as many operations of those that can fail so succeed before it, or bytes of files fit on the disk.
     pub after: u64,
     /// How they fail.
     pub fault: Fault,
@@ -76,9 +92,10 @@ enum Operation {
 impl Operation {
     const fn can_fail(self, fault: Fault) -> bool {
         match fault {
-            Fault::Io => true,
+            Fault::Io | Fault::WriteBack => true,
             Fault::Full => matches!(self, Self::Create | Self::Name | Self::Write | Self::Sync | Self::SyncDir),
             Fault::TooManyFiles => matches!(self, Self::Create | Self::Open | Self::List),
+            Fault::Capacity => false,
         }
     }
 }
@@ -86,8 +103,9 @@ impl Operation {
 impl Fault {
     fn error(self) -> io::Error {
         match self {
-            Self::Io => io::Error::from_raw_os_error(5),
+            Self::Io | Self::WriteBack => io::Error::from_raw_os_error(5),
             Self::Full => io::ErrorKind::StorageFull.into(),
+            Self::Capacity => io::ErrorKind::QuotaExceeded.into(),
             Self::TooManyFiles => io::Error::from_raw_os_error(24),
         }
     }
@@ -104,6 +122,7 @@ struct State {
     locked: Vec<PathBuf>,
     faults: Option<Faults>,
     failed: u64,
+    lie: Option<Lie>,
     watch: Option<Watch>,
 }
 
@@ -136,6 +155,7 @@ impl SimStorage {
             locked: Vec::new(),
             faults: None,
             failed: 0,
+            lie: None,
             watch: None,
         })))
     }
@@ -164,6 +184,10 @@ impl SimStorage {
     pub fn set_faults(&self, faults: Option<Faults>) {
         let mut state = self.state();
         (state.faults, state.failed) = (faults, 0);
+        state.capacity = match faults {
+            Some(Faults { after, fault: Fault::Capacity, .. }) => after,
+            _ => u64::MAX,
+        };
     }
 
     /// How many operations were made to fail since faults were last set.
@@ -172,9 +196,9 @@ impl SimStorage {
         self.state().failed
     }
 
-    /// Room for so many bytes of files.
-    pub fn set_capacity(&self, bytes: u64) {
-        self.state().capacity = bytes;
+    /// Makes the disk lie from here on.
+    pub fn set_lie(&self, lie: Option<Lie>) {
+        self.state().lie = lie;
     }
 }
 
@@ -191,8 +215,16 @@ impl State {
         if self.failed > 0 && !faults.forever {
             return Ok(());
         }
+        let fault = faults.fault;
+        if fault == Fault::WriteBack {
+            let State { disk, rng, failed, .. } = self;
+            // Where nothing was dirty nothing failed.
+            *failed += u64::from(disk.fail_write_back(rng));
+            self.changed();
+            return Ok(());
+        }
         self.failed += 1;
-        Err(faults.fault.error())
+        Err(fault.error())
     }
 
     fn changed(&mut self) {
@@ -201,9 +233,10 @@ impl State {
         }
     }
 
-    fn room(&self, more: u64) -> io::Result<()> {
-        if self.capacity < u64::MAX && self.disk.used() + more > self.capacity {
-            return Err(io::ErrorKind::StorageFull.into());
+    fn room(&mut self, more: u64) -> io::Result<()> {
+        if more > 0 && self.capacity < u64::MAX && self.disk.used() + more > self.capacity {
+            self.failed += 1;
+            return Err(Fault::Capacity.error());
         }
         Ok(())
     }
@@ -215,15 +248,15 @@ impl Storage for SimStorage {
         state.begin(Operation::Create)?;
         let ino = state.disk.create(path, Node::File(content::Content::default()))?;
         state.changed();
-        Ok(Arc::new(SimFile { sim: self.clone(), ino, writable: true }))
+        Ok(Arc::new(SimFile { sim: self.clone(), ino, writable: true, told: Mutex::new(0) }))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         let mut state = self.state();
         state.begin(Operation::Open)?;
         let ino = state.disk.find(path)?;
-        state.disk.file(ino)?;
-        Ok(Arc::new(SimFile { sim: self.clone(), ino, writable: access == Access::ReadWrite }))
+        let told = Mutex::new(state.disk.file(ino)?.write_back_errors());
+        Ok(Arc::new(SimFile { sim: self.clone(), ino, writable: access == Access::ReadWrite, told }))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
@@ -267,7 +300,9 @@ impl Storage for SimStorage {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.begin(Operation::SyncDir)?;
-        state.disk.sync_dir(dir)?;
+        if state.lie != Some(Lie::Folders) {
+            state.disk.sync_dir(dir)?;
+        }
         state.changed();
         Ok(())
     }
@@ -327,6 +362,8 @@ struct SimFile {
     sim: SimStorage,
     ino: Ino,
     writable: bool,
+    /// How many failures of writing back this descriptor has told, or was opened after.
+    told: Mutex<u64>,
 }
 
 impl SimFile {
@@ -334,11 +371,19 @@ impl SimFile {
         if self.writable { Ok(self.sim.state()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
     }
 
+    /// The error of a write-back since this descriptor was opened, once.
+    fn tell_write_back(&self, state: &State) -> io::Result<()> {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let errors = state.disk.file(self.ino)?.write_back_errors();
+        if std::mem::replace(&mut *told, errors) < errors { Err(Fault::WriteBack.error()) } else { Ok(()) }
+    }
+
     fn sync(&self) -> io::Result<()> {
         let mut state = self.sim.state();
-        let begun = state.begin(Operation::Sync);
-        let State { disk, rng, .. } = &mut *state;
+        let begun = state.begin(Operation::Sync).and_then(|()| self.tell_write_back(&state));
+        let State { disk, rng, lie, .. } = &mut *state;
         match begun {
+            Ok(()) if *lie == Some(Lie::Files) => {}
             Ok(()) => disk.change_file(self.ino, |content, _| content.sync())?,
             Err(e) => {
                 disk.change_file(self.ino, |content, _| content.fail_sync(rng))?;

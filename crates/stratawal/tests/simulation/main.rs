@@ -10,17 +10,17 @@ mod subject;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use stratawal_testkit::{Failure, Outcome, Volume, crash_everywhere, fault_everywhere};
+use stratawal_testkit::{Failure, Lie, Outcome, Volume, crash_everywhere, fault_everywhere};
 
 use subject::{Log, SHAPE};
 
 /// The seeds that are asked for, with what is tried of each; a small sample otherwise.
 fn seeds() -> (Range<u64>, Volume) {
     let Ok(text) = std::env::var("STRATAWAL_SEEDS") else {
-        return (0..3, Volume { losses: 2, depth: 3, nested: 1 });
+        return (0..3, Volume { losses: 2, depth: 3, nested: 1, lie: None });
     };
     let parsed = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
-    (parsed.expect("STRATAWAL_SEEDS is A..B"), Volume { losses: 17, depth: 3, nested: 1 })
+    (parsed.expect("STRATAWAL_SEEDS is A..B"), Volume { losses: 17, depth: 3, nested: 1, lie: None })
 }
 
 /// Tries every seed, on all cores; a seed runs on one thread, so that it replays.
@@ -52,6 +52,17 @@ fn a_crash_at_any_change_of_the_disk_loses_nothing_acknowledged() {
     let outcome = try_all(seeds, |seed, outcome| crash_everywhere(&Log, seed, &SHAPE, &volume, outcome));
     println!("{outcome:?}");
     assert!(outcome.crashes > outcome.places * volume.losses, "{outcome:?}");
+}
+
+/// The harness fails where it should: where the disk answers syncs, and does nothing.
+#[test]
+fn a_disk_that_lies_is_seen() {
+    for lie in [Lie::Files, Lie::Folders] {
+        let volume = Volume { losses: 6, depth: 2, nested: 1, lie: Some(lie) };
+        let seen =
+            (0..20).find_map(|seed| crash_everywhere(&Log, seed, &SHAPE, &volume, &mut Outcome::default()).err());
+        println!("{}", seen.unwrap_or_else(|| panic!("{lie:?} is not seen")));
+    }
 }
 
 #[test]

@@ -45,9 +45,25 @@ pub(crate) struct Content {
     /// Every length since the last sync, oldest first. Lengths are journaled: one is on the disk only after those
     /// before it.
     lens: Vec<(u64, u64)>,
+    /// How often writing it back has failed.
+    write_back_errors: u64,
 }
 
 impl Content {
+    pub(crate) const fn write_back_errors(&self) -> u64 {
+        self.write_back_errors
+    }
+
+    /// Some of what is dirty reached the disk, the rest never will. Whether there was anything.
+    pub(crate) fn fail_write_back(&mut self, rng: &mut Rng) -> bool {
+        let dirty = !self.written.is_empty();
+        if dirty {
+            self.fail_sync(rng);
+            self.write_back_errors += 1;
+        }
+        dirty
+    }
+
     pub(crate) const fn len(&self) -> u64 {
         self.cached.len
     }
@@ -142,7 +158,7 @@ impl Content {
         }
         let len = after.len;
         after.clear_from(len);
-        Self { cached: after.clone(), durable: after, written: BTreeMap::new(), lens: Vec::new() }
+        Self { cached: after.clone(), durable: after, ..Self::default() }
     }
 
     /// Flips a bit on the disk and in the cache.

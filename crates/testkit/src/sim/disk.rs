@@ -258,6 +258,17 @@ impl Disk {
         }
     }
 
+    /// Writing back fails, of all files. Whether any had something to write.
+    pub(crate) fn fail_write_back(&mut self, rng: &mut Rng) -> bool {
+        let mut any = false;
+        for node in self.nodes.values_mut() {
+            if let Node::File(content) = Arc::make_mut(node) {
+                any |= content.fail_write_back(rng);
+            }
+        }
+        any
+    }
+
     pub(crate) fn create(&mut self, path: &Path, node: Node) -> io::Result<Ino> {
         let (dir, name) = self.place(path)?;
         if self.dir_of(dir)?.cached.contains_key(name) {

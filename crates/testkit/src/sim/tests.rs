@@ -110,8 +110,41 @@ fn faults_fall_on_the_operations_that_can_have_them() {
     f.write_all_at(b"x", 0).unwrap();
     assert!(stratawal_storage::is_full(&f.write_all_at(b"y", 1).unwrap_err()));
     f.write_all_at(b"y", 1).unwrap();
-    sim.set_faults(None);
-    sim.set_capacity(10);
+    sim.set_faults(Some(Faults { after: 10, fault: Fault::Capacity, forever: true }));
     assert!(stratawal_storage::is_full(&f.reserve(11).unwrap_err()));
-    assert_eq!(f.len().unwrap(), 2);
+    assert_eq!((f.len().unwrap(), sim.failed()), (2, 1));
+    f.reserve(10).unwrap();
+    sim.set_faults(None);
+    f.reserve(11).unwrap();
+}
+
+#[test]
+fn a_failed_write_back_is_told_once_to_those_who_had_the_file_open() {
+    let sim = SimStorage::new(1);
+    let f = file(&sim, "/f");
+    f.sync_all().unwrap();
+    let all = [7; 64 << 10];
+    f.write_all_at(&all, 0).unwrap();
+    // Nothing of its own is what the operation answers.
+    sim.set_faults(Some(Faults { after: 0, fault: Fault::WriteBack, forever: false }));
+    sim.list(Path::new("/")).unwrap();
+    assert_eq!(sim.failed(), 1);
+    sim.open(Path::new("/f"), Access::ReadWrite).unwrap().sync_all().expect("it was opened later");
+    assert!(f.sync_all().is_err());
+    f.sync_all().expect("the pages are clean");
+    assert_eq!(sim.disk().bytes(Path::new("/f")).unwrap(), all, "as reads see it");
+    assert_ne!(after(&sim, Crash::Lost, 1), all, "and as the disk has it");
+}
+
+#[test]
+fn a_disk_that_lies_keeps_nothing() {
+    let sim = SimStorage::new(1);
+    sim.set_lie(Some(Lie::Files));
+    let f = file(&sim, "/f");
+    f.write_all_at(b"x", 0).unwrap();
+    f.sync_all().unwrap();
+    assert_eq!(after(&sim, Crash::Lost, 1), b"");
+    sim.set_lie(Some(Lie::Folders));
+    file(&sim, "/g");
+    assert!(!sim.disk().crash(Crash::Lost, &mut Rng::new(1)).files().iter().any(|(path, _)| path == "/g"));
 }
