@@ -114,7 +114,9 @@ impl StreamLog {
             if at.frame.header().timestamp >= timestamp {
                 return Ok(at.frame.first_seq().0.max(start));
             }
-            seq = at.frame.end_seq().0;
+            // The frame may hold entries that were cut since; those at the limit are in the next segment, and not before
+            // the time, or the search had begun there.
+            seq = at.frame.end_seq().0.min(limit);
         }
         Ok(seq.min(end).max(start))
     }
@@ -170,10 +172,12 @@ impl Inner {
         let kind = match recover::read(env, place, options)? {
             None => ErrorKind::Cut { at: 0 },
             Some(now) if seq < now.start => ErrorKind::Truncated { start: now.start },
-            Some(now) => match view.cut_by(&now.view, now.start).filter(|&at| at <= seq) {
-                Some(at) => ErrorKind::Cut { at },
-                None => return Ok(false),
-            },
+            Some(now) => {
+                match view.cut_by(self.shared.marks.accepted(), &now.view, now.start).filter(|&at| at <= seq) {
+                    Some(at) => ErrorKind::Cut { at },
+                    None => return Ok(false),
+                }
+            }
         };
         Err(Error::new(kind, place))
     }

@@ -272,7 +272,8 @@ fn install(
         shared.env.cache.remove_stream(stream_id);
     }
     let accepted = accepted.unwrap_or(recovered.end);
-    let cut = old.cut_by(&recovered.view, recovered.start).filter(|&cut| cut < recovered.end).unwrap_or(accepted);
+    let cut = old.cut_by(shared.marks.accepted(), &recovered.view, recovered.start);
+    let cut = cut.filter(|&cut| cut < recovered.end).unwrap_or(accepted);
     shared.cuts.cut(shared.marks.epoch(), cut);
     shared.marks.change(|marks| {
         shared.view.store(Arc::new(recovered.view));

@@ -34,15 +34,15 @@ impl View {
 }
 
 impl View {
-    /// From where on the entries of this view may not be those of `newer`, a later one of the same stream that begins at
-    /// `start`.
-    pub(crate) fn cut_by(&self, newer: &Self, start: u64) -> Option<u64> {
+    /// From where on the entries of this view, which ended at `end`, may not be those of `newer`, a later one of the same
+    /// stream that begins at `start`. Entries that are below that now were dropped, for all that can be told.
+    pub(crate) fn cut_by(&self, end: u64, newer: &Self, start: u64) -> Option<u64> {
         let cut_of = |(i, segment): (usize, &Arc<SegmentView>)| {
             let same = newer.segments.iter().position(|other| other.header == segment.header);
             match same.map(|at| newer.limit(at)) {
                 Some(limit) => (limit < self.limit(i)).then_some(limit),
                 // Dropped from the beginning, or void.
-                None => (self.limit(i) > start).then_some(segment.header.base.0),
+                None => (self.limit(i).min(end) > start).then_some(segment.header.base.0),
             }
         };
         self.segments.iter().enumerate().filter_map(cut_of).min()

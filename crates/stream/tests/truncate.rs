@@ -25,6 +25,12 @@ fn fill(log: &StreamLog, entries: u64) {
     log.sync().unwrap();
 }
 
+/// When the entry at `seq` was appended, in microseconds.
+fn time(log: &StreamLog, seq: u64) -> u64 {
+    let time = log.get(seq, Visibility::Settled).unwrap().unwrap().timestamp();
+    u64::try_from(time.duration_since(std::time::UNIX_EPOCH).unwrap().as_micros()).unwrap()
+}
+
 /// The seqs that an iterator yields, and the error that ends it.
 fn seqs(iter: Iter) -> (Vec<u64>, Option<ErrorKind>) {
     let mut seqs = Vec::new();
@@ -151,19 +157,44 @@ fn iterators_end_with_the_cut_and_never_show_what_came_after_it() {
 }
 
 #[test]
+fn what_was_dropped_up_to_beyond_the_end_is_dropped_for_a_reader_beside_the_writer_too() {
+    let storage = storage();
+    let log = open(&storage);
+    fill(&log, 20);
+    let env = Arc::new(Env::new(Arc::new(storage.clone())).read_only(true));
+    let reader = StreamLog::open(env, Location::new("/streams", "s"), log.options().clone()).unwrap();
+    let iter = reader.iter(.., Visibility::Settled);
+    log.truncate_before(500).unwrap();
+    reader.reopen().unwrap();
+    assert_eq!(seqs(iter), (vec![], Some(ErrorKind::Truncated { start: 500 })));
+    holds(&reader, 500, 500);
+}
+
+#[test]
 fn a_time_among_cut_entries_is_that_of_the_first_entry_behind() {
     let storage = storage().with_clock(1_000_000, 1_000);
     let log = open(&storage);
     fill(&log, 100);
-    let time = |seq| {
-        let time = log.get(seq, Visibility::Settled).unwrap().unwrap().timestamp();
-        u64::try_from(time.duration_since(std::time::UNIX_EPOCH).unwrap().as_micros()).unwrap()
-    };
-    let (kept, cut) = (time(40), time(80));
+    let (kept, cut) = (time(&log, 40), time(&log, 80));
     log.truncate_from(50).unwrap();
     fill(&log, 100);
     assert_eq!(log.seq_at(kept, Visibility::Settled).unwrap(), 40);
     assert_eq!(log.seq_at(cut, Visibility::Settled).unwrap(), 50, "all behind the cut are later");
+}
+
+#[test]
+fn a_time_among_entries_cut_from_the_middle_of_a_frame_is_that_of_what_took_their_place() {
+    let storage = storage().with_clock(1_000_000, 1_000);
+    let log = open(&storage);
+    fill(&log, 15);
+    let batch: Batch = (15..25).map(|_| [1; 10]).collect();
+    log.append_batch(&batch, Durability::Synced).unwrap();
+    // Behind the same index point, so that the search walks over the batch.
+    log.append(b"later", Durability::Synced).unwrap();
+    let cut = time(&log, 25);
+    log.truncate_from(20).unwrap();
+    fill(&log, 50);
+    assert_eq!(log.seq_at(cut, Visibility::Settled).unwrap(), 20, "all behind the cut are later");
 }
 
 #[test]
