@@ -68,6 +68,12 @@ impl Inner {
     fn append(&self, entries: &Entries<'_>, durability: Durability) -> Result<Range<u64>> {
         let options = &self.shared.options;
         let booked = self.booked(entries)?;
+        if seeded(Fault::BatchSplit)
+            && let Some((some, rest)) = self.split_at_border(entries, booked)
+        {
+            let first = self.append(&Entries::Batch(&some), durability)?;
+            return Ok(first.start..self.append(&Entries::Batch(&rest), durability)?.end);
+        }
         let mut state = self.writable()?;
         loop {
             self.check(&state)?;
@@ -106,6 +112,14 @@ impl Inner {
             durability => self.group.drive(durability, goal)?,
         }
         Ok(first..end)
+    }
+
+    /// What [`Fault::BatchSplit`] does to a batch that begins another segment.
+    fn split_at_border(&self, entries: &Entries<'_>, booked: u64) -> Option<(Batch, Batch)> {
+        let crosses = self.must_rotate(&self.group.lock().tail, booked);
+        let Entries::Batch(batch) = entries else { return None };
+        let split = || (batch.iter().take(batch.len() / 2).collect(), batch.iter().skip(batch.len() / 2).collect());
+        (crosses && batch.len() > 1).then(split)
     }
 
     /// The most bytes that these entries take in the file.

@@ -35,6 +35,16 @@ pub enum Fault {
     StartAfterUnlink,
     /// What stands behind zeros attests nothing.
     ZerosAreTheEnd,
+    /// The name of a new stream is acknowledged without a sync of the folder that holds it.
+    FolderSyncSkipped,
+    /// A batch that crosses the border of a segment is written as two.
+    BatchSplit,
+    /// What ends a finished segment names none that follows it.
+    SealNamesNone,
+    /// The descriptor that wrote a finished segment is closed, and another one synced.
+    DescriptorClosed,
+    /// A length is believed, whatever the bound on it.
+    LengthBelieved,
 }
 
 /// Whether a test has seeded `fault`.

@@ -14,7 +14,7 @@ use crate::append::Inner;
 use crate::batch::Entry;
 use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::options::Visibility;
-use crate::read::entry_of;
+use crate::read::{entry_of, frame_len_max};
 use crate::stream::StreamLog;
 use crate::sync::Arc;
 use crate::tail::TailProvider;
@@ -174,12 +174,9 @@ impl Iter {
         let reader = view.segments[i].open(&shared.env, &shared.place, &shared.options, limit)?;
         let (point, _) = reader.span(seq);
         let offset = ByteOffset(point.offset);
-        let steps = frames(reader.data(), bytes::Bytes::new(), offset, SeqNo(point.seq), self.frame_len_max());
+        let len_max = frame_len_max(&shared.options);
+        let steps = frames(reader.data(), bytes::Bytes::new(), offset, SeqNo(point.seq), len_max);
         Ok(Forward { reader, limit, steps, frame: None, block_len: BLOCK_LEN_MIN })
-    }
-
-    fn frame_len_max(&self) -> u64 {
-        self.inner.shared.options.read_len_max.saturating_add(64)
     }
 
     /// The next frame that reaches `seq`, reading on where the block ends.
@@ -206,7 +203,8 @@ impl Iter {
         forward.block_len = if mapped { u64::MAX } else { (forward.block_len * 2).min(BLOCK_LEN_MAX) };
         let block = forward.reader.data().block(at..at + len).map_err(failed)?;
         let expected = forward.steps.expected();
-        forward.steps = frames(forward.reader.data(), block, ByteOffset(at), expected, self.frame_len_max());
+        forward.steps =
+            frames(forward.reader.data(), block, ByteOffset(at), expected, frame_len_max(&self.inner.shared.options));
         Ok(forward)
     }
 

@@ -6,8 +6,9 @@ use stratawal_segment::{FrameAt, Frames, frames};
 use crate::append::Inner;
 use crate::batch::Entry;
 use crate::error::{Damage, Error, ErrorKind, Result};
+use crate::faults::{Fault, seeded};
 use crate::iter::BLOCK_LEN_MAX;
-use crate::options::Visibility;
+use crate::options::{StreamOptions, Visibility};
 use crate::recover;
 use crate::stream::StreamLog;
 use crate::sync::Arc;
@@ -225,7 +226,7 @@ impl Inner {
         let lost_to = range_end_seq(reader, seq, limit.min(self.shared.marks.accepted()));
         let failed = |e| Error::segment_error(&self.shared.place, e).with_lost(seq, lost_to);
         let (point, range) = reader.span(seq);
-        let max = self.shared.options.read_len_max.saturating_add(64);
+        let max = frame_len_max(&self.shared.options);
         let (mut offset, mut expected) = (range.start, point.seq);
         // One read for a span as it should be; a file may be anybody's, and its index may say anything.
         let mut len = (range.end - range.start).min(BLOCK_LEN_MAX);
@@ -246,6 +247,11 @@ impl Inner {
             len = BLOCK_LEN_MAX.max(needed).min(end - offset);
         }
     }
+}
+
+/// The longest frame that is read into memory: what is asked for may come from anybody's file.
+pub(crate) fn frame_len_max(options: &StreamOptions) -> u64 {
+    if seeded(Fault::LengthBelieved) { u64::MAX } else { options.read_len_max.saturating_add(64) }
 }
 
 /// The last entry that damage at `seq` can take: the next index point begins anew.

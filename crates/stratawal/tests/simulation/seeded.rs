@@ -7,7 +7,7 @@ use stratawal_testkit::{Failure, Outcome, Volume, crash_everywhere, fault_everyw
 
 use crate::subject::{Log, SHAPE};
 
-const VOLUME: Volume = Volume { losses: 6, depth: 2, nested: 1 };
+const VOLUME: Volume = Volume { losses: 6, depth: 2, nested: 1, lie: None };
 
 /// The first seed below `seeds_max` that shows `fault`.
 fn found_by(fault: Fault, seeds_max: u64) -> Option<Failure> {
@@ -46,4 +46,7 @@ is_found! {
     an_attestation_that_is_not_clamped_is_found: AttestationNotClamped,
     a_generation_that_is_used_twice_is_found: GenerationKept,
     a_start_that_is_recorded_after_the_unlink_is_found: StartAfterUnlink,
+    a_folder_that_is_not_synced_is_found: FolderSyncSkipped,
+    a_batch_over_the_border_of_a_segment_is_found: BatchSplit,
+    a_descriptor_that_is_closed_before_its_sync_is_found: DescriptorClosed,
 }
