@@ -11,16 +11,15 @@ use crate::sync::Arc;
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What went wrong: kind, stream, segment, offset, entries lost, cause. Cloning is cheap.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Error(Repr);
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 enum Repr {
     Stream(inner::Error),
     Log(Arc<LogError>),
 }
 
-#[derive(Debug)]
 struct LogError {
     kind: ErrorKind,
     message: String,
@@ -183,6 +182,13 @@ impl Error {
             },
             Repr::Log(_) => None,
         }
+    }
+}
+
+/// What `unwrap` prints: the kind, and the message as a person reads it.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error").field("kind", &self.kind()).field("message", &format_args!("{self}")).finish()
     }
 }
 

@@ -189,7 +189,8 @@ impl Options {
     /// # Errors
     /// [`Locked`](crate::ErrorKind::Locked), with the holder's process id where it is known;
     /// [`NewerFormat`](crate::ErrorKind::NewerFormat); [`Damaged`](crate::ErrorKind::Damaged) where the log's own
-    /// FORMAT file is; I/O.
+    /// FORMAT file is; [`InvalidOption`](crate::ErrorKind::InvalidOption) where one of the streams' defaults is out of
+    /// its range; I/O.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Wal> {
         Wal::open_on(Arc::new(stratawal_storage::UnixStorage::new()), path.as_ref(), self, false)
     }

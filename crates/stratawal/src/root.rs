@@ -138,15 +138,24 @@ fn lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Lock>> {
     storage.lock(path, &file).map_err(|error| match error {
         LockError::Held { owner } => {
             let who = owner.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+            let own = if owner == Some(std::process::id()) { "use the handle that this process has, " } else { "" };
             let text = format!(
-                "the log {} is locked by {who} (lock file {}); close it there, or open this one read-only",
+                "the log {} is locked by {who} (lock file {}); {own}close it there, or open this one read-only",
                 path.display(),
                 file.display()
             );
             Error::new(ErrorKind::Locked, text)
         }
-        LockError::Io(e) => Error::io(format!("cannot lock {}", file.display()), e),
+        LockError::Io(e) => {
+            no_folder(path, &e).unwrap_or_else(|| Error::io(format!("cannot lock {}", file.display()), e))
+        }
     })
+}
+
+/// What to say where the path of the log is that of a file.
+fn no_folder(path: &Path, error: &io::Error) -> Option<Error> {
+    let text = || format!("{} is a file; a log is a folder, give that or a new name", path.display());
+    (error.kind() == io::ErrorKind::NotADirectory).then(|| Error::new(ErrorKind::Missing, text()))
 }
 
 /// The FORMAT file, if it is there.
@@ -156,7 +165,7 @@ fn read_format(storage: &dyn Storage, path: &Path) -> Result<Option<FormatFile>>
     let open = match storage.open(&file, Access::Read) {
         Ok(open) => open,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return absent_format(storage, path).map(|()| None),
-        Err(e) => return Err(failed(e)),
+        Err(e) => return Err(no_folder(path, &e).unwrap_or_else(|| failed(e))),
     };
     let mut bytes = vec![0; FORMAT_FILE_LEN];
     let read = open.read_at(&mut bytes, 0).map_err(failed)?;

@@ -79,6 +79,12 @@ impl Wal {
     }
 
     pub(crate) fn open_on(storage: Arc<dyn Storage>, path: &Path, options: &Options, read_only: bool) -> Result<Self> {
+        if let Some(fault) = options.stream.0.fault() {
+            return Err(Error::new(
+                ErrorKind::InvalidOption,
+                format!("invalid option for the streams of a log: {fault}"),
+            ));
+        }
         let root = if read_only { Root::open_read_only(&*storage, path)? } else { Root::open(&*storage, path)? };
         let env =
             Env::new(storage).wal_id(root.wal_id).read_only(read_only).cache(options.cache_bytes, options.cache_files);

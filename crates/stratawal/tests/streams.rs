@@ -177,6 +177,34 @@ fn a_second_writer_is_refused_and_readers_are_not() {
 }
 
 #[test]
+fn what_a_log_cannot_be_opened_with_is_said_before_anything_is_created() {
+    let dir = tempfile::tempdir().unwrap();
+    let new = |stream: StreamOptions| Options::new().stream_defaults(stream);
+    for options in [
+        new(StreamOptions::new().segment_bytes(1)),
+        new(StreamOptions::new().frame_bytes(0)),
+        new(StreamOptions::new().batch_bytes_max(0)),
+        new(StreamOptions::new().batch_bytes_max(1 << 31)),
+        new(StreamOptions::new().buffer_bytes(0)),
+        new(StreamOptions::new().index_every(0)),
+    ] {
+        let error = options.open(dir.path().join("log")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidOption);
+        assert!(format!("{error:?}").contains("at least") || format!("{error:?}").contains("1 byte to"), "{error:?}");
+    }
+    assert!(files(dir.path()).is_empty() && !dir.path().join("log").exists());
+    let file = dir.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    for opened in [Wal::open(&file), Options::new().open_read_only(&file)] {
+        let error = opened.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("{} is a file; a log is a folder, give that or a new name", file.display())
+        );
+    }
+}
+
+#[test]
 fn a_missing_log_is_not_created_by_a_reader() {
     let dir = tempfile::tempdir().unwrap();
     for path in [dir.path().to_owned(), dir.path().join("none")] {

@@ -68,19 +68,18 @@ impl Default for StreamOptions {
 
 impl StreamOptions {
     /// Why these options cannot be kept, if they cannot.
-    pub(crate) fn fault(&self) -> Option<&'static str> {
+    #[must_use]
+    pub fn fault(&self) -> Option<&'static str> {
         if self.segment_len < 64 << 10 {
-            Some("segment_len must be at least 64 KiB")
-        } else if self.batch_len_max > u64::from(stratawal_frame::PAYLOAD_LEN_MAX) {
-            Some("batch_len_max must be at most 2 GiB - 1")
-        } else if self.batch_len_max == 0 {
-            Some("batch_len_max must be at least 1")
-        } else if self.frame_len == 0 || self.frame_len > 1 << 20 {
-            Some("frame_len must be 1 byte to 1 MiB")
+            Some("a segment must be at least 64 KiB")
+        } else if !(1..=u64::from(stratawal_frame::PAYLOAD_LEN_MAX)).contains(&self.batch_len_max) {
+            Some("the bound on batches must be 1 byte to 2 GiB - 1")
+        } else if !(1..=1 << 20).contains(&self.frame_len) {
+            Some("a frame must be 1 byte to 1 MiB")
         } else if self.buffer_len == 0 {
-            Some("buffer_len must be at least 1")
+            Some("the buffer must be at least 1 byte")
         } else if self.index_every == 0 {
-            Some("index_every must be at least 1")
+            Some("index points must be at least 1 byte apart")
         } else {
             None
         }
