@@ -72,11 +72,11 @@ fn main() -> ExitCode {
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
-        Err(error) if json => Err(Failure::new(USAGE, "usage", first_line(&error.to_string()))),
-        Err(error) => {
+        Err(error) if error.kind() == ClapKind::DisplayHelpOnMissingArgumentOrSubcommand && !json => {
             let _ = error.print();
             return ExitCode::from(USAGE);
         }
+        Err(error) => Err(Failure::new(USAGE, "usage", one_line(&error.to_string()))),
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -98,6 +98,8 @@ fn run(command: Command) -> Result<u8, Failure> {
     }
 }
 
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+/// The first paragraph of what clap says, which is what is wrong, in one line.
+fn one_line(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    format!("{}; --help tells more", lines.join(" ").trim_start_matches("error: "))
 }

@@ -58,9 +58,13 @@ impl Verify {
         if self.json {
             writeln!(out, r#"{{"streams":{streams},"sound":{sound},"torn":{torn},"damaged":{damaged}}}"#)
         } else {
-            writeln!(out, "{streams} streams: {sound} sound, {torn} torn, {damaged} damaged")
+            writeln!(out, "{}: {sound} sound, {torn} torn, {damaged} damaged", counted(streams, "stream"))
         }
     }
+}
+
+fn counted(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 const fn word(state: CheckState) -> &'static str {
@@ -77,7 +81,7 @@ fn print_text(out: &mut impl Write, check: &StreamCheck) -> io::Result<()> {
         (Some(first), Some(next)) => format!("entries {first} to {next} (not included)"),
         _ => "entries unknown".to_owned(),
     };
-    writeln!(out, "{name}: {}, {range}, {} segments", word(check.state), check.segments)?;
+    writeln!(out, "{name}: {}, {range}, {}", word(check.state), counted(check.segments, "segment"))?;
     if let Some(torn) = &check.torn {
         let inspect::Torn { segment, offset, bytes, .. } = torn;
         writeln!(out, "  torn: {bytes} bytes behind the last whole frame, segment {segment}, offset {offset}")?;

@@ -12,8 +12,12 @@ fn exit_codes_are_those_of_the_contract() {
     for arguments in [&["--help"][..], &["--version"], &["append", "--help"]] {
         assert_eq!(command().args(arguments).output().unwrap().status.code(), Some(0), "{arguments:?}");
     }
-    for arguments in [&[][..], &["frobnicate"], &["cat"], &["cat", "--from", "x"]] {
-        assert_eq!(command().args(arguments).output().unwrap().status.code(), Some(2), "{arguments:?}");
+    assert_eq!(command().output().unwrap().status.code(), Some(2));
+    for arguments in [&["frobnicate"][..], &["cat"], &["cat", "--from", "x"], &["truncate", "l", "s"]] {
+        let ran = command().args(arguments).output().unwrap();
+        let err = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!((ran.status.code(), err.lines().count()), (Some(2), 1), "{arguments:?}: {err}");
+        assert!(err.starts_with("stratawal: ") && err.ends_with("; --help tells more\n"), "{err}");
     }
     for (name, arguments) in
         [("cat", vec!["s"]), ("streams", vec![]), ("verify", vec![]), ("delete", vec!["s", "--yes"])]
