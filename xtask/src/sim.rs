@@ -4,12 +4,14 @@
 use crate::run::cargo;
 use crate::{Done, Stop};
 
-/// Proves that the simulation can fail: faults are seeded into the code, and it has to find each.
+/// Proves that the harnesses can fail: faults are seeded into the code, and the simulation, the damage sweep or the tests of
+/// hostile files have to find each.
 pub(crate) fn seeded() -> Done {
-    cargo(&["test", "--release", "--package", "stratawal", "--test", "simulation", "seeded"])
+    cargo(&["test", "--release", "--package", "stratawal", "--package", "stratawal-stream"])
+        .args(["--test", "simulation", "--test", "damage", "--test", "hostile", "seeded"])
         .env("RUSTFLAGS", "--cfg stratawal_faults")
         .env("CARGO_TARGET_DIR", &crate::run::root().join("target/faults").to_string_lossy())
-        .done("a fault that the simulation does not find")
+        .done("a fault that no harness finds")
 }
 
 /// Every bit of the files of small logs flipped, every page zeroed, every file cut, lost and swapped.

@@ -17,7 +17,7 @@ const HEADER_LEN: u64 = 128;
 const VERSION: Range<u64> = 8..12;
 
 fn open(storage: &MemoryStorage, read_only: bool) -> stratawal::Result<Wal> {
-    let options = Options::new().stream_defaults(StreamOptions::new().frame_bytes(200));
+    let options = Options::new().stream_defaults(StreamOptions::new().frame_bytes(200).segment_bytes(64 << 10));
     options.open_on(Arc::new(storage.clone()), Path::new("/log"), read_only)
 }
 
@@ -59,13 +59,24 @@ fn live(storage: &MemoryStorage, appends: u64, act: impl FnOnce(&stratawal::Stre
     storage.snapshot()
 }
 
+fn new() -> MemoryStorage {
+    MemoryStorage::new().with_seed(1).with_clock(1_000_000, 10)
+}
+
+fn nothing(_: &stratawal::Stream) {}
+
+fn layout(name: &'static str, storage: MemoryStorage, first: u64, closed: bool) -> Layout {
+    let next = open(&storage.snapshot(), true).unwrap().stream("s").unwrap().next_seq();
+    Layout { name, storage, first, entries: (first..next).map(entry).collect(), closed }
+}
+
+/// Segments that follow each other because they are full: too long to damage bit by bit.
+fn rotated() -> [Layout; 2] {
+    let rotated = |close| live(&new(), 1500, nothing, close);
+    [layout("rotated, closed", rotated(true), 0, true), layout("rotated, killed", rotated(false), 0, false)]
+}
+
 fn layouts() -> Vec<Layout> {
-    let new = || MemoryStorage::new().with_seed(1).with_clock(1_000_000, 10);
-    let layout = |name, storage: MemoryStorage, first, closed| {
-        let next = open(&storage.snapshot(), true).unwrap().stream("s").unwrap().next_seq();
-        Layout { name, storage, first, entries: (first..next).map(entry).collect(), closed }
-    };
-    let nothing = |_: &stratawal::Stream| {};
     let one_closed = live(&new(), 12, nothing, true);
     let one_killed = live(&new(), 12, nothing, false);
     // Each recovery begins a segment.
@@ -327,7 +338,7 @@ fn a_cut_file_loses_nothing_in_silence() {
 
 #[test]
 fn a_file_that_is_missing_or_another_loses_nothing_in_silence() {
-    for layout in layouts() {
+    for layout in layouts().into_iter().chain(rotated()) {
         let segments = layout.segments();
         let judge = |what: String, act: &dyn Fn(&MemoryStorage)| {
             let storage = layout.storage.snapshot();
@@ -409,4 +420,29 @@ fn a_zeroed_end_that_nothing_attests_looks_like_a_torn_tail() {
     let stream = wal.stream("s").unwrap();
     assert!(stream.next_seq() < layout.next(), "nothing is left that says there was more");
     assert_eq!(stream.with_durability(Durability::Synced).append("x").unwrap() + 1, stream.next_seq());
+}
+
+/// The sweeps find what they are there for.
+#[cfg(stratawal_faults)]
+mod seeded {
+    use std::panic::catch_unwind;
+
+    use stratawal_stream::faults::{Fault, seed};
+
+    fn is_found_by(fault: Fault, sweep: fn()) {
+        seed(Some(fault));
+        let tried = catch_unwind(sweep);
+        seed(None);
+        assert!(tried.is_err(), "{fault:?} is not found");
+    }
+
+    #[test]
+    fn zeros_that_are_taken_for_the_end_are_found() {
+        is_found_by(Fault::ZerosAreTheEnd, super::a_zeroed_page_or_sector_loses_nothing_in_silence);
+    }
+
+    #[test]
+    fn a_seal_that_names_no_successor_is_found() {
+        is_found_by(Fault::SealNamesNone, super::a_file_that_is_missing_or_another_loses_nothing_in_silence);
+    }
 }

@@ -187,3 +187,35 @@ fn a_table_that_does_not_hold_is_damage_of_its_frame() {
         Err(error) => assert!(error.is_damage(), "{error}"),
     }
 }
+
+/// Reads no frame of more than 64 KiB, of which the first in the log is one.
+fn a_frame_over_the_bound_is_read() -> bool {
+    let mut forged = Forged::begin(0);
+    let place = forged.place();
+    let data = vec![1; 100 << 10];
+    let ends = [100 << 10 | BATCH_END];
+    let frame = DataFrame { first_seq: SeqNo(0), timestamp: 1, durable: None, ends: &ends, data: &data };
+    encode_data(&mut forged.bytes, &place, &frame);
+    let storage = forged.entry(1).close(2, |_| ()).storage();
+    let env = Env::new(Arc::new(storage)).read_only(true);
+    let options = StreamOptions { read_len_max: 64 << 10, ..StreamOptions::default() };
+    let log = StreamLog::open(Arc::new(env), Location::new("/streams", "s"), options).unwrap();
+    assert_eq!(&log.get(1, Visibility::Settled).unwrap().unwrap().data()[..], b"entry", "the one behind it is read");
+    let found =
+        [log.get(0, Visibility::Settled).map(drop), log.iter(.., Visibility::Settled).next().unwrap().map(drop)];
+    let too_large =
+        |error: &stratawal_stream::Error| matches!(error.kind(), ErrorKind::TooLarge { max, .. } if max < 65 << 10);
+    !found.iter().all(|found| found.as_ref().is_err_and(too_large))
+}
+
+#[test]
+fn a_frame_over_the_bound_is_an_error_and_takes_no_memory() {
+    assert!(!a_frame_over_the_bound_is_read());
+}
+
+#[cfg(stratawal_faults)]
+#[test]
+fn seeded_a_length_that_is_believed_is_found() {
+    stratawal_stream::faults::seed(Some(stratawal_stream::faults::Fault::LengthBelieved));
+    assert!(a_frame_over_the_bound_is_read());
+}
