@@ -13,18 +13,19 @@ type Step = (&'static str, fn() -> Done);
 
 const QUICK: [Step; 4] = [("format", format), ("clippy", clippy), ("tidy", tidy::tidy), ("unit tests", unit_tests)];
 
-const FULL: [Step; 12] = [
+const FULL: [Step; 13] = [
     ("format", format),
     ("clippy", clippy),
     ("tidy", tidy::tidy),
     ("tests", tests),
     ("docs", docs),
     ("golden files", || golden::golden(&[])),
-    ("models", || loom::loom(&[])),
+    ("concurrency", || loom::loom(&[])),
+    ("model", || sim::model(&[])),
     ("simulation", || sim::sim(&[])),
     ("seeded faults", sim::seeded),
     ("damage sweep", sim::sweep),
-    ("fuzzing", || fuzz::fuzz(&["--seconds".to_owned(), "20".to_owned()])),
+    ("fuzzing", || fuzz::fuzz(&["--seconds".to_owned(), "30".to_owned()])),
     ("oldest Rust", msrv),
 ];
 

@@ -13,7 +13,7 @@ mod tidy;
 use std::process::ExitCode;
 
 /// A command: its name, its arguments, what it does.
-const COMMANDS: [(&str, &str, &str); 8] = [
+const COMMANDS: [(&str, &str, &str); 9] = [
     (
         "ci",
         "[--quick] [--no-tests]",
@@ -23,6 +23,7 @@ const COMMANDS: [(&str, &str, &str); 8] = [
     ("fuzz", "[TARGET] [--seconds N]", "fuzz one target, or all in turn, 60 seconds each by default"),
     ("loom", "[FILTER]", "the models of concurrency, under the model checker, with and without seeded faults"),
     ("sim", "[--seeds A..B]", "the simulation: crashes at every change of the disk, faults at every operation"),
+    ("model", "[--cases N]", "programs of random steps, on a log and on a plain model of it"),
     ("sweep", "", "the damage sweep: every bit flipped, every page zeroed, every file cut, lost, swapped"),
     (
         "bench",
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         "fuzz" => fuzz::fuzz(rest),
         "loom" => loom::loom(rest),
         "sim" => sim::sim(rest),
+        "model" => sim::model(rest),
         "sweep" => sim::sweep(),
         "bench" if rest.first().is_some_and(|first| first == "--peers") => peers::peers(&rest[1..]),
         "bench" => run::cargo(&["bench", "--package", "stratawal-benches", "--"]).args(rest).done("the benches"),

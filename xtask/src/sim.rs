@@ -23,6 +23,27 @@ pub(crate) fn sweep() -> Done {
         .done("the damage sweep")
 }
 
+/// The cases of the model that CI runs.
+const CASES: &str = "10000";
+
+/// Programs of random steps, on a log and on a plain model of it.
+pub(crate) fn model(arguments: &[String]) -> Done {
+    let cases = match arguments {
+        [] => CASES,
+        [flag, cases] if flag == "--cases" && cases.parse::<u32>().is_ok_and(|n| n > 0) => cases,
+        _ => return Err(Stop::Usage("model takes --cases N".to_owned())),
+    };
+    let mut run = cargo(&["test", "--release", "--package", "stratawal", "--test", "model", "--", "--nocapture"])
+        .env("PROPTEST_CASES", cases)
+        .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true")
+        .env("CARGO_TARGET_DIR", &crate::run::root().join("target/sim").to_string_lossy());
+    // Nothing is cut off here but processes, which a file system in memory survives as any other does.
+    if std::env::var_os("TMPDIR").is_none() && std::path::Path::new("/dev/shm").is_dir() {
+        run = run.env("TMPDIR", "/dev/shm");
+    }
+    run.done("the model")
+}
+
 /// What `sim` tries without arguments.
 const SEEDS: &str = "0..200";
 
