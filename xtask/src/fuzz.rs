@@ -34,7 +34,14 @@ fn fuzz_one(nightly: &str, target: &str, seconds: u64) -> Done {
     let seeds = root().join(&seeds).is_dir().then_some(seeds);
     cargo_of(nightly, &["fuzz", "run", target, &corpus])
         .args(seeds)
-        .args(["--", "-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1", "-verbosity=0"])
+        .args([
+            "--",
+            "-timeout=10",
+            "-rss_limit_mb=2048",
+            "-malloc_limit_mb=64",
+            "-print_final_stats=1",
+            "-verbosity=0",
+        ])
         .args([format!("-max_total_time={seconds}")])
         .done(&format!("fuzzing {target} (what failed is in fuzz/artifacts/{target})"))
 }
@@ -85,6 +92,8 @@ mod tests {
 
     #[test]
     fn the_targets_are_found() {
-        assert!(targets().contains(&"frame_decode".to_owned()));
+        let expected =
+            ["cli_lines", "frame_decode", "index_decode", "log_operations", "segment_recovery", "stream_names"];
+        assert_eq!(targets(), expected);
     }
 }

@@ -70,7 +70,8 @@ fn top_level(root: &Path, found: &mut Vec<String>) {
 
 fn rust_files(root: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    let mut dirs: Vec<PathBuf> = ["crates", "benches", "xtask", "fuzz/fuzz_targets"].map(|dir| root.join(dir)).into();
+    let mut dirs: Vec<PathBuf> =
+        ["crates", "benches", "xtask", "fuzz/fuzz_targets", "fuzz/src"].map(|dir| root.join(dir)).into();
     while let Some(dir) = dirs.pop() {
         let Ok(entries) = fs::read_dir(dir) else { continue };
         for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {

@@ -111,7 +111,7 @@ impl Wal {
     ///
     /// # Errors
     /// [`InvalidName`](ErrorKind::InvalidName) where it is empty, or longer than 240 bytes when escaped (an ASCII
-    /// lower-case letter, digit, `-`, `_` takes 1, any other byte 3); [`Damaged`](ErrorKind::Damaged): this stream
+    /// lower-case letter, digit, `-`, `_` takes 1, and so does `.` within it; any other byte 3); [`Damaged`](ErrorKind::Damaged): this stream
     /// refuses, others go on; [`Closed`](ErrorKind::Closed); I/O.
     pub fn stream(&self, name: &str) -> Result<Stream> {
         self.lookup(name, None)

@@ -29,6 +29,6 @@ mod workload;
 
 pub use model::{Found, Level, Mismatch, Pending, Snapshot, StreamModel};
 pub use rng::Rng;
-pub use run::{Failure, Outcome, Refusal, Run, Subject, Volume, crash_everywhere, fault_everywhere};
+pub use run::{Failure, Outcome, Refusal, Run, Subject, Volume, crash_everywhere, fault_everywhere, play};
 pub use sim::{Crash, Disk, Fault, Faults, Lie, SimStorage};
 pub use workload::{Shape, Step, Workload, entry};

@@ -1,4 +1,77 @@
-//! Random numbers that follow from a seed.
+//! What chooses what a test does: random numbers that follow from a seed, or the bytes of a fuzzer.
+
+/// Something that chooses.
+pub(crate) trait Choose {
+    /// Any 64 bits.
+    fn next_u64(&mut self) -> u64;
+
+    /// A number below `n`, which is not 0.
+    fn below(&mut self, n: u64) -> u64;
+
+    /// True about `chances` times in 256.
+    fn chance(&mut self, chances: u64) -> bool;
+
+    /// An index into something `len` long, which is not empty.
+    fn index(&mut self, len: usize) -> usize {
+        usize::try_from(self.below(len as u64)).expect("below a usize")
+    }
+}
+
+impl Choose for Rng {
+    fn next_u64(&mut self) -> u64 {
+        Self::next_u64(self)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        Self::below(self, n)
+    }
+
+    fn chance(&mut self, chances: u64) -> bool {
+        Self::chance(self, chances)
+    }
+}
+
+/// Choices that bytes make, as few of them as tell what is chosen; after the last, always the first choice.
+#[derive(Debug)]
+pub(crate) struct Choices<'b>(&'b [u8]);
+
+impl<'b> Choices<'b> {
+    pub(crate) const fn new(bytes: &'b [u8]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn byte(&mut self) -> u64 {
+        let Some((&first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        first.into()
+    }
+}
+
+impl Choose for Choices<'_> {
+    /// Two bytes, and how many are left, so that no two of them are the same.
+    fn next_u64(&mut self) -> u64 {
+        let left = self.0.len() as u64;
+        self.byte() | self.byte() << 8 | left << 16
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        let mut number = 0;
+        let mut reach = 1_u64;
+        while reach < n {
+            number = number << 8 | self.byte();
+            reach = reach.saturating_mul(256);
+        }
+        number % n
+    }
+
+    fn chance(&mut self, chances: u64) -> bool {
+        self.byte() < chances
+    }
+}
 
 /// SplitMix64: small, and good enough to choose what a test does.
 #[derive(Clone, Debug)]

@@ -1,5 +1,9 @@
 //! Workloads on a log: crashes at every change of its disk, faults at every operation.
 
+mod play;
+
+pub use play::play;
+
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};

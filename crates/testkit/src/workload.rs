@@ -1,7 +1,7 @@
 //! Generated workloads.
 
 use crate::model::Level;
-use crate::rng::Rng;
+use crate::rng::{Choose, Rng};
 
 /// What workloads are like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Workload {
     }
 }
 
-fn step(rng: &mut Rng, streams: usize, synced: u64, shape: &Shape) -> Step {
+pub(crate) fn step(rng: &mut impl Choose, streams: usize, synced: u64, shape: &Shape) -> Step {
     let stream = rng.index(streams);
     match rng.below(24) {
         0 => Step::Flush(stream),
@@ -90,7 +90,7 @@ fn step(rng: &mut Rng, streams: usize, synced: u64, shape: &Shape) -> Step {
     }
 }
 
-fn batch(rng: &mut Rng, segment_len: u64) -> Vec<(u64, usize)> {
+fn batch(rng: &mut impl Choose, segment_len: u64) -> Vec<(u64, usize)> {
     let count = match rng.below(8) {
         0 => 1 + rng.below(40),
         1..=3 => 1 + rng.below(6),

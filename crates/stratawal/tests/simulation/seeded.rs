@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use stratawal_stream::faults::{Fault, seed};
-use stratawal_testkit::{Failure, Outcome, Volume, crash_everywhere, fault_everywhere};
+use stratawal_testkit::{Failure, Outcome, Rng, Volume, crash_everywhere, fault_everywhere, play};
 
 use crate::subject::{Log, SHAPE};
 
@@ -49,4 +49,18 @@ is_found! {
     a_folder_that_is_not_synced_is_found: FolderSyncSkipped,
     a_batch_over_the_border_of_a_segment_is_found: BatchSplit,
     a_descriptor_that_is_closed_before_its_sync_is_found: DescriptorClosed,
+}
+
+/// What the fuzzer plays, on bytes that nobody chose.
+#[test]
+fn an_acknowledgement_before_the_sync_is_found_by_playing_any_bytes() {
+    seed(Some(Fault::AcknowledgedBeforeSync));
+    let found = (0..300).find_map(|seed| {
+        let mut rng = Rng::new(seed);
+        let bytes: Vec<u8> = (0..300).map(|_| u8::try_from(rng.below(256)).expect("a byte")).collect();
+        play(&Log, &bytes, &SHAPE).err()
+    });
+    seed(None);
+    println!("{found:?}");
+    assert!(found.is_some());
 }

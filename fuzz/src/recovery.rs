@@ -1,0 +1,231 @@
+//! Recovery of a folder of segment files that somebody made up, checksums and all.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arbitrary::{Result, Unstructured};
+use stratawal_frame::{
+    BATCH_END, ByteOffset, Control, DataFrame, End, EndKind, Generation, Place, Salt, SegmentHeader, SeqNo, StreamId,
+    TRAILER_LEN, Trailer, encode_control, encode_data,
+};
+use stratawal_index::{IndexPoint, encode_points};
+use stratawal_segment::{SegmentFile, SegmentId};
+use stratawal_storage::{Access, MemoryStorage, Storage};
+use stratawal_stream::{Durability, Env, Location, StreamLog, StreamOptions, Visibility, verify};
+
+const DIR: &str = "/streams/s";
+/// Entries that are looked at from either end: a gap can stand for any number.
+const LOOKED_AT: usize = 1000;
+
+/// However the files came about: no panic, and nothing is changed by a reader, or by a writer that refuses. A writer that
+/// opens them sees what a reader saw, and what it acknowledges is there after that.
+pub(crate) fn segment_recovery(bytes: &[u8]) {
+    let Ok(storage) = forge(&mut Unstructured::new(bytes)) else { return };
+    let before = files(&storage);
+    let seen = open(&storage, true).map(|log| {
+        log.iter(.., Visibility::Settled).rev().take(LOOKED_AT).for_each(drop);
+        let _ = (
+            log.seq_at(5, Visibility::Settled),
+            log.get(log.first_seq().saturating_add(1), Visibility::Settled),
+            log.stats(),
+        );
+        entries(&log)
+    });
+    let _ = verify(&env(&storage, true), &place(), &options());
+    assert!(files(&storage) == before, "a reader changed files");
+    let log = match open(&storage, false) {
+        Ok(opened) => opened,
+        Err(error) => {
+            assert!(!error.is_damage() || files(&storage) == before, "refused as damaged, and changed: {error}");
+            return;
+        }
+    };
+    let (there, clean) = (entries(&log), log.report().clean);
+    if let (Ok((seen, None)), (there, None)) = (&seen, &there) {
+        assert_eq!(seen, there, "a reader saw something else");
+    }
+    let next = log.next_seq();
+    let Ok(seq) = log.append(b"after", Durability::Synced) else { return };
+    assert_eq!(seq, next);
+    // A closed stream is believed what it says of itself, and gone on behind; after a crash, what it holds counts. No
+    // writer makes the two differ, and damage to what it holds is told as such.
+    if there.1.is_some() || clean && !closes_what_it_holds(&before) {
+        return;
+    }
+    let log = open(&storage.snapshot(), false).expect("what was appended to opens");
+    assert!(log.get(seq, Visibility::Settled).unwrap().is_some_and(|entry| entry.data()[..] == b"after"[..]));
+    let (again, error) = entries(&log);
+    let same = there.0.len() == LOOKED_AT || again[..there.0.len()] == there.0[..];
+    assert!(error.is_none() && same, "{there:?} were there, then {again:?} {error:?}");
+}
+
+fn options() -> StreamOptions {
+    StreamOptions { read_len_max: 1 << 20, segment_len: 64 << 10, ..StreamOptions::default() }
+}
+
+fn env(storage: &MemoryStorage, read_only: bool) -> Arc<Env> {
+    Arc::new(Env::new(Arc::new(storage.clone())).read_only(read_only))
+}
+
+fn place() -> Location {
+    Location::new("/streams", "s")
+}
+
+fn open(storage: &MemoryStorage, read_only: bool) -> stratawal_stream::Result<StreamLog> {
+    StreamLog::open(env(storage, read_only), place(), options())
+}
+
+/// The entries, from the first one on and without gaps, up to an error.
+fn entries(log: &StreamLog) -> (Vec<(u64, Vec<u8>)>, Option<stratawal_stream::Error>) {
+    let mut found = Vec::new();
+    let mut expected = log.first_seq();
+    for entry in log.iter(.., Visibility::Settled).take(LOOKED_AT) {
+        match entry {
+            Ok(entry) => {
+                assert_eq!(entry.seq(), expected, "a gap in silence");
+                expected = expected.wrapping_add(1);
+                found.push((entry.seq(), entry.data().to_vec()));
+            }
+            Err(error) => return (found, Some(error)),
+        }
+    }
+    (found, None)
+}
+
+fn files(storage: &MemoryStorage) -> Vec<(PathBuf, Vec<u8>)> {
+    let read = |path: PathBuf| {
+        let file = storage.open(&path, Access::Read).unwrap();
+        let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        (path, bytes)
+    };
+    storage.list(Path::new(DIR)).unwrap().into_iter().map(|entry| read(Path::new(DIR).join(entry.name))).collect()
+}
+
+/// Whether the frames of the newest file lead from its header to the CLOSE that it ends with.
+fn closes_what_it_holds(files: &[(PathBuf, Vec<u8>)]) -> bool {
+    let storage = folder();
+    let Some((path, bytes)) = files.last() else { return true };
+    storage.create_new(path).unwrap().write_all_at(bytes, 0).unwrap();
+    let id = SegmentId::parse(path.file_name().unwrap()).unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(storage);
+    let file = SegmentFile::open(&storage, Path::new(DIR), id, Access::Read).unwrap();
+    let chain = file.walk(&mut |_, _| {}).unwrap();
+    chain.end.0 + TRAILER_LEN as u64 == bytes.len() as u64
+}
+
+fn folder() -> MemoryStorage {
+    let storage = MemoryStorage::new().with_seed(1).with_clock(1_000_000, 10);
+    for dir in ["/streams", DIR] {
+        storage.create_dir(Path::new(dir)).unwrap();
+    }
+    storage
+}
+
+fn forge(choices: &mut Unstructured<'_>) -> Result<MemoryStorage> {
+    let storage = folder();
+    let mut seq = if choices.ratio(1, 16)? { u64::MAX - 3 } else { 0 };
+    let mut generation = 0;
+    for _ in 0..choices.int_in_range(1..=3)? {
+        generation += choices.int_in_range(1..=2)?;
+        let header = header(choices, seq, generation)?;
+        let bytes = segment(choices, &header, &mut seq)?;
+        let named = if choices.ratio(1, 16)? { SeqNo(7) } else { header.base };
+        let path = format!("{DIR}/{:020}-{:08x}.seg", named.0, header.generation.0);
+        if let Ok(file) = storage.create_new(Path::new(&path)) {
+            file.write_all_at(&bytes, 0).unwrap();
+        }
+    }
+    Ok(storage)
+}
+
+/// Near `seq`, mostly at it.
+fn near(choices: &mut Unstructured<'_>, seq: u64) -> Result<u64> {
+    Ok(match choices.int_in_range(0..=15)? {
+        0 => seq.wrapping_add(1),
+        1 => seq.wrapping_sub(1),
+        2 => seq / 2,
+        3 => choices.arbitrary()?,
+        _ => seq,
+    })
+}
+
+fn header(choices: &mut Unstructured<'_>, seq: u64, generation: u32) -> Result<SegmentHeader> {
+    Ok(SegmentHeader {
+        stream_id: StreamId(if choices.ratio(1, 32)? { 8 } else { 7 }),
+        generation: Generation(generation),
+        predecessor: Generation(near(choices, u64::from(generation - 1))? as u32),
+        base: SeqNo(near(choices, seq)?),
+        salt: Salt(u64::from(generation)),
+        durable: SeqNo(near(choices, seq)?),
+        start: SeqNo(choices.int_in_range(0..=3)?),
+        last_timestamp: choices.int_in_range(0..=9)?,
+        name_crc: SegmentHeader::name_checksum("s"),
+        ..SegmentHeader::EMPTY
+    })
+}
+
+/// The bytes of a segment file: frames that follow each other, mostly.
+fn segment(choices: &mut Unstructured<'_>, header: &SegmentHeader, seq: &mut u64) -> Result<Vec<u8>> {
+    let mut bytes = header.encode().to_vec();
+    *seq = header.base.0;
+    while bytes.len() < 8 << 10 {
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        let place = Place { salt: header.salt, offset: ByteOffset(bytes.len() as u64) };
+        let first = near(choices, *seq)?;
+        let durable = if choices.ratio(3, 4)? { Some(SeqNo(near(choices, *seq)?)) } else { None };
+        let time = choices.int_in_range(0..=9)?;
+        let control = |bytes: &mut Vec<u8>, control: &Control| {
+            encode_control(bytes, &place, SeqNo(first), time, durable, control);
+        };
+        match choices.int_in_range(0..=15)? {
+            0 => break,
+            1 => control(&mut bytes, &Control::Mark),
+            2 => control(&mut bytes, &Control::Start { start: SeqNo(near(choices, *seq)?) }),
+            3 | 4 => {
+                let successor = Generation((near(choices, u64::from(header.generation.0) + 1)? as u32).max(1));
+                control(&mut bytes, &Control::End(end(choices, header, EndKind::Seal { successor }, first)?));
+            }
+            5 => {
+                let previous = if choices.ratio(1, 4)? { Some(ByteOffset(choices.arbitrary()?)) } else { None };
+                control(&mut bytes, &Control::End(end(choices, header, EndKind::Close { previous }, first)?));
+                bytes.extend_from_slice(&Trailer { position: place.offset }.encode(header.salt));
+            }
+            6 => bytes.extend(vec![0; choices.int_in_range(1..=5000)?]),
+            7 => {
+                let len = choices.int_in_range(1..=100)?.min(choices.len());
+                bytes.extend_from_slice(choices.bytes(len)?);
+            }
+            8 => bytes.truncate(bytes.len() - choices.int_in_range(0..=40)?.min(bytes.len() - 128)),
+            _ => {
+                let count = choices.int_in_range(1_u32..=3)?;
+                // One batch, or one an entry.
+                let one = choices.ratio(1, 2)?;
+                let end_of = |i| if one && i < count { 5 * i } else { (5 * i) | BATCH_END };
+                let ends: Vec<u32> = (1..=count).map(end_of).collect();
+                let data = vec![b'a'; 5 * count as usize];
+                let frame = DataFrame { first_seq: SeqNo(first), timestamp: time, durable, ends: &ends, data: &data };
+                if first.checked_add(u64::from(count)).is_none_or(|end| end == u64::MAX) {
+                    break;
+                }
+                encode_data(&mut bytes, &place, &frame);
+                *seq = first + u64::from(count);
+            }
+        }
+    }
+    // A file that is being written is reserved ahead, and is as long as the rule of Length says.
+    let len = match choices.int_in_range(0..=3)? {
+        0 => bytes.len(),
+        1 => bytes.len() + choices.int_in_range(0..=5000)?,
+        _ => bytes.len().next_multiple_of(4096) + 8,
+    };
+    bytes.resize(len, 0);
+    Ok(bytes)
+}
+
+fn end(choices: &mut Unstructured<'_>, header: &SegmentHeader, kind: EndKind, seq: u64) -> Result<End> {
+    let point = IndexPoint { seq: near(choices, header.base.0)?, offset: 128, timestamp: 1 };
+    let index = if choices.ratio(1, 2)? { encode_points(&[point]).unwrap_or_default() } else { Vec::new() };
+    let entries = near(choices, seq.saturating_sub(header.base.0))?;
+    Ok(End { kind, start: SeqNo(near(choices, header.start.0)?), entries, times: (1, 1), index: index.into() })
+}
