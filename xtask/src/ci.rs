@@ -21,7 +21,7 @@ const FULL: [Step; 13] = [
     ("docs", docs),
     ("golden files", || golden::golden(&[])),
     ("concurrency", || loom::loom(&[])),
-    ("model", || sim::model(&[])),
+    ("model", sim::model_of_ci),
     ("simulation", || sim::sim(&[])),
     ("seeded faults", sim::seeded),
     ("damage sweep", sim::sweep),

@@ -26,17 +26,28 @@ pub(crate) fn sweep() -> Done {
 /// The cases of the model that CI runs.
 const CASES: &str = "10000";
 
-/// Programs of random steps, on a log and on a plain model of it.
+/// Programs of random steps, on a log and on a plain model of it: other ones each time.
 pub(crate) fn model(arguments: &[String]) -> Done {
-    let cases = match arguments {
-        [] => CASES,
-        [flag, cases] if flag == "--cases" && cases.parse::<u32>().is_ok_and(|n| n > 0) => cases,
-        _ => return Err(Stop::Usage("model takes --cases N".to_owned())),
-    };
+    match arguments {
+        [] => run_model(CASES, None),
+        [flag, cases] if flag == "--cases" && cases.parse::<u32>().is_ok_and(|n| n > 0) => run_model(cases, None),
+        _ => Err(Stop::Usage("model takes --cases N".to_owned())),
+    }
+}
+
+/// The same ones each time.
+pub(crate) fn model_of_ci() -> Done {
+    run_model(CASES, Some("1"))
+}
+
+fn run_model(cases: &str, seed: Option<&str>) -> Done {
     let mut run = cargo(&["test", "--release", "--package", "stratawal", "--test", "model", "--", "--nocapture"])
         .env("PROPTEST_CASES", cases)
         .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true")
         .env("CARGO_TARGET_DIR", &crate::run::root().join("target/sim").to_string_lossy());
+    if let Some(seed) = seed {
+        run = run.env("PROPTEST_RNG_SEED", seed);
+    }
     // Nothing is cut off here but processes, which a file system in memory survives as any other does.
     if std::env::var_os("TMPDIR").is_none() && std::path::Path::new("/dev/shm").is_dir() {
         run = run.env("TMPDIR", "/dev/shm");

@@ -41,8 +41,8 @@ impl View {
             let same = newer.segments.iter().position(|other| other.header == segment.header);
             match same.map(|at| newer.limit(at)) {
                 Some(limit) => (limit < self.limit(i)).then_some(limit),
-                // Dropped from the beginning, or void.
-                None => (self.limit(i).min(end) > start).then_some(segment.header.base.0),
+                // Dropped from the beginning, or void. Where it is both, what was dropped counts as that.
+                None => (self.limit(i).min(end) > start).then_some(segment.header.base.0.max(start)),
             }
         };
         self.segments.iter().enumerate().filter_map(cut_of).min()

@@ -171,6 +171,22 @@ fn what_was_dropped_up_to_beyond_the_end_is_dropped_for_a_reader_beside_the_writ
 }
 
 #[test]
+fn what_is_left_of_a_cut_and_then_dropped_is_dropped_for_a_reader_beside_the_writer() {
+    let storage = storage();
+    let log = open(&storage);
+    fill(&log, 20);
+    let env = Arc::new(Env::new(Arc::new(storage.clone())).read_only(true));
+    let reader = StreamLog::open(env, Location::new("/streams", "s"), log.options().clone()).unwrap();
+    let (all, behind) = (reader.iter(.., Visibility::Settled), reader.iter(8.., Visibility::Settled));
+    log.truncate_from(8).unwrap();
+    log.truncate_before(8).unwrap();
+    reader.reopen().unwrap();
+    assert_eq!(seqs(all), (vec![], Some(ErrorKind::Truncated { start: 8 })));
+    assert_eq!(seqs(behind), (vec![], Some(ErrorKind::Cut { at: 8 })));
+    holds(&reader, 8, 8);
+}
+
+#[test]
 fn a_time_among_cut_entries_is_that_of_the_first_entry_behind() {
     let storage = storage().with_clock(1_000_000, 1_000);
     let log = open(&storage);
