@@ -50,7 +50,8 @@ impl StreamLog {
     /// Hands everything accepted so far to the operating system.
     ///
     /// # Errors
-    /// [`ErrorKind::Poisoned`].
+    /// [`ErrorKind::Poisoned`]. Where a full disk is what stopped an earlier write, this recovers the stream first, as an
+    /// append does, and fails while that does.
     pub fn flush(&self) -> Result<()> {
         self.inner.drive(Durability::Flushed)
     }
@@ -58,7 +59,8 @@ impl StreamLog {
     /// Makes everything accepted so far durable.
     ///
     /// # Errors
-    /// [`ErrorKind::Poisoned`]. What a failed sync was asked for is never reported as durable by a later one.
+    /// As [`flush`](Self::flush). What a failed sync was asked for is never reported as durable by a later one, unless
+    /// recovery was between them and found it.
     pub fn sync(&self) -> Result<()> {
         self.inner.drive(Durability::Synced)
     }
@@ -202,7 +204,7 @@ impl Inner {
     }
 
     fn drive(&self, durability: Durability) -> Result<()> {
-        let state = self.group.lock();
+        let state = self.writable()?;
         if let Some(error) = state.failure() {
             return Err(error.clone());
         }

@@ -310,6 +310,10 @@ impl fmt::Display for Error {
             ErrorKind::NewerFormat => f.write_str("written by a newer version; use that one")?,
             ErrorKind::Io => f.write_str("I/O failed")?,
             ErrorKind::Full => f.write_str("the disk is full; nothing was appended, free some space and go on")?,
+            ErrorKind::Poisoned if self.is_of_full_disk() => f.write_str(
+                "a full disk stopped a write or sync, and what it was for may be there or not; free some space, and the \
+                 next append, flush or sync recovers the stream",
+            )?,
             ErrorKind::Poisoned => f.write_str("refused since an earlier write or sync failed; reopen the stream")?,
             ErrorKind::Closed => f.write_str("the stream was closed")?,
             ErrorKind::ReadOnly => f.write_str("the log was opened for reading only")?,
@@ -322,6 +326,13 @@ impl fmt::Display for Error {
             ErrorKind::Deleted => f.write_str("the stream was deleted; look it up again to begin a new one")?,
             ErrorKind::Cut { at } => write!(f, "cut: entries from {at} on were removed")?,
         }
+        self.fmt_place_and_cause(f)
+    }
+}
+
+impl Error {
+    fn fmt_place_and_cause(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.0;
         if let Some(segment) = &inner.segment {
             write!(f, " (segment {segment}")?;
             if let Some(offset) = inner.offset {
@@ -336,6 +347,8 @@ impl fmt::Display for Error {
             Cause::None => Ok(()),
             Cause::Io(error) => write!(f, ": {error}"),
             Cause::Segment(error) => write!(f, ": {}", error.kind()),
+            // That a full disk was it has been said, and "nothing was appended" does not hold in mid-write.
+            Cause::Earlier(error) if error.kind() == ErrorKind::Full => error.fmt_place_and_cause(f),
             Cause::Earlier(error) => write!(f, ": {error}"),
             Cause::Text(text) => write!(f, ": {text}"),
         }
