@@ -137,12 +137,20 @@ impl Inner {
     /// The lock; a stream that a full disk has stopped is recovered first, if there is room again.
     pub(crate) fn writable(&self) -> Result<MutexGuard<'_, State<Writer>>> {
         // What a new generation takes at least; asked for first, since recovery reads and writes much.
-        const ROOM_MIN: u64 = 20 << 10;
+        self.recovered(20 << 10)
+    }
+
+    /// The same for what makes room: there may be just enough, in the ballast or in files that were removed.
+    pub(crate) fn recovered_anyway(&self) -> Result<MutexGuard<'_, State<Writer>>> {
+        self.recovered(0)
+    }
+
+    fn recovered(&self, room_min: u64) -> Result<MutexGuard<'_, State<Writer>>> {
         let state = self.group.lock();
         let Some(full) = state.failure().filter(|error| error.is_of_full_disk()).cloned() else { return Ok(state) };
         drop(state);
         let storage = self.shared.env.storage();
-        if storage.free_space(self.shared.place.parent()).is_ok_and(|free| free < ROOM_MIN) {
+        if storage.free_space(self.shared.place.parent()).is_ok_and(|free| free < room_min) {
             return Err(full);
         }
         self.recover(false)?;

@@ -34,7 +34,7 @@ impl StreamLog {
     /// dropped or not, which recovery decides. As an append otherwise.
     pub fn truncate_before(&self, first: u64) -> Result<()> {
         let inner = &*self.inner;
-        drop(inner.writable()?);
+        drop(inner.recovered_anyway()?);
         inner.group.exclusively_then(
             |state, writer| {
                 inner.check(state)?;
@@ -71,7 +71,7 @@ impl StreamLog {
     /// an append otherwise.
     pub fn truncate_from(&self, next: u64) -> Result<()> {
         let inner = &*self.inner;
-        drop(inner.writable()?);
+        drop(inner.recovered_anyway()?);
         inner.group.exclusively(|state, writer| {
             inner.check(state)?;
             let (first, end) = (inner.shared.marks.start(), state.tail.next_seq);

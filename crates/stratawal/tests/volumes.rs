@@ -1,0 +1,190 @@
+//! Real file systems, filled to the last block: what was acknowledged is kept, dropping entries makes room, and work goes on.
+//!
+//! Needs root, to mount them; without it, or without the tool that makes one, a test says so and is done.
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use stratawal::{Durability, ErrorKind, Options, Stream, StreamOptions, Wal};
+use stratawal_storage::{Storage, UnixStorage};
+use tempfile::TempDir;
+
+/// A file system of its own, until it is dropped.
+struct Volume {
+    dir: TempDir,
+}
+
+impl Volume {
+    /// `kind` as `mount` knows it, of so many MiB; `None`, with a line that says why, where that cannot be.
+    fn mount(kind: &str, mib: u64) -> Option<Self> {
+        let skip = |why: &str| {
+            println!("skipped: {kind}: {why}");
+            None
+        };
+        if Command::new("id").arg("-u").output().ok()?.stdout != b"0\n" {
+            return skip("not root");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("mnt")).unwrap();
+        let mut mount = Command::new("mount");
+        if kind == "tmpfs" {
+            mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "none"]);
+        } else {
+            let image = dir.path().join("image");
+            fs::File::create(&image).unwrap().set_len(mib << 20).unwrap();
+            let made =
+                Command::new(format!("mkfs.{kind}")).arg(&image).stdout(Stdio::null()).stderr(Stdio::null()).status();
+            if !made.is_ok_and(|status| status.success()) {
+                return skip(&format!("mkfs.{kind} is missing or fails"));
+            }
+            mount.args(["-t", kind, "-o", "loop"]).arg(image);
+        }
+        let output = mount.arg(dir.path().join("mnt")).output().ok()?;
+        if !output.status.success() {
+            return skip(String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Some(Self { dir })
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("mnt")
+    }
+
+    /// Leaves about so much room.
+    fn fill_up_to(&self, left: u64) {
+        let mut file = fs::File::create(self.path().join("filler")).unwrap();
+        while self.free() > left {
+            if file.write_all(&[1; 256 << 10]).and_then(|()| file.sync_data()).is_err() {
+                break;
+            }
+        }
+    }
+
+    fn free(&self) -> u64 {
+        UnixStorage::new().free_space(&self.path()).unwrap()
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.path()).status();
+    }
+}
+
+fn open(volume: &Volume) -> Wal {
+    let streams = StreamOptions::new().segment_bytes(256 << 10);
+    Options::new().stream_defaults(streams).open(volume.path().join("log")).unwrap()
+}
+
+fn entry(seq: u64, len: usize) -> Vec<u8> {
+    let mut bytes = seq.to_le_bytes().to_vec();
+    bytes.resize(len.max(8), seq.to_le_bytes()[0]);
+    bytes
+}
+
+/// Appends ever shorter entries until not even the shortest fits; answers one past the last that was acknowledged.
+fn append_until_full(stream: &Stream) -> u64 {
+    let mut end = stream.next_seq();
+    for len in [20_000, 3000, 300, 8] {
+        loop {
+            match stream.append(entry(stream.next_seq(), len)) {
+                Ok(seq) => end = seq + 1,
+                Err(error) => {
+                    // A file system that copies on writing is found full in mid-write. What is there is known after the
+                    // next recovery, which is with the next append that there is room for.
+                    let full = error.kind() == ErrorKind::Full
+                        || error.kind() == ErrorKind::Poisoned && error.to_string().contains("a full disk stopped");
+                    assert!(full, "{error}");
+                    break;
+                }
+            }
+        }
+    }
+    end
+}
+
+/// All from `first` to before `acknowledged` are there, or more; answers one past the last.
+fn holds(stream: &Stream, first: u64, acknowledged: u64) -> u64 {
+    assert_eq!(stream.first_seq(), first);
+    let mut seq = first;
+    for found in stream.iter(..) {
+        let found = found.unwrap();
+        assert_eq!(found.data()[..], entry(seq, found.data().len()), "{seq}");
+        seq += 1;
+    }
+    assert!((acknowledged..=stream.next_seq()).contains(&seq), "{seq} of {acknowledged}");
+    seq
+}
+
+fn seen_beside(volume: &Volume, stream: &str, first: u64, acknowledged: u64) {
+    let wal = Options::new().open_read_only(volume.path().join("log")).unwrap();
+    holds(&wal.stream(stream).unwrap(), first, acknowledged);
+}
+
+fn is_filled_cut_and_gone_on_with(kind: &str, mib: u64, left: u64) {
+    let Some(volume) = Volume::mount(kind, mib) else { return };
+    let wal = open(&volume);
+    let (a, b) = (wal.stream("a").unwrap(), wal.stream("b").unwrap().with_durability(Durability::Flushed));
+    b.append(entry(0, 100)).unwrap();
+    volume.fill_up_to(left);
+    let (end_a, end_b) = (append_until_full(&a), append_until_full(&b));
+    println!("{kind}: full with {end_a} and {end_b} entries, {} bytes free", volume.free());
+    assert!(end_a > 50, "{end_a}");
+    holds(&a, 0, end_a);
+    seen_beside(&volume, "a", 0, end_a);
+    // Without closing, on the full disk: opened again, and read.
+    drop((a, b, wal));
+    let wal = open(&volume);
+    let (a, b) = (wal.stream("a").unwrap(), wal.stream("b").unwrap());
+    let end_a = holds(&a, 0, end_a);
+    holds(&b, 0, end_b);
+    // Dropping entries works while it is full, and makes room.
+    let first = end_a / 2;
+    a.truncate_before(first).unwrap();
+    holds(&a, first, end_a);
+    a.append(entry(a.next_seq(), 3000)).unwrap();
+    // All of them, when it is full again; and from the end.
+    append_until_full(&a);
+    a.truncate_before(a.next_seq() - 1).unwrap();
+    a.truncate_from(a.next_seq() - 1).unwrap();
+    let end_a = a.next_seq();
+    assert_eq!(holds(&a, end_a, end_a), end_a);
+    let end_b = append_until_full(&b);
+    let _ = wal.close();
+    drop((a, b, wal));
+    // Room again.
+    fs::remove_file(volume.path().join("filler")).unwrap();
+    let wal = open(&volume);
+    let (a, b) = (wal.stream("a").unwrap(), wal.stream("b").unwrap());
+    holds(&a, end_a, end_a);
+    let end_b = holds(&b, 0, end_b);
+    for i in 0..100 {
+        assert_eq!(a.append(entry(end_a + i, 1000)).unwrap(), end_a + i);
+        assert_eq!(b.append(entry(end_b + i, 1000)).unwrap(), end_b + i);
+    }
+    wal.close().unwrap();
+    seen_beside(&volume, "a", end_a, end_a + 100);
+    seen_beside(&volume, "b", 0, end_b + 100);
+}
+
+#[test]
+fn a_small_tmpfs() {
+    is_filled_cut_and_gone_on_with("tmpfs", 4, 3 << 20);
+}
+
+#[test]
+fn an_ext4() {
+    is_filled_cut_and_gone_on_with("ext4", 32, 6 << 20);
+}
+
+#[test]
+fn an_xfs() {
+    is_filled_cut_and_gone_on_with("xfs", 320, 6 << 20);
+}
+
+#[test]
+fn a_btrfs() {
+    is_filled_cut_and_gone_on_with("btrfs", 115, 24 << 20);
+}
