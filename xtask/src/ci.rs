@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::run::{cargo, cargo_of, toolchain};
-use crate::{Done, Stop, fuzz, golden, loom, sim, tidy};
+use crate::{Done, Stop, fuzz, golden, loom, memcheck, sim, tidy};
 
 /// The oldest Rust that builds the workspace, as Cargo.toml has it.
 const MSRV: &str = "1.89";
@@ -13,7 +13,7 @@ type Step = (&'static str, fn() -> Done);
 
 const QUICK: [Step; 4] = [("format", format), ("clippy", clippy), ("tidy", tidy::tidy), ("unit tests", unit_tests)];
 
-const FULL: [Step; 13] = [
+const FULL: [Step; 14] = [
     ("format", format),
     ("clippy", clippy),
     ("tidy", tidy::tidy),
@@ -25,6 +25,7 @@ const FULL: [Step; 13] = [
     ("simulation", || sim::sim(&[])),
     ("seeded faults", sim::seeded),
     ("damage sweep", sim::sweep),
+    ("memory", memcheck::memcheck),
     ("fuzzing", || fuzz::fuzz(&["--seconds".to_owned(), "30".to_owned()])),
     ("oldest Rust", msrv),
 ];

@@ -5,6 +5,7 @@ mod ci;
 mod fuzz;
 mod golden;
 mod loom;
+mod memcheck;
 mod peers;
 mod run;
 mod sim;
@@ -13,7 +14,7 @@ mod tidy;
 use std::process::ExitCode;
 
 /// A command: its name, its arguments, what it does.
-const COMMANDS: [(&str, &str, &str); 9] = [
+const COMMANDS: [(&str, &str, &str); 10] = [
     (
         "ci",
         "[--quick] [--no-tests]",
@@ -22,6 +23,7 @@ const COMMANDS: [(&str, &str, &str); 9] = [
     ("tidy", "", "the rules of the house: layers, unsafe, doors, panics, prints"),
     ("fuzz", "[TARGET] [--seconds N]", "fuzz one target, or all in turn, 60 seconds each by default"),
     ("loom", "[FILTER]", "the models of concurrency, under the model checker, with and without seeded faults"),
+    ("memcheck", "", "codecs, index, segments and the unsafe module under valgrind"),
     ("sim", "[--seeds A..B]", "the simulation: crashes at every change of the disk, faults at every operation"),
     ("model", "[--cases N]", "programs of random steps, on a log and on a plain model of it"),
     ("sweep", "", "the damage sweep: every bit flipped, every page zeroed, every file cut, lost, swapped"),
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         "tidy" => tidy::tidy(),
         "fuzz" => fuzz::fuzz(rest),
         "loom" => loom::loom(rest),
+        "memcheck" => memcheck::memcheck(),
         "sim" => sim::sim(rest),
         "model" => sim::model(rest),
         "sweep" => sim::sweep(),

@@ -1,0 +1,68 @@
+//! Memory errors: the tests of the codecs, the index, the segments and the one unsafe module under valgrind, which sees
+//! each access of the machine code that ships, mapped files among it.
+
+use std::process::Command;
+
+use crate::run::{Run, cargo, root};
+use crate::{Done, Stop};
+
+/// Crates whose code takes bytes apart, or maps files.
+const PACKAGES: [&str; 4] = ["frame", "storage", "segment", "index"];
+
+/// What a program exits with under valgrind where valgrind has found something.
+const FOUND: i32 = 99;
+
+pub(crate) fn memcheck() -> Done {
+    if Run::new("valgrind").args(["--version"]).output().is_none() {
+        return Err(Stop::Missing("valgrind is not installed: apt-get install valgrind, or as your system has it".into()));
+    }
+    for package in PACKAGES {
+        let name = format!("stratawal-{package}");
+        let built = cargo(&["test", "--release", "--no-run", "--message-format=json", "--package", &name])
+            .args(["--lib", "--tests"])
+            .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true")
+            .env("CARGO_TARGET_DIR", &root().join("target/sim").to_string_lossy())
+            .output()
+            .ok_or_else(|| Stop::Failed(format!("the tests of {name} do not build")))?;
+        for program in built.lines().filter_map(executable) {
+            check(package, &program)?;
+        }
+    }
+    Ok(())
+}
+
+fn check(package: &str, program: &str) -> Done {
+    let status = Command::new("valgrind")
+        .args(["--quiet", "--leak-check=full", "--errors-for-leak-kinds=definite", "--show-leak-kinds=definite"])
+        .args([&format!("--error-exitcode={FOUND}"), program, "--quiet", "--test-threads=1"])
+        .current_dir(root().join("crates").join(package))
+        // Some fifty times as slow as without; the cases themselves are run elsewhere.
+        .env("PROPTEST_CASES", "4")
+        .status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) if status.code() == Some(FOUND) => {
+            Err(Stop::Failed(format!("valgrind found memory errors in {program}; they are above")))
+        }
+        Ok(status) => Err(Stop::Failed(format!("{program} failed under valgrind ({status})"))),
+        Err(error) => Err(Stop::Missing(format!("cannot run valgrind: {error}"))),
+    }
+}
+
+/// The program that a line of cargo's JSON says was built, if it says so.
+fn executable(line: &str) -> Option<String> {
+    let (_, rest) = line.split_once("\"executable\":\"")?;
+    Some(rest.split_once('"')?.0.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::executable;
+
+    #[test]
+    fn programs_are_found_in_what_cargo_prints() {
+        let line = r#"{"reason":"compiler-artifact","filenames":["/t/a"],"executable":"/t/deps/a-1","fresh":true}"#;
+        assert_eq!(executable(line).as_deref(), Some("/t/deps/a-1"));
+        assert_eq!(executable(r#"{"reason":"compiler-artifact","executable":null}"#), None);
+    }
+}
