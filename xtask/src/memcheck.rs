@@ -14,7 +14,9 @@ const FOUND: i32 = 99;
 
 pub(crate) fn memcheck() -> Done {
     if Run::new("valgrind").args(["--version"]).output().is_none() {
-        return Err(Stop::Missing("valgrind is not installed: apt-get install valgrind, or as your system has it".into()));
+        return Err(Stop::Missing(
+            "valgrind is not installed: apt-get install valgrind, or as your system has it".into(),
+        ));
     }
     for package in PACKAGES {
         let name = format!("stratawal-{package}");

@@ -17,6 +17,10 @@ pub enum Fault {
     LateArrivalCovered,
     /// What recovery took back is acknowledged once other entries have its seqs.
     EpochIgnored,
+    /// Readers are shown the new first entry only once what lies below it is unlinked.
+    StartShownLate,
+    /// A cut begins no epoch, so that readers do not know of it.
+    EpochKept,
     /// A close lets appends in that come after it.
     CloseLetsIn,
     /// A commit is acknowledged without its sync.

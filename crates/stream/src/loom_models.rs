@@ -27,6 +27,21 @@ fn an_append_beside_a_close_is_in_the_stream_or_refused() {
 }
 
 #[test]
+fn what_is_dropped_under_a_reader_is_truncated_and_no_error_of_files() {
+    explore(scenarios::what_is_dropped_under_a_reader_is_truncated_and_no_error_of_files);
+}
+
+#[test]
+fn a_reader_made_before_a_cut_does_not_go_on_in_other_entries() {
+    explore(scenarios::a_reader_made_before_a_cut_does_not_go_on_in_other_entries);
+}
+
+#[test]
+fn what_was_cut_does_not_show_again() {
+    explore(scenarios::what_was_cut_does_not_show_again);
+}
+
+#[test]
 fn a_late_arrival_waits_for_its_own_sync() {
     explore(scenarios::a_late_arrival_waits_for_its_own_sync);
 }
@@ -80,6 +95,20 @@ mod seeded {
     fn a_close_that_lets_appends_in_is_found() {
         assert!(is_found(Fault::CloseLetsIn, || explore(
             scenarios::an_append_beside_a_close_is_in_the_stream_or_refused
+        )));
+    }
+
+    #[test]
+    fn a_start_that_readers_see_behind_the_unlink_is_found() {
+        assert!(is_found(Fault::StartShownLate, || explore(
+            scenarios::what_is_dropped_under_a_reader_is_truncated_and_no_error_of_files
+        )));
+    }
+
+    #[test]
+    fn a_cut_without_an_epoch_of_its_own_is_found() {
+        assert!(is_found(Fault::EpochKept, || explore(
+            scenarios::a_reader_made_before_a_cut_does_not_go_on_in_other_entries
         )));
     }
 }

@@ -11,7 +11,7 @@ use crate::iter::BLOCK_LEN_MAX;
 use crate::options::{StreamOptions, Visibility};
 use crate::recover;
 use crate::stream::StreamLog;
-use crate::sync::Arc;
+use crate::sync::{Arc, fence};
 use crate::tail::TailProvider;
 use crate::view::{Reader, View};
 use crate::writer::Shared;
@@ -151,6 +151,7 @@ impl Inner {
         if !error.is_not_found() {
             return Ok(false);
         }
+        fence();
         let start = self.shared.marks.start();
         if seq < start {
             return Err(Error::new(ErrorKind::Truncated { start }, &self.shared.place));

@@ -98,6 +98,75 @@ pub(crate) fn an_append_beside_a_close_is_in_the_stream_or_refused() {
     assert_eq!(end, if appended.is_some() { 2 } else { 1 }, "a clean end has everything that was acknowledged");
 }
 
+/// Entries of which two do not fit into the smallest segment.
+fn large(seq: u8) -> Vec<u8> {
+    vec![b'0' + seq; 40 << 10]
+}
+
+/// A stream whose entries lie in a segment each.
+fn segments(entries: u8) -> StreamLog {
+    let storage = MemoryStorage::new().with_clock(1, 1).with_seed(1);
+    let env = Arc::new(Env::new(Arc::new(storage)));
+    env.storage().create_dir(Path::new("/streams")).expect("memory");
+    let options = StreamOptions { durability: Durability::Flushed, segment_len: 64 << 10, ..Default::default() };
+    let log = StreamLog::open(env, Location::new("/streams", "s"), options).expect("opens");
+    for seq in 0..entries {
+        log.append(&large(seq), Durability::Flushed).expect("appends");
+    }
+    log
+}
+
+pub(crate) fn what_is_dropped_under_a_reader_is_truncated_and_no_error_of_files() {
+    let log = segments(2);
+    let dropper = {
+        let log = log.clone();
+        spawn(move || log.truncate_before(1).expect("drops"))
+    };
+    match log.get(0, Visibility::Settled) {
+        Ok(entry) => assert_eq!(entry.expect("within the live range").data()[..], large(0)),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::Truncated { start: 1 }),
+    }
+    let kept = log.get(1, Visibility::Settled).expect("it is kept").expect("within the live range");
+    assert_eq!(kept.data()[..], large(1));
+    dropper.join().expect("no panic");
+    assert_eq!(log.get(0, Visibility::Settled).expect_err("dropped").kind(), ErrorKind::Truncated { start: 1 });
+}
+
+pub(crate) fn a_reader_made_before_a_cut_does_not_go_on_in_other_entries() {
+    let log = stream();
+    log.append(b"1", Durability::Flushed).expect("appends");
+    log.flush().expect("flushes");
+    let mut before = log.iter(.., Visibility::Accepted);
+    assert_eq!(before.size_hint().1, Some(2));
+    let cutter = {
+        let log = log.clone();
+        spawn(move || {
+            log.truncate_from(1).expect("cuts");
+            log.append(b"x", Durability::Flushed).expect("appends");
+        })
+    };
+    let text = |entry: Result<crate::Entry>| entry.map(|entry| entry.data().to_vec());
+    assert_eq!(text(before.next().expect("two entries")).expect("it is kept"), b"0");
+    match text(before.next().expect("two entries")) {
+        Ok(entry) => assert_eq!(entry, b"1", "an iterator went on behind a cut"),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::Cut { at: 1 }),
+    }
+    cutter.join().expect("no panic");
+}
+
+pub(crate) fn what_was_cut_does_not_show_again() {
+    let log = stream();
+    log.append(b"1", Durability::Flushed).expect("appends");
+    let cutter = {
+        let log = log.clone();
+        spawn(move || log.truncate_from(1).expect("cuts"))
+    };
+    let seen = [(); 2].map(|()| log.get(1, Visibility::Accepted).expect("reads").map(|entry| entry.data().to_vec()));
+    cutter.join().expect("no panic");
+    assert!(seen.iter().flatten().all(|entry| entry == b"1"));
+    assert!(seen[0].is_some() || seen[1].is_none(), "{seen:?}");
+}
+
 // ---- a lead that can be made to fail
 
 struct FakeLead {

@@ -24,6 +24,21 @@ fn an_append_beside_a_close_is_in_the_stream_or_refused() {
 }
 
 #[test]
+fn what_is_dropped_under_a_reader_is_truncated_and_no_error_of_files() {
+    explore(scenarios::what_is_dropped_under_a_reader_is_truncated_and_no_error_of_files);
+}
+
+#[test]
+fn a_reader_made_before_a_cut_does_not_go_on_in_other_entries() {
+    explore(scenarios::a_reader_made_before_a_cut_does_not_go_on_in_other_entries);
+}
+
+#[test]
+fn what_was_cut_does_not_show_again() {
+    explore(scenarios::what_was_cut_does_not_show_again);
+}
+
+#[test]
 fn a_late_arrival_waits_for_its_own_sync() {
     explore(scenarios::a_late_arrival_waits_for_its_own_sync);
 }

@@ -20,6 +20,12 @@ pub(crate) use loom::thread::yield_now;
 #[cfg(not(stratawal_loom))]
 pub(crate) use std::thread::yield_now;
 
+/// Between showing readers that something is gone and removing its file; and between finding a file gone and asking what
+/// was shown. There the file system carries the message, of which the language's memory model knows nothing.
+pub(crate) fn fence() {
+    body::atomic::fence(Ordering::SeqCst);
+}
+
 /// Whether a panic has ended the model that runs: the model checker's locks cannot be taken any more.
 #[cfg(stratawal_loom)]
 pub(crate) fn model_is_over() -> bool {

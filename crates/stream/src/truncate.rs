@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::group::State;
 use crate::stream::StreamLog;
-use crate::sync::Arc;
+use crate::sync::{Arc, fence};
 use crate::tail::Tail;
 use crate::view::{SegmentState, SegmentView, View};
 use crate::writer::Writer;
@@ -191,10 +191,15 @@ impl Writer {
         }
         let shared = Arc::clone(&self.shared);
         // Readers that find a segment gone look at the start again.
-        shared.marks.set_start(first);
+        if !seeded(Fault::StartShownLate) {
+            shared.marks.set_start(first);
+        }
         let view = shared.view.load();
         let dead = (0..view.segments.len() - 1).take_while(|&i| view.limit(i) <= first).count();
         self.drop_segments(&view.segments[..dead], view.segments[dead..].to_vec())?;
+        if seeded(Fault::StartShownLate) {
+            shared.marks.set_start(first);
+        }
         if let Some(ballast) = shared.env.ballast() {
             ballast.make(&**shared.env.storage());
         }
@@ -205,6 +210,7 @@ impl Writer {
     fn drop_segments(&self, dead: &[Arc<SegmentView>], kept: Vec<Arc<SegmentView>>) -> Result<()> {
         let shared = &self.shared;
         shared.view.store(Arc::new(View { segments: kept }));
+        fence();
         for segment in dead {
             let path = shared.place.dir().join(segment.id().to_string());
             shared.env.storage().remove_file(&path).map_err(|e| Error::io(&shared.place, e))?;
