@@ -11,6 +11,8 @@ pub enum Fault {
     NoHandOver,
     /// A failed leader leaves its waiters asleep.
     NoWakeOnFailure,
+    /// Who waits in an epoch that has ended is not woken by that.
+    SleepThroughEpoch,
     /// The watermark passes before the bytes and the index points that it stands for are there.
     WatermarkFirst,
     /// The watermark of a sync covers what was accepted after its work was taken.

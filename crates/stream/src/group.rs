@@ -2,9 +2,13 @@
 //!
 //! Whoever needs what waits in the tail to become durable takes the *lead* (the one right to write to the files),
 //! takes all work that waits, does it outside the lock, and gives the lead back. Who comes meanwhile waits, and is
-//! either satisfied by that leader or leads next. Invariant: whenever the lead is given back while somebody waits
-//! unsatisfied, at least one of those is woken; so nobody waits for ever. A leader that fails or unwinds fails the
-//! group: everybody gets its error, until recovery has run.
+//! either satisfied by that leader or leads next. A leader that fails or unwinds fails the group: everybody gets its
+//! error, until recovery has run.
+//!
+//! Invariant, so that nobody waits for ever: whoever changes what a waiter waits for wakes those who need not wait any
+//! more (their seq is reached, its epoch is over, the group has failed), all of them; and whoever gives the lead back
+//! wakes one of the others, who then leads. The one that is woken to lead may find that it need not; but then whoever
+//! saw to that has woken the others.
 //!
 //! It does not know what the work is.
 
@@ -102,6 +106,11 @@ impl<L: Lead> State<L> {
         self.ended.push_front((epoch, failure));
     }
 
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiters.len()
+    }
+
     fn outcome_of(&self, epoch: u64) -> Option<Result<()>> {
         let ended = self.ended.iter().find(|ended| ended.0 == epoch)?;
         Some(ended.1.clone().map_or(Ok(()), Err))
@@ -113,9 +122,15 @@ impl<L: Lead> State<L> {
         lead
     }
 
-    /// Lets no work be done until [`Group::recover`].
+    /// Lets no work be done until [`Group::recover`]. Also of a group whose lead is free, so that nobody will give it back.
     pub(crate) fn fail(&mut self, error: &Error) {
         self.failed.get_or_insert_with(|| error.clone().poisoned());
+        if seeded(Fault::NoWakeOnFailure) {
+            return;
+        }
+        for waiter in self.waiters.drain(..) {
+            waiter.wake();
+        }
     }
 }
 
@@ -326,8 +341,11 @@ impl<L: Lead> Group<L> {
         if failed && seeded(Fault::NoWakeOnFailure) {
             return;
         }
-        let satisfied =
-            |waiter: &Waiter| failed || waiter.goal.is_some_and(|goal| self.reached(waiter.durability, goal));
+        let epoch = self.marks.epoch();
+        let is_over = |goal: Goal| goal.epoch != epoch && !seeded(Fault::SleepThroughEpoch);
+        let satisfied = |waiter: &Waiter| {
+            failed || waiter.goal.is_some_and(|goal| is_over(goal) || self.reached(waiter.durability, goal))
+        };
         let (wake, mut wait): (VecDeque<_>, VecDeque<_>) =
             state.waiters.drain(..).partition(|waiter| satisfied(waiter));
         let next = if seeded(Fault::NoHandOver) { None } else { wait.pop_front() };

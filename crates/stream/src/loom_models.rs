@@ -1,10 +1,11 @@
-//! The scenarios under the model checker: every interleaving of at most three threads with at most three preemptions.
+//! The scenarios under the model checker: every interleaving of at most three threads with at most three preemptions
+//! (of four threads with one).
 //!
 //! Run with `cargo xtask loom`. With `stratawal_faults` each seeded fault must be found by the model that guards
 //! against it.
 
 use crate::scenarios;
-use crate::sync::explore::explore;
+use crate::sync::explore::{explore, explore_bounded};
 
 #[test]
 fn an_acknowledged_append_is_durable() {
@@ -49,6 +50,16 @@ fn a_late_arrival_waits_for_its_own_sync() {
 #[test]
 fn everybody_gets_the_error_of_a_failed_group() {
     explore(scenarios::everybody_gets_the_error_of_a_failed_group);
+}
+
+#[test]
+fn nobody_sleeps_through_a_cut() {
+    explore_bounded(1, scenarios::nobody_sleeps_through_a_cut);
+}
+
+#[test]
+fn nobody_sleeps_through_a_failure_beside_the_lead() {
+    explore(scenarios::nobody_sleeps_through_a_failure_beside_the_lead);
 }
 
 #[test]
@@ -109,6 +120,18 @@ mod seeded {
     fn a_cut_without_an_epoch_of_its_own_is_found() {
         assert!(is_found(Fault::EpochKept, || explore(
             scenarios::a_reader_made_before_a_cut_does_not_go_on_in_other_entries
+        )));
+    }
+
+    #[test]
+    fn a_waiter_that_sleeps_through_a_cut_is_found() {
+        assert!(is_found(Fault::SleepThroughEpoch, || explore_bounded(1, scenarios::nobody_sleeps_through_a_cut)));
+    }
+
+    #[test]
+    fn a_waiter_that_sleeps_through_a_failure_beside_the_lead_is_found() {
+        assert!(is_found(Fault::NoWakeOnFailure, || explore(
+            scenarios::nobody_sleeps_through_a_failure_beside_the_lead
         )));
     }
 }

@@ -11,7 +11,7 @@ use crate::faults::{Fault, seeded};
 use crate::group::{Goal, Group, Lead};
 use crate::marks::Marks;
 use crate::sync::explore::spawn;
-use crate::sync::{Arc, Mark};
+use crate::sync::{Arc, Mark, yield_now};
 use crate::{Durability, Env, Location, StreamLog, StreamOptions, Visibility};
 
 /// A stream with one entry, so that its first segment is there.
@@ -259,6 +259,44 @@ pub(crate) fn everybody_gets_the_error_of_a_failed_group() {
             spawn(move || assert!(fake.append().is_err(), "a failed sync was taken for done"))
         })
         .collect();
+    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+    assert!(fake.append().is_err(), "the failure stands until recovery");
+}
+
+pub(crate) fn nobody_sleeps_through_a_cut() {
+    let fake = fake(false);
+    let (state, lead) = fake.group.acquire().expect("it is free");
+    drop(state);
+    let threads = [(); 3].map(|()| {
+        let fake = Arc::clone(&fake);
+        let goal = fake.accept().expect("accepted");
+        spawn(move || fake.group.drive(Durability::Synced, goal).expect("everything was settled before the cut"))
+    });
+    while fake.group.lock().waiting() < 3 {
+        yield_now();
+    }
+    // One is woken to lead, and finds the cut before it.
+    fake.group.lead(lead, |_| Ok(())).expect("it did nothing");
+    let cut = fake.group.exclusively(|state, lead| {
+        lead.run(&state.tail.next, Durability::Synced)?;
+        state.end_epoch(fake.marks.epoch(), None);
+        state.tail.next = 0;
+        fake.marks.change(|marks| marks.reset(0, 0));
+        Ok(())
+    });
+    assert!(cut.is_ok());
+    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+}
+
+pub(crate) fn nobody_sleeps_through_a_failure_beside_the_lead() {
+    let fake = fake(false);
+    let threads: Vec<_> = (0..2)
+        .map(|_| {
+            let fake = Arc::clone(&fake);
+            spawn(move || drop(fake.append()))
+        })
+        .collect();
+    fake.group.lock().fail(&error(ErrorKind::Io));
     threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
     assert!(fake.append().is_err(), "the failure stands until recovery");
 }

@@ -49,6 +49,16 @@ fn everybody_gets_the_error_of_a_failed_group() {
 }
 
 #[test]
+fn nobody_sleeps_through_a_cut() {
+    explore(scenarios::nobody_sleeps_through_a_cut);
+}
+
+#[test]
+fn nobody_sleeps_through_a_failure_beside_the_lead() {
+    explore(scenarios::nobody_sleeps_through_a_failure_beside_the_lead);
+}
+
+#[test]
 fn what_recovery_takes_back_is_not_acknowledged() {
     explore(scenarios::what_recovery_takes_back_is_not_acknowledged);
 }

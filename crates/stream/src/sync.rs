@@ -109,11 +109,17 @@ pub(crate) mod explore {
 
     #[cfg(stratawal_loom)]
     pub(crate) fn explore(scenario: fn()) {
+        explore_bounded(3, scenario);
+    }
+
+    /// With at most so many preemptions: more threads than three have too many interleavings with three.
+    #[cfg(stratawal_loom)]
+    pub(crate) fn explore_bounded(preemptions: usize, scenario: fn()) {
         use std::sync::Arc;
         use std::sync::atomic::{AtomicUsize, Ordering};
 
         let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(3);
+        model.preemption_bound = Some(preemptions);
         let interleavings = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&interleavings);
         model.check(move || {
