@@ -97,6 +97,9 @@ pub struct End {
 }
 
 impl Control {
+    /// The length of the frame of a START in bytes.
+    pub const START_FRAME_LEN: u64 = (FRAME_HEADER_LEN + START_LEN).next_multiple_of(FRAME_ALIGN as usize) as u64;
+
     /// Reads the payload, whose checksum holds, of a control frame before the entry `next`. Nobody drops entries that
     /// are not there yet: the first live seq in a START or CLOSE is at most `next`.
     pub(crate) fn decode(payload: &Bytes, next: SeqNo) -> Decoded<Self> {

@@ -127,13 +127,23 @@ impl SegmentWriter {
         self.file.write_all_at(&bytes, self.tail.0).map_err(Error::io(self.id(), "write"))
     }
 
-    /// Writes a START. The room for a SEAL or CLOSE stays behind it.
+    /// Makes sure of the room for a START, with that for a SEAL or CLOSE behind it.
     ///
     /// # Errors
-    /// I/O; a full disk ([`Error::is_full`]) only before anything was written.
+    /// As [`Space::ensure_control`].
+    pub fn book_start(&self, space: &mut Space) -> Result<()> {
+        let len = Control::START_FRAME_LEN + End::frame_len_max(0) + TRAILER_LEN as u64;
+        space.ensure_control(&self.tail, len)
+    }
+
+    /// Writes a START, whose room is made sure of first as by [`book_start`](Self::book_start).
+    ///
+    /// # Errors
+    /// I/O. Behind a `book_start` that succeeded, only of the write itself; then it may be there or not.
     pub fn start(&mut self, space: &mut Space, tail: &Tail, start: SeqNo) -> Result<()> {
         let bytes = self.control(tail, &Control::Start { start });
-        space.ensure_control(&self.tail, bytes.len() as u64 + End::frame_len_max(0) + TRAILER_LEN as u64)?;
+        debug_assert_eq!(bytes.len() as u64, Control::START_FRAME_LEN);
+        self.book_start(space)?;
         self.append(&bytes)
     }
 

@@ -230,7 +230,9 @@ fn remove_unfinished(storage: &dyn Storage, streams: &Path) -> Result<()> {
             let failed = |e| Error::io(format!("cannot remove {}", dir.display()), e);
             // A deletion that was interrupted has to be durable before anybody sees the stream gone.
             storage.sync_dir(streams).map_err(failed)?;
-            remove_folder(storage, &dir).map_err(failed)?;
+            // What cannot be removed (somebody put a folder there, or holds a file) is no reason to keep the log shut; the
+            // next open tries again.
+            let _ = remove_folder(storage, &dir);
         }
     }
     Ok(())

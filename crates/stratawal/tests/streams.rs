@@ -426,3 +426,18 @@ fn a_reader_of_a_closed_stream_stays_well_when_the_writer_goes_on() {
     reader.reopen().unwrap();
     assert_eq!(all(&reader).len(), 101);
 }
+
+#[test]
+fn what_is_left_of_a_deleted_stream_does_not_keep_the_log_shut() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = Wal::open(dir.path()).unwrap();
+    wal.stream("gone").unwrap().append("a").unwrap();
+    wal.stream("kept").unwrap().append("b").unwrap();
+    // A file system's own, or somebody's.
+    std::fs::create_dir(dir.path().join("streams/gone/.snapshot")).unwrap();
+    wal.delete_stream("gone").unwrap();
+    wal.close().unwrap();
+    let again = Wal::open(dir.path()).unwrap();
+    assert_eq!(again.streams().unwrap(), ["kept"]);
+    assert_eq!(again.stream("gone").unwrap().append("new").unwrap(), 0);
+}

@@ -221,7 +221,14 @@ impl Inner {
         self.group.drive(durability, goal)
     }
 
+    /// Whatever it answers, nobody of this stream is at the files any more: they may be somebody else's from then on.
     pub(crate) fn close(&self) -> Result<()> {
+        let closed = self.end_cleanly();
+        self.group.wait_until_free();
+        closed
+    }
+
+    fn end_cleanly(&self) -> Result<()> {
         {
             let mut state = self.group.lock();
             // Closed whatever comes: somebody else may write to it from here on.

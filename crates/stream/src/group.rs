@@ -296,8 +296,13 @@ impl<L: Lead> Group<L> {
                     (Some(lead), Ok(()))
                 }
                 Err(error) => {
-                    if error.kind() != ErrorKind::Closed {
+                    // What is worse, or passes by itself, is what is said from here on. Otherwise the failure stands as
+                    // it was: an error in passing must not take its place, nor look like one before any write.
+                    if error.is_damage() || matches!(error.kind(), ErrorKind::Full | ErrorKind::NewerFormat) {
                         state.failed = Some(error.clone());
+                    }
+                    if self.marks.epoch() != epoch {
+                        state.end_epoch(epoch, Some(failure));
                     }
                     (None, Err(error))
                 }
@@ -317,12 +322,29 @@ impl<L: Lead> Group<L> {
                 continue;
             }
             let epoch = self.marks.epoch();
-            act(&mut state)?;
-            state.end_epoch(epoch, Some(error.clone()));
-            state.failed = Some(error);
-            self.give_back(state, None);
-            return Ok(());
+            let acted = act(&mut state);
+            if acted.is_ok() {
+                state.end_epoch(epoch, Some(error.clone()));
+                state.failed = Some(error);
+                state.lead = None;
+            }
+            // Whoever was woken to lead may be the one that is here.
+            let lead = state.lead.take();
+            self.give_back(state, lead);
+            return acted;
         }
+    }
+
+    /// Waits until nobody leads.
+    pub(crate) fn wait_until_free(&self) {
+        let mut state = self.state.lock();
+        while state.led {
+            self.wait(state, Durability::Buffered, None);
+            state = self.state.lock();
+        }
+        // It may be this one that was woken to lead.
+        let lead = state.lead.take();
+        self.give_back(state, lead);
     }
 
     /// Sleeps until woken; the reason is for the caller to find.

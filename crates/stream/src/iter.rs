@@ -125,7 +125,7 @@ impl Iter {
                 }
             }
             match (answer, &self.entered) {
-                (Err(error), Some(view)) if self.inner.is_gone(&error, seq, view)? => {
+                (Err(error), Some(view)) if self.inner.is_gone(&error, &(seq..=seq), view)? => {
                     (self.forward, self.backward) = (None, None);
                 }
                 (answer, _) => return answer,
@@ -242,7 +242,8 @@ impl Iter {
     fn span_before(&mut self, seq: u64) -> Result<Backward> {
         let mut forward = self.enter(seq)?;
         let (point, range) = forward.reader.span(seq);
-        forward.block_len = (range.end - range.start).min(BLOCK_LEN_MAX);
+        // A segment that has just begun has an empty span, and may have grown by the time its end is read again.
+        forward.block_len = (range.end - range.start).clamp(BLOCK_LEN_MIN, BLOCK_LEN_MAX);
         let mut found: VecDeque<FrameAt> = VecDeque::new();
         let (mut next, mut held) = (point.seq, 0);
         loop {

@@ -1,5 +1,7 @@
 //! Point reads. They take no lock, save for entries that are only in the tail buffer.
 
+use std::ops::RangeInclusive;
+
 use stratawal_frame::SeqNo;
 use stratawal_segment::{FrameAt, Frames, frames};
 
@@ -22,7 +24,8 @@ impl StreamLog {
     /// # Errors
     /// [`ErrorKind::Truncated`] below the first live entry; damage, with the entries that it takes; I/O.
     pub fn get(&self, seq: u64, visibility: Visibility) -> Result<Option<Entry>> {
-        self.inner.stable(seq, || if seq < self.end_seq(visibility) { self.inner.get(seq).map(Some) } else { Ok(None) })
+        self.inner
+            .stable(seq..=seq, || if seq < self.end_seq(visibility) { self.inner.get(seq).map(Some) } else { Ok(None) })
     }
 
     /// The entries `seqs`, in that order, as [`get`](Self::get) answers them. Neighbours in one frame are read once.
@@ -32,7 +35,7 @@ impl StreamLog {
     pub fn get_many(&self, seqs: &[u64], visibility: Visibility) -> Result<Vec<Option<Entry>>> {
         let mut last: Option<(u64, FrameAt, u64)> = None;
         let get = |&seq: &u64| {
-            self.inner.stable(seq, || {
+            self.inner.stable(seq..=seq, || {
                 if seq >= self.end_seq(visibility) {
                     return Ok(None);
                 }
@@ -59,7 +62,7 @@ impl StreamLog {
     /// The last entry that `visibility` shows; `None` if there is none.
     ///
     /// # Errors
-    /// As [`get`](Self::get).
+    /// As [`get`](Self::get). [`ErrorKind::Truncated`] only beside a writer in another process that has dropped it.
     pub fn last(&self, visibility: Visibility) -> Result<Option<Entry>> {
         loop {
             let end = self.end_seq(visibility);
@@ -67,9 +70,9 @@ impl StreamLog {
                 return Ok(None);
             }
             match self.get(end - 1, visibility) {
-                // Cut, or dropped, since.
+                // Cut, or dropped, since. By a writer in another process it was dropped for good: what is shown here stays.
                 Ok(None) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::Truncated { .. }) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::Truncated { .. }) && self.first_seq() >= end => {}
                 other => return other,
             }
         }
@@ -79,12 +82,14 @@ impl StreamLog {
     /// none, one past the last entry that `visibility` shows.
     ///
     /// # Errors
-    /// Damage and I/O.
+    /// Damage and I/O. Beside a writer in another process that has dropped what would have to be read,
+    /// [`ErrorKind::Truncated`] or [`ErrorKind::Cut`].
     pub fn seq_at(&self, timestamp: u64, visibility: Visibility) -> Result<u64> {
         loop {
-            match self.inner.stable(u64::MAX, || self.find_time(timestamp, visibility)) {
+            let start = self.first_seq();
+            match self.inner.stable(start..=u64::MAX, || self.find_time(timestamp, visibility)) {
                 // The beginning was dropped under it.
-                Err(error) if matches!(error.kind(), ErrorKind::Truncated { .. }) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::Truncated { .. }) && self.first_seq() > start => {}
                 other => return other,
             }
         }
@@ -132,50 +137,50 @@ pub(crate) enum Located {
 }
 
 impl Inner {
-    /// What `read` answers, about `seq`, of one state of the stream: again where the stream was cut, or recovered, or
+    /// What `read` answers, about `seqs`, of one state of the stream: again where the stream was cut, or recovered, or
     /// dropped segments, under it.
-    fn stable<T>(&self, seq: u64, mut read: impl FnMut() -> Result<T>) -> Result<T> {
+    fn stable<T>(&self, seqs: RangeInclusive<u64>, mut read: impl FnMut() -> Result<T>) -> Result<T> {
         loop {
             let view = self.shared.view.load();
             let answer = self.shared.marks.in_one_epoch(|_| read());
             match answer {
-                Err(error) if self.is_gone(&error, seq, &view)? => {}
+                Err(error) if self.is_gone(&error, &seqs, &view)? => {}
                 answer => return answer,
             }
         }
     }
 
     /// Whether `error`, met while `view` was or came before the newest, is no more than a segment that was dropped
-    /// meanwhile, so that it is worth looking again; an error where `seq` went with it.
-    pub(crate) fn is_gone(&self, error: &Error, seq: u64, view: &Arc<View>) -> Result<bool> {
+    /// meanwhile, so that it is worth looking again; an error where some of `seqs` went with it.
+    pub(crate) fn is_gone(&self, error: &Error, seqs: &RangeInclusive<u64>, view: &Arc<View>) -> Result<bool> {
         if !error.is_not_found() {
             return Ok(false);
         }
         fence();
-        let start = self.shared.marks.start();
-        if seq < start {
-            return Err(Error::new(ErrorKind::Truncated { start }, &self.shared.place));
-        }
+        self.is_live(*seqs.start())?;
         if self.shared.env.is_read_only() {
-            return self.gone_beside_writer(seq, view);
+            return self.gone_beside_writer(seqs, view);
         }
         // Recovery removes files under the lock, and shows its view after that.
         drop(self.group.lock());
-        let start = self.shared.marks.start();
-        if seq < start {
-            return Err(Error::new(ErrorKind::Truncated { start }, &self.shared.place));
-        }
+        self.is_live(*seqs.start())?;
         Ok(!Arc::ptr_eq(view, &self.shared.view.load()))
     }
 
-    /// What a writer in another process has done to `seq`. What is shown stays as it was until it is looked at anew.
-    fn gone_beside_writer(&self, seq: u64, view: &View) -> Result<bool> {
+    fn is_live(&self, seq: u64) -> Result<()> {
+        let start = self.shared.marks.start();
+        if seq < start { Err(Error::new(ErrorKind::Truncated { start }, &self.shared.place)) } else { Ok(()) }
+    }
+
+    /// What a writer in another process has done to `seqs`. What is shown stays as it was until it is looked at anew.
+    fn gone_beside_writer(&self, seqs: &RangeInclusive<u64>, view: &View) -> Result<bool> {
         let Shared { env, place, options, .. } = &*self.shared;
         let kind = match recover::read(env, place, options)? {
             None => ErrorKind::Cut { at: 0 },
-            Some(now) if seq < now.start => ErrorKind::Truncated { start: now.start },
+            Some(now) if *seqs.start() < now.start => ErrorKind::Truncated { start: now.start },
             Some(now) => {
-                match view.cut_by(self.shared.marks.accepted(), &now.view, now.start).filter(|&at| at <= seq) {
+                let cut = view.cut_by(self.shared.marks.accepted(), &now.view, now.start);
+                match cut.filter(|at| at <= seqs.end()) {
                     Some(at) => ErrorKind::Cut { at },
                     None => return Ok(false),
                 }

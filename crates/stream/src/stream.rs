@@ -175,8 +175,8 @@ impl StreamLog {
     /// nothing. Later appends fail with [`ErrorKind::Closed`]; reads go on. Closing twice is no error.
     ///
     /// # Errors
-    /// As [`sync`](Self::sync); it is closed all the same, and recovered when it is opened next. On a stream opened for
-    /// reading there is nothing to close.
+    /// As [`sync`](Self::sync); it is closed all the same, and recovered when it is opened next. Whatever it answers, no
+    /// call on this stream is at its files any more. On a stream opened for reading there is nothing to close.
     pub fn close(&self) -> Result<()> {
         if self.inner.shared.env.is_read_only() {
             return Ok(());
@@ -191,7 +191,8 @@ impl StreamLog {
     /// handed over, and not synced, may be lost where a sync has failed, and all behind them; their seqs are given again.
     ///
     /// # Errors
-    /// As [`open`](Self::open); the stream then stays failed, with this error.
+    /// As [`open`](Self::open). The stream then stays failed: with this error where it is damage, a newer format or a full
+    /// disk, otherwise with the one that failed it.
     pub fn reopen(&self) -> Result<()> {
         if self.inner.shared.env.is_read_only() { self.inner.look_again() } else { self.inner.recover(true) }
     }

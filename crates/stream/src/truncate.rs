@@ -173,12 +173,15 @@ fn begin_at(writer: &mut Writer, tail: &mut Tail, first: u64) -> Result<()> {
 
 impl Writer {
     fn write_start(&mut self, tail: &mut Tail, first: u64) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
         let booking = tail.booking.as_mut().expect("invariant: a stream with a segment takes bookings");
         let control = self.control_tail(self.end_seq());
-        let mut active = self.active.take().expect("invariant: the caller looked");
-        let written = self.with_ballast(|| active.writer.start(&mut booking.space, &control, SeqNo(first)));
-        let active = self.active.insert(active);
-        written?;
+        let writer = &self.active.as_ref().expect("invariant: the caller looked").writer;
+        self.with_ballast(|| writer.book_start(&mut booking.space))?;
+        let active = self.active.as_mut().expect("invariant: the caller looked");
+        // From here on it may be there: a disk that is full only now is a failed write.
+        let written = active.writer.start(&mut booking.space, &control, SeqNo(first));
+        written.map_err(|error| Error::segment_error(&shared.place, error).poisoned())?;
         booking.end = active.writer.place().offset.0;
         active.live.set_end(booking.end);
         Ok(())

@@ -18,15 +18,19 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! Deliberately absent: threads (a simulation runs on one, so that a seed replays), and any knowledge of the format.
+//! [`HookedStorage`] is for tests of what threads do at one moment: it holds one of them, or fails it.
+//!
+//! Deliberately absent: threads of its own (a simulation runs on one, so that a seed replays), and any knowledge of the format.
 #![forbid(unsafe_code)]
 
+mod hooked;
 mod model;
 mod rng;
 mod run;
 mod sim;
 mod workload;
 
+pub use hooked::{Gate, HookedStorage, Operation};
 pub use model::{Found, Level, Mismatch, Pending, Snapshot, StreamModel};
 pub use rng::Rng;
 pub use run::{Failure, Outcome, Refusal, Run, Subject, Volume, crash_everywhere, fault_everywhere, play};

@@ -1,0 +1,292 @@
+//! Who waits, and for whom: one thread is held in the middle of an operation while others come, so that each moment is
+//! the one that is meant.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use stratawal_storage::{MemoryStorage, Storage};
+use stratawal_stream::{Durability, Env, ErrorKind, Location, StreamLog, StreamOptions, Visibility};
+use stratawal_testkit::{Crash, Gate, HookedStorage, Operation, Rng, SimStorage};
+
+fn hooked(storage: impl Storage + 'static) -> HookedStorage {
+    storage.create_dir(Path::new("/streams")).unwrap();
+    storage.sync_dir(Path::new("/")).unwrap();
+    HookedStorage::new(storage)
+}
+
+fn open(storage: &HookedStorage, read_only: bool) -> StreamLog {
+    let env = Env::new(Arc::new(storage.clone())).read_only(read_only);
+    StreamLog::open(Arc::new(env), Location::new("/streams", "s"), StreamOptions::default()).unwrap()
+}
+
+/// A stream with three entries.
+fn stream(storage: &HookedStorage) -> StreamLog {
+    let log = open(storage, false);
+    for _ in 0..3 {
+        log.append(b"x", Durability::Synced).unwrap();
+    }
+    log
+}
+
+fn broken() -> io::Error {
+    io::Error::other("broken")
+}
+
+/// Time for a thread that was started to come to where it waits.
+fn settle() {
+    thread::sleep(Duration::from_millis(40));
+}
+
+/// Threads that are all to answer.
+struct Threads {
+    started: usize,
+    tell: mpsc::Sender<&'static str>,
+    told: mpsc::Receiver<&'static str>,
+}
+
+impl Threads {
+    fn new() -> Self {
+        let (tell, told) = mpsc::channel();
+        Self { started: 0, tell, told }
+    }
+
+    fn start<T>(&mut self, name: &'static str, log: &StreamLog, act: impl FnOnce(&StreamLog) -> T + Send + 'static) {
+        let (log, tell) = (log.clone(), self.tell.clone());
+        thread::spawn(move || {
+            drop(act(&log));
+            let _ = tell.send(name);
+        });
+        self.started += 1;
+    }
+
+    fn all_answer(self) {
+        let mut answered = Vec::new();
+        while answered.len() < self.started {
+            match self.told.recv_timeout(Duration::from_secs(10)) {
+                Ok(name) => answered.push(name),
+                Err(_) => panic!("only {answered:?} answered"),
+            }
+        }
+    }
+}
+
+fn append(log: &StreamLog) -> stratawal_stream::Result<u64> {
+    log.append(b"y", Durability::Synced)
+}
+
+#[test]
+fn appends_that_wait_behind_a_cut_all_answer() {
+    let storage = hooked(MemoryStorage::new());
+    let log = stream(&storage);
+    let gate = Gate::new();
+    let at_sync = gate.clone();
+    storage.set(move |operation, _| {
+        if operation == Operation::Sync {
+            at_sync.pass();
+        }
+        Ok(())
+    });
+    let mut threads = Threads::new();
+    threads.start("leader", &log, append);
+    gate.await_one();
+    threads.start("cut", &log, |log| log.truncate_from(1).unwrap());
+    settle();
+    for name in ["a", "b", "c"] {
+        threads.start(name, &log, append);
+        settle();
+    }
+    gate.open();
+    threads.all_answer();
+}
+
+#[test]
+fn appends_that_wait_behind_a_failure_beside_the_lead_all_answer() {
+    for _ in 0..5 {
+        let storage = hooked(MemoryStorage::new());
+        let log = stream(&storage);
+        let (lead, hold) = (Gate::new(), Gate::new());
+        let (at_sync, at_reserve, reserved) = (lead.clone(), hold.clone(), AtomicUsize::new(0));
+        storage.set(move |operation, _| {
+            match operation {
+                Operation::Sync => at_sync.pass(),
+                Operation::Reserve if reserved.fetch_add(1, Ordering::SeqCst) == 0 => at_reserve.pass(),
+                Operation::Reserve => return Err(broken()),
+                _ => {}
+            }
+            Ok(())
+        });
+        let mut threads = Threads::new();
+        threads.start("leader", &log, append);
+        lead.await_one();
+        threads.start("a", &log, append);
+        threads.start("b", &log, append);
+        settle();
+        // One holds the stream's lock in its reservation; the leader, and then one whose reservation fails, wait for it.
+        threads.start("holds", &log, |log| log.append(&[7; 100 << 10], Durability::Buffered));
+        hold.await_one();
+        lead.open();
+        thread::sleep(Duration::from_millis(2));
+        threads.start("fails", &log, |log| log.append(&[7; 1 << 20], Durability::Buffered));
+        thread::sleep(Duration::from_millis(2));
+        hold.open();
+        threads.all_answer();
+    }
+}
+
+#[test]
+fn an_append_that_waits_behind_a_deletion_that_fails_answers() {
+    let storage = hooked(MemoryStorage::new());
+    let log = stream(&storage);
+    let gate = Gate::new();
+    let at_sync = gate.clone();
+    storage.set(move |operation, path| match operation {
+        Operation::Sync => {
+            at_sync.pass();
+            Ok(())
+        }
+        Operation::Rename if path.to_string_lossy().contains(".del-") => Err(broken()),
+        _ => Ok(()),
+    });
+    let mut threads = Threads::new();
+    threads.start("leader", &log, append);
+    gate.await_one();
+    threads.start("delete", &log, |log| log.delete().unwrap_err());
+    settle();
+    threads.start("append", &log, append);
+    settle();
+    gate.open();
+    threads.all_answer();
+    assert_eq!(log.next_seq(), 5);
+}
+
+#[test]
+fn a_close_answers_only_once_nobody_is_at_the_files() {
+    let storage = hooked(MemoryStorage::new());
+    let log = stream(&storage);
+    let gate = Gate::new();
+    let (at_write, armed) = (gate.clone(), AtomicBool::new(true));
+    storage.set(move |operation, _| {
+        match operation {
+            Operation::Write if armed.swap(false, Ordering::SeqCst) => at_write.pass(),
+            Operation::Reserve => return Err(broken()),
+            _ => {}
+        }
+        Ok(())
+    });
+    let leader = {
+        let log = log.clone();
+        thread::spawn(move || log.append(b"late", Durability::Synced))
+    };
+    gate.await_one();
+    assert_eq!(log.append(&[0; 1 << 20], Durability::Synced).unwrap_err().kind(), ErrorKind::Poisoned);
+    let (closed, is_closed) = mpsc::channel();
+    let closing = {
+        let log = log.clone();
+        thread::spawn(move || {
+            let _ = closed.send(log.close().map_err(|error| error.kind()));
+        })
+    };
+    // What a leader writes behind a close may stand in somebody else's log.
+    assert!(is_closed.recv_timeout(Duration::from_millis(100)).is_err(), "closed under a leader");
+    gate.open();
+    assert_eq!(is_closed.recv_timeout(Duration::from_secs(10)).expect("it closes"), Err(ErrorKind::Poisoned));
+    closing.join().unwrap();
+    let late = leader.join().unwrap();
+    storage.clear();
+    let again = open(&storage, false);
+    if let Ok(seq) = late {
+        assert_eq!(&again.get(seq, Visibility::Settled).unwrap().unwrap().data()[..], b"late");
+    }
+}
+
+#[test]
+fn an_error_in_passing_does_not_take_the_place_of_a_full_disk() {
+    let storage = hooked(MemoryStorage::new());
+    let log = stream(&storage);
+    let full = |operation, _: &Path| match operation {
+        Operation::Write => Err(io::ErrorKind::StorageFull.into()),
+        _ => Ok(()),
+    };
+    storage.set(full);
+    assert_eq!(append(&log).unwrap_err().kind(), ErrorKind::Poisoned);
+    let once = AtomicBool::new(true);
+    storage.set(move |operation, _| match operation {
+        Operation::Open if once.swap(false, Ordering::SeqCst) => Err(broken()),
+        _ => Ok(()),
+    });
+    assert_eq!(append(&log).unwrap_err().kind(), ErrorKind::Io, "the recovery's own error");
+    let next = log.next_seq();
+    assert_eq!(append(&log).unwrap(), next, "there is room, and nothing is broken any more");
+}
+
+#[test]
+fn a_failed_stream_says_so_whatever_its_recovery_met() {
+    let storage = hooked(MemoryStorage::new());
+    let log = stream(&storage);
+    storage.set(|operation, _| if operation == Operation::Write { Err(broken()) } else { Ok(()) });
+    assert_eq!(append(&log).unwrap_err().kind(), ErrorKind::Poisoned);
+    storage.set(|operation, _| if operation == Operation::Open { Err(broken()) } else { Ok(()) });
+    assert_eq!(log.reopen().unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(append(&log).unwrap_err().kind(), ErrorKind::Poisoned);
+    storage.clear();
+    log.reopen().unwrap();
+    let next = log.next_seq();
+    assert_eq!(append(&log).unwrap(), next);
+}
+
+/// A reader of a stream whose entries all lie in a segment that its writer, in another process as it were, has dropped.
+fn reader_of_what_was_dropped() -> StreamLog {
+    let storage = hooked(MemoryStorage::new());
+    // Killed, so that recovery begins another segment.
+    std::mem::forget(stream(&storage));
+    let writer = open(&storage, false);
+    let reader = open(&storage, true);
+    assert_eq!(reader.end_seq(Visibility::Settled), 3);
+
+    writer.truncate_before(3).unwrap();
+
+    reader
+}
+
+#[test]
+fn the_last_entry_is_truncated_for_a_reader_whose_writer_has_dropped_it() {
+    let reader = reader_of_what_was_dropped();
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || tell.send(reader.last(Visibility::Settled).map_err(|error| error.kind())));
+    let last = told.recv_timeout(Duration::from_secs(10)).expect("it answers");
+    assert_eq!(last.unwrap_err(), ErrorKind::Truncated { start: 3 });
+}
+
+#[test]
+fn a_time_is_truncated_for_a_reader_whose_writer_has_dropped_it() {
+    let reader = reader_of_what_was_dropped();
+    let found = reader.seq_at(1, Visibility::Settled);
+    assert_eq!(found.unwrap_err().kind(), ErrorKind::Truncated { start: 3 });
+}
+
+/// The contract of a write lets all of it land and fail.
+#[test]
+fn a_truncation_whose_own_write_fails_is_not_said_to_have_dropped_nothing() {
+    let sim = SimStorage::new(1);
+    let storage = hooked(sim.clone());
+    let log = open(&storage, false);
+    for _ in 0..10 {
+        log.append(&[7; 100], Durability::Synced).unwrap();
+    }
+    storage.set(|operation, _| match operation {
+        Operation::Write => Err(io::ErrorKind::StorageFull.into()),
+        _ => Ok(()),
+    });
+    let error = log.truncate_before(5).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Poisoned, "it may be there or not");
+    assert!(error.to_string().contains("may be there or not"), "{error}");
+    storage.clear();
+    let after = SimStorage::on(sim.disk().crash(Crash::Lost, &mut Rng::new(3)), 2);
+    let again = open(&HookedStorage::new(after), false);
+    assert!([0, 5].contains(&again.first_seq()));
+    assert_eq!(again.next_seq(), 10);
+}

@@ -1,0 +1,244 @@
+//! A storage that asks before each change whether it may: tests fail one operation, or hold it until another thread has
+//! come to where they want it.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use stratawal_storage::{Access, DirEntry, File, Lock, LockError, Storage};
+
+/// What is about to be done to a file or folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// A file or folder is created.
+    Create,
+    /// A file is opened.
+    Open,
+    /// Something is renamed; asked with the new name.
+    Rename,
+    /// A file or folder is removed.
+    Remove,
+    /// A folder is synced.
+    SyncDir,
+    /// Bytes are written.
+    Write,
+    /// A file is synced.
+    Sync,
+    /// Space is reserved, or the length set.
+    Reserve,
+}
+
+type Hook = Arc<dyn Fn(Operation, &Path) -> io::Result<()> + Send + Sync>;
+
+/// Another storage, behind a hook. Clones share both.
+#[derive(Clone)]
+pub struct HookedStorage {
+    inner: Arc<dyn Storage>,
+    hook: Arc<Mutex<Option<Hook>>>,
+}
+
+impl fmt::Debug for HookedStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HookedStorage").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl HookedStorage {
+    /// Over `inner`, without a hook for now.
+    #[must_use]
+    pub fn new(inner: impl Storage + 'static) -> Self {
+        Self { inner: Arc::new(inner), hook: Arc::default() }
+    }
+
+    /// Asks `hook` before each operation from now on; its error is the operation's, which is then not done.
+    pub fn set(&self, hook: impl Fn(Operation, &Path) -> io::Result<()> + Send + Sync + 'static) {
+        *lock(&self.hook) = Some(Arc::new(hook));
+    }
+
+    /// Asks nobody from now on.
+    pub fn clear(&self) {
+        *lock(&self.hook) = None;
+    }
+
+    fn ask(&self, operation: Operation, path: &Path) -> io::Result<()> {
+        // Not under the lock: a hook may wait.
+        let hook = lock(&self.hook).clone();
+        hook.map_or(Ok(()), |hook| hook(operation, path))
+    }
+
+    fn file(&self, path: &Path, file: Arc<dyn File>) -> Arc<dyn File> {
+        Arc::new(HookedFile { inner: file, path: path.to_owned(), storage: self.clone() })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Storage for HookedStorage {
+    fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.ask(Operation::Create, path)?;
+        Ok(self.file(path, self.inner.create_new(path)?))
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
+        self.ask(Operation::Open, path)?;
+        Ok(self.file(path, self.inner.open(path, access)?))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        self.inner.list(dir)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.ask(Operation::Create, dir)?;
+        self.inner.create_dir(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.ask(Operation::Rename, to)?;
+        self.inner.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.ask(Operation::Remove, path)?;
+        self.inner.remove_file(path)
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        self.ask(Operation::Remove, dir)?;
+        self.inner.remove_dir(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.ask(Operation::SyncDir, dir)?;
+        self.inner.sync_dir(dir)
+    }
+
+    fn lock(&self, root: &Path, path: &Path) -> Result<Box<dyn Lock>, LockError> {
+        self.inner.lock(root, path)
+    }
+
+    fn free_space(&self, dir: &Path) -> io::Result<u64> {
+        self.inner.free_space(dir)
+    }
+
+    fn now_micros(&self) -> u64 {
+        self.inner.now_micros()
+    }
+
+    fn coarse_now_micros(&self) -> u64 {
+        self.inner.coarse_now_micros()
+    }
+
+    fn random_u64(&self) -> u64 {
+        self.inner.random_u64()
+    }
+}
+
+#[derive(Debug)]
+struct HookedFile {
+    inner: Arc<dyn File>,
+    path: PathBuf,
+    storage: HookedStorage,
+}
+
+impl HookedFile {
+    fn ask(&self, operation: Operation) -> io::Result<()> {
+        self.storage.ask(operation, &self.path)
+    }
+}
+
+impl File for HookedFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.inner.read_at(buf, offset)
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.ask(Operation::Write)?;
+        self.inner.write_all_at(buf, offset)
+    }
+
+    fn write_all_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        self.ask(Operation::Write)?;
+        self.inner.write_all_vectored_at(bufs, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.ask(Operation::Sync)?;
+        self.inner.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.ask(Operation::Sync)?;
+        self.inner.sync_all()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.ask(Operation::Reserve)?;
+        self.inner.set_len(len)
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        self.ask(Operation::Reserve)?;
+        self.inner.reserve(len)
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<u64> {
+        self.inner.next_data(offset)
+    }
+
+    fn start_writeback(&self, offset: u64, len: u64) {
+        self.inner.start_writeback(offset, len);
+    }
+}
+
+/// Where threads stop until it is opened. Clones are the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Gate(Arc<(Mutex<Visitors>, Condvar)>);
+
+#[derive(Debug, Default)]
+struct Visitors {
+    came: usize,
+    open: bool,
+}
+
+impl Gate {
+    /// Closed.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Waits until it is open.
+    pub fn pass(&self) {
+        let (visitors, changed) = &*self.0;
+        let mut visitors = lock(visitors);
+        visitors.came += 1;
+        changed.notify_all();
+        while !visitors.open {
+            visitors = changed.wait(visitors).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits until somebody has come.
+    pub fn await_one(&self) {
+        let (visitors, changed) = &*self.0;
+        let mut visitors = lock(visitors);
+        while visitors.came == 0 {
+            visitors = changed.wait(visitors).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Lets everybody through, now and later.
+    pub fn open(&self) {
+        let (visitors, changed) = &*self.0;
+        lock(visitors).open = true;
+        changed.notify_all();
+    }
+}
