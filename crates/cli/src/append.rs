@@ -7,18 +7,23 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use stratawal::{Batch, Durability, Stream, Wal};
+use stratawal::{Batch, Durability, Stream, Wal, inspect};
 
-use crate::failure::{DONE, FAILED, Failure};
+use crate::failure::{DONE, FAILED, Failure, counted};
 use crate::lines::Lines;
 use crate::{Common, json, signals};
+
+/// What its help says of its JSON.
+pub(crate) const JSON: &str = r#"With --ack --json, a line for each batch: {"first":0,"last":99}
+With --json, the last line: {"stream":"s","entries":100,"bytes":5120,"first":0,"last":99,"seconds":0.01}
+(`first` and `last` are null where there was nothing to append)."#;
 
 /// The arguments of `append`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Append {
     #[command(flatten)]
     common: Common,
-    /// The stream: any name.
+    /// The stream. Any name of at least one character whose escaped form (`streams` prints it) is at most 240 bytes.
     stream: String,
     /// Files to read, one entry a line; `-` is standard input, and so is none.
     files: Vec<PathBuf>,
@@ -71,6 +76,8 @@ struct Appender {
 
 impl Append {
     pub(crate) fn run(&self) -> Result<u8, Failure> {
+        // Before anything is created.
+        inspect::escape_name(&self.stream)?;
         for file in &self.files {
             check_file(file)?;
         }
@@ -81,8 +88,7 @@ impl Append {
         let result = self.append_all(&wal, &appender);
         // Closed whatever happened: what was appended is there, and the next open scans nothing.
         let closed = wal.close();
-        result?;
-        closed?;
+        result.and_then(|()| Ok(closed?)).map_err(|failure| failure.with(lock(&appender).done_before().as_deref()))?;
         self.print_summary(&lock(&appender), began)?;
         Ok(DONE)
     }
@@ -115,7 +121,7 @@ impl Append {
         let standard_input = [PathBuf::from("-")];
         let files = if self.files.is_empty() { &standard_input[..] } else { &self.files };
         let result = files.iter().try_for_each(|file| append_file(file, appender));
-        // Lines that were read before an error are appended all the same.
+        // Lines that were read before an error are appended all the same; those of a batch that failed are gone from it.
         let rest = lock(appender).append();
         result.and(rest)
     }
@@ -143,7 +149,10 @@ impl Append {
             // A rate over no time says nothing.
             let rate = entries as f64 / seconds.max(1e-6);
             let bytes = appender.bytes;
-            writeln!(io::stderr(), "{entries} entries, {bytes} bytes, {seqs}, {seconds:.3} s, {rate:.0} entries/s")
+            let entries = counted(entries, "entry", "entries");
+            let line = format!("{entries}, {bytes} bytes, {seqs}, {seconds:.3} s, {rate:.0} entries/s\n");
+            // Standard error has no buffer: in one piece, beside other processes that write there.
+            io::stderr().write_all(line.as_bytes())
         };
         result.map_err(|e| Failure::io("everything was appended, but the summary cannot be written", &e))
     }
@@ -157,6 +166,10 @@ fn check_file(file: &Path) -> Result<(), Failure> {
     let metadata = file.metadata().map_err(|e| cannot_read(file, &e))?;
     if metadata.is_dir() {
         return Err(cannot_read(file, &io::ErrorKind::IsADirectory.into()));
+    }
+    // Opening a pipe would wait for its other end.
+    if metadata.is_file() {
+        File::open(file).map_err(|e| cannot_read(file, &e))?;
     }
     Ok(())
 }
@@ -196,6 +209,12 @@ fn append_file(file: &Path, appender: &Mutex<Appender>) -> Result<(), Failure> {
 }
 
 impl Appender {
+    /// What a failure leaves behind it, in words.
+    fn done_before(&self) -> Option<String> {
+        let (first, last) = (self.first?, self.last?);
+        Some(format!("entries {first} to {last} were appended before that"))
+    }
+
     /// Takes lines, and appends what is a batch by now.
     fn take(&mut self, lines: &[Vec<u8>]) -> Result<(), Failure> {
         for line in lines {
@@ -211,12 +230,15 @@ impl Appender {
         if self.batch.is_empty() {
             return Ok(());
         }
-        let seqs = self.stream.append_batch(&self.batch)?;
+        let appended = self.stream.append_batch(&self.batch);
+        let bytes = self.batch.bytes() as u64;
+        // Never again, if it failed: it may be there.
+        self.batch.clear();
+        let seqs = appended?;
         let last = seqs.end - 1;
         self.first.get_or_insert(seqs.start);
         self.last = Some(last);
-        self.bytes += self.batch.bytes() as u64;
-        self.batch.clear();
+        self.bytes += bytes;
         let Some(out) = &mut self.ack else { return Ok(()) };
         let line =
             if self.json { format!("{{\"first\":{},\"last\":{last}}}\n", seqs.start) } else { format!("{last}\n") };

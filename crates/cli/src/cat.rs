@@ -7,6 +7,10 @@ use stratawal::{Entry, inspect};
 use crate::failure::{DONE, Failure, output};
 use crate::{Common, json, signals};
 
+/// What its help says of its JSON.
+pub(crate) const JSON: &str = r#"With --json, a line for each entry: {"seq":0,"time":"2025-01-01T00:00:00.000000Z","text":"…"}
+("base64" in place of "text" where it is not UTF-8)."#;
+
 /// The arguments of `cat`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Cat {
@@ -42,7 +46,8 @@ impl Cat {
         if let Some(from) = self.from
             && from < first
         {
-            let _ = writeln!(io::stderr(), "stratawal: note: the first entry is {first}, not {from}; beginning there");
+            let note = format!("stratawal: note: the stream begins at {first}, not at {from}; beginning there\n");
+            let _ = io::stderr().write_all(note.as_bytes());
         }
         let end = self.to.unwrap_or(next).min(next);
         let begin = self.from.unwrap_or(first).max(first);

@@ -45,10 +45,19 @@ impl Failure {
         self.code
     }
 
+    /// The same, with one more thing that the user should know.
+    pub(crate) fn with(self, more: Option<&str>) -> Self {
+        match more {
+            Some(more) => Self { message: format!("{}; {more}", self.message), ..self },
+            None => self,
+        }
+    }
+
     /// Prints its one line on standard error. There is nobody to tell where that fails.
     pub(crate) fn print(&self, as_json: bool) {
         let line = if as_json { self.json() } else { format!("stratawal: {}", self.message.replace('\n', " ")) };
-        let _ = writeln!(io::stderr(), "{line}");
+        // In one write, beside other processes that write there.
+        let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
     }
 
     fn json(&self) -> String {
@@ -70,15 +79,27 @@ impl From<Error> for Failure {
             ErrorKind::InvalidName => USAGE,
             _ => FAILED,
         };
+        let advice = match error.kind() {
+            ErrorKind::Damaged if error.stream().is_some() => {
+                "; `verify` tells all that is lost, `cat` prints what precedes it; restore the files from a copy, or `delete` \
+                 the stream"
+            }
+            _ => "",
+        };
         Self {
             code,
             kind: error.kind().as_str(),
-            message: error.to_string(),
+            message: format!("{error}{advice}"),
             stream: error.stream().map(ToOwned::to_owned),
             segment: error.segment().map(ToOwned::to_owned),
             offset: error.offset(),
         }
     }
+}
+
+/// A number and what it is of.
+pub(crate) fn counted(n: u64, one: &str, more: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { more })
 }
 
 /// A command whose output nobody reads any more has done its work.

@@ -26,6 +26,14 @@ use crate::failure::{Failure, USAGE};
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 damage met; 2 usage; 3 could not run (missing, locked, I/O, full, unknown stream); 130 after \
      an interrupt.";
 
+const ERRORS: &str = r#"With --json an error is one line on standard error:
+{"error":{"kind":"locked","message":"…","stream":null,"segment":null,"offset":null}}"#;
+
+/// What stands below the options in each command's help: its JSON, and how it ends.
+fn about(json: &str) -> String {
+    format!("{json}\n\n{ERRORS}\n\n{EXIT_CODES}")
+}
+
 /// Append to, read, list, verify and truncate a log of many named streams.
 #[derive(Debug, Parser)]
 #[command(name = "stratawal", version, after_help = EXIT_CODES)]
@@ -37,22 +45,22 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Append lines to a stream, one entry a line; creates the log if it is not there.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = about(append::JSON))]
     Append(append::Append),
     /// Print the entries of a stream, each with a newline.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = about(cat::JSON))]
     Cat(cat::Cat),
     /// List the streams of a log.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = about(streams::JSON))]
     Streams(streams::Streams),
     /// Read everything and say what is damaged; changes nothing.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = about(verify::JSON))]
     Verify(verify::Verify),
     /// Drop the entries of a stream from its beginning or its end, for good.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = about(truncate::JSON))]
     Truncate(truncate::Truncate),
     /// Delete a stream with all its entries, for good.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = about(truncate::DELETE_JSON))]
     Delete(truncate::Delete),
 }
 
@@ -64,6 +72,7 @@ struct Common {
 }
 
 fn main() -> ExitCode {
+    signals::refuse_long_files();
     let json = std::env::args_os().any(|argument| argument == "--json");
     let result = match Arguments::try_parse() {
         Ok(arguments) => run(arguments.command),

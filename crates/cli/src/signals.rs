@@ -1,9 +1,10 @@
 //! Interrupts. The first one lets what is being done be finished; the second one does not wait.
 
 use std::io;
+use std::sync::Arc;
 use std::thread;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 /// Runs `finish` on the first interrupt and exits with 128 + the signal's number, 130 for an interrupt from the
@@ -26,4 +27,10 @@ pub(crate) fn on_interrupt(finish: impl FnOnce() + Send + 'static) -> io::Result
         }
     })?;
     Ok(())
+}
+
+/// Lets a file over the user's limit be an error of the write; without this it ends the process.
+pub(crate) fn refuse_long_files() {
+    // Where that fails, it ends the process as it would have.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
 }

@@ -7,6 +7,13 @@ use stratawal::{ErrorKind, Options, Wal, inspect};
 use crate::failure::{DAMAGE, DONE, Failure, output};
 use crate::{Common, json, signals};
 
+/// What its help says of its JSON.
+pub(crate) const JSON: &str = r#"Names are printed escaped, as their folders are called; other commands take them as they are.
+With --json, a line for each stream, with its name as it is:
+{"stream":"s","state":"ok","first":0,"next":100,"segments":1,"disk_bytes":65536}
+`next` is one past the last entry. `state` is `damaged` where the stream does not open, with `first` and `next` null;
+only `verify` reads every entry."#;
+
 /// The arguments of `streams`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Streams {

@@ -7,6 +7,9 @@ use stratawal::{ErrorKind, Options, Wal};
 use crate::failure::{DONE, Failure, USAGE, output};
 use crate::{Common, json, signals};
 
+/// What its help says of its JSON.
+pub(crate) const JSON: &str = r#"With --json, what is left: {"stream":"s","first":10,"next":100}"#;
+
 /// The arguments of `truncate`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Truncate {
@@ -60,6 +63,9 @@ impl Truncate {
         Ok(DONE)
     }
 }
+
+/// What its help says of its JSON.
+pub(crate) const DELETE_JSON: &str = r#"With --json: {"stream":"s","deleted":true}"#;
 
 /// The arguments of `delete`.
 #[derive(Debug, clap::Args)]

@@ -4,8 +4,17 @@ use std::io::{self, Write};
 
 use stratawal::inspect::{self, CheckState, Damage, StreamCheck};
 
-use crate::failure::{DAMAGE, DONE, Failure, output};
+use crate::failure::{DAMAGE, DONE, Failure, counted, output};
 use crate::{Common, json, signals};
+
+/// What its help says of its JSON.
+pub(crate) const JSON: &str = r#"`torn` is what stands behind the last whole frame: what a crash has left and the next open cuts, or what a writer is
+just about to write. It is no damage.
+With --json, a line for each stream, then the numbers:
+{"stream":"s","state":"sound|torn|damaged","first":0,"next":100,"segments":1,"torn":null,"damage":[]}
+{"streams":5,"sound":4,"torn":1,"damaged":0}
+`torn` is null or {"segment":"…","offset":0,"bytes":0}; each damage is
+{"segment":"…","offset":0,"kind":"…","lost_first":0,"lost_last":9}, null where it is not known."#;
 
 /// The arguments of `verify`.
 #[derive(Debug, clap::Args)]
@@ -58,13 +67,9 @@ impl Verify {
         if self.json {
             writeln!(out, r#"{{"streams":{streams},"sound":{sound},"torn":{torn},"damaged":{damaged}}}"#)
         } else {
-            writeln!(out, "{}: {sound} sound, {torn} torn, {damaged} damaged", counted(streams, "stream"))
+            writeln!(out, "{}: {sound} sound, {torn} torn, {damaged} damaged", counted(streams, "stream", "streams"))
         }
     }
-}
-
-fn counted(n: u64, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 const fn word(state: CheckState) -> &'static str {
@@ -81,7 +86,7 @@ fn print_text(out: &mut impl Write, check: &StreamCheck) -> io::Result<()> {
         (Some(first), Some(next)) => format!("entries {first} to {next} (not included)"),
         _ => "entries unknown".to_owned(),
     };
-    writeln!(out, "{name}: {}, {range}, {}", word(check.state), counted(check.segments, "segment"))?;
+    writeln!(out, "{name}: {}, {range}, {}", word(check.state), counted(check.segments, "segment", "segments"))?;
     if let Some(torn) = &check.torn {
         let inspect::Torn { segment, offset, bytes, .. } = torn;
         writeln!(out, "  torn: {bytes} bytes behind the last whole frame, segment {segment}, offset {offset}")?;

@@ -147,3 +147,32 @@ fn a_torn_tail_is_no_damage() {
     assert_eq!((&line["torn"]["offset"], &line["torn"]["bytes"]), (&128.into(), &100.into()));
     assert_eq!(log.run("cat", ["s"], b"").code, 0);
 }
+
+#[test]
+fn a_file_over_the_limit_is_an_error_and_nothing_is_appended_twice() {
+    let log = Log::new();
+    let text: String = (0..20_000).map(|i| format!("line {i}, and some more of it\n")).collect();
+    let input = log.beside("input");
+    fs::write(&input, &text).unwrap();
+    let limited = r#"ulimit -f 200 && exec "$0" append "$1" s "$2" --batch 10 --ack --durability flushed"#;
+    let ran = std::process::Command::new("sh")
+        .args(["-c", limited, env!("CARGO_BIN_EXE_stratawal")])
+        .args([log.path(), input])
+        .output()
+        .unwrap();
+    let err = String::from_utf8(ran.stderr).unwrap();
+    assert_eq!((ran.status.code(), err.lines().count()), (Some(3), 1), "{err}");
+    let acknowledged: usize = String::from_utf8(ran.stdout).unwrap().lines().last().unwrap().parse().unwrap();
+    assert!(acknowledged > 100 && err.contains(&format!("entries 0 to {acknowledged} were appended")), "{err}");
+    let read = log.run("cat", ["s"], b"");
+    assert_eq!(read.code, 0, "{}", read.err);
+    assert!(text.as_bytes().starts_with(&read.out), "something else than what was given, or twice");
+    assert!(read.text().lines().count() > acknowledged);
+}
+
+#[test]
+fn a_name_that_cannot_be_creates_nothing() {
+    let log = Log::new();
+    assert_eq!(log.run("append", [""], b"x\n").code, 2);
+    assert!(!log.path().exists());
+}

@@ -43,7 +43,9 @@ pub enum ErrorKind {
     Io,
     /// The disk or the quota is full. Nothing was appended; appends work again once there is room.
     Full,
-    /// A write or sync has failed. [`Stream::reopen`](crate::Stream::reopen) recovers the stream.
+    /// A write or sync has failed: what it was for may be there or not, and nothing is appended since.
+    /// [`Stream::reopen`](crate::Stream::reopen) recovers the stream; where a full disk was the cause (the message says
+    /// so), the next append, flush or sync does by itself, once there is room.
     Poisoned,
     /// The log was closed.
     Closed,

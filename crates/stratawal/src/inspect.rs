@@ -18,7 +18,8 @@ use crate::wal::folder_of;
 pub enum CheckState {
     /// Every entry is there and valid, and nothing is behind the last.
     Sound,
-    /// The same, but for what a crash left behind the last whole frame; the next open cuts it.
+    /// The same, but for what stands behind the last whole frame: what a crash has left, and the next open cuts; or what a
+    /// writer is just about to write.
     Torn,
     /// Something is damaged.
     Damaged,
