@@ -1,214 +1,175 @@
-//! The same work by stratawal, by other crates, and by raw loops. One case by one subject in one process:
+//! The same work by stratawal, by other logs, and by raw loops. One case by one subject in one process:
 //!
-//! `stratawal-peers CASE SUBJECT DIR [SECONDS]` prints one line of JSON. Without arguments it lists both.
+//! `stratawal-peers CASE SUBJECT DIR [SECONDS [ENTRIES]]` prints one line of JSON. Without arguments it lists both.
 //!
-//! Each case checks what it has done (the number of entries, and their bytes where they are read), so that no figure is
-//! of something else. Payloads are pseudorandom. The data are removed at the end.
-#![forbid(unsafe_code)]
+//! Each case checks what it has done (the number of entries, and their bytes), so that no figure is of something else,
+//! and a subject that has no such operation, or not with the same guarantee, says so instead of a figure. The data are
+//! removed at the end.
+#![deny(unsafe_code)]
 
-mod ironwal;
-mod ours;
+mod cases;
+mod hist;
+mod json;
+mod payload;
+mod peers;
+mod promise;
 mod raw;
+mod subject;
 
-use std::path::Path;
-use std::process::ExitCode;
-use std::sync::Barrier;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io::Write;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-/// What an append is acknowledged for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Level {
-    /// Survives the death of the process.
-    Flushed,
-    /// Survives power loss.
-    Synced,
-}
+use cases::{CASES, Case, Run};
+use subject::{Answer, KINDS, Kind, Stop, failed};
 
-/// Something that entries are appended to and read from.
-trait Subject: Sync {
-    /// Appends one entry.
-    fn append(&self, entry: &[u8]);
-    /// Appends a batch.
-    fn append_batch(&self, entries: &[Vec<u8>]);
-    /// Reads everything, telling each entry to `see`.
-    fn scan(&self, see: &mut dyn FnMut(&[u8]));
-}
-
-/// One of the workloads.
-struct Case {
-    name: &'static str,
-    what: &'static str,
-    run: fn(&str, &Path, Duration) -> Option<Figures>,
-}
-
-/// What a case measured.
-struct Figures {
-    unit: &'static str,
-    value: f64,
-    p50_ns: u64,
-    p99_ns: u64,
-    p999_ns: u64,
-    entries: u64,
-    seconds: f64,
-}
-
-const ENTRY_LEN: usize = 128;
-
-const CASES: [Case; 7] = [
-    Case {
-        name: "W1b",
-        what: "append 128 B, one call each, flushed, 1 thread",
-        run: |s, d, t| appends(s, d, t, Level::Flushed, 1),
-    },
-    Case { name: "W2", what: "batches of 100 x 128 B, flushed", run: batches },
-    Case { name: "W3/1", what: "append 128 B, synced, 1 thread", run: |s, d, t| appends(s, d, t, Level::Synced, 1) },
-    Case {
-        name: "W3/8",
-        what: "append 128 B, synced, 8 threads, one stream",
-        run: |s, d, t| appends(s, d, t, Level::Synced, 8),
-    },
-    Case {
-        name: "W3/64",
-        what: "append 128 B, synced, 64 threads, one stream",
-        run: |s, d, t| appends(s, d, t, Level::Synced, 64),
-    },
-    Case { name: "W5", what: "warm scan, 128 B, single appends", run: |s, d, _| scan(s, d, 1) },
-    Case { name: "W5b", what: "warm scan, 128 B, batches of 100", run: |s, d, _| scan(s, d, 100) },
-];
-
-const SUBJECTS: [&str; 3] = ["raw", "stratawal", "ironwal"];
-
-fn subject(name: &str, dir: &Path, level: Level) -> Option<Box<dyn Subject>> {
-    Some(match name {
-        "raw" => Box::new(raw::Raw::new(dir, level)),
-        "stratawal" => Box::new(ours::Ours::new(dir, level)),
-        "ironwal" => Box::new(ironwal::Ironwal::new(dir, level)),
-        _ => return None,
-    })
-}
-
-/// Pseudorandom bytes that follow from a number.
-fn entry(n: u64) -> [u8; ENTRY_LEN] {
-    let mut bytes = [0; ENTRY_LEN];
-    let mut state = n;
-    for piece in bytes.chunks_exact_mut(8) {
-        state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
-        piece.copy_from_slice(&(state ^ (state >> 29)).to_le_bytes());
-    }
-    bytes
-}
-
-fn appends(name: &str, dir: &Path, time: Duration, level: Level, threads: u64) -> Option<Figures> {
-    let subject = subject(name, dir, level)?;
-    subject.append(&entry(u64::MAX));
-    let (barrier, appended) = (Barrier::new(usize::try_from(threads).ok()?), AtomicU64::new(0));
-    let work = |thread: u64| {
-        let mut took = Vec::with_capacity(1 << 20);
-        barrier.wait();
-        let began = Instant::now();
-        let mut n = thread << 32;
-        while began.elapsed() < time {
-            let bytes = entry(n);
-            let one = Instant::now();
-            subject.append(&bytes);
-            took.push(u64::try_from(one.elapsed().as_nanos()).unwrap_or(u64::MAX));
-            n += 1;
-        }
-        appended.fetch_add(took.len() as u64, Ordering::Relaxed);
-        (took, began.elapsed())
-    };
-    let all: Vec<(Vec<u64>, Duration)> = std::thread::scope(|scope| {
-        let work = &work;
-        let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(move || work(thread))).collect();
-        threads.into_iter().map(|thread| thread.join().expect("a case does not panic")).collect()
-    });
-    let seconds = all.iter().map(|one| one.1.as_secs_f64()).fold(0.0, f64::max);
-    let mut took: Vec<u64> = all.into_iter().flat_map(|one| one.0).collect();
-    let entries = appended.into_inner();
-    let mut found = 0;
-    subject.scan(&mut |bytes| found += u64::from(bytes.len() == ENTRY_LEN));
-    assert_eq!(found, entries + 1, "{name} has not what was appended");
-    took.sort_unstable();
-    let at = |part: f64| took[((took.len() as f64 * part) as usize).min(took.len() - 1)];
-    let (unit, value) = match threads {
-        1 => ("ns an append", seconds * 1e9 / entries as f64),
-        _ => ("acknowledgements a second", entries as f64 / seconds),
-    };
-    Some(Figures { unit, value, p50_ns: at(0.5), p99_ns: at(0.99), p999_ns: at(0.999), entries, seconds })
-}
-
-fn batches(name: &str, dir: &Path, time: Duration) -> Option<Figures> {
-    let subject = subject(name, dir, Level::Flushed)?;
-    let batch: Vec<Vec<u8>> = (0..100).map(|n| entry(n).to_vec()).collect();
-    let began = Instant::now();
-    let mut entries = 0;
-    while began.elapsed() < time {
-        subject.append_batch(&batch);
-        entries += 100;
-    }
-    let seconds = began.elapsed().as_secs_f64();
-    let mut found = 0_u64;
-    subject.scan(&mut |_| found += 1);
-    assert_eq!(found, entries, "{name} has not what was appended");
-    let value = entries as f64 / seconds / 1e6;
-    Some(Figures { unit: "million entries a second", value, p50_ns: 0, p99_ns: 0, p999_ns: 0, entries, seconds })
-}
-
-fn scan(name: &str, dir: &Path, batch_len: u64) -> Option<Figures> {
-    const ENTRIES: u64 = 1_000_000;
-    let subject = subject(name, dir, Level::Flushed)?;
-    let mut n = 0;
-    while n < ENTRIES {
-        if batch_len == 1 {
-            subject.append(&entry(n));
-        } else {
-            let batch: Vec<Vec<u8>> = (n..n + batch_len).map(|n| entry(n).to_vec()).collect();
-            subject.append_batch(&batch);
-        }
-        n += batch_len;
-    }
-    let expected = (0..ENTRIES).fold(0_u64, |sum, n| sum.wrapping_add(u64::from(crc32fast::hash(&entry(n)))));
-    let (mut sum, mut found) = (0_u64, 0);
-    // The first pass warms the page cache, and checks.
-    subject.scan(&mut |bytes| {
-        sum = sum.wrapping_add(u64::from(crc32fast::hash(bytes)));
-        found += 1;
-    });
-    assert_eq!((found, sum), (ENTRIES, expected), "{name} has other bytes");
-    let began = Instant::now();
-    let mut lens = 0_u64;
-    subject.scan(&mut |bytes| lens += std::hint::black_box(bytes).len() as u64);
-    let seconds = began.elapsed().as_secs_f64();
-    assert_eq!(lens, ENTRIES * ENTRY_LEN as u64);
-    let value = seconds * 1e9 / ENTRIES as f64;
-    Some(Figures { unit: "ns an entry", value, p50_ns: 0, p99_ns: 0, p999_ns: 0, entries: ENTRIES, seconds })
-}
+const USAGE: &str = "stratawal-peers CASE SUBJECT DIR [SECONDS [ENTRIES]] | list | warm DIR GIB | busy SECONDS";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (Some(case), Some(name), Some(dir)) = (arguments.first(), arguments.get(1), arguments.get(2)) else {
-        CASES.iter().for_each(|case| println!("{:8}{}", case.name, case.what));
-        println!("subjects: {}", SUBJECTS.join(" "));
-        return ExitCode::SUCCESS;
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    // Other people's code may panic: what it says is told in one line, like any other failure.
+    std::panic::set_hook(Box::new(|_| {}));
+    let done = std::panic::catch_unwind(AssertUnwindSafe(|| match arguments[..] {
+        [] | ["help" | "--help" | "-h"] => help(),
+        ["list"] => list(),
+        ["warm", dir, gib] => warm(Path::new(dir), gib),
+        ["busy", seconds] => busy(seconds),
+        ["fill", case, subject, dir, seconds, entries] => fill(case, subject, dir, seconds, entries),
+        [case, subject, dir] => one(case, subject, dir, "3", "4000000"),
+        [case, subject, dir, seconds] => one(case, subject, dir, seconds, "4000000"),
+        [case, subject, dir, seconds, entries] => one(case, subject, dir, seconds, entries),
+        _ => Err(Stop::Failed(format!("usage: {USAGE}"))),
+    }));
+    let why = match done {
+        Ok(Ok(code)) => return code,
+        Ok(Err(Stop::None(why) | Stop::Failed(why))) => why,
+        Err(panic) => format!("it panicked: {}", said(&*panic)),
     };
-    let seconds = arguments.get(3).and_then(|text| text.parse().ok()).unwrap_or(3.0);
-    let Some(found) = CASES.iter().find(|known| known.name == case) else {
-        eprintln!("there is no case {case}");
-        return ExitCode::from(2);
-    };
-    let dir = Path::new(dir).join(format!("{name}-{}", case.replace('/', "-")));
-    drop(std::fs::remove_dir_all(&dir));
-    std::fs::create_dir_all(&dir).expect("the folder can be made");
-    let figures = (found.run)(name, &dir, Duration::from_secs_f64(seconds));
-    drop(std::fs::remove_dir_all(&dir));
-    let Some(f) = figures else {
-        eprintln!("there is no subject {name}");
-        return ExitCode::from(2);
-    };
-    println!(
-        r#"{{"case":"{case}","subject":"{name}","unit":"{}","value":{:.2},"p50_ns":{},"p99_ns":{},"p999_ns":{},"entries":{},"seconds":{:.3}}}"#,
-        f.unit, f.value, f.p50_ns, f.p99_ns, f.p999_ns, f.entries, f.seconds
-    );
-    ExitCode::SUCCESS
+    eprintln!("{}", why.lines().next().unwrap_or("it failed"));
+    ExitCode::FAILURE
+}
+
+fn said(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word")
+}
+
+fn help() -> Answer<ExitCode> {
+    println!("{USAGE}\n");
+    CASES.iter().for_each(|case| println!("  {:8}{} ({})", case.name, case.what, case.unit));
+    let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+    println!("\nsubjects: {}", names.join(" "));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The cases and who takes part in each, a line of JSON each: for the program that runs them.
+fn list() -> Answer<ExitCode> {
+    CASES.iter().for_each(|case| println!("{}", json::case(case)));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes and deletes some GiB: memory that the host of a virtual machine never touched takes a tenth of the speed.
+fn warm(dir: &Path, gib: &str) -> Answer<ExitCode> {
+    let gib: u64 = parsed(gib, "GIB")?;
+    std::fs::create_dir_all(dir).map_err(failed("warm"))?;
+    let path = dir.join("warm");
+    let written = (|| {
+        let (mut file, block) = (std::fs::File::create(&path)?, vec![1; 1 << 20]);
+        (0..gib << 10).try_for_each(|_| file.write_all(&block))
+    })();
+    std::fs::remove_file(&path).map_err(failed("warm"))?;
+    written.map_err(failed("warm"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Keeps a core awake.
+fn busy(seconds: &str) -> Answer<ExitCode> {
+    let time = Duration::from_secs_f64(parsed(seconds, "SECONDS")?);
+    let began = Instant::now();
+    let mut n = 0_u64;
+    while began.elapsed() < time {
+        (0..100_000).for_each(|_| n = std::hint::black_box(n + 1));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn parsed<T: std::str::FromStr>(text: &str, name: &str) -> Answer<T> {
+    text.parse().map_err(|_| Stop::Failed(format!("{name} is no number: {text}")))
+}
+
+fn named(case: &str, subject: &str) -> Answer<(&'static Case, &'static Kind)> {
+    static ALL: ([Case; CASES.len()], [Kind; KINDS.len()]) = (CASES, KINDS);
+    let found = ALL.0.iter().find(|known| known.name == case);
+    let found = found.ok_or_else(|| Stop::Failed(format!("there is no case {case}")))?;
+    let kind = ALL.1.iter().find(|known| known.name == subject);
+    let kind = kind.ok_or_else(|| Stop::Failed(format!("there is no subject {subject}")))?;
+    if !found.has(kind) {
+        return Err(Stop::Failed(format!("{subject} takes no part in {case}")));
+    }
+    Ok((found, kind))
+}
+
+/// The run that the arguments ask for, in the folder `dir`.
+fn run_of<'a>(case: &str, subject: &str, dir: &'a Path, seconds: &str, entries: &str) -> Answer<Run<'a>> {
+    let (case, kind) = named(case, subject)?;
+    let seconds: f64 = parsed(seconds, "SECONDS")?;
+    let entries: u64 = parsed(entries, "ENTRIES")?;
+    if !(0.0..=600.0).contains(&seconds) || entries < 10_000 {
+        return Err(Stop::Failed("SECONDS is at most 600, ENTRIES at least 10000".to_owned()));
+    }
+    // Whole batches, also of the parts that are taken of them.
+    let entries = entries.next_multiple_of(6400);
+    Ok(Run { case, kind, dir, time: Duration::from_secs_f64(seconds), entries })
+}
+
+/// Fills the log of a case, and says what came of it.
+fn fill(case: &str, subject: &str, dir: &str, seconds: &str, entries: &str) -> Answer<ExitCode> {
+    match cases::fill(&run_of(case, subject, Path::new(dir), seconds, entries)?) {
+        Ok(entries) => println!("filled {entries}"),
+        Err(Stop::None(why)) => println!("none {why}"),
+        Err(other) => return Err(other),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn one(case: &str, subject: &str, dir: &str, seconds: &str, entries: &str) -> Answer<ExitCode> {
+    let dir: PathBuf = Path::new(dir).join(format!("{subject}-{}", case.replace('/', "-")));
+    let run = run_of(case, subject, &dir, seconds, entries)?;
+    if run.kind.name == "walrus-rust" && std::env::var_os("WALRUS_DATA_DIR").is_none_or(|set| set != *dir) {
+        return again_for_walrus(&dir);
+    }
+    remove(&dir)?;
+    std::fs::create_dir_all(&dir).map_err(failed("the folder for the data"))?;
+    let done = std::panic::catch_unwind(AssertUnwindSafe(|| (run.case.run)(&run)));
+    remove(&dir)?;
+    match done {
+        Ok(Ok(figures)) => println!("{}", json::figures(&run, &figures)),
+        Ok(Err(Stop::None(why))) => println!("{}", json::none(&run, &why)),
+        Ok(Err(failure)) => return Err(failure),
+        Err(panic) => return Err(Stop::Failed(format!("it panicked: {}", said(&*panic)))),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn remove(dir: &Path) -> Answer<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed("removing the data")(error)),
+        _ => Ok(()),
+    }
+}
+
+/// walrus takes its folder from the environment, and prints what it does unless that says otherwise: both have to be
+/// there when a process starts.
+fn again_for_walrus(dir: &Path) -> Answer<ExitCode> {
+    let program = std::env::current_exe().map_err(failed("the program"))?;
+    let status = Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .env("WALRUS_DATA_DIR", dir)
+        .env("WALRUS_QUIET", "1")
+        .status()
+        .map_err(failed("the program"))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,0 +1,193 @@
+//! W1 to W4: appends.
+
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use super::{BATCH, ENTRY_LEN, Figures, Run, check};
+use crate::hist::Hist;
+use crate::payload::{Payload, Tally};
+use crate::subject::{Answer, Level, Setup, Stop, Subject, Writer, none};
+
+/// No run appends more than this, so that a long one does not fill the disk.
+const ENTRIES_MAX: u64 = (8 << 30) / ENTRY_LEN as u64;
+
+/// How many appends are timed together: a clock reading each would be a good part of the fastest.
+const BLOCK: u64 = 256;
+
+/// The part that is told apart from the sustained figure: what fits within the bound on unsettled bytes.
+const BURST: u64 = (512 << 20) / ENTRY_LEN as u64;
+
+/// Runs `append(n)` for `step` entries at a time until the time is over.
+fn timed(time: Duration, step: u64, mut append: impl FnMut(u64) -> Answer<()>) -> Answer<(u64, Hist, Option<f64>)> {
+    let (mut n, mut took, mut burst) = (0, Hist::new(), None);
+    let began = Instant::now();
+    let mut before = began;
+    while before - began < time && n < ENTRIES_MAX {
+        let next = n + BLOCK.next_multiple_of(step);
+        let block = next - n;
+        while n < next {
+            append(n)?;
+            n += step;
+        }
+        let now = Instant::now();
+        took.add((now - before) / u32::try_from(block).unwrap_or(1));
+        before = now;
+        if burst.is_none() && n >= BURST {
+            burst = Some((now - began).as_nanos() as f64 / n as f64);
+        }
+    }
+    Ok((n, took, burst))
+}
+
+/// What was appended by one thread: entries `0..entries`.
+fn verified(subject: &dyn Subject, entries: u64) -> Answer<()> {
+    let mut tally = Tally::checked(ENTRY_LEN);
+    subject.scan(0, &mut tally)?;
+    check("the scan", (tally.count, tally.sum), (entries, sum_below(entries)), tally.wrong)
+}
+
+/// The sum of the numbers below `n`.
+pub(super) fn sum_below(n: u64) -> u64 {
+    if n == 0 { 0 } else { (u128::from(n) * u128::from(n - 1) / 2) as u64 }
+}
+
+pub(super) fn one_by_one(run: &Run<'_>) -> Answer<Figures> {
+    let level = run.case.level.unwrap_or(Level::Flushed);
+    run.kind.gives(level)?;
+    let subject = (run.kind.open)(&run.setup(level))?;
+    let mut payload = Payload::new(ENTRY_LEN);
+    let mut writer = subject.writer(0)?;
+    let began = Instant::now();
+    let (entries, took, burst) = timed(run.time, 1, |n| writer.append(payload.entry(n)))?;
+    // What is still buffered belongs to the figure.
+    if level == Level::Buffered {
+        writer.flush()?;
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    drop(writer);
+    verified(&*subject, entries)?;
+    subject.close()?;
+    Ok(Figures {
+        value: seconds * 1e9 / entries as f64,
+        took: Some(took),
+        entries,
+        bytes: entries * ENTRY_LEN as u64,
+        seconds,
+        more: burst.map(|burst| ("ns an append within the first 512 MiB", burst)).into_iter().collect(),
+        note: format!("percentiles are of {BLOCK} appends each"),
+    })
+}
+
+pub(super) fn batches(run: &Run<'_>) -> Answer<Figures> {
+    run.kind.gives(Level::Flushed)?;
+    if run.kind.batches_sync {
+        return none("its batches are synced whatever it is told");
+    }
+    let subject = (run.kind.open)(&run.setup(Level::Flushed))?;
+    let mut payload = Payload::new(ENTRY_LEN);
+    let mut writer = subject.writer(0)?;
+    let began = Instant::now();
+    let step = BATCH as u64;
+    let (entries, took, burst) = timed(run.time, step, |n| writer.append_batch(&payload.batch::<BATCH>(n)))?;
+    let seconds = began.elapsed().as_secs_f64();
+    writer.flush()?;
+    drop(writer);
+    verified(&*subject, entries)?;
+    subject.close()?;
+    Ok(Figures {
+        value: entries as f64 / seconds / 1e6,
+        took: Some(took),
+        entries,
+        bytes: entries * ENTRY_LEN as u64,
+        seconds,
+        more: burst.map(|ns| ("million entries a second within the first 512 MiB", 1e3 / ns)).into_iter().collect(),
+        note: "percentiles are ns an entry, of a few batches each".to_owned(),
+    })
+}
+
+/// What a thread has done.
+struct Done {
+    entries: u64,
+    took: Hist,
+    ran: Duration,
+}
+
+/// Numbers of different threads do not meet.
+fn first_of(thread: u64) -> u64 {
+    thread << 40
+}
+
+fn work(writer: &mut dyn Writer, thread: u64, time: Duration, barrier: &Barrier, early: Answer<()>) -> Answer<Done> {
+    // All reach the barrier, also those that have failed before it: the others would wait for ever.
+    barrier.wait();
+    early?;
+    let mut payload = Payload::new(ENTRY_LEN);
+    let (mut entries, mut took) = (1, Hist::new());
+    let began = Instant::now();
+    let mut before = began;
+    while before - began < time {
+        let entry = payload.entry(first_of(thread) + entries);
+        let start = Instant::now();
+        writer.append(entry)?;
+        before = Instant::now();
+        took.add(before - start);
+        entries += 1;
+    }
+    Ok(Done { entries, took, ran: before - began })
+}
+
+/// Appends by threads that are acknowledged one by one, each thread on a stream of its own if `apart`.
+pub(super) fn synced(run: &Run<'_>, threads: u64, apart: bool) -> Answer<Figures> {
+    run.kind.gives(Level::Synced)?;
+    let streams = if apart { threads } else { 1 };
+    let setup = Setup { threads, streams, entries_max: 2_000_000, ..run.setup(Level::Synced) };
+    let apart = apart || run.kind.stream_per_thread;
+    let subject = (run.kind.open)(&setup)?;
+    let barrier = Barrier::new(usize::try_from(threads).unwrap_or(1));
+    let thread = |thread: u64| {
+        let mut writer = match subject.writer(if apart { thread } else { 0 }) {
+            Ok(writer) => writer,
+            Err(stop) => {
+                barrier.wait();
+                return Err(stop);
+            }
+        };
+        // Files and streams are created before the clock runs.
+        let early = writer.append(Payload::new(ENTRY_LEN).entry(first_of(thread)));
+        work(&mut *writer, thread, run.time, &barrier, early)
+    };
+    let done: Vec<Done> = std::thread::scope(|scope| {
+        let thread = &thread;
+        let threads: Vec<_> = (0..threads).map(|n| scope.spawn(move || thread(n))).collect();
+        let results = threads.into_iter().map(|one| match one.join() {
+            Ok(done) => done,
+            Err(_) => Err(Stop::Failed("a thread panicked".to_owned())),
+        });
+        results.collect::<Answer<Vec<Done>>>()
+    })?;
+    let mut tally = Tally::checked(ENTRY_LEN);
+    (0..if apart { threads } else { 1 }).try_for_each(|stream| subject.scan(stream, &mut tally))?;
+    subject.close()?;
+    let appended: u64 = done.iter().map(|one| one.entries).sum();
+    let sum = (0..).zip(&done).fold(0_u64, |sum, (thread, one)| {
+        sum.wrapping_add(first_of(thread).wrapping_mul(one.entries)).wrapping_add(sum_below(one.entries))
+    });
+    check("the scan", (tally.count, tally.sum), (appended, sum), tally.wrong)?;
+    let mut took = Hist::new();
+    done.iter().for_each(|one| took.merge(&one.took));
+    let seconds = done.iter().map(|one| one.ran.as_secs_f64()).fold(0.0, f64::max);
+    // The first of each thread was before the clock ran.
+    let entries = appended - threads;
+    let rate = entries as f64 / seconds;
+    let value = if run.case.less { took.at(0.5) as f64 / 1e3 } else { rate };
+    let more = if run.case.less { vec![("acknowledgements a second", rate)] } else { Vec::new() };
+    Ok(Figures {
+        value,
+        took: Some(took),
+        entries,
+        bytes: entries * ENTRY_LEN as u64,
+        seconds,
+        more,
+        note: String::new(),
+    })
+}

@@ -1,0 +1,204 @@
+//! Logs that are made to be read or opened. The large ones are made by a process of their own, so that what it leaves in
+//! memory is not taken for the reader's.
+
+use super::{BATCH, ENTRY_LEN, Run, files};
+use crate::payload::Payload;
+use crate::subject::{Answer, Level, Setup, Stop, Subject, failed};
+
+/// How many threads append where each append syncs: they share the syncs.
+const SYNCERS: u64 = 64;
+
+/// What a log is made of; follows from the case and the subject.
+pub(super) struct Recipe {
+    pub(super) level: Level,
+    pub(super) streams: u64,
+    /// In each stream, unless `segments` are asked for.
+    pub(super) entries: u64,
+    pub(super) entry_len: usize,
+    pub(super) batch: bool,
+    pub(super) segment_len: Option<u64>,
+    pub(super) segments: Option<u64>,
+}
+
+/// The segments of W7s.
+const SMALL_LEN: u64 = 64 << 10;
+
+pub(super) fn recipe(run: &Run<'_>) -> Recipe {
+    let kind = run.kind;
+    let base = Recipe {
+        level: kind.nearest(Level::Flushed),
+        streams: 1,
+        entries: run.entries / 4,
+        entry_len: ENTRY_LEN,
+        batch: false,
+        segment_len: None,
+        segments: None,
+    };
+    // A large log that syncs each append would take minutes one by one.
+    let large = Recipe { level: kind.levels[0], entries: run.entries, batch: kind.levels == [Level::Synced], ..base };
+    let base = Recipe { level: kind.nearest(Level::Flushed), entries: run.entries / 4, batch: false, ..large };
+    match run.case.name {
+        "W5b" | "W8b" => Recipe { batch: true, ..base },
+        "W5k" => Recipe { entries: run.entries / 16, entry_len: 1024, ..base },
+        // An eighth of the log, if that is less than the default of stratawal and of ironwal: most of it is sealed.
+        "W6" => {
+            let len = run.entries * ENTRY_LEN as u64 / 8;
+            let small = len < 64 << 20 && matches!(kind.name, "stratawal" | "stratawal-mapped" | "ironwal");
+            Recipe { segment_len: small.then_some(len.max(SMALL_LEN)), ..large }
+        }
+        // As many as the first segment of each holds.
+        "W6a" => Recipe { entries: run.entries.min(350_000), ..large },
+        "W7e" => large,
+        "W7s" => Recipe { segment_len: Some(SMALL_LEN), segments: Some(1000), ..base },
+        "W7t" => Recipe { streams: 10_000, entries: 10, ..base },
+        _ => base,
+    }
+}
+
+impl Recipe {
+    pub(super) fn setup<'a>(&self, run: &Run<'a>) -> Setup<'a> {
+        Setup {
+            dir: run.dir,
+            name: run.kind.name,
+            level: self.level,
+            threads: if self.syncs_each() || self.streams > 2 { SYNCERS } else { 1 },
+            streams: self.streams,
+            entry_len: self.entry_len,
+            entries_max: self.entries * self.streams,
+            segment_len: self.segment_len,
+        }
+    }
+
+    fn syncs_each(&self) -> bool {
+        self.level == Level::Synced && !self.batch && self.segments.is_none() && self.streams == 1
+    }
+
+    /// What to tell of it beside a figure.
+    pub(super) fn note(&self) -> String {
+        let how = match (self.batch, self.level) {
+            (true, level) => format!("in batches of {BATCH}, {level}"),
+            (false, Level::Synced) => format!("by {SYNCERS} threads, synced"),
+            (false, level) => format!("one by one, {level}"),
+        };
+        format!("appended {how}")
+    }
+
+    /// Fills streams that are open; answers how many entries stream 0 got.
+    pub(super) fn write(&self, subject: &dyn Subject, run: &Run<'_>) -> Answer<u64> {
+        let _awake = if self.level == Level::Synced || self.streams > 2 { Some(Awake::new()?) } else { None };
+        if self.syncs_each() {
+            return self.write_together(|thread| {
+                let mut writer = subject.writer(0)?;
+                let mut payload = Payload::new(self.entry_len);
+                let mut entries = (thread..self.entries).step_by(SYNCERS as usize);
+                entries.try_for_each(|n| writer.append(payload.entry(n)))
+            });
+        }
+        // Many streams are created at the same time, as programs that have them do.
+        if self.streams > 2 {
+            return self.write_together(|thread| {
+                let mut payload = Payload::new(self.entry_len);
+                (thread..self.streams).step_by(SYNCERS as usize).try_for_each(|stream| {
+                    let mut writer = subject.writer(stream)?;
+                    (0..self.entries).try_for_each(|n| writer.append(payload.entry(n)))?;
+                    writer.flush()
+                })
+            });
+        }
+        let mut payload = Payload::new(self.entry_len);
+        let mut entries = 0;
+        for stream in 0..self.streams {
+            let mut writer = subject.writer(stream)?;
+            let mut n = 0;
+            while self.goes_on(n, run) {
+                if self.batch {
+                    writer.append_batch(&payload.batch::<BATCH>(n))?;
+                    n += BATCH as u64;
+                } else {
+                    writer.append(payload.entry(n))?;
+                    n += 1;
+                }
+            }
+            writer.flush()?;
+            if stream == 0 {
+                entries = n;
+            }
+        }
+        Ok(entries)
+    }
+
+    fn goes_on(&self, n: u64, run: &Run<'_>) -> bool {
+        match self.segments {
+            None => n < self.entries,
+            // Counting files takes longer than appending.
+            Some(segments) => !n.is_multiple_of(64) || n < segments * 32 || segment_files(run) < segments,
+        }
+    }
+
+    fn write_together(&self, part: impl Fn(u64) -> Answer<()> + Sync) -> Answer<u64> {
+        std::thread::scope(|scope| {
+            let part = &part;
+            let threads: Vec<_> = (0..SYNCERS).map(|thread| scope.spawn(move || part(thread))).collect();
+            let panicked = |_| Stop::Failed("a thread panicked".to_owned());
+            threads.into_iter().try_for_each(|thread| thread.join().map_err(panicked)?)
+        })?;
+        Ok(self.entries)
+    }
+}
+
+/// Keeps the cores awake as long as it lives, at the lowest priority: a sync takes many times as long on a core that has
+/// gone to sleep.
+struct Awake([std::process::Child; 2]);
+
+impl Awake {
+    fn new() -> Answer<Self> {
+        let program = std::env::current_exe().map_err(failed("the program"))?;
+        let busy = || {
+            let mut command = std::process::Command::new("nice");
+            command.args(["-n", "19"]).arg(&program).args(["busy", "300"]).spawn().map_err(failed("nice"))
+        };
+        Ok(Self([busy()?, busy()?]))
+    }
+}
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
+fn segment_files(run: &Run<'_>) -> u64 {
+    let (count, _, _) = files(run.dir);
+    // An index file for each segment.
+    if run.kind.name == "commitlog" { count / 2 } else { count }
+}
+
+/// Makes the log of a case, in this process; answers how many entries stream 0 has.
+pub(crate) fn fill(run: &Run<'_>) -> Answer<u64> {
+    let recipe = recipe(run);
+    let subject = (run.kind.open)(&recipe.setup(run))?;
+    let entries = recipe.write(&*subject, run)?;
+    subject.close()?;
+    Ok(entries)
+}
+
+/// Makes the log of a case in another process, and waits for it.
+pub(super) fn fill_apart(run: &Run<'_>) -> Answer<u64> {
+    let program = std::env::current_exe().map_err(failed("the program"))?;
+    let output = std::process::Command::new(program)
+        .args(["fill", run.case.name, run.kind.name])
+        .arg(run.dir)
+        .args([run.time.as_secs_f64().to_string(), run.entries.to_string()])
+        .output()
+        .map_err(failed("fill"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().last().unwrap_or_default();
+    match (line.split_once(' '), output.status.success()) {
+        (Some(("filled", entries)), true) => entries.parse().map_err(failed("fill")),
+        (Some(("none", why)), true) => Err(Stop::None(why.to_owned())),
+        _ => Err(Stop::Failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+    }
+}

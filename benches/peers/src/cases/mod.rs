@@ -1,0 +1,226 @@
+//! The workloads.
+
+mod append;
+mod fill;
+mod get;
+mod open;
+mod scan;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::hist::Hist;
+use crate::subject::{Answer, Kind, Level, Setup, Stop};
+
+pub(crate) use fill::fill;
+
+/// How many bytes an entry has where a case does not say otherwise.
+pub(crate) const ENTRY_LEN: usize = 128;
+
+/// How many entries a batch has.
+const BATCH: usize = 100;
+
+/// One of the workloads.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) unit: &'static str,
+    /// Whether less is better.
+    pub(crate) less: bool,
+    /// The guarantee that all its figures have; `None` where it is about reading, opening, or space.
+    pub(crate) level: Option<Level>,
+    /// The raw loops that say its limit.
+    pub(crate) raws: &'static [&'static str],
+    /// Whether it reads sealed segments, which stratawal may do by mapping.
+    pub(crate) mapped: bool,
+    pub(crate) run: fn(&Run<'_>) -> Answer<Figures>,
+}
+
+/// A case by a subject.
+pub(crate) struct Run<'a> {
+    pub(crate) case: &'static Case,
+    pub(crate) kind: &'static Kind,
+    /// A folder of its own, which is there.
+    pub(crate) dir: &'a Path,
+    pub(crate) time: Duration,
+    /// How many entries the large logs have.
+    pub(crate) entries: u64,
+}
+
+/// What a case measured.
+#[derive(Default)]
+pub(crate) struct Figures {
+    pub(crate) value: f64,
+    pub(crate) took: Option<Hist>,
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
+    pub(crate) seconds: f64,
+    /// Further figures, by name and unit.
+    pub(crate) more: Vec<(&'static str, f64)>,
+    /// What else a reader should know.
+    pub(crate) note: String,
+}
+
+impl Run<'_> {
+    pub(crate) fn setup(&self, level: Level) -> Setup<'_> {
+        Setup {
+            dir: self.dir,
+            name: self.kind.name,
+            level,
+            threads: 1,
+            streams: 1,
+            entry_len: ENTRY_LEN,
+            entries_max: 4_000_000,
+            segment_len: None,
+        }
+    }
+}
+
+impl Case {
+    /// Whether the subject belongs to the case at all.
+    pub(crate) fn has(&self, kind: &Kind) -> bool {
+        match kind.name {
+            "stratawal-mapped" => self.mapped,
+            name if kind.is_raw() => self.raws.contains(&name),
+            _ => true,
+        }
+    }
+}
+
+/// Stops where what was read is not what was appended.
+fn check(what: &str, found: (u64, u64), expected: (u64, u64), wrong: u64) -> Answer<()> {
+    if (found, wrong) == (expected, 0) {
+        return Ok(());
+    }
+    let ((count, sum), (count_expected, sum_expected)) = (found, expected);
+    let sums = if sum == sum_expected { "" } else { ", with other numbers" };
+    Err(Stop::Failed(format!(
+        "{what} found {count} of {count_expected} entries{sums}, {wrong} of them with other bytes"
+    )))
+}
+
+/// A folder's files: how many, their lengths, and the space they take.
+fn files(dir: &Path) -> (u64, u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    let mut found = (0, 0, 0);
+    let mut dirs: Vec<PathBuf> = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        let Ok(entries) = std::fs::read_dir(dir) else { continue };
+        for entry in entries.flatten() {
+            match entry.metadata() {
+                Ok(meta) if meta.is_dir() => dirs.push(entry.path()),
+                Ok(meta) => found = (found.0 + 1, found.1 + meta.len(), found.2 + meta.blocks() * 512),
+                Err(_) => {}
+            }
+        }
+    }
+    found
+}
+
+const APPEND: Case = Case {
+    name: "",
+    what: "",
+    unit: "acknowledgements a second",
+    less: false,
+    level: Some(Level::Synced),
+    raws: &["raw", "raw-condvar"],
+    mapped: false,
+    run: |run| append::synced(run, 1, false),
+};
+
+const READ: Case = Case {
+    name: "",
+    what: "",
+    unit: "ns an entry",
+    less: true,
+    level: None,
+    raws: &["raw", "raw-16k"],
+    mapped: true,
+    run: scan::scan,
+};
+
+const OPEN: Case = Case { unit: "ms", raws: &[], mapped: false, run: open::open, ..READ };
+
+const DISK: Case = Case { unit: "bytes an entry", raws: &["raw"], mapped: false, run: open::disk, ..READ };
+
+pub(crate) const CASES: [Case; 17] = [
+    Case {
+        name: "W1a",
+        what: "append 128 B, one call each, buffered, 1 thread",
+        unit: "ns an append",
+        less: true,
+        level: Some(Level::Buffered),
+        raws: &["raw"],
+        run: append::one_by_one,
+        ..APPEND
+    },
+    Case {
+        name: "W1b",
+        what: "append 128 B, one call each, flushed, 1 thread",
+        unit: "ns an append",
+        less: true,
+        level: Some(Level::Flushed),
+        raws: &["raw", "raw-ring"],
+        run: append::one_by_one,
+        ..APPEND
+    },
+    Case {
+        name: "W2",
+        what: "batches of 100 x 128 B, flushed, 1 thread",
+        unit: "million entries a second",
+        level: Some(Level::Flushed),
+        raws: &["raw", "raw-chunked"],
+        run: append::batches,
+        ..APPEND
+    },
+    Case {
+        name: "W3/1",
+        what: "append 128 B, synced, 1 thread, p50",
+        unit: "us an append",
+        less: true,
+        raws: &["raw", "raw-growing"],
+        ..APPEND
+    },
+    Case {
+        name: "W3/8",
+        what: "append 128 B, synced, 8 threads, one stream",
+        run: |run| append::synced(run, 8, false),
+        ..APPEND
+    },
+    Case {
+        name: "W3/64",
+        what: "append 128 B, synced, 64 threads, one stream",
+        run: |run| append::synced(run, 64, false),
+        ..APPEND
+    },
+    Case {
+        name: "W4",
+        what: "append 128 B, synced, 64 threads on 64 streams",
+        run: |run| append::synced(run, 64, true),
+        ..APPEND
+    },
+    Case { name: "W5", what: "warm scan, 128 B, single appends", ..READ },
+    Case { name: "W5b", what: "warm scan, 128 B, batches of 100", ..READ },
+    Case { name: "W5k", what: "warm scan, 1 KiB, single appends", ..READ },
+    Case {
+        name: "W6",
+        what: "random get of 128 B in a large log, sealed",
+        unit: "ns a get, p50",
+        raws: &["raw", "raw-pread"],
+        run: get::sealed,
+        ..READ
+    },
+    Case {
+        name: "W6a",
+        what: "random get of 128 B in the segment that is written",
+        unit: "ns a get, p50",
+        raws: &["raw", "raw-pread"],
+        run: get::active,
+        ..READ
+    },
+    Case { name: "W7e", what: "open a large log", ..OPEN },
+    Case { name: "W7s", what: "open 1,000 segments", ..OPEN },
+    Case { name: "W7t", what: "open 10,000 streams", ..OPEN },
+    Case { name: "W8", what: "disk space of 128 B entries, appended one by one", ..DISK },
+    Case { name: "W8b", what: "disk space of 128 B entries, batches of 100", ..DISK },
+];

@@ -1,0 +1,15 @@
+//! The logs that are compared, each used as its authors mean it.
+
+pub(crate) mod commitlog;
+pub(crate) mod ironwal;
+pub(crate) mod okaywal;
+pub(crate) mod open_wal;
+pub(crate) mod raft_engine;
+pub(crate) mod stratawal;
+pub(crate) mod wal_db;
+pub(crate) mod walrus;
+
+/// The name of a stream.
+fn stream_name(stream: u64) -> String {
+    format!("s{stream}")
+}

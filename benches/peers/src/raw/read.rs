@@ -1,0 +1,88 @@
+//! Reading: a checksum for each entry, over a mapping or a piece that was read.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
+
+use memmap2::Mmap;
+
+use super::{HEADER_LEN, PIECE_LEN};
+use crate::payload::Tally;
+use crate::promise;
+use crate::subject::{Answer, Stop, failed};
+
+/// How one entry is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    Map,
+    Pread,
+}
+
+/// The largest entry that one `pread` reads here.
+const PREAD_LEN: usize = 4096;
+
+fn wrong() -> Stop {
+    Stop::Failed("a checksum is wrong".to_owned())
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().map(|word| u32::from_le_bytes(*word))
+}
+
+/// One entry at the beginning of `bytes`; `None` where they end.
+#[inline]
+fn first(bytes: &[u8]) -> Answer<Option<&[u8]>> {
+    let (Some(len), Some(crc)) = (word(bytes, 0), word(bytes, 4)) else { return Ok(None) };
+    if len == 0 {
+        return Ok(None);
+    }
+    let Some(entry) = bytes.get(HEADER_LEN..HEADER_LEN + len as usize) else { return Ok(None) };
+    if crc32fast::hash(entry) == crc { Ok(Some(entry)) } else { Err(wrong()) }
+}
+
+/// All entries of a file, over a mapping.
+pub(super) fn scan(map: &OnceLock<Mmap>, file: &File, tally: &mut Tally) -> Answer<()> {
+    let mut rest = &mapped(map, file)?[..];
+    while let Some(entry) = first(rest)? {
+        tally.see(entry);
+        rest = &rest[HEADER_LEN + entry.len()..];
+    }
+    Ok(())
+}
+
+/// The same where a piece has one checksum, and an entry only its length.
+pub(super) fn scan_pieces(map: &OnceLock<Mmap>, file: &File, tally: &mut Tally) -> Answer<()> {
+    let mut rest = &mapped(map, file)?[..];
+    while let Some(mut piece) = first(rest)? {
+        debug_assert!(piece.len() <= PIECE_LEN);
+        rest = &rest[HEADER_LEN + piece.len()..];
+        while let Some(len) = word(piece, 0) {
+            tally.see(piece.get(4..4 + len as usize).ok_or_else(wrong)?);
+            piece = &piece[4 + len as usize..];
+        }
+    }
+    Ok(())
+}
+
+/// The entry at `at`, which takes `len` bytes with its header.
+pub(super) fn get(by: By, map: &OnceLock<Mmap>, file: &File, at: u64, len: usize, tally: &mut Tally) -> Answer<()> {
+    let entry = match by {
+        By::Map => first(mapped(map, file)?.get(at as usize..).ok_or_else(wrong)?)?.map(|entry| tally.see(entry)),
+        By::Pread => {
+            let mut block = [0; PREAD_LEN];
+            let block = &mut block[..len.min(PREAD_LEN)];
+            file.read_exact_at(block, at).map_err(failed("read"))?;
+            first(block)?.map(|entry| tally.see(entry))
+        }
+    };
+    entry.ok_or_else(|| Stop::Failed(format!("there is no entry at {at}")))
+}
+
+/// The file, mapped when it is first read: its writers are done by then.
+fn mapped<'a>(map: &'a OnceLock<Mmap>, file: &File) -> Answer<&'a Mmap> {
+    if let Some(map) = map.get() {
+        return Ok(map);
+    }
+    let made = promise::map(file).map_err(failed("map"))?;
+    Ok(map.get_or_init(|| made))
+}

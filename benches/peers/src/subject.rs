@@ -1,0 +1,207 @@
+//! What every subject of the comparison answers to, and the list of them.
+
+use std::fmt;
+use std::path::Path;
+
+use crate::payload::Tally;
+use crate::{peers, raw};
+
+/// What an append is acknowledged for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// Nothing: it is in the process.
+    Buffered,
+    /// Survives the death of the process.
+    Flushed,
+    /// Survives power loss.
+    Synced,
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Buffered => "buffered",
+            Self::Flushed => "flushed",
+            Self::Synced => "synced",
+        })
+    }
+}
+
+/// Why there is no figure.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// The subject has no such operation, or not with that guarantee; the reason.
+    None(String),
+    /// It went wrong; what.
+    Failed(String),
+}
+
+pub(crate) type Answer<T> = Result<T, Stop>;
+
+/// For `map_err`: `what` has failed.
+pub(crate) fn failed<E: fmt::Debug>(what: &'static str) -> impl FnOnce(E) -> Stop {
+    move |error| Stop::Failed(format!("{what}: {error:?}"))
+}
+
+/// For operations that a subject does not have.
+pub(crate) fn none<T>(why: &str) -> Answer<T> {
+    Err(Stop::None(why.to_owned()))
+}
+
+/// How a case needs its subject.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup<'a> {
+    /// A folder of its own, which is there.
+    pub(crate) dir: &'a Path,
+    /// The name in [`KINDS`].
+    pub(crate) name: &'a str,
+    pub(crate) level: Level,
+    /// Threads that append at the same time.
+    pub(crate) threads: u64,
+    pub(crate) streams: u64,
+    pub(crate) entry_len: usize,
+    /// About how many entries come at most, for those that reserve room.
+    pub(crate) entries_max: u64,
+    /// The size of a segment where it is not the subject's own default.
+    pub(crate) segment_len: Option<u64>,
+}
+
+/// A log that is open. Streams are numbered from 0.
+pub(crate) trait Subject: Sync {
+    /// Something for one thread to append to one stream with.
+    fn writer(&self, stream: u64) -> Answer<Box<dyn Writer + '_>>;
+    /// Reads a stream from its beginning.
+    fn scan(&self, stream: u64, tally: &mut Tally) -> Answer<()>;
+    /// Reads the entry `n` of stream 0.
+    fn get(&self, n: u64, tally: &mut Tally) -> Answer<()>;
+    /// Ends it as its authors mean it to be ended.
+    fn close(self: Box<Self>) -> Answer<()> {
+        Ok(())
+    }
+}
+
+/// What one thread appends with.
+pub(crate) trait Writer {
+    /// Appends one entry, acknowledged at the level of the setup.
+    fn append(&mut self, entry: &[u8]) -> Answer<()>;
+    /// Appends a batch that is there as a whole or not at all, if the subject has that; else what comes nearest.
+    fn append_batch(&mut self, entries: &[&[u8]]) -> Answer<()>;
+    /// Hands over what is buffered.
+    fn flush(&mut self) -> Answer<()> {
+        Ok(())
+    }
+}
+
+/// What is known of a subject before it is opened.
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
+    pub(crate) open: fn(&Setup<'_>) -> Answer<Box<dyn Subject>>,
+    /// The guarantees it can give, the weakest first.
+    pub(crate) levels: &'static [Level],
+    /// Why it has no others.
+    pub(crate) lacks: &'static str,
+    /// Each thread appends to a stream of its own where the others share one.
+    pub(crate) stream_per_thread: bool,
+    /// What was read once does not come again.
+    pub(crate) reads_once: bool,
+    /// Its batches are synced at every level.
+    pub(crate) batches_sync: bool,
+    /// Why there is no random read; empty where there is one.
+    pub(crate) no_get: &'static str,
+    /// What a reader of its figures should know.
+    pub(crate) note: &'static str,
+}
+
+impl Kind {
+    /// Stops where the subject cannot give exactly this guarantee, so that only equals are compared.
+    pub(crate) fn gives(&self, level: Level) -> Answer<()> {
+        if self.levels.contains(&level) { Ok(()) } else { none(self.lacks) }
+    }
+
+    /// `level`, or else the one it has that comes nearest: for data that are only made to be read.
+    pub(crate) fn nearest(&self, level: Level) -> Level {
+        if self.levels.contains(&level) { level } else { self.levels[0] }
+    }
+
+    /// Stops where there is no random read.
+    pub(crate) fn gets(&self) -> Answer<()> {
+        if self.no_get.is_empty() { Ok(()) } else { none(self.no_get) }
+    }
+
+    pub(crate) fn is_raw(&self) -> bool {
+        self.name.starts_with("raw")
+    }
+}
+
+const ALL: &[Level] = &[Level::Buffered, Level::Flushed, Level::Synced];
+const WRITTEN: &[Level] = &[Level::Flushed, Level::Synced];
+const WRITES: &str = "each append is a write: nothing is buffered";
+
+const RAW: Kind = Kind {
+    name: "raw",
+    open: raw::open,
+    levels: ALL,
+    lacks: "",
+    stream_per_thread: false,
+    reads_once: false,
+    batches_sync: false,
+    no_get: "",
+    note: "",
+};
+
+const PEER: Kind = Kind { name: "", open: peers::ironwal::open, levels: WRITTEN, lacks: WRITES, ..RAW };
+
+pub(crate) const KINDS: [Kind; 16] = [
+    Kind { note: "the limit", ..RAW },
+    Kind { name: "raw-chunked", note: "256 KiB a write: not acknowledged one by one", ..RAW },
+    Kind { name: "raw-ring", note: "a mapped ring that was touched before", ..RAW },
+    Kind { name: "raw-growing", note: "a file that grows", ..RAW },
+    Kind { name: "raw-condvar", note: "one condition variable that wakes all", ..RAW },
+    Kind { name: "raw-16k", note: "a checksum over 16 KiB", ..RAW },
+    Kind { name: "raw-pread", note: "one pread and a checksum", ..RAW },
+    Kind { name: "stratawal", open: peers::stratawal::open, ..RAW },
+    Kind { name: "stratawal-mapped", open: peers::stratawal::open, note: "reads by mapping", ..RAW },
+    Kind { name: "ironwal", ..PEER },
+    Kind {
+        name: "okaywal",
+        open: peers::okaywal::open,
+        levels: &[Level::Synced],
+        lacks: "each commit syncs: it has nothing weaker",
+        note: "preallocated for all that comes, never checkpointed; scanned by recovery, read by address",
+        ..PEER
+    },
+    Kind { name: "wal-db", open: peers::wal_db::open, note: "a file a stream; read by address", ..PEER },
+    Kind {
+        name: "open-wal",
+        open: peers::open_wal::open,
+        levels: &[Level::Buffered, Level::Synced],
+        lacks: "whatever it writes it syncs: it has nothing between buffered and synced",
+        no_get: "a record is found by reading its segment from the beginning",
+        note: "a single writer under a mutex; a log a stream; what is buffered is committed, with a sync, each MiB",
+        ..PEER
+    },
+    Kind {
+        name: "raft-engine",
+        open: peers::raft_engine::open,
+        stream_per_thread: true,
+        note: "a region a thread, no compression",
+        ..PEER
+    },
+    Kind {
+        name: "commitlog",
+        open: peers::commitlog::open,
+        levels: &[Level::Flushed],
+        lacks: "each append is a write, and nothing is ever synced",
+        note: "a single writer under a mutex",
+        ..PEER
+    },
+    Kind {
+        name: "walrus-rust",
+        open: peers::walrus::open,
+        reads_once: true,
+        batches_sync: true,
+        no_get: "topics are read forwards only",
+        note: "entries that were read are consumed",
+        ..PEER
+    },
+];
