@@ -30,7 +30,7 @@ const COMMANDS: [(&str, &str, &str); 10] = [
     (
         "bench",
         "[--peers [CASE…]] [ARGS…]",
-        "the criterion benches; --peers: the same work by other crates and by raw loops",
+        "the criterion benches; --peers [--rounds N] [--seconds S] [--out DIR]: other logs and raw loops, too",
     ),
     ("golden", "[--bless]", "files of every released format still read; --bless writes those that are missing"),
 ];

@@ -73,6 +73,15 @@ impl Recipe {
         self.level == Level::Synced && !self.batch && self.segments.is_none() && self.streams == 1
     }
 
+    /// Something to hold while the log is made, or ended, if that syncs often.
+    pub(super) fn awake(&self) -> Answer<Option<Awake>> {
+        if self.level == Level::Synced || self.streams > 2 || self.segments.is_some() {
+            Awake::new().map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
     /// What to tell of it beside a figure.
     pub(super) fn note(&self) -> String {
         let how = match (self.batch, self.level) {
@@ -85,7 +94,6 @@ impl Recipe {
 
     /// Fills streams that are open; answers how many entries stream 0 got.
     pub(super) fn write(&self, subject: &dyn Subject, run: &Run<'_>) -> Answer<u64> {
-        let _awake = if self.level == Level::Synced || self.streams > 2 { Some(Awake::new()?) } else { None };
         if self.syncs_each() {
             return self.write_together(|thread| {
                 let mut writer = subject.writer(0)?;
@@ -148,7 +156,7 @@ impl Recipe {
 
 /// Keeps the cores awake as long as it lives, at the lowest priority: a sync takes many times as long on a core that has
 /// gone to sleep.
-struct Awake([std::process::Child; 2]);
+pub(super) struct Awake([std::process::Child; 2]);
 
 impl Awake {
     fn new() -> Answer<Self> {
@@ -180,6 +188,7 @@ fn segment_files(run: &Run<'_>) -> u64 {
 pub(crate) fn fill(run: &Run<'_>) -> Answer<u64> {
     let recipe = recipe(run);
     let subject = (run.kind.open)(&recipe.setup(run))?;
+    let _awake = recipe.awake()?;
     let entries = recipe.write(&*subject, run)?;
     subject.close()?;
     Ok(entries)

@@ -43,7 +43,9 @@ pub(super) fn active(run: &Run<'_>) -> Answer<Figures> {
         return Err(Stop::None("addresses come from recovery only".to_owned()));
     }
     let subject = (run.kind.open)(&recipe.setup(run))?;
+    let awake = recipe.awake()?;
     let entries = recipe.write(&*subject, run)?;
+    drop(awake);
     let mut figures = gets(run, &*subject, entries)?;
     figures.note = recipe.note();
     subject.close()?;

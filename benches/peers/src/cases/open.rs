@@ -31,7 +31,8 @@ pub(super) fn open(run: &Run<'_>) -> Answer<Figures> {
         }
         more.push(("ms until all streams were appended to", began.elapsed().as_secs_f64() * 1e3));
     }
-    subject.writer(0)?.flush()?;
+    // The clock has been read.
+    let _awake = recipe.awake()?;
     for stream in (0..recipe.streams).step_by((recipe.streams.div_ceil(CHECKED)) as usize) {
         subject.writer(stream)?.flush()?;
         let mut tally = Tally::checked(ENTRY_LEN);

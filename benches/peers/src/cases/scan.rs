@@ -15,7 +15,9 @@ pub(super) fn scan(run: &Run<'_>) -> Answer<Figures> {
         recipe.streams = 2;
     }
     let subject = (run.kind.open)(&recipe.setup(run))?;
+    let awake = recipe.awake()?;
     let entries = recipe.write(&*subject, run)?;
+    drop(awake);
     let expected = (entries, sum_below(entries));
     // The first pass warms the cache, and checks every byte.
     let mut tally = Tally::checked(recipe.entry_len);

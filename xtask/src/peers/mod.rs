@@ -1,0 +1,287 @@
+//! The comparison with other logs and with raw loops: every case by every subject, in turn, several times; then a table,
+//! the raw figures, and plots.
+
+mod json;
+mod machine;
+mod plot;
+mod run;
+mod table;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::run::{Run, cargo, root};
+use crate::{Done, Stop};
+use json::{field, text};
+use machine::Machine;
+
+/// What the arguments ask for.
+#[derive(Debug, PartialEq)]
+struct Options {
+    /// The cases; none is all.
+    cases: Vec<String>,
+    /// The subjects; none is all.
+    subjects: Vec<String>,
+    rounds: usize,
+    seconds: f64,
+    /// How many entries the large logs have.
+    entries: u64,
+    /// How many GiB are written and deleted before the first case.
+    warm: u64,
+    out: PathBuf,
+    data: PathBuf,
+}
+
+/// One of the workloads, as the program that runs them lists it.
+#[derive(Clone, Debug, PartialEq)]
+struct Case {
+    name: String,
+    what: String,
+    unit: String,
+    /// Whether less is better.
+    less: bool,
+    level: String,
+    subjects: Vec<String>,
+}
+
+/// What a subject did in all rounds of a case.
+#[derive(Clone, Debug, PartialEq)]
+enum Outcome {
+    /// A line of JSON a round.
+    Figures(Vec<String>),
+    /// It has no such operation, or not with that guarantee; why.
+    None(String),
+    Failed(String),
+}
+
+/// A case and what came of it, in the order of its subjects.
+struct Results {
+    case: Case,
+    outcomes: Vec<(String, Outcome)>,
+}
+
+pub(crate) fn peers(arguments: &[String]) -> Done {
+    let options = Options::parse(arguments).map_err(Stop::Usage)?;
+    let program = build()?;
+    let cases = options.chosen(listed(&program)?)?;
+    for dir in [&options.out, &options.data] {
+        fs::create_dir_all(dir).map_err(|error| Stop::Failed(format!("cannot make {}: {error}", dir.display())))?;
+    }
+    let machine = Machine::of(&options.data);
+    let mut all = run::Runner::new(&program, &options, &cases)?;
+    let mut results = Vec::new();
+    for case in &cases {
+        results.push(all.case(case));
+        // After each case, so that a comparison that is stopped has shown what it found.
+        write(&options, &machine, &results)?;
+    }
+    all.finish();
+    println!("{}", options.out.join("peers.md").display());
+    let failed: Vec<String> = results.iter().flat_map(Results::failures).collect();
+    if failed.is_empty() { Ok(()) } else { Err(Stop::Failed(failed.join("\nxtask: "))) }
+}
+
+/// Builds the program that runs one case by one subject; answers where it is.
+fn build() -> Result<PathBuf, Stop> {
+    let (manifest, target) = (root().join("benches/peers/Cargo.toml"), root().join("target/peers"));
+    cargo(&["build", "--release", "--manifest-path", &manifest.to_string_lossy()])
+        .env("CARGO_TARGET_DIR", &target.to_string_lossy())
+        .done("building the peers")?;
+    Ok(target.join("release/stratawal-peers"))
+}
+
+fn listed(program: &Path) -> Result<Vec<Case>, Stop> {
+    let lines = Run::new(&program.to_string_lossy()).args(["list"]).output();
+    let cases: Vec<Case> = lines.unwrap_or_default().lines().filter_map(Case::parse).collect();
+    if cases.is_empty() { Err(Stop::Failed("the peers list no cases".to_owned())) } else { Ok(cases) }
+}
+
+fn write(options: &Options, machine: &Machine, results: &[Results]) -> Done {
+    let put = |name: String, text: String| {
+        let path = options.out.join(name);
+        fs::write(&path, text).map_err(|error| Stop::Failed(format!("cannot write {}: {error}", path.display())))
+    };
+    let conditions = options.conditions();
+    put("peers.md".to_owned(), table::page(results, machine, &conditions))?;
+    put("peers.json".to_owned(), json::document(machine, &conditions, results))?;
+    for one in results {
+        if let Some(svg) = plot::plot(one, machine, &conditions) {
+            put(one.case.plot_name(), svg)?;
+        }
+    }
+    Ok(())
+}
+
+impl Options {
+    fn parse(arguments: &[String]) -> Result<Self, String> {
+        let mut options = Self {
+            cases: Vec::new(),
+            subjects: Vec::new(),
+            rounds: 5,
+            seconds: 3.0,
+            entries: 4_000_000,
+            warm: 4,
+            out: root().join("target/bench"),
+            data: root().join("target/peers/data"),
+        };
+        let mut rest = arguments.iter();
+        while let Some(argument) = rest.next() {
+            if !argument.starts_with("--") {
+                options.cases.push(argument.clone());
+                continue;
+            }
+            let value = rest.next().ok_or_else(|| format!("{argument} needs a value"))?;
+            let wrong = |_| format!("{argument}: {value:?} is no number of that kind");
+            match argument.as_str() {
+                "--subjects" => options.subjects = value.split(',').map(str::to_owned).collect(),
+                "--rounds" => options.rounds = value.parse::<std::num::NonZeroUsize>().map_err(|_| wrong(()))?.get(),
+                "--seconds" => options.seconds = value.parse().map_err(|_| wrong(()))?,
+                "--entries" => options.entries = value.parse().map_err(|_| wrong(()))?,
+                "--warm" => options.warm = value.parse().map_err(|_| wrong(()))?,
+                "--out" => options.out = PathBuf::from(value),
+                "--data" => options.data = PathBuf::from(value),
+                other => return Err(format!("bench --peers has no {other}")),
+            }
+        }
+        if !(0.01..=600.0).contains(&options.seconds) || options.entries < 10_000 {
+            return Err("--seconds is between 0.01 and 600, --entries at least 10000".to_owned());
+        }
+        Ok(options)
+    }
+
+    /// The cases that were asked for, with the subjects that were.
+    fn chosen(&self, all: Vec<Case>) -> Result<Vec<Case>, Stop> {
+        let names: Vec<String> = all.iter().map(|case| case.name.clone()).collect();
+        if let Some(unknown) = self.cases.iter().find(|name| !names.contains(name)) {
+            return Err(Stop::Usage(format!("there is no case {unknown}; there are {}", names.join(" "))));
+        }
+        let known = |name: &&String| !all.iter().any(|case| case.subjects.contains(name));
+        if let Some(unknown) = self.subjects.iter().find(known) {
+            return Err(Stop::Usage(format!("there is no subject {unknown}")));
+        }
+        let mut cases = all;
+        cases.retain(|case| self.cases.is_empty() || self.cases.contains(&case.name));
+        for case in &mut cases {
+            case.subjects.retain(|name| self.subjects.is_empty() || self.subjects.contains(name));
+        }
+        Ok(cases)
+    }
+
+    /// How it was measured, in words.
+    fn conditions(&self) -> String {
+        let rounds = if self.rounds == 1 { "1 round".to_owned() } else { format!("{} rounds", self.rounds) };
+        format!("{rounds} of {} s, in turn, a process each; large logs of {} entries", self.seconds, self.entries)
+    }
+}
+
+impl Case {
+    fn parse(line: &str) -> Option<Self> {
+        Some(Self {
+            name: text(line, "case")?,
+            what: text(line, "what")?,
+            unit: text(line, "unit")?,
+            less: text(line, "better")? == "less",
+            level: text(line, "level")?,
+            subjects: text(line, "subjects")?.split_whitespace().map(str::to_owned).collect(),
+        })
+    }
+
+    /// The name in file names.
+    fn file_name(&self) -> String {
+        self.name.replace('/', "-")
+    }
+
+    fn plot_name(&self) -> String {
+        format!("peers-{}.svg", self.file_name())
+    }
+
+    fn better(&self) -> &'static str {
+        if self.less { "less is better" } else { "more is better" }
+    }
+}
+
+impl Outcome {
+    /// A figure of every round.
+    fn figures(&self, name: &str) -> Vec<f64> {
+        match self {
+            Self::Figures(lines) => lines.iter().filter_map(|line| field(line, name)?.parse().ok()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn spread(&self, name: &str) -> Option<table::Spread> {
+        table::Spread::of(self.figures(name))
+    }
+}
+
+impl Results {
+    fn failures(&self) -> Vec<String> {
+        let failed = self.outcomes.iter().filter_map(|(subject, outcome)| match outcome {
+            Outcome::Failed(why) => Some(format!("{} by {subject} failed: {why}", self.case.name)),
+            _ => None,
+        });
+        failed.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Options, String> {
+        Options::parse(&arguments.iter().map(|&argument| argument.to_owned()).collect::<Vec<_>>())
+    }
+
+    pub(super) fn case() -> Case {
+        let line = r#"{"case":"W3/8","what":"8 \"threads\"","unit":"acks","better":"more","level":"synced","subjects":"raw stratawal a b"}"#;
+        Case::parse(line).unwrap()
+    }
+
+    /// Two rounds by two subjects, one that has nothing to show, and one that failed.
+    pub(super) fn results() -> Results {
+        let line = |subject: &str, value: f64| {
+            format!(
+                r#"{{"case":"W3/8","subject":"{subject}","value":{value},"p50_ns":2000,"extra <b>":1.5,"note":"a & b"}}"#
+            )
+        };
+        let figures = |subject: &str, values: [f64; 3]| {
+            (subject.to_owned(), Outcome::Figures(values.map(|value| line(subject, value)).to_vec()))
+        };
+        let outcomes = vec![
+            figures("raw", [100.0, 120.0, 90.0]),
+            figures("stratawal", [80.0, 75.0, 90.0]),
+            figures("ironwal", [40.0, 8.0, 50.0]),
+            ("b".to_owned(), Outcome::None("it has \"none\"".to_owned())),
+            ("c".to_owned(), Outcome::Failed("it | broke".to_owned())),
+        ];
+        Results { case: case(), outcomes }
+    }
+
+    #[test]
+    fn arguments_are_cases_and_options() {
+        let options = parse(&["W3/8", "--rounds", "2", "W5", "--seconds", "0.5", "--out", "o"]).unwrap();
+        assert_eq!(options.cases, ["W3/8", "W5"]);
+        assert_eq!((options.rounds, options.seconds, options.out.as_path()), (2, 0.5, Path::new("o")));
+        assert_eq!(parse(&[]).unwrap().rounds, 5);
+        for wrong in [&["--rounds"][..], &["--rounds", "0"], &["--seconds", "x"], &["--seconds", "0"], &["--else", "1"]]
+        {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_cases_and_subjects_are_told() {
+        let chosen = |arguments: &[&str]| parse(arguments).unwrap().chosen(vec![case()]);
+        assert!(chosen(&["W9"]).is_err());
+        assert!(chosen(&["--subjects", "z"]).is_err());
+        let cases = chosen(&["W3/8", "--subjects", "raw,a"]).ok().unwrap();
+        assert_eq!(cases[0].subjects, ["raw", "a"]);
+    }
+
+    #[test]
+    fn a_listed_case_is_read() {
+        let case = case();
+        assert_eq!((case.what.as_str(), case.less, case.subjects.len()), ("8 \"threads\"", false, 4));
+        assert_eq!(case.plot_name(), "peers-W3-8.svg");
+    }
+}

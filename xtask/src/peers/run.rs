@@ -1,0 +1,205 @@
+//! Running the cases: one process at a time, subject by subject and round by round, so that what changes on the machine
+//! meanwhile changes for all.
+
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::json::{field, text};
+use super::{Case, Options, Outcome, Results};
+use crate::run::Run;
+use crate::{Done, Stop};
+
+/// How long a process may take besides the time that it measures.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// The case that asks for cores that stay awake: a sync takes many times as long on one that has gone to sleep, and a
+/// single thread that syncs lets them.
+const AWAKE: &str = "W3/1";
+
+pub(super) struct Runner {
+    program: PathBuf,
+    data: PathBuf,
+    rounds: usize,
+    seconds: f64,
+    entries: u64,
+    progress: Progress,
+}
+
+impl Runner {
+    pub(super) fn new(program: &Path, options: &Options, cases: &[Case]) -> Result<Self, Stop> {
+        let runs = cases.iter().map(|case| case.subjects.len()).sum::<usize>() * options.rounds;
+        let mut progress = Progress::new(runs);
+        if options.warm > 0 {
+            progress.show(&format!("warming {} GiB of memory", options.warm));
+            warm(program, &options.data, options.warm)?;
+        }
+        Ok(Self {
+            program: program.to_owned(),
+            data: options.data.clone(),
+            rounds: options.rounds,
+            seconds: options.seconds,
+            entries: options.entries,
+            progress,
+        })
+    }
+
+    /// All rounds of a case. A subject that has nothing to show, or has failed, is not asked again.
+    pub(super) fn case(&mut self, case: &Case) -> Results {
+        let begun = |name: &String| (name.clone(), Outcome::Figures(Vec::new()));
+        let mut outcomes: Vec<(String, Outcome)> = case.subjects.iter().map(begun).collect();
+        for round in 1..=self.rounds {
+            for (subject, outcome) in &mut outcomes {
+                let Outcome::Figures(lines) = outcome else {
+                    self.progress.done += 1;
+                    continue;
+                };
+                self.progress.show(&format!("{}: round {round} of {}, {subject}", case.name, self.rounds));
+                match self.one(case, subject) {
+                    Ok(line) => match text(&line, "none") {
+                        Some(why) => *outcome = Outcome::None(why),
+                        None => lines.push(line),
+                    },
+                    Err(why) => {
+                        self.progress.say(&format!("{} by {subject} failed: {why}", case.name));
+                        *outcome = Outcome::Failed(why);
+                    }
+                }
+                self.progress.done += 1;
+            }
+        }
+        Results { case: case.clone(), outcomes }
+    }
+
+    pub(super) fn finish(&mut self) {
+        self.progress.show("");
+    }
+
+    /// One case by one subject; answers its line.
+    fn one(&self, case: &Case, subject: &str) -> Result<String, String> {
+        let _awake = if case.name == AWAKE { Some(Awake::new(&self.program, self.seconds)?) } else { None };
+        let mut child = Command::new(&self.program)
+            .args([&case.name, subject])
+            .arg(&self.data)
+            .args([self.seconds.to_string(), self.entries.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("cannot run {}: {error}", self.program.display()))?;
+        let ended = wait(&mut child, LIMIT + Duration::from_secs_f64(self.seconds));
+        if ended.is_err() {
+            drop(std::fs::remove_dir_all(self.data.join(format!("{subject}-{}", case.file_name()))));
+        }
+        let success = ended?;
+        let (mut out, mut err) = (String::new(), String::new());
+        if let (Some(stdout), Some(stderr)) = (&mut child.stdout, &mut child.stderr) {
+            drop((stdout.read_to_string(&mut out), stderr.read_to_string(&mut err)));
+        }
+        let line = out.lines().rev().find(|line| line.starts_with('{')).unwrap_or_default();
+        let told = field(line, "value").is_some() || field(line, "none").is_some();
+        if success && told {
+            return Ok(line.to_owned());
+        }
+        Err(err.lines().next().unwrap_or("it said nothing").to_owned())
+    }
+}
+
+fn warm(program: &Path, data: &Path, gib: u64) -> Done {
+    let (data, gib) = (data.to_string_lossy(), gib.to_string());
+    Run::new(&program.to_string_lossy()).args(["warm", &*data, &*gib]).done("warming the memory")
+}
+
+/// Waits for a process; ends it, and those that it has started, after `limit`.
+fn wait(child: &mut Child, limit: Duration) -> Result<bool, String> {
+    let began = Instant::now();
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Ok(status.success()),
+            Ok(None) if began.elapsed() < limit => std::thread::sleep(Duration::from_millis(20)),
+            Ok(None) => break,
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    let id = child.id();
+    let started = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+    drop(child.kill());
+    drop(child.wait());
+    for id in started.split_whitespace() {
+        drop(Command::new("kill").args(["-KILL", id]).status());
+    }
+    Err(format!("it took longer than {} s", limit.as_secs()))
+}
+
+/// Two busy loops at the lowest priority, one for each core of the machines that this is made for.
+struct Awake([Child; 2]);
+
+impl Awake {
+    fn new(program: &Path, seconds: f64) -> Result<Self, String> {
+        // They end by themselves where nobody is left to end them.
+        let seconds = (seconds + 120.0).to_string();
+        let busy = || {
+            let mut command = Command::new("nice");
+            command.args(["-n", "19"]).arg(program).args(["busy", &seconds]);
+            command.spawn().map_err(|error| format!("cannot run nice: {error}"))
+        };
+        Ok(Self([busy()?, busy()?]))
+    }
+}
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
+/// What is going on, on standard error.
+struct Progress {
+    began: Instant,
+    runs: usize,
+    done: usize,
+    terminal: bool,
+}
+
+impl Progress {
+    fn new(runs: usize) -> Self {
+        Self { began: Instant::now(), runs, done: 0, terminal: std::io::stderr().is_terminal() }
+    }
+
+    fn show(&mut self, what: &str) {
+        let left = match self.done {
+            0 => String::new(),
+            done => {
+                let each = self.began.elapsed().as_secs_f64() / done as f64;
+                format!(", about {:.0} min left", (each * (self.runs - done) as f64 / 60.0).ceil())
+            }
+        };
+        match (self.terminal, what) {
+            (true, "") => eprint!("\r{:80}\r", ""),
+            (true, _) => eprint!("\r{:80}", format!("[{}/{}] {what}{left}", self.done, self.runs)),
+            (false, "") => {}
+            (false, _) => eprintln!("[{}/{}] {what}{left}", self.done, self.runs),
+        }
+    }
+
+    fn say(&self, what: &str) {
+        eprintln!("{}{what:80}", if self.terminal { "\r" } else { "" });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_takes_too_long_is_ended() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        assert!(wait(&mut child, Duration::from_millis(50)).unwrap_err().contains("longer"));
+        let mut child = Command::new("false").spawn().unwrap();
+        assert_eq!(wait(&mut child, Duration::from_secs(10)), Ok(false));
+    }
+}

@@ -1,0 +1,229 @@
+//! The page: a summary, and a table for each case.
+
+use super::json::{fields, text};
+use super::machine::Machine;
+use super::{Outcome, Results};
+
+/// The figures of all rounds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Spread {
+    pub(super) least: f64,
+    pub(super) median: f64,
+    pub(super) greatest: f64,
+}
+
+impl Spread {
+    /// `None` without figures. The median of an even number is the mean of the middle two.
+    pub(super) fn of(mut figures: Vec<f64>) -> Option<Self> {
+        figures.retain(|figure| figure.is_finite());
+        figures.sort_by(f64::total_cmp);
+        let (&least, &greatest) = (figures.first()?, figures.last()?);
+        let middle = figures.len() / 2;
+        let median =
+            if figures.len() % 2 == 1 { figures[middle] } else { (figures[middle - 1] + figures[middle]) / 2.0 };
+        Some(Self { least, median, greatest })
+    }
+}
+
+/// A figure with three digits that count, and thousands set apart.
+pub(super) fn figure(value: f64) -> String {
+    if value.abs() < 99.95 {
+        return match value.abs() {
+            small if small < 0.9995 => format!("{value:.3}"),
+            small if small < 9.995 => format!("{value:.2}"),
+            _ => format!("{value:.1}"),
+        };
+    }
+    let digits = format!("{value:.0}");
+    let mut out = String::new();
+    for (at, c) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// The standard fields of a line; all others are further figures.
+const STANDARD: [&str; 12] =
+    ["case", "subject", "level", "unit", "value", "p50_ns", "p99_ns", "p999_ns", "entries", "bytes", "seconds", "note"];
+
+impl Results {
+    pub(super) fn median(&self, subject: &str) -> Option<f64> {
+        let (_, outcome) = self.outcomes.iter().find(|(name, _)| name == subject)?;
+        outcome.spread("value").map(|spread| spread.median)
+    }
+
+    /// The peer with the best median, and that.
+    fn best_peer(&self) -> Option<(&str, f64)> {
+        let peers = self.outcomes.iter().filter(|(name, _)| !is_raw(name) && !is_ours(name));
+        let medians = peers.filter_map(|(name, outcome)| Some((name.as_str(), outcome.spread("value")?.median)));
+        medians.min_by(|one, other| {
+            let (one, other) = if self.case.less { (one.1, other.1) } else { (other.1, one.1) };
+            one.total_cmp(&other)
+        })
+    }
+
+    /// How many times as good as `base`.
+    fn ratio(&self, value: f64, base: Option<f64>) -> String {
+        let Some(base) = base.filter(|base| *base > 0.0 && value > 0.0) else { return "—".to_owned() };
+        format!("{:.2}", if self.case.less { base / value } else { value / base })
+    }
+}
+
+pub(super) fn is_raw(subject: &str) -> bool {
+    subject.starts_with("raw") && !subject.starts_with("raft")
+}
+
+pub(super) fn is_ours(subject: &str) -> bool {
+    subject.starts_with("stratawal")
+}
+
+/// Text in a cell of a table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('<', "&lt;")
+}
+
+pub(super) fn page(results: &[Results], machine: &Machine, conditions: &str) -> String {
+    let mut out = format!(
+        "# The same work by stratawal, by other logs, and by raw loops\n\n{}.\n\n{conditions}; median (least to greatest). \
+         Each row compares one guarantee: *buffered* survives nothing, *flushed* the death of the process, *synced* \
+         power loss. Columns with × say how many times as good: above 1 is better than what it is compared with. What a \
+         log does not have is —, with the reason.\n\n",
+        cell(&machine.in_a_line())
+    );
+    out += "| case | work | unit | limit | stratawal | × limit | best peer | × best peer | ironwal |\n";
+    out += "|---|---|---|---|---|---|---|---|---|\n";
+    results.iter().for_each(|one| out += &summary(one));
+    for one in results {
+        out += &section(one, machine);
+    }
+    out
+}
+
+fn summary(one: &Results) -> String {
+    let raw = one.median("raw");
+    let best = one.best_peer();
+    let shown = |value: Option<f64>| value.map_or("—".to_owned(), figure);
+    let mut out = String::new();
+    for ours in ["stratawal", "stratawal-mapped"] {
+        let Some(value) = one.median(ours) else { continue };
+        out += &format!(
+            "| {} | {}{} | {} | {} | {} | {} | {} | {} | {} |\n",
+            one.case.name,
+            cell(&one.case.what),
+            if ours == "stratawal" { "" } else { ", mapped" },
+            one.case.unit,
+            shown(raw),
+            figure(value),
+            one.ratio(value, raw),
+            best.map_or("—".to_owned(), |(name, value)| format!("{} {name}", figure(value))),
+            one.ratio(value, best.map(|best| best.1)),
+            shown(one.median("ironwal"))
+        );
+    }
+    out
+}
+
+fn section(one: &Results, machine: &Machine) -> String {
+    let case = &one.case;
+    let level = if case.level == "-" { String::new() } else { format!(", {}", case.level) };
+    let mut out = format!("\n## {}: {}\n\n{}{level}; {}.\n\n", case.name, cell(&case.what), case.unit, case.better());
+    if one.outcomes.iter().any(|(_, outcome)| outcome.spread("value").is_some()) {
+        out += &format!("![{}]({})\n\n", case.name, case.plot_name());
+    }
+    out += "| subject | median (least to greatest) | × raw | × best peer | p50 | p99 | p99.9 | besides |\n";
+    out += "|---|---|---|---|---|---|---|---|\n";
+    let (raw, best) = (one.median("raw"), one.best_peer().map(|best| best.1));
+    for (subject, outcome) in &one.outcomes {
+        let name = machine.versioned(subject);
+        out += &match (outcome, outcome.spread("value")) {
+            (Outcome::None(why), _) => format!("| {name} | — | | | | | | {} |\n", cell(why)),
+            (Outcome::Failed(why), _) => format!("| {name} | failed | | | | | | {} |\n", cell(why)),
+            (_, None) => format!("| {name} | — | | | | | | |\n"),
+            (_, Some(Spread { least, median, greatest })) => format!(
+                "| {name} | {} ({} to {}) | {} | {} | {} | {} | {} | {} |\n",
+                figure(median),
+                figure(least),
+                figure(greatest),
+                one.ratio(median, raw),
+                one.ratio(median, best),
+                percentile(outcome, "p50_ns"),
+                percentile(outcome, "p99_ns"),
+                percentile(outcome, "p999_ns"),
+                cell(&besides(outcome))
+            ),
+        };
+    }
+    out
+}
+
+/// The median over the rounds of a percentile.
+fn percentile(outcome: &Outcome, name: &str) -> String {
+    let Some(nanos) = outcome.spread(name).map(|spread| spread.median) else { return String::new() };
+    match nanos {
+        nanos if nanos < 1e4 => format!("{} ns", figure(nanos)),
+        nanos if nanos < 1e7 => format!("{} us", figure(nanos / 1e3)),
+        nanos => format!("{} ms", figure(nanos / 1e6)),
+    }
+}
+
+/// Further figures, and the note.
+fn besides(outcome: &Outcome) -> String {
+    let Outcome::Figures(lines) = outcome else { return String::new() };
+    let Some(first) = lines.first() else { return String::new() };
+    let names = fields(first).into_iter().map(|(name, _)| name).filter(|name| !STANDARD.contains(name));
+    let mut parts: Vec<String> =
+        names.filter_map(|name| Some(format!("{} {name}", figure(outcome.spread(name)?.median)))).collect();
+    parts.extend(text(first, "note").filter(|note| !note.is_empty()));
+    parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::tests::results;
+
+    #[test]
+    fn a_median_lies_in_the_middle() {
+        let of = |figures: &[f64]| Spread::of(figures.to_vec());
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[f64::NAN]), None);
+        assert_eq!(of(&[3.0, 1.0, 2.0]), Some(Spread { least: 1.0, median: 2.0, greatest: 3.0 }));
+        assert_eq!(of(&[4.0, 1.0, 2.0, 3.0]).map(|spread| spread.median), Some(2.5));
+    }
+
+    #[test]
+    fn figures_have_three_digits_that_count() {
+        let shown = [0.0123, 0.9999, 1.234, 9.999, 12.345, 99.96, 1234.5, 1_234_567.0].map(figure);
+        assert_eq!(shown, ["0.012", "1.00", "1.23", "10.0", "12.3", "100", "1,234", "1,234,567"]);
+    }
+
+    #[test]
+    fn ratios_are_above_one_where_it_is_better() {
+        let mut one = results();
+        assert_eq!(one.best_peer(), Some(("ironwal", 40.0)));
+        assert_eq!(one.ratio(80.0, one.median("raw")), "0.80");
+        one.case.less = true;
+        assert_eq!(one.ratio(80.0, one.median("raw")), "1.25");
+        assert_eq!(one.ratio(80.0, None), "—");
+    }
+
+    #[test]
+    fn a_page_has_a_row_for_every_subject() {
+        let page = page(&[results()], &Machine::default(), "two rounds");
+        let columns = |line: &str| line.replace("\\|", "").matches('|').count();
+        let rows: Vec<&str> = page.lines().filter(|line| line.starts_with('|')).collect();
+        assert_eq!(rows.iter().filter(|row| columns(row) == 10).count(), 3, "{page}");
+        assert_eq!(rows.iter().filter(|row| columns(row) == 9).count(), 2 + 5, "{page}");
+        for part in [
+            "| stratawal | 80.0 (75.0 to 90.0) | 0.80 | 2.00 | 2,000 ns |",
+            "it \\| broke",
+            "1.50 extra &lt;b>",
+            "peers-W3-8.svg",
+        ] {
+            assert!(page.contains(part), "{part} in {page}");
+        }
+    }
+}
