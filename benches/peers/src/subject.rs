@@ -167,10 +167,15 @@ pub(crate) const KINDS: [Kind; 16] = [
         open: peers::okaywal::open,
         levels: &[Level::Synced],
         lacks: "each commit syncs: it has nothing weaker",
-        note: "preallocated for all that comes, never checkpointed; scanned by recovery, read by address",
+        note: "preallocated for all that comes, never checkpointed; scanned by recovery; read by address, which the caller keeps",
         ..PEER
     },
-    Kind { name: "wal-db", open: peers::wal_db::open, note: "a file a stream; read by address", ..PEER },
+    Kind {
+        name: "wal-db",
+        open: peers::wal_db::open,
+        note: "a file a stream; read by address, which follows from the number here",
+        ..PEER
+    },
     Kind {
         name: "open-wal",
         open: peers::open_wal::open,

@@ -170,7 +170,8 @@ impl Options {
     /// How it was measured, in words.
     fn conditions(&self) -> String {
         let rounds = if self.rounds == 1 { "1 round".to_owned() } else { format!("{} rounds", self.rounds) };
-        format!("{rounds} of {} s, in turn, a process each; large logs of {} entries", self.seconds, self.entries)
+        let entries = table::figure(self.entries as f64);
+        format!("{rounds} of {} s, in turn, a process each; large logs of {entries} entries", self.seconds)
     }
 }
 

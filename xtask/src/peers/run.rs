@@ -144,7 +144,10 @@ impl Awake {
             command.args(["-n", "19"]).arg(program).args(["busy", &seconds]);
             command.spawn().map_err(|error| format!("cannot run nice: {error}"))
         };
-        Ok(Self([busy()?, busy()?]))
+        let loops = Self([busy()?, busy()?]);
+        // Until each has a core of its own.
+        std::thread::sleep(Duration::from_millis(200));
+        Ok(loops)
     }
 }
 

@@ -73,7 +73,7 @@ impl Results {
 }
 
 pub(super) fn is_raw(subject: &str) -> bool {
-    subject.starts_with("raw") && !subject.starts_with("raft")
+    subject.starts_with("raw")
 }
 
 pub(super) fn is_ours(subject: &str) -> bool {
