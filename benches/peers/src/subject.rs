@@ -39,8 +39,8 @@ pub(crate) enum Stop {
 pub(crate) type Answer<T> = Result<T, Stop>;
 
 /// For `map_err`: `what` has failed.
-pub(crate) fn failed<E: fmt::Debug>(what: &'static str) -> impl FnOnce(E) -> Stop {
-    move |error| Stop::Failed(format!("{what}: {error:?}"))
+pub(crate) fn failed<E: fmt::Display>(what: &'static str) -> impl FnOnce(E) -> Stop {
+    move |error| Stop::Failed(format!("{what}: {error}"))
 }
 
 /// For operations that a subject does not have.
@@ -197,7 +197,7 @@ pub(crate) const KINDS: [Kind; 16] = [
         open: peers::commitlog::open,
         levels: &[Level::Flushed],
         lacks: "each append is a write, and nothing is ever synced",
-        note: "a single writer under a mutex",
+        note: "a single writer under a mutex; opening checks nothing",
         ..PEER
     },
     Kind {

@@ -78,7 +78,7 @@ impl Writer for Appender<'_> {
     fn append_batch(&mut self, entries: &[&[u8]]) -> Answer<()> {
         self.messages.clear();
         for entry in entries {
-            self.messages.push(entry).map_err(failed("append"))?;
+            self.messages.push(entry).map_err(|_| Stop::Failed("append: it is too large".to_owned()))?;
         }
         lock(self.log)?.append(&mut self.messages).map(drop).map_err(failed("append"))
     }
