@@ -27,11 +27,17 @@ use subject::{Answer, KINDS, Kind, Stop, failed};
 
 const USAGE: &str = "stratawal-peers CASE SUBJECT DIR [SECONDS [ENTRIES]] | list | warm DIR GIB | busy SECONDS";
 
+/// What the first thread that panicked has said: others may panic because of it.
+static FIRST_PANIC: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     // Other people's code may panic: what it says is told in one line, like any other failure.
-    std::panic::set_hook(Box::new(|_| {}));
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(|at| format!("{}:{}", at.file(), at.line())).unwrap_or_default();
+        drop(FIRST_PANIC.set(format!("it panicked: {} at {place}", said(info.payload()))));
+    }));
     let done = std::panic::catch_unwind(AssertUnwindSafe(|| match arguments[..] {
         [] | ["help" | "--help" | "-h"] => help(),
         ["list"] => list(),
@@ -46,10 +52,14 @@ fn main() -> ExitCode {
     let why = match done {
         Ok(Ok(code)) => return code,
         Ok(Err(Stop::None(why) | Stop::Failed(why))) => why,
-        Err(panic) => format!("it panicked: {}", said(&*panic)),
+        Err(_) => panicked(),
     };
     eprintln!("{}", why.lines().next().unwrap_or("it failed"));
     ExitCode::FAILURE
+}
+
+fn panicked() -> String {
+    FIRST_PANIC.get().cloned().unwrap_or_default()
 }
 
 fn said(panic: &(dyn std::any::Any + Send)) -> &str {
@@ -148,8 +158,11 @@ fn one(case: &str, subject: &str, dir: &str, seconds: &str, entries: &str) -> An
     match done {
         Ok(Ok(figures)) => println!("{}", json::figures(&run, &figures)),
         Ok(Err(Stop::None(why))) => println!("{}", json::none(&run, &why)),
+        Ok(Err(Stop::Failed(why))) if FIRST_PANIC.get().is_some() => {
+            return Err(Stop::Failed(format!("{}; {why}", panicked())));
+        }
         Ok(Err(failure)) => return Err(failure),
-        Err(panic) => return Err(Stop::Failed(format!("it panicked: {}", said(&*panic)))),
+        Err(_) => return Err(Stop::Failed(panicked())),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -104,6 +104,8 @@ pub(crate) struct Kind {
     pub(crate) stream_per_thread: bool,
     /// What was read once does not come again.
     pub(crate) reads_once: bool,
+    /// It cannot create very many streams from several threads: its segments in use may be evicted under it.
+    pub(crate) creates_alone: bool,
     /// Its batches are synced at every level.
     pub(crate) batches_sync: bool,
     /// Why there is no random read; empty where there is one.
@@ -144,6 +146,7 @@ const RAW: Kind = Kind {
     lacks: "",
     stream_per_thread: false,
     reads_once: false,
+    creates_alone: false,
     batches_sync: false,
     no_get: "",
     note: "",
@@ -161,7 +164,7 @@ pub(crate) const KINDS: [Kind; 16] = [
     Kind { name: "raw-pread", note: "one pread and a checksum", ..RAW },
     Kind { name: "stratawal", open: peers::stratawal::open, ..RAW },
     Kind { name: "stratawal-mapped", open: peers::stratawal::open, note: "reads by mapping", ..RAW },
-    Kind { name: "ironwal", ..PEER },
+    Kind { name: "ironwal", creates_alone: true, ..PEER },
     Kind {
         name: "okaywal",
         open: peers::okaywal::open,

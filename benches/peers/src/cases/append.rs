@@ -159,11 +159,10 @@ pub(super) fn synced(run: &Run<'_>, threads: u64, apart: bool) -> Answer<Figures
     let done: Vec<Done> = std::thread::scope(|scope| {
         let thread = &thread;
         let threads: Vec<_> = (0..threads).map(|n| scope.spawn(move || thread(n))).collect();
-        let results = threads.into_iter().map(|one| match one.join() {
-            Ok(done) => done,
-            Err(_) => Err(Stop::Failed("a thread panicked".to_owned())),
-        });
-        results.collect::<Answer<Vec<Done>>>()
+        let panicked = |_| Stop::Failed("a thread panicked".to_owned());
+        // All are joined before the first that failed is told.
+        let results: Vec<Answer<Done>> = threads.into_iter().map(|one| one.join().map_err(panicked)?).collect();
+        results.into_iter().collect::<Answer<Vec<Done>>>()
     })?;
     let mut tally = Tally::checked(ENTRY_LEN);
     (0..if apart { threads } else { 1 }).try_for_each(|stream| subject.scan(stream, &mut tally))?;

@@ -95,7 +95,7 @@ impl Recipe {
     /// Fills streams that are open; answers how many entries stream 0 got.
     pub(super) fn write(&self, subject: &dyn Subject, run: &Run<'_>) -> Answer<u64> {
         if self.syncs_each() {
-            return self.write_together(|thread| {
+            return self.write_together(SYNCERS, |thread| {
                 let mut writer = subject.writer(0)?;
                 let mut payload = Payload::new(self.entry_len);
                 let mut entries = (thread..self.entries).step_by(SYNCERS as usize);
@@ -104,9 +104,10 @@ impl Recipe {
         }
         // Many streams are created at the same time, as programs that have them do.
         if self.streams > 2 {
-            return self.write_together(|thread| {
+            let threads = if run.kind.creates_alone { 1 } else { SYNCERS };
+            return self.write_together(threads, |thread| {
                 let mut payload = Payload::new(self.entry_len);
-                (thread..self.streams).step_by(SYNCERS as usize).try_for_each(|stream| {
+                (thread..self.streams).step_by(threads as usize).try_for_each(|stream| {
                     let mut writer = subject.writer(stream)?;
                     (0..self.entries).try_for_each(|n| writer.append(payload.entry(n)))?;
                     writer.flush()
@@ -143,12 +144,14 @@ impl Recipe {
         }
     }
 
-    fn write_together(&self, part: impl Fn(u64) -> Answer<()> + Sync) -> Answer<u64> {
+    fn write_together(&self, threads: u64, part: impl Fn(u64) -> Answer<()> + Sync) -> Answer<u64> {
         std::thread::scope(|scope| {
             let part = &part;
-            let threads: Vec<_> = (0..SYNCERS).map(|thread| scope.spawn(move || part(thread))).collect();
+            let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(move || part(thread))).collect();
             let panicked = |_| Stop::Failed("a thread panicked".to_owned());
-            threads.into_iter().try_for_each(|thread| thread.join().map_err(panicked)?)
+            // All are joined before the first that failed is told.
+            let results: Vec<Answer<()>> = threads.into_iter().map(|thread| thread.join().map_err(panicked)?).collect();
+            results.into_iter().collect::<Answer<()>>()
         })?;
         Ok(self.entries)
     }
