@@ -38,11 +38,17 @@ pub(crate) fn payload(bytes: &[u8]) -> u32 {
 
 /// Over the salt, the offset, and `bytes`.
 pub(crate) fn placed(place: &Place, bytes: &[u8]) -> u32 {
-    let mut prefix = [0; 16];
-    prefix[..8].copy_from_slice(&place.salt.0.to_le_bytes());
-    prefix[8..].copy_from_slice(&place.offset.0.to_le_bytes());
+    // Side by side on the stack where they are short, as in each frame's header: one call costs half of what two do.
+    let mut joined = [0; 16 + 48];
+    joined[..8].copy_from_slice(&place.salt.0.to_le_bytes());
+    joined[8..16].copy_from_slice(&place.offset.0.to_le_bytes());
+    let end = 16 + bytes.len();
+    if let Some(rest) = joined.get_mut(16..end) {
+        rest.copy_from_slice(bytes);
+        return crc32fast::hash(&joined[..end]);
+    }
     let mut sum = crc32fast::Hasher::new();
-    sum.update(&prefix);
+    sum.update(&joined[..16]);
     sum.update(bytes);
     sum.finalize()
 }

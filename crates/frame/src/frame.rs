@@ -85,7 +85,9 @@ pub fn encode_data_head(out: &mut Vec<u8>, place: &Place, frame: &DataFrame<'_>)
         out.extend(ends.iter().flat_map(|end| end.to_le_bytes()));
     }
     let mut payload_crc = PayloadChecksum::new();
-    payload_crc.update(&out[at + FRAME_HEADER_LEN..]);
+    if count > 1 {
+        payload_crc.update(&out[at + FRAME_HEADER_LEN..]);
+    }
     payload_crc.update(data);
     let header = FrameHeader {
         payload_crc: payload_crc.finish(),

@@ -105,13 +105,18 @@ impl Inner {
         let end = state.tail.next_seq;
         let waiting = state.tail.waiting();
         self.shared.marks.set_accepted(end);
-        let goal = self.group.goal(&state);
-        drop(state);
         match durability {
-            // Memory stays bounded: past four times the buffer, the append waits for a leader in its way.
-            Durability::Buffered if waiting >= options.buffer_len => self.drain_if_free(waiting, goal)?,
-            Durability::Buffered => {}
-            durability => self.group.drive(durability, goal)?,
+            Durability::Buffered if waiting < options.buffer_len => {}
+            Durability::Buffered => {
+                let goal = self.group.goal(&state);
+                drop(state);
+                // Memory stays bounded: past four times the buffer, the append waits for a leader in its way.
+                self.drain_if_free(waiting, goal)?;
+            }
+            durability => {
+                let goal = self.group.goal(&state);
+                self.group.drive_from(state, durability, goal)?;
+            }
         }
         Ok(first..end)
     }
@@ -217,8 +222,7 @@ impl Inner {
             return Err(error.clone());
         }
         let goal = self.group.goal(&state);
-        drop(state);
-        self.group.drive(durability, goal)
+        self.group.drive_from(state, durability, goal)
     }
 
     /// Whatever it answers, nobody of this stream is at the files any more: they may be somebody else's from then on.

@@ -152,12 +152,21 @@ impl<L: Lead> Group<L> {
 
     /// Answers once the watermark for `durability` has reached `goal`, leading commits as needed.
     pub(crate) fn drive(&self, durability: Durability, goal: Goal) -> Result<()> {
+        // Most waiters are satisfied by another leader, and need no lock to see it.
+        if self.reached(durability, goal) {
+            return Ok(());
+        }
+        self.drive_from(self.state.lock(), durability, goal)
+    }
+
+    /// The same for whoever has the lock already: who accepts an entry and finds the lead free takes both in one.
+    pub(crate) fn drive_from<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State<L>>,
+        durability: Durability,
+        goal: Goal,
+    ) -> Result<()> {
         loop {
-            // Most waiters are satisfied by another leader, and need no lock to see it.
-            if self.reached(durability, goal) {
-                return Ok(());
-            }
-            let mut state = self.state.lock();
             if self.reached(durability, goal) {
                 return Ok(());
             }
@@ -171,6 +180,10 @@ impl<L: Lead> Group<L> {
                 Some(lead) => self.commit(state, lead, durability)?,
                 None => self.wait(state, durability, Some(goal)),
             }
+            if self.reached(durability, goal) {
+                return Ok(());
+            }
+            state = self.state.lock();
         }
     }
 
@@ -359,6 +372,9 @@ impl<L: Lead> Group<L> {
     /// wake up.
     pub(crate) fn give_back(&self, mut state: MutexGuard<'_, State<L>>, lead: Option<L>) {
         (state.lead, state.led) = (lead, false);
+        if state.waiters.is_empty() {
+            return;
+        }
         let failed = state.failed.is_some();
         if failed && seeded(Fault::NoWakeOnFailure) {
             return;

@@ -5,8 +5,6 @@
 //! append books the upper bound of what it can take in the file, so the segment and the seqs are fixed when it is
 //! accepted; the leader fixes offsets, sizes and checksums later, never above the booking.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 use stratawal_frame::{BATCH_END, SeqNo};
 use stratawal_segment::Space;
@@ -25,7 +23,8 @@ pub trait TailProvider: Send + Sync {
 pub(crate) struct Draft {
     pub(crate) first_seq: u64,
     pub(crate) timestamp: u64,
-    data_start: usize,
+    /// Where its entries' bytes begin among those of all drafts.
+    pub(crate) data_start: usize,
     ends_start: usize,
 }
 
@@ -49,6 +48,11 @@ impl Pending {
         self.ends.clear();
         self.drafts.clear();
         self.booked = 0;
+    }
+
+    /// The bytes of all entries.
+    pub(crate) fn data(&self) -> &[u8] {
+        &self.data
     }
 
     /// The drafts in order, each with its entries' ends and bytes.
@@ -156,7 +160,8 @@ pub(crate) struct Tail {
     pub(crate) closed: bool,
     pending: Pending,
     inflight: Option<Arc<Pending>>,
-    spare: VecDeque<Pending>,
+    /// Buffers to be filled, which nobody else holds.
+    spare: Vec<Arc<Pending>>,
 }
 
 impl Tail {
@@ -168,7 +173,7 @@ impl Tail {
             closed: false,
             pending: Pending::default(),
             inflight: None,
-            spare: VecDeque::new(),
+            spare: Vec::new(),
         }
     }
 
@@ -189,25 +194,25 @@ impl Tail {
 
     /// Takes what waits; it stays readable until [`put_back`](Self::put_back).
     pub(crate) fn take(&mut self) -> Arc<Pending> {
-        let next = self.spare.pop_front().unwrap_or_default();
-        let work = Arc::new(std::mem::replace(&mut self.pending, next));
+        let mut work = self.spare.pop().unwrap_or_default();
+        std::mem::swap(Arc::get_mut(&mut work).expect("invariant: a spare has one owner"), &mut self.pending);
         self.inflight = Some(Arc::clone(&work));
         work
     }
 
     /// What was taken has been drained: the file now ends at `drained_to`.
-    pub(crate) fn put_back(&mut self, work: Arc<Pending>, drained_to: u64) {
+    pub(crate) fn put_back(&mut self, mut work: Arc<Pending>, drained_to: u64) {
         self.inflight = None;
         if let Some(booking) = &mut self.booking {
             booking.end = drained_to + self.pending.booked;
         }
         // A buffer that grew with a huge batch is not kept.
         const KEPT_LEN_MAX: usize = 4 << 20;
-        if let Ok(mut pending) = Arc::try_unwrap(work)
+        if let Some(pending) = Arc::get_mut(&mut work)
             && pending.data.capacity() <= KEPT_LEN_MAX
         {
             pending.clear();
-            self.spare.push_back(pending);
+            self.spare.push(work);
         }
     }
 

@@ -182,6 +182,7 @@ impl Writer {
         // From here on it may be there: a disk that is full only now is a failed write.
         let written = active.writer.start(&mut booking.space, &control, SeqNo(first));
         written.map_err(|error| Error::segment_error(&shared.place, error).poisoned())?;
+        self.reserved = booking.space.reserved();
         booking.end = active.writer.place().offset.0;
         active.live.set_end(booking.end);
         Ok(())

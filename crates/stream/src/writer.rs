@@ -57,8 +57,9 @@ pub(crate) struct Writer {
     unsettled: VecDeque<Unsettled>,
     /// Timestamp of the last frame in the file.
     timestamp: u64,
-    /// What is encoded here is written with one call, and the memory used again.
-    encoded: Vec<u8>,
+    /// How long the active file was when it was last looked at; it only grows.
+    pub(crate) reserved: u64,
+    frames: Frames,
 }
 
 /// The segment being written.
@@ -94,7 +95,7 @@ struct Unsettled {
 
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, active: Option<Active>, timestamp: u64) -> Self {
-        Self { shared, active, unsettled: VecDeque::new(), timestamp, encoded: Vec::new() }
+        Self { shared, active, unsettled: VecDeque::new(), timestamp, reserved: 0, frames: Frames::default() }
     }
 
     pub(crate) fn failed(&self, error: stratawal_segment::Error) -> Error {
@@ -118,9 +119,8 @@ impl Writer {
             self.shared.marks.set_flushed(end_seq);
         }
         let active = self.active.as_mut().expect("invariant: entries are accepted only once there is a segment");
-        let mut frames = Vec::with_capacity(16);
-        let mut pieces = Pieces { encoded: &mut self.encoded, pieces: Vec::new(), len: 0 };
-        pieces.encoded.clear();
+        let frames = &mut self.frames;
+        frames.clear();
         let mut place = active.writer.place();
         for (draft, ends, data) in work.drafts() {
             let frame = DataFrame {
@@ -130,18 +130,16 @@ impl Writer {
                 ends,
                 data,
             };
-            frames.push((draft.first_seq, place.offset, draft.timestamp));
-            let before = pieces.len;
-            pieces.push(&place, &frame);
-            place.offset = place.offset + (pieces.len - before);
+            frames.points.push(IndexPoint { seq: draft.first_seq, offset: place.offset.0, timestamp: draft.timestamp });
+            place.offset = place.offset + frames.push(&place, &frame, draft.data_start);
         }
-        debug_assert!(pieces.len <= work.booked, "a frame takes at most what was booked for it");
-        let result = pieces.write(&mut active.writer);
+        debug_assert!(frames.len <= work.booked, "a frame takes at most what was booked for it");
+        let result = frames.write(work.data(), &mut active.writer);
         result.map_err(|e| Error::segment_error(&self.shared.place, e))?;
-        for (seq, offset, timestamp) in frames {
+        for &IndexPoint { seq, offset, timestamp } in &frames.points {
             // Seqs and offsets rise, and so do timestamps but behind those of a file that somebody else wrote; then the frame
             // has no point, and is found from the one before.
-            let _ = active.live.index.push(seq, offset.0, timestamp);
+            let _ = active.live.index.push(seq, offset, timestamp);
             active.times = Some((active.times.map_or(timestamp, |times| times.0), timestamp));
             self.timestamp = timestamp;
         }
@@ -214,16 +212,10 @@ impl Writer {
     fn passed(&mut self, durable: u64) -> Result<()> {
         if let Some(active) = &self.active {
             let tail = ControlTail { durable: SeqNo(durable), ..self.control_tail(active.end_seq) };
-            let reserved = self.reserved(active)?;
-            active.writer.mark(&tail, reserved).map_err(|e| self.failed(e))?;
+            active.writer.mark(&tail, self.reserved).map_err(|e| self.failed(e))?;
         }
         self.shared.marks.set_durable(durable);
         Ok(())
-    }
-
-    /// The reserved length of the active file. Appends may be growing it meanwhile; a MARK left out is no loss.
-    fn reserved(&self, active: &Active) -> Result<u64> {
-        active.writer.file().len().map_err(|e| Error::io(&self.shared.place, e))
     }
 
     /// Whether finished segments hold more unsynced bytes than they may.
@@ -381,6 +373,7 @@ impl Writer {
         let mut segments = before.to_vec();
         segments.push(Arc::new(SegmentView { header, state: SegmentState::Live(Arc::clone(&live)) }));
         self.shared.view.store(Arc::new(View { segments }));
+        self.reserved = space.reserved();
         tail.booking = Some(Booking { space, base: header.base.0, end: SEGMENT_HEADER_LEN as u64 });
         self.active = Some(Active { writer, live, end_seq: header.base.0, times: None, closes: Closes::default() });
     }
@@ -453,6 +446,8 @@ impl Lead for Writer {
     type Work = Arc<Pending>;
 
     fn take(&mut self, tail: &mut Tail) -> Arc<Pending> {
+        // Appends may make it longer meanwhile. What is booked leaves room for a MARK behind it.
+        self.reserved = tail.booking.as_ref().map_or(0, |booking| booking.space.reserved());
         tail.take()
     }
 
@@ -467,36 +462,53 @@ impl Lead for Writer {
     }
 }
 
-/// Frames to be written with one call: small ones encoded side by side, the bytes of large ones where they are.
-struct Pieces<'e, 'w> {
-    encoded: &'e mut Vec<u8>,
-    pieces: Vec<Piece<'w>>,
+/// Frames to be written with one call: small ones encoded side by side, the bytes of large ones where they are. Its memory
+/// is used again and again.
+#[derive(Debug, Default)]
+struct Frames {
+    points: Vec<IndexPoint>,
+    encoded: Vec<u8>,
+    pieces: Vec<Piece>,
     len: u64,
 }
 
-enum Piece<'w> {
+/// A range of the bytes that were encoded, or of those of the entries.
+#[derive(Debug)]
+enum Piece {
     Encoded(Range<usize>),
-    Borrowed(&'w [u8]),
+    Data(Range<usize>),
 }
 
 /// From this length on an entry's bytes are not copied once more.
 const BORROWED_LEN_MIN: usize = 64 << 10;
 
-impl<'w> Pieces<'_, 'w> {
-    fn push(&mut self, place: &Place, frame: &DataFrame<'w>) {
-        let from = self.encoded.len();
+impl Frames {
+    fn clear(&mut self) {
+        // A buffer that grew with huge batches of many entries is not kept.
+        const KEPT_LEN_MAX: usize = 4 << 20;
+        self.points.clear();
+        self.encoded.clear();
+        self.encoded.shrink_to(KEPT_LEN_MAX);
+        self.pieces.clear();
+        self.len = 0;
+    }
+
+    /// Encodes a frame, whose entries' bytes begin at `data_start` among those of all; answers its length.
+    fn push(&mut self, place: &Place, frame: &DataFrame<'_>, data_start: usize) -> u64 {
+        let (before, from) = (self.len, self.encoded.len());
         if frame.data.len() < BORROWED_LEN_MIN {
-            encode_data(self.encoded, place, frame);
+            encode_data(&mut self.encoded, place, frame);
             self.push_encoded(from);
         } else {
-            let zeros = encode_data_head(self.encoded, place, frame);
+            let zeros = encode_data_head(&mut self.encoded, place, frame);
             self.push_encoded(from);
-            self.pieces.push(Piece::Borrowed(frame.data));
+            self.pieces.push(Piece::Data(data_start..data_start + frame.data.len()));
             self.len += frame.data.len() as u64;
             let from = self.encoded.len();
             self.encoded.resize(from + zeros, 0);
             self.push_encoded(from);
         }
+        self.len - before
     }
 
     fn push_encoded(&mut self, from: usize) {
@@ -508,16 +520,15 @@ impl<'w> Pieces<'_, 'w> {
         }
     }
 
-    fn write(&self, writer: &mut SegmentWriter) -> stratawal_segment::Result<()> {
-        let slice = |piece: &Piece<'w>| match piece {
-            Piece::Encoded(range) => &self.encoded[range.clone()],
-            Piece::Borrowed(bytes) => bytes,
-        };
+    fn write(&self, data: &[u8], writer: &mut SegmentWriter) -> stratawal_segment::Result<()> {
         match &self.pieces[..] {
-            [piece @ Piece::Encoded(_)] => writer.append(slice(piece)),
+            [Piece::Encoded(range)] => writer.append(&self.encoded[range.clone()]),
             pieces => {
-                let slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(slice(piece))).collect();
-                writer.append_pieces(&slices, self.len)
+                let slice = |piece: &Piece| match piece {
+                    Piece::Encoded(range) => IoSlice::new(&self.encoded[range.clone()]),
+                    Piece::Data(range) => IoSlice::new(&data[range.clone()]),
+                };
+                writer.append_pieces(&pieces.iter().map(slice).collect::<Vec<_>>(), self.len)
             }
         }
     }
