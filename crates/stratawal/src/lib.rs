@@ -43,6 +43,11 @@
 //! [`Wal`] and [`Stream`] are cheap handles, and all their methods may be called from many threads at once; appends
 //! from many threads share writes and syncs. Readers take no lock of the writer's. One process writes: a second
 //! [`Wal::open`] fails with [`ErrorKind::Locked`]; any number may [`Options::open_read_only`].
+//!
+//! # Features
+//!
+//! `tracing` (off by default): each opening of a stream, recovery among it, is an event with the target `stratawal` and
+//! the fields of [`OpenReport`]; damage is an event of level `ERROR`.
 #![deny(unsafe_code)]
 
 mod entry;

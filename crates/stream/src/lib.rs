@@ -36,6 +36,7 @@ mod batch;
 mod cuts;
 mod env;
 mod error;
+mod events;
 #[cfg(stratawal_faults)]
 #[doc(hidden)]
 pub mod faults;

@@ -6,6 +6,7 @@ use crate::append::Inner;
 use crate::cuts::Cuts;
 use crate::env::{Env, Location};
 use crate::error::{Damage, Error, ErrorKind, Result};
+use crate::events;
 use crate::group::Group;
 use crate::marks::Marks;
 use crate::options::{Durability, StreamOptions, Visibility};
@@ -204,7 +205,7 @@ impl Inner {
         let Self { shared, group, report } = self;
         // One at a time, so that an older look never replaces a newer one.
         let mut state = group.lock();
-        let recovered = recover::read(&shared.env, &shared.place, &shared.options)?;
+        let recovered = recover_or_read(&shared.env, &shared.place, &shared.options)?;
         install(shared, report, &mut state.tail, recovered, None);
         Ok(())
     }
@@ -246,7 +247,10 @@ impl Inner {
 }
 
 fn recover_or_read(env: &Env, place: &Location, options: &StreamOptions) -> Result<Option<Recovered>> {
-    if env.is_read_only() { recover::read(env, place, options) } else { recover::recover(env, place, options) }
+    let outcome =
+        if env.is_read_only() { recover::read(env, place, options) } else { recover::recover(env, place, options) };
+    events::opened(place, &outcome);
+    outcome
 }
 
 /// Makes what recovery found the state of the stream, with entries up to `accepted` waiting in the tail.

@@ -1,0 +1,48 @@
+//! The one place of this crate that names `tracing`: each opening of a stream is one event, with what it found and did.
+//! Without the feature there is nothing here.
+
+use crate::env::Location;
+use crate::error::Result;
+use crate::recover::Recovered;
+
+/// A stream was opened, or could not be. One that is not there yet is no event.
+#[cfg(feature = "tracing")]
+pub(crate) fn opened(place: &Location, outcome: &Result<Option<Recovered>>) {
+    let stream = place.name();
+    match outcome {
+        Ok(None) => {}
+        Ok(Some(recovered)) => {
+            let report = &recovered.report;
+            let torn = report.torn.as_ref();
+            tracing::info!(
+                target: "stratawal",
+                stream,
+                clean = report.clean,
+                first_seq = report.first_seq,
+                next_seq = report.next_seq,
+                segments = report.segments,
+                torn_segment = torn.map(|torn| torn.segment.as_str()),
+                torn_offset = torn.map(|torn| torn.offset),
+                torn_bytes = torn.map(|torn| torn.bytes),
+                scanned_bytes = report.scanned_bytes,
+                rewritten_bytes = report.rewritten_bytes,
+                removed_segments = report.removed_segments.len(),
+                elapsed_micros = u64::try_from(report.elapsed.as_micros()).unwrap_or(u64::MAX),
+                "opened"
+            );
+        }
+        Err(error) if error.is_damage() => tracing::error!(
+            target: "stratawal",
+            stream,
+            segment = error.segment(),
+            offset = error.offset(),
+            first_lost_seq = error.lost().map(|lost| lost.0),
+            last_lost_seq = error.lost().map(|lost| lost.1),
+            "{error}"
+        ),
+        Err(error) => tracing::warn!(target: "stratawal", stream, "cannot be opened: {error}"),
+    }
+}
+
+#[cfg(not(feature = "tracing"))]
+pub(crate) const fn opened(_: &Location, _: &Result<Option<Recovered>>) {}
