@@ -145,11 +145,25 @@ impl Frame {
     }
 
     /// Entry `i` of the frame, counted from 0; `None` past the last.
+    #[inline]
     #[must_use]
     pub fn entry(&self, i: u32) -> Option<Bytes> {
+        self.range_of(i).map(|range| self.payload.slice(range))
+    }
+
+    /// The bytes of entry `i`, without a count of who shares them; `None` past the last.
+    #[inline]
+    #[must_use]
+    pub fn data(&self, i: u32) -> Option<&[u8]> {
+        self.range_of(i).and_then(|range| self.payload.get(range))
+    }
+
+    /// Where entry `i` stands in the payload.
+    #[inline]
+    fn range_of(&self, i: u32) -> Option<std::ops::Range<usize>> {
         (i < self.header.count).then(|| {
             let start = if i == 0 { 0 } else { self.end(i - 1) };
-            self.payload.slice(self.table_len() + start..self.table_len() + self.end(i))
+            self.table_len() + start..self.table_len() + self.end(i)
         })
     }
 

@@ -92,6 +92,14 @@ impl SegmentData {
     /// # Errors
     /// I/O. A range beyond the end of the file is [`ErrorKind::Io`] with `UnexpectedEof`, which is damage.
     pub fn block(&self, range: Range<u64>) -> Result<Bytes> {
+        self.block_over(range, Bytes::new())
+    }
+
+    /// The same, in the memory of `used` where nobody else holds any of it.
+    ///
+    /// # Errors
+    /// As [`block`](Self::block).
+    pub fn block_over(&self, range: Range<u64>, used: Bytes) -> Result<Bytes> {
         let at = ByteOffset(range.start);
         let failed = |source| Error::new(self.id, Some(at), ErrorKind::Io { operation: "read", source });
         let len = usize::try_from(range.end.saturating_sub(range.start))
@@ -103,9 +111,10 @@ impl SegmentData {
                 if len > LEN_MAX && file.len().map_err(failed)? < range.end {
                     return Err(failed(std::io::ErrorKind::UnexpectedEof.into()));
                 }
-                let mut bytes = vec![0; len];
+                let mut bytes = used.try_into_mut().unwrap_or_default();
+                bytes.resize(len, 0);
                 file.read_exact_at(&mut bytes, range.start).map_err(failed)?;
-                Ok(Bytes::from(bytes))
+                Ok(bytes.freeze())
             }
             Source::Mapped(bytes) => {
                 let from = usize::try_from(range.start)
@@ -171,6 +180,12 @@ pub fn frames(data: &SegmentData, block: Bytes, offset: ByteOffset, expected: Se
 }
 
 impl FrameSteps {
+    /// The block, once nobody steps through it any more.
+    #[must_use]
+    pub fn into_block(self) -> Bytes {
+        self.block
+    }
+
     /// Where the next step begins.
     #[must_use]
     pub fn offset(&self) -> ByteOffset {

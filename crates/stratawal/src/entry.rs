@@ -1,5 +1,6 @@
 //! What goes in, and what comes out.
 
+use std::ops::Range;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -104,15 +105,67 @@ impl From<inner::Entry> for Entry {
     }
 }
 
+/// Entries that stand side by side, with the memory that they share. See [`Iter::next_run`].
+#[derive(Clone, Debug)]
+pub struct Run(inner::Run);
+
+impl Run {
+    /// The seqs of the entries; never empty.
+    #[must_use]
+    pub fn seqs(&self) -> Range<u64> {
+        self.0.seqs()
+    }
+
+    /// When the first of them was appended, to the tick of the system's coarse clock (1 to 4 ms on Linux).
+    #[must_use]
+    pub fn timestamp(&self) -> SystemTime {
+        self.0.timestamp()
+    }
+
+    /// The entries in order, each with its seq. Nothing is copied or allocated.
+    #[inline]
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = (u64, &[u8])> {
+        self.0.entries()
+    }
+}
+
 /// The entries of a stream in a range, from both ends. See [`Stream::iter`](crate::Stream::iter).
 ///
 /// Its end was fixed when it was made. It owns what it needs and may go to another thread. After an error it is done.
 #[derive(Debug)]
 pub struct Iter(pub(crate) inner::Iter);
 
+impl Iter {
+    /// What is left, from the front, of the frame that the next entry is in: the entries of some 6 KiB, or of one large
+    /// batch, together. For those who go through many and need each only for a moment: about half the time an entry.
+    /// [`next`](Iterator::next) and this may be mixed; `None` at the end.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let wal = stratawal::Wal::open(dir.path().join("log"))?;
+    /// # let stream = wal.stream("s")?;
+    /// # stream.append_batch(&["one", "two"].into_iter().collect())?;
+    /// let (mut entries, mut bytes) = (stream.iter(..), 0);
+    /// while let Some(run) = entries.next_run() {
+    ///     for (_seq, data) in run?.entries() {
+    ///         bytes += data.len();
+    ///     }
+    /// }
+    /// assert_eq!(bytes, 6);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As `next`.
+    pub fn next_run(&mut self) -> Option<Result<Run>> {
+        self.0.next_run().map(|run| run.map(Run).map_err(Error::from))
+    }
+}
+
 impl Iterator for Iter {
     type Item = Result<Entry>;
 
+    #[inline]
     fn next(&mut self) -> Option<Result<Entry>> {
         self.0.next().map(|entry| entry.map(Entry).map_err(Error::from))
     }

@@ -60,7 +60,8 @@ mod stream;
 mod sync;
 mod wal;
 
-pub use entry::{Batch, Entry, Iter};
+pub use bytes::Bytes;
+pub use entry::{Batch, Entry, Iter, Run};
 pub use error::{Error, ErrorKind, Result};
 pub use options::{Durability, Options, StreamOptions, Visibility};
 pub use stream::{OpenReport, Stream};

@@ -1,8 +1,10 @@
 //! What goes in, and what comes out.
 
+use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use stratawal_frame::Frame;
 
 /// Entries that are appended together: all of them are there after any crash, or none.
 ///
@@ -112,5 +114,63 @@ impl Entry {
     #[must_use]
     pub fn into_data(self) -> Bytes {
         self.data
+    }
+}
+
+/// Entries that stand side by side in one frame, with the memory that they share: for those who go through many, and
+/// need each only for a moment. See [`Iter::next_run`](crate::Iter::next_run).
+#[derive(Clone, Debug)]
+pub struct Run {
+    seqs: Range<u64>,
+    timestamp: u64,
+    held: Held,
+}
+
+#[derive(Clone, Debug)]
+enum Held {
+    /// A frame, and the number in it of the first entry.
+    Frame(Frame, u32),
+    One(Bytes),
+}
+
+impl Run {
+    /// The entries `seqs` of a frame that has them all.
+    pub(crate) fn of_frame(frame: Frame, seqs: Range<u64>) -> Option<Self> {
+        let first = u32::try_from(seqs.start.checked_sub(frame.first_seq().0)?).ok()?;
+        let timestamp = frame.header().timestamp;
+        (!seqs.is_empty() && seqs.end <= frame.end_seq().0).then_some(Self {
+            seqs,
+            timestamp,
+            held: Held::Frame(frame, first),
+        })
+    }
+
+    pub(crate) fn of_one(entry: Entry) -> Self {
+        Self { seqs: entry.seq..entry.seq + 1, timestamp: entry.timestamp, held: Held::One(entry.data) }
+    }
+
+    /// The seqs of the entries; never empty.
+    #[must_use]
+    pub fn seqs(&self) -> Range<u64> {
+        self.seqs.clone()
+    }
+
+    /// When the first of them was appended, to the tick of the coarse clock (1 to 4 ms); never falls within a stream.
+    #[must_use]
+    pub fn timestamp(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_micros(self.timestamp)
+    }
+
+    /// The entries in order, each with its seq. Nothing is copied, counted or allocated.
+    #[inline]
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = (u64, &[u8])> {
+        let len = u32::try_from(self.seqs.end - self.seqs.start).unwrap_or(u32::MAX);
+        (0..len).map(|i| {
+            let data = match &self.held {
+                Held::Frame(frame, first) => frame.data(first + i).unwrap_or_default(),
+                Held::One(data) => data,
+            };
+            (self.seqs.start + u64::from(i), data)
+        })
     }
 }

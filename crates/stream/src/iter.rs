@@ -11,7 +11,7 @@ use stratawal_frame::{ByteOffset, SeqNo};
 use stratawal_segment::{FrameAt, FrameSteps, Frames, frames};
 
 use crate::append::Inner;
-use crate::batch::Entry;
+use crate::batch::{Entry, Run};
 use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::options::Visibility;
 use crate::read::{entry_of, frame_len_max};
@@ -156,7 +156,10 @@ impl Iter {
                 }
             }
             match self.forward.take() {
-                Some(forward) if seq < forward.limit => self.forward = Some(self.advance(forward, seq)?),
+                Some(mut forward) if seq < forward.limit => {
+                    forward.frame = None;
+                    self.forward = Some(self.advance(forward, seq)?);
+                }
                 _ => self.forward = Some(self.enter(seq)?),
             }
         }
@@ -201,10 +204,10 @@ impl Iter {
         // A mapping costs nothing to slice, so its blocks are long from the start.
         let mapped = forward.reader.data().is_mapped();
         forward.block_len = if mapped { u64::MAX } else { (forward.block_len * 2).min(BLOCK_LEN_MAX) };
-        let block = forward.reader.data().block(at..at + len).map_err(failed)?;
-        let expected = forward.steps.expected();
-        forward.steps =
-            frames(forward.reader.data(), block, ByteOffset(at), expected, frame_len_max(&self.inner.shared.options));
+        let (expected, data) = (forward.steps.expected(), forward.reader.data());
+        // Unless somebody keeps an entry of the last block, its memory is at hand and warm.
+        let block = data.block_over(at..at + len, forward.steps.into_block()).map_err(failed)?;
+        forward.steps = frames(data, block, ByteOffset(at), expected, frame_len_max(&self.inner.shared.options));
         Ok(forward)
     }
 
@@ -265,10 +268,22 @@ impl Iter {
     }
 }
 
-impl Iterator for Iter {
-    type Item = Result<Entry>;
+impl Iter {
+    /// The next entry from the front, where it is in the frame at hand and nothing has happened to the stream.
+    #[inline]
+    fn next_at_hand(&mut self) -> Option<Entry> {
+        let forward = self.forward.as_ref().filter(|forward| self.cut.is_none() && self.front < forward.limit)?;
+        let entry = entry_of(forward.frame.as_ref().filter(|_| self.front < self.back)?, self.front)?;
+        // Behind the reading, as in `stable`.
+        if self.inner.shared.marks.epoch() != self.epoch {
+            return None;
+        }
+        self.front += 1;
+        Some(entry)
+    }
 
-    fn next(&mut self) -> Option<Result<Entry>> {
+    /// The next entry from the front, wherever it is; it stays the next.
+    fn peek_anywhere(&mut self) -> Option<Result<Entry>> {
         if let Some(error) = self.failed.take() {
             return self.fail(error);
         }
@@ -276,12 +291,41 @@ impl Iterator for Iter {
             return None;
         }
         match self.stable(self.front, Self::forward) {
-            Ok(entry) => {
-                self.front += 1;
-                Some(Ok(entry))
-            }
+            Ok(entry) => Some(Ok(entry)),
             Err(error) => self.fail(error),
         }
+    }
+
+    /// What is left, from the front, of the frame that the next entry is in: up to some 6 KiB of small entries, or one
+    /// large batch, together. As [`next`](Iterator::next) otherwise; the two may be mixed.
+    pub fn next_run(&mut self) -> Option<Result<Run>> {
+        let entry = match self.peek_anywhere()? {
+            Ok(entry) => entry,
+            Err(error) => return Some(Err(error)),
+        };
+        let frame = self.forward.as_ref().and_then(|forward| {
+            let frame = &forward.frame.as_ref()?.frame;
+            let end = frame.end_seq().0.min(forward.limit).min(self.back);
+            Run::of_frame(frame.clone(), self.front..end)
+        });
+        // Without a frame it was in the tail buffer.
+        let run = frame.unwrap_or_else(|| Run::of_one(entry));
+        self.front = run.seqs().end;
+        Some(Ok(run))
+    }
+}
+
+impl Iterator for Iter {
+    type Item = Result<Entry>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Result<Entry>> {
+        if let Some(entry) = self.next_at_hand() {
+            return Some(Ok(entry));
+        }
+        let next = self.peek_anywhere()?;
+        self.front += u64::from(next.is_ok());
+        Some(next)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

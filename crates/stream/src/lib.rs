@@ -58,7 +58,7 @@ mod view;
 mod writer;
 
 pub use ballast::BALLAST_LEN;
-pub use batch::{Batch, Entry};
+pub use batch::{Batch, Entry, Run};
 pub use env::{CacheStats, DELETED_PREFIX, Env, Location, NEW_PREFIX};
 pub use error::{Damage, Error, ErrorKind, Result};
 pub use iter::Iter;
