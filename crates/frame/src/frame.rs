@@ -10,6 +10,8 @@
 //!              |<---------- 4 n ----------->|
 //! ```
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use crate::checksum::{self, PayloadChecksum};
@@ -160,11 +162,8 @@ impl Frame {
 
     /// Where entry `i` stands in the payload.
     #[inline]
-    fn range_of(&self, i: u32) -> Option<std::ops::Range<usize>> {
-        (i < self.header.count).then(|| {
-            let start = if i == 0 { 0 } else { self.end(i - 1) };
-            self.table_len() + start..self.table_len() + self.end(i)
-        })
+    fn range_of(&self, i: u32) -> Option<Range<usize>> {
+        entry_range(&self.header, &self.payload, i)
     }
 
     /// Whether entry `i` is the last of its batch.
@@ -185,39 +184,51 @@ impl Frame {
         Batches { frame: self, next: 0 }
     }
 
-    fn table_len(&self) -> usize {
-        if self.header.count > 1 { self.header.count as usize * 4 } else { 0 }
-    }
-
     fn raw_end(&self, i: u32) -> u32 {
         u32_at(&self.payload, i as usize * 4)
     }
+}
 
-    fn end(&self, i: u32) -> usize {
-        if self.header.count == 1 { self.payload.len() } else { (self.raw_end(i) & !BATCH_END) as usize }
+fn table_len(header: &FrameHeader) -> usize {
+    if header.count > 1 { header.count as usize * 4 } else { 0 }
+}
+
+/// Where the bytes of entry `i` end, counted from behind the table.
+#[inline]
+fn end_of(header: &FrameHeader, payload: &[u8], i: u32) -> usize {
+    if header.count == 1 { payload.len() } else { (u32_at(payload, i as usize * 4) & !BATCH_END) as usize }
+}
+
+/// Where entry `i` of a frame stands in its payload, which [`check_payload`] has passed; `None` past the last.
+#[inline]
+#[must_use]
+pub fn entry_range(header: &FrameHeader, payload: &[u8], i: u32) -> Option<Range<usize>> {
+    (i < header.count).then(|| {
+        let start = if i == 0 { 0 } else { end_of(header, payload, i - 1) };
+        table_len(header) + start..table_len(header) + end_of(header, payload, i)
+    })
+}
+
+/// Whether the table of entries is one.
+fn table_holds(header: &FrameHeader, payload: &[u8]) -> bool {
+    let count = header.count;
+    if count == 1 {
+        return true;
     }
-
-    /// Whether the table is one: checked once when decoded, relied on afterwards.
-    fn table_holds(&self) -> bool {
-        let count = self.header.count;
-        if count == 1 {
-            return true;
-        }
-        // In u64 first: a header that did not come from `decode_header` may count more than a `usize` can say.
-        if u64::from(count) * 4 > self.payload.len() as u64 {
+    // In u64 first: a header that did not come from `decode_header` may count more than a `usize` can say.
+    if u64::from(count) * 4 > payload.len() as u64 {
+        return false;
+    }
+    let data_len = payload.len() - table_len(header);
+    let mut last = 0;
+    for i in 0..count {
+        let end = end_of(header, payload, i);
+        if end < last {
             return false;
         }
-        let data_len = self.payload.len() - self.table_len();
-        let mut last = 0;
-        for i in 0..count {
-            let end = self.end(i);
-            if end < last {
-                return false;
-            }
-            last = end;
-        }
-        last == data_len && self.raw_end(count - 1) & BATCH_END != 0
+        last = end;
     }
+    last == data_len && u32_at(payload, (count - 1) as usize * 4) & BATCH_END != 0
 }
 
 /// The entries of a [`Frame`], as its bytes.
@@ -244,7 +255,7 @@ pub struct Batches<'a> {
 }
 
 impl Iterator for Batches<'_> {
-    type Item = std::ops::Range<u32>;
+    type Item = Range<u32>;
     fn next(&mut self) -> Option<Self::Item> {
         let (first, count) = (self.next, self.frame.header.count);
         let last = (first..count).find(|&i| self.frame.ends_batch(i))?;
@@ -270,13 +281,14 @@ pub fn decode(bytes: &Bytes, place: &Place, limits: &Limits) -> Decoded<Frame> {
     decode_payload(header, bytes.slice(FRAME_HEADER_LEN..end))
 }
 
-/// Completes a frame from its valid header and its stored payload, which are `payload_len` bytes.
+/// Whether `payload`, which is `payload_len` bytes, is what the valid header of a frame of entries says: for those who
+/// want an entry and no [`Frame`]. Of a control frame, whether its checksum holds.
 #[must_use]
-pub fn decode_payload(header: FrameHeader, payload: Bytes) -> Decoded<Frame> {
+pub fn check_payload(header: &FrameHeader, payload: &[u8]) -> Decoded<()> {
     if payload.len() != header.payload_len as usize {
         return Decoded::Incomplete { needed: header.frame_len() };
     }
-    if checksum::payload(&payload) != header.payload_crc {
+    if checksum::payload(payload) != header.payload_crc {
         return Decoded::Invalid(Invalid::PayloadChecksum);
     }
     match header.codec {
@@ -284,13 +296,29 @@ pub fn decode_payload(header: FrameHeader, payload: Bytes) -> Decoded<Frame> {
         Codec::Lz4 => return Decoded::Newer(Newer::Codec(1)),
         Codec::Zstd => return Decoded::Newer(Newer::Codec(2)),
     }
-    if header.is_control() {
-        return match Control::decode(&payload, header.first_seq) {
-            Decoded::Frame(control) => Decoded::Frame(Frame { header, payload, control: Some(control) }),
-            Decoded::Newer(what) => Decoded::Newer(what),
-            _ => Decoded::Invalid(Invalid::ControlPayload),
-        };
+    if header.is_control() || table_holds(header, payload) {
+        Decoded::Frame(())
+    } else {
+        Decoded::Invalid(Invalid::EntryTable)
     }
-    let frame = Frame { header, payload, control: None };
-    if frame.table_holds() { Decoded::Frame(frame) } else { Decoded::Invalid(Invalid::EntryTable) }
+}
+
+/// Completes a frame from its valid header and its stored payload, which are `payload_len` bytes.
+#[must_use]
+pub fn decode_payload(header: FrameHeader, payload: Bytes) -> Decoded<Frame> {
+    match check_payload(&header, &payload) {
+        Decoded::Frame(()) => {}
+        Decoded::Incomplete { needed } => return Decoded::Incomplete { needed },
+        Decoded::End => return Decoded::End,
+        Decoded::Invalid(why) => return Decoded::Invalid(why),
+        Decoded::Newer(what) => return Decoded::Newer(what),
+    }
+    if !header.is_control() {
+        return Decoded::Frame(Frame { header, payload, control: None });
+    }
+    match Control::decode(&payload, header.first_seq) {
+        Decoded::Frame(control) => Decoded::Frame(Frame { header, payload, control: Some(control) }),
+        Decoded::Newer(what) => Decoded::Newer(what),
+        _ => Decoded::Invalid(Invalid::ControlPayload),
+    }
 }

@@ -7,8 +7,9 @@ use proptest::prelude::*;
 use samples::{Body, SALT, TIME};
 use stratawal_frame::{
     BATCH_END, ByteOffset, Codec, Control, DataFrame, Decoded, End, EndKind, FRAME_HEADER_LEN, FrameHeader, Generation,
-    Invalid, Limits, Newer, PAD_LEN, PayloadChecksum, Place, Salt, SeqNo, TRAILER_LEN, data_frame_len_max, decode,
-    decode_header, decode_payload, encode_control, encode_data, encode_data_head, properties,
+    Invalid, Limits, Newer, PAD_LEN, PayloadChecksum, Place, Salt, SeqNo, TRAILER_LEN, check_payload,
+    data_frame_len_max, decode, decode_header, decode_payload, encode_control, encode_data, encode_data_head,
+    entry_range, properties,
 };
 
 const PLACE: Place = Place { salt: SALT, offset: ByteOffset(128) };
@@ -61,6 +62,26 @@ fn reseal(frame: &mut [u8], place: &Place) {
     frame[4..8].copy_from_slice(&payload_crc.to_le_bytes());
     let placed = [&place.salt.0.to_le_bytes()[..], &place.offset.0.to_le_bytes(), &frame[4..FRAME_HEADER_LEN]].concat();
     frame[..4].copy_from_slice(&samples::crc32(&placed).to_le_bytes());
+}
+
+/// One entry without the frame is the entry of the frame; a payload with a flipped bit is refused either way.
+#[test]
+fn an_entry_is_found_without_the_frame() {
+    for batches in [vec![vec![b"alone".to_vec()]], vec![vec![Vec::new(), b"a".to_vec()], vec![b"bcd".to_vec()]]] {
+        let bytes = encode(&PLACE, 7, Some(7), &batches);
+        let Decoded::Frame(frame) = decode_at(&bytes, &PLACE) else { panic!("a frame") };
+        let mut payload = bytes[FRAME_HEADER_LEN..covered_len(&bytes)].to_vec();
+        let header = frame.header();
+        assert_eq!(check_payload(header, &payload), Decoded::Frame(()));
+        for i in 0..=header.count {
+            let range = entry_range(header, &payload, i);
+            assert_eq!(range.clone().map(|range| &payload[range]), frame.data(i), "{i}");
+            assert_eq!(range.is_some(), i < header.count);
+        }
+        assert_eq!(check_payload(header, &payload[1..]), Decoded::Incomplete { needed: header.frame_len() });
+        payload[0] ^= 1;
+        assert_eq!(check_payload(header, &payload), Decoded::Invalid(Invalid::PayloadChecksum));
+    }
 }
 
 proptest! {

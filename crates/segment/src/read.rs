@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use stratawal_frame::{
-    ByteOffset, Decoded, FRAME_HEADER_LEN, Frame, FrameHeader, Invalid, Limits, Place, SeqNo, decode_header,
-    decode_payload,
+    ByteOffset, Decoded, FRAME_HEADER_LEN, Frame, FrameHeader, Invalid, Limits, Place, SeqNo, check_payload,
+    decode_header, decode_payload, entry_range,
 };
 use stratawal_storage::File;
 
@@ -127,6 +127,38 @@ impl SegmentData {
     }
 }
 
+/// Spans up to this are read onto the stack by [`SegmentData::entry`].
+const SPAN_LEN_MAX: usize = 8 << 10;
+
+impl SegmentData {
+    /// Entry `seq` and its timestamp, from the frames in `span`, which begins with the frame whose first seq is
+    /// `expected`. Of a file that is read, the entry alone is kept, in memory of its own; of a mapping nothing is copied.
+    /// `None` where more has to be read than this does: a span of over 8 KiB, or one that ends before the entry does.
+    ///
+    /// # Errors
+    /// Damage, frames of a newer version, I/O.
+    pub fn entry(&self, span: Range<u64>, expected: SeqNo, seq: SeqNo, len_max: u64) -> Result<Option<(u64, Bytes)>> {
+        let offset = ByteOffset(span.start);
+        let Ok(len) = usize::try_from(span.end.saturating_sub(span.start)) else { return Ok(None) };
+        match &self.source {
+            Source::Read(file) => {
+                let mut buf = [0; SPAN_LEN_MAX];
+                let Some(block) = buf.get_mut(..len) else { return Ok(None) };
+                let failed = |source| Error::new(self.id, Some(offset), ErrorKind::Io { operation: "read", source });
+                file.read_exact_at(block, span.start).map_err(failed)?;
+                let found = frames(self, &*block, offset, expected, len_max).entry(seq)?;
+                Ok(found.map(|(timestamp, range)| (timestamp, Bytes::copy_from_slice(&block[range]))))
+            }
+            Source::Mapped(bytes) => {
+                let Ok(from) = usize::try_from(span.start) else { return Ok(None) };
+                let Some(block) = bytes.get(from..).and_then(|rest| rest.get(..len)) else { return Ok(None) };
+                let found = frames(self, block, offset, expected, len_max).entry(seq)?;
+                Ok(found.map(|(timestamp, range)| (timestamp, bytes.slice(from + range.start..from + range.end))))
+            }
+        }
+    }
+}
+
 /// A frame, and where it stands.
 #[derive(Clone, Debug)]
 pub struct FrameAt {
@@ -154,20 +186,34 @@ pub enum Frames {
 
 /// Steps through the frames of a block of a segment, each checked to follow the one before.
 #[derive(Clone, Debug)]
-pub struct FrameSteps {
+pub struct FrameSteps<B = Bytes> {
     id: SegmentId,
     place: Place,
     limits: Limits,
     frame_len_max: u64,
     expected: SeqNo,
-    block: Bytes,
+    block: B,
     at: usize,
+}
+
+/// Where a step has come to.
+enum Step {
+    /// At a whole frame of entries that reaches the seq asked for; its payload is not checked yet.
+    At(ByteOffset, FrameHeader, Range<usize>),
+    Incomplete(ByteOffset, u64),
+    End,
 }
 
 /// Steps through `block`, which begins at `offset` of the segment, with the frame whose first seq is `expected`.
 /// Frames longer than `frame_len_max` bytes are refused.
 #[must_use]
-pub fn frames(data: &SegmentData, block: Bytes, offset: ByteOffset, expected: SeqNo, frame_len_max: u64) -> FrameSteps {
+pub fn frames<B>(
+    data: &SegmentData,
+    block: B,
+    offset: ByteOffset,
+    expected: SeqNo,
+    frame_len_max: u64,
+) -> FrameSteps<B> {
     FrameSteps {
         id: data.id,
         place: Place { salt: data.header.salt, offset },
@@ -186,6 +232,24 @@ impl FrameSteps {
         self.block
     }
 
+    /// The next frame of entries that holds `seq` or entries behind it. Frames before it are passed over by their
+    /// headers, without their payloads being checked; control frames too.
+    ///
+    /// # Errors
+    /// Damage of any kind, and frames of a newer version.
+    pub fn next_reaching(&mut self, seq: SeqNo) -> Result<Frames> {
+        match self.step(seq)? {
+            Step::At(offset, header, payload) => match decode_payload(header, self.block.slice(payload)) {
+                Decoded::Frame(frame) => Ok(Frames::Frame(FrameAt { offset, frame })),
+                other => Err(self.not_valid(offset, &other)),
+            },
+            Step::Incomplete(at, len) => Ok(Frames::Incomplete { at, len }),
+            Step::End => Ok(Frames::End),
+        }
+    }
+}
+
+impl<B: AsRef<[u8]>> FrameSteps<B> {
     /// Where the next step begins.
     #[must_use]
     pub fn offset(&self) -> ByteOffset {
@@ -198,30 +262,53 @@ impl FrameSteps {
         self.expected
     }
 
-    /// The next frame of entries that holds `seq` or entries behind it. Frames before it are passed over by their
-    /// headers, without their payloads being checked; control frames too.
-    ///
-    /// # Errors
-    /// Damage of any kind, and frames of a newer version.
-    pub fn next_reaching(&mut self, seq: SeqNo) -> Result<Frames> {
+    /// The timestamp of entry `seq` and where it stands in the block; `None` where the block ends before it.
+    fn entry(&mut self, seq: SeqNo) -> Result<Option<(u64, Range<usize>)>> {
+        let Step::At(offset, header, payload) = self.step(seq)? else { return Ok(None) };
+        let bytes = &self.block.as_ref()[payload.clone()];
+        match check_payload(&header, bytes) {
+            Decoded::Frame(()) => {}
+            other => return Err(self.not_valid(offset, &other)),
+        }
+        let i = seq.0.checked_sub(header.first_seq.0).and_then(|i| u32::try_from(i).ok());
+        let range = i.and_then(|i| entry_range(&header, bytes, i));
+        Ok(range.map(|range| (header.timestamp, payload.start + range.start..payload.start + range.end)))
+    }
+
+    fn not_valid<T>(&self, offset: ByteOffset, decoded: &Decoded<T>) -> Error {
+        self.error(
+            offset,
+            match decoded {
+                Decoded::Newer(what) => ErrorKind::Newer(*what),
+                Decoded::Invalid(why) => ErrorKind::Invalid(*why),
+                Decoded::Frame(_) | Decoded::Incomplete { .. } | Decoded::End => {
+                    ErrorKind::Invalid(Invalid::Implausible)
+                }
+            },
+        )
+    }
+
+    /// Steps to the next frame of entries that reaches `seq`.
+    fn step(&mut self, seq: SeqNo) -> Result<Step> {
+        let block_len = self.block.as_ref().len();
         loop {
-            if self.at == self.block.len() {
-                return Ok(Frames::End);
+            if self.at == block_len {
+                return Ok(Step::End);
             }
             let offset = self.offset();
             let header = match self.header(offset)? {
                 Ok(header) => header,
-                Err(len) => return Ok(Frames::Incomplete { at: offset, len }),
+                Err(len) => return Ok(Step::Incomplete(offset, len)),
             };
             let len = usize::try_from(header.frame_len()).expect("invariant: a frame is under 2 GiB");
-            if self.block.len() - self.at < len {
+            if block_len - self.at < len {
                 if header.is_control() {
                     // Passed over, whatever its length: nobody here reads it.
-                    self.place.offset = ByteOffset(offset.0 + len as u64 - self.block.len() as u64);
-                    self.at = self.block.len();
-                    return Ok(Frames::End);
+                    self.place.offset = ByteOffset(offset.0 + len as u64 - block_len as u64);
+                    self.at = block_len;
+                    return Ok(Step::End);
                 }
-                return Ok(Frames::Incomplete { at: offset, len: header.frame_len() });
+                return Ok(Step::Incomplete(offset, header.frame_len()));
             }
             let payload_at = self.at + FRAME_HEADER_LEN;
             self.at += len;
@@ -229,15 +316,7 @@ impl FrameSteps {
             if header.is_control() || header.end_seq() <= seq {
                 continue;
             }
-            let payload = self.block.slice(payload_at..payload_at + header.payload_len as usize);
-            return match decode_payload(header, payload) {
-                Decoded::Frame(frame) => Ok(Frames::Frame(FrameAt { offset, frame })),
-                Decoded::Newer(what) => Err(self.error(offset, ErrorKind::Newer(what))),
-                Decoded::Invalid(why) => Err(self.error(offset, ErrorKind::Invalid(why))),
-                Decoded::Incomplete { .. } | Decoded::End => {
-                    Err(self.error(offset, ErrorKind::Invalid(Invalid::Implausible)))
-                }
-            };
+            return Ok(Step::At(offset, header, payload_at..payload_at + header.payload_len as usize));
         }
     }
 
@@ -245,7 +324,7 @@ impl FrameSteps {
     fn header(&self, offset: ByteOffset) -> Result<std::result::Result<FrameHeader, u64>> {
         let expected = self.expected;
         let place = Place { offset, ..self.place };
-        let rest = &self.block[self.at..];
+        let rest = &self.block.as_ref()[self.at..];
         let header = match decode_header(rest, &place, &self.limits) {
             Decoded::Frame(header) => header,
             Decoded::End if rest.len() < FRAME_HEADER_LEN => return Ok(Err(FRAME_HEADER_LEN as u64)),

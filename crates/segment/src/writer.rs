@@ -34,11 +34,13 @@ pub struct SegmentWriter {
     tail: ByteOffset,
     /// Where the trailer of the SEAL or CLOSE ends, once there is one.
     finished_len: Option<u64>,
+    /// Where a MARK is encoded, one for each sync.
+    mark: Vec<u8>,
 }
 
 impl SegmentWriter {
     pub(crate) const fn new(header: SegmentHeader, file: Arc<dyn File>) -> Self {
-        Self { header, file, tail: ByteOffset(SEGMENT_HEADER_LEN as u64), finished_len: None }
+        Self { header, file, tail: ByteOffset(SEGMENT_HEADER_LEN as u64), finished_len: None, mark: Vec::new() }
     }
 
     /// Goes on at `tail` in a file that was opened for writing.
@@ -119,12 +121,14 @@ impl SegmentWriter {
     ///
     /// # Errors
     /// I/O.
-    pub fn mark(&self, tail: &Tail, reserved: u64) -> Result<()> {
-        let bytes = self.control(tail, &Control::Mark);
-        if self.finished_len.is_some() || self.tail.0 + bytes.len() as u64 > reserved {
+    pub fn mark(&mut self, tail: &Tail, reserved: u64) -> Result<()> {
+        let place = self.place();
+        self.mark.clear();
+        encode_control(&mut self.mark, &place, tail.next_seq, tail.timestamp, Some(tail.durable), &Control::Mark);
+        if self.finished_len.is_some() || self.tail.0 + self.mark.len() as u64 > reserved {
             return Ok(());
         }
-        self.file.write_all_at(&bytes, self.tail.0).map_err(Error::io(self.id(), "write"))
+        self.file.write_all_at(&self.mark, self.tail.0).map_err(Error::io(self.id(), "write"))
     }
 
     /// Makes sure of the room for a START, with that for a SEAL or CLOSE behind it.

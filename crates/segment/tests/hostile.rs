@@ -150,7 +150,7 @@ fn lives() -> [(&'static str, Segment); 4] {
         segment.sync();
         segment
     };
-    let [active, mut sealed, mut closed, mut resumed] = [(); 4].map(|()| written());
+    let [mut active, mut sealed, mut closed, mut resumed] = [(); 4].map(|()| written());
     active.mark();
     sealed.seal();
     closed.close();

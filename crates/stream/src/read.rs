@@ -128,6 +128,13 @@ impl StreamLog {
     }
 }
 
+/// Where an entry is to be read.
+enum Place {
+    Tail(Entry),
+    /// In this segment, whose entries count up to this limit.
+    Segment(Reader, u64),
+}
+
 /// Where an entry was found.
 #[derive(Debug)]
 pub(crate) enum Located {
@@ -190,16 +197,30 @@ impl Inner {
     }
 
     pub(crate) fn get(&self, seq: u64) -> Result<Entry> {
-        match self.locate(seq)? {
-            Located::Tail(entry) => Ok(entry),
-            Located::Frame(at, _) => {
-                Ok(entry_of(&at, seq).expect("invariant: steps are contiguous, so the first to reach a seq holds it"))
-            }
+        let (reader, limit) = match self.find(seq)? {
+            Place::Tail(entry) => return Ok(entry),
+            Place::Segment(reader, limit) => (reader, limit),
+        };
+        let (point, span) = reader.span(seq);
+        let max = frame_len_max(&self.shared.options);
+        // The usual case; whatever else it meets is looked at below, and told in full.
+        if let Ok(Some((timestamp, data))) = reader.data().entry(span, SeqNo(point.seq), SeqNo(seq), max) {
+            return Ok(Entry { seq, timestamp, data });
         }
+        let at = self.locate_in(&reader, seq, limit)?;
+        Ok(entry_of(&at, seq).expect("invariant: steps are contiguous, so the first to reach a seq holds it"))
     }
 
     /// The frame of an entry that was seen to be below a watermark; or, where it is not drained, its copy.
     pub(crate) fn locate(&self, seq: u64) -> Result<Located> {
+        match self.find(seq)? {
+            Place::Tail(entry) => Ok(Located::Tail(entry)),
+            Place::Segment(reader, limit) => self.locate_in(&reader, seq, limit).map(|at| Located::Frame(at, limit)),
+        }
+    }
+
+    /// Where entry `seq` is to be read.
+    fn find(&self, seq: u64) -> Result<Place> {
         let shared = &self.shared;
         loop {
             let start = shared.marks.start();
@@ -211,7 +232,7 @@ impl Inner {
                 break;
             }
             if let Some(entry) = self.read(SeqNo(seq)) {
-                return Ok(Located::Tail(entry));
+                return Ok(Place::Tail(entry));
             }
             if seq >= shared.marks.accepted() {
                 // Accepted when it was looked at, and taken back by recovery since.
@@ -224,7 +245,7 @@ impl Inner {
             .ok_or_else(|| Error::new(ErrorKind::Truncated { start: shared.marks.start() }, &shared.place))?;
         let limit = view.limit(i);
         let reader = view.segments[i].open(&shared.env, &shared.place, &shared.options, limit)?;
-        self.locate_in(&reader, seq, limit).map(|at| Located::Frame(at, limit))
+        Ok(Place::Segment(reader, limit))
     }
 
     fn locate_in(&self, reader: &Reader, seq: u64, limit: u64) -> Result<FrameAt> {

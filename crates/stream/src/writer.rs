@@ -210,9 +210,11 @@ impl Writer {
 
     /// The MARK, and then the watermark: a process killed here would leave the last group unattested otherwise.
     fn passed(&mut self, durable: u64) -> Result<()> {
-        if let Some(active) = &self.active {
-            let tail = ControlTail { durable: SeqNo(durable), ..self.control_tail(active.end_seq) };
-            active.writer.mark(&tail, self.reserved).map_err(|e| self.failed(e))?;
+        if let Some(active) = &mut self.active {
+            let tail =
+                ControlTail { next_seq: SeqNo(active.end_seq), timestamp: self.timestamp, durable: SeqNo(durable) };
+            let marked = active.writer.mark(&tail, self.reserved);
+            marked.map_err(|e| Error::segment_error(&self.shared.place, e))?;
         }
         self.shared.marks.set_durable(durable);
         Ok(())

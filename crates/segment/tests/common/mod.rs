@@ -351,7 +351,7 @@ impl Segment {
         self.durable = self.next;
     }
 
-    pub(crate) fn mark(&self) {
+    pub(crate) fn mark(&mut self) {
         self.writer.mark(&self.tail(), self.space.reserved()).unwrap();
     }
 

@@ -1,0 +1,61 @@
+//! What costs time where nobody sees it: appends and scans allocate nothing, a point read its entry.
+
+use allocation_counter::measure;
+use stratawal::{Durability, Stream, StreamOptions, Wal};
+
+const ENTRY: [u8; 128] = [7; 128];
+
+/// Now and then a chunk of the index, or a list that grows; nothing that grows with the number of appends.
+const FEW: u64 = 12;
+
+fn stream(wal: &Wal, durability: Durability) -> Stream {
+    let stream = wal.stream_with("s", StreamOptions::new().durability(durability)).unwrap();
+    // Buffers have their size by then.
+    for _ in 0..10_000 {
+        stream.append(ENTRY).unwrap();
+    }
+    stream.flush().unwrap();
+    stream
+}
+
+#[test]
+fn an_append_allocates_nothing() {
+    for durability in [Durability::Buffered, Durability::Flushed, Durability::Synced] {
+        let dir = tempfile::tempdir().unwrap();
+        let wal = Wal::open(dir.path()).unwrap();
+        let stream = stream(&wal, if durability == Durability::Synced { Durability::Flushed } else { durability });
+        let stream = stream.with_durability(durability);
+        let appends = if durability == Durability::Synced { 200 } else { 5_000 };
+        stream.append(ENTRY).unwrap();
+        let counted = measure(|| {
+            for _ in 0..appends {
+                stream.append(ENTRY).unwrap();
+            }
+        });
+        assert!(counted.count_total <= FEW, "{durability:?}: {counted:?}");
+    }
+}
+
+#[test]
+fn a_scan_allocates_nothing_for_an_entry_and_a_read_no_more_than_its_entry() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let wal = Wal::open(dir.path()).unwrap();
+        drop(stream(&wal, Durability::Flushed));
+        wal.close().unwrap();
+    }
+    let wal = Wal::open(dir.path()).unwrap();
+    let stream = wal.stream_with("s", StreamOptions::new().durability(Durability::Flushed)).unwrap();
+    let mut read = 0;
+    let scan = measure(|| read = stream.iter(..).map(|entry| entry.unwrap().data().len()).sum());
+    assert_eq!(read, 10_000 * ENTRY.len());
+    assert!(scan.count_total <= 40, "{scan:?}");
+    stream.get(5).unwrap();
+    let gets = measure(|| {
+        for seq in 0..1_000 {
+            assert_eq!(stream.get(seq * 7).unwrap().unwrap().data().len(), ENTRY.len());
+        }
+    });
+    assert!(gets.count_total <= 1_000 + FEW && gets.bytes_total <= 1_000 * 160, "{gets:?}");
+    wal.close().unwrap();
+}
