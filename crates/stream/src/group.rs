@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::marks::Marks;
 use crate::options::Durability;
-use crate::sync::{Arc, Condvar, Mutex, MutexGuard, model_is_over};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, model_is_over, yield_now};
 
 /// What a leader does.
 pub(crate) trait Lead: Send {
@@ -56,6 +56,8 @@ pub(crate) struct State<L: Lead> {
     /// everything settled.
     ended: VecDeque<(u64, Option<Error>)>,
     waiters: VecDeque<Arc<Waiter>>,
+    /// How many the last commit has satisfied besides its leader.
+    woken: usize,
 }
 
 /// A seq to be reached, and the epoch it belongs to.
@@ -142,7 +144,8 @@ impl<L: Lead> fmt::Debug for Group<L> {
 
 impl<L: Lead> Group<L> {
     pub(crate) fn new(tail: L::Tail, lead: Option<L>, marks: Arc<Marks>, unwound: Error) -> Self {
-        let state = State { tail, lead, led: false, failed: None, ended: VecDeque::new(), waiters: VecDeque::new() };
+        let state =
+            State { tail, lead, led: false, failed: None, ended: VecDeque::new(), waiters: VecDeque::new(), woken: 0 };
         Self { state: Mutex::new(state), marks, unwound }
     }
 
@@ -199,7 +202,8 @@ impl<L: Lead> Group<L> {
     }
 
     /// One commit: takes what waits, does it, gives the lead back.
-    fn commit(&self, mut state: MutexGuard<'_, State<L>>, mut lead: L, durability: Durability) -> Result<()> {
+    fn commit(&self, state: MutexGuard<'_, State<L>>, mut lead: L, durability: Durability) -> Result<()> {
+        let mut state = if durability == Durability::Synced { self.gather(state) } else { state };
         let work = lead.take(&mut state.tail);
         drop(state);
         let mut guard = Unwinding { group: self, armed: true };
@@ -213,6 +217,23 @@ impl<L: Lead> Group<L> {
         }
         self.give_back(state, Some(lead));
         result.map_err(Error::poisoned)
+    }
+
+    /// Lets those join who were woken just now and are about to come again: a sync for many takes as long as for one, and
+    /// whoever comes a moment after it began waits for all of it and then for the next. Who is alone waits for nobody.
+    fn gather<'a>(&'a self, mut state: MutexGuard<'a, State<L>>) -> MutexGuard<'a, State<L>> {
+        // They are given the processor so often without anybody coming before they are taken for gone.
+        const IN_VAIN_MAX: usize = if cfg!(stratawal_loom) { 0 } else { 3 };
+        let expected = state.waiters.len() + std::mem::take(&mut state.woken);
+        let mut in_vain = 0;
+        while state.waiters.len() < expected && in_vain < IN_VAIN_MAX {
+            let before = state.waiters.len();
+            drop(state);
+            yield_now();
+            state = self.state.lock();
+            in_vain = if state.waiters.len() > before { 0 } else { in_vain + 1 };
+        }
+        state
     }
 
     /// Waits for the lead and takes it, together with the lock. It must be given back with [`give_back`].
@@ -388,6 +409,7 @@ impl<L: Lead> Group<L> {
             state.waiters.drain(..).partition(|waiter| satisfied(waiter));
         let next = if seeded(Fault::NoHandOver) { None } else { wait.pop_front() };
         state.waiters = wait;
+        state.woken = wake.len();
         drop(state);
         for waiter in next.iter().chain(&wake) {
             waiter.wake();
