@@ -26,6 +26,29 @@ fn append(c: &mut Criterion) {
     group.bench_function("synced, single", |b| b.iter(|| stream.append(black_box(entry)).expect("appends")));
     group.finish();
 
+    let mut group = c.benchmark_group("append, synced, threads on one stream");
+    group.sample_size(10);
+    for threads in [8_usize, 64] {
+        // A round of all threads, each appending so often.
+        const EACH: usize = 20;
+        let stream = scratch.stream(&format!("threads {threads}"), Durability::Synced);
+        group.throughput(Throughput::Elements((threads * EACH) as u64));
+        group.bench_function(threads.to_string(), |b| {
+            b.iter(|| {
+                std::thread::scope(|scope| {
+                    for _ in 0..threads {
+                        scope.spawn(|| {
+                            for _ in 0..EACH {
+                                stream.append(black_box(entry)).expect("appends");
+                            }
+                        });
+                    }
+                });
+            });
+        });
+    }
+    group.finish();
+
     let mut group = c.benchmark_group("append batches of 100");
     group.throughput(Throughput::Elements(100));
     let hundred = batch(100, ENTRY_LEN);
@@ -54,6 +77,15 @@ fn read(c: &mut Criterion) {
         group.throughput(Throughput::Elements(entries)).sample_size(20);
         group.bench_function(name, |b| {
             b.iter(|| stream.iter(..).map(|entry| entry.expect("reads").data().len()).sum::<usize>());
+        });
+        group.bench_function(format!("{name}, by runs"), |b| {
+            b.iter(|| {
+                let (mut entries, mut sum) = (stream.iter(..), 0);
+                while let Some(run) = entries.next_run() {
+                    sum += run.expect("reads").entries().map(|(_, data)| data.len()).sum::<usize>();
+                }
+                sum
+            });
         });
         group.finish();
         let mut group = c.benchmark_group("get");
