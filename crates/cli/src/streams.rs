@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use stratawal::{ErrorKind, Options, Wal, inspect};
 
-use crate::failure::{DAMAGE, DONE, Failure, output};
+use crate::failure::{DAMAGE, DONE, FAILED, Failure, output};
 use crate::{Common, json, signals};
 
 /// What its help says of its JSON.
@@ -32,9 +32,19 @@ impl Streams {
         let mut code = DONE;
         for name in wal.streams()? {
             let line = if self.json {
-                let (line, sound) = self.describe(&wal, &name)?;
-                code = if sound { code } else { DAMAGE };
-                line
+                match self.describe(&wal, &name) {
+                    Ok(None) => continue,
+                    Ok(Some((line, sound))) => {
+                        code = if sound { code } else { DAMAGE };
+                        line
+                    }
+                    Err(failure) => {
+                        failure.print(self.json);
+                        // Damage that was met is damage, whatever else could not be read.
+                        code = if code == DAMAGE { code } else { FAILED };
+                        continue;
+                    }
+                }
             } else {
                 inspect::escape_name(&name)?
             };
@@ -46,8 +56,10 @@ impl Streams {
         Ok(code)
     }
 
-    fn describe(&self, wal: &Wal, name: &str) -> Result<(String, bool), Failure> {
+    /// The line of a stream, and whether it is sound; `None` where it was deleted since it was listed.
+    fn describe(&self, wal: &Wal, name: &str) -> Result<Option<(String, bool)>, Failure> {
         let (state, first, next) = match wal.stream(name) {
+            Ok(stream) if !stream.exists() => return Ok(None),
             Ok(stream) => ("ok", Some(stream.first_seq()), Some(stream.next_seq())),
             Err(error) if error.kind() == ErrorKind::Damaged => ("damaged", None, None),
             Err(error) => return Err(error.into()),
@@ -61,6 +73,6 @@ impl Streams {
             files.len(),
             files.iter().map(|(_, bytes)| bytes).sum::<u64>(),
         );
-        Ok((line, state == "ok"))
+        Ok(Some((line, state == "ok")))
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use stratawal::inspect::{self, CheckState, Damage, StreamCheck};
 
-use crate::failure::{DAMAGE, DONE, Failure, counted, output};
+use crate::failure::{DAMAGE, DONE, FAILED, Failure, counted, output};
 use crate::{Common, json, signals};
 
 /// What its help says of its JSON.
@@ -33,6 +33,8 @@ struct Counts {
     sound: u64,
     torn: u64,
     damaged: u64,
+    /// Those that could not be read.
+    unread: u64,
 }
 
 impl Verify {
@@ -41,6 +43,13 @@ impl Verify {
         let mut counts = Counts::default();
         let mut written = Ok(());
         inspect::verify(&self.common.dir, self.stream.as_deref(), &mut |check| {
+            let check = match check {
+                Ok(check) => check,
+                Err(error) => {
+                    counts.unread += 1;
+                    return Failure::from(error).print(self.json);
+                }
+            };
             match check.state {
                 CheckState::Sound => counts.sound += 1,
                 CheckState::Torn => counts.torn += 1,
@@ -50,7 +59,12 @@ impl Verify {
                 written = self.print(&check);
             }
         })?;
-        let code = if counts.damaged > 0 { DAMAGE } else { DONE };
+        // Damage that was met is damage, whatever else could not be read.
+        let code = match counts {
+            Counts { damaged: 1.., .. } => DAMAGE,
+            Counts { unread: 1.., .. } => FAILED,
+            _ => DONE,
+        };
         written.and_then(|()| self.print_counts(&counts)).or_else(output)?;
         Ok(code)
     }
@@ -61,13 +75,16 @@ impl Verify {
     }
 
     fn print_counts(&self, counts: &Counts) -> io::Result<()> {
-        let Counts { sound, torn, damaged } = *counts;
-        let streams = sound + torn + damaged;
+        let Counts { sound, torn, damaged, unread } = *counts;
+        let streams = sound + torn + damaged + unread;
         let mut out = io::stdout().lock();
         if self.json {
-            writeln!(out, r#"{{"streams":{streams},"sound":{sound},"torn":{torn},"damaged":{damaged}}}"#)
+            // Only where there are such: otherwise the line is the contract's to the letter.
+            let unread = if unread > 0 { format!(r#","unread":{unread}"#) } else { String::new() };
+            writeln!(out, r#"{{"streams":{streams},"sound":{sound},"torn":{torn},"damaged":{damaged}{unread}}}"#)
         } else {
-            writeln!(out, "{}: {sound} sound, {torn} torn, {damaged} damaged", counted(streams, "stream", "streams"))
+            let unread = if unread > 0 { format!(", {unread} not read") } else { String::new() };
+            writeln!(out, "{}: {sound} sound, {torn} torn, {damaged} damaged{unread}", counted(streams, "stream", "streams"))
         }
     }
 }

@@ -176,3 +176,73 @@ fn a_name_that_cannot_be_creates_nothing() {
     assert_eq!(log.run("append", [""], b"x\n").code, 2);
     assert!(!log.path().exists());
 }
+
+#[test]
+fn a_stream_that_cannot_be_read_is_told_and_the_others_go_on() {
+    let log = Log::new();
+    for name in ["a", "b", "c"] {
+        log.append(name, b"x\n");
+    }
+    let of_newer = |name: &str| {
+        let file = log.segments(name).pop().unwrap();
+        let mut bytes = fs::read(&file).unwrap();
+        // Behind the magic: the version.
+        bytes[8] = 99;
+        fs::write(file, bytes).unwrap();
+    };
+    of_newer("b");
+    let names = |text: &str| -> Vec<serde_json::Value> {
+        text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["stream"].clone()).collect()
+    };
+    let ran = log.run("verify", ["--json"], b"");
+    assert_eq!((ran.code, &ran.error()["kind"], &ran.error()["stream"]), (3, &"newer_format".into(), &"b".into()));
+    assert_eq!(names(ran.text()), ["a".into(), "c".into(), serde_json::Value::Null]);
+    let counts = serde_json::json!({"streams": 3, "sound": 2, "torn": 0, "damaged": 0, "unread": 1});
+    assert_eq!(ran.json(), counts);
+    let ran = log.run("verify", [""; 0], b"");
+    assert_eq!(
+        (ran.code, ran.text().lines().count(), ran.err.lines().count()),
+        (3, 3, 1),
+        "{} {}",
+        ran.text(),
+        ran.err
+    );
+    assert!(ran.err.starts_with("stratawal: stream \"b\": "), "{}", ran.err);
+
+    let ran = log.run("streams", ["--json"], b"");
+    assert_eq!((ran.code, &ran.error()["kind"], &ran.error()["stream"]), (3, &"newer_format".into(), &"b".into()));
+    assert_eq!(names(ran.text()), ["a", "c"]);
+    // The names alone are there to be listed.
+    let ran = log.run("streams", [""; 0], b"");
+    assert_eq!((ran.code, ran.text()), (0, "a\nb\nc\n"), "{}", ran.err);
+
+    // Damage beside it is told by the exit code.
+    let file = log.segments("c").pop().unwrap();
+    let bytes = fs::read(&file).unwrap();
+    fs::write(file, &bytes[..bytes.len() - 1]).unwrap();
+    for name in ["verify", "streams"] {
+        let ran = log.run(name, ["--json"], b"");
+        assert_eq!((ran.code, ran.err.lines().count()), (1, 1), "{name}: {} {}", ran.text(), ran.err);
+    }
+}
+
+#[test]
+fn a_deleted_stream_is_gone_and_its_name_begins_at_0() {
+    let log = Log::new();
+    log.append("s", b"1\n2\n");
+    log.append("other", b"x\n");
+    let ran = log.run("delete", ["s"], b"");
+    assert_eq!((ran.code, &log.cat("s")[..]), (2, &b"1\n2\n"[..]), "not without --yes: {}", ran.err);
+    let ran = log.run("delete", ["s", "--yes", "--json"], b"");
+    assert_eq!((ran.code, ran.text()), (0, "{\"stream\":\"s\",\"deleted\":true}\n"), "{}", ran.err);
+    assert!(!log.path().join("streams").join("s").exists());
+    assert_eq!(log.run("streams", [""; 0], b"").text(), "other\n");
+    for (name, arguments) in [("cat", vec!["s"]), ("delete", vec!["s", "--yes"])] {
+        assert_eq!(log.run(name, arguments, b"").code, 3, "{name}");
+    }
+    let ran = log.run("append", ["s", "--json"], b"3\n");
+    assert_eq!((ran.code, &ran.json()["first"]), (0, &0.into()), "{}", ran.err);
+    let ran = log.run("delete", ["s", "--yes"], b"");
+    assert_eq!((ran.code, ran.text(), &ran.err[..]), (0, "", ""));
+    assert_eq!(log.cat("other"), b"x\n");
+}

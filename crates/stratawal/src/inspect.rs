@@ -92,10 +92,12 @@ pub fn unescape_name(escaped: &str) -> Option<String> {
 /// Reads every entry of every stream of the log at `path` (or of the one stream `stream`), beside a writer or not, and
 /// tells `found` what there is, stream by stream in the order of their escaped names. Changes nothing.
 ///
+/// A stream that cannot be read (I/O, a newer format; the error names it) is told as well, and the others go on. Damage is
+/// no error but what this is for.
+///
 /// # Errors
-/// [`Missing`](ErrorKind::Missing) where there is no log, or no such stream; a newer format; I/O. Damage to a stream is
-/// no error here but what this is for.
-pub fn verify(path: impl AsRef<Path>, stream: Option<&str>, found: &mut dyn FnMut(StreamCheck)) -> Result<()> {
+/// [`Missing`](ErrorKind::Missing) where there is no log, or no such stream; the log as a whole cannot be read.
+pub fn verify(path: impl AsRef<Path>, stream: Option<&str>, found: &mut dyn FnMut(Result<StreamCheck>)) -> Result<()> {
     verify_on(Arc::new(UnixStorage::new()), path.as_ref(), stream, found)
 }
 
@@ -115,23 +117,31 @@ fn verify_on(
     storage: Arc<dyn Storage>,
     path: &Path,
     stream: Option<&str>,
-    found: &mut dyn FnMut(StreamCheck),
+    found: &mut dyn FnMut(Result<StreamCheck>),
 ) -> Result<()> {
+    let unknown = |name: &str| {
+        let text = format!("there is no stream {name:?} in {}; list them with `streams`", path.display());
+        Error::of_stream(ErrorKind::Missing, name, text)
+    };
     let root = Root::open_read_only(&*storage, path)?;
     let mut names = root.stream_names(&*storage)?;
     if let Some(wanted) = stream {
         folder_of(wanted)?;
         names.retain(|name| name == wanted);
         if names.is_empty() {
-            let text = format!("there is no stream {wanted:?} in {}; list them with `streams`", path.display());
-            return Err(Error::of_stream(ErrorKind::Missing, wanted, text));
+            return Err(unknown(wanted));
         }
     }
     let env = Arc::new(Env::new(storage).wal_id(root.wal_id).read_only(true));
     for name in names {
         let place = Location::new(&root.streams, folder_of(&name)?).named(&name);
-        let check = stratawal_stream::verify(&env, &place, &stratawal_stream::StreamOptions::default())?;
-        found(StreamCheck::new(name, check));
+        match stratawal_stream::verify(&env, &place, &stratawal_stream::StreamOptions::default()) {
+            Ok(Some(check)) => found(Ok(StreamCheck::new(name, check))),
+            // Deleted since they were listed.
+            Ok(None) if stream.is_some() => return Err(unknown(&name)),
+            Ok(None) => {}
+            Err(error) => found(Err(error.into())),
+        }
     }
     Ok(())
 }
@@ -188,4 +198,79 @@ pub fn segment_files(path: impl AsRef<Path>, stream: &str) -> Result<Vec<(String
         }
     }
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use stratawal_testkit::{HookedStorage, Operation, SimStorage};
+
+    use super::*;
+    use crate::wal::Wal;
+
+    #[test]
+    fn a_stream_that_cannot_be_read_is_told_and_the_others_go_on() {
+        let storage = HookedStorage::new(SimStorage::new(1));
+        let log = Path::new("/log");
+        let wal = Wal::open_on(Arc::new(storage.clone()), log, &Options::new(), false).unwrap();
+        for name in ["a", "b", "c"] {
+            wal.stream(name).unwrap().append(name).unwrap();
+        }
+        storage.set(|operation, path| match operation {
+            Operation::Open if path.starts_with("/log/streams/b") => Err(io::Error::from_raw_os_error(5)),
+            _ => Ok(()),
+        });
+        let mut seen = Vec::new();
+        let mut note = |check: Result<StreamCheck>| {
+            seen.push(match check {
+                Ok(check) => format!("{} {:?}", check.stream, check.state),
+                Err(error) => format!("{} {:?}", error.stream().unwrap(), error.kind()),
+            });
+        };
+        verify_on(Arc::new(storage.clone()), log, None, &mut note).unwrap();
+        verify_on(Arc::new(storage.clone()), log, Some("b"), &mut note).unwrap();
+        assert_eq!(seen, ["a Sound", "b Io", "c Sound", "b Io"]);
+    }
+
+    #[test]
+    fn what_a_writer_drops_meanwhile_is_no_error() {
+        let disk = SimStorage::new(1);
+        // The reader's; the writer works within its hook.
+        let storage = HookedStorage::new(disk.clone());
+        let log = Path::new("/log");
+        let small = crate::StreamOptions::new().segment_bytes(64 << 10);
+        let options = Options::new().stream_defaults(small);
+        let wal = Wal::open_on(Arc::new(disk), log, &options, false).unwrap();
+        let stream = wal.stream("s").unwrap();
+        for cut_at_the_end in [false, true] {
+            while stream.next_seq() < stream.first_seq() + 200 {
+                stream.append([7; 2000]).unwrap();
+            }
+            let writer = stream.clone();
+            let opened = crate::sync::Mutex::new(0);
+            storage.set(move |operation, path| {
+                if operation == Operation::Open && path.extension().is_some_and(|extension| extension == "seg") {
+                    // At places that shift from one look to the next.
+                    let mut opened = opened.lock();
+                    *opened += 1;
+                    if *opened % 9 == 0 && *opened < 60 {
+                        let (first, next) = (writer.first_seq(), writer.next_seq());
+                        if cut_at_the_end {
+                            writer.truncate_from(next - 30).unwrap();
+                        } else {
+                            writer.truncate_before(first + 30).unwrap();
+                        }
+                    }
+                }
+                Ok(())
+            });
+            let mut seen = Vec::new();
+            verify_on(Arc::new(storage.clone()), log, None, &mut |check| seen.push(check.unwrap())).unwrap();
+            storage.clear();
+            assert_eq!((seen.len(), seen[0].state), (1, CheckState::Sound), "{seen:?}");
+            assert!(seen[0].first.unwrap() <= stream.first_seq() && seen[0].next.unwrap() >= stream.next_seq());
+            assert!(stream.next_seq() - stream.first_seq() < 200, "something was dropped");
+        }
+    }
 }

@@ -115,6 +115,7 @@ fn a_log_of_format_1_opens_for_ever() {
     copy(&kept(), dir.path());
     holds(&Options::new().open_read_only(dir.path()).unwrap());
     inspect::verify(dir.path(), None, &mut |check| {
+        let check = check.unwrap();
         assert!(check.damage.is_empty() && check.state == inspect::CheckState::Sound, "{check:?}");
     })
     .unwrap();

@@ -629,6 +629,7 @@ impl World {
         }
         self.pull_all();
         inspect::verify(self.dir.path(), None, &mut |check| {
+            let check = check.unwrap();
             assert_eq!(check.state, CheckState::Sound, "{check:?}");
         })
         .unwrap();
@@ -692,6 +693,7 @@ impl World {
         let wal = kept.options().open_read_only(copy.path()).unwrap();
         self.check_reader(&wal, &look_up(&wal));
         inspect::verify(copy.path(), None, &mut |check| {
+            let check = check.unwrap();
             assert_ne!(check.state, CheckState::Damaged, "{check:?}");
         })
         .unwrap();

@@ -4,11 +4,12 @@ use stratawal_frame::SeqNo;
 use stratawal_segment::{Access, SegmentFile};
 
 use crate::env::{Env, Location};
-use crate::error::{Damage, Error, Result};
+use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::options::{StreamOptions, Visibility};
 use crate::report::TornTail;
 use crate::stream::StreamLog;
 use crate::sync::Arc;
+use crate::view::View;
 
 /// What [`verify`] says of a stream as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,54 +48,113 @@ pub struct Finding {
     pub error: Error,
 }
 
-/// Reads every entry of the stream and every SEAL, beside a writer or not. With a read-only [`Env`].
+/// Reads every entry of the stream and every SEAL, beside a writer or not; `None` where the stream is not there. With a
+/// read-only [`Env`].
+///
+/// What a writer drops from the beginning meanwhile need not be read. Where it takes away anything else, what is there
+/// now is looked at, from the start again.
 ///
 /// # Errors
-/// What is not damage: I/O, a newer format.
-pub fn verify(env: &Arc<Env>, place: &Location, options: &StreamOptions) -> Result<StreamCheck> {
+/// What is not damage: I/O, a newer format; a writer that takes away faster than this reads.
+pub fn verify(env: &Arc<Env>, place: &Location, options: &StreamOptions) -> Result<Option<StreamCheck>> {
+    const LOOKS_MAX: usize = 50;
+    for _ in 0..LOOKS_MAX {
+        match look(env, place, options) {
+            Err(error) if is_taken_away(&error) => {}
+            answer => return answer,
+        }
+    }
+    Err(Error::text(ErrorKind::Io, place, "the stream changes faster than it can be verified; try again"))
+}
+
+fn is_taken_away(error: &Error) -> bool {
+    error.is_not_found() || matches!(error.kind(), ErrorKind::Truncated { .. } | ErrorKind::Cut { .. })
+}
+
+fn look(env: &Arc<Env>, place: &Location, options: &StreamOptions) -> Result<Option<StreamCheck>> {
     let mut check = StreamCheck {
         state: CheckState::Sound,
         first: None,
         next: None,
-        segments: 0,
+        segments: count_segments(env, place)?,
         torn: None,
         findings: Vec::new(),
     };
-    check.segments = count_segments(env, place)?;
     let log = match StreamLog::open(Arc::clone(env), place.clone(), options.clone()) {
         Ok(log) => log,
         Err(error) if error.is_damage() => {
             check.state = CheckState::Damaged;
             check.findings.push(Finding { error });
-            return Ok(check);
+            return Ok(Some(check));
         }
         Err(error) => return Err(error),
     };
+    if !log.exists() {
+        return Ok(None);
+    }
     let report = log.report();
-    (check.first, check.next) = (Some(report.first_seq), Some(report.next_seq));
+    let (mut first, next) = (report.first_seq, report.next_seq);
     check.torn.clone_from(&report.torn);
     let view = log.inner.shared.view.load();
     for (i, segment) in view.segments.iter().enumerate() {
-        let (first, limit) = (segment.header.base.0.max(report.first_seq), view.limit(i).min(report.next_seq));
-        if let Err(error) = read_all(&log, first, limit) {
-            check.findings.push(damage_or(error)?);
-        }
-        if i + 1 < view.segments.len()
-            && let Some(error) = check_seal(env, place, segment.id(), SeqNo(view.limit(i)))?
-        {
-            check.findings.push(Finding { error });
+        let (base, limit) = (segment.header.base.0, view.limit(i));
+        check.findings.extend(read_all(&log, &mut first, base, limit.min(next))?);
+        if i + 1 < view.segments.len() && first < limit {
+            let sealed = check_seal(env, place, segment.id(), SeqNo(limit));
+            check.findings.extend(unless_dropped(&log, &view, sealed, &mut first, limit)?);
         }
     }
+    if first > next {
+        // All that was seen is gone.
+        return Err(Error::new(ErrorKind::Truncated { start: first }, place));
+    }
+    (check.first, check.next) = (Some(first), Some(next));
     check.state = match (&check.findings[..], &check.torn) {
         ([], None) => CheckState::Sound,
         ([], Some(_)) => CheckState::Torn,
         _ => CheckState::Damaged,
     };
-    Ok(check)
+    Ok(Some(check))
 }
 
-fn damage_or(error: Error) -> Result<Finding> {
-    if error.is_damage() { Ok(Finding { error }) } else { Err(error) }
+/// Reads the entries of one segment; answers damage. Raises `first` where a writer drops entries meanwhile.
+fn read_all(log: &StreamLog, first: &mut u64, base: u64, limit: u64) -> Result<Option<Finding>> {
+    loop {
+        let from = base.max(*first);
+        let mut entries = log.iter(from..limit.max(from), Visibility::Settled);
+        let Err(error) = entries.try_for_each(|entry| entry.map(drop)) else { return Ok(None) };
+        match error.kind() {
+            _ if error.is_damage() => return Ok(Some(Finding { error })),
+            ErrorKind::Truncated { start } if start > from => *first = start,
+            _ => return Err(error),
+        }
+    }
+}
+
+/// What was found of the end of the segment that ends at `limit`; nothing, and `first` raised, where a writer has dropped
+/// the segment.
+fn unless_dropped(
+    log: &StreamLog,
+    view: &Arc<View>,
+    sealed: Result<Option<Error>>,
+    first: &mut u64,
+    limit: u64,
+) -> Result<Option<Finding>> {
+    let error = match sealed {
+        Ok(found) => return Ok(found.map(|error| Finding { error })),
+        Err(error) => error,
+    };
+    let last = limit.saturating_sub(1);
+    match log.inner.is_gone(&error, &(last..=last), view) {
+        Ok(_) => Err(error),
+        Err(gone) => match gone.kind() {
+            ErrorKind::Truncated { start } if start > *first => {
+                *first = start;
+                Ok(None)
+            }
+            _ => Err(gone),
+        },
+    }
 }
 
 fn count_segments(env: &Env, place: &Location) -> Result<u64> {
@@ -105,10 +165,6 @@ fn count_segments(env: &Env, place: &Location) -> Result<u64> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
         Err(e) => Err(Error::io(place, e)),
     }
-}
-
-fn read_all(log: &StreamLog, first: u64, limit: u64) -> Result<()> {
-    log.iter(first..limit.max(first), Visibility::Settled).try_for_each(|entry| entry.map(drop))
 }
 
 /// Whether a segment that another follows ends in a valid SEAL that says so. Of one that was not settled before a
