@@ -162,9 +162,22 @@ fn no_folder(path: &Path, error: &io::Error) -> Option<Error> {
 fn read_format(storage: &dyn Storage, path: &Path) -> Result<Option<FormatFile>> {
     let file = path.join("FORMAT");
     let failed = |e| Error::io(format!("cannot read {}", file.display()), e);
-    let open = match storage.open(&file, Access::Read) {
+    let is_absent = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
+    let mut opened = storage.open(&file, Access::Read);
+    if opened.as_ref().is_err_and(is_absent) {
+        if !has_streams(storage, path)? {
+            return Ok(None);
+        }
+        // It is there before any stream is. So where another process has just created the log, it is there now.
+        opened = storage.open(&file, Access::Read);
+    }
+    let open = match opened {
         Ok(open) => open,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return absent_format(storage, path).map(|()| None),
+        Err(e) if is_absent(&e) => {
+            let text =
+                format!("{} is missing, and there are streams; restore it from a copy of this log", file.display());
+            return Err(Error::new(ErrorKind::Damaged, text));
+        }
         Err(e) => return Err(no_folder(path, &e).unwrap_or_else(|| failed(e))),
     };
     let mut bytes = vec![0; FORMAT_FILE_LEN];
@@ -178,22 +191,14 @@ fn read_format(storage: &dyn Storage, path: &Path) -> Result<Option<FormatFile>>
     })
 }
 
-/// No FORMAT file: a new log. But where there are streams, it is one that has lost it.
-fn absent_format(storage: &dyn Storage, path: &Path) -> Result<()> {
+/// Whether there are streams. Without a FORMAT file, that is a log that has lost it; otherwise one that is not there yet.
+fn has_streams(storage: &dyn Storage, path: &Path) -> Result<bool> {
     let streams = path.join("streams");
-    let entries = match storage.list(&streams) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(Error::io(format!("cannot list {}", streams.display()), e)),
-    };
-    if entries.is_empty() {
-        return Ok(());
+    match storage.list(&streams) {
+        Ok(entries) => Ok(!entries.is_empty()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io(format!("cannot list {}", streams.display()), e)),
     }
-    let text = format!(
-        "{} is missing, and there are streams; restore it from a copy of this log",
-        path.join("FORMAT").display()
-    );
-    Err(Error::new(ErrorKind::Damaged, text))
 }
 
 /// Writes the FORMAT file of a new log, durably: under a temporary name, synced, renamed, its folder synced.
