@@ -242,24 +242,30 @@ mod tests {
         let small = crate::StreamOptions::new().segment_bytes(64 << 10);
         let options = Options::new().stream_defaults(small);
         let wal = Wal::open_on(Arc::new(disk), log, &options, false).unwrap();
-        let stream = wal.stream("s").unwrap();
-        for cut_at_the_end in [false, true] {
+        for way in 0..3 {
+            let stream = wal.stream("s").unwrap();
             while stream.next_seq() < stream.first_seq() + 200 {
                 stream.append([7; 2000]).unwrap();
             }
-            let writer = stream.clone();
-            let opened = crate::sync::Mutex::new(0);
+            let (writer, deleter) = (stream.clone(), wal.clone());
+            let opened = crate::sync::Mutex::new(0_usize);
             storage.set(move |operation, path| {
                 if operation == Operation::Open && path.extension().is_some_and(|extension| extension == "seg") {
                     // At places that shift from one look to the next.
                     let mut opened = opened.lock();
                     *opened += 1;
-                    if *opened % 9 == 0 && *opened < 60 {
+                    if opened.is_multiple_of(9) && *opened < 60 {
                         let (first, next) = (writer.first_seq(), writer.next_seq());
-                        if cut_at_the_end {
-                            writer.truncate_from(next - 30).unwrap();
-                        } else {
-                            writer.truncate_before(first + 30).unwrap();
+                        match way {
+                            0 => writer.truncate_before(first + 30).unwrap(),
+                            1 => writer.truncate_from(next - 30).unwrap(),
+                            _ => {
+                                deleter.delete_stream("s").unwrap();
+                                let again = deleter.stream("s").unwrap();
+                                for i in 0..100 + *opened {
+                                    again.append(vec![8; 1000 + i]).unwrap();
+                                }
+                            }
                         }
                     }
                 }
@@ -269,6 +275,7 @@ mod tests {
             verify_on(Arc::new(storage.clone()), log, None, &mut |check| seen.push(check.unwrap())).unwrap();
             storage.clear();
             assert_eq!((seen.len(), seen[0].state), (1, CheckState::Sound), "{seen:?}");
+            let stream = wal.stream("s").unwrap();
             assert!(seen[0].first.unwrap() <= stream.first_seq() && seen[0].next.unwrap() >= stream.next_seq());
             assert!(stream.next_seq() - stream.first_seq() < 200, "something was dropped");
         }

@@ -1,7 +1,7 @@
 //! Reading everything, to see whether it is sound. Changes nothing.
 
-use stratawal_frame::SeqNo;
-use stratawal_segment::{Access, SegmentFile};
+use stratawal_frame::{SegmentHeader, SeqNo};
+use stratawal_segment::{Access, SegmentFile, SegmentId};
 
 use crate::env::{Env, Location};
 use crate::error::{Damage, Error, ErrorKind, Result};
@@ -100,7 +100,7 @@ fn look(env: &Arc<Env>, place: &Location, options: &StreamOptions) -> Result<Opt
         let (base, limit) = (segment.header.base.0, view.limit(i));
         check.findings.extend(read_all(&log, &mut first, base, limit.min(next))?);
         if i + 1 < view.segments.len() && first < limit {
-            let sealed = check_seal(env, place, segment.id(), SeqNo(limit));
+            let sealed = check_seal(env, place, &segment.header, SeqNo(limit));
             check.findings.extend(unless_dropped(&log, &view, sealed, &mut first, limit)?);
         }
     }
@@ -159,9 +159,7 @@ fn unless_dropped(
 
 fn count_segments(env: &Env, place: &Location) -> Result<u64> {
     match env.storage().list(&place.dir()) {
-        Ok(entries) => {
-            Ok(entries.iter().filter(|e| stratawal_segment::SegmentId::parse(&e.name).is_some()).count() as u64)
-        }
+        Ok(entries) => Ok(entries.iter().filter(|e| SegmentId::parse(&e.name).is_some()).count() as u64),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
         Err(e) => Err(Error::io(place, e)),
     }
@@ -169,9 +167,14 @@ fn count_segments(env: &Env, place: &Location) -> Result<u64> {
 
 /// Whether a segment that another follows ends in a valid SEAL that says so. Of one that was not settled before a
 /// crash it need not; recovery writes it. So only a finished file is held to it.
-fn check_seal(env: &Env, place: &Location, id: stratawal_segment::SegmentId, limit: SeqNo) -> Result<Option<Error>> {
+fn check_seal(env: &Env, place: &Location, header: &SegmentHeader, limit: SeqNo) -> Result<Option<Error>> {
     let failed = |e| Error::segment_error(place, e);
+    let id = SegmentId::of(header);
     let file = SegmentFile::open(env.storage(), &place.dir(), id, Access::Read).map_err(failed)?;
+    if file.header() != header {
+        // Another stream has the name by now, and with it the names of its files.
+        return Err(Error::io(place, std::io::ErrorKind::NotFound.into()));
+    }
     if file.has_written_len() {
         return Ok(None);
     }

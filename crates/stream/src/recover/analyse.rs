@@ -1,6 +1,7 @@
 //! Steps 1 to 5: what of the files counts. Changes nothing.
 
 use std::ffi::OsString;
+use std::io;
 
 use stratawal_frame::{End, SegmentHeader, SeqNo};
 use stratawal_index::{ActiveIndex, Bounds, Index, IndexPoint};
@@ -77,7 +78,12 @@ impl Found {
         if let Opened::Header(header) = &self.file {
             let id = SegmentId::of(header);
             let file = SegmentFile::open(env.storage(), &place.dir(), id, Access::Read);
-            self.file = Opened::Open(file.map_err(|e| Error::segment_error(place, e))?);
+            let file = file.map_err(|e| Error::segment_error(place, e))?;
+            if file.header() != header {
+                // Another stream has the name by now, and with it the names of its files.
+                return Err(Error::io(place, io::ErrorKind::NotFound.into()));
+            }
+            self.file = Opened::Open(file);
         }
         match &self.file {
             Opened::Open(file) => Ok(file),
