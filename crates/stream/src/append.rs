@@ -113,6 +113,7 @@ impl Inner {
                 // Memory stays bounded: past four times the buffer, the append waits for a leader in its way.
                 self.drain_if_free(waiting, goal)?;
             }
+            Durability::Flushed if seeded(Fault::AcknowledgedBeforeWrite) => {}
             durability => {
                 let goal = self.group.goal(&state);
                 self.group.drive_from(state, durability, goal)?;

@@ -25,6 +25,8 @@ pub enum Fault {
     EpochKept,
     /// A close lets appends in that come after it.
     CloseLetsIn,
+    /// A `Flushed` append is acknowledged while it waits in the tail buffer.
+    AcknowledgedBeforeWrite,
     /// A commit is acknowledged without its sync.
     AcknowledgedBeforeSync,
     /// The MARK of a commit is written before its sync.

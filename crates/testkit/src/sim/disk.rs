@@ -339,7 +339,7 @@ impl Disk {
     }
 
     /// Bytes of all files that have a name.
-    pub(crate) fn used(&self) -> u64 {
+    pub fn used(&self) -> u64 {
         let mut named = BTreeSet::new();
         for node in self.nodes.values() {
             if let Node::Dir(dir) = &**node {
