@@ -1,10 +1,15 @@
 //! A process of many threads, killed with -9 again and again: what it was told is kept is there, batches are whole, and
 //! nothing that was dropped comes back.
 //!
+//! Some streams are many threads' together, with entries that are dropped from the beginning. Others have a thread each,
+//! which cuts the end off as well, deletes the stream and begins it anew, so that what may be there is known exactly.
+//!
 //! `STRATAWAL_KILLS` sets how often.
 
+mod told;
+
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,9 +19,12 @@ use std::time::Duration;
 
 use stratawal::{Batch, Durability, ErrorKind, Options, Stream, StreamOptions, Wal};
 use stratawal_testkit::Rng;
+use told::{History, Teller, entry, parts, say, seed_if_told, told};
 
 const STREAMS: [&str; 3] = ["ledger", "events/of the day", "raft"];
 const THREADS: u64 = 12;
+/// Those that have a thread each.
+const OWN: [&str; 3] = ["own", "own/A", "own/b"];
 /// Where the child finds its log, if this process is one.
 const CHILD: &str = "STRATAWAL_KILLS_CHILD";
 
@@ -26,21 +34,8 @@ fn open(dir: &str) -> Wal {
     Options::new().stream_defaults(options).open(dir).unwrap()
 }
 
-/// What an entry is: whose batch, which of it, of how many; and some bytes that follow from that.
-fn entry(tag: u64, i: u64, of: u64) -> Vec<u8> {
-    let mut bytes = [tag, i, of].map(u64::to_le_bytes).concat();
-    let len = tag.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 55;
-    bytes.extend((0..len).map(|at| (tag ^ i ^ at).to_le_bytes()[0]));
-    bytes
-}
-
-fn parts(bytes: &[u8]) -> (u64, u64, u64) {
-    let word = |at: usize| u64::from_le_bytes(bytes[8 * at..8 * at + 8].try_into().unwrap());
-    (word(0), word(1), word(2))
-}
-
-/// What the child says, a line each, and each in one write: the entry at a seq of a stream was acknowledged, or those below
-/// are about to be dropped, or were.
+/// What the child says of the streams that are many threads' together: the entry at a seq of a stream was acknowledged, or
+/// those below are about to be dropped, or were.
 #[derive(Clone, Copy, Debug)]
 enum Said {
     Kept { stream: usize, seq: u64, tag: u64, of: u64 },
@@ -50,13 +45,11 @@ enum Said {
 
 impl Said {
     fn say(self) {
-        let line = match self {
-            Self::Kept { stream, seq, tag, of } => format!("kept {stream} {seq} {tag} {of}\n"),
-            Self::Drops { stream, first } => format!("drops {stream} {first}\n"),
-            Self::Dropped { stream, first } => format!("dropped {stream} {first}\n"),
-        };
-        // The pipe takes so few bytes as a whole.
-        let _ = std::io::stdout().write_all(line.as_bytes());
+        say(&match self {
+            Self::Kept { stream, seq, tag, of } => format!("kept {stream} {seq} {tag} {of}"),
+            Self::Drops { stream, first } => format!("drops {stream} {first}"),
+            Self::Dropped { stream, first } => format!("dropped {stream} {first}"),
+        });
     }
 
     fn parse(line: &str) -> Option<Self> {
@@ -79,14 +72,28 @@ fn child(dir: &str, life: u64) {
         eprintln!("{panic}");
         std::process::abort();
     }));
+    seed_if_told();
     let wal = open(dir);
     let streams = STREAMS.map(|name| wal.stream(name).unwrap());
     let next_tag = AtomicU64::new(life << 32);
-    println!("\nready");
+    say("\nready");
     thread::scope(|scope| {
+        let (wal, streams, next_tag) = (&wal, &streams, &next_tag);
         for t in 0..THREADS {
-            let (streams, next_tag) = (&streams, &next_tag);
-            scope.spawn(move || work(streams, next_tag, &mut Rng::new(life << 8 | t)));
+            scope.spawn(move || {
+                seed_if_told();
+                work(streams, next_tag, &mut Rng::new(life << 8 | t));
+            });
+        }
+        for (name, t) in OWN.iter().zip(THREADS..) {
+            scope.spawn(move || {
+                seed_if_told();
+                let (mut teller, mut rng) = (Teller::new(wal, name, life << 32), Rng::new(life << 8 | t));
+                teller.tell();
+                loop {
+                    teller.change(&mut rng);
+                }
+            });
         }
     });
 }
@@ -114,9 +121,14 @@ fn work(streams: &[Stream; 3], next_tag: &AtomicU64, rng: &mut Rng) {
     }
 }
 
+/// A child to be.
+fn command() -> Command {
+    Command::new(std::env::current_exe().unwrap())
+}
+
 /// Runs a child, kills it after a while, and answers what it said in whole lines.
-fn life(dir: &str, life: u64, rng: &mut Rng) -> Vec<Said> {
-    let mut child = Command::new(std::env::current_exe().unwrap())
+fn life(mut command: Command, dir: &str, life: u64, rng: &mut Rng) -> String {
+    let mut child = command
         .args(["--exact", "what_a_killed_process_was_told_is_kept", "--nocapture", "--test-threads=1"])
         .env(CHILD, dir)
         .env("STRATAWAL_KILLS_LIFE", life.to_string())
@@ -154,8 +166,8 @@ fn life(dir: &str, life: u64, rng: &mut Rng) -> Vec<Said> {
     let ended = killer.join().unwrap();
     assert_eq!(ended.signal(), Some(9), "the child ended by itself: {ended}");
     let whole = text.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
-    let text = String::from_utf8(text[..whole].to_vec()).unwrap();
-    text.lines().filter_map(Said::parse).collect()
+    text.truncate(whole);
+    String::from_utf8(text).unwrap()
 }
 
 /// What is known of a stream.
@@ -225,18 +237,29 @@ fn what_a_killed_process_was_told_is_kept() {
         let life = std::env::var("STRATAWAL_KILLS_LIFE").unwrap().parse().unwrap();
         return child(&dir, life);
     }
-    let kills: u64 = std::env::var("STRATAWAL_KILLS").map_or(15, |kills| kills.parse().unwrap());
+    let kills = std::env::var("STRATAWAL_KILLS").map_or(15, |kills| kills.parse().unwrap());
+    is_killed(kills, command);
+}
+
+fn is_killed(kills: u64, command: fn() -> Command) {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
     let log = log.to_str().unwrap();
     let mut known: [Known; 3] = Default::default();
+    let mut own: [History; 3] = Default::default();
     let mut rng = Rng::new(u64::from(std::process::id()));
-    let mut heard = 0;
+    let (mut heard, mut changes, mut checked) = (0, 0, 0);
     for number in 1..=kills {
-        for said in life(log, number, &mut rng) {
-            let (Said::Kept { stream, .. } | Said::Drops { stream, .. } | Said::Dropped { stream, .. }) = said;
-            known[stream].hear(said);
-            heard += 1;
+        for line in life(command(), log, number, &mut rng).lines() {
+            if let Some((name, line)) = told(line) {
+                let at = OWN.iter().position(|own| *own == name).unwrap();
+                own[at].hear(line);
+                changes += 1;
+            } else if let Some(said) = Said::parse(line) {
+                let (Said::Kept { stream, .. } | Said::Drops { stream, .. } | Said::Dropped { stream, .. }) = said;
+                known[stream].hear(said);
+                heard += 1;
+            }
         }
         // A reader beside nobody sees it first, and then the next writer; now and then the next child is that.
         if rng.chance(64) {
@@ -248,6 +271,11 @@ fn what_a_killed_process_was_told_is_kept() {
                     let stream = wal.stream(name).unwrap();
                     assert!(stream.next_seq() >= known.next, "{number}: {name}");
                 }
+                for (name, own) in OWN.iter().zip(&own) {
+                    let stream = wal.stream(name).unwrap();
+                    let (first, next) = (stream.first_seq(), stream.next_seq());
+                    assert!(!own.matching(own.done(), first, next).is_empty(), "{number}: {name}: {first} to {next}");
+                }
             }
             // Killed before there was one.
             Err(error) => assert!(error.kind() == ErrorKind::Missing && heard == 0, "{error}"),
@@ -256,10 +284,26 @@ fn what_a_killed_process_was_told_is_kept() {
         for (name, known) in STREAMS.iter().zip(&mut known) {
             known.check(&wal.stream(name).unwrap());
         }
+        for (name, own) in OWN.iter().zip(&mut own) {
+            checked += own.check(&wal.stream(name).unwrap());
+        }
         if rng.chance(128) {
             wal.close().unwrap();
         }
     }
-    println!("{kills} kills, {heard} acknowledgements");
-    assert!(heard > kills, "{heard} acknowledgements in {kills} lives");
+    println!("{kills} kills, {heard} acknowledgements; {changes} changes to streams of one thread, {checked} entries");
+    assert!(heard > kills && changes > kills && checked > kills, "too little is done in a life");
+}
+
+/// What waits in the tail buffer dies with the process.
+#[cfg(stratawal_faults)]
+#[test]
+fn seeded_an_acknowledgement_before_the_write_is_found() {
+    let faulty = || {
+        let mut command = command();
+        command.env(told::FAULT, "1");
+        command
+    };
+    let tried = std::panic::catch_unwind(|| is_killed(50, faulty));
+    assert!(tried.is_err(), "it is not found");
 }
