@@ -4,8 +4,12 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use stratawal::{Durability, ErrorKind, Options, Stream, StreamOptions, Wal};
 use stratawal_storage::{Storage, UnixStorage};
@@ -20,7 +24,8 @@ impl Volume {
     /// `kind` as `mount` knows it, of so many MiB; `None`, with a line that says why, where that cannot be.
     fn mount(kind: &str, mib: u64) -> Option<Self> {
         let skip = |why: &str| {
-            println!("skipped: {kind}: {why}");
+            // Past the test harness, which shows nothing of a test that passes.
+            let _ = writeln!(std::io::stderr(), "\nskipped: a full {kind}: {why}");
             None
         };
         if Command::new("id").arg("-u").output().ok()?.stdout != b"0\n" {
@@ -167,6 +172,69 @@ fn is_filled_cut_and_gone_on_with(kind: &str, mib: u64, left: u64) {
     wal.close().unwrap();
     seen_beside(&volume, "a", end_a, end_a + 100);
     seen_beside(&volume, "b", 0, end_b + 100);
+}
+
+/// Where a child finds its file system, if this process is one.
+const CHILD: &str = "STRATAWAL_VOLUMES_CHILD";
+
+/// Reads through mappings, in this process and as another would, while the disk fills up.
+fn maps_while_it_fills(path: &Path) {
+    let options = Options::new().stream_defaults(StreamOptions::new().segment_bytes(256 << 10));
+    // SAFETY: the file system is this test's own, and nobody else is at the files.
+    #[allow(unsafe_code)]
+    let options = unsafe { options.map_reads() };
+    let wal = options.open(path.join("log")).unwrap();
+    let stream = wal.stream("s").unwrap();
+    let held: Vec<Stream> = (0..3)
+        .map(|_| {
+            for _ in 0..100 {
+                stream.append(entry(stream.next_seq(), 3000)).unwrap();
+            }
+            options.open_read_only(path.join("log")).unwrap().stream("s").unwrap()
+        })
+        .collect();
+    let done = AtomicBool::new(false);
+    let end = thread::scope(|scope| {
+        for reader in held.iter().chain([&stream]) {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    holds(reader, 0, 0);
+                }
+            });
+        }
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                holds(&options.open_read_only(path.join("log")).unwrap().stream("s").unwrap(), 0, 0);
+            }
+        });
+        let end = append_until_full(&stream);
+        // And while it stays so.
+        thread::sleep(Duration::from_millis(200));
+        done.store(true, Ordering::Relaxed);
+        end
+    });
+    for reader in held.iter().chain([&stream]) {
+        holds(reader, 0, reader.next_seq().min(end));
+    }
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    assert!(maps.contains(".seg"), "nothing was mapped");
+}
+
+#[test]
+fn mapped_readers_beside_a_tmpfs_that_fills_up_get_no_sigbus() {
+    if let Some(path) = std::env::var_os(CHILD) {
+        return maps_while_it_fills(Path::new(&path));
+    }
+    const SIGBUS: i32 = 7;
+    let Some(volume) = Volume::mount("tmpfs", 8) else { return };
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "mapped_readers_beside_a_tmpfs_that_fills_up_get_no_sigbus", "--test-threads=1"])
+        .env(CHILD, volume.path())
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert_ne!(status.signal(), Some(SIGBUS), "reading a mapping on a full disk ended the process by SIGBUS");
+    assert!(status.success(), "{status}");
 }
 
 #[test]
