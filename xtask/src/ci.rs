@@ -13,7 +13,7 @@ type Step = (&'static str, fn() -> Done);
 
 const QUICK: [Step; 4] = [("format", format), ("clippy", clippy), ("tidy", tidy::tidy), ("unit tests", unit_tests)];
 
-const FULL: [Step; 14] = [
+const FULL: [Step; 15] = [
     ("format", format),
     ("clippy", clippy),
     ("tidy", tidy::tidy),
@@ -23,6 +23,7 @@ const FULL: [Step; 14] = [
     ("concurrency", || loom::loom(&[])),
     ("model", sim::model_of_ci),
     ("simulation", || sim::sim(&[])),
+    ("kills", || sim::kills(&[])),
     ("seeded faults", sim::seeded),
     ("damage sweep", sim::sweep),
     ("memory", memcheck::memcheck),

@@ -14,7 +14,7 @@ mod tidy;
 use std::process::ExitCode;
 
 /// A command: its name, its arguments, what it does.
-const COMMANDS: [(&str, &str, &str); 10] = [
+const COMMANDS: [(&str, &str, &str); 12] = [
     (
         "ci",
         "[--quick] [--no-tests]",
@@ -26,6 +26,8 @@ const COMMANDS: [(&str, &str, &str); 10] = [
     ("memcheck", "", "codecs, index, segments and the unsafe module under valgrind"),
     ("sim", "[--seeds A..B]", "the simulation: crashes at every change of the disk, faults at every operation"),
     ("model", "[--cases N]", "programs of random steps, on a log and on a plain model of it"),
+    ("kills", "[--times N]", "a process of many threads, killed with -9 again and again, and what it was told is kept"),
+    ("beside", "[--seconds N]", "readers in one process beside a writer in another that drops, cuts and deletes"),
     ("sweep", "", "the damage sweep: every bit flipped, every page zeroed, every file cut, lost, swapped"),
     (
         "bench",
@@ -61,6 +63,8 @@ fn main() -> ExitCode {
         "memcheck" => memcheck::memcheck(),
         "sim" => sim::sim(rest),
         "model" => sim::model(rest),
+        "kills" => sim::kills(rest),
+        "beside" => sim::beside(rest),
         "sweep" => sim::sweep(),
         "bench" if rest.first().is_some_and(|first| first == "--peers") => peers::peers(&rest[1..]),
         "bench" => run::cargo(&["bench", "--package", "stratawal-benches", "--"]).args(rest).done("the benches"),

@@ -1,14 +1,15 @@
-//! The simulation: crashes at every change of a simulated disk, and faults at every operation, seed by seed; and the
-//! damage sweep.
+//! The simulation: crashes at every change of a simulated disk, and faults at every operation, seed by seed; the damage
+//! sweep; and processes that are killed, or read beside one another.
 
-use crate::run::cargo;
+use crate::run::{Run, cargo};
 use crate::{Done, Stop};
 
-/// Proves that the harnesses can fail: faults are seeded into the code, and the simulation, the damage sweep or the tests of
-/// hostile files have to find each.
+/// Proves that the harnesses can fail: faults are seeded into the code, and the simulation, the damage sweep, the tests of hostile
+/// files, a process that is killed or one that reads beside it have to find each.
 pub(crate) fn seeded() -> Done {
     cargo(&["test", "--release", "--package", "stratawal", "--package", "stratawal-stream"])
-        .args(["--test", "simulation", "--test", "damage", "--test", "hostile", "seeded"])
+        .args(["--test", "simulation", "--test", "damage", "--test", "hostile", "--test", "kills", "--test", "beside"])
+        .args(["seeded"])
         .env("RUSTFLAGS", "--cfg stratawal_faults")
         .env("CARGO_TARGET_DIR", &crate::run::root().join("target/faults").to_string_lossy())
         .done("a fault that no harness finds")
@@ -28,11 +29,7 @@ const CASES: &str = "10000";
 
 /// Programs of random steps, on a log and on a plain model of it: other ones each time.
 pub(crate) fn model(arguments: &[String]) -> Done {
-    match arguments {
-        [] => run_model(CASES, None),
-        [flag, cases] if flag == "--cases" && cases.parse::<u32>().is_ok_and(|n| n > 0) => run_model(cases, None),
-        _ => Err(Stop::Usage("model takes --cases N".to_owned())),
-    }
+    run_model(&number(arguments, "--cases", CASES, "model")?, None)
 }
 
 /// The same ones each time.
@@ -48,11 +45,36 @@ fn run_model(cases: &str, seed: Option<&str>) -> Done {
     if let Some(seed) = seed {
         run = run.env("PROPTEST_RNG_SEED", seed);
     }
-    // Nothing is cut off here but processes, which a file system in memory survives as any other does.
-    if std::env::var_os("TMPDIR").is_none() && std::path::Path::new("/dev/shm").is_dir() {
-        run = run.env("TMPDIR", "/dev/shm");
+    in_memory(run).done("the model")
+}
+
+/// Nothing is cut off by what runs so but processes, which a file system in memory survives as any other does.
+fn in_memory(run: Run) -> Run {
+    let is_there = std::env::var_os("TMPDIR").is_none() && std::path::Path::new("/dev/shm").is_dir();
+    if is_there { run.env("TMPDIR", "/dev/shm") } else { run }
+}
+
+/// A process of many threads, killed so often.
+pub(crate) fn kills(arguments: &[String]) -> Done {
+    let kills = number(arguments, "--times", "500", "kills")?;
+    let run = cargo(&["test", "--release", "--package", "stratawal", "--test", "kills", "--", "--nocapture"]);
+    in_memory(run.env("STRATAWAL_KILLS", &kills)).done("what a killed process was told")
+}
+
+/// Readers in one process beside a writer in another, for so long.
+pub(crate) fn beside(arguments: &[String]) -> Done {
+    let seconds = number(arguments, "--seconds", "120", "beside")?;
+    let run = cargo(&["test", "--release", "--package", "stratawal", "--test", "beside", "--", "--nocapture"]);
+    run.env("STRATAWAL_BESIDE_SECONDS", &seconds).done("reading beside a writer")
+}
+
+/// The one argument that a task takes, a number over 0.
+fn number(arguments: &[String], flag: &str, default: &str, task: &str) -> Result<String, Stop> {
+    match arguments {
+        [] => Ok(default.to_owned()),
+        [given, number] if given == flag && number.parse::<u32>().is_ok_and(|n| n > 0) => Ok(number.clone()),
+        _ => Err(Stop::Usage(format!("{task} takes {flag} N"))),
     }
-    run.done("the model")
 }
 
 /// What `sim` tries without arguments.
