@@ -84,7 +84,11 @@ impl Verify {
             writeln!(out, r#"{{"streams":{streams},"sound":{sound},"torn":{torn},"damaged":{damaged}{unread}}}"#)
         } else {
             let unread = if unread > 0 { format!(", {unread} not read") } else { String::new() };
-            writeln!(out, "{}: {sound} sound, {torn} torn, {damaged} damaged{unread}", counted(streams, "stream", "streams"))
+            writeln!(
+                out,
+                "{}: {sound} sound, {torn} torn, {damaged} damaged{unread}",
+                counted(streams, "stream", "streams")
+            )
         }
     }
 }
