@@ -47,7 +47,7 @@ fn fuzz_one(nightly: &str, target: &str, seconds: u64) -> Done {
 }
 
 /// The names of the targets, in order.
-fn targets() -> Vec<String> {
+pub(crate) fn targets() -> Vec<String> {
     let Ok(entries) = fs::read_dir(root().join("fuzz/fuzz_targets")) else { return Vec::new() };
     let files = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut names: Vec<String> = files.filter_map(|name| Some(name.strip_suffix(".rs")?.to_owned())).collect();

@@ -10,11 +10,12 @@ mod peers;
 mod run;
 mod sim;
 mod tidy;
+mod torture;
 
 use std::process::ExitCode;
 
 /// A command: its name, its arguments, what it does.
-const COMMANDS: [(&str, &str, &str); 12] = [
+const COMMANDS: [(&str, &str, &str); 13] = [
     (
         "ci",
         "[--quick] [--no-tests]",
@@ -33,6 +34,11 @@ const COMMANDS: [(&str, &str, &str); 12] = [
         "bench",
         "[--peers [CASE…]] [ARGS…]",
         "the criterion benches; --peers [--rounds N] [--seconds S] [--out DIR]: other logs and raw loops, too",
+    ),
+    (
+        "torture",
+        "[--hours H]",
+        "every harness at the volume of a night, 6 hours by default, and a table of what was tried",
     ),
     ("golden", "[--bless]", "files of every released format still read; --bless writes those that are missing"),
 ];
@@ -68,6 +74,7 @@ fn main() -> ExitCode {
         "sweep" => sim::sweep(),
         "bench" if rest.first().is_some_and(|first| first == "--peers") => peers::peers(&rest[1..]),
         "bench" => run::cargo(&["bench", "--package", "stratawal-benches", "--"]).args(rest).done("the benches"),
+        "torture" => torture::torture(rest),
         "golden" => golden::golden(rest),
         "help" | "--help" | "-h" => {
             list();

@@ -17,11 +17,18 @@ pub(crate) fn seeded() -> Done {
 
 /// Every bit of the files of small logs flipped, every page zeroed, every file cut, lost and swapped.
 pub(crate) fn sweep() -> Done {
-    cargo(&["test", "--release", "--package", "stratawal", "--test", "damage"])
-        .env("STRATAWAL_ALL_BITS", "1")
+    sweep_run().done("the damage sweep")
+}
+
+pub(crate) fn sweep_run() -> Run {
+    harness("damage").env("STRATAWAL_ALL_BITS", "1")
+}
+
+/// A test of the facade, optimised. The invariants that the code asserts of itself are a part of what is tried.
+fn harness(test: &str) -> Run {
+    cargo(&["test", "--release", "--package", "stratawal", "--test", test, "--", "--nocapture"])
         .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true")
         .env("CARGO_TARGET_DIR", &crate::run::root().join("target/sim").to_string_lossy())
-        .done("the damage sweep")
 }
 
 /// The cases of the model that CI runs.
@@ -29,23 +36,20 @@ const CASES: &str = "10000";
 
 /// Programs of random steps, on a log and on a plain model of it: other ones each time.
 pub(crate) fn model(arguments: &[String]) -> Done {
-    run_model(&number(arguments, "--cases", CASES, "model")?, None)
+    model_run(&number(arguments, "--cases", CASES, "model")?, None).done("the model")
 }
 
 /// The same ones each time.
 pub(crate) fn model_of_ci() -> Done {
-    run_model(CASES, Some("1"))
+    model_run(CASES, Some("1")).done("the model")
 }
 
-fn run_model(cases: &str, seed: Option<&str>) -> Done {
-    let mut run = cargo(&["test", "--release", "--package", "stratawal", "--test", "model", "--", "--nocapture"])
-        .env("PROPTEST_CASES", cases)
-        .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true")
-        .env("CARGO_TARGET_DIR", &crate::run::root().join("target/sim").to_string_lossy());
-    if let Some(seed) = seed {
-        run = run.env("PROPTEST_RNG_SEED", seed);
-    }
-    in_memory(run).done("the model")
+pub(crate) fn model_run(cases: &str, seed: Option<&str>) -> Run {
+    let run = harness("model").env("PROPTEST_CASES", cases);
+    in_memory(match seed {
+        Some(seed) => run.env("PROPTEST_RNG_SEED", seed),
+        None => run,
+    })
 }
 
 /// Nothing is cut off by what runs so but processes, which a file system in memory survives as any other does.
@@ -56,16 +60,25 @@ fn in_memory(run: Run) -> Run {
 
 /// A process of many threads, killed so often.
 pub(crate) fn kills(arguments: &[String]) -> Done {
-    let kills = number(arguments, "--times", "500", "kills")?;
-    let run = cargo(&["test", "--release", "--package", "stratawal", "--test", "kills", "--", "--nocapture"]);
-    in_memory(run.env("STRATAWAL_KILLS", &kills)).done("what a killed process was told")
+    kills_run(&number(arguments, "--times", "500", "kills")?).done("what a killed process was told")
+}
+
+pub(crate) fn kills_run(kills: &str) -> Run {
+    in_memory(harness("kills").env("STRATAWAL_KILLS", kills))
 }
 
 /// Readers in one process beside a writer in another, for so long.
 pub(crate) fn beside(arguments: &[String]) -> Done {
-    let seconds = number(arguments, "--seconds", "120", "beside")?;
-    let run = cargo(&["test", "--release", "--package", "stratawal", "--test", "beside", "--", "--nocapture"]);
-    run.env("STRATAWAL_BESIDE_SECONDS", &seconds).done("reading beside a writer")
+    beside_run(&number(arguments, "--seconds", "120", "beside")?).done("reading beside a writer")
+}
+
+pub(crate) fn beside_run(seconds: &str) -> Run {
+    harness("beside").env("STRATAWAL_BESIDE_SECONDS", seconds)
+}
+
+/// Real file systems, filled to the last block.
+pub(crate) fn volumes_run() -> Run {
+    harness("volumes")
 }
 
 /// The one argument that a task takes, a number over 0.
@@ -91,10 +104,9 @@ pub(crate) fn sim(arguments: &[String]) -> Done {
     if range.is_none_or(|(from, to)| from >= to) {
         return Err(Stop::Usage(format!("{seeds:?} is no range of seeds; give A..B")));
     }
-    cargo(&["test", "--release", "--package", "stratawal", "--test", "simulation", "--", "--nocapture"])
-        .env("STRATAWAL_SEEDS", seeds)
-        // The invariants that the code asserts of itself are a part of what is tried.
-        .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true")
-        .env("CARGO_TARGET_DIR", &crate::run::root().join("target/sim").to_string_lossy())
-        .done("the simulation")
+    simulation_run(seeds).done("the simulation")
+}
+
+pub(crate) fn simulation_run(seeds: &str) -> Run {
+    harness("simulation").env("STRATAWAL_SEEDS", seeds)
 }

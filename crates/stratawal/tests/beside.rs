@@ -365,7 +365,9 @@ fn is_read_beside(seconds: u64, mut command: Command) {
     assert!(writer.0.try_wait().unwrap().is_none(), "the writer ended by itself");
     let changes = changes(&Heard::now(&heard));
     let [looks, entries, verified] = [looks, entries, verified].map(AtomicU64::into_inner);
-    println!("{changes} changes; {looks} looks, {entries} entries read by those held, {verified} streams verified");
+    println!(
+        "volume: {changes} changes; {looks} looks, {entries} entries read by those held, {verified} streams verified"
+    );
 }
 
 /// What waits in the tail buffer is seen by no other process.

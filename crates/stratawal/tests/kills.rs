@@ -291,7 +291,9 @@ fn is_killed(kills: u64, command: fn() -> Command) {
             wal.close().unwrap();
         }
     }
-    println!("{kills} kills, {heard} acknowledgements; {changes} changes to streams of one thread, {checked} entries");
+    println!(
+        "volume: {kills} kills, {heard} acknowledgements; {changes} changes to streams of one thread, {checked} entries"
+    );
     assert!(heard > kills && changes > kills && checked > kills, "too little is done in a life");
 }
 

@@ -820,7 +820,7 @@ fn any_program_of_steps_does_what_a_plain_model_does() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seed = number("PROPTEST_RNG_SEED").unwrap_or_else(|| mix(u64::from(std::process::id())));
     let cases = number("PROPTEST_CASES").and_then(|cases| u32::try_from(cases).ok()).unwrap_or(60);
-    println!("PROPTEST_RNG_SEED={seed} PROPTEST_CASES={cases}");
+    println!("volume: {cases} programs, PROPTEST_RNG_SEED={seed} PROPTEST_CASES={cases}");
     // Many are shared by the cores, each of which has a seed of its own.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = u32::try_from(cores).unwrap_or(1).min(cases / 100).max(1);

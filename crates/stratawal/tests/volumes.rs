@@ -135,7 +135,7 @@ fn is_filled_cut_and_gone_on_with(kind: &str, mib: u64, left: u64) {
     b.append(entry(0, 100)).unwrap();
     volume.fill_up_to(left);
     let (end_a, end_b) = (append_until_full(&a), append_until_full(&b));
-    println!("{kind}: full with {end_a} and {end_b} entries, {} bytes free", volume.free());
+    println!("volume: {kind}, full with {end_a} and {end_b} entries, {} bytes free", volume.free());
     assert!(end_a > 50, "{end_a}");
     holds(&a, 0, end_a);
     seen_beside(&volume, "a", 0, end_a);
