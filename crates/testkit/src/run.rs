@@ -424,9 +424,9 @@ impl<S: Subject> After<'_, S> {
         }
         sim.unwatch();
         let mut images = run.images.take();
-        // Recovery is short beside the steps behind it: half of the crashes fall on its first changes.
-        for i in 0..self.volume.nested.min(images.len()) {
-            let among = if i % 2 == 0 { images.len() } else { images.len().min(16) };
+        for _ in 0..self.volume.nested.min(images.len()) {
+            // Recovery is short beside the steps behind it: half of the crashes fall on its first changes.
+            let among = if rng.chance(128) { images.len() } else { images.len().min(16) };
             let image = images.swap_remove(rng.index(among));
             let next = if rng.chance(64) { Crash::Kill } else { Crash::any(rng) };
             self.crash(&image, next, depth - 1, rng, outcome).map_err(at)?;

@@ -14,13 +14,25 @@ use stratawal_testkit::{Failure, Lie, Outcome, Volume, crash_everywhere, fault_e
 
 use subject::{Log, SHAPE};
 
-/// The seeds that are asked for, with what is tried of each; a small sample otherwise.
-fn seeds() -> (Range<u64>, Volume) {
-    let Ok(text) = std::env::var("STRATAWAL_SEEDS") else {
-        return (0..3, Volume { losses: 2, depth: 3, nested: 1, lie: None });
-    };
-    let parsed = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
-    (parsed.expect("STRATAWAL_SEEDS is A..B"), Volume { losses: 17, depth: 3, nested: 1, lie: None })
+/// What is tried of which workloads.
+struct Tried {
+    seeds: Range<u64>,
+    volume: Volume,
+    /// Of how many operations one is made to fail; with which it begins follows from the seed.
+    stride: u64,
+}
+
+impl Tried {
+    /// The seeds that are asked for, or a small sample. What is tried of a seed never depends on which others are asked for,
+    /// or what is found in a long run would not be found again by its seed alone.
+    fn from_env() -> Self {
+        let Ok(text) = std::env::var("STRATAWAL_SEEDS") else {
+            return Self { seeds: 0..3, volume: Volume { losses: 2, depth: 3, nested: 1, lie: None }, stride: 7 };
+        };
+        let parsed = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
+        let seeds = parsed.expect("STRATAWAL_SEEDS is A..B");
+        Self { seeds, volume: Volume { losses: 17, depth: 3, nested: 1, lie: None }, stride: 1 }
+    }
 }
 
 /// Tries every seed, on all cores; a seed runs on one thread, so that it replays.
@@ -46,12 +58,18 @@ fn try_all(seeds: Range<u64>, one: impl Fn(u64, &mut Outcome) -> Result<(), Fail
     outcomes.into_iter().fold(Outcome::default(), |sum, one| sum + one)
 }
 
+/// What a run over this many seeds promises to try.
+const FULL_SEEDS: u64 = 200;
+const FULL_CRASHES_MIN: u64 = 1_000_000;
+
 #[test]
 fn a_crash_at_any_change_of_the_disk_loses_nothing_acknowledged() {
-    let (seeds, volume) = seeds();
-    let outcome = try_all(seeds, |seed, outcome| crash_everywhere(&Log, seed, &SHAPE, &volume, outcome));
-    println!("{outcome:?}");
+    let Tried { seeds, volume, .. } = Tried::from_env();
+    let outcome = try_all(seeds.clone(), |seed, outcome| crash_everywhere(&Log, seed, &SHAPE, &volume, outcome));
+    println!("{} crashes: {outcome:?}", outcome.crashes);
     assert!(outcome.crashes > outcome.places * volume.losses, "{outcome:?}");
+    let full = seeds.end - seeds.start >= FULL_SEEDS;
+    assert!(!full || outcome.crashes >= FULL_CRASHES_MIN, "{} crashes, {FULL_CRASHES_MIN} promised", outcome.crashes);
 }
 
 /// The harness fails where it should: where the disk answers syncs, and does nothing.
@@ -67,9 +85,7 @@ fn a_disk_that_lies_is_seen() {
 
 #[test]
 fn a_fault_at_any_operation_loses_nothing_acknowledged() {
-    let (seeds, _) = seeds();
-    // Every seventh in a small sample; which one it begins with follows from the seed.
-    let stride = if seeds.end - seeds.start > 3 { 1 } else { 7 };
+    let Tried { seeds, stride, .. } = Tried::from_env();
     let outcome = try_all(seeds, |seed, outcome| fault_everywhere(&Log, seed, &SHAPE, stride, outcome));
     println!("{outcome:?}");
     assert!(outcome.faults > 0, "{outcome:?}");
