@@ -171,6 +171,8 @@ struct Model {
     /// What is below survives a kill, and a power loss.
     flushed: u64,
     durable: u64,
+    /// Nothing at or above it was ever synced, on request or by the log itself.
+    durable_max: u64,
     /// The last answer.
     settled: u64,
 }
@@ -190,6 +192,7 @@ impl Model {
         }
         if durability == Synced {
             self.durable = self.next();
+            self.durable_max = self.durable;
         }
     }
 
@@ -214,6 +217,8 @@ impl Model {
         self.ends.push(first);
         self.flushed = self.flushed.max(first);
         self.durable = self.durable.max(first);
+        // All that stands in the files is settled before anything is dropped.
+        self.durable_max = self.next();
     }
 
     fn truncate_from(&mut self, next: u64) -> bool {
@@ -520,6 +525,8 @@ impl World {
             let least = if self.kept.durability == Synced { model.durable } else { model.flushed };
             assert!((least..=model.next()).contains(&settled), "{settled} settled, {least} at least");
             assert!(settled >= model.settled, "{settled} settled, {} before", model.settled);
+            let most = if self.kept.durability == Synced { model.durable_max } else { model.next() };
+            assert!(settled <= most, "{settled} settled, {most} may be durable");
             model.settled = settled;
             for seen in [Settled, Accepted] {
                 let (stream, model, end) = self.view(of, seen);
@@ -538,12 +545,18 @@ impl World {
         }
         let stream = self.streams[to].with_durability(durability);
         let model = &mut self.models[to];
+        let segments = |stream: &Stream| stream.stats().unwrap().segments;
+        let before = (segments(&stream), model.next());
         if let [entry] = &batch[..] {
             assert_eq!(stream.append(entry).unwrap(), model.next());
             model.append(batch);
         } else {
             let seqs = stream.append_batch(&batch.iter().collect::<Batch>()).unwrap();
             assert_eq!(seqs, model.append(batch));
+        }
+        // An append that begins a segment may sync those before it, which have none of its entries.
+        if segments(&stream) > before.0 {
+            model.durable_max = before.1;
         }
         // An empty batch waits for nothing.
         if shape.count > 0 {

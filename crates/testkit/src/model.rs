@@ -24,6 +24,33 @@ pub struct Found {
     pub entries: Vec<Vec<u8>>,
 }
 
+impl Found {
+    /// One past the seq of the last entry.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    /// That every entry that was shown here is still there in `later`, where nothing was asked for in between.
+    ///
+    /// # Errors
+    /// What is gone, or another.
+    pub fn is_still_in(&self, later: &Self) -> Result<(), Mismatch> {
+        for (seq, bytes) in (self.first..).zip(&self.entries) {
+            let index = seq.checked_sub(later.first).and_then(|index| usize::try_from(index).ok());
+            match index.and_then(|index| later.entries.get(index)) {
+                Some(found) if found == bytes => {}
+                Some(_) => return Err(Mismatch(format!("entry {seq} was shown and has other bytes now"))),
+                None => {
+                    let (first, end) = (later.first, later.end());
+                    return Err(Mismatch(format!("entry {seq} was shown and is gone: {first}..{end} is left")));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What the model does not allow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch(pub String);
@@ -201,6 +228,12 @@ impl StreamModel {
         Ok(())
     }
 
+    /// A reader was shown the stream up to `end` as what is on stable storage: from here on it must be there.
+    pub fn shown_durable(&mut self, end: u64) {
+        let end = end.clamp(self.start, self.end());
+        (self.flushed, self.synced) = (self.flushed.max(end), self.synced.max(end));
+    }
+
     /// Holds a recovered stream against the model, and goes on from what was found, which is durable now.
     ///
     /// # Errors
@@ -295,6 +328,28 @@ mod tests {
         assert!(model.clone().check_recovered(&found(&[])).is_err());
         model.crashed(true);
         assert_eq!(model.check_recovered(&found(&[])), Ok(()));
+    }
+
+    #[test]
+    fn what_was_shown_as_durable_is_sure() {
+        let mut model = StreamModel::default();
+        model.begin(&[(1, 10)]);
+        model.begin(&[(2, 10)]);
+        model.shown_durable(1);
+        model.crashed(true);
+        assert!(model.clone().check_recovered(&found(&[])).is_err());
+        assert_eq!(model.check_recovered(&found(&[(1, 10)])), Ok(()));
+    }
+
+    #[test]
+    fn what_was_shown_is_still_there_wherever_the_stream_begins() {
+        let all = found(&[(1, 10), (2, 20), (3, 30)]);
+        let shown = Found { first: 1, ..found(&[(2, 20)]) };
+        assert_eq!(shown.is_still_in(&all), Ok(()));
+        assert_eq!(shown.is_still_in(&shown), Ok(()));
+        assert!(all.is_still_in(&shown).is_err(), "the first is gone");
+        assert!(all.is_still_in(&found(&[(1, 10), (2, 20)])).is_err(), "the last is gone");
+        assert!(all.is_still_in(&found(&[(1, 10), (9, 20), (3, 30)])).is_err(), "another");
     }
 
     #[test]

@@ -81,7 +81,10 @@ pub trait Subject {
     /// As the log says.
     fn read(&self, log: &Self::Log, stream: &str, accepted: bool) -> Result<Found, Refusal>;
 
-    /// The same as another process sees it. `None` where the log itself is not there yet.
+    /// What a reader is shown who does not ask for more: what is flushed, or what is synced.
+    fn settled(&self, log: &Self::Log) -> Level;
+
+    /// The same as another process sees it, which is shown only what is on stable storage. `None` where the log itself is not there yet.
     ///
     /// # Errors
     /// As the log says.
@@ -337,14 +340,52 @@ impl<'s, S: Subject> Run<'s, S> {
     }
 
     /// What readers see of the running log.
-    fn check_readers(&self) -> Result<(), Wrong> {
-        for (model, name) in self.models.iter().zip(self.streams) {
+    fn check_readers(&self) -> Result<Vec<Found>, Wrong> {
+        let check = |(model, name): (&StreamModel, &String)| {
             let found =
                 self.subject.read(self.log(), name, false).map_err(|r| format!("{name}: read: {}", r.message))?;
             model.check_readers(&found, true).map_err(|Mismatch(what)| format!("{name}: read: {what}"))?;
+            Ok(found)
+        };
+        self.models.iter().zip(self.streams).map(check).collect()
+    }
+
+    /// The same, and that nothing is shown as durable which is not.
+    fn check_readers_durably(&mut self) -> Result<(), Wrong> {
+        let shown = self.check_readers()?;
+        if self.subject.settled(self.log()) < Level::Synced {
+            return Ok(());
         }
+        check_lasts(self.subject, &self.sim.disk(), self.streams, &self.models, &shown)
+            .map_err(|what| format!("read: {what}"))?;
+        for (model, found) in self.models.iter_mut().zip(&shown) {
+            model.shown_durable(found.end());
+        }
+        self.images.know(&self.models);
         Ok(())
     }
+}
+
+/// That what readers of `disk` were shown is still there when the power goes just then.
+fn check_lasts<S: Subject>(
+    subject: &S,
+    disk: &Disk,
+    streams: &[String],
+    models: &Snapshot,
+    shown: &[Found],
+) -> Result<(), Wrong> {
+    // The disk alone decides what it loses and the log nothing at random, so any seed does.
+    let lost = SimStorage::on(disk.crash(Crash::Lost, &mut Rng::new(0)), 0);
+    let fail = |name: &str, what: &str| format!("{name}: after a power loss just then: {what}");
+    let log = subject.open(lost).map_err(|r| fail("the log", &r.message))?;
+    for ((name, model), shown) in streams.iter().zip(models).zip(shown) {
+        let found = subject.read(&log, name, false).map_err(|r| fail(name, &r.message))?;
+        shown.is_still_in(&found).map_err(|Mismatch(what)| fail(name, &what))?;
+        let mut model = model.clone();
+        model.crashed(true);
+        model.check_recovered(&found).map_err(|Mismatch(what)| fail(name, &what))?;
+    }
+    Ok(())
 }
 
 /// Runs the workload of `seed` and crashes it at every change of its disk: by the death of the process, and by power
@@ -368,9 +409,9 @@ pub fn crash_everywhere<S: Subject>(
     run.images.watch(&sim);
     run.recover().map_err(fail("at the start".to_owned()))?;
     for (i, step) in workload.steps.iter().enumerate() {
-        run.step_well(step).map_err(fail(format!("step {i}")))?;
+        let stepped = run.step_well(step).and_then(|()| run.check_readers_durably());
+        stepped.map_err(fail(format!("step {i}")))?;
     }
-    run.check_readers().map_err(fail("at the end".to_owned()))?;
     sim.unwatch();
     outcome.workloads += 1;
     for (i, image) in run.images.take().into_iter().enumerate() {
@@ -409,8 +450,9 @@ impl<S: Subject> After<'_, S> {
         sim.set_lie(self.volume.lie);
         let mut models = image.models.to_vec();
         models.iter_mut().for_each(|model| model.crashed(crash.is_power_loss()));
-        if rng.chance(64) {
-            self.look(&sim, &models).map_err(at)?;
+        // After a power loss all that is there is durable; what a process leaves that died is not.
+        if rng.chance(if crash == Crash::Kill { 192 } else { 48 }) {
+            self.look(&sim, &models, crash).map_err(at)?;
         }
         let mut run = Run::new(self.subject, sim.clone(), self.streams, models);
         if depth > 1 {
@@ -421,6 +463,9 @@ impl<S: Subject> After<'_, S> {
         let steps = if depth > 1 { 3 } else { 1 };
         for step in Workload::more(rng, self.streams.len(), steps, self.shape) {
             run.step_well(&step).map_err(|what| at(format!("then {what}")))?;
+            if rng.chance(8) {
+                run.check_readers_durably().map_err(|what| at(format!("then {what}")))?;
+            }
         }
         sim.unwatch();
         let mut images = run.images.take();
@@ -434,20 +479,26 @@ impl<S: Subject> After<'_, S> {
         Ok(())
     }
 
-    /// A reader in another process sees what must be there, and changes nothing.
-    fn look(&self, sim: &SimStorage, models: &Snapshot) -> Result<(), Wrong> {
+    /// A reader in another process sees what must be there, changes nothing, and sees nothing that a power loss takes.
+    fn look(&self, sim: &SimStorage, models: &Snapshot, crash: Crash) -> Result<(), Wrong> {
         let before = contents(&sim.disk());
+        let mut shown = Vec::with_capacity(models.len());
         // Syncs are changes of what is durable, and allowed; so what is compared is what the files hold.
         for (model, name) in models.iter().zip(self.streams) {
             let found = self.subject.read_only(sim.clone(), name);
             let found = found.map_err(|r| format!("{name}: another process: {}", r.message))?.unwrap_or_default();
             let checked = model.check_readers(&found, false);
             checked.map_err(|Mismatch(what)| format!("{name}: another process: {what}"))?;
+            shown.push(found);
         }
         if contents(&sim.disk()) != before {
             return Err("reading changed files".to_owned());
         }
-        Ok(())
+        if crash.is_power_loss() {
+            return Ok(());
+        }
+        check_lasts(self.subject, &sim.disk(), self.streams, models, &shown)
+            .map_err(|what| format!("another process: {what}"))
     }
 }
 
@@ -612,11 +663,11 @@ impl<S: Subject> Run<'_, S> {
     fn check_readers_in_need(&mut self, failed: &mut u64) -> Result<(), Wrong> {
         let before = self.sim.failed();
         match self.check_readers() {
-            Ok(()) => Ok(()),
+            Ok(_) => Ok(()),
             Err(_) if self.sim.failed() > before => {
                 *failed += self.sim.failed();
                 self.sim.set_faults(None);
-                self.check_readers()
+                self.check_readers().map(drop)
             }
             Err(wrong) => Err(wrong),
         }

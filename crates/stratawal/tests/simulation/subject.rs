@@ -12,9 +12,13 @@ pub(crate) const SHAPE: Shape = Shape { streams_max: 3, steps_max: 24, segment_l
 
 pub(crate) struct Log;
 
-fn options(seed: u64) -> StreamOptions {
-    let durability =
-        [Durability::Synced, Durability::Flushed, Durability::Buffered][usize::try_from(seed % 3).unwrap()];
+/// An open log, and how its streams are kept.
+pub(crate) struct Open {
+    wal: Wal,
+    kept: Durability,
+}
+
+fn options(durability: Durability) -> StreamOptions {
     StreamOptions::new().segment_bytes(SEGMENT_LEN).frame_bytes(512).unsettled_max(256 << 10, 2).durability(durability)
 }
 
@@ -38,16 +42,18 @@ fn read(wal: &Wal, stream: &str, visibility: Visibility) -> Result<Found, Error>
 }
 
 impl Subject for Log {
-    type Log = Wal;
+    type Log = Open;
 
-    fn open(&self, storage: SimStorage) -> Result<Wal, Refusal> {
+    fn open(&self, storage: SimStorage) -> Result<Open, Refusal> {
         let seed = stratawal_storage::Storage::random_u64(&storage);
-        let options = Options::new().stream_defaults(options(seed));
-        options.open_on(Arc::new(storage), Path::new("/log"), false).map_err(refusal)
+        let kept = [Durability::Synced, Durability::Flushed, Durability::Buffered][usize::try_from(seed % 3).unwrap()];
+        let options = Options::new().stream_defaults(options(kept));
+        let wal = options.open_on(Arc::new(storage), Path::new("/log"), false).map_err(refusal)?;
+        Ok(Open { wal, kept })
     }
 
-    fn append(&self, log: &Wal, stream: &str, entries: &[Vec<u8>], level: Level) -> Result<Range<u64>, Refusal> {
-        let stream = log.stream(stream).map_err(refusal)?.with_durability(durability(level));
+    fn append(&self, log: &Open, stream: &str, entries: &[Vec<u8>], level: Level) -> Result<Range<u64>, Refusal> {
+        let stream = log.wal.stream(stream).map_err(refusal)?.with_durability(durability(level));
         match entries {
             [entry] => stream.append(entry).map(|seq| seq..seq + 1),
             entries => stream.append_batch(&entries.iter().collect::<Batch>()),
@@ -55,24 +61,24 @@ impl Subject for Log {
         .map_err(refusal)
     }
 
-    fn flush(&self, log: &Wal, stream: &str) -> Result<(), Refusal> {
-        log.stream(stream).and_then(|stream| stream.flush()).map_err(refusal)
+    fn flush(&self, log: &Open, stream: &str) -> Result<(), Refusal> {
+        log.wal.stream(stream).and_then(|stream| stream.flush()).map_err(refusal)
     }
 
-    fn sync(&self, log: &Wal, stream: &str) -> Result<(), Refusal> {
-        log.stream(stream).and_then(|stream| stream.sync()).map_err(refusal)
+    fn sync(&self, log: &Open, stream: &str) -> Result<(), Refusal> {
+        log.wal.stream(stream).and_then(|stream| stream.sync()).map_err(refusal)
     }
 
-    fn truncate_before(&self, log: &Wal, stream: &str, first: u64) -> Result<(), Refusal> {
-        log.stream(stream).and_then(|stream| stream.truncate_before(first)).map_err(refusal)
+    fn truncate_before(&self, log: &Open, stream: &str, first: u64) -> Result<(), Refusal> {
+        log.wal.stream(stream).and_then(|stream| stream.truncate_before(first)).map_err(refusal)
     }
 
-    fn truncate_from(&self, log: &Wal, stream: &str, next: u64) -> Result<(), Refusal> {
-        log.stream(stream).and_then(|stream| stream.truncate_from(next)).map_err(refusal)
+    fn truncate_from(&self, log: &Open, stream: &str, next: u64) -> Result<(), Refusal> {
+        log.wal.stream(stream).and_then(|stream| stream.truncate_from(next)).map_err(refusal)
     }
 
-    fn delete(&self, log: &Wal, stream: &str) -> Result<(), Refusal> {
-        match log.delete_stream(stream) {
+    fn delete(&self, log: &Open, stream: &str) -> Result<(), Refusal> {
+        match log.wal.delete_stream(stream) {
             Err(error) if error.kind() != ErrorKind::Missing => {
                 Err(Refusal { unknown: true, message: error.to_string() })
             }
@@ -80,12 +86,16 @@ impl Subject for Log {
         }
     }
 
-    fn reopen(&self, log: &Wal, stream: &str) -> Result<(), Refusal> {
-        log.stream(stream).and_then(|stream| stream.reopen()).map_err(refusal)
+    fn reopen(&self, log: &Open, stream: &str) -> Result<(), Refusal> {
+        log.wal.stream(stream).and_then(|stream| stream.reopen()).map_err(refusal)
     }
 
-    fn read(&self, log: &Wal, stream: &str, accepted: bool) -> Result<Found, Refusal> {
-        read(log, stream, if accepted { Visibility::Accepted } else { Visibility::Settled }).map_err(refusal)
+    fn read(&self, log: &Open, stream: &str, accepted: bool) -> Result<Found, Refusal> {
+        read(&log.wal, stream, if accepted { Visibility::Accepted } else { Visibility::Settled }).map_err(refusal)
+    }
+
+    fn settled(&self, log: &Open) -> Level {
+        if log.kept == Durability::Synced { Level::Synced } else { Level::Flushed }
     }
 
     fn read_only(&self, storage: SimStorage, stream: &str) -> Result<Option<Found>, Refusal> {
@@ -96,7 +106,7 @@ impl Subject for Log {
         }
     }
 
-    fn close(&self, log: Wal) -> Result<(), Refusal> {
-        log.close().map_err(refusal)
+    fn close(&self, log: Open) -> Result<(), Refusal> {
+        log.wal.close().map_err(refusal)
     }
 }

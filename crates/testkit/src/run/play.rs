@@ -39,7 +39,7 @@ pub fn play<S: Subject>(subject: &S, bytes: &[u8], shape: &Shape) -> Result<(), 
             run.step_well(&step(&mut choices, streams.len(), 128, shape)).map_err(fail(turn))?;
         }
     }
-    run.check_readers().map_err(fail(shape.steps_max))
+    run.check_readers_durably().map_err(fail(shape.steps_max))
 }
 
 /// A log that has been recovered on `sim`, and is watched since before that.
