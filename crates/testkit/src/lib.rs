@@ -33,6 +33,8 @@ mod workload;
 pub use hooked::{Gate, HookedStorage, Operation};
 pub use model::{Found, Level, Mismatch, Pending, Snapshot, StreamModel};
 pub use rng::Rng;
-pub use run::{Failure, Outcome, Refusal, Run, Subject, Volume, crash_everywhere, fault_everywhere, play};
+pub use run::{
+    Failure, Outcome, Refusal, Run, Subject, Volume, crash_everywhere, fault_everywhere, interrupt_recovery, play,
+};
 pub use sim::{Crash, Disk, Fault, Faults, Lie, SimStorage};
 pub use workload::{Shape, Step, Workload, entry};

@@ -1,8 +1,10 @@
 //! Workloads on a log: crashes at every change of its disk, faults at every operation.
 
 mod play;
+mod recovery;
 
 pub use play::play;
+pub use recovery::interrupt_recovery;
 
 use std::fmt;
 use std::ops::Range;

@@ -10,7 +10,7 @@ mod subject;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use stratawal_testkit::{Failure, Lie, Outcome, Volume, crash_everywhere, fault_everywhere};
+use stratawal_testkit::{Failure, Lie, Outcome, Volume, crash_everywhere, fault_everywhere, interrupt_recovery};
 
 use subject::{Log, SHAPE};
 
@@ -20,6 +20,8 @@ struct Tried {
     volume: Volume,
     /// Of how many operations one is made to fail; with which it begins follows from the seed.
     stride: u64,
+    /// How many recoveries in a row are interrupted at every change.
+    deep: u32,
 }
 
 impl Tried {
@@ -27,11 +29,16 @@ impl Tried {
     /// or what is found in a long run would not be found again by its seed alone.
     fn from_env() -> Self {
         let Ok(text) = std::env::var("STRATAWAL_SEEDS") else {
-            return Self { seeds: 0..3, volume: Volume { losses: 2, depth: 3, nested: 1, lie: None }, stride: 7 };
+            return Self {
+                seeds: 0..3,
+                volume: Volume { losses: 2, depth: 3, nested: 1, lie: None },
+                stride: 7,
+                deep: 1,
+            };
         };
         let parsed = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
         let seeds = parsed.expect("STRATAWAL_SEEDS is A..B");
-        Self { seeds, volume: Volume { losses: 17, depth: 3, nested: 1, lie: None }, stride: 1 }
+        Self { seeds, volume: Volume { losses: 17, depth: 3, nested: 1, lie: None }, stride: 1, deep: 2 }
     }
 }
 
@@ -81,6 +88,21 @@ fn a_disk_that_lies_is_seen() {
             (0..20).find_map(|seed| crash_everywhere(&Log, seed, &SHAPE, &volume, &mut Outcome::default()).err());
         println!("{}", seen.unwrap_or_else(|| panic!("{lie:?} is not seen")));
     }
+}
+
+/// Some dozens of dirty logs, each of whose recoveries is interrupted at every change.
+#[test]
+fn a_recovery_interrupted_at_any_change_and_once_more_comes_to_the_same_end() {
+    const EVERY: u64 = 8;
+    let Tried { seeds, deep, .. } = Tried::from_env();
+    let chosen = seeds.clone().filter(|seed| seed % EVERY == 0).count();
+    let outcome = try_all(seeds, |seed, outcome| match seed % EVERY {
+        0 => interrupt_recovery(&Log, seed, &SHAPE, deep, outcome),
+        _ => Ok(()),
+    });
+    println!("{outcome:?}");
+    let least = if deep > 1 { 500 } else { 20 };
+    assert!(outcome.crashes >= least * chosen as u64, "recoveries that have little to do: {outcome:?}");
 }
 
 #[test]
