@@ -5,14 +5,19 @@ use crate::run::{Run, cargo};
 use crate::{Done, Stop};
 
 /// Proves that the harnesses can fail: faults are seeded into the code, and the simulation, the damage sweep, the tests of hostile
-/// files, a process that is killed or one that reads beside it have to find each.
+/// files, a process that is killed or one that reads beside it have to find each; in the index, which those see only by its
+/// speed, its own tests.
 pub(crate) fn seeded() -> Done {
-    cargo(&["test", "--release", "--package", "stratawal", "--package", "stratawal-stream"])
-        .args(["--test", "simulation", "--test", "damage", "--test", "hostile", "--test", "kills", "--test", "beside"])
-        .args(["seeded"])
-        .env("RUSTFLAGS", "--cfg stratawal_faults")
-        .env("CARGO_TARGET_DIR", &crate::run::root().join("target/faults").to_string_lossy())
-        .done("a fault that no harness finds")
+    let faulty = |arguments: &[&str]| {
+        cargo(&["test", "--release"])
+            .args(arguments)
+            .env("RUSTFLAGS", "--cfg stratawal_faults")
+            .env("CARGO_TARGET_DIR", &crate::run::root().join("target/faults").to_string_lossy())
+            .done("a fault that no harness finds")
+    };
+    let harnesses = ["simulation", "damage", "hostile", "kills", "beside"].map(|name| ["--test", name]).concat();
+    faulty(&[&["--package", "stratawal", "--package", "stratawal-stream"], &harnesses[..], &["seeded"]].concat())?;
+    faulty(&["--package", "stratawal-index", "--lib"])
 }
 
 /// Every bit of the files of small logs flipped, every page zeroed, every file cut, lost and swapped.

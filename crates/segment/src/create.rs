@@ -12,6 +12,7 @@ use stratawal_frame::{SEGMENT_HEADER_LEN, SegmentHeader};
 use stratawal_storage::{Access, File, Storage};
 use thiserror::Error;
 
+use crate::faults::{Fault, seeded};
 use crate::space::{Space, written_len};
 use crate::sync::Arc;
 use crate::writer::SegmentWriter;
@@ -67,7 +68,9 @@ pub fn create(
         }
         return Err(CreateError::Indeterminate(error));
     }
-    storage.sync_dir(dir).map_err(|source| CreateError::Indeterminate(Error::io(id, "sync the folder")(source)))?;
+    if !seeded(Fault::FolderSyncSkipped) {
+        storage.sync_dir(dir).map_err(|source| CreateError::Indeterminate(Error::io(id, "sync the folder")(source)))?;
+    }
     let space = Space::new(id, Arc::clone(&file), len);
     Ok((SegmentWriter::new(*header, file), space))
 }

@@ -40,6 +40,11 @@
 mod chain;
 mod create;
 mod error;
+#[cfg(stratawal_faults)]
+#[doc(hidden)]
+pub mod faults;
+#[cfg(not(stratawal_faults))]
+mod faults;
 mod file;
 mod name;
 mod read;

@@ -51,6 +51,12 @@ pub enum Fault {
     SealNamesNone,
     /// The descriptor that wrote a finished segment is closed, and another one synced.
     DescriptorClosed,
+    /// Readers of a synced stream are shown what is only flushed.
+    FlushedShown,
+    /// A reader beside the writer shows what is not attested without syncing it.
+    ShownUnsynced,
+    /// A segment gets the salt of the one before it.
+    SaltKept,
     /// A length is believed, whatever the bound on it.
     LengthBelieved,
 }

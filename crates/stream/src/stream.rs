@@ -7,6 +7,7 @@ use crate::cuts::Cuts;
 use crate::env::{Env, Location};
 use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::events;
+use crate::faults::{Fault, seeded};
 use crate::group::Group;
 use crate::marks::Marks;
 use crate::options::{Durability, StreamOptions, Visibility};
@@ -127,7 +128,7 @@ impl StreamLog {
         let marks = &self.inner.shared.marks;
         match (visibility, self.inner.shared.options.durability) {
             (Visibility::Accepted, _) => marks.accepted(),
-            (Visibility::Settled, Durability::Synced) => marks.durable(),
+            (Visibility::Settled, Durability::Synced) if !seeded(Fault::FlushedShown) => marks.durable(),
             (Visibility::Settled, _) => marks.flushed(),
         }
     }

@@ -348,13 +348,14 @@ impl Writer {
         base: u64,
     ) -> SegmentHeader {
         let storage = self.shared.env.storage();
+        let before = self.active.as_ref().filter(|_| seeded(Fault::SaltKept)).map(|active| active.writer.header().salt);
         SegmentHeader {
             wal_id: self.shared.env.id(),
             stream_id,
             generation,
             predecessor,
             base: SeqNo(base),
-            salt: Salt(storage.random_u64()),
+            salt: before.unwrap_or_else(|| Salt(storage.random_u64())),
             durable: SeqNo(self.shared.marks.durable()),
             start: SeqNo(self.shared.marks.start()),
             last_timestamp: self.timestamp,

@@ -5,6 +5,7 @@
 
 #[cfg(stratawal_faults)]
 mod seeded;
+mod stale;
 mod subject;
 
 use std::ops::Range;

@@ -1,26 +1,58 @@
 //! The simulation finds what it is there for: each of these faults in the code, and a disk that lies.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use stratawal_segment::faults as segment_faults;
 use stratawal_stream::faults::{Fault, seed};
 use stratawal_testkit::{Failure, Outcome, Rng, Volume, crash_everywhere, fault_everywhere, play};
 
+use crate::stale::what_was_cut_comes_back;
 use crate::subject::{Log, SHAPE};
 
 const VOLUME: Volume = Volume { losses: 6, depth: 2, nested: 1, lie: None };
 
-/// The first seed below `seeds_max` that shows `fault`.
-fn found_by(fault: Fault, seeds_max: u64) -> Option<Failure> {
-    seed(Some(fault));
-    let found = (0..seeds_max).find_map(|seed| {
+/// The first seed below `seeds_max` that shows what is seeded.
+fn first_found(seeds_max: u64) -> Option<Failure> {
+    (0..seeds_max).find_map(|seed| {
         let mut outcome = Outcome::default();
         let tried = catch_unwind(AssertUnwindSafe(|| {
             let crashes = crash_everywhere(&Log, seed, &SHAPE, &VOLUME, &mut outcome);
             crashes.and_then(|()| fault_everywhere(&Log, seed, &SHAPE, 3, &mut outcome))
         }));
-        // The code may notice by itself that it went wrong.
-        tried.unwrap_or_else(|_| Err(Failure { seed, at: String::new(), what: "it panicked".to_owned() })).err()
-    });
+        let found = match tried {
+            Ok(outcome) => outcome.err()?,
+            Err(panic) if ASSERTED.contains(&text_of(&*panic)) => {
+                Failure { seed, at: "an assertion".to_owned(), what: text_of(&*panic).to_owned() }
+            }
+            Err(panic) => resume_unwind(panic),
+        };
+        assert!(is_finding(&found), "the harness failed, and found nothing: {found}");
+        Some(found)
+    })
+}
+
+/// What the code says that notices by itself that it went wrong. Any other panic is no finding.
+const ASSERTED: [&str; 1] = ["all is settled"];
+
+/// What the harness says of a log that broke a promise: it does not open, shows too little, too much or other entries,
+/// lost what was shown.
+const FINDINGS: [&str; 7] =
+    ["does not open", "begins at", "ends at", "has other bytes", "in part", "was shown", "another process"];
+
+fn is_finding(failure: &Failure) -> bool {
+    let asserted = ASSERTED.contains(&&*failure.what);
+    failure.at != "at the start" && (asserted || FINDINGS.iter().any(|finding| failure.what.contains(finding)))
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a text")
+}
+
+fn found_by(fault: Fault) -> Option<Failure> {
+    seed(Some(fault));
+    let found = first_found(40);
     seed(None);
     found
 }
@@ -30,7 +62,7 @@ macro_rules! is_found {
         $(
             #[test]
             fn $test() {
-                let found = found_by(Fault::$fault, 40);
+                let found = found_by(Fault::$fault);
                 println!("{found:?}");
                 assert!(found.is_some(), "{:?} is not found", Fault::$fault);
             }
@@ -49,6 +81,23 @@ is_found! {
     a_folder_that_is_not_synced_is_found: FolderSyncSkipped,
     a_batch_over_the_border_of_a_segment_is_found: BatchSplit,
     a_descriptor_that_is_closed_before_its_sync_is_found: DescriptorClosed,
+    a_reader_that_is_shown_what_is_only_flushed_is_found: FlushedShown,
+    a_reader_in_another_process_that_does_not_sync_what_it_shows_is_found: ShownUnsynced,
+}
+
+#[test]
+fn a_segment_whose_name_may_not_be_durable_is_found() {
+    segment_faults::seed(Some(segment_faults::Fault::FolderSyncSkipped));
+    let found = first_found(40);
+    segment_faults::seed(None);
+    println!("{found:?}");
+    assert!(found.is_some());
+}
+
+#[test]
+fn a_salt_that_is_kept_is_found() {
+    seed(Some(Fault::SaltKept));
+    assert!(what_was_cut_comes_back());
 }
 
 /// What the fuzzer plays, on bytes that nobody chose.
@@ -62,5 +111,5 @@ fn an_acknowledgement_before_the_sync_is_found_by_playing_any_bytes() {
     });
     seed(None);
     println!("{found:?}");
-    assert!(found.is_some());
+    assert!(found.as_ref().is_some_and(is_finding));
 }

@@ -28,6 +28,7 @@ use stratawal_segment::{Chain, SegmentData, SegmentId};
 
 use crate::env::{Env, Location};
 use crate::error::{Error, ErrorKind, Result};
+use crate::faults::{Fault, seeded};
 use crate::options::StreamOptions;
 use crate::report::OpenReport;
 use crate::sync::Arc;
@@ -111,7 +112,7 @@ pub(crate) fn read(env: &Env, place: &Location, options: &StreamOptions) -> Resu
 fn show(place: &Location, options: &StreamOptions, mut image: Image) -> Result<Recovered> {
     // Beyond what is attested the bytes may be in the page cache alone; a reader that showed them and then saw them
     // gone after a power loss would have read what was never there.
-    if image.end > image.durable {
+    if image.end > image.durable && !seeded(Fault::ShownUnsynced) {
         let durable = image.durable;
         for found in image.live.iter().filter(|found| found.limit > durable) {
             if let Some(scan) = &found.scan {

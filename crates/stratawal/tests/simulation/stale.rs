@@ -1,0 +1,73 @@
+//! Blocks of a disk that were another file's before: what the salt of a segment is for.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use stratawal::{Durability, Options, StreamOptions, Wal};
+use stratawal_storage::{Access, Storage};
+use stratawal_testkit::{Crash, Rng, SimStorage};
+
+const ENTRIES: u64 = 40;
+const ENTRY_LEN: usize = 200;
+
+/// The entries that are cut, and those that get their seqs.
+const OLD: u8 = b'o';
+const NEW: u8 = b'n';
+
+fn open(sim: &SimStorage) -> stratawal::Result<Wal> {
+    let streams = StreamOptions::new().segment_bytes(64 << 10).frame_bytes(1);
+    Options::new().stream_defaults(streams).open_on(Arc::new(sim.clone()), Path::new("/log"), false)
+}
+
+fn append_all(wal: &Wal, byte: u8) {
+    let stream = wal.stream("s").unwrap().with_durability(Durability::Synced);
+    for seq in 0..ENTRIES {
+        assert_eq!(stream.append([byte; ENTRY_LEN]).unwrap(), seq);
+    }
+}
+
+fn segment(sim: &SimStorage) -> PathBuf {
+    let files = sim.disk().files().into_iter().map(|(path, _)| PathBuf::from(path));
+    let mut segments: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|end| end == "seg")).collect();
+    segments.retain(|path| path.starts_with("/log/streams"));
+    assert_eq!(segments.len(), 1, "{segments:?}");
+    segments.remove(0)
+}
+
+/// A stream is cut to nothing and written again with entries as long, so that every frame has its seq and its place from
+/// before. The disk then gives back, for one sector behind the header, what stood there in the segment that was cut.
+/// Answers whether any entry that was cut is read again.
+pub(crate) fn what_was_cut_comes_back() -> bool {
+    const SECTOR_LEN: u64 = 512;
+    let sim = SimStorage::new(1);
+    let wal = open(&sim).unwrap();
+    append_all(&wal, OLD);
+    let old = sim.disk().bytes(&segment(&sim)).unwrap();
+    wal.stream("s").unwrap().truncate_from(0).unwrap();
+    append_all(&wal, NEW);
+    let path = segment(&sim);
+    let killed = sim.disk().crash(Crash::Kill, &mut Rng::new(1));
+    wal.close().unwrap();
+    let closed = sim.disk();
+    let mut came_back = false;
+    for disk in [killed, closed] {
+        let end = ENTRIES * ENTRY_LEN as u64;
+        for from in (SECTOR_LEN..end).step_by(usize::try_from(SECTOR_LEN).unwrap()) {
+            for len in [SECTOR_LEN, end - from] {
+                let sim = SimStorage::on(disk.clone(), 2);
+                let range = usize::try_from(from).unwrap()..usize::try_from(from + len).unwrap();
+                sim.open(&path, Access::ReadWrite).unwrap().write_all_at(&old[range], from).unwrap();
+                // That it does not open is what it should say.
+                let Ok(wal) = open(&sim) else { continue };
+                let Ok(stream) = wal.stream("s") else { continue };
+                came_back |= stream.iter(..).map_while(Result::ok).any(|entry| entry.data()[..] != [NEW; ENTRY_LEN]);
+            }
+        }
+    }
+    came_back
+}
+
+#[test]
+fn blocks_of_a_segment_that_was_cut_are_not_believed() {
+    assert!(!what_was_cut_comes_back());
+}
