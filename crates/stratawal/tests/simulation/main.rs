@@ -74,7 +74,7 @@ const FULL_CRASHES_MIN: u64 = 1_000_000;
 fn a_crash_at_any_change_of_the_disk_loses_nothing_acknowledged() {
     let Tried { seeds, volume, .. } = Tried::from_env();
     let outcome = try_all(seeds.clone(), |seed, outcome| crash_everywhere(&Log, seed, &SHAPE, &volume, outcome));
-    println!("{} crashes: {outcome:?}", outcome.crashes);
+    println!("volume: {} crashes, seeds {seeds:?}: {outcome:?}", outcome.crashes);
     assert!(outcome.crashes > outcome.places * volume.losses, "{outcome:?}");
     let full = seeds.end - seeds.start >= FULL_SEEDS;
     assert!(!full || outcome.crashes >= FULL_CRASHES_MIN, "{} crashes, {FULL_CRASHES_MIN} promised", outcome.crashes);
@@ -101,7 +101,7 @@ fn a_recovery_interrupted_at_any_change_and_once_more_comes_to_the_same_end() {
         0 => interrupt_recovery(&Log, seed, &SHAPE, deep, outcome),
         _ => Ok(()),
     });
-    println!("{outcome:?}");
+    println!("volume: {} crashes within recovery, {chosen} workloads, {deep} deep", outcome.crashes);
     let least = if deep > 1 { 500 } else { 20 };
     assert!(outcome.crashes >= least * chosen as u64, "recoveries that have little to do: {outcome:?}");
 }
@@ -110,6 +110,6 @@ fn a_recovery_interrupted_at_any_change_and_once_more_comes_to_the_same_end() {
 fn a_fault_at_any_operation_loses_nothing_acknowledged() {
     let Tried { seeds, stride, .. } = Tried::from_env();
     let outcome = try_all(seeds, |seed, outcome| fault_everywhere(&Log, seed, &SHAPE, stride, outcome));
-    println!("{outcome:?}");
+    println!("volume: {} faults: {outcome:?}", outcome.faults);
     assert!(outcome.faults > 0, "{outcome:?}");
 }
