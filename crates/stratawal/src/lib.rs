@@ -67,6 +67,10 @@ pub use options::{Durability, Options, StreamOptions, Visibility};
 pub use stream::{OpenReport, Stream};
 pub use wal::{Stats, Wal};
 
+#[doc = include_str!("../RELIABILITY.md")]
+#[cfg(doc)]
+pub mod _reliability {}
+
 /// The program in the README is a doctest.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
