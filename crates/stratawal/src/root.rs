@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use stratawal_frame::{FORMAT_FILE_LEN, FormatFile, FormatFileError, WalId};
-use stratawal_storage::{Access, EntryKind, Lock, LockError, Storage};
+use stratawal_storage::{Access, DirEntry, EntryKind, Lock, LockError, Storage};
 use stratawal_stream::{DELETED_PREFIX, NEW_PREFIX, remove_folder};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -21,9 +21,15 @@ pub(crate) struct Root {
 
 impl Root {
     /// Opens or creates it for writing.
+    ///
+    /// Creating goes in this order, each step durable before the next: the root and what is above it, the folder of
+    /// streams, FORMAT. A crash leaves a beginning of that row, so that a FORMAT without a folder of streams is no
+    /// creation that was interrupted: somebody removed the folder, and the streams in it. A crash before FORMAT has its
+    /// name leaves at most an empty folder of streams, from which creating goes on.
     pub(crate) fn open(storage: &dyn Storage, path: &Path) -> Result<Self> {
         create_root(storage, path)?;
         let lock = lock(storage, path)?;
+        let streams = path.join("streams");
         let format = match read_format(storage, path)? {
             Some(format) if !format.features.writable() => {
                 let text = format!(
@@ -32,14 +38,16 @@ impl Root {
                 );
                 return Err(Error::new(ErrorKind::NewerFormat, text));
             }
-            Some(format) => format,
+            Some(format) => {
+                list_streams(storage, &streams)?;
+                format
+            }
             None => {
                 sync_above(storage, path)?;
+                create_dir(storage, &streams)?;
                 create_format(storage, path)?
             }
         };
-        let streams = path.join("streams");
-        create_dir(storage, &streams)?;
         // Names that a killed process left, FORMAT among them, may be in the page cache alone.
         storage.sync_dir(path).map_err(|e| Error::io(format!("cannot sync {}", path.display()), e))?;
         remove_unfinished(storage, &streams)?;
@@ -53,16 +61,15 @@ impl Root {
                 format!("there is no log at {}; give the folder of one, or create it by appending", path.display());
             Error::new(ErrorKind::Missing, text)
         })?;
-        Ok(Self { streams: path.join("streams"), wal_id: format.wal_id, lock: None })
+        let streams = path.join("streams");
+        // A writer that creates the log has made it before FORMAT.
+        list_streams(storage, &streams)?;
+        Ok(Self { streams, wal_id: format.wal_id, lock: None })
     }
 
     /// The names of the streams, sorted by their escaped forms.
     pub(crate) fn stream_names(&self, storage: &dyn Storage) -> Result<Vec<String>> {
-        let entries = match storage.list(&self.streams) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(Error::io(format!("cannot list {}", self.streams.display()), e)),
-        };
+        let entries = list_streams(storage, &self.streams)?;
         let dirs = entries.iter().filter(|entry| entry.kind == EntryKind::Dir);
         Ok(dirs.filter_map(|entry| name::unescape(entry.name.to_str()?)).collect())
     }
@@ -124,13 +131,34 @@ fn parent_of(dir: &Path) -> &Path {
 fn create_dir(storage: &dyn Storage, dir: &Path) -> Result<()> {
     match create_one(storage, dir) {
         Ok(()) => Ok(()),
-        // It must be a folder, and no link to one.
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => match storage.list(dir) {
-            Ok(_) => Ok(()),
-            Err(e) => Err(Error::io(format!("cannot use {} as a folder of a log", dir.display()), e)),
-        },
+        // It must be a folder, and no link to one. A process that was killed may have left its name in the page cache.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            let synced = storage.list(dir).and_then(|_| storage.sync_dir(parent_of(dir)));
+            synced.map_err(|e| Error::io(format!("cannot use {} as a folder of a log", dir.display()), e))
+        }
         Err(e) => Err(Error::io(format!("cannot create {}", dir.display()), e)),
     }
+}
+
+/// What is in the folder of streams of a log that has its FORMAT file.
+fn list_streams(storage: &dyn Storage, streams: &Path) -> Result<Vec<DirEntry>> {
+    storage.list(streams).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => {
+            let text = format!(
+                "{} is missing, and with it every stream there was; restore it from a copy of this log",
+                streams.display()
+            );
+            Error::new(ErrorKind::Damaged, text)
+        }
+        io::ErrorKind::NotADirectory => {
+            let text = format!(
+                "{} is a link or a file; it must be the folder itself, since the log syncs and lists that",
+                streams.display()
+            );
+            Error::new(ErrorKind::Damaged, text)
+        }
+        _ => Error::io(format!("cannot list {}", streams.display()), e),
+    })
 }
 
 fn lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Lock>> {
@@ -227,7 +255,7 @@ fn new_wal_id(storage: &dyn Storage) -> WalId {
 /// Removes streams whose creation a crash interrupted (no entry was ever acknowledged in them), and what is left of those
 /// that were deleted.
 fn remove_unfinished(storage: &dyn Storage, streams: &Path) -> Result<()> {
-    for entry in storage.list(streams).map_err(|e| Error::io(format!("cannot list {}", streams.display()), e))? {
+    for entry in list_streams(storage, streams)? {
         let name = entry.name.as_encoded_bytes();
         let unfinished = [NEW_PREFIX, DELETED_PREFIX].iter().any(|prefix| name.starts_with(prefix.as_bytes()));
         if entry.kind == EntryKind::Dir && unfinished {
