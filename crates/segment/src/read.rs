@@ -194,6 +194,7 @@ pub struct FrameSteps<B = Bytes> {
     expected: SeqNo,
     block: B,
     at: usize,
+    failed: Option<FrameHeader>,
 }
 
 /// Where a step has come to.
@@ -222,14 +223,15 @@ pub fn frames<B>(
         expected,
         block,
         at: 0,
+        failed: None,
     }
 }
 
 impl FrameSteps {
-    /// The block, once nobody steps through it any more.
-    #[must_use]
-    pub fn into_block(self) -> Bytes {
-        self.block
+    /// Takes the block, with which there is nothing left to step through.
+    pub fn take_block(&mut self) -> Bytes {
+        (self.place.offset, self.at) = (self.offset(), 0);
+        std::mem::take(&mut self.block)
     }
 
     /// The next frame of entries that holds `seq` or entries behind it. Frames before it are passed over by their
@@ -241,7 +243,7 @@ impl FrameSteps {
         match self.step(seq)? {
             Step::At(offset, header, payload) => match decode_payload(header, self.block.slice(payload)) {
                 Decoded::Frame(frame) => Ok(Frames::Frame(FrameAt { offset, frame })),
-                other => Err(self.not_valid(offset, &other)),
+                other => Err(self.not_valid(offset, header, &other)),
             },
             Step::Incomplete(at, len) => Ok(Frames::Incomplete { at, len }),
             Step::End => Ok(Frames::End),
@@ -262,20 +264,29 @@ impl<B: AsRef<[u8]>> FrameSteps<B> {
         self.expected
     }
 
+    /// The frame whose payload the last [`next_reaching`](Self::next_reaching) failed at. Its header is valid, so that
+    /// its entries are known, and the next step begins behind it. `None` where nothing failed, or it was not the payload:
+    /// then it is not known what stands here, and there is no stepping over it.
+    #[must_use]
+    pub const fn failed(&self) -> Option<&FrameHeader> {
+        self.failed.as_ref()
+    }
+
     /// The timestamp of entry `seq` and where it stands in the block; `None` where the block ends before it.
     fn entry(&mut self, seq: SeqNo) -> Result<Option<(u64, Range<usize>)>> {
         let Step::At(offset, header, payload) = self.step(seq)? else { return Ok(None) };
         let bytes = &self.block.as_ref()[payload.clone()];
         match check_payload(&header, bytes) {
             Decoded::Frame(()) => {}
-            other => return Err(self.not_valid(offset, &other)),
+            other => return Err(self.not_valid(offset, header, &other)),
         }
         let i = seq.0.checked_sub(header.first_seq.0).and_then(|i| u32::try_from(i).ok());
         let range = i.and_then(|i| entry_range(&header, bytes, i));
         Ok(range.map(|range| (header.timestamp, payload.start + range.start..payload.start + range.end)))
     }
 
-    fn not_valid<T>(&self, offset: ByteOffset, decoded: &Decoded<T>) -> Error {
+    fn not_valid<T>(&mut self, offset: ByteOffset, header: FrameHeader, decoded: &Decoded<T>) -> Error {
+        self.failed = Some(header);
         self.error(
             offset,
             match decoded {
@@ -290,6 +301,7 @@ impl<B: AsRef<[u8]>> FrameSteps<B> {
 
     /// Steps to the next frame of entries that reaches `seq`.
     fn step(&mut self, seq: SeqNo) -> Result<Step> {
+        self.failed = None;
         let block_len = self.block.as_ref().len();
         loop {
             if self.at == block_len {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 
 use stratawal_segment as segment;
 
@@ -22,6 +23,8 @@ struct Inner {
     segment: Option<String>,
     offset: Option<u64>,
     lost: Option<(u64, u64)>,
+    /// Where only the first entry that may be lost is known: that.
+    lost_from: Option<u64>,
     cause: Cause,
 }
 
@@ -31,6 +34,8 @@ enum Cause {
     Io(io::Error),
     Segment(segment::Error),
     Earlier(Error),
+    /// A file's length in bytes, and the one that it was closed with, where that is known.
+    Length(u64, Option<u64>),
     Text(&'static str),
 }
 
@@ -98,7 +103,7 @@ pub enum Damage {
     SuccessorMissing,
     /// The chain of frames breaks before the end that was acknowledged.
     Lost,
-    /// A file that was not closed cleanly has a length that no writer leaves.
+    /// A file ends otherwise than any writer leaves it: it was cut or lengthened, or its end is damaged.
     Length,
     /// A frame is not valid.
     Frame,
@@ -137,7 +142,9 @@ impl Damage {
             Self::PredecessorMissing => "damaged: the segment before this one is missing",
             Self::SuccessorMissing => "damaged: the segment that follows this one is missing",
             Self::Lost => "damaged: acknowledged entries are not there",
-            Self::Length => "damaged: the file was cut, its length is not one that is written",
+            Self::Length => {
+                "damaged: the file does not end as it was written: it was cut or lengthened, or its end is damaged"
+            }
             Self::Frame => "damaged: a frame is not valid",
             Self::Gap => "damaged: the frame here is not the one that comes next",
             Self::File => "damaged: this is not a segment file",
@@ -148,7 +155,15 @@ impl Damage {
 
 impl Error {
     fn build(kind: ErrorKind, stream: &str, cause: Cause) -> Self {
-        Self(Arc::new(Inner { kind, stream: stream.to_owned(), segment: None, offset: None, lost: None, cause }))
+        Self(Arc::new(Inner {
+            kind,
+            stream: stream.to_owned(),
+            segment: None,
+            offset: None,
+            lost: None,
+            lost_from: None,
+            cause,
+        }))
     }
 
     pub(crate) fn new(kind: ErrorKind, place: &Location) -> Self {
@@ -192,6 +207,7 @@ impl Error {
             segment: Some(id.to_string()),
             offset: offset.map(|at| at.0),
             lost: None,
+            lost_from: None,
             cause: Cause::Segment(error),
         }))
     }
@@ -209,16 +225,38 @@ impl Error {
             segment: segment.map(|id| id.to_string()),
             offset,
             lost: lost.filter(|(first, last)| first <= last),
+            lost_from: None,
             cause: Cause::None,
         }))
     }
 
+    /// A file whose length is not one that a writer leaves; `closed_len` is the one that it was closed with.
+    pub(crate) fn length(place: &Location, segment: segment::SegmentId, len: u64, closed_len: Option<u64>) -> Self {
+        Self(Arc::new(Inner {
+            kind: ErrorKind::Damaged(Damage::Length),
+            stream: place.name().to_owned(),
+            segment: Some(segment.to_string()),
+            offset: Some(len),
+            lost: None,
+            lost_from: None,
+            cause: Cause::Length(len, closed_len),
+        }))
+    }
+
+    /// The same where entries from `seq` on may be lost, and not more is known.
+    pub(crate) fn with_lost_from(self, seq: u64) -> Self {
+        match Arc::try_unwrap(self.0) {
+            Ok(inner) => Self(Arc::new(Inner { lost_from: Some(seq), ..inner })),
+            Err(shared) => Self(shared),
+        }
+    }
+
     /// The same with the entries that are lost, where they were not known.
-    pub(crate) fn with_lost(self, first: u64, last: u64) -> Self {
+    pub(crate) fn with_lost(self, seqs: Range<u64>) -> Self {
         match Arc::try_unwrap(self.0) {
             Ok(mut inner) => {
-                if inner.lost.is_none() && first <= last && matches!(inner.kind, ErrorKind::Damaged(_)) {
-                    inner.lost = Some((first, last));
+                if inner.lost.is_none() && !seqs.is_empty() && matches!(inner.kind, ErrorKind::Damaged(_)) {
+                    inner.lost = Some((seqs.start, seqs.end - 1));
                 }
                 Self(Arc::new(inner))
             }
@@ -282,7 +320,7 @@ impl Error {
 
     /// Whether two findings are the same: kind, segment, offset, and numbers.
     pub(crate) fn same_finding(&self, other: &Self) -> bool {
-        let key = |e: &Self| (e.0.kind, e.0.segment.clone(), e.0.offset, e.0.lost);
+        let key = |e: &Self| (e.0.kind, e.0.segment.clone(), e.0.offset, e.0.lost, e.0.lost_from);
         key(self) == key(other)
     }
 
@@ -296,7 +334,7 @@ impl Error {
                 _ => None,
             },
             Cause::Earlier(error) => error.io_kind(),
-            Cause::None | Cause::Text(_) => None,
+            Cause::None | Cause::Length(..) | Cause::Text(_) => None,
         }
     }
 }
@@ -342,6 +380,8 @@ impl Error {
         }
         if let Some((first, last)) = inner.lost {
             write!(f, ", entries {first} to {last} are lost")?;
+        } else if let Some(first) = inner.lost_from {
+            write!(f, ", entries from {first} on may be lost, how many is not known")?;
         }
         match &inner.cause {
             Cause::None => Ok(()),
@@ -350,6 +390,8 @@ impl Error {
             // That a full disk was it has been said, and "nothing was appended" does not hold in mid-write.
             Cause::Earlier(error) if error.kind() == ErrorKind::Full => error.fmt_place_and_cause(f),
             Cause::Earlier(error) => write!(f, ": {error}"),
+            Cause::Length(len, None) => write!(f, ": it has {len} bytes"),
+            Cause::Length(len, Some(closed)) => write!(f, ": it has {len} bytes, and was closed with {closed}"),
             Cause::Text(text) => write!(f, ": {text}"),
         }
     }
@@ -358,7 +400,7 @@ impl Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.0.cause {
-            Cause::None | Cause::Text(_) => None,
+            Cause::None | Cause::Length(..) | Cause::Text(_) => None,
             Cause::Io(error) => Some(error),
             Cause::Segment(error) => Some(error),
             Cause::Earlier(error) => Some(error),

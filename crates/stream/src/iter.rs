@@ -156,10 +156,14 @@ impl Iter {
                 }
             }
             match self.forward.take() {
-                Some(mut forward) if seq < forward.limit => {
-                    forward.frame = None;
-                    self.forward = Some(self.advance(forward, seq)?);
-                }
+                Some(mut forward) if seq < forward.limit => match self.advance(&mut forward, seq) {
+                    Ok(()) => self.forward = Some(forward),
+                    // Between the last frame of entries and the next one, which the index knows: no entry is lost.
+                    Err(error) if error.is_damage() && passes_over(&forward, seq) => {
+                        self.forward = Some(self.enter(seq)?)
+                    }
+                    Err(error) => return Err(error),
+                },
                 _ => self.forward = Some(self.enter(seq)?),
             }
         }
@@ -173,8 +177,7 @@ impl Iter {
         self.entered = Some(Arc::clone(&view));
         let i = view.find(seq).filter(|_| seq >= start);
         let i = i.ok_or_else(|| Error::new(ErrorKind::Truncated { start }, &shared.place))?;
-        let limit = view.limit(i);
-        let reader = view.segments[i].open(&shared.env, &shared.place, &shared.options, limit)?;
+        let (reader, limit) = self.inner.open(&view, i)?;
         let (point, _) = reader.span(seq);
         let offset = ByteOffset(point.offset);
         let len_max = frame_len_max(&shared.options);
@@ -182,33 +185,38 @@ impl Iter {
         Ok(Forward { reader, limit, steps, frame: None, block_len: BLOCK_LEN_MIN })
     }
 
-    /// The next frame that reaches `seq`, reading on where the block ends.
-    fn advance(&self, mut forward: Forward, seq: u64) -> Result<Forward> {
+    /// The next frame that reaches `seq`, reading on where the block ends. After an error at a payload it can be called
+    /// again, for what stands behind.
+    fn advance(&self, forward: &mut Forward, seq: u64) -> Result<()> {
         let place = &self.inner.shared.place;
-        let failed = |e| Error::segment_error(place, e).with_lost(seq, forward.limit.min(self.back) - 1);
-        let (at, needed) = match forward.steps.next_reaching(SeqNo(seq)).map_err(failed)? {
-            Frames::Frame(frame) => {
+        let failed = |e, lost| Error::segment_error(place, e).with_lost(lost);
+        let (at, needed) = match forward.steps.next_reaching(SeqNo(seq)) {
+            Ok(Frames::Frame(frame)) => {
                 forward.frame = Some(frame);
-                return Ok(forward);
+                return Ok(());
             }
-            Frames::Incomplete { at, len } => (at.0, len),
-            Frames::End => (forward.steps.offset().0, 0),
+            Ok(Frames::Incomplete { at, len }) => (at.0, len),
+            Ok(Frames::End) => (forward.steps.offset().0, 0),
+            Err(e) => return Err(failed(e, self.inner.lost_at(&forward.reader, &forward.steps, forward.limit))),
         };
+        let expected = forward.steps.expected();
+        let lost = || self.inner.lost_from(&forward.reader, expected.0, forward.limit);
         // The end is read anew: the active segment may have grown, and what is below a watermark is below its end.
         let end = forward.reader.end();
         if at + needed.max(1) > end {
-            let (id, lost) = (Some(forward.reader.data().id()), Some((seq, forward.limit.min(self.back) - 1)));
-            return Err(Error::damage(place, Damage::Lost, id, Some(at), lost));
+            let id = Some(forward.reader.data().id());
+            return Err(Error::damage(place, Damage::Lost, id, Some(at), None).with_lost(lost()));
         }
         let len = forward.block_len.max(needed).min(end - at);
         // A mapping costs nothing to slice, so its blocks are long from the start.
         let mapped = forward.reader.data().is_mapped();
-        forward.block_len = if mapped { u64::MAX } else { (forward.block_len * 2).min(BLOCK_LEN_MAX) };
-        let (expected, data) = (forward.steps.expected(), forward.reader.data());
         // Unless somebody keeps an entry of the last block, its memory is at hand and warm.
-        let block = data.block_over(at..at + len, forward.steps.into_block()).map_err(failed)?;
+        forward.frame = None;
+        let (used, data) = (forward.steps.take_block(), forward.reader.data());
+        let block = data.block_over(at..at + len, used).map_err(|e| failed(e, lost()))?;
+        forward.block_len = if mapped { u64::MAX } else { (forward.block_len * 2).min(BLOCK_LEN_MAX) };
         forward.steps = frames(data, block, ByteOffset(at), expected, frame_len_max(&self.inner.shared.options));
-        Ok(forward)
+        Ok(())
     }
 
     // ---- backward
@@ -240,17 +248,25 @@ impl Iter {
         }
     }
 
-    /// The frames of the span that holds `seq`, up to the one that does; of a span that is longer than any should be, the
-    /// last of them.
+    /// The frames of the span that holds `seq`, up to the one that does; of a span that is longer than any should be, or
+    /// has a damaged frame before that one, the last of them.
     fn span_before(&mut self, seq: u64) -> Result<Backward> {
         let mut forward = self.enter(seq)?;
         let (point, range) = forward.reader.span(seq);
         // A segment that has just begun has an empty span, and may have grown by the time its end is read again.
         forward.block_len = (range.end - range.start).clamp(BLOCK_LEN_MIN, BLOCK_LEN_MAX);
         let mut found: VecDeque<FrameAt> = VecDeque::new();
-        let (mut next, mut held) = (point.seq, 0);
+        // What the front will not come to is not looked at.
+        let (mut next, mut held) = (point.seq.max(self.front), 0);
         loop {
-            forward = self.advance(forward, next)?;
+            if let Err(error) = self.advance(&mut forward, next) {
+                // Where the next frame begins is known, so what is behind the damage comes before it.
+                let behind = forward.steps.failed().map(|frame| frame.end_seq().0).filter(|&behind| behind <= seq);
+                next = behind.ok_or(error)?;
+                found.clear();
+                held = 0;
+                continue;
+            }
             // Without a frame it has read a block.
             let Some(at) = forward.frame.take() else { continue };
             next = at.frame.end_seq().0;
@@ -266,6 +282,12 @@ impl Iter {
             }
         }
     }
+}
+
+/// Whether `forward` failed at what is no frame of entries: the index has a point for `seq`, the next entry, behind it.
+fn passes_over(forward: &Forward, seq: u64) -> bool {
+    let (point, _) = forward.reader.span(seq);
+    forward.steps.failed().is_none() && point.seq == seq && point.offset > forward.steps.offset().0
 }
 
 impl Iter {

@@ -1,9 +1,9 @@
 //! Point reads. They take no lock, save for entries that are only in the tail buffer.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 use stratawal_frame::SeqNo;
-use stratawal_segment::{FrameAt, Frames, frames};
+use stratawal_segment::{FrameAt, FrameSteps, Frames, frames};
 
 use crate::append::Inner;
 use crate::batch::Entry;
@@ -102,8 +102,7 @@ impl StreamLog {
         // What stands before a segment ended at its header's *last timestamp*.
         let before = view.segments.partition_point(|segment| segment.header.last_timestamp < timestamp);
         let Some(i) = before.checked_sub(1) else { return Ok(start) };
-        let limit = view.limit(i);
-        let reader = view.segments[i].open(&shared.env, &shared.place, &shared.options, limit)?;
+        let (reader, limit) = self.inner.open(&view, i)?;
         let (point, _) = reader.span_at(timestamp);
         // Entries at the limit and above were cut from the segment, its index may not know.
         let mut seq = point.seq.min(limit).max(start);
@@ -243,51 +242,72 @@ impl Inner {
         let i = view
             .find(seq)
             .ok_or_else(|| Error::new(ErrorKind::Truncated { start: shared.marks.start() }, &shared.place))?;
-        let limit = view.limit(i);
-        let reader = view.segments[i].open(&shared.env, &shared.place, &shared.options, limit)?;
+        let (reader, limit) = self.open(&view, i)?;
         Ok(Place::Segment(reader, limit))
     }
 
     fn locate_in(&self, reader: &Reader, seq: u64, limit: u64) -> Result<FrameAt> {
-        // The newest segment has no limit, and the stream an end.
-        let lost_to = range_end_seq(reader, seq, limit.min(self.shared.marks.accepted()));
-        let failed = |e| Error::segment_error(&self.shared.place, e).with_lost(seq, lost_to);
+        let failed = |e, lost| Error::segment_error(&self.shared.place, e).with_lost(lost);
         let (point, range) = reader.span(seq);
         let max = frame_len_max(&self.shared.options);
         let (mut offset, mut expected) = (range.start, point.seq);
         // One read for a span as it should be; a file may be anybody's, and its index may say anything.
         let mut len = (range.end - range.start).min(BLOCK_LEN_MAX);
         loop {
-            let block = reader.data().block(offset..offset + len).map_err(failed)?;
+            let block = reader.data().block(offset..offset + len);
+            let block = block.map_err(|e| failed(e, self.lost_from(reader, expected, limit)))?;
             let mut steps = frames(reader.data(), block, stratawal_frame::ByteOffset(offset), SeqNo(expected), max);
-            let needed = match steps.next_reaching(SeqNo(seq)).map_err(failed)? {
-                Frames::Frame(at) => return Ok(at),
-                Frames::Incomplete { len, .. } => len,
-                Frames::End => 1,
+            let needed = match steps.next_reaching(SeqNo(seq)) {
+                Ok(Frames::Frame(at)) => return Ok(at),
+                Ok(Frames::Incomplete { len, .. }) => len,
+                Ok(Frames::End) => 1,
+                Err(e) => return Err(failed(e, self.lost_at(reader, &steps, limit))),
             };
             (offset, expected) = (steps.offset().0, steps.expected().0);
             let end = reader.end();
             if offset + needed > end {
-                let (id, lost) = (Some(reader.data().id()), Some((seq, lost_to)));
-                return Err(Error::damage(&self.shared.place, Damage::Lost, id, Some(offset), lost));
+                let id = Some(reader.data().id());
+                let error = Error::damage(&self.shared.place, Damage::Lost, id, Some(offset), None);
+                return Err(error.with_lost(self.lost_from(reader, expected, limit)));
             }
             len = BLOCK_LEN_MAX.max(needed).min(end - offset);
         }
+    }
+
+    /// Segment `i`, open for reading, and its limit.
+    pub(crate) fn open(&self, view: &View, i: usize) -> Result<(Reader, u64)> {
+        let (limit, segment, shared) = (view.limit(i), &view.segments[i], &self.shared);
+        match segment.open(&shared.env, &shared.place, &shared.options) {
+            Ok(reader) => Ok((reader, limit)),
+            // Nothing of it can be read.
+            Err(error) => Err(error.with_lost(self.live(segment.header.base.0..u64::MAX, limit))),
+        }
+    }
+
+    /// The live entries that the damage takes at which `steps` ended: those of the frame, where its header is valid.
+    pub(crate) fn lost_at(&self, reader: &Reader, steps: &FrameSteps, limit: u64) -> Range<u64> {
+        match steps.failed() {
+            Some(frame) => self.live(frame.first_seq.0..frame.end_seq().0, limit),
+            None => self.lost_from(reader, steps.expected().0, limit),
+        }
+    }
+
+    /// The live entries that damage takes which hides where the frames behind it begin: from `seq`, the one expected
+    /// there, to the next point of the index, where reading begins anew.
+    pub(crate) fn lost_from(&self, reader: &Reader, seq: u64, limit: u64) -> Range<u64> {
+        self.live(seq..reader.next_point(seq).map_or(u64::MAX, |next| next.seq), limit)
+    }
+
+    /// What of `seqs`, in a segment with this limit, is in the stream. The newest segment has no limit, and the stream an end.
+    fn live(&self, seqs: Range<u64>, limit: u64) -> Range<u64> {
+        let marks = &self.shared.marks;
+        seqs.start.max(marks.start())..seqs.end.min(limit).min(marks.accepted())
     }
 }
 
 /// The longest frame that is read into memory: what is asked for may come from anybody's file.
 pub(crate) fn frame_len_max(options: &StreamOptions) -> u64 {
     if seeded(Fault::LengthBelieved) { u64::MAX } else { options.read_len_max.saturating_add(64) }
-}
-
-/// The last entry that damage at `seq` can take: the next index point begins anew.
-fn range_end_seq(reader: &Reader, seq: u64, limit: u64) -> u64 {
-    let next = match reader {
-        Reader::Live(live) => live.index.floor(seq).and_then(|span| span.next),
-        Reader::Sealed(loaded) => loaded.index().floor(seq).and_then(|span| span.next),
-    };
-    next.map_or(limit, |next| next.seq).saturating_sub(1).max(seq)
 }
 
 /// Entry `seq` of a frame that may hold it.

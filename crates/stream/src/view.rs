@@ -6,12 +6,12 @@
 
 use std::io;
 
-use stratawal_frame::{ByteOffset, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo};
+use stratawal_frame::{ByteOffset, SEGMENT_HEADER_LEN, SegmentHeader};
 use stratawal_index::{ActiveIndex, Bounds, CacheKey, Index, IndexBuilder, IndexPoint, Span};
 use stratawal_segment::{Access, SegmentData, SegmentFile, SegmentId};
 
 use crate::env::{Env, Location};
-use crate::error::{Damage, Error, Result};
+use crate::error::{Error, Result};
 use crate::options::StreamOptions;
 use crate::sync::{Arc, Mark};
 
@@ -96,12 +96,6 @@ pub(crate) struct Loaded {
     end: u64,
 }
 
-impl Loaded {
-    pub(crate) const fn index(&self) -> &Index {
-        &self.index
-    }
-}
-
 /// A segment that is open for reading.
 #[derive(Clone, Debug)]
 pub(crate) enum Reader {
@@ -134,6 +128,15 @@ impl Reader {
         self.bounded(span)
     }
 
+    /// The point of the index behind the one that `seq` is looked for from: there reading begins anew.
+    pub(crate) fn next_point(&self, seq: u64) -> Option<IndexPoint> {
+        match self {
+            Self::Live(live) => live.index.floor(seq),
+            Self::Sealed(loaded) => loaded.index.floor(seq),
+        }
+        .and_then(|span| span.next)
+    }
+
     /// The same for the first entry at or after a time.
     pub(crate) fn span_at(&self, timestamp: u64) -> (IndexPoint, std::ops::Range<u64>) {
         let span = match self {
@@ -161,25 +164,19 @@ impl SegmentView {
     }
 
     /// Opens it for reading; from the cache where it is there.
-    pub(crate) fn open(&self, env: &Env, place: &Location, options: &StreamOptions, limit: u64) -> Result<Reader> {
+    pub(crate) fn open(&self, env: &Env, place: &Location, options: &StreamOptions) -> Result<Reader> {
         match &self.state {
             SegmentState::Live(live) => Ok(Reader::Live(Arc::clone(live))),
             SegmentState::Sealed => {
                 let key = CacheKey { stream_id: self.header.stream_id.0, generation: self.header.generation.0 };
-                env.cache.get_or_load(key, || load(env, place, options, &self.header, limit)).map(Reader::Sealed)
+                env.cache.get_or_load(key, || load(env, place, options, &self.header)).map(Reader::Sealed)
             }
         }
     }
 }
 
 /// Opens a sealed segment: its index from its SEAL, or by a scan where that is not to be had.
-fn load(
-    env: &Env,
-    place: &Location,
-    options: &StreamOptions,
-    header: &SegmentHeader,
-    limit: u64,
-) -> Result<(Loaded, usize)> {
+fn load(env: &Env, place: &Location, options: &StreamOptions, header: &SegmentHeader) -> Result<(Loaded, usize)> {
     let failed = |e| Error::segment_error(place, e);
     let id = SegmentId::of(header);
     let file = SegmentFile::open(env.storage(), &place.dir(), id, Access::Read).map_err(failed)?;
@@ -199,7 +196,7 @@ fn load(
     });
     let (index, end) = match indexed {
         Some(found) => found,
-        None => index_by_scan(&file, place, options, limit)?,
+        None => index_by_scan(&file, options).map_err(failed)?,
     };
     let data = match options.map {
         Some(promise) => SegmentData::map(&file, end.0, promise).map_err(failed)?,
@@ -209,25 +206,15 @@ fn load(
     Ok((Loaded { data, index, end: end.0 }, weight))
 }
 
-/// The index of a segment and where its entries end, from its frames.
-fn index_by_scan(
-    file: &SegmentFile,
-    place: &Location,
-    options: &StreamOptions,
-    limit: u64,
-) -> Result<(Index, ByteOffset)> {
+/// The index of a segment and where its entries end, from its frames. Where the chain breaks, what precedes that is
+/// readable all the same; reading on says what is lost.
+fn index_by_scan(file: &SegmentFile, options: &StreamOptions) -> stratawal_segment::Result<(Index, ByteOffset)> {
     let mut builder = IndexBuilder::new(options.index_every);
-    let chain = file
-        .walk(&mut |offset, frame| {
-            if !frame.is_control() {
-                // Timestamps of a hostile file may fall; then the frame is found from the point before.
-                let _ = builder.push(frame.first_seq.0, offset.0, frame.timestamp);
-            }
-        })
-        .map_err(|e| Error::segment_error(place, e))?;
-    if chain.end_seq < SeqNo(limit) {
-        let lost = Some((chain.end_seq.0, limit - 1));
-        return Err(Error::damage(place, Damage::Lost, Some(file.id()), Some(chain.end.0), lost));
-    }
+    let chain = file.walk(&mut |offset, frame| {
+        if !frame.is_control() {
+            // Timestamps of a hostile file may fall; then the frame is found from the point before.
+            let _ = builder.push(frame.first_seq.0, offset.0, frame.timestamp);
+        }
+    })?;
     Ok((builder.finish(), chain.end))
 }

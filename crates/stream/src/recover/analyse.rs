@@ -11,7 +11,7 @@ use crate::env::{Env, Location};
 use crate::error::{Damage, Error, Result};
 use crate::faults::{Fault, seeded};
 use crate::options::StreamOptions;
-use crate::recover::{Scan, note};
+use crate::recover::{Scan, loss, note};
 use crate::report::{OpenReport, TornTail};
 use crate::writer::Closes;
 
@@ -95,7 +95,7 @@ impl Found {
 pub(crate) fn analyse(env: &Env, place: &Location, options: &StreamOptions, order: Order) -> Result<Image> {
     let failed = |e| Error::segment_error(place, e);
     let (all, temporaries) = list(env, place)?;
-    let mut stack = drop_void(read_headers(env, place, &all)?);
+    let mut stack = drop_void(read_headers(env, place, options, &all)?);
     let mut newest = stack.pop().expect("invariant: at least the newest segment voids nothing of itself");
     let newest_id = newest.id();
     let file = newest.open(env, place)?;
@@ -106,7 +106,7 @@ pub(crate) fn analyse(env: &Env, place: &Location, options: &StreamOptions, orde
     if let Some(close) = closed {
         let (start, end) = (close.end.start, close.frame.first_seq);
         stack.push(newest);
-        let live = drop_garbage(place, stack, start)?;
+        let live = drop_garbage(env, place, stack, start)?;
         let cut = live.len() - 1;
         return Ok(Image { all, temporaries, live, cut, closed: Some(close), start, end, durable: end });
     }
@@ -115,15 +115,16 @@ pub(crate) fn analyse(env: &Env, place: &Location, options: &StreamOptions, orde
     // A chain that ends in a SEAL names a segment that must be there, newer than the newest.
     if scan.chain.seal.is_some() {
         let at = Some(scan.chain.end.0);
-        return Err(Error::damage(place, Damage::SuccessorMissing, Some(newest_id), at, None));
+        let error = Error::damage(place, Damage::SuccessorMissing, Some(newest_id), at, None);
+        return Err(error.with_lost_from(scan.chain.end_seq.0));
     }
     // Step 3: the last START or CLOSE in the newest segment's chain counts, else its header.
     let start = scan.chain.start.unwrap_or(newest.header().start);
     newest.scan = Some(scan);
     stack.push(newest);
-    let mut live = drop_garbage(place, stack, start)?;
+    let mut live = drop_garbage(env, place, stack, start)?;
     let durable = scan_back(env, place, options, &mut live, order)?;
-    let (cut, end) = follow(place, &live, durable)?;
+    let (cut, end) = follow(place, &live, start, durable)?;
     Ok(Image { all, temporaries, live, cut, closed: None, start, end, durable })
 }
 
@@ -147,13 +148,13 @@ pub(super) fn list(env: &Env, place: &Location) -> Result<(Vec<SegmentId>, Vec<O
 }
 
 /// Step 1, the headers, in order of generation: each valid, each its file's, all of one stream.
-fn read_headers(env: &Env, place: &Location, all: &[SegmentId]) -> Result<Vec<Found>> {
+fn read_headers(env: &Env, place: &Location, options: &StreamOptions, all: &[SegmentId]) -> Result<Vec<Found>> {
     let mut found = Vec::with_capacity(all.len());
     // From the newest on, which says whose stream this is.
     let mut stream_id = None;
     for (i, &id) in all.iter().enumerate().rev() {
         let file = SegmentFile::open(env.storage(), &place.dir(), id, Access::Read);
-        let file = file.map_err(|e| Error::segment_error(place, e))?;
+        let file = file.map_err(|e| loss::unreadable(env, place, options, all, id, e))?;
         let header = *file.header();
         let own = header.wal_id == env.id()
             && header.name_crc == SegmentHeader::name_checksum(place.folder())
@@ -161,7 +162,8 @@ fn read_headers(env: &Env, place: &Location, all: &[SegmentId]) -> Result<Vec<Fo
             // Generations are never used twice.
             && all.get(i + 1).is_none_or(|next| next.generation != id.generation);
         if !own {
-            return Err(Error::damage(place, Damage::Header, Some(id), Some(0), None));
+            let error = Error::damage(place, Damage::Header, Some(id), Some(0), None);
+            return Err(loss::of_name(env, place, options, all, id, error));
         }
         let file = if i + 1 == all.len() { Opened::Open(file) } else { Opened::Header(header) };
         found.push(Found { file, limit: SeqNo(u64::MAX), scan: None });
@@ -187,7 +189,7 @@ pub(super) fn drop_void(found: Vec<Found>) -> Vec<Found> {
 }
 
 /// Step 3: segments whose limit is at or below *start* are garbage; among the rest nothing may be missing.
-fn drop_garbage(place: &Location, stack: Vec<Found>, start: SeqNo) -> Result<Vec<Found>> {
+fn drop_garbage(env: &Env, place: &Location, stack: Vec<Found>, start: SeqNo) -> Result<Vec<Found>> {
     let mut live = stack;
     let newest = live.len() - 1;
     let first = live.iter().position(|found| found.limit > start).unwrap_or(newest);
@@ -197,11 +199,12 @@ fn drop_garbage(place: &Location, stack: Vec<Found>, start: SeqNo) -> Result<Vec
         let lost = Some((start.0, first.header().base.0 - 1));
         return Err(Error::damage(place, Damage::FirstMissing, Some(first.id()), None, lost));
     }
-    for pair in live.windows(2) {
-        let (older, newer) = (pair[0].header(), pair[1].header());
-        if newer.predecessor != older.generation {
-            return Err(Error::damage(place, Damage::PredecessorMissing, Some(pair[1].id()), None, None));
-        }
+    let gap = live.windows(2).position(|pair| pair[1].header().predecessor != pair[0].header().generation);
+    if let Some(i) = gap {
+        let (id, base) = (live[i + 1].id(), live[i + 1].header().base);
+        let lost = loss::end_of(env, place, &mut live[i]).map(|end| end.max(start).0..base.0);
+        let error = Error::damage(place, Damage::PredecessorMissing, Some(id), None, None);
+        return Err(error.with_lost(lost.unwrap_or_default()));
     }
     Ok(live)
 }
@@ -263,10 +266,10 @@ fn scan_back(env: &Env, place: &Location, options: &StreamOptions, live: &mut [F
 }
 
 /// Step 5, the decision: where the chain over all scanned segments ends, and whether that is a torn tail or damage.
-fn follow(place: &Location, live: &[Found], durable: SeqNo) -> Result<(usize, SeqNo)> {
+fn follow(place: &Location, live: &[Found], start: SeqNo, durable: SeqNo) -> Result<(usize, SeqNo)> {
     let newest = live.len() - 1;
     // The newest file's length is looked at whether or not the chain gets there.
-    check_length(place, &live[newest])?;
+    check_length(place, &live[newest], start, durable)?;
     let mut end = live[newest].header().base;
     for (i, found) in live.iter().enumerate() {
         let Some(scan) = &found.scan else { continue };
@@ -279,27 +282,28 @@ fn follow(place: &Location, live: &[Found], durable: SeqNo) -> Result<(usize, Se
         // leaves, and it is cut. That valid frames stand behind the end proves nothing either way: pages that were
         // never synced reach the disk in any order, so a lawful power loss leaves the same picture.
         if end < durable {
-            // What is lost for certain ends where the next valid frame begins; what is behind that is for salvage.
-            let behind = scan.file.attestations(scan.chain.end).map_err(|e| Error::segment_error(place, e))?;
-            let next = behind.first_seq.filter(|&next| next > end).unwrap_or(found.limit).min(durable);
-            let lost = Some((end.0, next.0 - 1));
-            return Err(Error::damage(place, Damage::Lost, Some(found.id()), Some(scan.chain.end.0), lost));
+            let error = Error::damage(place, Damage::Lost, Some(found.id()), Some(scan.chain.end.0), None);
+            return Err(loss::behind_chain(scan, found, end, start, durable, error));
         }
-        check_length(place, found)?;
+        check_length(place, found, start, durable)?;
         return Ok((i, end));
     }
     Ok((newest, end))
 }
 
-/// A file that was not finished has a length of one being written, or somebody cut it.
-fn check_length(place: &Location, found: &Found) -> Result<()> {
-    match &found.scan {
-        Some(scan) if !scan.file.has_written_len() => {
-            let at = Some(scan.file.len());
-            Err(Error::damage(place, Damage::Length, Some(found.id()), at, None))
-        }
-        _ => Ok(()),
-    }
+/// A file that was not finished has a length of one being written, or it was cut or lengthened, or its end is damaged.
+fn check_length(place: &Location, found: &Found, start: SeqNo, durable: SeqNo) -> Result<()> {
+    let Some(scan) = found.scan.as_ref().filter(|scan| !scan.file.has_written_len()) else { return Ok(()) };
+    let end = scan.chain.end_seq.min(found.limit);
+    // Where the last thing written was a CLOSE, its trailer ended the file.
+    let closed_len = scan.closed_len().map_err(|e| Error::segment_error(place, e))?;
+    let error = Error::length(place, found.id(), scan.file.len(), closed_len);
+    Err(match closed_len {
+        _ if end < durable.min(found.limit) => loss::behind_chain(scan, found, end, start, durable, error),
+        _ if found.limit < SeqNo(u64::MAX) => error.with_lost(end.max(start).0..found.limit.0),
+        Some(_) => error,
+        None => error.with_lost_from(end.max(start).0),
+    })
 }
 
 impl Image {

@@ -14,15 +14,26 @@
 //! 7. Sync the folders; begin a new generation at the end. This is the commit point.
 //! 8. Write the SEALs that are missing.
 //! 9. Remove void and garbage segments.
+//!
+//! Damage that looks like what a crash leaves, and is taken for it:
+//!
+//! - in a newest segment that was not closed, whatever takes a frame and every frame and MARK that attested it: in
+//!   practice its whole end;
+//! - a START that is damaged: what it dropped may come back, as far as it is still on the disk;
+//! - after a power loss, or a kill in mid-write, damage inside the groups of the last two syncs: the frame that is half
+//!   written has taken the place of the MARK behind the one before;
+//! - a closed newest file that is cut to exactly 4096 * k + 8 bytes, the length of one that is being written;
+//! - the folder of a stream that is gone as a whole: nothing else says which streams there are.
 
 mod analyse;
+mod loss;
 mod partial;
 mod repair;
 
 use std::io;
 use std::time::Instant;
 
-use stratawal_frame::{ByteOffset, FrameHeader, SeqNo};
+use stratawal_frame::{ByteOffset, FrameHeader, SeqNo, TRAILER_LEN};
 use stratawal_index::ActiveIndex;
 use stratawal_segment::{Chain, SegmentData, SegmentId};
 
@@ -162,6 +173,13 @@ fn note(index: &ActiveIndex, offset: ByteOffset, frame: &FrameHeader) {
 }
 
 impl Scan {
+    /// How long the file was when it was closed, where its chain ends in the CLOSE.
+    fn closed_len(&self) -> stratawal_segment::Result<Option<u64>> {
+        let close = self.chain.close.map_or(Ok(None), |close| self.file.close_at(close))?;
+        let ends = close.map(|close| close.offset + close.frame.frame_len());
+        Ok(ends.filter(|&ends| ends == self.chain.end).map(|ends| ends.0 + TRAILER_LEN as u64))
+    }
+
     fn into_live(self) -> Live {
         Live::new(SegmentData::read(&self.file), self.index, self.chain.end.0)
     }

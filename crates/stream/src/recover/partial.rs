@@ -76,7 +76,7 @@ fn read_valid(env: &Env, place: &Location, all: &[SegmentId]) -> (Vec<Found>, Ve
 }
 
 /// The first live seq, as far as the newest valid segment says it.
-fn first_live(env: &Env, place: &Location, options: &StreamOptions, live: &mut [Found]) -> Result<SeqNo> {
+pub(super) fn first_live(env: &Env, place: &Location, options: &StreamOptions, live: &mut [Found]) -> Result<SeqNo> {
     let Some(newest) = live.last_mut() else { return Ok(SeqNo(0)) };
     let from_header = newest.header().start;
     let file = newest.open(env, place)?;
