@@ -26,7 +26,7 @@ pub(crate) fn sweep() -> Done {
 }
 
 pub(crate) fn sweep_run() -> Run {
-    harness("damage").env("STRATAWAL_ALL_BITS", "1")
+    in_memory(harness("damage").env("STRATAWAL_ALL_BITS", "1"))
 }
 
 /// A test of the facade, optimised. The invariants that the code asserts of itself are a part of what is tried.

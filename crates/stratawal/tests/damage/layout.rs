@@ -1,0 +1,243 @@
+//! Logs of every shape, in memory or in a folder, and what their files hold.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use stratawal::{Batch, Options, StreamOptions, Wal};
+use stratawal_storage::{Access, EntryKind, MemoryStorage, Storage, UnixStorage};
+
+use crate::frames;
+
+pub(crate) const DIR: &str = "/log/streams/s";
+
+fn options() -> Options {
+    // Index points are close together, so that damage has known points behind it.
+    Options::new().stream_defaults(StreamOptions::new().frame_bytes(200).segment_bytes(64 << 10).index_every(500))
+}
+
+pub(crate) fn open(storage: &MemoryStorage, read_only: bool) -> stratawal::Result<Wal> {
+    options().open_on(Arc::new(storage.clone()), Path::new("/log"), read_only)
+}
+
+/// Where a log is that damage was done to.
+pub(crate) trait Place {
+    fn open_log(&self, read_only: bool) -> stratawal::Result<Wal>;
+    /// Every file by its path below `/log`, with what is in it; a link with what it names.
+    fn files(&self) -> Vec<(PathBuf, Vec<u8>)>;
+}
+
+impl Place for MemoryStorage {
+    fn open_log(&self, read_only: bool) -> stratawal::Result<Wal> {
+        open(self, read_only)
+    }
+
+    fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        files(self)
+    }
+}
+
+/// The log in the folder `log` of this folder, read by positioned reads or through mappings.
+pub(crate) struct Real<'a> {
+    pub(crate) root: &'a Path,
+    pub(crate) mapped: bool,
+}
+
+impl Place for Real<'_> {
+    fn open_log(&self, read_only: bool) -> stratawal::Result<Wal> {
+        let options = options();
+        // SAFETY: this thread alone has the folder, and changes nothing in it while the log is open.
+        let options = if self.mapped { unsafe { options.map_reads() } } else { options };
+        options.open_on(Arc::new(UnixStorage::new()), &self.root.join("log"), read_only)
+    }
+
+    fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let (mut found, mut dirs) = (Vec::new(), vec![self.root.to_owned()]);
+        while let Some(dir) = dirs.pop() {
+            for entry in std::fs::read_dir(&dir).unwrap() {
+                let path = entry.unwrap().path();
+                let named = Path::new("/").join(path.strip_prefix(self.root).unwrap());
+                let kind = std::fs::symlink_metadata(&path).unwrap().file_type();
+                if kind.is_symlink() {
+                    let target = std::fs::read_link(&path).unwrap();
+                    found.push((named, target.into_os_string().into_encoded_bytes()));
+                } else if kind.is_dir() {
+                    dirs.push(path);
+                } else if named != Path::new("/log/LOCK") {
+                    // That one says who has the log.
+                    found.push((named, std::fs::read(&path).unwrap()));
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+}
+
+/// A log with one stream `s` that damage is done to, and one `other` that has to stay well.
+pub(crate) struct Layout {
+    pub(crate) name: &'static str,
+    pub(crate) storage: MemoryStorage,
+    pub(crate) first: u64,
+    pub(crate) next: u64,
+    /// Whether the stream was closed cleanly.
+    pub(crate) closed: bool,
+}
+
+pub(crate) fn entry(seq: u64) -> Vec<u8> {
+    let mut bytes = format!("entry {seq} ").into_bytes();
+    bytes.resize(bytes.len() + usize::try_from(seq * 13 % 60).unwrap(), b'.');
+    bytes
+}
+
+/// One life of the log: appends to `s`, and ends as told.
+pub(crate) fn live(
+    storage: &MemoryStorage,
+    appends: u64,
+    act: impl FnOnce(&stratawal::Stream),
+    close: bool,
+) -> MemoryStorage {
+    let wal = open(storage, false).unwrap();
+    let (stream, other) = (wal.stream("s").unwrap(), wal.stream("other").unwrap());
+    other.append("of the other").unwrap();
+    for i in 0..appends {
+        let next = stream.next_seq();
+        if i % 3 == 0 {
+            let batch: Batch = (next..next + 4).map(entry).collect();
+            stream.append_batch(&batch).unwrap();
+        } else {
+            stream.append(entry(next)).unwrap();
+        }
+    }
+    act(&stream);
+    if close {
+        wal.close().unwrap();
+    }
+    // Copied before the log is dropped, which would close it.
+    storage.snapshot()
+}
+
+pub(crate) fn new() -> MemoryStorage {
+    MemoryStorage::new().with_seed(1).with_clock(1_000_000, 10)
+}
+
+pub(crate) fn nothing(_: &stratawal::Stream) {}
+
+pub(crate) fn layout(name: &'static str, storage: MemoryStorage, first: u64, closed: bool) -> Layout {
+    let next = open(&storage.snapshot(), true).unwrap().stream("s").unwrap().next_seq();
+    Layout { name, storage, first, next, closed }
+}
+
+/// Segments that follow each other because they are full: too long to damage bit by bit.
+pub(crate) fn rotated() -> [Layout; 2] {
+    let rotated = |close| live(&new(), 1500, nothing, close);
+    [layout("rotated, closed", rotated(true), 0, true), layout("rotated, killed", rotated(false), 0, false)]
+}
+
+/// Each recovery begins a segment.
+pub(crate) fn many_segments(close: bool) -> Layout {
+    let storage = (0..3).fold(new(), |storage, life| live(&storage, 6, nothing, close && life == 2));
+    layout(if close { "many segments, closed" } else { "many segments, killed" }, storage, 0, close)
+}
+
+pub(crate) fn layouts() -> Vec<Layout> {
+    let one_closed = live(&new(), 12, nothing, true);
+    let one_killed = live(&new(), 12, nothing, false);
+    // CLOSE frames stand in the chain.
+    let again = |close| (0..3).fold(new(), |storage, life| live(&storage, 5, nothing, close || life < 2));
+    let cut = |close| {
+        let storage = (0..2).fold(new(), |storage, _| live(&storage, 8, nothing, false));
+        let truncate = |stream: &stratawal::Stream| {
+            stream.truncate_before(5).unwrap();
+            stream.truncate_from(stream.next_seq() - 3).unwrap();
+            stream.append(entry(stream.next_seq())).unwrap();
+        };
+        live(&storage, 4, truncate, close)
+    };
+    vec![
+        layout("one segment, closed", one_closed, 0, true),
+        layout("one segment, killed", one_killed, 0, false),
+        many_segments(true),
+        many_segments(false),
+        layout("cut on both sides, closed", cut(true), 5, true),
+        layout("cut on both sides, killed", cut(false), 5, false),
+        layout("closed three times", again(true), 0, true),
+        layout("closed twice, killed", again(false), 0, false),
+    ]
+}
+
+impl Layout {
+    pub(crate) fn segments(&self) -> Vec<PathBuf> {
+        segments_of(&self.storage, DIR)
+    }
+
+    pub(crate) fn len(&self, path: &Path) -> u64 {
+        self.storage.open(path, Access::Read).unwrap().len().unwrap()
+    }
+
+    pub(crate) fn bytes(&self, path: &Path) -> Vec<u8> {
+        read(&self.storage, path)
+    }
+
+    /// From where on entries may be missing in silence, where `bytes` of the segment `damaged` are: behind all that
+    /// anything else attests. Nothing of a stream that was closed: its end is guarded to the last byte.
+    pub(crate) fn silent_from(&self, damaged: &Path, bytes: &Range<u64>) -> u64 {
+        if self.closed { u64::MAX } else { self.attested(damaged, bytes) }
+    }
+
+    pub(crate) fn attested(&self, damaged: &Path, bytes: &Range<u64>) -> u64 {
+        let segments: Vec<_> = self.segments().into_iter().map(|path| (path.clone(), self.bytes(&path))).collect();
+        frames::attested(&segments, &damaged.to_owned(), bytes)
+    }
+}
+
+pub(crate) fn segments_of(storage: &MemoryStorage, dir: &str) -> Vec<PathBuf> {
+    let entries = storage.list(Path::new(dir)).unwrap();
+    entries.into_iter().map(|entry| Path::new(dir).join(entry.name)).collect()
+}
+
+pub(crate) fn read(storage: &MemoryStorage, path: &Path) -> Vec<u8> {
+    let file = storage.open(path, Access::Read).unwrap();
+    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+pub(crate) fn files(storage: &MemoryStorage) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut dirs = vec![PathBuf::from("/log")];
+    while let Some(dir) = dirs.pop() {
+        for entry in storage.list(&dir).unwrap() {
+            let path = dir.join(entry.name);
+            match entry.kind {
+                EntryKind::Dir => dirs.push(path),
+                _ => found.push((path.clone(), read(storage, &path))),
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+pub(crate) fn change(storage: &MemoryStorage, path: &Path, at: u64, change: impl Fn(&mut [u8]), len: usize) {
+    let file = storage.open(path, Access::ReadWrite).unwrap();
+    let mut bytes = vec![0; len];
+    let n = file.read_at(&mut bytes, at).unwrap();
+    change(&mut bytes[..n]);
+    file.write_all_at(&bytes[..n], at).unwrap();
+}
+
+pub(crate) fn set_len(storage: &MemoryStorage, path: &Path, len: u64) {
+    storage.open(path, Access::ReadWrite).unwrap().set_len(len).unwrap();
+}
+
+pub(crate) fn copy(storage: &MemoryStorage, from: &Path, to: &Path) {
+    storage.create_new(to).unwrap().write_all_at(&read(storage, from), 0).unwrap();
+}
+
+pub(crate) fn swap(storage: &MemoryStorage, one: &Path, other: &Path) {
+    let aside = Path::new("/log/aside");
+    storage.rename(one, aside).unwrap();
+    storage.rename(other, one).unwrap();
+    storage.rename(aside, other).unwrap();
+}

@@ -1,0 +1,110 @@
+//! The limits that are stated: damage that is not noticed, and how far that goes.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use stratawal::{Durability, ErrorKind};
+use stratawal_storage::{MemoryStorage, Storage};
+
+use crate::frames::{Frame, frames};
+use crate::layout::{DIR, Layout, change, entry, layout, layouts, live, new, nothing, open, read, set_len};
+
+const START: Option<u32> = Some(2);
+
+/// A stream of one file that was not closed, its file, and the frames in it.
+fn killed(appends: u64, act: impl FnOnce(&stratawal::Stream)) -> (MemoryStorage, PathBuf, Vec<Frame>) {
+    let storage = live(&new(), appends, act, false);
+    let path = layout("", storage.snapshot(), 0, false).segments().pop().unwrap();
+    let frames = frames(&read(&storage, &path));
+    (storage, path, frames)
+}
+
+fn zero(storage: &MemoryStorage, path: &Path, bytes: Range<u64>) {
+    change(storage, path, bytes.start, |bytes| bytes.fill(0), usize::try_from(bytes.end - bytes.start).unwrap());
+}
+
+/// What the stream holds when it is opened: its first seq and one past its last, or the error.
+fn bounds(storage: &MemoryStorage) -> Result<Range<u64>, ErrorKind> {
+    let stream = open(storage, false).unwrap().stream("s").map_err(|error| error.kind())?;
+    for found in stream.iter(..) {
+        let found = found.unwrap();
+        assert_eq!(found.data()[..], entry(found.seq()));
+    }
+    Ok(stream.first_seq()..stream.next_seq())
+}
+
+#[test]
+fn a_zeroed_end_that_nothing_attests_looks_like_a_torn_tail() {
+    let layout: Layout = layouts().swap_remove(1);
+    let path = layout.segments().pop().unwrap();
+    let storage = layout.storage.snapshot();
+    zero(&storage, &path, 400..layout.len(&path));
+    let wal = open(&storage, false).unwrap();
+    let stream = wal.stream("s").unwrap();
+    assert!(stream.next_seq() < layout.next, "nothing is left that says there was more");
+    assert_eq!(stream.with_durability(Durability::Synced).append("x").unwrap() + 1, stream.next_seq());
+}
+
+/// A START attests itself no more than an entry does. Nothing that was acknowledged as durable is lost by it.
+#[test]
+fn a_damaged_start_may_bring_back_what_it_dropped() {
+    let (storage, path, frames) = killed(6, |stream| stream.truncate_before(5).unwrap());
+    let next = bounds(&storage.snapshot()).unwrap().end;
+    assert_eq!(bounds(&storage.snapshot()), Ok(5..next));
+    let start = frames.iter().find(|frame| frame.kind == START).unwrap();
+    change(&storage, &path, start.at.start + 41, |bytes| bytes[0] ^= 1, 1);
+    assert_eq!(bounds(&storage), Ok(0..next), "what the START dropped is still on the disk");
+}
+
+/// A frame attests what was durable before it was written. While it is half written, it has taken the place of the MARK
+/// that attested the group before it, and attests nothing.
+#[test]
+fn in_mid_write_damage_to_the_group_before_looks_like_a_torn_tail() {
+    let (storage, path, frames) = killed(6, nothing);
+    let entries: Vec<&Frame> = frames.iter().filter(|frame| frame.kind.is_none()).collect();
+    let [.., a, b, c] = entries[..] else { panic!("too few frames") };
+    let len = u64::try_from(read(&storage, &path).len()).unwrap();
+    // The kill: the last frame's header was written, the rest not, nor the MARK behind it.
+    zero(&storage, &path, c.at.start + 40..len);
+    let in_silence = |of: &Frame| {
+        let storage = storage.snapshot();
+        change(&storage, &path, of.at.start + 41, |bytes| bytes[0] ^= 1, 1);
+        bounds(&storage)
+    };
+    assert_eq!(
+        bounds(&storage.snapshot()),
+        Ok(0..c.first_seq),
+        "a torn tail, and nothing that was acknowledged is lost"
+    );
+    assert_eq!(in_silence(b), Ok(0..b.first_seq), "the group before, which nothing attests any more");
+    assert_eq!(in_silence(a), Err(ErrorKind::Damaged), "the one before that, which this one attests");
+}
+
+/// A file that is being written has 4096 * k + 8 bytes; cut to that, one that was closed looks like it.
+#[test]
+fn a_closed_file_cut_to_a_length_of_one_being_written_looks_like_one() {
+    let layout = layout("long", live(&new(), 120, nothing, true), 0, true);
+    let path = layout.segments().pop().unwrap();
+    assert!(layout.len(&path) > 4104, "long enough to be cut");
+    let cut = |len: u64| {
+        let storage = layout.storage.snapshot();
+        set_len(&storage, &path, len);
+        bounds(&storage)
+    };
+    let left = cut(4104).unwrap();
+    assert!(left.start == 0 && left.end < layout.next, "{left:?} of {}", layout.next);
+    for len in [4096, 4103, 4105, 4112] {
+        assert_eq!(cut(len), Err(ErrorKind::Damaged), "{len}");
+    }
+}
+
+/// No file lists the streams but their folder: one that is gone as a whole was never there, for all that can be told.
+#[test]
+fn a_stream_whose_folder_is_gone_was_never_there() {
+    let layout: Layout = layouts().swap_remove(0);
+    let storage = layout.storage.snapshot();
+    layout.segments().iter().for_each(|path| storage.remove_file(path).unwrap());
+    assert_eq!(bounds(&storage), Err(ErrorKind::Damaged), "the folder is still there");
+    storage.remove_dir(Path::new(DIR)).unwrap();
+    assert_eq!(bounds(&storage), Ok(0..0));
+}

@@ -1,0 +1,181 @@
+//! The same on real files: what only a file system has (links), and reading through mappings.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use stratawal::ErrorKind;
+
+use crate::judge::{Depth, OWN, Read};
+use crate::layout::{Layout, Place, Real, files, layouts};
+
+/// What is done to a file or folder. `aside` is a free place in the same file system, `other` its like in another stream.
+type Act = (&'static str, fn(path: &Path, aside: &Path, other: &Path));
+
+const ACTS: [Act; 6] = [
+    ("a link to its own content", |path, aside, _| {
+        fs::rename(path, aside).unwrap();
+        symlink(aside, path).unwrap();
+    }),
+    ("a link to another's", |path, aside, other| {
+        fs::rename(path, aside).unwrap();
+        symlink(other, path).unwrap();
+    }),
+    ("removed", |path, _, _| remove(path)),
+    ("emptied", |path, _, _| {
+        let dir = path.is_dir();
+        remove(path);
+        if dir { fs::create_dir(path).unwrap() } else { fs::write(path, "").unwrap() }
+    }),
+    ("doubled", |path, _, _| copy(path, &beside(path))),
+    ("renamed", |path, _, _| fs::rename(path, beside(path)).unwrap()),
+];
+
+fn remove(path: &Path) {
+    if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+}
+
+fn copy(from: &Path, to: &Path) {
+    if from.is_dir() {
+        fs::create_dir(to).unwrap();
+        for entry in fs::read_dir(from).unwrap() {
+            let name = entry.unwrap().file_name();
+            copy(&from.join(&name), &to.join(&name));
+        }
+    } else {
+        fs::copy(from, to).unwrap();
+    }
+}
+
+/// A name beside it that could be one of its kind.
+fn beside(path: &Path) -> PathBuf {
+    let segment = path.extension().is_some_and(|extension| extension == "seg");
+    if segment { path.with_file_name("00000000000000000003-000000ff.seg") } else { path.with_extension("copy") }
+}
+
+/// Puts the layout's files into `root`, which is emptied first.
+fn write(layout: &Layout, root: &Path) {
+    for old in fs::read_dir(root).unwrap() {
+        let old = old.unwrap().path();
+        if old.is_symlink() { fs::remove_file(&old).unwrap() } else { remove(&old) }
+    }
+    for (path, bytes) in files(&layout.storage) {
+        let path = root.join(path.strip_prefix("/").unwrap());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+/// What else than damage found, or all, may come of it. (No file says which streams there are.)
+fn is_stated(what: &str, act: &str) -> bool {
+    match what {
+        "log/streams/s" => matches!(act, "removed" | "renamed"),
+        "log/streams" => act == "emptied",
+        _ => false,
+    }
+}
+
+#[test]
+fn a_file_or_folder_that_is_a_link_or_gone_loses_nothing_in_silence() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, mut refused, mut whole) = (dir.path(), 0, 0);
+    for layout in layouts() {
+        let segments = layout.segments();
+        let mut targets: Vec<PathBuf> =
+            segments.iter().map(|path| path.strip_prefix("/").unwrap().to_owned()).collect();
+        let roots = ["log/FORMAT", "log/LOCK", "log/RESERVE", "log/streams/s", "log/streams"];
+        targets.extend(roots.into_iter().map(PathBuf::from));
+        for target in &targets {
+            for (act, damage) in ACTS {
+                write(&layout, root);
+                let path = root.join(target);
+                if !path.exists() {
+                    fs::write(&path, "").unwrap();
+                }
+                let others = fs::read_dir(root.join("log/streams/other")).unwrap().next().unwrap().unwrap().path();
+                let other = if path.is_dir() { root.join("log/streams/other") } else { others };
+                damage(&path, &root.join("aside"), &other);
+                let name = target.to_str().unwrap();
+                let what = format!("{name} {act}");
+                match judge(&layout, &what, &Real { root, mapped: false }, is_stated(name, act)) {
+                    Some(Read::All) => whole += 1,
+                    _ => refused += 1,
+                }
+            }
+        }
+    }
+    println!("refused {refused}, whole {whole}");
+    assert!(refused > 100 && whole > 50, "{refused} refused, {whole} whole");
+}
+
+/// All entries, or a typed error with the files as they were; or, where that is stated, a stream that is not there.
+fn judge(layout: &Layout, what: &str, place: &Real<'_>, may_be_gone: bool) -> Option<Read> {
+    let what = format!("{OWN}{}: {what}", layout.name);
+    let before = place.files();
+    for read_only in [true, false] {
+        let typed = |error: &stratawal::Error| {
+            let refused = matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Io | ErrorKind::Missing);
+            assert!(refused, "{what}: {error:?}");
+        };
+        let wal = match place.open_log(read_only) {
+            Ok(wal) => wal,
+            Err(error) => {
+                typed(&error);
+                assert!(error.to_string().contains("log"), "{what}: names no file: {error}");
+                assert!(place.files() == before, "{what}: files were changed");
+                if read_only { continue } else { return None }
+            }
+        };
+        let stream = match wal.stream("s") {
+            Ok(stream) => stream,
+            Err(error) => {
+                typed(&error);
+                assert_eq!(error.stream(), Some("s"), "{what}: {error}");
+                let of_stream = |files: Vec<(PathBuf, Vec<u8>)>| -> Vec<_> {
+                    files.into_iter().filter(|file| file.0.starts_with("/log/streams/s")).collect()
+                };
+                assert!(of_stream(place.files()) == of_stream(before.clone()), "{what}: files were changed");
+                if read_only { continue } else { return Some(Read::Refused) }
+            }
+        };
+        if may_be_gone && !stream.exists() {
+            continue;
+        }
+        drop(stream);
+        assert_eq!(layout.read(&what, &wal, u64::MAX, Depth::Deep), Read::All, "{what}");
+    }
+    Some(Read::All)
+}
+
+/// A sample of bits and pages, by positioned reads and through mappings.
+#[test]
+fn damaged_bytes_of_real_files_lose_nothing_in_silence() {
+    let dir = tempfile::tempdir().unwrap();
+    let step = if crate::all() { 61 } else { 311 };
+    for layout in layouts() {
+        for path in layout.segments() {
+            let bytes = layout.bytes(&path);
+            let used = bytes.iter().rposition(|&b| b != 0).unwrap();
+            let file = dir.path().join(path.strip_prefix("/").unwrap());
+            let bits =
+                (0..used + 16).step_by(step).filter(|at| !crate::VERSION.contains(&(*at as u64)) && *at < bytes.len());
+            let bits = bits.map(|at| (at..at + 1, false));
+            let pages = (0..bytes.len()).step_by(4096).map(|at| (at..(at + 4096).min(bytes.len()), true));
+            for (at, zeroed) in bits.chain(pages) {
+                for mapped in [false, true] {
+                    write(&layout, dir.path());
+                    let mut bytes = bytes.clone();
+                    if zeroed {
+                        bytes[at.clone()].fill(0)
+                    } else {
+                        bytes[at.start] ^= 1 << (at.start % 8)
+                    }
+                    fs::write(&file, &bytes).unwrap();
+                    let silent_from = layout.silent_from(&path, &(at.start as u64..at.end as u64));
+                    let what = format!("{at:?} of {}, mapped: {mapped}", file.display());
+                    layout.judge(&what, &Real { root: dir.path(), mapped }, silent_from, Depth::Deep);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The root of a log: a creation that a crash interrupted goes on, and a folder of streams that somebody removed is
+//! missed.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use stratawal::{ErrorKind, Options, Wal};
+use stratawal_storage::Storage;
+use stratawal_testkit::{Crash, Disk, Rng, SimStorage};
+
+use crate::layout::{files, layouts};
+
+fn open(storage: SimStorage) -> stratawal::Result<Wal> {
+    Options::new().open_on(Arc::new(storage), Path::new("/above/log"), false)
+}
+
+/// What the disk is after each change while a log is created on it.
+fn creation(disk: Disk) -> Vec<Disk> {
+    let storage = SimStorage::on(disk.clone(), 1);
+    let seen = Arc::new(Mutex::new(vec![disk]));
+    let seen_by_watch = Arc::clone(&seen);
+    storage.watch(move |disk| seen_by_watch.lock().unwrap().push(disk.clone()));
+    open(storage.clone()).unwrap().close().unwrap();
+    storage.unwatch();
+    std::mem::take(&mut seen.lock().unwrap())
+}
+
+/// A crash of any kind after each change of the disk, and again while the creation goes on.
+#[test]
+fn a_creation_that_is_interrupted_anywhere_goes_on() {
+    const CRASHES: [Crash; 6] =
+        [Crash::Kill, Crash::Lost, Crash::Kept, Crash::Prefix, Crash::Mixed(128), Crash::Mixed(232)];
+    let mut rng = Rng::new(7);
+    let whole = creation(SimStorage::new(1).disk());
+    let mut cases = 0;
+    for (i, disk) in whole.iter().enumerate() {
+        for crash in CRASHES {
+            let first = disk.crash(crash, &mut rng);
+            for (j, disk) in creation(first).iter().enumerate() {
+                for again in CRASHES {
+                    let storage = SimStorage::on(disk.crash(again, &mut rng), 3);
+                    let wal = open(storage).unwrap_or_else(|e| panic!("{crash:?} after {i}, {again:?} after {j}: {e}"));
+                    assert_eq!(wal.stream("s").unwrap().append("first").unwrap(), 0);
+                    cases += 1;
+                }
+            }
+        }
+    }
+    assert!(cases > 1000, "only {cases} cases");
+}
+
+#[test]
+fn a_folder_of_streams_that_is_gone_is_damage() {
+    for layout in layouts() {
+        let storage = layout.storage.snapshot();
+        storage.rename(Path::new("/log/streams"), Path::new("/streams of before")).unwrap();
+        let before = files(&storage);
+        for read_only in [true, false] {
+            let error = crate::layout::open(&storage, read_only).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Damaged);
+            assert!(error.to_string().contains("/log/streams is missing"), "{error}");
+        }
+        assert!(files(&storage) == before);
+    }
+}
