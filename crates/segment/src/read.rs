@@ -168,11 +168,26 @@ pub struct FrameAt {
     pub frame: Frame,
 }
 
-/// What [`FrameSteps::next_reaching`] found.
+/// A frame of entries, verified, that stands in the block at hand.
 #[derive(Clone, Debug)]
-pub enum Frames {
+pub struct InBlock {
+    header: FrameHeader,
+    payload: Range<usize>,
+}
+
+impl InBlock {
+    /// The header.
+    #[must_use]
+    pub const fn header(&self) -> &FrameHeader {
+        &self.header
+    }
+}
+
+/// What [`FrameSteps::next_reaching`] and [`FrameSteps::next_in_block`] found.
+#[derive(Clone, Debug)]
+pub enum Frames<F = FrameAt> {
     /// A frame of entries that reaches the seq asked for.
-    Frame(FrameAt),
+    Frame(F),
     /// The block ends within the frame at `at`, which takes `len` bytes from there (as far as that is known).
     Incomplete {
         /// Where the frame begins.
@@ -248,6 +263,40 @@ impl FrameSteps {
             Step::Incomplete(at, len) => Ok(Frames::Incomplete { at, len }),
             Step::End => Ok(Frames::End),
         }
+    }
+}
+
+impl FrameSteps {
+    /// As [`next_reaching`](Self::next_reaching), but for those who take entries out while the block is at hand: the frame
+    /// is no more than its header and its place.
+    ///
+    /// # Errors
+    /// As `next_reaching`.
+    #[inline]
+    pub fn next_in_block(&mut self, seq: SeqNo) -> Result<Frames<InBlock>> {
+        match self.step(seq)? {
+            Step::At(offset, header, payload) => match check_payload(&header, &self.block[payload.clone()]) {
+                Decoded::Frame(()) => Ok(Frames::Frame(InBlock { header, payload })),
+                other => Err(self.not_valid(offset, header, &other)),
+            },
+            Step::Incomplete(at, len) => Ok(Frames::Incomplete { at, len }),
+            Step::End => Ok(Frames::End),
+        }
+    }
+
+    /// Entry `seq` of a frame of this block; `None` where it is not in the frame, or the frame is of another block.
+    #[inline]
+    #[must_use]
+    pub fn entry_in(&self, frame: &InBlock, seq: SeqNo) -> Option<Bytes> {
+        let i = u32::try_from(seq.0.checked_sub(frame.header.first_seq.0)?).ok()?;
+        let range = entry_range(&frame.header, self.block.get(frame.payload.clone())?, i)?;
+        Some(self.block.slice(frame.payload.start + range.start..frame.payload.start + range.end))
+    }
+
+    /// The payload of a frame of this block; nothing where it is of another.
+    #[must_use]
+    pub fn payload_of(&self, frame: &InBlock) -> Bytes {
+        if frame.payload.end > self.block.len() { Bytes::new() } else { self.block.slice(frame.payload.clone()) }
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use stratawal_frame::Frame;
+use stratawal_frame::{FrameHeader, entry_range};
 
 /// Entries that are appended together: all of them are there after any crash, or none.
 ///
@@ -128,20 +128,19 @@ pub struct Run {
 
 #[derive(Clone, Debug)]
 enum Held {
-    /// A frame, and the number in it of the first entry.
-    Frame(Frame, u32),
+    /// A frame's header and payload, and the number in it of the first entry.
+    Frame(FrameHeader, Bytes, u32),
     One(Bytes),
 }
 
 impl Run {
-    /// The entries `seqs` of a frame that has them all.
-    pub(crate) fn of_frame(frame: Frame, seqs: Range<u64>) -> Option<Self> {
-        let first = u32::try_from(seqs.start.checked_sub(frame.first_seq().0)?).ok()?;
-        let timestamp = frame.header().timestamp;
-        (!seqs.is_empty() && seqs.end <= frame.end_seq().0).then_some(Self {
+    /// The entries `seqs` of a frame that has them all, from its header and its payload.
+    pub(crate) fn of_frame(header: FrameHeader, payload: Bytes, seqs: Range<u64>) -> Option<Self> {
+        let first = u32::try_from(seqs.start.checked_sub(header.first_seq.0)?).ok()?;
+        (!seqs.is_empty() && seqs.end <= header.end_seq().0).then_some(Self {
             seqs,
-            timestamp,
-            held: Held::Frame(frame, first),
+            timestamp: header.timestamp,
+            held: Held::Frame(header, payload, first),
         })
     }
 
@@ -167,7 +166,9 @@ impl Run {
         let len = u32::try_from(self.seqs.end - self.seqs.start).unwrap_or(u32::MAX);
         (0..len).map(|i| {
             let data = match &self.held {
-                Held::Frame(frame, first) => frame.data(first + i).unwrap_or_default(),
+                Held::Frame(header, payload, first) => {
+                    entry_range(header, payload, first + i).and_then(|range| payload.get(range)).unwrap_or_default()
+                }
                 Held::One(data) => data,
             };
             (self.seqs.start + u64::from(i), data)

@@ -7,14 +7,15 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::{Bound, RangeBounds};
 
-use stratawal_frame::{ByteOffset, SeqNo};
-use stratawal_segment::{FrameAt, FrameSteps, Frames, frames};
+use bytes::Bytes;
+use stratawal_frame::{ByteOffset, FrameHeader, SeqNo, entry_range};
+use stratawal_segment::{FrameSteps, Frames, InBlock, frames};
 
 use crate::append::Inner;
 use crate::batch::{Entry, Run};
 use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::options::Visibility;
-use crate::read::{entry_of, frame_len_max};
+use crate::read::frame_len_max;
 use crate::stream::StreamLog;
 use crate::sync::Arc;
 use crate::tail::TailProvider;
@@ -50,13 +51,36 @@ struct Forward {
     reader: Reader,
     limit: u64,
     steps: FrameSteps,
-    frame: Option<FrameAt>,
+    frame: Option<InBlock>,
     block_len: u64,
 }
 
 /// Where the back stands: the frames of one span that are still to come, in order.
 struct Backward {
-    frames: VecDeque<FrameAt>,
+    frames: VecDeque<Whole>,
+}
+
+/// A frame with memory of its own.
+struct Whole {
+    header: FrameHeader,
+    payload: Bytes,
+}
+
+impl Forward {
+    #[inline]
+    fn entry(&self, seq: u64) -> Option<Entry> {
+        let frame = self.frame.as_ref().filter(|_| seq < self.limit)?;
+        let data = self.steps.entry_in(frame, SeqNo(seq))?;
+        Some(Entry { seq, timestamp: frame.header().timestamp, data })
+    }
+}
+
+impl Whole {
+    fn entry(&self, seq: u64) -> Option<Entry> {
+        let i = u32::try_from(seq.checked_sub(self.header.first_seq.0)?).ok()?;
+        let data = self.payload.slice(entry_range(&self.header, &self.payload, i)?);
+        Some(Entry { seq, timestamp: self.header.timestamp, data })
+    }
 }
 
 impl fmt::Debug for Iter {
@@ -138,10 +162,7 @@ impl Iter {
     fn forward(&mut self) -> Result<Entry> {
         loop {
             let seq = self.front;
-            if let Some(forward) = &self.forward
-                && let Some(entry) = forward.frame.as_ref().and_then(|at| entry_of(at, seq))
-                && seq < forward.limit
-            {
+            if let Some(entry) = self.forward.as_ref().and_then(|forward| forward.entry(seq)) {
                 return Ok(entry);
             }
             if !self.drained(seq) {
@@ -155,12 +176,12 @@ impl Iter {
                     return Err(Error::new(ErrorKind::Cut { at }, &self.inner.shared.place));
                 }
             }
-            match self.forward.take() {
-                Some(mut forward) if seq < forward.limit => match self.advance(&mut forward, seq) {
-                    Ok(()) => self.forward = Some(forward),
+            match &mut self.forward {
+                Some(forward) if seq < forward.limit => match advance(&self.inner, forward, seq) {
+                    Ok(()) => {}
                     // Between the last frame of entries and the next one, which the index knows: no entry is lost.
-                    Err(error) if error.is_damage() && passes_over(&forward, seq) => {
-                        self.forward = Some(self.enter(seq)?)
+                    Err(error) if error.is_damage() && passes_over(forward, seq) => {
+                        self.forward = Some(self.enter(seq)?);
                     }
                     Err(error) => return Err(error),
                 },
@@ -181,42 +202,8 @@ impl Iter {
         let (point, _) = reader.span(seq);
         let offset = ByteOffset(point.offset);
         let len_max = frame_len_max(&shared.options);
-        let steps = frames(reader.data(), bytes::Bytes::new(), offset, SeqNo(point.seq), len_max);
+        let steps = frames(reader.data(), Bytes::new(), offset, SeqNo(point.seq), len_max);
         Ok(Forward { reader, limit, steps, frame: None, block_len: BLOCK_LEN_MIN })
-    }
-
-    /// The next frame that reaches `seq`, reading on where the block ends. After an error at a payload it can be called
-    /// again, for what stands behind.
-    fn advance(&self, forward: &mut Forward, seq: u64) -> Result<()> {
-        let place = &self.inner.shared.place;
-        let failed = |e, lost| Error::segment_error(place, e).with_lost(lost);
-        let (at, needed) = match forward.steps.next_reaching(SeqNo(seq)) {
-            Ok(Frames::Frame(frame)) => {
-                forward.frame = Some(frame);
-                return Ok(());
-            }
-            Ok(Frames::Incomplete { at, len }) => (at.0, len),
-            Ok(Frames::End) => (forward.steps.offset().0, 0),
-            Err(e) => return Err(failed(e, self.inner.lost_at(&forward.reader, &forward.steps, forward.limit))),
-        };
-        let expected = forward.steps.expected();
-        let lost = || self.inner.lost_from(&forward.reader, expected.0, forward.limit);
-        // The end is read anew: the active segment may have grown, and what is below a watermark is below its end.
-        let end = forward.reader.end();
-        if at + needed.max(1) > end {
-            let id = Some(forward.reader.data().id());
-            return Err(Error::damage(place, Damage::Lost, id, Some(at), None).with_lost(lost()));
-        }
-        let len = forward.block_len.max(needed).min(end - at);
-        // A mapping costs nothing to slice, so its blocks are long from the start.
-        let mapped = forward.reader.data().is_mapped();
-        // Unless somebody keeps an entry of the last block, its memory is at hand and warm.
-        forward.frame = None;
-        let (used, data) = (forward.steps.take_block(), forward.reader.data());
-        let block = data.block_over(at..at + len, used).map_err(|e| failed(e, lost()))?;
-        forward.block_len = if mapped { u64::MAX } else { (forward.block_len * 2).min(BLOCK_LEN_MAX) };
-        forward.steps = frames(data, block, ByteOffset(at), expected, frame_len_max(&self.inner.shared.options));
-        Ok(())
     }
 
     // ---- backward
@@ -225,11 +212,11 @@ impl Iter {
         let seq = self.back - 1;
         loop {
             if let Some(backward) = &mut self.backward {
-                while let Some(at) = backward.frames.back() {
-                    if let Some(entry) = entry_of(at, seq) {
+                while let Some(frame) = backward.frames.back() {
+                    if let Some(entry) = frame.entry(seq) {
                         return Ok(entry);
                     }
-                    if at.frame.end_seq().0 <= seq {
+                    if frame.header.end_seq().0 <= seq {
                         break;
                     }
                     backward.frames.pop_back();
@@ -255,11 +242,11 @@ impl Iter {
         let (point, range) = forward.reader.span(seq);
         // A segment that has just begun has an empty span, and may have grown by the time its end is read again.
         forward.block_len = (range.end - range.start).clamp(BLOCK_LEN_MIN, BLOCK_LEN_MAX);
-        let mut found: VecDeque<FrameAt> = VecDeque::new();
+        let mut found: VecDeque<Whole> = VecDeque::new();
         // What the front will not come to is not looked at.
         let (mut next, mut held) = (point.seq.max(self.front), 0);
         loop {
-            if let Err(error) = self.advance(&mut forward, next) {
+            if let Err(error) = advance(&self.inner, &mut forward, next) {
                 // Where the next frame begins is known, so what is behind the damage comes before it.
                 let behind = forward.steps.failed().map(|frame| frame.end_seq().0).filter(|&behind| behind <= seq);
                 next = behind.ok_or(error)?;
@@ -268,20 +255,55 @@ impl Iter {
                 continue;
             }
             // Without a frame it has read a block.
-            let Some(at) = forward.frame.take() else { continue };
-            next = at.frame.end_seq().0;
-            held += at.frame.header().frame_len();
-            found.push_back(at);
+            let Some(frame) = forward.frame.take() else { continue };
+            let frame = Whole { header: *frame.header(), payload: forward.steps.payload_of(&frame) };
+            next = frame.header.end_seq().0;
+            held += frame.header.frame_len();
+            found.push_back(frame);
             if next > seq {
                 return Ok(Backward { frames: found });
             }
             while held > HELD_LEN_MAX
                 && let Some(first) = found.pop_front()
             {
-                held -= first.frame.header().frame_len();
+                held -= first.header.frame_len();
             }
         }
     }
+}
+
+/// The next frame that reaches `seq`, reading on where the block ends. After an error at a payload it can be called
+/// again, for what stands behind.
+fn advance(inner: &Inner, forward: &mut Forward, seq: u64) -> Result<()> {
+    let place = &inner.shared.place;
+    let failed = |e, lost| Error::segment_error(place, e).with_lost(lost);
+    let (at, needed) = match forward.steps.next_in_block(SeqNo(seq)) {
+        Ok(Frames::Frame(frame)) => {
+            forward.frame = Some(frame);
+            return Ok(());
+        }
+        Ok(Frames::Incomplete { at, len }) => (at.0, len),
+        Ok(Frames::End) => (forward.steps.offset().0, 0),
+        Err(e) => return Err(failed(e, inner.lost_at(&forward.reader, &forward.steps, forward.limit))),
+    };
+    let expected = forward.steps.expected();
+    let lost = || inner.lost_from(&forward.reader, expected.0, forward.limit);
+    // The end is read anew: the active segment may have grown, and what is below a watermark is below its end.
+    let end = forward.reader.end();
+    if at + needed.max(1) > end {
+        let id = Some(forward.reader.data().id());
+        return Err(Error::damage(place, Damage::Lost, id, Some(at), None).with_lost(lost()));
+    }
+    let len = forward.block_len.max(needed).min(end - at);
+    // A mapping costs nothing to slice, so its blocks are long from the start.
+    let mapped = forward.reader.data().is_mapped();
+    // Unless somebody keeps an entry of the last block, its memory is at hand and warm.
+    forward.frame = None;
+    let (used, data) = (forward.steps.take_block(), forward.reader.data());
+    let block = data.block_over(at..at + len, used).map_err(|e| failed(e, lost()))?;
+    forward.block_len = if mapped { u64::MAX } else { (forward.block_len * 2).min(BLOCK_LEN_MAX) };
+    forward.steps = frames(data, block, ByteOffset(at), expected, frame_len_max(&inner.shared.options));
+    Ok(())
 }
 
 /// Whether `forward` failed at what is no frame of entries: the index has a point for `seq`, the next entry, behind it.
@@ -294,8 +316,8 @@ impl Iter {
     /// The next entry from the front, where it is in the frame at hand and nothing has happened to the stream.
     #[inline]
     fn next_at_hand(&mut self) -> Option<Entry> {
-        let forward = self.forward.as_ref().filter(|forward| self.cut.is_none() && self.front < forward.limit)?;
-        let entry = entry_of(forward.frame.as_ref().filter(|_| self.front < self.back)?, self.front)?;
+        let forward = self.forward.as_ref().filter(|_| self.cut.is_none() && self.front < self.back)?;
+        let entry = forward.entry(self.front)?;
         // Behind the reading, as in `stable`.
         if self.inner.shared.marks.epoch() != self.epoch {
             return None;
@@ -326,9 +348,9 @@ impl Iter {
             Err(error) => return Some(Err(error)),
         };
         let frame = self.forward.as_ref().and_then(|forward| {
-            let frame = &forward.frame.as_ref()?.frame;
-            let end = frame.end_seq().0.min(forward.limit).min(self.back);
-            Run::of_frame(frame.clone(), self.front..end)
+            let frame = forward.frame.as_ref()?;
+            let end = frame.header().end_seq().0.min(forward.limit).min(self.back);
+            Run::of_frame(*frame.header(), forward.steps.payload_of(frame), self.front..end)
         });
         // Without a frame it was in the tail buffer.
         let run = frame.unwrap_or_else(|| Run::of_one(entry));
