@@ -15,7 +15,8 @@ pub(crate) fn seeded() -> Done {
             .env("CARGO_TARGET_DIR", &crate::run::root().join("target/faults").to_string_lossy())
             .done("a fault that no harness finds")
     };
-    let harnesses = ["simulation", "damage", "hostile", "kills", "beside"].map(|name| ["--test", name]).concat();
+    let harnesses =
+        ["simulation", "damage", "hostile", "kills", "beside", "model"].map(|name| ["--test", name]).concat();
     faulty(&[&["--package", "stratawal", "--package", "stratawal-stream"], &harnesses[..], &["seeded"]].concat())?;
     faulty(&["--package", "stratawal-index", "--lib"])
 }

@@ -30,7 +30,7 @@ impl ActiveIndex {
         Self { chunks: Published::new(Chunks::new()), writer: Mutex::new(Writer::new(Spacing::new(every_bytes))) }
     }
 
-    /// An index that goes on behind `points`.
+    /// An index that goes on behind `points`; the next frame becomes one.
     ///
     /// # Errors
     /// [`PointsError`] if a point breaks the rules of [`IndexPoint`].

@@ -72,15 +72,10 @@ impl Spacing {
         Self { every_bytes, last: None, next_offset: 0, point_count: 0 }
     }
 
-    /// Goes on behind `points`, which are sorted.
+    /// Goes on behind `points`, which are sorted. The next frame becomes a point wherever it lies: what stands between it
+    /// and the last of them was written in another life, and should it be damaged, the frame is found all the same.
     pub(crate) fn behind(every_bytes: u64, points: &[IndexPoint]) -> Self {
-        let last = points.last().copied();
-        Self {
-            every_bytes,
-            last,
-            next_offset: last.map_or(0, |point| point.offset.saturating_add(every_bytes)),
-            point_count: points.len() as u64,
-        }
+        Self { every_bytes, last: points.last().copied(), next_offset: 0, point_count: points.len() as u64 }
     }
 
     /// Whether `frame`, which must come behind the last one, becomes a point.

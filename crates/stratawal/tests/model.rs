@@ -865,3 +865,33 @@ fn run_programs(seed: u64, cases: u32) {
         panic!("PROPTEST_RNG_SEED={seed}: {failure}");
     }
 }
+
+/// The model finds what it is there for.
+#[cfg(stratawal_faults)]
+mod seeded {
+    use std::panic::catch_unwind;
+
+    use stratawal_stream::faults::{Fault, seed};
+
+    /// What a program says that shrinks to a step in which the log and the model differ.
+    const FOUND: &str = "Test failed:";
+
+    fn is_found(fault: Fault) {
+        seed(Some(fault));
+        let tried = catch_unwind(|| super::run_programs(1, 400));
+        seed(None);
+        let panic = tried.expect_err("it is not found");
+        let text = panic.downcast_ref::<String>().expect("the model says what it has found");
+        assert!(text.contains(FOUND), "the harness failed, and found nothing: {text}");
+    }
+
+    #[test]
+    fn an_acknowledgement_before_the_write_is_found() {
+        is_found(Fault::AcknowledgedBeforeWrite);
+    }
+
+    #[test]
+    fn a_cut_without_an_epoch_of_its_own_is_found() {
+        is_found(Fault::EpochKept);
+    }
+}
