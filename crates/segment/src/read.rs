@@ -130,14 +130,35 @@ impl SegmentData {
 /// Spans up to this are read onto the stack by [`SegmentData::entry`].
 const SPAN_LEN_MAX: usize = 8 << 10;
 
+/// An entry, as [`SegmentData::entry`] finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundEntry {
+    /// The timestamp of its frame, in microseconds since 1970.
+    pub timestamp: u64,
+    /// Its bytes.
+    pub data: Bytes,
+    /// Whether its frame is all there is in the span.
+    pub alone: bool,
+}
+
 impl SegmentData {
-    /// Entry `seq` and its timestamp, from the frames in `span`, which begins with the frame whose first seq is
-    /// `expected`. Of a file that is read, the entry alone is kept, in memory of its own; of a mapping nothing is copied.
-    /// `None` where more has to be read than this does: a span of over 8 KiB, or one that ends before the entry does.
+    /// Entry `seq` from the frames in `span`, which begins with the frame whose first seq is `expected`. Of a file that is
+    /// read, the entry alone is kept, in memory of its own; of a mapping nothing is copied. `None` where more has to be read
+    /// than this does: a span of over 8 KiB, or one that ends before the entry does.
+    ///
+    /// With `verified`, the caller knows that a frame that is alone in this span was found valid before, in this very
+    /// mapping, and its payload is not gone through again. Of a file that is read, everything is checked each time.
     ///
     /// # Errors
     /// Damage, frames of a newer version, I/O.
-    pub fn entry(&self, span: Range<u64>, expected: SeqNo, seq: SeqNo, len_max: u64) -> Result<Option<(u64, Bytes)>> {
+    pub fn entry(
+        &self,
+        span: Range<u64>,
+        expected: SeqNo,
+        seq: SeqNo,
+        len_max: u64,
+        verified: bool,
+    ) -> Result<Option<FoundEntry>> {
         let offset = ByteOffset(span.start);
         let Ok(len) = usize::try_from(span.end.saturating_sub(span.start)) else { return Ok(None) };
         match &self.source {
@@ -146,14 +167,22 @@ impl SegmentData {
                 let Some(block) = buf.get_mut(..len) else { return Ok(None) };
                 let failed = |source| Error::new(self.id, Some(offset), ErrorKind::Io { operation: "read", source });
                 file.read_exact_at(block, span.start).map_err(failed)?;
-                let found = frames(self, &*block, offset, expected, len_max).entry(seq)?;
-                Ok(found.map(|(timestamp, range)| (timestamp, Bytes::copy_from_slice(&block[range]))))
+                let found = frames(self, &*block, offset, expected, len_max).entry(seq, false)?;
+                Ok(found.map(|(header, range)| FoundEntry {
+                    timestamp: header.timestamp,
+                    data: Bytes::copy_from_slice(&block[range]),
+                    alone: header.frame_len() == len as u64,
+                }))
             }
             Source::Mapped(bytes) => {
                 let Ok(from) = usize::try_from(span.start) else { return Ok(None) };
                 let Some(block) = bytes.get(from..).and_then(|rest| rest.get(..len)) else { return Ok(None) };
-                let found = frames(self, block, offset, expected, len_max).entry(seq)?;
-                Ok(found.map(|(timestamp, range)| (timestamp, bytes.slice(from + range.start..from + range.end))))
+                let found = frames(self, block, offset, expected, len_max).entry(seq, verified)?;
+                Ok(found.map(|(header, range)| FoundEntry {
+                    timestamp: header.timestamp,
+                    data: bytes.slice(from + range.start..from + range.end),
+                    alone: header.frame_len() == len as u64,
+                }))
             }
         }
     }
@@ -321,17 +350,20 @@ impl<B: AsRef<[u8]>> FrameSteps<B> {
         self.failed.as_ref()
     }
 
-    /// The timestamp of entry `seq` and where it stands in the block; `None` where the block ends before it.
-    fn entry(&mut self, seq: SeqNo) -> Result<Option<(u64, Range<usize>)>> {
+    /// The header of the frame of entry `seq`, and where the entry stands in the block; `None` where the block ends before
+    /// it. The payload of a frame that is the whole block is not checked if it is `verified`.
+    fn entry(&mut self, seq: SeqNo, verified: bool) -> Result<Option<(FrameHeader, Range<usize>)>> {
         let Step::At(offset, header, payload) = self.step(seq)? else { return Ok(None) };
         let bytes = &self.block.as_ref()[payload.clone()];
-        match check_payload(&header, bytes) {
-            Decoded::Frame(()) => {}
-            other => return Err(self.not_valid(offset, header, &other)),
+        if !verified || header.frame_len() != self.block.as_ref().len() as u64 {
+            match check_payload(&header, bytes) {
+                Decoded::Frame(()) => {}
+                other => return Err(self.not_valid(offset, header, &other)),
+            }
         }
         let i = seq.0.checked_sub(header.first_seq.0).and_then(|i| u32::try_from(i).ok());
         let range = i.and_then(|i| entry_range(&header, bytes, i));
-        Ok(range.map(|range| (header.timestamp, payload.start + range.start..payload.start + range.end)))
+        Ok(range.map(|range| (header, payload.start + range.start..payload.start + range.end)))
     }
 
     fn not_valid<T>(&mut self, offset: ByteOffset, header: FrameHeader, decoded: &Decoded<T>) -> Error {

@@ -105,6 +105,54 @@ fn a_mapping_ends_where_it_was_asked_to() {
     }
 }
 
+/// By reading and by mapping alike; what was found valid is gone through again only where the bytes may be others.
+#[test]
+fn an_entry_is_taken_out_of_its_span_alone() {
+    let segment = filled();
+    let end = segment.writer.place().offset.0;
+    let mut all = steps(&SegmentData::read(&segment.file()), end);
+    let mut next = SeqNo(0);
+    let (offset, frame) = loop {
+        let Frames::Frame(at) = all.next_reaching(next).unwrap() else { panic!("there is such a frame") };
+        if at.frame.header().count == 1 && at.frame.header().payload_len > 0 {
+            break (at.offset, at.frame);
+        }
+        next = at.frame.end_seq();
+    };
+    let span = offset.0..offset.0 + frame.header().frame_len();
+    let (first, max) = (frame.first_seq(), 1 << 20);
+    let on_disk = tempfile::tempdir().unwrap();
+    let unix: Arc<dyn Storage> = Arc::new(UnixStorage::new());
+    for broken in [false, true] {
+        let mut bytes = segment.storage.bytes();
+        if broken {
+            bytes[usize::try_from(span.start).unwrap() + 40] ^= 1;
+        }
+        let path = on_disk.path().join(segment.id().to_string());
+        std::fs::write(&path, bytes).unwrap();
+        let file = SegmentFile::open(&unix, on_disk.path(), segment.id(), Access::Read).unwrap();
+        for data in [SegmentData::read(&file), map(&file, file.len()).unwrap()] {
+            for verified in [false, true] {
+                let found = data.entry(span.clone(), first, first, max, verified);
+                if broken && !(verified && data.is_mapped()) {
+                    assert!(found.unwrap_err().is_damage());
+                    continue;
+                }
+                let found = found.unwrap().unwrap();
+                assert!(found.alone && found.timestamp == frame.header().timestamp);
+                assert!(broken || found.data == frame.entry(0).unwrap());
+            }
+            if !broken {
+                // Short of the whole frame, and with another behind it.
+                assert_eq!(data.entry(span.start..span.end - 8, first, first, max, true).unwrap(), None);
+                let longer = data.entry(span.start..end, first, first, max, true).unwrap();
+                assert!(longer.is_none_or(|found| !found.alone));
+            }
+        }
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
 #[test]
 fn a_block_beyond_the_end_of_the_file_is_damage() {
     let segment = filled();

@@ -200,11 +200,9 @@ impl Inner {
             Place::Tail(entry) => return Ok(entry),
             Place::Segment(reader, limit) => (reader, limit),
         };
-        let (point, span) = reader.span(seq);
-        let max = frame_len_max(&self.shared.options);
         // The usual case; whatever else it meets is looked at below, and told in full.
-        if let Ok(Some((timestamp, data))) = reader.data().entry(span, SeqNo(point.seq), SeqNo(seq), max) {
-            return Ok(Entry { seq, timestamp, data });
+        if let Ok(Some(found)) = reader.entry(seq, frame_len_max(&self.shared.options)) {
+            return Ok(Entry { seq, timestamp: found.timestamp, data: found.data });
         }
         let at = self.locate_in(&reader, seq, limit)?;
         Ok(entry_of(&at, seq).expect("invariant: steps are contiguous, so the first to reach a seq holds it"))

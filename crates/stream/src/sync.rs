@@ -99,6 +99,27 @@ impl Mark {
     const fn take_turn(&self) {}
 }
 
+/// Bits that are set and never cleared, each by itself: nothing else is ordered by them.
+#[derive(Debug, Default)]
+pub(crate) struct Bits(Box<[AtomicU64]>);
+
+impl Bits {
+    pub(crate) fn new(count: usize) -> Self {
+        Self((0..count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// Whether bit `i` was seen set; a bit that there is not is not set.
+    pub(crate) fn get(&self, i: usize) -> bool {
+        self.0.get(i / 64).is_some_and(|word| word.load(Ordering::Relaxed) & 1 << (i % 64) != 0)
+    }
+
+    pub(crate) fn set(&self, i: usize) {
+        if let Some(word) = self.0.get(i / 64) {
+            word.fetch_or(1 << (i % 64), Ordering::Relaxed);
+        }
+    }
+}
+
 /// How a scenario is run: every interleaving under the model checker, many rounds of real threads otherwise.
 #[cfg(test)]
 pub(crate) mod explore {

@@ -6,14 +6,14 @@
 
 use std::io;
 
-use stratawal_frame::{ByteOffset, SEGMENT_HEADER_LEN, SegmentHeader};
+use stratawal_frame::{ByteOffset, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo};
 use stratawal_index::{ActiveIndex, Bounds, CacheKey, Index, IndexBuilder, IndexPoint, Span};
-use stratawal_segment::{Access, SegmentData, SegmentFile, SegmentId};
+use stratawal_segment::{Access, FoundEntry, SegmentData, SegmentFile, SegmentId};
 
 use crate::env::{Env, Location};
 use crate::error::{Error, Result};
 use crate::options::StreamOptions;
-use crate::sync::{Arc, Mark};
+use crate::sync::{Arc, Bits, Mark};
 
 /// The segments of a stream in order.
 #[derive(Debug, Default)]
@@ -94,6 +94,8 @@ pub(crate) struct Loaded {
     data: SegmentData,
     index: Index,
     end: u64,
+    /// Of a mapping: at which points of the index a frame stands alone in its span, and was found valid.
+    verified: Bits,
 }
 
 /// A segment that is open for reading.
@@ -117,6 +119,27 @@ impl Reader {
             Self::Live(live) => live.end(),
             Self::Sealed(loaded) => loaded.end,
         }
+    }
+
+    /// Entry `seq`, where one short read finds it; see [`SegmentData::entry`]. A mapped frame is gone through once.
+    pub(crate) fn entry(&self, seq: u64, len_max: u64) -> stratawal_segment::Result<Option<FoundEntry>> {
+        let mapped = match self {
+            Self::Sealed(loaded) if loaded.data.is_mapped() => loaded.index.position_of(seq).map(|i| (loaded, i)),
+            _ => None,
+        };
+        let (point, span) = match mapped {
+            Some((loaded, i)) => self.bounded(loaded.index.span_at(i)),
+            None => self.span(seq),
+        };
+        let verified = mapped.is_some_and(|(loaded, i)| loaded.verified.get(i));
+        let found = self.data().entry(span, SeqNo(point.seq), SeqNo(seq), len_max, verified)?;
+        if let (Some((loaded, i)), Some(found)) = (mapped, &found)
+            && found.alone
+            && !verified
+        {
+            loaded.verified.set(i);
+        }
+        Ok(found)
     }
 
     /// The bytes to read for `seq`: from a frame at or before it to the next point or the end.
@@ -202,8 +225,9 @@ fn load(env: &Env, place: &Location, options: &StreamOptions, header: &SegmentHe
         Some(promise) => SegmentData::map(&file, end.0, promise).map_err(failed)?,
         None => SegmentData::read(&file),
     };
-    let weight = index.weight() + std::mem::size_of::<Loaded>();
-    Ok((Loaded { data, index, end: end.0 }, weight))
+    let points = if data.is_mapped() { index.len() } else { 0 };
+    let weight = index.weight() + points / 8 + std::mem::size_of::<Loaded>();
+    Ok((Loaded { data, index, end: end.0, verified: Bits::new(points) }, weight))
 }
 
 /// The index of a segment and where its entries end, from its frames. Where the chain breaks, what precedes that is
