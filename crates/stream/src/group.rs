@@ -204,6 +204,11 @@ impl<L: Lead> Group<L> {
     /// One commit: takes what waits, does it, gives the lead back.
     fn commit(&self, state: MutexGuard<'_, State<L>>, mut lead: L, durability: Durability) -> Result<()> {
         let mut state = if durability == Durability::Synced { self.gather(state) } else { state };
+        if let Some(error) = state.failed.clone() {
+            // By somebody that was let in: nothing is written behind a failure.
+            self.give_back(state, Some(lead));
+            return Err(error);
+        }
         let work = lead.take(&mut state.tail);
         drop(state);
         let mut guard = Unwinding { group: self, armed: true };
