@@ -136,8 +136,9 @@ fn points_out_of_order_do_not_make_an_active_index() {
     assert!(ActiveIndex::from_points(4_096, &[point(2), point(1)]).is_err());
     let active = ActiveIndex::from_points(4_096, &[point(2)]).unwrap();
     assert!(active.push(2, 5_000, 0).is_err());
-    assert!(!active.push(3, 300, 0).unwrap(), "too near for a point");
-    assert!(active.push(4, 5_000, 0).unwrap());
+    assert!(active.push(3, 300, 0).unwrap(), "the first frame behind them");
+    assert!(!active.push(4, 400, 0).unwrap(), "too near for a point");
+    assert!(active.push(5, 5_000, 0).unwrap());
 }
 
 #[test]
