@@ -71,6 +71,10 @@ pub use wal::{Stats, Wal};
 #[cfg(doc)]
 pub mod _reliability {}
 
+#[doc = include_str!("../PERFORMANCE.md")]
+#[cfg(doc)]
+pub mod _performance {}
+
 /// The program in the README is a doctest.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
