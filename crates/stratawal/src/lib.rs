@@ -58,6 +58,7 @@ mod options;
 mod root;
 mod stream;
 mod sync;
+mod together;
 mod wal;
 
 pub use bytes::Bytes;

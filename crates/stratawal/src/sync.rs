@@ -2,7 +2,7 @@
 
 pub(crate) use std::sync::{
     Arc, MutexGuard,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 /// A mutex whose lock cannot fail: what it guards is whole at any time.

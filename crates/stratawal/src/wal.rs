@@ -13,6 +13,7 @@ use crate::options::{Options, StreamOptions};
 use crate::root::Root;
 use crate::stream::Stream;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
+use crate::together::together;
 
 /// An open log. Clones are handles on the same one.
 ///
@@ -228,8 +229,7 @@ impl Wal {
         if self.inner.env.is_read_only() {
             return Err(Error::new(ErrorKind::ReadOnly, "the log was opened for reading only"));
         }
-        let streams = self.inner.open_streams();
-        first_error(streams.iter().map(StreamLog::sync))
+        Ok(together(&self.inner.open_streams(), StreamLog::sync)?)
     }
 
     /// Makes everything accepted durable, ends every stream cleanly, so that the next open scans nothing, and gives the
@@ -288,9 +288,9 @@ impl Inner {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let result = first_error(self.open_streams().iter().map(StreamLog::close));
+        let result = together(&self.open_streams(), StreamLog::close);
         self.root.lock().unlock();
-        result
+        Ok(result?)
     }
 }
 
@@ -313,14 +313,4 @@ pub(crate) fn folder_of(name: &str) -> Result<String> {
         return Ok(escaped);
     };
     Err(Error::of_stream(ErrorKind::InvalidName, name, text))
-}
-
-fn first_error(results: impl Iterator<Item = stratawal_stream::Result<()>>) -> Result<()> {
-    let mut first = Ok(());
-    for result in results {
-        if let (Err(error), Ok(())) = (result, &first) {
-            first = Err(Error::from(error));
-        }
-    }
-    first
 }
