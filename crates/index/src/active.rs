@@ -48,7 +48,7 @@ impl ActiveIndex {
 
     /// Takes the next frame, and says whether it became a point: its first seq, its offset in bytes, its timestamp in
     /// microseconds since 1970. A frame without entries (a control frame) is not pushed. Allocates once a
-    /// chunk: after 32 points, then ever more rarely, from 480 on every 512.
+    /// chunk: after 4 points, then ever more rarely, from 508 on every 512.
     ///
     /// # Errors
     /// [`PointsError`] for a frame that does not come behind the one before it. The index is as before the call.
@@ -239,11 +239,11 @@ impl Slot {
     }
 }
 
-// Chunks double up to a largest size: 32, 64, .. 512, 512, .. points. All of one size was rejected: 512 points are 12 KiB,
-// and ten thousand streams with a few frames each would take 120 MiB; at 32 points it is 8 MiB, but the list is copied for
-// each chunk, and a list of 32-point chunks grows long. Doubling without end would put a pause into the push that
+// Chunks double up to a largest size: 4, 8, .. 512, 512, .. points. All of one size was rejected: 512 points are 12 KiB,
+// and ten thousand streams with a few frames each would take 120 MiB (at 32 points still 8 MiB, at 4 it is one); but the
+// list is copied for each chunk, and a list of small chunks grows long. Doubling without end would put a pause into the push that
 // allocates megabytes.
-const CHUNK_LEN_FIRST: usize = if cfg!(stratawal_loom) { 1 } else { 32 };
+const CHUNK_LEN_FIRST: usize = if cfg!(stratawal_loom) { 1 } else { 4 };
 const CHUNK_LEN_MAX: usize = if cfg!(stratawal_loom) { 2 } else { 512 };
 /// How many chunks are shorter than the largest, and how many points they hold.
 const RAMP_CHUNKS: usize = (CHUNK_LEN_MAX / CHUNK_LEN_FIRST).ilog2() as usize;

@@ -20,8 +20,9 @@ impl Cuts {
 
     /// Epoch `epoch` ends with a cut at `at`. Before anything that belongs to the next epoch shows; under the lock.
     pub(crate) fn cut(&self, epoch: u64, at: u64) {
-        let mut cuts = self.0.load().to_vec();
-        cuts.retain(|cut| cut.1 < at);
+        let before = self.0.load();
+        let mut cuts = Vec::with_capacity(before.len() + 1);
+        cuts.extend(before.iter().filter(|cut| cut.1 < at));
         cuts.push((epoch, at));
         if cuts.len() > CUTS_MAX {
             let (epoch, _) = cuts[1];

@@ -1,5 +1,6 @@
 //! What the streams of one log share.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use stratawal_frame::WalId;
@@ -7,7 +8,8 @@ use stratawal_index::{Cache, CacheLimits};
 use stratawal_storage::Storage;
 
 use crate::ballast::Ballast;
-use crate::sync::Arc;
+use crate::folder::FolderSyncs;
+use crate::sync::{Arc, Mutex, Name};
 use crate::view::Loaded;
 
 /// What the name of a stream's folder begins with while it is being created; such folders may be removed at open.
@@ -23,6 +25,8 @@ pub struct Env {
     wal_id: WalId,
     read_only: bool,
     ballast: Option<Ballast>,
+    /// By the folder that holds the streams; there are few of those.
+    folders: Mutex<Vec<(PathBuf, Arc<FolderSyncs>)>>,
     pub(crate) cache: Cache<Loaded>,
 }
 
@@ -49,6 +53,7 @@ impl Env {
             wal_id: WalId(0),
             read_only: false,
             ballast: None,
+            folders: Mutex::new(Vec::new()),
             cache: Cache::new(CacheLimits { bytes_max: 8 << 20, entries_max: 128 }),
         }
     }
@@ -106,6 +111,23 @@ impl Env {
         self.ballast.as_ref()
     }
 
+    /// Syncs the folder that holds the folder of the stream at `place`. Streams that ask at the same time share a sync.
+    pub(crate) fn sync_streams(&self, place: &Location) -> io::Result<()> {
+        let dir = place.parent();
+        let syncs = {
+            let mut folders = self.folders.lock();
+            match folders.iter().find(|folder| folder.0 == dir) {
+                Some((_, syncs)) => Arc::clone(syncs),
+                None => {
+                    let syncs = Arc::new(FolderSyncs::new());
+                    folders.push((dir.to_owned(), Arc::clone(&syncs)));
+                    syncs
+                }
+            }
+        };
+        syncs.sync(&*self.storage, dir)
+    }
+
     pub(crate) const fn id(&self) -> WalId {
         self.wal_id
     }
@@ -115,22 +137,24 @@ impl Env {
 #[derive(Clone, Debug)]
 pub struct Location {
     parent: PathBuf,
-    folder: String,
-    name: String,
+    folder: Name,
+    name: Name,
 }
 
 impl Location {
     /// The stream in the folder `folder` of `parent`, which is there; the stream's folder need not be.
     #[must_use]
-    pub fn new(parent: impl Into<PathBuf>, folder: impl Into<String>) -> Self {
-        let folder = folder.into();
+    pub fn new(parent: impl Into<PathBuf>, folder: impl AsRef<str>) -> Self {
+        let folder = Name::from(folder.as_ref());
         Self { parent: parent.into(), name: folder.clone(), folder }
     }
 
     /// What errors call the stream, where its folder's name is an escaped form.
     #[must_use]
-    pub fn named(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
+    pub fn named(mut self, name: impl AsRef<str>) -> Self {
+        if *self.name != *name.as_ref() {
+            self.name = Name::from(name.as_ref());
+        }
         self
     }
 
@@ -138,6 +162,10 @@ impl Location {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(crate) fn shared_name(&self) -> Name {
+        self.name.clone()
     }
 
     pub(crate) fn parent(&self) -> &Path {
@@ -149,6 +177,6 @@ impl Location {
     }
 
     pub(crate) fn dir(&self) -> PathBuf {
-        self.parent.join(&self.folder)
+        self.parent.join(&*self.folder)
     }
 }

@@ -174,6 +174,11 @@ impl Error {
         Self::build(kind, place.name(), Cause::Text(text))
     }
 
+    /// For those who waited for a thread that panicked.
+    pub(crate) fn unwound(stream: &str) -> Self {
+        Self::build(ErrorKind::Poisoned, stream, Cause::Text("the thread that was writing panicked"))
+    }
+
     pub(crate) fn io(place: &Location, source: io::Error) -> Self {
         let full = stratawal_storage::is_full(&source);
         Self::build(if full { ErrorKind::Full } else { ErrorKind::Io }, place.name(), Cause::Io(source))

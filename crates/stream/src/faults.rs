@@ -45,6 +45,8 @@ pub enum Fault {
     ZerosAreTheEnd,
     /// The name of a new stream is acknowledged without a sync of the folder that holds it.
     FolderSyncSkipped,
+    /// Who asks for a sync of a folder is answered by one that has begun before.
+    FolderSyncJoined,
     /// A batch that crosses the border of a segment is written as two.
     BatchSplit,
     /// What ends a finished segment names none that follows it.

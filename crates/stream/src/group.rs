@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::marks::Marks;
 use crate::options::Durability;
-use crate::sync::{Arc, Condvar, Mutex, MutexGuard, model_is_over, yield_now};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Name, model_is_over, yield_now};
 
 /// What a leader does.
 pub(crate) trait Lead: Send {
@@ -40,8 +40,8 @@ pub(crate) trait Lead: Send {
 pub(crate) struct Group<L: Lead> {
     state: Mutex<State<L>>,
     marks: Arc<Marks>,
-    /// The error for a leader that unwinds.
-    unwound: Error,
+    /// What errors call the stream.
+    name: Name,
 }
 
 /// What the lock of a stream protects.
@@ -143,10 +143,10 @@ impl<L: Lead> fmt::Debug for Group<L> {
 }
 
 impl<L: Lead> Group<L> {
-    pub(crate) fn new(tail: L::Tail, lead: Option<L>, marks: Arc<Marks>, unwound: Error) -> Self {
+    pub(crate) fn new(tail: L::Tail, lead: Option<L>, marks: Arc<Marks>, name: Name) -> Self {
         let state =
             State { tail, lead, led: false, failed: None, ended: VecDeque::new(), waiters: VecDeque::new(), woken: 0 };
-        Self { state: Mutex::new(state), marks, unwound }
+        Self { state: Mutex::new(state), marks, name }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State<L>> {
@@ -174,7 +174,7 @@ impl<L: Lead> Group<L> {
                 return Ok(());
             }
             if self.marks.epoch() != goal.epoch {
-                return state.outcome_of(goal.epoch).unwrap_or_else(|| Err(self.unwound.clone()));
+                return state.outcome_of(goal.epoch).unwrap_or_else(|| Err(Error::unwound(&self.name)));
             }
             if let Some(error) = &state.failed {
                 return Err(error.clone());
@@ -432,7 +432,7 @@ impl<L: Lead> Drop for Unwinding<'_, L> {
     fn drop(&mut self) {
         if self.armed && !model_is_over() {
             let mut state = self.group.state.lock();
-            state.fail(&self.group.unwound);
+            state.fail(&Error::unwound(&self.group.name));
             self.group.give_back(state, None);
         }
     }

@@ -42,6 +42,7 @@ mod events;
 pub mod faults;
 #[cfg(not(stratawal_faults))]
 mod faults;
+mod folder;
 mod group;
 mod iter;
 mod marks;

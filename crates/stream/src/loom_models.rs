@@ -8,6 +8,16 @@ use crate::scenarios;
 use crate::sync::explore::{explore, explore_bounded};
 
 #[test]
+fn a_folder_sync_covers_what_was_done_before_it_was_asked_for() {
+    explore(scenarios::a_folder_sync_covers_what_was_done_before_it_was_asked_for);
+}
+
+#[test]
+fn a_folder_sync_that_fails_fails_for_all_who_waited_for_it() {
+    explore(scenarios::a_folder_sync_that_fails_fails_for_all_who_waited_for_it);
+}
+
+#[test]
 fn an_acknowledged_append_is_durable() {
     explore(scenarios::an_acknowledged_append_is_durable);
 }
@@ -71,6 +81,13 @@ fn what_recovery_takes_back_is_not_acknowledged() {
 mod seeded {
     use super::*;
     use crate::faults::{Fault, is_found};
+
+    #[test]
+    fn a_folder_sync_that_has_begun_before_is_found() {
+        assert!(is_found(Fault::FolderSyncJoined, || explore(
+            scenarios::a_folder_sync_covers_what_was_done_before_it_was_asked_for
+        )));
+    }
 
     #[test]
     fn a_leader_that_wakes_no_successor_is_found() {

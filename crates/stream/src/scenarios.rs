@@ -8,10 +8,11 @@ use stratawal_storage::MemoryStorage;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
+use crate::folder::FolderSyncs;
 use crate::group::{Goal, Group, Lead};
 use crate::marks::Marks;
 use crate::sync::explore::spawn;
-use crate::sync::{Arc, Mark, yield_now};
+use crate::sync::{Arc, Mark, Mutex, yield_now};
 use crate::{Durability, Env, Location, StreamLog, StreamOptions, Visibility};
 
 /// A stream with one entry, so that its first segment is there.
@@ -22,6 +23,52 @@ fn stream() -> StreamLog {
     let log = StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::default()).expect("opens");
     log.append(b"0", Durability::Buffered).expect("appends");
     log
+}
+
+pub(crate) fn a_folder_sync_covers_what_was_done_before_it_was_asked_for() {
+    let syncs = Arc::new(FolderSyncs::new());
+    // What was done to the folder, and what of it a sync has made durable.
+    let (done, durable) = (Arc::new(Mutex::new(0_u8)), Arc::new(Mutex::new(0_u8)));
+    let act = move |bit: u8, syncs: &FolderSyncs, done: &Mutex<u8>, durable: &Mutex<u8>| {
+        *done.lock() |= bit;
+        let synced = syncs.shared(|| {
+            let seen = *done.lock();
+            yield_now();
+            *durable.lock() |= seen;
+            Ok(())
+        });
+        synced.expect("syncs");
+        assert!(*durable.lock() & bit != 0, "answered by a sync that had begun before");
+    };
+    let others: Vec<_> = [1, 2]
+        .map(|bit| {
+            let (syncs, done, durable) = (Arc::clone(&syncs), Arc::clone(&done), Arc::clone(&durable));
+            spawn(move || act(bit, &syncs, &done, &durable))
+        })
+        .into();
+    act(4, &syncs, &done, &durable);
+    others.into_iter().for_each(|thread| thread.join().expect("no panic"));
+}
+
+pub(crate) fn a_folder_sync_that_fails_fails_for_all_who_waited_for_it() {
+    let syncs = Arc::new(FolderSyncs::new());
+    let failures = Arc::new(Mutex::new(0));
+    let act = move |syncs: &FolderSyncs, failures: &Mutex<usize>| {
+        let synced = syncs.shared(|| {
+            *failures.lock() += 1;
+            Err(std::io::Error::from_raw_os_error(5))
+        });
+        assert_eq!(synced.map_err(|e| e.raw_os_error()), Err(Some(5)));
+    };
+    let others: Vec<_> = [(), ()]
+        .map(|()| {
+            let (syncs, failures) = (Arc::clone(&syncs), Arc::clone(&failures));
+            spawn(move || act(&syncs, &failures))
+        })
+        .into();
+    act(&syncs, &failures);
+    others.into_iter().for_each(|thread| thread.join().expect("no panic"));
+    assert!((1..=3).contains(&*failures.lock()));
 }
 
 fn read(log: &StreamLog, seq: u64) -> Option<Vec<u8>> {
@@ -217,7 +264,7 @@ fn fake(fails: bool) -> Arc<Fake> {
     let marks = Arc::new(Marks::new(0, 0));
     let file = Arc::new((Mark::new(0), Mark::new(0)));
     let lead = FakeLead { marks: Arc::clone(&marks), file: Arc::clone(&file), fails };
-    let group = Group::new(FakeTail { next: 0 }, Some(lead), Arc::clone(&marks), error(ErrorKind::Poisoned));
+    let group = Group::new(FakeTail { next: 0 }, Some(lead), Arc::clone(&marks), "s".into());
     Arc::new(Fake { group, marks, file })
 }
 

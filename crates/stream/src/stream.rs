@@ -89,7 +89,6 @@ impl StreamLog {
     fn build(env: Arc<Env>, place: Location, options: StreamOptions, recovered: Option<Recovered>) -> Self {
         let (start, end) = recovered.as_ref().map_or((0, 0), |r| (r.start, r.end));
         let marks = Arc::new(Marks::new(start, end));
-        let unwound = Error::text(ErrorKind::Poisoned, &place, "the thread that was writing panicked");
         let read_only = env.is_read_only().then(|| Error::new(ErrorKind::ReadOnly, &place));
         let view = Published::new(View::default());
         let cuts = Cuts::new();
@@ -97,7 +96,7 @@ impl StreamLog {
         let report = Published::new(OpenReport::default());
         let mut tail = Tail::new(0, 0, None);
         let writer = install(&shared, &report, &mut tail, recovered, None);
-        let group = Group::new(tail, Some(writer), marks, unwound);
+        let group = Group::new(tail, Some(writer), marks, shared.place.shared_name());
         if let Some(error) = read_only {
             group.lock().fail_as_it_is(error);
         }

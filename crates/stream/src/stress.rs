@@ -4,6 +4,16 @@ use crate::scenarios;
 use crate::sync::explore::explore;
 
 #[test]
+fn a_folder_sync_covers_what_was_done_before_it_was_asked_for() {
+    explore(scenarios::a_folder_sync_covers_what_was_done_before_it_was_asked_for);
+}
+
+#[test]
+fn a_folder_sync_that_fails_fails_for_all_who_waited_for_it() {
+    explore(scenarios::a_folder_sync_that_fails_fails_for_all_who_waited_for_it);
+}
+
+#[test]
 fn an_acknowledged_append_is_durable() {
     explore(scenarios::an_acknowledged_append_is_durable);
 }

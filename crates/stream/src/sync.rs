@@ -20,6 +20,9 @@ pub(crate) use loom::thread::yield_now;
 #[cfg(not(stratawal_loom))]
 pub(crate) use std::thread::yield_now;
 
+/// A name that many share: it never changes, so the model checker has nothing to see in it.
+pub(crate) type Name = std::sync::Arc<str>;
+
 /// Between showing readers that something is gone and removing its file; and between finding a file gone and asking what
 /// was shown. There the file system carries the message, of which the language's memory model knows nothing.
 pub(crate) fn fence() {
@@ -53,6 +56,10 @@ impl Condvar {
 
     pub(crate) fn notify_one(&self) {
         self.0.notify_one();
+    }
+
+    pub(crate) fn notify_all(&self) {
+        self.0.notify_all();
     }
 }
 

@@ -78,7 +78,7 @@ impl Pending {
         });
         if !joins {
             let (data_start, ends_start) = (self.data.len(), self.ends.len());
-            self.drafts.push(Draft { first_seq, timestamp, data_start, ends_start });
+            push_lean(&mut self.drafts, Draft { first_seq, timestamp, data_start, ends_start });
         }
         let data_start = self.drafts.last().map_or(0, |draft| draft.data_start);
         let before = self.data.len() - data_start;
@@ -116,6 +116,14 @@ impl Pending {
         let data = Bytes::copy_from_slice(&data[start..end]);
         Some(Entry { seq, timestamp: draft.timestamp, data })
     }
+}
+
+/// Adds to a list that mostly holds one: room for four is what a list begins with, and there are many streams.
+pub(crate) fn push_lean<T>(list: &mut Vec<T>, item: T) {
+    if list.capacity() == 0 {
+        list.reserve_exact(1);
+    }
+    list.push(item);
 }
 
 /// What one append brings.
@@ -212,7 +220,7 @@ impl Tail {
             && pending.data.capacity() <= KEPT_LEN_MAX
         {
             pending.clear();
-            self.spare.push(work);
+            push_lean(&mut self.spare, work);
         }
     }
 

@@ -141,7 +141,7 @@ pub fn delete(env: &Env, place: &Location) -> std::result::Result<bool, Deletion
         Err(e) => return Err(Deletion::Undone(Error::io(place, e))),
     };
     // Also where it was gone: an earlier deletion may not have been durable.
-    storage.sync_dir(place.parent()).map_err(|e| Deletion::Indeterminate(Error::io(place, e)))?;
+    env.sync_streams(place).map_err(|e| Deletion::Indeterminate(Error::io(place, e)))?;
     if existed {
         // It is deleted; what cannot be removed now is removed at the next open.
         let _ = remove_folder(&**storage, &gone);

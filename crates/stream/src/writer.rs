@@ -26,7 +26,7 @@ use crate::group::Lead;
 use crate::marks::Marks;
 use crate::options::{Durability, StreamOptions};
 use crate::sync::{Arc, Published};
-use crate::tail::{Booking, Pending, Tail};
+use crate::tail::{Booking, Pending, Tail, push_lean};
 use crate::truncate::sealed;
 use crate::view::{Live, SegmentState, SegmentView, View};
 
@@ -130,7 +130,8 @@ impl Writer {
                 ends,
                 data,
             };
-            frames.points.push(IndexPoint { seq: draft.first_seq, offset: place.offset.0, timestamp: draft.timestamp });
+            let point = IndexPoint { seq: draft.first_seq, offset: place.offset.0, timestamp: draft.timestamp };
+            push_lean(&mut frames.points, point);
             place.offset = place.offset + frames.push(&place, &frame, draft.data_start);
         }
         debug_assert!(frames.len <= work.booked, "a frame takes at most what was booked for it");
@@ -266,7 +267,7 @@ impl Writer {
         };
         storage.rename(&temporary, &place.dir()).map_err(|e| undo(io(e)))?;
         if !seeded(Fault::FolderSyncSkipped) {
-            storage.sync_dir(place.parent()).map_err(|e| io(e).poisoned())?;
+            shared.env.sync_streams(place).map_err(|e| io(e).poisoned())?;
         }
         shared.marks.set_start(start);
         self.go_on(tail, writer, space, &[]);
@@ -373,7 +374,8 @@ impl Writer {
             ActiveIndex::new(self.shared.options.index_every),
             SEGMENT_HEADER_LEN as u64,
         ));
-        let mut segments = before.to_vec();
+        let mut segments = Vec::with_capacity(before.len() + 1);
+        segments.extend_from_slice(before);
         segments.push(Arc::new(SegmentView { header, state: SegmentState::Live(Arc::clone(&live)) }));
         self.shared.view.store(Arc::new(View { segments }));
         self.reserved = space.reserved();
@@ -519,7 +521,7 @@ impl Frames {
         self.len += (to - from) as u64;
         match self.pieces.last_mut() {
             Some(Piece::Encoded(range)) => range.end = to,
-            _ => self.pieces.push(Piece::Encoded(from..to)),
+            _ => push_lean(&mut self.pieces, Piece::Encoded(from..to)),
         }
     }
 

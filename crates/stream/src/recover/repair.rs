@@ -231,7 +231,7 @@ impl Repair<'_> {
         let storage = self.env.storage();
         // Names left by a killed process may not be durable.
         storage.sync_dir(&self.place.dir()).map_err(|e| self.io(e))?;
-        storage.sync_dir(self.place.parent()).map_err(|e| self.io(e))?;
+        self.env.sync_streams(self.place).map_err(|e| self.io(e))?;
 
         let newest_id = image.live[image.live.len() - 1].id();
         let base = image.end.max(image.start);

@@ -1,0 +1,158 @@
+//! Many streams at once: what they share, and what each of them costs.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use allocation_counter::measure;
+use stratawal::{Durability, ErrorKind, Options, Stream, Wal};
+use stratawal_storage::MemoryStorage;
+use stratawal_testkit::{HookedStorage, Operation};
+
+const LOG: &str = "/log";
+
+fn open(storage: &HookedStorage) -> Wal {
+    Options::new().open_on(Arc::new(storage.clone()), Path::new(LOG), false).unwrap()
+}
+
+/// A log with `count` streams of one entry each, and handles on them.
+fn streams(wal: &Wal, count: usize) -> Vec<Stream> {
+    let streams: Vec<Stream> = (0..count).map(|i| wal.stream(&format!("s{i:03}")).unwrap()).collect();
+    streams.iter().for_each(|stream| assert_eq!(stream.append("entry").unwrap(), 0));
+    streams
+}
+
+/// The most that are in there at the same time.
+#[derive(Default)]
+struct Together {
+    now: AtomicUsize,
+    most: AtomicUsize,
+    all: AtomicUsize,
+}
+
+impl Together {
+    /// Takes a while, as a disk does.
+    fn take_part(&self) {
+        self.all.fetch_add(1, Ordering::SeqCst);
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(2));
+        self.now.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn most(&self) -> usize {
+        self.most.load(Ordering::SeqCst)
+    }
+
+    fn all(&self) -> usize {
+        self.all.load(Ordering::SeqCst)
+    }
+}
+
+#[test]
+fn streams_that_are_created_at_once_share_the_syncs_of_their_folder() {
+    const THREADS: usize = 32;
+    let storage = HookedStorage::new(MemoryStorage::new());
+    let wal = open(&storage);
+    let syncs = Arc::new(Together::default());
+    let seen = Arc::clone(&syncs);
+    storage.set(move |operation, path| {
+        if operation == Operation::SyncDir && path == Path::new("/log/streams") {
+            seen.take_part();
+        }
+        Ok(())
+    });
+    std::thread::scope(|scope| {
+        for i in 0..THREADS {
+            let wal = &wal;
+            scope.spawn(move || wal.stream(&format!("s{i}")).unwrap().append("entry").unwrap());
+        }
+    });
+    storage.clear();
+    assert_eq!(syncs.most(), 1);
+    // Two at least: who comes while one runs waits for the next.
+    assert!((1..=THREADS / 2).contains(&syncs.all()), "{} syncs for {THREADS} streams", syncs.all());
+    wal.close().unwrap();
+    drop(wal);
+    let wal = open(&storage);
+    assert_eq!(wal.streams().unwrap().len(), THREADS);
+}
+
+#[test]
+fn many_streams_wait_for_the_disk_together() {
+    let storage = HookedStorage::new(MemoryStorage::new());
+    let wal = open(&storage);
+    let handles = streams(&wal, 64);
+    for round in 0..2 {
+        let syncs = Arc::new(Together::default());
+        let seen = Arc::clone(&syncs);
+        for stream in &handles {
+            stream.with_durability(Durability::Buffered).append("waits").unwrap();
+        }
+        storage.set(move |operation, _| {
+            if operation == Operation::Sync {
+                seen.take_part();
+            }
+            Ok(())
+        });
+        if round == 0 { wal.sync() } else { wal.close() }.unwrap();
+        storage.clear();
+        assert!(syncs.all() >= 64 && syncs.most() >= 4, "{} at a time, {} in all", syncs.most(), syncs.all());
+    }
+    drop((handles, wal));
+    let wal = open(&storage);
+    for name in wal.streams().unwrap() {
+        let stream = wal.stream(&name).unwrap();
+        assert!(stream.report().clean, "{name}: {:?}", stream.report());
+        assert_eq!(stream.next_seq(), 3);
+    }
+}
+
+#[test]
+fn what_fails_in_some_of_many_streams_is_told_and_ends_none_of_the_others() {
+    let storage = HookedStorage::new(MemoryStorage::new());
+    streams(&open(&storage), 64);
+    // Opened anew, so that each file has its name.
+    let wal = open(&storage);
+    let names = wal.streams().unwrap();
+    for name in &names {
+        wal.stream(name).unwrap().with_durability(Durability::Buffered).append("waits").unwrap();
+    }
+    storage.set(|operation, path| {
+        let path = path.to_string_lossy();
+        let fails = operation == Operation::Sync && ["s017", "s040", "s063"].iter().any(|name| path.contains(name));
+        if fails { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+    });
+    let error = wal.close().unwrap_err();
+    storage.clear();
+    assert!(error.kind() == ErrorKind::Poisoned && error.to_string().contains("s017"), "{error}");
+    drop(wal);
+    let wal = open(&storage);
+    for (i, name) in names.iter().enumerate() {
+        let stream = wal.stream(name).unwrap();
+        assert_eq!(stream.report().clean, ![17, 40, 63].contains(&i), "{name}");
+        assert_eq!(stream.get(0).unwrap().unwrap().data(), "entry");
+    }
+}
+
+#[test]
+fn an_idle_stream_takes_some_three_kilobytes() {
+    const STREAMS: usize = 200;
+    let dir = tempfile::tempdir().unwrap();
+    let wal = Wal::open(dir.path()).unwrap();
+    drop(streams(&wal, 1));
+    let mut kept = Vec::with_capacity(STREAMS);
+    let counted = measure(|| {
+        for i in 0..STREAMS {
+            let stream = wal.stream(&format!("idle-{i}")).unwrap();
+            for _ in 0..10 {
+                stream.append([7; 128]).unwrap();
+            }
+            kept.push(stream);
+        }
+    });
+    let each = counted.bytes_current / i64::try_from(STREAMS).unwrap();
+    assert!(each <= 3 << 10, "{each} bytes for each idle stream");
+}

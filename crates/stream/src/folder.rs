@@ -1,0 +1,121 @@
+//! Syncs of the folder that holds the streams, shared by all who wait for one: many streams that are created at once wait
+//! for a few syncs of it, and not each for one of its own.
+//!
+//! Invariant: whoever asks is answered by a sync that began after it asked, or by the error of that very sync. One that is
+//! running already may have begun before what the asker did to the folder, and answers nobody who comes later.
+
+use std::io;
+use std::path::Path;
+
+use stratawal_storage::Storage;
+
+use crate::faults::{Fault, seeded};
+use crate::sync::{Arc, Condvar, Mutex};
+
+/// The syncs of one folder.
+#[derive(Debug)]
+pub(crate) struct FolderSyncs {
+    state: Mutex<State>,
+    ended: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The one that is running.
+    running: Option<Arc<Round>>,
+    /// The one that begins when nobody runs; whoever asks now waits for it.
+    next: Arc<Round>,
+}
+
+/// One sync: what came of it, once it has ended. An error as its kind, its number in the system, and its text.
+#[derive(Debug)]
+struct Round(Mutex<Option<Result<(), Failure>>>);
+
+#[derive(Clone, Debug)]
+struct Failure {
+    kind: io::ErrorKind,
+    code: Option<i32>,
+    text: String,
+}
+
+impl Failure {
+    fn of(error: &io::Error) -> Self {
+        Self { kind: error.kind(), code: error.raw_os_error(), text: error.to_string() }
+    }
+
+    fn into_error(self) -> io::Error {
+        self.code.map_or_else(|| io::Error::new(self.kind, self.text), io::Error::from_raw_os_error)
+    }
+}
+
+impl Round {
+    fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(None)))
+    }
+
+    fn outcome(&self) -> Option<io::Result<()>> {
+        self.0.lock().clone().map(|outcome| outcome.map_err(Failure::into_error))
+    }
+}
+
+impl FolderSyncs {
+    pub(crate) fn new() -> Self {
+        let state = State { running: None, next: Round::new() };
+        Self { state: Mutex::new(state), ended: Condvar::new() }
+    }
+
+    /// Makes durable what has happened to the names in `dir` up to now. All calls are for the same folder.
+    ///
+    /// # Errors
+    /// That of the sync that this call waited for; then it is not known what is durable.
+    pub(crate) fn sync(&self, storage: &dyn Storage, dir: &Path) -> io::Result<()> {
+        self.shared(|| storage.sync_dir(dir))
+    }
+
+    /// What `sync`, done by this thread or another, answers when it begins after this call does.
+    pub(crate) fn shared(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let joined = state.running.as_ref().filter(|_| seeded(Fault::FolderSyncJoined));
+        let round = Arc::clone(joined.unwrap_or(&state.next));
+        loop {
+            if let Some(outcome) = round.outcome() {
+                return outcome;
+            }
+            if state.running.is_none() {
+                break;
+            }
+            state = self.ended.wait(state);
+        }
+        // Nobody has begun it, or it had an outcome; so it is still the next.
+        state.running = Some(std::mem::replace(&mut state.next, Round::new()));
+        drop(state);
+        let mut ending = Ending { syncs: self, round, outcome: Err(Failure::of(&unwound())) };
+        let outcome = sync();
+        ending.outcome = outcome.as_ref().map(|&()| ()).map_err(Failure::of);
+        outcome
+    }
+}
+
+fn unwound() -> io::Error {
+    io::Error::other("the thread that synced the folder panicked")
+}
+
+/// Ends a round, also where it unwinds: nobody waits for ever.
+struct Ending<'a> {
+    syncs: &'a FolderSyncs,
+    round: Arc<Round>,
+    outcome: Result<(), Failure>,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if crate::sync::model_is_over() {
+            return;
+        }
+        let mut state = self.syncs.state.lock();
+        *self.round.0.lock() = Some(std::mem::replace(&mut self.outcome, Ok(())));
+        state.running = None;
+        drop(state);
+        self.syncs.ended.notify_all();
+    }
+}
