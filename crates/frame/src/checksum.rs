@@ -32,11 +32,13 @@ impl PayloadChecksum {
     }
 }
 
+#[inline]
 pub(crate) fn payload(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes)
 }
 
 /// Over the salt, the offset, and `bytes`.
+#[inline]
 pub(crate) fn placed(place: &Place, bytes: &[u8]) -> u32 {
     // Side by side on the stack where they are short, as in each frame's header: one call costs half of what two do.
     let mut joined = [0; 16 + 48];

@@ -163,7 +163,7 @@ impl Frame {
     /// Where entry `i` stands in the payload.
     #[inline]
     fn range_of(&self, i: u32) -> Option<Range<usize>> {
-        entry_range(&self.header, &self.payload, i)
+        entry_range(self.header.count, &self.payload, i)
     }
 
     /// Whether entry `i` is the last of its batch.
@@ -189,27 +189,29 @@ impl Frame {
     }
 }
 
-fn table_len(header: &FrameHeader) -> usize {
-    if header.count > 1 { header.count as usize * 4 } else { 0 }
+#[inline]
+fn table_len(count: u32) -> usize {
+    if count > 1 { count as usize * 4 } else { 0 }
 }
 
 /// Where the bytes of entry `i` end, counted from behind the table.
 #[inline]
-fn end_of(header: &FrameHeader, payload: &[u8], i: u32) -> usize {
-    if header.count == 1 { payload.len() } else { (u32_at(payload, i as usize * 4) & !BATCH_END) as usize }
+fn end_of(count: u32, payload: &[u8], i: u32) -> usize {
+    if count == 1 { payload.len() } else { (u32_at(payload, i as usize * 4) & !BATCH_END) as usize }
 }
 
-/// Where entry `i` of a frame stands in its payload, which [`check_payload`] has passed; `None` past the last.
+/// Where entry `i` of a frame of `count` stands in its payload, which [`check_payload`] has passed; `None` past the last.
 #[inline]
 #[must_use]
-pub fn entry_range(header: &FrameHeader, payload: &[u8], i: u32) -> Option<Range<usize>> {
-    (i < header.count).then(|| {
-        let start = if i == 0 { 0 } else { end_of(header, payload, i - 1) };
-        table_len(header) + start..table_len(header) + end_of(header, payload, i)
+pub fn entry_range(count: u32, payload: &[u8], i: u32) -> Option<Range<usize>> {
+    (i < count).then(|| {
+        let start = if i == 0 { 0 } else { end_of(count, payload, i - 1) };
+        table_len(count) + start..table_len(count) + end_of(count, payload, i)
     })
 }
 
 /// Whether the table of entries is one.
+#[inline]
 fn table_holds(header: &FrameHeader, payload: &[u8]) -> bool {
     let count = header.count;
     if count == 1 {
@@ -219,10 +221,10 @@ fn table_holds(header: &FrameHeader, payload: &[u8]) -> bool {
     if u64::from(count) * 4 > payload.len() as u64 {
         return false;
     }
-    let data_len = payload.len() - table_len(header);
+    let data_len = payload.len() - table_len(count);
     let mut last = 0;
     for i in 0..count {
-        let end = end_of(header, payload, i);
+        let end = end_of(count, payload, i);
         if end < last {
             return false;
         }
@@ -283,6 +285,7 @@ pub fn decode(bytes: &Bytes, place: &Place, limits: &Limits) -> Decoded<Frame> {
 
 /// Whether `payload`, which is `payload_len` bytes, is what the valid header of a frame of entries says: for those who
 /// want an entry and no [`Frame`]. Of a control frame, whether its checksum holds.
+#[inline]
 #[must_use]
 pub fn check_payload(header: &FrameHeader, payload: &[u8]) -> Decoded<()> {
     if payload.len() != header.payload_len as usize {

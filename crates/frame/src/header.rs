@@ -174,18 +174,21 @@ pub struct FrameHeader {
 
 impl FrameHeader {
     /// Whether the frame carries no entries but tells of the stream.
+    #[inline]
     #[must_use]
     pub const fn is_control(&self) -> bool {
         self.count == 0
     }
 
     /// One past the last entry.
+    #[inline]
     #[must_use]
     pub fn end_seq(&self) -> SeqNo {
         self.first_seq + u64::from(self.count)
     }
 
     /// The length of the whole frame in the file: header, payload, zeros.
+    #[inline]
     #[must_use]
     pub const fn frame_len(&self) -> u64 {
         frame_len(self.payload_len)
@@ -211,6 +214,7 @@ impl FrameHeader {
     }
 }
 
+#[inline]
 pub(crate) const fn frame_len(payload_len: u32) -> u64 {
     (FRAME_HEADER_LEN as u64 + payload_len as u64).next_multiple_of(FRAME_ALIGN)
 }
@@ -222,9 +226,10 @@ pub(crate) fn frame_len_at(bytes: &[u8]) -> u64 {
 }
 
 /// Looks for a frame header at the beginning of `bytes`, which stand at `place`.
+#[inline]
 #[must_use]
 pub fn decode_header(bytes: &[u8], place: &Place, limits: &Limits) -> Decoded<FrameHeader> {
-    let Some(bytes) = bytes.get(..FRAME_HEADER_LEN) else {
+    let Some(bytes) = bytes.first_chunk::<FRAME_HEADER_LEN>() else {
         return if bytes.iter().all(|&b| b == 0) {
             Decoded::End
         } else {
@@ -264,7 +269,8 @@ pub fn decode_header(bytes: &[u8], place: &Place, limits: &Limits) -> Decoded<Fr
 }
 
 /// Rules (1) to (4), which cost less than the checksum and turn away nearly everything that is not a header.
-fn plausible(bytes: &[u8], place: &Place, limits: &Limits) -> bool {
+#[inline]
+fn plausible(bytes: &[u8; FRAME_HEADER_LEN], place: &Place, limits: &Limits) -> bool {
     let first_seq = u64_at(bytes, AT_FIRST_SEQ);
     let count = u32_at(bytes, AT_COUNT);
     let payload_len = u32_at(bytes, AT_PAYLOAD_LEN);

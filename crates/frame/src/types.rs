@@ -73,6 +73,7 @@ impl SeqNo {
 /// Saturates: positions are checked where they are read, so the end of `u64` is never met by valid data.
 impl Add<u64> for SeqNo {
     type Output = Self;
+    #[inline]
     fn add(self, n: u64) -> Self {
         Self(self.0.saturating_add(n))
     }
@@ -81,6 +82,7 @@ impl Add<u64> for SeqNo {
 /// The distance; 0 where `other` is the larger one.
 impl Sub for SeqNo {
     type Output = u64;
+    #[inline]
     fn sub(self, other: Self) -> u64 {
         self.0.saturating_sub(other.0)
     }
@@ -89,6 +91,7 @@ impl Sub for SeqNo {
 /// Saturates, as for [`SeqNo`].
 impl Add<u64> for ByteOffset {
     type Output = Self;
+    #[inline]
     fn add(self, n: u64) -> Self {
         Self(self.0.saturating_add(n))
     }
@@ -97,6 +100,7 @@ impl Add<u64> for ByteOffset {
 /// The distance; 0 where `other` is the larger one.
 impl Sub for ByteOffset {
     type Output = u64;
+    #[inline]
     fn sub(self, other: Self) -> u64 {
         self.0.saturating_sub(other.0)
     }
@@ -159,18 +163,23 @@ impl fmt::Display for FormatId {
 }
 
 /// Little-endian reads at fixed places. Callers hand in slices whose length they have checked.
+#[inline]
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(array_at(bytes, at))
 }
+#[inline]
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(array_at(bytes, at))
 }
+#[inline]
 pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(array_at(bytes, at))
 }
+#[inline]
 pub(crate) fn u128_at(bytes: &[u8], at: usize) -> u128 {
     u128::from_le_bytes(array_at(bytes, at))
 }
+#[inline]
 fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes[at..at + N].try_into().expect("invariant: a slice of N bytes is an array of N bytes")
 }

@@ -74,7 +74,7 @@ fn an_entry_is_found_without_the_frame() {
         let header = frame.header();
         assert_eq!(check_payload(header, &payload), Decoded::Frame(()));
         for i in 0..=header.count {
-            let range = entry_range(header, &payload, i);
+            let range = entry_range(header.count, &payload, i);
             assert_eq!(range.clone().map(|range| &payload[range]), frame.data(i), "{i}");
             assert_eq!(range.is_some(), i < header.count);
         }

@@ -313,16 +313,36 @@ impl FrameSteps {
         }
     }
 
+    /// The frame of entries that stands here, where it is whole, valid, the one that is expected, and reaches `seq`. `None`
+    /// in any other case; then nothing has changed, and [`next_in_block`](Self::next_in_block) says what there is.
+    #[inline]
+    pub fn next_at_hand(&mut self, seq: SeqNo) -> Option<InBlock> {
+        let rest = self.block.get(self.at..)?;
+        let place = Place { offset: self.offset(), ..self.place };
+        let Decoded::Frame(header) = decode_header(rest, &place, &self.limits) else { return None };
+        let (len, end_seq) = (header.frame_len(), header.end_seq());
+        if header.is_control() || header.first_seq != self.expected || end_seq <= seq || len > self.frame_len_max {
+            return None;
+        }
+        let len = usize::try_from(len).ok().filter(|&len| len <= rest.len())?;
+        let payload = FRAME_HEADER_LEN..FRAME_HEADER_LEN + header.payload_len as usize;
+        let Decoded::Frame(()) = check_payload(&header, rest.get(payload.clone())?) else { return None };
+        let payload = self.at + payload.start..self.at + payload.end;
+        (self.at, self.expected, self.failed) = (self.at + len, end_seq, None);
+        Some(InBlock { header, payload })
+    }
+
     /// Entry `seq` of a frame of this block; `None` where it is not in the frame, or the frame is of another block.
     #[inline]
     #[must_use]
     pub fn entry_in(&self, frame: &InBlock, seq: SeqNo) -> Option<Bytes> {
         let i = u32::try_from(seq.0.checked_sub(frame.header.first_seq.0)?).ok()?;
-        let range = entry_range(&frame.header, self.block.get(frame.payload.clone())?, i)?;
+        let range = entry_range(frame.header.count, self.block.get(frame.payload.clone())?, i)?;
         Some(self.block.slice(frame.payload.start + range.start..frame.payload.start + range.end))
     }
 
     /// The payload of a frame of this block; nothing where it is of another.
+    #[inline]
     #[must_use]
     pub fn payload_of(&self, frame: &InBlock) -> Bytes {
         if frame.payload.end > self.block.len() { Bytes::new() } else { self.block.slice(frame.payload.clone()) }
@@ -362,7 +382,7 @@ impl<B: AsRef<[u8]>> FrameSteps<B> {
             }
         }
         let i = seq.0.checked_sub(header.first_seq.0).and_then(|i| u32::try_from(i).ok());
-        let range = i.and_then(|i| entry_range(&header, bytes, i));
+        let range = i.and_then(|i| entry_range(header.count, bytes, i));
         Ok(range.map(|range| (header, payload.start + range.start..payload.start + range.end)))
     }
 

@@ -157,6 +157,7 @@ impl Iter {
     ///
     /// # Errors
     /// As `next`.
+    #[inline]
     pub fn next_run(&mut self) -> Option<Result<Run>> {
         self.0.next_run().map(|run| run.map(Run).map_err(Error::from))
     }

@@ -123,32 +123,29 @@ impl Entry {
 pub struct Run {
     seqs: Range<u64>,
     timestamp: u64,
-    held: Held,
-}
-
-#[derive(Clone, Debug)]
-enum Held {
-    /// A frame's header and payload, and the number in it of the first entry.
-    Frame(FrameHeader, Bytes, u32),
-    One(Bytes),
+    /// Of a frame of so many entries, or the bytes of one.
+    payload: Bytes,
+    count: u32,
+    /// The number in the frame of the first.
+    first: u32,
 }
 
 impl Run {
     /// The entries `seqs` of a frame that has them all, from its header and its payload.
-    pub(crate) fn of_frame(header: FrameHeader, payload: Bytes, seqs: Range<u64>) -> Option<Self> {
+    #[inline]
+    pub(crate) fn of_frame(header: &FrameHeader, payload: Bytes, seqs: Range<u64>) -> Option<Self> {
         let first = u32::try_from(seqs.start.checked_sub(header.first_seq.0)?).ok()?;
-        (!seqs.is_empty() && seqs.end <= header.end_seq().0).then_some(Self {
-            seqs,
-            timestamp: header.timestamp,
-            held: Held::Frame(header, payload, first),
-        })
+        let has_all = !seqs.is_empty() && seqs.end <= header.end_seq().0;
+        has_all.then_some(Self { seqs, timestamp: header.timestamp, payload, count: header.count, first })
     }
 
     pub(crate) fn of_one(entry: Entry) -> Self {
-        Self { seqs: entry.seq..entry.seq + 1, timestamp: entry.timestamp, held: Held::One(entry.data) }
+        let Entry { seq, timestamp, data } = entry;
+        Self { seqs: seq..seq + 1, timestamp, payload: data, count: 1, first: 0 }
     }
 
     /// The seqs of the entries; never empty.
+    #[inline]
     #[must_use]
     pub fn seqs(&self) -> Range<u64> {
         self.seqs.clone()
@@ -165,12 +162,8 @@ impl Run {
     pub fn entries(&self) -> impl ExactSizeIterator<Item = (u64, &[u8])> {
         let len = u32::try_from(self.seqs.end - self.seqs.start).unwrap_or(u32::MAX);
         (0..len).map(|i| {
-            let data = match &self.held {
-                Held::Frame(header, payload, first) => {
-                    entry_range(header, payload, first + i).and_then(|range| payload.get(range)).unwrap_or_default()
-                }
-                Held::One(data) => data,
-            };
+            let range = entry_range(self.count, &self.payload, self.first + i);
+            let data = range.and_then(|range| self.payload.get(range)).unwrap_or_default();
             (self.seqs.start + u64::from(i), data)
         })
     }

@@ -75,10 +75,20 @@ impl Forward {
     }
 }
 
+impl Forward {
+    /// What is left of the frame at hand from `seq` on, and before `back`.
+    #[inline]
+    fn run(&self, seq: u64, back: u64) -> Option<Run> {
+        let frame = self.frame.as_ref()?;
+        let end = frame.header().end_seq().0.min(self.limit).min(back);
+        Run::of_frame(frame.header(), self.steps.payload_of(frame), seq..end)
+    }
+}
+
 impl Whole {
     fn entry(&self, seq: u64) -> Option<Entry> {
         let i = u32::try_from(seq.checked_sub(self.header.first_seq.0)?).ok()?;
-        let data = self.payload.slice(entry_range(&self.header, &self.payload, i)?);
+        let data = self.payload.slice(entry_range(self.header.count, &self.payload, i)?);
         Some(Entry { seq, timestamp: self.header.timestamp, data })
     }
 }
@@ -313,17 +323,47 @@ fn passes_over(forward: &Forward, seq: u64) -> bool {
 }
 
 impl Iter {
-    /// The next entry from the front, where it is in the frame at hand and nothing has happened to the stream.
+    /// The next entry from the front, where it is in the frame at hand, or the one behind it in the block at hand, and
+    /// nothing has happened to the stream.
     #[inline]
     fn next_at_hand(&mut self) -> Option<Entry> {
-        let forward = self.forward.as_ref().filter(|_| self.cut.is_none() && self.front < self.back)?;
-        let entry = forward.entry(self.front)?;
+        let seq = self.front;
+        let entry = self.forward_at_hand()?.entry(seq)?;
         // Behind the reading, as in `stable`.
         if self.inner.shared.marks.epoch() != self.epoch {
             return None;
         }
         self.front += 1;
         Some(entry)
+    }
+
+    /// The front, with a frame that holds the next entry, if that is in the block at hand.
+    #[inline]
+    fn forward_at_hand(&mut self) -> Option<&Forward> {
+        let seq = self.front;
+        let forward = self.forward.as_mut().filter(|_| self.cut.is_none() && seq < self.back)?;
+        if seq >= forward.limit {
+            return None;
+        }
+        if forward.frame.as_ref().is_none_or(|frame| frame.header().end_seq().0 <= seq) {
+            if seq >= self.inner.shared.marks.drained() {
+                return None;
+            }
+            forward.frame = Some(forward.steps.next_at_hand(SeqNo(seq))?);
+        }
+        Some(forward)
+    }
+
+    /// What is left of the frame that the next entry is in, as [`next_at_hand`](Self::next_at_hand).
+    #[inline]
+    fn run_at_hand(&mut self) -> Option<Run> {
+        let (seq, back) = (self.front, self.back);
+        let run = self.forward_at_hand()?.run(seq, back)?;
+        if self.inner.shared.marks.epoch() != self.epoch {
+            return None;
+        }
+        self.front = run.seqs().end;
+        Some(run)
     }
 
     /// The next entry from the front, wherever it is; it stays the next.
@@ -342,16 +382,17 @@ impl Iter {
 
     /// What is left, from the front, of the frame that the next entry is in: up to some 6 KiB of small entries, or one
     /// large batch, together. As [`next`](Iterator::next) otherwise; the two may be mixed.
+    #[inline]
     pub fn next_run(&mut self) -> Option<Result<Run>> {
+        self.run_at_hand().map(Ok).or_else(|| self.run_anywhere())
+    }
+
+    fn run_anywhere(&mut self) -> Option<Result<Run>> {
         let entry = match self.peek_anywhere()? {
             Ok(entry) => entry,
             Err(error) => return Some(Err(error)),
         };
-        let frame = self.forward.as_ref().and_then(|forward| {
-            let frame = forward.frame.as_ref()?;
-            let end = frame.header().end_seq().0.min(forward.limit).min(self.back);
-            Run::of_frame(*frame.header(), forward.steps.payload_of(frame), self.front..end)
-        });
+        let frame = self.forward.as_ref().and_then(|forward| forward.run(self.front, self.back));
         // Without a frame it was in the tail buffer.
         let run = frame.unwrap_or_else(|| Run::of_one(entry));
         self.front = run.seqs().end;
