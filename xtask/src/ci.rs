@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::run::{cargo, cargo_of, toolchain};
-use crate::{Done, Stop, fuzz, golden, loom, memcheck, sim, tidy};
+use crate::{Done, Stop, fuzz, golden, instructions, loom, memcheck, sim, tidy};
 
 /// The oldest Rust that builds the workspace, as Cargo.toml has it.
 const MSRV: &str = "1.89";
@@ -11,9 +11,15 @@ const MSRV: &str = "1.89";
 /// How a step is called, and what it does.
 type Step = (&'static str, fn() -> Done);
 
-const QUICK: [Step; 4] = [("format", format), ("clippy", clippy), ("tidy", tidy::tidy), ("unit tests", unit_tests)];
+const QUICK: [Step; 5] = [
+    ("format", format),
+    ("clippy", clippy),
+    ("tidy", tidy::tidy),
+    ("unit tests", unit_tests),
+    ("instructions", || instructions::instructions(&[])),
+];
 
-const FULL: [Step; 15] = [
+const FULL: [Step; 16] = [
     ("format", format),
     ("clippy", clippy),
     ("tidy", tidy::tidy),
@@ -27,6 +33,7 @@ const FULL: [Step; 15] = [
     ("seeded faults", sim::seeded),
     ("damage sweep", sim::sweep),
     ("memory", memcheck::memcheck),
+    ("instructions", || instructions::instructions(&[])),
     ("fuzzing", || fuzz::fuzz(&["--seconds".to_owned(), "30".to_owned()])),
     ("oldest Rust", msrv),
 ];

@@ -4,6 +4,7 @@
 mod ci;
 mod fuzz;
 mod golden;
+mod instructions;
 mod loom;
 mod memcheck;
 mod peers;
@@ -15,7 +16,7 @@ mod torture;
 use std::process::ExitCode;
 
 /// A command: its name, its arguments, what it does.
-const COMMANDS: [(&str, &str, &str); 13] = [
+const COMMANDS: [(&str, &str, &str); 14] = [
     (
         "ci",
         "[--quick] [--no-tests]",
@@ -25,6 +26,7 @@ const COMMANDS: [(&str, &str, &str); 13] = [
     ("fuzz", "[TARGET] [--seconds N]", "fuzz one target, or all in turn, 60 seconds each by default"),
     ("loom", "[FILTER]", "the models of concurrency, under the model checker, with and without seeded faults"),
     ("memcheck", "", "codecs, index, segments and the unsafe module under valgrind"),
+    ("instructions", "[--print]", "instructions an operation, against bounds; --print: the lines of their table anew"),
     ("sim", "[--seeds A..B]", "the simulation: crashes at every change of the disk, faults at every operation"),
     ("model", "[--cases N]", "programs of random steps, on a log and on a plain model of it"),
     ("kills", "[--times N]", "a process of many threads, killed with -9 again and again, and what it was told is kept"),
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
         "fuzz" => fuzz::fuzz(rest),
         "loom" => loom::loom(rest),
         "memcheck" => memcheck::memcheck(),
+        "instructions" => instructions::instructions(rest),
         "sim" => sim::sim(rest),
         "model" => sim::model(rest),
         "kills" => sim::kills(rest),

@@ -13,11 +13,7 @@ const PACKAGES: [&str; 4] = ["frame", "storage", "segment", "index"];
 const FOUND: i32 = 99;
 
 pub(crate) fn memcheck() -> Done {
-    if Run::new("valgrind").args(["--version"]).output().is_none() {
-        return Err(Stop::Missing(
-            "valgrind is not installed: apt-get install valgrind, or as your system has it".into(),
-        ));
-    }
+    valgrind()?;
     for package in PACKAGES {
         let name = format!("stratawal-{package}");
         let built = cargo(&["test", "--release", "--no-run", "--message-format=json", "--package", &name])
@@ -31,6 +27,16 @@ pub(crate) fn memcheck() -> Done {
         }
     }
     Ok(())
+}
+
+/// Whether valgrind is there.
+pub(crate) fn valgrind() -> Done {
+    match Run::new("valgrind").args(["--version"]).output() {
+        Some(_) => Ok(()),
+        None => {
+            Err(Stop::Missing("valgrind is not installed: apt-get install valgrind, or as your system has it".into()))
+        }
+    }
 }
 
 fn check(package: &str, program: &str) -> Done {

@@ -1,0 +1,199 @@
+//! Instructions an operation, counted by valgrind, against bounds: what no test sees that judges by behaviour, and no
+//! test can judge by time. `benches/src/bin/instructions.rs` is the work.
+//!
+//! System calls count as the instructions that lead to them, so this sees neither their number nor their cost.
+
+use std::fs;
+use std::path::Path;
+
+use crate::run::{Run, cargo, root};
+use crate::{Done, Stop, memcheck};
+
+/// An operation, its instructions when this line was set, and how many it may take. `cargo xtask instructions --print`
+/// prints the lines anew.
+///
+/// The bounds are generous, because counts vary: with the compiler, with the C library, and with the CPU, whose vector
+/// instructions the checksum and the C library choose among, as far as valgrind offers them. On one machine they repeat
+/// to within one in a hundred.
+const TABLE: &[(&str, u64, u64)] = &[
+    ("append, buffered", 513, 650),
+    ("append, flushed", 1_824, 2_300),
+    ("batch of 100, flushed", 12_398, 16_000),
+    ("scan, single", 954, 1_200),
+    ("scan by runs, single", 1_286, 1_700),
+    ("scan, batches", 217, 280),
+    ("scan by runs, batches", 145, 190),
+    ("get, sealed, single", 6_651, 8_400),
+    ("get, active, single", 6_690, 8_400),
+    ("get, sealed, shared", 5_830, 7_300),
+    ("get, active, shared", 5_878, 7_400),
+];
+
+/// Below this part of what a line says, it should be set anew.
+const LOW: f64 = 0.75;
+
+/// What `--print` sets for a bound.
+const ROOM: f64 = 1.25;
+
+/// The function whose instructions are counted, as callgrind writes it. It dumps when that ends, and forgets what it
+/// counted before.
+const COUNTED: &str = "*::counted";
+
+/// From some length on the C library copies and clears by an instruction that valgrind counts anew for each byte. With
+/// this it uses vectors throughout.
+const NO_STRING_INSTRUCTIONS: &str =
+    "glibc.cpu.x86_rep_movsb_threshold=0x7fffffff:glibc.cpu.x86_rep_stosb_threshold=0x7fffffff";
+
+pub(crate) fn instructions(arguments: &[String]) -> Done {
+    let print = match arguments {
+        [] => false,
+        [flag] if flag == "--print" => true,
+        _ => return Err(Stop::Usage("instructions takes --print, or nothing".to_owned())),
+    };
+    if !cfg!(target_arch = "x86_64") {
+        return Err(Stop::Missing("the bounds are of x86-64".to_owned()));
+    }
+    memcheck::valgrind()?;
+    let counts = count()?;
+    if print {
+        counts.iter().for_each(|(name, count)| println!("    {}", row(name, *count)));
+        return Ok(());
+    }
+    for (name, count) in &counts {
+        println!("{count:>8}  {name}");
+    }
+    let Verdict { over, under } = judge(TABLE, &counts);
+    under.iter().for_each(|line| println!("{line}"));
+    if over.is_empty() { Ok(()) } else { Err(Stop::Failed(over.join("\nxtask: "))) }
+}
+
+/// Each operation and its instructions.
+fn count() -> Result<Vec<(String, u64)>, Stop> {
+    cargo(&["build", "--quiet", "--release", "--package", "stratawal-benches", "--bin", "instructions"])
+        .env("CARGO_TARGET_DIR", &root().join("target").to_string_lossy())
+        .done("building what is counted")?;
+    let dir = root().join("target/instructions");
+    // Dumps of an earlier run would be taken for this one's.
+    drop(fs::remove_dir_all(&dir));
+    fs::create_dir_all(&dir).map_err(|error| Stop::Failed(format!("cannot make {}: {error}", dir.display())))?;
+    let printed = Run::new("valgrind")
+        .args(["--quiet", "--tool=callgrind"])
+        .args([format!("--callgrind-out-file={}", dir.join("dump").display())])
+        .args([format!("--zero-before={COUNTED}"), format!("--dump-after={COUNTED}")])
+        .args([root().join("target/release/instructions")])
+        .env("GLIBC_TUNABLES", NO_STRING_INSTRUCTIONS)
+        .output()
+        .ok_or_else(|| Stop::Failed("target/release/instructions failed under valgrind".to_owned()))?;
+    let mut counts = Vec::new();
+    for (line, at) in printed.lines().zip((1..).step_by(2)) {
+        counts.push(difference(line, total(&dir, at), total(&dir, at + 1))?);
+    }
+    Ok(counts)
+}
+
+/// All instructions of a dump.
+fn total(dir: &Path, number: usize) -> Option<u64> {
+    let dump = fs::read_to_string(dir.join(format!("dump.{number}"))).ok()?;
+    dump.lines().find_map(|line| line.strip_prefix("totals: "))?.trim().parse().ok()
+}
+
+/// The operation that a line of the program names, and its instructions: `once` is of as many as the line says, `twice`
+/// of twice as many.
+fn difference(line: &str, once: Option<u64>, twice: Option<u64>) -> Result<(String, u64), Stop> {
+    let (times, name) = line.split_once(' ').unwrap_or_default();
+    let count = |times: u64| Some(twice?.checked_sub(once?)? / times);
+    match times.parse().ok().filter(|&times| times > 0).and_then(count) {
+        Some(count) => Ok((name.to_owned(), count)),
+        None => Err(Stop::Failed(format!("valgrind has not counted {line:?}: {once:?} and {twice:?}"))),
+    }
+}
+
+/// A line of the table.
+fn row(name: &str, count: u64) -> String {
+    let tens = 10_u64.pow(count.max(100).ilog10() - 1);
+    let bound = (count as f64 * ROOM).ceil() as u64;
+    format!("({name:?}, {}, {}),", grouped(count), grouped(bound.next_multiple_of(tens)))
+}
+
+/// As a literal of Rust.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push('_');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// What is to be said, line by line.
+#[derive(Debug, Default, PartialEq)]
+struct Verdict {
+    /// That fails.
+    over: Vec<String>,
+    under: Vec<String>,
+}
+
+fn judge(table: &[(&str, u64, u64)], counts: &[(String, u64)]) -> Verdict {
+    let mut verdict = Verdict::default();
+    for (name, count) in counts {
+        let Some((_, before, bound)) = table.iter().find(|row| row.0 == name) else {
+            verdict.over.push(format!("{name} has no bound; its line would be {}", row(name, *count)));
+            continue;
+        };
+        if count > bound {
+            verdict.over.push(format!(
+                "{name} takes {count} instructions, {before} before, and may take {bound}; mend the cause, or raise the \
+                 bound in xtask/src/instructions.rs in a commit that says why: {}",
+                row(name, *count)
+            ));
+        } else if (*count as f64) < *before as f64 * LOW {
+            verdict.under.push(format!(
+                "{name} takes only {count} instructions, {before} before: the bound can be lowered: {}",
+                row(name, *count)
+            ));
+        }
+    }
+    let lost = table.iter().filter(|row| counts.iter().all(|(name, _)| name != row.0));
+    verdict.over.extend(lost.map(|row| format!("{} has a bound and is not counted", row.0)));
+    verdict
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(count: u64) -> (usize, usize) {
+        let Verdict { over, under } = judge(&[("a", 1000, 1250)], &[("a".to_owned(), count)]);
+        (over.len(), under.len())
+    }
+
+    #[test]
+    fn a_count_over_its_bound_fails_and_one_far_below_is_told() {
+        assert_eq!([749, 750, 1250, 1251].map(judged), [(0, 1), (0, 0), (0, 0), (1, 0)]);
+    }
+
+    #[test]
+    fn what_is_only_counted_or_only_bounded_fails() {
+        let verdict = judge(&[("a", 1, 2)], &[("b".to_owned(), 1)]);
+        assert_eq!((verdict.over.len(), verdict.under.len()), (2, 0), "{verdict:?}");
+    }
+
+    #[test]
+    fn what_every_run_costs_cancels_out() {
+        assert_eq!(difference("10 a, b", Some(1_100), Some(1_600)).ok(), Some(("a, b".to_owned(), 50)));
+        for wrong in
+            [("", Some(1), Some(2)), ("0 a", Some(1), Some(2)), ("1 a", Some(2), Some(1)), ("1 a", Some(1), None)]
+        {
+            assert!(difference(wrong.0, wrong.1, wrong.2).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn lines_are_ready_for_the_table() {
+        assert_eq!(row("a, b", 1234), "(\"a, b\", 1_234, 1_600),");
+        assert_eq!(row("c", 40), "(\"c\", 40, 50),");
+    }
+}
