@@ -100,7 +100,7 @@ fn unit_tests() -> Done {
 }
 
 fn tests() -> Done {
-    cargo(&["test", "--workspace"]).done("a test")
+    cargo(&["test", "--workspace"]).limit(3600).done("a test")
 }
 
 fn docs() -> Done {

@@ -7,6 +7,9 @@ use crate::{Done, Stop};
 
 const SECONDS: u64 = 60;
 
+/// How long a target may take besides: to be built, and to go through what it has learned before.
+const BUILD_SECONDS_MAX: u64 = 1800;
+
 pub(crate) fn fuzz(arguments: &[String]) -> Done {
     let (target, seconds) = parse(arguments).map_err(Stop::Usage)?;
     let all = targets();
@@ -43,6 +46,7 @@ fn fuzz_one(nightly: &str, target: &str, seconds: u64) -> Done {
             "-verbosity=0",
         ])
         .args([format!("-max_total_time={seconds}")])
+        .limit(BUILD_SECONDS_MAX + seconds)
         .done(&format!("fuzzing {target} (what failed is in fuzz/artifacts/{target})"))
 }
 

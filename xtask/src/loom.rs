@@ -16,6 +16,7 @@ pub(crate) fn loom(arguments: &[String]) -> Done {
             .env("RUSTFLAGS", "--cfg stratawal_loom --cfg stratawal_faults")
             .env("CARGO_TARGET_DIR", &crate::run::root().join("target/loom").to_string_lossy())
             .env("LOOM_MAX_PREEMPTIONS", "3")
+            .limit(3600)
             .shown("the models")?;
     match passed(&printed) {
         0 => Err(Stop::Failed(format!("no model is named like {filter:?}"))),

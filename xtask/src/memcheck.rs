@@ -1,8 +1,6 @@
 //! Memory errors: the tests of the codecs, the index, the segments and the one unsafe module under valgrind, which sees
 //! each access of the machine code that ships, mapped files among it.
 
-use std::process::Command;
-
 use crate::run::{Run, cargo, root};
 use crate::{Done, Stop};
 
@@ -11,6 +9,9 @@ const PACKAGES: [&str; 4] = ["frame", "storage", "segment", "index"];
 
 /// What a program exits with under valgrind where valgrind has found something.
 const FOUND: i32 = 99;
+
+/// How long one program may take, many times what the slowest takes.
+const SECONDS_MAX: u64 = 600;
 
 pub(crate) fn memcheck() -> Done {
     valgrind()?;
@@ -40,21 +41,19 @@ pub(crate) fn valgrind() -> Done {
 }
 
 fn check(package: &str, program: &str) -> Done {
-    let status = Command::new("valgrind")
+    let status = Run::new("valgrind")
         .args(["--quiet", "--leak-check=full", "--errors-for-leak-kinds=definite", "--show-leak-kinds=definite"])
         .args([&format!("--error-exitcode={FOUND}"), program, "--quiet", "--test-threads=1", "--skip", "stress::"])
         // Threads that spin on one another may starve under valgrind, which runs one at a time.
-        .current_dir(root().join("crates").join(package))
+        .within(&root().join("crates").join(package))
         // Some fifty times as slow as without; the cases themselves are run elsewhere.
         .env("PROPTEST_CASES", "4")
-        .status();
-    match status {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) if status.code() == Some(FOUND) => {
-            Err(Stop::Failed(format!("valgrind found memory errors in {program}; they are above")))
-        }
-        Ok(status) => Err(Stop::Failed(format!("{program} failed under valgrind ({status})"))),
-        Err(error) => Err(Stop::Missing(format!("cannot run valgrind: {error}"))),
+        .limit(SECONDS_MAX)
+        .ended(&format!("{program} under valgrind"))?;
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(FOUND) => Err(Stop::Failed(format!("valgrind found memory errors in {program}; they are above"))),
+        _ => Err(Stop::Failed(format!("{program} failed under valgrind ({status})"))),
     }
 }
 

@@ -1,8 +1,10 @@
 //! Running other programs, from the root of the workspace.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::{Done, Stop};
 
@@ -12,8 +14,8 @@ pub(crate) fn root() -> PathBuf {
     manifest.parent().map_or(manifest.clone(), ToOwned::to_owned)
 }
 
-/// A program to run.
-pub(crate) struct Run(Command);
+/// A program to run, and how long it may take.
+pub(crate) struct Run(Command, Option<Duration>);
 
 /// Cargo, the one that runs this.
 pub(crate) fn cargo(arguments: &[&str]) -> Run {
@@ -29,7 +31,19 @@ impl Run {
     pub(crate) fn new(program: &str) -> Self {
         let mut command = Command::new(program);
         command.current_dir(root());
-        Self(command)
+        Self(command, None)
+    }
+
+    /// It is ended, and has failed, when it takes longer than so many seconds.
+    pub(crate) fn limit(mut self, seconds: u64) -> Self {
+        self.1 = Some(Duration::from_secs(seconds));
+        self
+    }
+
+    /// Runs it in this folder.
+    pub(crate) fn within(mut self, dir: &Path) -> Self {
+        self.0.current_dir(dir);
+        self
     }
 
     pub(crate) fn args(mut self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
@@ -48,28 +62,95 @@ impl Run {
     }
 
     /// Runs it; `what` is what has failed if it does not succeed.
-    pub(crate) fn done(mut self, what: &str) -> Done {
-        match self.0.status() {
-            Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(Stop::Failed(format!("{what} failed ({status})"))),
-            Err(error) => Err(Stop::Missing(format!("{what}: cannot run {:?}: {error}", self.0.get_program()))),
-        }
+    pub(crate) fn done(self, what: &str) -> Done {
+        succeeded(self.ended(what)?, what)
+    }
+
+    /// Runs it, and answers how it has ended, if it has by itself.
+    pub(crate) fn ended(mut self, what: &str) -> Result<ExitStatus, Stop> {
+        let mut child = self.start(what)?;
+        wait(&mut child, self.1).map_err(|why| Stop::Failed(format!("{what} {why}")))
+    }
+
+    fn start(&mut self, what: &str) -> Result<Child, Stop> {
+        let program = self.0.get_program().to_owned();
+        self.0.spawn().map_err(|error| Stop::Missing(format!("{what}: cannot run {program:?}: {error}")))
     }
 
     /// What it prints, if it succeeds.
     pub(crate) fn output(mut self) -> Option<String> {
-        let output = self.0.stderr(Stdio::null()).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+        self.0.stderr(Stdio::null());
+        self.quiet("it").ok()
+    }
+
+    /// Runs it, answering what it prints on standard output.
+    pub(crate) fn quiet(self, what: &str) -> Result<String, Stop> {
+        self.piped(what, false)
     }
 
     /// Runs it, showing and answering what it prints on standard output.
-    pub(crate) fn shown(mut self, what: &str) -> Result<String, Stop> {
-        let output = self.0.stdout(Stdio::piped()).stderr(Stdio::inherit()).output();
-        let output = output.map_err(|error| Stop::Missing(format!("{what}: {error}")))?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        print!("{text}");
-        if output.status.success() { Ok(text) } else { Err(Stop::Failed(format!("{what} failed ({})", output.status))) }
+    pub(crate) fn shown(self, what: &str) -> Result<String, Stop> {
+        self.piped(what, true)
     }
+
+    fn piped(mut self, what: &str, show: bool) -> Result<String, Stop> {
+        self.0.stdout(Stdio::piped());
+        let mut child = self.start(what)?;
+        let stdout = child.stdout.take();
+        // Read meanwhile: a full pipe would have it wait for ever.
+        let reader = std::thread::spawn(move || stdout.map(|stdout| read(stdout, show)));
+        let status = wait(&mut child, self.1).map_err(|why| Stop::Failed(format!("{what} {why}")))?;
+        succeeded(status, what)?;
+        let bytes = reader.join().ok().flatten().unwrap_or_default();
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+/// All that comes, shown at once where that is asked for.
+fn read(mut from: impl Read, show: bool) -> Vec<u8> {
+    let (mut all, mut chunk) = (Vec::new(), [0; 4096]);
+    while let Ok(n @ 1..) = from.read(&mut chunk) {
+        all.extend_from_slice(&chunk[..n]);
+        if show {
+            let mut out = std::io::stdout();
+            drop((out.write_all(&chunk[..n]), out.flush()));
+        }
+    }
+    all
+}
+
+fn succeeded(status: ExitStatus, what: &str) -> Done {
+    if status.success() { Ok(()) } else { Err(Stop::Failed(format!("{what} failed ({status})"))) }
+}
+
+/// Waits for a process; after `limit` ends it, and those that it has started.
+pub(crate) fn wait(child: &mut Child, limit: Option<Duration>) -> Result<ExitStatus, String> {
+    let Some(limit) = limit else { return child.wait().map_err(|error| error.to_string()) };
+    let began = Instant::now();
+    while began.elapsed() < limit {
+        match child.try_wait() {
+            Ok(Some(status)) => return Ok(status),
+            Ok(None) => std::thread::sleep(Duration::from_millis(20)),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    end(child.id());
+    drop((child.kill(), child.wait()));
+    Err(format!("took longer than {} s, and was ended", limit.as_secs_f64()))
+}
+
+/// Kills a process and those that it has started. It is stopped before they are looked up, so that it starts no more.
+/// Where there is no `/proc`, it alone is killed.
+fn end(id: u32) {
+    // Of the shell, which has it where no program of that name is installed.
+    let send = |signal: &str| drop(Command::new("sh").args(["-c", &format!("kill -{signal} {id}")]).status());
+    send("STOP");
+    let threads = std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten();
+    let children = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("children")).ok());
+    for children in children {
+        children.split_whitespace().filter_map(|child| child.parse().ok()).for_each(end);
+    }
+    send("KILL");
 }
 
 /// Whether a toolchain whose name begins like this is installed; answers its name.
@@ -79,4 +160,36 @@ pub(crate) fn toolchain(prefix: &str) -> Option<String> {
         .filter_map(|line| line.split_whitespace().next())
         .find(|name| name.starts_with(prefix))
         .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Run {
+        Run::new("sh").args(["-c", script])
+    }
+
+    fn why(done: Result<impl Sized, Stop>) -> String {
+        match done {
+            Err(Stop::Failed(why)) => why,
+            _ => String::new(),
+        }
+    }
+
+    #[test]
+    fn what_takes_too_long_is_ended_with_all_that_it_has_started() {
+        // The pipe stays open as long as any of them lives.
+        let began = Instant::now();
+        let done = shell("sh -c 'sleep 60; true' & sleep 60; true").limit(1).shown("the nap");
+        assert_eq!(why(done), "the nap took longer than 1 s, and was ended");
+        assert!(began.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn what_ends_in_time_is_as_without_a_limit() {
+        assert!(shell("true").limit(60).done("it").is_ok());
+        assert_eq!(why(shell("exit 3").limit(60).done("it")), why(shell("exit 3").done("it")));
+        assert_eq!(shell("echo a").limit(60).quiet("it").ok().as_deref(), Some("a\n"));
+    }
 }

@@ -13,6 +13,7 @@ pub(crate) fn seeded() -> Done {
             .args(arguments)
             .env("RUSTFLAGS", "--cfg stratawal_faults")
             .env("CARGO_TARGET_DIR", &crate::run::root().join("target/faults").to_string_lossy())
+            .limit(SECONDS_MAX)
             .done("a fault that no harness finds")
     };
     let harnesses =
@@ -21,20 +22,32 @@ pub(crate) fn seeded() -> Done {
     faulty(&["--package", "stratawal-index", "--lib"])
 }
 
+/// How long a harness may take whose volume is fixed, or to be built: many times as long as it does.
+const SECONDS_MAX: u64 = 3600;
+
 /// Every bit of the files of small logs flipped, every page zeroed, every file cut, lost and swapped.
 pub(crate) fn sweep() -> Done {
     sweep_run().done("the damage sweep")
 }
 
 pub(crate) fn sweep_run() -> Run {
-    in_memory(harness("damage").env("STRATAWAL_ALL_BITS", "1"))
+    in_memory(harness("damage", 0).env("STRATAWAL_ALL_BITS", "1"))
 }
 
-/// A test of the facade, optimised. The invariants that the code asserts of itself are a part of what is tried.
-fn harness(test: &str) -> Run {
+/// A test of the facade, optimised. The invariants that the code asserts of itself are a part of what is tried. `seconds` is
+/// how long its volume may take, besides what every harness may.
+fn harness(test: &str, seconds: u64) -> Run {
     cargo(&["test", "--release", "--package", "stratawal", "--test", test, "--", "--nocapture"])
         .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true")
         .env("CARGO_TARGET_DIR", &crate::run::root().join("target/sim").to_string_lossy())
+        .limit(SECONDS_MAX.saturating_add(seconds))
+}
+
+/// How many there are in a number or a range, as they are given to the harnesses.
+fn volume(text: &str) -> u64 {
+    let (from, to) = text.split_once("..").unwrap_or(("0", text));
+    let number = |text: &str| text.parse::<u64>().unwrap_or(0);
+    number(to).saturating_sub(number(from))
 }
 
 /// The cases of the model that CI runs.
@@ -51,7 +64,7 @@ pub(crate) fn model_of_ci() -> Done {
 }
 
 pub(crate) fn model_run(cases: &str, seed: Option<&str>) -> Run {
-    let run = harness("model").env("PROPTEST_CASES", cases);
+    let run = harness("model", volume(cases)).env("PROPTEST_CASES", cases);
     in_memory(match seed {
         Some(seed) => run.env("PROPTEST_RNG_SEED", seed),
         None => run,
@@ -70,7 +83,7 @@ pub(crate) fn kills(arguments: &[String]) -> Done {
 }
 
 pub(crate) fn kills_run(kills: &str) -> Run {
-    in_memory(harness("kills").env("STRATAWAL_KILLS", kills))
+    in_memory(harness("kills", volume(kills).saturating_mul(10)).env("STRATAWAL_KILLS", kills))
 }
 
 /// Readers in one process beside a writer in another, for so long.
@@ -79,12 +92,12 @@ pub(crate) fn beside(arguments: &[String]) -> Done {
 }
 
 pub(crate) fn beside_run(seconds: &str) -> Run {
-    harness("beside").env("STRATAWAL_BESIDE_SECONDS", seconds)
+    harness("beside", volume(seconds)).env("STRATAWAL_BESIDE_SECONDS", seconds)
 }
 
 /// Real file systems, filled to the last block.
 pub(crate) fn volumes_run() -> Run {
-    harness("volumes")
+    harness("volumes", 0)
 }
 
 /// The one argument that a task takes, a number over 0.
@@ -114,5 +127,15 @@ pub(crate) fn sim(arguments: &[String]) -> Done {
 }
 
 pub(crate) fn simulation_run(seeds: &str) -> Run {
-    harness("simulation").env("STRATAWAL_SEEDS", seeds)
+    harness("simulation", volume(seeds).saturating_mul(20)).env("STRATAWAL_SEEDS", seeds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_is_a_number_or_a_range() {
+        assert_eq!(["500", "10..210", "3..1", "x"].map(volume), [500, 200, 0, 0]);
+    }
 }

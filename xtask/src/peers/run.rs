@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::json::{field, text};
 use super::{Case, Options, Outcome, Results};
-use crate::run::Run;
+use crate::run::{Run, wait};
 use crate::{Done, Stop};
 
 /// How long a process may take besides the time that it measures.
@@ -88,11 +88,11 @@ impl Runner {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| format!("cannot run {}: {error}", self.program.display()))?;
-        let ended = wait(&mut child, LIMIT + Duration::from_secs_f64(self.seconds));
+        let ended = wait(&mut child, Some(LIMIT + Duration::from_secs_f64(self.seconds)));
         if ended.is_err() {
             drop(std::fs::remove_dir_all(self.data.join(format!("{subject}-{}", case.file_name()))));
         }
-        let success = ended?;
+        let success = ended?.success();
         let (mut out, mut err) = (String::new(), String::new());
         if let (Some(stdout), Some(stderr)) = (&mut child.stdout, &mut child.stderr) {
             drop((stdout.read_to_string(&mut out), stderr.read_to_string(&mut err)));
@@ -109,27 +109,6 @@ impl Runner {
 fn warm(program: &Path, data: &Path, gib: u64) -> Done {
     let (data, gib) = (data.to_string_lossy(), gib.to_string());
     Run::new(&program.to_string_lossy()).args(["warm", &*data, &*gib]).done("warming the memory")
-}
-
-/// Waits for a process; ends it, and those that it has started, after `limit`.
-fn wait(child: &mut Child, limit: Duration) -> Result<bool, String> {
-    let began = Instant::now();
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Ok(status.success()),
-            Ok(None) if began.elapsed() < limit => std::thread::sleep(Duration::from_millis(20)),
-            Ok(None) => break,
-            Err(error) => return Err(error.to_string()),
-        }
-    }
-    let id = child.id();
-    let started = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
-    drop(child.kill());
-    drop(child.wait());
-    for id in started.split_whitespace() {
-        drop(Command::new("kill").args(["-KILL", id]).status());
-    }
-    Err(format!("it took longer than {} s", limit.as_secs()))
 }
 
 /// Two busy loops at the lowest priority, one for each core of the machines that this is made for.
@@ -191,18 +170,5 @@ impl Progress {
 
     fn say(&self, what: &str) {
         eprintln!("{}{what:80}", if self.terminal { "\r" } else { "" });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_that_takes_too_long_is_ended() {
-        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        assert!(wait(&mut child, Duration::from_millis(50)).unwrap_err().contains("longer"));
-        let mut child = Command::new("false").spawn().unwrap();
-        assert_eq!(wait(&mut child, Duration::from_secs(10)), Ok(false));
     }
 }
