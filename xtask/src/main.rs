@@ -35,7 +35,7 @@ const COMMANDS: [(&str, &str, &str); 14] = [
     (
         "bench",
         "[--peers [CASE…]] [ARGS…]",
-        "the criterion benches; --peers [--rounds N] [--seconds S] [--out DIR]: other logs and raw loops, too",
+        "the criterion benches; --peers [--rounds N] [--seconds S] [--out DIR] [--keep]: other logs and raw loops, too",
     ),
     (
         "torture",

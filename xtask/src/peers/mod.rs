@@ -30,7 +30,13 @@ struct Options {
     warm: u64,
     out: PathBuf,
     data: PathBuf,
+    /// Whether the page and its plots become those of the repository.
+    keep: bool,
 }
+
+/// Where the page and the plots are that the repository keeps: outside of the crates, which need not ship them. A host
+/// shows the page where one looks at the folder.
+const KEPT: &str = "benches/plots";
 
 /// One of the workloads, as the program that runs them lists it.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,6 +82,9 @@ pub(crate) fn peers(arguments: &[String]) -> Done {
         write(&options, &machine, &results)?;
     }
     all.finish();
+    if options.keep {
+        keep(&root().join(KEPT), &machine, &options.conditions(), &results)?;
+    }
     println!("{}", options.out.join("peers.md").display());
     let failed: Vec<String> = results.iter().flat_map(Results::failures).collect();
     if failed.is_empty() { Ok(()) } else { Err(Stop::Failed(failed.join("\nxtask: "))) }
@@ -97,19 +106,33 @@ fn listed(program: &Path) -> Result<Vec<Case>, Stop> {
 }
 
 fn write(options: &Options, machine: &Machine, results: &[Results]) -> Done {
-    let put = |name: String, text: String| {
-        let path = options.out.join(name);
-        fs::write(&path, text).map_err(|error| Stop::Failed(format!("cannot write {}: {error}", path.display())))
-    };
-    let conditions = options.conditions();
-    put("peers.md".to_owned(), table::page(results, machine, &conditions))?;
-    put("peers.json".to_owned(), json::document(machine, &conditions, results))?;
+    let (out, conditions) = (&options.out, options.conditions());
+    put(out, "peers.md", &table::page(results, machine, &conditions))?;
+    put(out, "peers-summary.md", &table::head(results, machine, &conditions))?;
+    put(out, "peers.json", &json::document(machine, &conditions, results))?;
+    plots(out, machine, &conditions, results)
+}
+
+/// The page and its plots, in place of those of another run: figures of two runs do not compare.
+fn keep(dir: &Path, machine: &Machine, conditions: &str, results: &[Results]) -> Done {
+    drop(fs::remove_dir_all(dir));
+    fs::create_dir_all(dir).map_err(|error| Stop::Failed(format!("cannot make {}: {error}", dir.display())))?;
+    put(dir, "README.md", &table::page(results, machine, conditions))?;
+    plots(dir, machine, conditions, results)
+}
+
+fn plots(dir: &Path, machine: &Machine, conditions: &str, results: &[Results]) -> Done {
     for one in results {
-        if let Some(svg) = plot::plot(one, machine, &conditions) {
-            put(one.case.plot_name(), svg)?;
+        if let Some(svg) = plot::plot(one, machine, conditions) {
+            put(dir, &one.case.plot_name(), &svg)?;
         }
     }
     Ok(())
+}
+
+fn put(dir: &Path, name: &str, text: &str) -> Done {
+    let path = dir.join(name);
+    fs::write(&path, text).map_err(|error| Stop::Failed(format!("cannot write {}: {error}", path.display())))
 }
 
 impl Options {
@@ -123,11 +146,16 @@ impl Options {
             warm: 4,
             out: root().join("target/bench"),
             data: root().join("target/peers/data"),
+            keep: false,
         };
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
             if !argument.starts_with("--") {
                 options.cases.push(argument.clone());
+                continue;
+            }
+            if argument == "--keep" {
+                options.keep = true;
                 continue;
             }
             let value = rest.next().ok_or_else(|| format!("{argument} needs a value"))?;
@@ -264,10 +292,32 @@ mod tests {
         assert_eq!(options.cases, ["W3/8", "W5"]);
         assert_eq!((options.rounds, options.seconds, options.out.as_path()), (2, 0.5, Path::new("o")));
         assert_eq!(parse(&[]).unwrap().rounds, 5);
+        assert!(!options.keep && parse(&["--keep", "W5"]).unwrap().keep);
         for wrong in [&["--rounds"][..], &["--rounds", "0"], &["--seconds", "x"], &["--seconds", "0"], &["--else", "1"]]
         {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn what_is_kept_is_of_one_run() {
+        let dir = std::env::temp_dir().join(format!("stratawal-kept-{}", std::process::id()));
+        let names = || {
+            let entries = fs::read_dir(&dir).unwrap();
+            let mut names: Vec<String> =
+                entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        let mut one = results();
+        one.case.name = "W9".to_owned();
+        for (one, plot) in [(one, "peers-W9.svg"), (results(), "peers-W3-8.svg")] {
+            assert!(keep(&dir, &Machine::default(), "two rounds", &[one]).is_ok());
+            assert_eq!(names(), ["README.md", plot]);
+            assert!(fs::read_to_string(dir.join("README.md")).unwrap().contains(&format!("({plot})")));
+            assert!(fs::metadata(dir.join(plot)).unwrap().len() < 30_000);
+        }
+        fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

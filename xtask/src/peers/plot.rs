@@ -15,7 +15,7 @@ const TOP: f64 = 74.0;
 const LINEAR_MAX: f64 = 25.0;
 
 /// A caption's line has at most so many characters.
-const CAPTION_LEN: usize = 118;
+const CAPTION_LEN: usize = 130;
 
 /// Colours: of the page, of text, of lesser text, of raw loops, of stratawal, of the others.
 const STYLE: &str = "text{font-family:system-ui,-apple-system,Segoe UI,Helvetica,Arial,sans-serif;font-size:13px;\
@@ -81,8 +81,9 @@ pub(super) fn plot(results: &Results, machine: &Machine, conditions: &str) -> Op
     }
     let (case, scale) = (&results.case, Scale::of(&bars));
     let bottom = TOP + ROW * bars.len() as f64;
-    let captions = wrapped(&format!("{}. {conditions}; lines: least to greatest.", machine.in_a_line()), CAPTION_LEN);
-    let height = bottom + 40.0 + 16.0 * captions.len() as f64;
+    let captions = format!("{}. {conditions}; bars: median, lines: least to greatest.", machine.in_a_line());
+    let captions = wrapped(&captions, CAPTION_LEN);
+    let height = bottom + 60.0 + 16.0 * captions.len() as f64;
     let title = format!("{}: {}", case.name, case.what);
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" \
@@ -97,6 +98,7 @@ pub(super) fn plot(results: &Results, machine: &Machine, conditions: &str) -> Op
         out += &line(x, TOP - 6.0, x, bottom, "grid");
         out += &text(x, bottom + 16.0, "less", "middle", &short(mark));
     }
+    out += &text(LEFT + LONGEST / 2.0, bottom + 34.0, "less", "middle", &case.unit);
     for (row, (subject, bar)) in bars.iter().enumerate() {
         let y = TOP + ROW * row as f64;
         let middle = y + ROW / 2.0 - 2.0;
@@ -112,7 +114,7 @@ pub(super) fn plot(results: &Results, machine: &Machine, conditions: &str) -> Op
         out += &text(greatest.max(end) + 8.0, middle + 4.5, "", "start", &figure(bar.median));
     }
     for (row, caption) in captions.iter().enumerate() {
-        out += &text(16.0, bottom + 40.0 + 16.0 * row as f64, "less", "start", caption);
+        out += &text(16.0, bottom + 60.0 + 16.0 * row as f64, "less", "start", caption);
     }
     out += "</svg>\n";
     Some(out)
@@ -120,7 +122,7 @@ pub(super) fn plot(results: &Results, machine: &Machine, conditions: &str) -> Op
 
 fn subtitle(case: &Case, scale: &Scale) -> String {
     let logarithmic = if scale.logarithmic { "; logarithmic scale" } else { "" };
-    format!("{}; {}{logarithmic}", case.unit, case.better())
+    format!("{}{logarithmic}", case.better())
 }
 
 /// Who has a figure: the raw loops, stratawal, and the peers, the best first.
@@ -228,7 +230,10 @@ mod tests {
         well_formed(&svg);
         assert_eq!(svg.matches("<rect class=\"peer\"").count(), 1);
         assert_eq!(svg.matches("class=\"spread\"").count(), 3);
-        assert!(svg.contains("prefers-color-scheme:dark"));
+        for part in ["prefers-color-scheme:dark", ">acks</text>", ">more is better</text>", "two &lt;rounds&gt;; bars"]
+        {
+            assert!(svg.contains(part), "{part} in {svg}");
+        }
     }
 
     #[test]

@@ -85,9 +85,20 @@ fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('<', "&lt;")
 }
 
+/// The summary, and a section for each case. The plots lie beside it.
 pub(super) fn page(results: &[Results], machine: &Machine, conditions: &str) -> String {
+    let mut out = "# The same work by stratawal, by other logs, and by raw loops\n\n".to_owned();
+    out += &head(results, machine, conditions);
+    for one in results {
+        out += &section(one, machine);
+    }
+    out
+}
+
+/// The machine, the conditions, and the summary, for a page that says more.
+pub(super) fn head(results: &[Results], machine: &Machine, conditions: &str) -> String {
     let mut out = format!(
-        "# The same work by stratawal, by other logs, and by raw loops\n\n{}.\n\n{conditions}; median (least to greatest). \
+        "{}.\n\n{conditions}; median (least to greatest). \
          Each row compares one guarantee: *buffered* survives nothing, *flushed* the death of the process, *synced* \
          power loss. Columns with × say how many times as good: above 1 is better than what it is compared with. What a \
          log does not have is —, with the reason.\n\n",
@@ -96,9 +107,6 @@ pub(super) fn page(results: &[Results], machine: &Machine, conditions: &str) -> 
     out += "| case | work | unit | limit | stratawal | × limit | best peer | × best peer | ironwal |\n";
     out += "|---|---|---|---|---|---|---|---|---|\n";
     results.iter().for_each(|one| out += &summary(one));
-    for one in results {
-        out += &section(one, machine);
-    }
     out
 }
 
