@@ -3,7 +3,8 @@
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use super::{BATCH, ENTRY_LEN, Figures, Run, check};
+use super::fill::{Awake, SMALL_LEN};
+use super::{BATCH, ENTRY_LEN, Figures, Run, check, files};
 use crate::hist::Hist;
 use crate::payload::{Payload, Tally};
 use crate::subject::{Answer, Level, Setup, Stop, Subject, Writer, none};
@@ -140,8 +141,36 @@ fn work(writer: &mut dyn Writer, thread: u64, time: Duration, barrier: &Barrier,
 pub(super) fn synced(run: &Run<'_>, threads: u64, apart: bool) -> Answer<Figures> {
     run.kind.gives(Level::Synced)?;
     let streams = if apart { threads } else { 1 };
-    let setup = Setup { threads, streams, entries_max: 2_000_000, ..run.setup(Level::Synced) };
-    let apart = apart || run.kind.stream_per_thread;
+    let mut figures = acknowledged(run, &Setup { threads, streams, ..run.setup(Level::Synced) })?;
+    let rate = figures.entries as f64 / figures.seconds;
+    figures.value = if run.case.less { figures.percentile_us(0.5) } else { rate };
+    if run.case.less {
+        figures.more.push(("acknowledgements a second", rate));
+    }
+    Ok(figures)
+}
+
+/// How often one thread's appends wait for the next segment to be made, where the segments are so small that this is more
+/// than one append in a thousand.
+pub(super) fn rotating(run: &Run<'_>) -> Answer<Figures> {
+    let _awake = Awake::new()?;
+    // Until each has a core of its own.
+    std::thread::sleep(Duration::from_millis(200));
+    let segment_len = (!run.kind.is_raw()).then_some(SMALL_LEN);
+    let mut figures = acknowledged(run, &Setup { segment_len, ..run.setup(Level::Synced) })?;
+    figures.value = figures.percentile_us(0.999);
+    if segment_len.is_some() {
+        let (segments, _, _) = files(run.dir);
+        figures.more.push(("files at the end", segments as f64));
+    }
+    Ok(figures)
+}
+
+/// The appends of `synced`, without a value.
+fn acknowledged(run: &Run<'_>, setup: &Setup<'_>) -> Answer<Figures> {
+    let threads = setup.threads;
+    let setup = Setup { entries_max: 2_000_000, ..setup.clone() };
+    let apart = setup.streams > 1 || run.kind.stream_per_thread;
     let subject = (run.kind.open)(&setup)?;
     let barrier = Barrier::new(usize::try_from(threads).unwrap_or(1));
     let thread = |thread: u64| {
@@ -177,16 +206,6 @@ pub(super) fn synced(run: &Run<'_>, threads: u64, apart: bool) -> Answer<Figures
     let seconds = done.iter().map(|one| one.ran.as_secs_f64()).fold(0.0, f64::max);
     // The first of each thread was before the clock ran.
     let entries = appended - threads;
-    let rate = entries as f64 / seconds;
-    let value = if run.case.less { took.at(0.5) as f64 / 1e3 } else { rate };
-    let more = if run.case.less { vec![("acknowledgements a second", rate)] } else { Vec::new() };
-    Ok(Figures {
-        value,
-        took: Some(took),
-        entries,
-        bytes: entries * ENTRY_LEN as u64,
-        seconds,
-        more,
-        note: String::new(),
-    })
+    let bytes = entries * ENTRY_LEN as u64;
+    Ok(Figures { took: Some(took), entries, bytes, seconds, ..Figures::default() })
 }

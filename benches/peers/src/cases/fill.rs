@@ -20,8 +20,8 @@ pub(super) struct Recipe {
     pub(super) segments: Option<u64>,
 }
 
-/// The segments of W7s.
-const SMALL_LEN: u64 = 64 << 10;
+/// The smallest segments that stratawal makes.
+pub(super) const SMALL_LEN: u64 = 64 << 10;
 
 pub(super) fn recipe(run: &Run<'_>) -> Recipe {
     let kind = run.kind;
@@ -162,7 +162,7 @@ impl Recipe {
 pub(super) struct Awake([std::process::Child; 2]);
 
 impl Awake {
-    fn new() -> Answer<Self> {
+    pub(super) fn new() -> Answer<Self> {
         let program = std::env::current_exe().map_err(failed("the program"))?;
         let busy = || {
             let mut command = std::process::Command::new("nice");

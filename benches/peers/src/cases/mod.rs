@@ -31,6 +31,8 @@ pub(crate) struct Case {
     pub(crate) level: Option<Level>,
     /// The raw loops that say its limit.
     pub(crate) raws: &'static [&'static str],
+    /// Whether other logs take part: not where a goal of stratawal's own is measured.
+    pub(crate) peers: bool,
     /// Whether it reads sealed segments, which stratawal may do by mapping.
     pub(crate) mapped: bool,
     pub(crate) run: fn(&Run<'_>) -> Answer<Figures>,
@@ -76,13 +78,21 @@ impl Run<'_> {
     }
 }
 
+impl Figures {
+    /// The duration that the part `part` of all did not exceed.
+    fn percentile_us(&self, part: f64) -> f64 {
+        self.took.as_ref().map_or(0.0, |took| took.at(part) as f64 / 1e3)
+    }
+}
+
 impl Case {
     /// Whether the subject belongs to the case at all.
     pub(crate) fn has(&self, kind: &Kind) -> bool {
         match kind.name {
             "stratawal-mapped" => self.mapped,
+            "stratawal" => true,
             name if kind.is_raw() => self.raws.contains(&name),
-            _ => true,
+            _ => self.peers,
         }
     }
 }
@@ -124,6 +134,7 @@ const APPEND: Case = Case {
     less: false,
     level: Some(Level::Synced),
     raws: &["raw", "raw-condvar"],
+    peers: true,
     mapped: false,
     run: |run| append::synced(run, 1, false),
 };
@@ -135,6 +146,7 @@ const READ: Case = Case {
     less: true,
     level: None,
     raws: &["raw", "raw-16k"],
+    peers: true,
     mapped: true,
     run: scan::scan,
 };
@@ -143,7 +155,7 @@ const OPEN: Case = Case { unit: "ms", raws: &[], mapped: false, run: open::open,
 
 const DISK: Case = Case { unit: "bytes an entry", raws: &["raw"], mapped: false, run: open::disk, ..READ };
 
-pub(crate) const CASES: [Case; 17] = [
+pub(crate) const CASES: [Case; 18] = [
     Case {
         name: "W1a",
         what: "append 128 B, one call each, buffered, 1 thread",
@@ -179,6 +191,16 @@ pub(crate) const CASES: [Case; 17] = [
         unit: "us an append",
         less: true,
         raws: &["raw", "raw-growing"],
+        ..APPEND
+    },
+    Case {
+        name: "W3r",
+        what: "append 128 B, synced, 1 thread, segments of 64 KiB, p99.9",
+        unit: "us an append",
+        less: true,
+        raws: &["raw"],
+        peers: false,
+        run: append::rotating,
         ..APPEND
     },
     Case {
