@@ -38,6 +38,8 @@ pub(super) fn recipe(run: &Run<'_>) -> Recipe {
     let large = Recipe { level: kind.levels[0], entries: run.entries, batch: kind.levels == [Level::Synced], ..base };
     let base = Recipe { level: kind.nearest(Level::Flushed), entries: run.entries / 4, batch: false, ..large };
     match run.case.name {
+        // stratawal makes larger frames of what is buffered.
+        "W5a" => Recipe { level: kind.nearest(Level::Buffered), ..base },
         "W5b" | "W8b" => Recipe { batch: true, ..base },
         "W5k" => Recipe { entries: run.entries / 16, entry_len: 1024, ..base },
         // An eighth of the log, if that is less than the default of stratawal and of ironwal: most of it is sealed.

@@ -155,7 +155,7 @@ const OPEN: Case = Case { unit: "ms", raws: &[], mapped: false, run: open::open,
 
 const DISK: Case = Case { unit: "bytes an entry", raws: &["raw"], mapped: false, run: open::disk, ..READ };
 
-pub(crate) const CASES: [Case; 18] = [
+pub(crate) const CASES: [Case; 19] = [
     Case {
         name: "W1a",
         what: "append 128 B, one call each, buffered, 1 thread",
@@ -222,6 +222,7 @@ pub(crate) const CASES: [Case; 18] = [
         ..APPEND
     },
     Case { name: "W5", what: "warm scan, 128 B, single appends", ..READ },
+    Case { name: "W5a", what: "warm scan, 128 B, single appends, buffered", ..READ },
     Case { name: "W5b", what: "warm scan, 128 B, batches of 100", ..READ },
     Case { name: "W5k", what: "warm scan, 1 KiB, single appends", ..READ },
     Case {
