@@ -72,6 +72,10 @@ pub(crate) trait Subject: Sync {
     fn writer(&self, stream: u64) -> Answer<Box<dyn Writer + '_>>;
     /// Reads a stream from its beginning.
     fn scan(&self, stream: u64, tally: &mut Tally) -> Answer<()>;
+    /// Reads stream 0 from its beginning up to the entry `n`, while others may append.
+    fn scan_below(&self, _: u64, _: &mut Tally) -> Answer<()> {
+        none("only stratawal is asked for this")
+    }
     /// Reads the entry `n` of stream 0.
     fn get(&self, n: u64, tally: &mut Tally) -> Answer<()>;
     /// Ends it as its authors mean it to be ended.

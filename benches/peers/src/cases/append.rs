@@ -3,11 +3,11 @@
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use super::fill::{Awake, SMALL_LEN};
+use super::fill::{Awake, SMALL_LEN, in_scope};
 use super::{BATCH, ENTRY_LEN, Figures, Run, check, files};
 use crate::hist::Hist;
 use crate::payload::{Payload, Tally};
-use crate::subject::{Answer, Level, Setup, Stop, Subject, Writer, none};
+use crate::subject::{Answer, Level, Setup, Subject, Writer, none};
 
 /// No run appends more than this, so that a long one does not fill the disk.
 const ENTRIES_MAX: u64 = (8 << 30) / ENTRY_LEN as u64;
@@ -185,14 +185,7 @@ fn acknowledged(run: &Run<'_>, setup: &Setup<'_>) -> Answer<Figures> {
         let early = writer.append(Payload::new(ENTRY_LEN).entry(first_of(thread)));
         work(&mut *writer, thread, run.time, &barrier, early)
     };
-    let done: Vec<Done> = std::thread::scope(|scope| {
-        let thread = &thread;
-        let threads: Vec<_> = (0..threads).map(|n| scope.spawn(move || thread(n))).collect();
-        let panicked = |_| Stop::Failed("a thread panicked".to_owned());
-        // All are joined before the first that failed is told.
-        let results: Vec<Answer<Done>> = threads.into_iter().map(|one| one.join().map_err(panicked)?).collect();
-        results.into_iter().collect::<Answer<Vec<Done>>>()
-    })?;
+    let done: Vec<Done> = in_scope(threads, thread, || ()).0?;
     let mut tally = Tally::checked(ENTRY_LEN);
     (0..if apart { threads } else { 1 }).try_for_each(|stream| subject.scan(stream, &mut tally))?;
     subject.close()?;

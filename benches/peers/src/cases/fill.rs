@@ -43,13 +43,15 @@ pub(super) fn recipe(run: &Run<'_>) -> Recipe {
         "W5b" | "W8b" => Recipe { batch: true, ..base },
         "W5k" => Recipe { entries: run.entries / 16, entry_len: 1024, ..base },
         // An eighth of the log, if that is less than the default of stratawal and of ironwal: most of it is sealed.
-        "W6" => {
+        "W6" | "W9" => {
             let len = run.entries * ENTRY_LEN as u64 / 8;
             let small = len < 64 << 20 && matches!(kind.name, "stratawal" | "stratawal-mapped" | "ironwal");
             Recipe { segment_len: small.then_some(len.max(SMALL_LEN)), ..large }
         }
         // As many as the first segment of each holds.
         "W6a" => Recipe { entries: run.entries.min(350_000), ..large },
+        // Whatever is appended beside the reader goes into the same segment.
+        "W9a" => Recipe { entries: run.entries.min(350_000), segment_len: Some(32 << 30), ..large },
         "W7e" => large,
         "W7s" => Recipe { segment_len: Some(SMALL_LEN), segments: Some(1000), ..base },
         "W7t" => Recipe { streams: 10_000, entries: 10, ..base },
@@ -147,16 +149,26 @@ impl Recipe {
     }
 
     fn write_together(&self, threads: u64, part: impl Fn(u64) -> Answer<()> + Sync) -> Answer<u64> {
-        std::thread::scope(|scope| {
-            let part = &part;
-            let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(move || part(thread))).collect();
-            let panicked = |_| Stop::Failed("a thread panicked".to_owned());
-            // All are joined before the first that failed is told.
-            let results: Vec<Answer<()>> = threads.into_iter().map(|thread| thread.join().map_err(panicked)?).collect();
-            results.into_iter().collect::<Answer<()>>()
-        })?;
+        in_scope(threads, part, || ()).0?;
         Ok(self.entries)
     }
+}
+
+/// Runs `part` by several threads and `beside` by this one; answers what came of each.
+pub(super) fn in_scope<T: Send, U>(
+    threads: u64,
+    part: impl Fn(u64) -> Answer<T> + Sync,
+    beside: impl FnOnce() -> U,
+) -> (Answer<Vec<T>>, U) {
+    std::thread::scope(|scope| {
+        let part = &part;
+        let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(move || part(thread))).collect();
+        let besides = beside();
+        let panicked = |_| Stop::Failed("a thread panicked".to_owned());
+        // All are joined before the first that failed is told.
+        let results: Vec<Answer<T>> = threads.into_iter().map(|thread| thread.join().map_err(panicked)?).collect();
+        (results.into_iter().collect(), besides)
+    })
 }
 
 /// Keeps the cores awake as long as it lives, at the lowest priority: a sync takes many times as long on a core that has

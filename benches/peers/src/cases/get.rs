@@ -9,10 +9,14 @@ use crate::payload::Tally;
 use crate::subject::{Answer, Level, Stop, Subject};
 
 /// Numbers that follow from the one before, without order.
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F);
         ((u128::from(self.0 ^ (self.0 >> 31)) * u128::from(bound)) >> 64) as u64
     }
@@ -53,7 +57,7 @@ pub(super) fn active(run: &Run<'_>) -> Answer<Figures> {
 }
 
 fn gets(run: &Run<'_>, subject: &dyn Subject, bound: u64) -> Answer<Figures> {
-    let mut random = Random(bound);
+    let mut random = Random::new(bound);
     // Every byte of some is compared, without the clock: they also warm what is opened at the first read.
     let mut tally = Tally::checked(ENTRY_LEN);
     let began = Instant::now();
@@ -84,7 +88,7 @@ fn gets(run: &Run<'_>, subject: &dyn Subject, bound: u64) -> Answer<Figures> {
     Ok(Figures { value, took: Some(took), entries, bytes, seconds, more, note: String::new() })
 }
 
-fn get(subject: &dyn Subject, n: u64, tally: &mut Tally) -> Answer<()> {
+pub(super) fn get(subject: &dyn Subject, n: u64, tally: &mut Tally) -> Answer<()> {
     subject.get(n, tally)?;
     if tally.last == n && tally.wrong == 0 {
         return Ok(());
@@ -98,7 +102,7 @@ fn reset_peak() {
 }
 
 /// A line of the process's status, in MiB.
-fn memory(name: &str) -> Option<f64> {
+pub(super) fn memory(name: &str) -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;

@@ -1,6 +1,7 @@
 //! The workloads.
 
 mod append;
+mod beside;
 mod fill;
 mod get;
 mod open;
@@ -153,9 +154,12 @@ const READ: Case = Case {
 
 const OPEN: Case = Case { unit: "ms", raws: &[], mapped: false, run: open::open, ..READ };
 
+/// A reader beside appenders: its processor time, so no raw loop says the limit.
+const BESIDE: Case = Case { unit: "ns of CPU a get", raws: &[], peers: false, mapped: true, run: beside::gets, ..READ };
+
 const DISK: Case = Case { unit: "bytes an entry", raws: &["raw"], mapped: false, run: open::disk, ..READ };
 
-pub(crate) const CASES: [Case; 19] = [
+pub(crate) const CASES: [Case; 22] = [
     Case {
         name: "W1a",
         what: "append 128 B, one call each, buffered, 1 thread",
@@ -246,4 +250,13 @@ pub(crate) const CASES: [Case; 19] = [
     Case { name: "W7t", what: "open 10,000 streams", ..OPEN },
     Case { name: "W8", what: "disk space of 128 B entries, appended one by one", ..DISK },
     Case { name: "W8b", what: "disk space of 128 B entries, batches of 100", ..DISK },
+    Case { name: "W9", what: "random get of 128 B, sealed, while 8 threads append to the stream", ..BESIDE },
+    Case { name: "W9a", what: "random get of 128 B in the segment that 8 threads append to", ..BESIDE },
+    Case {
+        name: "W9s",
+        what: "warm scan, 128 B, while 8 threads append to the stream",
+        unit: "ns of CPU an entry",
+        run: beside::scan,
+        ..BESIDE
+    },
 ];

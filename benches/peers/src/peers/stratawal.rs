@@ -50,6 +50,13 @@ impl Subject for Ours {
         Ok(())
     }
 
+    fn scan_below(&self, n: u64, tally: &mut Tally) -> Answer<()> {
+        for entry in self.first.iter(..n) {
+            tally.see(entry.map_err(failed("scan"))?.data());
+        }
+        Ok(())
+    }
+
     fn get(&self, n: u64, tally: &mut Tally) -> Answer<()> {
         let entry = self.first.get(n).map_err(failed("get"))?;
         tally.see(entry.ok_or_else(|| Stop::Failed(format!("entry {n} is missing")))?.data());
