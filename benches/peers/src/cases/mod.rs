@@ -4,6 +4,7 @@ mod append;
 mod beside;
 mod fill;
 mod get;
+mod idle;
 mod open;
 mod scan;
 
@@ -159,7 +160,7 @@ const BESIDE: Case = Case { unit: "ns of CPU a get", raws: &[], peers: false, ma
 
 const DISK: Case = Case { unit: "bytes an entry", raws: &["raw"], mapped: false, run: open::disk, ..READ };
 
-pub(crate) const CASES: [Case; 22] = [
+pub(crate) const CASES: [Case; 23] = [
     Case {
         name: "W1a",
         what: "append 128 B, one call each, buffered, 1 thread",
@@ -258,5 +259,13 @@ pub(crate) const CASES: [Case; 22] = [
         unit: "ns of CPU an entry",
         run: beside::scan,
         ..BESIDE
+    },
+    Case {
+        name: "W10",
+        what: "memory of 10,000 idle streams whose handles are held",
+        unit: "MiB",
+        peers: false,
+        run: idle::idle,
+        ..OPEN
     },
 ];
