@@ -28,6 +28,10 @@ impl Hist {
         self.count += other.count;
     }
 
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
     /// The duration, in nanoseconds, that the part `part` of all did not exceed.
     pub(crate) fn at(&self, part: f64) -> u64 {
         let rank = ((self.count as f64 * part).ceil() as u64).clamp(1, self.count.max(1));

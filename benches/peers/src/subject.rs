@@ -64,6 +64,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) entries_max: u64,
     /// The size of a segment where it is not the subject's own default.
     pub(crate) segment_len: Option<u64>,
+    /// How far apart the points of an index lie where it is not the subject's own default.
+    pub(crate) index_every: Option<u64>,
 }
 
 /// A log that is open. Streams are numbered from 0.

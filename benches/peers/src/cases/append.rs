@@ -19,7 +19,11 @@ const BLOCK: u64 = 256;
 const BURST: u64 = (512 << 20) / ENTRY_LEN as u64;
 
 /// Runs `append(n)` for `step` entries at a time until the time is over.
-fn timed(time: Duration, step: u64, mut append: impl FnMut(u64) -> Answer<()>) -> Answer<(u64, Hist, Option<f64>)> {
+pub(super) fn timed(
+    time: Duration,
+    step: u64,
+    mut append: impl FnMut(u64) -> Answer<()>,
+) -> Answer<(u64, Hist, Option<f64>)> {
     let (mut n, mut took, mut burst) = (0, Hist::new(), None);
     let began = Instant::now();
     let mut before = began;

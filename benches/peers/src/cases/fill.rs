@@ -1,7 +1,7 @@
 //! Logs that are made to be read or opened. The large ones are made by a process of their own, so that what it leaves in
 //! memory is not taken for the reader's.
 
-use super::{BATCH, ENTRY_LEN, Run, files};
+use super::{BATCH, ENTRY_LEN, Run, files, growth};
 use crate::payload::Payload;
 use crate::subject::{Answer, Level, Setup, Stop, Subject, failed};
 
@@ -70,6 +70,7 @@ impl Recipe {
             entry_len: self.entry_len,
             entries_max: self.entries * self.streams,
             segment_len: self.segment_len,
+            index_every: None,
         }
     }
 
@@ -203,6 +204,9 @@ fn segment_files(run: &Run<'_>) -> u64 {
 
 /// Makes the log of a case, in this process; answers how many entries stream 0 has.
 pub(crate) fn fill(run: &Run<'_>) -> Answer<u64> {
+    if run.case.name.starts_with('G') {
+        return growth::fill(run);
+    }
     let recipe = recipe(run);
     let subject = (run.kind.open)(&recipe.setup(run))?;
     let _awake = recipe.awake()?;

@@ -4,6 +4,7 @@ mod append;
 mod beside;
 mod fill;
 mod get;
+mod growth;
 mod idle;
 mod open;
 mod scan;
@@ -76,6 +77,7 @@ impl Run<'_> {
             entry_len: ENTRY_LEN,
             entries_max: 4_000_000,
             segment_len: None,
+            index_every: None,
         }
     }
 }
@@ -158,9 +160,11 @@ const OPEN: Case = Case { unit: "ms", raws: &[], mapped: false, run: open::open,
 /// A reader beside appenders: its processor time, so no raw loop says the limit.
 const BESIDE: Case = Case { unit: "ns of CPU a get", raws: &[], peers: false, mapped: true, run: beside::gets, ..READ };
 
+const LONG: Case = Case { unit: "ns a get, p50", run: growth::long, ..BESIDE };
+
 const DISK: Case = Case { unit: "bytes an entry", raws: &["raw"], mapped: false, run: open::disk, ..READ };
 
-pub(crate) const CASES: [Case; 23] = [
+pub(crate) const CASES: [Case; 25] = [
     Case {
         name: "W1a",
         what: "append 128 B, one call each, buffered, 1 thread",
@@ -268,4 +272,6 @@ pub(crate) const CASES: [Case; 23] = [
         run: idle::idle,
         ..OPEN
     },
+    Case { name: "G1", what: "random get of 128 B in a log of 1 GiB", ..LONG },
+    Case { name: "G50", what: "random get of 128 B in a log of 50 GiB", ..LONG },
 ];

@@ -27,6 +27,9 @@ pub(crate) fn open(setup: &Setup<'_>) -> Answer<Box<dyn Subject>> {
     if let Some(len) = setup.segment_len {
         defaults = defaults.segment_bytes(len.max(64 << 10));
     }
+    if let Some(len) = setup.index_every {
+        defaults = defaults.index_every(len);
+    }
     let mut options = Options::new().stream_defaults(defaults);
     if setup.name == "stratawal-mapped" {
         options = promise::map_reads(options);
