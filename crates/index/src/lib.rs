@@ -9,6 +9,7 @@
 //! | type | what it is for |
 //! |---|---|
 //! | [`Index`] | the points of a sealed segment; immutable; encoded to bytes and decoded from them |
+//! | [`PackedIndex`] | the same in a third of the memory, for those who keep many |
 //! | [`IndexBuilder`] | makes an [`Index`] from the frames of a segment, in order |
 //! | [`ActiveIndex`] | the index of the segment being written: one writer, readers without locks |
 //! | [`Cache`] | loaded indexes, bounded in bytes and in entries; a hit takes no lock |
@@ -46,6 +47,7 @@ mod codec;
 mod error;
 mod faults;
 mod index;
+mod packed;
 mod point;
 #[doc(hidden)]
 pub mod properties;
@@ -65,5 +67,6 @@ pub use cache::{Cache, CacheKey, CacheLimits, CacheStats};
 pub use codec::{Bounds, encode_points};
 pub use error::{DecodeError, DecodeErrorKind, PointsError, PointsErrorKind};
 pub use index::Index;
+pub use packed::PackedIndex;
 pub use point::{IndexPoint, Span};
 pub use sync::Published;

@@ -42,4 +42,4 @@ mod unix;
 pub use map::Map;
 pub use memory::MemoryStorage;
 pub use storage::{Access, DirEntry, EntryKind, File, Lock, LockError, Storage, is_full};
-pub use unix::UnixStorage;
+pub use unix::{UnixStorage, open_files_limit};

@@ -25,6 +25,13 @@ impl UnixStorage {
     }
 }
 
+/// How many files this process may have open at the same time: the soft limit of `RLIMIT_NOFILE`. `None` where there is
+/// none.
+#[must_use]
+pub fn open_files_limit() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+}
+
 #[derive(Debug)]
 struct UnixFile(fs::File);
 

@@ -87,8 +87,10 @@ impl Wal {
             ));
         }
         let root = if read_only { Root::open_read_only(&*storage, path)? } else { Root::open(&*storage, path)? };
-        let env =
-            Env::new(storage).wal_id(root.wal_id).read_only(read_only).cache(options.cache_bytes, options.cache_files);
+        let env = Env::new(storage)
+            .wal_id(root.wal_id)
+            .read_only(read_only)
+            .cache(options.cache_bytes, options.cache_files());
         let env = if read_only { env } else { env.ballast_at(path.join("RESERVE")) };
         Ok(Self {
             inner: Arc::new(Inner {

@@ -7,7 +7,7 @@
 use std::io;
 
 use stratawal_frame::{ByteOffset, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo};
-use stratawal_index::{ActiveIndex, Bounds, CacheKey, Index, IndexBuilder, IndexPoint, Span};
+use stratawal_index::{ActiveIndex, Bounds, CacheKey, Index, IndexBuilder, IndexPoint, PackedIndex, Span};
 use stratawal_segment::{Access, FoundEntry, SegmentData, SegmentFile, SegmentId};
 
 use crate::env::{Env, Location};
@@ -92,7 +92,7 @@ impl Live {
 #[derive(Debug)]
 pub(crate) struct Loaded {
     data: SegmentData,
-    index: Index,
+    index: PackedIndex,
     end: u64,
     /// Of a mapping: at which points of the index a frame stands alone in its span, and was found valid.
     verified: Bits,
@@ -225,6 +225,7 @@ fn load(env: &Env, place: &Location, options: &StreamOptions, header: &SegmentHe
         Some(promise) => SegmentData::map(&file, end.0, promise).map_err(failed)?,
         None => SegmentData::read(&file),
     };
+    let index = PackedIndex::new(&index);
     let points = if data.is_mapped() { index.len() } else { 0 };
     let weight = index.weight() + points / 8 + std::mem::size_of::<Loaded>();
     Ok((Loaded { data, index, end: end.0, verified: Bits::new(points) }, weight))
