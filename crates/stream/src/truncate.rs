@@ -235,7 +235,7 @@ impl Writer {
             start: SeqNo(start),
             ..self.header(newest.stream_id, generation, predecessor, base)
         };
-        Ok((header, self.create(&header)?))
+        Ok((header, self.create(&header, false)?))
     }
 
     /// Everything is settled: begins anew at `first`, beyond the end.

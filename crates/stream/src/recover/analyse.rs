@@ -1,5 +1,6 @@
 //! Steps 1 to 5: what of the files counts. Changes nothing.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 
@@ -326,7 +327,8 @@ impl Image {
             None => None,
         };
         let live = &self.live[..=self.cut];
-        let removed = self.all.iter().filter(|id| !live.iter().any(|found| found.id() == **id));
+        let kept: BTreeSet<SegmentId> = live.iter().map(Found::id).collect();
+        let removed = self.all.iter().filter(|id| !kept.contains(id));
         Ok(OpenReport {
             existed: true,
             clean: self.closed.is_some(),

@@ -1,5 +1,7 @@
 //! Steps 4 and 6 to 9: making the files say what counts, and going on.
 
+use std::collections::BTreeSet;
+
 use stratawal_frame::{
     ByteOffset, Decoded, End, EndKind, FRAME_HEADER_LEN, FrameHeader, Generation, Limits, PayloadChecksum, Place,
     SEGMENT_HEADER_LEN, Salt, SegmentHeader, SeqNo, decode_header,
@@ -335,7 +337,8 @@ impl Repair<'_> {
 
     /// Step 9: what is not kept is void or garbage, in any order.
     fn remove_dead(&self, all: &[SegmentId], kept: &[Arc<SegmentView>], active: &Active) -> Result<()> {
-        let dead = all.iter().filter(|&&id| id != active.writer.id() && !kept.iter().any(|k| k.id() == id));
+        let kept: BTreeSet<SegmentId> = kept.iter().map(|kept| kept.id()).chain([active.writer.id()]).collect();
+        let dead = all.iter().filter(|id| !kept.contains(id));
         let mut removed = false;
         for id in dead {
             self.remove(id.to_string().as_ref())?;
