@@ -9,8 +9,11 @@ use stratawal_storage::Storage;
 
 use crate::ballast::Ballast;
 use crate::folder::FolderSyncs;
+use crate::pool::Pool;
 use crate::sync::{Arc, Mutex, Name};
+use crate::tail::Pending;
 use crate::view::Loaded;
+use crate::writer::Frames;
 
 /// What the name of a stream's folder begins with while it is being created; such folders may be removed at open.
 pub const NEW_PREFIX: &str = ".new-";
@@ -28,6 +31,9 @@ pub struct Env {
     /// By the folder that holds the streams; there are few of those.
     folders: Mutex<Vec<(PathBuf, Arc<FolderSyncs>)>>,
     pub(crate) cache: Cache<Loaded>,
+    /// Buffers of streams that append, and of those that write.
+    pub(crate) pending: Arc<Pool<Pending>>,
+    pub(crate) frames: Pool<Frames>,
 }
 
 /// How the cache of sealed segments is used.
@@ -55,6 +61,8 @@ impl Env {
             ballast: None,
             folders: Mutex::new(Vec::new()),
             cache: Cache::new(CacheLimits { bytes_max: 8 << 20, entries_max: 128 }),
+            pending: Arc::new(Pool::new()),
+            frames: Pool::new(),
         }
     }
 

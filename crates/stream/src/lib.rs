@@ -47,6 +47,7 @@ mod group;
 mod iter;
 mod marks;
 mod options;
+mod pool;
 mod read;
 mod recover;
 mod report;

@@ -94,7 +94,7 @@ impl StreamLog {
         let cuts = Cuts::new();
         let shared = Arc::new(Shared { env, place, options, marks: Arc::clone(&marks), view, cuts });
         let report = Published::new(OpenReport::default());
-        let mut tail = Tail::new(0, 0, None);
+        let mut tail = Tail::new(0, 0, None, Arc::clone(&shared.env.pending));
         let writer = install(&shared, &report, &mut tail, recovered, None);
         let group = Group::new(tail, Some(writer), marks, shared.place.shared_name());
         if let Some(error) = read_only {
@@ -268,7 +268,7 @@ fn install(
             shared.view.store(Arc::new(View::default()));
             marks.reset(0, 0);
         });
-        *tail = Tail::new(0, 0, None);
+        *tail = Tail::new(0, 0, None, Arc::clone(&shared.env.pending));
         return Writer::new(Arc::clone(shared), None, 0);
     };
     let ids = recovered.view.segments.first().map(|segment| segment.header.stream_id.0);
@@ -294,7 +294,7 @@ fn install(
         }
         None => (None, None),
     };
-    *tail = Tail::new(recovered.end, recovered.timestamp, booking);
+    *tail = Tail::new(recovered.end, recovered.timestamp, booking, Arc::clone(&shared.env.pending));
     Writer::new(Arc::clone(shared), active, recovered.timestamp)
 }
 

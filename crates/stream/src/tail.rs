@@ -10,6 +10,7 @@ use stratawal_frame::{BATCH_END, SeqNo};
 use stratawal_segment::Space;
 
 use crate::batch::{Batch, Entry};
+use crate::pool::{KEPT_LEN, Pool};
 use crate::sync::Arc;
 
 /// Where readers get entries beyond those in the stream's own file; it copies.
@@ -43,11 +44,38 @@ impl Pending {
         self.data.len() + 4 * self.ends.len()
     }
 
+    /// The bytes it can hold, for those it has memory for.
+    fn capacity(&self) -> usize {
+        self.data.capacity() + 4 * self.ends.capacity()
+    }
+
+    /// Whether a stream keeps it for itself.
+    fn is_short(&self) -> bool {
+        self.data.capacity() <= KEPT_LEN && self.ends.capacity() <= KEPT_LEN / 4
+    }
+
+    /// Whether it would have to grow for `entries`, to more than half of what a stream keeps.
+    fn outgrown_by(&self, entries: &Entries<'_>) -> bool {
+        let (data, ends) = (self.data.len() + entries.data().len(), self.ends.len() + entries.len());
+        (data > self.data.capacity() && data > KEPT_LEN / 2) || (ends > self.ends.capacity() && ends > KEPT_LEN / 8)
+    }
+
     fn clear(&mut self) {
         self.data.clear();
         self.ends.clear();
         self.drafts.clear();
         self.booked = 0;
+    }
+
+    /// Moves what is here to `larger`, which is empty, and that here.
+    fn move_to(&mut self, mut larger: Self) -> Self {
+        larger.data.extend_from_slice(&self.data);
+        larger.ends.extend_from_slice(&self.ends);
+        larger.drafts.extend_from_slice(&self.drafts);
+        larger.booked = self.booked;
+        std::mem::swap(self, &mut larger);
+        larger.clear();
+        larger
     }
 
     /// The bytes of all entries.
@@ -168,12 +196,14 @@ pub(crate) struct Tail {
     pub(crate) closed: bool,
     pending: Pending,
     inflight: Option<Arc<Pending>>,
-    /// Buffers to be filled, which nobody else holds.
+    /// Buffers to be filled, which nobody else holds, and which are short.
     spare: Vec<Arc<Pending>>,
+    /// Where longer ones are, between their uses.
+    pool: Arc<Pool<Pending>>,
 }
 
 impl Tail {
-    pub(crate) fn new(next_seq: u64, last_timestamp: u64, booking: Option<Booking>) -> Self {
+    pub(crate) fn new(next_seq: u64, last_timestamp: u64, booking: Option<Booking>, pool: Arc<Pool<Pending>>) -> Self {
         Self {
             next_seq,
             last_timestamp,
@@ -182,17 +212,33 @@ impl Tail {
             pending: Pending::default(),
             inflight: None,
             spare: Vec::new(),
+            pool,
         }
     }
 
     /// Accepts entries whose space is booked.
     pub(crate) fn push(&mut self, entries: &Entries<'_>, now: u64, booked: u64, frame_len: usize) -> u64 {
         let first = self.next_seq;
+        if self.pending.is_short() && self.pending.outgrown_by(entries) {
+            self.lengthen();
+        }
         self.last_timestamp = self.last_timestamp.max(now);
         self.pending.push(first, self.last_timestamp, entries, frame_len);
         self.pending.booked += booked;
         self.next_seq += entries.len() as u64;
         first
+    }
+
+    /// Goes on in a longer buffer, if there is one: growing by doubling copies twice.
+    fn lengthen(&mut self) {
+        let Some(larger) = self.pool.take() else { return };
+        let short = self.pending.move_to(larger);
+        // Kept for what comes behind this.
+        if let Some(spare) = self.spare.last_mut().and_then(Arc::get_mut)
+            && spare.capacity() == 0
+        {
+            *spare = short;
+        }
     }
 
     /// Bytes that wait, those being written not among them.
@@ -214,12 +260,12 @@ impl Tail {
         if let Some(booking) = &mut self.booking {
             booking.end = drained_to + self.pending.booked;
         }
-        // A buffer that grew with a huge batch is not kept.
-        const KEPT_LEN_MAX: usize = 4 << 20;
-        if let Some(pending) = Arc::get_mut(&mut work)
-            && pending.data.capacity() <= KEPT_LEN_MAX
-        {
+        if let Some(pending) = Arc::get_mut(&mut work) {
             pending.clear();
+            if !pending.is_short() {
+                let len = pending.capacity();
+                self.pool.put(std::mem::take(pending), len);
+            }
             push_lean(&mut self.spare, work);
         }
     }

@@ -111,7 +111,7 @@ impl StreamLog {
                 shared.view.store(Arc::new(View::default()));
                 marks.reset(0, 0);
             });
-            state.tail = Tail::new(0, 0, None);
+            state.tail = Tail::new(0, 0, None, Arc::clone(&shared.env.pending));
             Ok(())
         });
         retired.map_err(Deletion::Undone).and(outcome)

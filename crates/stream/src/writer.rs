@@ -27,6 +27,7 @@ use crate::faults::{Fault, seeded};
 use crate::group::Lead;
 use crate::marks::Marks;
 use crate::options::{Durability, StreamOptions};
+use crate::pool::KEPT_LEN;
 use crate::sync::{Arc, Published};
 use crate::tail::{Booking, Pending, Tail, push_lean};
 use crate::truncate::sealed;
@@ -66,6 +67,7 @@ pub(crate) struct Writer {
     timestamp: u64,
     /// How long the active file was when it was last looked at; it only grows.
     pub(crate) reserved: u64,
+    /// Short ones; what is longer is encoded in memory of the pool.
     frames: Frames,
 }
 
@@ -126,7 +128,9 @@ impl Writer {
             self.shared.marks.set_flushed(end_seq);
         }
         let active = self.active.as_mut().expect("invariant: entries are accepted only once there is a segment");
-        let frames = &mut self.frames;
+        let pool = &self.shared.env.frames;
+        let mut long = (work.len() > KEPT_LEN).then(|| pool.take().unwrap_or_default());
+        let frames = long.as_mut().unwrap_or(&mut self.frames);
         frames.clear();
         let mut place = active.writer.place();
         for (draft, ends, data) in work.drafts() {
@@ -154,6 +158,10 @@ impl Writer {
         active.end_seq = end_seq;
         active.live.set_end(active.writer.place().offset.0);
         self.shared.marks.set_flushed(end_seq);
+        if let Some(long) = long {
+            let len = long.capacity();
+            pool.put(long, len);
+        }
         Ok(())
     }
 
@@ -483,7 +491,7 @@ impl Lead for Writer {
 /// Frames to be written with one call: small ones encoded side by side, the bytes of large ones where they are. Its memory
 /// is used again and again.
 #[derive(Debug, Default)]
-struct Frames {
+pub(crate) struct Frames {
     points: Vec<IndexPoint>,
     encoded: Vec<u8>,
     pieces: Vec<Piece>,
@@ -502,13 +510,16 @@ const BORROWED_LEN_MIN: usize = 64 << 10;
 
 impl Frames {
     fn clear(&mut self) {
-        // A buffer that grew with huge batches of many entries is not kept.
-        const KEPT_LEN_MAX: usize = 4 << 20;
         self.points.clear();
         self.encoded.clear();
-        self.encoded.shrink_to(KEPT_LEN_MAX);
         self.pieces.clear();
         self.len = 0;
+    }
+
+    /// The bytes that its memory takes.
+    fn capacity(&self) -> usize {
+        let Self { points, encoded, pieces, len: _ } = self;
+        encoded.capacity() + points.capacity() * size_of::<IndexPoint>() + pieces.capacity() * size_of::<Piece>()
     }
 
     /// Encodes a frame, whose entries' bytes begin at `data_start` among those of all; answers its length.

@@ -1,0 +1,36 @@
+//! Memory that the streams of a log lend one another: there may be very many, and few that write at the same time.
+
+use crate::sync::Mutex;
+
+/// A stream keeps buffers up to so many bytes for itself, so that short appends need nothing of the pool.
+pub(crate) const KEPT_LEN: usize = 512;
+
+/// A buffer that grew with a huge batch is not kept.
+const POOLED_LEN_MAX: usize = 4 << 20;
+
+/// So many are kept for those who come next.
+const FREE_MAX: usize = 16;
+
+/// Buffers that nobody uses just now.
+#[derive(Debug)]
+pub(crate) struct Pool<T>(Mutex<Vec<T>>);
+
+impl<T> Pool<T> {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
+    pub(crate) fn take(&self) -> Option<T> {
+        self.0.lock().pop()
+    }
+
+    /// Takes back a buffer of so many bytes.
+    pub(crate) fn put(&self, buffer: T, len: usize) {
+        if len <= POOLED_LEN_MAX {
+            let mut free = self.0.lock();
+            if free.len() < FREE_MAX {
+                free.push(buffer);
+            }
+        }
+    }
+}
