@@ -47,8 +47,9 @@ pub(crate) struct Group<L: Lead> {
 /// What the lock of a stream protects.
 pub(crate) struct State<L: Lead> {
     pub(crate) tail: L::Tail,
-    /// The lead; `None` while somebody has it, or after a leader has unwound.
-    lead: Option<L>,
+    /// The lead; `None` while somebody has it, or after a leader has unwound. In a box, because every commit moves it to and
+    /// fro.
+    lead: Option<Box<L>>,
     /// Whether somebody has the lead.
     led: bool,
     failed: Option<Error>,
@@ -118,7 +119,7 @@ impl<L: Lead> State<L> {
         Some(ended.1.clone().map_or(Ok(()), Err))
     }
 
-    fn take_lead(&mut self) -> Option<L> {
+    fn take_lead(&mut self) -> Option<Box<L>> {
         let lead = self.lead.take();
         self.led |= lead.is_some();
         lead
@@ -144,6 +145,7 @@ impl<L: Lead> fmt::Debug for Group<L> {
 
 impl<L: Lead> Group<L> {
     pub(crate) fn new(tail: L::Tail, lead: Option<L>, marks: Arc<Marks>, name: Name) -> Self {
+        let lead = lead.map(Box::new);
         let state =
             State { tail, lead, led: false, failed: None, ended: VecDeque::new(), waiters: VecDeque::new(), woken: 0 };
         Self { state: Mutex::new(state), marks, name }
@@ -202,7 +204,7 @@ impl<L: Lead> Group<L> {
     }
 
     /// One commit: takes what waits, does it, gives the lead back.
-    fn commit(&self, state: MutexGuard<'_, State<L>>, mut lead: L, durability: Durability) -> Result<()> {
+    fn commit(&self, state: MutexGuard<'_, State<L>>, mut lead: Box<L>, durability: Durability) -> Result<()> {
         let mut state = if durability == Durability::Synced { self.gather(state) } else { state };
         if let Some(error) = state.failed.clone() {
             // By somebody that was let in: nothing is written behind a failure.
@@ -244,7 +246,7 @@ impl<L: Lead> Group<L> {
     /// Waits for the lead and takes it, together with the lock. It must be given back with [`give_back`].
     ///
     /// [`give_back`]: Self::give_back
-    pub(crate) fn acquire(&self) -> Result<(MutexGuard<'_, State<L>>, L)> {
+    pub(crate) fn acquire(&self) -> Result<(MutexGuard<'_, State<L>>, Box<L>)> {
         loop {
             let mut state = self.state.lock();
             if let Some(error) = &state.failed {
@@ -299,7 +301,7 @@ impl<L: Lead> Group<L> {
     }
 
     /// Does `act` with a lead that was acquired, outside the lock, and gives it back.
-    pub(crate) fn lead(&self, mut lead: L, act: impl FnOnce(&mut L) -> Result<()>) -> Result<()> {
+    pub(crate) fn lead(&self, mut lead: Box<L>, act: impl FnOnce(&mut L) -> Result<()>) -> Result<()> {
         let mut guard = Unwinding { group: self, armed: true };
         let result = act(&mut lead);
         guard.armed = false;
@@ -313,7 +315,7 @@ impl<L: Lead> Group<L> {
 
     /// Runs `recovery` in place of a failed lead and goes on with what it answers. A group that has not failed is
     /// left alone.
-    pub(crate) fn recover(&self, recovery: impl FnOnce(&mut L::Tail, Option<L>) -> Result<L>) -> Result<()> {
+    pub(crate) fn recover(&self, recovery: impl FnOnce(&mut L::Tail, Option<Box<L>>) -> Result<L>) -> Result<()> {
         loop {
             let mut state = self.state.lock();
             let Some(failure) = state.failed.clone() else { return Ok(()) };
@@ -332,7 +334,7 @@ impl<L: Lead> Group<L> {
                 Ok(lead) => {
                     state.failed = None;
                     state.end_epoch(epoch, Some(failure));
-                    (Some(lead), Ok(()))
+                    (Some(Box::new(lead)), Ok(()))
                 }
                 Err(error) => {
                     // What is worse, or passes by itself, is what is said from here on. Otherwise the failure stands as
@@ -396,7 +398,7 @@ impl<L: Lead> Group<L> {
 
     /// Gives the lead back. First the one that leads next is woken, so that its sync runs while the satisfied ones
     /// wake up.
-    pub(crate) fn give_back(&self, mut state: MutexGuard<'_, State<L>>, lead: Option<L>) {
+    pub(crate) fn give_back(&self, mut state: MutexGuard<'_, State<L>>, lead: Option<Box<L>>) {
         (state.lead, state.led) = (lead, false);
         if state.waiters.is_empty() {
             return;

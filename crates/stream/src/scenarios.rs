@@ -367,7 +367,7 @@ pub(crate) fn what_recovery_takes_back_is_not_acknowledged() {
         tail.next = 0;
         fake.marks.change(|marks| marks.reset(0, 0));
         let lead = lead.expect("it failed by an error");
-        Ok(FakeLead { fails: false, ..lead })
+        Ok(FakeLead { fails: false, ..*lead })
     });
     assert!(kept.is_ok());
     let mine = fake.append().expect("recovered");
