@@ -160,7 +160,7 @@ const RAW: Kind = Kind {
 
 const PEER: Kind = Kind { name: "", open: peers::ironwal::open, levels: WRITTEN, lacks: WRITES, ..RAW };
 
-pub(crate) const KINDS: [Kind; 16] = [
+pub(crate) const KINDS: [Kind; 17] = [
     Kind { note: "the limit", ..RAW },
     Kind { name: "raw-chunked", note: "256 KiB a write: not acknowledged one by one", ..RAW },
     Kind { name: "raw-ring", note: "a mapped ring that was touched before", ..RAW },
@@ -168,6 +168,7 @@ pub(crate) const KINDS: [Kind; 16] = [
     Kind { name: "raw-condvar", note: "one condition variable that wakes all", ..RAW },
     Kind { name: "raw-16k", note: "a checksum over 16 KiB", ..RAW },
     Kind { name: "raw-pread", note: "one pread and a checksum", ..RAW },
+    Kind { name: "raw-group", note: "one pread of 46 entries and a checksum over all", ..RAW },
     Kind { name: "stratawal", open: peers::stratawal::open, ..RAW },
     Kind { name: "stratawal-mapped", open: peers::stratawal::open, note: "reads by mapping", ..RAW },
     Kind { name: "ironwal", creates_alone: true, ..PEER },

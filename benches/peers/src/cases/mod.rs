@@ -238,7 +238,7 @@ pub(crate) const CASES: [Case; 25] = [
         name: "W6",
         what: "random get of 128 B in a large log, sealed",
         unit: "ns a get, p50",
-        raws: &["raw", "raw-pread"],
+        raws: &["raw", "raw-pread", "raw-group"],
         run: get::sealed,
         ..READ
     },
@@ -246,7 +246,7 @@ pub(crate) const CASES: [Case; 25] = [
         name: "W6a",
         what: "random get of 128 B in the segment that is written",
         unit: "ns a get, p50",
-        raws: &["raw", "raw-pread"],
+        raws: &["raw", "raw-pread", "raw-group"],
         run: get::active,
         ..READ
     },

@@ -26,7 +26,11 @@ pub(crate) fn open(setup: &Setup<'_>) -> Answer<Box<dyn Subject>> {
     let path = setup.dir.join("raw");
     let file =
         File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(failed("open"))?;
-    let reads = if setup.name == "raw-pread" { read::By::Pread } else { read::By::Map };
+    let reads = match setup.name {
+        "raw-pread" => read::By::Pread,
+        "raw-group" => read::By::Group,
+        _ => read::By::Map,
+    };
     match (setup.name, setup.level) {
         ("raw-16k", _) => Ok(Box::new(write::Pieces::new(file))),
         ("raw-ring", _) => Ok(Box::new(write::Ring::new(&file)?)),
