@@ -169,9 +169,19 @@ impl File for UnixFile {
     fn write_all_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         // The smallest IOV_MAX that POSIX systems have in practice.
         const SLICES_MAX: usize = 1024;
+        // Nearly always the first call writes all; the list is copied only where it does not.
+        let len: usize = bufs.iter().map(|buf| buf.len()).sum();
+        let written = match rustix::io::pwritev(&self.0, &bufs[..bufs.len().min(SLICES_MAX)], offset) {
+            Ok(written) => written,
+            Err(Errno::INTR) => 0,
+            Err(e) => return Err(e.into()),
+        };
+        if written == len {
+            return Ok(());
+        }
         let mut owned: Vec<IoSlice<'_>> = bufs.iter().map(|buf| IoSlice::new(buf)).collect();
-        let (mut rest, mut at) = (&mut owned[..], offset);
-        IoSlice::advance_slices(&mut rest, 0);
+        let (mut rest, mut at) = (&mut owned[..], offset + written as u64);
+        IoSlice::advance_slices(&mut rest, written);
         while !rest.is_empty() {
             match rustix::io::pwritev(&self.0, &rest[..rest.len().min(SLICES_MAX)], at) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

@@ -506,7 +506,7 @@ enum Piece {
 }
 
 /// From this length on an entry's bytes are not copied once more.
-const BORROWED_LEN_MIN: usize = 64 << 10;
+const BORROWED_LEN_MIN: usize = 8 << 10;
 
 impl Frames {
     fn clear(&mut self) {
@@ -557,7 +557,15 @@ impl Frames {
                     Piece::Encoded(range) => IoSlice::new(&self.encoded[range.clone()]),
                     Piece::Data(range) => IoSlice::new(&data[range.clone()]),
                 };
-                writer.append_pieces(&pieces.iter().map(slice).collect::<Vec<_>>(), self.len)
+                // A frame of its own, or a few, need no memory for the list.
+                let mut few = [IoSlice::new(&[]); 8];
+                match few.get_mut(..pieces.len()) {
+                    Some(few) => {
+                        few.iter_mut().zip(pieces).for_each(|(to, piece)| *to = slice(piece));
+                        writer.append_pieces(few, self.len)
+                    }
+                    None => writer.append_pieces(&pieces.iter().map(slice).collect::<Vec<_>>(), self.len),
+                }
             }
         }
     }
