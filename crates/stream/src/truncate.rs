@@ -213,7 +213,7 @@ impl Writer {
     /// Shows readers `kept` and unlinks `dead`.
     fn drop_segments(&self, dead: &[Arc<SegmentView>], kept: Vec<Arc<SegmentView>>) -> Result<()> {
         let shared = &self.shared;
-        shared.view.store(Arc::new(View { segments: kept }));
+        shared.view.store(Arc::new(View::new(kept)));
         fence();
         for segment in dead {
             let path = shared.place.dir().join(segment.id().to_string());

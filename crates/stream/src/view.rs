@@ -19,17 +19,24 @@ use crate::sync::{Arc, Bits, Mark};
 #[derive(Debug, Default)]
 pub(crate) struct View {
     pub(crate) segments: Vec<Arc<SegmentView>>,
+    /// Their bases side by side: a search through a long stream touches these, and no header.
+    bases: Box<[u64]>,
 }
 
 impl View {
+    pub(crate) fn new(segments: Vec<Arc<SegmentView>>) -> Self {
+        let bases = segments.iter().map(|segment| segment.header.base.0).collect();
+        Self { segments, bases }
+    }
+
     /// The number of the segment that holds `seq`, if it is not before the first.
     pub(crate) fn find(&self, seq: u64) -> Option<usize> {
-        self.segments.partition_point(|segment| segment.header.base.0 <= seq).checked_sub(1)
+        self.bases.partition_point(|&base| base <= seq).checked_sub(1)
     }
 
     /// Where the entries of segment `i` end: where the next begins.
     pub(crate) fn limit(&self, i: usize) -> u64 {
-        self.segments.get(i + 1).map_or(u64::MAX, |next| next.header.base.0)
+        self.bases.get(i + 1).copied().unwrap_or(u64::MAX)
     }
 }
 

@@ -211,7 +211,7 @@ impl Writer {
         let view = self.shared.view.load();
         let segments =
             view.segments.iter().map(|segment| if segment.id() == id { sealed(segment) } else { Arc::clone(segment) });
-        self.shared.view.store(Arc::new(View { segments: segments.collect() }));
+        self.shared.view.store(Arc::new(View::new(segments.collect())));
         self.unsettled.pop_front();
         if end_seq > self.shared.marks.durable() { self.passed(end_seq) } else { Ok(()) }
     }
@@ -398,7 +398,7 @@ impl Writer {
         let mut segments = Vec::with_capacity(before.len() + 1);
         segments.extend_from_slice(before);
         segments.push(Arc::new(SegmentView { header, state: SegmentState::Live(Arc::clone(&live)) }));
-        self.shared.view.store(Arc::new(View { segments }));
+        self.shared.view.store(Arc::new(View::new(segments)));
         self.reserved = space.reserved();
         tail.booking = Some(Booking { space, base: header.base.0, end: SEGMENT_HEADER_LEN as u64 });
         self.active = Some(Active { writer, live, end_seq: header.base.0, times: None, closes: Closes::default() });

@@ -151,7 +151,7 @@ fn show(place: &Location, options: &StreamOptions, mut image: Image) -> Result<R
         };
         segments.push(Arc::new(SegmentView { header, state }));
     }
-    Ok(Recovered { view: View { segments }, start, end, timestamp, writable: None, report })
+    Ok(Recovered { view: View::new(segments), start, end, timestamp, writable: None, report })
 }
 
 /// What a scan of one segment found (step 5).

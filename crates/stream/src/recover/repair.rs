@@ -62,7 +62,7 @@ impl Repair<'_> {
         let live = Arc::clone(&active.live);
         segments.push(Arc::new(SegmentView { header: *active.writer.header(), state: SegmentState::Live(live) }));
         report.segments = segments.len() as u64;
-        let view = View { segments };
+        let view = View::new(segments);
         let writable = Some((active, space));
         Ok(Some(Recovered { view, start: start.0, end: end.0, timestamp, writable, report }))
     }
