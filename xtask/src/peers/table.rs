@@ -115,13 +115,13 @@ fn summary(one: &Results) -> String {
     let best = one.best_peer();
     let shown = |value: Option<f64>| value.map_or("—".to_owned(), figure);
     let mut out = String::new();
-    for ours in ["stratawal", "stratawal-mapped"] {
+    for (ours, way) in [("stratawal", ""), ("stratawal-runs", ", by runs"), ("stratawal-mapped", ", mapped")] {
         let Some(value) = one.median(ours) else { continue };
         out += &format!(
             "| {} | {}{} | {} | {} | {} | {} | {} | {} | {} |\n",
             one.case.name,
             cell(&one.case.what),
-            if ours == "stratawal" { "" } else { ", mapped" },
+            way,
             one.case.unit,
             shown(raw),
             figure(value),

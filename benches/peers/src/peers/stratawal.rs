@@ -10,6 +10,8 @@ use crate::subject::{Answer, Level, Setup, Stop, Subject, Writer, failed};
 struct Ours {
     wal: Wal,
     first: Stream,
+    /// Whether entries are read by the frame.
+    runs: bool,
 }
 
 struct Appender {
@@ -36,7 +38,7 @@ pub(crate) fn open(setup: &Setup<'_>) -> Answer<Box<dyn Subject>> {
     }
     let wal = options.open(setup.dir.join("log")).map_err(failed("open"))?;
     let first = wal.stream(&stream_name(0)).map_err(failed("look-up"))?;
-    Ok(Box::new(Ours { wal, first }))
+    Ok(Box::new(Ours { wal, first, runs: setup.name == "stratawal-runs" }))
 }
 
 impl Subject for Ours {
@@ -47,6 +49,13 @@ impl Subject for Ours {
 
     fn scan(&self, stream: u64, tally: &mut Tally) -> Answer<()> {
         let stream = self.wal.stream(&stream_name(stream)).map_err(failed("look-up"))?;
+        if self.runs {
+            let mut entries = stream.iter(..);
+            while let Some(run) = entries.next_run() {
+                run.map_err(failed("scan"))?.entries().for_each(|(_, entry)| tally.see(entry));
+            }
+            return Ok(());
+        }
         for entry in stream.iter(..) {
             tally.see(entry.map_err(failed("scan"))?.data());
         }
