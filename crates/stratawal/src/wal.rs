@@ -109,6 +109,11 @@ impl Wal {
     /// stream, and recovers it if it was not closed cleanly; later look-ups are cheap. Nothing is created before the
     /// first append.
     ///
+    /// From its first append, or the first look-up of one that is there, a stream holds one file open and some 3 KB of memory
+    /// until the log is closed: the segment being written. Its sealed segments are opened when they are read, within the
+    /// bounds of [`Options::cache`]. A log of many streams needs a limit of open files (`ulimit -n`) above their number;
+    /// where it is reached, the look-up or the append fails with [`Io`](ErrorKind::Io), and nothing is lost.
+    ///
     /// Any UTF-8 is a name; names that differ are different streams. In a log opened for reading, each look-up sees
     /// the stream as it is then.
     ///
