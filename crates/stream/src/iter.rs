@@ -152,9 +152,9 @@ impl Iter {
                 let at = self.inner.shared.cuts.since(self.epoch);
                 self.cut = self.cut.into_iter().chain(at).min();
                 self.epoch = epoch;
-                // Below the cut nothing has changed but where it stands, which an error may be of.
+                // Where things stand has changed: what waited may be in another segment, and a frame at hand end at a cut.
+                (self.forward, self.backward) = (None, None);
                 if answer.is_err() || self.cut.is_some_and(|at| at <= seq) {
-                    (self.forward, self.backward) = (None, None);
                     continue;
                 }
             }

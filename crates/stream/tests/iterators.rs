@@ -1,0 +1,292 @@
+//! Iterators that are held across whatever happens to a stream: cuts, dropped beginnings, rotations, failures and the
+//! recovery from them. Used from both ends and by runs, each answers what it saw when it was made, or says why it does not.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use stratawal_storage::{MemoryStorage, Storage};
+use stratawal_stream::{
+    Batch, Durability, Entry, Env, ErrorKind, Iter, Location, Result, StreamLog, StreamOptions, Visibility,
+};
+use stratawal_testkit::{HookedStorage, Operation, Rng};
+
+fn storage() -> HookedStorage {
+    let storage = MemoryStorage::new();
+    storage.create_dir(Path::new("/streams")).unwrap();
+    HookedStorage::new(storage)
+}
+
+fn open(storage: &HookedStorage, options: StreamOptions) -> StreamLog {
+    let env = Arc::new(Env::new(Arc::new(storage.clone())).cache(1 << 20, 2));
+    StreamLog::open(env, Location::new("/streams", "s"), options).unwrap()
+}
+
+/// The operation fails, after so many that do not.
+fn fail(storage: &HookedStorage, which: Operation, after: u64) {
+    let left = AtomicU64::new(after);
+    storage.set(move |operation, _| {
+        let fails = operation == which && left.load(Ordering::SeqCst) == 0;
+        left.fetch_sub(u64::from(operation == which && !fails), Ordering::SeqCst);
+        if fails { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+    });
+}
+
+fn seqs(iter: &mut Iter, runs: bool) -> Result<Vec<u64>> {
+    let mut seqs = Vec::new();
+    if runs {
+        while let Some(run) = iter.next_run() {
+            seqs.extend(run?.seqs());
+        }
+    } else {
+        for entry in iter {
+            seqs.push(entry?.seq());
+        }
+    }
+    Ok(seqs)
+}
+
+#[test]
+fn a_run_ends_at_the_cut() {
+    let log = open(&storage(), StreamOptions::default());
+    let batch: Batch = (0..10_u8).map(|i| [i; 4]).collect();
+    log.append_batch(&batch, Durability::Synced).unwrap();
+    let mut iter = log.iter(.., Visibility::Settled);
+    assert_eq!(iter.next().unwrap().unwrap().seq(), 0);
+    log.truncate_from(5).unwrap();
+    log.append_batch(&batch, Durability::Synced).unwrap();
+    let mut read = Vec::new();
+    let error = loop {
+        match iter.next_run().unwrap() {
+            Ok(run) => read.extend(run.seqs()),
+            Err(error) => break error.kind(),
+        }
+    };
+    assert_eq!((read, error), (vec![1, 2, 3, 4], ErrorKind::Cut { at: 5 }));
+}
+
+#[test]
+fn an_iterator_outlives_a_recovery_that_loses_nothing() {
+    for runs in [false, true] {
+        let storage = storage();
+        let log = open(&storage, StreamOptions::default());
+        for i in 0..20_u8 {
+            log.append(&[i; 4], if i < 10 { Durability::Flushed } else { Durability::Buffered }).unwrap();
+        }
+        let mut iter = log.iter(.., Visibility::Accepted);
+        assert!((0..5).all(|i| iter.next().unwrap().unwrap().seq() == i));
+        fail(&storage, Operation::Write, 0);
+        log.flush().unwrap_err();
+        storage.clear();
+        log.reopen().unwrap();
+        assert_eq!(log.next_seq(), 20);
+        assert!((5..9).all(|i| iter.next().unwrap().unwrap().seq() == i));
+        // What waited goes into another segment.
+        log.sync().unwrap();
+        assert_eq!(seqs(&mut iter, runs).unwrap(), (9..20).collect::<Vec<_>>(), "by runs: {runs}");
+    }
+}
+
+/// An iterator, and what it has to answer.
+struct Held {
+    iter: Iter,
+    entries: BTreeMap<u64, Vec<u8>>,
+    front: u64,
+    back: u64,
+    /// The lowest cut since it was made.
+    cut: u64,
+    done: bool,
+}
+
+/// A stream, what is in it, and who reads it.
+struct Program {
+    rng: Rng,
+    storage: HookedStorage,
+    log: StreamLog,
+    entries: BTreeMap<u64, Vec<u8>>,
+    start: u64,
+    end: u64,
+    appended: u64,
+    held: VecDeque<Held>,
+    /// What happened, for a failure.
+    told: Vec<String>,
+}
+
+impl Program {
+    fn new(seed: u64) -> Self {
+        let (mut rng, storage) = (Rng::new(seed), storage());
+        let options = StreamOptions {
+            segment_len: (64 << 10) << rng.below(2),
+            frame_len: [64, 600, 6000][usize::try_from(rng.below(3)).unwrap()],
+            durability: if rng.below(2) == 0 { Durability::Synced } else { Durability::Flushed },
+            ..StreamOptions::default()
+        };
+        let log = open(&storage, options);
+        let (entries, held, told) = (BTreeMap::new(), VecDeque::new(), Vec::new());
+        Self { rng, storage, log, entries, start: 0, end: 0, appended: 0, held, told }
+    }
+
+    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[usize::try_from(self.rng.below(of.len() as u64)).unwrap()]
+    }
+
+    fn step(&mut self) {
+        match self.rng.below(100) {
+            0..35 => self.append(),
+            35..42 => self.log.sync().unwrap(),
+            42..47 => self.truncate_from(),
+            47..50 => self.truncate_before(),
+            50..56 => self.fail_and_recover(),
+            56..68 => self.hold(),
+            _ => self.read(),
+        }
+        assert_eq!((self.log.first_seq(), self.log.next_seq()), (self.start, self.end), "{:#?}", self.told);
+    }
+
+    fn append(&mut self) {
+        let (count, len) = (self.pick(&[1, 1, 1, 3, 20]), self.pick(&[0, 8, 300, 3_000, 14_000]));
+        let durability = self.pick(&[Durability::Buffered, Durability::Flushed, Durability::Synced]);
+        self.told.push(format!("append {count} of {len}, {durability:?}, at {}", self.end));
+        let mut batch = Batch::new();
+        for seq in self.end..self.end + count {
+            self.appended += 1;
+            let mut entry = self.appended.to_le_bytes().to_vec();
+            entry.resize(8 + len, seq as u8);
+            batch.push(&entry);
+            self.entries.insert(seq, entry);
+        }
+        let seqs = match count {
+            1 => self.log.append(&self.entries[&self.end], durability).map(|seq| seq..seq + 1),
+            _ => self.log.append_batch(&batch, durability),
+        };
+        assert_eq!(seqs.unwrap(), self.end..self.end + count);
+        self.end += count;
+    }
+
+    fn cut_to(&mut self, next: u64) {
+        if next < self.end {
+            self.entries.split_off(&next);
+            self.end = next;
+            self.held.iter_mut().for_each(|held| held.cut = held.cut.min(next));
+        }
+    }
+
+    fn truncate_from(&mut self) {
+        let next = self.end - self.rng.below((self.end - self.start).min(12) + 1);
+        self.told.push(format!("truncate from {next}"));
+        self.log.truncate_from(next).unwrap();
+        self.cut_to(next);
+    }
+
+    fn truncate_before(&mut self) {
+        let first = self.start + self.rng.below(self.end - self.start + 2);
+        self.told.push(format!("truncate before {first}"));
+        self.log.truncate_before(first).unwrap();
+        self.entries = self.entries.split_off(&first.max(self.start));
+        (self.start, self.end) = (self.start.max(first), self.end.max(first));
+    }
+
+    fn fail_and_recover(&mut self) {
+        let (which, after) = (self.pick(&[Operation::Write, Operation::Sync]), self.rng.below(3));
+        fail(&self.storage, which, after);
+        let failed = self.log.sync().map_err(|error| error.kind());
+        self.storage.clear();
+        self.log.reopen().unwrap();
+        self.told.push(format!("{which:?} fails: {failed:?}, {} entries, then {}", self.end, self.log.next_seq()));
+        self.cut_to(self.log.next_seq());
+    }
+
+    fn hold(&mut self) {
+        let visibility = self.pick(&[Visibility::Accepted, Visibility::Settled]);
+        let front =
+            self.pick(&[self.start, self.start, self.start + self.rng.clone().below(self.end - self.start + 1)]);
+        let back = self.log.end_seq(visibility).max(front);
+        self.told.push(format!("iterator over {front}..{back}"));
+        let from = if front == self.start { Bound::Unbounded } else { Bound::Included(front) };
+        let iter = self.log.iter((from, Bound::Unbounded), visibility);
+        self.held.push_back(Held { iter, entries: self.entries.clone(), front, back, cut: u64::MAX, done: false });
+        if self.held.len() > 6 {
+            self.held.pop_front();
+        }
+    }
+
+    fn read(&mut self) {
+        for held in &mut self.held {
+            for _ in 0..self.rng.below(6) {
+                let how = self.rng.below(5);
+                let right = match how {
+                    0..2 => held.next(self.start),
+                    2..4 => held.run(self.start),
+                    _ => held.next_back(self.start),
+                };
+                assert!(right, "{}..{}, cut at {}, way {how}: {:#?}", held.front, held.back, held.cut, self.told);
+            }
+        }
+    }
+}
+
+impl Held {
+    /// Whether an end, or an error about `seq`, is as it should be.
+    fn ends(&mut self, answer: Option<stratawal_stream::Error>, seq: u64, start: u64) -> bool {
+        let right = match answer.map(|error| error.kind()) {
+            None => self.done || self.front >= self.back,
+            Some(ErrorKind::Cut { .. }) => self.cut <= seq,
+            Some(ErrorKind::Truncated { .. }) => seq < start,
+            Some(_) => false,
+        };
+        self.done = true;
+        right
+    }
+
+    fn next(&mut self, start: u64) -> bool {
+        match self.iter.next().transpose() {
+            Ok(Some(entry)) => {
+                self.front += 1;
+                self.front <= self.back && self.is_at(&entry, self.front - 1)
+            }
+            Ok(None) => self.ends(None, self.front, start),
+            Err(error) => self.ends(Some(error), self.front, start),
+        }
+    }
+
+    fn is_at(&self, entry: &Entry, seq: u64) -> bool {
+        !self.done && seq < self.cut && entry.seq() == seq && entry.data()[..] == self.entries[&seq]
+    }
+
+    fn next_back(&mut self, start: u64) -> bool {
+        match self.iter.next_back().transpose() {
+            Ok(Some(entry)) => {
+                self.back -= 1;
+                self.front <= self.back && self.is_at(&entry, self.back)
+            }
+            Ok(None) => self.ends(None, self.front, start),
+            Err(error) => self.ends(Some(error), self.back.saturating_sub(1), start),
+        }
+    }
+
+    fn run(&mut self, start: u64) -> bool {
+        match self.iter.next_run().transpose() {
+            Ok(Some(run)) => {
+                let seqs = run.seqs();
+                let right = seqs.start == self.front && !seqs.is_empty() && seqs.end <= self.back.min(self.cut);
+                self.front = seqs.end;
+                right && !self.done && run.entries().all(|(seq, data)| *data == self.entries[&seq])
+            }
+            Ok(None) => self.ends(None, self.front, start),
+            Err(error) => self.ends(Some(error), self.front, start),
+        }
+    }
+}
+
+#[test]
+fn an_iterator_answers_what_it_saw_whatever_happens() {
+    for seed in 0..80 {
+        let mut program = Program::new(seed);
+        for _ in 0..400 {
+            program.step();
+        }
+    }
+}
