@@ -16,8 +16,8 @@ pub const CONTROL_RESERVE: u64 = 4096;
 /// No file is longer, on any system.
 const LEN_MAX: u64 = 1 << 62;
 
-/// The largest step in bytes by which a file grows ahead of its bytes.
-pub const STEP_MAX: u64 = 8 << 20;
+/// The largest step by which a file grows ahead of its bytes.
+const STEP_MAX: u64 = 8 << 20;
 
 /// The smallest length of a file being written that holds `n` bytes.
 #[must_use]

@@ -4,32 +4,40 @@ use std::thread;
 
 use stratawal_stream::{Result, StreamLog};
 
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, MutexGuard, Ordering};
 
 /// As many wait for the disk at the same time; more bring nothing.
 const THREADS_MAX: usize = 64;
 
-/// A thread for every so many streams: fewer are not worth one. So with three streams and less everything is done in
+/// A thread for every so many streams: fewer are not worth one. So with seven streams and less everything is done in
 /// order, which a simulation that replays counts on.
 const STREAMS_MIN: usize = 4;
 
 /// Does `act` for every stream, and answers the error of the first in their order for which it fails.
 ///
-/// Streams are taken by several threads, as far as the system lets this one have any; it takes part itself.
-pub(crate) fn together(streams: &[StreamLog], act: fn(&StreamLog) -> Result<()>) -> Result<()> {
+/// Those for which it may wait for the disk (`waits`) are taken by several threads, as far as the system lets this one have
+/// any; it takes part itself. Only with `helpers`, which one call has at a time: of many, each is a thread by itself.
+pub(crate) fn together(
+    streams: &[StreamLog],
+    helpers: Option<MutexGuard<'_, ()>>,
+    waits: fn(&StreamLog) -> bool,
+    act: fn(&StreamLog) -> Result<()>,
+) -> Result<()> {
+    let (waiting, quick): (Vec<_>, Vec<_>) = streams.iter().enumerate().partition(|(_, stream)| waits(stream));
+    let threads = if helpers.is_some() { (waiting.len() / STREAMS_MIN).min(THREADS_MAX) } else { 1 };
     let next = AtomicUsize::new(0);
     let some = || {
         let mut first = None;
         loop {
-            let i = next.fetch_add(1, Ordering::Relaxed);
-            let Some(stream) = streams.get(i) else { return first };
+            let Some(&(i, stream)) = waiting.get(next.fetch_add(1, Ordering::Relaxed)) else { return first };
             if let (Err(error), None) = (act(stream), &first) {
                 first = Some((i, error));
             }
         }
     };
+    let of_quick: Vec<_> = quick.into_iter().filter_map(|(i, stream)| Some((i, act(stream).err()?))).collect();
     let first = thread::scope(|scope| {
-        let others = (1..(streams.len() / STREAMS_MIN).min(THREADS_MAX))
+        let others = (1..threads)
             .map_while(|_| thread::Builder::new().name("stratawal".to_owned()).spawn_scoped(scope, some).ok())
             .collect::<Vec<_>>();
         let mine = some();
@@ -37,7 +45,7 @@ pub(crate) fn together(streams: &[StreamLog], act: fn(&StreamLog) -> Result<()>)
             // What `act` panics with goes on here, as if this thread had called it.
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
-        theirs.chain(mine).min_by_key(|(i, _)| *i)
+        theirs.chain(mine).chain(of_quick).min_by_key(|(i, _)| *i)
     });
     first.map_or(Ok(()), |(_, error)| Err(error))
 }

@@ -33,6 +33,8 @@ struct Inner {
     defaults: StreamOptions,
     closed: AtomicBool,
     closing: Mutex<()>,
+    /// Held by the call that has threads of its own.
+    helpers: Mutex<()>,
 }
 
 /// A stream, once it was looked up without an error.
@@ -101,6 +103,7 @@ impl Wal {
                 defaults: options.stream.clone(),
                 closed: AtomicBool::new(false),
                 closing: Mutex::new(()),
+                helpers: Mutex::new(()),
             }),
         })
     }
@@ -236,7 +239,8 @@ impl Wal {
         if self.inner.env.is_read_only() {
             return Err(Error::new(ErrorKind::ReadOnly, "the log was opened for reading only"));
         }
-        Ok(together(&self.inner.open_streams(), StreamLog::sync)?)
+        let waits = |stream: &StreamLog| stream.durable_seq() < stream.next_seq();
+        Ok(together(&self.inner.open_streams(), self.inner.helpers.try_lock(), waits, StreamLog::sync)?)
     }
 
     /// Makes everything accepted durable, ends every stream cleanly, so that the next open scans nothing, and gives the
@@ -295,7 +299,7 @@ impl Inner {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let result = together(&self.open_streams(), StreamLog::close);
+        let result = together(&self.open_streams(), Some(self.helpers.lock()), StreamLog::exists, StreamLog::close);
         self.root.lock().unlock();
         Ok(result?)
     }

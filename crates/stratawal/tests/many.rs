@@ -160,3 +160,59 @@ fn an_idle_stream_takes_some_three_kilobytes_whatever_was_appended_to_it() {
         drop((first, kept));
     }
 }
+
+#[test]
+fn what_waits_in_a_stream_is_held_in_memory_of_its_length() {
+    const STREAMS: usize = 50;
+    let dir = tempfile::tempdir().unwrap();
+    let wal = Wal::open(dir.path()).unwrap();
+    let large = wal.stream("large").unwrap().with_durability(Durability::Flushed);
+    let small = streams(&wal, STREAMS);
+    let entry = vec![7; 3 << 20];
+    large.append(&entry).unwrap();
+    let counted = measure(|| {
+        for stream in &small {
+            // Its buffer is free again by then.
+            large.append(&entry).unwrap();
+            stream.with_durability(Durability::Buffered).append([1; 300]).unwrap();
+        }
+    });
+    let each = counted.bytes_current / i64::try_from(STREAMS).unwrap();
+    assert!(each <= 4 << 10, "{each} bytes for each stream with 300 bytes waiting");
+}
+
+#[test]
+fn a_log_is_closed_wherever_it_is_dropped() {
+    thread_local!(static WAL: std::cell::RefCell<Option<Wal>> = const { std::cell::RefCell::new(None) });
+    let dir = tempfile::tempdir().unwrap();
+    let buffered = |wal: &Wal| {
+        for i in 0..64 {
+            let stream = wal.stream(&format!("s{i:02}")).unwrap();
+            assert!(stream.report().clean || !stream.report().existed);
+            stream.with_durability(Durability::Buffered).append("x").unwrap();
+        }
+    };
+    std::thread::scope(|scope| {
+        // While the thread's own data are dropped.
+        let kept = scope.spawn(|| {
+            let wal = Wal::open(dir.path()).unwrap();
+            buffered(&wal);
+            WAL.set(Some(wal));
+        });
+        kept.join().unwrap();
+    });
+    std::thread::scope(|scope| {
+        // While the thread unwinds.
+        let unwinds = scope.spawn(|| {
+            let wal = Wal::open(dir.path()).unwrap();
+            buffered(&wal);
+            panic!("on purpose");
+        });
+        assert!(unwinds.join().is_err());
+    });
+    let wal = Wal::open(dir.path()).unwrap();
+    for name in wal.streams().unwrap() {
+        let stream = wal.stream(&name).unwrap();
+        assert!(stream.report().clean && stream.next_seq() == 2, "{name}: {:?}", stream.report());
+    }
+}

@@ -40,6 +40,29 @@ impl Ballast {
     }
 }
 
+/// Creates a segment of `wanted` bytes, or where the disk is full of no more than it needs at first.
+pub(crate) fn create_long_segment(
+    env: &Env,
+    dir: &Path,
+    header: &SegmentHeader,
+    reserve: u64,
+    wanted: u64,
+) -> Result<(SegmentWriter, Space), CreateError> {
+    let long = (wanted > reserve).then(|| create(env.storage(), dir, header, wanted));
+    match long {
+        Some(Ok(created)) => {
+            // There is room.
+            if let Some(ballast) = env.ballast() {
+                ballast.make(&**env.storage());
+            }
+            Ok(created)
+        }
+        Some(Err(CreateError::Undone(error))) if error.is_full() => create_segment(env, dir, header, reserve),
+        Some(Err(error)) => Err(error),
+        None => create_segment(env, dir, header, reserve),
+    }
+}
+
 /// Creates a segment; on a full disk, out of the ballast.
 pub(crate) fn create_segment(
     env: &Env,

@@ -2,7 +2,8 @@
 //! for a few syncs of it, and not each for one of its own.
 //!
 //! Invariant: whoever asks is answered by a sync that began after it asked, or by the error of that very sync. One that is
-//! running already may have begun before what the asker did to the folder, and answers nobody who comes later.
+//! running already may have begun before what the asker did to the folder, and answers nobody who comes later. But should
+//! it fail, it fails for them, too: the system tells of a failed write once, and perhaps not the sync that comes after.
 
 use std::io;
 use std::path::Path;
@@ -67,7 +68,8 @@ impl FolderSyncs {
     /// Makes durable what has happened to the names in `dir` up to now. All calls are for the same folder.
     ///
     /// # Errors
-    /// That of the sync that this call waited for; then it is not known what is durable.
+    /// That of the sync that this call waited for, or of one that ran when it was asked; then it is not known what is
+    /// durable.
     pub(crate) fn sync(&self, storage: &dyn Storage, dir: &Path) -> io::Result<()> {
         self.shared(|| storage.sync_dir(dir))
     }
@@ -113,7 +115,12 @@ impl Drop for Ending<'_> {
             return;
         }
         let mut state = self.syncs.state.lock();
-        *self.round.0.lock() = Some(std::mem::replace(&mut self.outcome, Ok(())));
+        let outcome = std::mem::replace(&mut self.outcome, Ok(()));
+        if outcome.is_err() {
+            let waiting = std::mem::replace(&mut state.next, Round::new());
+            *waiting.0.lock() = Some(outcome.clone());
+        }
+        *self.round.0.lock() = Some(outcome);
         state.running = None;
         drop(state);
         self.syncs.ended.notify_all();

@@ -13,15 +13,18 @@ const FREE_MAX: usize = 16;
 
 /// Buffers that nobody uses just now.
 #[derive(Debug)]
-pub(crate) struct Pool<T>(Mutex<Vec<T>>);
+pub(crate) struct Pool<T>(Mutex<Vec<(T, usize)>>);
 
 impl<T> Pool<T> {
     pub(crate) fn new() -> Self {
         Self(Mutex::new(Vec::new()))
     }
 
-    pub(crate) fn take(&self) -> Option<T> {
-        self.0.lock().pop()
+    /// A buffer for `needed` bytes, but none that is many times as long: whoever takes it may keep it for long.
+    pub(crate) fn take(&self, needed: usize) -> Option<T> {
+        let mut free = self.0.lock();
+        let at = free.iter().rposition(|(_, len)| *len <= needed.saturating_mul(8))?;
+        Some(free.swap_remove(at).0)
     }
 
     /// Takes back a buffer of so many bytes.
@@ -29,7 +32,7 @@ impl<T> Pool<T> {
         if len <= POOLED_LEN_MAX {
             let mut free = self.0.lock();
             if free.len() < FREE_MAX {
-                free.push(buffer);
+                free.push((buffer, len));
             }
         }
     }

@@ -9,8 +9,8 @@ fn a_folder_sync_covers_what_was_done_before_it_was_asked_for() {
 }
 
 #[test]
-fn a_folder_sync_that_fails_fails_for_all_who_waited_for_it() {
-    explore(scenarios::a_folder_sync_that_fails_fails_for_all_who_waited_for_it);
+fn a_folder_sync_that_fails_is_nobodys_success() {
+    explore(scenarios::a_folder_sync_that_fails_is_nobodys_success);
 }
 
 #[test]

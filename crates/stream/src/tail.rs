@@ -200,6 +200,8 @@ pub(crate) struct Tail {
     spare: Vec<Arc<Pending>>,
     /// Where longer ones are, between their uses.
     pool: Arc<Pool<Pending>>,
+    /// How long what was last drained was: a stream of short ones does not hold what another needed.
+    usual: usize,
 }
 
 impl Tail {
@@ -213,6 +215,7 @@ impl Tail {
             inflight: None,
             spare: Vec::new(),
             pool,
+            usual: 0,
         }
     }
 
@@ -220,7 +223,7 @@ impl Tail {
     pub(crate) fn push(&mut self, entries: &Entries<'_>, now: u64, booked: u64, frame_len: usize) -> u64 {
         let first = self.next_seq;
         if self.pending.is_short() && self.pending.outgrown_by(entries) {
-            self.lengthen();
+            self.lengthen(self.pending.len() + entries.data().len() + 4 * entries.len());
         }
         self.last_timestamp = self.last_timestamp.max(now);
         self.pending.push(first, self.last_timestamp, entries, frame_len);
@@ -230,8 +233,8 @@ impl Tail {
     }
 
     /// Goes on in a longer buffer, if there is one: growing by doubling copies twice.
-    fn lengthen(&mut self) {
-        let Some(larger) = self.pool.take() else { return };
+    fn lengthen(&mut self, needed: usize) {
+        let Some(larger) = self.pool.take(needed.max(self.usual)) else { return };
         let short = self.pending.move_to(larger);
         // Kept for what comes behind this.
         if let Some(spare) = self.spare.last_mut().and_then(Arc::get_mut)
@@ -260,6 +263,7 @@ impl Tail {
         if let Some(booking) = &mut self.booking {
             booking.end = drained_to + self.pending.booked;
         }
+        self.usual = work.len().max(self.usual / 2);
         if let Some(pending) = Arc::get_mut(&mut work) {
             pending.clear();
             if !pending.is_short() {

@@ -15,9 +15,7 @@ use stratawal_frame::{
     SegmentHeader, SeqNo, StreamId, TRAILER_LEN, encode_data, encode_data_head,
 };
 use stratawal_index::{ActiveIndex, IndexPoint, encode_points};
-use stratawal_segment::{
-    CONTROL_RESERVE, CreateError, STEP_MAX, SegmentData, SegmentWriter, Space, Tail as ControlTail,
-};
+use stratawal_segment::{CONTROL_RESERVE, CreateError, SegmentData, SegmentWriter, Space, Tail as ControlTail};
 
 use crate::ballast::{create_long_segment, create_segment};
 use crate::cuts::Cuts;
@@ -36,10 +34,11 @@ use crate::view::{Live, SegmentState, SegmentView, View};
 /// The length that a new segment's file begins with; it grows in steps from there.
 const FIRST_LEN: u64 = 16 << 10;
 
-/// The length that the file of a successor begins with, if a segment is not shorter: no more than a file grows by at a time.
-/// A stream that has filled one segment will fill another, and each step of growth costs the sync after it a commit of the
-/// file system's journal and the file another extent: with segments of 64 KiB, milliseconds where the sync takes 0.04.
-const SUCCESSOR_LEN: u64 = STEP_MAX;
+/// The length that the file of a successor begins with, if a segment is not shorter. A stream that has filled one segment
+/// will fill another, and each step of growth costs the sync after it a commit of the file system's journal and the file
+/// another extent: with segments of 64 KiB, milliseconds where a sync takes 0.04. No more than this, because a stream whose
+/// entries were all dropped holds it, too.
+const SUCCESSOR_LEN: u64 = 1 << 20;
 
 /// Every so many CLOSE frames in one segment, the index points of all of them are written again, so that opening
 /// reads a bounded number of them.
@@ -129,7 +128,7 @@ impl Writer {
         }
         let active = self.active.as_mut().expect("invariant: entries are accepted only once there is a segment");
         let pool = &self.shared.env.frames;
-        let mut long = (work.len() > KEPT_LEN).then(|| pool.take().unwrap_or_default());
+        let mut long = (work.len() > KEPT_LEN).then(|| pool.take(usize::MAX).unwrap_or_default());
         let frames = long.as_mut().unwrap_or(&mut self.frames);
         frames.clear();
         let mut place = active.writer.place();

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use stratawal_storage::{MemoryStorage, Storage};
-use stratawal_stream::{Durability, Env, ErrorKind, Location, StreamLog, StreamOptions, Visibility};
+use stratawal_storage::{Access, MemoryStorage, Storage};
+use stratawal_stream::{BALLAST_LEN, Durability, Env, ErrorKind, Location, StreamLog, StreamOptions, Visibility};
 use stratawal_testkit::{Fault, Faults, SimStorage};
 
 fn open(storage: &MemoryStorage) -> StreamLog {
@@ -142,4 +142,34 @@ fn a_ballast_that_was_not_finished_is_made_whole() {
     open(&storage).append(b"x", Durability::Synced).unwrap();
     let file = storage.open(Path::new("/RESERVE"), stratawal_storage::Access::Read).unwrap();
     assert_eq!(file.len().unwrap(), stratawal_stream::BALLAST_LEN);
+}
+
+#[test]
+fn the_ballast_is_made_again_by_the_next_segment() {
+    let storage = MemoryStorage::new();
+    storage.create_dir(Path::new("/streams")).unwrap();
+    let log = open(&storage);
+    let ballast = || storage.open(Path::new("/RESERVE"), Access::Read).and_then(|file| file.len()).unwrap_or(0);
+    let entry = vec![7; 1000];
+    while log.stats().unwrap().disk_bytes < 60 << 10 {
+        log.append(&entry, Durability::Synced).unwrap();
+    }
+    assert_eq!(ballast(), BALLAST_LEN);
+    let used = u64::MAX - storage.free_space(Path::new("/")).unwrap();
+    let _full = storage.clone().with_capacity(used);
+    while log.stats().unwrap().segments == 1 {
+        log.append(&entry, Durability::Synced).unwrap();
+    }
+    assert!(ballast() < BALLAST_LEN, "it was given up");
+    let _roomy = storage.clone().with_capacity(u64::MAX);
+    while log.stats().unwrap().segments == 2 {
+        log.append(&entry, Durability::Synced).unwrap();
+    }
+    assert_eq!(ballast(), BALLAST_LEN);
+    // Also where somebody removed it.
+    storage.remove_file(Path::new("/RESERVE")).unwrap();
+    while log.stats().unwrap().segments == 3 {
+        log.append(&entry, Durability::Synced).unwrap();
+    }
+    assert_eq!(ballast(), BALLAST_LEN);
 }

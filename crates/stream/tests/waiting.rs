@@ -290,3 +290,40 @@ fn a_truncation_whose_own_write_fails_is_not_said_to_have_dropped_nothing() {
     assert!([0, 5].contains(&again.first_seq()));
     assert_eq!(again.next_seq(), 10);
 }
+
+#[test]
+fn a_folder_sync_that_panics_holds_nobody_who_waited_for_it() {
+    const STREAMS: usize = 16;
+    let storage = hooked(MemoryStorage::new());
+    let env = Arc::new(Env::new(Arc::new(storage.clone())));
+    let times = AtomicUsize::new(0);
+    storage.set(move |operation, path| {
+        if operation == Operation::SyncDir && path == Path::new("/streams") {
+            settle();
+            assert!(times.fetch_add(1, Ordering::SeqCst) > 0, "on purpose");
+        }
+        Ok(())
+    });
+    let open =
+        |i| StreamLog::open(Arc::clone(&env), Location::new("/streams", format!("s{i}")), StreamOptions::default());
+    let (tell, told) = mpsc::channel();
+    thread::scope(|scope| {
+        for i in 0..STREAMS {
+            let (tell, open) = (tell.clone(), &open);
+            scope.spawn(move || {
+                let append = || open(i).unwrap().append(b"x", Durability::Synced).is_ok();
+                tell.send((i, std::panic::catch_unwind(std::panic::AssertUnwindSafe(append)))).unwrap();
+            });
+        }
+    });
+    storage.clear();
+    let answers: Vec<_> = told.try_iter().collect();
+    assert_eq!(answers.len(), STREAMS);
+    assert_eq!(answers.iter().filter(|(_, answer)| answer.is_err()).count(), 1, "one thread met the panic");
+    for (i, answer) in answers {
+        let log = open(i).unwrap();
+        // What was answered with success is there, and a failure holds nobody for good.
+        assert!(!matches!(answer, Ok(true)) || log.next_seq() == 1);
+        log.append(b"y", Durability::Synced).unwrap();
+    }
+}
