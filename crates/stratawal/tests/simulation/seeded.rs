@@ -36,9 +36,17 @@ fn first_found(seeds_max: u64) -> Option<Failure> {
 const ASSERTED: [&str; 1] = ["all is settled"];
 
 /// What the harness says of a log that broke a promise: it does not open, shows too little, too much or other entries,
-/// lost what was shown.
-const FINDINGS: [&str; 7] =
-    ["does not open", "begins at", "ends at", "has other bytes", "in part", "was shown", "another process"];
+/// lost what was shown, or does not open where the power goes behind what was shown.
+const FINDINGS: [&str; 8] = [
+    "does not open",
+    "begins at",
+    "ends at",
+    "has other bytes",
+    "in part",
+    "was shown",
+    "another process",
+    "after a power loss just then",
+];
 
 fn is_finding(failure: &Failure) -> bool {
     let asserted = ASSERTED.contains(&&*failure.what);
