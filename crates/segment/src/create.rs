@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 
 use stratawal_frame::{SEGMENT_HEADER_LEN, SegmentHeader};
-use stratawal_storage::{Access, File, Storage};
+use stratawal_storage::{Access, File, FolderToSync, Storage};
 use thiserror::Error;
 
 use crate::faults::{Fault, seeded};
@@ -60,6 +60,11 @@ pub fn create(
         let _ = storage.remove_file(&temporary);
         CreateError::Undone(Error::io(id, operation)(source))
     })?;
+    // Opened before the name is given: a process without descriptors finds out while nothing has changed.
+    let folder = FolderToSync::new(&**storage, dir).map_err(|source| {
+        let _ = storage.remove_file(&temporary);
+        CreateError::Undone(Error::io(id, "open the folder")(source))
+    })?;
     if let Err(source) = storage.rename(&temporary, &path) {
         let error = Error::io(id, "rename")(source);
         let absent = matches!(storage.open(&path, Access::Read), Err(e) if e.kind() == io::ErrorKind::NotFound);
@@ -69,7 +74,7 @@ pub fn create(
         return Err(CreateError::Indeterminate(error));
     }
     if !seeded(Fault::FolderSyncSkipped) {
-        storage.sync_dir(dir).map_err(|source| CreateError::Indeterminate(Error::io(id, "sync the folder")(source)))?;
+        folder.sync().map_err(|source| CreateError::Indeterminate(Error::io(id, "sync the folder")(source)))?;
     }
     let space = Space::new(id, Arc::clone(&file), len);
     Ok((SegmentWriter::new(*header, file), space))

@@ -41,5 +41,5 @@ mod unix;
 
 pub use map::Map;
 pub use memory::MemoryStorage;
-pub use storage::{Access, DirEntry, EntryKind, File, Lock, LockError, Storage, is_full};
+pub use storage::{Access, DirEntry, EntryKind, File, FolderToSync, Lock, LockError, Storage, is_full};
 pub use unix::{UnixStorage, open_files_limit};

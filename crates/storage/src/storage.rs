@@ -52,6 +52,37 @@ pub enum LockError {
 /// A lock that is held until this is dropped, or the process dies.
 pub trait Lock: Send + Sync + fmt::Debug {}
 
+/// A folder that will be synced: what that needs of the system is there already.
+#[derive(Debug)]
+pub struct FolderToSync<'a> {
+    storage: &'a dyn Storage,
+    dir: &'a Path,
+    open: Option<Arc<dyn File>>,
+}
+
+impl<'a> FolderToSync<'a> {
+    /// Opens `dir`, before anything is done to its entries that cannot be undone.
+    ///
+    /// # Errors
+    /// The operating system's; no more descriptors among them.
+    pub fn new(storage: &'a dyn Storage, dir: &'a Path) -> io::Result<Self> {
+        let open = match storage.open_dir(dir) {
+            Ok(open) => Some(open),
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => None,
+            Err(e) => return Err(e),
+        };
+        Ok(Self { storage, dir, open })
+    }
+
+    /// Makes the entries of the folder durable, as [`Storage::sync_dir`].
+    ///
+    /// # Errors
+    /// The operating system's; then it is not known which entries are durable.
+    pub fn sync(&self) -> io::Result<()> {
+        self.open.as_ref().map_or_else(|| self.storage.sync_dir(self.dir), |open| open.sync_all())
+    }
+}
+
 /// Files, folders, locks, the clock, and random numbers: everything that the log asks of the world.
 ///
 /// All methods may be called from many threads at once. Durability is only ever what the sync methods say: after any
@@ -106,6 +137,17 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// # Errors
     /// The operating system's; then it is not known which entries are durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// The folder itself, open, so that it can be synced when there may be no descriptor left to open it: by
+    /// [`sync_all`](File::sync_all), which then does what [`sync_dir`](Self::sync_dir) does. Nothing else is done with it.
+    ///
+    /// # Errors
+    /// `Unsupported` where a folder needs no opening to be synced (then there is `sync_dir`, and it is what a storage has
+    /// that does not say otherwise); otherwise the operating system's.
+    fn open_dir(&self, dir: &Path) -> io::Result<Arc<dyn File>> {
+        let _ = dir;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Moves a file, to another device too; durable when this answers. Not atomic across devices: a crash may leave
     /// it in both places, whole in each, and a `.part` beside the target.

@@ -105,6 +105,10 @@ impl Storage for UnixStorage {
         fs::File::open(dir)?.sync_all()
     }
 
+    fn open_dir(&self, dir: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(UnixFile(fs::File::open(dir)?)))
+    }
+
     fn lock(&self, root: &Path, path: &Path) -> Result<Box<dyn Lock>, LockError> {
         lock(root, path).map(|lock| -> Box<dyn Lock> { Box::new(lock) })
     }

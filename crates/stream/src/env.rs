@@ -121,19 +121,23 @@ impl Env {
 
     /// Syncs the folder that holds the folder of the stream at `place`. Streams that ask at the same time share a sync.
     pub(crate) fn sync_streams(&self, place: &Location) -> io::Result<()> {
+        self.folder_syncs(place).sync(&*self.storage, place.parent())
+    }
+
+    /// Makes sure that [`sync_streams`](Self::sync_streams) will not lack a descriptor.
+    pub(crate) fn ready_to_sync_streams(&self, place: &Location) -> io::Result<()> {
+        self.folder_syncs(place).ready(&*self.storage, place.parent()).map(drop)
+    }
+
+    fn folder_syncs(&self, place: &Location) -> Arc<FolderSyncs> {
         let dir = place.parent();
-        let syncs = {
-            let mut folders = self.folders.lock();
-            match folders.iter().find(|folder| folder.0 == dir) {
-                Some((_, syncs)) => Arc::clone(syncs),
-                None => {
-                    let syncs = Arc::new(FolderSyncs::new());
-                    folders.push((dir.to_owned(), Arc::clone(&syncs)));
-                    syncs
-                }
-            }
-        };
-        syncs.sync(&*self.storage, dir)
+        let mut folders = self.folders.lock();
+        if let Some((_, syncs)) = folders.iter().find(|folder| folder.0 == dir) {
+            return Arc::clone(syncs);
+        }
+        let syncs = Arc::new(FolderSyncs::new());
+        folders.push((dir.to_owned(), Arc::clone(&syncs)));
+        syncs
     }
 
     pub(crate) const fn id(&self) -> WalId {

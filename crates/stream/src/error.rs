@@ -346,9 +346,15 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let inner = &*self.0;
-        write!(f, "stream {:?}: ", inner.stream)?;
-        match inner.kind {
+        write!(f, "stream {:?}: ", self.0.stream)?;
+        self.fmt_told(f)
+    }
+}
+
+impl Error {
+    /// Everything but whose error it is.
+    fn fmt_told(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.kind {
             ErrorKind::Damaged(damage) => f.write_str(damage.sentence())?,
             ErrorKind::NewerFormat => f.write_str("written by a newer version; use that one")?,
             ErrorKind::Io => f.write_str("I/O failed")?,
@@ -357,7 +363,7 @@ impl fmt::Display for Error {
                 "a full disk stopped a write or sync, and what it was for may be there or not; free some space, and the \
                  next append, flush or sync recovers the stream",
             )?,
-            ErrorKind::Poisoned => f.write_str("refused since an earlier write or sync failed; reopen the stream")?,
+            ErrorKind::Poisoned => f.write_str("a write or sync has failed; reopen the stream")?,
             ErrorKind::Closed => f.write_str("the stream was closed")?,
             ErrorKind::ReadOnly => f.write_str("the log was opened for reading only")?,
             ErrorKind::TooLarge { len, max } => write!(f, "{len} bytes are over the bound of {max} bytes")?,
@@ -371,9 +377,7 @@ impl fmt::Display for Error {
         }
         self.fmt_place_and_cause(f)
     }
-}
 
-impl Error {
     fn fmt_place_and_cause(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &*self.0;
         if let Some(segment) = &inner.segment {
@@ -394,7 +398,10 @@ impl Error {
             Cause::Segment(error) => write!(f, ": {}", error.kind()),
             // That a full disk was it has been said, and "nothing was appended" does not hold in mid-write.
             Cause::Earlier(error) if error.kind() == ErrorKind::Full => error.fmt_place_and_cause(f),
-            Cause::Earlier(error) => write!(f, ": {error}"),
+            Cause::Earlier(error) => {
+                f.write_str(": ")?;
+                error.fmt_told(f)
+            }
             Cause::Length(len, None) => write!(f, ": it has {len} bytes"),
             Cause::Length(len, Some(closed)) => write!(f, ": it has {len} bytes, and was closed with {closed}"),
             Cause::Text(text) => write!(f, ": {text}"),

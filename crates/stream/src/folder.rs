@@ -8,7 +8,7 @@
 use std::io;
 use std::path::Path;
 
-use stratawal_storage::Storage;
+use stratawal_storage::{File, Storage};
 
 use crate::faults::{Fault, seeded};
 use crate::sync::{Arc, Condvar, Mutex};
@@ -18,6 +18,16 @@ use crate::sync::{Arc, Condvar, Mutex};
 pub(crate) struct FolderSyncs {
     state: Mutex<State>,
     ended: Condvar,
+    /// The folder itself, from the first use on: a process may have no descriptor left when it is to be synced.
+    folder: Mutex<Folder>,
+}
+
+#[derive(Debug)]
+enum Folder {
+    NotOpen,
+    Open(Arc<dyn File>),
+    /// The storage syncs folders without.
+    Nameless,
 }
 
 #[derive(Debug)]
@@ -62,7 +72,23 @@ impl Round {
 impl FolderSyncs {
     pub(crate) fn new() -> Self {
         let state = State { running: None, next: Round::new() };
-        Self { state: Mutex::new(state), ended: Condvar::new() }
+        Self { state: Mutex::new(state), ended: Condvar::new(), folder: Mutex::new(Folder::NotOpen) }
+    }
+
+    /// Sees to it that syncing `dir` needs nothing that may be lacking by then: before what cannot be undone.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub(crate) fn ready(&self, storage: &dyn Storage, dir: &Path) -> io::Result<Option<Arc<dyn File>>> {
+        let mut folder = self.folder.lock();
+        if let Folder::NotOpen = *folder {
+            *folder = match storage.open_dir(dir) {
+                Ok(open) => Folder::Open(open),
+                Err(e) if e.kind() == io::ErrorKind::Unsupported => Folder::Nameless,
+                Err(e) => return Err(e),
+            };
+        }
+        Ok(if let Folder::Open(open) = &*folder { Some(Arc::clone(open)) } else { None })
     }
 
     /// Makes durable what has happened to the names in `dir` up to now. All calls are for the same folder.
@@ -71,7 +97,8 @@ impl FolderSyncs {
     /// That of the sync that this call waited for, or of one that ran when it was asked; then it is not known what is
     /// durable.
     pub(crate) fn sync(&self, storage: &dyn Storage, dir: &Path) -> io::Result<()> {
-        self.shared(|| storage.sync_dir(dir))
+        let open = self.ready(storage, dir)?;
+        self.shared(|| open.map_or_else(|| storage.sync_dir(dir), |open| open.sync_all()))
     }
 
     /// What `sync`, done by this thread or another, answers when it begins after this call does.

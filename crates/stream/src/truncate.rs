@@ -8,7 +8,7 @@ use std::io;
 
 use stratawal_frame::{Generation, SegmentHeader, SeqNo};
 use stratawal_index::CacheKey;
-use stratawal_storage::Storage;
+use stratawal_storage::{FolderToSync, Storage};
 
 use crate::append::drain_all;
 use crate::env::{DELETED_PREFIX, Env, Location};
@@ -135,6 +135,7 @@ pub enum Deletion {
 pub fn delete(env: &Env, place: &Location) -> std::result::Result<bool, Deletion> {
     let storage = env.storage();
     let gone = place.parent().join(format!("{DELETED_PREFIX}{:016x}", storage.random_u64()));
+    env.ready_to_sync_streams(place).map_err(|e| Deletion::Undone(Error::io(place, e)))?;
     let existed = match storage.rename(&place.dir(), &gone) {
         Ok(()) => true,
         Err(e) if e.kind() == io::ErrorKind::NotFound => false,
@@ -262,6 +263,9 @@ impl Writer {
             self.book_seal(&mut state.tail)?;
         }
         let predecessor = kept.checked_sub(1).map_or(Generation(0), |i| old.segments[i].header.generation);
+        // What comes behind the commit point must not lack a descriptor.
+        let dir = shared.place.dir();
+        let folder = FolderToSync::new(&**shared.env.storage(), &dir).map_err(|e| Error::io(&shared.place, e))?;
         let (header, (writer, space)) = self.new_generation(predecessor, next, start)?;
 
         // The commit point is passed. The active segment, if it is kept, gets the SEAL that names what follows it.
@@ -284,8 +288,7 @@ impl Writer {
         });
         let segments = shared.view.load().segments.clone();
         self.drop_segments(&old.segments[kept..], segments).map_err(Error::poisoned)?;
-        let synced = shared.env.storage().sync_dir(&shared.place.dir());
-        synced.map_err(|e| Error::io(&shared.place, e).poisoned())
+        folder.sync().map_err(|e| Error::io(&shared.place, e).poisoned())
     }
 }
 

@@ -259,6 +259,7 @@ impl Writer {
         let (storage, place) = (shared.env.storage(), &shared.place);
         let temporary = place.parent().join(format!("{NEW_PREFIX}{:016x}", storage.random_u64()));
         let io = |e| Error::io(place, e);
+        shared.env.ready_to_sync_streams(place).map_err(io)?;
         storage.create_dir(&temporary).map_err(io)?;
         let header = SegmentHeader {
             durable: SeqNo(start),
