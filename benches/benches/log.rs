@@ -71,7 +71,7 @@ fn filled(scratch: &Scratch, name: &str, per_batch: usize) -> (Stream, u64) {
 
 fn read(c: &mut Criterion) {
     let scratch = Scratch::new();
-    for (name, per_batch) in [("single appends", 1), ("batches of 100", 100)] {
+    for (name, per_batch) in [("single appends, buffered", 1), ("batches of 100", 100)] {
         let (stream, entries) = filled(&scratch, name, per_batch);
         let mut group = c.benchmark_group("scan");
         group.throughput(Throughput::Elements(entries)).sample_size(20);

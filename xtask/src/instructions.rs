@@ -59,8 +59,10 @@ pub(crate) fn instructions(arguments: &[String]) -> Done {
         counts.iter().for_each(|(name, count)| println!("    {}", row(name, *count)));
         return Ok(());
     }
+    println!("instructions, bound, operation");
     for (name, count) in &counts {
-        println!("{count:>8}  {name}");
+        let bound = TABLE.iter().find(|row| row.0 == name).map_or("none".to_owned(), |row| row.2.to_string());
+        println!("{count:>8} {bound:>8}  {name}");
     }
     let Verdict { over, under } = judge(TABLE, &counts);
     under.iter().for_each(|line| println!("{line}"));

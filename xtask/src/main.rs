@@ -35,7 +35,9 @@ const COMMANDS: [(&str, &str, &str); 14] = [
     (
         "bench",
         "[--peers [CASE…]] [ARGS…]",
-        "the criterion benches; --peers [--rounds N] [--seconds S] [--out DIR] [--keep]: other logs and raw loops, too",
+        "the criterion benches; --peers: the same work by other logs and raw loops, with [--rounds 5] [--seconds 3] \
+         [--entries 4000000] [--subjects A,B] [--warm 4] [--out target/bench] [--data DIR] [--keep]; --keep puts the page and the \
+         plots in place of those in benches/plots",
     ),
     (
         "torture",

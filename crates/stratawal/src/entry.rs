@@ -137,7 +137,8 @@ pub struct Iter(pub(crate) inner::Iter);
 
 impl Iter {
     /// What is left, from the front, of the frame that the next entry is in: the entries of some 6 KiB, or of one large
-    /// batch, together. For those who go through many and need each only for a moment: about half the time an entry.
+    /// batch, together. For those who go through many and need each only for a moment: about half the time an entry, where
+    /// entries share frames; where each was appended by itself, and has one of its own, it spares nothing.
     /// [`next`](Iterator::next) and this may be mixed; `None` at the end.
     ///
     /// ```

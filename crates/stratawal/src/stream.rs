@@ -169,7 +169,8 @@ impl Stream {
         Ok(self.log.get(seq, self.visibility)?.map(Entry::from))
     }
 
-    /// The entries `seqs`, in that order. Neighbours in one frame are read once, so sorted seqs are cheapest.
+    /// The entries `seqs`, in that order. Neighbours in one frame are read once, so sorted seqs are cheapest. Each has memory
+    /// of its own, but for those of 1 KiB and more, which keep what was read with them: some 4 to 8 KiB.
     ///
     /// # Errors
     /// As [`get`](Self::get), for the first that fails.
@@ -220,7 +221,8 @@ impl Stream {
         Ok(self.log.seq_at(micros, self.visibility)?)
     }
 
-    /// How much the stream holds, and how the cache of the log is used. Asks the file system once a segment.
+    /// How much the stream holds, and how the cache of the log is used. Opens each
+    /// segment's file for a moment.
     ///
     /// # Errors
     /// I/O.

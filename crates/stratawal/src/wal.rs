@@ -112,10 +112,12 @@ impl Wal {
     /// stream, and recovers it if it was not closed cleanly; later look-ups are cheap. Nothing is created before the
     /// first append.
     ///
-    /// From its first append, or the first look-up of one that is there, a stream holds one file open and some 3 KB of memory
-    /// until the log is closed: the segment being written. Its sealed segments are opened when they are read, within the
-    /// bounds of [`Options::cache`]. A log of many streams needs a limit of open files (`ulimit -n`) above their number;
-    /// where it is reached, the look-up or the append fails with [`Io`](ErrorKind::Io), and nothing is lost.
+    /// From its first append, or the first look-up of one that is there, a stream holds one file open, the segment being
+    /// written, until the log is closed and its last handle is dropped. An idle one takes some 3 KB of memory; one that is
+    /// used, also the index of that segment (24 bytes for each 4 KiB) and what waits to be written. Sealed segments are opened
+    /// when they are read, within the bounds of [`Options::cache`]. A log of many streams needs a limit of open files
+    /// (`ulimit -n`) above their number; where it is reached, what needs another file fails with [`Io`](ErrorKind::Io), the
+    /// streams that are open go on in the files they have, and nothing is lost.
     ///
     /// Any UTF-8 is a name; names that differ are different streams. In a log opened for reading, each look-up sees
     /// the stream as it is then.
@@ -180,7 +182,7 @@ impl Wal {
     }
 
     /// The names of all streams, sorted by their escaped forms (see [`inspect::escape_name`](crate::inspect)). Streams
-    /// that were never appended to are not among them.
+    /// that were never appended to are not among them; one whose very first append failed may be there, and is empty.
     ///
     /// # Errors
     /// I/O.
@@ -245,7 +247,7 @@ impl Wal {
 
     /// Makes everything accepted durable, ends every stream cleanly, so that the next open scans nothing, and gives the
     /// lock back. Later appends fail with [`Closed`](ErrorKind::Closed); handles and iterators that are there may still
-    /// read. Closing twice is no error.
+    /// read, and hold files and memory until the last is dropped. Closing twice is no error.
     ///
     /// # Errors
     /// The first stream's that fails; the others are closed all the same, and so is the log.

@@ -59,3 +59,15 @@ fn a_scan_allocates_nothing_for_an_entry_and_a_read_no_more_than_its_entry() {
     assert!(gets.count_total <= 1_000 + FEW && gets.bytes_total <= 1_000 * 160, "{gets:?}");
     wal.close().unwrap();
 }
+
+#[test]
+fn short_entries_that_are_kept_hold_only_themselves() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = Wal::open(dir.path()).unwrap();
+    let stream = stream(&wal, Durability::Flushed);
+    let seqs: Vec<u64> = (0..100).map(|i| i * 97).collect();
+    let mut kept = Vec::new();
+    let counted = measure(|| kept = stream.get_many(&seqs).unwrap());
+    assert!(kept.iter().all(|entry| entry.as_ref().is_some_and(|entry| entry.data()[..] == ENTRY)));
+    assert!(counted.bytes_current <= 100 * 300, "{counted:?}");
+}

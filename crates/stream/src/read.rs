@@ -2,6 +2,7 @@
 
 use std::ops::{Range, RangeInclusive};
 
+use bytes::Bytes;
 use stratawal_frame::SeqNo;
 use stratawal_segment::{FrameAt, FrameSteps, Frames, frames};
 
@@ -28,12 +29,13 @@ impl StreamLog {
             .stable(seq..=seq, || if seq < self.end_seq(visibility) { self.inner.get(seq).map(Some) } else { Ok(None) })
     }
 
-    /// The entries `seqs`, in that order, as [`get`](Self::get) answers them. Neighbours in one frame are read once.
+    /// The entries `seqs`, in that order, as [`get`](Self::get) answers them. Neighbours in one frame are read once. Each has
+    /// memory of its own, but for those of 1 KiB and more, which keep what was read with them.
     ///
     /// # Errors
     /// As [`get`](Self::get), for the first seq that fails.
     pub fn get_many(&self, seqs: &[u64], visibility: Visibility) -> Result<Vec<Option<Entry>>> {
-        let mut last: Option<(u64, FrameAt, u64)> = None;
+        let mut last: Option<(u64, FrameAt, u64, bool)> = None;
         let get = |&seq: &u64| {
             self.inner.stable(seq..=seq, || {
                 if seq >= self.end_seq(visibility) {
@@ -43,14 +45,14 @@ impl StreamLog {
                 let epoch = self.inner.shared.marks.epoch();
                 let live = self.first_seq() <= seq;
                 let known = last.as_ref().filter(|last| live && last.0 == epoch && seq < last.2);
-                if let Some(entry) = known.and_then(|(_, at, _)| entry_of(at, seq)) {
+                if let Some(entry) = known.and_then(|(_, at, _, mapped)| entry_to_keep(at, seq, *mapped)) {
                     return Ok(Some(entry));
                 }
                 match self.inner.locate(seq)? {
                     Located::Tail(entry) => Ok(Some(entry)),
-                    Located::Frame(at, limit) => {
-                        let entry = entry_of(&at, seq);
-                        last = Some((epoch, at, limit));
+                    Located::Frame { at, limit, mapped } => {
+                        let entry = entry_to_keep(&at, seq, mapped);
+                        last = Some((epoch, at, limit, mapped));
                         Ok(entry)
                     }
                 }
@@ -114,7 +116,7 @@ impl StreamLog {
                     seq += 1;
                     continue;
                 }
-                Located::Frame(at, _) => at,
+                Located::Frame { at, .. } => at,
             };
             if at.frame.header().timestamp >= timestamp {
                 return Ok(at.frame.first_seq().0.max(start));
@@ -138,7 +140,12 @@ enum Place {
 #[derive(Debug)]
 pub(crate) enum Located {
     /// In a frame, whose entries count up to this limit: behind it they were cut.
-    Frame(FrameAt, u64),
+    Frame {
+        at: FrameAt,
+        limit: u64,
+        /// Whether its bytes are those of a mapping.
+        mapped: bool,
+    },
     Tail(Entry),
 }
 
@@ -212,7 +219,10 @@ impl Inner {
     pub(crate) fn locate(&self, seq: u64) -> Result<Located> {
         match self.find(seq)? {
             Place::Tail(entry) => Ok(Located::Tail(entry)),
-            Place::Segment(reader, limit) => self.locate_in(&reader, seq, limit).map(|at| Located::Frame(at, limit)),
+            Place::Segment(reader, limit) => {
+                let mapped = reader.data().is_mapped();
+                self.locate_in(&reader, seq, limit).map(|at| Located::Frame { at, limit, mapped })
+            }
         }
     }
 
@@ -313,6 +323,16 @@ pub(crate) fn entry_of(at: &FrameAt, seq: u64) -> Option<Entry> {
     let i = seq.checked_sub(at.frame.first_seq().0)?;
     let data = at.frame.entry(u32::try_from(i).ok()?)?;
     Some(Entry { seq, timestamp: at.frame.header().timestamp, data })
+}
+
+/// The same for one that may be kept for long: a short one does not hold all that was read with it.
+fn entry_to_keep(at: &FrameAt, seq: u64, mapped: bool) -> Option<Entry> {
+    const COPIED_LEN_MAX: usize = 1 << 10;
+    let mut entry = entry_of(at, seq)?;
+    if !mapped && entry.data.len() < COPIED_LEN_MAX {
+        entry.data = Bytes::copy_from_slice(&entry.data);
+    }
+    Some(entry)
 }
 
 impl TailProvider for Inner {

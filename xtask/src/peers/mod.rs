@@ -154,6 +154,13 @@ impl Options {
                 options.cases.push(argument.clone());
                 continue;
             }
+            if argument == "--help" {
+                return Err(
+                    "bench --peers takes what `cargo xtask help` shows for it; an unknown CASE is answered with all \
+                            there are"
+                        .to_owned(),
+                );
+            }
             if argument == "--keep" {
                 options.keep = true;
                 continue;

@@ -100,14 +100,27 @@ pub(super) fn head(results: &[Results], machine: &Machine, conditions: &str) -> 
     let mut out = format!(
         "{}.\n\n{conditions}; median (least to greatest). \
          Each row compares one guarantee: *buffered* survives nothing, *flushed* the death of the process, *synced* \
-         power loss. Columns with × say how many times as good: above 1 is better than what it is compared with. What a \
-         log does not have is —, with the reason.\n\n",
-        cell(&machine.in_a_line())
+         power loss. *Raw* is a plain loop without a log around it. Columns with × say how many times as good: above 1 is \
+         better than what it is compared with. What a log does not have is —.\n\nThe others: {}.\n\n",
+        cell(&machine.in_a_line()),
+        others(results, machine)
     );
-    out += "| case | work | unit | limit | stratawal | × limit | best peer | × best peer | ironwal |\n";
+    out += "| case | work | unit | raw | stratawal | × raw | best peer | × best peer | ironwal |\n";
     out += "|---|---|---|---|---|---|---|---|---|\n";
     results.iter().for_each(|one| out += &summary(one));
     out
+}
+
+/// The other logs, each with its version.
+fn others(results: &[Results], machine: &Machine) -> String {
+    let mut names: Vec<String> = Vec::new();
+    let subjects = results.iter().flat_map(|one| &one.outcomes).map(|(name, _)| name);
+    for name in subjects.filter(|name| !is_raw(name) && !is_ours(name)).map(|name| machine.versioned(name)) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.join(", ")
 }
 
 fn summary(one: &Results) -> String {
