@@ -161,7 +161,7 @@ const RAW: Kind = Kind {
 const PEER: Kind = Kind { name: "", open: peers::ironwal::open, levels: WRITTEN, lacks: WRITES, ..RAW };
 
 pub(crate) const KINDS: [Kind; 18] = [
-    Kind { note: "the limit", ..RAW },
+    Kind { note: "a plain loop", ..RAW },
     Kind { name: "raw-chunked", note: "256 KiB a write: not acknowledged one by one", ..RAW },
     Kind { name: "raw-ring", note: "a mapped ring that was touched before", ..RAW },
     Kind { name: "raw-growing", note: "a file that grows", ..RAW },
