@@ -160,13 +160,19 @@ const RAW: Kind = Kind {
 
 const PEER: Kind = Kind { name: "", open: peers::ironwal::open, levels: WRITTEN, lacks: WRITES, ..RAW };
 
-pub(crate) const KINDS: [Kind; 18] = [
+pub(crate) const KINDS: [Kind; 20] = [
     Kind { note: "a plain loop", ..RAW },
     Kind { name: "raw-chunked", note: "256 KiB a write: not acknowledged one by one", ..RAW },
     Kind { name: "raw-ring", note: "a mapped ring that was touched before", ..RAW },
     Kind { name: "raw-growing", note: "a file that grows", ..RAW },
     Kind { name: "raw-condvar", note: "one condition variable that wakes all", ..RAW },
     Kind { name: "raw-16k", note: "a checksum over 16 KiB", ..RAW },
+    Kind { name: "raw-blocks", note: "256 KiB a read, a checksum each", ..RAW },
+    Kind {
+        name: "raw-files",
+        note: "a file for each stream and segment; opening reads the first bytes of each",
+        ..RAW
+    },
     Kind { name: "raw-pread", note: "one pread and a checksum", ..RAW },
     Kind { name: "raw-group", note: "one pread of 46 entries and a checksum over all", ..RAW },
     Kind { name: "stratawal", open: peers::stratawal::open, ..RAW },

@@ -150,7 +150,7 @@ const READ: Case = Case {
     unit: "ns an entry",
     less: true,
     level: None,
-    raws: &["raw", "raw-16k"],
+    raws: &["raw", "raw-blocks", "raw-16k"],
     peers: true,
     mapped: true,
     run: scan::scan,
@@ -227,6 +227,7 @@ pub(crate) const CASES: [Case; 25] = [
     },
     Case {
         name: "W4",
+        raws: &["raw", "raw-condvar", "raw-files"],
         what: "append 128 B, synced, 64 threads on 64 streams",
         run: |run| append::synced(run, 64, true),
         ..APPEND
@@ -252,7 +253,7 @@ pub(crate) const CASES: [Case; 25] = [
         ..READ
     },
     Case { name: "W7e", what: "open a large log", ..OPEN },
-    Case { name: "W7s", what: "open 1,000 segments", ..OPEN },
+    Case { name: "W7s", what: "open 1,000 segments", raws: &["raw-files"], ..OPEN },
     Case { name: "W7t", what: "open 10,000 streams", ..OPEN },
     Case { name: "W8", what: "disk space of 128 B entries, appended one by one", ..DISK },
     Case { name: "W8b", what: "disk space of 128 B entries, batches of 100", ..DISK },

@@ -165,7 +165,7 @@ macro_rules! subject {
 
             /// One file has the entries of all streams: they are told for the first.
             fn scan(&self, stream: u64, tally: &mut Tally) -> Answer<()> {
-                if stream == 0 { read::scan(&self.shared.map, &self.shared.file, tally) } else { Ok(()) }
+                if stream == 0 { read::scan(read::By::Map, &self.shared.map, &self.shared.file, tally) } else { Ok(()) }
             }
 
             fn get(&self, _: u64, _: &mut Tally) -> Answer<()> {

@@ -2,6 +2,7 @@
 //!
 //! One file for all streams. An entry is its length, its checksum and its bytes; in pieces, the checksum is of 16 KiB.
 
+mod files;
 mod group;
 mod read;
 mod write;
@@ -23,12 +24,16 @@ const PIECE_LEN: usize = 16 << 10;
 const RESERVED_LEN: u64 = 1 << 30;
 
 pub(crate) fn open(setup: &Setup<'_>) -> Answer<Box<dyn Subject>> {
+    if setup.name == "raw-files" {
+        return Ok(Box::new(files::Files::open(setup)?));
+    }
     let path = setup.dir.join("raw");
     let file =
         File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(failed("open"))?;
     let reads = match setup.name {
         "raw-pread" => read::By::Pread,
         "raw-group" => read::By::Group,
+        "raw-blocks" => read::By::Blocks,
         _ => read::By::Map,
     };
     match (setup.name, setup.level) {

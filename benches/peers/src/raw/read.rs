@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use memmap2::Mmap;
 
-use super::{HEADER_LEN, PIECE_LEN};
+use super::{CHUNK_LEN, HEADER_LEN, PIECE_LEN};
 use crate::payload::Tally;
 use crate::promise;
 use crate::subject::{Answer, Stop, failed};
@@ -16,6 +16,8 @@ use crate::subject::{Answer, Stop, failed};
 pub(super) enum By {
     Map,
     Pread,
+    /// A scan in blocks.
+    Blocks,
     /// With its neighbours, as many as have one checksum where appends are grouped.
     Group,
 }
@@ -45,14 +47,30 @@ fn first(bytes: &[u8]) -> Answer<Option<&[u8]>> {
     if crc32fast::hash(entry) == crc { Ok(Some(entry)) } else { Err(wrong()) }
 }
 
-/// All entries of a file, over a mapping.
-pub(super) fn scan(map: &OnceLock<Mmap>, file: &File, tally: &mut Tally) -> Answer<()> {
-    let mut rest = &mapped(map, file)?[..];
+/// All entries of a file, over a mapping, or by blocks that are read.
+pub(super) fn scan(by: By, map: &OnceLock<Mmap>, file: &File, tally: &mut Tally) -> Answer<()> {
+    if by != By::Blocks {
+        return entries(mapped(map, file)?, tally).map(drop);
+    }
+    let (mut block, mut at) = (vec![0; CHUNK_LEN], 0);
+    loop {
+        let read = file.read_at(&mut block, at).map_err(failed("read"))?;
+        match entries(&block[..read], tally)? {
+            0 => return Ok(()),
+            // What is cut off at the end of a block is read again at the beginning of the next.
+            len => at += len as u64,
+        }
+    }
+}
+
+/// The whole entries that `bytes` begin with; how long they are together.
+pub(super) fn entries(bytes: &[u8], tally: &mut Tally) -> Answer<usize> {
+    let mut rest = bytes;
     while let Some(entry) = first(rest)? {
         tally.see(entry);
         rest = &rest[HEADER_LEN + entry.len()..];
     }
-    Ok(())
+    Ok(bytes.len() - rest.len())
 }
 
 /// The same where a piece has one checksum, and an entry only its length.
@@ -72,7 +90,9 @@ pub(super) fn scan_pieces(map: &OnceLock<Mmap>, file: &File, tally: &mut Tally) 
 /// The entry at `at`, which takes `len` bytes with its header.
 pub(super) fn get(by: By, map: &OnceLock<Mmap>, file: &File, at: u64, len: usize, tally: &mut Tally) -> Answer<()> {
     let entry = match by {
-        By::Map => first(mapped(map, file)?.get(at as usize..).ok_or_else(wrong)?)?.map(|entry| tally.see(entry)),
+        By::Map | By::Blocks => {
+            first(mapped(map, file)?.get(at as usize..).ok_or_else(wrong)?)?.map(|entry| tally.see(entry))
+        }
         By::Group => {
             let (len, n) = (len as u64, at / len as u64);
             let mut block = [0; 2 * PREAD_LEN];

@@ -50,7 +50,7 @@ impl Subject for Single {
     }
 
     fn scan(&self, _: u64, tally: &mut Tally) -> Answer<()> {
-        read::scan(&self.map, &self.file, tally)
+        read::scan(self.by, &self.map, &self.file, tally)
     }
 
     fn get(&self, n: u64, tally: &mut Tally) -> Answer<()> {
