@@ -221,8 +221,8 @@ impl Stream {
         Ok(self.log.seq_at(micros, self.visibility)?)
     }
 
-    /// How much the stream holds, and how the cache of the log is used. Opens each
-    /// segment's file for a moment.
+    /// How much the stream holds, and how the cache of the log is used. Opens each segment's file for a
+    /// moment.
     ///
     /// # Errors
     /// I/O.

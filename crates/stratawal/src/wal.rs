@@ -266,7 +266,7 @@ impl Wal {
         }
     }
 
-    /// How much the streams that are open in this process hold. Asks the file system once a segment.
+    /// How much the streams that are open in this process hold. Opens each segment's file for a moment.
     ///
     /// # Errors
     /// I/O.

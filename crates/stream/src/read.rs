@@ -35,7 +35,7 @@ impl StreamLog {
     /// # Errors
     /// As [`get`](Self::get), for the first seq that fails.
     pub fn get_many(&self, seqs: &[u64], visibility: Visibility) -> Result<Vec<Option<Entry>>> {
-        let mut last: Option<(u64, FrameAt, u64, bool)> = None;
+        let mut last: Option<(u64, InFrame)> = None;
         let get = |&seq: &u64| {
             self.inner.stable(seq..=seq, || {
                 if seq >= self.end_seq(visibility) {
@@ -44,15 +44,15 @@ impl StreamLog {
                 // A frame of an earlier epoch may hold what was cut since.
                 let epoch = self.inner.shared.marks.epoch();
                 let live = self.first_seq() <= seq;
-                let known = last.as_ref().filter(|last| live && last.0 == epoch && seq < last.2);
-                if let Some(entry) = known.and_then(|(_, at, _, mapped)| entry_to_keep(at, seq, *mapped)) {
+                let known = last.as_ref().filter(|last| live && last.0 == epoch && seq < last.1.limit);
+                if let Some(entry) = known.and_then(|(_, frame)| frame.entry_to_keep(seq)) {
                     return Ok(Some(entry));
                 }
                 match self.inner.locate(seq)? {
                     Located::Tail(entry) => Ok(Some(entry)),
-                    Located::Frame { at, limit, mapped } => {
-                        let entry = entry_to_keep(&at, seq, mapped);
-                        last = Some((epoch, at, limit, mapped));
+                    Located::Frame(frame) => {
+                        let entry = frame.entry_to_keep(seq);
+                        last = Some((epoch, frame));
                         Ok(entry)
                     }
                 }
@@ -116,7 +116,7 @@ impl StreamLog {
                     seq += 1;
                     continue;
                 }
-                Located::Frame { at, .. } => at,
+                Located::Frame(frame) => frame.at,
             };
             if at.frame.header().timestamp >= timestamp {
                 return Ok(at.frame.first_seq().0.max(start));
@@ -139,14 +139,30 @@ enum Place {
 /// Where an entry was found.
 #[derive(Debug)]
 pub(crate) enum Located {
-    /// In a frame, whose entries count up to this limit: behind it they were cut.
-    Frame {
-        at: FrameAt,
-        limit: u64,
-        /// Whether its bytes are those of a mapping.
-        mapped: bool,
-    },
+    Frame(InFrame),
     Tail(Entry),
+}
+
+/// In a frame.
+#[derive(Debug)]
+pub(crate) struct InFrame {
+    at: FrameAt,
+    /// Its entries count up to this: behind it they were cut.
+    limit: u64,
+    /// Whether its bytes are those of a mapping.
+    mapped: bool,
+}
+
+impl InFrame {
+    /// The entry, if it is here, for one who may keep it for long: a short one does not hold all that was read with it.
+    fn entry_to_keep(&self, seq: u64) -> Option<Entry> {
+        const COPIED_LEN_MAX: usize = 1 << 10;
+        let mut entry = entry_of(&self.at, seq)?;
+        if !self.mapped && entry.data.len() < COPIED_LEN_MAX {
+            entry.data = Bytes::copy_from_slice(&entry.data);
+        }
+        Some(entry)
+    }
 }
 
 impl Inner {
@@ -221,7 +237,7 @@ impl Inner {
             Place::Tail(entry) => Ok(Located::Tail(entry)),
             Place::Segment(reader, limit) => {
                 let mapped = reader.data().is_mapped();
-                self.locate_in(&reader, seq, limit).map(|at| Located::Frame { at, limit, mapped })
+                self.locate_in(&reader, seq, limit).map(|at| Located::Frame(InFrame { at, limit, mapped }))
             }
         }
     }
@@ -323,16 +339,6 @@ pub(crate) fn entry_of(at: &FrameAt, seq: u64) -> Option<Entry> {
     let i = seq.checked_sub(at.frame.first_seq().0)?;
     let data = at.frame.entry(u32::try_from(i).ok()?)?;
     Some(Entry { seq, timestamp: at.frame.header().timestamp, data })
-}
-
-/// The same for one that may be kept for long: a short one does not hold all that was read with it.
-fn entry_to_keep(at: &FrameAt, seq: u64, mapped: bool) -> Option<Entry> {
-    const COPIED_LEN_MAX: usize = 1 << 10;
-    let mut entry = entry_of(at, seq)?;
-    if !mapped && entry.data.len() < COPIED_LEN_MAX {
-        entry.data = Bytes::copy_from_slice(&entry.data);
-    }
-    Some(entry)
 }
 
 impl TailProvider for Inner {

@@ -156,7 +156,7 @@ impl StreamLog {
         self.inner.report.load()
     }
 
-    /// How much the stream holds. Asks the file system once a segment.
+    /// How much the stream holds. Opens each segment's file for a moment.
     ///
     /// # Errors
     /// I/O.
