@@ -54,16 +54,14 @@ pub fn create(
             return Err(CreateError::Indeterminate(Error::io(id, "create")(source)));
         }
     }
+    // Opened before the name is given: a process without descriptors finds out while nothing has changed.
+    let folder = FolderToSync::new(storage, dir);
+    let folder = folder.map_err(|source| CreateError::Undone(Error::io(id, "open the folder")(source)))?;
     let len = written_len(reserve.max(SEGMENT_HEADER_LEN as u64));
     let file = write_temporary(storage, &temporary, header, len).map_err(|(operation, source)| {
         // What cannot be removed now is removed by recovery, and nobody reads it.
         let _ = storage.remove_file(&temporary);
         CreateError::Undone(Error::io(id, operation)(source))
-    })?;
-    // Opened before the name is given: a process without descriptors finds out while nothing has changed.
-    let folder = FolderToSync::new(&**storage, dir).map_err(|source| {
-        let _ = storage.remove_file(&temporary);
-        CreateError::Undone(Error::io(id, "open the folder")(source))
     })?;
     if let Err(source) = storage.rename(&temporary, &path) {
         let error = Error::io(id, "rename")(source);

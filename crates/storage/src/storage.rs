@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::map::Map;
 use crate::sync::Arc;
@@ -54,24 +54,24 @@ pub trait Lock: Send + Sync + fmt::Debug {}
 
 /// A folder that will be synced: what that needs of the system is there already.
 #[derive(Debug)]
-pub struct FolderToSync<'a> {
-    storage: &'a dyn Storage,
-    dir: &'a Path,
+pub struct FolderToSync {
+    storage: Arc<dyn Storage>,
+    dir: PathBuf,
     open: Option<Arc<dyn File>>,
 }
 
-impl<'a> FolderToSync<'a> {
+impl FolderToSync {
     /// Opens `dir`, before anything is done to its entries that cannot be undone.
     ///
     /// # Errors
     /// The operating system's; no more descriptors among them.
-    pub fn new(storage: &'a dyn Storage, dir: &'a Path) -> io::Result<Self> {
+    pub fn new(storage: &Arc<dyn Storage>, dir: &Path) -> io::Result<Self> {
         let open = match storage.open_dir(dir) {
             Ok(open) => Some(open),
             Err(e) if e.kind() == io::ErrorKind::Unsupported => None,
             Err(e) => return Err(e),
         };
-        Ok(Self { storage, dir, open })
+        Ok(Self { storage: Arc::clone(storage), dir: dir.to_owned(), open })
     }
 
     /// Makes the entries of the folder durable, as [`Storage::sync_dir`].
@@ -79,7 +79,7 @@ impl<'a> FolderToSync<'a> {
     /// # Errors
     /// The operating system's; then it is not known which entries are durable.
     pub fn sync(&self) -> io::Result<()> {
-        self.open.as_ref().map_or_else(|| self.storage.sync_dir(self.dir), |open| open.sync_all())
+        self.open.as_ref().map_or_else(|| self.storage.sync_dir(&self.dir), |open| open.sync_all())
     }
 }
 

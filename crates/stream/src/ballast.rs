@@ -40,44 +40,27 @@ impl Ballast {
     }
 }
 
-/// Creates a segment of `wanted` bytes, or where the disk is full of no more than it needs at first.
-pub(crate) fn create_long_segment(
-    env: &Env,
-    dir: &Path,
-    header: &SegmentHeader,
-    reserve: u64,
-    wanted: u64,
-) -> Result<(SegmentWriter, Space), CreateError> {
-    let long = (wanted > reserve).then(|| create(env.storage(), dir, header, wanted));
-    match long {
-        Some(Ok(created)) => {
-            // There is room.
-            if let Some(ballast) = env.ballast() {
-                ballast.make(&**env.storage());
-            }
-            Ok(created)
-        }
-        Some(Err(CreateError::Undone(error))) if error.is_full() => create_segment(env, dir, header, reserve),
-        Some(Err(error)) => Err(error),
-        None => create_segment(env, dir, header, reserve),
-    }
-}
+/// The length in bytes that a new segment's file begins with, unless more is wanted; it grows in steps from there.
+pub(crate) const FIRST_LEN: u64 = 16 << 10;
 
-/// Creates a segment; on a full disk, out of the ballast.
+/// Creates a segment whose file has `wanted` bytes; on a full disk [`FIRST_LEN`], and then those out of the ballast.
 pub(crate) fn create_segment(
     env: &Env,
     dir: &Path,
     header: &SegmentHeader,
-    reserve: u64,
+    wanted: u64,
 ) -> Result<(SegmentWriter, Space), CreateError> {
     let storage = env.storage();
-    let created = match (create(storage, dir, header, reserve), env.ballast()) {
-        (Err(CreateError::Undone(error)), Some(ballast)) if error.is_full() && ballast.give_up(&**storage) => {
-            create(storage, dir, header, reserve)
-        }
-        (created, _) => created,
-    };
-    if let (Ok(_), Some(ballast)) = (&created, env.ballast()) {
+    let is_full = |created: &Result<_, CreateError>| matches!(created, Err(CreateError::Undone(e)) if e.is_full());
+    let mut created = create(storage, dir, header, wanted);
+    if wanted > FIRST_LEN && is_full(&created) {
+        created = create(storage, dir, header, FIRST_LEN);
+    }
+    let Some(ballast) = env.ballast() else { return created };
+    if is_full(&created) && ballast.give_up(&**storage) {
+        created = create(storage, dir, header, FIRST_LEN);
+    }
+    if created.is_ok() {
         ballast.make(&**storage);
     }
     created

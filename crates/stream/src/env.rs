@@ -121,12 +121,12 @@ impl Env {
 
     /// Syncs the folder that holds the folder of the stream at `place`. Streams that ask at the same time share a sync.
     pub(crate) fn sync_streams(&self, place: &Location) -> io::Result<()> {
-        self.folder_syncs(place).sync(&*self.storage, place.parent())
+        self.folder_syncs(place).sync(&self.storage, place.parent())
     }
 
     /// Makes sure that [`sync_streams`](Self::sync_streams) will not lack a descriptor.
     pub(crate) fn ready_to_sync_streams(&self, place: &Location) -> io::Result<()> {
-        self.folder_syncs(place).ready(&*self.storage, place.parent()).map(drop)
+        self.folder_syncs(place).ready(&self.storage, place.parent()).map(drop)
     }
 
     fn folder_syncs(&self, place: &Location) -> Arc<FolderSyncs> {

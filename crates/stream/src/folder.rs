@@ -8,7 +8,7 @@
 use std::io;
 use std::path::Path;
 
-use stratawal_storage::{File, Storage};
+use stratawal_storage::{FolderToSync, Storage};
 
 use crate::faults::{Fault, seeded};
 use crate::sync::{Arc, Condvar, Mutex};
@@ -19,15 +19,7 @@ pub(crate) struct FolderSyncs {
     state: Mutex<State>,
     ended: Condvar,
     /// The folder itself, from the first use on: a process may have no descriptor left when it is to be synced.
-    folder: Mutex<Folder>,
-}
-
-#[derive(Debug)]
-enum Folder {
-    NotOpen,
-    Open(Arc<dyn File>),
-    /// The storage syncs folders without.
-    Nameless,
+    folder: Mutex<Option<Arc<FolderToSync>>>,
 }
 
 #[derive(Debug)]
@@ -72,23 +64,21 @@ impl Round {
 impl FolderSyncs {
     pub(crate) fn new() -> Self {
         let state = State { running: None, next: Round::new() };
-        Self { state: Mutex::new(state), ended: Condvar::new(), folder: Mutex::new(Folder::NotOpen) }
+        Self { state: Mutex::new(state), ended: Condvar::new(), folder: Mutex::new(None) }
     }
 
     /// Sees to it that syncing `dir` needs nothing that may be lacking by then: before what cannot be undone.
     ///
     /// # Errors
     /// The operating system's.
-    pub(crate) fn ready(&self, storage: &dyn Storage, dir: &Path) -> io::Result<Option<Arc<dyn File>>> {
+    pub(crate) fn ready(&self, storage: &Arc<dyn Storage>, dir: &Path) -> io::Result<Arc<FolderToSync>> {
         let mut folder = self.folder.lock();
-        if let Folder::NotOpen = *folder {
-            *folder = match storage.open_dir(dir) {
-                Ok(open) => Folder::Open(open),
-                Err(e) if e.kind() == io::ErrorKind::Unsupported => Folder::Nameless,
-                Err(e) => return Err(e),
-            };
+        if let Some(open) = &*folder {
+            return Ok(Arc::clone(open));
         }
-        Ok(if let Folder::Open(open) = &*folder { Some(Arc::clone(open)) } else { None })
+        let open = Arc::new(FolderToSync::new(storage, dir)?);
+        *folder = Some(Arc::clone(&open));
+        Ok(open)
     }
 
     /// Makes durable what has happened to the names in `dir` up to now. All calls are for the same folder.
@@ -96,9 +86,9 @@ impl FolderSyncs {
     /// # Errors
     /// That of the sync that this call waited for, or of one that ran when it was asked; then it is not known what is
     /// durable.
-    pub(crate) fn sync(&self, storage: &dyn Storage, dir: &Path) -> io::Result<()> {
-        let open = self.ready(storage, dir)?;
-        self.shared(|| open.map_or_else(|| storage.sync_dir(dir), |open| open.sync_all()))
+    pub(crate) fn sync(&self, storage: &Arc<dyn Storage>, dir: &Path) -> io::Result<()> {
+        let folder = self.ready(storage, dir)?;
+        self.shared(|| folder.sync())
     }
 
     /// What `sync`, done by this thread or another, answers when it begins after this call does.

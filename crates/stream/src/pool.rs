@@ -1,4 +1,5 @@
-//! Memory that the streams of a log lend one another: there may be very many, and few that write at the same time.
+//! Memory that the streams of a log lend one another, and how they use little of their own: there may be very many, and few that
+//! write at the same time.
 
 use crate::sync::Mutex;
 
@@ -36,4 +37,12 @@ impl<T> Pool<T> {
             }
         }
     }
+}
+
+/// Adds to a list that mostly holds one: room for four is what a list begins with, and there are many streams.
+pub(crate) fn push_lean<T>(list: &mut Vec<T>, item: T) {
+    if list.capacity() == 0 {
+        list.reserve_exact(1);
+    }
+    list.push(item);
 }

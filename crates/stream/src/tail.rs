@@ -10,7 +10,7 @@ use stratawal_frame::{BATCH_END, SeqNo};
 use stratawal_segment::Space;
 
 use crate::batch::{Batch, Entry};
-use crate::pool::{KEPT_LEN, Pool};
+use crate::pool::{KEPT_LEN, Pool, push_lean};
 use crate::sync::Arc;
 
 /// Where readers get entries beyond those in the stream's own file; it copies.
@@ -144,14 +144,6 @@ impl Pending {
         let data = Bytes::copy_from_slice(&data[start..end]);
         Some(Entry { seq, timestamp: draft.timestamp, data })
     }
-}
-
-/// Adds to a list that mostly holds one: room for four is what a list begins with, and there are many streams.
-pub(crate) fn push_lean<T>(list: &mut Vec<T>, item: T) {
-    if list.capacity() == 0 {
-        list.reserve_exact(1);
-    }
-    list.push(item);
 }
 
 /// What one append brings.

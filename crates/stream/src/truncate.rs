@@ -11,6 +11,7 @@ use stratawal_index::CacheKey;
 use stratawal_storage::{FolderToSync, Storage};
 
 use crate::append::drain_all;
+use crate::ballast::FIRST_LEN;
 use crate::env::{DELETED_PREFIX, Env, Location};
 use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
@@ -236,7 +237,7 @@ impl Writer {
             start: SeqNo(start),
             ..self.header(newest.stream_id, generation, predecessor, base)
         };
-        Ok((header, self.create(&header, false)?))
+        Ok((header, self.create(&header, FIRST_LEN)?))
     }
 
     /// Everything is settled: begins anew at `first`, beyond the end.
@@ -265,7 +266,7 @@ impl Writer {
         let predecessor = kept.checked_sub(1).map_or(Generation(0), |i| old.segments[i].header.generation);
         // What comes behind the commit point must not lack a descriptor.
         let dir = shared.place.dir();
-        let folder = FolderToSync::new(&**shared.env.storage(), &dir).map_err(|e| Error::io(&shared.place, e))?;
+        let folder = FolderToSync::new(shared.env.storage(), &dir).map_err(|e| Error::io(&shared.place, e))?;
         let (header, (writer, space)) = self.new_generation(predecessor, next, start)?;
 
         // The commit point is passed. The active segment, if it is kept, gets the SEAL that names what follows it.

@@ -17,7 +17,7 @@ use stratawal_frame::{
 use stratawal_index::{ActiveIndex, IndexPoint, encode_points};
 use stratawal_segment::{CONTROL_RESERVE, CreateError, SegmentData, SegmentWriter, Space, Tail as ControlTail};
 
-use crate::ballast::{create_long_segment, create_segment};
+use crate::ballast::{FIRST_LEN, create_segment};
 use crate::cuts::Cuts;
 use crate::env::{Env, Location, NEW_PREFIX};
 use crate::error::{Error, ErrorKind, Result};
@@ -25,14 +25,11 @@ use crate::faults::{Fault, seeded};
 use crate::group::Lead;
 use crate::marks::Marks;
 use crate::options::{Durability, StreamOptions};
-use crate::pool::KEPT_LEN;
+use crate::pool::{KEPT_LEN, push_lean};
 use crate::sync::{Arc, Published};
-use crate::tail::{Booking, Pending, Tail, push_lean};
+use crate::tail::{Booking, Pending, Tail};
 use crate::truncate::sealed;
 use crate::view::{Live, SegmentState, SegmentView, View};
-
-/// The length that a new segment's file begins with; it grows in steps from there.
-const FIRST_LEN: u64 = 16 << 10;
 
 /// The length that the file of a successor begins with, if a segment is not shorter. A stream that has filled one segment
 /// will fill another, and each step of growth costs the sync after it a commit of the file system's journal and the file
@@ -301,7 +298,8 @@ impl Writer {
         let header = self.header(predecessor.stream_id, generation, predecessor.generation, tail.next_seq);
         assert!(predecessor.base < header.base, "a segment without entries has no successor but voids it");
         self.book_seal(tail)?;
-        let (writer, space) = self.create(&header, true)?;
+        let len = SUCCESSOR_LEN.min(shared.options.segment_len.saturating_add(CONTROL_RESERVE));
+        let (writer, space) = self.create(&header, len)?;
         let booking = tail.booking.as_mut().expect("invariant: a stream with a segment takes bookings");
         self.seal(&mut booking.space, generation).map_err(Error::poisoned)?;
         let sealed = self.active.take().expect("invariant: it was there above");
@@ -342,15 +340,10 @@ impl Writer {
         Error::text(ErrorKind::Io, &self.shared.place, "the stream has used up its 2^32 generations")
     }
 
-    /// Creates a segment by rule H, which `continues` one that is full or is empty for now; from its rename on, a failure
-    /// lets nobody write to older ones.
-    pub(crate) fn create(&self, header: &SegmentHeader, continues: bool) -> Result<(SegmentWriter, Space)> {
-        let wanted = if continues {
-            SUCCESSOR_LEN.min(self.shared.options.segment_len.saturating_add(CONTROL_RESERVE))
-        } else {
-            FIRST_LEN
-        };
-        let created = create_long_segment(&self.shared.env, &self.shared.place.dir(), header, FIRST_LEN, wanted);
+    /// Creates a segment by rule H, its file `len` bytes long if there is room; from its rename on, a failure lets nobody
+    /// write to older ones.
+    pub(crate) fn create(&self, header: &SegmentHeader, len: u64) -> Result<(SegmentWriter, Space)> {
+        let created = create_segment(&self.shared.env, &self.shared.place.dir(), header, len);
         created.map_err(|e| match e {
             CreateError::Undone(e) => self.failed(e),
             CreateError::Indeterminate(e) => self.failed(e).poisoned(),

@@ -13,7 +13,7 @@ use stratawal_segment::{
 
 use super::analyse::{Found, Image, closed_index};
 use super::{Recovered, Scan};
-use crate::ballast::create_segment;
+use crate::ballast::{FIRST_LEN, create_segment};
 use crate::env::{Env, Location};
 use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
@@ -24,9 +24,6 @@ use crate::writer::{Active, Closes, index_block};
 
 /// How much is written again at a time.
 const REWRITE_LEN: u64 = 1 << 20;
-
-/// The length that the file of a new generation begins with.
-const FIRST_LEN: u64 = 16 << 10;
 
 struct Repair<'a> {
     env: &'a Env,
