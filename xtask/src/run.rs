@@ -10,7 +10,9 @@ use crate::{Done, Stop};
 
 /// The root of the workspace.
 pub(crate) fn root() -> PathBuf {
-    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    // As cargo says when it runs this: what was compiled in is another clone's, where that shares the target folder.
+    let manifest =
+        std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     manifest.parent().map_or(manifest.clone(), ToOwned::to_owned)
 }
 
