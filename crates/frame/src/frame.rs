@@ -17,7 +17,8 @@ use bytes::Bytes;
 use crate::checksum::{self, PayloadChecksum};
 use crate::control::Control;
 use crate::header::{
-    Codec, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Invalid, Limits, Newer, decode_header,
+    Codec, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Invalid, Limits, Newer, decode_header, frame_len,
+    shape_of,
 };
 use crate::types::{Place, SeqNo, u32_at};
 
@@ -208,6 +209,74 @@ pub fn entry_range(count: u32, payload: &[u8], i: u32) -> Option<Range<usize>> {
         let start = if i == 0 { 0 } else { end_of(count, payload, i - 1) };
         table_len(count) + start..table_len(count) + end_of(count, payload, i)
     })
+}
+
+/// The bytes of the entries of frames that stand side by side, each of which was found valid before ([`decode_header`],
+/// [`check_payload`]): nothing is checked again, and what is no frame ends it. Control frames are passed over.
+#[derive(Clone, Debug)]
+pub struct EntriesIn<'a> {
+    /// What is behind the frame at hand.
+    rest: &'a [u8],
+    payload: &'a [u8],
+    count: u32,
+    /// The number in the frame of the next entry, and where that begins in the payload.
+    next: u32,
+    at: usize,
+}
+
+impl<'a> EntriesIn<'a> {
+    /// Those of the frames in `bytes`, from number `first` of the first frame on.
+    #[inline]
+    #[must_use]
+    pub fn frames(bytes: &'a [u8], first: u32) -> Self {
+        let mut entries = Self { rest: bytes, payload: &[], count: 0, next: 0, at: 0 };
+        if entries.enter().is_some() && first > 0 {
+            entries.next = first;
+            entries.at =
+                entry_range(entries.count, entries.payload, first).map_or(entries.payload.len(), |at| at.start);
+        }
+        entries
+    }
+
+    /// One, that stands in no frame.
+    #[inline]
+    #[must_use]
+    pub const fn one(entry: &'a [u8]) -> Self {
+        Self { rest: &[], payload: entry, count: 1, next: 0, at: 0 }
+    }
+
+    /// To the next frame.
+    #[inline]
+    fn enter(&mut self) -> Option<()> {
+        let (header, _) = self.rest.split_first_chunk::<FRAME_HEADER_LEN>()?;
+        let (count, len) = shape_of(header);
+        let end = usize::try_from(frame_len(len)).unwrap_or(usize::MAX);
+        let payload = self.rest.get(FRAME_HEADER_LEN..)?.get(..len as usize)?;
+        self.payload = (table_len(count) <= payload.len()).then_some(payload)?;
+        // The zeros behind the last frame need not be there.
+        self.rest = self.rest.get(end..).unwrap_or_default();
+        (self.count, self.next, self.at) = (count, 0, table_len(count));
+        Some(())
+    }
+}
+
+impl<'a> Iterator for EntriesIn<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        while self.next >= self.count {
+            self.enter()?;
+        }
+        let end = if self.count == 1 {
+            self.payload.len()
+        } else {
+            table_len(self.count) + end_of(self.count, self.payload, self.next)
+        };
+        let entry = self.payload.get(self.at..end)?;
+        (self.next, self.at) = (self.next + 1, end);
+        Some(entry)
+    }
 }
 
 /// Whether the table of entries is one.

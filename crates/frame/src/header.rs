@@ -225,6 +225,12 @@ pub(crate) fn frame_len_at(bytes: &[u8]) -> u64 {
     frame_len(u32_at(bytes, AT_PAYLOAD_LEN))
 }
 
+/// The entry count and the payload's length of a valid header.
+#[inline]
+pub(crate) fn shape_of(header: &[u8; FRAME_HEADER_LEN]) -> (u32, u32) {
+    (u32_at(header, AT_COUNT), u32_at(header, AT_PAYLOAD_LEN))
+}
+
 /// Looks for a frame header at the beginning of `bytes`, which stand at `place`.
 #[inline]
 #[must_use]

@@ -47,8 +47,8 @@ pub use checksum::PayloadChecksum;
 pub use control::{Control, End, EndKind, INDEX_BLOCK_LEN_MAX, PAD_LEN, encode_control};
 pub use format_file::{FORMAT_FILE_LEN, FormatFile, FormatFileError};
 pub use frame::{
-    BATCH_END, Batches, DataFrame, Entries, Frame, check_payload, data_frame_len_max, decode, decode_payload,
-    encode_data, encode_data_head, entry_range,
+    BATCH_END, Batches, DataFrame, Entries, EntriesIn, Frame, check_payload, data_frame_len_max, decode,
+    decode_payload, encode_data, encode_data_head, entry_range,
 };
 pub use header::{
     CONTROL_PAYLOAD_LEN_MAX, Codec, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Invalid, Limits, Newer,

@@ -6,8 +6,8 @@ use crate::checksum;
 use crate::header::{AT_HEADER_CRC, AT_PAYLOAD_CRC, FRAME_HEADER_LEN};
 use crate::types::u32_at;
 use crate::{
-    ByteOffset, Control, DataFrame, Decoded, FormatFile, Frame, Limits, Place, Salt, Scan, SegmentHeader, SeqNo,
-    Trailer, decode, encode_control, encode_data,
+    ByteOffset, Control, DataFrame, Decoded, EntriesIn, FormatFile, Frame, Limits, Place, Salt, Scan, SegmentHeader,
+    SeqNo, Trailer, decode, encode_control, encode_data,
 };
 
 /// Every decoder on the same bytes: as they are, and with right checksums put in, so that the structure behind them
@@ -21,6 +21,8 @@ pub fn decode_any(data: &[u8]) {
     decode_one(data, &place);
     decode_one(&with_right_checksums(data, &place), &place);
     scan(data, &place);
+    // Whatever is taken for frames, each entry is a part of it, and there is an end.
+    assert!(EntriesIn::frames(data, u32::from(selector)).map(<[u8]>::len).sum::<usize>() <= data.len());
 }
 
 /// A scan ends, its findings never go back, and its frames lie within the bytes and beside each other.
@@ -41,7 +43,11 @@ fn scan(data: &[u8], place: &Place) {
 
 fn decode_one(data: &[u8], place: &Place) {
     match decode(&Bytes::copy_from_slice(data), place, &Limits::NONE) {
-        Decoded::Frame(frame) => encodes_to_itself(&frame, data, place),
+        Decoded::Frame(frame) => {
+            let entries = EntriesIn::frames(data, 0).take(frame.header().count as usize);
+            assert!(frame.entries().eq(entries), "a frame has the same entries, however they are looked for");
+            encodes_to_itself(&frame, data, place);
+        }
         Decoded::Incomplete { needed } => assert!(needed > data.len() as u64, "an incomplete frame needs more"),
         Decoded::End | Decoded::Invalid(_) | Decoded::Newer(_) => {}
     }

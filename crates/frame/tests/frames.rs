@@ -6,8 +6,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use samples::{Body, SALT, TIME};
 use stratawal_frame::{
-    BATCH_END, ByteOffset, Codec, Control, DataFrame, Decoded, End, EndKind, FRAME_HEADER_LEN, FrameHeader, Generation,
-    Invalid, Limits, Newer, PAD_LEN, PayloadChecksum, Place, Salt, SeqNo, TRAILER_LEN, check_payload,
+    BATCH_END, ByteOffset, Codec, Control, DataFrame, Decoded, End, EndKind, EntriesIn, FRAME_HEADER_LEN, FrameHeader,
+    Generation, Invalid, Limits, Newer, PAD_LEN, PayloadChecksum, Place, Salt, SeqNo, TRAILER_LEN, check_payload,
     data_frame_len_max, decode, decode_header, decode_payload, encode_control, encode_data, encode_data_head,
     entry_range, properties,
 };
@@ -85,6 +85,29 @@ fn an_entry_is_found_without_the_frame() {
 }
 
 proptest! {
+    #[test]
+    fn frames_side_by_side_have_the_entries_of_each(
+        frames in prop::collection::vec(prop_oneof![any_batches().prop_map(Ok), any_control().prop_map(Err)], 1..6),
+        first in 0..30_usize,
+    ) {
+        let (mut bytes, mut entries, mut firsts) = (Vec::new(), Vec::new(), None);
+        for frame in &frames {
+            let place = Place { offset: ByteOffset(128 + bytes.len() as u64), ..PLACE };
+            match frame {
+                Ok(batches) => bytes.extend(encode(&place, 0, None, batches)),
+                Err(control) => encode_control(&mut bytes, &place, SeqNo(0), TIME, None, control),
+            }
+            let of_frame = frame.iter().flatten().flatten().cloned();
+            entries.extend(of_frame);
+            firsts.get_or_insert(entries.len());
+        }
+        prop_assert!(EntriesIn::frames(&bytes, 0).eq(entries.iter()));
+        // What is before the first that is wanted is in the first frame.
+        let first = first % firsts.unwrap_or(0).max(1);
+        prop_assert!(EntriesIn::frames(&bytes, u32::try_from(first).unwrap()).eq(entries[first..].iter()));
+        prop_assert!(EntriesIn::one(&bytes).eq([&bytes[..]]));
+    }
+
     #[test]
     fn batches_are_read_as_they_were_written(
         batches in any_batches(),

@@ -210,6 +210,16 @@ impl InBlock {
     pub const fn header(&self) -> &FrameHeader {
         &self.header
     }
+
+    /// How many bytes of the block there are from the beginning of `first` to the end of this.
+    #[must_use]
+    pub const fn bytes_from(&self, first: &Self) -> usize {
+        self.payload.end.saturating_sub(first.start())
+    }
+
+    const fn start(&self) -> usize {
+        self.payload.start - FRAME_HEADER_LEN
+    }
 }
 
 /// What [`FrameSteps::next_reaching`] and [`FrameSteps::next_in_block`] found.
@@ -346,6 +356,14 @@ impl FrameSteps {
     #[must_use]
     pub fn payload_of(&self, frame: &InBlock) -> Bytes {
         if frame.payload.end > self.block.len() { Bytes::new() } else { self.block.slice(frame.payload.clone()) }
+    }
+
+    /// The bytes of this block from frame `first` to frame `last`, headers and all; nothing where they are of another.
+    #[inline]
+    #[must_use]
+    pub fn frames_of(&self, first: &InBlock, last: &InBlock) -> Bytes {
+        let range = first.start()..last.payload.end;
+        if range.start > range.end || range.end > self.block.len() { Bytes::new() } else { self.block.slice(range) }
     }
 }
 

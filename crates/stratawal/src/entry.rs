@@ -105,7 +105,8 @@ impl From<inner::Entry> for Entry {
     }
 }
 
-/// Entries that stand side by side, with the memory that they share. See [`Iter::next_run`].
+/// Entries that stand side by side and were appended in one tick of the clock, with the memory that they share. See
+/// [`Iter::next_run`].
 #[derive(Clone, Debug)]
 pub struct Run(inner::Run);
 
@@ -116,7 +117,8 @@ impl Run {
         self.0.seqs()
     }
 
-    /// When the first of them was appended, to the tick of the system's coarse clock (1 to 4 ms on Linux).
+    /// When they were appended, to the tick of the system's coarse clock (1 to 4 ms on Linux): the [`Entry::timestamp`] of
+    /// each of them.
     #[must_use]
     pub fn timestamp(&self) -> SystemTime {
         self.0.timestamp()
@@ -136,9 +138,11 @@ impl Run {
 pub struct Iter(pub(crate) inner::Iter);
 
 impl Iter {
-    /// What is left, from the front, of the frame that the next entry is in: the entries of some 6 KiB, or of one large
-    /// batch, together. For those who go through many and need each only for a moment: about half the time an entry, where
-    /// entries share frames; where each was appended by itself, and has one of its own, it spares nothing.
+    /// The next entries, together: those that were appended in one tick of the clock, as far as they have been read, up to
+    /// some 16 KiB, or one batch that is larger. For those who go through many, and need each only for a moment: nothing is
+    /// counted or moved for each. What is in a run was checked when it was made; damage is the error of a later call, behind
+    /// what precedes it.
+    ///
     /// [`next`](Iterator::next) and this may be mixed; `None` at the end.
     ///
     /// ```

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use stratawal_frame::{FrameHeader, entry_range};
+use stratawal_frame::{EntriesIn, FrameHeader};
 
 /// Entries that are appended together: all of them are there after any crash, or none.
 ///
@@ -117,31 +117,28 @@ impl Entry {
     }
 }
 
-/// Entries that stand side by side in one frame, with the memory that they share: for those who go through many, and
-/// need each only for a moment. See [`Iter::next_run`](crate::Iter::next_run).
+/// Entries that stand side by side, and were appended in one tick of the clock, with the memory that they share: for those
+/// who go through many, and need each only for a moment. See [`Iter::next_run`](crate::Iter::next_run).
 #[derive(Clone, Debug)]
 pub struct Run {
     seqs: Range<u64>,
     timestamp: u64,
-    /// Of a frame of so many entries, or the bytes of one.
-    payload: Bytes,
-    count: u32,
-    /// The number in the frame of the first.
-    first: u32,
+    bytes: Bytes,
+    /// The number in its frame of the first entry; `None` where `bytes` are that entry, and no frames.
+    first: Option<u32>,
 }
 
 impl Run {
-    /// The entries `seqs` of a frame that has them all, from its header and its payload.
+    /// The entries `seqs`, of which `bytes` has the frames; the first is in the frame with this header.
     #[inline]
-    pub(crate) fn of_frame(header: &FrameHeader, payload: Bytes, seqs: Range<u64>) -> Option<Self> {
+    pub(crate) fn of_frames(header: &FrameHeader, bytes: Bytes, seqs: Range<u64>) -> Option<Self> {
         let first = u32::try_from(seqs.start.checked_sub(header.first_seq.0)?).ok()?;
-        let has_all = !seqs.is_empty() && seqs.end <= header.end_seq().0;
-        has_all.then_some(Self { seqs, timestamp: header.timestamp, payload, count: header.count, first })
+        (!seqs.is_empty()).then_some(Self { seqs, timestamp: header.timestamp, bytes, first: Some(first) })
     }
 
     pub(crate) fn of_one(entry: Entry) -> Self {
         let Entry { seq, timestamp, data } = entry;
-        Self { seqs: seq..seq + 1, timestamp, payload: data, count: 1, first: 0 }
+        Self { seqs: seq..seq + 1, timestamp, bytes: data, first: None }
     }
 
     /// The seqs of the entries; never empty.
@@ -151,7 +148,7 @@ impl Run {
         self.seqs.clone()
     }
 
-    /// When the first of them was appended, to the tick of the coarse clock (1 to 4 ms); never falls within a stream.
+    /// When the first of them was appended, which is the [`Entry::timestamp`] of each of them.
     #[must_use]
     pub fn timestamp(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_micros(self.timestamp)
@@ -160,11 +157,34 @@ impl Run {
     /// The entries in order, each with its seq. Nothing is copied, counted or allocated.
     #[inline]
     pub fn entries(&self) -> impl ExactSizeIterator<Item = (u64, &[u8])> {
-        let len = u32::try_from(self.seqs.end - self.seqs.start).unwrap_or(u32::MAX);
-        (0..len).map(|i| {
-            let range = entry_range(self.count, &self.payload, self.first + i);
-            let data = range.and_then(|range| self.payload.get(range)).unwrap_or_default();
-            (self.seqs.start + u64::from(i), data)
-        })
+        let entries = match self.first {
+            Some(first) => EntriesIn::frames(&self.bytes, first),
+            None => EntriesIn::one(&self.bytes),
+        };
+        RunEntries { seqs: self.seqs.clone(), entries }
     }
 }
+
+/// See [`Run::entries`].
+struct RunEntries<'a> {
+    seqs: Range<u64>,
+    entries: EntriesIn<'a>,
+}
+
+impl<'a> Iterator for RunEntries<'a> {
+    type Item = (u64, &'a [u8]);
+
+    #[inline]
+    fn next(&mut self) -> Option<(u64, &'a [u8])> {
+        let seq = self.seqs.next()?;
+        Some((seq, self.entries.next().unwrap_or_default()))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        // As many as bytes that are in memory have.
+        let len = usize::try_from(self.seqs.end - self.seqs.start).unwrap_or(usize::MAX);
+        (len, Some(len))
+    }
+}
+
+impl ExactSizeIterator for RunEntries<'_> {}

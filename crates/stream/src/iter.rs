@@ -26,6 +26,10 @@ const BLOCK_LEN_MIN: u64 = 16 << 10;
 /// The longest block, but for a frame that is longer.
 pub(crate) const BLOCK_LEN_MAX: u64 = 256 << 10;
 
+/// A run of small frames ends with the first that makes it as long as this: it is gone through twice, and so from the
+/// processor's nearest cache the second time.
+const RUN_LEN: usize = 16 << 10;
+
 /// How much of a span is held while going backwards through it, but for the frame that is read.
 const HELD_LEN_MAX: u64 = 4 << 20;
 
@@ -77,11 +81,32 @@ impl Forward {
 
 impl Forward {
     /// What is left of the frame at hand from `seq` on, and before `back`.
-    #[inline]
-    fn run(&self, seq: u64, back: u64) -> Option<Run> {
+    fn run_of_one_frame(&self, seq: u64, back: u64) -> Option<Run> {
         let frame = self.frame.as_ref()?;
         let end = frame.header().end_seq().0.min(self.limit).min(back);
-        Run::of_frame(frame.header(), self.steps.payload_of(frame), seq..end)
+        Run::of_frames(frame.header(), self.steps.frames_of(frame, frame), seq..end)
+    }
+
+    /// The same, with frames behind it that are in the block at hand, up to entry `back`.
+    #[inline]
+    fn run(&mut self, seq: u64, back: u64) -> Option<Run> {
+        let first = self.frame.take()?;
+        let (timestamp, back) = (first.header().timestamp, back.min(self.limit));
+        let mut last = first.clone();
+        // The frame at hand is the last of them, or the one behind it.
+        self.frame = loop {
+            let end = last.header().end_seq();
+            if end.0 >= back || last.bytes_from(&first) >= RUN_LEN {
+                break Some(last.clone());
+            }
+            match self.steps.next_at_hand(end) {
+                Some(next) if next.header().timestamp == timestamp => last = next,
+                Some(next) => break Some(next),
+                None => break Some(last.clone()),
+            }
+        };
+        let end = last.header().end_seq().0.min(back);
+        Run::of_frames(first.header(), self.steps.frames_of(&first, &last), seq..end)
     }
 }
 
@@ -339,7 +364,7 @@ impl Iter {
 
     /// The front, with a frame that holds the next entry, if that is in the block at hand.
     #[inline]
-    fn forward_at_hand(&mut self) -> Option<&Forward> {
+    fn forward_at_hand(&mut self) -> Option<&mut Forward> {
         let seq = self.front;
         let forward = self.forward.as_mut().filter(|_| self.cut.is_none() && seq < self.back)?;
         if seq >= forward.limit {
@@ -354,12 +379,15 @@ impl Iter {
         Some(forward)
     }
 
-    /// What is left of the frame that the next entry is in, as [`next_at_hand`](Self::next_at_hand).
+    /// The next run, as [`next_at_hand`](Self::next_at_hand).
     #[inline]
     fn run_at_hand(&mut self) -> Option<Run> {
-        let (seq, back) = (self.front, self.back);
+        // What is drained is in its frame for good, unless the epoch changes.
+        let (seq, back) = (self.front, self.back.min(self.inner.shared.marks.drained()));
         let run = self.forward_at_hand()?.run(seq, back)?;
         if self.inner.shared.marks.epoch() != self.epoch {
+            // The front has not moved, and where this stands is behind it.
+            self.forward = None;
             return None;
         }
         self.front = run.seqs().end;
@@ -380,8 +408,9 @@ impl Iter {
         }
     }
 
-    /// What is left, from the front, of the frame that the next entry is in: up to some 6 KiB of small entries, or one
-    /// large batch, together. As [`next`](Iterator::next) otherwise; the two may be mixed.
+    /// The next entries from the front, together: those of one tick of the clock, as far as they have been read, up to some
+    /// 16 KiB, or one batch that is larger. All of them are checked before. As [`next`](Iterator::next) otherwise; the two may
+    /// be mixed.
     #[inline]
     pub fn next_run(&mut self) -> Option<Result<Run>> {
         self.run_at_hand().map(Ok).or_else(|| self.run_anywhere())
@@ -392,7 +421,7 @@ impl Iter {
             Ok(entry) => entry,
             Err(error) => return Some(Err(error)),
         };
-        let frame = self.forward.as_ref().and_then(|forward| forward.run(self.front, self.back));
+        let frame = self.forward.as_ref().and_then(|forward| forward.run_of_one_frame(self.front, self.back));
         // Without a frame it was in the tail buffer.
         let run = frame.unwrap_or_else(|| Run::of_one(entry));
         self.front = run.seqs().end;

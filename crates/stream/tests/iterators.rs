@@ -8,14 +8,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use stratawal_storage::{MemoryStorage, Storage};
+use stratawal_storage::{Access, MemoryStorage, Storage};
 use stratawal_stream::{
     Batch, Durability, Entry, Env, ErrorKind, Iter, Location, Result, StreamLog, StreamOptions, Visibility,
 };
 use stratawal_testkit::{HookedStorage, Operation, Rng};
 
 fn storage() -> HookedStorage {
-    let storage = MemoryStorage::new();
+    storage_with_ticks(1)
+}
+
+/// The clock moves by so many microseconds when it is looked at.
+fn storage_with_ticks(step: u64) -> HookedStorage {
+    let storage = MemoryStorage::new().with_clock(1_000_000, step);
     storage.create_dir(Path::new("/streams")).unwrap();
     HookedStorage::new(storage)
 }
@@ -69,6 +74,74 @@ fn a_run_ends_at_the_cut() {
 }
 
 #[test]
+fn a_run_goes_on_from_frame_to_frame_of_one_tick() {
+    let log = open(&storage_with_ticks(0), StreamOptions::default());
+    let entry = |seq: u64| vec![seq as u8; 1 + seq as usize % 40];
+    for seq in 0..600 {
+        log.append(&entry(seq), Durability::Flushed).unwrap();
+    }
+    let hundred: Batch = (600..700).map(entry).collect();
+    log.append_batch(&hundred, Durability::Flushed).unwrap();
+    for (front, back) in [(0, 700), (7, 650), (620, 640)] {
+        let (mut iter, mut seq, mut runs) = (log.iter(front..back, Visibility::Accepted), front, 0);
+        while let Some(run) = iter.next_run() {
+            let run = run.unwrap();
+            assert_eq!((run.seqs().start, run.entries().len() as u64), (seq, run.seqs().end - seq));
+            for (found, data) in run.entries() {
+                assert_eq!((found, data), (seq, &entry(seq)[..]));
+                seq += 1;
+            }
+            runs += 1;
+            // The one behind a run is found by `next`, too.
+            if let Some(next) = iter.next() {
+                let next = next.unwrap();
+                assert_eq!((next.seq(), &next.data()[..]), (seq, &entry(seq)[..]));
+                seq += 1;
+            }
+        }
+        // The first frame of a block is a run by itself; the others are some 16 KiB together.
+        assert!(seq == back && runs < 10, "{seq} of {back}, {runs} runs");
+    }
+}
+
+#[test]
+fn the_entries_of_a_run_have_its_timestamp() {
+    let log = open(&storage_with_ticks(1), StreamOptions::default());
+    for seq in 0..50_u64 {
+        log.append(&seq.to_le_bytes(), Durability::Flushed).unwrap();
+    }
+    let times: Vec<_> = log.iter(.., Visibility::Accepted).map(|entry| entry.unwrap().timestamp()).collect();
+    assert!(times.is_sorted() && times[0] < times[49]);
+    let mut iter = log.iter(.., Visibility::Accepted);
+    while let Some(run) = iter.next_run() {
+        let run = run.unwrap();
+        assert!(run.seqs().all(|seq| times[usize::try_from(seq).unwrap()] == run.timestamp()));
+    }
+}
+
+#[test]
+fn what_stands_before_damage_is_a_run_all_the_same() {
+    let storage = storage_with_ticks(0);
+    let log = open(&storage, StreamOptions::default());
+    for seq in 0..50_u64 {
+        log.append(&seq.to_le_bytes(), Durability::Flushed).unwrap();
+    }
+    let file = storage.list(Path::new("/streams/s")).unwrap().remove(0).name;
+    let file = storage.open(&Path::new("/streams/s").join(file), Access::ReadWrite).unwrap();
+    // Each frame takes 48 bytes: the header, and the entry.
+    file.write_all_at(&[0xFF], 128 + 30 * 48 + 40).unwrap();
+    let (mut iter, mut read) = (log.iter(.., Visibility::Accepted), Vec::new());
+    let error = loop {
+        match iter.next_run().unwrap() {
+            Ok(run) => read.extend(run.seqs()),
+            Err(error) => break error,
+        }
+    };
+    assert!(read.iter().copied().eq(0..30) && error.lost() == Some((30, 30)), "{read:?}: {error}");
+    assert!(iter.next_run().is_none());
+}
+
+#[test]
 fn an_iterator_outlives_a_recovery_that_loses_nothing() {
     for runs in [false, true] {
         let storage = storage();
@@ -117,7 +190,9 @@ struct Program {
 
 impl Program {
     fn new(seed: u64) -> Self {
-        let (mut rng, storage) = (Rng::new(seed), storage());
+        let mut rng = Rng::new(seed);
+        // Where it stands still, many frames are of one tick.
+        let storage = storage_with_ticks(rng.below(2));
         let options = StreamOptions {
             segment_len: (64 << 10) << rng.below(2),
             frame_len: [64, 600, 6000][usize::try_from(rng.below(3)).unwrap()],
