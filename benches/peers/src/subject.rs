@@ -160,7 +160,7 @@ const RAW: Kind = Kind {
 
 const PEER: Kind = Kind { name: "", open: peers::ironwal::open, levels: WRITTEN, lacks: WRITES, ..RAW };
 
-pub(crate) const KINDS: [Kind; 20] = [
+pub(crate) const KINDS: [Kind; 21] = [
     Kind { note: "a plain loop", ..RAW },
     Kind { name: "raw-chunked", note: "256 KiB a write: not acknowledged one by one", ..RAW },
     Kind { name: "raw-ring", note: "a mapped ring that was touched before", ..RAW },
@@ -177,6 +177,12 @@ pub(crate) const KINDS: [Kind; 20] = [
     Kind { name: "raw-group", note: "one pread of 46 entries and a checksum over all", ..RAW },
     Kind { name: "stratawal", open: peers::stratawal::open, ..RAW },
     Kind { name: "stratawal-runs", open: peers::stratawal::open, note: "by `next_run`", ..RAW },
+    Kind {
+        name: "stratawal-mapped-runs",
+        open: peers::stratawal::open,
+        note: "reads by mapping, and by `next_run`",
+        ..RAW
+    },
     Kind { name: "stratawal-mapped", open: peers::stratawal::open, note: "reads by mapping", ..RAW },
     Kind { name: "ironwal", creates_alone: true, ..PEER },
     Kind {

@@ -128,7 +128,13 @@ fn summary(one: &Results) -> String {
     let best = one.best_peer();
     let shown = |value: Option<f64>| value.map_or("—".to_owned(), figure);
     let mut out = String::new();
-    for (ours, way) in [("stratawal", ""), ("stratawal-runs", ", by runs"), ("stratawal-mapped", ", mapped")] {
+    let ways = [
+        ("stratawal", ""),
+        ("stratawal-runs", ", by runs"),
+        ("stratawal-mapped", ", mapped"),
+        ("stratawal-mapped-runs", ", mapped, by runs"),
+    ];
+    for (ours, way) in ways {
         let Some(value) = one.median(ours) else { continue };
         out += &format!(
             "| {} | {}{} | {} | {} | {} | {} | {} | {} | {} |\n",

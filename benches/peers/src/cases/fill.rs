@@ -37,11 +37,15 @@ pub(super) fn recipe(run: &Run<'_>) -> Recipe {
     // A large log that syncs each append would take minutes one by one.
     let large = Recipe { level: kind.levels[0], entries: run.entries, batch: kind.levels == [Level::Synced], ..base };
     let base = Recipe { level: kind.nearest(Level::Flushed), entries: run.entries / 4, batch: false, ..large };
+    // A stream for each pass of a scan, where what was read does not come again.
+    let scanned = |recipe: Recipe| Recipe { streams: if kind.reads_once { 2 } else { 1 }, ..recipe };
     match run.case.name {
+        "W5" => scanned(base),
         // stratawal makes larger frames of what is buffered.
-        "W5a" => Recipe { level: kind.nearest(Level::Buffered), ..base },
-        "W5b" | "W8b" => Recipe { batch: true, ..base },
-        "W5k" => Recipe { entries: run.entries / 16, entry_len: 1024, ..base },
+        "W5a" => scanned(Recipe { level: kind.nearest(Level::Buffered), ..base }),
+        "W5b" => scanned(Recipe { batch: true, ..base }),
+        "W5k" => scanned(Recipe { entries: run.entries / 16, entry_len: 1024, ..base }),
+        "W8b" => Recipe { batch: true, ..base },
         // An eighth of the log, if that is less than the default of stratawal and of ironwal: most of it is sealed.
         "W6" | "W9" => {
             let len = run.entries * ENTRY_LEN as u64 / 8;

@@ -94,7 +94,7 @@ impl Case {
     pub(crate) fn has(&self, kind: &Kind) -> bool {
         match kind.name {
             "stratawal-mapped" => self.mapped,
-            "stratawal-runs" => self.name.starts_with("W5"),
+            "stratawal-runs" | "stratawal-mapped-runs" => self.name.starts_with("W5"),
             "stratawal" => true,
             name if kind.is_raw() => self.raws.contains(&name),
             _ => self.peers,

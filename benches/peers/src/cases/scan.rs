@@ -3,21 +3,16 @@
 use std::time::Instant;
 
 use super::append::sum_below;
-use super::fill::recipe;
+use super::fill::{fill_apart, recipe};
 use super::{Figures, Run, check};
 use crate::payload::Tally;
 use crate::subject::Answer;
 
+/// Of a log that another process has made and closed.
 pub(super) fn scan(run: &Run<'_>) -> Answer<Figures> {
-    let mut recipe = recipe(run);
-    // A stream for each pass, where what was read does not come again.
-    if run.kind.reads_once {
-        recipe.streams = 2;
-    }
+    let recipe = recipe(run);
+    let entries = fill_apart(run)?;
     let subject = (run.kind.open)(&recipe.setup(run))?;
-    let awake = recipe.awake()?;
-    let entries = recipe.write(&*subject, run)?;
-    drop(awake);
     let expected = (entries, sum_below(entries));
     // The first pass warms the cache, and checks every byte.
     let mut tally = Tally::checked(recipe.entry_len);

@@ -33,12 +33,12 @@ pub(crate) fn open(setup: &Setup<'_>) -> Answer<Box<dyn Subject>> {
         defaults = defaults.index_every(len);
     }
     let mut options = Options::new().stream_defaults(defaults);
-    if setup.name == "stratawal-mapped" {
+    if setup.name.contains("-mapped") {
         options = promise::map_reads(options);
     }
     let wal = options.open(setup.dir.join("log")).map_err(failed("open"))?;
     let first = wal.stream(&stream_name(0)).map_err(failed("look-up"))?;
-    Ok(Box::new(Ours { wal, first, runs: setup.name == "stratawal-runs" }))
+    Ok(Box::new(Ours { wal, first, runs: setup.name.ends_with("-runs") }))
 }
 
 impl Subject for Ours {
