@@ -34,9 +34,14 @@ impl SegmentId {
     #[must_use]
     pub fn parse(name: &OsStr) -> Option<Self> {
         let (base, generation) = name.to_str()?.strip_suffix(".seg")?.split_once('-')?;
-        let id =
-            Self { base: SeqNo(base.parse().ok()?), generation: Generation(u32::from_str_radix(generation, 16).ok()?) };
-        (id.to_string().as_bytes() == name.as_encoded_bytes()).then_some(id)
+        // Numbers have more than one form: signs, upper case, other lengths.
+        let exact = base.len() == 20
+            && generation.len() == 8
+            && base.bytes().all(|byte| byte.is_ascii_digit())
+            && generation.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let id = || Some((base.parse().ok()?, u32::from_str_radix(generation, 16).ok()?));
+        let (base, generation) = exact.then(id)??;
+        Some(Self { base: SeqNo(base), generation: Generation(generation) })
     }
 }
 
@@ -66,6 +71,10 @@ mod tests {
             "00000000000000000000-00000001",
             "00000000000000000000-0000000A.seg",
             "+0000000000000000000-00000001.seg",
+            "00000000000000000000-+0000001.seg",
+            "000000000000000000000-0000001.seg",
+            "0000000000000000000-000000001.seg",
+            "0000000000000000000é-00000001.seg",
             "99999999999999999999-00000001.seg",
             "00000000000000000000-00000001.seg.bak",
             ".tmp-00000000000000000000-00000001.seg",

@@ -150,15 +150,16 @@ pub(super) fn list(env: &Env, place: &Location) -> Result<(Vec<SegmentId>, Vec<O
 
 /// Step 1, the headers, in order of generation: each valid, each its file's, all of one stream.
 fn read_headers(env: &Env, place: &Location, options: &StreamOptions, all: &[SegmentId]) -> Result<Vec<Found>> {
-    let mut found = Vec::with_capacity(all.len());
+    let (mut found, dir) = (Vec::with_capacity(all.len()), place.dir());
+    let name_crc = SegmentHeader::name_checksum(place.folder());
     // From the newest on, which says whose stream this is.
     let mut stream_id = None;
     for (i, &id) in all.iter().enumerate().rev() {
-        let file = SegmentFile::open(env.storage(), &place.dir(), id, Access::Read);
+        let file = SegmentFile::open(env.storage(), &dir, id, Access::Read);
         let file = file.map_err(|e| loss::unreadable(env, place, options, all, id, e))?;
         let header = *file.header();
         let own = header.wal_id == env.id()
-            && header.name_crc == SegmentHeader::name_checksum(place.folder())
+            && header.name_crc == name_crc
             && *stream_id.get_or_insert(header.stream_id) == header.stream_id
             // Generations are never used twice.
             && all.get(i + 1).is_none_or(|next| next.generation != id.generation);
