@@ -78,7 +78,7 @@ fn main() -> ExitCode {
         "beside" => sim::beside(rest),
         "sweep" => sim::sweep(),
         "bench" if rest.first().is_some_and(|first| first == "--peers") => peers::peers(&rest[1..]),
-        "bench" => run::cargo(&["bench", "--package", "stratawal-benches", "--"]).args(rest).done("the benches"),
+        "bench" => benches(rest),
         "torture" => torture::torture(rest),
         "golden" => golden::golden(rest),
         "help" | "--help" | "-h" => {
@@ -103,6 +103,21 @@ fn main() -> ExitCode {
             ExitCode::from(3)
         }
     }
+}
+
+/// The benches of the crates' own layers.
+fn benches(arguments: &[String]) -> Done {
+    let benches = || run::cargo(&["bench", "--package", "stratawal-benches", "--"]);
+    if let Some(filter) = arguments.first().filter(|first| !first.starts_with('-')) {
+        // One that fits nothing would run nothing, and pass.
+        let listed = benches().args(["--list", filter]).output().unwrap_or_default();
+        if !listed.lines().any(|line| line.ends_with(": benchmark")) {
+            return Err(Stop::Failed(format!(
+                "no bench has {filter:?} in its name; `cargo xtask bench --list` lists them"
+            )));
+        }
+    }
+    benches().args(arguments).done("the benches")
 }
 
 fn list() {
