@@ -17,8 +17,7 @@ use bytes::Bytes;
 use crate::checksum::{self, PayloadChecksum};
 use crate::control::Control;
 use crate::header::{
-    Codec, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Invalid, Limits, Newer, decode_header, frame_len,
-    shape_of,
+    Codec, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Invalid, Limits, Newer, Unchecked, decode_header,
 };
 use crate::types::{Place, SeqNo, u32_at};
 
@@ -248,10 +247,9 @@ impl<'a> EntriesIn<'a> {
     /// To the next frame.
     #[inline]
     fn enter(&mut self) -> Option<()> {
-        let (header, _) = self.rest.split_first_chunk::<FRAME_HEADER_LEN>()?;
-        let (count, len) = shape_of(header);
-        let end = usize::try_from(frame_len(len)).unwrap_or(usize::MAX);
-        let payload = self.rest.get(FRAME_HEADER_LEN..)?.get(..len as usize)?;
+        let header = Unchecked::at(self.rest)?;
+        let (count, end) = (header.count, usize::try_from(header.frame_len()).unwrap_or(usize::MAX));
+        let payload = self.rest.get(FRAME_HEADER_LEN..)?.get(..header.payload_len as usize)?;
         self.payload = (table_len(count) <= payload.len()).then_some(payload)?;
         // The zeros behind the last frame need not be there.
         self.rest = self.rest.get(end..).unwrap_or_default();

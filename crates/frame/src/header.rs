@@ -225,10 +225,43 @@ pub(crate) fn frame_len_at(bytes: &[u8]) -> u64 {
     frame_len(u32_at(bytes, AT_PAYLOAD_LEN))
 }
 
-/// The entry count and the payload's length of a valid header.
-#[inline]
-pub(crate) fn shape_of(header: &[u8; FRAME_HEADER_LEN]) -> (u32, u32) {
-    (u32_at(header, AT_COUNT), u32_at(header, AT_PAYLOAD_LEN))
+/// What stands in a header that is not checked: enough to pass over its frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unchecked {
+    /// As [`FrameHeader::first_seq`].
+    pub first_seq: SeqNo,
+    /// As [`FrameHeader::count`].
+    pub count: u32,
+    /// As [`FrameHeader::payload_len`].
+    pub payload_len: u32,
+}
+
+impl Unchecked {
+    /// What stands at the beginning of `bytes`; `None` where they are shorter than a header.
+    #[inline]
+    #[must_use]
+    pub fn at(bytes: &[u8]) -> Option<Self> {
+        let header = bytes.first_chunk::<FRAME_HEADER_LEN>()?;
+        Some(Self {
+            first_seq: SeqNo(u64_at(header, AT_FIRST_SEQ)),
+            count: u32_at(header, AT_COUNT),
+            payload_len: u32_at(header, AT_PAYLOAD_LEN),
+        })
+    }
+
+    /// As [`FrameHeader::end_seq`]; `None` where there is no such seq.
+    #[inline]
+    #[must_use]
+    pub fn end_seq(&self) -> Option<SeqNo> {
+        self.first_seq.checked_add(u64::from(self.count))
+    }
+
+    /// As [`FrameHeader::frame_len`].
+    #[inline]
+    #[must_use]
+    pub const fn frame_len(&self) -> u64 {
+        frame_len(self.payload_len)
+    }
 }
 
 /// Looks for a frame header at the beginning of `bytes`, which stand at `place`.

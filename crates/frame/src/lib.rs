@@ -52,7 +52,7 @@ pub use frame::{
 };
 pub use header::{
     CONTROL_PAYLOAD_LEN_MAX, Codec, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Invalid, Limits, Newer,
-    PAYLOAD_LEN_MAX, decode_header,
+    PAYLOAD_LEN_MAX, Unchecked, decode_header,
 };
 pub use scan::{Scan, Scanned, find_header};
 pub use segment_header::{HeaderError, SEGMENT_HEADER_LEN, SegmentHeader};

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use stratawal_frame::{
-    ByteOffset, Decoded, FRAME_HEADER_LEN, Frame, FrameHeader, Invalid, Limits, Place, SeqNo, check_payload,
+    ByteOffset, Decoded, FRAME_HEADER_LEN, Frame, FrameHeader, Invalid, Limits, Place, SeqNo, Unchecked, check_payload,
     decode_header, decode_payload, entry_range,
 };
 use stratawal_storage::File;
@@ -326,19 +326,23 @@ impl FrameSteps {
     }
 
     /// The next frame of entries that holds `seq` or entries behind it. Frames before it are passed over by their
-    /// headers, without their payloads being checked; control frames too.
+    /// headers, control frames too; what of them does not lead astray is not checked.
     ///
     /// # Errors
     /// Damage of any kind, and frames of a newer version.
     pub fn next_reaching(&mut self, seq: SeqNo) -> Result<Frames> {
-        match self.step(seq)? {
-            Step::At(offset, header, payload) => match decode_payload(header, self.block.slice(payload)) {
-                Decoded::Frame(frame) => Ok(Frames::Frame(FrameAt { offset, frame })),
-                other => Err(self.not_valid(offset, header, &other)),
+        self.hopping(
+            seq,
+            |steps| match steps.step(seq)? {
+                Step::At(offset, header, payload) => match decode_payload(header, steps.block.slice(payload)) {
+                    Decoded::Frame(frame) => Ok(Frames::Frame(FrameAt { offset, frame })),
+                    other => Err(steps.not_valid(offset, header, &other)),
+                },
+                Step::Incomplete(at, len) => Ok(Frames::Incomplete { at, len }),
+                Step::End => Ok(Frames::End),
             },
-            Step::Incomplete(at, len) => Ok(Frames::Incomplete { at, len }),
-            Step::End => Ok(Frames::End),
-        }
+            |found| matches!(found, Frames::Frame(_)),
+        )
     }
 }
 
@@ -428,6 +432,59 @@ impl<B: AsRef<[u8]>> FrameSteps<B> {
     /// The header of the frame of entry `seq`, and where the entry stands in the block; `None` where the block ends before
     /// it. The payload of a frame that is the whole block is not checked if it is `verified`.
     fn entry(&mut self, seq: SeqNo, verified: bool) -> Result<Option<(FrameHeader, Range<usize>)>> {
+        self.hopping(seq, |steps| steps.entry_here(seq, verified), Option::is_some)
+    }
+
+    /// What `step` answers behind a [`hop`](Self::hop), where that is the frame wanted; otherwise what it answers here.
+    fn hopping<T>(
+        &mut self,
+        seq: SeqNo,
+        step: impl Fn(&mut Self) -> Result<T>,
+        is_found: impl Fn(&T) -> bool,
+    ) -> Result<T> {
+        let here = (self.at, self.expected);
+        self.hop(seq);
+        if (self.at, self.expected) != here {
+            let found = step(self);
+            if found.as_ref().is_ok_and(is_found) {
+                return found;
+            }
+            // What was believed may have led anywhere.
+            (self.at, self.expected) = here;
+        }
+        step(self)
+    }
+
+    /// Passes over frames that end at or below `seq` without a check of their headers, which takes as long as all else
+    /// where each has one entry. What the frame that this leads to says of its place and its seq, under its checksum,
+    /// proves it to be the one, whatever was passed over.
+    fn hop(&mut self, seq: SeqNo) {
+        let block = self.block.as_ref();
+        // Nearly always frames side by side are alike; then it is known where the one for `seq` stands.
+        let alike = || {
+            let first = block.get(self.at..).and_then(Unchecked::at)?;
+            let frames = seq.0.checked_sub(self.expected.0)?.checked_div(u64::from(first.count))?;
+            let distance = usize::try_from(frames.checked_mul(first.frame_len())?).ok()?;
+            let at = self.at.checked_add(distance)?;
+            let expected = self.expected.checked_add(frames * u64::from(first.count))?;
+            let there = block.get(at..).and_then(Unchecked::at)?;
+            ((there.first_seq, there.count) == (expected, first.count)).then_some((at, expected))
+        };
+        if let Some((at, expected)) = alike() {
+            (self.at, self.expected) = (at, expected);
+            return;
+        }
+        while let Some(header) = block.get(self.at..).and_then(Unchecked::at)
+            && header.first_seq == self.expected
+            && let Some(end_seq) = header.end_seq().filter(|&end| end <= seq)
+            && let Ok(len) = usize::try_from(header.frame_len())
+            && len <= block.len() - self.at
+        {
+            (self.at, self.expected) = (self.at + len, end_seq);
+        }
+    }
+
+    fn entry_here(&mut self, seq: SeqNo, verified: bool) -> Result<Option<(FrameHeader, Range<usize>)>> {
         let Step::At(offset, header, payload) = self.step(seq)? else { return Ok(None) };
         let bytes = &self.block.as_ref()[payload.clone()];
         if !verified || header.frame_len() != self.block.as_ref().len() as u64 {

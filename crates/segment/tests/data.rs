@@ -174,6 +174,40 @@ fn an_entry_is_taken_out_of_its_span_alone() {
     }
 }
 
+/// On the way to a frame no checksum is looked at. Where all are as long as the first, not even a header is.
+#[test]
+fn an_entry_is_found_behind_damage_that_does_not_lead_astray() {
+    for alike in [true, false] {
+        let mut segment = Segment::new();
+        let entry = |n: usize| vec![b'0' + n as u8; if alike { 8 } else { 8 * (1 + n % 3) }];
+        let offsets: Vec<u64> = (0..20).map(|n| segment.append(&[&entry(n)]).0).collect();
+        let (base, end) = (header().base.0, segment.offset().0);
+        let pristine = segment.storage.bytes();
+        let on_disk = tempfile::tempdir().unwrap();
+        let path = on_disk.path().join(segment.id().to_string());
+        let unix: Arc<dyn Storage> = Arc::new(UnixStorage::new());
+        // Of frame 5: its checksum, its timestamp, what it attests; its seq, its count, its length.
+        for (byte, leads_on) in [(0, true), (16, true), (32, true), (8, alike), (24, alike), (28, alike), (29, alike)] {
+            let mut bytes = pristine.clone();
+            bytes[usize::try_from(offsets[5]).unwrap() + byte] ^= 8;
+            std::fs::write(&path, bytes).unwrap();
+            let file = SegmentFile::open(&unix, on_disk.path(), segment.id(), Access::Read).unwrap();
+            for data in [SegmentData::read(&file), map(&file, end).unwrap()] {
+                for n in 0..20 {
+                    let found = data.entry(HEADER_LEN..end, SeqNo(base), SeqNo(base + n as u64), 1 << 20, false);
+                    if n == 5 || (n > 5 && !leads_on) {
+                        let error = found.unwrap_err();
+                        let at = Some(ByteOffset(offsets[5]));
+                        assert!(error.is_damage() && error.offset() == at, "{byte} {n}: {error}");
+                    } else {
+                        assert_eq!(found.unwrap().unwrap().data[..], entry(n), "{byte} {n}");
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_block_beyond_the_end_of_the_file_is_damage() {
     let segment = filled();

@@ -47,10 +47,11 @@ pub(super) fn recipe(run: &Run<'_>) -> Recipe {
         "W5k" => scanned(Recipe { entries: run.entries / 16, entry_len: 1024, ..base }),
         "W8b" => Recipe { batch: true, ..base },
         // An eighth of the log, if that is less than the default of stratawal and of ironwal: most of it is sealed.
-        "W6" | "W9" => {
+        "W6" | "W6f" | "W9" => {
             let len = run.entries * ENTRY_LEN as u64 / 8;
             let small = len < 64 << 20 && matches!(kind.name, "stratawal" | "stratawal-mapped" | "ironwal");
-            Recipe { segment_len: small.then_some(len.max(SMALL_LEN)), ..large }
+            let level = if run.case.name == "W6f" { kind.nearest(Level::Flushed) } else { large.level };
+            Recipe { level, segment_len: small.then_some(len.max(SMALL_LEN)), ..large }
         }
         // As many as the first segment of each holds.
         "W6a" => Recipe { entries: run.entries.min(350_000), ..large },

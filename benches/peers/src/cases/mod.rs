@@ -165,7 +165,7 @@ const LONG: Case = Case { unit: "ns a get, p50", run: growth::long, ..BESIDE };
 
 const DISK: Case = Case { unit: "bytes an entry", raws: &["raw"], mapped: false, run: open::disk, ..READ };
 
-pub(crate) const CASES: [Case; 25] = [
+pub(crate) const CASES: [Case; 26] = [
     Case {
         name: "W1a",
         what: "append 128 B, one call each, buffered, 1 thread",
@@ -238,9 +238,17 @@ pub(crate) const CASES: [Case; 25] = [
     Case { name: "W5k", what: "warm scan, 1 KiB, single appends", ..READ },
     Case {
         name: "W6",
-        what: "random get of 128 B in a large log, sealed",
+        what: "random get of 128 B in a large log, appended buffered where a log can",
         unit: "ns a get, p50",
         raws: &["raw", "raw-pread", "raw-group"],
+        run: get::sealed,
+        ..READ
+    },
+    Case {
+        name: "W6f",
+        what: "random get of 128 B in a large log, flushed one by one",
+        unit: "ns a get, p50",
+        raws: &["raw", "raw-pread"],
         run: get::sealed,
         ..READ
     },
