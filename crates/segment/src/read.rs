@@ -2,7 +2,6 @@
 //!
 //! Everything below a published end is there and valid, so here anything else is damage.
 
-use std::io;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -41,66 +40,33 @@ pub struct SegmentData {
 }
 
 #[derive(Clone, Debug)]
-struct Source {
-    /// The first bytes of the file, or none of them.
-    map: Bytes,
-    /// What is read; `None` where there is nothing behind the mapping.
-    file: Option<Arc<dyn File>>,
-}
-
-/// Where a range of bytes is.
-enum Part<'a> {
-    /// All of it in the mapping, there.
-    Mapped(Range<usize>),
-    Read(&'a Arc<dyn File>),
-}
-
-impl Source {
-    fn read(file: Arc<dyn File>) -> Self {
-        Self { map: Bytes::new(), file: Some(file) }
-    }
-
-    #[inline]
-    fn part(&self, range: &Range<u64>) -> io::Result<Part<'_>> {
-        let mapped = (range.start <= range.end && range.end <= self.map.len() as u64)
-            .then(|| usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok()));
-        match (mapped.flatten(), &self.file) {
-            (Some((start, end)), _) if !self.map.is_empty() => Ok(Part::Mapped(start..end)),
-            (_, Some(file)) => Ok(Part::Read(file)),
-            (_, None) => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    }
+enum Source {
+    Read(Arc<dyn File>),
+    Mapped(Bytes),
 }
 
 impl SegmentData {
     /// By positioned reads: each block is copied from the page cache once.
     #[must_use]
     pub fn read(file: &SegmentFile) -> Self {
-        Self { id: file.id(), header: *file.header(), source: Source::read(Arc::clone(file.shared_file())) }
+        Self { id: file.id(), header: *file.header(), source: Source::Read(Arc::clone(file.shared_file())) }
     }
 
     /// By positioned reads of a file that is also being written.
     #[must_use]
     pub fn read_shared(header: stratawal_frame::SegmentHeader, file: Arc<dyn File>) -> Self {
-        Self { id: SegmentId::of(&header), header, source: Source::read(file) }
+        Self { id: SegmentId::of(&header), header, source: Source::Read(file) }
     }
 
     /// Through a mapping of the first `len` bytes: no copy.
     ///
     /// # Errors
     /// I/O, and a file shorter than `len`.
-    pub fn map(file: &SegmentFile, len: u64, promise: MapPromise) -> Result<Self> {
-        let map = mapping(file, len, promise)?;
-        Ok(Self { id: file.id(), header: *file.header(), source: Source { map, file: None } })
-    }
-
-    /// The first `len` bytes, which nobody writes any more, through a mapping, and what comes behind them by positioned
-    /// reads; all of it by those where the system refuses a mapping.
-    #[must_use]
-    pub fn map_below(file: &SegmentFile, len: u64, promise: MapPromise) -> Self {
-        let map = mapping(file, len, promise).unwrap_or_default();
-        let source = Source { map, ..Source::read(Arc::clone(file.shared_file())) };
-        Self { id: file.id(), header: *file.header(), source }
+    #[allow(unsafe_code)]
+    pub fn map(file: &SegmentFile, len: u64, _: MapPromise) -> Result<Self> {
+        // SAFETY: whoever made the `MapPromise` promised what `File::map` asks for, for every segment file.
+        let map = unsafe { file.file().map(len) }.map_err(Error::io(file.id(), "map"))?;
+        Ok(Self { id: file.id(), header: *file.header(), source: Source::Mapped(map.into_bytes()) })
     }
 
     /// The name of the segment.
@@ -115,10 +81,10 @@ impl SegmentData {
         &self.header
     }
 
-    /// Up to where blocks are slices of a mapping, so that a large one costs no more than a small one.
+    /// Whether blocks are slices of a mapping, so that a large one costs no more than a small one.
     #[must_use]
-    pub const fn mapped_len(&self) -> u64 {
-        self.source.map.len() as u64
+    pub const fn is_mapped(&self) -> bool {
+        matches!(self.source, Source::Mapped(_))
     }
 
     /// The bytes in `range`.
@@ -137,30 +103,28 @@ impl SegmentData {
         let at = ByteOffset(range.start);
         let failed = |source| Error::new(self.id, Some(at), ErrorKind::Io { operation: "read", source });
         let len = usize::try_from(range.end.saturating_sub(range.start))
-            .map_err(|_| failed(io::ErrorKind::OutOfMemory.into()))?;
-        match self.source.part(&range).map_err(failed)? {
-            Part::Mapped(range) => Ok(self.source.map.slice(range)),
-            Part::Read(file) => {
+            .map_err(|_| failed(std::io::ErrorKind::OutOfMemory.into()))?;
+        match &self.source {
+            Source::Read(file) => {
                 // Asked first only where it would cost something to find out: what is asked for may come from a file.
                 const LEN_MAX: usize = 1 << 20;
                 if len > LEN_MAX && file.len().map_err(failed)? < range.end {
-                    return Err(failed(io::ErrorKind::UnexpectedEof.into()));
+                    return Err(failed(std::io::ErrorKind::UnexpectedEof.into()));
                 }
                 let mut bytes = used.try_into_mut().unwrap_or_default();
                 bytes.resize(len, 0);
                 file.read_exact_at(&mut bytes, range.start).map_err(failed)?;
                 Ok(bytes.freeze())
             }
+            Source::Mapped(bytes) => {
+                let from = usize::try_from(range.start)
+                    .ok()
+                    .filter(|&from| from.checked_add(len).is_some_and(|end| end <= bytes.len()));
+                let from = from.ok_or_else(|| failed(std::io::ErrorKind::UnexpectedEof.into()))?;
+                Ok(bytes.slice(from..from + len))
+            }
         }
     }
-}
-
-/// The first `len` bytes of a file.
-#[allow(unsafe_code)]
-fn mapping(file: &SegmentFile, len: u64, _: MapPromise) -> Result<Bytes> {
-    // SAFETY: whoever made the `MapPromise` promised what `File::map` asks for, for every segment file.
-    let map = unsafe { file.file().map(len) }.map_err(Error::io(file.id(), "map"))?;
-    Ok(map.into_bytes())
 }
 
 /// Spans up to this are read onto the stack by [`SegmentData::entry`].
@@ -197,20 +161,11 @@ impl SegmentData {
     ) -> Result<Option<FoundEntry>> {
         let offset = ByteOffset(span.start);
         let Ok(len) = usize::try_from(span.end.saturating_sub(span.start)) else { return Ok(None) };
-        let failed = |source| Error::new(self.id, Some(offset), ErrorKind::Io { operation: "read", source });
-        match self.source.part(&span) {
-            Ok(Part::Mapped(at)) => {
-                let block = &self.source.map[at.clone()];
-                let found = frames(self, block, offset, expected, len_max).entry(seq, verified)?;
-                Ok(found.map(|(header, range)| FoundEntry {
-                    timestamp: header.timestamp,
-                    data: self.source.map.slice(at.start + range.start..at.start + range.end),
-                    alone: header.frame_len() == len as u64,
-                }))
-            }
-            Ok(Part::Read(file)) => {
+        match &self.source {
+            Source::Read(file) => {
                 let mut buf = [0; SPAN_LEN_MAX];
                 let Some(block) = buf.get_mut(..len) else { return Ok(None) };
+                let failed = |source| Error::new(self.id, Some(offset), ErrorKind::Io { operation: "read", source });
                 file.read_exact_at(block, span.start).map_err(failed)?;
                 let found = frames(self, &*block, offset, expected, len_max).entry(seq, false)?;
                 Ok(found.map(|(header, range)| FoundEntry {
@@ -219,8 +174,16 @@ impl SegmentData {
                     alone: header.frame_len() == len as u64,
                 }))
             }
-            // What asks for more than there is says so.
-            Err(_) => Ok(None),
+            Source::Mapped(bytes) => {
+                let Ok(from) = usize::try_from(span.start) else { return Ok(None) };
+                let Some(block) = bytes.get(from..).and_then(|rest| rest.get(..len)) else { return Ok(None) };
+                let found = frames(self, block, offset, expected, len_max).entry(seq, verified)?;
+                Ok(found.map(|(header, range)| FoundEntry {
+                    timestamp: header.timestamp,
+                    data: bytes.slice(from + range.start..from + range.end),
+                    alone: header.frame_len() == len as u64,
+                }))
+            }
         }
     }
 }

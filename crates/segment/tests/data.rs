@@ -70,7 +70,7 @@ fn reading_and_mapping_give_the_same_bytes() {
                 assert!(block == bytes[at(range.start)..at(range.end)], "{range:?}");
             }
         }
-        assert_eq!(all.map(|data| data.mapped_len()), [0, 0, len]);
+        assert_eq!(all.map(|data| data.is_mapped()), [false, false, true]);
     }
 }
 
@@ -105,27 +105,6 @@ fn a_mapping_ends_where_it_was_asked_to() {
     }
 }
 
-#[test]
-#[allow(unsafe_code)]
-fn what_is_written_behind_a_mapping_is_read() {
-    let mut segment = filled();
-    let end = segment.writer.place().offset.0;
-    // SAFETY: what is mapped of this file is not written any more.
-    let data = SegmentData::map_below(&segment.file(), end - 8, unsafe { MapPromise::new() });
-    assert_eq!(data.mapped_len(), end - 8);
-    segment.writer.append(&[7; 64]).unwrap();
-    let bytes = segment.storage.bytes();
-    for range in [0..1000, 128..end - 8, end - 8..end, end - 9..end - 7, 0..end + 64, end..end + 64, 0..0] {
-        let at = |n| usize::try_from(n).unwrap();
-        let block = data.block(range.clone()).unwrap();
-        assert!(block == bytes[at(range.start)..at(range.end)], "{range:?}");
-    }
-    assert!(data.block(end..bytes.len() as u64 + 1).unwrap_err().is_damage());
-    // Where it cannot be mapped all of it is read.
-    let data = SegmentData::map_below(&segment.file(), 1 << 40, unsafe { MapPromise::new() });
-    assert_eq!((data.mapped_len(), &data.block(0..8).unwrap()[..]), (0, &bytes[..8]));
-}
-
 /// By reading and by mapping alike; what was found valid is gone through again only where the bytes may be others.
 #[test]
 fn an_entry_is_taken_out_of_its_span_alone() {
@@ -155,7 +134,7 @@ fn an_entry_is_taken_out_of_its_span_alone() {
         for data in [SegmentData::read(&file), map(&file, file.len()).unwrap()] {
             for verified in [false, true] {
                 let found = data.entry(span.clone(), first, first, max, verified);
-                if broken && !(verified && data.mapped_len() > 0) {
+                if broken && !(verified && data.is_mapped()) {
                     assert!(found.unwrap_err().is_damage());
                     continue;
                 }

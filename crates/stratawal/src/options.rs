@@ -183,9 +183,8 @@ impl Options {
         self
     }
 
-    /// Reads through memory mappings instead of positioned reads, for every stream looked up without options of its own:
-    /// sealed segments, and of the last one what was there when the stream was opened after a clean close. What is being
-    /// written, or is not durable yet, is read by positioned reads all the same. Default: positioned reads.
+    /// Reads sealed segments through memory mappings instead of positioned reads, for every stream looked up without
+    /// options of its own. Default: positioned reads.
     ///
     /// # Safety
     /// While the log, an iterator or an [`Entry`](crate::Entry) of it lives, nobody may shorten or change the segment

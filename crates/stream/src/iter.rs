@@ -329,19 +329,14 @@ fn advance(inner: &Inner, forward: &mut Forward, seq: u64) -> Result<()> {
         let id = Some(forward.reader.data().id());
         return Err(Error::damage(place, Damage::Lost, id, Some(at), None).with_lost(lost()));
     }
-    let mapped = forward.reader.data().mapped_len().min(end);
-    let len = if at + needed.max(1) <= mapped {
-        // Costs nothing to slice.
-        mapped - at
-    } else {
-        let len = forward.block_len.max(needed).min(end - at);
-        forward.block_len = (forward.block_len * 2).min(BLOCK_LEN_MAX);
-        len
-    };
+    let len = forward.block_len.max(needed).min(end - at);
+    // A mapping costs nothing to slice, so its blocks are long from the start.
+    let mapped = forward.reader.data().is_mapped();
     // Unless somebody keeps an entry of the last block, its memory is at hand and warm.
     forward.frame = None;
     let (used, data) = (forward.steps.take_block(), forward.reader.data());
     let block = data.block_over(at..at + len, used).map_err(|e| failed(e, lost()))?;
+    forward.block_len = if mapped { u64::MAX } else { (forward.block_len * 2).min(BLOCK_LEN_MAX) };
     forward.steps = frames(data, block, ByteOffset(at), expected, frame_len_max(&inner.shared.options));
     Ok(())
 }

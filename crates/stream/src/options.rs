@@ -45,8 +45,7 @@ pub struct StreamOptions {
     pub unsettled_segments_max: usize,
     /// Index points lie at least this far apart. Default: 4 KiB.
     pub index_every: u64,
-    /// Sealed segments, and what a clean close left in the last one, are read through mappings, on the caller's promise.
-    /// Default: `None`, by positioned reads.
+    /// Sealed segments are read through mappings, on the caller's promise. Default: `None`, by positioned reads.
     pub map: Option<MapPromise>,
 }
 

@@ -236,9 +236,8 @@ impl Inner {
         match self.find(seq)? {
             Place::Tail(entry) => Ok(Located::Tail(entry)),
             Place::Segment(reader, limit) => {
-                let at = self.locate_in(&reader, seq, limit)?;
-                let mapped = at.offset.0 < reader.data().mapped_len();
-                Ok(Located::Frame(InFrame { at, limit, mapped }))
+                let mapped = reader.data().is_mapped();
+                self.locate_in(&reader, seq, limit).map(|at| Located::Frame(InFrame { at, limit, mapped }))
             }
         }
     }

@@ -131,7 +131,7 @@ impl Reader {
     /// Entry `seq`, where one short read finds it; see [`SegmentData::entry`]. A mapped frame is gone through once.
     pub(crate) fn entry(&self, seq: u64, len_max: u64) -> stratawal_segment::Result<Option<FoundEntry>> {
         let mapped = match self {
-            Self::Sealed(loaded) if loaded.data.mapped_len() > 0 => loaded.index.position_of(seq).map(|i| (loaded, i)),
+            Self::Sealed(loaded) if loaded.data.is_mapped() => loaded.index.position_of(seq).map(|i| (loaded, i)),
             _ => None,
         };
         let (point, span) = match mapped {
@@ -233,7 +233,7 @@ fn load(env: &Env, place: &Location, options: &StreamOptions, header: &SegmentHe
         None => SegmentData::read(&file),
     };
     let index = PackedIndex::new(&index);
-    let points = if data.mapped_len() > 0 { index.len() } else { 0 };
+    let points = if data.is_mapped() { index.len() } else { 0 };
     let weight = index.weight() + points / 8 + std::mem::size_of::<Loaded>();
     Ok((Loaded { data, index, end: end.0, verified: Bits::new(points) }, weight))
 }

@@ -6,7 +6,7 @@ use std::io;
 
 use stratawal_frame::{End, SegmentHeader, SeqNo};
 use stratawal_index::{ActiveIndex, Bounds, Index, IndexPoint};
-use stratawal_segment::{Access, Finished, SegmentData, SegmentFile, SegmentId, is_temporary};
+use stratawal_segment::{Access, Finished, SegmentFile, SegmentId, is_temporary};
 
 use crate::env::{Env, Location};
 use crate::error::{Damage, Error, Result};
@@ -360,15 +360,6 @@ pub(super) fn closed_index(
     let index = ActiveIndex::new(every);
     file.walk(&mut |offset, frame| note(&index, offset, frame))?;
     Ok((index, Closes::default()))
-}
-
-/// The bytes of a cleanly closed segment. What stands before its CLOSE is durable, and is not written again whatever
-/// becomes of it: recovery writes again only what no valid frame attests.
-pub(super) fn closed_data(file: &SegmentFile, close: &Finished, options: &StreamOptions) -> SegmentData {
-    match options.map {
-        Some(promise) => SegmentData::map_below(file, close.offset.0, promise),
-        None => SegmentData::read(file),
-    }
 }
 
 /// The index points of a cleanly closed segment: those of its last CLOSE and of the ones it names, oldest first.

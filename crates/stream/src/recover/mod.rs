@@ -46,7 +46,7 @@ use crate::sync::Arc;
 use crate::view::{Live, SegmentState, SegmentView, View};
 use crate::writer::Active;
 
-use analyse::{Image, Opened, Order, analyse, closed_data, closed_index};
+use analyse::{Image, Opened, Order, analyse, closed_index};
 pub(crate) use partial::partial;
 
 /// What recovery hands to the stream.
@@ -145,7 +145,7 @@ fn show(place: &Location, options: &StreamOptions, mut image: Image) -> Result<R
             (None, Opened::Open(file), Some(close)) if SegmentId::of(&header) == newest => {
                 let closed = closed_index(file, close, options.index_every);
                 let (index, _) = closed.map_err(|e| Error::segment_error(place, e))?;
-                SegmentState::Live(Arc::new(Live::new(closed_data(file, close, options), index, close.offset.0)))
+                SegmentState::Live(Arc::new(Live::new(SegmentData::read(file), index, close.offset.0)))
             }
             (None, _, _) => SegmentState::Sealed,
         };

@@ -11,7 +11,7 @@ use stratawal_segment::{
     Access, CreateError, SegmentData, SegmentFile, SegmentId, SegmentWriter, Space, Tail as ControlTail,
 };
 
-use super::analyse::{Found, Image, closed_data, closed_index};
+use super::analyse::{Found, Image, closed_index};
 use super::{Recovered, Scan};
 use crate::ballast::{FIRST_LEN, create_segment};
 use crate::env::{Env, Location};
@@ -90,7 +90,7 @@ impl Repair<'_> {
         let (index, closes) = closed_index(&file, &close, self.options.index_every).map_err(|e| self.failed(e))?;
         let (writer, space) = SegmentWriter::resume_behind_close(&file, close.offset).map_err(|e| self.failed(e))?;
         let active = Active {
-            live: Arc::new(Live::new(closed_data(&file, &close, self.options), index, close.offset.0)),
+            live: Arc::new(Live::new(SegmentData::read(&file), index, close.offset.0)),
             writer,
             end_seq: close.frame.first_seq.0,
             times: (close.end.entries > 0).then_some(close.end.times),
