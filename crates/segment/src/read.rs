@@ -137,17 +137,33 @@ pub struct FoundEntry {
     pub timestamp: u64,
     /// Its bytes.
     pub data: Bytes,
-    /// Whether its frame is all there is in the span.
-    pub alone: bool,
+    /// Whether the span has been gone through, so that the next time [`Seen::Before`] may be said of it.
+    pub gone_through: bool,
+}
+
+/// What the caller knows of a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing, and it will not remember anything: the span may still grow.
+    No,
+    /// Nothing, and it will remember: all headers of the span are checked.
+    First,
+    /// That it was gone through, in this very file or mapping. Its headers are not checked again on the way to the frame
+    /// wanted; nor, in a mapping, is the payload of a frame that is alone in its span. All else is checked each time.
+    Before,
+}
+
+/// Where an entry stands in its span.
+struct InSpan {
+    timestamp: u64,
+    range: Range<usize>,
+    gone_through: bool,
 }
 
 impl SegmentData {
     /// Entry `seq` from the frames in `span`, which begins with the frame whose first seq is `expected`. Of a file that is
     /// read, the entry alone is kept, in memory of its own; of a mapping nothing is copied. `None` where more has to be read
     /// than this does: a span of over 8 KiB, or one that ends before the entry does.
-    ///
-    /// With `verified`, the caller knows that a frame that is alone in this span was found valid before, in this very
-    /// mapping, and its payload is not gone through again. Of a file that is read, everything is checked each time.
     ///
     /// # Errors
     /// Damage, frames of a newer version, I/O.
@@ -157,7 +173,7 @@ impl SegmentData {
         expected: SeqNo,
         seq: SeqNo,
         len_max: u64,
-        verified: bool,
+        seen: Seen,
     ) -> Result<Option<FoundEntry>> {
         let offset = ByteOffset(span.start);
         let Ok(len) = usize::try_from(span.end.saturating_sub(span.start)) else { return Ok(None) };
@@ -167,21 +183,21 @@ impl SegmentData {
                 let Some(block) = buf.get_mut(..len) else { return Ok(None) };
                 let failed = |source| Error::new(self.id, Some(offset), ErrorKind::Io { operation: "read", source });
                 file.read_exact_at(block, span.start).map_err(failed)?;
-                let found = frames(self, &*block, offset, expected, len_max).entry(seq, false)?;
-                Ok(found.map(|(header, range)| FoundEntry {
-                    timestamp: header.timestamp,
+                let found = frames(self, &*block, offset, expected, len_max).entry(seq, seen, false)?;
+                Ok(found.map(|InSpan { timestamp, range, gone_through }| FoundEntry {
+                    timestamp,
                     data: Bytes::copy_from_slice(&block[range]),
-                    alone: header.frame_len() == len as u64,
+                    gone_through,
                 }))
             }
             Source::Mapped(bytes) => {
                 let Ok(from) = usize::try_from(span.start) else { return Ok(None) };
                 let Some(block) = bytes.get(from..).and_then(|rest| rest.get(..len)) else { return Ok(None) };
-                let found = frames(self, block, offset, expected, len_max).entry(seq, verified)?;
-                Ok(found.map(|(header, range)| FoundEntry {
-                    timestamp: header.timestamp,
+                let found = frames(self, block, offset, expected, len_max).entry(seq, seen, true)?;
+                Ok(found.map(|InSpan { timestamp, range, gone_through }| FoundEntry {
+                    timestamp,
                     data: bytes.slice(from + range.start..from + range.end),
-                    alone: header.frame_len() == len as u64,
+                    gone_through,
                 }))
             }
         }
@@ -289,23 +305,19 @@ impl FrameSteps {
     }
 
     /// The next frame of entries that holds `seq` or entries behind it. Frames before it are passed over by their
-    /// headers, control frames too; what of them does not lead astray is not checked.
+    /// headers, without their payloads being checked; control frames too.
     ///
     /// # Errors
     /// Damage of any kind, and frames of a newer version.
     pub fn next_reaching(&mut self, seq: SeqNo) -> Result<Frames> {
-        self.hopping(
-            seq,
-            |steps| match steps.step(seq)? {
-                Step::At(offset, header, payload) => match decode_payload(header, steps.block.slice(payload)) {
-                    Decoded::Frame(frame) => Ok(Frames::Frame(FrameAt { offset, frame })),
-                    other => Err(steps.not_valid(offset, header, &other)),
-                },
-                Step::Incomplete(at, len) => Ok(Frames::Incomplete { at, len }),
-                Step::End => Ok(Frames::End),
+        match self.step(seq)? {
+            Step::At(offset, header, payload) => match decode_payload(header, self.block.slice(payload)) {
+                Decoded::Frame(frame) => Ok(Frames::Frame(FrameAt { offset, frame })),
+                other => Err(self.not_valid(offset, header, &other)),
             },
-            |found| matches!(found, Frames::Frame(_)),
-        )
+            Step::Incomplete(at, len) => Ok(Frames::Incomplete { at, len }),
+            Step::End => Ok(Frames::End),
+        }
     }
 }
 
@@ -392,35 +404,32 @@ impl<B: AsRef<[u8]>> FrameSteps<B> {
         self.failed.as_ref()
     }
 
-    /// The header of the frame of entry `seq`, and where the entry stands in the block; `None` where the block ends before
-    /// it. The payload of a frame that is the whole block is not checked if it is `verified`.
-    fn entry(&mut self, seq: SeqNo, verified: bool) -> Result<Option<(FrameHeader, Range<usize>)>> {
-        self.hopping(seq, |steps| steps.entry_here(seq, verified), Option::is_some)
-    }
-
-    /// What `step` answers behind a [`hop`](Self::hop), where that is the frame wanted; otherwise what it answers here.
-    fn hopping<T>(
-        &mut self,
-        seq: SeqNo,
-        step: impl Fn(&mut Self) -> Result<T>,
-        is_found: impl Fn(&T) -> bool,
-    ) -> Result<T> {
+    /// Entry `seq` of this block, which is a span; `None` where the block ends before it.
+    fn entry(&mut self, seq: SeqNo, seen: Seen, mapped: bool) -> Result<Option<InSpan>> {
         let here = (self.at, self.expected);
-        self.hop(seq);
-        if (self.at, self.expected) != here {
-            let found = step(self);
-            if found.as_ref().is_ok_and(is_found) {
-                return found;
-            }
-            // What was believed may have led anywhere.
-            (self.at, self.expected) = here;
+        if seen == Seen::Before {
+            self.hop(seq);
         }
-        step(self)
+        let found = match self.entry_here(seq, seen == Seen::Before && mapped) {
+            Ok(Some(found)) => found,
+            // What was valid is not now: this says where.
+            _ if (self.at, self.expected) != here => {
+                (self.at, self.expected) = here;
+                return self.entry_here(seq, false);
+            }
+            other => return other,
+        };
+        let gone_through = match seen {
+            Seen::No => false,
+            Seen::Before => true,
+            // For the next time, whichever entry that is for.
+            Seen::First => matches!(self.step(SeqNo(u64::MAX)), Ok(Step::End)),
+        };
+        Ok(Some(InSpan { gone_through, ..found }))
     }
 
-    /// Passes over frames that end at or below `seq` without a check of their headers, which takes as long as all else
-    /// where each has one entry. What the frame that this leads to says of its place and its seq, under its checksum,
-    /// proves it to be the one, whatever was passed over.
+    /// Passes over frames that end at or below `seq`, whose headers were valid before. What the frame that this leads to
+    /// says of its place and its seq, under its checksum, proves it to be the one wanted all the same.
     fn hop(&mut self, seq: SeqNo) {
         let block = self.block.as_ref();
         // Nearly always frames side by side are alike; then it is known where the one for `seq` stands.
@@ -447,7 +456,8 @@ impl<B: AsRef<[u8]>> FrameSteps<B> {
         }
     }
 
-    fn entry_here(&mut self, seq: SeqNo, verified: bool) -> Result<Option<(FrameHeader, Range<usize>)>> {
+    /// Entry `seq` from here on. The payload of a frame that is the whole block is not checked if it is `verified`.
+    fn entry_here(&mut self, seq: SeqNo, verified: bool) -> Result<Option<InSpan>> {
         let Step::At(offset, header, payload) = self.step(seq)? else { return Ok(None) };
         let bytes = &self.block.as_ref()[payload.clone()];
         if !verified || header.frame_len() != self.block.as_ref().len() as u64 {
@@ -458,7 +468,11 @@ impl<B: AsRef<[u8]>> FrameSteps<B> {
         }
         let i = seq.0.checked_sub(header.first_seq.0).and_then(|i| u32::try_from(i).ok());
         let range = i.and_then(|i| entry_range(header.count, bytes, i));
-        Ok(range.map(|range| (header, payload.start + range.start..payload.start + range.end)))
+        Ok(range.map(|range| InSpan {
+            timestamp: header.timestamp,
+            range: payload.start + range.start..payload.start + range.end,
+            gone_through: false,
+        }))
     }
 
     fn not_valid<T>(&mut self, offset: ByteOffset, header: FrameHeader, decoded: &Decoded<T>) -> Error {

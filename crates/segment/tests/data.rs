@@ -7,7 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use common::{HEADER_LEN, Raw, Rng, Segment, data_frame, header, raw, walked};
 use stratawal_frame::{ByteOffset, SeqNo};
-use stratawal_segment::{Access, ErrorKind, FrameSteps, Frames, MapPromise, SegmentData, SegmentFile, create, frames};
+use stratawal_segment::{
+    Access, ErrorKind, FrameSteps, Frames, MapPromise, Seen, SegmentData, SegmentFile, create, frames,
+};
 use stratawal_storage::{Storage, UnixStorage};
 
 /// A mapping of the first `len` bytes.
@@ -132,30 +134,31 @@ fn an_entry_is_taken_out_of_its_span_alone() {
         std::fs::write(&path, bytes).unwrap();
         let file = SegmentFile::open(&unix, on_disk.path(), segment.id(), Access::Read).unwrap();
         for data in [SegmentData::read(&file), map(&file, file.len()).unwrap()] {
-            for verified in [false, true] {
-                let found = data.entry(span.clone(), first, first, max, verified);
-                if broken && !(verified && data.is_mapped()) {
+            for seen in [Seen::No, Seen::First, Seen::Before] {
+                let found = data.entry(span.clone(), first, first, max, seen);
+                if broken && !(seen == Seen::Before && data.is_mapped()) {
                     assert!(found.unwrap_err().is_damage());
                     continue;
                 }
                 let found = found.unwrap().unwrap();
-                assert!(found.alone && found.timestamp == frame.header().timestamp);
+                assert_eq!(found.gone_through, seen != Seen::No);
+                assert_eq!(found.timestamp, frame.header().timestamp);
                 assert!(broken || found.data == frame.entry(0).unwrap());
             }
             if !broken {
                 // Short of the whole frame, and with another behind it.
-                assert_eq!(data.entry(span.start..span.end - 8, first, first, max, true).unwrap(), None);
-                let longer = data.entry(span.start..end, first, first, max, true).unwrap();
-                assert!(longer.is_none_or(|found| !found.alone));
+                assert_eq!(data.entry(span.start..span.end - 8, first, first, max, Seen::First).unwrap(), None);
+                let longer = data.entry(span.start..span.end + 8, first, first, max, Seen::First).unwrap();
+                assert!(!longer.unwrap().gone_through, "the next frame is not whole");
             }
         }
         std::fs::remove_file(path).unwrap();
     }
 }
 
-/// On the way to a frame no checksum is looked at. Where all are as long as the first, not even a header is.
+/// On the way to a frame no checksum is looked at again; where all are as long as the first, not even a header is.
 #[test]
-fn an_entry_is_found_behind_damage_that_does_not_lead_astray() {
+fn damage_behind_the_back_of_a_reader_misleads_nobody() {
     for alike in [true, false] {
         let mut segment = Segment::new();
         let entry = |n: usize| vec![b'0' + n as u8; if alike { 8 } else { 8 * (1 + n % 3) }];
@@ -172,18 +175,26 @@ fn an_entry_is_found_behind_damage_that_does_not_lead_astray() {
             std::fs::write(&path, bytes).unwrap();
             let file = SegmentFile::open(&unix, on_disk.path(), segment.id(), Access::Read).unwrap();
             for data in [SegmentData::read(&file), map(&file, end).unwrap()] {
-                for n in 0..20 {
-                    let found = data.entry(HEADER_LEN..end, SeqNo(base), SeqNo(base + n as u64), 1 << 20, false);
-                    if n == 5 || (n > 5 && !leads_on) {
-                        let error = found.unwrap_err();
-                        let at = Some(ByteOffset(offsets[5]));
-                        assert!(error.is_damage() && error.offset() == at, "{byte} {n}: {error}");
+                for (n, seen) in (0..20).flat_map(|n| [Seen::No, Seen::First, Seen::Before].map(|seen| (n, seen))) {
+                    let found = data.entry(HEADER_LEN..end, SeqNo(base), SeqNo(base + n as u64), 1 << 20, seen);
+                    if n == 5 || (n > 5 && !(seen == Seen::Before && leads_on)) {
+                        let (error, at) = (found.unwrap_err(), Some(ByteOffset(offsets[5])));
+                        assert!(error.is_damage() && error.offset() == at, "{byte} {n} {seen:?}: {error}");
                     } else {
-                        assert_eq!(found.unwrap().unwrap().data[..], entry(n), "{byte} {n}");
+                        let found = found.unwrap().unwrap();
+                        assert_eq!((&found.data[..], found.gone_through), (&entry(n)[..], seen == Seen::Before));
                     }
                 }
             }
         }
+        std::fs::write(&path, pristine).unwrap();
+        let file = SegmentFile::open(&unix, on_disk.path(), segment.id(), Access::Read).unwrap();
+        let data = SegmentData::read(&file);
+        let gone_through = |n, seen| {
+            let found = data.entry(HEADER_LEN..end, SeqNo(base), SeqNo(base + n), 1 << 20, seen).unwrap().unwrap();
+            found.gone_through
+        };
+        assert!((0..20).all(|n| gone_through(n, Seen::First) && !gone_through(n, Seen::No)));
     }
 }
 

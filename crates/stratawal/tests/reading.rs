@@ -270,3 +270,33 @@ fn a_stream_that_is_missing_or_has_nothing_is_empty_and_creates_nothing() {
     assert_eq!(missing.append("x").unwrap_err().kind(), ErrorKind::ReadOnly);
     assert_eq!(wal.streams().unwrap(), ["s"]);
 }
+
+/// What is sealed is mapped, what comes behind it read; and both stay what they were.
+#[test]
+#[allow(unsafe_code)]
+fn a_log_that_is_mapped_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    // SAFETY: only this log writes its files.
+    let open = || unsafe { options().map_reads() }.open(dir.path()).unwrap();
+    let (mut next, mut held) = (0, Vec::new());
+    // Within the first segment, then beyond it.
+    for count in [700, 900, 30, 12_000, 600] {
+        let wal = open();
+        let stream = wal.stream("s").unwrap();
+        let accepted = stream.with_visibility(Visibility::Accepted);
+        assert_eq!(stream.next_seq(), next);
+        held.extend((0..next).step_by(97).map(|seq| stream.get(seq).unwrap().unwrap()));
+        fill(&stream, next + count);
+        is_range(accepted.iter(..), 0..next + count);
+        (0..next + count).for_each(|seq| is_entry(&accepted.get(seq).unwrap().unwrap(), seq));
+        next += count;
+        // What is cut may stand in a segment that is mapped, and is appended again.
+        stream.sync().unwrap();
+        let cut = next - count - count.min(next - count) / 3;
+        stream.truncate_from(cut).unwrap();
+        fill(&stream, next);
+        is_range(accepted.iter(..), 0..next);
+        wal.close().unwrap();
+    }
+    held.iter().for_each(|entry| is_entry(entry, entry.seq()));
+}

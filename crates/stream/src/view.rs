@@ -8,7 +8,7 @@ use std::io;
 
 use stratawal_frame::{ByteOffset, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo};
 use stratawal_index::{ActiveIndex, Bounds, CacheKey, Index, IndexBuilder, IndexPoint, PackedIndex, Span};
-use stratawal_segment::{Access, FoundEntry, SegmentData, SegmentFile, SegmentId};
+use stratawal_segment::{Access, FoundEntry, Seen, SegmentData, SegmentFile, SegmentId};
 
 use crate::env::{Env, Location};
 use crate::error::{Error, Result};
@@ -101,8 +101,8 @@ pub(crate) struct Loaded {
     data: SegmentData,
     index: PackedIndex,
     end: u64,
-    /// Of a mapping: at which points of the index a frame stands alone in its span, and was found valid.
-    verified: Bits,
+    /// Of which points of the index the span was gone through, see [`Seen`].
+    gone_through: Bits,
 }
 
 /// A segment that is open for reading.
@@ -128,23 +128,25 @@ impl Reader {
         }
     }
 
-    /// Entry `seq`, where one short read finds it; see [`SegmentData::entry`]. A mapped frame is gone through once.
+    /// Entry `seq`, where one short read finds it; see [`SegmentData::entry`]. A sealed segment remembers what was gone
+    /// through.
     pub(crate) fn entry(&self, seq: u64, len_max: u64) -> stratawal_segment::Result<Option<FoundEntry>> {
-        let mapped = match self {
-            Self::Sealed(loaded) if loaded.data.is_mapped() => loaded.index.position_of(seq).map(|i| (loaded, i)),
-            _ => None,
+        let known = match self {
+            Self::Sealed(loaded) => loaded.index.position_of(seq).map(|i| (loaded, i)),
+            Self::Live(_) => None,
         };
-        let (point, span) = match mapped {
+        let (point, span) = match known {
             Some((loaded, i)) => self.bounded(loaded.index.span_at(i)),
             None => self.span(seq),
         };
-        let verified = mapped.is_some_and(|(loaded, i)| loaded.verified.get(i));
-        let found = self.data().entry(span, SeqNo(point.seq), SeqNo(seq), len_max, verified)?;
-        if let (Some((loaded, i)), Some(found)) = (mapped, &found)
-            && found.alone
-            && !verified
-        {
-            loaded.verified.set(i);
+        let seen = match known {
+            Some((loaded, i)) if loaded.gone_through.get(i) => Seen::Before,
+            Some(_) => Seen::First,
+            None => Seen::No,
+        };
+        let found = self.data().entry(span, SeqNo(point.seq), SeqNo(seq), len_max, seen)?;
+        if let (Some((loaded, i)), Seen::First, Some(FoundEntry { gone_through: true, .. })) = (known, seen, &found) {
+            loaded.gone_through.set(i);
         }
         Ok(found)
     }
@@ -233,9 +235,9 @@ fn load(env: &Env, place: &Location, options: &StreamOptions, header: &SegmentHe
         None => SegmentData::read(&file),
     };
     let index = PackedIndex::new(&index);
-    let points = if data.is_mapped() { index.len() } else { 0 };
-    let weight = index.weight() + points / 8 + std::mem::size_of::<Loaded>();
-    Ok((Loaded { data, index, end: end.0, verified: Bits::new(points) }, weight))
+    let gone_through = Bits::new(index.len());
+    let weight = index.weight() + index.len() / 8 + std::mem::size_of::<Loaded>();
+    Ok((Loaded { data, index, end: end.0, gone_through }, weight))
 }
 
 /// The index of a segment and where its entries end, from its frames. Where the chain breaks, what precedes that is
