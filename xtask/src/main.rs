@@ -107,6 +107,10 @@ fn main() -> ExitCode {
 
 /// The benches of the crates' own layers.
 fn benches(arguments: &[String]) -> Done {
+    if arguments.first().is_some_and(|first| first == "--help" || first == "-h") {
+        list();
+        return Ok(());
+    }
     let benches = || run::cargo(&["bench", "--package", "stratawal-benches", "--"]);
     if let Some(filter) = arguments.first().filter(|first| !first.starts_with('-')) {
         // One that fits nothing would run nothing, and pass.

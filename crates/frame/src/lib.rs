@@ -24,6 +24,29 @@
 //! assert_eq!(frame.end_seq(), SeqNo(43));
 //! ```
 //!
+//! The entries of a segment file, its header and its trailer left out:
+//!
+//! ```
+//! use bytes::Bytes;
+//! use stratawal_frame::{ByteOffset, Decoded, HeaderError, Limits, SEGMENT_HEADER_LEN, Scan, SegmentHeader, TRAILER_LEN};
+//!
+//! fn entries(file: &Bytes) -> Result<Vec<Bytes>, HeaderError> {
+//!     let header = SegmentHeader::decode(file)?;
+//!     // A file that is still being written has no trailer, but zeros.
+//!     let frames = file.slice(SEGMENT_HEADER_LEN..file.len().saturating_sub(TRAILER_LEN).max(SEGMENT_HEADER_LEN));
+//!     let limits = Limits { base: header.base, end: ByteOffset(file.len() as u64) };
+//!     let mut entries = Vec::new();
+//!     for scanned in Scan::new(frames, header.salt, ByteOffset(SEGMENT_HEADER_LEN as u64), limits) {
+//!         // What is torn, and what is damaged, is for recovery to say.
+//!         if let Decoded::Frame(frame) = scanned.found {
+//!             entries.extend(frame.entries());
+//!         }
+//!     }
+//!     Ok(entries)
+//! }
+//! # assert!(entries(&Bytes::new()).is_err());
+//! ```
+//!
 //! The normative description is `FORMAT.md` beside this crate's manifest. Everything here upholds three rules: no
 //! input makes it panic, no allocation is sized by a number that was not checked, and decoding only *answers*
 //! ([`Decoded`]): policy lives above.

@@ -51,7 +51,9 @@ pub struct Scanned {
 /// would take time quadratic in the length of hostile bytes. What is no longer than a MARK is searched: of a MARK that
 /// was written over, the header may have outlived a crash, and a later frame begin within its 48 bytes.
 ///
-/// What it answers is what is there, in order: policy (which of these frames count) is not its business.
+/// What it answers is what is there, in order: policy (which of these frames count) is not its business. Nor is the
+/// [`Trailer`](crate::Trailer) of a finished file, which is no frame: give it the bytes before that, or pass over the
+/// `Incomplete` that it is answered as.
 #[derive(Clone, Debug)]
 pub struct Scan {
     bytes: Bytes,

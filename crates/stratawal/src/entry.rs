@@ -79,8 +79,8 @@ impl Entry {
         self.0.seq()
     }
 
-    /// When it was appended, to the tick of the system's coarse clock (1 to 4 ms on Linux). It never falls within a
-    /// stream, even where the clock was set back.
+    /// When it was appended, by the system's coarse clock, which on Linux moves each 1 to 10 ms and may be late. It
+    /// never falls within a stream, even where the clock was set back.
     #[must_use]
     pub fn timestamp(&self) -> SystemTime {
         self.0.timestamp()
@@ -117,8 +117,7 @@ impl Run {
         self.0.seqs()
     }
 
-    /// When they were appended, to the tick of the system's coarse clock (1 to 4 ms on Linux): the [`Entry::timestamp`] of
-    /// each of them.
+    /// When they were appended: the [`Entry::timestamp`] of each of them.
     #[must_use]
     pub fn timestamp(&self) -> SystemTime {
         self.0.timestamp()
@@ -133,15 +132,19 @@ impl Run {
 
 /// The entries of a stream in a range, from both ends. See [`Stream::iter`](crate::Stream::iter).
 ///
-/// Its end was fixed when it was made. It owns what it needs and may go to another thread. After an error it is done.
+/// Its end was fixed when it was made. It owns what it needs and may go to another thread. After an error it is done, so
+/// its size hint says how many there are at most. Backwards takes about twice as long as forwards.
 #[derive(Debug)]
 pub struct Iter(pub(crate) inner::Iter);
 
 impl Iter {
-    /// The next entries, together: those that were appended in one tick of the clock, as far as they have been read, up to
-    /// some 16 KiB, or one batch that is larger. For those who go through many, and need each only for a moment: nothing is
-    /// counted or moved for each. What is in a run was checked when it was made; damage is the error of a later call, behind
-    /// what precedes it.
+    /// The next entries, together: those that were appended in one tick of the clock, as far as they have been read, until
+    /// they take 16 KiB or more (so a large batch is a run). For those who go through many, and need each only for a
+    /// moment: nothing is counted or moved for each, so that it takes half to three quarters of the time. It is fastest
+    /// through mappings ([`Options::map_reads`](crate::Options::map_reads)), of entries that were appended in batches, or
+    /// waited together.
+    ///
+    /// What is in a run was checked when it was made; damage is the error of a later call, behind what precedes it.
     ///
     /// [`next`](Iterator::next) and this may be mixed; `None` at the end.
     ///

@@ -84,8 +84,9 @@ impl StreamOptions {
         self
     }
 
-    /// Appends that wait together become one frame of up to about this many bytes: larger ones take less disk, smaller
-    /// ones make single reads cheaper. Default: 6 KiB; 1 byte to 1 MiB.
+    /// Appends that wait together become one frame of up to about this many bytes: larger ones take less disk; a single
+    /// read reads a whole one, and no less than from one point of the index ([`index_every`](Self::index_every)) to the next.
+    /// Default: 6 KiB; 1 byte to 1 MiB.
     #[must_use]
     pub fn frame_bytes(mut self, bytes: usize) -> Self {
         self.0.frame_len = bytes;
@@ -123,8 +124,9 @@ impl StreamOptions {
         self
     }
 
-    /// Points of the sparse index lie at least this many bytes apart: fewer take less memory, more make single reads of
-    /// small entries cheaper. Default: 4 KiB; at least 1.
+    /// Points of the sparse index lie at least this many bytes apart: fewer take less memory, and less of the file that they
+    /// are written to; more make single reads cheaper where frames are smaller than this, as those of small entries are that
+    /// were flushed or synced one by one. Default: 4 KiB; at least 1.
     #[must_use]
     pub fn index_every(mut self, bytes: u64) -> Self {
         self.0.index_every = bytes;
@@ -136,6 +138,8 @@ impl StreamOptions {
 #[derive(Clone, Debug)]
 pub struct Options {
     pub(crate) stream: StreamOptions,
+    /// Of all streams, whatever options they have.
+    pub(crate) map: Option<inner::MapPromise>,
     pub(crate) cache_bytes: usize,
     /// `None`: by the limit of open files.
     pub(crate) cache_files: Option<usize>,
@@ -153,7 +157,7 @@ impl Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { stream: StreamOptions::default(), cache_bytes: 64 << 20, cache_files: None }
+        Self { stream: StreamOptions::default(), map: None, cache_bytes: 64 << 20, cache_files: None }
     }
 }
 
@@ -183,18 +187,20 @@ impl Options {
         self
     }
 
-    /// Reads sealed segments through memory mappings instead of positioned reads, for every stream looked up without
-    /// options of its own. Default: positioned reads.
+    /// Reads sealed segments of all streams through memory mappings instead of positioned reads: scans take about half the
+    /// time, and single reads a third. A segment is sealed once another follows it, and mapped once it is durable, too;
+    /// the one that is written is read by positioned reads all the same. Default: positioned reads.
     ///
     /// # Safety
-    /// While the log, an iterator or an [`Entry`](crate::Entry) of it lives, nobody may shorten or change the segment
-    /// files but this library: not this process, and no other. A mapping of a file that somebody cuts ends the process
-    /// by a signal; one that somebody changes is undefined behaviour.
+    /// While any mapping lives, nobody may shorten or change the segment files but this library: not this process, and no
+    /// other. Mappings live as long as the log, and as anything that was read from it: an iterator, an
+    /// [`Entry`](crate::Entry), a [`Run`](crate::Run), [`Bytes`](crate::Bytes) of one of them. One of a file that somebody
+    /// shortens ends the process by a signal; one of a file that somebody changes is undefined behaviour.
     #[allow(unsafe_code)]
     #[must_use]
     pub unsafe fn map_reads(mut self) -> Self {
         // SAFETY: the caller promises the same.
-        self.stream.0.map = Some(unsafe { inner::MapPromise::new() });
+        self.map = Some(unsafe { inner::MapPromise::new() });
         self
     }
 

@@ -138,6 +138,9 @@ impl Stream {
     /// Drops the entry `next` and all behind it, durably: [`next_seq`](Self::next_seq) is `next` then, and later appends
     /// give these seqs to other entries. May cut a batch in two: that is what was asked. At the end it does nothing.
     ///
+    /// Segment files that hold nothing else are removed; the one that `next` is in keeps its length until
+    /// [`truncate_before`](Self::truncate_before) passes it.
+    ///
     /// Appends wait meanwhile; those that waited for their durability get it first. An iterator made before ends with
     /// [`Cut`](crate::ErrorKind::Cut) once it stands at `next` or behind it.
     ///

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use stratawal_storage::Storage;
-use stratawal_stream::{Deletion, Env, Location, StreamLog, delete};
+use stratawal_stream::{self as inner, Deletion, Env, Location, StreamLog, delete};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::name;
@@ -31,6 +31,7 @@ struct Inner {
     root: Mutex<Root>,
     env: Arc<Env>,
     defaults: StreamOptions,
+    map: Option<inner::MapPromise>,
     closed: AtomicBool,
     closing: Mutex<()>,
     /// Held by the call that has threads of its own.
@@ -101,6 +102,7 @@ impl Wal {
                 root: Mutex::new(root),
                 env: Arc::new(env),
                 defaults: options.stream.clone(),
+                map: options.map,
                 closed: AtomicBool::new(false),
                 closing: Mutex::new(()),
                 helpers: Mutex::new(()),
@@ -116,8 +118,9 @@ impl Wal {
     /// written, until the log is closed and its last handle is dropped. An idle one takes some 3 KB of memory; one that is
     /// used, also the index of that segment (24 bytes for each 4 KiB) and what waits to be written. Sealed segments are opened
     /// when they are read, within the bounds of [`Options::cache`]. A log of many streams needs a limit of open files
-    /// (`ulimit -n`) above their number; where it is reached, what needs another file fails with [`Io`](ErrorKind::Io), the
-    /// streams that are open go on in the files they have, and nothing is lost.
+    /// (`ulimit -n`) above their number and those of the cache (a quarter of the limit by default); where it is reached, what
+    /// needs another file fails with [`Io`](ErrorKind::Io), the streams that are open go on in the files they have, and nothing
+    /// is lost.
     ///
     /// Any UTF-8 is a name; names that differ are different streams. In a log opened for reading, each look-up sees
     /// the stream as it is then.
@@ -146,9 +149,9 @@ impl Wal {
             return Err(inner.is_closed(name));
         }
         let open = |options: Option<StreamOptions>| {
-            let options = options.unwrap_or_else(|| inner.defaults.clone());
+            let options = inner.options(options);
             let place = Location::new(&inner.root.lock().streams, &*folder).named(name);
-            StreamLog::open(Arc::clone(&inner.env), place, options.0)
+            StreamLog::open(Arc::clone(&inner.env), place, options)
         };
         if inner.env.is_read_only() {
             return Ok(Stream::new(open(options)?, self.clone()));
@@ -176,8 +179,8 @@ impl Wal {
     pub(crate) fn readable(&self, name: &str) -> Result<(Stream, Option<Error>)> {
         let folder = folder_of(name)?;
         let place = Location::new(&self.inner.root.lock().streams, folder).named(name);
-        let options = self.inner.defaults.clone();
-        let (log, damage) = StreamLog::open_before_damage(Arc::clone(&self.inner.env), place, options.0)?;
+        let options = self.inner.options(None);
+        let (log, damage) = StreamLog::open_before_damage(Arc::clone(&self.inner.env), place, options)?;
         Ok((Stream::new(log, self.clone()), damage.map(Error::from)))
     }
 
@@ -284,6 +287,12 @@ impl Wal {
 }
 
 impl Inner {
+    /// Those of a stream that is looked up with `own`.
+    fn options(&self, own: Option<StreamOptions>) -> inner::StreamOptions {
+        let options = own.unwrap_or_else(|| self.defaults.clone());
+        inner::StreamOptions { map: self.map, ..options.0 }
+    }
+
     fn is_closed(&self, name: &str) -> Error {
         Error::of_stream(ErrorKind::Closed, name, format!("the log {} was closed", self.path.display()))
     }

@@ -300,3 +300,23 @@ fn a_log_that_is_mapped_goes_on() {
     }
     held.iter().for_each(|entry| is_entry(entry, entry.seq()));
 }
+
+/// Whatever options the stream has, and in whichever order they were given.
+#[test]
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+fn all_streams_of_a_log_are_mapped() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = StreamOptions::new().segment_bytes(64 << 10);
+    // SAFETY: only this log writes its files.
+    let wal = unsafe { Options::new().map_reads() }.stream_defaults(small.clone()).open(dir.path()).unwrap();
+    let (by_default, by_itself) = (wal.stream("a").unwrap(), wal.stream_with("b", small).unwrap());
+    for stream in [by_default, by_itself] {
+        fill(&stream, 20_000);
+        stream.sync().unwrap();
+        is_entry(&stream.get(0).unwrap().unwrap(), 0);
+        let folder = dir.path().join("streams").join(stream.name());
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        assert!(maps.contains(&*folder.to_string_lossy()), "{}", folder.display());
+    }
+}

@@ -98,7 +98,7 @@ impl Entry {
         self.seq
     }
 
-    /// When it was appended, to the tick of the coarse clock (1 to 4 ms); never falls within a stream.
+    /// When it was appended, by the coarse clock, which moves each 1 to 10 ms; never falls within a stream.
     #[must_use]
     pub fn timestamp(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_micros(self.timestamp)

@@ -206,7 +206,11 @@ impl Options {
     fn conditions(&self) -> String {
         let rounds = if self.rounds == 1 { "1 round".to_owned() } else { format!("{} rounds", self.rounds) };
         let entries = table::figure(self.entries as f64);
-        format!("{rounds} of {} s, in turn, a process each; large logs of {entries} entries", self.seconds)
+        format!(
+            "{rounds} of {} s, in turn, a process each; large logs of {entries} entries, those that are scanned or \
+             weighed of a quarter, of 1 KiB of a sixteenth",
+            self.seconds
+        )
     }
 }
 
