@@ -23,10 +23,10 @@ const TABLE: &[(&str, u64, u64)] = &[
     ("scan by runs, single", 593, 750),
     ("scan, batches", 205, 260),
     ("scan by runs, batches", 102, 130),
-    ("get, sealed, single", 6_707, 8_400),
+    ("get, sealed, single", 3_282, 4_200),
     ("get, active, single", 6_750, 8_500),
-    ("get, sealed, shared", 5_841, 7_400),
-    ("get, active, shared", 5_938, 7_500),
+    ("get, sealed, shared", 6_361, 8_000),
+    ("get, active, shared", 5_979, 7_500),
 ];
 
 /// Below this part of what a line says, it should be set anew.

@@ -138,7 +138,8 @@ impl Cases {
                 appending.append_batch(&entries).expect("appends");
             }
         }
-        stream.flush().expect("flushes");
+        // What is finished is sealed only once it is durable.
+        stream.sync().expect("syncs");
         stream
     }
 }
