@@ -37,8 +37,14 @@ pub(super) fn recipe(run: &Run<'_>) -> Recipe {
     // A large log that syncs each append would take minutes one by one.
     let large = Recipe { level: kind.levels[0], entries: run.entries, batch: kind.levels == [Level::Synced], ..base };
     let base = Recipe { level: kind.nearest(Level::Flushed), entries: run.entries / 4, batch: false, ..large };
+    // Segments of an eighth of the log, if that is less than the default of stratawal and of ironwal: most of it is sealed.
+    let sealed = |recipe: Recipe| {
+        let len = recipe.entries * recipe.entry_len as u64 / 8;
+        let small = len < 64 << 20 && (kind.name.starts_with("stratawal") || kind.name == "ironwal");
+        Recipe { segment_len: small.then_some(len.max(SMALL_LEN)), ..recipe }
+    };
     // A stream for each pass of a scan, where what was read does not come again.
-    let scanned = |recipe: Recipe| Recipe { streams: if kind.reads_once { 2 } else { 1 }, ..recipe };
+    let scanned = |recipe: Recipe| sealed(Recipe { streams: if kind.reads_once { 2 } else { 1 }, ..recipe });
     match run.case.name {
         "W5" => scanned(base),
         // stratawal makes larger frames of what is buffered.
@@ -46,13 +52,8 @@ pub(super) fn recipe(run: &Run<'_>) -> Recipe {
         "W5b" => scanned(Recipe { batch: true, ..base }),
         "W5k" => scanned(Recipe { entries: run.entries / 16, entry_len: 1024, ..base }),
         "W8b" => Recipe { batch: true, ..base },
-        // An eighth of the log, if that is less than the default of stratawal and of ironwal: most of it is sealed.
-        "W6" | "W6f" | "W9" => {
-            let len = run.entries * ENTRY_LEN as u64 / 8;
-            let small = len < 64 << 20 && matches!(kind.name, "stratawal" | "stratawal-mapped" | "ironwal");
-            let level = if run.case.name == "W6f" { kind.nearest(Level::Flushed) } else { large.level };
-            Recipe { level, segment_len: small.then_some(len.max(SMALL_LEN)), ..large }
-        }
+        "W6" | "W9" => sealed(large),
+        "W6f" => sealed(Recipe { level: kind.nearest(Level::Flushed), ..large }),
         // As many as the first segment of each holds.
         "W6a" => Recipe { entries: run.entries.min(350_000), ..large },
         // Whatever is appended beside the reader goes into the same segment.
