@@ -58,7 +58,7 @@ pub use create::{CreateError, create};
 pub use error::{Error, ErrorKind};
 pub use file::{Finished, SegmentFile};
 pub use name::{SegmentId, TEMPORARY_PREFIX, is_temporary};
-pub use read::{FoundEntry, FrameAt, FrameSteps, Frames, InBlock, MapPromise, Seen, SegmentData, frames};
+pub use read::{FoundEntry, FrameAt, FrameSteps, Frames, InBlock, MapPromise, Seen, SegmentData, Shape, frames};
 pub use space::{CONTROL_RESERVE, Space, written_len};
 pub use stratawal_storage::Access;
 pub use writer::{SegmentWriter, Tail};

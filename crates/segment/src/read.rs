@@ -137,8 +137,18 @@ pub struct FoundEntry {
     pub timestamp: u64,
     /// Its bytes.
     pub data: Bytes,
-    /// Whether the span has been gone through, so that the next time [`Seen::Before`] may be said of it.
-    pub gone_through: bool,
+    /// What all the frames of the span are like, where all of their headers were checked, now or before: the next time
+    /// [`Seen::Before`] may be said of it.
+    pub shape: Option<Shape>,
+}
+
+/// What the frames of a span are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Each is as long as the first, and has as many entries; so it is known where each stands.
+    Alike,
+    /// Not so.
+    Mixed,
 }
 
 /// What the caller knows of a span.
@@ -148,16 +158,17 @@ pub enum Seen {
     No,
     /// Nothing, and it will remember: all headers of the span are checked.
     First,
-    /// That it was gone through, in this very file or mapping. Its headers are not checked again on the way to the frame
-    /// wanted; nor, in a mapping, is the payload of a frame that is alone in its span. All else is checked each time.
-    Before,
+    /// That it was gone through, in this very file or mapping, and what was answered then. Its headers are not checked
+    /// again on the way to the frame wanted; nor, in a mapping, is the payload of a frame that is alone in its span. All else
+    /// is checked each time.
+    Before(Shape),
 }
 
 /// Where an entry stands in its span.
 struct InSpan {
     timestamp: u64,
     range: Range<usize>,
-    gone_through: bool,
+    shape: Option<Shape>,
 }
 
 impl SegmentData {
@@ -184,20 +195,20 @@ impl SegmentData {
                 let failed = |source| Error::new(self.id, Some(offset), ErrorKind::Io { operation: "read", source });
                 file.read_exact_at(block, span.start).map_err(failed)?;
                 let found = frames(self, &*block, offset, expected, len_max).entry(seq, seen, false)?;
-                Ok(found.map(|InSpan { timestamp, range, gone_through }| FoundEntry {
+                Ok(found.map(|InSpan { timestamp, range, shape }| FoundEntry {
                     timestamp,
                     data: Bytes::copy_from_slice(&block[range]),
-                    gone_through,
+                    shape,
                 }))
             }
             Source::Mapped(bytes) => {
                 let Ok(from) = usize::try_from(span.start) else { return Ok(None) };
                 let Some(block) = bytes.get(from..).and_then(|rest| rest.get(..len)) else { return Ok(None) };
                 let found = frames(self, block, offset, expected, len_max).entry(seq, seen, true)?;
-                Ok(found.map(|InSpan { timestamp, range, gone_through }| FoundEntry {
+                Ok(found.map(|InSpan { timestamp, range, shape }| FoundEntry {
                     timestamp,
                     data: bytes.slice(from + range.start..from + range.end),
-                    gone_through,
+                    shape,
                 }))
             }
         }
@@ -406,44 +417,64 @@ impl<B: AsRef<[u8]>> FrameSteps<B> {
 
     /// Entry `seq` of this block, which is a span; `None` where the block ends before it.
     fn entry(&mut self, seq: SeqNo, seen: Seen, mapped: bool) -> Result<Option<InSpan>> {
-        let here = (self.at, self.expected);
-        if seen == Seen::Before {
-            self.hop(seq);
-        }
-        let found = match self.entry_here(seq, seen == Seen::Before && mapped) {
-            Ok(Some(found)) => found,
-            // What was valid is not now: this says where.
-            _ if (self.at, self.expected) != here => {
-                (self.at, self.expected) = here;
-                return self.entry_here(seq, false);
+        match seen {
+            Seen::No => self.entry_here(seq, false),
+            Seen::First => self.entry_of_all(seq),
+            Seen::Before(shape) => {
+                let here = (self.at, self.expected, self.place.offset);
+                self.hop(seq, shape);
+                let hopped = self.at != here.0;
+                match self.entry_here(seq, mapped) {
+                    Ok(Some(found)) => Ok(Some(InSpan { shape: Some(shape), ..found })),
+                    // What was valid is not now: this says where.
+                    _ if hopped => {
+                        (self.at, self.expected, self.place.offset) = here;
+                        self.entry_here(seq, false)
+                    }
+                    other => other,
+                }
             }
-            other => return other,
+        }
+    }
+
+    /// Entry `seq`, and what all frames of the span are like, for the next time, whichever entry that is for.
+    fn entry_of_all(&mut self, seq: SeqNo) -> Result<Option<InSpan>> {
+        let (mut found, mut first, mut next, mut alike) = (None, None, self.offset(), true);
+        let ended = loop {
+            match self.step(SeqNo(0)) {
+                Ok(Step::At(offset, header, payload)) => {
+                    let shape = (header.count, header.frame_len());
+                    alike &= offset == next && *first.get_or_insert(shape) == shape;
+                    next = offset + header.frame_len();
+                    if found.is_none() && header.end_seq() > seq {
+                        found = Some((offset, header, payload));
+                    }
+                }
+                Ok(Step::End) => break true,
+                Ok(Step::Incomplete(..)) => break false,
+                Err(error) if found.is_none() => return Err(error),
+                Err(_) => break false,
+            }
         };
-        let gone_through = match seen {
-            Seen::No => false,
-            Seen::Before => true,
-            // For the next time, whichever entry that is for.
-            Seen::First => matches!(self.step(SeqNo(u64::MAX)), Ok(Step::End)),
-        };
-        Ok(Some(InSpan { gone_through, ..found }))
+        let Some((offset, header, payload)) = found else { return Ok(None) };
+        let found = self.checked(seq, offset, header, payload, false)?;
+        let shape = if alike && next == self.offset() { Shape::Alike } else { Shape::Mixed };
+        Ok(found.map(|found| InSpan { shape: ended.then_some(shape), ..found }))
     }
 
     /// Passes over frames that end at or below `seq`, whose headers were valid before. What the frame that this leads to
-    /// says of its place and its seq, under its checksum, proves it to be the one wanted all the same.
-    fn hop(&mut self, seq: SeqNo) {
+    /// says of its place and its seq is checked.
+    fn hop(&mut self, seq: SeqNo, shape: Shape) {
         let block = self.block.as_ref();
-        // Nearly always frames side by side are alike; then it is known where the one for `seq` stands.
-        let alike = || {
-            let first = block.get(self.at..).and_then(Unchecked::at)?;
-            let frames = seq.0.checked_sub(self.expected.0)?.checked_div(u64::from(first.count))?;
-            let distance = usize::try_from(frames.checked_mul(first.frame_len())?).ok()?;
-            let at = self.at.checked_add(distance)?;
-            let expected = self.expected.checked_add(frames * u64::from(first.count))?;
-            let there = block.get(at..).and_then(Unchecked::at)?;
-            ((there.first_seq, there.count) == (expected, first.count)).then_some((at, expected))
-        };
-        if let Some((at, expected)) = alike() {
-            (self.at, self.expected) = (at, expected);
+        if shape == Shape::Alike {
+            let there = || {
+                let first = block.get(self.at..).and_then(Unchecked::at)?;
+                let frames = seq.0.checked_sub(self.expected.0)?.checked_div(u64::from(first.count))?;
+                let distance = usize::try_from(frames.checked_mul(first.frame_len())?).ok()?;
+                let at = self.at.checked_add(distance).filter(|&at| at < block.len())?;
+                Some((at, self.expected.checked_add(frames.checked_mul(u64::from(first.count))?)?))
+            };
+            (self.at, self.expected) = there().unwrap_or((self.at, self.expected));
             return;
         }
         while let Some(header) = block.get(self.at..).and_then(Unchecked::at)
@@ -458,7 +489,21 @@ impl<B: AsRef<[u8]>> FrameSteps<B> {
 
     /// Entry `seq` from here on. The payload of a frame that is the whole block is not checked if it is `verified`.
     fn entry_here(&mut self, seq: SeqNo, verified: bool) -> Result<Option<InSpan>> {
-        let Step::At(offset, header, payload) = self.step(seq)? else { return Ok(None) };
+        match self.step(seq)? {
+            Step::At(offset, header, payload) => self.checked(seq, offset, header, payload, verified),
+            Step::Incomplete(..) | Step::End => Ok(None),
+        }
+    }
+
+    /// Entry `seq` of the frame with this header, whose payload is there.
+    fn checked(
+        &mut self,
+        seq: SeqNo,
+        offset: ByteOffset,
+        header: FrameHeader,
+        payload: Range<usize>,
+        verified: bool,
+    ) -> Result<Option<InSpan>> {
         let bytes = &self.block.as_ref()[payload.clone()];
         if !verified || header.frame_len() != self.block.as_ref().len() as u64 {
             match check_payload(&header, bytes) {
@@ -471,7 +516,7 @@ impl<B: AsRef<[u8]>> FrameSteps<B> {
         Ok(range.map(|range| InSpan {
             timestamp: header.timestamp,
             range: payload.start + range.start..payload.start + range.end,
-            gone_through: false,
+            shape: None,
         }))
     }
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use common::{HEADER_LEN, Raw, Rng, Segment, data_frame, header, raw, walked};
-use stratawal_frame::{ByteOffset, SeqNo};
+use stratawal_frame::{ByteOffset, Place, SeqNo};
 use stratawal_segment::{
-    Access, ErrorKind, FrameSteps, Frames, MapPromise, Seen, SegmentData, SegmentFile, create, frames,
+    Access, ErrorKind, FrameSteps, Frames, MapPromise, Seen, SegmentData, SegmentFile, Shape, create, frames,
 };
 use stratawal_storage::{Storage, UnixStorage};
 
@@ -134,14 +134,16 @@ fn an_entry_is_taken_out_of_its_span_alone() {
         std::fs::write(&path, bytes).unwrap();
         let file = SegmentFile::open(&unix, on_disk.path(), segment.id(), Access::Read).unwrap();
         for data in [SegmentData::read(&file), map(&file, file.len()).unwrap()] {
-            for seen in [Seen::No, Seen::First, Seen::Before] {
+            let before = Seen::Before(Shape::Alike);
+            for seen in [Seen::No, Seen::First, before, Seen::Before(Shape::Mixed)] {
                 let found = data.entry(span.clone(), first, first, max, seen);
-                if broken && !(seen == Seen::Before && data.is_mapped()) {
+                if broken && !(matches!(seen, Seen::Before(_)) && data.is_mapped()) {
                     assert!(found.unwrap_err().is_damage());
                     continue;
                 }
                 let found = found.unwrap().unwrap();
-                assert_eq!(found.gone_through, seen != Seen::No);
+                let shape = if let Seen::Before(shape) = seen { shape } else { Shape::Alike };
+                assert_eq!(found.shape, (seen != Seen::No).then_some(shape));
                 assert_eq!(found.timestamp, frame.header().timestamp);
                 assert!(broken || found.data == frame.entry(0).unwrap());
             }
@@ -149,7 +151,7 @@ fn an_entry_is_taken_out_of_its_span_alone() {
                 // Short of the whole frame, and with another behind it.
                 assert_eq!(data.entry(span.start..span.end - 8, first, first, max, Seen::First).unwrap(), None);
                 let longer = data.entry(span.start..span.end + 8, first, first, max, Seen::First).unwrap();
-                assert!(!longer.unwrap().gone_through, "the next frame is not whole");
+                assert_eq!(longer.unwrap().shape, None, "the next frame is not whole");
             }
         }
         std::fs::remove_file(path).unwrap();
@@ -175,14 +177,14 @@ fn damage_behind_the_back_of_a_reader_misleads_nobody() {
             std::fs::write(&path, bytes).unwrap();
             let file = SegmentFile::open(&unix, on_disk.path(), segment.id(), Access::Read).unwrap();
             for data in [SegmentData::read(&file), map(&file, end).unwrap()] {
-                for (n, seen) in (0..20).flat_map(|n| [Seen::No, Seen::First, Seen::Before].map(|seen| (n, seen))) {
+                let before = Seen::Before(if alike { Shape::Alike } else { Shape::Mixed });
+                for (n, seen) in (0..20).flat_map(|n| [Seen::No, Seen::First, before].map(|seen| (n, seen))) {
                     let found = data.entry(HEADER_LEN..end, SeqNo(base), SeqNo(base + n as u64), 1 << 20, seen);
-                    if n == 5 || (n > 5 && !(seen == Seen::Before && leads_on)) {
+                    if n == 5 || (n > 5 && !(seen == before && leads_on)) {
                         let (error, at) = (found.unwrap_err(), Some(ByteOffset(offsets[5])));
                         assert!(error.is_damage() && error.offset() == at, "{byte} {n} {seen:?}: {error}");
                     } else {
-                        let found = found.unwrap().unwrap();
-                        assert_eq!((&found.data[..], found.gone_through), (&entry(n)[..], seen == Seen::Before));
+                        assert_eq!(found.unwrap().unwrap().data[..], entry(n), "{byte} {n} {seen:?}");
                     }
                 }
             }
@@ -190,11 +192,53 @@ fn damage_behind_the_back_of_a_reader_misleads_nobody() {
         std::fs::write(&path, pristine).unwrap();
         let file = SegmentFile::open(&unix, on_disk.path(), segment.id(), Access::Read).unwrap();
         let data = SegmentData::read(&file);
-        let gone_through = |n, seen| {
+        let shape = |n, seen| {
             let found = data.entry(HEADER_LEN..end, SeqNo(base), SeqNo(base + n), 1 << 20, seen).unwrap().unwrap();
-            found.gone_through
+            found.shape
         };
-        assert!((0..20).all(|n| gone_through(n, Seen::First) && !gone_through(n, Seen::No)));
+        let expected = Some(if alike { Shape::Alike } else { Shape::Mixed });
+        assert!((0..20).all(|n| shape(n, Seen::First) == expected && shape(n, Seen::No).is_none()));
+    }
+}
+
+/// It stands where the frame of its entry would be if all were as long as the first.
+#[test]
+fn a_frame_within_an_entry_is_never_taken_for_one() {
+    let mut segment = Segment::new();
+    let base = header().base.0;
+    segment.append(&[b"eight by"]);
+    // The second frame: 40 bytes of header, a table of 11 ends, 4 zeros, and then what looks like the sixth.
+    let (sixth, begins) = (ByteOffset(HEADER_LEN + 5 * 48), HEADER_LEN + 48 + 40 + 44);
+    let place = Place { salt: segment.writer.place().salt, offset: sixth };
+    let mut entry = vec![0; usize::try_from(sixth.0 - begins).unwrap()];
+    entry.extend(data_frame(&place, base + 5, None, &[b"FORGED!!"]));
+    let mut entries: Vec<Vec<u8>> = (1..=11).map(|n| vec![n; 8]).collect();
+    entries[0] = entry;
+    segment.append(&entries.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let end = segment.offset().0;
+    for data in [SegmentData::read(&segment.file()), map(&segment.file(), end).unwrap()] {
+        let get = |seen| data.entry(HEADER_LEN..end, SeqNo(base), SeqNo(base + 5), 1 << 20, seen).unwrap().unwrap();
+        let first = get(Seen::First);
+        assert_eq!((&first.data[..], first.shape), (&[5; 8][..], Some(Shape::Mixed)));
+        assert_eq!(get(Seen::Before(Shape::Mixed)).data, first.data);
+    }
+}
+
+#[test]
+fn a_span_that_ends_within_a_control_frame_ends_before_what_follows() {
+    let mut segment = Segment::new();
+    let base = header().base.0;
+    segment.append(&[b"one"]);
+    let before = segment.offset().0;
+    segment.start(base);
+    segment.append(&[b"two"]);
+    for end in before + 1..segment.offset().0 {
+        let data = SegmentData::read(&segment.file());
+        let shape = Seen::Before(Shape::Mixed);
+        for seen in [Seen::No, Seen::First, shape] {
+            let found = data.entry(HEADER_LEN..end, SeqNo(base), SeqNo(base + 1), 1 << 20, seen);
+            assert_eq!(found.unwrap(), None, "{end} {seen:?}");
+        }
     }
 }
 

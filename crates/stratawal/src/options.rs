@@ -85,7 +85,8 @@ impl StreamOptions {
     }
 
     /// Appends that wait together become one frame of up to about this many bytes: larger ones take less disk; a single
-    /// read reads a whole one, and no less than from one point of the index ([`index_every`](Self::index_every)) to the next.
+    /// read reads a whole one, and, where they are smaller, from one point of the index
+    /// ([`index_every`](Self::index_every)) to the next; past 8 KiB in a slower way, into memory that is allocated.
     /// Default: 6 KiB; 1 byte to 1 MiB.
     #[must_use]
     pub fn frame_bytes(mut self, bytes: usize) -> Self {
@@ -189,7 +190,8 @@ impl Options {
 
     /// Reads sealed segments of all streams through memory mappings instead of positioned reads: scans take about half the
     /// time, and single reads a third. A segment is sealed once another follows it, and mapped once it is durable, too;
-    /// the one that is written is read by positioned reads all the same. Default: positioned reads.
+    /// the one that is written is read by positioned reads all the same, and so is, in a log opened for reading, what had to
+    /// be scanned when the stream was looked up. Default: positioned reads.
     ///
     /// # Safety
     /// While any mapping lives, nobody may shorten or change the segment files but this library: not this process, and no

@@ -8,7 +8,7 @@ use std::io;
 
 use stratawal_frame::{ByteOffset, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo};
 use stratawal_index::{ActiveIndex, Bounds, CacheKey, Index, IndexBuilder, IndexPoint, PackedIndex, Span};
-use stratawal_segment::{Access, FoundEntry, Seen, SegmentData, SegmentFile, SegmentId};
+use stratawal_segment::{Access, FoundEntry, Seen, SegmentData, SegmentFile, SegmentId, Shape};
 
 use crate::env::{Env, Location};
 use crate::error::{Error, Result};
@@ -101,8 +101,35 @@ pub(crate) struct Loaded {
     data: SegmentData,
     index: PackedIndex,
     end: u64,
-    /// Of which points of the index the span was gone through, see [`Seen`].
-    gone_through: Bits,
+    spans: Spans,
+}
+
+/// Of which points of an index the span was gone through, see [`Seen`].
+#[derive(Debug)]
+struct Spans {
+    alike: Bits,
+    mixed: Bits,
+}
+
+impl Spans {
+    fn new(points: usize) -> Self {
+        Self { alike: Bits::new(points), mixed: Bits::new(points) }
+    }
+
+    fn seen(&self, i: usize) -> Seen {
+        match () {
+            () if self.alike.get(i) => Seen::Before(Shape::Alike),
+            () if self.mixed.get(i) => Seen::Before(Shape::Mixed),
+            () => Seen::First,
+        }
+    }
+
+    fn set(&self, i: usize, shape: Shape) {
+        match shape {
+            Shape::Alike => self.alike.set(i),
+            Shape::Mixed => self.mixed.set(i),
+        }
+    }
 }
 
 /// A segment that is open for reading.
@@ -140,13 +167,12 @@ impl Reader {
             None => self.span(seq),
         };
         let seen = match known {
-            Some((loaded, i)) if loaded.gone_through.get(i) => Seen::Before,
-            Some(_) => Seen::First,
+            Some((loaded, i)) => loaded.spans.seen(i),
             None => Seen::No,
         };
         let found = self.data().entry(span, SeqNo(point.seq), SeqNo(seq), len_max, seen)?;
-        if let (Some((loaded, i)), Seen::First, Some(FoundEntry { gone_through: true, .. })) = (known, seen, &found) {
-            loaded.gone_through.set(i);
+        if let (Some((loaded, i)), Seen::First, Some(FoundEntry { shape: Some(shape), .. })) = (known, seen, &found) {
+            loaded.spans.set(i, *shape);
         }
         Ok(found)
     }
@@ -235,9 +261,9 @@ fn load(env: &Env, place: &Location, options: &StreamOptions, header: &SegmentHe
         None => SegmentData::read(&file),
     };
     let index = PackedIndex::new(&index);
-    let gone_through = Bits::new(index.len());
-    let weight = index.weight() + index.len() / 8 + std::mem::size_of::<Loaded>();
-    Ok((Loaded { data, index, end: end.0, gone_through }, weight))
+    let spans = Spans::new(index.len());
+    let weight = index.weight() + index.len() / 4 + std::mem::size_of::<Loaded>();
+    Ok((Loaded { data, index, end: end.0, spans }, weight))
 }
 
 /// The index of a segment and where its entries end, from its frames. Where the chain breaks, what precedes that is
