@@ -200,6 +200,12 @@ fn deep(what: &str, stream: &Stream) {
         }
     }
     assert!(stream.get(next).unwrap().is_none(), "{what}: there is an entry beyond the end");
+    // What was gone through once is passed over the second time, and answers the same, from whichever side one comes.
+    for seq in (first..next).rev() {
+        let found = stream.get(seq).ok().flatten();
+        let right = found.as_ref().is_some_and(|found| found.seq() == seq && found.data()[..] == entry(seq));
+        assert_eq!(right, !failed.contains(&seq), "{what}: entry {seq}, read again: {found:?}");
+    }
     let step = usize::try_from((next - first) / 5 + 1).unwrap();
     for from in (first..next).step_by(step).chain(next.checked_sub(1).filter(|&last| last >= first)) {
         let (forwards, backwards) = (run(what, stream, from, next, false), run(what, stream, first, from + 1, true));
