@@ -77,17 +77,9 @@ impl Forward {
         let data = self.steps.entry_in(frame, SeqNo(seq))?;
         Some(Entry { seq, timestamp: frame.header().timestamp, data })
     }
-}
 
-impl Forward {
-    /// What is left of the frame at hand from `seq` on, and before `back`.
-    fn run_of_one_frame(&self, seq: u64, back: u64) -> Option<Run> {
-        let frame = self.frame.as_ref()?;
-        let end = frame.header().end_seq().0.min(self.limit).min(back);
-        Run::of_frames(frame.header(), self.steps.frames_of(frame, frame), seq..end)
-    }
-
-    /// The same, with frames behind it that are in the block at hand, up to entry `back`.
+    /// What is left from `seq` on of the frame at hand, and of those behind it that are in the block at hand and of its
+    /// timestamp, up to entry `back`.
     #[inline]
     fn run(&mut self, seq: u64, back: u64) -> Option<Run> {
         let first = self.frame.take()?;
@@ -408,9 +400,8 @@ impl Iter {
         }
     }
 
-    /// The next entries from the front, together: those of one tick of the clock, as far as they have been read, up to some
-    /// 16 KiB, or one batch that is larger. All of them are checked before. As [`next`](Iterator::next) otherwise; the two may
-    /// be mixed.
+    /// The next entries from the front, together: those of one tick of the clock, as far as they have been read, until they
+    /// take 16 KiB or more. All of them are checked before. As [`next`](Iterator::next) otherwise; the two may be mixed.
     #[inline]
     pub fn next_run(&mut self) -> Option<Result<Run>> {
         self.run_at_hand().map(Ok).or_else(|| self.run_anywhere())
@@ -421,11 +412,11 @@ impl Iter {
             Ok(entry) => entry,
             Err(error) => return Some(Err(error)),
         };
-        let frame = self.forward.as_ref().and_then(|forward| forward.run_of_one_frame(self.front, self.back));
-        // Without a frame it was in the tail buffer.
-        let run = frame.unwrap_or_else(|| Run::of_one(entry));
-        self.front = run.seqs().end;
-        Some(Ok(run))
+        // Now its frame is at hand, unless it was in the tail buffer, or something has happened to the stream since.
+        Some(Ok(self.run_at_hand().unwrap_or_else(|| {
+            self.front += 1;
+            Run::of_one(entry)
+        })))
     }
 }
 

@@ -117,10 +117,12 @@ impl Spans {
     }
 
     fn seen(&self, i: usize) -> Seen {
-        match () {
-            () if self.alike.get(i) => Seen::Before(Shape::Alike),
-            () if self.mixed.get(i) => Seen::Before(Shape::Mixed),
-            () => Seen::First,
+        if self.alike.get(i) {
+            Seen::Before(Shape::Alike)
+        } else if self.mixed.get(i) {
+            Seen::Before(Shape::Mixed)
+        } else {
+            Seen::First
         }
     }
 

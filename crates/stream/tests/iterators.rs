@@ -99,8 +99,7 @@ fn a_run_goes_on_from_frame_to_frame_of_one_tick() {
                 seq += 1;
             }
         }
-        // The first frame of a block is a run by itself; the others are some 16 KiB together.
-        assert!(seq == back && runs < 10, "{seq} of {back}, {runs} runs");
+        assert!(seq == back && runs < 8, "{seq} of {back}, {runs} runs");
     }
 }
 
