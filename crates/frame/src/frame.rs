@@ -150,20 +150,7 @@ impl Frame {
     #[inline]
     #[must_use]
     pub fn entry(&self, i: u32) -> Option<Bytes> {
-        self.range_of(i).map(|range| self.payload.slice(range))
-    }
-
-    /// The bytes of entry `i`, without a count of who shares them; `None` past the last.
-    #[inline]
-    #[must_use]
-    pub fn data(&self, i: u32) -> Option<&[u8]> {
-        self.range_of(i).and_then(|range| self.payload.get(range))
-    }
-
-    /// Where entry `i` stands in the payload.
-    #[inline]
-    fn range_of(&self, i: u32) -> Option<Range<usize>> {
-        entry_range(self.header.count, &self.payload, i)
+        entry_range(self.header.count, &self.payload, i).map(|range| self.payload.slice(range))
     }
 
     /// Whether entry `i` is the last of its batch.

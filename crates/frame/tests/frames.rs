@@ -75,7 +75,7 @@ fn an_entry_is_found_without_the_frame() {
         assert_eq!(check_payload(header, &payload), Decoded::Frame(()));
         for i in 0..=header.count {
             let range = entry_range(header.count, &payload, i);
-            assert_eq!(range.clone().map(|range| &payload[range]), frame.data(i), "{i}");
+            assert_eq!(range.clone().map(|range| &payload[range]), frame.entry(i).as_deref(), "{i}");
             assert_eq!(range.is_some(), i < header.count);
         }
         assert_eq!(check_payload(header, &payload[1..]), Decoded::Incomplete { needed: header.frame_len() });
