@@ -114,8 +114,9 @@ fn benches(arguments: &[String]) -> Done {
     let benches = || run::cargo(&["bench", "--package", "stratawal-benches", "--"]);
     if let Some(filter) = arguments.first().filter(|first| !first.starts_with('-')) {
         // One that fits nothing would run nothing, and pass.
-        let listed = benches().args(["--list", filter]).output().unwrap_or_default();
-        if !listed.lines().any(|line| line.ends_with(": benchmark")) {
+        let listed = benches().args(["--list", filter]).output();
+        // Without a list the run says what is wrong.
+        if listed.is_some_and(|listed| !listed.lines().any(|line| line.ends_with(": benchmark"))) {
             return Err(Stop::Failed(format!(
                 "no bench has {filter:?} in its name; `cargo xtask bench --list` lists them"
             )));

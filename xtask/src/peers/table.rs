@@ -101,8 +101,9 @@ pub(super) fn head(results: &[Results], machine: &Machine, conditions: &str) -> 
         "{}.\n\n{conditions}; median (least to greatest). \
          Each row of appends compares one guarantee: *buffered* survives nothing, *flushed* the death of the process, \
          *synced* power loss; a log that is read was written with the one that the row names, or the nearest to it that \
-         each log has, as its line below says. *Raw* is a plain loop without a log around it. Columns with × say how many times as good: above 1 is \
-         better than what it is compared with. What a log does not have is —.\n\nThe others: {}.\n\n",
+         each log has, which the table of the case says. *Raw* is a plain loop without a log around it. Columns with × say \
+         how many times as good: above 1 is better than what it is compared with. What a log does not have is —.\n\n\
+         The others: {}.\n\n",
         cell(&machine.in_a_line()),
         others(results, machine)
     );
