@@ -189,7 +189,8 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Microseconds since 1970.
     fn now_micros(&self) -> u64;
 
-    /// Microseconds since 1970 as of the last tick of a clock that costs next to nothing to read (1 to 10 ms coarse, on Linux).
+    /// Microseconds since 1970 as of the last tick of a clock that costs next to nothing to read (1 to 10 ms coarse, on
+    /// Linux).
     fn coarse_now_micros(&self) -> u64;
 
     /// A random number that is good for identities: no two of them collide in practice. Not for secrets.
