@@ -35,6 +35,7 @@ compile_error!("stratawal-storage needs Unix: it reserves space, locks folders, 
 
 mod map;
 mod memory;
+mod process;
 mod storage;
 mod sync;
 mod unix;

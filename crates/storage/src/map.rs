@@ -1,4 +1,4 @@
-//! Mapped files: the one module of the workspace that creates memory out of a file.
+//! Mapped memory: the one module of the workspace that creates memory out of a file, and the page that a fork wipes.
 
 use std::fmt;
 use std::fs;
@@ -6,6 +6,9 @@ use std::io;
 
 use bytes::Bytes;
 use memmap2::MmapOptions;
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use crate::sync::{AtomicU64, OnceLock};
 
 /// The first bytes of a file in memory: mapped, or a copy.
 pub struct Map(Source);
@@ -58,4 +61,28 @@ impl AsRef<[u8]> for Map {
             Source::Copied(bytes) => bytes,
         }
     }
+}
+
+/// A page of memory that reads as 0 in a child of a fork, whatever the parent stored there. `None` where the system has
+/// none to give. Always the same one.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[inline]
+pub(crate) fn page_wiped_on_fork() -> Option<&'static AtomicU64> {
+    static PAGE: OnceLock<Option<&'static AtomicU64>> = OnceLock::new();
+    *PAGE.get_or_init(map_wiped_on_fork)
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn map_wiped_on_fork() -> Option<&'static AtomicU64> {
+    use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+    let len = rustix::param::page_size();
+    // SAFETY: a new mapping at an address of the system's choice overlaps no memory that is in use.
+    let page = unsafe {
+        mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE).ok()?
+    };
+    // SAFETY: the advice is for that mapping alone, which nothing refers to yet; it takes effect in children only.
+    unsafe { madvise(page, len, Advice::LinuxWipeOnFork).ok()? };
+    // SAFETY: the page is aligned, as long as a u64 at least, readable, writable, zero, and never unmapped; it is only ever
+    // used through this atomic. A child has a page of its own there, which is zero again.
+    Some(unsafe { AtomicU64::from_ptr(page.cast()) })
 }

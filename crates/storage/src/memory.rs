@@ -3,9 +3,9 @@
 //! It does not simulate crashes: what is written is there, and syncing does nothing.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path};
 
 use crate::storage::{Access, DirEntry, EntryKind, File, Lock, LockError, Storage};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
@@ -13,12 +13,24 @@ use crate::unix::UnixStorage;
 
 /// A file system in memory. Clones share it. It begins with the folder `/`.
 #[derive(Clone, Debug)]
-pub struct MemoryStorage(Arc<Mutex<State>>);
+pub struct MemoryStorage {
+    state: Arc<Mutex<State>>,
+    /// The directory that paths are relative to.
+    root: DirId,
+}
+
+/// A directory, whatever its path is.
+type DirId = u64;
+
+/// The one that is always there.
+const ROOT: DirId = 0;
 
 #[derive(Debug)]
 struct State {
-    nodes: BTreeMap<PathBuf, Node>,
-    locked: Vec<PathBuf>,
+    dirs: BTreeMap<DirId, BTreeMap<OsString, Node>>,
+    next_dir: DirId,
+    /// Each by its directory and its name there.
+    locked: Vec<(DirId, OsString)>,
     /// Bytes of all files, and how many there may be.
     used: u64,
     capacity: u64,
@@ -30,7 +42,7 @@ struct State {
 
 #[derive(Clone, Debug)]
 enum Node {
-    Dir,
+    Dir(DirId),
     File(Arc<Data>),
 }
 
@@ -41,6 +53,13 @@ struct Data {
     named: AtomicBool,
     /// Not its owner: the file system holds its files.
     state: Weak<Mutex<State>>,
+}
+
+impl Data {
+    fn new(bytes: Vec<u8>, state: &Arc<Mutex<State>>) -> Arc<Self> {
+        let (bytes, named, state) = (Mutex::new(bytes), AtomicBool::new(true), Arc::downgrade(state));
+        Arc::new(Self { bytes, named, state })
+    }
 }
 
 #[derive(Debug)]
@@ -59,72 +78,105 @@ impl MemoryStorage {
     /// An empty one.
     #[must_use]
     pub fn new() -> Self {
-        let nodes = BTreeMap::from([(PathBuf::from("/"), Node::Dir)]);
-        let state = State { nodes, locked: Vec::new(), used: 0, capacity: u64::MAX, clock: None, seed: None };
-        Self(Arc::new(Mutex::new(state)))
+        let dirs = BTreeMap::from([(ROOT, BTreeMap::new())]);
+        let (locked, used, capacity, clock, seed) = (Vec::new(), 0, u64::MAX, None, None);
+        let state = State { dirs, next_dir: ROOT + 1, locked, used, capacity, clock, seed };
+        Self { state: Arc::new(Mutex::new(state)), root: ROOT }
     }
 
     /// With a clock that begins at `start` and moves by `step` microseconds with each look at it.
     #[must_use]
     pub fn with_clock(self, start: u64, step: u64) -> Self {
-        self.0.lock().clock = Some((start, step));
+        self.state.lock().clock = Some((start, step));
         self
     }
 
     /// With random numbers that follow from `seed`.
     #[must_use]
     pub fn with_seed(self, seed: u64) -> Self {
-        self.0.lock().seed = Some(seed);
+        self.state.lock().seed = Some(seed);
         self
     }
 
     /// With room for `bytes` bytes of files. May be called again, to make room or to take it.
     #[must_use]
     pub fn with_capacity(self, bytes: u64) -> Self {
-        self.0.lock().capacity = bytes;
+        self.state.lock().capacity = bytes;
         self
     }
 
     /// A copy of everything, that shares nothing with this one.
     #[must_use]
     pub fn snapshot(&self) -> Self {
-        let copy = Self::new();
-        let state = self.0.lock();
-        let mut into = copy.0.lock();
+        let copy = Self { root: self.root, ..Self::new() };
+        let state = self.state.lock();
+        let mut into = copy.state.lock();
         (into.used, into.capacity, into.clock, into.seed) = (state.used, state.capacity, state.clock, state.seed);
-        for (path, node) in &state.nodes {
-            let node = match node {
-                Node::Dir => Node::Dir,
-                Node::File(data) => {
-                    let bytes = Mutex::new(data.bytes.lock().clone());
-                    Node::File(Arc::new(Data { bytes, named: AtomicBool::new(true), state: Arc::downgrade(&copy.0) }))
-                }
-            };
-            into.nodes.insert(path.clone(), node);
+        into.next_dir = state.next_dir;
+        let copy_of = |node: &Node| match node {
+            Node::Dir(dir) => Node::Dir(*dir),
+            Node::File(data) => Node::File(Data::new(data.bytes.lock().clone(), &copy.state)),
+        };
+        for (dir, names) in &state.dirs {
+            let names = names.iter().map(|(name, node)| (name.clone(), copy_of(node)));
+            into.dirs.insert(*dir, names.collect());
         }
         drop((state, into));
         copy
     }
+
+    /// The directory that `path` leads to.
+    fn dir(&self, state: &State, path: &Path) -> io::Result<DirId> {
+        match state.walk(self.root, path)? {
+            Node::Dir(dir) => Ok(dir),
+            Node::File(_) => Err(io::ErrorKind::NotADirectory.into()),
+        }
+    }
+
+    /// The directory that holds `path`, and the name there.
+    fn parent<'p>(&self, state: &State, path: &'p Path) -> io::Result<(DirId, &'p OsStr)> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        Ok((self.dir(state, path.parent().ok_or(io::ErrorKind::InvalidInput)?)?, name))
+    }
+}
+
+fn not_found() -> io::Error {
+    io::ErrorKind::NotFound.into()
 }
 
 impl State {
-    fn parent_is_dir(&self, path: &Path) -> io::Result<()> {
-        match path.parent().and_then(|parent| self.nodes.get(parent)) {
-            Some(Node::Dir) => Ok(()),
-            Some(Node::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
-            None => Err(io::ErrorKind::NotFound.into()),
+    fn walk(&self, root: DirId, path: &Path) -> io::Result<Node> {
+        let mut at = Node::Dir(root);
+        self.names(root)?;
+        for component in path.components() {
+            match component {
+                Component::CurDir => {}
+                Component::RootDir if root == ROOT => {}
+                Component::Normal(name) => {
+                    let Node::Dir(dir) = at else { return Err(io::ErrorKind::NotADirectory.into()) };
+                    at = self.names(dir)?.get(name).cloned().ok_or_else(not_found)?;
+                }
+                Component::RootDir | Component::ParentDir | Component::Prefix(_) => {
+                    return Err(io::ErrorKind::InvalidInput.into());
+                }
+            }
         }
+        Ok(at)
     }
 
-    fn children<'a>(&'a self, dir: &'a Path) -> impl Iterator<Item = (&'a PathBuf, &'a Node)> {
-        self.nodes.iter().filter(move |(path, _)| path.parent() == Some(dir))
+    /// What is in a directory that was found, or opened, before.
+    fn names(&self, dir: DirId) -> io::Result<&BTreeMap<OsString, Node>> {
+        self.dirs.get(&dir).ok_or_else(removed)
     }
 
-    fn vacant(&self, path: &Path) -> io::Result<()> {
-        if self.nodes.contains_key(path) {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        self.parent_is_dir(path)
+    fn names_mut(&mut self, dir: DirId) -> io::Result<&mut BTreeMap<OsString, Node>> {
+        self.dirs.get_mut(&dir).ok_or_else(removed)
+    }
+
+    /// Whether `dir` is `above`, or lies below it.
+    fn lies_in(&self, dir: DirId, above: DirId) -> bool {
+        let inner = |dir: DirId| self.dirs.get(&dir).into_iter().flat_map(BTreeMap::values);
+        dir == above || inner(above).any(|node| matches!(node, Node::Dir(child) if self.lies_in(dir, *child)))
     }
 
     fn lose_name(&mut self, data: &Data) {
@@ -144,107 +196,116 @@ impl State {
     }
 }
 
+/// What is said of a directory that was removed since it was opened.
+fn removed() -> io::Error {
+    io::Error::new(io::ErrorKind::StaleNetworkFileHandle, "the directory was removed since it was opened")
+}
+
 impl Storage for MemoryStorage {
+    fn at(&self, dir: &Path) -> io::Result<Arc<dyn Storage>> {
+        let root = self.dir(&self.state.lock(), dir)?;
+        Ok(Arc::new(Self { state: Arc::clone(&self.state), root }))
+    }
+
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        let mut state = self.0.lock();
-        state.vacant(path)?;
-        let data = Arc::new(Data {
-            bytes: Mutex::new(Vec::new()),
-            named: AtomicBool::new(true),
-            state: Arc::downgrade(&self.0),
-        });
-        state.nodes.insert(path.to_owned(), Node::File(Arc::clone(&data)));
+        let mut state = self.state.lock();
+        let (dir, name) = self.parent(&state, path)?;
+        let names = state.names_mut(dir)?;
+        if names.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let data = Data::new(Vec::new(), &self.state);
+        names.insert(name.to_owned(), Node::File(Arc::clone(&data)));
         Ok(Arc::new(MemoryFile { data, writable: true }))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
-        match self.0.lock().nodes.get(path) {
-            Some(Node::File(data)) => {
-                Ok(Arc::new(MemoryFile { data: Arc::clone(data), writable: access == Access::ReadWrite }))
-            }
-            Some(Node::Dir) => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file")),
-            None => Err(io::ErrorKind::NotFound.into()),
+        match self.state.lock().walk(self.root, path)? {
+            Node::File(data) => Ok(Arc::new(MemoryFile { data, writable: access == Access::ReadWrite })),
+            Node::Dir(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file")),
         }
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        let state = self.0.lock();
-        match state.nodes.get(dir) {
-            Some(Node::Dir) => {}
-            Some(Node::File(_)) => return Err(io::ErrorKind::NotADirectory.into()),
-            None => return Err(io::ErrorKind::NotFound.into()),
-        }
-        let entry = |(path, node): (&PathBuf, &Node)| DirEntry {
-            name: path.file_name().map_or_else(OsString::new, ToOwned::to_owned),
-            kind: if matches!(node, Node::Dir) { EntryKind::Dir } else { EntryKind::File },
+        let state = self.state.lock();
+        let entry = |(name, node): (&OsString, &Node)| DirEntry {
+            name: name.clone(),
+            kind: if matches!(node, Node::Dir(_)) { EntryKind::Dir } else { EntryKind::File },
         };
-        let mut entries: Vec<_> = state.children(dir).map(entry).collect();
+        let mut entries: Vec<_> = state.names(self.dir(&state, dir)?)?.iter().map(entry).collect();
         entries.sort_by(|a, b| a.name.as_encoded_bytes().cmp(b.name.as_encoded_bytes()));
         Ok(entries)
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
-        state.vacant(dir)?;
-        state.nodes.insert(dir.to_owned(), Node::Dir);
+        let mut state = self.state.lock();
+        let (parent, name) = self.parent(&state, dir)?;
+        let new = state.next_dir;
+        let names = state.names_mut(parent)?;
+        if names.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        names.insert(name.to_owned(), Node::Dir(new));
+        state.dirs.insert(new, BTreeMap::new());
+        state.next_dir += 1;
         Ok(())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
-        state.parent_is_dir(to)?;
-        let source = state.nodes.get(from).cloned().ok_or(io::ErrorKind::NotFound)?;
-        if from == to {
+        let mut state = self.state.lock();
+        let (old_dir, old_name) = self.parent(&state, from)?;
+        let (new_dir, new_name) = self.parent(&state, to)?;
+        let source = state.names(old_dir)?.get(old_name).cloned().ok_or_else(not_found)?;
+        if (old_dir, old_name) == (new_dir, new_name) {
             return Ok(());
         }
-        match (&source, state.nodes.get(to)) {
-            (_, None) | (Node::File(_), Some(Node::File(_))) => {}
-            (Node::Dir, Some(Node::Dir)) if state.children(to).next().is_none() => {}
-            (Node::Dir, Some(Node::Dir)) => return Err(io::ErrorKind::DirectoryNotEmpty.into()),
-            (Node::File(_), Some(Node::Dir)) => return Err(io::ErrorKind::IsADirectory.into()),
-            (Node::Dir, Some(Node::File(_))) => return Err(io::ErrorKind::NotADirectory.into()),
-        }
-        if to.starts_with(from) && to != from {
+        if let Node::Dir(moved) = source
+            && state.lies_in(new_dir, moved)
+        {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        if let Some(Node::File(data)) = state.nodes.get(to).cloned()
-            && from != to
-        {
-            state.lose_name(&data);
+        let replaced = state.names(new_dir)?.get(new_name).cloned();
+        match (&source, &replaced) {
+            (_, None) => {}
+            (Node::File(_), Some(Node::File(data))) => state.lose_name(data),
+            (Node::Dir(_), Some(Node::Dir(dir))) if state.names(*dir)?.is_empty() => {
+                state.dirs.remove(dir);
+            }
+            (Node::Dir(_), Some(Node::Dir(_))) => return Err(io::ErrorKind::DirectoryNotEmpty.into()),
+            (Node::File(_), Some(Node::Dir(_))) => return Err(io::ErrorKind::IsADirectory.into()),
+            (Node::Dir(_), Some(Node::File(_))) => return Err(io::ErrorKind::NotADirectory.into()),
         }
-        let moved: Vec<PathBuf> = state.nodes.keys().filter(|path| path.starts_with(from)).cloned().collect();
-        for path in moved {
-            let node = state.nodes.remove(&path).expect("invariant: it was listed under the same lock");
-            let below = path.strip_prefix(from).expect("invariant: it begins with `from`");
-            let path = if below.as_os_str().is_empty() { to.to_owned() } else { to.join(below) };
-            state.nodes.insert(path, node);
-        }
+        state.names_mut(old_dir)?.remove(old_name);
+        state.names_mut(new_dir)?.insert(new_name.to_owned(), source);
         Ok(())
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
-        match state.nodes.get(path).cloned() {
+        let mut state = self.state.lock();
+        let (dir, name) = self.parent(&state, path)?;
+        match state.names(dir)?.get(name).cloned() {
             Some(Node::File(data)) => {
-                state.nodes.remove(path);
+                state.names_mut(dir)?.remove(name);
                 state.lose_name(&data);
                 Ok(())
             }
-            Some(Node::Dir) => Err(io::ErrorKind::IsADirectory.into()),
-            None => Err(io::ErrorKind::NotFound.into()),
+            Some(Node::Dir(_)) => Err(io::ErrorKind::IsADirectory.into()),
+            None => Err(not_found()),
         }
     }
 
     fn remove_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
-        match state.nodes.get(dir) {
-            Some(Node::Dir) if state.children(dir).next().is_some() => Err(io::ErrorKind::DirectoryNotEmpty.into()),
-            Some(Node::Dir) => {
-                state.nodes.remove(dir);
+        let mut state = self.state.lock();
+        let (parent, name) = self.parent(&state, dir)?;
+        match state.names(parent)?.get(name).cloned() {
+            Some(Node::Dir(removed)) if state.names(removed)?.is_empty() => {
+                state.names_mut(parent)?.remove(name);
+                state.dirs.remove(&removed);
                 Ok(())
             }
+            Some(Node::Dir(_)) => Err(io::ErrorKind::DirectoryNotEmpty.into()),
             Some(Node::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
-            None => Err(io::ErrorKind::NotFound.into()),
+            None => Err(not_found()),
         }
     }
 
@@ -253,30 +314,25 @@ impl Storage for MemoryStorage {
     }
 
     fn lock(&self, _root: &Path, path: &Path) -> Result<Box<dyn Lock>, LockError> {
-        let mut state = self.0.lock();
-        if state.locked.iter().any(|locked| locked == path) {
+        let mut state = self.state.lock();
+        let (dir, name) = self.parent(&state, path).map_err(LockError::Io)?;
+        if state.locked.iter().any(|locked| locked.0 == dir && locked.1 == name) {
             return Err(LockError::Held { owner: Some(std::process::id()) });
         }
-        if !state.nodes.contains_key(path) {
-            state.parent_is_dir(path).map_err(LockError::Io)?;
-            let data = Arc::new(Data {
-                bytes: Mutex::new(Vec::new()),
-                named: AtomicBool::new(true),
-                state: Arc::downgrade(&self.0),
-            });
-            state.nodes.insert(path.to_owned(), Node::File(data));
-        }
-        state.locked.push(path.to_owned());
-        Ok(Box::new(MemoryLock { state: Arc::clone(&self.0), path: path.to_owned() }))
+        let names = state.names_mut(dir).map_err(LockError::Io)?;
+        names.entry(name.to_owned()).or_insert_with(|| Node::File(Data::new(Vec::new(), &self.state)));
+        let locked = (dir, name.to_owned());
+        state.locked.push(locked.clone());
+        Ok(Box::new(MemoryLock { state: Arc::clone(&self.state), locked }))
     }
 
     fn free_space(&self, _dir: &Path) -> io::Result<u64> {
-        let state = self.0.lock();
+        let state = self.state.lock();
         Ok(state.capacity.saturating_sub(state.used))
     }
 
     fn now_micros(&self) -> u64 {
-        match &mut self.0.lock().clock {
+        match &mut self.state.lock().clock {
             Some((now, step)) => {
                 *now += *step;
                 *now
@@ -289,8 +345,16 @@ impl Storage for MemoryStorage {
         self.now_micros()
     }
 
+    fn elapsed_micros(&self) -> u64 {
+        match self.state.lock().clock {
+            // This clock is never set.
+            Some((now, _)) => now,
+            None => UnixStorage::new().elapsed_micros(),
+        }
+    }
+
     fn random_u64(&self) -> u64 {
-        match &mut self.0.lock().seed {
+        match &mut self.state.lock().seed {
             // SplitMix64.
             Some(seed) => {
                 *seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -307,14 +371,14 @@ impl Storage for MemoryStorage {
 #[derive(Debug)]
 struct MemoryLock {
     state: Arc<Mutex<State>>,
-    path: PathBuf,
+    locked: (DirId, OsString),
 }
 
 impl Lock for MemoryLock {}
 
 impl Drop for MemoryLock {
     fn drop(&mut self) {
-        self.state.lock().locked.retain(|locked| *locked != self.path);
+        self.state.lock().locked.retain(|locked| *locked != self.locked);
     }
 }
 

@@ -87,7 +87,27 @@ impl FolderToSync {
 ///
 /// All methods may be called from many threads at once. Durability is only ever what the sync methods say: after any
 /// other method, a power loss may show the state before or after it, in any combination with others.
+///
+/// Paths are the process's own, unless the storage was made by [`at`](Self::at): then they are relative to its directory.
 pub trait Storage: Send + Sync + fmt::Debug {
+    /// The same storage as seen from the directory that `dir` leads to now. Its paths are relative to that directory
+    /// (the empty path is the directory itself) and go on meaning it, whatever becomes of the path `dir`: the process may
+    /// change its working directory, the directory may be renamed, another may take its name.
+    ///
+    /// Once the directory is removed, each call that creates, lists, renames, removes or syncs a name fails with
+    /// `StaleNetworkFileHandle`.
+    ///
+    /// # Errors
+    /// `NotFound`; `NotADirectory`; otherwise the operating system's.
+    fn at(&self, dir: &Path) -> io::Result<Arc<dyn Storage>>;
+
+    /// Whether this process is another than the one that made this storage: a child that was forked from it. Costs no
+    /// system call. What the parent's storage has open is then also the parent's, so nothing may be written, shortened or
+    /// unlocked through it.
+    fn is_forked(&self) -> bool {
+        false
+    }
+
     /// Creates an empty file, for reading and writing. Its name is durable after [`sync_dir`](Self::sync_dir).
     ///
     /// # Errors
@@ -193,6 +213,10 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Linux).
     fn coarse_now_micros(&self) -> u64;
 
+    /// Microseconds that have passed since some point in the past, time in which the machine slept included. Setting the
+    /// clock does not change it. It means nothing in another process, or after a restart of the machine.
+    fn elapsed_micros(&self) -> u64;
+
     /// A random number that is good for identities: no two of them collide in practice. Not for secrets.
     fn random_u64(&self) -> u64;
 }
@@ -255,6 +279,15 @@ pub trait File: Send + Sync + fmt::Debug {
     /// # Errors
     /// The operating system's.
     fn len(&self) -> io::Result<u64>;
+
+    /// How many bytes of the disk the file takes, as far as the file system says: less than its length where it has
+    /// holes. The length where the storage does not know.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn allocated(&self) -> io::Result<u64> {
+        self.len()
+    }
 
     /// Cuts the file, or makes it longer by zeros without booking space.
     ///

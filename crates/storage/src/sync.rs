@@ -2,6 +2,8 @@
 
 pub(crate) use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) use std::sync::{Arc, MutexGuard, Weak};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) use std::sync::{OnceLock, atomic::AtomicU64};
 
 /// A mutex whose lock cannot fail: what it guards is whole at any time.
 #[derive(Debug, Default)]

@@ -1,28 +1,82 @@
 //! The real thing, on Unix.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::map::Map;
+use crate::process::ProcessMark;
 use crate::storage::{Access, DirEntry, EntryKind, File, Lock, LockError, Storage};
 use crate::sync::Arc;
 
-/// The file system of this machine.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct UnixStorage(());
+/// The file system of this machine: with the process's own paths, or as seen from one directory ([`Storage::at`]).
+#[derive(Clone, Debug, Default)]
+pub struct UnixStorage {
+    /// `None`: paths are the process's own.
+    root: Option<Arc<fs::File>>,
+    process: ProcessMark,
+}
 
 impl UnixStorage {
-    /// There is one.
+    /// With the process's own paths.
     #[must_use]
-    pub const fn new() -> Self {
-        Self(())
+    pub fn new() -> Self {
+        Self::default()
     }
+
+    fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_ref().map_or(rustix::fs::CWD, |root| root.as_fd())
+    }
+
+    /// `path` as the system takes it beside [`root`](Self::root). An absolute one would leave the directory.
+    fn path<'p>(&self, path: &'p Path) -> io::Result<&'p Path> {
+        if path.as_os_str().is_empty() {
+            return Ok(Path::new("."));
+        }
+        if self.root.is_some() && path.is_absolute() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a path below the directory of this storage"));
+        }
+        Ok(path)
+    }
+
+    fn open_fd(&self, path: &Path, flags: OFlags) -> rustix::io::Result<fs::File> {
+        // The mode is what the umask leaves of it, as of any file that a program creates.
+        let mode = Mode::from_raw_mode(0o666);
+        loop {
+            match rustix::fs::openat(self.root(), path, flags | OFlags::CLOEXEC, mode) {
+                Err(Errno::INTR) => {}
+                other => return other.map(fs::File::from),
+            }
+        }
+    }
+
+    fn open_folder(&self, path: &Path) -> io::Result<fs::File> {
+        Ok(self.open_fd(self.path(path)?, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)?)
+    }
+
+    /// What an operation on names answered; where it found nothing, and the directory of this storage is removed, that.
+    fn named<T>(&self, answer: io::Result<T>) -> io::Result<T> {
+        match (answer, &self.root) {
+            (Err(e), Some(root)) if e.kind() == io::ErrorKind::NotFound => Err(still_named(root).err().unwrap_or(e)),
+            (answer, _) => answer,
+        }
+    }
+}
+
+/// That a directory was not removed since it was opened. One that was shows no names, takes none, and syncs without error.
+fn still_named(dir: &fs::File) -> io::Result<()> {
+    if rustix::fs::fstat(dir)?.st_nlink > 0 {
+        return Ok(());
+    }
+    let text = "the directory was removed since it was opened";
+    Err(io::Error::new(io::ErrorKind::StaleNetworkFileHandle, text))
 }
 
 /// How many files this process may have open at the same time: the soft limit of `RLIMIT_NOFILE`. `None` where there is
@@ -35,29 +89,38 @@ pub fn open_files_limit() -> Option<u64> {
 #[derive(Debug)]
 struct UnixFile(fs::File);
 
-/// `OFlags` as std takes them; every flag used here fits.
-#[allow(clippy::cast_possible_wrap)]
-const fn flags(flags: OFlags) -> i32 {
-    flags.bits() as i32
-}
+/// A directory that is open to be synced.
+#[derive(Debug)]
+struct UnixFolder(fs::File);
 
 impl Storage for UnixStorage {
+    fn at(&self, dir: &Path) -> io::Result<Arc<dyn Storage>> {
+        // The path of a log may be a link to a directory.
+        let root = self.open_fd(self.path(dir)?, OFlags::RDONLY | OFlags::DIRECTORY);
+        let root = self.named(root.map_err(io::Error::from))?;
+        Ok(Arc::new(Self { root: Some(Arc::new(root)), process: ProcessMark::now() }))
+    }
+
+    fn is_forked(&self) -> bool {
+        self.process.is_another()
+    }
+
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        Ok(Arc::new(UnixFile(file)))
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        let file = self.open_fd(self.path(path)?, flags).map_err(io::Error::from);
+        Ok(Arc::new(UnixFile(self.named(file)?)))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
-        let mut options = fs::OpenOptions::new();
-        options.read(true).write(access == Access::ReadWrite);
+        let access = if access == Access::ReadWrite { OFlags::RDWR } else { OFlags::RDONLY };
         // Without NONBLOCK, opening a FIFO would wait for its other end.
         let not_a_file = || io::Error::new(io::ErrorKind::InvalidInput, "not a plain file");
-        let file = options.custom_flags(flags(OFlags::NOFOLLOW | OFlags::NONBLOCK)).open(path);
-        let file = file.map_err(|e| match e.raw_os_error().map(Errno::from_raw_os_error) {
+        let file = self.open_fd(self.path(path)?, access | OFlags::NOFOLLOW | OFlags::NONBLOCK);
+        let file = self.named(file.map_err(|e| match e {
             // A link; a folder opened for writing; a socket, or a FIFO that nobody reads.
-            Some(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => not_a_file(),
-            _ => e,
-        })?;
+            Errno::LOOP | Errno::ISDIR | Errno::NXIO => not_a_file(),
+            e => e.into(),
+        }))?;
         if !file.metadata()?.is_file() {
             return Err(not_a_file());
         }
@@ -65,56 +128,75 @@ impl Storage for UnixStorage {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        if !fs::symlink_metadata(dir)?.is_dir() {
-            return Err(io::ErrorKind::NotADirectory.into());
-        }
+        let folder = self.named(self.open_folder(dir))?;
         let mut entries = Vec::new();
-        for entry in fs::read_dir(dir)? {
+        for entry in rustix::fs::Dir::read_from(&folder)? {
             let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
             let kind = match entry.file_type() {
-                Ok(kind) if kind.is_file() => EntryKind::File,
-                Ok(kind) if kind.is_dir() => EntryKind::Dir,
-                Ok(_) => EntryKind::Other,
-                // Removed since it was listed.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                Err(e) => return Err(e),
+                // Not every file system says what an entry is.
+                FileType::Unknown => match rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                    // Removed since it was listed.
+                    Err(Errno::NOENT) => continue,
+                    Err(e) => return Err(e.into()),
+                },
+                known => known,
             };
-            entries.push(DirEntry { name: entry.file_name(), kind });
+            let kind = match kind {
+                FileType::RegularFile => EntryKind::File,
+                FileType::Directory => EntryKind::Dir,
+                _ => EntryKind::Other,
+            };
+            entries.push(DirEntry { name: OsStr::from_bytes(name.to_bytes()).to_owned(), kind });
+        }
+        if entries.is_empty() {
+            still_named(&folder)?;
         }
         entries.sort_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
         Ok(entries)
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir(dir)
+        let mode = Mode::from_raw_mode(0o777);
+        self.named(rustix::fs::mkdirat(self.root(), self.path(dir)?, mode).map_err(io::Error::from))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
+        let (from, to) = (self.path(from)?, self.path(to)?);
+        self.named(rustix::fs::renameat(self.root(), from, self.root(), to).map_err(io::Error::from))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
+        let removed = rustix::fs::unlinkat(self.root(), self.path(path)?, AtFlags::empty());
+        self.named(removed.map_err(io::Error::from))
     }
 
     fn remove_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::remove_dir(dir)
+        let removed = rustix::fs::unlinkat(self.root(), self.path(dir)?, AtFlags::REMOVEDIR);
+        self.named(removed.map_err(io::Error::from))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::File::open(dir)?.sync_all()
+        self.open_dir(dir)?.sync_all()
     }
 
     fn open_dir(&self, dir: &Path) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(UnixFile(fs::File::open(dir)?)))
+        // Folders above a log may be links.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let folder = self.open_fd(self.path(dir)?, flags).map_err(io::Error::from);
+        Ok(Arc::new(UnixFolder(self.named(folder)?)))
     }
 
     fn lock(&self, root: &Path, path: &Path) -> Result<Box<dyn Lock>, LockError> {
-        lock(root, path).map(|lock| -> Box<dyn Lock> { Box::new(lock) })
+        self.lock_folder(root, path).map(|lock| -> Box<dyn Lock> { Box::new(lock) })
     }
 
     fn free_space(&self, dir: &Path) -> io::Result<u64> {
-        let stat = rustix::fs::statvfs(dir)?;
+        let stat = rustix::fs::fstatvfs(self.open_fd(self.path(dir)?, OFlags::RDONLY | OFlags::DIRECTORY)?)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
@@ -133,6 +215,20 @@ impl Storage for UnixStorage {
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     fn coarse_now_micros(&self) -> u64 {
         self.now_micros()
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn elapsed_micros(&self) -> u64 {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let (seconds, nanos) = (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));
+        seconds * 1_000_000 + nanos / 1_000
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    fn elapsed_micros(&self) -> u64 {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let (seconds, nanos) = (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));
+        seconds * 1_000_000 + nanos / 1_000
     }
 
     fn random_u64(&self) -> u64 {
@@ -214,6 +310,11 @@ impl File for UnixFile {
         (&self.0).seek(SeekFrom::End(0))
     }
 
+    fn allocated(&self) -> io::Result<u64> {
+        // In blocks of 512 bytes, whatever those of the file system are.
+        Ok(self.0.metadata()?.blocks().saturating_mul(512))
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
     }
@@ -273,19 +374,57 @@ fn allocate(_file: &fs::File, _offset: u64, _len: u64) -> rustix::io::Result<()>
     Err(Errno::OPNOTSUPP)
 }
 
+impl File for UnixFolder {
+    fn read_at(&self, _buf: &mut [u8], _offset: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::IsADirectory.into())
+    }
+
+    fn write_all_at(&self, _buf: &[u8], _offset: u64) -> io::Result<()> {
+        Err(io::ErrorKind::IsADirectory.into())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.sync_all()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.0.sync_all()?;
+        still_named(&self.0)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Err(io::ErrorKind::IsADirectory.into())
+    }
+
+    fn set_len(&self, _len: u64) -> io::Result<()> {
+        Err(io::ErrorKind::IsADirectory.into())
+    }
+
+    fn reserve(&self, _len: u64) -> io::Result<()> {
+        Err(io::ErrorKind::IsADirectory.into())
+    }
+
+    fn start_writeback(&self, _offset: u64, _len: u64) {}
+}
+
 /// The locked file, and the locked root folder.
 #[derive(Debug)]
 struct UnixLock {
     file: fs::File,
     root: Option<fs::File>,
+    process: ProcessMark,
 }
 
 impl Lock for UnixLock {}
 
 impl Drop for UnixLock {
     /// Closing the files would do, but for a process that another thread starts just now: until it executes its program,
-    /// it holds copies of the descriptors, and with them the locks.
+    /// it holds copies of the descriptors, and with them the locks. In a child that was forked the locks are the parent's,
+    /// and closing its copies leaves them alone.
     fn drop(&mut self) {
+        if self.process.is_another() {
+            return;
+        }
         for file in [Some(&self.file), self.root.as_ref()].into_iter().flatten() {
             // Where that fails, closing them is what is left.
             let _ = file.unlock();
@@ -293,35 +432,39 @@ impl Drop for UnixLock {
     }
 }
 
-fn lock(root: &Path, path: &Path) -> Result<UnixLock, LockError> {
-    let no_follow = flags(OFlags::NOFOLLOW | OFlags::NONBLOCK);
-    let mut options = fs::OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).custom_flags(no_follow);
-    let mut file = options.open(path).map_err(LockError::Io)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => return Err(LockError::Held { owner: owner(&mut file) }),
-        Err(fs::TryLockError::Error(e)) => return Err(LockError::Io(e)),
+impl UnixStorage {
+    fn lock_folder(&self, root: &Path, path: &Path) -> Result<UnixLock, LockError> {
+        let io = |e: Errno| LockError::Io(e.into());
+        let path = self.path(path).map_err(LockError::Io)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = self.open_fd(path, flags).map_err(io::Error::from);
+        let mut file = self.named(file).map_err(LockError::Io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(LockError::Held { owner: owner(&mut file) }),
+            Err(fs::TryLockError::Error(e)) => return Err(LockError::Io(e)),
+        }
+        // A lock on a file that has lost its name keeps nobody away.
+        let named = rustix::fs::statat(self.root(), path, AtFlags::SYMLINK_NOFOLLOW).map_err(io)?;
+        let locked = rustix::fs::fstat(&file).map_err(io)?;
+        if (named.st_ino, named.st_dev) != (locked.st_ino, locked.st_dev) {
+            return Err(LockError::Held { owner: None });
+        }
+        // The root folder too, so that a removed and recreated lock file lets nobody in.
+        let root = self.path(root).map_err(LockError::Io)?;
+        let root = self.open_fd(root, OFlags::RDONLY | OFlags::DIRECTORY).map_err(io)?;
+        let root = match root.try_lock() {
+            Ok(()) => Some(root),
+            Err(fs::TryLockError::WouldBlock) => return Err(LockError::Held { owner: owner(&mut file) }),
+            // Not every file system locks folders.
+            Err(fs::TryLockError::Error(_)) => None,
+        };
+        let pid = format!("{}\n", std::process::id());
+        let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(pid.as_bytes()));
+        // The number is for people; a full disk must not keep them from opening the log.
+        drop(written);
+        Ok(UnixLock { file, root, process: self.process })
     }
-    // A lock on a file that has lost its name keeps nobody away.
-    let same = |a: &fs::Metadata, b: &fs::Metadata| a.ino() == b.ino() && a.dev() == b.dev();
-    let named = fs::symlink_metadata(path).map_err(LockError::Io)?;
-    if !same(&named, &file.metadata().map_err(LockError::Io)?) {
-        return Err(LockError::Held { owner: None });
-    }
-    // The root folder too, so that a removed and recreated lock file lets nobody in.
-    let root = fs::File::open(root).map_err(LockError::Io)?;
-    let root = match root.try_lock() {
-        Ok(()) => Some(root),
-        Err(fs::TryLockError::WouldBlock) => return Err(LockError::Held { owner: owner(&mut file) }),
-        // Not every file system locks folders.
-        Err(fs::TryLockError::Error(_)) => None,
-    };
-    let pid = format!("{}\n", std::process::id());
-    let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(pid.as_bytes()));
-    // The number is for people; a full disk must not keep them from opening the log.
-    drop(written);
-    Ok(UnixLock { file, root })
 }
 
 fn owner(file: &mut fs::File) -> Option<u32> {

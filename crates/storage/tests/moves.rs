@@ -61,6 +61,12 @@ impl<'a> Devices<'a> {
 }
 
 impl Storage for Devices<'_> {
+    fn at(&self, _dir: &Path) -> io::Result<Arc<dyn Storage>> {
+        Err(ErrorKind::Unsupported.into())
+    }
+    fn elapsed_micros(&self) -> u64 {
+        self.inner.elapsed_micros()
+    }
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         self.note("create", path)?;
         Ok(self.wrap(self.inner.create_new(path)?, path))

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::{all, kind, names, put};
 use stratawal_storage::{Access, DirEntry, EntryKind, Storage, UnixStorage, is_full};
 
-const STORAGE: UnixStorage = UnixStorage::new();
+static STORAGE: std::sync::LazyLock<UnixStorage> = std::sync::LazyLock::new(UnixStorage::new);
 
 fn make_fifo(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
@@ -25,7 +25,7 @@ fn make_fifo(path: &Path) {
 fn a_link_is_never_opened_created_or_listed_through() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    put(&STORAGE, &at("file"), b"kept");
+    put(&*STORAGE, &at("file"), b"kept");
     fs::create_dir(at("folder")).unwrap();
     for (link, target) in [("to-file", "file"), ("to-folder", "folder"), ("to-nothing", "nothing")] {
         symlink(target, at(link)).unwrap();
@@ -36,12 +36,12 @@ fn a_link_is_never_opened_created_or_listed_through() {
         assert_eq!(kind(STORAGE.create_dir(&at(link))), ErrorKind::AlreadyExists, "{link}");
         assert_eq!(kind(STORAGE.list(&at(link))), ErrorKind::NotADirectory, "{link}");
     }
-    assert_eq!(names(&STORAGE, dir.path()), ["file", "folder", "to-file", "to-folder", "to-nothing"]);
+    assert_eq!(names(&*STORAGE, dir.path()), ["file", "folder", "to-file", "to-folder", "to-nothing"]);
     // Only the end of a path is held to that: a log may stand below a link.
-    put(&STORAGE, &at("to-folder/a"), b"");
+    put(&*STORAGE, &at("to-folder/a"), b"");
     STORAGE.open(&at("to-folder/a"), Access::Read).unwrap();
     STORAGE.remove_file(&at("to-file")).unwrap();
-    assert_eq!(common::get(&STORAGE, &at("file")), b"kept", "a link is removed, not what it names");
+    assert_eq!(common::get(&*STORAGE, &at("file")), b"kept", "a link is removed, not what it names");
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn what_is_no_plain_file_is_not_opened_and_nobody_waits_for_it() {
 fn links_fifos_and_sockets_are_listed_as_others() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    put(&STORAGE, &at("a"), b"");
+    put(&*STORAGE, &at("a"), b"");
     make_fifo(&at("b"));
     fs::create_dir(at("c")).unwrap();
     symlink("a", at("d")).unwrap();
@@ -90,7 +90,7 @@ fn a_name_that_is_no_text_is_listed_and_sorted_like_any() {
     let dir = tempfile::tempdir().unwrap();
     let sorted: [&[u8]; 4] = [b"a", "\u{10000}".as_bytes(), b"\xFE", b"\xFF\n"];
     for name in sorted.iter().rev() {
-        put(&STORAGE, &dir.path().join(OsStr::from_bytes(name)), b"");
+        put(&*STORAGE, &dir.path().join(OsStr::from_bytes(name)), b"");
     }
     let entry = |name: &&[u8]| DirEntry { name: OsStr::from_bytes(name).to_owned(), kind: EntryKind::File };
     assert_eq!(STORAGE.list(dir.path()).unwrap(), sorted.iter().map(entry).collect::<Vec<_>>());
@@ -99,17 +99,17 @@ fn a_name_that_is_no_text_is_listed_and_sorted_like_any() {
 #[test]
 fn a_folder_is_listed_while_its_files_come_and_go() {
     let dir = tempfile::tempdir().unwrap();
-    put(&STORAGE, &dir.path().join("stays"), b"");
+    put(&*STORAGE, &dir.path().join("stays"), b"");
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                put(&STORAGE, &dir.path().join("goes"), b"");
+                put(&*STORAGE, &dir.path().join("goes"), b"");
                 STORAGE.remove_file(&dir.path().join("goes")).unwrap();
             }
         });
         for _ in 0..1000 {
-            assert!(names(&STORAGE, dir.path()).contains(&"stays".to_owned()));
+            assert!(names(&*STORAGE, dir.path()).contains(&"stays".to_owned()));
         }
         done.store(true, Ordering::Relaxed);
     });
@@ -162,7 +162,7 @@ fn reserved_space_is_booked() {
 #[test]
 fn holes_are_told_where_the_file_system_knows_of_them() {
     let dir = tempfile::tempdir().unwrap();
-    let file = put(&STORAGE, &dir.path().join("a"), b"hello");
+    let file = put(&*STORAGE, &dir.path().join("a"), b"hello");
     file.set_len(1 << 40).unwrap();
     file.write_all_at(b"far away", (1 << 39) + 5).unwrap();
     file.sync_all().unwrap();
@@ -192,7 +192,7 @@ fn a_reservation_that_does_not_fit_is_full_and_leaves_the_length() {
         println!("skipped: {DIR} is not known to be a tmpfs");
         return;
     }
-    let file = put(&STORAGE, &dir.path().join("a"), b"hello");
+    let file = put(&*STORAGE, &dir.path().join("a"), b"hello");
     let error = file.reserve(1 << 60).unwrap_err();
     assert!(is_full(&error), "{error}");
     assert_eq!(all(&*file), b"hello");

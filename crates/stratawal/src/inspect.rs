@@ -98,7 +98,7 @@ pub fn unescape_name(escaped: &str) -> Option<String> {
 /// # Errors
 /// [`Missing`](ErrorKind::Missing) where there is no log, or no such stream; the log as a whole cannot be read.
 pub fn verify(path: impl AsRef<Path>, stream: Option<&str>, found: &mut dyn FnMut(Result<StreamCheck>)) -> Result<()> {
-    verify_on(Arc::new(UnixStorage::new()), path.as_ref(), stream, found)
+    verify_on(&UnixStorage::new(), path.as_ref(), stream, found)
 }
 
 /// What can be read of a stream in the log at `path`: the whole of it, or what precedes the first damage, and that
@@ -114,7 +114,7 @@ pub fn readable(path: impl AsRef<Path>, stream: &str) -> Result<(Stream, Option<
 }
 
 fn verify_on(
-    storage: Arc<dyn Storage>,
+    storage: &dyn Storage,
     path: &Path,
     stream: Option<&str>,
     found: &mut dyn FnMut(Result<StreamCheck>),
@@ -123,8 +123,8 @@ fn verify_on(
         let text = format!("there is no stream {name:?} in {}; list them with `streams`", path.display());
         Error::of_stream(ErrorKind::Missing, name, text)
     };
-    let root = Root::open_read_only(&*storage, path)?;
-    let mut names = root.stream_names(&*storage)?;
+    let root = Root::open_read_only(storage, path)?;
+    let mut names = root.stream_names()?;
     if let Some(wanted) = stream {
         folder_of(wanted)?;
         names.retain(|name| name == wanted);
@@ -132,9 +132,9 @@ fn verify_on(
             return Err(unknown(wanted));
         }
     }
-    let env = Arc::new(Env::new(storage).wal_id(root.wal_id).read_only(true));
+    let env = Arc::new(Env::new(Arc::clone(&root.storage)).wal_id(root.wal_id).read_only(true));
     for name in names {
-        let place = Location::new(&root.streams, folder_of(&name)?).named(&name);
+        let place = Location::new(root.streams(), folder_of(&name)?).named(&name);
         match stratawal_stream::verify(&env, &place, &stratawal_stream::StreamOptions::default()) {
             Ok(Some(check)) => found(Ok(StreamCheck::new(name, check))),
             // Deleted since they were listed.
@@ -228,8 +228,8 @@ mod tests {
                 Err(error) => format!("{} {:?}", error.stream().unwrap(), error.kind()),
             });
         };
-        verify_on(Arc::new(storage.clone()), log, None, &mut note).unwrap();
-        verify_on(Arc::new(storage.clone()), log, Some("b"), &mut note).unwrap();
+        verify_on(&storage, log, None, &mut note).unwrap();
+        verify_on(&storage, log, Some("b"), &mut note).unwrap();
         assert_eq!(seen, ["a Sound", "b Io", "c Sound", "b Io"]);
     }
 
@@ -272,7 +272,7 @@ mod tests {
                 Ok(())
             });
             let mut seen = Vec::new();
-            verify_on(Arc::new(storage.clone()), log, None, &mut |check| seen.push(check.unwrap())).unwrap();
+            verify_on(&storage, log, None, &mut |check| seen.push(check.unwrap())).unwrap();
             storage.clear();
             assert_eq!((seen.len(), seen[0].state), (1, CheckState::Sound), "{seen:?}");
             let stream = wal.stream("s").unwrap();

@@ -9,11 +9,21 @@ use stratawal_stream::{DELETED_PREFIX, NEW_PREFIX, remove_folder};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::name;
+use crate::sync::Arc;
 
-/// An open root.
+/// The folder of the streams, within the root.
+const STREAMS: &str = "streams";
+
+/// The file that says what the log is.
+const FORMAT: &str = "FORMAT";
+
+/// An open root. Everything below it is reached through the directory that was opened, whatever becomes of its path.
 #[derive(Debug)]
 pub(crate) struct Root {
-    pub(crate) streams: PathBuf,
+    /// Relative to the root.
+    pub(crate) storage: Arc<dyn Storage>,
+    /// Where the root was when it was opened: for messages.
+    path: PathBuf,
     pub(crate) wal_id: WalId,
     /// Held by the one writer.
     lock: Option<Box<dyn Lock>>,
@@ -26,11 +36,12 @@ impl Root {
     /// streams, FORMAT. A crash leaves a beginning of that row, so that a FORMAT without a folder of streams is no
     /// creation that was interrupted: somebody removed the folder, and the streams in it. A crash before FORMAT has its
     /// name leaves at most an empty folder of streams, from which creating goes on.
-    pub(crate) fn open(storage: &dyn Storage, path: &Path) -> Result<Self> {
-        create_root(storage, path)?;
-        let lock = lock(storage, path)?;
-        let streams = path.join("streams");
-        let format = match read_format(storage, path)? {
+    pub(crate) fn open(system: &dyn Storage, path: &Path) -> Result<Self> {
+        create_root(system, path)?;
+        let storage = open_root(system, path)?;
+        let lock = lock(&*storage, path)?;
+        let mut root = Self { storage, path: path.to_owned(), wal_id: WalId(0), lock: Some(lock) };
+        let format = match root.read_format()? {
             Some(format) if !format.features.writable() => {
                 let text = format!(
                     "the log {} was written by a newer version and can only be read by this one; use open_read_only, or that version",
@@ -39,37 +50,49 @@ impl Root {
                 return Err(Error::new(ErrorKind::NewerFormat, text));
             }
             Some(format) => {
-                list_streams(storage, &streams)?;
+                root.list_streams()?;
                 format
             }
             None => {
-                sync_above(storage, path)?;
-                create_dir(storage, &streams)?;
-                create_format(storage, path)?
+                sync_above(system, path)?;
+                root.create_streams()?;
+                root.create_format()?
             }
         };
+        root.wal_id = format.wal_id;
         // Names that a killed process left, FORMAT among them, may be in the page cache alone.
-        storage.sync_dir(path).map_err(|e| Error::io(format!("cannot sync {}", path.display()), e))?;
-        remove_unfinished(storage, &streams)?;
-        Ok(Self { streams, wal_id: format.wal_id, lock: Some(lock) })
+        let synced = root.storage.sync_dir(Path::new(""));
+        synced.map_err(|e| Error::io(format!("cannot sync {}", path.display()), e))?;
+        root.remove_unfinished()?;
+        Ok(root)
     }
 
     /// Opens it for reading.
-    pub(crate) fn open_read_only(storage: &dyn Storage, path: &Path) -> Result<Self> {
-        let format = read_format(storage, path)?.ok_or_else(|| {
+    pub(crate) fn open_read_only(system: &dyn Storage, path: &Path) -> Result<Self> {
+        let missing = || {
             let text =
                 format!("there is no log at {}; give the folder of one, or create it by appending", path.display());
             Error::new(ErrorKind::Missing, text)
-        })?;
-        let streams = path.join("streams");
+        };
+        let storage = match system.at(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(missing()),
+            _ => open_root(system, path)?,
+        };
+        let mut root = Self { storage, path: path.to_owned(), wal_id: WalId(0), lock: None };
+        root.wal_id = root.read_format()?.ok_or_else(missing)?.wal_id;
         // A writer that creates the log has made it before FORMAT.
-        list_streams(storage, &streams)?;
-        Ok(Self { streams, wal_id: format.wal_id, lock: None })
+        root.list_streams()?;
+        Ok(root)
+    }
+
+    /// The folder of the streams, relative to the root.
+    pub(crate) fn streams(&self) -> &'static Path {
+        Path::new(STREAMS)
     }
 
     /// The names of the streams, sorted by their escaped forms.
-    pub(crate) fn stream_names(&self, storage: &dyn Storage) -> Result<Vec<String>> {
-        let entries = list_streams(storage, &self.streams)?;
+    pub(crate) fn stream_names(&self) -> Result<Vec<String>> {
+        let entries = self.list_streams()?;
         let dirs = entries.iter().filter(|entry| entry.kind == EntryKind::Dir);
         Ok(dirs.filter_map(|entry| name::unescape(entry.name.to_str()?)).collect())
     }
@@ -78,6 +101,135 @@ impl Root {
     pub(crate) fn unlock(&mut self) {
         self.lock = None;
     }
+
+    fn shown(&self, name: &str) -> String {
+        self.path.join(name).display().to_string()
+    }
+
+    /// Creates the folder of the streams durably, if it is not there.
+    fn create_streams(&self) -> Result<()> {
+        let (streams, shown) = (self.streams(), || self.shown(STREAMS));
+        let sync = || self.storage.sync_dir(Path::new(""));
+        match self.storage.create_dir(streams) {
+            Ok(()) => sync().map_err(|e| Error::io(format!("cannot sync {}", self.path.display()), e)),
+            // It must be a folder, and no link to one. A process that was killed may have left its name in the page cache.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                let synced = self.storage.list(streams).and_then(|_| sync());
+                synced.map_err(|e| Error::io(format!("cannot use {} as a folder of a log", shown()), e))
+            }
+            Err(e) => Err(Error::io(format!("cannot create {}", shown()), e)),
+        }
+    }
+
+    /// What is in the folder of streams of a log that has its FORMAT file.
+    fn list_streams(&self) -> Result<Vec<DirEntry>> {
+        let shown = || self.shown(STREAMS);
+        self.storage.list(self.streams()).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => {
+                let text = format!(
+                    "{} is missing, and with it every stream there was; restore it from a copy of this log",
+                    shown()
+                );
+                Error::new(ErrorKind::Damaged, text)
+            }
+            io::ErrorKind::NotADirectory => {
+                let text = format!(
+                    "{} is a link or a file; it must be the folder itself, since the log syncs and lists that",
+                    shown()
+                );
+                Error::new(ErrorKind::Damaged, text)
+            }
+            _ => Error::io(format!("cannot list {}", shown()), e),
+        })
+    }
+
+    /// The FORMAT file, if it is there.
+    fn read_format(&self) -> Result<Option<FormatFile>> {
+        let (file, shown) = (Path::new(FORMAT), || self.shown(FORMAT));
+        let failed = |e| Error::io(format!("cannot read {}", shown()), e);
+        let is_absent = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
+        let mut opened = self.storage.open(file, Access::Read);
+        if opened.as_ref().is_err_and(is_absent) {
+            if !self.has_streams()? {
+                return Ok(None);
+            }
+            // It is there before any stream is. So where another process has just created the log, it is there now.
+            opened = self.storage.open(file, Access::Read);
+        }
+        let open = match opened {
+            Ok(open) => open,
+            Err(e) if is_absent(&e) => {
+                let text = format!("{} is missing, and there are streams; restore it from a copy of this log", shown());
+                return Err(Error::new(ErrorKind::Damaged, text));
+            }
+            Err(e) => return Err(failed(e)),
+        };
+        let mut bytes = vec![0; FORMAT_FILE_LEN];
+        let read = open.read_at(&mut bytes, 0).map_err(failed)?;
+        FormatFile::decode(&bytes[..read]).map(Some).map_err(|error| {
+            let kind = match error {
+                FormatFileError::Newer(_) => ErrorKind::NewerFormat,
+                _ => ErrorKind::Damaged,
+            };
+            Error::new(kind, format!("{}: {error}; restore it from a copy of this log", shown()))
+        })
+    }
+
+    /// Whether there are streams. Without a FORMAT file, that is a log that has lost it; otherwise one that is not there
+    /// yet.
+    fn has_streams(&self) -> Result<bool> {
+        match self.storage.list(self.streams()) {
+            Ok(entries) => Ok(!entries.is_empty()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::io(format!("cannot list {}", self.shown(STREAMS)), e)),
+        }
+    }
+
+    /// Writes the FORMAT file of a new log, durably: under a temporary name, synced, renamed, its folder synced.
+    fn create_format(&self) -> Result<FormatFile> {
+        let storage = &*self.storage;
+        let format = FormatFile { wal_id: new_wal_id(storage), features: stratawal_frame::Features::default() };
+        let (temporary, file) = (Path::new(".tmp-FORMAT"), Path::new(FORMAT));
+        let write = || {
+            match storage.remove_file(temporary) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+            let open = storage.create_new(temporary)?;
+            open.write_all_at(&format.encode(), 0)?;
+            open.sync_all()?;
+            storage.rename(temporary, file)?;
+            storage.sync_dir(Path::new(""))
+        };
+        write().map_err(|e| Error::io(format!("cannot write {}", self.shown(FORMAT)), e))?;
+        Ok(format)
+    }
+
+    /// Removes streams whose creation a crash interrupted (no entry was ever acknowledged in them), and what is left of
+    /// those that were deleted.
+    fn remove_unfinished(&self) -> Result<()> {
+        for entry in self.list_streams()? {
+            let name = entry.name.as_encoded_bytes();
+            let unfinished = [NEW_PREFIX, DELETED_PREFIX].iter().any(|prefix| name.starts_with(prefix.as_bytes()));
+            if entry.kind == EntryKind::Dir && unfinished {
+                let dir = self.streams().join(&entry.name);
+                // A deletion that was interrupted has to be durable before anybody sees the stream gone.
+                self.storage
+                    .sync_dir(self.streams())
+                    .map_err(|e| Error::io(format!("cannot sync {}", self.shown(STREAMS)), e))?;
+                // What cannot be removed (somebody put a folder there, or holds a file) is no reason to keep the log shut;
+                // the next open tries again.
+                let _ = remove_folder(&*self.storage, &dir);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open_root(system: &dyn Storage, path: &Path) -> Result<Arc<dyn Storage>> {
+    system
+        .at(path)
+        .map_err(|e| no_folder(path, &e).unwrap_or_else(|| Error::io(format!("cannot open {}", path.display()), e)))
 }
 
 /// Creates the root durably, and what is missing above it. It may be a link to a folder; nothing below it may.
@@ -127,43 +279,9 @@ fn parent_of(dir: &Path) -> &Path {
     dir.parent().map_or(Path::new("."), named)
 }
 
-/// Creates a folder of the log durably, if it is not there.
-fn create_dir(storage: &dyn Storage, dir: &Path) -> Result<()> {
-    match create_one(storage, dir) {
-        Ok(()) => Ok(()),
-        // It must be a folder, and no link to one. A process that was killed may have left its name in the page cache.
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            let synced = storage.list(dir).and_then(|_| storage.sync_dir(parent_of(dir)));
-            synced.map_err(|e| Error::io(format!("cannot use {} as a folder of a log", dir.display()), e))
-        }
-        Err(e) => Err(Error::io(format!("cannot create {}", dir.display()), e)),
-    }
-}
-
-/// What is in the folder of streams of a log that has its FORMAT file.
-fn list_streams(storage: &dyn Storage, streams: &Path) -> Result<Vec<DirEntry>> {
-    storage.list(streams).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => {
-            let text = format!(
-                "{} is missing, and with it every stream there was; restore it from a copy of this log",
-                streams.display()
-            );
-            Error::new(ErrorKind::Damaged, text)
-        }
-        io::ErrorKind::NotADirectory => {
-            let text = format!(
-                "{} is a link or a file; it must be the folder itself, since the log syncs and lists that",
-                streams.display()
-            );
-            Error::new(ErrorKind::Damaged, text)
-        }
-        _ => Error::io(format!("cannot list {}", streams.display()), e),
-    })
-}
-
 fn lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Lock>> {
     let file = path.join("LOCK");
-    storage.lock(path, &file).map_err(|error| match error {
+    storage.lock(Path::new(""), Path::new("LOCK")).map_err(|error| match error {
         LockError::Held { owner } => {
             let who = owner.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
             let own = if owner == Some(std::process::id()) { "use the handle that this process has, " } else { "" };
@@ -174,9 +292,7 @@ fn lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Lock>> {
             );
             Error::new(ErrorKind::Locked, text)
         }
-        LockError::Io(e) => {
-            no_folder(path, &e).unwrap_or_else(|| Error::io(format!("cannot lock {}", file.display()), e))
-        }
+        LockError::Io(e) => Error::io(format!("cannot lock {}", file.display()), e),
     })
 }
 
@@ -186,87 +302,6 @@ fn no_folder(path: &Path, error: &io::Error) -> Option<Error> {
     (error.kind() == io::ErrorKind::NotADirectory).then(|| Error::new(ErrorKind::Missing, text()))
 }
 
-/// The FORMAT file, if it is there.
-fn read_format(storage: &dyn Storage, path: &Path) -> Result<Option<FormatFile>> {
-    let file = path.join("FORMAT");
-    let failed = |e| Error::io(format!("cannot read {}", file.display()), e);
-    let is_absent = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
-    let mut opened = storage.open(&file, Access::Read);
-    if opened.as_ref().is_err_and(is_absent) {
-        if !has_streams(storage, path)? {
-            return Ok(None);
-        }
-        // It is there before any stream is. So where another process has just created the log, it is there now.
-        opened = storage.open(&file, Access::Read);
-    }
-    let open = match opened {
-        Ok(open) => open,
-        Err(e) if is_absent(&e) => {
-            let text =
-                format!("{} is missing, and there are streams; restore it from a copy of this log", file.display());
-            return Err(Error::new(ErrorKind::Damaged, text));
-        }
-        Err(e) => return Err(no_folder(path, &e).unwrap_or_else(|| failed(e))),
-    };
-    let mut bytes = vec![0; FORMAT_FILE_LEN];
-    let read = open.read_at(&mut bytes, 0).map_err(failed)?;
-    FormatFile::decode(&bytes[..read]).map(Some).map_err(|error| {
-        let kind = match error {
-            FormatFileError::Newer(_) => ErrorKind::NewerFormat,
-            _ => ErrorKind::Damaged,
-        };
-        Error::new(kind, format!("{}: {error}; restore it from a copy of this log", file.display()))
-    })
-}
-
-/// Whether there are streams. Without a FORMAT file, that is a log that has lost it; otherwise one that is not there yet.
-fn has_streams(storage: &dyn Storage, path: &Path) -> Result<bool> {
-    let streams = path.join("streams");
-    match storage.list(&streams) {
-        Ok(entries) => Ok(!entries.is_empty()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(Error::io(format!("cannot list {}", streams.display()), e)),
-    }
-}
-
-/// Writes the FORMAT file of a new log, durably: under a temporary name, synced, renamed, its folder synced.
-fn create_format(storage: &dyn Storage, path: &Path) -> Result<FormatFile> {
-    let format = FormatFile { wal_id: new_wal_id(storage), features: stratawal_frame::Features::default() };
-    let (temporary, file) = (path.join(".tmp-FORMAT"), path.join("FORMAT"));
-    let write = || {
-        match storage.remove_file(&temporary) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        let open = storage.create_new(&temporary)?;
-        open.write_all_at(&format.encode(), 0)?;
-        open.sync_all()?;
-        storage.rename(&temporary, &file)?;
-        storage.sync_dir(path)
-    };
-    write().map_err(|e| Error::io(format!("cannot write {}", file.display()), e))?;
-    Ok(format)
-}
-
 fn new_wal_id(storage: &dyn Storage) -> WalId {
     WalId(u128::from(storage.random_u64()) << 64 | u128::from(storage.random_u64()))
-}
-
-/// Removes streams whose creation a crash interrupted (no entry was ever acknowledged in them), and what is left of those
-/// that were deleted.
-fn remove_unfinished(storage: &dyn Storage, streams: &Path) -> Result<()> {
-    for entry in list_streams(storage, streams)? {
-        let name = entry.name.as_encoded_bytes();
-        let unfinished = [NEW_PREFIX, DELETED_PREFIX].iter().any(|prefix| name.starts_with(prefix.as_bytes()));
-        if entry.kind == EntryKind::Dir && unfinished {
-            let dir = streams.join(&entry.name);
-            let failed = |e| Error::io(format!("cannot remove {}", dir.display()), e);
-            // A deletion that was interrupted has to be durable before anybody sees the stream gone.
-            storage.sync_dir(streams).map_err(failed)?;
-            // What cannot be removed (somebody put a folder there, or holds a file) is no reason to keep the log shut; the
-            // next open tries again.
-            let _ = remove_folder(storage, &dir);
-        }
-    }
-    Ok(())
 }

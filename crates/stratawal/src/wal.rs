@@ -90,11 +90,11 @@ impl Wal {
             ));
         }
         let root = if read_only { Root::open_read_only(&*storage, path)? } else { Root::open(&*storage, path)? };
-        let env = Env::new(storage)
+        let env = Env::new(Arc::clone(&root.storage))
             .wal_id(root.wal_id)
             .read_only(read_only)
             .cache(options.cache_bytes, options.cache_files());
-        let env = if read_only { env } else { env.ballast_at(path.join("RESERVE")) };
+        let env = if read_only { env } else { env.ballast_at("RESERVE") };
         Ok(Self {
             inner: Arc::new(Inner {
                 path: path.to_owned(),
@@ -150,7 +150,7 @@ impl Wal {
         }
         let open = |options: Option<StreamOptions>| {
             let options = inner.options(options);
-            let place = Location::new(&inner.root.lock().streams, &*folder).named(name);
+            let place = Location::new(inner.root.lock().streams(), &*folder).named(name);
             StreamLog::open(Arc::clone(&inner.env), place, options)
         };
         if inner.env.is_read_only() {
@@ -178,7 +178,7 @@ impl Wal {
     /// For [`inspect::readable`](crate::inspect::readable); the log is open for reading.
     pub(crate) fn readable(&self, name: &str) -> Result<(Stream, Option<Error>)> {
         let folder = folder_of(name)?;
-        let place = Location::new(&self.inner.root.lock().streams, folder).named(name);
+        let place = Location::new(self.inner.root.lock().streams(), folder).named(name);
         let options = self.inner.options(None);
         let (log, damage) = StreamLog::open_before_damage(Arc::clone(&self.inner.env), place, options)?;
         Ok((Stream::new(log, self.clone()), damage.map(Error::from)))
@@ -190,7 +190,7 @@ impl Wal {
     /// # Errors
     /// I/O.
     pub fn streams(&self) -> Result<Vec<String>> {
-        self.inner.root.lock().stream_names(&**self.inner.env.storage())
+        self.inner.root.lock().stream_names()
     }
 
     /// Deletes the stream `name` with all its entries, durably: it does not come back after any crash, also if this is
@@ -215,7 +215,7 @@ impl Wal {
         if inner.closed.load(Ordering::Acquire) {
             return Err(inner.is_closed(name));
         }
-        let place = Location::new(&inner.root.lock().streams, folder).named(name);
+        let place = Location::new(inner.root.lock().streams(), folder).named(name);
         let existed = match &*slot {
             Some(log) => log.delete(),
             None => delete(&inner.env, &place),

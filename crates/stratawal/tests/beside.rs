@@ -19,6 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use stratawal::inspect::{self, CheckState};
 use stratawal::{Entry, Error, ErrorKind, Iter, Options, Stream, StreamOptions, Wal};
+use stratawal_storage::Storage;
 use stratawal_testkit::{Fault, Faults, HookedStorage, Operation, Rng, SimStorage};
 use told::{History, Teller, say, seed_if_told, told};
 
@@ -421,6 +422,8 @@ fn is(stream: &Stream, first: u64, entries: &[Vec<u8>]) {
 fn a_log_that_is_just_being_created_is_not_damaged() {
     let disk = SimStorage::new(1);
     let storage = HookedStorage::new(disk.clone());
+    // Another process has begun to create it.
+    disk.create_dir(Path::new(LOG)).unwrap();
     let writer = Mutex::new(None);
     storage.set(move |operation, path| {
         let mut writer = writer.lock().unwrap();

@@ -35,6 +35,8 @@ type Hook = Arc<dyn Fn(Operation, &Path) -> io::Result<()> + Send + Sync>;
 #[derive(Clone)]
 pub struct HookedStorage {
     inner: Arc<dyn Storage>,
+    /// The path that its directory had: hooks are asked with whole paths.
+    root: PathBuf,
     hook: Arc<Mutex<Option<Hook>>>,
 }
 
@@ -48,7 +50,7 @@ impl HookedStorage {
     /// Over `inner`, without a hook for now.
     #[must_use]
     pub fn new(inner: impl Storage + 'static) -> Self {
-        Self { inner: Arc::new(inner), hook: Arc::default() }
+        Self { inner: Arc::new(inner), root: PathBuf::new(), hook: Arc::default() }
     }
 
     /// Asks `hook` before each operation from now on; its error is the operation's, which is then not done.
@@ -64,7 +66,7 @@ impl HookedStorage {
     fn ask(&self, operation: Operation, path: &Path) -> io::Result<()> {
         // Not under the lock: a hook may wait.
         let hook = lock(&self.hook).clone();
-        hook.map_or(Ok(()), |hook| hook(operation, path))
+        hook.map_or(Ok(()), |hook| hook(operation, &self.root.join(path)))
     }
 
     fn file(&self, path: &Path, file: Arc<dyn File>) -> Arc<dyn File> {
@@ -77,6 +79,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Storage for HookedStorage {
+    fn at(&self, dir: &Path) -> io::Result<Arc<dyn Storage>> {
+        let (inner, root) = (self.inner.at(dir)?, self.root.join(dir));
+        Ok(Arc::new(Self { inner, root, hook: Arc::clone(&self.hook) }))
+    }
+
+    fn is_forked(&self) -> bool {
+        self.inner.is_forked()
+    }
+
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         self.ask(Operation::Create, path)?;
         Ok(self.file(path, self.inner.create_new(path)?))
@@ -132,6 +143,10 @@ impl Storage for HookedStorage {
         self.inner.coarse_now_micros()
     }
 
+    fn elapsed_micros(&self) -> u64 {
+        self.inner.elapsed_micros()
+    }
+
     fn random_u64(&self) -> u64 {
         self.inner.random_u64()
     }
@@ -177,6 +192,10 @@ impl File for HookedFile {
 
     fn len(&self) -> io::Result<u64> {
         self.inner.len()
+    }
+
+    fn allocated(&self) -> io::Result<u64> {
+        self.inner.allocated()
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

@@ -16,6 +16,11 @@
 //!   of each descriptor that was open then answers the error, once. Who opens the file later is told nothing.
 //! - **Failed write.** A part of it, to any byte, is in the cache.
 //! - **Full disk.** Creating, growing, reserving, writing and syncing may answer it. Growing past the capacity does.
+//! - **An error that has taken effect.** A rename, a removal, or a sync of a folder may answer an error although it was done.
+//! - **Another directory by the same path.** A storage that was made by [`Storage::at`] means its directory, which can be
+//!   renamed, replaced or removed through another one.
+//! - **A fork.** [`SimStorage::set_forked`] makes this process the child.
+//! - **A clock that is set.** [`SimStorage::set_clock_by`].
 //! - **Too many open files.** Creating, opening and listing may answer it.
 //! - **A disk that lies** answers syncs, of files or of folders, and does nothing ([`Lie`]); for tests that show that they
 //!   would see it.
@@ -26,15 +31,17 @@
 mod content;
 mod disk;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use stratawal_storage::{Access, DirEntry, File, Lock, LockError, Storage};
 
 use crate::rng::Rng;
-use disk::{Dir, Ino, Node};
+use disk::{Dir, Ino, Node, ROOT};
 
 pub use disk::{Crash, Disk};
 
@@ -51,6 +58,9 @@ pub enum Fault {
     WriteBack,
     /// Growing past `after` bytes of files fails, as past a quota.
     Capacity,
+    /// An input/output error of a rename, a removal, a creation of a folder or a sync of one, which has taken effect all the
+    /// same.
+    IoAfterEffect,
 }
 
 /// Which syncs a disk answers without doing them.
@@ -77,6 +87,7 @@ pub struct Faults {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
     Create,
+    CreateDir,
     Open,
     List,
     /// Rename, remove.
@@ -93,8 +104,11 @@ impl Operation {
     const fn can_fail(self, fault: Fault) -> bool {
         match fault {
             Fault::Io | Fault::WriteBack => true,
-            Fault::Full => matches!(self, Self::Create | Self::Name | Self::Write | Self::Sync | Self::SyncDir),
+            Fault::Full => {
+                matches!(self, Self::Create | Self::CreateDir | Self::Name | Self::Write | Self::Sync | Self::SyncDir)
+            }
             Fault::TooManyFiles => matches!(self, Self::Create | Self::Open | Self::List),
+            Fault::IoAfterEffect => matches!(self, Self::Name | Self::SyncDir | Self::CreateDir),
             Fault::Capacity => false,
         }
     }
@@ -103,7 +117,7 @@ impl Operation {
 impl Fault {
     fn error(self) -> io::Error {
         match self {
-            Self::Io | Self::WriteBack => io::Error::from_raw_os_error(5),
+            Self::Io | Self::WriteBack | Self::IoAfterEffect => io::Error::from_raw_os_error(5),
             Self::Full => io::ErrorKind::StorageFull.into(),
             Self::Capacity => io::ErrorKind::QuotaExceeded.into(),
             Self::TooManyFiles => io::Error::from_raw_os_error(24),
@@ -118,10 +132,15 @@ struct State {
     disk: Disk,
     rng: Rng,
     clock: u64,
+    /// By how much the clock was set, in microseconds.
+    clock_set: i64,
     capacity: u64,
-    locked: Vec<PathBuf>,
+    /// Each by its directory and its name there.
+    locked: Vec<(Ino, OsString)>,
     faults: Option<Faults>,
     failed: u64,
+    /// Whether the operation that has begun is to fail although it takes effect.
+    fails_after: bool,
     lie: Option<Lie>,
     watch: Option<Watch>,
 }
@@ -129,7 +148,12 @@ struct State {
 /// A simulated storage. Clones share it. Begins with the folder `/`, a clock that rises with each look, and random
 /// numbers that follow from its seed.
 #[derive(Clone)]
-pub struct SimStorage(Arc<Mutex<State>>);
+pub struct SimStorage {
+    state: Arc<Mutex<State>>,
+    /// The directory that paths are relative to.
+    root: Ino,
+    forked: Arc<AtomicBool>,
+}
 
 impl fmt::Debug for SimStorage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -147,21 +171,30 @@ impl SimStorage {
     /// A machine that starts with this disk.
     #[must_use]
     pub fn on(disk: Disk, seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(State {
+        let state = Arc::new(Mutex::new(State {
             disk,
             rng: Rng::new(seed),
             clock: 1_700_000_000_000_000,
+            clock_set: 0,
             capacity: u64::MAX,
             locked: Vec::new(),
             faults: None,
             failed: 0,
+            fails_after: false,
             lie: None,
             watch: None,
-        })))
+        }));
+        Self { state, root: ROOT, forked: Arc::default() }
+    }
+
+    /// Makes this storage, and all that was made of it by [`Storage::at`], that of a process which is not this one: from
+    /// here on this is the child of a fork; or (`false`) again the process itself.
+    pub fn set_forked(&self, forked: bool) {
+        self.forked.store(forked, Ordering::SeqCst);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the disk is now.
@@ -188,6 +221,16 @@ impl SimStorage {
             Some(Faults { after, fault: Fault::Capacity, .. }) => after,
             _ => u64::MAX,
         };
+    }
+
+    /// Sets the clock by so many microseconds, forwards or back; time passes as before.
+    pub fn set_clock_by(&self, micros: i64) {
+        self.state().clock_set += micros;
+    }
+
+    /// Lets so many microseconds pass.
+    pub fn let_pass(&self, micros: u64) {
+        self.state().clock += micros;
     }
 
     /// How many operations were made to fail since faults were last set.
@@ -224,7 +267,17 @@ impl State {
             return Ok(());
         }
         self.failed += 1;
+        if fault == Fault::IoAfterEffect {
+            self.fails_after = true;
+            return Ok(());
+        }
         Err(fault.error())
+    }
+
+    /// Ends an operation on names, which has taken effect.
+    fn end(&mut self) -> io::Result<()> {
+        self.changed();
+        if std::mem::take(&mut self.fails_after) { Err(Fault::IoAfterEffect.error()) } else { Ok(()) }
     }
 
     fn changed(&mut self) {
@@ -243,10 +296,23 @@ impl State {
 }
 
 impl Storage for SimStorage {
+    fn at(&self, dir: &Path) -> io::Result<Arc<dyn Storage>> {
+        let mut state = self.state();
+        state.begin(Operation::Open)?;
+        let root = state.disk.find_from(self.root, dir)?;
+        state.disk.list(root, Path::new(""))?;
+        drop(state);
+        Ok(Arc::new(Self { root, ..self.clone() }))
+    }
+
+    fn is_forked(&self) -> bool {
+        self.forked.load(Ordering::SeqCst)
+    }
+
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut state = self.state();
         state.begin(Operation::Create)?;
-        let ino = state.disk.create(path, Node::File(content::Content::default()))?;
+        let ino = state.disk.create(self.root, path, Node::File(content::Content::default()))?;
         state.changed();
         Ok(Arc::new(SimFile { sim: self.clone(), ino, writable: true, told: Mutex::new(0) }))
     }
@@ -254,7 +320,7 @@ impl Storage for SimStorage {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         let mut state = self.state();
         state.begin(Operation::Open)?;
-        let ino = state.disk.find(path)?;
+        let ino = state.disk.find_from(self.root, path)?;
         let told = Mutex::new(state.disk.file(ino)?.write_back_errors());
         Ok(Arc::new(SimFile { sim: self.clone(), ino, writable: access == Access::ReadWrite, told }))
     }
@@ -262,64 +328,62 @@ impl Storage for SimStorage {
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
         let mut state = self.state();
         state.begin(Operation::List)?;
-        state.disk.list(dir)
+        state.disk.list(self.root, dir)
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.begin(Operation::Create)?;
-        state.disk.create(dir, Node::Dir(Dir::default()))?;
-        state.changed();
-        Ok(())
+        state.begin(Operation::CreateDir)?;
+        state.disk.create(self.root, dir, Node::Dir(Dir::default()))?;
+        state.end()
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.begin(Operation::Name)?;
-        state.disk.rename(from, to)?;
-        state.changed();
-        Ok(())
+        state.disk.rename(self.root, from, to)?;
+        state.end()
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.begin(Operation::Name)?;
-        state.disk.remove(path, false)?;
-        state.changed();
-        Ok(())
+        state.disk.remove(self.root, path, false)?;
+        state.end()
     }
 
     fn remove_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.begin(Operation::Name)?;
-        state.disk.remove(dir, true)?;
-        state.changed();
-        Ok(())
+        state.disk.remove(self.root, dir, true)?;
+        state.end()
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.begin(Operation::SyncDir)?;
         if state.lie != Some(Lie::Folders) {
-            state.disk.sync_dir(dir)?;
+            state.disk.sync_dir(self.root, dir)?;
         }
-        state.changed();
-        Ok(())
+        state.end()
     }
 
     fn lock(&self, _root: &Path, path: &Path) -> Result<Box<dyn Lock>, LockError> {
         let mut state = self.state();
-        if state.locked.iter().any(|locked| locked == path) {
+        let parent = path.parent().unwrap_or(Path::new(""));
+        let dir = state.disk.find_from(self.root, parent).map_err(LockError::Io)?;
+        let locked = (dir, path.file_name().unwrap_or_default().to_owned());
+        if state.locked.contains(&locked) {
             return Err(LockError::Held { owner: None });
         }
         state.begin(Operation::Open).map_err(LockError::Io)?;
-        match state.disk.create(path, Node::File(content::Content::default())) {
+        match state.disk.create(self.root, path, Node::File(content::Content::default())) {
             Ok(_) => state.changed(),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             Err(e) => return Err(LockError::Io(e)),
         }
-        state.locked.push(path.to_owned());
-        Ok(Box::new(SimLock { sim: self.clone(), path: path.to_owned() }))
+        state.locked.push(locked.clone());
+        Ok(Box::new(SimLock { sim: self.clone(), locked }))
     }
 
     fn free_space(&self, _dir: &Path) -> io::Result<u64> {
@@ -330,12 +394,16 @@ impl Storage for SimStorage {
     fn now_micros(&self) -> u64 {
         let mut state = self.state();
         state.clock += 7;
-        state.clock
+        state.clock.saturating_add_signed(state.clock_set)
     }
 
     fn coarse_now_micros(&self) -> u64 {
         // A tick lasts for some looks, so that what waits together can share a frame.
         self.now_micros() / 64 * 64
+    }
+
+    fn elapsed_micros(&self) -> u64 {
+        self.state().clock
     }
 
     fn random_u64(&self) -> u64 {
@@ -346,14 +414,17 @@ impl Storage for SimStorage {
 #[derive(Debug)]
 struct SimLock {
     sim: SimStorage,
-    path: PathBuf,
+    locked: (Ino, OsString),
 }
 
 impl Lock for SimLock {}
 
 impl Drop for SimLock {
     fn drop(&mut self) {
-        self.sim.state().locked.retain(|locked| *locked != self.path);
+        // In the child of a fork, the lock is the parent's.
+        if !self.sim.is_forked() {
+            self.sim.state().locked.retain(|locked| *locked != self.locked);
+        }
     }
 }
 

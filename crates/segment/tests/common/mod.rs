@@ -154,6 +154,12 @@ fn name_of(path: &Path) -> String {
 }
 
 impl Storage for Scripted {
+    fn at(&self, _dir: &Path) -> io::Result<Arc<dyn Storage>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn elapsed_micros(&self) -> u64 {
+        self.memory.elapsed_micros()
+    }
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let inner = run(&self.script, format!("create {}", name_of(path)), || self.memory.create_new(path))?;
         Ok(Arc::new(ScriptedFile { inner, name: name_of(path), script: Arc::clone(&self.script) }))

@@ -13,7 +13,8 @@ use crate::rng::Rng;
 
 pub(crate) type Ino = u64;
 
-const ROOT: Ino = 0;
+/// The directory `/`.
+pub(crate) const ROOT: Ino = 0;
 
 /// What a crash leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +73,8 @@ pub(crate) struct Dir {
     cached: BTreeMap<OsString, Ino>,
     durable: BTreeMap<OsString, Ino>,
     pending: Vec<(u64, Change)>,
+    /// Whether it has lost its name: whoever has it open finds nothing in it and can put nothing there.
+    removed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -115,7 +118,7 @@ impl Dir {
                 change.apply(&mut names);
             }
         }
-        Self { cached: names.clone(), durable: names, pending: Vec::new() }
+        Self { cached: names.clone(), durable: names, pending: Vec::new(), removed: false }
     }
 }
 
@@ -198,33 +201,55 @@ impl Disk {
         self.change_file(ino, |content, _| content.flip(offset, bit))
     }
 
-    pub(crate) fn find(&self, path: &Path) -> io::Result<Ino> {
-        let mut ino = ROOT;
+    /// What `path` leads to, from `/` on.
+    fn find(&self, path: &Path) -> io::Result<Ino> {
+        self.find_from(ROOT, path)
+    }
+
+    /// What `path` leads to from the directory `root` on.
+    pub(crate) fn find_from(&self, root: Ino, path: &Path) -> io::Result<Ino> {
+        let mut ino = root;
+        self.dir_of(root)?;
         for component in path.components() {
             match component {
-                Component::RootDir | Component::CurDir => {}
+                Component::CurDir => {}
+                Component::RootDir if root == ROOT => {}
                 Component::Normal(name) => {
                     ino = *self.dir_of(ino)?.cached.get(name).ok_or_else(not_found)?;
                 }
-                Component::ParentDir | Component::Prefix(_) => return Err(io::ErrorKind::InvalidInput.into()),
+                Component::RootDir | Component::ParentDir | Component::Prefix(_) => {
+                    return Err(io::ErrorKind::InvalidInput.into());
+                }
             }
         }
         Ok(ino)
     }
 
     /// The folder that holds `path`, and its name there.
-    fn place<'p>(&self, path: &'p Path) -> io::Result<(Ino, &'p OsStr)> {
+    fn place<'p>(&self, root: Ino, path: &'p Path) -> io::Result<(Ino, &'p OsStr)> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        let dir = self.find(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
+        let dir = self.find_from(root, path.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
         self.dir_of(dir)?;
         Ok((dir, name))
     }
 
     fn dir_of(&self, ino: Ino) -> io::Result<&Dir> {
         match self.nodes.get(&ino).map(|node| &**node) {
+            Some(Node::Dir(dir)) if dir.removed => {
+                let text = "the directory was removed since it was opened";
+                Err(io::Error::new(io::ErrorKind::StaleNetworkFileHandle, text))
+            }
             Some(Node::Dir(dir)) => Ok(dir),
             Some(Node::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
             None => Err(not_found()),
+        }
+    }
+
+    fn set_removed(&mut self, ino: Ino) {
+        if let Some(node) = self.nodes.get_mut(&ino)
+            && let Node::Dir(dir) = Arc::make_mut(node)
+        {
+            dir.removed = true;
         }
     }
 
@@ -269,8 +294,8 @@ impl Disk {
         any
     }
 
-    pub(crate) fn create(&mut self, path: &Path, node: Node) -> io::Result<Ino> {
-        let (dir, name) = self.place(path)?;
+    pub(crate) fn create(&mut self, root: Ino, path: &Path, node: Node) -> io::Result<Ino> {
+        let (dir, name) = self.place(root, path)?;
         if self.dir_of(dir)?.cached.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -281,8 +306,8 @@ impl Disk {
         Ok(ino)
     }
 
-    pub(crate) fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        let dir = self.dir_of(self.find(path)?)?;
+    pub(crate) fn list(&self, root: Ino, path: &Path) -> io::Result<Vec<DirEntry>> {
+        let dir = self.dir_of(self.find_from(root, path)?)?;
         let kind = |ino| match self.nodes.get(ino).map(|node| &**node) {
             Some(Node::Dir(_)) => EntryKind::Dir,
             _ => EntryKind::File,
@@ -290,17 +315,18 @@ impl Disk {
         Ok(dir.cached.iter().map(|(name, ino)| DirEntry { name: name.clone(), kind: kind(ino) }).collect())
     }
 
-    pub(crate) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        let ((dir, old), (into, new)) = (self.place(from)?, self.place(to)?);
+    pub(crate) fn rename(&mut self, root: Ino, from: &Path, to: &Path) -> io::Result<()> {
+        let ((dir, old), (into, new)) = (self.place(root, from)?, self.place(root, to)?);
         let ino = *self.dir_of(dir)?.cached.get(old).ok_or_else(not_found)?;
-        if let Some(replaced) = self.dir_of(into)?.cached.get(new) {
-            match (&*self.nodes[&ino], &*self.nodes[replaced]) {
+        if let Some(replaced) = self.dir_of(into)?.cached.get(new).copied().filter(|&replaced| replaced != ino) {
+            match (&*self.nodes[&ino], &*self.nodes[&replaced]) {
                 (Node::File(_), Node::File(_)) => {}
                 (Node::Dir(_), Node::Dir(dir)) if dir.cached.is_empty() => {}
                 (Node::Dir(_), Node::Dir(_)) => return Err(io::ErrorKind::DirectoryNotEmpty.into()),
                 (Node::File(_), Node::Dir(_)) => return Err(io::ErrorKind::IsADirectory.into()),
                 (Node::Dir(_), Node::File(_)) => return Err(io::ErrorKind::NotADirectory.into()),
             }
+            self.set_removed(replaced);
         }
         if dir == into {
             self.change_dir(dir, Change::Rename(old.to_owned(), new.to_owned(), ino));
@@ -312,8 +338,8 @@ impl Disk {
         Ok(())
     }
 
-    pub(crate) fn remove(&mut self, path: &Path, of_dir: bool) -> io::Result<()> {
-        let (dir, name) = self.place(path)?;
+    pub(crate) fn remove(&mut self, root: Ino, path: &Path, of_dir: bool) -> io::Result<()> {
+        let (dir, name) = self.place(root, path)?;
         let ino = *self.dir_of(dir)?.cached.get(name).ok_or_else(not_found)?;
         match (&*self.nodes[&ino], of_dir) {
             (Node::File(_), false) => {}
@@ -323,11 +349,12 @@ impl Disk {
             (Node::Dir(_), false) => return Err(io::ErrorKind::IsADirectory.into()),
         }
         self.change_dir(dir, Change::Unlink(name.to_owned(), ino));
+        self.set_removed(ino);
         Ok(())
     }
 
-    pub(crate) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
-        let ino = self.find(path)?;
+    pub(crate) fn sync_dir(&mut self, root: Ino, path: &Path) -> io::Result<()> {
+        let ino = self.find_from(root, path)?;
         self.dir_of(ino)?;
         if let Some(node) = self.nodes.get_mut(&ino)
             && let Node::Dir(dir) = Arc::make_mut(node)
