@@ -38,6 +38,81 @@ on_both_storages! {
     free_space_is_told,
     the_clocks_tell_one_time_that_does_not_run_backwards,
     random_numbers_do_not_collide,
+    opened_directory_keeps_its_paths,
+    removed_directory_is_an_error_of_its_own,
+    paths_of_an_opened_directory_stay_below_it,
+    elapsed_time_never_falls,
+    allocated_bytes_cover_written_ones,
+}
+
+fn opened_directory_keeps_its_paths(storage: &dyn Storage, root: &Path) {
+    storage.create_dir(&root.join("a")).unwrap();
+    storage.create_dir(&root.join("b")).unwrap();
+    put(storage, &root.join("b/in-b"), b"b");
+    let opened = storage.at(&root.join("a")).unwrap();
+    put(&*opened, Path::new("first"), b"1");
+    storage.rename(&root.join("a"), &root.join("c")).unwrap();
+    storage.rename(&root.join("b"), &root.join("a")).unwrap();
+    put(&*opened, Path::new("second"), b"2");
+    opened.create_dir(Path::new("inner")).unwrap();
+    put(&*opened, Path::new("inner/third"), b"3");
+    opened.rename(Path::new("first"), Path::new("inner/first")).unwrap();
+    opened.remove_file(Path::new("second")).unwrap();
+    opened.sync_dir(Path::new("")).unwrap();
+    opened.sync_dir(Path::new("inner")).unwrap();
+    assert_eq!(names(&*opened, Path::new("")), ["inner"]);
+    assert_eq!(names(&*opened, Path::new("inner")), ["first", "third"]);
+    assert_eq!(names(storage, &root.join("c")), ["inner"]);
+    assert_eq!(names(storage, &root.join("a")), ["in-b"], "another directory has the path now");
+    let lock = opened.lock(Path::new(""), Path::new("LOCK")).unwrap();
+    assert_eq!(names(storage, &root.join("c")), ["LOCK", "inner"]);
+    opened.lock(Path::new(""), Path::new("LOCK")).unwrap_err();
+    drop(lock);
+}
+
+fn removed_directory_is_an_error_of_its_own(storage: &dyn Storage, root: &Path) {
+    let (dir, none) = (root.join("a"), Path::new(""));
+    storage.create_dir(&dir).unwrap();
+    let opened = storage.at(&dir).unwrap();
+    let folder = opened.open_dir(none).ok();
+    storage.remove_dir(&dir).unwrap();
+    storage.create_dir(&dir).unwrap();
+    let removed = ErrorKind::StaleNetworkFileHandle;
+    assert_eq!(kind(opened.create_new(Path::new("x"))), removed);
+    assert_eq!(kind(opened.create_dir(Path::new("x"))), removed);
+    assert_eq!(kind(opened.open(Path::new("x"), Access::Read)), removed);
+    assert_eq!(kind(opened.list(none)), removed);
+    assert_eq!(kind(opened.list(Path::new("x"))), removed);
+    assert_eq!(kind(opened.rename(Path::new("x"), Path::new("y"))), removed);
+    assert_eq!(kind(opened.remove_file(Path::new("x"))), removed);
+    assert_eq!(kind(opened.remove_dir(Path::new("x"))), removed);
+    assert_eq!(kind(opened.sync_dir(none)), removed);
+    if let Some(folder) = folder {
+        assert_eq!(kind(folder.sync_all()), removed);
+    }
+    assert_eq!(names(storage, &dir), [""; 0], "the one that has the name now is another");
+}
+
+fn paths_of_an_opened_directory_stay_below_it(storage: &dyn Storage, root: &Path) {
+    storage.create_dir(&root.join("a")).unwrap();
+    put(storage, &root.join("outside"), b"");
+    let opened = storage.at(&root.join("a")).unwrap();
+    assert_eq!(kind(opened.open(&root.join("outside"), Access::Read)), ErrorKind::InvalidInput);
+    assert_eq!(kind(opened.remove_file(&root.join("outside"))), ErrorKind::InvalidInput);
+    assert_eq!(kind(storage.at(&root.join("missing"))), ErrorKind::NotFound);
+    assert_eq!(kind(storage.at(&root.join("outside"))), ErrorKind::NotADirectory);
+}
+
+fn elapsed_time_never_falls(storage: &dyn Storage, _root: &Path) {
+    let first = storage.elapsed_micros();
+    std::thread::sleep(std::time::Duration::from_millis(2));
+    assert!(storage.elapsed_micros() >= first + 1000);
+}
+
+fn allocated_bytes_cover_written_ones(storage: &dyn Storage, root: &Path) {
+    let file = put(storage, &root.join("a"), &[7; 10_000]);
+    file.sync_all().unwrap();
+    assert!(file.allocated().unwrap() >= 10_000);
 }
 
 fn a_new_file_is_empty_and_can_be_read_and_written(storage: &dyn Storage, root: &Path) {

@@ -69,6 +69,10 @@ pub enum ErrorKind {
         /// The first live seq.
         start: u64,
     },
+    /// This process was forked from the one that opened the log. A handle refuses all work in another process than its
+    /// own; dropping it there only releases memory. Open the log anew in this process, once the other one has closed it,
+    /// or read-only.
+    Forked,
     /// Entries were removed from the end under a reader that stood behind them.
     Cut {
         /// One past the last entry that is left.
@@ -95,6 +99,7 @@ impl ErrorKind {
             Self::TooLarge => "too_large",
             Self::OutOfRange { .. } => "out_of_range",
             Self::Truncated { .. } => "truncated",
+            Self::Forked => "forked",
             Self::Cut { .. } => "cut",
         }
     }
@@ -134,6 +139,7 @@ impl Error {
                 inner::ErrorKind::Cut { at } => ErrorKind::Cut { at },
                 inner::ErrorKind::OutOfRange { first, next } => ErrorKind::OutOfRange { first, next },
                 inner::ErrorKind::Deleted => ErrorKind::Missing,
+                inner::ErrorKind::Forked => ErrorKind::Forked,
                 _ => ErrorKind::Io,
             },
         }

@@ -44,6 +44,12 @@
 //! from many threads share writes and syncs. Readers take no lock of the writer's. One process writes: a second
 //! [`Wal::open`] fails with [`ErrorKind::Locked`]; any number may [`Options::open_read_only`].
 //!
+//! A process that forks keeps its log: in the child every call on a handle of the parent's fails with
+//! [`ErrorKind::Forked`], and dropping it there writes, closes and unlocks nothing. The parent goes on as before.
+//!
+//! A log is the directory that was opened, not its path. Once it is open the process may change its working directory, and
+//! the directory may be renamed. If it is removed, the calls that need a name in it fail.
+//!
 //! # Features
 //!
 //! `tracing` (off by default): each opening of a stream, recovery among it, is an event with the target `stratawal` and

@@ -145,6 +145,7 @@ impl Wal {
     fn lookup(&self, name: &str, options: Option<StreamOptions>) -> Result<Stream> {
         let folder = folder_of(name)?;
         let inner = &self.inner;
+        inner.check_process()?;
         if inner.closed.load(Ordering::Acquire) {
             return Err(inner.is_closed(name));
         }
@@ -190,6 +191,7 @@ impl Wal {
     /// # Errors
     /// I/O.
     pub fn streams(&self) -> Result<Vec<String>> {
+        self.inner.check_process()?;
         self.inner.root.lock().stream_names()
     }
 
@@ -207,6 +209,7 @@ impl Wal {
     pub fn delete_stream(&self, name: &str) -> Result<()> {
         let inner = &self.inner;
         let folder = folder_of(name)?;
+        inner.check_process()?;
         if inner.env.is_read_only() {
             return Err(Error::of_stream(ErrorKind::ReadOnly, name, "the log was opened for reading only"));
         }
@@ -241,6 +244,7 @@ impl Wal {
     /// # Errors
     /// The first stream's that fails; the others are synced all the same.
     pub fn sync(&self) -> Result<()> {
+        self.inner.check_process()?;
         if self.inner.env.is_read_only() {
             return Err(Error::new(ErrorKind::ReadOnly, "the log was opened for reading only"));
         }
@@ -274,6 +278,7 @@ impl Wal {
     /// # Errors
     /// I/O.
     pub fn stats(&self) -> Result<Stats> {
+        self.inner.check_process()?;
         let streams = self.inner.open_streams();
         let mut stats = self.cache_stats();
         for log in &streams {
@@ -293,6 +298,20 @@ impl Inner {
         inner::StreamOptions { map: self.map, ..options.0 }
     }
 
+    /// That this process has the log open itself. In a forked child the locks of this log's mutexes may be held for ever,
+    /// so this comes before any of them.
+    fn check_process(&self) -> Result<()> {
+        if !self.env.storage().is_forked() {
+            return Ok(());
+        }
+        let text = format!(
+            "the log {} was opened by another process, which this one was forked from; open it anew here, once the other \
+             process has closed it, or read-only",
+            self.path.display()
+        );
+        Err(Error::new(ErrorKind::Forked, text))
+    }
+
     fn is_closed(&self, name: &str) -> Error {
         Error::of_stream(ErrorKind::Closed, name, format!("the log {} was closed", self.path.display()))
     }
@@ -304,6 +323,7 @@ impl Inner {
     }
 
     fn close(&self) -> Result<()> {
+        self.check_process()?;
         // A second one waits for the first.
         let _closing = self.closing.lock();
         // Set before the slots are looked at: a look-up sees it, or its stream is seen here.

@@ -68,6 +68,7 @@ impl StreamLog {
 
 impl Inner {
     fn append(&self, entries: &Entries<'_>, durability: Durability) -> Result<Range<u64>> {
+        self.check_process()?;
         let options = &self.shared.options;
         let booked = self.booked(entries)?;
         if seeded(Fault::BatchSplit)
@@ -151,7 +152,16 @@ impl Inner {
         self.recovered(0)
     }
 
+    /// That this process has the stream open itself. In a forked child its files and its lock are the parent's, and its
+    /// mutexes may be locked for ever, so this comes before any of them is touched.
+    #[inline]
+    pub(crate) fn check_process(&self) -> Result<()> {
+        let shared = &self.shared;
+        if shared.env.storage().is_forked() { Err(Error::new(ErrorKind::Forked, &shared.place)) } else { Ok(()) }
+    }
+
     fn recovered(&self, room_min: u64) -> Result<MutexGuard<'_, State<Writer>>> {
+        self.check_process()?;
         let state = self.group.lock();
         let Some(full) = state.failure().filter(|error| error.is_of_full_disk()).cloned() else { return Ok(state) };
         drop(state);
@@ -228,6 +238,7 @@ impl Inner {
 
     /// Whatever it answers, nobody of this stream is at the files any more: they may be somebody else's from then on.
     pub(crate) fn close(&self) -> Result<()> {
+        self.check_process()?;
         let closed = self.end_cleanly();
         self.group.wait_until_free();
         closed

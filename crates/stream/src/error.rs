@@ -80,6 +80,8 @@ pub enum ErrorKind {
     },
     /// The stream was deleted.
     Deleted,
+    /// This process is a forked child of the one that opened the stream.
+    Forked,
     /// Entries were removed from the end, at `at`, under a reader that stood behind it.
     Cut {
         /// One past the last entry that is left.
@@ -373,6 +375,10 @@ impl Error {
                 write!(f, "out of range: the stream's entries are {first} up to, and not with, {next}")?;
             }
             ErrorKind::Deleted => f.write_str("the stream was deleted; look it up again to begin a new one")?,
+            ErrorKind::Forked => f.write_str(
+                "this handle belongs to the process that opened the log, and this process was forked from it; open the log \
+                 anew here, once the other process has closed it, or read-only",
+            )?,
             ErrorKind::Cut { at } => write!(f, "cut: entries from {at} on were removed")?,
         }
         self.fmt_place_and_cause(f)

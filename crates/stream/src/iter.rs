@@ -125,6 +125,9 @@ impl StreamLog {
     #[must_use]
     pub fn iter(&self, seqs: impl RangeBounds<u64>, visibility: Visibility) -> Iter {
         let marks = &self.inner.shared.marks;
+        if let Err(error) = self.inner.check_process() {
+            return Iter::failed(&self.inner, error);
+        }
         let (epoch, start, end) = marks.in_one_epoch(|epoch| (epoch, self.first_seq(), self.end_seq(visibility)));
         let back = match seqs.end_bound() {
             Bound::Included(&last) => last.saturating_add(1).min(end),
@@ -145,6 +148,13 @@ impl StreamLog {
 }
 
 impl Iter {
+    /// One that yields this error, and nothing else.
+    fn failed(inner: &Arc<Inner>, error: Error) -> Self {
+        let (inner, failed) = (Arc::clone(inner), Some(error));
+        let (cut, entered, forward, backward) = (None, None, None, None);
+        Self { inner, epoch: 0, cut, entered, front: 0, back: 0, forward, backward, failed }
+    }
+
     fn fail(&mut self, error: Error) -> Option<Result<Entry>> {
         self.front = self.back;
         self.forward = None;
@@ -158,6 +168,7 @@ impl Iter {
 
     /// What `read` answers about `seq`, unless the stream was cut at or below it since this was made.
     fn stable(&mut self, seq: u64, read: fn(&mut Self) -> Result<Entry>) -> Result<Entry> {
+        self.inner.check_process()?;
         loop {
             if let Some(at) = self.cut.filter(|&at| at <= seq) {
                 return Err(Error::new(ErrorKind::Cut { at }, &self.inner.shared.place));

@@ -66,6 +66,7 @@ impl StreamLog {
     /// # Errors
     /// As [`get`](Self::get). [`ErrorKind::Truncated`] only beside a writer in another process that has dropped it.
     pub fn last(&self, visibility: Visibility) -> Result<Option<Entry>> {
+        self.inner.check_process()?;
         loop {
             let end = self.end_seq(visibility);
             if end <= self.first_seq() {
@@ -169,6 +170,7 @@ impl Inner {
     /// What `read` answers, about `seqs`, of one state of the stream: again where the stream was cut, or recovered, or
     /// dropped segments, under it.
     fn stable<T>(&self, seqs: RangeInclusive<u64>, mut read: impl FnMut() -> Result<T>) -> Result<T> {
+        self.check_process()?;
         loop {
             let view = self.shared.view.load();
             let answer = self.shared.marks.in_one_epoch(|_| read());

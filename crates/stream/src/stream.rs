@@ -162,6 +162,7 @@ impl StreamLog {
     /// I/O.
     pub fn stats(&self) -> Result<StreamStats> {
         let shared = &self.inner.shared;
+        self.inner.check_process()?;
         let view = shared.view.load();
         let mut disk_bytes = 0;
         for segment in &view.segments {
@@ -202,6 +203,7 @@ impl StreamLog {
 impl Inner {
     /// Opened for reading: sees the stream as it is now.
     pub(crate) fn look_again(&self) -> Result<()> {
+        self.check_process()?;
         let Self { shared, group, report } = self;
         // One at a time, so that an older look never replaces a newer one.
         let mut state = group.lock();
@@ -213,6 +215,7 @@ impl Inner {
     /// Recovers a stream that has failed; what waits in the tail goes on waiting. By itself (`asked` false) only where
     /// nothing is lost by it: else somebody has to be told.
     pub(crate) fn recover(&self, asked: bool) -> Result<()> {
+        self.check_process()?;
         let Self { shared, group, report } = self;
         group.recover(|tail, failed| {
             if tail.closed {
@@ -300,8 +303,12 @@ fn install(
 
 impl Drop for Inner {
     /// Closes on best effort: a program that forgets to close loses nothing that was acknowledged beyond `Buffered`,
-    /// but makes the next open scan. Errors have nowhere to go here; [`StreamLog::close`] shows them.
+    /// but makes the next open scan. Errors have nowhere to go here; [`StreamLog::close`] shows them. In a forked child it
+    /// only releases memory: the stream is the parent's.
     fn drop(&mut self) {
+        if self.check_process().is_err() {
+            return;
+        }
         let live = self.shared.view.load().segments.iter().any(|s| matches!(s.state, SegmentState::Live(_)));
         if live && !self.shared.env.is_read_only() {
             let _ = self.close();

@@ -94,6 +94,7 @@ impl StreamLog {
     /// [`Deletion`].
     pub fn delete(&self) -> std::result::Result<bool, Deletion> {
         let shared = &self.inner.shared;
+        self.inner.check_process().map_err(Deletion::Undone)?;
         if shared.env.is_read_only() {
             return Err(Deletion::Undone(Error::new(ErrorKind::ReadOnly, &shared.place)));
         }

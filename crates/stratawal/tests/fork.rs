@@ -1,0 +1,195 @@
+//! A handle in another process than its own: it refuses all work, and dropping it leaves the log to its process.
+//!
+//! In the child of a fork there is one thread, and what other threads of the parent had locked stays locked; so a call
+//! that took a lock here would hang, which the parent's patience of some seconds shows.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use stratawal::{Durability, ErrorKind, Options, StreamOptions, Wal};
+use stratawal_testkit::SimStorage;
+
+/// Runs `child` in a forked process and waits for it: whether it returned, without a panic and in time.
+fn in_child(child: impl FnOnce()) -> bool {
+    // SAFETY: the child runs tests' code and then ends by `_exit`, without unwinding into the parent's frames. What that
+    // code allocates may deadlock only if the C library left its allocator locked, which glibc and musl do not.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0, "cannot fork");
+    if pid == 0 {
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).is_ok();
+        // SAFETY: ends this process, and nothing else.
+        unsafe { libc::_exit(i32::from(!done)) };
+    }
+    let began = Instant::now();
+    loop {
+        let mut status = 0;
+        // SAFETY: `status` is a valid place for the answer.
+        let ended = unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) };
+        if ended == pid {
+            return libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0;
+        }
+        if began.elapsed() > Duration::from_secs(20) {
+            // SAFETY: a signal to a child that was not waited for yet.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+            // SAFETY: as above.
+            unsafe { libc::waitpid(pid, &raw mut status, 0) };
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn is_forked<T>(result: Result<T, stratawal::Error>) -> bool {
+    result.is_err_and(|error| error.kind() == ErrorKind::Forked)
+}
+
+/// Every call that could touch the files or wait for a lock.
+fn refuses_everything(wal: &Wal) {
+    let stream = |wal: &Wal| wal.stream("s");
+    assert!(is_forked(stream(wal)));
+    assert!(is_forked(wal.streams()));
+    assert!(is_forked(wal.sync()));
+    assert!(is_forked(wal.stats()));
+    assert!(is_forked(wal.delete_stream("s")));
+    assert!(is_forked(wal.close()));
+}
+
+fn stream_refuses_everything(stream: &stratawal::Stream) {
+    assert!(is_forked(stream.append("child")));
+    assert!(is_forked(stream.append_batch(&["child"].into_iter().collect())));
+    assert!(is_forked(stream.with_durability(Durability::Buffered).append("child")));
+    assert!(is_forked(stream.flush()));
+    assert!(is_forked(stream.sync()));
+    assert!(is_forked(stream.reopen()));
+    assert!(is_forked(stream.stats()));
+    assert!(is_forked(stream.truncate_before(1)));
+    assert!(is_forked(stream.truncate_from(0)));
+    assert!(is_forked(stream.get(0)));
+    assert!(is_forked(stream.get_many(&[0])));
+    assert!(is_forked(stream.last()));
+    assert!(is_forked(stream.seq_at(std::time::SystemTime::UNIX_EPOCH)));
+    assert!(is_forked(stream.iter(..).next().expect("an error")));
+    assert!(is_forked(stream.iter(..).next_back().expect("an error")));
+    assert!(is_forked(stream.iter(..).next_run().expect("an error")));
+}
+
+fn is_locked(path: &Path) -> bool {
+    Wal::open(path).is_err_and(|error| error.kind() == ErrorKind::Locked)
+}
+
+#[test]
+fn child_that_drops_its_handles_leaves_the_log_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let wal = Wal::open(&path).unwrap();
+    let stream = wal.stream("s").unwrap();
+    let mut held = stream.iter(..);
+    stream.append("0").unwrap();
+    stream.with_durability(Durability::Buffered).append("1").unwrap();
+    let file = std::fs::read_dir(path.join("streams/s")).unwrap().next().unwrap().unwrap().path();
+    let before = std::fs::read(&file).unwrap();
+    let (child_wal, child_stream) = (wal.clone(), stream.clone());
+    assert!(in_child(|| {
+        refuses_everything(&child_wal);
+        stream_refuses_everything(&child_stream);
+        assert!(is_forked(child_stream.iter(0..1).next().expect("an error")));
+        assert!(held.next().is_none_or(is_forked));
+        drop((child_wal, child_stream, wal.clone(), held));
+        // All that the parent still holds, too: in this process they are the last ones.
+        drop((unleaked(&wal), unleaked(&stream)));
+    }));
+    assert!(before == std::fs::read(&file).unwrap(), "the child has written, closed or shortened the file");
+    assert!(is_locked(&path), "the child has unlocked the log");
+    assert_eq!(stream.append("2").unwrap(), 2);
+    wal.close().unwrap();
+    let again = Wal::open(&path).unwrap();
+    let entries: Vec<_> = again.stream("s").unwrap().iter(..).map(|entry| entry.unwrap().into_data()).collect();
+    assert_eq!(entries, ["0", "1", "2"]);
+}
+
+/// The handle itself, taken out of its place: in the child the parent's frames never come to drop it.
+fn unleaked<T>(handle: &T) -> T {
+    // SAFETY: the child ends by `_exit`, so the place it is copied from is not dropped.
+    unsafe { std::ptr::read(handle) }
+}
+
+#[test]
+fn child_waits_for_no_lock_of_the_parent() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new().stream_defaults(StreamOptions::new().segment_bytes(64 << 10));
+    let wal = options.open(dir.path()).unwrap();
+    let stream = wal.stream("s").unwrap();
+    stream.append("0").unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for i in 0..3 {
+            let (stream, wal, done) = (&stream, &wal, &done);
+            scope.spawn(move || {
+                // The locks are held most of the time: of the stream, of its group, of the log.
+                while !done.load(Ordering::Relaxed) {
+                    match i {
+                        0 => drop(stream.with_durability(Durability::Flushed).append(vec![7; 3000]).unwrap()),
+                        1 => drop(stream.truncate_before(stream.next_seq().saturating_sub(20))),
+                        _ => drop(wal.stream("t").unwrap().append("x").unwrap()),
+                    }
+                }
+            });
+        }
+        let all_end = (0..30).all(|_| {
+            in_child(|| {
+                refuses_everything(&wal);
+                stream_refuses_everything(&stream);
+                drop((unleaked(&stream), unleaked(&wal)));
+            })
+        });
+        done.store(true, Ordering::Relaxed);
+        assert!(all_end, "a child hangs, or does what it must not");
+    });
+    assert!(is_locked(dir.path()));
+    wal.close().unwrap();
+}
+
+#[test]
+fn child_opens_the_log_once_the_parent_has_closed_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = Wal::open(dir.path()).unwrap();
+    let stream = wal.stream("s").unwrap();
+    stream.append("parent").unwrap();
+    assert!(in_child(|| assert!(is_locked(dir.path()))), "while the parent has it");
+    wal.close().unwrap();
+    assert!(in_child(|| {
+        let own = Wal::open(dir.path()).unwrap();
+        let own_stream = own.stream("s").unwrap();
+        assert_eq!(own_stream.append("child").unwrap(), 1);
+        // Handles of the child are those of another process in the grandchild; those of the parent stay so.
+        assert!(in_child(|| {
+            refuses_everything(&own);
+            stream_refuses_everything(&own_stream);
+            stream_refuses_everything(&stream);
+            drop((unleaked(&own_stream), unleaked(&own)));
+        }));
+        stream_refuses_everything(&stream);
+        assert_eq!(own_stream.append("child").unwrap(), 2);
+        own.close().unwrap();
+    }));
+    assert_eq!(Wal::open(dir.path()).unwrap().stream("s").unwrap().next_seq(), 3);
+}
+
+#[test]
+fn simulated_fork_leaves_the_disk_as_it_is() {
+    let disk = SimStorage::new(1);
+    let open = || Options::new().open_on(Arc::new(disk.clone()), Path::new("/log"), false);
+    let wal = open().unwrap();
+    let stream = wal.stream("s").unwrap();
+    stream.with_durability(Durability::Buffered).append("waits").unwrap();
+    let before = disk.disk().files();
+    disk.set_forked(true);
+    refuses_everything(&wal);
+    stream_refuses_everything(&stream);
+    drop((stream, wal));
+    disk.set_forked(false);
+    assert_eq!(disk.disk().files(), before);
+    assert_eq!(open().unwrap_err().kind(), ErrorKind::Locked, "the child has unlocked the log");
+}

@@ -1,0 +1,182 @@
+//! A log is the directory that was opened: it stays that, whatever becomes of its path.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use stratawal::{ErrorKind, Options, Stream, StreamOptions, Wal};
+use stratawal_storage::Storage;
+use stratawal_testkit::SimStorage;
+
+/// Segments of 64 KiB, so that a few entries need another file.
+fn small() -> Options {
+    Options::new().stream_defaults(StreamOptions::new().segment_bytes(64 << 10))
+}
+
+/// Entries that say whose they are, over several segments.
+fn fill(stream: &Stream, owner: &str) {
+    for _ in 0..40 {
+        stream.append(format!("{owner}{}", ".".repeat(4000))).unwrap();
+    }
+}
+
+/// That a log has the stream `s` with entries of `owner` alone.
+fn belongs_to(wal: &Wal, owner: &str) -> u64 {
+    let stream = wal.stream("s").unwrap();
+    for entry in stream.iter(..) {
+        assert!(entry.unwrap().data().starts_with(owner.as_bytes()), "an entry of another log");
+    }
+    stream.next_seq() - stream.first_seq()
+}
+
+/// Whatever `mislead` does to the path of log `a`, calls on it leave log `b` alone.
+fn calls_reach_the_opened_log(dir: &Path, path: &Path, b: &Wal, mislead: impl FnOnce()) -> Wal {
+    let a = small().open(path).unwrap();
+    let (stream, doomed) = (a.stream("s").unwrap(), a.stream("doomed").unwrap());
+    fill(&stream, "a");
+    doomed.append("a").unwrap();
+    mislead();
+    fill(&stream, "a");
+    // Names that were never looked up before, in either log.
+    a.stream("new").unwrap().append("a").unwrap();
+    assert_eq!(b.streams().unwrap(), ["doomed", "s"], "in {}", dir.display());
+    assert_eq!(a.streams().unwrap(), ["doomed", "new", "s"]);
+    stream.truncate_before(60).unwrap();
+    a.delete_stream("doomed").unwrap();
+    a.stream("new").unwrap().truncate_from(0).unwrap();
+    assert_eq!(belongs_to(b, "b"), 40);
+    assert_eq!(b.stream("doomed").unwrap().next_seq(), 1);
+    assert_eq!(belongs_to(&a, "a"), 20);
+    // Sealed segments are opened when they are read.
+    assert_eq!(stream.get(65).unwrap().unwrap().data()[0], b'a');
+    a
+}
+
+fn other_log(path: &Path) -> Wal {
+    let wal = small().open(path).unwrap();
+    fill(&wal.stream("s").unwrap(), "b");
+    wal.stream("doomed").unwrap().append("b").unwrap();
+    wal
+}
+
+#[test]
+fn renamed_log_is_still_the_one_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let b = other_log(&at("b"));
+    let a = calls_reach_the_opened_log(dir.path(), &at("a"), &b, || {
+        fs::rename(at("a"), at("a-moved")).unwrap();
+        fs::rename(at("b"), at("a")).unwrap();
+    });
+    a.close().unwrap();
+    assert_eq!(belongs_to(&Wal::open(at("a-moved")).unwrap(), "a"), 20);
+}
+
+#[test]
+fn retargeted_link_does_not_lead_to_another_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir(at("a")).unwrap();
+    symlink(at("a"), at("log")).unwrap();
+    let b = other_log(&at("b"));
+    calls_reach_the_opened_log(dir.path(), &at("log"), &b, || {
+        fs::remove_file(at("log")).unwrap();
+        symlink(at("b"), at("log")).unwrap();
+    });
+}
+
+const DIR: &str = "STRATAWAL_TEST_DIR";
+
+/// The body of the next test, in a process of its own: the working directory is the whole process's.
+#[test]
+fn in_another_working_directory() {
+    let Some(dir) = std::env::var_os(DIR).map(PathBuf::from) else { return };
+    fs::create_dir_all(dir.join("elsewhere")).unwrap();
+    std::env::set_current_dir(&dir).unwrap();
+    let b = other_log(&dir.join("elsewhere/log"));
+    calls_reach_the_opened_log(&dir, Path::new("log"), &b, || {
+        std::env::set_current_dir(dir.join("elsewhere")).unwrap();
+    });
+}
+
+#[test]
+fn changed_working_directory_does_not_lead_to_another_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let output = command.args(["in_another_working_directory", "--exact"]).env(DIR, dir.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(dir.path().join("log/FORMAT").exists());
+}
+
+#[test]
+fn long_path_of_a_log_leaves_room_for_its_streams() {
+    let dir = tempfile::tempdir().unwrap();
+    // PATH_MAX is 4,096 bytes with the ending zero. What a path of the root leaves of it would not do for a segment.
+    let mut path = dir.path().to_owned();
+    while path.as_os_str().len() < 4095 - 101 {
+        path.push("d".repeat(100));
+    }
+    path.push("e".repeat(4094 - path.as_os_str().len()));
+    let mut deep = PathBuf::from(dir.path());
+    // The system takes no such path at once where a directory is missing: it is made step by step.
+    for component in path.strip_prefix(dir.path()).unwrap() {
+        deep.push(component);
+        fs::create_dir(&deep).unwrap();
+    }
+    let name = "n".repeat(240);
+    for life in 0..3 {
+        let wal = Wal::open(&path).unwrap();
+        let stream = wal.stream(&name).unwrap();
+        assert_eq!(stream.append("an entry").unwrap(), life);
+        wal.close().unwrap();
+    }
+    assert_eq!(Options::new().open_read_only(&path).unwrap().stream(&name).unwrap().next_seq(), 3);
+}
+
+/// What each call on a name in the log reports, once its directory is gone.
+fn reports_the_removed_directory(wal: &Wal, stream: &Stream) {
+    let is_gone = |result: Result<(), stratawal::Error>, call: &str| {
+        let error = result.expect_err(call);
+        assert!(error.to_string().contains("removed"), "{call}: {error}");
+        assert_eq!(error.kind(), ErrorKind::Io, "{call}: {error}");
+    };
+    is_gone(wal.streams().map(drop), "streams");
+    is_gone(wal.stream("another").map(drop), "stream");
+    is_gone(wal.delete_stream("another"), "delete_stream");
+    is_gone(wal.delete_stream("s"), "delete_stream of an open one");
+    is_gone(stream.truncate_from(1).map(drop), "truncate_from");
+}
+
+#[test]
+fn removed_directory_is_reported_by_every_call() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let wal = Wal::open(&path).unwrap();
+    let stream = wal.stream("s").unwrap();
+    stream.append("1").unwrap();
+    stream.append("2").unwrap();
+    fs::remove_dir_all(&path).unwrap();
+    reports_the_removed_directory(&wal, &stream);
+    // Another log under that name is not taken for it.
+    let _other = Wal::open(&path).unwrap();
+    reports_the_removed_directory(&wal, &stream);
+}
+
+#[test]
+fn simulated_path_that_leads_elsewhere_changes_nothing() {
+    let disk = SimStorage::new(1);
+    let open = |path: &str| small().open_on(Arc::new(disk.clone()), Path::new(path), false).unwrap();
+    let (a, b) = (open("/a"), open("/b"));
+    for (wal, owner) in [(&a, "a"), (&b, "b")] {
+        fill(&wal.stream("s").unwrap(), owner);
+    }
+    disk.rename(Path::new("/a"), Path::new("/c")).unwrap();
+    disk.rename(Path::new("/b"), Path::new("/a")).unwrap();
+    fill(&a.stream("s").unwrap(), "a");
+    a.stream("s").unwrap().truncate_before(50).unwrap();
+    assert_eq!((belongs_to(&a, "a"), belongs_to(&b, "b")), (30, 40));
+    drop((a, b));
+    assert_eq!((belongs_to(&open("/c"), "a"), belongs_to(&open("/a"), "b")), (30, 40));
+}
