@@ -26,9 +26,28 @@ impl Batch {
         Self(inner::Batch::new())
     }
 
-    /// Adds an entry, which may be empty.
+    /// Adds an entry, which may be empty. Where [`push_part`](Self::push_part) has begun an entry, this completes that
+    /// entry: these bytes are its last ones.
     pub fn push(&mut self, entry: impl AsRef<[u8]>) {
         self.0.push(entry);
+    }
+
+    /// Begins or continues an entry that the next [`push`](Self::push) completes. So an entry that arrives in pieces is
+    /// collected in the batch, and takes no other memory.
+    ///
+    /// An entry that is not complete is not in the batch: [`len`](Self::len), [`bytes`](Self::bytes) and
+    /// [`Stream::append_batch`](crate::Stream::append_batch) leave it out. Only a push completes it, and only
+    /// [`clear`](Self::clear) removes it.
+    ///
+    /// ```
+    /// let mut batch = stratawal::Batch::new();
+    /// batch.push_part("a large ");
+    /// assert_eq!((batch.len(), batch.bytes()), (0, 0));
+    /// batch.push("entry");
+    /// assert_eq!((batch.len(), batch.bytes()), (1, 13));
+    /// ```
+    pub fn push_part(&mut self, part: impl AsRef<[u8]>) {
+        self.0.push_part(part);
     }
 
     /// How many entries.
@@ -49,7 +68,7 @@ impl Batch {
         self.0.bytes()
     }
 
-    /// Removes all entries and keeps the memory.
+    /// Removes all entries, one that is not complete too, and keeps the memory.
     pub fn clear(&mut self) {
         self.0.clear();
     }

@@ -11,6 +11,7 @@ use stratawal_frame::{EntriesIn, FrameHeader};
 /// Clearing one keeps its memory, so a batch that is used again allocates nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
+    /// The bytes of the entries, then those of the entry that [`push_part`](Self::push_part) has begun.
     data: Vec<u8>,
     ends: Vec<usize>,
 }
@@ -22,10 +23,21 @@ impl Batch {
         Self { data: Vec::new(), ends: Vec::new() }
     }
 
-    /// Adds an entry, which may be empty.
+    /// Adds an entry, which may be empty. Where [`push_part`](Self::push_part) has begun an entry, this completes that
+    /// entry: these bytes are its last ones.
     pub fn push(&mut self, entry: impl AsRef<[u8]>) {
         self.data.extend_from_slice(entry.as_ref());
         self.ends.push(self.data.len());
+    }
+
+    /// Begins or continues an entry that the next [`push`](Self::push) completes. So an entry that arrives in pieces is
+    /// collected here, and not in other memory first.
+    ///
+    /// An entry that is not complete is not in the batch: [`len`](Self::len), [`bytes`](Self::bytes),
+    /// [`iter`](Self::iter) and appending leave it out. Only a push completes it, and only [`clear`](Self::clear)
+    /// removes it.
+    pub fn push_part(&mut self, part: impl AsRef<[u8]>) {
+        self.data.extend_from_slice(part.as_ref());
     }
 
     /// How many entries.
@@ -43,10 +55,13 @@ impl Batch {
     /// The bytes of all the entries together.
     #[must_use]
     pub const fn bytes(&self) -> usize {
-        self.data.len()
+        match self.ends.as_slice() {
+            [.., end] => *end,
+            [] => 0,
+        }
     }
 
-    /// Removes all entries and keeps the memory.
+    /// Removes all entries, one that is not complete too, and keeps the memory.
     pub fn clear(&mut self) {
         self.data.clear();
         self.ends.clear();
@@ -59,7 +74,7 @@ impl Batch {
     }
 
     pub(crate) fn data(&self) -> &[u8] {
-        &self.data
+        &self.data[..self.bytes()]
     }
 
     pub(crate) fn ends(&self) -> &[usize] {
@@ -188,3 +203,41 @@ impl<'a> Iterator for RunEntries<'a> {
 }
 
 impl ExactSizeIterator for RunEntries<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(batch: &Batch) -> Vec<&[u8]> {
+        batch.iter().collect()
+    }
+
+    #[test]
+    fn a_push_completes_the_entry_that_parts_began() {
+        let mut batch = Batch::new();
+        for part in ["o", "", "n"] {
+            batch.push_part(part);
+        }
+        batch.push("e");
+        batch.push("two");
+        batch.push_part("three");
+        batch.push("");
+        assert_eq!(entries(&batch), [&b"one"[..], b"two", b"three"]);
+        assert_eq!((batch.len(), batch.bytes()), (3, 11));
+    }
+
+    #[test]
+    fn an_entry_that_is_not_complete_is_left_out() {
+        let mut batch = Batch::new();
+        batch.push_part("begun");
+        assert_eq!((batch.len(), batch.bytes(), batch.data()), (0, 0, &b""[..]));
+        assert!(batch.is_empty() && entries(&batch).is_empty());
+        batch.push("");
+        batch.push_part("again");
+        assert_eq!((batch.len(), batch.bytes(), batch.data()), (1, 5, &b"begun"[..]));
+        assert_eq!(entries(&batch), [b"begun"]);
+        batch.clear();
+        batch.push("new");
+        assert_eq!(entries(&batch), [b"new"]);
+    }
+}
