@@ -18,9 +18,9 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use stratawal::inspect::{self, CheckState};
-use stratawal::{Entry, Error, ErrorKind, Iter, Options, Stream, StreamOptions, Wal};
+use stratawal::{Durability, Entry, Error, ErrorKind, Iter, Options, Stream, StreamOptions, Wal};
 use stratawal_storage::Storage;
-use stratawal_testkit::{Fault, Faults, HookedStorage, Operation, Rng, SimStorage};
+use stratawal_testkit::{Crash, Fault, Faults, HookedStorage, Operation, Rng, SimStorage};
 use told::{History, Teller, say, seed_if_told, told};
 
 const STREAMS: [&str; 2] = ["ledger", "raft"];
@@ -591,4 +591,48 @@ fn beside_a_writer_whose_disk_is_full_all_that_was_acknowledged_is_seen() {
     }
     wal.close().unwrap();
     is(&beside(&disk), first, &entries);
+}
+
+#[test]
+fn a_reader_syncs_all_it_shows_of_many_segments() {
+    const SEGMENTS: u64 = 40;
+    let disk = SimStorage::new(4);
+    let streams = StreamOptions::new().segment_bytes(64 << 10).durability(Durability::Flushed);
+    let options = Options::new().stream_defaults(streams.unsettled_max(1 << 30, 1000));
+    let wal = options.open_on(Arc::new(disk.clone()), Path::new(LOG), false).unwrap();
+    let stream = wal.stream("s").unwrap();
+    let mut entries = Vec::new();
+    while stream.stats().unwrap().segments < SEGMENTS {
+        entries.push(text(entries.len() as u64).repeat(20));
+        stream.append(entries.last().unwrap()).unwrap();
+    }
+    let storage = HookedStorage::new(disk.clone());
+    let synced = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&synced);
+    storage.set(move |operation, path| {
+        if operation == Operation::Sync {
+            noted.lock().unwrap().push(path.to_owned());
+        }
+        Ok(())
+    });
+    let look = || small().open_on(Arc::new(storage.clone()), Path::new(LOG), true).unwrap().stream("s");
+    let seen = look().unwrap();
+    is(&seen, 0, &entries);
+    let files = disk.disk().files().into_iter().map(|(path, _)| Path::new(&path).to_owned());
+    let mut segments: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "seg")).collect();
+    let mut synced = synced.lock().unwrap().clone();
+    segments.sort();
+    synced.sort();
+    assert_eq!(synced, segments);
+    // So a power loss takes nothing that was shown.
+    let lost = SimStorage::on(disk.disk().crash(Crash::Lost, &mut Rng::new(4)), 4);
+    is(&beside(&lost), 0, &entries);
+    // Where one of the syncs fails, nothing is shown.
+    for segment in segments {
+        storage.set(move |operation, path| {
+            let fails = operation == Operation::Sync && path == segment;
+            if fails { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+        });
+        assert_eq!(look().unwrap_err().kind(), ErrorKind::Io);
+    }
 }

@@ -67,7 +67,7 @@ pub(crate) struct SegmentView {
 pub(crate) enum SegmentState {
     /// Being written, or not yet settled, or (for a reader beside a writer) scanned: its index is in memory.
     Live(Arc<Live>),
-    /// Finished and durable: opened when it is read, through the cache.
+    /// Whole and durable: opened when it is read, through the cache.
     Sealed,
 }
 
@@ -235,7 +235,8 @@ impl SegmentView {
     }
 }
 
-/// Opens a sealed segment: its index from its SEAL, or by a scan where that is not to be had.
+/// Opens a segment that is whole: its index from its SEAL, or by a scan where it has none. A reader beside a writer may
+/// open one that is not finished yet.
 fn load(env: &Env, place: &Location, options: &StreamOptions, header: &SegmentHeader) -> Result<(Loaded, usize)> {
     let failed = |e| Error::segment_error(place, e);
     let id = SegmentId::of(header);
@@ -245,6 +246,7 @@ fn load(env: &Env, place: &Location, options: &StreamOptions, header: &SegmentHe
         return Err(Error::io(place, io::ErrorKind::NotFound.into()));
     }
     let finished = file.finished().map_err(failed)?;
+    let is_finished = finished.is_some();
     let indexed = finished.and_then(|finished| {
         let bounds = Bounds {
             seq: id.base.0..finished.frame.first_seq.0.max(id.base.0),
@@ -259,8 +261,9 @@ fn load(env: &Env, place: &Location, options: &StreamOptions, header: &SegmentHe
         None => index_by_scan(&file, options).map_err(failed)?,
     };
     let data = match options.map {
-        Some(promise) => SegmentData::map(&file, end.0, promise).map_err(failed)?,
-        None => SegmentData::read(&file),
+        // The end of a file that is not finished may still be written again, and a mapping must not change.
+        Some(promise) if is_finished => SegmentData::map(&file, end.0, promise).map_err(failed)?,
+        _ => SegmentData::read(&file),
     };
     let index = PackedIndex::new(&index);
     let spans = Spans::new(index.len());

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 
-use stratawal_frame::{End, SegmentHeader, SeqNo};
+use stratawal_frame::{End, SegmentHeader, SeqNo, TRAILER_LEN};
 use stratawal_index::{ActiveIndex, Bounds, Index, IndexPoint};
-use stratawal_segment::{Access, Finished, SegmentFile, SegmentId, is_temporary};
+use stratawal_segment::{Access, Chain, Finished, SegmentFile, SegmentId, is_temporary};
 
 use crate::env::{Env, Location};
 use crate::error::{Damage, Error, Result};
@@ -54,8 +54,11 @@ pub(crate) struct Found {
     pub(crate) scan: Option<Scan>,
 }
 
-/// A segment whose header was read; only the newest stays open, since a stream may have more segments than a
-/// process may have files.
+/// How many files that were scanned stay open, the newest of them. With the one at hand that makes 16: a stream may have
+/// more segments to scan than the process may have files.
+const SCANNED_OPEN_MAX: usize = 15;
+
+/// A segment whose header was read. The newest stays open, and of those that are scanned [`SCANNED_OPEN_MAX`].
 #[derive(Debug)]
 pub(crate) enum Opened {
     Open(SegmentFile),
@@ -74,22 +77,54 @@ impl Found {
         SegmentId::of(self.header())
     }
 
+    /// The file: the one that is open, or else opened for as long as the caller needs it.
+    pub(crate) fn opened(&self, env: &Env, place: &Location) -> Result<SegmentFile> {
+        match &self.file {
+            Opened::Open(file) => Ok(file.clone()),
+            Opened::Header(header) => open_again(env, place, header),
+        }
+    }
+
     /// The file, opened once.
     pub(crate) fn open(&mut self, env: &Env, place: &Location) -> Result<&SegmentFile> {
         if let Opened::Header(header) = &self.file {
-            let id = SegmentId::of(header);
-            let file = SegmentFile::open(env.storage(), &place.dir(), id, Access::Read);
-            let file = file.map_err(|e| Error::segment_error(place, e))?;
-            if file.header() != header {
-                // Another stream has the name by now, and with it the names of its files.
-                return Err(Error::io(place, io::ErrorKind::NotFound.into()));
-            }
-            self.file = Opened::Open(file);
+            self.file = Opened::Open(open_again(env, place, header)?);
         }
         match &self.file {
             Opened::Open(file) => Ok(file),
             Opened::Header(_) => unreachable!("invariant: it was opened above"),
         }
+    }
+
+    /// Closes the file. A reader syncs it first where it may show entries at or above `durable`: those are not attested.
+    ///
+    /// The sync is made through the descriptor that the bytes were read through, and not through one that is opened later.
+    /// If writing the file back has failed since it was opened, this sync fails. A descriptor that is opened after such a
+    /// failure may not learn of it, and a reader would show entries that are not on the disk.
+    ///
+    /// So of these files the newest is synced first. That is safe: nothing is shown before all of them are synced, and a
+    /// power loss meanwhile leaves no more than the system could have left that writes pages back in any order.
+    fn close(&mut self, place: &Location, durable: SeqNo, order: Order) -> Result<()> {
+        if let Opened::Open(file) = &self.file {
+            let to_sync = order == Order::AttestationsFirst && self.limit > durable && !seeded(Fault::ShownUnsynced);
+            if to_sync {
+                file.sync().map_err(|e| Error::segment_error(place, e))?;
+            }
+            self.file = Opened::Header(*file.header());
+        }
+        Ok(())
+    }
+}
+
+/// Opens the segment that had this header when it was listed.
+fn open_again(env: &Env, place: &Location, header: &SegmentHeader) -> Result<SegmentFile> {
+    let file = SegmentFile::open(env.storage(), &place.dir(), SegmentId::of(header), Access::Read);
+    let file = file.map_err(|e| Error::segment_error(place, e))?;
+    if file.header() == header {
+        Ok(file)
+    } else {
+        // Another stream has the name by now, and with it the names of its files.
+        Err(Error::io(place, io::ErrorKind::NotFound.into()))
     }
 }
 
@@ -125,7 +160,7 @@ pub(crate) fn analyse(env: &Env, place: &Location, options: &StreamOptions, orde
     stack.push(newest);
     let mut live = drop_garbage(env, place, stack, start)?;
     let durable = scan_back(env, place, options, &mut live, order)?;
-    let (cut, end) = follow(place, &live, start, durable)?;
+    let (cut, end) = follow(env, place, &live, start, durable)?;
     Ok(Image { all, temporaries, live, cut, closed: None, start, end, durable })
 }
 
@@ -240,7 +275,18 @@ pub(super) fn scan(
         None => file.attestations(chain.end).map_err(failed)?.attested,
     };
     let attested = behind.max(chain.attested);
-    Ok(Scan { file, chain, attested, index })
+    let (has_written_len, closed_len) = match file.has_written_len() {
+        true => (true, None),
+        false => (false, closed_len(&file, &chain).map_err(failed)?),
+    };
+    Ok(Scan { len: file.len(), has_written_len, closed_len, chain, attested, index })
+}
+
+/// How long the file was when it was closed, where its chain ends in the CLOSE.
+fn closed_len(file: &SegmentFile, chain: &Chain) -> stratawal_segment::Result<Option<u64>> {
+    let close = chain.close.map_or(Ok(None), |close| file.close_at(close))?;
+    let ends = close.map(|close| close.offset + close.frame.frame_len());
+    Ok(ends.filter(|&ends| ends == chain.end).map(|ends| ends.0 + TRAILER_LEN as u64))
 }
 
 /// Step 5, going back: while what is attested lies below the oldest segment scanned, or the one before does not end
@@ -249,6 +295,7 @@ fn scan_back(env: &Env, place: &Location, options: &StreamOptions, live: &mut [F
     let newest = live.len() - 1;
     let mut durable = live[newest].scan.as_ref().map_or(SeqNo(0), |scan| scan.attested);
     let mut oldest_base = live[newest].header().base;
+    let mut open = 1;
     for found in live[..newest].iter_mut().rev() {
         let file = found.open(env, place)?;
         let finished = file.finished().map_err(|e| Error::segment_error(place, e))?;
@@ -263,15 +310,20 @@ fn scan_back(env: &Env, place: &Location, options: &StreamOptions, live: &mut [F
         durable = durable.max(attested);
         oldest_base = found.header().base;
         found.scan = Some(scan);
+        if open < SCANNED_OPEN_MAX {
+            open += 1;
+        } else {
+            found.close(place, durable, order)?;
+        }
     }
     Ok(durable)
 }
 
 /// Step 5, the decision: where the chain over all scanned segments ends, and whether that is a torn tail or damage.
-fn follow(place: &Location, live: &[Found], start: SeqNo, durable: SeqNo) -> Result<(usize, SeqNo)> {
+fn follow(env: &Env, place: &Location, live: &[Found], start: SeqNo, durable: SeqNo) -> Result<(usize, SeqNo)> {
     let newest = live.len() - 1;
     // The newest file's length is looked at whether or not the chain gets there.
-    check_length(place, &live[newest], start, durable)?;
+    check_length(env, place, &live[newest], start, durable)?;
     let mut end = live[newest].header().base;
     for (i, found) in live.iter().enumerate() {
         let Some(scan) = &found.scan else { continue };
@@ -285,23 +337,23 @@ fn follow(place: &Location, live: &[Found], start: SeqNo, durable: SeqNo) -> Res
         // never synced reach the disk in any order, so a lawful power loss leaves the same picture.
         if end < durable {
             let error = Error::damage(place, Damage::Lost, Some(found.id()), Some(scan.chain.end.0), None);
-            return Err(loss::behind_chain(scan, found, end, start, durable, error));
+            return Err(loss::behind_chain(env, place, found, end, start, durable, error));
         }
-        check_length(place, found, start, durable)?;
+        check_length(env, place, found, start, durable)?;
         return Ok((i, end));
     }
     Ok((newest, end))
 }
 
 /// A file that was not finished has a length of one being written, or it was cut or lengthened, or its end is damaged.
-fn check_length(place: &Location, found: &Found, start: SeqNo, durable: SeqNo) -> Result<()> {
-    let Some(scan) = found.scan.as_ref().filter(|scan| !scan.file.has_written_len()) else { return Ok(()) };
+fn check_length(env: &Env, place: &Location, found: &Found, start: SeqNo, durable: SeqNo) -> Result<()> {
+    let Some(scan) = found.scan.as_ref().filter(|scan| !scan.has_written_len) else { return Ok(()) };
     let end = scan.chain.end_seq.min(found.limit);
     // Where the last thing written was a CLOSE, its trailer ended the file.
-    let closed_len = scan.closed_len().map_err(|e| Error::segment_error(place, e))?;
-    let error = Error::length(place, found.id(), scan.file.len(), closed_len);
+    let closed_len = scan.closed_len;
+    let error = Error::length(place, found.id(), scan.len, closed_len);
     Err(match closed_len {
-        _ if end < durable.min(found.limit) => loss::behind_chain(scan, found, end, start, durable, error),
+        _ if end < durable.min(found.limit) => loss::behind_chain(env, place, found, end, start, durable, error),
         _ if found.limit < SeqNo(u64::MAX) => error.with_lost(end.max(start).0..found.limit.0),
         Some(_) => error,
         None => error.with_lost_from(end.max(start).0),
@@ -317,11 +369,12 @@ impl Image {
         scanned.map(|times| times.1).max().unwrap_or(0).max(from_close).max(newest.header().last_timestamp)
     }
 
-    pub(crate) fn report(&self, place: &Location) -> Result<OpenReport> {
+    pub(crate) fn report(&self, env: &Env, place: &Location) -> Result<OpenReport> {
         let at = &self.live[self.cut];
         let torn = match &at.scan {
             Some(scan) => {
-                let bytes = scan.file.residue(scan.chain.end).map_err(|e| Error::segment_error(place, e))?;
+                let file = at.opened(env, place)?;
+                let bytes = file.residue(scan.chain.end).map_err(|e| Error::segment_error(place, e))?;
                 let offset = scan.chain.end.0;
                 (bytes > 0).then(|| TornTail { segment: at.id().to_string(), offset, bytes })
             }
@@ -337,7 +390,7 @@ impl Image {
             next_seq: self.end.max(self.start).0,
             segments: live.len() as u64,
             torn,
-            scanned_bytes: self.live.iter().filter_map(|found| Some(found.scan.as_ref()?.file.len())).sum(),
+            scanned_bytes: self.live.iter().filter_map(|found| Some(found.scan.as_ref()?.len)).sum(),
             removed_segments: removed.map(ToString::to_string).collect(),
             ..OpenReport::default()
         })

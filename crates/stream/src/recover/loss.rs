@@ -71,9 +71,11 @@ pub(super) fn end_of(env: &Env, place: &Location, found: &mut Found) -> Option<S
     Some(end.min(limit))
 }
 
-/// `error` with what is lost where the chain of `scan` ends at `end`, below what is attested.
+/// Adds to `error` the entries that are lost where the chain of `found`, which was scanned, ends at `end`, although more is
+/// attested.
 pub(super) fn behind_chain(
-    scan: &Scan,
+    env: &Env,
+    place: &Location,
     found: &Found,
     end: SeqNo,
     start: SeqNo,
@@ -81,7 +83,8 @@ pub(super) fn behind_chain(
     error: Error,
 ) -> Error {
     // What is lost for certain ends where the next valid frame begins; what is behind that is for salvage.
-    let behind = scan.file.attestations(scan.chain.end).ok().and_then(|behind| behind.first_seq);
+    let next_frame = |scan: &Scan| found.opened(env, place).ok()?.attestations(scan.chain.end).ok()?.first_seq;
+    let behind = found.scan.as_ref().and_then(next_frame);
     let next = behind.filter(|&next| next >= end).unwrap_or(found.limit).min(durable);
     let first = end.max(start);
     // Nothing lies between: only what joins them is damaged.

@@ -15,6 +15,9 @@
 //! 8. Write the SEALs that are missing.
 //! 9. Remove void and garbage segments.
 //!
+//! A stream may have more segments than a process may have files, and any number of them may have to be scanned. So at most
+//! 16 files are open at a time, the newest ones: a scan keeps its findings, and the file is opened again where it is needed.
+//!
 //! Damage that looks like what a crash leaves, and is taken for it:
 //!
 //! - in a newest segment that was not closed, whatever takes a frame and every frame and MARK that attested it: in
@@ -33,9 +36,9 @@ mod repair;
 use std::io;
 use std::time::Instant;
 
-use stratawal_frame::{ByteOffset, FrameHeader, SeqNo, TRAILER_LEN};
+use stratawal_frame::{ByteOffset, FrameHeader, SeqNo};
 use stratawal_index::ActiveIndex;
-use stratawal_segment::{Chain, SegmentData, SegmentId};
+use stratawal_segment::{Chain, SegmentData, SegmentFile, SegmentId};
 
 use crate::env::{Env, Location};
 use crate::error::{Error, ErrorKind, Result};
@@ -105,7 +108,8 @@ pub(crate) fn read(env: &Env, place: &Location, options: &StreamOptions) -> Resu
         if !exists(env, place)? {
             return Ok(None);
         }
-        match analyse(env, place, options, Order::AttestationsFirst).and_then(|image| show(place, options, image)) {
+        match analyse(env, place, options, Order::AttestationsFirst).and_then(|image| show(env, place, options, image))
+        {
             Ok(mut recovered) => {
                 recovered.report.elapsed = began.elapsed();
                 return Ok(Some(recovered));
@@ -120,27 +124,33 @@ pub(crate) fn read(env: &Env, place: &Location, options: &StreamOptions) -> Resu
 }
 
 /// What a reader shows of an image: the whole chain, once it is made sure of.
-fn show(place: &Location, options: &StreamOptions, mut image: Image) -> Result<Recovered> {
+fn show(env: &Env, place: &Location, options: &StreamOptions, mut image: Image) -> Result<Recovered> {
     // Beyond what is attested the bytes may be in the page cache alone; a reader that showed them and then saw them
     // gone after a power loss would have read what was never there.
     if image.end > image.durable && !seeded(Fault::ShownUnsynced) {
         let durable = image.durable;
-        for found in image.live.iter().filter(|found| found.limit > durable) {
-            if let Some(scan) = &found.scan {
-                scan.file.sync().map_err(|e| Error::segment_error(place, e))?;
+        // Those that are not open any more were synced before they were closed.
+        for found in image.live.iter().filter(|found| found.scan.is_some() && found.limit > durable) {
+            if let Opened::Open(file) = &found.file {
+                file.sync().map_err(|e| Error::segment_error(place, e))?;
             }
         }
     }
-    let report = image.report(place)?;
+    let report = image.report(env, place)?;
     let timestamp = image.timestamp();
     let (start, end) = (image.start.0, image.end.max(image.start).0);
     let newest = image.live[image.live.len() - 1].id();
     image.live.truncate(image.cut + 1);
     let mut segments = Vec::with_capacity(image.live.len());
-    for found in image.live {
+    for mut found in image.live {
         let header = *found.header();
-        let state = match (found.scan, &found.file, &image.closed) {
-            (Some(scan), _, _) => SegmentState::Live(Arc::new(scan.into_live())),
+        let state = match (found.scan.take(), &found.file, &image.closed) {
+            (Some(scan), Opened::Open(file), _) => SegmentState::Live(Arc::new(scan.into_live(file))),
+            // Whole: opened when it is read, and then its index is made again where it has none.
+            (Some(scan), Opened::Header(_), _) if scan.chain.end_seq >= found.limit => SegmentState::Sealed,
+            (Some(scan), Opened::Header(_), _) => {
+                SegmentState::Live(Arc::new(scan.into_live(&found.opened(env, place)?)))
+            }
             // The newest, which a writer may go on in: where it ended is what was seen now.
             (None, Opened::Open(file), Some(close)) if SegmentId::of(&header) == newest => {
                 let closed = closed_index(file, close, options.index_every);
@@ -157,7 +167,12 @@ fn show(place: &Location, options: &StreamOptions, mut image: Image) -> Result<R
 /// What a scan of one segment found (step 5).
 #[derive(Debug)]
 pub(crate) struct Scan {
-    pub(crate) file: stratawal_segment::SegmentFile,
+    /// How long the file was, in bytes.
+    pub(crate) len: u64,
+    /// Whether that is the length of a file that is being written.
+    pub(crate) has_written_len: bool,
+    /// How long the file was when it was closed, where it has another length and its chain ends in the CLOSE.
+    pub(crate) closed_len: Option<u64>,
     pub(crate) chain: Chain,
     /// The highest watermark that any valid frame in it attests, in the chain or not.
     pub(crate) attested: SeqNo,
@@ -173,14 +188,7 @@ fn note(index: &ActiveIndex, offset: ByteOffset, frame: &FrameHeader) {
 }
 
 impl Scan {
-    /// How long the file was when it was closed, where its chain ends in the CLOSE.
-    fn closed_len(&self) -> stratawal_segment::Result<Option<u64>> {
-        let close = self.chain.close.map_or(Ok(None), |close| self.file.close_at(close))?;
-        let ends = close.map(|close| close.offset + close.frame.frame_len());
-        Ok(ends.filter(|&ends| ends == self.chain.end).map(|ends| ends.0 + TRAILER_LEN as u64))
-    }
-
-    fn into_live(self) -> Live {
-        Live::new(SegmentData::read(&self.file), self.index, self.chain.end.0)
+    fn into_live(self, file: &SegmentFile) -> Live {
+        Live::new(SegmentData::read(file), self.index, self.chain.end.0)
     }
 }

@@ -41,10 +41,12 @@ pub(crate) fn partial(env: &Env, place: &Location, options: &StreamOptions) -> R
             Err(e) => return Err(e),
         };
         end = scan.chain.end_seq.min(limit).max(start);
-        let sealed = scan.file.finished().is_ok_and(|f| f.is_some_and(|f| matches!(f.end.kind, EndKind::Seal { .. })));
         // What is whole is opened when it is read: a stream may have more segments than a process may have files.
-        let whole = sealed && end == found.limit;
-        let state = if whole { SegmentState::Sealed } else { SegmentState::Live(Arc::new(scan.into_live())) };
+        let state = if end == found.limit {
+            SegmentState::Sealed
+        } else {
+            SegmentState::Live(Arc::new(scan.into_live(found.open(env, place)?)))
+        };
         segments.push(Arc::new(SegmentView { header, state }));
         if end < found.limit {
             break;

@@ -38,7 +38,7 @@ pub(crate) fn repair(env: &Env, place: &Location, options: &StreamOptions, image
 
 impl Repair<'_> {
     fn run(&self, mut image: Image) -> Result<Option<Recovered>> {
-        let mut report = image.report(self.place)?;
+        let mut report = image.report(self.env, self.place)?;
         let (all, temporaries) = (std::mem::take(&mut image.all), std::mem::take(&mut image.temporaries));
         for name in &temporaries {
             self.remove(name)?;
@@ -237,7 +237,7 @@ impl Repair<'_> {
         let mut chain = image.live;
         chain.truncate(image.cut + 1);
 
-        let (mut kept, writer, space) = if self.usable(&chain, newest_id, image.start, image.end)? {
+        let (kept, writer, space) = if self.usable(&chain, newest_id, image.start, image.end)? {
             let newest = chain.pop().expect("invariant: the newest is in the chain");
             let file = self.open_to_write(newest.id())?;
             let (writer, space) = SegmentWriter::resume(&file, ByteOffset(SEGMENT_HEADER_LEN as u64));
@@ -270,7 +270,7 @@ impl Repair<'_> {
             })?;
             (chain, writer, space)
         };
-        self.seal_kept(&mut kept, writer.header(), image.start, timestamp)?;
+        self.seal_kept(&kept, writer.header(), image.start, timestamp)?;
         let live = Arc::new(Live::new(
             SegmentData::read_shared(*writer.header(), Arc::clone(writer.file())),
             ActiveIndex::new(self.options.index_every),
@@ -294,29 +294,40 @@ impl Repair<'_> {
         let header = last.header();
         let exact = header.durable == header.base && header.base == end && header.start == start;
         match &last.scan {
-            Some(scan) if last.id() == newest && exact => scan.file.holds_only_zeros().map_err(|e| self.failed(e)),
+            Some(_) if last.id() == newest && exact => {
+                last.opened(self.env, self.place)?.holds_only_zeros().map_err(|e| self.failed(e))
+            }
             _ => Ok(false),
         }
     }
 
     /// Step 8: from the newest kept segment back to the first whose chain ends in a SEAL with a valid trailer, a SEAL
     /// that names the next. What is found behind a chain is not believed.
-    fn seal_kept(&self, kept: &mut [Found], newest: &SegmentHeader, start: SeqNo, timestamp: u64) -> Result<()> {
+    fn seal_kept(&self, kept: &[Found], newest: &SegmentHeader, start: SeqNo, timestamp: u64) -> Result<()> {
         let mut next = *newest;
-        for found in kept.iter_mut().rev() {
-            let finished = found.open(self.env, self.place)?.finished().map_err(|e| self.failed(e))?;
+        for found in kept.iter().rev() {
+            // Closed again at once where it was closed: there may be more of them than the process may have files.
+            let finished = found.opened(self.env, self.place)?.finished().map_err(|e| self.failed(e))?;
             if finished.is_some_and(|finished| matches!(finished.end.kind, EndKind::Seal { .. })) {
                 return Ok(());
             }
             let scan = found.scan.as_ref().expect("invariant: what was not sealed was scanned");
-            self.seal(scan, found.limit.min(next.base), &next, start, timestamp)?;
+            self.seal(found.id(), scan, found.limit.min(next.base), &next, start, timestamp)?;
             next = *found.header();
         }
         Ok(())
     }
 
-    fn seal(&self, scan: &Scan, limit: SeqNo, next: &SegmentHeader, start: SeqNo, timestamp: u64) -> Result<()> {
-        let file = self.open_to_write(scan.file.id())?;
+    fn seal(
+        &self,
+        id: SegmentId,
+        scan: &Scan,
+        limit: SeqNo,
+        next: &SegmentHeader,
+        start: SeqNo,
+        timestamp: u64,
+    ) -> Result<()> {
+        let file = self.open_to_write(id)?;
         let (mut writer, mut space) = SegmentWriter::resume(&file, scan.chain.end);
         let mut points = scan.index.points_from(0);
         points.retain(|point| point.seq < limit.0);
