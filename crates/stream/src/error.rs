@@ -181,6 +181,12 @@ impl Error {
         Self::build(ErrorKind::Poisoned, stream, Cause::Text("the thread that was writing panicked"))
     }
 
+    /// For a thread that waited through more failures of the stream than are remembered.
+    pub(crate) fn outcome_unknown(stream: &str) -> Self {
+        let text = "the stream has failed and was recovered many times since this call began; whether it succeeded is not known";
+        Self::build(ErrorKind::Poisoned, stream, Cause::Text(text))
+    }
+
     pub(crate) fn io(place: &Location, source: io::Error) -> Self {
         let full = stratawal_storage::is_full(&source);
         Self::build(if full { ErrorKind::Full } else { ErrorKind::Io }, place.name(), Cause::Io(source))

@@ -19,6 +19,8 @@ pub enum Fault {
     LateArrivalCovered,
     /// What recovery took back is acknowledged once other entries have its seqs.
     EpochIgnored,
+    /// A failure that is not remembered any more counts as a success.
+    OutcomeForgotten,
     /// Readers are shown the new first entry only once what lies below it is unlinked.
     StartShownLate,
     /// A cut begins no epoch, so that readers do not know of it.

@@ -21,6 +21,10 @@ use crate::marks::Marks;
 use crate::options::Durability;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Name, model_is_over, yield_now};
 
+/// How many failed epochs a stream remembers. A thread that waits is woken when its epoch ends, so it misses more only
+/// if it is kept from running for as long.
+pub(crate) const FAILED_EPOCHS_MAX: usize = if cfg!(stratawal_loom) { 1 } else { 64 };
+
 /// What a leader does.
 pub(crate) trait Lead: Send {
     /// What the lock protects: where work waits.
@@ -53,9 +57,11 @@ pub(crate) struct State<L: Lead> {
     /// Whether somebody has the lead.
     led: bool,
     failed: Option<Error>,
-    /// How earlier epochs ended, for those who waited in them: in the failure that recovery healed, or (`None`) with
-    /// everything settled.
-    ended: VecDeque<(u64, Option<Error>)>,
+    /// The epochs that ended in a failure, newest first, for the threads that waited in them. An epoch that is not here
+    /// ended with everything settled, unless it is older than `forgotten`.
+    failed_epochs: VecDeque<(u64, Error)>,
+    /// The outcome of epochs up to this one may have been forgotten.
+    forgotten: Option<u64>,
     waiters: VecDeque<Arc<Waiter>>,
     /// How many the last commit has satisfied besides its leader.
     woken: usize,
@@ -101,12 +107,19 @@ impl<L: Lead> State<L> {
         self.failed = Some(error);
     }
 
-    /// An epoch has ended, in a failure or with everything in it settled.
-    pub(crate) fn end_epoch(&mut self, epoch: u64, failure: Option<Error>) {
-        // Who waits is woken when an epoch ends; nobody sleeps through so many.
-        const ENDED_MAX: usize = 64;
-        self.ended.truncate(ENDED_MAX - 1);
-        self.ended.push_front((epoch, failure));
+    /// Records that `epoch` ends in `failure`. Call it before anything of the next epoch shows, so that also a thread that
+    /// unwinds in between leaves a record. An epoch that ends with everything settled needs no record.
+    pub(crate) fn fail_epoch(&mut self, epoch: u64, failure: Error) {
+        self.keep_epoch(epoch);
+        if self.failed_epochs.len() >= FAILED_EPOCHS_MAX {
+            self.forgotten = self.failed_epochs.pop_back().map(|(oldest, _)| oldest);
+        }
+        self.failed_epochs.push_front((epoch, failure));
+    }
+
+    /// Takes the record of `epoch` back: it has not ended.
+    fn keep_epoch(&mut self, epoch: u64) {
+        self.failed_epochs.retain(|failed| failed.0 != epoch);
     }
 
     #[cfg(test)]
@@ -114,9 +127,17 @@ impl<L: Lead> State<L> {
         self.waiters.len()
     }
 
-    fn outcome_of(&self, epoch: u64) -> Option<Result<()>> {
-        let ended = self.ended.iter().find(|ended| ended.0 == epoch)?;
-        Some(ended.1.clone().map_or(Ok(()), Err))
+    /// What an epoch that is over means for a thread that waited in it.
+    fn outcome_of(&self, epoch: u64, name: &str) -> Result<()> {
+        if let Some((_, error)) = self.failed_epochs.iter().find(|failed| failed.0 == epoch) {
+            return Err(error.clone());
+        }
+        match self.forgotten {
+            Some(forgotten) if epoch <= forgotten && !seeded(Fault::OutcomeForgotten) => {
+                Err(Error::outcome_unknown(name))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn take_lead(&mut self) -> Option<Box<L>> {
@@ -146,8 +167,16 @@ impl<L: Lead> fmt::Debug for Group<L> {
 impl<L: Lead> Group<L> {
     pub(crate) fn new(tail: L::Tail, lead: Option<L>, marks: Arc<Marks>, name: Name) -> Self {
         let lead = lead.map(Box::new);
-        let state =
-            State { tail, lead, led: false, failed: None, ended: VecDeque::new(), waiters: VecDeque::new(), woken: 0 };
+        let state = State {
+            tail,
+            lead,
+            led: false,
+            failed: None,
+            failed_epochs: VecDeque::new(),
+            forgotten: None,
+            waiters: VecDeque::new(),
+            woken: 0,
+        };
         Self { state: Mutex::new(state), marks, name }
     }
 
@@ -176,7 +205,7 @@ impl<L: Lead> Group<L> {
                 return Ok(());
             }
             if self.marks.epoch() != goal.epoch {
-                return state.outcome_of(goal.epoch).unwrap_or_else(|| Err(Error::unwound(&self.name)));
+                return state.outcome_of(goal.epoch, &self.name);
             }
             if let Some(error) = &state.failed {
                 return Err(error.clone());
@@ -328,12 +357,12 @@ impl<L: Lead> Group<L> {
                 continue;
             }
             let (old, epoch) = (state.lead.take(), self.marks.epoch());
-            // Should it unwind, the group stays failed.
+            // Should it unwind, the group stays failed, and so does the epoch if it is over.
+            state.fail_epoch(epoch, failure);
             let result = recovery(&mut state.tail, old);
             let (lead, result) = match result {
                 Ok(lead) => {
                     state.failed = None;
-                    state.end_epoch(epoch, Some(failure));
                     (Some(Box::new(lead)), Ok(()))
                 }
                 Err(error) => {
@@ -342,8 +371,8 @@ impl<L: Lead> Group<L> {
                     if error.is_damage() || matches!(error.kind(), ErrorKind::Full | ErrorKind::NewerFormat) {
                         state.failed = Some(error.clone());
                     }
-                    if self.marks.epoch() != epoch {
-                        state.end_epoch(epoch, Some(failure));
+                    if self.marks.epoch() == epoch {
+                        state.keep_epoch(epoch);
                     }
                     (None, Err(error))
                 }
@@ -363,11 +392,13 @@ impl<L: Lead> Group<L> {
                 continue;
             }
             let epoch = self.marks.epoch();
+            state.fail_epoch(epoch, error.clone());
             let acted = act(&mut state);
             if acted.is_ok() {
-                state.end_epoch(epoch, Some(error.clone()));
                 state.failed = Some(error);
                 state.lead = None;
+            } else {
+                state.keep_epoch(epoch);
             }
             // Whoever was woken to lead may be the one that is here.
             let lead = state.lead.take();

@@ -77,6 +77,16 @@ fn what_recovery_takes_back_is_not_acknowledged() {
     explore(scenarios::what_recovery_takes_back_is_not_acknowledged);
 }
 
+#[test]
+fn a_waiter_keeps_its_success_through_many_cuts() {
+    explore(scenarios::a_waiter_keeps_its_success_through_many_cuts);
+}
+
+#[test]
+fn a_failure_is_not_a_success_once_it_is_forgotten() {
+    explore(scenarios::a_failure_is_not_a_success_once_it_is_forgotten);
+}
+
 #[cfg(stratawal_faults)]
 mod seeded {
     use super::*;
@@ -149,6 +159,13 @@ mod seeded {
     fn a_waiter_that_sleeps_through_a_failure_beside_the_lead_is_found() {
         assert!(is_found(Fault::NoWakeOnFailure, || explore(
             scenarios::nobody_sleeps_through_a_failure_beside_the_lead
+        )));
+    }
+
+    #[test]
+    fn a_forgotten_failure_that_counts_as_a_success_is_found() {
+        assert!(is_found(Fault::OutcomeForgotten, || explore(
+            scenarios::a_failure_is_not_a_success_once_it_is_forgotten
         )));
     }
 }

@@ -9,7 +9,7 @@ use stratawal_storage::MemoryStorage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::folder::FolderSyncs;
-use crate::group::{Goal, Group, Lead};
+use crate::group::{FAILED_EPOCHS_MAX, Goal, Group, Lead};
 use crate::marks::Marks;
 use crate::sync::explore::spawn;
 use crate::sync::{Arc, Mark, Mutex, yield_now};
@@ -336,7 +336,6 @@ pub(crate) fn nobody_sleeps_through_a_cut() {
     fake.group.lead(lead, |_| Ok(())).expect("it did nothing");
     let cut = fake.group.exclusively(|state, lead| {
         lead.run(&state.tail.next, Durability::Synced)?;
-        state.end_epoch(fake.marks.epoch(), None);
         state.tail.next = 0;
         fake.marks.change(|marks| marks.reset(0, 0));
         Ok(())
@@ -385,4 +384,43 @@ pub(crate) fn what_recovery_takes_back_is_not_acknowledged() {
     // Whoever was acknowledged is in the file, and only once: seqs are given anew.
     assert_eq!(fake.file.1.load(), if was_lost { 1 } else { 2 });
     assert!(mine <= 2);
+}
+
+pub(crate) fn a_waiter_keeps_its_success_through_many_cuts() {
+    let fake = fake(false);
+    let goal = fake.accept().expect("accepted");
+    let waiter = {
+        let fake = Arc::clone(&fake);
+        spawn(move || fake.group.drive(Durability::Synced, goal))
+    };
+    for _ in 0..=FAILED_EPOCHS_MAX {
+        let cut = fake.group.exclusively(|state, lead| {
+            lead.run(&state.tail.next, Durability::Synced)?;
+            state.tail.next = 0;
+            fake.marks.change(|marks| marks.reset(0, 0));
+            Ok(())
+        });
+        assert!(cut.is_ok());
+    }
+    waiter.join().expect("no panic").expect("everything was settled before each cut");
+}
+
+pub(crate) fn a_failure_is_not_a_success_once_it_is_forgotten() {
+    let fake = fake(true);
+    let goal = fake.accept().expect("accepted");
+    let waiter = {
+        let fake = Arc::clone(&fake);
+        spawn(move || fake.group.drive(Durability::Synced, goal))
+    };
+    for _ in 0..=FAILED_EPOCHS_MAX {
+        fake.group.lock().fail(&error(ErrorKind::Io));
+        let recovered = fake.group.recover(|tail, lead| {
+            tail.next = 0;
+            fake.marks.change(|marks| marks.reset(0, 0));
+            Ok(*lead.expect("it failed by an error"))
+        });
+        assert!(recovered.is_ok());
+    }
+    let error = waiter.join().expect("no panic").expect_err("its entry was taken back");
+    assert_eq!(error.kind(), ErrorKind::Poisoned);
 }

@@ -72,3 +72,13 @@ fn nobody_sleeps_through_a_failure_beside_the_lead() {
 fn what_recovery_takes_back_is_not_acknowledged() {
     explore(scenarios::what_recovery_takes_back_is_not_acknowledged);
 }
+
+#[test]
+fn a_waiter_keeps_its_success_through_many_cuts() {
+    explore(scenarios::a_waiter_keeps_its_success_through_many_cuts);
+}
+
+#[test]
+fn a_failure_is_not_a_success_once_it_is_forgotten() {
+    explore(scenarios::a_failure_is_not_a_success_once_it_is_forgotten);
+}

@@ -279,9 +279,8 @@ impl Writer {
             let done = sealed.writer.sync().and_then(|()| sealed.writer.cut());
             done.map_err(|e| self.failed(e).poisoned())?;
         }
-        let epoch = shared.marks.epoch();
-        shared.cuts.cut(epoch, next);
-        state.end_epoch(epoch, None);
+        // Everything in this epoch is settled, so threads that wait in it need no record of how it ends.
+        shared.cuts.cut(shared.marks.epoch(), next);
         let before: Vec<_> = old.segments[..kept].iter().map(sealed).collect();
         state.tail.next_seq = next;
         shared.marks.change(|marks| {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stratawal_storage::{MemoryStorage, Storage};
 use stratawal_stream::{Durability, Env, ErrorKind, Location, StreamLog, StreamOptions, Visibility};
@@ -326,4 +326,36 @@ fn a_folder_sync_that_panics_holds_nobody_who_waited_for_it() {
         assert!(!matches!(answer, Ok(true)) || log.next_seq() == 1);
         log.append(b"y", Durability::Synced).unwrap();
     }
+}
+
+/// A thread that waits may not run for as long as hundreds of cuts take. Each entry was settled before it was cut.
+#[test]
+fn appends_beside_many_cuts_report_success() {
+    const THREADS: usize = 100;
+    let log = stream(&hooked(MemoryStorage::new()));
+    let (done, appended) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let append_until_done = || {
+        while !done.load(Ordering::SeqCst) {
+            log.append(b"x", Durability::Synced)?;
+            appended.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
+    };
+    let mut results: Vec<stratawal_stream::Result<()>> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(append_until_done)).collect();
+        let began = Instant::now();
+        let cut_until_done = || {
+            while began.elapsed() < Duration::from_secs(2) {
+                log.append(b"x", Durability::Buffered)?;
+                log.truncate_from(log.first_seq())?;
+            }
+            Ok(())
+        };
+        let cut = cut_until_done();
+        done.store(true, Ordering::SeqCst);
+        threads.into_iter().map(|thread| thread.join().unwrap()).chain([cut]).collect()
+    });
+    results.retain(Result::is_err);
+    assert!(results.is_empty(), "{} calls failed: {}", results.len(), results[0].as_ref().unwrap_err());
+    assert!(appended.load(Ordering::SeqCst) >= THREADS);
 }
