@@ -40,9 +40,10 @@ pub struct DirEntry {
 /// Why a log could not be locked.
 #[derive(Debug)]
 pub enum LockError {
-    /// Somebody has it.
+    /// It is locked already.
     Held {
-        /// The process id that the holder left in the lock file, if it can be read.
+        /// The process that the lock file names, where there is such a process now. It opened the log once, and need not be
+        /// the one that holds the lock: children inherit it, and another program can take it.
         owner: Option<u32>,
     },
     /// The operating system refused.
@@ -158,6 +159,16 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// The operating system's; then it is not known which entries are durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
+    /// Makes durable all that was done to the file system that holds `dir`: names in directories that this process may not
+    /// open among it. Costs as much as the whole file system has unwritten.
+    ///
+    /// # Errors
+    /// `Unsupported` where the storage has no such call; otherwise the operating system's.
+    fn sync_file_system(&self, dir: &Path) -> io::Result<()> {
+        let _ = dir;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// The folder itself, open, so that it can be synced when there may be no descriptor left to open it: by
     /// [`sync_all`](File::sync_all), which then does what [`sync_dir`](Self::sync_dir) does. Nothing else is done with it.
     ///
@@ -194,7 +205,7 @@ pub trait Storage: Send + Sync + fmt::Debug {
     }
 
     /// Locks the log in the folder `root` by its file `path`, which is created if it is missing, against every other
-    /// process and every other call in this one. The holder's process id is left in the file, for people to read.
+    /// process and every other call in this one. The id of this process is left in the file, for people to read.
     ///
     /// # Errors
     /// [`LockError`].
@@ -261,7 +272,7 @@ pub trait File: Send + Sync + fmt::Debug {
         Ok(())
     }
 
-    /// Makes the bytes and the length durable.
+    /// Makes the bytes and the length durable. On a read-only medium there is nothing to do.
     ///
     /// # Errors
     /// The operating system's. Then it is not known what is durable, and another call would not tell: the system may

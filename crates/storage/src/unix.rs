@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 
 use crate::map::Map;
@@ -70,6 +70,18 @@ impl UnixStorage {
     }
 }
 
+fn not_a_file() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not a plain file")
+}
+
+fn not_a_file_or(error: Errno) -> io::Error {
+    match error {
+        // A link; a folder opened for writing; a socket, or a FIFO without a reader.
+        Errno::LOOP | Errno::ISDIR | Errno::NXIO => not_a_file(),
+        error => error.into(),
+    }
+}
+
 /// That a directory was not removed since it was opened. One that was shows no names, takes none, and syncs without error.
 fn still_named(dir: &fs::File) -> io::Result<()> {
     if rustix::fs::fstat(dir)?.st_nlink > 0 {
@@ -114,13 +126,8 @@ impl Storage for UnixStorage {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         let access = if access == Access::ReadWrite { OFlags::RDWR } else { OFlags::RDONLY };
         // Without NONBLOCK, opening a FIFO would wait for its other end.
-        let not_a_file = || io::Error::new(io::ErrorKind::InvalidInput, "not a plain file");
         let file = self.open_fd(self.path(path)?, access | OFlags::NOFOLLOW | OFlags::NONBLOCK);
-        let file = self.named(file.map_err(|e| match e {
-            // A link; a folder opened for writing; a socket, or a FIFO that nobody reads.
-            Errno::LOOP | Errno::ISDIR | Errno::NXIO => not_a_file(),
-            e => e.into(),
-        }))?;
+        let file = self.named(file.map_err(not_a_file_or))?;
         if !file.metadata()?.is_file() {
             return Err(not_a_file());
         }
@@ -182,6 +189,12 @@ impl Storage for UnixStorage {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.open_dir(dir)?.sync_all()
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn sync_file_system(&self, dir: &Path) -> io::Result<()> {
+        let folder = self.open_fd(self.path(dir)?, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        Ok(rustix::fs::syncfs(folder)?)
     }
 
     fn open_dir(&self, dir: &Path) -> io::Result<Arc<dyn File>> {
@@ -248,6 +261,18 @@ impl Storage for UnixStorage {
     }
 }
 
+impl UnixFile {
+    /// The error of a sync, unless the medium cannot change: squashfs and erofs have no sync at all. A file system that was
+    /// made read-only because of an error has one, and its error counts.
+    fn needs_no_sync(&self, error: io::Error) -> io::Result<()> {
+        let has_no_sync = error.raw_os_error() == Some(Errno::INVAL.raw_os_error());
+        if has_no_sync && rustix::fs::fstatvfs(&self.0)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
+            return Ok(());
+        }
+        Err(error)
+    }
+}
+
 impl File for UnixFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut done = 0;
@@ -297,11 +322,11 @@ impl File for UnixFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.0.sync_data().or_else(|e| self.needs_no_sync(e))
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.0.sync_all()
+        self.0.sync_all().or_else(|e| self.needs_no_sync(e))
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -437,8 +462,11 @@ impl UnixStorage {
         let io = |e: Errno| LockError::Io(e.into());
         let path = self.path(path).map_err(LockError::Io)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let file = self.open_fd(path, flags).map_err(io::Error::from);
+        let file = self.open_fd(path, flags).map_err(not_a_file_or);
         let mut file = self.named(file).map_err(LockError::Io)?;
+        if !file.metadata().map_err(LockError::Io)?.is_file() {
+            return Err(LockError::Io(not_a_file()));
+        }
         match file.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => return Err(LockError::Held { owner: owner(&mut file) }),
@@ -467,8 +495,13 @@ impl UnixStorage {
     }
 }
 
+/// The process that a lock file names, if there is one of that id.
 fn owner(file: &mut fs::File) -> Option<u32> {
     let mut text = String::new();
     file.rewind().and_then(|()| file.take(32).read_to_string(&mut text)).ok()?;
-    text.trim().parse().ok()
+    let pid: u32 = text.trim().parse().ok()?;
+    let process = rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?;
+    // One that this user may not signal is there, too.
+    let is_there = matches!(rustix::process::test_kill_process(process), Ok(()) | Err(Errno::PERM));
+    is_there.then_some(pid)
 }

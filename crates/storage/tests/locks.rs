@@ -108,7 +108,18 @@ fn the_process_id_of_the_holder_is_left_in_the_file() {
     fs::write(&path, "a longer text of somebody else").unwrap();
     let _lock = UnixStorage::new().lock(dir.path(), &path).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
-    for (text, owner) in [("", None), ("no number", None), ("77\n", Some(77)), ("99999999999", None)] {
+    let other = std::os::unix::process::parent_id();
+    // The greatest process id of Linux is 4,194,304.
+    let (named, gone) = (format!("{other}\n"), "4194305\n".to_owned());
+    for (text, owner) in [
+        ("", None),
+        ("no number", None),
+        (&*named, Some(other)),
+        (&*gone, None),
+        ("99999999999", None),
+        ("0", None),
+        ("-1", None),
+    ] {
         fs::write(&path, text).unwrap();
         assert_eq!(holder(&UnixStorage::new(), dir.path()), Some(owner), "{text:?}");
     }
@@ -127,7 +138,8 @@ fn a_lock_file_that_is_no_plain_file_is_not_locked() {
     assert_eq!(fs::read_to_string(dir.path().join("victim")).unwrap(), "kept");
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
-    assert!(matches!(UnixStorage::new().lock(dir.path(), &path), Err(LockError::Io(_))));
+    let locked = UnixStorage::new().lock(dir.path(), &path);
+    assert!(matches!(locked, Err(LockError::Io(e)) if e.kind() == ErrorKind::InvalidInput));
 }
 
 #[test]
@@ -138,9 +150,10 @@ fn a_lock_file_that_is_removed_or_replaced_lets_nobody_in() {
     let lock = storage.lock(dir.path(), &path).unwrap();
     fs::remove_file(&path).unwrap();
     assert_eq!(holder(&storage, dir.path()), Some(None), "the folder is locked too; the new file names nobody");
-    fs::write(dir.path().join("new"), "123\n").unwrap();
+    let other = std::os::unix::process::parent_id();
+    fs::write(dir.path().join("new"), format!("{other}\n")).unwrap();
     fs::rename(dir.path().join("new"), &path).unwrap();
-    assert_eq!(holder(&storage, dir.path()), Some(Some(123)), "whom the file names now");
+    assert_eq!(holder(&storage, dir.path()), Some(Some(other)), "the file names it now");
     drop(lock);
     assert_eq!(holder(&storage, dir.path()), None);
 }

@@ -66,7 +66,7 @@ pub struct Damage {
     /// The offset in it in bytes, where it is known.
     pub offset: Option<u64>,
     /// A word for what it is: `header`, `no_segment`, `first_missing`, `predecessor_missing`, `successor_missing`,
-    /// `lost`, `length`, `frame`, `gap`, `file`, `seal`. There may be more in later versions.
+    /// `lost`, `length`, `frame`, `gap`, `file`, `directory`, `seal`. There may be more in later versions.
     pub kind: String,
     /// The first and the last seq that are lost, where they are known.
     pub lost: Option<(u64, u64)>,
@@ -185,7 +185,9 @@ pub fn segment_files(path: impl AsRef<Path>, stream: &str) -> Result<Vec<(String
     let failed = |e| Error::io(format!("cannot list {}", dir.display()), e);
     let entries = match storage.list(&dir) {
         Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
         Err(e) => return Err(failed(e)),
     };
     let mut files = Vec::new();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use stratawal_frame::{FORMAT_FILE_LEN, FormatFile, FormatFileError, WalId};
 use stratawal_storage::{Access, DirEntry, EntryKind, Lock, LockError, Storage};
-use stratawal_stream::{DELETED_PREFIX, NEW_PREFIX, remove_folder};
+use stratawal_stream::{DELETED_PREFIX, NEW_PREFIX, TEMPORARY_PREFIX, remove_folder};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::name;
@@ -41,6 +41,7 @@ impl Root {
         let storage = open_root(system, path)?;
         let lock = lock(&*storage, path)?;
         let mut root = Self { storage, path: path.to_owned(), wal_id: WalId(0), lock: Some(lock) };
+        root.remove_temporaries()?;
         let format = match root.read_format()? {
             Some(format) if !format.features.writable() => {
                 let text = format!(
@@ -54,7 +55,7 @@ impl Root {
                 format
             }
             None => {
-                sync_above(system, path)?;
+                root.sync_above(system)?;
                 root.create_streams()?;
                 root.create_format()?
             }
@@ -93,8 +94,7 @@ impl Root {
     /// The names of the streams, sorted by their escaped forms.
     pub(crate) fn stream_names(&self) -> Result<Vec<String>> {
         let entries = self.list_streams()?;
-        let dirs = entries.iter().filter(|entry| entry.kind == EntryKind::Dir);
-        Ok(dirs.filter_map(|entry| name::unescape(entry.name.to_str()?)).collect())
+        Ok(entries.iter().filter_map(stream_name).collect())
     }
 
     /// Gives the lock back.
@@ -104,6 +104,30 @@ impl Root {
 
     fn shown(&self, name: &str) -> String {
         self.path.join(name).display().to_string()
+    }
+
+    /// Makes the names of the root and of the folders above it durable. Before FORMAT is there: a process that was killed
+    /// between creating one of them and syncing it leaves names that look like any others. Once FORMAT is there, so are
+    /// they.
+    fn sync_above(&self, system: &dyn Storage) -> Result<()> {
+        let (mut dir, mut hidden) = (&*self.path, false);
+        while let Some(parent) = dir.parent() {
+            dir = parent;
+            match system.sync_dir(named(parent)) {
+                // This user may not list it; something may have been created in it all the same.
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => hidden = true,
+                // Nothing was created in it: its file system has nothing to sync.
+                Err(e) if has_no_sync(&e) => {}
+                other => other.map_err(|e| Error::io(format!("cannot sync {}", dir.display()), e))?,
+            }
+        }
+        if !hidden {
+            return Ok(());
+        }
+        match self.storage.sync_file_system(Path::new("")) {
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(()),
+            other => other.map_err(|e| Error::io(format!("cannot sync the file system of {}", self.path.display()), e)),
+        }
     }
 
     /// Creates the folder of the streams durably, if it is not there.
@@ -162,6 +186,11 @@ impl Root {
                 let text = format!("{} is missing, and there are streams; restore it from a copy of this log", shown());
                 return Err(Error::new(ErrorKind::Damaged, text));
             }
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => {
+                let text =
+                    format!("{} is not a plain file; put the file itself there, from a copy of this log", shown());
+                return Err(Error::new(ErrorKind::Damaged, text));
+            }
             Err(e) => return Err(failed(e)),
         };
         let mut bytes = vec![0; FORMAT_FILE_LEN];
@@ -179,7 +208,7 @@ impl Root {
     /// yet.
     fn has_streams(&self) -> Result<bool> {
         match self.storage.list(self.streams()) {
-            Ok(entries) => Ok(!entries.is_empty()),
+            Ok(entries) => Ok(entries.iter().any(|entry| stream_name(entry).is_some())),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(Error::io(format!("cannot list {}", self.shown(STREAMS)), e)),
         }
@@ -189,12 +218,10 @@ impl Root {
     fn create_format(&self) -> Result<FormatFile> {
         let storage = &*self.storage;
         let format = FormatFile { wal_id: new_wal_id(storage), features: stratawal_frame::Features::default() };
-        let (temporary, file) = (Path::new(".tmp-FORMAT"), Path::new(FORMAT));
+        // A name of its own: a leftover, or a directory that has the name, is not in the way.
+        let temporary = PathBuf::from(format!("{TEMPORARY_PREFIX}{FORMAT}-{:016x}", storage.random_u64()));
+        let (temporary, file) = (&*temporary, Path::new(FORMAT));
         let write = || {
-            match storage.remove_file(temporary) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
             let open = storage.create_new(temporary)?;
             open.write_all_at(&format.encode(), 0)?;
             open.sync_all()?;
@@ -205,8 +232,21 @@ impl Root {
         Ok(format)
     }
 
-    /// Removes streams whose creation a crash interrupted (no entry was ever acknowledged in them), and what is left of
-    /// those that were deleted.
+    /// Removes files of the root that were being written when a process died.
+    fn remove_temporaries(&self) -> Result<()> {
+        let in_root = self.storage.list(Path::new(""));
+        for entry in in_root.map_err(|e| Error::io(format!("cannot list {}", self.path.display()), e))? {
+            let temporary = entry.name.as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes());
+            if entry.kind == EntryKind::File && temporary {
+                // One that stays is not read, and the next open tries again.
+                let _ = self.storage.remove_file(Path::new(&entry.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes streams whose creation a crash interrupted (no entry was ever acknowledged in them), and the rest of those
+    /// that were deleted.
     fn remove_unfinished(&self) -> Result<()> {
         for entry in self.list_streams()? {
             let name = entry.name.as_encoded_bytes();
@@ -232,42 +272,37 @@ fn open_root(system: &dyn Storage, path: &Path) -> Result<Arc<dyn Storage>> {
         .map_err(|e| no_folder(path, &e).unwrap_or_else(|| Error::io(format!("cannot open {}", path.display()), e)))
 }
 
-/// Creates the root durably, and what is missing above it. It may be a link to a folder; nothing below it may.
+/// Creates the root durably, and the directories that are missing above it. It may be a link to a folder; nothing below it
+/// may. Of several processes that create it at the same time, each finds it there.
 fn create_root(storage: &dyn Storage, root: &Path) -> Result<()> {
+    let failed = |e| Error::io(format!("cannot create {}", root.display()), e);
     match create_one(storage, root) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::NotFound && root.parent().is_some() => {
             create_root(storage, parent_of(root))?;
-            create_one(storage, root).map_err(|e| Error::io(format!("cannot create {}", root.display()), e))
+            create_one(storage, root).map_err(failed)
         }
-        other => other.map_err(|e| Error::io(format!("cannot create {}", root.display()), e)),
+        other => other.map_err(failed),
     }
 }
 
-/// Makes the names of the root and of the folders above it durable. Before FORMAT is there: a process that was killed
-/// between creating one of them and syncing it leaves names that look like any others. Once FORMAT is there, so are
-/// they.
-fn sync_above(storage: &dyn Storage, root: &Path) -> Result<()> {
-    let mut dir = root;
-    while let Some(parent) = dir.parent() {
-        dir = parent;
-        match storage.sync_dir(named(parent)) {
-            // Not one that anything was created in: this user may not list it, or its file system has nothing to sync.
-            Err(e) if is_not_ours(&e) => {}
-            other => other.map_err(|e| Error::io(format!("cannot sync {}", dir.display()), e))?,
-        }
-    }
-    Ok(())
+/// Whether a sync of a directory failed because its file system has none.
+fn has_no_sync(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, ReadOnlyFilesystem, Unsupported};
+    matches!(error.kind(), InvalidInput | ReadOnlyFilesystem | Unsupported)
 }
 
-fn is_not_ours(error: &io::Error) -> bool {
-    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
-    matches!(error.kind(), InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported)
-}
-
+/// Creates a directory, if it is not there, and makes its name durable.
 fn create_one(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
-    storage.create_dir(dir)?;
-    storage.sync_dir(parent_of(dir))
+    match storage.create_dir(dir) {
+        // Its name may not be durable yet; that is seen to before FORMAT is there.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        other => other?,
+    }
+    match storage.sync_dir(parent_of(dir)) {
+        // One in which this user may create names, and not list them, cannot be opened.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => storage.sync_file_system(dir),
+        synced => synced,
+    }
 }
 
 /// The folder that a relative path begins in has an empty name.
@@ -283,14 +318,26 @@ fn lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Lock>> {
     let file = path.join("LOCK");
     storage.lock(Path::new(""), Path::new("LOCK")).map_err(|error| match error {
         LockError::Held { owner } => {
-            let who = owner.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
-            let own = if owner == Some(std::process::id()) { "use the handle that this process has, " } else { "" };
-            let text = format!(
-                "the log {} is locked by {who} (lock file {}); {own}close it there, or open this one read-only",
-                path.display(),
-                file.display()
-            );
+            let (log, file) = (path.display(), file.display());
+            let text = match owner {
+                Some(pid) if pid == std::process::id() => format!(
+                    "the log {log} is locked, and its lock file {file} names this process ({pid}); use the handle that it \
+                     has, close it there, or open the log read-only"
+                ),
+                Some(pid) => format!(
+                    "the log {log} is locked, and its lock file {file} names process {pid}; close the log there or in its \
+                     children, or open it read-only"
+                ),
+                None => format!(
+                    "the log {log} is locked by a process that its lock file {file} does not name, such as a child of one \
+                     that has ended; find what has that file open and close the log there, or open it read-only"
+                ),
+            };
             Error::new(ErrorKind::Locked, text)
+        }
+        LockError::Io(e) if e.kind() == io::ErrorKind::InvalidInput => {
+            let text = format!("{} is not a plain file; remove it, and the log makes a new one", file.display());
+            Error::new(ErrorKind::Io, text)
         }
         LockError::Io(e) => Error::io(format!("cannot lock {}", file.display()), e),
     })
@@ -300,6 +347,12 @@ fn lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Lock>> {
 fn no_folder(path: &Path, error: &io::Error) -> Option<Error> {
     let text = || format!("{} is a file; a log is a folder, give that or a new name", path.display());
     (error.kind() == io::ErrorKind::NotADirectory).then(|| Error::new(ErrorKind::Missing, text()))
+}
+
+/// The stream that an entry of the folder of streams is. Its name decides: a link or a file under a stream's name is one,
+/// too, damaged. Any other name is foreign, or one of those that are removed at open.
+fn stream_name(entry: &DirEntry) -> Option<String> {
+    name::unescape(entry.name.to_str()?)
 }
 
 fn new_wal_id(storage: &dyn Storage) -> WalId {

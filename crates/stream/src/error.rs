@@ -113,6 +113,8 @@ pub enum Damage {
     Gap,
     /// A file is not what a segment is: a link, or a folder.
     File,
+    /// What has the stream's name is not a directory: a link, or a file.
+    Directory,
     /// The end of a sealed segment is damaged; its entries are not.
     Seal,
 }
@@ -132,6 +134,7 @@ impl Damage {
             Self::Frame => "frame",
             Self::Gap => "gap",
             Self::File => "file",
+            Self::Directory => "directory",
             Self::Seal => "seal",
         }
     }
@@ -150,6 +153,10 @@ impl Damage {
             Self::Frame => "damaged: a frame is not valid",
             Self::Gap => "damaged: the frame here is not the one that comes next",
             Self::File => "damaged: this is not a segment file",
+            Self::Directory => {
+                "damaged: the stream's directory is a link or a file; put the directory itself there, or remove what has \
+                 its name"
+            }
             Self::Seal => "damaged: the end of the segment is not valid, its entries are",
         }
     }
@@ -185,6 +192,14 @@ impl Error {
     pub(crate) fn outcome_unknown(stream: &str) -> Self {
         let text = "the stream has failed and was recovered many times since this call began; whether it succeeded is not known";
         Self::build(ErrorKind::Poisoned, stream, Cause::Text(text))
+    }
+
+    /// An error of an operation on the stream's directory.
+    pub(crate) fn directory(place: &Location, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::NotADirectory => Self::damage(place, Damage::Directory, None, None, None),
+            _ => Self::io(place, source),
+        }
     }
 
     pub(crate) fn io(place: &Location, source: io::Error) -> Self {

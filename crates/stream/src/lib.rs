@@ -66,7 +66,7 @@ pub use error::{Damage, Error, ErrorKind, Result};
 pub use iter::Iter;
 pub use options::{Durability, StreamOptions, Visibility};
 pub use report::{OpenReport, TornTail};
-pub use stratawal_segment::MapPromise;
+pub use stratawal_segment::{MapPromise, TEMPORARY_PREFIX};
 pub use stream::{StreamLog, StreamStats};
 pub use tail::TailProvider;
 pub use truncate::{Deletion, delete, remove_folder};

@@ -16,6 +16,7 @@ use crate::env::{DELETED_PREFIX, Env, Location};
 use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::group::State;
+use crate::recover::exists;
 use crate::stream::StreamLog;
 use crate::sync::{Arc, fence};
 use crate::tail::Tail;
@@ -136,6 +137,8 @@ pub enum Deletion {
 /// [`Deletion`].
 pub fn delete(env: &Env, place: &Location) -> std::result::Result<bool, Deletion> {
     let storage = env.storage();
+    // A link or a file that has the name is not ours to remove.
+    exists(env, place).map_err(Deletion::Undone)?;
     let gone = place.parent().join(format!("{DELETED_PREFIX}{:016x}", storage.random_u64()));
     env.ready_to_sync_streams(place).map_err(|e| Deletion::Undone(Error::io(place, e)))?;
     let existed = match storage.rename(&place.dir(), &gone) {

@@ -160,7 +160,8 @@ fn unless_dropped(
 fn count_segments(env: &Env, place: &Location) -> Result<u64> {
     match env.storage().list(&place.dir()) {
         Ok(entries) => Ok(entries.iter().filter(|e| SegmentId::parse(&e.name).is_some()).count() as u64),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        // No stream, or something else that has its name: opening reports that.
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(0),
         Err(e) => Err(Error::io(place, e)),
     }
 }

@@ -127,6 +127,10 @@ impl Storage for HookedStorage {
         self.inner.sync_dir(dir)
     }
 
+    fn sync_file_system(&self, dir: &Path) -> io::Result<()> {
+        self.inner.sync_file_system(dir)
+    }
+
     fn lock(&self, root: &Path, path: &Path) -> Result<Box<dyn Lock>, LockError> {
         self.inner.lock(root, path)
     }

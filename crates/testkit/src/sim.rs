@@ -359,6 +359,13 @@ impl Storage for SimStorage {
         state.end()
     }
 
+    fn sync_file_system(&self, _dir: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.begin(Operation::SyncDir)?;
+        state.disk.sync_names();
+        state.end()
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.begin(Operation::SyncDir)?;

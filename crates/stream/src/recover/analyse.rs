@@ -166,7 +166,7 @@ pub(crate) fn analyse(env: &Env, place: &Location, options: &StreamOptions, orde
 
 /// Step 1, the names.
 pub(super) fn list(env: &Env, place: &Location) -> Result<(Vec<SegmentId>, Vec<OsString>)> {
-    let entries = env.storage().list(&place.dir()).map_err(|e| Error::io(place, e))?;
+    let entries = env.storage().list(&place.dir()).map_err(|e| Error::directory(place, e))?;
     let (mut all, mut temporaries) = (Vec::new(), Vec::new());
     for entry in entries {
         if is_temporary(&entry.name) {

@@ -65,11 +65,11 @@ pub(crate) struct Recovered {
 }
 
 /// Whether the stream's folder is there.
-fn exists(env: &Env, place: &Location) -> Result<bool> {
+pub(crate) fn exists(env: &Env, place: &Location) -> Result<bool> {
     match env.storage().list(&place.dir()) {
         Ok(_) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(Error::io(place, e)),
+        Err(e) => Err(Error::directory(place, e)),
     }
 }
 

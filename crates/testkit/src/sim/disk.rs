@@ -365,6 +365,16 @@ impl Disk {
         Ok(())
     }
 
+    /// Makes all names durable, of every directory.
+    pub(crate) fn sync_names(&mut self) {
+        for node in self.nodes.values_mut() {
+            if let Node::Dir(dir) = Arc::make_mut(node) {
+                dir.durable = dir.cached.clone();
+                dir.pending.clear();
+            }
+        }
+    }
+
     /// Bytes of all files that have a name.
     pub fn used(&self) -> u64 {
         let mut named = BTreeSet::new();

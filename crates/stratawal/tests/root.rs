@@ -1,0 +1,260 @@
+//! The directory of a log: who creates it, what in it belongs to the log, and what it may be on.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use stratawal::{Durability, ErrorKind, Options, Wal, inspect};
+use stratawal_testkit::{Crash, HookedStorage, Operation, Rng, SimStorage};
+
+const DIR: &str = "STRATAWAL_TEST_ROOT_DIR";
+
+/// The body of tests that need a process of their own: opens the log that the environment names, appends, and prints how
+/// that went.
+#[test]
+fn in_a_process_of_its_own() {
+    let Some(dir) = std::env::var_os(DIR).map(PathBuf::from) else { return };
+    let mut line = String::new();
+    io::stdin().read_line(&mut line).unwrap();
+    match Wal::open(&dir) {
+        Ok(wal) => {
+            wal.stream("s").unwrap().append("1").unwrap();
+            println!("\nopened");
+            // Held until the input ends.
+            io::stdin().read_line(&mut line).unwrap();
+        }
+        Err(error) => println!("\n{:?}: {error}", error.kind()),
+    }
+}
+
+fn in_process(dir: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["in_a_process_of_its_own", "--exact", "--nocapture"]).env(DIR, dir);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+}
+
+fn said(output: &[u8]) -> String {
+    let text = String::from_utf8_lossy(output);
+    let line =
+        text.lines().find(|line| ["opened", "Locked", "Io", "Missing", "Damaged"].iter().any(|w| line.starts_with(w)));
+    line.unwrap_or_else(|| panic!("{text}")).to_owned()
+}
+
+#[test]
+fn creation_by_several_processes_has_one_winner() {
+    for _ in 0..10 {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("a/b/log");
+        let mut children: Vec<_> = (0..6).map(|_| in_process(&log).spawn().unwrap()).collect();
+        let mut inputs: Vec<_> = children.iter_mut().map(|child| child.stdin.take().unwrap()).collect();
+        // All of them at once.
+        inputs.iter_mut().for_each(|input| input.write_all(b"\n").unwrap());
+        // The winner holds the log until the others have been refused.
+        let mut outcomes = Vec::new();
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        drop(inputs);
+        for child in children {
+            outcomes.push(said(&child.wait_with_output().unwrap().stdout));
+        }
+        let winners = outcomes.iter().filter(|said| *said == "opened").count();
+        assert!(winners >= 1, "{outcomes:?}");
+        assert!(outcomes.iter().all(|said| said == "opened" || said.starts_with("Locked")), "{outcomes:?}");
+        assert_eq!(Wal::open(&log).unwrap().stream("s").unwrap().next_seq(), winners as u64);
+    }
+}
+
+#[test]
+fn parent_that_may_not_be_listed_holds_a_log() {
+    if !rustix::process::geteuid().is_root() {
+        let _ = writeln!(io::stderr(), "\nskipped: a parent that may not be listed: not root");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let parent = dir.path().join("drop-box");
+    fs::create_dir(&parent).unwrap();
+    // Whoever runs the other process may create names in it and open what it knows the name of.
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&parent, fs::Permissions::from_mode(0o733)).unwrap();
+    // The program of the test must be in a place that this user may read.
+    let program = dir.path().join("program");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let mut command = Command::new(&program);
+    command.args(["in_a_process_of_its_own", "--exact", "--nocapture"]).env(DIR, parent.join("log"));
+    let child = command.uid(65534).gid(65534).current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut child = child.unwrap();
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    assert_eq!(said(&child.wait_with_output().unwrap().stdout), "opened", "the first time");
+}
+
+#[test]
+fn name_in_an_unlistable_parent_is_durable() {
+    let disk = SimStorage::new(1);
+    let storage = HookedStorage::new(disk.clone());
+    storage.set(|operation, path| {
+        let parent = path == Path::new("/");
+        if operation == Operation::SyncDir && parent { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+    });
+    let log = Path::new("/log");
+    let wal = Options::new().open_on(Arc::new(storage), log, false).unwrap();
+    wal.stream("s").unwrap().append("kept").unwrap();
+    let after = SimStorage::on(disk.disk().crash(Crash::Lost, &mut Rng::new(1)), 2);
+    let wal = Options::new().open_on(Arc::new(after), log, false).unwrap();
+    assert_eq!(wal.stream("s").unwrap().next_seq(), 1);
+}
+
+#[test]
+fn foreign_names_are_not_in_the_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let at = |name: &str| log.join(name);
+    // Before the log is there.
+    fs::create_dir_all(at("streams/lost+found")).unwrap();
+    fs::create_dir_all(at(".tmp-FORMAT")).unwrap();
+    fs::create_dir_all(at("notes/deep")).unwrap();
+    fs::write(at("streams/README.TXT"), "foreign").unwrap();
+    let append = || {
+        let wal = Wal::open(&log).unwrap();
+        let seq = wal.stream("s").unwrap().append("x").unwrap();
+        assert_eq!(wal.streams().unwrap(), ["s"]);
+        wal.close().unwrap();
+        seq
+    };
+    assert_eq!(append(), 0);
+    // And beside its files.
+    fs::write(at(".tmp-FORMAT-left"), "ours").unwrap();
+    fs::create_dir(at(".tmp-dir")).unwrap();
+    fs::create_dir(at("streams/.new-x")).unwrap();
+    fs::create_dir(at("streams/.new-x/foreign")).unwrap();
+    fs::write(at("streams/s/notes.txt"), "foreign").unwrap();
+    fs::create_dir(at("streams/s/backup")).unwrap();
+    assert_eq!(append(), 1);
+    assert_eq!(append(), 2);
+    assert!(!at(".tmp-FORMAT-left").exists(), "a file that was being written is removed");
+    for kept in ["streams/lost+found", ".tmp-FORMAT", "notes/deep", "streams/README.TXT", ".tmp-dir"] {
+        assert!(at(kept).exists(), "{kept} is not ours");
+    }
+    assert!(at("streams/s/notes.txt").exists() && at("streams/s/backup").exists());
+}
+
+#[test]
+fn link_under_a_streams_name_is_damage_everywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let wal = Wal::open(&log).unwrap();
+    wal.stream("target").unwrap().append("1").unwrap();
+    symlink("target", log.join("streams/link")).unwrap();
+    symlink("nothing", log.join("streams/nowhere")).unwrap();
+    fs::write(log.join("streams/file"), "text").unwrap();
+    let names = ["file", "link", "nowhere"];
+    assert_eq!(wal.streams().unwrap(), ["file", "link", "nowhere", "target"]);
+    let read_only = Options::new().open_read_only(&log).unwrap();
+    for name in names {
+        for wal in [&wal, &read_only] {
+            let error = wal.stream(name).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Damaged, "{name}: {error}");
+            assert!(error.to_string().contains("a link or a file"), "{error}");
+        }
+        assert_eq!(wal.delete_stream(name).unwrap_err().kind(), ErrorKind::Damaged, "{name}");
+        assert!(inspect::segment_files(&log, name).unwrap().is_empty());
+    }
+    let mut damaged = Vec::new();
+    inspect::verify(&log, None, &mut |check| {
+        let check = check.unwrap();
+        damaged.extend(check.damage.first().map(|damage| (check.stream.clone(), damage.kind.clone())));
+    })
+    .unwrap();
+    assert_eq!(damaged, names.map(|name| (name.to_owned(), "directory".to_owned())));
+    assert!(log.join("streams/file").exists() && log.join("streams/target").exists());
+}
+
+#[test]
+fn format_and_lock_must_be_plain_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let open = || Wal::open(&log).map(drop);
+    open().unwrap();
+    let replace = |name: &str, with: &dyn Fn(&Path)| {
+        let kept = log.join(name).with_extension("kept");
+        fs::rename(log.join(name), &kept).unwrap();
+        with(&log.join(name));
+        let error = open().unwrap_err();
+        assert!(error.to_string().contains("not a plain file"), "{error}");
+        assert!(error.to_string().contains(name), "{error}");
+        let _ = fs::remove_file(log.join(name)).or_else(|_| fs::remove_dir(log.join(name)));
+        fs::rename(&kept, log.join(name)).unwrap();
+        error.kind()
+    };
+    let link = |path: &Path| symlink(path.with_extension("kept"), path).unwrap();
+    let directory = |path: &Path| fs::create_dir(path).unwrap();
+    assert_eq!(replace("FORMAT", &link), ErrorKind::Damaged);
+    assert_eq!(replace("FORMAT", &directory), ErrorKind::Damaged);
+    assert_eq!(replace("LOCK", &link), ErrorKind::Io);
+    assert_eq!(replace("LOCK", &directory), ErrorKind::Io);
+    open().unwrap();
+}
+
+#[test]
+fn locked_log_names_only_a_process_that_exists() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = Wal::open(dir.path()).unwrap();
+    let text = || Wal::open(dir.path()).unwrap_err().to_string();
+    assert!(text().contains("names this process"), "{}", text());
+    // As left by a process that has ended, while another one holds the lock.
+    fs::write(dir.path().join("LOCK"), "4194305\n").unwrap();
+    assert!(text().contains("does not name") && !text().contains("4194305"), "{}", text());
+    drop(wal);
+}
+
+/// An image of `log` on a file system that cannot change, mounted; `None`, with a line, where that is not possible.
+fn mount_unchangeable(kind: &str, log: &Path, dir: &Path) -> Option<PathBuf> {
+    let skip = |why: &str| {
+        let _ = writeln!(io::stderr(), "\nskipped: a log on {kind}: {why}");
+        None
+    };
+    if !rustix::process::geteuid().is_root() {
+        return skip("not root");
+    }
+    let (image, mounted) = (dir.join("image"), dir.join("mounted"));
+    fs::create_dir(&mounted).unwrap();
+    let mut make = Command::new(if kind == "squashfs" { "mksquashfs" } else { "mkfs.erofs" });
+    if kind == "squashfs" {
+        make.arg(log).arg(&image).arg("-quiet")
+    } else {
+        make.arg(&image).arg(log)
+    };
+    if !make.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        return skip("the program that makes one is missing or fails");
+    }
+    let mount = Command::new("mount").args(["-t", kind, "-o", "loop,ro"]).arg(&image).arg(&mounted).output();
+    match mount {
+        Ok(output) if output.status.success() => Some(mounted),
+        Ok(output) => skip(String::from_utf8_lossy(&output.stderr).trim()),
+        Err(e) => skip(&e.to_string()),
+    }
+}
+
+#[test]
+fn unclean_log_is_read_from_media_that_cannot_change() {
+    for kind in ["squashfs", "erofs"] {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let wal = Wal::open(&log).unwrap();
+        wal.stream("s").unwrap().with_durability(Durability::Flushed).append("unclean").unwrap();
+        // A copy of the log as a kill leaves it: its newest entries are not attested.
+        let Some(mounted) = mount_unchangeable(kind, &log, dir.path()) else { continue };
+        let read = || -> Result<u64, stratawal::Error> {
+            let stream = Options::new().open_read_only(&mounted)?.stream("s")?;
+            stream.iter(..).try_for_each(|entry| entry.map(drop))?;
+            Ok(stream.next_seq())
+        };
+        let seen = read();
+        assert!(Command::new("umount").arg(&mounted).status().unwrap().success());
+        assert_eq!(seen.unwrap(), 1, "{kind}");
+    }
+}
