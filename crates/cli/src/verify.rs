@@ -12,7 +12,9 @@ pub(crate) const JSON: &str = r#"`torn` is what stands behind the last whole fra
 just about to write. It is no damage.
 With --json, a line for each stream, then the numbers:
 {"stream":"s","state":"sound|torn|damaged","first":0,"next":100,"segments":1,"torn":null,"damage":[]}
-{"streams":5,"sound":4,"torn":1,"damaged":0}
+{"streams":5,"sound":4,"torn":1,"damaged":0,"reserve_bytes":65536}
+`reserve_bytes` is how much disk space the log holds for truncating, deleting and closing on a full disk: 65536 when it is
+whole. It is made again when the log is used and there is room; holding less is not damage.
 `torn` is null or {"segment":"…","offset":0,"bytes":0}; each damage is
 {"segment":"…","offset":0,"kind":"…","lost_first":0,"lost_last":9}, null where it is not known."#;
 
@@ -65,7 +67,8 @@ impl Verify {
             Counts { unread: 1.., .. } => FAILED,
             _ => DONE,
         };
-        written.and_then(|()| self.print_counts(&counts)).or_else(output)?;
+        let reserve = inspect::reserve_bytes(&self.common.dir)?;
+        written.and_then(|()| self.print_counts(&counts, reserve)).or_else(output)?;
         Ok(code)
     }
 
@@ -74,19 +77,20 @@ impl Verify {
         if self.json { writeln!(out, "{}", as_json(check)) } else { print_text(&mut out, check) }
     }
 
-    fn print_counts(&self, counts: &Counts) -> io::Result<()> {
+    fn print_counts(&self, counts: &Counts, reserve: u64) -> io::Result<()> {
         let Counts { sound, torn, damaged, unread } = *counts;
         let streams = sound + torn + damaged + unread;
         let mut out = io::stdout().lock();
         if self.json {
-            // Only where there are such: otherwise the line is the contract's to the letter.
+            // Only where there are such.
             let unread = if unread > 0 { format!(r#","unread":{unread}"#) } else { String::new() };
-            writeln!(out, r#"{{"streams":{streams},"sound":{sound},"torn":{torn},"damaged":{damaged}{unread}}}"#)
+            let numbers = format!(r#""streams":{streams},"sound":{sound},"torn":{torn},"damaged":{damaged}{unread}"#);
+            writeln!(out, r#"{{{numbers},"reserve_bytes":{reserve}}}"#)
         } else {
             let unread = if unread > 0 { format!(", {unread} not read") } else { String::new() };
             writeln!(
                 out,
-                "{}: {sound} sound, {torn} torn, {damaged} damaged{unread}",
+                "{}: {sound} sound, {torn} torn, {damaged} damaged{unread}; {reserve} bytes in reserve for a full disk",
                 counted(streams, "stream", "streams")
             )
         }

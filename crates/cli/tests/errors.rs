@@ -197,7 +197,8 @@ fn a_stream_that_cannot_be_read_is_told_and_the_others_go_on() {
     let ran = log.run("verify", ["--json"], b"");
     assert_eq!((ran.code, &ran.error()["kind"], &ran.error()["stream"]), (3, &"newer_format".into(), &"b".into()));
     assert_eq!(names(ran.text()), ["a".into(), "c".into(), serde_json::Value::Null]);
-    let counts = serde_json::json!({"streams": 3, "sound": 2, "torn": 0, "damaged": 0, "unread": 1});
+    let counts =
+        serde_json::json!({"streams": 3, "sound": 2, "torn": 0, "damaged": 0, "unread": 1, "reserve_bytes": 65536});
     assert_eq!(ran.json(), counts);
     let ran = log.run("verify", [""; 0], b"");
     assert_eq!(

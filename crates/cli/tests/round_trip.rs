@@ -139,7 +139,10 @@ fn streams_and_verify_list_what_there_is() {
     assert!(b["disk_bytes"].as_u64().unwrap() > 0);
     let ran = log.run("verify", ["--json"], b"");
     assert_eq!((ran.code, ran.text().lines().count()), (0, 4));
-    assert_eq!(ran.json(), serde_json::json!({"streams": 3, "sound": 3, "torn": 0, "damaged": 0}));
+    assert_eq!(
+        ran.json(),
+        serde_json::json!({"streams": 3, "sound": 3, "torn": 0, "damaged": 0, "reserve_bytes": 65536})
+    );
     let one = log.run("verify", ["b", "--json"], b"");
     let line: serde_json::Value = serde_json::from_str(one.text().lines().next().unwrap()).unwrap();
     assert_eq!((&line["state"], &line["next"], &line["damage"]), (&"sound".into(), &2.into(), &serde_json::json!([])));

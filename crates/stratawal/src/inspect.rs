@@ -8,7 +8,7 @@ use stratawal_stream::{Env, Location};
 use crate::error::{Error, ErrorKind, Result};
 use crate::name;
 use crate::options::Options;
-use crate::root::Root;
+use crate::root::{RESERVE, Root};
 use crate::stream::Stream;
 use crate::sync::Arc;
 use crate::wal::folder_of;
@@ -99,6 +99,17 @@ pub fn unescape_name(escaped: &str) -> Option<String> {
 /// [`Missing`](ErrorKind::Missing) where there is no log, or no such stream; the log as a whole cannot be read.
 pub fn verify(path: impl AsRef<Path>, stream: Option<&str>, found: &mut dyn FnMut(Result<StreamCheck>)) -> Result<()> {
     verify_on(&UnixStorage::new(), path.as_ref(), stream, found)
+}
+
+/// How many bytes of disk space the log at `path` holds for truncating, deleting and closing on a full disk: 65,536 when its
+/// reserve is whole, less or 0 after a full disk has taken it, or where a copy of the log did not write its bytes. The log makes
+/// it again when there is room. Beside a writer or not. Changes nothing.
+///
+/// # Errors
+/// [`Missing`](ErrorKind::Missing) where there is no log; the log as a whole cannot be read.
+pub fn reserve_bytes(path: impl AsRef<Path>) -> Result<u64> {
+    let root = Root::open_read_only(&UnixStorage::new(), path.as_ref())?;
+    Ok(Env::new(root.storage).read_only(true).ballast_at(RESERVE).ballast_bytes())
 }
 
 /// What can be read of a stream in the log at `path`: the whole of it, or what precedes the first damage, and that

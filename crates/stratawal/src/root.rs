@@ -14,6 +14,9 @@ use crate::sync::Arc;
 /// The folder of the streams, within the root.
 const STREAMS: &str = "streams";
 
+/// The file that holds space for a full disk.
+pub(crate) const RESERVE: &str = "RESERVE";
+
 /// The file that says what the log is.
 const FORMAT: &str = "FORMAT";
 

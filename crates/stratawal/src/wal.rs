@@ -10,7 +10,7 @@ use stratawal_stream::{self as inner, Deletion, Env, Location, StreamLog, delete
 use crate::error::{Error, ErrorKind, Result};
 use crate::name;
 use crate::options::{Options, StreamOptions};
-use crate::root::Root;
+use crate::root::{RESERVE, Root};
 use crate::stream::Stream;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 use crate::together::together;
@@ -59,6 +59,9 @@ pub struct Stats {
     pub cache_files: u64,
     /// Bytes of their indexes.
     pub cache_bytes: u64,
+    /// Bytes that the log's reserve holds on the disk now, for truncating, deleting and closing on a full disk; 65,536 when it is
+    /// whole. It is made again when there is room. The log and each of its streams give this one number.
+    pub reserve_bytes: u64,
 }
 
 impl fmt::Debug for Wal {
@@ -93,8 +96,8 @@ impl Wal {
         let env = Env::new(Arc::clone(&root.storage))
             .wal_id(root.wal_id)
             .read_only(read_only)
-            .cache(options.cache_bytes, options.cache_files());
-        let env = if read_only { env } else { env.ballast_at("RESERVE") };
+            .cache(options.cache_bytes, options.cache_files())
+            .ballast_at(RESERVE);
         Ok(Self {
             inner: Arc::new(Inner {
                 path: path.to_owned(),
@@ -269,6 +272,7 @@ impl Wal {
             cache_misses: cache.misses,
             cache_files: cache.entries as u64,
             cache_bytes: cache.bytes as u64,
+            reserve_bytes: self.inner.env.ballast_bytes(),
             ..Stats::default()
         }
     }

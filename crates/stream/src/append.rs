@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::ballast::BallastUse;
 use crate::batch::Batch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
@@ -141,15 +142,15 @@ impl Inner {
         Ok(stratawal_frame::data_frame_len_max(entries.len() as u64 + 1, entries.data().len() as u64))
     }
 
-    /// The lock; a stream that a full disk has stopped is recovered first, if there is room again.
+    /// The lock; a stream that a full disk has stopped is recovered first, if there is room again. The ballast is not used.
     pub(crate) fn writable(&self) -> Result<MutexGuard<'_, State<Writer>>> {
-        // What a new generation takes at least; asked for first, since recovery reads and writes much.
-        self.recovered(20 << 10)
+        self.recovered(BallastUse::Never)
     }
 
-    /// The same for what makes room: there may be just enough, in the ballast or in files that were removed.
+    /// The lock, for a call that frees space or closes: a stream that a full disk has stopped is recovered first, out of the
+    /// ballast if need be.
     pub(crate) fn recovered_anyway(&self) -> Result<MutexGuard<'_, State<Writer>>> {
-        self.recovered(0)
+        self.recovered(BallastUse::Allowed)
     }
 
     /// That this process has the stream open itself. In a forked child its files and its lock are the parent's, and its
@@ -160,16 +161,22 @@ impl Inner {
         if shared.env.storage().is_forked() { Err(Error::new(ErrorKind::Forked, &shared.place)) } else { Ok(()) }
     }
 
-    fn recovered(&self, room_min: u64) -> Result<MutexGuard<'_, State<Writer>>> {
+    fn recovered(&self, ballast: BallastUse) -> Result<MutexGuard<'_, State<Writer>>> {
+        // A new generation takes no less.
+        const ROOM_MIN: u64 = 20 << 10;
         self.check_process()?;
         let state = self.group.lock();
         let Some(full) = state.failure().filter(|error| error.is_of_full_disk()).cloned() else { return Ok(state) };
         drop(state);
-        let storage = self.shared.env.storage();
-        if storage.free_space(self.shared.place.parent()).is_ok_and(|free| free < room_min) {
+        // Asked for before recovery, which reads and writes much.
+        let has_no_room = || {
+            let free = self.shared.env.storage().free_space(self.shared.place.parent());
+            free.is_ok_and(|free| free < ROOM_MIN)
+        };
+        if ballast == BallastUse::Never && has_no_room() {
             return Err(full);
         }
-        self.recover(false)?;
+        self.recover(false, ballast)?;
         Ok(self.group.lock())
     }
 
@@ -241,10 +248,14 @@ impl Inner {
         self.check_process()?;
         let closed = self.end_cleanly();
         self.group.wait_until_free();
+        // It has shortened its file.
+        self.shared.env.make_ballast_again();
         closed
     }
 
     fn end_cleanly(&self) -> Result<()> {
+        // Where that fails, the stream stays failed, which is seen below.
+        drop(self.recovered_anyway());
         {
             let mut state = self.group.lock();
             // Closed whatever comes: somebody else may write to it from here on.

@@ -1,67 +1,194 @@
-//! Space that is kept for a full disk: what needs a new file to get space back, or to end what was begun, gives it up
-//! first. It is made again when there is room.
+//! Space that is kept for a full disk. Calls that free space or close give it up where they lack room: truncation, deletion, close.
+//! Looking up, reading and appending never use it. It is made again when there is room.
+//!
+//! Its bytes are pseudo-random and synced, so that neither compression nor hole punching makes it shorter than it looks; and
+//! it is the blocks on the disk that count, not the length: a copy of a log may have made holes of it.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use stratawal_frame::SegmentHeader;
 use stratawal_segment::{Access, CreateError, SegmentWriter, Space, create};
-use stratawal_storage::Storage;
+use stratawal_storage::{File, Storage};
 
 use crate::env::Env;
+use crate::sync::Mutex;
 
 /// Bytes that the ballast holds.
 pub const BALLAST_LEN: u64 = 64 << 10;
 
+/// Bytes of one write to the file: on a disk that lacks room for all of it, the ballast holds as much as fits.
+const PIECE_LEN: usize = 4 << 10;
+
+/// Whether a call may use up the ballast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BallastUse {
+    /// It may not: it looks up, reads, or appends.
+    Never,
+    /// It may: it frees space, or closes.
+    Allowed,
+}
+
 /// A file that holds space.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Ballast {
     path: PathBuf,
+    /// Its bytes follow from this.
+    seed: u64,
+    /// Also keeps one call from writing the file while another removes it.
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Whether it held all of its space when it was last looked at.
+    is_whole: bool,
+    /// False where the file system reports fewer blocks than the synced bytes take: then the length counts.
+    blocks_count: bool,
 }
 
 impl Ballast {
-    pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path }
+    pub(crate) fn new(path: PathBuf, seed: u64) -> Self {
+        Self { path, seed, state: Mutex::new(State { is_whole: false, blocks_count: true }) }
     }
 
-    /// Makes it where it is missing, or less than it should be. Not having it is no error: there may be no room now.
+    /// Makes it where it is missing, or holds less than it should. Not having it is not an error: there may be no room now,
+    /// or something that is not a plain file has its name.
     pub(crate) fn make(&self, storage: &dyn Storage) {
-        let file = storage.create_new(&self.path).or_else(|_| storage.open(&self.path, Access::ReadWrite));
-        if let Ok(file) = file
-            && file.len().is_ok_and(|len| len < BALLAST_LEN)
-        {
-            // Where that fails now, it is tried again with the next segment.
-            let _ = file.reserve(BALLAST_LEN);
+        let mut state = self.state.lock();
+        state.is_whole = false;
+        let file = match storage.open(&self.path, Access::ReadWrite) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => storage.create_new(&self.path),
+            other => other,
+        };
+        let Ok(file) = file else { return };
+        if state.held(&*file) < BALLAST_LEN {
+            if self.fill(&*file).is_err() {
+                return;
+            }
+            match file.sync_all() {
+                Ok(()) => state.blocks_count = file.allocated().is_ok_and(|bytes| bytes >= BALLAST_LEN),
+                Err(_) => {
+                    // It is not known how much the disk holds of it. It is made anew with the next segment.
+                    let _ = storage.remove_file(&self.path);
+                    return;
+                }
+            }
+        }
+        state.is_whole = true;
+    }
+
+    /// Makes it where it was not whole when it was last looked at.
+    pub(crate) fn make_again(&self, storage: &dyn Storage) {
+        if !self.state.lock().is_whole {
+            self.make(storage);
         }
     }
 
-    /// Gives its space up; whether there was any that could be.
-    pub(crate) fn give_up(&self, storage: &dyn Storage) -> bool {
-        storage.remove_file(&self.path).is_ok()
+    /// How much of its space it holds now, in bytes; 0 where it cannot be looked at.
+    pub(crate) fn held(&self, storage: &dyn Storage) -> u64 {
+        let state = self.state.lock();
+        storage.open(&self.path, Access::Read).map_or(0, |file| state.held(&*file))
+    }
+
+    /// Gives its space up; whether there was any.
+    fn give_up(&self, storage: &dyn Storage) -> bool {
+        let mut state = self.state.lock();
+        // Opened first: nothing but a plain file is removed.
+        let held = storage.open(&self.path, Access::Read).map_or(0, |file| state.held(&*file));
+        state.is_whole = false;
+        held > 0 && storage.remove_file(&self.path).is_ok()
+    }
+
+    fn fill(&self, file: &dyn File) -> io::Result<()> {
+        let (mut piece, mut state) = ([0; PIECE_LEN], self.seed);
+        for at in (0..BALLAST_LEN).step_by(PIECE_LEN) {
+            for word in piece.chunks_exact_mut(size_of::<u64>()) {
+                state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+                word.copy_from_slice(&mixed(state).to_le_bytes());
+            }
+            file.write_all_at(&piece, at)?;
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn held(&self, file: &dyn File) -> u64 {
+        let Ok(len) = file.len() else { return 0 };
+        let blocks = if self.blocks_count { file.allocated().unwrap_or(0) } else { len };
+        len.min(blocks).min(BALLAST_LEN)
+    }
+}
+
+/// SplitMix64: from a counter it makes numbers that no compressor makes shorter.
+const fn mixed(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+impl Env {
+    /// Does `act`; where the disk is full for it and it may use the ballast, once more without that. `act` changes nothing
+    /// where the disk is full.
+    pub(crate) fn with_ballast<T, E>(
+        &self,
+        ballast: BallastUse,
+        is_full: impl FnOnce(&E) -> bool,
+        mut act: impl FnMut() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let done = act();
+        match (&done, self.ballast()) {
+            (Err(error), Some(kept)) if ballast == BallastUse::Allowed && is_full(error) => {
+                if !kept.give_up(&**self.storage()) {
+                    return done;
+                }
+            }
+            _ => return done,
+        }
+        let done = act();
+        // From the rest of its space: other streams may need it. Once this call has freed space, it is made whole.
+        self.make_ballast();
+        done
+    }
+
+    /// Makes the ballast whole, if there is room.
+    pub(crate) fn make_ballast(&self) {
+        if let Some(ballast) = self.ballast() {
+            ballast.make(&**self.storage());
+        }
+    }
+
+    /// Makes the ballast whole, if there is room, where it was not whole when it was last looked at.
+    pub(crate) fn make_ballast_again(&self) {
+        if let Some(ballast) = self.ballast() {
+            ballast.make_again(&**self.storage());
+        }
     }
 }
 
 /// The length in bytes that a new segment's file begins with, unless more is wanted; it grows in steps from there.
 pub(crate) const FIRST_LEN: u64 = 16 << 10;
 
-/// Creates a segment whose file has `wanted` bytes; on a full disk [`FIRST_LEN`], and then those out of the ballast.
+/// Creates a segment whose file has `wanted` bytes; on a full disk [`FIRST_LEN`], and then those out of the ballast where
+/// `ballast` allows it.
 pub(crate) fn create_segment(
     env: &Env,
     dir: &Path,
     header: &SegmentHeader,
     wanted: u64,
+    ballast: BallastUse,
 ) -> Result<(SegmentWriter, Space), CreateError> {
-    let storage = env.storage();
-    let is_full = |created: &Result<_, CreateError>| matches!(created, Err(CreateError::Undone(e)) if e.is_full());
-    let mut created = create(storage, dir, header, wanted);
-    if wanted > FIRST_LEN && is_full(&created) {
-        created = create(storage, dir, header, FIRST_LEN);
+    let is_full = |error: &CreateError| matches!(error, CreateError::Undone(e) if e.is_full());
+    let create = |len| create(env.storage(), dir, header, len);
+    let mut created = create(wanted);
+    if wanted > FIRST_LEN && created.as_ref().is_err_and(is_full) {
+        created = create(FIRST_LEN);
     }
-    let Some(ballast) = env.ballast() else { return created };
-    if is_full(&created) && ballast.give_up(&**storage) {
-        created = create(storage, dir, header, FIRST_LEN);
-    }
+    let mut first = Some(created);
+    let created = env.with_ballast(ballast, is_full, || first.take().unwrap_or_else(|| create(FIRST_LEN)));
     if created.is_ok() {
-        ballast.make(&**storage);
+        env.make_ballast();
     }
     created
 }

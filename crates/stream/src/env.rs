@@ -80,12 +80,16 @@ impl Env {
         self
     }
 
-    /// A file that holds [`BALLAST_LEN`](crate::BALLAST_LEN) bytes for a full disk; made now if there is room.
+    /// A file that holds [`BALLAST_LEN`](crate::BALLAST_LEN) bytes for a full disk; made now if there is room. Where streams
+    /// are only read it is looked at, and never made. Set the log's id and `read_only` before it.
     #[must_use]
     pub fn ballast_at(mut self, path: impl Into<PathBuf>) -> Self {
-        let ballast = Ballast::new(path.into());
-        ballast.make(&*self.storage);
-        self.ballast = Some(ballast);
+        // The logs of one machine hold different bytes, or a file system that stores equal bytes once would keep one copy.
+        let seed = (self.wal_id.0 ^ (self.wal_id.0 >> 64)) as u64;
+        self.ballast = Some(Ballast::new(path.into(), seed));
+        if !self.read_only {
+            self.make_ballast();
+        }
         self
     }
 
@@ -113,6 +117,13 @@ impl Env {
     pub fn cache_stats(&self) -> CacheStats {
         let stats = self.cache.stats();
         CacheStats { hits: stats.hits, misses: stats.misses, entries: stats.entries, bytes: stats.bytes }
+    }
+
+    /// How many bytes the ballast holds now, at most [`BALLAST_LEN`](crate::BALLAST_LEN); 0 where there is none, or it
+    /// cannot be looked at. Blocks on the disk count, where the file system reports them.
+    #[must_use]
+    pub fn ballast_bytes(&self) -> u64 {
+        self.ballast.as_ref().map_or(0, |ballast| ballast.held(&*self.storage))
     }
 
     pub(crate) const fn ballast(&self) -> Option<&Ballast> {

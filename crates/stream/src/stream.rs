@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::append::Inner;
+use crate::ballast::BallastUse;
 use crate::cuts::Cuts;
 use crate::env::{Env, Location};
 use crate::error::{Damage, Error, ErrorKind, Result};
@@ -48,7 +49,8 @@ impl StreamLog {
     /// by its first append. With a read-only [`Env`] nothing is ever changed, and what is seen is the stream as it
     /// was now, until [`reopen`](Self::reopen).
     ///
-    /// Where recovery needs space and the disk is full, the stream opens for reading; every append tries again.
+    /// Where recovery needs space and the disk is full, the stream opens for reading, and recovery comes with the first call
+    /// that has room for it: an append, flush or sync once there is room; a truncation or close out of the ballast.
     ///
     /// # Errors
     /// [`ErrorKind::Damaged`] where acknowledged entries are not all there; nothing is changed then. A newer format,
@@ -57,7 +59,7 @@ impl StreamLog {
         if let Some(why) = options.fault() {
             return Err(Error::text(ErrorKind::InvalidOption, &place, why));
         }
-        match recover_or_read(&env, &place, &options) {
+        match recover_or_read(&env, &place, &options, BallastUse::Never) {
             Ok(recovered) => Ok(Self::build(env, place, options, recovered)),
             // What is there is read; the rest of recovery comes before the next append.
             Err(full) if full.kind() == ErrorKind::Full => {
@@ -196,7 +198,11 @@ impl StreamLog {
     /// As [`open`](Self::open). The stream then stays failed: with this error where it is damage, a newer format or a full
     /// disk, otherwise with the one that failed it.
     pub fn reopen(&self) -> Result<()> {
-        if self.inner.shared.env.is_read_only() { self.inner.look_again() } else { self.inner.recover(true) }
+        if self.inner.shared.env.is_read_only() {
+            self.inner.look_again()
+        } else {
+            self.inner.recover(true, BallastUse::Never)
+        }
     }
 }
 
@@ -207,14 +213,14 @@ impl Inner {
         let Self { shared, group, report } = self;
         // One at a time, so that an older look never replaces a newer one.
         let mut state = group.lock();
-        let recovered = recover_or_read(&shared.env, &shared.place, &shared.options)?;
+        let recovered = recover_or_read(&shared.env, &shared.place, &shared.options, BallastUse::Never)?;
         install(shared, report, &mut state.tail, recovered, None);
         Ok(())
     }
 
     /// Recovers a stream that has failed; what waits in the tail goes on waiting. By itself (`asked` false) only where
     /// nothing is lost by it: else somebody has to be told.
-    pub(crate) fn recover(&self, asked: bool) -> Result<()> {
+    pub(crate) fn recover(&self, asked: bool, ballast: BallastUse) -> Result<()> {
         self.check_process()?;
         let Self { shared, group, report } = self;
         group.recover(|tail, failed| {
@@ -222,7 +228,7 @@ impl Inner {
                 return Err(Error::new(ErrorKind::Closed, &shared.place));
             }
             // Its descriptors may have unsynced writes; what recovery finds, it writes again and syncs.
-            let recovered = recover_or_read(&shared.env, &shared.place, &shared.options);
+            let recovered = recover_or_read(&shared.env, &shared.place, &shared.options, ballast);
             drop(failed);
             let recovered = recovered?;
             if recovered.is_none() && !shared.view.load().segments.is_empty() {
@@ -249,9 +255,17 @@ impl Inner {
     }
 }
 
-fn recover_or_read(env: &Env, place: &Location, options: &StreamOptions) -> Result<Option<Recovered>> {
-    let outcome =
-        if env.is_read_only() { recover::read(env, place, options) } else { recover::recover(env, place, options) };
+fn recover_or_read(
+    env: &Env,
+    place: &Location,
+    options: &StreamOptions,
+    ballast: BallastUse,
+) -> Result<Option<Recovered>> {
+    let outcome = if env.is_read_only() {
+        recover::read(env, place, options)
+    } else {
+        recover::recover(env, place, options, ballast)
+    };
     events::opened(place, &outcome);
     outcome
 }

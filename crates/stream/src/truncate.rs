@@ -11,7 +11,7 @@ use stratawal_index::CacheKey;
 use stratawal_storage::{FolderToSync, Storage};
 
 use crate::append::drain_all;
-use crate::ballast::FIRST_LEN;
+use crate::ballast::{BallastUse, FIRST_LEN};
 use crate::env::{DELETED_PREFIX, Env, Location};
 use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
@@ -37,7 +37,7 @@ impl StreamLog {
     pub fn truncate_before(&self, first: u64) -> Result<()> {
         let inner = &*self.inner;
         drop(inner.recovered_anyway()?);
-        inner.group.exclusively_then(
+        let done = inner.group.exclusively_then(
             |state, writer| {
                 inner.check(state)?;
                 if first <= inner.shared.marks.start() {
@@ -58,7 +58,9 @@ impl StreamLog {
                 Ok(Some(first))
             },
             Writer::drop_before,
-        )
+        );
+        inner.shared.env.make_ballast();
+        done
     }
 
     /// Drops the entry `next` and all behind it, durably; the stream's next entry is `next` then. May cut a batch in
@@ -74,7 +76,7 @@ impl StreamLog {
     pub fn truncate_from(&self, next: u64) -> Result<()> {
         let inner = &*self.inner;
         drop(inner.recovered_anyway()?);
-        inner.group.exclusively(|state, writer| {
+        let done = inner.group.exclusively(|state, writer| {
             inner.check(state)?;
             let (first, end) = (inner.shared.marks.start(), state.tail.next_seq);
             if next == end {
@@ -84,7 +86,9 @@ impl StreamLog {
                 return Err(Error::new(ErrorKind::OutOfRange { first, next: end }, &inner.shared.place));
             }
             writer.cut_from(state, next, first)
-        })
+        });
+        inner.shared.env.make_ballast();
+        done
     }
 
     /// Deletes the stream, durably: it does not come back after any crash, and one that is created by its name later
@@ -141,7 +145,10 @@ pub fn delete(env: &Env, place: &Location) -> std::result::Result<bool, Deletion
     exists(env, place).map_err(Deletion::Undone)?;
     let gone = place.parent().join(format!("{DELETED_PREFIX}{:016x}", storage.random_u64()));
     env.ready_to_sync_streams(place).map_err(|e| Deletion::Undone(Error::io(place, e)))?;
-    let existed = match storage.rename(&place.dir(), &gone) {
+    // The new name may be what fills a block of the folder.
+    let renamed =
+        env.with_ballast(BallastUse::Allowed, stratawal_storage::is_full, || storage.rename(&place.dir(), &gone));
+    let existed = match renamed {
         Ok(()) => true,
         Err(e) if e.kind() == io::ErrorKind::NotFound => false,
         Err(e) => return Err(Deletion::Undone(Error::io(place, e))),
@@ -151,6 +158,7 @@ pub fn delete(env: &Env, place: &Location) -> std::result::Result<bool, Deletion
     if existed {
         // It is deleted; what cannot be removed now is removed at the next open.
         let _ = remove_folder(&**storage, &gone);
+        env.make_ballast();
     }
     Ok(existed)
 }
@@ -183,7 +191,7 @@ impl Writer {
         let booking = tail.booking.as_mut().expect("invariant: a stream with a segment takes bookings");
         let control = self.control_tail(self.end_seq());
         let writer = &self.active.as_ref().expect("invariant: the caller looked").writer;
-        self.with_ballast(|| writer.book_start(&mut booking.space))?;
+        self.with_room(BallastUse::Allowed, || writer.book_start(&mut booking.space))?;
         let active = self.active.as_mut().expect("invariant: the caller looked");
         // From here on it may be there: a disk that is full only now is a failed write.
         let written = active.writer.start(&mut booking.space, &control, SeqNo(first));
@@ -209,9 +217,6 @@ impl Writer {
         self.drop_segments(&view.segments[..dead], view.segments[dead..].to_vec())?;
         if seeded(Fault::StartShownLate) {
             shared.marks.set_start(first);
-        }
-        if let Some(ballast) = shared.env.ballast() {
-            ballast.make(&**shared.env.storage());
         }
         Ok(())
     }
@@ -241,7 +246,7 @@ impl Writer {
             start: SeqNo(start),
             ..self.header(newest.stream_id, generation, predecessor, base)
         };
-        Ok((header, self.create(&header, FIRST_LEN)?))
+        Ok((header, self.create(&header, FIRST_LEN, BallastUse::Allowed)?))
     }
 
     /// Everything is settled: begins anew at `first`, beyond the end.
@@ -265,7 +270,7 @@ impl Writer {
         let old = shared.view.load();
         let kept = old.segments.partition_point(|segment| segment.header.base.0 < next);
         if kept == old.segments.len() {
-            self.book_seal(&mut state.tail)?;
+            self.book_seal(&mut state.tail, BallastUse::Allowed)?;
         }
         let predecessor = kept.checked_sub(1).map_or(Generation(0), |i| old.segments[i].header.generation);
         // What comes behind the commit point must not lack a descriptor.

@@ -17,7 +17,7 @@ use stratawal_frame::{
 use stratawal_index::{ActiveIndex, IndexPoint, encode_points};
 use stratawal_segment::{CONTROL_RESERVE, CreateError, SegmentData, SegmentWriter, Space, Tail as ControlTail};
 
-use crate::ballast::{FIRST_LEN, create_segment};
+use crate::ballast::{BallastUse, FIRST_LEN, create_segment};
 use crate::cuts::Cuts;
 use crate::env::{Env, Location, NEW_PREFIX};
 use crate::error::{Error, ErrorKind, Result};
@@ -273,7 +273,7 @@ impl Writer {
             let _ = storage.remove_dir(&temporary);
             error
         };
-        let (writer, space) = match create_segment(&shared.env, &temporary, &header, FIRST_LEN) {
+        let (writer, space) = match create_segment(&shared.env, &temporary, &header, FIRST_LEN, BallastUse::Never) {
             Ok(created) => created,
             Err(CreateError::Undone(e) | CreateError::Indeterminate(e)) => return Err(undo(self.failed(e))),
         };
@@ -297,9 +297,9 @@ impl Writer {
         };
         let header = self.header(predecessor.stream_id, generation, predecessor.generation, tail.next_seq);
         assert!(predecessor.base < header.base, "a segment without entries has no successor but voids it");
-        self.book_seal(tail)?;
+        self.book_seal(tail, BallastUse::Never)?;
         let len = SUCCESSOR_LEN.min(shared.options.segment_len.saturating_add(CONTROL_RESERVE));
-        let (writer, space) = self.create(&header, len)?;
+        let (writer, space) = self.create(&header, len, BallastUse::Never)?;
         let booking = tail.booking.as_mut().expect("invariant: a stream with a segment takes bookings");
         self.seal(&mut booking.space, generation).map_err(Error::poisoned)?;
         let sealed = self.active.take().expect("invariant: it was there above");
@@ -312,23 +312,21 @@ impl Writer {
 
     /// Makes sure of the room for a SEAL without index in the active file, before a successor is created: a full disk is
     /// no failure until then. A file that was closed has to grow for it.
-    pub(crate) fn book_seal(&self, tail: &mut Tail) -> Result<()> {
+    pub(crate) fn book_seal(&self, tail: &mut Tail, ballast: BallastUse) -> Result<()> {
         let active = self.active.as_ref().expect("invariant: only a stream with a segment seals it");
         let booking = tail.booking.as_mut().expect("invariant: a stream with a segment takes bookings");
         let len = End::frame_len_max(0) + TRAILER_LEN as u64;
-        self.with_ballast(|| booking.space.ensure_control(&active.writer.place().offset, len))
+        self.with_room(ballast, || booking.space.ensure_control(&active.writer.place().offset, len))
     }
 
-    /// Does what needs space in the active file; on a full disk, out of the ballast. Nothing has changed where the disk is
-    /// full all the same.
-    pub(crate) fn with_ballast<T>(&self, mut act: impl FnMut() -> stratawal_segment::Result<T>) -> Result<T> {
-        let mut done = act();
-        if let (Err(error), Some(ballast)) = (&done, self.shared.env.ballast())
-            && error.is_full()
-            && ballast.give_up(&**self.shared.env.storage())
-        {
-            done = act();
-        }
+    /// Does `act`, which needs space in the active file; on a full disk, out of the ballast where `ballast` allows it. Nothing has
+    /// changed where the disk is full all the same.
+    pub(crate) fn with_room<T>(
+        &self,
+        ballast: BallastUse,
+        act: impl FnMut() -> stratawal_segment::Result<T>,
+    ) -> Result<T> {
+        let done = self.shared.env.with_ballast(ballast, stratawal_segment::Error::is_full, act);
         done.map_err(|error| {
             let full = error.is_full();
             let error = self.failed(error);
@@ -342,8 +340,13 @@ impl Writer {
 
     /// Creates a segment by rule H, its file `len` bytes long if there is room; from its rename on, a failure lets nobody
     /// write to older ones.
-    pub(crate) fn create(&self, header: &SegmentHeader, len: u64) -> Result<(SegmentWriter, Space)> {
-        let created = create_segment(&self.shared.env, &self.shared.place.dir(), header, len);
+    pub(crate) fn create(
+        &self,
+        header: &SegmentHeader,
+        len: u64,
+        ballast: BallastUse,
+    ) -> Result<(SegmentWriter, Space)> {
+        let created = create_segment(&self.shared.env, &self.shared.place.dir(), header, len, ballast);
         created.map_err(|e| match e {
             CreateError::Undone(e) => self.failed(e),
             CreateError::Indeterminate(e) => self.failed(e).poisoned(),
@@ -418,6 +421,8 @@ impl Writer {
         let previous = if all { None } else { active.closes.last };
         let points = active.live.index.points_from(if all { 0 } else { active.closes.points });
         let end = self.end(EndKind::Close { previous }, active, &points);
+        let (at, len) = (active.writer.place().offset, End::frame_len_max(0) + TRAILER_LEN as u64);
+        self.with_room(BallastUse::Allowed, || space.ensure_control(&at, len))?;
         self.finish(space, end)?;
         let writer = &self.active.as_ref().expect("invariant: it was there above").writer;
         // The cut may come only when the CLOSE is durable, and closing is done only when the cut is.

@@ -40,6 +40,7 @@ use stratawal_frame::{ByteOffset, FrameHeader, SeqNo};
 use stratawal_index::ActiveIndex;
 use stratawal_segment::{Chain, SegmentData, SegmentFile, SegmentId};
 
+use crate::ballast::BallastUse;
 use crate::env::{Env, Location};
 use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
@@ -73,8 +74,18 @@ pub(crate) fn exists(env: &Env, place: &Location) -> Result<bool> {
     }
 }
 
-/// Recovers the stream for writing; `None` where it is not there.
-pub(crate) fn recover(env: &Env, place: &Location, options: &StreamOptions) -> Result<Option<Recovered>> {
+/// Recovers the stream for writing; `None` where it is not there. On a full disk it fails as full and may be repeated; the
+/// entries stay readable. Where `ballast` allows it, it is repeated without the ballast.
+pub(crate) fn recover(
+    env: &Env,
+    place: &Location,
+    options: &StreamOptions,
+    ballast: BallastUse,
+) -> Result<Option<Recovered>> {
+    env.with_ballast(ballast, |error: &Error| error.kind() == ErrorKind::Full, || recover_as_it_is(env, place, options))
+}
+
+fn recover_as_it_is(env: &Env, place: &Location, options: &StreamOptions) -> Result<Option<Recovered>> {
     if !exists(env, place)? {
         return Ok(None);
     }

@@ -13,7 +13,7 @@ use stratawal_segment::{
 
 use super::analyse::{Found, Image, closed_index};
 use super::{Recovered, Scan};
-use crate::ballast::{FIRST_LEN, create_segment};
+use crate::ballast::{BallastUse, FIRST_LEN, create_segment};
 use crate::env::{Env, Location};
 use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
@@ -264,7 +264,7 @@ impl Repair<'_> {
                 name_crc: SegmentHeader::name_checksum(self.place.folder()),
                 ..SegmentHeader::EMPTY
             };
-            let created = create_segment(self.env, &self.place.dir(), &header, FIRST_LEN);
+            let created = create_segment(self.env, &self.place.dir(), &header, FIRST_LEN, BallastUse::Never);
             let (writer, space) = created.map_err(|e| match e {
                 CreateError::Undone(e) | CreateError::Indeterminate(e) => self.failed(e),
             })?;
