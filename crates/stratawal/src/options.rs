@@ -191,7 +191,9 @@ impl Options {
     /// Reads sealed segments of all streams through memory mappings instead of positioned reads: scans take some two
     /// thirds of the time, and single reads about half. A segment is sealed once another follows it, and mapped once it is
     /// durable, too; the one that is written is read by positioned reads all the same, and so is, in a log opened for
-    /// reading, what had to be scanned when the stream was looked up. Default: positioned reads.
+    /// reading, what had to be scanned when the stream was looked up. A segment that the system refuses to map, for lack of
+    /// address space or of mappings, or because its file system has none, is read by positioned reads, too. Default: positioned
+    /// reads.
     ///
     /// # Safety
     /// While any mapping lives, nobody may shorten or change the segment files but this library: not this process, and no

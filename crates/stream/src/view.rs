@@ -262,7 +262,10 @@ fn load(env: &Env, place: &Location, options: &StreamOptions, header: &SegmentHe
     };
     let data = match options.map {
         // The end of a file that is not finished may still be written again, and a mapping must not change.
-        Some(promise) if is_finished => SegmentData::map(&file, end.0, promise).map_err(failed)?,
+        Some(promise) if is_finished => {
+            // Whatever forbids the mapping (a limit, a file system without them) need not forbid reading. Reads report damage, too.
+            SegmentData::map(&file, end.0, promise).unwrap_or_else(|_| SegmentData::read(&file))
+        }
         _ => SegmentData::read(&file),
     };
     let index = PackedIndex::new(&index);
