@@ -211,8 +211,12 @@ impl Options {
     /// Opens the log in the folder `path` for reading and writing, and creates it, and the folders above, if they are not
     /// there. No stream is read before it is asked for.
     ///
+    /// The log is the directory that `path` leads to now; later changes of the working directory, or of the path, do not
+    /// matter. Of several processes that create a log at once, one opens it and the others get `Locked`. Files are created
+    /// with the mode 0666 and directories with 0777, less the process's umask.
+    ///
     /// # Errors
-    /// [`Locked`](crate::ErrorKind::Locked), with the holder's process id where it is known;
+    /// [`Locked`](crate::ErrorKind::Locked), with the process that the lock file names, if it exists;
     /// [`NewerFormat`](crate::ErrorKind::NewerFormat); [`Damaged`](crate::ErrorKind::Damaged) where the log's own
     /// FORMAT file is; [`InvalidOption`](crate::ErrorKind::InvalidOption) where one of the streams' defaults is out of
     /// its range; I/O.
