@@ -65,7 +65,7 @@ pub struct Damage {
     pub segment: Option<String>,
     /// The offset in it in bytes, where it is known.
     pub offset: Option<u64>,
-    /// A word for what it is: `header`, `no_segment`, `first_missing`, `predecessor_missing`, `successor_missing`,
+    /// A word for what it is: `header`, `misplaced`, `no_segment`, `first_missing`, `predecessor_missing`, `successor_missing`,
     /// `lost`, `length`, `frame`, `gap`, `file`, `directory`, `seal`. There may be more in later versions.
     pub kind: String,
     /// The first and the last seq that are lost, where they are known.

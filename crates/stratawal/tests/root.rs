@@ -258,3 +258,42 @@ fn unclean_log_is_read_from_media_that_cannot_change() {
         assert_eq!(seen.unwrap(), 1, "{kind}");
     }
 }
+
+/// The only segment file of a stream.
+fn segment_of(log: &Path, stream: &str) -> PathBuf {
+    fs::read_dir(log.join("streams").join(stream)).unwrap().next().unwrap().unwrap().path()
+}
+
+#[test]
+fn valid_segment_in_the_wrong_place_is_reported_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = |name: &str| {
+        let log = dir.path().join(name);
+        let wal = Wal::open(&log).unwrap();
+        for stream in ["s", "t"] {
+            wal.stream(stream).unwrap().append("x").unwrap();
+        }
+        wal.close().unwrap();
+        log
+    };
+    let (log, other) = (made("log"), made("other"));
+    let own = fs::read(segment_of(&log, "s")).unwrap();
+    let report = |bytes: &[u8], name: Option<&str>| {
+        let path = segment_of(&log, "s");
+        fs::write(&path, bytes).unwrap();
+        if let Some(name) = name {
+            fs::rename(&path, path.with_file_name(name)).unwrap();
+        }
+        let error = Wal::open(&log).unwrap().stream("s").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+        assert!(
+            error.to_string().contains("in the wrong place") && !error.to_string().contains("not valid"),
+            "{error}"
+        );
+        error.to_string()
+    };
+    assert!(report(&fs::read(segment_of(&log, "t")).unwrap(), None).contains("another name"));
+    assert!(report(&fs::read(segment_of(&other, "s")).unwrap(), None).contains("another log"));
+    let renamed = report(&own, Some("00000000000000000000-00000007.seg"));
+    assert!(renamed.contains("00000000000000000000-00000001.seg"), "{renamed}");
+}

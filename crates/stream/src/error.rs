@@ -93,8 +93,10 @@ pub enum ErrorKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Damage {
-    /// A segment's header is not valid, or not its own.
+    /// A segment's header is not valid.
     Header,
+    /// A segment's header is valid, and not that of this file in this stream: the file was moved here, or renamed.
+    Misplaced,
     /// The folder of a stream has no segment.
     NoSegment,
     /// The first segment is missing.
@@ -125,6 +127,7 @@ impl Damage {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Header => "header",
+            Self::Misplaced => "misplaced",
             Self::NoSegment => "no_segment",
             Self::FirstMissing => "first_missing",
             Self::PredecessorMissing => "predecessor_missing",
@@ -142,6 +145,9 @@ impl Damage {
     const fn sentence(self) -> &'static str {
         match self {
             Self::Header => "damaged: the segment's header is not valid",
+            Self::Misplaced => {
+                "damaged: the file is a valid segment in the wrong place; move it back, or give it its own name"
+            }
             Self::NoSegment => "damaged: the stream's folder holds no segment",
             Self::FirstMissing => "damaged: the first segment is missing; before this one there must be another",
             Self::PredecessorMissing => "damaged: the segment before this one is missing",
@@ -221,7 +227,8 @@ impl Error {
             _ if error.is_full() => ErrorKind::Full,
             _ if error.is_newer() => ErrorKind::NewerFormat,
             segment::ErrorKind::TooLarge { len, max } => ErrorKind::TooLarge { len: *len, max: *max },
-            segment::ErrorKind::Header(_) | segment::ErrorKind::NameMismatch(_) => ErrorKind::Damaged(Damage::Header),
+            segment::ErrorKind::Header(_) => ErrorKind::Damaged(Damage::Header),
+            segment::ErrorKind::NameMismatch(_) => ErrorKind::Damaged(Damage::Misplaced),
             segment::ErrorKind::NotAFile(_) => ErrorKind::Damaged(Damage::File),
             segment::ErrorKind::Gap { .. } => ErrorKind::Damaged(Damage::Gap),
             segment::ErrorKind::Invalid(_) | segment::ErrorKind::Missing { .. } => ErrorKind::Damaged(Damage::Frame),
@@ -255,6 +262,19 @@ impl Error {
             lost: lost.filter(|(first, last)| first <= last),
             lost_from: None,
             cause: Cause::None,
+        }))
+    }
+
+    /// A valid segment that does not belong where it is, and why.
+    pub(crate) fn misplaced(place: &Location, segment: segment::SegmentId, why: &'static str) -> Self {
+        Self(Arc::new(Inner {
+            kind: ErrorKind::Damaged(Damage::Misplaced),
+            stream: place.name().to_owned(),
+            segment: Some(segment.to_string()),
+            offset: Some(0),
+            lost: None,
+            lost_from: None,
+            cause: Cause::Text(why),
         }))
     }
 

@@ -119,7 +119,8 @@ impl Layout {
         }
         let known = lost.is_some() || from;
         let (offset, named) = match () {
-            () if text.contains("the segment's header is not valid") => {
+            () if text.contains("the segment's header is not valid") => (true, known),
+            () if text.contains("a valid segment in the wrong place") => {
                 (true, known || text.contains("the header is that of segment"))
             }
             () if text.contains("this is not a segment file") => (false, known),

@@ -193,13 +193,20 @@ fn read_headers(env: &Env, place: &Location, options: &StreamOptions, all: &[Seg
         let file = SegmentFile::open(env.storage(), &dir, id, Access::Read);
         let file = file.map_err(|e| loss::unreadable(env, place, options, all, id, e))?;
         let header = *file.header();
-        let own = header.wal_id == env.id()
-            && header.name_crc == name_crc
-            && *stream_id.get_or_insert(header.stream_id) == header.stream_id
+        let misplaced = if header.wal_id != env.id() {
+            Some("it belongs to another log")
+        } else if header.name_crc != name_crc {
+            Some("it belongs to a stream of another name")
+        } else if *stream_id.get_or_insert(header.stream_id) != header.stream_id {
+            Some("it belongs to another stream that had this name")
+        } else if all.get(i + 1).is_some_and(|next| next.generation == id.generation) {
             // Generations are never used twice.
-            && all.get(i + 1).is_none_or(|next| next.generation != id.generation);
-        if !own {
-            let error = Error::damage(place, Damage::Header, Some(id), Some(0), None);
+            Some("another segment here has the same generation, so one of them is from a copy of the log")
+        } else {
+            None
+        };
+        if let Some(why) = misplaced {
+            let error = Error::misplaced(place, id, why);
             return Err(loss::of_name(env, place, options, all, id, error));
         }
         let file = if i + 1 == all.len() { Opened::Open(file) } else { Opened::Header(header) };
