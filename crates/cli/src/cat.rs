@@ -9,7 +9,8 @@ use crate::{Common, json, signals};
 
 /// What its help says of its JSON.
 pub(crate) const JSON: &str = r#"With --json, a line for each entry: {"seq":0,"time":"2025-01-01T00:00:00.000000Z","text":"…"}
-("base64" in place of "text" where it is not UTF-8)."#;
+("base64" in place of "text" where it is not UTF-8). A time after the year 9999, which that form cannot show, is
+"time":null,"unix_micros":253402300800000000, in microseconds since 1970."#;
 
 /// The arguments of `cat`.
 #[derive(Debug, clap::Args)]
@@ -82,8 +83,9 @@ impl Cat {
 
     fn print_entry(&self, out: &mut impl Write, entry: &Entry) -> io::Result<()> {
         if self.json {
-            let time = humantime::format_rfc3339_micros(entry.timestamp());
-            writeln!(out, r#"{{"seq":{},"time":"{time}",{}}}"#, entry.seq(), json::data(entry.data()))
+            write!(out, r#"{{"seq":{},{},"#, entry.seq(), json::time(entry.timestamp()))?;
+            json::write_data(out, entry.data())?;
+            out.write_all(b"}\n")
         } else {
             out.write_all(entry.data())?;
             out.write_all(b"\n")
