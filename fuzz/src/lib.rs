@@ -79,8 +79,24 @@ fn cli_lines(bytes: &[u8]) {
         rest = behind;
     }
     let mut found: Vec<Vec<u8>> = Vec::new();
+    let mut line = Vec::new();
     let mut lines = lines::Lines::new(Pieces(bytes));
-    while lines.read(&mut |line| found.push(line.to_vec())).expect("nothing fails") {}
+    loop {
+        let more = lines.read().expect("nothing fails");
+        while let Some(piece) = lines.piece() {
+            match piece {
+                lines::Piece::Part(part) => line.extend_from_slice(part),
+                lines::Piece::Last(last) => {
+                    line.extend_from_slice(last);
+                    found.push(std::mem::take(&mut line));
+                }
+            }
+        }
+        if !more {
+            break;
+        }
+    }
+    assert!(line.is_empty(), "the end of the input ends its last line");
     let mut expected: Vec<&[u8]> = input.split(|&b| b == b'\n').collect();
     // What ends with a newline, or is empty, has no line behind it.
     if expected.last().is_some_and(|last| last.is_empty()) {

@@ -1,19 +1,26 @@
 //! `stratawal append`: lines to entries.
 
+use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use stratawal::{Batch, Durability, Stream, Wal, inspect};
+use stratawal::{Batch, Durability, Stream, StreamOptions, Wal, inspect};
 
 use crate::failure::{DONE, FAILED, Failure, counted};
-use crate::lines::Lines;
+use crate::lines::{Lines, Piece};
 use crate::{Common, json, signals};
 
-/// What its help says of its JSON.
+/// The most bytes that a batch takes: those of its entries, and [`ENTRY_BYTES`] for each.
+const BATCH_BYTES_MAX: u64 = 1 << 30;
+
+/// Each entry counts this many bytes towards a batch's bound beside its own.
+const ENTRY_BYTES: u64 = 4;
+
+/// The part of the help about JSON.
 pub(crate) const JSON: &str = r#"With --ack --json, a line for each batch: {"first":0,"last":99}
 With --json, the last line: {"stream":"s","entries":100,"bytes":5120,"first":0,"last":99,"seconds":0.01}
 (`first` and `last` are null where there was nothing to append)."#;
@@ -27,7 +34,7 @@ pub(crate) struct Append {
     stream: String,
     /// Files to read, one entry a line; `-` is standard input, and so is none.
     files: Vec<PathBuf>,
-    /// What an entry must be before it counts as appended.
+    /// How safe an entry must be before it counts as appended.
     #[arg(long, value_enum, default_value = "synced")]
     durability: DurabilityArgument,
     /// Append so many lines as one batch, which is there as a whole after a crash or not at all. Otherwise a batch is
@@ -62,11 +69,50 @@ impl From<DurabilityArgument> for Durability {
     }
 }
 
-/// What is held while a batch is appended and acknowledged, so that an interrupt comes between two.
+/// Where an interrupt comes in: it closes the log between two appends, and never within one. Nothing else is done under
+/// the lock, so that an append that waits for input, or for a reader of its output, does not hold an interrupt up.
+#[derive(Clone, Default)]
+struct Gate(Arc<Mutex<Option<Wal>>>);
+
+impl Gate {
+    fn lock(&self) -> MutexGuard<'_, Option<Wal>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes the log and lets nothing through afterwards. A log that is still being opened is not waited for: that it
+    /// was not closed is what its recovery is for.
+    fn close(&self) -> stratawal::Result<()> {
+        let held = self.lock();
+        let closed = held.as_ref().map_or(Ok(()), Wal::close);
+        // Held for good: an append after the close would be an error, and would be printed.
+        std::mem::forget(held);
+        closed
+    }
+}
+
+/// A place in the input.
+struct Position {
+    input: String,
+    /// The line, counted from 1.
+    line: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, line {}", self.input, self.line)
+    }
+}
+
+/// Collects lines, appends them in batches, and acknowledges those.
 struct Appender {
     stream: Stream,
+    gate: Gate,
+    common: Common,
     batch: Batch,
+    /// The bytes of the line that has begun and not ended; they are in the batch.
+    begun_bytes: usize,
     batch_len: Option<usize>,
+    batch_bytes_max: u64,
     ack: Option<File>,
     json: bool,
     first: Option<u64>,
@@ -77,30 +123,37 @@ struct Appender {
 impl Append {
     pub(crate) fn run(&self) -> Result<u8, Failure> {
         // Before anything is created.
-        inspect::escape_name(&self.stream)?;
+        self.common.result(inspect::escape_name(&self.stream))?;
         for file in &self.files {
             check_file(file)?;
         }
         let began = Instant::now();
-        let wal = Wal::open(&self.common.dir)?;
-        let appender = self.appender(&wal)?;
-        let appender = Arc::new(Mutex::new(appender));
-        let result = self.append_all(&wal, &appender);
-        // Closed whatever happened: what was appended is there, and the next open scans nothing.
-        let closed = wal.close();
-        result.and_then(|()| Ok(closed?)).map_err(|failure| failure.with(lock(&appender).done_before().as_deref()))?;
-        self.print_summary(&lock(&appender), began)?;
+        let gate = Gate::default();
+        let (at_interrupt, common) = (gate.clone(), self.common.clone());
+        signals::on_interrupt(self.json, move || common.result(at_interrupt.close()))?;
+        let wal = self.common.result(Wal::open(&self.common.dir))?;
+        let mut appender = self.appender(&wal, gate)?;
+        let result = self.append_all(&mut appender);
+        // Closed after an error too: then the next open scans nothing.
+        let closed = self.common.result(wal.close());
+        result.and(closed).map_err(|failure| failure.with(appender.done_before().as_deref()))?;
+        self.print_summary(&appender, began)?;
         Ok(DONE)
     }
 
-    fn appender(&self, wal: &Wal) -> Result<Appender, Failure> {
-        let stream = wal.stream(&self.stream)?.with_durability(self.durability.into());
-        let ack = if self.ack { Some(stdout()?) } else { None };
+    fn appender(&self, wal: &Wal, gate: Gate) -> Result<Appender, Failure> {
+        let options = StreamOptions::new().batch_bytes_max(BATCH_BYTES_MAX);
+        let stream = self.common.result(wal.stream_with(&self.stream, options))?;
+        *gate.lock() = Some(wal.clone());
         Ok(Appender {
-            stream,
+            stream: stream.with_durability(self.durability.into()),
+            gate,
+            common: self.common.clone(),
             batch: Batch::new(),
+            begun_bytes: 0,
             batch_len: self.batch.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
-            ack,
+            batch_bytes_max: BATCH_BYTES_MAX,
+            ack: if self.ack { Some(stdout()?) } else { None },
             json: self.json,
             first: None,
             last: None,
@@ -108,21 +161,12 @@ impl Append {
         })
     }
 
-    fn append_all(&self, wal: &Wal, appender: &Arc<Mutex<Appender>>) -> Result<(), Failure> {
-        let (interrupted, at_interrupt) = (wal.clone(), Arc::clone(appender));
-        signals::on_interrupt(move || {
-            // Held for good: nothing is appended behind the close.
-            let held = lock(&at_interrupt);
-            let _ = interrupted.close();
-            std::mem::forget(held);
-        })
-        .map_err(|e| Failure::io("cannot watch for interrupts", &e))?;
-
+    fn append_all(&self, appender: &mut Appender) -> Result<(), Failure> {
         let standard_input = [PathBuf::from("-")];
         let files = if self.files.is_empty() { &standard_input[..] } else { &self.files };
         let result = files.iter().try_for_each(|file| append_file(file, appender));
         // Lines that were read before an error are appended all the same; those of a batch that failed are gone from it.
-        let rest = lock(appender).append();
+        let rest = appender.append();
         result.and(rest)
     }
 
@@ -144,9 +188,10 @@ impl Append {
         } else {
             let seqs = match (appender.first, appender.last) {
                 (Some(first), Some(last)) => format!("seqs {first} to {last}"),
-                _ => "nothing to append".to_owned(),
+                _ if appender.stream.exists() => "nothing to append".to_owned(),
+                _ => format!("nothing to append, so stream {:?} does not exist yet", self.stream),
             };
-            // A rate over no time says nothing.
+            // A rate over no time means nothing.
             let rate = entries as f64 / seconds.max(1e-6);
             let bytes = appender.bytes;
             let entries = counted(entries, "entry", "entries");
@@ -154,7 +199,9 @@ impl Append {
             // Standard error has no buffer: in one piece, beside other processes that write there.
             io::stderr().write_all(line.as_bytes())
         };
-        result.map_err(|e| Failure::io("everything was appended, but the summary cannot be written", &e))
+        let what = if self.json { "to standard output" } else { "to standard error" };
+        result
+            .map_err(|e| Failure::io(&format!("everything was appended, but the summary cannot be written {what}"), &e))
     }
 }
 
@@ -163,85 +210,137 @@ fn check_file(file: &Path) -> Result<(), Failure> {
     if file == Path::new("-") {
         return Ok(());
     }
-    let metadata = file.metadata().map_err(|e| cannot_read(file, &e))?;
+    let metadata = file.metadata().map_err(|e| cannot_read(&shown(file), &e))?;
     if metadata.is_dir() {
-        return Err(cannot_read(file, &io::ErrorKind::IsADirectory.into()));
+        return Err(cannot_read(&shown(file), &io::ErrorKind::IsADirectory.into()));
     }
     // Opening a pipe would wait for its other end.
     if metadata.is_file() {
-        File::open(file).map_err(|e| cannot_read(file, &e))?;
+        File::open(file).map_err(|e| cannot_read(&shown(file), &e))?;
     }
     Ok(())
 }
 
-fn cannot_read(file: &Path, error: &io::Error) -> Failure {
-    let kind = if error.kind() == io::ErrorKind::NotFound { "missing" } else { "io" };
-    Failure::new(FAILED, kind, format!("cannot read {}: {error}", file.display()))
+/// How an input is called in messages.
+fn shown(file: &Path) -> String {
+    if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() }
 }
 
-fn append_file(file: &Path, appender: &Mutex<Appender>) -> Result<(), Failure> {
-    let input: Box<dyn Read> = if file == Path::new("-") {
+fn cannot_read(input: &str, error: &io::Error) -> Failure {
+    let failure = Failure::io(&format!("cannot read {input}"), error);
+    if error.kind() == io::ErrorKind::NotFound { failure.of_kind("missing") } else { failure }
+}
+
+fn open(file: &Path) -> io::Result<File> {
+    if file == Path::new("-") {
         // Not std's buffered handle: what one read brings is one batch.
-        Box::new(File::from(io::stdin().as_fd().try_clone_to_owned().map_err(|e| cannot_read(file, &e))?))
+        io::stdin().as_fd().try_clone_to_owned().map(File::from)
     } else {
-        Box::new(File::open(file).map_err(|e| cannot_read(file, &e))?)
-    };
-    let mut lines = Lines::new(input);
-    let mut read: Vec<Vec<u8>> = Vec::new();
+        File::open(file)
+    }
+}
+
+fn append_file(file: &Path, appender: &mut Appender) -> Result<(), Failure> {
+    let mut at = Position { input: shown(file), line: 1 };
+    let mut lines = Lines::new(open(file).map_err(|e| cannot_read(&at.input, &e))?);
     loop {
-        let mut count = 0;
-        // Read without the lock: an interrupt must not wait for input.
-        let more = lines.read(&mut |line| {
-            match read.get_mut(count) {
-                Some(kept) => {
-                    kept.clear();
-                    kept.extend_from_slice(line);
-                }
-                None => read.push(line.to_vec()),
-            }
-            count += 1;
-        });
-        lock(appender).take(&read[..count])?;
-        if !more.map_err(|e| cannot_read(file, &e))? {
-            return Ok(());
+        let more = lines.read();
+        while let Some(piece) = lines.piece() {
+            appender.take(&piece, &at)?;
+            at.line += u64::from(matches!(piece, Piece::Last(_)));
+        }
+        appender.end_of_read()?;
+        match more {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(e) => return Err(cannot_read(&format!("{} (at line {})", at.input, at.line), &e)),
         }
     }
 }
 
 impl Appender {
-    /// What a failure leaves behind it, in words.
+    /// The entries that were appended before a failure, in words.
     fn done_before(&self) -> Option<String> {
         let (first, last) = (self.first?, self.last?);
         Some(format!("entries {first} to {last} were appended before that"))
     }
 
-    /// Takes lines, and appends what is a batch by now.
-    fn take(&mut self, lines: &[Vec<u8>]) -> Result<(), Failure> {
-        for line in lines {
-            self.batch.push(line);
-            if self.batch_len == Some(self.batch.len()) {
-                self.append()?;
+    /// Takes a piece of the line at `at`, and appends the batch once it is complete. A line, or a batch, that passes the bound
+    /// is refused with the piece that passes it, so no more of it is read.
+    fn take(&mut self, piece: &Piece<'_>, at: &Position) -> Result<(), Failure> {
+        let (Piece::Part(bytes) | Piece::Last(bytes)) = piece;
+        // Where no number of lines was asked for, those that are whole are a batch.
+        if self.batch_len.is_none() && (matches!(piece, Piece::Part(_)) || !self.has_room(bytes.len())) {
+            self.append()?;
+        }
+        if !self.has_room(bytes.len()) {
+            return Err(self.refuse(at, bytes.len()));
+        }
+        match piece {
+            Piece::Part(part) => {
+                self.batch.push_part(part);
+                self.begun_bytes += part.len();
+            }
+            Piece::Last(last) => {
+                self.batch.push(last);
+                self.begun_bytes = 0;
             }
         }
+        if self.batch_len == Some(self.batch.len()) { self.append() } else { Ok(()) }
+    }
+
+    /// Nothing more is at hand: without `--batch`, the whole lines are a batch.
+    fn end_of_read(&mut self) -> Result<(), Failure> {
         if self.batch_len.is_none() { self.append() } else { Ok(()) }
+    }
+
+    /// Whether a line of the batch may have so many more bytes.
+    fn has_room(&self, bytes: usize) -> bool {
+        let bytes = (self.batch.bytes() + self.begun_bytes + bytes) as u64;
+        bytes + ENTRY_BYTES * (self.batch.len() as u64 + 1) <= self.batch_bytes_max
+    }
+
+    /// Drops the batch, to which `bytes` more would be too many.
+    fn refuse(&mut self, at: &Position, bytes: usize) -> Failure {
+        let line_max = self.batch_bytes_max - ENTRY_BYTES;
+        let mut text = if (self.begun_bytes + bytes) as u64 > line_max {
+            format!("{at}: the line is longer than {line_max} bytes, the most that an entry can have; shorten it")
+        } else {
+            let max = self.batch_bytes_max;
+            format!(
+                "{at}: the batch takes more than {max} bytes, {ENTRY_BYTES} for each entry among them; lower --batch"
+            )
+        };
+        if !self.batch.is_empty() {
+            text.push_str("; nothing of this batch was appended");
+        }
+        self.batch.clear();
+        self.begun_bytes = 0;
+        Failure::new(FAILED, "too_large", text).of_stream(self.stream.name())
     }
 
     fn append(&mut self) -> Result<(), Failure> {
         if self.batch.is_empty() {
             return Ok(());
         }
+        let held = self.gate.lock();
         let appended = self.stream.append_batch(&self.batch);
+        drop(held);
         let bytes = self.batch.bytes() as u64;
         // Never again, if it failed: it may be there.
         self.batch.clear();
-        let seqs = appended?;
+        let seqs = self.common.result(appended)?;
         let last = seqs.end - 1;
         self.first.get_or_insert(seqs.start);
         self.last = Some(last);
         self.bytes += bytes;
+        self.acknowledge(seqs.start, last)
+    }
+
+    /// Without the lock: no reader may be there, and then an interrupt must still find the log free.
+    fn acknowledge(&mut self, first: u64, last: u64) -> Result<(), Failure> {
         let Some(out) = &mut self.ack else { return Ok(()) };
-        let line =
-            if self.json { format!("{{\"first\":{},\"last\":{last}}}\n", seqs.start) } else { format!("{last}\n") };
+        let line = if self.json { format!("{{\"first\":{first},\"last\":{last}}}\n") } else { format!("{last}\n") };
         out.write_all(line.as_bytes()).map_err(|e| {
             Failure::io(
                 &format!("entries up to {last} are appended, but that cannot be written to standard output"),
@@ -251,12 +350,73 @@ impl Appender {
     }
 }
 
-fn lock(appender: &Mutex<Appender>) -> MutexGuard<'_, Appender> {
-    appender.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Standard output without a buffer: an acknowledgement is one write.
 fn stdout() -> Result<File, Failure> {
     let fd = io::stdout().as_fd().try_clone_to_owned();
     fd.map(File::from).map_err(|e| Failure::io("cannot use standard output", &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Appends files of these texts with batches of at most 20 bytes, 4 for each entry among them. Returns the error and
+    /// the entries of the stream.
+    fn append(batch: Option<u64>, texts: &[&str]) -> (Option<Failure>, Vec<String>) {
+        let dir = tempfile::tempdir().unwrap();
+        let texts = texts.iter().enumerate().map(|(i, text)| {
+            let file = dir.path().join(format!("input-{i}"));
+            std::fs::write(&file, text).unwrap();
+            file
+        });
+        let arguments = Append {
+            common: Common { dir: dir.path().join("log") },
+            stream: "s".to_owned(),
+            files: texts.collect(),
+            durability: DurabilityArgument::Synced,
+            batch,
+            ack: false,
+            json: false,
+        };
+        let wal = Wal::open(&arguments.common.dir).unwrap();
+        let mut appender = arguments.appender(&wal, Gate::default()).unwrap();
+        appender.batch_bytes_max = 20;
+        let failure = arguments.append_all(&mut appender).err();
+        let entries = wal.stream("s").unwrap().iter(..);
+        (failure, entries.map(|entry| String::from_utf8(entry.unwrap().data().to_vec()).unwrap()).collect())
+    }
+
+    #[test]
+    fn a_line_at_the_bound_is_appended_and_one_over_it_is_refused() {
+        let (at, over) = ("-".repeat(16), "-".repeat(17));
+        assert_eq!(append(None, &[&at]).1, [&*at]);
+        for batch in [None, Some(1)] {
+            for end in ["", "\n", "\nmore\n"] {
+                let (failure, entries) = append(batch, &["1\n2\n", &format!("3\n{at}\n{over}{end}")]);
+                let text = failure.unwrap().message().to_owned();
+                assert!(text.contains("input-1, line 3: the line is longer than 16 bytes"), "{text}");
+                assert_eq!(entries, ["1", "2", "3", &*at], "{batch:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_over_the_bound_is_refused_with_all_its_lines() {
+        let (failure, entries) = append(Some(3), &["1\n2\n3\n", "4\n", "5\n1234567\n7\n"]);
+        let text = failure.unwrap().message().to_owned();
+        assert!(text.contains("input-2, line 2: the batch takes more than 20 bytes"), "{text}");
+        assert!(text.ends_with("nothing of this batch was appended"), "{text}");
+        assert_eq!(entries, ["1", "2", "3"]);
+        // At the bound, it is appended.
+        let (failure, entries) = append(Some(3), &["4\n", "5\n123456\n7\n"]);
+        assert!(failure.is_none());
+        assert_eq!(entries, ["4", "5", "123456", "7"]);
+    }
+
+    #[test]
+    fn lines_of_one_read_over_the_bound_are_several_batches() {
+        let (failure, entries) = append(None, &["1234567\n1234567\n\n1\n"]);
+        assert!(failure.is_none());
+        assert_eq!(entries, ["1234567", "1234567", "", "1"]);
+    }
 }

@@ -7,7 +7,7 @@ use stratawal::{Entry, inspect};
 use crate::failure::{DONE, Failure, output};
 use crate::{Common, json, signals};
 
-/// What its help says of its JSON.
+/// The part of the help about JSON.
 pub(crate) const JSON: &str = r#"With --json, a line for each entry: {"seq":0,"time":"2025-01-01T00:00:00.000000Z","text":"…"}
 ("base64" in place of "text" where it is not UTF-8). A time after the year 9999, which that form cannot show, is
 "time":null,"unix_micros":253402300800000000, in microseconds since 1970."#;
@@ -38,8 +38,8 @@ pub(crate) struct Cat {
 
 impl Cat {
     pub(crate) fn run(&self) -> Result<u8, Failure> {
-        signals::on_interrupt(|| ()).map_err(|e| Failure::io("cannot watch for interrupts", &e))?;
-        let (stream, damage) = inspect::readable(&self.common.dir, &self.stream)?;
+        signals::exit_on_interrupt()?;
+        let (stream, damage) = self.common.result(inspect::readable(&self.common.dir, &self.stream))?;
         if !stream.exists() && damage.is_none() {
             return Err(Failure::unknown_stream(&self.common.dir, &self.stream));
         }
@@ -56,8 +56,8 @@ impl Cat {
         let entries = stream.iter(begin..end.max(begin));
         let code = if self.reverse { self.print(entries.rev()) } else { self.print(entries) }?;
         match damage {
-            // What precedes it is printed; the rest is what was asked for, too, unless it ends before.
-            Some(damage) if self.to.is_none_or(|to| to > next) => Err(damage.into()),
+            // The entries before it are printed. The damage concerns the range too, unless that ends before it.
+            Some(damage) if self.to.is_none_or(|to| to > next) => self.common.result(Err(damage)),
             _ => Ok(code),
         }
     }
@@ -68,9 +68,9 @@ impl Cat {
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(error) => {
-                    // What precedes the damage is printed first.
+                    // The entries before the damage are printed first.
                     out.flush().or_else(output)?;
-                    return Err(error.into());
+                    return self.common.result(Err(error));
                 }
             };
             if let Err(e) = self.print_entry(&mut out, &entry) {

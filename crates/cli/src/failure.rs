@@ -1,8 +1,9 @@
-//! How a command ends that could not do what was asked: an exit code, and one line that says what, where, what to do.
+//! How a command ends that failed: an exit code, and one line with the cause, the place, and the remedy.
 
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
-use stratawal::{Error, ErrorKind};
+use stratawal::{Error, ErrorKind, inspect};
 
 use crate::json;
 
@@ -31,21 +32,60 @@ impl Failure {
         Self { code, kind, message: message.into(), stream: None, segment: None, offset: None }
     }
 
-    /// Input or output of the command itself; `what` is a sentence without its end.
+    /// Input or output of the command itself; `what` is a sentence without its end, and names the file.
     pub(crate) fn io(what: &str, error: &io::Error) -> Self {
-        Self::new(FAILED, "io", format!("{what}: {error}"))
+        Self::new(FAILED, "io", format!("{what}: {error}; {}", remedy(error)))
     }
 
-    pub(crate) fn unknown_stream(dir: &std::path::Path, stream: &str) -> Self {
+    /// An error of the log in `dir`, with the path that it concerns and the remedy.
+    pub(crate) fn of_log(dir: &Path, error: &Error) -> Self {
+        let code = match error.kind() {
+            ErrorKind::Damaged => DAMAGE,
+            ErrorKind::InvalidName => USAGE,
+            _ => FAILED,
+        };
+        let mut message = error.to_string();
+        if let Some(path) = path_of(dir, error) {
+            message.push_str(&format!("; path {}", path.display()));
+        }
+        if let Some(advice) = advice(error) {
+            message.push_str(&format!("; {advice}"));
+        }
+        Self {
+            code,
+            kind: error.kind().as_str(),
+            message,
+            stream: error.stream().map(ToOwned::to_owned),
+            segment: error.segment().map(ToOwned::to_owned),
+            offset: error.offset(),
+        }
+    }
+
+    /// This failure with another kind.
+    pub(crate) fn of_kind(self, kind: &'static str) -> Self {
+        Self { kind, ..self }
+    }
+
+    /// This failure as one of a stream.
+    pub(crate) fn of_stream(self, stream: &str) -> Self {
+        Self { stream: Some(stream.to_owned()), ..self }
+    }
+
+    pub(crate) fn unknown_stream(dir: &Path, stream: &str) -> Self {
         let text = format!("there is no stream {stream:?} in {}; `stratawal streams` lists them", dir.display());
-        Self { stream: Some(stream.to_owned()), ..Self::new(FAILED, "missing", text) }
+        Self::new(FAILED, "missing", text).of_stream(stream)
     }
 
     pub(crate) const fn code(&self) -> u8 {
         self.code
     }
 
-    /// The same, with one more thing that the user should know.
+    #[cfg(test)]
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// This failure with one more thing that the user should know.
     pub(crate) fn with(self, more: Option<&str>) -> Self {
         match more {
             Some(more) => Self { message: format!("{}; {more}", self.message), ..self },
@@ -53,7 +93,7 @@ impl Failure {
         }
     }
 
-    /// Prints its one line on standard error. There is nobody to tell where that fails.
+    /// Prints its one line on standard error. There is nowhere else to print it where that fails.
     pub(crate) fn print(&self, as_json: bool) {
         let line = if as_json { self.json() } else { format!("stratawal: {}", self.message.replace('\n', " ")) };
         // In one write, beside other processes that write there.
@@ -72,37 +112,70 @@ impl Failure {
     }
 }
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        let code = match error.kind() {
-            ErrorKind::Damaged => DAMAGE,
-            ErrorKind::InvalidName => USAGE,
-            _ => FAILED,
-        };
-        let advice = match error.kind() {
-            ErrorKind::Damaged if error.stream().is_some() => {
-                "; `verify` tells all that is lost, `cat` prints what precedes it; restore the files from a copy, or `delete` \
-                 the stream"
-            }
-            _ => "",
-        };
-        Self {
-            code,
-            kind: error.kind().as_str(),
-            message: format!("{error}{advice}"),
-            stream: error.stream().map(ToOwned::to_owned),
-            segment: error.segment().map(ToOwned::to_owned),
-            offset: error.offset(),
-        }
+/// The file or folder that an error of a stream concerns. Errors of the log as a whole name theirs.
+fn path_of(dir: &Path, error: &Error) -> Option<PathBuf> {
+    match error.kind() {
+        ErrorKind::Io | ErrorKind::Full | ErrorKind::Poisoned | ErrorKind::Damaged | ErrorKind::NewerFormat => {}
+        _ => return None,
+    }
+    let folder = inspect::escape_name(error.stream()?).ok()?;
+    let stream = dir.join("streams").join(folder);
+    Some(error.segment().map_or_else(|| stream.clone(), |segment| stream.join(segment)))
+}
+
+/// The remedy for an error, where the error itself does not state it.
+fn advice(error: &Error) -> Option<&'static str> {
+    match error.kind() {
+        ErrorKind::Damaged if error.stream().is_some() => Some(
+            "`verify` tells all that is lost, `cat` prints what precedes it; restore the files from a copy, or `delete` \
+             the stream",
+        ),
+        ErrorKind::Io | ErrorKind::Poisoned => io_cause(error).map(remedy),
+        _ => None,
     }
 }
 
-/// A number and what it is of.
+/// The operating system's error that caused this one.
+fn io_cause(error: &Error) -> Option<&io::Error> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref() {
+            return Some(io);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// The remedy for an error of the operating system.
+fn remedy(error: &io::Error) -> &'static str {
+    // Too many open files, in this process and in the system; std has no kinds for them.
+    const EMFILE: i32 = 24;
+    const ENFILE: i32 = 23;
+    if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) {
+        return "raise the limit of open files (`ulimit -n`)";
+    }
+    match error.kind() {
+        io::ErrorKind::NotFound => "give the path of what exists",
+        io::ErrorKind::PermissionDenied => "give this user the permission",
+        io::ErrorKind::IsADirectory => "give a file",
+        io::ErrorKind::NotADirectory => "give a folder",
+        io::ErrorKind::StorageFull => "free some space",
+        io::ErrorKind::QuotaExceeded => "free some space, or raise the quota",
+        io::ErrorKind::FileTooLarge => "raise the limit of file sizes (`ulimit -f`)",
+        io::ErrorKind::ReadOnlyFilesystem => "mount the file system for writing",
+        io::ErrorKind::BrokenPipe => "keep its reader running",
+        io::ErrorKind::OutOfMemory => "free some memory",
+        _ => "look for its cause in the system's log, and run the command again once that is mended",
+    }
+}
+
+/// A number and its unit.
 pub(crate) fn counted(n: u64, one: &str, more: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { more })
 }
 
-/// A command whose output nobody reads any more has done its work.
+/// A command whose reader has closed the output has done its work.
 pub(crate) fn output(error: io::Error) -> Result<(), Failure> {
     if error.kind() == io::ErrorKind::BrokenPipe {
         Ok(())

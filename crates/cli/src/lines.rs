@@ -1,48 +1,63 @@
-//! Cutting input into lines: the newline ends a line and is no part of it; every other byte is.
+//! Cutting input into lines: the newline ends a line and is not part of it; every other byte is.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
-/// How much is read at a time.
+/// How much is read at a time, in bytes.
 const READ_LEN: usize = 64 << 10;
 
-/// Lines of one input, block by block: what one read brings is told before the next read waits.
+/// A piece of a line, as one read brought it. So a line of any length takes no memory here.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Piece<'a> {
+    /// The line continues after these bytes.
+    Part(&'a [u8]),
+    /// The line ends after these bytes, which may be none.
+    Last(&'a [u8]),
+}
+
+/// The lines of one input, read by read: the pieces of a read are complete before the next read waits.
 pub(crate) struct Lines<R> {
     input: R,
     block: Vec<u8>,
-    /// The beginning of a line whose end has not come yet.
-    partial: Vec<u8>,
+    /// The bytes of the block that were read and not yet given out.
+    unread: std::ops::Range<usize>,
+    /// Whether a line has begun and not ended.
+    begun: bool,
+    ended: bool,
 }
 
 impl<R: Read> Lines<R> {
     pub(crate) fn new(input: R) -> Self {
-        Self { input, block: vec![0; READ_LEN], partial: Vec::new() }
+        Self { input, block: vec![0; READ_LEN], unread: 0..0, begun: false, ended: false }
     }
 
-    /// Reads once and tells the lines that are whole by then; at the end, the last one too. `false` at the end.
-    pub(crate) fn read(&mut self, line: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
+    /// Reads once, for [`piece`](Self::piece) to give out. Returns whether there was anything; at the end of the input
+    /// there is not, and its last line may have a last piece.
+    pub(crate) fn read(&mut self) -> io::Result<bool> {
         let n = loop {
             match self.input.read(&mut self.block) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 other => break other?,
             }
         };
-        let mut rest = &self.block[..n];
-        while let Some(end) = rest.iter().position(|&b| b == b'\n') {
-            if self.partial.is_empty() {
-                line(&rest[..end]);
-            } else {
-                self.partial.extend_from_slice(&rest[..end]);
-                line(&self.partial);
-                self.partial.clear();
-            }
-            rest = &rest[end + 1..];
-        }
-        self.partial.extend_from_slice(rest);
-        if n == 0 && !self.partial.is_empty() {
-            line(&self.partial);
-            self.partial.clear();
-        }
+        self.unread = 0..n;
+        self.ended = n == 0;
         Ok(n > 0)
+    }
+
+    /// The next piece of the last read.
+    pub(crate) fn piece(&mut self) -> Option<Piece<'_>> {
+        let unread = &self.block[self.unread.clone()];
+        if unread.is_empty() {
+            // The end of the input ends its last line.
+            return (self.ended && std::mem::take(&mut self.begun)).then_some(Piece::Last(&[]));
+        }
+        // std's search for a byte, which is fast in builds without optimisation too.
+        let len = (&mut &*unread).skip_until(b'\n').expect("invariant: reading from memory does not fail");
+        self.unread.start += len;
+        let piece = &unread[..len];
+        let whole = piece.strip_suffix(b"\n");
+        self.begun = whole.is_none();
+        Some(whole.map_or(Piece::Part(piece), Piece::Last))
     }
 }
 
@@ -50,45 +65,55 @@ impl<R: Read> Lines<R> {
 mod tests {
     use super::*;
 
-    /// Answers the given pieces, a piece a read.
-    struct Pieces(Vec<Vec<u8>>);
+    /// Gives out these texts, one for each read.
+    struct Texts(Vec<Vec<u8>>);
 
-    impl Read for Pieces {
+    impl Read for Texts {
         fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
             if self.0.is_empty() {
                 return Ok(0);
             }
-            let piece = self.0.remove(0);
-            buf[..piece.len()].copy_from_slice(&piece);
-            Ok(piece.len())
+            let text = self.0.remove(0);
+            buf[..text.len()].copy_from_slice(&text);
+            Ok(text.len())
         }
     }
 
-    fn blocks(pieces: &[&str]) -> Vec<Vec<String>> {
-        let mut lines = Lines::new(Pieces(pieces.iter().map(|p| p.as_bytes().to_vec()).collect()));
-        let mut blocks = Vec::new();
+    /// The pieces of each read; the last ones have a `$`.
+    fn pieces(texts: &[&str]) -> Vec<Vec<String>> {
+        let mut lines = Lines::new(Texts(texts.iter().map(|text| text.as_bytes().to_vec()).collect()));
+        let mut reads = Vec::new();
         loop {
-            let mut block = Vec::new();
-            let more = lines.read(&mut |line| block.push(String::from_utf8(line.to_vec()).unwrap())).unwrap();
-            blocks.push(block);
+            let more = lines.read().unwrap();
+            let mut pieces = Vec::new();
+            while let Some(piece) = lines.piece() {
+                let (bytes, end) = match piece {
+                    Piece::Part(bytes) => (bytes, ""),
+                    Piece::Last(bytes) => (bytes, "$"),
+                };
+                pieces.push(format!("{}{end}", std::str::from_utf8(bytes).unwrap()));
+            }
+            reads.push(pieces);
             if !more {
-                return blocks;
+                return reads;
             }
         }
     }
 
     #[test]
-    fn whole_lines_are_told_with_the_read_that_ends_them() {
-        assert_eq!(blocks(&["a\nb\nc", "d\n", "e"]), [vec!["a", "b"], vec!["cd"], vec![], vec!["e"]]);
+    fn a_line_comes_in_pieces_as_it_was_read() {
+        let expected = [vec!["a$", "b$", "c"], vec!["d"], vec!["$", "e"], vec!["$"]];
+        assert_eq!(pieces(&["a\nb\nc", "d", "\ne"]), expected);
+        assert_eq!(pieces(&["a", "b\n"]), [vec!["a"], vec!["b$"], vec![]]);
     }
 
     #[test]
     fn only_the_newline_ends_a_line() {
-        assert_eq!(blocks(&["a\r\n\0\r\x0b\n\n"]), [vec!["a\r", "\0\r\x0b", ""], vec![]]);
+        assert_eq!(pieces(&["a\r\n\0\r\x0b\n\n"]), [vec!["a\r$", "\0\r\x0b$", "$"], vec![]]);
     }
 
     #[test]
     fn empty_input_has_no_line() {
-        assert_eq!(blocks(&[]), [Vec::<String>::new()]);
+        assert_eq!(pieces(&[]), [Vec::<String>::new()]);
     }
 }

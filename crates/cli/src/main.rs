@@ -29,7 +29,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 damage met; 2 usage; 3 could not
 const ERRORS: &str = r#"With --json an error is one line on standard error:
 {"error":{"kind":"locked","message":"…","stream":null,"segment":null,"offset":null}}"#;
 
-/// What stands below the options in each command's help: its JSON, and how it ends.
+/// The text below the options in each command's help: its JSON, and how it ends.
 fn about(json: &str) -> String {
     format!("{json}\n\n{ERRORS}\n\n{EXIT_CODES}")
 }
@@ -53,7 +53,7 @@ enum Command {
     /// List the streams of a log.
     #[command(after_help = about(streams::JSON))]
     Streams(streams::Streams),
-    /// Read everything and say what is damaged; changes nothing.
+    /// Read everything and report all damage; changes nothing.
     #[command(after_help = about(verify::JSON))]
     Verify(verify::Verify),
     /// Drop the entries of a stream from its beginning or its end, for good.
@@ -64,11 +64,18 @@ enum Command {
     Delete(truncate::Delete),
 }
 
-/// What every command takes.
-#[derive(Debug, clap::Args)]
+/// The arguments of every command.
+#[derive(Clone, Debug, clap::Args)]
 struct Common {
     /// The folder of the log.
     dir: PathBuf,
+}
+
+impl Common {
+    /// A result of the log as one of the command: its error gets the path that it concerns, and what to do.
+    fn result<T>(&self, result: stratawal::Result<T>) -> Result<T, Failure> {
+        result.map_err(|error| Failure::of_log(&self.dir, &error))
+    }
 }
 
 fn main() -> ExitCode {
@@ -77,7 +84,7 @@ fn main() -> ExitCode {
     let result = match Arguments::try_parse() {
         Ok(arguments) => run(arguments.command),
         Err(error) if matches!(error.kind(), ClapKind::DisplayHelp | ClapKind::DisplayVersion) => {
-            // Whoever closes the pipe on the help has seen enough.
+            // A reader that closes the pipe on the help has seen enough.
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
@@ -107,7 +114,7 @@ fn run(command: Command) -> Result<u8, Failure> {
     }
 }
 
-/// The first paragraph of what clap says, which is what is wrong, in one line.
+/// The first paragraph of clap's message, which states the mistake, in one line.
 fn one_line(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
     format!("{}; --help tells more", lines.join(" ").trim_start_matches("error: "))

@@ -1,36 +1,93 @@
-//! Interrupts. The first one lets what is being done be finished; the second one does not wait.
+//! Interrupts. The first one ends the command, whatever it waits for; where there is a log to close, it is closed first.
+//! The second one does not wait for that.
 
-use std::io;
-use std::sync::Arc;
+use std::ffi::c_int;
+use std::fs;
+use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
-/// Runs `finish` on the first interrupt and exits with 128 + the signal's number, 130 for an interrupt from the
-/// terminal.
-pub(crate) fn on_interrupt(finish: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+use crate::failure::Failure;
+
+/// How long an error may take to be printed before the process ends: standard error may be a pipe that is full.
+const PRINT_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// On the first interrupt, exits with 128 + the signal's number: 130 for an interrupt from the terminal.
+pub(crate) fn exit_on_interrupt() -> Result<(), Failure> {
+    on_interrupt(false, || Ok(()))
+}
+
+/// Runs `finish` on the first interrupt and exits with 128 + the signal's number. The thread that runs the command is not
+/// waited for, so `finish` must not need a lock that this thread holds while it reads or prints.
+///
+/// A signal that was ignored when the process started stays ignored: a shell starts a background job so, and means it.
+pub(crate) fn on_interrupt(
+    json: bool,
+    finish: impl FnOnce() -> Result<(), Failure> + Send + 'static,
+) -> Result<(), Failure> {
+    let taken = [SIGINT, SIGTERM].into_iter().filter(|&signal| !is_ignored(signal));
+    let failed = |error| Failure::io("cannot watch for interrupts", &error);
+    let mut signals = Signals::new(taken).map_err(failed)?;
     let mut finish = Some(finish);
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+    let watch = move || {
         for signal in signals.forever() {
             let exit = move || std::process::exit(128 + signal);
             match finish.take() {
                 Some(finish) => {
                     thread::spawn(move || {
-                        finish();
+                        if let Err(failure) = finish() {
+                            print_in_time(failure, json);
+                        }
                         exit();
                     });
                 }
                 None => exit(),
             }
         }
-    })?;
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(watch).map_err(failed)?;
     Ok(())
+}
+
+fn print_in_time(failure: Failure, json: bool) {
+    let (printed, wait) = mpsc::channel();
+    thread::spawn(move || {
+        failure.print(json);
+        let _ = printed.send(());
+    });
+    // Where that takes too long, the process ends all the same.
+    let _ = wait.recv_timeout(PRINT_TIME_MAX);
+}
+
+/// Whether the process ignores this signal. Known on Linux only. Elsewhere std has no safe way to ask, so every
+/// signal is taken over.
+fn is_ignored(signal: c_int) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().find_map(|line| line.strip_prefix("SigIgn:")).is_some_and(|mask| is_in_mask(signal, mask))
+}
+
+/// Whether a hexadecimal mask of signals, the lowest bit for signal 1, has this one.
+fn is_in_mask(signal: c_int, mask: &str) -> bool {
+    u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 /// Lets a file over the user's limit be an error of the write; without this it ends the process.
 pub(crate) fn refuse_long_files() {
     // Where that fails, it ends the process as it would have.
     let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_of_signals_has_a_bit_for_each() {
+        assert!(is_in_mask(SIGINT, "\t0000000000000002"));
+        assert!(is_in_mask(SIGTERM, "4002") && is_in_mask(SIGINT, "4002"));
+        assert!(!is_in_mask(SIGTERM, "0000000000001002") && !is_in_mask(SIGINT, ""));
+    }
 }

@@ -7,7 +7,7 @@ use stratawal::{ErrorKind, Options, Wal, inspect};
 use crate::failure::{DAMAGE, DONE, FAILED, Failure, output};
 use crate::{Common, json, signals};
 
-/// What its help says of its JSON.
+/// The part of the help about JSON.
 pub(crate) const JSON: &str = r#"Names are printed escaped, as their folders are called; other commands take them as they are.
 With --json, a line for each stream, with its name as it is:
 {"stream":"s","state":"ok","first":0,"next":100,"segments":1,"disk_bytes":65536}
@@ -26,11 +26,11 @@ pub(crate) struct Streams {
 
 impl Streams {
     pub(crate) fn run(&self) -> Result<u8, Failure> {
-        signals::on_interrupt(|| ()).map_err(|e| Failure::io("cannot watch for interrupts", &e))?;
-        let wal = Options::new().open_read_only(&self.common.dir)?;
+        signals::exit_on_interrupt()?;
+        let wal = self.common.result(Options::new().open_read_only(&self.common.dir))?;
         let mut out = io::stdout().lock();
         let mut code = DONE;
-        for name in wal.streams()? {
+        for name in self.common.result(wal.streams())? {
             let line = if self.json {
                 match self.describe(&wal, &name) {
                     Ok(None) => continue,
@@ -46,7 +46,7 @@ impl Streams {
                     }
                 }
             } else {
-                inspect::escape_name(&name)?
+                self.common.result(inspect::escape_name(&name))?
             };
             if let Err(e) = writeln!(out, "{line}") {
                 return output(e).map(|()| code);
@@ -62,9 +62,9 @@ impl Streams {
             Ok(stream) if !stream.exists() => return Ok(None),
             Ok(stream) => ("ok", Some(stream.first_seq()), Some(stream.next_seq())),
             Err(error) if error.kind() == ErrorKind::Damaged => ("damaged", None, None),
-            Err(error) => return Err(error.into()),
+            Err(error) => return self.common.result(Err(error)),
         };
-        let files = inspect::segment_files(&self.common.dir, name)?;
+        let files = self.common.result(inspect::segment_files(&self.common.dir, name))?;
         let line = format!(
             r#"{{"stream":{},"state":"{state}","first":{},"next":{},"segments":{},"disk_bytes":{}}}"#,
             json::text(name),

@@ -7,8 +7,8 @@ use stratawal::{ErrorKind, Options, Wal};
 use crate::failure::{DONE, Failure, USAGE, output};
 use crate::{Common, json, signals};
 
-/// What its help says of its JSON.
-pub(crate) const JSON: &str = r#"With --json, what is left: {"stream":"s","first":10,"next":100}"#;
+/// The part of the help about JSON.
+pub(crate) const JSON: &str = r#"With --json, the remaining range: {"stream":"s","first":10,"next":100}"#;
 
 /// The arguments of `truncate`.
 #[derive(Debug, clap::Args)]
@@ -19,7 +19,7 @@ pub(crate) struct Truncate {
     stream: String,
     #[command(flatten)]
     place: Place,
-    /// Print what is left as JSON on standard output.
+    /// Print the remaining range as JSON on standard output.
     #[arg(long)]
     json: bool,
 }
@@ -28,30 +28,30 @@ pub(crate) struct Truncate {
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 struct Place {
-    /// Drop the entries below this one; beyond the end the stream is empty then and goes on from there.
+    /// Drop the entries below this one. Beyond the end, the stream is empty then and continues from there.
     #[arg(long, value_name = "SEQ")]
     before: Option<u64>,
-    /// Drop this entry and all behind it.
+    /// Drop this entry and all after it.
     #[arg(long, value_name = "SEQ")]
     from: Option<u64>,
 }
 
 impl Truncate {
     pub(crate) fn run(&self) -> Result<u8, Failure> {
-        signals::on_interrupt(|| ()).map_err(|e| Failure::io("cannot watch for interrupts", &e))?;
+        signals::exit_on_interrupt()?;
         let wal = open_existing(&self.common)?;
-        let stream = wal.stream(&self.stream)?;
+        let stream = self.common.result(wal.stream(&self.stream))?;
         if !stream.exists() {
             return Err(Failure::unknown_stream(&self.common.dir, &self.stream));
         }
         if let Some(first) = self.place.before {
-            stream.truncate_before(first)?;
+            self.common.result(stream.truncate_before(first))?;
         }
         if let Some(next) = self.place.from {
-            stream.truncate_from(next)?;
+            self.common.result(stream.truncate_from(next))?;
         }
         let (first, next) = (stream.first_seq(), stream.next_seq());
-        wal.close()?;
+        self.common.result(wal.close())?;
         if self.json {
             let name = json::text(&self.stream);
             print(&format!(r#"{{"stream":{name},"first":{first},"next":{next}}}"#))?;
@@ -64,7 +64,7 @@ impl Truncate {
     }
 }
 
-/// What its help says of its JSON.
+/// The part of the help about JSON.
 pub(crate) const DELETE_JSON: &str = r#"With --json: {"stream":"s","deleted":true}"#;
 
 /// The arguments of `delete`.
@@ -88,15 +88,15 @@ impl Delete {
             let text = format!("add --yes to delete the stream {:?} with all its entries for good", self.stream);
             return Err(Failure::new(USAGE, "usage", text));
         }
-        signals::on_interrupt(|| ()).map_err(|e| Failure::io("cannot watch for interrupts", &e))?;
+        signals::exit_on_interrupt()?;
         let wal = open_existing(&self.common)?;
         match wal.delete_stream(&self.stream) {
             Err(error) if error.kind() == ErrorKind::Missing => {
                 return Err(Failure::unknown_stream(&self.common.dir, &self.stream));
             }
-            deleted => deleted?,
+            deleted => self.common.result(deleted)?,
         }
-        wal.close()?;
+        self.common.result(wal.close())?;
         if self.json {
             print(&format!(r#"{{"stream":{},"deleted":true}}"#, json::text(&self.stream)))?;
         }
@@ -106,8 +106,8 @@ impl Delete {
 
 /// The log for writing, if it is there: these commands create none.
 fn open_existing(common: &Common) -> Result<Wal, Failure> {
-    drop(Options::new().open_read_only(&common.dir)?);
-    Ok(Options::new().open(&common.dir)?)
+    drop(common.result(Options::new().open_read_only(&common.dir))?);
+    common.result(Options::new().open(&common.dir))
 }
 
 fn print(line: &str) -> Result<(), Failure> {

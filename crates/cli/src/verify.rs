@@ -7,9 +7,9 @@ use stratawal::inspect::{self, CheckState, Damage, StreamCheck};
 use crate::failure::{DAMAGE, DONE, FAILED, Failure, counted, output};
 use crate::{Common, json, signals};
 
-/// What its help says of its JSON.
-pub(crate) const JSON: &str = r#"`torn` is what stands behind the last whole frame: what a crash has left and the next open cuts, or what a writer is
-just about to write. It is no damage.
+/// The part of the help about JSON.
+pub(crate) const JSON: &str = r#"`torn` are bytes after the last whole frame: a crash has left them and the next open cuts them, or a writer is just about
+to write there. They are not damage.
 With --json, a line for each stream, then the numbers:
 {"stream":"s","state":"sound|torn|damaged","first":0,"next":100,"segments":1,"torn":null,"damage":[]}
 {"streams":5,"sound":4,"torn":1,"damaged":0,"reserve_bytes":65536}
@@ -25,7 +25,7 @@ pub(crate) struct Verify {
     common: Common,
     /// Only this stream.
     stream: Option<String>,
-    /// Print what is found as JSON.
+    /// Print the findings as JSON.
     #[arg(long)]
     json: bool,
 }
@@ -41,15 +41,15 @@ struct Counts {
 
 impl Verify {
     pub(crate) fn run(&self) -> Result<u8, Failure> {
-        signals::on_interrupt(|| ()).map_err(|e| Failure::io("cannot watch for interrupts", &e))?;
+        signals::exit_on_interrupt()?;
         let mut counts = Counts::default();
         let mut written = Ok(());
-        inspect::verify(&self.common.dir, self.stream.as_deref(), &mut |check| {
-            let check = match check {
+        let verified = inspect::verify(&self.common.dir, self.stream.as_deref(), &mut |check| {
+            let check = match self.common.result(check) {
                 Ok(check) => check,
-                Err(error) => {
+                Err(failure) => {
                     counts.unread += 1;
-                    return Failure::from(error).print(self.json);
+                    return failure.print(self.json);
                 }
             };
             match check.state {
@@ -60,14 +60,15 @@ impl Verify {
             if written.is_ok() {
                 written = self.print(&check);
             }
-        })?;
+        });
+        self.common.result(verified)?;
         // Damage that was met is damage, whatever else could not be read.
         let code = match counts {
             Counts { damaged: 1.., .. } => DAMAGE,
             Counts { unread: 1.., .. } => FAILED,
             _ => DONE,
         };
-        let reserve = inspect::reserve_bytes(&self.common.dir)?;
+        let reserve = self.common.result(inspect::reserve_bytes(&self.common.dir))?;
         written.and_then(|()| self.print_counts(&counts, reserve)).or_else(output)?;
         Ok(code)
     }
@@ -114,7 +115,7 @@ fn print_text(out: &mut impl Write, check: &StreamCheck) -> io::Result<()> {
     writeln!(out, "{name}: {}, {range}, {}", word(check.state), counted(check.segments, "segment", "segments"))?;
     if let Some(torn) = &check.torn {
         let inspect::Torn { segment, offset, bytes, .. } = torn;
-        writeln!(out, "  torn: {bytes} bytes behind the last whole frame, segment {segment}, offset {offset}")?;
+        writeln!(out, "  torn: {bytes} bytes after the last whole frame, segment {segment}, offset {offset}")?;
     }
     for damage in &check.damage {
         writeln!(out, "  {}", damage.message)?;

@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
 
 use common::{Log, command, tree};
 
@@ -246,4 +247,76 @@ fn a_deleted_stream_is_gone_and_its_name_begins_at_0() {
     let ran = log.run("delete", ["s", "--yes"], b"");
     assert_eq!((ran.code, ran.text(), &ran.err[..]), (0, "", ""));
     assert_eq!(log.cat("other"), b"x\n");
+}
+
+/// Runs `script` in a shell, with the command as `$S`, the log as `$L` and a file of two lines as `$F`.
+fn shell(log: &Log, script: &str) -> (Option<i32>, String) {
+    let file = log.beside("lines");
+    fs::write(&file, "1\n2\n").unwrap();
+    let output = std::process::Command::new("sh")
+        .args(["-c", script])
+        .env("S", env!("CARGO_BIN_EXE_stratawal"))
+        .env("L", log.path())
+        .env("F", file)
+        .output()
+        .unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn errors_of_the_system_name_path_cause_and_remedy() {
+    if !cfg!(target_os = "linux") {
+        // Past the test harness, which shows nothing of a test that passes.
+        let _ = writeln!(std::io::stderr(), "\nskipped: the files that fail are Linux's");
+        return;
+    }
+    let log = Log::new();
+    log.append("s", b"0\n");
+    for (script, path, cause, remedy) in [
+        ("$S append $L s $F /proc/self/mem", "/proc/self/mem (at line 1)", "os error 5", "the system's log"),
+        ("$S append $L s - </proc/self/mem", "standard input (at line 1)", "os error 5", "the system's log"),
+        ("$S append $L s - <$L", "standard input (at line 1)", "os error 21", "give a file"),
+        ("$S append $L s $L", "log", "is a directory", "give a file"),
+        ("$S append $L s $L/none", "log/none", "os error 2", "give the path"),
+        ("$S append $L s $F --ack >/dev/full", "standard output", "os error 28", "free some space"),
+        ("$S append $L s $F --json >/dev/full", "standard output", "os error 28", "free some space"),
+        ("$S cat $L s >/dev/full", "standard output", "os error 28", "free some space"),
+        ("$S cat $L s --json >/dev/full", "standard output", "os error 28", "free some space"),
+        ("$S verify $L >/dev/full", "standard output", "os error 28", "free some space"),
+        ("$S streams $L >/dev/full", "standard output", "os error 28", "free some space"),
+        ("$S truncate $L s --before 0 --json >/dev/full", "standard output", "os error 28", "free some space"),
+        ("$S cat $F s", "lines", "is a file", "give that or a new name"),
+    ] {
+        let (code, err) = shell(&log, script);
+        assert_eq!((code, err.lines().count()), (Some(3), 1), "{script}: {err}");
+        for part in [path, cause, remedy] {
+            assert!(err.contains(part), "{script}: {err} lacks {part:?}");
+        }
+    }
+}
+
+#[test]
+fn too_few_open_files_are_an_error_with_a_path_and_a_remedy() {
+    let log = Log::new();
+    // Two segments: the entries after a truncation are in another.
+    log.append("s", b"0\n1\n");
+    assert_eq!(log.run("truncate", ["s", "--from", "1"], b"").code, 0);
+    let (mut refused, mut of_stream) = (0, 0);
+    for command in ["append $L s $F", "cat $L s", "streams $L --json", "verify $L", "truncate $L s --before 1"] {
+        // Fewer than four do not start a process.
+        for files in 4..16 {
+            let (code, err) = shell(&log, &format!("ulimit -n {files}; exec $S {command}"));
+            if code == Some(0) {
+                continue;
+            }
+            assert_eq!((code, err.lines().count()), (Some(3), 1), "{command}: {err}");
+            assert!(err.contains("os error 24") && err.contains("`ulimit -n`"), "{command}: {err}");
+            let path = log.path().display().to_string();
+            assert!(err.contains(&path) || err.contains("cannot watch for interrupts"), "{command}: {err}");
+            refused += 1;
+            of_stream += u32::from(err.contains(&format!("path {path}/streams/s")));
+        }
+    }
+    assert!(refused > 10 && of_stream > 0, "{refused} refused, {of_stream} of them in the stream");
+    assert_eq!(log.run("verify", [""; 0], b"").code, 0);
 }

@@ -49,9 +49,12 @@ fn every_byte_is_kept_but_the_newline_that_ends_a_line() {
 #[test]
 fn ends_of_input_are_what_the_contract_says() {
     let log = Log::new();
-    log.append("s", b"");
+    let ran = log.append("s", b"");
     assert_eq!(log.run("cat", ["s"], b"").code, 3, "empty input appends nothing, so there is no stream");
+    assert!(ran.err.contains("nothing to append, so stream \"s\" does not exist yet"), "{}", ran.err);
     log.append("s", b"a\n");
+    let ran = log.append("s", b"");
+    assert!(ran.err.contains("nothing to append, ") && !ran.err.contains("exist"), "{}", ran.err);
     log.append("s", b"\n");
     log.append("s", b"b");
     log.append("s", b"\n\n");

@@ -1,0 +1,122 @@
+//! Interrupts, also of a command whose output has no reader.
+
+mod common;
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Log, command};
+
+/// How long the end of a process may take; it takes far less.
+const END_TIME_MAX: Duration = Duration::from_secs(30);
+
+fn send(signal: &str, child: &Child) {
+    let kill = format!("kill -{signal} {}", child.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+}
+
+/// How the process ended; kills it where it does not end.
+fn end_of(child: &mut Child) -> ExitStatus {
+    let began = Instant::now();
+    while began.elapsed() < END_TIME_MAX {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap()
+}
+
+/// Waits until `count` has not changed for a while, and returns it.
+fn settled(mut count: impl FnMut() -> usize) -> usize {
+    let (mut last, mut same) = (count(), 0);
+    while same < 5 {
+        thread::sleep(Duration::from_millis(100));
+        let now = count();
+        same = if now == last && now > 0 { same + 1 } else { 0 };
+        last = now;
+    }
+    last
+}
+
+#[test]
+fn one_signal_ends_an_append_whose_output_has_no_reader() {
+    let input: String = (0..100_000).map(|i| format!("{i}\n")).collect();
+    for (signal, code) in [("TERM", 143), ("INT", 130)] {
+        for durability in ["flushed", "synced"] {
+            let log = Log::new();
+            let file = log.beside("input");
+            std::fs::write(&file, &input).unwrap();
+            let mut child = command()
+                .arg("append")
+                .arg(log.path())
+                .args(["s", "--batch", "1", "--ack", "--json", "--durability", durability])
+                .arg(&file)
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            // The pipe is full, and the write of an acknowledgement waits.
+            let appended = settled(|| log.run("cat", ["s"], b"").out.iter().filter(|&&b| b == b'\n').count());
+            assert!(appended < 100_000, "the acknowledgements fitted into the pipe");
+            send(signal, &child);
+            assert_eq!(end_of(&mut child).code(), Some(code), "{signal} {durability}");
+            let acks = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+            let acknowledged = acks.filter(|ack| ack.ends_with('}')).count();
+            let kept = log.cat("s");
+            assert!(input.as_bytes().starts_with(&kept));
+            assert_eq!(kept.iter().filter(|&&b| b == b'\n').count(), appended);
+            assert!(acknowledged > 100 && acknowledged <= appended, "{acknowledged} of {appended}");
+            // It was closed: the file of a log that is open ends 8 bytes after a block.
+            let segment = log.segments("s").pop().unwrap();
+            assert!(!(std::fs::metadata(segment).unwrap().len() - 8).is_multiple_of(4096), "the log was not closed");
+        }
+    }
+}
+
+#[test]
+fn one_signal_ends_a_command_that_prints_to_a_full_pipe() {
+    let log = Log::new();
+    log.append("s", "a line of some length\n".repeat(20_000).as_bytes());
+    for options in [&[][..], &["--json"], &["--reverse"]] {
+        let mut child =
+            command().arg("cat").arg(log.path()).arg("s").args(options).stdout(Stdio::piped()).spawn().unwrap();
+        let mut first = [0];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut first).unwrap();
+        send("TERM", &child);
+        assert_eq!(end_of(&mut child).code(), Some(143), "{options:?}");
+    }
+}
+
+#[test]
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+    if !cfg!(target_os = "linux") {
+        // Past the test harness, which shows nothing of a test that passes.
+        let _ = writeln!(std::io::stderr(), "\nskipped: only Linux shows what a process ignores");
+        return;
+    }
+    let log = Log::new();
+    let ignoring = r#"trap '' INT TERM; exec "$0" append "$1" s --ack"#;
+    let mut child = Command::new("sh")
+        .args(["-c", ignoring, env!("CARGO_BIN_EXE_stratawal")])
+        .arg(log.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut stdin, mut acks) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+    let mut ack = String::new();
+    for line in 0..5 {
+        writeln!(stdin, "{line}").unwrap();
+        ack.clear();
+        acks.read_line(&mut ack).unwrap();
+        assert_eq!(ack, format!("{line}\n"));
+        send("INT", &child);
+        send("TERM", &child);
+    }
+    drop(stdin);
+    assert_eq!(end_of(&mut child).code(), Some(0));
+    assert_eq!(log.cat("s"), b"0\n1\n2\n3\n4\n");
+}
