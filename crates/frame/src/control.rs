@@ -88,7 +88,8 @@ pub struct End {
     pub kind: EndKind,
     /// The first live seq of the stream.
     pub start: SeqNo,
-    /// Entries in the segment.
+    /// Entries in the segment. Of a SEAL: those below the base of the segment that follows. So base plus entries is that
+    /// base.
     pub entries: u64,
     /// Timestamps of the first and the last frame, in microseconds since 1970; zeros without entries.
     pub times: (u64, u64),

@@ -282,7 +282,7 @@ impl Writer {
         let tail = &mut state.tail;
         let booking = tail.booking.as_mut().expect("invariant: a stream with a segment takes bookings");
         if kept == old.segments.len() {
-            self.seal(&mut booking.space, header.generation).map_err(Error::poisoned)?;
+            self.seal(&mut booking.space, &header).map_err(Error::poisoned)?;
             let sealed = self.active.take().expect("invariant: it was sealed");
             let done = sealed.writer.sync().and_then(|()| sealed.writer.cut());
             done.map_err(|e| self.failed(e).poisoned())?;

@@ -301,7 +301,7 @@ impl Writer {
         let len = SUCCESSOR_LEN.min(shared.options.segment_len.saturating_add(CONTROL_RESERVE));
         let (writer, space) = self.create(&header, len, BallastUse::Never)?;
         let booking = tail.booking.as_mut().expect("invariant: a stream with a segment takes bookings");
-        self.seal(&mut booking.space, generation).map_err(Error::poisoned)?;
+        self.seal(&mut booking.space, &header).map_err(Error::poisoned)?;
         let sealed = self.active.take().expect("invariant: it was there above");
         let len = booking.space.reserved();
         self.unsettled.push_back(Unsettled { writer: sealed.writer, end_seq: sealed.end_seq, len });
@@ -400,13 +400,17 @@ impl Writer {
         self.active = Some(Active { writer, live, end_seq: header.base.0, times: None, closes: Closes::default() });
     }
 
-    pub(crate) fn seal(&mut self, space: &mut Space, successor: Generation) -> Result<()> {
+    /// Writes the SEAL that names `next`, the segment that follows. It counts the entries below the base of that one, so
+    /// that the base is known even if the file of that segment is lost.
+    pub(crate) fn seal(&mut self, space: &mut Space, next: &SegmentHeader) -> Result<()> {
+        let successor = next.generation;
         let active = self.active.as_ref().expect("invariant: only a stream with a segment seals it");
         let points = active.live.index.points_from(0);
         let kind =
             if seeded(Fault::SealNamesNone) { EndKind::Close { previous: None } } else { EndKind::Seal { successor } };
         let end = self.end(kind, active, &points);
-        self.finish(space, end)
+        let entries = end.entries.min(next.base - active.writer.header().base);
+        self.finish(space, End { entries, ..end })
     }
 
     /// Writes CLOSE, so that the next open needs no scan. Everything is drained, nobody appends.

@@ -334,7 +334,7 @@ impl Repair<'_> {
         let end = End {
             kind: EndKind::Seal { successor: next.generation },
             start,
-            entries: scan.chain.end_seq - file.header().base,
+            entries: scan.chain.end_seq.min(limit) - file.header().base,
             times: scan.chain.times.unwrap_or_default(),
             index: index_block(&points),
         };
