@@ -5,16 +5,15 @@
 
 use bytes::Bytes;
 use stratawal_frame::{
-    ByteOffset, Control, Decoded, End, EndKind, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Limits, Place,
-    SEGMENT_HEADER_LEN, SeqNo, decode_header, decode_payload, find_header,
+    ByteOffset, Control, Decoded, End, EndKind, FRAME_HEADER_LEN, FrameHeader, Limits, Place, SEGMENT_HEADER_LEN,
+    SeqNo, decode_header, decode_payload,
 };
 
 use crate::file::SegmentFile;
+use crate::search::{FrameSearch, MARK_LEN};
+use crate::sync::Arc;
 use crate::window::Window;
 use crate::{Error, ErrorKind, Result};
-
-/// The length of a MARK in the file.
-const MARK_LEN: u64 = 48;
 
 /// The chain of a segment.
 #[derive(Clone, Debug)]
@@ -86,7 +85,7 @@ impl SegmentFile {
     /// The frame at `at`, if it is next in the chain. The payload of a control frame is read, of others checked.
     fn next_in_chain(
         &self,
-        window: &mut Window<'_>,
+        window: &mut Window,
         at: ByteOffset,
         expected: SeqNo,
     ) -> Result<Option<(FrameHeader, Option<Control>)>> {
@@ -124,41 +123,15 @@ impl SegmentFile {
     /// # Errors
     /// I/O; [`ErrorKind::Newer`] where a valid frame of a newer version is met.
     pub fn attestations(&self, from: ByteOffset) -> Result<Attestations> {
-        let io = || Error::io(self.id(), "read");
         let mut found = Attestations { attested: self.header().durable, first_seq: None };
-        let mut window = self.window();
-        let mut at = from;
-        while at.0 + FRAME_HEADER_LEN as u64 <= self.len() {
-            let bytes = window.at(at.0, FRAME_HEADER_LEN).map_err(io())?;
-            if bytes.len() < FRAME_HEADER_LEN {
-                break;
-            }
-            let looked_at = (bytes.len() - FRAME_HEADER_LEN) as u64 / FRAME_ALIGN * FRAME_ALIGN + FRAME_ALIGN;
-            let Some((distance, header)) = find_header(bytes, &self.place(at), &self.limits()) else {
-                // A header may begin with zeros, but does not consist of them.
-                let next = window.behind_zeros(at.0, FRAME_ALIGN).map_err(io())?;
-                at = ByteOffset((at.0 + looked_at).max(next.saturating_sub(FRAME_HEADER_LEN as u64)));
-                continue;
-            };
-            at = at + distance as u64;
-            let frame = match header {
-                Decoded::Frame(frame) => frame,
-                Decoded::Newer(what) => return Err(Error::new(self.id(), Some(at), ErrorKind::Newer(what))),
-                Decoded::Incomplete { .. } | Decoded::End | Decoded::Invalid(_) => {
-                    unreachable!("invariant: only these two are found")
-                }
-            };
-            let payload_len = u64::from(frame.payload_len);
-            let sum = window.checksum(at.0 + FRAME_HEADER_LEN as u64, payload_len).map_err(io())?;
-            if sum == Some(frame.payload_crc) {
-                found.attested = found.attested.max(frame.attests.unwrap_or_default());
-                if !frame.is_control() {
-                    found.first_seq.get_or_insert(frame.first_seq);
+        let mut search = FrameSearch::new(self, from);
+        while let Some(frame) = search.next_frame()? {
+            if frame.is_whole {
+                found.attested = found.attested.max(frame.header.attests.unwrap_or_default());
+                if !frame.header.is_control() {
+                    found.first_seq.get_or_insert(frame.header.first_seq);
                 }
             }
-            // Nothing else was ever written where a frame lies, so one whose payload is not valid is passed over
-            // too. But a MARK is overwritten by the next frame, whose later bytes may stand within it.
-            at = at + if frame.frame_len() <= MARK_LEN { FRAME_ALIGN } else { frame.frame_len() };
         }
         Ok(found)
     }
@@ -171,8 +144,8 @@ impl SegmentFile {
         Limits { base: self.header().base, end: ByteOffset(self.len()) }
     }
 
-    fn window(&self) -> Window<'_> {
-        Window::new(self.file(), self.len())
+    pub(crate) fn window(&self) -> Window {
+        Window::new(Arc::clone(self.shared_file()), self.len())
     }
 }
 

@@ -5,12 +5,14 @@ use std::io;
 use stratawal_frame::PayloadChecksum;
 use stratawal_storage::File;
 
+use crate::sync::Arc;
+
 /// How much is read at a time.
 const WINDOW_LEN: usize = 256 << 10;
 
 /// A window over the first `len` bytes of a file.
-pub(crate) struct Window<'a> {
-    file: &'a dyn File,
+pub(crate) struct Window {
+    file: Arc<dyn File>,
     len: u64,
     start: u64,
     bytes: Vec<u8>,
@@ -22,8 +24,8 @@ pub(crate) struct Window<'a> {
 /// Files grow ahead of their bytes by less than this.
 const ZEROS_MAX: u64 = 64 << 20;
 
-impl<'a> Window<'a> {
-    pub(crate) fn new(file: &'a dyn File, len: u64) -> Self {
+impl Window {
+    pub(crate) fn new(file: Arc<dyn File>, len: u64) -> Self {
         Self { file, len, start: 0, bytes: Vec::new(), zeros: 0, zeros_end: 0 }
     }
 

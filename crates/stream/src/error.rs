@@ -357,6 +357,17 @@ impl Error {
         }
     }
 
+    /// The segment whose valid header is in a file of another name, where that is what is wrong.
+    pub(crate) fn named_segment(&self) -> Option<segment::SegmentId> {
+        match &self.0.cause {
+            Cause::Segment(error) => match error.kind() {
+                segment::ErrorKind::NameMismatch(named) => Some(*named),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Whether a file was gone, which for a reader beside a writer may be a truncation.
     pub(crate) fn is_not_found(&self) -> bool {
         match &self.0.cause {

@@ -65,6 +65,7 @@ pub use env::{CacheStats, DELETED_PREFIX, Env, Location, NEW_PREFIX};
 pub use error::{Damage, Error, ErrorKind, Result};
 pub use iter::Iter;
 pub use options::{Durability, StreamOptions, Visibility};
+pub use recover::{Lost, Salvage, Salvaged, salvage};
 pub use report::{OpenReport, TornTail};
 pub use stratawal_segment::{MapPromise, TEMPORARY_PREFIX};
 pub use stream::{StreamLog, StreamStats};

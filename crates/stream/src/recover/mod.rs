@@ -32,6 +32,7 @@ mod analyse;
 mod loss;
 mod partial;
 mod repair;
+mod salvage;
 
 use std::io;
 use std::time::Instant;
@@ -52,6 +53,7 @@ use crate::writer::Active;
 
 use analyse::{Image, Opened, Order, analyse, closed_index};
 pub(crate) use partial::partial;
+pub use salvage::{Lost, Salvage, Salvaged, salvage};
 
 /// What recovery hands to the stream.
 #[derive(Debug)]

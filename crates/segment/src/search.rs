@@ -1,0 +1,179 @@
+//! Searching a segment for frames, whether or not they are in its chain.
+//!
+//! A frame counts as found if its header is valid at its offset under the segment's salt. Accidents do not produce such
+//! a header: the checksum covers the salt and the offset, so a copy of a frame elsewhere is not valid.
+
+use stratawal_frame::{
+    ByteOffset, Control, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, Frame, FrameHeader, SeqNo, TRAILER_LEN, Trailer,
+    decode_payload, find_header,
+};
+
+use crate::file::SegmentFile;
+use crate::window::Window;
+use crate::{Error, ErrorKind, Result, SegmentData};
+
+/// The length of a MARK in the file.
+pub(crate) const MARK_LEN: u64 = 48;
+
+/// A frame that [`FrameSearch`] found: its header is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundFrame {
+    /// Where it begins in the file.
+    pub offset: ByteOffset,
+    /// Its header.
+    pub header: FrameHeader,
+    /// Whether the checksum of its payload holds too.
+    pub is_whole: bool,
+}
+
+/// Finds the frames of a segment in the order of their offsets, also after bytes that are not a frame. Reads a bounded
+/// window of the file at a time, and looks at each byte a bounded number of times, whatever the file holds.
+///
+/// The whole length of the file is searched, not only up to the first zeros: a lost page reads as zeros. Payloads are
+/// passed over where their header is valid, since a stored entry may look like a frame.
+pub struct FrameSearch {
+    file: SegmentFile,
+    window: Window,
+    at: ByteOffset,
+}
+
+impl std::fmt::Debug for FrameSearch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FrameSearch").field("file", &self.file).field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
+impl FrameSearch {
+    /// Searches `file` from `from`, a multiple of 8, to the end that the file had when it was opened.
+    #[must_use]
+    pub fn new(file: &SegmentFile, from: ByteOffset) -> Self {
+        Self { file: file.clone(), window: file.window(), at: from }
+    }
+
+    /// The file that is searched.
+    #[must_use]
+    pub const fn file(&self) -> &SegmentFile {
+        &self.file
+    }
+
+    /// The next frame; `None` at the end of the file.
+    ///
+    /// # Errors
+    /// I/O; [`ErrorKind::Newer`] where a valid header of a newer version is met.
+    pub fn next_frame(&mut self) -> Result<Option<FoundFrame>> {
+        let id = self.file.id();
+        let io = || Error::io(id, "read");
+        while self.at.0 + FRAME_HEADER_LEN as u64 <= self.file.len() {
+            let at = self.at;
+            let bytes = self.window.at(at.0, FRAME_HEADER_LEN).map_err(io())?;
+            if bytes.len() < FRAME_HEADER_LEN {
+                break;
+            }
+            let looked_at = (bytes.len() - FRAME_HEADER_LEN) as u64 / FRAME_ALIGN * FRAME_ALIGN + FRAME_ALIGN;
+            let Some((distance, header)) = find_header(bytes, &self.file.place(at), &self.file.limits()) else {
+                // A header may begin with zeros, but does not consist of them.
+                let next = self.window.behind_zeros(at.0, FRAME_ALIGN).map_err(io())?;
+                self.at = ByteOffset((at.0 + looked_at).max(next.saturating_sub(FRAME_HEADER_LEN as u64)));
+                continue;
+            };
+            let offset = at + distance as u64;
+            self.at = offset;
+            let header = match header {
+                Decoded::Frame(header) => header,
+                Decoded::Newer(what) => return Err(Error::new(id, Some(offset), ErrorKind::Newer(what))),
+                Decoded::Incomplete { .. } | Decoded::End | Decoded::Invalid(_) => {
+                    unreachable!("invariant: only these two are found")
+                }
+            };
+            let payload_len = u64::from(header.payload_len);
+            let sum = self.window.checksum(offset.0 + FRAME_HEADER_LEN as u64, payload_len).map_err(io())?;
+            // Nothing else was ever written where a frame lies, so one whose payload is not valid is passed over
+            // too. But a MARK is overwritten by the next frame, whose later bytes may be within it.
+            self.at = offset + if header.frame_len() <= MARK_LEN { FRAME_ALIGN } else { header.frame_len() };
+            return Ok(Some(FoundFrame { offset, header, is_whole: sum == Some(header.payload_crc) }));
+        }
+        self.at = ByteOffset(self.file.len());
+        Ok(None)
+    }
+
+    /// Reads a frame that was found; `None` where it is not valid as a whole. Allocates as much memory as the frame
+    /// takes in the file, so look at `header.frame_len()` first.
+    ///
+    /// # Errors
+    /// I/O; [`ErrorKind::Newer`].
+    pub fn read(&self, found: &FoundFrame) -> Result<Option<Frame>> {
+        if !found.is_whole {
+            return Ok(None);
+        }
+        let from = found.offset.0 + FRAME_HEADER_LEN as u64;
+        let payload = match SegmentData::read(&self.file).block(from..from + u64::from(found.header.payload_len)) {
+            Ok(payload) => payload,
+            // Another process has shortened the file since the checksum was computed.
+            Err(error) if error.is_damage() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match decode_payload(found.header, payload) {
+            Decoded::Frame(frame) => Ok(Some(frame)),
+            Decoded::Newer(what) => Err(Error::new(self.file.id(), Some(found.offset), ErrorKind::Newer(what))),
+            Decoded::Incomplete { .. } | Decoded::End | Decoded::Invalid(_) => Ok(None),
+        }
+    }
+}
+
+/// The SEAL of a segment, wherever it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundSeal {
+    /// The generation of the segment that follows.
+    pub successor: stratawal_frame::Generation,
+    /// The base of that segment: one past the last entry that the SEAL counts.
+    pub end_seq: SeqNo,
+}
+
+impl SegmentFile {
+    /// Whether the chain ends in a CLOSE that has its trailer, whatever follows in the file: then no frame was written
+    /// after it.
+    ///
+    /// # Errors
+    /// I/O; [`ErrorKind::Newer`].
+    pub fn ends_in_close(&self) -> Result<bool> {
+        let chain = self.walk(&mut |_, _| {})?;
+        let Some(close) = chain.close else { return Ok(false) };
+        let mut trailer = [0; TRAILER_LEN];
+        let ends = self.len().checked_sub(TRAILER_LEN as u64).is_some_and(|last| chain.end.0 <= last);
+        if !ends {
+            return Ok(false);
+        }
+        self.read_exact(&mut trailer, chain.end.0)?;
+        // The trailer names the CLOSE, so the CLOSE is the last frame of the chain.
+        Ok(Trailer::decode(&trailer, self.header().salt).is_some_and(|trailer| trailer.position == close))
+    }
+
+    /// The SEAL at the end of the file, or the last whole one in it: for a file whose end or chain is damaged.
+    ///
+    /// # Errors
+    /// I/O; [`ErrorKind::Newer`].
+    pub fn find_seal(&self) -> Result<Option<FoundSeal>> {
+        let base = self.header().base;
+        let seal = |end: &stratawal_frame::End| match end.kind {
+            stratawal_frame::EndKind::Seal { successor } => Some(FoundSeal { successor, end_seq: base + end.entries }),
+            stratawal_frame::EndKind::Close { .. } => None,
+        };
+        if let Some(finished) = self.finished()? {
+            return Ok(seal(&finished.end));
+        }
+        let (mut last, mut search) =
+            (None, FrameSearch::new(self, ByteOffset(stratawal_frame::SEGMENT_HEADER_LEN as u64)));
+        while let Some(found) = search.next_frame()? {
+            // MARKs and entries are not read.
+            if !found.header.is_control() || found.header.frame_len() <= MARK_LEN {
+                continue;
+            }
+            if let Some(frame) = search.read(&found)?
+                && let Some(Control::End(end)) = frame.control()
+            {
+                last = seal(end).or(last);
+            }
+        }
+        Ok(last)
+    }
+}

@@ -1,0 +1,624 @@
+//! Reads every entry of a stream that can be read, whatever is damaged around it. Changes nothing.
+//!
+//! A *piece* is a live segment, or the name of one whose header cannot be read. The plan puts the pieces in order, as
+//! steps 1 to 3 of recovery do; an unreadable segment counts by its name, so that everything that it may have voided counts as void. Each
+//! piece is then searched for frames. A *hole* is a run of seqs of which no frame was found:
+//!
+//! - A hole below the attested watermark is lost. So is one at a file that is missing or unreadable: such a file is never the
+//!   result of a crash.
+//! - At a hole at or above the attested watermark the stream ends: a crash leaves such a hole, and the next open ends the
+//!   stream there.
+//!
+//! What is certain of an entry that is found: its bytes, its seq, and that it was written to this stream. Whether
+//! `truncate_from` has dropped it is known where the segment that follows is known. That is so
+//!
+//! - where the header of the next piece names this segment as its predecessor;
+//! - where the generation of the next piece is one higher, so that no segment was ever between them;
+//! - where the SEAL of this segment names the one that follows, and the header after the gap names the same one as its
+//!   predecessor: then the SEAL gives the base of the missing one.
+//!
+//! Otherwise the entries of the segment before the gap are *uncertain*. No other entries are: `truncate_from` removes
+//! every file above the one that it cuts into before it returns. At the end of the stream a SEAL is no such proof, since
+//! a later truncation does not change it.
+
+use std::collections::VecDeque;
+
+use stratawal_frame::{ByteOffset, EndKind, Frame, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo, StreamId};
+use stratawal_segment::{Access, FoundFrame, FrameSearch, SegmentFile, SegmentId};
+
+use super::analyse::list;
+use super::{LOOKS_MAX, exists};
+use crate::batch::Entry;
+use crate::env::{Env, Location};
+use crate::error::{Damage, Error, ErrorKind, Result};
+use crate::options::StreamOptions;
+use crate::read::frame_len_max;
+use crate::sync::Arc;
+
+/// The first frame of a segment begins here.
+const FIRST_FRAME: ByteOffset = ByteOffset(SEGMENT_HEADER_LEN as u64);
+
+/// The length of a MARK in the file; every other control frame is longer.
+const MARK_LEN: u64 = 48;
+
+/// What [`Salvage`] yields.
+#[derive(Clone, Debug)]
+pub enum Salvaged {
+    /// An entry.
+    Entry(Entry),
+    /// An entry of which it is not known whether `truncate_from` dropped it: the file that would show it is missing.
+    Uncertain(Entry),
+    /// Entries that cannot be read.
+    Lost(Lost),
+}
+
+/// Entries that cannot be read.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Lost {
+    /// The first of them.
+    pub first: u64,
+    /// The last of them; `None` where it is not known how many there were, if any.
+    pub last: Option<u64>,
+    /// What is damaged, and where.
+    pub error: Error,
+}
+
+/// Yields the entries of a stream that can be read, and the ranges that are lost, in order of seq; each seq at most once.
+/// See [`salvage`].
+#[derive(Debug)]
+pub struct Salvage {
+    env: Arc<Env>,
+    place: Location,
+    options: StreamOptions,
+    stream_id: Option<StreamId>,
+    plan: Plan,
+    /// Every seq below was yielded, reported as lost, or dropped.
+    next: SeqNo,
+    reading: Option<Reading>,
+    done: bool,
+}
+
+/// The pieces to read, as of one listing.
+#[derive(Debug)]
+struct Plan {
+    names: Vec<SegmentId>,
+    stream_id: Option<StreamId>,
+    /// The first live seq, as far as the newest readable segment states it.
+    start: SeqNo,
+    /// A hole below this is damage.
+    attested: SeqNo,
+    pieces: VecDeque<Piece>,
+    /// Set where the end is damaged: the newest segment names one that is missing, or its file has a length that no
+    /// writer leaves.
+    tail: Option<Error>,
+}
+
+impl Plan {
+    /// Whether anything is missing or unreadable.
+    fn is_damaged(&self) -> bool {
+        let is_sound = |piece: &Piece| piece.header.is_ok() && piece.missing.is_none() && piece.is_certain;
+        self.tail.is_some() || !self.pieces.iter().all(is_sound)
+    }
+}
+
+/// A live segment, or the name of one.
+#[derive(Debug)]
+struct Piece {
+    id: SegmentId,
+    /// Its header, or why that cannot be used.
+    header: std::result::Result<SegmentHeader, Error>,
+    /// Entries from here on are not this piece's.
+    limit: SeqNo,
+    /// What is missing before it.
+    missing: Option<Damage>,
+    is_certain: bool,
+}
+
+impl Piece {
+    /// The smallest seq that a file may begin with, by its name or by a valid header that has another name.
+    fn base_min(&self) -> SeqNo {
+        let named = self.header.as_ref().err().and_then(Error::named_segment);
+        named.map_or(self.id.base, |named| named.base.min(self.id.base))
+    }
+}
+
+/// The piece that is being read.
+#[derive(Debug)]
+struct Reading {
+    piece: Piece,
+    search: FrameSearch,
+    /// A frame that was found after a hole.
+    found: Option<FoundFrame>,
+    /// The frame that entries are taken from.
+    frame: Option<Frame>,
+    /// Where the last frame ended that is not a MARK, which the next frame overwrites.
+    frame_end: ByteOffset,
+}
+
+/// The meaning of a hole.
+enum Hole {
+    /// Nothing in it is live.
+    Dropped,
+    /// The end of the stream.
+    End,
+    Lost(Lost),
+    /// The files have changed since they were listed; everything is to be looked at again.
+    Changed,
+}
+
+/// Begins to read every entry of the stream that can be read, whatever is damaged; `None` where the stream is not there.
+/// With a read-only [`Env`], beside a writer or not. Of a stream that is not damaged these are the entries that opening
+/// it for reading shows. What is read is in the page cache, and may not be durable.
+///
+/// At most a few files are open at a time. One frame is in memory at a time; one longer than `read_len_max` of `options`
+/// counts as lost.
+///
+/// Entries that a writer drops at the same time may be yielded or not.
+///
+/// # Errors
+/// What is not damage: I/O.
+pub fn salvage(env: &Arc<Env>, place: &Location, options: &StreamOptions) -> Result<Option<Salvage>> {
+    let Some(plan) = look(env, place, None)? else { return Ok(None) };
+    Ok(Some(Salvage {
+        env: Arc::clone(env),
+        place: place.clone(),
+        options: options.clone(),
+        stream_id: plan.stream_id,
+        next: plan.start,
+        plan,
+        reading: None,
+        done: false,
+    }))
+}
+
+impl Iterator for Salvage {
+    type Item = Result<Salvaged>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        for _ in 0..LOOKS_MAX {
+            if self.done {
+                return None;
+            }
+            let step = match self.step() {
+                Ok(Some(step)) => step,
+                Ok(None) => {
+                    self.done = true;
+                    return None;
+                }
+                // A writer has removed the file since it was listed.
+                Err(error) if error.is_not_found() => Step::LookAgain,
+                Err(error) => return self.fail(error),
+            };
+            match step {
+                Step::Item(item) => return Some(Ok(item)),
+                Step::LookAgain => {
+                    if let Err(error) = self.look_again() {
+                        return self.fail(error);
+                    }
+                }
+            }
+        }
+        let text = "the stream changes faster than it can be read; try again";
+        self.fail(Error::text(ErrorKind::Io, &self.place, text))
+    }
+}
+
+impl std::iter::FusedIterator for Salvage {}
+
+enum Step {
+    Item(Salvaged),
+    LookAgain,
+}
+
+impl Salvage {
+    fn fail(&mut self, error: Error) -> Option<Result<Salvaged>> {
+        self.done = true;
+        Some(Err(error))
+    }
+
+    /// Lists the files again, and continues where this was.
+    fn look_again(&mut self) -> Result<()> {
+        self.reading = None;
+        let Some(plan) = look(&self.env, &self.place, self.stream_id)? else {
+            return Err(Error::new(ErrorKind::Deleted, &self.place));
+        };
+        self.stream_id = plan.stream_id;
+        self.next = self.next.max(plan.start);
+        self.plan = plan;
+        Ok(())
+    }
+
+    /// The next item; `None` at the end.
+    fn step(&mut self) -> Result<Option<Step>> {
+        loop {
+            let step = match self.reading.take() {
+                Some(reading) => self.read_on(reading)?,
+                None => match self.plan.pieces.pop_front() {
+                    Some(piece) => self.enter(piece)?,
+                    None => return self.finish(),
+                },
+            };
+            match step {
+                Flow::Go => {}
+                Flow::Yield(item) => return Ok(Some(Step::Item(item))),
+                Flow::Changed => return Ok(Some(Step::LookAgain)),
+                Flow::End => return self.finish(),
+            }
+        }
+    }
+
+    /// Goes to the next piece.
+    fn enter(&mut self, mut piece: Piece) -> Result<Flow> {
+        if let Some(damage) = piece.missing.take() {
+            let error = Error::damage(&self.place, damage, Some(piece.id), None, None);
+            let hole = self.hole(Some(piece.id.base), error)?;
+            self.plan.pieces.push_front(piece);
+            return Ok(self.flow(hole));
+        }
+        if piece.limit <= self.next {
+            return Ok(Flow::Go);
+        }
+        let header = match &piece.header {
+            Ok(header) => header,
+            Err(error) => {
+                let hole = self.hole((piece.limit < UNLIMITED).then_some(piece.limit), error.clone())?;
+                return Ok(self.flow(hole));
+            }
+        };
+        let file = SegmentFile::open(self.env.storage(), &self.place.dir(), piece.id, Access::Read);
+        let file = file.map_err(|e| Error::segment_error(&self.place, e))?;
+        if file.header() != header {
+            return Ok(Flow::Changed);
+        }
+        let search = FrameSearch::new(&file, FIRST_FRAME);
+        self.reading = Some(Reading { piece, search, found: None, frame: None, frame_end: FIRST_FRAME });
+        Ok(Flow::Go)
+    }
+
+    /// The next entry of the piece at hand, or the next hole in it.
+    fn read_on(&mut self, mut reading: Reading) -> Result<Flow> {
+        let seq = self.next;
+        if let Some(entry) = reading.frame.as_ref().filter(|_| seq < reading.piece.limit).and_then(|f| entry_of(f, seq))
+        {
+            self.next = seq + 1;
+            let item = if reading.piece.is_certain { Salvaged::Entry(entry) } else { Salvaged::Uncertain(entry) };
+            self.reading = Some(reading);
+            return Ok(Flow::Yield(item));
+        }
+        reading.frame = None;
+        let after_lost = reading.found.take();
+        let found = match after_lost {
+            Some(found) => Some(found),
+            None => reading.search.next_frame().map_err(|e| Error::segment_error(&self.place, e))?,
+        };
+        let Some(found) = found else { return self.leave(&reading.piece) };
+        let (first, end) = (found.header.first_seq, found.header.end_seq());
+        let follows = after_lost.is_some() || found.offset == reading.frame_end;
+        if !found.header.is_control() || found.is_whole && found.header.frame_len() > MARK_LEN {
+            reading.frame_end = found.offset + found.header.frame_len();
+        }
+        if found.header.is_control() || end <= seq || first >= reading.piece.limit {
+            self.reading = Some(reading);
+            return Ok(Flow::Go);
+        }
+        let id = reading.piece.id;
+        if first > seq {
+            // Nothing that can be read has these seqs. They may begin anywhere before this frame.
+            let error = Error::damage(&self.place, Damage::Gap, Some(id), Some(found.offset.0), None);
+            reading.found = Some(found);
+            self.reading = Some(reading);
+            let hole = self.hole(Some(first), error)?;
+            return Ok(self.flow(hole));
+        }
+        if !follows && first >= self.plan.attested {
+            // The chain ends before this frame, and nothing attests the frames after that end.
+            return Ok(Flow::End);
+        }
+        let (len, max) = (found.header.frame_len(), frame_len_max(&self.options));
+        let too_large = len > max;
+        let frame = if too_large {
+            None
+        } else {
+            reading.search.read(&found).map_err(|e| Error::segment_error(&self.place, e))?
+        };
+        if let Some(frame) = frame {
+            reading.frame = Some(frame);
+            self.reading = Some(reading);
+            return Ok(Flow::Go);
+        }
+        let error = if too_large {
+            Error::new(ErrorKind::TooLarge { len, max }, &self.place)
+        } else {
+            Error::damage(&self.place, Damage::Frame, Some(id), Some(found.offset.0), None)
+        };
+        let end = end.min(reading.piece.limit);
+        self.reading = Some(reading);
+        let hole = self.hole(Some(end), error)?;
+        Ok(self.flow(hole))
+    }
+
+    /// The piece has no more frames.
+    fn leave(&mut self, piece: &Piece) -> Result<Flow> {
+        // Where a missing file began is not known, so the gap is named as the cause, and not this piece.
+        if self.plan.pieces.front().is_some_and(|next| next.missing.is_some()) {
+            return Ok(Flow::Go);
+        }
+        let end = match piece.limit {
+            UNLIMITED if self.plan.tail.is_some() => return Ok(Flow::End),
+            // What is after the last frame is not known, unless something attests it.
+            UNLIMITED => self.plan.attested,
+            limit => limit,
+        };
+        let error = Error::damage(&self.place, Damage::Lost, Some(piece.id), None, None);
+        let hole = self.hole(Some(end), error)?;
+        Ok(self.flow(hole))
+    }
+
+    /// No piece is left that could be read.
+    fn finish(&mut self) -> Result<Option<Step>> {
+        self.reading = None;
+        self.plan.pieces.clear();
+        let Some(error) = self.plan.tail.take() else { return Ok(None) };
+        Ok(match self.hole(None, error)? {
+            Hole::Lost(lost) => Some(Step::Item(Salvaged::Lost(lost))),
+            Hole::Changed => Some(Step::LookAgain),
+            Hole::Dropped | Hole::End => None,
+        })
+    }
+
+    /// Decides about the hole from the next seq up to `end`, or of unknown length.
+    fn hole(&mut self, end: Option<SeqNo>, error: Error) -> Result<Hole> {
+        let first = self.next;
+        if end.is_some_and(|end| end <= first) {
+            return Ok(Hole::Dropped);
+        }
+        if end.is_some() && first >= self.plan.attested {
+            return Ok(Hole::End);
+        }
+        // Damage is believed only if the files are those that were listed. A writer creates a file before it changes
+        // what others hold.
+        match list_any(&self.env, &self.place) {
+            Ok(names) if names == self.plan.names => {}
+            Err(error) if !error.is_not_found() => return Err(error),
+            _ => return Ok(Hole::Changed),
+        }
+        let end = end.map(|end| end.min(self.plan.attested));
+        self.next = end.unwrap_or(first);
+        let last = end.map(|end| end.0 - 1);
+        let error = match last {
+            Some(last) => error.with_lost(first.0..last + 1),
+            None => error.with_lost_from(first.0),
+        };
+        Ok(Hole::Lost(Lost { first: first.0, last, error }))
+    }
+
+    fn flow(&mut self, hole: Hole) -> Flow {
+        match hole {
+            Hole::Dropped => Flow::Go,
+            Hole::End => Flow::End,
+            Hole::Changed => Flow::Changed,
+            Hole::Lost(lost) => Flow::Yield(Salvaged::Lost(lost)),
+        }
+    }
+}
+
+enum Flow {
+    Go,
+    Yield(Salvaged),
+    Changed,
+    End,
+}
+
+/// The limit of a segment that none follows.
+const UNLIMITED: SeqNo = SeqNo(u64::MAX);
+
+fn entry_of(frame: &Frame, seq: SeqNo) -> Option<Entry> {
+    let i = u32::try_from(seq.0.checked_sub(frame.first_seq().0)?).ok()?;
+    Some(Entry { seq: seq.0, timestamp: frame.header().timestamp, data: frame.entry(i)? })
+}
+
+/// Lists the files and plans how to read them; `None` where the stream is not there. `known` is the stream that was read
+/// before.
+fn look(env: &Env, place: &Location, known: Option<StreamId>) -> Result<Option<Plan>> {
+    for _ in 0..LOOKS_MAX {
+        if !exists(env, place)? {
+            return Ok(None);
+        }
+        match plan(env, place) {
+            // A writer has removed a file since it was listed.
+            Err(error) if error.is_not_found() => {}
+            Ok(plan) if known.is_some() && plan.stream_id.is_some() && plan.stream_id != known => {
+                return Err(Error::new(ErrorKind::Deleted, place));
+            }
+            Err(error) => return Err(error),
+            // A writer creates a file before it changes what the others say.
+            Ok(plan) if plan.is_damaged() => match list_any(env, place) {
+                Ok(names) if names == plan.names => return Ok(Some(plan)),
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ => {}
+            },
+            Ok(plan) => return Ok(Some(plan)),
+        }
+    }
+    Err(Error::text(ErrorKind::Io, place, "the stream changes faster than it can be read; try again"))
+}
+
+fn plan(env: &Env, place: &Location) -> Result<Plan> {
+    let names = list_any(env, place)?;
+    if names.is_empty() {
+        return Ok(no_segment(place));
+    }
+    let (mut pieces, stream_id) = read_pieces(env, place, &names)?;
+    let lowest = pieces.iter().map(Piece::base_min).min().unwrap_or_default();
+    let newest = pieces.iter().rev().find_map(|piece| piece.header.as_ref().ok().copied());
+    let start = newest.map(|header| start_of(env, place, &header)).transpose()?;
+    pieces = drop_void(pieces);
+    pieces.retain(|piece| piece.limit > start.unwrap_or_default());
+    // Where nothing states the start, nothing states that anything is missing before the first entry that is known of.
+    let start = start.unwrap_or(lowest);
+    let tail = join(env, place, &mut pieces, start)?;
+    let attested = attested(env, place, &pieces)?;
+    Ok(Plan { names, stream_id, start, attested, pieces: pieces.into(), tail })
+}
+
+/// The names of the segments in order of generation; there may be none.
+fn list_any(env: &Env, place: &Location) -> Result<Vec<SegmentId>> {
+    match list(env, place) {
+        Ok((names, _)) => Ok(names),
+        Err(error) if error.is_damage() => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// A stream without files: everything is lost, however much that was.
+fn no_segment(place: &Location) -> Plan {
+    let error = Error::damage(place, Damage::NoSegment, None, None, None);
+    let id = SegmentId { base: SeqNo(0), generation: stratawal_frame::Generation(0) };
+    let piece = Piece { id, header: Err(error), limit: UNLIMITED, missing: None, is_certain: true };
+    Plan {
+        names: Vec::new(),
+        stream_id: None,
+        start: SeqNo(0),
+        attested: SeqNo(0),
+        pieces: VecDeque::from([piece]),
+        tail: None,
+    }
+}
+
+/// A piece for each name, in order of generation, and whose stream this is. Headers that are those of another stream, or
+/// of another name, are unreadable.
+fn read_pieces(env: &Env, place: &Location, names: &[SegmentId]) -> Result<(Vec<Piece>, Option<StreamId>)> {
+    let name_crc = SegmentHeader::name_checksum(place.folder());
+    let (mut pieces, mut stream_id) = (Vec::with_capacity(names.len()), None);
+    for (i, &id) in names.iter().enumerate().rev() {
+        let header = match SegmentFile::open(env.storage(), &place.dir(), id, Access::Read) {
+            Ok(file) => {
+                let header = *file.header();
+                let own = header.wal_id == env.id()
+                    && header.name_crc == name_crc
+                    && *stream_id.get_or_insert(header.stream_id) == header.stream_id
+                    // Generations are never used twice.
+                    && names.get(i + 1).is_none_or(|next| next.generation != id.generation);
+                own.then_some(header).ok_or_else(|| Error::damage(place, Damage::Header, Some(id), Some(0), None))
+            }
+            Err(error) if error.is_damage() || error.is_newer() => Err(Error::segment_error(place, error)),
+            Err(error) => return Err(Error::segment_error(place, error)),
+        };
+        pieces.push(Piece { id, header, limit: UNLIMITED, missing: None, is_certain: true });
+    }
+    pieces.reverse();
+    Ok((pieces, stream_id))
+}
+
+/// The first live seq, as the segment with this header states it.
+fn start_of(env: &Env, place: &Location, header: &SegmentHeader) -> Result<SeqNo> {
+    let file = open(env, place, header)?;
+    let failed = |e| Error::segment_error(place, e);
+    let finished = file.finished().map_err(failed)?;
+    if let Some(close) = finished.filter(|finished| matches!(finished.end.kind, EndKind::Close { .. })) {
+        return Ok(close.end.start);
+    }
+    Ok(file.walk(&mut |_, _| {}).map_err(failed)?.start.unwrap_or(header.start))
+}
+
+fn open(env: &Env, place: &Location, header: &SegmentHeader) -> Result<SegmentFile> {
+    let file = SegmentFile::open(env.storage(), &place.dir(), SegmentId::of(header), Access::Read);
+    let file = file.map_err(|e| Error::segment_error(place, e))?;
+    if file.header() == header {
+        return Ok(file);
+    }
+    // Another stream has the name by now, and with it the names of its files.
+    Err(Error::io(place, std::io::ErrorKind::NotFound.into()))
+}
+
+/// Does step 2 by the names. Entries that an unreadable segment may have voided count as void: the entries that took their
+/// seqs are lost with it.
+fn drop_void(pieces: Vec<Piece>) -> Vec<Piece> {
+    let mut stack: Vec<Piece> = Vec::with_capacity(pieces.len());
+    for newer in pieces {
+        while stack.last().is_some_and(|older| older.id.base >= newer.id.base) {
+            stack.pop();
+        }
+        if let Some(older) = stack.last_mut() {
+            older.limit = newer.id.base;
+        }
+        stack.push(newer);
+    }
+    stack
+}
+
+/// Finds gaps before, between and after the pieces, and the pieces whose entries a gap makes uncertain. Returns an error if
+/// the end is damaged.
+fn join(env: &Env, place: &Location, pieces: &mut [Piece], start: SeqNo) -> Result<Option<Error>> {
+    if let Some(first) = pieces.first_mut()
+        && first.id.base > start
+    {
+        first.missing = Some(Damage::FirstMissing);
+    }
+    for i in 1..pieces.len() {
+        let (before, after) = pieces.split_at_mut(i);
+        let (older, newer) = (&mut before[i - 1], &mut after[0]);
+        let named = newer.header.as_ref().ok().map(|header| header.predecessor);
+        let is_gap = named.is_some_and(|generation| generation != older.id.generation);
+        if is_gap {
+            newer.missing = Some(Damage::PredecessorMissing);
+        }
+        let Ok(header) = &older.header else { continue };
+        // No generation came between the two, so nothing can be missing there.
+        let neighbours = older.id.generation.0.checked_add(1) == Some(newer.id.generation.0);
+        if named.is_some() && !is_gap || named.is_none() && neighbours {
+            continue;
+        }
+        let seal = open(env, place, header)?.find_seal().map_err(|e| Error::segment_error(place, e))?;
+        let wanted = named.unwrap_or(newer.id.generation);
+        match seal.filter(|seal| seal.successor == wanted) {
+            Some(seal) => older.limit = older.limit.min(seal.end_seq),
+            None => older.is_certain = false,
+        }
+    }
+    let Some(last) = pieces.last_mut() else { return Ok(None) };
+    let Ok(header) = &last.header else { return Ok(None) };
+    let failed = |e| Error::segment_error(place, e);
+    let file = open(env, place, header)?;
+    if let Some(seal) = file.find_seal().map_err(failed)? {
+        (last.limit, last.is_certain) = (seal.end_seq, false);
+        return Ok(Some(Error::damage(place, Damage::SuccessorMissing, Some(last.id), None, None)));
+    }
+    let whole =
+        file.has_written_len() || file.finished().map_err(failed)?.is_some() || file.ends_in_close().map_err(failed)?;
+    Ok((!whole).then(|| Error::length(place, last.id, file.len(), None)))
+}
+
+/// How far anything attests that entries were durable.
+fn attested(env: &Env, place: &Location, pieces: &[Piece]) -> Result<SeqNo> {
+    let mut attested = SeqNo(0);
+    for (i, piece) in pieces.iter().enumerate().rev() {
+        // A file that is missing or unreadable may have attested everything before the one that follows.
+        let after_unreadable = i.checked_sub(1).is_some_and(|before| pieces[before].header.is_err());
+        if piece.missing.is_some() || after_unreadable || piece.header.is_err() {
+            attested = attested.max(piece.id.base);
+        }
+        if let Ok(header) = &piece.header {
+            attested = attested.max(attested_by(env, place, header, piece.limit)?);
+        }
+        if attested >= piece.id.base {
+            break;
+        }
+    }
+    Ok(attested)
+}
+
+/// How far the segment with this header attests it, below its limit.
+fn attested_by(env: &Env, place: &Location, header: &SegmentHeader, limit: SeqNo) -> Result<SeqNo> {
+    let file = open(env, place, header)?;
+    let failed = |e| Error::segment_error(place, e);
+    let attested = match file.finished().map_err(failed)? {
+        Some(finished) if matches!(finished.end.kind, EndKind::Close { .. }) => finished.frame.first_seq,
+        Some(_) => limit,
+        // A file that ends otherwise than any writer leaves it was whole once.
+        None if limit < UNLIMITED && !file.has_written_len() => limit,
+        None => file.attestations(FIRST_FRAME).map_err(failed)?.attested,
+    };
+    Ok(attested.min(limit))
+}
