@@ -13,6 +13,11 @@ use crate::stream::Stream;
 use crate::sync::Arc;
 use crate::wal::folder_of;
 
+#[cfg(feature = "unstable-storage")]
+#[doc(hidden)]
+pub use crate::salvage::entries_on;
+pub use crate::salvage::{Entries, Item, Lost, entries};
+
 /// What [`verify`] says of a stream as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckState {

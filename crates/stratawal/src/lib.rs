@@ -62,6 +62,7 @@ pub mod inspect;
 mod name;
 mod options;
 mod root;
+mod salvage;
 mod stream;
 mod sync;
 mod together;

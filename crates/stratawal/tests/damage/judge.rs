@@ -38,6 +38,9 @@ impl Layout {
         let before = place.files();
         // Another process, which shares what it sees; it changes nothing.
         let looked = place.open_log(true).map(|wal| self.read(&what, &wal, silent_from, Depth::Shallow));
+        if let (Ok(read), Depth::Deep) = (&looked, depth) {
+            self.judge_salvage(&what, place, silent_from, *read);
+        }
         assert!(place.files() == before, "{what}: reading changed files");
         let wal = match place.open_log(false) {
             Ok(wal) => wal,

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use stratawal::inspect::{self, Entries};
 use stratawal::{Batch, Options, StreamOptions, Wal};
 use stratawal_storage::{Access, EntryKind, MemoryStorage, Storage, UnixStorage};
 
@@ -23,6 +24,8 @@ pub(crate) fn open(storage: &MemoryStorage, read_only: bool) -> stratawal::Resul
 /// Where a log is that damage was done to.
 pub(crate) trait Place {
     fn open_log(&self, read_only: bool) -> stratawal::Result<Wal>;
+    /// What can be read of the stream `s`.
+    fn entries(&self) -> stratawal::Result<Entries>;
     /// Every file by its path below `/log`, with what is in it; a link with what it names.
     fn files(&self) -> Vec<(PathBuf, Vec<u8>)>;
 }
@@ -30,6 +33,10 @@ pub(crate) trait Place {
 impl Place for MemoryStorage {
     fn open_log(&self, read_only: bool) -> stratawal::Result<Wal> {
         open(self, read_only)
+    }
+
+    fn entries(&self) -> stratawal::Result<Entries> {
+        inspect::entries_on(self, Path::new("/log"), "s")
     }
 
     fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
@@ -49,6 +56,10 @@ impl Place for Real<'_> {
         // SAFETY: this thread alone has the folder, and changes nothing in it while the log is open.
         let options = if self.mapped { unsafe { options.map_reads() } } else { options };
         options.open_on(Arc::new(UnixStorage::new()), &self.root.join("log"), read_only)
+    }
+
+    fn entries(&self) -> stratawal::Result<Entries> {
+        inspect::entries(self.root.join("log"), "s")
     }
 
     fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {

@@ -10,6 +10,7 @@ mod layout;
 mod limits;
 mod real;
 mod root;
+mod salvage;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};

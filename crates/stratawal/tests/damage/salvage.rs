@@ -1,0 +1,241 @@
+//! `inspect::entries` reaches the intact entries around any damage, and reports the rest as lost.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use stratawal::inspect::{Item, Lost};
+use stratawal_storage::{MemoryStorage, Storage};
+
+use crate::frames::frames;
+use crate::judge::{OWN, Read};
+use crate::layout::{
+    DIR, Layout, Place, change, entry, layout, layouts, live, many_segments, new, nothing, rotated, segments_of,
+    set_len,
+};
+use crate::{HEADER_LEN, all, base_of, each_segment};
+
+/// What `inspect::entries` yielded.
+#[derive(Default)]
+struct Saved {
+    entries: BTreeSet<u64>,
+    uncertain: BTreeSet<u64>,
+    lost: Vec<Lost>,
+}
+
+impl Saved {
+    /// The seqs that are reported as lost, of those below `next`.
+    fn lost_below(&self, next: u64) -> BTreeSet<u64> {
+        self.lost.iter().flat_map(|lost| lost.first..lost.last.map_or(next, |last| last + 1)).collect()
+    }
+}
+
+/// Reads what can be read: in order, each seq at most once, each entry as it was appended.
+fn save(what: &str, place: &dyn Place) -> Saved {
+    let (mut saved, mut next) = (Saved::default(), 0);
+    let mut items = place.entries().unwrap_or_else(|e| panic!("{what}: cannot salvage: {e}"));
+    for item in items.by_ref() {
+        match item.unwrap_or_else(|e| panic!("{what}: salvage fails: {e}")) {
+            item @ (Item::Entry(_) | Item::Uncertain(_)) => {
+                let (Item::Entry(found) | Item::Uncertain(found)) = &item else { unreachable!() };
+                let seq = found.seq();
+                assert!(seq >= next, "{what}: entry {seq} after {next}");
+                assert!(found.data()[..] == entry(seq), "{what}: entry {seq} is another");
+                let into = if matches!(item, Item::Entry(_)) { &mut saved.entries } else { &mut saved.uncertain };
+                into.insert(seq);
+                next = seq + 1;
+            }
+            Item::Lost(lost) => {
+                assert!(lost.first >= next, "{what}: after {next}: {lost:?}");
+                assert!(lost.last.is_none_or(|last| last >= lost.first), "{what}: {lost:?}");
+                assert!(lost.message.contains("stream \"s\": "), "{what}: {lost:?}");
+                next = lost.last.map_or(next, |last| last + 1);
+                saved.lost.push(lost);
+            }
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+    assert!(items.next().is_none(), "{what}: more after the end");
+    saved
+}
+
+impl Layout {
+    /// Every acknowledged entry is yielded or reported as lost, except those that may be missing in silence. A stream that
+    /// can be read in full is yielded in full.
+    pub(crate) fn judge_salvage(&self, what: &str, place: &dyn Place, silent_from: u64, read: Read) {
+        let saved = save(what, place);
+        let lost = saved.lost_below(self.next);
+        let covered: BTreeSet<u64> = saved.entries.iter().chain(&saved.uncertain).chain(&lost).copied().collect();
+        let missing = (self.first..self.next.min(silent_from)).find(|seq| !covered.contains(seq));
+        assert_eq!(missing, None, "{what}: neither yielded nor lost: {:?}", saved.lost);
+        // A damaged START brings back the entries that it dropped.
+        assert!(covered.iter().all(|&seq| seq < self.next), "{what}: beyond the end: {:?}", saved.lost);
+        if read == Read::All {
+            let stream = place.open_log(true).unwrap().stream("s").unwrap();
+            let all: BTreeSet<u64> = (stream.first_seq()..stream.next_seq()).collect();
+            assert!(saved.lost.is_empty() && saved.uncertain.is_empty(), "{what}: nothing is lost: {:?}", saved.lost);
+            assert_eq!(saved.entries, all, "{what}");
+        }
+    }
+}
+
+/// The entries that a segment with these bytes holds in frames that `at` is in; all of them for its header.
+fn hit(bytes: &[u8], at: u64, limit: u64) -> BTreeSet<u64> {
+    let base = u64::from_le_bytes(bytes[56..64].try_into().unwrap());
+    if at < HEADER_LEN {
+        return (base..limit).collect();
+    }
+    let frames = frames(bytes).into_iter().filter(|frame| frame.at.contains(&at));
+    frames.flat_map(|frame| frame.first_seq..frame.first_seq + u64::from(frame.count)).collect()
+}
+
+#[test]
+fn a_flipped_bit_loses_only_the_entries_it_is_in() {
+    each_segment(|layout, path| {
+        let (bytes, segments) = (layout.bytes(path), layout.segments());
+        let used = bytes.iter().rposition(|&b| b != 0).unwrap() as u64;
+        let bases = segments.iter().map(|path| base_of(path));
+        let limit = bases.filter(|&base| base > base_of(path)).min().unwrap_or(layout.next);
+        for at in (0..used).step_by(if all() { 1 } else { 7 }) {
+            let storage = layout.storage.snapshot();
+            change(&storage, path, at, |bytes| bytes[0] ^= 1 << (at % 8), 1);
+            let what = format!("{OWN}{}: byte {at} of {}", layout.name, path.display());
+            let saved = save(&what, &storage);
+            let may_be_lost = hit(&bytes, at, limit);
+            let lost = saved.lost_below(layout.next);
+            // Where a file that was not closed ends with the damage, the rest looks like a torn tail.
+            let intact = (layout.first..layout.next).filter(|seq| !may_be_lost.contains(seq));
+            let left_out: Vec<u64> = intact.filter(|seq| !saved.entries.contains(seq)).collect();
+            let silent_from = layout.silent_from(path, &(at..at + 1));
+            assert!(
+                left_out.iter().all(|&seq| seq >= silent_from),
+                "{what}: {left_out:?} are intact: {:?}",
+                saved.lost
+            );
+            assert!(lost.is_subset(&may_be_lost), "{what}: {:?}", saved.lost);
+            assert!(saved.uncertain.is_empty(), "{what}");
+        }
+    });
+}
+
+/// A log of ten files and more.
+fn of_many_files(close: bool) -> Layout {
+    let storage = live(&new(), 11_000, nothing, close);
+    layout("of many files", storage, 0, close)
+}
+
+#[test]
+fn each_missing_or_unreadable_file_loses_its_own_entries() {
+    type Damage<'a> = &'a dyn Fn(&MemoryStorage, &Path);
+    let damages: [(&str, Damage<'_>); 3] = [
+        ("header damaged", &|storage, path| change(storage, path, 50, |bytes| bytes[0] ^= 1, 1)),
+        ("missing", &|storage, path| storage.remove_file(path).unwrap()),
+        ("cut to nothing", &|storage, path| set_len(storage, path, 0)),
+    ];
+    for layout in [of_many_files(true), of_many_files(false)] {
+        let paths = layout.segments();
+        assert!(paths.len() >= 10, "{} files", paths.len());
+        for (i, path) in paths.iter().enumerate() {
+            let own = base_of(path)..paths.get(i + 1).map_or(layout.next, |next| base_of(next));
+            for (damage, act) in damages {
+                let what = format!("{OWN}{}: {damage}: {}", layout.name, path.display());
+                let storage = layout.storage.snapshot();
+                act(&storage, path);
+                let saved = save(&what, &storage);
+                let [lost] = &saved.lost[..] else { panic!("{what}: {:?}", saved.lost) };
+                let last = (i + 1 < paths.len()).then(|| own.end - 1);
+                assert_eq!((lost.first, lost.last), (own.start, last), "{what}");
+                let all = (layout.first..layout.next).filter(|seq| !own.contains(seq));
+                assert!(
+                    saved.entries.iter().chain(&saved.uncertain).copied().collect::<BTreeSet<_>>().into_iter().eq(all),
+                    "{what}"
+                );
+                // The missing file may have dropped entries of the last one that is left.
+                let doubtful = damage == "missing" && i + 1 == paths.len();
+                assert_eq!(saved.uncertain.is_empty(), !doubtful, "{what}");
+            }
+        }
+    }
+}
+
+/// Drops the entries from `at` on, and appends three others that have their seqs.
+fn cut(stream: &stratawal::Stream, at: u64) {
+    stream.truncate_from(at).unwrap();
+    for seq in at..at + 3 {
+        stream.append(format!("another {seq}")).unwrap();
+    }
+}
+
+fn generation_of(path: &Path) -> u32 {
+    u32::from_str_radix(&path.file_name().unwrap().to_str().unwrap()[21..29], 16).unwrap()
+}
+
+fn of_generation(storage: &MemoryStorage, generation: u32) -> std::path::PathBuf {
+    let path = segments_of(storage, DIR).into_iter().find(|path| generation_of(path) == generation);
+    path.unwrap_or_else(|| panic!("no generation {generation}"))
+}
+
+/// Generation 1 holds entries that generation 2 voids; generation 3 follows. Whatever becomes of the later two files, no
+/// entry that was dropped is yielded as one that is certain.
+#[test]
+fn entries_that_were_cut_are_not_yielded_as_certain() {
+    const AT: u64 = 10;
+    let storage = live(&new(), 12, |stream| cut(stream, AT), false);
+    let two = storage.snapshot();
+    // Recovery begins generation 3 at entry 13.
+    let three = live(&storage, 0, nothing, false);
+    let (second, third) = (of_generation(&three, 2), of_generation(&three, 3));
+    assert_eq!((base_of(&second), base_of(&third)), (AT, AT + 3));
+    let damaged = |storage: &MemoryStorage, path: &Path| {
+        let storage = storage.snapshot();
+        change(&storage, path, 50, |bytes| bytes[0] ^= 1, 1);
+        storage
+    };
+    let missing = |storage: &MemoryStorage, path: &Path| {
+        let storage = storage.snapshot();
+        storage.remove_file(path).unwrap();
+        storage
+    };
+    let lost = |saved: &Saved| saved.lost.iter().map(|lost| (lost.first, lost.last)).collect::<Vec<_>>();
+    let cases = [
+        ("header of the newest", damaged(&two, &second), (AT, None)),
+        ("newest missing", missing(&two, &second), (AT, None)),
+        ("header of the middle", damaged(&three, &second), (AT, Some(AT + 2))),
+        ("middle missing", missing(&three, &second), (AT, Some(AT + 2))),
+    ];
+    for (what, storage, expected) in cases {
+        let saved = save(&format!("{OWN}{what}"), &storage);
+        let all: Vec<u64> = saved.entries.iter().chain(&saved.uncertain).copied().collect();
+        assert!(all.into_iter().eq(0..AT), "{OWN}{what}: {:?} {:?}", saved.entries, saved.uncertain);
+        assert_eq!(lost(&saved), [expected], "{OWN}{what}");
+        assert_eq!(saved.uncertain.is_empty(), what != "newest missing", "{OWN}{what}");
+    }
+}
+
+/// The SEAL of the segment that was cut into names one that is gone. So the entries that it holds are uncertain.
+#[test]
+fn a_cut_into_a_sealed_segment_leaves_doubt() {
+    let storage = live(&rotated()[1].storage.snapshot(), 0, |stream| cut(stream, 1000), true);
+    let newest = segments_of(&storage, DIR).into_iter().max_by_key(|path| generation_of(path)).unwrap();
+    assert_eq!(base_of(&newest), 1000);
+    storage.remove_file(&newest).unwrap();
+    let (mut entries, mut uncertain) = (0, 0);
+    for item in storage.entries().unwrap() {
+        match item.unwrap() {
+            Item::Entry(found) => {
+                assert!(found.seq() < 1000, "{OWN}entry {} was dropped", found.seq());
+                entries += 1;
+            }
+            Item::Uncertain(_) => uncertain += 1,
+            other => assert!(matches!(&other, Item::Lost(lost) if lost.last.is_none()), "{OWN}{other:?}"),
+        }
+    }
+    assert!(entries + uncertain >= 1000 && uncertain > 0, "{OWN}{entries} and {uncertain}");
+}
+
+#[test]
+fn an_undamaged_stream_is_yielded_as_it_is_read() {
+    for layout in layouts().into_iter().chain(rotated()).chain([many_segments(false)]) {
+        let what = format!("{OWN}{}", layout.name);
+        layout.judge_salvage(&what, &layout.storage.snapshot(), layout.next, Read::All);
+    }
+}
