@@ -33,6 +33,7 @@
 #[cfg(not(unix))]
 compile_error!("stratawal-storage needs Unix: it reserves space, locks folders, and reads at positions");
 
+mod error;
 mod map;
 mod memory;
 mod process;
@@ -40,7 +41,8 @@ mod storage;
 mod sync;
 mod unix;
 
+pub use error::{is_full, is_out_of_files, os_code};
 pub use map::Map;
 pub use memory::MemoryStorage;
-pub use storage::{Access, DirEntry, EntryKind, File, FolderToSync, Lock, LockError, Storage, is_full};
+pub use storage::{Access, DirEntry, EntryKind, File, FolderToSync, Lock, LockError, Storage};
 pub use unix::{UnixStorage, open_files_limit};

@@ -347,12 +347,6 @@ pub trait File: Send + Sync + fmt::Debug {
     }
 }
 
-/// Whether an error says that the disk or the quota is full.
-#[must_use]
-pub fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
 fn copy_by_part<S: Storage + ?Sized>(storage: &S, from: &Path, to: &Path) -> io::Result<()> {
     const PIECE_LEN: usize = 1 << 20;
     let mut part = to.as_os_str().to_owned();

@@ -6,11 +6,12 @@ use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 
+use crate::error::at_path;
 use crate::map::Map;
 use crate::process::ProcessMark;
 use crate::storage::{Access, DirEntry, EntryKind, File, Lock, LockError, Storage};
@@ -20,8 +21,15 @@ use crate::sync::Arc;
 #[derive(Clone, Debug, Default)]
 pub struct UnixStorage {
     /// `None`: paths are the process's own.
-    root: Option<Arc<fs::File>>,
+    root: Option<Arc<Root>>,
     process: ProcessMark,
+}
+
+/// A directory that was opened, and the path that it had then, for messages.
+#[derive(Debug)]
+struct Root {
+    dir: fs::File,
+    path: PathBuf,
 }
 
 impl UnixStorage {
@@ -32,7 +40,7 @@ impl UnixStorage {
     }
 
     fn root(&self) -> BorrowedFd<'_> {
-        self.root.as_ref().map_or(rustix::fs::CWD, |root| root.as_fd())
+        self.root.as_ref().map_or(rustix::fs::CWD, |root| root.dir.as_fd())
     }
 
     /// `path` as the system takes it beside [`root`](Self::root). An absolute one would leave the directory.
@@ -57,16 +65,28 @@ impl UnixStorage {
         }
     }
 
+    /// `path` as a person reads it.
+    fn shown(&self, path: &Path) -> PathBuf {
+        match &self.root {
+            Some(root) if path.as_os_str().is_empty() => root.path.clone(),
+            Some(root) => root.path.join(path),
+            None => path.to_owned(),
+        }
+    }
+
     fn open_folder(&self, path: &Path) -> io::Result<fs::File> {
         Ok(self.open_fd(self.path(path)?, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)?)
     }
 
-    /// What an operation on names answered; where it found nothing, and the directory of this storage is removed, that.
-    fn named<T>(&self, answer: io::Result<T>) -> io::Result<T> {
-        match (answer, &self.root) {
-            (Err(e), Some(root)) if e.kind() == io::ErrorKind::NotFound => Err(still_named(root).err().unwrap_or(e)),
-            (answer, _) => answer,
-        }
+    /// The result of an operation on the name `path`, with the whole path in its error. Where it found nothing, and the
+    /// directory of this storage is removed, that is the error.
+    fn named<T, E: Into<io::Error>>(&self, path: &Path, result: Result<T, E>) -> io::Result<T> {
+        result.map_err(|e| {
+            let error = e.into();
+            let root = self.root.as_ref().filter(|_| error.kind() == io::ErrorKind::NotFound);
+            let removed = root.and_then(|root| still_named(&root.dir).err());
+            at_path(&self.shown(path), removed.unwrap_or(error))
+        })
     }
 }
 
@@ -103,14 +123,18 @@ struct UnixFile(fs::File);
 
 /// A directory that is open to be synced.
 #[derive(Debug)]
-struct UnixFolder(fs::File);
+struct UnixFolder {
+    dir: fs::File,
+    /// For messages.
+    path: PathBuf,
+}
 
 impl Storage for UnixStorage {
     fn at(&self, dir: &Path) -> io::Result<Arc<dyn Storage>> {
         // The path of a log may be a link to a directory.
-        let root = self.open_fd(self.path(dir)?, OFlags::RDONLY | OFlags::DIRECTORY);
-        let root = self.named(root.map_err(io::Error::from))?;
-        Ok(Arc::new(Self { root: Some(Arc::new(root)), process: ProcessMark::now() }))
+        let opened = self.named(dir, self.open_fd(self.path(dir)?, OFlags::RDONLY | OFlags::DIRECTORY))?;
+        let root = Some(Arc::new(Root { dir: opened, path: self.shown(dir) }));
+        Ok(Arc::new(Self { root, process: ProcessMark::now() }))
     }
 
     fn is_forked(&self) -> bool {
@@ -119,23 +143,23 @@ impl Storage for UnixStorage {
 
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-        let file = self.open_fd(self.path(path)?, flags).map_err(io::Error::from);
-        Ok(Arc::new(UnixFile(self.named(file)?)))
+        let file = self.named(path, self.open_fd(self.path(path)?, flags))?;
+        Ok(Arc::new(UnixFile(file)))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         let access = if access == Access::ReadWrite { OFlags::RDWR } else { OFlags::RDONLY };
         // Without NONBLOCK, opening a FIFO would wait for its other end.
         let file = self.open_fd(self.path(path)?, access | OFlags::NOFOLLOW | OFlags::NONBLOCK);
-        let file = self.named(file.map_err(not_a_file_or))?;
+        let file = self.named(path, file.map_err(not_a_file_or))?;
         if !file.metadata()?.is_file() {
-            return Err(not_a_file());
+            return self.named(path, Err(not_a_file()));
         }
         Ok(Arc::new(UnixFile(file)))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        let folder = self.named(self.open_folder(dir))?;
+        let folder = self.named(dir, self.open_folder(dir))?;
         let mut entries = Vec::new();
         for entry in rustix::fs::Dir::read_from(&folder)? {
             let entry = entry?;
@@ -161,7 +185,7 @@ impl Storage for UnixStorage {
             entries.push(DirEntry { name: OsStr::from_bytes(name.to_bytes()).to_owned(), kind });
         }
         if entries.is_empty() {
-            still_named(&folder)?;
+            self.named(dir, still_named(&folder))?;
         }
         entries.sort_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
         Ok(entries)
@@ -169,22 +193,20 @@ impl Storage for UnixStorage {
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         let mode = Mode::from_raw_mode(0o777);
-        self.named(rustix::fs::mkdirat(self.root(), self.path(dir)?, mode).map_err(io::Error::from))
+        self.named(dir, rustix::fs::mkdirat(self.root(), self.path(dir)?, mode))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let (from, to) = (self.path(from)?, self.path(to)?);
-        self.named(rustix::fs::renameat(self.root(), from, self.root(), to).map_err(io::Error::from))
+        let (old, new) = (self.path(from)?, self.path(to)?);
+        self.named(to, rustix::fs::renameat(self.root(), old, self.root(), new))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        let removed = rustix::fs::unlinkat(self.root(), self.path(path)?, AtFlags::empty());
-        self.named(removed.map_err(io::Error::from))
+        self.named(path, rustix::fs::unlinkat(self.root(), self.path(path)?, AtFlags::empty()))
     }
 
     fn remove_dir(&self, dir: &Path) -> io::Result<()> {
-        let removed = rustix::fs::unlinkat(self.root(), self.path(dir)?, AtFlags::REMOVEDIR);
-        self.named(removed.map_err(io::Error::from))
+        self.named(dir, rustix::fs::unlinkat(self.root(), self.path(dir)?, AtFlags::REMOVEDIR))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -193,15 +215,15 @@ impl Storage for UnixStorage {
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn sync_file_system(&self, dir: &Path) -> io::Result<()> {
-        let folder = self.open_fd(self.path(dir)?, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        Ok(rustix::fs::syncfs(folder)?)
+        let folder = self.named(dir, self.open_fd(self.path(dir)?, OFlags::RDONLY | OFlags::DIRECTORY))?;
+        self.named(dir, rustix::fs::syncfs(folder))
     }
 
     fn open_dir(&self, dir: &Path) -> io::Result<Arc<dyn File>> {
         // Folders above a log may be links.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let folder = self.open_fd(self.path(dir)?, flags).map_err(io::Error::from);
-        Ok(Arc::new(UnixFolder(self.named(folder)?)))
+        let folder = self.named(dir, self.open_fd(self.path(dir)?, flags))?;
+        Ok(Arc::new(UnixFolder { dir: folder, path: self.shown(dir) }))
     }
 
     fn lock(&self, root: &Path, path: &Path) -> Result<Box<dyn Lock>, LockError> {
@@ -209,7 +231,8 @@ impl Storage for UnixStorage {
     }
 
     fn free_space(&self, dir: &Path) -> io::Result<u64> {
-        let stat = rustix::fs::fstatvfs(self.open_fd(self.path(dir)?, OFlags::RDONLY | OFlags::DIRECTORY)?)?;
+        let folder = self.named(dir, self.open_fd(self.path(dir)?, OFlags::RDONLY | OFlags::DIRECTORY))?;
+        let stat = rustix::fs::fstatvfs(folder)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
@@ -413,8 +436,7 @@ impl File for UnixFolder {
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.0.sync_all()?;
-        still_named(&self.0)
+        self.dir.sync_all().and_then(|()| still_named(&self.dir)).map_err(|e| at_path(&self.path, e))
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -460,10 +482,11 @@ impl Drop for UnixLock {
 impl UnixStorage {
     fn lock_folder(&self, root: &Path, path: &Path) -> Result<UnixLock, LockError> {
         let io = |e: Errno| LockError::Io(e.into());
+        let name = path;
         let path = self.path(path).map_err(LockError::Io)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = self.open_fd(path, flags).map_err(not_a_file_or);
-        let mut file = self.named(file).map_err(LockError::Io)?;
+        let mut file = self.named(name, file).map_err(LockError::Io)?;
         if !file.metadata().map_err(LockError::Io)?.is_file() {
             return Err(LockError::Io(not_a_file()));
         }

@@ -66,7 +66,7 @@ impl Root {
         root.wal_id = format.wal_id;
         // Names that a killed process left, FORMAT among them, may be in the page cache alone.
         let synced = root.storage.sync_dir(Path::new(""));
-        synced.map_err(|e| Error::io(format!("cannot sync {}", path.display()), e))?;
+        synced.map_err(|e| Error::io("cannot sync the directory of the log", e))?;
         root.remove_unfinished()?;
         Ok(root)
     }
@@ -121,7 +121,7 @@ impl Root {
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => hidden = true,
                 // Nothing was created in it: its file system has nothing to sync.
                 Err(e) if has_no_sync(&e) => {}
-                other => other.map_err(|e| Error::io(format!("cannot sync {}", dir.display()), e))?,
+                other => other.map_err(|e| Error::io("cannot sync a directory above the log", e))?,
             }
         }
         if !hidden {
@@ -129,7 +129,7 @@ impl Root {
         }
         match self.storage.sync_file_system(Path::new("")) {
             Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(()),
-            other => other.map_err(|e| Error::io(format!("cannot sync the file system of {}", self.path.display()), e)),
+            other => other.map_err(|e| Error::io("cannot sync the file system of the log", e)),
         }
     }
 
@@ -138,13 +138,13 @@ impl Root {
         let (streams, shown) = (self.streams(), || self.shown(STREAMS));
         let sync = || self.storage.sync_dir(Path::new(""));
         match self.storage.create_dir(streams) {
-            Ok(()) => sync().map_err(|e| Error::io(format!("cannot sync {}", self.path.display()), e)),
+            Ok(()) => sync().map_err(|e| Error::io("cannot sync the directory of the log", e)),
             // It must be a folder, and no link to one. A process that was killed may have left its name in the page cache.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 let synced = self.storage.list(streams).and_then(|_| sync());
-                synced.map_err(|e| Error::io(format!("cannot use {} as a folder of a log", shown()), e))
+                synced.map_err(|e| Error::io("cannot use this as the directory of the streams", e))
             }
-            Err(e) => Err(Error::io(format!("cannot create {}", shown()), e)),
+            Err(e) => Err(Error::io("cannot create the directory of the streams", e)),
         }
     }
 
@@ -166,7 +166,7 @@ impl Root {
                 );
                 Error::new(ErrorKind::Damaged, text)
             }
-            _ => Error::io(format!("cannot list {}", shown()), e),
+            _ => Error::io("cannot list the streams", e),
         })
     }
 
@@ -194,7 +194,7 @@ impl Root {
                     format!("{} is not a plain file; put the file itself there, from a copy of this log", shown());
                 return Err(Error::new(ErrorKind::Damaged, text));
             }
-            Err(e) => return Err(failed(e)),
+            Err(e) => return Err(Error::io("cannot read the FORMAT of the log", e)),
         };
         let mut bytes = vec![0; FORMAT_FILE_LEN];
         let read = open.read_at(&mut bytes, 0).map_err(failed)?;
@@ -213,7 +213,7 @@ impl Root {
         match self.storage.list(self.streams()) {
             Ok(entries) => Ok(entries.iter().any(|entry| stream_name(entry).is_some())),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(Error::io(format!("cannot list {}", self.shown(STREAMS)), e)),
+            Err(e) => Err(Error::io("cannot list the streams", e)),
         }
     }
 
@@ -238,7 +238,7 @@ impl Root {
     /// Removes files of the root that were being written when a process died.
     fn remove_temporaries(&self) -> Result<()> {
         let in_root = self.storage.list(Path::new(""));
-        for entry in in_root.map_err(|e| Error::io(format!("cannot list {}", self.path.display()), e))? {
+        for entry in in_root.map_err(|e| Error::io("cannot list the directory of the log", e))? {
             let temporary = entry.name.as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes());
             if entry.kind == EntryKind::File && temporary {
                 // One that stays is not read, and the next open tries again.
@@ -259,7 +259,7 @@ impl Root {
                 // A deletion that was interrupted has to be durable before anybody sees the stream gone.
                 self.storage
                     .sync_dir(self.streams())
-                    .map_err(|e| Error::io(format!("cannot sync {}", self.shown(STREAMS)), e))?;
+                    .map_err(|e| Error::io("cannot sync the directory of the streams", e))?;
                 // What cannot be removed (somebody put a folder there, or holds a file) is no reason to keep the log shut;
                 // the next open tries again.
                 let _ = remove_folder(&*self.storage, &dir);
@@ -270,15 +270,13 @@ impl Root {
 }
 
 fn open_root(system: &dyn Storage, path: &Path) -> Result<Arc<dyn Storage>> {
-    system
-        .at(path)
-        .map_err(|e| no_folder(path, &e).unwrap_or_else(|| Error::io(format!("cannot open {}", path.display()), e)))
+    system.at(path).map_err(|e| no_folder(path, &e).unwrap_or_else(|| Error::io("cannot open the log", e)))
 }
 
 /// Creates the root durably, and the directories that are missing above it. It may be a link to a folder; nothing below it
 /// may. Of several processes that create it at the same time, each finds it there.
 fn create_root(storage: &dyn Storage, root: &Path) -> Result<()> {
-    let failed = |e| Error::io(format!("cannot create {}", root.display()), e);
+    let failed = |e| Error::io("cannot create the directory of the log", e);
     match create_one(storage, root) {
         Err(e) if e.kind() == io::ErrorKind::NotFound && root.parent().is_some() => {
             create_root(storage, parent_of(root))?;
@@ -342,7 +340,7 @@ fn lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Lock>> {
             let text = format!("{} is not a plain file; remove it, and the log makes a new one", file.display());
             Error::new(ErrorKind::Io, text)
         }
-        LockError::Io(e) => Error::io(format!("cannot lock {}", file.display()), e),
+        LockError::Io(e) => Error::io(format!("cannot lock the log {}", path.display()), e),
     })
 }
 

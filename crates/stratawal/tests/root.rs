@@ -297,3 +297,28 @@ fn valid_segment_in_the_wrong_place_is_reported_so() {
     let renamed = report(&own, Some("00000000000000000000-00000007.seg"));
     assert!(renamed.contains("00000000000000000000-00000001.seg"), "{renamed}");
 }
+
+#[test]
+fn io_errors_name_path_cause_and_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let wal = Wal::open(&log).unwrap();
+    let streams = log.join("streams");
+    fs::rename(&streams, log.join("moved")).unwrap();
+    fs::create_dir(&streams).unwrap();
+    // A name that the system refuses, in the middle of a path: the directory of the streams is a loop of links.
+    fs::remove_dir(&streams).unwrap();
+    symlink("streams", &streams).unwrap();
+    for error in [wal.stream("s").map(drop).unwrap_err(), wal.delete_stream("s").unwrap_err()] {
+        let text = error.to_string();
+        assert!(text.contains(&*streams.join("s").to_string_lossy()), "{text}");
+        assert!(text.contains("symbolic links"), "{text}");
+    }
+    // A file where a directory of the path should be.
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    for (path, named) in [(file.join("log"), &file), (file.clone(), &file)] {
+        let text = Wal::open(&path).unwrap_err().to_string();
+        assert!(text.contains(&*named.to_string_lossy()), "{text}");
+    }
+}
