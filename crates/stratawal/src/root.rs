@@ -135,7 +135,7 @@ impl Root {
 
     /// Creates the folder of the streams durably, if it is not there.
     fn create_streams(&self) -> Result<()> {
-        let (streams, shown) = (self.streams(), || self.shown(STREAMS));
+        let streams = self.streams();
         let sync = || self.storage.sync_dir(Path::new(""));
         match self.storage.create_dir(streams) {
             Ok(()) => sync().map_err(|e| Error::io("cannot sync the directory of the log", e)),
