@@ -6,7 +6,7 @@
 //! entries of older segments, so nothing may be written to those until recovery has run.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use stratawal_frame::{SEGMENT_HEADER_LEN, SegmentHeader};
 use stratawal_storage::{Access, File, FolderToSync, Storage};
@@ -42,7 +42,7 @@ pub fn create(
     reserve: u64,
 ) -> Result<(SegmentWriter, Space), CreateError> {
     let id = SegmentId::of(header);
-    let (temporary, path) = (dir.join(format!("{TEMPORARY_PREFIX}{id}")), dir.join(id.to_string()));
+    let path = dir.join(id.to_string());
     // A rename would replace it. No generation is given twice, so only another writer can have made it; recovery sees.
     match storage.open(&path, Access::Read).map(drop) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -58,7 +58,9 @@ pub fn create(
     let folder = FolderToSync::new(storage, dir);
     let folder = folder.map_err(|source| CreateError::Undone(Error::io(id, "open the folder")(source)))?;
     let len = written_len(reserve.max(SEGMENT_HEADER_LEN as u64));
-    let file = write_temporary(storage, &temporary, header, len).map_err(|(operation, source)| {
+    let (temporary, file) =
+        create_temporary(storage, dir, id).map_err(|source| CreateError::Undone(Error::io(id, "create")(source)))?;
+    write_header(&*file, header, len).map_err(|(operation, source)| {
         // What cannot be removed now is removed by recovery, and nobody reads it.
         let _ = storage.remove_file(&temporary);
         CreateError::Undone(Error::io(id, operation)(source))
@@ -78,23 +80,29 @@ pub fn create(
     Ok((SegmentWriter::new(*header, file), space))
 }
 
-fn write_temporary(
-    storage: &Arc<dyn Storage>,
-    path: &Path,
-    header: &SegmentHeader,
-    len: u64,
-) -> Result<Arc<dyn File>, (&'static str, io::Error)> {
-    let file = match storage.create_new(path) {
-        // Left by an earlier creation that failed and could not be undone.
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            storage.remove_file(path).map_err(|e| ("remove a temporary file", e))?;
-            storage.create_new(path)
+/// An empty file under a temporary name.
+fn create_temporary(storage: &Arc<dyn Storage>, dir: &Path, id: SegmentId) -> io::Result<(PathBuf, Arc<dyn File>)> {
+    let path = dir.join(format!("{TEMPORARY_PREFIX}{id}"));
+    match storage.create_new(&path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        Ok(file) => return Ok((path, file)),
+        Err(e) => {
+            // It may be there although the system reported an error.
+            let _ = storage.remove_file(&path);
+            return Err(e);
         }
-        other => other,
     }
-    .map_err(|e| ("create", e))?;
+    // Left by an earlier creation that failed and could not be undone. It may be impossible to remove, and must not be in the
+    // way of the stream for ever.
+    let path = match storage.remove_file(&path) {
+        Ok(()) => path,
+        Err(_) => dir.join(format!("{TEMPORARY_PREFIX}{id}-{:016x}", storage.random_u64())),
+    };
+    storage.create_new(&path).map(|file| (path, file))
+}
+
+fn write_header(file: &dyn File, header: &SegmentHeader, len: u64) -> Result<(), (&'static str, io::Error)> {
     file.reserve(len).map_err(|e| ("reserve space", e))?;
     file.write_all_at(&header.encode(), 0).map_err(|e| ("write the header", e))?;
-    file.sync_all().map_err(|e| ("sync the header", e))?;
-    Ok(file)
+    file.sync_all().map_err(|e| ("sync the header", e))
 }

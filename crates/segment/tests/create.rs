@@ -190,6 +190,16 @@ fn no_byte_of_an_older_attempt_gets_into_a_segment() {
 }
 
 #[test]
+fn a_temporary_name_that_stays_taken_is_not_in_the_way() {
+    let storage = Scripted::new();
+    storage.memory.create_dir(&dir().join(TEMPORARY)).unwrap();
+    let (writer, _) = create(&storage.shared(), dir(), &header(), 5000).unwrap();
+    SegmentFile::open(&storage.shared(), dir(), writer.id(), Access::Read).unwrap();
+    let names: Vec<_> = storage.memory.list(dir()).unwrap().into_iter().map(|entry| entry.name).collect();
+    assert_eq!(names, [TEMPORARY, NAME]);
+}
+
+#[test]
 fn a_temporary_name_is_none_of_a_segment() {
     let id = SegmentId::of(&header());
     assert_eq!(format!("{TEMPORARY_PREFIX}{id}"), TEMPORARY);
