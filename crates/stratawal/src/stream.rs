@@ -127,10 +127,15 @@ impl Stream {
     /// [`Truncated`](crate::ErrorKind::Truncated); iterators that stand below it go on in the file they have open, and
     /// then say the same.
     ///
+    /// Appends wait until that is durable, and not for the removal of files. Truncations of one stream run one after the
+    /// other.
+    ///
     /// # Errors
     /// [`Full`](crate::ErrorKind::Full): nothing was dropped. [`Poisoned`](crate::ErrorKind::Poisoned): a write or sync
-    /// failed; whether the entries are dropped shows once [`reopen`](Self::reopen) has recovered the stream. Otherwise
-    /// as [`append_batch`](Self::append_batch).
+    /// failed; whether the entries are dropped shows once [`reopen`](Self::reopen) has recovered the stream.
+    /// [`Io`](crate::ErrorKind::Io): where the text states that the entries are dropped, they are, durably, and a file that it
+    /// names could not be removed, so that its space is not free yet; a later truncation or the next opening tries again.
+    /// Otherwise nothing was dropped. Other kinds as [`append_batch`](Self::append_batch).
     pub fn truncate_before(&self, first: u64) -> Result<()> {
         Ok(self.log.truncate_before(first)?)
     }
@@ -141,7 +146,8 @@ impl Stream {
     /// Segment files that hold nothing else are removed; the one that `next` is in keeps its length until
     /// [`truncate_before`](Self::truncate_before) passes it.
     ///
-    /// Appends wait meanwhile; those that waited for their durability get it first. An iterator made before ends with
+    /// Appends wait until the entries are dropped, and not for the removal of files; those that waited for their durability
+    /// get it first. An iterator made before ends with
     /// [`Cut`](crate::ErrorKind::Cut) once it stands at `next` or behind it.
     ///
     /// # Errors

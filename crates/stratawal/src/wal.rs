@@ -207,8 +207,9 @@ impl Wal {
     ///
     /// # Errors
     /// [`Missing`](ErrorKind::Missing) where there is no such stream, durably; [`ReadOnly`](ErrorKind::ReadOnly);
-    /// [`Closed`](ErrorKind::Closed); [`InvalidName`](ErrorKind::InvalidName). I/O: it may be there or not after a
-    /// crash; delete it again.
+    /// [`Closed`](ErrorKind::Closed); [`InvalidName`](ErrorKind::InvalidName). [`Io`](ErrorKind::Io): the text states
+    /// that the stream is deleted, and which of its files could not be removed, as one that the log has not put there; or
+    /// that nothing was deleted; otherwise the stream may be there or not after a crash, so delete it again.
     pub fn delete_stream(&self, name: &str) -> Result<()> {
         let inner = &self.inner;
         let folder = folder_of(name)?;
@@ -228,7 +229,7 @@ impl Wal {
         };
         let existed = match existed {
             Err(Deletion::Undone(error)) => return Err(error.into()),
-            Err(Deletion::Indeterminate(error)) => {
+            Err(Deletion::Indeterminate(error) | Deletion::Left(error)) => {
                 *slot = None;
                 return Err(error.into());
             }

@@ -435,7 +435,9 @@ fn what_is_left_of_a_deleted_stream_does_not_keep_the_log_shut() {
     wal.stream("kept").unwrap().append("b").unwrap();
     // A file system's own, or somebody's.
     std::fs::create_dir(dir.path().join("streams/gone/.snapshot")).unwrap();
-    wal.delete_stream("gone").unwrap();
+    let error = wal.delete_stream("gone").unwrap_err();
+    assert!(error.kind() == ErrorKind::Io && error.to_string().contains(".snapshot"), "{error}");
+    assert!(error.to_string().contains("the stream is deleted"), "{error}");
     wal.close().unwrap();
     let again = Wal::open(dir.path()).unwrap();
     assert_eq!(again.streams().unwrap(), ["kept"]);

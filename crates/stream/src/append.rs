@@ -8,9 +8,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::group::{Goal, Group, Lead, State};
 use crate::options::Durability;
+use crate::remove::Removals;
 use crate::report::OpenReport;
 use crate::stream::StreamLog;
-use crate::sync::{Arc, MutexGuard, Published};
+use crate::sync::{Arc, Mutex, MutexGuard, Published};
 use crate::tail::{Entries, Tail};
 use crate::writer::{Shared, Writer};
 
@@ -20,6 +21,8 @@ pub(crate) struct Inner {
     pub(crate) shared: Arc<Shared>,
     pub(crate) group: Group<Writer>,
     pub(crate) report: Published<OpenReport>,
+    /// Locked before the group, never after; see [`remove`](crate::remove).
+    pub(crate) removals: Mutex<Removals>,
 }
 
 impl StreamLog {
@@ -248,6 +251,10 @@ impl Inner {
         self.check_process()?;
         let closed = self.end_cleanly();
         self.group.wait_until_free();
+        if !seeded(Fault::RemovalsNotAwaited) {
+            // A truncation removes files after it has given the lead back. One that begins later finds the stream closed.
+            drop(self.removals.lock());
+        }
         // It has shortened its file.
         self.shared.env.make_ballast_again();
         closed

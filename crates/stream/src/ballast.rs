@@ -12,6 +12,7 @@ use stratawal_segment::{Access, CreateError, SegmentWriter, Space, create};
 use stratawal_storage::{File, Storage};
 
 use crate::env::Env;
+use crate::remove::remove_file;
 use crate::sync::Mutex;
 
 /// Bytes that the ballast holds.
@@ -97,7 +98,7 @@ impl Ballast {
         // Opened first: nothing but a plain file is removed.
         let held = storage.open(&self.path, Access::Read).map_or(0, |file| state.held(&*file));
         state.is_whole = false;
-        held > 0 && storage.remove_file(&self.path).is_ok()
+        held > 0 && remove_file(storage, &self.path).is_ok()
     }
 
     fn fill(&self, file: &dyn File) -> io::Result<()> {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use stratawal_segment as segment;
 
@@ -37,6 +38,8 @@ enum Cause {
     /// A file's length in bytes, and the one that it was closed with, where that is known.
     Length(u64, Option<u64>),
     Text(&'static str),
+    /// What it means that the system refused something, and the path that this was for.
+    About(&'static str, PathBuf, io::Error),
 }
 
 /// The kinds of [`Error`].
@@ -213,6 +216,12 @@ impl Error {
         Self::build(if full { ErrorKind::Full } else { ErrorKind::Io }, place.name(), Cause::Io(source))
     }
 
+    /// An error of the system at `path`, with what that means: `text`. Never of the kind [`ErrorKind::Full`], which means that
+    /// nothing was done.
+    pub(crate) fn io_about(place: &Location, text: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::build(ErrorKind::Io, place.name(), Cause::About(text, path.to_owned(), source))
+    }
+
     /// The same for everything that comes after it.
     pub(crate) fn poisoned(self) -> Self {
         if self.0.kind == ErrorKind::Poisoned {
@@ -387,7 +396,7 @@ impl Error {
     #[must_use]
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
         match &self.0.cause {
-            Cause::Io(error) => Some(error.kind()),
+            Cause::Io(error) | Cause::About(_, _, error) => Some(error.kind()),
             Cause::Segment(error) => match error.kind() {
                 segment::ErrorKind::Io { source, .. } => Some(source.kind()),
                 _ => None,
@@ -463,6 +472,7 @@ impl Error {
             Cause::Length(len, None) => write!(f, ": it has {len} bytes"),
             Cause::Length(len, Some(closed)) => write!(f, ": it has {len} bytes, and was closed with {closed}"),
             Cause::Text(text) => write!(f, ": {text}"),
+            Cause::About(text, path, error) => write!(f, ": {text}: {}: {error}", path.display()),
         }
     }
 }
@@ -471,7 +481,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.0.cause {
             Cause::None | Cause::Length(..) | Cause::Text(_) => None,
-            Cause::Io(error) => Some(error),
+            Cause::Io(error) | Cause::About(_, _, error) => Some(error),
             Cause::Segment(error) => Some(error),
             Cause::Earlier(error) => Some(error),
         }

@@ -23,6 +23,8 @@ pub enum Fault {
     OutcomeForgotten,
     /// Readers are shown the new first entry only once what lies below it is unlinked.
     StartShownLate,
+    /// A close does not wait for the removal of files that a truncation has begun.
+    RemovalsNotAwaited,
     /// A cut begins no epoch, so that readers do not know of it.
     EpochKept,
     /// A close lets appends in that come after it.

@@ -289,17 +289,23 @@ impl<L: Lead> Group<L> {
     }
 
     /// Does `act` with the lead, under the lock. An error of the kind `Poisoned` fails the group.
-    pub(crate) fn exclusively(&self, act: impl FnOnce(&mut State<L>, &mut L) -> Result<()>) -> Result<()> {
-        self.exclusively_then(|state, lead| act(state, lead).map(|()| None::<()>), |_, ()| Ok(()))
+    pub(crate) fn exclusively<R>(&self, act: impl FnOnce(&mut State<L>, &mut L) -> Result<R>) -> Result<R> {
+        let mut acted = None;
+        let act = |state: &mut State<L>, lead: &mut L| {
+            acted = Some(act(state, lead)?);
+            Ok(None::<()>)
+        };
+        self.exclusively_then(act, |_, ()| Ok(()))?;
+        Ok(acted.expect("invariant: what succeeded has set it"))
     }
 
-    /// Does `act` with the lead, under the lock, and what it leaves to do, outside the lock. An error of `act` of the
-    /// kind `Poisoned`, and any of `then`, fails the group.
-    pub(crate) fn exclusively_then<T>(
+    /// Does `act` with the lead, under the lock, and what it leaves to do, outside the lock; returns the result of that. An
+    /// error of `act` of the kind `Poisoned`, and any of `then`, fails the group.
+    pub(crate) fn exclusively_then<T, R>(
         &self,
         act: impl FnOnce(&mut State<L>, &mut L) -> Result<Option<T>>,
-        then: impl FnOnce(&mut L, T) -> Result<()>,
-    ) -> Result<()> {
+        then: impl FnOnce(&mut L, T) -> Result<R>,
+    ) -> Result<Option<R>> {
         // Dropped behind the lock, which it takes.
         let mut guard = Unwinding { group: self, armed: false };
         let (mut state, mut lead) = self.acquire()?;
@@ -309,9 +315,9 @@ impl<L: Lead> Group<L> {
                 drop(state);
                 let result = then(&mut lead, work).map_err(Error::poisoned);
                 state = self.state.lock();
-                result
+                result.map(Some)
             }
-            Ok(None) => Ok(()),
+            Ok(None) => Ok(None),
             Err(error) => Err(error),
         };
         guard.armed = false;

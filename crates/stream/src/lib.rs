@@ -50,6 +50,7 @@ mod options;
 mod pool;
 mod read;
 mod recover;
+mod remove;
 mod report;
 mod stream;
 mod sync;

@@ -43,6 +43,11 @@ fn what_is_dropped_under_a_reader_is_truncated_and_no_error_of_files() {
 }
 
 #[test]
+fn a_close_waits_until_no_file_is_removed() {
+    explore(scenarios::a_close_waits_until_no_file_is_removed);
+}
+
+#[test]
 fn a_reader_made_before_a_cut_does_not_go_on_in_other_entries() {
     explore(scenarios::a_reader_made_before_a_cut_does_not_go_on_in_other_entries);
 }
@@ -141,6 +146,11 @@ mod seeded {
         assert!(is_found(Fault::StartShownLate, || explore(
             scenarios::what_is_dropped_under_a_reader_is_truncated_and_no_error_of_files
         )));
+    }
+
+    #[test]
+    fn a_close_that_does_not_wait_for_removals_is_found() {
+        assert!(is_found(Fault::RemovalsNotAwaited, || explore(scenarios::a_close_waits_until_no_file_is_removed)));
     }
 
     #[test]

@@ -192,7 +192,7 @@ impl Inner {
         if self.shared.env.is_read_only() {
             return self.gone_beside_writer(seqs, view);
         }
-        // Recovery removes files under the lock, and shows its view after that.
+        // A deletion renames the directory under the lock, and shows its view after that.
         drop(self.group.lock());
         self.is_live(*seqs.start())?;
         Ok(!Arc::ptr_eq(view, &self.shared.view.load()))

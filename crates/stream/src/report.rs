@@ -23,7 +23,7 @@ pub struct OpenReport {
     /// Bytes that were written again, since they may not have been durable.
     pub rewritten_bytes: u64,
     /// File names of segments that were void, or wholly before the first live entry, and were removed (by a reader:
-    /// left out).
+    /// left out). A file that cannot be removed is not among them; the next opening tries again.
     pub removed_segments: Vec<String>,
     /// How long it took.
     pub elapsed: Duration,

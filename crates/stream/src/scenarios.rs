@@ -189,6 +189,23 @@ pub(crate) fn what_is_dropped_under_a_reader_is_truncated_and_no_error_of_files(
     assert_eq!(log.get(0, Visibility::Settled).expect_err("dropped").kind(), ErrorKind::Truncated { start: 1 });
 }
 
+/// Another process may own the files once a close has returned.
+pub(crate) fn a_close_waits_until_no_file_is_removed() {
+    let log = segments(2);
+    let dropper = {
+        let log = log.clone();
+        spawn(move || match log.truncate_before(1) {
+            Ok(()) => {}
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Closed),
+        })
+    };
+    log.close().expect("closes");
+    let files = || log.inner.shared.env.storage().list(Path::new("/streams/s")).expect("memory");
+    let closed = files();
+    dropper.join().expect("no panic");
+    assert_eq!(files(), closed, "a file was removed after the close");
+}
+
 pub(crate) fn a_reader_made_before_a_cut_does_not_go_on_in_other_entries() {
     let log = stream();
     log.append(b"1", Durability::Flushed).expect("appends");

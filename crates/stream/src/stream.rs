@@ -13,8 +13,9 @@ use crate::group::Group;
 use crate::marks::Marks;
 use crate::options::{Durability, StreamOptions, Visibility};
 use crate::recover::{self, Recovered};
+use crate::remove::Removals;
 use crate::report::OpenReport;
-use crate::sync::{Arc, Published};
+use crate::sync::{Arc, Mutex, Published};
 use crate::tail::{Booking, Tail};
 use crate::view::{SegmentState, View};
 use crate::writer::{Shared, Writer};
@@ -60,11 +61,17 @@ impl StreamLog {
             return Err(Error::text(ErrorKind::InvalidOption, &place, why));
         }
         match recover_or_read(&env, &place, &options, BallastUse::Never) {
-            Ok(recovered) => Ok(Self::build(env, place, options, recovered)),
+            Ok(mut recovered) => {
+                let mut removals = Removals::default();
+                if let Some(recovered) = &mut recovered {
+                    removals.remove_found(&env, &place, std::mem::take(&mut recovered.dead), &mut recovered.report);
+                }
+                Ok(Self::build(env, place, options, recovered, removals))
+            }
             // What is there is read; the rest of recovery comes before the next append.
             Err(full) if full.kind() == ErrorKind::Full => {
                 let recovered = recover::read(&env, &place, &options)?;
-                let log = Self::build(env, place, options, recovered);
+                let log = Self::build(env, place, options, recovered, Removals::default());
                 log.inner.group.lock().fail_as_it_is(full);
                 Ok(log)
             }
@@ -82,13 +89,19 @@ impl StreamLog {
             Ok(log) => Ok((log, None)),
             Err(damage) if damage.is_damage() && env.is_read_only() => {
                 let recovered = recover::partial(&env, &place, &options)?;
-                Ok((Self::build(env, place, options, Some(recovered)), Some(damage)))
+                Ok((Self::build(env, place, options, Some(recovered), Removals::default()), Some(damage)))
             }
             Err(error) => Err(error),
         }
     }
 
-    fn build(env: Arc<Env>, place: Location, options: StreamOptions, recovered: Option<Recovered>) -> Self {
+    fn build(
+        env: Arc<Env>,
+        place: Location,
+        options: StreamOptions,
+        recovered: Option<Recovered>,
+        removals: Removals,
+    ) -> Self {
         let (start, end) = recovered.as_ref().map_or((0, 0), |r| (r.start, r.end));
         let marks = Arc::new(Marks::new(start, end));
         let read_only = env.is_read_only().then(|| Error::new(ErrorKind::ReadOnly, &place));
@@ -102,7 +115,7 @@ impl StreamLog {
         if let Some(error) = read_only {
             group.lock().fail_as_it_is(error);
         }
-        Self { inner: Arc::new(Inner { shared, group, report }) }
+        Self { inner: Arc::new(Inner { shared, group, report, removals: Mutex::new(removals) }) }
     }
 
     /// The name that errors give.
@@ -210,7 +223,7 @@ impl Inner {
     /// Opened for reading: sees the stream as it is now.
     pub(crate) fn look_again(&self) -> Result<()> {
         self.check_process()?;
-        let Self { shared, group, report } = self;
+        let Self { shared, group, report, .. } = self;
         // One at a time, so that an older look never replaces a newer one.
         let mut state = group.lock();
         let recovered = recover_or_read(&shared.env, &shared.place, &shared.options, BallastUse::Never)?;
@@ -222,15 +235,19 @@ impl Inner {
     /// nothing is lost by it: else somebody has to be told.
     pub(crate) fn recover(&self, asked: bool, ballast: BallastUse) -> Result<()> {
         self.check_process()?;
-        let Self { shared, group, report } = self;
-        group.recover(|tail, failed| {
+        let Self { shared, group, report, removals } = self;
+        // Before the group: a truncation may still remove files, which recovery must not find half gone.
+        let mut removals = removals.lock();
+        let mut dead = None;
+        let result = group.recover(|tail, failed| {
             if tail.closed {
                 return Err(Error::new(ErrorKind::Closed, &shared.place));
             }
             // Its descriptors may have unsynced writes; what recovery finds, it writes again and syncs.
             let recovered = recover_or_read(&shared.env, &shared.place, &shared.options, ballast);
             drop(failed);
-            let recovered = recovered?;
+            let mut recovered = recovered?;
+            let found = recovered.as_mut().map(|recovered| std::mem::take(&mut recovered.dead));
             if recovered.is_none() && !shared.view.load().segments.is_empty() {
                 // Its folder was there, with what was acknowledged in it.
                 return Err(Error::damage(&shared.place, Damage::NoSegment, None, None, None));
@@ -244,6 +261,8 @@ impl Inner {
             let end = waiting.end_seq();
             let booked = waiting.booked;
             let writer = install(shared, report, tail, recovered, end);
+            // Readers are not shown them any more, and no reader is kept waiting while they are removed.
+            dead = found;
             tail.go_on_with(waiting);
             if let Some(booking) = tail.booking.as_mut().filter(|_| booked > 0) {
                 let at = stratawal_frame::ByteOffset(booking.end);
@@ -251,7 +270,13 @@ impl Inner {
                 booking.end += booked;
             }
             Ok(writer)
-        })
+        });
+        if let Some(dead) = dead {
+            let mut amended = (*report.load()).clone();
+            removals.remove_found(&shared.env, &shared.place, dead, &mut amended);
+            report.store(Arc::new(amended));
+        }
+        result
     }
 }
 

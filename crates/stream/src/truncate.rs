@@ -2,13 +2,14 @@
 //!
 //! Dropping from the beginning is a START frame; dropping from the end, or up to beyond the end, is a new generation,
 //! whose folder entry is the commit point: nothing is shortened or rewritten, and what is left over stays void whether
-//! or not it comes back. Everything is settled first, so whoever waits is told what was so.
+//! or not it comes back. Everything is settled first, so whoever waits is told what was so. Files are removed after the
+//! lead was given back, see [`remove`](crate::remove).
 
 use std::io;
+use std::path::{Path, PathBuf};
 
 use stratawal_frame::{Generation, SegmentHeader, SeqNo};
-use stratawal_index::CacheKey;
-use stratawal_storage::{FolderToSync, Storage};
+use stratawal_storage::{FolderToSync, Storage, is_full};
 
 use crate::append::drain_all;
 use crate::ballast::{BallastUse, FIRST_LEN};
@@ -17,8 +18,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::group::State;
 use crate::recover::exists;
+use crate::remove::{Dead, Renamed, remove_own, rename_dir};
 use crate::stream::StreamLog;
-use crate::sync::{Arc, fence};
+use crate::sync::Arc;
 use crate::tail::Tail;
 use crate::view::{SegmentState, SegmentView, View};
 use crate::writer::Writer;
@@ -29,66 +31,83 @@ impl StreamLog {
     /// afterwards, and its next entry is `first`; so it is for a stream that is not there yet, which is created.
     ///
     /// Works on a full disk up to the end of the stream. Reads below `first` fail with [`ErrorKind::Truncated`] from
-    /// then on; appends go on meanwhile, but for a moment.
+    /// then on. Appends wait until that is durable, and not for the removal of files. Truncations of one stream run one
+    /// after the other.
     ///
     /// # Errors
     /// [`ErrorKind::Full`]: nothing was dropped. [`ErrorKind::Poisoned`]: a write or sync failed, and the entries are
-    /// dropped or not, which recovery decides. As an append otherwise.
+    /// dropped or not, which recovery decides. [`ErrorKind::Io`]: where [`first_seq`](Self::first_seq) is `first`, the
+    /// entries are dropped, durably, and a file could not be removed, so that its space is not free yet (the error names the
+    /// file; a later truncation or the next opening tries again); otherwise nothing was dropped. As an append otherwise.
     pub fn truncate_before(&self, first: u64) -> Result<()> {
         let inner = &*self.inner;
         drop(inner.recovered_anyway()?);
-        let done = inner.group.exclusively_then(
+        let mut removals = inner.removals.lock();
+        let dropped = inner.group.exclusively_then(
             |state, writer| {
                 inner.check(state)?;
                 if first <= inner.shared.marks.start() {
                     return Ok(None);
                 }
                 if first > state.tail.next_seq || writer.active.is_none() {
-                    return begin_at(writer, &mut state.tail, first).map(|()| None);
+                    return Ok(Some((None, begin_at(writer, &mut state.tail, first)?)));
                 }
                 drain_all(writer, &mut state.tail)?;
-                match writer.write_start(&mut state.tail, first) {
+                let dead = match writer.write_start(&mut state.tail, first) {
                     // What is kept for it is used up. A new generation says the same in its header, out of the ballast.
                     Err(error) if error.kind() == ErrorKind::Full => {
                         let end = state.tail.next_seq;
-                        writer.cut_from(state, end, first)?;
+                        writer.cut_from(state, end, first)?
                     }
-                    written => written?,
-                }
-                Ok(Some(first))
+                    written => written.map(|()| Dead::default())?,
+                };
+                Ok(Some((Some(first), dead)))
             },
-            Writer::drop_before,
+            |writer, (start, mut dead)| {
+                if let Some(first) = start {
+                    dead.segments.extend(writer.drop_before(first)?);
+                }
+                Ok(dead)
+            },
         );
+        let removed = dropped.and_then(|dead| dead.map_or(Ok(()), |dead| inner.remove_dead(&mut removals, dead)));
+        if seeded(Fault::StartShownLate) {
+            inner.shared.marks.set_start(first);
+        }
         inner.shared.env.make_ballast();
-        done
+        removed
     }
 
     /// Drops the entry `next` and all behind it, durably; the stream's next entry is `next` then. May cut a batch in
     /// two. At the end of the stream it does nothing.
     ///
-    /// Appends and other writers wait meanwhile. Iterators made before that reach `next`, or stand behind it, end with
-    /// [`ErrorKind::Cut`].
+    /// Appends wait until that is durable, and not for the removal of files. Truncations of one stream run one after the
+    /// other. Iterators made before that reach `next`, or stand behind it, end with [`ErrorKind::Cut`].
     ///
     /// # Errors
     /// [`ErrorKind::OutOfRange`] below the first entry or beyond the end. [`ErrorKind::Full`]: nothing was dropped.
-    /// [`ErrorKind::Poisoned`]: a write or sync failed, and the entries are dropped or not, which recovery decides. As
-    /// an append otherwise.
+    /// [`ErrorKind::Poisoned`]: a write or sync failed, and the entries are dropped or not, which recovery decides.
+    /// [`ErrorKind::Io`] with "the entries are dropped" in its text: they are, durably, and a file could not be removed, so
+    /// that its space is not free yet (the error names the file; a later truncation or the next opening tries again). As an
+    /// append otherwise.
     pub fn truncate_from(&self, next: u64) -> Result<()> {
         let inner = &*self.inner;
         drop(inner.recovered_anyway()?);
-        let done = inner.group.exclusively(|state, writer| {
+        let mut removals = inner.removals.lock();
+        let dead = inner.group.exclusively(|state, writer| {
             inner.check(state)?;
             let (first, end) = (inner.shared.marks.start(), state.tail.next_seq);
             if next == end {
-                return Ok(());
+                return Ok(None);
             }
             if next < first || next > end {
                 return Err(Error::new(ErrorKind::OutOfRange { first, next: end }, &inner.shared.place));
             }
-            writer.cut_from(state, next, first)
+            writer.cut_from(state, next, first).map(Some)
         });
+        let removed = dead.and_then(|dead| dead.map_or(Ok(()), |dead| inner.remove_dead(&mut removals, dead)));
         inner.shared.env.make_ballast();
-        done
+        removed
     }
 
     /// Deletes the stream, durably: it does not come back after any crash, and one that is created by its name later
@@ -103,10 +122,12 @@ impl StreamLog {
         if shared.env.is_read_only() {
             return Err(Deletion::Undone(Error::new(ErrorKind::ReadOnly, &shared.place)));
         }
-        let mut outcome = Ok(false);
+        // Before the group: a truncation removes files by paths that may be another stream's once this one is gone.
+        let mut removals = self.inner.removals.lock();
+        let mut moved = Ok(None);
         let retired = self.inner.group.retire(Error::new(ErrorKind::Deleted, &shared.place), |state| {
-            outcome = delete(&shared.env, &shared.place);
-            if let Err(Deletion::Undone(error)) = &outcome {
+            moved = move_away(&shared.env, &shared.place);
+            if let Err(Deletion::Undone(error)) = &moved {
                 return Err(error.clone());
             }
             let view = shared.view.load();
@@ -121,64 +142,100 @@ impl StreamLog {
             state.tail = Tail::new(0, 0, None, Arc::clone(&shared.env.pending));
             Ok(())
         });
-        retired.map_err(Deletion::Undone).and(outcome)
+        retired.map_err(Deletion::Undone)?;
+        removals.clear();
+        remove_moved(&shared.env, &shared.place, moved?)
     }
 }
 
-/// Why a stream was not deleted.
+/// Why a stream was not deleted, or not wholly.
 #[derive(Debug)]
 pub enum Deletion {
     /// Nothing has changed.
     Undone(Error),
-    /// It is gone, but may come back after a power loss.
+    /// It is not known whether the stream is still there, or comes back after a power loss.
     Indeterminate(Error),
+    /// The stream is deleted, durably, but not all that was in its directory could be removed; the error names the first
+    /// path that stays. Opening the log tries again.
+    Left(Error),
 }
 
-/// Deletes the stream at `place`, which nobody has open; whether there was one. Its folder is renamed, which is the
-/// commit point, and emptied; what a crash leaves of it is named [`DELETED_PREFIX`] and may be removed at open.
+/// Deletes the stream at `place`, which nobody has open; whether there was one. Its directory is renamed, which is the
+/// commit point, and emptied; what a crash leaves of it is named [`DELETED_PREFIX`] and may be removed at open. Files that
+/// the log has not put there are not removed.
 ///
 /// # Errors
 /// [`Deletion`].
 pub fn delete(env: &Env, place: &Location) -> std::result::Result<bool, Deletion> {
-    let storage = env.storage();
+    let moved = move_away(env, place)?;
+    remove_moved(env, place, moved)
+}
+
+/// The commit point of a deletion, durably. Returns the new name of the stream's directory, if there was one.
+fn move_away(env: &Env, place: &Location) -> std::result::Result<Option<PathBuf>, Deletion> {
+    let storage = &**env.storage();
     // A link or a file that has the name is not ours to remove.
     exists(env, place).map_err(Deletion::Undone)?;
     let gone = place.parent().join(format!("{DELETED_PREFIX}{:016x}", storage.random_u64()));
     env.ready_to_sync_streams(place).map_err(|e| Deletion::Undone(Error::io(place, e)))?;
     // The new name may be what fills a block of the folder.
-    let renamed =
-        env.with_ballast(BallastUse::Allowed, stratawal_storage::is_full, || storage.rename(&place.dir(), &gone));
+    let renamed = env.with_ballast(BallastUse::Allowed, is_full, || match rename_dir(storage, &place.dir(), &gone) {
+        Renamed::Undone(e) => Err(e),
+        renamed => Ok(renamed),
+    });
     let existed = match renamed {
-        Ok(()) => true,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => false,
-        Err(e) => return Err(Deletion::Undone(Error::io(place, e))),
+        Ok(Renamed::Done | Renamed::DoneDespite(_)) => true,
+        Ok(Renamed::Absent(_)) => false,
+        Ok(Renamed::Undone(e)) | Err(e) => return Err(Deletion::Undone(not_moved(place, e))),
+        Ok(Renamed::Unknown(e)) => return Err(Deletion::Indeterminate(Error::io(place, e))),
     };
     // Also where it was gone: an earlier deletion may not have been durable.
     env.sync_streams(place).map_err(|e| Deletion::Indeterminate(Error::io(place, e)))?;
-    if existed {
-        // It is deleted; what cannot be removed now is removed at the next open.
-        let _ = remove_folder(&**storage, &gone);
-        env.make_ballast();
-    }
-    Ok(existed)
+    Ok(existed.then_some(gone))
 }
 
-/// Removes a folder and the files in it.
+/// The error of a directory that has kept its name.
+fn not_moved(place: &Location, error: io::Error) -> Error {
+    let text = match error.kind() {
+        io::ErrorKind::CrossesDevices => {
+            "nothing was deleted: an overlay file system cannot rename a directory of its lower layer; copy the log to a new \
+             directory, which lies in the upper layer, and delete the stream there"
+        }
+        io::ErrorKind::ResourceBusy => {
+            "nothing was deleted: the stream's directory is in use, as a mount point is; unmount it, and delete the stream \
+             again"
+        }
+        _ => return Error::io(place, error),
+    };
+    Error::io_about(place, text, &place.dir(), error)
+}
+
+/// Removes the files of a stream that is deleted.
+fn remove_moved(env: &Env, place: &Location, moved: Option<PathBuf>) -> std::result::Result<bool, Deletion> {
+    let Some(gone) = moved else { return Ok(false) };
+    let removed = remove_own(&**env.storage(), &gone);
+    env.make_ballast();
+    removed.map(|()| true).map_err(|(path, error)| {
+        let text = "the stream is deleted, but not all that was in its directory could be removed; the next opening of the log \
+                    tries again";
+        Deletion::Left(Error::io_about(place, text, &path, error))
+    })
+}
+
+/// Removes a directory of a stream and the files in it that the log has put there: segments and temporary files.
 ///
 /// # Errors
-/// I/O.
-pub fn remove_folder(storage: &dyn Storage, dir: &std::path::Path) -> io::Result<()> {
-    for entry in storage.list(dir)? {
-        storage.remove_file(&dir.join(entry.name))?;
-    }
-    storage.remove_dir(dir)
+/// That of the first name that stays; the others are removed.
+pub fn remove_folder(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
+    remove_own(storage, dir).map_err(|(_, error)| error)
 }
 
-/// Makes the stream begin at `first`, beyond its end.
-fn begin_at(writer: &mut Writer, tail: &mut Tail, first: u64) -> Result<()> {
+/// Makes the stream begin at `first`, beyond its end; returns what it held before.
+fn begin_at(writer: &mut Writer, tail: &mut Tail, first: u64) -> Result<Dead> {
     if writer.active.is_none() {
         let before = std::mem::replace(&mut tail.next_seq, first);
-        return writer.create_stream(tail, first).inspect_err(|_| tail.next_seq = before);
+        writer.create_stream(tail, first).inspect_err(|_| tail.next_seq = before)?;
+        return Ok(Dead::default());
     }
     drain_all(writer, tail)?;
     writer.settle_all().map_err(Error::poisoned)?;
@@ -202,8 +259,9 @@ impl Writer {
         Ok(())
     }
 
-    /// The START is written: makes it durable, and drops what lies wholly below it.
-    fn drop_before(&mut self, first: u64) -> Result<()> {
+    /// The START is written: makes it durable, and shows readers only what does not lie wholly below it. Returns the segments
+    /// that do.
+    fn drop_before(&mut self, first: u64) -> Result<Vec<Arc<SegmentView>>> {
         if !seeded(Fault::StartAfterUnlink) {
             self.settle_all()?;
         }
@@ -214,24 +272,8 @@ impl Writer {
         }
         let view = shared.view.load();
         let dead = (0..view.segments.len() - 1).take_while(|&i| view.limit(i) <= first).count();
-        self.drop_segments(&view.segments[..dead], view.segments[dead..].to_vec())?;
-        if seeded(Fault::StartShownLate) {
-            shared.marks.set_start(first);
-        }
-        Ok(())
-    }
-
-    /// Shows readers `kept` and unlinks `dead`.
-    fn drop_segments(&self, dead: &[Arc<SegmentView>], kept: Vec<Arc<SegmentView>>) -> Result<()> {
-        let shared = &self.shared;
-        shared.view.store(Arc::new(View::new(kept)));
-        fence();
-        for segment in dead {
-            let path = shared.place.dir().join(segment.id().to_string());
-            shared.env.storage().remove_file(&path).map_err(|e| Error::io(&shared.place, e))?;
-            shared.env.cache.remove(key_of(segment));
-        }
-        Ok(())
+        shared.view.store(Arc::new(View::new(view.segments[dead..].to_vec())));
+        Ok(view.segments[..dead].to_vec())
     }
 
     /// A new generation at `base`, durably; what it voids is settled.
@@ -250,7 +292,7 @@ impl Writer {
     }
 
     /// Everything is settled: begins anew at `first`, beyond the end.
-    fn begin_at(&mut self, tail: &mut Tail, first: u64) -> Result<()> {
+    fn begin_at(&mut self, tail: &mut Tail, first: u64) -> Result<Dead> {
         let (_, (writer, space)) = self.new_generation(Generation(0), first, first)?;
         let shared = Arc::clone(&self.shared);
         let old = shared.view.load();
@@ -258,12 +300,12 @@ impl Writer {
         tail.next_seq = first;
         self.go_on(tail, writer, space, &[]);
         shared.marks.jump(first);
-        let kept = shared.view.load().segments.clone();
-        self.drop_segments(&old.segments, kept).map_err(Error::poisoned)
+        Ok(Dead { segments: old.segments.clone(), folder: None })
     }
 
-    /// A new generation at `next`, in whose header stands that the stream begins at `start`.
-    fn cut_from(&mut self, state: &mut State<Self>, next: u64, start: u64) -> Result<()> {
+    /// A new generation at `next`, in whose header stands that the stream begins at `start`. Returns the segments that hold
+    /// nothing else than what is dropped.
+    fn cut_from(&mut self, state: &mut State<Self>, next: u64, start: u64) -> Result<Dead> {
         drain_all(self, &mut state.tail)?;
         self.settle_all().map_err(Error::poisoned)?;
         let shared = Arc::clone(&self.shared);
@@ -295,14 +337,8 @@ impl Writer {
             self.go_on(&mut state.tail, writer, space, &before);
             marks.reset(marks.start(), next);
         });
-        let segments = shared.view.load().segments.clone();
-        self.drop_segments(&old.segments[kept..], segments).map_err(Error::poisoned)?;
-        folder.sync().map_err(|e| Error::io(&shared.place, e).poisoned())
+        Ok(Dead { segments: old.segments[kept..].to_vec(), folder: Some(folder) })
     }
-}
-
-fn key_of(segment: &SegmentView) -> CacheKey {
-    CacheKey { stream_id: segment.header.stream_id.0, generation: segment.header.generation.0 }
 }
 
 type Begun = (stratawal_segment::SegmentWriter, stratawal_segment::Space);

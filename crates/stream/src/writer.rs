@@ -26,6 +26,7 @@ use crate::group::Lead;
 use crate::marks::Marks;
 use crate::options::{Durability, StreamOptions};
 use crate::pool::{KEPT_LEN, push_lean};
+use crate::remove::{Renamed, rename_dir};
 use crate::sync::{Arc, Published};
 use crate::tail::{Booking, Pending, Tail};
 use crate::truncate::sealed;
@@ -257,7 +258,11 @@ impl Writer {
         let temporary = place.parent().join(format!("{NEW_PREFIX}{:016x}", storage.random_u64()));
         let io = |e| Error::io(place, e);
         shared.env.ready_to_sync_streams(place).map_err(io)?;
-        storage.create_dir(&temporary).map_err(io)?;
+        storage.create_dir(&temporary).map_err(|e| {
+            // It may be there although the system reported an error; nothing else has this name.
+            let _ = storage.remove_dir(&temporary);
+            io(e)
+        })?;
         let header = SegmentHeader {
             durable: SeqNo(start),
             start: SeqNo(start),
@@ -277,7 +282,12 @@ impl Writer {
             Ok(created) => created,
             Err(CreateError::Undone(e) | CreateError::Indeterminate(e)) => return Err(undo(self.failed(e))),
         };
-        storage.rename(&temporary, &place.dir()).map_err(|e| undo(io(e)))?;
+        match rename_dir(&**storage, &temporary, &place.dir()) {
+            Renamed::Done => {}
+            Renamed::Undone(e) => return Err(undo(io(e))),
+            // The stream may be there, now or after a crash: recovery finds out.
+            Renamed::Absent(e) | Renamed::DoneDespite(e) | Renamed::Unknown(e) => return Err(io(e).poisoned()),
+        }
         if !seeded(Fault::FolderSyncSkipped) {
             shared.env.sync_streams(place).map_err(|e| io(e).poisoned())?;
         }

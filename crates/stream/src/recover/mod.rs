@@ -13,7 +13,8 @@
 //! 6. Write again, in place, every frame that may not be durable, and sync.
 //! 7. Sync the folders; begin a new generation at the end. This is the commit point.
 //! 8. Write the SEALs that are missing.
-//! 9. Remove void and garbage segments.
+//! 9. Remove void and garbage segments. The caller does that, once the stream serves its readers and writers again: a file
+//!    that stays changes nothing. So a file that cannot be removed does not keep a stream from being opened.
 //!
 //! A stream may have more segments than a process may have files, and any number of them may have to be scanned. So at most
 //! 16 files are open at a time, the newest ones: a scan keeps its findings, and the file is opened again where it is needed.
@@ -65,6 +66,8 @@ pub(crate) struct Recovered {
     /// `None` for a reader.
     pub(crate) writable: Option<(Active, stratawal_segment::Space)>,
     pub(crate) report: OpenReport,
+    /// Void and garbage segments, whose files are still there.
+    pub(crate) dead: Vec<SegmentId>,
 }
 
 /// Whether the stream's folder is there.
@@ -174,7 +177,7 @@ fn show(env: &Env, place: &Location, options: &StreamOptions, mut image: Image) 
         };
         segments.push(Arc::new(SegmentView { header, state }));
     }
-    Ok(Recovered { view: View::new(segments), start, end, timestamp, writable: None, report })
+    Ok(Recovered { view: View::new(segments), start, end, timestamp, writable: None, report, dead: Vec::new() })
 }
 
 /// What a scan of one segment found (step 5).

@@ -59,7 +59,15 @@ pub(crate) fn partial(env: &Env, place: &Location, options: &StreamOptions) -> R
         segments: segments.len() as u64,
         ..OpenReport::default()
     };
-    Ok(Recovered { view: View::new(segments), start: start.0, end: end.0, timestamp: 0, writable: None, report })
+    Ok(Recovered {
+        view: View::new(segments),
+        start: start.0,
+        end: end.0,
+        timestamp: 0,
+        writable: None,
+        report,
+        dead: Vec::new(),
+    })
 }
 
 /// Segments with valid headers in order of generation, and the names of the others.

@@ -18,6 +18,7 @@ use crate::env::{Env, Location};
 use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::options::StreamOptions;
+use crate::remove::remove_file;
 use crate::sync::Arc;
 use crate::view::{Live, SegmentState, SegmentView, View};
 use crate::writer::{Active, Closes, index_block};
@@ -41,7 +42,8 @@ impl Repair<'_> {
         let mut report = image.report(self.env, self.place)?;
         let (all, temporaries) = (std::mem::take(&mut image.all), std::mem::take(&mut image.temporaries));
         for name in &temporaries {
-            self.remove(name)?;
+            // One that cannot be removed is never read, and not in the way of a segment; the next recovery tries again.
+            let _ = remove_file(&**self.env.storage(), &self.place.dir().join(name));
         }
         let (start, end) = (image.start, image.end.max(image.start));
         let timestamp = image.timestamp();
@@ -52,7 +54,7 @@ impl Repair<'_> {
             report.rewritten_bytes = rewritten;
             self.begin_generation(image, &all, timestamp)?
         };
-        self.remove_dead(&all, &kept, &active)?;
+        let dead = Self::dead(&all, &kept, &active);
         let last_point = active.live.index.points_from(0).last().map_or(0, |point| point.timestamp);
         let timestamp = timestamp.max(last_point);
         let mut segments = kept;
@@ -61,7 +63,7 @@ impl Repair<'_> {
         report.segments = segments.len() as u64;
         let view = View::new(segments);
         let writable = Some((active, space));
-        Ok(Some(Recovered { view, start: start.0, end: end.0, timestamp, writable, report }))
+        Ok(Some(Recovered { view, start: start.0, end: end.0, timestamp, writable, report, dead }))
     }
 
     fn failed(&self, error: stratawal_segment::Error) -> Error {
@@ -70,10 +72,6 @@ impl Repair<'_> {
 
     fn io(&self, error: std::io::Error) -> Error {
         Error::io(self.place, error)
-    }
-
-    fn remove(&self, name: &std::ffi::OsStr) -> Result<()> {
-        self.env.storage().remove_file(&self.place.dir().join(name)).map_err(|e| self.io(e))
     }
 
     fn open_to_write(&self, id: SegmentId) -> Result<SegmentFile> {
@@ -343,16 +341,10 @@ impl Repair<'_> {
         sealed.map_err(|e| self.failed(e))
     }
 
-    /// Step 9: what is not kept is void or garbage, in any order.
-    fn remove_dead(&self, all: &[SegmentId], kept: &[Arc<SegmentView>], active: &Active) -> Result<()> {
+    /// The segments that step 9 removes: those that are not kept are void or garbage.
+    fn dead(all: &[SegmentId], kept: &[Arc<SegmentView>], active: &Active) -> Vec<SegmentId> {
         let kept: BTreeSet<SegmentId> = kept.iter().map(|kept| kept.id()).chain([active.writer.id()]).collect();
-        let dead = all.iter().filter(|id| !kept.contains(id));
-        let mut removed = false;
-        for id in dead {
-            self.remove(id.to_string().as_ref())?;
-            removed = true;
-        }
-        if removed { self.env.storage().sync_dir(&self.place.dir()).map_err(|e| self.io(e)) } else { Ok(()) }
+        all.iter().filter(|id| !kept.contains(id)).copied().collect()
     }
 }
 

@@ -1,0 +1,180 @@
+//! Removes the files of segments that do not count any more.
+//!
+//! Such a file may stay for any time: whether it is there changes nothing, and recovery removes it. So appends do not wait
+//! for its removal, which happens after the lead was given back.
+//!
+//! The lock of [`Removals`] is taken before the lock of the group, and before the lead is waited for, never after. A
+//! truncation holds it from its beginning until its last file is removed; a deletion and a recovery hold it, and a close
+//! waits for it. So once one of those has returned, no thread of this stream removes files: the stream may belong to
+//! another process by then, and a path that named a dead segment may name a new one.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use stratawal_index::CacheKey;
+use stratawal_segment::{Access, SegmentId, is_temporary};
+use stratawal_storage::{FolderToSync, Storage};
+
+use crate::append::Inner;
+use crate::env::{Env, Location};
+use crate::error::{Error, Result};
+use crate::faults::{Fault, seeded};
+use crate::report::OpenReport;
+use crate::sync::{Arc, fence, yield_now};
+use crate::view::SegmentView;
+
+/// Files of a stream that could not be removed when their segments were dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Removals {
+    left: Vec<SegmentId>,
+}
+
+/// Segments that readers are not shown any more.
+#[derive(Debug, Default)]
+pub(crate) struct Dead {
+    pub(crate) segments: Vec<Arc<SegmentView>>,
+    /// Their directory, where their removal is to be made durable.
+    pub(crate) folder: Option<FolderToSync>,
+}
+
+impl Removals {
+    /// Removes the files of `dead`, which recovery found, and takes those that it cannot remove out of `report`. That is not
+    /// an error of the recovery: they are tried again by the next truncation and by the next recovery.
+    pub(crate) fn remove_found(&mut self, env: &Env, place: &Location, dead: Vec<SegmentId>, report: &mut OpenReport) {
+        fence();
+        let (storage, dir) = (&**env.storage(), place.dir());
+        let any = !dead.is_empty();
+        let is_left = |id: &SegmentId| remove_file(storage, &dir.join(id.to_string())).is_err();
+        // Recovery saw all files, so those that were left before are among them.
+        self.left = dead.into_iter().filter(is_left).collect();
+        report.removed_segments.retain(|name| self.left.iter().all(|id| id.to_string() != *name));
+        if any {
+            // Nothing depends on it: a file that a power loss brings back is found by the next recovery.
+            let _ = storage.sync_dir(&dir);
+        }
+    }
+
+    /// Forgets the files that were left: the stream is deleted, and they with it.
+    pub(crate) fn clear(&mut self) {
+        self.left.clear();
+    }
+}
+
+impl Inner {
+    /// Removes the files of `dead`, and those that earlier removals left. The lead is not held.
+    ///
+    /// # Errors
+    /// The first file that could not be removed. It is tried again by the next truncation and by recovery.
+    pub(crate) fn remove_dead(&self, removals: &mut Removals, dead: Dead) -> Result<()> {
+        let shared = &self.shared;
+        // Readers that find a file gone look at the view, which was stored before.
+        fence();
+        let (dir, mut first_error) = (shared.place.dir(), None);
+        let left = std::mem::take(&mut removals.left);
+        let stream_id = dead.segments.first().map(|segment| segment.header.stream_id.0);
+        for id in dead.segments.iter().map(|segment| segment.id()).chain(left) {
+            let path = dir.join(id.to_string());
+            if seeded(Fault::RemovalsNotAwaited) {
+                // The model checker changes threads at operations that it sees; those of the storage are not among them.
+                yield_now();
+            }
+            if let Err(error) = remove_file(&**shared.env.storage(), &path) {
+                removals.left.push(id);
+                let text = "the entries are dropped, but a file still takes its space, until a later truncation or the next \
+                            opening removes it";
+                first_error.get_or_insert_with(|| Error::io_about(&shared.place, text, &path, error));
+            }
+            if let Some(stream_id) = stream_id {
+                shared.env.cache.remove(CacheKey { stream_id, generation: id.generation.0 });
+            }
+        }
+        let synced = dead.folder.map_or(Ok(()), |folder| folder.sync());
+        let synced = synced.map_err(|error| {
+            let text = "the entries are dropped, but after a power loss their files may take space again, until the next opening \
+                        removes them";
+            Error::io_about(&shared.place, text, &dir, error)
+        });
+        first_error.map_or(synced, Err)
+    }
+}
+
+/// Removes a file, if it is there. An error of the system does not mean that the file is still there, so then this looks.
+///
+/// # Errors
+/// The file is there, or that is not known.
+pub(crate) fn remove_file(storage: &dyn Storage, path: &Path) -> io::Result<()> {
+    match storage.remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound && !is_absent(storage, path) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a directory and what the log has put into it: segments and temporary files. Removes as much as it can.
+///
+/// # Errors
+/// The first path that stays, and why. A name that the log does not give is not removed.
+pub(crate) fn remove_own(storage: &dyn Storage, dir: &Path) -> std::result::Result<(), (PathBuf, io::Error)> {
+    let entries = match storage.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        listed => listed.map_err(|error| (dir.to_owned(), error))?,
+    };
+    let mut first_left = None;
+    for name in entries.into_iter().map(|entry| entry.name) {
+        let path = dir.join(&name);
+        let removed = if is_temporary(&name) || SegmentId::parse(&name).is_some() {
+            remove_file(storage, &path)
+        } else {
+            Err(io::Error::new(io::ErrorKind::DirectoryNotEmpty, "the log has not put this here"))
+        };
+        if let (Err(error), None) = (removed, &first_left) {
+            first_left = Some((path, error));
+        }
+    }
+    if let Some(left) = first_left {
+        return Err(left);
+    }
+    match storage.remove_dir(dir) {
+        Err(error) if dir_exists(storage, dir) != Some(false) => Err((dir.to_owned(), error)),
+        _ => Ok(()),
+    }
+}
+
+/// What a rename of a directory has done.
+#[derive(Debug)]
+pub(crate) enum Renamed {
+    Done,
+    /// It has taken effect, although the system reported this error.
+    DoneDespite(io::Error),
+    /// There was no such directory.
+    Absent(io::Error),
+    Undone(io::Error),
+    Unknown(io::Error),
+}
+
+/// Renames a directory. An error of the system does not mean that nothing has changed, so then this looks: a rename is
+/// atomic, and a directory that has its old name was not renamed.
+pub(crate) fn rename_dir(storage: &dyn Storage, from: &Path, to: &Path) -> Renamed {
+    let Err(error) = storage.rename(from, to) else { return Renamed::Done };
+    let is_absent = error.kind() == io::ErrorKind::NotFound;
+    match (dir_exists(storage, from), dir_exists(storage, to)) {
+        (Some(true), _) => Renamed::Undone(error),
+        (Some(false), Some(true)) => Renamed::DoneDespite(error),
+        (Some(false), Some(false)) if is_absent => Renamed::Absent(error),
+        _ => Renamed::Unknown(error),
+    }
+}
+
+/// Whether there is anything of this name, where that is known.
+fn dir_exists(storage: &dyn Storage, dir: &Path) -> Option<bool> {
+    match storage.list(dir) {
+        Ok(_) => Some(true),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Some(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(false),
+        Err(_) => None,
+    }
+}
+
+/// Whether there is certainly no file of this name.
+pub(crate) fn is_absent(storage: &dyn Storage, path: &Path) -> bool {
+    matches!(storage.open(path, Access::Read), Err(error) if error.kind() == io::ErrorKind::NotFound)
+}

@@ -1,0 +1,342 @@
+//! Removing files: who waits for it, and what comes of a file that cannot be removed, or of an error of an operation that
+//! has taken effect.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use stratawal_storage::{MemoryStorage, Storage};
+use stratawal_stream::{Deletion, Durability, Env, Error, ErrorKind, Location, StreamLog, StreamOptions, Visibility};
+use stratawal_testkit::{Crash, Gate, HookedStorage, Operation, Rng, SimStorage};
+
+const DIR: &str = "/streams/s";
+const ENTRY_LEN: usize = 40 << 10;
+
+fn hooked(storage: impl Storage + 'static) -> HookedStorage {
+    storage.create_dir(Path::new("/streams")).unwrap();
+    storage.sync_dir(Path::new("/")).unwrap();
+    HookedStorage::new(storage)
+}
+
+fn try_open(storage: &(impl Storage + Clone + 'static)) -> stratawal_stream::Result<StreamLog> {
+    let env = Arc::new(Env::new(Arc::new(storage.clone())));
+    let options = StreamOptions { segment_len: 64 << 10, ..StreamOptions::default() };
+    StreamLog::open(env, Location::new("/streams", "s"), options)
+}
+
+fn open(storage: &(impl Storage + Clone + 'static)) -> StreamLog {
+    try_open(storage).unwrap()
+}
+
+/// A stream of four entries, each in a segment of its own.
+fn stream(storage: &HookedStorage) -> StreamLog {
+    let log = open(storage);
+    for i in 0..4 {
+        log.append(&[i; ENTRY_LEN], Durability::Synced).unwrap();
+    }
+    log
+}
+
+fn names(storage: &dyn Storage, dir: &str) -> Vec<String> {
+    let entries = storage.list(Path::new(dir)).unwrap();
+    entries.into_iter().map(|entry| entry.name.into_string().unwrap()).collect()
+}
+
+fn eio() -> io::Error {
+    io::Error::from_raw_os_error(5)
+}
+
+/// Makes each removal of a segment wait at the gate.
+fn hold_removals(storage: &HookedStorage, gate: &Gate) {
+    let gate = gate.clone();
+    storage.set(move |operation, path| {
+        if operation == Operation::Remove && path.extension().is_some_and(|end| end == "seg") {
+            gate.pass();
+        }
+        Ok(())
+    });
+}
+
+type Act = fn(&StreamLog);
+
+const TRUNCATIONS: [(&str, Act); 3] = [
+    ("truncate_before", |log| log.truncate_before(2).unwrap()),
+    ("truncate_from", |log| log.truncate_from(1).unwrap()),
+    ("truncate_before beyond the end", |log| log.truncate_before(100).unwrap()),
+];
+
+#[test]
+fn appends_do_not_wait_for_the_removal_of_files() {
+    for (name, truncate) in TRUNCATIONS {
+        let (storage, gate) = (hooked(MemoryStorage::new()), Gate::new());
+        let log = stream(&storage);
+        hold_removals(&storage, &gate);
+        thread::scope(|scope| {
+            scope.spawn(|| truncate(&log));
+            gate.await_one();
+            let (tell, told) = mpsc::channel();
+            scope.spawn(|| {
+                let appended = log.append(b"x", Durability::Synced);
+                let _ = tell.send(appended.and_then(|seq| log.get(seq, Visibility::Settled)));
+                drop(tell);
+            });
+            let appended = told.recv_timeout(Duration::from_secs(10));
+            gate.open();
+            let entry = appended.unwrap_or_else(|_| panic!("{name}: an append waits")).unwrap();
+            assert_eq!(&entry.expect("it was appended").data()[..], b"x", "{name}");
+        });
+    }
+}
+
+#[test]
+fn appends_do_not_wait_for_the_removals_of_a_recovery() {
+    let (storage, gate) = (hooked(MemoryStorage::new()), Gate::new());
+    let log = stream(&storage);
+    // Files that a truncation could not remove, and a stream that has failed.
+    storage.set(|operation, path| match operation {
+        Operation::Remove if path.extension().is_some_and(|end| end == "seg") => Err(eio()),
+        _ => Ok(()),
+    });
+    log.truncate_before(3).unwrap_err();
+    storage.set(|operation, _| if operation == Operation::Sync { Err(eio()) } else { Ok(()) });
+    log.append(b"lost", Durability::Synced).unwrap_err();
+    hold_removals(&storage, &gate);
+    thread::scope(|scope| {
+        scope.spawn(|| log.reopen().unwrap());
+        gate.await_one();
+        let (tell, told) = mpsc::channel();
+        scope.spawn(|| {
+            let _ = tell.send(log.append(b"x", Durability::Synced));
+            drop(tell);
+        });
+        let appended = told.recv_timeout(Duration::from_secs(10));
+        gate.open();
+        appended.expect("the append does not wait").unwrap();
+    });
+    assert_eq!(log.first_seq(), 3);
+}
+
+/// Another process may own the files once one of these has returned.
+#[test]
+fn close_delete_and_reopen_wait_for_removals() {
+    let afterwards: [(&str, Act); 3] = [
+        ("close", |log| log.close().unwrap()),
+        ("delete", |log| assert!(log.delete().unwrap())),
+        ("reopen", |log| log.reopen().unwrap()),
+    ];
+    for (name, act) in afterwards {
+        let (storage, gate) = (hooked(MemoryStorage::new()), Gate::new());
+        let log = stream(&storage);
+        hold_removals(&storage, &gate);
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| log.truncate_before(2).unwrap());
+            gate.await_one();
+            scope.spawn(|| {
+                act(&log);
+                done.store(true, Ordering::SeqCst);
+            });
+            thread::sleep(Duration::from_millis(100));
+            let early = done.load(Ordering::SeqCst);
+            gate.open();
+            assert!(!early, "{name} has returned while files are removed");
+        });
+        assert!(done.load(Ordering::SeqCst));
+    }
+}
+
+#[test]
+fn a_file_that_stays_is_an_io_error_and_not_poison() {
+    for (name, truncate) in [
+        ("before", (|log| log.truncate_before(2)) as fn(&StreamLog) -> stratawal_stream::Result<()>),
+        ("from", |log| log.truncate_from(1)),
+        ("beyond", |log| log.truncate_before(100)),
+    ] {
+        let storage = hooked(MemoryStorage::new());
+        let log = stream(&storage);
+        let before = names(&storage, DIR);
+        let stays = before[if name == "from" { 1 } else { 0 }].clone();
+        let path = PathBuf::from(DIR).join(&stays);
+        let kept = path.clone();
+        storage.set(move |operation, path| match operation {
+            // Also where the disk is full: nothing of it means that nothing was done.
+            Operation::Remove if path == kept => Err(io::ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        });
+        let error: Error = truncate(&log).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io, "{name}: {error}");
+        let text = error.to_string();
+        assert!(text.contains("the entries are dropped") && text.contains(&*path.to_string_lossy()), "{name}: {text}");
+        // They are dropped, the other files are removed, and the stream continues.
+        let (expected, still_there_len) = match name {
+            "before" => ((2, 4), 3),
+            "from" => ((0, 1), 2),
+            _ => ((100, 100), 1),
+        };
+        assert_eq!((log.first_seq(), log.next_seq()), expected, "{name}");
+        log.append(b"x", Durability::Synced).unwrap();
+        let left = names(&storage, DIR);
+        let still_there: Vec<_> = before.iter().filter(|name| left.contains(name)).collect();
+        assert!(still_there.contains(&&stays) && still_there.len() == still_there_len, "{name}: {left:?}");
+        // The next opening does without it, too, and does not report it as removed.
+        let again = open(&storage);
+        assert_eq!((again.first_seq(), again.next_seq()), (expected.0, expected.1 + 1), "{name}");
+        assert!(!again.report().removed_segments.contains(&stays), "{name}");
+        // The next truncation removes it.
+        storage.clear();
+        log.truncate_before(log.next_seq()).unwrap();
+        assert!(!names(&storage, DIR).contains(&stays), "{name}");
+    }
+}
+
+#[test]
+fn a_leftover_or_a_foreign_name_does_not_shut_a_stream() {
+    let storage = hooked(MemoryStorage::new());
+    let log = stream(&storage);
+    log.append(b"x", Durability::Buffered).unwrap();
+    log.flush().unwrap();
+    for name in [".tmp-a-directory", "a-directory", "lost+found"] {
+        storage.create_dir(&Path::new(DIR).join(name)).unwrap();
+    }
+    for name in [".tmp-00000000000000000000-00000009.seg", "a-file", ".DS_Store"] {
+        storage.create_new(&Path::new(DIR).join(name)).unwrap();
+    }
+    storage.set(|operation, path| match operation {
+        Operation::Remove if path.to_string_lossy().contains("00000009") => Err(eio()),
+        _ => Ok(()),
+    });
+    let again = open(&storage);
+    assert_eq!(again.next_seq(), 5);
+    again.append(b"y", Durability::Synced).unwrap();
+    again.close().unwrap();
+    let left = names(&storage, DIR);
+    for name in [".tmp-a-directory", "a-directory", "lost+found", "a-file", ".DS_Store"] {
+        assert!(left.iter().any(|left| left == name), "{name} is not the log's to remove");
+    }
+}
+
+#[test]
+fn a_deletion_removes_its_own_files_and_names_what_stays() {
+    for at_once in [false, true] {
+        let storage = hooked(MemoryStorage::new());
+        let log = stream(&storage);
+        storage.create_dir(&Path::new(DIR).join("aside")).unwrap();
+        storage.create_new(&Path::new(DIR).join("aside/file")).unwrap();
+        storage.create_new(&Path::new(DIR).join(".tmp-x")).unwrap();
+        let deleted = if at_once {
+            stratawal_stream::delete(&Env::new(Arc::new(storage.clone())), &Location::new("/streams", "s"))
+        } else {
+            log.delete()
+        };
+        let Err(Deletion::Left(error)) = deleted else { panic!("{deleted:?}") };
+        assert_eq!(error.kind(), ErrorKind::Io);
+        let streams = names(&storage, "/streams");
+        assert!(streams.len() == 1 && streams[0].starts_with(".del-"), "{streams:?}");
+        let left = format!("/streams/{}", streams[0]);
+        assert_eq!(names(&storage, &left), ["aside"]);
+        let text = error.to_string();
+        assert!(text.contains("the stream is deleted") && text.contains(&format!("{left}/aside")), "{text}");
+        assert!(!open(&storage).exists());
+        // Once what is not the log's is gone, the rest goes with the next try.
+        storage.remove_file(&Path::new(&left).join("aside/file")).unwrap();
+        storage.remove_dir(&Path::new(&left).join("aside")).unwrap();
+        stratawal_stream::remove_folder(&storage, Path::new(&left)).unwrap();
+        assert!(names(&storage, "/streams").is_empty());
+    }
+}
+
+/// Fails each operation of this kind with an input/output error, after it was done.
+fn fail_after_effect(storage: &HookedStorage, sim: &SimStorage, which: Operation, from: &'static str) {
+    let sim = sim.clone();
+    storage.set(move |operation, path| {
+        if operation != which {
+            return Ok(());
+        }
+        match operation {
+            Operation::Remove => sim.remove_file(path).or_else(|_| sim.remove_dir(path))?,
+            Operation::Rename => {
+                let names = names(&sim, "/streams");
+                let from = names.iter().find(|name| name.starts_with(from)).expect("there is one to rename");
+                sim.rename(&Path::new("/streams").join(from), path)?;
+            }
+            _ => {}
+        }
+        Err(eio())
+    });
+}
+
+fn after_power_loss(sim: &SimStorage) -> StreamLog {
+    open(&SimStorage::on(sim.disk().crash(Crash::Lost, &mut Rng::new(1)), 2))
+}
+
+#[test]
+fn a_removal_that_took_effect_is_not_an_error() {
+    let sim = SimStorage::new(1);
+    let storage = hooked(sim.clone());
+    let log = stream(&storage);
+    fail_after_effect(&storage, &sim, Operation::Remove, "");
+    log.truncate_before(2).unwrap();
+    log.truncate_from(3).unwrap();
+    assert_eq!(open(&storage).first_seq(), 2);
+    assert!(log.delete().unwrap());
+    assert!(names(&storage, "/streams").is_empty());
+}
+
+#[test]
+fn a_deletion_whose_rename_took_effect_is_done() {
+    let sim = SimStorage::new(1);
+    let storage = hooked(sim.clone());
+    let log = stream(&storage);
+    fail_after_effect(&storage, &sim, Operation::Rename, "s");
+    assert!(log.delete().unwrap());
+    // What is acknowledged from here on would be in a directory that is gone.
+    assert_eq!(log.append(b"x", Durability::Synced).unwrap_err().kind(), ErrorKind::Deleted);
+    assert!(!after_power_loss(&sim).exists());
+}
+
+#[test]
+fn a_deletion_whose_rename_is_refused_leaves_the_stream() {
+    for (kind, text) in [
+        (io::ErrorKind::CrossesDevices, "overlay"),
+        (io::ErrorKind::ResourceBusy, "mount point"),
+        (io::ErrorKind::Other, "I/O"),
+    ] {
+        let sim = SimStorage::new(1);
+        let storage = hooked(sim.clone());
+        let log = stream(&storage);
+        storage.set(move |operation, _| if operation == Operation::Rename { Err(kind.into()) } else { Ok(()) });
+        let Err(Deletion::Undone(error)) = log.delete() else { panic!("{kind}") };
+        let shown = error.to_string();
+        assert!(error.kind() == ErrorKind::Io && shown.contains(text), "{shown}");
+        assert!(kind == io::ErrorKind::Other || shown.contains(DIR), "{shown}");
+        storage.clear();
+        let seq = log.append(b"x", Durability::Synced).unwrap();
+        assert_eq!(after_power_loss(&sim).next_seq(), seq + 1);
+    }
+}
+
+#[test]
+fn a_creation_whose_rename_took_effect_is_left_to_recovery() {
+    let sim = SimStorage::new(1);
+    let storage = hooked(sim.clone());
+    let log = open(&storage);
+    // The first rename is that of the segment, within the directory that has no name yet.
+    let (renames, inner) = (AtomicBool::new(false), sim.clone());
+    storage.set(move |operation, path| {
+        if operation == Operation::Rename && renames.swap(true, Ordering::SeqCst) {
+            let names = names(&inner, "/streams");
+            inner.rename(&Path::new("/streams").join(&names[0]), path)?;
+            return Err(eio());
+        }
+        Ok(())
+    });
+    assert_eq!(log.append(b"lost", Durability::Synced).unwrap_err().kind(), ErrorKind::Poisoned);
+    storage.clear();
+    log.reopen().unwrap();
+    assert_eq!(log.append(b"x", Durability::Synced).unwrap(), 0);
+    let again = after_power_loss(&sim);
+    assert_eq!(&again.get(0, Visibility::Settled).unwrap().unwrap().data()[..], b"x");
+}
