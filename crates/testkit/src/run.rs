@@ -535,6 +535,8 @@ pub fn fault_everywhere<S: Subject>(
         (Fault::TooManyFiles, true),
         (Fault::WriteBack, false),
         (Fault::Capacity, true),
+        (Fault::IoAfterEffect, false),
+        (Fault::IoAfterEffect, true),
     ] {
         // Bytes of files, that is; in steps of less than a segment is reserved ahead by.
         let stride = if fault == Fault::Capacity { stride * 5000 } else { stride };
