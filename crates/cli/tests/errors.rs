@@ -320,3 +320,45 @@ fn too_few_open_files_are_an_error_with_a_path_and_a_remedy() {
     assert!(refused > 10 && of_stream > 0, "{refused} refused, {of_stream} of them in the stream");
     assert_eq!(log.run("verify", [""; 0], b"").code, 0);
 }
+
+#[cfg(unix)]
+#[test]
+fn all_commands_agree_on_what_is_not_a_directory() {
+    let log = Log::new();
+    log.append("real", b"x\n");
+    let streams = log.path().join("streams");
+    std::os::unix::fs::symlink("real", streams.join("link")).unwrap();
+    std::os::unix::fs::symlink("nowhere", streams.join("dangling")).unwrap();
+    fs::write(streams.join("file"), "x").unwrap();
+    assert_eq!(log.run("streams", [""; 0], b"").text(), "dangling\nfile\nlink\nreal\n");
+    for command in ["streams", "verify"] {
+        let ran = log.run(command, ["--json"], b"");
+        assert_eq!(ran.code, 1, "{command}: {}", ran.err);
+        let states: Vec<serde_json::Value> =
+            ran.text().lines().take(4).map(|line| serde_json::from_str(line).unwrap()).collect();
+        for (state, name) in states.iter().zip(["dangling", "file", "link"]) {
+            assert_eq!((&state["stream"], &state["state"]), (&name.into(), &"damaged".into()), "{command}");
+        }
+        assert_eq!(states[3]["stream"], "real", "{command}");
+        assert_ne!(states[3]["state"], "damaged", "{command}");
+    }
+    for name in ["dangling", "file", "link"] {
+        for (command, arguments) in [
+            ("cat", vec![]),
+            ("append", vec![]),
+            ("truncate", vec!["--before", "1"]),
+            ("truncate", vec!["--from", "0"]),
+            ("delete", vec!["--yes"]),
+        ] {
+            let ran = log.run(command, [vec![name, "--json"], arguments].concat(), b"y\n");
+            let error = ran.error();
+            assert_eq!((ran.code, &error["kind"]), (1, &"damaged".into()), "{command} {name}: {error}");
+            let message = error["message"].as_str().unwrap();
+            let path = streams.join(name).display().to_string();
+            assert!(message.contains("is a link or a file") && message.contains(&path), "{command} {name}: {message}");
+        }
+    }
+    assert_eq!(log.cat("real"), b"x\n");
+    assert_eq!(fs::read_link(streams.join("link")).unwrap(), std::path::Path::new("real"));
+    assert_eq!(fs::read(streams.join("file")).unwrap(), b"x");
+}
