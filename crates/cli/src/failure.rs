@@ -45,10 +45,12 @@ impl Failure {
             _ => FAILED,
         };
         let mut message = error.to_string();
-        if let Some(path) = path_of(dir, error) {
-            message.push_str(&format!("; path {}", path.display()));
+        let path = path_of(dir, error).map(|path| path.display().to_string());
+        // Errors about a name state its path, and some remedies, themselves.
+        if let Some(path) = path.filter(|path| !message.contains(path)) {
+            message.push_str(&format!("; path {path}"));
         }
-        if let Some(advice) = advice(error) {
+        if let Some(advice) = advice(error).filter(|&advice| !message.contains(advice)) {
             message.push_str(&format!("; {advice}"));
         }
         Self {
@@ -112,14 +114,14 @@ impl Failure {
     }
 }
 
-/// The file or folder that an error of a stream concerns. Errors of the log as a whole name theirs.
+/// The file or directory that an error concerns, as far as that is known.
 fn path_of(dir: &Path, error: &Error) -> Option<PathBuf> {
     match error.kind() {
         ErrorKind::Io | ErrorKind::Full | ErrorKind::Poisoned | ErrorKind::Damaged | ErrorKind::NewerFormat => {}
         _ => return None,
     }
-    let folder = inspect::escape_name(error.stream()?).ok()?;
-    let stream = dir.join("streams").join(folder);
+    let Some(stream) = error.stream() else { return Some(dir.to_owned()) };
+    let stream = dir.join("streams").join(inspect::escape_name(stream).ok()?);
     Some(error.segment().map_or_else(|| stream.clone(), |segment| stream.join(segment)))
 }
 
@@ -135,16 +137,14 @@ fn advice(error: &Error) -> Option<&'static str> {
     }
 }
 
-/// The operating system's error that caused this one.
+/// The operating system's error that caused this one: the innermost, which has its number.
 fn io_cause(error: &Error) -> Option<&io::Error> {
-    let mut cause = std::error::Error::source(error);
+    let (mut cause, mut found) = (std::error::Error::source(error), None);
     while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref() {
-            return Some(io);
-        }
+        found = error.downcast_ref().or(found);
         cause = error.source();
     }
-    None
+    found
 }
 
 /// The remedy for an error of the operating system.
@@ -157,13 +157,13 @@ fn remedy(error: &io::Error) -> &'static str {
     }
     match error.kind() {
         io::ErrorKind::NotFound => "give the path of what exists",
-        io::ErrorKind::PermissionDenied => "give this user the permission",
+        io::ErrorKind::PermissionDenied => "give this user access to it",
         io::ErrorKind::IsADirectory => "give a file",
         io::ErrorKind::NotADirectory => "give a folder",
         io::ErrorKind::StorageFull => "free some space",
         io::ErrorKind::QuotaExceeded => "free some space, or raise the quota",
         io::ErrorKind::FileTooLarge => "raise the limit of file sizes (`ulimit -f`)",
-        io::ErrorKind::ReadOnlyFilesystem => "mount the file system for writing",
+        io::ErrorKind::ReadOnlyFilesystem => "make its file system writable",
         io::ErrorKind::BrokenPipe => "keep its reader running",
         io::ErrorKind::OutOfMemory => "free some memory",
         _ => "look for its cause in the system's log, and run the command again once that is mended",

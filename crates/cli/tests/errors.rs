@@ -311,10 +311,11 @@ fn too_few_open_files_are_an_error_with_a_path_and_a_remedy() {
             }
             assert_eq!((code, err.lines().count()), (Some(3), 1), "{command}: {err}");
             assert!(err.contains("os error 24") && err.contains("`ulimit -n`"), "{command}: {err}");
+            assert_eq!((err.matches("ulimit -n").count(), err.matches("; path").count() <= 1), (1, true), "{err}");
             let path = log.path().display().to_string();
             assert!(err.contains(&path) || err.contains("cannot watch for interrupts"), "{command}: {err}");
             refused += 1;
-            of_stream += u32::from(err.contains(&format!("path {path}/streams/s")));
+            of_stream += u32::from(err.contains(&format!("{path}/streams/s")));
         }
     }
     assert!(refused > 10 && of_stream > 0, "{refused} refused, {of_stream} of them in the stream");

@@ -161,8 +161,8 @@ impl Storage for UnixStorage {
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
         let folder = self.named(dir, self.open_folder(dir))?;
         let mut entries = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&folder)? {
-            let entry = entry?;
+        for entry in self.named(dir, rustix::fs::Dir::read_from(&folder))? {
+            let entry = self.named(dir, entry)?;
             let name = entry.file_name();
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
@@ -173,7 +173,7 @@ impl Storage for UnixStorage {
                     Ok(stat) => FileType::from_raw_mode(stat.st_mode),
                     // Removed since it was listed.
                     Err(Errno::NOENT) => continue,
-                    Err(e) => return Err(e.into()),
+                    Err(e) => return self.named(dir, Err(e)),
                 },
                 known => known,
             };
