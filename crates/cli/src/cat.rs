@@ -4,13 +4,17 @@ use std::io::{self, BufWriter, Write};
 
 use stratawal::{Entry, inspect};
 
+use crate::around_damage::AroundDamage;
 use crate::failure::{DONE, Failure, output};
 use crate::{Common, json, signals};
 
 /// The part of the help about JSON.
 pub(crate) const JSON: &str = r#"With --json, a line for each entry: {"seq":0,"time":"2025-01-01T00:00:00.000000Z","text":"…"}
 ("base64" in place of "text" where it is not UTF-8). A time after the year 9999, which that form cannot show, is
-"time":null,"unix_micros":253402300800000000, in microseconds since 1970."#;
+"time":null,"unix_micros":253402300800000000, in microseconds since 1970.
+With --skip-damage, also a line for each range that is lost: {"lost_first":0,"lost_last":9,"segment":"…"} (`lost_last` is
+null where the number of lost entries is not known, and `segment` where no file is concerned). An entry that may have
+been dropped by `truncate --from`, since the file that would show it is missing, has "uncertain":true."#;
 
 /// The arguments of `cat`.
 #[derive(Debug, clap::Args)]
@@ -31,6 +35,10 @@ pub(crate) struct Cat {
     /// Of those, the last first.
     #[arg(long)]
     reverse: bool,
+    /// Print every entry that can be read, after damage too. Each range that is lost is a note on standard error, and
+    /// then the exit code is 1. Reads the stream from its beginning.
+    #[arg(long, conflicts_with_all = ["last", "reverse"])]
+    skip_damage: bool,
     /// Print each entry as JSON, with its seq and time.
     #[arg(long)]
     json: bool,
@@ -39,6 +47,9 @@ pub(crate) struct Cat {
 impl Cat {
     pub(crate) fn run(&self) -> Result<u8, Failure> {
         signals::exit_on_interrupt()?;
+        if self.skip_damage {
+            return self.print_around_damage();
+        }
         let (stream, damage) = self.common.result(inspect::readable(&self.common.dir, &self.stream))?;
         if !stream.exists() && damage.is_none() {
             return Err(Failure::unknown_stream(&self.common.dir, &self.stream));
@@ -73,7 +84,7 @@ impl Cat {
                     return self.common.result(Err(error));
                 }
             };
-            if let Err(e) = self.print_entry(&mut out, &entry) {
+            if let Err(e) = print_entry(&mut out, &entry, self.json, "") {
                 return output(e).map(|()| DONE);
             }
         }
@@ -81,14 +92,37 @@ impl Cat {
         Ok(DONE)
     }
 
-    fn print_entry(&self, out: &mut impl Write, entry: &Entry) -> io::Result<()> {
-        if self.json {
-            write!(out, r#"{{"seq":{},{},"#, entry.seq(), json::time(entry.timestamp()))?;
-            json::write_data(out, entry.data())?;
-            out.write_all(b"}\n")
-        } else {
-            out.write_all(entry.data())?;
-            out.write_all(b"\n")
+    fn print_around_damage(&self) -> Result<u8, Failure> {
+        let (from, to) = (self.from.unwrap_or(0), self.to.unwrap_or(u64::MAX));
+        let items = self.common.result(inspect::entries(&self.common.dir, &self.stream))?;
+        let mut printer = AroundDamage::new(io::stdout().lock(), from..to, self.json);
+        for item in items {
+            let item = match item {
+                Ok(item) => item,
+                Err(error) => {
+                    printer.end().or_else(output)?;
+                    return self.common.result(Err(error));
+                }
+            };
+            match printer.print(&item) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(e) => return output(e).map(|()| printer.code()),
+            }
         }
+        printer.end().or_else(output)?;
+        Ok(printer.code())
+    }
+}
+
+/// Prints an entry as a line; `more` are fields that its JSON has besides, each after a comma.
+pub(crate) fn print_entry(out: &mut impl Write, entry: &Entry, as_json: bool, more: &str) -> io::Result<()> {
+    if as_json {
+        write!(out, r#"{{"seq":{},{},"#, entry.seq(), json::time(entry.timestamp()))?;
+        json::write_data(out, entry.data())?;
+        writeln!(out, "{more}}}")
+    } else {
+        out.write_all(entry.data())?;
+        out.write_all(b"\n")
     }
 }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod append;
+mod around_damage;
 mod cat;
 mod failure;
 mod json;

@@ -1,0 +1,106 @@
+//! `stratawal cat --skip-damage`: the entries that can be read, and the ranges that are lost.
+
+use std::io::{self, BufWriter, Write};
+use std::ops::Range;
+
+use stratawal::inspect::{Item, Lost};
+
+use crate::cat::print_entry;
+use crate::failure::{DAMAGE, DONE};
+use crate::json;
+
+/// Prints entries to `W`, and the ranges that are lost: as notes on standard error, or as JSON beside the entries.
+pub(crate) struct AroundDamage<W: Write> {
+    out: BufWriter<W>,
+    seqs: Range<u64>,
+    json: bool,
+    damage: bool,
+    /// Entries that were printed and may have been dropped, before their note is.
+    uncertain: Option<(u64, u64)>,
+}
+
+impl<W: Write> AroundDamage<W> {
+    /// Of what comes, only the entries in `seqs` and the losses that reach into them are printed.
+    pub(crate) fn new(out: W, seqs: Range<u64>, json: bool) -> Self {
+        Self { out: BufWriter::with_capacity(256 << 10, out), seqs, json, damage: false, uncertain: None }
+    }
+
+    /// Prints an item, if it is in the range. Returns whether a later one can be.
+    pub(crate) fn print(&mut self, item: &Item) -> io::Result<bool> {
+        match item {
+            Item::Entry(entry) => {
+                self.note_uncertain()?;
+                if self.seqs.contains(&entry.seq()) {
+                    print_entry(&mut self.out, entry, self.json, "")?;
+                }
+                Ok(entry.seq() < self.seqs.end)
+            }
+            Item::Uncertain(entry) => {
+                let seq = entry.seq();
+                if self.seqs.contains(&seq) {
+                    print_entry(&mut self.out, entry, self.json, r#","uncertain":true"#)?;
+                    let first = self.uncertain.map_or(seq, |(first, _)| first);
+                    self.uncertain = Some((first, seq));
+                    self.damage = true;
+                }
+                Ok(seq < self.seqs.end)
+            }
+            Item::Lost(lost) => {
+                self.note_uncertain()?;
+                self.print_lost(lost)?;
+                Ok(lost.first < self.seqs.end)
+            }
+            // A kind that a later library has.
+            _ => Ok(true),
+        }
+    }
+
+    /// Prints what waits. Everything is printed then.
+    pub(crate) fn end(&mut self) -> io::Result<()> {
+        self.note_uncertain()?;
+        self.out.flush()
+    }
+
+    /// The exit code: whether damage was met.
+    pub(crate) fn code(&self) -> u8 {
+        if self.damage { DAMAGE } else { DONE }
+    }
+
+    fn print_lost(&mut self, lost: &Lost) -> io::Result<()> {
+        let is_before = lost.last.is_some_and(|last| last < self.seqs.start);
+        if is_before || lost.first >= self.seqs.end {
+            return Ok(());
+        }
+        self.damage = true;
+        if self.json {
+            let segment = json::text_or_null(lost.segment.as_deref());
+            let last = json::number_or_null(lost.last);
+            return writeln!(self.out, r#"{{"lost_first":{},"lost_last":{last},"segment":{segment}}}"#, lost.first);
+        }
+        // Most messages state the range themselves.
+        if lost.message.contains("be lost") || lost.message.contains("are lost") {
+            return self.note(&lost.message);
+        }
+        let range = match lost.last {
+            Some(last) => format!("{} to {last} are lost", lost.first),
+            None => format!("from {} on may be lost, how many is not known", lost.first),
+        };
+        self.note(&format!("{}, entries {range}", lost.message))
+    }
+
+    fn note_uncertain(&mut self) -> io::Result<()> {
+        match self.uncertain.take() {
+            Some((first, last)) if !self.json => self.note(&format!(
+                "entries {first} to {last} may have been dropped by `truncate --from`: the file that would show it is missing"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Prints a note on standard error, after the entries before it.
+    fn note(&mut self, text: &str) -> io::Result<()> {
+        self.out.flush()?;
+        let _ = io::stderr().write_all(format!("stratawal: note: {}\n", text.replace('\n', " ")).as_bytes());
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! Each kind of damage: the entries that `cat --skip-damage` prints around it.
+
+mod common;
+
+use std::fs;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use common::{Log, Ran, tree};
+use serde_json::Value;
+use stratawal::{StreamOptions, Wal};
+
+/// A log with a stream `s` of four segments, which was closed, before or after damage.
+struct Files {
+    log: Log,
+    /// The segment files, oldest first.
+    files: Vec<PathBuf>,
+    /// The entries of each.
+    seqs: Vec<Range<u64>>,
+}
+
+fn entry(seq: u64) -> String {
+    format!("{seq} {}", "-".repeat(1000))
+}
+
+impl Files {
+    fn new() -> Self {
+        const SEGMENTS: usize = 4;
+        const LAST_LEN: u64 = 10;
+        let log = Log::new();
+        let wal = Wal::open(log.path()).unwrap();
+        let stream = wal.stream_with("s", StreamOptions::new().segment_bytes(64 << 10)).unwrap();
+        let mut begins = Vec::new();
+        while begins.len() < SEGMENTS || begins[SEGMENTS - 1] + LAST_LEN > stream.next_seq() {
+            let seq = stream.append(entry(stream.next_seq())).unwrap();
+            if log.segments("s").len() > begins.len() {
+                begins.push(seq);
+            }
+        }
+        wal.close().unwrap();
+        let ends = begins.iter().skip(1).copied().chain([stream.next_seq()]);
+        let seqs = begins.iter().copied().zip(ends).map(|(begin, end)| begin..end).collect();
+        Self { files: log.segments("s"), seqs, log }
+    }
+
+    fn next(&self) -> u64 {
+        self.seqs[3].end
+    }
+
+    /// Damages the bytes of a segment file.
+    fn damage(&self, segment: usize, damage: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = fs::read(&self.files[segment]).unwrap();
+        damage(&mut bytes);
+        fs::write(&self.files[segment], bytes).unwrap();
+    }
+
+    fn remove(&self, segment: usize) {
+        fs::remove_file(&self.files[segment]).unwrap();
+    }
+
+    fn cat(&self, options: &[&str]) -> Ran {
+        self.log.run("cat", [&["s"], options].concat(), b"")
+    }
+}
+
+/// A kind of damage, and the entries that it takes; to `None`, where nothing attests where the stream ended.
+type Kind = (&'static str, fn(&Files) -> Option<(u64, Option<u64>)>);
+
+/// An offset within the payload of the fifth entry of a segment.
+const IN_FIFTH: usize = 5000;
+
+/// An offset within a segment's header.
+const IN_HEADER: usize = 20;
+
+const KINDS: [Kind; 15] = [
+    ("a bit of a payload, in the first file", |s| flip(s, 0)),
+    ("a bit of a payload, in a middle file", |s| flip(s, 1)),
+    ("a bit of a payload, in the newest file", |s| flip(s, 3)),
+    ("the header of the first file", |s| flip_header(s, 0)),
+    ("the header of a middle file", |s| flip_header(s, 1)),
+    ("the header of the newest file", |s| {
+        flip_header(s, 3);
+        Some((s.seqs[3].start, None))
+    }),
+    ("the first file is missing", |s| remove(s, 0)),
+    ("a middle file is missing", |s| remove(s, 1)),
+    ("the newest file is missing", |s| {
+        s.remove(3);
+        Some((s.seqs[3].start, None))
+    }),
+    ("the SEAL of a middle file", |s| {
+        s.damage(1, |bytes| *bytes.iter_mut().rev().nth(9).unwrap() ^= 1);
+        None
+    }),
+    ("the CLOSE of the newest file", |s| {
+        s.damage(3, |bytes| *bytes.iter_mut().rev().nth(9).unwrap() ^= 1);
+        Some((s.next(), None))
+    }),
+    ("a middle file is cut", |s| {
+        s.damage(1, |bytes| bytes.truncate(IN_FIFTH));
+        Some((s.seqs[1].start + 4, Some(s.seqs[1].end - 1)))
+    }),
+    ("the newest file is cut", |s| {
+        s.damage(3, |bytes| bytes.truncate(IN_FIFTH));
+        Some((s.seqs[3].start + 4, None))
+    }),
+    ("a middle file is empty", |s| {
+        s.damage(1, Vec::clear);
+        Some((s.seqs[1].start, Some(s.seqs[1].end - 1)))
+    }),
+    ("all files are missing", |s| {
+        (0..4).for_each(|segment| s.remove(segment));
+        Some((0, None))
+    }),
+];
+
+fn flip(stream: &Files, segment: usize) -> Option<(u64, Option<u64>)> {
+    stream.damage(segment, |bytes| bytes[IN_FIFTH] ^= 1);
+    let seq = stream.seqs[segment].start + 4;
+    Some((seq, Some(seq)))
+}
+
+fn flip_header(stream: &Files, segment: usize) -> Option<(u64, Option<u64>)> {
+    stream.damage(segment, |bytes| bytes[IN_HEADER] ^= 1);
+    Some((stream.seqs[segment].start, Some(stream.seqs[segment].end - 1)))
+}
+
+fn remove(stream: &Files, segment: usize) -> Option<(u64, Option<u64>)> {
+    stream.remove(segment);
+    Some((stream.seqs[segment].start, Some(stream.seqs[segment].end - 1)))
+}
+
+/// The entries in `seqs` that a loss leaves.
+fn left(seqs: Range<u64>, lost: Option<(u64, Option<u64>)>) -> Vec<u64> {
+    let is_lost = |seq: u64| lost.is_some_and(|(first, last)| seq >= first && last.is_none_or(|last| seq <= last));
+    seqs.filter(|&seq| !is_lost(seq)).collect()
+}
+
+fn as_text(seqs: &[u64]) -> String {
+    seqs.iter().map(|&seq| entry(seq) + "\n").collect()
+}
+
+#[test]
+fn skip_damage_prints_every_entry_that_is_left() {
+    for (kind, damage) in KINDS {
+        let stream = Files::new();
+        let lost = damage(&stream);
+        let before = tree(&stream.log.path());
+        let left = left(0..stream.next(), lost);
+
+        let ran = stream.cat(&["--skip-damage"]);
+        assert_eq!(ran.code, i32::from(lost.is_some()), "{kind}: {}", ran.err);
+        assert!(ran.text() == as_text(&left), "{kind}: other entries; {}", ran.err);
+        let notes = ran.err.lines().filter(|line| line.contains(" lost"));
+        assert_eq!(notes.count(), usize::from(lost.is_some()), "{kind}: {}", ran.err);
+        assert!(ran.err.lines().all(|line| line.starts_with("stratawal: note: ")), "{kind}: {}", ran.err);
+
+        let ran = stream.cat(&["--skip-damage", "--json"]);
+        assert_eq!((ran.code, &ran.err[..]), (i32::from(lost.is_some()), ""), "{kind}");
+        let lines: Vec<Value> = ran.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let seqs: Vec<u64> = lines.iter().filter_map(|line| line["seq"].as_u64()).collect();
+        assert_eq!(seqs, left, "{kind}");
+        let losses: Vec<&Value> = lines.iter().filter(|line| line.get("lost_first").is_some()).collect();
+        assert_eq!(losses.len(), usize::from(lost.is_some()), "{kind}");
+        if let Some((first, last)) = lost {
+            assert_eq!(
+                (losses[0]["lost_first"].as_u64(), losses[0]["lost_last"].as_u64()),
+                (Some(first), last),
+                "{kind}"
+            );
+            assert!(losses[0].get("segment").is_some(), "{kind}");
+        }
+        assert!(tree(&stream.log.path()) == before, "{kind}: reading changed the log");
+    }
+}
+
+#[test]
+fn skip_damage_takes_a_range_and_no_order() {
+    let stream = Files::new();
+    let (first, last) = (stream.seqs[1].start, stream.seqs[1].end - 1);
+    stream.remove(1);
+    for (from, to) in [(0, 10), (10, first), (last + 1, last + 3), (last + 1, u64::MAX)] {
+        let ran = stream.cat(&["--skip-damage", "--from", &from.to_string(), "--to", &to.to_string()]);
+        let seqs: Vec<u64> = (from..to.min(stream.next())).collect();
+        assert_eq!((ran.code, &ran.err[..]), (0, ""), "{from}..{to}");
+        assert!(ran.text() == as_text(&seqs), "{from}..{to}");
+    }
+    for (from, to) in [(first - 2, first + 1), (first - 2, last + 3), (first + 1, last), (last, last + 1)] {
+        let ran = stream.cat(&["--skip-damage", "--from", &from.to_string(), "--to", &to.to_string()]);
+        assert_eq!((ran.code, ran.err.lines().count()), (1, 1), "{from}..{to}: {}", ran.err);
+        assert!(ran.text() == as_text(&left(from..to, Some((first, Some(last))))), "{from}..{to}");
+    }
+    for options in [&["--last", "3"][..], &["--reverse"]] {
+        let ran = stream.cat(&[&["--skip-damage"], options].concat());
+        assert_eq!((ran.code, ran.text(), ran.err.lines().count()), (2, "", 1), "{}", ran.err);
+    }
+    let missing = stream.log.run("cat", ["none", "--skip-damage", "--json"], b"");
+    assert_eq!((missing.code, &missing.error()["kind"]), (3, &"missing".into()));
+}
+
+#[test]
+fn entries_that_may_have_been_dropped_are_marked() {
+    let stream = Files::new();
+    // Only the newest file would show whether entries of the one before were dropped.
+    stream.remove(3);
+    let uncertain = stream.seqs[2].clone();
+    let ran = stream.cat(&["--skip-damage"]);
+    let note = format!("entries {} to {} may have been dropped", uncertain.start, uncertain.end - 1);
+    assert!(ran.code == 1 && ran.err.contains(&note), "{}", ran.err);
+    let ran = stream.cat(&["--skip-damage", "--json"]);
+    for line in ran.text().lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        if let Some(seq) = line["seq"].as_u64() {
+            assert_eq!(line.get("uncertain").is_some(), uncertain.contains(&seq), "{seq}");
+        }
+    }
+}
