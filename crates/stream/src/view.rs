@@ -8,7 +8,7 @@ use std::io;
 
 use stratawal_frame::{ByteOffset, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo};
 use stratawal_index::{ActiveIndex, Bounds, CacheKey, Index, IndexBuilder, IndexPoint, PackedIndex, Span};
-use stratawal_segment::{Access, FoundEntry, Seen, SegmentData, SegmentFile, SegmentId, Shape};
+use stratawal_segment::{Access, FoundEntry, FrameSearch, Seen, SegmentData, SegmentFile, SegmentId, Shape};
 
 use crate::env::{Env, Location};
 use crate::error::{Error, Result};
@@ -246,7 +246,7 @@ fn load(env: &Env, place: &Location, options: &StreamOptions, header: &SegmentHe
         return Err(Error::io(place, io::ErrorKind::NotFound.into()));
     }
     let finished = file.finished().map_err(failed)?;
-    let is_finished = finished.is_some();
+    let sealed_at = finished.as_ref().map(|finished| finished.offset);
     let indexed = finished.and_then(|finished| {
         let bounds = Bounds {
             seq: id.base.0..finished.frame.first_seq.0.max(id.base.0),
@@ -258,11 +258,11 @@ fn load(env: &Env, place: &Location, options: &StreamOptions, header: &SegmentHe
     });
     let (index, end) = match indexed {
         Some(found) => found,
-        None => index_by_scan(&file, options).map_err(failed)?,
+        None => index_by_scan(&file, options, sealed_at).map_err(failed)?,
     };
     let data = match options.map {
         // The end of a file that is not finished may still be written again, and a mapping must not change.
-        Some(promise) if is_finished => {
+        Some(promise) if sealed_at.is_some() => {
             // Whatever forbids the mapping (a limit, a file system without them) need not forbid reading. Reads report damage, too.
             SegmentData::map(&file, end.0, promise).unwrap_or_else(|_| SegmentData::read(&file))
         }
@@ -274,9 +274,14 @@ fn load(env: &Env, place: &Location, options: &StreamOptions, header: &SegmentHe
     Ok((Loaded { data, index, end: end.0, spans }, weight))
 }
 
-/// The index of a segment and where its entries end, from its frames. Where the chain breaks, what precedes that is
-/// readable all the same; reading on says what is lost.
-fn index_by_scan(file: &SegmentFile, options: &StreamOptions) -> stratawal_segment::Result<(Index, ByteOffset)> {
+/// The index of a segment and where its entries end, from its frames. `sealed_at` is the offset of its SEAL. Where the chain
+/// breaks before that, the frames after the damage are found by their headers; they can be read, and reading the damage
+/// reports which entries are lost.
+fn index_by_scan(
+    file: &SegmentFile,
+    options: &StreamOptions,
+    sealed_at: Option<ByteOffset>,
+) -> stratawal_segment::Result<(Index, ByteOffset)> {
     let mut builder = IndexBuilder::new(options.index_every);
     let chain = file.walk(&mut |offset, frame| {
         if !frame.is_control() {
@@ -284,5 +289,15 @@ fn index_by_scan(file: &SegmentFile, options: &StreamOptions) -> stratawal_segme
             let _ = builder.push(frame.first_seq.0, offset.0, frame.timestamp);
         }
     })?;
-    Ok((builder.finish(), chain.end))
+    let Some(sealed_at) = sealed_at.filter(|&at| at > chain.end) else { return Ok((builder.finish(), chain.end)) };
+    let (mut search, mut next) = (FrameSearch::new(file, chain.end), chain.end_seq);
+    while let Some(found) = search.next_frame()?
+        && found.offset < sealed_at
+    {
+        if found.is_whole && !found.header.is_control() && found.header.first_seq >= next {
+            let _ = builder.push(found.header.first_seq.0, found.offset.0, found.header.timestamp);
+            next = found.header.end_seq();
+        }
+    }
+    Ok((builder.finish(), sealed_at))
 }
