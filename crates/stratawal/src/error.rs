@@ -181,8 +181,21 @@ impl Error {
         }
     }
 
-    /// A word for the kind of damage, where this is damage to a stream.
-    pub(crate) fn damage(&self) -> Option<&'static str> {
+    /// A sentence on what a program can still do where a stream is damaged; `None` where this is not damage to a stream, or
+    /// the message already gives it. [`inspect::entries`](crate::inspect::entries) reads the intact entries, and
+    /// [`Wal::truncate_before`](crate::Wal::truncate_before) truncates a stream that is refused.
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        match &self.0 {
+            Repr::Stream(error) => error.advice(),
+            Repr::Log(_) => None,
+        }
+    }
+
+    /// A word for the kind of damage, one of those of [`Damage::kind`](crate::inspect::Damage::kind), where this is damage to
+    /// a stream.
+    #[must_use]
+    pub fn damage(&self) -> Option<&'static str> {
         match &self.0 {
             Repr::Stream(error) => match error.kind() {
                 inner::ErrorKind::Damaged(damage) => Some(damage.as_str()),

@@ -351,6 +351,35 @@ impl Error {
         self.0.lost
     }
 
+    /// A sentence on what a program can still do with a damaged stream; `None` where this is not damage, or the message
+    /// already gives it.
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        let ErrorKind::Damaged(damage) = self.0.kind else { return None };
+        let end_unknown = self.0.lost.is_none() && self.0.lost_from.is_some();
+        match damage {
+            Damage::Misplaced | Damage::Directory => None,
+            Damage::NoSegment => Some("nothing is left to read; restore the files from a copy, or delete the stream"),
+            Damage::Frame | Damage::Gap => Some(
+                "the entries that are not lost can be read, those after the damage too, and the stream can be appended to; \
+                 truncating before the first entry after the damage drops it",
+            ),
+            Damage::Seal => Some("no entry is lost; truncating before the next segment drops the damage"),
+            Damage::SuccessorMissing | Damage::Length => Some(
+                "the stream cannot be opened, and truncating it does not help, since its end is not known; the intact \
+                 entries can be read and appended to another stream; or restore the file from a copy",
+            ),
+            Damage::Header | Damage::File if end_unknown => Some(
+                "the stream cannot be opened, and truncating it does not help, since its end is not known; the intact \
+                 entries can be read and appended to another stream; or restore the file from a copy",
+            ),
+            Damage::Header | Damage::File | Damage::FirstMissing | Damage::PredecessorMissing | Damage::Lost => Some(
+                "the intact entries can be read, those after the damage too; truncating before the first entry after the \
+                 damage opens the stream again; or restore the file from a copy",
+            ),
+        }
+    }
+
     /// Whether this is damage.
     #[must_use]
     pub fn is_damage(&self) -> bool {
