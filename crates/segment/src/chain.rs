@@ -49,11 +49,24 @@ impl SegmentFile {
     /// # Errors
     /// I/O; [`ErrorKind::Newer`] where the chain meets a valid frame of a newer version.
     pub fn walk(&self, visit: &mut dyn FnMut(ByteOffset, &FrameHeader)) -> Result<Chain> {
-        let header = self.header();
+        self.walk_from(ByteOffset(SEGMENT_HEADER_LEN as u64), self.header().base, visit)
+    }
+
+    /// Walks the part of the chain that begins with the frame at `from`, whose first seq is `first`. The bytes before it are
+    /// not looked at.
+    ///
+    /// # Errors
+    /// As [`walk`](Self::walk).
+    pub fn walk_from(
+        &self,
+        from: ByteOffset,
+        first: SeqNo,
+        visit: &mut dyn FnMut(ByteOffset, &FrameHeader),
+    ) -> Result<Chain> {
         let mut chain = Chain {
-            end_seq: header.base,
-            end: ByteOffset(SEGMENT_HEADER_LEN as u64),
-            attested: header.durable,
+            end_seq: first,
+            end: from,
+            attested: self.header().durable,
             start: None,
             times: None,
             seal: None,

@@ -188,6 +188,57 @@ impl Wal {
         Ok((Stream::new(log, self.clone()), damage.map(Error::from)))
     }
 
+    /// Drops the entries of the stream `name` below `first`, durably, as [`Stream::truncate_before`](crate::Stream::truncate_before)
+    /// does; also where the stream is damaged below `first`, so that [`stream`](Self::stream) refuses it. Afterwards the
+    /// stream can be looked up, and appended to.
+    ///
+    /// Everything at or above `first` has to be intact. Below it any damage may be: a segment file that is missing, one whose
+    /// header is damaged, frames that are damaged. [`inspect::entries`](crate::inspect::entries) shows which entries are lost,
+    /// and so the lowest `first` that works. Where the newest segment file is missing, shortened, or has a damaged header, no
+    /// `first` works: then it is not known which entries there were at the end.
+    ///
+    /// If the process dies within this call, the entries are dropped or not. If the stream is still refused then, call this
+    /// again.
+    ///
+    /// # Errors
+    /// [`Damaged`](ErrorKind::Damaged) where entries at or above `first` are damaged or missing, or may be; nothing is changed
+    /// then. Otherwise as [`stream`](Self::stream), and as `Stream::truncate_before`.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let wal = stratawal::Wal::open(dir.path())?;
+    /// # let stream = wal.stream("orders")?;
+    /// # for seq in 0..20 { stream.append([seq])?; }
+    /// wal.truncate_before("orders", 10)?;
+    /// assert_eq!(wal.stream("orders")?.first_seq(), 10);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn truncate_before(&self, name: &str, first: u64) -> Result<()> {
+        match self.lookup(name, None) {
+            Ok(stream) => stream.truncate_before(first),
+            Err(error) if error.kind() == ErrorKind::Damaged => self.truncate_damaged(name, first),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn truncate_damaged(&self, name: &str, first: u64) -> Result<()> {
+        let (folder, inner) = (folder_of(name)?, &self.inner);
+        let slot = Arc::clone(inner.streams.lock().entry(name.to_owned()).or_default());
+        let mut slot = slot.lock();
+        if inner.closed.load(Ordering::Acquire) {
+            return Err(inner.is_closed(name));
+        }
+        // Another thread may have opened it.
+        let log = match &*slot {
+            Some(log) => log,
+            None => {
+                let place = Location::new(inner.root.lock().streams(), folder).named(name);
+                slot.insert(StreamLog::open_above(Arc::clone(&inner.env), place, inner.options(None), first)?)
+            }
+        };
+        Ok(log.truncate_before(first)?)
+    }
+
     /// The names of all streams, sorted by their escaped forms (see [`inspect::escape_name`](crate::inspect)). Streams
     /// that were never appended to are not among them; one whose very first append failed may be there, and is empty.
     ///

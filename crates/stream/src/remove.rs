@@ -54,6 +54,25 @@ impl Removals {
         }
     }
 
+    /// Removes the files of `dead` of a stream that was damaged, durably. An unreadable one that came back after a power loss
+    /// would keep the stream shut.
+    ///
+    /// # Errors
+    /// The first file that could not be removed, or the sync of the directory.
+    pub(crate) fn remove_damaged(env: &Env, place: &Location, dead: &[SegmentId]) -> Result<()> {
+        fence();
+        let (storage, dir) = (&**env.storage(), place.dir());
+        let text = "the entries are dropped, but a damaged file may still keep the stream shut; truncate again once it can be \
+                    removed";
+        for id in dead {
+            let path = dir.join(id.to_string());
+            // A directory may have the name of a segment.
+            let removed = remove_file(storage, &path).or_else(|error| storage.remove_dir(&path).map_err(|_| error));
+            removed.map_err(|error| Error::io_about(place, text, &path, error))?;
+        }
+        storage.sync_dir(&dir).map_err(|error| Error::io_about(place, text, &dir, error))
+    }
+
     /// Forgets the files that were left: the stream is deleted, and they with it.
     pub(crate) fn clear(&mut self) {
         self.left.clear();

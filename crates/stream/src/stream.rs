@@ -19,6 +19,7 @@ use crate::sync::{Arc, Mutex, Published};
 use crate::tail::{Booking, Tail};
 use crate::view::{SegmentState, View};
 use crate::writer::{Shared, Writer};
+use stratawal_frame::SeqNo;
 
 /// One stream. Clones are handles on the same one; all methods may be called from many threads at once.
 #[derive(Clone)]
@@ -77,6 +78,33 @@ impl StreamLog {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Opens a stream of which the entries at or above `first` are intact, whatever is damaged below, and drops the entries
+    /// below `first`, durably. For a stream that [`open`](Self::open) refuses. A first live seq above `first` stays.
+    ///
+    /// Damage below `first` is a missing or unreadable segment there, or a damaged frame. If the frame is in a segment that
+    /// must be scanned, the entries from `first` on are found by their frames.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`] where entries at or above `first` are damaged or missing, or may be; then nothing is changed.
+    /// [`ErrorKind::Deleted`] where the stream is not there. Otherwise as [`open`](Self::open), and on a full disk
+    /// [`ErrorKind::Full`]; then the entries are dropped or not, and this may be repeated. So may it after an I/O error, as one
+    /// of a damaged file that could not be removed.
+    pub fn open_above(env: Arc<Env>, place: Location, options: StreamOptions, first: u64) -> Result<Self> {
+        if let Some(why) = options.fault() {
+            return Err(Error::text(ErrorKind::InvalidOption, &place, why));
+        }
+        if env.is_read_only() {
+            return Err(Error::new(ErrorKind::ReadOnly, &place));
+        }
+        let outcome = recover::recover_above(&env, &place, &options, SeqNo(first));
+        events::opened(&place, &outcome);
+        let Some(mut recovered) = outcome? else { return Err(Error::new(ErrorKind::Deleted, &place)) };
+        let removed = Removals::remove_damaged(&env, &place, &std::mem::take(&mut recovered.dead));
+        env.make_ballast();
+        removed?;
+        Ok(Self::build(env, place, options, Some(recovered), Removals::default()))
     }
 
     /// Opens for reading what precedes the first damage to the stream, and tells that damage; `None` where the stream

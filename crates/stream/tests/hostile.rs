@@ -10,7 +10,9 @@ use stratawal_frame::{
 };
 use stratawal_index::{IndexPoint, encode_points};
 use stratawal_storage::{MemoryStorage, Storage};
-use stratawal_stream::{Batch, Durability, Env, ErrorKind, Location, Result, StreamLog, StreamOptions, Visibility};
+use stratawal_stream::{
+    Batch, Durability, Env, ErrorKind, Location, Result, Salvaged, StreamLog, StreamOptions, Visibility, salvage,
+};
 
 const SALT: Salt = Salt(99);
 
@@ -94,6 +96,17 @@ impl Forged {
         if let Ok(reader) = open(&storage, true) {
             reader.iter(.., Visibility::Settled).rev().take(10).for_each(drop);
         }
+        salvage_all(&storage);
+        for floor in [0, 1, 1000, u64::MAX - 1] {
+            let storage = self.storage();
+            let env = Arc::new(Env::new(Arc::new(storage.clone())));
+            let place = Location::new("/streams", "s");
+            if let Ok(log) = StreamLog::open_above(env, place, StreamOptions::default(), floor) {
+                assert!(log.first_seq() >= floor && log.next_seq() >= log.first_seq());
+                drop(log);
+                assert!(open(&storage, true).is_ok(), "it was truncated before {floor}");
+            }
+        }
         open(&storage, false).map(|log| (log, storage))
     }
 }
@@ -101,6 +114,24 @@ impl Forged {
 fn open(storage: &MemoryStorage, read_only: bool) -> Result<StreamLog> {
     let env = Env::new(Arc::new(storage.clone())).read_only(read_only);
     StreamLog::open(Arc::new(env), Location::new("/streams", "s"), StreamOptions::default())
+}
+
+/// Salvages the stream, which has to end, and to be in order of seq.
+fn salvage_all(storage: &MemoryStorage) -> Vec<Salvaged> {
+    let env = Arc::new(Env::new(Arc::new(storage.clone())).read_only(true));
+    let (mut items, mut next) = (Vec::new(), 0);
+    let salvage = salvage(&env, &Location::new("/streams", "s"), &StreamOptions::default()).unwrap().unwrap();
+    for item in salvage {
+        let Ok(item) = item else { break };
+        let (first, end) = match &item {
+            Salvaged::Entry(entry) | Salvaged::Uncertain(entry) => (entry.seq(), entry.seq() + 1),
+            Salvaged::Lost(lost) => (lost.first, lost.last.map_or(lost.first, |last| last + 1)),
+        };
+        assert!(first >= next && end >= first, "{next}: {item:?}");
+        next = end;
+        items.push(item);
+    }
+    items
 }
 
 /// An append behind it is acknowledged only if it is there afterwards.
@@ -166,6 +197,36 @@ fn a_codec_that_is_not_known_is_a_newer_format() {
         Ok((log, _)) => assert_eq!(log.get(1, Visibility::Settled).unwrap_err().kind(), ErrorKind::NewerFormat),
         Err(error) => assert_eq!(error.kind(), ErrorKind::NewerFormat),
     }
+}
+
+/// A full disk leaves a SEAL without its index.
+#[test]
+fn entries_after_damage_are_read_without_an_index() {
+    let mut forged = (0..6).fold(Forged::begin(0), Forged::entry);
+    forged.bytes[128 + 2 * 48 + 40] ^= 1;
+    let forged = forged.close(6, |end| {
+        end.kind = EndKind::Seal { successor: Generation(2) };
+        end.entries = 6;
+        end.index = encode_points(&[]).unwrap().into();
+    });
+    let storage = forged.storage();
+    let mut newest = Forged::begin(6);
+    newest.header = SegmentHeader { generation: Generation(2), predecessor: Generation(1), ..newest.header };
+    newest.header.start = SeqNo(0);
+    newest.bytes = newest.header.encode().to_vec();
+    let newest = newest.padded();
+    let name = "/streams/s/00000000000000000006-00000002.seg";
+    storage.create_new(Path::new(name)).unwrap().write_all_at(&newest.bytes, 0).unwrap();
+    let log = open(&storage, false).unwrap();
+    for seq in 0..6 {
+        match log.get(seq, Visibility::Settled) {
+            Ok(entry) => assert!(seq != 2 && &entry.unwrap().data()[..] == b"entry"),
+            Err(error) => assert_eq!((seq, error.lost()), (2, Some((2, 2))), "{error}"),
+        }
+    }
+    let lost = |item: &Salvaged| matches!(item, Salvaged::Lost(lost) if (lost.first, lost.last) == (2, Some(2)));
+    let items = salvage_all(&storage);
+    assert!(items.len() == 6 && lost(&items[2]), "{items:?}");
 }
 
 #[test]

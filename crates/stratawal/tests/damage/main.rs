@@ -11,6 +11,7 @@ mod limits;
 mod real;
 mod root;
 mod salvage;
+mod truncate;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};

@@ -16,10 +16,10 @@ use crate::{HEADER_LEN, all, base_of, each_segment};
 
 /// What `inspect::entries` yielded.
 #[derive(Default)]
-struct Saved {
-    entries: BTreeSet<u64>,
+pub(crate) struct Saved {
+    pub(crate) entries: BTreeSet<u64>,
     uncertain: BTreeSet<u64>,
-    lost: Vec<Lost>,
+    pub(crate) lost: Vec<Lost>,
 }
 
 impl Saved {
@@ -30,7 +30,7 @@ impl Saved {
 }
 
 /// Reads what can be read: in order, each seq at most once, each entry as it was appended.
-fn save(what: &str, place: &dyn Place) -> Saved {
+pub(crate) fn save(what: &str, place: &dyn Place) -> Saved {
     let (mut saved, mut next) = (Saved::default(), 0);
     let mut items = place.entries().unwrap_or_else(|e| panic!("{what}: cannot salvage: {e}"));
     for item in items.by_ref() {

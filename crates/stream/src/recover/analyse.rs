@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 
-use stratawal_frame::{End, SegmentHeader, SeqNo, TRAILER_LEN};
+use stratawal_frame::{ByteOffset, End, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo, StreamId, TRAILER_LEN};
 use stratawal_index::{ActiveIndex, Bounds, Index, IndexPoint};
 use stratawal_segment::{Access, Chain, Finished, SegmentFile, SegmentId, is_temporary};
 
@@ -186,27 +186,13 @@ pub(super) fn list(env: &Env, place: &Location) -> Result<(Vec<SegmentId>, Vec<O
 /// Step 1, the headers, in order of generation: each valid, each its file's, all of one stream.
 fn read_headers(env: &Env, place: &Location, options: &StreamOptions, all: &[SegmentId]) -> Result<Vec<Found>> {
     let (mut found, dir) = (Vec::with_capacity(all.len()), place.dir());
-    let name_crc = SegmentHeader::name_checksum(place.folder());
     // From the newest on, which says whose stream this is.
     let mut stream_id = None;
     for (i, &id) in all.iter().enumerate().rev() {
         let file = SegmentFile::open(env.storage(), &dir, id, Access::Read);
         let file = file.map_err(|e| loss::unreadable(env, place, options, all, id, e))?;
         let header = *file.header();
-        let misplaced = if header.wal_id != env.id() {
-            Some("it belongs to another log")
-        } else if header.name_crc != name_crc {
-            Some("it belongs to a stream of another name")
-        } else if *stream_id.get_or_insert(header.stream_id) != header.stream_id {
-            Some("it belongs to another stream that had this name")
-        } else if all.get(i + 1).is_some_and(|next| next.generation == id.generation) {
-            // Generations are never used twice.
-            Some("another segment here has the same generation, so one of them is from a copy of the log")
-        } else {
-            None
-        };
-        if let Some(why) = misplaced {
-            let error = Error::misplaced(place, id, why);
+        if let Some(error) = misplaced(env, place, &header, &mut stream_id, all.get(i + 1)) {
             return Err(loss::of_name(env, place, options, all, id, error));
         }
         let file = if i + 1 == all.len() { Opened::Open(file) } else { Opened::Header(header) };
@@ -214,6 +200,30 @@ fn read_headers(env: &Env, place: &Location, options: &StreamOptions, all: &[Seg
     }
     found.reverse();
     Ok(found)
+}
+
+/// Whether a valid header is that of a segment that does not belong here. `stream_id` is that of newer segments, `next` the
+/// name of the one that follows in order of generation.
+pub(super) fn misplaced(
+    env: &Env,
+    place: &Location,
+    header: &SegmentHeader,
+    stream_id: &mut Option<StreamId>,
+    next: Option<&SegmentId>,
+) -> Option<Error> {
+    let why = if header.wal_id != env.id() {
+        "it belongs to another log"
+    } else if header.name_crc != SegmentHeader::name_checksum(place.folder()) {
+        "it belongs to a stream of another name"
+    } else if *stream_id.get_or_insert(header.stream_id) != header.stream_id {
+        "it belongs to another stream that had this name"
+    } else if next.is_some_and(|next| next.generation == header.generation) {
+        // Generations are never used twice.
+        "another segment here has the same generation, so one of them is from a copy of the log"
+    } else {
+        return None;
+    };
+    Some(Error::misplaced(place, SegmentId::of(header), why))
 }
 
 /// Step 2: a segment of a newer generation with base *b* voids every entry at or above *b* in older ones.
@@ -233,7 +243,7 @@ pub(super) fn drop_void(found: Vec<Found>) -> Vec<Found> {
 }
 
 /// Step 3: segments whose limit is at or below *start* are garbage; among the rest nothing may be missing.
-fn drop_garbage(env: &Env, place: &Location, stack: Vec<Found>, start: SeqNo) -> Result<Vec<Found>> {
+pub(super) fn drop_garbage(env: &Env, place: &Location, stack: Vec<Found>, start: SeqNo) -> Result<Vec<Found>> {
     let mut live = stack;
     let newest = live.len() - 1;
     let first = live.iter().position(|found| found.limit > start).unwrap_or(newest);
@@ -286,7 +296,8 @@ pub(super) fn scan(
         true => (true, None),
         false => (false, closed_len(&file, &chain).map_err(failed)?),
     };
-    Ok(Scan { len: file.len(), has_written_len, closed_len, chain, attested, index })
+    let from = (ByteOffset(SEGMENT_HEADER_LEN as u64), file.header().base);
+    Ok(Scan { len: file.len(), has_written_len, closed_len, chain, from, attested, index })
 }
 
 /// How long the file was when it was closed, where its chain ends in the CLOSE.
@@ -298,7 +309,13 @@ fn closed_len(file: &SegmentFile, chain: &Chain) -> stratawal_segment::Result<Op
 
 /// Step 5, going back: while what is attested lies below the oldest segment scanned, or the one before does not end
 /// in a valid SEAL and trailer, that one is scanned too. (Step 8 must not seal a chain that breaks below its limit.)
-fn scan_back(env: &Env, place: &Location, options: &StreamOptions, live: &mut [Found], order: Order) -> Result<SeqNo> {
+pub(super) fn scan_back(
+    env: &Env,
+    place: &Location,
+    options: &StreamOptions,
+    live: &mut [Found],
+    order: Order,
+) -> Result<SeqNo> {
     let newest = live.len() - 1;
     let mut durable = live[newest].scan.as_ref().map_or(SeqNo(0), |scan| scan.attested);
     let mut oldest_base = live[newest].header().base;
@@ -327,7 +344,13 @@ fn scan_back(env: &Env, place: &Location, options: &StreamOptions, live: &mut [F
 }
 
 /// Step 5, the decision: where the chain over all scanned segments ends, and whether that is a torn tail or damage.
-fn follow(env: &Env, place: &Location, live: &[Found], start: SeqNo, durable: SeqNo) -> Result<(usize, SeqNo)> {
+pub(super) fn follow(
+    env: &Env,
+    place: &Location,
+    live: &[Found],
+    start: SeqNo,
+    durable: SeqNo,
+) -> Result<(usize, SeqNo)> {
     let newest = live.len() - 1;
     // The newest file's length is looked at whether or not the chain gets there.
     check_length(env, place, &live[newest], start, durable)?;

@@ -19,6 +19,10 @@
 //! A stream may have more segments than a process may have files, and any number of them may have to be scanned. So at most
 //! 16 files are open at a time, the newest ones: a scan keeps its findings, and the file is opened again where it is needed.
 //!
+//! A damaged stream is refused, and its files stay as they are. [`salvage`](mod@salvage) reads the intact entries around the
+//! damage. [`floor`] does steps 1 to 5 where only the entries at or above a given seq have to be sound, so that a truncation
+//! drops the damage below.
+//!
 //! Damage that looks like what a crash leaves, and is taken for it:
 //!
 //! - in a newest segment that was not closed, whatever takes a frame and every frame and MARK that attested it: in
@@ -30,6 +34,7 @@
 //! - the folder of a stream that is gone as a whole: nothing else says which streams there are.
 
 mod analyse;
+mod floor;
 mod loss;
 mod partial;
 mod repair;
@@ -91,13 +96,40 @@ pub(crate) fn recover(
 }
 
 fn recover_as_it_is(env: &Env, place: &Location, options: &StreamOptions) -> Result<Option<Recovered>> {
+    recover_by(env, place, options, || analyse(env, place, options, Order::ChainFirst))
+}
+
+/// Recovers a stream of which the entries at or above `floor` are intact, whatever is damaged below, and drops those below:
+/// they may be damaged. `None` where the stream is not there. On a full disk it is repeated without the ballast.
+///
+/// The new generation, whose header has the new start, is durable before any file is removed. Until then the files mean
+/// what they meant before. Where a crash comes between, this may be repeated.
+pub(crate) fn recover_above(
+    env: &Env,
+    place: &Location,
+    options: &StreamOptions,
+    floor: SeqNo,
+) -> Result<Option<Recovered>> {
+    let full = |error: &Error| error.kind() == ErrorKind::Full;
+    env.with_ballast(BallastUse::Allowed, full, || {
+        recover_by(env, place, options, || floor::analyse_above(env, place, options, floor))
+    })
+}
+
+/// Steps 1 to 5 as `analyse` does them, and the rest.
+fn recover_by(
+    env: &Env,
+    place: &Location,
+    options: &StreamOptions,
+    analyse: impl Fn() -> Result<Image>,
+) -> Result<Option<Recovered>> {
     if !exists(env, place)? {
         return Ok(None);
     }
     const TRIES_MAX: usize = 3;
     let began = Instant::now();
     for _ in 0..TRIES_MAX {
-        let image = analyse(env, place, options, Order::ChainFirst)?;
+        let image = analyse()?;
         if let Some(mut recovered) = repair::repair(env, place, options, image)? {
             recovered.report.elapsed = began.elapsed();
             return Ok(Some(recovered));
@@ -190,6 +222,8 @@ pub(crate) struct Scan {
     /// How long the file was when it was closed, where it has another length and its chain ends in the CLOSE.
     pub(crate) closed_len: Option<u64>,
     pub(crate) chain: Chain,
+    /// Where the chain was entered: at the first frame, unless only later entries have to be sound.
+    pub(crate) from: (ByteOffset, SeqNo),
     /// The highest watermark that any valid frame in it attests, in the chain or not.
     pub(crate) attested: SeqNo,
     pub(crate) index: ActiveIndex,

@@ -107,7 +107,8 @@ impl Repair<'_> {
             let Some(scan) = &found.scan else { continue };
             let file = self.open_to_write(found.id())?;
             let mut frames = Vec::new();
-            let walked = file.walk(&mut |offset, frame| {
+            let (from, first) = scan.from;
+            let walked = file.walk_from(from, first, &mut |offset, frame| {
                 // A control frame counts by its first seq.
                 let below = match frame.is_control() {
                     true => frame.first_seq < image.durable,
@@ -241,7 +242,7 @@ impl Repair<'_> {
             let (writer, space) = SegmentWriter::resume(&file, ByteOffset(SEGMENT_HEADER_LEN as u64));
             (chain, writer, space)
         } else {
-            chain.retain(|found| found.header().base < base);
+            chain.retain(|found| found.header().base < base && found.limit > image.start);
             let newest = all.iter().map(|id| id.generation.0).max().unwrap_or(0);
             let next = if seeded(Fault::GenerationKept) { 0 } else { 1 };
             let Some(generation) = newest.checked_add(next).map(Generation) else {
@@ -338,7 +339,13 @@ impl Repair<'_> {
         };
         let tail = ControlTail { next_seq: scan.chain.end_seq, timestamp, durable: next.durable };
         let sealed = writer.finish(&mut space, &tail, end).and_then(|()| writer.sync()).and_then(|()| writer.cut());
-        sealed.map_err(|e| self.failed(e))
+        sealed.map_err(|e| self.failed(e))?;
+        if scan.from.0.0 > SEGMENT_HEADER_LEN as u64 {
+            // The chain is damaged below the start. The next open must find the trailer at the end of the file, or it would
+            // scan the chain. So the new length has to be durable, too.
+            writer.sync().map_err(|e| self.failed(e))?;
+        }
+        Ok(())
     }
 
     /// The segments that step 9 removes: those that are not kept are void or garbage.

@@ -26,7 +26,7 @@ use std::collections::VecDeque;
 use stratawal_frame::{ByteOffset, EndKind, Frame, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo, StreamId};
 use stratawal_segment::{Access, FoundFrame, FrameSearch, SegmentFile, SegmentId};
 
-use super::analyse::list;
+use super::analyse::{list, misplaced};
 use super::{LOOKS_MAX, exists};
 use crate::batch::Entry;
 use crate::env::{Env, Location};
@@ -466,7 +466,7 @@ fn plan(env: &Env, place: &Location) -> Result<Plan> {
 fn list_any(env: &Env, place: &Location) -> Result<Vec<SegmentId>> {
     match list(env, place) {
         Ok((names, _)) => Ok(names),
-        Err(error) if error.is_damage() => Ok(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::Damaged(Damage::NoSegment) => Ok(Vec::new()),
         Err(error) => Err(error),
     }
 }
@@ -489,18 +489,12 @@ fn no_segment(place: &Location) -> Plan {
 /// A piece for each name, in order of generation, and whose stream this is. Headers that are those of another stream, or
 /// of another name, are unreadable.
 fn read_pieces(env: &Env, place: &Location, names: &[SegmentId]) -> Result<(Vec<Piece>, Option<StreamId>)> {
-    let name_crc = SegmentHeader::name_checksum(place.folder());
     let (mut pieces, mut stream_id) = (Vec::with_capacity(names.len()), None);
     for (i, &id) in names.iter().enumerate().rev() {
         let header = match SegmentFile::open(env.storage(), &place.dir(), id, Access::Read) {
             Ok(file) => {
                 let header = *file.header();
-                let own = header.wal_id == env.id()
-                    && header.name_crc == name_crc
-                    && *stream_id.get_or_insert(header.stream_id) == header.stream_id
-                    // Generations are never used twice.
-                    && names.get(i + 1).is_none_or(|next| next.generation != id.generation);
-                own.then_some(header).ok_or_else(|| Error::damage(place, Damage::Header, Some(id), Some(0), None))
+                misplaced(env, place, &header, &mut stream_id, names.get(i + 1)).map_or(Ok(header), Err)
             }
             Err(error) if error.is_damage() || error.is_newer() => Err(Error::segment_error(place, error)),
             Err(error) => return Err(Error::segment_error(place, error)),

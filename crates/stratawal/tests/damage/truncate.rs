@@ -1,0 +1,262 @@
+//! `Wal::truncate_before` opens a stream again whose damage lies below, and refuses where it does not.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use stratawal::{ErrorKind, Options, StreamOptions, Wal};
+use stratawal_storage::{MemoryStorage, Storage};
+use stratawal_testkit::{Crash, Disk, Rng, SimStorage};
+
+use crate::judge::OWN;
+use crate::layout::{
+    DIR, Layout, change, entry, files, layout, layouts, live, new, nothing, open, rotated, segments_of, set_len,
+};
+use crate::salvage::save;
+use crate::{all, base_of, each_segment};
+
+/// Whether a log that is opened now has the stream with the entries `first..next`, all as they were appended.
+fn holds(what: &str, wal: &Wal, first: u64, next: u64) {
+    let stream = wal.stream("s").unwrap_or_else(|e| panic!("{what}: {e}"));
+    assert_eq!((stream.first_seq(), stream.next_seq()), (first, next), "{what}");
+    let mut seqs = first..next;
+    for found in stream.iter(..) {
+        let found = found.unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert_eq!(Some(found.seq()), seqs.next(), "{what}");
+        assert!(found.data()[..] == entry(found.seq()), "{what}: entry {} is another", found.seq());
+    }
+    assert!(seqs.is_empty(), "{what}: {seqs:?} are missing");
+    for seq in first..next {
+        let found = stream.get(seq).unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert!(found.unwrap().data()[..] == entry(seq), "{what}: entry {seq} is another");
+    }
+}
+
+/// Truncates the damaged stream before `first`, which has to work; and uses it then, over a kill and a clean end.
+fn truncates(what: &str, storage: &MemoryStorage, first: u64, next: u64) {
+    let wal = open(storage, false).unwrap();
+    wal.truncate_before("s", first).unwrap_or_else(|e| panic!("{what}: before {first}: {e}"));
+    holds(what, &wal, first, next);
+    let killed = storage.snapshot();
+    let wal_2 = open(&killed, false).unwrap();
+    holds(&format!("{what}: opened again"), &wal_2, first, next);
+    assert_eq!(wal_2.stream("s").unwrap().append(entry(next)).unwrap(), next, "{what}");
+    wal_2.close().unwrap();
+    holds(&format!("{what}: closed"), &open(&killed, false).unwrap(), first, next + 1);
+    wal.close().unwrap();
+    holds(&format!("{what}: closed at once"), &open(storage, false).unwrap(), first, next);
+    let left = segments_of(storage, DIR).into_iter().filter(|path| base_of(path) >= next).count();
+    assert!(left <= 1, "{what}: {left} files at the end");
+}
+
+/// Truncating the damaged stream before `first` fails, and changes nothing.
+fn refuses(what: &str, storage: &MemoryStorage, first: u64) {
+    let before = files(storage);
+    let wal = open(storage, false).unwrap();
+    let error = wal.truncate_before("s", first).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged, "{what}: before {first}: {error}");
+    drop(wal);
+    let of_stream = |files: Vec<(PathBuf, Vec<u8>)>| -> Vec<_> {
+        files.into_iter().filter(|file| file.0.starts_with(DIR)).collect()
+    };
+    assert!(of_stream(files(storage)) == of_stream(before), "{what}: before {first}: files were changed");
+}
+
+#[test]
+fn a_bad_file_below_does_not_keep_a_truncation_off() {
+    type Damage<'a> = &'a dyn Fn(&MemoryStorage, &Path);
+    let damages: [(&str, Damage<'_>); 4] = [
+        ("header damaged", &|storage, path| change(storage, path, 50, |bytes| bytes[0] ^= 1, 1)),
+        ("missing", &|storage, path| storage.remove_file(path).unwrap()),
+        ("cut to nothing", &|storage, path| set_len(storage, path, 0)),
+        ("a directory", &|storage, path| {
+            storage.remove_file(path).unwrap();
+            storage.create_dir(path).unwrap();
+        }),
+    ];
+    let many = |close| layout("of many files", live(&new(), 5_000, nothing, close), 0, close);
+    for layout in [many(true), many(false)] {
+        let paths = layout.segments();
+        assert!(paths.len() >= 5, "{} files", paths.len());
+        for (i, path) in paths.iter().enumerate() {
+            for (damage, act) in damages {
+                let what = format!("{OWN}{}: {damage}: {}", layout.name, path.display());
+                let damaged = layout.storage.snapshot();
+                act(&damaged, path);
+                let storage = damaged.snapshot();
+                let error = open(&storage, false).unwrap().stream("s").unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Damaged, "{what}");
+                assert!(error.advice().is_some(), "{what}: {error}");
+                refuses(&what, &damaged.snapshot(), base_of(path));
+                let Some(after) = paths.get(i + 1).map(|next| base_of(next)) else {
+                    // The end is not known.
+                    refuses(&what, &damaged.snapshot(), layout.next);
+                    assert!(error.advice().unwrap().contains("truncating it does not help"), "{what}");
+                    continue;
+                };
+                assert!(error.advice().unwrap().contains("truncating before the first entry"), "{what}");
+                refuses(&what, &damaged.snapshot(), after - 1);
+                for first in [after, after + 7, layout.next - 1] {
+                    truncates(&what, &damaged.snapshot(), first, layout.next);
+                }
+            }
+        }
+    }
+}
+
+/// Every bit that makes an open refuse, in a frame: the stream opens again from the first entry after it, and not before.
+#[test]
+fn a_damaged_frame_below_does_not_keep_a_truncation_off() {
+    let tried = std::sync::atomic::AtomicUsize::new(0);
+    each_segment(|layout, path| {
+        let bytes = layout.bytes(path);
+        let used = bytes.iter().rposition(|&b| b != 0).unwrap() as u64;
+        for at in (128..used).step_by(if all() { 1 } else { 11 }) {
+            let damaged = layout.storage.snapshot();
+            change(&damaged, path, at, |bytes| bytes[0] ^= 1 << (at % 8), 1);
+            if open(&damaged.snapshot(), true).unwrap().stream("s").is_ok() {
+                continue;
+            }
+            let what = format!("{OWN}{}: byte {at} of {}", layout.name, path.display());
+            let saved = save(&what, &damaged);
+            let Some(last) = saved.lost.last() else { continue };
+            // The end of a file that was closed is not known where its CLOSE is damaged.
+            let Some(last_seq) = last.last else {
+                refuses(&what, &damaged.snapshot(), layout.next);
+                continue;
+            };
+            refuses(&what, &damaged.snapshot(), last_seq);
+            let next = saved.entries.last().map_or(last_seq + 1, |last| last + 1).max(last_seq + 1);
+            for first in [last_seq + 1, next - 1, next] {
+                if first > last_seq && first >= layout.first {
+                    truncates(&what, &damaged.snapshot(), first, next);
+                }
+            }
+            tried.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    });
+    let tried = tried.into_inner();
+    assert!(tried > 20, "only {tried} cases");
+}
+
+#[test]
+fn beyond_the_end_the_stream_begins_anew() {
+    let layout: Layout = layouts().swap_remove(1);
+    let path = layout.segments().pop().unwrap();
+    let damaged = layout.storage.snapshot();
+    change(&damaged, &path, 180, |bytes| bytes[0] ^= 1, 1);
+    assert!(open(&damaged.snapshot(), true).unwrap().stream("s").is_err());
+    let wal = open(&damaged, false).unwrap();
+    wal.truncate_before("s", 1000).unwrap();
+    holds(OWN, &wal, 1000, 1000);
+    assert_eq!(wal.stream("s").unwrap().append(entry(1000)).unwrap(), 1000);
+    holds(OWN, &open(&damaged.snapshot(), false).unwrap(), 1000, 1001);
+}
+
+#[test]
+fn a_sound_stream_is_truncated_as_ever() {
+    for layout in layouts().into_iter().chain(rotated()) {
+        let storage = layout.storage.snapshot();
+        let wal = open(&storage, false).unwrap();
+        let first = layout.next - 2;
+        wal.truncate_before("s", first).unwrap();
+        holds(layout.name, &wal, first, layout.next);
+        wal.truncate_before("s", 0).unwrap();
+        holds(layout.name, &wal, first, layout.next);
+        let read_only = open(&storage, true).unwrap();
+        assert_eq!(read_only.truncate_before("s", 0).unwrap_err().kind(), ErrorKind::ReadOnly);
+    }
+}
+
+/// A segment that is gone, or rotten, or whose header is damaged, under a stream that is open.
+#[test]
+fn an_open_stream_is_truncated_past_damage() {
+    let storage = rotated()[1].storage.snapshot();
+    let wal = open(&storage, false).unwrap();
+    let stream = wal.stream("s").unwrap();
+    let paths = segments_of(&storage, DIR);
+    assert!(paths.len() >= 2);
+    let next = stream.next_seq();
+    change(&storage, &paths[0], 5000, |bytes| bytes.fill(0), 4096);
+    assert!(stream.iter(..).any(|found| found.is_err()));
+    stream.truncate_before(700).unwrap();
+    change(&storage, &paths[0], 50, |bytes| bytes[0] ^= 1, 1);
+    stream.truncate_before(701).unwrap();
+    storage.remove_file(&paths[0]).unwrap();
+    stream.truncate_before(next - 1).unwrap();
+    holds(OWN, &wal, next - 1, next);
+    holds(OWN, &open(&storage.snapshot(), false).unwrap(), next - 1, next);
+}
+
+fn sim(storage: &SimStorage) -> Wal {
+    let options = Options::new().stream_defaults(StreamOptions::new().segment_bytes(64 << 10));
+    options.open_on(Arc::new(storage.clone()), Path::new("/log"), false).unwrap()
+}
+
+/// A killed stream of several segments with the header of the second damaged, and a frame of the newest.
+fn damaged_disk() -> (Disk, u64, u64) {
+    let storage = SimStorage::new(3);
+    let wal = sim(&storage);
+    let stream = wal.stream("s").unwrap();
+    for seq in 0..200 {
+        let mut bytes = entry(seq);
+        bytes.resize(1500, 7);
+        stream.append(bytes).unwrap();
+    }
+    let storage = SimStorage::on(storage.disk(), 3);
+    let mut names: Vec<_> = storage.list(Path::new(DIR)).unwrap().into_iter().map(|entry| entry.name).collect();
+    names.sort();
+    assert!(names.len() >= 4, "{names:?}");
+    let flip = |name: &std::ffi::OsString, at: u64| {
+        let file = storage.open(&Path::new(DIR).join(name), stratawal_storage::Access::ReadWrite).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+        file.sync_all().unwrap();
+    };
+    flip(&names[1], 50);
+    let newest = names.last().unwrap();
+    flip(newest, 200);
+    let base = base_of(Path::new(newest));
+    (storage.disk(), base + 1, 200)
+}
+
+/// Any crash after any change: nothing at or above is lost, and the truncation can be repeated.
+#[test]
+fn a_truncation_that_is_interrupted_anywhere_can_be_repeated() {
+    const CRASHES: [Crash; 5] = [Crash::Kill, Crash::Lost, Crash::Kept, Crash::Mixed(128), Crash::Mixed(232)];
+    let (disk, first, next) = damaged_disk();
+    let storage = SimStorage::on(disk.clone(), 5);
+    assert!(sim(&storage).stream("s").is_err());
+    let seen = Arc::new(Mutex::new(vec![disk]));
+    let seen_by_watch = Arc::clone(&seen);
+    storage.watch(move |disk| seen_by_watch.lock().unwrap().push(disk.clone()));
+    let wal = sim(&storage);
+    wal.truncate_before("s", first).unwrap();
+    storage.unwatch();
+    let done = storage.disk();
+    let disks = std::mem::take(&mut *seen.lock().unwrap());
+    let mut rng = Rng::new(11);
+    let (mut refused, mut opened) = (0, 0);
+    for (i, disk) in disks.iter().enumerate() {
+        for crash in CRASHES {
+            let storage = SimStorage::on(disk.crash(crash, &mut rng), 7);
+            let what = format!("{OWN}{crash:?} after change {i}");
+            let wal = sim(&storage);
+            match wal.stream("s") {
+                Ok(_) => opened += 1,
+                Err(_) => refused += 1,
+            }
+            wal.truncate_before("s", first).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let stream = wal.stream("s").unwrap();
+            assert_eq!((stream.first_seq(), stream.next_seq()), (first, next), "{what}");
+            for (found, seq) in stream.iter(..).zip(first..next) {
+                let found = found.unwrap_or_else(|e| panic!("{what}: {e}"));
+                assert!(found.seq() == seq && found.data().starts_with(&entry(seq)), "{what}: {seq}");
+            }
+        }
+    }
+    assert!(refused > 0 && opened > 0, "{refused} and {opened}");
+    let end = SimStorage::on(done.crash(Crash::Lost, &mut rng), 7);
+    let stream = sim(&end).stream("s").unwrap();
+    assert_eq!((stream.first_seq(), stream.next_seq()), (first, next), "{OWN}it returned Ok, so it is durable");
+}

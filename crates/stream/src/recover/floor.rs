@@ -1,0 +1,144 @@
+//! Steps 1 to 5 for a stream of which only the entries at or above a *floor* have to be sound.
+//!
+//! Segments that lie wholly below the floor are garbage, whether or not they can be read. All others have to be sound by
+//! the ordinary rules, with one exception. A segment that holds the floor may be damaged below it: if its chain breaks
+//! below, the chain is entered again at the frame that holds the floor. The new generation has the floor as its start, and
+//! the segment before it gets a SEAL whose index begins at that frame, so that later opens do not scan it.
+
+use stratawal_frame::{ByteOffset, EndKind, SeqNo};
+use stratawal_index::ActiveIndex;
+use stratawal_segment::{Access, FrameSearch, SegmentFile, SegmentId};
+
+use super::analyse::{Found, Image, Opened, Order, drop_garbage, follow, list, misplaced, scan, scan_back};
+use super::{Scan, loss, note};
+use crate::env::{Env, Location};
+use crate::error::{Damage, Error, Result};
+use crate::options::StreamOptions;
+
+/// A segment, and from where on its entries are void. Its header may be unreadable.
+struct Named {
+    id: SegmentId,
+    limit: SeqNo,
+    found: Result<Found>,
+}
+
+/// Steps 1 to 5, for the entries at or above `floor` or the first live seq, whichever is higher; the image has that as its
+/// start. Changes nothing.
+pub(super) fn analyse_above(env: &Env, place: &Location, options: &StreamOptions, floor: SeqNo) -> Result<Image> {
+    let (all, temporaries) = list(env, place)?;
+    let mut stack = drop_void(read_names(env, place, &all)?);
+    let newest = stack.pop().expect("invariant: at least the newest segment voids nothing of itself");
+    let unreadable = |id, error| loss::of_name(env, place, options, &all, id, error);
+    let mut newest = newest.found.map_err(|error| unreadable(newest.id, error))?;
+
+    let file = newest.open(env, place)?;
+    let finished = file.finished().map_err(|e| Error::segment_error(place, e))?;
+    let closed = finished.filter(|finished| matches!(finished.end.kind, EndKind::Close { .. }));
+    let mut scan = scan(env, place, options, &mut newest, Order::ChainFirst)?;
+    // A file that ends in a CLOSE with its trailer has the length that it should have.
+    scan.has_written_len |= closed.is_some();
+    let in_chain = scan.chain.start.unwrap_or(newest.header().start);
+    let mut start = floor.max(closed.as_ref().map_or(in_chain, |close| close.end.start));
+    newest.scan = Some(scan);
+
+    let mut live = Vec::new();
+    for Named { id, limit, found } in stack {
+        if limit > start {
+            live.push(Found { limit, ..found.map_err(|error| unreadable(id, error))? });
+        }
+    }
+    live.push(newest);
+    let mut live = drop_garbage(env, place, live, start)?;
+    let attested = scan_back(env, place, options, &mut live, Order::ChainFirst)?;
+    let durable = closed.as_ref().map_or(attested, |close| close.frame.first_seq);
+
+    let holder = &mut live[0];
+    let broken = holder
+        .scan
+        .as_ref()
+        .map(|scan| scan.chain.end_seq)
+        .filter(|&end| end < start.min(holder.limit) || end == start && end < durable);
+    let entered = broken.is_none() || enter_at(env, place, options, holder, start)?;
+    let newest = &live[live.len() - 1];
+    if newest.opened(env, place)?.find_seal().map_err(|e| Error::segment_error(place, e))?.is_some() {
+        let error = Error::damage(place, Damage::SuccessorMissing, Some(newest.id()), None, None);
+        return Err(error.with_lost_from(start.max(newest.header().base).0));
+    }
+    let is_empty = !entered && live.len() == 1 && durable <= start;
+    if is_empty && live[0].scan.as_ref().is_some_and(|scan| scan.has_written_len) {
+        // Nothing at or above the floor was acknowledged. The stream begins anew there.
+        live[0].limit = start;
+        return Ok(Image { all, temporaries, live, cut: 0, closed: None, start, end: start, durable: start });
+    }
+    if live.len() == 1 {
+        let from_chain = live[0].scan.as_ref().and_then(|scan| scan.chain.start);
+        start = start.max(from_chain.unwrap_or_default());
+    }
+    let (cut, end) = follow(env, place, &live, start, durable)?;
+    Ok(Image { all, temporaries, live, cut, closed: None, start, end, durable })
+}
+
+/// Reads the headers, of those that can be read.
+fn read_names(env: &Env, place: &Location, all: &[SegmentId]) -> Result<Vec<Named>> {
+    let (mut names, mut stream_id) = (Vec::with_capacity(all.len()), None);
+    for (i, &id) in all.iter().enumerate().rev() {
+        let found = match SegmentFile::open(env.storage(), &place.dir(), id, Access::Read) {
+            Ok(file) => {
+                let header = *file.header();
+                let file = if i + 1 == all.len() { Opened::Open(file) } else { Opened::Header(header) };
+                let found = Found { file, limit: SeqNo(u64::MAX), scan: None };
+                misplaced(env, place, &header, &mut stream_id, all.get(i + 1)).map_or(Ok(found), Err)
+            }
+            Err(error) if error.is_damage() || error.is_newer() => Err(Error::segment_error(place, error)),
+            Err(error) => return Err(Error::segment_error(place, error)),
+        };
+        names.push(Named { id, limit: SeqNo(u64::MAX), found });
+    }
+    names.reverse();
+    Ok(names)
+}
+
+/// Does step 2 by the names: an unreadable segment voids the same entries as a readable one.
+fn drop_void(names: Vec<Named>) -> Vec<Named> {
+    let mut stack: Vec<Named> = Vec::with_capacity(names.len());
+    for newer in names {
+        while stack.last().is_some_and(|older| older.id.base >= newer.id.base) {
+            stack.pop();
+        }
+        if let Some(older) = stack.last_mut() {
+            older.limit = newer.id.base;
+        }
+        stack.push(newer);
+    }
+    stack
+}
+
+/// Enters the chain of `found` again at the frame that holds `seq`, which is after the place where the chain breaks.
+/// False where there is no such frame.
+fn enter_at(env: &Env, place: &Location, options: &StreamOptions, found: &mut Found, seq: SeqNo) -> Result<bool> {
+    let failed = |e| Error::segment_error(place, e);
+    let (file, limit) = (found.opened(env, place)?, found.limit);
+    let scan = found.scan.as_mut().expect("invariant: only the chain of a segment that was scanned is known to break");
+    let Some(from) = frame_with(&file, scan, seq).map_err(failed)? else { return Ok(false) };
+    let index = ActiveIndex::new(options.index_every);
+    let mut visit = |offset: ByteOffset, frame: &stratawal_frame::FrameHeader| {
+        if frame.first_seq < limit {
+            note(&index, offset, frame);
+        }
+    };
+    scan.chain = file.walk_from(from.0, from.1, &mut visit).map_err(failed)?;
+    (scan.from, scan.index) = (from, index);
+    Ok(true)
+}
+
+/// Where the whole frame that holds `seq` begins, after the end of the chain, and its first seq.
+fn frame_with(file: &SegmentFile, scan: &Scan, seq: SeqNo) -> stratawal_segment::Result<Option<(ByteOffset, SeqNo)>> {
+    let mut search = FrameSearch::new(file, scan.chain.end);
+    while let Some(found) = search.next_frame()? {
+        let holds = found.header.first_seq <= seq && seq < found.header.end_seq();
+        if holds && found.is_whole {
+            return Ok(Some((found.offset, found.header.first_seq)));
+        }
+    }
+    Ok(None)
+}
