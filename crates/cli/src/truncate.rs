@@ -40,12 +40,15 @@ impl Truncate {
     pub(crate) fn run(&self) -> Result<u8, Failure> {
         signals::exit_on_interrupt()?;
         let wal = open_existing(&self.common)?;
+        if let Some(first) = self.place.before
+            && self.common.result(wal.streams())?.contains(&self.stream)
+        {
+            // Also where the stream is damaged below, so that it cannot be looked up.
+            self.common.result(wal.truncate_before(&self.stream, first))?;
+        }
         let stream = self.common.result(wal.stream(&self.stream))?;
         if !stream.exists() {
             return Err(Failure::unknown_stream(&self.common.dir, &self.stream));
-        }
-        if let Some(first) = self.place.before {
-            self.common.result(stream.truncate_before(first))?;
         }
         if let Some(next) = self.place.from {
             self.common.result(stream.truncate_from(next))?;

@@ -132,6 +132,36 @@ fn damage_prints_what_precedes_it_and_ends_with_1() {
 }
 
 #[test]
+fn damage_below_is_truncated_away() {
+    let log = Log::new();
+    let lines: String = (0..100).map(|i| format!("line {i}\n")).collect();
+    log.append("s", lines.as_bytes());
+    // Another segment begins at 50.
+    assert_eq!(log.run("truncate", ["s", "--from", "50"], b"").code, 0);
+    log.append("s", b"line 50\nline 51\n");
+    let first = log.segments("s").swap_remove(0);
+    let mut bytes = std::fs::read(&first).unwrap();
+    bytes[50] ^= 1;
+    std::fs::write(&first, bytes).unwrap();
+    let before = tree(&log.path().join("streams"));
+    for too_low in ["0", "49"] {
+        let ran = log.run("truncate", ["s", "--before", too_low], b"");
+        assert_eq!(ran.code, 1, "{}", ran.err);
+        assert_eq!(tree(&log.path().join("streams")), before, "nothing has changed");
+    }
+    let ran = log.run("truncate", ["s", "--before", "50", "--json"], b"");
+    assert_eq!(
+        (ran.code, &ran.json()),
+        (0, &serde_json::json!({"stream": "s", "first": 50, "next": 52})),
+        "{}",
+        ran.err
+    );
+    assert_eq!(log.cat("s"), b"line 50\nline 51\n");
+    let unknown = log.run("truncate", ["other", "--before", "1"], b"");
+    assert_eq!(unknown.code, 3, "{}", unknown.err);
+}
+
+#[test]
 fn a_torn_tail_is_no_damage() {
     let log = Log::new();
     log.append("s", b"1\n2\n3\n");
