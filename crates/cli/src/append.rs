@@ -23,7 +23,11 @@ const ENTRY_BYTES: u64 = 4;
 /// The part of the help about JSON.
 pub(crate) const JSON: &str = r#"With --ack --json, a line for each batch: {"first":0,"last":99}
 With --json, the last line: {"stream":"s","entries":100,"bytes":5120,"first":0,"last":99,"seconds":0.01}
-(`first` and `last` are null where there was nothing to append)."#;
+(`first` and `last` are null where there was nothing to append; then it may be that the stream does not exist: it does from
+its first entry on).
+
+A line is at most 1,073,741,820 bytes long; a batch takes at most 1,073,741,824, 4 for each entry among them. A longer one is
+refused with its file and line, and the lines before it, or before its batch, are appended."#;
 
 /// The arguments of `append`.
 #[derive(Debug, clap::Args)]
@@ -32,12 +36,12 @@ pub(crate) struct Append {
     common: Common,
     /// The stream. Any name of at least one character whose escaped form (`streams` prints it) is at most 240 bytes.
     stream: String,
-    /// Files to read, one entry a line; `-` is standard input, and so is none.
+    /// Files to read, one entry a line. `-` is standard input, which is also read where no file is given.
     files: Vec<PathBuf>,
     /// How safe an entry must be before it counts as appended.
     #[arg(long, value_enum, default_value = "synced")]
     durability: DurabilityArgument,
-    /// Append so many lines as one batch, which is there as a whole after a crash or not at all. Otherwise a batch is
+    /// Append so many lines as one batch, which is present as a whole after a crash or not at all. Otherwise a batch is
     /// what one read brings.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     batch: Option<u64>,

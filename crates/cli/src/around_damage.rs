@@ -20,7 +20,7 @@ pub(crate) struct AroundDamage<W: Write> {
 }
 
 impl<W: Write> AroundDamage<W> {
-    /// Of what comes, only the entries in `seqs` and the losses that reach into them are printed.
+    /// Prints only the entries in `seqs`, and the losses that reach into them.
     pub(crate) fn new(out: W, seqs: Range<u64>, json: bool) -> Self {
         Self { out: BufWriter::with_capacity(256 << 10, out), seqs, json, damage: false, uncertain: None }
     }

@@ -25,7 +25,7 @@ use clap::{Parser, Subcommand};
 use crate::failure::{Failure, USAGE};
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 damage met; 2 usage; 3 could not run (missing, locked, I/O, full, unknown stream); 130 after \
-     an interrupt.";
+     SIGINT, 143 after SIGTERM.";
 
 const ERRORS: &str = r#"With --json an error is one line on standard error:
 {"error":{"kind":"locked","message":"…","stream":null,"segment":null,"offset":null}}"#;
@@ -68,7 +68,7 @@ enum Command {
 /// The arguments of every command.
 #[derive(Clone, Debug, clap::Args)]
 struct Common {
-    /// The folder of the log.
+    /// The directory of the log.
     dir: PathBuf,
 }
 
