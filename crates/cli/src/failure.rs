@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use stratawal::{Error, ErrorKind, inspect};
 
-use crate::json;
+use crate::{advice, json};
 
 /// Exit code: done.
 pub(crate) const DONE: u8 = 0;
@@ -50,7 +50,7 @@ impl Failure {
         if let Some(path) = path.filter(|path| !message.contains(path)) {
             message.push_str(&format!("; path {path}"));
         }
-        if let Some(advice) = advice(error).filter(|&advice| !message.contains(advice)) {
+        if let Some(advice) = advice(error).filter(|advice| !message.contains(advice)) {
             message.push_str(&format!("; {advice}"));
         }
         Self {
@@ -126,13 +126,10 @@ fn path_of(dir: &Path, error: &Error) -> Option<PathBuf> {
 }
 
 /// The remedy for an error, where the error itself does not state it.
-fn advice(error: &Error) -> Option<&'static str> {
+fn advice(error: &Error) -> Option<String> {
     match error.kind() {
-        ErrorKind::Damaged if error.stream().is_some() => Some(
-            "`verify` tells all that is lost, `cat` prints what precedes it; restore the files from a copy, or `delete` \
-             the stream",
-        ),
-        ErrorKind::Io | ErrorKind::Poisoned => io_cause(error).map(remedy),
+        ErrorKind::Damaged => advice::about(error.damage()?, error.lost()),
+        ErrorKind::Io | ErrorKind::Poisoned => io_cause(error).map(|cause| remedy(cause).to_owned()),
         _ => None,
     }
 }

@@ -5,6 +5,7 @@
 //! facade's public interface.
 #![forbid(unsafe_code)]
 
+mod advice;
 mod append;
 mod around_damage;
 mod cat;

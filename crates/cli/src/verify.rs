@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use stratawal::inspect::{self, CheckState, Damage, StreamCheck};
 
 use crate::failure::{DAMAGE, DONE, FAILED, Failure, counted, output};
-use crate::{Common, json, signals};
+use crate::{Common, advice, json, signals};
 
 /// The part of the help about JSON.
 pub(crate) const JSON: &str = r#"`torn` are bytes after the last whole frame: a crash has left them and the next open cuts them, or a writer is just about
@@ -118,7 +118,11 @@ fn print_text(out: &mut impl Write, check: &StreamCheck) -> io::Result<()> {
         writeln!(out, "  torn: {bytes} bytes after the last whole frame, segment {segment}, offset {offset}")?;
     }
     for damage in &check.damage {
-        writeln!(out, "  {}", damage.message)?;
+        write!(out, "  {}", damage.message)?;
+        match advice::about(&damage.kind, damage.lost) {
+            Some(advice) => writeln!(out, "; {advice}")?,
+            None => writeln!(out)?,
+        }
     }
     Ok(())
 }

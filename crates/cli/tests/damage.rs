@@ -1,4 +1,4 @@
-//! Each kind of damage: the entries that `cat --skip-damage` prints around it.
+//! Each kind of damage: the entries that `cat --skip-damage` prints around it, and advice that works.
 
 mod common;
 
@@ -63,8 +63,11 @@ impl Files {
     }
 }
 
-/// A kind of damage, and the entries that it takes; to `None`, where nothing attests where the stream ended.
-type Kind = (&'static str, fn(&Files) -> Option<(u64, Option<u64>)>);
+/// The entries that damage takes, if any. `None` as the last one: nothing attests where the stream ended.
+type Loss = Option<(u64, Option<u64>)>;
+
+/// A kind of damage.
+type Kind = (&'static str, fn(&Files) -> Loss);
 
 /// An offset within the payload of the fifth entry of a segment.
 const IN_FIFTH: usize = 5000;
@@ -72,7 +75,7 @@ const IN_FIFTH: usize = 5000;
 /// An offset within a segment's header.
 const IN_HEADER: usize = 20;
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 17] = [
     ("a bit of a payload, in the first file", |s| flip(s, 0)),
     ("a bit of a payload, in a middle file", |s| flip(s, 1)),
     ("a bit of a payload, in the newest file", |s| flip(s, 3)),
@@ -108,30 +111,39 @@ const KINDS: [Kind; 15] = [
         s.damage(1, Vec::clear);
         Some((s.seqs[1].start, Some(s.seqs[1].end - 1)))
     }),
+    ("a middle file is that of another", |s| {
+        fs::copy(&s.files[0], &s.files[1]).unwrap();
+        Some((s.seqs[1].start, Some(s.seqs[1].end - 1)))
+    }),
+    ("a middle file is a directory", |s| {
+        s.remove(1);
+        fs::create_dir(&s.files[1]).unwrap();
+        Some((s.seqs[1].start, Some(s.seqs[1].end - 1)))
+    }),
     ("all files are missing", |s| {
         (0..4).for_each(|segment| s.remove(segment));
         Some((0, None))
     }),
 ];
 
-fn flip(stream: &Files, segment: usize) -> Option<(u64, Option<u64>)> {
+fn flip(stream: &Files, segment: usize) -> Loss {
     stream.damage(segment, |bytes| bytes[IN_FIFTH] ^= 1);
     let seq = stream.seqs[segment].start + 4;
     Some((seq, Some(seq)))
 }
 
-fn flip_header(stream: &Files, segment: usize) -> Option<(u64, Option<u64>)> {
+fn flip_header(stream: &Files, segment: usize) -> Loss {
     stream.damage(segment, |bytes| bytes[IN_HEADER] ^= 1);
     Some((stream.seqs[segment].start, Some(stream.seqs[segment].end - 1)))
 }
 
-fn remove(stream: &Files, segment: usize) -> Option<(u64, Option<u64>)> {
+fn remove(stream: &Files, segment: usize) -> Loss {
     stream.remove(segment);
     Some((stream.seqs[segment].start, Some(stream.seqs[segment].end - 1)))
 }
 
 /// The entries in `seqs` that a loss leaves.
-fn left(seqs: Range<u64>, lost: Option<(u64, Option<u64>)>) -> Vec<u64> {
+fn left(seqs: Range<u64>, lost: Loss) -> Vec<u64> {
     let is_lost = |seq: u64| lost.is_some_and(|(first, last)| seq >= first && last.is_none_or(|last| seq <= last));
     seqs.filter(|&seq| !is_lost(seq)).collect()
 }
@@ -212,5 +224,112 @@ fn entries_that_may_have_been_dropped_are_marked() {
         if let Some(seq) = line["seq"].as_u64() {
             assert_eq!(line.get("uncertain").is_some(), uncertain.contains(&seq), "{seq}");
         }
+    }
+}
+
+/// The `N` of each `truncate --before N` in a text.
+fn truncations(text: &str) -> Vec<u64> {
+    let parts = text.split("`truncate --before ").skip(1);
+    parts.filter_map(|part| part.split('`').next()?.parse().ok()).collect()
+}
+
+/// A stream damaged anew, for one thing that the advice names.
+fn damaged(damage: fn(&Files) -> Loss) -> Files {
+    let stream = Files::new();
+    damage(&stream);
+    stream
+}
+
+/// Checks that a truncation ends the damage, and that no entry from `seq` on is lost by it.
+fn truncation_helps(kind: &str, stream: &Files, seq: u64) {
+    let ran = stream.log.run("truncate", ["s", "--before", &seq.to_string()], b"");
+    assert_eq!(ran.code, 0, "{kind}: truncate --before {seq}: {}", ran.err);
+    let all: Vec<u64> = (seq..stream.next()).collect();
+    assert_eq!(stream.log.cat("s"), as_text(&all).into_bytes(), "{kind}");
+    let ran = stream.log.run("verify", ["s"], b"");
+    assert_eq!(ran.code, 0, "{kind}: {}", ran.text());
+    stream.log.append("s", b"new\n");
+}
+
+#[test]
+fn the_advice_about_each_kind_of_damage_works() {
+    for (kind, damage) in KINDS {
+        let stream = Files::new();
+        let lost = damage(&stream);
+        let verified = stream.log.run("verify", ["s"], b"");
+        assert_eq!(verified.code, 1, "{kind}: {}", verified.text());
+        let advice: String = verified.text().lines().filter(|line| line.starts_with("  ")).collect();
+        let appends = damaged(damage).log.run("append", ["s"], b"x\n");
+        // Other commands give no other advice.
+        for ran in [stream.cat(&[]), appends].iter().filter(|ran| ran.code != 0) {
+            assert_eq!(ran.code, 1, "{kind}: {}", ran.err);
+            let parts = ran.err.split("; ").filter(|part| part.contains('`') || part.contains("restore"));
+            let same = parts.map(|part| advice.contains(part.trim_end())).collect::<Vec<_>>();
+            assert!(same.iter().all(|&same| same), "{kind}: {} is not in {advice}", ran.err);
+            assert!(!same.is_empty() || ran.err.contains("move it back"), "{kind}: {}", ran.err);
+        }
+
+        let mut helped = false;
+        if advice.contains("and `append` works") {
+            damaged(damage).log.append("s", b"x\n");
+        }
+        if let Some(&seq) = truncations(&advice).iter().max() {
+            assert_eq!(Some(seq - 1), lost.and_then(|(_, last)| last), "{kind}: {advice}");
+            truncation_helps(kind, &damaged(damage), seq);
+            helped = true;
+        }
+        if advice.contains("`truncate --before` an entry of a later file") {
+            truncation_helps(kind, &damaged(damage), stream.seqs[2].start);
+            helped = true;
+        }
+        if advice.contains("append those entries to another stream and `delete` this one") {
+            // Nothing else helps.
+            for (command, place) in
+                [("append", vec![]), ("truncate", vec!["--before".to_owned(), stream.next().to_string()])]
+            {
+                let arguments: Vec<String> = ["s".to_owned()].into_iter().chain(place).collect();
+                assert_eq!(stream.log.run(command, arguments, b"x\n").code, 1, "{kind}: {command} works");
+            }
+            let saved = stream.cat(&["--skip-damage"]).out;
+            stream.log.append("saved", &saved);
+            assert_eq!(stream.log.run("delete", ["s", "--yes"], b"").code, 0, "{kind}");
+            assert_eq!(stream.log.cat("saved"), saved, "{kind}");
+            assert_eq!(stream.log.run("verify", [""; 0], b"").code, 0, "{kind}");
+            helped = true;
+        }
+        if advice.contains("restore the files from a copy, or `delete` the stream") {
+            assert_eq!(stream.cat(&["--skip-damage"]).out, b"", "{kind}: something is left");
+            assert_eq!(stream.log.run("delete", ["s", "--yes"], b"").code, 0, "{kind}");
+            helped = true;
+        }
+        // Such a message states itself where the file belongs.
+        assert!(helped || advice.contains("move it back"), "{kind}: {advice}");
+    }
+}
+
+#[test]
+fn only_a_copy_helps_where_the_root_of_the_log_is_damaged() {
+    for (name, is_needed) in [("FORMAT", true), ("streams", true), ("LOCK", false)] {
+        let log = Log::new();
+        log.append("s", b"1\n");
+        let (path, copy) = (log.path().join(name), log.beside("copy"));
+        fs::rename(&path, &copy).unwrap();
+        for (command, arguments) in
+            [("cat", vec!["s"]), ("verify", vec![]), ("streams", vec![]), ("cat", vec!["s", "--skip-damage"])]
+        {
+            let ran = log.run(command, arguments, b"");
+            assert_eq!(ran.code, i32::from(is_needed), "{name} {command}: {}", ran.err);
+            let stated = [path.to_str().unwrap(), "restore it from a copy of this log"]
+                .iter()
+                .all(|part| ran.err.contains(part));
+            assert_eq!(stated, is_needed, "{name} {command}: {}", ran.err);
+        }
+        let ran = log.run("append", ["s"], b"2\n");
+        assert_eq!(ran.code, i32::from(is_needed), "{name}: {}", ran.err);
+        if is_needed {
+            fs::rename(&copy, &path).unwrap();
+            log.append("s", b"2\n");
+        }
+        assert_eq!(log.cat("s"), b"1\n2\n", "{name}");
     }
 }
