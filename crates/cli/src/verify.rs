@@ -42,6 +42,8 @@ struct Counts {
 impl Verify {
     pub(crate) fn run(&self) -> Result<u8, Failure> {
         signals::exit_on_interrupt()?;
+        // First, since an error of it must not hide damage.
+        let reserve = self.common.result(inspect::reserve_bytes(&self.common.dir))?;
         let mut counts = Counts::default();
         let mut written = Ok(());
         let verified = inspect::verify(&self.common.dir, self.stream.as_deref(), &mut |check| {
@@ -68,7 +70,6 @@ impl Verify {
             Counts { unread: 1.., .. } => FAILED,
             _ => DONE,
         };
-        let reserve = self.common.result(inspect::reserve_bytes(&self.common.dir))?;
         written.and_then(|()| self.print_counts(&counts, reserve)).or_else(output)?;
         Ok(code)
     }
