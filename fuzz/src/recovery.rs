@@ -151,10 +151,13 @@ fn near(choices: &mut Unstructured<'_>, seq: u64) -> Result<u64> {
 }
 
 fn header(choices: &mut Unstructured<'_>, seq: u64, generation: u32) -> Result<SegmentHeader> {
+    let stream_id = StreamId(if choices.ratio(1, 32)? { 8 } else { 7 });
+    let predecessor = near(choices, u64::from(generation - 1))? as u32;
     Ok(SegmentHeader {
-        stream_id: StreamId(if choices.ratio(1, 32)? { 8 } else { 7 }),
+        stream_id,
         generation: Generation(generation),
-        predecessor: Generation(near(choices, u64::from(generation - 1))? as u32),
+        predecessor: Generation(predecessor),
+        predecessor_salt: Salt(u64::from(predecessor)),
         base: SeqNo(near(choices, seq)?),
         salt: Salt(u64::from(generation)),
         durable: SeqNo(near(choices, seq)?),
@@ -184,7 +187,8 @@ fn segment(choices: &mut Unstructured<'_>, header: &SegmentHeader, seq: &mut u64
             2 => control(&mut bytes, &Control::Start { start: SeqNo(near(choices, *seq)?) }),
             3 | 4 => {
                 let successor = Generation((near(choices, u64::from(header.generation.0) + 1)? as u32).max(1));
-                control(&mut bytes, &Control::End(end(choices, header, EndKind::Seal { successor }, first)?));
+                let kind = EndKind::Seal { successor, salt: Salt(u64::from(successor.0)) };
+                control(&mut bytes, &Control::End(end(choices, header, kind, first)?));
             }
             5 => {
                 let previous = if choices.ratio(1, 4)? { Some(ByteOffset(choices.arbitrary()?)) } else { None };

@@ -5,7 +5,7 @@ use crate::run::{Run, cargo};
 use crate::{Done, Stop};
 
 /// Proves that the harnesses can fail: faults are seeded into the code, and the simulation, the damage sweep, the tests of hostile
-/// files, a process that is killed or one that reads beside it have to find each; in the index, which those see only by its
+/// files, that of mixed histories, a process that is killed or one that reads beside it have to find each; in the index, which those see only by its
 /// speed, its own tests.
 pub(crate) fn seeded() -> Done {
     let faulty = |arguments: &[&str]| {
@@ -16,8 +16,9 @@ pub(crate) fn seeded() -> Done {
             .limit(SECONDS_MAX)
             .done("a fault that no harness finds")
     };
-    let harnesses =
-        ["simulation", "damage", "hostile", "kills", "beside", "model"].map(|name| ["--test", name]).concat();
+    let harnesses = ["simulation", "damage", "hostile", "histories", "kills", "beside", "model"]
+        .map(|name| ["--test", name])
+        .concat();
     faulty(&[&["--package", "stratawal", "--package", "stratawal-stream"], &harnesses[..], &["seeded"]].concat())?;
     faulty(&["--package", "stratawal-index", "--lib"])
 }

@@ -8,6 +8,11 @@ pub(crate) fn about(kind: &str, lost: Option<(u64, u64)>) -> Option<String> {
     Some(match (kind, drop) {
         ("misplaced" | "directory", _) => return None,
         ("no_segment", _) => "restore the files from a copy, or `delete` the stream".to_owned(),
+        ("history", _) => {
+            "restore all files of the stream from one of the copies; until then `cat --skip-damage` prints the \
+                           entries, although it is not certain which of them belong together"
+                .to_owned()
+        }
         ("seal", _) => {
             "no entry is lost, and `append` works; `truncate --before` an entry of a later file drops the damage"
                 .to_owned()

@@ -11,7 +11,7 @@ use crate::header::{
     CONTROL_PAYLOAD_LEN_MAX, Codec, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Invalid, Newer, frame_len,
 };
 use crate::trailer::TRAILER_LEN;
-use crate::types::{ByteOffset, Generation, Place, SeqNo, u32_at, u64_at};
+use crate::types::{ByteOffset, Generation, Place, Salt, SeqNo, u32_at, u64_at};
 
 const MARK: u32 = 1;
 const START: u32 = 2;
@@ -25,7 +25,8 @@ const CLOSE: u32 = 4;
 //                                                     16    8   entries in the segment
 //                                                     24    8   timestamp of the first frame; 0 without entries
 // MARK:         at  bytes                             32    8   timestamp of the last frame; 0 without entries
-//                0    4   kind                        40    8   offset of the CLOSE before; 0 for none, and in a SEAL
+//                0    4   kind                        40    8   SEAL: successor's salt
+//                                                               CLOSE: offset of the CLOSE before; 0 for none
 //                                                     48    4   length of the index block
 //                                                     52    4   length of the pad: 0 or 8
 //                                                     56    …   index block, then the pad, zeros
@@ -37,8 +38,8 @@ const AT_SUCCESSOR: usize = 4;
 const AT_ENTRIES: usize = AT_START + 8;
 const AT_FIRST_TIME: usize = AT_ENTRIES + 8;
 const AT_LAST_TIME: usize = AT_FIRST_TIME + 8;
-const AT_PREVIOUS: usize = AT_LAST_TIME + 8;
-const AT_INDEX_LEN: usize = AT_PREVIOUS + 8;
+const AT_LINK: usize = AT_LAST_TIME + 8;
+const AT_INDEX_LEN: usize = AT_LINK + 8;
 const AT_PAD_LEN: usize = AT_INDEX_LEN + 4;
 const END_LEN: usize = AT_PAD_LEN + 4;
 const _: () = assert!(END_LEN == 56);
@@ -65,6 +66,9 @@ pub enum Control {
     End(End),
 }
 
+/// The bytes of the payload of a SEAL or CLOSE before its index block.
+pub const END_HEAD_LEN: usize = END_LEN;
+
 /// How a segment ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndKind {
@@ -72,6 +76,8 @@ pub enum EndKind {
     Seal {
         /// The generation of that segment.
         successor: Generation,
+        /// The salt of that segment.
+        salt: Salt,
     },
     /// CLOSE: the stream was closed. The next frame, if there ever is one, begins behind this one.
     Close {
@@ -136,6 +142,24 @@ impl Control {
     }
 }
 
+impl EndKind {
+    /// Reads the first [`END_HEAD_LEN`] bytes of a payload whose checksum was not checked; `None` where they are not those
+    /// of a SEAL or CLOSE.
+    #[must_use]
+    pub fn peek(head: &[u8]) -> Option<Self> {
+        (head.len() >= END_HEAD_LEN).then(|| Self::decode(u32_at(head, 0), head)).flatten()
+    }
+
+    fn decode(kind: u32, head: &[u8]) -> Option<Self> {
+        let (successor, link) = (Generation(u32_at(head, AT_SUCCESSOR)), u64_at(head, AT_LINK));
+        match kind {
+            SEAL if successor.0 != 0 => Some(Self::Seal { successor, salt: Salt(link) }),
+            CLOSE if successor.0 == 0 => Some(Self::Close { previous: (link != 0).then_some(ByteOffset(link)) }),
+            _ => None,
+        }
+    }
+}
+
 impl End {
     /// The length in the file of a frame with an index block of `index_len` bytes, without its trailer, at most.
     #[must_use]
@@ -155,13 +179,7 @@ impl End {
         if payload[index_end..].iter().any(|&b| b != 0) {
             return None;
         }
-        let successor = Generation(u32_at(payload, AT_SUCCESSOR));
-        let previous = u64_at(payload, AT_PREVIOUS);
-        let kind = match kind {
-            SEAL if previous == 0 && successor.0 != 0 => EndKind::Seal { successor },
-            CLOSE if successor.0 == 0 => EndKind::Close { previous: (previous != 0).then_some(ByteOffset(previous)) },
-            _ => return None,
-        };
+        let kind = EndKind::decode(kind, payload)?;
         Some(Self {
             kind,
             start: SeqNo(u64_at(payload, AT_START)),
@@ -172,8 +190,8 @@ impl End {
     }
 
     fn encode(&self, out: &mut Vec<u8>, place: &Place) {
-        let (kind, successor, previous) = match self.kind {
-            EndKind::Seal { successor } => (SEAL, successor.0, 0),
+        let (kind, successor, link) = match self.kind {
+            EndKind::Seal { successor, salt } => (SEAL, successor.0, salt.0),
             EndKind::Close { previous } => (CLOSE, 0, previous.map_or(0, |at| at.0)),
         };
         assert!(kind != SEAL || successor != 0, "a SEAL names its successor");
@@ -189,7 +207,7 @@ impl End {
         out.extend_from_slice(&self.entries.to_le_bytes());
         out.extend_from_slice(&self.times.0.to_le_bytes());
         out.extend_from_slice(&self.times.1.to_le_bytes());
-        out.extend_from_slice(&previous.to_le_bytes());
+        out.extend_from_slice(&link.to_le_bytes());
         out.extend_from_slice(&index_len.to_le_bytes());
         out.extend_from_slice(&(pad_len as u32).to_le_bytes());
         out.extend_from_slice(&self.index);

@@ -67,7 +67,7 @@ mod trailer;
 mod types;
 
 pub use checksum::PayloadChecksum;
-pub use control::{Control, End, EndKind, INDEX_BLOCK_LEN_MAX, PAD_LEN, encode_control};
+pub use control::{Control, END_HEAD_LEN, End, EndKind, INDEX_BLOCK_LEN_MAX, PAD_LEN, encode_control};
 pub use format_file::{FORMAT_FILE_LEN, FormatFile, FormatFileError};
 pub use frame::{
     BATCH_END, Batches, DataFrame, Entries, EntriesIn, Frame, check_payload, data_frame_len_max, decode,

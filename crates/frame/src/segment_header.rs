@@ -27,7 +27,9 @@ use crate::types::{Features, FormatId, Generation, Salt, SeqNo, StreamId, WalId,
 //  88    8   last timestamp of the stream at creation, microseconds since 1970
 //  96    8   created, microseconds since 1970
 // 104    4   name: CRC-32 of the name of the stream's folder, so that a segment of another stream shows
-// 108   16   zero
+// 108    8   predecessor's salt; 0 without a predecessor
+// 116    4   predecessor's last frame: the header checksum of its frame of entries that holds base - 1; 0: not stated
+// 120    4   zero
 // 124    4   checksum: CRC-32 over bytes 0..124
 const AT_VERSION: usize = 8;
 const AT_FEATURES: usize = AT_VERSION + 4;
@@ -42,8 +44,10 @@ const AT_START: usize = AT_DURABLE + 8;
 const AT_LAST_TIMESTAMP: usize = AT_START + 8;
 const AT_CREATED: usize = AT_LAST_TIMESTAMP + 8;
 const AT_NAME: usize = AT_CREATED + 8;
-const AT_ZERO: usize = AT_NAME + 4;
-const AT_CHECKSUM: usize = AT_ZERO + 16;
+const AT_PREDECESSOR_SALT: usize = AT_NAME + 4;
+const AT_PREDECESSOR_FRAME: usize = AT_PREDECESSOR_SALT + 8;
+const AT_ZERO: usize = AT_PREDECESSOR_FRAME + 4;
+const AT_CHECKSUM: usize = AT_ZERO + 4;
 
 /// The length of a segment header in bytes, and so the offset of the first frame.
 pub const SEGMENT_HEADER_LEN: usize = AT_CHECKSUM + 4;
@@ -76,6 +80,11 @@ pub struct SegmentHeader {
     pub created: u64,
     /// [`name_checksum`](Self::name_checksum) of the name of the stream's folder.
     pub name_crc: u32,
+    /// The salt of the predecessor; 0 without one.
+    pub predecessor_salt: Salt,
+    /// The header checksum, as stored, of the predecessor's frame of entries that holds the entry before the base. It
+    /// identifies the content that this segment follows. 0 where there is no such frame, or it could not be read.
+    pub predecessor_frame_crc: u32,
     /// Its feature masks; zeros in what this version writes.
     pub features: Features,
 }
@@ -123,6 +132,8 @@ impl SegmentHeader {
         last_timestamp: 0,
         created: 0,
         name_crc: 0,
+        predecessor_salt: Salt(0),
+        predecessor_frame_crc: 0,
         features: Features { compatible: 0, read_only_compatible: 0, incompatible: 0 },
     };
 
@@ -149,6 +160,8 @@ impl SegmentHeader {
             out.extend_from_slice(&n.to_le_bytes());
         }
         out.extend_from_slice(&self.name_crc.to_le_bytes());
+        out.extend_from_slice(&self.predecessor_salt.0.to_le_bytes());
+        out.extend_from_slice(&self.predecessor_frame_crc.to_le_bytes());
         out.resize(AT_CHECKSUM, 0);
         out.extend_from_slice(&checksum::payload(&out).to_le_bytes());
         out.try_into().expect("invariant: the fields add up to 128 bytes")
@@ -193,6 +206,8 @@ impl SegmentHeader {
             last_timestamp: u64_at(bytes, AT_LAST_TIMESTAMP),
             created: u64_at(bytes, AT_CREATED),
             name_crc: u32_at(bytes, AT_NAME),
+            predecessor_salt: Salt(u64_at(bytes, AT_PREDECESSOR_SALT)),
+            predecessor_frame_crc: u32_at(bytes, AT_PREDECESSOR_FRAME),
             features,
         };
         let consistent = id.version != 0

@@ -61,7 +61,7 @@ fn the_example_leaves_no_byte_out() {
 
 #[test]
 fn the_example_is_what_its_notes_and_the_field_tables_say() {
-    let header: [(&str, usize, u64); 17] = [
+    let header: [(&str, usize, u64); 19] = [
         ("version", 4, 1),
         ("compatible", 4, 0),
         ("read-only compatible", 4, 0),
@@ -77,7 +77,9 @@ fn the_example_is_what_its_notes_and_the_field_tables_say() {
         ("time of the last frame before", 8, TIME - 5_000_000),
         ("time of creation", 8, TIME),
         ("name", 4, u64::from(crc32(b"orders.eu-1"))),
-        ("zero", 16, 0),
+        ("predecessor's salt", 8, 0x8877_6655_4433_2211),
+        ("predecessor's last frame", 4, 0x0102_0304),
+        ("zero", 4, 0),
         ("checksum", 4, u64::from(crc32(&file()[..124]))),
     ];
     let mut expected = header.to_vec();
@@ -151,6 +153,8 @@ fn header() -> SegmentHeader {
         last_timestamp: TIME - 5_000_000,
         created: TIME,
         name_crc: crc32(b"orders.eu-1"),
+        predecessor_salt: Salt(0x8877_6655_4433_2211),
+        predecessor_frame_crc: 0x0102_0304,
         features: Features::default(),
     }
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use samples::{Body, SALT, Sample, TIME};
 use stratawal_frame::{
     ByteOffset, Control, Decoded, End, EndKind, Features, FormatFile, Generation, Limits, Place, SEGMENT_HEADER_LEN,
-    Scan, SegmentHeader, SeqNo, StreamId, TRAILER_LEN, Trailer, WalId, decode,
+    Salt, Scan, SegmentHeader, SeqNo, StreamId, TRAILER_LEN, Trailer, WalId, decode,
 };
 
 const FRAME_OFFSET: u64 = 3240;
@@ -76,7 +76,7 @@ fn a_sealed_segment_of_format_1_reads_and_writes_as_ever() {
     let mut frames = closed_chain();
     frames.push(one("entry behind a close", 7, Some(7), Body::Batches(vec![vec![b"again".to_vec()]])));
     let end = End {
-        kind: EndKind::Seal { successor: Generation(10) },
+        kind: EndKind::Seal { successor: Generation(10), salt: Salt(0x99AA_BBCC_DDEE_FF00) },
         start: SeqNo(6),
         entries: 5,
         times: (TIME, TIME),
@@ -111,6 +111,8 @@ fn header() -> SegmentHeader {
         last_timestamp: TIME - 1,
         created: TIME,
         name_crc: SegmentHeader::name_checksum("%55ser%2f1"),
+        predecessor_salt: Salt(0x1122_3344_5566_7788),
+        predecessor_frame_crc: 0x0102_0304,
         features: Features { compatible: 4, read_only_compatible: 8, incompatible: 0 },
     }
 }

@@ -18,7 +18,8 @@ prop_compose! {
 prop_compose! {
     fn any_header()(
         wal_id: u128, stream_id: u64, generation in 1..=u32::MAX, predecessor: u32, base: u64, salt: u64,
-        durable: u64, start: u64, last_timestamp: u64, created: u64, name_crc: u32, features in any_features(),
+        durable: u64, start: u64, last_timestamp: u64, created: u64, name_crc: u32,
+        predecessor_salt: u64, predecessor_frame_crc: u32, features in any_features(),
     ) -> SegmentHeader {
         let up_to_base = |n: u64| SeqNo(if base == u64::MAX { n } else { n % (base + 1) });
         SegmentHeader {
@@ -33,6 +34,8 @@ prop_compose! {
             last_timestamp,
             created,
             name_crc,
+            predecessor_salt: Salt(predecessor_salt),
+            predecessor_frame_crc,
             features,
         }
     }
@@ -51,6 +54,8 @@ fn header() -> SegmentHeader {
         last_timestamp: 5,
         created: 6,
         name_crc: 8,
+        predecessor_salt: Salt(3),
+        predecessor_frame_crc: 9,
         features: Features::default(),
     }
 }

@@ -75,6 +75,8 @@ fn segment_header() -> [u8; 128] {
         last_timestamp: TIME,
         created: TIME,
         name_crc: SegmentHeader::name_checksum("orders"),
+        predecessor_salt: Salt(1),
+        predecessor_frame_crc: 9,
         features: Features::default(),
     }
     .encode()

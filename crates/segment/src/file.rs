@@ -5,8 +5,8 @@ use std::path::Path;
 
 use bytes::Bytes;
 use stratawal_frame::{
-    ByteOffset, Control, Decoded, End, EndKind, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, HeaderError,
-    SEGMENT_HEADER_LEN, SegmentHeader, TRAILER_LEN, Trailer, decode_header, decode_payload,
+    ByteOffset, Control, Decoded, END_HEAD_LEN, End, EndKind, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, HeaderError,
+    SEGMENT_HEADER_LEN, SegmentHeader, SeqNo, TRAILER_LEN, Trailer, decode_header, decode_payload,
 };
 use stratawal_storage::{Access, File, Storage};
 
@@ -31,6 +31,23 @@ pub struct Finished {
     pub frame: FrameHeader,
     /// What it says.
     pub end: End,
+}
+
+impl Finished {
+    /// The fields that [`SegmentFile::peek_end`] returns, here of a frame that was checked.
+    #[must_use]
+    pub const fn peek(&self) -> EndPeek {
+        EndPeek { end_seq: self.frame.first_seq, kind: self.end.kind }
+    }
+}
+
+/// The SEAL or CLOSE at the end of a file, as [`SegmentFile::peek_end`] reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndPeek {
+    /// One past the last entry of the segment.
+    pub end_seq: SeqNo,
+    /// Which control frame it is, with the segment or CLOSE that it names.
+    pub kind: EndKind,
 }
 
 impl SegmentFile {
@@ -111,6 +128,35 @@ impl SegmentFile {
     /// # Errors
     /// I/O, and frames of a newer version.
     pub fn finished(&self) -> Result<Option<Finished>> {
+        let Some((position, trailer_at)) = self.trailer()? else { return Ok(None) };
+        self.end_at(position, Some(trailer_at))
+    }
+
+    /// Reads the fixed fields of the SEAL or CLOSE at the end of the file, in two short reads. The trailer and the frame's
+    /// header are checked, the payload is not: [`finished`](Self::finished) checks that too. `None` where the file does not
+    /// end with such a frame and its trailer.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn peek_end(&self) -> Result<Option<EndPeek>> {
+        let Some((position, trailer_at)) = self.trailer()? else { return Ok(None) };
+        const LEN: usize = FRAME_HEADER_LEN + END_HEAD_LEN;
+        if trailer_at - position.0 < LEN as u64 {
+            return Ok(None);
+        }
+        let mut bytes = [0; LEN];
+        self.read_exact(&mut bytes, position.0)?;
+        let (header, payload) = bytes.split_at(FRAME_HEADER_LEN);
+        Ok(match decode_header(header, &self.place(position), &self.limits()) {
+            Decoded::Frame(frame) if frame.is_control() && position.0 + frame.frame_len() == trailer_at => {
+                EndKind::peek(payload).map(|kind| EndPeek { end_seq: frame.first_seq, kind })
+            }
+            _ => None,
+        })
+    }
+
+    /// Where the SEAL or CLOSE begins that a valid trailer at the end of the file names, and where the trailer begins.
+    fn trailer(&self) -> Result<Option<(ByteOffset, u64)>> {
         let first_end = (SEGMENT_HEADER_LEN + FRAME_HEADER_LEN + TRAILER_LEN) as u64;
         if self.len < first_end || self.has_written_len() {
             return Ok(None);
@@ -123,7 +169,7 @@ impl SegmentFile {
         if !fits || !position.0.is_multiple_of(FRAME_ALIGN) {
             return Ok(None);
         }
-        self.end_at(position, Some(trailer_at))
+        Ok(Some((position, trailer_at)))
     }
 
     /// The CLOSE at `offset`, as one names the one before it.
@@ -171,6 +217,16 @@ impl SegmentFile {
         self.file
             .read_exact_at(buf, at)
             .map_err(|source| Error::new(self.id, Some(ByteOffset(at)), ErrorKind::Io { operation: "read", source }))
+    }
+
+    /// The header checksum, as stored, of the frame at `offset`.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn header_crc_at(&self, offset: ByteOffset) -> Result<u32> {
+        let mut bytes = [0; 4];
+        self.read_exact(&mut bytes, offset.0)?;
+        Ok(u32::from_le_bytes(bytes))
     }
 
     /// Whether everything behind the header is zeros.

@@ -57,7 +57,7 @@ mod writer;
 pub use chain::{Attestations, Chain};
 pub use create::{CreateError, create};
 pub use error::{Error, ErrorKind};
-pub use file::{Finished, SegmentFile};
+pub use file::{EndPeek, Finished, SegmentFile};
 pub use name::{SegmentId, TEMPORARY_PREFIX, is_temporary};
 pub use read::{FoundEntry, FrameAt, FrameSteps, Frames, InBlock, MapPromise, Seen, SegmentData, Shape, frames};
 pub use search::{FoundFrame, FoundSeal, FrameSearch};

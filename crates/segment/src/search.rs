@@ -125,6 +125,8 @@ impl FrameSearch {
 pub struct FoundSeal {
     /// The generation of the segment that follows.
     pub successor: stratawal_frame::Generation,
+    /// The salt of that segment.
+    pub salt: stratawal_frame::Salt,
     /// The base of that segment: one past the last entry that the SEAL counts.
     pub end_seq: SeqNo,
 }
@@ -155,7 +157,9 @@ impl SegmentFile {
     pub fn find_seal(&self) -> Result<Option<FoundSeal>> {
         let base = self.header().base;
         let seal = |end: &stratawal_frame::End| match end.kind {
-            stratawal_frame::EndKind::Seal { successor } => Some(FoundSeal { successor, end_seq: base + end.entries }),
+            stratawal_frame::EndKind::Seal { successor, salt } => {
+                Some(FoundSeal { successor, salt, end_seq: base + end.entries })
+            }
             stratawal_frame::EndKind::Close { .. } => None,
         };
         if let Some(finished) = self.finished()? {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use common::{HEADER_LEN, Raw, Rng, Segment, data_frame, header, raw, walked};
-use stratawal_frame::{ByteOffset, Place, SeqNo};
+use stratawal_frame::{ByteOffset, FrameHeader, Place, SeqNo};
 use stratawal_segment::{
     Access, ErrorKind, FrameSteps, Frames, MapPromise, Seen, SegmentData, SegmentFile, Shape, create, frames,
 };
@@ -50,6 +50,30 @@ fn entries_of(mut steps: FrameSteps, from: u64) -> Vec<(u64, Bytes)> {
 
 fn steps(data: &SegmentData, end: u64) -> FrameSteps {
     frames(data, data.block(HEADER_LEN..end).unwrap(), ByteOffset(HEADER_LEN), SeqNo(40), 1 << 20)
+}
+
+#[test]
+fn the_header_checksum_is_that_of_the_frame_which_holds_the_seq() {
+    let segment = filled();
+    let file = segment.file();
+    let mut frames = Vec::new();
+    file.walk(&mut |offset, frame| frames.push((offset, *frame))).unwrap();
+    let end = frames.last().unwrap().1.end_seq();
+    let on_disk = tempfile::tempdir().unwrap();
+    std::fs::write(on_disk.path().join(segment.id().to_string()), segment.storage.bytes()).unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(UnixStorage::new());
+    let mapped = SegmentFile::open(&storage, on_disk.path(), segment.id(), Access::Read).unwrap();
+    for data in [SegmentData::read(&file), map(&mapped, file.len()).unwrap()] {
+        for seq in 40..end.0 {
+            let holds = |frame: &FrameHeader| frame.first_seq.0 <= seq && seq < frame.end_seq().0;
+            let at = frames.iter().find(|(_, frame)| holds(frame)).unwrap().0;
+            let found = data.header_crc_of(ByteOffset(HEADER_LEN), SeqNo(40), SeqNo(seq)).unwrap();
+            assert_eq!(found, Some(file.header_crc_at(at).unwrap()), "entry {seq}");
+        }
+        assert_eq!(data.header_crc_of(ByteOffset(HEADER_LEN), SeqNo(40), end).unwrap(), None);
+        assert_eq!(data.header_crc_of(ByteOffset(HEADER_LEN), SeqNo(41), SeqNo(41)).unwrap(), None);
+        assert_eq!(data.header_crc_of(ByteOffset(file.len()), SeqNo(40), SeqNo(40)).unwrap(), None);
+    }
 }
 
 #[test]
@@ -490,7 +514,10 @@ fn a_segment_on_disk_is_written_and_read() {
     let published = writer.place().offset.0;
     let before = map(&open(), published).unwrap();
     let end = stratawal_frame::End {
-        kind: stratawal_frame::EndKind::Seal { successor: stratawal_frame::Generation(4) },
+        kind: stratawal_frame::EndKind::Seal {
+            successor: stratawal_frame::Generation(4),
+            salt: stratawal_frame::Salt(40),
+        },
         start: SeqNo(12),
         entries: 100,
         times: (1040, 1139),

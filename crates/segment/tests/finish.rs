@@ -6,11 +6,11 @@ use std::io::ErrorKind as IoKind;
 
 use common::{Fault, Segment, data_frame, file_of, header, raw, walked};
 use stratawal_frame::{
-    ByteOffset, Control, End, EndKind, Generation, Place, SegmentHeader, SeqNo, Trailer, encode_control,
+    ByteOffset, Control, End, EndKind, Generation, Place, Salt, SegmentHeader, SeqNo, Trailer, encode_control,
 };
-use stratawal_segment::{Access, SegmentWriter};
+use stratawal_segment::{Access, EndPeek, SegmentWriter};
 
-const SEAL: EndKind = EndKind::Seal { successor: Generation(4) };
+const SEAL: EndKind = EndKind::Seal { successor: Generation(4), salt: Salt(40) };
 const CLOSE: EndKind = EndKind::Close { previous: None };
 
 fn fault(nth: usize, kind: IoKind) -> Fault {
@@ -39,6 +39,27 @@ fn an_end_says_what_it_was_told() {
             assert_eq!((chain.close, chain.start, chain.seal), (Some(at), Some(SeqNo(12)), None));
             assert_eq!((frames.len(), chain.end.0 + 16), (3, file.len()), "the chain steps over it");
         }
+    }
+}
+
+#[test]
+fn a_peek_at_the_end_reads_the_fields_and_not_the_payload() {
+    for kind in [SEAL, CLOSE] {
+        let mut segment = Segment::new();
+        segment.append(&[b"one", b"two"]);
+        assert_eq!(segment.file().peek_end().unwrap(), None, "it is being written");
+        let at = segment.offset();
+        segment.finish(kind, b"index");
+        let expected = EndPeek { end_seq: SeqNo(42), kind };
+        assert_eq!(segment.file().peek_end().unwrap(), Some(expected));
+        assert_eq!(segment.file().finished().unwrap().map(|finished| finished.peek()), Some(expected));
+        // In the index block, which the payload's checksum covers.
+        segment.poke(b"?", at.0 + 40 + 56);
+        assert_eq!(segment.file().peek_end().unwrap(), Some(expected));
+        assert!(segment.file().finished().unwrap().is_none());
+        // In the header of the frame.
+        segment.poke(b"?", at.0 + 8);
+        assert_eq!(segment.file().peek_end().unwrap(), None);
     }
 }
 

@@ -51,7 +51,7 @@ fn a_chain_holds_frames_of_all_kinds_up_to_its_seal() {
     assert_eq!((chain.close, chain.times), (Some(close), Some((1040, 1044))));
     assert_eq!(chain.attested, SeqNo(44), "what its last START knew");
     let (end, len) = chain.seal.expect("it is sealed");
-    assert!(matches!(end.kind, EndKind::Seal { successor } if successor.0 == 4));
+    assert!(matches!(end.kind, EndKind::Seal { successor, .. } if successor.0 == 4));
     assert_eq!(seal.0 + len + 16, segment.file().len());
 }
 

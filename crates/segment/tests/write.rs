@@ -5,7 +5,7 @@ mod common;
 use std::io::{ErrorKind as IoKind, IoSlice};
 
 use common::{Fault, HEADER_LEN, Segment, data_frame, walked};
-use stratawal_frame::{ByteOffset, EndKind, Generation, SeqNo};
+use stratawal_frame::{ByteOffset, EndKind, Generation, Salt, SeqNo};
 use stratawal_segment::{Access, ErrorKind, SegmentWriter, Tail};
 
 const MARK_LEN: u64 = 48;
@@ -132,7 +132,7 @@ fn a_mark_is_left_out_where_it_would_pass_the_reserved_end() {
 
 #[test]
 fn no_mark_is_written_behind_an_end() {
-    for kind in [EndKind::Seal { successor: Generation(4) }, EndKind::Close { previous: None }] {
+    for kind in [EndKind::Seal { successor: Generation(4), salt: Salt(40) }, EndKind::Close { previous: None }] {
         let mut segment = Segment::new();
         segment.append(&[b"one"]);
         let (tail, end) = (segment.tail(), segment.end(kind, b""));

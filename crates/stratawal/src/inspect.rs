@@ -71,7 +71,7 @@ pub struct Damage {
     /// The offset in it in bytes, where it is known.
     pub offset: Option<u64>,
     /// A word for what it is: `header`, `misplaced`, `no_segment`, `first_missing`, `predecessor_missing`, `successor_missing`,
-    /// `lost`, `length`, `frame`, `gap`, `file`, `directory`, `seal`. There may be more in later versions.
+    /// `lost`, `length`, `frame`, `gap`, `file`, `directory`, `seal`, `history`. There may be more in later versions.
     pub kind: String,
     /// The first and the last seq that are lost, where they are known.
     pub lost: Option<(u64, u64)>,

@@ -37,6 +37,8 @@ enum Cause {
     Earlier(Error),
     /// A file's length in bytes, and the one that it was closed with, where that is known.
     Length(u64, Option<u64>),
+    /// The file name of the segment that the other one does not follow.
+    NotAfter(String),
     Text(&'static str),
     /// What it means that the system refused something, and the path that this was for.
     About(&'static str, PathBuf, io::Error),
@@ -122,6 +124,8 @@ pub enum Damage {
     Directory,
     /// The end of a sealed segment is damaged; its entries are not.
     Seal,
+    /// Two segments were not written one after the other: files of two copies of the log are mixed, or one was put back.
+    History,
 }
 
 impl Damage {
@@ -142,6 +146,7 @@ impl Damage {
             Self::File => "file",
             Self::Directory => "directory",
             Self::Seal => "seal",
+            Self::History => "history",
         }
     }
 
@@ -167,6 +172,9 @@ impl Damage {
                  its name"
             }
             Self::Seal => "damaged: the end of the segment is not valid, its entries are",
+            Self::History => {
+                "damaged: segments are not of one history: files of two copies of the log are mixed, or an old file was put back"
+            }
         }
     }
 }
@@ -300,6 +308,19 @@ impl Error {
         }))
     }
 
+    /// Segment `next` was not written after `before`, which precedes it in the stream.
+    pub(crate) fn history(place: &Location, before: segment::SegmentId, next: segment::SegmentId) -> Self {
+        Self(Arc::new(Inner {
+            kind: ErrorKind::Damaged(Damage::History),
+            stream: place.name().to_owned(),
+            segment: Some(next.to_string()),
+            offset: None,
+            lost: None,
+            lost_from: None,
+            cause: Cause::NotAfter(before.to_string()),
+        }))
+    }
+
     /// The same where entries from `seq` on may be lost, and not more is known.
     pub(crate) fn with_lost_from(self, seq: u64) -> Self {
         match Arc::try_unwrap(self.0) {
@@ -363,6 +384,10 @@ impl Error {
             Damage::Frame | Damage::Gap => Some(
                 "the entries that are not lost can be read, those after the damage too, and the stream can be appended to; \
                  truncating before the first entry after the damage drops it",
+            ),
+            Damage::History => Some(
+                "restore all files of the stream from one of the copies; until then the entries can be read, although it is not \
+                 certain which of them belong together",
             ),
             Damage::Seal => Some("no entry is lost; truncating before the next segment drops the damage"),
             Damage::SuccessorMissing | Damage::Length => Some(
@@ -431,7 +456,7 @@ impl Error {
                 _ => None,
             },
             Cause::Earlier(error) => error.io_kind(),
-            Cause::None | Cause::Length(..) | Cause::Text(_) => None,
+            Cause::None | Cause::Length(..) | Cause::NotAfter(_) | Cause::Text(_) => None,
         }
     }
 }
@@ -500,6 +525,7 @@ impl Error {
             }
             Cause::Length(len, None) => write!(f, ": it has {len} bytes"),
             Cause::Length(len, Some(closed)) => write!(f, ": it has {len} bytes, and was closed with {closed}"),
+            Cause::NotAfter(before) => write!(f, ": it does not continue segment {before}"),
             Cause::Text(text) => write!(f, ": {text}"),
             Cause::About(text, path, error) => write!(f, ": {text}: {}: {error}", path.display()),
         }
@@ -509,7 +535,7 @@ impl Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.0.cause {
-            Cause::None | Cause::Length(..) | Cause::Text(_) => None,
+            Cause::None | Cause::Length(..) | Cause::NotAfter(_) | Cause::Text(_) => None,
             Cause::Io(error) | Cause::About(_, _, error) => Some(error),
             Cause::Segment(error) => Some(error),
             Cause::Earlier(error) => Some(error),

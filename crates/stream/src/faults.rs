@@ -63,6 +63,8 @@ pub enum Fault {
     ShownUnsynced,
     /// A segment gets the salt of the one before it.
     SaltKept,
+    /// The salts by which segments name each other are not compared.
+    SaltsIgnored,
     /// A length is believed, whatever the bound on it.
     LengthBelieved,
 }

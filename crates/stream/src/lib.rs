@@ -44,6 +44,7 @@ pub mod faults;
 mod faults;
 mod folder;
 mod group;
+mod history;
 mod iter;
 mod marks;
 mod options;

@@ -303,8 +303,11 @@ impl Inner {
     /// Segment `i`, open for reading, and its limit.
     pub(crate) fn open(&self, view: &View, i: usize) -> Result<(Reader, u64)> {
         let (limit, segment, shared) = (view.limit(i), &view.segments[i], &self.shared);
-        match segment.open(&shared.env, &shared.place, &shared.options) {
+        let next = view.segments.get(i + 1).map(|next| &next.header);
+        match segment.open(&shared.env, &shared.place, &shared.options, next) {
             Ok(reader) => Ok((reader, limit)),
+            // Which of the two is the wrong one is not known, so no entry is said to be lost.
+            Err(error) if error.kind() == ErrorKind::Damaged(Damage::History) => Err(error),
             // Nothing of it can be read.
             Err(error) => Err(error.with_lost(self.live(segment.header.base.0..u64::MAX, limit))),
         }

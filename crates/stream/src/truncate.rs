@@ -17,6 +17,7 @@ use crate::env::{DELETED_PREFIX, Env, Location};
 use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::group::State;
+use crate::history::Predecessor;
 use crate::recover::exists;
 use crate::remove::{Dead, Renamed, remove_own, rename_dir};
 use crate::stream::StreamLog;
@@ -277,7 +278,7 @@ impl Writer {
     }
 
     /// A new generation at `base`, durably; what it voids is settled.
-    fn new_generation(&mut self, predecessor: Generation, base: u64, start: u64) -> Result<(SegmentHeader, Begun)> {
+    fn new_generation(&mut self, predecessor: Predecessor, base: u64, start: u64) -> Result<(SegmentHeader, Begun)> {
         let active = self.active.as_ref().expect("invariant: only a stream with a segment is cut");
         let newest = active.writer.header();
         let Some(generation) = newest.generation.0.checked_add(1).map(Generation) else {
@@ -293,7 +294,7 @@ impl Writer {
 
     /// Everything is settled: begins anew at `first`, beyond the end.
     fn begin_at(&mut self, tail: &mut Tail, first: u64) -> Result<Dead> {
-        let (_, (writer, space)) = self.new_generation(Generation(0), first, first)?;
+        let (_, (writer, space)) = self.new_generation(Predecessor::NONE, first, first)?;
         let shared = Arc::clone(&self.shared);
         let old = shared.view.load();
         shared.marks.set_start(first);
@@ -314,7 +315,12 @@ impl Writer {
         if kept == old.segments.len() {
             self.book_seal(&mut state.tail, BallastUse::Allowed)?;
         }
-        let predecessor = kept.checked_sub(1).map_or(Generation(0), |i| old.segments[i].header.generation);
+        let predecessor = kept.checked_sub(1).map_or(Predecessor::NONE, |i| {
+            let segment = &old.segments[i];
+            // Entries before `next` that are damaged must not keep the caller from dropping those after it.
+            let reader = segment.open_alone(&shared.env, &shared.place, &shared.options);
+            reader.map_or_else(|_| Predecessor::unread(&segment.header), |reader| Predecessor::of(&reader, next))
+        });
         // What comes behind the commit point must not lack a descriptor.
         let dir = shared.place.dir();
         let folder = FolderToSync::new(shared.env.storage(), &dir).map_err(|e| Error::io(&shared.place, e))?;

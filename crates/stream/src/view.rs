@@ -12,6 +12,7 @@ use stratawal_segment::{Access, FoundEntry, FrameSearch, Seen, SegmentData, Segm
 
 use crate::env::{Env, Location};
 use crate::error::{Error, Result};
+use crate::history::{contradicts_frame, last_frame_crc};
 use crate::options::StreamOptions;
 use crate::sync::{Arc, Bits, Mark};
 
@@ -207,15 +208,15 @@ impl Reader {
     }
 
     fn bounded(&self, span: Option<Span>) -> (IndexPoint, std::ops::Range<u64>) {
-        let first = IndexPoint {
-            seq: self.data().header().base.0,
-            offset: SEGMENT_HEADER_LEN as u64,
-            timestamp: self.data().header().last_timestamp,
-        };
-        let point = span.map_or(first, |span| span.point);
+        let point = span.map_or_else(|| first_point(self.data().header()), |span| span.point);
         let end = span.and_then(|span| span.next).map_or_else(|| self.end(), |next| next.offset);
         (point, point.offset..end)
     }
+}
+
+/// Where reading begins in a segment whose index has no point before.
+pub(crate) const fn first_point(header: &SegmentHeader) -> IndexPoint {
+    IndexPoint { seq: header.base.0, offset: SEGMENT_HEADER_LEN as u64, timestamp: header.last_timestamp }
 }
 
 impl SegmentView {
@@ -223,13 +224,30 @@ impl SegmentView {
         SegmentId::of(&self.header)
     }
 
-    /// Opens it for reading; from the cache where it is there.
-    pub(crate) fn open(&self, env: &Env, place: &Location, options: &StreamOptions) -> Result<Reader> {
+    /// Opens it for reading; from the cache where it is there. `next` is the header of the segment after it.
+    pub(crate) fn open(
+        &self,
+        env: &Env,
+        place: &Location,
+        options: &StreamOptions,
+        next: Option<&SegmentHeader>,
+    ) -> Result<Reader> {
         match &self.state {
             SegmentState::Live(live) => Ok(Reader::Live(Arc::clone(live))),
             SegmentState::Sealed => {
                 let key = CacheKey { stream_id: self.header.stream_id.0, generation: self.header.generation.0 };
-                env.cache.get_or_load(key, || load(env, place, options, &self.header)).map(Reader::Sealed)
+                env.cache.get_or_load(key, || load(env, place, options, &self.header, next)).map(Reader::Sealed)
+            }
+        }
+    }
+
+    /// Opens it for reading, whatever comes after it. The cache does not keep it.
+    pub(crate) fn open_alone(&self, env: &Env, place: &Location, options: &StreamOptions) -> Result<Reader> {
+        match &self.state {
+            SegmentState::Live(live) => Ok(Reader::Live(Arc::clone(live))),
+            SegmentState::Sealed => {
+                let (loaded, _) = load(env, place, options, &self.header, None)?;
+                Ok(Reader::Sealed(Arc::new(loaded)))
             }
         }
     }
@@ -237,7 +255,16 @@ impl SegmentView {
 
 /// Opens a segment that is whole: its index from its SEAL, or by a scan where it has none. A reader beside a writer may
 /// open one that is not finished yet.
-fn load(env: &Env, place: &Location, options: &StreamOptions, header: &SegmentHeader) -> Result<(Loaded, usize)> {
+///
+/// Its last frame must be the one that `next`, the header of the segment after it, states. Where that frame cannot be read,
+/// reading its entries reports why.
+fn load(
+    env: &Env,
+    place: &Location,
+    options: &StreamOptions,
+    header: &SegmentHeader,
+    next: Option<&SegmentHeader>,
+) -> Result<(Loaded, usize)> {
     let failed = |e| Error::segment_error(place, e);
     let id = SegmentId::of(header);
     let file = SegmentFile::open(env.storage(), &place.dir(), id, Access::Read).map_err(failed)?;
@@ -260,6 +287,14 @@ fn load(env: &Env, place: &Location, options: &StreamOptions, header: &SegmentHe
         Some(found) => found,
         None => index_by_scan(&file, options, sealed_at).map_err(failed)?,
     };
+    if let Some(next) = next {
+        let last = next.base.0.saturating_sub(1);
+        let point = index.floor(last).map_or_else(|| first_point(header), |span| span.point);
+        let crc = last_frame_crc(&SegmentData::read(&file), point, next.base.0);
+        if crc.is_some_and(|crc| contradicts_frame(crc, next)) {
+            return Err(Error::history(place, id, SegmentId::of(next)));
+        }
+    }
     let data = match options.map {
         // The end of a file that is not finished may still be written again, and a mapping must not change.
         Some(promise) if sealed_at.is_some() => {

@@ -23,6 +23,7 @@ use crate::env::{Env, Location, NEW_PREFIX};
 use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::group::Lead;
+use crate::history::Predecessor;
 use crate::marks::Marks;
 use crate::options::{Durability, StreamOptions};
 use crate::pool::{KEPT_LEN, push_lean};
@@ -30,7 +31,7 @@ use crate::remove::{Renamed, rename_dir};
 use crate::sync::{Arc, Published};
 use crate::tail::{Booking, Pending, Tail};
 use crate::truncate::sealed;
-use crate::view::{Live, SegmentState, SegmentView, View};
+use crate::view::{Live, Reader, SegmentState, SegmentView, View};
 
 /// The length that the file of a successor begins with, if a segment is not shorter. A stream that has filled one segment
 /// will fill another, and each step of growth costs the sync after it a commit of the file system's journal and the file
@@ -266,7 +267,7 @@ impl Writer {
         let header = SegmentHeader {
             durable: SeqNo(start),
             start: SeqNo(start),
-            ..self.header(StreamId(storage.random_u64()), Generation(1), Generation(0), start)
+            ..self.header(StreamId(storage.random_u64()), Generation(1), Predecessor::NONE, start)
         };
         let undo = |error: Error| {
             // Leftovers are nobody's, and removed at the next open.
@@ -302,10 +303,12 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let active = self.active.as_ref().expect("invariant: only a stream with a segment rotates");
         let predecessor = *active.writer.header();
+        let last = Reader::Live(Arc::clone(&active.live));
         let Some(generation) = predecessor.generation.0.checked_add(1).map(Generation) else {
             return Err(self.used_up());
         };
-        let header = self.header(predecessor.stream_id, generation, predecessor.generation, tail.next_seq);
+        let header =
+            self.header(predecessor.stream_id, generation, Predecessor::of(&last, tail.next_seq), tail.next_seq);
         assert!(predecessor.base < header.base, "a segment without entries has no successor but voids it");
         self.book_seal(tail, BallastUse::Never)?;
         let len = SUCCESSOR_LEN.min(shared.options.segment_len.saturating_add(CONTROL_RESERVE));
@@ -372,7 +375,7 @@ impl Writer {
         &self,
         stream_id: StreamId,
         generation: Generation,
-        predecessor: Generation,
+        predecessor: Predecessor,
         base: u64,
     ) -> SegmentHeader {
         let storage = self.shared.env.storage();
@@ -381,7 +384,9 @@ impl Writer {
             wal_id: self.shared.env.id(),
             stream_id,
             generation,
-            predecessor,
+            predecessor: predecessor.generation,
+            predecessor_salt: predecessor.salt,
+            predecessor_frame_crc: predecessor.frame_crc,
             base: SeqNo(base),
             salt: before.unwrap_or_else(|| Salt(storage.random_u64())),
             durable: SeqNo(self.shared.marks.durable()),
@@ -413,11 +418,12 @@ impl Writer {
     /// Writes the SEAL that names `next`, the segment that follows. It counts the entries below the base of that one, so
     /// that the base is known even if the file of that segment is lost.
     pub(crate) fn seal(&mut self, space: &mut Space, next: &SegmentHeader) -> Result<()> {
-        let successor = next.generation;
         let active = self.active.as_ref().expect("invariant: only a stream with a segment seals it");
         let points = active.live.index.points_from(0);
-        let kind =
-            if seeded(Fault::SealNamesNone) { EndKind::Close { previous: None } } else { EndKind::Seal { successor } };
+        let kind = match seeded(Fault::SealNamesNone) {
+            true => EndKind::Close { previous: None },
+            false => EndKind::Seal { successor: next.generation, salt: next.salt },
+        };
         let end = self.end(kind, active, &points);
         let entries = end.entries.min(next.base - active.writer.header().base);
         self.finish(space, End { entries, ..end })

@@ -205,13 +205,18 @@ fn entries_after_damage_are_read_without_an_index() {
     let mut forged = (0..6).fold(Forged::begin(0), Forged::entry);
     forged.bytes[128 + 2 * 48 + 40] ^= 1;
     let forged = forged.close(6, |end| {
-        end.kind = EndKind::Seal { successor: Generation(2) };
+        end.kind = EndKind::Seal { successor: Generation(2), salt: SALT };
         end.entries = 6;
         end.index = encode_points(&[]).unwrap().into();
     });
     let storage = forged.storage();
     let mut newest = Forged::begin(6);
-    newest.header = SegmentHeader { generation: Generation(2), predecessor: Generation(1), ..newest.header };
+    newest.header = SegmentHeader {
+        generation: Generation(2),
+        predecessor: Generation(1),
+        predecessor_salt: SALT,
+        ..newest.header
+    };
     newest.header.start = SeqNo(0);
     newest.bytes = newest.header.encode().to_vec();
     let newest = newest.padded();

@@ -161,7 +161,7 @@ fn control(offset: u64) -> Vec<Sample> {
             index: Bytes::from(index),
         })
     };
-    let seal = EndKind::Seal { successor: Generation(0x0A0B_0C0D) };
+    let seal = EndKind::Seal { successor: Generation(0x0A0B_0C0D), salt: Salt(0x99AA_BBCC_DDEE_FF00) };
     let again = EndKind::Close { previous: Some(ByteOffset(128)) };
     let pads = vec![b'i'; index_len_that_pads(offset)];
     vec![

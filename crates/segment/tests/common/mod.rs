@@ -381,7 +381,7 @@ impl Segment {
     }
 
     pub(crate) fn seal(&mut self) {
-        self.finish(EndKind::Seal { successor: Generation(4) }, b"index");
+        self.finish(EndKind::Seal { successor: Generation(4), salt: Salt(40) }, b"index");
     }
 
     pub(crate) fn close(&mut self) {

@@ -9,6 +9,7 @@ use stratawal::{Batch, Options, StreamOptions, Wal};
 use stratawal_storage::{Access, EntryKind, MemoryStorage, Storage, UnixStorage};
 
 use crate::frames;
+use crate::judge::OWN;
 
 pub(crate) const DIR: &str = "/log/streams/s";
 
@@ -135,7 +136,8 @@ pub(crate) fn new() -> MemoryStorage {
 pub(crate) fn nothing(_: &stratawal::Stream) {}
 
 pub(crate) fn layout(name: &'static str, storage: MemoryStorage, first: u64, closed: bool) -> Layout {
-    let next = open(&storage.snapshot(), true).unwrap().stream("s").unwrap().next_seq();
+    let stream = open(&storage.snapshot(), true).unwrap().stream("s");
+    let next = stream.unwrap_or_else(|e| panic!("{OWN}{name}, to which nothing was done: {e}")).next_seq();
     Layout { name, storage, first, next, closed }
 }
 

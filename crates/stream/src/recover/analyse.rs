@@ -6,11 +6,12 @@ use std::io;
 
 use stratawal_frame::{ByteOffset, End, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo, StreamId, TRAILER_LEN};
 use stratawal_index::{ActiveIndex, Bounds, Index, IndexPoint};
-use stratawal_segment::{Access, Chain, Finished, SegmentFile, SegmentId, is_temporary};
+use stratawal_segment::{Access, Chain, EndPeek, Finished, SegmentFile, SegmentId, is_temporary};
 
 use crate::env::{Env, Location};
-use crate::error::{Damage, Error, Result};
+use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
+use crate::history::{contradicts_end, contradicts_frame, contradicts_header};
 use crate::options::StreamOptions;
 use crate::recover::{Scan, loss, note};
 use crate::report::{OpenReport, TornTail};
@@ -51,6 +52,8 @@ pub(crate) struct Found {
     pub(crate) file: Opened,
     /// The smallest base among newer generations: entries from it on are void.
     pub(crate) limit: SeqNo,
+    /// The SEAL or CLOSE at its end, not checked in full. `None` for the newest.
+    pub(crate) end: Option<EndPeek>,
     pub(crate) scan: Option<Scan>,
 }
 
@@ -142,7 +145,8 @@ pub(crate) fn analyse(env: &Env, place: &Location, options: &StreamOptions, orde
     if let Some(close) = closed {
         let (start, end) = (close.end.start, close.frame.first_seq);
         stack.push(newest);
-        let live = drop_garbage(env, place, stack, start)?;
+        let mut live = drop_garbage(env, place, stack, start)?;
+        check_history(env, place, options, &mut live, start, order)?;
         let cut = live.len() - 1;
         return Ok(Image { all, temporaries, live, cut, closed: Some(close), start, end, durable: end });
     }
@@ -160,6 +164,7 @@ pub(crate) fn analyse(env: &Env, place: &Location, options: &StreamOptions, orde
     stack.push(newest);
     let mut live = drop_garbage(env, place, stack, start)?;
     let durable = scan_back(env, place, options, &mut live, order)?;
+    check_history(env, place, options, &mut live, start, order)?;
     let (cut, end) = follow(env, place, &live, start, durable)?;
     Ok(Image { all, temporaries, live, cut, closed: None, start, end, durable })
 }
@@ -193,16 +198,21 @@ fn read_headers(env: &Env, place: &Location, options: &StreamOptions, all: &[Seg
         let file = file.map_err(|e| loss::unreadable(env, place, options, all, id, e))?;
         let header = *file.header();
         if let Some(error) = misplaced(env, place, &header, &mut stream_id, all.get(i + 1)) {
+            if error.kind() == ErrorKind::Damaged(Damage::History) {
+                return Err(error);
+            }
             return Err(loss::of_name(env, place, options, all, id, error));
         }
-        let file = if i + 1 == all.len() { Opened::Open(file) } else { Opened::Header(header) };
-        found.push(Found { file, limit: SeqNo(u64::MAX), scan: None });
+        let newest = i + 1 == all.len();
+        let end = if newest { None } else { file.peek_end().map_err(|e| Error::segment_error(place, e))? };
+        let file = if newest { Opened::Open(file) } else { Opened::Header(header) };
+        found.push(Found { file, limit: SeqNo(u64::MAX), end, scan: None });
     }
     found.reverse();
     Ok(found)
 }
 
-/// Whether a valid header is that of a segment that does not belong here. `stream_id` is that of newer segments, `next` the
+/// Whether a valid header is that of a segment that does not belong here, or not beside the next one. `stream_id` is that of newer segments, `next` the
 /// name of the one that follows in order of generation.
 pub(super) fn misplaced(
     env: &Env,
@@ -217,11 +227,10 @@ pub(super) fn misplaced(
         "it belongs to a stream of another name"
     } else if *stream_id.get_or_insert(header.stream_id) != header.stream_id {
         "it belongs to another stream that had this name"
-    } else if next.is_some_and(|next| next.generation == header.generation) {
-        // Generations are never used twice.
-        "another segment here has the same generation, so one of them is from a copy of the log"
     } else {
-        return None;
+        // Generations are never used twice.
+        let twice = next.filter(|next| next.generation == header.generation);
+        return twice.map(|&next| Error::history(place, SegmentId::of(header), next));
     };
     Some(Error::misplaced(place, SegmentId::of(header), why))
 }
@@ -260,7 +269,10 @@ pub(super) fn drop_garbage(env: &Env, place: &Location, stack: Vec<Found>, start
         let error = Error::damage(place, Damage::PredecessorMissing, Some(id), None, None);
         return Err(error.with_lost(lost.unwrap_or_default()));
     }
-    Ok(live)
+    match live.windows(2).find(|pair| contradicts_header(pair[0].header(), pair[1].header())) {
+        Some(pair) => Err(Error::history(place, pair[0].id(), pair[1].id())),
+        None => Ok(live),
+    }
 }
 
 /// Step 5 for one segment.
@@ -279,10 +291,14 @@ pub(super) fn scan(
         Order::AttestationsFirst => Some(file.attestations(stratawal_frame::ByteOffset(128)).map_err(failed)?.attested),
     };
     let index = ActiveIndex::new(options.index_every);
+    let mut last = None;
     let chain = file
         .walk(&mut |offset, frame| {
             if frame.first_seq < limit {
                 note(&index, offset, frame);
+                if !frame.is_control() && frame.end_seq() >= limit {
+                    last = Some(offset);
+                }
             }
         })
         .map_err(failed)?;
@@ -296,8 +312,9 @@ pub(super) fn scan(
         true => (true, None),
         false => (false, closed_len(&file, &chain).map_err(failed)?),
     };
+    let last_crc = last.map(|at| file.header_crc_at(at)).transpose().map_err(failed)?;
     let from = (ByteOffset(SEGMENT_HEADER_LEN as u64), file.header().base);
-    Ok(Scan { len: file.len(), has_written_len, closed_len, chain, from, attested, index })
+    Ok(Scan { len: file.len(), has_written_len, closed_len, chain, from, attested, index, last_crc })
 }
 
 /// How long the file was when it was closed, where its chain ends in the CLOSE.
@@ -343,6 +360,83 @@ pub(super) fn scan_back(
     Ok(durable)
 }
 
+/// Whether the live segments were written one after the other. The last frames of segments that are not scanned are
+/// compared when they are read, so that opening stays cheap.
+fn check_history(
+    env: &Env,
+    place: &Location,
+    options: &StreamOptions,
+    live: &mut [Found],
+    start: SeqNo,
+    order: Order,
+) -> Result<()> {
+    check_links(env, place, live)?;
+    for i in 1..live.len() {
+        let next = *live[i].header();
+        let found = &mut live[i - 1];
+        if found.scan.is_none() && found.end.is_none() {
+            check_unsealed(env, place, options, found, &next, start, order)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether each live segment can follow the one before it, as far as the ends of files and the scans show that.
+pub(super) fn check_links(env: &Env, place: &Location, live: &mut [Found]) -> Result<()> {
+    for i in 1..live.len() {
+        let next = *live[i].header();
+        let found = &mut live[i - 1];
+        let scanned = found.scan.as_ref().is_some_and(|scan| scan_contradicts(scan, &next));
+        if scanned || end_contradicts(env, place, found, &next)? {
+            return Err(Error::history(place, found.id(), SegmentId::of(&next)));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the SEAL or CLOSE at the end of a file excludes that `next` follows. A frame that is damaged excludes nothing.
+pub(super) fn end_contradicts(env: &Env, place: &Location, found: &mut Found, next: &SegmentHeader) -> Result<bool> {
+    if !found.end.is_some_and(|end| contradicts_end(&end, next)) {
+        return Ok(false);
+    }
+    let finished = found.opened(env, place)?.finished().map_err(|e| Error::segment_error(place, e))?;
+    found.end = finished.map(|finished| finished.peek());
+    Ok(found.end.is_some_and(|end| contradicts_end(&end, next)))
+}
+
+/// Whether the chain of a segment that was scanned excludes that `next` follows.
+pub(super) fn scan_contradicts(scan: &Scan, next: &SegmentHeader) -> bool {
+    let sealed = scan.chain.seal.as_ref().map(|(seal, _)| EndPeek { end_seq: scan.chain.end_seq, kind: seal.kind });
+    sealed.is_some_and(|seal| contradicts_end(&seal, next))
+        || scan.last_crc.is_some_and(|crc| contradicts_frame(crc, next))
+}
+
+/// A segment was settled before one after it was, and sealed before that. Where its SEAL is missing or damaged, all entries
+/// that `next` follows must be there.
+fn check_unsealed(
+    env: &Env,
+    place: &Location,
+    options: &StreamOptions,
+    found: &mut Found,
+    next: &SegmentHeader,
+    start: SeqNo,
+    order: Order,
+) -> Result<()> {
+    let (limit, scan) = (found.limit, scan(env, place, options, found, order)?);
+    // Not shown from this scan, so that no sync is due.
+    found.close(place, limit, order)?;
+    if scan_contradicts(&scan, next) {
+        return Err(Error::history(place, found.id(), SegmentId::of(next)));
+    }
+    let (end, at) = (scan.chain.end_seq.min(limit), scan.chain.end.0);
+    if end == limit {
+        return Ok(());
+    }
+    found.scan = Some(scan);
+    let error = Error::damage(place, Damage::Lost, Some(found.id()), Some(at), None);
+    Err(loss::behind_chain(env, place, found, end, start, limit, error))
+}
+
 /// Step 5, the decision: where the chain over all scanned segments ends, and whether that is a torn tail or damage.
 pub(super) fn follow(
     env: &Env,
@@ -370,6 +464,12 @@ pub(super) fn follow(
             return Err(loss::behind_chain(env, place, found, end, start, durable, error));
         }
         check_length(env, place, found, start, durable)?;
+        // A START is settled before the next segment is begun, whose header states it.
+        let stated = scan.chain.start.unwrap_or(found.header().start);
+        let is_whole = scan.from.0 == ByteOffset(SEGMENT_HEADER_LEN as u64);
+        if let Some(next) = live.get(i + 1).filter(|next| is_whole && next.header().start != stated) {
+            return Err(Error::history(place, found.id(), next.id()));
+        }
         return Ok((i, end));
     }
     Ok((newest, end))

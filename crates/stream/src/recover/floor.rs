@@ -9,7 +9,9 @@ use stratawal_frame::{ByteOffset, EndKind, SeqNo};
 use stratawal_index::ActiveIndex;
 use stratawal_segment::{Access, FrameSearch, SegmentFile, SegmentId};
 
-use super::analyse::{Found, Image, Opened, Order, drop_garbage, follow, list, misplaced, scan, scan_back};
+use super::analyse::{
+    Found, Image, Opened, Order, check_links, drop_garbage, follow, list, misplaced, scan, scan_back,
+};
 use super::{Scan, loss, note};
 use crate::env::{Env, Location};
 use crate::error::{Damage, Error, Result};
@@ -50,6 +52,7 @@ pub(super) fn analyse_above(env: &Env, place: &Location, options: &StreamOptions
     live.push(newest);
     let mut live = drop_garbage(env, place, live, start)?;
     let attested = scan_back(env, place, options, &mut live, Order::ChainFirst)?;
+    check_links(env, place, &mut live)?;
     let durable = closed.as_ref().map_or(attested, |close| close.frame.first_seq);
 
     let holder = &mut live[0];
@@ -85,8 +88,10 @@ fn read_names(env: &Env, place: &Location, all: &[SegmentId]) -> Result<Vec<Name
         let found = match SegmentFile::open(env.storage(), &place.dir(), id, Access::Read) {
             Ok(file) => {
                 let header = *file.header();
-                let file = if i + 1 == all.len() { Opened::Open(file) } else { Opened::Header(header) };
-                let found = Found { file, limit: SeqNo(u64::MAX), scan: None };
+                let newest = i + 1 == all.len();
+                let end = if newest { None } else { file.peek_end().map_err(|e| Error::segment_error(place, e))? };
+                let file = if newest { Opened::Open(file) } else { Opened::Header(header) };
+                let found = Found { file, limit: SeqNo(u64::MAX), end, scan: None };
                 misplaced(env, place, &header, &mut stream_id, all.get(i + 1)).map_or(Ok(found), Err)
             }
             Err(error) if error.is_damage() || error.is_newer() => Err(Error::segment_error(place, error)),

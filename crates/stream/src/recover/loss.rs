@@ -4,6 +4,7 @@
 //!
 //! | damage | what is known |
 //! |---|---|
+//! | history | nothing: which of the two segments is the wrong one is not known |
 //! | header, file | by the names: from the segment's base to the smallest base among newer ones; of the newest the base alone. Nothing where the header is valid and another file's: then the name may be wrong, and not the bytes |
 //! | no segment | nothing |
 //! | first missing | from *start* to the first base there is |
@@ -56,7 +57,7 @@ pub(super) fn of_name(
 /// The first live seq, as the newest segment says it.
 fn start(env: &Env, place: &Location, options: &StreamOptions, newest: SegmentId) -> Option<SeqNo> {
     let file = SegmentFile::open(env.storage(), &place.dir(), newest, Access::Read).ok()?;
-    let mut found = [Found { file: Opened::Open(file), limit: SeqNo(u64::MAX), scan: None }];
+    let mut found = [Found { file: Opened::Open(file), limit: SeqNo(u64::MAX), end: None, scan: None }];
     first_live(env, place, options, &mut found).ok()
 }
 

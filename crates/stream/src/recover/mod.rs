@@ -7,7 +7,8 @@
 //!
 //! 1. List, read headers. No segment is damage.
 //! 2. In order of generation, drop every older segment whose base is at or above the newer one's; compute limits.
-//! 3. *start*: from the newest segment. Drop what lies wholly below it; what is left must be without gaps.
+//! 3. *start*: from the newest segment. Drop what lies wholly below it; what is left must be without gaps, and of one
+//!    history (see `history`).
 //! 4. A newest segment that ends in a valid CLOSE and trailer: that is the end, nothing is scanned.
 //! 5. Otherwise scan: how far the chain of frames goes, and how far anything valid attests that it went.
 //! 6. Write again, in place, every frame that may not be durable, and sync.
@@ -227,6 +228,8 @@ pub(crate) struct Scan {
     /// The highest watermark that any valid frame in it attests, in the chain or not.
     pub(crate) attested: SeqNo,
     pub(crate) index: ActiveIndex,
+    /// The header checksum of the frame of its chain that holds the entry before its limit.
+    pub(crate) last_crc: Option<u32>,
 }
 
 /// Notes a frame of a chain in an index. In a chain seqs and offsets rise; timestamps of a hostile file may fall, and

@@ -4,9 +4,10 @@ use stratawal_frame::{EndKind, SeqNo};
 use stratawal_segment::{Access, SegmentFile, SegmentId};
 
 use super::Recovered;
-use super::analyse::{Found, Opened, Order, drop_void, list, scan};
+use super::analyse::{Found, Opened, Order, drop_void, end_contradicts, list, scan, scan_contradicts};
 use crate::env::{Env, Location};
 use crate::error::{Error, Result};
+use crate::history::contradicts_header;
 use crate::options::StreamOptions;
 use crate::report::OpenReport;
 use crate::sync::Arc;
@@ -24,10 +25,12 @@ pub(crate) fn partial(env: &Env, place: &Location, options: &StreamOptions) -> R
     live.retain(|found| found.limit > start);
     let mut end = start;
     let mut segments: Vec<Arc<SegmentView>> = Vec::new();
-    for mut found in live {
+    let headers: Vec<_> = live.iter().map(|found| *found.header()).collect();
+    for (i, mut found) in live.into_iter().enumerate() {
         let header = *found.header();
         let follows = segments.last().map_or(header.base <= start, |last: &Arc<SegmentView>| {
-            header.predecessor == last.header.generation && header.base == end
+            let named = header.predecessor == last.header.generation && !contradicts_header(&last.header, &header);
+            named && header.base == end
         });
         if !follows {
             break;
@@ -41,6 +44,10 @@ pub(crate) fn partial(env: &Env, place: &Location, options: &StreamOptions) -> R
             Err(e) => return Err(e),
         };
         end = scan.chain.end_seq.min(limit).max(start);
+        let next = headers.get(i + 1);
+        let contradicted = next.is_some_and(|next| {
+            scan_contradicts(&scan, next) || end_contradicts(env, place, &mut found, next).unwrap_or(false)
+        });
         // What is whole is opened when it is read: a stream may have more segments than a process may have files.
         let state = if end == found.limit {
             SegmentState::Sealed
@@ -48,7 +55,7 @@ pub(crate) fn partial(env: &Env, place: &Location, options: &StreamOptions) -> R
             SegmentState::Live(Arc::new(scan.into_live(found.open(env, place)?)))
         };
         segments.push(Arc::new(SegmentView { header, state }));
-        if end < found.limit {
+        if end < found.limit || contradicted {
             break;
         }
     }
@@ -76,8 +83,9 @@ fn read_valid(env: &Env, place: &Location, all: &[SegmentId]) -> (Vec<Found>, Ve
     for &id in all {
         match SegmentFile::open(env.storage(), &place.dir(), id, Access::Read) {
             Ok(file) => {
+                let end = file.peek_end().ok().flatten();
                 let file = Opened::Header(*file.header());
-                valid.push(Found { file, limit: SeqNo(u64::MAX), scan: None });
+                valid.push(Found { file, limit: SeqNo(u64::MAX), end, scan: None });
             }
             Err(_) => broken.push(id),
         }

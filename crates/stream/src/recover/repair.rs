@@ -17,10 +17,11 @@ use crate::ballast::{BallastUse, FIRST_LEN, create_segment};
 use crate::env::{Env, Location};
 use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
+use crate::history::Predecessor;
 use crate::options::StreamOptions;
 use crate::remove::remove_file;
 use crate::sync::Arc;
-use crate::view::{Live, SegmentState, SegmentView, View};
+use crate::view::{Live, SegmentState, SegmentView, View, first_point};
 use crate::writer::{Active, Closes, index_block};
 
 /// How much is written again at a time.
@@ -249,11 +250,14 @@ impl Repair<'_> {
                 return Err(Error::text(ErrorKind::Io, self.place, "the stream has used up its 2^32 generations"));
             };
             let stream_id = self.stream_id(all)?;
+            let predecessor = chain.last().map_or(Predecessor::NONE, |found| self.predecessor(found, base.0));
             let header = SegmentHeader {
                 wal_id: self.env.id(),
                 stream_id,
                 generation,
-                predecessor: chain.last().map_or(Generation(0), |found| found.header().generation),
+                predecessor: predecessor.generation,
+                predecessor_salt: predecessor.salt,
+                predecessor_frame_crc: predecessor.frame_crc,
                 base,
                 salt: Salt(storage.random_u64()),
                 durable: base,
@@ -278,6 +282,21 @@ impl Repair<'_> {
         let end_seq = writer.header().base.0;
         let active = Active { writer, live, end_seq, times: None, closes: Closes::default() };
         Ok((kept.iter().map(sealed_view).collect(), active, space))
+    }
+
+    /// What a new generation that begins at `base` states of the segment before it.
+    fn predecessor(&self, found: &Found, base: u64) -> Predecessor {
+        if let Some(scan) = &found.scan {
+            let span = scan.index.floor(base.saturating_sub(1));
+            let point = span.map_or_else(|| first_point(found.header()), |span| span.point);
+            let file = found.opened(self.env, self.place);
+            return file.map_or_else(
+                |_| Predecessor::unread(found.header()),
+                |file| Predecessor::from_point(&SegmentData::read(&file), point, base),
+            );
+        }
+        let reader = sealed_view(found).open_alone(self.env, self.place, self.options);
+        reader.map_or_else(|_| Predecessor::unread(found.header()), |reader| Predecessor::of(&reader, base))
     }
 
     fn stream_id(&self, all: &[SegmentId]) -> Result<stratawal_frame::StreamId> {
@@ -331,7 +350,7 @@ impl Repair<'_> {
         let mut points = scan.index.points_from(0);
         points.retain(|point| point.seq < limit.0);
         let end = End {
-            kind: EndKind::Seal { successor: next.generation },
+            kind: EndKind::Seal { successor: next.generation, salt: next.salt },
             start,
             entries: scan.chain.end_seq.min(limit) - file.header().base,
             times: scan.chain.times.unwrap_or_default(),

@@ -17,23 +17,26 @@
 //! - where the SEAL of this segment names the one that follows, and the header after the gap names the same one as its
 //!   predecessor: then the SEAL gives the base of the missing one.
 //!
-//! Otherwise the entries of the segment before the gap are *uncertain*. No other entries are: `truncate_from` removes
+//! Otherwise the entries of the segment before the gap are *uncertain*. So are those of all pieces
+//! before one that is not of one history with its predecessor: the files of two copies of the log are mixed. No other entries are: `truncate_from` removes
 //! every file above the one that it cuts into before it returns. At the end of the stream a SEAL is no such proof, since
 //! a later truncation does not change it.
 
 use std::collections::VecDeque;
 
 use stratawal_frame::{ByteOffset, EndKind, Frame, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo, StreamId};
-use stratawal_segment::{Access, FoundFrame, FrameSearch, SegmentFile, SegmentId};
+use stratawal_segment::{Access, FoundFrame, FoundSeal, FrameSearch, SegmentData, SegmentFile, SegmentId};
 
 use super::analyse::{list, misplaced};
 use super::{LOOKS_MAX, exists};
 use crate::batch::Entry;
 use crate::env::{Env, Location};
 use crate::error::{Damage, Error, ErrorKind, Result};
+use crate::history::{contradicts_end, contradicts_frame, contradicts_header, last_frame_crc};
 use crate::options::StreamOptions;
 use crate::read::frame_len_max;
 use crate::sync::Arc;
+use crate::view::first_point;
 
 /// The first frame of a segment begins here.
 const FIRST_FRAME: ByteOffset = ByteOffset(SEGMENT_HEADER_LEN as u64);
@@ -559,6 +562,15 @@ fn join(env: &Env, place: &Location, pieces: &mut [Piece], start: SeqNo) -> Resu
             newer.missing = Some(Damage::PredecessorMissing);
         }
         let Ok(header) = &older.header else { continue };
+        let mixed = match &newer.header {
+            Ok(next) => !is_gap && !is_one_history(env, place, header, next)?,
+            Err(error) => error.kind() == ErrorKind::Damaged(Damage::History),
+        };
+        if mixed {
+            // Which of the two is the wrong one is not known. The newest segments count as the stream.
+            before.iter_mut().for_each(|piece| piece.is_certain = false);
+            continue;
+        }
         // No generation came between the two, so nothing can be missing there.
         let neighbours = older.id.generation.0.checked_add(1) == Some(newer.id.generation.0);
         if named.is_some() && !is_gap || named.is_none() && neighbours {
@@ -566,7 +578,9 @@ fn join(env: &Env, place: &Location, pieces: &mut [Piece], start: SeqNo) -> Resu
         }
         let seal = open(env, place, header)?.find_seal().map_err(|e| Error::segment_error(place, e))?;
         let wanted = named.unwrap_or(newer.id.generation);
-        match seal.filter(|seal| seal.successor == wanted) {
+        let salt = newer.header.as_ref().ok().map(|header| header.predecessor_salt);
+        let is_wanted = |seal: &FoundSeal| seal.successor == wanted && salt.is_none_or(|salt| salt == seal.salt);
+        match seal.filter(is_wanted) {
             Some(seal) => older.limit = older.limit.min(seal.end_seq),
             None => older.is_certain = false,
         }
@@ -582,6 +596,20 @@ fn join(env: &Env, place: &Location, pieces: &mut [Piece], start: SeqNo) -> Resu
     let whole =
         file.has_written_len() || file.finished().map_err(failed)?.is_some() || file.ends_in_close().map_err(failed)?;
     Ok((!whole).then(|| Error::length(place, last.id, file.len(), None)))
+}
+
+/// Whether nothing shows that the segments with these headers, of which `next` names the other as its predecessor, are from
+/// two copies of the log.
+fn is_one_history(env: &Env, place: &Location, before: &SegmentHeader, next: &SegmentHeader) -> Result<bool> {
+    let failed = |e| Error::segment_error(place, e);
+    let file = open(env, place, before)?;
+    if contradicts_header(before, next)
+        || file.finished().map_err(failed)?.is_some_and(|finished| contradicts_end(&finished.peek(), next))
+    {
+        return Ok(false);
+    }
+    let crc = last_frame_crc(&SegmentData::read(&file), first_point(before), next.base.0);
+    Ok(!crc.is_some_and(|crc| contradicts_frame(crc, next)))
 }
 
 /// How far anything attests that entries were durable.

@@ -1,0 +1,73 @@
+//! Whether the segments of a stream were written one after the other ("One history" in the format's FORMAT.md).
+//!
+//! Two copies of a log that are both continued give their segments the same generations, bases and stream id. So a header
+//! names its predecessor by generation and salt, and a SEAL its successor. A salt does not change while a segment grows,
+//! so a header also states the checksum of the last frame that it follows: a copy that was continued in the same file has
+//! another frame there.
+
+use stratawal_frame::{ByteOffset, EndKind, Generation, Salt, SegmentHeader, SeqNo};
+use stratawal_index::IndexPoint;
+use stratawal_segment::{EndPeek, SegmentData};
+
+use crate::faults::{Fault, seeded};
+use crate::view::Reader;
+
+/// The predecessor of a segment, as the segment's header states it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Predecessor {
+    pub(crate) generation: Generation,
+    pub(crate) salt: Salt,
+    /// 0 where it is not stated.
+    pub(crate) frame_crc: u32,
+}
+
+impl Predecessor {
+    pub(crate) const NONE: Self = Self { generation: Generation(0), salt: Salt(0), frame_crc: 0 };
+
+    /// The segment with this header, whose last frame cannot be read.
+    pub(crate) const fn unread(header: &SegmentHeader) -> Self {
+        Self { generation: header.generation, salt: header.salt, frame_crc: 0 }
+    }
+
+    /// The segment that is open as `reader`, for one that begins at `base`.
+    pub(crate) fn of(reader: &Reader, base: u64) -> Self {
+        let (point, _) = reader.span(base.saturating_sub(1));
+        Self::from_point(reader.data(), point, base)
+    }
+
+    /// The segment of `data`, where the frame that holds the entry before `base` is looked for from `point` on.
+    pub(crate) fn from_point(data: &SegmentData, point: IndexPoint, base: u64) -> Self {
+        Self { frame_crc: last_frame_crc(data, point, base).unwrap_or(0), ..Self::unread(data.header()) }
+    }
+}
+
+/// The header checksum of the frame that holds the entry before `base`; `None` where there is none, or where it cannot be
+/// read: reading that entry reports why.
+pub(crate) fn last_frame_crc(data: &SegmentData, point: IndexPoint, base: u64) -> Option<u32> {
+    let last = base.checked_sub(1)?;
+    data.header_crc_of(ByteOffset(point.offset), SeqNo(point.seq), SeqNo(last)).ok().flatten()
+}
+
+/// Whether the header `next` names a segment that has the generation of `before`, and not its salt.
+pub(crate) fn contradicts_header(before: &SegmentHeader, next: &SegmentHeader) -> bool {
+    let named = next.predecessor == before.generation && next.predecessor_salt != before.salt;
+    named && !seeded(Fault::SaltsIgnored)
+}
+
+/// Whether `end`, with which a segment ends, excludes that `next` is the live segment after it.
+pub(crate) fn contradicts_end(end: &EndPeek, next: &SegmentHeader) -> bool {
+    match end.kind {
+        // A writer makes the file longer, durably, before it writes anything after a CLOSE.
+        EndKind::Close { .. } => true,
+        EndKind::Seal { successor, salt } => {
+            let renamed = successor == next.generation && salt != next.salt && !seeded(Fault::SaltsIgnored);
+            // The successor may be older than `next`, and void. It cannot be missing.
+            successor > next.generation || renamed || end.end_seq < next.base
+        }
+    }
+}
+
+/// Whether the last frame before `next`, which has this header checksum, is not the one that `next` states.
+pub(crate) const fn contradicts_frame(crc: u32, next: &SegmentHeader) -> bool {
+    next.predecessor_frame_crc != 0 && next.predecessor_frame_crc != crc
+}
