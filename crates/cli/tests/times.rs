@@ -30,9 +30,9 @@ fn a_time_after_the_year_9999_is_printed_as_a_number() {
     let wal = Options::new().open_on(Arc::new(disk.clone()), Path::new("/log"), false).unwrap();
     let stream = wal.stream("s").unwrap();
     stream.append("now").unwrap();
-    disk.set_clock_by(i64::try_from(YEAR_10000).unwrap());
+    disk.let_pass(YEAR_10000);
     stream.append("later").unwrap();
-    disk.set_clock_by(i64::MAX - 2 * i64::try_from(YEAR_10000).unwrap());
+    disk.let_pass(u64::MAX / 2 - 2 * YEAR_10000);
     stream.append("much later").unwrap();
     let times: Vec<Duration> =
         stream.iter(..).map(|entry| entry.unwrap().timestamp().duration_since(UNIX_EPOCH).unwrap()).collect();

@@ -98,8 +98,12 @@ impl Entry {
         self.0.seq()
     }
 
-    /// When it was appended, by the system's coarse clock, which on Linux moves each 1 to 10 ms and may be late. It
-    /// never falls within a stream, even where the clock was set back.
+    /// When it was appended, by the system's coarse clock, which on Linux moves each 1 to 10 ms and may be late.
+    ///
+    /// Times do not fall from one entry to the next, even where the clock was set back, with one exception: where the last
+    /// time of a stream was more than a day ahead of the clock when the stream was opened, the next entry has the present
+    /// time. A clock that is more than an hour ahead of the time that has passed since the last append is not believed; such
+    /// appends are counted in [`Stats`](crate::Stats).
     #[must_use]
     pub fn timestamp(&self) -> SystemTime {
         self.0.timestamp()

@@ -218,8 +218,10 @@ impl Stream {
         Iter(self.log.iter(seqs, self.visibility))
     }
 
-    /// The seq of the first entry whose timestamp is `time` or later; one past the last entry where there is none. With
-    /// [`iter`](Self::iter) this reads from a time on.
+    /// The seq from which on all entries have a timestamp of `time` or later; one past the last entry where there is none.
+    /// With [`iter`](Self::iter) this reads from a time on.
+    ///
+    /// Where times have begun anew (see [`Entry::timestamp`](crate::Entry::timestamp)), earlier entries may have later times.
     ///
     /// # Errors
     /// [`Damaged`](crate::ErrorKind::Damaged); I/O.
@@ -239,6 +241,7 @@ impl Stream {
         let of_stream = self.log.stats()?;
         let mut stats = self.wal.cache_stats();
         (stats.streams, stats.segments, stats.disk_bytes) = (1, of_stream.segments, of_stream.disk_bytes);
+        stats.clock_jumps = of_stream.clock_jumps;
         Ok(stats)
     }
 }

@@ -51,6 +51,10 @@ pub struct Stats {
     pub segments: u64,
     /// Bytes of those files, space reserved ahead included.
     pub disk_bytes: u64,
+    /// Appends since those streams were opened that got another time than the clock's. The clock was more than an hour ahead
+    /// of the last time plus the time that has passed since. After a right correction of that size (a machine without a
+    /// battery clock, a virtual machine that was paused) times lag until the stream is opened again.
+    pub clock_jumps: u64,
     /// Reads of sealed segments that found them open, over all streams.
     pub cache_hits: u64,
     /// Reads that had to open one.
@@ -342,6 +346,7 @@ impl Wal {
             stats.streams += 1;
             stats.segments += of_stream.segments;
             stats.disk_bytes += of_stream.disk_bytes;
+            stats.clock_jumps += of_stream.clock_jumps;
         }
         Ok(stats)
     }

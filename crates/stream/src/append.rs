@@ -90,8 +90,9 @@ impl Inner {
             if !self.must_rotate(&state.tail, booked) {
                 break;
             }
+            let replace = must_replace(&state.tail);
             drop(state);
-            state = self.rotate(booked)?;
+            state = if replace { self.replace_empty()? } else { self.rotate(booked)? };
         }
         let booking = state.tail.booking.as_mut().expect("invariant: a stream that need not rotate has a segment");
         let at = stratawal_frame::ByteOffset(booking.end);
@@ -105,8 +106,9 @@ impl Inner {
             return Err(error.poisoned());
         }
         booking.end += booked;
-        let now = self.shared.env.storage().coarse_now_micros();
-        let first = state.tail.push(entries, now, booked, options.frame_len);
+        let tail = &mut state.tail;
+        let now = tail.clock.time(&**self.shared.env.storage(), tail.last_timestamp);
+        let first = tail.push(entries, now, booked, options.frame_len);
         let end = state.tail.next_seq;
         let waiting = state.tail.waiting();
         self.shared.marks.set_accepted(end);
@@ -193,11 +195,12 @@ impl Inner {
         Ok(())
     }
 
-    /// Whether `booked` bytes need another segment: there is none, or it would grow past its length. A batch larger
-    /// than a segment gets one of its own.
+    /// Whether `booked` bytes need another segment: there is none, it would grow past its length, or times begin anew. A
+    /// batch larger than a segment gets one of its own.
     fn must_rotate(&self, tail: &Tail, booked: u64) -> bool {
         tail.booking.as_ref().is_none_or(|booking| {
-            tail.next_seq > booking.base && booking.end.saturating_add(booked) > self.shared.options.segment_len
+            let is_full = booking.end.saturating_add(booked) > self.shared.options.segment_len;
+            tail.restart.is_some() || tail.next_seq > booking.base && is_full
         })
     }
 
@@ -213,6 +216,25 @@ impl Inner {
             if writer.active.is_none() { writer.create_stream(tail, tail.next_seq) } else { writer.rotate(tail) }
         })?;
         self.settle_past_bound()?;
+        Ok(self.group.lock())
+    }
+
+    /// Replaces the active segment, which has no entries, by one that begins with the present time, if that is still needed.
+    fn replace_empty(&self) -> Result<MutexGuard<'_, State<Writer>>> {
+        let mut removals = self.removals.lock();
+        let dead = self.group.exclusively(|state, writer| {
+            self.check(state)?;
+            if !must_replace(&state.tail) {
+                return Ok(None);
+            }
+            let (next, start) = (state.tail.next_seq, self.shared.marks.start());
+            writer.cut_from(state, next, start, BallastUse::Never).map(Some)
+        })?;
+        if let Some(dead) = dead {
+            // The append does not fail for a file that stays: it is void, and the next opening removes it.
+            let _ = self.remove_dead(&mut removals, dead);
+        }
+        drop(removals);
         Ok(self.group.lock())
     }
 
@@ -284,6 +306,11 @@ impl Inner {
         };
         self.group.lead(writer, |writer| writer.close(&mut booking.space))
     }
+}
+
+/// Whether times begin anew, and the active segment has no entries: no segment can follow it.
+fn must_replace(tail: &Tail) -> bool {
+    tail.restart.is_some() && tail.booking.as_ref().is_some_and(|booking| booking.base == tail.next_seq)
 }
 
 /// Drains what waits, under the lock.

@@ -113,7 +113,11 @@ impl Entry {
         self.seq
     }
 
-    /// When it was appended, by the coarse clock, which moves each 1 to 10 ms; never falls within a stream.
+    /// When it was appended, by the coarse clock, which moves each 1 to 10 ms.
+    ///
+    /// Times do not fall from one entry to the next, with one exception: where the last time of a stream was more than a day
+    /// ahead of the clock when the stream was opened, the next entry has the present time. A clock that is more than an hour
+    /// ahead of the time that has passed since the last append is not believed, see [`StreamStats`](crate::StreamStats).
     #[must_use]
     pub fn timestamp(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_micros(self.timestamp)

@@ -33,6 +33,7 @@
 mod append;
 mod ballast;
 mod batch;
+mod clock;
 mod cuts;
 mod env;
 mod error;

@@ -81,8 +81,11 @@ impl StreamLog {
         }
     }
 
-    /// The seq of the first entry whose timestamp is `timestamp` (microseconds since 1970) or later; where there is
+    /// The seq from which on all entries have a timestamp of `timestamp` (microseconds since 1970) or later; where there is
     /// none, one past the last entry that `visibility` shows.
+    ///
+    /// Where times have begun anew (see [`Entry::timestamp`]), earlier entries may have later times: the search begins in
+    /// the newest segment that begins before the time.
     ///
     /// # Errors
     /// Damage and I/O. Beside a writer in another process that has dropped what would have to be read,
@@ -102,9 +105,8 @@ impl StreamLog {
         let (start, end) = (self.first_seq(), self.end_seq(visibility));
         let shared = &self.inner.shared;
         let view = shared.view.load();
-        // What stands before a segment ended at its header's *last timestamp*.
-        let before = view.segments.partition_point(|segment| segment.header.last_timestamp < timestamp);
-        let Some(i) = before.checked_sub(1) else { return Ok(start) };
+        // All entries after this segment are at or after the time.
+        let Some(i) = view.find_time(timestamp) else { return Ok(start) };
         let (reader, limit) = self.inner.open(&view, i)?;
         let (point, _) = reader.span_at(timestamp);
         // Entries at the limit and above were cut from the segment, its index may not know.
@@ -122,8 +124,8 @@ impl StreamLog {
             if at.frame.header().timestamp >= timestamp {
                 return Ok(at.frame.first_seq().0.max(start));
             }
-            // The frame may hold entries that were cut since; those at the limit are in the next segment, and not before
-            // the time, or the search had begun there.
+            // The frame may hold entries that were cut since. Those at the limit are in the next segment, and at or after the
+            // time: otherwise the search had begun there.
             seq = at.frame.end_seq().0.min(limit);
         }
         Ok(seq.min(end).max(start))

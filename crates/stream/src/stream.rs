@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::append::Inner;
 use crate::ballast::BallastUse;
+use crate::clock::{Clock, is_far_ahead};
 use crate::cuts::Cuts;
 use crate::env::{Env, Location};
 use crate::error::{Damage, Error, ErrorKind, Result};
@@ -35,6 +36,9 @@ pub struct StreamStats {
     pub segments: u64,
     /// Bytes of their files, reserved space included.
     pub disk_bytes: u64,
+    /// Appends since the stream was opened that got another time than the clock's, because the clock was more than an hour
+    /// ahead of the last time plus the time that has passed since.
+    pub clock_jumps: u64,
 }
 
 impl fmt::Debug for StreamLog {
@@ -213,7 +217,8 @@ impl StreamLog {
             let file = shared.env.storage().open(&path, stratawal_segment::Access::Read);
             disk_bytes += file.and_then(|file| file.len()).map_err(|e| Error::io(&shared.place, e))?;
         }
-        Ok(StreamStats { segments: view.segments.len() as u64, disk_bytes })
+        let clock_jumps = self.inner.group.lock().tail.clock.jumps();
+        Ok(StreamStats { segments: view.segments.len() as u64, disk_bytes, clock_jumps })
     }
 
     /// Makes everything accepted durable, and ends the stream's newest segment cleanly, so that the next open scans
@@ -338,7 +343,7 @@ fn install(
             shared.view.store(Arc::new(View::default()));
             marks.reset(0, 0);
         });
-        *tail = Tail::new(0, 0, None, Arc::clone(&shared.env.pending));
+        *tail = new_tail(shared, &tail.clock, 0, 0, None);
         return Writer::new(Arc::clone(shared), None, 0);
     };
     let ids = recovered.view.segments.first().map(|segment| segment.header.stream_id.0);
@@ -364,8 +369,19 @@ fn install(
         }
         None => (None, None),
     };
-    *tail = Tail::new(recovered.end, recovered.timestamp, booking, Arc::clone(&shared.env.pending));
+    *tail = new_tail(shared, &tail.clock, recovered.end, recovered.timestamp, booking);
     Writer::new(Arc::clone(shared), active, recovered.timestamp)
+}
+
+/// The tail of a stream that ends at `end`, with the last time `last`, and had the clock `before` until now.
+fn new_tail(shared: &Shared, before: &Clock, end: u64, last: u64, booking: Option<Booking>) -> Tail {
+    let storage = shared.env.storage();
+    let now = storage.now_micros();
+    let restart = (booking.is_some() && is_far_ahead(last, now)).then_some(now);
+    let mut tail = Tail::new(end, last, booking, Arc::clone(&shared.env.pending));
+    tail.clock = Clock::new(&**storage, now, last).counting_on(before);
+    tail.restart = restart;
+    tail
 }
 
 impl Drop for Inner {

@@ -10,6 +10,7 @@ use stratawal_frame::{BATCH_END, SeqNo};
 use stratawal_segment::Space;
 
 use crate::batch::{Batch, Entry};
+use crate::clock::Clock;
 use crate::pool::{KEPT_LEN, Pool, push_lean};
 use crate::sync::Arc;
 
@@ -183,6 +184,10 @@ pub(crate) struct Booking {
 pub(crate) struct Tail {
     pub(crate) next_seq: u64,
     pub(crate) last_timestamp: u64,
+    pub(crate) clock: Clock,
+    /// Where the times of the stream were far ahead of the clock when it was opened: the present time, with which the next
+    /// segment begins. The next append needs that segment.
+    pub(crate) restart: Option<u64>,
     /// `None` before the stream's first append, and after its close.
     pub(crate) booking: Option<Booking>,
     pub(crate) closed: bool,
@@ -201,6 +206,8 @@ impl Tail {
         Self {
             next_seq,
             last_timestamp,
+            clock: Clock::default(),
+            restart: None,
             booking,
             closed: false,
             pending: Pending::default(),
@@ -280,6 +287,8 @@ impl Tail {
     /// Takes over entries that were accepted before; whether they are booked is the caller's to see to.
     pub(crate) fn go_on_with(&mut self, waiting: Pending) {
         self.next_seq = waiting.end_seq().unwrap_or(self.next_seq);
+        // They have their times, which go into the segment that is there.
+        self.restart = self.restart.filter(|_| waiting.drafts.is_empty());
         self.last_timestamp = waiting.drafts.last().map_or(0, |draft| draft.timestamp).max(self.last_timestamp);
         self.pending = waiting;
     }

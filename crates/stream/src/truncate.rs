@@ -58,7 +58,7 @@ impl StreamLog {
                     // What is kept for it is used up. A new generation says the same in its header, out of the ballast.
                     Err(error) if error.kind() == ErrorKind::Full => {
                         let end = state.tail.next_seq;
-                        writer.cut_from(state, end, first)?
+                        writer.cut_from(state, end, first, BallastUse::Allowed)?
                     }
                     written => written.map(|()| Dead::default())?,
                 };
@@ -104,7 +104,7 @@ impl StreamLog {
             if next < first || next > end {
                 return Err(Error::new(ErrorKind::OutOfRange { first, next: end }, &inner.shared.place));
             }
-            writer.cut_from(state, next, first).map(Some)
+            writer.cut_from(state, next, first, BallastUse::Allowed).map(Some)
         });
         let removed = dead.and_then(|dead| dead.map_or(Ok(()), |dead| inner.remove_dead(&mut removals, dead)));
         inner.shared.env.make_ballast();
@@ -278,7 +278,14 @@ impl Writer {
     }
 
     /// A new generation at `base`, durably; what it voids is settled.
-    fn new_generation(&mut self, predecessor: Predecessor, base: u64, start: u64) -> Result<(SegmentHeader, Begun)> {
+    fn new_generation(
+        &mut self,
+        predecessor: Predecessor,
+        base: u64,
+        start: u64,
+        restart: Option<u64>,
+        ballast: BallastUse,
+    ) -> Result<(SegmentHeader, Begun)> {
         let active = self.active.as_ref().expect("invariant: only a stream with a segment is cut");
         let newest = active.writer.header();
         let Some(generation) = newest.generation.0.checked_add(1).map(Generation) else {
@@ -287,14 +294,15 @@ impl Writer {
         let header = SegmentHeader {
             durable: SeqNo(base),
             start: SeqNo(start),
-            ..self.header(newest.stream_id, generation, predecessor, base)
+            ..self.header(newest.stream_id, generation, predecessor, base, restart)
         };
-        Ok((header, self.create(&header, FIRST_LEN, BallastUse::Allowed)?))
+        Ok((header, self.create(&header, FIRST_LEN, ballast)?))
     }
 
     /// Everything is settled: begins anew at `first`, beyond the end.
     fn begin_at(&mut self, tail: &mut Tail, first: u64) -> Result<Dead> {
-        let (_, (writer, space)) = self.new_generation(Predecessor::NONE, first, first)?;
+        let (_, (writer, space)) =
+            self.new_generation(Predecessor::NONE, first, first, tail.restart, BallastUse::Allowed)?;
         let shared = Arc::clone(&self.shared);
         let old = shared.view.load();
         shared.marks.set_start(first);
@@ -306,14 +314,20 @@ impl Writer {
 
     /// A new generation at `next`, in whose header stands that the stream begins at `start`. Returns the segments that hold
     /// nothing else than what is dropped.
-    fn cut_from(&mut self, state: &mut State<Self>, next: u64, start: u64) -> Result<Dead> {
+    pub(crate) fn cut_from(
+        &mut self,
+        state: &mut State<Self>,
+        next: u64,
+        start: u64,
+        ballast: BallastUse,
+    ) -> Result<Dead> {
         drain_all(self, &mut state.tail)?;
         self.settle_all().map_err(Error::poisoned)?;
         let shared = Arc::clone(&self.shared);
         let old = shared.view.load();
         let kept = old.segments.partition_point(|segment| segment.header.base.0 < next);
         if kept == old.segments.len() {
-            self.book_seal(&mut state.tail, BallastUse::Allowed)?;
+            self.book_seal(&mut state.tail, ballast)?;
         }
         let predecessor = kept.checked_sub(1).map_or(Predecessor::NONE, |i| {
             let segment = &old.segments[i];
@@ -324,7 +338,7 @@ impl Writer {
         // What comes behind the commit point must not lack a descriptor.
         let dir = shared.place.dir();
         let folder = FolderToSync::new(shared.env.storage(), &dir).map_err(|e| Error::io(&shared.place, e))?;
-        let (header, (writer, space)) = self.new_generation(predecessor, next, start)?;
+        let (header, (writer, space)) = self.new_generation(predecessor, next, start, state.tail.restart, ballast)?;
 
         // The commit point is passed. The active segment, if it is kept, gets the SEAL that names what follows it.
         let tail = &mut state.tail;

@@ -22,17 +22,28 @@ pub(crate) struct View {
     pub(crate) segments: Vec<Arc<SegmentView>>,
     /// Their bases side by side: a search through a long stream touches these, and no header.
     bases: Box<[u64]>,
+    /// For each, the earliest time that it or a later one begins with: these rise, though times may begin anew.
+    times: Box<[u64]>,
 }
 
 impl View {
     pub(crate) fn new(segments: Vec<Arc<SegmentView>>) -> Self {
         let bases = segments.iter().map(|segment| segment.header.base.0).collect();
-        Self { segments, bases }
+        let mut times: Box<[u64]> = segments.iter().map(|segment| segment.header.last_timestamp).collect();
+        for i in (1..times.len()).rev() {
+            times[i - 1] = times[i - 1].min(times[i]);
+        }
+        Self { segments, bases, times }
     }
 
     /// The number of the segment that holds `seq`, if it is not before the first.
     pub(crate) fn find(&self, seq: u64) -> Option<usize> {
         self.bases.partition_point(|&base| base <= seq).checked_sub(1)
+    }
+
+    /// The number of the newest segment that begins before `timestamp`, if there is one.
+    pub(crate) fn find_time(&self, timestamp: u64) -> Option<usize> {
+        self.times.partition_point(|&time| time < timestamp).checked_sub(1)
     }
 
     /// Where the entries of segment `i` end: where the next begins.

@@ -267,7 +267,7 @@ impl Writer {
         let header = SegmentHeader {
             durable: SeqNo(start),
             start: SeqNo(start),
-            ..self.header(StreamId(storage.random_u64()), Generation(1), Predecessor::NONE, start)
+            ..self.header(StreamId(storage.random_u64()), Generation(1), Predecessor::NONE, start, None)
         };
         let undo = |error: Error| {
             // Leftovers are nobody's, and removed at the next open.
@@ -307,8 +307,13 @@ impl Writer {
         let Some(generation) = predecessor.generation.0.checked_add(1).map(Generation) else {
             return Err(self.used_up());
         };
-        let header =
-            self.header(predecessor.stream_id, generation, Predecessor::of(&last, tail.next_seq), tail.next_seq);
+        let header = self.header(
+            predecessor.stream_id,
+            generation,
+            Predecessor::of(&last, tail.next_seq),
+            tail.next_seq,
+            tail.restart,
+        );
         assert!(predecessor.base < header.base, "a segment without entries has no successor but voids it");
         self.book_seal(tail, BallastUse::Never)?;
         let len = SUCCESSOR_LEN.min(shared.options.segment_len.saturating_add(CONTROL_RESERVE));
@@ -377,6 +382,7 @@ impl Writer {
         generation: Generation,
         predecessor: Predecessor,
         base: u64,
+        restart: Option<u64>,
     ) -> SegmentHeader {
         let storage = self.shared.env.storage();
         let before = self.active.as_ref().filter(|_| seeded(Fault::SaltKept)).map(|active| active.writer.header().salt);
@@ -391,7 +397,7 @@ impl Writer {
             salt: before.unwrap_or_else(|| Salt(storage.random_u64())),
             durable: SeqNo(self.shared.marks.durable()),
             start: SeqNo(self.shared.marks.start()),
-            last_timestamp: self.timestamp,
+            last_timestamp: restart.unwrap_or(self.timestamp),
             created: storage.now_micros(),
             name_crc: SegmentHeader::name_checksum(self.shared.place.folder()),
             ..SegmentHeader::EMPTY
@@ -411,6 +417,9 @@ impl Writer {
         segments.push(Arc::new(SegmentView { header, state: SegmentState::Live(Arc::clone(&live)) }));
         self.shared.view.store(Arc::new(View::new(segments)));
         self.reserved = space.reserved();
+        if tail.restart.take().is_some() {
+            (self.timestamp, tail.last_timestamp) = (header.last_timestamp, header.last_timestamp);
+        }
         tail.booking = Some(Booking { space, base: header.base.0, end: SEGMENT_HEADER_LEN as u64 });
         self.active = Some(Active { writer, live, end_seq: header.base.0, times: None, closes: Closes::default() });
     }

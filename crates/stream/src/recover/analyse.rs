@@ -491,12 +491,14 @@ fn check_length(env: &Env, place: &Location, found: &Found, start: SeqNo, durabl
 }
 
 impl Image {
-    /// The timestamp of the last frame.
+    /// The timestamp of the last frame. Only the segment that the chain ends in counts: times may have begun anew in it.
     pub(crate) fn timestamp(&self) -> u64 {
-        let newest = &self.live[self.live.len() - 1];
-        let from_close = self.closed.as_ref().map_or(0, |close| close.end.times.1);
-        let scanned = self.live.iter().filter_map(|found| found.scan.as_ref()?.chain.times);
-        scanned.map(|times| times.1).max().unwrap_or(0).max(from_close).max(newest.header().last_timestamp)
+        let last = &self.live[self.cut];
+        let times = match &self.closed {
+            Some(close) => Some(close.end.times),
+            None => last.scan.as_ref().and_then(|scan| scan.chain.times),
+        };
+        times.map_or(0, |times| times.1).max(last.header().last_timestamp)
     }
 
     pub(crate) fn report(&self, env: &Env, place: &Location) -> Result<OpenReport> {

@@ -14,6 +14,7 @@ use stratawal_segment::{
 use super::analyse::{Found, Image, closed_index};
 use super::{Recovered, Scan};
 use crate::ballast::{BallastUse, FIRST_LEN, create_segment};
+use crate::clock::is_far_ahead;
 use crate::env::{Env, Location};
 use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
@@ -48,7 +49,8 @@ impl Repair<'_> {
         }
         let (start, end) = (image.start, image.end.max(image.start));
         let timestamp = image.timestamp();
-        let (kept, active, space) = if image.closed.is_some() {
+        let clean = image.closed.is_some();
+        let (kept, active, space) = if clean {
             self.resume_closed(image)?
         } else {
             let Some(rewritten) = self.rewrite(&image)? else { return Ok(None) };
@@ -57,6 +59,8 @@ impl Repair<'_> {
         };
         let dead = Self::dead(&all, &kept, &active);
         let last_point = active.live.index.points_from(0).last().map_or(0, |point| point.timestamp);
+        // Times begin anew in a new generation where they were far ahead of the clock.
+        let timestamp = if clean { timestamp } else { active.writer.header().last_timestamp };
         let timestamp = timestamp.max(last_point);
         let mut segments = kept;
         let live = Arc::clone(&active.live);
@@ -232,12 +236,13 @@ impl Repair<'_> {
         storage.sync_dir(&self.place.dir()).map_err(|e| self.io(e))?;
         self.env.sync_streams(self.place).map_err(|e| self.io(e))?;
 
+        let now = storage.now_micros();
         let newest_id = image.live[image.live.len() - 1].id();
         let base = image.end.max(image.start);
         let mut chain = image.live;
         chain.truncate(image.cut + 1);
 
-        let (kept, writer, space) = if self.usable(&chain, newest_id, image.start, image.end)? {
+        let (kept, writer, space) = if self.usable(&chain, newest_id, image.start, image.end, now)? {
             let newest = chain.pop().expect("invariant: the newest is in the chain");
             let file = self.open_to_write(newest.id())?;
             let (writer, space) = SegmentWriter::resume(&file, ByteOffset(SEGMENT_HEADER_LEN as u64));
@@ -262,8 +267,8 @@ impl Repair<'_> {
                 salt: Salt(storage.random_u64()),
                 durable: base,
                 start: image.start,
-                last_timestamp: timestamp,
-                created: storage.now_micros(),
+                last_timestamp: if is_far_ahead(timestamp, now) { now } else { timestamp },
+                created: now,
                 name_crc: SegmentHeader::name_checksum(self.place.folder()),
                 ..SegmentHeader::EMPTY
             };
@@ -307,10 +312,11 @@ impl Repair<'_> {
 
     /// Whether the newest segment can be used on as it is: the last live one, nothing but zeros behind its header,
     /// and the header says what that of a new generation would. So opening and dying over and over makes no files.
-    fn usable(&self, chain: &[Found], newest: SegmentId, start: SeqNo, end: SeqNo) -> Result<bool> {
+    fn usable(&self, chain: &[Found], newest: SegmentId, start: SeqNo, end: SeqNo, now: u64) -> Result<bool> {
         let last = chain.last().expect("invariant: the chain has a segment");
         let header = last.header();
         let exact = header.durable == header.base && header.base == end && header.start == start;
+        let exact = exact && !is_far_ahead(header.last_timestamp, now);
         match &last.scan {
             Some(_) if last.id() == newest && exact => {
                 last.opened(self.env, self.place)?.holds_only_zeros().map_err(|e| self.failed(e))
