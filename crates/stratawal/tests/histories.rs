@@ -148,7 +148,13 @@ impl Found {
         if sound != (check.state != CheckState::Damaged) {
             self.wrong.push(format!("{what}: verify finds {check:?}, and reading every entry succeeds: {sound}"));
         }
-        let (log, damage) = StreamLog::open_before_damage(Arc::clone(&env), location(), options()).unwrap();
+        self.look_before_damage(what, &env, lawful);
+        self.open_both_ways(what, mixed, lawful);
+    }
+
+    /// Reads a mixture that is refused as two histories: the entries before the damage, and those that salvage is certain of.
+    fn look_before_damage(&mut self, what: &str, env: &Arc<Env>, lawful: &[Content; 2]) {
+        let (log, damage) = StreamLog::open_before_damage(Arc::clone(env), location(), options()).unwrap();
         if !damage.is_some_and(|damage| damage.kind() == ErrorKind::Damaged(Damage::History)) {
             return;
         }
@@ -156,13 +162,16 @@ impl Found {
         if !is_of_one(readable, lawful) {
             self.wrong.push(format!("{what}: what precedes the damage is of both"));
         }
-        let certain = salvage(&env, &location(), &options()).unwrap().unwrap().filter_map(|item| match item.unwrap() {
+        let certain = salvage(env, &location(), &options()).unwrap().unwrap().filter_map(|item| match item.unwrap() {
             Salvaged::Entry(entry) => Some(entry),
             _ => None,
         });
         if !is_of_one(certain, lawful) {
             self.wrong.push(format!("{what}: salvage is certain of entries of both"));
         }
+    }
+
+    fn open_both_ways(&mut self, what: &str, mixed: &Files, lawful: &[Content; 2]) {
         for read_only in [true, false] {
             let storage = with_files(mixed);
             match content(&storage, read_only) {
