@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use stratawal_frame::{Generation, SegmentHeader, SeqNo};
 use stratawal_storage::{FolderToSync, Storage, is_full};
 
-use crate::append::drain_all;
+use crate::append::{Inner, drain_all};
 use crate::ballast::{BallastUse, FIRST_LEN};
 use crate::env::{DELETED_PREFIX, Env, Location};
 use crate::error::{Error, ErrorKind, Result};
@@ -19,7 +19,7 @@ use crate::faults::{Fault, seeded};
 use crate::group::State;
 use crate::history::Predecessor;
 use crate::recover::exists;
-use crate::remove::{Dead, Renamed, remove_own, rename_dir};
+use crate::remove::{Dead, Removals, Renamed, remove_own, rename_dir};
 use crate::stream::StreamLog;
 use crate::sync::Arc;
 use crate::tail::Tail;
@@ -30,6 +30,8 @@ impl StreamLog {
     /// Drops the entries below `first`, durably: none of them comes back after any crash. The disk space of segments
     /// that lie wholly below is freed. Below or at the first entry it does nothing. Beyond the end the stream is empty
     /// afterwards, and its next entry is `first`; so it is for a stream that is not there yet, which is created.
+    ///
+    /// At the end of the stream the disk space of the segment being written is freed, too, where that is more than 64 KiB.
     ///
     /// Works on a full disk up to the end of the stream. Reads below `first` fail with [`ErrorKind::Truncated`] from
     /// then on. Appends wait until that is durable, and not for the removal of files. Truncations of one stream run one
@@ -44,34 +46,17 @@ impl StreamLog {
         let inner = &*self.inner;
         drop(inner.recovered_anyway()?);
         let mut removals = inner.removals.lock();
-        let dropped = inner.group.exclusively_then(
-            |state, writer| {
-                inner.check(state)?;
-                if first <= inner.shared.marks.start() {
-                    return Ok(None);
-                }
-                if first > state.tail.next_seq || writer.active.is_none() {
-                    return Ok(Some((None, begin_at(writer, &mut state.tail, first)?)));
-                }
-                drain_all(writer, &mut state.tail)?;
-                let dead = match writer.write_start(&mut state.tail, first) {
-                    // What is kept for it is used up. A new generation says the same in its header, out of the ballast.
-                    Err(error) if error.kind() == ErrorKind::Full => {
-                        let end = state.tail.next_seq;
-                        writer.cut_from(state, end, first, BallastUse::Allowed)?
-                    }
-                    written => written.map(|()| Dead::default())?,
-                };
-                Ok(Some((Some(first), dead)))
-            },
-            |writer, (start, mut dead)| {
-                if let Some(first) = start {
-                    dead.segments.extend(writer.drop_before(first)?);
-                }
-                Ok(dead)
-            },
-        );
-        let removed = dropped.and_then(|dead| dead.map_or(Ok(()), |dead| inner.remove_dead(&mut removals, dead)));
+        let mut removed = inner.drop_below(&mut removals, first, true);
+        let is_full = removed.as_ref().is_err_and(|error| error.kind() == ErrorKind::Full);
+        if is_full && inner.shared.view.load().segments.len() > 1 {
+            // Room for a new file comes with the end of the older ones.
+            removed = inner.drop_below(&mut removals, first, false);
+            if removed.is_ok() {
+                // The entries are dropped. Where this changes nothing, the segment being written is freed some other time.
+                let freed = inner.begin_at_end(&mut removals, first);
+                removed = freed.or_else(|e| if e.kind() == ErrorKind::Poisoned { Err(e) } else { Ok(()) });
+            }
+        }
         if seeded(Fault::StartShownLate) {
             inner.shared.marks.set_start(first);
         }
@@ -231,7 +216,63 @@ pub fn remove_folder(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
     remove_own(storage, dir).map_err(|(_, error)| error)
 }
 
-/// Makes the stream begin at `first`, beyond its end; returns what it held before.
+impl Inner {
+    /// Drops the entries below `first`, and removes their files. Where that is all entries, and `anew`, the segment being written
+    /// goes with them if it holds much.
+    fn drop_below(&self, removals: &mut Removals, first: u64, anew: bool) -> Result<()> {
+        let dropped = self.group.exclusively_then(
+            |state, writer| {
+                self.check(state)?;
+                if first <= self.shared.marks.start() {
+                    return Ok(None);
+                }
+                let beyond = first > state.tail.next_seq || writer.active.is_none();
+                if beyond || (anew && is_worth_anew(&state.tail, first)) {
+                    return Ok(Some((None, begin_at(writer, &mut state.tail, first)?)));
+                }
+                drain_all(writer, &mut state.tail)?;
+                let dead = match writer.write_start(&mut state.tail, first) {
+                    // The room that is kept for it is used up. The header of a new generation has the same effect, out of the
+                    // ballast.
+                    Err(error) if error.kind() == ErrorKind::Full => {
+                        let end = state.tail.next_seq;
+                        writer.cut_from(state, end, first, BallastUse::Allowed)?
+                    }
+                    written => written.map(|()| Dead::default())?,
+                };
+                Ok(Some((Some(first), dead)))
+            },
+            |writer, (start, mut dead)| {
+                if let Some(first) = start {
+                    dead.segments.extend(writer.drop_before(first)?);
+                }
+                Ok(dead)
+            },
+        );
+        dropped.and_then(|dead| dead.map_or(Ok(()), |dead| self.remove_dead(removals, dead)))
+    }
+
+    /// All entries were dropped: the segment being written goes, too, if it holds much, unless there are new ones.
+    fn begin_at_end(&self, removals: &mut Removals, first: u64) -> Result<()> {
+        let dead = self.group.exclusively(|state, writer| {
+            self.check(state)?;
+            if is_worth_anew(&state.tail, first) {
+                return begin_at(writer, &mut state.tail, first).map(Some);
+            }
+            Ok(None)
+        })?;
+        dead.map_or(Ok(()), |dead| self.remove_dead(removals, dead))
+    }
+}
+
+/// Whether a stream that begins at `first` needs nothing of the segment being written, and that holds much more than a fresh
+/// one takes. A START is cheaper than a new file.
+fn is_worth_anew(tail: &Tail, first: u64) -> bool {
+    const HELD_MAX: u64 = 64 << 10;
+    first == tail.next_seq && tail.booking.as_ref().is_some_and(|booking| booking.space.reserved() > HELD_MAX)
+}
+
+/// Makes the stream begin at `first`, at its end or beyond; returns what it held before.
 fn begin_at(writer: &mut Writer, tail: &mut Tail, first: u64) -> Result<Dead> {
     if writer.active.is_none() {
         let before = std::mem::replace(&mut tail.next_seq, first);
@@ -299,7 +340,7 @@ impl Writer {
         Ok((header, self.create(&header, FIRST_LEN, ballast)?))
     }
 
-    /// Everything is settled: begins anew at `first`, beyond the end.
+    /// Everything is settled: begins anew at `first`, at the end or beyond.
     fn begin_at(&mut self, tail: &mut Tail, first: u64) -> Result<Dead> {
         let (_, (writer, space)) =
             self.new_generation(Predecessor::NONE, first, first, tail.restart, BallastUse::Allowed)?;

@@ -311,3 +311,91 @@ fn a_ballast_of_holes_is_filled_and_one_that_was_taken_is_seen() {
     std::fs::remove_file(&reserve).unwrap();
     assert_eq!(env.ballast_bytes(), 0);
 }
+
+#[test]
+fn dropping_all_entries_frees_the_segment_being_written() {
+    for room in [0, 3000] {
+        let storage = MemoryStorage::new();
+        storage.create_dir(Path::new("/streams")).unwrap();
+        let env = Arc::new(Env::new(Arc::new(storage.clone())).ballast_at("/RESERVE"));
+        let open = |env| StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::default()).unwrap();
+        let log = open(Arc::clone(&env));
+        let entry = vec![7; 3000];
+        for _ in 0..100 {
+            log.append(&entry, Durability::Synced).unwrap();
+        }
+        let used = u64::MAX - storage.free_space(Path::new("/")).unwrap();
+        let full = storage.clone().with_capacity(used + room);
+        while log.append(&entry, Durability::Flushed).is_ok() {}
+        let end = log.next_seq();
+        assert_eq!(log.stats().unwrap().segments, 1);
+        let mut iter = log.iter(.., Visibility::Settled);
+        assert_eq!(iter.next().unwrap().unwrap().seq(), 0);
+        log.truncate_before(end).unwrap();
+        assert!(full.free_space(Path::new("/")).unwrap() > 200 << 10, "the dropped entries take no room");
+        assert_eq!((log.first_seq(), log.next_seq()), (end, end));
+        assert_eq!((log.durable_seq(), log.end_seq(Visibility::Settled)), (end, end));
+        let truncated = ErrorKind::Truncated { start: end };
+        assert_eq!(log.get(end - 1, Visibility::Settled).unwrap_err().kind(), truncated);
+        // It has the file open: it reads on, or finds the entries dropped, and not cut.
+        assert!(iter.filter_map(Result::err).all(|error| error.kind() == truncated));
+        // As a process finds it where this one dies now.
+        let dead = storage.snapshot().with_capacity(u64::MAX);
+        let found = open(Arc::new(Env::new(Arc::new(dead))));
+        assert_eq!((found.first_seq(), found.next_seq()), (end, end));
+        for i in 0..50 {
+            assert_eq!(log.append(&entry, Durability::Synced).unwrap(), end + i);
+        }
+        assert_eq!(env.ballast_bytes(), BALLAST_LEN);
+    }
+}
+
+#[test]
+fn dropping_all_entries_without_a_ballast_frees_what_it_can_or_fails() {
+    for segments in [1, 2] {
+        let storage = MemoryStorage::new();
+        storage.create_dir(Path::new("/streams")).unwrap();
+        let env = Arc::new(Env::new(Arc::new(storage.clone())));
+        let options = StreamOptions { segment_len: 256 << 10, ..StreamOptions::default() };
+        let log = StreamLog::open(env, Location::new("/streams", "s"), options).unwrap();
+        let (entry, size) = (vec![7; 3000], |log: &StreamLog| log.stats().unwrap());
+        while size(&log).segments < segments || size(&log).disk_bytes < segments * (200 << 10) {
+            log.append(&entry, Durability::Synced).unwrap();
+        }
+        let full = storage.clone().with_capacity(u64::MAX - storage.free_space(Path::new("/")).unwrap());
+        let (first, end) = (log.first_seq(), log.next_seq());
+        let dropped = log.truncate_before(end);
+        if segments == 1 {
+            assert_eq!(dropped.unwrap_err().kind(), ErrorKind::Full, "nothing could be freed");
+            assert_eq!((log.first_seq(), log.iter(.., Visibility::Settled).count() as u64), (first, end));
+        } else {
+            dropped.unwrap();
+            assert_eq!(size(&log).segments, 1);
+            assert!(size(&log).disk_bytes < 64 << 10, "the older segment made room for a new one");
+            assert!(full.free_space(Path::new("/")).unwrap() > 400 << 10);
+        }
+        log.close().unwrap();
+    }
+}
+
+#[test]
+fn who_waits_for_a_sync_is_woken_where_all_entries_are_dropped() {
+    let storage = MemoryStorage::new();
+    storage.create_dir(Path::new("/streams")).unwrap();
+    let log = open(&storage);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    log.append(&[7; 2000], Durability::Synced).unwrap();
+                }
+            });
+        }
+        scope.spawn(|| {
+            while log.next_seq() < 600 {
+                log.truncate_before(log.next_seq()).unwrap();
+            }
+        });
+    });
+    assert_eq!((log.next_seq(), log.durable_seq()), (600, 600));
+}
