@@ -29,6 +29,10 @@ pub enum ErrorKind {
         /// Why.
         source: io::Error,
     },
+    /// The operating system refused space for bytes, before any of them was written: the disk or the quota is full, or the
+    /// file may not be so long. The file is as it was.
+    #[error("cannot reserve space: {0}")]
+    Reserve(io::Error),
     /// The file is a link, a folder, or something else that is not a plain file.
     #[error("not a plain file: {0}")]
     NotAFile(io::Error),
@@ -104,13 +108,32 @@ impl Error {
     /// Whether the disk (or the quota) is full.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        matches!(&self.kind, ErrorKind::Io { source, .. } if stratawal_storage::is_full(source))
+        self.source_io().is_some_and(stratawal_storage::is_full)
     }
 
     /// Whether the file is gone, which for a reader in another process may be a truncation.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        matches!(&self.kind, ErrorKind::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+        self.io_kind() == Some(io::ErrorKind::NotFound)
+    }
+
+    /// Whether space was refused before anything was written, so that the file is as it was.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        matches!(&self.kind, ErrorKind::Reserve(_))
+    }
+
+    /// The kind of the operating system's error, where there is one.
+    #[must_use]
+    pub fn io_kind(&self) -> Option<io::ErrorKind> {
+        self.source_io().map(io::Error::kind)
+    }
+
+    const fn source_io(&self) -> Option<&io::Error> {
+        match &self.kind {
+            ErrorKind::Io { source, .. } | ErrorKind::Reserve(source) => Some(source),
+            _ => None,
+        }
     }
 
     /// Whether the bytes are at fault, and not the machine or the version.
@@ -119,7 +142,7 @@ impl Error {
         match &self.kind {
             ErrorKind::Io { source, .. } => source.kind() == io::ErrorKind::UnexpectedEof,
             ErrorKind::Header(why) => !matches!(why, HeaderError::Newer(_)),
-            ErrorKind::Newer(_) | ErrorKind::TooLarge { .. } => false,
+            ErrorKind::Reserve(_) | ErrorKind::Newer(_) | ErrorKind::TooLarge { .. } => false,
             ErrorKind::NotAFile(_)
             | ErrorKind::NameMismatch(_)
             | ErrorKind::Invalid(_)

@@ -7,7 +7,7 @@ use stratawal_frame::ByteOffset;
 use stratawal_storage::File;
 
 use crate::sync::Arc;
-use crate::{Error, Result, SegmentId};
+use crate::{Error, ErrorKind, Result, SegmentId};
 
 /// Bytes at the end of every reservation that are kept for control frames, so that `truncate_before`, SEAL and CLOSE
 /// work on a full disk.
@@ -62,8 +62,8 @@ impl Space {
     /// small and grow with the file.
     ///
     /// # Errors
-    /// I/O, a full disk among it ([`Error::is_full`]): then nothing has changed and the call may be repeated. After
-    /// any other error nothing may be written to the file until recovery has run.
+    /// [`ErrorKind::Reserve`]: nothing has changed, and the call may be repeated. After any other error nothing may be written
+    /// to the file until recovery has run: the CLOSE that the file ended with could not be written again.
     pub fn ensure(&mut self, tail: &ByteOffset, bytes: u64) -> Result<()> {
         self.ensure_exactly(tail.0.saturating_add(bytes).saturating_add(CONTROL_RESERVE), true)
     }
@@ -82,7 +82,7 @@ impl Space {
             return Ok(());
         }
         if need > LEN_MAX {
-            return Err(Error::io(self.id, "reserve space")(std::io::ErrorKind::FileTooLarge.into()));
+            return Err(self.refused(std::io::ErrorKind::FileTooLarge.into()));
         }
         // A file behind its CLOSE has a finished length, and gets the length of one being written even if it would do.
         let least = written_len(need.max(self.len + 1));
@@ -92,10 +92,14 @@ impl Space {
             Err(e) if stratawal_storage::is_full(&e) && wanted > least => self.file.reserve(least).map(|()| least),
             other => other.map(|()| wanted),
         };
-        let len = reserved.map_err(Error::io(self.id, "reserve space"))?;
+        let len = reserved.map_err(|source| self.refused(source))?;
         self.begin_behind_close()?;
         self.len = len;
         Ok(())
+    }
+
+    fn refused(&self, source: std::io::Error) -> Error {
+        Error::new(self.id, None, ErrorKind::Reserve(source))
     }
 
     /// Before anything is written behind a CLOSE: its own sync may have failed, so that the page cache shows what the

@@ -154,13 +154,13 @@ impl SegmentWriter {
     /// Writes a SEAL or CLOSE and its trailer; its index is dropped if there is no room for it.
     ///
     /// # Errors
-    /// I/O.
+    /// I/O. [`ErrorKind::Reserve`](crate::ErrorKind::Reserve) where there is no room without the index: nothing was written.
     pub fn finish(&mut self, space: &mut Space, tail: &Tail, end: End) -> Result<()> {
         let place = self.place();
         let mut bytes = self.control(tail, &Control::End(end.clone()));
         let len = |bytes: &[u8]| (bytes.len() + TRAILER_LEN) as u64;
         if let Err(e) = space.ensure_control(&self.tail, len(&bytes)) {
-            if !e.is_full() || end.index.is_empty() {
+            if !e.is_refusal() || end.index.is_empty() {
                 return Err(e);
             }
             bytes = self.control(tail, &Control::End(End { index: bytes::Bytes::new(), ..end }));

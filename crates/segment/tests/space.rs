@@ -83,7 +83,7 @@ fn a_full_disk_leaves_everything_as_it_was() {
         for _ in 0..3 {
             let error = segment.space.ensure(&tail, bytes).unwrap_err();
             assert!(error.is_full() && !error.is_damage(), "{error}");
-            assert!(matches!(error.kind(), ErrorKind::Io { operation: "reserve space", .. }), "{error}");
+            assert!(error.is_refusal() && matches!(error.kind(), ErrorKind::Reserve(_)), "{error}");
             assert_eq!((segment.space.reserved(), segment.offset()), (reserved, tail));
             assert!(segment.storage.tree() == tree, "{bytes} bytes");
         }
@@ -212,15 +212,16 @@ fn an_end_for_which_there_is_no_room_at_all_writes_nothing() {
 }
 
 #[test]
-fn an_error_but_a_full_disk_does_not_drop_the_index() {
+fn a_refusal_of_any_kind_drops_the_index_and_not_the_end() {
     static INDEX: [u8; 10_000] = [7; 10_000];
     let mut segment = full();
     segment.storage.make_room();
     segment.storage.fail(fault(0, IoKind::Other));
     let (tail, end) = (segment.tail(), segment.end(EndKind::Close { previous: None }, &INDEX));
-    let error = segment.writer.finish(&mut segment.space, &tail, end).unwrap_err();
-    assert!(!error.is_full() && segment.storage.take_log().len() == 1, "{error}");
-    assert_eq!(segment.writer.finished_len(), None);
+    segment.writer.finish(&mut segment.space, &tail, end).unwrap();
+    segment.writer.cut().unwrap();
+    let found = segment.file().finished().unwrap().expect("it is finished").end;
+    assert!(found.index.is_empty() && found.entries == segment.entries);
 }
 
 #[test]

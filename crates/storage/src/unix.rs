@@ -374,14 +374,15 @@ impl File for UnixFile {
         }
         // Booked behind the end first, and only then made longer, in one step: a file system that books and lengthens in
         // one call does it extent by extent (ext4), and a crash would leave a length between.
-        match allocate(&self.0, before, len - before) {
+        let reserved = match allocate(&self.0, before, len - before) {
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.0.set_len(len),
-            Err(e) => {
-                // Gives back what was booked.
-                self.0.set_len(before)?;
-                Err(e.into())
-            }
+            Err(e) => Err(e.into()),
+        };
+        if reserved.is_err() {
+            // Gives back the space that was booked. Should that fail, the file keeps the space; its length has not changed.
+            let _ = self.0.set_len(before);
         }
+        reserved
     }
 
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]

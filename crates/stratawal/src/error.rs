@@ -41,9 +41,11 @@ pub enum ErrorKind {
     NewerFormat,
     /// The operating system refused.
     Io,
-    /// The disk or the quota is full. Nothing was appended; appends work again once there is room.
+    /// The disk or the quota is full. The call changed nothing (the message names the call); it works again once there is room.
+    /// A close is a close all the same: the stream is recovered when it is opened next.
     Full,
-    /// A write or sync has failed: what it was for may be there or not, and nothing is appended since.
+    /// A write or sync has failed, of this call or an earlier one: the entries that it was for may be there or not, and
+    /// nothing is appended since.
     /// [`Stream::reopen`](crate::Stream::reopen) recovers the stream; where a full disk was the cause (the message says
     /// so), the next append, flush or sync does by itself, once there is room.
     Poisoned,

@@ -6,7 +6,7 @@ use std::fs;
 use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use stratawal::{Durability, Options, StreamOptions};
+use stratawal::{Durability, ErrorKind, Options, StreamOptions, Wal};
 
 /// Names the test that a child process runs.
 const CHILD: &str = "STRATAWAL_LIMITS_CHILD";
@@ -16,7 +16,10 @@ fn is_child(test: &str) -> bool {
     if std::env::var(CHILD).is_ok_and(|child| child == test) {
         return true;
     }
-    let output = Command::new(std::env::current_exe().unwrap())
+    // The signal that a limit on the length of files sends would end the process before its call fails.
+    let output = Command::new("sh")
+        .args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#])
+        .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
         .env(CHILD, test)
         .output()
@@ -60,4 +63,31 @@ fn a_segment_that_cannot_be_mapped_is_read() {
     assert_eq!(stream.iter(..).map(|entry| entry.unwrap().data().len()).sum::<usize>(), 70 * ENTRY_LEN);
     let mapped = fs::read_to_string("/proc/self/maps").unwrap().contains(".seg");
     assert!(!mapped, "the limit forbids a mapping of 64 MiB");
+}
+
+#[test]
+fn a_limit_on_the_length_of_files_refuses_appends_and_nothing_else() {
+    if !is_child("a_limit_on_the_length_of_files_refuses_appends_and_nothing_else") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let wal = Wal::open(dir.path()).unwrap();
+    let stream = wal.stream("s").unwrap();
+    stream.append("first").unwrap();
+    let before = getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
+    for round in 1..=2 {
+        limit(Resource::Fsize, round * (300 << 10));
+        let refused = (0..1000).find_map(|_| stream.append([7; 3000]).err()).expect("the limit is met");
+        assert_eq!(refused.kind(), ErrorKind::Io, "{refused}");
+        assert!(refused.to_string().contains("cannot append: I/O failed"), "{refused}");
+        let end = stream.next_seq();
+        assert_eq!(stream.iter(..).filter(Result::is_ok).count() as u64, end - stream.first_seq());
+        stream.truncate_before(end - 10).unwrap();
+        limit(Resource::Fsize, before);
+        assert_eq!(stream.append("without a recovery").unwrap(), end);
+    }
+    let end = stream.next_seq();
+    wal.close().unwrap();
+    drop((stream, wal));
+    assert_eq!(Wal::open(dir.path()).unwrap().stream("s").unwrap().next_seq(), end);
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::ballast::BallastUse;
 use crate::batch::Batch;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Call, Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::group::{Goal, Group, Lead, State};
 use crate::options::Durability;
@@ -31,7 +31,8 @@ impl StreamLog {
     /// # Errors
     /// As [`append_batch`](Self::append_batch).
     pub fn append(&self, entry: &[u8], durability: Durability) -> Result<u64> {
-        self.inner.append(&Entries::One(entry), durability).map(|seqs| seqs.start)
+        let appended = self.inner.append(&Entries::One(entry), durability);
+        appended.map(|seqs| seqs.start).map_err(|error| error.of_call(Call::Append))
     }
 
     /// Appends the entries of `batch`, whole or not at all after any crash, and answers their seqs once they are
@@ -48,7 +49,7 @@ impl StreamLog {
             let next = self.next_seq();
             return Ok(next..next);
         }
-        self.inner.append(&Entries::Batch(batch), durability)
+        self.inner.append(&Entries::Batch(batch), durability).map_err(|error| error.of_call(Call::Append))
     }
 
     /// Hands everything accepted so far to the operating system.
@@ -57,7 +58,7 @@ impl StreamLog {
     /// [`ErrorKind::Poisoned`]. Where a full disk is what stopped an earlier write, this recovers the stream first, as an
     /// append does, and fails while that does.
     pub fn flush(&self) -> Result<()> {
-        self.inner.drive(Durability::Flushed)
+        self.inner.drive(Durability::Flushed).map_err(|error| error.of_call(Call::Flush))
     }
 
     /// Makes everything accepted so far durable.
@@ -66,7 +67,7 @@ impl StreamLog {
     /// As [`flush`](Self::flush). What a failed sync was asked for is never reported as durable by a later one, unless
     /// recovery was between them and found it.
     pub fn sync(&self) -> Result<()> {
-        self.inner.drive(Durability::Synced)
+        self.inner.drive(Durability::Synced).map_err(|error| error.of_call(Call::Sync))
     }
 }
 
@@ -97,9 +98,9 @@ impl Inner {
         let booking = state.tail.booking.as_mut().expect("invariant: a stream that need not rotate has a segment");
         let at = stratawal_frame::ByteOffset(booking.end);
         if let Err(error) = booking.space.ensure(&at, booked) {
-            let full = error.is_full();
+            let nothing_written = error.is_refusal();
             let error = Error::segment_error(&self.shared.place, error);
-            if full {
+            if nothing_written {
                 return Err(error);
             }
             state.fail(&error);
@@ -304,7 +305,16 @@ impl Inner {
             self.group.give_back(self.group.lock(), Some(writer));
             return Ok(());
         };
-        self.group.lead(writer, |writer| writer.close(&mut booking.space))
+        let mut refused = None;
+        self.group.lead(writer, |writer| match writer.close(&mut booking.space) {
+            // Everything is durable, and nothing was written: the next open recovers the stream as after a crash.
+            Err(error) if error.kind() != ErrorKind::Poisoned => {
+                refused = Some(error);
+                Ok(())
+            }
+            closed => closed,
+        })?;
+        refused.map_or(Ok(()), Err)
     }
 }
 

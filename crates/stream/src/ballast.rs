@@ -13,7 +13,7 @@ use stratawal_storage::{File, Storage};
 
 use crate::env::Env;
 use crate::remove::remove_file;
-use crate::sync::Mutex;
+use crate::sync::{Mark, Mutex};
 
 /// Bytes that the ballast holds.
 pub const BALLAST_LEN: u64 = 64 << 10;
@@ -36,39 +36,37 @@ pub(crate) struct Ballast {
     path: PathBuf,
     /// Its bytes follow from this.
     seed: u64,
-    /// Also keeps one call from writing the file while another removes it.
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    /// Whether it held all of its space when it was last looked at.
-    is_whole: bool,
-    /// False where the file system reports fewer blocks than the synced bytes take: then the length counts.
-    blocks_count: bool,
+    /// Keeps one call from writing the file while another removes it; and whether the file held all of its space when it was
+    /// last looked at.
+    is_whole: Mutex<bool>,
+    /// 1 where the file system reports fewer blocks than the synced bytes take: then the length counts.
+    blocks_unreported: Mark,
 }
 
 impl Ballast {
     pub(crate) fn new(path: PathBuf, seed: u64) -> Self {
-        Self { path, seed, state: Mutex::new(State { is_whole: false, blocks_count: true }) }
+        Self { path, seed, is_whole: Mutex::new(false), blocks_unreported: Mark::new(0) }
     }
 
     /// Makes it where it is missing, or holds less than it should. Not having it is not an error: there may be no room now,
     /// or something that is not a plain file has its name.
     pub(crate) fn make(&self, storage: &dyn Storage) {
-        let mut state = self.state.lock();
-        state.is_whole = false;
+        let mut is_whole = self.is_whole.lock();
+        *is_whole = false;
         let file = match storage.open(&self.path, Access::ReadWrite) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => storage.create_new(&self.path),
             other => other,
         };
         let Ok(file) = file else { return };
-        if state.held(&*file) < BALLAST_LEN {
+        if self.held_by(&*file) < BALLAST_LEN {
             if self.fill(&*file).is_err() {
                 return;
             }
             match file.sync_all() {
-                Ok(()) => state.blocks_count = file.allocated().is_ok_and(|bytes| bytes >= BALLAST_LEN),
+                Ok(()) => {
+                    let are_reported = file.allocated().is_ok_and(|bytes| bytes >= BALLAST_LEN);
+                    self.blocks_unreported.store(u64::from(!are_reported));
+                }
                 Err(_) => {
                     // It is not known how much the disk holds of it. It is made anew with the next segment.
                     let _ = storage.remove_file(&self.path);
@@ -76,29 +74,35 @@ impl Ballast {
                 }
             }
         }
-        state.is_whole = true;
+        *is_whole = true;
     }
 
     /// Makes it where it was not whole when it was last looked at.
     pub(crate) fn make_again(&self, storage: &dyn Storage) {
-        if !self.state.lock().is_whole {
+        let is_whole = *self.is_whole.lock();
+        if !is_whole {
             self.make(storage);
         }
     }
 
-    /// How much of its space it holds now, in bytes; 0 where it cannot be looked at.
+    /// How much of its space it holds now, in bytes; 0 where it cannot be looked at. Takes no lock, so that it may be asked in
+    /// a forked child.
     pub(crate) fn held(&self, storage: &dyn Storage) -> u64 {
-        let state = self.state.lock();
-        storage.open(&self.path, Access::Read).map_or(0, |file| state.held(&*file))
+        storage.open(&self.path, Access::Read).map_or(0, |file| self.held_by(&*file))
     }
 
     /// Gives its space up; whether there was any.
     fn give_up(&self, storage: &dyn Storage) -> bool {
-        let mut state = self.state.lock();
-        // Opened first: nothing but a plain file is removed.
-        let held = storage.open(&self.path, Access::Read).map_or(0, |file| state.held(&*file));
-        state.is_whole = false;
-        held > 0 && remove_file(storage, &self.path).is_ok()
+        let mut is_whole = self.is_whole.lock();
+        *is_whole = false;
+        // Looked at first: nothing but a plain file is removed.
+        self.held(storage) > 0 && remove_file(storage, &self.path).is_ok()
+    }
+
+    fn held_by(&self, file: &dyn File) -> u64 {
+        let Ok(len) = file.len() else { return 0 };
+        let blocks = if self.blocks_unreported.load() == 0 { file.allocated().unwrap_or(0) } else { len };
+        len.min(blocks).min(BALLAST_LEN)
     }
 
     fn fill(&self, file: &dyn File) -> io::Result<()> {
@@ -111,14 +115,6 @@ impl Ballast {
             file.write_all_at(&piece, at)?;
         }
         Ok(())
-    }
-}
-
-impl State {
-    fn held(&self, file: &dyn File) -> u64 {
-        let Ok(len) = file.len() else { return 0 };
-        let blocks = if self.blocks_count { file.allocated().unwrap_or(0) } else { len };
-        len.min(blocks).min(BALLAST_LEN)
     }
 }
 

@@ -15,7 +15,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// What went wrong: kind, stream, segment, offset, the entries lost, and the cause. Cloning is cheap.
 #[derive(Clone, Debug)]
-pub struct Error(Arc<Inner>);
+pub struct Error(Arc<Inner>, Option<Call>);
 
 #[derive(Debug)]
 struct Inner {
@@ -44,6 +44,50 @@ enum Cause {
     About(&'static str, PathBuf, io::Error),
 }
 
+/// The call that reports an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    LookUp,
+    Append,
+    Flush,
+    Sync,
+    Truncate,
+    Delete,
+    Close,
+    Reopen,
+}
+
+impl Call {
+    /// The call as a verb, after "cannot".
+    const fn verb(self) -> &'static str {
+        match self {
+            Self::LookUp => "look the stream up",
+            Self::Append => "append",
+            Self::Flush => "flush",
+            Self::Sync => "sync",
+            Self::Truncate => "truncate",
+            Self::Delete => "delete the stream",
+            Self::Close => "close the stream",
+            Self::Reopen => "recover the stream",
+        }
+    }
+
+    /// The effect of the call where the disk was full.
+    const fn on_full_disk(self) -> &'static str {
+        match self {
+            Self::LookUp => "nothing was changed, free some space and look it up again",
+            Self::Append => "nothing was appended, free some space and append again",
+            Self::Flush => "nothing was flushed, free some space and flush again",
+            Self::Sync => "nothing was synced, free some space and sync again",
+            Self::Truncate => "nothing was dropped, free some space and truncate again",
+            Self::Delete => "nothing was deleted, free some space and delete it again",
+            // Entries may wait that were never durable, and it takes no more calls.
+            Self::Close => "it was not ended cleanly, and is recovered when it is opened next",
+            Self::Reopen => "it stays as it was, free some space and reopen it",
+        }
+    }
+}
+
 /// The kinds of [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -54,9 +98,10 @@ pub enum ErrorKind {
     NewerFormat,
     /// The operating system refused.
     Io,
-    /// The disk or the quota is full; nothing was appended, and it will work again once there is room.
+    /// The disk or the quota is full. The call changed nothing of the stream, and works again once there is room; a close is
+    /// a close all the same.
     Full,
-    /// An earlier write or sync failed; `reopen` recovers the stream.
+    /// A write or sync failed, of this call or an earlier one; `reopen` recovers the stream.
     Poisoned,
     /// The stream was closed.
     Closed,
@@ -180,8 +225,17 @@ impl Damage {
 }
 
 impl Error {
+    fn of_inner(inner: Inner) -> Self {
+        Self(Arc::new(inner), None)
+    }
+
+    /// The error as `call` reports it.
+    pub(crate) fn of_call(self, call: Call) -> Self {
+        Self(self.0, Some(call))
+    }
+
     fn build(kind: ErrorKind, stream: &str, cause: Cause) -> Self {
-        Self(Arc::new(Inner {
+        Self::of_inner(Inner {
             kind,
             stream: stream.to_owned(),
             segment: None,
@@ -189,7 +243,7 @@ impl Error {
             lost: None,
             lost_from: None,
             cause,
-        }))
+        })
     }
 
     pub(crate) fn new(kind: ErrorKind, place: &Location) -> Self {
@@ -230,6 +284,16 @@ impl Error {
         Self::build(ErrorKind::Io, place.name(), Cause::About(text, path.to_owned(), source))
     }
 
+    /// A failure after which the operation may have taken effect or not.
+    pub(crate) fn undecided(place: &Location, source: io::Error) -> Self {
+        Self::build(ErrorKind::Io, place.name(), Cause::Io(source))
+    }
+
+    /// The failure of the stream, for a call whose entries were accepted: "full" would mean that they were not.
+    pub(crate) fn after_acceptance(self) -> Self {
+        if self.0.kind == ErrorKind::Full { self.poisoned() } else { self }
+    }
+
     /// The same for everything that comes after it.
     pub(crate) fn poisoned(self) -> Self {
         if self.0.kind == ErrorKind::Poisoned {
@@ -253,7 +317,7 @@ impl Error {
             _ => ErrorKind::Io,
         };
         let (id, offset) = (error.segment(), error.offset());
-        Self(Arc::new(Inner {
+        Self::of_inner(Inner {
             kind,
             stream: place.name().to_owned(),
             segment: Some(id.to_string()),
@@ -261,7 +325,7 @@ impl Error {
             lost: None,
             lost_from: None,
             cause: Cause::Segment(error),
-        }))
+        })
     }
 
     pub(crate) fn damage(
@@ -271,7 +335,7 @@ impl Error {
         offset: Option<u64>,
         lost: Option<(u64, u64)>,
     ) -> Self {
-        Self(Arc::new(Inner {
+        Self::of_inner(Inner {
             kind: ErrorKind::Damaged(damage),
             stream: place.name().to_owned(),
             segment: segment.map(|id| id.to_string()),
@@ -279,12 +343,12 @@ impl Error {
             lost: lost.filter(|(first, last)| first <= last),
             lost_from: None,
             cause: Cause::None,
-        }))
+        })
     }
 
     /// A valid segment that does not belong where it is, and why.
     pub(crate) fn misplaced(place: &Location, segment: segment::SegmentId, why: &'static str) -> Self {
-        Self(Arc::new(Inner {
+        Self::of_inner(Inner {
             kind: ErrorKind::Damaged(Damage::Misplaced),
             stream: place.name().to_owned(),
             segment: Some(segment.to_string()),
@@ -292,12 +356,12 @@ impl Error {
             lost: None,
             lost_from: None,
             cause: Cause::Text(why),
-        }))
+        })
     }
 
     /// A file whose length is not one that a writer leaves; `closed_len` is the one that it was closed with.
     pub(crate) fn length(place: &Location, segment: segment::SegmentId, len: u64, closed_len: Option<u64>) -> Self {
-        Self(Arc::new(Inner {
+        Self::of_inner(Inner {
             kind: ErrorKind::Damaged(Damage::Length),
             stream: place.name().to_owned(),
             segment: Some(segment.to_string()),
@@ -305,12 +369,12 @@ impl Error {
             lost: None,
             lost_from: None,
             cause: Cause::Length(len, closed_len),
-        }))
+        })
     }
 
     /// Segment `next` was not written after `before`, which precedes it in the stream.
     pub(crate) fn history(place: &Location, before: segment::SegmentId, next: segment::SegmentId) -> Self {
-        Self(Arc::new(Inner {
+        Self::of_inner(Inner {
             kind: ErrorKind::Damaged(Damage::History),
             stream: place.name().to_owned(),
             segment: Some(next.to_string()),
@@ -318,14 +382,14 @@ impl Error {
             lost: None,
             lost_from: None,
             cause: Cause::NotAfter(before.to_string()),
-        }))
+        })
     }
 
     /// The same where entries from `seq` on may be lost, and not more is known.
     pub(crate) fn with_lost_from(self, seq: u64) -> Self {
         match Arc::try_unwrap(self.0) {
-            Ok(inner) => Self(Arc::new(Inner { lost_from: Some(seq), ..inner })),
-            Err(shared) => Self(shared),
+            Ok(inner) => Self(Arc::new(Inner { lost_from: Some(seq), ..inner }), self.1),
+            Err(shared) => Self(shared, self.1),
         }
     }
 
@@ -336,9 +400,9 @@ impl Error {
                 if inner.lost.is_none() && !seqs.is_empty() && matches!(inner.kind, ErrorKind::Damaged(_)) {
                     inner.lost = Some((seqs.start, seqs.end - 1));
                 }
-                Self(Arc::new(inner))
+                Self(Arc::new(inner), self.1)
             }
-            Err(shared) => Self(shared),
+            Err(shared) => Self(shared, self.1),
         }
     }
 
@@ -451,10 +515,7 @@ impl Error {
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
         match &self.0.cause {
             Cause::Io(error) | Cause::About(_, _, error) => Some(error.kind()),
-            Cause::Segment(error) => match error.kind() {
-                segment::ErrorKind::Io { source, .. } => Some(source.kind()),
-                _ => None,
-            },
+            Cause::Segment(error) => error.io_kind(),
             Cause::Earlier(error) => error.io_kind(),
             Cause::None | Cause::Length(..) | Cause::NotAfter(_) | Cause::Text(_) => None,
         }
@@ -469,13 +530,30 @@ impl fmt::Display for Error {
 }
 
 impl Error {
+    /// Whether what follows needs the call that failed.
+    fn leaves_call_open(&self) -> bool {
+        let stands_alone = matches!(
+            self.0.kind,
+            ErrorKind::Damaged(_) | ErrorKind::NewerFormat | ErrorKind::OutOfRange { .. } | ErrorKind::InvalidOption
+        );
+        !stands_alone && !matches!(self.0.cause, Cause::About(..))
+    }
+
     /// Everything but whose error it is.
     fn fmt_told(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(call) = self.1.filter(|_| self.leaves_call_open()) {
+            write!(f, "cannot {}: ", call.verb())?;
+        }
         match self.0.kind {
             ErrorKind::Damaged(damage) => f.write_str(damage.sentence())?,
             ErrorKind::NewerFormat => f.write_str("written by a newer version; use that one")?,
             ErrorKind::Io => f.write_str("I/O failed")?,
-            ErrorKind::Full => f.write_str("the disk is full; nothing was appended, free some space and go on")?,
+            ErrorKind::Full => {
+                f.write_str("the disk is full")?;
+                if let Some(call) = self.1 {
+                    write!(f, "; {}", call.on_full_disk())?;
+                }
+            }
             ErrorKind::Poisoned if self.is_of_full_disk() => f.write_str(
                 "a full disk stopped a write or sync, and what it was for may be there or not; free some space, and the \
                  next append, flush or sync recovers the stream",
@@ -517,7 +595,7 @@ impl Error {
             Cause::None => Ok(()),
             Cause::Io(error) => write!(f, ": {error}"),
             Cause::Segment(error) => write!(f, ": {}", error.kind()),
-            // That a full disk was it has been said, and "nothing was appended" does not hold in mid-write.
+            // The sentence above has named the full disk.
             Cause::Earlier(error) if error.kind() == ErrorKind::Full => error.fmt_place_and_cause(f),
             Cause::Earlier(error) => {
                 f.write_str(": ")?;

@@ -130,7 +130,7 @@ impl<L: Lead> State<L> {
     /// What an epoch that is over means for a thread that waited in it.
     fn outcome_of(&self, epoch: u64, name: &str) -> Result<()> {
         if let Some((_, error)) = self.failed_epochs.iter().find(|failed| failed.0 == epoch) {
-            return Err(error.clone());
+            return Err(error.clone().after_acceptance());
         }
         match self.forgotten {
             Some(forgotten) if epoch <= forgotten && !seeded(Fault::OutcomeForgotten) => {
@@ -208,7 +208,7 @@ impl<L: Lead> Group<L> {
                 return state.outcome_of(goal.epoch, &self.name);
             }
             if let Some(error) = &state.failed {
-                return Err(error.clone());
+                return Err(error.clone().after_acceptance());
             }
             match state.take_lead() {
                 Some(lead) => self.commit(state, lead, durability)?,

@@ -441,3 +441,17 @@ pub(crate) fn a_failure_is_not_a_success_once_it_is_forgotten() {
     let error = waiter.join().expect("no panic").expect_err("its entry was taken back");
     assert_eq!(error.kind(), ErrorKind::Poisoned);
 }
+
+#[cfg(not(stratawal_loom))]
+pub(crate) fn an_accepted_entry_is_not_reported_as_refused() {
+    let fake = fake(true);
+    let goal = fake.accept().expect("accepted");
+    fake.group.lock().fail(&error(ErrorKind::Full));
+    // A thread that appends beside it finds no room for recovery.
+    let recovered = fake.group.recover(|_, _| Err(error(ErrorKind::Full)));
+    assert_eq!(recovered.map_err(|error| error.kind()), Err(ErrorKind::Full));
+    let waited = fake.group.drive(Durability::Synced, goal);
+    assert_eq!(waited.map_err(|error| error.kind()), Err(ErrorKind::Poisoned), "its entry still waits in the tail");
+    let refused = fake.accept().map_err(|error| error.kind());
+    assert_eq!(refused, Err(ErrorKind::Full), "this one was not accepted");
+}

@@ -7,7 +7,7 @@ use crate::ballast::BallastUse;
 use crate::clock::{Clock, is_far_ahead};
 use crate::cuts::Cuts;
 use crate::env::{Env, Location};
-use crate::error::{Damage, Error, ErrorKind, Result};
+use crate::error::{Call, Damage, Error, ErrorKind, Result};
 use crate::events;
 use crate::faults::{Fault, seeded};
 use crate::group::Group;
@@ -75,12 +75,12 @@ impl StreamLog {
             }
             // What is there is read; the rest of recovery comes before the next append.
             Err(full) if full.kind() == ErrorKind::Full => {
-                let recovered = recover::read(&env, &place, &options)?;
+                let recovered = recover::read(&env, &place, &options).map_err(|error| error.of_call(Call::LookUp))?;
                 let log = Self::build(env, place, options, recovered, Removals::default());
                 log.inner.group.lock().fail_as_it_is(full);
                 Ok(log)
             }
-            Err(error) => Err(error),
+            Err(error) => Err(error.of_call(Call::LookUp)),
         }
     }
 
@@ -231,7 +231,7 @@ impl StreamLog {
         if self.inner.shared.env.is_read_only() {
             return Ok(());
         }
-        self.inner.close()
+        self.inner.close().map_err(|error| error.of_call(Call::Close))
     }
 
     /// Recovers a stream that has failed, as opening it again would; a healthy one is left alone. On a stream opened
@@ -244,11 +244,12 @@ impl StreamLog {
     /// As [`open`](Self::open). The stream then stays failed: with this error where it is damage, a newer format or a full
     /// disk, otherwise with the one that failed it.
     pub fn reopen(&self) -> Result<()> {
-        if self.inner.shared.env.is_read_only() {
+        let done = if self.inner.shared.env.is_read_only() {
             self.inner.look_again()
         } else {
             self.inner.recover(true, BallastUse::Never)
-        }
+        };
+        done.map_err(|error| error.of_call(Call::Reopen))
     }
 }
 

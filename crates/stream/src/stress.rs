@@ -87,3 +87,8 @@ fn a_waiter_keeps_its_success_through_many_cuts() {
 fn a_failure_is_not_a_success_once_it_is_forgotten() {
     explore(scenarios::a_failure_is_not_a_success_once_it_is_forgotten);
 }
+
+#[test]
+fn an_accepted_entry_is_not_reported_as_refused() {
+    scenarios::an_accepted_entry_is_not_reported_as_refused();
+}

@@ -14,7 +14,7 @@ use stratawal_storage::{FolderToSync, Storage, is_full};
 use crate::append::{Inner, drain_all};
 use crate::ballast::{BallastUse, FIRST_LEN};
 use crate::env::{DELETED_PREFIX, Env, Location};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Call, Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::group::State;
 use crate::history::Predecessor;
@@ -44,7 +44,7 @@ impl StreamLog {
     /// file; a later truncation or the next opening tries again); otherwise nothing was dropped. As an append otherwise.
     pub fn truncate_before(&self, first: u64) -> Result<()> {
         let inner = &*self.inner;
-        drop(inner.recovered_anyway()?);
+        inner.recovered_anyway().map(drop).map_err(|error| error.of_call(Call::Truncate))?;
         let mut removals = inner.removals.lock();
         let mut removed = inner.drop_below(&mut removals, first, true);
         let is_full = removed.as_ref().is_err_and(|error| error.kind() == ErrorKind::Full);
@@ -52,16 +52,16 @@ impl StreamLog {
             // Room for a new file comes with the end of the older ones.
             removed = inner.drop_below(&mut removals, first, false);
             if removed.is_ok() {
-                // The entries are dropped. Where this changes nothing, the segment being written is freed some other time.
+                // The entries are dropped. Where there is still no room, the segment being written stays.
                 let freed = inner.begin_at_end(&mut removals, first);
-                removed = freed.or_else(|e| if e.kind() == ErrorKind::Poisoned { Err(e) } else { Ok(()) });
+                removed = freed.or_else(|e| if e.kind() == ErrorKind::Full { Ok(()) } else { Err(e) });
             }
         }
         if seeded(Fault::StartShownLate) {
             inner.shared.marks.set_start(first);
         }
         inner.shared.env.make_ballast();
-        removed
+        removed.map_err(|error| error.of_call(Call::Truncate))
     }
 
     /// Drops the entry `next` and all behind it, durably; the stream's next entry is `next` then. May cut a batch in
@@ -78,7 +78,7 @@ impl StreamLog {
     /// append otherwise.
     pub fn truncate_from(&self, next: u64) -> Result<()> {
         let inner = &*self.inner;
-        drop(inner.recovered_anyway()?);
+        inner.recovered_anyway().map(drop).map_err(|error| error.of_call(Call::Truncate))?;
         let mut removals = inner.removals.lock();
         let dead = inner.group.exclusively(|state, writer| {
             inner.check(state)?;
@@ -93,7 +93,7 @@ impl StreamLog {
         });
         let removed = dead.and_then(|dead| dead.map_or(Ok(()), |dead| inner.remove_dead(&mut removals, dead)));
         inner.shared.env.make_ballast();
-        removed
+        removed.map_err(|error| error.of_call(Call::Truncate))
     }
 
     /// Deletes the stream, durably: it does not come back after any crash, and one that is created by its name later
@@ -103,6 +103,10 @@ impl StreamLog {
     /// # Errors
     /// [`Deletion`].
     pub fn delete(&self) -> std::result::Result<bool, Deletion> {
+        self.delete_shared().map_err(Deletion::of_call)
+    }
+
+    fn delete_shared(&self) -> std::result::Result<bool, Deletion> {
         let shared = &self.inner.shared;
         self.inner.check_process().map_err(Deletion::Undone)?;
         if shared.env.is_read_only() {
@@ -146,6 +150,16 @@ pub enum Deletion {
     Left(Error),
 }
 
+impl Deletion {
+    fn of_call(self) -> Self {
+        match self {
+            Self::Undone(error) => Self::Undone(error.of_call(Call::Delete)),
+            Self::Indeterminate(error) => Self::Indeterminate(error.of_call(Call::Delete)),
+            Self::Left(error) => Self::Left(error),
+        }
+    }
+}
+
 /// Deletes the stream at `place`, which nobody has open; whether there was one. Its directory is renamed, which is the
 /// commit point, and emptied; what a crash leaves of it is named [`DELETED_PREFIX`] and may be removed at open. Files that
 /// the log has not put there are not removed.
@@ -153,8 +167,8 @@ pub enum Deletion {
 /// # Errors
 /// [`Deletion`].
 pub fn delete(env: &Env, place: &Location) -> std::result::Result<bool, Deletion> {
-    let moved = move_away(env, place)?;
-    remove_moved(env, place, moved)
+    let moved = move_away(env, place).and_then(|moved| remove_moved(env, place, moved));
+    moved.map_err(Deletion::of_call)
 }
 
 /// The commit point of a deletion, durably. Returns the new name of the stream's directory, if there was one.
@@ -173,10 +187,10 @@ fn move_away(env: &Env, place: &Location) -> std::result::Result<Option<PathBuf>
         Ok(Renamed::Done | Renamed::DoneDespite(_)) => true,
         Ok(Renamed::Absent(_)) => false,
         Ok(Renamed::Undone(e)) | Err(e) => return Err(Deletion::Undone(not_moved(place, e))),
-        Ok(Renamed::Unknown(e)) => return Err(Deletion::Indeterminate(Error::io(place, e))),
+        Ok(Renamed::Unknown(e)) => return Err(Deletion::Indeterminate(Error::undecided(place, e))),
     };
     // Also where it was gone: an earlier deletion may not have been durable.
-    env.sync_streams(place).map_err(|e| Deletion::Indeterminate(Error::io(place, e)))?;
+    env.sync_streams(place).map_err(|e| Deletion::Indeterminate(Error::undecided(place, e)))?;
     Ok(existed.then_some(gone))
 }
 

@@ -338,17 +338,18 @@ impl Writer {
     }
 
     /// Does `act`, which needs space in the active file; on a full disk, out of the ballast where `ballast` allows it. Nothing has
-    /// changed where the disk is full all the same.
+    /// changed where it fails with any error but `Poisoned`.
     pub(crate) fn with_room<T>(
         &self,
         ballast: BallastUse,
         act: impl FnMut() -> stratawal_segment::Result<T>,
     ) -> Result<T> {
-        let done = self.shared.env.with_ballast(ballast, stratawal_segment::Error::is_full, act);
+        let is_full = |error: &stratawal_segment::Error| error.is_refusal() && error.is_full();
+        let done = self.shared.env.with_ballast(ballast, is_full, act);
         done.map_err(|error| {
-            let full = error.is_full();
+            let nothing_written = error.is_refusal();
             let error = self.failed(error);
-            if full { error } else { error.poisoned() }
+            if nothing_written { error } else { error.poisoned() }
         })
     }
 
@@ -438,9 +439,10 @@ impl Writer {
         self.finish(space, End { entries, ..end })
     }
 
-    /// Writes CLOSE, so that the next open needs no scan. Everything is drained, nobody appends.
+    /// Writes CLOSE, so that the next open needs no scan. Everything is drained, nobody appends. Where it fails with any error
+    /// but `Poisoned`, everything is durable, and no CLOSE was written.
     pub(crate) fn close(&mut self, space: &mut Space) -> Result<()> {
-        self.settle()?;
+        self.settle().map_err(Error::poisoned)?;
         let Some(active) = &self.active else { return Ok(()) };
         if space.is_behind_close() {
             return Ok(());
@@ -452,10 +454,11 @@ impl Writer {
         let end = self.end(EndKind::Close { previous }, active, &points);
         let (at, len) = (active.writer.place().offset, End::frame_len_max(0) + TRAILER_LEN as u64);
         self.with_room(BallastUse::Allowed, || space.ensure_control(&at, len))?;
-        self.finish(space, end)?;
+        self.finish(space, end).map_err(Error::poisoned)?;
         let writer = &self.active.as_ref().expect("invariant: it was there above").writer;
         // The cut may come only when the CLOSE is durable, and closing is done only when the cut is.
-        writer.sync().and_then(|()| writer.cut()).and_then(|()| writer.sync()).map_err(|e| self.failed(e))
+        let ended = writer.sync().and_then(|()| writer.cut()).and_then(|()| writer.sync());
+        ended.map_err(|e| self.failed(e).poisoned())
     }
 
     fn end(&self, kind: EndKind, active: &Active, points: &[IndexPoint]) -> End {

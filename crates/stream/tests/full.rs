@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use stratawal_storage::{Access, MemoryStorage, Storage, UnixStorage};
 use stratawal_stream::{BALLAST_LEN, Durability, Env, ErrorKind, Location, StreamLog, StreamOptions, Visibility};
-use stratawal_testkit::{Fault, Faults, SimStorage};
+use stratawal_testkit::{Fault, Faults, HookedStorage, Operation, SimStorage};
 
 fn open(storage: &MemoryStorage) -> StreamLog {
     let env = Env::new(Arc::new(storage.clone())).ballast_at("/RESERVE");
@@ -398,4 +398,79 @@ fn who_waits_for_a_sync_is_woken_where_all_entries_are_dropped() {
         });
     });
     assert_eq!((log.next_seq(), log.durable_seq()), (600, 600));
+}
+
+#[test]
+fn each_call_on_a_full_disk_states_its_own_effect() {
+    let storage = MemoryStorage::new();
+    storage.create_dir(Path::new("/streams")).unwrap();
+    let open = |storage: &MemoryStorage| {
+        let env = Arc::new(Env::new(Arc::new(storage.clone())));
+        StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::default()).unwrap()
+    };
+    let log = open(&storage);
+    for _ in 0..10 {
+        log.append(&[7; 100], Durability::Synced).unwrap();
+    }
+    let dead = storage.snapshot();
+    let used = u64::MAX - dead.free_space(Path::new("/")).unwrap();
+    let log = open(&dead.with_capacity(used));
+    let calls: [(&dyn Fn() -> stratawal_stream::Result<()>, &str); 7] = [
+        (&|| log.append(b"x", Durability::Synced).map(drop), "cannot append: the disk is full; nothing was appended"),
+        (&|| log.flush(), "cannot flush: the disk is full; nothing was flushed"),
+        (&|| log.sync(), "cannot sync: the disk is full; nothing was synced"),
+        (&|| log.truncate_before(10), "cannot truncate: the disk is full; nothing was dropped"),
+        (&|| log.truncate_from(5), "cannot truncate: the disk is full; nothing was dropped"),
+        (&|| log.reopen(), "cannot recover the stream: the disk is full; it stays as it was"),
+        (&|| log.close(), "cannot close the stream: the disk is full; it was not ended cleanly"),
+    ];
+    for (call, text) in calls {
+        let error = call().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Full, "{text}");
+        assert!(error.to_string().starts_with(&format!("stream \"s\": {text}")), "{error}");
+    }
+    assert_eq!((log.first_seq(), log.next_seq()), (0, 10));
+    let error = log.append(b"x", Durability::Synced).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Full | ErrorKind::Closed), "{error}");
+}
+
+#[test]
+fn a_refused_reservation_of_any_kind_leaves_the_stream_healthy() {
+    const TOO_LARGE: i32 = 27;
+    let memory = MemoryStorage::new();
+    memory.create_dir(Path::new("/streams")).unwrap();
+    let storage = HookedStorage::new(memory.clone());
+    let options = StreamOptions { segment_len: 256 << 10, ..StreamOptions::default() };
+    let open = |storage: HookedStorage| {
+        let env = Arc::new(Env::new(Arc::new(storage)));
+        StreamLog::open(env, Location::new("/streams", "s"), options.clone()).unwrap()
+    };
+    let refuse = |operation, _: &Path| match operation {
+        Operation::Reserve => Err(std::io::Error::from_raw_os_error(TOO_LARGE)),
+        _ => Ok(()),
+    };
+    // In a segment that grows, in one that was closed, and at a rotation.
+    for entries in [10, 10, 100] {
+        let log = open(storage.clone());
+        for _ in 0..entries {
+            log.append(&[7; 3000], Durability::Synced).unwrap();
+        }
+        log.close().unwrap();
+        let log = open(storage.clone());
+        storage.set(refuse);
+        let end = log.next_seq();
+        let error = (0..100).find_map(|_| log.append(&[7; 3000], Durability::Synced).err()).expect("it is refused");
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        assert!(error.to_string().contains("cannot append: I/O failed"), "{error}");
+        log.sync().unwrap();
+        storage.clear();
+        assert!(log.next_seq() >= end);
+        let end = log.next_seq();
+        assert_eq!(log.append(&[7; 3000], Durability::Synced).unwrap(), end, "without a recovery");
+        storage.set(refuse);
+        log.truncate_before(end / 2).unwrap();
+        storage.clear();
+        log.append(b"x", Durability::Synced).unwrap();
+        log.close().unwrap();
+    }
 }

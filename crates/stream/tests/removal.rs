@@ -187,7 +187,7 @@ fn a_file_that_stays_is_an_io_error_and_not_poison() {
         assert!(!again.report().removed_segments.contains(&stays), "{name}");
         // The next truncation removes it.
         storage.clear();
-        log.truncate_before(log.next_seq()).unwrap();
+        again.truncate_before(again.next_seq()).unwrap();
         assert!(!names(&storage, DIR).contains(&stays), "{name}");
     }
 }

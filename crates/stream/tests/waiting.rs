@@ -182,7 +182,7 @@ fn a_close_answers_only_once_nobody_is_at_the_files() {
         thread::spawn(move || log.append(b"late", Durability::Synced))
     };
     gate.await_one();
-    assert_eq!(log.append(&[0; 1 << 20], Durability::Synced).unwrap_err().kind(), ErrorKind::Poisoned);
+    assert_eq!(log.append(&[0; 1 << 20], Durability::Synced).unwrap_err().kind(), ErrorKind::Io);
     let (closed, is_closed) = mpsc::channel();
     let closing = {
         let log = log.clone();
