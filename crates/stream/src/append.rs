@@ -36,7 +36,9 @@ impl StreamLog {
     }
 
     /// Appends the entries of `batch`, whole or not at all after any crash, and answers their seqs once they are
-    /// acknowledged at `durability`. An empty batch writes nothing and answers an empty range.
+    /// acknowledged at `durability`. An empty batch writes nothing and returns an empty range; it fails where an append
+    /// cannot succeed because of the state of the stream: [`ErrorKind::Closed`], [`ErrorKind::Poisoned`],
+    /// [`ErrorKind::Deleted`], [`ErrorKind::ReadOnly`], [`ErrorKind::Forked`].
     ///
     /// Calls from many threads share writes and syncs.
     ///
@@ -46,8 +48,9 @@ impl StreamLog {
     /// [`ErrorKind::Io`] where no new segment could be created: nothing was appended, and appending goes on.
     pub fn append_batch(&self, batch: &Batch, durability: Durability) -> Result<Range<u64>> {
         if batch.is_empty() {
-            let next = self.next_seq();
-            return Ok(next..next);
+            let state = self.inner.writable()?;
+            self.inner.check(&state)?;
+            return Ok(state.tail.next_seq..state.tail.next_seq);
         }
         self.inner.append(&Entries::Batch(batch), durability).map_err(|error| error.of_call(Call::Append))
     }

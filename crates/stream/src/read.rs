@@ -195,9 +195,13 @@ impl Inner {
             return self.gone_beside_writer(seqs, view);
         }
         // A deletion renames the directory under the lock, and shows its view after that.
-        drop(self.group.lock());
+        let is_closed = self.group.lock().tail.closed;
         self.is_live(*seqs.start())?;
-        Ok(!Arc::ptr_eq(view, &self.shared.view.load()))
+        if !Arc::ptr_eq(view, &self.shared.view.load()) {
+            return Ok(true);
+        }
+        // Another process may own the files of a stream that is closed here.
+        if is_closed { self.gone_beside_writer(seqs, view) } else { Ok(false) }
     }
 
     fn is_live(&self, seq: u64) -> Result<()> {

@@ -128,7 +128,7 @@ pub(crate) fn remove_file(storage: &dyn Storage, path: &Path) -> io::Result<()> 
     }
 }
 
-/// Removes a directory and what the log has put into it: segments and temporary files. Removes as much as it can.
+/// Removes a directory and the files that the log has put into it: segments and temporary files. Removes as much as it can.
 ///
 /// # Errors
 /// The first path that stays, and why. A name that the log does not give is not removed.
@@ -158,7 +158,7 @@ pub(crate) fn remove_own(storage: &dyn Storage, dir: &Path) -> std::result::Resu
     }
 }
 
-/// What a rename of a directory has done.
+/// The outcome of a rename of a directory.
 #[derive(Debug)]
 pub(crate) enum Renamed {
     Done,

@@ -16,7 +16,7 @@ use crate::options::{Durability, StreamOptions, Visibility};
 use crate::recover::{self, Recovered};
 use crate::remove::Removals;
 use crate::report::OpenReport;
-use crate::sync::{Arc, Mutex, Published};
+use crate::sync::{Arc, Mutex, Published, fence};
 use crate::tail::{Booking, Tail};
 use crate::view::{SegmentState, View};
 use crate::writer::{Shared, Writer};
@@ -203,22 +203,25 @@ impl StreamLog {
         self.inner.report.load()
     }
 
-    /// How much the stream holds. Opens each segment's file for a moment.
+    /// How much the stream holds. Opens each segment's file for a moment. A file that is removed at the same time is not
+    /// counted: by a truncation or a deletion here, or by another process beside a stream that is closed or only read.
     ///
     /// # Errors
     /// I/O.
     pub fn stats(&self) -> Result<StreamStats> {
-        let shared = &self.inner.shared;
         self.inner.check_process()?;
-        let view = shared.view.load();
-        let mut disk_bytes = 0;
-        for segment in &view.segments {
-            let path = shared.place.dir().join(segment.id().to_string());
-            let file = shared.env.storage().open(&path, stratawal_segment::Access::Read);
-            disk_bytes += file.and_then(|file| file.len()).map_err(|e| Error::io(&shared.place, e))?;
+        let shared = &self.inner.shared;
+        loop {
+            let view = shared.view.load();
+            let stats = self.inner.measure(&view)?;
+            let is_complete = stats.segments == view.segments.len() as u64;
+            fence();
+            // A deletion shows its view after it has renamed the directory, under the lock.
+            let clock_jumps = self.inner.group.lock().tail.clock.jumps();
+            if is_complete || Arc::ptr_eq(&view, &shared.view.load()) {
+                return Ok(StreamStats { clock_jumps, ..stats });
+            }
         }
-        let clock_jumps = self.inner.group.lock().tail.clock.jumps();
-        Ok(StreamStats { segments: view.segments.len() as u64, disk_bytes, clock_jumps })
     }
 
     /// Makes everything accepted durable, and ends the stream's newest segment cleanly, so that the next open scans
@@ -254,6 +257,25 @@ impl StreamLog {
 }
 
 impl Inner {
+    /// The files of `view` that are there.
+    fn measure(&self, view: &View) -> Result<StreamStats> {
+        let Shared { env, place, .. } = &*self.shared;
+        let mut stats = StreamStats::default();
+        for segment in &view.segments {
+            let path = place.dir().join(segment.id().to_string());
+            let file = env.storage().open(&path, stratawal_segment::Access::Read);
+            match file.and_then(|file| file.len()) {
+                Ok(len) => {
+                    stats.segments += 1;
+                    stats.disk_bytes += len;
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(Error::io(place, e)),
+            }
+        }
+        Ok(stats)
+    }
+
     /// Opened for reading: sees the stream as it is now.
     pub(crate) fn look_again(&self) -> Result<()> {
         self.check_process()?;

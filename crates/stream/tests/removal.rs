@@ -1,5 +1,5 @@
-//! Removing files: who waits for it, and what comes of a file that cannot be removed, or of an error of an operation that
-//! has taken effect.
+//! The removal of files: which calls wait for it, and how a file that cannot be removed is reported. Errors of operations on
+//! names that have taken effect.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -240,7 +240,7 @@ fn a_deletion_removes_its_own_files_and_names_what_stays() {
         let text = error.to_string();
         assert!(text.contains("the stream is deleted") && text.contains(&format!("{left}/aside")), "{text}");
         assert!(!open(&storage).exists());
-        // Once what is not the log's is gone, the rest goes with the next try.
+        // Once the foreign files are gone, the next try removes the rest.
         storage.remove_file(&Path::new(&left).join("aside/file")).unwrap();
         storage.remove_dir(&Path::new(&left).join("aside")).unwrap();
         stratawal_stream::remove_folder(&storage, Path::new(&left)).unwrap();
@@ -339,4 +339,97 @@ fn a_creation_whose_rename_took_effect_is_left_to_recovery() {
     assert_eq!(log.append(b"x", Durability::Synced).unwrap(), 0);
     let again = after_power_loss(&sim);
     assert_eq!(&again.get(0, Visibility::Settled).unwrap().unwrap().data()[..], b"x");
+}
+
+/// Does `act` once, at the next opening of a segment file.
+fn at_next_open(storage: &HookedStorage, act: impl Fn() + Send + Sync + 'static) {
+    let done = AtomicBool::new(false);
+    storage.set(move |operation, path| {
+        let segment = path.extension().is_some_and(|end| end == "seg");
+        if operation == Operation::Open && segment && !done.swap(true, Ordering::SeqCst) {
+            act();
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn stats_do_not_fail_beside_removals() {
+    let removals: [(Act, u64); 4] = [
+        (|log| log.truncate_before(2).unwrap(), 2),
+        (|log| log.truncate_from(1).unwrap(), 2),
+        (|log| log.truncate_before(100).unwrap(), 1),
+        (|log| assert!(log.delete().unwrap()), 0),
+    ];
+    for (remove, segments) in removals {
+        let storage = hooked(MemoryStorage::new());
+        let log = stream(&storage);
+        let remover = log.clone();
+        at_next_open(&storage, move || remove(&remover));
+        assert_eq!(log.stats().unwrap().segments, segments);
+    }
+}
+
+/// Once a stream is closed, another process may own its files.
+#[test]
+fn reads_after_a_close_report_what_its_next_owner_did() {
+    let owners: [(Act, ErrorKind); 4] = [
+        (|owner| owner.truncate_before(2).unwrap(), ErrorKind::Truncated { start: 2 }),
+        (|owner| owner.truncate_before(100).unwrap(), ErrorKind::Truncated { start: 100 }),
+        (|owner| owner.truncate_from(1).unwrap(), ErrorKind::Cut { at: 1 }),
+        (|owner| assert!(owner.delete().unwrap()), ErrorKind::Cut { at: 0 }),
+    ];
+    for (act, expected) in owners {
+        let storage = hooked(MemoryStorage::new());
+        let log = stream(&storage);
+        let seq = if matches!(expected, ErrorKind::Truncated { .. }) { 0 } else { 1 };
+        let mut forward = log.iter(seq.., Visibility::Settled);
+        let mut backward = log.iter(seq..=seq, Visibility::Settled);
+        log.close().unwrap();
+        act(&open(&storage));
+        assert_eq!(log.get(seq, Visibility::Settled).unwrap_err().kind(), expected);
+        assert_eq!(forward.next().unwrap().unwrap_err().kind(), expected);
+        assert_eq!(backward.next_back().unwrap().unwrap_err().kind(), expected);
+        assert!(forward.next().is_none() && backward.next().is_none());
+        assert!(log.stats().unwrap().segments <= 2, "files that are gone are not counted");
+    }
+}
+
+#[test]
+fn a_file_that_is_lost_after_a_close_is_damage() {
+    let storage = hooked(MemoryStorage::new());
+    let log = stream(&storage);
+    log.close().unwrap();
+    let first = names(&storage, DIR)[1].clone();
+    storage.remove_file(&Path::new(DIR).join(first)).unwrap();
+    assert!(log.get(1, Visibility::Settled).unwrap_err().is_damage());
+}
+
+#[test]
+fn an_empty_batch_reports_the_state_of_the_stream() {
+    let batch = stratawal_stream::Batch::new();
+    let append = |log: &StreamLog| log.append_batch(&batch, Durability::Synced);
+    let storage = hooked(MemoryStorage::new());
+    let log = open(&storage);
+    assert_eq!(append(&log).unwrap(), 0..0);
+    assert!(!log.exists(), "it creates nothing");
+    let log = stream(&storage);
+    assert_eq!(append(&log).unwrap(), 4..4);
+    let reader = {
+        let env = Arc::new(Env::new(Arc::new(storage.clone())).read_only(true));
+        StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::default()).unwrap()
+    };
+    assert_eq!(append(&reader).unwrap_err().kind(), ErrorKind::ReadOnly);
+    storage.set(|operation, _| if operation == Operation::Sync { Err(eio()) } else { Ok(()) });
+    log.append(b"x", Durability::Synced).unwrap_err();
+    assert_eq!(append(&log).unwrap_err().kind(), ErrorKind::Poisoned);
+    storage.clear();
+    log.reopen().unwrap();
+    let next = log.next_seq();
+    assert_eq!(append(&log).unwrap(), next..next);
+    log.close().unwrap();
+    assert_eq!(append(&log).unwrap_err().kind(), ErrorKind::Closed);
+    let log = open(&storage);
+    log.delete().unwrap();
+    assert_eq!(append(&log).unwrap_err().kind(), ErrorKind::Deleted);
 }
