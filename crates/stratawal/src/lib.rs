@@ -63,6 +63,7 @@ mod name;
 mod options;
 mod root;
 mod salvage;
+mod slots;
 mod stream;
 mod sync;
 mod together;

@@ -9,8 +9,9 @@ use stratawal_stream::StreamLog;
 use crate::entry::{Batch, Entry, Iter};
 use crate::error::Result;
 use crate::options::{Durability, Visibility};
+use crate::slots::SlotUser;
 use crate::sync::Arc;
-use crate::wal::{Stats, Wal};
+use crate::wal::Stats;
 
 /// A handle on a stream: an append-only sequence of entries, numbered from 0 without gaps.
 ///
@@ -19,17 +20,18 @@ use crate::wal::{Stats, Wal};
 /// to one past the last entry visible to it.
 #[derive(Clone, Debug)]
 pub struct Stream {
+    // Before the user, which gives the stream up if this was the last handle on it.
     log: StreamLog,
-    /// Keeps the log open, and locked.
-    wal: Wal,
+    /// What clones share: they are one user of the stream.
+    user: Arc<SlotUser>,
     durability: inner::Durability,
     visibility: inner::Visibility,
 }
 
 impl Stream {
-    pub(crate) fn new(log: StreamLog, wal: Wal) -> Self {
+    pub(crate) fn new(log: StreamLog, user: SlotUser) -> Self {
         let durability = log.options().durability;
-        Self { log, wal, durability, visibility: inner::Visibility::Settled }
+        Self { log, user: Arc::new(user), durability, visibility: inner::Visibility::Settled }
     }
 
     /// The name it was looked up by.
@@ -89,7 +91,8 @@ impl Stream {
     }
 
     /// Appends the entries of `batch`, which are all there after any crash or none, and answers their seqs once they
-    /// are acknowledged at the handle's durability. An empty batch writes nothing and answers an empty range.
+    /// are acknowledged at the handle's durability. An empty batch writes nothing and returns an empty range; it fails where
+    /// an append cannot succeed because of the state of the stream or of the log.
     ///
     /// # Errors
     /// [`Poisoned`](crate::ErrorKind::Poisoned): a write or sync failed, earlier (then nothing was appended) or just
@@ -239,7 +242,7 @@ impl Stream {
     /// I/O.
     pub fn stats(&self) -> Result<Stats> {
         let of_stream = self.log.stats()?;
-        let mut stats = self.wal.cache_stats();
+        let mut stats = self.user.wal().cache_stats();
         (stats.streams, stats.segments, stats.disk_bytes) = (1, of_stream.segments, of_stream.disk_bytes);
         stats.clock_jumps = of_stream.clock_jumps;
         Ok(stats)

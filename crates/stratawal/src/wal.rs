@@ -1,6 +1,5 @@
 //! A log: its streams, and its end.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::name;
 use crate::options::{Options, StreamOptions};
 use crate::root::{RESERVE, Root};
+use crate::slots::{SlotUser, Slots};
 use crate::stream::Stream;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 use crate::together::together;
@@ -27,7 +27,7 @@ pub struct Wal {
 struct Inner {
     path: PathBuf,
     // Before the root: streams are closed while the lock is held.
-    streams: Mutex<BTreeMap<String, Arc<Slot>>>,
+    streams: Slots,
     root: Mutex<Root>,
     env: Arc<Env>,
     defaults: StreamOptions,
@@ -37,9 +37,6 @@ struct Inner {
     /// Held by the call that has threads of its own.
     helpers: Mutex<()>,
 }
-
-/// A stream, once it was looked up without an error.
-type Slot = Mutex<Option<StreamLog>>;
 
 /// How much a log, or a stream, holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,7 +102,7 @@ impl Wal {
         Ok(Self {
             inner: Arc::new(Inner {
                 path: path.to_owned(),
-                streams: Mutex::new(BTreeMap::new()),
+                streams: Slots::default(),
                 root: Mutex::new(root),
                 env: Arc::new(env),
                 defaults: options.stream.clone(),
@@ -119,7 +116,8 @@ impl Wal {
 
     /// A handle on the stream `name`, kept by the log's defaults. Looking a name up for the first time reads the
     /// stream, and recovers it if it was not closed cleanly; later look-ups are cheap. Nothing is created before the
-    /// first append.
+    /// first append. A stream without entries is forgotten with its last handle, and the options that it was looked up with
+    /// are, too.
     ///
     /// From its first append, or the first look-up of one that is there, a stream holds one file open, the segment being
     /// written, until the log is closed and its last handle is dropped. An idle one takes some 3 KB of memory; one that is
@@ -162,25 +160,24 @@ impl Wal {
             StreamLog::open(Arc::clone(&inner.env), place, options)
         };
         if inner.env.is_read_only() {
-            return Ok(Stream::new(open(options)?, self.clone()));
+            return Ok(Stream::new(open(options)?, SlotUser::of_reader(self)));
         }
         // A stream's own slot is held while it is recovered, so that others are not held up.
-        let slot = Arc::clone(inner.streams.lock().entry(name.to_owned()).or_default());
-        let mut slot = slot.lock();
+        let user = SlotUser::of_slot(self, &inner.streams, name);
+        let mut slot = user.lock();
         if inner.closed.load(Ordering::Acquire) {
             return Err(inner.is_closed(name));
         }
-        match (&*slot, options) {
+        let log = match (&*slot, options) {
             (Some(_), Some(_)) => {
                 let text = format!("the stream {name:?} is open already; give its options where it is first looked up");
-                Err(Error::of_stream(ErrorKind::InvalidOption, name, text))
+                return Err(Error::of_stream(ErrorKind::InvalidOption, name, text));
             }
-            (Some(log), None) => Ok(Stream::new(log.clone(), self.clone())),
-            (None, options) => {
-                let log = slot.insert(open(options)?);
-                Ok(Stream::new(log.clone(), self.clone()))
-            }
-        }
+            (Some(log), None) => log.clone(),
+            (None, options) => slot.insert(open(options)?).clone(),
+        };
+        drop(slot);
+        Ok(Stream::new(log, user))
     }
 
     /// For [`inspect::readable`](crate::inspect::readable); the log is open for reading.
@@ -189,7 +186,7 @@ impl Wal {
         let place = Location::new(self.inner.root.lock().streams(), folder).named(name);
         let options = self.inner.options(None);
         let (log, damage) = StreamLog::open_before_damage(Arc::clone(&self.inner.env), place, options)?;
-        Ok((Stream::new(log, self.clone()), damage.map(Error::from)))
+        Ok((Stream::new(log, SlotUser::of_reader(self)), damage.map(Error::from)))
     }
 
     /// Drops the entries of the stream `name` below `first`, durably, as [`Stream::truncate_before`](crate::Stream::truncate_before)
@@ -227,8 +224,8 @@ impl Wal {
 
     fn truncate_damaged(&self, name: &str, first: u64) -> Result<()> {
         let (folder, inner) = (folder_of(name)?, &self.inner);
-        let slot = Arc::clone(inner.streams.lock().entry(name.to_owned()).or_default());
-        let mut slot = slot.lock();
+        let user = SlotUser::of_slot(self, &inner.streams, name);
+        let mut slot = user.lock();
         if inner.closed.load(Ordering::Acquire) {
             return Err(inner.is_closed(name));
         }
@@ -272,8 +269,8 @@ impl Wal {
         if inner.env.is_read_only() {
             return Err(Error::of_stream(ErrorKind::ReadOnly, name, "the log was opened for reading only"));
         }
-        let slot = Arc::clone(inner.streams.lock().entry(name.to_owned()).or_default());
-        let mut slot = slot.lock();
+        let user = SlotUser::of_slot(self, &inner.streams, name);
+        let mut slot = user.lock();
         if inner.closed.load(Ordering::Acquire) {
             return Err(inner.is_closed(name));
         }
@@ -301,14 +298,17 @@ impl Wal {
     /// Makes everything accepted so far durable, in every stream.
     ///
     /// # Errors
-    /// The first stream's that fails; the others are synced all the same.
+    /// The first stream's that fails; the others are synced all the same. A stream that is deleted at the same time is left
+    /// out.
     pub fn sync(&self) -> Result<()> {
         self.inner.check_process()?;
         if self.inner.env.is_read_only() {
             return Err(Error::new(ErrorKind::ReadOnly, "the log was opened for reading only"));
         }
         let waits = |stream: &StreamLog| stream.durable_seq() < stream.next_seq();
-        Ok(together(&self.inner.open_streams(), self.inner.helpers.try_lock(), waits, StreamLog::sync)?)
+        Ok(together(&self.inner.streams.open(), self.inner.helpers.try_lock(), waits, |stream| {
+            unless_deleted(stream.sync())
+        })?)
     }
 
     /// Makes everything accepted durable, ends every stream cleanly, so that the next open scans nothing, and gives the
@@ -316,9 +316,18 @@ impl Wal {
     /// read, and hold files and memory until the last is dropped. Closing twice is no error.
     ///
     /// # Errors
-    /// The first stream's that fails; the others are closed all the same, and so is the log.
+    /// The first stream's that fails; the others are closed all the same, and so is the log. A stream that is deleted at the
+    /// same time is left out.
     pub fn close(&self) -> Result<()> {
         self.inner.close()
+    }
+
+    pub(crate) fn slots(&self) -> &Slots {
+        &self.inner.streams
+    }
+
+    pub(crate) fn is_forked(&self) -> bool {
+        self.inner.env.storage().is_forked()
     }
 
     pub(crate) fn cache_stats(&self) -> Stats {
@@ -333,13 +342,14 @@ impl Wal {
         }
     }
 
-    /// How much the streams that are open in this process hold. Opens each segment's file for a moment.
+    /// How much the streams that are open in this process hold. Opens each segment's file for a moment; a file that is
+    /// removed at the same time is not counted.
     ///
     /// # Errors
     /// I/O.
     pub fn stats(&self) -> Result<Stats> {
         self.inner.check_process()?;
-        let streams = self.inner.open_streams();
+        let streams = self.inner.streams.open();
         let mut stats = self.cache_stats();
         for log in &streams {
             let of_stream = log.stats()?;
@@ -377,12 +387,6 @@ impl Inner {
         Error::of_stream(ErrorKind::Closed, name, format!("the log {} was closed", self.path.display()))
     }
 
-    /// The streams that are open; waits for those that are being opened.
-    fn open_streams(&self) -> Vec<StreamLog> {
-        let slots: Vec<Arc<Slot>> = self.streams.lock().values().cloned().collect();
-        slots.iter().filter_map(|slot| slot.lock().clone()).collect()
-    }
-
     fn close(&self) -> Result<()> {
         self.check_process()?;
         // A second one waits for the first.
@@ -391,7 +395,9 @@ impl Inner {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let result = together(&self.open_streams(), Some(self.helpers.lock()), StreamLog::exists, StreamLog::close);
+        let result = together(&self.streams.open(), Some(self.helpers.lock()), StreamLog::exists, |stream| {
+            unless_deleted(stream.close())
+        });
         self.root.lock().unlock();
         Ok(result?)
     }
@@ -401,6 +407,14 @@ impl Drop for Inner {
     /// On best effort; see [`Wal`].
     fn drop(&mut self) {
         let _ = self.close();
+    }
+}
+
+/// The result of a call for all streams: one that is deleted at the same time has nothing to sync or to close.
+fn unless_deleted(result: inner::Result<()>) -> inner::Result<()> {
+    match result {
+        Err(error) if error.kind() == inner::ErrorKind::Deleted => Ok(()),
+        result => result,
     }
 }
 

@@ -71,3 +71,22 @@ fn short_entries_that_are_kept_hold_only_themselves() {
     assert!(kept.iter().all(|entry| entry.as_ref().is_some_and(|entry| entry.data()[..] == ENTRY)));
     assert!(counted.bytes_current <= 100 * 300, "{counted:?}");
 }
+
+#[test]
+fn names_without_entries_keep_no_memory() {
+    const NAMES: usize = 2_000;
+    let dir = tempfile::tempdir().unwrap();
+    let wal = Wal::open(dir.path()).unwrap();
+    let look_up = |i: usize| assert_eq!(wal.stream(&format!("looked up {i}")).unwrap().next_seq(), 0);
+    let create_and_delete = |i: usize| {
+        let name = format!("deleted {i}");
+        wal.stream_with(&name, StreamOptions::new().durability(Durability::Buffered)).unwrap().append(ENTRY).unwrap();
+        wal.delete_stream(&name).unwrap();
+    };
+    // What all streams share has its size by then.
+    (0..10).for_each(|i| (look_up(i), create_and_delete(i)).0);
+    let looked_up = measure(|| (0..NAMES).for_each(look_up));
+    let deleted = measure(|| (0..NAMES / 10).for_each(create_and_delete));
+    assert!(looked_up.bytes_current <= 10 << 10, "{looked_up:?}");
+    assert!(deleted.bytes_current <= 10 << 10, "{deleted:?}");
+}

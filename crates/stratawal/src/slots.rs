@@ -1,0 +1,234 @@
+//! The streams that are open in this process: one slot for each name that is in use.
+//!
+//! A slot stays while its stream has entries, and otherwise goes with its last user, so that names which are only looked up,
+//! and streams that are deleted, take no memory for ever. Users are the handles on the stream and the calls that are about
+//! to look it up, create it, or delete it.
+//!
+//! No stream is ever open twice. Users get a slot from the map alone, and only under the lock of the map; each gives its
+//! share of the slot back under the same lock. So under that lock the count of shares is exact, and a slot that is removed
+//! has no user left: a later look-up makes another one, and an earlier one would still be counted. What is opened in a slot
+//! is guarded by the lock of the slot, so that two look-ups of one slot open it once.
+//!
+//! An iterator is not a user. On a stream without entries it has nothing to read, and it cannot append, so another slot
+//! may be made beside it.
+//!
+//! Locks: that of the map before that of a slot. The lock of a slot is held while its stream is recovered or deleted, and
+//! meanwhile nothing waits for it under the lock of the map, because only a slot without other users is locked there.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use stratawal_stream::StreamLog;
+
+use crate::sync::{Arc, Mutex, MutexGuard};
+use crate::wal::Wal;
+
+/// All slots of a log.
+#[derive(Debug, Default)]
+pub(crate) struct Slots {
+    map: Mutex<BTreeMap<Arc<str>, Arc<Slot>>>,
+}
+
+/// The place of one stream.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    name: Arc<str>,
+    /// The stream, once it was looked up without an error.
+    log: Mutex<Option<StreamLog>>,
+}
+
+impl Slots {
+    /// A share of the slot of `name`, for [`leave`](Self::leave) to take back.
+    fn enter(&self, name: &str) -> Arc<Slot> {
+        let mut map = self.map.lock();
+        if let Some(slot) = map.get(name) {
+            return Arc::clone(slot);
+        }
+        let name: Arc<str> = name.into();
+        let slot = Arc::new(Slot { name: Arc::clone(&name), log: Mutex::new(None) });
+        map.insert(name, Arc::clone(&slot));
+        slot
+    }
+
+    fn leave(&self, slot: Arc<Slot>) {
+        // The share of the map, and this one.
+        const LAST: usize = 2;
+        let mut map = self.map.lock();
+        let unused = Arc::strong_count(&slot) == LAST && !slot.has_entries();
+        let removed = if unused { map.remove(&slot.name) } else { None };
+        // Under the lock, or the next one would count it.
+        drop(slot);
+        drop(map);
+        drop(removed);
+    }
+
+    /// The streams that are open; waits for those that are being opened.
+    pub(crate) fn open(&self) -> Vec<StreamLog> {
+        let slots: Vec<Arc<Slot>> = self.map.lock().values().cloned().collect();
+        let logs = slots.iter().filter_map(|slot| slot.log.lock().clone()).collect();
+        slots.into_iter().for_each(|slot| self.leave(slot));
+        logs
+    }
+}
+
+impl Slot {
+    fn has_entries(&self) -> bool {
+        self.log.lock().as_ref().is_some_and(StreamLog::exists)
+    }
+}
+
+/// A user of a slot, and of the log: it keeps the log open, and locked.
+pub(crate) struct SlotUser {
+    /// `None` in a log that is only read: there each look-up opens the stream anew.
+    slot: Option<Arc<Slot>>,
+    wal: Wal,
+}
+
+impl SlotUser {
+    pub(crate) fn of_slot(wal: &Wal, slots: &Slots, name: &str) -> Self {
+        Self { slot: Some(slots.enter(name)), wal: wal.clone() }
+    }
+
+    pub(crate) fn of_reader(wal: &Wal) -> Self {
+        Self { slot: None, wal: wal.clone() }
+    }
+
+    /// The stream in the slot.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Option<StreamLog>> {
+        self.slot.as_ref().expect("invariant: only users with a slot lock it").log.lock()
+    }
+
+    pub(crate) const fn wal(&self) -> &Wal {
+        &self.wal
+    }
+}
+
+impl Drop for SlotUser {
+    fn drop(&mut self) {
+        // In the child of a fork the lock may be held for ever.
+        if let Some(slot) = self.slot.take()
+            && !self.wal.is_forked()
+        {
+            self.wal.slots().leave(slot);
+        }
+    }
+}
+
+impl fmt::Debug for SlotUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SlotUser").field("wal", &self.wal).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Barrier;
+    use std::thread;
+
+    use stratawal_storage::MemoryStorage;
+
+    use super::*;
+    use crate::{Durability, ErrorKind, Options, StreamOptions};
+
+    fn wal() -> Wal {
+        Wal::open_on(Arc::new(MemoryStorage::new()), Path::new("/log"), &Options::new(), false).unwrap()
+    }
+
+    fn slots(wal: &Wal) -> usize {
+        wal.slots().map.lock().len()
+    }
+
+    #[test]
+    fn names_that_are_only_looked_up_take_no_slots() {
+        let wal = wal();
+        for i in 0..1000 {
+            let stream = wal.stream(&format!("s{i}")).unwrap();
+            let clone = stream.with_durability(Durability::Buffered);
+            drop(stream);
+            assert_eq!(slots(&wal), 1, "a clone is in use");
+            assert!(!clone.exists());
+        }
+        assert!(wal.delete_stream("other").is_err_and(|error| error.kind() == ErrorKind::Missing));
+        wal.sync().unwrap();
+        assert_eq!(slots(&wal), 0);
+    }
+
+    #[test]
+    fn deleted_streams_take_no_slots() {
+        let wal = wal();
+        for i in 0..100 {
+            let name = format!("s{i}");
+            wal.stream(&name).unwrap().append(b"x").unwrap();
+            assert_eq!(slots(&wal), 1, "a stream with entries stays open");
+            assert_eq!(wal.stats().unwrap().streams, 1);
+            wal.delete_stream(&name).unwrap();
+            assert_eq!(slots(&wal), 0);
+        }
+    }
+
+    #[test]
+    fn a_handle_on_a_deleted_stream_does_not_end_the_new_one() {
+        let wal = wal();
+        let old = wal.stream("s").unwrap();
+        old.append(b"old").unwrap();
+        wal.delete_stream("s").unwrap();
+        let new = wal.stream("s").unwrap();
+        drop(old);
+        assert_eq!(new.append(b"new").unwrap(), 0);
+        drop(new);
+        assert_eq!((slots(&wal), wal.stream("s").unwrap().next_seq()), (1, 1));
+    }
+
+    #[test]
+    fn options_last_as_long_as_a_stream_is_in_use() {
+        let wal = wal();
+        let options = || StreamOptions::new().durability(Durability::Buffered);
+        let first = wal.stream_with("s", options()).unwrap();
+        assert_eq!(wal.stream_with("s", options()).unwrap_err().kind(), ErrorKind::InvalidOption);
+        drop(first);
+        wal.stream_with("s", options()).unwrap().append(b"x").unwrap();
+        assert_eq!(wal.stream_with("s", options()).unwrap_err().kind(), ErrorKind::InvalidOption);
+    }
+
+    /// Two open streams of one name would both create its directory, and the second would fail.
+    #[test]
+    fn a_stream_is_open_once_while_last_handles_are_dropped() {
+        const THREADS: usize = 4;
+        const ROUNDS: usize = 3000;
+        let (wal, barrier) = (wal(), Barrier::new(THREADS));
+        let append = |name: &str| {
+            drop(wal.stream(name)?);
+            let (first, second) = (wal.stream(name)?, wal.stream(name)?);
+            let seq = first.append(b"x")?;
+            drop(first);
+            // An entry that was appended through one handle is there for another one on the stream.
+            Ok(second.next_seq() > seq && second.get(seq)?.is_some())
+        };
+        let delete = |name: &str| {
+            let all = wal.stream(name)?.next_seq() == THREADS as u64;
+            wal.delete_stream(name)?;
+            Ok(all)
+        };
+        let run = || {
+            // A thread that fails goes to the barrier all the same, or the others would wait there for ever.
+            let mut results: Vec<crate::Result<bool>> = Vec::new();
+            for round in 0..ROUNDS {
+                let name = format!("s{}", round % 2);
+                barrier.wait();
+                results.push(append(&name));
+                if barrier.wait().is_leader() {
+                    results.push(delete(&name));
+                }
+            }
+            results
+        };
+        let results: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(run)).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        let wrong: Vec<_> = results.iter().filter(|result| !matches!(result, Ok(true))).collect();
+        assert!(wrong.is_empty(), "{} of {} calls: {:?}", wrong.len(), results.len(), wrong[0]);
+        assert_eq!(slots(&wal), 0);
+    }
+}

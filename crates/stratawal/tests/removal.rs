@@ -1,0 +1,70 @@
+//! Calls for the whole log beside the deletion of a stream.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use stratawal::{Durability, ErrorKind, Options, Wal};
+use stratawal_storage::MemoryStorage;
+use stratawal_testkit::{HookedStorage, Operation};
+
+/// A log of the streams "a" and "b", each with an entry that waits in memory.
+fn log() -> (HookedStorage, Wal) {
+    let storage = HookedStorage::new(MemoryStorage::new());
+    let wal = Options::new().open_on(Arc::new(storage.clone()), Path::new("/log"), false).unwrap();
+    for name in ["a", "b"] {
+        let stream = wal.stream(name).unwrap();
+        stream.append(b"first").unwrap();
+        stream.with_durability(Durability::Buffered).append(b"second").unwrap();
+    }
+    (storage, wal)
+}
+
+/// Deletes "b" at the next operation of this kind on a segment. The first is one of "a".
+fn delete_b_at(storage: &HookedStorage, wal: &Wal, at: Operation) {
+    let (wal, done) = (wal.clone(), AtomicBool::new(false));
+    storage.set(move |operation, path| {
+        // A segment that this process has created has its temporary name here.
+        if operation == at && path.extension().is_some_and(|end| end == "seg") && !done.swap(true, Ordering::SeqCst) {
+            wal.delete_stream("b").unwrap();
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_sync_leaves_out_a_stream_that_is_deleted_meanwhile() {
+    let (storage, wal) = log();
+    let b = wal.stream("b").unwrap();
+    delete_b_at(&storage, &wal, Operation::Sync);
+    wal.sync().unwrap();
+    assert_eq!(b.sync().unwrap_err().kind(), ErrorKind::Missing, "its own handle reports it");
+    assert_eq!(wal.stream("a").unwrap().settled_seq(), 2);
+    storage.clear();
+}
+
+#[test]
+fn stats_leave_out_a_stream_that_is_deleted_meanwhile() {
+    let (storage, wal) = log();
+    delete_b_at(&storage, &wal, Operation::Open);
+    assert_eq!(wal.stats().unwrap().segments, 1);
+    storage.clear();
+}
+
+#[test]
+fn a_deletion_names_what_stays_and_is_done() {
+    let (storage, wal) = log();
+    storage.set(|operation, path| match operation {
+        Operation::Remove if path.extension().is_some_and(|end| end == "seg") => Err(io::Error::from_raw_os_error(13)),
+        _ => Ok(()),
+    });
+    let error = wal.delete_stream("b").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    let text = error.to_string();
+    assert!(text.contains("the stream is deleted") && text.contains(".del-") && text.contains(".seg"), "{text}");
+    assert_eq!(wal.streams().unwrap(), ["a"]);
+    assert_eq!(wal.delete_stream("b").unwrap_err().kind(), ErrorKind::Missing);
+    assert_eq!(wal.stream("b").unwrap().append(b"new").unwrap(), 0);
+    storage.clear();
+}
