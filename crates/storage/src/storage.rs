@@ -37,6 +37,31 @@ pub struct DirEntry {
     pub kind: EntryKind,
 }
 
+/// Which state a file is in, as far as its metadata shows: equal stamps of one file mean that it was not changed between
+/// them, if [`settles_micros`](Self::settles_micros) had passed since the change before the first of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChangeStamp {
+    /// The file system, and the number of the file in it.
+    pub file: (u64, u64),
+    /// The length in bytes.
+    pub len: u64,
+    /// When bytes of the file were last changed, in nanoseconds by the clock of the file system.
+    pub modified_nanos: i128,
+    /// When the file or its metadata was last changed, by the same clock.
+    pub changed_nanos: i128,
+}
+
+impl ChangeStamp {
+    /// How many microseconds may pass between two changes that leave the same stamp, at most.
+    ///
+    /// A file system takes the time from a clock that ticks every 1 to 10 ms: then this is 50 ms. Some record whole
+    /// seconds, or every second one: then it is 3 s. Which of them a file has is seen from its time.
+    #[must_use]
+    pub const fn settles_micros(&self) -> u64 {
+        if self.modified_nanos % 1_000_000_000 == 0 { 3_000_000 } else { 50_000 }
+    }
+}
+
 /// Why a log could not be locked.
 #[derive(Debug)]
 pub enum LockError {
@@ -298,6 +323,15 @@ pub trait File: Send + Sync + fmt::Debug {
     /// The operating system's.
     fn allocated(&self) -> io::Result<u64> {
         self.len()
+    }
+
+    /// The state of the file now: who reads the file afterwards sees no earlier state. A change through a mapping may not
+    /// show. `None` where the storage does not know, as of a storage that does not implement this.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn change_stamp(&self) -> io::Result<Option<ChangeStamp>> {
+        Ok(None)
     }
 
     /// Cuts the file, or makes it longer by zeros without booking space.

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::error::at_path;
 use crate::map::Map;
 use crate::process::ProcessMark;
-use crate::storage::{Access, DirEntry, EntryKind, File, Lock, LockError, Storage};
+use crate::storage::{Access, ChangeStamp, DirEntry, EntryKind, File, Lock, LockError, Storage};
 use crate::sync::Arc;
 
 /// The file system of this machine: with the process's own paths, or as seen from one directory ([`Storage::at`]).
@@ -361,6 +361,17 @@ impl File for UnixFile {
     fn allocated(&self) -> io::Result<u64> {
         // In blocks of 512 bytes, whatever those of the file system are.
         Ok(self.0.metadata()?.blocks().saturating_mul(512))
+    }
+
+    fn change_stamp(&self) -> io::Result<Option<ChangeStamp>> {
+        let nanos = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+        let metadata = self.0.metadata()?;
+        Ok(Some(ChangeStamp {
+            file: (metadata.dev(), metadata.ino()),
+            len: metadata.len(),
+            modified_nanos: nanos(metadata.mtime(), metadata.mtime_nsec()),
+            changed_nanos: nanos(metadata.ctime(), metadata.ctime_nsec()),
+        }))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

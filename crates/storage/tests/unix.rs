@@ -200,3 +200,35 @@ fn a_reservation_that_does_not_fit_is_full_and_leaves_the_length() {
     file.reserve(4104).unwrap();
     assert_eq!(file.len().unwrap(), 4104, "and what fits is still to be had");
 }
+
+#[test]
+fn a_stamp_changes_with_each_change_of_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    let file = put(&*STORAGE, &path, &[1; 5000]);
+    let other = STORAGE.open(&path, Access::Read).unwrap();
+    let stamp = || other.change_stamp().unwrap().expect("a file system knows");
+    let mut last = stamp();
+    let mut differs = |changed: bool| {
+        let now = stamp();
+        assert_eq!(now != last, changed, "{last:?} {now:?}");
+        last = now;
+        // The next change comes after the clock of the file system has ticked.
+        std::thread::sleep(std::time::Duration::from_micros(now.settles_micros()));
+    };
+    differs(false);
+    file.write_all_at(b"the same length", 100).unwrap();
+    differs(true);
+    file.reserve(9000).unwrap();
+    differs(true);
+    file.set_len(8000).unwrap();
+    differs(true);
+    file.sync_all().unwrap();
+    file.read_exact_at(&mut [0; 10], 0).unwrap();
+    differs(false);
+    let moved = dir.path().join("moved");
+    STORAGE.rename(&path, &moved).unwrap();
+    put(&*STORAGE, &path, &[1; 8000]);
+    let replaced = STORAGE.open(&path, Access::Read).unwrap().change_stamp().unwrap().unwrap();
+    assert_ne!(replaced.file, stamp().file);
+}

@@ -4,9 +4,10 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use stratawal_storage::{Access, DirEntry, File, Lock, LockError, Storage};
+use stratawal_storage::{Access, ChangeStamp, DirEntry, File, Lock, LockError, Storage};
 
 /// What is about to be done to a file or folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,7 @@ pub struct HookedStorage {
     /// The path that its directory had: hooks are asked with whole paths.
     root: PathBuf,
     hook: Arc<Mutex<Option<Hook>>>,
+    read_bytes: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for HookedStorage {
@@ -50,7 +52,13 @@ impl HookedStorage {
     /// Over `inner`, without a hook for now.
     #[must_use]
     pub fn new(inner: impl Storage + 'static) -> Self {
-        Self { inner: Arc::new(inner), root: PathBuf::new(), hook: Arc::default() }
+        Self { inner: Arc::new(inner), root: PathBuf::new(), hook: Arc::default(), read_bytes: Arc::default() }
+    }
+
+    /// How many bytes of files were read through this storage and its clones.
+    #[must_use]
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes.load(Ordering::SeqCst)
     }
 
     /// Asks `hook` before each operation from now on; its error is the operation's, which is then not done.
@@ -81,7 +89,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Storage for HookedStorage {
     fn at(&self, dir: &Path) -> io::Result<Arc<dyn Storage>> {
         let (inner, root) = (self.inner.at(dir)?, self.root.join(dir));
-        Ok(Arc::new(Self { inner, root, hook: Arc::clone(&self.hook) }))
+        Ok(Arc::new(Self { inner, root, ..self.clone() }))
     }
 
     fn is_forked(&self) -> bool {
@@ -171,7 +179,9 @@ impl HookedFile {
 
 impl File for HookedFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.inner.read_at(buf, offset)
+        let read = self.inner.read_at(buf, offset)?;
+        self.storage.read_bytes.fetch_add(read as u64, Ordering::SeqCst);
+        Ok(read)
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
@@ -200,6 +210,10 @@ impl File for HookedFile {
 
     fn allocated(&self) -> io::Result<u64> {
         self.inner.allocated()
+    }
+
+    fn change_stamp(&self) -> io::Result<Option<ChangeStamp>> {
+        self.inner.change_stamp()
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

@@ -21,6 +21,8 @@
 //!   renamed, replaced or removed through another one.
 //! - **A fork.** [`SimStorage::set_forked`] makes this process the child.
 //! - **A clock that is set.** [`SimStorage::set_clock_by`].
+//! - **A coarse clock for files.** A file that is changed gets the time of a clock that ticks every 10 ms, so that two changes
+//!   may leave the same time.
 //! - **Too many open files.** Creating, opening and listing may answer it.
 //! - **A disk that lies** answers syncs, of files or of folders, and does nothing ([`Lie`]); for tests that show that they
 //!   would see it.
@@ -38,7 +40,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use stratawal_storage::{Access, DirEntry, File, Lock, LockError, Storage};
+use stratawal_storage::{Access, ChangeStamp, DirEntry, File, Lock, LockError, Storage};
 
 use crate::rng::Rng;
 use disk::{Dir, Ino, Node, ROOT};
@@ -247,6 +249,7 @@ impl SimStorage {
 
 impl State {
     fn begin(&mut self, operation: Operation) -> io::Result<()> {
+        self.disk.set_clock(self.clock.saturating_add_signed(self.clock_set));
         let Some(faults) = &mut self.faults else { return Ok(()) };
         if !operation.can_fail(faults.fault) {
             return Ok(());
@@ -487,16 +490,16 @@ impl File for SimFile {
         state.room((offset + buf.len() as u64).saturating_sub(len))?;
         let begun = state.begin(Operation::Write);
         if begun.is_ok() && state.watch.is_none() {
-            return state.disk.change_file(self.ino, |content, time| content.write(buf, offset, time));
+            return state.disk.write_file(self.ino, |content, time| content.write(buf, offset, time));
         }
         // A process may die within a write, and a write may fail, with any part of it done.
         let State { disk, rng, .. } = &mut *state;
         let half = rng.index(buf.len() + 1);
-        disk.change_file(self.ino, |content, time| content.write(&buf[..half], offset, time))?;
+        disk.write_file(self.ino, |content, time| content.write(&buf[..half], offset, time))?;
         state.changed();
         begun?;
         let rest = offset + half as u64;
-        state.disk.change_file(self.ino, |content, time| content.write(&buf[half..], rest, time))?;
+        state.disk.write_file(self.ino, |content, time| content.write(&buf[half..], rest, time))?;
         state.changed();
         Ok(())
     }
@@ -513,12 +516,19 @@ impl File for SimFile {
         Ok(self.sim.state().disk.file(self.ino)?.len())
     }
 
+    fn change_stamp(&self) -> io::Result<Option<ChangeStamp>> {
+        let state = self.sim.state();
+        let file = state.disk.file(self.ino)?;
+        let nanos = i128::from(file.changed_micros()) * 1_000;
+        Ok(Some(ChangeStamp { file: (0, self.ino), len: file.len(), modified_nanos: nanos, changed_nanos: nanos }))
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut state = self.to_write()?;
         let old = state.disk.file(self.ino)?.len();
         state.begin(if len < old { Operation::Shorten } else { Operation::Write })?;
         state.room(len.saturating_sub(old))?;
-        state.disk.change_file(self.ino, |content, time| content.set_len(len, time))?;
+        state.disk.write_file(self.ino, |content, time| content.set_len(len, time))?;
         state.changed();
         Ok(())
     }
@@ -531,7 +541,7 @@ impl File for SimFile {
             return Ok(());
         }
         state.room(len - old)?;
-        state.disk.change_file(self.ino, |content, time| content.set_len(len, time))?;
+        state.disk.write_file(self.ino, |content, time| content.set_len(len, time))?;
         state.changed();
         Ok(())
     }

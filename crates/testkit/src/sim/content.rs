@@ -47,11 +47,23 @@ pub(crate) struct Content {
     lens: Vec<(u64, u64)>,
     /// How often writing it back has failed.
     write_back_errors: u64,
+    /// When it was last changed, in microseconds, by a clock that ticks every 10 ms.
+    changed_micros: u64,
 }
 
 impl Content {
     pub(crate) const fn write_back_errors(&self) -> u64 {
         self.write_back_errors
+    }
+
+    pub(crate) const fn changed_micros(&self) -> u64 {
+        self.changed_micros
+    }
+
+    /// It is changed at this time.
+    pub(crate) const fn touch(&mut self, micros: u64) {
+        const TICK_MICROS: u64 = 10_000;
+        self.changed_micros = micros / TICK_MICROS * TICK_MICROS;
     }
 
     /// Some of what is dirty reached the disk, the rest never will. Whether there was anything.
@@ -158,7 +170,7 @@ impl Content {
         }
         let len = after.len;
         after.clear_from(len);
-        Self { cached: after.clone(), durable: after, ..Self::default() }
+        Self { cached: after.clone(), durable: after, changed_micros: self.changed_micros, ..Self::default() }
     }
 
     /// Flips a bit on the disk and in the cache.

@@ -60,6 +60,8 @@ pub struct Disk {
     next: Ino,
     /// How many changes there were.
     time: u64,
+    /// The clock that files get their times from, in microseconds.
+    clock: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -128,7 +130,7 @@ fn not_found() -> io::Error {
 
 impl Disk {
     pub(crate) fn new() -> Self {
-        Self { nodes: BTreeMap::from([(ROOT, Arc::new(Node::Dir(Dir::default())))]), next: ROOT + 1, time: 0 }
+        Self { nodes: BTreeMap::from([(ROOT, Arc::new(Node::Dir(Dir::default())))]), next: ROOT + 1, time: 0, clock: 0 }
     }
 
     /// What a crash leaves of it.
@@ -144,7 +146,7 @@ impl Disk {
             Crash::Mixed(chances) => rng.chance(u64::from(chances)),
             Crash::Prefix => time <= reached,
         };
-        let mut after = Self { nodes: BTreeMap::new(), next: self.next, time: self.time };
+        let mut after = Self { nodes: BTreeMap::new(), next: self.next, time: self.time, clock: self.clock };
         let mut reachable = vec![ROOT];
         while let Some(ino) = reachable.pop() {
             let Some(node) = self.nodes.get(&ino) else { continue };
@@ -281,6 +283,20 @@ impl Disk {
             }
             _ => Err(not_found()),
         }
+    }
+
+    /// The time that files get that are changed from now on.
+    pub(crate) const fn set_clock(&mut self, micros: u64) {
+        self.clock = micros;
+    }
+
+    /// Changes the bytes or the length of a file, and the time of its last change with them.
+    pub(crate) fn write_file(&mut self, ino: Ino, change: impl FnOnce(&mut Content, u64)) -> io::Result<()> {
+        let micros = self.clock;
+        self.change_file(ino, |content, time| {
+            change(content, time);
+            content.touch(micros);
+        })
     }
 
     /// Writing back fails, of all files. Whether any had something to write.
