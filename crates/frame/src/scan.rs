@@ -20,9 +20,11 @@ pub fn find_header(bytes: &[u8], place: &Place, limits: &Limits) -> Option<(usiz
     let mut at = 0;
     while at + FRAME_HEADER_LEN <= bytes.len() {
         let rest = &bytes[at..];
-        // Most of what is searched is zeros; they are passed a cache line at a time.
-        if rest.len() >= 64 && rest[..64] == [0; 64] {
-            at += 64;
+        // Most bytes that are searched are zeros; they are passed a cache line at a time. A header may begin with some of
+        // them, so the search continues less than a header before their end.
+        let zeros = rest.chunks_exact(64).take_while(|line| **line == [0; 64]).count() * 64;
+        if zeros > 0 {
+            at += zeros - (FRAME_HEADER_LEN - step);
             continue;
         }
         let here = Place { salt: place.salt, offset: place.offset + at as u64 };
