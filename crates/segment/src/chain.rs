@@ -72,6 +72,19 @@ impl SegmentFile {
             seal: None,
             close: None,
         };
+        self.walk_on(&mut chain, visit)?;
+        Ok(chain)
+    }
+
+    /// Continues `chain`, which an earlier walk through this segment has left, with the frames that have come since. Nothing
+    /// before its end is read. A chain that ends in a SEAL is complete.
+    ///
+    /// # Errors
+    /// As [`walk`](Self::walk). Then the chain has the frames that were visited before.
+    pub fn walk_on(&self, chain: &mut Chain, visit: &mut dyn FnMut(ByteOffset, &FrameHeader)) -> Result<()> {
+        if chain.seal.is_some() {
+            return Ok(());
+        }
         let mut window = self.window();
         while let Some((frame, control)) = self.next_in_chain(&mut window, chain.end, chain.end_seq)? {
             if matches!(control, Some(Control::Mark)) {
@@ -92,7 +105,17 @@ impl SegmentFile {
             chain.end = chain.end + frame.frame_len();
             chain.end_seq = frame.end_seq();
         }
-        Ok(chain)
+        Ok(())
+    }
+
+    /// Whether the valid header of `frame` is at `at`.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn has_header(&self, at: ByteOffset, frame: &FrameHeader) -> Result<bool> {
+        let mut bytes = [0; FRAME_HEADER_LEN];
+        let read = self.file().read_at(&mut bytes, at.0).map_err(Error::io(self.id(), "read"))?;
+        Ok(decode_header(&bytes[..read], &self.place(at), &self.limits()) == Decoded::Frame(*frame))
     }
 
     /// The frame at `at`, if it is next in the chain. The payload of a control frame is read, of others checked.
@@ -136,8 +159,16 @@ impl SegmentFile {
     /// # Errors
     /// I/O; [`ErrorKind::Newer`] where a valid frame of a newer version is met.
     pub fn attestations(&self, from: ByteOffset) -> Result<Attestations> {
+        self.attestations_within(from, self.len())
+    }
+
+    /// As [`attestations`](Self::attestations), of the frames that begin in the first `len` bytes from `from`.
+    ///
+    /// # Errors
+    /// As `attestations`.
+    pub fn attestations_within(&self, from: ByteOffset, len: u64) -> Result<Attestations> {
         let mut found = Attestations { attested: self.header().durable, first_seq: None };
-        let mut search = FrameSearch::new(self, from);
+        let mut search = FrameSearch::within(self, from, len);
         while let Some(frame) = search.next_frame()? {
             if frame.is_whole {
                 found.attested = found.attested.max(frame.header.attests.unwrap_or_default());

@@ -35,6 +35,8 @@ pub struct FrameSearch {
     file: SegmentFile,
     window: Window,
     at: ByteOffset,
+    /// Frames from here on are not looked for.
+    to: u64,
 }
 
 impl std::fmt::Debug for FrameSearch {
@@ -47,7 +49,12 @@ impl FrameSearch {
     /// Searches `file` from `from`, a multiple of 8, to the end that the file had when it was opened.
     #[must_use]
     pub fn new(file: &SegmentFile, from: ByteOffset) -> Self {
-        Self { file: file.clone(), window: file.window(), at: from }
+        Self::within(file, from, file.len())
+    }
+
+    /// Searches for the frames that begin in the first `len` bytes from `from`.
+    pub(crate) fn within(file: &SegmentFile, from: ByteOffset, len: u64) -> Self {
+        Self { file: file.clone(), window: file.window(), at: from, to: from.0.saturating_add(len) }
     }
 
     /// The file that is searched.
@@ -63,7 +70,7 @@ impl FrameSearch {
     pub fn next_frame(&mut self) -> Result<Option<FoundFrame>> {
         let id = self.file.id();
         let io = || Error::io(id, "read");
-        while self.at.0 + FRAME_HEADER_LEN as u64 <= self.file.len() {
+        while self.at.0 < self.to && self.at.0 + FRAME_HEADER_LEN as u64 <= self.file.len() {
             let at = self.at;
             let bytes = self.window.at(at.0, FRAME_HEADER_LEN).map_err(io())?;
             if bytes.len() < FRAME_HEADER_LEN {
@@ -78,6 +85,9 @@ impl FrameSearch {
             };
             let offset = at + distance as u64;
             self.at = offset;
+            if offset.0 >= self.to {
+                break;
+            }
             let header = match header {
                 Decoded::Frame(header) => header,
                 Decoded::Newer(what) => return Err(Error::new(id, Some(offset), ErrorKind::Newer(what))),

@@ -7,8 +7,10 @@ use stratawal_storage::File;
 
 use crate::sync::Arc;
 
-/// How much is read at a time.
+/// How much is read at a time, at most.
 const WINDOW_LEN: usize = 256 << 10;
+/// How much is read first. Each further read doubles it: a look at new frames often ends after a few of them.
+const FIRST_LEN: usize = 4 << 10;
 
 /// A window over the first `len` bytes of a file.
 pub(crate) struct Window {
@@ -16,6 +18,8 @@ pub(crate) struct Window {
     len: u64,
     start: u64,
     bytes: Vec<u8>,
+    /// How much the next read takes.
+    next_len: usize,
     /// How many zeros were passed over in one go, and where they end.
     zeros: u64,
     zeros_end: u64,
@@ -26,7 +30,7 @@ const ZEROS_MAX: u64 = 64 << 20;
 
 impl Window {
     pub(crate) fn new(file: Arc<dyn File>, len: u64) -> Self {
-        Self { file, len, start: 0, bytes: Vec::new(), zeros: 0, zeros_end: 0 }
+        Self { file, len, start: 0, bytes: Vec::new(), next_len: FIRST_LEN, zeros: 0, zeros_end: 0 }
     }
 
     /// What stands at `at`: at least `want` bytes (at most a window's length), fewer only where `len` ends.
@@ -35,7 +39,8 @@ impl Window {
         let end = self.start + self.bytes.len() as u64;
         let wanted_end = at.saturating_add(want as u64).min(self.len);
         if at < self.start || wanted_end > end {
-            let n = self.len.saturating_sub(at).min(WINDOW_LEN as u64);
+            let n = self.len.saturating_sub(at).min(self.next_len.max(want) as u64);
+            self.next_len = (self.next_len * 2).min(WINDOW_LEN);
             self.bytes.resize(usize::try_from(n).expect("invariant: at most a window's length"), 0);
             self.start = at;
             let read = self.file.read_at(&mut self.bytes, at)?;

@@ -358,7 +358,7 @@ fn a_control_frame_that_is_malformed_is_not_in_the_chain() {
 
 #[test]
 fn frames_are_walked_across_all_borders_of_what_is_read_at_a_time() {
-    // 256 KiB are read at a time; lengths that put headers and payloads over that border in many ways, and one frame
+    // Up to 256 KiB are read at a time; lengths that put headers and payloads over that border in many ways, and one frame
     // that is longer.
     let mut segment = Segment::with(&header(), 4 << 20);
     let mut expected = Vec::new();
@@ -377,15 +377,19 @@ fn frames_are_walked_across_all_borders_of_what_is_read_at_a_time() {
     assert_eq!(attested(&segment.file(), HEADER_LEN), 440);
 }
 
-/// Where the first piece that is read of a file ends.
-const BORDER: u64 = 128 + (256 << 10);
+/// Places near the borders of the pieces that are read of a file: of 4 KiB, 8 KiB, and so on up to 256 KiB. Each piece begins
+/// less than a header before the end of the last one.
+fn borders() -> impl Iterator<Item = u64> {
+    let ends = (1..=7).map(|n| (n, HEADER_LEN + (4096 << n) - 4096));
+    ends.flat_map(|(n, end)| (end - 40 * n - 96..end + 16).step_by(8))
+}
 
 #[test]
 fn a_frame_is_found_at_any_border_of_what_is_read_at_a_time() {
     for garbage in [0, 0xEE] {
         let segment = Segment::with(&header(), 600_000);
         let rotten = vec![garbage; 300_000];
-        for at in (BORDER - 96..BORDER + 16).step_by(8) {
+        for at in borders() {
             segment.poke(&rotten, HEADER_LEN);
             segment.poke(&data_frame(&segment.place(at), 77, Some(70), &[b"found"]), at);
             let found = segment.file().attestations(ByteOffset(HEADER_LEN)).unwrap();
@@ -423,7 +427,7 @@ fn header_behind_zeros(place: &Place) -> Vec<u8> {
 #[test]
 fn a_header_that_begins_with_zeros_is_found_behind_zeros() {
     let first = SegmentHeader { base: SeqNo(0), durable: SeqNo(0), start: SeqNo(0), ..header() };
-    for at in (BORDER - 48..BORDER + 16).step_by(8) {
+    for at in borders() {
         let segment = Segment::with(&first, 600_000);
         segment.poke(&header_behind_zeros(&segment.place(at)), at);
         let found = segment.file().attestations(ByteOffset(HEADER_LEN)).unwrap();
@@ -526,4 +530,75 @@ fn a_base_near_the_end_of_numbers_is_walked_like_any() {
     let at = segment.offset().0;
     segment.poke(&raw(u64::MAX).encode(&segment.place(at)), at);
     assert_eq!(walked(&segment.file()).0.end.0, at, "there is no entry behind the last number");
+}
+
+#[test]
+fn a_chain_that_is_continued_is_that_of_one_walk() {
+    let mut segment = Segment::with(&header(), 600_000);
+    let mut frames = Vec::new();
+    let mut chain = segment.file().walk(&mut |_, _| {}).unwrap();
+    let mut check = |segment: &Segment| {
+        segment.file().walk_on(&mut chain, &mut |at, frame| frames.push((at.0, *frame))).unwrap();
+        let (whole, all) = walked(&segment.file());
+        assert_eq!(format!("{chain:?}"), format!("{whole:?}"));
+        assert_eq!(frames, all);
+    };
+    for n in 0..40_usize {
+        for i in 0..n % 4 {
+            segment.append(&[&vec![7; n * 200 + i]]);
+        }
+        match n % 5 {
+            0 => segment.start(12 + n as u64),
+            1 => segment.sync(),
+            2 => segment.mark(),
+            3 => segment.poke(&[0xEE; 30], segment.offset().0 + 50),
+            _ => {}
+        }
+        check(&segment);
+    }
+    segment.close();
+    check(&segment);
+    segment.resume_behind_close();
+    segment.append(&[b"more"]);
+    check(&segment);
+    segment.seal();
+    check(&segment);
+    // Nothing follows a SEAL, and nothing before the end is read.
+    let end = segment.file().len() - 16;
+    segment.poke(&data_frame(&segment.place(end), segment.next, None, &[b"more"]), end);
+    check(&segment);
+}
+
+#[test]
+fn a_chain_is_continued_without_what_precedes_it() {
+    let mut segment = Segment::with(&header(), 2 << 20);
+    for _ in 0..200 {
+        segment.append(&[&[7; 5000]]);
+    }
+    let (mut chain, frames) = walked(&segment.file());
+    let [.., before, last] = &frames[..] else { panic!("there are 200") };
+    segment.append(&[&[8; 100]]);
+    let file = segment.file();
+    segment.storage.take_bytes_read();
+    file.walk_on(&mut chain, &mut |_, _| {}).unwrap();
+    assert_eq!((chain.end, chain.end_seq.0), (segment.offset(), segment.next));
+    assert!(file.has_header(ByteOffset(last.0), &last.1).unwrap());
+    assert!(!file.has_header(ByteOffset(before.0), &last.1).unwrap());
+    let found = file.attestations_within(chain.end, 4000).unwrap();
+    assert_eq!((found.attested, found.first_seq), (SeqNo(40), None));
+    assert!(segment.storage.take_bytes_read() < 9 << 10);
+}
+
+#[test]
+fn attestations_are_looked_for_as_far_as_asked() {
+    let mut segment = Segment::with(&header(), 0x4000);
+    segment.append(&[&[7; 1000]]);
+    segment.sync();
+    let second = segment.append(&[b"attests"]);
+    let within = |len| segment.file().attestations_within(ByteOffset(HEADER_LEN), len).unwrap();
+    let first = second.0 - HEADER_LEN;
+    assert_eq!((within(1).attested, within(1).first_seq), (SeqNo(40), Some(SeqNo(40))));
+    assert_eq!(within(first).attested, SeqNo(40));
+    assert_eq!(within(first + 1).attested, SeqNo(41));
+    assert_eq!(within(u64::MAX), segment.file().attestations(ByteOffset(HEADER_LEN)).unwrap());
 }
