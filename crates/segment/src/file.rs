@@ -8,7 +8,7 @@ use stratawal_frame::{
     ByteOffset, Control, Decoded, END_HEAD_LEN, End, EndKind, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, HeaderError,
     SEGMENT_HEADER_LEN, SegmentHeader, SeqNo, TRAILER_LEN, Trailer, decode_header, decode_payload,
 };
-use stratawal_storage::{Access, File, Storage};
+use stratawal_storage::{Access, ChangeStamp, File, Storage};
 
 use crate::sync::Arc;
 use crate::{Error, ErrorKind, Result, SegmentId};
@@ -121,6 +121,16 @@ impl SegmentFile {
     /// I/O. After that nothing may be believed that was not durable before.
     pub fn sync(&self) -> Result<()> {
         self.file.sync_data().map_err(Error::io(self.id, "sync"))
+    }
+
+    /// The state of the file now, to see later whether it has changed: for one that reads it afterwards. `None` where that is
+    /// not known, or the length is not the one that the file had when it was opened.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn change_stamp(&self) -> Result<Option<ChangeStamp>> {
+        let stamp = self.file.change_stamp().map_err(Error::io(self.id, "read the metadata"))?;
+        Ok(stamp.filter(|stamp| stamp.len == self.len))
     }
 
     /// How the file ends, where it ends with a SEAL or CLOSE and its trailer, all valid; `None` otherwise.

@@ -160,8 +160,13 @@ impl Stream {
         Ok(self.log.truncate_from(next)?)
     }
 
-    /// Recovers a stream that is poisoned, as opening the log again would; a healthy one is left alone. In a log opened
-    /// for reading, looks again at what is there.
+    /// Recovers a stream that is poisoned, as opening the log again would; a healthy one is left alone.
+    ///
+    /// In a log opened for reading, looks at the stream again. A look reads only the entries that have come since the last
+    /// one: it takes some microseconds where there are none, so a program may poll. A look does not notice damage to entries
+    /// that an earlier one has found valid: reading them reports it, and so does the next
+    /// [`open_read_only`](crate::Options::open_read_only). Other threads see the state before the look or after it, and
+    /// entries and iterators that they have stay valid.
     ///
     /// Entries that were accepted and not yet handed over go on waiting. Those that had been handed over, and not synced,
     /// may be lost where a sync has failed, and all behind them.
@@ -263,7 +268,8 @@ pub struct OpenReport {
     pub next_seq: u64,
     /// Segments that hold live entries, or the one being written.
     pub segments: u64,
-    /// What a crash had left behind the last whole frame, and was cut: segment file, offset and bytes there.
+    /// What a crash had left behind the last whole frame, and was cut: segment file, offset and bytes there. Also `None`
+    /// where [`reopen`](Stream::reopen), in a log opened for reading, did not read so far.
     pub torn: Option<(String, u64, u64)>,
     /// Bytes that were scanned to find the end.
     pub scanned_bytes: u64,

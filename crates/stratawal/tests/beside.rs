@@ -110,13 +110,24 @@ impl<'h> Seen<'h> {
             Err(error) => panic!("{error}"),
         };
         let stream = wal.stream(STREAMS[at]).unwrap_or_else(|error| panic!("{error}"));
+        Some(Self::of(heard, at, stream, since))
+    }
+
+    /// Looks again through a handle that has looked before.
+    fn look_again(heard: &'h Mutex<Heard>, at: usize, stream: Stream) -> Self {
+        let since = Heard::now(heard).histories[at].done();
+        stream.reopen().unwrap_or_else(|error| panic!("{error}"));
+        Self::of(heard, at, stream, since)
+    }
+
+    fn of(heard: &'h Mutex<Heard>, at: usize, stream: Stream, since: u64) -> Self {
         let (first, next) = (stream.first_seq(), stream.next_seq());
         let heard_now = Heard::now(heard);
         let history = &heard_now.histories[at];
         let candidates = history.matching(since, first, next);
         assert!(!candidates.is_empty(), "{first} to {next} was never, from {since} to {}", history.last());
         drop(heard_now);
-        Some(Self { heard, at, stream, candidates, since })
+        Self { heard, at, stream, candidates, since }
     }
 
     fn range(&self) -> Range<u64> {
@@ -220,15 +231,25 @@ impl<'h> Seen<'h> {
     }
 }
 
-/// Looks, again and again.
+/// Looks, again and again: for the first time, or through a handle that has looked before.
 fn look_often(heard: &Mutex<Heard>, dir: &Path, mut rng: Rng, done: &AtomicBool, looks: &AtomicU64) {
+    let mut handles: [Option<Stream>; 2] = [None, None];
     while !done.load(Ordering::Relaxed) {
-        let Some(mut seen) = Seen::look(heard, dir, rng.index(STREAMS.len())) else { continue };
-        match rng.below(3) {
+        let at = rng.index(STREAMS.len());
+        let mut seen = match handles[at].take().filter(|_| rng.chance(224)) {
+            Some(stream) => Seen::look_again(heard, at, stream),
+            None => match Seen::look(heard, dir, at) {
+                Some(seen) => seen,
+                None => continue,
+            },
+        };
+        match rng.below(6) {
             0 => seen.iterates(false),
             1 => seen.iterates(true),
-            _ => seen.asks(&mut rng),
+            2 => seen.asks(&mut rng),
+            _ => {}
         }
+        handles[at] = Some(seen.stream);
         looks.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -8,6 +8,7 @@ use crate::error::{Call, Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::group::{Goal, Group, Lead, State};
 use crate::options::Durability;
+use crate::recover::Known;
 use crate::remove::Removals;
 use crate::report::OpenReport;
 use crate::stream::StreamLog;
@@ -23,6 +24,8 @@ pub(crate) struct Inner {
     pub(crate) report: Published<OpenReport>,
     /// Locked before the group, never after; see [`remove`](crate::remove).
     pub(crate) removals: Mutex<Removals>,
+    /// Of a stream opened for reading: the next look continues from this. Under the group's lock.
+    pub(crate) known: Mutex<Option<Box<Known>>>,
 }
 
 impl StreamLog {

@@ -16,7 +16,8 @@ pub struct OpenReport {
     pub next_seq: u64,
     /// Segments that hold live entries, or the one to be written.
     pub segments: u64,
-    /// What a crash had left behind the last whole frame, and was cut.
+    /// What a crash had left behind the last whole frame, and was cut. Also `None` where a reader that looked again did not
+    /// read so far.
     pub torn: Option<TornTail>,
     /// Bytes that were read to find the end.
     pub scanned_bytes: u64,
@@ -27,6 +28,13 @@ pub struct OpenReport {
     pub removed_segments: Vec<String>,
     /// How long it took.
     pub elapsed: Duration,
+}
+
+impl OpenReport {
+    /// The report of a look that has found nothing new, and has read no more than a header.
+    pub(crate) fn of_nothing_new(&self) -> Self {
+        Self { scanned_bytes: 0, elapsed: Duration::ZERO, ..self.clone() }
+    }
 }
 
 /// What is behind the last whole frame of a stream that was not closed cleanly.

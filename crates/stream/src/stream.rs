@@ -13,7 +13,7 @@ use crate::faults::{Fault, seeded};
 use crate::group::Group;
 use crate::marks::Marks;
 use crate::options::{Durability, StreamOptions, Visibility};
-use crate::recover::{self, Recovered};
+use crate::recover::{self, Look, Recovered};
 use crate::remove::Removals;
 use crate::report::OpenReport;
 use crate::sync::{Arc, Mutex, Published, fence};
@@ -131,9 +131,10 @@ impl StreamLog {
         env: Arc<Env>,
         place: Location,
         options: StreamOptions,
-        recovered: Option<Recovered>,
+        mut recovered: Option<Recovered>,
         removals: Removals,
     ) -> Self {
+        let known = recovered.as_mut().and_then(|recovered| recovered.known.take()).filter(|_| env.is_read_only());
         let (start, end) = recovered.as_ref().map_or((0, 0), |r| (r.start, r.end));
         let marks = Arc::new(Marks::new(start, end));
         let read_only = env.is_read_only().then(|| Error::new(ErrorKind::ReadOnly, &place));
@@ -147,7 +148,8 @@ impl StreamLog {
         if let Some(error) = read_only {
             group.lock().fail_as_it_is(error);
         }
-        Self { inner: Arc::new(Inner { shared, group, report, removals: Mutex::new(removals) }) }
+        let (removals, known) = (Mutex::new(removals), Mutex::new(known));
+        Self { inner: Arc::new(Inner { shared, group, report, removals, known }) }
     }
 
     /// The name that errors give.
@@ -237,8 +239,9 @@ impl StreamLog {
         self.inner.close().map_err(|error| error.of_call(Call::Close))
     }
 
-    /// Recovers a stream that has failed, as opening it again would; a healthy one is left alone. On a stream opened
-    /// for reading it looks again at what is there.
+    /// Recovers a stream that has failed, as opening it again would; a healthy one is left alone.
+    ///
+    /// On a stream opened for reading it looks again, and reads only the entries that have come since the last look. Damage to entries that an earlier look has found valid is reported when they are read, and by the next open.
     ///
     /// Entries that were accepted and had not been handed over when the stream failed go on waiting. Those that had been
     /// handed over, and not synced, may be lost where a sync has failed, and all behind them; their seqs are given again.
@@ -279,10 +282,25 @@ impl Inner {
     /// Opened for reading: sees the stream as it is now.
     pub(crate) fn look_again(&self) -> Result<()> {
         self.check_process()?;
-        let Self { shared, group, report, .. } = self;
+        let Self { shared, group, report, known, .. } = self;
         // One at a time, so that an older look never replaces a newer one.
         let mut state = group.lock();
-        let recovered = recover_or_read(&shared.env, &shared.place, &shared.options, BallastUse::Never)?;
+        let before = known.lock().take();
+        let outcome = match recover::look(&shared.env, &shared.place, &shared.options, before) {
+            Ok(Look::Same { known: same, report: now }) => {
+                *known.lock() = Some(same);
+                // Nothing that readers have changes, so none of them is disturbed.
+                let now = now.unwrap_or_else(|| report.load().of_nothing_new());
+                report.store(Arc::new(now));
+                return Ok(());
+            }
+            Ok(Look::New(recovered)) => Ok(Some(*recovered)),
+            Ok(Look::Missing) => Ok(None),
+            Err(error) => Err(error),
+        };
+        events::opened(&shared.place, &outcome);
+        let mut recovered = outcome?;
+        *known.lock() = recovered.as_mut().and_then(|recovered| recovered.known.take());
         install(shared, report, &mut state.tail, recovered, None);
         Ok(())
     }
@@ -291,7 +309,7 @@ impl Inner {
     /// nothing is lost by it: else somebody has to be told.
     pub(crate) fn recover(&self, asked: bool, ballast: BallastUse) -> Result<()> {
         self.check_process()?;
-        let Self { shared, group, report, removals } = self;
+        let Self { shared, group, report, removals, .. } = self;
         // Before the group: a truncation may still remove files, which recovery must not find half gone.
         let mut removals = removals.lock();
         let mut dead = None;
@@ -370,7 +388,7 @@ fn install(
         return Writer::new(Arc::clone(shared), None, 0);
     };
     let ids = recovered.view.segments.first().map(|segment| segment.header.stream_id.0);
-    if let Some(stream_id) = ids {
+    if let Some(stream_id) = ids.filter(|_| !recovered.is_continued) {
         // What was loaded before may have been read from other bytes.
         shared.env.cache.remove_stream(stream_id);
     }

@@ -57,7 +57,7 @@ impl View {
     /// stream that begins at `start`. Entries that are below that now were dropped, for all that can be told.
     pub(crate) fn cut_by(&self, end: u64, newer: &Self, start: u64) -> Option<u64> {
         let cut_of = |(i, segment): (usize, &Arc<SegmentView>)| {
-            let same = newer.segments.iter().position(|other| other.header == segment.header);
+            let same = newer.find(segment.header.base.0).filter(|&at| newer.segments[at].header == segment.header);
             match same.map(|at| newer.limit(at)) {
                 Some(limit) => (limit < self.limit(i)).then_some(limit),
                 // Dropped from the beginning, or void. Where it is both, what was dropped counts as that.
@@ -87,13 +87,14 @@ pub(crate) enum SegmentState {
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) data: SegmentData,
-    pub(crate) index: ActiveIndex,
+    /// It may have points after the end: a reader that looks again adds to the index that it has.
+    pub(crate) index: Arc<ActiveIndex>,
     /// Where its entries end in the file.
     end: Mark,
 }
 
 impl Live {
-    pub(crate) fn new(data: SegmentData, index: ActiveIndex, end: u64) -> Self {
+    pub(crate) fn new(data: SegmentData, index: Arc<ActiveIndex>, end: u64) -> Self {
         Self { data, index, end: Mark::new(end) }
     }
 
@@ -220,7 +221,8 @@ impl Reader {
 
     fn bounded(&self, span: Option<Span>) -> (IndexPoint, std::ops::Range<u64>) {
         let point = span.map_or_else(|| first_point(self.data().header()), |span| span.point);
-        let end = span.and_then(|span| span.next).map_or_else(|| self.end(), |next| next.offset);
+        // A point may be there before the end has passed it.
+        let end = span.and_then(|span| span.next).map_or(u64::MAX, |next| next.offset).min(self.end());
         (point, point.offset..end)
     }
 }

@@ -410,7 +410,7 @@ impl Writer {
         let header = *writer.header();
         let live = Arc::new(Live::new(
             SegmentData::read_shared(header, Arc::clone(writer.file())),
-            ActiveIndex::new(self.shared.options.index_every),
+            Arc::new(ActiveIndex::new(self.shared.options.index_every)),
             SEGMENT_HEADER_LEN as u64,
         ));
         let mut segments = Vec::with_capacity(before.len() + 1);

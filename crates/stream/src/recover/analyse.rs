@@ -1,6 +1,6 @@
 //! Steps 1 to 5: what of the files counts. Changes nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 
@@ -13,8 +13,10 @@ use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::history::{contradicts_end, contradicts_frame, contradicts_header};
 use crate::options::StreamOptions;
+use crate::recover::look::{KnownSegment, Trace, Watch, scan_on};
 use crate::recover::{Scan, loss, note};
 use crate::report::{OpenReport, TornTail};
+use crate::sync::Arc;
 use crate::writer::Closes;
 
 /// What of a segment is read first. A writer that recovers is alone. A reader beside a writer must read what is
@@ -30,6 +32,10 @@ pub(crate) enum Order {
 pub(crate) struct Image {
     /// Every segment in the folder.
     pub(crate) all: Vec<SegmentId>,
+    /// Their headers, in the same order; not of an image that only a writer uses.
+    pub(crate) headers: Vec<SegmentHeader>,
+    /// The newest file before it was read.
+    pub(crate) watch: Watch,
     /// Files that were being created when their process died.
     pub(crate) temporaries: Vec<OsString>,
     /// The live segments in order.
@@ -55,6 +61,19 @@ pub(crate) struct Found {
     /// The SEAL or CLOSE at its end, not checked in full. `None` for the newest.
     pub(crate) end: Option<EndPeek>,
     pub(crate) scan: Option<Scan>,
+    /// Whether it was seen, now or in an earlier look, to end in a valid SEAL and trailer.
+    pub(crate) is_sealed: bool,
+    /// The scan of an earlier look, to be continued.
+    pub(super) before: Option<Scan>,
+}
+
+/// The findings of a look that the next one continues from.
+pub(super) struct Remembered {
+    pub(super) segments: BTreeMap<SegmentId, KnownSegment>,
+    /// The file that was the newest, before it was read.
+    pub(super) watch: Watch,
+    /// The newest file now, open.
+    pub(super) newest: SegmentFile,
 }
 
 /// How many files that were scanned stay open, the newest of them. With the one at hand that makes 16: a stream may have
@@ -68,12 +87,22 @@ pub(crate) enum Opened {
     Header(SegmentHeader),
 }
 
-impl Found {
-    pub(crate) fn header(&self) -> &SegmentHeader {
-        match &self.file {
-            Opened::Open(file) => file.header(),
-            Opened::Header(header) => header,
+impl Opened {
+    const fn header(&self) -> &SegmentHeader {
+        match self {
+            Self::Open(file) => file.header(),
+            Self::Header(header) => header,
         }
+    }
+}
+
+impl Found {
+    pub(crate) const fn new(file: Opened, end: Option<EndPeek>) -> Self {
+        Self { file, limit: SeqNo(u64::MAX), end, scan: None, is_sealed: false, before: None }
+    }
+
+    pub(crate) const fn header(&self) -> &SegmentHeader {
+        self.file.header()
     }
 
     pub(crate) fn id(&self) -> SegmentId {
@@ -109,11 +138,25 @@ impl Found {
     /// power loss meanwhile leaves no more than the system could have left that writes pages back in any order.
     fn close(&mut self, place: &Location, durable: SeqNo, order: Order) -> Result<()> {
         if let Opened::Open(file) = &self.file {
-            let to_sync = order == Order::AttestationsFirst && self.limit > durable && !seeded(Fault::ShownUnsynced);
-            if to_sync {
-                file.sync().map_err(|e| Error::segment_error(place, e))?;
+            let header = *file.header();
+            if order == Order::AttestationsFirst {
+                self.make_sure(place, durable)?;
             }
-            self.file = Opened::Header(*file.header());
+            self.file = Opened::Header(header);
+        }
+        Ok(())
+    }
+
+    /// Syncs the file, if it is open and was scanned, where it may have entries at or above `durable` that no earlier look
+    /// has synced.
+    pub(super) fn make_sure(&mut self, place: &Location, durable: SeqNo) -> Result<()> {
+        if let (Opened::Open(file), Some(scan)) = (&self.file, &mut self.scan)
+            && self.limit > durable
+            && scan.chain.end > scan.trace.synced
+            && !seeded(Fault::ShownUnsynced)
+        {
+            file.sync().map_err(|e| Error::segment_error(place, e))?;
+            scan.trace.synced = scan.chain.end;
         }
         Ok(())
     }
@@ -132,12 +175,41 @@ fn open_again(env: &Env, place: &Location, header: &SegmentHeader) -> Result<Seg
 }
 
 pub(crate) fn analyse(env: &Env, place: &Location, options: &StreamOptions, order: Order) -> Result<Image> {
+    let names = list(env, place)?;
+    let found = read_headers(env, place, options, &names.0, &mut BTreeMap::new(), None)?;
+    decide(env, place, options, order, names, found, None)
+}
+
+/// Steps 2 to 5 for a reader that looks again and has found these names.
+pub(super) fn analyse_on(
+    env: &Env,
+    place: &Location,
+    options: &StreamOptions,
+    names: (Vec<SegmentId>, Vec<OsString>),
+    known: Remembered,
+) -> Result<Image> {
+    let Remembered { mut segments, watch, newest } = known;
+    let found = read_headers(env, place, options, &names.0, &mut segments, Some(newest))?;
+    decide(env, place, options, Order::AttestationsFirst, names, found, Some(&watch))
+}
+
+/// Steps 2 to 5. `before` is the newest file as an earlier look has seen it.
+fn decide(
+    env: &Env,
+    place: &Location,
+    options: &StreamOptions,
+    order: Order,
+    (all, temporaries): (Vec<SegmentId>, Vec<OsString>),
+    found: Vec<Found>,
+    before: Option<&Watch>,
+) -> Result<Image> {
     let failed = |e| Error::segment_error(place, e);
-    let (all, temporaries) = list(env, place)?;
-    let mut stack = drop_void(read_headers(env, place, options, &all)?);
+    let headers = found.iter().map(|found| *found.header()).collect();
+    let mut stack = drop_void(found);
     let mut newest = stack.pop().expect("invariant: at least the newest segment voids nothing of itself");
     let newest_id = newest.id();
     let file = newest.open(env, place)?;
+    let watch = Watch::now(env, file, before).map_err(failed)?;
 
     // Step 4, before step 3, which needs what the CLOSE says: a clean end.
     let finished = file.finished().map_err(failed)?;
@@ -148,7 +220,8 @@ pub(crate) fn analyse(env: &Env, place: &Location, options: &StreamOptions, orde
         let mut live = drop_garbage(env, place, stack, start)?;
         check_history(env, place, options, &mut live, start, order)?;
         let cut = live.len() - 1;
-        return Ok(Image { all, temporaries, live, cut, closed: Some(close), start, end, durable: end });
+        let closed = Some(close);
+        return Ok(Image { all, headers, watch, temporaries, live, cut, closed, start, end, durable: end });
     }
 
     let scan = scan(env, place, options, &mut newest, order)?;
@@ -158,6 +231,7 @@ pub(crate) fn analyse(env: &Env, place: &Location, options: &StreamOptions, orde
         let error = Error::damage(place, Damage::SuccessorMissing, Some(newest_id), at, None);
         return Err(error.with_lost_from(scan.chain.end_seq.0));
     }
+    let watch = scan.trace.watch;
     // Step 3: the last START or CLOSE in the newest segment's chain counts, else its header.
     let start = scan.chain.start.unwrap_or(newest.header().start);
     newest.scan = Some(scan);
@@ -166,7 +240,7 @@ pub(crate) fn analyse(env: &Env, place: &Location, options: &StreamOptions, orde
     let durable = scan_back(env, place, options, &mut live, order)?;
     check_history(env, place, options, &mut live, start, order)?;
     let (cut, end) = follow(env, place, &live, start, durable)?;
-    Ok(Image { all, temporaries, live, cut, closed: None, start, end, durable })
+    Ok(Image { all, headers, watch, temporaries, live, cut, closed: None, start, end, durable })
 }
 
 /// Step 1, the names.
@@ -188,14 +262,29 @@ pub(super) fn list(env: &Env, place: &Location) -> Result<(Vec<SegmentId>, Vec<O
     Ok((all, temporaries))
 }
 
-/// Step 1, the headers, in order of generation: each valid, each its file's, all of one stream.
-fn read_headers(env: &Env, place: &Location, options: &StreamOptions, all: &[SegmentId]) -> Result<Vec<Found>> {
+/// Step 1, the headers, in order of generation: each valid, each its file's, all of one stream. Those that are `known` are
+/// not read again, and the newest file may be open already.
+fn read_headers(
+    env: &Env,
+    place: &Location,
+    options: &StreamOptions,
+    all: &[SegmentId],
+    known: &mut BTreeMap<SegmentId, KnownSegment>,
+    mut newest: Option<SegmentFile>,
+) -> Result<Vec<Found>> {
     let (mut found, dir) = (Vec::with_capacity(all.len()), place.dir());
     // From the newest on, which says whose stream this is.
     let mut stream_id = None;
     for (i, &id) in all.iter().enumerate().rev() {
-        let file = SegmentFile::open(env.storage(), &dir, id, Access::Read);
-        let file = file.map_err(|e| loss::unreadable(env, place, options, all, id, e))?;
+        let known = known.remove(&id);
+        let file = match (newest.take(), &known) {
+            (Some(file), _) => Opened::Open(file),
+            (None, Some(known)) => Opened::Header(known.header),
+            (None, None) => {
+                let file = SegmentFile::open(env.storage(), &dir, id, Access::Read);
+                Opened::Open(file.map_err(|e| loss::unreadable(env, place, options, all, id, e))?)
+            }
+        };
         let header = *file.header();
         if let Some(error) = misplaced(env, place, &header, &mut stream_id, all.get(i + 1)) {
             if error.kind() == ErrorKind::Damaged(Damage::History) {
@@ -203,10 +292,21 @@ fn read_headers(env: &Env, place: &Location, options: &StreamOptions, all: &[Seg
             }
             return Err(loss::of_name(env, place, options, all, id, error));
         }
-        let newest = i + 1 == all.len();
-        let end = if newest { None } else { file.peek_end().map_err(|e| Error::segment_error(place, e))? };
-        let file = if newest { Opened::Open(file) } else { Opened::Header(header) };
-        found.push(Found { file, limit: SeqNo(u64::MAX), end, scan: None });
+        let is_newest = i + 1 == all.len();
+        let end = match (&known, &file) {
+            _ if is_newest => None,
+            // A SEAL at the end of a file stays there.
+            (Some(KnownSegment { end: Some(end), .. }), _) => Some(*end),
+            (_, Opened::Open(file)) => file.peek_end().map_err(|e| Error::segment_error(place, e))?,
+            (_, Opened::Header(header)) => {
+                open_again(env, place, header)?.peek_end().map_err(|e| Error::segment_error(place, e))?
+            }
+        };
+        let mut segment = Found::new(if is_newest { file } else { Opened::Header(header) }, end);
+        if let Some(known) = known {
+            (segment.is_sealed, segment.before) = (known.is_sealed, known.scan);
+        }
+        found.push(segment);
     }
     found.reverse();
     Ok(found)
@@ -286,18 +386,24 @@ pub(super) fn scan(
     let failed = |e| Error::segment_error(place, e);
     let limit = found.limit;
     let file = found.open(env, place)?.clone();
+    if let Some(before) = found.before.take()
+        && let Some(scan) = scan_on(env, &file, limit, before).map_err(failed)?
+    {
+        return Ok(scan);
+    }
+    let watch = Watch::now(env, &file, None).map_err(failed)?;
     let first = match order {
         Order::ChainFirst => None,
-        Order::AttestationsFirst => Some(file.attestations(stratawal_frame::ByteOffset(128)).map_err(failed)?.attested),
+        Order::AttestationsFirst => Some(file.attestations(ByteOffset(128)).map_err(failed)?.attested),
     };
-    let index = ActiveIndex::new(options.index_every);
-    let mut last = None;
+    let (index, mut last, mut before_limit) = (ActiveIndex::new(options.index_every), None, None);
     let chain = file
         .walk(&mut |offset, frame| {
+            last = Some((offset, *frame));
             if frame.first_seq < limit {
                 note(&index, offset, frame);
                 if !frame.is_control() && frame.end_seq() >= limit {
-                    last = Some(offset);
+                    before_limit = Some(offset);
                 }
             }
         })
@@ -308,17 +414,21 @@ pub(super) fn scan(
         None => file.attestations(chain.end).map_err(failed)?.attested,
     };
     let attested = behind.max(chain.attested);
-    let (has_written_len, closed_len) = match file.has_written_len() {
-        true => (true, None),
-        false => (false, closed_len(&file, &chain).map_err(failed)?),
-    };
-    let last_crc = last.map(|at| file.header_crc_at(at)).transpose().map_err(failed)?;
+    let closed_len = closed_len(&file, &chain).map_err(failed)?;
+    let last_crc = before_limit.map(|at| file.header_crc_at(at)).transpose().map_err(failed)?;
     let from = (ByteOffset(SEGMENT_HEADER_LEN as u64), file.header().base);
-    Ok(Scan { len: file.len(), has_written_len, closed_len, chain, from, attested, index, last_crc })
+    let (synced, read_bytes) = (ByteOffset(0), file.len());
+    let trace = Trace { last, watch, searched: true, limit, synced, residue: None, read_bytes };
+    let (len, has_written_len) = (file.len(), file.has_written_len());
+    Ok(Scan { len, has_written_len, closed_len, chain, from, attested, index: Arc::new(index), last_crc, trace })
 }
 
-/// How long the file was when it was closed, where its chain ends in the CLOSE.
-fn closed_len(file: &SegmentFile, chain: &Chain) -> stratawal_segment::Result<Option<u64>> {
+/// How long the file was when it was closed, where it has another length than one that is being written, and its chain ends
+/// in the CLOSE.
+pub(super) fn closed_len(file: &SegmentFile, chain: &Chain) -> stratawal_segment::Result<Option<u64>> {
+    if file.has_written_len() {
+        return Ok(None);
+    }
     let close = chain.close.map_or(Ok(None), |close| file.close_at(close))?;
     let ends = close.map(|close| close.offset + close.frame.frame_len());
     Ok(ends.filter(|&ends| ends == chain.end).map(|ends| ends.0 + TRAILER_LEN as u64))
@@ -338,10 +448,11 @@ pub(super) fn scan_back(
     let mut oldest_base = live[newest].header().base;
     let mut open = 1;
     for found in live[..newest].iter_mut().rev() {
-        let file = found.open(env, place)?;
-        let finished = file.finished().map_err(|e| Error::segment_error(place, e))?;
-        let sealed = finished.is_some_and(|f| matches!(f.end.kind, stratawal_frame::EndKind::Seal { .. }));
-        if durable >= oldest_base && sealed {
+        if !found.is_sealed {
+            let finished = found.open(env, place)?.finished().map_err(|e| Error::segment_error(place, e))?;
+            found.is_sealed = finished.is_some_and(|f| matches!(f.end.kind, stratawal_frame::EndKind::Seal { .. }));
+        }
+        if durable >= oldest_base && found.is_sealed {
             break;
         }
         let scan = scan(env, place, options, found, order)?;
@@ -430,6 +541,8 @@ fn check_unsealed(
     }
     let (end, at) = (scan.chain.end_seq.min(limit), scan.chain.end.0);
     if end == limit {
+        // For the next look.
+        found.before = Some(scan);
         return Ok(());
     }
     found.scan = Some(scan);
@@ -501,17 +614,8 @@ impl Image {
         times.map_or(0, |times| times.1).max(last.header().last_timestamp)
     }
 
-    pub(crate) fn report(&self, env: &Env, place: &Location) -> Result<OpenReport> {
-        let at = &self.live[self.cut];
-        let torn = match &at.scan {
-            Some(scan) => {
-                let file = at.opened(env, place)?;
-                let bytes = file.residue(scan.chain.end).map_err(|e| Error::segment_error(place, e))?;
-                let offset = scan.chain.end.0;
-                (bytes > 0).then(|| TornTail { segment: at.id().to_string(), offset, bytes })
-            }
-            None => None,
-        };
+    pub(crate) fn report(&mut self, env: &Env, place: &Location) -> Result<OpenReport> {
+        let torn = self.torn(env, place)?;
         let live = &self.live[..=self.cut];
         let kept: BTreeSet<SegmentId> = live.iter().map(Found::id).collect();
         let removed = self.all.iter().filter(|id| !kept.contains(id));
@@ -522,10 +626,26 @@ impl Image {
             next_seq: self.end.max(self.start).0,
             segments: live.len() as u64,
             torn,
-            scanned_bytes: self.live.iter().filter_map(|found| Some(found.scan.as_ref()?.len)).sum(),
+            scanned_bytes: self.live.iter().filter_map(|found| Some(found.scan.as_ref()?.trace.read_bytes)).sum(),
             removed_segments: removed.map(ToString::to_string).collect(),
             ..OpenReport::default()
         })
+    }
+
+    /// The bytes after the chain, if all of them were searched.
+    fn torn(&mut self, env: &Env, place: &Location) -> Result<Option<TornTail>> {
+        let at = &self.live[self.cut];
+        let Some(scan) = at.scan.as_ref().filter(|scan| scan.trace.searched) else { return Ok(None) };
+        let offset = scan.chain.end;
+        let bytes = match scan.trace.residue {
+            Some(bytes) => bytes,
+            None => at.opened(env, place)?.residue(offset).map_err(|e| Error::segment_error(place, e))?,
+        };
+        let torn = (bytes > 0).then(|| TornTail { segment: at.id().to_string(), offset: offset.0, bytes });
+        if let Some(scan) = &mut self.live[self.cut].scan {
+            scan.trace.residue = Some(bytes);
+        }
+        Ok(torn)
     }
 }
 

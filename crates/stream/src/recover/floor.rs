@@ -16,6 +16,7 @@ use super::{Scan, loss, note};
 use crate::env::{Env, Location};
 use crate::error::{Damage, Error, Result};
 use crate::options::StreamOptions;
+use crate::sync::Arc;
 
 /// A segment, and from where on its entries are void. Its header may be unreadable.
 struct Named {
@@ -39,6 +40,7 @@ pub(super) fn analyse_above(env: &Env, place: &Location, options: &StreamOptions
     let mut scan = scan(env, place, options, &mut newest, Order::ChainFirst)?;
     // A file that ends in a CLOSE with its trailer has the length that it should have.
     scan.has_written_len |= closed.is_some();
+    let watch = scan.trace.watch;
     let in_chain = scan.chain.start.unwrap_or(newest.header().start);
     let mut start = floor.max(closed.as_ref().map_or(in_chain, |close| close.end.start));
     newest.scan = Some(scan);
@@ -71,14 +73,26 @@ pub(super) fn analyse_above(env: &Env, place: &Location, options: &StreamOptions
     if is_empty && live[0].scan.as_ref().is_some_and(|scan| scan.has_written_len) {
         // Nothing at or above the floor was acknowledged. The stream begins anew there.
         live[0].limit = start;
-        return Ok(Image { all, temporaries, live, cut: 0, closed: None, start, end: start, durable: start });
+        let headers = Vec::new();
+        return Ok(Image {
+            all,
+            headers,
+            watch,
+            temporaries,
+            live,
+            cut: 0,
+            closed: None,
+            start,
+            end: start,
+            durable: start,
+        });
     }
     if live.len() == 1 {
         let from_chain = live[0].scan.as_ref().and_then(|scan| scan.chain.start);
         start = start.max(from_chain.unwrap_or_default());
     }
     let (cut, end) = follow(env, place, &live, start, durable)?;
-    Ok(Image { all, temporaries, live, cut, closed: None, start, end, durable })
+    Ok(Image { all, headers: Vec::new(), watch, temporaries, live, cut, closed: None, start, end, durable })
 }
 
 /// Reads the headers, of those that can be read.
@@ -91,7 +105,7 @@ fn read_names(env: &Env, place: &Location, all: &[SegmentId]) -> Result<Vec<Name
                 let newest = i + 1 == all.len();
                 let end = if newest { None } else { file.peek_end().map_err(|e| Error::segment_error(place, e))? };
                 let file = if newest { Opened::Open(file) } else { Opened::Header(header) };
-                let found = Found { file, limit: SeqNo(u64::MAX), end, scan: None };
+                let found = Found::new(file, end);
                 misplaced(env, place, &header, &mut stream_id, all.get(i + 1)).map_or(Ok(found), Err)
             }
             Err(error) if error.is_damage() || error.is_newer() => Err(Error::segment_error(place, error)),
@@ -132,7 +146,7 @@ fn enter_at(env: &Env, place: &Location, options: &StreamOptions, found: &mut Fo
         }
     };
     scan.chain = file.walk_from(from.0, from.1, &mut visit).map_err(failed)?;
-    (scan.from, scan.index) = (from, index);
+    (scan.from, scan.index) = (from, Arc::new(index));
     Ok(true)
 }
 

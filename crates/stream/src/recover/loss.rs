@@ -57,7 +57,7 @@ pub(super) fn of_name(
 /// The first live seq, as the newest segment says it.
 fn start(env: &Env, place: &Location, options: &StreamOptions, newest: SegmentId) -> Option<SeqNo> {
     let file = SegmentFile::open(env.storage(), &place.dir(), newest, Access::Read).ok()?;
-    let mut found = [Found { file: Opened::Open(file), limit: SeqNo(u64::MAX), end: None, scan: None }];
+    let mut found = [Found::new(Opened::Open(file), None)];
     first_live(env, place, options, &mut found).ok()
 }
 

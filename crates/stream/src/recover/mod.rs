@@ -24,6 +24,8 @@
 //! damage. [`floor`] does steps 1 to 5 where only the entries at or above a given seq have to be sound, so that a truncation
 //! drops the damage below.
 //!
+//! A reader that looks again continues its last look, see [`look`].
+//!
 //! Damage that looks like what a crash leaves, and is taken for it:
 //!
 //! - in a newest segment that was not closed, whatever takes a frame and every frame and MARK that attested it: in
@@ -36,6 +38,7 @@
 
 mod analyse;
 mod floor;
+mod look;
 mod loss;
 mod partial;
 mod repair;
@@ -51,7 +54,6 @@ use stratawal_segment::{Chain, SegmentData, SegmentFile, SegmentId};
 use crate::ballast::BallastUse;
 use crate::env::{Env, Location};
 use crate::error::{Error, ErrorKind, Result};
-use crate::faults::{Fault, seeded};
 use crate::options::StreamOptions;
 use crate::report::OpenReport;
 use crate::sync::Arc;
@@ -59,6 +61,8 @@ use crate::view::{Live, SegmentState, SegmentView, View};
 use crate::writer::Active;
 
 use analyse::{Image, Opened, Order, analyse, closed_index};
+pub(crate) use look::Known;
+use look::{Trace, look_on};
 pub(crate) use partial::partial;
 pub use salvage::{Lost, Salvage, Salvaged, salvage};
 
@@ -74,6 +78,20 @@ pub(crate) struct Recovered {
     pub(crate) report: OpenReport,
     /// Void and garbage segments, whose files are still there.
     pub(crate) dead: Vec<SegmentId>,
+    /// The next look of a reader continues from this.
+    pub(crate) known: Option<Box<Known>>,
+    /// Whether this look continued an earlier one.
+    pub(crate) is_continued: bool,
+}
+
+/// The outcome of looking again.
+pub(crate) enum Look {
+    /// The stream is not there.
+    Missing,
+    /// The stream is as it was; with a report where anything was read.
+    Same { known: Box<Known>, report: Option<OpenReport> },
+    /// The stream has changed, or all of it was read anew.
+    New(Box<Recovered>),
 }
 
 /// Whether the stream's folder is there.
@@ -157,7 +175,8 @@ pub(crate) fn read(env: &Env, place: &Location, options: &StreamOptions) -> Resu
         if !exists(env, place)? {
             return Ok(None);
         }
-        match analyse(env, place, options, Order::AttestationsFirst).and_then(|image| show(env, place, options, image))
+        match analyse(env, place, options, Order::AttestationsFirst)
+            .and_then(|image| show(env, place, options, image, false))
         {
             Ok(mut recovered) => {
                 recovered.report.elapsed = began.elapsed();
@@ -172,45 +191,62 @@ pub(crate) fn read(env: &Env, place: &Location, options: &StreamOptions) -> Resu
     Err(Error::text(ErrorKind::Io, place, "the stream changes faster than it can be read; try again"))
 }
 
+/// Looks again, and reads only the entries that have come since the look that found `known`. Where that does not hold, or is
+/// not given, it reads all of them.
+pub(crate) fn look(env: &Env, place: &Location, options: &StreamOptions, known: Option<Box<Known>>) -> Result<Look> {
+    let began = Instant::now();
+    if let Some(known) = known
+        && let Ok(mut look) = look_on(env, place, options, *known)
+    {
+        match &mut look {
+            Look::Same { report: Some(report), .. } => report.elapsed = began.elapsed(),
+            Look::New(recovered) => recovered.report.elapsed = began.elapsed(),
+            Look::Same { report: None, .. } | Look::Missing => {}
+        }
+        return Ok(look);
+    }
+    // Only the findings that do not rely on an earlier look are reported as errors.
+    Ok(read(env, place, options)?.map_or(Look::Missing, |found| Look::New(Box::new(found))))
+}
+
 /// What a reader shows of an image: the whole chain, once it is made sure of.
-fn show(env: &Env, place: &Location, options: &StreamOptions, mut image: Image) -> Result<Recovered> {
+fn show(
+    env: &Env,
+    place: &Location,
+    options: &StreamOptions,
+    mut image: Image,
+    is_continued: bool,
+) -> Result<Recovered> {
     // Beyond what is attested the bytes may be in the page cache alone; a reader that showed them and then saw them
     // gone after a power loss would have read what was never there.
-    if image.end > image.durable && !seeded(Fault::ShownUnsynced) {
-        let durable = image.durable;
+    if image.end > image.durable {
         // Those that are not open any more were synced before they were closed.
-        for found in image.live.iter().filter(|found| found.scan.is_some() && found.limit > durable) {
-            if let Opened::Open(file) = &found.file {
-                file.sync().map_err(|e| Error::segment_error(place, e))?;
-            }
-        }
+        image.live.iter_mut().try_for_each(|found| found.make_sure(place, image.durable))?;
     }
     let report = image.report(env, place)?;
     let timestamp = image.timestamp();
     let (start, end) = (image.start.0, image.end.max(image.start).0);
     let newest = image.live[image.live.len() - 1].id();
-    image.live.truncate(image.cut + 1);
-    let mut segments = Vec::with_capacity(image.live.len());
-    for mut found in image.live {
+    let mut segments = Vec::with_capacity(image.cut + 1);
+    for found in &image.live[..=image.cut] {
         let header = *found.header();
-        let state = match (found.scan.take(), &found.file, &image.closed) {
-            (Some(scan), Opened::Open(file), _) => SegmentState::Live(Arc::new(scan.into_live(file))),
+        let state = match (&found.scan, &found.file, &image.closed) {
+            (Some(scan), Opened::Open(file), _) => SegmentState::Live(Arc::new(scan.live(file))),
             // Whole: opened when it is read, and then its index is made again where it has none.
             (Some(scan), Opened::Header(_), _) if scan.chain.end_seq >= found.limit => SegmentState::Sealed,
-            (Some(scan), Opened::Header(_), _) => {
-                SegmentState::Live(Arc::new(scan.into_live(&found.opened(env, place)?)))
-            }
+            (Some(scan), Opened::Header(_), _) => SegmentState::Live(Arc::new(scan.live(&found.opened(env, place)?))),
             // The newest, which a writer may go on in: where it ended is what was seen now.
             (None, Opened::Open(file), Some(close)) if SegmentId::of(&header) == newest => {
                 let closed = closed_index(file, close, options.index_every);
                 let (index, _) = closed.map_err(|e| Error::segment_error(place, e))?;
-                SegmentState::Live(Arc::new(Live::new(SegmentData::read(file), index, close.offset.0)))
+                SegmentState::Live(Arc::new(Live::new(SegmentData::read(file), Arc::new(index), close.offset.0)))
             }
             (None, _, _) => SegmentState::Sealed,
         };
         segments.push(Arc::new(SegmentView { header, state }));
     }
-    Ok(Recovered { view: View::new(segments), start, end, timestamp, writable: None, report, dead: Vec::new() })
+    let (view, known) = (View::new(segments), Some(Box::new(Known::of(image))));
+    Ok(Recovered { view, start, end, timestamp, writable: None, report, dead: Vec::new(), known, is_continued })
 }
 
 /// What a scan of one segment found (step 5).
@@ -227,9 +263,11 @@ pub(crate) struct Scan {
     pub(crate) from: (ByteOffset, SeqNo),
     /// The highest watermark that any valid frame in it attests, in the chain or not.
     pub(crate) attested: SeqNo,
-    pub(crate) index: ActiveIndex,
+    /// Later looks add points to it; the views of earlier ones do not use those after their end.
+    pub(crate) index: Arc<ActiveIndex>,
     /// The header checksum of the frame of its chain that holds the entry before its limit.
     pub(crate) last_crc: Option<u32>,
+    pub(crate) trace: Trace,
 }
 
 /// Notes a frame of a chain in an index. In a chain seqs and offsets rise; timestamps of a hostile file may fall, and
@@ -241,7 +279,7 @@ fn note(index: &ActiveIndex, offset: ByteOffset, frame: &FrameHeader) {
 }
 
 impl Scan {
-    fn into_live(self, file: &SegmentFile) -> Live {
-        Live::new(SegmentData::read(file), self.index, self.chain.end.0)
+    fn live(&self, file: &SegmentFile) -> Live {
+        Live::new(SegmentData::read(file), Arc::clone(&self.index), self.chain.end.0)
     }
 }

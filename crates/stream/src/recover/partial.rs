@@ -52,7 +52,7 @@ pub(crate) fn partial(env: &Env, place: &Location, options: &StreamOptions) -> R
         let state = if end == found.limit {
             SegmentState::Sealed
         } else {
-            SegmentState::Live(Arc::new(scan.into_live(found.open(env, place)?)))
+            SegmentState::Live(Arc::new(scan.live(found.open(env, place)?)))
         };
         segments.push(Arc::new(SegmentView { header, state }));
         if end < found.limit || contradicted {
@@ -74,6 +74,8 @@ pub(crate) fn partial(env: &Env, place: &Location, options: &StreamOptions) -> R
         writable: None,
         report,
         dead: Vec::new(),
+        known: None,
+        is_continued: false,
     })
 }
 
@@ -85,7 +87,7 @@ fn read_valid(env: &Env, place: &Location, all: &[SegmentId]) -> (Vec<Found>, Ve
             Ok(file) => {
                 let end = file.peek_end().ok().flatten();
                 let file = Opened::Header(*file.header());
-                valid.push(Found { file, limit: SeqNo(u64::MAX), end, scan: None });
+                valid.push(Found::new(file, end));
             }
             Err(_) => broken.push(id),
         }

@@ -68,7 +68,17 @@ impl Repair<'_> {
         report.segments = segments.len() as u64;
         let view = View::new(segments);
         let writable = Some((active, space));
-        Ok(Some(Recovered { view, start: start.0, end: end.0, timestamp, writable, report, dead }))
+        Ok(Some(Recovered {
+            view,
+            start: start.0,
+            end: end.0,
+            timestamp,
+            writable,
+            report,
+            dead,
+            known: None,
+            is_continued: false,
+        }))
     }
 
     fn failed(&self, error: stratawal_segment::Error) -> Error {
@@ -93,7 +103,7 @@ impl Repair<'_> {
         let (index, closes) = closed_index(&file, &close, self.options.index_every).map_err(|e| self.failed(e))?;
         let (writer, space) = SegmentWriter::resume_behind_close(&file, close.offset).map_err(|e| self.failed(e))?;
         let active = Active {
-            live: Arc::new(Live::new(SegmentData::read(&file), index, close.offset.0)),
+            live: Arc::new(Live::new(SegmentData::read(&file), Arc::new(index), close.offset.0)),
             writer,
             end_seq: close.frame.first_seq.0,
             times: (close.end.entries > 0).then_some(close.end.times),
@@ -281,7 +291,7 @@ impl Repair<'_> {
         self.seal_kept(&kept, writer.header(), image.start, timestamp)?;
         let live = Arc::new(Live::new(
             SegmentData::read_shared(*writer.header(), Arc::clone(writer.file())),
-            ActiveIndex::new(self.options.index_every),
+            Arc::new(ActiveIndex::new(self.options.index_every)),
             SEGMENT_HEADER_LEN as u64,
         ));
         let end_seq = writer.header().base.0;
