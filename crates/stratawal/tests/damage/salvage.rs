@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
-use stratawal::inspect::{Item, Lost};
+use stratawal::inspect::{self, Item, Lost};
+use stratawal::{Batch, Durability, Options, StreamOptions};
 use stratawal_storage::{MemoryStorage, Storage};
+use stratawal_testkit::{Crash, Rng, SimStorage};
 
 use crate::frames::frames;
 use crate::judge::{OWN, Read};
@@ -238,4 +241,55 @@ fn an_undamaged_stream_is_yielded_as_it_is_read() {
         let what = format!("{OWN}{}", layout.name);
         layout.judge_salvage(&what, &layout.storage.snapshot(), layout.next, Read::All);
     }
+}
+
+/// After any crash the stream opens, and salvage yields the entries that a reader is shown: a torn tail is not damage.
+#[test]
+fn a_torn_tail_is_not_reported_as_lost() {
+    let options = || Options::new().stream_defaults(StreamOptions::new().segment_bytes(64 << 10).frame_bytes(500));
+    let storage = SimStorage::new(9);
+    let disks = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&disks);
+    storage.watch(move |disk| seen.lock().unwrap().push(disk.clone()));
+    for life in 0..3 {
+        let wal = options().open_on(Arc::new(storage.clone()), Path::new("/log"), false).unwrap();
+        let stream = wal.stream("s").unwrap();
+        let flushed = stream.with_durability(Durability::Flushed);
+        for i in 0..14 {
+            let stream = if i % 4 == 3 { &stream } else { &flushed };
+            let batch: Batch = (0..3).map(|_| vec![i + life; 3000]).collect();
+            stream.append_batch(&batch).unwrap();
+        }
+        let (first, next) = (stream.first_seq(), stream.next_seq());
+        stream.truncate_from(next - 4).unwrap();
+        flushed.append(vec![200 + life; 100]).unwrap();
+        stream.truncate_before(first + 20).unwrap();
+        if life == 1 {
+            wal.close().unwrap();
+        }
+    }
+    storage.unwatch();
+    let disks = std::mem::take(&mut *disks.lock().unwrap());
+    let (mut rng, mut cases) = (Rng::new(13), 0);
+    for (i, disk) in disks.iter().enumerate().step_by(if all() { 1 } else { 5 }) {
+        for crash in [Crash::Kill, Crash::Lost, Crash::Kept, Crash::Mixed(128), Crash::Mixed(232), Crash::Prefix] {
+            let storage = SimStorage::on(disk.crash(crash, &mut rng), 7);
+            let what = format!("{OWN}{crash:?} after change {i}");
+            let Ok(wal) = options().open_on(Arc::new(storage.clone()), Path::new("/log"), true) else { continue };
+            let stream = wal.stream("s").unwrap_or_else(|e| panic!("{what}: {e}"));
+            if !stream.exists() {
+                continue;
+            }
+            let mut read = stream.iter(..);
+            for item in inspect::entries_on(&storage, Path::new("/log"), "s").unwrap() {
+                let Ok(Item::Entry(found)) = item else { panic!("{what}: not an entry") };
+                let expected = read.next().unwrap_or_else(|| panic!("{what}: entry {} is not shown", found.seq()));
+                let expected = expected.unwrap_or_else(|e| panic!("{what}: {e}"));
+                assert!(found == expected, "{what}: {} and not {}", found.seq(), expected.seq());
+            }
+            assert!(read.next().is_none(), "{what}: an entry is left out");
+            cases += 1;
+        }
+    }
+    assert!(cases > 300, "{cases} cases");
 }

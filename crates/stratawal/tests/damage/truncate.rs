@@ -192,8 +192,8 @@ fn sim(storage: &SimStorage) -> Wal {
     options.open_on(Arc::new(storage.clone()), Path::new("/log"), false).unwrap()
 }
 
-/// A killed stream of several segments with the header of the second damaged, and a frame of the newest.
-fn damaged_disk() -> (Disk, u64, u64) {
+/// A stream of several segments with the header of the second damaged, and a frame of the newest.
+fn damaged_disk(close: bool) -> (Disk, u64, u64) {
     let storage = SimStorage::new(3);
     let wal = sim(&storage);
     let stream = wal.stream("s").unwrap();
@@ -201,6 +201,9 @@ fn damaged_disk() -> (Disk, u64, u64) {
         let mut bytes = entry(seq);
         bytes.resize(1500, 7);
         stream.append(bytes).unwrap();
+    }
+    if close {
+        wal.close().unwrap();
     }
     let storage = SimStorage::on(storage.disk(), 3);
     let mut names: Vec<_> = storage.list(Path::new(DIR)).unwrap().into_iter().map(|entry| entry.name).collect();
@@ -223,8 +226,13 @@ fn damaged_disk() -> (Disk, u64, u64) {
 /// Any crash after any change: nothing at or above is lost, and the truncation can be repeated.
 #[test]
 fn a_truncation_that_is_interrupted_anywhere_can_be_repeated() {
+    for close in [true, false] {
+        interrupt_anywhere(damaged_disk(close));
+    }
+}
+
+fn interrupt_anywhere((disk, first, next): (Disk, u64, u64)) {
     const CRASHES: [Crash; 5] = [Crash::Kill, Crash::Lost, Crash::Kept, Crash::Mixed(128), Crash::Mixed(232)];
-    let (disk, first, next) = damaged_disk();
     let storage = SimStorage::on(disk.clone(), 5);
     assert!(sim(&storage).stream("s").is_err());
     let seen = Arc::new(Mutex::new(vec![disk]));

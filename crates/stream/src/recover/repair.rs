@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use stratawal_frame::{
     ByteOffset, Decoded, End, EndKind, FRAME_HEADER_LEN, FrameHeader, Generation, Limits, PayloadChecksum, Place,
-    SEGMENT_HEADER_LEN, Salt, SegmentHeader, SeqNo, decode_header,
+    SEGMENT_HEADER_LEN, Salt, SegmentHeader, SeqNo, TRAILER_LEN, decode_header,
 };
 use stratawal_index::ActiveIndex;
 use stratawal_segment::{
@@ -259,6 +259,9 @@ impl Repair<'_> {
             (chain, writer, space)
         } else {
             chain.retain(|found| found.header().base < base && found.limit > image.start);
+            if let Some(last) = chain.last() {
+                self.make_room_for_seal(last)?;
+            }
             let newest = all.iter().map(|id| id.generation.0).max().unwrap_or(0);
             let next = if seeded(Fault::GenerationKept) { 0 } else { 1 };
             let Some(generation) = newest.checked_add(next).map(Generation) else {
@@ -312,6 +315,20 @@ impl Repair<'_> {
         }
         let reader = sealed_view(found).open_alone(self.env, self.place, self.options);
         reader.map_or_else(|_| Predecessor::unread(found.header()), |reader| Predecessor::of(&reader, base))
+    }
+
+    /// A file that ends in a CLOSE is made longer, durably, before anything names a segment after it. Only a truncation below
+    /// damage comes here with one: an ordinary recovery continues in such a file.
+    fn make_room_for_seal(&self, last: &Found) -> Result<()> {
+        let file = self.open_to_write(last.id())?;
+        let finished = file.finished().map_err(|e| self.failed(e))?;
+        let Some(close) = finished.filter(|finished| matches!(finished.end.kind, EndKind::Close { .. })) else {
+            return Ok(());
+        };
+        let room = End::frame_len_max(0) + TRAILER_LEN as u64;
+        SegmentWriter::resume_behind_close(&file, close.offset)
+            .and_then(|(writer, mut space)| space.ensure_control(&writer.place().offset, room))
+            .map_err(|e| self.failed(e))
     }
 
     fn stream_id(&self, all: &[SegmentId]) -> Result<stratawal_frame::StreamId> {
