@@ -35,7 +35,8 @@ pub enum ErrorKind {
     Locked,
     /// There is no log, or no such stream.
     Missing,
-    /// Acknowledged entries are damaged or missing. Nothing was changed or deleted. See [`Error::lost`].
+    /// Acknowledged entries are damaged or missing. Nothing was changed or deleted. See [`Error::lost`],
+    /// and [`Error::advice`] for what still works.
     Damaged,
     /// A newer version wrote this. Use that version.
     NewerFormat,
