@@ -150,6 +150,12 @@ pub struct Options {
 const FILES_MAX: u64 = 1024;
 
 impl Options {
+    /// A quarter of the files that the process may have open.
+    pub(crate) fn unsettled_files() -> usize {
+        stratawal_storage::open_files_limit()
+            .map_or(usize::MAX, |limit| usize::try_from(limit / 4).unwrap_or(usize::MAX))
+    }
+
     pub(crate) fn cache_files(&self) -> usize {
         let quarter = || stratawal_storage::open_files_limit().map_or(FILES_MAX, |limit| (limit / 4).min(FILES_MAX));
         self.cache_files.unwrap_or_else(|| usize::try_from(quarter()).unwrap_or(usize::MAX))

@@ -98,6 +98,7 @@ impl Wal {
             .wal_id(root.wal_id)
             .read_only(read_only)
             .cache(options.cache_bytes, options.cache_files())
+            .unsettled_files(Options::unsettled_files())
             .ballast_at(RESERVE);
         Ok(Self {
             inner: Arc::new(Inner {

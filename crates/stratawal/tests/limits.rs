@@ -91,3 +91,23 @@ fn a_limit_on_the_length_of_files_refuses_appends_and_nothing_else() {
     drop((stream, wal));
     assert_eq!(Wal::open(dir.path()).unwrap().stream("s").unwrap().next_seq(), end);
 }
+
+#[test]
+fn unsynced_segments_leave_descriptors_for_all_streams() {
+    if !is_child("unsynced_segments_leave_descriptors_for_all_streams") {
+        return;
+    }
+    limit(Resource::Nofile, 256);
+    let dir = tempfile::tempdir().unwrap();
+    let streams = StreamOptions::new().segment_bytes(64 << 10).durability(Durability::Flushed);
+    let wal = Options::new().stream_defaults(streams).open(dir.path()).unwrap();
+    let streams: Vec<_> = (0..60).map(|i| wal.stream(&format!("s{i}")).unwrap()).collect();
+    for _ in 0..200 {
+        for stream in &streams {
+            stream.append([7; 3000]).unwrap();
+        }
+    }
+    let open = fs::read_dir("/proc/self/fd").unwrap().count();
+    assert!(open < 60 + 64 + 40, "{open} files are open");
+    wal.close().unwrap();
+}

@@ -30,6 +30,9 @@ pub struct Env {
     ballast: Option<Ballast>,
     /// By the folder that holds the streams; there are few of those.
     folders: Mutex<Vec<(PathBuf, Arc<FolderSyncs>)>>,
+    /// Finished segments of all streams that are open because they have unsynced bytes, and how many there may be.
+    unsettled: Mutex<usize>,
+    unsettled_max: usize,
     pub(crate) cache: Cache<Loaded>,
     /// Buffers of streams that append, and of those that write.
     pub(crate) pending: Arc<Pool<Pending>>,
@@ -59,6 +62,8 @@ impl Env {
             wal_id: WalId(0),
             read_only: false,
             ballast: None,
+            unsettled: Mutex::new(0),
+            unsettled_max: usize::MAX,
             folders: Mutex::new(Vec::new()),
             cache: Cache::new(CacheLimits { bytes_max: 8 << 20, entries_max: 128 }),
             pending: Arc::new(Pool::new()),
@@ -98,6 +103,19 @@ impl Env {
     pub fn cache(mut self, bytes_max: usize, entries_max: usize) -> Self {
         self.cache = Cache::new(CacheLimits { bytes_max, entries_max });
         self
+    }
+
+    /// The most files that finished segments with unsynced bytes hold open, over all streams: an append that begins a segment
+    /// beyond that syncs those of its own stream. Without a bound by default, but for the one of each stream.
+    #[must_use]
+    pub fn unsettled_files(mut self, max: usize) -> Self {
+        self.unsettled_max = max;
+        self
+    }
+
+    /// Whether finished segments hold more files open than they may.
+    pub(crate) fn has_too_many_unsettled(&self) -> bool {
+        *self.unsettled.lock() > self.unsettled_max
     }
 
     /// The storage.
@@ -153,6 +171,23 @@ impl Env {
 
     pub(crate) const fn id(&self) -> WalId {
         self.wal_id
+    }
+}
+
+/// One finished segment that is open because it has unsynced bytes, for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct UnsettledFile(Arc<Env>);
+
+impl UnsettledFile {
+    pub(crate) fn new(env: &Arc<Env>) -> Self {
+        *env.unsettled.lock() += 1;
+        Self(Arc::clone(env))
+    }
+}
+
+impl Drop for UnsettledFile {
+    fn drop(&mut self) {
+        *self.0.unsettled.lock() -= 1;
     }
 }
 

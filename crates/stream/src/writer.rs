@@ -19,7 +19,7 @@ use stratawal_segment::{CONTROL_RESERVE, CreateError, SegmentData, SegmentWriter
 
 use crate::ballast::{BallastUse, FIRST_LEN, create_segment};
 use crate::cuts::Cuts;
-use crate::env::{Env, Location, NEW_PREFIX};
+use crate::env::{Env, Location, NEW_PREFIX, UnsettledFile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::group::Lead;
@@ -98,6 +98,7 @@ struct Unsettled {
     writer: SegmentWriter,
     end_seq: u64,
     len: u64,
+    _counted: UnsettledFile,
 }
 
 impl Writer {
@@ -238,7 +239,8 @@ impl Writer {
     pub(crate) fn is_past_bound(&self) -> bool {
         let options = &self.shared.options;
         let len: u64 = self.unsettled.iter().map(|unsettled| unsettled.len).sum();
-        self.unsettled.len() > options.unsettled_segments_max || len > options.unsettled_len_max
+        let too_many = || !self.unsettled.is_empty() && self.shared.env.has_too_many_unsettled();
+        self.unsettled.len() > options.unsettled_segments_max || len > options.unsettled_len_max || too_many()
     }
 
     /// Past the bound, settles the oldest.
@@ -322,7 +324,12 @@ impl Writer {
         self.seal(&mut booking.space, &header).map_err(Error::poisoned)?;
         let sealed = self.active.take().expect("invariant: it was there above");
         let len = booking.space.reserved();
-        self.unsettled.push_back(Unsettled { writer: sealed.writer, end_seq: sealed.end_seq, len });
+        self.unsettled.push_back(Unsettled {
+            writer: sealed.writer,
+            end_seq: sealed.end_seq,
+            len,
+            _counted: UnsettledFile::new(&shared.env),
+        });
         let view = shared.view.load();
         self.go_on(tail, writer, space, &view.segments);
         Ok(())
