@@ -169,7 +169,7 @@ impl Append {
         let standard_input = [PathBuf::from("-")];
         let files = if self.files.is_empty() { &standard_input[..] } else { &self.files };
         let result = files.iter().try_for_each(|file| append_file(file, appender));
-        // Lines that were read before an error are appended all the same; those of a batch that failed are gone from it.
+        // Lines that were read whole before an error are appended too. A batch that was refused or failed is cleared.
         let rest = appender.append();
         result.and(rest)
     }

@@ -15,16 +15,8 @@ const DEVICES: [&str; 22] = [
 
 /// The escaped form, however long.
 pub(crate) fn escape(name: &str) -> String {
-    let stem = name.split('.').next().unwrap_or_default();
-    let device = DEVICES.contains(&stem);
     let mut escaped = String::with_capacity(name.len());
-    for (i, byte) in name.bytes().enumerate() {
-        let plain = match byte {
-            b'a'..=b'z' => i > 0 || !device,
-            b'0'..=b'9' | b'-' | b'_' => true,
-            b'.' => i > 0 && i + 1 < name.len(),
-            _ => false,
-        };
+    for (byte, plain) in bytes(name) {
         if plain {
             escaped.push(char::from(byte));
         } else {
@@ -32,6 +24,26 @@ pub(crate) fn escape(name: &str) -> String {
         }
     }
     escaped
+}
+
+/// The length of the escaped form in bytes, which is known without it: a name may be of any length.
+pub(crate) fn escaped_len(name: &str) -> usize {
+    bytes(name).map(|(_, plain)| if plain { 1 } else { 3 }).sum()
+}
+
+/// The bytes of a name, each with whether the escaped form has it unchanged.
+fn bytes(name: &str) -> impl Iterator<Item = (u8, bool)> {
+    let stem = name.split('.').next().unwrap_or_default();
+    let device = DEVICES.contains(&stem);
+    name.bytes().enumerate().map(move |(i, byte)| {
+        let plain = match byte {
+            b'a'..=b'z' => i > 0 || !device,
+            b'0'..=b'9' | b'-' | b'_' => true,
+            b'.' => i > 0 && i + 1 < name.len(),
+            _ => false,
+        };
+        (byte, plain)
+    })
 }
 
 /// The name that `escaped` is the escaped form of; `None` if it is not one.
@@ -93,6 +105,7 @@ mod tests {
             let escaped = escape(&name);
             prop_assert!(escaped.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'%')));
             prop_assert!(!escaped.starts_with('.') && !escaped.ends_with('.'));
+            prop_assert_eq!(escaped_len(&name), escaped.len());
             if escaped.len() <= ESCAPED_LEN_MAX {
                 prop_assert_eq!(unescape(&escaped), Some(name));
             } else {

@@ -421,14 +421,15 @@ fn unless_deleted(result: inner::Result<()>) -> inner::Result<()> {
 
 /// The folder of the stream `name`.
 pub(crate) fn folder_of(name: &str) -> Result<String> {
-    let escaped = name::escape(name);
+    // Not escaped before that is known: it takes up to three times the memory of the name.
+    let escaped = name::escaped_len(name);
     let text = if name.is_empty() {
         "a stream name is at least one character".to_owned()
-    } else if escaped.len() > name::ESCAPED_LEN_MAX {
-        let (len, escaped, max) = (name.len(), escaped.len(), name::ESCAPED_LEN_MAX);
+    } else if escaped > name::ESCAPED_LEN_MAX {
+        let (len, max) = (name.len(), name::ESCAPED_LEN_MAX);
         format!("the stream name is too long: {len} bytes, {escaped} when escaped, at most {max}")
     } else {
-        return Ok(escaped);
+        return Ok(name::escape(name));
     };
     Err(Error::of_stream(ErrorKind::InvalidName, name, text))
 }

@@ -90,3 +90,13 @@ fn names_without_entries_keep_no_memory() {
     assert!(looked_up.bytes_current <= 10 << 10, "{looked_up:?}");
     assert!(deleted.bytes_current <= 10 << 10, "{deleted:?}");
 }
+
+#[test]
+fn a_name_that_is_too_long_is_refused_without_escaping_it() {
+    let name = "/".repeat(1 << 20);
+    let counted = measure(|| {
+        assert!(stratawal::inspect::escape_name(&name).is_err());
+    });
+    // The error keeps the name.
+    assert!(counted.bytes_max < 3 << 19, "{counted:?}");
+}
