@@ -13,7 +13,7 @@ use std::ops::RangeInclusive;
 
 use crate::faults::{Fault, seeded};
 use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, MutexGuard};
 use flight::Flight;
 use shard::{Entry, Shard};
 
@@ -164,6 +164,14 @@ impl<T> Cache<T> {
         self.remove_all(key(0)..=key(u32::MAX));
     }
 
+    /// Gives up every value that is held. A load under way ends as it would have: its value is kept, unless its key was
+    /// removed. Once this has returned, a value is dropped as soon as no caller and no call that runs
+    /// holds it.
+    pub fn clear(&self) {
+        let key = |stream_id, generation| CacheKey { stream_id, generation };
+        self.take(self.ledger.lock(), &(key(0, 0)..=key(u64::MAX, u32::MAX)));
+    }
+
     /// What the cache has done and holds.
     pub fn stats(&self) -> CacheStats {
         // Relaxed; a count, that orders nothing.
@@ -195,16 +203,21 @@ impl<T> Cache<T> {
     }
 
     fn remove_all(&self, keys: RangeInclusive<CacheKey>) {
-        let mut removed = Vec::new();
         let mut ledger = self.ledger.lock();
         if !seeded(Fault::EntryAfterRemoval) {
             for (_, under_way) in ledger.flights.range_mut(keys.clone()) {
                 under_way.is_removed = true;
             }
         }
+        self.take(ledger, &keys);
+    }
+
+    /// Takes the entries of `keys` out of the cache, gives the lock back, and drops them.
+    fn take(&self, mut ledger: MutexGuard<'_, Ledger<T>>, keys: &RangeInclusive<CacheKey>) {
+        let mut removed = Vec::new();
         ledger.queue.retain(|key| !keys.contains(key));
         for shard in &self.shards {
-            shard.take(&keys, &mut removed);
+            shard.take(keys, &mut removed);
         }
         ledger.bytes -= removed.iter().map(|entry| entry.weight).sum::<usize>();
         // Values may be slow to drop, and may even call back: not under the lock.

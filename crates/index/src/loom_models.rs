@@ -31,6 +31,11 @@ fn nothing_loaded_before_its_removal_is_kept() {
     explore(scenarios::nothing_loaded_before_its_removal_is_kept);
 }
 
+#[test]
+fn a_clear_keeps_nothing_that_was_removed() {
+    explore(scenarios::a_clear_keeps_nothing_that_was_removed);
+}
+
 #[cfg(stratawal_faults)]
 mod seeded {
     use super::*;
@@ -51,6 +56,11 @@ mod seeded {
     #[test]
     fn an_entry_put_in_after_its_removal_is_found() {
         assert!(is_found(Fault::EntryAfterRemoval, || explore(scenarios::nothing_loaded_before_its_removal_is_kept)));
+    }
+
+    #[test]
+    fn an_entry_put_in_after_its_removal_is_found_beside_a_clear() {
+        assert!(is_found(Fault::EntryAfterRemoval, || explore(scenarios::a_clear_keeps_nothing_that_was_removed)));
     }
 
     #[test]

@@ -136,3 +136,29 @@ pub(crate) fn nothing_loaded_before_its_removal_is_kept() {
     assert_eq!(cache.get(KEY), None, "put in after the removal");
     assert_eq!(cache.stats().bytes, 0);
 }
+
+/// A segment is removed while one reader loads its index and another thread clears the cache: once the removal is done, the
+/// index is not in the cache.
+pub(crate) fn a_clear_keeps_nothing_that_was_removed() {
+    let cache = cache();
+    let file_is_there = Arc::new(AtomicBool::new(true));
+    let reader = spawn({
+        let (cache, file_is_there) = (Arc::clone(&cache), Arc::clone(&file_is_there));
+        move || {
+            let load = || if file_is_there.load(Ordering::SeqCst) { Ok((42, 1)) } else { Err(()) };
+            let loaded = cache.get_or_load(KEY, load);
+            assert!(loaded.is_err() || loaded.as_deref() == Ok(&42));
+        }
+    });
+    let clearing = spawn({
+        let cache = Arc::clone(&cache);
+        move || cache.clear()
+    });
+    file_is_there.store(false, Ordering::SeqCst);
+    cache.remove(KEY);
+    assert_eq!(cache.get(KEY), None, "there right after the removal");
+    reader.join().unwrap();
+    clearing.join().unwrap();
+    assert_eq!(cache.get(KEY), None, "put in after the removal");
+    assert_eq!((cache.stats().entries, cache.stats().bytes), (0, 0));
+}

@@ -34,6 +34,11 @@ fn nothing_loaded_before_its_removal_is_kept() {
 }
 
 #[test]
+fn a_clear_keeps_nothing_that_was_removed() {
+    explore(scenarios::a_clear_keeps_nothing_that_was_removed);
+}
+
+#[test]
 fn readers_of_a_long_active_index_see_a_growing_prefix() {
     const POINTS: u64 = 20_000;
     let index = Arc::new(ActiveIndex::new(0));
@@ -84,6 +89,8 @@ fn callers_of_many_keys_have_their_values_within_the_limits() {
                     cache.remove(key);
                 } else if round % 777 == 0 {
                     cache.remove_stream(key.stream_id);
+                } else if round % 1_111 == 0 {
+                    cache.clear();
                 }
                 let loaded = cache.get_or_load(key, || {
                     assert!(!loading[at].swap(true, Ordering::SeqCst), "two loads at the same time");

@@ -134,6 +134,23 @@ fn a_removed_stream_takes_its_values_and_no_others() {
 }
 
 #[test]
+fn a_cleared_cache_holds_nothing_and_fills_again() {
+    let cache = cache(100, 10);
+    let held = cache.get_or_load(key(1), || Ok::<_, Infallible>((1, 10))).unwrap();
+    ask(&cache, 2, 10);
+    // What is loaded when the cache is cleared is kept.
+    let loaded = cache.get_or_load(key(3), || {
+        cache.clear();
+        Ok::<_, Infallible>((3, 10))
+    });
+    assert_eq!((*held, Arc::strong_count(&held), loaded.as_deref()), (1, 1, Ok(&3)));
+    assert_eq!((cache.stats().entries, cache.stats().bytes), (1, 10));
+    assert!(!ask(&cache, 3, 10));
+    assert!(ask(&cache, 1, 80) && ask(&cache, 2, 10));
+    assert_eq!((cache.stats().entries, cache.stats().bytes), (3, 100));
+}
+
+#[test]
 fn a_removal_from_inside_a_loader_keeps_its_value_out() {
     let cache = cache(100, 10);
     let value = cache.get_or_load(key(1), || {
