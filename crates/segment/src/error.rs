@@ -111,6 +111,12 @@ impl Error {
         self.source_io().is_some_and(stratawal_storage::is_full)
     }
 
+    /// Whether this process, or the system, has as many files open as it may.
+    #[must_use]
+    pub fn is_out_of_files(&self) -> bool {
+        self.source_io().is_some_and(stratawal_storage::is_out_of_files)
+    }
+
     /// Whether the file is gone, which for a reader in another process may be a truncation.
     #[must_use]
     pub fn is_not_found(&self) -> bool {

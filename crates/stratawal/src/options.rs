@@ -187,7 +187,8 @@ impl Options {
     ///
     /// A segment of 64 MiB with frames of 6 KiB has some 100 KiB of index: 64 MiB are enough for about 40 GiB of log. A
     /// read of a segment that is not kept opens its file and reads its index, which takes 0.1 ms and more in place of
-    /// microseconds. Mapped segments ([`map_reads`](Self::map_reads)) count as files, and hold none open.
+    /// microseconds. Mapped segments ([`map_reads`](Self::map_reads)) count as files, and hold none open. Where the process may
+    /// not open another file, the log closes those that it keeps, and keeps others from then on.
     #[must_use]
     pub fn cache(mut self, bytes: usize, files: usize) -> Self {
         (self.cache_bytes, self.cache_files) = (bytes, Some(files));

@@ -93,13 +93,15 @@ impl Wal {
                 format!("invalid option for the streams of a log: {fault}"),
             ));
         }
-        let root = if read_only { Root::open_read_only(&*storage, path)? } else { Root::open(&*storage, path)? };
+        let mut root = if read_only { Root::open_read_only(&*storage, path)? } else { Root::open(&*storage, path)? };
         let env = Env::new(Arc::clone(&root.storage))
             .wal_id(root.wal_id)
             .read_only(read_only)
             .cache(options.cache_bytes, options.cache_files())
             .unsettled_files(Options::unsettled_files())
             .ballast_at(RESERVE);
+        // It makes room for files.
+        root.storage = Arc::clone(env.storage());
         Ok(Self {
             inner: Arc::new(Inner {
                 path: path.to_owned(),
@@ -124,9 +126,10 @@ impl Wal {
     /// written, until the log is closed and its last handle is dropped. An idle one takes some 3 KB of memory; one that is
     /// used, also the index of that segment (24 bytes for each 4 KiB) and what waits to be written. Sealed segments are opened
     /// when they are read, within the bounds of [`Options::cache`]. A log of many streams needs a limit of open files
-    /// (`ulimit -n`) above their number and those of the cache (a quarter of the limit by default); where it is reached, what
-    /// needs another file fails with [`Io`](ErrorKind::Io), the streams that are open go on in the files they have, and nothing
-    /// is lost.
+    /// (`ulimit -n`) above their number and those of the cache (a quarter of the limit by default). Where it is reached, the
+    /// cache of this log closes its files, and an append that begins a segment syncs and closes the finished ones of its own
+    /// stream. A call that still lacks a file fails with [`Io`](ErrorKind::Io), the streams that are open continue in the
+    /// files they have, and nothing is lost.
     ///
     /// Any UTF-8 is a name; names that differ are different streams. In a log opened for reading, each look-up sees
     /// the stream as it is then.

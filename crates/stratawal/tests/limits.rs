@@ -2,7 +2,7 @@
 //! its own, whose limits it lowers.
 #![cfg(target_os = "linux")]
 
-use std::fs;
+use std::fs::{self, File};
 use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -110,4 +110,91 @@ fn unsynced_segments_leave_descriptors_for_all_streams() {
     let open = fs::read_dir("/proc/self/fd").unwrap().count();
     assert!(open < 60 + 64 + 40, "{open} files are open");
     wal.close().unwrap();
+}
+
+/// Opens files until the process has no descriptor left.
+fn use_up_descriptors() -> Vec<File> {
+    limit(Resource::Nofile, 256);
+    let mut opened = Vec::new();
+    let refused = loop {
+        match File::open("/dev/null") {
+            Ok(file) => opened.push(file),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.raw_os_error(), Some(rustix::io::Errno::MFILE.raw_os_error()), "{refused}");
+    opened
+}
+
+#[test]
+fn the_cache_gives_up_its_files_where_no_descriptor_is_left() {
+    if !is_child("the_cache_gives_up_its_files_where_no_descriptor_is_left") {
+        return;
+    }
+    limit(Resource::Nofile, 256);
+    let dir = tempfile::tempdir().unwrap();
+    let streams = StreamOptions::new().segment_bytes(64 << 10);
+    let options = Options::new().stream_defaults(streams).cache(64 << 20, 1_000);
+    let wal = options.open(dir.path()).unwrap();
+    let batch: stratawal::Batch = (0..20).map(|_| [7; 3000]).collect();
+    for name in ["s", "looked up", "deleted"] {
+        let stream = wal.stream(name).unwrap();
+        for _ in 0..12 {
+            stream.append_batch(&batch).unwrap();
+        }
+    }
+    wal.close().unwrap();
+    drop(wal);
+    let wal = options.open(dir.path()).unwrap();
+    let (stream, read) = (wal.stream("s").unwrap(), wal.stream("deleted").unwrap());
+    let acts: [(&str, &dyn Fn() -> stratawal::Result<()>); 9] = [
+        ("read", &|| read.get(0).map(drop)),
+        ("look up", &|| wal.stream("looked up").map(drop)),
+        ("iterate", &|| wal.stream("looked up")?.iter(..).try_for_each(|entry| entry.map(drop))),
+        ("append", &|| (0..5).try_for_each(|_| stream.append_batch(&batch).map(drop))),
+        ("create", &|| wal.stream("created")?.append("first").map(drop)),
+        ("list", &|| wal.streams().map(drop)),
+        ("measure", &|| stream.stats().map(drop)),
+        ("truncate", &|| wal.stream("looked up")?.truncate_before(230)),
+        ("delete", &|| wal.delete_stream("deleted")),
+    ];
+    for (name, act) in acts {
+        limit(Resource::Nofile, 512);
+        assert!(stream.iter(..).all(|entry| entry.is_ok()));
+        let cached = wal.stats().unwrap().cache_files;
+        assert!(cached >= 10, "{cached} files are cached");
+        let others = use_up_descriptors();
+        act().unwrap_or_else(|error| panic!("{name}: {error}"));
+        drop(others);
+    }
+    wal.close().unwrap();
+}
+
+#[test]
+fn a_rotation_closes_what_its_stream_left_unsynced() {
+    if !is_child("a_rotation_closes_what_its_stream_left_unsynced") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let streams = StreamOptions::new().segment_bytes(64 << 10).durability(Durability::Flushed);
+    let options = Options::new().stream_defaults(streams);
+    let wal = options.open(dir.path()).unwrap();
+    let stream = wal.stream("s").unwrap();
+    let append = |count| {
+        for _ in 0..count {
+            stream.append([7; 3000]).unwrap();
+        }
+    };
+    append(100);
+    let is_segment = |path: &std::path::PathBuf| path.extension().is_some_and(|extension| extension == "seg");
+    let links = fs::read_dir("/proc/self/fd").unwrap().filter_map(|link| fs::read_link(link.unwrap().path()).ok());
+    let open = links.filter(is_segment).count();
+    assert!(open > 4, "only {open} segments are open");
+    let others = use_up_descriptors();
+    append(300);
+    drop(others);
+    wal.close().unwrap();
+    drop((stream, wal));
+    let stream = options.open(dir.path()).unwrap().stream("s").unwrap();
+    assert_eq!(stream.iter(..).filter(|entry| entry.as_ref().unwrap().data()[..] == [7; 3000]).count(), 400);
 }

@@ -10,6 +10,7 @@ use stratawal_storage::Storage;
 use crate::ballast::Ballast;
 use crate::folder::FolderSyncs;
 use crate::pool::Pool;
+use crate::room::RoomyStorage;
 use crate::sync::{Arc, Mutex, Name};
 use crate::tail::Pending;
 use crate::view::Loaded;
@@ -24,6 +25,9 @@ pub const DELETED_PREFIX: &str = ".del-";
 /// What the streams of one log share: the storage, the log's id, the cache of sealed segments.
 #[derive(Debug)]
 pub struct Env {
+    /// The storage as the caller gave it.
+    plain: Arc<dyn Storage>,
+    /// It makes room for files out of the cache, and is `plain` otherwise.
     storage: Arc<dyn Storage>,
     wal_id: WalId,
     read_only: bool,
@@ -33,7 +37,7 @@ pub struct Env {
     /// Finished segments of all streams that are open because they have unsynced bytes, and how many there may be.
     unsettled: Mutex<usize>,
     unsettled_max: usize,
-    pub(crate) cache: Cache<Loaded>,
+    pub(crate) cache: Arc<Cache<Loaded>>,
     /// Buffers of streams that append, and of those that write.
     pub(crate) pending: Arc<Pool<Pending>>,
     pub(crate) frames: Pool<Frames>,
@@ -57,15 +61,17 @@ impl Env {
     /// With a cache of at most 8 MiB of indexes over at most 128 open files, for a log with the id 0.
     #[must_use]
     pub fn new(storage: Arc<dyn Storage>) -> Self {
+        let cache = Arc::new(Cache::new(CacheLimits { bytes_max: 8 << 20, entries_max: 128 }));
         Self {
-            storage,
+            storage: Arc::new(RoomyStorage::new(Arc::clone(&storage), Arc::clone(&cache))),
+            plain: storage,
             wal_id: WalId(0),
             read_only: false,
             ballast: None,
             unsettled: Mutex::new(0),
             unsettled_max: usize::MAX,
             folders: Mutex::new(Vec::new()),
-            cache: Cache::new(CacheLimits { bytes_max: 8 << 20, entries_max: 128 }),
+            cache,
             pending: Arc::new(Pool::new()),
             frames: Pool::new(),
         }
@@ -101,7 +107,8 @@ impl Env {
     /// The bounds of the cache of sealed segments: bytes of indexes, and files held open.
     #[must_use]
     pub fn cache(mut self, bytes_max: usize, entries_max: usize) -> Self {
-        self.cache = Cache::new(CacheLimits { bytes_max, entries_max });
+        self.cache = Arc::new(Cache::new(CacheLimits { bytes_max, entries_max }));
+        self.storage = Arc::new(RoomyStorage::new(Arc::clone(&self.plain), Arc::clone(&self.cache)));
         self
     }
 
@@ -118,7 +125,8 @@ impl Env {
         *self.unsettled.lock() > self.unsettled_max
     }
 
-    /// The storage.
+    /// The storage. Where an operation that opens a file lacks a descriptor, the cache gives up its files, and the operation
+    /// is done once more.
     #[must_use]
     pub const fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage

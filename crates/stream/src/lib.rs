@@ -54,6 +54,7 @@ mod read;
 mod recover;
 mod remove;
 mod report;
+mod room;
 mod stream;
 mod sync;
 mod tail;

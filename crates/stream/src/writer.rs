@@ -188,12 +188,18 @@ impl Writer {
 
     /// The same, and whatever else stands in the active segment: a START moves no watermark.
     pub(crate) fn settle_all(&mut self) -> Result<()> {
-        while !self.unsettled.is_empty() {
-            self.settle_oldest()?;
-        }
+        self.settle_finished()?;
         let Some(active) = &self.active else { return Ok(()) };
         active.writer.sync().map_err(|e| self.failed(e))?;
         self.passed(active.end_seq)
+    }
+
+    /// Makes the finished segments durable, oldest first.
+    fn settle_finished(&mut self) -> Result<()> {
+        while !self.unsettled.is_empty() {
+            self.settle_oldest()?;
+        }
+        Ok(())
     }
 
     /// Syncs the oldest finished segment and shortens it to its SEAL; the watermark passes to its end.
@@ -365,14 +371,22 @@ impl Writer {
     }
 
     /// Creates a segment by rule H, its file `len` bytes long if there is room; from its rename on, a failure lets nobody
-    /// write to older ones.
+    /// write to older ones. Where no descriptor is left, the finished segments are settled, which closes them, and the
+    /// creation is tried once more.
     pub(crate) fn create(
-        &self,
+        &mut self,
         header: &SegmentHeader,
         len: u64,
         ballast: BallastUse,
     ) -> Result<(SegmentWriter, Space)> {
-        let created = create_segment(&self.shared.env, &self.shared.place.dir(), header, len, ballast);
+        let shared = Arc::clone(&self.shared);
+        let create = || create_segment(&shared.env, &shared.place.dir(), header, len, ballast);
+        let mut created = create();
+        let lacks_file = matches!(&created, Err(CreateError::Undone(e)) if e.is_out_of_files());
+        if lacks_file && !self.unsettled.is_empty() {
+            self.settle_finished().map_err(Error::poisoned)?;
+            created = create();
+        }
         created.map_err(|e| match e {
             CreateError::Undone(e) => self.failed(e),
             CreateError::Indeterminate(e) => self.failed(e).poisoned(),

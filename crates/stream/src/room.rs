@@ -1,0 +1,132 @@
+//! Room for another open file: where an operation finds no descriptor left, the cache of sealed segments gives up its files,
+//! and the operation is tried once more. A rotation that still finds none settles its stream's finished segments, which
+//! closes them (`Writer::create`).
+//!
+//! Lock order: the lock here may be taken while a thread holds any lock of a stream, of a folder or of the ballast. Under it
+//! only the cache's own lock is taken. The cache calls neither a loader nor a destructor under that lock, so the order has no
+//! cycle.
+
+use std::io;
+use std::path::Path;
+
+use stratawal_index::Cache;
+use stratawal_storage::{Access, DirEntry, File, Lock, LockError, Storage, is_out_of_files};
+
+use crate::sync::{Arc, Mutex};
+use crate::view::Loaded;
+
+/// A storage whose operations take descriptors from the cache where none is left. All else is that of the other storage.
+#[derive(Debug)]
+pub(crate) struct RoomyStorage {
+    inner: Arc<dyn Storage>,
+    cache: Arc<Cache<Loaded>>,
+    /// Held until the cache has given up its files: a thread that comes meanwhile waits for their descriptors. A file that a
+    /// reader uses at this moment is closed after that.
+    making: Mutex<()>,
+}
+
+impl RoomyStorage {
+    pub(crate) fn new(inner: Arc<dyn Storage>, cache: Arc<Cache<Loaded>>) -> Self {
+        Self { inner, cache, making: Mutex::new(()) }
+    }
+
+    /// Does `act`. Where it lacks a descriptor, it has changed nothing, and is done once more after the cache is empty.
+    fn with_room<T>(&self, act: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        match act() {
+            // In a forked child the locks may be held for ever.
+            Err(error) if is_out_of_files(&error) && !self.inner.is_forked() => {
+                let making = self.making.lock();
+                self.cache.clear();
+                drop(making);
+                // Also where the cache was empty: another thread may have emptied it just before.
+                act()
+            }
+            done => done,
+        }
+    }
+}
+
+impl Storage for RoomyStorage {
+    fn at(&self, dir: &Path) -> io::Result<Arc<dyn Storage>> {
+        let inner = self.with_room(|| self.inner.at(dir))?;
+        Ok(Arc::new(Self::new(inner, Arc::clone(&self.cache))))
+    }
+
+    fn is_forked(&self) -> bool {
+        self.inner.is_forked()
+    }
+
+    fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.with_room(|| self.inner.create_new(path))
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
+        self.with_room(|| self.inner.open(path, access))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        self.with_room(|| self.inner.list(dir))
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.inner.create_dir(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove_file(path)
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        self.inner.remove_dir(dir)
+    }
+
+    /// Room is made for opening the directory. The sync itself is never repeated.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        match self.open_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => self.inner.sync_dir(dir),
+            opened => opened?.sync_all(),
+        }
+    }
+
+    /// A sync, which is never repeated.
+    fn sync_file_system(&self, dir: &Path) -> io::Result<()> {
+        self.inner.sync_file_system(dir)
+    }
+
+    fn open_dir(&self, dir: &Path) -> io::Result<Arc<dyn File>> {
+        self.with_room(|| self.inner.open_dir(dir))
+    }
+
+    /// Several operations, of which the first ones have taken effect when a later one lacks a descriptor.
+    fn move_file(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.move_file(from, to)
+    }
+
+    fn lock(&self, root: &Path, path: &Path) -> Result<Box<dyn Lock>, LockError> {
+        self.inner.lock(root, path)
+    }
+
+    fn free_space(&self, dir: &Path) -> io::Result<u64> {
+        self.with_room(|| self.inner.free_space(dir))
+    }
+
+    fn now_micros(&self) -> u64 {
+        self.inner.now_micros()
+    }
+
+    fn coarse_now_micros(&self) -> u64 {
+        self.inner.coarse_now_micros()
+    }
+
+    fn elapsed_micros(&self) -> u64 {
+        self.inner.elapsed_micros()
+    }
+
+    fn random_u64(&self) -> u64 {
+        self.inner.random_u64()
+    }
+}
