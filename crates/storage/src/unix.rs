@@ -184,8 +184,9 @@ impl Storage for UnixStorage {
             };
             entries.push(DirEntry { name: OsStr::from_bytes(name.to_bytes()).to_owned(), kind });
         }
-        if entries.is_empty() {
-            self.named(dir, still_named(&folder))?;
+        if entries.is_empty() && still_named(&folder).is_err() {
+            // Removed while it was listed. If that is the directory of this storage, the error states it.
+            return self.named(dir, Err(io::Error::from(io::ErrorKind::NotFound)));
         }
         entries.sort_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
         Ok(entries)

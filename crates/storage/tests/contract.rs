@@ -40,6 +40,7 @@ on_both_storages! {
     random_numbers_do_not_collide,
     opened_directory_keeps_its_paths,
     removed_directory_is_an_error_of_its_own,
+    directory_removed_while_it_is_listed_is_not_found,
     paths_of_an_opened_directory_stay_below_it,
     elapsed_time_never_falls,
     allocated_bytes_cover_written_ones,
@@ -91,6 +92,27 @@ fn removed_directory_is_an_error_of_its_own(storage: &dyn Storage, root: &Path) 
         assert_eq!(kind(folder.sync_all()), removed);
     }
     assert_eq!(names(storage, &dir), [""; 0], "the one that has the name now is another");
+}
+
+fn directory_removed_while_it_is_listed_is_not_found(storage: &dyn Storage, root: &Path) {
+    let (opened, dir) = (storage.at(root).unwrap(), Path::new("inner"));
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let lister = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                match opened.list(dir) {
+                    Ok(entries) => assert_eq!(entries, []),
+                    Err(e) => assert_eq!(e.kind(), ErrorKind::NotFound, "{e}"),
+                }
+            }
+        });
+        for _ in 0..5000 {
+            opened.create_dir(dir).unwrap();
+            opened.remove_dir(dir).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        lister.join().unwrap();
+    });
 }
 
 fn paths_of_an_opened_directory_stay_below_it(storage: &dyn Storage, root: &Path) {
