@@ -31,7 +31,7 @@ fn a_line_without_end_is_refused_where_it_passes_the_bound() {
 }
 
 #[test]
-fn a_large_line_takes_at_most_twice_its_memory() {
+fn a_large_line_takes_its_memory_and_a_fifth_at_most() {
     const LINE_LEN: usize = 100_000_000;
     if !cfg!(target_os = "linux") {
         // Past the test harness, which shows nothing of a test that passes.
@@ -62,6 +62,6 @@ fn a_large_line_takes_at_most_twice_its_memory() {
         let peak_kib: usize = peak.trim().trim_end_matches(" kB").parse().unwrap();
         drop(stdin);
         assert!(child.wait().unwrap().success());
-        assert!(peak_kib << 10 <= 2 * LINE_LEN + (16 << 20), "{options:?}: {peak_kib} KiB");
+        assert!(peak_kib << 10 <= LINE_LEN / 5 * 6 + (16 << 20), "{options:?}: {peak_kib} KiB");
     }
 }

@@ -94,6 +94,10 @@ impl Stream {
     /// are acknowledged at the handle's durability. An empty batch writes nothing and returns an empty range; it fails where
     /// an append cannot succeed because of the state of the stream or of the log.
     ///
+    /// A batch of more than 1 MiB, its bytes and 4 for each entry, is written from the memory of the caller before this
+    /// returns, also at [`Durability::Buffered`](crate::Durability::Buffered). Other appends to this stream wait until it is
+    /// written.
+    ///
     /// # Errors
     /// [`Poisoned`](crate::ErrorKind::Poisoned): a write or sync failed, earlier (then nothing was appended) or just
     /// now: then these entries may or may not be there once [`reopen`](Self::reopen) has recovered the stream, and

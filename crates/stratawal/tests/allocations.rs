@@ -37,6 +37,36 @@ fn an_append_allocates_nothing() {
 }
 
 #[test]
+fn a_large_entry_is_not_copied_when_it_is_appended() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = Wal::open(dir.path()).unwrap();
+    let entry = vec![7; 64 << 20];
+    for durability in [Durability::Buffered, Durability::Synced] {
+        let stream = wal.stream("s").unwrap().with_durability(durability);
+        let counted = measure(|| {
+            stream.append(&entry).unwrap();
+        });
+        assert!(counted.bytes_max < 1 << 20, "{durability:?}: {counted:?}");
+    }
+    wal.close().unwrap();
+}
+
+#[test]
+fn a_large_batch_allocates_only_tables_of_its_entries() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = Wal::open(dir.path()).unwrap();
+    let stream = wal.stream_with("s", StreamOptions::new().durability(Durability::Flushed)).unwrap();
+    let mut batch = stratawal::Batch::new();
+    (0..100_000).for_each(|_| batch.push(ENTRY));
+    let counted = measure(|| {
+        stream.append_batch(&batch).unwrap();
+    });
+    // The ends as numbers, and as the frame has them.
+    assert!(counted.bytes_max < 2 * 4 * 100_000 + (64 << 10), "{counted:?}");
+    wal.close().unwrap();
+}
+
+#[test]
 fn a_scan_allocates_nothing_for_an_entry_and_a_read_no_more_than_its_entry() {
     let dir = tempfile::tempdir().unwrap();
     {

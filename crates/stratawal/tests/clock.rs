@@ -158,6 +158,27 @@ fn an_empty_segment_with_a_time_far_ahead_is_replaced() {
 }
 
 #[test]
+fn a_large_entry_has_the_present_time_as_well() {
+    // Over 1 MiB, so that it is written from the caller's memory.
+    let large = vec![7; 1_200_000];
+    for is_empty in [true, false] {
+        let storage = life(&MemoryStorage::new().with_seed(1), FAR, true, |stream| {
+            append_three(stream);
+            if is_empty {
+                stream.truncate_from(0).unwrap();
+            }
+        });
+        life(&storage, PRESENT, true, |stream| {
+            let seq = stream.append(&large).unwrap();
+            let entry = stream.get(seq).unwrap().unwrap();
+            assert!((at(PRESENT)..at(PRESENT + SECOND)).contains(&entry.timestamp()), "empty {is_empty}");
+            assert!(entry.data()[..] == large, "empty {is_empty}");
+            assert_eq!(stream.stats().unwrap().segments, if is_empty { 1 } else { 2 });
+        });
+    }
+}
+
+#[test]
 fn a_truncation_begins_times_anew_as_well() {
     let storage = life(&MemoryStorage::new().with_seed(1), FAR, true, append_three);
     life(&storage, PRESENT, true, |stream| {

@@ -13,7 +13,7 @@ use crate::remove::Removals;
 use crate::report::OpenReport;
 use crate::stream::StreamLog;
 use crate::sync::{Arc, Mutex, MutexGuard, Published};
-use crate::tail::{Entries, Tail};
+use crate::tail::{COPIED_LEN_MAX, Entries, Large, Tail};
 use crate::writer::{Shared, Writer};
 
 /// What all handles of a stream share.
@@ -43,7 +43,9 @@ impl StreamLog {
     /// cannot succeed because of the state of the stream: [`ErrorKind::Closed`], [`ErrorKind::Poisoned`],
     /// [`ErrorKind::Deleted`], [`ErrorKind::ReadOnly`], [`ErrorKind::Forked`].
     ///
-    /// Calls from many threads share writes and syncs.
+    /// Calls from many threads share writes and syncs. A batch of more than 1 MiB, its bytes and 4 for each entry, is written
+    /// from the memory of the caller before this returns, also at [`Durability::Buffered`]. Other appends to this stream wait
+    /// until it is written.
     ///
     /// # Errors
     /// [`ErrorKind::Poisoned`]: a write or sync has failed, now (then these entries may or may not be there after
@@ -88,12 +90,13 @@ impl Inner {
             let first = self.append(&Entries::Batch(&some), durability)?;
             return Ok(first.start..self.append(&Entries::Batch(&rest), durability)?.end);
         }
+        if entries.tail_len() > COPIED_LEN_MAX {
+            return self.append_large(entries, booked, durability);
+        }
         let mut state = self.writable()?;
         loop {
             self.check(&state)?;
-            if state.tail.next_seq.checked_add(entries.len() as u64).is_none() {
-                return Err(Error::text(ErrorKind::Io, &self.shared.place, "the stream has used up its 2^64 seqs"));
-            }
+            self.check_seqs(&state.tail, entries)?;
             if !self.must_rotate(&state.tail, booked) {
                 break;
             }
@@ -101,18 +104,12 @@ impl Inner {
             drop(state);
             state = if replace { self.replace_empty()? } else { self.rotate(booked)? };
         }
-        let booking = state.tail.booking.as_mut().expect("invariant: a stream that need not rotate has a segment");
-        let at = stratawal_frame::ByteOffset(booking.end);
-        if let Err(error) = booking.space.ensure(&at, booked) {
-            let nothing_written = error.is_refusal();
-            let error = Error::segment_error(&self.shared.place, error);
-            if nothing_written {
-                return Err(error);
+        if let Err(error) = self.book(&mut state.tail, booked) {
+            if error.kind() == ErrorKind::Poisoned {
+                state.fail(&error);
             }
-            state.fail(&error);
-            return Err(error.poisoned());
+            return Err(error);
         }
-        booking.end += booked;
         let tail = &mut state.tail;
         let now = tail.clock.time(&**self.shared.env.storage(), tail.last_timestamp);
         let first = tail.push(entries, now, booked, options.frame_len);
@@ -134,6 +131,70 @@ impl Inner {
             }
         }
         Ok(first..end)
+    }
+
+    /// Appends a batch over [`COPIED_LEN_MAX`]: writes it from the caller's memory, whatever the durability.
+    fn append_large(&self, entries: &Entries<'_>, booked: u64, durability: Durability) -> Result<Range<u64>> {
+        let mut large = Large::new(entries, booked);
+        loop {
+            drop(self.writable()?);
+            let written = self.group.exclusively_then(
+                |state, writer| {
+                    self.check(state)?;
+                    self.check_seqs(&state.tail, entries)?;
+                    if must_replace(&state.tail) {
+                        return Ok(None);
+                    }
+                    self.write_large(state, writer, &mut large).map(Some)
+                },
+                |writer, goal| writer.settle_past_bound().map(|()| goal),
+            )?;
+            let Some(goal) = written else {
+                drop(self.replace_empty()?);
+                continue;
+            };
+            self.group.drive(durability, goal)?;
+            return Ok(large.seqs());
+        }
+    }
+
+    /// Writes the entries that wait and then `large`, in a new segment where it needs one.
+    ///
+    /// The lock is held while the batch is written, so other appends wait for that. To copy the batch would hold the lock as
+    /// well, and so seqs and bytes stay in one order without more state. The segment is created here, and not before, so that
+    /// no other append comes into the segment that a batch longer than a segment has for itself.
+    fn write_large(&self, state: &mut State<Writer>, writer: &mut Writer, large: &mut Large<'_>) -> Result<Goal> {
+        let tail = &mut state.tail;
+        drain_all(writer, tail)?;
+        if self.must_rotate(tail, large.booked) {
+            writer.begin_segment(tail)?;
+        }
+        self.book(tail, large.booked)?;
+        let now = tail.clock.time(&**self.shared.env.storage(), tail.last_timestamp);
+        large.place_after(tail, now);
+        writer.write_large(tail, large).map_err(Error::poisoned)?;
+        Ok(self.group.goal(state))
+    }
+
+    /// That there are seqs for `entries`.
+    fn check_seqs(&self, tail: &Tail, entries: &Entries<'_>) -> Result<()> {
+        let end = tail.next_seq.checked_add(entries.len() as u64);
+        let used_up = || Error::text(ErrorKind::Io, &self.shared.place, "the stream has used up its 2^64 seqs");
+        end.map(drop).ok_or_else(used_up)
+    }
+
+    /// Books `booked` bytes in the active segment. Where it fails with any error but `Poisoned`, nothing has changed; after
+    /// `Poisoned` the caller fails the group.
+    fn book(&self, tail: &mut Tail, booked: u64) -> Result<()> {
+        let booking = tail.booking.as_mut().expect("invariant: a stream that need not rotate has a segment");
+        let at = stratawal_frame::ByteOffset(booking.end);
+        booking.space.ensure(&at, booked).map_err(|error| {
+            let nothing_written = error.is_refusal();
+            let error = Error::segment_error(&self.shared.place, error);
+            if nothing_written { error } else { error.poisoned() }
+        })?;
+        booking.end += booked;
+        Ok(())
     }
 
     /// What [`Fault::BatchSplit`] does to a batch that begins another segment.
@@ -220,7 +281,7 @@ impl Inner {
                 return Ok(());
             }
             drain_all(writer, tail)?;
-            if writer.active.is_none() { writer.create_stream(tail, tail.next_seq) } else { writer.rotate(tail) }
+            writer.begin_segment(tail)
         })?;
         self.settle_past_bound()?;
         Ok(self.group.lock())

@@ -4,6 +4,10 @@
 //! up to about `frame_len` bytes, is one *draft*, and later one frame; a batch lies in one draft. Under the lock an
 //! append books the upper bound of what it can take in the file, so the segment and the seqs are fixed when it is
 //! accepted; the leader fixes offsets, sizes and checksums later, never above the booking.
+//!
+//! A batch over [`COPIED_LEN_MAX`] is not copied: its append takes the lead and writes it from the caller's memory.
+
+use std::ops::Range;
 
 use bytes::Bytes;
 use stratawal_frame::{BATCH_END, SeqNo};
@@ -13,6 +17,10 @@ use crate::batch::{Batch, Entry};
 use crate::clock::Clock;
 use crate::pool::{KEPT_LEN, Pool, push_lean};
 use crate::sync::Arc;
+
+/// A batch that takes more bytes in the tail is written from the caller's memory: a copy of a batch that is most of the
+/// process's memory would double it.
+pub(crate) const COPIED_LEN_MAX: usize = 1 << 20;
 
 /// Where readers get entries beyond those in the stream's own file; it copies.
 pub trait TailProvider: Send + Sync {
@@ -111,16 +119,8 @@ impl Pending {
         }
         let data_start = self.drafts.last().map_or(0, |draft| draft.data_start);
         let before = self.data.len() - data_start;
-        let end =
-            |end: usize| u32::try_from(before + end).expect("invariant: a batch is under 2 GiB, a joined frame small");
         self.data.extend_from_slice(entries.data());
-        match entries {
-            Entries::One(entry) => self.ends.push(end(entry.len()) | BATCH_END),
-            Entries::Batch(batch) => {
-                self.ends.extend(batch.ends().iter().map(|&e| end(e)));
-                *self.ends.last_mut().expect("invariant: callers turn empty batches away") |= BATCH_END;
-            }
-        }
+        entries.push_ends(&mut self.ends, before);
     }
 
     /// Takes over the entries of another's draft from `end` on.
@@ -167,6 +167,68 @@ impl Entries<'_> {
             Self::One(entry) => entry,
             Self::Batch(batch) => batch.data(),
         }
+    }
+
+    /// The bytes that they would take in the tail.
+    pub(crate) fn tail_len(&self) -> usize {
+        self.data().len() + 4 * self.len()
+    }
+
+    /// Adds the end of each entry, where `before` bytes of the same frame precede them, with the mark of the batch's end on
+    /// the last one.
+    fn push_ends(&self, ends: &mut Vec<u32>, before: usize) {
+        let end =
+            |end: usize| u32::try_from(before + end).expect("invariant: a batch is under 2 GiB, a joined frame small");
+        match self {
+            Self::One(entry) => ends.push(end(entry.len()) | BATCH_END),
+            Self::Batch(batch) => {
+                ends.extend(batch.ends().iter().map(|&e| end(e)));
+                *ends.last_mut().expect("invariant: callers turn empty batches away") |= BATCH_END;
+            }
+        }
+    }
+}
+
+/// A batch that is written from the caller's memory. The tail never holds its bytes.
+#[derive(Debug)]
+pub(crate) struct Large<'a> {
+    draft: Draft,
+    /// The upper bound of the bytes that it takes in the file.
+    pub(crate) booked: u64,
+    ends: Vec<u32>,
+    data: &'a [u8],
+}
+
+impl<'a> Large<'a> {
+    pub(crate) fn new(entries: &'a Entries<'_>, booked: u64) -> Self {
+        let mut ends = Vec::with_capacity(entries.len());
+        entries.push_ends(&mut ends, 0);
+        let draft = Draft { first_seq: 0, timestamp: 0, data_start: 0, ends_start: 0 };
+        Self { draft, booked, ends, data: entries.data() }
+    }
+
+    /// Gives it the place after what `tail` has accepted, and the time of an append at `now`.
+    pub(crate) fn place_after(&mut self, tail: &Tail, now: u64) {
+        (self.draft.first_seq, self.draft.timestamp) = (tail.next_seq, tail.last_timestamp.max(now));
+    }
+
+    pub(crate) fn seqs(&self) -> Range<u64> {
+        self.draft.first_seq..self.draft.first_seq + self.ends.len() as u64
+    }
+
+    /// The bytes of all entries.
+    pub(crate) fn data(&self) -> &'a [u8] {
+        self.data
+    }
+
+    /// The bytes of the table of ends.
+    pub(crate) fn table_len(&self) -> usize {
+        4 * self.ends.len()
+    }
+
+    /// The one draft that it is, in the form of [`Pending::drafts`].
+    pub(crate) fn drafts(&self) -> impl Iterator<Item = (&Draft, &[u32], &[u8])> {
+        std::iter::once((&self.draft, &self.ends[..], self.data))
     }
 }
 
@@ -231,6 +293,16 @@ impl Tail {
         first
     }
 
+    /// Accepts a large batch, which the file has already: the file now ends at `drained_to`, and nothing waits.
+    pub(crate) fn accept_written(&mut self, large: &Large<'_>, drained_to: u64) {
+        debug_assert!(self.pending.drafts.is_empty(), "what waits is written before a large batch");
+        self.next_seq = large.seqs().end;
+        self.last_timestamp = large.draft.timestamp;
+        if let Some(booking) = &mut self.booking {
+            booking.end = drained_to;
+        }
+    }
+
     /// Goes on in a longer buffer, if there is one: growing by doubling copies twice.
     fn lengthen(&mut self, needed: usize) {
         let Some(larger) = self.pool.take(needed.max(self.usual)) else { return };
@@ -280,7 +352,8 @@ impl Tail {
         for part in self.inflight.as_deref().into_iter().chain([&self.pending]) {
             part.drafts().for_each(|(draft, ends, data)| kept.keep(draft, ends, data, end));
         }
-        let begins = kept.drafts.first().map_or(self.next_seq, |draft| draft.first_seq);
+        // A large batch whose write failed may be whole in the file. It was not accepted, and nothing accepted is lost.
+        let begins = kept.drafts.first().map_or(self.next_seq.max(end), |draft| draft.first_seq);
         (begins == end).then_some(kept)
     }
 
@@ -297,5 +370,22 @@ impl Tail {
     pub(crate) fn read(&self, seq: u64) -> Option<Entry> {
         let inflight = self.inflight.as_ref().and_then(|pending| pending.read(seq));
         inflight.or_else(|| self.pending.read(seq))
+    }
+}
+
+#[cfg(all(test, not(stratawal_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_ends_later_than_what_was_accepted_loses_nothing() {
+        let mut tail = Tail::new(3, 0, None, Arc::new(Pool::new()));
+        // A large batch whose failed write left it whole in the file.
+        assert_eq!(tail.waiting_from(5).map(|waiting| waiting.end_seq()), Some(None));
+        assert_eq!(tail.waiting_from(3).map(|waiting| waiting.end_seq()), Some(None));
+        assert!(tail.waiting_from(2).is_none(), "an entry that was accepted is nowhere");
+        tail.push(&Entries::One(b"waits"), 1, 32, 100);
+        assert_eq!(tail.waiting_from(3).map(|waiting| waiting.end_seq()), Some(Some(4)));
+        assert!(tail.waiting_from(2).is_none());
     }
 }

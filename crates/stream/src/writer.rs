@@ -29,7 +29,7 @@ use crate::options::{Durability, StreamOptions};
 use crate::pool::{KEPT_LEN, push_lean};
 use crate::remove::{Renamed, rename_dir};
 use crate::sync::{Arc, Published};
-use crate::tail::{Booking, Pending, Tail};
+use crate::tail::{Booking, Draft, Large, Pending, Tail};
 use crate::truncate::sealed;
 use crate::view::{Live, Reader, SegmentState, SegmentView, View};
 
@@ -120,19 +120,57 @@ impl Writer {
 
     // ---- draining
 
-    /// Writes what was taken behind the tail of the active segment, with one call.
+    /// Writes the entries that were taken after the tail of the active segment, with one call.
     pub(crate) fn drain(&mut self, work: &Pending) -> Result<()> {
         let Some(end_seq) = work.end_seq() else { return Ok(()) };
         if seeded(Fault::WatermarkFirst) {
             self.shared.marks.set_flushed(end_seq);
         }
+        let len = self.write(work.drafts(), work.data(), work.len())?;
+        debug_assert!(len <= work.booked, "a frame takes at most what was booked for it");
+        self.drained_to(end_seq);
+        Ok(())
+    }
+
+    /// Writes a large batch from the caller's memory, and has `tail` accept it. Under the lock, with its space made sure of
+    /// and nothing waiting in the tail. Where it fails, the batch is not accepted, and recovery decides whether the file has it.
+    pub(crate) fn write_large(&mut self, tail: &mut Tail, large: &Large<'_>) -> Result<()> {
+        let end_seq = large.seqs().end;
+        if seeded(Fault::WatermarkFirst) {
+            self.shared.marks.set_flushed(end_seq);
+        }
+        self.reserved = tail.booking.as_ref().map_or(0, |booking| booking.space.reserved());
+        let len = self.write(large.drafts(), large.data(), large.table_len())?;
+        debug_assert!(len <= large.booked, "a frame takes at most what was booked for it");
+        tail.accept_written(large, self.active.as_ref().map_or(0, |active| active.writer.place().offset.0));
+        self.shared.marks.set_accepted(end_seq);
+        self.drained_to(end_seq);
+        Ok(())
+    }
+
+    /// Shows readers that the entries below `end_seq` are in the file.
+    fn drained_to(&mut self, end_seq: u64) {
+        let active = self.active.as_mut().expect("invariant: what was written is in a segment");
+        active.end_seq = end_seq;
+        active.live.set_end(active.writer.place().offset.0);
+        self.shared.marks.set_flushed(end_seq);
+    }
+
+    /// Writes `drafts`, whose entries' bytes are in `data`, as frames after the tail of the active segment, with one call;
+    /// returns how many bytes. About `encoded_len` bytes besides those of large frames' entries are encoded for it.
+    fn write<'a>(
+        &mut self,
+        drafts: impl Iterator<Item = (&'a Draft, &'a [u32], &'a [u8])>,
+        data: &[u8],
+        encoded_len: usize,
+    ) -> Result<u64> {
         let active = self.active.as_mut().expect("invariant: entries are accepted only once there is a segment");
         let pool = &self.shared.env.frames;
-        let mut long = (work.len() > KEPT_LEN).then(|| pool.take(usize::MAX).unwrap_or_default());
+        let mut long = (encoded_len > KEPT_LEN).then(|| pool.take(usize::MAX).unwrap_or_default());
         let frames = long.as_mut().unwrap_or(&mut self.frames);
         frames.clear();
         let mut place = active.writer.place();
-        for (draft, ends, data) in work.drafts() {
+        for (draft, ends, data) in drafts {
             let frame = DataFrame {
                 first_seq: SeqNo(draft.first_seq),
                 timestamp: draft.timestamp,
@@ -144,8 +182,8 @@ impl Writer {
             push_lean(&mut frames.points, point);
             place.offset = place.offset + frames.push(&place, &frame, draft.data_start);
         }
-        debug_assert!(frames.len <= work.booked, "a frame takes at most what was booked for it");
-        let result = frames.write(work.data(), &mut active.writer);
+        let written = frames.len;
+        let result = frames.write(data, &mut active.writer);
         result.map_err(|e| Error::segment_error(&self.shared.place, e))?;
         for &IndexPoint { seq, offset, timestamp } in &frames.points {
             // Seqs and offsets rise, and so do timestamps but behind those of a file that somebody else wrote; then the frame
@@ -154,14 +192,11 @@ impl Writer {
             active.times = Some((active.times.map_or(timestamp, |times| times.0), timestamp));
             self.timestamp = timestamp;
         }
-        active.end_seq = end_seq;
-        active.live.set_end(active.writer.place().offset.0);
-        self.shared.marks.set_flushed(end_seq);
         if let Some(long) = long {
             let len = long.capacity();
             pool.put(long, len);
         }
-        Ok(())
+        Ok(written)
     }
 
     // ---- settling
@@ -258,6 +293,11 @@ impl Writer {
     }
 
     // ---- creating, rotating, closing; under the lock, with nothing waiting in the tail
+
+    /// Creates the segment that the next entry goes into: the first one, or the successor of the active one.
+    pub(crate) fn begin_segment(&mut self, tail: &mut Tail) -> Result<()> {
+        if self.active.is_none() { self.create_stream(tail, tail.next_seq) } else { self.rotate(tail) }
+    }
 
     /// The first segment of a stream that is not there yet, and its folder, durably: built under a temporary name
     /// with the segment in it, both synced, then renamed, then the parent synced.
