@@ -335,16 +335,35 @@ pub(super) fn misplaced(
     Some(Error::misplaced(place, SegmentId::of(header), why))
 }
 
-/// Step 2: a segment of a newer generation with base *b* voids every entry at or above *b* in older ones.
-pub(super) fn drop_void(found: Vec<Found>) -> Vec<Found> {
-    let mut stack: Vec<Found> = Vec::with_capacity(found.len());
-    for newer in found {
-        let base = newer.header().base;
-        while stack.last().is_some_and(|older| older.header().base >= base) {
+/// A segment as far as step 2 goes: one whose header was read, or of which only the name is known.
+pub(super) trait Voidable {
+    /// The seq of its first entry.
+    fn base(&self) -> SeqNo;
+    /// Where its entries end at the latest: from there on a newer segment voids them.
+    fn set_limit(&mut self, limit: SeqNo);
+}
+
+impl Voidable for Found {
+    fn base(&self) -> SeqNo {
+        self.header().base
+    }
+
+    fn set_limit(&mut self, limit: SeqNo) {
+        self.limit = limit;
+    }
+}
+
+/// Step 2, of segments in order of generation: one with base *b* voids every entry at or above *b* in older ones. A segment
+/// that cannot be read voids the same entries as one that can.
+pub(super) fn drop_void<S: Voidable>(segments: Vec<S>) -> Vec<S> {
+    let mut stack: Vec<S> = Vec::with_capacity(segments.len());
+    for newer in segments {
+        let base = newer.base();
+        while stack.last().is_some_and(|older| older.base() >= base) {
             stack.pop();
         }
         if let Some(older) = stack.last_mut() {
-            older.limit = base;
+            older.set_limit(base);
         }
         stack.push(newer);
     }

@@ -10,7 +10,8 @@ use stratawal_index::ActiveIndex;
 use stratawal_segment::{Access, FrameSearch, SegmentFile, SegmentId};
 
 use super::analyse::{
-    Found, Image, Opened, Order, check_links, drop_garbage, follow, list, misplaced, scan, scan_back,
+    Found, Image, Opened, Order, Voidable, check_links, drop_garbage, drop_void, follow, list, misplaced, scan,
+    scan_back,
 };
 use super::{Scan, loss, note};
 use crate::env::{Env, Location};
@@ -117,19 +118,14 @@ fn read_names(env: &Env, place: &Location, all: &[SegmentId]) -> Result<Vec<Name
     Ok(names)
 }
 
-/// Does step 2 by the names: an unreadable segment voids the same entries as a readable one.
-fn drop_void(names: Vec<Named>) -> Vec<Named> {
-    let mut stack: Vec<Named> = Vec::with_capacity(names.len());
-    for newer in names {
-        while stack.last().is_some_and(|older| older.id.base >= newer.id.base) {
-            stack.pop();
-        }
-        if let Some(older) = stack.last_mut() {
-            older.limit = newer.id.base;
-        }
-        stack.push(newer);
+impl Voidable for Named {
+    fn base(&self) -> SeqNo {
+        self.id.base
     }
-    stack
+
+    fn set_limit(&mut self, limit: SeqNo) {
+        self.limit = limit;
+    }
 }
 
 /// Enters the chain of `found` again at the frame that holds `seq`, which is after the place where the chain breaks.

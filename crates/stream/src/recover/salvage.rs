@@ -27,7 +27,7 @@ use std::collections::VecDeque;
 use stratawal_frame::{ByteOffset, EndKind, Frame, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo, StreamId};
 use stratawal_segment::{Access, FoundFrame, FoundSeal, FrameSearch, SegmentData, SegmentFile, SegmentId};
 
-use super::analyse::{list, misplaced};
+use super::analyse::{Voidable, drop_void, list, misplaced};
 use super::{LOOKS_MAX, exists};
 use crate::batch::Entry;
 use crate::env::{Env, Location};
@@ -529,20 +529,14 @@ fn open(env: &Env, place: &Location, header: &SegmentHeader) -> Result<SegmentFi
     Err(Error::io(place, std::io::ErrorKind::NotFound.into()))
 }
 
-/// Does step 2 by the names. Entries that an unreadable segment may have voided count as void: the entries that took their
-/// seqs are lost with it.
-fn drop_void(pieces: Vec<Piece>) -> Vec<Piece> {
-    let mut stack: Vec<Piece> = Vec::with_capacity(pieces.len());
-    for newer in pieces {
-        while stack.last().is_some_and(|older| older.id.base >= newer.id.base) {
-            stack.pop();
-        }
-        if let Some(older) = stack.last_mut() {
-            older.limit = newer.id.base;
-        }
-        stack.push(newer);
+impl Voidable for Piece {
+    fn base(&self) -> SeqNo {
+        self.id.base
     }
-    stack
+
+    fn set_limit(&mut self, limit: SeqNo) {
+        self.limit = limit;
+    }
 }
 
 /// Finds gaps before, between and after the pieces, and the pieces whose entries a gap makes uncertain. Returns an error if
