@@ -6,6 +6,7 @@ pub(crate) fn about(kind: &str, lost: Option<(u64, u64)>) -> Option<String> {
     const READ: &str = "`cat --skip-damage` prints the other entries";
     let drop = lost.map(|(_, last)| format!("`truncate --before {}`", last.saturating_add(1)));
     Some(match (kind, drop) {
+        ("misplaced", Some(drop)) => format!("{READ}; until it is put back, {drop} opens the stream without it"),
         ("misplaced" | "directory", _) => return None,
         ("no_segment", _) => "restore the files from a copy, or `delete` the stream".to_owned(),
         ("history", _) => {
@@ -29,7 +30,7 @@ pub(crate) fn about(kind: &str, lost: Option<(u64, u64)>) -> Option<String> {
         ),
         (_, None) => format!(
             "{READ}; restore the file from a copy, or append those entries to another stream and `delete` this one, since it \
-             is not known where it ended"
+             is not known where it ended (entries that contain newlines need a program for that)"
         ),
     })
 }

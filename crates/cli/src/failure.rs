@@ -157,6 +157,7 @@ fn remedy(error: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied => "give this user access to it",
         io::ErrorKind::IsADirectory => "give a file",
         io::ErrorKind::NotADirectory => "give a folder",
+        io::ErrorKind::DirectoryNotEmpty => "move it away or remove it by hand",
         io::ErrorKind::StorageFull => "free some space",
         io::ErrorKind::QuotaExceeded => "free some space, or raise the quota",
         io::ErrorKind::FileTooLarge => "raise the limit of file sizes (`ulimit -f`)",

@@ -55,7 +55,7 @@ enum Command {
     /// List the streams of a log.
     #[command(after_help = about(streams::JSON))]
     Streams(streams::Streams),
-    /// Read everything and report all damage; changes nothing.
+    /// Read everything and report damage, the first of each file; changes nothing.
     #[command(after_help = about(verify::JSON))]
     Verify(verify::Verify),
     /// Drop the entries of a stream from its beginning or its end, for good.

@@ -33,6 +33,7 @@ impl Error for AtPath {
 fn remedy(error: &io::Error) -> Option<&'static str> {
     match error.kind() {
         _ if is_out_of_files(error) => Some("raise the limit of open files (`ulimit -n`), or open fewer streams"),
+        io::ErrorKind::StaleNetworkFileHandle => Some("close this log, and open the one that has the path now"),
         io::ErrorKind::PermissionDenied => Some("give this user access to it, or run as another user"),
         io::ErrorKind::ReadOnlyFilesystem => Some("open the log read-only, or make its file system writable"),
         io::ErrorKind::CrossesDevices | io::ErrorKind::ResourceBusy => {

@@ -48,7 +48,8 @@
 //! [`ErrorKind::Forked`], and dropping it there writes, closes and unlocks nothing. The parent goes on as before.
 //!
 //! A log is the directory that was opened, not its path. Once it is open the process may change its working directory, and
-//! the directory may be renamed. If it is removed, the calls that need a name in it fail.
+//! the directory may be renamed. If it is removed, the calls that need a name in it fail, and so do [`Wal::sync`] and
+//! [`Wal::close`]. Entries that are appended to a file which is still open are lost with it, whatever their durability.
 //!
 //! # Features
 //!

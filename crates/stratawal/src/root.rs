@@ -40,6 +40,10 @@ impl Root {
     /// creation that was interrupted: somebody removed the folder, and the streams in it. A crash before FORMAT has its
     /// name leaves at most an empty folder of streams, from which creating goes on.
     pub(crate) fn open(system: &dyn Storage, path: &Path) -> Result<Self> {
+        // The system would take it for the working directory.
+        if path.as_os_str().is_empty() {
+            return Err(Error::new(ErrorKind::Missing, "the path of the log is empty; give the directory of one"));
+        }
         create_root(system, path)?;
         let storage = open_root(system, path)?;
         let lock = lock(&*storage, path)?;
@@ -103,6 +107,14 @@ impl Root {
     /// Gives the lock back.
     pub(crate) fn unlock(&mut self) {
         self.lock = None;
+    }
+
+    /// That the directory of the log was not removed since it was opened.
+    pub(crate) fn check_is_there(&self) -> Result<()> {
+        match self.storage.open(Path::new(FORMAT), Access::Read) {
+            Err(e) if e.kind() == io::ErrorKind::StaleNetworkFileHandle => Err(Error::io("the log is lost", e)),
+            _ => Ok(()),
+        }
     }
 
     fn shown(&self, name: &str) -> String {

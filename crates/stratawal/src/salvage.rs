@@ -62,7 +62,8 @@ impl fmt::Debug for Entries {
 /// [`Stream::iter`](crate::Stream::iter) yields, and nothing else.
 ///
 /// To save a damaged stream, append these entries to a stream of another name. To keep the stream without the entries up
-/// to the end of the damage, drop them with [`Stream::truncate_before`](crate::Stream::truncate_before).
+/// to the end of the damage, drop them with [`Wal::truncate_before`](crate::Wal::truncate_before), which also works on a
+/// stream that [`Wal::stream`](crate::Wal::stream) refuses. Entries that are appended elsewhere get new seqs.
 ///
 /// # What is certain
 ///

@@ -172,6 +172,10 @@ impl Stream {
     /// [`open_read_only`](crate::Options::open_read_only). Other threads see the state before the look or after it, and
     /// entries and iterators that they have stay valid.
     ///
+    /// A look may find that the end of the stream was dropped and appended to again, or that the stream was deleted and
+    /// begun anew. Iterators that were made before report that as [`Cut`](crate::ErrorKind::Cut). A program that remembers
+    /// the seq it has come to does not see it: other entries may have the seqs below.
+    ///
     /// Entries that were accepted and not yet handed over go on waiting. Those that had been handed over, and not synced,
     /// may be lost where a sync has failed, and all behind them.
     ///

@@ -199,8 +199,8 @@ impl Wal {
     ///
     /// Everything at or above `first` has to be intact. Below it any damage may be: a segment file that is missing, one whose
     /// header is damaged, frames that are damaged. [`inspect::entries`](crate::inspect::entries) shows which entries are lost,
-    /// and so the lowest `first` that works. Where the newest segment file is missing, shortened, or has a damaged header, no
-    /// `first` works: then it is not known which entries there were at the end.
+    /// and so the lowest `first` that works. Where the newest segment file is missing, shortened or
+    /// lengthened, or has a damaged header or end, no `first` works: then it is not known which entries there were at the end.
     ///
     /// If the process dies within this call, the entries are dropped or not. If the stream is still refused then, call this
     /// again.
@@ -303,16 +303,17 @@ impl Wal {
     ///
     /// # Errors
     /// The first stream's that fails; the others are synced all the same. A stream that is deleted at the same time is left
-    /// out.
+    /// out. [`Io`](ErrorKind::Io) where the directory of the log was removed: then its entries are lost.
     pub fn sync(&self) -> Result<()> {
         self.inner.check_process()?;
         if self.inner.env.is_read_only() {
             return Err(Error::new(ErrorKind::ReadOnly, "the log was opened for reading only"));
         }
         let waits = |stream: &StreamLog| stream.durable_seq() < stream.next_seq();
-        Ok(together(&self.inner.streams.open(), self.inner.helpers.try_lock(), waits, |stream| {
+        together(&self.inner.streams.open(), self.inner.helpers.try_lock(), waits, |stream| {
             unless_deleted(stream.sync())
-        })?)
+        })?;
+        self.inner.root.lock().check_is_there()
     }
 
     /// Makes everything accepted durable, ends every stream cleanly, so that the next open scans nothing, and gives the
@@ -402,8 +403,12 @@ impl Inner {
         let result = together(&self.streams.open(), Some(self.helpers.lock()), StreamLog::exists, |stream| {
             unless_deleted(stream.close())
         });
-        self.root.lock().unlock();
-        Ok(result?)
+        let mut root = self.root.lock();
+        let is_there = root.check_is_there();
+        root.unlock();
+        result?;
+        // In a log that is only read there was nothing to keep.
+        if self.env.is_read_only() { Ok(()) } else { is_there }
     }
 }
 

@@ -135,13 +135,14 @@ fn long_path_of_a_log_leaves_room_for_its_streams() {
     assert_eq!(Options::new().open_read_only(&path).unwrap().stream(&name).unwrap().next_seq(), 3);
 }
 
+fn is_gone(result: Result<(), stratawal::Error>, call: &str) {
+    let error = result.expect_err(call);
+    assert!(error.to_string().contains("removed"), "{call}: {error}");
+    assert_eq!(error.kind(), ErrorKind::Io, "{call}: {error}");
+}
+
 /// What each call on a name in the log reports, once its directory is gone.
 fn reports_the_removed_directory(wal: &Wal, stream: &Stream) {
-    let is_gone = |result: Result<(), stratawal::Error>, call: &str| {
-        let error = result.expect_err(call);
-        assert!(error.to_string().contains("removed"), "{call}: {error}");
-        assert_eq!(error.kind(), ErrorKind::Io, "{call}: {error}");
-    };
     is_gone(wal.streams().map(drop), "streams");
     is_gone(wal.stream("another").map(drop), "stream");
     is_gone(wal.delete_stream("another"), "delete_stream");
@@ -162,6 +163,8 @@ fn removed_directory_is_reported_by_every_call() {
     // Another log under that name is not taken for it.
     let _other = Wal::open(&path).unwrap();
     reports_the_removed_directory(&wal, &stream);
+    is_gone(wal.sync(), "sync");
+    is_gone(wal.close(), "close");
 }
 
 #[test]
@@ -179,4 +182,9 @@ fn simulated_path_that_leads_elsewhere_changes_nothing() {
     assert_eq!((belongs_to(&a, "a"), belongs_to(&b, "b")), (30, 40));
     drop((a, b));
     assert_eq!((belongs_to(&open("/c"), "a"), belongs_to(&open("/a"), "b")), (30, 40));
+}
+
+#[test]
+fn empty_path_is_not_the_working_directory() {
+    assert_eq!(Wal::open("").unwrap_err().kind(), ErrorKind::Missing);
 }

@@ -76,7 +76,7 @@ impl Call {
     const fn on_full_disk(self) -> &'static str {
         match self {
             Self::LookUp => "nothing was changed, free some space and look it up again",
-            Self::Append => "nothing was appended, free some space and append again",
+            Self::Append => "this append added nothing, free some space and repeat it",
             Self::Flush => "nothing was flushed, free some space and flush again",
             Self::Sync => "nothing was synced, free some space and sync again",
             Self::Truncate => "nothing was dropped, free some space and truncate again",
@@ -443,7 +443,11 @@ impl Error {
         let ErrorKind::Damaged(damage) = self.0.kind else { return None };
         let end_unknown = self.0.lost.is_none() && self.0.lost_from.is_some();
         match damage {
-            Damage::Misplaced | Damage::Directory => None,
+            Damage::Misplaced => Some(
+                "put each file back where it belongs; until then the intact entries of the other files can be read, and \
+                 truncating before the first entry after this file opens the stream without it",
+            ),
+            Damage::Directory => Some("put the stream's own directory back, or remove by hand what has its name"),
             Damage::NoSegment => Some("nothing is left to read; restore the files from a copy, or delete the stream"),
             Damage::Frame | Damage::Gap => Some(
                 "the entries that are not lost can be read, those after the damage too, and the stream can be appended to; \
@@ -602,6 +606,9 @@ impl Error {
                 error.fmt_told(f)
             }
             Cause::Length(len, None) => write!(f, ": it has {len} bytes"),
+            Cause::Length(len, Some(closed)) if len == closed => {
+                write!(f, ": it has the {len} bytes that it was closed with, and the last of them are not valid")
+            }
             Cause::Length(len, Some(closed)) => write!(f, ": it has {len} bytes, and was closed with {closed}"),
             Cause::NotAfter(before) => write!(f, ": it does not continue segment {before}"),
             Cause::Text(text) => write!(f, ": {text}"),

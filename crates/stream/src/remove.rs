@@ -143,7 +143,10 @@ pub(crate) fn remove_own(storage: &dyn Storage, dir: &Path) -> std::result::Resu
         let removed = if is_temporary(&name) || SegmentId::parse(&name).is_some() {
             remove_file(storage, &path)
         } else {
-            Err(io::Error::new(io::ErrorKind::DirectoryNotEmpty, "the log has not put this here"))
+            Err(io::Error::new(
+                io::ErrorKind::DirectoryNotEmpty,
+                "this is not a file of the log; move it away or remove it by hand",
+            ))
         };
         if let (Err(error), None) = (removed, &first_left) {
             first_left = Some((path, error));

@@ -216,8 +216,7 @@ fn remove_moved(env: &Env, place: &Location, moved: Option<PathBuf>) -> std::res
     let removed = remove_own(&**env.storage(), &gone);
     env.make_ballast();
     removed.map(|()| true).map_err(|(path, error)| {
-        let text = "the stream is deleted, but not all that was in its directory could be removed; the next opening of the log \
-                    tries again";
+        let text = "the stream is deleted, but not all that was in its directory could be removed";
         Deletion::Left(Error::io_about(place, text, &path, error))
     })
 }

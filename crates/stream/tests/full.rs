@@ -416,7 +416,10 @@ fn each_call_on_a_full_disk_states_its_own_effect() {
     let used = u64::MAX - dead.free_space(Path::new("/")).unwrap();
     let log = open(&dead.with_capacity(used));
     let calls: [(&dyn Fn() -> stratawal_stream::Result<()>, &str); 7] = [
-        (&|| log.append(b"x", Durability::Synced).map(drop), "cannot append: the disk is full; nothing was appended"),
+        (
+            &|| log.append(b"x", Durability::Synced).map(drop),
+            "cannot append: the disk is full; this append added nothing",
+        ),
         (&|| log.flush(), "cannot flush: the disk is full; nothing was flushed"),
         (&|| log.sync(), "cannot sync: the disk is full; nothing was synced"),
         (&|| log.truncate_before(10), "cannot truncate: the disk is full; nothing was dropped"),
