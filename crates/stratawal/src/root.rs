@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use stratawal_frame::{FORMAT_FILE_LEN, FormatFile, FormatFileError, WalId};
 use stratawal_storage::{Access, DirEntry, EntryKind, Lock, LockError, Storage};
-use stratawal_stream::{DELETED_PREFIX, NEW_PREFIX, TEMPORARY_PREFIX, remove_folder};
+use stratawal_stream::{DELETED_PREFIX, NEW_PREFIX, remove_folder};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::name;
@@ -19,6 +19,9 @@ pub(crate) const RESERVE: &str = "RESERVE";
 
 /// The file that says what the log is.
 const FORMAT: &str = "FORMAT";
+
+/// A FORMAT file that is being written has a name that begins so, and 16 hexadecimal digits.
+const TEMPORARY_FORMAT: &str = ".tmp-FORMAT-";
 
 /// An open root. Everything below it is reached through the directory that was opened, whatever becomes of its path.
 #[derive(Debug)]
@@ -48,7 +51,6 @@ impl Root {
         let storage = open_root(system, path)?;
         let lock = lock(&*storage, path)?;
         let mut root = Self { storage, path: path.to_owned(), wal_id: WalId(0), lock: Some(lock) };
-        root.remove_temporaries()?;
         let format = match root.read_format()? {
             Some(format) if !format.features.writable() => {
                 let text = format!(
@@ -58,10 +60,12 @@ impl Root {
                 return Err(Error::new(ErrorKind::NewerFormat, text));
             }
             Some(format) => {
+                root.remove_temporaries()?;
                 root.list_streams()?;
                 format
             }
             None => {
+                root.remove_temporaries()?;
                 root.sync_above(system)?;
                 root.create_streams()?;
                 root.create_format()?
@@ -234,7 +238,7 @@ impl Root {
         let storage = &*self.storage;
         let format = FormatFile { wal_id: new_wal_id(storage), features: stratawal_frame::Features::default() };
         // A name of its own: a leftover, or a directory that has the name, is not in the way.
-        let temporary = PathBuf::from(format!("{TEMPORARY_PREFIX}{FORMAT}-{:016x}", storage.random_u64()));
+        let temporary = PathBuf::from(format!("{TEMPORARY_FORMAT}{:016x}", storage.random_u64()));
         let (temporary, file) = (&*temporary, Path::new(FORMAT));
         let write = || {
             let open = storage.create_new(temporary)?;
@@ -251,8 +255,7 @@ impl Root {
     fn remove_temporaries(&self) -> Result<()> {
         let in_root = self.storage.list(Path::new(""));
         for entry in in_root.map_err(|e| Error::io("cannot list the directory of the log", e))? {
-            let temporary = entry.name.as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes());
-            if entry.kind == EntryKind::File && temporary {
+            if entry.kind == EntryKind::File && is_temporary_format(&entry) {
                 // One that stays is not read, and the next open tries again.
                 let _ = self.storage.remove_file(Path::new(&entry.name));
             }
@@ -366,6 +369,13 @@ fn no_folder(path: &Path, error: &io::Error) -> Option<Error> {
 /// too, damaged. Any other name is foreign, or one of those that are removed at open.
 fn stream_name(entry: &DirEntry) -> Option<String> {
     name::unescape(entry.name.to_str()?)
+}
+
+/// Whether this is a FORMAT file that was being written when its process died. Any other name here is foreign: the directory
+/// may be one that was never a log.
+fn is_temporary_format(entry: &DirEntry) -> bool {
+    let digits = entry.name.to_str().and_then(|name| name.strip_prefix(TEMPORARY_FORMAT));
+    digits.is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 fn new_wal_id(storage: &dyn Storage) -> WalId {

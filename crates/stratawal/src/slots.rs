@@ -5,7 +5,8 @@
 //! to look it up, create it, or delete it.
 //!
 //! No stream is ever open twice. Users get a slot from the map alone, and only under the lock of the map; each gives its
-//! share of the slot back under the same lock. So under that lock the count of shares is exact, and a slot that is removed
+//! share of the slot back under the same lock. A call for all streams is a user of each until it is done: it may recover a
+//! stream, which writes to its files. So under that lock the count of shares is exact, and a slot that is removed
 //! has no user left: a later look-up makes another one, and an earlier one would still be counted. What is opened in a slot
 //! is guarded by the lock of the slot, so that two look-ups of one slot open it once.
 //!
@@ -17,6 +18,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Deref;
 
 use stratawal_stream::StreamLog;
 
@@ -62,12 +64,34 @@ impl Slots {
         drop(removed);
     }
 
-    /// The streams that are open; waits for those that are being opened.
-    pub(crate) fn open(&self) -> Vec<StreamLog> {
-        let slots: Vec<Arc<Slot>> = self.map.lock().values().cloned().collect();
-        let logs = slots.iter().filter_map(|slot| slot.log.lock().clone()).collect();
-        slots.into_iter().for_each(|slot| self.leave(slot));
-        logs
+    /// The streams that are open; waits for those that are being opened. They stay in use until the answer is dropped.
+    pub(crate) fn open(&self) -> OpenStreams<'_> {
+        let shares: Vec<Arc<Slot>> = self.map.lock().values().cloned().collect();
+        let logs = shares.iter().filter_map(|slot| slot.log.lock().clone()).collect();
+        OpenStreams { slots: self, shares, logs }
+    }
+}
+
+/// The streams of a log that were open at one time, and a share in the slot of each: a call for all streams may recover one
+/// of them, so no other look-up may open that one meanwhile.
+pub(crate) struct OpenStreams<'a> {
+    slots: &'a Slots,
+    shares: Vec<Arc<Slot>>,
+    logs: Vec<StreamLog>,
+}
+
+impl Deref for OpenStreams<'_> {
+    type Target = [StreamLog];
+
+    fn deref(&self) -> &[StreamLog] {
+        &self.logs
+    }
+}
+
+impl Drop for OpenStreams<'_> {
+    fn drop(&mut self) {
+        self.logs.clear();
+        self.shares.drain(..).for_each(|slot| self.slots.leave(slot));
     }
 }
 

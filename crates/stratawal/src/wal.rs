@@ -356,7 +356,7 @@ impl Wal {
         self.inner.check_process()?;
         let streams = self.inner.streams.open();
         let mut stats = self.cache_stats();
-        for log in &streams {
+        for log in streams.iter() {
             let of_stream = log.stats()?;
             stats.streams += 1;
             stats.segments += of_stream.segments;

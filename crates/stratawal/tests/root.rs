@@ -127,7 +127,8 @@ fn foreign_names_are_not_in_the_way() {
     };
     assert_eq!(append(), 0);
     // And beside its files.
-    fs::write(at(".tmp-FORMAT-left"), "ours").unwrap();
+    fs::write(at(".tmp-FORMAT-0123456789abcdef"), "ours").unwrap();
+    fs::write(at(".tmp-thesis"), "foreign").unwrap();
     fs::create_dir(at(".tmp-dir")).unwrap();
     fs::create_dir(at("streams/.new-x")).unwrap();
     fs::create_dir(at("streams/.new-x/foreign")).unwrap();
@@ -135,8 +136,8 @@ fn foreign_names_are_not_in_the_way() {
     fs::create_dir(at("streams/s/backup")).unwrap();
     assert_eq!(append(), 1);
     assert_eq!(append(), 2);
-    assert!(!at(".tmp-FORMAT-left").exists(), "a file that was being written is removed");
-    for kept in ["streams/lost+found", ".tmp-FORMAT", "notes/deep", "streams/README.TXT", ".tmp-dir"] {
+    assert!(!at(".tmp-FORMAT-0123456789abcdef").exists(), "a file that was being written is removed");
+    for kept in ["streams/lost+found", ".tmp-FORMAT", "notes/deep", "streams/README.TXT", ".tmp-dir", ".tmp-thesis"] {
         assert!(at(kept).exists(), "{kept} is not ours");
     }
     assert!(at("streams/s/notes.txt").exists() && at("streams/s/backup").exists());
@@ -321,4 +322,18 @@ fn io_errors_name_path_cause_and_remedy() {
         let text = Wal::open(&path).unwrap_err().to_string();
         assert!(text.contains(&*named.to_string_lossy()), "{text}");
     }
+}
+
+#[test]
+fn foreign_file_under_the_name_of_the_reserve_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let reserve = dir.path().join("RESERVE");
+    fs::write(&reserve, "a list of reserved rooms").unwrap();
+    let wal = Wal::open(dir.path()).unwrap();
+    let stream = wal.stream("s").unwrap();
+    stream.append("x").unwrap();
+    stream.truncate_before(1).unwrap();
+    wal.close().unwrap();
+    assert_eq!(fs::read(&reserve).unwrap(), b"a list of reserved rooms");
+    assert_eq!(inspect::reserve_bytes(dir.path()).unwrap(), 0, "it holds no space for the log");
 }

@@ -339,14 +339,17 @@ impl Inner {
     /// Whatever it answers, nobody of this stream is at the files any more: they may be somebody else's from then on.
     pub(crate) fn close(&self) -> Result<()> {
         self.check_process()?;
+        let was_closed = self.group.lock().tail.closed;
         let closed = self.end_cleanly();
         self.group.wait_until_free();
         if !seeded(Fault::RemovalsNotAwaited) {
             // A truncation removes files after it has given the lead back. One that begins later finds the stream closed.
             drop(self.removals.lock());
         }
-        // It has shortened its file.
-        self.shared.env.make_ballast_again();
+        // It has shortened its file. After an earlier close the log may belong to another process.
+        if !was_closed {
+            self.shared.env.make_ballast_again();
+        }
         closed
     }
 

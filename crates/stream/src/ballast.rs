@@ -58,6 +58,9 @@ impl Ballast {
             other => other,
         };
         let Ok(file) = file else { return };
+        if !self.is_ours(&*file) {
+            return;
+        }
         if self.held_by(&*file) < BALLAST_LEN {
             if self.fill(&*file).is_err() {
                 return;
@@ -88,7 +91,8 @@ impl Ballast {
     /// How much of its space it holds now, in bytes; 0 where it cannot be looked at. Takes no lock, so that it may be asked in
     /// a forked child.
     pub(crate) fn held(&self, storage: &dyn Storage) -> u64 {
-        storage.open(&self.path, Access::Read).map_or(0, |file| self.held_by(&*file))
+        let file = storage.open(&self.path, Access::Read).ok().filter(|file| self.is_ours(&**file));
+        file.map_or(0, |file| self.held_by(&*file))
     }
 
     /// Gives its space up; whether there was any.
@@ -105,11 +109,19 @@ impl Ballast {
         len.min(blocks).min(BALLAST_LEN)
     }
 
+    /// Whether the log has made this file: it is empty, or begins with the ballast's bytes, or with zeros that stand for them
+    /// (a crash, or a copy with holes). Any other file that has the name is neither written nor removed.
+    fn is_ours(&self, file: &dyn File) -> bool {
+        let mut first = [0; size_of::<u64>()];
+        let own = mixed(self.seed.wrapping_add(STEP));
+        file.read_at(&mut first, 0).is_ok() && [0, own].contains(&u64::from_le_bytes(first))
+    }
+
     fn fill(&self, file: &dyn File) -> io::Result<()> {
         let (mut piece, mut state) = ([0; PIECE_LEN], self.seed);
         for at in (0..BALLAST_LEN).step_by(PIECE_LEN) {
             for word in piece.chunks_exact_mut(size_of::<u64>()) {
-                state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+                state = state.wrapping_add(STEP);
                 word.copy_from_slice(&mixed(state).to_le_bytes());
             }
             file.write_all_at(&piece, at)?;
@@ -117,6 +129,9 @@ impl Ballast {
         Ok(())
     }
 }
+
+/// By how much the counter moves from one number to the next.
+const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// SplitMix64: from a counter it makes numbers that no compressor makes shorter.
 const fn mixed(mut z: u64) -> u64 {

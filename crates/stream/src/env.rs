@@ -195,6 +195,10 @@ impl UnsettledFile {
 
 impl Drop for UnsettledFile {
     fn drop(&mut self) {
+        // In the child of a fork the lock may be held for ever.
+        if self.0.storage.is_forked() {
+            return;
+        }
         *self.0.unsettled.lock() -= 1;
     }
 }

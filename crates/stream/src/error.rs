@@ -607,7 +607,7 @@ impl Error {
             }
             Cause::Length(len, None) => write!(f, ": it has {len} bytes"),
             Cause::Length(len, Some(closed)) if len == closed => {
-                write!(f, ": it has the {len} bytes that it was closed with, and the last of them are not valid")
+                write!(f, ": it was closed with {len} bytes, and the last of them are not valid now")
             }
             Cause::Length(len, Some(closed)) => write!(f, ": it has {len} bytes, and was closed with {closed}"),
             Cause::NotAfter(before) => write!(f, ": it does not continue segment {before}"),

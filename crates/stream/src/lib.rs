@@ -72,7 +72,7 @@ pub use iter::Iter;
 pub use options::{Durability, StreamOptions, Visibility};
 pub use recover::{Lost, Salvage, Salvaged, salvage};
 pub use report::{OpenReport, TornTail};
-pub use stratawal_segment::{MapPromise, TEMPORARY_PREFIX};
+pub use stratawal_segment::MapPromise;
 pub use stream::{StreamLog, StreamStats};
 pub use tail::TailProvider;
 pub use truncate::{Deletion, delete, remove_folder};
