@@ -159,8 +159,11 @@ impl Env {
             _ => return done,
         }
         let done = act();
-        // From the rest of its space: other streams may need it. Once this call has freed space, it is made whole.
-        self.make_ballast();
+        if done.is_err() {
+            // Of no use here; others may need it. After a success its rest is for the steps that follow, and the call makes
+            // it whole at its end.
+            self.make_ballast();
+        }
         done
     }
 
@@ -198,9 +201,5 @@ pub(crate) fn create_segment(
         created = create(FIRST_LEN);
     }
     let mut first = Some(created);
-    let created = env.with_ballast(ballast, is_full, || first.take().unwrap_or_else(|| create(FIRST_LEN)));
-    if created.is_ok() {
-        env.make_ballast();
-    }
-    created
+    env.with_ballast(ballast, is_full, || first.take().unwrap_or_else(|| create(FIRST_LEN)))
 }

@@ -378,6 +378,8 @@ impl Writer {
         });
         let view = shared.view.load();
         self.go_on(tail, writer, space, &view.segments);
+        // After a full disk, or where it was removed, it comes back here.
+        shared.env.make_ballast();
         Ok(())
     }
 
