@@ -6,7 +6,9 @@ pub(crate) fn about(kind: &str, lost: Option<(u64, u64)>) -> Option<String> {
     const READ: &str = "`cat --skip-damage` prints the other entries";
     let drop = lost.map(|(_, last)| format!("`truncate --before {}`", last.saturating_add(1)));
     Some(match (kind, drop) {
-        ("misplaced", Some(drop)) => format!("{READ}; until it is put back, {drop} opens the stream without it"),
+        ("misplaced", Some(drop)) => {
+            format!("{READ}; if the right file is lost, move this one away first, and then {drop} opens the stream")
+        }
         ("misplaced" | "directory", _) => return None,
         ("no_segment", _) => "restore the files from a copy, or `delete` the stream".to_owned(),
         ("history", _) => {

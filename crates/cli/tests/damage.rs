@@ -75,7 +75,7 @@ const IN_FIFTH: usize = 5000;
 /// An offset within a segment's header.
 const IN_HEADER: usize = 20;
 
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 19] = [
     ("a bit of a payload, in the first file", |s| flip(s, 0)),
     ("a bit of a payload, in a middle file", |s| flip(s, 1)),
     ("a bit of a payload, in the newest file", |s| flip(s, 3)),
@@ -115,6 +115,8 @@ const KINDS: [Kind; 17] = [
         fs::copy(&s.files[0], &s.files[1]).unwrap();
         Some((s.seqs[1].start, Some(s.seqs[1].end - 1)))
     }),
+    ("the first file is that of another log", |s| of_another_log(s, 0)),
+    ("a middle file is that of another log", |s| of_another_log(s, 1)),
     ("a middle file is a directory", |s| {
         s.remove(1);
         fs::create_dir(&s.files[1]).unwrap();
@@ -139,6 +141,11 @@ fn flip_header(stream: &Files, segment: usize) -> Loss {
 
 fn remove(stream: &Files, segment: usize) -> Loss {
     stream.remove(segment);
+    Some((stream.seqs[segment].start, Some(stream.seqs[segment].end - 1)))
+}
+
+fn of_another_log(stream: &Files, segment: usize) -> Loss {
+    fs::copy(&Files::new().files[segment], &stream.files[segment]).unwrap();
     Some((stream.seqs[segment].start, Some(stream.seqs[segment].end - 1)))
 }
 
@@ -240,6 +247,18 @@ fn damaged(damage: fn(&Files) -> Loss) -> Files {
     stream
 }
 
+/// Moves the misplaced file away, which a truncation names that fails and changes nothing.
+fn move_misplaced_away(kind: &str, stream: &Files, seq: u64) {
+    let dir = stream.files[0].parent().unwrap();
+    let before = tree(dir);
+    let ran = stream.log.run("truncate", ["s", "--before", &seq.to_string()], b"");
+    assert!(ran.code == 1 && ran.err.contains("in the wrong place"), "{kind}: {}", ran.err);
+    assert!(tree(dir) == before, "{kind}: the truncation changed the stream");
+    let misplaced = |path: &&PathBuf| ran.err.contains(path.file_name().unwrap().to_str().unwrap());
+    let path = stream.files.iter().find(misplaced).unwrap();
+    fs::rename(path, stream.log.beside("moved")).unwrap();
+}
+
 /// Checks that a truncation ends the damage, and that no entry from `seq` on is lost by it.
 fn truncation_helps(kind: &str, stream: &Files, seq: u64) {
     let ran = stream.log.run("truncate", ["s", "--before", &seq.to_string()], b"");
@@ -275,7 +294,11 @@ fn the_advice_about_each_kind_of_damage_works() {
         }
         if let Some(&seq) = truncations(&advice).iter().max() {
             assert_eq!(Some(seq - 1), lost.and_then(|(_, last)| last), "{kind}: {advice}");
-            truncation_helps(kind, &damaged(damage), seq);
+            let stream = damaged(damage);
+            if advice.contains("move this one away first") {
+                move_misplaced_away(kind, &stream, seq);
+            }
+            truncation_helps(kind, &stream, seq);
             helped = true;
         }
         if advice.contains("`truncate --before` an entry of a later file") {

@@ -202,6 +202,9 @@ impl Wal {
     /// and so the lowest `first` that works. Where the newest segment file is missing, shortened or
     /// lengthened, or has a damaged header or end, no `first` works: then it is not known which entries there were at the end.
     ///
+    /// While the stream's directory has a valid segment file of another stream or log, or one that was renamed, this fails.
+    /// It does not remove such a file: move the file away first.
+    ///
     /// If the process dies within this call, the entries are dropped or not. If the stream is still refused then, call this
     /// again.
     ///

@@ -444,8 +444,9 @@ impl Error {
         let end_unknown = self.0.lost.is_none() && self.0.lost_from.is_some();
         match damage {
             Damage::Misplaced => Some(
-                "put each file back where it belongs; until then the intact entries of the other files can be read, and \
-                 truncating before the first entry after this file opens the stream without it",
+                "put each file back where it belongs; until then the intact entries of the other files can be read; \
+                 truncating fails while the file is there, but once it is moved away, truncating before the first entry of \
+                 a later file opens the stream",
             ),
             Damage::Directory => Some("put the stream's own directory back, or remove by hand what has its name"),
             Damage::NoSegment => Some("nothing is left to read; restore the files from a copy, or delete the stream"),

@@ -91,8 +91,9 @@ impl StreamLog {
     /// must be scanned, the entries from `first` on are found by their frames.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] where entries at or above `first` are damaged or missing, or may be; then nothing is changed.
-    /// [`ErrorKind::Deleted`] where the stream is not there. Otherwise as [`open`](Self::open), and on a full disk
+    /// [`ErrorKind::Damaged`] where entries at or above `first` are damaged or missing, or may be, and wherever a segment is
+    /// misplaced ([`Damage::Misplaced`](crate::Damage::Misplaced)); then nothing is changed. [`ErrorKind::NewerFormat`] where a
+    /// segment is of a newer format; then nothing is changed. [`ErrorKind::Deleted`] where the stream is not there. Otherwise as [`open`](Self::open), and on a full disk
     /// [`ErrorKind::Full`]; then the entries are dropped or not, and this may be repeated. So may it after an I/O error, as one
     /// of a damaged file that could not be removed.
     pub fn open_above(env: Arc<Env>, place: Location, options: StreamOptions, first: u64) -> Result<Self> {

@@ -9,7 +9,8 @@ use stratawal_testkit::{Crash, Disk, Rng, SimStorage};
 
 use crate::judge::OWN;
 use crate::layout::{
-    DIR, Layout, change, entry, files, layout, layouts, live, new, nothing, open, rotated, segments_of, set_len,
+    DIR, Layout, change, entry, files, layout, layouts, live, many_segments, new, nothing, open, read, rotated,
+    segments_of, set_len,
 };
 use crate::salvage::save;
 use crate::{all, base_of, each_segment};
@@ -101,6 +102,53 @@ fn a_bad_file_below_does_not_keep_a_truncation_off() {
             }
         }
     }
+}
+
+/// A file that belongs to another stream or log may be the only copy of its entries.
+#[test]
+fn a_truncation_does_not_remove_a_misplaced_file() {
+    let ours = many_segments(true);
+    let paths = ours.segments();
+    assert!(paths.len() >= 3);
+    let twin = (0..3).fold(MemoryStorage::new().with_seed(2), |storage, _| live(&storage, 6, nothing, false));
+    let misplaced: [(&str, usize, Vec<u8>); 3] = [
+        ("it belongs to another log", 1, read(&twin, &paths[1])),
+        (
+            "it belongs to a stream of another name",
+            0,
+            read(&ours.storage, &segments_of(&ours.storage, "/log/streams/other")[0]),
+        ),
+        ("the header is that of segment", 1, ours.bytes(&paths[2])),
+    ];
+    for (why, i, bytes) in misplaced {
+        let what = format!("{OWN}{why}");
+        let storage = ours.storage.snapshot();
+        storage.remove_file(&paths[i]).unwrap();
+        storage.create_new(&paths[i]).unwrap().write_all_at(&bytes, 0).unwrap();
+        let error = open(&storage, false).unwrap().stream("s").unwrap_err();
+        assert!(error.to_string().contains(why), "{what}: {error}");
+        assert!(error.advice().unwrap().contains("once it is moved away"), "{what}: {error}");
+        let after = base_of(&paths[i + 1]);
+        for first in [base_of(&paths[i]), after, ours.next - 1, ours.next, ours.next + 9] {
+            refuses(&what, &storage.snapshot(), first);
+        }
+        storage.remove_file(&paths[i]).unwrap();
+        truncates(&what, &storage, after, ours.next);
+    }
+}
+
+/// A segment of a newer format may belong to another stream or log, too.
+#[test]
+fn a_truncation_does_not_remove_a_newer_segment() {
+    let ours = many_segments(true);
+    let (paths, storage) = (ours.segments(), ours.storage.snapshot());
+    change(&storage, &paths[0], 8, |bytes| bytes[0] = 99, 1);
+    change(&storage, &paths[1], 50, |bytes| bytes[0] ^= 1, 1);
+    let (wal, before) = (open(&storage, false).unwrap(), segments_of(&storage, DIR));
+    assert_eq!(wal.stream("s").unwrap_err().kind(), ErrorKind::Damaged);
+    let error = wal.truncate_before("s", base_of(&paths[2])).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NewerFormat, "{error}");
+    assert_eq!(segments_of(&storage, DIR), before);
 }
 
 /// Every bit that makes an open refuse, in a frame: the stream opens again from the first entry after it, and not before.

@@ -4,6 +4,9 @@
 //! the ordinary rules, with one exception. A segment that holds the floor may be damaged below it: if its chain breaks
 //! below, the chain is entered again at the frame that holds the floor. The new generation has the floor as its start, and
 //! the segment before it gets a SEAL whose index begins at that frame, so that later opens do not scan it.
+//!
+//! A valid segment of another stream or log, or of another name, makes this fail, wherever it is. To drop it would remove
+//! a file that may be the only copy of entries that belong elsewhere.
 
 use stratawal_frame::{ByteOffset, EndKind, SeqNo};
 use stratawal_index::ActiveIndex;
@@ -15,7 +18,7 @@ use super::analyse::{
 };
 use super::{Scan, loss, note};
 use crate::env::{Env, Location};
-use crate::error::{Damage, Error, Result};
+use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::options::StreamOptions;
 use crate::sync::Arc;
 
@@ -30,9 +33,14 @@ struct Named {
 /// start. Changes nothing.
 pub(super) fn analyse_above(env: &Env, place: &Location, options: &StreamOptions, floor: SeqNo) -> Result<Image> {
     let (all, temporaries) = list(env, place)?;
-    let mut stack = drop_void(read_names(env, place, &all)?);
-    let newest = stack.pop().expect("invariant: at least the newest segment voids nothing of itself");
+    let mut names = read_names(env, place, &all)?;
     let unreadable = |id, error| loss::of_name(env, place, options, &all, id, error);
+    if let Some((id, error)) = take_foreign(&mut names) {
+        // The name of a file that was renamed does not show which entries are missing.
+        return Err(if error.named_segment().is_some() { error } else { unreadable(id, error) });
+    }
+    let mut stack = drop_void(names);
+    let newest = stack.pop().expect("invariant: at least the newest segment voids nothing of itself");
     let mut newest = newest.found.map_err(|error| unreadable(newest.id, error))?;
 
     let file = newest.open(env, place)?;
@@ -116,6 +124,16 @@ fn read_names(env: &Env, place: &Location, all: &[SegmentId]) -> Result<Vec<Name
     }
     names.reverse();
     Ok(names)
+}
+
+/// The error of the newest segment that may hold entries of another stream or log: one in the wrong place, or one of a newer
+/// format, in which that cannot be read.
+fn take_foreign(names: &mut Vec<Named>) -> Option<(SegmentId, Error)> {
+    let is_foreign =
+        |error: &Error| matches!(error.kind(), ErrorKind::Damaged(Damage::Misplaced) | ErrorKind::NewerFormat);
+    let i = names.iter().rposition(|named| named.found.as_ref().is_err_and(is_foreign))?;
+    let Named { id, found, .. } = names.swap_remove(i);
+    found.err().map(|error| (id, error))
 }
 
 impl Voidable for Named {
