@@ -1,5 +1,6 @@
 //! `Wal::truncate_before` opens a stream again whose damage lies below, and refuses where it does not.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -99,6 +100,30 @@ fn a_bad_file_below_does_not_keep_a_truncation_off() {
                 for first in [after, after + 7, layout.next - 1] {
                     truncates(&what, &damaged.snapshot(), first, layout.next);
                 }
+            }
+        }
+    }
+}
+
+/// The first file is unreadable, and the end of another is damaged, and a frame of it.
+#[test]
+fn a_truncation_leaves_a_stream_that_opens_again() {
+    for close in [true, false] {
+        let layout = layout("of many files", live(&new(), 5_000, nothing, close), 0, close);
+        let paths = layout.segments();
+        for (i, at) in [(1, 150), (1, 20_000), (2, 20_000)] {
+            let what = format!("{OWN}closed {close}: byte {at} of {}", paths[i].display());
+            let damaged = layout.storage.snapshot();
+            change(&damaged, &paths[0], 50, |bytes| bytes[0] ^= 1, 1);
+            change(&damaged, &paths[i], layout.len(&paths[i]) - 3, |bytes| bytes[0] ^= 1, 1);
+            change(&damaged, &paths[i], at, |bytes| bytes[0] ^= 1, 1);
+            let lost: Vec<_> = save(&what, &damaged).lost.iter().map(|lost| (lost.first, lost.last)).collect();
+            let [(0, Some(_)), (first_lost, Some(last_lost))] = lost[..] else { panic!("{what}: {lost:?}") };
+            for first in [base_of(&paths[1]), first_lost.max(base_of(&paths[1])), last_lost] {
+                refuses(&what, &damaged.snapshot(), first);
+            }
+            for first in [last_lost + 1, last_lost + 2, base_of(&paths[i + 1])] {
+                truncates(&what, &damaged.snapshot(), first, layout.next);
             }
         }
     }
@@ -242,6 +267,20 @@ fn sim(storage: &SimStorage) -> Wal {
 
 /// A stream of several segments with the header of the second damaged, and a frame of the newest.
 fn damaged_disk(close: bool) -> (Disk, u64, u64) {
+    damaged_disk_of(close, |names| {
+        let newest = names.len() - 1;
+        (vec![(1, 50), (newest, 200)], base_of(Path::new(&names[newest])) + 1)
+    })
+}
+
+/// A stream of several segments with the first frame and the end of the first damaged.
+fn unsealed_disk(close: bool) -> (Disk, u64, u64) {
+    damaged_disk_of(close, |_| (vec![(0, 200), (0, u64::MAX)], 1))
+}
+
+/// A stream of several segments of which these bytes, each of a segment and at an offset, are damaged; the offset of the
+/// trailer counts as the highest. Returns the first entry after the damage and the end, too.
+fn damaged_disk_of(close: bool, damage: impl Fn(&[OsString]) -> (Vec<(usize, u64)>, u64)) -> (Disk, u64, u64) {
     let storage = SimStorage::new(3);
     let wal = sim(&storage);
     let stream = wal.stream("s").unwrap();
@@ -257,18 +296,17 @@ fn damaged_disk(close: bool) -> (Disk, u64, u64) {
     let mut names: Vec<_> = storage.list(Path::new(DIR)).unwrap().into_iter().map(|entry| entry.name).collect();
     names.sort();
     assert!(names.len() >= 4, "{names:?}");
-    let flip = |name: &std::ffi::OsString, at: u64| {
-        let file = storage.open(&Path::new(DIR).join(name), stratawal_storage::Access::ReadWrite).unwrap();
+    let (bytes, first) = damage(&names);
+    for (segment, at) in bytes {
+        let path = Path::new(DIR).join(&names[segment]);
+        let file = storage.open(&path, stratawal_storage::Access::ReadWrite).unwrap();
+        let at = at.min(file.len().unwrap() - 3);
         let mut byte = [0];
         file.read_exact_at(&mut byte, at).unwrap();
         file.write_all_at(&[byte[0] ^ 1], at).unwrap();
         file.sync_all().unwrap();
-    };
-    flip(&names[1], 50);
-    let newest = names.last().unwrap();
-    flip(newest, 200);
-    let base = base_of(Path::new(newest));
-    (storage.disk(), base + 1, 200)
+    }
+    (storage.disk(), first, 200)
 }
 
 /// Any crash after any change: nothing at or above is lost, and the truncation can be repeated.
@@ -276,6 +314,7 @@ fn damaged_disk(close: bool) -> (Disk, u64, u64) {
 fn a_truncation_that_is_interrupted_anywhere_can_be_repeated() {
     for close in [true, false] {
         interrupt_anywhere(damaged_disk(close));
+        interrupt_anywhere(unsealed_disk(close));
     }
 }
 

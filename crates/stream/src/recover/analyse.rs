@@ -136,7 +136,7 @@ impl Found {
     ///
     /// So of these files the newest is synced first. That is safe: nothing is shown before all of them are synced, and a
     /// power loss meanwhile leaves no more than the system could have left that writes pages back in any order.
-    fn close(&mut self, place: &Location, durable: SeqNo, order: Order) -> Result<()> {
+    pub(super) fn close(&mut self, place: &Location, durable: SeqNo, order: Order) -> Result<()> {
         if let Opened::Open(file) = &self.file {
             let header = *file.header();
             if order == Order::AttestationsFirst {
@@ -501,6 +501,18 @@ fn check_history(
     order: Order,
 ) -> Result<()> {
     check_links(env, place, live)?;
+    check_all_unsealed(env, place, options, live, start, order)
+}
+
+/// Checks each segment that has no valid end and was not scanned, as [`check_unsealed`] does.
+pub(super) fn check_all_unsealed(
+    env: &Env,
+    place: &Location,
+    options: &StreamOptions,
+    live: &mut [Found],
+    start: SeqNo,
+    order: Order,
+) -> Result<()> {
     for i in 1..live.len() {
         let next = *live[i].header();
         let found = &mut live[i - 1];

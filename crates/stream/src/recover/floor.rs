@@ -13,8 +13,8 @@ use stratawal_index::ActiveIndex;
 use stratawal_segment::{Access, FrameSearch, SegmentFile, SegmentId};
 
 use super::analyse::{
-    Found, Image, Opened, Order, Voidable, check_links, drop_garbage, drop_void, follow, list, misplaced, scan,
-    scan_back,
+    Found, Image, Opened, Order, Voidable, check_all_unsealed, check_links, drop_garbage, drop_void, follow, list,
+    misplaced, scan, scan_back,
 };
 use super::{Scan, loss, note};
 use crate::env::{Env, Location};
@@ -63,7 +63,12 @@ pub(super) fn analyse_above(env: &Env, place: &Location, options: &StreamOptions
     live.push(newest);
     let mut live = drop_garbage(env, place, live, start)?;
     let attested = scan_back(env, place, options, &mut live, Order::ChainFirst)?;
+    if live.len() > 1 {
+        scan_unsealed(env, place, options, &mut live[0])?;
+    }
     check_links(env, place, &mut live)?;
+    // The next open does the same check, with the new start.
+    check_all_unsealed(env, place, options, &mut live, start, Order::ChainFirst)?;
     let durable = closed.as_ref().map_or(attested, |close| close.frame.first_seq);
 
     let holder = &mut live[0];
@@ -144,6 +149,16 @@ impl Voidable for Named {
     fn set_limit(&mut self, limit: SeqNo) {
         self.limit = limit;
     }
+}
+
+/// Scans the segment that holds the floor, if it has no valid end and was not scanned: its chain may break below the floor.
+fn scan_unsealed(env: &Env, place: &Location, options: &StreamOptions, holder: &mut Found) -> Result<()> {
+    if holder.scan.is_none() && holder.end.is_none() {
+        holder.scan = Some(scan(env, place, options, holder, Order::ChainFirst)?);
+        let limit = holder.limit;
+        holder.close(place, limit, Order::ChainFirst)?;
+    }
+    Ok(())
 }
 
 /// Enters the chain of `found` again at the frame that holds `seq`, which is after the place where the chain breaks.

@@ -353,17 +353,23 @@ impl Repair<'_> {
     }
 
     /// Step 8: from the newest kept segment back to the first whose chain ends in a SEAL with a valid trailer, a SEAL
-    /// that names the next. What is found behind a chain is not believed.
+    /// that names the next. What is found behind a chain is not believed. A first segment whose chain is damaged below the
+    /// start gets its SEAL in any case.
     fn seal_kept(&self, kept: &[Found], newest: &SegmentHeader, start: SeqNo, timestamp: u64) -> Result<()> {
         let mut next = *newest;
-        for found in kept.iter().rev() {
+        for (i, found) in kept.iter().enumerate().rev() {
             // Closed again at once where it was closed: there may be more of them than the process may have files.
             let finished = found.opened(self.env, self.place)?.finished().map_err(|e| self.failed(e))?;
             if finished.is_some_and(|finished| matches!(finished.end.kind, EndKind::Seal { .. })) {
-                return Ok(());
+                match kept {
+                    [first, second, ..] if i > 0 && is_entered_again(first) => {
+                        return self.seal_kept(&kept[..1], second.header(), start, timestamp);
+                    }
+                    _ => return Ok(()),
+                }
             }
             let scan = found.scan.as_ref().expect("invariant: what was not sealed was scanned");
-            self.seal(found.id(), scan, found.limit.min(next.base), &next, start, timestamp)?;
+            self.seal(found, scan, found.limit.min(next.base), &next, start, timestamp)?;
             next = *found.header();
         }
         Ok(())
@@ -371,14 +377,14 @@ impl Repair<'_> {
 
     fn seal(
         &self,
-        id: SegmentId,
+        found: &Found,
         scan: &Scan,
         limit: SeqNo,
         next: &SegmentHeader,
         start: SeqNo,
         timestamp: u64,
     ) -> Result<()> {
-        let file = self.open_to_write(id)?;
+        let file = self.open_to_write(found.id())?;
         let (mut writer, mut space) = SegmentWriter::resume(&file, scan.chain.end);
         let mut points = scan.index.points_from(0);
         points.retain(|point| point.seq < limit.0);
@@ -392,7 +398,7 @@ impl Repair<'_> {
         let tail = ControlTail { next_seq: scan.chain.end_seq, timestamp, durable: next.durable };
         let sealed = writer.finish(&mut space, &tail, end).and_then(|()| writer.sync()).and_then(|()| writer.cut());
         sealed.map_err(|e| self.failed(e))?;
-        if scan.from.0.0 > SEGMENT_HEADER_LEN as u64 {
+        if is_entered_again(found) {
             // The chain is damaged below the start. The next open must find the trailer at the end of the file, or it would
             // scan the chain. So the new length has to be durable, too.
             writer.sync().map_err(|e| self.failed(e))?;
@@ -405,6 +411,11 @@ impl Repair<'_> {
         let kept: BTreeSet<SegmentId> = kept.iter().map(|kept| kept.id()).chain([active.writer.id()]).collect();
         all.iter().filter(|id| !kept.contains(id)).copied().collect()
     }
+}
+
+/// Whether the chain of a segment is damaged before the place where it was entered.
+fn is_entered_again(found: &Found) -> bool {
+    found.scan.as_ref().is_some_and(|scan| scan.from.0.0 > SEGMENT_HEADER_LEN as u64)
 }
 
 fn sealed_view(found: &Found) -> Arc<SegmentView> {
