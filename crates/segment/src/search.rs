@@ -52,8 +52,9 @@ impl FrameSearch {
         Self::within(file, from, file.len())
     }
 
-    /// Searches for the frames that begin in the first `len` bytes from `from`.
-    pub(crate) fn within(file: &SegmentFile, from: ByteOffset, len: u64) -> Self {
+    /// Searches for the frames that begin in the first `len` bytes from `from`, a multiple of 8.
+    #[must_use]
+    pub fn within(file: &SegmentFile, from: ByteOffset, len: u64) -> Self {
         Self { file: file.clone(), window: file.window(), at: from, to: from.0.saturating_add(len) }
     }
 

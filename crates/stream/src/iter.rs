@@ -15,7 +15,7 @@ use crate::append::Inner;
 use crate::batch::{Entry, Run};
 use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::options::Visibility;
-use crate::read::frame_len_max;
+use crate::read::{FrameStart, frame_len_max};
 use crate::stream::StreamLog;
 use crate::sync::Arc;
 use crate::tail::TailProvider;
@@ -71,6 +71,13 @@ struct Whole {
 }
 
 impl Forward {
+    /// Continues at a frame after damage.
+    fn go_to(&mut self, inner: &Inner, frame: FrameStart) {
+        let len_max = frame_len_max(&inner.shared.options);
+        self.frame = None;
+        self.steps = frames(self.reader.data(), Bytes::new(), frame.offset, frame.first_seq, len_max);
+    }
+
     #[inline]
     fn entry(&self, seq: u64) -> Option<Entry> {
         let frame = self.frame.as_ref().filter(|_| seq < self.limit)?;
@@ -221,6 +228,11 @@ impl Iter {
                     Err(error) if error.is_damage() && passes_over(forward, seq) => {
                         self.forward = Some(self.enter(seq)?);
                     }
+                    // The damage is before the frame of this entry, to entries before the first one or to a control frame.
+                    Err(error) if error.is_damage() => {
+                        let last = self.inner.last_after(&forward.reader, &forward.steps, seq);
+                        forward.go_to(&self.inner, last.ok_or(error)?);
+                    }
                     Err(error) => return Err(error),
                 },
                 _ => self.forward = Some(self.enter(seq)?),
@@ -285,9 +297,16 @@ impl Iter {
         let (mut next, mut held) = (point.seq.max(self.front), 0);
         loop {
             if let Err(error) = advance(&self.inner, &mut forward, next) {
-                // Where the next frame begins is known, so what is behind the damage comes before it.
-                let behind = forward.steps.failed().map(|frame| frame.end_seq().0).filter(|&behind| behind <= seq);
-                next = behind.ok_or(error)?;
+                // The entries after the damage are read first. Where its header is valid, the next frame begins after it.
+                if let Some(frame) = forward.steps.failed() {
+                    next = Some(frame.end_seq().0).filter(|&end| end <= seq).ok_or(error)?;
+                } else {
+                    let first =
+                        self.inner.frames_after(&forward.reader, &forward.steps).and_then(|mut frames| frames.next());
+                    let first = first.filter(|frame| error.is_damage() && frame.first_seq.0 <= seq).ok_or(error)?;
+                    next = next.max(first.first_seq.0);
+                    forward.go_to(&self.inner, first);
+                }
                 found.clear();
                 held = 0;
                 continue;

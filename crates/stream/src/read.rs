@@ -3,8 +3,8 @@
 use std::ops::{Range, RangeInclusive};
 
 use bytes::Bytes;
-use stratawal_frame::SeqNo;
-use stratawal_segment::{FrameAt, FrameSteps, Frames, frames};
+use stratawal_frame::{ByteOffset, SeqNo};
+use stratawal_segment::{Access, FrameAt, FrameSearch, FrameSteps, Frames, SegmentFile, frames};
 
 use crate::append::Inner;
 use crate::batch::Entry;
@@ -137,6 +137,13 @@ enum Place {
     Tail(Entry),
     /// In this segment, whose entries count up to this limit.
     Segment(Reader, u64),
+}
+
+/// Where a frame of entries begins, in the file and in the stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FrameStart {
+    pub(crate) offset: ByteOffset,
+    pub(crate) first_seq: SeqNo,
 }
 
 /// Where an entry was found.
@@ -288,12 +295,19 @@ impl Inner {
         loop {
             let block = reader.data().block(offset..offset + len);
             let block = block.map_err(|e| failed(e, self.lost_from(reader, expected, limit)))?;
-            let mut steps = frames(reader.data(), block, stratawal_frame::ByteOffset(offset), SeqNo(expected), max);
+            let mut steps = frames(reader.data(), block, ByteOffset(offset), SeqNo(expected), max);
             let needed = match steps.next_reaching(SeqNo(seq)) {
                 Ok(Frames::Frame(at)) => return Ok(at),
                 Ok(Frames::Incomplete { len, .. }) => len,
                 Ok(Frames::End) => 1,
-                Err(e) => return Err(failed(e, self.lost_at(reader, &steps, limit))),
+                Err(e) => match self.last_after(reader, &steps, seq) {
+                    Some(frame) if e.is_damage() => {
+                        (offset, expected) = (frame.offset.0, frame.first_seq.0);
+                        len = BLOCK_LEN_MAX.min(reader.end().saturating_sub(offset));
+                        continue;
+                    }
+                    _ => return Err(failed(e, self.lost_at(reader, &steps, limit))),
+                },
             };
             (offset, expected) = (steps.offset().0, steps.expected().0);
             let end = reader.end();
@@ -319,18 +333,61 @@ impl Inner {
         }
     }
 
-    /// The live entries that the damage takes at which `steps` ended: those of the frame, where its header is valid.
+    /// The live entries that the damage takes at which `steps` ended: those of the frame, where its header is valid. Where it
+    /// is not, those up to the next frame of entries, or else up to the next point of the index.
     pub(crate) fn lost_at(&self, reader: &Reader, steps: &FrameSteps, limit: u64) -> Range<u64> {
+        let expected = steps.expected().0;
         match steps.failed() {
             Some(frame) => self.live(frame.first_seq.0..frame.end_seq().0, limit),
-            None => self.lost_from(reader, steps.expected().0, limit),
+            None => match self.frames_after(reader, steps).into_iter().flatten().next() {
+                Some(next) => self.live(expected..next.first_seq.0, limit),
+                None => self.lost_from(reader, expected, limit),
+            },
         }
     }
 
-    /// The live entries that damage takes which hides where the frames behind it begin: from `seq`, the one expected
-    /// there, to the next point of the index, where reading begins anew.
+    /// The live entries that may be lost from `seq` on, where the frames are not known: up to the next point of the index, where
+    /// reading begins anew.
     pub(crate) fn lost_from(&self, reader: &Reader, seq: u64, limit: u64) -> Range<u64> {
         self.live(seq..reader.next_point(seq).map_or(u64::MAX, |next| next.seq), limit)
+    }
+
+    /// The last frame that begins at or below `seq`, after the damage at which `steps` ended. From there reading can continue.
+    /// `None` where there is none, or the payload of the frame of `seq` itself is damaged.
+    pub(crate) fn last_after(&self, reader: &Reader, steps: &FrameSteps, seq: u64) -> Option<FrameStart> {
+        if steps.failed().is_some() {
+            return None;
+        }
+        self.frames_after(reader, steps)?.take_while(|frame| frame.first_seq.0 <= seq).last()
+    }
+
+    /// The frames of entries after the damage at which `steps` ended, up to the next point of the index; those whose payload
+    /// is damaged, too. They are searched for in the file, since nothing else states where they begin. `None` where the file
+    /// cannot be opened.
+    pub(crate) fn frames_after(
+        &self,
+        reader: &Reader,
+        steps: &FrameSteps,
+    ) -> Option<impl Iterator<Item = FrameStart> + use<>> {
+        let Shared { env, place, .. } = &*self.shared;
+        let (from, expected) = (steps.offset(), steps.expected());
+        let file = SegmentFile::open(env.storage(), &place.dir(), reader.data().id(), Access::Read).ok()?;
+        // Another stream may have the name by now.
+        let file = Some(file).filter(|file| file.header() == reader.data().header())?;
+        let (_, span) = reader.span(expected.0);
+        let mut search = FrameSearch::within(&file, from, span.end.saturating_sub(from.0));
+        Some(std::iter::from_fn(move || {
+            loop {
+                let found = search.next_frame().ok()??;
+                let frame = FrameStart { offset: found.offset, first_seq: found.header.first_seq };
+                // One at the place itself that is expected there is the one that failed. So reading from a frame that is found
+                // never comes back to the same place.
+                let is_after = frame.first_seq > expected || frame.first_seq == expected && frame.offset > from;
+                if is_after && !found.header.is_control() {
+                    return Some(frame);
+                }
+            }
+        }))
     }
 
     /// What of `seqs`, in a segment with this limit, is in the stream. The newest segment has no limit, and the stream an end.

@@ -4,6 +4,7 @@
 //! Fewer entries in silence are allowed in one case: where nothing outside of the damaged bytes attests those that are
 //! missing, which cannot be told from a torn tail. That is worked out here anew, from what the undamaged files say.
 
+mod around;
 mod frames;
 mod judge;
 mod layout;
