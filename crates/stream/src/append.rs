@@ -81,7 +81,6 @@ impl StreamLog {
 
 impl Inner {
     fn append(&self, entries: &Entries<'_>, durability: Durability) -> Result<Range<u64>> {
-        self.check_process()?;
         let options = &self.shared.options;
         let booked = self.booked(entries)?;
         if seeded(Fault::BatchSplit)
@@ -111,7 +110,7 @@ impl Inner {
             return Err(error);
         }
         let tail = &mut state.tail;
-        let now = tail.clock.time(&**self.shared.env.storage(), tail.last_timestamp);
+        let now = tail.clock.time(self.shared.env.system(), tail.last_timestamp);
         let first = tail.push(entries, now, booked, options.frame_len);
         let end = state.tail.next_seq;
         let waiting = state.tail.waiting();
@@ -170,7 +169,7 @@ impl Inner {
             writer.begin_segment(tail)?;
         }
         self.book(tail, large.booked)?;
-        let now = tail.clock.time(&**self.shared.env.storage(), tail.last_timestamp);
+        let now = tail.clock.time(self.shared.env.system(), tail.last_timestamp);
         large.place_after(tail, now);
         writer.write_large(tail, large).map_err(Error::poisoned)?;
         Ok(self.group.goal(state))
@@ -231,7 +230,7 @@ impl Inner {
     #[inline]
     pub(crate) fn check_process(&self) -> Result<()> {
         let shared = &self.shared;
-        if shared.env.storage().is_forked() { Err(Error::new(ErrorKind::Forked, &shared.place)) } else { Ok(()) }
+        if shared.env.system().is_forked() { Err(Error::new(ErrorKind::Forked, &shared.place)) } else { Ok(()) }
     }
 
     fn recovered(&self, ballast: BallastUse) -> Result<MutexGuard<'_, State<Writer>>> {

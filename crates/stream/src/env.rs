@@ -132,6 +132,11 @@ impl Env {
         &self.storage
     }
 
+    /// The storage as it was given, for what opens nothing and is asked for each append: the clocks, and the process.
+    pub(crate) fn system(&self) -> &dyn Storage {
+        &*self.plain
+    }
+
     /// Whether streams are only read.
     #[must_use]
     pub const fn is_read_only(&self) -> bool {
@@ -196,7 +201,7 @@ impl UnsettledFile {
 impl Drop for UnsettledFile {
     fn drop(&mut self) {
         // In the child of a fork the lock may be held for ever.
-        if self.0.storage.is_forked() {
+        if self.0.system().is_forked() {
             return;
         }
         *self.0.unsettled.lock() -= 1;
