@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
+use rustix::time::ClockId;
 
 use crate::error::at_path;
 use crate::map::Map;
@@ -88,6 +89,14 @@ impl UnixStorage {
             at_path(&self.shown(path), removed.unwrap_or(error))
         })
     }
+}
+
+/// What a clock shows, in microseconds.
+#[inline]
+fn micros_of(clock: ClockId) -> u64 {
+    let now = rustix::time::clock_gettime(clock);
+    let (seconds, nanos) = (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));
+    seconds * 1_000_000 + nanos / 1_000
 }
 
 fn not_a_file() -> io::Error {
@@ -244,9 +253,7 @@ impl Storage for UnixStorage {
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn coarse_now_micros(&self) -> u64 {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-        let (seconds, nanos) = (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));
-        seconds * 1_000_000 + nanos / 1_000
+        micros_of(ClockId::RealtimeCoarse)
     }
 
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -256,16 +263,12 @@ impl Storage for UnixStorage {
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn elapsed_micros(&self) -> u64 {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let (seconds, nanos) = (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));
-        seconds * 1_000_000 + nanos / 1_000
+        micros_of(ClockId::Boottime)
     }
 
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     fn elapsed_micros(&self) -> u64 {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        let (seconds, nanos) = (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));
-        seconds * 1_000_000 + nanos / 1_000
+        micros_of(ClockId::Monotonic)
     }
 
     fn random_u64(&self) -> u64 {
