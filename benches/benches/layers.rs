@@ -1,4 +1,5 @@
-//! The layers below the facade: encoding and checking a frame, searching an index, opening and rotating.
+//! The layers below the facade: encoding and checking a frame, searching an index, opening and
+//! rotating.
 //!
 //! Figures of one run compare with each other, not with those of another day or machine.
 

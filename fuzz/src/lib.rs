@@ -1,4 +1,5 @@
-//! What the fuzz targets call: a function each, on any bytes, that panics where something does not hold.
+//! What the fuzz targets call: a function each, on any bytes, that panics where something does not
+//! hold.
 //!
 //! The tests of the workspace compile this file too, and replay every seed and every regression.
 #![forbid(unsafe_code)]
@@ -36,7 +37,8 @@ pub fn run(target: &str, bytes: &[u8]) {
     found.unwrap_or_else(|| panic!("no target {target:?}")).1(bytes);
 }
 
-/// Any text is a stream name or is refused; what it becomes on disk is one harmless file name, and leads back to it alone.
+/// Any text is a stream name or is refused; what it becomes on disk is one harmless file name, and
+/// leads back to it alone.
 fn stream_names(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Ok(escaped) = escape_name(&text) {

@@ -17,8 +17,9 @@ const DIR: &str = "/streams/s";
 /// Entries that are looked at from either end: a gap can stand for any number.
 const LOOKED_AT: usize = 1000;
 
-/// However the files came about: no panic, and nothing is changed by a reader, or by a writer that refuses. A writer that
-/// opens them sees what a reader saw, and what it acknowledges is there after that.
+/// However the files came about: no panic, and nothing is changed by a reader, or by a writer that
+/// refuses. A writer that opens them sees what a reader saw, and what it acknowledges is there
+/// after that.
 pub(crate) fn segment_recovery(bytes: &[u8]) {
     let Ok(storage) = forge(&mut Unstructured::new(bytes)) else { return };
     let before = files(&storage);
@@ -47,8 +48,8 @@ pub(crate) fn segment_recovery(bytes: &[u8]) {
     let next = log.next_seq();
     let Ok(seq) = log.append(b"after", Durability::Synced) else { return };
     assert_eq!(seq, next);
-    // A closed stream is believed what it says of itself, and gone on behind; after a crash, what it holds counts. No
-    // writer makes the two differ, and damage to what it holds is told as such.
+    // A closed stream is believed what it says of itself, and gone on behind; after a crash, what
+    // it holds counts. No writer makes the two differ, and damage to what it holds is told as such.
     if there.1.is_some() || clean && !closes_what_it_holds(&before) {
         return;
     }

@@ -76,7 +76,8 @@ fn table(rows: &[(&str, Duration, String)]) {
     }
 }
 
-/// Whether a component of the toolchain is there; CI on a bare toolchain goes on without it, and says so.
+/// Whether a component of the toolchain is there; CI on a bare toolchain goes on without it, and
+/// says so.
 fn need(component: &str) -> Done {
     match cargo(&[component, "--version"]).output() {
         Some(_) => Ok(()),

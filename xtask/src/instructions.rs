@@ -1,7 +1,8 @@
-//! Instructions an operation, counted by valgrind, against bounds: what no test sees that judges by behaviour, and no
-//! test can judge by time. `benches/src/bin/instructions.rs` is the work.
+//! Instructions an operation, counted by valgrind, against bounds: what no test sees that judges by
+//! behaviour, and no test can judge by time. `benches/src/bin/instructions.rs` is the work.
 //!
-//! System calls count as the instructions that lead to them, so this sees neither their number nor their cost.
+//! System calls count as the instructions that lead to them, so this sees neither their number nor
+//! their cost.
 
 use std::fs;
 use std::path::Path;
@@ -9,12 +10,12 @@ use std::path::Path;
 use crate::run::{Run, cargo, root};
 use crate::{Done, Stop, memcheck};
 
-/// An operation, its instructions when this line was set, and how many it may take. `cargo xtask instructions --print`
-/// prints the lines anew.
+/// An operation, its instructions when this line was set, and how many it may take.
+/// `cargo xtask instructions --print` prints the lines anew.
 ///
-/// The bounds are generous, because counts vary: with the compiler, with the C library, and with the CPU, whose vector
-/// instructions the checksum and the C library choose among, as far as valgrind offers them. On one machine they repeat
-/// to within one in a hundred.
+/// The bounds are generous, because counts vary: with the compiler, with the C library, and with
+/// the CPU, whose vector instructions the checksum and the C library choose among, as far as
+/// valgrind offers them. On one machine they repeat to within one in a hundred.
 const TABLE: &[(&str, u64, u64)] = &[
     ("append, buffered", 527, 660),
     ("append, flushed", 1_777, 2_300),
@@ -35,12 +36,12 @@ const LOW: f64 = 0.75;
 /// What `--print` sets for a bound.
 const ROOM: f64 = 1.25;
 
-/// The function whose instructions are counted, as callgrind writes it. It dumps when that ends, and forgets what it
-/// counted before.
+/// The function whose instructions are counted, as callgrind writes it. It dumps when that ends,
+/// and forgets what it counted before.
 const COUNTED: &str = "*::counted";
 
-/// From some length on the C library copies and clears by an instruction that valgrind counts anew for each byte. With
-/// this it uses vectors throughout.
+/// From some length on the C library copies and clears by an instruction that valgrind counts anew
+/// for each byte. With this it uses vectors throughout.
 const NO_STRING_INSTRUCTIONS: &str =
     "glibc.cpu.x86_rep_movsb_threshold=0x7fffffff:glibc.cpu.x86_rep_stosb_threshold=0x7fffffff";
 
@@ -99,8 +100,8 @@ fn total(dir: &Path, number: usize) -> Option<u64> {
     dump.lines().find_map(|line| line.strip_prefix("totals: "))?.trim().parse().ok()
 }
 
-/// The operation that a line of the program names, and its instructions: `once` is of as many as the line says, `twice`
-/// of twice as many.
+/// The operation that a line of the program names, and its instructions: `once` is of as many as
+/// the line says, `twice` of twice as many.
 fn difference(line: &str, once: Option<u64>, twice: Option<u64>) -> Result<(String, u64), Stop> {
     let (times, name) = line.split_once(' ').unwrap_or_default();
     let count = |times: u64| Some(twice?.checked_sub(once?)? / times);

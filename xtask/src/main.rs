@@ -1,4 +1,5 @@
-//! Tasks of the workspace: `cargo xtask` lists them. Standard library only, so that it builds in seconds.
+//! Tasks of the workspace: `cargo xtask` lists them. Standard library only, so that it builds in
+//! seconds.
 #![forbid(unsafe_code)]
 
 mod ci;

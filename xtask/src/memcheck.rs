@@ -1,5 +1,5 @@
-//! Memory errors: the tests of the codecs, the index, the segments and the one unsafe module under valgrind, which sees
-//! each access of the machine code that ships, mapped files among it.
+//! Memory errors: the tests of the codecs, the index, the segments and the one unsafe module under
+//! valgrind, which sees each access of the machine code that ships, mapped files among it.
 
 use crate::run::{Run, cargo, root};
 use crate::{Done, Stop};

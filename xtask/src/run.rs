@@ -10,7 +10,8 @@ use crate::{Done, Stop};
 
 /// The root of the workspace.
 pub(crate) fn root() -> PathBuf {
-    // As cargo says when it runs this: what was compiled in is another clone's, where that shares the target folder.
+    // As cargo says when it runs this: what was compiled in is another clone's, where that shares
+    // the target folder.
     let manifest =
         std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     manifest.parent().map_or(manifest.clone(), ToOwned::to_owned)
@@ -141,8 +142,8 @@ pub(crate) fn wait(child: &mut Child, limit: Option<Duration>) -> Result<ExitSta
     Err(format!("took longer than {} s, and was ended", limit.as_secs_f64()))
 }
 
-/// Kills a process and those that it has started. It is stopped before they are looked up, so that it starts no more.
-/// Where there is no `/proc`, it alone is killed.
+/// Kills a process and those that it has started. It is stopped before they are looked up, so that
+/// it starts no more. Where there is no `/proc`, it alone is killed.
 fn end(id: u32) {
     // Of the shell, which has it where no program of that name is installed.
     let send = |signal: &str| drop(Command::new("sh").args(["-c", &format!("kill -{signal} {id}")]).status());

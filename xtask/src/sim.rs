@@ -1,12 +1,13 @@
-//! The simulation: crashes at every change of a simulated disk, and faults at every operation, seed by seed; the damage
-//! sweep; and processes that are killed, or read beside one another.
+//! The simulation: crashes at every change of a simulated disk, and faults at every operation, seed
+//! by seed; the damage sweep; and processes that are killed, or read beside one another.
 
 use crate::run::{Run, cargo};
 use crate::{Done, Stop};
 
-/// Proves that the harnesses can fail: faults are seeded into the code, and the simulation, the damage sweep, the tests of hostile
-/// files, that of mixed histories, a process that is killed or one that reads beside it have to find each; in the index, which those see only by its
-/// speed, its own tests.
+/// Proves that the harnesses can fail: faults are seeded into the code, and the simulation, the
+/// damage sweep, the tests of hostile files, that of mixed histories, a process that is killed or
+/// one that reads beside it have to find each; in the index, which those see only by its speed, its
+/// own tests.
 pub(crate) fn seeded() -> Done {
     let faulty = |arguments: &[&str]| {
         cargo(&["test", "--release"])
@@ -23,10 +24,12 @@ pub(crate) fn seeded() -> Done {
     faulty(&["--package", "stratawal-index", "--lib"])
 }
 
-/// How long a harness may take whose volume is fixed, or to be built: many times as long as it does.
+/// How long a harness may take whose volume is fixed, or to be built: many times as long as it
+/// does.
 const SECONDS_MAX: u64 = 3600;
 
-/// Every bit of the files of small logs flipped, every page zeroed, every file cut, lost and swapped.
+/// Every bit of the files of small logs flipped, every page zeroed, every file cut, lost and
+/// swapped.
 pub(crate) fn sweep() -> Done {
     sweep_run().done("the damage sweep")
 }
@@ -35,8 +38,8 @@ pub(crate) fn sweep_run() -> Run {
     in_memory(harness("damage", 0).env("STRATAWAL_ALL_BITS", "1"))
 }
 
-/// A test of the facade, optimised. The invariants that the code asserts of itself are a part of what is tried. `seconds` is
-/// how long its volume may take, besides what every harness may.
+/// A test of the facade, optimised. The invariants that the code asserts of itself are a part of
+/// what is tried. `seconds` is how long its volume may take, besides what every harness may.
 fn harness(test: &str, seconds: u64) -> Run {
     cargo(&["test", "--release", "--package", "stratawal", "--test", test, "--", "--nocapture"])
         .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true")
@@ -72,7 +75,8 @@ pub(crate) fn model_run(cases: &str, seed: Option<&str>) -> Run {
     })
 }
 
-/// Nothing is cut off by what runs so but processes, which a file system in memory survives as any other does.
+/// Nothing is cut off by what runs so but processes, which a file system in memory survives as any
+/// other does.
 fn in_memory(run: Run) -> Run {
     let is_there = std::env::var_os("TMPDIR").is_none() && std::path::Path::new("/dev/shm").is_dir();
     if is_there { run.env("TMPDIR", "/dev/shm") } else { run }

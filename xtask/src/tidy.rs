@@ -1,4 +1,5 @@
-//! The rules of the house that a compiler does not check. Each violation is a line: file, line, what.
+//! The rules of the house that a compiler does not check. Each violation is a line: file, line,
+//! what.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,8 +22,9 @@ const LAYERS: [(&str, &[&str]); 8] = [
 /// Crates that are libraries for others: no prints, no panics, one door for synchronisation.
 const LIBRARIES: [&str; 6] = ["frame", "storage", "segment", "index", "stream", "stratawal"];
 
-/// Crates that hand a promise on which they cannot prove (nobody shortens mapped files): they declare it on single
-/// items, under `deny(unsafe_code)`. `storage` has unsafe code in one module. All others forbid it.
+/// Crates that hand a promise on which they cannot prove (nobody shortens mapped files): they
+/// declare it on single items, under `deny(unsafe_code)`. `storage` has unsafe code in one module.
+/// All others forbid it.
 const PROMISE: [&str; 2] = ["segment", "stratawal"];
 
 const TOP_LEVEL: [&str; 9] =

@@ -1,7 +1,7 @@
 //! Every harness at the volume of a night, and a table of what was tried.
 //!
-//! A harness tells its volume itself, in lines of standard output that begin with `volume: `; a harness that tells none has
-//! not run, and that is a failure.
+//! A harness tells its volume itself, in lines of standard output that begin with `volume: `; a
+//! harness that tells none has not run, and that is a failure.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

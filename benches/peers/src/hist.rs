@@ -1,4 +1,5 @@
-//! Durations in buckets, so that millions of them take no memory that a measurement of memory would show.
+//! Durations in buckets, so that millions of them take no memory that a measurement of memory would
+//! show.
 
 use std::time::Duration;
 

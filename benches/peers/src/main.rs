@@ -1,10 +1,12 @@
-//! The same work by stratawal, by other logs, and by raw loops. One case by one subject in one process:
+//! The same work by stratawal, by other logs, and by raw loops. One case by one subject in one
+//! process:
 //!
-//! `stratawal-peers CASE SUBJECT DIR [SECONDS [ENTRIES]]` prints one line of JSON. Without arguments it lists both.
+//! `stratawal-peers CASE SUBJECT DIR [SECONDS [ENTRIES]]` prints one line of JSON. Without
+//! arguments it lists both.
 //!
-//! Each case checks what it has done (the number of entries, and their bytes), so that no figure is of something else,
-//! and a subject that has no such operation, or not with the same guarantee, says so instead of a figure. The data are
-//! removed at the end.
+//! Each case checks what it has done (the number of entries, and their bytes), so that no figure is
+//! of something else, and a subject that has no such operation, or not with the same guarantee,
+//! says so instead of a figure. The data are removed at the end.
 #![deny(unsafe_code)]
 
 mod cases;
@@ -81,7 +83,8 @@ fn list() -> Answer<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes and deletes some GiB: memory that the host of a virtual machine never touched takes a tenth of the speed.
+/// Writes and deletes some GiB: memory that the host of a virtual machine never touched takes a
+/// tenth of the speed.
 fn warm(dir: &Path, gib: &str) -> Answer<ExitCode> {
     let gib: u64 = parsed(gib, "GIB")?;
     std::fs::create_dir_all(dir).map_err(failed("warm"))?;
@@ -174,8 +177,8 @@ fn remove(dir: &Path) -> Answer<()> {
     }
 }
 
-/// walrus takes its folder from the environment, and prints what it does unless that says otherwise: both have to be
-/// there when a process starts.
+/// walrus takes its folder from the environment, and prints what it does unless that says
+/// otherwise: both have to be there when a process starts.
 fn again_for_walrus(dir: &Path) -> Answer<ExitCode> {
     let program = std::env::current_exe().map_err(failed("the program"))?;
     let status = Command::new(program)

@@ -3,8 +3,8 @@
 /// Distinct entries; few enough to stay in the cache, so that making one costs next to nothing.
 const SLOTS: u64 = 1024;
 
-/// Pseudorandom entries. Each begins with its number, so that one that is read says which it is, and all its bytes
-/// follow from that.
+/// Pseudorandom entries. Each begins with its number, so that one that is read says which it is,
+/// and all its bytes follow from that.
 pub(crate) struct Payload {
     pool: Vec<u8>,
     len: usize,
@@ -46,7 +46,8 @@ impl Payload {
     }
 }
 
-/// What was read: how many entries and bytes, and the sum of their numbers. With `checked`, every byte is compared.
+/// What was read: how many entries and bytes, and the sum of their numbers. With `checked`, every
+/// byte is compared.
 #[derive(Default)]
 pub(crate) struct Tally {
     pub(crate) count: u64,

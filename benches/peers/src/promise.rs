@@ -1,6 +1,7 @@
 //! The promises that mappings ask for; all the unsafe code there is.
 //!
-//! The files lie in a folder that this process has made for its own run, and nobody else knows its name.
+//! The files lie in a folder that this process has made for its own run, and nobody else knows its
+//! name.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -10,7 +11,8 @@ use memmap2::{Mmap, MmapMut};
 
 /// A file mapped for reading.
 pub(crate) fn map(file: &File) -> io::Result<Mmap> {
-    // SAFETY: nobody shortens or changes the file while it is mapped: only this process knows it, and its writers are done.
+    // SAFETY: nobody shortens or changes the file while it is mapped: only this process knows it,
+    // and its writers are done.
     unsafe { Mmap::map(file) }
 }
 

@@ -90,7 +90,8 @@ pub(crate) trait Subject: Sync {
 pub(crate) trait Writer {
     /// Appends one entry, acknowledged at the level of the setup.
     fn append(&mut self, entry: &[u8]) -> Answer<()>;
-    /// Appends a batch that is there as a whole or not at all, if the subject has that; else what comes nearest.
+    /// Appends a batch that is there as a whole or not at all, if the subject has that; else what
+    /// comes nearest.
     fn append_batch(&mut self, entries: &[&[u8]]) -> Answer<()>;
     /// Hands over what is buffered.
     fn flush(&mut self) -> Answer<()> {
@@ -110,7 +111,8 @@ pub(crate) struct Kind {
     pub(crate) stream_per_thread: bool,
     /// What was read once does not come again.
     pub(crate) reads_once: bool,
-    /// It cannot create very many streams from several threads: its segments in use may be evicted under it.
+    /// It cannot create very many streams from several threads: its segments in use may be evicted
+    /// under it.
     pub(crate) creates_alone: bool,
     /// Its batches are synced at every level.
     pub(crate) batches_sync: bool,
@@ -121,7 +123,8 @@ pub(crate) struct Kind {
 }
 
 impl Kind {
-    /// Stops where the subject cannot give exactly this guarantee, so that only equals are compared.
+    /// Stops where the subject cannot give exactly this guarantee, so that only equals are
+    /// compared.
     pub(crate) fn gives(&self, level: Level) -> Answer<()> {
         if self.levels.contains(&level) { Ok(()) } else { none(self.lacks) }
     }

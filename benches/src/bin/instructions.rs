@@ -1,9 +1,12 @@
-//! The work whose instructions `cargo xtask instructions` counts, under callgrind, which dumps what it has counted when
+//! The work whose instructions `cargo xtask instructions` counts, under callgrind, which dumps what
+//! it has counted when
 //! [`counted`] ends. For each case that is twice: so often, and twice as often. The difference is free of what an
-//! iterator, or the first use of anything, costs once. What is printed says which dumps are of what.
+//! iterator, or the first use of anything, costs once. What is printed says which dumps are of
+//! what.
 //!
-//! One thread, and the same work each time: nothing here goes by the clock or by chance. With the beginning of a name for an
-//! argument, other cases are left out; which functions take the instructions is then told by
+//! One thread, and the same work each time: nothing here goes by the clock or by chance. With the
+//! beginning of a name for an argument, other cases are left out; which functions take the
+//! instructions is then told by
 //!
 //! ```sh
 //! valgrind --tool=callgrind --collect-atstart=no --toggle-collect='*::counted' --callgrind-out-file=target/where \
@@ -100,7 +103,8 @@ impl Cases {
         }
     }
 
-    /// Of entries that were appended one by one, each flushed, and of those that waited and share frames of some 6 KiB.
+    /// Of entries that were appended one by one, each flushed, and of those that waited and share
+    /// frames of some 6 KiB.
     fn gets(&self) {
         for (name, durability) in [("single", Durability::Flushed), ("shared", Durability::Buffered)] {
             for (place, segment_bytes) in [("sealed", Some(SEGMENT_BYTES)), ("active", None)] {

@@ -1,7 +1,7 @@
 //! The commands that work on a damaged stream.
 
-/// The advice about damage of this kind, a word of `inspect::Damage::kind`; `lost` are the first and the last entry that it
-/// takes. `None` where the message of the damage states the remedy.
+/// The advice about damage of this kind, a word of `inspect::Damage::kind`; `lost` are the first
+/// and the last entry that it takes. `None` where the message of the damage states the remedy.
 pub(crate) fn about(kind: &str, lost: Option<(u64, u64)>) -> Option<String> {
     const READ: &str = "`cat --skip-damage` prints the other entries";
     let drop = lost.map(|(_, last)| format!("`truncate --before {}`", last.saturating_add(1)));

@@ -34,15 +34,17 @@ refused with its file and line, and the lines before it, or before its batch, ar
 pub(crate) struct Append {
     #[command(flatten)]
     common: Common,
-    /// The stream. Any name of at least one character whose escaped form (`streams` prints it) is at most 240 bytes.
+    /// The stream. Any name of at least one character whose escaped form (`streams` prints it) is
+    /// at most 240 bytes.
     stream: String,
-    /// Files to read, one entry a line. `-` is standard input, which is also read where no file is given.
+    /// Files to read, one entry a line. `-` is standard input, which is also read where no file is
+    /// given.
     files: Vec<PathBuf>,
     /// How safe an entry must be before it counts as appended.
     #[arg(long, value_enum, default_value = "synced")]
     durability: DurabilityArgument,
-    /// Append so many lines as one batch, which is present as a whole after a crash or not at all. Otherwise a batch is
-    /// what one read brings.
+    /// Append so many lines as one batch, which is present as a whole after a crash or not at all.
+    /// Otherwise a batch is what one read brings.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     batch: Option<u64>,
     /// Print the seq of each batch's last entry once it is acknowledged.
@@ -73,8 +75,9 @@ impl From<DurabilityArgument> for Durability {
     }
 }
 
-/// Where an interrupt comes in: it closes the log between two appends, and never within one. Nothing else is done under
-/// the lock, so that an append that waits for input, or for a reader of its output, does not hold an interrupt up.
+/// Where an interrupt comes in: it closes the log between two appends, and never within one.
+/// Nothing else is done under the lock, so that an append that waits for input, or for a reader of
+/// its output, does not hold an interrupt up.
 #[derive(Clone, Default)]
 struct Gate(Arc<Mutex<Option<Wal>>>);
 
@@ -83,8 +86,8 @@ impl Gate {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes the log and lets nothing through afterwards. A log that is still being opened is not waited for: that it
-    /// was not closed is what its recovery is for.
+    /// Closes the log and lets nothing through afterwards. A log that is still being opened is not
+    /// waited for: that it was not closed is what its recovery is for.
     fn close(&self) -> stratawal::Result<()> {
         let held = self.lock();
         let closed = held.as_ref().map_or(Ok(()), Wal::close);
@@ -169,7 +172,8 @@ impl Append {
         let standard_input = [PathBuf::from("-")];
         let files = if self.files.is_empty() { &standard_input[..] } else { &self.files };
         let result = files.iter().try_for_each(|file| append_file(file, appender));
-        // Lines that were read whole before an error are appended too. A batch that was refused or failed is cleared.
+        // Lines that were read whole before an error are appended too. A batch that was refused or
+        // failed is cleared.
         let rest = appender.append();
         result.and(rest)
     }
@@ -269,8 +273,9 @@ impl Appender {
         Some(format!("entries {first} to {last} were appended before that"))
     }
 
-    /// Takes a piece of the line at `at`, and appends the batch once it is complete. A line, or a batch, that passes the bound
-    /// is refused with the piece that passes it, so no more of it is read.
+    /// Takes a piece of the line at `at`, and appends the batch once it is complete. A line, or a
+    /// batch, that passes the bound is refused with the piece that passes it, so no more of it is
+    /// read.
     fn take(&mut self, piece: &Piece<'_>, at: &Position) -> Result<(), Failure> {
         let (Piece::Part(bytes) | Piece::Last(bytes)) = piece;
         // Where no number of lines was asked for, those that are whole are a batch.
@@ -341,7 +346,8 @@ impl Appender {
         self.acknowledge(seqs.start, last)
     }
 
-    /// Without the lock: no reader may be there, and then an interrupt must still find the log free.
+    /// Without the lock: no reader may be there, and then an interrupt must still find the log
+    /// free.
     fn acknowledge(&mut self, first: u64, last: u64) -> Result<(), Failure> {
         let Some(out) = &mut self.ack else { return Ok(()) };
         let line = if self.json { format!("{{\"first\":{first},\"last\":{last}}}\n") } else { format!("{last}\n") };
@@ -364,8 +370,8 @@ fn stdout() -> Result<File, Failure> {
 mod tests {
     use super::*;
 
-    /// Appends files of these texts with batches of at most 20 bytes, 4 for each entry among them. Returns the error and
-    /// the entries of the stream.
+    /// Appends files of these texts with batches of at most 20 bytes, 4 for each entry among them.
+    /// Returns the error and the entries of the stream.
     fn append(batch: Option<u64>, texts: &[&str]) -> (Option<Failure>, Vec<String>) {
         let dir = tempfile::tempdir().unwrap();
         let texts = texts.iter().enumerate().map(|(i, text)| {

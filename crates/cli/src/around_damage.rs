@@ -9,7 +9,8 @@ use crate::cat::print_entry;
 use crate::failure::{DAMAGE, DONE};
 use crate::json;
 
-/// Prints entries to `W`, and the ranges that are lost: as notes on standard error, or as JSON beside the entries.
+/// Prints entries to `W`, and the ranges that are lost: as notes on standard error, or as JSON
+/// beside the entries.
 pub(crate) struct AroundDamage<W: Write> {
     out: BufWriter<W>,
     seqs: Range<u64>,

@@ -35,8 +35,8 @@ pub(crate) struct Cat {
     /// Of those, the last first.
     #[arg(long)]
     reverse: bool,
-    /// Print every entry that can be read, after damage too. Each range that is lost is a note on standard error, and
-    /// then the exit code is 1. Reads the stream from its beginning.
+    /// Print every entry that can be read, after damage too. Each range that is lost is a note on
+    /// standard error, and then the exit code is 1. Reads the stream from its beginning.
     #[arg(long, conflicts_with_all = ["last", "reverse"])]
     skip_damage: bool,
     /// Print each entry as JSON, with its seq and time.
@@ -67,7 +67,8 @@ impl Cat {
         let entries = stream.iter(begin..end.max(begin));
         let code = if self.reverse { self.print(entries.rev()) } else { self.print(entries) }?;
         match damage {
-            // The entries before it are printed. The damage concerns the range too, unless that ends before it.
+            // The entries before it are printed. The damage concerns the range too, unless that
+            // ends before it.
             Some(damage) if self.to.is_none_or(|to| to > next) => self.common.result(Err(damage)),
             _ => Ok(code),
         }

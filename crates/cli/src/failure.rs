@@ -1,4 +1,5 @@
-//! How a command ends that failed: an exit code, and one line with the cause, the place, and the remedy.
+//! How a command ends that failed: an exit code, and one line with the cause, the place, and the
+//! remedy.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -32,7 +33,8 @@ impl Failure {
         Self { code, kind, message: message.into(), stream: None, segment: None, offset: None }
     }
 
-    /// Input or output of the command itself; `what` is a sentence without its end, and names the file.
+    /// Input or output of the command itself; `what` is a sentence without its end, and names the
+    /// file.
     pub(crate) fn io(what: &str, error: &io::Error) -> Self {
         Self::new(FAILED, "io", format!("{what}: {error}; {}", remedy(error)))
     }

@@ -21,8 +21,8 @@ pub(crate) fn number_or_null(value: Option<u64>) -> String {
     value.map_or_else(|| "null".to_owned(), |n| n.to_string())
 }
 
-/// Writes the field for the bytes of an entry: its text, or base64 where it is not UTF-8. An entry may be large, so no
-/// other copy of it is made.
+/// Writes the field for the bytes of an entry: its text, or base64 where it is not UTF-8. An entry
+/// may be large, so no other copy of it is made.
 pub(crate) fn write_data(out: &mut impl Write, data: &[u8]) -> io::Result<()> {
     match std::str::from_utf8(data) {
         Ok(utf8) => {
@@ -33,8 +33,8 @@ pub(crate) fn write_data(out: &mut impl Write, data: &[u8]) -> io::Result<()> {
     }
 }
 
-/// The field for a time, as RFC 3339 shows it. That form ends with the year 9999; a later time is null there, and has a
-/// field with the microseconds since 1970.
+/// The field for a time, as RFC 3339 shows it. That form ends with the year 9999; a later time is
+/// null there, and has a field with the microseconds since 1970.
 pub(crate) fn time(time: SystemTime) -> String {
     // The first second of the year 10000.
     const SECONDS_END: u64 = 253_402_300_800;

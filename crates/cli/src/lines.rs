@@ -14,7 +14,8 @@ pub(crate) enum Piece<'a> {
     Last(&'a [u8]),
 }
 
-/// The lines of one input, read by read: the pieces of a read are complete before the next read waits.
+/// The lines of one input, read by read: the pieces of a read are complete before the next read
+/// waits.
 pub(crate) struct Lines<R> {
     input: R,
     block: Vec<u8>,
@@ -30,8 +31,8 @@ impl<R: Read> Lines<R> {
         Self { input, block: vec![0; READ_LEN], unread: 0..0, begun: false, ended: false }
     }
 
-    /// Reads once, for [`piece`](Self::piece) to give out. Returns whether there was anything; at the end of the input
-    /// there is not, and its last line may have a last piece.
+    /// Reads once, for [`piece`](Self::piece) to give out. Returns whether there was anything; at
+    /// the end of the input there is not, and its last line may have a last piece.
     pub(crate) fn read(&mut self) -> io::Result<bool> {
         let n = loop {
             match self.input.read(&mut self.block) {

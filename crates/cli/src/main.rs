@@ -1,8 +1,8 @@
-//! `stratawal`, the command line: append lines to streams of a log, read them back, list, verify, truncate and delete
-//! them.
+//! `stratawal`, the command line: append lines to streams of a log, read them back, list, verify,
+//! truncate and delete them.
 //!
-//! For people and shell scripts. Programs use the library. Nothing here knows the format: all of it goes through the
-//! facade's public interface.
+//! For people and shell scripts. Programs use the library. Nothing here knows the format: all of it
+//! goes through the facade's public interface.
 #![forbid(unsafe_code)]
 
 mod advice;
@@ -74,7 +74,8 @@ struct Common {
 }
 
 impl Common {
-    /// A result of the log as one of the command: its error gets the path that it concerns, and what to do.
+    /// A result of the log as one of the command: its error gets the path that it concerns, and
+    /// what to do.
     fn result<T>(&self, result: stratawal::Result<T>) -> Result<T, Failure> {
         result.map_err(|error| Failure::of_log(&self.dir, &error))
     }

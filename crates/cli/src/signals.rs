@@ -1,5 +1,5 @@
-//! Interrupts. The first one ends the command, whatever it waits for; where there is a log to close, it is closed first.
-//! The second one does not wait for that.
+//! Interrupts. The first one ends the command, whatever it waits for; where there is a log to
+//! close, it is closed first. The second one does not wait for that.
 
 use std::ffi::c_int;
 use std::fs;
@@ -12,18 +12,22 @@ use signal_hook::iterator::Signals;
 
 use crate::failure::Failure;
 
-/// How long an error may take to be printed before the process ends: standard error may be a pipe that is full.
+/// How long an error may take to be printed before the process ends: standard error may be a pipe
+/// that is full.
 const PRINT_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// On the first interrupt, exits with 128 + the signal's number: 130 for an interrupt from the terminal.
+/// On the first interrupt, exits with 128 + the signal's number: 130 for an interrupt from the
+/// terminal.
 pub(crate) fn exit_on_interrupt() -> Result<(), Failure> {
     on_interrupt(false, || Ok(()))
 }
 
-/// Runs `finish` on the first interrupt and exits with 128 + the signal's number. The thread that runs the command is not
-/// waited for, so `finish` must not need a lock that this thread holds while it reads or prints.
+/// Runs `finish` on the first interrupt and exits with 128 + the signal's number. The thread that
+/// runs the command is not waited for, so `finish` must not need a lock that this thread holds
+/// while it reads or prints.
 ///
-/// A signal that was ignored when the process started stays ignored: a shell starts a background job so, and means it.
+/// A signal that was ignored when the process started stays ignored: a shell starts a background
+/// job so, and means it.
 pub(crate) fn on_interrupt(
     json: bool,
     finish: impl FnOnce() -> Result<(), Failure> + Send + 'static,
@@ -62,8 +66,8 @@ fn print_in_time(failure: Failure, json: bool) {
     let _ = wait.recv_timeout(PRINT_TIME_MAX);
 }
 
-/// Whether the process ignores this signal. Known on Linux only. Elsewhere std has no safe way to ask, so every
-/// signal is taken over.
+/// Whether the process ignores this signal. Known on Linux only. Elsewhere std has no safe way to
+/// ask, so every signal is taken over.
 fn is_ignored(signal: c_int) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     status.lines().find_map(|line| line.strip_prefix("SigIgn:")).is_some_and(|mask| is_in_mask(signal, mask))

@@ -56,7 +56,8 @@ impl Streams {
         Ok(code)
     }
 
-    /// The line of a stream, and whether it is sound; `None` where it was deleted since it was listed.
+    /// The line of a stream, and whether it is sound; `None` where it was deleted since it was
+    /// listed.
     fn describe(&self, wal: &Wal, name: &str) -> Result<Option<(String, bool)>, Failure> {
         let (state, first, next) = match wal.stream(name) {
             Ok(stream) if !stream.exists() => return Ok(None),

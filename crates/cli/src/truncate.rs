@@ -1,4 +1,5 @@
-//! `stratawal truncate` and `stratawal delete`: dropping entries from either end of a stream, or all of it.
+//! `stratawal truncate` and `stratawal delete`: dropping entries from either end of a stream, or
+//! all of it.
 
 use std::io::{self, Write};
 
@@ -28,7 +29,8 @@ pub(crate) struct Truncate {
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 struct Place {
-    /// Drop the entries below this one. Beyond the end, the stream is empty then and continues from there.
+    /// Drop the entries below this one. Beyond the end, the stream is empty then and continues from
+    /// there.
     #[arg(long, value_name = "SEQ")]
     before: Option<u64>,
     /// Drop this entry and all after it.

@@ -1,4 +1,5 @@
-//! Each kind of damage: the entries that `cat --skip-damage` prints around it, and advice that works.
+//! Each kind of damage: the entries that `cat --skip-damage` prints around it, and advice that
+//! works.
 
 mod common;
 
@@ -63,7 +64,8 @@ impl Files {
     }
 }
 
-/// The entries that damage takes, if any. `None` as the last one: nothing attests where the stream ended.
+/// The entries that damage takes, if any. `None` as the last one: nothing attests where the stream
+/// ended.
 type Loss = Option<(u64, Option<u64>)>;
 
 /// A kind of damage.

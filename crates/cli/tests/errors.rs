@@ -279,7 +279,8 @@ fn a_deleted_stream_is_gone_and_its_name_begins_at_0() {
     assert_eq!(log.cat("other"), b"x\n");
 }
 
-/// Runs `script` in a shell, with the command as `$S`, the log as `$L` and a file of two lines as `$F`.
+/// Runs `script` in a shell, with the command as `$S`, the log as `$L` and a file of two lines as
+/// `$F`.
 fn shell(log: &Log, script: &str) -> (Option<i32>, String) {
     let file = log.beside("lines");
     fs::write(&file, "1\n2\n").unwrap();

@@ -13,7 +13,8 @@ fn a_line_without_end_is_refused_where_it_passes_the_bound() {
     let log = Log::new();
     let good = log.beside("good");
     fs::write(&good, "1\n2\n").unwrap();
-    // With memory for one such line, where the system has such a limit. Without the refusal this has no end.
+    // With memory for one such line, where the system has such a limit. Without the refusal this
+    // has no end.
     let limited = r#"ulimit -v 1310720 2>/dev/null; exec "$0" append "$1" s "$2" /dev/zero --json"#;
     let output = Command::new("sh")
         .args(["-c", limited, env!("CARGO_BIN_EXE_stratawal")])

@@ -1,4 +1,5 @@
-//! The checksums: CRC-32 (the polynomial of IEEE 802.3, as in zlib), salted where the place matters.
+//! The checksums: CRC-32 (the polynomial of IEEE 802.3, as in zlib), salted where the place
+//! matters.
 
 use crate::types::{Place, Salt};
 
@@ -40,7 +41,8 @@ pub(crate) fn payload(bytes: &[u8]) -> u32 {
 /// Over the salt, the offset, and `bytes`.
 #[inline]
 pub(crate) fn placed(place: &Place, bytes: &[u8]) -> u32 {
-    // Side by side on the stack where they are short, as in each frame's header: one call costs half of what two do.
+    // Side by side on the stack where they are short, as in each frame's header: one call costs
+    // half of what two do.
     let mut joined = [0; 16 + 48];
     joined[..8].copy_from_slice(&place.salt.0.to_le_bytes());
     joined[8..16].copy_from_slice(&place.offset.0.to_le_bytes());

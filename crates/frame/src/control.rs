@@ -1,7 +1,8 @@
 //! Control frames: what a segment says of its stream.
 //!
-//! A control frame has no entries; the first 4 bytes of its payload are its kind. Its first seq is that of the entry
-//! that comes next, so the end of a segment's entries is the first seq of its SEAL or CLOSE.
+//! A control frame has no entries; the first 4 bytes of its payload are its kind. Its first seq is
+//! that of the entry that comes next, so the end of a segment's entries is the first seq of its
+//! SEAL or CLOSE.
 
 use bytes::Bytes;
 
@@ -47,8 +48,9 @@ const _: () = assert!(END_LEN == 56);
 /// The longest index block that a SEAL or CLOSE can hold.
 pub const INDEX_BLOCK_LEN_MAX: usize = CONTROL_PAYLOAD_LEN_MAX as usize - END_LEN - PAD_LEN;
 
-/// The bytes that a SEAL or CLOSE is longer by where its trailer would otherwise end 8 bytes behind a multiple of
-/// 4 KiB: such a length says "being written", and the end of a finished file must not look like it.
+/// The bytes that a SEAL or CLOSE is longer by where its trailer would otherwise end 8 bytes behind
+/// a multiple of 4 KiB: such a length says "being written", and the end of a finished file must not
+/// look like it.
 pub const PAD_LEN: usize = 8;
 
 /// What a control frame says.
@@ -81,8 +83,9 @@ pub enum EndKind {
     },
     /// CLOSE: the stream was closed. The next frame, if there ever is one, begins behind this one.
     Close {
-        /// The CLOSE before this one in the segment, whose index points are not repeated here. As read it is not
-        /// checked: follow it only to smaller offsets, or hostile bytes lead in a circle.
+        /// The CLOSE before this one in the segment, whose index points are not repeated here. As
+        /// read it is not checked: follow it only to smaller offsets, or hostile bytes lead in a
+        /// circle.
         previous: Option<ByteOffset>,
     },
 }
@@ -94,10 +97,11 @@ pub struct End {
     pub kind: EndKind,
     /// The first live seq of the stream.
     pub start: SeqNo,
-    /// Entries in the segment. Of a SEAL: those below the base of the segment that follows. So base plus entries is that
-    /// base.
+    /// Entries in the segment. Of a SEAL: those below the base of the segment that follows. So base
+    /// plus entries is that base.
     pub entries: u64,
-    /// Timestamps of the first and the last frame, in microseconds since 1970; zeros without entries.
+    /// Timestamps of the first and the last frame, in microseconds since 1970; zeros without
+    /// entries.
     pub times: (u64, u64),
     /// The index points, opaque here; may be empty. Of a CLOSE: those since the CLOSE before.
     pub index: Bytes,
@@ -107,8 +111,9 @@ impl Control {
     /// The length of the frame of a START in bytes.
     pub const START_FRAME_LEN: u64 = (FRAME_HEADER_LEN + START_LEN).next_multiple_of(FRAME_ALIGN as usize) as u64;
 
-    /// Reads the payload, whose checksum holds, of a control frame before the entry `next`. Nobody drops entries that
-    /// are not there yet: the first live seq in a START or CLOSE is at most `next`.
+    /// Reads the payload, whose checksum holds, of a control frame before the entry `next`. Nobody
+    /// drops entries that are not there yet: the first live seq in a START or CLOSE is at most
+    /// `next`.
     pub(crate) fn decode(payload: &Bytes, next: SeqNo) -> Decoded<Self> {
         let malformed = Decoded::Invalid(Invalid::ControlPayload);
         if payload.len() < 4 {
@@ -143,8 +148,8 @@ impl Control {
 }
 
 impl EndKind {
-    /// Reads the first [`END_HEAD_LEN`] bytes of a payload whose checksum was not checked; `None` where they are not those
-    /// of a SEAL or CLOSE.
+    /// Reads the first [`END_HEAD_LEN`] bytes of a payload whose checksum was not checked; `None`
+    /// where they are not those of a SEAL or CLOSE.
     #[must_use]
     pub fn peek(head: &[u8]) -> Option<Self> {
         (head.len() >= END_HEAD_LEN).then(|| Self::decode(u32_at(head, 0), head)).flatten()
@@ -161,7 +166,8 @@ impl EndKind {
 }
 
 impl End {
-    /// The length in the file of a frame with an index block of `index_len` bytes, without its trailer, at most.
+    /// The length in the file of a frame with an index block of `index_len` bytes, without its
+    /// trailer, at most.
     #[must_use]
     pub fn frame_len_max(index_len: usize) -> u64 {
         (FRAME_HEADER_LEN + END_LEN + index_len + PAD_LEN).next_multiple_of(FRAME_ALIGN as usize) as u64
@@ -215,7 +221,8 @@ impl End {
     }
 }
 
-/// Whether a trailer behind a frame that ends at `frame_end` would end where a file being written may end.
+/// Whether a trailer behind a frame that ends at `frame_end` would end where a file being written
+/// may end.
 const fn ends_like_a_file_being_written(frame_end: u64) -> bool {
     (frame_end + TRAILER_LEN as u64) % 4096 == 8
 }
@@ -223,8 +230,8 @@ const fn ends_like_a_file_being_written(frame_end: u64) -> bool {
 /// Appends a whole control frame, its zeros included, to `out`.
 ///
 /// # Panics
-/// Where nobody could read it: a SEAL whose successor is 0, an index block that does not fit a payload, or an offset
-/// that is no multiple of [`FRAME_ALIGN`].
+/// Where nobody could read it: a SEAL whose successor is 0, an index block that does not fit a
+/// payload, or an offset that is no multiple of [`FRAME_ALIGN`].
 pub fn encode_control(
     out: &mut Vec<u8>,
     place: &Place,

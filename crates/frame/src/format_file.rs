@@ -25,7 +25,8 @@ const _: () = assert!(COPY_LEN == 64);
 const MAGIC: &[u8; 8] = b"STRATAWF";
 const AT_SECOND: usize = 4096;
 
-/// The length of the file in bytes. The copies stand at 0 and 4096, so that one lost page leaves the other.
+/// The length of the file in bytes. The copies stand at 0 and 4096, so that one lost page leaves
+/// the other.
 pub const FORMAT_FILE_LEN: usize = AT_SECOND + COPY_LEN;
 
 /// The identity of a log.

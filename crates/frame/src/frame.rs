@@ -1,8 +1,9 @@
 //! Data frames: whole batches of entries in one payload.
 //!
-//! The payload of one entry is its bytes. That of several is a table of `u32` ends, counted from behind the table,
-//! and the bytes; so entry *i* is found without walking. The top bit of an end marks the last entry of its batch; the
-//! last entry of a frame always has it, since a frame holds whole batches.
+//! The payload of one entry is its bytes. That of several is a table of `u32` ends, counted from
+//! behind the table, and the bytes; so entry *i* is found without walking. The top bit of an end
+//! marks the last entry of its batch; the last entry of a frame always has it, since a frame holds
+//! whole batches.
 //!
 //! ```text
 //! count = 1:   | bytes |
@@ -31,9 +32,11 @@ pub struct DataFrame<'a> {
     pub first_seq: SeqNo,
     /// Microseconds since 1970.
     pub timestamp: u64,
-    /// The durable watermark now; `None` attests nothing. One above `first_seq` attests `first_seq`.
+    /// The durable watermark now; `None` attests nothing. One above `first_seq` attests
+    /// `first_seq`.
     pub durable: Option<SeqNo>,
-    /// For each entry its end in `data`, with [`BATCH_END`] on the last entry of each batch, and so on the last.
+    /// For each entry its end in `data`, with [`BATCH_END`] on the last entry of each batch, and so
+    /// on the last.
     pub ends: &'a [u32],
     /// The bytes of all the entries.
     pub data: &'a [u8],
@@ -49,18 +52,18 @@ pub const fn data_frame_len_max(entries: u64, bytes: u64) -> u64 {
 /// Appends a whole data frame, its zeros included, to `out`.
 ///
 /// # Panics
-/// Where `frame` is not one: no entries, ends that fall or do not end with `data`, no [`BATCH_END`] on the last, a
-/// payload over [`PAYLOAD_LEN_MAX`](crate::PAYLOAD_LEN_MAX), a seq past the end of `u64`, or an offset that is no
-/// multiple of [`FRAME_ALIGN`]. These are mistakes of the caller, never of data, and a frame written with one of them
-/// would be lost: nobody could read it.
+/// Where `frame` is not one: no entries, ends that fall or do not end with `data`, no [`BATCH_END`]
+/// on the last, a payload over [`PAYLOAD_LEN_MAX`](crate::PAYLOAD_LEN_MAX), a seq past the end of
+/// `u64`, or an offset that is no multiple of [`FRAME_ALIGN`]. These are mistakes of the caller,
+/// never of data, and a frame written with one of them would be lost: nobody could read it.
 pub fn encode_data(out: &mut Vec<u8>, place: &Place, frame: &DataFrame<'_>) {
     let zeros = encode_data_head(out, place, frame);
     out.extend_from_slice(frame.data);
     out.resize(out.len() + zeros, 0);
 }
 
-/// Appends what stands before `frame.data` to `out`, for writers that do not copy the data; answers how many zeros
-/// stand behind it.
+/// Appends what stands before `frame.data` to `out`, for writers that do not copy the data; answers
+/// how many zeros stand behind it.
 ///
 /// # Panics
 /// As [`encode_data`].
@@ -187,7 +190,8 @@ fn end_of(count: u32, payload: &[u8], i: u32) -> usize {
     if count == 1 { payload.len() } else { (u32_at(payload, i as usize * 4) & !BATCH_END) as usize }
 }
 
-/// Where entry `i` of a frame of `count` stands in its payload, which [`check_payload`] has passed; `None` past the last.
+/// Where entry `i` of a frame of `count` stands in its payload, which [`check_payload`] has passed;
+/// `None` past the last.
 #[inline]
 #[must_use]
 pub fn entry_range(count: u32, payload: &[u8], i: u32) -> Option<Range<usize>> {
@@ -197,7 +201,8 @@ pub fn entry_range(count: u32, payload: &[u8], i: u32) -> Option<Range<usize>> {
     })
 }
 
-/// The bytes of the entries of frames that stand side by side, each of which was found valid before ([`decode_header`],
+/// The bytes of the entries of frames that stand side by side, each of which was found valid before
+/// ([`decode_header`],
 /// [`check_payload`]): nothing is checked again, and what is no frame ends it. Control frames are passed over.
 #[derive(Clone, Debug)]
 pub struct EntriesIn<'a> {
@@ -271,7 +276,8 @@ fn table_holds(header: &FrameHeader, payload: &[u8]) -> bool {
     if count == 1 {
         return true;
     }
-    // In u64 first: a header that did not come from `decode_header` may count more than a `usize` can say.
+    // In u64 first: a header that did not come from `decode_header` may count more than a `usize`
+    // can say.
     if u64::from(count) * 4 > payload.len() as u64 {
         return false;
     }
@@ -320,7 +326,8 @@ impl Iterator for Batches<'_> {
     }
 }
 
-/// Looks for a whole frame at the beginning of `bytes`, which stand at `place`: header, checksums, and structure.
+/// Looks for a whole frame at the beginning of `bytes`, which stand at `place`: header, checksums,
+/// and structure.
 #[must_use]
 pub fn decode(bytes: &Bytes, place: &Place, limits: &Limits) -> Decoded<Frame> {
     let header = match decode_header(bytes, place, limits) {
@@ -337,8 +344,9 @@ pub fn decode(bytes: &Bytes, place: &Place, limits: &Limits) -> Decoded<Frame> {
     decode_payload(header, bytes.slice(FRAME_HEADER_LEN..end))
 }
 
-/// Whether `payload`, which is `payload_len` bytes, is what the valid header of a frame of entries says: for those who
-/// want an entry and no [`Frame`]. Of a control frame, whether its checksum holds.
+/// Whether `payload`, which is `payload_len` bytes, is what the valid header of a frame of entries
+/// says: for those who want an entry and no [`Frame`]. Of a control frame, whether its checksum
+/// holds.
 #[inline]
 #[must_use]
 pub fn check_payload(header: &FrameHeader, payload: &[u8]) -> Decoded<()> {

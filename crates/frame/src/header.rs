@@ -1,10 +1,10 @@
 //! The 40-byte frame header.
 //!
-//! A header is valid if and only if (1) its reserved bytes are zero, (2) its lengths fit, (3) *undurable* is at most
-//! the first seq or attests nothing, (4) first seq + count does not pass the end of `u64`, and (5) its checksum over
-//! (salt, offset, bytes 4..40) holds. A valid header with a flag, codec or control kind that is not known is
-//! *newer format*, which is neither damage nor a torn tail. So no rule here looks into a payload that a flag or a
-//! codec gives another form.
+//! A header is valid if and only if (1) its reserved bytes are zero, (2) its lengths fit, (3)
+//! *undurable* is at most the first seq or attests nothing, (4) first seq + count does not pass the
+//! end of `u64`, and (5) its checksum over (salt, offset, bytes 4..40) holds. A valid header with a
+//! flag, codec or control kind that is not known is *newer format*, which is neither damage nor a
+//! torn tail. So no rule here looks into a payload that a flag or a codec gives another form.
 
 use std::fmt;
 
@@ -40,7 +40,8 @@ const _: () = assert!(FRAME_HEADER_LEN == 40);
 /// Every frame begins at a multiple of this many bytes; the gap behind a payload is zeros.
 pub const FRAME_ALIGN: u64 = 8;
 
-/// The largest stored payload in bytes: under 2 GiB, so that an entry's end fits beside the batch bit.
+/// The largest stored payload in bytes: under 2 GiB, so that an entry's end fits beside the batch
+/// bit.
 pub const PAYLOAD_LEN_MAX: u32 = 0x7FFF_FFFF;
 
 /// The largest payload of a control frame in bytes, so that reading one takes bounded memory.
@@ -70,13 +71,14 @@ impl Codec {
     }
 }
 
-/// What one look at bytes found. Never more than that: whether *invalid* is a torn tail or damage, and whether *end*
-/// is the end of the log, is for recovery to say.
+/// What one look at bytes found. Never more than that: whether *invalid* is a torn tail or damage,
+/// and whether *end* is the end of the log, is for recovery to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decoded<T> {
     /// It is there and valid.
     Frame(T),
-    /// The bytes end before it does; it takes `needed` bytes from its beginning, as far as that is known.
+    /// The bytes end before it does; it takes `needed` bytes from its beginning, as far as that is
+    /// known.
     Incomplete {
         /// Bytes needed, counted from the frame's beginning.
         needed: u64,
@@ -139,7 +141,8 @@ impl fmt::Display for Newer {
     }
 }
 
-/// What the reader knows beforehand. Everything outside makes a header implausible before its checksum is computed.
+/// What the reader knows beforehand. Everything outside makes a header implausible before its
+/// checksum is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The base seq of the segment: no frame begins below it.
@@ -166,7 +169,8 @@ pub struct FrameHeader {
     pub count: u32,
     /// Bytes of the payload as stored.
     pub payload_len: u32,
-    /// The durable watermark when the frame was written: every entry below it was durable. `None` attests nothing.
+    /// The durable watermark when the frame was written: every entry below it was durable. `None`
+    /// attests nothing.
     pub attests: Option<SeqNo>,
     /// How the payload is stored.
     pub codec: Codec,
@@ -219,8 +223,8 @@ pub(crate) const fn frame_len(payload_len: u32) -> u64 {
     (FRAME_HEADER_LEN as u64 + payload_len as u64).next_multiple_of(FRAME_ALIGN)
 }
 
-/// The length of the whole frame whose header, known to be valid, stands at the beginning of `bytes`: also of one
-/// that is of a newer format.
+/// The length of the whole frame whose header, known to be valid, stands at the beginning of
+/// `bytes`: also of one that is of a newer format.
 pub(crate) fn frame_len_at(bytes: &[u8]) -> u64 {
     frame_len(u32_at(bytes, AT_PAYLOAD_LEN))
 }
@@ -275,7 +279,8 @@ pub fn decode_header(bytes: &[u8], place: &Place, limits: &Limits) -> Decoded<Fr
             Decoded::Incomplete { needed: FRAME_HEADER_LEN as u64 }
         };
     };
-    // Zeros are no frame: count and length are never both 0, since a control frame has at least its kind.
+    // Zeros are no frame: count and length are never both 0, since a control frame has at least its
+    // kind.
     if u64_at(bytes, 0) == 0 && bytes.iter().all(|&b| b == 0) {
         return Decoded::End;
     }
@@ -307,7 +312,8 @@ pub fn decode_header(bytes: &[u8], place: &Place, limits: &Limits) -> Decoded<Fr
     })
 }
 
-/// Rules (1) to (4), which cost less than the checksum and turn away nearly everything that is not a header.
+/// Rules (1) to (4), which cost less than the checksum and turn away nearly everything that is not
+/// a header.
 #[inline]
 fn plausible(bytes: &[u8; FRAME_HEADER_LEN], place: &Place, limits: &Limits) -> bool {
     let first_seq = u64_at(bytes, AT_FIRST_SEQ);
@@ -315,8 +321,9 @@ fn plausible(bytes: &[u8; FRAME_HEADER_LEN], place: &Place, limits: &Limits) -> 
     let payload_len = u32_at(bytes, AT_PAYLOAD_LEN);
     let undurable = u32_at(bytes, AT_UNDURABLE);
     let fits = |len: u64| place.offset.0.checked_add(len).is_some_and(|end| end <= limits.end.0);
-    // The table of a frame of several entries takes 4 bytes each. A compressed frame has its table inside, and a flag
-    // may give the payload a form that is not known here: that has to reach "newer format".
+    // The table of a frame of several entries takes 4 bytes each. A compressed frame has its table
+    // inside, and a flag may give the payload a form that is not known here: that has to reach
+    // "newer format".
     let has_table = count > 1 && bytes[AT_CODEC] == 0 && bytes[AT_FLAGS] == 0;
     let table_fits = !has_table || u64::from(count) * 4 <= u64::from(payload_len);
     u16_at(bytes, AT_ZERO) == 0

@@ -1,8 +1,9 @@
 //! The byte format of stratawal: bytes to batches and back, with no I/O.
 //!
-//! Use this crate to read or write single frames, segment headers and trailers, for example in a repair tool or
-//! another implementation. Do not use it to keep a log: it never opens a file, and what is torn and what is damaged
-//! is decided by the recovery of `stratawal-stream`; most programs want the facade crate `stratawal`.
+//! Use this crate to read or write single frames, segment headers and trailers, for example in a
+//! repair tool or another implementation. Do not use it to keep a log: it never opens a file, and
+//! what is torn and what is damaged is decided by the recovery of `stratawal-stream`; most programs
+//! want the facade crate `stratawal`.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -47,11 +48,12 @@
 //! # assert!(entries(&Bytes::new()).is_err());
 //! ```
 //!
-//! The normative description is `FORMAT.md` beside this crate's manifest. Everything here upholds three rules: no
-//! input makes it panic, no allocation is sized by a number that was not checked, and decoding only *answers*
-//! ([`Decoded`]): policy lives above.
+//! The normative description is `FORMAT.md` beside this crate's manifest. Everything here upholds
+//! three rules: no input makes it panic, no allocation is sized by a number that was not checked,
+//! and decoding only *answers* ([`Decoded`]): policy lives above.
 //!
-//! Deliberately absent: files, clocks, compression libraries, and any opinion on what a failed decode means.
+//! Deliberately absent: files, clocks, compression libraries, and any opinion on what a failed
+//! decode means.
 #![forbid(unsafe_code)]
 
 mod checksum;

@@ -1,4 +1,5 @@
-//! What holds for any bytes, for fuzzing and tests: each function panics where it does not. Not part of the API.
+//! What holds for any bytes, for fuzzing and tests: each function panics where it does not. Not
+//! part of the API.
 
 use bytes::Bytes;
 
@@ -10,8 +11,8 @@ use crate::{
     SeqNo, Trailer, decode, encode_control, encode_data,
 };
 
-/// Every decoder on the same bytes: as they are, and with right checksums put in, so that the structure behind them
-/// is reached. What decodes as a frame encodes to the same bytes.
+/// Every decoder on the same bytes: as they are, and with right checksums put in, so that the
+/// structure behind them is reached. What decodes as a frame encodes to the same bytes.
 pub fn decode_any(data: &[u8]) {
     let (selector, data) = data.split_first().map_or((0, data), |(&first, rest)| (first, rest));
     let place = Place { salt: Salt(u64::from(selector)), offset: ByteOffset(128 + 8 * u64::from(selector)) };
@@ -25,7 +26,8 @@ pub fn decode_any(data: &[u8]) {
     assert!(EntriesIn::frames(data, u32::from(selector)).map(<[u8]>::len).sum::<usize>() <= data.len());
 }
 
-/// A scan ends, its findings never go back, and its frames lie within the bytes and beside each other.
+/// A scan ends, its findings never go back, and its frames lie within the bytes and beside each
+/// other.
 fn scan(data: &[u8], place: &Place) {
     let end = place.offset.0 + data.len() as u64;
     let limits = Limits { base: SeqNo(0), end: ByteOffset(end) };
@@ -58,8 +60,9 @@ fn encodes_to_itself(frame: &Frame, data: &[u8], place: &Place) {
     let mut again = Vec::new();
     if let Some(control) = frame.control() {
         encode_control(&mut again, place, header.first_seq, header.timestamp, header.attests, control);
-        // The pad of a SEAL or CLOSE follows from its place, which a reader does not ask: a valid frame may have one
-        // where none was needed, or none where one was. That is all that may differ.
+        // The pad of a SEAL or CLOSE follows from its place, which a reader does not ask: a valid
+        // frame may have one where none was needed, or none where one was. That is all that may
+        // differ.
         if matches!(control, Control::End(_)) && again.len() as u64 != header.frame_len() {
             let difference = (again.len() as u64).abs_diff(header.frame_len());
             assert_eq!(difference, crate::PAD_LEN as u64, "but for its pad a frame has one length");

@@ -1,4 +1,5 @@
-//! Going through the bytes of a segment frame by frame, and finding the next frame behind bytes that are none.
+//! Going through the bytes of a segment frame by frame, and finding the next frame behind bytes
+//! that are none.
 
 use bytes::Bytes;
 
@@ -9,19 +10,20 @@ use crate::header::{
 };
 use crate::types::{ByteOffset, Place, Salt};
 
-/// Finds the first offset at or behind `place.offset` at which `bytes` hold a valid header (or one of a newer
-/// format), in steps of [`FRAME_ALIGN`]. `bytes` begin at `place.offset`.
+/// Finds the first offset at or behind `place.offset` at which `bytes` hold a valid header (or one
+/// of a newer format), in steps of [`FRAME_ALIGN`]. `bytes` begin at `place.offset`.
 ///
-/// Answers the distance from the beginning of `bytes`, and the header. Only whole headers are looked at: where the
-/// answer is `None`, the last 39 bytes at most are still to be seen with what follows them.
+/// Answers the distance from the beginning of `bytes`, and the header. Only whole headers are
+/// looked at: where the answer is `None`, the last 39 bytes at most are still to be seen with what
+/// follows them.
 #[must_use]
 pub fn find_header(bytes: &[u8], place: &Place, limits: &Limits) -> Option<(usize, Decoded<FrameHeader>)> {
     let step = FRAME_ALIGN as usize;
     let mut at = 0;
     while at + FRAME_HEADER_LEN <= bytes.len() {
         let rest = &bytes[at..];
-        // Most bytes that are searched are zeros; they are passed a cache line at a time. A header may begin with some of
-        // them, so the search continues less than a header before their end.
+        // Most bytes that are searched are zeros; they are passed a cache line at a time. A header
+        // may begin with some of them, so the search continues less than a header before their end.
         let zeros = rest.chunks_exact(64).take_while(|line| **line == [0; 64]).count() * 64;
         if zeros > 0 {
             at += zeros - (FRAME_HEADER_LEN - step);
@@ -45,15 +47,18 @@ pub struct Scanned {
     pub found: Decoded<Frame>,
 }
 
-/// Goes through bytes that are in memory, frame by frame; behind something invalid it goes on at the next valid
-/// header. It ends behind an [`End`](Decoded::End) or [`Incomplete`](Decoded::Incomplete) that no valid header follows.
+/// Goes through bytes that are in memory, frame by frame; behind something invalid it goes on at
+/// the next valid header. It ends behind an [`End`](Decoded::End) or
+/// [`Incomplete`](Decoded::Incomplete) that no valid header follows.
 ///
-/// It steps over a frame whose header is valid as a whole, whatever its payload: an entry may look like a frame. So it
-/// looks at each byte a bounded number of times, where searching such a payload again from every header inside it
-/// would take time quadratic in the length of hostile bytes. What is no longer than a MARK is searched: of a MARK that
-/// was written over, the header may have outlived a crash, and a later frame begin within its 48 bytes.
+/// It steps over a frame whose header is valid as a whole, whatever its payload: an entry may look
+/// like a frame. So it looks at each byte a bounded number of times, where searching such a payload
+/// again from every header inside it would take time quadratic in the length of hostile bytes. What
+/// is no longer than a MARK is searched: of a MARK that was written over, the header may have
+/// outlived a crash, and a later frame begin within its 48 bytes.
 ///
-/// What it answers is what is there, in order: policy (which of these frames count) is not its business. Nor is the
+/// What it answers is what is there, in order: policy (which of these frames count) is not its
+/// business. Nor is the
 /// [`Trailer`](crate::Trailer) of a finished file, which is no frame: give it the bytes before that, or pass over the
 /// `Incomplete` that it is answered as.
 #[derive(Clone, Debug)]

@@ -1,8 +1,9 @@
 //! The 128-byte header of a segment file, never changed once the file has its name.
 //!
-//! A header is valid if and only if (1) its magic is right, (2) its version and masks are known, (3) its checksum
-//! over bytes 0..124 holds, and (4) its numbers agree: generation not 0, predecessor older than it, *durable* and
-//! *start* not above the base. Each failure has a kind of its own, so that a newer file never reads as a corrupt one.
+//! A header is valid if and only if (1) its magic is right, (2) its version and masks are known,
+//! (3) its checksum over bytes 0..124 holds, and (4) its numbers agree: generation not 0,
+//! predecessor older than it, *durable* and *start* not above the base. Each failure has a kind of
+//! its own, so that a newer file never reads as a corrupt one.
 
 use thiserror::Error;
 
@@ -82,8 +83,9 @@ pub struct SegmentHeader {
     pub name_crc: u32,
     /// The salt of the predecessor; 0 without one.
     pub predecessor_salt: Salt,
-    /// The header checksum, as stored, of the predecessor's frame of entries that holds the entry before the base. It
-    /// identifies the content that this segment follows. 0 where there is no such frame, or it could not be read.
+    /// The header checksum, as stored, of the predecessor's frame of entries that holds the entry
+    /// before the base. It identifies the content that this segment follows. 0 where there is no
+    /// such frame, or it could not be read.
     pub predecessor_frame_crc: u32,
     /// Its feature masks; zeros in what this version writes.
     pub features: Features,
@@ -119,7 +121,8 @@ pub enum HeaderError {
 }
 
 impl SegmentHeader {
-    /// A header of zeros, for `..SegmentHeader::EMPTY`; not valid as it is, since its generation is 0.
+    /// A header of zeros, for `..SegmentHeader::EMPTY`; not valid as it is, since its generation is
+    /// 0.
     pub const EMPTY: Self = Self {
         wal_id: WalId(0),
         stream_id: StreamId(0),

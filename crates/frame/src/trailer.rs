@@ -1,7 +1,8 @@
 //! The 16-byte trailer behind a SEAL or a CLOSE: where that frame begins.
 //!
-//! A trailer is valid if and only if its magic is right and its checksum over (salt, magic, position) holds. Whether
-//! the frame it names is a SEAL or CLOSE that ends at the trailer is checked by whoever reads the frame.
+//! A trailer is valid if and only if its magic is right and its checksum over (salt, magic,
+//! position) holds. Whether the frame it names is a SEAL or CLOSE that ends at the trailer is
+//! checked by whoever reads the frame.
 
 use crate::checksum;
 use crate::types::{ByteOffset, Salt, u32_at, u64_at};
@@ -37,7 +38,8 @@ impl Trailer {
         bytes
     }
 
-    /// Reads it from the last [`TRAILER_LEN`] bytes of a file; `None` where they are not a trailer of this segment.
+    /// Reads it from the last [`TRAILER_LEN`] bytes of a file; `None` where they are not a trailer
+    /// of this segment.
     #[must_use]
     pub fn decode(bytes: &[u8], salt: Salt) -> Option<Self> {
         if bytes.len() != TRAILER_LEN || &bytes[AT_MAGIC..AT_POSITION] != MAGIC {

@@ -42,12 +42,13 @@ number! {
     ByteOffset(u64)
 }
 number! {
-    /// The generation of a segment: it rises with every segment of a stream and is never used twice. 0 means "none".
+    /// The generation of a segment: it rises with every segment of a stream and is never used
+    /// twice. 0 means "none".
     Generation(u32)
 }
 number! {
-    /// A random number in each segment's header that all its checksums cover, so that a frame of another file, or of
-    /// an earlier life of the same disk blocks, is not valid.
+    /// A random number in each segment's header that all its checksums cover, so that a frame of
+    /// another file, or of an earlier life of the same disk blocks, is not valid.
     Salt(u64)
 }
 number! {
@@ -70,7 +71,8 @@ impl SeqNo {
     }
 }
 
-/// Saturates: positions are checked where they are read, so the end of `u64` is never met by valid data.
+/// Saturates: positions are checked where they are read, so the end of `u64` is never met by valid
+/// data.
 impl Add<u64> for SeqNo {
     type Output = Self;
     #[inline]
@@ -106,7 +108,8 @@ impl Sub for ByteOffset {
     }
 }
 
-/// Where a frame stands. Its header checksum covers both, so a frame that landed elsewhere is not valid.
+/// Where a frame stands. Its header checksum covers both, so a frame that landed elsewhere is not
+/// valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The salt of the segment.
@@ -117,7 +120,8 @@ pub struct Place {
 
 /// The three feature masks. This version knows no bit of any of them.
 ///
-/// An unknown bit means: open (`compatible`), open read-only (`read_only_compatible`), refuse (`incompatible`).
+/// An unknown bit means: open (`compatible`), open read-only (`read_only_compatible`), refuse
+/// (`incompatible`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features {
     /// Bits that an older program may ignore.

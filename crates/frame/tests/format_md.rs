@@ -1,5 +1,6 @@
-//! What FORMAT.md says is what the code does: its field tables have no gaps, its check value is right, and the bytes
-//! of its example are those of the segment that it describes, read by the tables alone and read by the crate.
+//! What FORMAT.md says is what the code does: its field tables have no gaps, its check value is
+//! right, and the bytes of its example are those of the segment that it describes, read by the
+//! tables alone and read by the crate.
 
 mod samples;
 

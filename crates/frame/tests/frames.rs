@@ -64,7 +64,8 @@ fn reseal(frame: &mut [u8], place: &Place) {
     frame[..4].copy_from_slice(&samples::crc32(&placed).to_le_bytes());
 }
 
-/// One entry without the frame is the entry of the frame; a payload with a flipped bit is refused either way.
+/// One entry without the frame is the entry of the frame; a payload with a flipped bit is refused
+/// either way.
 #[test]
 fn an_entry_is_found_without_the_frame() {
     for batches in [vec![vec![b"alone".to_vec()]], vec![vec![Vec::new(), b"a".to_vec()], vec![b"bcd".to_vec()]]] {

@@ -1,7 +1,8 @@
-//! The bytes of format 1, kept: each file under `golden/` must be read, and written, the same for ever.
+//! The bytes of format 1, kept: each file under `golden/` must be read, and written, the same for
+//! ever.
 //!
-//! With `STRATAWAL_BLESS=1` files that are missing are made. A file that is there is never written again: if a test
-//! here fails, the code has changed the format.
+//! With `STRATAWAL_BLESS=1` files that are missing are made. A file that is there is never written
+//! again: if a test here fails, the code has changed the format.
 
 mod samples;
 

@@ -1,4 +1,5 @@
-//! Going through a segment's bytes: every frame is found, whatever stands between, and nothing is made up.
+//! Going through a segment's bytes: every frame is found, whatever stands between, and nothing is
+//! made up.
 
 mod samples;
 
@@ -197,7 +198,8 @@ fn a_frame_inside_a_frame_of_a_newer_format_is_not_found() {
     }
 }
 
-/// A crash may keep the old sector with the MARK's header and the new one with what was written over its payload.
+/// A crash may keep the old sector with the MARK's header and the new one with what was written
+/// over its payload.
 #[test]
 fn a_frame_that_begins_inside_a_mark_that_was_written_over_is_found() {
     let mark = samples::all(FIRST).into_iter().find(|sample| sample.name == "control-mark").expect("there is one");
@@ -217,7 +219,8 @@ fn a_damaged_header_gives_up_its_payload_to_the_search() {
     assert!(matches!(&found[1], (at, Decoded::Frame(_)) if *at == inner));
 }
 
-/// Each header claims all that follows: a search that began anew at each would read half of the file 26,000 times.
+/// Each header claims all that follows: a search that began anew at each would read half of the
+/// file 26,000 times.
 #[test]
 fn hostile_headers_do_not_make_a_scan_quadratic() {
     const LEN: usize = 1 << 20;

@@ -1,6 +1,7 @@
 //! The seeds of the fuzz target `frame_decode`: what is known of decoding holds of each.
 //!
-//! With `STRATAWAL_BLESS=1` seeds that are missing are made. Outside the repository there are none, and nothing to do.
+//! With `STRATAWAL_BLESS=1` seeds that are missing are made. Outside the repository there are none,
+//! and nothing to do.
 
 mod samples;
 

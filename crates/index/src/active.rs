@@ -1,7 +1,9 @@
-//! The index of the segment being written: one writer adds points, any number of readers search, none of them waits.
+//! The index of the segment being written: one writer adds points, any number of readers search,
+//! none of them waits.
 //!
-//! Invariant: a reader sees the first *n* points, whole, for an *n* that never falls from one call to its next. It does
-//! not know when a frame counts as written: a point may be there before the layer above shows its frame to readers.
+//! Invariant: a reader sees the first *n* points, whole, for an *n* that never falls from one call
+//! to its next. It does not know when a frame counts as written: a point may be there before the
+//! layer above shows its frame to readers.
 
 use std::array;
 use std::fmt;
@@ -17,8 +19,9 @@ use crate::sync::{Arc, Mutex, Published};
 
 /// The index of the segment being written.
 ///
-/// Readers take no lock and wait for nobody; each call answers from one snapshot. [`push`](Self::push) is the writer's;
-/// calls of several threads at once are safe, but their frames must still come in order.
+/// Readers take no lock and wait for nobody; each call answers from one snapshot.
+/// [`push`](Self::push) is the writer's; calls of several threads at once are safe, but their
+/// frames must still come in order.
 pub struct ActiveIndex {
     chunks: Published<Chunks>,
     writer: Mutex<Writer>,
@@ -46,15 +49,17 @@ impl ActiveIndex {
         Ok(index)
     }
 
-    /// Takes the next frame, and says whether it became a point: its first seq, its offset in bytes, its timestamp in
-    /// microseconds since 1970. A frame without entries (a control frame) is not pushed. Allocates once a
-    /// chunk: after 4 points, then ever more rarely, from 508 on every 512.
+    /// Takes the next frame, and says whether it became a point: its first seq, its offset in
+    /// bytes, its timestamp in microseconds since 1970. A frame without entries (a control frame)
+    /// is not pushed. Allocates once a chunk: after 4 points, then ever more rarely, from 508 on
+    /// every 512.
     ///
     /// # Errors
     /// [`PointsError`] for a frame that does not come behind the one before it. The index is as before the call.
     pub fn push(&self, first_seq: u64, offset: u64, timestamp: u64) -> Result<bool, PointsError> {
         let frame = IndexPoint { seq: first_seq, offset, timestamp };
-        // Held until the point is in: it is what makes a second writer safe, and free where there is one.
+        // Held until the point is in: it is what makes a second writer safe, and free where there
+        // is one.
         let mut writer = self.writer.lock();
         let is_point = writer.spacing.admit(frame)?;
         if is_point {
@@ -73,25 +78,26 @@ impl ActiveIndex {
         self.len() == 0
     }
 
-    /// The span in which `seq` lies, if it lies in the segment at all: that of the last point at or below it. `None`
-    /// if there is no such point.
+    /// The span in which `seq` lies, if it lies in the segment at all: that of the last point at or
+    /// below it. `None` if there is no such point.
     ///
-    /// Its `next` is `None` for the last point *now*; the same span may have an end in a later call.
+    /// Its `next` is `None` for the last point *now*; the same span may have an end in a later
+    /// call.
     pub fn floor(&self, seq: u64) -> Option<Span> {
         let view = self.view();
         view.position_of(seq).and_then(|position| view.span_at(position))
     }
 
-    /// The span in which the search for the first frame with a timestamp of `timestamp` or later begins: that of the
-    /// last point before it, or the first. The frame may turn out to be the first of the span after it. `None` only
-    /// without points.
+    /// The span in which the search for the first frame with a timestamp of `timestamp` or later
+    /// begins: that of the last point before it, or the first. The frame may turn out to be the
+    /// first of the span after it. `None` only without points.
     pub fn floor_time(&self, timestamp: u64) -> Option<Span> {
         let view = self.view();
         view.span_at(view.position_of_time(timestamp))
     }
 
-    /// The position of the point that begins the span of `seq`, to step on from with [`span_at`](Self::span_at). A
-    /// point keeps its position for ever.
+    /// The position of the point that begins the span of `seq`, to step on from with
+    /// [`span_at`](Self::span_at). A point keeps its position for ever.
     pub fn position_of(&self, seq: u64) -> Option<usize> {
         self.view().position_of(seq)
     }
@@ -213,7 +219,8 @@ impl Chunk {
             self.len.store(slot + 1, Ordering::Relaxed);
             return;
         }
-        // Release; pairs with the Acquire in `ActiveIndex::view`: whoever sees the length sees the point's words.
+        // Release; pairs with the Acquire in `ActiveIndex::view`: whoever sees the length sees the
+        // point's words.
         self.len.store(slot + 1, Ordering::Release);
     }
 }
@@ -239,10 +246,10 @@ impl Slot {
     }
 }
 
-// Chunks double up to a largest size: 4, 8, .. 512, 512, .. points. All of one size was rejected: 512 points are 12 KiB,
-// and ten thousand streams with a few frames each would take 120 MiB (at 32 points still 8 MiB, at 4 it is one); but the
-// list is copied for each chunk, and a list of small chunks grows long. Doubling without end would put a pause into the push that
-// allocates megabytes.
+// Chunks double up to a largest size: 4, 8, .. 512, 512, .. points. All of one size was rejected:
+// 512 points are 12 KiB, and ten thousand streams with a few frames each would take 120 MiB (at 32
+// points still 8 MiB, at 4 it is one); but the list is copied for each chunk, and a list of small
+// chunks grows long. Doubling without end would put a pause into the push that allocates megabytes.
 const CHUNK_LEN_FIRST: usize = if cfg!(stratawal_loom) { 1 } else { 4 };
 const CHUNK_LEN_MAX: usize = if cfg!(stratawal_loom) { 2 } else { 512 };
 /// How many chunks are shorter than the largest, and how many points they hold.

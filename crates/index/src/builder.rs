@@ -4,17 +4,21 @@ use crate::error::{PointsError, PointsErrorKind};
 use crate::index::Index;
 use crate::point::IndexPoint;
 
-/// The default distance between two points, in bytes: one page, which is the least a read from a device costs anyway.
+/// The default distance between two points, in bytes: one page, which is the least a read from a
+/// device costs anyway.
 ///
-/// At this distance the points of a 64 MiB segment take about 100 KiB encoded and 384 KiB in memory.
+/// At this distance the points of a 64 MiB segment take about 100 KiB encoded and 384 KiB in
+/// memory.
 pub const EVERY_BYTES_DEFAULT: u64 = 4096;
 
 /// The most points an index has: what the encoded form can count.
 pub(crate) const POINTS_MAX: u64 = u32::MAX as u64;
 
-/// Makes an [`Index`] from the frames of one segment, pushed in order: while it is written, or from a scan.
+/// Makes an [`Index`] from the frames of one segment, pushed in order: while it is written, or from
+/// a scan.
 ///
-/// The first frame becomes a point, and then the first frame that begins at least `every_bytes` behind the last point.
+/// The first frame becomes a point, and then the first frame that begins at least `every_bytes`
+/// behind the last point.
 #[derive(Debug, Clone)]
 pub struct IndexBuilder {
     spacing: Spacing,
@@ -27,8 +31,9 @@ impl IndexBuilder {
         Self { spacing: Spacing::new(every_bytes), points: Vec::new() }
     }
 
-    /// Takes the next frame, and says whether it became a point: its first seq, its offset in bytes, its timestamp in
-    /// microseconds since 1970. A frame without entries (a control frame) is not pushed.
+    /// Takes the next frame, and says whether it became a point: its first seq, its offset in
+    /// bytes, its timestamp in microseconds since 1970. A frame without entries (a control frame)
+    /// is not pushed.
     ///
     /// # Errors
     /// [`PointsError`] for a frame that does not come behind the one before it. The builder is as before the call.
@@ -72,8 +77,9 @@ impl Spacing {
         Self { every_bytes, last: None, next_offset: 0, point_count: 0 }
     }
 
-    /// Goes on behind `points`, which are sorted. The next frame becomes a point wherever it lies: what stands between it
-    /// and the last of them was written in another life, and should it be damaged, the frame is found all the same.
+    /// Goes on behind `points`, which are sorted. The next frame becomes a point wherever it lies:
+    /// what stands between it and the last of them was written in another life, and should it be
+    /// damaged, the frame is found all the same.
     pub(crate) fn behind(every_bytes: u64, points: &[IndexPoint]) -> Self {
         Self { every_bytes, last: points.last().copied(), next_offset: 0, point_count: points.len() as u64 }
     }

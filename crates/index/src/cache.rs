@@ -1,8 +1,9 @@
 //! Loaded values by key, bounded in bytes and in entries.
 //!
-//! Invariants: what the maps hold never passes the limits; one key is never loaded twice at the same time; an entry whose
-//! load began before its removal is not in the cache once the removal has returned. The cache does not know what it
-//! keeps, and rests nothing on when a replaced snapshot is dropped.
+//! Invariants: what the maps hold never passes the limits; one key is never loaded twice at the
+//! same time; an entry whose load began before its removal is not in the cache once the removal has
+//! returned. The cache does not know what it keeps, and rests nothing on when a replaced snapshot
+//! is dropped.
 
 mod flight;
 mod shard;
@@ -29,7 +30,8 @@ pub struct CacheKey {
 /// How much a [`Cache`] keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheLimits {
-    /// The most bytes, as the loaders weigh them. The cache's own share, some 150 bytes an entry, is not counted.
+    /// The most bytes, as the loaders weigh them. The cache's own share, some 150 bytes an entry,
+    /// is not counted.
     pub bytes_max: usize,
     /// The most entries. With 0 nothing is kept.
     pub entries_max: usize,
@@ -41,7 +43,8 @@ pub struct CacheLimits {
 pub struct CacheStats {
     /// Calls that found their value at the first look.
     pub hits: u64,
-    /// Calls of [`get_or_load`](Cache::get_or_load) that did not: they loaded, or waited for another's load.
+    /// Calls of [`get_or_load`](Cache::get_or_load) that did not: they loaded, or waited for
+    /// another's load.
     pub misses: u64,
     /// Entries held now.
     pub entries: usize,
@@ -51,10 +54,11 @@ pub struct CacheStats {
 
 /// Loaded values, bounded in bytes and in entries, for any number of threads.
 ///
-/// A hit takes no lock: the map is a row of immutable snapshots, one a shard. Whatever changes the cache goes through one
-/// lock, which is never held while a loader runs or a value is dropped.
+/// A hit takes no lock: the map is a row of immutable snapshots, one a shard. Whatever changes the
+/// cache goes through one lock, which is never held while a loader runs or a value is dropped.
 ///
-/// A value too large for the limits, and one removed while it was loaded, is handed out and not kept.
+/// A value too large for the limits, and one removed while it was loaded, is handed out and not
+/// kept.
 ///
 /// ```
 /// use stratawal_index::{Cache, CacheKey, CacheLimits};
@@ -72,9 +76,9 @@ pub struct CacheStats {
 pub struct Cache<T> {
     limits: CacheLimits,
     shards: Box<[Shard<T>]>,
-    // One lock for all shards: it is held for the copy of one shard's map, a few microseconds, while a miss costs a read
-    // from a file. A lock a shard would leave the limits, the order of eviction and the removal of a stream to be agreed on
-    // between locks.
+    // One lock for all shards: it is held for the copy of one shard's map, a few microseconds,
+    // while a miss costs a read from a file. A lock a shard would leave the limits, the order of
+    // eviction and the removal of a stream to be agreed on between locks.
     ledger: Mutex<Ledger<T>>,
 }
 
@@ -105,7 +109,8 @@ enum Turn<'a, T> {
     Load(Landing<'a, T>),
 }
 
-// A power of two. Few enough that an empty cache is small, many enough that an insert copies little.
+// A power of two. Few enough that an empty cache is small, many enough that an insert copies
+// little.
 const SHARDS: usize = if cfg!(stratawal_loom) { 2 } else { 16 };
 
 impl<T> Cache<T> {
@@ -124,11 +129,12 @@ impl<T> Cache<T> {
         Some(value)
     }
 
-    /// The value of `key`, loaded by `load` if it is not held. `load` gives the value and its weight in bytes.
+    /// The value of `key`, loaded by `load` if it is not held. `load` gives the value and its
+    /// weight in bytes.
     ///
-    /// A hit takes no lock. Of several callers that miss at once one loads, and the others wait for its value; if its
-    /// loader fails or panics, they try with their own. `load` may use the cache for other keys, but a call for the same
-    /// key from inside it would wait for itself.
+    /// A hit takes no lock. Of several callers that miss at once one loads, and the others wait for
+    /// its value; if its loader fails or panics, they try with their own. `load` may use the cache
+    /// for other keys, but a call for the same key from inside it would wait for itself.
     ///
     /// # Errors
     /// What this caller's own `load` fails with.
@@ -152,8 +158,8 @@ impl<T> Cache<T> {
         Ok(landing.land(value, weight))
     }
 
-    /// Removes `key`. Once this has returned no call that begins finds its value, and no load that began before will put
-    /// it in; values already handed out stay as they are.
+    /// Removes `key`. Once this has returned no call that begins finds its value, and no load that
+    /// began before will put it in; values already handed out stay as they are.
     pub fn remove(&self, key: CacheKey) {
         self.remove_all(key..=key);
     }
@@ -164,9 +170,9 @@ impl<T> Cache<T> {
         self.remove_all(key(0)..=key(u32::MAX));
     }
 
-    /// Gives up every value that is held. A load under way ends as it would have: its value is kept, unless its key was
-    /// removed. Once this has returned, a value is dropped as soon as no caller and no call that runs
-    /// holds it.
+    /// Gives up every value that is held. A load under way ends as it would have: its value is
+    /// kept, unless its key was removed. Once this has returned, a value is dropped as soon as no
+    /// caller and no call that runs holds it.
     pub fn clear(&self) {
         let key = |stream_id, generation| CacheKey { stream_id, generation };
         self.take(self.ledger.lock(), &(key(0, 0)..=key(u64::MAX, u32::MAX)));
@@ -181,7 +187,8 @@ impl<T> Cache<T> {
     }
 
     fn shard(&self, key: CacheKey) -> &Shard<T> {
-        // Stream ids are random, generations count up: their sum times 2^64 / phi spreads both over the top bits.
+        // Stream ids are random, generations count up: their sum times 2^64 / phi spreads both over
+        // the top bits.
         let hash = key.stream_id.wrapping_add(key.generation.into()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         &self.shards[(hash >> (u64::BITS - SHARDS.ilog2())) as usize]
     }
@@ -244,8 +251,8 @@ impl<T> Cache<T> {
         evicted
     }
 
-    /// Second chance: the first entry of the queue that was not used since it was last looked at. Those used go to the
-    /// back; readers who go on using them hold this up for one round at most.
+    /// Second chance: the first entry of the queue that was not used since it was last looked at.
+    /// Those used go to the back; readers who go on using them hold this up for one round at most.
     fn next_victim(&self, queue: &mut VecDeque<CacheKey>) -> CacheKey {
         for _ in 0..queue.len() {
             let Some(&key) = queue.front() else { break };
@@ -264,7 +271,8 @@ impl<T> fmt::Debug for Cache<T> {
     }
 }
 
-/// The duty to end a load that this caller has begun. Dropped before it has landed, the load has failed.
+/// The duty to end a load that this caller has begun. Dropped before it has landed, the load has
+/// failed.
 struct Landing<'a, T> {
     cache: &'a Cache<T>,
     key: CacheKey,

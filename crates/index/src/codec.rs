@@ -1,7 +1,7 @@
 //! Points to bytes and back.
 //!
-//! No input makes decoding panic, and none makes it allocate more than eight times its own length. What a failure to
-//! decode means (rebuild from the frames, or give up) is for the caller to say.
+//! No input makes decoding panic, and none makes it allocate more than eight times its own length.
+//! What a failure to decode means (rebuild from the frames, or give up) is for the caller to say.
 
 use std::ops::Range;
 
@@ -21,15 +21,17 @@ pub struct Bounds {
 // The normative text is FORMAT.md.
 //
 //   0        4    5        9                                                              len-4      len
-//   +--------+----+--------+--------------------------------------------------------- - - -+----------+
+//   +--------+----+--------+--------------------------------------------------------- - -
+// -+----------+
 //   | "SWIX" | 1  | count  | count times: number, number, number                           | checksum |
 //   | magic  |ver.| u32    |              seq,    offset, timestamp                        | CRC-32   |
-//   +--------+----+--------+--------------------------------------------------------- - - -+----------+
+//   +--------+----+--------+--------------------------------------------------------- - -
+// -+----------+
 //
-// A number is an unsigned LEB128 in its shortest form: of the first point the values, of each other point what they rise
-// by. Fixed width (24 bytes a point, nothing to walk) was weighed: a point takes 5 to 7 bytes this way, and a block is
-// written and read as a whole in any case. The 16,384 points of a 64 MiB segment take 80 KiB instead of 384, and 0.17 ms to
-// decode, once a load.
+// A number is an unsigned LEB128 in its shortest form: of the first point the values, of each other
+// point what they rise by. Fixed width (24 bytes a point, nothing to walk) was weighed: a point
+// takes 5 to 7 bytes this way, and a block is written and read as a whole in any case. The 16,384
+// points of a 64 MiB segment take 80 KiB instead of 384, and 0.17 ms to decode, once a load.
 const MAGIC: [u8; 4] = *b"SWIX";
 const VERSION: u8 = 1;
 
@@ -44,8 +46,8 @@ const _: () = assert!(HEADER_LEN == 9 && BLOCK_LEN_MIN == 13);
 /// What stands before the count.
 pub(crate) const VERSIONED_MAGIC: [u8; COUNT_AT] = [MAGIC[0], MAGIC[1], MAGIC[2], MAGIC[3], VERSION];
 
-/// The index block of `points`, which may be none: what [`Index::encode`](crate::Index::encode) gives for an index of
-/// them.
+/// The index block of `points`, which may be none: what [`Index::encode`](crate::Index::encode)
+/// gives for an index of them.
 ///
 /// # Errors
 /// [`PointsError`] if a point breaks the rules of [`IndexPoint`].
@@ -72,12 +74,10 @@ pub(crate) fn encode_checked(points: &[IndexPoint]) -> Vec<u8> {
     block
 }
 
-/// Reads a block. It is valid if and only if
-/// (1) it begins with the magic and the version,
-/// (2) its last four bytes are the CRC-32 of all before them,
-/// (3) between header and checksum stand exactly as many points as it announces, each number in its shortest form,
-/// (4) seq and offset rise from point to point, and no value passes 64 bits,
-/// (5) every point lies inside `bounds`.
+/// Reads a block. It is valid if and only if (1) it begins with the magic and the version, (2) its
+/// last four bytes are the CRC-32 of all before them, (3) between header and checksum stand exactly
+/// as many points as it announces, each number in its shortest form, (4) seq and offset rise from
+/// point to point, and no value passes 64 bits, (5) every point lies inside `bounds`.
 pub(crate) fn decode(block: &[u8], bounds: &Bounds) -> Result<Vec<IndexPoint>, DecodeError> {
     let body = check_frame(block)?;
     let count = read_count(body)?;

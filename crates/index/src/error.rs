@@ -127,7 +127,8 @@ impl DecodeError {
         self.kind
     }
 
-    /// The byte of the block at which the offending field begins; for a block that is too short, where it ends.
+    /// The byte of the block at which the offending field begins; for a block that is too short,
+    /// where it ends.
     pub fn offset(&self) -> u64 {
         self.offset
     }

@@ -31,10 +31,11 @@ impl Index {
         Self { points: points.into_boxed_slice() }
     }
 
-    /// Reads an index block; the layout is in `FORMAT.md`. The same bytes as [`encode`](Self::encode) made are the only
-    /// ones that decode to an index.
+    /// Reads an index block; the layout is in `FORMAT.md`. The same bytes as
+    /// [`encode`](Self::encode) made are the only ones that decode to an index.
     ///
-    /// Takes time and memory in proportion to `block`, whatever it holds: at most 8 bytes of memory for each of its own.
+    /// Takes time and memory in proportion to `block`, whatever it holds: at most 8 bytes of memory
+    /// for each of its own.
     ///
     /// # Errors
     /// [`DecodeError`] for anything but the block of an index whose points all lie inside `bounds`.
@@ -67,20 +68,21 @@ impl Index {
         self.points.get(position).copied()
     }
 
-    /// The span in which `seq` lies, if it lies in the segment at all: that of the last point at or below it. `None`
-    /// if there is no such point.
+    /// The span in which `seq` lies, if it lies in the segment at all: that of the last point at or
+    /// below it. `None` if there is no such point.
     pub fn floor(&self, seq: u64) -> Option<Span> {
         self.position_of(seq).and_then(|position| self.span_at(position))
     }
 
-    /// The span in which the search for the first frame with a timestamp of `timestamp` or later begins: that of the
-    /// last point before it, or the first. The frame may turn out to be the first of the span after it. `None` only
-    /// without points.
+    /// The span in which the search for the first frame with a timestamp of `timestamp` or later
+    /// begins: that of the last point before it, or the first. The frame may turn out to be the
+    /// first of the span after it. `None` only without points.
     pub fn floor_time(&self, timestamp: u64) -> Option<Span> {
         self.span_at(self.points.position_of_time(timestamp))
     }
 
-    /// The position of the point that begins the span of `seq`, to step on from with [`span_at`](Self::span_at).
+    /// The position of the point that begins the span of `seq`, to step on from with
+    /// [`span_at`](Self::span_at).
     pub fn position_of(&self, seq: u64) -> Option<usize> {
         self.points.position_of(seq)
     }

@@ -1,10 +1,12 @@
-//! A sparse index from sequence number and time to file offset, for one segment of a write-ahead log.
+//! A sparse index from sequence number and time to file offset, for one segment of a write-ahead
+//! log.
 //!
-//! If you want to read or write a log, use `stratawal`: this crate opens no file, knows no frame, and leaves the
-//! question of where its bytes are kept to the layer above.
+//! If you want to read or write a log, use `stratawal`: this crate opens no file, knows no frame,
+//! and leaves the question of where its bytes are kept to the layer above.
 //!
-//! An index holds one [`IndexPoint`] every few KiB of a segment. A reader asks for the [`Span`] that a sequence number
-//! falls into, reads that span with one positioned read, and walks the frames in it.
+//! An index holds one [`IndexPoint`] every few KiB of a segment. A reader asks for the [`Span`]
+//! that a sequence number falls into, reads that span with one positioned read, and walks the
+//! frames in it.
 //!
 //! | type | what it is for |
 //! |---|---|

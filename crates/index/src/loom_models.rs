@@ -1,7 +1,10 @@
-//! The scenarios under the model checker: every interleaving of at most three threads with at most three preemptions.
+//! The scenarios under the model checker: every interleaving of at most three threads with at most
+//! three preemptions.
 //!
-//! Run with `RUSTFLAGS="--cfg stratawal_loom --cfg stratawal_faults" cargo test -p stratawal-index --release --lib`, in a
-//! target folder of its own. With `stratawal_faults` each seeded fault must be found by the model that guards against it.
+//! Run with
+//! `RUSTFLAGS="--cfg stratawal_loom --cfg stratawal_faults" cargo test -p stratawal-index --release --lib`,
+//! in a target folder of its own. With `stratawal_faults` each seeded fault must be found by the
+//! model that guards against it.
 
 use crate::scenarios;
 use crate::sync::explore::explore;

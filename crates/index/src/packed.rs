@@ -1,7 +1,8 @@
 //! The points of one sealed segment in a third of the memory: for those who keep many.
 //!
-//! It holds what an [`Index`] holds. Points are kept by the 64: the first whole, of each the differences to that one, all
-//! of a group in as many bytes as its largest needs. So any point is found by its position at once.
+//! It holds what an [`Index`] holds. Points are kept by the 64: the first whole, of each the
+//! differences to that one, all of a group in as many bytes as its largest needs. So any point is
+//! found by its position at once.
 
 use std::fmt;
 
@@ -151,7 +152,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Rows of all lengths around the borders of groups, with steps of every width, up to the largest numbers there are.
+    /// Rows of all lengths around the borders of groups, with steps of every width, up to the
+    /// largest numbers there are.
     fn rows() -> impl Strategy<Value = Vec<IndexPoint>> {
         let step = || prop_oneof![4 => 1u64..300, 2 => 1u64..100_000, 1 => (0u32..57).prop_map(|bits| 1 << bits)];
         let rise = prop_oneof![2 => Just(0), 5 => step()];

@@ -2,8 +2,8 @@
 
 /// Where one frame of a segment begins.
 ///
-/// Within one segment `seq` and `offset` strictly rise from point to point, and `timestamp` never falls. Points are
-/// ordered by `seq` first.
+/// Within one segment `seq` and `offset` strictly rise from point to point, and `timestamp` never
+/// falls. Points are ordered by `seq` first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IndexPoint {
     /// The number of the frame's first entry.
@@ -21,6 +21,7 @@ pub struct IndexPoint {
 pub struct Span {
     /// Where the span begins.
     pub point: IndexPoint,
-    /// Where the next span begins; `None` for the last span, which ends where the segment's frames end.
+    /// Where the next span begins; `None` for the last span, which ends where the segment's frames
+    /// end.
     pub next: Option<IndexPoint>,
 }

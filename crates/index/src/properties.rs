@@ -5,8 +5,8 @@ use crate::index::Index;
 
 /// Decoding answers for any bytes, and takes only what encoding makes.
 ///
-/// The bytes are tried as a block, and as what stands in a block between version and checksum, which no mutation gets
-/// past otherwise.
+/// The bytes are tried as a block, and as what stands in a block between version and checksum,
+/// which no mutation gets past otherwise.
 pub fn decoding_is_total_and_canonical(bytes: &[u8]) {
     check(bytes);
     let mut block = codec::VERSIONED_MAGIC.to_vec();

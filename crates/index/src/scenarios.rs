@@ -1,7 +1,8 @@
-//! What several threads do at once, and what must hold: run by the model checker over every interleaving, and by real
-//! threads over many rounds.
+//! What several threads do at once, and what must hold: run by the model checker over every
+//! interleaving, and by real threads over many rounds.
 //!
-//! Each scenario is one small history of at most three threads and panics where a promise is broken.
+//! Each scenario is one small history of at most three threads and panics where a promise is
+//! broken.
 
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::explore::spawn;
@@ -10,7 +11,8 @@ use crate::{ActiveIndex, Cache, CacheKey, CacheLimits, IndexPoint};
 
 pub(crate) const KEY: CacheKey = CacheKey { stream_id: 7, generation: 1 };
 
-/// The point number `position` of every index here. No word of it is 0, which is what an unwritten word holds.
+/// The point number `position` of every index here. No word of it is 0, which is what an unwritten
+/// word holds.
 pub(crate) fn point(position: u64) -> IndexPoint {
     IndexPoint { seq: 10 * position + 10, offset: 100 * position + 100, timestamp: position + 1 }
 }
@@ -20,7 +22,8 @@ pub(crate) fn push(index: &ActiveIndex, position: u64) {
     assert!(index.push(seq, offset, timestamp).unwrap());
 }
 
-/// A reader that sees a flag set after a store sees the stored value, and what its writer did before.
+/// A reader that sees a flag set after a store sees the stored value, and what its writer did
+/// before.
 pub(crate) fn what_was_published_before_a_flag_is_seen_with_it() {
     let published = Arc::new(Published::new(Arc::new(AtomicU64::new(1))));
     let flag = Arc::new(AtomicBool::new(false));
@@ -39,7 +42,8 @@ pub(crate) fn what_was_published_before_a_flag_is_seen_with_it() {
     writer.join().unwrap();
 }
 
-/// While the writer fills chunk after chunk, a reader sees whole points, a prefix of them, and never fewer than before.
+/// While the writer fills chunk after chunk, a reader sees whole points, a prefix of them, and
+/// never fewer than before.
 pub(crate) fn a_reader_sees_a_growing_prefix_of_whole_points() {
     const POINTS: u64 = 4;
     let index = Arc::new(ActiveIndex::new(0));
@@ -92,7 +96,8 @@ pub(crate) fn one_key_is_loaded_once_at_a_time() {
     assert_eq!(loads.load(Ordering::SeqCst), 1, "a value that was kept is loaded again");
 }
 
-/// One caller's loader fails: the other, who may have waited for it, has the value of its own loader.
+/// One caller's loader fails: the other, who may have waited for it, has the value of its own
+/// loader.
 pub(crate) fn a_failed_load_leaves_nobody_waiting() {
     let cache = cache();
     let other = spawn({
@@ -108,8 +113,8 @@ pub(crate) fn a_failed_load_leaves_nobody_waiting() {
     assert_eq!(cache.stats().entries, 1);
 }
 
-/// A segment is removed while a reader loads its index: once the removal is done, what was loaded from the file that is
-/// gone is not in the cache.
+/// A segment is removed while a reader loads its index: once the removal is done, what was loaded
+/// from the file that is gone is not in the cache.
 pub(crate) fn nothing_loaded_before_its_removal_is_kept() {
     let cache = cache();
     let file_is_there = Arc::new(AtomicBool::new(true));
@@ -137,8 +142,8 @@ pub(crate) fn nothing_loaded_before_its_removal_is_kept() {
     assert_eq!(cache.stats().bytes, 0);
 }
 
-/// A segment is removed while one reader loads its index and another thread clears the cache: once the removal is done, the
-/// index is not in the cache.
+/// A segment is removed while one reader loads its index and another thread clears the cache: once
+/// the removal is done, the index is not in the cache.
 pub(crate) fn a_clear_keeps_nothing_that_was_removed() {
     let cache = cache();
     let file_is_there = Arc::new(AtomicBool::new(true));

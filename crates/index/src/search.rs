@@ -30,9 +30,10 @@ pub(crate) trait Points {
         partition_point(self, near, |point| point.seq <= seq).checked_sub(1)
     }
 
-    /// Positions among which the points at or below `seq` end. Points lie about as far apart in seqs as in positions, so
-    /// the place is guessed from both ends and widened until it holds: a few neighbours are looked at, where a search by
-    /// halves touches as many places far apart as the row is long in bits.
+    /// Positions among which the points at or below `seq` end. Points lie about as far apart in
+    /// seqs as in positions, so the place is guessed from both ends and widened until it holds: a
+    /// few neighbours are looked at, where a search by halves touches as many places far apart as
+    /// the row is long in bits.
     fn near(&self, seq: u64) -> Range<usize> {
         const FEW: usize = 32;
         let count = self.count();
@@ -58,8 +59,9 @@ pub(crate) trait Points {
         start..end
     }
 
-    /// The position of the last point before `timestamp`, or of the first point. Not the last point *at or* before:
-    /// frames of one timestamp may begin in the span before the point that carries it.
+    /// The position of the last point before `timestamp`, or of the first point. Not the last point
+    /// *at or* before: frames of one timestamp may begin in the span before the point that carries
+    /// it.
     fn position_of_time(&self, timestamp: u64) -> usize {
         partition_point(self, 0..self.count(), |point| point.timestamp < timestamp).saturating_sub(1)
     }
@@ -75,7 +77,8 @@ impl Points for [IndexPoint] {
     }
 }
 
-/// How many points from the first on are `below`, which holds for a prefix of them that ends in `within`.
+/// How many points from the first on are `below`, which holds for a prefix of them that ends in
+/// `within`.
 fn partition_point<P: Points + ?Sized>(points: &P, within: Range<usize>, below: impl Fn(IndexPoint) -> bool) -> usize {
     let Range { mut start, mut end } = within;
     while start < end {

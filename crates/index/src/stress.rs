@@ -1,4 +1,5 @@
-//! The scenarios with real threads and real atomics, and larger ones that no model checker can exhaust.
+//! The scenarios with real threads and real atomics, and larger ones that no model checker can
+//! exhaust.
 
 use std::convert::Infallible;
 

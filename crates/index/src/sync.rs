@@ -1,9 +1,10 @@
-//! The one door to synchronisation: the only file of the crate that names the standard library's primitives, arc-swap
-//! or the model checker.
+//! The one door to synchronisation: the only file of the crate that names the standard library's
+//! primitives, arc-swap or the model checker.
 //!
-//! Under `--cfg stratawal_loom` the same names stand for the model checker's primitives, and every line above this file
-//! stays the line that ships. The module is public so that a layer above may stand on the same door; it is no general
-//! toolbox, and takes whatever the layers need and nothing more.
+//! Under `--cfg stratawal_loom` the same names stand for the model checker's primitives, and every
+//! line above this file stays the line that ships. The module is public so that a layer above may
+//! stand on the same door; it is no general toolbox, and takes whatever the layers need and nothing
+//! more.
 //!
 //! Lock poisoning is hidden: whoever needs to know that a holder unwound keeps that in the data.
 
@@ -23,8 +24,9 @@ pub use body::atomic;
 
 /// A value that readers load as a whole while a writer replaces it as a whole.
 ///
-/// A reader that sees a value sees everything its writer did before [`store`](Self::store). Readers never wait. Writers
-/// are serialised by the caller. Nothing may rest on when a replaced value is dropped.
+/// A reader that sees a value sees everything its writer did before [`store`](Self::store). Readers
+/// never wait. Writers are serialised by the caller. Nothing may rest on when a replaced value is
+/// dropped.
 pub struct Published<T>(published::Body<T>);
 
 impl<T> Published<T> {
@@ -72,14 +74,16 @@ mod published {
     }
 }
 
-// The model checker cannot see into arc-swap: models over it missed a lost update and a two-load tear. This body promises
-// no more than arc-swap documents. The arena's lock is the standard library's, which the checker does not see, so that it
-// orders nothing; it is never held across an operation that the checker does see.
+// The model checker cannot see into arc-swap: models over it missed a lost update and a two-load
+// tear. This body promises no more than arc-swap documents. The arena's lock is the standard
+// library's, which the checker does not see, so that it orders nothing; it is never held across an
+// operation that the checker does see.
 //
-// `turn` orders nothing either (it is Relaxed, and its value means nothing), but makes the checker look: of the accesses to
-// an atomic it remembers only the last, so a store behind a load of the same thread hides the loads of all others from it
-// (tokio-rs/loom, issues 166 and 392). A writer that loads, changes and stores is the usual thing behind this door. Without
-// `turn` the first model of the active index ran one interleaving, and passed whatever fault was seeded.
+// `turn` orders nothing either (it is Relaxed, and its value means nothing), but makes the checker
+// look: of the accesses to an atomic it remembers only the last, so a store behind a load of the
+// same thread hides the loads of all others from it (tokio-rs/loom, issues 166 and 392). A writer
+// that loads, changes and stores is the usual thing behind this door. Without `turn` the first
+// model of the active index ran one interleaving, and passed whatever fault was seeded.
 #[cfg(stratawal_loom)]
 mod published {
     use super::Arc;
@@ -155,7 +159,8 @@ impl Condvar {
     }
 }
 
-/// How a scenario is run: every interleaving under the model checker, many rounds of real threads otherwise.
+/// How a scenario is run: every interleaving under the model checker, many rounds of real threads
+/// otherwise.
 #[cfg(test)]
 pub(crate) mod explore {
     #[cfg(stratawal_loom)]

@@ -1,7 +1,9 @@
-//! Going through the frames of a segment: its chain, and what the valid frames anywhere in it attest.
+//! Going through the frames of a segment: its chain, and what the valid frames anywhere in it
+//! attest.
 //!
-//! A frame is next in the chain if and only if (1) it is valid, (2) its first seq is the one expected, and (3) it
-//! begins where the last one ended. The chain ends before a MARK, and at a SEAL.
+//! A frame is next in the chain if and only if (1) it is valid, (2) its first seq is the one
+//! expected, and (3) it begins where the last one ended. The chain ends before a MARK, and at a
+//! SEAL.
 
 use bytes::Bytes;
 use stratawal_frame::{
@@ -52,8 +54,8 @@ impl SegmentFile {
         self.walk_from(ByteOffset(SEGMENT_HEADER_LEN as u64), self.header().base, visit)
     }
 
-    /// Walks the part of the chain that begins with the frame at `from`, whose first seq is `first`. The bytes before it are
-    /// not looked at.
+    /// Walks the part of the chain that begins with the frame at `from`, whose first seq is
+    /// `first`. The bytes before it are not looked at.
     ///
     /// # Errors
     /// As [`walk`](Self::walk).
@@ -76,8 +78,8 @@ impl SegmentFile {
         Ok(chain)
     }
 
-    /// Continues `chain`, which an earlier walk through this segment has left, with the frames that have come since. Nothing
-    /// before its end is read. A chain that ends in a SEAL is complete.
+    /// Continues `chain`, which an earlier walk through this segment has left, with the frames that
+    /// have come since. Nothing before its end is read. A chain that ends in a SEAL is complete.
     ///
     /// # Errors
     /// As [`walk`](Self::walk). Then the chain has the frames that were visited before.
@@ -118,7 +120,8 @@ impl SegmentFile {
         Ok(decode_header(&bytes[..read], &self.place(at), &self.limits()) == Decoded::Frame(*frame))
     }
 
-    /// The frame at `at`, if it is next in the chain. The payload of a control frame is read, of others checked.
+    /// The frame at `at`, if it is next in the chain. The payload of a control frame is read, of
+    /// others checked.
     fn next_in_chain(
         &self,
         window: &mut Window,
@@ -140,7 +143,8 @@ impl SegmentFile {
         if !frame.is_control() {
             return Ok(Some((frame, None)));
         }
-        // The checksum holds, so its length is that of a frame that was written, at most 64 MiB for control frames.
+        // The checksum holds, so its length is that of a frame that was written, at most 64 MiB for
+        // control frames.
         let mut payload = vec![0; frame.payload_len as usize];
         self.file().read_exact_at(&mut payload, payload_at).map_err(io())?;
         match decode_payload(frame, Bytes::from(payload)) {
@@ -152,9 +156,10 @@ impl SegmentFile {
 
     /// What every valid frame from `from` to the end of the file attests, in the chain or not.
     ///
-    /// The whole allocated length is looked at, not only up to the first zeros: a lost page reads as zeros. Payloads
-    /// are passed over where their header is valid, since a stored entry may look like a frame; so each byte is
-    /// looked at a bounded number of times, whatever the file holds.
+    /// The whole allocated length is looked at, not only up to the first zeros: a lost page reads
+    /// as zeros. Payloads are passed over where their header is valid, since a stored entry may
+    /// look like a frame; so each byte is looked at a bounded number of times, whatever the file
+    /// holds.
     ///
     /// # Errors
     /// I/O; [`ErrorKind::Newer`] where a valid frame of a newer version is met.
@@ -162,7 +167,8 @@ impl SegmentFile {
         self.attestations_within(from, self.len())
     }
 
-    /// As [`attestations`](Self::attestations), of the frames that begin in the first `len` bytes from `from`.
+    /// As [`attestations`](Self::attestations), of the frames that begin in the first `len` bytes
+    /// from `from`.
     ///
     /// # Errors
     /// As `attestations`.
@@ -194,8 +200,8 @@ impl SegmentFile {
 }
 
 impl SegmentFile {
-    /// How many bytes from `from`, where the chain ends, to the last byte that is not zero; a MARK at `from` does
-    /// not count. This is what a torn tail leaves.
+    /// How many bytes from `from`, where the chain ends, to the last byte that is not zero; a MARK
+    /// at `from` does not count. This is what a torn tail leaves.
     ///
     /// # Errors
     /// I/O.

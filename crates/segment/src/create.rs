@@ -1,9 +1,10 @@
-//! Rule H: a segment is written under a temporary name, its header synced, renamed, its folder synced; only then
-//! does any frame go in.
+//! Rule H: a segment is written under a temporary name, its header synced, renamed, its folder
+//! synced; only then does any frame go in.
 //!
-//! So an invalid header under a segment's name is damage, never a torn creation. A creation that fails before the
-//! rename is undone. From the rename on its outcome is not known: the name may come back after a crash and void
-//! entries of older segments, so nothing may be written to those until recovery has run.
+//! So an invalid header under a segment's name is damage, never a torn creation. A creation that
+//! fails before the rename is undone. From the rename on its outcome is not known: the name may
+//! come back after a crash and void entries of older segments, so nothing may be written to those
+//! until recovery has run.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,12 +25,14 @@ pub enum CreateError {
     /// Nothing has changed; the stream goes on.
     #[error("{0}")]
     Undone(#[source] Error),
-    /// The name may or may not be there after a crash: recovery must run before older segments are written.
+    /// The name may or may not be there after a crash: recovery must run before older segments are
+    /// written.
     #[error("{0}")]
     Indeterminate(#[source] Error),
 }
 
-/// Creates a segment with `header` in `dir`, its file `reserve` bytes long (rounded up by the rule of Length).
+/// Creates a segment with `header` in `dir`, its file `reserve` bytes long (rounded up by the rule
+/// of Length).
 ///
 /// When this answers, the file, its header and its name are durable.
 ///
@@ -43,7 +46,8 @@ pub fn create(
 ) -> Result<(SegmentWriter, Space), CreateError> {
     let id = SegmentId::of(header);
     let path = dir.join(id.to_string());
-    // A rename would replace it. No generation is given twice, so only another writer can have made it; recovery sees.
+    // A rename would replace it. No generation is given twice, so only another writer can have made
+    // it; recovery sees.
     match storage.open(&path, Access::Read).map(drop) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) if e.kind() != io::ErrorKind::InvalidInput => {
@@ -54,7 +58,8 @@ pub fn create(
             return Err(CreateError::Indeterminate(Error::io(id, "create")(source)));
         }
     }
-    // Opened before the name is given: a process without descriptors finds out while nothing has changed.
+    // Opened before the name is given: a process without descriptors finds out while nothing has
+    // changed.
     let folder = FolderToSync::new(storage, dir);
     let folder = folder.map_err(|source| CreateError::Undone(Error::io(id, "open the folder")(source)))?;
     let len = written_len(reserve.max(SEGMENT_HEADER_LEN as u64));
@@ -92,8 +97,8 @@ fn create_temporary(storage: &Arc<dyn Storage>, dir: &Path, id: SegmentId) -> io
             return Err(e);
         }
     }
-    // Left by an earlier creation that failed and could not be undone. It may be impossible to remove, and must not be in the
-    // way of the stream for ever.
+    // Left by an earlier creation that failed and could not be undone. It may be impossible to
+    // remove, and must not be in the way of the stream for ever.
     let path = match storage.remove_file(&path) {
         Ok(()) => path,
         Err(_) => dir.join(format!("{TEMPORARY_PREFIX}{id}-{:016x}", storage.random_u64())),

@@ -29,8 +29,8 @@ pub enum ErrorKind {
         /// Why.
         source: io::Error,
     },
-    /// The operating system refused space for bytes, before any of them was written: the disk or the quota is full, or the
-    /// file may not be so long. The file is as it was.
+    /// The operating system refused space for bytes, before any of them was written: the disk or
+    /// the quota is full, or the file may not be so long. The file is as it was.
     #[error("cannot reserve space: {0}")]
     Reserve(io::Error),
     /// The file is a link, a folder, or something else that is not a plain file.

@@ -1,7 +1,8 @@
 //! Faults that tests seed, to prove that the simulation would find them.
 //!
-//! Without `--cfg stratawal_faults` no fault can be seeded: [`seeded`] is a constant, and the faulty branches are gone
-//! before code is generated. It is a cfg and no feature, so that no dependency graph can switch it on.
+//! Without `--cfg stratawal_faults` no fault can be seeded: [`seeded`] is a constant, and the
+//! faulty branches are gone before code is generated. It is a cfg and no feature, so that no
+//! dependency graph can switch it on.
 
 /// A fault in the code that ships, switched on by a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

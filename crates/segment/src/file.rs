@@ -22,7 +22,8 @@ pub struct SegmentFile {
     len: u64,
 }
 
-/// How a finished file ends: a valid trailer, and the valid SEAL or CLOSE that it names and that ends there.
+/// How a finished file ends: a valid trailer, and the valid SEAL or CLOSE that it names and that
+/// ends there.
 #[derive(Clone, Debug)]
 pub struct Finished {
     /// Where the SEAL or CLOSE begins: where the entries end.
@@ -115,7 +116,8 @@ impl SegmentFile {
         &self.file
     }
 
-    /// Makes what the operating system holds of the file durable; allowed on a file opened for reading.
+    /// Makes what the operating system holds of the file durable; allowed on a file opened for
+    /// reading.
     ///
     /// # Errors
     /// I/O. After that nothing may be believed that was not durable before.
@@ -123,8 +125,9 @@ impl SegmentFile {
         self.file.sync_data().map_err(Error::io(self.id, "sync"))
     }
 
-    /// The state of the file now, to see later whether it has changed: for one that reads it afterwards. `None` where that is
-    /// not known, or the length is not the one that the file had when it was opened.
+    /// The state of the file now, to see later whether it has changed: for one that reads it
+    /// afterwards. `None` where that is not known, or the length is not the one that the file had
+    /// when it was opened.
     ///
     /// # Errors
     /// I/O.
@@ -133,7 +136,8 @@ impl SegmentFile {
         Ok(stamp.filter(|stamp| stamp.len == self.len))
     }
 
-    /// How the file ends, where it ends with a SEAL or CLOSE and its trailer, all valid; `None` otherwise.
+    /// How the file ends, where it ends with a SEAL or CLOSE and its trailer, all valid; `None`
+    /// otherwise.
     ///
     /// # Errors
     /// I/O, and frames of a newer version.
@@ -142,9 +146,9 @@ impl SegmentFile {
         self.end_at(position, Some(trailer_at))
     }
 
-    /// Reads the fixed fields of the SEAL or CLOSE at the end of the file, in two short reads. The trailer and the frame's
-    /// header are checked, the payload is not: [`finished`](Self::finished) checks that too. `None` where the file does not
-    /// end with such a frame and its trailer.
+    /// Reads the fixed fields of the SEAL or CLOSE at the end of the file, in two short reads. The
+    /// trailer and the frame's header are checked, the payload is not: [`finished`](Self::finished)
+    /// checks that too. `None` where the file does not end with such a frame and its trailer.
     ///
     /// # Errors
     /// I/O.
@@ -165,7 +169,8 @@ impl SegmentFile {
         })
     }
 
-    /// Where the SEAL or CLOSE begins that a valid trailer at the end of the file names, and where the trailer begins.
+    /// Where the SEAL or CLOSE begins that a valid trailer at the end of the file names, and where
+    /// the trailer begins.
     fn trailer(&self) -> Result<Option<(ByteOffset, u64)>> {
         let first_end = (SEGMENT_HEADER_LEN + FRAME_HEADER_LEN + TRAILER_LEN) as u64;
         if self.len < first_end || self.has_written_len() {
@@ -210,7 +215,8 @@ impl SegmentFile {
         if !frame.is_control() || !ends_right {
             return Ok(None);
         }
-        // The header's checksum holds, it lies within the file, and a control payload is at most 64 MiB.
+        // The header's checksum holds, it lies within the file, and a control payload is at most 64
+        // MiB.
         let mut payload = vec![0; frame.payload_len as usize];
         self.read_exact(&mut payload, offset.0 + FRAME_HEADER_LEN as u64)?;
         match decode_payload(frame, Bytes::from(payload)) {

@@ -1,7 +1,8 @@
 //! One segment file: created durably, appended to, synced, sealed or closed, scanned and read.
 //!
-//! Use this crate to look into single segment files or to build another log on them. Do not use it to keep a stream:
-//! it does not know of other segments, of groups of appends, or of recovery's rule; that is `stratawal-stream`.
+//! Use this crate to look into single segment files or to build another log on them. Do not use it
+//! to keep a stream: it does not know of other segments, of groups of appends, or of recovery's
+//! rule; that is `stratawal-stream`.
 //!
 //! ```
 //! use std::{path::Path, sync::Arc};
@@ -31,10 +32,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Invariants: a file that has its name has a valid header (rule H of the format); bytes once published never
-//! change; a file is shortened only to the end of the trailer of a SEAL or CLOSE that is durable.
+//! Invariants: a file that has its name has a valid header (rule H of the format); bytes once
+//! published never change; a file is shortened only to the end of the trailer of a SEAL or CLOSE
+//! that is durable.
 //!
-//! Deliberately absent: other segments, seqs that were promised to anybody, threads, and what an index block means.
+//! Deliberately absent: other segments, seqs that were promised to anybody, threads, and what an
+//! index block means.
 #![deny(unsafe_code)]
 
 mod chain;

@@ -14,7 +14,8 @@ pub struct SegmentId {
     pub generation: Generation,
 }
 
-/// What the name of a segment that is being created begins with; such files are nobody's and may be removed.
+/// What the name of a segment that is being created begins with; such files are nobody's and may be
+/// removed.
 pub const TEMPORARY_PREFIX: &str = ".tmp-";
 
 /// Whether this is the name of a file that was being created when its process died.

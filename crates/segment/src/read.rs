@@ -14,7 +14,8 @@ use stratawal_storage::File;
 use crate::sync::Arc;
 use crate::{Error, ErrorKind, Result, SegmentFile, SegmentId};
 
-/// The promise that makes mapping segment files sound; it cannot be proved here, only made by the program's author.
+/// The promise that makes mapping segment files sound; it cannot be proved here, only made by the
+/// program's author.
 #[derive(Clone, Copy, Debug)]
 pub struct MapPromise(());
 
@@ -22,8 +23,8 @@ impl MapPromise {
     /// Makes the promise.
     ///
     /// # Safety
-    /// While any mapping made under it lives, bytes handed out of it included, nobody but this crate may shorten a
-    /// segment file or change its bytes: not this process, and no other.
+    /// While any mapping made under it lives, bytes handed out of it included, nobody but this
+    /// crate may shorten a segment file or change its bytes: not this process, and no other.
     #[allow(unsafe_code)]
     #[must_use]
     pub const unsafe fn new() -> Self {
@@ -64,7 +65,8 @@ impl SegmentData {
     /// I/O, and a file shorter than `len`.
     #[allow(unsafe_code)]
     pub fn map(file: &SegmentFile, len: u64, _: MapPromise) -> Result<Self> {
-        // SAFETY: whoever made the `MapPromise` promised what `File::map` asks for, for every segment file.
+        // SAFETY: whoever made the `MapPromise` promised what `File::map` asks for, for every
+        // segment file.
         let map = unsafe { file.file().map(len) }.map_err(Error::io(file.id(), "map"))?;
         Ok(Self { id: file.id(), header: *file.header(), source: Source::Mapped(map.into_bytes()) })
     }
@@ -90,7 +92,8 @@ impl SegmentData {
     /// The bytes in `range`.
     ///
     /// # Errors
-    /// I/O. A range beyond the end of the file is [`ErrorKind::Io`] with `UnexpectedEof`, which is damage.
+    /// I/O. A range beyond the end of the file is [`ErrorKind::Io`] with `UnexpectedEof`, which is
+    /// damage.
     pub fn block(&self, range: Range<u64>) -> Result<Bytes> {
         self.block_over(range, Bytes::new())
     }
@@ -106,7 +109,8 @@ impl SegmentData {
             .map_err(|_| failed(std::io::ErrorKind::OutOfMemory.into()))?;
         match &self.source {
             Source::Read(file) => {
-                // Asked first only where it would cost something to find out: what is asked for may come from a file.
+                // Asked first only where it would cost something to find out: what is asked for may
+                // come from a file.
                 const LEN_MAX: usize = 1 << 20;
                 if len > LEN_MAX && file.len().map_err(failed)? < range.end {
                     return Err(failed(std::io::ErrorKind::UnexpectedEof.into()));
@@ -131,9 +135,10 @@ impl SegmentData {
 const HEADERS_LEN: usize = 4 << 10;
 
 impl SegmentData {
-    /// The header checksum, as stored, of the frame of entries that holds `seq`. The search begins with the frame at `from`,
-    /// whose first seq is `expected`, and steps from header to header: no payload is checked, and a long one is not read.
-    /// `None` where a header on the way is not valid, or not the one expected.
+    /// The header checksum, as stored, of the frame of entries that holds `seq`. The search begins
+    /// with the frame at `from`, whose first seq is `expected`, and steps from header to header: no
+    /// payload is checked, and a long one is not read. `None` where a header on the way is not
+    /// valid, or not the one expected.
     ///
     /// # Errors
     /// I/O; an end of the file on the way is not an error but `None`.
@@ -194,7 +199,8 @@ pub struct FoundEntry {
     pub timestamp: u64,
     /// Its bytes.
     pub data: Bytes,
-    /// What all the frames of the span are like, where all of their headers were checked, now or before: the next time
+    /// What all the frames of the span are like, where all of their headers were checked, now or
+    /// before: the next time
     /// [`Seen::Before`] may be said of it.
     pub shape: Option<Shape>,
 }
@@ -215,9 +221,9 @@ pub enum Seen {
     No,
     /// Nothing, and it will remember: all headers of the span are checked.
     First,
-    /// That it was gone through, in this very file or mapping, and what was answered then. Its headers are not checked
-    /// again on the way to the frame wanted; nor, in a mapping, is the payload of a frame that is alone in its span. All else
-    /// is checked each time.
+    /// That it was gone through, in this very file or mapping, and what was answered then. Its
+    /// headers are not checked again on the way to the frame wanted; nor, in a mapping, is the
+    /// payload of a frame that is alone in its span. All else is checked each time.
     Before(Shape),
 }
 
@@ -229,9 +235,10 @@ struct InSpan {
 }
 
 impl SegmentData {
-    /// Entry `seq` from the frames in `span`, which begins with the frame whose first seq is `expected`. Of a file that is
-    /// read, the entry alone is kept, in memory of its own; of a mapping nothing is copied. `None` where more has to be read
-    /// than this does: a span of over 8 KiB, or one that ends before the entry does.
+    /// Entry `seq` from the frames in `span`, which begins with the frame whose first seq is
+    /// `expected`. Of a file that is read, the entry alone is kept, in memory of its own; of a
+    /// mapping nothing is copied. `None` where more has to be read than this does: a span of over 8
+    /// KiB, or one that ends before the entry does.
     ///
     /// # Errors
     /// Damage, frames of a newer version, I/O.
@@ -311,7 +318,8 @@ impl InBlock {
 pub enum Frames<F = FrameAt> {
     /// A frame of entries that reaches the seq asked for.
     Frame(F),
-    /// The block ends within the frame at `at`, which takes `len` bytes from there (as far as that is known).
+    /// The block ends within the frame at `at`, which takes `len` bytes from there (as far as that
+    /// is known).
     Incomplete {
         /// Where the frame begins.
         at: ByteOffset,
@@ -343,8 +351,8 @@ enum Step {
     End,
 }
 
-/// Steps through `block`, which begins at `offset` of the segment, with the frame whose first seq is `expected`.
-/// Frames longer than `frame_len_max` bytes are refused.
+/// Steps through `block`, which begins at `offset` of the segment, with the frame whose first seq
+/// is `expected`. Frames longer than `frame_len_max` bytes are refused.
 #[must_use]
 pub fn frames<B>(
     data: &SegmentData,
@@ -372,8 +380,8 @@ impl FrameSteps {
         std::mem::take(&mut self.block)
     }
 
-    /// The next frame of entries that holds `seq` or entries behind it. Frames before it are passed over by their
-    /// headers, without their payloads being checked; control frames too.
+    /// The next frame of entries that holds `seq` or entries behind it. Frames before it are passed
+    /// over by their headers, without their payloads being checked; control frames too.
     ///
     /// # Errors
     /// Damage of any kind, and frames of a newer version.
@@ -390,8 +398,8 @@ impl FrameSteps {
 }
 
 impl FrameSteps {
-    /// As [`next_reaching`](Self::next_reaching), but for those who take entries out while the block is at hand: the frame
-    /// is no more than its header and its place.
+    /// As [`next_reaching`](Self::next_reaching), but for those who take entries out while the
+    /// block is at hand: the frame is no more than its header and its place.
     ///
     /// # Errors
     /// As `next_reaching`.
@@ -407,8 +415,9 @@ impl FrameSteps {
         }
     }
 
-    /// The frame of entries that stands here, where it is whole, valid, the one that is expected, and reaches `seq`. `None`
-    /// in any other case; then nothing has changed, and [`next_in_block`](Self::next_in_block) says what there is.
+    /// The frame of entries that stands here, where it is whole, valid, the one that is expected,
+    /// and reaches `seq`. `None` in any other case; then nothing has changed, and
+    /// [`next_in_block`](Self::next_in_block) says what there is.
     #[inline]
     pub fn next_at_hand(&mut self, seq: SeqNo) -> Option<InBlock> {
         let rest = self.block.get(self.at..)?;
@@ -426,7 +435,8 @@ impl FrameSteps {
         Some(InBlock { header, payload })
     }
 
-    /// Entry `seq` of a frame of this block; `None` where it is not in the frame, or the frame is of another block.
+    /// Entry `seq` of a frame of this block; `None` where it is not in the frame, or the frame is
+    /// of another block.
     #[inline]
     #[must_use]
     pub fn entry_in(&self, frame: &InBlock, seq: SeqNo) -> Option<Bytes> {
@@ -442,7 +452,8 @@ impl FrameSteps {
         if frame.payload.end > self.block.len() { Bytes::new() } else { self.block.slice(frame.payload.clone()) }
     }
 
-    /// The bytes of this block from frame `first` to frame `last`, headers and all; nothing where they are of another.
+    /// The bytes of this block from frame `first` to frame `last`, headers and all; nothing where
+    /// they are of another.
     #[inline]
     #[must_use]
     pub fn frames_of(&self, first: &InBlock, last: &InBlock) -> Bytes {
@@ -464,9 +475,10 @@ impl<B: AsRef<[u8]>> FrameSteps<B> {
         self.expected
     }
 
-    /// The frame whose payload the last [`next_reaching`](Self::next_reaching) failed at. Its header is valid, so that
-    /// its entries are known, and the next step begins behind it. `None` where nothing failed, or it was not the payload:
-    /// then it is not known what stands here, and there is no stepping over it.
+    /// The frame whose payload the last [`next_reaching`](Self::next_reaching) failed at. Its
+    /// header is valid, so that its entries are known, and the next step begins behind it. `None`
+    /// where nothing failed, or it was not the payload: then it is not known what stands here, and
+    /// there is no stepping over it.
     #[must_use]
     pub const fn failed(&self) -> Option<&FrameHeader> {
         self.failed.as_ref()
@@ -494,7 +506,8 @@ impl<B: AsRef<[u8]>> FrameSteps<B> {
         }
     }
 
-    /// Entry `seq`, and what all frames of the span are like, for the next time, whichever entry that is for.
+    /// Entry `seq`, and what all frames of the span are like, for the next time, whichever entry
+    /// that is for.
     fn entry_of_all(&mut self, seq: SeqNo) -> Result<Option<InSpan>> {
         let (mut found, mut first, mut next, mut alike) = (None, None, self.offset(), true);
         let ended = loop {
@@ -519,8 +532,8 @@ impl<B: AsRef<[u8]>> FrameSteps<B> {
         Ok(found.map(|found| InSpan { shape: ended.then_some(shape), ..found }))
     }
 
-    /// Passes over frames that end at or below `seq`, whose headers were valid before. What the frame that this leads to
-    /// says of its place and its seq is checked.
+    /// Passes over frames that end at or below `seq`, whose headers were valid before. What the
+    /// frame that this leads to says of its place and its seq is checked.
     fn hop(&mut self, seq: SeqNo, shape: Shape) {
         let block = self.block.as_ref();
         if shape == Shape::Alike {
@@ -544,7 +557,8 @@ impl<B: AsRef<[u8]>> FrameSteps<B> {
         }
     }
 
-    /// Entry `seq` from here on. The payload of a frame that is the whole block is not checked if it is `verified`.
+    /// Entry `seq` from here on. The payload of a frame that is the whole block is not checked if
+    /// it is `verified`.
     fn entry_here(&mut self, seq: SeqNo, verified: bool) -> Result<Option<InSpan>> {
         match self.step(seq)? {
             Step::At(offset, header, payload) => self.checked(seq, offset, header, payload, verified),

@@ -1,7 +1,8 @@
 //! Searching a segment for frames, whether or not they are in its chain.
 //!
-//! A frame counts as found if its header is valid at its offset under the segment's salt. Accidents do not produce such
-//! a header: the checksum covers the salt and the offset, so a copy of a frame elsewhere is not valid.
+//! A frame counts as found if its header is valid at its offset under the segment's salt. Accidents
+//! do not produce such a header: the checksum covers the salt and the offset, so a copy of a frame
+//! elsewhere is not valid.
 
 use stratawal_frame::{
     ByteOffset, Control, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, Frame, FrameHeader, SeqNo, TRAILER_LEN, Trailer,
@@ -26,11 +27,13 @@ pub struct FoundFrame {
     pub is_whole: bool,
 }
 
-/// Finds the frames of a segment in the order of their offsets, also after bytes that are not a frame. Reads a bounded
-/// window of the file at a time, and looks at each byte a bounded number of times, whatever the file holds.
+/// Finds the frames of a segment in the order of their offsets, also after bytes that are not a
+/// frame. Reads a bounded window of the file at a time, and looks at each byte a bounded number of
+/// times, whatever the file holds.
 ///
-/// The whole length of the file is searched, not only up to the first zeros: a lost page reads as zeros. Payloads are
-/// passed over where their header is valid, since a stored entry may look like a frame.
+/// The whole length of the file is searched, not only up to the first zeros: a lost page reads as
+/// zeros. Payloads are passed over where their header is valid, since a stored entry may look like
+/// a frame.
 pub struct FrameSearch {
     file: SegmentFile,
     window: Window,
@@ -46,7 +49,8 @@ impl std::fmt::Debug for FrameSearch {
 }
 
 impl FrameSearch {
-    /// Searches `file` from `from`, a multiple of 8, to the end that the file had when it was opened.
+    /// Searches `file` from `from`, a multiple of 8, to the end that the file had when it was
+    /// opened.
     #[must_use]
     pub fn new(file: &SegmentFile, from: ByteOffset) -> Self {
         Self::within(file, from, file.len())
@@ -98,8 +102,9 @@ impl FrameSearch {
             };
             let payload_len = u64::from(header.payload_len);
             let sum = self.window.checksum(offset.0 + FRAME_HEADER_LEN as u64, payload_len).map_err(io())?;
-            // Nothing else was ever written where a frame lies, so one whose payload is not valid is passed over
-            // too. But a MARK is overwritten by the next frame, whose later bytes may be within it.
+            // Nothing else was ever written where a frame lies, so one whose payload is not valid
+            // is passed over too. But a MARK is overwritten by the next frame, whose later bytes
+            // may be within it.
             self.at = offset + if header.frame_len() <= MARK_LEN { FRAME_ALIGN } else { header.frame_len() };
             return Ok(Some(FoundFrame { offset, header, is_whole: sum == Some(header.payload_crc) }));
         }
@@ -107,8 +112,8 @@ impl FrameSearch {
         Ok(None)
     }
 
-    /// Reads a frame that was found; `None` where it is not valid as a whole. Allocates as much memory as the frame
-    /// takes in the file, so look at `header.frame_len()` first.
+    /// Reads a frame that was found; `None` where it is not valid as a whole. Allocates as much
+    /// memory as the frame takes in the file, so look at `header.frame_len()` first.
     ///
     /// # Errors
     /// I/O; [`ErrorKind::Newer`].
@@ -143,8 +148,8 @@ pub struct FoundSeal {
 }
 
 impl SegmentFile {
-    /// Whether the chain ends in a CLOSE that has its trailer, whatever follows in the file: then no frame was written
-    /// after it.
+    /// Whether the chain ends in a CLOSE that has its trailer, whatever follows in the file: then
+    /// no frame was written after it.
     ///
     /// # Errors
     /// I/O; [`ErrorKind::Newer`].
@@ -161,7 +166,8 @@ impl SegmentFile {
         Ok(Trailer::decode(&trailer, self.header().salt).is_some_and(|trailer| trailer.position == close))
     }
 
-    /// The SEAL at the end of the file, or the last whole one in it: for a file whose end or chain is damaged.
+    /// The SEAL at the end of the file, or the last whole one in it: for a file whose end or chain
+    /// is damaged.
     ///
     /// # Errors
     /// I/O; [`ErrorKind::Newer`].

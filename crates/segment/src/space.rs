@@ -1,7 +1,9 @@
-//! The space of a file being written: booked before a seq is given, so that a full disk refuses an append whole.
+//! The space of a file being written: booked before a seq is given, so that a full disk refuses an
+//! append whole.
 //!
-//! Invariant (the rule of Length): while a segment is written its file's length is a multiple of 4 KiB plus 8, so
-//! that a cut at any block or page border shows; and it grows before the bytes, never with them.
+//! Invariant (the rule of Length): while a segment is written its file's length is a multiple of 4
+//! KiB plus 8, so that a cut at any block or page border shows; and it grows before the bytes,
+//! never with them.
 
 use stratawal_frame::ByteOffset;
 use stratawal_storage::File;
@@ -9,8 +11,8 @@ use stratawal_storage::File;
 use crate::sync::Arc;
 use crate::{Error, ErrorKind, Result, SegmentId};
 
-/// Bytes at the end of every reservation that are kept for control frames, so that `truncate_before`, SEAL and CLOSE
-/// work on a full disk.
+/// Bytes at the end of every reservation that are kept for control frames, so that
+/// `truncate_before`, SEAL and CLOSE work on a full disk.
 pub const CONTROL_RESERVE: u64 = 4096;
 
 /// No file is longer, on any system.
@@ -25,14 +27,15 @@ pub const fn written_len(n: u64) -> u64 {
     n.saturating_sub(8).next_multiple_of(4096) + 8
 }
 
-/// The reserved space of one file. It is kept apart from the [`SegmentWriter`](crate::SegmentWriter) so that appends
-/// can book while another thread writes.
+/// The reserved space of one file. It is kept apart from the
+/// [`SegmentWriter`](crate::SegmentWriter) so that appends can book while another thread writes.
 #[derive(Clone, Debug)]
 pub struct Space {
     id: SegmentId,
     file: Arc<dyn File>,
     len: u64,
-    /// The CLOSE at the end of a file that was closed cleanly and not written since: its offset and bytes.
+    /// The CLOSE at the end of a file that was closed cleanly and not written since: its offset and
+    /// bytes.
     after_close: Option<(ByteOffset, Vec<u8>)>,
 }
 
@@ -52,23 +55,26 @@ impl Space {
         self.len
     }
 
-    /// Whether the file was closed cleanly and nothing was booked since: its length is that of a finished file.
+    /// Whether the file was closed cleanly and nothing was booked since: its length is that of a
+    /// finished file.
     #[must_use]
     pub const fn is_behind_close(&self) -> bool {
         self.after_close.is_some()
     }
 
-    /// Makes sure of `bytes` bytes at `tail`, with [`CONTROL_RESERVE`] behind them. Grows ahead in steps that start
-    /// small and grow with the file.
+    /// Makes sure of `bytes` bytes at `tail`, with [`CONTROL_RESERVE`] behind them. Grows ahead in
+    /// steps that start small and grow with the file.
     ///
     /// # Errors
     /// [`ErrorKind::Reserve`]: nothing has changed, and the call may be repeated. After any other error nothing may be written
-    /// to the file until recovery has run: the CLOSE that the file ended with could not be written again.
+    /// to the file until recovery has run: the CLOSE that the file ended with could not be written
+    /// again.
     pub fn ensure(&mut self, tail: &ByteOffset, bytes: u64) -> Result<()> {
         self.ensure_exactly(tail.0.saturating_add(bytes).saturating_add(CONTROL_RESERVE), true)
     }
 
-    /// Makes sure of `bytes` bytes at `tail` for a control frame, out of what is kept for them where it is enough.
+    /// Makes sure of `bytes` bytes at `tail` for a control frame, out of what is kept for them
+    /// where it is enough.
     ///
     /// # Errors
     /// As [`ensure`](Self::ensure).
@@ -84,7 +90,8 @@ impl Space {
         if need > LEN_MAX {
             return Err(self.refused(std::io::ErrorKind::FileTooLarge.into()));
         }
-        // A file behind its CLOSE has a finished length, and gets the length of one being written even if it would do.
+        // A file behind its CLOSE has a finished length, and gets the length of one being written
+        // even if it would do.
         let least = written_len(need.max(self.len + 1));
         let step = (self.len / 2).min(STEP_MAX);
         let wanted = written_len(need.max(self.len + if ahead { step } else { 0 })).max(least);
@@ -102,9 +109,9 @@ impl Space {
         Error::new(self.id, None, ErrorKind::Reserve(source))
     }
 
-    /// Before anything is written behind a CLOSE: its own sync may have failed, so that the page cache shows what the
-    /// disk does not hold. With the longer length already set, it is written again in place and synced; only then
-    /// may the trailer behind it be overwritten.
+    /// Before anything is written behind a CLOSE: its own sync may have failed, so that the page
+    /// cache shows what the disk does not hold. With the longer length already set, it is written
+    /// again in place and synced; only then may the trailer behind it be overwritten.
     fn begin_behind_close(&mut self) -> Result<()> {
         if let Some((offset, frame)) = &self.after_close {
             self.file.write_all_at(frame, offset.0).map_err(Error::io(self.id, "write"))?;

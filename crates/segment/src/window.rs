@@ -9,7 +9,8 @@ use crate::sync::Arc;
 
 /// How much is read at a time, at most.
 const WINDOW_LEN: usize = 256 << 10;
-/// How much is read first. Each further read doubles it: a look at new frames often ends after a few of them.
+/// How much is read first. Each further read doubles it: a look at new frames often ends after a
+/// few of them.
 const FIRST_LEN: usize = 4 << 10;
 
 /// A window over the first `len` bytes of a file.
@@ -33,7 +34,8 @@ impl Window {
         Self { file, len, start: 0, bytes: Vec::new(), next_len: FIRST_LEN, zeros: 0, zeros_end: 0 }
     }
 
-    /// What stands at `at`: at least `want` bytes (at most a window's length), fewer only where `len` ends.
+    /// What stands at `at`: at least `want` bytes (at most a window's length), fewer only where
+    /// `len` ends.
     pub(crate) fn at(&mut self, at: u64, want: usize) -> io::Result<&[u8]> {
         debug_assert!(want <= WINDOW_LEN);
         let end = self.start + self.bytes.len() as u64;
@@ -51,8 +53,8 @@ impl Window {
         Ok(self.bytes.get(from..).unwrap_or(&[]))
     }
 
-    /// The first place from `at` on that need not be zeros, a multiple of `align`: where the file has a hole, or a window
-    /// of it was zeros, its end.
+    /// The first place from `at` on that need not be zeros, a multiple of `align`: where the file
+    /// has a hole, or a window of it was zeros, its end.
     pub(crate) fn behind_zeros(&mut self, at: u64, align: u64) -> io::Result<u64> {
         let bytes = self.at(at, 1)?;
         let (len, data) = (bytes.len() as u64, bytes.iter().position(|&b| b != 0));
@@ -64,8 +66,8 @@ impl Window {
                 let goes_on = (at..=at + 64).contains(&self.zeros_end);
                 self.zeros = if goes_on { self.zeros + len } else { len };
                 let end = at + len;
-                // Some file systems tell of holes where writes are not yet on the disk, so they are asked only behind more
-                // zeros than any writer leaves.
+                // Some file systems tell of holes where writes are not yet on the disk, so they are
+                // asked only behind more zeros than any writer leaves.
                 let next = if self.zeros < ZEROS_MAX { end } else { self.file.next_data(end)? };
                 self.zeros_end = next;
                 Ok(next.min(self.len) / align * align)

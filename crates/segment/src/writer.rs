@@ -1,7 +1,8 @@
 //! Writing to the segment that is active: frames at the tail, marks behind them, and how it ends.
 //!
-//! Invariants: everything is written at the tail; bytes below the tail never change; after a failed write or sync
-//! nothing more is written here (the caller sees to it, since only recovery may write those bytes again).
+//! Invariants: everything is written at the tail; bytes below the tail never change; after a failed
+//! write or sync nothing more is written here (the caller sees to it, since only recovery may write
+//! those bytes again).
 
 use std::io::IoSlice;
 
@@ -50,8 +51,8 @@ impl SegmentWriter {
         (writer, Space::new(file.id(), Arc::clone(file.shared_file()), file.len()))
     }
 
-    /// Goes on behind the CLOSE that `file` ends with. Nothing is written yet: the first booking makes the file
-    /// longer, writes the CLOSE again, and syncs.
+    /// Goes on behind the CLOSE that `file` ends with. Nothing is written yet: the first booking
+    /// makes the file longer, writes the CLOSE again, and syncs.
     ///
     /// # Errors
     /// I/O.
@@ -88,7 +89,8 @@ impl SegmentWriter {
         Place { salt: self.header.salt, offset: self.tail }
     }
 
-    /// Writes whole frames, encoded for the tail and what follows it, with one call, and moves the tail.
+    /// Writes whole frames, encoded for the tail and what follows it, with one call, and moves the
+    /// tail.
     ///
     /// # Errors
     /// I/O; then the tail has not moved, and what stands behind it is not known.
@@ -117,7 +119,8 @@ impl SegmentWriter {
         self.file.sync_data().map_err(Error::io(self.id(), "sync"))
     }
 
-    /// Writes a MARK behind the tail, which the next frame overwrites. Left out where it would pass `reserved`.
+    /// Writes a MARK behind the tail, which the next frame overwrites. Left out where it would pass
+    /// `reserved`.
     ///
     /// # Errors
     /// I/O.
@@ -143,7 +146,8 @@ impl SegmentWriter {
     /// Writes a START, whose room is made sure of first as by [`book_start`](Self::book_start).
     ///
     /// # Errors
-    /// I/O. Behind a `book_start` that succeeded, only of the write itself; then it may be there or not.
+    /// I/O. Behind a `book_start` that succeeded, only of the write itself; then it may be there or
+    /// not.
     pub fn start(&mut self, space: &mut Space, tail: &Tail, start: SeqNo) -> Result<()> {
         let bytes = self.control(tail, &Control::Start { start });
         debug_assert_eq!(bytes.len() as u64, Control::START_FRAME_LEN);
@@ -154,7 +158,8 @@ impl SegmentWriter {
     /// Writes a SEAL or CLOSE and its trailer; its index is dropped if there is no room for it.
     ///
     /// # Errors
-    /// I/O. [`ErrorKind::Reserve`](crate::ErrorKind::Reserve) where there is no room without the index: nothing was written.
+    /// I/O. [`ErrorKind::Reserve`](crate::ErrorKind::Reserve) where there is no room without the
+    /// index: nothing was written.
     pub fn finish(&mut self, space: &mut Space, tail: &Tail, end: End) -> Result<()> {
         let place = self.place();
         let mut bytes = self.control(tail, &Control::End(end.clone()));
@@ -189,7 +194,8 @@ impl SegmentWriter {
         }
     }
 
-    /// Writes `frames`, the very bytes that stand there, again: recovery's way to make sure of them.
+    /// Writes `frames`, the very bytes that stand there, again: recovery's way to make sure of
+    /// them.
     ///
     /// # Errors
     /// I/O.

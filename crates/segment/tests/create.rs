@@ -1,5 +1,6 @@
-//! Rule H: a segment is written under a temporary name, synced, renamed, its folder synced; only then does any frame
-//! go in. What fails before the rename is undone; from the rename on nothing is known.
+//! Rule H: a segment is written under a temporary name, synced, renamed, its folder synced; only
+//! then does any frame go in. What fails before the rename is undone; from the rename on nothing is
+//! known.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! Reading what is published: blocks by positioned reads and through mappings, and the frames in them.
+//! Reading what is published: blocks by positioned reads and through mappings, and the frames in
+//! them.
 
 mod common;
 
@@ -14,8 +15,8 @@ use stratawal_storage::{Storage, UnixStorage};
 
 /// A mapping of the first `len` bytes.
 fn map(file: &SegmentFile, len: u64) -> stratawal_segment::Result<SegmentData> {
-    // SAFETY: the files of these tests are known to nobody else, and are not shortened or changed below `len` while
-    // a mapping of them lives.
+    // SAFETY: the files of these tests are known to nobody else, and are not shortened or changed
+    // below `len` while a mapping of them lives.
     SegmentData::map(file, len, unsafe { MapPromise::new() })
 }
 
@@ -131,7 +132,8 @@ fn a_mapping_ends_where_it_was_asked_to() {
     }
 }
 
-/// By reading and by mapping alike; what was found valid is gone through again only where the bytes may be others.
+/// By reading and by mapping alike; what was found valid is gone through again only where the bytes
+/// may be others.
 #[test]
 fn an_entry_is_taken_out_of_its_span_alone() {
     let segment = filled();
@@ -182,7 +184,8 @@ fn an_entry_is_taken_out_of_its_span_alone() {
     }
 }
 
-/// On the way to a frame no checksum is looked at again; where all are as long as the first, not even a header is.
+/// On the way to a frame no checksum is looked at again; where all are as long as the first, not
+/// even a header is.
 #[test]
 fn damage_behind_the_back_of_a_reader_misleads_nobody() {
     for alike in [true, false] {
@@ -231,7 +234,8 @@ fn a_frame_within_an_entry_is_never_taken_for_one() {
     let mut segment = Segment::new();
     let base = header().base.0;
     segment.append(&[b"eight by"]);
-    // The second frame: 40 bytes of header, a table of 11 ends, 4 zeros, and then what looks like the sixth.
+    // The second frame: 40 bytes of header, a table of 11 ends, 4 zeros, and then what looks like
+    // the sixth.
     let (sixth, begins) = (ByteOffset(HEADER_LEN + 5 * 48), HEADER_LEN + 48 + 40 + 44);
     let place = Place { salt: segment.writer.place().salt, offset: sixth };
     let mut entry = vec![0; usize::try_from(sixth.0 - begins).unwrap()];
@@ -362,7 +366,8 @@ fn frames_that_are_passed_over_are_not_checked_and_the_one_found_is() {
     assert!(matches!(error.kind(), ErrorKind::Invalid(_)) && error.offset() == Some(ByteOffset(at[0])), "{error}");
 }
 
-/// A block may end anywhere. What is read again with as many bytes as were asked for gives the rest.
+/// A block may end anywhere. What is read again with as many bytes as were asked for gives the
+/// rest.
 #[test]
 fn a_block_that_ends_within_a_frame_says_where_and_how_much_is_missing() {
     let segment = filled();
@@ -450,7 +455,8 @@ fn a_frame_over_the_bound_for_reading_is_refused_as_such() {
     assert!(!error.is_damage() && !error.is_newer() && error.offset() == Some(at), "{error}");
 }
 
-/// Index blocks have their own bound: those of a CLOSE in the chain are passed over, whatever their length.
+/// Index blocks have their own bound: those of a CLOSE in the chain are passed over, whatever their
+/// length.
 #[test]
 fn a_control_frame_is_passed_over_however_long_it_is() {
     static INDEX: [u8; 3000] = [7; 3000];

@@ -125,7 +125,8 @@ fn a_cut_anywhere_shows() {
             }
             let file = file_of(&bytes[..len], id).unwrap();
             assert!(file.finished().unwrap().is_none(), "{len} of {} bytes", bytes.len());
-            // No border of a block or page looks like a file being written: that is what the 8 bytes are for.
+            // No border of a block or page looks like a file being written: that is what the 8
+            // bytes are for.
             assert!(!file.has_written_len() || len % 4096 == 8, "{len}");
         }
         assert!(file_of(&bytes, id).unwrap().finished().unwrap().is_some());
@@ -140,7 +141,8 @@ fn any_bit_of_an_end_or_its_trailer_that_flips_shows() {
         let from = usize::try_from(segment.offset().0).unwrap();
         segment.finish(kind, b"an index block of 27 bytes.");
         let (mut bytes, id) = (segment.storage.bytes(), segment.id());
-        // 40 of header, 56 and 27 of payload; then 5 zeros of alignment that nobody looks at; then the trailer.
+        // 40 of header, 56 and 27 of payload; then 5 zeros of alignment that nobody looks at; then
+        // the trailer.
         let (payload_end, trailer) = (from + 40 + 56 + 27, bytes.len() - 16);
         assert_eq!(trailer, payload_end + 5);
         for bit in from * 8..bytes.len() * 8 {

@@ -1,5 +1,5 @@
-//! Files that rotted or were made to do harm: no panic, no allocation from a length that was not checked, and of a
-//! chain only what stands before the damage.
+//! Files that rotted or were made to do harm: no panic, no allocation from a length that was not
+//! checked, and of a chain only what stands before the damage.
 
 mod common;
 
@@ -21,7 +21,8 @@ fn note(size: usize) {
     LARGEST.with(|largest| largest.set(largest.get().max(size)));
 }
 
-// SAFETY: everything is handed on to the system's allocator as it came; taking note allocates nothing.
+// SAFETY: everything is handed on to the system's allocator as it came; taking note allocates
+// nothing.
 unsafe impl GlobalAlloc for Watched {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note(layout.size());
@@ -184,7 +185,8 @@ fn payload_end(seen: &Seen, i: usize) -> u64 {
     seen.frames[i].0 + 40 + u64::from(seen.frames[i].1.payload_len)
 }
 
-/// Looks at `bytes`, of which those in `from..to` rotted: the frames before are seen, and no others than before.
+/// Looks at `bytes`, of which those in `from..to` rotted: the frames before are seen, and no others
+/// than before.
 fn check_rotten(what: &str, bytes: &[u8], id: SegmentId, right: &Seen, from: u64, to: u64) {
     let file = file_of(bytes, id).unwrap();
     let (chain, frames) = walked(&file);
@@ -284,7 +286,8 @@ fn any_garbage_is_looked_at_without_a_panic() {
     }
 }
 
-/// Frames that are valid in their checksums and otherwise anything: what somebody who knows the salt can write.
+/// Frames that are valid in their checksums and otherwise anything: what somebody who knows the
+/// salt can write.
 #[test]
 fn any_frame_with_right_checksums_is_looked_at_without_a_panic() {
     for seed in 0..2000 {

@@ -1,4 +1,5 @@
-//! Space: booked before a seq is given, so that a full disk refuses an append whole; and the rule of Length.
+//! Space: booked before a seq is given, so that a full disk refuses an append whole; and the rule
+//! of Length.
 
 mod common;
 

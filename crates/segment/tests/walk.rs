@@ -169,7 +169,8 @@ fn what_is_attested_is_found_beyond_any_hole_of_zeros() {
             let lost = frames.iter().take_while(|&&at| at + 520 <= hole).count() as u64;
             assert_eq!(chain.end_seq.0, 40 + lost, "{page} bytes at {hole}");
             assert!(chain.end.0 <= hole && chain.attested <= chain.end_seq);
-            // The MARK may be gone as well; then the last frame that is left knows of all before it.
+            // The MARK may be gone as well; then the last frame that is left knows of all before
+            // it.
             let left = frames.iter().rposition(|&at| at >= hole + page || at + 520 <= hole);
             let mark = !(hole..hole + page).contains(&tail);
             let expected = if mark { 60 } else { 40 + left.map_or(0, |i| i as u64) };
@@ -195,7 +196,8 @@ fn what_is_attested_is_found_beyond_any_garbage() {
     }
 }
 
-/// The oldest trick: an entry that holds a frame, right in every checksum for the place where it will stand.
+/// The oldest trick: an entry that holds a frame, right in every checksum for the place where it
+/// will stand.
 #[test]
 fn a_stored_payload_that_looks_like_a_frame_is_not_believed() {
     for broken in [false, true] {
@@ -208,7 +210,8 @@ fn a_stored_payload_that_looks_like_a_frame_is_not_believed() {
         segment.append(&[&entry]);
         segment.poke(&mark(&segment.place(segment.offset().0), 41, 41), segment.offset().0);
         if broken {
-            // Its header is right, so nothing in it is a frame, whether its payload is right or not.
+            // Its header is right, so nothing in it is a frame, whether its payload is right or
+            // not.
             segment.poke(b"x", at + 40);
         }
         let file = segment.file();
@@ -240,7 +243,8 @@ fn what_attests_nothing_or_is_not_valid_raises_nothing() {
     }
 }
 
-/// A MARK is written over by the next frame. A crash may keep the MARK's header and some of what was written later.
+/// A MARK is written over by the next frame. A crash may keep the MARK's header and some of what
+/// was written later.
 #[test]
 fn frames_are_found_within_the_bytes_of_a_mark_that_was_written_over() {
     let mut segment = Segment::new();
@@ -316,7 +320,8 @@ fn a_valid_frame_of_a_newer_version_is_neither_an_end_nor_damage() {
         let error = file.walk(&mut |_, _| seen += 1).unwrap_err();
         assert!(error.is_newer() && !error.is_damage() && matches!(error.kind(), ErrorKind::Newer(_)), "{error}");
         assert_eq!((error.offset(), seen), (Some(at), 1), "{frame:?}");
-        // An unknown kind of control frame is told by the chain alone: a kind attests as all frames do.
+        // An unknown kind of control frame is told by the chain alone: a kind attests as all frames
+        // do.
         if i < 4 {
             let error = file.attestations(ByteOffset(HEADER_LEN)).unwrap_err();
             assert!(error.is_newer() && error.offset() == Some(at), "{frame:?}: {error}");
@@ -358,8 +363,8 @@ fn a_control_frame_that_is_malformed_is_not_in_the_chain() {
 
 #[test]
 fn frames_are_walked_across_all_borders_of_what_is_read_at_a_time() {
-    // Up to 256 KiB are read at a time; lengths that put headers and payloads over that border in many ways, and one frame
-    // that is longer.
+    // Up to 256 KiB are read at a time; lengths that put headers and payloads over that border in
+    // many ways, and one frame that is longer.
     let mut segment = Segment::with(&header(), 4 << 20);
     let mut expected = Vec::new();
     for n in 0..400_usize {
@@ -377,8 +382,8 @@ fn frames_are_walked_across_all_borders_of_what_is_read_at_a_time() {
     assert_eq!(attested(&segment.file(), HEADER_LEN), 440);
 }
 
-/// Places near the borders of the pieces that are read of a file: of 4 KiB, 8 KiB, and so on up to 256 KiB. Each piece begins
-/// less than a header before the end of the last one.
+/// Places near the borders of the pieces that are read of a file: of 4 KiB, 8 KiB, and so on up to
+/// 256 KiB. Each piece begins less than a header before the end of the last one.
 fn borders() -> impl Iterator<Item = u64> {
     let ends = (1..=7).map(|n| (n, HEADER_LEN + (4096 << n) - 4096));
     ends.flat_map(|(n, end)| (end - 40 * n - 96..end + 16).step_by(8))
@@ -442,8 +447,9 @@ fn a_header_that_begins_with_zeros_is_found_behind_zeros() {
 fn each_byte_is_read_a_bounded_number_of_times_whatever_the_file_holds() {
     let segment = Segment::with(&header(), 2 << 20);
     let len = segment.file().len();
-    // Valid headers, one in each place where there is room for one, each of a frame that goes on to the end of the
-    // file; of one no longer than a MARK; of one over a few borders of what is read at a time.
+    // Valid headers, one in each place where there is room for one, each of a frame that goes on to
+    // the end of the file; of one no longer than a MARK; of one over a few borders of what is read
+    // at a time.
     for claim in [None, Some(8), Some(1 << 19)] {
         for at in (HEADER_LEN..len - 48).step_by(40) {
             let rest = u32::try_from(len - at - 40).unwrap();
@@ -461,7 +467,8 @@ fn each_byte_is_read_a_bounded_number_of_times_whatever_the_file_holds() {
     }
 }
 
-/// Frames behind a hole of many gigabytes, as a hostile or a very unlucky file has: found, and found in time.
+/// Frames behind a hole of many gigabytes, as a hostile or a very unlucky file has: found, and
+/// found in time.
 #[test]
 fn a_sparse_file_is_looked_through_to_its_end() {
     const FAR: u64 = (9 << 30) + 128;
@@ -488,7 +495,8 @@ fn a_sparse_file_is_looked_through_to_its_end() {
     assert_eq!(walked(&file).0.end_seq, SeqNo(40));
 }
 
-/// A reader in another process may have read the length before the writer cut the file at its trailer.
+/// A reader in another process may have read the length before the writer cut the file at its
+/// trailer.
 #[test]
 fn a_file_that_became_shorter_is_read_as_far_as_it_goes() {
     let mut segment = Segment::with(&header(), 600_000);

@@ -1,4 +1,5 @@
-//! Errors of the operating system, with the path that they are about and a remedy where one is known.
+//! Errors of the operating system, with the path that they are about and a remedy where one is
+//! known.
 
 use std::error::Error;
 use std::fmt;

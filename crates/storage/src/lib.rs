@@ -1,7 +1,7 @@
 //! What a log asks of the world, as a trait: files, folders, locks, the clock, random numbers.
 //!
-//! Use this crate to put a log on a storage of your own, or to simulate one. Do not use it to keep a log: it knows
-//! nothing of segments or frames; most programs want the facade crate `stratawal`.
+//! Use this crate to put a log on a storage of your own, or to simulate one. Do not use it to keep
+//! a log: it knows nothing of segments or frames; most programs want the facade crate `stratawal`.
 //!
 //! ```
 //! use std::path::Path;
@@ -26,9 +26,9 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! It is the only crate of the workspace with platform code, and that maps files; others only hand the caller's promise
-//! for mappings on to it. Deliberately absent: any idea of what the
-//! files are for, and any retry of a failed sync.
+//! It is the only crate of the workspace with platform code, and that maps files; others only hand
+//! the caller's promise for mappings on to it. Deliberately absent: any idea of what the files are
+//! for, and any retry of a failed sync.
 
 #[cfg(not(unix))]
 compile_error!("stratawal-storage needs Unix: it reserves space, locks folders, and reads at positions");

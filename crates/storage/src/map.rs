@@ -1,4 +1,5 @@
-//! Mapped memory: the one module of the workspace that creates memory out of a file, and the page that a fork wipes.
+//! Mapped memory: the one module of the workspace that creates memory out of a file, and the page
+//! that a fork wipes.
 
 use std::fmt;
 use std::fs;
@@ -34,8 +35,8 @@ impl Map {
         if len == 0 {
             return Ok(Self::copied(Bytes::new()));
         }
-        // SAFETY: the caller promises that nobody shortens the file or changes these bytes while the map lives, which
-        // is what makes a shared slice of them sound.
+        // SAFETY: the caller promises that nobody shortens the file or changes these bytes while
+        // the map lives, which is what makes a shared slice of them sound.
         let map = unsafe { MmapOptions::new().len(len).map(file)? };
         Ok(Self(Source::Mapped(map)))
     }
@@ -63,8 +64,8 @@ impl AsRef<[u8]> for Map {
     }
 }
 
-/// A page of memory that reads as 0 in a child of a fork, whatever the parent stored there. `None` where the system has
-/// none to give. Always the same one.
+/// A page of memory that reads as 0 in a child of a fork, whatever the parent stored there. `None`
+/// where the system has none to give. Always the same one.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[inline]
 pub(crate) fn page_wiped_on_fork() -> Option<&'static AtomicU64> {
@@ -80,9 +81,11 @@ fn map_wiped_on_fork() -> Option<&'static AtomicU64> {
     let page = unsafe {
         mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE).ok()?
     };
-    // SAFETY: the advice is for that mapping alone, which nothing refers to yet; it takes effect in children only.
+    // SAFETY: the advice is for that mapping alone, which nothing refers to yet; it takes effect in
+    // children only.
     unsafe { madvise(page, len, Advice::LinuxWipeOnFork).ok()? };
-    // SAFETY: the page is aligned, as long as a u64 at least, readable, writable, zero, and never unmapped; it is only ever
-    // used through this atomic. A child has a page of its own there, which is zero again.
+    // SAFETY: the page is aligned, as long as a u64 at least, readable, writable, zero, and never
+    // unmapped; it is only ever used through this atomic. A child has a page of its own there,
+    // which is zero again.
     Some(unsafe { AtomicU64::from_ptr(page.cast()) })
 }

@@ -1,9 +1,10 @@
 //! Which process this is, known without a system call.
 //!
-//! A child of `fork` has copies of all memory and of all descriptors, and so of every handle on a log; but the open files
-//! and their locks are shared with the parent. Asking for the process id would cost a system call for each append. So one
-//! page of memory is marked to be wiped in a child (`MADV_WIPEONFORK`, Linux 4.14), and holds a number that no ancestor of
-//! the process had: a child finds 0 there, and takes the next number. Where there is no such page, the process is asked for
+//! A child of `fork` has copies of all memory and of all descriptors, and so of every handle on a
+//! log; but the open files and their locks are shared with the parent. Asking for the process id
+//! would cost a system call for each append. So one page of memory is marked to be wiped in a child
+//! (`MADV_WIPEONFORK`, Linux 4.14), and holds a number that no ancestor of the process had: a child
+//! finds 0 there, and takes the next number. Where there is no such page, the process is asked for
 //! its id.
 
 #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -18,7 +18,8 @@ use crate::process::ProcessMark;
 use crate::storage::{Access, ChangeStamp, DirEntry, EntryKind, File, Lock, LockError, Storage};
 use crate::sync::Arc;
 
-/// The file system of this machine: with the process's own paths, or as seen from one directory ([`Storage::at`]).
+/// The file system of this machine: with the process's own paths, or as seen from one directory
+/// ([`Storage::at`]).
 #[derive(Clone, Debug, Default)]
 pub struct UnixStorage {
     /// `None`: paths are the process's own.
@@ -44,7 +45,8 @@ impl UnixStorage {
         self.root.as_ref().map_or(rustix::fs::CWD, |root| root.dir.as_fd())
     }
 
-    /// `path` as the system takes it beside [`root`](Self::root). An absolute one would leave the directory.
+    /// `path` as the system takes it beside [`root`](Self::root). An absolute one would leave the
+    /// directory.
     fn path<'p>(&self, path: &'p Path) -> io::Result<&'p Path> {
         if path.as_os_str().is_empty() {
             return Ok(Path::new("."));
@@ -79,8 +81,8 @@ impl UnixStorage {
         Ok(self.open_fd(self.path(path)?, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)?)
     }
 
-    /// The result of an operation on the name `path`, with the whole path in its error. Where it found nothing, and the
-    /// directory of this storage is removed, that is the error.
+    /// The result of an operation on the name `path`, with the whole path in its error. Where it
+    /// found nothing, and the directory of this storage is removed, that is the error.
     fn named<T, E: Into<io::Error>>(&self, path: &Path, result: Result<T, E>) -> io::Result<T> {
         result.map_err(|e| {
             let error = e.into();
@@ -111,7 +113,8 @@ fn not_a_file_or(error: Errno) -> io::Error {
     }
 }
 
-/// That a directory was not removed since it was opened. One that was shows no names, takes none, and syncs without error.
+/// That a directory was not removed since it was opened. One that was shows no names, takes none,
+/// and syncs without error.
 fn still_named(dir: &fs::File) -> io::Result<()> {
     if rustix::fs::fstat(dir)?.st_nlink > 0 {
         return Ok(());
@@ -120,8 +123,8 @@ fn still_named(dir: &fs::File) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::StaleNetworkFileHandle, text))
 }
 
-/// How many files this process may have open at the same time: the soft limit of `RLIMIT_NOFILE`. `None` where there is
-/// none.
+/// How many files this process may have open at the same time: the soft limit of `RLIMIT_NOFILE`.
+/// `None` where there is none.
 #[must_use]
 pub fn open_files_limit() -> Option<u64> {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current
@@ -194,7 +197,8 @@ impl Storage for UnixStorage {
             entries.push(DirEntry { name: OsStr::from_bytes(name.to_bytes()).to_owned(), kind });
         }
         if entries.is_empty() && still_named(&folder).is_err() {
-            // Removed while it was listed. If that is the directory of this storage, the error states it.
+            // Removed while it was listed. If that is the directory of this storage, the error
+            // states it.
             return self.named(dir, Err(io::Error::from(io::ErrorKind::NotFound)));
         }
         entries.sort_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
@@ -276,7 +280,8 @@ impl Storage for UnixStorage {
         let read = fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
         match read {
             Ok(()) => u64::from_le_bytes(bytes),
-            // Out of descriptors, or no /dev: std's hash keys are seeded by the operating system, too.
+            // Out of descriptors, or no /dev: std's hash keys are seeded by the operating system,
+            // too.
             Err(_) => {
                 use std::hash::{BuildHasher, Hasher};
                 let mut hasher = std::hash::RandomState::new().build_hasher();
@@ -289,8 +294,9 @@ impl Storage for UnixStorage {
 }
 
 impl UnixFile {
-    /// The error of a sync, unless the medium cannot change: squashfs and erofs have no sync at all. A file system that was
-    /// made read-only because of an error has one, and its error counts.
+    /// The error of a sync, unless the medium cannot change: squashfs and erofs have no sync at
+    /// all. A file system that was made read-only because of an error has one, and its error
+    /// counts.
     fn needs_no_sync(&self, error: io::Error) -> io::Result<()> {
         let has_no_sync = error.raw_os_error() == Some(Errno::INVAL.raw_os_error());
         if has_no_sync && rustix::fs::fstatvfs(&self.0)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
@@ -357,8 +363,8 @@ impl File for UnixFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        // 160 ns, where all of its metadata takes 350: a stream of many segments opens each. Nobody reads or writes where
-        // this moves.
+        // 160 ns, where all of its metadata takes 350: a stream of many segments opens each. Nobody
+        // reads or writes where this moves.
         (&self.0).seek(SeekFrom::End(0))
     }
 
@@ -387,14 +393,16 @@ impl File for UnixFile {
         if before >= len {
             return Ok(());
         }
-        // Booked behind the end first, and only then made longer, in one step: a file system that books and lengthens in
-        // one call does it extent by extent (ext4), and a crash would leave a length between.
+        // Booked behind the end first, and only then made longer, in one step: a file system that
+        // books and lengthens in one call does it extent by extent (ext4), and a crash would leave
+        // a length between.
         let reserved = match allocate(&self.0, before, len - before) {
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.0.set_len(len),
             Err(e) => Err(e.into()),
         };
         if reserved.is_err() {
-            // Gives back the space that was booked. Should that fail, the file keeps the space; its length has not changed.
+            // Gives back the space that was booked. Should that fail, the file keeps the space; its
+            // length has not changed.
             let _ = self.0.set_len(before);
         }
         reserved
@@ -481,9 +489,9 @@ struct UnixLock {
 impl Lock for UnixLock {}
 
 impl Drop for UnixLock {
-    /// Closing the files would do, but for a process that another thread starts just now: until it executes its program,
-    /// it holds copies of the descriptors, and with them the locks. In a child that was forked the locks are the parent's,
-    /// and closing its copies leaves them alone.
+    /// Closing the files would do, but for a process that another thread starts just now: until it
+    /// executes its program, it holds copies of the descriptors, and with them the locks. In a
+    /// child that was forked the locks are the parent's, and closing its copies leaves them alone.
     fn drop(&mut self) {
         if self.process.is_another() {
             return;

@@ -1,7 +1,8 @@
-//! The contract of `Storage`, sentence by sentence, on both storages: names, folders, clocks, random numbers.
+//! The contract of `Storage`, sentence by sentence, on both storages: names, folders, clocks,
+//! random numbers.
 //!
-//! That of `File` is in `files.rs`, of moves in `moves.rs`, of locks in `locks.rs`; what only one of the storages has
-//! (links, FIFOs, a capacity) in `unix.rs` and `memory.rs`.
+//! That of `File` is in `files.rs`, of moves in `moves.rs`, of locks in `locks.rs`; what only one
+//! of the storages has (links, FIFOs, a capacity) in `unix.rs` and `memory.rs`.
 
 #[macro_use]
 mod common;
@@ -166,7 +167,8 @@ fn a_file_is_not_created_where_there_is_no_folder(storage: &dyn Storage, root: &
 fn a_file_opened_for_reading_refuses_writes(storage: &dyn Storage, root: &Path) {
     put(storage, &root.join("a"), b"hello");
     let file = storage.open(&root.join("a"), Access::Read).unwrap();
-    // The kind is the operating system's: Unix has a bad descriptor there (EBADF, EINVAL), memory no permission.
+    // The kind is the operating system's: Unix has a bad descriptor there (EBADF, EINVAL), memory
+    // no permission.
     file.write_all_at(b"x", 0).unwrap_err();
     file.write_all_vectored_at(&[std::io::IoSlice::new(b"x")], 9).unwrap_err();
     file.set_len(0).unwrap_err();
@@ -198,8 +200,8 @@ fn only_a_plain_file_is_opened(storage: &dyn Storage, root: &Path) {
 
 fn a_listing_is_sorted_by_bytes_and_tells_the_kinds(storage: &dyn Storage, root: &Path) {
     assert_eq!(storage.list(root).unwrap(), []);
-    // '-' is before '.', which is before '/': as paths, "a" and what is in it would stand before "a-b" and "a.b". And
-    // names are bytes: these are in no order of letters or of UTF-16.
+    // '-' is before '.', which is before '/': as paths, "a" and what is in it would stand before
+    // "a-b" and "a.b". And names are bytes: these are in no order of letters or of UTF-16.
     let sorted: [&[u8]; 8] =
         [b"B", b"a", b"a-b", b"a.b", b"ab", "\u{e9}".as_bytes(), "\u{fb01}".as_bytes(), "\u{10000}".as_bytes()];
     for (i, name) in sorted.iter().enumerate().rev() {

@@ -78,7 +78,8 @@ fn a_vectored_write_is_one_write_of_all_pieces(storage: &dyn Storage, root: &Pat
 }
 
 fn a_vectored_write_takes_any_number_of_slices(storage: &dyn Storage, root: &Path) {
-    // Around IOV_MAX, which is 1024 where it is told, and with slices that hold nothing anywhere among them.
+    // Around IOV_MAX, which is 1024 where it is told, and with slices that hold nothing anywhere
+    // among them.
     for count in [1023, 1024, 1025, 2048, 2049, 5000] {
         let pieces: Vec<Vec<u8>> = (0..count).map(|i| vec![i as u8; if i % 3 == 0 { 0 } else { i % 7 + 1 }]).collect();
         let slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
@@ -182,7 +183,8 @@ fn a_map_shows_the_first_bytes(storage: &dyn Storage, root: &Path) {
     for access in [Access::Read, Access::ReadWrite] {
         let file = storage.open(&root.join("a"), access).unwrap();
         for len in [1, 4096, 4097, 20_000] {
-            // SAFETY: nobody else knows of this file, and nothing here writes to it while the map lives.
+            // SAFETY: nobody else knows of this file, and nothing here writes to it while the map
+            // lives.
             let map = unsafe { file.map(len) }.unwrap();
             assert!(map.as_ref() == &bytes[..usize::try_from(len).unwrap()], "{len} bytes, {access:?}");
             assert!(format!("{map:?}").contains(&len.to_string()), "it tells its length, not its bytes");
@@ -211,7 +213,8 @@ fn an_empty_map_holds_nothing(storage: &dyn Storage, root: &Path) {
 fn bytes_of_a_map_outlive_the_handle_and_the_name(storage: &dyn Storage, root: &Path) {
     let expected: Vec<u8> = (0..10_000_u32).map(|i| (i % 251) as u8).collect();
     let file = put(storage, &root.join("a"), &expected);
-    // SAFETY: nobody else knows of this file; below it is removed, which neither shortens nor changes it.
+    // SAFETY: nobody else knows of this file; below it is removed, which neither shortens nor
+    // changes it.
     let bytes = unsafe { file.map(10_000) }.unwrap().into_bytes();
     let slice = bytes.slice(5000..5010);
     drop((file, bytes));

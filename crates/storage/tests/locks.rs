@@ -1,4 +1,5 @@
-//! The contract of `Storage::lock`: within this process on both storages, against another one on Unix.
+//! The contract of `Storage::lock`: within this process on both storages, against another one on
+//! Unix.
 
 #[macro_use]
 mod common;
@@ -21,8 +22,8 @@ on_both_storages! {
     a_lock_without_its_folder_is_an_error_of_the_system,
 }
 
-/// Between the fork and the exec of a child its copies of all descriptors hold every lock of this process. So tests
-/// that start processes, and tests that count on a dropped lock, take turns.
+/// Between the fork and the exec of a child its copies of all descriptors hold every lock of this
+/// process. So tests that start processes, and tests that count on a dropped lock, take turns.
 static TURNS: Mutex<()> = Mutex::new(());
 
 fn turn() -> MutexGuard<'static, ()> {
@@ -197,8 +198,8 @@ fn one_at_a_time_has_the_lock_while_its_file_is_replaced() {
 
 const DIR: &str = "STRATAWAL_TEST_LOCK_DIR";
 
-/// Not a test but the other process: locks the folder that the environment names, says so, and holds it until its
-/// input ends.
+/// Not a test but the other process: locks the folder that the environment names, says so, and
+/// holds it until its input ends.
 #[test]
 fn other_process() {
     let Some(dir) = std::env::var_os(DIR).map(PathBuf::from) else { return };

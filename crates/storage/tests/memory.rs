@@ -1,5 +1,5 @@
-//! What only the storage in memory has: a capacity that can be set, a clock and random numbers that can be repeated,
-//! copies of the whole.
+//! What only the storage in memory has: a capacity that can be set, a clock and random numbers that
+//! can be repeated, copies of the whole.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! `Storage::move_file`: within a device and to another one, with a failure at each of its operations.
+//! `Storage::move_file`: within a device and to another one, with a failure at each of its
+//! operations.
 
 #[macro_use]
 mod common;
@@ -18,8 +19,8 @@ on_both_storages! {
     a_move_to_another_device_that_fails_leaves_the_file_in_one_place_at_least,
 }
 
-/// A storage on which each folder is a device of its own, which logs what changes something or makes it durable, and
-/// can fail one of these operations.
+/// A storage on which each folder is a device of its own, which logs what changes something or
+/// makes it durable, and can fail one of these operations.
 #[derive(Clone, Debug)]
 struct Devices<'a> {
     inner: &'a dyn Storage,
@@ -205,7 +206,8 @@ fn a_file_moves_to_another_device(storage: &dyn Storage, root: &Path) {
     assert_eq!(log[6..], ["sync folder here"]);
 }
 
-/// Also what a crash leaves: until the operation that fails everything is done, and nothing behind it.
+/// Also what a crash leaves: until the operation that fails everything is done, and nothing behind
+/// it.
 fn a_move_to_another_device_that_fails_leaves_the_file_in_one_place_at_least(storage: &dyn Storage, root: &Path) {
     let operations = 9;
     for fails in 0..operations {

@@ -126,8 +126,8 @@ fn booked(path: &Path) -> u64 {
     fs::metadata(path).unwrap().blocks() * 512
 }
 
-/// Whether the file system of `dir` books space at all, asked without the storage: not all do, and then `reserve` only
-/// sets the length.
+/// Whether the file system of `dir` books space at all, asked without the storage: not all do, and
+/// then `reserve` only sets the length.
 fn books_space(dir: &Path) -> bool {
     let path = dir.join("probe");
     let probe = fs::File::create(&path).unwrap();
@@ -179,7 +179,8 @@ fn holes_are_told_where_the_file_system_knows_of_them() {
     assert_eq!(&back, b"far away", "and reads stay where they are told to be");
 }
 
-/// A file system in memory refuses at once what is more than it can ever hold, so nothing has to be filled for this.
+/// A file system in memory refuses at once what is more than it can ever hold, so nothing has to be
+/// filled for this.
 #[test]
 fn a_reservation_that_does_not_fit_is_full_and_leaves_the_length() {
     const DIR: &str = "/dev/shm";

@@ -26,16 +26,17 @@ impl Batch {
         Self(inner::Batch::new())
     }
 
-    /// Adds an entry, which may be empty. Where [`push_part`](Self::push_part) has begun an entry, this completes that
-    /// entry: these bytes are its last ones.
+    /// Adds an entry, which may be empty. Where [`push_part`](Self::push_part) has begun an entry,
+    /// this completes that entry: these bytes are its last ones.
     pub fn push(&mut self, entry: impl AsRef<[u8]>) {
         self.0.push(entry);
     }
 
-    /// Begins or continues an entry that the next [`push`](Self::push) completes. So an entry that arrives in pieces is
-    /// collected in the batch, and takes no other memory.
+    /// Begins or continues an entry that the next [`push`](Self::push) completes. So an entry that
+    /// arrives in pieces is collected in the batch, and takes no other memory.
     ///
-    /// An entry that is not complete is not in the batch: [`len`](Self::len), [`bytes`](Self::bytes) and
+    /// An entry that is not complete is not in the batch: [`len`](Self::len),
+    /// [`bytes`](Self::bytes) and
     /// [`Stream::append_batch`](crate::Stream::append_batch) leave it out. Only a push completes it, and only
     /// [`clear`](Self::clear) removes it.
     ///
@@ -86,8 +87,8 @@ impl<E: AsRef<[u8]>> FromIterator<E> for Batch {
     }
 }
 
-/// An entry of a stream. Its bytes are a slice of what was read, which lives as long as any of its entries: keeping a
-/// few small ones for long is better done with a copy.
+/// An entry of a stream. Its bytes are a slice of what was read, which lives as long as any of its
+/// entries: keeping a few small ones for long is better done with a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry(inner::Entry);
 
@@ -98,12 +99,14 @@ impl Entry {
         self.0.seq()
     }
 
-    /// When it was appended, by the system's coarse clock, which on Linux moves each 1 to 10 ms and may be late.
+    /// When it was appended, by the system's coarse clock, which on Linux moves each 1 to 10 ms and
+    /// may be late.
     ///
-    /// Times do not fall from one entry to the next, even where the clock was set back, with one exception: where the last
-    /// time of a stream was more than a day ahead of the clock when the stream was opened, the next entry has the present
-    /// time. A clock that is more than an hour ahead of the time that has passed since the last append is not believed; such
-    /// appends are counted in [`Stats`](crate::Stats).
+    /// Times do not fall from one entry to the next, even where the clock was set back, with one
+    /// exception: where the last time of a stream was more than a day ahead of the clock when the
+    /// stream was opened, the next entry has the present time. A clock that is more than an hour
+    /// ahead of the time that has passed since the last append is not believed; such appends are
+    /// counted in [`Stats`](crate::Stats).
     #[must_use]
     pub fn timestamp(&self) -> SystemTime {
         self.0.timestamp()
@@ -128,7 +131,8 @@ impl From<inner::Entry> for Entry {
     }
 }
 
-/// Entries that stand side by side and were appended in one tick of the clock, with the memory that they share. See
+/// Entries that stand side by side and were appended in one tick of the clock, with the memory that
+/// they share. See
 /// [`Iter::next_run`].
 #[derive(Clone, Debug)]
 pub struct Run(inner::Run);
@@ -155,20 +159,23 @@ impl Run {
 
 /// The entries of a stream in a range, from both ends. See [`Stream::iter`](crate::Stream::iter).
 ///
-/// Its end was fixed when it was made. It owns what it needs and may go to another thread. After an error it is done, so
-/// its size hint says how many there are at most. Backwards takes about twice as long as forwards.
+/// Its end was fixed when it was made. It owns what it needs and may go to another thread. After an
+/// error it is done, so its size hint says how many there are at most. Backwards takes about twice
+/// as long as forwards.
 #[derive(Debug)]
 pub struct Iter(pub(crate) inner::Iter);
 
 impl Iter {
-    /// The next entries, together: those that were appended in one tick of the clock, as far as they have been read, until
-    /// they take 16 KiB or more (so a large batch is a run). It may be one entry, as each is that still waits in the memory of
-    /// the writer. For those who go through many, and need each only for a moment: nothing is counted or moved for each,
-    /// which saves a sixth to a quarter of the time where each entry was flushed by itself, and a third and more where they
-    /// were appended in batches, or waited together. It is fastest through mappings
+    /// The next entries, together: those that were appended in one tick of the clock, as far as
+    /// they have been read, until they take 16 KiB or more (so a large batch is a run). It may be
+    /// one entry, as each is that still waits in the memory of the writer. For those who go through
+    /// many, and need each only for a moment: nothing is counted or moved for each, which saves a
+    /// sixth to a quarter of the time where each entry was flushed by itself, and a third and more
+    /// where they were appended in batches, or waited together. It is fastest through mappings
     /// ([`Options::map_reads`](crate::Options::map_reads)).
     ///
-    /// What is in a run was checked when it was made; damage is the error of a later call, behind what precedes it.
+    /// What is in a run was checked when it was made; damage is the error of a later call, behind
+    /// what precedes it.
     ///
     /// [`next`](Iterator::next) and this may be mixed; `None` at the end.
     ///

@@ -35,18 +35,19 @@ pub enum ErrorKind {
     Locked,
     /// There is no log, or no such stream.
     Missing,
-    /// Acknowledged entries are damaged or missing. Nothing was changed or deleted. See [`Error::lost`],
-    /// and [`Error::advice`] for what still works.
+    /// Acknowledged entries are damaged or missing. Nothing was changed or deleted. See
+    /// [`Error::lost`], and [`Error::advice`] for what still works.
     Damaged,
     /// A newer version wrote this. Use that version.
     NewerFormat,
     /// The operating system refused.
     Io,
-    /// The disk or the quota is full. The call changed nothing (the message names the call); it works again once there is room.
-    /// A close is a close all the same: the stream is recovered when it is opened next.
+    /// The disk or the quota is full. The call changed nothing (the message names the call); it
+    /// works again once there is room. A close is a close all the same: the stream is recovered
+    /// when it is opened next.
     Full,
-    /// A write or sync has failed, of this call or an earlier one: the entries that it was for may be there or not, and
-    /// nothing is appended since.
+    /// A write or sync has failed, of this call or an earlier one: the entries that it was for may
+    /// be there or not, and nothing is appended since.
     /// [`Stream::reopen`](crate::Stream::reopen) recovers the stream; where a full disk was the cause (the message says
     /// so), the next append, flush or sync does by itself, once there is room.
     Poisoned,
@@ -72,9 +73,9 @@ pub enum ErrorKind {
         /// The first live seq.
         start: u64,
     },
-    /// This process was forked from the one that opened the log. A handle refuses all work in another process than its
-    /// own; dropping it there only releases memory. Open the log anew in this process, once the other one has closed it,
-    /// or read-only.
+    /// This process was forked from the one that opened the log. A handle refuses all work in
+    /// another process than its own; dropping it there only releases memory. Open the log anew in
+    /// this process, once the other one has closed it, or read-only.
     Forked,
     /// Entries were removed from the end under a reader that stood behind them.
     Cut {
@@ -184,8 +185,9 @@ impl Error {
         }
     }
 
-    /// A sentence on what a program can still do where a stream is damaged; `None` where this is not damage to a stream, or
-    /// the message already gives it. [`inspect::entries`](crate::inspect::entries) reads the intact entries, and
+    /// A sentence on what a program can still do where a stream is damaged; `None` where this is
+    /// not damage to a stream, or the message already gives it.
+    /// [`inspect::entries`](crate::inspect::entries) reads the intact entries, and
     /// [`Wal::truncate_before`](crate::Wal::truncate_before) truncates a stream that is refused.
     #[must_use]
     pub fn advice(&self) -> Option<&'static str> {
@@ -195,8 +197,8 @@ impl Error {
         }
     }
 
-    /// A word for the kind of damage, one of those of [`Damage::kind`](crate::inspect::Damage::kind), where this is damage to
-    /// a stream.
+    /// A word for the kind of damage, one of those of
+    /// [`Damage::kind`](crate::inspect::Damage::kind), where this is damage to a stream.
     #[must_use]
     pub fn damage(&self) -> Option<&'static str> {
         match &self.0 {

@@ -23,8 +23,8 @@ pub use crate::salvage::{Entries, Item, Lost, entries};
 pub enum CheckState {
     /// Every entry is there and valid, and nothing is behind the last.
     Sound,
-    /// The same, but for what stands behind the last whole frame: what a crash has left, and the next open cuts; or what a
-    /// writer is just about to write.
+    /// The same, but for what stands behind the last whole frame: what a crash has left, and the
+    /// next open cuts; or what a writer is just about to write.
     Torn,
     /// Something is damaged.
     Damaged,
@@ -70,8 +70,9 @@ pub struct Damage {
     pub segment: Option<String>,
     /// The offset in it in bytes, where it is known.
     pub offset: Option<u64>,
-    /// A word for what it is: `header`, `misplaced`, `no_segment`, `first_missing`, `predecessor_missing`, `successor_missing`,
-    /// `lost`, `length`, `frame`, `gap`, `file`, `directory`, `seal`, `history`. There may be more in later versions.
+    /// A word for what it is: `header`, `misplaced`, `no_segment`, `first_missing`,
+    /// `predecessor_missing`, `successor_missing`, `lost`, `length`, `frame`, `gap`, `file`,
+    /// `directory`, `seal`, `history`. There may be more in later versions.
     pub kind: String,
     /// The first and the last seq that are lost, where they are known.
     pub lost: Option<(u64, u64)>,
@@ -79,8 +80,8 @@ pub struct Damage {
     pub message: String,
 }
 
-/// The form of a stream's name that is its folder's: `a`-`z`, `0`-`9`, `-`, `_` and an inner `.` stand for themselves,
-/// every other byte is `%xx`.
+/// The form of a stream's name that is its folder's: `a`-`z`, `0`-`9`, `-`, `_` and an inner `.`
+/// stand for themselves, every other byte is `%xx`.
 ///
 /// # Errors
 /// [`InvalidName`](ErrorKind::InvalidName), as [`Wal::stream`](crate::Wal::stream).
@@ -94,11 +95,12 @@ pub fn unescape_name(escaped: &str) -> Option<String> {
     name::unescape(escaped)
 }
 
-/// Reads every entry of every stream of the log at `path` (or of the one stream `stream`), beside a writer or not, and
-/// tells `found` what there is, stream by stream in the order of their escaped names. Changes nothing.
+/// Reads every entry of every stream of the log at `path` (or of the one stream `stream`), beside a
+/// writer or not, and tells `found` what there is, stream by stream in the order of their escaped
+/// names. Changes nothing.
 ///
-/// A stream that cannot be read (I/O, a newer format; the error names it) is told as well, and the others go on. Damage is
-/// no error but what this is for.
+/// A stream that cannot be read (I/O, a newer format; the error names it) is told as well, and the
+/// others go on. Damage is no error but what this is for.
 ///
 /// # Errors
 /// [`Missing`](ErrorKind::Missing) where there is no log, or no such stream; the log as a whole cannot be read.
@@ -106,9 +108,10 @@ pub fn verify(path: impl AsRef<Path>, stream: Option<&str>, found: &mut dyn FnMu
     verify_on(&UnixStorage::new(), path.as_ref(), stream, found)
 }
 
-/// How many bytes of disk space the log at `path` holds for truncating, deleting and closing on a full disk: 65,536 when its
-/// reserve is whole, less or 0 after a full disk has taken it, or where a copy of the log did not write its bytes. The log makes
-/// it again when there is room. Beside a writer or not. Changes nothing.
+/// How many bytes of disk space the log at `path` holds for truncating, deleting and closing on a
+/// full disk: 65,536 when its reserve is whole, less or 0 after a full disk has taken it, or where
+/// a copy of the log did not write its bytes. The log makes it again when there is room. Beside a
+/// writer or not. Changes nothing.
 ///
 /// # Errors
 /// [`Missing`](ErrorKind::Missing) where there is no log; the log as a whole cannot be read.
@@ -117,8 +120,9 @@ pub fn reserve_bytes(path: impl AsRef<Path>) -> Result<u64> {
     Ok(Env::new(root.storage).wal_id(root.wal_id).read_only(true).ballast_at(RESERVE).ballast_bytes())
 }
 
-/// What can be read of a stream in the log at `path`: the whole of it, or what precedes the first damage, and that
-/// damage. For people who look at a log; [`Wal::stream`](crate::Wal::stream) refuses a damaged stream. Changes nothing.
+/// What can be read of a stream in the log at `path`: the whole of it, or what precedes the first
+/// damage, and that damage. For people who look at a log; [`Wal::stream`](crate::Wal::stream)
+/// refuses a damaged stream. Changes nothing.
 ///
 /// Entries may be damaged one by one in what is readable, too; then reading them says so.
 ///
@@ -190,8 +194,8 @@ impl StreamCheck {
     }
 }
 
-/// The segment files of a stream, oldest first by name, each with its length in bytes; read from the folder alone, so
-/// also of a damaged stream. Empty where there is no such stream.
+/// The segment files of a stream, oldest first by name, each with its length in bytes; read from
+/// the folder alone, so also of a damaged stream. Empty where there is no such stream.
 ///
 /// # Errors
 /// [`InvalidName`](ErrorKind::InvalidName); I/O.

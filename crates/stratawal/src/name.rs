@@ -1,11 +1,12 @@
 //! Stream names as folder names: reversible, injective, safe on any file system.
 //!
-//! `a`-`z`, `0`-`9`, `-`, `_`, and `.` (not first or last) stand for themselves; every other byte of the UTF-8 is
-//! `%xx`. So names that differ only in case differ on file systems that ignore case, none is `.` or `..` or begins like
-//! a temporary name, and none leaves the folder. A name whose part before the first `.` is a DOS device has its first
-//! letter escaped.
+//! `a`-`z`, `0`-`9`, `-`, `_`, and `.` (not first or last) stand for themselves; every other byte
+//! of the UTF-8 is `%xx`. So names that differ only in case differ on file systems that ignore
+//! case, none is `.` or `..` or begins like a temporary name, and none leaves the folder. A name
+//! whose part before the first `.` is a DOS device has its first letter escaped.
 
-/// The longest escaped name in bytes; file systems take 255, and temporary names are a little longer.
+/// The longest escaped name in bytes; file systems take 255, and temporary names are a little
+/// longer.
 pub(crate) const ESCAPED_LEN_MAX: usize = 240;
 
 const DEVICES: [&str; 22] = [

@@ -23,7 +23,8 @@ const FORMAT: &str = "FORMAT";
 /// A FORMAT file that is being written has a name that begins so, and 16 hexadecimal digits.
 const TEMPORARY_FORMAT: &str = ".tmp-FORMAT-";
 
-/// An open root. Everything below it is reached through the directory that was opened, whatever becomes of its path.
+/// An open root. Everything below it is reached through the directory that was opened, whatever
+/// becomes of its path.
 #[derive(Debug)]
 pub(crate) struct Root {
     /// Relative to the root.
@@ -38,10 +39,11 @@ pub(crate) struct Root {
 impl Root {
     /// Opens or creates it for writing.
     ///
-    /// Creating goes in this order, each step durable before the next: the root and what is above it, the folder of
-    /// streams, FORMAT. A crash leaves a beginning of that row, so that a FORMAT without a folder of streams is no
-    /// creation that was interrupted: somebody removed the folder, and the streams in it. A crash before FORMAT has its
-    /// name leaves at most an empty folder of streams, from which creating goes on.
+    /// Creating goes in this order, each step durable before the next: the root and what is above
+    /// it, the folder of streams, FORMAT. A crash leaves a beginning of that row, so that a FORMAT
+    /// without a folder of streams is no creation that was interrupted: somebody removed the
+    /// folder, and the streams in it. A crash before FORMAT has its name leaves at most an empty
+    /// folder of streams, from which creating goes on.
     pub(crate) fn open(system: &dyn Storage, path: &Path) -> Result<Self> {
         // The system would take it for the working directory.
         if path.as_os_str().is_empty() {
@@ -125,9 +127,9 @@ impl Root {
         self.path.join(name).display().to_string()
     }
 
-    /// Makes the names of the root and of the folders above it durable. Before FORMAT is there: a process that was killed
-    /// between creating one of them and syncing it leaves names that look like any others. Once FORMAT is there, so are
-    /// they.
+    /// Makes the names of the root and of the folders above it durable. Before FORMAT is there: a
+    /// process that was killed between creating one of them and syncing it leaves names that look
+    /// like any others. Once FORMAT is there, so are they.
     fn sync_above(&self, system: &dyn Storage) -> Result<()> {
         let (mut dir, mut hidden) = (&*self.path, false);
         while let Some(parent) = dir.parent() {
@@ -155,7 +157,8 @@ impl Root {
         let sync = || self.storage.sync_dir(Path::new(""));
         match self.storage.create_dir(streams) {
             Ok(()) => sync().map_err(|e| Error::io("cannot sync the directory of the log", e)),
-            // It must be a folder, and no link to one. A process that was killed may have left its name in the page cache.
+            // It must be a folder, and no link to one. A process that was killed may have left its
+            // name in the page cache.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 let synced = self.storage.list(streams).and_then(|_| sync());
                 synced.map_err(|e| Error::io("cannot use this as the directory of the streams", e))
@@ -196,7 +199,8 @@ impl Root {
             if !self.has_streams()? {
                 return Ok(None);
             }
-            // It is there before any stream is. So where another process has just created the log, it is there now.
+            // It is there before any stream is. So where another process has just created the log,
+            // it is there now.
             opened = self.storage.open(file, Access::Read);
         }
         let open = match opened {
@@ -223,8 +227,8 @@ impl Root {
         })
     }
 
-    /// Whether there are streams. Without a FORMAT file, that is a log that has lost it; otherwise one that is not there
-    /// yet.
+    /// Whether there are streams. Without a FORMAT file, that is a log that has lost it; otherwise
+    /// one that is not there yet.
     fn has_streams(&self) -> Result<bool> {
         match self.storage.list(self.streams()) {
             Ok(entries) => Ok(entries.iter().any(|entry| stream_name(entry).is_some())),
@@ -233,7 +237,8 @@ impl Root {
         }
     }
 
-    /// Writes the FORMAT file of a new log, durably: under a temporary name, synced, renamed, its folder synced.
+    /// Writes the FORMAT file of a new log, durably: under a temporary name, synced, renamed, its
+    /// folder synced.
     fn create_format(&self) -> Result<FormatFile> {
         let storage = &*self.storage;
         let format = FormatFile { wal_id: new_wal_id(storage), features: stratawal_frame::Features::default() };
@@ -263,20 +268,21 @@ impl Root {
         Ok(())
     }
 
-    /// Removes streams whose creation a crash interrupted (no entry was ever acknowledged in them), and the rest of those
-    /// that were deleted.
+    /// Removes streams whose creation a crash interrupted (no entry was ever acknowledged in them),
+    /// and the rest of those that were deleted.
     fn remove_unfinished(&self) -> Result<()> {
         for entry in self.list_streams()? {
             let name = entry.name.as_encoded_bytes();
             let unfinished = [NEW_PREFIX, DELETED_PREFIX].iter().any(|prefix| name.starts_with(prefix.as_bytes()));
             if entry.kind == EntryKind::Dir && unfinished {
                 let dir = self.streams().join(&entry.name);
-                // A deletion that was interrupted has to be durable before anybody sees the stream gone.
+                // A deletion that was interrupted has to be durable before anybody sees the stream
+                // gone.
                 self.storage
                     .sync_dir(self.streams())
                     .map_err(|e| Error::io("cannot sync the directory of the streams", e))?;
-                // What cannot be removed (somebody put a folder there, or holds a file) is no reason to keep the log shut;
-                // the next open tries again.
+                // What cannot be removed (somebody put a folder there, or holds a file) is no
+                // reason to keep the log shut; the next open tries again.
                 let _ = remove_folder(&*self.storage, &dir);
             }
         }
@@ -288,8 +294,9 @@ fn open_root(system: &dyn Storage, path: &Path) -> Result<Arc<dyn Storage>> {
     system.at(path).map_err(|e| no_folder(path, &e).unwrap_or_else(|| Error::io("cannot open the log", e)))
 }
 
-/// Creates the root durably, and the directories that are missing above it. It may be a link to a folder; nothing below it
-/// may. Of several processes that create it at the same time, each finds it there.
+/// Creates the root durably, and the directories that are missing above it. It may be a link to a
+/// folder; nothing below it may. Of several processes that create it at the same time, each finds
+/// it there.
 fn create_root(storage: &dyn Storage, root: &Path) -> Result<()> {
     let failed = |e| Error::io("cannot create the directory of the log", e);
     match create_one(storage, root) {
@@ -365,14 +372,15 @@ fn no_folder(path: &Path, error: &io::Error) -> Option<Error> {
     (error.kind() == io::ErrorKind::NotADirectory).then(|| Error::new(ErrorKind::Missing, text()))
 }
 
-/// The stream that an entry of the folder of streams is. Its name decides: a link or a file under a stream's name is one,
-/// too, damaged. Any other name is foreign, or one of those that are removed at open.
+/// The stream that an entry of the folder of streams is. Its name decides: a link or a file under a
+/// stream's name is one, too, damaged. Any other name is foreign, or one of those that are removed
+/// at open.
 fn stream_name(entry: &DirEntry) -> Option<String> {
     name::unescape(entry.name.to_str()?)
 }
 
-/// Whether this is a FORMAT file that was being written when its process died. Any other name here is foreign: the directory
-/// may be one that was never a log.
+/// Whether this is a FORMAT file that was being written when its process died. Any other name here
+/// is foreign: the directory may be one that was never a log.
 fn is_temporary_format(entry: &DirEntry) -> bool {
     let digits = entry.name.to_str().and_then(|name| name.strip_prefix(TEMPORARY_FORMAT));
     digits.is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_hexdigit()))

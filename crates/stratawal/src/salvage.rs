@@ -32,16 +32,18 @@ pub enum Item {
 pub struct Lost {
     /// The seq of the first of them.
     pub first: u64,
-    /// The seq of the last of them. `None` where nothing attests how many there were: then it may also be that there were
-    /// none.
+    /// The seq of the last of them. `None` where nothing attests how many there were: then it may
+    /// also be that there were none.
     pub last: Option<u64>,
-    /// The file name of the segment, where one is concerned. Where a file is missing, that of the one next to it.
+    /// The file name of the segment, where one is concerned. Where a file is missing, that of the
+    /// one next to it.
     pub segment: Option<String>,
-    /// The offset in that file in bytes, where it is known. Entries that are lost before a frame have the offset of
-    /// that frame.
+    /// The offset in that file in bytes, where it is known. Entries that are lost before a frame
+    /// have the offset of that frame.
     pub offset: Option<u64>,
-    /// A word for the kind of damage, one of those of [`Damage::kind`](super::inspect::Damage::kind); or
-    /// `newer_format` for a segment file of a newer version, `too_large` for a frame over the bound for reading.
+    /// A word for the kind of damage, one of those of
+    /// [`Damage::kind`](super::inspect::Damage::kind); or `newer_format` for a segment file of a
+    /// newer version, `too_large` for a frame over the bound for reading.
     pub kind: String,
     /// A sentence for people.
     pub message: String,
@@ -56,40 +58,46 @@ impl fmt::Debug for Entries {
     }
 }
 
-/// Reads every entry of a stream that can be read, whatever is damaged around it: a frame, a header, a file that is
-/// missing. Yields the entries in order of seq, each at most once, and the ranges that are lost. Changes nothing. Works
-/// beside a process that writes to the log. Of a stream that is not damaged it yields the entries that
+/// Reads every entry of a stream that can be read, whatever is damaged around it: a frame, a
+/// header, a file that is missing. Yields the entries in order of seq, each at most once, and the
+/// ranges that are lost. Changes nothing. Works beside a process that writes to the log. Of a
+/// stream that is not damaged it yields the entries that
 /// [`Stream::iter`](crate::Stream::iter) yields, and nothing else.
 ///
-/// To save a damaged stream, append these entries to a stream of another name. To keep the stream without the entries up
-/// to the end of the damage, drop them with [`Wal::truncate_before`](crate::Wal::truncate_before), which also works on a
-/// stream that [`Wal::stream`](crate::Wal::stream) refuses. Entries that are appended elsewhere get new seqs.
+/// To save a damaged stream, append these entries to a stream of another name. To keep the stream
+/// without the entries up to the end of the damage, drop them with
+/// [`Wal::truncate_before`](crate::Wal::truncate_before), which also works on a stream that
+/// [`Wal::stream`](crate::Wal::stream) refuses. Entries that are appended elsewhere get new seqs.
 ///
 /// # What is certain
 ///
-/// The bytes and the seq of each entry are those of an append to this stream: two checksums cover them, together with a
-/// random number of the segment and the offset in its file. They may not be durable yet.
+/// The bytes and the seq of each entry are those of an append to this stream: two checksums cover
+/// them, together with a random number of the segment and the offset in its file. They may not be
+/// durable yet.
 ///
-/// An entry that [`truncate_from`](crate::Stream::truncate_from) dropped is not yielded as [`Item::Entry`]. The segment
-/// that began at the truncation shows which were dropped. Where the header of that segment is damaged, its file name shows
-/// it: everything from there on is left out. Where the file is missing, the entries of the segment before it are
+/// An entry that [`truncate_from`](crate::Stream::truncate_from) dropped is not yielded as
+/// [`Item::Entry`]. The segment that began at the truncation shows which were dropped. Where the
+/// header of that segment is damaged, its file name shows it: everything from there on is left out.
+/// Where the file is missing, the entries of the segment before it are
 /// [`Item::Uncertain`], unless the files around the gap prove which of them were dropped. So are those before a damaged
 /// header, where a file between may be missing too.
 ///
-/// An entry that [`truncate_before`](crate::Stream::truncate_before) dropped may be yielded, or reported as lost, where
-/// the damage takes the record of that truncation.
+/// An entry that [`truncate_before`](crate::Stream::truncate_before) dropped may be yielded, or
+/// reported as lost, where the damage takes the record of that truncation.
 ///
-/// A segment whose header is damaged is lost as a whole, since its frames cannot be verified without the random number in
-/// it. What is lost at the end of the stream is known as far as something that is left attests it.
+/// A segment whose header is damaged is lost as a whole, since its frames cannot be verified
+/// without the random number in it. What is lost at the end of the stream is known as far as
+/// something that is left attests it.
 ///
 /// # Memory
 ///
-/// The frame at hand, and a window of 256 KiB. A frame may be as long as the largest batch that was appended.
+/// The frame at hand, and a window of 256 KiB. A frame may be as long as the largest batch that was
+/// appended.
 ///
 /// # Errors
 /// [`Missing`](ErrorKind::Missing) where the log or the stream is not there; [`InvalidName`](ErrorKind::InvalidName);
-/// damage to the log as a whole. The iterator yields an error and ends where the files cannot be read (I/O), where a
-/// frame of a newer version is met, and where the stream is deleted meanwhile.
+/// damage to the log as a whole. The iterator yields an error and ends where the files cannot be
+/// read (I/O), where a frame of a newer version is met, and where the stream is deleted meanwhile.
 ///
 /// ```
 /// use stratawal::inspect::{self, Item};
@@ -174,7 +182,8 @@ mod tests {
     use crate::sync::Mutex;
     use crate::wal::Wal;
 
-    /// A writer that appends, begins segments and drops entries from both ends is not taken for damage.
+    /// A writer that appends, begins segments and drops entries from both ends is not taken for
+    /// damage.
     #[test]
     fn a_writer_beside_is_not_taken_for_damage() {
         let disk = SimStorage::new(1);

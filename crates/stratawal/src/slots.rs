@@ -1,20 +1,22 @@
 //! The streams that are open in this process: one slot for each name that is in use.
 //!
-//! A slot stays while its stream has entries, and otherwise goes with its last user, so that names which are only looked up,
-//! and streams that are deleted, take no memory for ever. Users are the handles on the stream and the calls that are about
-//! to look it up, create it, or delete it.
+//! A slot stays while its stream has entries, and otherwise goes with its last user, so that names
+//! which are only looked up, and streams that are deleted, take no memory for ever. Users are the
+//! handles on the stream and the calls that are about to look it up, create it, or delete it.
 //!
-//! No stream is ever open twice. Users get a slot from the map alone, and only under the lock of the map; each gives its
-//! share of the slot back under the same lock. A call for all streams is a user of each until it is done: it may recover a
-//! stream, which writes to its files. So under that lock the count of shares is exact, and a slot that is removed
-//! has no user left: a later look-up makes another one, and an earlier one would still be counted. What is opened in a slot
-//! is guarded by the lock of the slot, so that two look-ups of one slot open it once.
+//! No stream is ever open twice. Users get a slot from the map alone, and only under the lock of
+//! the map; each gives its share of the slot back under the same lock. A call for all streams is a
+//! user of each until it is done: it may recover a stream, which writes to its files. So under that
+//! lock the count of shares is exact, and a slot that is removed has no user left: a later look-up
+//! makes another one, and an earlier one would still be counted. What is opened in a slot is
+//! guarded by the lock of the slot, so that two look-ups of one slot open it once.
 //!
-//! An iterator is not a user. On a stream without entries it has nothing to read, and it cannot append, so another slot
-//! may be made beside it.
+//! An iterator is not a user. On a stream without entries it has nothing to read, and it cannot
+//! append, so another slot may be made beside it.
 //!
-//! Locks: that of the map before that of a slot. The lock of a slot is held while its stream is recovered or deleted, and
-//! meanwhile nothing waits for it under the lock of the map, because only a slot without other users is locked there.
+//! Locks: that of the map before that of a slot. The lock of a slot is held while its stream is
+//! recovered or deleted, and meanwhile nothing waits for it under the lock of the map, because only
+//! a slot without other users is locked there.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -64,7 +66,8 @@ impl Slots {
         drop(removed);
     }
 
-    /// The streams that are open; waits for those that are being opened. They stay in use until the answer is dropped.
+    /// The streams that are open; waits for those that are being opened. They stay in use until the
+    /// answer is dropped.
     pub(crate) fn open(&self) -> OpenStreams<'_> {
         let shares: Vec<Arc<Slot>> = self.map.lock().values().cloned().collect();
         let logs = shares.iter().filter_map(|slot| slot.log.lock().clone()).collect();
@@ -72,8 +75,8 @@ impl Slots {
     }
 }
 
-/// The streams of a log that were open at one time, and a share in the slot of each: a call for all streams may recover one
-/// of them, so no other look-up may open that one meanwhile.
+/// The streams of a log that were open at one time, and a share in the slot of each: a call for all
+/// streams may recover one of them, so no other look-up may open that one meanwhile.
 pub(crate) struct OpenStreams<'a> {
     slots: &'a Slots,
     shares: Vec<Arc<Slot>>,
@@ -235,7 +238,8 @@ mod tests {
             Ok(all)
         };
         let run = || {
-            // A thread that fails goes to the barrier all the same, or the others would wait there for ever.
+            // A thread that fails goes to the barrier all the same, or the others would wait there
+            // for ever.
             let mut results: Vec<crate::Result<bool>> = Vec::new();
             for round in 0..ROUNDS {
                 let name = format!("s{}", round % 2);

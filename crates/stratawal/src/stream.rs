@@ -15,7 +15,8 @@ use crate::wal::Stats;
 
 /// A handle on a stream: an append-only sequence of entries, numbered from 0 without gaps.
 ///
-/// Clones are cheap, and all methods may be called from many threads at once. Reads see what is *settled* (see
+/// Clones are cheap, and all methods may be called from many threads at once. Reads see what is
+/// *settled* (see
 /// [`Visibility`]) and take no lock of the writer's; "the live range" of a handle is from [`first_seq`](Self::first_seq)
 /// to one past the last entry visible to it.
 #[derive(Clone, Debug)]
@@ -40,7 +41,8 @@ impl Stream {
         self.log.name()
     }
 
-    /// A handle whose appends are acknowledged at `durability`. What *settled* means stays the stream's own.
+    /// A handle whose appends are acknowledged at `durability`. What *settled* means stays the
+    /// stream's own.
     #[must_use]
     pub fn with_durability(&self, durability: Durability) -> Self {
         Self { durability: durability.into(), ..self.clone() }
@@ -82,7 +84,8 @@ impl Stream {
         Arc::new(OpenReport::from(&*self.log.report()))
     }
 
-    /// Appends one entry, which may be empty, and answers its seq once it is acknowledged at the handle's durability.
+    /// Appends one entry, which may be empty, and answers its seq once it is acknowledged at the
+    /// handle's durability.
     ///
     /// # Errors
     /// As [`append_batch`](Self::append_batch).
@@ -90,18 +93,21 @@ impl Stream {
         Ok(self.log.append(entry.as_ref(), self.durability)?)
     }
 
-    /// Appends the entries of `batch`, which are all there after any crash or none, and answers their seqs once they
-    /// are acknowledged at the handle's durability. An empty batch writes nothing and returns an empty range; it fails where
-    /// an append cannot succeed because of the state of the stream or of the log.
+    /// Appends the entries of `batch`, which are all there after any crash or none, and answers
+    /// their seqs once they are acknowledged at the handle's durability. An empty batch writes
+    /// nothing and returns an empty range; it fails where an append cannot succeed because of the
+    /// state of the stream or of the log.
     ///
-    /// A batch of more than 1 MiB, its bytes and 4 for each entry, is written from the memory of the caller before this
-    /// returns, also at [`Durability::Buffered`](crate::Durability::Buffered). Other appends to this stream wait until it is
-    /// written.
+    /// A batch of more than 1 MiB, its bytes and 4 for each entry, is written from the memory of
+    /// the caller before this returns, also at
+    /// [`Durability::Buffered`](crate::Durability::Buffered). Other appends to this stream wait
+    /// until it is written.
     ///
     /// # Errors
     /// [`Poisoned`](crate::ErrorKind::Poisoned): a write or sync failed, earlier (then nothing was appended) or just
-    /// now: then these entries may or may not be there once [`reopen`](Self::reopen) has recovered the stream, and
-    /// nothing else ever gets their seqs if they are. Any other: nothing was appended;
+    /// now: then these entries may or may not be there once [`reopen`](Self::reopen) has recovered
+    /// the stream, and nothing else ever gets their seqs if they are. Any other: nothing was
+    /// appended;
     /// [`Full`](crate::ErrorKind::Full), [`TooLarge`](crate::ErrorKind::TooLarge), [`Closed`](crate::ErrorKind::Closed),
     /// [`ReadOnly`](crate::ErrorKind::ReadOnly), or [`Io`](crate::ErrorKind::Io) where a new segment file could not be
     /// created.
@@ -126,35 +132,40 @@ impl Stream {
         Ok(self.log.sync()?)
     }
 
-    /// Drops the entries below `first`, durably: none of them comes back after any crash. Segment files that lie wholly
-    /// below are removed. At or below [`first_seq`](Self::first_seq) it does nothing. Beyond the end the stream is empty
-    /// afterwards, and its next entry gets `first`; so it is for a stream that is not there yet, which is created.
+    /// Drops the entries below `first`, durably: none of them comes back after any crash. Segment
+    /// files that lie wholly below are removed. At or below [`first_seq`](Self::first_seq) it does
+    /// nothing. Beyond the end the stream is empty afterwards, and its next entry gets `first`; so
+    /// it is for a stream that is not there yet, which is created.
     ///
     /// Works on a full disk up to the end of the stream. From then on reads below `first` fail with
     /// [`Truncated`](crate::ErrorKind::Truncated); iterators that stand below it go on in the file they have open, and
     /// then say the same.
     ///
-    /// Appends wait until that is durable, and not for the removal of files. Truncations of one stream run one after the
-    /// other.
+    /// Appends wait until that is durable, and not for the removal of files. Truncations of one
+    /// stream run one after the other.
     ///
     /// # Errors
     /// [`Full`](crate::ErrorKind::Full): nothing was dropped. [`Poisoned`](crate::ErrorKind::Poisoned): a write or sync
-    /// failed; whether the entries are dropped shows once [`reopen`](Self::reopen) has recovered the stream.
+    /// failed; whether the entries are dropped shows once [`reopen`](Self::reopen) has recovered
+    /// the stream.
     /// [`Io`](crate::ErrorKind::Io): where the text states that the entries are dropped, they are, durably, and a file that it
-    /// names could not be removed, so that its space is not free yet; a later truncation or the next opening tries again.
-    /// Otherwise nothing was dropped. Other kinds as [`append_batch`](Self::append_batch).
+    /// names could not be removed, so that its space is not free yet; a later truncation or the
+    /// next opening tries again. Otherwise nothing was dropped. Other kinds as
+    /// [`append_batch`](Self::append_batch).
     pub fn truncate_before(&self, first: u64) -> Result<()> {
         Ok(self.log.truncate_before(first)?)
     }
 
-    /// Drops the entry `next` and all behind it, durably: [`next_seq`](Self::next_seq) is `next` then, and later appends
-    /// give these seqs to other entries. May cut a batch in two: that is what was asked. At the end it does nothing.
+    /// Drops the entry `next` and all behind it, durably: [`next_seq`](Self::next_seq) is `next`
+    /// then, and later appends give these seqs to other entries. May cut a batch in two: that is
+    /// what was asked. At the end it does nothing.
     ///
-    /// Segment files that hold nothing else are removed; the one that `next` is in keeps its length until
+    /// Segment files that hold nothing else are removed; the one that `next` is in keeps its length
+    /// until
     /// [`truncate_before`](Self::truncate_before) passes it.
     ///
-    /// Appends wait until the entries are dropped, and not for the removal of files; those that waited for their durability
-    /// get it first. An iterator made before ends with
+    /// Appends wait until the entries are dropped, and not for the removal of files; those that
+    /// waited for their durability get it first. An iterator made before ends with
     /// [`Cut`](crate::ErrorKind::Cut) once it stands at `next` or behind it.
     ///
     /// # Errors
@@ -164,20 +175,23 @@ impl Stream {
         Ok(self.log.truncate_from(next)?)
     }
 
-    /// Recovers a stream that is poisoned, as opening the log again would; a healthy one is left alone.
+    /// Recovers a stream that is poisoned, as opening the log again would; a healthy one is left
+    /// alone.
     ///
-    /// In a log opened for reading, looks at the stream again. A look reads only the entries that have come since the last
-    /// one: it takes some microseconds where there are none, so a program may poll. A look does not notice damage to entries
-    /// that an earlier one has found valid: reading them reports it, and so does the next
+    /// In a log opened for reading, looks at the stream again. A look reads only the entries that
+    /// have come since the last one: it takes some microseconds where there are none, so a program
+    /// may poll. A look does not notice damage to entries that an earlier one has found valid:
+    /// reading them reports it, and so does the next
     /// [`open_read_only`](crate::Options::open_read_only). Other threads see the state before the look or after it, and
     /// entries and iterators that they have stay valid.
     ///
-    /// A look may find that the end of the stream was dropped and appended to again, or that the stream was deleted and
-    /// begun anew. Iterators that were made before report that as [`Cut`](crate::ErrorKind::Cut). A program that remembers
-    /// the seq it has come to does not see it: other entries may have the seqs below.
+    /// A look may find that the end of the stream was dropped and appended to again, or that the
+    /// stream was deleted and begun anew. Iterators that were made before report that as
+    /// [`Cut`](crate::ErrorKind::Cut). A program that remembers the seq it has come to does not see
+    /// it: other entries may have the seqs below.
     ///
-    /// Entries that were accepted and not yet handed over go on waiting. Those that had been handed over, and not synced,
-    /// may be lost where a sync has failed, and all behind them.
+    /// Entries that were accepted and not yet handed over go on waiting. Those that had been handed
+    /// over, and not synced, may be lost where a sync has failed, and all behind them.
     ///
     /// # Errors
     /// As [`Wal::stream`](crate::Wal::stream); the stream then stays as it is, and says this error.
@@ -185,7 +199,8 @@ impl Stream {
         Ok(self.log.reopen()?)
     }
 
-    /// The entry `seq`; `None` if it is not there yet. Within the live range it is an entry or an error, never `None`.
+    /// The entry `seq`; `None` if it is not there yet. Within the live range it is an entry or an
+    /// error, never `None`.
     ///
     /// # Errors
     /// [`Truncated`](crate::ErrorKind::Truncated) below [`first_seq`](Self::first_seq);
@@ -194,8 +209,9 @@ impl Stream {
         Ok(self.log.get(seq, self.visibility)?.map(Entry::from))
     }
 
-    /// The entries `seqs`, in that order. Neighbours in one frame are read once, so sorted seqs are cheapest. Each has memory
-    /// of its own, but for those of 1 KiB and more, which keep what was read with them: some 4 to 8 KiB.
+    /// The entries `seqs`, in that order. Neighbours in one frame are read once, so sorted seqs are
+    /// cheapest. Each has memory of its own, but for those of 1 KiB and more, which keep what was
+    /// read with them: some 4 to 8 KiB.
     ///
     /// # Errors
     /// As [`get`](Self::get), for the first that fails.
@@ -212,8 +228,9 @@ impl Stream {
         Ok(self.log.last(self.visibility)?.map(Entry::from))
     }
 
-    /// The entries in `seqs`, forwards and backwards. The end is fixed now; a range that reaches beyond it ends there.
-    /// A stream that is missing or has nothing is empty, and nothing is created.
+    /// The entries in `seqs`, forwards and backwards. The end is fixed now; a range that reaches
+    /// beyond it ends there. A stream that is missing or has nothing is empty, and nothing is
+    /// created.
     ///
     /// A range that names a beginning below [`first_seq`](Self::first_seq) yields one error,
     /// [`Truncated`](crate::ErrorKind::Truncated); `..` begins at the first live entry.
@@ -234,10 +251,11 @@ impl Stream {
         Iter(self.log.iter(seqs, self.visibility))
     }
 
-    /// The seq from which on all entries have a timestamp of `time` or later; one past the last entry where there is none.
-    /// With [`iter`](Self::iter) this reads from a time on.
+    /// The seq from which on all entries have a timestamp of `time` or later; one past the last
+    /// entry where there is none. With [`iter`](Self::iter) this reads from a time on.
     ///
-    /// Where times have begun anew (see [`Entry::timestamp`](crate::Entry::timestamp)), earlier entries may have later times.
+    /// Where times have begun anew (see [`Entry::timestamp`](crate::Entry::timestamp)), earlier
+    /// entries may have later times.
     ///
     /// # Errors
     /// [`Damaged`](crate::ErrorKind::Damaged); I/O.
@@ -248,8 +266,8 @@ impl Stream {
         Ok(self.log.seq_at(micros, self.visibility)?)
     }
 
-    /// How much the stream holds, and how the cache of the log is used. Opens each segment's file for a
-    /// moment.
+    /// How much the stream holds, and how the cache of the log is used. Opens each segment's file
+    /// for a moment.
     ///
     /// # Errors
     /// I/O.
@@ -276,8 +294,9 @@ pub struct OpenReport {
     pub next_seq: u64,
     /// Segments that hold live entries, or the one being written.
     pub segments: u64,
-    /// What a crash had left behind the last whole frame, and was cut: segment file, offset and bytes there. Also `None`
-    /// where [`reopen`](Stream::reopen), in a log opened for reading, did not read so far.
+    /// What a crash had left behind the last whole frame, and was cut: segment file, offset and
+    /// bytes there. Also `None` where [`reopen`](Stream::reopen), in a log opened for reading, did
+    /// not read so far.
     pub torn: Option<(String, u64, u64)>,
     /// Bytes that were scanned to find the end.
     pub scanned_bytes: u64,

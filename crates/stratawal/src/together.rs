@@ -1,4 +1,5 @@
-//! The same for many streams at once: a disk that syncs many files together is not asked for them one by one.
+//! The same for many streams at once: a disk that syncs many files together is not asked for them
+//! one by one.
 
 use std::thread;
 
@@ -9,14 +10,16 @@ use crate::sync::{AtomicUsize, MutexGuard, Ordering};
 /// As many wait for the disk at the same time; more bring nothing.
 const THREADS_MAX: usize = 64;
 
-/// A thread for every so many streams: fewer are not worth one. So with seven streams and less everything is done in
-/// order, which a simulation that replays counts on.
+/// A thread for every so many streams: fewer are not worth one. So with seven streams and less
+/// everything is done in order, which a simulation that replays counts on.
 const STREAMS_MIN: usize = 4;
 
-/// Does `act` for every stream, and answers the error of the first in their order for which it fails.
+/// Does `act` for every stream, and answers the error of the first in their order for which it
+/// fails.
 ///
-/// Those for which it may wait for the disk (`waits`) are taken by several threads, as far as the system lets this one have
-/// any; it takes part itself. Only with `helpers`, which one call has at a time: of many, each is a thread by itself.
+/// Those for which it may wait for the disk (`waits`) are taken by several threads, as far as the
+/// system lets this one have any; it takes part itself. Only with `helpers`, which one call has at
+/// a time: of many, each is a thread by itself.
 pub(crate) fn together(
     streams: &[StreamLog],
     helpers: Option<MutexGuard<'_, ()>>,

@@ -17,7 +17,8 @@ use crate::together::together;
 
 /// An open log. Clones are handles on the same one.
 ///
-/// Dropping the last handle (of the log or of a stream; iterators do not count) closes it on best effort, without showing errors:
+/// Dropping the last handle (of the log or of a stream; iterators do not count) closes it on best
+/// effort, without showing errors:
 /// [`close`](Self::close) shows them.
 #[derive(Clone)]
 pub struct Wal {
@@ -48,9 +49,10 @@ pub struct Stats {
     pub segments: u64,
     /// Bytes of those files, space reserved ahead included.
     pub disk_bytes: u64,
-    /// Appends since those streams were opened that got another time than the clock's. The clock was more than an hour ahead
-    /// of the last time plus the time that has passed since. After a right correction of that size (a machine without a
-    /// battery clock, a virtual machine that was paused) times lag until the stream is opened again.
+    /// Appends since those streams were opened that got another time than the clock's. The clock
+    /// was more than an hour ahead of the last time plus the time that has passed since. After a
+    /// right correction of that size (a machine without a battery clock, a virtual machine that was
+    /// paused) times lag until the stream is opened again.
     pub clock_jumps: u64,
     /// Reads of sealed segments that found them open, over all streams.
     pub cache_hits: u64,
@@ -60,8 +62,9 @@ pub struct Stats {
     pub cache_files: u64,
     /// Bytes of their indexes.
     pub cache_bytes: u64,
-    /// Bytes that the log's reserve holds on the disk now, for truncating, deleting and closing on a full disk; 65,536 when it is
-    /// whole. It is made again when there is room. The log and each of its streams give this one number.
+    /// Bytes that the log's reserve holds on the disk now, for truncating, deleting and closing on
+    /// a full disk; 65,536 when it is whole. It is made again when there is room. The log and each
+    /// of its streams give this one number.
     pub reserve_bytes: u64,
 }
 
@@ -72,7 +75,8 @@ impl fmt::Debug for Wal {
 }
 
 impl Wal {
-    /// Opens the log in the folder `path` with the default [`Options`], and creates it if it is not there.
+    /// Opens the log in the folder `path` with the default [`Options`], and creates it if it is not
+    /// there.
     ///
     /// # Errors
     /// As [`Options::open`].
@@ -117,27 +121,30 @@ impl Wal {
         })
     }
 
-    /// A handle on the stream `name`, kept by the log's defaults. Looking a name up for the first time reads the
-    /// stream, and recovers it if it was not closed cleanly; later look-ups are cheap. Nothing is created before the
-    /// first append. A stream without entries is forgotten with its last handle, and the options that it was looked up with
-    /// are, too.
+    /// A handle on the stream `name`, kept by the log's defaults. Looking a name up for the first
+    /// time reads the stream, and recovers it if it was not closed cleanly; later look-ups are
+    /// cheap. Nothing is created before the first append. A stream without entries is forgotten
+    /// with its last handle, and the options that it was looked up with are, too.
     ///
-    /// From its first append, or the first look-up of one that is there, a stream holds one file open, the segment being
-    /// written, until the log is closed and its last handle is dropped. An idle one takes some 3 KB of memory; one that is
-    /// used, also the index of that segment (24 bytes for each 4 KiB) and what waits to be written. Sealed segments are opened
-    /// when they are read, within the bounds of [`Options::cache`]. A log of many streams needs a limit of open files
-    /// (`ulimit -n`) above their number and those of the cache (a quarter of the limit by default). Where it is reached, the
-    /// cache of this log closes its files, and an append that begins a segment syncs and closes the finished ones of its own
-    /// stream. A call that still lacks a file fails with [`Io`](ErrorKind::Io), the streams that are open continue in the
+    /// From its first append, or the first look-up of one that is there, a stream holds one file
+    /// open, the segment being written, until the log is closed and its last handle is dropped. An
+    /// idle one takes some 3 KB of memory; one that is used, also the index of that segment (24
+    /// bytes for each 4 KiB) and what waits to be written. Sealed segments are opened when they are
+    /// read, within the bounds of [`Options::cache`]. A log of many streams needs a limit of open
+    /// files (`ulimit -n`) above their number and those of the cache (a quarter of the limit by
+    /// default). Where it is reached, the cache of this log closes its files, and an append that
+    /// begins a segment syncs and closes the finished ones of its own stream. A call that still
+    /// lacks a file fails with [`Io`](ErrorKind::Io), the streams that are open continue in the
     /// files they have, and nothing is lost.
     ///
-    /// Any UTF-8 is a name; names that differ are different streams. In a log opened for reading, each look-up sees
-    /// the stream as it is then.
+    /// Any UTF-8 is a name; names that differ are different streams. In a log opened for reading,
+    /// each look-up sees the stream as it is then.
     ///
     /// # Errors
     /// [`InvalidName`](ErrorKind::InvalidName) where it is empty, or longer than 240 bytes when escaped (an ASCII
-    /// lower-case letter, digit, `-`, `_` takes 1, and so does `.` within it; any other byte 3); [`Damaged`](ErrorKind::Damaged): this stream
-    /// refuses, others go on; [`Closed`](ErrorKind::Closed); I/O.
+    /// lower-case letter, digit, `-`, `_` takes 1, and so does `.` within it; any other byte 3);
+    /// [`Damaged`](ErrorKind::Damaged): this stream refuses, others go on;
+    /// [`Closed`](ErrorKind::Closed); I/O.
     pub fn stream(&self, name: &str) -> Result<Stream> {
         self.lookup(name, None)
     }
@@ -145,8 +152,9 @@ impl Wal {
     /// The same with options of its own.
     ///
     /// # Errors
-    /// As [`stream`](Self::stream); and [`InvalidOption`](ErrorKind::InvalidOption) where an option is out of its
-    /// range, or the stream is open already (its options are those it was opened with).
+    /// As [`stream`](Self::stream); and [`InvalidOption`](ErrorKind::InvalidOption) where an option
+    /// is out of its range, or the stream is open already (its options are those it was opened
+    /// with).
     pub fn stream_with(&self, name: &str, options: StreamOptions) -> Result<Stream> {
         self.lookup(name, Some(options))
     }
@@ -193,20 +201,23 @@ impl Wal {
         Ok((Stream::new(log, SlotUser::of_reader(self)), damage.map(Error::from)))
     }
 
-    /// Drops the entries of the stream `name` below `first`, durably, as [`Stream::truncate_before`](crate::Stream::truncate_before)
-    /// does; also where the stream is damaged below `first`, so that [`stream`](Self::stream) refuses it. Afterwards the
-    /// stream can be looked up, and appended to.
+    /// Drops the entries of the stream `name` below `first`, durably, as
+    /// [`Stream::truncate_before`](crate::Stream::truncate_before) does; also where the stream is
+    /// damaged below `first`, so that [`stream`](Self::stream) refuses it. Afterwards the stream
+    /// can be looked up, and appended to.
     ///
-    /// Everything at or above `first` has to be intact. Below it any damage may be: a segment file that is missing, one whose
-    /// header is damaged, frames that are damaged. [`inspect::entries`](crate::inspect::entries) shows which entries are lost,
-    /// and so the lowest `first` that works. Where the newest segment file is missing, shortened or
-    /// lengthened, or has a damaged header or end, no `first` works: then it is not known which entries there were at the end.
+    /// Everything at or above `first` has to be intact. Below it any damage may be: a segment file
+    /// that is missing, one whose header is damaged, frames that are damaged.
+    /// [`inspect::entries`](crate::inspect::entries) shows which entries are lost, and so the
+    /// lowest `first` that works. Where the newest segment file is missing, shortened or
+    /// lengthened, or has a damaged header or end, no `first` works: then it is not known which
+    /// entries there were at the end.
     ///
-    /// While the stream's directory has a valid segment file of another stream or log, or one that was renamed, this fails.
-    /// It does not remove such a file: move the file away first.
+    /// While the stream's directory has a valid segment file of another stream or log, or one that
+    /// was renamed, this fails. It does not remove such a file: move the file away first.
     ///
-    /// If the process dies within this call, the entries are dropped or not. If the stream is still refused then, call this
-    /// again.
+    /// If the process dies within this call, the entries are dropped or not. If the stream is still
+    /// refused then, call this again.
     ///
     /// # Errors
     /// [`Damaged`](ErrorKind::Damaged) where entries at or above `first` are damaged or missing, or may be; nothing is changed
@@ -247,8 +258,9 @@ impl Wal {
         Ok(log.truncate_before(first)?)
     }
 
-    /// The names of all streams, sorted by their escaped forms (see [`inspect::escape_name`](crate::inspect)). Streams
-    /// that were never appended to are not among them; one whose very first append failed may be there, and is empty.
+    /// The names of all streams, sorted by their escaped forms (see
+    /// [`inspect::escape_name`](crate::inspect)). Streams that were never appended to are not among
+    /// them; one whose very first append failed may be there, and is empty.
     ///
     /// # Errors
     /// I/O.
@@ -257,18 +269,20 @@ impl Wal {
         self.inner.root.lock().stream_names()
     }
 
-    /// Deletes the stream `name` with all its entries, durably: it does not come back after any crash, also if this is
-    /// interrupted. A damaged or poisoned stream can be deleted, too. A stream of that name that is created later shares
-    /// nothing with it, and begins at 0.
+    /// Deletes the stream `name` with all its entries, durably: it does not come back after any
+    /// crash, also if this is interrupted. A damaged or poisoned stream can be deleted, too. A
+    /// stream of that name that is created later shares nothing with it, and begins at 0.
     ///
-    /// Appends on handles of it, those that wait among them, fail with [`Missing`](ErrorKind::Missing) from then on;
-    /// its iterators end with [`Cut`](ErrorKind::Cut).
+    /// Appends on handles of it, those that wait among them, fail with
+    /// [`Missing`](ErrorKind::Missing) from then on; its iterators end with
+    /// [`Cut`](ErrorKind::Cut).
     ///
     /// # Errors
     /// [`Missing`](ErrorKind::Missing) where there is no such stream, durably; [`ReadOnly`](ErrorKind::ReadOnly);
     /// [`Closed`](ErrorKind::Closed); [`InvalidName`](ErrorKind::InvalidName). [`Io`](ErrorKind::Io): the text states
-    /// that the stream is deleted, and which of its files could not be removed, as one that the log has not put there; or
-    /// that nothing was deleted; otherwise the stream may be there or not after a crash, so delete it again.
+    /// that the stream is deleted, and which of its files could not be removed, as one that the log
+    /// has not put there; or that nothing was deleted; otherwise the stream may be there or not
+    /// after a crash, so delete it again.
     pub fn delete_stream(&self, name: &str) -> Result<()> {
         let inner = &self.inner;
         let folder = folder_of(name)?;
@@ -305,8 +319,9 @@ impl Wal {
     /// Makes everything accepted so far durable, in every stream.
     ///
     /// # Errors
-    /// The first stream's that fails; the others are synced all the same. A stream that is deleted at the same time is left
-    /// out. [`Io`](ErrorKind::Io) where the directory of the log was removed: then its entries are lost.
+    /// The first stream's that fails; the others are synced all the same. A stream that is deleted
+    /// at the same time is left out. [`Io`](ErrorKind::Io) where the directory of the log was
+    /// removed: then its entries are lost.
     pub fn sync(&self) -> Result<()> {
         self.inner.check_process()?;
         if self.inner.env.is_read_only() {
@@ -319,13 +334,14 @@ impl Wal {
         self.inner.root.lock().check_is_there()
     }
 
-    /// Makes everything accepted durable, ends every stream cleanly, so that the next open scans nothing, and gives the
-    /// lock back. Later appends fail with [`Closed`](ErrorKind::Closed); handles and iterators that are there may still
-    /// read, and hold files and memory until the last is dropped. Closing twice is no error.
+    /// Makes everything accepted durable, ends every stream cleanly, so that the next open scans
+    /// nothing, and gives the lock back. Later appends fail with [`Closed`](ErrorKind::Closed);
+    /// handles and iterators that are there may still read, and hold files and memory until the
+    /// last is dropped. Closing twice is no error.
     ///
     /// # Errors
-    /// The first stream's that fails; the others are closed all the same, and so is the log. A stream that is deleted at the
-    /// same time is left out.
+    /// The first stream's that fails; the others are closed all the same, and so is the log. A
+    /// stream that is deleted at the same time is left out.
     pub fn close(&self) -> Result<()> {
         self.inner.close()
     }
@@ -350,8 +366,8 @@ impl Wal {
         }
     }
 
-    /// How much the streams that are open in this process hold. Opens each segment's file for a moment; a file that is
-    /// removed at the same time is not counted.
+    /// How much the streams that are open in this process hold. Opens each segment's file for a
+    /// moment; a file that is removed at the same time is not counted.
     ///
     /// # Errors
     /// I/O.
@@ -377,8 +393,8 @@ impl Inner {
         inner::StreamOptions { map: self.map, ..options.0 }
     }
 
-    /// That this process has the log open itself. In a forked child the locks of this log's mutexes may be held for ever,
-    /// so this comes before any of them.
+    /// That this process has the log open itself. In a forked child the locks of this log's mutexes
+    /// may be held for ever, so this comes before any of them.
     fn check_process(&self) -> Result<()> {
         if !self.env.storage().is_forked() {
             return Ok(());
@@ -422,7 +438,8 @@ impl Drop for Inner {
     }
 }
 
-/// The result of a call for all streams: one that is deleted at the same time has nothing to sync or to close.
+/// The result of a call for all streams: one that is deleted at the same time has nothing to sync
+/// or to close.
 fn unless_deleted(result: inner::Result<()>) -> inner::Result<()> {
     match result {
         Err(error) if error.kind() == inner::ErrorKind::Deleted => Ok(()),

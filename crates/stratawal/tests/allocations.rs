@@ -1,11 +1,13 @@
-//! What costs time where nobody sees it: appends and scans allocate nothing, a point read its entry.
+//! What costs time where nobody sees it: appends and scans allocate nothing, a point read its
+//! entry.
 
 use allocation_counter::measure;
 use stratawal::{Durability, Stream, StreamOptions, Wal};
 
 const ENTRY: [u8; 128] = [7; 128];
 
-/// Now and then a chunk of the index, or a list that grows; nothing that grows with the number of appends.
+/// Now and then a chunk of the index, or a list that grows; nothing that grows with the number of
+/// appends.
 const FEW: u64 = 12;
 
 fn stream(wal: &Wal, durability: Durability) -> Stream {

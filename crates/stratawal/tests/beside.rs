@@ -1,8 +1,10 @@
-//! A reader in one process beside a writer in another, that rotates, drops entries from both ends, deletes the stream and
-//! begins it anew, closes and opens: what the reader sees is at each moment a state that the stream was in, and stays it.
+//! A reader in one process beside a writer in another, that rotates, drops entries from both ends,
+//! deletes the stream and begins it anew, closes and opens: what the reader sees is at each moment
+//! a state that the stream was in, and stays it.
 //!
-//! `STRATAWAL_BESIDE_SECONDS` sets how long. What needs a disk that fails, or a moment that is chosen, runs in one process on
-//! a simulated disk, which a writer and a reader share as two processes would.
+//! `STRATAWAL_BESIDE_SECONDS` sets how long. What needs a disk that fails, or a moment that is
+//! chosen, runs in one process on a simulated disk, which a writer and a reader share as two
+//! processes would.
 
 mod told;
 

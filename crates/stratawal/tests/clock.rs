@@ -1,5 +1,5 @@
-//! The system's clock is wrong: for a moment, while a log is open, or from one opening to the next. No entry is lost or
-//! reordered, and a clock that is right again gives right times.
+//! The system's clock is wrong: for a moment, while a log is open, or from one opening to the next.
+//! No entry is lost or reordered, and a clock that is right again gives right times.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -71,7 +71,8 @@ fn fields(data: &[u8]) -> [u64; 4] {
     std::array::from_fn(|i| u64::from_le_bytes(data[i * 8..i * 8 + 8].try_into().unwrap()))
 }
 
-/// A pass over everything visible: no gaps, batches whole and in one piece, each writer's in its order.
+/// A pass over everything visible: no gaps, batches whole and in one piece, each writer's in its
+/// order.
 fn is_lawful(stream: &Stream, visibility: Visibility) -> u64 {
     let stream = stream.with_visibility(visibility);
     let settled = stream.settled_seq();

@@ -1,5 +1,5 @@
-//! No more descriptors: what needs another file fails, nothing else, and work goes on once there is room. Alone in its
-//! process, whose limit it changes.
+//! No more descriptors: what needs another file fails, nothing else, and work goes on once there is
+//! room. Alone in its process, whose limit it changes.
 #![cfg(target_os = "linux")]
 
 use std::path::Path;
@@ -36,7 +36,8 @@ fn at_the_limit_of_descriptors_nothing_fails_for_good() {
     let (number, refused) = (AtomicU64::new(0), AtomicU64::new(0));
     let before = getrlimit(Resource::Nofile).current.unwrap_or(1 << 16);
     let files = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
-    // Room for a few of those that are to come: rotations and creations beside each other meet the limit all the time.
+    // Room for a few of those that are to come: rotations and creations beside each other meet the
+    // limit all the time.
     limit_files(files + 6);
     std::thread::scope(|scope| {
         for thread in 0..THREADS {

@@ -1,4 +1,5 @@
-//! A log with more segments to scan than its process may have files. Alone in its process, whose limit it changes.
+//! A log with more segments to scan than its process may have files. Alone in its process, whose
+//! limit it changes.
 #![cfg(target_os = "linux")]
 
 use std::fs;

@@ -1,7 +1,9 @@
-//! A handle in another process than its own: it refuses all work, and dropping it leaves the log to its process.
+//! A handle in another process than its own: it refuses all work, and dropping it leaves the log to
+//! its process.
 //!
-//! In the child of a fork there is one thread, and what other threads of the parent had locked stays locked; so a call
-//! that took a lock here would hang, which the parent's patience of some seconds shows.
+//! In the child of a fork there is one thread, and what other threads of the parent had locked
+//! stays locked; so a call that took a lock here would hang, which the parent's patience of some
+//! seconds shows.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,10 +13,12 @@ use std::time::{Duration, Instant};
 use stratawal::{Durability, ErrorKind, Options, StreamOptions, Wal};
 use stratawal_testkit::SimStorage;
 
-/// Runs `child` in a forked process and waits for it: whether it returned, without a panic and in time.
+/// Runs `child` in a forked process and waits for it: whether it returned, without a panic and in
+/// time.
 fn in_child(child: impl FnOnce()) -> bool {
-    // SAFETY: the child runs tests' code and then ends by `_exit`, without unwinding into the parent's frames. What that
-    // code allocates may deadlock only if the C library left its allocator locked, which glibc and musl do not.
+    // SAFETY: the child runs tests' code and then ends by `_exit`, without unwinding into the
+    // parent's frames. What that code allocates may deadlock only if the C library left its
+    // allocator locked, which glibc and musl do not.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "cannot fork");
     if pid == 0 {
@@ -109,7 +113,8 @@ fn child_that_drops_its_handles_leaves_the_log_alone() {
     assert_eq!(entries, ["0", "1", "2"]);
 }
 
-/// The handle itself, taken out of its place: in the child the parent's frames never come to drop it.
+/// The handle itself, taken out of its place: in the child the parent's frames never come to drop
+/// it.
 fn unleaked<T>(handle: &T) -> T {
     // SAFETY: the child ends by `_exit`, so the place it is copied from is not dropped.
     unsafe { std::ptr::read(handle) }
@@ -163,7 +168,8 @@ fn child_opens_the_log_once_the_parent_has_closed_it() {
         let own = Wal::open(dir.path()).unwrap();
         let own_stream = own.stream("s").unwrap();
         assert_eq!(own_stream.append("child").unwrap(), 1);
-        // Handles of the child are those of another process in the grandchild; those of the parent stay so.
+        // Handles of the child are those of another process in the grandchild; those of the parent
+        // stay so.
         assert!(in_child(|| {
             refuses_everything(&own);
             stream_refuses_everything(&own_stream);

@@ -1,4 +1,5 @@
-//! What the fuzzer starts from, and what it once found, held against the same checks by plain `cargo test`.
+//! What the fuzzer starts from, and what it once found, held against the same checks by plain
+//! `cargo test`.
 
 #[allow(unreachable_pub, reason = "a crate of its own for the fuzzer")]
 #[path = "../../../fuzz/src/lib.rs"]

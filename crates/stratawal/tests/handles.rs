@@ -13,8 +13,9 @@ use stratawal_testkit::{Gate, HookedStorage, Operation};
 
 const LOG: &str = "/log";
 
-/// A stream that a full disk stopped has no entries to show, so it goes with its last handle. While `Wal::sync` recovers it,
-/// it must not be opened a second time: the recovery would void the entries of the other one.
+/// A stream that a full disk stopped has no entries to show, so it goes with its last handle. While
+/// `Wal::sync` recovers it, it must not be opened a second time: the recovery would void the
+/// entries of the other one.
 #[test]
 fn stream_that_a_sync_recovers_is_not_opened_again() {
     let memory = MemoryStorage::new();
@@ -57,7 +58,8 @@ fn stream_that_a_sync_recovers_is_not_opened_again() {
     assert!(wal.stream("s").unwrap().next_seq() >= 6, "acknowledged entries are lost");
 }
 
-/// A handle that is dropped after the log was closed does not write to it: another process may have it open.
+/// A handle that is dropped after the log was closed does not write to it: another process may have
+/// it open.
 #[test]
 fn handle_dropped_after_a_close_leaves_the_reserve_alone() {
     let memory = MemoryStorage::new();

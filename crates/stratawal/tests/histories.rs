@@ -1,5 +1,6 @@
-//! Two copies of one stream that were both continued, and their files mixed. Each mixture is one of the two streams, to the
-//! entry, or it is damage; then both segments that do not fit are named, and no file is changed.
+//! Two copies of one stream that were both continued, and their files mixed. Each mixture is one of
+//! the two streams, to the entry, or it is damage; then both segments that do not fit are named,
+//! and no file is changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -43,7 +44,8 @@ fn open(storage: &MemoryStorage, read_only: bool) -> Result<StreamLog, Error> {
     StreamLog::open(Arc::new(env), location(), options())
 }
 
-/// An entry that only this copy appends; with `alike`, the last of each full segment is the same in both.
+/// An entry that only this copy appends; with `alike`, the last of each full segment is the same in
+/// both.
 fn entry(copy: u8, seq: u64, alike: bool) -> Vec<u8> {
     let copy = if alike && seq % 3 == 2 { b'=' } else { copy };
     let mut bytes = vec![copy; 20 << 10];
@@ -51,8 +53,8 @@ fn entry(copy: u8, seq: u64, alike: bool) -> Vec<u8> {
     bytes
 }
 
-/// Continues a copy of `storage`: its random numbers are its own, and its clock unless `alike`. Killed at the end, unless
-/// the last step is `Close`.
+/// Continues a copy of `storage`: its random numbers are its own, and its clock unless `alike`.
+/// Killed at the end, unless the last step is `Close`.
 fn continued(storage: &MemoryStorage, copy: u8, steps: &[Step], alike: bool) -> MemoryStorage {
     let mut storage = storage.snapshot().with_seed(u64::from(copy));
     if !alike {
@@ -119,8 +121,8 @@ struct Found {
 }
 
 impl Found {
-    /// Tries all mixtures of the files of two copies: of each name, the file of the one or of the other, or none where that
-    /// copy has none.
+    /// Tries all mixtures of the files of two copies: of each name, the file of the one or of the
+    /// other, or none where that copy has none.
     fn mix(&mut self, what: &str, copies: &[MemoryStorage; 2]) {
         let sides = [files(&copies[0]), files(&copies[1])];
         let lawful = [content(&copies[0], true).unwrap(), content(&copies[1], true).unwrap()];
@@ -152,7 +154,8 @@ impl Found {
         self.open_both_ways(what, mixed, lawful);
     }
 
-    /// Reads a mixture that is refused as two histories: the entries before the damage, and those that salvage is certain of.
+    /// Reads a mixture that is refused as two histories: the entries before the damage, and those
+    /// that salvage is certain of.
     fn look_before_damage(&mut self, what: &str, env: &Arc<Env>, lawful: &[Content; 2]) {
         let (log, damage) = StreamLog::open_before_damage(Arc::clone(env), location(), options()).unwrap();
         if !damage.is_some_and(|damage| damage.kind() == ErrorKind::Damaged(Damage::History)) {
@@ -191,8 +194,9 @@ impl Found {
     }
 }
 
-/// Whether all these entries are those of one of the two. Entries that this one has dropped from its beginning may be among
-/// them: the file with that START may be one of the files that are not read.
+/// Whether all these entries are those of one of the two. Entries that this one has dropped from
+/// its beginning may be among them: the file with that START may be one of the files that are not
+/// read.
 fn is_of_one(entries: impl Iterator<Item = Entry>, lawful: &[Content; 2]) -> bool {
     let found: Vec<_> = entries.collect();
     lawful.iter().any(|(first, entries)| {
@@ -258,8 +262,8 @@ fn all_pairs() -> Found {
     found
 }
 
-/// Both copies fill the same segments, and the last frame of each segment is the same in both, to the microsecond: only
-/// salts distinguish the segments.
+/// Both copies fill the same segments, and the last frame of each segment is the same in both, to
+/// the microsecond: only salts distinguish the segments.
 fn pairs_alike() -> Found {
     let mut found = Found::default();
     let common = continued(&new(), b'-', &[Append(1), Close], true);

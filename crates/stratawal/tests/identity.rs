@@ -89,7 +89,8 @@ fn retargeted_link_does_not_lead_to_another_log() {
 
 const DIR: &str = "STRATAWAL_TEST_DIR";
 
-/// The body of the next test, in a process of its own: the working directory is the whole process's.
+/// The body of the next test, in a process of its own: the working directory is the whole
+/// process's.
 #[test]
 fn in_another_working_directory() {
     let Some(dir) = std::env::var_os(DIR).map(PathBuf::from) else { return };
@@ -113,7 +114,8 @@ fn changed_working_directory_does_not_lead_to_another_log() {
 #[test]
 fn long_path_of_a_log_leaves_room_for_its_streams() {
     let dir = tempfile::tempdir().unwrap();
-    // PATH_MAX is 4,096 bytes with the ending zero. What a path of the root leaves of it would not do for a segment.
+    // PATH_MAX is 4,096 bytes with the ending zero. What a path of the root leaves of it would not
+    // do for a segment.
     let mut path = dir.path().to_owned();
     while path.as_os_str().len() < 4095 - 101 {
         path.push("d".repeat(100));

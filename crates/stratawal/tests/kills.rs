@@ -1,8 +1,9 @@
-//! A process of many threads, killed with -9 again and again: what it was told is kept is there, batches are whole, and
-//! nothing that was dropped comes back.
+//! A process of many threads, killed with -9 again and again: what it was told is kept is there,
+//! batches are whole, and nothing that was dropped comes back.
 //!
-//! Some streams are many threads' together, with entries that are dropped from the beginning. Others have a thread each,
-//! which cuts the end off as well, deletes the stream and begins it anew, so that what may be there is known exactly.
+//! Some streams are many threads' together, with entries that are dropped from the beginning.
+//! Others have a thread each, which cuts the end off as well, deletes the stream and begins it
+//! anew, so that what may be there is known exactly.
 //!
 //! `STRATAWAL_KILLS` sets how often.
 
@@ -34,8 +35,8 @@ fn open(dir: &str) -> Wal {
     Options::new().stream_defaults(options).open(dir).unwrap()
 }
 
-/// What the child says of the streams that are many threads' together: the entry at a seq of a stream was acknowledged, or
-/// those below are about to be dropped, or were.
+/// What the child says of the streams that are many threads' together: the entry at a seq of a
+/// stream was acknowledged, or those below are about to be dropped, or were.
 #[derive(Clone, Copy, Debug)]
 enum Said {
     Kept { stream: usize, seq: u64, tag: u64, of: u64 },
@@ -261,7 +262,8 @@ fn is_killed(kills: u64, command: fn() -> Command) {
                 heard += 1;
             }
         }
-        // A reader beside nobody sees it first, and then the next writer; now and then the next child is that.
+        // A reader beside nobody sees it first, and then the next writer; now and then the next
+        // child is that.
         if rng.chance(64) {
             continue;
         }

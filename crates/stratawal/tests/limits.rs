@@ -1,5 +1,5 @@
-//! Limits that the system sets on a process: what they refuse fails by itself, and nothing else. Each test runs in a process of
-//! its own, whose limits it lowers.
+//! Limits that the system sets on a process: what they refuse fails by itself, and nothing else.
+//! Each test runs in a process of its own, whose limits it lowers.
 #![cfg(target_os = "linux")]
 
 use std::fs::{self, File};
@@ -16,7 +16,8 @@ fn is_child(test: &str) -> bool {
     if std::env::var(CHILD).is_ok_and(|child| child == test) {
         return true;
     }
-    // The signal that a limit on the length of files sends would end the process before its call fails.
+    // The signal that a limit on the length of files sends would end the process before its call
+    // fails.
     let output = Command::new("sh")
         .args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#])
         .arg(std::env::current_exe().unwrap())

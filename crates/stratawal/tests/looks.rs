@@ -1,5 +1,5 @@
-//! A reader that looks again, beside a writer in another process, sees the same as a reader that looks for the first time, and
-//! reads only the new entries.
+//! A reader that looks again, beside a writer in another process, sees the same as a reader that
+//! looks for the first time, and reads only the new entries.
 
 use std::fs;
 use std::io;
@@ -49,7 +49,8 @@ struct Follower {
 
 impl Follower {
     fn look(&mut self) {
-        // Some looks fall into one tick of the clock that files get their times from, some are far apart.
+        // Some looks fall into one tick of the clock that files get their times from, some are far
+        // apart.
         self.disk.let_pass([0, 100, 12_000, 60_000, SETTLED_MICROS][self.rng.index(5)]);
         let Ok(wal) = small().open_on(Arc::new(self.disk.clone()), Path::new(LOG), true) else {
             assert!(self.stream.is_none(), "it was there");
@@ -80,7 +81,8 @@ impl Follower {
         self.read_on();
     }
 
-    /// An iterator yields the entries that were there when it was made, or an error where they were dropped since.
+    /// An iterator yields the entries that were there when it was made, or an error where they were
+    /// dropped since.
     fn read_on(&mut self) {
         let rng = &mut self.rng;
         self.held.retain_mut(|Held(iter, entries, first)| {
@@ -366,7 +368,8 @@ fn segment(disk: &SimStorage) -> PathBuf {
 
 #[test]
 fn damage_to_what_is_new_is_reported() {
-    // After the frame that is damaged there is one more, near or far, that attests it. Before it there is a valid one or not.
+    // After the frame that is damaged there is one more, near or far, that attests it. Before it
+    // there is a valid one or not.
     for (len, is_valid_before) in [(100, false), (100, true), (40_000, false), (40_000, true)] {
         let disk = SimStorage::new(len);
         let options = Options::new().stream_defaults(StreamOptions::new().segment_bytes(1 << 20));

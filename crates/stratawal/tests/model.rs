@@ -1,7 +1,9 @@
-//! Programs of random steps, run on a log and on a plain model of it in memory. After every step the log answers what
-//! the model says; where a kill may have taken something, the model takes over what is left, if that is lawful.
+//! Programs of random steps, run on a log and on a plain model of it in memory. After every step
+//! the log answers what the model says; where a kill may have taken something, the model takes over
+//! what is left, if that is lawful.
 //!
-//! `PROPTEST_CASES` sets how many programs run, `PROPTEST_RNG_SEED` which; the seed is printed with a failure.
+//! `PROPTEST_CASES` sets how many programs run, `PROPTEST_RNG_SEED` which; the seed is printed with
+//! a failure.
 
 use std::collections::VecDeque;
 use std::ops::{Bound, Range};
@@ -309,7 +311,8 @@ fn check_get_many(stream: &Stream, model: &Model, end: u64, seqs: &[u64]) {
     }
 }
 
-/// Reads all of `iter`, from the end where a bit of `turns` is set; it stands for `range` within the live entries.
+/// Reads all of `iter`, from the end where a bit of `turns` is set; it stands for `range` within
+/// the live entries.
 fn check_iter(mut iter: Iter, model: &Model, range: Range<u64>, turns: u64) {
     let (mut front, mut back) = (range.start, range.end);
     let mut turn = 0;

@@ -1,5 +1,6 @@
-//! What other write-ahead logs were seen to do, and this one must not: a test each, named after what went wrong. Who did it
-//! stands beside it, as seen with the versions that `benches/peers` names.
+//! What other write-ahead logs were seen to do, and this one must not: a test each, named after
+//! what went wrong. Who did it stands beside it, as seen with the versions that `benches/peers`
+//! names.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -98,8 +99,8 @@ fn refuses(log: &Path) {
     assert!(before == after, "a damaged stream was changed");
 }
 
-/// ironwal (deletes 990 of 1,000 entries, and gives their numbers again), wal-db, raft-engine, walogs; okaywal and walrus on
-/// some bits.
+/// ironwal (deletes 990 of 1,000 entries, and gives their numbers again), wal-db, raft-engine,
+/// walogs; okaywal and walrus on some bits.
 #[test]
 fn one_bit_flipped_in_the_tenth_entry_of_the_last_segment() {
     for bit in 0..8 {
@@ -226,8 +227,8 @@ fn a_sync_that_fails_once() {
     assert_eq!(simulated(&lost).stream("s").unwrap().next_seq(), next + 1);
 }
 
-/// ironwal: both get seq 0. wal-db: the second one overwrites what the first has synced. With two processes, see the tests of
-/// the command line.
+/// ironwal: both get seq 0. wal-db: the second one overwrites what the first has synced. With two
+/// processes, see the tests of the command line.
 #[test]
 fn a_second_opener() {
     let dir = tempfile::tempdir().unwrap();
@@ -275,7 +276,8 @@ fn a_length_of_ffffffff() {
     let (_dir, log) = killed();
     let path = segments(&log).pop().unwrap();
     let salt = fs::read(&path).unwrap()[64..72].to_vec();
-    // The length of the first frame, and the checksum of its header over it: of salt, offset, and what is behind it.
+    // The length of the first frame, and the checksum of its header over it: of salt, offset, and
+    // what is behind it.
     damage(&path, 128, 40, |header| {
         header[28..32].fill(0xFF);
         let mut sum = stratawal_frame::PayloadChecksum::new();

@@ -1,5 +1,5 @@
-//! A million entries over more than a hundred segments, read in every way, against a model: the bytes of an entry follow
-//! from its seq.
+//! A million entries over more than a hundred segments, read in every way, against a model: the
+//! bytes of an entry follow from its seq.
 
 use std::ops::RangeBounds;
 use std::sync::OnceLock;

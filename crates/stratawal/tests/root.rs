@@ -13,8 +13,8 @@ use stratawal_testkit::{Crash, HookedStorage, Operation, Rng, SimStorage};
 
 const DIR: &str = "STRATAWAL_TEST_ROOT_DIR";
 
-/// The body of tests that need a process of their own: opens the log that the environment names, appends, and prints how
-/// that went.
+/// The body of tests that need a process of their own: opens the log that the environment names,
+/// appends, and prints how that went.
 #[test]
 fn in_a_process_of_its_own() {
     let Some(dir) = std::env::var_os(DIR).map(PathBuf::from) else { return };
@@ -212,7 +212,8 @@ fn locked_log_names_only_a_process_that_exists() {
     drop(wal);
 }
 
-/// An image of `log` on a file system that cannot change, mounted; `None`, with a line, where that is not possible.
+/// An image of `log` on a file system that cannot change, mounted; `None`, with a line, where that
+/// is not possible.
 fn mount_unchangeable(kind: &str, log: &Path, dir: &Path) -> Option<PathBuf> {
     let skip = |why: &str| {
         let _ = writeln!(io::stderr(), "\nskipped: a log on {kind}: {why}");
@@ -307,7 +308,8 @@ fn io_errors_name_path_cause_and_remedy() {
     let streams = log.join("streams");
     fs::rename(&streams, log.join("moved")).unwrap();
     fs::create_dir(&streams).unwrap();
-    // A name that the system refuses, in the middle of a path: the directory of the streams is a loop of links.
+    // A name that the system refuses, in the middle of a path: the directory of the streams is a
+    // loop of links.
     fs::remove_dir(&streams).unwrap();
     symlink("streams", &streams).unwrap();
     for error in [wal.stream("s").map(drop).unwrap_err(), wal.delete_stream("s").unwrap_err()] {

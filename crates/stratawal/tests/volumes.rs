@@ -1,6 +1,8 @@
-//! Real file systems, filled to the last block: what was acknowledged is kept, dropping entries makes room, and work goes on.
+//! Real file systems, filled to the last block: what was acknowledged is kept, dropping entries
+//! makes room, and work goes on.
 //!
-//! Needs root, to mount them; without it, or without the tool that makes one, a test says so and is done.
+//! Needs root, to mount them; without it, or without the tool that makes one, a test says so and is
+//! done.
 
 use std::fs;
 use std::io::Write;
@@ -21,7 +23,8 @@ struct Volume {
 }
 
 impl Volume {
-    /// `kind` as `mount` knows it, of so many MiB; `None`, with a line that says why, where that cannot be.
+    /// `kind` as `mount` knows it, of so many MiB; `None`, with a line that says why, where that
+    /// cannot be.
     fn mount(kind: &str, mib: u64) -> Option<Self> {
         let skip = |why: &str| {
             // Past the test harness, which shows nothing of a test that passes.
@@ -89,7 +92,8 @@ fn entry(seq: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// Appends ever shorter entries until not even the shortest fits; answers one past the last that was acknowledged.
+/// Appends ever shorter entries until not even the shortest fits; answers one past the last that
+/// was acknowledged.
 fn append_until_full(stream: &Stream) -> u64 {
     let mut end = stream.next_seq();
     for len in [20_000, 3000, 300, 8] {
@@ -97,8 +101,9 @@ fn append_until_full(stream: &Stream) -> u64 {
             match stream.append(entry(stream.next_seq(), len)) {
                 Ok(seq) => end = seq + 1,
                 Err(error) => {
-                    // A file system that copies on writing is found full in mid-write. What is there is known after the
-                    // next recovery, which is with the next append that there is room for.
+                    // A file system that copies on writing is found full in mid-write. What is
+                    // there is known after the next recovery, which is with the next append that
+                    // there is room for.
                     let full = error.kind() == ErrorKind::Full
                         || error.kind() == ErrorKind::Poisoned && error.to_string().contains("a full disk stopped");
                     assert!(full, "{error}");

@@ -29,7 +29,8 @@ pub(crate) struct Inner {
 }
 
 impl StreamLog {
-    /// Appends one entry, which may be empty, and answers its seq once it is acknowledged at `durability`.
+    /// Appends one entry, which may be empty, and answers its seq once it is acknowledged at
+    /// `durability`.
     ///
     /// # Errors
     /// As [`append_batch`](Self::append_batch).
@@ -38,18 +39,20 @@ impl StreamLog {
         appended.map(|seqs| seqs.start).map_err(|error| error.of_call(Call::Append))
     }
 
-    /// Appends the entries of `batch`, whole or not at all after any crash, and answers their seqs once they are
-    /// acknowledged at `durability`. An empty batch writes nothing and returns an empty range; it fails where an append
-    /// cannot succeed because of the state of the stream: [`ErrorKind::Closed`], [`ErrorKind::Poisoned`],
+    /// Appends the entries of `batch`, whole or not at all after any crash, and answers their seqs
+    /// once they are acknowledged at `durability`. An empty batch writes nothing and returns an
+    /// empty range; it fails where an append cannot succeed because of the state of the stream:
+    /// [`ErrorKind::Closed`], [`ErrorKind::Poisoned`],
     /// [`ErrorKind::Deleted`], [`ErrorKind::ReadOnly`], [`ErrorKind::Forked`].
     ///
-    /// Calls from many threads share writes and syncs. A batch of more than 1 MiB, its bytes and 4 for each entry, is written
-    /// from the memory of the caller before this returns, also at [`Durability::Buffered`]. Other appends to this stream wait
-    /// until it is written.
+    /// Calls from many threads share writes and syncs. A batch of more than 1 MiB, its bytes and 4
+    /// for each entry, is written from the memory of the caller before this returns, also at
+    /// [`Durability::Buffered`]. Other appends to this stream wait until it is written.
     ///
     /// # Errors
     /// [`ErrorKind::Poisoned`]: a write or sync has failed, now (then these entries may or may not be there after
-    /// recovery) or earlier (then not). Any other, as [`ErrorKind::Full`], [`ErrorKind::TooLarge`], or
+    /// recovery) or earlier (then not). Any other, as [`ErrorKind::Full`], [`ErrorKind::TooLarge`],
+    /// or
     /// [`ErrorKind::Io`] where no new segment could be created: nothing was appended, and appending goes on.
     pub fn append_batch(&self, batch: &Batch, durability: Durability) -> Result<Range<u64>> {
         if batch.is_empty() {
@@ -72,8 +75,8 @@ impl StreamLog {
     /// Makes everything accepted so far durable.
     ///
     /// # Errors
-    /// As [`flush`](Self::flush). What a failed sync was asked for is never reported as durable by a later one, unless
-    /// recovery was between them and found it.
+    /// As [`flush`](Self::flush). What a failed sync was asked for is never reported as durable by
+    /// a later one, unless recovery was between them and found it.
     pub fn sync(&self) -> Result<()> {
         self.inner.drive(Durability::Synced).map_err(|error| error.of_call(Call::Sync))
     }
@@ -120,7 +123,8 @@ impl Inner {
             Durability::Buffered => {
                 let goal = self.group.goal(&state);
                 drop(state);
-                // Memory stays bounded: past four times the buffer, the append waits for a leader in its way.
+                // Memory stays bounded: past four times the buffer, the append waits for a leader
+                // in its way.
                 self.drain_if_free(waiting, goal)?;
             }
             Durability::Flushed if seeded(Fault::AcknowledgedBeforeWrite) => {}
@@ -132,7 +136,8 @@ impl Inner {
         Ok(first..end)
     }
 
-    /// Appends a batch over [`COPIED_LEN_MAX`]: writes it from the caller's memory, whatever the durability.
+    /// Appends a batch over [`COPIED_LEN_MAX`]: writes it from the caller's memory, whatever the
+    /// durability.
     fn append_large(&self, entries: &Entries<'_>, booked: u64, durability: Durability) -> Result<Range<u64>> {
         let mut large = Large::new(entries, booked);
         loop {
@@ -159,9 +164,10 @@ impl Inner {
 
     /// Writes the entries that wait and then `large`, in a new segment where it needs one.
     ///
-    /// The lock is held while the batch is written, so other appends wait for that. To copy the batch would hold the lock as
-    /// well, and so seqs and bytes stay in one order without more state. The segment is created here, and not before, so that
-    /// no other append comes into the segment that a batch longer than a segment has for itself.
+    /// The lock is held while the batch is written, so other appends wait for that. To copy the
+    /// batch would hold the lock as well, and so seqs and bytes stay in one order without more
+    /// state. The segment is created here, and not before, so that no other append comes into the
+    /// segment that a batch longer than a segment has for itself.
     fn write_large(&self, state: &mut State<Writer>, writer: &mut Writer, large: &mut Large<'_>) -> Result<Goal> {
         let tail = &mut state.tail;
         drain_all(writer, tail)?;
@@ -182,8 +188,8 @@ impl Inner {
         end.map(drop).ok_or_else(used_up)
     }
 
-    /// Books `booked` bytes in the active segment. Where it fails with any error but `Poisoned`, nothing has changed; after
-    /// `Poisoned` the caller fails the group.
+    /// Books `booked` bytes in the active segment. Where it fails with any error but `Poisoned`,
+    /// nothing has changed; after `Poisoned` the caller fails the group.
     fn book(&self, tail: &mut Tail, booked: u64) -> Result<()> {
         let booking = tail.booking.as_mut().expect("invariant: a stream that need not rotate has a segment");
         let at = stratawal_frame::ByteOffset(booking.end);
@@ -214,19 +220,21 @@ impl Inner {
         Ok(stratawal_frame::data_frame_len_max(entries.len() as u64 + 1, entries.data().len() as u64))
     }
 
-    /// The lock; a stream that a full disk has stopped is recovered first, if there is room again. The ballast is not used.
+    /// The lock; a stream that a full disk has stopped is recovered first, if there is room again.
+    /// The ballast is not used.
     pub(crate) fn writable(&self) -> Result<MutexGuard<'_, State<Writer>>> {
         self.recovered(BallastUse::Never)
     }
 
-    /// The lock, for a call that frees space or closes: a stream that a full disk has stopped is recovered first, out of the
-    /// ballast if need be.
+    /// The lock, for a call that frees space or closes: a stream that a full disk has stopped is
+    /// recovered first, out of the ballast if need be.
     pub(crate) fn recovered_anyway(&self) -> Result<MutexGuard<'_, State<Writer>>> {
         self.recovered(BallastUse::Allowed)
     }
 
-    /// That this process has the stream open itself. In a forked child its files and its lock are the parent's, and its
-    /// mutexes may be locked for ever, so this comes before any of them is touched.
+    /// That this process has the stream open itself. In a forked child its files and its lock are
+    /// the parent's, and its mutexes may be locked for ever, so this comes before any of them is
+    /// touched.
     #[inline]
     pub(crate) fn check_process(&self) -> Result<()> {
         let shared = &self.shared;
@@ -262,8 +270,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Whether `booked` bytes need another segment: there is none, it would grow past its length, or times begin anew. A
-    /// batch larger than a segment gets one of its own.
+    /// Whether `booked` bytes need another segment: there is none, it would grow past its length,
+    /// or times begin anew. A batch larger than a segment gets one of its own.
     fn must_rotate(&self, tail: &Tail, booked: u64) -> bool {
         tail.booking.as_ref().is_none_or(|booking| {
             let is_full = booking.end.saturating_add(booked) > self.shared.options.segment_len;
@@ -286,7 +294,8 @@ impl Inner {
         Ok(self.group.lock())
     }
 
-    /// Replaces the active segment, which has no entries, by one that begins with the present time, if that is still needed.
+    /// Replaces the active segment, which has no entries, by one that begins with the present time,
+    /// if that is still needed.
     fn replace_empty(&self) -> Result<MutexGuard<'_, State<Writer>>> {
         let mut removals = self.removals.lock();
         let dead = self.group.exclusively(|state, writer| {
@@ -298,7 +307,8 @@ impl Inner {
             writer.cut_from(state, next, start, BallastUse::Never).map(Some)
         })?;
         if let Some(dead) = dead {
-            // The append does not fail for a file that stays: it is void, and the next opening removes it.
+            // The append does not fail for a file that stays: it is void, and the next opening
+            // removes it.
             let _ = self.remove_dead(&mut removals, dead);
         }
         drop(removals);
@@ -335,14 +345,16 @@ impl Inner {
         self.group.drive_from(state, durability, goal)
     }
 
-    /// Whatever it answers, nobody of this stream is at the files any more: they may be somebody else's from then on.
+    /// Whatever it answers, nobody of this stream is at the files any more: they may be somebody
+    /// else's from then on.
     pub(crate) fn close(&self) -> Result<()> {
         self.check_process()?;
         let was_closed = self.group.lock().tail.closed;
         let closed = self.end_cleanly();
         self.group.wait_until_free();
         if !seeded(Fault::RemovalsNotAwaited) {
-            // A truncation removes files after it has given the lead back. One that begins later finds the stream closed.
+            // A truncation removes files after it has given the lead back. One that begins later
+            // finds the stream closed.
             drop(self.removals.lock());
         }
         // It has shortened its file. After an earlier close the log may belong to another process.
@@ -376,7 +388,8 @@ impl Inner {
         };
         let mut refused = None;
         self.group.lead(writer, |writer| match writer.close(&mut booking.space) {
-            // Everything is durable, and nothing was written: the next open recovers the stream as after a crash.
+            // Everything is durable, and nothing was written: the next open recovers the stream as
+            // after a crash.
             Err(error) if error.kind() != ErrorKind::Poisoned => {
                 refused = Some(error);
                 Ok(())

@@ -1,8 +1,10 @@
-//! Space that is kept for a full disk. Calls that free space or close give it up where they lack room: truncation, deletion, close.
-//! Looking up, reading and appending never use it. It is made again when there is room.
+//! Space that is kept for a full disk. Calls that free space or close give it up where they lack
+//! room: truncation, deletion, close. Looking up, reading and appending never use it. It is made
+//! again when there is room.
 //!
-//! Its bytes are pseudo-random and synced, so that neither compression nor hole punching makes it shorter than it looks; and
-//! it is the blocks on the disk that count, not the length: a copy of a log may have made holes of it.
+//! Its bytes are pseudo-random and synced, so that neither compression nor hole punching makes it
+//! shorter than it looks; and it is the blocks on the disk that count, not the length: a copy of a
+//! log may have made holes of it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,7 +20,8 @@ use crate::sync::{Mark, Mutex};
 /// Bytes that the ballast holds.
 pub const BALLAST_LEN: u64 = 64 << 10;
 
-/// Bytes of one write to the file: on a disk that lacks room for all of it, the ballast holds as much as fits.
+/// Bytes of one write to the file: on a disk that lacks room for all of it, the ballast holds as
+/// much as fits.
 const PIECE_LEN: usize = 4 << 10;
 
 /// Whether a call may use up the ballast.
@@ -36,10 +39,11 @@ pub(crate) struct Ballast {
     path: PathBuf,
     /// Its bytes follow from this.
     seed: u64,
-    /// Keeps one call from writing the file while another removes it; and whether the file held all of its space when it was
-    /// last looked at.
+    /// Keeps one call from writing the file while another removes it; and whether the file held all
+    /// of its space when it was last looked at.
     is_whole: Mutex<bool>,
-    /// 1 where the file system reports fewer blocks than the synced bytes take: then the length counts.
+    /// 1 where the file system reports fewer blocks than the synced bytes take: then the length
+    /// counts.
     blocks_unreported: Mark,
 }
 
@@ -48,8 +52,8 @@ impl Ballast {
         Self { path, seed, is_whole: Mutex::new(false), blocks_unreported: Mark::new(0) }
     }
 
-    /// Makes it where it is missing, or holds less than it should. Not having it is not an error: there may be no room now,
-    /// or something that is not a plain file has its name.
+    /// Makes it where it is missing, or holds less than it should. Not having it is not an error:
+    /// there may be no room now, or something that is not a plain file has its name.
     pub(crate) fn make(&self, storage: &dyn Storage) {
         let mut is_whole = self.is_whole.lock();
         *is_whole = false;
@@ -71,7 +75,8 @@ impl Ballast {
                     self.blocks_unreported.store(u64::from(!are_reported));
                 }
                 Err(_) => {
-                    // It is not known how much the disk holds of it. It is made anew with the next segment.
+                    // It is not known how much the disk holds of it. It is made anew with the next
+                    // segment.
                     let _ = storage.remove_file(&self.path);
                     return;
                 }
@@ -88,8 +93,8 @@ impl Ballast {
         }
     }
 
-    /// How much of its space it holds now, in bytes; 0 where it cannot be looked at. Takes no lock, so that it may be asked in
-    /// a forked child.
+    /// How much of its space it holds now, in bytes; 0 where it cannot be looked at. Takes no lock,
+    /// so that it may be asked in a forked child.
     pub(crate) fn held(&self, storage: &dyn Storage) -> u64 {
         let file = storage.open(&self.path, Access::Read).ok().filter(|file| self.is_ours(&**file));
         file.map_or(0, |file| self.held_by(&*file))
@@ -109,8 +114,9 @@ impl Ballast {
         len.min(blocks).min(BALLAST_LEN)
     }
 
-    /// Whether the log has made this file: it is empty, or begins with the ballast's bytes, or with zeros that stand for them
-    /// (a crash, or a copy with holes). Any other file that has the name is neither written nor removed.
+    /// Whether the log has made this file: it is empty, or begins with the ballast's bytes, or with
+    /// zeros that stand for them (a crash, or a copy with holes). Any other file that has the name
+    /// is neither written nor removed.
     fn is_ours(&self, file: &dyn File) -> bool {
         let mut first = [0; size_of::<u64>()];
         let own = mixed(self.seed.wrapping_add(STEP));
@@ -141,8 +147,8 @@ const fn mixed(mut z: u64) -> u64 {
 }
 
 impl Env {
-    /// Does `act`; where the disk is full for it and it may use the ballast, once more without that. `act` changes nothing
-    /// where the disk is full.
+    /// Does `act`; where the disk is full for it and it may use the ballast, once more without
+    /// that. `act` changes nothing where the disk is full.
     pub(crate) fn with_ballast<T, E>(
         &self,
         ballast: BallastUse,
@@ -160,8 +166,8 @@ impl Env {
         }
         let done = act();
         if done.is_err() {
-            // Of no use here; others may need it. After a success its rest is for the steps that follow, and the call makes
-            // it whole at its end.
+            // Of no use here; others may need it. After a success its rest is for the steps that
+            // follow, and the call makes it whole at its end.
             self.make_ballast();
         }
         done
@@ -174,7 +180,8 @@ impl Env {
         }
     }
 
-    /// Makes the ballast whole, if there is room, where it was not whole when it was last looked at.
+    /// Makes the ballast whole, if there is room, where it was not whole when it was last looked
+    /// at.
     pub(crate) fn make_ballast_again(&self) {
         if let Some(ballast) = self.ballast() {
             ballast.make_again(&**self.storage());
@@ -182,11 +189,12 @@ impl Env {
     }
 }
 
-/// The length in bytes that a new segment's file begins with, unless more is wanted; it grows in steps from there.
+/// The length in bytes that a new segment's file begins with, unless more is wanted; it grows in
+/// steps from there.
 pub(crate) const FIRST_LEN: u64 = 16 << 10;
 
-/// Creates a segment whose file has `wanted` bytes; on a full disk [`FIRST_LEN`], and then those out of the ballast where
-/// `ballast` allows it.
+/// Creates a segment whose file has `wanted` bytes; on a full disk [`FIRST_LEN`], and then those
+/// out of the ballast where `ballast` allows it.
 pub(crate) fn create_segment(
     env: &Env,
     dir: &Path,

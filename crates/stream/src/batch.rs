@@ -11,7 +11,8 @@ use stratawal_frame::{EntriesIn, FrameHeader};
 /// Clearing one keeps its memory, so a batch that is used again allocates nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// The bytes of the entries, then those of the entry that [`push_part`](Self::push_part) has begun.
+    /// The bytes of the entries, then those of the entry that [`push_part`](Self::push_part) has
+    /// begun.
     data: Vec<u8>,
     ends: Vec<usize>,
 }
@@ -23,17 +24,18 @@ impl Batch {
         Self { data: Vec::new(), ends: Vec::new() }
     }
 
-    /// Adds an entry, which may be empty. Where [`push_part`](Self::push_part) has begun an entry, this completes that
-    /// entry: these bytes are its last ones.
+    /// Adds an entry, which may be empty. Where [`push_part`](Self::push_part) has begun an entry,
+    /// this completes that entry: these bytes are its last ones.
     pub fn push(&mut self, entry: impl AsRef<[u8]>) {
         self.data.extend_from_slice(entry.as_ref());
         self.ends.push(self.data.len());
     }
 
-    /// Begins or continues an entry that the next [`push`](Self::push) completes. So an entry that arrives in pieces is
-    /// collected here, and not in other memory first.
+    /// Begins or continues an entry that the next [`push`](Self::push) completes. So an entry that
+    /// arrives in pieces is collected here, and not in other memory first.
     ///
-    /// An entry that is not complete is not in the batch: [`len`](Self::len), [`bytes`](Self::bytes),
+    /// An entry that is not complete is not in the batch: [`len`](Self::len),
+    /// [`bytes`](Self::bytes),
     /// [`iter`](Self::iter) and appending leave it out. Only a push completes it, and only [`clear`](Self::clear)
     /// removes it.
     pub fn push_part(&mut self, part: impl AsRef<[u8]>) {
@@ -98,7 +100,8 @@ impl<E: AsRef<[u8]>> FromIterator<E> for Batch {
     }
 }
 
-/// An entry of a stream. Its bytes are a slice of what was read, which lives as long as any of its entries.
+/// An entry of a stream. Its bytes are a slice of what was read, which lives as long as any of its
+/// entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub(crate) seq: u64,
@@ -115,9 +118,10 @@ impl Entry {
 
     /// When it was appended, by the coarse clock, which moves each 1 to 10 ms.
     ///
-    /// Times do not fall from one entry to the next, with one exception: where the last time of a stream was more than a day
-    /// ahead of the clock when the stream was opened, the next entry has the present time. A clock that is more than an hour
-    /// ahead of the time that has passed since the last append is not believed, see [`StreamStats`](crate::StreamStats).
+    /// Times do not fall from one entry to the next, with one exception: where the last time of a
+    /// stream was more than a day ahead of the clock when the stream was opened, the next entry has
+    /// the present time. A clock that is more than an hour ahead of the time that has passed since
+    /// the last append is not believed, see [`StreamStats`](crate::StreamStats).
     #[must_use]
     pub fn timestamp(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_micros(self.timestamp)
@@ -136,19 +140,22 @@ impl Entry {
     }
 }
 
-/// Entries that stand side by side, and were appended in one tick of the clock, with the memory that they share: for those
-/// who go through many, and need each only for a moment. See [`Iter::next_run`](crate::Iter::next_run).
+/// Entries that stand side by side, and were appended in one tick of the clock, with the memory
+/// that they share: for those who go through many, and need each only for a moment. See
+/// [`Iter::next_run`](crate::Iter::next_run).
 #[derive(Clone, Debug)]
 pub struct Run {
     seqs: Range<u64>,
     timestamp: u64,
     bytes: Bytes,
-    /// The number in its frame of the first entry; `None` where `bytes` are that entry, and no frames.
+    /// The number in its frame of the first entry; `None` where `bytes` are that entry, and no
+    /// frames.
     first: Option<u32>,
 }
 
 impl Run {
-    /// The entries `seqs`, of which `bytes` has the frames; the first is in the frame with this header.
+    /// The entries `seqs`, of which `bytes` has the frames; the first is in the frame with this
+    /// header.
     #[inline]
     pub(crate) fn of_frames(header: &FrameHeader, bytes: Bytes, seqs: Range<u64>) -> Option<Self> {
         let first = u32::try_from(seqs.start.checked_sub(header.first_seq.0)?).ok()?;

@@ -1,18 +1,21 @@
 //! The times of entries, where the system's clock may be wrong.
 //!
-//! Invariants: times never fall within a segment. A time is at most an hour ahead of the last one plus the time that has
-//! passed since, by a clock that is never set: so a clock that is wrong for a moment does not give its time to every later
-//! entry. A stream whose times are far ahead of the clock when it is opened begins its next segment with the present time.
+//! Invariants: times never fall within a segment. A time is at most an hour ahead of the last one
+//! plus the time that has passed since, by a clock that is never set: so a clock that is wrong for
+//! a moment does not give its time to every later entry. A stream whose times are far ahead of the
+//! clock when it is opened begins its next segment with the present time.
 
 use stratawal_storage::Storage;
 
 /// How far the clock may be ahead of the time that has passed, in microseconds: an hour.
 const JUMP_MAX: u64 = 3600 * 1_000_000;
 
-/// How far the times of a stream may be ahead of the clock when it is opened, in microseconds: a day.
+/// How far the times of a stream may be ahead of the clock when it is opened, in microseconds: a
+/// day.
 const AHEAD_MAX: u64 = 24 * JUMP_MAX;
 
-/// Whether `time`, the last of a stream, is so far ahead of the clock, which reads `now`, that times begin anew.
+/// Whether `time`, the last of a stream, is so far ahead of the clock, which reads `now`, that
+/// times begin anew.
 pub(crate) const fn is_far_ahead(time: u64, now: u64) -> bool {
     time > now.saturating_add(AHEAD_MAX)
 }
@@ -22,7 +25,8 @@ pub(crate) const fn is_far_ahead(time: u64, now: u64) -> bool {
 pub(crate) struct Clock {
     /// The last reading of the coarse clock.
     reading: Option<u64>,
-    /// The time of the last append, or before the first one the earliest time that it is expected to have.
+    /// The time of the last append, or before the first one the earliest time that it is expected
+    /// to have.
     time: u64,
     /// The clock that is never set, at that time.
     elapsed: u64,
@@ -33,7 +37,8 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// The clock of a stream that is opened when the system's clock reads `now`, and whose last time is `last`.
+    /// The clock of a stream that is opened when the system's clock reads `now`, and whose last
+    /// time is `last`.
     pub(crate) fn new(storage: &dyn Storage, now: u64, last: u64) -> Self {
         let time = if is_far_ahead(last, now) { now } else { last.max(now) };
         Self { time, elapsed: storage.elapsed_micros(), ..Self::default() }
@@ -44,7 +49,8 @@ impl Clock {
         Self { jumps: earlier.jumps, ..self }
     }
 
-    /// The time of an append after one at `last`. Within one tick of the coarse clock no other clock is read.
+    /// The time of an append after one at `last`. Within one tick of the coarse clock no other
+    /// clock is read.
     pub(crate) fn time(&mut self, storage: &dyn Storage, last: u64) -> u64 {
         self.time_at(storage.coarse_now_micros(), || storage.elapsed_micros(), last)
     }

@@ -1,12 +1,13 @@
 //! Where the end of a stream was taken back, for readers that were made before.
 //!
-//! An entry that was read is whole and was there; but a reader that stands at or behind a cut would go on in entries
-//! that are not those it began with. So it notes the epoch it was made in, and asks here once that has passed.
+//! An entry that was read is whole and was there; but a reader that stands at or behind a cut would
+//! go on in entries that are not those it began with. So it notes the epoch it was made in, and
+//! asks here once that has passed.
 
 use crate::sync::{Arc, Published};
 
-/// The cuts of a stream: in which epoch, and at which seq. Of those that matter: a cut at or above a later one is
-/// covered by it, for every reader; so the seqs rise.
+/// The cuts of a stream: in which epoch, and at which seq. Of those that matter: a cut at or above
+/// a later one is covered by it, for every reader; so the seqs rise.
 #[derive(Debug)]
 pub(crate) struct Cuts(Published<Vec<(u64, u64)>>);
 
@@ -18,7 +19,8 @@ impl Cuts {
         Self(Published::new(Vec::new()))
     }
 
-    /// Epoch `epoch` ends with a cut at `at`. Before anything that belongs to the next epoch shows; under the lock.
+    /// Epoch `epoch` ends with a cut at `at`. Before anything that belongs to the next epoch shows;
+    /// under the lock.
     pub(crate) fn cut(&self, epoch: u64, at: u64) {
         let before = self.0.load();
         let mut cuts = Vec::with_capacity(before.len() + 1);

@@ -16,10 +16,12 @@ use crate::tail::Pending;
 use crate::view::Loaded;
 use crate::writer::Frames;
 
-/// What the name of a stream's folder begins with while it is being created; such folders may be removed at open.
+/// What the name of a stream's folder begins with while it is being created; such folders may be
+/// removed at open.
 pub const NEW_PREFIX: &str = ".new-";
 
-/// What the name of a deleted stream's folder begins with until it is removed; such folders may be removed at open.
+/// What the name of a deleted stream's folder begins with until it is removed; such folders may be
+/// removed at open.
 pub const DELETED_PREFIX: &str = ".del-";
 
 /// What the streams of one log share: the storage, the log's id, the cache of sealed segments.
@@ -34,7 +36,8 @@ pub struct Env {
     ballast: Option<Ballast>,
     /// By the folder that holds the streams; there are few of those.
     folders: Mutex<Vec<(PathBuf, Arc<FolderSyncs>)>>,
-    /// Finished segments of all streams that are open because they have unsynced bytes, and how many there may be.
+    /// Finished segments of all streams that are open because they have unsynced bytes, and how
+    /// many there may be.
     unsettled: Mutex<usize>,
     unsettled_max: usize,
     pub(crate) cache: Arc<Cache<Loaded>>,
@@ -58,7 +61,8 @@ pub struct CacheStats {
 }
 
 impl Env {
-    /// With a cache of at most 8 MiB of indexes over at most 128 open files, for a log with the id 0.
+    /// With a cache of at most 8 MiB of indexes over at most 128 open files, for a log with the id
+    /// 0.
     #[must_use]
     pub fn new(storage: Arc<dyn Storage>) -> Self {
         let cache = Arc::new(Cache::new(CacheLimits { bytes_max: 8 << 20, entries_max: 128 }));
@@ -91,11 +95,13 @@ impl Env {
         self
     }
 
-    /// A file that holds [`BALLAST_LEN`](crate::BALLAST_LEN) bytes for a full disk; made now if there is room. Where streams
-    /// are only read it is looked at, and never made. Set the log's id and `read_only` before it.
+    /// A file that holds [`BALLAST_LEN`](crate::BALLAST_LEN) bytes for a full disk; made now if
+    /// there is room. Where streams are only read it is looked at, and never made. Set the log's id
+    /// and `read_only` before it.
     #[must_use]
     pub fn ballast_at(mut self, path: impl Into<PathBuf>) -> Self {
-        // The logs of one machine hold different bytes, or a file system that stores equal bytes once would keep one copy.
+        // The logs of one machine hold different bytes, or a file system that stores equal bytes
+        // once would keep one copy.
         let seed = (self.wal_id.0 ^ (self.wal_id.0 >> 64)) as u64;
         self.ballast = Some(Ballast::new(path.into(), seed));
         if !self.read_only {
@@ -112,8 +118,9 @@ impl Env {
         self
     }
 
-    /// The most files that finished segments with unsynced bytes hold open, over all streams: an append that begins a segment
-    /// beyond that syncs those of its own stream. Without a bound by default, but for the one of each stream.
+    /// The most files that finished segments with unsynced bytes hold open, over all streams: an
+    /// append that begins a segment beyond that syncs those of its own stream. Without a bound by
+    /// default, but for the one of each stream.
     #[must_use]
     pub fn unsettled_files(mut self, max: usize) -> Self {
         self.unsettled_max = max;
@@ -125,14 +132,15 @@ impl Env {
         *self.unsettled.lock() > self.unsettled_max
     }
 
-    /// The storage. Where an operation that opens a file lacks a descriptor, the cache gives up its files, and the operation
-    /// is done once more.
+    /// The storage. Where an operation that opens a file lacks a descriptor, the cache gives up its
+    /// files, and the operation is done once more.
     #[must_use]
     pub const fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
     }
 
-    /// The storage as it was given, for what opens nothing and is asked for each append: the clocks, and the process.
+    /// The storage as it was given, for what opens nothing and is asked for each append: the
+    /// clocks, and the process.
     pub(crate) fn system(&self) -> &dyn Storage {
         &*self.plain
     }
@@ -150,8 +158,9 @@ impl Env {
         CacheStats { hits: stats.hits, misses: stats.misses, entries: stats.entries, bytes: stats.bytes }
     }
 
-    /// How many bytes the ballast holds now, at most [`BALLAST_LEN`](crate::BALLAST_LEN); 0 where there is none, or it
-    /// cannot be looked at. Blocks on the disk count, where the file system reports them.
+    /// How many bytes the ballast holds now, at most [`BALLAST_LEN`](crate::BALLAST_LEN); 0 where
+    /// there is none, or it cannot be looked at. Blocks on the disk count, where the file system
+    /// reports them.
     #[must_use]
     pub fn ballast_bytes(&self) -> u64 {
         self.ballast.as_ref().map_or(0, |ballast| ballast.held(&*self.storage))
@@ -161,7 +170,8 @@ impl Env {
         self.ballast.as_ref()
     }
 
-    /// Syncs the folder that holds the folder of the stream at `place`. Streams that ask at the same time share a sync.
+    /// Syncs the folder that holds the folder of the stream at `place`. Streams that ask at the
+    /// same time share a sync.
     pub(crate) fn sync_streams(&self, place: &Location) -> io::Result<()> {
         self.folder_syncs(place).sync(&self.storage, place.parent())
     }
@@ -217,7 +227,8 @@ pub struct Location {
 }
 
 impl Location {
-    /// The stream in the folder `folder` of `parent`, which is there; the stream's folder need not be.
+    /// The stream in the folder `folder` of `parent`, which is there; the stream's folder need not
+    /// be.
     #[must_use]
     pub fn new(parent: impl Into<PathBuf>, folder: impl AsRef<str>) -> Self {
         let folder = Name::from(folder.as_ref());

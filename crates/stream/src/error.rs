@@ -13,7 +13,8 @@ use crate::sync::Arc;
 /// The result of an operation on a stream.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong: kind, stream, segment, offset, the entries lost, and the cause. Cloning is cheap.
+/// What went wrong: kind, stream, segment, offset, the entries lost, and the cause. Cloning is
+/// cheap.
 #[derive(Clone, Debug)]
 pub struct Error(Arc<Inner>, Option<Call>);
 
@@ -98,8 +99,8 @@ pub enum ErrorKind {
     NewerFormat,
     /// The operating system refused.
     Io,
-    /// The disk or the quota is full. The call changed nothing of the stream, and works again once there is room; a close is
-    /// a close all the same.
+    /// The disk or the quota is full. The call changed nothing of the stream, and works again once
+    /// there is room; a close is a close all the same.
     Full,
     /// A write or sync failed, of this call or an earlier one; `reopen` recovers the stream.
     Poisoned,
@@ -145,7 +146,8 @@ pub enum ErrorKind {
 pub enum Damage {
     /// A segment's header is not valid.
     Header,
-    /// A segment's header is valid, and not that of this file in this stream: the file was moved here, or renamed.
+    /// A segment's header is valid, and not that of this file in this stream: the file was moved
+    /// here, or renamed.
     Misplaced,
     /// The folder of a stream has no segment.
     NoSegment,
@@ -157,7 +159,8 @@ pub enum Damage {
     SuccessorMissing,
     /// The chain of frames breaks before the end that was acknowledged.
     Lost,
-    /// A file ends otherwise than any writer leaves it: it was cut or lengthened, or its end is damaged.
+    /// A file ends otherwise than any writer leaves it: it was cut or lengthened, or its end is
+    /// damaged.
     Length,
     /// A frame is not valid.
     Frame,
@@ -169,7 +172,8 @@ pub enum Damage {
     Directory,
     /// The end of a sealed segment is damaged; its entries are not.
     Seal,
-    /// Two segments were not written one after the other: files of two copies of the log are mixed, or one was put back.
+    /// Two segments were not written one after the other: files of two copies of the log are mixed,
+    /// or one was put back.
     History,
 }
 
@@ -278,8 +282,8 @@ impl Error {
         Self::build(if full { ErrorKind::Full } else { ErrorKind::Io }, place.name(), Cause::Io(source))
     }
 
-    /// An error of the system at `path`, with what that means: `text`. Never of the kind [`ErrorKind::Full`], which means that
-    /// nothing was done.
+    /// An error of the system at `path`, with what that means: `text`. Never of the kind
+    /// [`ErrorKind::Full`], which means that nothing was done.
     pub(crate) fn io_about(place: &Location, text: &'static str, path: &Path, source: io::Error) -> Self {
         Self::build(ErrorKind::Io, place.name(), Cause::About(text, path.to_owned(), source))
     }
@@ -289,7 +293,8 @@ impl Error {
         Self::build(ErrorKind::Io, place.name(), Cause::Io(source))
     }
 
-    /// The failure of the stream, for a call whose entries were accepted: "full" would mean that they were not.
+    /// The failure of the stream, for a call whose entries were accepted: "full" would mean that
+    /// they were not.
     pub(crate) fn after_acceptance(self) -> Self {
         if self.0.kind == ErrorKind::Full { self.poisoned() } else { self }
     }
@@ -359,7 +364,8 @@ impl Error {
         })
     }
 
-    /// A file whose length is not one that a writer leaves; `closed_len` is the one that it was closed with.
+    /// A file whose length is not one that a writer leaves; `closed_len` is the one that it was
+    /// closed with.
     pub(crate) fn length(place: &Location, segment: segment::SegmentId, len: u64, closed_len: Option<u64>) -> Self {
         Self::of_inner(Inner {
             kind: ErrorKind::Damaged(Damage::Length),
@@ -436,8 +442,8 @@ impl Error {
         self.0.lost
     }
 
-    /// A sentence on what a program can still do with a damaged stream; `None` where this is not damage, or the message
-    /// already gives it.
+    /// A sentence on what a program can still do with a damaged stream; `None` where this is not
+    /// damage, or the message already gives it.
     #[must_use]
     pub fn advice(&self) -> Option<&'static str> {
         let ErrorKind::Damaged(damage) = self.0.kind else { return None };

@@ -1,5 +1,5 @@
-//! The one place of this crate that names `tracing`: each opening of a stream is one event, with what it found and did.
-//! Without the feature there is nothing here.
+//! The one place of this crate that names `tracing`: each opening of a stream is one event, with
+//! what it found and did. Without the feature there is nothing here.
 
 use crate::env::Location;
 use crate::error::Result;

@@ -1,7 +1,8 @@
 //! Faults that tests seed, to prove that the models would find them.
 //!
-//! Without `--cfg stratawal_faults` no fault can be seeded: [`seeded`] is a constant, and the faulty branches are gone
-//! before code is generated. It is a cfg and no feature, so that no dependency graph can switch it on.
+//! Without `--cfg stratawal_faults` no fault can be seeded: [`seeded`] is a constant, and the
+//! faulty branches are gone before code is generated. It is a cfg and no feature, so that no
+//! dependency graph can switch it on.
 
 /// A fault in the code that ships, switched on by a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,8 +83,8 @@ pub use switch::seed;
 #[cfg(stratawal_faults)]
 pub(crate) use switch::seeded;
 
-// The switch is the thread's own: tests run side by side, and the model checker runs all threads of a model on the one
-// thread that started it.
+// The switch is the thread's own: tests run side by side, and the model checker runs all threads of
+// a model on the one thread that started it.
 #[cfg(stratawal_faults)]
 mod switch {
     use super::Fault;

@@ -1,9 +1,10 @@
-//! Syncs of the folder that holds the streams, shared by all who wait for one: many streams that are created at once wait
-//! for a few syncs of it, and not each for one of its own.
+//! Syncs of the folder that holds the streams, shared by all who wait for one: many streams that
+//! are created at once wait for a few syncs of it, and not each for one of its own.
 //!
-//! Invariant: whoever asks is answered by a sync that began after it asked, or by the error of that very sync. One that is
-//! running already may have begun before what the asker did to the folder, and answers nobody who comes later. But should
-//! it fail, it fails for them, too: the system tells of a failed write once, and perhaps not the sync that comes after.
+//! Invariant: whoever asks is answered by a sync that began after it asked, or by the error of that
+//! very sync. One that is running already may have begun before what the asker did to the folder,
+//! and answers nobody who comes later. But should it fail, it fails for them, too: the system tells
+//! of a failed write once, and perhaps not the sync that comes after.
 
 use std::io;
 use std::path::Path;
@@ -18,7 +19,8 @@ use crate::sync::{Arc, Condvar, Mutex};
 pub(crate) struct FolderSyncs {
     state: Mutex<State>,
     ended: Condvar,
-    /// The folder itself, from the first use on: a process may have no descriptor left when it is to be synced.
+    /// The folder itself, from the first use on: a process may have no descriptor left when it is
+    /// to be synced.
     folder: Mutex<Option<Arc<FolderToSync>>>,
 }
 
@@ -30,7 +32,8 @@ struct State {
     next: Arc<Round>,
 }
 
-/// One sync: what came of it, once it has ended. An error as its kind, its number in the system, and its text.
+/// One sync: what came of it, once it has ended. An error as its kind, its number in the system,
+/// and its text.
 #[derive(Debug)]
 struct Round(Mutex<Option<Result<(), Failure>>>);
 
@@ -67,7 +70,8 @@ impl FolderSyncs {
         Self { state: Mutex::new(state), ended: Condvar::new(), folder: Mutex::new(None) }
     }
 
-    /// Sees to it that syncing `dir` needs nothing that may be lacking by then: before what cannot be undone.
+    /// Sees to it that syncing `dir` needs nothing that may be lacking by then: before what cannot
+    /// be undone.
     ///
     /// # Errors
     /// The operating system's.
@@ -81,11 +85,12 @@ impl FolderSyncs {
         Ok(open)
     }
 
-    /// Makes durable what has happened to the names in `dir` up to now. All calls are for the same folder.
+    /// Makes durable what has happened to the names in `dir` up to now. All calls are for the same
+    /// folder.
     ///
     /// # Errors
-    /// That of the sync that this call waited for, or of one that ran when it was asked; then it is not known what is
-    /// durable.
+    /// That of the sync that this call waited for, or of one that ran when it was asked; then it is
+    /// not known what is durable.
     pub(crate) fn sync(&self, storage: &Arc<dyn Storage>, dir: &Path) -> io::Result<()> {
         let folder = self.ready(storage, dir)?;
         self.shared(|| folder.sync())

@@ -1,14 +1,14 @@
 //! Group commit: who leads, who waits, who is woken.
 //!
-//! Whoever needs what waits in the tail to become durable takes the *lead* (the one right to write to the files),
-//! takes all work that waits, does it outside the lock, and gives the lead back. Who comes meanwhile waits, and is
-//! either satisfied by that leader or leads next. A leader that fails or unwinds fails the group: everybody gets its
-//! error, until recovery has run.
+//! Whoever needs what waits in the tail to become durable takes the *lead* (the one right to write
+//! to the files), takes all work that waits, does it outside the lock, and gives the lead back. Who
+//! comes meanwhile waits, and is either satisfied by that leader or leads next. A leader that fails
+//! or unwinds fails the group: everybody gets its error, until recovery has run.
 //!
-//! Invariant, so that nobody waits for ever: whoever changes what a waiter waits for wakes those who need not wait any
-//! more (their seq is reached, its epoch is over, the group has failed), all of them; and whoever gives the lead back
-//! wakes one of the others, who then leads. The one that is woken to lead may find that it need not; but then whoever
-//! saw to that has woken the others.
+//! Invariant, so that nobody waits for ever: whoever changes what a waiter waits for wakes those
+//! who need not wait any more (their seq is reached, its epoch is over, the group has failed), all
+//! of them; and whoever gives the lead back wakes one of the others, who then leads. The one that
+//! is woken to lead may find that it need not; but then whoever saw to that has woken the others.
 //!
 //! It does not know what the work is.
 
@@ -21,8 +21,8 @@ use crate::marks::Marks;
 use crate::options::Durability;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Name, model_is_over, yield_now};
 
-/// How many failed epochs a stream remembers. A thread that waits is woken when its epoch ends, so it misses more only
-/// if it is kept from running for as long.
+/// How many failed epochs a stream remembers. A thread that waits is woken when its epoch ends, so
+/// it misses more only if it is kept from running for as long.
 pub(crate) const FAILED_EPOCHS_MAX: usize = if cfg!(stratawal_loom) { 1 } else { 64 };
 
 /// What a leader does.
@@ -51,14 +51,14 @@ pub(crate) struct Group<L: Lead> {
 /// What the lock of a stream protects.
 pub(crate) struct State<L: Lead> {
     pub(crate) tail: L::Tail,
-    /// The lead; `None` while somebody has it, or after a leader has unwound. In a box, because every commit moves it to and
-    /// fro.
+    /// The lead; `None` while somebody has it, or after a leader has unwound. In a box, because
+    /// every commit moves it to and fro.
     lead: Option<Box<L>>,
     /// Whether somebody has the lead.
     led: bool,
     failed: Option<Error>,
-    /// The epochs that ended in a failure, newest first, for the threads that waited in them. An epoch that is not here
-    /// ended with everything settled, unless it is older than `forgotten`.
+    /// The epochs that ended in a failure, newest first, for the threads that waited in them. An
+    /// epoch that is not here ended with everything settled, unless it is older than `forgotten`.
     failed_epochs: VecDeque<(u64, Error)>,
     /// The outcome of epochs up to this one may have been forgotten.
     forgotten: Option<u64>,
@@ -107,8 +107,9 @@ impl<L: Lead> State<L> {
         self.failed = Some(error);
     }
 
-    /// Records that `epoch` ends in `failure`. Call it before anything of the next epoch shows, so that also a thread that
-    /// unwinds in between leaves a record. An epoch that ends with everything settled needs no record.
+    /// Records that `epoch` ends in `failure`. Call it before anything of the next epoch shows, so
+    /// that also a thread that unwinds in between leaves a record. An epoch that ends with
+    /// everything settled needs no record.
     pub(crate) fn fail_epoch(&mut self, epoch: u64, failure: Error) {
         self.keep_epoch(epoch);
         if self.failed_epochs.len() >= FAILED_EPOCHS_MAX {
@@ -146,7 +147,8 @@ impl<L: Lead> State<L> {
         lead
     }
 
-    /// Lets no work be done until [`Group::recover`]. Also of a group whose lead is free, so that nobody will give it back.
+    /// Lets no work be done until [`Group::recover`]. Also of a group whose lead is free, so that
+    /// nobody will give it back.
     pub(crate) fn fail(&mut self, error: &Error) {
         self.failed.get_or_insert_with(|| error.clone().poisoned());
         if seeded(Fault::NoWakeOnFailure) {
@@ -193,7 +195,8 @@ impl<L: Lead> Group<L> {
         self.drive_from(self.state.lock(), durability, goal)
     }
 
-    /// The same for whoever has the lock already: who accepts an entry and finds the lead free takes both in one.
+    /// The same for whoever has the lock already: who accepts an entry and finds the lead free
+    /// takes both in one.
     pub(crate) fn drive_from<'a>(
         &'a self,
         mut state: MutexGuard<'a, State<L>>,
@@ -255,10 +258,12 @@ impl<L: Lead> Group<L> {
         result.map_err(Error::poisoned)
     }
 
-    /// Lets those join who were woken just now and are about to come again: a sync for many takes as long as for one, and
-    /// whoever comes a moment after it began waits for all of it and then for the next. Who is alone waits for nobody.
+    /// Lets those join who were woken just now and are about to come again: a sync for many takes
+    /// as long as for one, and whoever comes a moment after it began waits for all of it and then
+    /// for the next. Who is alone waits for nobody.
     fn gather<'a>(&'a self, mut state: MutexGuard<'a, State<L>>) -> MutexGuard<'a, State<L>> {
-        // They are given the processor so often without anybody coming before they are taken for gone.
+        // They are given the processor so often without anybody coming before they are taken for
+        // gone.
         const IN_VAIN_MAX: usize = if cfg!(stratawal_loom) { 0 } else { 3 };
         let expected = state.waiters.len() + std::mem::take(&mut state.woken);
         let mut in_vain = 0;
@@ -272,7 +277,8 @@ impl<L: Lead> Group<L> {
         state
     }
 
-    /// Waits for the lead and takes it, together with the lock. It must be given back with [`give_back`].
+    /// Waits for the lead and takes it, together with the lock. It must be given back with
+    /// [`give_back`].
     ///
     /// [`give_back`]: Self::give_back
     pub(crate) fn acquire(&self) -> Result<(MutexGuard<'_, State<L>>, Box<L>)> {
@@ -299,8 +305,9 @@ impl<L: Lead> Group<L> {
         Ok(acted.expect("invariant: what succeeded has set it"))
     }
 
-    /// Does `act` with the lead, under the lock, and what it leaves to do, outside the lock; returns the result of that. An
-    /// error of `act` of the kind `Poisoned`, and any of `then`, fails the group.
+    /// Does `act` with the lead, under the lock, and what it leaves to do, outside the lock;
+    /// returns the result of that. An error of `act` of the kind `Poisoned`, and any of `then`,
+    /// fails the group.
     pub(crate) fn exclusively_then<T, R>(
         &self,
         act: impl FnOnce(&mut State<L>, &mut L) -> Result<Option<T>>,
@@ -348,8 +355,8 @@ impl<L: Lead> Group<L> {
         result.map_err(Error::poisoned)
     }
 
-    /// Runs `recovery` in place of a failed lead and goes on with what it answers. A group that has not failed is
-    /// left alone.
+    /// Runs `recovery` in place of a failed lead and goes on with what it answers. A group that has
+    /// not failed is left alone.
     pub(crate) fn recover(&self, recovery: impl FnOnce(&mut L::Tail, Option<Box<L>>) -> Result<L>) -> Result<()> {
         loop {
             let mut state = self.state.lock();
@@ -372,8 +379,9 @@ impl<L: Lead> Group<L> {
                     (Some(Box::new(lead)), Ok(()))
                 }
                 Err(error) => {
-                    // What is worse, or passes by itself, is what is said from here on. Otherwise the failure stands as
-                    // it was: an error in passing must not take its place, nor look like one before any write.
+                    // What is worse, or passes by itself, is what is said from here on. Otherwise
+                    // the failure stands as it was: an error in passing must not take its place,
+                    // nor look like one before any write.
                     if error.is_damage() || matches!(error.kind(), ErrorKind::Full | ErrorKind::NewerFormat) {
                         state.failed = Some(error.clone());
                     }
@@ -388,8 +396,8 @@ impl<L: Lead> Group<L> {
         }
     }
 
-    /// Does `act` whatever the state of the group, and refuses all work with `error` from then on. Should `act` fail,
-    /// everything stays as it was.
+    /// Does `act` whatever the state of the group, and refuses all work with `error` from then on.
+    /// Should `act` fail, everything stays as it was.
     pub(crate) fn retire(&self, error: Error, act: impl FnOnce(&mut State<L>) -> Result<()>) -> Result<()> {
         loop {
             let mut state = self.state.lock();
@@ -433,8 +441,8 @@ impl<L: Lead> Group<L> {
         waiter.sleep();
     }
 
-    /// Gives the lead back. First the one that leads next is woken, so that its sync runs while the satisfied ones
-    /// wake up.
+    /// Gives the lead back. First the one that leads next is woken, so that its sync runs while the
+    /// satisfied ones wake up.
     pub(crate) fn give_back(&self, mut state: MutexGuard<'_, State<L>>, lead: Option<Box<L>>) {
         (state.lead, state.led) = (lead, false);
         if state.waiters.is_empty() {
@@ -461,7 +469,8 @@ impl<L: Lead> Group<L> {
     }
 }
 
-/// Fails the group if the leader unwinds, so that nobody hangs and nobody writes behind what it left.
+/// Fails the group if the leader unwinds, so that nobody hangs and nobody writes behind what it
+/// left.
 struct Unwinding<'a, L: Lead> {
     group: &'a Group<L>,
     armed: bool,

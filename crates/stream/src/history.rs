@@ -1,9 +1,10 @@
-//! Whether the segments of a stream were written one after the other ("One history" in the format's FORMAT.md).
+//! Whether the segments of a stream were written one after the other ("One history" in the format's
+//! FORMAT.md).
 //!
-//! Two copies of a log that are both continued give their segments the same generations, bases and stream id. So a header
-//! names its predecessor by generation and salt, and a SEAL its successor. A salt does not change while a segment grows,
-//! so a header also states the checksum of the last frame that it follows: a copy that was continued in the same file has
-//! another frame there.
+//! Two copies of a log that are both continued give their segments the same generations, bases and
+//! stream id. So a header names its predecessor by generation and salt, and a SEAL its successor. A
+//! salt does not change while a segment grows, so a header also states the checksum of the last
+//! frame that it follows: a copy that was continued in the same file has another frame there.
 
 use stratawal_frame::{ByteOffset, EndKind, Generation, Salt, SegmentHeader, SeqNo};
 use stratawal_index::IndexPoint;
@@ -35,14 +36,15 @@ impl Predecessor {
         Self::from_point(reader.data(), point, base)
     }
 
-    /// The segment of `data`, where the frame that holds the entry before `base` is looked for from `point` on.
+    /// The segment of `data`, where the frame that holds the entry before `base` is looked for from
+    /// `point` on.
     pub(crate) fn from_point(data: &SegmentData, point: IndexPoint, base: u64) -> Self {
         Self { frame_crc: last_frame_crc(data, point, base).unwrap_or(0), ..Self::unread(data.header()) }
     }
 }
 
-/// The header checksum of the frame that holds the entry before `base`; `None` where there is none, or where it cannot be
-/// read: reading that entry reports why.
+/// The header checksum of the frame that holds the entry before `base`; `None` where there is none,
+/// or where it cannot be read: reading that entry reports why.
 pub(crate) fn last_frame_crc(data: &SegmentData, point: IndexPoint, base: u64) -> Option<u32> {
     let last = base.checked_sub(1)?;
     data.header_crc_of(ByteOffset(point.offset), SeqNo(point.seq), SeqNo(last)).ok().flatten()
@@ -67,7 +69,8 @@ pub(crate) fn contradicts_end(end: &EndPeek, next: &SegmentHeader) -> bool {
     }
 }
 
-/// Whether the last frame before `next`, which has this header checksum, is not the one that `next` states.
+/// Whether the last frame before `next`, which has this header checksum, is not the one that `next`
+/// states.
 pub(crate) const fn contradicts_frame(crc: u32, next: &SegmentHeader) -> bool {
     next.predecessor_frame_crc != 0 && next.predecessor_frame_crc != crc
 }

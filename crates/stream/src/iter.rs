@@ -1,7 +1,7 @@
 //! Iterating, both ways.
 //!
-//! Invariants: an iterator owns what it needs; its end was fixed when it was made; after an error it is done; it
-//! holds open only the segments that its two ends stand in.
+//! Invariants: an iterator owns what it needs; its end was fixed when it was made; after an error
+//! it is done; it holds open only the segments that its two ends stand in.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -26,8 +26,8 @@ const BLOCK_LEN_MIN: u64 = 16 << 10;
 /// The longest block, but for a frame that is longer.
 pub(crate) const BLOCK_LEN_MAX: u64 = 256 << 10;
 
-/// A run of small frames ends with the first that makes it as long as this: it is gone through twice, and so from the
-/// processor's nearest cache the second time.
+/// A run of small frames ends with the first that makes it as long as this: it is gone through
+/// twice, and so from the processor's nearest cache the second time.
 const RUN_LEN: usize = 16 << 10;
 
 /// How much of a span is held while going backwards through it, but for the frame that is read.
@@ -85,8 +85,8 @@ impl Forward {
         Some(Entry { seq, timestamp: frame.header().timestamp, data })
     }
 
-    /// What is left from `seq` on of the frame at hand, and of those behind it that are in the block at hand and of its
-    /// timestamp, up to entry `back`.
+    /// What is left from `seq` on of the frame at hand, and of those behind it that are in the
+    /// block at hand and of its timestamp, up to entry `back`.
     #[inline]
     fn run(&mut self, seq: u64, back: u64) -> Option<Run> {
         let first = self.frame.take()?;
@@ -124,9 +124,10 @@ impl fmt::Debug for Iter {
 }
 
 impl StreamLog {
-    /// The entries in `seqs` that `visibility` shows now. A range that begins below the first live entry is an error
-    /// ([`ErrorKind::Truncated`]) unless it has no lower bound; one that reaches beyond the end ends there. A stream
-    /// that has nothing, or is not there, is empty, and nothing is created.
+    /// The entries in `seqs` that `visibility` shows now. A range that begins below the first live
+    /// entry is an error ([`ErrorKind::Truncated`]) unless it has no lower bound; one that reaches
+    /// beyond the end ends there. A stream that has nothing, or is not there, is empty, and nothing
+    /// is created.
     ///
     /// After an error the iterator is done. Entries of one frame share its memory.
     #[must_use]
@@ -173,7 +174,8 @@ impl Iter {
         seq < self.inner.shared.marks.drained()
     }
 
-    /// What `read` answers about `seq`, unless the stream was cut at or below it since this was made.
+    /// What `read` answers about `seq`, unless the stream was cut at or below it since this was
+    /// made.
     fn stable(&mut self, seq: u64, read: fn(&mut Self) -> Result<Entry>) -> Result<Entry> {
         self.inner.check_process()?;
         loop {
@@ -187,7 +189,8 @@ impl Iter {
                 let at = self.inner.shared.cuts.since(self.epoch);
                 self.cut = self.cut.into_iter().chain(at).min();
                 self.epoch = epoch;
-                // Where things stand has changed: what waited may be in another segment, and a frame at hand end at a cut.
+                // Where things stand has changed: what waited may be in another segment, and a
+                // frame at hand end at a cut.
                 (self.forward, self.backward) = (None, None);
                 if answer.is_err() || self.cut.is_some_and(|at| at <= seq) {
                     continue;
@@ -224,11 +227,13 @@ impl Iter {
             match &mut self.forward {
                 Some(forward) if seq < forward.limit => match advance(&self.inner, forward, seq) {
                     Ok(()) => {}
-                    // Between the last frame of entries and the next one, which the index knows: no entry is lost.
+                    // Between the last frame of entries and the next one, which the index knows: no
+                    // entry is lost.
                     Err(error) if error.is_damage() && passes_over(forward, seq) => {
                         self.forward = Some(self.enter(seq)?);
                     }
-                    // The damage is before the frame of this entry, to entries before the first one or to a control frame.
+                    // The damage is before the frame of this entry, to entries before the first one
+                    // or to a control frame.
                     Err(error) if error.is_damage() => {
                         let last = self.inner.last_after(&forward.reader, &forward.steps, seq);
                         forward.go_to(&self.inner, last.ok_or(error)?);
@@ -285,19 +290,21 @@ impl Iter {
         }
     }
 
-    /// The frames of the span that holds `seq`, up to the one that does; of a span that is longer than any should be, or
-    /// has a damaged frame before that one, the last of them.
+    /// The frames of the span that holds `seq`, up to the one that does; of a span that is longer
+    /// than any should be, or has a damaged frame before that one, the last of them.
     fn span_before(&mut self, seq: u64) -> Result<Backward> {
         let mut forward = self.enter(seq)?;
         let (point, range) = forward.reader.span(seq);
-        // A segment that has just begun has an empty span, and may have grown by the time its end is read again.
+        // A segment that has just begun has an empty span, and may have grown by the time its end
+        // is read again.
         forward.block_len = (range.end - range.start).clamp(BLOCK_LEN_MIN, BLOCK_LEN_MAX);
         let mut found: VecDeque<Whole> = VecDeque::new();
         // What the front will not come to is not looked at.
         let (mut next, mut held) = (point.seq.max(self.front), 0);
         loop {
             if let Err(error) = advance(&self.inner, &mut forward, next) {
-                // The entries after the damage are read first. Where its header is valid, the next frame begins after it.
+                // The entries after the damage are read first. Where its header is valid, the next
+                // frame begins after it.
                 if let Some(frame) = forward.steps.failed() {
                     next = Some(frame.end_seq().0).filter(|&end| end <= seq).ok_or(error)?;
                 } else {
@@ -329,8 +336,8 @@ impl Iter {
     }
 }
 
-/// The next frame that reaches `seq`, reading on where the block ends. After an error at a payload it can be called
-/// again, for what stands behind.
+/// The next frame that reaches `seq`, reading on where the block ends. After an error at a payload
+/// it can be called again, for what stands behind.
 fn advance(inner: &Inner, forward: &mut Forward, seq: u64) -> Result<()> {
     let place = &inner.shared.place;
     let failed = |e, lost| Error::segment_error(place, e).with_lost(lost);
@@ -345,7 +352,8 @@ fn advance(inner: &Inner, forward: &mut Forward, seq: u64) -> Result<()> {
     };
     let expected = forward.steps.expected();
     let lost = || inner.lost_from(&forward.reader, expected.0, forward.limit);
-    // The end is read anew: the active segment may have grown, and what is below a watermark is below its end.
+    // The end is read anew: the active segment may have grown, and what is below a watermark is
+    // below its end.
     let end = forward.reader.end();
     if at + needed.max(1) > end {
         let id = Some(forward.reader.data().id());
@@ -363,15 +371,16 @@ fn advance(inner: &Inner, forward: &mut Forward, seq: u64) -> Result<()> {
     Ok(())
 }
 
-/// Whether `forward` failed at what is no frame of entries: the index has a point for `seq`, the next entry, behind it.
+/// Whether `forward` failed at what is no frame of entries: the index has a point for `seq`, the
+/// next entry, behind it.
 fn passes_over(forward: &Forward, seq: u64) -> bool {
     let (point, _) = forward.reader.span(seq);
     forward.steps.failed().is_none() && point.seq == seq && point.offset > forward.steps.offset().0
 }
 
 impl Iter {
-    /// The next entry from the front, where it is in the frame at hand, or the one behind it in the block at hand, and
-    /// nothing has happened to the stream.
+    /// The next entry from the front, where it is in the frame at hand, or the one behind it in the
+    /// block at hand, and nothing has happened to the stream.
     #[inline]
     fn next_at_hand(&mut self) -> Option<Entry> {
         let seq = self.front;
@@ -430,8 +439,9 @@ impl Iter {
         }
     }
 
-    /// The next entries from the front, together: those of one tick of the clock, as far as they have been read, until they
-    /// take 16 KiB or more. All of them are checked before. As [`next`](Iterator::next) otherwise; the two may be mixed.
+    /// The next entries from the front, together: those of one tick of the clock, as far as they
+    /// have been read, until they take 16 KiB or more. All of them are checked before. As
+    /// [`next`](Iterator::next) otherwise; the two may be mixed.
     #[inline]
     pub fn next_run(&mut self) -> Option<Result<Run>> {
         self.run_at_hand().map(Ok).or_else(|| self.run_anywhere())
@@ -442,7 +452,8 @@ impl Iter {
             Ok(entry) => entry,
             Err(error) => return Some(Err(error)),
         };
-        // Now its frame is at hand, unless it was in the tail buffer, or something has happened to the stream since.
+        // Now its frame is at hand, unless it was in the tail buffer, or something has happened to
+        // the stream since.
         Some(Ok(self.run_at_hand().unwrap_or_else(|| {
             self.front += 1;
             Run::of_one(entry)

@@ -1,8 +1,8 @@
 //! One stream of a write-ahead log: append, group commit, rotation, recovery, reading.
 //!
-//! Use this crate to keep a single stream with its own folder, or to build another facade. Most programs want the
-//! crate `stratawal`, which adds many named streams, the lock against a second process, and the format file: nothing
-//! here keeps a second writer away.
+//! Use this crate to keep a single stream with its own folder, or to build another facade. Most
+//! programs want the crate `stratawal`, which adds many named streams, the lock against a second
+//! process, and the format file: nothing here keeps a second writer away.
 //!
 //! ```
 //! use std::{path::Path, sync::Arc};
@@ -23,10 +23,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! How the parts share the work: `append` books space and fills the *tail buffer* under the stream's lock; `group`
-//! decides who leads a commit and who waits; `writer` is what the leader does to the files; `view` is what readers
-//! see, without any lock; `recover` decides what of the files counts. A batch over 1 MiB passes by the tail buffer: its
-//! append takes the lead and writes it under the lock.
+//! How the parts share the work: `append` books space and fills the *tail buffer* under the
+//! stream's lock; `group` decides who leads a commit and who waits; `writer` is what the leader
+//! does to the files; `view` is what readers see, without any lock; `recover` decides what of the
+//! files counts. A batch over 1 MiB passes by the tail buffer: its append takes the lead and writes
+//! it under the lock.
 //!
 //! Deliberately absent: names of streams on disk, other streams, processes, threads of its own.
 #![forbid(unsafe_code)]

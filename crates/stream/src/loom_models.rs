@@ -1,8 +1,8 @@
-//! The scenarios under the model checker: every interleaving of at most three threads with at most three preemptions
-//! (of four threads with one).
+//! The scenarios under the model checker: every interleaving of at most three threads with at most
+//! three preemptions (of four threads with one).
 //!
-//! Run with `cargo xtask loom`. With `stratawal_faults` each seeded fault must be found by the model that guards
-//! against it.
+//! Run with `cargo xtask loom`. With `stratawal_faults` each seeded fault must be found by the
+//! model that guards against it.
 
 use crate::scenarios;
 use crate::sync::explore::{explore, explore_bounded};

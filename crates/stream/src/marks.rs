@@ -1,8 +1,9 @@
 //! The ends of a stream, as numbers that readers load without a lock.
 //!
-//! *accepted*: the next seq to be given; *drained*: in the stream's own file; *flushed*: handed to the operating
-//! system; *durable*: on stable storage. durable <= flushed <= drained <= accepted. Drained and flushed are the same
-//! number as long as a stream's only way to the operating system is its own file.
+//! *accepted*: the next seq to be given; *drained*: in the stream's own file; *flushed*: handed to
+//! the operating system; *durable*: on stable storage. durable <= flushed <= drained <= accepted.
+//! Drained and flushed are the same number as long as a stream's only way to the operating system
+//! is its own file.
 
 use crate::faults::{Fault, seeded};
 use crate::options::Durability;
@@ -31,10 +32,11 @@ impl Marks {
         }
     }
 
-    /// Begins another epoch, in which `change` sets what readers see: its marks, and the view beside them. Meanwhile the
-    /// epoch is odd, and readers wait. Under the stream's lock.
+    /// Begins another epoch, in which `change` sets what readers see: its marks, and the view
+    /// beside them. Meanwhile the epoch is odd, and readers wait. Under the stream's lock.
     pub(crate) fn change(&self, change: impl FnOnce(&Self)) {
-        // Before the marks: who sees one of them that belongs to the new epoch sees that the old one is over.
+        // Before the marks: who sees one of them that belongs to the new epoch sees that the old
+        // one is over.
         let epoch = self.epoch.load();
         if seeded(Fault::EpochKept) {
             return change(self);
@@ -57,7 +59,8 @@ impl Marks {
         self.start.store(start);
     }
 
-    /// The stream, all settled, begins anew at `start`, beyond its end. Behind `set_start` and the view.
+    /// The stream, all settled, begins anew at `start`, beyond its end. Behind `set_start` and the
+    /// view.
     pub(crate) fn jump(&self, start: u64) {
         for mark in [&self.accepted, &self.drained, &self.flushed, &self.durable] {
             mark.store(start);

@@ -17,7 +17,8 @@ pub enum Durability {
 /// Which entries a reader sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Visibility {
-    /// Those that are settled: durable ones on a stream whose own durability is `Synced`, flushed ones otherwise.
+    /// Those that are settled: durable ones on a stream whose own durability is `Synced`, flushed
+    /// ones otherwise.
     #[default]
     Settled,
     /// Also those that this process has accepted and not yet handed over.
@@ -29,23 +30,27 @@ pub enum Visibility {
 pub struct StreamOptions {
     /// What an append is acknowledged for, and what *settled* means. Default: `Synced`.
     pub durability: Durability,
-    /// A segment is followed by another when it would grow past this. Default: 64 MiB; at least 64 KiB.
+    /// A segment is followed by another when it would grow past this. Default: 64 MiB; at least 64
+    /// KiB.
     pub segment_len: u64,
     /// Appends that wait together become one frame of up to about this. Default: 6 KiB.
     pub frame_len: usize,
     /// The largest batch, its bytes and 4 for each entry. Default: 1 GiB; at most 2 GiB - 1.
     pub batch_len_max: u64,
-    /// The largest frame that is read into memory. Default: 2 GiB - 1, whatever was appended can be read.
+    /// The largest frame that is read into memory. Default: 2 GiB - 1, whatever was appended can be
+    /// read.
     pub read_len_max: u64,
     /// Buffered appends are handed over when this much waits. Default: 256 KiB.
     pub buffer_len: usize,
-    /// Past this, unsynced bytes in finished segments are synced by the append that crosses it. Default: 1 GiB.
+    /// Past this, unsynced bytes in finished segments are synced by the append that crosses it.
+    /// Default: 1 GiB.
     pub unsettled_len_max: u64,
     /// The same as a number of segments. Default: 16.
     pub unsettled_segments_max: usize,
     /// Index points lie at least this far apart. Default: 4 KiB.
     pub index_every: u64,
-    /// Sealed segments are read through mappings, on the caller's promise. Default: `None`, by positioned reads.
+    /// Sealed segments are read through mappings, on the caller's promise. Default: `None`, by
+    /// positioned reads.
     pub map: Option<MapPromise>,
 }
 

@@ -1,9 +1,10 @@
-//! Memory that the streams of a log lend one another, and how they use little of their own: there may be very many, and few that
-//! write at the same time.
+//! Memory that the streams of a log lend one another, and how they use little of their own: there
+//! may be very many, and few that write at the same time.
 
 use crate::sync::Mutex;
 
-/// A stream keeps buffers up to so many bytes for itself, so that short appends need nothing of the pool.
+/// A stream keeps buffers up to so many bytes for itself, so that short appends need nothing of the
+/// pool.
 pub(crate) const KEPT_LEN: usize = 512;
 
 /// A buffer that grew with a huge batch is not kept.
@@ -21,7 +22,8 @@ impl<T> Pool<T> {
         Self(Mutex::new(Vec::new()))
     }
 
-    /// A buffer for `needed` bytes, but none that is many times as long: whoever takes it may keep it for long.
+    /// A buffer for `needed` bytes, but none that is many times as long: whoever takes it may keep
+    /// it for long.
     pub(crate) fn take(&self, needed: usize) -> Option<T> {
         let mut free = self.0.lock();
         let at = free.iter().rposition(|(_, len)| *len <= needed.saturating_mul(8))?;
@@ -39,7 +41,8 @@ impl<T> Pool<T> {
     }
 }
 
-/// Adds to a list that mostly holds one: room for four is what a list begins with, and there are many streams.
+/// Adds to a list that mostly holds one: room for four is what a list begins with, and there are
+/// many streams.
 pub(crate) fn push_lean<T>(list: &mut Vec<T>, item: T) {
     if list.capacity() == 0 {
         list.reserve_exact(1);

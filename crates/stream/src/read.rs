@@ -29,8 +29,9 @@ impl StreamLog {
             .stable(seq..=seq, || if seq < self.end_seq(visibility) { self.inner.get(seq).map(Some) } else { Ok(None) })
     }
 
-    /// The entries `seqs`, in that order, as [`get`](Self::get) answers them. Neighbours in one frame are read once. Each has
-    /// memory of its own, but for those of 1 KiB and more, which keep what was read with them.
+    /// The entries `seqs`, in that order, as [`get`](Self::get) answers them. Neighbours in one
+    /// frame are read once. Each has memory of its own, but for those of 1 KiB and more, which keep
+    /// what was read with them.
     ///
     /// # Errors
     /// As [`get`](Self::get), for the first seq that fails.
@@ -64,7 +65,8 @@ impl StreamLog {
     /// The last entry that `visibility` shows; `None` if there is none.
     ///
     /// # Errors
-    /// As [`get`](Self::get). [`ErrorKind::Truncated`] only beside a writer in another process that has dropped it.
+    /// As [`get`](Self::get). [`ErrorKind::Truncated`] only beside a writer in another process that
+    /// has dropped it.
     pub fn last(&self, visibility: Visibility) -> Result<Option<Entry>> {
         self.inner.check_process()?;
         loop {
@@ -73,7 +75,8 @@ impl StreamLog {
                 return Ok(None);
             }
             match self.get(end - 1, visibility) {
-                // Cut, or dropped, since. By a writer in another process it was dropped for good: what is shown here stays.
+                // Cut, or dropped, since. By a writer in another process it was dropped for good:
+                // what is shown here stays.
                 Ok(None) => {}
                 Err(error) if matches!(error.kind(), ErrorKind::Truncated { .. }) && self.first_seq() >= end => {}
                 other => return other,
@@ -81,14 +84,15 @@ impl StreamLog {
         }
     }
 
-    /// The seq from which on all entries have a timestamp of `timestamp` (microseconds since 1970) or later; where there is
-    /// none, one past the last entry that `visibility` shows.
+    /// The seq from which on all entries have a timestamp of `timestamp` (microseconds since 1970)
+    /// or later; where there is none, one past the last entry that `visibility` shows.
     ///
-    /// Where times have begun anew (see [`Entry::timestamp`]), earlier entries may have later times: the search begins in
-    /// the newest segment that begins before the time.
+    /// Where times have begun anew (see [`Entry::timestamp`]), earlier entries may have later
+    /// times: the search begins in the newest segment that begins before the time.
     ///
     /// # Errors
-    /// Damage and I/O. Beside a writer in another process that has dropped what would have to be read,
+    /// Damage and I/O. Beside a writer in another process that has dropped what would have to be
+    /// read,
     /// [`ErrorKind::Truncated`] or [`ErrorKind::Cut`].
     pub fn seq_at(&self, timestamp: u64, visibility: Visibility) -> Result<u64> {
         loop {
@@ -124,8 +128,8 @@ impl StreamLog {
             if at.frame.header().timestamp >= timestamp {
                 return Ok(at.frame.first_seq().0.max(start));
             }
-            // The frame may hold entries that were cut since. Those at the limit are in the next segment, and at or after the
-            // time: otherwise the search had begun there.
+            // The frame may hold entries that were cut since. Those at the limit are in the next
+            // segment, and at or after the time: otherwise the search had begun there.
             seq = at.frame.end_seq().0.min(limit);
         }
         Ok(seq.min(end).max(start))
@@ -164,7 +168,8 @@ pub(crate) struct InFrame {
 }
 
 impl InFrame {
-    /// The entry, if it is here, for one who may keep it for long: a short one does not hold all that was read with it.
+    /// The entry, if it is here, for one who may keep it for long: a short one does not hold all
+    /// that was read with it.
     fn entry_to_keep(&self, seq: u64) -> Option<Entry> {
         const COPIED_LEN_MAX: usize = 1 << 10;
         let mut entry = entry_of(&self.at, seq)?;
@@ -176,8 +181,8 @@ impl InFrame {
 }
 
 impl Inner {
-    /// What `read` answers, about `seqs`, of one state of the stream: again where the stream was cut, or recovered, or
-    /// dropped segments, under it.
+    /// What `read` answers, about `seqs`, of one state of the stream: again where the stream was
+    /// cut, or recovered, or dropped segments, under it.
     fn stable<T>(&self, seqs: RangeInclusive<u64>, mut read: impl FnMut() -> Result<T>) -> Result<T> {
         self.check_process()?;
         loop {
@@ -190,8 +195,9 @@ impl Inner {
         }
     }
 
-    /// Whether `error`, met while `view` was or came before the newest, is no more than a segment that was dropped
-    /// meanwhile, so that it is worth looking again; an error where some of `seqs` went with it.
+    /// Whether `error`, met while `view` was or came before the newest, is no more than a segment
+    /// that was dropped meanwhile, so that it is worth looking again; an error where some of `seqs`
+    /// went with it.
     pub(crate) fn is_gone(&self, error: &Error, seqs: &RangeInclusive<u64>, view: &Arc<View>) -> Result<bool> {
         if !error.is_not_found() {
             return Ok(false);
@@ -216,7 +222,8 @@ impl Inner {
         if seq < start { Err(Error::new(ErrorKind::Truncated { start }, &self.shared.place)) } else { Ok(()) }
     }
 
-    /// What a writer in another process has done to `seqs`. What is shown stays as it was until it is looked at anew.
+    /// What a writer in another process has done to `seqs`. What is shown stays as it was until it
+    /// is looked at anew.
     fn gone_beside_writer(&self, seqs: &RangeInclusive<u64>, view: &View) -> Result<bool> {
         let Shared { env, place, options, .. } = &*self.shared;
         let kind = match recover::read(env, place, options)? {
@@ -246,7 +253,8 @@ impl Inner {
         Ok(entry_of(&at, seq).expect("invariant: steps are contiguous, so the first to reach a seq holds it"))
     }
 
-    /// The frame of an entry that was seen to be below a watermark; or, where it is not drained, its copy.
+    /// The frame of an entry that was seen to be below a watermark; or, where it is not drained,
+    /// its copy.
     pub(crate) fn locate(&self, seq: u64) -> Result<Located> {
         match self.find(seq)? {
             Place::Tail(entry) => Ok(Located::Tail(entry)),
@@ -290,7 +298,8 @@ impl Inner {
         let (point, range) = reader.span(seq);
         let max = frame_len_max(&self.shared.options);
         let (mut offset, mut expected) = (range.start, point.seq);
-        // One read for a span as it should be; a file may be anybody's, and its index may say anything.
+        // One read for a span as it should be; a file may be anybody's, and its index may say
+        // anything.
         let mut len = (range.end - range.start).min(BLOCK_LEN_MAX);
         loop {
             let block = reader.data().block(offset..offset + len);
@@ -333,8 +342,9 @@ impl Inner {
         }
     }
 
-    /// The live entries that the damage takes at which `steps` ended: those of the frame, where its header is valid. Where it
-    /// is not, those up to the next frame of entries, or else up to the next point of the index.
+    /// The live entries that the damage takes at which `steps` ended: those of the frame, where its
+    /// header is valid. Where it is not, those up to the next frame of entries, or else up to the
+    /// next point of the index.
     pub(crate) fn lost_at(&self, reader: &Reader, steps: &FrameSteps, limit: u64) -> Range<u64> {
         let expected = steps.expected().0;
         match steps.failed() {
@@ -346,14 +356,15 @@ impl Inner {
         }
     }
 
-    /// The live entries that may be lost from `seq` on, where the frames are not known: up to the next point of the index, where
-    /// reading begins anew.
+    /// The live entries that may be lost from `seq` on, where the frames are not known: up to the
+    /// next point of the index, where reading begins anew.
     pub(crate) fn lost_from(&self, reader: &Reader, seq: u64, limit: u64) -> Range<u64> {
         self.live(seq..reader.next_point(seq).map_or(u64::MAX, |next| next.seq), limit)
     }
 
-    /// The last frame that begins at or below `seq`, after the damage at which `steps` ended. From there reading can continue.
-    /// `None` where there is none, or the payload of the frame of `seq` itself is damaged.
+    /// The last frame that begins at or below `seq`, after the damage at which `steps` ended. From
+    /// there reading can continue. `None` where there is none, or the payload of the frame of `seq`
+    /// itself is damaged.
     pub(crate) fn last_after(&self, reader: &Reader, steps: &FrameSteps, seq: u64) -> Option<FrameStart> {
         if steps.failed().is_some() {
             return None;
@@ -361,9 +372,9 @@ impl Inner {
         self.frames_after(reader, steps)?.take_while(|frame| frame.first_seq.0 <= seq).last()
     }
 
-    /// The frames of entries after the damage at which `steps` ended, up to the next point of the index; those whose payload
-    /// is damaged, too. They are searched for in the file, since nothing else states where they begin. `None` where the file
-    /// cannot be opened.
+    /// The frames of entries after the damage at which `steps` ended, up to the next point of the
+    /// index; those whose payload is damaged, too. They are searched for in the file, since nothing
+    /// else states where they begin. `None` where the file cannot be opened.
     pub(crate) fn frames_after(
         &self,
         reader: &Reader,
@@ -380,8 +391,8 @@ impl Inner {
             loop {
                 let found = search.next_frame().ok()??;
                 let frame = FrameStart { offset: found.offset, first_seq: found.header.first_seq };
-                // One at the place itself that is expected there is the one that failed. So reading from a frame that is found
-                // never comes back to the same place.
+                // One at the place itself that is expected there is the one that failed. So reading
+                // from a frame that is found never comes back to the same place.
                 let is_after = frame.first_seq > expected || frame.first_seq == expected && frame.offset > from;
                 if is_after && !found.header.is_control() {
                     return Some(frame);
@@ -390,7 +401,8 @@ impl Inner {
         }))
     }
 
-    /// What of `seqs`, in a segment with this limit, is in the stream. The newest segment has no limit, and the stream an end.
+    /// What of `seqs`, in a segment with this limit, is in the stream. The newest segment has no
+    /// limit, and the stream an end.
     fn live(&self, seqs: Range<u64>, limit: u64) -> Range<u64> {
         let marks = &self.shared.marks;
         seqs.start.max(marks.start())..seqs.end.min(limit).min(marks.accepted())

@@ -1,12 +1,13 @@
 //! Removes the files of segments that do not count any more.
 //!
-//! Such a file may stay for any time: whether it is there changes nothing, and recovery removes it. So appends do not wait
-//! for its removal, which happens after the lead was given back.
+//! Such a file may stay for any time: whether it is there changes nothing, and recovery removes it.
+//! So appends do not wait for its removal, which happens after the lead was given back.
 //!
-//! The lock of [`Removals`] is taken before the lock of the group, and before the lead is waited for, never after. A
-//! truncation holds it from its beginning until its last file is removed; a deletion and a recovery hold it, and a close
-//! waits for it. So once one of those has returned, no thread of this stream removes files: the stream may belong to
-//! another process by then, and a path that named a dead segment may name a new one.
+//! The lock of [`Removals`] is taken before the lock of the group, and before the lead is waited
+//! for, never after. A truncation holds it from its beginning until its last file is removed; a
+//! deletion and a recovery hold it, and a close waits for it. So once one of those has returned, no
+//! thread of this stream removes files: the stream may belong to another process by then, and a
+//! path that named a dead segment may name a new one.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -38,8 +39,9 @@ pub(crate) struct Dead {
 }
 
 impl Removals {
-    /// Removes the files of `dead`, which recovery found, and takes those that it cannot remove out of `report`. That is not
-    /// an error of the recovery: they are tried again by the next truncation and by the next recovery.
+    /// Removes the files of `dead`, which recovery found, and takes those that it cannot remove out
+    /// of `report`. That is not an error of the recovery: they are tried again by the next
+    /// truncation and by the next recovery.
     pub(crate) fn remove_found(&mut self, env: &Env, place: &Location, dead: Vec<SegmentId>, report: &mut OpenReport) {
         fence();
         let (storage, dir) = (&**env.storage(), place.dir());
@@ -49,13 +51,14 @@ impl Removals {
         self.left = dead.into_iter().filter(is_left).collect();
         report.removed_segments.retain(|name| self.left.iter().all(|id| id.to_string() != *name));
         if any {
-            // Nothing depends on it: a file that a power loss brings back is found by the next recovery.
+            // Nothing depends on it: a file that a power loss brings back is found by the next
+            // recovery.
             let _ = storage.sync_dir(&dir);
         }
     }
 
-    /// Removes the files of `dead` of a stream that was damaged, durably. An unreadable one that came back after a power loss
-    /// would keep the stream shut.
+    /// Removes the files of `dead` of a stream that was damaged, durably. An unreadable one that
+    /// came back after a power loss would keep the stream shut.
     ///
     /// # Errors
     /// The first file that could not be removed, or the sync of the directory.
@@ -83,7 +86,8 @@ impl Inner {
     /// Removes the files of `dead`, and those that earlier removals left. The lead is not held.
     ///
     /// # Errors
-    /// The first file that could not be removed. It is tried again by the next truncation and by recovery.
+    /// The first file that could not be removed. It is tried again by the next truncation and by
+    /// recovery.
     pub(crate) fn remove_dead(&self, removals: &mut Removals, dead: Dead) -> Result<()> {
         let shared = &self.shared;
         // Readers that find a file gone look at the view, which was stored before.
@@ -94,7 +98,8 @@ impl Inner {
         for id in dead.segments.iter().map(|segment| segment.id()).chain(left) {
             let path = dir.join(id.to_string());
             if seeded(Fault::RemovalsNotAwaited) {
-                // The model checker changes threads at operations that it sees; those of the storage are not among them.
+                // The model checker changes threads at operations that it sees; those of the
+                // storage are not among them.
                 yield_now();
             }
             if let Err(error) = remove_file(&**shared.env.storage(), &path) {
@@ -117,7 +122,8 @@ impl Inner {
     }
 }
 
-/// Removes a file, if it is there. An error of the system does not mean that the file is still there, so then this looks.
+/// Removes a file, if it is there. An error of the system does not mean that the file is still
+/// there, so then this looks.
 ///
 /// # Errors
 /// The file is there, or that is not known.
@@ -128,7 +134,8 @@ pub(crate) fn remove_file(storage: &dyn Storage, path: &Path) -> io::Result<()> 
     }
 }
 
-/// Removes a directory and the files that the log has put into it: segments and temporary files. Removes as much as it can.
+/// Removes a directory and the files that the log has put into it: segments and temporary files.
+/// Removes as much as it can.
 ///
 /// # Errors
 /// The first path that stays, and why. A name that the log does not give is not removed.
@@ -173,8 +180,8 @@ pub(crate) enum Renamed {
     Unknown(io::Error),
 }
 
-/// Renames a directory. An error of the system does not mean that nothing has changed, so then this looks: a rename is
-/// atomic, and a directory that has its old name was not renamed.
+/// Renames a directory. An error of the system does not mean that nothing has changed, so then this
+/// looks: a rename is atomic, and a directory that has its old name was not renamed.
 pub(crate) fn rename_dir(storage: &dyn Storage, from: &Path, to: &Path) -> Renamed {
     let Err(error) = storage.rename(from, to) else { return Renamed::Done };
     let is_absent = error.kind() == io::ErrorKind::NotFound;

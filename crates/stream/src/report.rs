@@ -16,15 +16,16 @@ pub struct OpenReport {
     pub next_seq: u64,
     /// Segments that hold live entries, or the one to be written.
     pub segments: u64,
-    /// What a crash had left behind the last whole frame, and was cut. Also `None` where a reader that looked again did not
-    /// read so far.
+    /// What a crash had left behind the last whole frame, and was cut. Also `None` where a reader
+    /// that looked again did not read so far.
     pub torn: Option<TornTail>,
     /// Bytes that were read to find the end.
     pub scanned_bytes: u64,
     /// Bytes that were written again, since they may not have been durable.
     pub rewritten_bytes: u64,
-    /// File names of segments that were void, or wholly before the first live entry, and were removed (by a reader:
-    /// left out). A file that cannot be removed is not among them; the next opening tries again.
+    /// File names of segments that were void, or wholly before the first live entry, and were
+    /// removed (by a reader: left out). A file that cannot be removed is not among them; the next
+    /// opening tries again.
     pub removed_segments: Vec<String>,
     /// How long it took.
     pub elapsed: Duration,

@@ -1,10 +1,10 @@
-//! Room for another open file: where an operation finds no descriptor left, the cache of sealed segments gives up its files,
-//! and the operation is tried once more. A rotation that still finds none settles its stream's finished segments, which
-//! closes them (`Writer::create`).
+//! Room for another open file: where an operation finds no descriptor left, the cache of sealed
+//! segments gives up its files, and the operation is tried once more. A rotation that still finds
+//! none settles its stream's finished segments, which closes them (`Writer::create`).
 //!
-//! Lock order: the lock here may be taken while a thread holds any lock of a stream, of a folder or of the ballast. Under it
-//! only the cache's own lock is taken. The cache calls neither a loader nor a destructor under that lock, so the order has no
-//! cycle.
+//! Lock order: the lock here may be taken while a thread holds any lock of a stream, of a folder or
+//! of the ballast. Under it only the cache's own lock is taken. The cache calls neither a loader
+//! nor a destructor under that lock, so the order has no cycle.
 
 use std::io;
 use std::path::Path;
@@ -15,13 +15,14 @@ use stratawal_storage::{Access, DirEntry, File, Lock, LockError, Storage, is_out
 use crate::sync::{Arc, Mutex};
 use crate::view::Loaded;
 
-/// A storage whose operations take descriptors from the cache where none is left. All else is that of the other storage.
+/// A storage whose operations take descriptors from the cache where none is left. All else is that
+/// of the other storage.
 #[derive(Debug)]
 pub(crate) struct RoomyStorage {
     inner: Arc<dyn Storage>,
     cache: Arc<Cache<Loaded>>,
-    /// Held until the cache has given up its files: a thread that comes meanwhile waits for their descriptors. A file that a
-    /// reader uses at this moment is closed after that.
+    /// Held until the cache has given up its files: a thread that comes meanwhile waits for their
+    /// descriptors. A file that a reader uses at this moment is closed after that.
     making: Mutex<()>,
 }
 
@@ -30,7 +31,8 @@ impl RoomyStorage {
         Self { inner, cache, making: Mutex::new(()) }
     }
 
-    /// Does `act`. Where it lacks a descriptor, it has changed nothing, and is done once more after the cache is empty.
+    /// Does `act`. Where it lacks a descriptor, it has changed nothing, and is done once more after
+    /// the cache is empty.
     fn with_room<T>(&self, act: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match act() {
             // In a forked child the locks may be held for ever.
@@ -101,7 +103,8 @@ impl Storage for RoomyStorage {
         self.with_room(|| self.inner.open_dir(dir))
     }
 
-    /// Several operations, of which the first ones have taken effect when a later one lacks a descriptor.
+    /// Several operations, of which the first ones have taken effect when a later one lacks a
+    /// descriptor.
     fn move_file(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.inner.move_file(from, to)
     }

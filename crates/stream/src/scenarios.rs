@@ -1,6 +1,6 @@
-//! What threads do to a stream at the same time, as scenarios: the model checker runs them in every interleaving, the
-//! stress tests many times on real threads. All of it is the code that ships, on storage in memory, but for the lead of
-//! some, which can be made to fail.
+//! What threads do to a stream at the same time, as scenarios: the model checker runs them in every
+//! interleaving, the stress tests many times on real threads. All of it is the code that ships, on
+//! storage in memory, but for the lead of some, which can be made to fail.
 
 use std::path::Path;
 
@@ -52,7 +52,8 @@ pub(crate) fn a_folder_sync_covers_what_was_done_before_it_was_asked_for() {
 
 pub(crate) fn a_folder_sync_that_fails_is_nobodys_success() {
     let syncs = Arc::new(FolderSyncs::new());
-    // What was done to the folder, what of it is durable, and how many syncs there were, of which the first fails.
+    // What was done to the folder, what of it is durable, and how many syncs there were, of which
+    // the first fails.
     let state = Arc::new((Mutex::new(0_u8), Mutex::new(0_u8), Mutex::new(0)));
     let act = move |bit: u8, syncs: &FolderSyncs, (done, durable, times): &(Mutex<u8>, Mutex<u8>, Mutex<usize>)| {
         *done.lock() |= bit;

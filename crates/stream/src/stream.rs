@@ -22,7 +22,8 @@ use crate::view::{SegmentState, View};
 use crate::writer::{Shared, Writer};
 use stratawal_frame::SeqNo;
 
-/// One stream. Clones are handles on the same one; all methods may be called from many threads at once.
+/// One stream. Clones are handles on the same one; all methods may be called from many threads at
+/// once.
 #[derive(Clone)]
 pub struct StreamLog {
     pub(crate) inner: Arc<Inner>,
@@ -36,8 +37,8 @@ pub struct StreamStats {
     pub segments: u64,
     /// Bytes of their files, reserved space included.
     pub disk_bytes: u64,
-    /// Appends since the stream was opened that got another time than the clock's, because the clock was more than an hour
-    /// ahead of the last time plus the time that has passed since.
+    /// Appends since the stream was opened that got another time than the clock's, because the
+    /// clock was more than an hour ahead of the last time plus the time that has passed since.
     pub clock_jumps: u64,
 }
 
@@ -51,12 +52,13 @@ impl fmt::Debug for StreamLog {
 }
 
 impl StreamLog {
-    /// Opens the stream at `place`, recovering it if it was not closed cleanly. A stream that is not there is created
-    /// by its first append. With a read-only [`Env`] nothing is ever changed, and what is seen is the stream as it
-    /// was now, until [`reopen`](Self::reopen).
+    /// Opens the stream at `place`, recovering it if it was not closed cleanly. A stream that is
+    /// not there is created by its first append. With a read-only [`Env`] nothing is ever changed,
+    /// and what is seen is the stream as it was now, until [`reopen`](Self::reopen).
     ///
-    /// Where recovery needs space and the disk is full, the stream opens for reading, and recovery comes with the first call
-    /// that has room for it: an append, flush or sync once there is room; a truncation or close out of the ballast.
+    /// Where recovery needs space and the disk is full, the stream opens for reading, and recovery
+    /// comes with the first call that has room for it: an append, flush or sync once there is room;
+    /// a truncation or close out of the ballast.
     ///
     /// # Errors
     /// [`ErrorKind::Damaged`] where acknowledged entries are not all there; nothing is changed then. A newer format,
@@ -84,16 +86,20 @@ impl StreamLog {
         }
     }
 
-    /// Opens a stream of which the entries at or above `first` are intact, whatever is damaged below, and drops the entries
-    /// below `first`, durably. For a stream that [`open`](Self::open) refuses. A first live seq above `first` stays.
+    /// Opens a stream of which the entries at or above `first` are intact, whatever is damaged
+    /// below, and drops the entries below `first`, durably. For a stream that [`open`](Self::open)
+    /// refuses. A first live seq above `first` stays.
     ///
-    /// Damage below `first` is a missing or unreadable segment there, or a damaged frame. If the frame is in a segment that
-    /// must be scanned, the entries from `first` on are found by their frames.
+    /// Damage below `first` is a missing or unreadable segment there, or a damaged frame. If the
+    /// frame is in a segment that must be scanned, the entries from `first` on are found by their
+    /// frames.
     ///
     /// # Errors
     /// [`ErrorKind::Damaged`] where entries at or above `first` are damaged or missing, or may be, and wherever a segment is
-    /// misplaced ([`Damage::Misplaced`](crate::Damage::Misplaced)); then nothing is changed. [`ErrorKind::NewerFormat`] where a
-    /// segment is of a newer format; then nothing is changed. [`ErrorKind::Deleted`] where the stream is not there. Otherwise as [`open`](Self::open), and on a full disk
+    /// misplaced ([`Damage::Misplaced`](crate::Damage::Misplaced)); then nothing is changed.
+    /// [`ErrorKind::NewerFormat`] where a segment is of a newer format; then nothing is changed.
+    /// [`ErrorKind::Deleted`] where the stream is not there. Otherwise as [`open`](Self::open), and
+    /// on a full disk
     /// [`ErrorKind::Full`]; then the entries are dropped or not, and this may be repeated. So may it after an I/O error, as one
     /// of a damaged file that could not be removed.
     pub fn open_above(env: Arc<Env>, place: Location, options: StreamOptions, first: u64) -> Result<Self> {
@@ -112,8 +118,8 @@ impl StreamLog {
         Ok(Self::build(env, place, options, Some(recovered), Removals::default()))
     }
 
-    /// Opens for reading what precedes the first damage to the stream, and tells that damage; `None` where the stream
-    /// is sound. With a read-only [`Env`].
+    /// Opens for reading what precedes the first damage to the stream, and tells that damage;
+    /// `None` where the stream is sound. With a read-only [`Env`].
     ///
     /// # Errors
     /// What is not damage: I/O, a newer format.
@@ -206,8 +212,9 @@ impl StreamLog {
         self.inner.report.load()
     }
 
-    /// How much the stream holds. Opens each segment's file for a moment. A file that is removed at the same time is not
-    /// counted: by a truncation or a deletion here, or by another process beside a stream that is closed or only read.
+    /// How much the stream holds. Opens each segment's file for a moment. A file that is removed at
+    /// the same time is not counted: by a truncation or a deletion here, or by another process
+    /// beside a stream that is closed or only read.
     ///
     /// # Errors
     /// I/O.
@@ -227,12 +234,14 @@ impl StreamLog {
         }
     }
 
-    /// Makes everything accepted durable, and ends the stream's newest segment cleanly, so that the next open scans
-    /// nothing. Later appends fail with [`ErrorKind::Closed`]; reads go on. Closing twice is no error.
+    /// Makes everything accepted durable, and ends the stream's newest segment cleanly, so that the
+    /// next open scans nothing. Later appends fail with [`ErrorKind::Closed`]; reads go on. Closing
+    /// twice is no error.
     ///
     /// # Errors
-    /// As [`sync`](Self::sync); it is closed all the same, and recovered when it is opened next. Whatever it answers, no
-    /// call on this stream is at its files any more. On a stream opened for reading there is nothing to close.
+    /// As [`sync`](Self::sync); it is closed all the same, and recovered when it is opened next.
+    /// Whatever it answers, no call on this stream is at its files any more. On a stream opened for
+    /// reading there is nothing to close.
     pub fn close(&self) -> Result<()> {
         if self.inner.shared.env.is_read_only() {
             return Ok(());
@@ -242,14 +251,17 @@ impl StreamLog {
 
     /// Recovers a stream that has failed, as opening it again would; a healthy one is left alone.
     ///
-    /// On a stream opened for reading it looks again, and reads only the entries that have come since the last look. Damage to entries that an earlier look has found valid is reported when they are read, and by the next open.
+    /// On a stream opened for reading it looks again, and reads only the entries that have come
+    /// since the last look. Damage to entries that an earlier look has found valid is reported when
+    /// they are read, and by the next open.
     ///
-    /// Entries that were accepted and had not been handed over when the stream failed go on waiting. Those that had been
-    /// handed over, and not synced, may be lost where a sync has failed, and all behind them; their seqs are given again.
+    /// Entries that were accepted and had not been handed over when the stream failed go on
+    /// waiting. Those that had been handed over, and not synced, may be lost where a sync has
+    /// failed, and all behind them; their seqs are given again.
     ///
     /// # Errors
-    /// As [`open`](Self::open). The stream then stays failed: with this error where it is damage, a newer format or a full
-    /// disk, otherwise with the one that failed it.
+    /// As [`open`](Self::open). The stream then stays failed: with this error where it is damage, a
+    /// newer format or a full disk, otherwise with the one that failed it.
     pub fn reopen(&self) -> Result<()> {
         let done = if self.inner.shared.env.is_read_only() {
             self.inner.look_again()
@@ -306,19 +318,21 @@ impl Inner {
         Ok(())
     }
 
-    /// Recovers a stream that has failed; what waits in the tail goes on waiting. By itself (`asked` false) only where
-    /// nothing is lost by it: else somebody has to be told.
+    /// Recovers a stream that has failed; what waits in the tail goes on waiting. By itself
+    /// (`asked` false) only where nothing is lost by it: else somebody has to be told.
     pub(crate) fn recover(&self, asked: bool, ballast: BallastUse) -> Result<()> {
         self.check_process()?;
         let Self { shared, group, report, removals, .. } = self;
-        // Before the group: a truncation may still remove files, which recovery must not find half gone.
+        // Before the group: a truncation may still remove files, which recovery must not find half
+        // gone.
         let mut removals = removals.lock();
         let mut dead = None;
         let result = group.recover(|tail, failed| {
             if tail.closed {
                 return Err(Error::new(ErrorKind::Closed, &shared.place));
             }
-            // Its descriptors may have unsynced writes; what recovery finds, it writes again and syncs.
+            // Its descriptors may have unsynced writes; what recovery finds, it writes again and
+            // syncs.
             let recovered = recover_or_read(&shared.env, &shared.place, &shared.options, ballast);
             drop(failed);
             let mut recovered = recovered?;
@@ -336,7 +350,8 @@ impl Inner {
             let end = waiting.end_seq();
             let booked = waiting.booked;
             let writer = install(shared, report, tail, recovered, end);
-            // Readers are not shown them any more, and no reader is kept waiting while they are removed.
+            // Readers are not shown them any more, and no reader is kept waiting while they are
+            // removed.
             dead = found;
             tail.go_on_with(waiting);
             if let Some(booking) = tail.booking.as_mut().filter(|_| booked > 0) {
@@ -370,7 +385,8 @@ fn recover_or_read(
     outcome
 }
 
-/// Makes what recovery found the state of the stream, with entries up to `accepted` waiting in the tail.
+/// Makes what recovery found the state of the stream, with entries up to `accepted` waiting in the
+/// tail.
 fn install(
     shared: &Arc<Shared>,
     report: &Published<OpenReport>,
@@ -415,7 +431,8 @@ fn install(
     Writer::new(Arc::clone(shared), active, recovered.timestamp)
 }
 
-/// The tail of a stream that ends at `end`, with the last time `last`, and had the clock `before` until now.
+/// The tail of a stream that ends at `end`, with the last time `last`, and had the clock `before`
+/// until now.
 fn new_tail(shared: &Shared, before: &Clock, end: u64, last: u64, booking: Option<Booking>) -> Tail {
     let storage = shared.env.storage();
     let now = storage.now_micros();
@@ -427,9 +444,10 @@ fn new_tail(shared: &Shared, before: &Clock, end: u64, last: u64, booking: Optio
 }
 
 impl Drop for Inner {
-    /// Closes on best effort: a program that forgets to close loses nothing that was acknowledged beyond `Buffered`,
-    /// but makes the next open scan. Errors have nowhere to go here; [`StreamLog::close`] shows them. In a forked child it
-    /// only releases memory: the stream is the parent's.
+    /// Closes on best effort: a program that forgets to close loses nothing that was acknowledged
+    /// beyond `Buffered`, but makes the next open scan. Errors have nowhere to go here;
+    /// [`StreamLog::close`] shows them. In a forked child it only releases memory: the stream is
+    /// the parent's.
     fn drop(&mut self) {
         if self.check_process().is_err() {
             return;

@@ -1,7 +1,9 @@
-//! The one place of this crate that names the synchronisation primitives; under `cfg(stratawal_loom)` they are the
-//! model checker's, and every line above this file stays the line that ships.
+//! The one place of this crate that names the synchronisation primitives; under
+//! `cfg(stratawal_loom)` they are the model checker's, and every line above this file stays the
+//! line that ships.
 //!
-//! It hides lock poisoning: a leader that unwinds fails the *stream*, which says more than a poisoned mutex does.
+//! It hides lock poisoning: a leader that unwinds fails the *stream*, which says more than a
+//! poisoned mutex does.
 
 pub(crate) use stratawal_index::Published;
 pub(crate) use stratawal_index::sync::{Arc, Mutex, MutexGuard};
@@ -23,13 +25,15 @@ pub(crate) use std::thread::yield_now;
 /// A name that many share: it never changes, so the model checker has nothing to see in it.
 pub(crate) type Name = std::sync::Arc<str>;
 
-/// Between showing readers that something is gone and removing its file; and between finding a file gone and asking what
-/// was shown. There the file system carries the message, of which the language's memory model knows nothing.
+/// Between showing readers that something is gone and removing its file; and between finding a file
+/// gone and asking what was shown. There the file system carries the message, of which the
+/// language's memory model knows nothing.
 pub(crate) fn fence() {
     body::atomic::fence(Ordering::SeqCst);
 }
 
-/// Whether a panic has ended the model that runs: the model checker's locks cannot be taken any more.
+/// Whether a panic has ended the model that runs: the model checker's locks cannot be taken any
+/// more.
 #[cfg(stratawal_loom)]
 pub(crate) fn model_is_over() -> bool {
     std::thread::panicking()
@@ -63,11 +67,12 @@ impl Condvar {
     }
 }
 
-/// A number that readers watch: who sees one sees everything its writer did before [`store`](Self::store).
+/// A number that readers watch: who sees one sees everything its writer did before
+/// [`store`](Self::store).
 ///
-/// `turn` is there for the model checker alone and orders nothing: of the accesses to an atomic it remembers only the
-/// last, so a store behind a load of the same thread would hide the loads of all others from it (tokio-rs/loom, issues
-/// 166 and 392).
+/// `turn` is there for the model checker alone and orders nothing: of the accesses to an atomic it
+/// remembers only the last, so a store behind a load of the same thread would hide the loads of all
+/// others from it (tokio-rs/loom, issues 166 and 392).
 #[derive(Debug)]
 pub(crate) struct Mark {
     value: AtomicU64,
@@ -127,7 +132,8 @@ impl Bits {
     }
 }
 
-/// How a scenario is run: every interleaving under the model checker, many rounds of real threads otherwise.
+/// How a scenario is run: every interleaving under the model checker, many rounds of real threads
+/// otherwise.
 #[cfg(test)]
 pub(crate) mod explore {
     #[cfg(stratawal_loom)]
@@ -140,7 +146,8 @@ pub(crate) mod explore {
         explore_bounded(3, scenario);
     }
 
-    /// With at most so many preemptions: more threads than three have too many interleavings with three.
+    /// With at most so many preemptions: more threads than three have too many interleavings with
+    /// three.
     #[cfg(stratawal_loom)]
     pub(crate) fn explore_bounded(preemptions: usize, scenario: fn()) {
         use std::sync::Arc;

@@ -1,11 +1,13 @@
 //! The tail buffer: entries that were accepted and are not yet in the file.
 //!
-//! Appends copy their bytes in under the stream's lock. What comes together, within one tick of the coarse clock and
-//! up to about `frame_len` bytes, is one *draft*, and later one frame; a batch lies in one draft. Under the lock an
-//! append books the upper bound of what it can take in the file, so the segment and the seqs are fixed when it is
-//! accepted; the leader fixes offsets, sizes and checksums later, never above the booking.
+//! Appends copy their bytes in under the stream's lock. What comes together, within one tick of the
+//! coarse clock and up to about `frame_len` bytes, is one *draft*, and later one frame; a batch
+//! lies in one draft. Under the lock an append books the upper bound of what it can take in the
+//! file, so the segment and the seqs are fixed when it is accepted; the leader fixes offsets, sizes
+//! and checksums later, never above the booking.
 //!
-//! A batch over [`COPIED_LEN_MAX`] is not copied: its append takes the lead and writes it from the caller's memory.
+//! A batch over [`COPIED_LEN_MAX`] is not copied: its append takes the lead and writes it from the
+//! caller's memory.
 
 use std::ops::Range;
 
@@ -18,13 +20,14 @@ use crate::clock::Clock;
 use crate::pool::{KEPT_LEN, Pool, push_lean};
 use crate::sync::Arc;
 
-/// A batch that takes more bytes in the tail is written from the caller's memory: a copy of a batch that is most of the
-/// process's memory would double it.
+/// A batch that takes more bytes in the tail is written from the caller's memory: a copy of a batch
+/// that is most of the process's memory would double it.
 pub(crate) const COPIED_LEN_MAX: usize = 1 << 20;
 
 /// Where readers get entries beyond those in the stream's own file; it copies.
 pub trait TailProvider: Send + Sync {
-    /// The entry, if it is waiting to be drained; `None` if it is in the file by now, or not accepted.
+    /// The entry, if it is waiting to be drained; `None` if it is in the file by now, or not
+    /// accepted.
     fn read(&self, seq: SeqNo) -> Option<Entry>;
 }
 
@@ -174,8 +177,8 @@ impl Entries<'_> {
         self.data().len() + 4 * self.len()
     }
 
-    /// Adds the end of each entry, where `before` bytes of the same frame precede them, with the mark of the batch's end on
-    /// the last one.
+    /// Adds the end of each entry, where `before` bytes of the same frame precede them, with the
+    /// mark of the batch's end on the last one.
     fn push_ends(&self, ends: &mut Vec<u32>, before: usize) {
         let end =
             |end: usize| u32::try_from(before + end).expect("invariant: a batch is under 2 GiB, a joined frame small");
@@ -247,8 +250,8 @@ pub(crate) struct Tail {
     pub(crate) next_seq: u64,
     pub(crate) last_timestamp: u64,
     pub(crate) clock: Clock,
-    /// Where the times of the stream were far ahead of the clock when it was opened: the present time, with which the next
-    /// segment begins. The next append needs that segment.
+    /// Where the times of the stream were far ahead of the clock when it was opened: the present
+    /// time, with which the next segment begins. The next append needs that segment.
     pub(crate) restart: Option<u64>,
     /// `None` before the stream's first append, and after its close.
     pub(crate) booking: Option<Booking>,
@@ -259,7 +262,8 @@ pub(crate) struct Tail {
     spare: Vec<Arc<Pending>>,
     /// Where longer ones are, between their uses.
     pool: Arc<Pool<Pending>>,
-    /// How long what was last drained was: a stream of short ones does not hold what another needed.
+    /// How long what was last drained was: a stream of short ones does not hold what another
+    /// needed.
     usual: usize,
 }
 
@@ -293,7 +297,8 @@ impl Tail {
         first
     }
 
-    /// Accepts a large batch, which the file has already: the file now ends at `drained_to`, and nothing waits.
+    /// Accepts a large batch, which the file has already: the file now ends at `drained_to`, and
+    /// nothing waits.
     pub(crate) fn accept_written(&mut self, large: &Large<'_>, drained_to: u64) {
         debug_assert!(self.pending.drafts.is_empty(), "what waits is written before a large batch");
         self.next_seq = large.seqs().end;
@@ -345,19 +350,21 @@ impl Tail {
         }
     }
 
-    /// What was accepted from `end` on, where recovery found that the files end; `None` where what was drained behind it
-    /// is lost, so that nothing fits there.
+    /// What was accepted from `end` on, where recovery found that the files end; `None` where what
+    /// was drained behind it is lost, so that nothing fits there.
     pub(crate) fn waiting_from(&self, end: u64) -> Option<Pending> {
         let mut kept = Pending::default();
         for part in self.inflight.as_deref().into_iter().chain([&self.pending]) {
             part.drafts().for_each(|(draft, ends, data)| kept.keep(draft, ends, data, end));
         }
-        // A large batch whose write failed may be whole in the file. It was not accepted, and nothing accepted is lost.
+        // A large batch whose write failed may be whole in the file. It was not accepted, and
+        // nothing accepted is lost.
         let begins = kept.drafts.first().map_or(self.next_seq.max(end), |draft| draft.first_seq);
         (begins == end).then_some(kept)
     }
 
-    /// Takes over entries that were accepted before; whether they are booked is the caller's to see to.
+    /// Takes over entries that were accepted before; whether they are booked is the caller's to see
+    /// to.
     pub(crate) fn go_on_with(&mut self, waiting: Pending) {
         self.next_seq = waiting.end_seq().unwrap_or(self.next_seq);
         // They have their times, which go into the segment that is there.

@@ -1,9 +1,10 @@
 //! Dropping entries: from the beginning, from the end, and the whole stream.
 //!
-//! Dropping from the beginning is a START frame; dropping from the end, or up to beyond the end, is a new generation,
-//! whose folder entry is the commit point: nothing is shortened or rewritten, and what is left over stays void whether
-//! or not it comes back. Everything is settled first, so whoever waits is told what was so. Files are removed after the
-//! lead was given back, see [`remove`](crate::remove).
+//! Dropping from the beginning is a START frame; dropping from the end, or up to beyond the end, is
+//! a new generation, whose folder entry is the commit point: nothing is shortened or rewritten, and
+//! what is left over stays void whether or not it comes back. Everything is settled first, so
+//! whoever waits is told what was so. Files are removed after the lead was given back, see
+//! [`remove`](crate::remove).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,21 +28,25 @@ use crate::view::{SegmentState, SegmentView, View};
 use crate::writer::Writer;
 
 impl StreamLog {
-    /// Drops the entries below `first`, durably: none of them comes back after any crash. The disk space of segments
-    /// that lie wholly below is freed. Below or at the first entry it does nothing. Beyond the end the stream is empty
-    /// afterwards, and its next entry is `first`; so it is for a stream that is not there yet, which is created.
+    /// Drops the entries below `first`, durably: none of them comes back after any crash. The disk
+    /// space of segments that lie wholly below is freed. Below or at the first entry it does
+    /// nothing. Beyond the end the stream is empty afterwards, and its next entry is `first`; so it
+    /// is for a stream that is not there yet, which is created.
     ///
-    /// At the end of the stream the disk space of the segment being written is freed, too, where that is more than 64 KiB.
+    /// At the end of the stream the disk space of the segment being written is freed, too, where
+    /// that is more than 64 KiB.
     ///
-    /// Works on a full disk up to the end of the stream. Reads below `first` fail with [`ErrorKind::Truncated`] from
-    /// then on. Appends wait until that is durable, and not for the removal of files. Truncations of one stream run one
-    /// after the other.
+    /// Works on a full disk up to the end of the stream. Reads below `first` fail with
+    /// [`ErrorKind::Truncated`] from then on. Appends wait until that is durable, and not for the
+    /// removal of files. Truncations of one stream run one after the other.
     ///
     /// # Errors
     /// [`ErrorKind::Full`]: nothing was dropped. [`ErrorKind::Poisoned`]: a write or sync failed, and the entries are
-    /// dropped or not, which recovery decides. [`ErrorKind::Io`]: where [`first_seq`](Self::first_seq) is `first`, the
-    /// entries are dropped, durably, and a file could not be removed, so that its space is not free yet (the error names the
-    /// file; a later truncation or the next opening tries again); otherwise nothing was dropped. As an append otherwise.
+    /// dropped or not, which recovery decides. [`ErrorKind::Io`]: where
+    /// [`first_seq`](Self::first_seq) is `first`, the entries are dropped, durably, and a file
+    /// could not be removed, so that its space is not free yet (the error names the file; a later
+    /// truncation or the next opening tries again); otherwise nothing was dropped. As an append
+    /// otherwise.
     pub fn truncate_before(&self, first: u64) -> Result<()> {
         let inner = &*self.inner;
         inner.recovered_anyway().map(drop).map_err(|error| error.of_call(Call::Truncate))?;
@@ -52,7 +57,8 @@ impl StreamLog {
             // Room for a new file comes with the end of the older ones.
             removed = inner.drop_below(&mut removals, first, false);
             if removed.is_ok() {
-                // The entries are dropped. Where there is still no room, the segment being written stays.
+                // The entries are dropped. Where there is still no room, the segment being written
+                // stays.
                 let freed = inner.begin_at_end(&mut removals, first);
                 removed = freed.or_else(|e| if e.kind() == ErrorKind::Full { Ok(()) } else { Err(e) });
             }
@@ -64,18 +70,19 @@ impl StreamLog {
         removed.map_err(|error| error.of_call(Call::Truncate))
     }
 
-    /// Drops the entry `next` and all behind it, durably; the stream's next entry is `next` then. May cut a batch in
-    /// two. At the end of the stream it does nothing.
+    /// Drops the entry `next` and all behind it, durably; the stream's next entry is `next` then.
+    /// May cut a batch in two. At the end of the stream it does nothing.
     ///
-    /// Appends wait until that is durable, and not for the removal of files. Truncations of one stream run one after the
-    /// other. Iterators made before that reach `next`, or stand behind it, end with [`ErrorKind::Cut`].
+    /// Appends wait until that is durable, and not for the removal of files. Truncations of one
+    /// stream run one after the other. Iterators made before that reach `next`, or stand behind it,
+    /// end with [`ErrorKind::Cut`].
     ///
     /// # Errors
     /// [`ErrorKind::OutOfRange`] below the first entry or beyond the end. [`ErrorKind::Full`]: nothing was dropped.
     /// [`ErrorKind::Poisoned`]: a write or sync failed, and the entries are dropped or not, which recovery decides.
     /// [`ErrorKind::Io`] with "the entries are dropped" in its text: they are, durably, and a file could not be removed, so
-    /// that its space is not free yet (the error names the file; a later truncation or the next opening tries again). As an
-    /// append otherwise.
+    /// that its space is not free yet (the error names the file; a later truncation or the next
+    /// opening tries again). As an append otherwise.
     pub fn truncate_from(&self, next: u64) -> Result<()> {
         let inner = &*self.inner;
         inner.recovered_anyway().map(drop).map_err(|error| error.of_call(Call::Truncate))?;
@@ -96,9 +103,10 @@ impl StreamLog {
         removed.map_err(|error| error.of_call(Call::Truncate))
     }
 
-    /// Deletes the stream, durably: it does not come back after any crash, and one that is created by its name later
-    /// shares nothing with it. Also of a stream that is poisoned. Every later call on this stream, an append that waits
-    /// among them, fails with [`ErrorKind::Deleted`]; readers see nothing more of it. Answers whether there was one.
+    /// Deletes the stream, durably: it does not come back after any crash, and one that is created
+    /// by its name later shares nothing with it. Also of a stream that is poisoned. Every later
+    /// call on this stream, an append that waits among them, fails with [`ErrorKind::Deleted`];
+    /// readers see nothing more of it. Answers whether there was one.
     ///
     /// # Errors
     /// [`Deletion`].
@@ -112,7 +120,8 @@ impl StreamLog {
         if shared.env.is_read_only() {
             return Err(Deletion::Undone(Error::new(ErrorKind::ReadOnly, &shared.place)));
         }
-        // Before the group: a truncation removes files by paths that may be another stream's once this one is gone.
+        // Before the group: a truncation removes files by paths that may be another stream's once
+        // this one is gone.
         let mut removals = self.inner.removals.lock();
         let mut moved = Ok(None);
         let retired = self.inner.group.retire(Error::new(ErrorKind::Deleted, &shared.place), |state| {
@@ -145,8 +154,8 @@ pub enum Deletion {
     Undone(Error),
     /// It is not known whether the stream is still there, or comes back after a power loss.
     Indeterminate(Error),
-    /// The stream is deleted, durably, but not all that was in its directory could be removed; the error names the first
-    /// path that stays. Opening the log tries again.
+    /// The stream is deleted, durably, but not all that was in its directory could be removed; the
+    /// error names the first path that stays. Opening the log tries again.
     Left(Error),
 }
 
@@ -160,9 +169,10 @@ impl Deletion {
     }
 }
 
-/// Deletes the stream at `place`, which nobody has open; whether there was one. Its directory is renamed, which is the
-/// commit point, and emptied; what a crash leaves of it is named [`DELETED_PREFIX`] and may be removed at open. Files that
-/// the log has not put there are not removed.
+/// Deletes the stream at `place`, which nobody has open; whether there was one. Its directory is
+/// renamed, which is the commit point, and emptied; what a crash leaves of it is named
+/// [`DELETED_PREFIX`] and may be removed at open. Files that the log has not put there are not
+/// removed.
 ///
 /// # Errors
 /// [`Deletion`].
@@ -171,7 +181,8 @@ pub fn delete(env: &Env, place: &Location) -> std::result::Result<bool, Deletion
     moved.map_err(Deletion::of_call)
 }
 
-/// The commit point of a deletion, durably. Returns the new name of the stream's directory, if there was one.
+/// The commit point of a deletion, durably. Returns the new name of the stream's directory, if
+/// there was one.
 fn move_away(env: &Env, place: &Location) -> std::result::Result<Option<PathBuf>, Deletion> {
     let storage = &**env.storage();
     // A link or a file that has the name is not ours to remove.
@@ -221,7 +232,8 @@ fn remove_moved(env: &Env, place: &Location, moved: Option<PathBuf>) -> std::res
     })
 }
 
-/// Removes a directory of a stream and the files in it that the log has put there: segments and temporary files.
+/// Removes a directory of a stream and the files in it that the log has put there: segments and
+/// temporary files.
 ///
 /// # Errors
 /// That of the first name that stays; the others are removed.
@@ -230,8 +242,8 @@ pub fn remove_folder(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
 }
 
 impl Inner {
-    /// Drops the entries below `first`, and removes their files. Where that is all entries, and `anew`, the segment being written
-    /// goes with them if it holds much.
+    /// Drops the entries below `first`, and removes their files. Where that is all entries, and
+    /// `anew`, the segment being written goes with them if it holds much.
     fn drop_below(&self, removals: &mut Removals, first: u64, anew: bool) -> Result<()> {
         let dropped = self.group.exclusively_then(
             |state, writer| {
@@ -245,8 +257,8 @@ impl Inner {
                 }
                 drain_all(writer, &mut state.tail)?;
                 let dead = match writer.write_start(&mut state.tail, first) {
-                    // The room that is kept for it is used up. The header of a new generation has the same effect, out of the
-                    // ballast.
+                    // The room that is kept for it is used up. The header of a new generation has
+                    // the same effect, out of the ballast.
                     Err(error) if error.kind() == ErrorKind::Full => {
                         let end = state.tail.next_seq;
                         writer.cut_from(state, end, first, BallastUse::Allowed)?
@@ -265,7 +277,8 @@ impl Inner {
         dropped.and_then(|dead| dead.map_or(Ok(()), |dead| self.remove_dead(removals, dead)))
     }
 
-    /// All entries were dropped: the segment being written goes, too, if it holds much, unless there are new ones.
+    /// All entries were dropped: the segment being written goes, too, if it holds much, unless
+    /// there are new ones.
     fn begin_at_end(&self, removals: &mut Removals, first: u64) -> Result<()> {
         let dead = self.group.exclusively(|state, writer| {
             self.check(state)?;
@@ -278,8 +291,8 @@ impl Inner {
     }
 }
 
-/// Whether a stream that begins at `first` needs nothing of the segment being written, and that holds much more than a fresh
-/// one takes. A START is cheaper than a new file.
+/// Whether a stream that begins at `first` needs nothing of the segment being written, and that
+/// holds much more than a fresh one takes. A START is cheaper than a new file.
 fn is_worth_anew(tail: &Tail, first: u64) -> bool {
     const HELD_MAX: u64 = 64 << 10;
     first == tail.next_seq && tail.booking.as_ref().is_some_and(|booking| booking.space.reserved() > HELD_MAX)
@@ -314,8 +327,8 @@ impl Writer {
         Ok(())
     }
 
-    /// The START is written: makes it durable, and shows readers only what does not lie wholly below it. Returns the segments
-    /// that do.
+    /// The START is written: makes it durable, and shows readers only what does not lie wholly
+    /// below it. Returns the segments that do.
     fn drop_before(&mut self, first: u64) -> Result<Vec<Arc<SegmentView>>> {
         if !seeded(Fault::StartAfterUnlink) {
             self.settle_all()?;
@@ -366,8 +379,8 @@ impl Writer {
         Ok(Dead { segments: old.segments.clone(), folder: None })
     }
 
-    /// A new generation at `next`, in whose header stands that the stream begins at `start`. Returns the segments that hold
-    /// nothing else than what is dropped.
+    /// A new generation at `next`, in whose header stands that the stream begins at `start`.
+    /// Returns the segments that hold nothing else than what is dropped.
     pub(crate) fn cut_from(
         &mut self,
         state: &mut State<Self>,
@@ -385,7 +398,8 @@ impl Writer {
         }
         let predecessor = kept.checked_sub(1).map_or(Predecessor::NONE, |i| {
             let segment = &old.segments[i];
-            // Entries before `next` that are damaged must not keep the caller from dropping those after it.
+            // Entries before `next` that are damaged must not keep the caller from dropping those
+            // after it.
             let reader = segment.open_alone(&shared.env, &shared.place, &shared.options);
             reader.map_or_else(|_| Predecessor::unread(&segment.header), |reader| Predecessor::of(&reader, next))
         });
@@ -394,7 +408,8 @@ impl Writer {
         let folder = FolderToSync::new(shared.env.storage(), &dir).map_err(|e| Error::io(&shared.place, e))?;
         let (header, (writer, space)) = self.new_generation(predecessor, next, start, state.tail.restart, ballast)?;
 
-        // The commit point is passed. The active segment, if it is kept, gets the SEAL that names what follows it.
+        // The commit point is passed. The active segment, if it is kept, gets the SEAL that names
+        // what follows it.
         let tail = &mut state.tail;
         let booking = tail.booking.as_mut().expect("invariant: a stream with a segment takes bookings");
         if kept == old.segments.len() {
@@ -403,7 +418,8 @@ impl Writer {
             let done = sealed.writer.sync().and_then(|()| sealed.writer.cut());
             done.map_err(|e| self.failed(e).poisoned())?;
         }
-        // Everything in this epoch is settled, so threads that wait in it need no record of how it ends.
+        // Everything in this epoch is settled, so threads that wait in it need no record of how it
+        // ends.
         shared.cuts.cut(shared.marks.epoch(), next);
         let before: Vec<_> = old.segments[..kept].iter().map(sealed).collect();
         state.tail.next_seq = next;

@@ -48,11 +48,11 @@ pub struct Finding {
     pub error: Error,
 }
 
-/// Reads every entry of the stream and every SEAL, beside a writer or not; `None` where the stream is not there. With a
-/// read-only [`Env`].
+/// Reads every entry of the stream and every SEAL, beside a writer or not; `None` where the stream
+/// is not there. With a read-only [`Env`].
 ///
-/// What a writer drops from the beginning meanwhile need not be read. Where it takes away anything else, what is there
-/// now is looked at, from the start again.
+/// What a writer drops from the beginning meanwhile need not be read. Where it takes away anything
+/// else, what is there now is looked at, from the start again.
 ///
 /// # Errors
 /// What is not damage: I/O, a newer format; a writer that takes away faster than this reads.
@@ -117,7 +117,8 @@ fn look(env: &Arc<Env>, place: &Location, options: &StreamOptions) -> Result<Opt
     Ok(Some(check))
 }
 
-/// Reads the entries of one segment; answers damage. Raises `first` where a writer drops entries meanwhile.
+/// Reads the entries of one segment; answers damage. Raises `first` where a writer drops entries
+/// meanwhile.
 fn read_all(log: &StreamLog, first: &mut u64, base: u64, limit: u64) -> Result<Option<Finding>> {
     loop {
         let from = base.max(*first);
@@ -131,8 +132,8 @@ fn read_all(log: &StreamLog, first: &mut u64, base: u64, limit: u64) -> Result<O
     }
 }
 
-/// What was found of the end of the segment that ends at `limit`; nothing, and `first` raised, where a writer has dropped
-/// the segment.
+/// What was found of the end of the segment that ends at `limit`; nothing, and `first` raised,
+/// where a writer has dropped the segment.
 fn unless_dropped(
     log: &StreamLog,
     view: &Arc<View>,
@@ -166,8 +167,8 @@ fn count_segments(env: &Env, place: &Location) -> Result<u64> {
     }
 }
 
-/// Whether a segment that another follows ends in a valid SEAL that says so. Of one that was not settled before a
-/// crash it need not; recovery writes it. So only a finished file is held to it.
+/// Whether a segment that another follows ends in a valid SEAL that says so. Of one that was not
+/// settled before a crash it need not; recovery writes it. So only a finished file is held to it.
 fn check_seal(env: &Env, place: &Location, header: &SegmentHeader, limit: SeqNo) -> Result<Option<Error>> {
     let failed = |e| Error::segment_error(place, e);
     let id = SegmentId::of(header);

@@ -1,8 +1,8 @@
 //! What readers see: an immutable list of segments, published whole, and how each is read.
 //!
-//! A reader loads the watermark first and the view after it. The writer publishes a view before it lets the
-//! watermark pass into a new segment, and stores the end of the active one before the watermark, so what a watermark
-//! promises is found through any view loaded after it.
+//! A reader loads the watermark first and the view after it. The writer publishes a view before it
+//! lets the watermark pass into a new segment, and stores the end of the active one before the
+//! watermark, so what a watermark promises is found through any view loaded after it.
 
 use std::io;
 
@@ -22,7 +22,8 @@ pub(crate) struct View {
     pub(crate) segments: Vec<Arc<SegmentView>>,
     /// Their bases side by side: a search through a long stream touches these, and no header.
     bases: Box<[u64]>,
-    /// For each, the earliest time that it or a later one begins with: these rise, though times may begin anew.
+    /// For each, the earliest time that it or a later one begins with: these rise, though times may
+    /// begin anew.
     times: Box<[u64]>,
 }
 
@@ -53,14 +54,16 @@ impl View {
 }
 
 impl View {
-    /// From where on the entries of this view, which ended at `end`, may not be those of `newer`, a later one of the same
-    /// stream that begins at `start`. Entries that are below that now were dropped, for all that can be told.
+    /// From where on the entries of this view, which ended at `end`, may not be those of `newer`, a
+    /// later one of the same stream that begins at `start`. Entries that are below that now were
+    /// dropped, for all that can be told.
     pub(crate) fn cut_by(&self, end: u64, newer: &Self, start: u64) -> Option<u64> {
         let cut_of = |(i, segment): (usize, &Arc<SegmentView>)| {
             let same = newer.find(segment.header.base.0).filter(|&at| newer.segments[at].header == segment.header);
             match same.map(|at| newer.limit(at)) {
                 Some(limit) => (limit < self.limit(i)).then_some(limit),
-                // Dropped from the beginning, or void. Where it is both, what was dropped counts as that.
+                // Dropped from the beginning, or void. Where it is both, what was dropped counts as
+                // that.
                 None => (self.limit(i).min(end) > start).then_some(segment.header.base.0.max(start)),
             }
         };
@@ -77,7 +80,8 @@ pub(crate) struct SegmentView {
 
 #[derive(Debug)]
 pub(crate) enum SegmentState {
-    /// Being written, or not yet settled, or (for a reader beside a writer) scanned: its index is in memory.
+    /// Being written, or not yet settled, or (for a reader beside a writer) scanned: its index is
+    /// in memory.
     Live(Arc<Live>),
     /// Whole and durable: opened when it is read, through the cache.
     Sealed,
@@ -170,8 +174,8 @@ impl Reader {
         }
     }
 
-    /// Entry `seq`, where one short read finds it; see [`SegmentData::entry`]. A sealed segment remembers what was gone
-    /// through.
+    /// Entry `seq`, where one short read finds it; see [`SegmentData::entry`]. A sealed segment
+    /// remembers what was gone through.
     pub(crate) fn entry(&self, seq: u64, len_max: u64) -> stratawal_segment::Result<Option<FoundEntry>> {
         let known = match self {
             Self::Sealed(loaded) => loaded.index.position_of(seq).map(|i| (loaded, i)),
@@ -201,7 +205,8 @@ impl Reader {
         self.bounded(span)
     }
 
-    /// The point of the index behind the one that `seq` is looked for from: there reading begins anew.
+    /// The point of the index behind the one that `seq` is looked for from: there reading begins
+    /// anew.
     pub(crate) fn next_point(&self, seq: u64) -> Option<IndexPoint> {
         match self {
             Self::Live(live) => live.index.floor(seq),
@@ -237,7 +242,8 @@ impl SegmentView {
         SegmentId::of(&self.header)
     }
 
-    /// Opens it for reading; from the cache where it is there. `next` is the header of the segment after it.
+    /// Opens it for reading; from the cache where it is there. `next` is the header of the segment
+    /// after it.
     pub(crate) fn open(
         &self,
         env: &Env,
@@ -266,11 +272,11 @@ impl SegmentView {
     }
 }
 
-/// Opens a segment that is whole: its index from its SEAL, or by a scan where it has none. A reader beside a writer may
-/// open one that is not finished yet.
+/// Opens a segment that is whole: its index from its SEAL, or by a scan where it has none. A reader
+/// beside a writer may open one that is not finished yet.
 ///
-/// Its last frame must be the one that `next`, the header of the segment after it, states. Where that frame cannot be read,
-/// reading its entries reports why.
+/// Its last frame must be the one that `next`, the header of the segment after it, states. Where
+/// that frame cannot be read, reading its entries reports why.
 fn load(
     env: &Env,
     place: &Location,
@@ -293,7 +299,8 @@ fn load(
             offset: SEGMENT_HEADER_LEN as u64..finished.offset.0,
         };
         let index = Index::decode(&finished.end.index, &bounds).ok()?;
-        // A SEAL drops its index on a full disk; one without points says nothing of entries that are there.
+        // A SEAL drops its index on a full disk; one without points says nothing of entries that
+        // are there.
         (!index.is_empty() || finished.end.entries == 0).then_some((index, finished.offset))
     });
     let (index, end) = match indexed {
@@ -309,9 +316,11 @@ fn load(
         }
     }
     let data = match options.map {
-        // The end of a file that is not finished may still be written again, and a mapping must not change.
+        // The end of a file that is not finished may still be written again, and a mapping must not
+        // change.
         Some(promise) if sealed_at.is_some() => {
-            // Whatever forbids the mapping (a limit, a file system without them) need not forbid reading. Reads report damage, too.
+            // Whatever forbids the mapping (a limit, a file system without them) need not forbid
+            // reading. Reads report damage, too.
             SegmentData::map(&file, end.0, promise).unwrap_or_else(|_| SegmentData::read(&file))
         }
         _ => SegmentData::read(&file),
@@ -322,9 +331,9 @@ fn load(
     Ok((Loaded { data, index, end: end.0, spans }, weight))
 }
 
-/// The index of a segment and where its entries end, from its frames. `sealed_at` is the offset of its SEAL. Where the chain
-/// breaks before that, the frames after the damage are found by their headers; they can be read, and reading the damage
-/// reports which entries are lost.
+/// The index of a segment and where its entries end, from its frames. `sealed_at` is the offset of
+/// its SEAL. Where the chain breaks before that, the frames after the damage are found by their
+/// headers; they can be read, and reading the damage reports which entries are lost.
 fn index_by_scan(
     file: &SegmentFile,
     options: &StreamOptions,

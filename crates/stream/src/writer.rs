@@ -1,9 +1,10 @@
 //! What the leader does to the files of a stream: drain, settle, rotate, close.
 //!
-//! Invariants: there is one `Writer`, and whoever has it has the lead. A descriptor with unsynced writes is never
-//! closed (the error of their write-back would be forgotten with it), so finished segments stay open until settled.
-//! The watermark passes only when everything below it is settled. After any error but a full disk before a write,
-//! nothing more is written: the group fails, and recovery decides.
+//! Invariants: there is one `Writer`, and whoever has it has the lead. A descriptor with unsynced
+//! writes is never closed (the error of their write-back would be forgotten with it), so finished
+//! segments stay open until settled. The watermark passes only when everything below it is settled.
+//! After any error but a full disk before a write, nothing more is written: the group fails, and
+//! recovery decides.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -33,14 +34,15 @@ use crate::tail::{Booking, Draft, Large, Pending, Tail};
 use crate::truncate::sealed;
 use crate::view::{Live, Reader, SegmentState, SegmentView, View};
 
-/// The length that the file of a successor begins with, if a segment is not shorter. A stream that has filled one segment
-/// will fill another, and each step of growth costs the sync after it a commit of the file system's journal and the file
-/// another extent: with segments of 64 KiB, milliseconds where a sync takes 0.04. No more than this, because a stream whose
-/// entries were all dropped holds it, too.
+/// The length that the file of a successor begins with, if a segment is not shorter. A stream that
+/// has filled one segment will fill another, and each step of growth costs the sync after it a
+/// commit of the file system's journal and the file another extent: with segments of 64 KiB,
+/// milliseconds where a sync takes 0.04. No more than this, because a stream whose entries were all
+/// dropped holds it, too.
 const SUCCESSOR_LEN: u64 = 1 << 20;
 
-/// Every so many CLOSE frames in one segment, the index points of all of them are written again, so that opening
-/// reads a bounded number of them.
+/// Every so many CLOSE frames in one segment, the index points of all of them are written again, so
+/// that opening reads a bounded number of them.
 const CLOSES_MAX: u32 = 32;
 
 /// What the writer shares with readers.
@@ -132,8 +134,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes a large batch from the caller's memory, and has `tail` accept it. Under the lock, with its space made sure of
-    /// and nothing waiting in the tail. Where it fails, the batch is not accepted, and recovery decides whether the file has it.
+    /// Writes a large batch from the caller's memory, and has `tail` accept it. Under the lock,
+    /// with its space made sure of and nothing waiting in the tail. Where it fails, the batch is
+    /// not accepted, and recovery decides whether the file has it.
     pub(crate) fn write_large(&mut self, tail: &mut Tail, large: &Large<'_>) -> Result<()> {
         let end_seq = large.seqs().end;
         if seeded(Fault::WatermarkFirst) {
@@ -156,8 +159,9 @@ impl Writer {
         self.shared.marks.set_flushed(end_seq);
     }
 
-    /// Writes `drafts`, whose entries' bytes are in `data`, as frames after the tail of the active segment, with one call;
-    /// returns how many bytes. About `encoded_len` bytes besides those of large frames' entries are encoded for it.
+    /// Writes `drafts`, whose entries' bytes are in `data`, as frames after the tail of the active
+    /// segment, with one call; returns how many bytes. About `encoded_len` bytes besides those of
+    /// large frames' entries are encoded for it.
     fn write<'a>(
         &mut self,
         drafts: impl Iterator<Item = (&'a Draft, &'a [u32], &'a [u8])>,
@@ -186,8 +190,8 @@ impl Writer {
         let result = frames.write(data, &mut active.writer);
         result.map_err(|e| Error::segment_error(&self.shared.place, e))?;
         for &IndexPoint { seq, offset, timestamp } in &frames.points {
-            // Seqs and offsets rise, and so do timestamps but behind those of a file that somebody else wrote; then the frame
-            // has no point, and is found from the one before.
+            // Seqs and offsets rise, and so do timestamps but behind those of a file that somebody
+            // else wrote; then the frame has no point, and is found from the one before.
             let _ = active.live.index.push(seq, offset, timestamp);
             active.times = Some((active.times.map_or(timestamp, |times| times.0), timestamp));
             self.timestamp = timestamp;
@@ -237,7 +241,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Syncs the oldest finished segment and shortens it to its SEAL; the watermark passes to its end.
+    /// Syncs the oldest finished segment and shortens it to its SEAL; the watermark passes to its
+    /// end.
     fn settle_oldest(&mut self) -> Result<()> {
         let Some(oldest) = self.unsettled.front() else { return Ok(()) };
         if seeded(Fault::DescriptorClosed) {
@@ -264,7 +269,8 @@ impl Writer {
         file.and_then(|file| file.sync_all()).map_err(|e| Error::io(place, e))
     }
 
-    /// The MARK, and then the watermark: a process killed here would leave the last group unattested otherwise.
+    /// The MARK, and then the watermark: a process killed here would leave the last group
+    /// unattested otherwise.
     fn passed(&mut self, durable: u64) -> Result<()> {
         if let Some(active) = &mut self.active {
             let tail =
@@ -294,13 +300,14 @@ impl Writer {
 
     // ---- creating, rotating, closing; under the lock, with nothing waiting in the tail
 
-    /// Creates the segment that the next entry goes into: the first one, or the successor of the active one.
+    /// Creates the segment that the next entry goes into: the first one, or the successor of the
+    /// active one.
     pub(crate) fn begin_segment(&mut self, tail: &mut Tail) -> Result<()> {
         if self.active.is_none() { self.create_stream(tail, tail.next_seq) } else { self.rotate(tail) }
     }
 
-    /// The first segment of a stream that is not there yet, and its folder, durably: built under a temporary name
-    /// with the segment in it, both synced, then renamed, then the parent synced.
+    /// The first segment of a stream that is not there yet, and its folder, durably: built under a
+    /// temporary name with the segment in it, both synced, then renamed, then the parent synced.
     pub(crate) fn create_stream(&mut self, tail: &mut Tail, start: u64) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let (storage, place) = (shared.env.storage(), &shared.place);
@@ -383,8 +390,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes sure of the room for a SEAL without index in the active file, before a successor is created: a full disk is
-    /// no failure until then. A file that was closed has to grow for it.
+    /// Makes sure of the room for a SEAL without index in the active file, before a successor is
+    /// created: a full disk is no failure until then. A file that was closed has to grow for it.
     pub(crate) fn book_seal(&self, tail: &mut Tail, ballast: BallastUse) -> Result<()> {
         let active = self.active.as_ref().expect("invariant: only a stream with a segment seals it");
         let booking = tail.booking.as_mut().expect("invariant: a stream with a segment takes bookings");
@@ -392,8 +399,8 @@ impl Writer {
         self.with_room(ballast, || booking.space.ensure_control(&active.writer.place().offset, len))
     }
 
-    /// Does `act`, which needs space in the active file; on a full disk, out of the ballast where `ballast` allows it. Nothing has
-    /// changed where it fails with any error but `Poisoned`.
+    /// Does `act`, which needs space in the active file; on a full disk, out of the ballast where
+    /// `ballast` allows it. Nothing has changed where it fails with any error but `Poisoned`.
     pub(crate) fn with_room<T>(
         &self,
         ballast: BallastUse,
@@ -412,9 +419,9 @@ impl Writer {
         Error::text(ErrorKind::Io, &self.shared.place, "the stream has used up its 2^32 generations")
     }
 
-    /// Creates a segment by rule H, its file `len` bytes long if there is room; from its rename on, a failure lets nobody
-    /// write to older ones. Where no descriptor is left, the finished segments are settled, which closes them, and the
-    /// creation is tried once more.
+    /// Creates a segment by rule H, its file `len` bytes long if there is room; from its rename on,
+    /// a failure lets nobody write to older ones. Where no descriptor is left, the finished
+    /// segments are settled, which closes them, and the creation is tried once more.
     pub(crate) fn create(
         &mut self,
         header: &SegmentHeader,
@@ -488,8 +495,8 @@ impl Writer {
         self.active = Some(Active { writer, live, end_seq: header.base.0, times: None, closes: Closes::default() });
     }
 
-    /// Writes the SEAL that names `next`, the segment that follows. It counts the entries below the base of that one, so
-    /// that the base is known even if the file of that segment is lost.
+    /// Writes the SEAL that names `next`, the segment that follows. It counts the entries below the
+    /// base of that one, so that the base is known even if the file of that segment is lost.
     pub(crate) fn seal(&mut self, space: &mut Space, next: &SegmentHeader) -> Result<()> {
         let active = self.active.as_ref().expect("invariant: only a stream with a segment seals it");
         let points = active.live.index.points_from(0);
@@ -502,8 +509,9 @@ impl Writer {
         self.finish(space, End { entries, ..end })
     }
 
-    /// Writes CLOSE, so that the next open needs no scan. Everything is drained, nobody appends. Where it fails with any error
-    /// but `Poisoned`, everything is durable, and no CLOSE was written.
+    /// Writes CLOSE, so that the next open needs no scan. Everything is drained, nobody appends.
+    /// Where it fails with any error but `Poisoned`, everything is durable, and no CLOSE was
+    /// written.
     pub(crate) fn close(&mut self, space: &mut Space) -> Result<()> {
         self.settle().map_err(Error::poisoned)?;
         let Some(active) = &self.active else { return Ok(()) };
@@ -519,7 +527,8 @@ impl Writer {
         self.with_room(BallastUse::Allowed, || space.ensure_control(&at, len))?;
         self.finish(space, end).map_err(Error::poisoned)?;
         let writer = &self.active.as_ref().expect("invariant: it was there above").writer;
-        // The cut may come only when the CLOSE is durable, and closing is done only when the cut is.
+        // The cut may come only when the CLOSE is durable, and closing is done only when the cut
+        // is.
         let ended = writer.sync().and_then(|()| writer.cut()).and_then(|()| writer.sync());
         ended.map_err(|e| self.failed(e).poisoned())
     }
@@ -546,8 +555,8 @@ impl Writer {
     }
 }
 
-/// The index points as a SEAL or CLOSE holds them; of a segment so large that they would not fit, every second one, or
-/// every fourth, and so on.
+/// The index points as a SEAL or CLOSE holds them; of a segment so large that they would not fit,
+/// every second one, or every fourth, and so on.
 pub(crate) fn index_block(points: &[IndexPoint]) -> Bytes {
     let mut step = 1;
     loop {
@@ -581,8 +590,8 @@ impl Lead for Writer {
     }
 }
 
-/// Frames to be written with one call: small ones encoded side by side, the bytes of large ones where they are. Its memory
-/// is used again and again.
+/// Frames to be written with one call: small ones encoded side by side, the bytes of large ones
+/// where they are. Its memory is used again and again.
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
     points: Vec<IndexPoint>,
@@ -615,7 +624,8 @@ impl Frames {
         encoded.capacity() + points.capacity() * size_of::<IndexPoint>() + pieces.capacity() * size_of::<Piece>()
     }
 
-    /// Encodes a frame, whose entries' bytes begin at `data_start` among those of all; answers its length.
+    /// Encodes a frame, whose entries' bytes begin at `data_start` among those of all; answers its
+    /// length.
     fn push(&mut self, place: &Place, frame: &DataFrame<'_>, data_start: usize) -> u64 {
         let (before, from) = (self.len, self.encoded.len());
         if frame.data.len() < BORROWED_LEN_MIN {

@@ -1,5 +1,5 @@
-//! Files that somebody wrote to do harm, every checksum right: an error, or less, but no panic, no endless work, no memory
-//! beyond what is there.
+//! Files that somebody wrote to do harm, every checksum right: an error, or less, but no panic, no
+//! endless work, no memory beyond what is there.
 
 use std::path::Path;
 use std::sync::Arc;

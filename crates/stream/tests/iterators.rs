@@ -1,5 +1,6 @@
-//! Iterators that are held across whatever happens to a stream: cuts, dropped beginnings, rotations, failures and the
-//! recovery from them. Used from both ends and by runs, each answers what it saw when it was made, or says why it does not.
+//! Iterators that are held across whatever happens to a stream: cuts, dropped beginnings,
+//! rotations, failures and the recovery from them. Used from both ends and by runs, each answers
+//! what it saw when it was made, or says why it does not.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;

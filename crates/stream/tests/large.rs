@@ -1,4 +1,5 @@
-//! Batches over 1 MiB, which are written from the caller's memory: their order among other appends, failures, crashes.
+//! Batches over 1 MiB, which are written from the caller's memory: their order among other appends,
+//! failures, crashes.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! The removal of files: which calls wait for it, and how a file that cannot be removed is reported. Errors of operations on
-//! names that have taken effect.
+//! The removal of files: which calls wait for it, and how a file that cannot be removed is
+//! reported. Errors of operations on names that have taken effect.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -86,7 +86,8 @@ fn a_cut_may_go_through_a_frame_and_a_batch() {
     holds(&again, 10, 21);
     assert_eq!(&again.get(19, Visibility::Settled).unwrap().unwrap().data()[..], 19_u32.to_le_bytes());
     assert_eq!(&again.get(20, Visibility::Settled).unwrap().unwrap().data()[..], b"other");
-    // The frame that holds 19 holds what was 20 before the cut, too, and what was dropped from the beginning.
+    // The frame that holds 19 holds what was 20 before the cut, too, and what was dropped from the
+    // beginning.
     for seqs in [&[10, 9][..], &[9, 10]] {
         let refused = again.get_many(seqs, Visibility::Settled).unwrap_err().kind();
         assert_eq!(refused, ErrorKind::Truncated { start: 10 });
@@ -229,7 +230,8 @@ fn on_a_full_disk_everything_can_be_dropped_and_the_stream_closed() {
         }
         while log.append(&[1; 10], Durability::Synced).is_ok() {}
         let end = log.next_seq();
-        // More of them than the space that is kept for control frames takes, and most of them free nothing.
+        // More of them than the space that is kept for control frames takes, and most of them free
+        // nothing.
         for first in 1..=end {
             log.truncate_before(first).unwrap_or_else(|e| panic!("restart {restart}, before {first} of {end}: {e}"));
         }

@@ -1,5 +1,5 @@
-//! Who waits, and for whom: one thread is held in the middle of an operation while others come, so that each moment is
-//! the one that is meant.
+//! Who waits, and for whom: one thread is held in the middle of an operation while others come, so
+//! that each moment is the one that is meant.
 
 use std::io;
 use std::path::Path;
@@ -125,7 +125,8 @@ fn appends_that_wait_behind_a_failure_beside_the_lead_all_answer() {
         threads.start("a", &log, append);
         threads.start("b", &log, append);
         settle();
-        // One holds the stream's lock in its reservation; the leader, and then one whose reservation fails, wait for it.
+        // One holds the stream's lock in its reservation; the leader, and then one whose
+        // reservation fails, wait for it.
         threads.start("holds", &log, |log| log.append(&[7; 100 << 10], Durability::Buffered));
         hold.await_one();
         lead.open();
@@ -239,7 +240,8 @@ fn a_failed_stream_says_so_whatever_its_recovery_met() {
     assert_eq!(append(&log).unwrap(), next);
 }
 
-/// A reader of a stream whose entries all lie in a segment that its writer, in another process as it were, has dropped.
+/// A reader of a stream whose entries all lie in a segment that its writer, in another process as
+/// it were, has dropped.
 fn reader_of_what_was_dropped() -> StreamLog {
     let storage = hooked(MemoryStorage::new());
     // Killed, so that recovery begins another segment.
@@ -329,7 +331,8 @@ fn a_folder_sync_that_panics_holds_nobody_who_waited_for_it() {
     }
 }
 
-/// A thread that waits may not run for as long as hundreds of cuts take. Each entry was settled before it was cut.
+/// A thread that waits may not run for as long as hundreds of cuts take. Each entry was settled
+/// before it was cut.
 #[test]
 fn appends_beside_many_cuts_report_success() {
     const THREADS: usize = 100;

@@ -1,5 +1,5 @@
-//! A storage that asks before each change whether it may: tests fail one operation, or hold it until another thread has
-//! come to where they want it.
+//! A storage that asks before each change whether it may: tests fail one operation, or hold it
+//! until another thread has come to where they want it.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -61,7 +61,8 @@ impl HookedStorage {
         self.read_bytes.load(Ordering::SeqCst)
     }
 
-    /// Asks `hook` before each operation from now on; its error is the operation's, which is then not done.
+    /// Asks `hook` before each operation from now on; its error is the operation's, which is then
+    /// not done.
     pub fn set(&self, hook: impl Fn(Operation, &Path) -> io::Result<()> + Send + Sync + 'static) {
         *lock(&self.hook) = Some(Arc::new(hook));
     }

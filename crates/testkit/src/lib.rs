@@ -1,8 +1,8 @@
-//! What the tests of a log share: a simulated storage that loses what a power loss may lose, a reference model of
-//! streams, and generated workloads that run on anything that can append.
+//! What the tests of a log share: a simulated storage that loses what a power loss may lose, a
+//! reference model of streams, and generated workloads that run on anything that can append.
 //!
-//! For tests of the crates of this workspace only. It knows storages and nothing else: a test says what a log is to it
-//! by implementing [`Subject`].
+//! For tests of the crates of this workspace only. It knows storages and nothing else: a test says
+//! what a log is to it by implementing [`Subject`].
 //!
 //! ```
 //! use std::path::Path;
@@ -20,7 +20,8 @@
 //!
 //! [`HookedStorage`] is for tests of what threads do at one moment: it holds one of them, or fails it.
 //!
-//! Deliberately absent: threads of its own (a simulation runs on one, so that a seed replays), and any knowledge of the format.
+//! Deliberately absent: threads of its own (a simulation runs on one, so that a seed replays), and
+//! any knowledge of the format.
 #![forbid(unsafe_code)]
 
 mod hooked;

@@ -31,7 +31,8 @@ impl Found {
         self.first + self.entries.len() as u64
     }
 
-    /// That every entry that was shown here is still there in `later`, where nothing was asked for in between.
+    /// That every entry that was shown here is still there in `later`, where nothing was asked for
+    /// in between.
     ///
     /// # Errors
     /// What is gone, or another.
@@ -82,8 +83,8 @@ pub enum Pending {
     Delete,
 }
 
-/// What is known of a stream: the entries that were ever asked for and may be there, in order, and up to where they
-/// must be.
+/// What is known of a stream: the entries that were ever asked for and may be there, in order, and
+/// up to where they must be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StreamModel {
     start: u64,
@@ -201,7 +202,8 @@ impl StreamModel {
         candidates
     }
 
-    /// Holds what a reader of the running log sees against the model: a prefix up to `sure` at least.
+    /// Holds what a reader of the running log sees against the model: a prefix up to `sure` at
+    /// least.
     ///
     /// # Errors
     /// What is wrong.
@@ -228,13 +230,15 @@ impl StreamModel {
         Ok(())
     }
 
-    /// A reader was shown the stream up to `end` as what is on stable storage: from here on it must be there.
+    /// A reader was shown the stream up to `end` as what is on stable storage: from here on it must
+    /// be there.
     pub fn shown_durable(&mut self, end: u64) {
         let end = end.clamp(self.start, self.end());
         (self.flushed, self.synced) = (self.flushed.max(end), self.synced.max(end));
     }
 
-    /// Holds a recovered stream against the model, and goes on from what was found, which is durable now.
+    /// Holds a recovered stream against the model, and goes on from what was found, which is
+    /// durable now.
     ///
     /// # Errors
     /// What is wrong.
@@ -242,8 +246,8 @@ impl StreamModel {
         self.check_reopened(found, found)
     }
 
-    /// The same for a stream that was recovered within its process: what is settled is durable, and more may be accepted
-    /// still.
+    /// The same for a stream that was recovered within its process: what is settled is durable, and
+    /// more may be accepted still.
     ///
     /// # Errors
     /// What is wrong.

@@ -31,7 +31,8 @@ impl Choose for Rng {
     }
 }
 
-/// Choices that bytes make, as few of them as tell what is chosen; after the last, always the first choice.
+/// Choices that bytes make, as few of them as tell what is chosen; after the last, always the first
+/// choice.
 #[derive(Debug)]
 pub(crate) struct Choices<'b>(&'b [u8]);
 

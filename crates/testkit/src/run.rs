@@ -18,7 +18,8 @@ use crate::workload::{Shape, Step, Workload, entry, place_before, place_from};
 /// Why a log refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Whether what was asked for may be there all the same, so that the stream has to be recovered.
+    /// Whether what was asked for may be there all the same, so that the stream has to be
+    /// recovered.
     pub unknown: bool,
     /// What it said.
     pub message: String,
@@ -86,7 +87,8 @@ pub trait Subject {
     /// What a reader is shown who does not ask for more: what is flushed, or what is synced.
     fn settled(&self, log: &Self::Log) -> Level;
 
-    /// The same as another process sees it, which is shown only what is on stable storage. `None` where the log itself is not there yet.
+    /// The same as another process sees it, which is shown only what is on stable storage. `None`
+    /// where the log itself is not there yet.
     ///
     /// # Errors
     /// As the log says.
@@ -390,8 +392,9 @@ fn check_lasts<S: Subject>(
     Ok(())
 }
 
-/// Runs the workload of `seed` and crashes it at every change of its disk: by the death of the process, and by power
-/// losses of all kinds; checks what recovery makes of each, goes on from there, and crashes that, too.
+/// Runs the workload of `seed` and crashes it at every change of its disk: by the death of the
+/// process, and by power losses of all kinds; checks what recovery makes of each, goes on from
+/// there, and crashes that, too.
 ///
 /// # Errors
 /// What the model does not allow.
@@ -472,7 +475,8 @@ impl<S: Subject> After<'_, S> {
         sim.unwatch();
         let mut images = run.images.take();
         for _ in 0..self.volume.nested.min(images.len()) {
-            // Recovery is short beside the steps behind it: half of the crashes fall on its first changes.
+            // Recovery is short beside the steps behind it: half of the crashes fall on its first
+            // changes.
             let among = if rng.chance(128) { images.len() } else { images.len().min(16) };
             let image = images.swap_remove(rng.index(among));
             let next = if rng.chance(64) { Crash::Kill } else { Crash::any(rng) };
@@ -481,11 +485,13 @@ impl<S: Subject> After<'_, S> {
         Ok(())
     }
 
-    /// A reader in another process sees what must be there, changes nothing, and sees nothing that a power loss takes.
+    /// A reader in another process sees what must be there, changes nothing, and sees nothing that
+    /// a power loss takes.
     fn look(&self, sim: &SimStorage, models: &Snapshot, crash: Crash) -> Result<(), Wrong> {
         let before = contents(&sim.disk());
         let mut shown = Vec::with_capacity(models.len());
-        // Syncs are changes of what is durable, and allowed; so what is compared is what the files hold.
+        // Syncs are changes of what is durable, and allowed; so what is compared is what the files
+        // hold.
         for (model, name) in models.iter().zip(self.streams) {
             let found = self.subject.read_only(sim.clone(), name);
             let found = found.map_err(|r| format!("{name}: another process: {}", r.message))?.unwrap_or_default();
@@ -512,8 +518,9 @@ fn contents(disk: &Disk) -> Vec<(String, Vec<u8>)> {
     disk.files().into_iter().map(read).collect()
 }
 
-/// Runs the workload of `seed` again and again, each time with another operation made to fail, once or from there on,
-/// or with another room on the disk; recovers as a program would, checks, goes on, and loses power at the end.
+/// Runs the workload of `seed` again and again, each time with another operation made to fail, once
+/// or from there on, or with another room on the disk; recovers as a program would, checks, goes
+/// on, and loses power at the end.
 ///
 /// # Errors
 /// What the model does not allow.
@@ -632,7 +639,8 @@ impl<S: Subject> Run<'_, S> {
         Ok(None)
     }
 
-    /// Reads a stream that was just recovered, first as things are, then without faults. What waits goes on waiting.
+    /// Reads a stream that was just recovered, first as things are, then without faults. What waits
+    /// goes on waiting.
     fn read_again(&mut self, stream: usize, failed: &mut u64) -> Result<(), Wrong> {
         let name = &self.streams[stream];
         let read = || {

@@ -2,33 +2,41 @@
 //!
 //! The fault model, fault by fault:
 //!
-//! - **Page cache.** Writes go to a cache that all reads see. Killing the process takes nothing of it.
-//! - **Unsynced write.** Until its file is synced, each sector of 512 bytes is on the disk in any of the versions it had
-//!   since the last sync, or not at all, whatever became of other sectors and files; a sector is never torn.
-//! - **Unsynced length.** Lengths are journaled: after a power loss a file has one of the lengths it had since its last
-//!   sync, a later one only if the earlier ones had been, too. What a shortening took stays away; what was never
-//!   written below a length is zeros.
-//! - **Unsynced name.** Until its folder is synced, each creation, removal and rename in it survives or not by itself. A
-//!   rename is atomic. Syncing a file says nothing of its name, syncing a folder nothing of what its files hold.
-//! - **Failed sync.** Some of the dirty sectors reached the disk; the others are marked clean all the same, so that the
-//!   next sync succeeds without them, while reads go on showing what the disk does not hold.
-//! - **Failed write-back.** The same happens behind everybody's back, to all files that have dirty sectors; the next sync
-//!   of each descriptor that was open then answers the error, once. Who opens the file later is told nothing.
+//! - **Page cache.** Writes go to a cache that all reads see. Killing the process takes nothing of
+//!   it.
+//! - **Unsynced write.** Until its file is synced, each sector of 512 bytes is on the disk in any
+//!   of the versions it had since the last sync, or not at all, whatever became of other sectors
+//!   and files; a sector is never torn.
+//! - **Unsynced length.** Lengths are journaled: after a power loss a file has one of the lengths
+//!   it had since its last sync, a later one only if the earlier ones had been, too. What a
+//!   shortening took stays away; what was never written below a length is zeros.
+//! - **Unsynced name.** Until its folder is synced, each creation, removal and rename in it
+//!   survives or not by itself. A rename is atomic. Syncing a file says nothing of its name,
+//!   syncing a folder nothing of what its files hold.
+//! - **Failed sync.** Some of the dirty sectors reached the disk; the others are marked clean all
+//!   the same, so that the next sync succeeds without them, while reads go on showing what the disk
+//!   does not hold.
+//! - **Failed write-back.** The same happens behind everybody's back, to all files that have dirty
+//!   sectors; the next sync of each descriptor that was open then answers the error, once. Who
+//!   opens the file later is told nothing.
 //! - **Failed write.** A part of it, to any byte, is in the cache.
-//! - **Full disk.** Creating, growing, reserving, writing and syncing may answer it. Growing past the capacity does.
-//! - **An error that has taken effect.** A rename, a removal, or a sync of a folder may answer an error although it was done.
-//! - **Another directory by the same path.** A storage that was made by [`Storage::at`] means its directory, which can be
-//!   renamed, replaced or removed through another one.
+//! - **Full disk.** Creating, growing, reserving, writing and syncing may answer it. Growing past
+//!   the capacity does.
+//! - **An error that has taken effect.** A rename, a removal, or a sync of a folder may answer an
+//!   error although it was done.
+//! - **Another directory by the same path.** A storage that was made by [`Storage::at`] means its
+//!   directory, which can be renamed, replaced or removed through another one.
 //! - **A fork.** [`SimStorage::set_forked`] makes this process the child.
 //! - **A clock that is set.** [`SimStorage::set_clock_by`].
-//! - **A coarse clock for files.** A file that is changed gets the time of a clock that ticks every 10 ms, so that two changes
-//!   may leave the same time.
+//! - **A coarse clock for files.** A file that is changed gets the time of a clock that ticks every
+//!   10 ms, so that two changes may leave the same time.
 //! - **Too many open files.** Creating, opening and listing may answer it.
-//! - **A disk that lies** answers syncs, of files or of folders, and does nothing ([`Lie`]); for tests that show that they
-//!   would see it.
+//! - **A disk that lies** answers syncs, of files or of folders, and does nothing ([`Lie`]); for
+//!   tests that show that they would see it.
 //! - **Bit rot** is made by hand, with [`Disk::flip`].
 //!
-//! Not modelled: a sector that is altered beside what was written, permissions, links, several machines.
+//! Not modelled: a sector that is altered beside what was written, permissions, links, several
+//! machines.
 
 mod content;
 mod disk;
@@ -60,8 +68,8 @@ pub enum Fault {
     WriteBack,
     /// Growing past `after` bytes of files fails, as past a quota.
     Capacity,
-    /// An input/output error of a rename, a removal, a creation of a folder or a sync of one, which has taken effect all the
-    /// same.
+    /// An input/output error of a rename, a removal, a creation of a folder or a sync of one, which
+    /// has taken effect all the same.
     IoAfterEffect,
 }
 
@@ -77,7 +85,8 @@ pub enum Lie {
 /// Which operations fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Faults {
-    /// The first: as many operations of those that can fail so succeed before it, or bytes of files fit on the disk.
+    /// The first: as many operations of those that can fail so succeed before it, or bytes of files
+    /// fit on the disk.
     pub after: u64,
     /// How they fail.
     pub fault: Fault,
@@ -147,8 +156,8 @@ struct State {
     watch: Option<Watch>,
 }
 
-/// A simulated storage. Clones share it. Begins with the folder `/`, a clock that rises with each look, and random
-/// numbers that follow from its seed.
+/// A simulated storage. Clones share it. Begins with the folder `/`, a clock that rises with each
+/// look, and random numbers that follow from its seed.
 #[derive(Clone)]
 pub struct SimStorage {
     state: Arc<Mutex<State>>,
@@ -189,8 +198,9 @@ impl SimStorage {
         Self { state, root: ROOT, forked: Arc::default() }
     }
 
-    /// Makes this storage, and all that was made of it by [`Storage::at`], that of a process which is not this one: from
-    /// here on this is the child of a fork; or (`false`) again the process itself.
+    /// Makes this storage, and all that was made of it by [`Storage::at`], that of a process which
+    /// is not this one: from here on this is the child of a fork; or (`false`) again the process
+    /// itself.
     pub fn set_forked(&self, forked: bool) {
         self.forked.store(forked, Ordering::SeqCst);
     }
@@ -205,7 +215,8 @@ impl SimStorage {
         self.state().disk.clone()
     }
 
-    /// Calls `watch` after each change of the disk, and in the middle of each write. It must not use this storage.
+    /// Calls `watch` after each change of the disk, and in the middle of each write. It must not
+    /// use this storage.
     pub fn watch(&self, watch: impl FnMut(&Disk) + Send + 'static) {
         self.state().watch = Some(Box::new(watch));
     }

@@ -108,7 +108,8 @@ fn batch(rng: &mut impl Choose, segment_len: u64) -> Vec<(u64, usize)> {
     (0..count).map(|_| one()).collect()
 }
 
-/// Where to drop the beginning of a stream: mostly within it, sometimes all of it, or beyond, or nothing.
+/// Where to drop the beginning of a stream: mostly within it, sometimes all of it, or beyond, or
+/// nothing.
 pub(crate) const fn place_before(start: u64, end: u64, pick: u64) -> u64 {
     match pick % 8 {
         0 => end,
@@ -118,7 +119,8 @@ pub(crate) const fn place_before(start: u64, end: u64, pick: u64) -> u64 {
     }
 }
 
-/// Where to drop its end: mostly within it, sometimes all of it, or nothing, or beyond, which is refused.
+/// Where to drop its end: mostly within it, sometimes all of it, or nothing, or beyond, which is
+/// refused.
 pub(crate) const fn place_from(start: u64, end: u64, pick: u64) -> u64 {
     match pick % 8 {
         0 => end,

@@ -1,4 +1,5 @@
-//! Flat lines of JSON, as the program that runs the cases prints them, and the file that keeps them all.
+//! Flat lines of JSON, as the program that runs the cases prints them, and the file that keeps them
+//! all.
 
 use super::machine::Machine;
 use super::{Outcome, Results};

@@ -98,7 +98,8 @@ fn versions(lock: &str) -> Vec<(String, String)> {
     found
 }
 
-/// The day that is `days` after 1970-01-01. Years begin in March here, so that a leap day is the last of its year.
+/// The day that is `days` after 1970-01-01. Years begin in March here, so that a leap day is the
+/// last of its year.
 fn date(days: u64) -> String {
     let days = days + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);

@@ -1,5 +1,5 @@
-//! The comparison with other logs and with raw loops: every case by every subject, in turn, several times; then a table,
-//! the raw figures, and plots.
+//! The comparison with other logs and with raw loops: every case by every subject, in turn, several
+//! times; then a table, the raw figures, and plots.
 
 mod json;
 mod machine;
@@ -34,8 +34,8 @@ struct Options {
     keep: bool,
 }
 
-/// Where the page and the plots are that the repository keeps: outside of the crates, which need not ship them. A host
-/// shows the page where one looks at the folder.
+/// Where the page and the plots are that the repository keeps: outside of the crates, which need
+/// not ship them. A host shows the page where one looks at the folder.
 const KEPT: &str = "benches/plots";
 
 /// One of the workloads, as the program that runs them lists it.

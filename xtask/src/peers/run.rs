@@ -1,5 +1,5 @@
-//! Running the cases: one process at a time, subject by subject and round by round, so that what changes on the machine
-//! meanwhile changes for all.
+//! Running the cases: one process at a time, subject by subject and round by round, so that what
+//! changes on the machine meanwhile changes for all.
 
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
@@ -14,8 +14,8 @@ use crate::{Done, Stop};
 /// How long a process may take besides the time that it measures.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// The case that asks for cores that stay awake: a sync takes many times as long on one that has gone to sleep, and a
-/// single thread that syncs lets them.
+/// The case that asks for cores that stay awake: a sync takes many times as long on one that has
+/// gone to sleep, and a single thread that syncs lets them.
 const AWAKE: &str = "W3/1";
 
 pub(super) struct Runner {

@@ -15,7 +15,8 @@ const ENTRIES_MAX: u64 = (8 << 30) / ENTRY_LEN as u64;
 /// How many appends are timed together: a clock reading each would be a good part of the fastest.
 const BLOCK: u64 = 256;
 
-/// The part that is told apart from the sustained figure: what fits within the bound on unsettled bytes.
+/// The part that is told apart from the sustained figure: what fits within the bound on unsettled
+/// bytes.
 const BURST: u64 = (512 << 20) / ENTRY_LEN as u64;
 
 /// Runs `append(n)` for `step` entries at a time until the time is over.
@@ -141,7 +142,8 @@ fn work(writer: &mut dyn Writer, thread: u64, time: Duration, barrier: &Barrier,
     Ok(Done { entries, took, ran: before - began })
 }
 
-/// Appends by threads that are acknowledged one by one, each thread on a stream of its own if `apart`.
+/// Appends by threads that are acknowledged one by one, each thread on a stream of its own if
+/// `apart`.
 pub(super) fn synced(run: &Run<'_>, threads: u64, apart: bool) -> Answer<Figures> {
     run.kind.gives(Level::Synced)?;
     let streams = if apart { threads } else { 1 };
@@ -154,8 +156,8 @@ pub(super) fn synced(run: &Run<'_>, threads: u64, apart: bool) -> Answer<Figures
     Ok(figures)
 }
 
-/// How often one thread's appends wait for the next segment to be made, where the segments are so small that this is more
-/// than one append in a thousand.
+/// How often one thread's appends wait for the next segment to be made, where the segments are so
+/// small that this is more than one append in a thousand.
 pub(super) fn rotating(run: &Run<'_>) -> Answer<Figures> {
     let _awake = Awake::new()?;
     // Until each has a core of its own.

@@ -1,8 +1,9 @@
 //! W9: one reader at full speed while others append to the stream that it reads.
 //!
-//! Where there are more threads than cores, a clock on the wall shows the scheduler. So the reader's own processor time is
-//! what counts: alone, beside as many threads that append to another stream (which share its caches, but no lock and no
-//! file), and beside those that append to its own.
+//! Where there are more threads than cores, a clock on the wall shows the scheduler. So the
+//! reader's own processor time is what counts: alone, beside as many threads that append to another
+//! stream (which share its caches, but no lock and no file), and beside those that append to its
+//! own.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

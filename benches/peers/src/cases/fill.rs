@@ -1,5 +1,5 @@
-//! Logs that are made to be read or opened. The large ones are made by a process of their own, so that what it leaves in
-//! memory is not taken for the reader's.
+//! Logs that are made to be read or opened. The large ones are made by a process of their own, so
+//! that what it leaves in memory is not taken for the reader's.
 
 use super::{BATCH, ENTRY_LEN, Run, files, growth};
 use crate::payload::Payload;
@@ -37,7 +37,8 @@ pub(super) fn recipe(run: &Run<'_>) -> Recipe {
     // A large log that syncs each append would take minutes one by one.
     let large = Recipe { level: kind.levels[0], entries: run.entries, batch: kind.levels == [Level::Synced], ..base };
     let base = Recipe { level: kind.nearest(Level::Flushed), entries: run.entries / 4, batch: false, ..large };
-    // Segments of an eighth of the log, if that is less than the default of stratawal and of ironwal: most of it is sealed.
+    // Segments of an eighth of the log, if that is less than the default of stratawal and of
+    // ironwal: most of it is sealed.
     let sealed = |recipe: Recipe| {
         let len = recipe.entries * recipe.entry_len as u64 / 8;
         let small = len < 64 << 20 && (kind.name.starts_with("stratawal") || kind.name == "ironwal");
@@ -178,8 +179,8 @@ pub(super) fn in_scope<T: Send, U>(
     })
 }
 
-/// Keeps the cores awake as long as it lives, at the lowest priority: a sync takes many times as long on a core that has
-/// gone to sleep.
+/// Keeps the cores awake as long as it lives, at the lowest priority: a sync takes many times as
+/// long on a core that has gone to sleep.
 pub(super) struct Awake([std::process::Child; 2]);
 
 impl Awake {

@@ -58,7 +58,8 @@ pub(super) fn active(run: &Run<'_>) -> Answer<Figures> {
 
 fn gets(run: &Run<'_>, subject: &dyn Subject, bound: u64) -> Answer<Figures> {
     let mut random = Random::new(bound);
-    // Every byte of some is compared, without the clock: they also warm what is opened at the first read.
+    // Every byte of some is compared, without the clock: they also warm what is opened at the first
+    // read.
     let mut tally = Tally::checked(ENTRY_LEN);
     let began = Instant::now();
     for _ in 0..1000 {

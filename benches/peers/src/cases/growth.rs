@@ -1,9 +1,10 @@
 //! G1 and G50: what the length of a log costs, at 1 GiB and at 50.
 //!
-//! The log is as long as it says, and made by the public calls, but most of its bytes are zeros in large entries, and the
-//! blocks of a sealed segment that are all zeros are given back: they read as before, and the checksums hold. Between the
-//! large entries stand the small ones that are read. They have a frame and a point of the index each, and are as many as
-//! a segment of frames of 6 KiB has points, so that an index is as large as it is in a log of small entries.
+//! The log is as long as it says, and made by the public calls, but most of its bytes are zeros in
+//! large entries, and the blocks of a sealed segment that are all zeros are given back: they read
+//! as before, and the checksums hold. Between the large entries stand the small ones that are read.
+//! They have a frame and a point of the index each, and are as many as a segment of frames of 6 KiB
+//! has points, so that an index is as large as it is in a log of small entries.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -34,7 +35,8 @@ const SMALL: u64 = 176;
 /// What is read, spread evenly over the log: read once to warm the cache, and then again.
 const WORKING_SET: u64 = 100_000;
 
-/// How much must be free: the small entries, what is not punched yet, and what is appended while it is measured.
+/// How much must be free: the small entries, what is not punched yet, and what is appended while it
+/// is measured.
 const FREE_MIN: u64 = 6 << 30;
 
 /// The log must not take more on the disk while it is made.

@@ -30,7 +30,8 @@ pub(crate) struct Case {
     pub(crate) unit: &'static str,
     /// Whether less is better.
     pub(crate) less: bool,
-    /// The guarantee that all its figures have; `None` where it is about reading, opening, or space.
+    /// The guarantee that all its figures have; `None` where it is about reading, opening, or
+    /// space.
     pub(crate) level: Option<Level>,
     /// The raw loops that say its limit.
     pub(crate) raws: &'static [&'static str],

@@ -1,4 +1,5 @@
-//! ironwal 0.6.9. `Strict` syncs each append; `Async` leaves what is written with the operating system.
+//! ironwal 0.6.9. `Strict` syncs each append; `Async` leaves what is written with the operating
+//! system.
 
 use ironwal::{CompressionType, SyncMode, Wal, WalOptions};
 

@@ -1,6 +1,7 @@
-//! okaywal 0.3.1. An entry is one or more chunks, and its commit syncs; threads share syncs. A log hands its entries over
-//! to something else at checkpoints and forgets them, so here it is preallocated for all that comes and never gets there.
-//! Only recovery reads from the beginning; one chunk is read by its address.
+//! okaywal 0.3.1. An entry is one or more chunks, and its commit syncs; threads share syncs. A log
+//! hands its entries over to something else at checkpoints and forgets them, so here it is
+//! preallocated for all that comes and never gets there. Only recovery reads from the beginning;
+//! one chunk is read by its address.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};

@@ -1,5 +1,6 @@
-//! open-wal 0.2.1. `append` is memory, `commit` a write and a sync. It has one writer: threads share it under a mutex. A
-//! record is found by reading its segment from the beginning, so there is no random read.
+//! open-wal 0.2.1. `append` is memory, `commit` a write and a sync. It has one writer: threads
+//! share it under a mutex. A record is found by reading its segment from the beginning, so there is
+//! no random read.
 
 use std::sync::{Mutex, MutexGuard};
 

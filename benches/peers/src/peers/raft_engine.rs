@@ -1,5 +1,5 @@
-//! raft-engine 0.4.2. A stream is a region, and the caller numbers its entries; one file is shared by all, and so are
-//! writes and syncs. Compression off.
+//! raft-engine 0.4.2. A stream is a region, and the caller numbers its entries; one file is shared
+//! by all, and so are writes and syncs. Compression off.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,8 +12,8 @@ use crate::subject::{Answer, Level, Setup, Stop, Subject, Writer, failed};
 /// How many entries a scan fetches at once.
 const FETCHED: u64 = 1024;
 
-/// An entry has to be a protobuf message. This one comes with the protobuf crate, and has a number and bytes, as Raft's
-/// own entry has.
+/// An entry has to be a protobuf message. This one comes with the protobuf crate, and has a number
+/// and bytes, as Raft's own entry has.
 #[derive(Clone)]
 struct Message;
 

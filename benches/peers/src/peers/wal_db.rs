@@ -1,5 +1,6 @@
-//! wal-db 1.1.0. `append` is a write; `append_and_sync` shares syncs. A record is read by its address, which is a number
-//! of bytes: with entries of one length it follows from the entry's number.
+//! wal-db 1.1.0. `append` is a write; `append_and_sync` shares syncs. A record is read by its
+//! address, which is a number of bytes: with entries of one length it follows from the entry's
+//! number.
 
 use wal_db::{FileStore, Lsn, SegmentedStore, Wal, WalStore};
 

@@ -1,5 +1,6 @@
-//! walrus-rust 0.2.0, in the folder that `WALRUS_DATA_DIR` names. A stream is a topic, which is read forwards once.
-//! Single appends are synced each (by `O_SYNC`) or never; batches are synced whatever it is told.
+//! walrus-rust 0.2.0, in the folder that `WALRUS_DATA_DIR` names. A stream is a topic, which is
+//! read forwards once. Single appends are synced each (by `O_SYNC`) or never; batches are synced
+//! whatever it is told.
 
 use walrus_rust::{FsyncSchedule, ReadConsistency, Walrus};
 
@@ -13,8 +14,8 @@ const HEADER_LEN: usize = 64;
 
 struct Log {
     walrus: Walrus,
-    /// How much a read asks for: as many entries as it answers. With less, a read that ends within a block goes on in
-    /// the block that is written, and what lies between is never read.
+    /// How much a read asks for: as many entries as it answers. With less, a read that ends within
+    /// a block goes on in the block that is written, and what lies between is never read.
     read_len: usize,
 }
 

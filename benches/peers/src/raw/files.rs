@@ -1,5 +1,5 @@
-//! A file for each stream, and another when it is full: what a log of streams and segments asks of the file system at the
-//! least.
+//! A file for each stream, and another when it is full: what a log of streams and segments asks of
+//! the file system at the least.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;

@@ -1,4 +1,5 @@
-//! Group commit over one reserved file: threads that wait at the same time share a write and a sync.
+//! Group commit over one reserved file: threads that wait at the same time share a write and a
+//! sync.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -42,7 +43,8 @@ impl Shared {
         Self { file, map: OnceLock::new() }
     }
 
-    /// Writes and syncs all that waits, without the lock, and then marks it durable, or the log as failed.
+    /// Writes and syncs all that waits, without the lock, and then marks it durable, or the log as
+    /// failed.
     fn commit<'a>(
         &self,
         state: &'a Mutex<Waiting>,
@@ -66,8 +68,8 @@ impl Shared {
     }
 }
 
-/// The leader of a group hands over to a thread of the next one first, whose sync then runs already while the leader
-/// wakes its own group, each thread once.
+/// The leader of a group hands over to a thread of the next one first, whose sync then runs already
+/// while the leader wakes its own group, each thread once.
 pub(super) struct HandOver {
     shared: Shared,
     state: Mutex<Waiting>,

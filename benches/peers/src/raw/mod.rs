@@ -1,6 +1,8 @@
-//! What the machine can do at most: a checksum, and the fewest calls that a guarantee asks for, with nothing around them.
+//! What the machine can do at most: a checksum, and the fewest calls that a guarantee asks for,
+//! with nothing around them.
 //!
-//! One file for all streams. An entry is its length, its checksum and its bytes; in pieces, the checksum is of 16 KiB.
+//! One file for all streams. An entry is its length, its checksum and its bytes; in pieces, the
+//! checksum is of 16 KiB.
 
 mod files;
 mod group;

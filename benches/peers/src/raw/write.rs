@@ -141,8 +141,8 @@ impl Writer for PiecesLoop<'_> {
     }
 }
 
-/// A mapping whose pages were touched before, written over again and again: what it holds has been handed over as soon as
-/// it is copied. It keeps only the newest entries.
+/// A mapping whose pages were touched before, written over again and again: what it holds has been
+/// handed over as soon as it is copied. It keeps only the newest entries.
 pub(super) struct Ring {
     map: Mutex<MmapMut>,
     counted: Mutex<Tally>,

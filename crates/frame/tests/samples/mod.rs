@@ -1,4 +1,5 @@
-//! One frame of each kind that there is, described and encoded: what golden files, seeds and properties start from.
+//! One frame of each kind that there is, described and encoded: what golden files, seeds and
+//! properties start from.
 #![allow(dead_code, reason = "each test takes what it needs")]
 
 use bytes::Bytes;
@@ -110,7 +111,8 @@ pub(crate) fn flatten(batches: &[Vec<Vec<u8>>]) -> (Vec<u32>, Vec<u8>) {
     (ends, data)
 }
 
-/// CRC-32 straight from its definition, so that nothing here leans on the library that is under test.
+/// CRC-32 straight from its definition, so that nothing here leans on the library that is under
+/// test.
 pub(crate) fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ if crc & 1 == 1 { 0xEDB8_8320 } else { 0 })
@@ -182,13 +184,15 @@ fn newer() -> Vec<Sample> {
         attests: Some(299),
         body: Body::Newer { count, codec, flags, payload: payload.to_vec(), answer },
     };
-    // The same entry three times over, "hello": an LZ4 block of literals, a zstd frame with a raw block, as it is.
+    // The same entry three times over, "hello": an LZ4 block of literals, a zstd frame with a raw
+    // block, as it is.
     vec![
         newer("newer-codec-lz4", 1, 1, 0, b"\x05\0\0\0\x50hello", Newer::Codec(1)),
         newer("newer-codec-zstd", 1, 2, 0, b"\x05\0\0\0\x28\xb5\x2f\xfd\x20\x05\x29\0\0hello", Newer::Codec(2)),
         newer("newer-codec-unknown", 1, 3, 0, b"?", Newer::Codec(3)),
         newer("newer-flag", 1, 0, 0x80, b"hello", Newer::Flags(0x80)),
-        // Too short for a table: what a flag makes of a payload is not for a reader to judge that does not know it.
+        // Too short for a table: what a flag makes of a payload is not for a reader to judge that
+        // does not know it.
         newer("newer-flag-without-table", 9, 0, 0x01, b"?", Newer::Flags(0x01)),
         newer("newer-control-kind", 0, 0, 0, b"\x05\0\0\0what it may say", Newer::ControlKind(5)),
     ]

@@ -1,4 +1,5 @@
-//! A part of the cache's map: an immutable snapshot that readers search and the holder of the cache's lock replaces.
+//! A part of the cache's map: an immutable snapshot that readers search and the holder of the
+//! cache's lock replaces.
 
 use std::ops::RangeInclusive;
 
@@ -20,7 +21,8 @@ impl<T> Entry<T> {
     }
 }
 
-/// Entries, sorted by key: a lookup is a binary search over a few lines of memory, and a copy is one allocation.
+/// Entries, sorted by key: a lookup is a binary search over a few lines of memory, and a copy is
+/// one allocation.
 type Map<T> = Vec<(CacheKey, Arc<Entry<T>>)>;
 
 pub(super) struct Shard<T> {

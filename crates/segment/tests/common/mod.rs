@@ -1,4 +1,5 @@
-//! What the tests of segments share: a storage that fails on demand, a segment to write to, frames made by hand.
+//! What the tests of segments share: a storage that fails on demand, a segment to write to, frames
+//! made by hand.
 
 // Each test file uses its part of this.
 #![allow(dead_code)]
@@ -50,7 +51,8 @@ pub(crate) struct Fault {
     pub(crate) forever: bool,
 }
 
-/// A storage in memory that logs each operation that changes something or makes it durable, and fails on demand.
+/// A storage in memory that logs each operation that changes something or makes it durable, and
+/// fails on demand.
 #[derive(Clone, Debug)]
 pub(crate) struct Scripted {
     pub(crate) memory: MemoryStorage,

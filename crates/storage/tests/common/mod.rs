@@ -1,4 +1,5 @@
-//! What the tests of both storages share: the suite's runner, and short ways to make and read files.
+//! What the tests of both storages share: the suite's runner, and short ways to make and read
+//! files.
 
 // Each test file uses its part of this.
 #![allow(dead_code, unused_macros)]
@@ -9,7 +10,8 @@ use std::sync::Arc;
 
 use stratawal_storage::{Access, EntryKind, File, Storage};
 
-/// Makes tests `unix::…` and `memory::…` of functions that take a storage and an empty folder in it.
+/// Makes tests `unix::…` and `memory::…` of functions that take a storage and an empty folder in
+/// it.
 macro_rules! on_both_storages {
     ($($test:ident,)*) => {
         mod unix {

@@ -1,5 +1,5 @@
-//! Reads around damaged frames: every intact entry can be read, also between two points of the index, and the damage is
-//! reported with the entries that it takes.
+//! Reads around damaged frames: every intact entry can be read, also between two points of the
+//! index, and the damage is reported with the entries that it takes.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -48,7 +48,8 @@ fn names(what: &str, error: &Error, seq: u64, lost: &BTreeSet<u64>) {
     assert!((first..=last).all(|seq| lost.contains(&seq)), "{what}: {seq}: {error}");
 }
 
-/// Checks that entries in the order `seqs` are read up to the first that is lost, and that this is the end.
+/// Checks that entries in the order `seqs` are read up to the first that is lost, and that this is
+/// the end.
 fn reads(
     what: &str,
     entries: impl Iterator<Item = stratawal::Result<stratawal::Entry>>,

@@ -1,5 +1,6 @@
-//! What undamaged bytes of a segment attest, read by the letter of `crates/frame/FORMAT.md` and by nothing of the log's
-//! own, so that a fault in how that looks for frames does not hide in what it is held to.
+//! What undamaged bytes of a segment attest, read by the letter of `crates/frame/FORMAT.md` and by
+//! nothing of the log's own, so that a fault in how that looks for frames does not hide in what it
+//! is held to.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -82,8 +83,8 @@ fn header_at(bytes: &[u8], at: usize) -> Option<usize> {
     valid.then_some(len)
 }
 
-/// How far the segments of a stream attest that entries were durable, where `bytes` of the file `damaged` say nothing
-/// any more. `segments` are whole files.
+/// How far the segments of a stream attest that entries were durable, where `bytes` of the file
+/// `damaged` say nothing any more. `segments` are whole files.
 pub(crate) fn attested(segments: &[(PathBuf, Vec<u8>)], damaged: &PathBuf, bytes: &Range<u64>) -> u64 {
     let mut attested = 0;
     for (path, file) in segments {

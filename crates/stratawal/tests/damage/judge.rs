@@ -23,7 +23,8 @@ pub(crate) enum Depth {
     Deep,
 }
 
-/// What every sentence of the harness begins with: it is what tells its own findings from any other panic.
+/// What every sentence of the harness begins with: it is what tells its own findings from any other
+/// panic.
 pub(crate) const OWN: &str = "the sweep found that in ";
 
 fn of_stream(files: Vec<(PathBuf, Vec<u8>)>) -> Vec<(PathBuf, Vec<u8>)> {
@@ -31,8 +32,8 @@ fn of_stream(files: Vec<(PathBuf, Vec<u8>)>) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 impl Layout {
-    /// Holds what the log with this damage answers against what it has to. `silent_from`: entries from there on may be
-    /// missing in silence.
+    /// Holds what the log with this damage answers against what it has to. `silent_from`: entries
+    /// from there on may be missing in silence.
     pub(crate) fn judge(&self, what: &str, place: &dyn Place, silent_from: u64, depth: Depth) -> Option<Read> {
         let what = format!("{OWN}{}: {what}", self.name);
         let before = place.files();
@@ -65,7 +66,8 @@ impl Layout {
         Some(found)
     }
 
-    /// No seq that was acknowledged is given again, whether all of the stream can be read or a part.
+    /// No seq that was acknowledged is given again, whether all of the stream can be read or a
+    /// part.
     fn go_on(&self, what: &str, place: &dyn Place, wal: Wal, silent_from: u64, depth: Depth) {
         let stream = wal.stream("s").unwrap();
         let seq = stream.append("after").unwrap_or_else(|e| panic!("{what}: an append: {e}"));
@@ -111,7 +113,8 @@ impl Layout {
         }
     }
 
-    /// A refusal says where the damage is and what it takes, as far as that can be known of its kind.
+    /// A refusal says where the damage is and what it takes, as far as that can be known of its
+    /// kind.
     fn judge_refusal(&self, what: &str, error: &Error) {
         assert_eq!((error.kind(), error.stream()), (ErrorKind::Damaged, Some("s")), "{what}: {error}");
         let text = error.to_string();
@@ -134,7 +137,8 @@ impl Layout {
             () if text.contains("the file does not end as it was written") => {
                 (true, known || text.contains("was closed with"))
             }
-            // Which of the two segments is the wrong one is not known, and so no entry is said to be lost.
+            // Which of the two segments is the wrong one is not known, and so no entry is said to
+            // be lost.
             () if text.contains("segments are not of one history") => (false, true),
             () if text.contains("the stream's folder holds no segment") => {
                 assert_eq!((error.segment(), error.offset(), lost, from), (None, None, None, false), "{what}");
@@ -187,8 +191,8 @@ fn run(what: &str, stream: &Stream, first: u64, next: u64, back: bool) -> Option
     }
 }
 
-/// `get` of each seq is an entry or an error; where it is an error, iterating ends, from anywhere, both ways, and nowhere
-/// else; and no error claims an entry that can be read.
+/// `get` of each seq is an entry or an error; where it is an error, iterating ends, from anywhere,
+/// both ways, and nowhere else; and no error claims an entry that can be read.
 fn deep(what: &str, stream: &Stream) {
     let (first, next) = (stream.first_seq(), stream.next_seq());
     let (mut claims, mut failed) = (Vec::new(), Vec::new());
@@ -206,7 +210,8 @@ fn deep(what: &str, stream: &Stream) {
         }
     }
     assert!(stream.get(next).unwrap().is_none(), "{what}: there is an entry beyond the end");
-    // What was gone through once is passed over the second time, and answers the same, from whichever side one comes.
+    // What was gone through once is passed over the second time, and answers the same, from
+    // whichever side one comes.
     for seq in (first..next).rev() {
         let found = stream.get(seq).ok().flatten();
         let right = found.as_ref().is_some_and(|found| found.seq() == seq && found.data()[..] == entry(seq));

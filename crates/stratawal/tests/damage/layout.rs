@@ -54,7 +54,8 @@ pub(crate) struct Real<'a> {
 impl Place for Real<'_> {
     fn open_log(&self, read_only: bool) -> stratawal::Result<Wal> {
         let options = options();
-        // SAFETY: this thread alone has the folder, and changes nothing in it while the log is open.
+        // SAFETY: this thread alone has the folder, and changes nothing in it while the log is
+        // open.
         let options = if self.mapped { unsafe { options.map_reads() } } else { options };
         options.open_on(Arc::new(UnixStorage::new()), &self.root.join("log"), read_only)
     }
@@ -192,8 +193,9 @@ impl Layout {
         read(&self.storage, path)
     }
 
-    /// From where on entries may be missing in silence, where `bytes` of the segment `damaged` are: behind all that
-    /// anything else attests. Nothing of a stream that was closed: its end is guarded to the last byte.
+    /// From where on entries may be missing in silence, where `bytes` of the segment `damaged` are:
+    /// behind all that anything else attests. Nothing of a stream that was closed: its end is
+    /// guarded to the last byte.
     pub(crate) fn silent_from(&self, damaged: &Path, bytes: &Range<u64>) -> u64 {
         if self.closed { u64::MAX } else { self.attested(damaged, bytes) }
     }

@@ -45,7 +45,8 @@ fn a_zeroed_end_that_nothing_attests_looks_like_a_torn_tail() {
     assert_eq!(stream.with_durability(Durability::Synced).append("x").unwrap() + 1, stream.next_seq());
 }
 
-/// A START attests itself no more than an entry does. Nothing that was acknowledged as durable is lost by it.
+/// A START attests itself no more than an entry does. Nothing that was acknowledged as durable is
+/// lost by it.
 #[test]
 fn a_damaged_start_may_bring_back_what_it_dropped() {
     let (storage, path, frames) = killed(6, |stream| stream.truncate_before(5).unwrap());
@@ -56,8 +57,8 @@ fn a_damaged_start_may_bring_back_what_it_dropped() {
     assert_eq!(bounds(&storage), Ok(0..next), "what the START dropped is still on the disk");
 }
 
-/// A frame attests what was durable before it was written. While it is half written, it has taken the place of the MARK
-/// that attested the group before it, and attests nothing.
+/// A frame attests what was durable before it was written. While it is half written, it has taken
+/// the place of the MARK that attested the group before it, and attests nothing.
 #[test]
 fn in_mid_write_damage_to_the_group_before_looks_like_a_torn_tail() {
     let (storage, path, frames) = killed(6, nothing);
@@ -80,7 +81,8 @@ fn in_mid_write_damage_to_the_group_before_looks_like_a_torn_tail() {
     assert_eq!(in_silence(a), Err(ErrorKind::Damaged), "the one before that, which this one attests");
 }
 
-/// A file that is being written has 4096 * k + 8 bytes; cut to that, one that was closed looks like it.
+/// A file that is being written has 4096 * k + 8 bytes; cut to that, one that was closed looks like
+/// it.
 #[test]
 fn a_closed_file_cut_to_a_length_of_one_being_written_looks_like_one() {
     let layout = layout("long", live(&new(), 120, nothing, true), 0, true);
@@ -98,7 +100,8 @@ fn a_closed_file_cut_to_a_length_of_one_being_written_looks_like_one() {
     }
 }
 
-/// No file lists the streams but their folder: one that is gone as a whole was never there, for all that can be told.
+/// No file lists the streams but their folder: one that is gone as a whole was never there, for all
+/// that can be told.
 #[test]
 fn a_stream_whose_folder_is_gone_was_never_there() {
     let layout: Layout = layouts().swap_remove(0);

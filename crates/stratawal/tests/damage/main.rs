@@ -1,8 +1,9 @@
-//! Damage of every kind to logs of every shape. The answer is all that was acknowledged, or an error that says what is
-//! lost, with the files as they were.
+//! Damage of every kind to logs of every shape. The answer is all that was acknowledged, or an
+//! error that says what is lost, with the files as they were.
 //!
-//! Fewer entries in silence are allowed in one case: where nothing outside of the damaged bytes attests those that are
-//! missing, which cannot be told from a torn tail. That is worked out here anew, from what the undamaged files say.
+//! Fewer entries in silence are allowed in one case: where nothing outside of the damaged bytes
+//! attests those that are missing, which cannot be told from a torn tail. That is worked out here
+//! anew, from what the undamaged files say.
 
 mod around;
 mod frames;
@@ -51,8 +52,8 @@ fn each_segment(one: impl Fn(&Layout, &Path) + Sync) {
     });
 }
 
-/// All bits, or one in every fifth byte, and of the zeros behind the last frame a sample. One bit of each byte is looked at
-/// in every way.
+/// All bits, or one in every fifth byte, and of the zeros behind the last frame a sample. One bit
+/// of each byte is looked at in every way.
 #[test]
 fn a_flipped_bit_loses_nothing_in_silence() {
     let flipped = AtomicUsize::new(0);
@@ -138,7 +139,8 @@ fn a_cut_file_loses_nothing_in_silence() {
             if !all() && !sampled {
                 continue;
             }
-            // The rule of Length tells a cut newest file, wherever its chain ends, but at one length in 4,096.
+            // The rule of Length tells a cut newest file, wherever its chain ends, but at one
+            // length in 4,096.
             let lawful = cut % 4096 == 8;
             let silent_from = if lawful { layout.attested(path, &(cut..len)) } else { u64::MAX };
             let storage = layout.storage.snapshot();

@@ -9,7 +9,8 @@ use stratawal::ErrorKind;
 use crate::judge::{Depth, OWN, Read};
 use crate::layout::{Layout, Place, Real, files, layouts};
 
-/// What is done to a file or folder. `aside` is a free place in the same file system, `other` its like in another stream.
+/// What is done to a file or folder. `aside` is a free place in the same file system, `other` its
+/// like in another stream.
 type Act = (&'static str, fn(path: &Path, aside: &Path, other: &Path));
 
 const ACTS: [Act; 6] = [
@@ -108,7 +109,8 @@ fn a_file_or_folder_that_is_a_link_or_gone_loses_nothing_in_silence() {
     assert!(refused > 100 && whole > 50, "{refused} refused, {whole} whole");
 }
 
-/// All entries, or a typed error with the files as they were; or, where that is stated, a stream that is not there.
+/// All entries, or a typed error with the files as they were; or, where that is stated, a stream
+/// that is not there.
 fn judge(layout: &Layout, what: &str, place: &Real<'_>, may_be_gone: bool) -> Option<Read> {
     let what = format!("{OWN}{}: {what}", layout.name);
     let before = place.files();

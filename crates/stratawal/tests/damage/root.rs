@@ -1,5 +1,5 @@
-//! The root of a log: a creation that a crash interrupted goes on, and a folder of streams that somebody removed is
-//! missed.
+//! The root of a log: a creation that a crash interrupted goes on, and a folder of streams that
+//! somebody removed is missed.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};

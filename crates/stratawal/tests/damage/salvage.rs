@@ -62,8 +62,8 @@ pub(crate) fn save(what: &str, place: &dyn Place) -> Saved {
 }
 
 impl Layout {
-    /// Every acknowledged entry is yielded or reported as lost, except those that may be missing in silence. A stream that
-    /// can be read in full is yielded in full.
+    /// Every acknowledged entry is yielded or reported as lost, except those that may be missing in
+    /// silence. A stream that can be read in full is yielded in full.
     pub(crate) fn judge_salvage(&self, what: &str, place: &dyn Place, silent_from: u64, read: Read) {
         let saved = save(what, place);
         let lost = saved.lost_below(self.next);
@@ -81,7 +81,8 @@ impl Layout {
     }
 }
 
-/// The entries that a segment with these bytes holds in frames that `at` is in; all of them for its header.
+/// The entries that a segment with these bytes holds in frames that `at` is in; all of them for its
+/// header.
 fn hit(bytes: &[u8], at: u64, limit: u64) -> BTreeSet<u64> {
     let base = u64::from_le_bytes(bytes[56..64].try_into().unwrap());
     if at < HEADER_LEN {
@@ -105,7 +106,8 @@ fn a_flipped_bit_loses_only_the_entries_it_is_in() {
             let saved = save(&what, &storage);
             let may_be_lost = hit(&bytes, at, limit);
             let lost = saved.lost_below(layout.next);
-            // Where a file that was not closed ends with the damage, the rest looks like a torn tail.
+            // Where a file that was not closed ends with the damage, the rest looks like a torn
+            // tail.
             let intact = (layout.first..layout.next).filter(|seq| !may_be_lost.contains(seq));
             let left_out: Vec<u64> = intact.filter(|seq| !saved.entries.contains(seq)).collect();
             let silent_from = layout.silent_from(path, &(at..at + 1));
@@ -177,8 +179,8 @@ fn of_generation(storage: &MemoryStorage, generation: u32) -> std::path::PathBuf
     path.unwrap_or_else(|| panic!("no generation {generation}"))
 }
 
-/// Generation 1 holds entries that generation 2 voids; generation 3 follows. Whatever becomes of the later two files, no
-/// entry that was dropped is yielded as one that is certain.
+/// Generation 1 holds entries that generation 2 voids; generation 3 follows. Whatever becomes of
+/// the later two files, no entry that was dropped is yielded as one that is certain.
 #[test]
 fn entries_that_were_cut_are_not_yielded_as_certain() {
     const AT: u64 = 10;
@@ -214,7 +216,8 @@ fn entries_that_were_cut_are_not_yielded_as_certain() {
     }
 }
 
-/// The SEAL of the segment that was cut into names one that is gone. So the entries that it holds are uncertain.
+/// The SEAL of the segment that was cut into names one that is gone. So the entries that it holds
+/// are uncertain.
 #[test]
 fn a_cut_into_a_sealed_segment_leaves_doubt() {
     let storage = live(&rotated()[1].storage.snapshot(), 0, |stream| cut(stream, 1000), true);
@@ -243,7 +246,8 @@ fn an_undamaged_stream_is_yielded_as_it_is_read() {
     }
 }
 
-/// After any crash the stream opens, and salvage yields the entries that a reader is shown: a torn tail is not damage.
+/// After any crash the stream opens, and salvage yields the entries that a reader is shown: a torn
+/// tail is not damage.
 #[test]
 fn a_torn_tail_is_not_reported_as_lost() {
     let options = || Options::new().stream_defaults(StreamOptions::new().segment_bytes(64 << 10).frame_bytes(500));

@@ -1,4 +1,5 @@
-//! `Wal::truncate_before` opens a stream again whose damage lies below, and refuses where it does not.
+//! `Wal::truncate_before` opens a stream again whose damage lies below, and refuses where it does
+//! not.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,8 @@ use crate::layout::{
 use crate::salvage::save;
 use crate::{all, base_of, each_segment};
 
-/// Whether a log that is opened now has the stream with the entries `first..next`, all as they were appended.
+/// Whether a log that is opened now has the stream with the entries `first..next`, all as they were
+/// appended.
 fn holds(what: &str, wal: &Wal, first: u64, next: u64) {
     let stream = wal.stream("s").unwrap_or_else(|e| panic!("{what}: {e}"));
     assert_eq!((stream.first_seq(), stream.next_seq()), (first, next), "{what}");
@@ -33,7 +35,8 @@ fn holds(what: &str, wal: &Wal, first: u64, next: u64) {
     }
 }
 
-/// Truncates the damaged stream before `first`, which has to work; and uses it then, over a kill and a clean end.
+/// Truncates the damaged stream before `first`, which has to work; and uses it then, over a kill
+/// and a clean end.
 fn truncates(what: &str, storage: &MemoryStorage, first: u64, next: u64) {
     let wal = open(storage, false).unwrap();
     wal.truncate_before("s", first).unwrap_or_else(|e| panic!("{what}: before {first}: {e}"));
@@ -176,7 +179,8 @@ fn a_truncation_does_not_remove_a_newer_segment() {
     assert_eq!(segments_of(&storage, DIR), before);
 }
 
-/// Every bit that makes an open refuse, in a frame: the stream opens again from the first entry after it, and not before.
+/// Every bit that makes an open refuse, in a frame: the stream opens again from the first entry
+/// after it, and not before.
 #[test]
 fn a_damaged_frame_below_does_not_keep_a_truncation_off() {
     let tried = std::sync::atomic::AtomicUsize::new(0);
@@ -278,8 +282,9 @@ fn unsealed_disk(close: bool) -> (Disk, u64, u64) {
     damaged_disk_of(close, |_| (vec![(0, 200), (0, u64::MAX)], 1))
 }
 
-/// A stream of several segments of which these bytes, each of a segment and at an offset, are damaged; the offset of the
-/// trailer counts as the highest. Returns the first entry after the damage and the end, too.
+/// A stream of several segments of which these bytes, each of a segment and at an offset, are
+/// damaged; the offset of the trailer counts as the highest. Returns the first entry after the
+/// damage and the end, too.
 fn damaged_disk_of(close: bool, damage: impl Fn(&[OsString]) -> (Vec<(usize, u64)>, u64)) -> (Disk, u64, u64) {
     let storage = SimStorage::new(3);
     let wal = sim(&storage);

@@ -1,7 +1,9 @@
-//! The log on a simulated disk: crashes at every change, faults at every operation, against the reference model.
+//! The log on a simulated disk: crashes at every change, faults at every operation, against the
+//! reference model.
 //!
-//! A failure names its seed; `STRATAWAL_SEEDS=17..18 cargo test --package stratawal --test simulation` runs it alone,
-//! and `cargo xtask sim --seeds A..B` many, in release.
+//! A failure names its seed;
+//! `STRATAWAL_SEEDS=17..18 cargo test --package stratawal --test simulation` runs it alone, and
+//! `cargo xtask sim --seeds A..B` many, in release.
 
 #[cfg(stratawal_faults)]
 mod seeded;
@@ -26,8 +28,9 @@ struct Tried {
 }
 
 impl Tried {
-    /// The seeds that are asked for, or a small sample. What is tried of a seed never depends on which others are asked for,
-    /// or what is found in a long run would not be found again by its seed alone.
+    /// The seeds that are asked for, or a small sample. What is tried of a seed never depends on
+    /// which others are asked for, or what is found in a long run would not be found again by its
+    /// seed alone.
     fn from_env() -> Self {
         let Ok(text) = std::env::var("STRATAWAL_SEEDS") else {
             return Self {

@@ -1,4 +1,5 @@
-//! The simulation finds what it is there for: each of these faults in the code, and a disk that lies.
+//! The simulation finds what it is there for: each of these faults in the code, and a disk that
+//! lies.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -35,8 +36,9 @@ fn first_found(seeds_max: u64) -> Option<Failure> {
 /// What the code says that notices by itself that it went wrong. Any other panic is no finding.
 const ASSERTED: [&str; 1] = ["all is settled"];
 
-/// What the harness says of a log that broke a promise: it does not open, shows too little, too much or other entries,
-/// lost what was shown, or does not open where the power goes behind what was shown.
+/// What the harness says of a log that broke a promise: it does not open, shows too little, too
+/// much or other entries, lost what was shown, or does not open where the power goes behind what
+/// was shown.
 const FINDINGS: [&str; 8] = [
     "does not open",
     "begins at",

@@ -34,9 +34,9 @@ fn segment(sim: &SimStorage) -> PathBuf {
     segments.remove(0)
 }
 
-/// A stream is cut to nothing and written again with entries as long, so that every frame has its seq and its place from
-/// before. The disk then gives back, for one sector behind the header, what stood there in the segment that was cut.
-/// Answers whether any entry that was cut is read again.
+/// A stream is cut to nothing and written again with entries as long, so that every frame has its
+/// seq and its place from before. The disk then gives back, for one sector behind the header, what
+/// stood there in the segment that was cut. Answers whether any entry that was cut is read again.
 pub(crate) fn what_was_cut_comes_back() -> bool {
     const SECTOR_LEN: u64 = 512;
     let sim = SimStorage::new(1);

@@ -34,7 +34,8 @@ fn refusal(error: Error) -> Refusal {
     Refusal { unknown: error.kind() == ErrorKind::Poisoned, message: error.to_string() }
 }
 
-/// A truncation that could not remove a file states that it has dropped the entries, and then it has.
+/// A truncation that could not remove a file states that it has dropped the entries, and then it
+/// has.
 fn truncated(result: Result<(), Error>, is_done: impl Fn() -> bool) -> Result<(), Refusal> {
     let Err(error) = result else { return Ok(()) };
     let states_done = error.to_string().contains("the entries are dropped");

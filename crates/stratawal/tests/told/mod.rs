@@ -1,8 +1,10 @@
-//! A writer in another process that says what it does to a stream, and what the stream may hold by that.
+//! A writer in another process that says what it does to a stream, and what the stream may hold by
+//! that.
 //!
-//! One thread changes a stream. Each change has a number, rising, and is said before it is begun and once it is
-//! acknowledged. So the stream is at any time in the state behind the last change that was done, or behind the one that is
-//! being made; and each entry names the change that appended it.
+//! One thread changes a stream. Each change has a number, rising, and is said before it is begun
+//! and once it is acknowledged. So the stream is at any time in the state behind the last change
+//! that was done, or behind the one that is being made; and each entry names the change that
+//! appended it.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
 use std::collections::BTreeMap;
@@ -11,7 +13,8 @@ use std::io::Write;
 use stratawal::{Batch, Durability, Stream, Wal};
 use stratawal_testkit::Rng;
 
-/// What an entry is: by which change, which of its batch, of how many; and some bytes that follow from that.
+/// What an entry is: by which change, which of its batch, of how many; and some bytes that follow
+/// from that.
 pub(crate) fn entry(tag: u64, i: u64, of: u64) -> Vec<u8> {
     let mut bytes = [tag, i, of].map(u64::to_le_bytes).concat();
     let len = tag.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 55;
@@ -141,7 +144,8 @@ impl Default for History {
     }
 }
 
-/// The stream that a line is about, and the rest for [`History::hear`]; `None` if it is another line.
+/// The stream that a line is about, and the rest for [`History::hear`]; `None` if it is another
+/// line.
 pub(crate) fn told(line: &str) -> Option<(&str, &str)> {
     line.strip_prefix("told ")?.split_once(' ')
 }
@@ -209,7 +213,8 @@ impl History {
         self.states.len()
     }
 
-    /// Whether entries were dropped or cut in a change behind `number`, so that a reader of that state may be told so.
+    /// Whether entries were dropped or cut in a change behind `number`, so that a reader of that
+    /// state may be told so.
     pub(crate) fn has_lost_since(&self, number: u64) -> bool {
         let first = self.states[&number].first;
         self.states.range(number..).any(|(_, state)| state.first != first) || self.cuts.iter().any(|cut| cut.0 > number)
@@ -236,7 +241,8 @@ impl History {
         );
     }
 
-    /// Of the states that `candidates` names, keeps those in which the stream may end behind this entry, the last one.
+    /// Of the states that `candidates` names, keeps those in which the stream may end behind this
+    /// entry, the last one.
     pub(crate) fn retain_end(&self, candidates: &mut Vec<u64>, seq: u64, data: &[u8]) {
         let (_, i, of) = parts(data);
         candidates.retain(|number| i + 1 == of || self.states[number].sure == seq + 1);
@@ -263,7 +269,8 @@ impl History {
         next - first
     }
 
-    /// The state is known by now, and gets the number `number`: what was neither done nor found is never to come.
+    /// The state is known by now, and gets the number `number`: what was neither done nor found is
+    /// never to come.
     fn settle(&mut self, candidates: &[u64], number: u64, first: u64, next: u64) {
         let found = *candidates.last().unwrap();
         self.cuts.retain(|cut| cut.0 <= found);

@@ -19,8 +19,9 @@ use crate::report::{OpenReport, TornTail};
 use crate::sync::Arc;
 use crate::writer::Closes;
 
-/// What of a segment is read first. A writer that recovers is alone. A reader beside a writer must read what is
-/// attested before the chain that has to reach it, or the chain would seem to fall short.
+/// What of a segment is read first. A writer that recovers is alone. A reader beside a writer must
+/// read what is attested before the chain that has to reach it, or the chain would seem to fall
+/// short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     ChainFirst,
@@ -76,11 +77,12 @@ pub(super) struct Remembered {
     pub(super) newest: SegmentFile,
 }
 
-/// How many files that were scanned stay open, the newest of them. With the one at hand that makes 16: a stream may have
-/// more segments to scan than the process may have files.
+/// How many files that were scanned stay open, the newest of them. With the one at hand that makes
+/// 16: a stream may have more segments to scan than the process may have files.
 const SCANNED_OPEN_MAX: usize = 15;
 
-/// A segment whose header was read. The newest stays open, and of those that are scanned [`SCANNED_OPEN_MAX`].
+/// A segment whose header was read. The newest stays open, and of those that are scanned
+/// [`SCANNED_OPEN_MAX`].
 #[derive(Debug)]
 pub(crate) enum Opened {
     Open(SegmentFile),
@@ -128,14 +130,17 @@ impl Found {
         }
     }
 
-    /// Closes the file. A reader syncs it first where it may show entries at or above `durable`: those are not attested.
+    /// Closes the file. A reader syncs it first where it may show entries at or above `durable`:
+    /// those are not attested.
     ///
-    /// The sync is made through the descriptor that the bytes were read through, and not through one that is opened later.
-    /// If writing the file back has failed since it was opened, this sync fails. A descriptor that is opened after such a
-    /// failure may not learn of it, and a reader would show entries that are not on the disk.
+    /// The sync is made through the descriptor that the bytes were read through, and not through
+    /// one that is opened later. If writing the file back has failed since it was opened, this sync
+    /// fails. A descriptor that is opened after such a failure may not learn of it, and a reader
+    /// would show entries that are not on the disk.
     ///
-    /// So of these files the newest is synced first. That is safe: nothing is shown before all of them are synced, and a
-    /// power loss meanwhile leaves no more than the system could have left that writes pages back in any order.
+    /// So of these files the newest is synced first. That is safe: nothing is shown before all of
+    /// them are synced, and a power loss meanwhile leaves no more than the system could have left
+    /// that writes pages back in any order.
     pub(super) fn close(&mut self, place: &Location, durable: SeqNo, order: Order) -> Result<()> {
         if let Opened::Open(file) = &self.file {
             let header = *file.header();
@@ -147,8 +152,8 @@ impl Found {
         Ok(())
     }
 
-    /// Syncs the file, if it is open and was scanned, where it may have entries at or above `durable` that no earlier look
-    /// has synced.
+    /// Syncs the file, if it is open and was scanned, where it may have entries at or above
+    /// `durable` that no earlier look has synced.
     pub(super) fn make_sure(&mut self, place: &Location, durable: SeqNo) -> Result<()> {
         if let (Opened::Open(file), Some(scan)) = (&self.file, &mut self.scan)
             && self.limit > durable
@@ -262,8 +267,8 @@ pub(super) fn list(env: &Env, place: &Location) -> Result<(Vec<SegmentId>, Vec<O
     Ok((all, temporaries))
 }
 
-/// Step 1, the headers, in order of generation: each valid, each its file's, all of one stream. Those that are `known` are
-/// not read again, and the newest file may be open already.
+/// Step 1, the headers, in order of generation: each valid, each its file's, all of one stream.
+/// Those that are `known` are not read again, and the newest file may be open already.
 fn read_headers(
     env: &Env,
     place: &Location,
@@ -312,8 +317,9 @@ fn read_headers(
     Ok(found)
 }
 
-/// Whether a valid header is that of a segment that does not belong here, or not beside the next one. `stream_id` is that of newer segments, `next` the
-/// name of the one that follows in order of generation.
+/// Whether a valid header is that of a segment that does not belong here, or not beside the next
+/// one. `stream_id` is that of newer segments, `next` the name of the one that follows in order of
+/// generation.
 pub(super) fn misplaced(
     env: &Env,
     place: &Location,
@@ -353,8 +359,8 @@ impl Voidable for Found {
     }
 }
 
-/// Step 2, of segments in order of generation: one with base *b* voids every entry at or above *b* in older ones. A segment
-/// that cannot be read voids the same entries as one that can.
+/// Step 2, of segments in order of generation: one with base *b* voids every entry at or above *b*
+/// in older ones. A segment that cannot be read voids the same entries as one that can.
 pub(super) fn drop_void<S: Voidable>(segments: Vec<S>) -> Vec<S> {
     let mut stack: Vec<S> = Vec::with_capacity(segments.len());
     for newer in segments {
@@ -370,7 +376,8 @@ pub(super) fn drop_void<S: Voidable>(segments: Vec<S>) -> Vec<S> {
     stack
 }
 
-/// Step 3: segments whose limit is at or below *start* are garbage; among the rest nothing may be missing.
+/// Step 3: segments whose limit is at or below *start* are garbage; among the rest nothing may be
+/// missing.
 pub(super) fn drop_garbage(env: &Env, place: &Location, stack: Vec<Found>, start: SeqNo) -> Result<Vec<Found>> {
     let mut live = stack;
     let newest = live.len() - 1;
@@ -442,8 +449,8 @@ pub(super) fn scan(
     Ok(Scan { len, has_written_len, closed_len, chain, from, attested, index: Arc::new(index), last_crc, trace })
 }
 
-/// How long the file was when it was closed, where it has another length than one that is being written, and its chain ends
-/// in the CLOSE.
+/// How long the file was when it was closed, where it has another length than one that is being
+/// written, and its chain ends in the CLOSE.
 pub(super) fn closed_len(file: &SegmentFile, chain: &Chain) -> stratawal_segment::Result<Option<u64>> {
     if file.has_written_len() {
         return Ok(None);
@@ -453,8 +460,9 @@ pub(super) fn closed_len(file: &SegmentFile, chain: &Chain) -> stratawal_segment
     Ok(ends.filter(|&ends| ends == chain.end).map(|ends| ends.0 + TRAILER_LEN as u64))
 }
 
-/// Step 5, going back: while what is attested lies below the oldest segment scanned, or the one before does not end
-/// in a valid SEAL and trailer, that one is scanned too. (Step 8 must not seal a chain that breaks below its limit.)
+/// Step 5, going back: while what is attested lies below the oldest segment scanned, or the one
+/// before does not end in a valid SEAL and trailer, that one is scanned too. (Step 8 must not seal
+/// a chain that breaks below its limit.)
 pub(super) fn scan_back(
     env: &Env,
     place: &Location,
@@ -490,8 +498,8 @@ pub(super) fn scan_back(
     Ok(durable)
 }
 
-/// Whether the live segments were written one after the other. The last frames of segments that are not scanned are
-/// compared when they are read, so that opening stays cheap.
+/// Whether the live segments were written one after the other. The last frames of segments that are
+/// not scanned are compared when they are read, so that opening stays cheap.
 fn check_history(
     env: &Env,
     place: &Location,
@@ -523,7 +531,8 @@ pub(super) fn check_all_unsealed(
     Ok(())
 }
 
-/// Whether each live segment can follow the one before it, as far as the ends of files and the scans show that.
+/// Whether each live segment can follow the one before it, as far as the ends of files and the
+/// scans show that.
 pub(super) fn check_links(env: &Env, place: &Location, live: &mut [Found]) -> Result<()> {
     for i in 1..live.len() {
         let next = *live[i].header();
@@ -536,7 +545,8 @@ pub(super) fn check_links(env: &Env, place: &Location, live: &mut [Found]) -> Re
     Ok(())
 }
 
-/// Whether the SEAL or CLOSE at the end of a file excludes that `next` follows. A frame that is damaged excludes nothing.
+/// Whether the SEAL or CLOSE at the end of a file excludes that `next` follows. A frame that is
+/// damaged excludes nothing.
 pub(super) fn end_contradicts(env: &Env, place: &Location, found: &mut Found, next: &SegmentHeader) -> Result<bool> {
     if !found.end.is_some_and(|end| contradicts_end(&end, next)) {
         return Ok(false);
@@ -553,8 +563,8 @@ pub(super) fn scan_contradicts(scan: &Scan, next: &SegmentHeader) -> bool {
         || scan.last_crc.is_some_and(|crc| contradicts_frame(crc, next))
 }
 
-/// A segment was settled before one after it was, and sealed before that. Where its SEAL is missing or damaged, all entries
-/// that `next` follows must be there.
+/// A segment was settled before one after it was, and sealed before that. Where its SEAL is missing
+/// or damaged, all entries that `next` follows must be there.
 fn check_unsealed(
     env: &Env,
     place: &Location,
@@ -581,7 +591,8 @@ fn check_unsealed(
     Err(loss::behind_chain(env, place, found, end, start, limit, error))
 }
 
-/// Step 5, the decision: where the chain over all scanned segments ends, and whether that is a torn tail or damage.
+/// Step 5, the decision: where the chain over all scanned segments ends, and whether that is a torn
+/// tail or damage.
 pub(super) fn follow(
     env: &Env,
     place: &Location,
@@ -599,10 +610,11 @@ pub(super) fn follow(
         if end == found.limit {
             continue;
         }
-        // THE RULE. The chain ends here, before its limit. If anything valid attests that an entry at or behind the
-        // end was durable, acknowledged entries are gone: damage, nothing is changed. Otherwise this is what a crash
-        // leaves, and it is cut. That valid frames stand behind the end proves nothing either way: pages that were
-        // never synced reach the disk in any order, so a lawful power loss leaves the same picture.
+        // THE RULE. The chain ends here, before its limit. If anything valid attests that an entry
+        // at or behind the end was durable, acknowledged entries are gone: damage, nothing is
+        // changed. Otherwise this is what a crash leaves, and it is cut. That valid frames stand
+        // behind the end proves nothing either way: pages that were never synced reach the disk in
+        // any order, so a lawful power loss leaves the same picture.
         if end < durable {
             let error = Error::damage(place, Damage::Lost, Some(found.id()), Some(scan.chain.end.0), None);
             return Err(loss::behind_chain(env, place, found, end, start, durable, error));
@@ -619,7 +631,8 @@ pub(super) fn follow(
     Ok((newest, end))
 }
 
-/// A file that was not finished has a length of one being written, or it was cut or lengthened, or its end is damaged.
+/// A file that was not finished has a length of one being written, or it was cut or lengthened, or
+/// its end is damaged.
 fn check_length(env: &Env, place: &Location, found: &Found, start: SeqNo, durable: SeqNo) -> Result<()> {
     let Some(scan) = found.scan.as_ref().filter(|scan| !scan.has_written_len) else { return Ok(()) };
     let end = scan.chain.end_seq.min(found.limit);
@@ -635,7 +648,8 @@ fn check_length(env: &Env, place: &Location, found: &Found, start: SeqNo, durabl
 }
 
 impl Image {
-    /// The timestamp of the last frame. Only the segment that the chain ends in counts: times may have begun anew in it.
+    /// The timestamp of the last frame. Only the segment that the chain ends in counts: times may
+    /// have begun anew in it.
     pub(crate) fn timestamp(&self) -> u64 {
         let last = &self.live[self.cut];
         let times = match &self.closed {
@@ -680,7 +694,8 @@ impl Image {
     }
 }
 
-/// The index of a cleanly closed segment, and what is known of its CLOSE frames: from them, or else by a walk.
+/// The index of a cleanly closed segment, and what is known of its CLOSE frames: from them, or else
+/// by a walk.
 pub(super) fn closed_index(
     file: &SegmentFile,
     close: &Finished,
@@ -698,8 +713,9 @@ pub(super) fn closed_index(
     Ok((index, Closes::default()))
 }
 
-/// The index points of a cleanly closed segment: those of its last CLOSE and of the ones it names, oldest first.
-/// `None` where any of that is not valid: then they are rebuilt by a scan. Answers the depth, too.
+/// The index points of a cleanly closed segment: those of its last CLOSE and of the ones it names,
+/// oldest first. `None` where any of that is not valid: then they are rebuilt by a scan. Answers
+/// the depth, too.
 fn close_points(file: &SegmentFile, close: &Finished) -> Option<(Vec<IndexPoint>, u32)> {
     // No writer goes deeper; a ring of CLOSE frames in a hostile file ends here.
     const DEPTH_MAX: usize = 4096;

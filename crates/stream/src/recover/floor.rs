@@ -1,12 +1,13 @@
 //! Steps 1 to 5 for a stream of which only the entries at or above a *floor* have to be sound.
 //!
-//! Segments that lie wholly below the floor are garbage, whether or not they can be read. All others have to be sound by
-//! the ordinary rules, with one exception. A segment that holds the floor may be damaged below it: if its chain breaks
-//! below, the chain is entered again at the frame that holds the floor. The new generation has the floor as its start, and
-//! the segment before it gets a SEAL whose index begins at that frame, so that later opens do not scan it.
+//! Segments that lie wholly below the floor are garbage, whether or not they can be read. All
+//! others have to be sound by the ordinary rules, with one exception. A segment that holds the
+//! floor may be damaged below it: if its chain breaks below, the chain is entered again at the
+//! frame that holds the floor. The new generation has the floor as its start, and the segment
+//! before it gets a SEAL whose index begins at that frame, so that later opens do not scan it.
 //!
-//! A valid segment of another stream or log, or of another name, makes this fail, wherever it is. To drop it would remove
-//! a file that may be the only copy of entries that belong elsewhere.
+//! A valid segment of another stream or log, or of another name, makes this fail, wherever it is.
+//! To drop it would remove a file that may be the only copy of entries that belong elsewhere.
 
 use stratawal_frame::{ByteOffset, EndKind, SeqNo};
 use stratawal_index::ActiveIndex;
@@ -29,8 +30,8 @@ struct Named {
     found: Result<Found>,
 }
 
-/// Steps 1 to 5, for the entries at or above `floor` or the first live seq, whichever is higher; the image has that as its
-/// start. Changes nothing.
+/// Steps 1 to 5, for the entries at or above `floor` or the first live seq, whichever is higher;
+/// the image has that as its start. Changes nothing.
 pub(super) fn analyse_above(env: &Env, place: &Location, options: &StreamOptions, floor: SeqNo) -> Result<Image> {
     let (all, temporaries) = list(env, place)?;
     let mut names = read_names(env, place, &all)?;
@@ -131,8 +132,8 @@ fn read_names(env: &Env, place: &Location, all: &[SegmentId]) -> Result<Vec<Name
     Ok(names)
 }
 
-/// The error of the newest segment that may hold entries of another stream or log: one in the wrong place, or one of a newer
-/// format, in which that cannot be read.
+/// The error of the newest segment that may hold entries of another stream or log: one in the wrong
+/// place, or one of a newer format, in which that cannot be read.
 fn take_foreign(names: &mut Vec<Named>) -> Option<(SegmentId, Error)> {
     let is_foreign =
         |error: &Error| matches!(error.kind(), ErrorKind::Damaged(Damage::Misplaced) | ErrorKind::NewerFormat);
@@ -151,7 +152,8 @@ impl Voidable for Named {
     }
 }
 
-/// Scans the segment that holds the floor, if it has no valid end and was not scanned: its chain may break below the floor.
+/// Scans the segment that holds the floor, if it has no valid end and was not scanned: its chain
+/// may break below the floor.
 fn scan_unsealed(env: &Env, place: &Location, options: &StreamOptions, holder: &mut Found) -> Result<()> {
     if holder.scan.is_none() && holder.end.is_none() {
         holder.scan = Some(scan(env, place, options, holder, Order::ChainFirst)?);
@@ -161,8 +163,8 @@ fn scan_unsealed(env: &Env, place: &Location, options: &StreamOptions, holder: &
     Ok(())
 }
 
-/// Enters the chain of `found` again at the frame that holds `seq`, which is after the place where the chain breaks.
-/// False where there is no such frame.
+/// Enters the chain of `found` again at the frame that holds `seq`, which is after the place where
+/// the chain breaks. False where there is no such frame.
 fn enter_at(env: &Env, place: &Location, options: &StreamOptions, found: &mut Found, seq: SeqNo) -> Result<bool> {
     let failed = |e| Error::segment_error(place, e);
     let (file, limit) = (found.opened(env, place)?, found.limit);

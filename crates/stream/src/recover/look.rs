@@ -2,32 +2,38 @@
 //!
 //! A look takes the same steps as the first one, by the same rules. It differs in three things:
 //!
-//! - Headers are remembered. A header is never changed once its file has its name, and a generation is never used twice in a
-//!   stream. So they hold as long as the segment that was the newest is there and has the same header, its random salt
-//!   included. That one is read each time; where it is gone, or another stream's, all is read again.
-//! - A scan is continued. The frames up to the end of the chain are valid and stay as they are, so the walk begins there, if
-//!   the last of them is still there. A watermark that was once attested stays attested.
-//! - After the chain only the first few KiB are searched for attestations, if that explains why the file has changed: by
-//!   more frames, or by a higher watermark. The whole rest is searched where the file has changed and nothing explains it, and
-//!   once when the file has stopped changing. So a file that is preallocated is not read to its end for each new entry, and
-//!   yet no attestation is missed for good.
+//! - Headers are remembered. A header is never changed once its file has its name, and a generation
+//!   is never used twice in a stream. So they hold as long as the segment that was the newest is
+//!   there and has the same header, its random salt included. That one is read each time; where it
+//!   is gone, or another stream's, all is read again.
+//! - A scan is continued. The frames up to the end of the chain are valid and stay as they are, so
+//!   the walk begins there, if the last of them is still there. A watermark that was once attested
+//!   stays attested.
+//! - After the chain only the first few KiB are searched for attestations, if that explains why the
+//!   file has changed: by more frames, or by a higher watermark. The whole rest is searched where
+//!   the file has changed and nothing explains it, and once when the file has stopped changing. So
+//!   a file that is preallocated is not read to its end for each new entry, and yet no attestation
+//!   is missed for good.
 //!
 //! Where nothing has changed at all, no more is read than a header.
 //!
 //! What holds then:
 //!
-//! - The rules of recovery accept every state that is shown. So no entry is torn, none is missing between two others, and none
-//!   is shown before it is attested or synced. D is read before the chain in each round, so a writer at work is not taken for
-//!   damage.
-//! - Damage is reported by full looks alone. An error of any kind makes this one give up, and all is read again, twice if it
-//!   is damage.
-//! - Attestations that the chain does not reach are damage. Once the file has stopped changing, they are found at the
-//!   latest by the first look that knows that it has: 50 ms after another one has seen the same stamp. Damage to frames that an earlier look has found valid is found when they are read, and by the next
-//!   opening: a look does not read them again. Bytes that rot do not change the times of a file, so only reading finds them.
+//! - The rules of recovery accept every state that is shown. So no entry is torn, none is missing
+//!   between two others, and none is shown before it is attested or synced. D is read before the
+//!   chain in each round, so a writer at work is not taken for damage.
+//! - Damage is reported by full looks alone. An error of any kind makes this one give up, and all
+//!   is read again, twice if it is damage.
+//! - Attestations that the chain does not reach are damage. Once the file has stopped changing,
+//!   they are found at the latest by the first look that knows that it has: 50 ms after another one
+//!   has seen the same stamp. Damage to frames that an earlier look has found valid is found when
+//!   they are read, and by the next opening: a look does not read them again. Bytes that rot do not
+//!   change the times of a file, so only reading finds them.
 //!
-//! Whether a file has changed is seen by its [`ChangeStamp`]. Two changes within one tick of the clock of the file system
-//! may leave the same stamp. So a stamp counts only once it has stayed the same for longer than a tick, by this process's
-//! own clock: that of a file server may differ. A storage without stamps always searches the whole rest.
+//! Whether a file has changed is seen by its [`ChangeStamp`]. Two changes within one tick of the
+//! clock of the file system may leave the same stamp. So a stamp counts only once it has stayed the
+//! same for longer than a tick, by this process's own clock: that of a file server may differ. A
+//! storage without stamps always searches the whole rest.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -67,7 +73,8 @@ pub(crate) struct KnownSegment {
     pub(crate) scan: Option<Scan>,
 }
 
-/// Where a look found the stream to begin and to end. Two looks at the same segments that find the same show the same.
+/// Where a look found the stream to begin and to end. Two looks at the same segments that find the
+/// same show the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Shown {
     start: SeqNo,
@@ -125,7 +132,8 @@ impl Known {
     }
 }
 
-/// Looks again. Any error means that `known` does not hold any more, or that something is damaged: then all has to be read.
+/// Looks again. Any error means that `known` does not hold any more, or that something is damaged:
+/// then all has to be read.
 pub(super) fn look_on(env: &Env, place: &Location, options: &StreamOptions, known: Known) -> Result<Look> {
     let gone = || Error::io(place, io::ErrorKind::NotFound.into());
     let open = |id| {
@@ -164,7 +172,8 @@ pub(super) fn look_on(env: &Env, place: &Location, options: &StreamOptions, know
 pub(crate) struct Watch {
     /// `None` where it is not known.
     stamp: Option<ChangeStamp>,
-    /// When a look first saw this stamp, by [`elapsed_micros`](stratawal_storage::Storage::elapsed_micros).
+    /// When a look first saw this stamp, by
+    /// [`elapsed_micros`](stratawal_storage::Storage::elapsed_micros).
     since_micros: u64,
     /// Whether the stamp had been seen for so long that the next change cannot leave the same.
     is_settled: bool,
@@ -174,7 +183,8 @@ impl Watch {
     /// The state of `file` now, which is read afterwards; `before` is the one of the last look.
     pub(super) fn now(env: &Env, file: &SegmentFile, before: Option<&Self>) -> stratawal_segment::Result<Self> {
         let stamp = file.change_stamp()?;
-        // After the stamp and before the bytes: a change that comes between is seen by those who read the bytes.
+        // After the stamp and before the bytes: a change that comes between is seen by those who
+        // read the bytes.
         let now = env.storage().elapsed_micros();
         let since_micros = before.filter(|before| before.stamp == stamp).map_or(now, |before| before.since_micros);
         let seen_micros = now.saturating_sub(since_micros);
@@ -201,13 +211,15 @@ pub(crate) struct Trace {
     pub(super) limit: SeqNo,
     /// Up to here this reader has synced the file.
     pub(super) synced: ByteOffset,
-    /// How many bytes there are after the chain up to the last one that is not zero, where that is known.
+    /// How many bytes there are after the chain up to the last one that is not zero, where that is
+    /// known.
     pub(super) residue: Option<u64>,
     /// Bytes that the last look read of the file.
     pub(super) read_bytes: u64,
 }
 
-/// How many bytes after the chain each look searches for attestations: one short read, with the header of a frame.
+/// How many bytes after the chain each look searches for attestations: one short read, with the
+/// header of a frame.
 const NEAR_LEN: u64 = 4000;
 
 /// Continues `scan`, an earlier one of `file`; `None` where it does not hold any more.
@@ -261,7 +273,8 @@ pub(super) fn scan_on(
 }
 
 impl Scan {
-    /// Entries from `limit` on are void; reads the checksum of the frame before it where it is not known.
+    /// Entries from `limit` on are void; reads the checksum of the frame before it where it is not
+    /// known.
     fn set_limit(&mut self, file: &SegmentFile, limit: SeqNo) {
         let is_known = self.last_crc.is_some() && limit == self.trace.limit;
         self.trace.limit = limit;
@@ -273,8 +286,9 @@ impl Scan {
         self.last_crc = last_frame_crc(&SegmentData::read(file), point, limit.0);
     }
 
-    /// Searches `len` bytes after the chain for attestations and then walks on. In the other order a writer at work would seem
-    /// to have attested entries that do not exist. Returns whether the chain has grown.
+    /// Searches `len` bytes after the chain for attestations and then walks on. In the other order
+    /// a writer at work would seem to have attested entries that do not exist. Returns whether the
+    /// chain has grown.
     fn step(&mut self, file: &SegmentFile, limit: SeqNo, len: u64) -> stratawal_segment::Result<bool> {
         let before = self.chain.end;
         let attested = file.attestations_within(before, len)?.attested;

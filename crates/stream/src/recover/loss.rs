@@ -1,6 +1,8 @@
-//! Which entries a refusal says are lost. Asked once damage was found; decides nothing, changes nothing.
+//! Which entries a refusal says are lost. Asked once damage was found; decides nothing, changes
+//! nothing.
 //!
-//! A refusal claims no entry that may be there. Where only the first that is missing is known, it says that.
+//! A refusal claims no entry that may be there. Where only the first that is missing is known, it
+//! says that.
 //!
 //! | damage | what is known |
 //! |---|---|
@@ -72,8 +74,8 @@ pub(super) fn end_of(env: &Env, place: &Location, found: &mut Found) -> Option<S
     Some(end.min(limit))
 }
 
-/// Adds to `error` the entries that are lost where the chain of `found`, which was scanned, ends at `end`, although more is
-/// attested.
+/// Adds to `error` the entries that are lost where the chain of `found`, which was scanned, ends at
+/// `end`, although more is attested.
 pub(super) fn behind_chain(
     env: &Env,
     place: &Location,
@@ -83,7 +85,8 @@ pub(super) fn behind_chain(
     durable: SeqNo,
     error: Error,
 ) -> Error {
-    // What is lost for certain ends where the next valid frame begins; what is behind that is for salvage.
+    // What is lost for certain ends where the next valid frame begins; what is behind that is for
+    // salvage.
     let next_frame = |scan: &Scan| found.opened(env, place).ok()?.attestations(scan.chain.end).ok()?.first_seq;
     let behind = found.scan.as_ref().and_then(next_frame);
     let next = behind.filter(|&next| next >= end).unwrap_or(found.limit).min(durable);

@@ -1,39 +1,45 @@
 //! Recovery of a stream: which of the bytes in its folder count, and making the files say so.
 //!
-//! Words: *void* segments are dropped in step 2, *garbage* in step 3, the rest is *live*; *kept* are live segments
-//! with a base below that of the new generation. Steps 1 to 5 ([`analyse`]) read and decide; they are all that a
-//! reader does, and they change nothing. Steps 6 to 9 ([`repair`]) are the writer's. Interrupted anywhere, recovery
-//! runs again from step 1: only step 7 changes what the files mean, by one rename.
+//! Words: *void* segments are dropped in step 2, *garbage* in step 3, the rest is *live*; *kept*
+//! are live segments with a base below that of the new generation. Steps 1 to 5 ([`analyse`]) read
+//! and decide; they are all that a reader does, and they change nothing. Steps 6 to 9 ([`repair`])
+//! are the writer's. Interrupted anywhere, recovery runs again from step 1: only step 7 changes
+//! what the files mean, by one rename.
 //!
 //! 1. List, read headers. No segment is damage.
-//! 2. In order of generation, drop every older segment whose base is at or above the newer one's; compute limits.
-//! 3. *start*: from the newest segment. Drop what lies wholly below it; what is left must be without gaps, and of one
-//!    history (see `history`).
+//! 2. In order of generation, drop every older segment whose base is at or above the newer one's;
+//!    compute limits.
+//! 3. *start*: from the newest segment. Drop what lies wholly below it; what is left must be
+//!    without gaps, and of one history (see `history`).
 //! 4. A newest segment that ends in a valid CLOSE and trailer: that is the end, nothing is scanned.
-//! 5. Otherwise scan: how far the chain of frames goes, and how far anything valid attests that it went.
+//! 5. Otherwise scan: how far the chain of frames goes, and how far anything valid attests that it
+//!    went.
 //! 6. Write again, in place, every frame that may not be durable, and sync.
 //! 7. Sync the folders; begin a new generation at the end. This is the commit point.
 //! 8. Write the SEALs that are missing.
-//! 9. Remove void and garbage segments. The caller does that, once the stream serves its readers and writers again: a file
-//!    that stays changes nothing. So a file that cannot be removed does not keep a stream from being opened.
+//! 9. Remove void and garbage segments. The caller does that, once the stream serves its readers
+//!    and writers again: a file that stays changes nothing. So a file that cannot be removed does
+//!    not keep a stream from being opened.
 //!
-//! A stream may have more segments than a process may have files, and any number of them may have to be scanned. So at most
-//! 16 files are open at a time, the newest ones: a scan keeps its findings, and the file is opened again where it is needed.
+//! A stream may have more segments than a process may have files, and any number of them may have
+//! to be scanned. So at most 16 files are open at a time, the newest ones: a scan keeps its
+//! findings, and the file is opened again where it is needed.
 //!
-//! A damaged stream is refused, and its files stay as they are. [`salvage`](mod@salvage) reads the intact entries around the
-//! damage. [`floor`] does steps 1 to 5 where only the entries at or above a given seq have to be sound, so that a truncation
-//! drops the damage below.
+//! A damaged stream is refused, and its files stay as they are. [`salvage`](mod@salvage) reads the
+//! intact entries around the damage. [`floor`] does steps 1 to 5 where only the entries at or above
+//! a given seq have to be sound, so that a truncation drops the damage below.
 //!
 //! A reader that looks again continues its last look, see [`look`].
 //!
 //! Damage that looks like what a crash leaves, and is taken for it:
 //!
-//! - in a newest segment that was not closed, whatever takes a frame and every frame and MARK that attested it: in
-//!   practice its whole end;
+//! - in a newest segment that was not closed, whatever takes a frame and every frame and MARK that
+//!   attested it: in practice its whole end;
 //! - a START that is damaged: what it dropped may come back, as far as it is still on the disk;
-//! - after a power loss, or a kill in mid-write, damage inside the groups of the last two syncs: the frame that is half
-//!   written has taken the place of the MARK behind the one before;
-//! - a closed newest file that is cut to exactly 4096 * k + 8 bytes, the length of one that is being written;
+//! - after a power loss, or a kill in mid-write, damage inside the groups of the last two syncs:
+//!   the frame that is half written has taken the place of the MARK behind the one before;
+//! - a closed newest file that is cut to exactly 4096 * k + 8 bytes, the length of one that is
+//!   being written;
 //! - the folder of a stream that is gone as a whole: nothing else says which streams there are.
 
 mod analyse;
@@ -103,8 +109,9 @@ pub(crate) fn exists(env: &Env, place: &Location) -> Result<bool> {
     }
 }
 
-/// Recovers the stream for writing; `None` where it is not there. On a full disk it fails as full and may be repeated; the
-/// entries stay readable. Where `ballast` allows it, it is repeated without the ballast.
+/// Recovers the stream for writing; `None` where it is not there. On a full disk it fails as full
+/// and may be repeated; the entries stay readable. Where `ballast` allows it, it is repeated
+/// without the ballast.
 pub(crate) fn recover(
     env: &Env,
     place: &Location,
@@ -118,11 +125,12 @@ fn recover_as_it_is(env: &Env, place: &Location, options: &StreamOptions) -> Res
     recover_by(env, place, options, || analyse(env, place, options, Order::ChainFirst))
 }
 
-/// Recovers a stream of which the entries at or above `floor` are intact, whatever is damaged below, and drops those below:
-/// they may be damaged. `None` where the stream is not there. On a full disk it is repeated without the ballast.
+/// Recovers a stream of which the entries at or above `floor` are intact, whatever is damaged
+/// below, and drops those below: they may be damaged. `None` where the stream is not there. On a
+/// full disk it is repeated without the ballast.
 ///
-/// The new generation, whose header has the new start, is durable before any file is removed. Until then the files mean
-/// what they meant before. Where a crash comes between, this may be repeated.
+/// The new generation, whose header has the new start, is durable before any file is removed. Until
+/// then the files mean what they meant before. Where a crash comes between, this may be repeated.
 pub(crate) fn recover_above(
     env: &Env,
     place: &Location,
@@ -164,10 +172,12 @@ fn recover_by(
 /// How often a reader looks again where a writer moves under it.
 const LOOKS_MAX: usize = 200;
 
-/// Reads the stream beside another process that may write; `None` where it is not there. Changes nothing.
+/// Reads the stream beside another process that may write; `None` where it is not there. Changes
+/// nothing.
 ///
-/// A writer at work looks like damage of any kind for a moment: a segment that is gone, a length, a gap. So damage
-/// is believed only if a fresh listing and reading finds the same again: the same place and the same numbers.
+/// A writer at work looks like damage of any kind for a moment: a segment that is gone, a length, a
+/// gap. So damage is believed only if a fresh listing and reading finds the same again: the same
+/// place and the same numbers.
 pub(crate) fn read(env: &Env, place: &Location, options: &StreamOptions) -> Result<Option<Recovered>> {
     let began = Instant::now();
     let mut seen: Option<Error> = None;
@@ -191,8 +201,8 @@ pub(crate) fn read(env: &Env, place: &Location, options: &StreamOptions) -> Resu
     Err(Error::text(ErrorKind::Io, place, "the stream changes faster than it can be read; try again"))
 }
 
-/// Looks again, and reads only the entries that have come since the look that found `known`. Where that does not hold, or is
-/// not given, it reads all of them.
+/// Looks again, and reads only the entries that have come since the look that found `known`. Where
+/// that does not hold, or is not given, it reads all of them.
 pub(crate) fn look(env: &Env, place: &Location, options: &StreamOptions, known: Option<Box<Known>>) -> Result<Look> {
     let began = Instant::now();
     if let Some(known) = known
@@ -217,8 +227,8 @@ fn show(
     mut image: Image,
     is_continued: bool,
 ) -> Result<Recovered> {
-    // Beyond what is attested the bytes may be in the page cache alone; a reader that showed them and then saw them
-    // gone after a power loss would have read what was never there.
+    // Beyond what is attested the bytes may be in the page cache alone; a reader that showed them
+    // and then saw them gone after a power loss would have read what was never there.
     if image.end > image.durable {
         // Those that are not open any more were synced before they were closed.
         image.live.iter_mut().try_for_each(|found| found.make_sure(place, image.durable))?;
@@ -256,7 +266,8 @@ pub(crate) struct Scan {
     pub(crate) len: u64,
     /// Whether that is the length of a file that is being written.
     pub(crate) has_written_len: bool,
-    /// How long the file was when it was closed, where it has another length and its chain ends in the CLOSE.
+    /// How long the file was when it was closed, where it has another length and its chain ends in
+    /// the CLOSE.
     pub(crate) closed_len: Option<u64>,
     pub(crate) chain: Chain,
     /// Where the chain was entered: at the first frame, unless only later entries have to be sound.
@@ -270,8 +281,8 @@ pub(crate) struct Scan {
     pub(crate) trace: Trace,
 }
 
-/// Notes a frame of a chain in an index. In a chain seqs and offsets rise; timestamps of a hostile file may fall, and
-/// then the frame has no point and is found from the one before.
+/// Notes a frame of a chain in an index. In a chain seqs and offsets rise; timestamps of a hostile
+/// file may fall, and then the frame has no point and is found from the one before.
 fn note(index: &ActiveIndex, offset: ByteOffset, frame: &FrameHeader) {
     if !frame.is_control() {
         let _ = index.push(frame.first_seq.0, offset.0, frame.timestamp);

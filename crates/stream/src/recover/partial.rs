@@ -1,4 +1,5 @@
-//! What of a damaged stream precedes the first damage, for people who look at it. Changes nothing, decides nothing.
+//! What of a damaged stream precedes the first damage, for people who look at it. Changes nothing,
+//! decides nothing.
 
 use stratawal_frame::{EndKind, SeqNo};
 use stratawal_segment::{Access, SegmentFile, SegmentId};
@@ -13,7 +14,8 @@ use crate::report::OpenReport;
 use crate::sync::Arc;
 use crate::view::{SegmentState, SegmentView, View};
 
-/// Reads a stream that was found damaged, up to the damage. What is shown is in the page cache; it may not be durable.
+/// Reads a stream that was found damaged, up to the damage. What is shown is in the page cache; it
+/// may not be durable.
 pub(crate) fn partial(env: &Env, place: &Location, options: &StreamOptions) -> Result<Recovered> {
     let (valid, broken) = match list(env, place) {
         Ok((all, _)) => read_valid(env, place, &all),
@@ -48,7 +50,8 @@ pub(crate) fn partial(env: &Env, place: &Location, options: &StreamOptions) -> R
         let contradicted = next.is_some_and(|next| {
             scan_contradicts(&scan, next) || end_contradicts(env, place, &mut found, next).unwrap_or(false)
         });
-        // What is whole is opened when it is read: a stream may have more segments than a process may have files.
+        // What is whole is opened when it is read: a stream may have more segments than a process
+        // may have files.
         let state = if end == found.limit {
             SegmentState::Sealed
         } else {

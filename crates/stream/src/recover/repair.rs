@@ -44,7 +44,8 @@ impl Repair<'_> {
         let mut report = image.report(self.env, self.place)?;
         let (all, temporaries) = (std::mem::take(&mut image.all), std::mem::take(&mut image.temporaries));
         for name in &temporaries {
-            // One that cannot be removed is never read, and not in the way of a segment; the next recovery tries again.
+            // One that cannot be removed is never read, and not in the way of a segment; the next
+            // recovery tries again.
             let _ = remove_file(&**self.env.storage(), &self.place.dir().join(name));
         }
         let (start, end) = (image.start, image.end.max(image.start));
@@ -93,8 +94,8 @@ impl Repair<'_> {
         SegmentFile::open(self.env.storage(), &self.place.dir(), id, Access::ReadWrite).map_err(|e| self.failed(e))
     }
 
-    /// Step 4: the newest ends in a valid CLOSE. Nothing is written; the writer goes on behind the CLOSE when there
-    /// is something to write.
+    /// Step 4: the newest ends in a valid CLOSE. Nothing is written; the writer goes on behind the
+    /// CLOSE when there is something to write.
     fn resume_closed(&self, image: Image) -> Result<(Vec<Arc<SegmentView>>, Active, Space)> {
         let close = image.closed.expect("invariant: the caller looked");
         let mut live = image.live;
@@ -112,10 +113,11 @@ impl Repair<'_> {
         Ok((live.iter().map(sealed_view).collect(), active, space))
     }
 
-    /// Step 6: after a failed fsync the page cache may show what the disk does not hold, so every chain frame not
-    /// wholly below D is written again in place, with the same bytes, and synced, oldest segment first. Frames at or
-    /// above the limit are left alone. Answers how many bytes that were; `None` where the files are not what step 5 saw:
-    /// the system may drop such a page at any time, and then the chain ends before it.
+    /// Step 6: after a failed fsync the page cache may show what the disk does not hold, so every
+    /// chain frame not wholly below D is written again in place, with the same bytes, and synced,
+    /// oldest segment first. Frames at or above the limit are left alone. Answers how many bytes
+    /// that were; `None` where the files are not what step 5 saw: the system may drop such a page
+    /// at any time, and then the chain ends before it.
     fn rewrite(&self, image: &Image) -> Result<Option<u64>> {
         let mut rewritten = 0;
         for found in &image.live[..=image.cut] {
@@ -150,7 +152,8 @@ impl Repair<'_> {
         Ok(Some(rewritten))
     }
 
-    /// Writes neighbouring frames again, small ones together. False where one is not valid any more.
+    /// Writes neighbouring frames again, small ones together. False where one is not valid any
+    /// more.
     fn rewrite_frames(
         &self,
         file: &SegmentFile,
@@ -205,8 +208,8 @@ impl Repair<'_> {
         Ok(true)
     }
 
-    /// A frame longer than a piece. Its checksum is known only behind its last piece, so what is not valid is written
-    /// again, too, as it was found: it is not valid afterwards either.
+    /// A frame longer than a piece. Its checksum is known only behind its last piece, so what is
+    /// not valid is written again, too, as it was found: it is not valid afterwards either.
     fn rewrite_large(
         &self,
         file: &SegmentFile,
@@ -317,8 +320,9 @@ impl Repair<'_> {
         reader.map_or_else(|_| Predecessor::unread(found.header()), |reader| Predecessor::of(&reader, base))
     }
 
-    /// A file that ends in a CLOSE is made longer, durably, before anything names a segment after it. Only a truncation below
-    /// damage comes here with one: an ordinary recovery continues in such a file.
+    /// A file that ends in a CLOSE is made longer, durably, before anything names a segment after
+    /// it. Only a truncation below damage comes here with one: an ordinary recovery continues in
+    /// such a file.
     fn make_room_for_seal(&self, last: &Found) -> Result<()> {
         let file = self.open_to_write(last.id())?;
         let finished = file.finished().map_err(|e| self.failed(e))?;
@@ -337,8 +341,9 @@ impl Repair<'_> {
         Ok(file.map_err(|e| self.failed(e))?.header().stream_id)
     }
 
-    /// Whether the newest segment can be used on as it is: the last live one, nothing but zeros behind its header,
-    /// and the header says what that of a new generation would. So opening and dying over and over makes no files.
+    /// Whether the newest segment can be used on as it is: the last live one, nothing but zeros
+    /// behind its header, and the header says what that of a new generation would. So opening and
+    /// dying over and over makes no files.
     fn usable(&self, chain: &[Found], newest: SegmentId, start: SeqNo, end: SeqNo, now: u64) -> Result<bool> {
         let last = chain.last().expect("invariant: the chain has a segment");
         let header = last.header();
@@ -352,13 +357,14 @@ impl Repair<'_> {
         }
     }
 
-    /// Step 8: from the newest kept segment back to the first whose chain ends in a SEAL with a valid trailer, a SEAL
-    /// that names the next. What is found behind a chain is not believed. A first segment whose chain is damaged below the
-    /// start gets its SEAL in any case.
+    /// Step 8: from the newest kept segment back to the first whose chain ends in a SEAL with a
+    /// valid trailer, a SEAL that names the next. What is found behind a chain is not believed. A
+    /// first segment whose chain is damaged below the start gets its SEAL in any case.
     fn seal_kept(&self, kept: &[Found], newest: &SegmentHeader, start: SeqNo, timestamp: u64) -> Result<()> {
         let mut next = *newest;
         for (i, found) in kept.iter().enumerate().rev() {
-            // Closed again at once where it was closed: there may be more of them than the process may have files.
+            // Closed again at once where it was closed: there may be more of them than the process
+            // may have files.
             let finished = found.opened(self.env, self.place)?.finished().map_err(|e| self.failed(e))?;
             if finished.is_some_and(|finished| matches!(finished.end.kind, EndKind::Seal { .. })) {
                 match kept {
@@ -399,8 +405,8 @@ impl Repair<'_> {
         let sealed = writer.finish(&mut space, &tail, end).and_then(|()| writer.sync()).and_then(|()| writer.cut());
         sealed.map_err(|e| self.failed(e))?;
         if is_entered_again(found) {
-            // The chain is damaged below the start. The next open must find the trailer at the end of the file, or it would
-            // scan the chain. So the new length has to be durable, too.
+            // The chain is damaged below the start. The next open must find the trailer at the end
+            // of the file, or it would scan the chain. So the new length has to be durable, too.
             writer.sync().map_err(|e| self.failed(e))?;
         }
         Ok(())

@@ -1,26 +1,30 @@
 //! Reads every entry of a stream that can be read, whatever is damaged around it. Changes nothing.
 //!
-//! A *piece* is a live segment, or the name of one whose header cannot be read. The plan puts the pieces in order, as
-//! steps 1 to 3 of recovery do; an unreadable segment counts by its name, so that everything that it may have voided counts as void. Each
-//! piece is then searched for frames. A *hole* is a run of seqs of which no frame was found:
+//! A *piece* is a live segment, or the name of one whose header cannot be read. The plan puts the
+//! pieces in order, as steps 1 to 3 of recovery do; an unreadable segment counts by its name, so
+//! that everything that it may have voided counts as void. Each piece is then searched for frames.
+//! A *hole* is a run of seqs of which no frame was found:
 //!
-//! - A hole below the attested watermark is lost. So is one at a file that is missing or unreadable: such a file is never the
-//!   result of a crash.
-//! - At a hole at or above the attested watermark the stream ends: a crash leaves such a hole, and the next open ends the
-//!   stream there.
+//! - A hole below the attested watermark is lost. So is one at a file that is missing or
+//!   unreadable: such a file is never the result of a crash.
+//! - At a hole at or above the attested watermark the stream ends: a crash leaves such a hole, and
+//!   the next open ends the stream there.
 //!
-//! What is certain of an entry that is found: its bytes, its seq, and that it was written to this stream. Whether
-//! `truncate_from` has dropped it is known where the segment that follows is known. That is so
+//! What is certain of an entry that is found: its bytes, its seq, and that it was written to this
+//! stream. Whether `truncate_from` has dropped it is known where the segment that follows is known.
+//! That is so
 //!
 //! - where the header of the next piece names this segment as its predecessor;
-//! - where the generation of the next piece is one higher, so that no segment was ever between them;
-//! - where the SEAL of this segment names the one that follows, and the header after the gap names the same one as its
-//!   predecessor: then the SEAL gives the base of the missing one.
+//! - where the generation of the next piece is one higher, so that no segment was ever between
+//!   them;
+//! - where the SEAL of this segment names the one that follows, and the header after the gap names
+//!   the same one as its predecessor: then the SEAL gives the base of the missing one.
 //!
 //! Otherwise the entries of the segment before the gap are *uncertain*. So are those of all pieces
-//! before one that is not of one history with its predecessor: the files of two copies of the log are mixed. No other entries are: `truncate_from` removes
-//! every file above the one that it cuts into before it returns. At the end of the stream a SEAL is no such proof, since
-//! a later truncation does not change it.
+//! before one that is not of one history with its predecessor: the files of two copies of the log
+//! are mixed. No other entries are: `truncate_from` removes every file above the one that it cuts
+//! into before it returns. At the end of the stream a SEAL is no such proof, since a later
+//! truncation does not change it.
 
 use std::collections::VecDeque;
 
@@ -49,7 +53,8 @@ const MARK_LEN: u64 = 48;
 pub enum Salvaged {
     /// An entry.
     Entry(Entry),
-    /// An entry of which it is not known whether `truncate_from` dropped it: the file that would show it is missing.
+    /// An entry of which it is not known whether `truncate_from` dropped it: the file that would
+    /// show it is missing.
     Uncertain(Entry),
     /// Entries that cannot be read.
     Lost(Lost),
@@ -67,8 +72,8 @@ pub struct Lost {
     pub error: Error,
 }
 
-/// Yields the entries of a stream that can be read, and the ranges that are lost, in order of seq; each seq at most once.
-/// See [`salvage`].
+/// Yields the entries of a stream that can be read, and the ranges that are lost, in order of seq;
+/// each seq at most once. See [`salvage`].
 #[derive(Debug)]
 pub struct Salvage {
     env: Arc<Env>,
@@ -92,8 +97,8 @@ struct Plan {
     /// A hole below this is damage.
     attested: SeqNo,
     pieces: VecDeque<Piece>,
-    /// Set where the end is damaged: the newest segment names one that is missing, or its file has a length that no
-    /// writer leaves.
+    /// Set where the end is damaged: the newest segment names one that is missing, or its file has
+    /// a length that no writer leaves.
     tail: Option<Error>,
 }
 
@@ -119,7 +124,8 @@ struct Piece {
 }
 
 impl Piece {
-    /// The smallest seq that a file may begin with, by its name or by a valid header that has another name.
+    /// The smallest seq that a file may begin with, by its name or by a valid header that has
+    /// another name.
     fn base_min(&self) -> SeqNo {
         let named = self.header.as_ref().err().and_then(Error::named_segment);
         named.map_or(self.id.base, |named| named.base.min(self.id.base))
@@ -150,12 +156,13 @@ enum Hole {
     Changed,
 }
 
-/// Begins to read every entry of the stream that can be read, whatever is damaged; `None` where the stream is not there.
-/// With a read-only [`Env`], beside a writer or not. Of a stream that is not damaged these are the entries that opening
-/// it for reading shows. What is read is in the page cache, and may not be durable.
+/// Begins to read every entry of the stream that can be read, whatever is damaged; `None` where the
+/// stream is not there. With a read-only [`Env`], beside a writer or not. Of a stream that is not
+/// damaged these are the entries that opening it for reading shows. What is read is in the page
+/// cache, and may not be durable.
 ///
-/// At most a few files are open at a time. One frame is in memory at a time; one longer than `read_len_max` of `options`
-/// counts as lost.
+/// At most a few files are open at a time. One frame is in memory at a time; one longer than
+/// `read_len_max` of `options` counts as lost.
 ///
 /// Entries that a writer drops at the same time may be yielded or not.
 ///
@@ -343,7 +350,8 @@ impl Salvage {
 
     /// The piece has no more frames.
     fn leave(&mut self, piece: &Piece) -> Result<Flow> {
-        // Where a missing file began is not known, so the gap is named as the cause, and not this piece.
+        // Where a missing file began is not known, so the gap is named as the cause, and not this
+        // piece.
         if self.plan.pieces.front().is_some_and(|next| next.missing.is_some()) {
             return Ok(Flow::Go);
         }
@@ -379,8 +387,8 @@ impl Salvage {
         if end.is_some() && first >= self.plan.attested {
             return Ok(Hole::End);
         }
-        // Damage is believed only if the files are those that were listed. A writer creates a file before it changes
-        // what others hold.
+        // Damage is believed only if the files are those that were listed. A writer creates a file
+        // before it changes what others hold.
         match list_any(&self.env, &self.place) {
             Ok(names) if names == self.plan.names => {}
             Err(error) if !error.is_not_found() => return Err(error),
@@ -421,8 +429,8 @@ fn entry_of(frame: &Frame, seq: SeqNo) -> Option<Entry> {
     Some(Entry { seq: seq.0, timestamp: frame.header().timestamp, data: frame.entry(i)? })
 }
 
-/// Lists the files and plans how to read them; `None` where the stream is not there. `known` is the stream that was read
-/// before.
+/// Lists the files and plans how to read them; `None` where the stream is not there. `known` is the
+/// stream that was read before.
 fn look(env: &Env, place: &Location, known: Option<StreamId>) -> Result<Option<Plan>> {
     for _ in 0..LOOKS_MAX {
         if !exists(env, place)? {
@@ -458,7 +466,8 @@ fn plan(env: &Env, place: &Location) -> Result<Plan> {
     let start = newest.map(|header| start_of(env, place, &header)).transpose()?;
     pieces = drop_void(pieces);
     pieces.retain(|piece| piece.limit > start.unwrap_or_default());
-    // Where nothing states the start, nothing states that anything is missing before the first entry that is known of.
+    // Where nothing states the start, nothing states that anything is missing before the first
+    // entry that is known of.
     let start = start.unwrap_or(lowest);
     let tail = join(env, place, &mut pieces, start)?;
     let attested = attested(env, place, &pieces)?;
@@ -489,8 +498,8 @@ fn no_segment(place: &Location) -> Plan {
     }
 }
 
-/// A piece for each name, in order of generation, and whose stream this is. Headers that are those of another stream, or
-/// of another name, are unreadable.
+/// A piece for each name, in order of generation, and whose stream this is. Headers that are those
+/// of another stream, or of another name, are unreadable.
 fn read_pieces(env: &Env, place: &Location, names: &[SegmentId]) -> Result<(Vec<Piece>, Option<StreamId>)> {
     let (mut pieces, mut stream_id) = (Vec::with_capacity(names.len()), None);
     for (i, &id) in names.iter().enumerate().rev() {
@@ -539,8 +548,8 @@ impl Voidable for Piece {
     }
 }
 
-/// Finds gaps before, between and after the pieces, and the pieces whose entries a gap makes uncertain. Returns an error if
-/// the end is damaged.
+/// Finds gaps before, between and after the pieces, and the pieces whose entries a gap makes
+/// uncertain. Returns an error if the end is damaged.
 fn join(env: &Env, place: &Location, pieces: &mut [Piece], start: SeqNo) -> Result<Option<Error>> {
     if let Some(first) = pieces.first_mut()
         && first.id.base > start
@@ -561,7 +570,8 @@ fn join(env: &Env, place: &Location, pieces: &mut [Piece], start: SeqNo) -> Resu
             Err(error) => error.kind() == ErrorKind::Damaged(Damage::History),
         };
         if mixed {
-            // Which of the two is the wrong one is not known. The newest segments count as the stream.
+            // Which of the two is the wrong one is not known. The newest segments count as the
+            // stream.
             before.iter_mut().for_each(|piece| piece.is_certain = false);
             continue;
         }
@@ -592,8 +602,8 @@ fn join(env: &Env, place: &Location, pieces: &mut [Piece], start: SeqNo) -> Resu
     Ok((!whole).then(|| Error::length(place, last.id, file.len(), None)))
 }
 
-/// Whether nothing shows that the segments with these headers, of which `next` names the other as its predecessor, are from
-/// two copies of the log.
+/// Whether nothing shows that the segments with these headers, of which `next` names the other as
+/// its predecessor, are from two copies of the log.
 fn is_one_history(env: &Env, place: &Location, before: &SegmentHeader, next: &SegmentHeader) -> Result<bool> {
     let failed = |e| Error::segment_error(place, e);
     let file = open(env, place, before)?;
@@ -610,7 +620,8 @@ fn is_one_history(env: &Env, place: &Location, before: &SegmentHeader, next: &Se
 fn attested(env: &Env, place: &Location, pieces: &[Piece]) -> Result<SeqNo> {
     let mut attested = SeqNo(0);
     for (i, piece) in pieces.iter().enumerate().rev() {
-        // A file that is missing or unreadable may have attested everything before the one that follows.
+        // A file that is missing or unreadable may have attested everything before the one that
+        // follows.
         let after_unreadable = i.checked_sub(1).is_some_and(|before| pieces[before].header.is_err());
         if piece.missing.is_some() || after_unreadable || piece.header.is_err() {
             attested = attested.max(piece.id.base);

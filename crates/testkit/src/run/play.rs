@@ -1,4 +1,5 @@
-//! Steps and crashes that bytes choose, for a fuzzer: it learns by itself where a crash is worth trying.
+//! Steps and crashes that bytes choose, for a fuzzer: it learns by itself where a crash is worth
+//! trying.
 
 use super::{Failure, Image, Run, Subject, Wrong};
 use crate::model::StreamModel;
@@ -6,8 +7,8 @@ use crate::rng::{Choices, Choose, Rng};
 use crate::sim::{Crash, SimStorage};
 use crate::workload::{Shape, step};
 
-/// Does with a log what `bytes` say: steps, and between them crashes at a change of the disk within the last one. The log
-/// has to be what the model says after each.
+/// Does with a log what `bytes` say: steps, and between them crashes at a change of the disk within
+/// the last one. The log has to be what the model says after each.
 ///
 /// # Errors
 /// What the model does not allow.

@@ -1,4 +1,5 @@
-//! Crashes within recovery, and within the recovery of that, at every change and not at some of them.
+//! Crashes within recovery, and within the recovery of that, at every change and not at some of
+//! them.
 
 use super::{Failure, Image, Outcome, Run, Subject, Wrong};
 use crate::model::StreamModel;
@@ -6,10 +7,11 @@ use crate::rng::Rng;
 use crate::sim::{Crash, SimStorage};
 use crate::workload::{Shape, Workload};
 
-/// Runs the workload of `seed`, takes the image of its disk whose recovery has most to do among some, and crashes that
-/// recovery at each of its changes; the recovery of what each of those leaves at each of its own changes; and so on, as
-/// `deep` as is asked: by the death of the process and by a power loss, and deepest by one or the other. Whatever was
-/// interrupted, the next has to come to what the model allows, which is bound to what an earlier one has shown.
+/// Runs the workload of `seed`, takes the image of its disk whose recovery has most to do among
+/// some, and crashes that recovery at each of its changes; the recovery of what each of those
+/// leaves at each of its own changes; and so on, as `deep` as is asked: by the death of the process
+/// and by a power loss, and deepest by one or the other. Whatever was interrupted, the next has to
+/// come to what the model allows, which is bound to what an earlier one has shown.
 ///
 /// # Errors
 /// What the model does not allow.

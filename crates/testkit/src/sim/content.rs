@@ -40,10 +40,11 @@ impl Bytes {
 pub(crate) struct Content {
     cached: Bytes,
     durable: Bytes,
-    /// Every version of each sector since the last sync, oldest first: any of them may be on the disk.
+    /// Every version of each sector since the last sync, oldest first: any of them may be on the
+    /// disk.
     written: BTreeMap<u64, Vec<(u64, Sector)>>,
-    /// Every length since the last sync, oldest first. Lengths are journaled: one is on the disk only after those
-    /// before it.
+    /// Every length since the last sync, oldest first. Lengths are journaled: one is on the disk
+    /// only after those before it.
     lens: Vec<(u64, u64)>,
     /// How often writing it back has failed.
     write_back_errors: u64,
@@ -131,8 +132,8 @@ impl Content {
         self.lens.clear();
     }
 
-    /// A sync that fails: some of the dirty sectors reached the disk, the rest never will, and all of them are clean
-    /// now, so that the next sync has nothing to do.
+    /// A sync that fails: some of the dirty sectors reached the disk, the rest never will, and all
+    /// of them are clean now, so that the next sync has nothing to do.
     pub(crate) fn fail_sync(&mut self, rng: &mut Rng) {
         for (index, versions) in std::mem::take(&mut self.written) {
             if rng.chance(128)
@@ -143,7 +144,8 @@ impl Content {
         }
     }
 
-    /// What is there after a power loss, where `survives` says whether a change of that time had reached the disk.
+    /// What is there after a power loss, where `survives` says whether a change of that time had
+    /// reached the disk.
     pub(crate) fn crash(&self, survives: &mut dyn FnMut(u64) -> bool) -> Self {
         let lens = self.lens.iter().rposition(|&(time, _)| survives(time)).map_or(0, |last| last + 1);
         let lens = &self.lens[..lens];

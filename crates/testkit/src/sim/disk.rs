@@ -19,14 +19,15 @@ pub(crate) const ROOT: Ino = 0;
 /// What a crash leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
-    /// The process dies, the machine goes on: everything that was handed to the operating system is there.
+    /// The process dies, the machine goes on: everything that was handed to the operating system is
+    /// there.
     Kill,
     /// The power goes, and nothing is left but what was synced.
     Lost,
     /// The power goes just after everything reached the disk by itself, which is as lawful.
     Kept,
-    /// The power goes; each change of a sector, of a length, of a name since its last sync had reached the disk with
-    /// so many chances in 256, whatever became of the others.
+    /// The power goes; each change of a sector, of a length, of a name since its last sync had
+    /// reached the disk with so many chances in 256, whatever became of the others.
     Mixed(u8),
     /// The power goes; what had reached the disk is what was done first.
     Prefix,
@@ -75,7 +76,8 @@ pub(crate) struct Dir {
     cached: BTreeMap<OsString, Ino>,
     durable: BTreeMap<OsString, Ino>,
     pending: Vec<(u64, Change)>,
-    /// Whether it has lost its name: whoever has it open finds nothing in it and can put nothing there.
+    /// Whether it has lost its name: whoever has it open finds nothing in it and can put nothing
+    /// there.
     removed: bool,
 }
 
