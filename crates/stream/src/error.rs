@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use stratawal_segment as segment;
 
-use crate::env::Location;
+use crate::context::Location;
 use crate::sync::Arc;
 
 /// The result of an operation on a stream.

@@ -11,7 +11,7 @@ use stratawal_index::IndexPoint;
 use stratawal_segment::{EndPeek, SegmentData};
 
 use crate::faults::{Fault, seeded};
-use crate::view::Reader;
+use crate::read::snapshot::Reader;
 
 /// The predecessor of a segment, as the segment's header states it.
 #[derive(Clone, Copy, Debug)]

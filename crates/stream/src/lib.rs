@@ -32,12 +32,8 @@
 //! Deliberately absent: names of streams on disk, other streams, processes, threads of its own.
 #![forbid(unsafe_code)]
 
-mod append;
-mod ballast;
 mod batch;
-mod clock;
-mod cuts;
-mod env;
+mod context;
 mod error;
 mod events;
 #[cfg(stratawal_faults)]
@@ -45,38 +41,32 @@ mod events;
 pub mod faults;
 #[cfg(not(stratawal_faults))]
 mod faults;
-mod folder;
-mod group;
 mod history;
-mod iter;
-mod marks;
+mod log;
 mod options;
-mod pool;
 mod read;
-mod recover;
-mod remove;
+mod recovery;
+mod removal;
 mod report;
 mod room;
-mod stream;
 mod sync;
-mod tail;
-mod truncate;
+mod truncation_log;
 mod verify;
-mod view;
-mod writer;
+mod watermarks;
+mod write;
 
-pub use ballast::BALLAST_LEN;
 pub use batch::{Batch, Entry, Run};
-pub use env::{CacheStats, DELETED_PREFIX, Env, Location, NEW_PREFIX};
+pub use context::{CacheStats, DELETED_PREFIX, Env, Location, NEW_PREFIX};
 pub use error::{Damage, Error, ErrorKind, Result};
-pub use iter::Iter;
+pub use log::{StreamLog, StreamStats};
 pub use options::{Durability, StreamOptions, Visibility};
-pub use recover::{Lost, Salvage, Salvaged, salvage};
+pub use read::iter::Iter;
+pub use recovery::{Lost, Salvage, Salvaged, salvage};
 pub use report::{OpenReport, TornTail};
 pub use stratawal_segment::MapPromise;
-pub use stream::{StreamLog, StreamStats};
-pub use tail::TailProvider;
-pub use truncate::{Deletion, delete, remove_folder};
+pub use write::reserve::BALLAST_LEN;
+pub use write::tail::TailProvider;
+pub use write::truncate::{Deletion, delete, remove_folder};
 #[cfg(all(test, stratawal_loom))]
 mod loom_models;
 #[cfg(test)]

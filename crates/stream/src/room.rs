@@ -12,8 +12,8 @@ use std::path::Path;
 use stratawal_index::Cache;
 use stratawal_storage::{Access, DirEntry, File, Lock, LockError, Storage, is_out_of_files};
 
+use crate::read::snapshot::Loaded;
 use crate::sync::{Arc, Mutex};
-use crate::view::Loaded;
 
 /// A storage whose operations take descriptors from the cache where none is left. All else is that
 /// of the other storage.

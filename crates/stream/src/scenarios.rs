@@ -8,11 +8,11 @@ use stratawal_storage::MemoryStorage;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
-use crate::folder::FolderSyncs;
-use crate::group::{FAILED_EPOCHS_MAX, Goal, Group, Lead};
-use crate::marks::Marks;
 use crate::sync::explore::spawn;
 use crate::sync::{Arc, Mark, Mutex, yield_now};
+use crate::watermarks::Marks;
+use crate::write::commit::{FAILED_EPOCHS_MAX, Goal, Group, Lead};
+use crate::write::dir_sync::FolderSyncs;
 use crate::{Durability, Env, Location, StreamLog, StreamOptions, Visibility};
 
 /// A stream with one entry, so that its first segment is there.

@@ -3,13 +3,13 @@
 use stratawal_frame::{SegmentHeader, SeqNo};
 use stratawal_segment::{Access, SegmentFile, SegmentId};
 
-use crate::env::{Env, Location};
+use crate::context::{Env, Location};
 use crate::error::{Damage, Error, ErrorKind, Result};
+use crate::log::StreamLog;
 use crate::options::{StreamOptions, Visibility};
+use crate::read::snapshot::View;
 use crate::report::TornTail;
-use crate::stream::StreamLog;
 use crate::sync::Arc;
-use crate::view::View;
 
 /// What [`verify`] says of a stream as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -45,7 +45,7 @@
 mod analyse;
 mod floor;
 mod look;
-mod loss;
+mod lost_range;
 mod partial;
 mod repair;
 mod salvage;
@@ -57,14 +57,14 @@ use stratawal_frame::{ByteOffset, FrameHeader, SeqNo};
 use stratawal_index::ActiveIndex;
 use stratawal_segment::{Chain, SegmentData, SegmentFile, SegmentId};
 
-use crate::ballast::BallastUse;
-use crate::env::{Env, Location};
+use crate::context::{Env, Location};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::StreamOptions;
+use crate::read::snapshot::{Live, SegmentState, SegmentView, View};
 use crate::report::OpenReport;
 use crate::sync::Arc;
-use crate::view::{Live, SegmentState, SegmentView, View};
-use crate::writer::Active;
+use crate::write::reserve::BallastUse;
+use crate::write::writer::Active;
 
 use analyse::{Image, Opened, Order, analyse, closed_index};
 pub(crate) use look::Known;

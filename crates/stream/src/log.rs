@@ -2,24 +2,24 @@
 
 use std::fmt;
 
-use crate::append::Inner;
-use crate::ballast::BallastUse;
-use crate::clock::{Clock, is_far_ahead};
-use crate::cuts::Cuts;
-use crate::env::{Env, Location};
+use crate::context::{Env, Location};
 use crate::error::{Call, Damage, Error, ErrorKind, Result};
 use crate::events;
 use crate::faults::{Fault, seeded};
-use crate::group::Group;
-use crate::marks::Marks;
 use crate::options::{Durability, StreamOptions, Visibility};
-use crate::recover::{self, Look, Recovered};
-use crate::remove::Removals;
+use crate::read::snapshot::{SegmentState, View};
+use crate::recovery::{self, Look, Recovered};
+use crate::removal::Removals;
 use crate::report::OpenReport;
 use crate::sync::{Arc, Mutex, Published, fence};
-use crate::tail::{Booking, Tail};
-use crate::view::{SegmentState, View};
-use crate::writer::{Shared, Writer};
+use crate::truncation_log::Cuts;
+use crate::watermarks::Marks;
+use crate::write::append::Inner;
+use crate::write::clock::{Clock, is_far_ahead};
+use crate::write::commit::Group;
+use crate::write::reserve::BallastUse;
+use crate::write::tail::{Booking, Tail};
+use crate::write::writer::{Shared, Writer};
 use stratawal_frame::SeqNo;
 
 /// One stream. Clones are handles on the same one; all methods may be called from many threads at
@@ -77,7 +77,7 @@ impl StreamLog {
             }
             // What is there is read; the rest of recovery comes before the next append.
             Err(full) if full.kind() == ErrorKind::Full => {
-                let recovered = recover::read(&env, &place, &options).map_err(|error| error.of_call(Call::LookUp))?;
+                let recovered = recovery::read(&env, &place, &options).map_err(|error| error.of_call(Call::LookUp))?;
                 let log = Self::build(env, place, options, recovered, Removals::default());
                 log.inner.group.lock().fail_as_it_is(full);
                 Ok(log)
@@ -109,7 +109,7 @@ impl StreamLog {
         if env.is_read_only() {
             return Err(Error::new(ErrorKind::ReadOnly, &place));
         }
-        let outcome = recover::recover_above(&env, &place, &options, SeqNo(first));
+        let outcome = recovery::recover_above(&env, &place, &options, SeqNo(first));
         events::opened(&place, &outcome);
         let Some(mut recovered) = outcome? else { return Err(Error::new(ErrorKind::Deleted, &place)) };
         let removed = Removals::remove_damaged(&env, &place, &std::mem::take(&mut recovered.dead));
@@ -127,7 +127,7 @@ impl StreamLog {
         match Self::open(Arc::clone(&env), place.clone(), options.clone()) {
             Ok(log) => Ok((log, None)),
             Err(damage) if damage.is_damage() && env.is_read_only() => {
-                let recovered = recover::partial(&env, &place, &options)?;
+                let recovered = recovery::partial(&env, &place, &options)?;
                 Ok((Self::build(env, place, options, Some(recovered), Removals::default()), Some(damage)))
             }
             Err(error) => Err(error),
@@ -299,7 +299,7 @@ impl Inner {
         // One at a time, so that an older look never replaces a newer one.
         let mut state = group.lock();
         let before = known.lock().take();
-        let outcome = match recover::look(&shared.env, &shared.place, &shared.options, before) {
+        let outcome = match recovery::look(&shared.env, &shared.place, &shared.options, before) {
             Ok(Look::Same { known: same, report: now }) => {
                 *known.lock() = Some(same);
                 // Nothing that readers have changes, so none of them is disturbed.
@@ -377,9 +377,9 @@ fn recover_or_read(
     ballast: BallastUse,
 ) -> Result<Option<Recovered>> {
     let outcome = if env.is_read_only() {
-        recover::read(env, place, options)
+        recovery::read(env, place, options)
     } else {
-        recover::recover(env, place, options, ballast)
+        recovery::recover(env, place, options, ballast)
     };
     events::opened(place, &outcome);
     outcome

@@ -21,7 +21,7 @@ use stratawal_segment::{Access, ErrorKind, SegmentFile, SegmentId};
 use super::Scan;
 use super::analyse::{Found, Opened};
 use super::partial::first_live;
-use crate::env::{Env, Location};
+use crate::context::{Env, Location};
 use crate::error::Error;
 use crate::options::StreamOptions;
 

@@ -16,9 +16,9 @@ use stratawal_frame::{BATCH_END, SeqNo};
 use stratawal_segment::Space;
 
 use crate::batch::{Batch, Entry};
-use crate::clock::Clock;
-use crate::pool::{KEPT_LEN, Pool, push_lean};
 use crate::sync::Arc;
+use crate::write::buffer_pool::{KEPT_LEN, Pool, push_lean};
+use crate::write::clock::Clock;
 
 /// A batch that takes more bytes in the tail is written from the caller's memory: a copy of a batch
 /// that is most of the process's memory would double it.

@@ -13,17 +13,17 @@ use stratawal_segment::{
 
 use super::analyse::{Found, Image, closed_index};
 use super::{Recovered, Scan};
-use crate::ballast::{BallastUse, FIRST_LEN, create_segment};
-use crate::clock::is_far_ahead;
-use crate::env::{Env, Location};
+use crate::context::{Env, Location};
 use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::history::Predecessor;
 use crate::options::StreamOptions;
-use crate::remove::remove_file;
+use crate::read::snapshot::{Live, SegmentState, SegmentView, View, first_point};
+use crate::removal::remove_file;
 use crate::sync::Arc;
-use crate::view::{Live, SegmentState, SegmentView, View, first_point};
-use crate::writer::{Active, Closes, index_block};
+use crate::write::clock::is_far_ahead;
+use crate::write::reserve::{BallastUse, FIRST_LEN, create_segment};
+use crate::write::writer::{Active, Closes, index_block};
 
 /// How much is written again at a time.
 const REWRITE_LEN: u64 = 1 << 20;

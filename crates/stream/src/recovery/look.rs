@@ -44,12 +44,12 @@ use stratawal_storage::ChangeStamp;
 
 use super::analyse::{Image, Remembered, analyse_on, closed_len, list};
 use super::{Look, Scan, note, show};
-use crate::env::{Env, Location};
+use crate::context::{Env, Location};
 use crate::error::{Error, Result};
 use crate::history::last_frame_crc;
 use crate::options::StreamOptions;
+use crate::read::snapshot::first_point;
 use crate::sync::Arc;
-use crate::view::first_point;
 
 /// The findings of a reader's last look.
 #[derive(Debug)]

@@ -17,9 +17,9 @@ use std::fmt;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
-use crate::marks::Marks;
 use crate::options::Durability;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Name, model_is_over, yield_now};
+use crate::watermarks::Marks;
 
 /// How many failed epochs a stream remembers. A thread that waits is woken when its epoch ends, so
 /// it misses more only if it is kept from running for as long.

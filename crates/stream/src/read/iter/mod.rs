@@ -11,15 +11,15 @@ use bytes::Bytes;
 use stratawal_frame::{ByteOffset, FrameHeader, SeqNo, entry_range};
 use stratawal_segment::{FrameSteps, Frames, InBlock, frames};
 
-use crate::append::Inner;
 use crate::batch::{Entry, Run};
 use crate::error::{Damage, Error, ErrorKind, Result};
+use crate::log::StreamLog;
 use crate::options::Visibility;
-use crate::read::{FrameStart, frame_len_max};
-use crate::stream::StreamLog;
+use crate::read::get::{FrameStart, frame_len_max};
+use crate::read::snapshot::{Reader, View};
 use crate::sync::Arc;
-use crate::tail::TailProvider;
-use crate::view::{Reader, View};
+use crate::write::append::Inner;
+use crate::write::tail::TailProvider;
 
 /// The first block that an iterator reads, in bytes; each further one is twice as long.
 const BLOCK_LEN_MIN: u64 = 16 << 10;

@@ -34,13 +34,13 @@ use stratawal_segment::{Access, FoundFrame, FoundSeal, FrameSearch, SegmentData,
 use super::analyse::{Voidable, drop_void, list, misplaced};
 use super::{LOOKS_MAX, exists};
 use crate::batch::Entry;
-use crate::env::{Env, Location};
+use crate::context::{Env, Location};
 use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::history::{contradicts_end, contradicts_frame, contradicts_header, last_frame_crc};
 use crate::options::StreamOptions;
-use crate::read::frame_len_max;
+use crate::read::get::frame_len_max;
+use crate::read::snapshot::first_point;
 use crate::sync::Arc;
-use crate::view::first_point;
 
 /// The first frame of a segment begins here.
 const FIRST_FRAME: ByteOffset = ByteOffset(SEGMENT_HEADER_LEN as u64);

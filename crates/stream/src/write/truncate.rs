@@ -4,7 +4,7 @@
 //! a new generation, whose folder entry is the commit point: nothing is shortened or rewritten, and
 //! what is left over stays void whether or not it comes back. Everything is settled first, so
 //! whoever waits is told what was so. Files are removed after the lead was given back, see
-//! [`remove`](crate::remove).
+//! [`removal`](crate::removal).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,20 +12,20 @@ use std::path::{Path, PathBuf};
 use stratawal_frame::{Generation, SegmentHeader, SeqNo};
 use stratawal_storage::{FolderToSync, Storage, is_full};
 
-use crate::append::{Inner, drain_all};
-use crate::ballast::{BallastUse, FIRST_LEN};
-use crate::env::{DELETED_PREFIX, Env, Location};
+use crate::context::{DELETED_PREFIX, Env, Location};
 use crate::error::{Call, Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
-use crate::group::State;
 use crate::history::Predecessor;
-use crate::recover::exists;
-use crate::remove::{Dead, Removals, Renamed, remove_own, rename_dir};
-use crate::stream::StreamLog;
+use crate::log::StreamLog;
+use crate::read::snapshot::{SegmentState, SegmentView, View};
+use crate::recovery::exists;
+use crate::removal::{Dead, Removals, Renamed, remove_own, rename_dir};
 use crate::sync::Arc;
-use crate::tail::Tail;
-use crate::view::{SegmentState, SegmentView, View};
-use crate::writer::Writer;
+use crate::write::append::{Inner, drain_all};
+use crate::write::commit::State;
+use crate::write::reserve::{BallastUse, FIRST_LEN};
+use crate::write::tail::Tail;
+use crate::write::writer::Writer;
 
 impl StreamLog {
     /// Drops the entries below `first`, durably: none of them comes back after any crash. The disk

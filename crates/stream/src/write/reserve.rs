@@ -13,8 +13,8 @@ use stratawal_frame::SegmentHeader;
 use stratawal_segment::{Access, CreateError, SegmentWriter, Space, create};
 use stratawal_storage::{File, Storage};
 
-use crate::env::Env;
-use crate::remove::remove_file;
+use crate::context::Env;
+use crate::removal::remove_file;
 use crate::sync::{Mark, Mutex};
 
 /// Bytes that the ballast holds.

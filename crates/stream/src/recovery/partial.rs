@@ -6,13 +6,13 @@ use stratawal_segment::{Access, SegmentFile, SegmentId};
 
 use super::Recovered;
 use super::analyse::{Found, Opened, Order, drop_void, end_contradicts, list, scan, scan_contradicts};
-use crate::env::{Env, Location};
+use crate::context::{Env, Location};
 use crate::error::{Error, Result};
 use crate::history::contradicts_header;
 use crate::options::StreamOptions;
+use crate::read::snapshot::{SegmentState, SegmentView, View};
 use crate::report::OpenReport;
 use crate::sync::Arc;
-use crate::view::{SegmentState, SegmentView, View};
 
 /// Reads a stream that was found damaged, up to the damage. What is shown is in the page cache; it
 /// may not be durable.

@@ -17,8 +17,8 @@ use super::analyse::{
     Found, Image, Opened, Order, Voidable, check_all_unsealed, check_links, drop_garbage, drop_void, follow, list,
     misplaced, scan, scan_back,
 };
-use super::{Scan, loss, note};
-use crate::env::{Env, Location};
+use super::{Scan, lost_range, note};
+use crate::context::{Env, Location};
 use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::options::StreamOptions;
 use crate::sync::Arc;
@@ -35,7 +35,7 @@ struct Named {
 pub(super) fn analyse_above(env: &Env, place: &Location, options: &StreamOptions, floor: SeqNo) -> Result<Image> {
     let (all, temporaries) = list(env, place)?;
     let mut names = read_names(env, place, &all)?;
-    let unreadable = |id, error| loss::of_name(env, place, options, &all, id, error);
+    let unreadable = |id, error| lost_range::of_name(env, place, options, &all, id, error);
     if let Some((id, error)) = take_foreign(&mut names) {
         // The name of a file that was renamed does not show which entries are missing.
         return Err(if error.named_segment().is_some() { error } else { unreadable(id, error) });

@@ -18,21 +18,21 @@ use stratawal_frame::{
 use stratawal_index::{ActiveIndex, IndexPoint, encode_points};
 use stratawal_segment::{CONTROL_RESERVE, CreateError, SegmentData, SegmentWriter, Space, Tail as ControlTail};
 
-use crate::ballast::{BallastUse, FIRST_LEN, create_segment};
-use crate::cuts::Cuts;
-use crate::env::{Env, Location, NEW_PREFIX, UnsettledFile};
+use crate::context::{Env, Location, NEW_PREFIX, UnsettledFile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
-use crate::group::Lead;
 use crate::history::Predecessor;
-use crate::marks::Marks;
 use crate::options::{Durability, StreamOptions};
-use crate::pool::{KEPT_LEN, push_lean};
-use crate::remove::{Renamed, rename_dir};
+use crate::read::snapshot::{Live, Reader, SegmentState, SegmentView, View};
+use crate::removal::{Renamed, rename_dir};
 use crate::sync::{Arc, Published};
-use crate::tail::{Booking, Draft, Large, Pending, Tail};
-use crate::truncate::sealed;
-use crate::view::{Live, Reader, SegmentState, SegmentView, View};
+use crate::truncation_log::Cuts;
+use crate::watermarks::Marks;
+use crate::write::buffer_pool::{KEPT_LEN, push_lean};
+use crate::write::commit::Lead;
+use crate::write::reserve::{BallastUse, FIRST_LEN, create_segment};
+use crate::write::tail::{Booking, Draft, Large, Pending, Tail};
+use crate::write::truncate::sealed;
 
 /// The length that the file of a successor begins with, if a segment is not shorter. A stream that
 /// has filled one segment will fill another, and each step of growth costs the sync after it a

@@ -10,7 +10,7 @@ use stratawal_frame::{ByteOffset, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo};
 use stratawal_index::{ActiveIndex, Bounds, CacheKey, Index, IndexBuilder, IndexPoint, PackedIndex, Span};
 use stratawal_segment::{Access, FoundEntry, FrameSearch, Seen, SegmentData, SegmentFile, SegmentId, Shape};
 
-use crate::env::{Env, Location};
+use crate::context::{Env, Location};
 use crate::error::{Error, Result};
 use crate::history::{contradicts_frame, last_frame_crc};
 use crate::options::StreamOptions;

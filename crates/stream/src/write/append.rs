@@ -2,19 +2,19 @@
 
 use std::ops::Range;
 
-use crate::ballast::BallastUse;
 use crate::batch::Batch;
 use crate::error::{Call, Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
-use crate::group::{Goal, Group, Lead, State};
+use crate::log::StreamLog;
 use crate::options::Durability;
-use crate::recover::Known;
-use crate::remove::Removals;
+use crate::recovery::Known;
+use crate::removal::Removals;
 use crate::report::OpenReport;
-use crate::stream::StreamLog;
 use crate::sync::{Arc, Mutex, MutexGuard, Published};
-use crate::tail::{COPIED_LEN_MAX, Entries, Large, Tail};
-use crate::writer::{Shared, Writer};
+use crate::write::commit::{Goal, Group, Lead, State};
+use crate::write::reserve::BallastUse;
+use crate::write::tail::{COPIED_LEN_MAX, Entries, Large, Tail};
+use crate::write::writer::{Shared, Writer};
 
 /// What all handles of a stream share.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct Inner {
     pub(crate) shared: Arc<Shared>,
     pub(crate) group: Group<Writer>,
     pub(crate) report: Published<OpenReport>,
-    /// Locked before the group, never after; see [`remove`](crate::remove).
+    /// Locked before the group, never after; see [`removal`](crate::removal).
     pub(crate) removals: Mutex<Removals>,
     /// Of a stream opened for reading: the next look continues from this. Under the group's lock.
     pub(crate) known: Mutex<Option<Box<Known>>>,

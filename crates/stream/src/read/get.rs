@@ -6,18 +6,18 @@ use bytes::Bytes;
 use stratawal_frame::{ByteOffset, SeqNo};
 use stratawal_segment::{Access, FrameAt, FrameSearch, FrameSteps, Frames, SegmentFile, frames};
 
-use crate::append::Inner;
 use crate::batch::Entry;
 use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
-use crate::iter::BLOCK_LEN_MAX;
+use crate::log::StreamLog;
 use crate::options::{StreamOptions, Visibility};
-use crate::recover;
-use crate::stream::StreamLog;
+use crate::read::iter::BLOCK_LEN_MAX;
+use crate::read::snapshot::{Reader, View};
+use crate::recovery;
 use crate::sync::{Arc, fence};
-use crate::tail::TailProvider;
-use crate::view::{Reader, View};
-use crate::writer::Shared;
+use crate::write::append::Inner;
+use crate::write::tail::TailProvider;
+use crate::write::writer::Shared;
 
 impl StreamLog {
     /// The entry `seq`; `None` if it is not there yet (at or above what `visibility` shows).
@@ -226,7 +226,7 @@ impl Inner {
     /// is looked at anew.
     fn gone_beside_writer(&self, seqs: &RangeInclusive<u64>, view: &View) -> Result<bool> {
         let Shared { env, place, options, .. } = &*self.shared;
-        let kind = match recover::read(env, place, options)? {
+        let kind = match recovery::read(env, place, options)? {
             None => ErrorKind::Cut { at: 0 },
             Some(now) if *seqs.start() < now.start => ErrorKind::Truncated { start: now.start },
             Some(now) => {

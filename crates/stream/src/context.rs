@@ -7,14 +7,14 @@ use stratawal_frame::WalId;
 use stratawal_index::{Cache, CacheLimits};
 use stratawal_storage::Storage;
 
-use crate::ballast::Ballast;
-use crate::folder::FolderSyncs;
-use crate::pool::Pool;
+use crate::read::snapshot::Loaded;
 use crate::room::RoomyStorage;
 use crate::sync::{Arc, Mutex, Name};
-use crate::tail::Pending;
-use crate::view::Loaded;
-use crate::writer::Frames;
+use crate::write::buffer_pool::Pool;
+use crate::write::dir_sync::FolderSyncs;
+use crate::write::reserve::Ballast;
+use crate::write::tail::Pending;
+use crate::write::writer::Frames;
 
 /// What the name of a stream's folder begins with while it is being created; such folders may be
 /// removed at open.

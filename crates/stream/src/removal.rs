@@ -16,13 +16,13 @@ use stratawal_index::CacheKey;
 use stratawal_segment::{Access, SegmentId, is_temporary};
 use stratawal_storage::{FolderToSync, Storage};
 
-use crate::append::Inner;
-use crate::env::{Env, Location};
+use crate::context::{Env, Location};
 use crate::error::{Error, Result};
 use crate::faults::{Fault, seeded};
+use crate::read::snapshot::SegmentView;
 use crate::report::OpenReport;
 use crate::sync::{Arc, fence, yield_now};
-use crate::view::SegmentView;
+use crate::write::append::Inner;
 
 /// Files of a stream that could not be removed when their segments were dropped.
 #[derive(Debug, Default)]

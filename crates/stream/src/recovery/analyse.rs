@@ -8,16 +8,16 @@ use stratawal_frame::{ByteOffset, End, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo,
 use stratawal_index::{ActiveIndex, Bounds, Index, IndexPoint};
 use stratawal_segment::{Access, Chain, EndPeek, Finished, SegmentFile, SegmentId, is_temporary};
 
-use crate::env::{Env, Location};
+use crate::context::{Env, Location};
 use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::history::{contradicts_end, contradicts_frame, contradicts_header};
 use crate::options::StreamOptions;
-use crate::recover::look::{KnownSegment, Trace, Watch, scan_on};
-use crate::recover::{Scan, loss, note};
+use crate::recovery::look::{KnownSegment, Trace, Watch, scan_on};
+use crate::recovery::{Scan, lost_range, note};
 use crate::report::{OpenReport, TornTail};
 use crate::sync::Arc;
-use crate::writer::Closes;
+use crate::write::writer::Closes;
 
 /// What of a segment is read first. A writer that recovers is alone. A reader beside a writer must
 /// read what is attested before the chain that has to reach it, or the chain would seem to fall
@@ -139,7 +139,7 @@ impl Found {
     /// would show entries that are not on the disk.
     ///
     /// So of these files the newest is synced first. That is safe: nothing is shown before all of
-    /// them are synced, and a power loss meanwhile leaves no more than the system could have left
+    /// them are synced, and a power lost_range meanwhile leaves no more than the system could have left
     /// that writes pages back in any order.
     pub(super) fn close(&mut self, place: &Location, durable: SeqNo, order: Order) -> Result<()> {
         if let Opened::Open(file) = &self.file {
@@ -287,7 +287,7 @@ fn read_headers(
             (None, Some(known)) => Opened::Header(known.header),
             (None, None) => {
                 let file = SegmentFile::open(env.storage(), &dir, id, Access::Read);
-                Opened::Open(file.map_err(|e| loss::unreadable(env, place, options, all, id, e))?)
+                Opened::Open(file.map_err(|e| lost_range::unreadable(env, place, options, all, id, e))?)
             }
         };
         let header = *file.header();
@@ -295,7 +295,7 @@ fn read_headers(
             if error.kind() == ErrorKind::Damaged(Damage::History) {
                 return Err(error);
             }
-            return Err(loss::of_name(env, place, options, all, id, error));
+            return Err(lost_range::of_name(env, place, options, all, id, error));
         }
         let is_newest = i + 1 == all.len();
         let end = match (&known, &file) {
@@ -391,7 +391,7 @@ pub(super) fn drop_garbage(env: &Env, place: &Location, stack: Vec<Found>, start
     let gap = live.windows(2).position(|pair| pair[1].header().predecessor != pair[0].header().generation);
     if let Some(i) = gap {
         let (id, base) = (live[i + 1].id(), live[i + 1].header().base);
-        let lost = loss::end_of(env, place, &mut live[i]).map(|end| end.max(start).0..base.0);
+        let lost = lost_range::end_of(env, place, &mut live[i]).map(|end| end.max(start).0..base.0);
         let error = Error::damage(place, Damage::PredecessorMissing, Some(id), None, None);
         return Err(error.with_lost(lost.unwrap_or_default()));
     }
@@ -588,7 +588,7 @@ fn check_unsealed(
     }
     found.scan = Some(scan);
     let error = Error::damage(place, Damage::Lost, Some(found.id()), Some(at), None);
-    Err(loss::behind_chain(env, place, found, end, start, limit, error))
+    Err(lost_range::behind_chain(env, place, found, end, start, limit, error))
 }
 
 /// Step 5, the decision: where the chain over all scanned segments ends, and whether that is a torn
@@ -614,10 +614,10 @@ pub(super) fn follow(
         // at or behind the end was durable, acknowledged entries are gone: damage, nothing is
         // changed. Otherwise this is what a crash leaves, and it is cut. That valid frames stand
         // behind the end proves nothing either way: pages that were never synced reach the disk in
-        // any order, so a lawful power loss leaves the same picture.
+        // any order, so a lawful power lost_range leaves the same picture.
         if end < durable {
             let error = Error::damage(place, Damage::Lost, Some(found.id()), Some(scan.chain.end.0), None);
-            return Err(loss::behind_chain(env, place, found, end, start, durable, error));
+            return Err(lost_range::behind_chain(env, place, found, end, start, durable, error));
         }
         check_length(env, place, found, start, durable)?;
         // A START is settled before the next segment is begun, whose header states it.
@@ -640,7 +640,7 @@ fn check_length(env: &Env, place: &Location, found: &Found, start: SeqNo, durabl
     let closed_len = scan.closed_len;
     let error = Error::length(place, found.id(), scan.len, closed_len);
     Err(match closed_len {
-        _ if end < durable.min(found.limit) => loss::behind_chain(env, place, found, end, start, durable, error),
+        _ if end < durable.min(found.limit) => lost_range::behind_chain(env, place, found, end, start, durable, error),
         _ if found.limit < SeqNo(u64::MAX) => error.with_lost(end.max(start).0..found.limit.0),
         Some(_) => error,
         None => error.with_lost_from(end.max(start).0),
