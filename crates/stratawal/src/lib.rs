@@ -81,13 +81,8 @@ pub use options::{Durability, Options, StreamOptions, Visibility};
 pub use stream::{OpenReport, Stream};
 pub use wal::{Stats, Wal};
 
-#[doc = include_str!("../RELIABILITY.md")]
 #[cfg(doc)]
-pub mod _reliability {}
-
-#[doc = include_str!("../PERFORMANCE.md")]
-#[cfg(doc)]
-pub mod _performance {}
+pub mod docs;
 
 /// The program in the README is a doctest.
 #[cfg(doctest)]

@@ -139,7 +139,7 @@ impl Found {
     /// would show entries that are not on the disk.
     ///
     /// So of these files the newest is synced first. That is safe: nothing is shown before all of
-    /// them are synced, and a power lost_range meanwhile leaves no more than the system could have left
+    /// them are synced, and a power loss meanwhile leaves no more than the system could have left
     /// that writes pages back in any order.
     pub(super) fn close(&mut self, place: &Location, durable: SeqNo, order: Order) -> Result<()> {
         if let Opened::Open(file) = &self.file {
@@ -614,7 +614,7 @@ pub(super) fn follow(
         // at or behind the end was durable, acknowledged entries are gone: damage, nothing is
         // changed. Otherwise this is what a crash leaves, and it is cut. That valid frames stand
         // behind the end proves nothing either way: pages that were never synced reach the disk in
-        // any order, so a lawful power lost_range leaves the same picture.
+        // any order, so a lawful power loss leaves the same picture.
         if end < durable {
             let error = Error::damage(place, Damage::Lost, Some(found.id()), Some(scan.chain.end.0), None);
             return Err(lost_range::behind_chain(env, place, found, end, start, durable, error));
