@@ -12,8 +12,8 @@ use crate::recovery::{self, Look, Recovered};
 use crate::removal::Removals;
 use crate::report::OpenReport;
 use crate::sync::{Arc, Mutex, Published, fence};
-use crate::truncation_log::Cuts;
-use crate::watermarks::Marks;
+use crate::truncation_log::TruncationLog;
+use crate::watermarks::Watermarks;
 use crate::write::append::Inner;
 use crate::write::clock::{Clock, is_far_ahead};
 use crate::write::commit::Group;
@@ -46,7 +46,7 @@ impl fmt::Debug for StreamLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StreamLog")
             .field("name", &self.inner.shared.place.name())
-            .field("marks", &self.inner.shared.marks)
+            .field("watermarks", &self.inner.shared.watermarks)
             .finish_non_exhaustive()
     }
 }
@@ -143,15 +143,15 @@ impl StreamLog {
     ) -> Self {
         let known = recovered.as_mut().and_then(|recovered| recovered.known.take()).filter(|_| env.is_read_only());
         let (start, end) = recovered.as_ref().map_or((0, 0), |r| (r.start, r.end));
-        let marks = Arc::new(Marks::new(start, end));
+        let watermarks = Arc::new(Watermarks::new(start, end));
         let read_only = env.is_read_only().then(|| Error::new(ErrorKind::ReadOnly, &place));
         let view = Published::new(View::default());
-        let cuts = Cuts::new();
-        let shared = Arc::new(Shared { env, place, options, marks: Arc::clone(&marks), view, cuts });
+        let truncations = TruncationLog::new();
+        let shared = Arc::new(Shared { env, place, options, watermarks: Arc::clone(&watermarks), view, truncations });
         let report = Published::new(OpenReport::default());
         let mut tail = Tail::new(0, 0, None, Arc::clone(&shared.env.pending));
         let writer = install(&shared, &report, &mut tail, recovered, None);
-        let group = Group::new(tail, Some(writer), marks, shared.place.shared_name());
+        let group = Group::new(tail, Some(writer), watermarks, shared.place.shared_name());
         if let Some(error) = read_only {
             group.lock().fail_as_it_is(error);
         }
@@ -174,30 +174,30 @@ impl StreamLog {
     /// The seq of the first live entry, or of the one that would be.
     #[must_use]
     pub fn first_seq(&self) -> u64 {
-        self.inner.shared.marks.start()
+        self.inner.shared.watermarks.start()
     }
 
     /// One past the last entry that a reader of this visibility sees.
     #[must_use]
     pub fn end_seq(&self, visibility: Visibility) -> u64 {
-        let marks = &self.inner.shared.marks;
+        let watermarks = &self.inner.shared.watermarks;
         match (visibility, self.inner.shared.options.durability) {
-            (Visibility::Accepted, _) => marks.accepted(),
-            (Visibility::Settled, Durability::Synced) if !seeded(Fault::FlushedShown) => marks.durable(),
-            (Visibility::Settled, _) => marks.flushed(),
+            (Visibility::Accepted, _) => watermarks.accepted(),
+            (Visibility::Settled, Durability::Synced) if !seeded(Fault::FlushedShown) => watermarks.durable(),
+            (Visibility::Settled, _) => watermarks.flushed(),
         }
     }
 
     /// One past the last entry that was accepted: the seq of the next append.
     #[must_use]
     pub fn next_seq(&self) -> u64 {
-        self.inner.shared.marks.accepted()
+        self.inner.shared.watermarks.accepted()
     }
 
     /// One past the last entry that is on stable storage.
     #[must_use]
     pub fn durable_seq(&self) -> u64 {
-        self.inner.shared.marks.durable()
+        self.inner.shared.watermarks.durable()
     }
 
     /// How this stream is kept.
@@ -396,10 +396,10 @@ fn install(
 ) -> Writer {
     let old = shared.view.load();
     let Some(recovered) = recovered else {
-        shared.cuts.cut(shared.marks.epoch(), 0);
-        shared.marks.change(|marks| {
+        shared.truncations.cut(shared.watermarks.epoch(), 0);
+        shared.watermarks.change(|watermarks| {
             shared.view.store(Arc::new(View::default()));
-            marks.reset(0, 0);
+            watermarks.reset(0, 0);
         });
         *tail = new_tail(shared, &tail.clock, 0, 0, None);
         return Writer::new(Arc::clone(shared), None, 0);
@@ -410,13 +410,13 @@ fn install(
         shared.env.cache.remove_stream(stream_id);
     }
     let accepted = accepted.unwrap_or(recovered.end);
-    let cut = old.cut_by(shared.marks.accepted(), &recovered.view, recovered.start);
+    let cut = old.cut_by(shared.watermarks.accepted(), &recovered.view, recovered.start);
     let cut = cut.filter(|&cut| cut < recovered.end).unwrap_or(accepted);
-    shared.cuts.cut(shared.marks.epoch(), cut);
-    shared.marks.change(|marks| {
+    shared.truncations.cut(shared.watermarks.epoch(), cut);
+    shared.watermarks.change(|watermarks| {
         shared.view.store(Arc::new(recovered.view));
-        marks.reset(recovered.start, recovered.end);
-        marks.set_accepted(accepted);
+        watermarks.reset(recovered.start, recovered.end);
+        watermarks.set_accepted(accepted);
     });
     report.store(Arc::new(recovered.report));
     let (active, booking) = match recovered.writable {

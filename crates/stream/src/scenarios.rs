@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::sync::explore::spawn;
 use crate::sync::{Arc, Mark, Mutex, yield_now};
-use crate::watermarks::Marks;
+use crate::watermarks::Watermarks;
 use crate::write::commit::{FAILED_EPOCHS_MAX, Goal, Group, Lead};
 use crate::write::dir_sync::FolderSyncs;
 use crate::{Durability, Env, Location, StreamLog, StreamOptions, Visibility};
@@ -112,7 +112,7 @@ pub(crate) fn what_a_watermark_promises_can_be_read() {
         })
     };
     for _ in 0..2 {
-        let flushed = log.inner.shared.marks.flushed();
+        let flushed = log.inner.shared.watermarks.flushed();
         for seq in 0..flushed {
             let entry = log.inner.get(seq).expect("what is flushed can be read");
             assert_eq!(entry.data()[..], [b'0' + u8::try_from(seq).expect("small")]);
@@ -216,7 +216,7 @@ pub(crate) fn a_reader_made_before_a_cut_does_not_go_on_in_other_entries() {
     let cutter = {
         let log = log.clone();
         spawn(move || {
-            log.truncate_from(1).expect("cuts");
+            log.truncate_from(1).expect("truncations");
             log.append(b"x", Durability::Flushed).expect("appends");
         })
     };
@@ -234,7 +234,7 @@ pub(crate) fn what_was_cut_does_not_show_again() {
     log.append(b"1", Durability::Flushed).expect("appends");
     let cutter = {
         let log = log.clone();
-        spawn(move || log.truncate_from(1).expect("cuts"))
+        spawn(move || log.truncate_from(1).expect("truncations"))
     };
     let seen = [(); 2].map(|()| log.get(1, Visibility::Accepted).expect("reads").map(|entry| entry.data().to_vec()));
     cutter.join().expect("no panic");
@@ -245,7 +245,7 @@ pub(crate) fn what_was_cut_does_not_show_again() {
 // ---- a lead that can be made to fail
 
 struct FakeLead {
-    marks: Arc<Marks>,
+    watermarks: Arc<Watermarks>,
     /// What is in the "file", and what of it is synced.
     file: Arc<(Mark, Mark)>,
     fails: bool,
@@ -268,10 +268,10 @@ impl Lead for FakeLead {
             return Err(error(ErrorKind::Io));
         }
         self.file.0.store(*work);
-        self.marks.set_flushed(*work);
+        self.watermarks.set_flushed(*work);
         self.file.1.store(*work);
-        let durable = if seeded(Fault::LateArrivalCovered) { self.marks.accepted() } else { *work };
-        self.marks.set_durable(durable);
+        let durable = if seeded(Fault::LateArrivalCovered) { self.watermarks.accepted() } else { *work };
+        self.watermarks.set_durable(durable);
         Ok(())
     }
 
@@ -284,16 +284,16 @@ fn error(kind: ErrorKind) -> Error {
 
 struct Fake {
     group: Group<FakeLead>,
-    marks: Arc<Marks>,
+    watermarks: Arc<Watermarks>,
     file: Arc<(Mark, Mark)>,
 }
 
 fn fake(fails: bool) -> Arc<Fake> {
-    let marks = Arc::new(Marks::new(0, 0));
+    let watermarks = Arc::new(Watermarks::new(0, 0));
     let file = Arc::new((Mark::new(0), Mark::new(0)));
-    let lead = FakeLead { marks: Arc::clone(&marks), file: Arc::clone(&file), fails };
-    let group = Group::new(FakeTail { next: 0 }, Some(lead), Arc::clone(&marks), "s".into());
-    Arc::new(Fake { group, marks, file })
+    let lead = FakeLead { watermarks: Arc::clone(&watermarks), file: Arc::clone(&file), fails };
+    let group = Group::new(FakeTail { next: 0 }, Some(lead), Arc::clone(&watermarks), "s".into());
+    Arc::new(Fake { group, watermarks, file })
 }
 
 impl Fake {
@@ -303,7 +303,7 @@ impl Fake {
             return Err(error.clone());
         }
         state.tail.next += 1;
-        self.marks.set_accepted(state.tail.next);
+        self.watermarks.set_accepted(state.tail.next);
         Ok(self.group.goal(&state))
     }
 
@@ -355,7 +355,7 @@ pub(crate) fn nobody_sleeps_through_a_cut() {
     let cut = fake.group.exclusively(|state, lead| {
         lead.run(&state.tail.next, Durability::Synced)?;
         state.tail.next = 0;
-        fake.marks.change(|marks| marks.reset(0, 0));
+        fake.watermarks.change(|watermarks| watermarks.reset(0, 0));
         Ok(())
     });
     assert!(cut.is_ok());
@@ -381,9 +381,9 @@ pub(crate) fn what_recovery_takes_back_is_not_acknowledged() {
         let fake = Arc::clone(&fake);
         spawn(move || {
             // Seq 1, or (behind the recovery) one that is kept.
-            let epoch = fake.marks.epoch();
+            let epoch = fake.watermarks.epoch();
             let appended = fake.append();
-            assert!(appended.is_err() || fake.marks.epoch() > epoch || epoch > 0, "acknowledged and lost");
+            assert!(appended.is_err() || fake.watermarks.epoch() > epoch || epoch > 0, "acknowledged and lost");
             appended.is_err()
         })
     };
@@ -392,7 +392,7 @@ pub(crate) fn what_recovery_takes_back_is_not_acknowledged() {
     assert!(failed);
     let kept = fake.group.recover(|tail, lead| {
         tail.next = 0;
-        fake.marks.change(|marks| marks.reset(0, 0));
+        fake.watermarks.change(|watermarks| watermarks.reset(0, 0));
         let lead = lead.expect("it failed by an error");
         Ok(FakeLead { fails: false, ..*lead })
     });
@@ -415,7 +415,7 @@ pub(crate) fn a_waiter_keeps_its_success_through_many_cuts() {
         let cut = fake.group.exclusively(|state, lead| {
             lead.run(&state.tail.next, Durability::Synced)?;
             state.tail.next = 0;
-            fake.marks.change(|marks| marks.reset(0, 0));
+            fake.watermarks.change(|watermarks| watermarks.reset(0, 0));
             Ok(())
         });
         assert!(cut.is_ok());
@@ -434,7 +434,7 @@ pub(crate) fn a_failure_is_not_a_success_once_it_is_forgotten() {
         fake.group.lock().fail(&error(ErrorKind::Io));
         let recovered = fake.group.recover(|tail, lead| {
             tail.next = 0;
-            fake.marks.change(|marks| marks.reset(0, 0));
+            fake.watermarks.change(|watermarks| watermarks.reset(0, 0));
             Ok(*lead.expect("it failed by an error"))
         });
         assert!(recovered.is_ok());

@@ -9,12 +9,12 @@ use crate::sync::{Arc, Published};
 /// The cuts of a stream: in which epoch, and at which seq. Of those that matter: a cut at or above
 /// a later one is covered by it, for every reader; so the seqs rise.
 #[derive(Debug)]
-pub(crate) struct Cuts(Published<Vec<(u64, u64)>>);
+pub(crate) struct TruncationLog(Published<Vec<(u64, u64)>>);
 
 /// Past so many the oldest two become one, which is then said to have been the lower of both.
-const CUTS_MAX: usize = 1024;
+const TRUNCATIONS_MAX: usize = 1024;
 
-impl Cuts {
+impl TruncationLog {
     pub(crate) fn new() -> Self {
         Self(Published::new(Vec::new()))
     }
@@ -23,21 +23,21 @@ impl Cuts {
     /// under the lock.
     pub(crate) fn cut(&self, epoch: u64, at: u64) {
         let before = self.0.load();
-        let mut cuts = Vec::with_capacity(before.len() + 1);
-        cuts.extend(before.iter().filter(|cut| cut.1 < at));
-        cuts.push((epoch, at));
-        if cuts.len() > CUTS_MAX {
-            let (epoch, _) = cuts[1];
-            cuts[0].0 = epoch;
-            cuts.remove(1);
+        let mut truncations = Vec::with_capacity(before.len() + 1);
+        truncations.extend(before.iter().filter(|cut| cut.1 < at));
+        truncations.push((epoch, at));
+        if truncations.len() > TRUNCATIONS_MAX {
+            let (epoch, _) = truncations[1];
+            truncations[0].0 = epoch;
+            truncations.remove(1);
         }
-        self.0.store(Arc::new(cuts));
+        self.0.store(Arc::new(truncations));
     }
 
     /// The lowest cut in `epoch` or later.
     pub(crate) fn since(&self, epoch: u64) -> Option<u64> {
-        let cuts = self.0.load();
-        cuts.iter().find(|cut| cut.0 >= epoch).map(|cut| cut.1)
+        let truncations = self.0.load();
+        truncations.iter().find(|cut| cut.0 >= epoch).map(|cut| cut.1)
     }
 }
 
@@ -47,24 +47,24 @@ mod tests {
 
     #[test]
     fn a_reader_sees_the_lowest_cut_since_it_was_made() {
-        let cuts = Cuts::new();
-        assert_eq!(cuts.since(0), None);
+        let truncations = TruncationLog::new();
+        assert_eq!(truncations.since(0), None);
         for (epoch, at) in [(0, 50), (1, 30), (2, 40), (3, 45), (4, 40)] {
-            cuts.cut(epoch, at);
+            truncations.cut(epoch, at);
         }
-        let seen: Vec<_> = (0..6).map(|epoch| cuts.since(epoch)).collect();
+        let seen: Vec<_> = (0..6).map(|epoch| truncations.since(epoch)).collect();
         assert_eq!(seen, [Some(30), Some(30), Some(40), Some(40), Some(40), None]);
     }
 
     #[test]
     fn memory_is_bounded_and_errs_to_the_lower_cut() {
-        let cuts = Cuts::new();
+        let truncations = TruncationLog::new();
         for i in 0..5000 {
-            cuts.cut(i, i * 10);
+            truncations.cut(i, i * 10);
         }
-        assert!(cuts.0.load().len() <= CUTS_MAX);
-        assert_eq!(cuts.since(4999), Some(49_990));
-        assert_eq!(cuts.since(0), Some(0));
-        assert!(cuts.since(2000).is_some_and(|at| at <= 20_000));
+        assert!(truncations.0.load().len() <= TRUNCATIONS_MAX);
+        assert_eq!(truncations.since(4999), Some(49_990));
+        assert_eq!(truncations.since(0), Some(0));
+        assert!(truncations.since(2000).is_some_and(|at| at <= 20_000));
     }
 }

@@ -10,7 +10,7 @@ use crate::options::Durability;
 use crate::sync::{Mark, yield_now};
 
 #[derive(Debug)]
-pub(crate) struct Marks {
+pub(crate) struct Watermarks {
     accepted: Mark,
     drained: Mark,
     flushed: Mark,
@@ -20,7 +20,7 @@ pub(crate) struct Marks {
     epoch: Mark,
 }
 
-impl Marks {
+impl Watermarks {
     pub(crate) fn new(start: u64, end: u64) -> Self {
         Self {
             accepted: Mark::new(end),
@@ -61,7 +61,7 @@ impl Marks {
 
     /// The stream, all settled, begins anew at `start`, beyond its end. Behind `set_start` and the
     /// view.
-    pub(crate) fn jump(&self, start: u64) {
+    pub(crate) fn reset_all(&self, start: u64) {
         for mark in [&self.accepted, &self.drained, &self.flushed, &self.durable] {
             mark.store(start);
         }
@@ -89,7 +89,7 @@ impl Marks {
     }
 
     /// The epoch, once none is being changed.
-    pub(crate) fn settled_epoch(&self) -> u64 {
+    pub(crate) fn stable_epoch(&self) -> u64 {
         loop {
             let epoch = self.epoch.load();
             if epoch.is_multiple_of(2) {
@@ -102,7 +102,7 @@ impl Marks {
     /// What `read` answers about one epoch: read again where another began meanwhile.
     pub(crate) fn in_one_epoch<T>(&self, mut read: impl FnMut(u64) -> T) -> T {
         loop {
-            let epoch = self.settled_epoch();
+            let epoch = self.stable_epoch();
             let answer = read(epoch);
             if self.epoch.load() == epoch {
                 return answer;

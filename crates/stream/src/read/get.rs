@@ -43,7 +43,7 @@ impl StreamLog {
                     return Ok(None);
                 }
                 // A frame of an earlier epoch may hold what was cut since.
-                let epoch = self.inner.shared.marks.epoch();
+                let epoch = self.inner.shared.watermarks.epoch();
                 let live = self.first_seq() <= seq;
                 let known = last.as_ref().filter(|last| live && last.0 == epoch && seq < last.1.limit);
                 if let Some(entry) = known.and_then(|(_, frame)| frame.entry_to_keep(seq)) {
@@ -187,7 +187,7 @@ impl Inner {
         self.check_process()?;
         loop {
             let view = self.shared.view.load();
-            let answer = self.shared.marks.in_one_epoch(|_| read());
+            let answer = self.shared.watermarks.in_one_epoch(|_| read());
             match answer {
                 Err(error) if self.is_gone(&error, &seqs, &view)? => {}
                 answer => return answer,
@@ -218,7 +218,7 @@ impl Inner {
     }
 
     fn is_live(&self, seq: u64) -> Result<()> {
-        let start = self.shared.marks.start();
+        let start = self.shared.watermarks.start();
         if seq < start { Err(Error::new(ErrorKind::Truncated { start }, &self.shared.place)) } else { Ok(()) }
     }
 
@@ -230,7 +230,7 @@ impl Inner {
             None => ErrorKind::Cut { at: 0 },
             Some(now) if *seqs.start() < now.start => ErrorKind::Truncated { start: now.start },
             Some(now) => {
-                let cut = view.cut_by(self.shared.marks.accepted(), &now.view, now.start);
+                let cut = view.cut_by(self.shared.watermarks.accepted(), &now.view, now.start);
                 match cut.filter(|at| at <= seqs.end()) {
                     Some(at) => ErrorKind::Cut { at },
                     None => return Ok(false),
@@ -269,26 +269,26 @@ impl Inner {
     fn find(&self, seq: u64) -> Result<Place> {
         let shared = &self.shared;
         loop {
-            let start = shared.marks.start();
+            let start = shared.watermarks.start();
             if seq < start {
                 return Err(Error::new(ErrorKind::Truncated { start }, &shared.place));
             }
             // Loaded before the view, which then has what this promises.
-            if seq < shared.marks.drained() {
+            if seq < shared.watermarks.drained() {
                 break;
             }
             if let Some(entry) = self.read(SeqNo(seq)) {
                 return Ok(Place::Tail(entry));
             }
-            if seq >= shared.marks.accepted() {
+            if seq >= shared.watermarks.accepted() {
                 // Accepted when it was looked at, and taken back by recovery since.
-                return Err(Error::new(ErrorKind::Cut { at: shared.marks.accepted() }, &shared.place));
+                return Err(Error::new(ErrorKind::Cut { at: shared.watermarks.accepted() }, &shared.place));
             }
         }
         let view = shared.view.load();
         let i = view
             .find(seq)
-            .ok_or_else(|| Error::new(ErrorKind::Truncated { start: shared.marks.start() }, &shared.place))?;
+            .ok_or_else(|| Error::new(ErrorKind::Truncated { start: shared.watermarks.start() }, &shared.place))?;
         let (reader, limit) = self.open(&view, i)?;
         Ok(Place::Segment(reader, limit))
     }
@@ -404,8 +404,8 @@ impl Inner {
     /// What of `seqs`, in a segment with this limit, is in the stream. The newest segment has no
     /// limit, and the stream an end.
     fn live(&self, seqs: Range<u64>, limit: u64) -> Range<u64> {
-        let marks = &self.shared.marks;
-        seqs.start.max(marks.start())..seqs.end.min(limit).min(marks.accepted())
+        let watermarks = &self.shared.watermarks;
+        seqs.start.max(watermarks.start())..seqs.end.min(limit).min(watermarks.accepted())
     }
 }
 

@@ -117,7 +117,7 @@ impl Inner {
         let first = tail.push(entries, now, booked, options.frame_len);
         let end = state.tail.next_seq;
         let waiting = state.tail.waiting();
-        self.shared.marks.set_accepted(end);
+        self.shared.watermarks.set_accepted(end);
         match durability {
             Durability::Buffered if waiting < options.buffer_len => {}
             Durability::Buffered => {
@@ -303,7 +303,7 @@ impl Inner {
             if !must_replace(&state.tail) {
                 return Ok(None);
             }
-            let (next, start) = (state.tail.next_seq, self.shared.marks.start());
+            let (next, start) = (state.tail.next_seq, self.shared.watermarks.start());
             writer.cut_from(state, next, start, BallastUse::Never).map(Some)
         })?;
         if let Some(dead) = dead {

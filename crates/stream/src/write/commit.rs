@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::options::Durability;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Name, model_is_over, yield_now};
-use crate::watermarks::Marks;
+use crate::watermarks::Watermarks;
 
 /// How many failed epochs a stream remembers. A thread that waits is woken when its epoch ends, so
 /// it misses more only if it is kept from running for as long.
@@ -43,7 +43,7 @@ pub(crate) trait Lead: Send {
 /// The lock of a stream and the lead over its files.
 pub(crate) struct Group<L: Lead> {
     state: Mutex<State<L>>,
-    marks: Arc<Marks>,
+    watermarks: Arc<Watermarks>,
     /// What errors call the stream.
     name: Name,
 }
@@ -162,12 +162,12 @@ impl<L: Lead> State<L> {
 
 impl<L: Lead> fmt::Debug for Group<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Group").field("marks", &self.marks).finish_non_exhaustive()
+        f.debug_struct("Group").field("watermarks", &self.watermarks).finish_non_exhaustive()
     }
 }
 
 impl<L: Lead> Group<L> {
-    pub(crate) fn new(tail: L::Tail, lead: Option<L>, marks: Arc<Marks>, name: Name) -> Self {
+    pub(crate) fn new(tail: L::Tail, lead: Option<L>, watermarks: Arc<Watermarks>, name: Name) -> Self {
         let lead = lead.map(Box::new);
         let state = State {
             tail,
@@ -179,7 +179,7 @@ impl<L: Lead> Group<L> {
             waiters: VecDeque::new(),
             woken: 0,
         };
-        Self { state: Mutex::new(state), marks, name }
+        Self { state: Mutex::new(state), watermarks, name }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State<L>> {
@@ -207,7 +207,7 @@ impl<L: Lead> Group<L> {
             if self.reached(durability, goal) {
                 return Ok(());
             }
-            if self.marks.epoch() != goal.epoch {
+            if self.watermarks.epoch() != goal.epoch {
                 return state.outcome_of(goal.epoch, &self.name);
             }
             if let Some(error) = &state.failed {
@@ -226,13 +226,13 @@ impl<L: Lead> Group<L> {
 
     /// The mark is loaded first: a mark that passed `goal` in a later epoch shows that epoch.
     fn reached(&self, durability: Durability, goal: Goal) -> bool {
-        let reached = self.marks.reached(durability) >= goal.seq;
-        reached && (self.marks.epoch() == goal.epoch || seeded(Fault::EpochIgnored))
+        let reached = self.watermarks.reached(durability) >= goal.seq;
+        reached && (self.watermarks.epoch() == goal.epoch || seeded(Fault::EpochIgnored))
     }
 
     /// Everything accepted so far. Under the lock, so that the epoch is that of the seq.
     pub(crate) fn goal(&self, _: &State<L>) -> Goal {
-        Goal { seq: self.marks.accepted(), epoch: self.marks.epoch() }
+        Goal { seq: self.watermarks.accepted(), epoch: self.watermarks.epoch() }
     }
 
     /// One commit: takes what waits, does it, gives the lead back.
@@ -369,7 +369,7 @@ impl<L: Lead> Group<L> {
                 self.wait(state, Durability::Buffered, None);
                 continue;
             }
-            let (old, epoch) = (state.lead.take(), self.marks.epoch());
+            let (old, epoch) = (state.lead.take(), self.watermarks.epoch());
             // Should it unwind, the group stays failed, and so does the epoch if it is over.
             state.fail_epoch(epoch, failure);
             let result = recovery(&mut state.tail, old);
@@ -385,7 +385,7 @@ impl<L: Lead> Group<L> {
                     if error.is_damage() || matches!(error.kind(), ErrorKind::Full | ErrorKind::NewerFormat) {
                         state.failed = Some(error.clone());
                     }
-                    if self.marks.epoch() == epoch {
+                    if self.watermarks.epoch() == epoch {
                         state.keep_epoch(epoch);
                     }
                     (None, Err(error))
@@ -405,7 +405,7 @@ impl<L: Lead> Group<L> {
                 self.wait(state, Durability::Buffered, None);
                 continue;
             }
-            let epoch = self.marks.epoch();
+            let epoch = self.watermarks.epoch();
             state.fail_epoch(epoch, error.clone());
             let acted = act(&mut state);
             if acted.is_ok() {
@@ -452,7 +452,7 @@ impl<L: Lead> Group<L> {
         if failed && seeded(Fault::NoWakeOnFailure) {
             return;
         }
-        let epoch = self.marks.epoch();
+        let epoch = self.watermarks.epoch();
         let is_over = |goal: Goal| goal.epoch != epoch && !seeded(Fault::SleepThroughEpoch);
         let satisfied = |waiter: &Waiter| {
             failed || waiter.goal.is_some_and(|goal| is_over(goal) || self.reached(waiter.durability, goal))

@@ -64,7 +64,7 @@ impl StreamLog {
             }
         }
         if seeded(Fault::StartShownLate) {
-            inner.shared.marks.set_start(first);
+            inner.shared.watermarks.set_start(first);
         }
         inner.shared.env.make_ballast();
         removed.map_err(|error| error.of_call(Call::Truncate))
@@ -89,7 +89,7 @@ impl StreamLog {
         let mut removals = inner.removals.lock();
         let dead = inner.group.exclusively(|state, writer| {
             inner.check(state)?;
-            let (first, end) = (inner.shared.marks.start(), state.tail.next_seq);
+            let (first, end) = (inner.shared.watermarks.start(), state.tail.next_seq);
             if next == end {
                 return Ok(None);
             }
@@ -133,10 +133,10 @@ impl StreamLog {
             if let Some(segment) = view.segments.first() {
                 shared.env.cache.remove_stream(segment.header.stream_id.0);
             }
-            shared.cuts.cut(shared.marks.epoch(), 0);
-            shared.marks.change(|marks| {
+            shared.truncations.cut(shared.watermarks.epoch(), 0);
+            shared.watermarks.change(|watermarks| {
                 shared.view.store(Arc::new(View::default()));
-                marks.reset(0, 0);
+                watermarks.reset(0, 0);
             });
             state.tail = Tail::new(0, 0, None, Arc::clone(&shared.env.pending));
             Ok(())
@@ -248,7 +248,7 @@ impl Inner {
         let dropped = self.group.exclusively_then(
             |state, writer| {
                 self.check(state)?;
-                if first <= self.shared.marks.start() {
+                if first <= self.shared.watermarks.start() {
                     return Ok(None);
                 }
                 let beyond = first > state.tail.next_seq || writer.active.is_none();
@@ -336,7 +336,7 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         // Readers that find a segment gone look at the start again.
         if !seeded(Fault::StartShownLate) {
-            shared.marks.set_start(first);
+            shared.watermarks.set_start(first);
         }
         let view = shared.view.load();
         let dead = (0..view.segments.len() - 1).take_while(|&i| view.limit(i) <= first).count();
@@ -372,10 +372,10 @@ impl Writer {
             self.new_generation(Predecessor::NONE, first, first, tail.restart, BallastUse::Allowed)?;
         let shared = Arc::clone(&self.shared);
         let old = shared.view.load();
-        shared.marks.set_start(first);
+        shared.watermarks.set_start(first);
         tail.next_seq = first;
         self.go_on(tail, writer, space, &[]);
-        shared.marks.jump(first);
+        shared.watermarks.reset_all(first);
         Ok(Dead { segments: old.segments.clone(), folder: None })
     }
 
@@ -420,12 +420,12 @@ impl Writer {
         }
         // Everything in this epoch is settled, so threads that wait in it need no record of how it
         // ends.
-        shared.cuts.cut(shared.marks.epoch(), next);
+        shared.truncations.cut(shared.watermarks.epoch(), next);
         let before: Vec<_> = old.segments[..kept].iter().map(sealed).collect();
         state.tail.next_seq = next;
-        shared.marks.change(|marks| {
+        shared.watermarks.change(|watermarks| {
             self.go_on(&mut state.tail, writer, space, &before);
-            marks.reset(marks.start(), next);
+            watermarks.reset(watermarks.start(), next);
         });
         Ok(Dead { segments: old.segments[kept..].to_vec(), folder: Some(folder) })
     }

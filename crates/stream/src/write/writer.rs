@@ -26,8 +26,8 @@ use crate::options::{Durability, StreamOptions};
 use crate::read::snapshot::{Live, Reader, SegmentState, SegmentView, View};
 use crate::removal::{Renamed, rename_dir};
 use crate::sync::{Arc, Published};
-use crate::truncation_log::Cuts;
-use crate::watermarks::Marks;
+use crate::truncation_log::TruncationLog;
+use crate::watermarks::Watermarks;
 use crate::write::buffer_pool::{KEPT_LEN, push_lean};
 use crate::write::commit::Lead;
 use crate::write::reserve::{BallastUse, FIRST_LEN, create_segment};
@@ -51,9 +51,9 @@ pub(crate) struct Shared {
     pub(crate) env: Arc<Env>,
     pub(crate) place: Location,
     pub(crate) options: StreamOptions,
-    pub(crate) marks: Arc<Marks>,
+    pub(crate) watermarks: Arc<Watermarks>,
     pub(crate) view: Published<View>,
-    pub(crate) cuts: Cuts,
+    pub(crate) truncations: TruncationLog,
 }
 
 /// The lead over the files of a stream.
@@ -116,7 +116,7 @@ impl Writer {
         ControlTail {
             next_seq: SeqNo(next_seq),
             timestamp: self.timestamp,
-            durable: SeqNo(self.shared.marks.durable()),
+            durable: SeqNo(self.shared.watermarks.durable()),
         }
     }
 
@@ -126,7 +126,7 @@ impl Writer {
     pub(crate) fn drain(&mut self, work: &Pending) -> Result<()> {
         let Some(end_seq) = work.end_seq() else { return Ok(()) };
         if seeded(Fault::WatermarkFirst) {
-            self.shared.marks.set_flushed(end_seq);
+            self.shared.watermarks.set_flushed(end_seq);
         }
         let len = self.write(work.drafts(), work.data(), work.len())?;
         debug_assert!(len <= work.booked, "a frame takes at most what was booked for it");
@@ -140,13 +140,13 @@ impl Writer {
     pub(crate) fn write_large(&mut self, tail: &mut Tail, large: &Large<'_>) -> Result<()> {
         let end_seq = large.seqs().end;
         if seeded(Fault::WatermarkFirst) {
-            self.shared.marks.set_flushed(end_seq);
+            self.shared.watermarks.set_flushed(end_seq);
         }
         self.reserved = tail.booking.as_ref().map_or(0, |booking| booking.space.reserved());
         let len = self.write(large.drafts(), large.data(), large.table_len())?;
         debug_assert!(len <= large.booked, "a frame takes at most what was booked for it");
         tail.accept_written(large, self.active.as_ref().map_or(0, |active| active.writer.place().offset.0));
-        self.shared.marks.set_accepted(end_seq);
+        self.shared.watermarks.set_accepted(end_seq);
         self.drained_to(end_seq);
         Ok(())
     }
@@ -156,7 +156,7 @@ impl Writer {
         let active = self.active.as_mut().expect("invariant: what was written is in a segment");
         active.end_seq = end_seq;
         active.live.set_end(active.writer.place().offset.0);
-        self.shared.marks.set_flushed(end_seq);
+        self.shared.watermarks.set_flushed(end_seq);
     }
 
     /// Writes `drafts`, whose entries' bytes are in `data`, as frames after the tail of the active
@@ -178,7 +178,7 @@ impl Writer {
             let frame = DataFrame {
                 first_seq: SeqNo(draft.first_seq),
                 timestamp: draft.timestamp,
-                durable: Some(SeqNo(self.shared.marks.durable())),
+                durable: Some(SeqNo(self.shared.watermarks.durable())),
                 ends,
                 data,
             };
@@ -211,8 +211,9 @@ impl Writer {
             self.settle_oldest()?;
         }
         let Some(active) = &self.active else { return Ok(()) };
-        let end_seq = if seeded(Fault::LateArrivalCovered) { self.shared.marks.accepted() } else { active.end_seq };
-        if end_seq <= self.shared.marks.durable() {
+        let end_seq =
+            if seeded(Fault::LateArrivalCovered) { self.shared.watermarks.accepted() } else { active.end_seq };
+        if end_seq <= self.shared.watermarks.durable() {
             return Ok(());
         }
         if seeded(Fault::AttestedBeforeSync) {
@@ -258,7 +259,7 @@ impl Writer {
             view.segments.iter().map(|segment| if segment.id() == id { sealed(segment) } else { Arc::clone(segment) });
         self.shared.view.store(Arc::new(View::new(segments.collect())));
         self.unsettled.pop_front();
-        if end_seq > self.shared.marks.durable() { self.passed(end_seq) } else { Ok(()) }
+        if end_seq > self.shared.watermarks.durable() { self.passed(end_seq) } else { Ok(()) }
     }
 
     /// What [`Fault::DescriptorClosed`] does, whose file may not even be there any more.
@@ -278,7 +279,7 @@ impl Writer {
             let marked = active.writer.mark(&tail, self.reserved);
             marked.map_err(|e| Error::segment_error(&self.shared.place, e))?;
         }
-        self.shared.marks.set_durable(durable);
+        self.shared.watermarks.set_durable(durable);
         Ok(())
     }
 
@@ -347,9 +348,9 @@ impl Writer {
         if !seeded(Fault::FolderSyncSkipped) {
             shared.env.sync_streams(place).map_err(|e| io(e).poisoned())?;
         }
-        shared.marks.set_start(start);
+        shared.watermarks.set_start(start);
         self.go_on(tail, writer, space, &[]);
-        shared.marks.jump(start);
+        shared.watermarks.reset_all(start);
         Ok(())
     }
 
@@ -466,8 +467,8 @@ impl Writer {
             predecessor_frame_crc: predecessor.frame_crc,
             base: SeqNo(base),
             salt: before.unwrap_or_else(|| Salt(storage.random_u64())),
-            durable: SeqNo(self.shared.marks.durable()),
-            start: SeqNo(self.shared.marks.start()),
+            durable: SeqNo(self.shared.watermarks.durable()),
+            start: SeqNo(self.shared.watermarks.start()),
             last_timestamp: restart.unwrap_or(self.timestamp),
             created: storage.now_micros(),
             name_crc: SegmentHeader::name_checksum(self.shared.place.folder()),
@@ -518,7 +519,7 @@ impl Writer {
         if space.is_behind_close() {
             return Ok(());
         }
-        assert!(self.unsettled.is_empty() && active.end_seq == self.shared.marks.durable(), "all is settled");
+        assert!(self.unsettled.is_empty() && active.end_seq == self.shared.watermarks.durable(), "all is settled");
         let all = active.closes.depth >= CLOSES_MAX;
         let previous = if all { None } else { active.closes.last };
         let points = active.live.index.points_from(if all { 0 } else { active.closes.points });
@@ -536,7 +537,7 @@ impl Writer {
     fn end(&self, kind: EndKind, active: &Active, points: &[IndexPoint]) -> End {
         End {
             kind,
-            start: SeqNo(self.shared.marks.start()),
+            start: SeqNo(self.shared.watermarks.start()),
             entries: active.end_seq - active.writer.header().base.0,
             times: active.times.unwrap_or_default(),
             index: index_block(points),
@@ -548,7 +549,7 @@ impl Writer {
         let tail = ControlTail {
             next_seq: SeqNo(active.end_seq),
             timestamp: self.timestamp,
-            durable: SeqNo(self.shared.marks.durable()),
+            durable: SeqNo(self.shared.watermarks.durable()),
         };
         let result = active.writer.finish(space, &tail, end);
         result.map_err(|e| Error::segment_error(&self.shared.place, e))

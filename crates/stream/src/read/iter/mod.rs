@@ -132,11 +132,11 @@ impl StreamLog {
     /// After an error the iterator is done. Entries of one frame share its memory.
     #[must_use]
     pub fn iter(&self, seqs: impl RangeBounds<u64>, visibility: Visibility) -> Iter {
-        let marks = &self.inner.shared.marks;
+        let watermarks = &self.inner.shared.watermarks;
         if let Err(error) = self.inner.check_process() {
             return Iter::failed(&self.inner, error);
         }
-        let (epoch, start, end) = marks.in_one_epoch(|epoch| (epoch, self.first_seq(), self.end_seq(visibility)));
+        let (epoch, start, end) = watermarks.in_one_epoch(|epoch| (epoch, self.first_seq(), self.end_seq(visibility)));
         let back = match seqs.end_bound() {
             Bound::Included(&last) => last.saturating_add(1).min(end),
             Bound::Excluded(&bound) => bound.min(end),
@@ -171,7 +171,7 @@ impl Iter {
     }
 
     fn drained(&self, seq: u64) -> bool {
-        seq < self.inner.shared.marks.drained()
+        seq < self.inner.shared.watermarks.drained()
     }
 
     /// What `read` answers about `seq`, unless the stream was cut at or below it since this was
@@ -184,9 +184,9 @@ impl Iter {
             }
             let answer = read(self);
             // Behind the reading: what that saw of a later epoch shows the epoch here.
-            let epoch = self.inner.shared.marks.settled_epoch();
+            let epoch = self.inner.shared.watermarks.stable_epoch();
             if epoch != self.epoch {
-                let at = self.inner.shared.cuts.since(self.epoch);
+                let at = self.inner.shared.truncations.since(self.epoch);
                 self.cut = self.cut.into_iter().chain(at).min();
                 self.epoch = epoch;
                 // Where things stand has changed: what waited may be in another segment, and a
@@ -220,7 +220,7 @@ impl Iter {
                 }
                 if !self.drained(seq) {
                     // Accepted when this was made, and taken back by recovery since.
-                    let at = self.inner.shared.marks.accepted();
+                    let at = self.inner.shared.watermarks.accepted();
                     return Err(Error::new(ErrorKind::Cut { at }, &self.inner.shared.place));
                 }
             }
@@ -248,7 +248,7 @@ impl Iter {
     /// Opens the segment that holds `seq`.
     fn enter(&mut self, seq: u64) -> Result<Forward> {
         let shared = Arc::clone(&self.inner.shared);
-        let start = shared.marks.start();
+        let start = shared.watermarks.start();
         let view = shared.view.load();
         self.entered = Some(Arc::clone(&view));
         let i = view.find(seq).filter(|_| seq >= start);
@@ -282,7 +282,7 @@ impl Iter {
                     return Ok(entry);
                 }
                 if !self.drained(seq) {
-                    let at = self.inner.shared.marks.accepted();
+                    let at = self.inner.shared.watermarks.accepted();
                     return Err(Error::new(ErrorKind::Cut { at }, &self.inner.shared.place));
                 }
             }
@@ -386,7 +386,7 @@ impl Iter {
         let seq = self.front;
         let entry = self.forward_at_hand()?.entry(seq)?;
         // Behind the reading, as in `stable`.
-        if self.inner.shared.marks.epoch() != self.epoch {
+        if self.inner.shared.watermarks.epoch() != self.epoch {
             return None;
         }
         self.front += 1;
@@ -402,7 +402,7 @@ impl Iter {
             return None;
         }
         if forward.frame.as_ref().is_none_or(|frame| frame.header().end_seq().0 <= seq) {
-            if seq >= self.inner.shared.marks.drained() {
+            if seq >= self.inner.shared.watermarks.drained() {
                 return None;
             }
             forward.frame = Some(forward.steps.next_at_hand(SeqNo(seq))?);
@@ -414,9 +414,9 @@ impl Iter {
     #[inline]
     fn run_at_hand(&mut self) -> Option<Run> {
         // What is drained is in its frame for good, unless the epoch changes.
-        let (seq, back) = (self.front, self.back.min(self.inner.shared.marks.drained()));
+        let (seq, back) = (self.front, self.back.min(self.inner.shared.watermarks.drained()));
         let run = self.forward_at_hand()?.run(seq, back)?;
-        if self.inner.shared.marks.epoch() != self.epoch {
+        if self.inner.shared.watermarks.epoch() != self.epoch {
             // The front has not moved, and where this stands is behind it.
             self.forward = None;
             return None;
