@@ -117,7 +117,7 @@ pub fn verify(path: impl AsRef<Path>, stream: Option<&str>, found: &mut dyn FnMu
 /// [`Missing`](ErrorKind::Missing) where there is no log; the log as a whole cannot be read.
 pub fn reserve_bytes(path: impl AsRef<Path>) -> Result<u64> {
     let root = Root::open_read_only(&UnixStorage::new(), path.as_ref())?;
-    Ok(Env::new(root.storage).wal_id(root.wal_id).read_only(true).ballast_at(RESERVE).ballast_bytes())
+    Ok(Env::new(root.storage).wal_id(root.wal_id).read_only(true).emergency_reserve_at(RESERVE).reserve_bytes())
 }
 
 /// What can be read of a stream in the log at `path`: the whole of it, or what precedes the first

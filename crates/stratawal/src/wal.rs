@@ -103,7 +103,7 @@ impl Wal {
             .read_only(read_only)
             .cache(options.cache_bytes, options.cache_files())
             .unsettled_files(Options::unsettled_files())
-            .ballast_at(RESERVE);
+            .emergency_reserve_at(RESERVE);
         // It makes room for files.
         root.storage = Arc::clone(env.storage());
         Ok(Self {
@@ -361,7 +361,7 @@ impl Wal {
             cache_misses: cache.misses,
             cache_files: cache.entries as u64,
             cache_bytes: cache.bytes as u64,
-            reserve_bytes: self.inner.env.ballast_bytes(),
+            reserve_bytes: self.inner.env.reserve_bytes(),
             ..Stats::default()
         }
     }

@@ -12,7 +12,7 @@ use crate::room::RoomyStorage;
 use crate::sync::{Arc, Mutex, Name};
 use crate::write::buffer_pool::Pool;
 use crate::write::dir_sync::FolderSyncs;
-use crate::write::reserve::Ballast;
+use crate::write::reserve::EmergencyReserve;
 use crate::write::tail::Pending;
 use crate::write::writer::Frames;
 
@@ -33,7 +33,7 @@ pub struct Env {
     storage: Arc<dyn Storage>,
     wal_id: WalId,
     read_only: bool,
-    ballast: Option<Ballast>,
+    reserve: Option<EmergencyReserve>,
     /// By the folder that holds the streams; there are few of those.
     folders: Mutex<Vec<(PathBuf, Arc<FolderSyncs>)>>,
     /// Finished segments of all streams that are open because they have unsynced bytes, and how
@@ -71,7 +71,7 @@ impl Env {
             plain: storage,
             wal_id: WalId(0),
             read_only: false,
-            ballast: None,
+            reserve: None,
             unsettled: Mutex::new(0),
             unsettled_max: usize::MAX,
             folders: Mutex::new(Vec::new()),
@@ -95,17 +95,17 @@ impl Env {
         self
     }
 
-    /// A file that holds [`BALLAST_LEN`](crate::BALLAST_LEN) bytes for a full disk; made now if
+    /// A file that holds [`RESERVE_LEN`](crate::RESERVE_LEN) bytes for a full disk; made now if
     /// there is room. Where streams are only read it is looked at, and never made. Set the log's id
     /// and `read_only` before it.
     #[must_use]
-    pub fn ballast_at(mut self, path: impl Into<PathBuf>) -> Self {
+    pub fn emergency_reserve_at(mut self, path: impl Into<PathBuf>) -> Self {
         // The logs of one machine hold different bytes, or a file system that stores equal bytes
         // once would keep one copy.
         let seed = (self.wal_id.0 ^ (self.wal_id.0 >> 64)) as u64;
-        self.ballast = Some(Ballast::new(path.into(), seed));
+        self.reserve = Some(EmergencyReserve::new(path.into(), seed));
         if !self.read_only {
-            self.make_ballast();
+            self.make_reserve();
         }
         self
     }
@@ -158,16 +158,16 @@ impl Env {
         CacheStats { hits: stats.hits, misses: stats.misses, entries: stats.entries, bytes: stats.bytes }
     }
 
-    /// How many bytes the ballast holds now, at most [`BALLAST_LEN`](crate::BALLAST_LEN); 0 where
-    /// there is none, or it cannot be looked at. Blocks on the disk count, where the file system
-    /// reports them.
+    /// How many bytes the emergency reserve holds now, at most [`RESERVE_LEN`](crate::RESERVE_LEN);
+    /// 0 where there is none, or it cannot be looked at. Blocks on the disk count, where the file
+    /// system reports them.
     #[must_use]
-    pub fn ballast_bytes(&self) -> u64 {
-        self.ballast.as_ref().map_or(0, |ballast| ballast.held(&*self.storage))
+    pub fn reserve_bytes(&self) -> u64 {
+        self.reserve.as_ref().map_or(0, |reserve| reserve.held(&*self.storage))
     }
 
-    pub(crate) const fn ballast(&self) -> Option<&Ballast> {
-        self.ballast.as_ref()
+    pub(crate) const fn reserve(&self) -> Option<&EmergencyReserve> {
+        self.reserve.as_ref()
     }
 
     /// Syncs the folder that holds the folder of the stream at `place`. Streams that ask at the

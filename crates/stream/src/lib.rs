@@ -64,7 +64,7 @@ pub use read::iter::Iter;
 pub use recovery::{Lost, Salvage, Salvaged, salvage};
 pub use report::{OpenReport, TornTail};
 pub use stratawal_segment::MapPromise;
-pub use write::reserve::BALLAST_LEN;
+pub use write::reserve::RESERVE_LEN;
 pub use write::tail::TailProvider;
 pub use write::truncate::{Deletion, delete, remove_folder};
 #[cfg(all(test, stratawal_loom))]

@@ -17,7 +17,7 @@ use crate::watermarks::Watermarks;
 use crate::write::append::Inner;
 use crate::write::clock::{Clock, is_far_ahead};
 use crate::write::commit::Group;
-use crate::write::reserve::BallastUse;
+use crate::write::reserve::ReserveUse;
 use crate::write::tail::{Booking, Tail};
 use crate::write::writer::{Shared, Writer};
 use stratawal_frame::SeqNo;
@@ -58,7 +58,7 @@ impl StreamLog {
     ///
     /// Where recovery needs space and the disk is full, the stream opens for reading, and recovery
     /// comes with the first call that has room for it: an append, flush or sync once there is room;
-    /// a truncation or close out of the ballast.
+    /// a truncation or close out of the emergency reserve.
     ///
     /// # Errors
     /// [`ErrorKind::Damaged`] where acknowledged entries are not all there; nothing is changed then. A newer format,
@@ -67,7 +67,7 @@ impl StreamLog {
         if let Some(why) = options.fault() {
             return Err(Error::text(ErrorKind::InvalidOption, &place, why));
         }
-        match recover_or_read(&env, &place, &options, BallastUse::Never) {
+        match recover_or_read(&env, &place, &options, ReserveUse::Never) {
             Ok(mut recovered) => {
                 let mut removals = Removals::default();
                 if let Some(recovered) = &mut recovered {
@@ -113,7 +113,7 @@ impl StreamLog {
         events::opened(&place, &outcome);
         let Some(mut recovered) = outcome? else { return Err(Error::new(ErrorKind::Deleted, &place)) };
         let removed = Removals::remove_damaged(&env, &place, &std::mem::take(&mut recovered.dead));
-        env.make_ballast();
+        env.make_reserve();
         removed?;
         Ok(Self::build(env, place, options, Some(recovered), Removals::default()))
     }
@@ -266,7 +266,7 @@ impl StreamLog {
         let done = if self.inner.shared.env.is_read_only() {
             self.inner.look_again()
         } else {
-            self.inner.recover(true, BallastUse::Never)
+            self.inner.recover(true, ReserveUse::Never)
         };
         done.map_err(|error| error.of_call(Call::Reopen))
     }
@@ -320,7 +320,7 @@ impl Inner {
 
     /// Recovers a stream that has failed; what waits in the tail goes on waiting. By itself
     /// (`asked` false) only where nothing is lost by it: else somebody has to be told.
-    pub(crate) fn recover(&self, asked: bool, ballast: BallastUse) -> Result<()> {
+    pub(crate) fn recover(&self, asked: bool, reserve: ReserveUse) -> Result<()> {
         self.check_process()?;
         let Self { shared, group, report, removals, .. } = self;
         // Before the group: a truncation may still remove files, which recovery must not find half
@@ -333,7 +333,7 @@ impl Inner {
             }
             // Its descriptors may have unsynced writes; what recovery finds, it writes again and
             // syncs.
-            let recovered = recover_or_read(&shared.env, &shared.place, &shared.options, ballast);
+            let recovered = recover_or_read(&shared.env, &shared.place, &shared.options, reserve);
             drop(failed);
             let mut recovered = recovered?;
             let found = recovered.as_mut().map(|recovered| std::mem::take(&mut recovered.dead));
@@ -374,12 +374,12 @@ fn recover_or_read(
     env: &Env,
     place: &Location,
     options: &StreamOptions,
-    ballast: BallastUse,
+    reserve: ReserveUse,
 ) -> Result<Option<Recovered>> {
     let outcome = if env.is_read_only() {
         recovery::read(env, place, options)
     } else {
-        recovery::recover(env, place, options, ballast)
+        recovery::recover(env, place, options, reserve)
     };
     events::opened(place, &outcome);
     outcome

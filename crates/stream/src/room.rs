@@ -3,8 +3,8 @@
 //! none settles its stream's finished segments, which closes them (`Writer::create`).
 //!
 //! Lock order: the lock here may be taken while a thread holds any lock of a stream, of a folder or
-//! of the ballast. Under it only the cache's own lock is taken. The cache calls neither a loader
-//! nor a destructor under that lock, so the order has no cycle.
+//! of the emergency reserve. Under it only the cache's own lock is taken. The cache calls neither a
+//! loader nor a destructor under that lock, so the order has no cycle.
 
 use std::io;
 use std::path::Path;

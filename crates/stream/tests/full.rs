@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use stratawal_storage::{Access, MemoryStorage, Storage, UnixStorage};
-use stratawal_stream::{BALLAST_LEN, Durability, Env, ErrorKind, Location, StreamLog, StreamOptions, Visibility};
+use stratawal_stream::{Durability, Env, ErrorKind, Location, RESERVE_LEN, StreamLog, StreamOptions, Visibility};
 use stratawal_testkit::{Fault, Faults, HookedStorage, Operation, SimStorage};
 
 fn open(storage: &MemoryStorage) -> StreamLog {
-    let env = Env::new(Arc::new(storage.clone())).ballast_at("/RESERVE");
+    let env = Env::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE");
     let options = StreamOptions { segment_len: 64 << 10, ..StreamOptions::default() };
     StreamLog::open(Arc::new(env), Location::new("/streams", "s"), options).expect("opens")
 }
@@ -113,26 +113,26 @@ fn a_disk_that_is_full_at_the_write_or_the_sync_heals_by_itself_and_loses_nothin
 }
 
 #[test]
-fn a_ballast_that_was_not_finished_is_made_whole() {
+fn a_reserve_that_was_not_finished_is_made_whole() {
     let storage = MemoryStorage::new();
     storage.create_dir(Path::new("/streams")).unwrap();
     storage.create_new(Path::new("/RESERVE")).unwrap();
     open(&storage).append(b"x", Durability::Synced).unwrap();
     let file = storage.open(Path::new("/RESERVE"), stratawal_storage::Access::Read).unwrap();
-    assert_eq!(file.len().unwrap(), stratawal_stream::BALLAST_LEN);
+    assert_eq!(file.len().unwrap(), stratawal_stream::RESERVE_LEN);
 }
 
 #[test]
-fn the_ballast_is_made_again_by_the_next_segment() {
+fn the_reserve_is_made_again_by_the_next_segment() {
     let storage = MemoryStorage::new();
     storage.create_dir(Path::new("/streams")).unwrap();
     let log = open(&storage);
-    let ballast = || storage.open(Path::new("/RESERVE"), Access::Read).and_then(|file| file.len()).unwrap_or(0);
+    let reserve = || storage.open(Path::new("/RESERVE"), Access::Read).and_then(|file| file.len()).unwrap_or(0);
     let entry = vec![7; 1000];
     while log.stats().unwrap().disk_bytes < 60 << 10 {
         log.append(&entry, Durability::Synced).unwrap();
     }
-    assert_eq!(ballast(), BALLAST_LEN);
+    assert_eq!(reserve(), RESERVE_LEN);
     storage.remove_file(Path::new("/RESERVE")).unwrap();
     let used = u64::MAX - storage.free_space(Path::new("/")).unwrap();
     // Room for a part of it, and for a segment.
@@ -140,22 +140,22 @@ fn the_ballast_is_made_again_by_the_next_segment() {
     while log.stats().unwrap().segments == 1 {
         log.append(&entry, Durability::Synced).unwrap();
     }
-    assert!((1..BALLAST_LEN).contains(&ballast()), "it holds what there is room for");
+    assert!((1..RESERVE_LEN).contains(&reserve()), "it holds what there is room for");
     let _roomy = storage.clone().with_capacity(u64::MAX);
     while log.stats().unwrap().segments == 2 {
         log.append(&entry, Durability::Synced).unwrap();
     }
-    assert_eq!(ballast(), BALLAST_LEN);
+    assert_eq!(reserve(), RESERVE_LEN);
     // Also where somebody removed it.
     storage.remove_file(Path::new("/RESERVE")).unwrap();
     while log.stats().unwrap().segments == 3 {
         log.append(&entry, Durability::Synced).unwrap();
     }
-    assert_eq!(ballast(), BALLAST_LEN);
+    assert_eq!(reserve(), RESERVE_LEN);
 }
 
-/// How much the ballast at `/RESERVE` takes of the disk.
-fn ballast_bytes(storage: &MemoryStorage) -> u64 {
+/// How much the emergency reserve at `/RESERVE` takes of the disk.
+fn reserve_bytes(storage: &MemoryStorage) -> u64 {
     storage.open(Path::new("/RESERVE"), Access::Read).and_then(|file| file.allocated()).unwrap_or(0)
 }
 
@@ -167,7 +167,7 @@ fn bytes_of(storage: &dyn Storage, path: &str) -> Vec<u8> {
 }
 
 #[test]
-fn appends_on_a_full_disk_leave_the_ballast_alone() {
+fn appends_on_a_full_disk_leave_the_reserve_alone() {
     let storage = MemoryStorage::new();
     storage.create_dir(Path::new("/streams")).unwrap();
     let log = open(&storage);
@@ -180,12 +180,12 @@ fn appends_on_a_full_disk_leave_the_ballast_alone() {
     let refused = (0..100).find_map(|_| log.append(&entry, Durability::Synced).err());
     assert_eq!(refused.map(|e| e.kind()), Some(ErrorKind::Full), "a rotation needs a new file");
     assert_eq!(log.stats().unwrap().segments, 1);
-    assert_eq!(ballast_bytes(&storage), BALLAST_LEN);
+    assert_eq!(reserve_bytes(&storage), RESERVE_LEN);
     // Nor does another stream.
-    let env = Arc::new(Env::new(Arc::new(storage.clone())).ballast_at("/RESERVE"));
+    let env = Arc::new(Env::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE"));
     let other = StreamLog::open(env, Location::new("/streams", "t"), StreamOptions::default()).unwrap();
     assert_eq!(other.append(&entry, Durability::Synced).unwrap_err().kind(), ErrorKind::Full);
-    assert_eq!(ballast_bytes(&storage), BALLAST_LEN);
+    assert_eq!(reserve_bytes(&storage), RESERVE_LEN);
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn twenty_crashed_streams_are_read_on_a_full_disk_and_one_frees_space() {
         StreamLog::open(Arc::clone(env), Location::new("/streams", name), options.clone()).unwrap()
     };
     let names: Vec<String> = (0..20).map(|i| format!("s{i}")).collect();
-    let env = Arc::new(Env::new(Arc::new(storage.clone())).ballast_at("/RESERVE"));
+    let env = Arc::new(Env::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE"));
     let logs: Vec<StreamLog> = names.iter().map(|name| open(&env, name)).collect();
     for log in &logs {
         log.append(b"first", Durability::Synced).unwrap();
@@ -209,7 +209,7 @@ fn twenty_crashed_streams_are_read_on_a_full_disk_and_one_frees_space() {
     let dead = storage.snapshot();
     let used = u64::MAX - dead.free_space(Path::new("/")).unwrap();
     let dead = dead.with_capacity(used);
-    let env = Arc::new(Env::new(Arc::new(dead.clone())).ballast_at("/RESERVE"));
+    let env = Arc::new(Env::new(Arc::new(dead.clone())).emergency_reserve_at("/RESERVE"));
     let logs: Vec<StreamLog> = names.iter().map(|name| open(&env, name)).collect();
     for (i, log) in logs.iter().enumerate() {
         let entries = if i == 0 { 301 } else { 1 };
@@ -217,9 +217,9 @@ fn twenty_crashed_streams_are_read_on_a_full_disk_and_one_frees_space() {
         assert_eq!(log.append(b"x", Durability::Synced).unwrap_err().kind(), ErrorKind::Full);
         assert_eq!(log.sync().unwrap_err().kind(), ErrorKind::Full);
     }
-    assert_eq!(env.ballast_bytes(), BALLAST_LEN, "looking up, reading and appending use none of it");
+    assert_eq!(env.reserve_bytes(), RESERVE_LEN, "looking up, reading and appending use none of it");
     logs[0].truncate_before(300).unwrap();
-    assert_eq!(env.ballast_bytes(), BALLAST_LEN, "it is made again of what was freed");
+    assert_eq!(env.reserve_bytes(), RESERVE_LEN, "it is made again of what was freed");
     for log in &logs {
         let end = log.next_seq();
         assert_eq!(log.append(b"next", Durability::Synced).unwrap(), end);
@@ -247,15 +247,15 @@ fn a_crashed_stream_is_cut_deleted_and_closed_on_a_full_disk() {
     log.close().unwrap();
     let log = open(&closed);
     assert_eq!((log.next_seq(), log.report().scanned_bytes), (10, 0), "it was closed cleanly");
-    assert_eq!(ballast_bytes(&closed), BALLAST_LEN, "what the close has cut off makes it whole again");
+    assert_eq!(reserve_bytes(&closed), RESERVE_LEN, "what the close has cut off makes it whole again");
 }
 
 #[test]
-fn the_ballast_holds_bytes_that_no_file_system_makes_shorter() {
+fn the_reserve_holds_bytes_that_no_file_system_makes_shorter() {
     let storage = MemoryStorage::new();
-    let _env = Env::new(Arc::new(storage.clone())).ballast_at("/RESERVE");
+    let _env = Env::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE");
     let bytes = bytes_of(&storage, "/RESERVE");
-    assert_eq!(bytes.len() as u64, BALLAST_LEN);
+    assert_eq!(bytes.len() as u64, RESERVE_LEN);
     let mut blocks: Vec<&[u8]> = bytes.chunks(8).collect();
     blocks.sort_unstable();
     blocks.dedup();
@@ -267,7 +267,7 @@ fn the_ballast_holds_bytes_that_no_file_system_makes_shorter() {
 }
 
 #[test]
-fn a_ballast_that_is_a_link_or_a_folder_is_left_alone() {
+fn a_reserve_that_is_a_link_or_a_folder_is_left_alone() {
     for is_link in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let (reserve, other) = (dir.path().join("RESERVE"), dir.path().join("other"));
@@ -278,7 +278,7 @@ fn a_ballast_that_is_a_link_or_a_folder_is_left_alone() {
         } else {
             std::fs::create_dir(&reserve).unwrap();
         }
-        let env = Arc::new(Env::new(Arc::new(UnixStorage::new())).ballast_at(&reserve));
+        let env = Arc::new(Env::new(Arc::new(UnixStorage::new())).emergency_reserve_at(&reserve));
         let place = Location::new(dir.path().join("streams"), "s");
         let log = StreamLog::open(Arc::clone(&env), place, StreamOptions::default()).unwrap();
         for _ in 0..10 {
@@ -286,7 +286,7 @@ fn a_ballast_that_is_a_link_or_a_folder_is_left_alone() {
         }
         log.truncate_from(5).unwrap();
         log.close().unwrap();
-        assert_eq!(env.ballast_bytes(), 0);
+        assert_eq!(env.reserve_bytes(), 0);
         let kind = std::fs::symlink_metadata(&reserve).unwrap().file_type();
         assert!(if is_link { kind.is_symlink() } else { kind.is_dir() });
         assert_eq!(std::fs::read(&other).unwrap(), b"mine");
@@ -294,22 +294,22 @@ fn a_ballast_that_is_a_link_or_a_folder_is_left_alone() {
 }
 
 #[test]
-fn a_ballast_of_holes_is_filled_and_one_that_was_taken_is_seen() {
+fn a_reserve_of_holes_is_filled_and_one_that_was_taken_is_seen() {
     let dir = tempfile::tempdir().unwrap();
     let reserve = dir.path().join("RESERVE");
-    std::fs::File::create(&reserve).unwrap().set_len(BALLAST_LEN).unwrap();
+    std::fs::File::create(&reserve).unwrap().set_len(RESERVE_LEN).unwrap();
     let storage = || Arc::new(UnixStorage::new());
     let holes = storage().open(&reserve, Access::Read).unwrap().allocated().unwrap();
-    let reader = Env::new(storage()).read_only(true).ballast_at(&reserve);
-    if holes >= BALLAST_LEN {
+    let reader = Env::new(storage()).read_only(true).emergency_reserve_at(&reserve);
+    if holes >= RESERVE_LEN {
         println!("skipped: this file system makes no holes");
         return;
     }
-    assert_eq!(reader.ballast_bytes(), holes, "its length holds nothing, and a reader makes nothing");
-    let env = Env::new(storage()).ballast_at(&reserve);
-    assert_eq!((env.ballast_bytes(), reader.ballast_bytes()), (BALLAST_LEN, BALLAST_LEN));
+    assert_eq!(reader.reserve_bytes(), holes, "its length holds nothing, and a reader makes nothing");
+    let env = Env::new(storage()).emergency_reserve_at(&reserve);
+    assert_eq!((env.reserve_bytes(), reader.reserve_bytes()), (RESERVE_LEN, RESERVE_LEN));
     std::fs::remove_file(&reserve).unwrap();
-    assert_eq!(env.ballast_bytes(), 0);
+    assert_eq!(env.reserve_bytes(), 0);
 }
 
 #[test]
@@ -317,7 +317,7 @@ fn dropping_all_entries_frees_the_segment_being_written() {
     for room in [0, 3000] {
         let storage = MemoryStorage::new();
         storage.create_dir(Path::new("/streams")).unwrap();
-        let env = Arc::new(Env::new(Arc::new(storage.clone())).ballast_at("/RESERVE"));
+        let env = Arc::new(Env::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE"));
         let open = |env| StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::default()).unwrap();
         let log = open(Arc::clone(&env));
         let entry = vec![7; 3000];
@@ -346,12 +346,12 @@ fn dropping_all_entries_frees_the_segment_being_written() {
         for i in 0..50 {
             assert_eq!(log.append(&entry, Durability::Synced).unwrap(), end + i);
         }
-        assert_eq!(env.ballast_bytes(), BALLAST_LEN);
+        assert_eq!(env.reserve_bytes(), RESERVE_LEN);
     }
 }
 
 #[test]
-fn dropping_all_entries_without_a_ballast_frees_what_it_can_or_fails() {
+fn dropping_all_entries_without_a_reserve_frees_what_it_can_or_fails() {
     for segments in [1, 2] {
         let storage = MemoryStorage::new();
         storage.create_dir(Path::new("/streams")).unwrap();

@@ -13,7 +13,7 @@ fn storage() -> MemoryStorage {
 }
 
 fn open(storage: &MemoryStorage) -> StreamLog {
-    let env = Env::new(Arc::new(storage.clone())).ballast_at("/RESERVE");
+    let env = Env::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE");
     let options = StreamOptions { segment_len: 64 << 10, ..StreamOptions::default() };
     StreamLog::open(Arc::new(env), Location::new("/streams", "s"), options).expect("opens")
 }

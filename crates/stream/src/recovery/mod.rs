@@ -63,7 +63,7 @@ use crate::options::StreamOptions;
 use crate::read::snapshot::{Live, SegmentState, SegmentView, View};
 use crate::report::OpenReport;
 use crate::sync::Arc;
-use crate::write::reserve::BallastUse;
+use crate::write::reserve::ReserveUse;
 use crate::write::writer::Active;
 
 use analyse::{Image, Opened, Order, analyse, closed_index};
@@ -110,15 +110,15 @@ pub(crate) fn exists(env: &Env, place: &Location) -> Result<bool> {
 }
 
 /// Recovers the stream for writing; `None` where it is not there. On a full disk it fails as full
-/// and may be repeated; the entries stay readable. Where `ballast` allows it, it is repeated
-/// without the ballast.
+/// and may be repeated; the entries stay readable. Where `reserve` allows it, it is repeated
+/// without the emergency reserve.
 pub(crate) fn recover(
     env: &Env,
     place: &Location,
     options: &StreamOptions,
-    ballast: BallastUse,
+    reserve: ReserveUse,
 ) -> Result<Option<Recovered>> {
-    env.with_ballast(ballast, |error: &Error| error.kind() == ErrorKind::Full, || recover_as_it_is(env, place, options))
+    env.with_reserve(reserve, |error: &Error| error.kind() == ErrorKind::Full, || recover_as_it_is(env, place, options))
 }
 
 fn recover_as_it_is(env: &Env, place: &Location, options: &StreamOptions) -> Result<Option<Recovered>> {
@@ -127,7 +127,7 @@ fn recover_as_it_is(env: &Env, place: &Location, options: &StreamOptions) -> Res
 
 /// Recovers a stream of which the entries at or above `floor` are intact, whatever is damaged
 /// below, and drops those below: they may be damaged. `None` where the stream is not there. On a
-/// full disk it is repeated without the ballast.
+/// full disk it is repeated without the emergency reserve.
 ///
 /// The new generation, whose header has the new start, is durable before any file is removed. Until
 /// then the files mean what they meant before. Where a crash comes between, this may be repeated.
@@ -138,7 +138,7 @@ pub(crate) fn recover_above(
     floor: SeqNo,
 ) -> Result<Option<Recovered>> {
     let full = |error: &Error| error.kind() == ErrorKind::Full;
-    env.with_ballast(BallastUse::Allowed, full, || {
+    env.with_reserve(ReserveUse::Allowed, full, || {
         recover_by(env, place, options, || floor::analyse_above(env, place, options, floor))
     })
 }

@@ -22,7 +22,7 @@ use crate::read::snapshot::{Live, SegmentState, SegmentView, View, first_point};
 use crate::removal::remove_file;
 use crate::sync::Arc;
 use crate::write::clock::is_far_ahead;
-use crate::write::reserve::{BallastUse, FIRST_LEN, create_segment};
+use crate::write::reserve::{FIRST_LEN, ReserveUse, create_segment};
 use crate::write::writer::{Active, Closes, index_block};
 
 /// How much is written again at a time.
@@ -288,7 +288,7 @@ impl Repair<'_> {
                 name_crc: SegmentHeader::name_checksum(self.place.folder()),
                 ..SegmentHeader::EMPTY
             };
-            let created = create_segment(self.env, &self.place.dir(), &header, FIRST_LEN, BallastUse::Never);
+            let created = create_segment(self.env, &self.place.dir(), &header, FIRST_LEN, ReserveUse::Never);
             let (writer, space) = created.map_err(|e| match e {
                 CreateError::Undone(e) | CreateError::Indeterminate(e) => self.failed(e),
             })?;

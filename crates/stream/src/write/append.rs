@@ -12,7 +12,7 @@ use crate::removal::Removals;
 use crate::report::OpenReport;
 use crate::sync::{Arc, Mutex, MutexGuard, Published};
 use crate::write::commit::{Goal, Group, Lead, State};
-use crate::write::reserve::BallastUse;
+use crate::write::reserve::ReserveUse;
 use crate::write::tail::{COPIED_LEN_MAX, Entries, Large, Tail};
 use crate::write::writer::{Shared, Writer};
 
@@ -221,15 +221,15 @@ impl Inner {
     }
 
     /// The lock; a stream that a full disk has stopped is recovered first, if there is room again.
-    /// The ballast is not used.
+    /// The emergency reserve is not used.
     pub(crate) fn writable(&self) -> Result<MutexGuard<'_, State<Writer>>> {
-        self.recovered(BallastUse::Never)
+        self.recovered(ReserveUse::Never)
     }
 
     /// The lock, for a call that frees space or closes: a stream that a full disk has stopped is
-    /// recovered first, out of the ballast if need be.
+    /// recovered first, out of the emergency reserve if need be.
     pub(crate) fn recovered_anyway(&self) -> Result<MutexGuard<'_, State<Writer>>> {
-        self.recovered(BallastUse::Allowed)
+        self.recovered(ReserveUse::Allowed)
     }
 
     /// That this process has the stream open itself. In a forked child its files and its lock are
@@ -241,7 +241,7 @@ impl Inner {
         if shared.env.system().is_forked() { Err(Error::new(ErrorKind::Forked, &shared.place)) } else { Ok(()) }
     }
 
-    fn recovered(&self, ballast: BallastUse) -> Result<MutexGuard<'_, State<Writer>>> {
+    fn recovered(&self, reserve: ReserveUse) -> Result<MutexGuard<'_, State<Writer>>> {
         // A new generation takes no less.
         const ROOM_MIN: u64 = 20 << 10;
         self.check_process()?;
@@ -253,10 +253,10 @@ impl Inner {
             let free = self.shared.env.storage().free_space(self.shared.place.parent());
             free.is_ok_and(|free| free < ROOM_MIN)
         };
-        if ballast == BallastUse::Never && has_no_room() {
+        if reserve == ReserveUse::Never && has_no_room() {
             return Err(full);
         }
-        self.recover(false, ballast)?;
+        self.recover(false, reserve)?;
         Ok(self.group.lock())
     }
 
@@ -304,7 +304,7 @@ impl Inner {
                 return Ok(None);
             }
             let (next, start) = (state.tail.next_seq, self.shared.watermarks.start());
-            writer.cut_from(state, next, start, BallastUse::Never).map(Some)
+            writer.cut_from(state, next, start, ReserveUse::Never).map(Some)
         })?;
         if let Some(dead) = dead {
             // The append does not fail for a file that stays: it is void, and the next opening
@@ -359,7 +359,7 @@ impl Inner {
         }
         // It has shortened its file. After an earlier close the log may belong to another process.
         if !was_closed {
-            self.shared.env.make_ballast_again();
+            self.shared.env.make_reserve_again();
         }
         closed
     }

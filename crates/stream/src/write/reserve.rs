@@ -17,16 +17,16 @@ use crate::context::Env;
 use crate::removal::remove_file;
 use crate::sync::{Mark, Mutex};
 
-/// Bytes that the ballast holds.
-pub const BALLAST_LEN: u64 = 64 << 10;
+/// Bytes that the emergency reserve holds.
+pub const RESERVE_LEN: u64 = 64 << 10;
 
-/// Bytes of one write to the file: on a disk that lacks room for all of it, the ballast holds as
-/// much as fits.
+/// Bytes of one write to the file: on a disk that lacks room for all of it, the emergency reserve
+/// holds as much as fits.
 const PIECE_LEN: usize = 4 << 10;
 
-/// Whether a call may use up the ballast.
+/// Whether a call may use up the emergency reserve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BallastUse {
+pub(crate) enum ReserveUse {
     /// It may not: it looks up, reads, or appends.
     Never,
     /// It may: it frees space, or closes.
@@ -35,7 +35,7 @@ pub(crate) enum BallastUse {
 
 /// A file that holds space.
 #[derive(Debug)]
-pub(crate) struct Ballast {
+pub(crate) struct EmergencyReserve {
     path: PathBuf,
     /// Its bytes follow from this.
     seed: u64,
@@ -47,7 +47,7 @@ pub(crate) struct Ballast {
     blocks_unreported: Mark,
 }
 
-impl Ballast {
+impl EmergencyReserve {
     pub(crate) fn new(path: PathBuf, seed: u64) -> Self {
         Self { path, seed, is_whole: Mutex::new(false), blocks_unreported: Mark::new(0) }
     }
@@ -65,13 +65,13 @@ impl Ballast {
         if !self.is_ours(&*file) {
             return;
         }
-        if self.held_by(&*file) < BALLAST_LEN {
+        if self.held_by(&*file) < RESERVE_LEN {
             if self.fill(&*file).is_err() {
                 return;
             }
             match file.sync_all() {
                 Ok(()) => {
-                    let are_reported = file.allocated().is_ok_and(|bytes| bytes >= BALLAST_LEN);
+                    let are_reported = file.allocated().is_ok_and(|bytes| bytes >= RESERVE_LEN);
                     self.blocks_unreported.store(u64::from(!are_reported));
                 }
                 Err(_) => {
@@ -111,12 +111,12 @@ impl Ballast {
     fn held_by(&self, file: &dyn File) -> u64 {
         let Ok(len) = file.len() else { return 0 };
         let blocks = if self.blocks_unreported.load() == 0 { file.allocated().unwrap_or(0) } else { len };
-        len.min(blocks).min(BALLAST_LEN)
+        len.min(blocks).min(RESERVE_LEN)
     }
 
-    /// Whether the log has made this file: it is empty, or begins with the ballast's bytes, or with
-    /// zeros that stand for them (a crash, or a copy with holes). Any other file that has the name
-    /// is neither written nor removed.
+    /// Whether the log has made this file: it is empty, or begins with the emergency reserve's
+    /// bytes, or with zeros that stand for them (a crash, or a copy with holes). Any other file
+    /// that has the name is neither written nor removed.
     fn is_ours(&self, file: &dyn File) -> bool {
         let mut first = [0; size_of::<u64>()];
         let own = mixed(self.seed.wrapping_add(STEP));
@@ -125,7 +125,7 @@ impl Ballast {
 
     fn fill(&self, file: &dyn File) -> io::Result<()> {
         let (mut piece, mut state) = ([0; PIECE_LEN], self.seed);
-        for at in (0..BALLAST_LEN).step_by(PIECE_LEN) {
+        for at in (0..RESERVE_LEN).step_by(PIECE_LEN) {
             for word in piece.chunks_exact_mut(size_of::<u64>()) {
                 state = state.wrapping_add(STEP);
                 word.copy_from_slice(&mixed(state).to_le_bytes());
@@ -147,17 +147,17 @@ const fn mixed(mut z: u64) -> u64 {
 }
 
 impl Env {
-    /// Does `act`; where the disk is full for it and it may use the ballast, once more without
-    /// that. `act` changes nothing where the disk is full.
-    pub(crate) fn with_ballast<T, E>(
+    /// Does `act`; where the disk is full for it and it may use the emergency reserve, once more
+    /// without that. `act` changes nothing where the disk is full.
+    pub(crate) fn with_reserve<T, E>(
         &self,
-        ballast: BallastUse,
+        reserve: ReserveUse,
         is_full: impl FnOnce(&E) -> bool,
         mut act: impl FnMut() -> Result<T, E>,
     ) -> Result<T, E> {
         let done = act();
-        match (&done, self.ballast()) {
-            (Err(error), Some(kept)) if ballast == BallastUse::Allowed && is_full(error) => {
+        match (&done, self.reserve()) {
+            (Err(error), Some(kept)) if reserve == ReserveUse::Allowed && is_full(error) => {
                 if !kept.give_up(&**self.storage()) {
                     return done;
                 }
@@ -168,23 +168,23 @@ impl Env {
         if done.is_err() {
             // Of no use here; others may need it. After a success its rest is for the steps that
             // follow, and the call makes it whole at its end.
-            self.make_ballast();
+            self.make_reserve();
         }
         done
     }
 
-    /// Makes the ballast whole, if there is room.
-    pub(crate) fn make_ballast(&self) {
-        if let Some(ballast) = self.ballast() {
-            ballast.make(&**self.storage());
+    /// Makes the emergency reserve whole, if there is room.
+    pub(crate) fn make_reserve(&self) {
+        if let Some(reserve) = self.reserve() {
+            reserve.make(&**self.storage());
         }
     }
 
-    /// Makes the ballast whole, if there is room, where it was not whole when it was last looked
-    /// at.
-    pub(crate) fn make_ballast_again(&self) {
-        if let Some(ballast) = self.ballast() {
-            ballast.make_again(&**self.storage());
+    /// Makes the emergency reserve whole, if there is room, where it was not whole when it was last
+    /// looked at.
+    pub(crate) fn make_reserve_again(&self) {
+        if let Some(reserve) = self.reserve() {
+            reserve.make_again(&**self.storage());
         }
     }
 }
@@ -194,13 +194,13 @@ impl Env {
 pub(crate) const FIRST_LEN: u64 = 16 << 10;
 
 /// Creates a segment whose file has `wanted` bytes; on a full disk [`FIRST_LEN`], and then those
-/// out of the ballast where `ballast` allows it.
+/// out of the emergency reserve where `reserve` allows it.
 pub(crate) fn create_segment(
     env: &Env,
     dir: &Path,
     header: &SegmentHeader,
     wanted: u64,
-    ballast: BallastUse,
+    reserve: ReserveUse,
 ) -> Result<(SegmentWriter, Space), CreateError> {
     let is_full = |error: &CreateError| matches!(error, CreateError::Undone(e) if e.is_full());
     let create = |len| create(env.storage(), dir, header, len);
@@ -209,5 +209,5 @@ pub(crate) fn create_segment(
         created = create(FIRST_LEN);
     }
     let mut first = Some(created);
-    env.with_ballast(ballast, is_full, || first.take().unwrap_or_else(|| create(FIRST_LEN)))
+    env.with_reserve(reserve, is_full, || first.take().unwrap_or_else(|| create(FIRST_LEN)))
 }

@@ -23,7 +23,7 @@ use crate::removal::{Dead, Removals, Renamed, remove_own, rename_dir};
 use crate::sync::Arc;
 use crate::write::append::{Inner, drain_all};
 use crate::write::commit::State;
-use crate::write::reserve::{BallastUse, FIRST_LEN};
+use crate::write::reserve::{FIRST_LEN, ReserveUse};
 use crate::write::tail::Tail;
 use crate::write::writer::Writer;
 
@@ -66,7 +66,7 @@ impl StreamLog {
         if seeded(Fault::StartShownLate) {
             inner.shared.watermarks.set_start(first);
         }
-        inner.shared.env.make_ballast();
+        inner.shared.env.make_reserve();
         removed.map_err(|error| error.of_call(Call::Truncate))
     }
 
@@ -96,10 +96,10 @@ impl StreamLog {
             if next < first || next > end {
                 return Err(Error::new(ErrorKind::OutOfRange { first, next: end }, &inner.shared.place));
             }
-            writer.cut_from(state, next, first, BallastUse::Allowed).map(Some)
+            writer.cut_from(state, next, first, ReserveUse::Allowed).map(Some)
         });
         let removed = dead.and_then(|dead| dead.map_or(Ok(()), |dead| inner.remove_dead(&mut removals, dead)));
-        inner.shared.env.make_ballast();
+        inner.shared.env.make_reserve();
         removed.map_err(|error| error.of_call(Call::Truncate))
     }
 
@@ -190,7 +190,7 @@ fn move_away(env: &Env, place: &Location) -> std::result::Result<Option<PathBuf>
     let gone = place.parent().join(format!("{DELETED_PREFIX}{:016x}", storage.random_u64()));
     env.ready_to_sync_streams(place).map_err(|e| Deletion::Undone(Error::io(place, e)))?;
     // The new name may be what fills a block of the folder.
-    let renamed = env.with_ballast(BallastUse::Allowed, is_full, || match rename_dir(storage, &place.dir(), &gone) {
+    let renamed = env.with_reserve(ReserveUse::Allowed, is_full, || match rename_dir(storage, &place.dir(), &gone) {
         Renamed::Undone(e) => Err(e),
         renamed => Ok(renamed),
     });
@@ -225,7 +225,7 @@ fn not_moved(place: &Location, error: io::Error) -> Error {
 fn remove_moved(env: &Env, place: &Location, moved: Option<PathBuf>) -> std::result::Result<bool, Deletion> {
     let Some(gone) = moved else { return Ok(false) };
     let removed = remove_own(&**env.storage(), &gone);
-    env.make_ballast();
+    env.make_reserve();
     removed.map(|()| true).map_err(|(path, error)| {
         let text = "the stream is deleted, but not all that was in its directory could be removed";
         Deletion::Left(Error::io_about(place, text, &path, error))
@@ -258,10 +258,10 @@ impl Inner {
                 drain_all(writer, &mut state.tail)?;
                 let dead = match writer.write_start(&mut state.tail, first) {
                     // The room that is kept for it is used up. The header of a new generation has
-                    // the same effect, out of the ballast.
+                    // the same effect, out of the emergency reserve.
                     Err(error) if error.kind() == ErrorKind::Full => {
                         let end = state.tail.next_seq;
-                        writer.cut_from(state, end, first, BallastUse::Allowed)?
+                        writer.cut_from(state, end, first, ReserveUse::Allowed)?
                     }
                     written => written.map(|()| Dead::default())?,
                 };
@@ -316,7 +316,7 @@ impl Writer {
         let booking = tail.booking.as_mut().expect("invariant: a stream with a segment takes bookings");
         let control = self.control_tail(self.end_seq());
         let writer = &self.active.as_ref().expect("invariant: the caller looked").writer;
-        self.with_room(BallastUse::Allowed, || writer.book_start(&mut booking.space))?;
+        self.with_room(ReserveUse::Allowed, || writer.book_start(&mut booking.space))?;
         let active = self.active.as_mut().expect("invariant: the caller looked");
         // From here on it may be there: a disk that is full only now is a failed write.
         let written = active.writer.start(&mut booking.space, &control, SeqNo(first));
@@ -351,7 +351,7 @@ impl Writer {
         base: u64,
         start: u64,
         restart: Option<u64>,
-        ballast: BallastUse,
+        reserve: ReserveUse,
     ) -> Result<(SegmentHeader, Begun)> {
         let active = self.active.as_ref().expect("invariant: only a stream with a segment is cut");
         let newest = active.writer.header();
@@ -363,13 +363,13 @@ impl Writer {
             start: SeqNo(start),
             ..self.header(newest.stream_id, generation, predecessor, base, restart)
         };
-        Ok((header, self.create(&header, FIRST_LEN, ballast)?))
+        Ok((header, self.create(&header, FIRST_LEN, reserve)?))
     }
 
     /// Everything is settled: begins anew at `first`, at the end or beyond.
     fn begin_at(&mut self, tail: &mut Tail, first: u64) -> Result<Dead> {
         let (_, (writer, space)) =
-            self.new_generation(Predecessor::NONE, first, first, tail.restart, BallastUse::Allowed)?;
+            self.new_generation(Predecessor::NONE, first, first, tail.restart, ReserveUse::Allowed)?;
         let shared = Arc::clone(&self.shared);
         let old = shared.view.load();
         shared.watermarks.set_start(first);
@@ -386,7 +386,7 @@ impl Writer {
         state: &mut State<Self>,
         next: u64,
         start: u64,
-        ballast: BallastUse,
+        reserve: ReserveUse,
     ) -> Result<Dead> {
         drain_all(self, &mut state.tail)?;
         self.settle_all().map_err(Error::poisoned)?;
@@ -394,7 +394,7 @@ impl Writer {
         let old = shared.view.load();
         let kept = old.segments.partition_point(|segment| segment.header.base.0 < next);
         if kept == old.segments.len() {
-            self.book_seal(&mut state.tail, ballast)?;
+            self.book_seal(&mut state.tail, reserve)?;
         }
         let predecessor = kept.checked_sub(1).map_or(Predecessor::NONE, |i| {
             let segment = &old.segments[i];
@@ -406,7 +406,7 @@ impl Writer {
         // What comes behind the commit point must not lack a descriptor.
         let dir = shared.place.dir();
         let folder = FolderToSync::new(shared.env.storage(), &dir).map_err(|e| Error::io(&shared.place, e))?;
-        let (header, (writer, space)) = self.new_generation(predecessor, next, start, state.tail.restart, ballast)?;
+        let (header, (writer, space)) = self.new_generation(predecessor, next, start, state.tail.restart, reserve)?;
 
         // The commit point is passed. The active segment, if it is kept, gets the SEAL that names
         // what follows it.

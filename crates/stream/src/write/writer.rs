@@ -30,7 +30,7 @@ use crate::truncation_log::TruncationLog;
 use crate::watermarks::Watermarks;
 use crate::write::buffer_pool::{KEPT_LEN, push_lean};
 use crate::write::commit::Lead;
-use crate::write::reserve::{BallastUse, FIRST_LEN, create_segment};
+use crate::write::reserve::{FIRST_LEN, ReserveUse, create_segment};
 use crate::write::tail::{Booking, Draft, Large, Pending, Tail};
 use crate::write::truncate::sealed;
 
@@ -335,7 +335,7 @@ impl Writer {
             let _ = storage.remove_dir(&temporary);
             error
         };
-        let (writer, space) = match create_segment(&shared.env, &temporary, &header, FIRST_LEN, BallastUse::Never) {
+        let (writer, space) = match create_segment(&shared.env, &temporary, &header, FIRST_LEN, ReserveUse::Never) {
             Ok(created) => created,
             Err(CreateError::Undone(e) | CreateError::Indeterminate(e)) => return Err(undo(self.failed(e))),
         };
@@ -371,9 +371,9 @@ impl Writer {
             tail.restart,
         );
         assert!(predecessor.base < header.base, "a segment without entries has no successor but voids it");
-        self.book_seal(tail, BallastUse::Never)?;
+        self.book_seal(tail, ReserveUse::Never)?;
         let len = SUCCESSOR_LEN.min(shared.options.segment_len.saturating_add(CONTROL_RESERVE));
-        let (writer, space) = self.create(&header, len, BallastUse::Never)?;
+        let (writer, space) = self.create(&header, len, ReserveUse::Never)?;
         let booking = tail.booking.as_mut().expect("invariant: a stream with a segment takes bookings");
         self.seal(&mut booking.space, &header).map_err(Error::poisoned)?;
         let sealed = self.active.take().expect("invariant: it was there above");
@@ -387,28 +387,29 @@ impl Writer {
         let view = shared.view.load();
         self.go_on(tail, writer, space, &view.segments);
         // After a full disk, or where it was removed, it comes back here.
-        shared.env.make_ballast();
+        shared.env.make_reserve();
         Ok(())
     }
 
     /// Makes sure of the room for a SEAL without index in the active file, before a successor is
     /// created: a full disk is no failure until then. A file that was closed has to grow for it.
-    pub(crate) fn book_seal(&self, tail: &mut Tail, ballast: BallastUse) -> Result<()> {
+    pub(crate) fn book_seal(&self, tail: &mut Tail, reserve: ReserveUse) -> Result<()> {
         let active = self.active.as_ref().expect("invariant: only a stream with a segment seals it");
         let booking = tail.booking.as_mut().expect("invariant: a stream with a segment takes bookings");
         let len = End::frame_len_max(0) + TRAILER_LEN as u64;
-        self.with_room(ballast, || booking.space.ensure_control(&active.writer.place().offset, len))
+        self.with_room(reserve, || booking.space.ensure_control(&active.writer.place().offset, len))
     }
 
-    /// Does `act`, which needs space in the active file; on a full disk, out of the ballast where
-    /// `ballast` allows it. Nothing has changed where it fails with any error but `Poisoned`.
+    /// Does `act`, which needs space in the active file; on a full disk, out of the emergency
+    /// reserve where `reserve` allows it. Nothing has changed where it fails with any error but
+    /// `Poisoned`.
     pub(crate) fn with_room<T>(
         &self,
-        ballast: BallastUse,
+        reserve: ReserveUse,
         act: impl FnMut() -> stratawal_segment::Result<T>,
     ) -> Result<T> {
         let is_full = |error: &stratawal_segment::Error| error.is_refusal() && error.is_full();
-        let done = self.shared.env.with_ballast(ballast, is_full, act);
+        let done = self.shared.env.with_reserve(reserve, is_full, act);
         done.map_err(|error| {
             let nothing_written = error.is_refusal();
             let error = self.failed(error);
@@ -427,10 +428,10 @@ impl Writer {
         &mut self,
         header: &SegmentHeader,
         len: u64,
-        ballast: BallastUse,
+        reserve: ReserveUse,
     ) -> Result<(SegmentWriter, Space)> {
         let shared = Arc::clone(&self.shared);
-        let create = || create_segment(&shared.env, &shared.place.dir(), header, len, ballast);
+        let create = || create_segment(&shared.env, &shared.place.dir(), header, len, reserve);
         let mut created = create();
         let lacks_file = matches!(&created, Err(CreateError::Undone(e)) if e.is_out_of_files());
         if lacks_file && !self.unsettled.is_empty() {
@@ -525,7 +526,7 @@ impl Writer {
         let points = active.live.index.points_from(if all { 0 } else { active.closes.points });
         let end = self.end(EndKind::Close { previous }, active, &points);
         let (at, len) = (active.writer.place().offset, End::frame_len_max(0) + TRAILER_LEN as u64);
-        self.with_room(BallastUse::Allowed, || space.ensure_control(&at, len))?;
+        self.with_room(ReserveUse::Allowed, || space.ensure_control(&at, len))?;
         self.finish(space, end).map_err(Error::poisoned)?;
         let writer = &self.active.as_ref().expect("invariant: it was there above").writer;
         // The cut may come only when the CLOSE is durable, and closing is done only when the cut
