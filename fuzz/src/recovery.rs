@@ -11,7 +11,7 @@ use stratawal_frame::{
 use stratawal_index::{IndexPoint, encode_points};
 use stratawal_segment::{SegmentFile, SegmentId};
 use stratawal_storage::{Access, MemoryStorage, Storage};
-use stratawal_stream::{Durability, Env, Location, StreamLog, StreamOptions, Visibility, verify};
+use stratawal_stream::{Durability, Location, LogContext, StreamLog, StreamOptions, Visibility, verify};
 
 const DIR: &str = "/streams/s";
 /// Entries that are looked at from either end: a gap can stand for any number.
@@ -64,8 +64,8 @@ fn options() -> StreamOptions {
     StreamOptions { read_len_max: 1 << 20, segment_len: 64 << 10, ..StreamOptions::default() }
 }
 
-fn env(storage: &MemoryStorage, read_only: bool) -> Arc<Env> {
-    Arc::new(Env::new(Arc::new(storage.clone())).read_only(read_only))
+fn env(storage: &MemoryStorage, read_only: bool) -> Arc<LogContext> {
+    Arc::new(LogContext::new(Arc::new(storage.clone())).read_only(read_only))
 }
 
 fn place() -> Location {

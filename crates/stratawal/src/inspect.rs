@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use stratawal_storage::{Access, Storage, UnixStorage};
-use stratawal_stream::{Env, Location};
+use stratawal_stream::{Location, LogContext};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::name;
@@ -117,7 +117,7 @@ pub fn verify(path: impl AsRef<Path>, stream: Option<&str>, found: &mut dyn FnMu
 /// [`Missing`](ErrorKind::Missing) where there is no log; the log as a whole cannot be read.
 pub fn reserve_bytes(path: impl AsRef<Path>) -> Result<u64> {
     let root = Root::open_read_only(&UnixStorage::new(), path.as_ref())?;
-    Ok(Env::new(root.storage).wal_id(root.wal_id).read_only(true).emergency_reserve_at(RESERVE).reserve_bytes())
+    Ok(LogContext::new(root.storage).wal_id(root.wal_id).read_only(true).emergency_reserve_at(RESERVE).reserve_bytes())
 }
 
 /// What can be read of a stream in the log at `path`: the whole of it, or what precedes the first
@@ -152,7 +152,7 @@ fn verify_on(
             return Err(unknown(wanted));
         }
     }
-    let env = Arc::new(Env::new(Arc::clone(&root.storage)).wal_id(root.wal_id).read_only(true));
+    let env = Arc::new(LogContext::new(Arc::clone(&root.storage)).wal_id(root.wal_id).read_only(true));
     for name in names {
         let place = Location::new(root.streams(), folder_of(&name)?).named(&name);
         match stratawal_stream::verify(&env, &place, &stratawal_stream::StreamOptions::default()) {

@@ -155,7 +155,7 @@ const FILES_MAX: u64 = 1024;
 
 impl Options {
     /// A quarter of the files that the process may have open.
-    pub(crate) fn unsettled_files() -> usize {
+    pub(crate) fn unsynced_files() -> usize {
         stratawal_storage::open_files_limit()
             .map_or(usize::MAX, |limit| usize::try_from(limit / 4).unwrap_or(usize::MAX))
     }

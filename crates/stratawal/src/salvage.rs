@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use stratawal_storage::{Storage, UnixStorage};
-use stratawal_stream::{self as inner, Env, Location, StreamOptions};
+use stratawal_stream::{self as inner, Location, LogContext, StreamOptions};
 
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
@@ -130,7 +130,7 @@ pub fn entries_on(storage: &dyn Storage, path: &Path, stream: &str) -> Result<En
 
 pub(crate) fn entries_in(storage: &dyn Storage, path: &Path, stream: &str) -> Result<Entries> {
     let root = Root::open_read_only(storage, path)?;
-    let env = Arc::new(Env::new(Arc::clone(&root.storage)).wal_id(root.wal_id).read_only(true));
+    let env = Arc::new(LogContext::new(Arc::clone(&root.storage)).wal_id(root.wal_id).read_only(true));
     let place = Location::new(root.streams(), folder_of(stream)?).named(stream);
     match inner::salvage(&env, &place, &StreamOptions::default())? {
         Some(salvage) => Ok(Entries(salvage)),

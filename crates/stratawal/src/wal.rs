@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use stratawal_storage::Storage;
-use stratawal_stream::{self as inner, Deletion, Env, Location, StreamLog, delete};
+use stratawal_stream::{self as inner, Deletion, Location, LogContext, StreamLog, delete};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::name;
@@ -30,7 +30,7 @@ struct Inner {
     // Before the root: streams are closed while the lock is held.
     streams: Slots,
     root: Mutex<Root>,
-    env: Arc<Env>,
+    env: Arc<LogContext>,
     defaults: StreamOptions,
     map: Option<inner::MapPromise>,
     closed: AtomicBool,
@@ -98,11 +98,11 @@ impl Wal {
             ));
         }
         let mut root = if read_only { Root::open_read_only(&*storage, path)? } else { Root::open(&*storage, path)? };
-        let env = Env::new(Arc::clone(&root.storage))
+        let env = LogContext::new(Arc::clone(&root.storage))
             .wal_id(root.wal_id)
             .read_only(read_only)
             .cache(options.cache_bytes, options.cache_files())
-            .unsettled_files(Options::unsettled_files())
+            .unsynced_files(Options::unsynced_files())
             .emergency_reserve_at(RESERVE);
         // It makes room for files.
         root.storage = Arc::clone(env.storage());

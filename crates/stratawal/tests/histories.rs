@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use stratawal_storage::{Access, MemoryStorage, Storage};
 use stratawal_stream::{
-    CheckState, Damage, Durability, Entry, Env, Error, ErrorKind, Location, Salvaged, StreamLog, StreamOptions,
+    CheckState, Damage, Durability, Entry, Error, ErrorKind, Location, LogContext, Salvaged, StreamLog, StreamOptions,
     Visibility, salvage, verify,
 };
 
@@ -40,7 +40,7 @@ fn location() -> Location {
 }
 
 fn open(storage: &MemoryStorage, read_only: bool) -> Result<StreamLog, Error> {
-    let env = Env::new(Arc::new(storage.clone())).read_only(read_only);
+    let env = LogContext::new(Arc::new(storage.clone())).read_only(read_only);
     StreamLog::open(Arc::new(env), location(), options())
 }
 
@@ -145,7 +145,7 @@ impl Found {
         self.mixtures += 1;
         let storage = with_files(mixed);
         let sound = content(&storage, true).is_ok();
-        let env = Arc::new(Env::new(Arc::new(storage)).read_only(true));
+        let env = Arc::new(LogContext::new(Arc::new(storage)).read_only(true));
         let check = verify(&env, &location(), &options()).unwrap().unwrap();
         if sound != (check.state != CheckState::Damaged) {
             self.wrong.push(format!("{what}: verify finds {check:?}, and reading every entry succeeds: {sound}"));
@@ -156,7 +156,7 @@ impl Found {
 
     /// Reads a mixture that is refused as two histories: the entries before the damage, and those
     /// that salvage is certain of.
-    fn look_before_damage(&mut self, what: &str, env: &Arc<Env>, lawful: &[Content; 2]) {
+    fn look_before_damage(&mut self, what: &str, env: &Arc<LogContext>, lawful: &[Content; 2]) {
         let (log, damage) = StreamLog::open_before_damage(Arc::clone(env), location(), options()).unwrap();
         if !damage.is_some_and(|damage| damage.kind() == ErrorKind::Damaged(Damage::History)) {
             return;

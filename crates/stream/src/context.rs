@@ -26,7 +26,7 @@ pub const DELETED_PREFIX: &str = ".del-";
 
 /// What the streams of one log share: the storage, the log's id, the cache of sealed segments.
 #[derive(Debug)]
-pub struct Env {
+pub struct LogContext {
     /// The storage as the caller gave it.
     plain: Arc<dyn Storage>,
     /// It makes room for files out of the cache, and is `plain` otherwise.
@@ -38,8 +38,8 @@ pub struct Env {
     folders: Mutex<Vec<(PathBuf, Arc<FolderSyncs>)>>,
     /// Finished segments of all streams that are open because they have unsynced bytes, and how
     /// many there may be.
-    unsettled: Mutex<usize>,
-    unsettled_max: usize,
+    unsynced: Mutex<usize>,
+    unsynced_max: usize,
     pub(crate) cache: Arc<Cache<Loaded>>,
     /// Buffers of streams that append, and of those that write.
     pub(crate) pending: Arc<Pool<Pending>>,
@@ -60,7 +60,7 @@ pub struct CacheStats {
     pub bytes: usize,
 }
 
-impl Env {
+impl LogContext {
     /// With a cache of at most 8 MiB of indexes over at most 128 open files, for a log with the id
     /// 0.
     #[must_use]
@@ -72,8 +72,8 @@ impl Env {
             wal_id: WalId(0),
             read_only: false,
             reserve: None,
-            unsettled: Mutex::new(0),
-            unsettled_max: usize::MAX,
+            unsynced: Mutex::new(0),
+            unsynced_max: usize::MAX,
             folders: Mutex::new(Vec::new()),
             cache,
             pending: Arc::new(Pool::new()),
@@ -122,14 +122,14 @@ impl Env {
     /// append that begins a segment beyond that syncs those of its own stream. Without a bound by
     /// default, but for the one of each stream.
     #[must_use]
-    pub fn unsettled_files(mut self, max: usize) -> Self {
-        self.unsettled_max = max;
+    pub fn unsynced_files(mut self, max: usize) -> Self {
+        self.unsynced_max = max;
         self
     }
 
     /// Whether finished segments hold more files open than they may.
-    pub(crate) fn has_too_many_unsettled(&self) -> bool {
-        *self.unsettled.lock() > self.unsettled_max
+    pub(crate) fn has_too_many_unsynced(&self) -> bool {
+        *self.unsynced.lock() > self.unsynced_max
     }
 
     /// The storage. Where an operation that opens a file lacks a descriptor, the cache gives up its
@@ -199,22 +199,22 @@ impl Env {
 
 /// One finished segment that is open because it has unsynced bytes, for as long as this lives.
 #[derive(Debug)]
-pub(crate) struct UnsettledFile(Arc<Env>);
+pub(crate) struct UnsyncedFile(Arc<LogContext>);
 
-impl UnsettledFile {
-    pub(crate) fn new(env: &Arc<Env>) -> Self {
-        *env.unsettled.lock() += 1;
-        Self(Arc::clone(env))
+impl UnsyncedFile {
+    pub(crate) fn new(context: &Arc<LogContext>) -> Self {
+        *context.unsynced.lock() += 1;
+        Self(Arc::clone(context))
     }
 }
 
-impl Drop for UnsettledFile {
+impl Drop for UnsyncedFile {
     fn drop(&mut self) {
         // In the child of a fork the lock may be held for ever.
         if self.0.system().is_forked() {
             return;
         }
-        *self.0.unsettled.lock() -= 1;
+        *self.0.unsynced.lock() -= 1;
     }
 }
 

@@ -7,9 +7,9 @@
 //! ```
 //! use std::{path::Path, sync::Arc};
 //! use stratawal_storage::MemoryStorage;
-//! use stratawal_stream::{Batch, Durability, Env, Location, StreamLog, StreamOptions};
+//! use stratawal_stream::{Batch, Durability, LogContext, Location, StreamLog, StreamOptions};
 //!
-//! let env = Arc::new(Env::new(Arc::new(MemoryStorage::new())));
+//! let env = Arc::new(LogContext::new(Arc::new(MemoryStorage::new())));
 //! env.storage().create_dir(Path::new("/streams"))?;
 //! let place = Location::new("/streams", "orders");
 //!
@@ -56,7 +56,7 @@ mod watermarks;
 mod write;
 
 pub use batch::{Batch, Entry, Run};
-pub use context::{CacheStats, DELETED_PREFIX, Env, Location, NEW_PREFIX};
+pub use context::{CacheStats, DELETED_PREFIX, Location, LogContext, NEW_PREFIX};
 pub use error::{Damage, Error, ErrorKind, Result};
 pub use log::{StreamLog, StreamStats};
 pub use options::{Durability, StreamOptions, Visibility};

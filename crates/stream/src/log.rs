@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::context::{Env, Location};
+use crate::context::{Location, LogContext};
 use crate::error::{Call, Damage, Error, ErrorKind, Result};
 use crate::events;
 use crate::faults::{Fault, seeded};
@@ -53,8 +53,8 @@ impl fmt::Debug for StreamLog {
 
 impl StreamLog {
     /// Opens the stream at `place`, recovering it if it was not closed cleanly. A stream that is
-    /// not there is created by its first append. With a read-only [`Env`] nothing is ever changed,
-    /// and what is seen is the stream as it was now, until [`reopen`](Self::reopen).
+    /// not there is created by its first append. With a read-only [`LogContext`] nothing is ever
+    /// changed, and what is seen is the stream as it was now, until [`reopen`](Self::reopen).
     ///
     /// Where recovery needs space and the disk is full, the stream opens for reading, and recovery
     /// comes with the first call that has room for it: an append, flush or sync once there is room;
@@ -63,22 +63,23 @@ impl StreamLog {
     /// # Errors
     /// [`ErrorKind::Damaged`] where acknowledged entries are not all there; nothing is changed then. A newer format,
     /// I/O, options out of range.
-    pub fn open(env: Arc<Env>, place: Location, options: StreamOptions) -> Result<Self> {
+    pub fn open(context: Arc<LogContext>, place: Location, options: StreamOptions) -> Result<Self> {
         if let Some(why) = options.fault() {
             return Err(Error::text(ErrorKind::InvalidOption, &place, why));
         }
-        match recover_or_read(&env, &place, &options, ReserveUse::Never) {
+        match recover_or_read(&context, &place, &options, ReserveUse::Never) {
             Ok(mut recovered) => {
                 let mut removals = Removals::default();
                 if let Some(recovered) = &mut recovered {
-                    removals.remove_found(&env, &place, std::mem::take(&mut recovered.dead), &mut recovered.report);
+                    removals.remove_found(&context, &place, std::mem::take(&mut recovered.dead), &mut recovered.report);
                 }
-                Ok(Self::build(env, place, options, recovered, removals))
+                Ok(Self::build(context, place, options, recovered, removals))
             }
             // What is there is read; the rest of recovery comes before the next append.
             Err(full) if full.kind() == ErrorKind::Full => {
-                let recovered = recovery::read(&env, &place, &options).map_err(|error| error.of_call(Call::LookUp))?;
-                let log = Self::build(env, place, options, recovered, Removals::default());
+                let recovered =
+                    recovery::read(&context, &place, &options).map_err(|error| error.of_call(Call::LookUp))?;
+                let log = Self::build(context, place, options, recovered, Removals::default());
                 log.inner.group.lock().fail_as_it_is(full);
                 Ok(log)
             }
@@ -102,54 +103,59 @@ impl StreamLog {
     /// on a full disk
     /// [`ErrorKind::Full`]; then the entries are dropped or not, and this may be repeated. So may it after an I/O error, as one
     /// of a damaged file that could not be removed.
-    pub fn open_above(env: Arc<Env>, place: Location, options: StreamOptions, first: u64) -> Result<Self> {
+    pub fn open_above(context: Arc<LogContext>, place: Location, options: StreamOptions, first: u64) -> Result<Self> {
         if let Some(why) = options.fault() {
             return Err(Error::text(ErrorKind::InvalidOption, &place, why));
         }
-        if env.is_read_only() {
+        if context.is_read_only() {
             return Err(Error::new(ErrorKind::ReadOnly, &place));
         }
-        let outcome = recovery::recover_above(&env, &place, &options, SeqNo(first));
+        let outcome = recovery::recover_above(&context, &place, &options, SeqNo(first));
         events::opened(&place, &outcome);
         let Some(mut recovered) = outcome? else { return Err(Error::new(ErrorKind::Deleted, &place)) };
-        let removed = Removals::remove_damaged(&env, &place, &std::mem::take(&mut recovered.dead));
-        env.make_reserve();
+        let removed = Removals::remove_damaged(&context, &place, &std::mem::take(&mut recovered.dead));
+        context.make_reserve();
         removed?;
-        Ok(Self::build(env, place, options, Some(recovered), Removals::default()))
+        Ok(Self::build(context, place, options, Some(recovered), Removals::default()))
     }
 
     /// Opens for reading what precedes the first damage to the stream, and tells that damage;
-    /// `None` where the stream is sound. With a read-only [`Env`].
+    /// `None` where the stream is sound. With a read-only [`LogContext`].
     ///
     /// # Errors
     /// What is not damage: I/O, a newer format.
-    pub fn open_before_damage(env: Arc<Env>, place: Location, options: StreamOptions) -> Result<(Self, Option<Error>)> {
-        match Self::open(Arc::clone(&env), place.clone(), options.clone()) {
+    pub fn open_before_damage(
+        context: Arc<LogContext>,
+        place: Location,
+        options: StreamOptions,
+    ) -> Result<(Self, Option<Error>)> {
+        match Self::open(Arc::clone(&context), place.clone(), options.clone()) {
             Ok(log) => Ok((log, None)),
-            Err(damage) if damage.is_damage() && env.is_read_only() => {
-                let recovered = recovery::partial(&env, &place, &options)?;
-                Ok((Self::build(env, place, options, Some(recovered), Removals::default()), Some(damage)))
+            Err(damage) if damage.is_damage() && context.is_read_only() => {
+                let recovered = recovery::partial(&context, &place, &options)?;
+                Ok((Self::build(context, place, options, Some(recovered), Removals::default()), Some(damage)))
             }
             Err(error) => Err(error),
         }
     }
 
     fn build(
-        env: Arc<Env>,
+        context: Arc<LogContext>,
         place: Location,
         options: StreamOptions,
         mut recovered: Option<Recovered>,
         removals: Removals,
     ) -> Self {
-        let known = recovered.as_mut().and_then(|recovered| recovered.known.take()).filter(|_| env.is_read_only());
+        let known = recovered.as_mut().and_then(|recovered| recovered.known.take()).filter(|_| context.is_read_only());
         let (start, end) = recovered.as_ref().map_or((0, 0), |r| (r.start, r.end));
         let watermarks = Arc::new(Watermarks::new(start, end));
-        let read_only = env.is_read_only().then(|| Error::new(ErrorKind::ReadOnly, &place));
+        let read_only = context.is_read_only().then(|| Error::new(ErrorKind::ReadOnly, &place));
         let view = Published::new(View::default());
         let truncations = TruncationLog::new();
-        let shared = Arc::new(Shared { env, place, options, watermarks: Arc::clone(&watermarks), view, truncations });
+        let shared =
+            Arc::new(Shared { context, place, options, watermarks: Arc::clone(&watermarks), view, truncations });
         let report = Published::new(OpenReport::default());
-        let mut tail = Tail::new(0, 0, None, Arc::clone(&shared.env.pending));
+        let mut tail = Tail::new(0, 0, None, Arc::clone(&shared.context.pending));
         let writer = install(&shared, &report, &mut tail, recovered, None);
         let group = Group::new(tail, Some(writer), watermarks, shared.place.shared_name());
         if let Some(error) = read_only {
@@ -243,7 +249,7 @@ impl StreamLog {
     /// Whatever it answers, no call on this stream is at its files any more. On a stream opened for
     /// reading there is nothing to close.
     pub fn close(&self) -> Result<()> {
-        if self.inner.shared.env.is_read_only() {
+        if self.inner.shared.context.is_read_only() {
             return Ok(());
         }
         self.inner.close().map_err(|error| error.of_call(Call::Close))
@@ -263,7 +269,7 @@ impl StreamLog {
     /// As [`open`](Self::open). The stream then stays failed: with this error where it is damage, a
     /// newer format or a full disk, otherwise with the one that failed it.
     pub fn reopen(&self) -> Result<()> {
-        let done = if self.inner.shared.env.is_read_only() {
+        let done = if self.inner.shared.context.is_read_only() {
             self.inner.look_again()
         } else {
             self.inner.recover(true, ReserveUse::Never)
@@ -275,11 +281,11 @@ impl StreamLog {
 impl Inner {
     /// The files of `view` that are there.
     fn measure(&self, view: &View) -> Result<StreamStats> {
-        let Shared { env, place, .. } = &*self.shared;
+        let Shared { context, place, .. } = &*self.shared;
         let mut stats = StreamStats::default();
         for segment in &view.segments {
             let path = place.dir().join(segment.id().to_string());
-            let file = env.storage().open(&path, stratawal_segment::Access::Read);
+            let file = context.storage().open(&path, stratawal_segment::Access::Read);
             match file.and_then(|file| file.len()) {
                 Ok(len) => {
                     stats.segments += 1;
@@ -299,7 +305,7 @@ impl Inner {
         // One at a time, so that an older look never replaces a newer one.
         let mut state = group.lock();
         let before = known.lock().take();
-        let outcome = match recovery::look(&shared.env, &shared.place, &shared.options, before) {
+        let outcome = match recovery::look(&shared.context, &shared.place, &shared.options, before) {
             Ok(Look::Same { known: same, report: now }) => {
                 *known.lock() = Some(same);
                 // Nothing that readers have changes, so none of them is disturbed.
@@ -333,7 +339,7 @@ impl Inner {
             }
             // Its descriptors may have unsynced writes; what recovery finds, it writes again and
             // syncs.
-            let recovered = recover_or_read(&shared.env, &shared.place, &shared.options, reserve);
+            let recovered = recover_or_read(&shared.context, &shared.place, &shared.options, reserve);
             drop(failed);
             let mut recovered = recovered?;
             let found = recovered.as_mut().map(|recovered| std::mem::take(&mut recovered.dead));
@@ -363,7 +369,7 @@ impl Inner {
         });
         if let Some(dead) = dead {
             let mut amended = (*report.load()).clone();
-            removals.remove_found(&shared.env, &shared.place, dead, &mut amended);
+            removals.remove_found(&shared.context, &shared.place, dead, &mut amended);
             report.store(Arc::new(amended));
         }
         result
@@ -371,15 +377,15 @@ impl Inner {
 }
 
 fn recover_or_read(
-    env: &Env,
+    context: &LogContext,
     place: &Location,
     options: &StreamOptions,
     reserve: ReserveUse,
 ) -> Result<Option<Recovered>> {
-    let outcome = if env.is_read_only() {
-        recovery::read(env, place, options)
+    let outcome = if context.is_read_only() {
+        recovery::read(context, place, options)
     } else {
-        recovery::recover(env, place, options, reserve)
+        recovery::recover(context, place, options, reserve)
     };
     events::opened(place, &outcome);
     outcome
@@ -407,7 +413,7 @@ fn install(
     let ids = recovered.view.segments.first().map(|segment| segment.header.stream_id.0);
     if let Some(stream_id) = ids.filter(|_| !recovered.is_continued) {
         // What was loaded before may have been read from other bytes.
-        shared.env.cache.remove_stream(stream_id);
+        shared.context.cache.remove_stream(stream_id);
     }
     let accepted = accepted.unwrap_or(recovered.end);
     let cut = old.cut_by(shared.watermarks.accepted(), &recovered.view, recovered.start);
@@ -434,10 +440,10 @@ fn install(
 /// The tail of a stream that ends at `end`, with the last time `last`, and had the clock `before`
 /// until now.
 fn new_tail(shared: &Shared, before: &Clock, end: u64, last: u64, booking: Option<Booking>) -> Tail {
-    let storage = shared.env.storage();
+    let storage = shared.context.storage();
     let now = storage.now_micros();
     let restart = (booking.is_some() && is_far_ahead(last, now)).then_some(now);
-    let mut tail = Tail::new(end, last, booking, Arc::clone(&shared.env.pending));
+    let mut tail = Tail::new(end, last, booking, Arc::clone(&shared.context.pending));
     tail.clock = Clock::new(&**storage, now, last).counting_on(before);
     tail.restart = restart;
     tail
@@ -453,7 +459,7 @@ impl Drop for Inner {
             return;
         }
         let live = self.shared.view.load().segments.iter().any(|s| matches!(s.state, SegmentState::Live(_)));
-        if live && !self.shared.env.is_read_only() {
+        if live && !self.shared.context.is_read_only() {
             let _ = self.close();
         }
     }

@@ -16,7 +16,7 @@ use stratawal_index::CacheKey;
 use stratawal_segment::{Access, SegmentId, is_temporary};
 use stratawal_storage::{FolderToSync, Storage};
 
-use crate::context::{Env, Location};
+use crate::context::{Location, LogContext};
 use crate::error::{Error, Result};
 use crate::faults::{Fault, seeded};
 use crate::read::snapshot::SegmentView;
@@ -42,9 +42,15 @@ impl Removals {
     /// Removes the files of `dead`, which recovery found, and takes those that it cannot remove out
     /// of `report`. That is not an error of the recovery: they are tried again by the next
     /// truncation and by the next recovery.
-    pub(crate) fn remove_found(&mut self, env: &Env, place: &Location, dead: Vec<SegmentId>, report: &mut OpenReport) {
+    pub(crate) fn remove_found(
+        &mut self,
+        context: &LogContext,
+        place: &Location,
+        dead: Vec<SegmentId>,
+        report: &mut OpenReport,
+    ) {
         fence();
-        let (storage, dir) = (&**env.storage(), place.dir());
+        let (storage, dir) = (&**context.storage(), place.dir());
         let any = !dead.is_empty();
         let is_left = |id: &SegmentId| remove_file(storage, &dir.join(id.to_string())).is_err();
         // Recovery saw all files, so those that were left before are among them.
@@ -62,9 +68,9 @@ impl Removals {
     ///
     /// # Errors
     /// The first file that could not be removed, or the sync of the directory.
-    pub(crate) fn remove_damaged(env: &Env, place: &Location, dead: &[SegmentId]) -> Result<()> {
+    pub(crate) fn remove_damaged(context: &LogContext, place: &Location, dead: &[SegmentId]) -> Result<()> {
         fence();
-        let (storage, dir) = (&**env.storage(), place.dir());
+        let (storage, dir) = (&**context.storage(), place.dir());
         let text = "the entries are dropped, but a damaged file may still keep the stream shut; truncate again once it can be \
                     removed";
         for id in dead {
@@ -102,14 +108,14 @@ impl Inner {
                 // storage are not among them.
                 yield_now();
             }
-            if let Err(error) = remove_file(&**shared.env.storage(), &path) {
+            if let Err(error) = remove_file(&**shared.context.storage(), &path) {
                 removals.left.push(id);
                 let text = "the entries are dropped, but a file still takes its space, until a later truncation or the next \
                             opening removes it";
                 first_error.get_or_insert_with(|| Error::io_about(&shared.place, text, &path, error));
             }
             if let Some(stream_id) = stream_id {
-                shared.env.cache.remove(CacheKey { stream_id, generation: id.generation.0 });
+                shared.context.cache.remove(CacheKey { stream_id, generation: id.generation.0 });
             }
         }
         let synced = dead.folder.map_or(Ok(()), |folder| folder.sync());

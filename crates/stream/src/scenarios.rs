@@ -13,14 +13,14 @@ use crate::sync::{Arc, Mark, Mutex, yield_now};
 use crate::watermarks::Watermarks;
 use crate::write::commit::{FAILED_EPOCHS_MAX, Goal, Group, Lead};
 use crate::write::dir_sync::FolderSyncs;
-use crate::{Durability, Env, Location, StreamLog, StreamOptions, Visibility};
+use crate::{Durability, Location, LogContext, StreamLog, StreamOptions, Visibility};
 
 /// A stream with one entry, so that its first segment is there.
 fn stream() -> StreamLog {
     let storage = MemoryStorage::new().with_clock(1, 1).with_seed(1);
-    let env = Arc::new(Env::new(Arc::new(storage)));
-    env.storage().create_dir(Path::new("/streams")).expect("memory");
-    let log = StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::default()).expect("opens");
+    let context = Arc::new(LogContext::new(Arc::new(storage)));
+    context.storage().create_dir(Path::new("/streams")).expect("memory");
+    let log = StreamLog::open(context, Location::new("/streams", "s"), StreamOptions::default()).expect("opens");
     log.append(b"0", Durability::Buffered).expect("appends");
     log
 }
@@ -164,10 +164,10 @@ fn large(seq: u8) -> Vec<u8> {
 /// A stream whose entries lie in a segment each.
 fn segments(entries: u8) -> StreamLog {
     let storage = MemoryStorage::new().with_clock(1, 1).with_seed(1);
-    let env = Arc::new(Env::new(Arc::new(storage)));
-    env.storage().create_dir(Path::new("/streams")).expect("memory");
+    let context = Arc::new(LogContext::new(Arc::new(storage)));
+    context.storage().create_dir(Path::new("/streams")).expect("memory");
     let options = StreamOptions { durability: Durability::Flushed, segment_len: 64 << 10, ..Default::default() };
-    let log = StreamLog::open(env, Location::new("/streams", "s"), options).expect("opens");
+    let log = StreamLog::open(context, Location::new("/streams", "s"), options).expect("opens");
     for seq in 0..entries {
         log.append(&large(seq), Durability::Flushed).expect("appends");
     }
@@ -201,7 +201,7 @@ pub(crate) fn a_close_waits_until_no_file_is_removed() {
         })
     };
     log.close().expect("closes");
-    let files = || log.inner.shared.env.storage().list(Path::new("/streams/s")).expect("memory");
+    let files = || log.inner.shared.context.storage().list(Path::new("/streams/s")).expect("memory");
     let closed = files();
     dropper.join().expect("no panic");
     assert_eq!(files(), closed, "a file was removed after the close");

@@ -3,7 +3,7 @@
 use stratawal_frame::{SegmentHeader, SeqNo};
 use stratawal_segment::{Access, SegmentFile, SegmentId};
 
-use crate::context::{Env, Location};
+use crate::context::{Location, LogContext};
 use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::log::StreamLog;
 use crate::options::{StreamOptions, Visibility};
@@ -49,17 +49,17 @@ pub struct Finding {
 }
 
 /// Reads every entry of the stream and every SEAL, beside a writer or not; `None` where the stream
-/// is not there. With a read-only [`Env`].
+/// is not there. With a read-only [`LogContext`].
 ///
 /// What a writer drops from the beginning meanwhile need not be read. Where it takes away anything
 /// else, what is there now is looked at, from the start again.
 ///
 /// # Errors
 /// What is not damage: I/O, a newer format; a writer that takes away faster than this reads.
-pub fn verify(env: &Arc<Env>, place: &Location, options: &StreamOptions) -> Result<Option<StreamCheck>> {
+pub fn verify(context: &Arc<LogContext>, place: &Location, options: &StreamOptions) -> Result<Option<StreamCheck>> {
     const LOOKS_MAX: usize = 50;
     for _ in 0..LOOKS_MAX {
-        match look(env, place, options) {
+        match look(context, place, options) {
             Err(error) if is_taken_away(&error) => {}
             answer => return answer,
         }
@@ -71,16 +71,16 @@ fn is_taken_away(error: &Error) -> bool {
     error.is_not_found() || matches!(error.kind(), ErrorKind::Truncated { .. } | ErrorKind::Cut { .. })
 }
 
-fn look(env: &Arc<Env>, place: &Location, options: &StreamOptions) -> Result<Option<StreamCheck>> {
+fn look(context: &Arc<LogContext>, place: &Location, options: &StreamOptions) -> Result<Option<StreamCheck>> {
     let mut check = StreamCheck {
         state: CheckState::Sound,
         first: None,
         next: None,
-        segments: count_segments(env, place)?,
+        segments: count_segments(context, place)?,
         torn: None,
         findings: Vec::new(),
     };
-    let log = match StreamLog::open(Arc::clone(env), place.clone(), options.clone()) {
+    let log = match StreamLog::open(Arc::clone(context), place.clone(), options.clone()) {
         Ok(log) => log,
         Err(error) if error.is_damage() => {
             check.state = CheckState::Damaged;
@@ -100,7 +100,7 @@ fn look(env: &Arc<Env>, place: &Location, options: &StreamOptions) -> Result<Opt
         let (base, limit) = (segment.header.base.0, view.limit(i));
         check.findings.extend(read_all(&log, &mut first, base, limit.min(next))?);
         if i + 1 < view.segments.len() && first < limit {
-            let sealed = check_seal(env, place, &segment.header, SeqNo(limit));
+            let sealed = check_seal(context, place, &segment.header, SeqNo(limit));
             check.findings.extend(unless_dropped(&log, &view, sealed, &mut first, limit)?);
         }
     }
@@ -158,8 +158,8 @@ fn unless_dropped(
     }
 }
 
-fn count_segments(env: &Env, place: &Location) -> Result<u64> {
-    match env.storage().list(&place.dir()) {
+fn count_segments(context: &LogContext, place: &Location) -> Result<u64> {
+    match context.storage().list(&place.dir()) {
         Ok(entries) => Ok(entries.iter().filter(|e| SegmentId::parse(&e.name).is_some()).count() as u64),
         // No stream, or something else that has its name: opening reports that.
         Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(0),
@@ -169,10 +169,10 @@ fn count_segments(env: &Env, place: &Location) -> Result<u64> {
 
 /// Whether a segment that another follows ends in a valid SEAL that says so. Of one that was not
 /// settled before a crash it need not; recovery writes it. So only a finished file is held to it.
-fn check_seal(env: &Env, place: &Location, header: &SegmentHeader, limit: SeqNo) -> Result<Option<Error>> {
+fn check_seal(context: &LogContext, place: &Location, header: &SegmentHeader, limit: SeqNo) -> Result<Option<Error>> {
     let failed = |e| Error::segment_error(place, e);
     let id = SegmentId::of(header);
-    let file = SegmentFile::open(env.storage(), &place.dir(), id, Access::Read).map_err(failed)?;
+    let file = SegmentFile::open(context.storage(), &place.dir(), id, Access::Read).map_err(failed)?;
     if file.header() != header {
         // Another stream has the name by now, and with it the names of its files.
         return Err(Error::io(place, std::io::ErrorKind::NotFound.into()));

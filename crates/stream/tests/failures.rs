@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use stratawal_storage::Storage;
-use stratawal_stream::{Durability, Env, ErrorKind, Location, StreamLog, StreamOptions, Visibility};
+use stratawal_stream::{Durability, ErrorKind, Location, LogContext, StreamLog, StreamOptions, Visibility};
 use stratawal_testkit::{Fault, Faults, SimStorage};
 
 fn open(sim: &SimStorage) -> StreamLog {
-    let env = Arc::new(Env::new(Arc::new(sim.clone())));
+    let env = Arc::new(LogContext::new(Arc::new(sim.clone())));
     StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::default()).expect("opens")
 }
 

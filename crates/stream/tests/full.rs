@@ -4,11 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use stratawal_storage::{Access, MemoryStorage, Storage, UnixStorage};
-use stratawal_stream::{Durability, Env, ErrorKind, Location, RESERVE_LEN, StreamLog, StreamOptions, Visibility};
+use stratawal_stream::{
+    Durability, ErrorKind, Location, LogContext, RESERVE_LEN, StreamLog, StreamOptions, Visibility,
+};
 use stratawal_testkit::{Fault, Faults, HookedStorage, Operation, SimStorage};
 
 fn open(storage: &MemoryStorage) -> StreamLog {
-    let env = Env::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE");
+    let env = LogContext::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE");
     let options = StreamOptions { segment_len: 64 << 10, ..StreamOptions::default() };
     StreamLog::open(Arc::new(env), Location::new("/streams", "s"), options).expect("opens")
 }
@@ -93,7 +95,7 @@ fn a_disk_that_is_full_at_the_write_or_the_sync_heals_by_itself_and_loses_nothin
     for after in 0..4 {
         let sim = SimStorage::new(1);
         sim.create_dir(Path::new("/streams")).unwrap();
-        let env = Arc::new(Env::new(Arc::new(sim.clone())));
+        let env = Arc::new(LogContext::new(Arc::new(sim.clone())));
         let log = StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::default()).unwrap();
         log.append(b"first", Durability::Synced).unwrap();
         for i in 0..3_u8 {
@@ -182,7 +184,7 @@ fn appends_on_a_full_disk_leave_the_reserve_alone() {
     assert_eq!(log.stats().unwrap().segments, 1);
     assert_eq!(reserve_bytes(&storage), RESERVE_LEN);
     // Nor does another stream.
-    let env = Arc::new(Env::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE"));
+    let env = Arc::new(LogContext::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE"));
     let other = StreamLog::open(env, Location::new("/streams", "t"), StreamOptions::default()).unwrap();
     assert_eq!(other.append(&entry, Durability::Synced).unwrap_err().kind(), ErrorKind::Full);
     assert_eq!(reserve_bytes(&storage), RESERVE_LEN);
@@ -193,11 +195,11 @@ fn twenty_crashed_streams_are_read_on_a_full_disk_and_one_frees_space() {
     let storage = MemoryStorage::new();
     storage.create_dir(Path::new("/streams")).unwrap();
     let options = StreamOptions { segment_len: 64 << 10, ..StreamOptions::default() };
-    let open = |env: &Arc<Env>, name: &str| {
+    let open = |env: &Arc<LogContext>, name: &str| {
         StreamLog::open(Arc::clone(env), Location::new("/streams", name), options.clone()).unwrap()
     };
     let names: Vec<String> = (0..20).map(|i| format!("s{i}")).collect();
-    let env = Arc::new(Env::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE"));
+    let env = Arc::new(LogContext::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE"));
     let logs: Vec<StreamLog> = names.iter().map(|name| open(&env, name)).collect();
     for log in &logs {
         log.append(b"first", Durability::Synced).unwrap();
@@ -209,7 +211,7 @@ fn twenty_crashed_streams_are_read_on_a_full_disk_and_one_frees_space() {
     let dead = storage.snapshot();
     let used = u64::MAX - dead.free_space(Path::new("/")).unwrap();
     let dead = dead.with_capacity(used);
-    let env = Arc::new(Env::new(Arc::new(dead.clone())).emergency_reserve_at("/RESERVE"));
+    let env = Arc::new(LogContext::new(Arc::new(dead.clone())).emergency_reserve_at("/RESERVE"));
     let logs: Vec<StreamLog> = names.iter().map(|name| open(&env, name)).collect();
     for (i, log) in logs.iter().enumerate() {
         let entries = if i == 0 { 301 } else { 1 };
@@ -253,7 +255,7 @@ fn a_crashed_stream_is_cut_deleted_and_closed_on_a_full_disk() {
 #[test]
 fn the_reserve_holds_bytes_that_no_file_system_makes_shorter() {
     let storage = MemoryStorage::new();
-    let _env = Env::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE");
+    let _env = LogContext::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE");
     let bytes = bytes_of(&storage, "/RESERVE");
     assert_eq!(bytes.len() as u64, RESERVE_LEN);
     let mut blocks: Vec<&[u8]> = bytes.chunks(8).collect();
@@ -278,7 +280,7 @@ fn a_reserve_that_is_a_link_or_a_folder_is_left_alone() {
         } else {
             std::fs::create_dir(&reserve).unwrap();
         }
-        let env = Arc::new(Env::new(Arc::new(UnixStorage::new())).emergency_reserve_at(&reserve));
+        let env = Arc::new(LogContext::new(Arc::new(UnixStorage::new())).emergency_reserve_at(&reserve));
         let place = Location::new(dir.path().join("streams"), "s");
         let log = StreamLog::open(Arc::clone(&env), place, StreamOptions::default()).unwrap();
         for _ in 0..10 {
@@ -300,13 +302,13 @@ fn a_reserve_of_holes_is_filled_and_one_that_was_taken_is_seen() {
     std::fs::File::create(&reserve).unwrap().set_len(RESERVE_LEN).unwrap();
     let storage = || Arc::new(UnixStorage::new());
     let holes = storage().open(&reserve, Access::Read).unwrap().allocated().unwrap();
-    let reader = Env::new(storage()).read_only(true).emergency_reserve_at(&reserve);
+    let reader = LogContext::new(storage()).read_only(true).emergency_reserve_at(&reserve);
     if holes >= RESERVE_LEN {
         println!("skipped: this file system makes no holes");
         return;
     }
     assert_eq!(reader.reserve_bytes(), holes, "its length holds nothing, and a reader makes nothing");
-    let env = Env::new(storage()).emergency_reserve_at(&reserve);
+    let env = LogContext::new(storage()).emergency_reserve_at(&reserve);
     assert_eq!((env.reserve_bytes(), reader.reserve_bytes()), (RESERVE_LEN, RESERVE_LEN));
     std::fs::remove_file(&reserve).unwrap();
     assert_eq!(env.reserve_bytes(), 0);
@@ -317,7 +319,7 @@ fn dropping_all_entries_frees_the_segment_being_written() {
     for room in [0, 3000] {
         let storage = MemoryStorage::new();
         storage.create_dir(Path::new("/streams")).unwrap();
-        let env = Arc::new(Env::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE"));
+        let env = Arc::new(LogContext::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE"));
         let open = |env| StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::default()).unwrap();
         let log = open(Arc::clone(&env));
         let entry = vec![7; 3000];
@@ -341,7 +343,7 @@ fn dropping_all_entries_frees_the_segment_being_written() {
         assert!(iter.filter_map(Result::err).all(|error| error.kind() == truncated));
         // As a process finds it where this one dies now.
         let dead = storage.snapshot().with_capacity(u64::MAX);
-        let found = open(Arc::new(Env::new(Arc::new(dead))));
+        let found = open(Arc::new(LogContext::new(Arc::new(dead))));
         assert_eq!((found.first_seq(), found.next_seq()), (end, end));
         for i in 0..50 {
             assert_eq!(log.append(&entry, Durability::Synced).unwrap(), end + i);
@@ -355,7 +357,7 @@ fn dropping_all_entries_without_a_reserve_frees_what_it_can_or_fails() {
     for segments in [1, 2] {
         let storage = MemoryStorage::new();
         storage.create_dir(Path::new("/streams")).unwrap();
-        let env = Arc::new(Env::new(Arc::new(storage.clone())));
+        let env = Arc::new(LogContext::new(Arc::new(storage.clone())));
         let options = StreamOptions { segment_len: 256 << 10, ..StreamOptions::default() };
         let log = StreamLog::open(env, Location::new("/streams", "s"), options).unwrap();
         let (entry, size) = (vec![7; 3000], |log: &StreamLog| log.stats().unwrap());
@@ -405,7 +407,7 @@ fn each_call_on_a_full_disk_states_its_own_effect() {
     let storage = MemoryStorage::new();
     storage.create_dir(Path::new("/streams")).unwrap();
     let open = |storage: &MemoryStorage| {
-        let env = Arc::new(Env::new(Arc::new(storage.clone())));
+        let env = Arc::new(LogContext::new(Arc::new(storage.clone())));
         StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::default()).unwrap()
     };
     let log = open(&storage);
@@ -445,7 +447,7 @@ fn a_refused_reservation_of_any_kind_leaves_the_stream_healthy() {
     let storage = HookedStorage::new(memory.clone());
     let options = StreamOptions { segment_len: 256 << 10, ..StreamOptions::default() };
     let open = |storage: HookedStorage| {
-        let env = Arc::new(Env::new(Arc::new(storage)));
+        let env = Arc::new(LogContext::new(Arc::new(storage)));
         StreamLog::open(env, Location::new("/streams", "s"), options.clone()).unwrap()
     };
     let refuse = |operation, _: &Path| match operation {

@@ -11,7 +11,7 @@ use stratawal_frame::{
 use stratawal_index::{IndexPoint, encode_points};
 use stratawal_storage::{MemoryStorage, Storage};
 use stratawal_stream::{
-    Batch, Durability, Env, ErrorKind, Location, Result, Salvaged, StreamLog, StreamOptions, Visibility, salvage,
+    Batch, Durability, ErrorKind, Location, LogContext, Result, Salvaged, StreamLog, StreamOptions, Visibility, salvage,
 };
 
 const SALT: Salt = Salt(99);
@@ -99,7 +99,7 @@ impl Forged {
         salvage_all(&storage);
         for floor in [0, 1, 1000, u64::MAX - 1] {
             let storage = self.storage();
-            let env = Arc::new(Env::new(Arc::new(storage.clone())));
+            let env = Arc::new(LogContext::new(Arc::new(storage.clone())));
             let place = Location::new("/streams", "s");
             if let Ok(log) = StreamLog::open_above(env, place, StreamOptions::default(), floor) {
                 assert!(log.first_seq() >= floor && log.next_seq() >= log.first_seq());
@@ -112,13 +112,13 @@ impl Forged {
 }
 
 fn open(storage: &MemoryStorage, read_only: bool) -> Result<StreamLog> {
-    let env = Env::new(Arc::new(storage.clone())).read_only(read_only);
+    let env = LogContext::new(Arc::new(storage.clone())).read_only(read_only);
     StreamLog::open(Arc::new(env), Location::new("/streams", "s"), StreamOptions::default())
 }
 
 /// Salvages the stream, which has to end, and to be in order of seq.
 fn salvage_all(storage: &MemoryStorage) -> Vec<Salvaged> {
-    let env = Arc::new(Env::new(Arc::new(storage.clone())).read_only(true));
+    let env = Arc::new(LogContext::new(Arc::new(storage.clone())).read_only(true));
     let (mut items, mut next) = (Vec::new(), 0);
     let salvage = salvage(&env, &Location::new("/streams", "s"), &StreamOptions::default()).unwrap().unwrap();
     for item in salvage {
@@ -263,7 +263,7 @@ fn a_frame_over_the_bound_is_read() -> bool {
     let frame = DataFrame { first_seq: SeqNo(0), timestamp: 1, durable: None, ends: &ends, data: &data };
     encode_data(&mut forged.bytes, &place, &frame);
     let storage = forged.entry(1).close(2, |_| ()).storage();
-    let env = Env::new(Arc::new(storage)).read_only(true);
+    let env = LogContext::new(Arc::new(storage)).read_only(true);
     let options = StreamOptions { read_len_max: 64 << 10, ..StreamOptions::default() };
     let log = StreamLog::open(Arc::new(env), Location::new("/streams", "s"), options).unwrap();
     assert_eq!(&log.get(1, Visibility::Settled).unwrap().unwrap().data()[..], b"entry", "the one behind it is read");

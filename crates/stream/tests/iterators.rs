@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use stratawal_storage::{Access, MemoryStorage, Storage};
 use stratawal_stream::{
-    Batch, Durability, Entry, Env, ErrorKind, Iter, Location, Result, StreamLog, StreamOptions, Visibility,
+    Batch, Durability, Entry, ErrorKind, Iter, Location, LogContext, Result, StreamLog, StreamOptions, Visibility,
 };
 use stratawal_testkit::{HookedStorage, Operation, Rng};
 
@@ -27,7 +27,7 @@ fn storage_with_ticks(step: u64) -> HookedStorage {
 }
 
 fn open(storage: &HookedStorage, options: StreamOptions) -> StreamLog {
-    let env = Arc::new(Env::new(Arc::new(storage.clone())).cache(1 << 20, 2));
+    let env = Arc::new(LogContext::new(Arc::new(storage.clone())).cache(1 << 20, 2));
     StreamLog::open(env, Location::new("/streams", "s"), options).unwrap()
 }
 

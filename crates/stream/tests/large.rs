@@ -9,11 +9,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use stratawal_storage::{MemoryStorage, Storage};
-use stratawal_stream::{Batch, Durability, Env, ErrorKind, Location, StreamLog, StreamOptions, Visibility};
+use stratawal_stream::{Batch, Durability, ErrorKind, Location, LogContext, StreamLog, StreamOptions, Visibility};
 use stratawal_testkit::{Crash, Disk, Fault, Faults, Rng, SimStorage};
 
 fn open_with(storage: Arc<dyn Storage>, options: StreamOptions) -> StreamLog {
-    StreamLog::open(Arc::new(Env::new(storage)), Location::new("/streams", "s"), options).expect("opens")
+    StreamLog::open(Arc::new(LogContext::new(storage)), Location::new("/streams", "s"), options).expect("opens")
 }
 
 fn open(sim: &SimStorage) -> StreamLog {

@@ -9,7 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 use stratawal_storage::{MemoryStorage, Storage};
-use stratawal_stream::{Deletion, Durability, Env, Error, ErrorKind, Location, StreamLog, StreamOptions, Visibility};
+use stratawal_stream::{
+    Deletion, Durability, Error, ErrorKind, Location, LogContext, StreamLog, StreamOptions, Visibility,
+};
 use stratawal_testkit::{Crash, Gate, HookedStorage, Operation, Rng, SimStorage};
 
 const DIR: &str = "/streams/s";
@@ -22,7 +24,7 @@ fn hooked(storage: impl Storage + 'static) -> HookedStorage {
 }
 
 fn try_open(storage: &(impl Storage + Clone + 'static)) -> stratawal_stream::Result<StreamLog> {
-    let env = Arc::new(Env::new(Arc::new(storage.clone())));
+    let env = Arc::new(LogContext::new(Arc::new(storage.clone())));
     let options = StreamOptions { segment_len: 64 << 10, ..StreamOptions::default() };
     StreamLog::open(env, Location::new("/streams", "s"), options)
 }
@@ -227,7 +229,7 @@ fn a_deletion_removes_its_own_files_and_names_what_stays() {
         storage.create_new(&Path::new(DIR).join("aside/file")).unwrap();
         storage.create_new(&Path::new(DIR).join(".tmp-x")).unwrap();
         let deleted = if at_once {
-            stratawal_stream::delete(&Env::new(Arc::new(storage.clone())), &Location::new("/streams", "s"))
+            stratawal_stream::delete(&LogContext::new(Arc::new(storage.clone())), &Location::new("/streams", "s"))
         } else {
             log.delete()
         };
@@ -416,7 +418,7 @@ fn an_empty_batch_reports_the_state_of_the_stream() {
     let log = stream(&storage);
     assert_eq!(append(&log).unwrap(), 4..4);
     let reader = {
-        let env = Arc::new(Env::new(Arc::new(storage.clone())).read_only(true));
+        let env = Arc::new(LogContext::new(Arc::new(storage.clone())).read_only(true));
         StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::default()).unwrap()
     };
     assert_eq!(append(&reader).unwrap_err().kind(), ErrorKind::ReadOnly);

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use stratawal_storage::{MemoryStorage, Storage};
-use stratawal_stream::{Batch, Durability, Env, ErrorKind, Iter, Location, StreamLog, StreamOptions, Visibility};
+use stratawal_stream::{
+    Batch, Durability, ErrorKind, Iter, Location, LogContext, StreamLog, StreamOptions, Visibility,
+};
 
 fn storage() -> MemoryStorage {
     let storage = MemoryStorage::new();
@@ -13,7 +15,7 @@ fn storage() -> MemoryStorage {
 }
 
 fn open(storage: &MemoryStorage) -> StreamLog {
-    let env = Env::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE");
+    let env = LogContext::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE");
     let options = StreamOptions { segment_len: 64 << 10, ..StreamOptions::default() };
     StreamLog::open(Arc::new(env), Location::new("/streams", "s"), options).expect("opens")
 }
@@ -162,7 +164,7 @@ fn what_was_dropped_up_to_beyond_the_end_is_dropped_for_a_reader_beside_the_writ
     let storage = storage();
     let log = open(&storage);
     fill(&log, 20);
-    let env = Arc::new(Env::new(Arc::new(storage.clone())).read_only(true));
+    let env = Arc::new(LogContext::new(Arc::new(storage.clone())).read_only(true));
     let reader = StreamLog::open(env, Location::new("/streams", "s"), log.options().clone()).unwrap();
     let iter = reader.iter(.., Visibility::Settled);
     log.truncate_before(500).unwrap();
@@ -176,7 +178,7 @@ fn what_is_left_of_a_cut_and_then_dropped_is_dropped_for_a_reader_beside_the_wri
     let storage = storage();
     let log = open(&storage);
     fill(&log, 20);
-    let env = Arc::new(Env::new(Arc::new(storage.clone())).read_only(true));
+    let env = Arc::new(LogContext::new(Arc::new(storage.clone())).read_only(true));
     let reader = StreamLog::open(env, Location::new("/streams", "s"), log.options().clone()).unwrap();
     let (all, behind) = (reader.iter(.., Visibility::Settled), reader.iter(8.., Visibility::Settled));
     log.truncate_from(8).unwrap();

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use stratawal_storage::{MemoryStorage, Storage};
-use stratawal_stream::{Durability, Env, ErrorKind, Location, StreamLog, StreamOptions, Visibility};
+use stratawal_stream::{Durability, ErrorKind, Location, LogContext, StreamLog, StreamOptions, Visibility};
 use stratawal_testkit::{Crash, Gate, HookedStorage, Operation, Rng, SimStorage};
 
 fn hooked(storage: impl Storage + 'static) -> HookedStorage {
@@ -19,7 +19,7 @@ fn hooked(storage: impl Storage + 'static) -> HookedStorage {
 }
 
 fn open(storage: &HookedStorage, read_only: bool) -> StreamLog {
-    let env = Env::new(Arc::new(storage.clone())).read_only(read_only);
+    let env = LogContext::new(Arc::new(storage.clone())).read_only(read_only);
     StreamLog::open(Arc::new(env), Location::new("/streams", "s"), StreamOptions::default()).unwrap()
 }
 
@@ -298,7 +298,7 @@ fn a_truncation_whose_own_write_fails_is_not_said_to_have_dropped_nothing() {
 fn a_folder_sync_that_panics_holds_nobody_who_waited_for_it() {
     const STREAMS: usize = 16;
     let storage = hooked(MemoryStorage::new());
-    let env = Arc::new(Env::new(Arc::new(storage.clone())));
+    let env = Arc::new(LogContext::new(Arc::new(storage.clone())));
     let times = AtomicUsize::new(0);
     storage.set(move |operation, path| {
         if operation == Operation::SyncDir && path == Path::new("/streams") {

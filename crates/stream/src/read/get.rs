@@ -204,7 +204,7 @@ impl Inner {
         }
         fence();
         self.is_live(*seqs.start())?;
-        if self.shared.env.is_read_only() {
+        if self.shared.context.is_read_only() {
             return self.gone_beside_writer(seqs, view);
         }
         // A deletion renames the directory under the lock, and shows its view after that.
@@ -225,8 +225,8 @@ impl Inner {
     /// What a writer in another process has done to `seqs`. What is shown stays as it was until it
     /// is looked at anew.
     fn gone_beside_writer(&self, seqs: &RangeInclusive<u64>, view: &View) -> Result<bool> {
-        let Shared { env, place, options, .. } = &*self.shared;
-        let kind = match recovery::read(env, place, options)? {
+        let Shared { context, place, options, .. } = &*self.shared;
+        let kind = match recovery::read(context, place, options)? {
             None => ErrorKind::Cut { at: 0 },
             Some(now) if *seqs.start() < now.start => ErrorKind::Truncated { start: now.start },
             Some(now) => {
@@ -333,7 +333,7 @@ impl Inner {
     pub(crate) fn open(&self, view: &View, i: usize) -> Result<(Reader, u64)> {
         let (limit, segment, shared) = (view.limit(i), &view.segments[i], &self.shared);
         let next = view.segments.get(i + 1).map(|next| &next.header);
-        match segment.open(&shared.env, &shared.place, &shared.options, next) {
+        match segment.open(&shared.context, &shared.place, &shared.options, next) {
             Ok(reader) => Ok((reader, limit)),
             // Which of the two is the wrong one is not known, so no entry is said to be lost.
             Err(error) if error.kind() == ErrorKind::Damaged(Damage::History) => Err(error),
@@ -380,9 +380,9 @@ impl Inner {
         reader: &Reader,
         steps: &FrameSteps,
     ) -> Option<impl Iterator<Item = FrameStart> + use<>> {
-        let Shared { env, place, .. } = &*self.shared;
+        let Shared { context, place, .. } = &*self.shared;
         let (from, expected) = (steps.offset(), steps.expected());
-        let file = SegmentFile::open(env.storage(), &place.dir(), reader.data().id(), Access::Read).ok()?;
+        let file = SegmentFile::open(context.storage(), &place.dir(), reader.data().id(), Access::Read).ok()?;
         // Another stream may have the name by now.
         let file = Some(file).filter(|file| file.header() == reader.data().header())?;
         let (_, span) = reader.span(expected.0);

@@ -10,7 +10,7 @@ use stratawal_frame::{ByteOffset, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo};
 use stratawal_index::{ActiveIndex, Bounds, CacheKey, Index, IndexBuilder, IndexPoint, PackedIndex, Span};
 use stratawal_segment::{Access, FoundEntry, FrameSearch, Seen, SegmentData, SegmentFile, SegmentId, Shape};
 
-use crate::context::{Env, Location};
+use crate::context::{Location, LogContext};
 use crate::error::{Error, Result};
 use crate::history::{contradicts_frame, last_frame_crc};
 use crate::options::StreamOptions;
@@ -246,7 +246,7 @@ impl SegmentView {
     /// after it.
     pub(crate) fn open(
         &self,
-        env: &Env,
+        context: &LogContext,
         place: &Location,
         options: &StreamOptions,
         next: Option<&SegmentHeader>,
@@ -255,17 +255,17 @@ impl SegmentView {
             SegmentState::Live(live) => Ok(Reader::Live(Arc::clone(live))),
             SegmentState::Sealed => {
                 let key = CacheKey { stream_id: self.header.stream_id.0, generation: self.header.generation.0 };
-                env.cache.get_or_load(key, || load(env, place, options, &self.header, next)).map(Reader::Sealed)
+                context.cache.get_or_load(key, || load(context, place, options, &self.header, next)).map(Reader::Sealed)
             }
         }
     }
 
     /// Opens it for reading, whatever comes after it. The cache does not keep it.
-    pub(crate) fn open_alone(&self, env: &Env, place: &Location, options: &StreamOptions) -> Result<Reader> {
+    pub(crate) fn open_alone(&self, context: &LogContext, place: &Location, options: &StreamOptions) -> Result<Reader> {
         match &self.state {
             SegmentState::Live(live) => Ok(Reader::Live(Arc::clone(live))),
             SegmentState::Sealed => {
-                let (loaded, _) = load(env, place, options, &self.header, None)?;
+                let (loaded, _) = load(context, place, options, &self.header, None)?;
                 Ok(Reader::Sealed(Arc::new(loaded)))
             }
         }
@@ -278,7 +278,7 @@ impl SegmentView {
 /// Its last frame must be the one that `next`, the header of the segment after it, states. Where
 /// that frame cannot be read, reading its entries reports why.
 fn load(
-    env: &Env,
+    context: &LogContext,
     place: &Location,
     options: &StreamOptions,
     header: &SegmentHeader,
@@ -286,7 +286,7 @@ fn load(
 ) -> Result<(Loaded, usize)> {
     let failed = |e| Error::segment_error(place, e);
     let id = SegmentId::of(header);
-    let file = SegmentFile::open(env.storage(), &place.dir(), id, Access::Read).map_err(failed)?;
+    let file = SegmentFile::open(context.storage(), &place.dir(), id, Access::Read).map_err(failed)?;
     if file.header() != header {
         // Another stream has the name by now, and with it the names of its files.
         return Err(Error::io(place, io::ErrorKind::NotFound.into()));

@@ -8,7 +8,7 @@ use stratawal_frame::{ByteOffset, End, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo,
 use stratawal_index::{ActiveIndex, Bounds, Index, IndexPoint};
 use stratawal_segment::{Access, Chain, EndPeek, Finished, SegmentFile, SegmentId, is_temporary};
 
-use crate::context::{Env, Location};
+use crate::context::{Location, LogContext};
 use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::history::{contradicts_end, contradicts_frame, contradicts_header};
@@ -112,17 +112,17 @@ impl Found {
     }
 
     /// The file: the one that is open, or else opened for as long as the caller needs it.
-    pub(crate) fn opened(&self, env: &Env, place: &Location) -> Result<SegmentFile> {
+    pub(crate) fn opened(&self, context: &LogContext, place: &Location) -> Result<SegmentFile> {
         match &self.file {
             Opened::Open(file) => Ok(file.clone()),
-            Opened::Header(header) => open_again(env, place, header),
+            Opened::Header(header) => open_again(context, place, header),
         }
     }
 
     /// The file, opened once.
-    pub(crate) fn open(&mut self, env: &Env, place: &Location) -> Result<&SegmentFile> {
+    pub(crate) fn open(&mut self, context: &LogContext, place: &Location) -> Result<&SegmentFile> {
         if let Opened::Header(header) = &self.file {
-            self.file = Opened::Open(open_again(env, place, header)?);
+            self.file = Opened::Open(open_again(context, place, header)?);
         }
         match &self.file {
             Opened::Open(file) => Ok(file),
@@ -168,8 +168,8 @@ impl Found {
 }
 
 /// Opens the segment that had this header when it was listed.
-fn open_again(env: &Env, place: &Location, header: &SegmentHeader) -> Result<SegmentFile> {
-    let file = SegmentFile::open(env.storage(), &place.dir(), SegmentId::of(header), Access::Read);
+fn open_again(context: &LogContext, place: &Location, header: &SegmentHeader) -> Result<SegmentFile> {
+    let file = SegmentFile::open(context.storage(), &place.dir(), SegmentId::of(header), Access::Read);
     let file = file.map_err(|e| Error::segment_error(place, e))?;
     if file.header() == header {
         Ok(file)
@@ -179,28 +179,28 @@ fn open_again(env: &Env, place: &Location, header: &SegmentHeader) -> Result<Seg
     }
 }
 
-pub(crate) fn analyse(env: &Env, place: &Location, options: &StreamOptions, order: Order) -> Result<Image> {
-    let names = list(env, place)?;
-    let found = read_headers(env, place, options, &names.0, &mut BTreeMap::new(), None)?;
-    decide(env, place, options, order, names, found, None)
+pub(crate) fn analyse(context: &LogContext, place: &Location, options: &StreamOptions, order: Order) -> Result<Image> {
+    let names = list(context, place)?;
+    let found = read_headers(context, place, options, &names.0, &mut BTreeMap::new(), None)?;
+    decide(context, place, options, order, names, found, None)
 }
 
 /// Steps 2 to 5 for a reader that looks again and has found these names.
 pub(super) fn analyse_on(
-    env: &Env,
+    context: &LogContext,
     place: &Location,
     options: &StreamOptions,
     names: (Vec<SegmentId>, Vec<OsString>),
     known: Remembered,
 ) -> Result<Image> {
     let Remembered { mut segments, watch, newest } = known;
-    let found = read_headers(env, place, options, &names.0, &mut segments, Some(newest))?;
-    decide(env, place, options, Order::AttestationsFirst, names, found, Some(&watch))
+    let found = read_headers(context, place, options, &names.0, &mut segments, Some(newest))?;
+    decide(context, place, options, Order::AttestationsFirst, names, found, Some(&watch))
 }
 
 /// Steps 2 to 5. `before` is the newest file as an earlier look has seen it.
 fn decide(
-    env: &Env,
+    context: &LogContext,
     place: &Location,
     options: &StreamOptions,
     order: Order,
@@ -213,8 +213,8 @@ fn decide(
     let mut stack = drop_void(found);
     let mut newest = stack.pop().expect("invariant: at least the newest segment voids nothing of itself");
     let newest_id = newest.id();
-    let file = newest.open(env, place)?;
-    let watch = Watch::now(env, file, before).map_err(failed)?;
+    let file = newest.open(context, place)?;
+    let watch = Watch::now(context, file, before).map_err(failed)?;
 
     // Step 4, before step 3, which needs what the CLOSE says: a clean end.
     let finished = file.finished().map_err(failed)?;
@@ -222,14 +222,14 @@ fn decide(
     if let Some(close) = closed {
         let (start, end) = (close.end.start, close.frame.first_seq);
         stack.push(newest);
-        let mut live = drop_garbage(env, place, stack, start)?;
-        check_history(env, place, options, &mut live, start, order)?;
+        let mut live = drop_garbage(context, place, stack, start)?;
+        check_history(context, place, options, &mut live, start, order)?;
         let cut = live.len() - 1;
         let closed = Some(close);
         return Ok(Image { all, headers, watch, temporaries, live, cut, closed, start, end, durable: end });
     }
 
-    let scan = scan(env, place, options, &mut newest, order)?;
+    let scan = scan(context, place, options, &mut newest, order)?;
     // A chain that ends in a SEAL names a segment that must be there, newer than the newest.
     if scan.chain.seal.is_some() {
         let at = Some(scan.chain.end.0);
@@ -241,16 +241,16 @@ fn decide(
     let start = scan.chain.start.unwrap_or(newest.header().start);
     newest.scan = Some(scan);
     stack.push(newest);
-    let mut live = drop_garbage(env, place, stack, start)?;
-    let durable = scan_back(env, place, options, &mut live, order)?;
-    check_history(env, place, options, &mut live, start, order)?;
-    let (cut, end) = follow(env, place, &live, start, durable)?;
+    let mut live = drop_garbage(context, place, stack, start)?;
+    let durable = scan_back(context, place, options, &mut live, order)?;
+    check_history(context, place, options, &mut live, start, order)?;
+    let (cut, end) = follow(context, place, &live, start, durable)?;
     Ok(Image { all, headers, watch, temporaries, live, cut, closed: None, start, end, durable })
 }
 
 /// Step 1, the names.
-pub(super) fn list(env: &Env, place: &Location) -> Result<(Vec<SegmentId>, Vec<OsString>)> {
-    let entries = env.storage().list(&place.dir()).map_err(|e| Error::directory(place, e))?;
+pub(super) fn list(context: &LogContext, place: &Location) -> Result<(Vec<SegmentId>, Vec<OsString>)> {
+    let entries = context.storage().list(&place.dir()).map_err(|e| Error::directory(place, e))?;
     let (mut all, mut temporaries) = (Vec::new(), Vec::new());
     for entry in entries {
         if is_temporary(&entry.name) {
@@ -270,7 +270,7 @@ pub(super) fn list(env: &Env, place: &Location) -> Result<(Vec<SegmentId>, Vec<O
 /// Step 1, the headers, in order of generation: each valid, each its file's, all of one stream.
 /// Those that are `known` are not read again, and the newest file may be open already.
 fn read_headers(
-    env: &Env,
+    context: &LogContext,
     place: &Location,
     options: &StreamOptions,
     all: &[SegmentId],
@@ -286,16 +286,16 @@ fn read_headers(
             (Some(file), _) => Opened::Open(file),
             (None, Some(known)) => Opened::Header(known.header),
             (None, None) => {
-                let file = SegmentFile::open(env.storage(), &dir, id, Access::Read);
-                Opened::Open(file.map_err(|e| lost_range::unreadable(env, place, options, all, id, e))?)
+                let file = SegmentFile::open(context.storage(), &dir, id, Access::Read);
+                Opened::Open(file.map_err(|e| lost_range::unreadable(context, place, options, all, id, e))?)
             }
         };
         let header = *file.header();
-        if let Some(error) = misplaced(env, place, &header, &mut stream_id, all.get(i + 1)) {
+        if let Some(error) = misplaced(context, place, &header, &mut stream_id, all.get(i + 1)) {
             if error.kind() == ErrorKind::Damaged(Damage::History) {
                 return Err(error);
             }
-            return Err(lost_range::of_name(env, place, options, all, id, error));
+            return Err(lost_range::of_name(context, place, options, all, id, error));
         }
         let is_newest = i + 1 == all.len();
         let end = match (&known, &file) {
@@ -304,7 +304,7 @@ fn read_headers(
             (Some(KnownSegment { end: Some(end), .. }), _) => Some(*end),
             (_, Opened::Open(file)) => file.peek_end().map_err(|e| Error::segment_error(place, e))?,
             (_, Opened::Header(header)) => {
-                open_again(env, place, header)?.peek_end().map_err(|e| Error::segment_error(place, e))?
+                open_again(context, place, header)?.peek_end().map_err(|e| Error::segment_error(place, e))?
             }
         };
         let mut segment = Found::new(if is_newest { file } else { Opened::Header(header) }, end);
@@ -321,13 +321,13 @@ fn read_headers(
 /// one. `stream_id` is that of newer segments, `next` the name of the one that follows in order of
 /// generation.
 pub(super) fn misplaced(
-    env: &Env,
+    context: &LogContext,
     place: &Location,
     header: &SegmentHeader,
     stream_id: &mut Option<StreamId>,
     next: Option<&SegmentId>,
 ) -> Option<Error> {
-    let why = if header.wal_id != env.id() {
+    let why = if header.wal_id != context.id() {
         "it belongs to another log"
     } else if header.name_crc != SegmentHeader::name_checksum(place.folder()) {
         "it belongs to a stream of another name"
@@ -378,7 +378,12 @@ pub(super) fn drop_void<S: Voidable>(segments: Vec<S>) -> Vec<S> {
 
 /// Step 3: segments whose limit is at or below *start* are garbage; among the rest nothing may be
 /// missing.
-pub(super) fn drop_garbage(env: &Env, place: &Location, stack: Vec<Found>, start: SeqNo) -> Result<Vec<Found>> {
+pub(super) fn drop_garbage(
+    context: &LogContext,
+    place: &Location,
+    stack: Vec<Found>,
+    start: SeqNo,
+) -> Result<Vec<Found>> {
     let mut live = stack;
     let newest = live.len() - 1;
     let first = live.iter().position(|found| found.limit > start).unwrap_or(newest);
@@ -391,7 +396,7 @@ pub(super) fn drop_garbage(env: &Env, place: &Location, stack: Vec<Found>, start
     let gap = live.windows(2).position(|pair| pair[1].header().predecessor != pair[0].header().generation);
     if let Some(i) = gap {
         let (id, base) = (live[i + 1].id(), live[i + 1].header().base);
-        let lost = lost_range::end_of(env, place, &mut live[i]).map(|end| end.max(start).0..base.0);
+        let lost = lost_range::end_of(context, place, &mut live[i]).map(|end| end.max(start).0..base.0);
         let error = Error::damage(place, Damage::PredecessorMissing, Some(id), None, None);
         return Err(error.with_lost(lost.unwrap_or_default()));
     }
@@ -403,7 +408,7 @@ pub(super) fn drop_garbage(env: &Env, place: &Location, stack: Vec<Found>, start
 
 /// Step 5 for one segment.
 pub(super) fn scan(
-    env: &Env,
+    context: &LogContext,
     place: &Location,
     options: &StreamOptions,
     found: &mut Found,
@@ -411,13 +416,13 @@ pub(super) fn scan(
 ) -> Result<Scan> {
     let failed = |e| Error::segment_error(place, e);
     let limit = found.limit;
-    let file = found.open(env, place)?.clone();
+    let file = found.open(context, place)?.clone();
     if let Some(before) = found.before.take()
-        && let Some(scan) = scan_on(env, &file, limit, before).map_err(failed)?
+        && let Some(scan) = scan_on(context, &file, limit, before).map_err(failed)?
     {
         return Ok(scan);
     }
-    let watch = Watch::now(env, &file, None).map_err(failed)?;
+    let watch = Watch::now(context, &file, None).map_err(failed)?;
     let first = match order {
         Order::ChainFirst => None,
         Order::AttestationsFirst => Some(file.attestations(ByteOffset(128)).map_err(failed)?.attested),
@@ -464,7 +469,7 @@ pub(super) fn closed_len(file: &SegmentFile, chain: &Chain) -> stratawal_segment
 /// before does not end in a valid SEAL and trailer, that one is scanned too. (Step 8 must not seal
 /// a chain that breaks below its limit.)
 pub(super) fn scan_back(
-    env: &Env,
+    context: &LogContext,
     place: &Location,
     options: &StreamOptions,
     live: &mut [Found],
@@ -476,13 +481,13 @@ pub(super) fn scan_back(
     let mut open = 1;
     for found in live[..newest].iter_mut().rev() {
         if !found.is_sealed {
-            let finished = found.open(env, place)?.finished().map_err(|e| Error::segment_error(place, e))?;
+            let finished = found.open(context, place)?.finished().map_err(|e| Error::segment_error(place, e))?;
             found.is_sealed = finished.is_some_and(|f| matches!(f.end.kind, stratawal_frame::EndKind::Seal { .. }));
         }
         if durable >= oldest_base && found.is_sealed {
             break;
         }
-        let scan = scan(env, place, options, found, order)?;
+        let scan = scan(context, place, options, found, order)?;
         // Attestations of entries that a newer generation has voided are void with them.
         let attested =
             if seeded(Fault::AttestationNotClamped) { scan.attested } else { scan.attested.min(found.limit) };
@@ -501,20 +506,20 @@ pub(super) fn scan_back(
 /// Whether the live segments were written one after the other. The last frames of segments that are
 /// not scanned are compared when they are read, so that opening stays cheap.
 fn check_history(
-    env: &Env,
+    context: &LogContext,
     place: &Location,
     options: &StreamOptions,
     live: &mut [Found],
     start: SeqNo,
     order: Order,
 ) -> Result<()> {
-    check_links(env, place, live)?;
-    check_all_unsealed(env, place, options, live, start, order)
+    check_links(context, place, live)?;
+    check_all_unsealed(context, place, options, live, start, order)
 }
 
 /// Checks each segment that has no valid end and was not scanned, as [`check_unsealed`] does.
 pub(super) fn check_all_unsealed(
-    env: &Env,
+    context: &LogContext,
     place: &Location,
     options: &StreamOptions,
     live: &mut [Found],
@@ -525,7 +530,7 @@ pub(super) fn check_all_unsealed(
         let next = *live[i].header();
         let found = &mut live[i - 1];
         if found.scan.is_none() && found.end.is_none() {
-            check_unsealed(env, place, options, found, &next, start, order)?;
+            check_unsealed(context, place, options, found, &next, start, order)?;
         }
     }
     Ok(())
@@ -533,12 +538,12 @@ pub(super) fn check_all_unsealed(
 
 /// Whether each live segment can follow the one before it, as far as the ends of files and the
 /// scans show that.
-pub(super) fn check_links(env: &Env, place: &Location, live: &mut [Found]) -> Result<()> {
+pub(super) fn check_links(context: &LogContext, place: &Location, live: &mut [Found]) -> Result<()> {
     for i in 1..live.len() {
         let next = *live[i].header();
         let found = &mut live[i - 1];
         let scanned = found.scan.as_ref().is_some_and(|scan| scan_contradicts(scan, &next));
-        if scanned || end_contradicts(env, place, found, &next)? {
+        if scanned || end_contradicts(context, place, found, &next)? {
             return Err(Error::history(place, found.id(), SegmentId::of(&next)));
         }
     }
@@ -547,11 +552,16 @@ pub(super) fn check_links(env: &Env, place: &Location, live: &mut [Found]) -> Re
 
 /// Whether the SEAL or CLOSE at the end of a file excludes that `next` follows. A frame that is
 /// damaged excludes nothing.
-pub(super) fn end_contradicts(env: &Env, place: &Location, found: &mut Found, next: &SegmentHeader) -> Result<bool> {
+pub(super) fn end_contradicts(
+    context: &LogContext,
+    place: &Location,
+    found: &mut Found,
+    next: &SegmentHeader,
+) -> Result<bool> {
     if !found.end.is_some_and(|end| contradicts_end(&end, next)) {
         return Ok(false);
     }
-    let finished = found.opened(env, place)?.finished().map_err(|e| Error::segment_error(place, e))?;
+    let finished = found.opened(context, place)?.finished().map_err(|e| Error::segment_error(place, e))?;
     found.end = finished.map(|finished| finished.peek());
     Ok(found.end.is_some_and(|end| contradicts_end(&end, next)))
 }
@@ -566,7 +576,7 @@ pub(super) fn scan_contradicts(scan: &Scan, next: &SegmentHeader) -> bool {
 /// A segment was settled before one after it was, and sealed before that. Where its SEAL is missing
 /// or damaged, all entries that `next` follows must be there.
 fn check_unsealed(
-    env: &Env,
+    context: &LogContext,
     place: &Location,
     options: &StreamOptions,
     found: &mut Found,
@@ -574,7 +584,7 @@ fn check_unsealed(
     start: SeqNo,
     order: Order,
 ) -> Result<()> {
-    let (limit, scan) = (found.limit, scan(env, place, options, found, order)?);
+    let (limit, scan) = (found.limit, scan(context, place, options, found, order)?);
     // Not shown from this scan, so that no sync is due.
     found.close(place, limit, order)?;
     if scan_contradicts(&scan, next) {
@@ -588,13 +598,13 @@ fn check_unsealed(
     }
     found.scan = Some(scan);
     let error = Error::damage(place, Damage::Lost, Some(found.id()), Some(at), None);
-    Err(lost_range::behind_chain(env, place, found, end, start, limit, error))
+    Err(lost_range::behind_chain(context, place, found, end, start, limit, error))
 }
 
 /// Step 5, the decision: where the chain over all scanned segments ends, and whether that is a torn
 /// tail or damage.
 pub(super) fn follow(
-    env: &Env,
+    context: &LogContext,
     place: &Location,
     live: &[Found],
     start: SeqNo,
@@ -602,7 +612,7 @@ pub(super) fn follow(
 ) -> Result<(usize, SeqNo)> {
     let newest = live.len() - 1;
     // The newest file's length is looked at whether or not the chain gets there.
-    check_length(env, place, &live[newest], start, durable)?;
+    check_length(context, place, &live[newest], start, durable)?;
     let mut end = live[newest].header().base;
     for (i, found) in live.iter().enumerate() {
         let Some(scan) = &found.scan else { continue };
@@ -617,9 +627,9 @@ pub(super) fn follow(
         // any order, so a lawful power loss leaves the same picture.
         if end < durable {
             let error = Error::damage(place, Damage::Lost, Some(found.id()), Some(scan.chain.end.0), None);
-            return Err(lost_range::behind_chain(env, place, found, end, start, durable, error));
+            return Err(lost_range::behind_chain(context, place, found, end, start, durable, error));
         }
-        check_length(env, place, found, start, durable)?;
+        check_length(context, place, found, start, durable)?;
         // A START is settled before the next segment is begun, whose header states it.
         let stated = scan.chain.start.unwrap_or(found.header().start);
         let is_whole = scan.from.0 == ByteOffset(SEGMENT_HEADER_LEN as u64);
@@ -633,14 +643,16 @@ pub(super) fn follow(
 
 /// A file that was not finished has a length of one being written, or it was cut or lengthened, or
 /// its end is damaged.
-fn check_length(env: &Env, place: &Location, found: &Found, start: SeqNo, durable: SeqNo) -> Result<()> {
+fn check_length(context: &LogContext, place: &Location, found: &Found, start: SeqNo, durable: SeqNo) -> Result<()> {
     let Some(scan) = found.scan.as_ref().filter(|scan| !scan.has_written_len) else { return Ok(()) };
     let end = scan.chain.end_seq.min(found.limit);
     // Where the last thing written was a CLOSE, its trailer ended the file.
     let closed_len = scan.closed_len;
     let error = Error::length(place, found.id(), scan.len, closed_len);
     Err(match closed_len {
-        _ if end < durable.min(found.limit) => lost_range::behind_chain(env, place, found, end, start, durable, error),
+        _ if end < durable.min(found.limit) => {
+            lost_range::behind_chain(context, place, found, end, start, durable, error)
+        }
         _ if found.limit < SeqNo(u64::MAX) => error.with_lost(end.max(start).0..found.limit.0),
         Some(_) => error,
         None => error.with_lost_from(end.max(start).0),
@@ -659,8 +671,8 @@ impl Image {
         times.map_or(0, |times| times.1).max(last.header().last_timestamp)
     }
 
-    pub(crate) fn report(&mut self, env: &Env, place: &Location) -> Result<OpenReport> {
-        let torn = self.torn(env, place)?;
+    pub(crate) fn report(&mut self, context: &LogContext, place: &Location) -> Result<OpenReport> {
+        let torn = self.torn(context, place)?;
         let live = &self.live[..=self.cut];
         let kept: BTreeSet<SegmentId> = live.iter().map(Found::id).collect();
         let removed = self.all.iter().filter(|id| !kept.contains(id));
@@ -678,13 +690,13 @@ impl Image {
     }
 
     /// The bytes after the chain, if all of them were searched.
-    fn torn(&mut self, env: &Env, place: &Location) -> Result<Option<TornTail>> {
+    fn torn(&mut self, context: &LogContext, place: &Location) -> Result<Option<TornTail>> {
         let at = &self.live[self.cut];
         let Some(scan) = at.scan.as_ref().filter(|scan| scan.trace.searched) else { return Ok(None) };
         let offset = scan.chain.end;
         let bytes = match scan.trace.residue {
             Some(bytes) => bytes,
-            None => at.opened(env, place)?.residue(offset).map_err(|e| Error::segment_error(place, e))?,
+            None => at.opened(context, place)?.residue(offset).map_err(|e| Error::segment_error(place, e))?,
         };
         let torn = (bytes > 0).then(|| TornTail { segment: at.id().to_string(), offset: offset.0, bytes });
         if let Some(scan) = &mut self.live[self.cut].scan {

@@ -44,7 +44,7 @@ use stratawal_storage::ChangeStamp;
 
 use super::analyse::{Image, Remembered, analyse_on, closed_len, list};
 use super::{Look, Scan, note, show};
-use crate::context::{Env, Location};
+use crate::context::{Location, LogContext};
 use crate::error::{Error, Result};
 use crate::history::last_frame_crc;
 use crate::options::StreamOptions;
@@ -134,13 +134,13 @@ impl Known {
 
 /// Looks again. Any error means that `known` does not hold any more, or that something is damaged:
 /// then all has to be read.
-pub(super) fn look_on(env: &Env, place: &Location, options: &StreamOptions, known: Known) -> Result<Look> {
+pub(super) fn look_on(context: &LogContext, place: &Location, options: &StreamOptions, known: Known) -> Result<Look> {
     let gone = || Error::io(place, io::ErrorKind::NotFound.into());
     let open = |id| {
-        let file = SegmentFile::open(env.storage(), &place.dir(), id, Access::Read);
+        let file = SegmentFile::open(context.storage(), &place.dir(), id, Access::Read);
         file.map_err(|e| Error::segment_error(place, e))
     };
-    let (names, temporaries) = list(env, place)?;
+    let (names, temporaries) = list(context, place)?;
     let newest = open(*names.last().ok_or_else(gone)?)?;
     let is_same_stream = if newest.id() == known.newest() {
         known.is_newest(&newest)
@@ -152,19 +152,19 @@ pub(super) fn look_on(env: &Env, place: &Location, options: &StreamOptions, know
     }
     let has_same_names = names == known.names;
     if has_same_names && known.is_at_rest() {
-        let watch = Watch::now(env, &newest, Some(&known.watch)).map_err(|e| Error::segment_error(place, e))?;
+        let watch = Watch::now(context, &newest, Some(&known.watch)).map_err(|e| Error::segment_error(place, e))?;
         if watch.is_unchanged_since(&known.watch) {
             return Ok(Look::Same { known: Box::new(known), report: None });
         }
     }
     let shown = known.shown;
     let remembered = Remembered { segments: known.segments, watch: known.watch, newest };
-    let mut image = analyse_on(env, place, options, (names, temporaries), remembered)?;
+    let mut image = analyse_on(context, place, options, (names, temporaries), remembered)?;
     if has_same_names && Shown::of(&image) == shown {
-        let report = Some(image.report(env, place)?);
+        let report = Some(image.report(context, place)?);
         return Ok(Look::Same { known: Box::new(Known::of(image)), report });
     }
-    show(env, place, options, image, true).map(|found| Look::New(Box::new(found)))
+    show(context, place, options, image, true).map(|found| Look::New(Box::new(found)))
 }
 
 /// The state of a file before it was read.
@@ -181,11 +181,15 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// The state of `file` now, which is read afterwards; `before` is the one of the last look.
-    pub(super) fn now(env: &Env, file: &SegmentFile, before: Option<&Self>) -> stratawal_segment::Result<Self> {
+    pub(super) fn now(
+        context: &LogContext,
+        file: &SegmentFile,
+        before: Option<&Self>,
+    ) -> stratawal_segment::Result<Self> {
         let stamp = file.change_stamp()?;
         // After the stamp and before the bytes: a change that comes between is seen by those who
         // read the bytes.
-        let now = env.storage().elapsed_micros();
+        let now = context.storage().elapsed_micros();
         let since_micros = before.filter(|before| before.stamp == stamp).map_or(now, |before| before.since_micros);
         let seen_micros = now.saturating_sub(since_micros);
         let is_settled = stamp.is_some_and(|stamp| seen_micros >= stamp.settles_micros());
@@ -224,13 +228,13 @@ const NEAR_LEN: u64 = 4000;
 
 /// Continues `scan`, an earlier one of `file`; `None` where it does not hold any more.
 pub(super) fn scan_on(
-    env: &Env,
+    context: &LogContext,
     file: &SegmentFile,
     limit: SeqNo,
     mut scan: Scan,
 ) -> stratawal_segment::Result<Option<Scan>> {
     const ROUNDS_MAX: usize = 4;
-    let watch = Watch::now(env, file, Some(&scan.trace.watch))?;
+    let watch = Watch::now(context, file, Some(&scan.trace.watch))?;
     scan.trace.read_bytes = 0;
     let is_indexed = limit <= scan.trace.limit;
     if is_indexed && scan.trace.searched && watch.is_unchanged_since(&scan.trace.watch) {

@@ -57,7 +57,7 @@ use stratawal_frame::{ByteOffset, FrameHeader, SeqNo};
 use stratawal_index::ActiveIndex;
 use stratawal_segment::{Chain, SegmentData, SegmentFile, SegmentId};
 
-use crate::context::{Env, Location};
+use crate::context::{Location, LogContext};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::StreamOptions;
 use crate::read::snapshot::{Live, SegmentState, SegmentView, View};
@@ -101,8 +101,8 @@ pub(crate) enum Look {
 }
 
 /// Whether the stream's folder is there.
-pub(crate) fn exists(env: &Env, place: &Location) -> Result<bool> {
-    match env.storage().list(&place.dir()) {
+pub(crate) fn exists(context: &LogContext, place: &Location) -> Result<bool> {
+    match context.storage().list(&place.dir()) {
         Ok(_) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(Error::directory(place, e)),
@@ -113,16 +113,20 @@ pub(crate) fn exists(env: &Env, place: &Location) -> Result<bool> {
 /// and may be repeated; the entries stay readable. Where `reserve` allows it, it is repeated
 /// without the emergency reserve.
 pub(crate) fn recover(
-    env: &Env,
+    context: &LogContext,
     place: &Location,
     options: &StreamOptions,
     reserve: ReserveUse,
 ) -> Result<Option<Recovered>> {
-    env.with_reserve(reserve, |error: &Error| error.kind() == ErrorKind::Full, || recover_as_it_is(env, place, options))
+    context.with_reserve(
+        reserve,
+        |error: &Error| error.kind() == ErrorKind::Full,
+        || recover_as_it_is(context, place, options),
+    )
 }
 
-fn recover_as_it_is(env: &Env, place: &Location, options: &StreamOptions) -> Result<Option<Recovered>> {
-    recover_by(env, place, options, || analyse(env, place, options, Order::ChainFirst))
+fn recover_as_it_is(context: &LogContext, place: &Location, options: &StreamOptions) -> Result<Option<Recovered>> {
+    recover_by(context, place, options, || analyse(context, place, options, Order::ChainFirst))
 }
 
 /// Recovers a stream of which the entries at or above `floor` are intact, whatever is damaged
@@ -132,32 +136,32 @@ fn recover_as_it_is(env: &Env, place: &Location, options: &StreamOptions) -> Res
 /// The new generation, whose header has the new start, is durable before any file is removed. Until
 /// then the files mean what they meant before. Where a crash comes between, this may be repeated.
 pub(crate) fn recover_above(
-    env: &Env,
+    context: &LogContext,
     place: &Location,
     options: &StreamOptions,
     floor: SeqNo,
 ) -> Result<Option<Recovered>> {
     let full = |error: &Error| error.kind() == ErrorKind::Full;
-    env.with_reserve(ReserveUse::Allowed, full, || {
-        recover_by(env, place, options, || floor::analyse_above(env, place, options, floor))
+    context.with_reserve(ReserveUse::Allowed, full, || {
+        recover_by(context, place, options, || floor::analyse_above(context, place, options, floor))
     })
 }
 
 /// Steps 1 to 5 as `analyse` does them, and the rest.
 fn recover_by(
-    env: &Env,
+    context: &LogContext,
     place: &Location,
     options: &StreamOptions,
     analyse: impl Fn() -> Result<Image>,
 ) -> Result<Option<Recovered>> {
-    if !exists(env, place)? {
+    if !exists(context, place)? {
         return Ok(None);
     }
     const TRIES_MAX: usize = 3;
     let began = Instant::now();
     for _ in 0..TRIES_MAX {
         let image = analyse()?;
-        if let Some(mut recovered) = repair::repair(env, place, options, image)? {
+        if let Some(mut recovered) = repair::repair(context, place, options, image)? {
             recovered.report.elapsed = began.elapsed();
             return Ok(Some(recovered));
         }
@@ -178,15 +182,15 @@ const LOOKS_MAX: usize = 200;
 /// A writer at work looks like damage of any kind for a moment: a segment that is gone, a length, a
 /// gap. So damage is believed only if a fresh listing and reading finds the same again: the same
 /// place and the same numbers.
-pub(crate) fn read(env: &Env, place: &Location, options: &StreamOptions) -> Result<Option<Recovered>> {
+pub(crate) fn read(context: &LogContext, place: &Location, options: &StreamOptions) -> Result<Option<Recovered>> {
     let began = Instant::now();
     let mut seen: Option<Error> = None;
     for _ in 0..LOOKS_MAX {
-        if !exists(env, place)? {
+        if !exists(context, place)? {
             return Ok(None);
         }
-        match analyse(env, place, options, Order::AttestationsFirst)
-            .and_then(|image| show(env, place, options, image, false))
+        match analyse(context, place, options, Order::AttestationsFirst)
+            .and_then(|image| show(context, place, options, image, false))
         {
             Ok(mut recovered) => {
                 recovered.report.elapsed = began.elapsed();
@@ -203,10 +207,15 @@ pub(crate) fn read(env: &Env, place: &Location, options: &StreamOptions) -> Resu
 
 /// Looks again, and reads only the entries that have come since the look that found `known`. Where
 /// that does not hold, or is not given, it reads all of them.
-pub(crate) fn look(env: &Env, place: &Location, options: &StreamOptions, known: Option<Box<Known>>) -> Result<Look> {
+pub(crate) fn look(
+    context: &LogContext,
+    place: &Location,
+    options: &StreamOptions,
+    known: Option<Box<Known>>,
+) -> Result<Look> {
     let began = Instant::now();
     if let Some(known) = known
-        && let Ok(mut look) = look_on(env, place, options, *known)
+        && let Ok(mut look) = look_on(context, place, options, *known)
     {
         match &mut look {
             Look::Same { report: Some(report), .. } => report.elapsed = began.elapsed(),
@@ -216,12 +225,12 @@ pub(crate) fn look(env: &Env, place: &Location, options: &StreamOptions, known: 
         return Ok(look);
     }
     // Only the findings that do not rely on an earlier look are reported as errors.
-    Ok(read(env, place, options)?.map_or(Look::Missing, |found| Look::New(Box::new(found))))
+    Ok(read(context, place, options)?.map_or(Look::Missing, |found| Look::New(Box::new(found))))
 }
 
 /// What a reader shows of an image: the whole chain, once it is made sure of.
 fn show(
-    env: &Env,
+    context: &LogContext,
     place: &Location,
     options: &StreamOptions,
     mut image: Image,
@@ -233,7 +242,7 @@ fn show(
         // Those that are not open any more were synced before they were closed.
         image.live.iter_mut().try_for_each(|found| found.make_sure(place, image.durable))?;
     }
-    let report = image.report(env, place)?;
+    let report = image.report(context, place)?;
     let timestamp = image.timestamp();
     let (start, end) = (image.start.0, image.end.max(image.start).0);
     let newest = image.live[image.live.len() - 1].id();
@@ -244,7 +253,9 @@ fn show(
             (Some(scan), Opened::Open(file), _) => SegmentState::Live(Arc::new(scan.live(file))),
             // Whole: opened when it is read, and then its index is made again where it has none.
             (Some(scan), Opened::Header(_), _) if scan.chain.end_seq >= found.limit => SegmentState::Sealed,
-            (Some(scan), Opened::Header(_), _) => SegmentState::Live(Arc::new(scan.live(&found.opened(env, place)?))),
+            (Some(scan), Opened::Header(_), _) => {
+                SegmentState::Live(Arc::new(scan.live(&found.opened(context, place)?)))
+            }
             // The newest, which a writer may go on in: where it ended is what was seen now.
             (None, Opened::Open(file), Some(close)) if SegmentId::of(&header) == newest => {
                 let closed = closed_index(file, close, options.index_every);

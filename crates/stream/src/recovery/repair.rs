@@ -13,7 +13,7 @@ use stratawal_segment::{
 
 use super::analyse::{Found, Image, closed_index};
 use super::{Recovered, Scan};
-use crate::context::{Env, Location};
+use crate::context::{Location, LogContext};
 use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::history::Predecessor;
@@ -29,24 +29,29 @@ use crate::write::writer::{Active, Closes, index_block};
 const REWRITE_LEN: u64 = 1 << 20;
 
 struct Repair<'a> {
-    env: &'a Env,
+    context: &'a LogContext,
     place: &'a Location,
     options: &'a StreamOptions,
 }
 
 /// `None` where the files changed since the image was made, so that it has to be made again.
-pub(crate) fn repair(env: &Env, place: &Location, options: &StreamOptions, image: Image) -> Result<Option<Recovered>> {
-    Repair { env, place, options }.run(image)
+pub(crate) fn repair(
+    context: &LogContext,
+    place: &Location,
+    options: &StreamOptions,
+    image: Image,
+) -> Result<Option<Recovered>> {
+    Repair { context, place, options }.run(image)
 }
 
 impl Repair<'_> {
     fn run(&self, mut image: Image) -> Result<Option<Recovered>> {
-        let mut report = image.report(self.env, self.place)?;
+        let mut report = image.report(self.context, self.place)?;
         let (all, temporaries) = (std::mem::take(&mut image.all), std::mem::take(&mut image.temporaries));
         for name in &temporaries {
             // One that cannot be removed is never read, and not in the way of a segment; the next
             // recovery tries again.
-            let _ = remove_file(&**self.env.storage(), &self.place.dir().join(name));
+            let _ = remove_file(&**self.context.storage(), &self.place.dir().join(name));
         }
         let (start, end) = (image.start, image.end.max(image.start));
         let timestamp = image.timestamp();
@@ -91,7 +96,7 @@ impl Repair<'_> {
     }
 
     fn open_to_write(&self, id: SegmentId) -> Result<SegmentFile> {
-        SegmentFile::open(self.env.storage(), &self.place.dir(), id, Access::ReadWrite).map_err(|e| self.failed(e))
+        SegmentFile::open(self.context.storage(), &self.place.dir(), id, Access::ReadWrite).map_err(|e| self.failed(e))
     }
 
     /// Step 4: the newest ends in a valid CLOSE. Nothing is written; the writer goes on behind the
@@ -244,10 +249,10 @@ impl Repair<'_> {
         all: &[SegmentId],
         timestamp: u64,
     ) -> Result<(Vec<Arc<SegmentView>>, Active, Space)> {
-        let storage = self.env.storage();
+        let storage = self.context.storage();
         // Names left by a killed process may not be durable.
         storage.sync_dir(&self.place.dir()).map_err(|e| self.io(e))?;
-        self.env.sync_streams(self.place).map_err(|e| self.io(e))?;
+        self.context.sync_streams(self.place).map_err(|e| self.io(e))?;
 
         let now = storage.now_micros();
         let newest_id = image.live[image.live.len() - 1].id();
@@ -273,7 +278,7 @@ impl Repair<'_> {
             let stream_id = self.stream_id(all)?;
             let predecessor = chain.last().map_or(Predecessor::NONE, |found| self.predecessor(found, base.0));
             let header = SegmentHeader {
-                wal_id: self.env.id(),
+                wal_id: self.context.id(),
                 stream_id,
                 generation,
                 predecessor: predecessor.generation,
@@ -288,7 +293,7 @@ impl Repair<'_> {
                 name_crc: SegmentHeader::name_checksum(self.place.folder()),
                 ..SegmentHeader::EMPTY
             };
-            let created = create_segment(self.env, &self.place.dir(), &header, FIRST_LEN, ReserveUse::Never);
+            let created = create_segment(self.context, &self.place.dir(), &header, FIRST_LEN, ReserveUse::Never);
             let (writer, space) = created.map_err(|e| match e {
                 CreateError::Undone(e) | CreateError::Indeterminate(e) => self.failed(e),
             })?;
@@ -310,13 +315,13 @@ impl Repair<'_> {
         if let Some(scan) = &found.scan {
             let span = scan.index.floor(base.saturating_sub(1));
             let point = span.map_or_else(|| first_point(found.header()), |span| span.point);
-            let file = found.opened(self.env, self.place);
+            let file = found.opened(self.context, self.place);
             return file.map_or_else(
                 |_| Predecessor::unread(found.header()),
                 |file| Predecessor::from_point(&SegmentData::read(&file), point, base),
             );
         }
-        let reader = sealed_view(found).open_alone(self.env, self.place, self.options);
+        let reader = sealed_view(found).open_alone(self.context, self.place, self.options);
         reader.map_or_else(|_| Predecessor::unread(found.header()), |reader| Predecessor::of(&reader, base))
     }
 
@@ -337,7 +342,7 @@ impl Repair<'_> {
 
     fn stream_id(&self, all: &[SegmentId]) -> Result<stratawal_frame::StreamId> {
         let newest = all.iter().max_by_key(|id| id.generation).expect("invariant: there is a segment");
-        let file = SegmentFile::open(self.env.storage(), &self.place.dir(), *newest, Access::Read);
+        let file = SegmentFile::open(self.context.storage(), &self.place.dir(), *newest, Access::Read);
         Ok(file.map_err(|e| self.failed(e))?.header().stream_id)
     }
 
@@ -351,7 +356,7 @@ impl Repair<'_> {
         let exact = exact && !is_far_ahead(header.last_timestamp, now);
         match &last.scan {
             Some(_) if last.id() == newest && exact => {
-                last.opened(self.env, self.place)?.holds_only_zeros().map_err(|e| self.failed(e))
+                last.opened(self.context, self.place)?.holds_only_zeros().map_err(|e| self.failed(e))
             }
             _ => Ok(false),
         }
@@ -365,7 +370,7 @@ impl Repair<'_> {
         for (i, found) in kept.iter().enumerate().rev() {
             // Closed again at once where it was closed: there may be more of them than the process
             // may have files.
-            let finished = found.opened(self.env, self.place)?.finished().map_err(|e| self.failed(e))?;
+            let finished = found.opened(self.context, self.place)?.finished().map_err(|e| self.failed(e))?;
             if finished.is_some_and(|finished| matches!(finished.end.kind, EndKind::Seal { .. })) {
                 match kept {
                     [first, second, ..] if i > 0 && is_entered_again(first) => {

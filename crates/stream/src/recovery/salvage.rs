@@ -34,7 +34,7 @@ use stratawal_segment::{Access, FoundFrame, FoundSeal, FrameSearch, SegmentData,
 use super::analyse::{Voidable, drop_void, list, misplaced};
 use super::{LOOKS_MAX, exists};
 use crate::batch::Entry;
-use crate::context::{Env, Location};
+use crate::context::{Location, LogContext};
 use crate::error::{Damage, Error, ErrorKind, Result};
 use crate::history::{contradicts_end, contradicts_frame, contradicts_header, last_frame_crc};
 use crate::options::StreamOptions;
@@ -76,7 +76,7 @@ pub struct Lost {
 /// each seq at most once. See [`salvage`].
 #[derive(Debug)]
 pub struct Salvage {
-    env: Arc<Env>,
+    context: Arc<LogContext>,
     place: Location,
     options: StreamOptions,
     stream_id: Option<StreamId>,
@@ -157,9 +157,9 @@ enum Hole {
 }
 
 /// Begins to read every entry of the stream that can be read, whatever is damaged; `None` where the
-/// stream is not there. With a read-only [`Env`], beside a writer or not. Of a stream that is not
-/// damaged these are the entries that opening it for reading shows. What is read is in the page
-/// cache, and may not be durable.
+/// stream is not there. With a read-only [`LogContext`], beside a writer or not. Of a stream that
+/// is not damaged these are the entries that opening it for reading shows. What is read is in the
+/// page cache, and may not be durable.
 ///
 /// At most a few files are open at a time. One frame is in memory at a time; one longer than
 /// `read_len_max` of `options` counts as lost.
@@ -168,10 +168,10 @@ enum Hole {
 ///
 /// # Errors
 /// What is not damage: I/O.
-pub fn salvage(env: &Arc<Env>, place: &Location, options: &StreamOptions) -> Result<Option<Salvage>> {
-    let Some(plan) = look(env, place, None)? else { return Ok(None) };
+pub fn salvage(context: &Arc<LogContext>, place: &Location, options: &StreamOptions) -> Result<Option<Salvage>> {
+    let Some(plan) = look(context, place, None)? else { return Ok(None) };
     Ok(Some(Salvage {
-        env: Arc::clone(env),
+        context: Arc::clone(context),
         place: place.clone(),
         options: options.clone(),
         stream_id: plan.stream_id,
@@ -230,7 +230,7 @@ impl Salvage {
     /// Lists the files again, and continues where this was.
     fn look_again(&mut self) -> Result<()> {
         self.reading = None;
-        let Some(plan) = look(&self.env, &self.place, self.stream_id)? else {
+        let Some(plan) = look(&self.context, &self.place, self.stream_id)? else {
             return Err(Error::new(ErrorKind::Deleted, &self.place));
         };
         self.stream_id = plan.stream_id;
@@ -276,7 +276,7 @@ impl Salvage {
                 return Ok(self.flow(hole));
             }
         };
-        let file = SegmentFile::open(self.env.storage(), &self.place.dir(), piece.id, Access::Read);
+        let file = SegmentFile::open(self.context.storage(), &self.place.dir(), piece.id, Access::Read);
         let file = file.map_err(|e| Error::segment_error(&self.place, e))?;
         if file.header() != header {
             return Ok(Flow::Changed);
@@ -389,7 +389,7 @@ impl Salvage {
         }
         // Damage is believed only if the files are those that were listed. A writer creates a file
         // before it changes what others hold.
-        match list_any(&self.env, &self.place) {
+        match list_any(&self.context, &self.place) {
             Ok(names) if names == self.plan.names => {}
             Err(error) if !error.is_not_found() => return Err(error),
             _ => return Ok(Hole::Changed),
@@ -431,12 +431,12 @@ fn entry_of(frame: &Frame, seq: SeqNo) -> Option<Entry> {
 
 /// Lists the files and plans how to read them; `None` where the stream is not there. `known` is the
 /// stream that was read before.
-fn look(env: &Env, place: &Location, known: Option<StreamId>) -> Result<Option<Plan>> {
+fn look(context: &LogContext, place: &Location, known: Option<StreamId>) -> Result<Option<Plan>> {
     for _ in 0..LOOKS_MAX {
-        if !exists(env, place)? {
+        if !exists(context, place)? {
             return Ok(None);
         }
-        match plan(env, place) {
+        match plan(context, place) {
             // A writer has removed a file since it was listed.
             Err(error) if error.is_not_found() => {}
             Ok(plan) if known.is_some() && plan.stream_id.is_some() && plan.stream_id != known => {
@@ -444,7 +444,7 @@ fn look(env: &Env, place: &Location, known: Option<StreamId>) -> Result<Option<P
             }
             Err(error) => return Err(error),
             // A writer creates a file before it changes what the others say.
-            Ok(plan) if plan.is_damaged() => match list_any(env, place) {
+            Ok(plan) if plan.is_damaged() => match list_any(context, place) {
                 Ok(names) if names == plan.names => return Ok(Some(plan)),
                 Err(error) if !error.is_not_found() => return Err(error),
                 _ => {}
@@ -455,28 +455,28 @@ fn look(env: &Env, place: &Location, known: Option<StreamId>) -> Result<Option<P
     Err(Error::text(ErrorKind::Io, place, "the stream changes faster than it can be read; try again"))
 }
 
-fn plan(env: &Env, place: &Location) -> Result<Plan> {
-    let names = list_any(env, place)?;
+fn plan(context: &LogContext, place: &Location) -> Result<Plan> {
+    let names = list_any(context, place)?;
     if names.is_empty() {
         return Ok(no_segment(place));
     }
-    let (mut pieces, stream_id) = read_pieces(env, place, &names)?;
+    let (mut pieces, stream_id) = read_pieces(context, place, &names)?;
     let lowest = pieces.iter().map(Piece::base_min).min().unwrap_or_default();
     let newest = pieces.iter().rev().find_map(|piece| piece.header.as_ref().ok().copied());
-    let start = newest.map(|header| start_of(env, place, &header)).transpose()?;
+    let start = newest.map(|header| start_of(context, place, &header)).transpose()?;
     pieces = drop_void(pieces);
     pieces.retain(|piece| piece.limit > start.unwrap_or_default());
     // Where nothing states the start, nothing states that anything is missing before the first
     // entry that is known of.
     let start = start.unwrap_or(lowest);
-    let tail = join(env, place, &mut pieces, start)?;
-    let attested = attested(env, place, &pieces)?;
+    let tail = join(context, place, &mut pieces, start)?;
+    let attested = attested(context, place, &pieces)?;
     Ok(Plan { names, stream_id, start, attested, pieces: pieces.into(), tail })
 }
 
 /// The names of the segments in order of generation; there may be none.
-fn list_any(env: &Env, place: &Location) -> Result<Vec<SegmentId>> {
-    match list(env, place) {
+fn list_any(context: &LogContext, place: &Location) -> Result<Vec<SegmentId>> {
+    match list(context, place) {
         Ok((names, _)) => Ok(names),
         Err(error) if error.kind() == ErrorKind::Damaged(Damage::NoSegment) => Ok(Vec::new()),
         Err(error) => Err(error),
@@ -500,13 +500,13 @@ fn no_segment(place: &Location) -> Plan {
 
 /// A piece for each name, in order of generation, and whose stream this is. Headers that are those
 /// of another stream, or of another name, are unreadable.
-fn read_pieces(env: &Env, place: &Location, names: &[SegmentId]) -> Result<(Vec<Piece>, Option<StreamId>)> {
+fn read_pieces(context: &LogContext, place: &Location, names: &[SegmentId]) -> Result<(Vec<Piece>, Option<StreamId>)> {
     let (mut pieces, mut stream_id) = (Vec::with_capacity(names.len()), None);
     for (i, &id) in names.iter().enumerate().rev() {
-        let header = match SegmentFile::open(env.storage(), &place.dir(), id, Access::Read) {
+        let header = match SegmentFile::open(context.storage(), &place.dir(), id, Access::Read) {
             Ok(file) => {
                 let header = *file.header();
-                misplaced(env, place, &header, &mut stream_id, names.get(i + 1)).map_or(Ok(header), Err)
+                misplaced(context, place, &header, &mut stream_id, names.get(i + 1)).map_or(Ok(header), Err)
             }
             Err(error) if error.is_damage() || error.is_newer() => Err(Error::segment_error(place, error)),
             Err(error) => return Err(Error::segment_error(place, error)),
@@ -518,8 +518,8 @@ fn read_pieces(env: &Env, place: &Location, names: &[SegmentId]) -> Result<(Vec<
 }
 
 /// The first live seq, as the segment with this header states it.
-fn start_of(env: &Env, place: &Location, header: &SegmentHeader) -> Result<SeqNo> {
-    let file = open(env, place, header)?;
+fn start_of(context: &LogContext, place: &Location, header: &SegmentHeader) -> Result<SeqNo> {
+    let file = open(context, place, header)?;
     let failed = |e| Error::segment_error(place, e);
     let finished = file.finished().map_err(failed)?;
     if let Some(close) = finished.filter(|finished| matches!(finished.end.kind, EndKind::Close { .. })) {
@@ -528,8 +528,8 @@ fn start_of(env: &Env, place: &Location, header: &SegmentHeader) -> Result<SeqNo
     Ok(file.walk(&mut |_, _| {}).map_err(failed)?.start.unwrap_or(header.start))
 }
 
-fn open(env: &Env, place: &Location, header: &SegmentHeader) -> Result<SegmentFile> {
-    let file = SegmentFile::open(env.storage(), &place.dir(), SegmentId::of(header), Access::Read);
+fn open(context: &LogContext, place: &Location, header: &SegmentHeader) -> Result<SegmentFile> {
+    let file = SegmentFile::open(context.storage(), &place.dir(), SegmentId::of(header), Access::Read);
     let file = file.map_err(|e| Error::segment_error(place, e))?;
     if file.header() == header {
         return Ok(file);
@@ -550,7 +550,7 @@ impl Voidable for Piece {
 
 /// Finds gaps before, between and after the pieces, and the pieces whose entries a gap makes
 /// uncertain. Returns an error if the end is damaged.
-fn join(env: &Env, place: &Location, pieces: &mut [Piece], start: SeqNo) -> Result<Option<Error>> {
+fn join(context: &LogContext, place: &Location, pieces: &mut [Piece], start: SeqNo) -> Result<Option<Error>> {
     if let Some(first) = pieces.first_mut()
         && first.id.base > start
     {
@@ -566,7 +566,7 @@ fn join(env: &Env, place: &Location, pieces: &mut [Piece], start: SeqNo) -> Resu
         }
         let Ok(header) = &older.header else { continue };
         let mixed = match &newer.header {
-            Ok(next) => !is_gap && !is_one_history(env, place, header, next)?,
+            Ok(next) => !is_gap && !is_one_history(context, place, header, next)?,
             Err(error) => error.kind() == ErrorKind::Damaged(Damage::History),
         };
         if mixed {
@@ -580,7 +580,7 @@ fn join(env: &Env, place: &Location, pieces: &mut [Piece], start: SeqNo) -> Resu
         if named.is_some() && !is_gap || named.is_none() && neighbours {
             continue;
         }
-        let seal = open(env, place, header)?.find_seal().map_err(|e| Error::segment_error(place, e))?;
+        let seal = open(context, place, header)?.find_seal().map_err(|e| Error::segment_error(place, e))?;
         let wanted = named.unwrap_or(newer.id.generation);
         let salt = newer.header.as_ref().ok().map(|header| header.predecessor_salt);
         let is_wanted = |seal: &FoundSeal| seal.successor == wanted && salt.is_none_or(|salt| salt == seal.salt);
@@ -592,7 +592,7 @@ fn join(env: &Env, place: &Location, pieces: &mut [Piece], start: SeqNo) -> Resu
     let Some(last) = pieces.last_mut() else { return Ok(None) };
     let Ok(header) = &last.header else { return Ok(None) };
     let failed = |e| Error::segment_error(place, e);
-    let file = open(env, place, header)?;
+    let file = open(context, place, header)?;
     if let Some(seal) = file.find_seal().map_err(failed)? {
         (last.limit, last.is_certain) = (seal.end_seq, false);
         return Ok(Some(Error::damage(place, Damage::SuccessorMissing, Some(last.id), None, None)));
@@ -604,9 +604,14 @@ fn join(env: &Env, place: &Location, pieces: &mut [Piece], start: SeqNo) -> Resu
 
 /// Whether nothing shows that the segments with these headers, of which `next` names the other as
 /// its predecessor, are from two copies of the log.
-fn is_one_history(env: &Env, place: &Location, before: &SegmentHeader, next: &SegmentHeader) -> Result<bool> {
+fn is_one_history(
+    context: &LogContext,
+    place: &Location,
+    before: &SegmentHeader,
+    next: &SegmentHeader,
+) -> Result<bool> {
     let failed = |e| Error::segment_error(place, e);
-    let file = open(env, place, before)?;
+    let file = open(context, place, before)?;
     if contradicts_header(before, next)
         || file.finished().map_err(failed)?.is_some_and(|finished| contradicts_end(&finished.peek(), next))
     {
@@ -617,7 +622,7 @@ fn is_one_history(env: &Env, place: &Location, before: &SegmentHeader, next: &Se
 }
 
 /// How far anything attests that entries were durable.
-fn attested(env: &Env, place: &Location, pieces: &[Piece]) -> Result<SeqNo> {
+fn attested(context: &LogContext, place: &Location, pieces: &[Piece]) -> Result<SeqNo> {
     let mut attested = SeqNo(0);
     for (i, piece) in pieces.iter().enumerate().rev() {
         // A file that is missing or unreadable may have attested everything before the one that
@@ -627,7 +632,7 @@ fn attested(env: &Env, place: &Location, pieces: &[Piece]) -> Result<SeqNo> {
             attested = attested.max(piece.id.base);
         }
         if let Ok(header) = &piece.header {
-            attested = attested.max(attested_by(env, place, header, piece.limit)?);
+            attested = attested.max(attested_by(context, place, header, piece.limit)?);
         }
         if attested >= piece.id.base {
             break;
@@ -637,8 +642,8 @@ fn attested(env: &Env, place: &Location, pieces: &[Piece]) -> Result<SeqNo> {
 }
 
 /// How far the segment with this header attests it, below its limit.
-fn attested_by(env: &Env, place: &Location, header: &SegmentHeader, limit: SeqNo) -> Result<SeqNo> {
-    let file = open(env, place, header)?;
+fn attested_by(context: &LogContext, place: &Location, header: &SegmentHeader, limit: SeqNo) -> Result<SeqNo> {
+    let file = open(context, place, header)?;
     let failed = |e| Error::segment_error(place, e);
     let attested = match file.finished().map_err(failed)? {
         Some(finished) if matches!(finished.end.kind, EndKind::Close { .. }) => finished.frame.first_seq,

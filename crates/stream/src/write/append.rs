@@ -113,7 +113,7 @@ impl Inner {
             return Err(error);
         }
         let tail = &mut state.tail;
-        let now = tail.clock.time(self.shared.env.system(), tail.last_timestamp);
+        let now = tail.clock.time(self.shared.context.system(), tail.last_timestamp);
         let first = tail.push(entries, now, booked, options.frame_len);
         let end = state.tail.next_seq;
         let waiting = state.tail.waiting();
@@ -175,7 +175,7 @@ impl Inner {
             writer.begin_segment(tail)?;
         }
         self.book(tail, large.booked)?;
-        let now = tail.clock.time(self.shared.env.system(), tail.last_timestamp);
+        let now = tail.clock.time(self.shared.context.system(), tail.last_timestamp);
         large.place_after(tail, now);
         writer.write_large(tail, large).map_err(Error::poisoned)?;
         Ok(self.group.goal(state))
@@ -238,7 +238,7 @@ impl Inner {
     #[inline]
     pub(crate) fn check_process(&self) -> Result<()> {
         let shared = &self.shared;
-        if shared.env.system().is_forked() { Err(Error::new(ErrorKind::Forked, &shared.place)) } else { Ok(()) }
+        if shared.context.system().is_forked() { Err(Error::new(ErrorKind::Forked, &shared.place)) } else { Ok(()) }
     }
 
     fn recovered(&self, reserve: ReserveUse) -> Result<MutexGuard<'_, State<Writer>>> {
@@ -250,7 +250,7 @@ impl Inner {
         drop(state);
         // Asked for before recovery, which reads and writes much.
         let has_no_room = || {
-            let free = self.shared.env.storage().free_space(self.shared.place.parent());
+            let free = self.shared.context.storage().free_space(self.shared.place.parent());
             free.is_ok_and(|free| free < ROOM_MIN)
         };
         if reserve == ReserveUse::Never && has_no_room() {
@@ -359,7 +359,7 @@ impl Inner {
         }
         // It has shortened its file. After an earlier close the log may belong to another process.
         if !was_closed {
-            self.shared.env.make_reserve_again();
+            self.shared.context.make_reserve_again();
         }
         closed
     }

@@ -13,7 +13,7 @@ use stratawal_frame::SegmentHeader;
 use stratawal_segment::{Access, CreateError, SegmentWriter, Space, create};
 use stratawal_storage::{File, Storage};
 
-use crate::context::Env;
+use crate::context::LogContext;
 use crate::removal::remove_file;
 use crate::sync::{Mark, Mutex};
 
@@ -146,7 +146,7 @@ const fn mixed(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-impl Env {
+impl LogContext {
     /// Does `act`; where the disk is full for it and it may use the emergency reserve, once more
     /// without that. `act` changes nothing where the disk is full.
     pub(crate) fn with_reserve<T, E>(
@@ -196,18 +196,18 @@ pub(crate) const FIRST_LEN: u64 = 16 << 10;
 /// Creates a segment whose file has `wanted` bytes; on a full disk [`FIRST_LEN`], and then those
 /// out of the emergency reserve where `reserve` allows it.
 pub(crate) fn create_segment(
-    env: &Env,
+    context: &LogContext,
     dir: &Path,
     header: &SegmentHeader,
     wanted: u64,
     reserve: ReserveUse,
 ) -> Result<(SegmentWriter, Space), CreateError> {
     let is_full = |error: &CreateError| matches!(error, CreateError::Undone(e) if e.is_full());
-    let create = |len| create(env.storage(), dir, header, len);
+    let create = |len| create(context.storage(), dir, header, len);
     let mut created = create(wanted);
     if wanted > FIRST_LEN && created.as_ref().is_err_and(is_full) {
         created = create(FIRST_LEN);
     }
     let mut first = Some(created);
-    env.with_reserve(reserve, is_full, || first.take().unwrap_or_else(|| create(FIRST_LEN)))
+    context.with_reserve(reserve, is_full, || first.take().unwrap_or_else(|| create(FIRST_LEN)))
 }

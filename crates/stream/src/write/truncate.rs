@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use stratawal_frame::{Generation, SegmentHeader, SeqNo};
 use stratawal_storage::{FolderToSync, Storage, is_full};
 
-use crate::context::{DELETED_PREFIX, Env, Location};
+use crate::context::{DELETED_PREFIX, Location, LogContext};
 use crate::error::{Call, Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::history::Predecessor;
@@ -66,7 +66,7 @@ impl StreamLog {
         if seeded(Fault::StartShownLate) {
             inner.shared.watermarks.set_start(first);
         }
-        inner.shared.env.make_reserve();
+        inner.shared.context.make_reserve();
         removed.map_err(|error| error.of_call(Call::Truncate))
     }
 
@@ -99,7 +99,7 @@ impl StreamLog {
             writer.cut_from(state, next, first, ReserveUse::Allowed).map(Some)
         });
         let removed = dead.and_then(|dead| dead.map_or(Ok(()), |dead| inner.remove_dead(&mut removals, dead)));
-        inner.shared.env.make_reserve();
+        inner.shared.context.make_reserve();
         removed.map_err(|error| error.of_call(Call::Truncate))
     }
 
@@ -117,7 +117,7 @@ impl StreamLog {
     fn delete_shared(&self) -> std::result::Result<bool, Deletion> {
         let shared = &self.inner.shared;
         self.inner.check_process().map_err(Deletion::Undone)?;
-        if shared.env.is_read_only() {
+        if shared.context.is_read_only() {
             return Err(Deletion::Undone(Error::new(ErrorKind::ReadOnly, &shared.place)));
         }
         // Before the group: a truncation removes files by paths that may be another stream's once
@@ -125,25 +125,25 @@ impl StreamLog {
         let mut removals = self.inner.removals.lock();
         let mut moved = Ok(None);
         let retired = self.inner.group.retire(Error::new(ErrorKind::Deleted, &shared.place), |state| {
-            moved = move_away(&shared.env, &shared.place);
+            moved = move_away(&shared.context, &shared.place);
             if let Err(Deletion::Undone(error)) = &moved {
                 return Err(error.clone());
             }
             let view = shared.view.load();
             if let Some(segment) = view.segments.first() {
-                shared.env.cache.remove_stream(segment.header.stream_id.0);
+                shared.context.cache.remove_stream(segment.header.stream_id.0);
             }
             shared.truncations.cut(shared.watermarks.epoch(), 0);
             shared.watermarks.change(|watermarks| {
                 shared.view.store(Arc::new(View::default()));
                 watermarks.reset(0, 0);
             });
-            state.tail = Tail::new(0, 0, None, Arc::clone(&shared.env.pending));
+            state.tail = Tail::new(0, 0, None, Arc::clone(&shared.context.pending));
             Ok(())
         });
         retired.map_err(Deletion::Undone)?;
         removals.clear();
-        remove_moved(&shared.env, &shared.place, moved?)
+        remove_moved(&shared.context, &shared.place, moved?)
     }
 }
 
@@ -176,24 +176,25 @@ impl Deletion {
 ///
 /// # Errors
 /// [`Deletion`].
-pub fn delete(env: &Env, place: &Location) -> std::result::Result<bool, Deletion> {
-    let moved = move_away(env, place).and_then(|moved| remove_moved(env, place, moved));
+pub fn delete(context: &LogContext, place: &Location) -> std::result::Result<bool, Deletion> {
+    let moved = move_away(context, place).and_then(|moved| remove_moved(context, place, moved));
     moved.map_err(Deletion::of_call)
 }
 
 /// The commit point of a deletion, durably. Returns the new name of the stream's directory, if
 /// there was one.
-fn move_away(env: &Env, place: &Location) -> std::result::Result<Option<PathBuf>, Deletion> {
-    let storage = &**env.storage();
+fn move_away(context: &LogContext, place: &Location) -> std::result::Result<Option<PathBuf>, Deletion> {
+    let storage = &**context.storage();
     // A link or a file that has the name is not ours to remove.
-    exists(env, place).map_err(Deletion::Undone)?;
+    exists(context, place).map_err(Deletion::Undone)?;
     let gone = place.parent().join(format!("{DELETED_PREFIX}{:016x}", storage.random_u64()));
-    env.ready_to_sync_streams(place).map_err(|e| Deletion::Undone(Error::io(place, e)))?;
+    context.ready_to_sync_streams(place).map_err(|e| Deletion::Undone(Error::io(place, e)))?;
     // The new name may be what fills a block of the folder.
-    let renamed = env.with_reserve(ReserveUse::Allowed, is_full, || match rename_dir(storage, &place.dir(), &gone) {
-        Renamed::Undone(e) => Err(e),
-        renamed => Ok(renamed),
-    });
+    let renamed =
+        context.with_reserve(ReserveUse::Allowed, is_full, || match rename_dir(storage, &place.dir(), &gone) {
+            Renamed::Undone(e) => Err(e),
+            renamed => Ok(renamed),
+        });
     let existed = match renamed {
         Ok(Renamed::Done | Renamed::DoneDespite(_)) => true,
         Ok(Renamed::Absent(_)) => false,
@@ -201,7 +202,7 @@ fn move_away(env: &Env, place: &Location) -> std::result::Result<Option<PathBuf>
         Ok(Renamed::Unknown(e)) => return Err(Deletion::Indeterminate(Error::undecided(place, e))),
     };
     // Also where it was gone: an earlier deletion may not have been durable.
-    env.sync_streams(place).map_err(|e| Deletion::Indeterminate(Error::undecided(place, e)))?;
+    context.sync_streams(place).map_err(|e| Deletion::Indeterminate(Error::undecided(place, e)))?;
     Ok(existed.then_some(gone))
 }
 
@@ -222,10 +223,10 @@ fn not_moved(place: &Location, error: io::Error) -> Error {
 }
 
 /// Removes the files of a stream that is deleted.
-fn remove_moved(env: &Env, place: &Location, moved: Option<PathBuf>) -> std::result::Result<bool, Deletion> {
+fn remove_moved(context: &LogContext, place: &Location, moved: Option<PathBuf>) -> std::result::Result<bool, Deletion> {
     let Some(gone) = moved else { return Ok(false) };
-    let removed = remove_own(&**env.storage(), &gone);
-    env.make_reserve();
+    let removed = remove_own(&**context.storage(), &gone);
+    context.make_reserve();
     removed.map(|()| true).map_err(|(path, error)| {
         let text = "the stream is deleted, but not all that was in its directory could be removed";
         Deletion::Left(Error::io_about(place, text, &path, error))
@@ -400,12 +401,12 @@ impl Writer {
             let segment = &old.segments[i];
             // Entries before `next` that are damaged must not keep the caller from dropping those
             // after it.
-            let reader = segment.open_alone(&shared.env, &shared.place, &shared.options);
+            let reader = segment.open_alone(&shared.context, &shared.place, &shared.options);
             reader.map_or_else(|_| Predecessor::unread(&segment.header), |reader| Predecessor::of(&reader, next))
         });
         // What comes behind the commit point must not lack a descriptor.
         let dir = shared.place.dir();
-        let folder = FolderToSync::new(shared.env.storage(), &dir).map_err(|e| Error::io(&shared.place, e))?;
+        let folder = FolderToSync::new(shared.context.storage(), &dir).map_err(|e| Error::io(&shared.place, e))?;
         let (header, (writer, space)) = self.new_generation(predecessor, next, start, state.tail.restart, reserve)?;
 
         // The commit point is passed. The active segment, if it is kept, gets the SEAL that names

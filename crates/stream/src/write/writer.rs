@@ -18,7 +18,7 @@ use stratawal_frame::{
 use stratawal_index::{ActiveIndex, IndexPoint, encode_points};
 use stratawal_segment::{CONTROL_RESERVE, CreateError, SegmentData, SegmentWriter, Space, Tail as ControlTail};
 
-use crate::context::{Env, Location, NEW_PREFIX, UnsettledFile};
+use crate::context::{Location, LogContext, NEW_PREFIX, UnsyncedFile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::history::Predecessor;
@@ -48,7 +48,7 @@ const CLOSES_MAX: u32 = 32;
 /// What the writer shares with readers.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) env: Arc<Env>,
+    pub(crate) context: Arc<LogContext>,
     pub(crate) place: Location,
     pub(crate) options: StreamOptions,
     pub(crate) watermarks: Arc<Watermarks>,
@@ -62,7 +62,7 @@ pub(crate) struct Writer {
     pub(crate) shared: Arc<Shared>,
     /// `None` before the stream's first append.
     pub(crate) active: Option<Active>,
-    unsettled: VecDeque<Unsettled>,
+    unsynced: VecDeque<UnsyncedSegment>,
     /// Timestamp of the last frame in the file.
     timestamp: u64,
     /// How long the active file was when it was last looked at; it only grows.
@@ -96,16 +96,16 @@ pub(crate) struct Closes {
 
 /// A finished segment that may have unsynced bytes.
 #[derive(Debug)]
-struct Unsettled {
+struct UnsyncedSegment {
     writer: SegmentWriter,
     end_seq: u64,
     len: u64,
-    _counted: UnsettledFile,
+    _counted: UnsyncedFile,
 }
 
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, active: Option<Active>, timestamp: u64) -> Self {
-        Self { shared, active, unsettled: VecDeque::new(), timestamp, reserved: 0, frames: Frames::default() }
+        Self { shared, active, unsynced: VecDeque::new(), timestamp, reserved: 0, frames: Frames::default() }
     }
 
     pub(crate) fn failed(&self, error: stratawal_segment::Error) -> Error {
@@ -169,7 +169,7 @@ impl Writer {
         encoded_len: usize,
     ) -> Result<u64> {
         let active = self.active.as_mut().expect("invariant: entries are accepted only once there is a segment");
-        let pool = &self.shared.env.frames;
+        let pool = &self.shared.context.frames;
         let mut long = (encoded_len > KEPT_LEN).then(|| pool.take(usize::MAX).unwrap_or_default());
         let frames = long.as_mut().unwrap_or(&mut self.frames);
         frames.clear();
@@ -207,7 +207,7 @@ impl Writer {
 
     /// Makes everything drained durable, oldest first, lets the watermark pass, and marks it.
     pub(crate) fn settle(&mut self) -> Result<()> {
-        while !self.unsettled.is_empty() && !seeded(Fault::UnsettledPassed) {
+        while !self.unsynced.is_empty() && !seeded(Fault::UnsettledPassed) {
             self.settle_oldest()?;
         }
         let Some(active) = &self.active else { return Ok(()) };
@@ -236,7 +236,7 @@ impl Writer {
 
     /// Makes the finished segments durable, oldest first.
     fn settle_finished(&mut self) -> Result<()> {
-        while !self.unsettled.is_empty() {
+        while !self.unsynced.is_empty() {
             self.settle_oldest()?;
         }
         Ok(())
@@ -245,7 +245,7 @@ impl Writer {
     /// Syncs the oldest finished segment and shortens it to its SEAL; the watermark passes to its
     /// end.
     fn settle_oldest(&mut self) -> Result<()> {
-        let Some(oldest) = self.unsettled.front() else { return Ok(()) };
+        let Some(oldest) = self.unsynced.front() else { return Ok(()) };
         if seeded(Fault::DescriptorClosed) {
             self.sync_by_another_descriptor(oldest)?;
         } else {
@@ -258,15 +258,15 @@ impl Writer {
         let segments =
             view.segments.iter().map(|segment| if segment.id() == id { sealed(segment) } else { Arc::clone(segment) });
         self.shared.view.store(Arc::new(View::new(segments.collect())));
-        self.unsettled.pop_front();
+        self.unsynced.pop_front();
         if end_seq > self.shared.watermarks.durable() { self.passed(end_seq) } else { Ok(()) }
     }
 
     /// What [`Fault::DescriptorClosed`] does, whose file may not even be there any more.
-    fn sync_by_another_descriptor(&self, finished: &Unsettled) -> Result<()> {
-        let Shared { env, place, .. } = &*self.shared;
+    fn sync_by_another_descriptor(&self, finished: &UnsyncedSegment) -> Result<()> {
+        let Shared { context, place, .. } = &*self.shared;
         let path = place.dir().join(finished.writer.id().to_string());
-        let file = env.storage().open(&path, stratawal_segment::Access::ReadWrite);
+        let file = context.storage().open(&path, stratawal_segment::Access::ReadWrite);
         file.and_then(|file| file.sync_all()).map_err(|e| Error::io(place, e))
     }
 
@@ -286,9 +286,9 @@ impl Writer {
     /// Whether finished segments hold more unsynced bytes than they may.
     pub(crate) fn is_past_bound(&self) -> bool {
         let options = &self.shared.options;
-        let len: u64 = self.unsettled.iter().map(|unsettled| unsettled.len).sum();
-        let too_many = || !self.unsettled.is_empty() && self.shared.env.has_too_many_unsettled();
-        self.unsettled.len() > options.unsettled_segments_max || len > options.unsettled_len_max || too_many()
+        let len: u64 = self.unsynced.iter().map(|unsynced| unsynced.len).sum();
+        let too_many = || !self.unsynced.is_empty() && self.shared.context.has_too_many_unsynced();
+        self.unsynced.len() > options.unsettled_segments_max || len > options.unsettled_len_max || too_many()
     }
 
     /// Past the bound, settles the oldest.
@@ -311,10 +311,10 @@ impl Writer {
     /// temporary name with the segment in it, both synced, then renamed, then the parent synced.
     pub(crate) fn create_stream(&mut self, tail: &mut Tail, start: u64) -> Result<()> {
         let shared = Arc::clone(&self.shared);
-        let (storage, place) = (shared.env.storage(), &shared.place);
+        let (storage, place) = (shared.context.storage(), &shared.place);
         let temporary = place.parent().join(format!("{NEW_PREFIX}{:016x}", storage.random_u64()));
         let io = |e| Error::io(place, e);
-        shared.env.ready_to_sync_streams(place).map_err(io)?;
+        shared.context.ready_to_sync_streams(place).map_err(io)?;
         storage.create_dir(&temporary).map_err(|e| {
             // It may be there although the system reported an error; nothing else has this name.
             let _ = storage.remove_dir(&temporary);
@@ -335,7 +335,7 @@ impl Writer {
             let _ = storage.remove_dir(&temporary);
             error
         };
-        let (writer, space) = match create_segment(&shared.env, &temporary, &header, FIRST_LEN, ReserveUse::Never) {
+        let (writer, space) = match create_segment(&shared.context, &temporary, &header, FIRST_LEN, ReserveUse::Never) {
             Ok(created) => created,
             Err(CreateError::Undone(e) | CreateError::Indeterminate(e)) => return Err(undo(self.failed(e))),
         };
@@ -346,7 +346,7 @@ impl Writer {
             Renamed::Absent(e) | Renamed::DoneDespite(e) | Renamed::Unknown(e) => return Err(io(e).poisoned()),
         }
         if !seeded(Fault::FolderSyncSkipped) {
-            shared.env.sync_streams(place).map_err(|e| io(e).poisoned())?;
+            shared.context.sync_streams(place).map_err(|e| io(e).poisoned())?;
         }
         shared.watermarks.set_start(start);
         self.go_on(tail, writer, space, &[]);
@@ -378,16 +378,16 @@ impl Writer {
         self.seal(&mut booking.space, &header).map_err(Error::poisoned)?;
         let sealed = self.active.take().expect("invariant: it was there above");
         let len = booking.space.reserved();
-        self.unsettled.push_back(Unsettled {
+        self.unsynced.push_back(UnsyncedSegment {
             writer: sealed.writer,
             end_seq: sealed.end_seq,
             len,
-            _counted: UnsettledFile::new(&shared.env),
+            _counted: UnsyncedFile::new(&shared.context),
         });
         let view = shared.view.load();
         self.go_on(tail, writer, space, &view.segments);
         // After a full disk, or where it was removed, it comes back here.
-        shared.env.make_reserve();
+        shared.context.make_reserve();
         Ok(())
     }
 
@@ -409,7 +409,7 @@ impl Writer {
         act: impl FnMut() -> stratawal_segment::Result<T>,
     ) -> Result<T> {
         let is_full = |error: &stratawal_segment::Error| error.is_refusal() && error.is_full();
-        let done = self.shared.env.with_reserve(reserve, is_full, act);
+        let done = self.shared.context.with_reserve(reserve, is_full, act);
         done.map_err(|error| {
             let nothing_written = error.is_refusal();
             let error = self.failed(error);
@@ -431,10 +431,10 @@ impl Writer {
         reserve: ReserveUse,
     ) -> Result<(SegmentWriter, Space)> {
         let shared = Arc::clone(&self.shared);
-        let create = || create_segment(&shared.env, &shared.place.dir(), header, len, reserve);
+        let create = || create_segment(&shared.context, &shared.place.dir(), header, len, reserve);
         let mut created = create();
         let lacks_file = matches!(&created, Err(CreateError::Undone(e)) if e.is_out_of_files());
-        if lacks_file && !self.unsettled.is_empty() {
+        if lacks_file && !self.unsynced.is_empty() {
             self.settle_finished().map_err(Error::poisoned)?;
             created = create();
         }
@@ -457,10 +457,10 @@ impl Writer {
         base: u64,
         restart: Option<u64>,
     ) -> SegmentHeader {
-        let storage = self.shared.env.storage();
+        let storage = self.shared.context.storage();
         let before = self.active.as_ref().filter(|_| seeded(Fault::SaltKept)).map(|active| active.writer.header().salt);
         SegmentHeader {
-            wal_id: self.shared.env.id(),
+            wal_id: self.shared.context.id(),
             stream_id,
             generation,
             predecessor: predecessor.generation,
@@ -520,7 +520,7 @@ impl Writer {
         if space.is_behind_close() {
             return Ok(());
         }
-        assert!(self.unsettled.is_empty() && active.end_seq == self.shared.watermarks.durable(), "all is settled");
+        assert!(self.unsynced.is_empty() && active.end_seq == self.shared.watermarks.durable(), "all is settled");
         let all = active.closes.depth >= CLOSES_MAX;
         let previous = if all { None } else { active.closes.last };
         let points = active.live.index.points_from(if all { 0 } else { active.closes.points });
