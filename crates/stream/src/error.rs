@@ -487,10 +487,10 @@ impl Error {
     }
 
     /// Whether a full disk is what stands behind this.
-    pub(crate) fn is_of_full_disk(&self) -> bool {
+    pub(crate) fn caused_by_full_disk(&self) -> bool {
         match (&self.0.kind, &self.0.cause) {
             (ErrorKind::Full, _) => true,
-            (_, Cause::Earlier(error)) => error.is_of_full_disk(),
+            (_, Cause::Earlier(error)) => error.caused_by_full_disk(),
             _ => false,
         }
     }
@@ -565,7 +565,7 @@ impl Error {
                     write!(f, "; {}", call.on_full_disk())?;
                 }
             }
-            ErrorKind::Poisoned if self.is_of_full_disk() => f.write_str(
+            ErrorKind::Poisoned if self.caused_by_full_disk() => f.write_str(
                 "a full disk stopped a write or sync, and what it was for may be there or not; free some space, and the \
                  next append, flush or sync recovers the stream",
             )?,

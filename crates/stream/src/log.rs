@@ -80,7 +80,7 @@ impl StreamLog {
                 let recovered =
                     recovery::read(&context, &place, &options).map_err(|error| error.of_call(Call::LookUp))?;
                 let log = Self::build(context, place, options, recovered, Removals::default());
-                log.inner.group.lock().fail_as_it_is(full);
+                log.inner.group.lock().set_error(full);
                 Ok(log)
             }
             Err(error) => Err(error.of_call(Call::LookUp)),
@@ -159,7 +159,7 @@ impl StreamLog {
         let writer = install(&shared, &report, &mut tail, recovered, None);
         let group = Group::new(tail, Some(writer), watermarks, shared.place.shared_name());
         if let Some(error) = read_only {
-            group.lock().fail_as_it_is(error);
+            group.lock().set_error(error);
         }
         let (removals, known) = (Mutex::new(removals), Mutex::new(known));
         Self { inner: Arc::new(Inner { shared, group, report, removals, known }) }
@@ -359,7 +359,7 @@ impl Inner {
             // Readers are not shown them any more, and no reader is kept waiting while they are
             // removed.
             dead = found;
-            tail.go_on_with(waiting);
+            tail.adopt_pending(waiting);
             if let Some(booking) = tail.booking.as_mut().filter(|_| booked > 0) {
                 let at = stratawal_frame::ByteOffset(booking.end);
                 booking.space.ensure(&at, booked).map_err(|e| Error::segment_error(&shared.place, e))?;

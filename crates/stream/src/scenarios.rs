@@ -11,7 +11,7 @@ use crate::faults::{Fault, seeded};
 use crate::sync::explore::spawn;
 use crate::sync::{Arc, Mark, Mutex, yield_now};
 use crate::watermarks::Watermarks;
-use crate::write::commit::{FAILED_EPOCHS_MAX, Goal, Group, Lead};
+use crate::write::commit::{CommitLeader, CommitTarget, FAILED_EPOCHS_MAX, Group};
 use crate::write::dir_sync::FolderSyncs;
 use crate::{Durability, Location, LogContext, StreamLog, StreamOptions, Visibility};
 
@@ -255,7 +255,7 @@ struct FakeTail {
     next: u64,
 }
 
-impl Lead for FakeLead {
+impl CommitLeader for FakeLead {
     type Tail = FakeTail;
     type Work = u64;
 
@@ -297,21 +297,21 @@ fn fake(fails: bool) -> Arc<Fake> {
 }
 
 impl Fake {
-    fn accept(&self) -> Result<Goal> {
+    fn accept(&self) -> Result<CommitTarget> {
         let mut state = self.group.lock();
         if let Some(error) = state.failure() {
             return Err(error.clone());
         }
         state.tail.next += 1;
         self.watermarks.set_accepted(state.tail.next);
-        Ok(self.group.goal(&state))
+        Ok(self.group.target(&state))
     }
 
     fn append(&self) -> Result<u64> {
-        let goal = self.accept()?;
-        self.group.drive(Durability::Synced, goal)?;
-        assert!(self.file.1.load() >= goal.seq, "acknowledged before it was synced");
-        Ok(goal.seq)
+        let target = self.accept()?;
+        self.group.wait_for(Durability::Synced, target)?;
+        assert!(self.file.1.load() >= target.seq, "acknowledged before it was synced");
+        Ok(target.seq)
     }
 }
 
@@ -344,8 +344,8 @@ pub(crate) fn nobody_sleeps_through_a_cut() {
     drop(state);
     let threads = [(); 3].map(|()| {
         let fake = Arc::clone(&fake);
-        let goal = fake.accept().expect("accepted");
-        spawn(move || fake.group.drive(Durability::Synced, goal).expect("everything was settled before the cut"))
+        let target = fake.accept().expect("accepted");
+        spawn(move || fake.group.wait_for(Durability::Synced, target).expect("everything was settled before the cut"))
     });
     while fake.group.lock().waiting() < 3 {
         yield_now();
@@ -387,8 +387,8 @@ pub(crate) fn what_recovery_takes_back_is_not_acknowledged() {
             appended.is_err()
         })
     };
-    let goal = fake.accept();
-    let failed = goal.and_then(|goal| fake.group.drive(Durability::Synced, goal)).is_err();
+    let target = fake.accept();
+    let failed = target.and_then(|target| fake.group.wait_for(Durability::Synced, target)).is_err();
     assert!(failed);
     let kept = fake.group.recover(|tail, lead| {
         tail.next = 0;
@@ -406,10 +406,10 @@ pub(crate) fn what_recovery_takes_back_is_not_acknowledged() {
 
 pub(crate) fn a_waiter_keeps_its_success_through_many_cuts() {
     let fake = fake(false);
-    let goal = fake.accept().expect("accepted");
+    let target = fake.accept().expect("accepted");
     let waiter = {
         let fake = Arc::clone(&fake);
-        spawn(move || fake.group.drive(Durability::Synced, goal))
+        spawn(move || fake.group.wait_for(Durability::Synced, target))
     };
     for _ in 0..=FAILED_EPOCHS_MAX {
         let cut = fake.group.exclusively(|state, lead| {
@@ -425,10 +425,10 @@ pub(crate) fn a_waiter_keeps_its_success_through_many_cuts() {
 
 pub(crate) fn a_failure_is_not_a_success_once_it_is_forgotten() {
     let fake = fake(true);
-    let goal = fake.accept().expect("accepted");
+    let target = fake.accept().expect("accepted");
     let waiter = {
         let fake = Arc::clone(&fake);
-        spawn(move || fake.group.drive(Durability::Synced, goal))
+        spawn(move || fake.group.wait_for(Durability::Synced, target))
     };
     for _ in 0..=FAILED_EPOCHS_MAX {
         fake.group.lock().fail(&error(ErrorKind::Io));
@@ -446,12 +446,12 @@ pub(crate) fn a_failure_is_not_a_success_once_it_is_forgotten() {
 #[cfg(not(stratawal_loom))]
 pub(crate) fn an_accepted_entry_is_not_reported_as_refused() {
     let fake = fake(true);
-    let goal = fake.accept().expect("accepted");
+    let target = fake.accept().expect("accepted");
     fake.group.lock().fail(&error(ErrorKind::Full));
     // A thread that appends beside it finds no room for recovery.
     let recovered = fake.group.recover(|_, _| Err(error(ErrorKind::Full)));
     assert_eq!(recovered.map_err(|error| error.kind()), Err(ErrorKind::Full));
-    let waited = fake.group.drive(Durability::Synced, goal);
+    let waited = fake.group.wait_for(Durability::Synced, target);
     assert_eq!(waited.map_err(|error| error.kind()), Err(ErrorKind::Poisoned), "its entry still waits in the tail");
     let refused = fake.accept().map_err(|error| error.kind());
     assert_eq!(refused, Err(ErrorKind::Full), "this one was not accepted");

@@ -146,7 +146,7 @@ fn unless_dropped(
         Err(error) => error,
     };
     let last = limit.saturating_sub(1);
-    match log.inner.is_gone(&error, &(last..=last), view) {
+    match log.inner.segment_removed(&error, &(last..=last), view) {
         Ok(_) => Err(error),
         Err(gone) => match gone.kind() {
             ErrorKind::Truncated { start } if start > *first => {

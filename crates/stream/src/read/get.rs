@@ -189,7 +189,7 @@ impl Inner {
             let view = self.shared.view.load();
             let answer = self.shared.watermarks.in_one_epoch(|_| read());
             match answer {
-                Err(error) if self.is_gone(&error, &seqs, &view)? => {}
+                Err(error) if self.segment_removed(&error, &seqs, &view)? => {}
                 answer => return answer,
             }
         }
@@ -198,7 +198,7 @@ impl Inner {
     /// Whether `error`, met while `view` was or came before the newest, is no more than a segment
     /// that was dropped meanwhile, so that it is worth looking again; an error where some of `seqs`
     /// went with it.
-    pub(crate) fn is_gone(&self, error: &Error, seqs: &RangeInclusive<u64>, view: &Arc<View>) -> Result<bool> {
+    pub(crate) fn segment_removed(&self, error: &Error, seqs: &RangeInclusive<u64>, view: &Arc<View>) -> Result<bool> {
         if !error.is_not_found() {
             return Ok(false);
         }

@@ -11,7 +11,7 @@ use crate::recovery::Known;
 use crate::removal::Removals;
 use crate::report::OpenReport;
 use crate::sync::{Arc, Mutex, MutexGuard, Published};
-use crate::write::commit::{Goal, Group, Lead, State};
+use crate::write::commit::{CommitLeader, CommitTarget, Group, State};
 use crate::write::reserve::ReserveUse;
 use crate::write::tail::{COPIED_LEN_MAX, Entries, Large, Tail};
 use crate::write::writer::{Shared, Writer};
@@ -69,7 +69,7 @@ impl StreamLog {
     /// [`ErrorKind::Poisoned`]. Where a full disk is what stopped an earlier write, this recovers the stream first, as an
     /// append does, and fails while that does.
     pub fn flush(&self) -> Result<()> {
-        self.inner.drive(Durability::Flushed).map_err(|error| error.of_call(Call::Flush))
+        self.inner.wait_for(Durability::Flushed).map_err(|error| error.of_call(Call::Flush))
     }
 
     /// Makes everything accepted so far durable.
@@ -78,7 +78,7 @@ impl StreamLog {
     /// As [`flush`](Self::flush). What a failed sync was asked for is never reported as durable by
     /// a later one, unless recovery was between them and found it.
     pub fn sync(&self) -> Result<()> {
-        self.inner.drive(Durability::Synced).map_err(|error| error.of_call(Call::Sync))
+        self.inner.wait_for(Durability::Synced).map_err(|error| error.of_call(Call::Sync))
     }
 }
 
@@ -121,16 +121,16 @@ impl Inner {
         match durability {
             Durability::Buffered if waiting < options.buffer_len => {}
             Durability::Buffered => {
-                let goal = self.group.goal(&state);
+                let target = self.group.target(&state);
                 drop(state);
                 // Memory stays bounded: past four times the buffer, the append waits for a leader
                 // in its way.
-                self.drain_if_free(waiting, goal)?;
+                self.drain_if_free(waiting, target)?;
             }
             Durability::Flushed if seeded(Fault::AcknowledgedBeforeWrite) => {}
             durability => {
-                let goal = self.group.goal(&state);
-                self.group.drive_from(state, durability, goal)?;
+                let target = self.group.target(&state);
+                self.group.wait_for_locked(state, durability, target)?;
             }
         }
         Ok(first..end)
@@ -151,13 +151,13 @@ impl Inner {
                     }
                     self.write_large(state, writer, &mut large).map(Some)
                 },
-                |writer, goal| writer.settle_past_bound().map(|()| goal),
+                |writer, target| writer.settle_past_bound().map(|()| target),
             )?;
-            let Some(goal) = written else {
+            let Some(target) = written else {
                 drop(self.replace_empty()?);
                 continue;
             };
-            self.group.drive(durability, goal)?;
+            self.group.wait_for(durability, target)?;
             return Ok(large.seqs());
         }
     }
@@ -168,7 +168,12 @@ impl Inner {
     /// batch would hold the lock as well, and so seqs and bytes stay in one order without more
     /// state. The segment is created here, and not before, so that no other append comes into the
     /// segment that a batch longer than a segment has for itself.
-    fn write_large(&self, state: &mut State<Writer>, writer: &mut Writer, large: &mut Large<'_>) -> Result<Goal> {
+    fn write_large(
+        &self,
+        state: &mut State<Writer>,
+        writer: &mut Writer,
+        large: &mut Large<'_>,
+    ) -> Result<CommitTarget> {
         let tail = &mut state.tail;
         drain_all(writer, tail)?;
         if self.must_rotate(tail, large.booked) {
@@ -178,7 +183,7 @@ impl Inner {
         let now = tail.clock.time(self.shared.context.system(), tail.last_timestamp);
         large.place_after(tail, now);
         writer.write_large(tail, large).map_err(Error::poisoned)?;
-        Ok(self.group.goal(state))
+        Ok(self.group.target(state))
     }
 
     /// That there are seqs for `entries`.
@@ -228,7 +233,7 @@ impl Inner {
 
     /// The lock, for a call that frees space or closes: a stream that a full disk has stopped is
     /// recovered first, out of the emergency reserve if need be.
-    pub(crate) fn recovered_anyway(&self) -> Result<MutexGuard<'_, State<Writer>>> {
+    pub(crate) fn lock_for_truncate(&self) -> Result<MutexGuard<'_, State<Writer>>> {
         self.recovered(ReserveUse::Allowed)
     }
 
@@ -246,7 +251,7 @@ impl Inner {
         const ROOM_MIN: u64 = 20 << 10;
         self.check_process()?;
         let state = self.group.lock();
-        let Some(full) = state.failure().filter(|error| error.is_of_full_disk()).cloned() else { return Ok(state) };
+        let Some(full) = state.failure().filter(|error| error.caused_by_full_disk()).cloned() else { return Ok(state) };
         drop(state);
         // Asked for before recovery, which reads and writes much.
         let has_no_room = || {
@@ -319,7 +324,7 @@ impl Inner {
     fn settle_past_bound(&self) -> Result<()> {
         let (state, writer) = self.group.acquire()?;
         if !writer.is_past_bound() {
-            self.group.give_back(state, Some(writer));
+            self.group.release_lead(state, Some(writer));
             return Ok(());
         }
         drop(state);
@@ -327,22 +332,22 @@ impl Inner {
     }
 
     /// Hands over what waits, unless somebody is at it; past the bound on memory, waits for that.
-    fn drain_if_free(&self, waiting: usize, goal: Goal) -> Result<()> {
+    fn drain_if_free(&self, waiting: usize, target: CommitTarget) -> Result<()> {
         const BUFFERS_MAX: usize = 4;
         let options = &self.shared.options;
         if waiting >= BUFFERS_MAX * options.buffer_len || self.group.is_free() {
-            return self.group.drive(Durability::Flushed, goal);
+            return self.group.wait_for(Durability::Flushed, target);
         }
         Ok(())
     }
 
-    fn drive(&self, durability: Durability) -> Result<()> {
+    fn wait_for(&self, durability: Durability) -> Result<()> {
         let state = self.writable()?;
         if let Some(error) = state.failure() {
             return Err(error.clone());
         }
-        let goal = self.group.goal(&state);
-        self.group.drive_from(state, durability, goal)
+        let target = self.group.target(&state);
+        self.group.wait_for_locked(state, durability, target)
     }
 
     /// Whatever it answers, nobody of this stream is at the files any more: they may be somebody
@@ -366,7 +371,7 @@ impl Inner {
 
     fn end_cleanly(&self) -> Result<()> {
         // Where that fails, the stream stays failed, which is seen below.
-        drop(self.recovered_anyway());
+        drop(self.lock_for_truncate());
         {
             let mut state = self.group.lock();
             // Closed whatever comes: somebody else may write to it from here on.
@@ -378,12 +383,12 @@ impl Inner {
                 return Ok(());
             }
         }
-        self.drive(Durability::Synced)?;
+        self.wait_for(Durability::Synced)?;
         let (mut state, writer) = self.group.acquire()?;
         let booking = state.tail.booking.take();
         drop(state);
         let Some(mut booking) = booking else {
-            self.group.give_back(self.group.lock(), Some(writer));
+            self.group.release_lead(self.group.lock(), Some(writer));
             return Ok(());
         };
         let mut refused = None;

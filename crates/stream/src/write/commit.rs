@@ -26,7 +26,7 @@ use crate::watermarks::Watermarks;
 pub(crate) const FAILED_EPOCHS_MAX: usize = if cfg!(stratawal_loom) { 1 } else { 64 };
 
 /// What a leader does.
-pub(crate) trait Lead: Send {
+pub(crate) trait CommitLeader: Send {
     /// What the lock protects: where work waits.
     type Tail: Send;
     /// Work that was taken.
@@ -41,7 +41,7 @@ pub(crate) trait Lead: Send {
 }
 
 /// The lock of a stream and the lead over its files.
-pub(crate) struct Group<L: Lead> {
+pub(crate) struct Group<L: CommitLeader> {
     state: Mutex<State<L>>,
     watermarks: Arc<Watermarks>,
     /// What errors call the stream.
@@ -49,7 +49,7 @@ pub(crate) struct Group<L: Lead> {
 }
 
 /// What the lock of a stream protects.
-pub(crate) struct State<L: Lead> {
+pub(crate) struct State<L: CommitLeader> {
     pub(crate) tail: L::Tail,
     /// The lead; `None` while somebody has it, or after a leader has unwound. In a box, because
     /// every commit moves it to and fro.
@@ -69,15 +69,15 @@ pub(crate) struct State<L: Lead> {
 
 /// A seq to be reached, and the epoch it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Goal {
+pub(crate) struct CommitTarget {
     pub(crate) seq: u64,
     pub(crate) epoch: u64,
 }
 
-/// A thread that waits: for a watermark, or (with `goal` `None`) for the lead alone.
+/// A thread that waits: for a watermark, or (with `target` `None`) for the lead alone.
 struct Waiter {
     durability: Durability,
-    goal: Option<Goal>,
+    target: Option<CommitTarget>,
     woken: Mutex<bool>,
     wake: Condvar,
 }
@@ -96,14 +96,14 @@ impl Waiter {
     }
 }
 
-impl<L: Lead> State<L> {
+impl<L: CommitLeader> State<L> {
     /// The error that stands, if the group has failed.
     pub(crate) fn failure(&self) -> Option<&Error> {
         self.failed.as_ref()
     }
 
     /// Refuses all work with this very error: for a stream that is not to be written at all.
-    pub(crate) fn fail_as_it_is(&mut self, error: Error) {
+    pub(crate) fn set_error(&mut self, error: Error) {
         self.failed = Some(error);
     }
 
@@ -160,13 +160,13 @@ impl<L: Lead> State<L> {
     }
 }
 
-impl<L: Lead> fmt::Debug for Group<L> {
+impl<L: CommitLeader> fmt::Debug for Group<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Group").field("watermarks", &self.watermarks).finish_non_exhaustive()
     }
 }
 
-impl<L: Lead> Group<L> {
+impl<L: CommitLeader> Group<L> {
     pub(crate) fn new(tail: L::Tail, lead: Option<L>, watermarks: Arc<Watermarks>, name: Name) -> Self {
         let lead = lead.map(Box::new);
         let state = State {
@@ -186,61 +186,61 @@ impl<L: Lead> Group<L> {
         self.state.lock()
     }
 
-    /// Answers once the watermark for `durability` has reached `goal`, leading commits as needed.
-    pub(crate) fn drive(&self, durability: Durability, goal: Goal) -> Result<()> {
+    /// Answers once the watermark for `durability` has reached `target`, leading commits as needed.
+    pub(crate) fn wait_for(&self, durability: Durability, target: CommitTarget) -> Result<()> {
         // Most waiters are satisfied by another leader, and need no lock to see it.
-        if self.reached(durability, goal) {
+        if self.reached(durability, target) {
             return Ok(());
         }
-        self.drive_from(self.state.lock(), durability, goal)
+        self.wait_for_locked(self.state.lock(), durability, target)
     }
 
     /// The same for whoever has the lock already: who accepts an entry and finds the lead free
     /// takes both in one.
-    pub(crate) fn drive_from<'a>(
+    pub(crate) fn wait_for_locked<'a>(
         &'a self,
         mut state: MutexGuard<'a, State<L>>,
         durability: Durability,
-        goal: Goal,
+        target: CommitTarget,
     ) -> Result<()> {
         loop {
-            if self.reached(durability, goal) {
+            if self.reached(durability, target) {
                 return Ok(());
             }
-            if self.watermarks.epoch() != goal.epoch {
-                return state.outcome_of(goal.epoch, &self.name);
+            if self.watermarks.epoch() != target.epoch {
+                return state.outcome_of(target.epoch, &self.name);
             }
             if let Some(error) = &state.failed {
                 return Err(error.clone().after_acceptance());
             }
             match state.take_lead() {
                 Some(lead) => self.commit(state, lead, durability)?,
-                None => self.wait(state, durability, Some(goal)),
+                None => self.wait(state, durability, Some(target)),
             }
-            if self.reached(durability, goal) {
+            if self.reached(durability, target) {
                 return Ok(());
             }
             state = self.state.lock();
         }
     }
 
-    /// The mark is loaded first: a mark that passed `goal` in a later epoch shows that epoch.
-    fn reached(&self, durability: Durability, goal: Goal) -> bool {
-        let reached = self.watermarks.reached(durability) >= goal.seq;
-        reached && (self.watermarks.epoch() == goal.epoch || seeded(Fault::EpochIgnored))
+    /// The mark is loaded first: a mark that passed `target` in a later epoch shows that epoch.
+    fn reached(&self, durability: Durability, target: CommitTarget) -> bool {
+        let reached = self.watermarks.reached(durability) >= target.seq;
+        reached && (self.watermarks.epoch() == target.epoch || seeded(Fault::EpochIgnored))
     }
 
     /// Everything accepted so far. Under the lock, so that the epoch is that of the seq.
-    pub(crate) fn goal(&self, _: &State<L>) -> Goal {
-        Goal { seq: self.watermarks.accepted(), epoch: self.watermarks.epoch() }
+    pub(crate) fn target(&self, _: &State<L>) -> CommitTarget {
+        CommitTarget { seq: self.watermarks.accepted(), epoch: self.watermarks.epoch() }
     }
 
     /// One commit: takes what waits, does it, gives the lead back.
     fn commit(&self, state: MutexGuard<'_, State<L>>, mut lead: Box<L>, durability: Durability) -> Result<()> {
-        let mut state = if durability == Durability::Synced { self.gather(state) } else { state };
+        let mut state = if durability == Durability::Synced { self.coalesce(state) } else { state };
         if let Some(error) = state.failed.clone() {
             // By somebody that was let in: nothing is written behind a failure.
-            self.give_back(state, Some(lead));
+            self.release_lead(state, Some(lead));
             return Err(error);
         }
         let work = lead.take(&mut state.tail);
@@ -254,14 +254,14 @@ impl<L: Lead> Group<L> {
             // What was taken stays readable in the tail until recovery.
             Err(error) => state.fail(error),
         }
-        self.give_back(state, Some(lead));
+        self.release_lead(state, Some(lead));
         result.map_err(Error::poisoned)
     }
 
     /// Lets those join who were woken just now and are about to come again: a sync for many takes
     /// as long as for one, and whoever comes a moment after it began waits for all of it and then
     /// for the next. Who is alone waits for nobody.
-    fn gather<'a>(&'a self, mut state: MutexGuard<'a, State<L>>) -> MutexGuard<'a, State<L>> {
+    fn coalesce<'a>(&'a self, mut state: MutexGuard<'a, State<L>>) -> MutexGuard<'a, State<L>> {
         // They are given the processor so often without anybody coming before they are taken for
         // gone.
         const IN_VAIN_MAX: usize = if cfg!(stratawal_loom) { 0 } else { 3 };
@@ -278,9 +278,9 @@ impl<L: Lead> Group<L> {
     }
 
     /// Waits for the lead and takes it, together with the lock. It must be given back with
-    /// [`give_back`].
+    /// [`release_lead`].
     ///
-    /// [`give_back`]: Self::give_back
+    /// [`release_lead`]: Self::release_lead
     pub(crate) fn acquire(&self) -> Result<(MutexGuard<'_, State<L>>, Box<L>)> {
         loop {
             let mut state = self.state.lock();
@@ -333,7 +333,7 @@ impl<L: Lead> Group<L> {
         {
             state.fail(error);
         }
-        self.give_back(state, Some(lead));
+        self.release_lead(state, Some(lead));
         result
     }
 
@@ -351,7 +351,7 @@ impl<L: Lead> Group<L> {
         if let Err(error) = &result {
             state.fail(error);
         }
-        self.give_back(state, Some(lead));
+        self.release_lead(state, Some(lead));
         result.map_err(Error::poisoned)
     }
 
@@ -391,14 +391,14 @@ impl<L: Lead> Group<L> {
                     (None, Err(error))
                 }
             };
-            self.give_back(state, lead);
+            self.release_lead(state, lead);
             return result;
         }
     }
 
     /// Does `act` whatever the state of the group, and refuses all work with `error` from then on.
     /// Should `act` fail, everything stays as it was.
-    pub(crate) fn retire(&self, error: Error, act: impl FnOnce(&mut State<L>) -> Result<()>) -> Result<()> {
+    pub(crate) fn shut_down(&self, error: Error, act: impl FnOnce(&mut State<L>) -> Result<()>) -> Result<()> {
         loop {
             let mut state = self.state.lock();
             if state.led {
@@ -416,7 +416,7 @@ impl<L: Lead> Group<L> {
             }
             // Whoever was woken to lead may be the one that is here.
             let lead = state.lead.take();
-            self.give_back(state, lead);
+            self.release_lead(state, lead);
             return acted;
         }
     }
@@ -430,12 +430,12 @@ impl<L: Lead> Group<L> {
         }
         // It may be this one that was woken to lead.
         let lead = state.lead.take();
-        self.give_back(state, lead);
+        self.release_lead(state, lead);
     }
 
     /// Sleeps until woken; the reason is for the caller to find.
-    fn wait(&self, mut state: MutexGuard<'_, State<L>>, durability: Durability, goal: Option<Goal>) {
-        let waiter = Arc::new(Waiter { durability, goal, woken: Mutex::new(false), wake: Condvar::new() });
+    fn wait(&self, mut state: MutexGuard<'_, State<L>>, durability: Durability, target: Option<CommitTarget>) {
+        let waiter = Arc::new(Waiter { durability, target, woken: Mutex::new(false), wake: Condvar::new() });
         state.waiters.push_back(Arc::clone(&waiter));
         drop(state);
         waiter.sleep();
@@ -443,7 +443,7 @@ impl<L: Lead> Group<L> {
 
     /// Gives the lead back. First the one that leads next is woken, so that its sync runs while the
     /// satisfied ones wake up.
-    pub(crate) fn give_back(&self, mut state: MutexGuard<'_, State<L>>, lead: Option<Box<L>>) {
+    pub(crate) fn release_lead(&self, mut state: MutexGuard<'_, State<L>>, lead: Option<Box<L>>) {
         (state.lead, state.led) = (lead, false);
         if state.waiters.is_empty() {
             return;
@@ -453,9 +453,9 @@ impl<L: Lead> Group<L> {
             return;
         }
         let epoch = self.watermarks.epoch();
-        let is_over = |goal: Goal| goal.epoch != epoch && !seeded(Fault::SleepThroughEpoch);
+        let is_over = |target: CommitTarget| target.epoch != epoch && !seeded(Fault::SleepThroughEpoch);
         let satisfied = |waiter: &Waiter| {
-            failed || waiter.goal.is_some_and(|goal| is_over(goal) || self.reached(waiter.durability, goal))
+            failed || waiter.target.is_some_and(|target| is_over(target) || self.reached(waiter.durability, target))
         };
         let (wake, mut wait): (VecDeque<_>, VecDeque<_>) =
             state.waiters.drain(..).partition(|waiter| satisfied(waiter));
@@ -471,17 +471,17 @@ impl<L: Lead> Group<L> {
 
 /// Fails the group if the leader unwinds, so that nobody hangs and nobody writes behind what it
 /// left.
-struct Unwinding<'a, L: Lead> {
+struct Unwinding<'a, L: CommitLeader> {
     group: &'a Group<L>,
     armed: bool,
 }
 
-impl<L: Lead> Drop for Unwinding<'_, L> {
+impl<L: CommitLeader> Drop for Unwinding<'_, L> {
     fn drop(&mut self) {
         if self.armed && !model_is_over() {
             let mut state = self.group.state.lock();
             state.fail(&Error::unwound(&self.group.name));
-            self.group.give_back(state, None);
+            self.group.release_lead(state, None);
         }
     }
 }

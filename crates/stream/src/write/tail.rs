@@ -365,7 +365,7 @@ impl Tail {
 
     /// Takes over entries that were accepted before; whether they are booked is the caller's to see
     /// to.
-    pub(crate) fn go_on_with(&mut self, waiting: Pending) {
+    pub(crate) fn adopt_pending(&mut self, waiting: Pending) {
         self.next_seq = waiting.end_seq().unwrap_or(self.next_seq);
         // They have their times, which go into the segment that is there.
         self.restart = self.restart.filter(|_| waiting.drafts.is_empty());

@@ -49,7 +49,7 @@ impl StreamLog {
     /// otherwise.
     pub fn truncate_before(&self, first: u64) -> Result<()> {
         let inner = &*self.inner;
-        inner.recovered_anyway().map(drop).map_err(|error| error.of_call(Call::Truncate))?;
+        inner.lock_for_truncate().map(drop).map_err(|error| error.of_call(Call::Truncate))?;
         let mut removals = inner.removals.lock();
         let mut removed = inner.drop_below(&mut removals, first, true);
         let is_full = removed.as_ref().is_err_and(|error| error.kind() == ErrorKind::Full);
@@ -85,7 +85,7 @@ impl StreamLog {
     /// opening tries again). As an append otherwise.
     pub fn truncate_from(&self, next: u64) -> Result<()> {
         let inner = &*self.inner;
-        inner.recovered_anyway().map(drop).map_err(|error| error.of_call(Call::Truncate))?;
+        inner.lock_for_truncate().map(drop).map_err(|error| error.of_call(Call::Truncate))?;
         let mut removals = inner.removals.lock();
         let dead = inner.group.exclusively(|state, writer| {
             inner.check(state)?;
@@ -124,7 +124,7 @@ impl StreamLog {
         // this one is gone.
         let mut removals = self.inner.removals.lock();
         let mut moved = Ok(None);
-        let retired = self.inner.group.retire(Error::new(ErrorKind::Deleted, &shared.place), |state| {
+        let retired = self.inner.group.shut_down(Error::new(ErrorKind::Deleted, &shared.place), |state| {
             moved = move_away(&shared.context, &shared.place);
             if let Err(Deletion::Undone(error)) = &moved {
                 return Err(error.clone());
@@ -375,7 +375,7 @@ impl Writer {
         let old = shared.view.load();
         shared.watermarks.set_start(first);
         tail.next_seq = first;
-        self.go_on(tail, writer, space, &[]);
+        self.activate_segment(tail, writer, space, &[]);
         shared.watermarks.reset_all(first);
         Ok(Dead { segments: old.segments.clone(), folder: None })
     }
@@ -425,7 +425,7 @@ impl Writer {
         let before: Vec<_> = old.segments[..kept].iter().map(sealed).collect();
         state.tail.next_seq = next;
         shared.watermarks.change(|watermarks| {
-            self.go_on(&mut state.tail, writer, space, &before);
+            self.activate_segment(&mut state.tail, writer, space, &before);
             watermarks.reset(watermarks.start(), next);
         });
         Ok(Dead { segments: old.segments[kept..].to_vec(), folder: Some(folder) })

@@ -29,7 +29,7 @@ use crate::sync::{Arc, Published};
 use crate::truncation_log::TruncationLog;
 use crate::watermarks::Watermarks;
 use crate::write::buffer_pool::{KEPT_LEN, push_lean};
-use crate::write::commit::Lead;
+use crate::write::commit::CommitLeader;
 use crate::write::reserve::{FIRST_LEN, ReserveUse, create_segment};
 use crate::write::tail::{Booking, Draft, Large, Pending, Tail};
 use crate::write::truncate::sealed;
@@ -217,13 +217,13 @@ impl Writer {
             return Ok(());
         }
         if seeded(Fault::AttestedBeforeSync) {
-            self.passed(end_seq)?;
+            self.advance_durable(end_seq)?;
         }
         if !seeded(Fault::AcknowledgedBeforeSync) {
             let active = self.active.as_ref().expect("invariant: it was there above");
             active.writer.sync().map_err(|e| self.failed(e))?;
         }
-        self.passed(end_seq)
+        self.advance_durable(end_seq)
     }
 
     /// The same, and whatever else stands in the active segment: a START moves no watermark.
@@ -231,7 +231,7 @@ impl Writer {
         self.settle_finished()?;
         let Some(active) = &self.active else { return Ok(()) };
         active.writer.sync().map_err(|e| self.failed(e))?;
-        self.passed(active.end_seq)
+        self.advance_durable(active.end_seq)
     }
 
     /// Makes the finished segments durable, oldest first.
@@ -259,7 +259,7 @@ impl Writer {
             view.segments.iter().map(|segment| if segment.id() == id { sealed(segment) } else { Arc::clone(segment) });
         self.shared.view.store(Arc::new(View::new(segments.collect())));
         self.unsynced.pop_front();
-        if end_seq > self.shared.watermarks.durable() { self.passed(end_seq) } else { Ok(()) }
+        if end_seq > self.shared.watermarks.durable() { self.advance_durable(end_seq) } else { Ok(()) }
     }
 
     /// What [`Fault::DescriptorClosed`] does, whose file may not even be there any more.
@@ -272,7 +272,7 @@ impl Writer {
 
     /// The MARK, and then the watermark: a process killed here would leave the last group
     /// unattested otherwise.
-    fn passed(&mut self, durable: u64) -> Result<()> {
+    fn advance_durable(&mut self, durable: u64) -> Result<()> {
         if let Some(active) = &mut self.active {
             let tail =
                 ControlTail { next_seq: SeqNo(active.end_seq), timestamp: self.timestamp, durable: SeqNo(durable) };
@@ -349,7 +349,7 @@ impl Writer {
             shared.context.sync_streams(place).map_err(|e| io(e).poisoned())?;
         }
         shared.watermarks.set_start(start);
-        self.go_on(tail, writer, space, &[]);
+        self.activate_segment(tail, writer, space, &[]);
         shared.watermarks.reset_all(start);
         Ok(())
     }
@@ -385,7 +385,7 @@ impl Writer {
             _counted: UnsyncedFile::new(&shared.context),
         });
         let view = shared.view.load();
-        self.go_on(tail, writer, space, &view.segments);
+        self.activate_segment(tail, writer, space, &view.segments);
         // After a full disk, or where it was removed, it comes back here.
         shared.context.make_reserve();
         Ok(())
@@ -478,7 +478,13 @@ impl Writer {
     }
 
     /// Writes to the new segment from here on, and shows it to readers.
-    pub(crate) fn go_on(&mut self, tail: &mut Tail, writer: SegmentWriter, space: Space, before: &[Arc<SegmentView>]) {
+    pub(crate) fn activate_segment(
+        &mut self,
+        tail: &mut Tail,
+        writer: SegmentWriter,
+        space: Space,
+        before: &[Arc<SegmentView>],
+    ) {
         let header = *writer.header();
         let live = Arc::new(Live::new(
             SegmentData::read_shared(header, Arc::clone(writer.file())),
@@ -571,7 +577,7 @@ pub(crate) fn index_block(points: &[IndexPoint]) -> Bytes {
     }
 }
 
-impl Lead for Writer {
+impl CommitLeader for Writer {
     type Tail = Tail;
     type Work = Arc<Pending>;
 

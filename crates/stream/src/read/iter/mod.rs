@@ -197,7 +197,7 @@ impl Iter {
                 }
             }
             match (answer, &self.entered) {
-                (Err(error), Some(view)) if self.inner.is_gone(&error, &(seq..=seq), view)? => {
+                (Err(error), Some(view)) if self.inner.segment_removed(&error, &(seq..=seq), view)? => {
                     (self.forward, self.backward) = (None, None);
                 }
                 (answer, _) => return answer,
