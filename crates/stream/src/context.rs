@@ -10,11 +10,11 @@ use stratawal_storage::Storage;
 use crate::read::snapshot::Loaded;
 use crate::room::RoomyStorage;
 use crate::sync::{Arc, Mutex, Name};
-use crate::write::buffer_pool::Pool;
-use crate::write::dir_sync::FolderSyncs;
+use crate::write::buffer_pool::BufferPool;
+use crate::write::dir_sync::DirSyncs;
 use crate::write::reserve::EmergencyReserve;
 use crate::write::tail::Pending;
-use crate::write::writer::Frames;
+use crate::write::writer::FrameEncoder;
 
 /// What the name of a stream's folder begins with while it is being created; such folders may be
 /// removed at open.
@@ -35,15 +35,15 @@ pub struct LogContext {
     read_only: bool,
     reserve: Option<EmergencyReserve>,
     /// By the folder that holds the streams; there are few of those.
-    folders: Mutex<Vec<(PathBuf, Arc<FolderSyncs>)>>,
+    folders: Mutex<Vec<(PathBuf, Arc<DirSyncs>)>>,
     /// Finished segments of all streams that are open because they have unsynced bytes, and how
     /// many there may be.
     unsynced: Mutex<usize>,
     unsynced_max: usize,
     pub(crate) cache: Arc<Cache<Loaded>>,
     /// Buffers of streams that append, and of those that write.
-    pub(crate) pending: Arc<Pool<Pending>>,
-    pub(crate) frames: Pool<Frames>,
+    pub(crate) pending: Arc<BufferPool<Pending>>,
+    pub(crate) encoders: BufferPool<FrameEncoder>,
 }
 
 /// How the cache of sealed segments is used.
@@ -76,8 +76,8 @@ impl LogContext {
             unsynced_max: usize::MAX,
             folders: Mutex::new(Vec::new()),
             cache,
-            pending: Arc::new(Pool::new()),
-            frames: Pool::new(),
+            pending: Arc::new(BufferPool::new()),
+            encoders: BufferPool::new(),
         }
     }
 
@@ -173,21 +173,21 @@ impl LogContext {
     /// Syncs the folder that holds the folder of the stream at `place`. Streams that ask at the
     /// same time share a sync.
     pub(crate) fn sync_streams(&self, place: &Location) -> io::Result<()> {
-        self.folder_syncs(place).sync(&self.storage, place.parent())
+        self.dir_syncs(place).sync(&self.storage, place.parent())
     }
 
     /// Makes sure that [`sync_streams`](Self::sync_streams) will not lack a descriptor.
     pub(crate) fn ready_to_sync_streams(&self, place: &Location) -> io::Result<()> {
-        self.folder_syncs(place).ready(&self.storage, place.parent()).map(drop)
+        self.dir_syncs(place).ready(&self.storage, place.parent()).map(drop)
     }
 
-    fn folder_syncs(&self, place: &Location) -> Arc<FolderSyncs> {
+    fn dir_syncs(&self, place: &Location) -> Arc<DirSyncs> {
         let dir = place.parent();
         let mut folders = self.folders.lock();
         if let Some((_, syncs)) = folders.iter().find(|folder| folder.0 == dir) {
             return Arc::clone(syncs);
         }
-        let syncs = Arc::new(FolderSyncs::new());
+        let syncs = Arc::new(DirSyncs::new());
         folders.push((dir.to_owned(), Arc::clone(&syncs)));
         syncs
     }
@@ -258,7 +258,7 @@ impl Location {
         &self.parent
     }
 
-    pub(crate) fn folder(&self) -> &str {
+    pub(crate) fn dir_name(&self) -> &str {
         &self.folder
     }
 

@@ -18,7 +18,7 @@ use crate::write::append::Inner;
 use crate::write::clock::{Clock, is_far_ahead};
 use crate::write::commit::Group;
 use crate::write::reserve::ReserveUse;
-use crate::write::tail::{Booking, Tail};
+use crate::write::tail::{Reservation, Tail};
 use crate::write::writer::{Shared, Writer};
 use stratawal_frame::SeqNo;
 
@@ -354,16 +354,16 @@ impl Inner {
             }
             let waiting = waiting.unwrap_or_default();
             let end = waiting.end_seq();
-            let booked = waiting.booked;
+            let reserved = waiting.reserved;
             let writer = install(shared, report, tail, recovered, end);
             // Readers are not shown them any more, and no reader is kept waiting while they are
             // removed.
             dead = found;
             tail.adopt_pending(waiting);
-            if let Some(booking) = tail.booking.as_mut().filter(|_| booked > 0) {
-                let at = stratawal_frame::ByteOffset(booking.end);
-                booking.space.ensure(&at, booked).map_err(|e| Error::segment_error(&shared.place, e))?;
-                booking.end += booked;
+            if let Some(reservation) = tail.reservation.as_mut().filter(|_| reserved > 0) {
+                let at = stratawal_frame::ByteOffset(reservation.end);
+                reservation.space.ensure(&at, reserved).map_err(|e| Error::segment_error(&shared.place, e))?;
+                reservation.end += reserved;
             }
             Ok(writer)
         });
@@ -425,25 +425,25 @@ fn install(
         watermarks.set_accepted(accepted);
     });
     report.store(Arc::new(recovered.report));
-    let (active, booking) = match recovered.writable {
+    let (active, reservation) = match recovered.writable {
         Some((active, space)) => {
             let end = active.writer.place().offset.0;
             let base = active.writer.header().base.0;
-            (Some(active), Some(Booking { space, base, end }))
+            (Some(active), Some(Reservation { space, base, end }))
         }
         None => (None, None),
     };
-    *tail = new_tail(shared, &tail.clock, recovered.end, recovered.timestamp, booking);
+    *tail = new_tail(shared, &tail.clock, recovered.end, recovered.timestamp, reservation);
     Writer::new(Arc::clone(shared), active, recovered.timestamp)
 }
 
 /// The tail of a stream that ends at `end`, with the last time `last`, and had the clock `before`
 /// until now.
-fn new_tail(shared: &Shared, before: &Clock, end: u64, last: u64, booking: Option<Booking>) -> Tail {
+fn new_tail(shared: &Shared, before: &Clock, end: u64, last: u64, reservation: Option<Reservation>) -> Tail {
     let storage = shared.context.storage();
     let now = storage.now_micros();
-    let restart = (booking.is_some() && is_far_ahead(last, now)).then_some(now);
-    let mut tail = Tail::new(end, last, booking, Arc::clone(&shared.context.pending));
+    let restart = (reservation.is_some() && is_far_ahead(last, now)).then_some(now);
+    let mut tail = Tail::new(end, last, reservation, Arc::clone(&shared.context.pending));
     tail.clock = Clock::new(&**storage, now, last).counting_on(before);
     tail.restart = restart;
     tail

@@ -12,7 +12,7 @@ use crate::sync::explore::spawn;
 use crate::sync::{Arc, Mark, Mutex, yield_now};
 use crate::watermarks::Watermarks;
 use crate::write::commit::{CommitLeader, CommitTarget, FAILED_EPOCHS_MAX, Group};
-use crate::write::dir_sync::FolderSyncs;
+use crate::write::dir_sync::DirSyncs;
 use crate::{Durability, Location, LogContext, StreamLog, StreamOptions, Visibility};
 
 /// A stream with one entry, so that its first segment is there.
@@ -26,10 +26,10 @@ fn stream() -> StreamLog {
 }
 
 pub(crate) fn a_folder_sync_covers_what_was_done_before_it_was_asked_for() {
-    let syncs = Arc::new(FolderSyncs::new());
+    let syncs = Arc::new(DirSyncs::new());
     // What was done to the folder, and what of it a sync has made durable.
     let (done, durable) = (Arc::new(Mutex::new(0_u8)), Arc::new(Mutex::new(0_u8)));
-    let act = move |bit: u8, syncs: &FolderSyncs, done: &Mutex<u8>, durable: &Mutex<u8>| {
+    let act = move |bit: u8, syncs: &DirSyncs, done: &Mutex<u8>, durable: &Mutex<u8>| {
         *done.lock() |= bit;
         let synced = syncs.shared(|| {
             let seen = *done.lock();
@@ -51,11 +51,11 @@ pub(crate) fn a_folder_sync_covers_what_was_done_before_it_was_asked_for() {
 }
 
 pub(crate) fn a_folder_sync_that_fails_is_nobodys_success() {
-    let syncs = Arc::new(FolderSyncs::new());
+    let syncs = Arc::new(DirSyncs::new());
     // What was done to the folder, what of it is durable, and how many syncs there were, of which
     // the first fails.
     let state = Arc::new((Mutex::new(0_u8), Mutex::new(0_u8), Mutex::new(0)));
-    let act = move |bit: u8, syncs: &FolderSyncs, (done, durable, times): &(Mutex<u8>, Mutex<u8>, Mutex<usize>)| {
+    let act = move |bit: u8, syncs: &DirSyncs, (done, durable, times): &(Mutex<u8>, Mutex<u8>, Mutex<usize>)| {
         *done.lock() |= bit;
         let synced = syncs.shared(|| {
             let seen = *done.lock();

@@ -329,7 +329,7 @@ pub(super) fn misplaced(
 ) -> Option<Error> {
     let why = if header.wal_id != context.id() {
         "it belongs to another log"
-    } else if header.name_crc != SegmentHeader::name_checksum(place.folder()) {
+    } else if header.name_crc != SegmentHeader::name_checksum(place.dir_name()) {
         "it belongs to a stream of another name"
     } else if *stream_id.get_or_insert(header.stream_id) != header.stream_id {
         "it belongs to another stream that had this name"

@@ -290,7 +290,7 @@ impl Repair<'_> {
                 start: image.start,
                 last_timestamp: if is_far_ahead(timestamp, now) { now } else { timestamp },
                 created: now,
-                name_crc: SegmentHeader::name_checksum(self.place.folder()),
+                name_crc: SegmentHeader::name_checksum(self.place.dir_name()),
                 ..SegmentHeader::EMPTY
             };
             let created = create_segment(self.context, &self.place.dir(), &header, FIRST_LEN, ReserveUse::Never);

@@ -85,28 +85,28 @@ impl StreamLog {
 impl Inner {
     fn append(&self, entries: &Entries<'_>, durability: Durability) -> Result<Range<u64>> {
         let options = &self.shared.options;
-        let booked = self.booked(entries)?;
+        let reserved = self.reserved(entries)?;
         if seeded(Fault::BatchSplit)
-            && let Some((some, rest)) = self.split_at_border(entries, booked)
+            && let Some((some, rest)) = self.split_at_border(entries, reserved)
         {
             let first = self.append(&Entries::Batch(&some), durability)?;
             return Ok(first.start..self.append(&Entries::Batch(&rest), durability)?.end);
         }
         if entries.tail_len() > COPIED_LEN_MAX {
-            return self.append_large(entries, booked, durability);
+            return self.append_large(entries, reserved, durability);
         }
         let mut state = self.writable()?;
         loop {
             self.check(&state)?;
             self.check_seqs(&state.tail, entries)?;
-            if !self.must_rotate(&state.tail, booked) {
+            if !self.must_rotate(&state.tail, reserved) {
                 break;
             }
             let replace = must_replace(&state.tail);
             drop(state);
-            state = if replace { self.replace_empty()? } else { self.rotate(booked)? };
+            state = if replace { self.replace_empty()? } else { self.rotate(reserved)? };
         }
-        if let Err(error) = self.book(&mut state.tail, booked) {
+        if let Err(error) = self.reserve(&mut state.tail, reserved) {
             if error.kind() == ErrorKind::Poisoned {
                 state.fail(&error);
             }
@@ -114,7 +114,7 @@ impl Inner {
         }
         let tail = &mut state.tail;
         let now = tail.clock.time(self.shared.context.system(), tail.last_timestamp);
-        let first = tail.push(entries, now, booked, options.frame_len);
+        let first = tail.push(entries, now, reserved, options.frame_len);
         let end = state.tail.next_seq;
         let waiting = state.tail.waiting();
         self.shared.watermarks.set_accepted(end);
@@ -138,8 +138,8 @@ impl Inner {
 
     /// Appends a batch over [`COPIED_LEN_MAX`]: writes it from the caller's memory, whatever the
     /// durability.
-    fn append_large(&self, entries: &Entries<'_>, booked: u64, durability: Durability) -> Result<Range<u64>> {
-        let mut large = Large::new(entries, booked);
+    fn append_large(&self, entries: &Entries<'_>, reserved: u64, durability: Durability) -> Result<Range<u64>> {
+        let mut large = Large::new(entries, reserved);
         loop {
             drop(self.writable()?);
             let written = self.group.exclusively_then(
@@ -176,10 +176,10 @@ impl Inner {
     ) -> Result<CommitTarget> {
         let tail = &mut state.tail;
         drain_all(writer, tail)?;
-        if self.must_rotate(tail, large.booked) {
+        if self.must_rotate(tail, large.reserved) {
             writer.begin_segment(tail)?;
         }
-        self.book(tail, large.booked)?;
+        self.reserve(tail, large.reserved)?;
         let now = tail.clock.time(self.shared.context.system(), tail.last_timestamp);
         large.place_after(tail, now);
         writer.write_large(tail, large).map_err(Error::poisoned)?;
@@ -193,30 +193,30 @@ impl Inner {
         end.map(drop).ok_or_else(used_up)
     }
 
-    /// Books `booked` bytes in the active segment. Where it fails with any error but `Poisoned`,
+    /// Books `reserved` bytes in the active segment. Where it fails with any error but `Poisoned`,
     /// nothing has changed; after `Poisoned` the caller fails the group.
-    fn book(&self, tail: &mut Tail, booked: u64) -> Result<()> {
-        let booking = tail.booking.as_mut().expect("invariant: a stream that need not rotate has a segment");
-        let at = stratawal_frame::ByteOffset(booking.end);
-        booking.space.ensure(&at, booked).map_err(|error| {
+    fn reserve(&self, tail: &mut Tail, reserved: u64) -> Result<()> {
+        let reservation = tail.reservation.as_mut().expect("invariant: a stream that need not rotate has a segment");
+        let at = stratawal_frame::ByteOffset(reservation.end);
+        reservation.space.ensure(&at, reserved).map_err(|error| {
             let nothing_written = error.is_refusal();
             let error = Error::segment_error(&self.shared.place, error);
             if nothing_written { error } else { error.poisoned() }
         })?;
-        booking.end += booked;
+        reservation.end += reserved;
         Ok(())
     }
 
     /// What [`Fault::BatchSplit`] does to a batch that begins another segment.
-    fn split_at_border(&self, entries: &Entries<'_>, booked: u64) -> Option<(Batch, Batch)> {
-        let crosses = self.must_rotate(&self.group.lock().tail, booked);
+    fn split_at_border(&self, entries: &Entries<'_>, reserved: u64) -> Option<(Batch, Batch)> {
+        let crosses = self.must_rotate(&self.group.lock().tail, reserved);
         let Entries::Batch(batch) = entries else { return None };
         let split = || (batch.iter().take(batch.len() / 2).collect(), batch.iter().skip(batch.len() / 2).collect());
         (crosses && batch.len() > 1).then(split)
     }
 
     /// The most bytes that these entries take in the file.
-    fn booked(&self, entries: &Entries<'_>) -> Result<u64> {
+    fn reserved(&self, entries: &Entries<'_>) -> Result<u64> {
         let len = entries.data().len() as u64 + 4 * entries.len() as u64;
         let max = self.shared.options.batch_len_max;
         if len > max {
@@ -275,21 +275,21 @@ impl Inner {
         Ok(())
     }
 
-    /// Whether `booked` bytes need another segment: there is none, it would grow past its length,
+    /// Whether `reserved` bytes need another segment: there is none, it would grow past its length,
     /// or times begin anew. A batch larger than a segment gets one of its own.
-    fn must_rotate(&self, tail: &Tail, booked: u64) -> bool {
-        tail.booking.as_ref().is_none_or(|booking| {
-            let is_full = booking.end.saturating_add(booked) > self.shared.options.segment_len;
-            tail.restart.is_some() || tail.next_seq > booking.base && is_full
+    fn must_rotate(&self, tail: &Tail, reserved: u64) -> bool {
+        tail.reservation.as_ref().is_none_or(|reservation| {
+            let is_full = reservation.end.saturating_add(reserved) > self.shared.options.segment_len;
+            tail.restart.is_some() || tail.next_seq > reservation.base && is_full
         })
     }
 
-    /// Creates the segment that `booked` bytes need, if they still do.
-    fn rotate(&self, booked: u64) -> Result<MutexGuard<'_, State<Writer>>> {
+    /// Creates the segment that `reserved` bytes need, if they still do.
+    fn rotate(&self, reserved: u64) -> Result<MutexGuard<'_, State<Writer>>> {
         self.group.exclusively(|state, writer| {
             self.check(state)?;
             let tail = &mut state.tail;
-            if !self.must_rotate(tail, booked) {
+            if !self.must_rotate(tail, reserved) {
                 return Ok(());
             }
             drain_all(writer, tail)?;
@@ -379,20 +379,20 @@ impl Inner {
             if let Some(error) = state.failure() {
                 return Err(error.clone());
             }
-            if before && state.tail.booking.is_none() {
+            if before && state.tail.reservation.is_none() {
                 return Ok(());
             }
         }
         self.wait_for(Durability::Synced)?;
         let (mut state, writer) = self.group.acquire()?;
-        let booking = state.tail.booking.take();
+        let reservation = state.tail.reservation.take();
         drop(state);
-        let Some(mut booking) = booking else {
+        let Some(mut reservation) = reservation else {
             self.group.release_lead(self.group.lock(), Some(writer));
             return Ok(());
         };
         let mut refused = None;
-        self.group.lead(writer, |writer| match writer.close(&mut booking.space) {
+        self.group.lead(writer, |writer| match writer.close(&mut reservation.space) {
             // Everything is durable, and nothing was written: the next open recovers the stream as
             // after a crash.
             Err(error) if error.kind() != ErrorKind::Poisoned => {
@@ -407,7 +407,7 @@ impl Inner {
 
 /// Whether times begin anew, and the active segment has no entries: no segment can follow it.
 fn must_replace(tail: &Tail) -> bool {
-    tail.restart.is_some() && tail.booking.as_ref().is_some_and(|booking| booking.base == tail.next_seq)
+    tail.restart.is_some() && tail.reservation.as_ref().is_some_and(|reservation| reservation.base == tail.next_seq)
 }
 
 /// Drains what waits, under the lock.

@@ -5,7 +5,7 @@ use crate::sync::Mutex;
 
 /// A stream keeps buffers up to so many bytes for itself, so that short appends need nothing of the
 /// pool.
-pub(crate) const KEPT_LEN: usize = 512;
+pub(crate) const OWN_BUFFER_LEN_MAX: usize = 512;
 
 /// A buffer that grew with a huge batch is not kept.
 const POOLED_LEN_MAX: usize = 4 << 20;
@@ -15,9 +15,9 @@ const FREE_MAX: usize = 16;
 
 /// Buffers that nobody uses just now.
 #[derive(Debug)]
-pub(crate) struct Pool<T>(Mutex<Vec<(T, usize)>>);
+pub(crate) struct BufferPool<T>(Mutex<Vec<(T, usize)>>);
 
-impl<T> Pool<T> {
+impl<T> BufferPool<T> {
     pub(crate) fn new() -> Self {
         Self(Mutex::new(Vec::new()))
     }
@@ -43,7 +43,7 @@ impl<T> Pool<T> {
 
 /// Adds to a list that mostly holds one: room for four is what a list begins with, and there are
 /// many streams.
-pub(crate) fn push_lean<T>(list: &mut Vec<T>, item: T) {
+pub(crate) fn push_exact<T>(list: &mut Vec<T>, item: T) {
     if list.capacity() == 0 {
         list.reserve_exact(1);
     }

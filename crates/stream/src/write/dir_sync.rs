@@ -16,7 +16,7 @@ use crate::sync::{Arc, Condvar, Mutex};
 
 /// The syncs of one folder.
 #[derive(Debug)]
-pub(crate) struct FolderSyncs {
+pub(crate) struct DirSyncs {
     state: Mutex<State>,
     ended: Condvar,
     /// The folder itself, from the first use on: a process may have no descriptor left when it is
@@ -64,7 +64,7 @@ impl Round {
     }
 }
 
-impl FolderSyncs {
+impl DirSyncs {
     pub(crate) fn new() -> Self {
         let state = State { running: None, next: Round::new() };
         Self { state: Mutex::new(state), ended: Condvar::new(), folder: Mutex::new(None) }
@@ -126,7 +126,7 @@ fn unwound() -> io::Error {
 
 /// Ends a round, also where it unwinds: nobody waits for ever.
 struct Ending<'a> {
-    syncs: &'a FolderSyncs,
+    syncs: &'a DirSyncs,
     round: Arc<Round>,
     outcome: Result<(), Failure>,
 }

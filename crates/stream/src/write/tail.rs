@@ -17,7 +17,7 @@ use stratawal_segment::Space;
 
 use crate::batch::{Batch, Entry};
 use crate::sync::Arc;
-use crate::write::buffer_pool::{KEPT_LEN, Pool, push_lean};
+use crate::write::buffer_pool::{BufferPool, OWN_BUFFER_LEN_MAX, push_exact};
 use crate::write::clock::Clock;
 
 /// A batch that takes more bytes in the tail is written from the caller's memory: a copy of a batch
@@ -48,7 +48,7 @@ pub(crate) struct Pending {
     ends: Vec<u32>,
     drafts: Vec<Draft>,
     /// The upper bound of what they take in the file.
-    pub(crate) booked: u64,
+    pub(crate) reserved: u64,
 }
 
 impl Pending {
@@ -63,20 +63,21 @@ impl Pending {
 
     /// Whether a stream keeps it for itself.
     fn is_short(&self) -> bool {
-        self.data.capacity() <= KEPT_LEN && self.ends.capacity() <= KEPT_LEN / 4
+        self.data.capacity() <= OWN_BUFFER_LEN_MAX && self.ends.capacity() <= OWN_BUFFER_LEN_MAX / 4
     }
 
     /// Whether it would have to grow for `entries`, to more than half of what a stream keeps.
     fn outgrown_by(&self, entries: &Entries<'_>) -> bool {
         let (data, ends) = (self.data.len() + entries.data().len(), self.ends.len() + entries.len());
-        (data > self.data.capacity() && data > KEPT_LEN / 2) || (ends > self.ends.capacity() && ends > KEPT_LEN / 8)
+        (data > self.data.capacity() && data > OWN_BUFFER_LEN_MAX / 2)
+            || (ends > self.ends.capacity() && ends > OWN_BUFFER_LEN_MAX / 8)
     }
 
     fn clear(&mut self) {
         self.data.clear();
         self.ends.clear();
         self.drafts.clear();
-        self.booked = 0;
+        self.reserved = 0;
     }
 
     /// Moves what is here to `larger`, which is empty, and that here.
@@ -84,7 +85,7 @@ impl Pending {
         larger.data.extend_from_slice(&self.data);
         larger.ends.extend_from_slice(&self.ends);
         larger.drafts.extend_from_slice(&self.drafts);
-        larger.booked = self.booked;
+        larger.reserved = self.reserved;
         std::mem::swap(self, &mut larger);
         larger.clear();
         larger
@@ -118,7 +119,7 @@ impl Pending {
         });
         if !joins {
             let (data_start, ends_start) = (self.data.len(), self.ends.len());
-            push_lean(&mut self.drafts, Draft { first_seq, timestamp, data_start, ends_start });
+            push_exact(&mut self.drafts, Draft { first_seq, timestamp, data_start, ends_start });
         }
         let data_start = self.drafts.last().map_or(0, |draft| draft.data_start);
         let before = self.data.len() - data_start;
@@ -136,7 +137,7 @@ impl Pending {
         self.data.extend_from_slice(&data[before as usize..]);
         self.ends.extend(kept.iter().map(|&e| ((e & !BATCH_END) - before) | (e & BATCH_END)));
         let len = (data.len() - before as usize) as u64;
-        self.booked += stratawal_frame::data_frame_len_max(kept.len() as u64 + 1, len);
+        self.reserved += stratawal_frame::data_frame_len_max(kept.len() as u64 + 1, len);
     }
 
     fn read(&self, seq: u64) -> Option<Entry> {
@@ -197,17 +198,17 @@ impl Entries<'_> {
 pub(crate) struct Large<'a> {
     draft: Draft,
     /// The upper bound of the bytes that it takes in the file.
-    pub(crate) booked: u64,
+    pub(crate) reserved: u64,
     ends: Vec<u32>,
     data: &'a [u8],
 }
 
 impl<'a> Large<'a> {
-    pub(crate) fn new(entries: &'a Entries<'_>, booked: u64) -> Self {
+    pub(crate) fn new(entries: &'a Entries<'_>, reserved: u64) -> Self {
         let mut ends = Vec::with_capacity(entries.len());
         entries.push_ends(&mut ends, 0);
         let draft = Draft { first_seq: 0, timestamp: 0, data_start: 0, ends_start: 0 };
-        Self { draft, booked, ends, data: entries.data() }
+        Self { draft, reserved, ends, data: entries.data() }
     }
 
     /// Gives it the place after what `tail` has accepted, and the time of an append at `now`.
@@ -237,7 +238,7 @@ impl<'a> Large<'a> {
 
 /// Where the active segment takes bookings.
 #[derive(Debug)]
-pub(crate) struct Booking {
+pub(crate) struct Reservation {
     pub(crate) space: Space,
     pub(crate) base: u64,
     /// Where everything that was booked ends at most.
@@ -254,45 +255,50 @@ pub(crate) struct Tail {
     /// time, with which the next segment begins. The next append needs that segment.
     pub(crate) restart: Option<u64>,
     /// `None` before the stream's first append, and after its close.
-    pub(crate) booking: Option<Booking>,
+    pub(crate) reservation: Option<Reservation>,
     pub(crate) closed: bool,
     pending: Pending,
     inflight: Option<Arc<Pending>>,
     /// Buffers to be filled, which nobody else holds, and which are short.
     spare: Vec<Arc<Pending>>,
     /// Where longer ones are, between their uses.
-    pool: Arc<Pool<Pending>>,
+    pool: Arc<BufferPool<Pending>>,
     /// How long what was last drained was: a stream of short ones does not hold what another
     /// needed.
-    usual: usize,
+    recent_len: usize,
 }
 
 impl Tail {
-    pub(crate) fn new(next_seq: u64, last_timestamp: u64, booking: Option<Booking>, pool: Arc<Pool<Pending>>) -> Self {
+    pub(crate) fn new(
+        next_seq: u64,
+        last_timestamp: u64,
+        reservation: Option<Reservation>,
+        pool: Arc<BufferPool<Pending>>,
+    ) -> Self {
         Self {
             next_seq,
             last_timestamp,
             clock: Clock::default(),
             restart: None,
-            booking,
+            reservation,
             closed: false,
             pending: Pending::default(),
             inflight: None,
             spare: Vec::new(),
             pool,
-            usual: 0,
+            recent_len: 0,
         }
     }
 
     /// Accepts entries whose space is booked.
-    pub(crate) fn push(&mut self, entries: &Entries<'_>, now: u64, booked: u64, frame_len: usize) -> u64 {
+    pub(crate) fn push(&mut self, entries: &Entries<'_>, now: u64, reserved: u64, frame_len: usize) -> u64 {
         let first = self.next_seq;
         if self.pending.is_short() && self.pending.outgrown_by(entries) {
             self.lengthen(self.pending.len() + entries.data().len() + 4 * entries.len());
         }
         self.last_timestamp = self.last_timestamp.max(now);
         self.pending.push(first, self.last_timestamp, entries, frame_len);
-        self.pending.booked += booked;
+        self.pending.reserved += reserved;
         self.next_seq += entries.len() as u64;
         first
     }
@@ -303,14 +309,14 @@ impl Tail {
         debug_assert!(self.pending.drafts.is_empty(), "what waits is written before a large batch");
         self.next_seq = large.seqs().end;
         self.last_timestamp = large.draft.timestamp;
-        if let Some(booking) = &mut self.booking {
-            booking.end = drained_to;
+        if let Some(reservation) = &mut self.reservation {
+            reservation.end = drained_to;
         }
     }
 
     /// Goes on in a longer buffer, if there is one: growing by doubling copies twice.
     fn lengthen(&mut self, needed: usize) {
-        let Some(larger) = self.pool.take(needed.max(self.usual)) else { return };
+        let Some(larger) = self.pool.take(needed.max(self.recent_len)) else { return };
         let short = self.pending.move_to(larger);
         // Kept for what comes behind this.
         if let Some(spare) = self.spare.last_mut().and_then(Arc::get_mut)
@@ -336,17 +342,17 @@ impl Tail {
     /// What was taken has been drained: the file now ends at `drained_to`.
     pub(crate) fn put_back(&mut self, mut work: Arc<Pending>, drained_to: u64) {
         self.inflight = None;
-        if let Some(booking) = &mut self.booking {
-            booking.end = drained_to + self.pending.booked;
+        if let Some(reservation) = &mut self.reservation {
+            reservation.end = drained_to + self.pending.reserved;
         }
-        self.usual = work.len().max(self.usual / 2);
+        self.recent_len = work.len().max(self.recent_len / 2);
         if let Some(pending) = Arc::get_mut(&mut work) {
             pending.clear();
             if !pending.is_short() {
                 let len = pending.capacity();
                 self.pool.put(std::mem::take(pending), len);
             }
-            push_lean(&mut self.spare, work);
+            push_exact(&mut self.spare, work);
         }
     }
 
@@ -386,7 +392,7 @@ mod tests {
 
     #[test]
     fn a_file_that_ends_later_than_what_was_accepted_loses_nothing() {
-        let mut tail = Tail::new(3, 0, None, Arc::new(Pool::new()));
+        let mut tail = Tail::new(3, 0, None, Arc::new(BufferPool::new()));
         // A large batch whose failed write left it whole in the file.
         assert_eq!(tail.waiting_from(5).map(|waiting| waiting.end_seq()), Some(None));
         assert_eq!(tail.waiting_from(3).map(|waiting| waiting.end_seq()), Some(None));

@@ -296,7 +296,8 @@ impl Inner {
 /// holds much more than a fresh one takes. A START is cheaper than a new file.
 fn is_worth_anew(tail: &Tail, first: u64) -> bool {
     const HELD_MAX: u64 = 64 << 10;
-    first == tail.next_seq && tail.booking.as_ref().is_some_and(|booking| booking.space.reserved() > HELD_MAX)
+    first == tail.next_seq
+        && tail.reservation.as_ref().is_some_and(|reservation| reservation.space.reserved() > HELD_MAX)
 }
 
 /// Makes the stream begin at `first`, at its end or beyond; returns what it held before.
@@ -314,17 +315,17 @@ fn begin_at(writer: &mut Writer, tail: &mut Tail, first: u64) -> Result<Dead> {
 impl Writer {
     fn write_start(&mut self, tail: &mut Tail, first: u64) -> Result<()> {
         let shared = Arc::clone(&self.shared);
-        let booking = tail.booking.as_mut().expect("invariant: a stream with a segment takes bookings");
+        let reservation = tail.reservation.as_mut().expect("invariant: a stream with a segment takes bookings");
         let control = self.control_tail(self.end_seq());
         let writer = &self.active.as_ref().expect("invariant: the caller looked").writer;
-        self.with_room(ReserveUse::Allowed, || writer.book_start(&mut booking.space))?;
+        self.with_room(ReserveUse::Allowed, || writer.book_start(&mut reservation.space))?;
         let active = self.active.as_mut().expect("invariant: the caller looked");
         // From here on it may be there: a disk that is full only now is a failed write.
-        let written = active.writer.start(&mut booking.space, &control, SeqNo(first));
+        let written = active.writer.start(&mut reservation.space, &control, SeqNo(first));
         written.map_err(|error| Error::segment_error(&shared.place, error).poisoned())?;
-        self.reserved = booking.space.reserved();
-        booking.end = active.writer.place().offset.0;
-        active.live.set_end(booking.end);
+        self.preallocated = reservation.space.reserved();
+        reservation.end = active.writer.place().offset.0;
+        active.live.set_end(reservation.end);
         Ok(())
     }
 
@@ -395,7 +396,7 @@ impl Writer {
         let old = shared.view.load();
         let kept = old.segments.partition_point(|segment| segment.header.base.0 < next);
         if kept == old.segments.len() {
-            self.book_seal(&mut state.tail, reserve)?;
+            self.reserve_seal(&mut state.tail, reserve)?;
         }
         let predecessor = kept.checked_sub(1).map_or(Predecessor::NONE, |i| {
             let segment = &old.segments[i];
@@ -412,9 +413,9 @@ impl Writer {
         // The commit point is passed. The active segment, if it is kept, gets the SEAL that names
         // what follows it.
         let tail = &mut state.tail;
-        let booking = tail.booking.as_mut().expect("invariant: a stream with a segment takes bookings");
+        let reservation = tail.reservation.as_mut().expect("invariant: a stream with a segment takes bookings");
         if kept == old.segments.len() {
-            self.seal(&mut booking.space, &header).map_err(Error::poisoned)?;
+            self.seal(&mut reservation.space, &header).map_err(Error::poisoned)?;
             let sealed = self.active.take().expect("invariant: it was sealed");
             let done = sealed.writer.sync().and_then(|()| sealed.writer.cut());
             done.map_err(|e| self.failed(e).poisoned())?;

@@ -28,10 +28,10 @@ use crate::removal::{Renamed, rename_dir};
 use crate::sync::{Arc, Published};
 use crate::truncation_log::TruncationLog;
 use crate::watermarks::Watermarks;
-use crate::write::buffer_pool::{KEPT_LEN, push_lean};
+use crate::write::buffer_pool::{OWN_BUFFER_LEN_MAX, push_exact};
 use crate::write::commit::CommitLeader;
 use crate::write::reserve::{FIRST_LEN, ReserveUse, create_segment};
-use crate::write::tail::{Booking, Draft, Large, Pending, Tail};
+use crate::write::tail::{Draft, Large, Pending, Reservation, Tail};
 use crate::write::truncate::sealed;
 
 /// The length that the file of a successor begins with, if a segment is not shorter. A stream that
@@ -66,9 +66,9 @@ pub(crate) struct Writer {
     /// Timestamp of the last frame in the file.
     timestamp: u64,
     /// How long the active file was when it was last looked at; it only grows.
-    pub(crate) reserved: u64,
+    pub(crate) preallocated: u64,
     /// Short ones; what is longer is encoded in memory of the pool.
-    frames: Frames,
+    encoder: FrameEncoder,
 }
 
 /// The segment being written.
@@ -105,7 +105,7 @@ struct UnsyncedSegment {
 
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, active: Option<Active>, timestamp: u64) -> Self {
-        Self { shared, active, unsynced: VecDeque::new(), timestamp, reserved: 0, frames: Frames::default() }
+        Self { shared, active, unsynced: VecDeque::new(), timestamp, preallocated: 0, encoder: FrameEncoder::default() }
     }
 
     pub(crate) fn failed(&self, error: stratawal_segment::Error) -> Error {
@@ -129,7 +129,7 @@ impl Writer {
             self.shared.watermarks.set_flushed(end_seq);
         }
         let len = self.write(work.drafts(), work.data(), work.len())?;
-        debug_assert!(len <= work.booked, "a frame takes at most what was booked for it");
+        debug_assert!(len <= work.reserved, "a frame takes at most what was reserved for it");
         self.drained_to(end_seq);
         Ok(())
     }
@@ -142,9 +142,9 @@ impl Writer {
         if seeded(Fault::WatermarkFirst) {
             self.shared.watermarks.set_flushed(end_seq);
         }
-        self.reserved = tail.booking.as_ref().map_or(0, |booking| booking.space.reserved());
+        self.preallocated = tail.reservation.as_ref().map_or(0, |reservation| reservation.space.reserved());
         let len = self.write(large.drafts(), large.data(), large.table_len())?;
-        debug_assert!(len <= large.booked, "a frame takes at most what was booked for it");
+        debug_assert!(len <= large.reserved, "a frame takes at most what was reserved for it");
         tail.accept_written(large, self.active.as_ref().map_or(0, |active| active.writer.place().offset.0));
         self.shared.watermarks.set_accepted(end_seq);
         self.drained_to(end_seq);
@@ -169,9 +169,9 @@ impl Writer {
         encoded_len: usize,
     ) -> Result<u64> {
         let active = self.active.as_mut().expect("invariant: entries are accepted only once there is a segment");
-        let pool = &self.shared.context.frames;
-        let mut long = (encoded_len > KEPT_LEN).then(|| pool.take(usize::MAX).unwrap_or_default());
-        let frames = long.as_mut().unwrap_or(&mut self.frames);
+        let pool = &self.shared.context.encoders;
+        let mut long = (encoded_len > OWN_BUFFER_LEN_MAX).then(|| pool.take(usize::MAX).unwrap_or_default());
+        let frames = long.as_mut().unwrap_or(&mut self.encoder);
         frames.clear();
         let mut place = active.writer.place();
         for (draft, ends, data) in drafts {
@@ -183,7 +183,7 @@ impl Writer {
                 data,
             };
             let point = IndexPoint { seq: draft.first_seq, offset: place.offset.0, timestamp: draft.timestamp };
-            push_lean(&mut frames.points, point);
+            push_exact(&mut frames.points, point);
             place.offset = place.offset + frames.push(&place, &frame, draft.data_start);
         }
         let written = frames.len;
@@ -276,7 +276,7 @@ impl Writer {
         if let Some(active) = &mut self.active {
             let tail =
                 ControlTail { next_seq: SeqNo(active.end_seq), timestamp: self.timestamp, durable: SeqNo(durable) };
-            let marked = active.writer.mark(&tail, self.reserved);
+            let marked = active.writer.mark(&tail, self.preallocated);
             marked.map_err(|e| Error::segment_error(&self.shared.place, e))?;
         }
         self.shared.watermarks.set_durable(durable);
@@ -371,13 +371,13 @@ impl Writer {
             tail.restart,
         );
         assert!(predecessor.base < header.base, "a segment without entries has no successor but voids it");
-        self.book_seal(tail, ReserveUse::Never)?;
+        self.reserve_seal(tail, ReserveUse::Never)?;
         let len = SUCCESSOR_LEN.min(shared.options.segment_len.saturating_add(CONTROL_RESERVE));
         let (writer, space) = self.create(&header, len, ReserveUse::Never)?;
-        let booking = tail.booking.as_mut().expect("invariant: a stream with a segment takes bookings");
-        self.seal(&mut booking.space, &header).map_err(Error::poisoned)?;
+        let reservation = tail.reservation.as_mut().expect("invariant: a stream with a segment takes bookings");
+        self.seal(&mut reservation.space, &header).map_err(Error::poisoned)?;
         let sealed = self.active.take().expect("invariant: it was there above");
-        let len = booking.space.reserved();
+        let len = reservation.space.reserved();
         self.unsynced.push_back(UnsyncedSegment {
             writer: sealed.writer,
             end_seq: sealed.end_seq,
@@ -393,11 +393,11 @@ impl Writer {
 
     /// Makes sure of the room for a SEAL without index in the active file, before a successor is
     /// created: a full disk is no failure until then. A file that was closed has to grow for it.
-    pub(crate) fn book_seal(&self, tail: &mut Tail, reserve: ReserveUse) -> Result<()> {
+    pub(crate) fn reserve_seal(&self, tail: &mut Tail, reserve: ReserveUse) -> Result<()> {
         let active = self.active.as_ref().expect("invariant: only a stream with a segment seals it");
-        let booking = tail.booking.as_mut().expect("invariant: a stream with a segment takes bookings");
+        let reservation = tail.reservation.as_mut().expect("invariant: a stream with a segment takes bookings");
         let len = End::frame_len_max(0) + TRAILER_LEN as u64;
-        self.with_room(reserve, || booking.space.ensure_control(&active.writer.place().offset, len))
+        self.with_room(reserve, || reservation.space.ensure_control(&active.writer.place().offset, len))
     }
 
     /// Does `act`, which needs space in the active file; on a full disk, out of the emergency
@@ -472,7 +472,7 @@ impl Writer {
             start: SeqNo(self.shared.watermarks.start()),
             last_timestamp: restart.unwrap_or(self.timestamp),
             created: storage.now_micros(),
-            name_crc: SegmentHeader::name_checksum(self.shared.place.folder()),
+            name_crc: SegmentHeader::name_checksum(self.shared.place.dir_name()),
             ..SegmentHeader::EMPTY
         }
     }
@@ -495,11 +495,11 @@ impl Writer {
         segments.extend_from_slice(before);
         segments.push(Arc::new(SegmentView { header, state: SegmentState::Live(Arc::clone(&live)) }));
         self.shared.view.store(Arc::new(View::new(segments)));
-        self.reserved = space.reserved();
+        self.preallocated = space.reserved();
         if tail.restart.take().is_some() {
             (self.timestamp, tail.last_timestamp) = (header.last_timestamp, header.last_timestamp);
         }
-        tail.booking = Some(Booking { space, base: header.base.0, end: SEGMENT_HEADER_LEN as u64 });
+        tail.reservation = Some(Reservation { space, base: header.base.0, end: SEGMENT_HEADER_LEN as u64 });
         self.active = Some(Active { writer, live, end_seq: header.base.0, times: None, closes: Closes::default() });
     }
 
@@ -583,7 +583,7 @@ impl CommitLeader for Writer {
 
     fn take(&mut self, tail: &mut Tail) -> Arc<Pending> {
         // Appends may make it longer meanwhile. What is booked leaves room for a MARK behind it.
-        self.reserved = tail.booking.as_ref().map_or(0, |booking| booking.space.reserved());
+        self.preallocated = tail.reservation.as_ref().map_or(0, |reservation| reservation.space.reserved());
         tail.take()
     }
 
@@ -601,7 +601,7 @@ impl CommitLeader for Writer {
 /// Frames to be written with one call: small ones encoded side by side, the bytes of large ones
 /// where they are. Its memory is used again and again.
 #[derive(Debug, Default)]
-pub(crate) struct Frames {
+pub(crate) struct FrameEncoder {
     points: Vec<IndexPoint>,
     encoded: Vec<u8>,
     pieces: Vec<Piece>,
@@ -618,7 +618,7 @@ enum Piece {
 /// From this length on an entry's bytes are not copied once more.
 const BORROWED_LEN_MIN: usize = 8 << 10;
 
-impl Frames {
+impl FrameEncoder {
     fn clear(&mut self) {
         self.points.clear();
         self.encoded.clear();
@@ -656,7 +656,7 @@ impl Frames {
         self.len += (to - from) as u64;
         match self.pieces.last_mut() {
             Some(Piece::Encoded(range)) => range.end = to,
-            _ => push_lean(&mut self.pieces, Piece::Encoded(from..to)),
+            _ => push_exact(&mut self.pieces, Piece::Encoded(from..to)),
         }
     }
 
