@@ -170,19 +170,19 @@ impl LogContext {
         self.reserve.as_ref()
     }
 
-    /// Syncs the folder that holds the folder of the stream at `place`. Streams that ask at the
+    /// Syncs the folder that holds the folder of the stream at `location`. Streams that ask at the
     /// same time share a sync.
-    pub(crate) fn sync_streams(&self, place: &Location) -> io::Result<()> {
-        self.dir_syncs(place).sync(&self.storage, place.parent())
+    pub(crate) fn sync_streams(&self, location: &Location) -> io::Result<()> {
+        self.dir_syncs(location).sync(&self.storage, location.parent())
     }
 
     /// Makes sure that [`sync_streams`](Self::sync_streams) will not lack a descriptor.
-    pub(crate) fn ready_to_sync_streams(&self, place: &Location) -> io::Result<()> {
-        self.dir_syncs(place).ready(&self.storage, place.parent()).map(drop)
+    pub(crate) fn ready_to_sync_streams(&self, location: &Location) -> io::Result<()> {
+        self.dir_syncs(location).ready(&self.storage, location.parent()).map(drop)
     }
 
-    fn dir_syncs(&self, place: &Location) -> Arc<DirSyncs> {
-        let dir = place.parent();
+    fn dir_syncs(&self, location: &Location) -> Arc<DirSyncs> {
+        let dir = location.parent();
         let mut folders = self.folders.lock();
         if let Some((_, syncs)) = folders.iter().find(|folder| folder.0 == dir) {
             return Arc::clone(syncs);

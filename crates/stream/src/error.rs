@@ -250,12 +250,12 @@ impl Error {
         })
     }
 
-    pub(crate) fn new(kind: ErrorKind, place: &Location) -> Self {
-        Self::build(kind, place.name(), Cause::None)
+    pub(crate) fn new(kind: ErrorKind, location: &Location) -> Self {
+        Self::build(kind, location.name(), Cause::None)
     }
 
-    pub(crate) fn text(kind: ErrorKind, place: &Location, text: &'static str) -> Self {
-        Self::build(kind, place.name(), Cause::Text(text))
+    pub(crate) fn text(kind: ErrorKind, location: &Location, text: &'static str) -> Self {
+        Self::build(kind, location.name(), Cause::Text(text))
     }
 
     /// For those who waited for a thread that panicked.
@@ -270,27 +270,27 @@ impl Error {
     }
 
     /// An error of an operation on the stream's directory.
-    pub(crate) fn directory(place: &Location, source: io::Error) -> Self {
+    pub(crate) fn directory(location: &Location, source: io::Error) -> Self {
         match source.kind() {
-            io::ErrorKind::NotADirectory => Self::damage(place, Damage::Directory, None, None, None),
-            _ => Self::io(place, source),
+            io::ErrorKind::NotADirectory => Self::damage(location, Damage::Directory, None, None, None),
+            _ => Self::io(location, source),
         }
     }
 
-    pub(crate) fn io(place: &Location, source: io::Error) -> Self {
+    pub(crate) fn io(location: &Location, source: io::Error) -> Self {
         let full = stratawal_storage::is_full(&source);
-        Self::build(if full { ErrorKind::Full } else { ErrorKind::Io }, place.name(), Cause::Io(source))
+        Self::build(if full { ErrorKind::Full } else { ErrorKind::Io }, location.name(), Cause::Io(source))
     }
 
     /// An error of the system at `path`, with what that means: `text`. Never of the kind
     /// [`ErrorKind::Full`], which means that nothing was done.
-    pub(crate) fn io_about(place: &Location, text: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::build(ErrorKind::Io, place.name(), Cause::About(text, path.to_owned(), source))
+    pub(crate) fn io_about(location: &Location, text: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::build(ErrorKind::Io, location.name(), Cause::About(text, path.to_owned(), source))
     }
 
     /// A failure after which the operation may have taken effect or not.
-    pub(crate) fn undecided(place: &Location, source: io::Error) -> Self {
-        Self::build(ErrorKind::Io, place.name(), Cause::Io(source))
+    pub(crate) fn undecided(location: &Location, source: io::Error) -> Self {
+        Self::build(ErrorKind::Io, location.name(), Cause::Io(source))
     }
 
     /// The failure of the stream, for a call whose entries were accepted: "full" would mean that
@@ -308,7 +308,7 @@ impl Error {
         Self::build(ErrorKind::Poisoned, &stream, Cause::Earlier(self))
     }
 
-    pub(crate) fn segment_error(place: &Location, error: segment::Error) -> Self {
+    pub(crate) fn segment_error(location: &Location, error: segment::Error) -> Self {
         let kind = match error.kind() {
             _ if error.is_full() => ErrorKind::Full,
             _ if error.is_newer() => ErrorKind::NewerFormat,
@@ -324,7 +324,7 @@ impl Error {
         let (id, offset) = (error.segment(), error.offset());
         Self::of_inner(Inner {
             kind,
-            stream: place.name().to_owned(),
+            stream: location.name().to_owned(),
             segment: Some(id.to_string()),
             offset: offset.map(|at| at.0),
             lost: None,
@@ -334,7 +334,7 @@ impl Error {
     }
 
     pub(crate) fn damage(
-        place: &Location,
+        location: &Location,
         damage: Damage,
         segment: Option<segment::SegmentId>,
         offset: Option<u64>,
@@ -342,7 +342,7 @@ impl Error {
     ) -> Self {
         Self::of_inner(Inner {
             kind: ErrorKind::Damaged(damage),
-            stream: place.name().to_owned(),
+            stream: location.name().to_owned(),
             segment: segment.map(|id| id.to_string()),
             offset,
             lost: lost.filter(|(first, last)| first <= last),
@@ -352,10 +352,10 @@ impl Error {
     }
 
     /// A valid segment that does not belong where it is, and why.
-    pub(crate) fn misplaced(place: &Location, segment: segment::SegmentId, why: &'static str) -> Self {
+    pub(crate) fn misplaced(location: &Location, segment: segment::SegmentId, why: &'static str) -> Self {
         Self::of_inner(Inner {
             kind: ErrorKind::Damaged(Damage::Misplaced),
-            stream: place.name().to_owned(),
+            stream: location.name().to_owned(),
             segment: Some(segment.to_string()),
             offset: Some(0),
             lost: None,
@@ -366,10 +366,10 @@ impl Error {
 
     /// A file whose length is not one that a writer leaves; `closed_len` is the one that it was
     /// closed with.
-    pub(crate) fn length(place: &Location, segment: segment::SegmentId, len: u64, closed_len: Option<u64>) -> Self {
+    pub(crate) fn length(location: &Location, segment: segment::SegmentId, len: u64, closed_len: Option<u64>) -> Self {
         Self::of_inner(Inner {
             kind: ErrorKind::Damaged(Damage::Length),
-            stream: place.name().to_owned(),
+            stream: location.name().to_owned(),
             segment: Some(segment.to_string()),
             offset: Some(len),
             lost: None,
@@ -379,10 +379,10 @@ impl Error {
     }
 
     /// Segment `next` was not written after `before`, which precedes it in the stream.
-    pub(crate) fn history(place: &Location, before: segment::SegmentId, next: segment::SegmentId) -> Self {
+    pub(crate) fn history(location: &Location, before: segment::SegmentId, next: segment::SegmentId) -> Self {
         Self::of_inner(Inner {
             kind: ErrorKind::Damaged(Damage::History),
-            stream: place.name().to_owned(),
+            stream: location.name().to_owned(),
             segment: Some(next.to_string()),
             offset: None,
             lost: None,

@@ -7,8 +7,8 @@ use crate::recovery::Recovered;
 
 /// A stream was opened, or could not be. One that is not there yet is no event.
 #[cfg(feature = "tracing")]
-pub(crate) fn opened(place: &Location, outcome: &Result<Option<Recovered>>) {
-    let stream = place.name();
+pub(crate) fn opened(location: &Location, outcome: &Result<Option<Recovered>>) {
+    let stream = location.name();
     match outcome {
         Ok(None) => {}
         Ok(Some(recovered)) => {

@@ -45,14 +45,14 @@ pub struct StreamStats {
 impl fmt::Debug for StreamLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StreamLog")
-            .field("name", &self.inner.shared.place.name())
+            .field("name", &self.inner.shared.location.name())
             .field("watermarks", &self.inner.shared.watermarks)
             .finish_non_exhaustive()
     }
 }
 
 impl StreamLog {
-    /// Opens the stream at `place`, recovering it if it was not closed cleanly. A stream that is
+    /// Opens the stream at `location`, recovering it if it was not closed cleanly. A stream that is
     /// not there is created by its first append. With a read-only [`LogContext`] nothing is ever
     /// changed, and what is seen is the stream as it was now, until [`reopen`](Self::reopen).
     ///
@@ -63,23 +63,28 @@ impl StreamLog {
     /// # Errors
     /// [`ErrorKind::Damaged`] where acknowledged entries are not all there; nothing is changed then. A newer format,
     /// I/O, options out of range.
-    pub fn open(context: Arc<LogContext>, place: Location, options: StreamOptions) -> Result<Self> {
+    pub fn open(context: Arc<LogContext>, location: Location, options: StreamOptions) -> Result<Self> {
         if let Some(why) = options.fault() {
-            return Err(Error::text(ErrorKind::InvalidOption, &place, why));
+            return Err(Error::text(ErrorKind::InvalidOption, &location, why));
         }
-        match recover_or_read(&context, &place, &options, ReserveUse::Never) {
+        match recover_or_read(&context, &location, &options, ReserveUse::Never) {
             Ok(mut recovered) => {
                 let mut removals = Removals::default();
                 if let Some(recovered) = &mut recovered {
-                    removals.remove_found(&context, &place, std::mem::take(&mut recovered.dead), &mut recovered.report);
+                    removals.remove_found(
+                        &context,
+                        &location,
+                        std::mem::take(&mut recovered.dead),
+                        &mut recovered.report,
+                    );
                 }
-                Ok(Self::build(context, place, options, recovered, removals))
+                Ok(Self::build(context, location, options, recovered, removals))
             }
             // What is there is read; the rest of recovery comes before the next append.
             Err(full) if full.kind() == ErrorKind::Full => {
                 let recovered =
-                    recovery::read(&context, &place, &options).map_err(|error| error.of_call(Call::LookUp))?;
-                let log = Self::build(context, place, options, recovered, Removals::default());
+                    recovery::read(&context, &location, &options).map_err(|error| error.of_call(Call::LookUp))?;
+                let log = Self::build(context, location, options, recovered, Removals::default());
                 log.inner.group.lock().set_error(full);
                 Ok(log)
             }
@@ -103,20 +108,25 @@ impl StreamLog {
     /// on a full disk
     /// [`ErrorKind::Full`]; then the entries are dropped or not, and this may be repeated. So may it after an I/O error, as one
     /// of a damaged file that could not be removed.
-    pub fn open_above(context: Arc<LogContext>, place: Location, options: StreamOptions, first: u64) -> Result<Self> {
+    pub fn open_above(
+        context: Arc<LogContext>,
+        location: Location,
+        options: StreamOptions,
+        first: u64,
+    ) -> Result<Self> {
         if let Some(why) = options.fault() {
-            return Err(Error::text(ErrorKind::InvalidOption, &place, why));
+            return Err(Error::text(ErrorKind::InvalidOption, &location, why));
         }
         if context.is_read_only() {
-            return Err(Error::new(ErrorKind::ReadOnly, &place));
+            return Err(Error::new(ErrorKind::ReadOnly, &location));
         }
-        let outcome = recovery::recover_above(&context, &place, &options, SeqNo(first));
-        events::opened(&place, &outcome);
-        let Some(mut recovered) = outcome? else { return Err(Error::new(ErrorKind::Deleted, &place)) };
-        let removed = Removals::remove_damaged(&context, &place, &std::mem::take(&mut recovered.dead));
+        let outcome = recovery::recover_above(&context, &location, &options, SeqNo(first));
+        events::opened(&location, &outcome);
+        let Some(mut recovered) = outcome? else { return Err(Error::new(ErrorKind::Deleted, &location)) };
+        let removed = Removals::remove_damaged(&context, &location, &std::mem::take(&mut recovered.dead));
         context.make_reserve();
         removed?;
-        Ok(Self::build(context, place, options, Some(recovered), Removals::default()))
+        Ok(Self::build(context, location, options, Some(recovered), Removals::default()))
     }
 
     /// Opens for reading what precedes the first damage to the stream, and tells that damage;
@@ -126,14 +136,14 @@ impl StreamLog {
     /// What is not damage: I/O, a newer format.
     pub fn open_before_damage(
         context: Arc<LogContext>,
-        place: Location,
+        location: Location,
         options: StreamOptions,
     ) -> Result<(Self, Option<Error>)> {
-        match Self::open(Arc::clone(&context), place.clone(), options.clone()) {
+        match Self::open(Arc::clone(&context), location.clone(), options.clone()) {
             Ok(log) => Ok((log, None)),
             Err(damage) if damage.is_damage() && context.is_read_only() => {
-                let recovered = recovery::partial(&context, &place, &options)?;
-                Ok((Self::build(context, place, options, Some(recovered), Removals::default()), Some(damage)))
+                let recovered = recovery::partial(&context, &location, &options)?;
+                Ok((Self::build(context, location, options, Some(recovered), Removals::default()), Some(damage)))
             }
             Err(error) => Err(error),
         }
@@ -141,7 +151,7 @@ impl StreamLog {
 
     fn build(
         context: Arc<LogContext>,
-        place: Location,
+        location: Location,
         options: StreamOptions,
         mut recovered: Option<Recovered>,
         removals: Removals,
@@ -149,15 +159,15 @@ impl StreamLog {
         let known = recovered.as_mut().and_then(|recovered| recovered.known.take()).filter(|_| context.is_read_only());
         let (start, end) = recovered.as_ref().map_or((0, 0), |r| (r.start, r.end));
         let watermarks = Arc::new(Watermarks::new(start, end));
-        let read_only = context.is_read_only().then(|| Error::new(ErrorKind::ReadOnly, &place));
+        let read_only = context.is_read_only().then(|| Error::new(ErrorKind::ReadOnly, &location));
         let view = Published::new(View::default());
         let truncations = TruncationLog::new();
         let shared =
-            Arc::new(Shared { context, place, options, watermarks: Arc::clone(&watermarks), view, truncations });
+            Arc::new(Shared { context, location, options, watermarks: Arc::clone(&watermarks), view, truncations });
         let report = Published::new(OpenReport::default());
         let mut tail = Tail::new(0, 0, None, Arc::clone(&shared.context.pending));
         let writer = install(&shared, &report, &mut tail, recovered, None);
-        let group = Group::new(tail, Some(writer), watermarks, shared.place.shared_name());
+        let group = Group::new(tail, Some(writer), watermarks, shared.location.shared_name());
         if let Some(error) = read_only {
             group.lock().set_error(error);
         }
@@ -168,7 +178,7 @@ impl StreamLog {
     /// The name that errors give.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.inner.shared.place.name()
+        self.inner.shared.location.name()
     }
 
     /// Whether the stream is there: it has been appended to, here or in an earlier process.
@@ -281,10 +291,10 @@ impl StreamLog {
 impl Inner {
     /// The files of `view` that are there.
     fn measure(&self, view: &View) -> Result<StreamStats> {
-        let Shared { context, place, .. } = &*self.shared;
+        let Shared { context, location, .. } = &*self.shared;
         let mut stats = StreamStats::default();
         for segment in &view.segments {
-            let path = place.dir().join(segment.id().to_string());
+            let path = location.dir().join(segment.id().to_string());
             let file = context.storage().open(&path, stratawal_segment::Access::Read);
             match file.and_then(|file| file.len()) {
                 Ok(len) => {
@@ -292,7 +302,7 @@ impl Inner {
                     stats.disk_bytes += len;
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => return Err(Error::io(place, e)),
+                Err(e) => return Err(Error::io(location, e)),
             }
         }
         Ok(stats)
@@ -305,7 +315,7 @@ impl Inner {
         // One at a time, so that an older look never replaces a newer one.
         let mut state = group.lock();
         let before = known.lock().take();
-        let outcome = match recovery::look(&shared.context, &shared.place, &shared.options, before) {
+        let outcome = match recovery::look(&shared.context, &shared.location, &shared.options, before) {
             Ok(Look::Same { known: same, report: now }) => {
                 *known.lock() = Some(same);
                 // Nothing that readers have changes, so none of them is disturbed.
@@ -317,7 +327,7 @@ impl Inner {
             Ok(Look::Missing) => Ok(None),
             Err(error) => Err(error),
         };
-        events::opened(&shared.place, &outcome);
+        events::opened(&shared.location, &outcome);
         let mut recovered = outcome?;
         *known.lock() = recovered.as_mut().and_then(|recovered| recovered.known.take());
         install(shared, report, &mut state.tail, recovered, None);
@@ -335,22 +345,22 @@ impl Inner {
         let mut dead = None;
         let result = group.recover(|tail, failed| {
             if tail.closed {
-                return Err(Error::new(ErrorKind::Closed, &shared.place));
+                return Err(Error::new(ErrorKind::Closed, &shared.location));
             }
             // Its descriptors may have unsynced writes; what recovery finds, it writes again and
             // syncs.
-            let recovered = recover_or_read(&shared.context, &shared.place, &shared.options, reserve);
+            let recovered = recover_or_read(&shared.context, &shared.location, &shared.options, reserve);
             drop(failed);
             let mut recovered = recovered?;
             let found = recovered.as_mut().map(|recovered| std::mem::take(&mut recovered.dead));
             if recovered.is_none() && !shared.view.load().segments.is_empty() {
                 // Its folder was there, with what was acknowledged in it.
-                return Err(Error::damage(&shared.place, Damage::NoSegment, None, None, None));
+                return Err(Error::damage(&shared.location, Damage::NoSegment, None, None, None));
             }
             let waiting = tail.waiting_from(recovered.as_ref().map_or(0, |recovered| recovered.end));
             if waiting.is_none() && !asked {
                 let text = "entries that were handed to the operating system, and not synced, are lost";
-                return Err(Error::text(ErrorKind::Poisoned, &shared.place, text));
+                return Err(Error::text(ErrorKind::Poisoned, &shared.location, text));
             }
             let waiting = waiting.unwrap_or_default();
             let end = waiting.end_seq();
@@ -362,14 +372,14 @@ impl Inner {
             tail.adopt_pending(waiting);
             if let Some(reservation) = tail.reservation.as_mut().filter(|_| reserved > 0) {
                 let at = stratawal_frame::ByteOffset(reservation.end);
-                reservation.space.ensure(&at, reserved).map_err(|e| Error::segment_error(&shared.place, e))?;
+                reservation.space.ensure(&at, reserved).map_err(|e| Error::segment_error(&shared.location, e))?;
                 reservation.end += reserved;
             }
             Ok(writer)
         });
         if let Some(dead) = dead {
             let mut amended = (*report.load()).clone();
-            removals.remove_found(&shared.context, &shared.place, dead, &mut amended);
+            removals.remove_found(&shared.context, &shared.location, dead, &mut amended);
             report.store(Arc::new(amended));
         }
         result
@@ -378,16 +388,16 @@ impl Inner {
 
 fn recover_or_read(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     options: &StreamOptions,
     reserve: ReserveUse,
 ) -> Result<Option<Recovered>> {
     let outcome = if context.is_read_only() {
-        recovery::read(context, place, options)
+        recovery::read(context, location, options)
     } else {
-        recovery::recover(context, place, options, reserve)
+        recovery::recover(context, location, options, reserve)
     };
-    events::opened(place, &outcome);
+    events::opened(location, &outcome);
     outcome
 }
 

@@ -45,12 +45,12 @@ impl Removals {
     pub(crate) fn remove_found(
         &mut self,
         context: &LogContext,
-        place: &Location,
+        location: &Location,
         dead: Vec<SegmentId>,
         report: &mut OpenReport,
     ) {
         fence();
-        let (storage, dir) = (&**context.storage(), place.dir());
+        let (storage, dir) = (&**context.storage(), location.dir());
         let any = !dead.is_empty();
         let is_left = |id: &SegmentId| remove_file(storage, &dir.join(id.to_string())).is_err();
         // Recovery saw all files, so those that were left before are among them.
@@ -68,18 +68,18 @@ impl Removals {
     ///
     /// # Errors
     /// The first file that could not be removed, or the sync of the directory.
-    pub(crate) fn remove_damaged(context: &LogContext, place: &Location, dead: &[SegmentId]) -> Result<()> {
+    pub(crate) fn remove_damaged(context: &LogContext, location: &Location, dead: &[SegmentId]) -> Result<()> {
         fence();
-        let (storage, dir) = (&**context.storage(), place.dir());
+        let (storage, dir) = (&**context.storage(), location.dir());
         let text = "the entries are dropped, but a damaged file may still keep the stream shut; truncate again once it can be \
                     removed";
         for id in dead {
             let path = dir.join(id.to_string());
             // A directory may have the name of a segment.
             let removed = remove_file(storage, &path).or_else(|error| storage.remove_dir(&path).map_err(|_| error));
-            removed.map_err(|error| Error::io_about(place, text, &path, error))?;
+            removed.map_err(|error| Error::io_about(location, text, &path, error))?;
         }
-        storage.sync_dir(&dir).map_err(|error| Error::io_about(place, text, &dir, error))
+        storage.sync_dir(&dir).map_err(|error| Error::io_about(location, text, &dir, error))
     }
 
     /// Forgets the files that were left: the stream is deleted, and they with it.
@@ -98,7 +98,7 @@ impl Inner {
         let shared = &self.shared;
         // Readers that find a file gone look at the view, which was stored before.
         fence();
-        let (dir, mut first_error) = (shared.place.dir(), None);
+        let (dir, mut first_error) = (shared.location.dir(), None);
         let left = std::mem::take(&mut removals.left);
         let stream_id = dead.segments.first().map(|segment| segment.header.stream_id.0);
         for id in dead.segments.iter().map(|segment| segment.id()).chain(left) {
@@ -112,7 +112,7 @@ impl Inner {
                 removals.left.push(id);
                 let text = "the entries are dropped, but a file still takes its space, until a later truncation or the next \
                             opening removes it";
-                first_error.get_or_insert_with(|| Error::io_about(&shared.place, text, &path, error));
+                first_error.get_or_insert_with(|| Error::io_about(&shared.location, text, &path, error));
             }
             if let Some(stream_id) = stream_id {
                 shared.context.cache.remove(CacheKey { stream_id, generation: id.generation.0 });
@@ -122,7 +122,7 @@ impl Inner {
         let synced = synced.map_err(|error| {
             let text = "the entries are dropped, but after a power loss their files may take space again, until the next opening \
                         removes them";
-            Error::io_about(&shared.place, text, &dir, error)
+            Error::io_about(&shared.location, text, &dir, error)
         });
         first_error.map_or(synced, Err)
     }

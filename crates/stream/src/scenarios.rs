@@ -216,7 +216,7 @@ pub(crate) fn a_reader_made_before_a_cut_does_not_go_on_in_other_entries() {
     let cutter = {
         let log = log.clone();
         spawn(move || {
-            log.truncate_from(1).expect("truncations");
+            log.truncate_from(1).expect("cuts");
             log.append(b"x", Durability::Flushed).expect("appends");
         })
     };
@@ -234,7 +234,7 @@ pub(crate) fn what_was_cut_does_not_show_again() {
     log.append(b"1", Durability::Flushed).expect("appends");
     let cutter = {
         let log = log.clone();
-        spawn(move || log.truncate_from(1).expect("truncations"))
+        spawn(move || log.truncate_from(1).expect("cuts"))
     };
     let seen = [(); 2].map(|()| log.get(1, Visibility::Accepted).expect("reads").map(|entry| entry.data().to_vec()));
     cutter.join().expect("no panic");

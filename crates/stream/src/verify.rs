@@ -56,31 +56,31 @@ pub struct Finding {
 ///
 /// # Errors
 /// What is not damage: I/O, a newer format; a writer that takes away faster than this reads.
-pub fn verify(context: &Arc<LogContext>, place: &Location, options: &StreamOptions) -> Result<Option<StreamCheck>> {
+pub fn verify(context: &Arc<LogContext>, location: &Location, options: &StreamOptions) -> Result<Option<StreamCheck>> {
     const LOOKS_MAX: usize = 50;
     for _ in 0..LOOKS_MAX {
-        match look(context, place, options) {
+        match look(context, location, options) {
             Err(error) if is_taken_away(&error) => {}
             answer => return answer,
         }
     }
-    Err(Error::text(ErrorKind::Io, place, "the stream changes faster than it can be verified; try again"))
+    Err(Error::text(ErrorKind::Io, location, "the stream changes faster than it can be verified; try again"))
 }
 
 fn is_taken_away(error: &Error) -> bool {
     error.is_not_found() || matches!(error.kind(), ErrorKind::Truncated { .. } | ErrorKind::Cut { .. })
 }
 
-fn look(context: &Arc<LogContext>, place: &Location, options: &StreamOptions) -> Result<Option<StreamCheck>> {
+fn look(context: &Arc<LogContext>, location: &Location, options: &StreamOptions) -> Result<Option<StreamCheck>> {
     let mut check = StreamCheck {
         state: CheckState::Sound,
         first: None,
         next: None,
-        segments: count_segments(context, place)?,
+        segments: count_segments(context, location)?,
         torn: None,
         findings: Vec::new(),
     };
-    let log = match StreamLog::open(Arc::clone(context), place.clone(), options.clone()) {
+    let log = match StreamLog::open(Arc::clone(context), location.clone(), options.clone()) {
         Ok(log) => log,
         Err(error) if error.is_damage() => {
             check.state = CheckState::Damaged;
@@ -100,13 +100,13 @@ fn look(context: &Arc<LogContext>, place: &Location, options: &StreamOptions) ->
         let (base, limit) = (segment.header.base.0, view.limit(i));
         check.findings.extend(read_all(&log, &mut first, base, limit.min(next))?);
         if i + 1 < view.segments.len() && first < limit {
-            let sealed = check_seal(context, place, &segment.header, SeqNo(limit));
+            let sealed = check_seal(context, location, &segment.header, SeqNo(limit));
             check.findings.extend(unless_dropped(&log, &view, sealed, &mut first, limit)?);
         }
     }
     if first > next {
         // All that was seen is gone.
-        return Err(Error::new(ErrorKind::Truncated { start: first }, place));
+        return Err(Error::new(ErrorKind::Truncated { start: first }, location));
     }
     (check.first, check.next) = (Some(first), Some(next));
     check.state = match (&check.findings[..], &check.torn) {
@@ -158,28 +158,33 @@ fn unless_dropped(
     }
 }
 
-fn count_segments(context: &LogContext, place: &Location) -> Result<u64> {
-    match context.storage().list(&place.dir()) {
+fn count_segments(context: &LogContext, location: &Location) -> Result<u64> {
+    match context.storage().list(&location.dir()) {
         Ok(entries) => Ok(entries.iter().filter(|e| SegmentId::parse(&e.name).is_some()).count() as u64),
         // No stream, or something else that has its name: opening reports that.
         Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(0),
-        Err(e) => Err(Error::io(place, e)),
+        Err(e) => Err(Error::io(location, e)),
     }
 }
 
 /// Whether a segment that another follows ends in a valid SEAL that says so. Of one that was not
 /// settled before a crash it need not; recovery writes it. So only a finished file is held to it.
-fn check_seal(context: &LogContext, place: &Location, header: &SegmentHeader, limit: SeqNo) -> Result<Option<Error>> {
-    let failed = |e| Error::segment_error(place, e);
+fn check_seal(
+    context: &LogContext,
+    location: &Location,
+    header: &SegmentHeader,
+    limit: SeqNo,
+) -> Result<Option<Error>> {
+    let failed = |e| Error::segment_error(location, e);
     let id = SegmentId::of(header);
-    let file = SegmentFile::open(context.storage(), &place.dir(), id, Access::Read).map_err(failed)?;
+    let file = SegmentFile::open(context.storage(), &location.dir(), id, Access::Read).map_err(failed)?;
     if file.header() != header {
         // Another stream has the name by now, and with it the names of its files.
-        return Err(Error::io(place, std::io::ErrorKind::NotFound.into()));
+        return Err(Error::io(location, std::io::ErrorKind::NotFound.into()));
     }
     if file.has_written_len() {
         return Ok(None);
     }
     let sound = file.finished().map_err(failed)?.is_some_and(|finished| finished.frame.first_seq >= limit);
-    Ok((!sound).then(|| Error::damage(place, Damage::Seal, Some(id), None, None)))
+    Ok((!sound).then(|| Error::damage(location, Damage::Seal, Some(id), None, None)))
 }

@@ -219,14 +219,14 @@ impl Inner {
 
     fn is_live(&self, seq: u64) -> Result<()> {
         let start = self.shared.watermarks.start();
-        if seq < start { Err(Error::new(ErrorKind::Truncated { start }, &self.shared.place)) } else { Ok(()) }
+        if seq < start { Err(Error::new(ErrorKind::Truncated { start }, &self.shared.location)) } else { Ok(()) }
     }
 
     /// What a writer in another process has done to `seqs`. What is shown stays as it was until it
     /// is looked at anew.
     fn gone_beside_writer(&self, seqs: &RangeInclusive<u64>, view: &View) -> Result<bool> {
-        let Shared { context, place, options, .. } = &*self.shared;
-        let kind = match recovery::read(context, place, options)? {
+        let Shared { context, location, options, .. } = &*self.shared;
+        let kind = match recovery::read(context, location, options)? {
             None => ErrorKind::Cut { at: 0 },
             Some(now) if *seqs.start() < now.start => ErrorKind::Truncated { start: now.start },
             Some(now) => {
@@ -237,7 +237,7 @@ impl Inner {
                 }
             }
         };
-        Err(Error::new(kind, place))
+        Err(Error::new(kind, location))
     }
 
     pub(crate) fn get(&self, seq: u64) -> Result<Entry> {
@@ -271,7 +271,7 @@ impl Inner {
         loop {
             let start = shared.watermarks.start();
             if seq < start {
-                return Err(Error::new(ErrorKind::Truncated { start }, &shared.place));
+                return Err(Error::new(ErrorKind::Truncated { start }, &shared.location));
             }
             // Loaded before the view, which then has what this promises.
             if seq < shared.watermarks.drained() {
@@ -282,19 +282,19 @@ impl Inner {
             }
             if seq >= shared.watermarks.accepted() {
                 // Accepted when it was looked at, and taken back by recovery since.
-                return Err(Error::new(ErrorKind::Cut { at: shared.watermarks.accepted() }, &shared.place));
+                return Err(Error::new(ErrorKind::Cut { at: shared.watermarks.accepted() }, &shared.location));
             }
         }
         let view = shared.view.load();
         let i = view
             .find(seq)
-            .ok_or_else(|| Error::new(ErrorKind::Truncated { start: shared.watermarks.start() }, &shared.place))?;
+            .ok_or_else(|| Error::new(ErrorKind::Truncated { start: shared.watermarks.start() }, &shared.location))?;
         let (reader, limit) = self.open(&view, i)?;
         Ok(Place::Segment(reader, limit))
     }
 
     fn locate_in(&self, reader: &Reader, seq: u64, limit: u64) -> Result<FrameAt> {
-        let failed = |e, lost| Error::segment_error(&self.shared.place, e).with_lost(lost);
+        let failed = |e, lost| Error::segment_error(&self.shared.location, e).with_lost(lost);
         let (point, range) = reader.span(seq);
         let max = frame_len_max(&self.shared.options);
         let (mut offset, mut expected) = (range.start, point.seq);
@@ -322,7 +322,7 @@ impl Inner {
             let end = reader.end();
             if offset + needed > end {
                 let id = Some(reader.data().id());
-                let error = Error::damage(&self.shared.place, Damage::Lost, id, Some(offset), None);
+                let error = Error::damage(&self.shared.location, Damage::Lost, id, Some(offset), None);
                 return Err(error.with_lost(self.lost_from(reader, expected, limit)));
             }
             len = BLOCK_LEN_MAX.max(needed).min(end - offset);
@@ -333,7 +333,7 @@ impl Inner {
     pub(crate) fn open(&self, view: &View, i: usize) -> Result<(Reader, u64)> {
         let (limit, segment, shared) = (view.limit(i), &view.segments[i], &self.shared);
         let next = view.segments.get(i + 1).map(|next| &next.header);
-        match segment.open(&shared.context, &shared.place, &shared.options, next) {
+        match segment.open(&shared.context, &shared.location, &shared.options, next) {
             Ok(reader) => Ok((reader, limit)),
             // Which of the two is the wrong one is not known, so no entry is said to be lost.
             Err(error) if error.kind() == ErrorKind::Damaged(Damage::History) => Err(error),
@@ -380,9 +380,9 @@ impl Inner {
         reader: &Reader,
         steps: &FrameSteps,
     ) -> Option<impl Iterator<Item = FrameStart> + use<>> {
-        let Shared { context, place, .. } = &*self.shared;
+        let Shared { context, location, .. } = &*self.shared;
         let (from, expected) = (steps.offset(), steps.expected());
-        let file = SegmentFile::open(context.storage(), &place.dir(), reader.data().id(), Access::Read).ok()?;
+        let file = SegmentFile::open(context.storage(), &location.dir(), reader.data().id(), Access::Read).ok()?;
         // Another stream may have the name by now.
         let file = Some(file).filter(|file| file.header() == reader.data().header())?;
         let (_, span) = reader.span(expected.0);

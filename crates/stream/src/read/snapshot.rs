@@ -247,7 +247,7 @@ impl SegmentView {
     pub(crate) fn open(
         &self,
         context: &LogContext,
-        place: &Location,
+        location: &Location,
         options: &StreamOptions,
         next: Option<&SegmentHeader>,
     ) -> Result<Reader> {
@@ -255,17 +255,25 @@ impl SegmentView {
             SegmentState::Live(live) => Ok(Reader::Live(Arc::clone(live))),
             SegmentState::Sealed => {
                 let key = CacheKey { stream_id: self.header.stream_id.0, generation: self.header.generation.0 };
-                context.cache.get_or_load(key, || load(context, place, options, &self.header, next)).map(Reader::Sealed)
+                context
+                    .cache
+                    .get_or_load(key, || load(context, location, options, &self.header, next))
+                    .map(Reader::Sealed)
             }
         }
     }
 
     /// Opens it for reading, whatever comes after it. The cache does not keep it.
-    pub(crate) fn open_alone(&self, context: &LogContext, place: &Location, options: &StreamOptions) -> Result<Reader> {
+    pub(crate) fn open_alone(
+        &self,
+        context: &LogContext,
+        location: &Location,
+        options: &StreamOptions,
+    ) -> Result<Reader> {
         match &self.state {
             SegmentState::Live(live) => Ok(Reader::Live(Arc::clone(live))),
             SegmentState::Sealed => {
-                let (loaded, _) = load(context, place, options, &self.header, None)?;
+                let (loaded, _) = load(context, location, options, &self.header, None)?;
                 Ok(Reader::Sealed(Arc::new(loaded)))
             }
         }
@@ -279,17 +287,17 @@ impl SegmentView {
 /// that frame cannot be read, reading its entries reports why.
 fn load(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     options: &StreamOptions,
     header: &SegmentHeader,
     next: Option<&SegmentHeader>,
 ) -> Result<(Loaded, usize)> {
-    let failed = |e| Error::segment_error(place, e);
+    let failed = |e| Error::segment_error(location, e);
     let id = SegmentId::of(header);
-    let file = SegmentFile::open(context.storage(), &place.dir(), id, Access::Read).map_err(failed)?;
+    let file = SegmentFile::open(context.storage(), &location.dir(), id, Access::Read).map_err(failed)?;
     if file.header() != header {
         // Another stream has the name by now, and with it the names of its files.
-        return Err(Error::io(place, io::ErrorKind::NotFound.into()));
+        return Err(Error::io(location, io::ErrorKind::NotFound.into()));
     }
     let finished = file.finished().map_err(failed)?;
     let sealed_at = finished.as_ref().map(|finished| finished.offset);
@@ -312,7 +320,7 @@ fn load(
         let point = index.floor(last).map_or_else(|| first_point(header), |span| span.point);
         let crc = last_frame_crc(&SegmentData::read(&file), point, next.base.0);
         if crc.is_some_and(|crc| contradicts_frame(crc, next)) {
-            return Err(Error::history(place, id, SegmentId::of(next)));
+            return Err(Error::history(location, id, SegmentId::of(next)));
         }
     }
     let data = match options.map {

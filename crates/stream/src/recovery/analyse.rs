@@ -112,17 +112,17 @@ impl Found {
     }
 
     /// The file: the one that is open, or else opened for as long as the caller needs it.
-    pub(crate) fn opened(&self, context: &LogContext, place: &Location) -> Result<SegmentFile> {
+    pub(crate) fn opened(&self, context: &LogContext, location: &Location) -> Result<SegmentFile> {
         match &self.file {
             Opened::Open(file) => Ok(file.clone()),
-            Opened::Header(header) => open_again(context, place, header),
+            Opened::Header(header) => open_again(context, location, header),
         }
     }
 
     /// The file, opened once.
-    pub(crate) fn open(&mut self, context: &LogContext, place: &Location) -> Result<&SegmentFile> {
+    pub(crate) fn open(&mut self, context: &LogContext, location: &Location) -> Result<&SegmentFile> {
         if let Opened::Header(header) = &self.file {
-            self.file = Opened::Open(open_again(context, place, header)?);
+            self.file = Opened::Open(open_again(context, location, header)?);
         }
         match &self.file {
             Opened::Open(file) => Ok(file),
@@ -141,11 +141,11 @@ impl Found {
     /// So of these files the newest is synced first. That is safe: nothing is shown before all of
     /// them are synced, and a power loss meanwhile leaves no more than the system could have left
     /// that writes pages back in any order.
-    pub(super) fn close(&mut self, place: &Location, durable: SeqNo, order: Order) -> Result<()> {
+    pub(super) fn close(&mut self, location: &Location, durable: SeqNo, order: Order) -> Result<()> {
         if let Opened::Open(file) = &self.file {
             let header = *file.header();
             if order == Order::AttestationsFirst {
-                self.make_sure(place, durable)?;
+                self.make_sure(location, durable)?;
             }
             self.file = Opened::Header(header);
         }
@@ -154,13 +154,13 @@ impl Found {
 
     /// Syncs the file, if it is open and was scanned, where it may have entries at or above
     /// `durable` that no earlier look has synced.
-    pub(super) fn make_sure(&mut self, place: &Location, durable: SeqNo) -> Result<()> {
+    pub(super) fn make_sure(&mut self, location: &Location, durable: SeqNo) -> Result<()> {
         if let (Opened::Open(file), Some(scan)) = (&self.file, &mut self.scan)
             && self.limit > durable
             && scan.chain.end > scan.trace.synced
             && !seeded(Fault::ShownUnsynced)
         {
-            file.sync().map_err(|e| Error::segment_error(place, e))?;
+            file.sync().map_err(|e| Error::segment_error(location, e))?;
             scan.trace.synced = scan.chain.end;
         }
         Ok(())
@@ -168,52 +168,57 @@ impl Found {
 }
 
 /// Opens the segment that had this header when it was listed.
-fn open_again(context: &LogContext, place: &Location, header: &SegmentHeader) -> Result<SegmentFile> {
-    let file = SegmentFile::open(context.storage(), &place.dir(), SegmentId::of(header), Access::Read);
-    let file = file.map_err(|e| Error::segment_error(place, e))?;
+fn open_again(context: &LogContext, location: &Location, header: &SegmentHeader) -> Result<SegmentFile> {
+    let file = SegmentFile::open(context.storage(), &location.dir(), SegmentId::of(header), Access::Read);
+    let file = file.map_err(|e| Error::segment_error(location, e))?;
     if file.header() == header {
         Ok(file)
     } else {
         // Another stream has the name by now, and with it the names of its files.
-        Err(Error::io(place, io::ErrorKind::NotFound.into()))
+        Err(Error::io(location, io::ErrorKind::NotFound.into()))
     }
 }
 
-pub(crate) fn analyse(context: &LogContext, place: &Location, options: &StreamOptions, order: Order) -> Result<Image> {
-    let names = list(context, place)?;
-    let found = read_headers(context, place, options, &names.0, &mut BTreeMap::new(), None)?;
-    decide(context, place, options, order, names, found, None)
+pub(crate) fn analyse(
+    context: &LogContext,
+    location: &Location,
+    options: &StreamOptions,
+    order: Order,
+) -> Result<Image> {
+    let names = list(context, location)?;
+    let found = read_headers(context, location, options, &names.0, &mut BTreeMap::new(), None)?;
+    decide(context, location, options, order, names, found, None)
 }
 
 /// Steps 2 to 5 for a reader that looks again and has found these names.
 pub(super) fn analyse_on(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     options: &StreamOptions,
     names: (Vec<SegmentId>, Vec<OsString>),
     known: Remembered,
 ) -> Result<Image> {
     let Remembered { mut segments, watch, newest } = known;
-    let found = read_headers(context, place, options, &names.0, &mut segments, Some(newest))?;
-    decide(context, place, options, Order::AttestationsFirst, names, found, Some(&watch))
+    let found = read_headers(context, location, options, &names.0, &mut segments, Some(newest))?;
+    decide(context, location, options, Order::AttestationsFirst, names, found, Some(&watch))
 }
 
 /// Steps 2 to 5. `before` is the newest file as an earlier look has seen it.
 fn decide(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     options: &StreamOptions,
     order: Order,
     (all, temporaries): (Vec<SegmentId>, Vec<OsString>),
     found: Vec<Found>,
     before: Option<&Watch>,
 ) -> Result<Image> {
-    let failed = |e| Error::segment_error(place, e);
+    let failed = |e| Error::segment_error(location, e);
     let headers = found.iter().map(|found| *found.header()).collect();
     let mut stack = drop_void(found);
     let mut newest = stack.pop().expect("invariant: at least the newest segment voids nothing of itself");
     let newest_id = newest.id();
-    let file = newest.open(context, place)?;
+    let file = newest.open(context, location)?;
     let watch = Watch::now(context, file, before).map_err(failed)?;
 
     // Step 4, before step 3, which needs what the CLOSE says: a clean end.
@@ -222,18 +227,18 @@ fn decide(
     if let Some(close) = closed {
         let (start, end) = (close.end.start, close.frame.first_seq);
         stack.push(newest);
-        let mut live = drop_garbage(context, place, stack, start)?;
-        check_history(context, place, options, &mut live, start, order)?;
+        let mut live = drop_garbage(context, location, stack, start)?;
+        check_history(context, location, options, &mut live, start, order)?;
         let cut = live.len() - 1;
         let closed = Some(close);
         return Ok(Image { all, headers, watch, temporaries, live, cut, closed, start, end, durable: end });
     }
 
-    let scan = scan(context, place, options, &mut newest, order)?;
+    let scan = scan(context, location, options, &mut newest, order)?;
     // A chain that ends in a SEAL names a segment that must be there, newer than the newest.
     if scan.chain.seal.is_some() {
         let at = Some(scan.chain.end.0);
-        let error = Error::damage(place, Damage::SuccessorMissing, Some(newest_id), at, None);
+        let error = Error::damage(location, Damage::SuccessorMissing, Some(newest_id), at, None);
         return Err(error.with_lost_from(scan.chain.end_seq.0));
     }
     let watch = scan.trace.watch;
@@ -241,16 +246,16 @@ fn decide(
     let start = scan.chain.start.unwrap_or(newest.header().start);
     newest.scan = Some(scan);
     stack.push(newest);
-    let mut live = drop_garbage(context, place, stack, start)?;
-    let durable = scan_back(context, place, options, &mut live, order)?;
-    check_history(context, place, options, &mut live, start, order)?;
-    let (cut, end) = follow(context, place, &live, start, durable)?;
+    let mut live = drop_garbage(context, location, stack, start)?;
+    let durable = scan_back(context, location, options, &mut live, order)?;
+    check_history(context, location, options, &mut live, start, order)?;
+    let (cut, end) = follow(context, location, &live, start, durable)?;
     Ok(Image { all, headers, watch, temporaries, live, cut, closed: None, start, end, durable })
 }
 
 /// Step 1, the names.
-pub(super) fn list(context: &LogContext, place: &Location) -> Result<(Vec<SegmentId>, Vec<OsString>)> {
-    let entries = context.storage().list(&place.dir()).map_err(|e| Error::directory(place, e))?;
+pub(super) fn list(context: &LogContext, location: &Location) -> Result<(Vec<SegmentId>, Vec<OsString>)> {
+    let entries = context.storage().list(&location.dir()).map_err(|e| Error::directory(location, e))?;
     let (mut all, mut temporaries) = (Vec::new(), Vec::new());
     for entry in entries {
         if is_temporary(&entry.name) {
@@ -261,7 +266,7 @@ pub(super) fn list(context: &LogContext, place: &Location) -> Result<(Vec<Segmen
         // Anything else is somebody else's, and left alone.
     }
     if all.is_empty() {
-        return Err(Error::damage(place, Damage::NoSegment, None, None, None));
+        return Err(Error::damage(location, Damage::NoSegment, None, None, None));
     }
     all.sort_by_key(|id| id.generation);
     Ok((all, temporaries))
@@ -271,13 +276,13 @@ pub(super) fn list(context: &LogContext, place: &Location) -> Result<(Vec<Segmen
 /// Those that are `known` are not read again, and the newest file may be open already.
 fn read_headers(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     options: &StreamOptions,
     all: &[SegmentId],
     known: &mut BTreeMap<SegmentId, KnownSegment>,
     mut newest: Option<SegmentFile>,
 ) -> Result<Vec<Found>> {
-    let (mut found, dir) = (Vec::with_capacity(all.len()), place.dir());
+    let (mut found, dir) = (Vec::with_capacity(all.len()), location.dir());
     // From the newest on, which says whose stream this is.
     let mut stream_id = None;
     for (i, &id) in all.iter().enumerate().rev() {
@@ -287,24 +292,24 @@ fn read_headers(
             (None, Some(known)) => Opened::Header(known.header),
             (None, None) => {
                 let file = SegmentFile::open(context.storage(), &dir, id, Access::Read);
-                Opened::Open(file.map_err(|e| lost_range::unreadable(context, place, options, all, id, e))?)
+                Opened::Open(file.map_err(|e| lost_range::unreadable(context, location, options, all, id, e))?)
             }
         };
         let header = *file.header();
-        if let Some(error) = misplaced(context, place, &header, &mut stream_id, all.get(i + 1)) {
+        if let Some(error) = misplaced(context, location, &header, &mut stream_id, all.get(i + 1)) {
             if error.kind() == ErrorKind::Damaged(Damage::History) {
                 return Err(error);
             }
-            return Err(lost_range::of_name(context, place, options, all, id, error));
+            return Err(lost_range::of_name(context, location, options, all, id, error));
         }
         let is_newest = i + 1 == all.len();
         let end = match (&known, &file) {
             _ if is_newest => None,
             // A SEAL at the end of a file stays there.
             (Some(KnownSegment { end: Some(end), .. }), _) => Some(*end),
-            (_, Opened::Open(file)) => file.peek_end().map_err(|e| Error::segment_error(place, e))?,
+            (_, Opened::Open(file)) => file.peek_end().map_err(|e| Error::segment_error(location, e))?,
             (_, Opened::Header(header)) => {
-                open_again(context, place, header)?.peek_end().map_err(|e| Error::segment_error(place, e))?
+                open_again(context, location, header)?.peek_end().map_err(|e| Error::segment_error(location, e))?
             }
         };
         let mut segment = Found::new(if is_newest { file } else { Opened::Header(header) }, end);
@@ -322,23 +327,23 @@ fn read_headers(
 /// generation.
 pub(super) fn misplaced(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     header: &SegmentHeader,
     stream_id: &mut Option<StreamId>,
     next: Option<&SegmentId>,
 ) -> Option<Error> {
     let why = if header.wal_id != context.id() {
         "it belongs to another log"
-    } else if header.name_crc != SegmentHeader::name_checksum(place.dir_name()) {
+    } else if header.name_crc != SegmentHeader::name_checksum(location.dir_name()) {
         "it belongs to a stream of another name"
     } else if *stream_id.get_or_insert(header.stream_id) != header.stream_id {
         "it belongs to another stream that had this name"
     } else {
         // Generations are never used twice.
         let twice = next.filter(|next| next.generation == header.generation);
-        return twice.map(|&next| Error::history(place, SegmentId::of(header), next));
+        return twice.map(|&next| Error::history(location, SegmentId::of(header), next));
     };
-    Some(Error::misplaced(place, SegmentId::of(header), why))
+    Some(Error::misplaced(location, SegmentId::of(header), why))
 }
 
 /// A segment as far as step 2 goes: one whose header was read, or of which only the name is known.
@@ -380,7 +385,7 @@ pub(super) fn drop_void<S: Voidable>(segments: Vec<S>) -> Vec<S> {
 /// missing.
 pub(super) fn drop_garbage(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     stack: Vec<Found>,
     start: SeqNo,
 ) -> Result<Vec<Found>> {
@@ -391,17 +396,17 @@ pub(super) fn drop_garbage(
     let first = &live[0];
     if first.header().base > start {
         let lost = Some((start.0, first.header().base.0 - 1));
-        return Err(Error::damage(place, Damage::FirstMissing, Some(first.id()), None, lost));
+        return Err(Error::damage(location, Damage::FirstMissing, Some(first.id()), None, lost));
     }
     let gap = live.windows(2).position(|pair| pair[1].header().predecessor != pair[0].header().generation);
     if let Some(i) = gap {
         let (id, base) = (live[i + 1].id(), live[i + 1].header().base);
-        let lost = lost_range::end_of(context, place, &mut live[i]).map(|end| end.max(start).0..base.0);
-        let error = Error::damage(place, Damage::PredecessorMissing, Some(id), None, None);
+        let lost = lost_range::end_of(context, location, &mut live[i]).map(|end| end.max(start).0..base.0);
+        let error = Error::damage(location, Damage::PredecessorMissing, Some(id), None, None);
         return Err(error.with_lost(lost.unwrap_or_default()));
     }
     match live.windows(2).find(|pair| contradicts_header(pair[0].header(), pair[1].header())) {
-        Some(pair) => Err(Error::history(place, pair[0].id(), pair[1].id())),
+        Some(pair) => Err(Error::history(location, pair[0].id(), pair[1].id())),
         None => Ok(live),
     }
 }
@@ -409,14 +414,14 @@ pub(super) fn drop_garbage(
 /// Step 5 for one segment.
 pub(super) fn scan(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     options: &StreamOptions,
     found: &mut Found,
     order: Order,
 ) -> Result<Scan> {
-    let failed = |e| Error::segment_error(place, e);
+    let failed = |e| Error::segment_error(location, e);
     let limit = found.limit;
-    let file = found.open(context, place)?.clone();
+    let file = found.open(context, location)?.clone();
     if let Some(before) = found.before.take()
         && let Some(scan) = scan_on(context, &file, limit, before).map_err(failed)?
     {
@@ -470,7 +475,7 @@ pub(super) fn closed_len(file: &SegmentFile, chain: &Chain) -> stratawal_segment
 /// a chain that breaks below its limit.)
 pub(super) fn scan_back(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     options: &StreamOptions,
     live: &mut [Found],
     order: Order,
@@ -481,13 +486,13 @@ pub(super) fn scan_back(
     let mut open = 1;
     for found in live[..newest].iter_mut().rev() {
         if !found.is_sealed {
-            let finished = found.open(context, place)?.finished().map_err(|e| Error::segment_error(place, e))?;
+            let finished = found.open(context, location)?.finished().map_err(|e| Error::segment_error(location, e))?;
             found.is_sealed = finished.is_some_and(|f| matches!(f.end.kind, stratawal_frame::EndKind::Seal { .. }));
         }
         if durable >= oldest_base && found.is_sealed {
             break;
         }
-        let scan = scan(context, place, options, found, order)?;
+        let scan = scan(context, location, options, found, order)?;
         // Attestations of entries that a newer generation has voided are void with them.
         let attested =
             if seeded(Fault::AttestationNotClamped) { scan.attested } else { scan.attested.min(found.limit) };
@@ -497,7 +502,7 @@ pub(super) fn scan_back(
         if open < SCANNED_OPEN_MAX {
             open += 1;
         } else {
-            found.close(place, durable, order)?;
+            found.close(location, durable, order)?;
         }
     }
     Ok(durable)
@@ -507,20 +512,20 @@ pub(super) fn scan_back(
 /// not scanned are compared when they are read, so that opening stays cheap.
 fn check_history(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     options: &StreamOptions,
     live: &mut [Found],
     start: SeqNo,
     order: Order,
 ) -> Result<()> {
-    check_links(context, place, live)?;
-    check_all_unsealed(context, place, options, live, start, order)
+    check_links(context, location, live)?;
+    check_all_unsealed(context, location, options, live, start, order)
 }
 
 /// Checks each segment that has no valid end and was not scanned, as [`check_unsealed`] does.
 pub(super) fn check_all_unsealed(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     options: &StreamOptions,
     live: &mut [Found],
     start: SeqNo,
@@ -530,7 +535,7 @@ pub(super) fn check_all_unsealed(
         let next = *live[i].header();
         let found = &mut live[i - 1];
         if found.scan.is_none() && found.end.is_none() {
-            check_unsealed(context, place, options, found, &next, start, order)?;
+            check_unsealed(context, location, options, found, &next, start, order)?;
         }
     }
     Ok(())
@@ -538,13 +543,13 @@ pub(super) fn check_all_unsealed(
 
 /// Whether each live segment can follow the one before it, as far as the ends of files and the
 /// scans show that.
-pub(super) fn check_links(context: &LogContext, place: &Location, live: &mut [Found]) -> Result<()> {
+pub(super) fn check_links(context: &LogContext, location: &Location, live: &mut [Found]) -> Result<()> {
     for i in 1..live.len() {
         let next = *live[i].header();
         let found = &mut live[i - 1];
         let scanned = found.scan.as_ref().is_some_and(|scan| scan_contradicts(scan, &next));
-        if scanned || end_contradicts(context, place, found, &next)? {
-            return Err(Error::history(place, found.id(), SegmentId::of(&next)));
+        if scanned || end_contradicts(context, location, found, &next)? {
+            return Err(Error::history(location, found.id(), SegmentId::of(&next)));
         }
     }
     Ok(())
@@ -554,14 +559,14 @@ pub(super) fn check_links(context: &LogContext, place: &Location, live: &mut [Fo
 /// damaged excludes nothing.
 pub(super) fn end_contradicts(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     found: &mut Found,
     next: &SegmentHeader,
 ) -> Result<bool> {
     if !found.end.is_some_and(|end| contradicts_end(&end, next)) {
         return Ok(false);
     }
-    let finished = found.opened(context, place)?.finished().map_err(|e| Error::segment_error(place, e))?;
+    let finished = found.opened(context, location)?.finished().map_err(|e| Error::segment_error(location, e))?;
     found.end = finished.map(|finished| finished.peek());
     Ok(found.end.is_some_and(|end| contradicts_end(&end, next)))
 }
@@ -577,18 +582,18 @@ pub(super) fn scan_contradicts(scan: &Scan, next: &SegmentHeader) -> bool {
 /// or damaged, all entries that `next` follows must be there.
 fn check_unsealed(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     options: &StreamOptions,
     found: &mut Found,
     next: &SegmentHeader,
     start: SeqNo,
     order: Order,
 ) -> Result<()> {
-    let (limit, scan) = (found.limit, scan(context, place, options, found, order)?);
+    let (limit, scan) = (found.limit, scan(context, location, options, found, order)?);
     // Not shown from this scan, so that no sync is due.
-    found.close(place, limit, order)?;
+    found.close(location, limit, order)?;
     if scan_contradicts(&scan, next) {
-        return Err(Error::history(place, found.id(), SegmentId::of(next)));
+        return Err(Error::history(location, found.id(), SegmentId::of(next)));
     }
     let (end, at) = (scan.chain.end_seq.min(limit), scan.chain.end.0);
     if end == limit {
@@ -597,22 +602,22 @@ fn check_unsealed(
         return Ok(());
     }
     found.scan = Some(scan);
-    let error = Error::damage(place, Damage::Lost, Some(found.id()), Some(at), None);
-    Err(lost_range::behind_chain(context, place, found, end, start, limit, error))
+    let error = Error::damage(location, Damage::Lost, Some(found.id()), Some(at), None);
+    Err(lost_range::behind_chain(context, location, found, end, start, limit, error))
 }
 
 /// Step 5, the decision: where the chain over all scanned segments ends, and whether that is a torn
 /// tail or damage.
 pub(super) fn follow(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     live: &[Found],
     start: SeqNo,
     durable: SeqNo,
 ) -> Result<(usize, SeqNo)> {
     let newest = live.len() - 1;
     // The newest file's length is looked at whether or not the chain gets there.
-    check_length(context, place, &live[newest], start, durable)?;
+    check_length(context, location, &live[newest], start, durable)?;
     let mut end = live[newest].header().base;
     for (i, found) in live.iter().enumerate() {
         let Some(scan) = &found.scan else { continue };
@@ -626,15 +631,15 @@ pub(super) fn follow(
         // behind the end proves nothing either way: pages that were never synced reach the disk in
         // any order, so a lawful power loss leaves the same picture.
         if end < durable {
-            let error = Error::damage(place, Damage::Lost, Some(found.id()), Some(scan.chain.end.0), None);
-            return Err(lost_range::behind_chain(context, place, found, end, start, durable, error));
+            let error = Error::damage(location, Damage::Lost, Some(found.id()), Some(scan.chain.end.0), None);
+            return Err(lost_range::behind_chain(context, location, found, end, start, durable, error));
         }
-        check_length(context, place, found, start, durable)?;
+        check_length(context, location, found, start, durable)?;
         // A START is settled before the next segment is begun, whose header states it.
         let stated = scan.chain.start.unwrap_or(found.header().start);
         let is_whole = scan.from.0 == ByteOffset(SEGMENT_HEADER_LEN as u64);
         if let Some(next) = live.get(i + 1).filter(|next| is_whole && next.header().start != stated) {
-            return Err(Error::history(place, found.id(), next.id()));
+            return Err(Error::history(location, found.id(), next.id()));
         }
         return Ok((i, end));
     }
@@ -643,15 +648,15 @@ pub(super) fn follow(
 
 /// A file that was not finished has a length of one being written, or it was cut or lengthened, or
 /// its end is damaged.
-fn check_length(context: &LogContext, place: &Location, found: &Found, start: SeqNo, durable: SeqNo) -> Result<()> {
+fn check_length(context: &LogContext, location: &Location, found: &Found, start: SeqNo, durable: SeqNo) -> Result<()> {
     let Some(scan) = found.scan.as_ref().filter(|scan| !scan.has_written_len) else { return Ok(()) };
     let end = scan.chain.end_seq.min(found.limit);
     // Where the last thing written was a CLOSE, its trailer ended the file.
     let closed_len = scan.closed_len;
-    let error = Error::length(place, found.id(), scan.len, closed_len);
+    let error = Error::length(location, found.id(), scan.len, closed_len);
     Err(match closed_len {
         _ if end < durable.min(found.limit) => {
-            lost_range::behind_chain(context, place, found, end, start, durable, error)
+            lost_range::behind_chain(context, location, found, end, start, durable, error)
         }
         _ if found.limit < SeqNo(u64::MAX) => error.with_lost(end.max(start).0..found.limit.0),
         Some(_) => error,
@@ -671,8 +676,8 @@ impl Image {
         times.map_or(0, |times| times.1).max(last.header().last_timestamp)
     }
 
-    pub(crate) fn report(&mut self, context: &LogContext, place: &Location) -> Result<OpenReport> {
-        let torn = self.torn(context, place)?;
+    pub(crate) fn report(&mut self, context: &LogContext, location: &Location) -> Result<OpenReport> {
+        let torn = self.torn(context, location)?;
         let live = &self.live[..=self.cut];
         let kept: BTreeSet<SegmentId> = live.iter().map(Found::id).collect();
         let removed = self.all.iter().filter(|id| !kept.contains(id));
@@ -690,13 +695,13 @@ impl Image {
     }
 
     /// The bytes after the chain, if all of them were searched.
-    fn torn(&mut self, context: &LogContext, place: &Location) -> Result<Option<TornTail>> {
+    fn torn(&mut self, context: &LogContext, location: &Location) -> Result<Option<TornTail>> {
         let at = &self.live[self.cut];
         let Some(scan) = at.scan.as_ref().filter(|scan| scan.trace.searched) else { return Ok(None) };
         let offset = scan.chain.end;
         let bytes = match scan.trace.residue {
             Some(bytes) => bytes,
-            None => at.opened(context, place)?.residue(offset).map_err(|e| Error::segment_error(place, e))?,
+            None => at.opened(context, location)?.residue(offset).map_err(|e| Error::segment_error(location, e))?,
         };
         let torn = (bytes > 0).then(|| TornTail { segment: at.id().to_string(), offset: offset.0, bytes });
         if let Some(scan) = &mut self.live[self.cut].scan {

@@ -34,13 +34,13 @@ struct Named {
 /// the image has that as its start. Changes nothing.
 pub(super) fn analyse_above(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     options: &StreamOptions,
     floor: SeqNo,
 ) -> Result<Image> {
-    let (all, temporaries) = list(context, place)?;
-    let mut names = read_names(context, place, &all)?;
-    let unreadable = |id, error| lost_range::of_name(context, place, options, &all, id, error);
+    let (all, temporaries) = list(context, location)?;
+    let mut names = read_names(context, location, &all)?;
+    let unreadable = |id, error| lost_range::of_name(context, location, options, &all, id, error);
     if let Some((id, error)) = take_foreign(&mut names) {
         // The name of a file that was renamed does not show which entries are missing.
         return Err(if error.named_segment().is_some() { error } else { unreadable(id, error) });
@@ -49,10 +49,10 @@ pub(super) fn analyse_above(
     let newest = stack.pop().expect("invariant: at least the newest segment voids nothing of itself");
     let mut newest = newest.found.map_err(|error| unreadable(newest.id, error))?;
 
-    let file = newest.open(context, place)?;
-    let finished = file.finished().map_err(|e| Error::segment_error(place, e))?;
+    let file = newest.open(context, location)?;
+    let finished = file.finished().map_err(|e| Error::segment_error(location, e))?;
     let closed = finished.filter(|finished| matches!(finished.end.kind, EndKind::Close { .. }));
-    let mut scan = scan(context, place, options, &mut newest, Order::ChainFirst)?;
+    let mut scan = scan(context, location, options, &mut newest, Order::ChainFirst)?;
     // A file that ends in a CLOSE with its trailer has the length that it should have.
     scan.has_written_len |= closed.is_some();
     let watch = scan.trace.watch;
@@ -67,14 +67,14 @@ pub(super) fn analyse_above(
         }
     }
     live.push(newest);
-    let mut live = drop_garbage(context, place, live, start)?;
-    let attested = scan_back(context, place, options, &mut live, Order::ChainFirst)?;
+    let mut live = drop_garbage(context, location, live, start)?;
+    let attested = scan_back(context, location, options, &mut live, Order::ChainFirst)?;
     if live.len() > 1 {
-        scan_unsealed(context, place, options, &mut live[0])?;
+        scan_unsealed(context, location, options, &mut live[0])?;
     }
-    check_links(context, place, &mut live)?;
+    check_links(context, location, &mut live)?;
     // The next open does the same check, with the new start.
-    check_all_unsealed(context, place, options, &mut live, start, Order::ChainFirst)?;
+    check_all_unsealed(context, location, options, &mut live, start, Order::ChainFirst)?;
     let durable = closed.as_ref().map_or(attested, |close| close.frame.first_seq);
 
     let holder = &mut live[0];
@@ -83,10 +83,10 @@ pub(super) fn analyse_above(
         .as_ref()
         .map(|scan| scan.chain.end_seq)
         .filter(|&end| end < start.min(holder.limit) || end == start && end < durable);
-    let entered = broken.is_none() || enter_at(context, place, options, holder, start)?;
+    let entered = broken.is_none() || enter_at(context, location, options, holder, start)?;
     let newest = &live[live.len() - 1];
-    if newest.opened(context, place)?.find_seal().map_err(|e| Error::segment_error(place, e))?.is_some() {
-        let error = Error::damage(place, Damage::SuccessorMissing, Some(newest.id()), None, None);
+    if newest.opened(context, location)?.find_seal().map_err(|e| Error::segment_error(location, e))?.is_some() {
+        let error = Error::damage(location, Damage::SuccessorMissing, Some(newest.id()), None, None);
         return Err(error.with_lost_from(start.max(newest.header().base).0));
     }
     let is_empty = !entered && live.len() == 1 && durable <= start;
@@ -111,25 +111,25 @@ pub(super) fn analyse_above(
         let from_chain = live[0].scan.as_ref().and_then(|scan| scan.chain.start);
         start = start.max(from_chain.unwrap_or_default());
     }
-    let (cut, end) = follow(context, place, &live, start, durable)?;
+    let (cut, end) = follow(context, location, &live, start, durable)?;
     Ok(Image { all, headers: Vec::new(), watch, temporaries, live, cut, closed: None, start, end, durable })
 }
 
 /// Reads the headers, of those that can be read.
-fn read_names(context: &LogContext, place: &Location, all: &[SegmentId]) -> Result<Vec<Named>> {
+fn read_names(context: &LogContext, location: &Location, all: &[SegmentId]) -> Result<Vec<Named>> {
     let (mut names, mut stream_id) = (Vec::with_capacity(all.len()), None);
     for (i, &id) in all.iter().enumerate().rev() {
-        let found = match SegmentFile::open(context.storage(), &place.dir(), id, Access::Read) {
+        let found = match SegmentFile::open(context.storage(), &location.dir(), id, Access::Read) {
             Ok(file) => {
                 let header = *file.header();
                 let newest = i + 1 == all.len();
-                let end = if newest { None } else { file.peek_end().map_err(|e| Error::segment_error(place, e))? };
+                let end = if newest { None } else { file.peek_end().map_err(|e| Error::segment_error(location, e))? };
                 let file = if newest { Opened::Open(file) } else { Opened::Header(header) };
                 let found = Found::new(file, end);
-                misplaced(context, place, &header, &mut stream_id, all.get(i + 1)).map_or(Ok(found), Err)
+                misplaced(context, location, &header, &mut stream_id, all.get(i + 1)).map_or(Ok(found), Err)
             }
-            Err(error) if error.is_damage() || error.is_newer() => Err(Error::segment_error(place, error)),
-            Err(error) => return Err(Error::segment_error(place, error)),
+            Err(error) if error.is_damage() || error.is_newer() => Err(Error::segment_error(location, error)),
+            Err(error) => return Err(Error::segment_error(location, error)),
         };
         names.push(Named { id, limit: SeqNo(u64::MAX), found });
     }
@@ -159,11 +159,11 @@ impl Voidable for Named {
 
 /// Scans the segment that holds the floor, if it has no valid end and was not scanned: its chain
 /// may break below the floor.
-fn scan_unsealed(context: &LogContext, place: &Location, options: &StreamOptions, holder: &mut Found) -> Result<()> {
+fn scan_unsealed(context: &LogContext, location: &Location, options: &StreamOptions, holder: &mut Found) -> Result<()> {
     if holder.scan.is_none() && holder.end.is_none() {
-        holder.scan = Some(scan(context, place, options, holder, Order::ChainFirst)?);
+        holder.scan = Some(scan(context, location, options, holder, Order::ChainFirst)?);
         let limit = holder.limit;
-        holder.close(place, limit, Order::ChainFirst)?;
+        holder.close(location, limit, Order::ChainFirst)?;
     }
     Ok(())
 }
@@ -172,13 +172,13 @@ fn scan_unsealed(context: &LogContext, place: &Location, options: &StreamOptions
 /// the chain breaks. False where there is no such frame.
 fn enter_at(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     options: &StreamOptions,
     found: &mut Found,
     seq: SeqNo,
 ) -> Result<bool> {
-    let failed = |e| Error::segment_error(place, e);
-    let (file, limit) = (found.opened(context, place)?, found.limit);
+    let failed = |e| Error::segment_error(location, e);
+    let (file, limit) = (found.opened(context, location)?, found.limit);
     let scan = found.scan.as_mut().expect("invariant: only the chain of a segment that was scanned is known to break");
     let Some(from) = frame_with(&file, scan, seq).map_err(failed)? else { return Ok(false) };
     let index = ActiveIndex::new(options.index_every);

@@ -134,13 +134,18 @@ impl Known {
 
 /// Looks again. Any error means that `known` does not hold any more, or that something is damaged:
 /// then all has to be read.
-pub(super) fn look_on(context: &LogContext, place: &Location, options: &StreamOptions, known: Known) -> Result<Look> {
-    let gone = || Error::io(place, io::ErrorKind::NotFound.into());
+pub(super) fn look_on(
+    context: &LogContext,
+    location: &Location,
+    options: &StreamOptions,
+    known: Known,
+) -> Result<Look> {
+    let gone = || Error::io(location, io::ErrorKind::NotFound.into());
     let open = |id| {
-        let file = SegmentFile::open(context.storage(), &place.dir(), id, Access::Read);
-        file.map_err(|e| Error::segment_error(place, e))
+        let file = SegmentFile::open(context.storage(), &location.dir(), id, Access::Read);
+        file.map_err(|e| Error::segment_error(location, e))
     };
-    let (names, temporaries) = list(context, place)?;
+    let (names, temporaries) = list(context, location)?;
     let newest = open(*names.last().ok_or_else(gone)?)?;
     let is_same_stream = if newest.id() == known.newest() {
         known.is_newest(&newest)
@@ -152,19 +157,19 @@ pub(super) fn look_on(context: &LogContext, place: &Location, options: &StreamOp
     }
     let has_same_names = names == known.names;
     if has_same_names && known.is_at_rest() {
-        let watch = Watch::now(context, &newest, Some(&known.watch)).map_err(|e| Error::segment_error(place, e))?;
+        let watch = Watch::now(context, &newest, Some(&known.watch)).map_err(|e| Error::segment_error(location, e))?;
         if watch.is_unchanged_since(&known.watch) {
             return Ok(Look::Same { known: Box::new(known), report: None });
         }
     }
     let shown = known.shown;
     let remembered = Remembered { segments: known.segments, watch: known.watch, newest };
-    let mut image = analyse_on(context, place, options, (names, temporaries), remembered)?;
+    let mut image = analyse_on(context, location, options, (names, temporaries), remembered)?;
     if has_same_names && Shown::of(&image) == shown {
-        let report = Some(image.report(context, place)?);
+        let report = Some(image.report(context, location)?);
         return Ok(Look::Same { known: Box::new(Known::of(image)), report });
     }
-    show(context, place, options, image, true).map(|found| Look::New(Box::new(found)))
+    show(context, location, options, image, true).map(|found| Look::New(Box::new(found)))
 }
 
 /// The state of a file before it was read.

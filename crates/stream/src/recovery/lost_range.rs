@@ -28,27 +28,28 @@ use crate::options::StreamOptions;
 /// The error of segment `id`, one of `all` in order of generation, that could not be opened.
 pub(super) fn unreadable(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     options: &StreamOptions,
     all: &[SegmentId],
     id: SegmentId,
     error: stratawal_segment::Error,
 ) -> Error {
     let named_wrong = matches!(error.kind(), ErrorKind::NameMismatch(_));
-    let error = Error::segment_error(place, error);
-    if named_wrong || !error.is_damage() { error } else { of_name(context, place, options, all, id, error) }
+    let error = Error::segment_error(location, error);
+    if named_wrong || !error.is_damage() { error } else { of_name(context, location, options, all, id, error) }
 }
 
 /// `error` with what the name of segment `id` says is lost with it.
 pub(super) fn of_name(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     options: &StreamOptions,
     all: &[SegmentId],
     id: SegmentId,
     error: Error,
 ) -> Error {
-    let start = all.last().filter(|&&newest| newest != id).and_then(|&newest| start(context, place, options, newest));
+    let start =
+        all.last().filter(|&&newest| newest != id).and_then(|&newest| start(context, location, options, newest));
     let first = id.base.max(start.unwrap_or_default());
     match all.iter().filter(|other| other.generation > id.generation).map(|other| other.base).min() {
         Some(limit) => error.with_lost(first.0..limit.0),
@@ -57,16 +58,16 @@ pub(super) fn of_name(
 }
 
 /// The first live seq, as the newest segment says it.
-fn start(context: &LogContext, place: &Location, options: &StreamOptions, newest: SegmentId) -> Option<SeqNo> {
-    let file = SegmentFile::open(context.storage(), &place.dir(), newest, Access::Read).ok()?;
+fn start(context: &LogContext, location: &Location, options: &StreamOptions, newest: SegmentId) -> Option<SeqNo> {
+    let file = SegmentFile::open(context.storage(), &location.dir(), newest, Access::Read).ok()?;
     let mut found = [Found::new(Opened::Open(file), None)];
-    first_live(context, place, options, &mut found).ok()
+    first_live(context, location, options, &mut found).ok()
 }
 
 /// One past the last entry of a segment, as far as it can be read.
-pub(super) fn end_of(context: &LogContext, place: &Location, found: &mut Found) -> Option<SeqNo> {
+pub(super) fn end_of(context: &LogContext, location: &Location, found: &mut Found) -> Option<SeqNo> {
     let limit = found.limit;
-    let file = found.open(context, place).ok()?;
+    let file = found.open(context, location).ok()?;
     let end = match file.finished().ok()? {
         Some(finished) => finished.frame.first_seq,
         None => file.walk(&mut |_, _| {}).ok()?.end_seq,
@@ -78,7 +79,7 @@ pub(super) fn end_of(context: &LogContext, place: &Location, found: &mut Found) 
 /// `end`, although more is attested.
 pub(super) fn behind_chain(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     found: &Found,
     end: SeqNo,
     start: SeqNo,
@@ -87,7 +88,7 @@ pub(super) fn behind_chain(
 ) -> Error {
     // What is lost for certain ends where the next valid frame begins; what is behind that is for
     // salvage.
-    let next_frame = |scan: &Scan| found.opened(context, place).ok()?.attestations(scan.chain.end).ok()?.first_seq;
+    let next_frame = |scan: &Scan| found.opened(context, location).ok()?.attestations(scan.chain.end).ok()?.first_seq;
     let behind = found.scan.as_ref().and_then(next_frame);
     let next = behind.filter(|&next| next >= end).unwrap_or(found.limit).min(durable);
     let first = end.max(start);

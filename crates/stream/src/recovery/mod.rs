@@ -101,11 +101,11 @@ pub(crate) enum Look {
 }
 
 /// Whether the stream's folder is there.
-pub(crate) fn exists(context: &LogContext, place: &Location) -> Result<bool> {
-    match context.storage().list(&place.dir()) {
+pub(crate) fn exists(context: &LogContext, location: &Location) -> Result<bool> {
+    match context.storage().list(&location.dir()) {
         Ok(_) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(Error::directory(place, e)),
+        Err(e) => Err(Error::directory(location, e)),
     }
 }
 
@@ -114,19 +114,19 @@ pub(crate) fn exists(context: &LogContext, place: &Location) -> Result<bool> {
 /// without the emergency reserve.
 pub(crate) fn recover(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     options: &StreamOptions,
     reserve: ReserveUse,
 ) -> Result<Option<Recovered>> {
     context.with_reserve(
         reserve,
         |error: &Error| error.kind() == ErrorKind::Full,
-        || recover_as_it_is(context, place, options),
+        || recover_as_it_is(context, location, options),
     )
 }
 
-fn recover_as_it_is(context: &LogContext, place: &Location, options: &StreamOptions) -> Result<Option<Recovered>> {
-    recover_by(context, place, options, || analyse(context, place, options, Order::ChainFirst))
+fn recover_as_it_is(context: &LogContext, location: &Location, options: &StreamOptions) -> Result<Option<Recovered>> {
+    recover_by(context, location, options, || analyse(context, location, options, Order::ChainFirst))
 }
 
 /// Recovers a stream of which the entries at or above `floor` are intact, whatever is damaged
@@ -137,38 +137,38 @@ fn recover_as_it_is(context: &LogContext, place: &Location, options: &StreamOpti
 /// then the files mean what they meant before. Where a crash comes between, this may be repeated.
 pub(crate) fn recover_above(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     options: &StreamOptions,
     floor: SeqNo,
 ) -> Result<Option<Recovered>> {
     let full = |error: &Error| error.kind() == ErrorKind::Full;
     context.with_reserve(ReserveUse::Allowed, full, || {
-        recover_by(context, place, options, || floor::analyse_above(context, place, options, floor))
+        recover_by(context, location, options, || floor::analyse_above(context, location, options, floor))
     })
 }
 
 /// Steps 1 to 5 as `analyse` does them, and the rest.
 fn recover_by(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     options: &StreamOptions,
     analyse: impl Fn() -> Result<Image>,
 ) -> Result<Option<Recovered>> {
-    if !exists(context, place)? {
+    if !exists(context, location)? {
         return Ok(None);
     }
     const TRIES_MAX: usize = 3;
     let began = Instant::now();
     for _ in 0..TRIES_MAX {
         let image = analyse()?;
-        if let Some(mut recovered) = repair::repair(context, place, options, image)? {
+        if let Some(mut recovered) = repair::repair(context, location, options, image)? {
             recovered.report.elapsed = began.elapsed();
             return Ok(Some(recovered));
         }
     }
     Err(Error::text(
         ErrorKind::Io,
-        place,
+        location,
         "the files change while they are read: something else writes to them, or the disk fails",
     ))
 }
@@ -182,15 +182,15 @@ const LOOKS_MAX: usize = 200;
 /// A writer at work looks like damage of any kind for a moment: a segment that is gone, a length, a
 /// gap. So damage is believed only if a fresh listing and reading finds the same again: the same
 /// place and the same numbers.
-pub(crate) fn read(context: &LogContext, place: &Location, options: &StreamOptions) -> Result<Option<Recovered>> {
+pub(crate) fn read(context: &LogContext, location: &Location, options: &StreamOptions) -> Result<Option<Recovered>> {
     let began = Instant::now();
     let mut seen: Option<Error> = None;
     for _ in 0..LOOKS_MAX {
-        if !exists(context, place)? {
+        if !exists(context, location)? {
             return Ok(None);
         }
-        match analyse(context, place, options, Order::AttestationsFirst)
-            .and_then(|image| show(context, place, options, image, false))
+        match analyse(context, location, options, Order::AttestationsFirst)
+            .and_then(|image| show(context, location, options, image, false))
         {
             Ok(mut recovered) => {
                 recovered.report.elapsed = began.elapsed();
@@ -202,20 +202,20 @@ pub(crate) fn read(context: &LogContext, place: &Location, options: &StreamOptio
         }
     }
     // Never the same twice: that is a writer at work, and no damage.
-    Err(Error::text(ErrorKind::Io, place, "the stream changes faster than it can be read; try again"))
+    Err(Error::text(ErrorKind::Io, location, "the stream changes faster than it can be read; try again"))
 }
 
 /// Looks again, and reads only the entries that have come since the look that found `known`. Where
 /// that does not hold, or is not given, it reads all of them.
 pub(crate) fn look(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     options: &StreamOptions,
     known: Option<Box<Known>>,
 ) -> Result<Look> {
     let began = Instant::now();
     if let Some(known) = known
-        && let Ok(mut look) = look_on(context, place, options, *known)
+        && let Ok(mut look) = look_on(context, location, options, *known)
     {
         match &mut look {
             Look::Same { report: Some(report), .. } => report.elapsed = began.elapsed(),
@@ -225,13 +225,13 @@ pub(crate) fn look(
         return Ok(look);
     }
     // Only the findings that do not rely on an earlier look are reported as errors.
-    Ok(read(context, place, options)?.map_or(Look::Missing, |found| Look::New(Box::new(found))))
+    Ok(read(context, location, options)?.map_or(Look::Missing, |found| Look::New(Box::new(found))))
 }
 
 /// What a reader shows of an image: the whole chain, once it is made sure of.
 fn show(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     options: &StreamOptions,
     mut image: Image,
     is_continued: bool,
@@ -240,9 +240,9 @@ fn show(
     // and then saw them gone after a power loss would have read what was never there.
     if image.end > image.durable {
         // Those that are not open any more were synced before they were closed.
-        image.live.iter_mut().try_for_each(|found| found.make_sure(place, image.durable))?;
+        image.live.iter_mut().try_for_each(|found| found.make_sure(location, image.durable))?;
     }
-    let report = image.report(context, place)?;
+    let report = image.report(context, location)?;
     let timestamp = image.timestamp();
     let (start, end) = (image.start.0, image.end.max(image.start).0);
     let newest = image.live[image.live.len() - 1].id();
@@ -254,12 +254,12 @@ fn show(
             // Whole: opened when it is read, and then its index is made again where it has none.
             (Some(scan), Opened::Header(_), _) if scan.chain.end_seq >= found.limit => SegmentState::Sealed,
             (Some(scan), Opened::Header(_), _) => {
-                SegmentState::Live(Arc::new(scan.live(&found.opened(context, place)?)))
+                SegmentState::Live(Arc::new(scan.live(&found.opened(context, location)?)))
             }
             // The newest, which a writer may go on in: where it ended is what was seen now.
             (None, Opened::Open(file), Some(close)) if SegmentId::of(&header) == newest => {
                 let closed = closed_index(file, close, options.index_every);
-                let (index, _) = closed.map_err(|e| Error::segment_error(place, e))?;
+                let (index, _) = closed.map_err(|e| Error::segment_error(location, e))?;
                 SegmentState::Live(Arc::new(Live::new(SegmentData::read(file), Arc::new(index), close.offset.0)))
             }
             (None, _, _) => SegmentState::Sealed,

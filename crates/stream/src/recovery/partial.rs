@@ -16,14 +16,14 @@ use crate::sync::Arc;
 
 /// Reads a stream that was found damaged, up to the damage. What is shown is in the page cache; it
 /// may not be durable.
-pub(crate) fn partial(context: &LogContext, place: &Location, options: &StreamOptions) -> Result<Recovered> {
-    let (valid, broken) = match list(context, place) {
-        Ok((all, _)) => read_valid(context, place, &all),
+pub(crate) fn partial(context: &LogContext, location: &Location, options: &StreamOptions) -> Result<Recovered> {
+    let (valid, broken) = match list(context, location) {
+        Ok((all, _)) => read_valid(context, location, &all),
         Err(e) if e.is_damage() => (Vec::new(), Vec::new()),
         Err(e) => return Err(e),
     };
     let mut live = drop_void(valid);
-    let start = first_live(context, place, options, &mut live)?;
+    let start = first_live(context, location, options, &mut live)?;
     live.retain(|found| found.limit > start);
     let mut end = start;
     let mut segments: Vec<Arc<SegmentView>> = Vec::new();
@@ -40,7 +40,7 @@ pub(crate) fn partial(context: &LogContext, place: &Location, options: &StreamOp
         // A segment whose header cannot be read may have voided what stands at or above its base.
         let void = broken.iter().filter(|id| id.generation > header.generation).map(|id| id.base).min();
         let limit = found.limit.min(void.unwrap_or(SeqNo(u64::MAX)));
-        let scan = match scan(context, place, options, &mut found, Order::ChainFirst) {
+        let scan = match scan(context, location, options, &mut found, Order::ChainFirst) {
             Ok(scan) => scan,
             Err(e) if e.is_damage() => break,
             Err(e) => return Err(e),
@@ -48,14 +48,14 @@ pub(crate) fn partial(context: &LogContext, place: &Location, options: &StreamOp
         end = scan.chain.end_seq.min(limit).max(start);
         let next = headers.get(i + 1);
         let contradicted = next.is_some_and(|next| {
-            scan_contradicts(&scan, next) || end_contradicts(context, place, &mut found, next).unwrap_or(false)
+            scan_contradicts(&scan, next) || end_contradicts(context, location, &mut found, next).unwrap_or(false)
         });
         // What is whole is opened when it is read: a stream may have more segments than a process
         // may have files.
         let state = if end == found.limit {
             SegmentState::Sealed
         } else {
-            SegmentState::Live(Arc::new(scan.live(found.open(context, place)?)))
+            SegmentState::Live(Arc::new(scan.live(found.open(context, location)?)))
         };
         segments.push(Arc::new(SegmentView { header, state }));
         if end < found.limit || contradicted {
@@ -83,10 +83,10 @@ pub(crate) fn partial(context: &LogContext, place: &Location, options: &StreamOp
 }
 
 /// Segments with valid headers in order of generation, and the names of the others.
-fn read_valid(context: &LogContext, place: &Location, all: &[SegmentId]) -> (Vec<Found>, Vec<SegmentId>) {
+fn read_valid(context: &LogContext, location: &Location, all: &[SegmentId]) -> (Vec<Found>, Vec<SegmentId>) {
     let (mut valid, mut broken) = (Vec::new(), Vec::new());
     for &id in all {
-        match SegmentFile::open(context.storage(), &place.dir(), id, Access::Read) {
+        match SegmentFile::open(context.storage(), &location.dir(), id, Access::Read) {
             Ok(file) => {
                 let end = file.peek_end().ok().flatten();
                 let file = Opened::Header(*file.header());
@@ -101,18 +101,18 @@ fn read_valid(context: &LogContext, place: &Location, all: &[SegmentId]) -> (Vec
 /// The first live seq, as far as the newest valid segment says it.
 pub(super) fn first_live(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     options: &StreamOptions,
     live: &mut [Found],
 ) -> Result<SeqNo> {
     let Some(newest) = live.last_mut() else { return Ok(SeqNo(0)) };
     let from_header = newest.header().start;
-    let file = newest.open(context, place)?;
-    let finished = file.finished().map_err(|e| Error::segment_error(place, e))?;
+    let file = newest.open(context, location)?;
+    let finished = file.finished().map_err(|e| Error::segment_error(location, e))?;
     if let Some(close) = finished.filter(|finished| matches!(finished.end.kind, EndKind::Close { .. })) {
         return Ok(close.end.start);
     }
-    match scan(context, place, options, newest, Order::ChainFirst) {
+    match scan(context, location, options, newest, Order::ChainFirst) {
         Ok(scan) => Ok(scan.chain.start.unwrap_or(from_header)),
         Err(e) if e.is_damage() => Ok(from_header),
         Err(e) => Err(e),

@@ -30,28 +30,28 @@ const REWRITE_LEN: u64 = 1 << 20;
 
 struct Repair<'a> {
     context: &'a LogContext,
-    place: &'a Location,
+    location: &'a Location,
     options: &'a StreamOptions,
 }
 
 /// `None` where the files changed since the image was made, so that it has to be made again.
 pub(crate) fn repair(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     options: &StreamOptions,
     image: Image,
 ) -> Result<Option<Recovered>> {
-    Repair { context, place, options }.run(image)
+    Repair { context, location, options }.run(image)
 }
 
 impl Repair<'_> {
     fn run(&self, mut image: Image) -> Result<Option<Recovered>> {
-        let mut report = image.report(self.context, self.place)?;
+        let mut report = image.report(self.context, self.location)?;
         let (all, temporaries) = (std::mem::take(&mut image.all), std::mem::take(&mut image.temporaries));
         for name in &temporaries {
             // One that cannot be removed is never read, and not in the way of a segment; the next
             // recovery tries again.
-            let _ = remove_file(&**self.context.storage(), &self.place.dir().join(name));
+            let _ = remove_file(&**self.context.storage(), &self.location.dir().join(name));
         }
         let (start, end) = (image.start, image.end.max(image.start));
         let timestamp = image.timestamp();
@@ -88,15 +88,16 @@ impl Repair<'_> {
     }
 
     fn failed(&self, error: stratawal_segment::Error) -> Error {
-        Error::segment_error(self.place, error)
+        Error::segment_error(self.location, error)
     }
 
     fn io(&self, error: std::io::Error) -> Error {
-        Error::io(self.place, error)
+        Error::io(self.location, error)
     }
 
     fn open_to_write(&self, id: SegmentId) -> Result<SegmentFile> {
-        SegmentFile::open(self.context.storage(), &self.place.dir(), id, Access::ReadWrite).map_err(|e| self.failed(e))
+        SegmentFile::open(self.context.storage(), &self.location.dir(), id, Access::ReadWrite)
+            .map_err(|e| self.failed(e))
     }
 
     /// Step 4: the newest ends in a valid CLOSE. Nothing is written; the writer goes on behind the
@@ -231,8 +232,8 @@ impl Repair<'_> {
             let bytes = data.block(at..to).map_err(|e| self.failed(e))?;
             if at == from.0 {
                 let limits = Limits { base: file.header().base, end: ByteOffset(file.len()) };
-                let place = Place { salt: file.header().salt, offset: from };
-                header_holds = matches!(decode_header(&bytes[..FRAME_HEADER_LEN], &place, &limits), Decoded::Frame(h) if h == *frame);
+                let position = Place { salt: file.header().salt, offset: from };
+                header_holds = matches!(decode_header(&bytes[..FRAME_HEADER_LEN], &position, &limits), Decoded::Frame(h) if h == *frame);
             }
             let within = |offset: u64| usize::try_from(offset.clamp(at, to) - at).expect("invariant: a piece is small");
             checksum.update(&bytes[within(payload.start)..within(payload.end)]);
@@ -251,8 +252,8 @@ impl Repair<'_> {
     ) -> Result<(Vec<Arc<SegmentView>>, Active, Space)> {
         let storage = self.context.storage();
         // Names left by a killed process may not be durable.
-        storage.sync_dir(&self.place.dir()).map_err(|e| self.io(e))?;
-        self.context.sync_streams(self.place).map_err(|e| self.io(e))?;
+        storage.sync_dir(&self.location.dir()).map_err(|e| self.io(e))?;
+        self.context.sync_streams(self.location).map_err(|e| self.io(e))?;
 
         let now = storage.now_micros();
         let newest_id = image.live[image.live.len() - 1].id();
@@ -273,7 +274,7 @@ impl Repair<'_> {
             let newest = all.iter().map(|id| id.generation.0).max().unwrap_or(0);
             let next = if seeded(Fault::GenerationKept) { 0 } else { 1 };
             let Some(generation) = newest.checked_add(next).map(Generation) else {
-                return Err(Error::text(ErrorKind::Io, self.place, "the stream has used up its 2^32 generations"));
+                return Err(Error::text(ErrorKind::Io, self.location, "the stream has used up its 2^32 generations"));
             };
             let stream_id = self.stream_id(all)?;
             let predecessor = chain.last().map_or(Predecessor::NONE, |found| self.predecessor(found, base.0));
@@ -290,10 +291,10 @@ impl Repair<'_> {
                 start: image.start,
                 last_timestamp: if is_far_ahead(timestamp, now) { now } else { timestamp },
                 created: now,
-                name_crc: SegmentHeader::name_checksum(self.place.dir_name()),
+                name_crc: SegmentHeader::name_checksum(self.location.dir_name()),
                 ..SegmentHeader::EMPTY
             };
-            let created = create_segment(self.context, &self.place.dir(), &header, FIRST_LEN, ReserveUse::Never);
+            let created = create_segment(self.context, &self.location.dir(), &header, FIRST_LEN, ReserveUse::Never);
             let (writer, space) = created.map_err(|e| match e {
                 CreateError::Undone(e) | CreateError::Indeterminate(e) => self.failed(e),
             })?;
@@ -315,13 +316,13 @@ impl Repair<'_> {
         if let Some(scan) = &found.scan {
             let span = scan.index.floor(base.saturating_sub(1));
             let point = span.map_or_else(|| first_point(found.header()), |span| span.point);
-            let file = found.opened(self.context, self.place);
+            let file = found.opened(self.context, self.location);
             return file.map_or_else(
                 |_| Predecessor::unread(found.header()),
                 |file| Predecessor::from_point(&SegmentData::read(&file), point, base),
             );
         }
-        let reader = sealed_view(found).open_alone(self.context, self.place, self.options);
+        let reader = sealed_view(found).open_alone(self.context, self.location, self.options);
         reader.map_or_else(|_| Predecessor::unread(found.header()), |reader| Predecessor::of(&reader, base))
     }
 
@@ -342,7 +343,7 @@ impl Repair<'_> {
 
     fn stream_id(&self, all: &[SegmentId]) -> Result<stratawal_frame::StreamId> {
         let newest = all.iter().max_by_key(|id| id.generation).expect("invariant: there is a segment");
-        let file = SegmentFile::open(self.context.storage(), &self.place.dir(), *newest, Access::Read);
+        let file = SegmentFile::open(self.context.storage(), &self.location.dir(), *newest, Access::Read);
         Ok(file.map_err(|e| self.failed(e))?.header().stream_id)
     }
 
@@ -356,7 +357,7 @@ impl Repair<'_> {
         let exact = exact && !is_far_ahead(header.last_timestamp, now);
         match &last.scan {
             Some(_) if last.id() == newest && exact => {
-                last.opened(self.context, self.place)?.holds_only_zeros().map_err(|e| self.failed(e))
+                last.opened(self.context, self.location)?.holds_only_zeros().map_err(|e| self.failed(e))
             }
             _ => Ok(false),
         }
@@ -370,7 +371,7 @@ impl Repair<'_> {
         for (i, found) in kept.iter().enumerate().rev() {
             // Closed again at once where it was closed: there may be more of them than the process
             // may have files.
-            let finished = found.opened(self.context, self.place)?.finished().map_err(|e| self.failed(e))?;
+            let finished = found.opened(self.context, self.location)?.finished().map_err(|e| self.failed(e))?;
             if finished.is_some_and(|finished| matches!(finished.end.kind, EndKind::Seal { .. })) {
                 match kept {
                     [first, second, ..] if i > 0 && is_entered_again(first) => {

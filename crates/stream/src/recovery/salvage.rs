@@ -77,7 +77,7 @@ pub struct Lost {
 #[derive(Debug)]
 pub struct Salvage {
     context: Arc<LogContext>,
-    place: Location,
+    location: Location,
     options: StreamOptions,
     stream_id: Option<StreamId>,
     plan: Plan,
@@ -168,11 +168,11 @@ enum Hole {
 ///
 /// # Errors
 /// What is not damage: I/O.
-pub fn salvage(context: &Arc<LogContext>, place: &Location, options: &StreamOptions) -> Result<Option<Salvage>> {
-    let Some(plan) = look(context, place, None)? else { return Ok(None) };
+pub fn salvage(context: &Arc<LogContext>, location: &Location, options: &StreamOptions) -> Result<Option<Salvage>> {
+    let Some(plan) = look(context, location, None)? else { return Ok(None) };
     Ok(Some(Salvage {
         context: Arc::clone(context),
-        place: place.clone(),
+        location: location.clone(),
         options: options.clone(),
         stream_id: plan.stream_id,
         next: plan.start,
@@ -210,7 +210,7 @@ impl Iterator for Salvage {
             }
         }
         let text = "the stream changes faster than it can be read; try again";
-        self.fail(Error::text(ErrorKind::Io, &self.place, text))
+        self.fail(Error::text(ErrorKind::Io, &self.location, text))
     }
 }
 
@@ -230,8 +230,8 @@ impl Salvage {
     /// Lists the files again, and continues where this was.
     fn look_again(&mut self) -> Result<()> {
         self.reading = None;
-        let Some(plan) = look(&self.context, &self.place, self.stream_id)? else {
-            return Err(Error::new(ErrorKind::Deleted, &self.place));
+        let Some(plan) = look(&self.context, &self.location, self.stream_id)? else {
+            return Err(Error::new(ErrorKind::Deleted, &self.location));
         };
         self.stream_id = plan.stream_id;
         self.next = self.next.max(plan.start);
@@ -261,7 +261,7 @@ impl Salvage {
     /// Goes to the next piece.
     fn enter(&mut self, mut piece: Piece) -> Result<Flow> {
         if let Some(damage) = piece.missing.take() {
-            let error = Error::damage(&self.place, damage, Some(piece.id), None, None);
+            let error = Error::damage(&self.location, damage, Some(piece.id), None, None);
             let hole = self.hole(Some(piece.id.base), error)?;
             self.plan.pieces.push_front(piece);
             return Ok(self.flow(hole));
@@ -276,8 +276,8 @@ impl Salvage {
                 return Ok(self.flow(hole));
             }
         };
-        let file = SegmentFile::open(self.context.storage(), &self.place.dir(), piece.id, Access::Read);
-        let file = file.map_err(|e| Error::segment_error(&self.place, e))?;
+        let file = SegmentFile::open(self.context.storage(), &self.location.dir(), piece.id, Access::Read);
+        let file = file.map_err(|e| Error::segment_error(&self.location, e))?;
         if file.header() != header {
             return Ok(Flow::Changed);
         }
@@ -300,7 +300,7 @@ impl Salvage {
         let after_lost = reading.found.take();
         let found = match after_lost {
             Some(found) => Some(found),
-            None => reading.search.next_frame().map_err(|e| Error::segment_error(&self.place, e))?,
+            None => reading.search.next_frame().map_err(|e| Error::segment_error(&self.location, e))?,
         };
         let Some(found) = found else { return self.leave(&reading.piece) };
         let (first, end) = (found.header.first_seq, found.header.end_seq());
@@ -315,7 +315,7 @@ impl Salvage {
         let id = reading.piece.id;
         if first > seq {
             // Nothing that can be read has these seqs. They may begin anywhere before this frame.
-            let error = Error::damage(&self.place, Damage::Gap, Some(id), Some(found.offset.0), None);
+            let error = Error::damage(&self.location, Damage::Gap, Some(id), Some(found.offset.0), None);
             reading.found = Some(found);
             self.reading = Some(reading);
             let hole = self.hole(Some(first), error)?;
@@ -330,7 +330,7 @@ impl Salvage {
         let frame = if too_large {
             None
         } else {
-            reading.search.read(&found).map_err(|e| Error::segment_error(&self.place, e))?
+            reading.search.read(&found).map_err(|e| Error::segment_error(&self.location, e))?
         };
         if let Some(frame) = frame {
             reading.frame = Some(frame);
@@ -338,9 +338,9 @@ impl Salvage {
             return Ok(Flow::Go);
         }
         let error = if too_large {
-            Error::new(ErrorKind::TooLarge { len, max }, &self.place)
+            Error::new(ErrorKind::TooLarge { len, max }, &self.location)
         } else {
-            Error::damage(&self.place, Damage::Frame, Some(id), Some(found.offset.0), None)
+            Error::damage(&self.location, Damage::Frame, Some(id), Some(found.offset.0), None)
         };
         let end = end.min(reading.piece.limit);
         self.reading = Some(reading);
@@ -361,7 +361,7 @@ impl Salvage {
             UNLIMITED => self.plan.attested,
             limit => limit,
         };
-        let error = Error::damage(&self.place, Damage::Lost, Some(piece.id), None, None);
+        let error = Error::damage(&self.location, Damage::Lost, Some(piece.id), None, None);
         let hole = self.hole(Some(end), error)?;
         Ok(self.flow(hole))
     }
@@ -389,7 +389,7 @@ impl Salvage {
         }
         // Damage is believed only if the files are those that were listed. A writer creates a file
         // before it changes what others hold.
-        match list_any(&self.context, &self.place) {
+        match list_any(&self.context, &self.location) {
             Ok(names) if names == self.plan.names => {}
             Err(error) if !error.is_not_found() => return Err(error),
             _ => return Ok(Hole::Changed),
@@ -431,20 +431,20 @@ fn entry_of(frame: &Frame, seq: SeqNo) -> Option<Entry> {
 
 /// Lists the files and plans how to read them; `None` where the stream is not there. `known` is the
 /// stream that was read before.
-fn look(context: &LogContext, place: &Location, known: Option<StreamId>) -> Result<Option<Plan>> {
+fn look(context: &LogContext, location: &Location, known: Option<StreamId>) -> Result<Option<Plan>> {
     for _ in 0..LOOKS_MAX {
-        if !exists(context, place)? {
+        if !exists(context, location)? {
             return Ok(None);
         }
-        match plan(context, place) {
+        match plan(context, location) {
             // A writer has removed a file since it was listed.
             Err(error) if error.is_not_found() => {}
             Ok(plan) if known.is_some() && plan.stream_id.is_some() && plan.stream_id != known => {
-                return Err(Error::new(ErrorKind::Deleted, place));
+                return Err(Error::new(ErrorKind::Deleted, location));
             }
             Err(error) => return Err(error),
             // A writer creates a file before it changes what the others say.
-            Ok(plan) if plan.is_damaged() => match list_any(context, place) {
+            Ok(plan) if plan.is_damaged() => match list_any(context, location) {
                 Ok(names) if names == plan.names => return Ok(Some(plan)),
                 Err(error) if !error.is_not_found() => return Err(error),
                 _ => {}
@@ -452,31 +452,31 @@ fn look(context: &LogContext, place: &Location, known: Option<StreamId>) -> Resu
             Ok(plan) => return Ok(Some(plan)),
         }
     }
-    Err(Error::text(ErrorKind::Io, place, "the stream changes faster than it can be read; try again"))
+    Err(Error::text(ErrorKind::Io, location, "the stream changes faster than it can be read; try again"))
 }
 
-fn plan(context: &LogContext, place: &Location) -> Result<Plan> {
-    let names = list_any(context, place)?;
+fn plan(context: &LogContext, location: &Location) -> Result<Plan> {
+    let names = list_any(context, location)?;
     if names.is_empty() {
-        return Ok(no_segment(place));
+        return Ok(no_segment(location));
     }
-    let (mut pieces, stream_id) = read_pieces(context, place, &names)?;
+    let (mut pieces, stream_id) = read_pieces(context, location, &names)?;
     let lowest = pieces.iter().map(Piece::base_min).min().unwrap_or_default();
     let newest = pieces.iter().rev().find_map(|piece| piece.header.as_ref().ok().copied());
-    let start = newest.map(|header| start_of(context, place, &header)).transpose()?;
+    let start = newest.map(|header| start_of(context, location, &header)).transpose()?;
     pieces = drop_void(pieces);
     pieces.retain(|piece| piece.limit > start.unwrap_or_default());
     // Where nothing states the start, nothing states that anything is missing before the first
     // entry that is known of.
     let start = start.unwrap_or(lowest);
-    let tail = join(context, place, &mut pieces, start)?;
-    let attested = attested(context, place, &pieces)?;
+    let tail = join(context, location, &mut pieces, start)?;
+    let attested = attested(context, location, &pieces)?;
     Ok(Plan { names, stream_id, start, attested, pieces: pieces.into(), tail })
 }
 
 /// The names of the segments in order of generation; there may be none.
-fn list_any(context: &LogContext, place: &Location) -> Result<Vec<SegmentId>> {
-    match list(context, place) {
+fn list_any(context: &LogContext, location: &Location) -> Result<Vec<SegmentId>> {
+    match list(context, location) {
         Ok((names, _)) => Ok(names),
         Err(error) if error.kind() == ErrorKind::Damaged(Damage::NoSegment) => Ok(Vec::new()),
         Err(error) => Err(error),
@@ -484,8 +484,8 @@ fn list_any(context: &LogContext, place: &Location) -> Result<Vec<SegmentId>> {
 }
 
 /// A stream without files: everything is lost, however much that was.
-fn no_segment(place: &Location) -> Plan {
-    let error = Error::damage(place, Damage::NoSegment, None, None, None);
+fn no_segment(location: &Location) -> Plan {
+    let error = Error::damage(location, Damage::NoSegment, None, None, None);
     let id = SegmentId { base: SeqNo(0), generation: stratawal_frame::Generation(0) };
     let piece = Piece { id, header: Err(error), limit: UNLIMITED, missing: None, is_certain: true };
     Plan {
@@ -500,16 +500,20 @@ fn no_segment(place: &Location) -> Plan {
 
 /// A piece for each name, in order of generation, and whose stream this is. Headers that are those
 /// of another stream, or of another name, are unreadable.
-fn read_pieces(context: &LogContext, place: &Location, names: &[SegmentId]) -> Result<(Vec<Piece>, Option<StreamId>)> {
+fn read_pieces(
+    context: &LogContext,
+    location: &Location,
+    names: &[SegmentId],
+) -> Result<(Vec<Piece>, Option<StreamId>)> {
     let (mut pieces, mut stream_id) = (Vec::with_capacity(names.len()), None);
     for (i, &id) in names.iter().enumerate().rev() {
-        let header = match SegmentFile::open(context.storage(), &place.dir(), id, Access::Read) {
+        let header = match SegmentFile::open(context.storage(), &location.dir(), id, Access::Read) {
             Ok(file) => {
                 let header = *file.header();
-                misplaced(context, place, &header, &mut stream_id, names.get(i + 1)).map_or(Ok(header), Err)
+                misplaced(context, location, &header, &mut stream_id, names.get(i + 1)).map_or(Ok(header), Err)
             }
-            Err(error) if error.is_damage() || error.is_newer() => Err(Error::segment_error(place, error)),
-            Err(error) => return Err(Error::segment_error(place, error)),
+            Err(error) if error.is_damage() || error.is_newer() => Err(Error::segment_error(location, error)),
+            Err(error) => return Err(Error::segment_error(location, error)),
         };
         pieces.push(Piece { id, header, limit: UNLIMITED, missing: None, is_certain: true });
     }
@@ -518,9 +522,9 @@ fn read_pieces(context: &LogContext, place: &Location, names: &[SegmentId]) -> R
 }
 
 /// The first live seq, as the segment with this header states it.
-fn start_of(context: &LogContext, place: &Location, header: &SegmentHeader) -> Result<SeqNo> {
-    let file = open(context, place, header)?;
-    let failed = |e| Error::segment_error(place, e);
+fn start_of(context: &LogContext, location: &Location, header: &SegmentHeader) -> Result<SeqNo> {
+    let file = open(context, location, header)?;
+    let failed = |e| Error::segment_error(location, e);
     let finished = file.finished().map_err(failed)?;
     if let Some(close) = finished.filter(|finished| matches!(finished.end.kind, EndKind::Close { .. })) {
         return Ok(close.end.start);
@@ -528,14 +532,14 @@ fn start_of(context: &LogContext, place: &Location, header: &SegmentHeader) -> R
     Ok(file.walk(&mut |_, _| {}).map_err(failed)?.start.unwrap_or(header.start))
 }
 
-fn open(context: &LogContext, place: &Location, header: &SegmentHeader) -> Result<SegmentFile> {
-    let file = SegmentFile::open(context.storage(), &place.dir(), SegmentId::of(header), Access::Read);
-    let file = file.map_err(|e| Error::segment_error(place, e))?;
+fn open(context: &LogContext, location: &Location, header: &SegmentHeader) -> Result<SegmentFile> {
+    let file = SegmentFile::open(context.storage(), &location.dir(), SegmentId::of(header), Access::Read);
+    let file = file.map_err(|e| Error::segment_error(location, e))?;
     if file.header() == header {
         return Ok(file);
     }
     // Another stream has the name by now, and with it the names of its files.
-    Err(Error::io(place, std::io::ErrorKind::NotFound.into()))
+    Err(Error::io(location, std::io::ErrorKind::NotFound.into()))
 }
 
 impl Voidable for Piece {
@@ -550,7 +554,7 @@ impl Voidable for Piece {
 
 /// Finds gaps before, between and after the pieces, and the pieces whose entries a gap makes
 /// uncertain. Returns an error if the end is damaged.
-fn join(context: &LogContext, place: &Location, pieces: &mut [Piece], start: SeqNo) -> Result<Option<Error>> {
+fn join(context: &LogContext, location: &Location, pieces: &mut [Piece], start: SeqNo) -> Result<Option<Error>> {
     if let Some(first) = pieces.first_mut()
         && first.id.base > start
     {
@@ -566,7 +570,7 @@ fn join(context: &LogContext, place: &Location, pieces: &mut [Piece], start: Seq
         }
         let Ok(header) = &older.header else { continue };
         let mixed = match &newer.header {
-            Ok(next) => !is_gap && !is_one_history(context, place, header, next)?,
+            Ok(next) => !is_gap && !is_one_history(context, location, header, next)?,
             Err(error) => error.kind() == ErrorKind::Damaged(Damage::History),
         };
         if mixed {
@@ -580,7 +584,7 @@ fn join(context: &LogContext, place: &Location, pieces: &mut [Piece], start: Seq
         if named.is_some() && !is_gap || named.is_none() && neighbours {
             continue;
         }
-        let seal = open(context, place, header)?.find_seal().map_err(|e| Error::segment_error(place, e))?;
+        let seal = open(context, location, header)?.find_seal().map_err(|e| Error::segment_error(location, e))?;
         let wanted = named.unwrap_or(newer.id.generation);
         let salt = newer.header.as_ref().ok().map(|header| header.predecessor_salt);
         let is_wanted = |seal: &FoundSeal| seal.successor == wanted && salt.is_none_or(|salt| salt == seal.salt);
@@ -591,27 +595,27 @@ fn join(context: &LogContext, place: &Location, pieces: &mut [Piece], start: Seq
     }
     let Some(last) = pieces.last_mut() else { return Ok(None) };
     let Ok(header) = &last.header else { return Ok(None) };
-    let failed = |e| Error::segment_error(place, e);
-    let file = open(context, place, header)?;
+    let failed = |e| Error::segment_error(location, e);
+    let file = open(context, location, header)?;
     if let Some(seal) = file.find_seal().map_err(failed)? {
         (last.limit, last.is_certain) = (seal.end_seq, false);
-        return Ok(Some(Error::damage(place, Damage::SuccessorMissing, Some(last.id), None, None)));
+        return Ok(Some(Error::damage(location, Damage::SuccessorMissing, Some(last.id), None, None)));
     }
     let whole =
         file.has_written_len() || file.finished().map_err(failed)?.is_some() || file.ends_in_close().map_err(failed)?;
-    Ok((!whole).then(|| Error::length(place, last.id, file.len(), None)))
+    Ok((!whole).then(|| Error::length(location, last.id, file.len(), None)))
 }
 
 /// Whether nothing shows that the segments with these headers, of which `next` names the other as
 /// its predecessor, are from two copies of the log.
 fn is_one_history(
     context: &LogContext,
-    place: &Location,
+    location: &Location,
     before: &SegmentHeader,
     next: &SegmentHeader,
 ) -> Result<bool> {
-    let failed = |e| Error::segment_error(place, e);
-    let file = open(context, place, before)?;
+    let failed = |e| Error::segment_error(location, e);
+    let file = open(context, location, before)?;
     if contradicts_header(before, next)
         || file.finished().map_err(failed)?.is_some_and(|finished| contradicts_end(&finished.peek(), next))
     {
@@ -622,7 +626,7 @@ fn is_one_history(
 }
 
 /// How far anything attests that entries were durable.
-fn attested(context: &LogContext, place: &Location, pieces: &[Piece]) -> Result<SeqNo> {
+fn attested(context: &LogContext, location: &Location, pieces: &[Piece]) -> Result<SeqNo> {
     let mut attested = SeqNo(0);
     for (i, piece) in pieces.iter().enumerate().rev() {
         // A file that is missing or unreadable may have attested everything before the one that
@@ -632,7 +636,7 @@ fn attested(context: &LogContext, place: &Location, pieces: &[Piece]) -> Result<
             attested = attested.max(piece.id.base);
         }
         if let Ok(header) = &piece.header {
-            attested = attested.max(attested_by(context, place, header, piece.limit)?);
+            attested = attested.max(attested_by(context, location, header, piece.limit)?);
         }
         if attested >= piece.id.base {
             break;
@@ -642,9 +646,9 @@ fn attested(context: &LogContext, place: &Location, pieces: &[Piece]) -> Result<
 }
 
 /// How far the segment with this header attests it, below its limit.
-fn attested_by(context: &LogContext, place: &Location, header: &SegmentHeader, limit: SeqNo) -> Result<SeqNo> {
-    let file = open(context, place, header)?;
-    let failed = |e| Error::segment_error(place, e);
+fn attested_by(context: &LogContext, location: &Location, header: &SegmentHeader, limit: SeqNo) -> Result<SeqNo> {
+    let file = open(context, location, header)?;
+    let failed = |e| Error::segment_error(location, e);
     let attested = match file.finished().map_err(failed)? {
         Some(finished) if matches!(finished.end.kind, EndKind::Close { .. }) => finished.frame.first_seq,
         Some(_) => limit,

@@ -189,7 +189,7 @@ impl Inner {
     /// That there are seqs for `entries`.
     fn check_seqs(&self, tail: &Tail, entries: &Entries<'_>) -> Result<()> {
         let end = tail.next_seq.checked_add(entries.len() as u64);
-        let used_up = || Error::text(ErrorKind::Io, &self.shared.place, "the stream has used up its 2^64 seqs");
+        let used_up = || Error::text(ErrorKind::Io, &self.shared.location, "the stream has used up its 2^64 seqs");
         end.map(drop).ok_or_else(used_up)
     }
 
@@ -200,7 +200,7 @@ impl Inner {
         let at = stratawal_frame::ByteOffset(reservation.end);
         reservation.space.ensure(&at, reserved).map_err(|error| {
             let nothing_written = error.is_refusal();
-            let error = Error::segment_error(&self.shared.place, error);
+            let error = Error::segment_error(&self.shared.location, error);
             if nothing_written { error } else { error.poisoned() }
         })?;
         reservation.end += reserved;
@@ -220,7 +220,7 @@ impl Inner {
         let len = entries.data().len() as u64 + 4 * entries.len() as u64;
         let max = self.shared.options.batch_len_max;
         if len > max {
-            return Err(Error::new(ErrorKind::TooLarge { len, max }, &self.shared.place));
+            return Err(Error::new(ErrorKind::TooLarge { len, max }, &self.shared.location));
         }
         Ok(stratawal_frame::data_frame_len_max(entries.len() as u64 + 1, entries.data().len() as u64))
     }
@@ -243,7 +243,7 @@ impl Inner {
     #[inline]
     pub(crate) fn check_process(&self) -> Result<()> {
         let shared = &self.shared;
-        if shared.context.system().is_forked() { Err(Error::new(ErrorKind::Forked, &shared.place)) } else { Ok(()) }
+        if shared.context.system().is_forked() { Err(Error::new(ErrorKind::Forked, &shared.location)) } else { Ok(()) }
     }
 
     fn recovered(&self, reserve: ReserveUse) -> Result<MutexGuard<'_, State<Writer>>> {
@@ -255,7 +255,7 @@ impl Inner {
         drop(state);
         // Asked for before recovery, which reads and writes much.
         let has_no_room = || {
-            let free = self.shared.context.storage().free_space(self.shared.place.parent());
+            let free = self.shared.context.storage().free_space(self.shared.location.parent());
             free.is_ok_and(|free| free < ROOM_MIN)
         };
         if reserve == ReserveUse::Never && has_no_room() {
@@ -270,7 +270,7 @@ impl Inner {
             return Err(error.clone());
         }
         if state.tail.closed {
-            return Err(Error::new(ErrorKind::Closed, &self.shared.place));
+            return Err(Error::new(ErrorKind::Closed, &self.shared.location));
         }
         Ok(())
     }

@@ -94,7 +94,7 @@ impl StreamLog {
                 return Ok(None);
             }
             if next < first || next > end {
-                return Err(Error::new(ErrorKind::OutOfRange { first, next: end }, &inner.shared.place));
+                return Err(Error::new(ErrorKind::OutOfRange { first, next: end }, &inner.shared.location));
             }
             writer.cut_from(state, next, first, ReserveUse::Allowed).map(Some)
         });
@@ -118,14 +118,14 @@ impl StreamLog {
         let shared = &self.inner.shared;
         self.inner.check_process().map_err(Deletion::Undone)?;
         if shared.context.is_read_only() {
-            return Err(Deletion::Undone(Error::new(ErrorKind::ReadOnly, &shared.place)));
+            return Err(Deletion::Undone(Error::new(ErrorKind::ReadOnly, &shared.location)));
         }
         // Before the group: a truncation removes files by paths that may be another stream's once
         // this one is gone.
         let mut removals = self.inner.removals.lock();
         let mut moved = Ok(None);
-        let retired = self.inner.group.shut_down(Error::new(ErrorKind::Deleted, &shared.place), |state| {
-            moved = move_away(&shared.context, &shared.place);
+        let retired = self.inner.group.shut_down(Error::new(ErrorKind::Deleted, &shared.location), |state| {
+            moved = move_away(&shared.context, &shared.location);
             if let Err(Deletion::Undone(error)) = &moved {
                 return Err(error.clone());
             }
@@ -143,7 +143,7 @@ impl StreamLog {
         });
         retired.map_err(Deletion::Undone)?;
         removals.clear();
-        remove_moved(&shared.context, &shared.place, moved?)
+        remove_moved(&shared.context, &shared.location, moved?)
     }
 }
 
@@ -169,45 +169,45 @@ impl Deletion {
     }
 }
 
-/// Deletes the stream at `place`, which nobody has open; whether there was one. Its directory is
+/// Deletes the stream at `location`, which nobody has open; whether there was one. Its directory is
 /// renamed, which is the commit point, and emptied; what a crash leaves of it is named
 /// [`DELETED_PREFIX`] and may be removed at open. Files that the log has not put there are not
 /// removed.
 ///
 /// # Errors
 /// [`Deletion`].
-pub fn delete(context: &LogContext, place: &Location) -> std::result::Result<bool, Deletion> {
-    let moved = move_away(context, place).and_then(|moved| remove_moved(context, place, moved));
+pub fn delete(context: &LogContext, location: &Location) -> std::result::Result<bool, Deletion> {
+    let moved = move_away(context, location).and_then(|moved| remove_moved(context, location, moved));
     moved.map_err(Deletion::of_call)
 }
 
 /// The commit point of a deletion, durably. Returns the new name of the stream's directory, if
 /// there was one.
-fn move_away(context: &LogContext, place: &Location) -> std::result::Result<Option<PathBuf>, Deletion> {
+fn move_away(context: &LogContext, location: &Location) -> std::result::Result<Option<PathBuf>, Deletion> {
     let storage = &**context.storage();
     // A link or a file that has the name is not ours to remove.
-    exists(context, place).map_err(Deletion::Undone)?;
-    let gone = place.parent().join(format!("{DELETED_PREFIX}{:016x}", storage.random_u64()));
-    context.ready_to_sync_streams(place).map_err(|e| Deletion::Undone(Error::io(place, e)))?;
+    exists(context, location).map_err(Deletion::Undone)?;
+    let gone = location.parent().join(format!("{DELETED_PREFIX}{:016x}", storage.random_u64()));
+    context.ready_to_sync_streams(location).map_err(|e| Deletion::Undone(Error::io(location, e)))?;
     // The new name may be what fills a block of the folder.
     let renamed =
-        context.with_reserve(ReserveUse::Allowed, is_full, || match rename_dir(storage, &place.dir(), &gone) {
+        context.with_reserve(ReserveUse::Allowed, is_full, || match rename_dir(storage, &location.dir(), &gone) {
             Renamed::Undone(e) => Err(e),
             renamed => Ok(renamed),
         });
     let existed = match renamed {
         Ok(Renamed::Done | Renamed::DoneDespite(_)) => true,
         Ok(Renamed::Absent(_)) => false,
-        Ok(Renamed::Undone(e)) | Err(e) => return Err(Deletion::Undone(not_moved(place, e))),
-        Ok(Renamed::Unknown(e)) => return Err(Deletion::Indeterminate(Error::undecided(place, e))),
+        Ok(Renamed::Undone(e)) | Err(e) => return Err(Deletion::Undone(not_moved(location, e))),
+        Ok(Renamed::Unknown(e)) => return Err(Deletion::Indeterminate(Error::undecided(location, e))),
     };
     // Also where it was gone: an earlier deletion may not have been durable.
-    context.sync_streams(place).map_err(|e| Deletion::Indeterminate(Error::undecided(place, e)))?;
+    context.sync_streams(location).map_err(|e| Deletion::Indeterminate(Error::undecided(location, e)))?;
     Ok(existed.then_some(gone))
 }
 
 /// The error of a directory that has kept its name.
-fn not_moved(place: &Location, error: io::Error) -> Error {
+fn not_moved(location: &Location, error: io::Error) -> Error {
     let text = match error.kind() {
         io::ErrorKind::CrossesDevices => {
             "nothing was deleted: an overlay file system cannot rename a directory of its lower layer; copy the log to a new \
@@ -217,19 +217,23 @@ fn not_moved(place: &Location, error: io::Error) -> Error {
             "nothing was deleted: the stream's directory is in use, as a mount point is; unmount it, and delete the stream \
              again"
         }
-        _ => return Error::io(place, error),
+        _ => return Error::io(location, error),
     };
-    Error::io_about(place, text, &place.dir(), error)
+    Error::io_about(location, text, &location.dir(), error)
 }
 
 /// Removes the files of a stream that is deleted.
-fn remove_moved(context: &LogContext, place: &Location, moved: Option<PathBuf>) -> std::result::Result<bool, Deletion> {
+fn remove_moved(
+    context: &LogContext,
+    location: &Location,
+    moved: Option<PathBuf>,
+) -> std::result::Result<bool, Deletion> {
     let Some(gone) = moved else { return Ok(false) };
     let removed = remove_own(&**context.storage(), &gone);
     context.make_reserve();
     removed.map(|()| true).map_err(|(path, error)| {
         let text = "the stream is deleted, but not all that was in its directory could be removed";
-        Deletion::Left(Error::io_about(place, text, &path, error))
+        Deletion::Left(Error::io_about(location, text, &path, error))
     })
 }
 
@@ -315,14 +319,14 @@ fn begin_at(writer: &mut Writer, tail: &mut Tail, first: u64) -> Result<Dead> {
 impl Writer {
     fn write_start(&mut self, tail: &mut Tail, first: u64) -> Result<()> {
         let shared = Arc::clone(&self.shared);
-        let reservation = tail.reservation.as_mut().expect("invariant: a stream with a segment takes bookings");
+        let reservation = tail.reservation.as_mut().expect("invariant: a stream with a segment takes reservations");
         let control = self.control_tail(self.end_seq());
         let writer = &self.active.as_ref().expect("invariant: the caller looked").writer;
         self.with_room(ReserveUse::Allowed, || writer.book_start(&mut reservation.space))?;
         let active = self.active.as_mut().expect("invariant: the caller looked");
         // From here on it may be there: a disk that is full only now is a failed write.
         let written = active.writer.start(&mut reservation.space, &control, SeqNo(first));
-        written.map_err(|error| Error::segment_error(&shared.place, error).poisoned())?;
+        written.map_err(|error| Error::segment_error(&shared.location, error).poisoned())?;
         self.preallocated = reservation.space.reserved();
         reservation.end = active.writer.place().offset.0;
         active.live.set_end(reservation.end);
@@ -402,18 +406,18 @@ impl Writer {
             let segment = &old.segments[i];
             // Entries before `next` that are damaged must not keep the caller from dropping those
             // after it.
-            let reader = segment.open_alone(&shared.context, &shared.place, &shared.options);
+            let reader = segment.open_alone(&shared.context, &shared.location, &shared.options);
             reader.map_or_else(|_| Predecessor::unread(&segment.header), |reader| Predecessor::of(&reader, next))
         });
         // What comes behind the commit point must not lack a descriptor.
-        let dir = shared.place.dir();
-        let folder = FolderToSync::new(shared.context.storage(), &dir).map_err(|e| Error::io(&shared.place, e))?;
+        let dir = shared.location.dir();
+        let folder = FolderToSync::new(shared.context.storage(), &dir).map_err(|e| Error::io(&shared.location, e))?;
         let (header, (writer, space)) = self.new_generation(predecessor, next, start, state.tail.restart, reserve)?;
 
         // The commit point is passed. The active segment, if it is kept, gets the SEAL that names
         // what follows it.
         let tail = &mut state.tail;
-        let reservation = tail.reservation.as_mut().expect("invariant: a stream with a segment takes bookings");
+        let reservation = tail.reservation.as_mut().expect("invariant: a stream with a segment takes reservations");
         if kept == old.segments.len() {
             self.seal(&mut reservation.space, &header).map_err(Error::poisoned)?;
             let sealed = self.active.take().expect("invariant: it was sealed");

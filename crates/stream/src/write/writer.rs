@@ -49,7 +49,7 @@ const CLOSES_MAX: u32 = 32;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) context: Arc<LogContext>,
-    pub(crate) place: Location,
+    pub(crate) location: Location,
     pub(crate) options: StreamOptions,
     pub(crate) watermarks: Arc<Watermarks>,
     pub(crate) view: Published<View>,
@@ -109,7 +109,7 @@ impl Writer {
     }
 
     pub(crate) fn failed(&self, error: stratawal_segment::Error) -> Error {
-        Error::segment_error(&self.shared.place, error)
+        Error::segment_error(&self.shared.location, error)
     }
 
     pub(crate) fn control_tail(&self, next_seq: u64) -> ControlTail {
@@ -173,7 +173,7 @@ impl Writer {
         let mut long = (encoded_len > OWN_BUFFER_LEN_MAX).then(|| pool.take(usize::MAX).unwrap_or_default());
         let frames = long.as_mut().unwrap_or(&mut self.encoder);
         frames.clear();
-        let mut place = active.writer.place();
+        let mut position = active.writer.place();
         for (draft, ends, data) in drafts {
             let frame = DataFrame {
                 first_seq: SeqNo(draft.first_seq),
@@ -182,13 +182,13 @@ impl Writer {
                 ends,
                 data,
             };
-            let point = IndexPoint { seq: draft.first_seq, offset: place.offset.0, timestamp: draft.timestamp };
+            let point = IndexPoint { seq: draft.first_seq, offset: position.offset.0, timestamp: draft.timestamp };
             push_exact(&mut frames.points, point);
-            place.offset = place.offset + frames.push(&place, &frame, draft.data_start);
+            position.offset = position.offset + frames.push(&position, &frame, draft.data_start);
         }
         let written = frames.len;
         let result = frames.write(data, &mut active.writer);
-        result.map_err(|e| Error::segment_error(&self.shared.place, e))?;
+        result.map_err(|e| Error::segment_error(&self.shared.location, e))?;
         for &IndexPoint { seq, offset, timestamp } in &frames.points {
             // Seqs and offsets rise, and so do timestamps but behind those of a file that somebody
             // else wrote; then the frame has no point, and is found from the one before.
@@ -264,10 +264,10 @@ impl Writer {
 
     /// What [`Fault::DescriptorClosed`] does, whose file may not even be there any more.
     fn sync_by_another_descriptor(&self, finished: &UnsyncedSegment) -> Result<()> {
-        let Shared { context, place, .. } = &*self.shared;
-        let path = place.dir().join(finished.writer.id().to_string());
+        let Shared { context, location, .. } = &*self.shared;
+        let path = location.dir().join(finished.writer.id().to_string());
         let file = context.storage().open(&path, stratawal_segment::Access::ReadWrite);
-        file.and_then(|file| file.sync_all()).map_err(|e| Error::io(place, e))
+        file.and_then(|file| file.sync_all()).map_err(|e| Error::io(location, e))
     }
 
     /// The MARK, and then the watermark: a process killed here would leave the last group
@@ -277,7 +277,7 @@ impl Writer {
             let tail =
                 ControlTail { next_seq: SeqNo(active.end_seq), timestamp: self.timestamp, durable: SeqNo(durable) };
             let marked = active.writer.mark(&tail, self.preallocated);
-            marked.map_err(|e| Error::segment_error(&self.shared.place, e))?;
+            marked.map_err(|e| Error::segment_error(&self.shared.location, e))?;
         }
         self.shared.watermarks.set_durable(durable);
         Ok(())
@@ -311,10 +311,10 @@ impl Writer {
     /// temporary name with the segment in it, both synced, then renamed, then the parent synced.
     pub(crate) fn create_stream(&mut self, tail: &mut Tail, start: u64) -> Result<()> {
         let shared = Arc::clone(&self.shared);
-        let (storage, place) = (shared.context.storage(), &shared.place);
-        let temporary = place.parent().join(format!("{NEW_PREFIX}{:016x}", storage.random_u64()));
-        let io = |e| Error::io(place, e);
-        shared.context.ready_to_sync_streams(place).map_err(io)?;
+        let (storage, location) = (shared.context.storage(), &shared.location);
+        let temporary = location.parent().join(format!("{NEW_PREFIX}{:016x}", storage.random_u64()));
+        let io = |e| Error::io(location, e);
+        shared.context.ready_to_sync_streams(location).map_err(io)?;
         storage.create_dir(&temporary).map_err(|e| {
             // It may be there although the system reported an error; nothing else has this name.
             let _ = storage.remove_dir(&temporary);
@@ -339,14 +339,14 @@ impl Writer {
             Ok(created) => created,
             Err(CreateError::Undone(e) | CreateError::Indeterminate(e)) => return Err(undo(self.failed(e))),
         };
-        match rename_dir(&**storage, &temporary, &place.dir()) {
+        match rename_dir(&**storage, &temporary, &location.dir()) {
             Renamed::Done => {}
             Renamed::Undone(e) => return Err(undo(io(e))),
             // The stream may be there, now or after a crash: recovery finds out.
             Renamed::Absent(e) | Renamed::DoneDespite(e) | Renamed::Unknown(e) => return Err(io(e).poisoned()),
         }
         if !seeded(Fault::FolderSyncSkipped) {
-            shared.context.sync_streams(place).map_err(|e| io(e).poisoned())?;
+            shared.context.sync_streams(location).map_err(|e| io(e).poisoned())?;
         }
         shared.watermarks.set_start(start);
         self.activate_segment(tail, writer, space, &[]);
@@ -374,7 +374,7 @@ impl Writer {
         self.reserve_seal(tail, ReserveUse::Never)?;
         let len = SUCCESSOR_LEN.min(shared.options.segment_len.saturating_add(CONTROL_RESERVE));
         let (writer, space) = self.create(&header, len, ReserveUse::Never)?;
-        let reservation = tail.reservation.as_mut().expect("invariant: a stream with a segment takes bookings");
+        let reservation = tail.reservation.as_mut().expect("invariant: a stream with a segment takes reservations");
         self.seal(&mut reservation.space, &header).map_err(Error::poisoned)?;
         let sealed = self.active.take().expect("invariant: it was there above");
         let len = reservation.space.reserved();
@@ -395,7 +395,7 @@ impl Writer {
     /// created: a full disk is no failure until then. A file that was closed has to grow for it.
     pub(crate) fn reserve_seal(&self, tail: &mut Tail, reserve: ReserveUse) -> Result<()> {
         let active = self.active.as_ref().expect("invariant: only a stream with a segment seals it");
-        let reservation = tail.reservation.as_mut().expect("invariant: a stream with a segment takes bookings");
+        let reservation = tail.reservation.as_mut().expect("invariant: a stream with a segment takes reservations");
         let len = End::frame_len_max(0) + TRAILER_LEN as u64;
         self.with_room(reserve, || reservation.space.ensure_control(&active.writer.place().offset, len))
     }
@@ -418,7 +418,7 @@ impl Writer {
     }
 
     pub(crate) fn used_up(&self) -> Error {
-        Error::text(ErrorKind::Io, &self.shared.place, "the stream has used up its 2^32 generations")
+        Error::text(ErrorKind::Io, &self.shared.location, "the stream has used up its 2^32 generations")
     }
 
     /// Creates a segment by rule H, its file `len` bytes long if there is room; from its rename on,
@@ -431,7 +431,7 @@ impl Writer {
         reserve: ReserveUse,
     ) -> Result<(SegmentWriter, Space)> {
         let shared = Arc::clone(&self.shared);
-        let create = || create_segment(&shared.context, &shared.place.dir(), header, len, reserve);
+        let create = || create_segment(&shared.context, &shared.location.dir(), header, len, reserve);
         let mut created = create();
         let lacks_file = matches!(&created, Err(CreateError::Undone(e)) if e.is_out_of_files());
         if lacks_file && !self.unsynced.is_empty() {
@@ -472,7 +472,7 @@ impl Writer {
             start: SeqNo(self.shared.watermarks.start()),
             last_timestamp: restart.unwrap_or(self.timestamp),
             created: storage.now_micros(),
-            name_crc: SegmentHeader::name_checksum(self.shared.place.dir_name()),
+            name_crc: SegmentHeader::name_checksum(self.shared.location.dir_name()),
             ..SegmentHeader::EMPTY
         }
     }
@@ -559,7 +559,7 @@ impl Writer {
             durable: SeqNo(self.shared.watermarks.durable()),
         };
         let result = active.writer.finish(space, &tail, end);
-        result.map_err(|e| Error::segment_error(&self.shared.place, e))
+        result.map_err(|e| Error::segment_error(&self.shared.location, e))
     }
 }
 
@@ -634,13 +634,13 @@ impl FrameEncoder {
 
     /// Encodes a frame, whose entries' bytes begin at `data_start` among those of all; answers its
     /// length.
-    fn push(&mut self, place: &Place, frame: &DataFrame<'_>, data_start: usize) -> u64 {
+    fn push(&mut self, position: &Place, frame: &DataFrame<'_>, data_start: usize) -> u64 {
         let (before, from) = (self.len, self.encoded.len());
         if frame.data.len() < BORROWED_LEN_MIN {
-            encode_data(&mut self.encoded, place, frame);
+            encode_data(&mut self.encoded, position, frame);
             self.push_encoded(from);
         } else {
-            let zeros = encode_data_head(&mut self.encoded, place, frame);
+            let zeros = encode_data_head(&mut self.encoded, position, frame);
             self.push_encoded(from);
             self.pieces.push(Piece::Data(data_start..data_start + frame.data.len()));
             self.len += frame.data.len() as u64;

@@ -148,7 +148,7 @@ impl StreamLog {
             Bound::Unbounded => start,
         };
         let failed = (front < start && front < back)
-            .then(|| Error::new(ErrorKind::Truncated { start }, &self.inner.shared.place));
+            .then(|| Error::new(ErrorKind::Truncated { start }, &self.inner.shared.location));
         let inner = Arc::clone(&self.inner);
         let (cut, entered, forward, backward) = (None, None, None, None);
         Iter { inner, epoch, cut, entered, front, back: back.max(front), forward, backward, failed }
@@ -180,7 +180,7 @@ impl Iter {
         self.inner.check_process()?;
         loop {
             if let Some(at) = self.cut.filter(|&at| at <= seq) {
-                return Err(Error::new(ErrorKind::Cut { at }, &self.inner.shared.place));
+                return Err(Error::new(ErrorKind::Cut { at }, &self.inner.shared.location));
             }
             let answer = read(self);
             // Behind the reading: what that saw of a later epoch shows the epoch here.
@@ -221,7 +221,7 @@ impl Iter {
                 if !self.drained(seq) {
                     // Accepted when this was made, and taken back by recovery since.
                     let at = self.inner.shared.watermarks.accepted();
-                    return Err(Error::new(ErrorKind::Cut { at }, &self.inner.shared.place));
+                    return Err(Error::new(ErrorKind::Cut { at }, &self.inner.shared.location));
                 }
             }
             match &mut self.forward {
@@ -252,7 +252,7 @@ impl Iter {
         let view = shared.view.load();
         self.entered = Some(Arc::clone(&view));
         let i = view.find(seq).filter(|_| seq >= start);
-        let i = i.ok_or_else(|| Error::new(ErrorKind::Truncated { start }, &shared.place))?;
+        let i = i.ok_or_else(|| Error::new(ErrorKind::Truncated { start }, &shared.location))?;
         let (reader, limit) = self.inner.open(&view, i)?;
         let (point, _) = reader.span(seq);
         let offset = ByteOffset(point.offset);
@@ -283,7 +283,7 @@ impl Iter {
                 }
                 if !self.drained(seq) {
                     let at = self.inner.shared.watermarks.accepted();
-                    return Err(Error::new(ErrorKind::Cut { at }, &self.inner.shared.place));
+                    return Err(Error::new(ErrorKind::Cut { at }, &self.inner.shared.location));
                 }
             }
             self.backward = Some(self.span_before(seq)?);
@@ -339,8 +339,8 @@ impl Iter {
 /// The next frame that reaches `seq`, reading on where the block ends. After an error at a payload
 /// it can be called again, for what stands behind.
 fn advance(inner: &Inner, forward: &mut Forward, seq: u64) -> Result<()> {
-    let place = &inner.shared.place;
-    let failed = |e, lost| Error::segment_error(place, e).with_lost(lost);
+    let location = &inner.shared.location;
+    let failed = |e, lost| Error::segment_error(location, e).with_lost(lost);
     let (at, needed) = match forward.steps.next_in_block(SeqNo(seq)) {
         Ok(Frames::Frame(frame)) => {
             forward.frame = Some(frame);
@@ -357,7 +357,7 @@ fn advance(inner: &Inner, forward: &mut Forward, seq: u64) -> Result<()> {
     let end = forward.reader.end();
     if at + needed.max(1) > end {
         let id = Some(forward.reader.data().id());
-        return Err(Error::damage(place, Damage::Lost, id, Some(at), None).with_lost(lost()));
+        return Err(Error::damage(location, Damage::Lost, id, Some(at), None).with_lost(lost()));
     }
     let len = forward.block_len.max(needed).min(end - at);
     // A mapping costs nothing to slice, so its blocks are long from the start.
