@@ -24,10 +24,10 @@ pub(crate) fn segment_recovery(bytes: &[u8]) {
     let Ok(storage) = forge(&mut Unstructured::new(bytes)) else { return };
     let before = files(&storage);
     let seen = open(&storage, true).map(|log| {
-        log.iter(.., Visibility::Settled).rev().take(LOOKED_AT).for_each(drop);
+        log.iter(.., Visibility::Stable).rev().take(LOOKED_AT).for_each(drop);
         let _ = (
-            log.seq_at(5, Visibility::Settled),
-            log.get(log.first_seq().saturating_add(1), Visibility::Settled),
+            log.seq_at(5, Visibility::Stable),
+            log.get(log.first_seq().saturating_add(1), Visibility::Stable),
             log.stats(),
         );
         entries(&log)
@@ -54,7 +54,7 @@ pub(crate) fn segment_recovery(bytes: &[u8]) {
         return;
     }
     let log = open(&storage.snapshot(), false).expect("what was appended to opens");
-    assert!(log.get(seq, Visibility::Settled).unwrap().is_some_and(|entry| entry.data()[..] == b"after"[..]));
+    assert!(log.get(seq, Visibility::Stable).unwrap().is_some_and(|entry| entry.data()[..] == b"after"[..]));
     let (again, error) = entries(&log);
     let same = there.0.len() == LOOKED_AT || again[..there.0.len()] == there.0[..];
     assert!(error.is_none() && same, "{there:?} were there, then {again:?} {error:?}");
@@ -80,7 +80,7 @@ fn open(storage: &MemoryStorage, read_only: bool) -> stratawal_stream::Result<St
 fn entries(log: &StreamLog) -> (Vec<(u64, Vec<u8>)>, Option<stratawal_stream::Error>) {
     let mut found = Vec::new();
     let mut expected = log.first_seq();
-    for entry in log.iter(.., Visibility::Settled).take(LOOKED_AT) {
+    for entry in log.iter(.., Visibility::Stable).take(LOOKED_AT) {
         match entry {
             Ok(entry) => {
                 assert_eq!(entry.seq(), expected, "a gap in silence");

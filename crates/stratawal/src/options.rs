@@ -27,7 +27,7 @@ pub enum Visibility {
     /// Those that are settled: durable ones on a stream whose own durability is `Synced`, flushed
     /// ones otherwise.
     #[default]
-    Settled,
+    Stable,
     /// Also those that this process has accepted: it reads its own writes before they are durable.
     Accepted,
 }
@@ -45,7 +45,7 @@ impl From<Durability> for inner::Durability {
 impl From<Visibility> for inner::Visibility {
     fn from(visibility: Visibility) -> Self {
         match visibility {
-            Visibility::Settled => Self::Settled,
+            Visibility::Stable => Self::Stable,
             Visibility::Accepted => Self::Accepted,
         }
     }

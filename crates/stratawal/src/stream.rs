@@ -32,7 +32,7 @@ pub struct Stream {
 impl Stream {
     pub(crate) fn new(log: StreamLog, user: SlotUser) -> Self {
         let durability = log.options().durability;
-        Self { log, user: Arc::new(user), durability, visibility: inner::Visibility::Settled }
+        Self { log, user: Arc::new(user), durability, visibility: inner::Visibility::Stable }
     }
 
     /// The name it was looked up by.
@@ -74,8 +74,8 @@ impl Stream {
 
     /// One past the last entry that is settled.
     #[must_use]
-    pub fn settled_seq(&self) -> u64 {
-        self.log.end_seq(inner::Visibility::Settled)
+    pub fn stable_seq(&self) -> u64 {
+        self.log.end_seq(inner::Visibility::Stable)
     }
 
     /// What opening (or the last [`reopen`](Self::reopen)) found and did.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use stratawal_storage::Storage;
-use stratawal_stream::{self as inner, Deletion, Location, LogContext, StreamLog, delete};
+use stratawal_stream::{self as inner, DeleteError, Location, LogContext, StreamLog, delete};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::name;
@@ -301,8 +301,8 @@ impl Wal {
             None => delete(&inner.env, &place),
         };
         let existed = match existed {
-            Err(Deletion::Undone(error)) => return Err(error.into()),
-            Err(Deletion::Indeterminate(error) | Deletion::Left(error)) => {
+            Err(DeleteError::Undone(error)) => return Err(error.into()),
+            Err(DeleteError::Indeterminate(error) | DeleteError::Left(error)) => {
                 *slot = None;
                 return Err(error.into());
             }

@@ -75,7 +75,7 @@ fn fields(data: &[u8]) -> [u64; 4] {
 /// order.
 fn is_lawful(stream: &Stream, visibility: Visibility) -> u64 {
     let stream = stream.with_visibility(visibility);
-    let settled = stream.settled_seq();
+    let settled = stream.stable_seq();
     let mut last = [None; 4];
     let (mut next, mut within) = (0, None);
     for found in stream.iter(..) {
@@ -116,7 +116,7 @@ fn readers_beside_four_writers_see_whole_batches_in_order() {
                         let batch: Batch = (0..of).map(|at| entry(writer, count, at, of)).collect();
                         let seqs = stream.with_durability(durability).append_batch(&batch).unwrap();
                         if durability == Durability::Synced {
-                            assert!(stream.settled_seq() >= seqs.end);
+                            assert!(stream.stable_seq() >= seqs.end);
                             let found = stream.get(seqs.start).unwrap().unwrap();
                             assert_eq!(fields(found.data()), [writer, count, 0, of]);
                         }
@@ -124,7 +124,7 @@ fn readers_beside_four_writers_see_whole_batches_in_order() {
                 })
             })
             .collect();
-        for visibility in [Visibility::Settled, Visibility::Accepted] {
+        for visibility in [Visibility::Stable, Visibility::Accepted] {
             let (stream, done) = (stream.clone(), Arc::clone(&done));
             scope.spawn(move || {
                 let mut seen = 0;
@@ -146,7 +146,7 @@ fn readers_beside_four_writers_see_whole_batches_in_order() {
     drop(stream);
     wal.close().unwrap();
     let stream = Wal::open(dir.path()).unwrap().stream("s").unwrap();
-    assert_eq!(is_lawful(&stream, Visibility::Settled), all);
+    assert_eq!(is_lawful(&stream, Visibility::Stable), all);
 }
 
 #[test]

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use stratawal_storage::{Access, MemoryStorage, Storage};
 use stratawal_stream::{
-    CheckState, Damage, Durability, Entry, Error, ErrorKind, Location, LogContext, Salvaged, StreamLog, StreamOptions,
-    Visibility, salvage, verify,
+    CheckState, DamageKind, Durability, Entry, Error, ErrorKind, Location, LogContext, Salvaged, StreamLog,
+    StreamOptions, Visibility, salvage, verify,
 };
 
 const DIR: &str = "/streams/s";
@@ -108,7 +108,7 @@ type Content = (u64, Vec<Vec<u8>>);
 
 fn content(storage: &MemoryStorage, read_only: bool) -> Result<Content, Error> {
     let log = open(storage, read_only)?;
-    let entries: Result<Vec<_>, _> = log.iter(.., Visibility::Settled).map(|e| e.map(|e| e.data().to_vec())).collect();
+    let entries: Result<Vec<_>, _> = log.iter(.., Visibility::Stable).map(|e| e.map(|e| e.data().to_vec())).collect();
     Ok((log.first_seq(), entries?))
 }
 
@@ -158,10 +158,10 @@ impl Found {
     /// that salvage is certain of.
     fn look_before_damage(&mut self, what: &str, env: &Arc<LogContext>, lawful: &[Content; 2]) {
         let (log, damage) = StreamLog::open_before_damage(Arc::clone(env), location(), options()).unwrap();
-        if !damage.is_some_and(|damage| damage.kind() == ErrorKind::Damaged(Damage::History)) {
+        if !damage.is_some_and(|damage| damage.kind() == ErrorKind::Damaged(DamageKind::History)) {
             return;
         }
-        let readable = log.iter(.., Visibility::Settled).map_while(Result::ok);
+        let readable = log.iter(.., Visibility::Stable).map_while(Result::ok);
         if !is_of_one(readable, lawful) {
             self.wrong.push(format!("{what}: what precedes the damage is of both"));
         }
@@ -181,7 +181,7 @@ impl Found {
                 Ok(found) if lawful.contains(&found) => {}
                 Ok(found) => self.wrong.push(format!("{what}: opens with {} entries of neither", found.1.len())),
                 Err(error) => {
-                    self.histories += usize::from(error.kind() == ErrorKind::Damaged(Damage::History));
+                    self.histories += usize::from(error.kind() == ErrorKind::Damaged(DamageKind::History));
                     if let Some(why) = fault_of(&error, mixed) {
                         self.wrong.push(format!("{what}: {why}: {error}"));
                     }
@@ -210,7 +210,7 @@ fn is_of_one(entries: impl Iterator<Item = Entry>, lawful: &[Content; 2]) -> boo
 /// A fault of the error itself.
 fn fault_of(error: &Error, mixed: &Files) -> Option<&'static str> {
     match error.kind() {
-        ErrorKind::Damaged(Damage::History) => {
+        ErrorKind::Damaged(DamageKind::History) => {
             let text = error.to_string();
             let named = mixed.keys().filter(|name| text.contains(name.to_str().unwrap())).count();
             (named != 2 || error.segment().is_none()).then_some("does not name both segments")

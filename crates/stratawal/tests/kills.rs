@@ -104,7 +104,7 @@ fn work(streams: &[Stream; 3], next_tag: &AtomicU64, rng: &mut Rng) {
         let at = rng.index(3);
         let tag = next_tag.fetch_add(1, Ordering::Relaxed);
         if rng.chance(4) {
-            let (from, next) = (streams[at].first_seq(), streams[at].settled_seq());
+            let (from, next) = (streams[at].first_seq(), streams[at].stable_seq());
             let first = from + rng.below(next - from + 1);
             Said::Drops { stream: at, first }.say();
             streams[at].truncate_before(first).unwrap();

@@ -18,7 +18,7 @@ use stratawal::{Batch, Durability, Entry, ErrorKind, Iter, Options, Result, Stre
 use tempfile::TempDir;
 
 use Durability::{Buffered, Flushed, Synced};
-use Visibility::{Accepted, Settled};
+use Visibility::{Accepted, Stable};
 
 /// Names that would meet each other, or leave the folder, if they were not escaped.
 const NAMES: [&str; 3] = ["..", "CON.a/B\0", "con.A/b\0"];
@@ -514,7 +514,7 @@ impl World {
     /// A handle, and what it must show: the model, up to a seq.
     fn view(&self, of: usize, seen: Visibility) -> (Stream, &Model, u64) {
         let stream = self.streams[of].with_visibility(seen);
-        let end = if seen == Accepted { self.models[of].next() } else { stream.settled_seq() };
+        let end = if seen == Accepted { self.models[of].next() } else { stream.stable_seq() };
         (stream, &self.models[of], end)
     }
 
@@ -524,14 +524,14 @@ impl World {
             let (stream, model) = (&self.streams[of], &mut self.models[of]);
             assert_eq!((stream.exists(), stream.first_seq()), (model.exists, model.first));
             assert_eq!(stream.next_seq(), model.next());
-            let settled = stream.settled_seq();
+            let settled = stream.stable_seq();
             let least = if self.kept.durability == Synced { model.durable } else { model.flushed };
             assert!((least..=model.next()).contains(&settled), "{settled} settled, {least} at least");
             assert!(settled >= model.settled, "{settled} settled, {} before", model.settled);
             let most = if self.kept.durability == Synced { model.durable_max } else { model.next() };
             assert!(settled <= most, "{settled} settled, {most} may be durable");
             model.settled = settled;
-            for seen in [Settled, Accepted] {
+            for seen in [Stable, Accepted] {
                 let (stream, model, end) = self.view(of, seen);
                 check_last(&stream, model, end);
             }
@@ -742,7 +742,7 @@ impl World {
         for (stream, model) in streams.iter().zip(&self.models) {
             let end = stream.next_seq();
             assert!(model.may_end_at(end), "a reader sees {end}; {} were flushed of {}", model.flushed, model.next());
-            assert_eq!(stream.settled_seq(), end);
+            assert_eq!(stream.stable_seq(), end);
             check_whole(stream, &model.up_to(end), end);
         }
     }
@@ -757,7 +757,7 @@ fn durability() -> impl Strategy<Value = Durability> {
 }
 
 fn seen() -> impl Strategy<Value = Visibility> {
-    prop_oneof![Just(Settled), Just(Accepted)]
+    prop_oneof![Just(Stable), Just(Accepted)]
 }
 
 fn at() -> impl Strategy<Value = At> {

@@ -226,21 +226,21 @@ fn the_active_segment_and_the_memory_of_the_writer_are_read_alike() {
     let end = 40_000;
     fill(&stream, end - TAIL);
     stream.sync().unwrap();
-    let settled = stream.settled_seq();
+    let settled = stream.stable_seq();
     assert_eq!(settled, end - TAIL);
     fill(&stream, end);
     let accepted = stream.with_visibility(Visibility::Accepted);
-    assert_eq!((stream.settled_seq().min(end), stream.next_seq()), (stream.settled_seq(), end));
+    assert_eq!((stream.stable_seq().min(end), stream.next_seq()), (stream.stable_seq(), end));
     is_range(accepted.iter(..), 0..end);
     is_range(accepted.iter(end - TAIL - 50..), end - TAIL - 50..end);
     let backwards: Vec<u64> = accepted.iter(end - 2000..).rev().map(|entry| entry.unwrap().seq()).collect();
     assert_eq!(backwards, (end - 2000..end).rev().collect::<Vec<_>>());
     for seq in (0..4000).map(|i| mix(i) % end).chain(end - TAIL - 3..end) {
         is_entry(&accepted.get(seq).unwrap().unwrap(), seq);
-        assert_eq!(stream.get(seq).unwrap().is_some(), seq < stream.settled_seq(), "{seq}");
+        assert_eq!(stream.get(seq).unwrap().is_some(), seq < stream.stable_seq(), "{seq}");
     }
     is_entry(&accepted.last().unwrap().unwrap(), end - 1);
-    is_range(stream.iter(..), 0..stream.settled_seq());
+    is_range(stream.iter(..), 0..stream.stable_seq());
     drop((stream, accepted));
     wal.close().unwrap();
     let again = options().open(dir.path()).unwrap();

@@ -40,7 +40,7 @@ fn a_sync_leaves_out_a_stream_that_is_deleted_meanwhile() {
     delete_b_at(&storage, &wal, Operation::Sync);
     wal.sync().unwrap();
     assert_eq!(b.sync().unwrap_err().kind(), ErrorKind::Missing, "its own handle reports it");
-    assert_eq!(wal.stream("a").unwrap().settled_seq(), 2);
+    assert_eq!(wal.stream("a").unwrap().stable_seq(), 2);
     storage.clear();
 }
 

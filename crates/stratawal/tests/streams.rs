@@ -286,7 +286,7 @@ fn accepted_entries_are_visible_before_they_are_handed_over() {
     for i in 0..100_u64 {
         stream.append(i.to_le_bytes()).unwrap();
     }
-    assert_eq!((stream.settled_seq(), stream.next_seq()), (0, 100));
+    assert_eq!((stream.stable_seq(), stream.next_seq()), (0, 100));
     assert!(stream.get(0).unwrap().is_none() && stream.iter(..).next().is_none());
     let accepted = stream.with_visibility(Visibility::Accepted);
     assert_eq!(data(&accepted, 99), 99_u64.to_le_bytes());
@@ -296,7 +296,7 @@ fn accepted_entries_are_visible_before_they_are_handed_over() {
         (0..100).rev().collect::<Vec<_>>()
     );
     stream.sync().unwrap();
-    assert_eq!((stream.settled_seq(), all(&stream).len()), (100, 100));
+    assert_eq!((stream.stable_seq(), all(&stream).len()), (100, 100));
 }
 
 #[test]

@@ -94,7 +94,7 @@ impl Call {
 #[non_exhaustive]
 pub enum ErrorKind {
     /// Acknowledged entries are damaged or missing. Nothing was changed or deleted.
-    Damaged(Damage),
+    Damaged(DamageKind),
     /// A newer version wrote this.
     NewerFormat,
     /// The operating system refused.
@@ -143,7 +143,7 @@ pub enum ErrorKind {
 /// What damage was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Damage {
+pub enum DamageKind {
     /// A segment's header is not valid.
     Header,
     /// A segment's header is valid, and not that of this file in this stream: the file was moved
@@ -177,7 +177,7 @@ pub enum Damage {
     History,
 }
 
-impl Damage {
+impl DamageKind {
     /// A word for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -272,7 +272,7 @@ impl Error {
     /// An error of an operation on the stream's directory.
     pub(crate) fn directory(location: &Location, source: io::Error) -> Self {
         match source.kind() {
-            io::ErrorKind::NotADirectory => Self::damage(location, Damage::Directory, None, None, None),
+            io::ErrorKind::NotADirectory => Self::damage(location, DamageKind::Directory, None, None, None),
             _ => Self::io(location, source),
         }
     }
@@ -313,12 +313,14 @@ impl Error {
             _ if error.is_full() => ErrorKind::Full,
             _ if error.is_newer() => ErrorKind::NewerFormat,
             segment::ErrorKind::TooLarge { len, max } => ErrorKind::TooLarge { len: *len, max: *max },
-            segment::ErrorKind::Header(_) => ErrorKind::Damaged(Damage::Header),
-            segment::ErrorKind::NameMismatch(_) => ErrorKind::Damaged(Damage::Misplaced),
-            segment::ErrorKind::NotAFile(_) => ErrorKind::Damaged(Damage::File),
-            segment::ErrorKind::Gap { .. } => ErrorKind::Damaged(Damage::Gap),
-            segment::ErrorKind::Invalid(_) | segment::ErrorKind::Missing { .. } => ErrorKind::Damaged(Damage::Frame),
-            _ if error.is_damage() => ErrorKind::Damaged(Damage::Frame),
+            segment::ErrorKind::Header(_) => ErrorKind::Damaged(DamageKind::Header),
+            segment::ErrorKind::NameMismatch(_) => ErrorKind::Damaged(DamageKind::Misplaced),
+            segment::ErrorKind::NotAFile(_) => ErrorKind::Damaged(DamageKind::File),
+            segment::ErrorKind::Gap { .. } => ErrorKind::Damaged(DamageKind::Gap),
+            segment::ErrorKind::Invalid(_) | segment::ErrorKind::Missing { .. } => {
+                ErrorKind::Damaged(DamageKind::Frame)
+            }
+            _ if error.is_damage() => ErrorKind::Damaged(DamageKind::Frame),
             _ => ErrorKind::Io,
         };
         let (id, offset) = (error.segment(), error.offset());
@@ -335,7 +337,7 @@ impl Error {
 
     pub(crate) fn damage(
         location: &Location,
-        damage: Damage,
+        damage: DamageKind,
         segment: Option<segment::SegmentId>,
         offset: Option<u64>,
         lost: Option<(u64, u64)>,
@@ -354,7 +356,7 @@ impl Error {
     /// A valid segment that does not belong where it is, and why.
     pub(crate) fn misplaced(location: &Location, segment: segment::SegmentId, why: &'static str) -> Self {
         Self::of_inner(Inner {
-            kind: ErrorKind::Damaged(Damage::Misplaced),
+            kind: ErrorKind::Damaged(DamageKind::Misplaced),
             stream: location.name().to_owned(),
             segment: Some(segment.to_string()),
             offset: Some(0),
@@ -368,7 +370,7 @@ impl Error {
     /// closed with.
     pub(crate) fn length(location: &Location, segment: segment::SegmentId, len: u64, closed_len: Option<u64>) -> Self {
         Self::of_inner(Inner {
-            kind: ErrorKind::Damaged(Damage::Length),
+            kind: ErrorKind::Damaged(DamageKind::Length),
             stream: location.name().to_owned(),
             segment: Some(segment.to_string()),
             offset: Some(len),
@@ -381,7 +383,7 @@ impl Error {
     /// Segment `next` was not written after `before`, which precedes it in the stream.
     pub(crate) fn history(location: &Location, before: segment::SegmentId, next: segment::SegmentId) -> Self {
         Self::of_inner(Inner {
-            kind: ErrorKind::Damaged(Damage::History),
+            kind: ErrorKind::Damaged(DamageKind::History),
             stream: location.name().to_owned(),
             segment: Some(next.to_string()),
             offset: None,
@@ -449,31 +451,37 @@ impl Error {
         let ErrorKind::Damaged(damage) = self.0.kind else { return None };
         let end_unknown = self.0.lost.is_none() && self.0.lost_from.is_some();
         match damage {
-            Damage::Misplaced => Some(
+            DamageKind::Misplaced => Some(
                 "put each file back where it belongs; until then the intact entries of the other files can be read; \
                  truncating fails while the file is there, but once it is moved away, truncating before the first entry of \
                  a later file opens the stream",
             ),
-            Damage::Directory => Some("put the stream's own directory back, or remove by hand what has its name"),
-            Damage::NoSegment => Some("nothing is left to read; restore the files from a copy, or delete the stream"),
-            Damage::Frame | Damage::Gap => Some(
+            DamageKind::Directory => Some("put the stream's own directory back, or remove by hand what has its name"),
+            DamageKind::NoSegment => {
+                Some("nothing is left to read; restore the files from a copy, or delete the stream")
+            }
+            DamageKind::Frame | DamageKind::Gap => Some(
                 "the entries that are not lost can be read, those after the damage too, and the stream can be appended to; \
                  truncating before the first entry after the damage drops it",
             ),
-            Damage::History => Some(
+            DamageKind::History => Some(
                 "restore all files of the stream from one of the copies; until then the entries can be read, although it is not \
                  certain which of them belong together",
             ),
-            Damage::Seal => Some("no entry is lost; truncating before the next segment drops the damage"),
-            Damage::SuccessorMissing | Damage::Length => Some(
+            DamageKind::Seal => Some("no entry is lost; truncating before the next segment drops the damage"),
+            DamageKind::SuccessorMissing | DamageKind::Length => Some(
                 "the stream cannot be opened, and truncating it does not help, since its end is not known; the intact \
                  entries can be read and appended to another stream; or restore the file from a copy",
             ),
-            Damage::Header | Damage::File if end_unknown => Some(
+            DamageKind::Header | DamageKind::File if end_unknown => Some(
                 "the stream cannot be opened, and truncating it does not help, since its end is not known; the intact \
                  entries can be read and appended to another stream; or restore the file from a copy",
             ),
-            Damage::Header | Damage::File | Damage::FirstMissing | Damage::PredecessorMissing | Damage::Lost => Some(
+            DamageKind::Header
+            | DamageKind::File
+            | DamageKind::FirstMissing
+            | DamageKind::PredecessorMissing
+            | DamageKind::Lost => Some(
                 "the intact entries can be read, those after the damage too; truncating before the first entry after the \
                  damage opens the stream again; or restore the file from a copy",
             ),

@@ -57,7 +57,7 @@ mod write;
 
 pub use batch::{Batch, Entry, Run};
 pub use context::{CacheStats, DELETED_PREFIX, Location, LogContext, NEW_PREFIX};
-pub use error::{Damage, Error, ErrorKind, Result};
+pub use error::{DamageKind, Error, ErrorKind, Result};
 pub use log::{StreamLog, StreamStats};
 pub use options::{Durability, StreamOptions, Visibility};
 pub use read::iter::Iter;
@@ -66,7 +66,7 @@ pub use report::{OpenReport, TornTail};
 pub use stratawal_segment::MapPromise;
 pub use write::reserve::RESERVE_LEN;
 pub use write::tail::TailProvider;
-pub use write::truncate::{Deletion, delete, remove_folder};
+pub use write::truncate::{DeleteError, delete, remove_folder};
 #[cfg(all(test, stratawal_loom))]
 mod loom_models;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::context::{Location, LogContext};
-use crate::error::{Call, Damage, Error, ErrorKind, Result};
+use crate::error::{Call, DamageKind, Error, ErrorKind, Result};
 use crate::events;
 use crate::faults::{Fault, seeded};
 use crate::options::{Durability, StreamOptions, Visibility};
@@ -102,7 +102,7 @@ impl StreamLog {
     ///
     /// # Errors
     /// [`ErrorKind::Damaged`] where entries at or above `first` are damaged or missing, or may be, and wherever a segment is
-    /// misplaced ([`Damage::Misplaced`](crate::Damage::Misplaced)); then nothing is changed.
+    /// misplaced ([`DamageKind::Misplaced`](crate::DamageKind::Misplaced)); then nothing is changed.
     /// [`ErrorKind::NewerFormat`] where a segment is of a newer format; then nothing is changed.
     /// [`ErrorKind::Deleted`] where the stream is not there. Otherwise as [`open`](Self::open), and
     /// on a full disk
@@ -199,8 +199,8 @@ impl StreamLog {
         let watermarks = &self.inner.shared.watermarks;
         match (visibility, self.inner.shared.options.durability) {
             (Visibility::Accepted, _) => watermarks.accepted(),
-            (Visibility::Settled, Durability::Synced) if !seeded(Fault::FlushedShown) => watermarks.durable(),
-            (Visibility::Settled, _) => watermarks.flushed(),
+            (Visibility::Stable, Durability::Synced) if !seeded(Fault::FlushedShown) => watermarks.durable(),
+            (Visibility::Stable, _) => watermarks.flushed(),
         }
     }
 
@@ -355,7 +355,7 @@ impl Inner {
             let found = recovered.as_mut().map(|recovered| std::mem::take(&mut recovered.dead));
             if recovered.is_none() && !shared.view.load().segments.is_empty() {
                 // Its folder was there, with what was acknowledged in it.
-                return Err(Error::damage(&shared.location, Damage::NoSegment, None, None, None));
+                return Err(Error::damage(&shared.location, DamageKind::NoSegment, None, None, None));
             }
             let waiting = tail.waiting_from(recovered.as_ref().map_or(0, |recovered| recovered.end));
             if waiting.is_none() && !asked {

@@ -20,7 +20,7 @@ pub enum Visibility {
     /// Those that are settled: durable ones on a stream whose own durability is `Synced`, flushed
     /// ones otherwise.
     #[default]
-    Settled,
+    Stable,
     /// Also those that this process has accepted and not yet handed over.
     Accepted,
 }

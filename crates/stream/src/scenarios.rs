@@ -83,7 +83,7 @@ pub(crate) fn a_folder_sync_that_fails_is_nobodys_success() {
 }
 
 fn read(log: &StreamLog, seq: u64) -> Option<Vec<u8>> {
-    log.get(seq, Visibility::Settled).expect("reads").map(|entry| entry.data().to_vec())
+    log.get(seq, Visibility::Stable).expect("reads").map(|entry| entry.data().to_vec())
 }
 
 pub(crate) fn an_acknowledged_append_is_durable() {
@@ -180,14 +180,14 @@ pub(crate) fn what_is_dropped_under_a_reader_is_truncated_and_no_error_of_files(
         let log = log.clone();
         spawn(move || log.truncate_before(1).expect("drops"))
     };
-    match log.get(0, Visibility::Settled) {
+    match log.get(0, Visibility::Stable) {
         Ok(entry) => assert_eq!(entry.expect("within the live range").data()[..], large(0)),
         Err(error) => assert_eq!(error.kind(), ErrorKind::Truncated { start: 1 }),
     }
-    let kept = log.get(1, Visibility::Settled).expect("it is kept").expect("within the live range");
+    let kept = log.get(1, Visibility::Stable).expect("it is kept").expect("within the live range");
     assert_eq!(kept.data()[..], large(1));
     dropper.join().expect("no panic");
-    assert_eq!(log.get(0, Visibility::Settled).expect_err("dropped").kind(), ErrorKind::Truncated { start: 1 });
+    assert_eq!(log.get(0, Visibility::Stable).expect_err("dropped").kind(), ErrorKind::Truncated { start: 1 });
 }
 
 /// Another process may own the files once a close has returned.

@@ -4,7 +4,7 @@ use stratawal_frame::{SegmentHeader, SeqNo};
 use stratawal_segment::{Access, SegmentFile, SegmentId};
 
 use crate::context::{Location, LogContext};
-use crate::error::{Damage, Error, ErrorKind, Result};
+use crate::error::{DamageKind, Error, ErrorKind, Result};
 use crate::log::StreamLog;
 use crate::options::{StreamOptions, Visibility};
 use crate::read::snapshot::View;
@@ -122,7 +122,7 @@ fn look(context: &Arc<LogContext>, location: &Location, options: &StreamOptions)
 fn read_all(log: &StreamLog, first: &mut u64, base: u64, limit: u64) -> Result<Option<Finding>> {
     loop {
         let from = base.max(*first);
-        let mut entries = log.iter(from..limit.max(from), Visibility::Settled);
+        let mut entries = log.iter(from..limit.max(from), Visibility::Stable);
         let Err(error) = entries.try_for_each(|entry| entry.map(drop)) else { return Ok(None) };
         match error.kind() {
             _ if error.is_damage() => return Ok(Some(Finding { error })),
@@ -186,5 +186,5 @@ fn check_seal(
         return Ok(None);
     }
     let sound = file.finished().map_err(failed)?.is_some_and(|finished| finished.frame.first_seq >= limit);
-    Ok((!sound).then(|| Error::damage(location, Damage::Seal, Some(id), None, None)))
+    Ok((!sound).then(|| Error::damage(location, DamageKind::Seal, Some(id), None, None)))
 }

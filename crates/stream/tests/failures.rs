@@ -40,7 +40,7 @@ fn a_failed_write_or_sync_answers_poisoned_to_its_own_caller_too() {
             assert_eq!(refused.kind(), ErrorKind::Poisoned, "{after}");
             assert!(refused.to_string().contains("Input/output error"), "{refused}");
         }
-        let read = log.get(0, Visibility::Settled).unwrap().expect("what is settled is read");
+        let read = log.get(0, Visibility::Stable).unwrap().expect("what is settled is read");
         assert_eq!(&read.data()[..], b"first");
         log.reopen().unwrap();
         let next = log.next_seq();
@@ -116,7 +116,7 @@ fn a_stream_that_had_failed_when_it_was_closed_stays_closed() {
     let seq = owner.append(b"the owner's", Durability::Synced).unwrap();
     assert_eq!(log.reopen().unwrap_err().kind(), ErrorKind::Closed);
     assert!(log.append(b"third", Durability::Synced).is_err());
-    assert_eq!(&open(&sim).get(seq, Visibility::Settled).unwrap().unwrap().data()[..], b"the owner's");
+    assert_eq!(&open(&sim).get(seq, Visibility::Stable).unwrap().unwrap().data()[..], b"the owner's");
 }
 
 #[test]
@@ -131,5 +131,5 @@ fn a_stream_whose_folder_went_away_is_damage_when_it_is_recovered() {
     assert!(log.reopen().unwrap_err().is_damage(), "it was there, with an entry in it");
     sim.rename(Path::new("/streams/aside"), Path::new("/streams/s")).unwrap();
     log.reopen().unwrap();
-    assert_eq!(&log.get(0, Visibility::Settled).unwrap().unwrap().data()[..], b"first");
+    assert_eq!(&log.get(0, Visibility::Stable).unwrap().unwrap().data()[..], b"first");
 }

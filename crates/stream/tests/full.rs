@@ -37,7 +37,7 @@ fn a_full_disk_refuses_appends_whole_and_ends_by_itself() {
         // Refused again, without a seq being given; reads go on.
         assert_eq!(log.append(&entry, Durability::Flushed).unwrap_err().kind(), ErrorKind::Full);
         assert_eq!(log.next_seq(), appended);
-        assert_eq!(log.iter(.., Visibility::Settled).filter(Result::is_ok).count() as u64, appended);
+        assert_eq!(log.iter(.., Visibility::Stable).filter(Result::is_ok).count() as u64, appended);
         // What a process that dies now would find.
         let found = open(&storage.snapshot().with_capacity(u64::MAX));
         assert_eq!(found.next_seq(), appended);
@@ -83,7 +83,7 @@ fn what_a_crash_left_on_a_full_disk_is_read_and_gone_on_with_once_there_is_room(
     let used = u64::MAX - dead.free_space(Path::new("/")).unwrap();
     let dead = dead.with_capacity(used + 100);
     let log = open(&dead);
-    assert_eq!(log.iter(.., Visibility::Settled).filter(Result::is_ok).count(), 5);
+    assert_eq!(log.iter(.., Visibility::Stable).filter(Result::is_ok).count(), 5);
     assert_eq!(log.append(b"x", Durability::Synced).unwrap_err().kind(), ErrorKind::Full);
     let _ = dead.clone().with_capacity(u64::MAX);
     assert_eq!(log.append(b"x", Durability::Synced).unwrap(), 5);
@@ -107,10 +107,10 @@ fn a_disk_that_is_full_at_the_write_or_the_sync_heals_by_itself_and_loses_nothin
         assert_eq!(log.append(b"next", Durability::Buffered).unwrap(), 5, "{after}: {refused:?}");
         log.sync().unwrap();
         for i in 0..3_u8 {
-            let found = log.get(1 + u64::from(i), Visibility::Settled).unwrap().unwrap();
+            let found = log.get(1 + u64::from(i), Visibility::Stable).unwrap().unwrap();
             assert_eq!(found.data()[..], [i; 10], "{after}");
         }
-        assert_eq!(&log.get(4, Visibility::Settled).unwrap().unwrap().data()[..], b"refused");
+        assert_eq!(&log.get(4, Visibility::Stable).unwrap().unwrap().data()[..], b"refused");
     }
 }
 
@@ -215,7 +215,7 @@ fn twenty_crashed_streams_are_read_on_a_full_disk_and_one_frees_space() {
     let logs: Vec<StreamLog> = names.iter().map(|name| open(&env, name)).collect();
     for (i, log) in logs.iter().enumerate() {
         let entries = if i == 0 { 301 } else { 1 };
-        assert_eq!(log.iter(.., Visibility::Settled).map(Result::unwrap).count(), entries);
+        assert_eq!(log.iter(.., Visibility::Stable).map(Result::unwrap).count(), entries);
         assert_eq!(log.append(b"x", Durability::Synced).unwrap_err().kind(), ErrorKind::Full);
         assert_eq!(log.sync().unwrap_err().kind(), ErrorKind::Full);
     }
@@ -331,14 +331,14 @@ fn dropping_all_entries_frees_the_segment_being_written() {
         while log.append(&entry, Durability::Flushed).is_ok() {}
         let end = log.next_seq();
         assert_eq!(log.stats().unwrap().segments, 1);
-        let mut iter = log.iter(.., Visibility::Settled);
+        let mut iter = log.iter(.., Visibility::Stable);
         assert_eq!(iter.next().unwrap().unwrap().seq(), 0);
         log.truncate_before(end).unwrap();
         assert!(full.free_space(Path::new("/")).unwrap() > 200 << 10, "the dropped entries take no room");
         assert_eq!((log.first_seq(), log.next_seq()), (end, end));
-        assert_eq!((log.durable_seq(), log.end_seq(Visibility::Settled)), (end, end));
+        assert_eq!((log.durable_seq(), log.end_seq(Visibility::Stable)), (end, end));
         let truncated = ErrorKind::Truncated { start: end };
-        assert_eq!(log.get(end - 1, Visibility::Settled).unwrap_err().kind(), truncated);
+        assert_eq!(log.get(end - 1, Visibility::Stable).unwrap_err().kind(), truncated);
         // It has the file open: it reads on, or finds the entries dropped, and not cut.
         assert!(iter.filter_map(Result::err).all(|error| error.kind() == truncated));
         // As a process finds it where this one dies now.
@@ -369,7 +369,7 @@ fn dropping_all_entries_without_a_reserve_frees_what_it_can_or_fails() {
         let dropped = log.truncate_before(end);
         if segments == 1 {
             assert_eq!(dropped.unwrap_err().kind(), ErrorKind::Full, "nothing could be freed");
-            assert_eq!((log.first_seq(), log.iter(.., Visibility::Settled).count() as u64), (first, end));
+            assert_eq!((log.first_seq(), log.iter(.., Visibility::Stable).count() as u64), (first, end));
         } else {
             dropped.unwrap();
             assert_eq!(size(&log).segments, 1);

@@ -94,7 +94,7 @@ impl Forged {
     fn open(&self) -> Result<(StreamLog, MemoryStorage)> {
         let storage = self.storage();
         if let Ok(reader) = open(&storage, true) {
-            reader.iter(.., Visibility::Settled).rev().take(10).for_each(drop);
+            reader.iter(.., Visibility::Stable).rev().take(10).for_each(drop);
         }
         salvage_all(&storage);
         for floor in [0, 1, 1000, u64::MAX - 1] {
@@ -138,7 +138,7 @@ fn salvage_all(storage: &MemoryStorage) -> Vec<Salvaged> {
 fn goes_on(log: &StreamLog, storage: &MemoryStorage) {
     let seq = log.append(b"after", Durability::Synced).unwrap();
     let again = open(&storage.snapshot(), false).unwrap();
-    assert_eq!(&again.get(seq, Visibility::Settled).unwrap().unwrap().data()[..], b"after");
+    assert_eq!(&again.get(seq, Visibility::Stable).unwrap().unwrap().data()[..], b"after");
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn a_close_that_names_one_before_it_at_the_end_of_numbers_is_read_without_it() {
     for previous in [u64::MAX - 7, u64::MAX, 128, 130, 1 << 40] {
         let kind = EndKind::Close { previous: Some(ByteOffset(previous)) };
         let (log, storage) = Forged::begin(0).entry(0).close(1, |end| end.kind = kind).open().unwrap();
-        assert_eq!(&log.get(0, Visibility::Settled).unwrap().unwrap().data()[..], b"entry");
+        assert_eq!(&log.get(0, Visibility::Stable).unwrap().unwrap().data()[..], b"entry");
         goes_on(&log, &storage);
     }
 }
@@ -194,7 +194,7 @@ fn a_codec_that_is_not_known_is_a_newer_format() {
     forged = forged.entry(1);
     forged.bytes[at + 36] = 1;
     match forged.reseal(at).padded().open() {
-        Ok((log, _)) => assert_eq!(log.get(1, Visibility::Settled).unwrap_err().kind(), ErrorKind::NewerFormat),
+        Ok((log, _)) => assert_eq!(log.get(1, Visibility::Stable).unwrap_err().kind(), ErrorKind::NewerFormat),
         Err(error) => assert_eq!(error.kind(), ErrorKind::NewerFormat),
     }
 }
@@ -224,7 +224,7 @@ fn entries_after_damage_are_read_without_an_index() {
     storage.create_new(Path::new(name)).unwrap().write_all_at(&newest.bytes, 0).unwrap();
     let log = open(&storage, false).unwrap();
     for seq in 0..6 {
-        match log.get(seq, Visibility::Settled) {
+        match log.get(seq, Visibility::Stable) {
             Ok(entry) => assert!(seq != 2 && &entry.unwrap().data()[..] == b"entry"),
             Err(error) => assert_eq!((seq, error.lost()), (2, Some((2, 2))), "{error}"),
         }
@@ -247,7 +247,7 @@ fn a_table_that_does_not_hold_is_damage_of_its_frame() {
     forged.bytes[132..136].copy_from_slice(&sum.finish().to_le_bytes());
     match forged.reseal(128).padded().open() {
         Ok((log, _)) => {
-            let error = log.get(0, Visibility::Settled).unwrap_err();
+            let error = log.get(0, Visibility::Stable).unwrap_err();
             assert!(error.is_damage() && error.lost() == Some((0, 1)), "{error}");
         }
         Err(error) => assert!(error.is_damage(), "{error}"),
@@ -266,9 +266,8 @@ fn a_frame_over_the_bound_is_read() -> bool {
     let env = LogContext::new(Arc::new(storage)).read_only(true);
     let options = StreamOptions { read_len_max: 64 << 10, ..StreamOptions::default() };
     let log = StreamLog::open(Arc::new(env), Location::new("/streams", "s"), options).unwrap();
-    assert_eq!(&log.get(1, Visibility::Settled).unwrap().unwrap().data()[..], b"entry", "the one behind it is read");
-    let found =
-        [log.get(0, Visibility::Settled).map(drop), log.iter(.., Visibility::Settled).next().unwrap().map(drop)];
+    assert_eq!(&log.get(1, Visibility::Stable).unwrap().unwrap().data()[..], b"entry", "the one behind it is read");
+    let found = [log.get(0, Visibility::Stable).map(drop), log.iter(.., Visibility::Stable).next().unwrap().map(drop)];
     let too_large =
         |error: &stratawal_stream::Error| matches!(error.kind(), ErrorKind::TooLarge { max, .. } if max < 65 << 10);
     !found.iter().all(|found| found.as_ref().is_err_and(too_large))

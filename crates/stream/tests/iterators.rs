@@ -60,7 +60,7 @@ fn a_run_ends_at_the_cut() {
     let log = open(&storage(), StreamOptions::default());
     let batch: Batch = (0..10_u8).map(|i| [i; 4]).collect();
     log.append_batch(&batch, Durability::Synced).unwrap();
-    let mut iter = log.iter(.., Visibility::Settled);
+    let mut iter = log.iter(.., Visibility::Stable);
     assert_eq!(iter.next().unwrap().unwrap().seq(), 0);
     log.truncate_from(5).unwrap();
     log.append_batch(&batch, Durability::Synced).unwrap();
@@ -275,7 +275,7 @@ impl Program {
     }
 
     fn hold(&mut self) {
-        let visibility = self.pick(&[Visibility::Accepted, Visibility::Settled]);
+        let visibility = self.pick(&[Visibility::Accepted, Visibility::Stable]);
         let front =
             self.pick(&[self.start, self.start, self.start + self.rng.clone().below(self.end - self.start + 1)]);
         let back = self.log.end_seq(visibility).max(front);

@@ -37,8 +37,8 @@ fn append(log: &StreamLog, entries: &[Vec<u8>], durability: Durability) -> strat
 }
 
 fn entries(log: &StreamLog) -> Vec<Vec<u8>> {
-    let get = |seq| log.get(seq, Visibility::Settled).unwrap().expect("a seq below the end").data().to_vec();
-    (log.first_seq()..log.end_seq(Visibility::Settled)).map(get).collect()
+    let get = |seq| log.get(seq, Visibility::Stable).unwrap().expect("a seq below the end").data().to_vec();
+    (log.first_seq()..log.end_seq(Visibility::Stable)).map(get).collect()
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use stratawal_storage::{MemoryStorage, Storage};
 use stratawal_stream::{
-    Deletion, Durability, Error, ErrorKind, Location, LogContext, StreamLog, StreamOptions, Visibility,
+    DeleteError, Durability, Error, ErrorKind, Location, LogContext, StreamLog, StreamOptions, Visibility,
 };
 use stratawal_testkit::{Crash, Gate, HookedStorage, Operation, Rng, SimStorage};
 
@@ -82,7 +82,7 @@ fn appends_do_not_wait_for_the_removal_of_files() {
             let (tell, told) = mpsc::channel();
             scope.spawn(|| {
                 let appended = log.append(b"x", Durability::Synced);
-                let _ = tell.send(appended.and_then(|seq| log.get(seq, Visibility::Settled)));
+                let _ = tell.send(appended.and_then(|seq| log.get(seq, Visibility::Stable)));
                 drop(tell);
             });
             let appended = told.recv_timeout(Duration::from_secs(10));
@@ -233,7 +233,7 @@ fn a_deletion_removes_its_own_files_and_names_what_stays() {
         } else {
             log.delete()
         };
-        let Err(Deletion::Left(error)) = deleted else { panic!("{deleted:?}") };
+        let Err(DeleteError::Left(error)) = deleted else { panic!("{deleted:?}") };
         assert_eq!(error.kind(), ErrorKind::Io);
         let streams = names(&storage, "/streams");
         assert!(streams.len() == 1 && streams[0].starts_with(".del-"), "{streams:?}");
@@ -310,7 +310,7 @@ fn a_deletion_whose_rename_is_refused_leaves_the_stream() {
         let storage = hooked(sim.clone());
         let log = stream(&storage);
         storage.set(move |operation, _| if operation == Operation::Rename { Err(kind.into()) } else { Ok(()) });
-        let Err(Deletion::Undone(error)) = log.delete() else { panic!("{kind}") };
+        let Err(DeleteError::Undone(error)) = log.delete() else { panic!("{kind}") };
         let shown = error.to_string();
         assert!(error.kind() == ErrorKind::Io && shown.contains(text), "{shown}");
         assert!(kind == io::ErrorKind::Other || shown.contains(DIR), "{shown}");
@@ -340,7 +340,7 @@ fn a_creation_whose_rename_took_effect_is_left_to_recovery() {
     log.reopen().unwrap();
     assert_eq!(log.append(b"x", Durability::Synced).unwrap(), 0);
     let again = after_power_loss(&sim);
-    assert_eq!(&again.get(0, Visibility::Settled).unwrap().unwrap().data()[..], b"x");
+    assert_eq!(&again.get(0, Visibility::Stable).unwrap().unwrap().data()[..], b"x");
 }
 
 /// Does `act` once, at the next opening of a segment file.
@@ -385,11 +385,11 @@ fn reads_after_a_close_report_what_its_next_owner_did() {
         let storage = hooked(MemoryStorage::new());
         let log = stream(&storage);
         let seq = if matches!(expected, ErrorKind::Truncated { .. }) { 0 } else { 1 };
-        let mut forward = log.iter(seq.., Visibility::Settled);
-        let mut backward = log.iter(seq..=seq, Visibility::Settled);
+        let mut forward = log.iter(seq.., Visibility::Stable);
+        let mut backward = log.iter(seq..=seq, Visibility::Stable);
         log.close().unwrap();
         act(&open(&storage));
-        assert_eq!(log.get(seq, Visibility::Settled).unwrap_err().kind(), expected);
+        assert_eq!(log.get(seq, Visibility::Stable).unwrap_err().kind(), expected);
         assert_eq!(forward.next().unwrap().unwrap_err().kind(), expected);
         assert_eq!(backward.next_back().unwrap().unwrap_err().kind(), expected);
         assert!(forward.next().is_none() && backward.next().is_none());
@@ -404,7 +404,7 @@ fn a_file_that_is_lost_after_a_close_is_damage() {
     log.close().unwrap();
     let first = names(&storage, DIR)[1].clone();
     storage.remove_file(&Path::new(DIR).join(first)).unwrap();
-    assert!(log.get(1, Visibility::Settled).unwrap_err().is_damage());
+    assert!(log.get(1, Visibility::Stable).unwrap_err().is_damage());
 }
 
 #[test]

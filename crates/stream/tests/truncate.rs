@@ -29,7 +29,7 @@ fn fill(log: &StreamLog, entries: u64) {
 
 /// When the entry at `seq` was appended, in microseconds.
 fn time(log: &StreamLog, seq: u64) -> u64 {
-    let time = log.get(seq, Visibility::Settled).unwrap().unwrap().timestamp();
+    let time = log.get(seq, Visibility::Stable).unwrap().unwrap().timestamp();
     u64::try_from(time.duration_since(std::time::UNIX_EPOCH).unwrap().as_micros()).unwrap()
 }
 
@@ -47,12 +47,12 @@ fn seqs(iter: Iter) -> (Vec<u64>, Option<ErrorKind>) {
 
 fn holds(log: &StreamLog, first: u64, next: u64) {
     assert_eq!((log.first_seq(), log.next_seq()), (first, next));
-    assert_eq!(seqs(log.iter(.., Visibility::Settled)), ((first..next).collect(), None));
+    assert_eq!(seqs(log.iter(.., Visibility::Stable)), ((first..next).collect(), None));
     if first > 0 {
-        let below = log.get(first - 1, Visibility::Settled).unwrap_err().kind();
+        let below = log.get(first - 1, Visibility::Stable).unwrap_err().kind();
         assert_eq!(below, ErrorKind::Truncated { start: first });
     }
-    assert_eq!(log.get(next, Visibility::Settled).unwrap(), None);
+    assert_eq!(log.get(next, Visibility::Stable).unwrap(), None);
 }
 
 #[test]
@@ -86,19 +86,19 @@ fn a_cut_may_go_through_a_frame_and_a_batch() {
     assert_eq!(log.append(b"other", Durability::Synced).unwrap(), 20);
     let again = open(&storage.snapshot());
     holds(&again, 10, 21);
-    assert_eq!(&again.get(19, Visibility::Settled).unwrap().unwrap().data()[..], 19_u32.to_le_bytes());
-    assert_eq!(&again.get(20, Visibility::Settled).unwrap().unwrap().data()[..], b"other");
+    assert_eq!(&again.get(19, Visibility::Stable).unwrap().unwrap().data()[..], 19_u32.to_le_bytes());
+    assert_eq!(&again.get(20, Visibility::Stable).unwrap().unwrap().data()[..], b"other");
     // The frame that holds 19 holds what was 20 before the cut, too, and what was dropped from the
     // beginning.
     for seqs in [&[10, 9][..], &[9, 10]] {
-        let refused = again.get_many(seqs, Visibility::Settled).unwrap_err().kind();
+        let refused = again.get_many(seqs, Visibility::Stable).unwrap_err().kind();
         assert_eq!(refused, ErrorKind::Truncated { start: 10 });
     }
     for log in [&log, &again] {
-        let many = log.get_many(&[19, 20, 19, 20], Visibility::Settled).unwrap();
+        let many = log.get_many(&[19, 20, 19, 20], Visibility::Stable).unwrap();
         let bytes: Vec<_> = many.into_iter().map(|entry| entry.unwrap().data().to_vec()).collect();
         assert_eq!(bytes, [&19_u32.to_le_bytes()[..], b"other", &19_u32.to_le_bytes(), b"other"]);
-        let backwards: Vec<_> = log.iter(18.., Visibility::Settled).rev().map(|e| e.unwrap().data().to_vec()).collect();
+        let backwards: Vec<_> = log.iter(18.., Visibility::Stable).rev().map(|e| e.unwrap().data().to_vec()).collect();
         assert_eq!(backwards, [&b"other"[..], &19_u32.to_le_bytes(), &18_u32.to_le_bytes()]);
     }
 }
@@ -137,8 +137,8 @@ fn iterators_end_with_the_cut_and_never_show_what_came_after_it() {
     let storage = storage();
     let log = open(&storage);
     fill(&log, 200);
-    let make = || log.iter(.., Visibility::Settled);
-    let (mut within, mut behind, untouched) = (make(), make(), log.iter(..100, Visibility::Settled));
+    let make = || log.iter(.., Visibility::Stable);
+    let (mut within, mut behind, untouched) = (make(), make(), log.iter(..100, Visibility::Stable));
     assert_eq!(within.next().unwrap().unwrap().seq(), 0);
     assert_eq!(behind.nth(150).unwrap().unwrap().seq(), 150);
     let backwards = make().rev();
@@ -166,7 +166,7 @@ fn what_was_dropped_up_to_beyond_the_end_is_dropped_for_a_reader_beside_the_writ
     fill(&log, 20);
     let env = Arc::new(LogContext::new(Arc::new(storage.clone())).read_only(true));
     let reader = StreamLog::open(env, Location::new("/streams", "s"), log.options().clone()).unwrap();
-    let iter = reader.iter(.., Visibility::Settled);
+    let iter = reader.iter(.., Visibility::Stable);
     log.truncate_before(500).unwrap();
     reader.reopen().unwrap();
     assert_eq!(seqs(iter), (vec![], Some(ErrorKind::Truncated { start: 500 })));
@@ -180,7 +180,7 @@ fn what_is_left_of_a_cut_and_then_dropped_is_dropped_for_a_reader_beside_the_wri
     fill(&log, 20);
     let env = Arc::new(LogContext::new(Arc::new(storage.clone())).read_only(true));
     let reader = StreamLog::open(env, Location::new("/streams", "s"), log.options().clone()).unwrap();
-    let (all, behind) = (reader.iter(.., Visibility::Settled), reader.iter(8.., Visibility::Settled));
+    let (all, behind) = (reader.iter(.., Visibility::Stable), reader.iter(8.., Visibility::Stable));
     log.truncate_from(8).unwrap();
     log.truncate_before(8).unwrap();
     reader.reopen().unwrap();
@@ -197,8 +197,8 @@ fn a_time_among_cut_entries_is_that_of_the_first_entry_behind() {
     let (kept, cut) = (time(&log, 40), time(&log, 80));
     log.truncate_from(50).unwrap();
     fill(&log, 100);
-    assert_eq!(log.seq_at(kept, Visibility::Settled).unwrap(), 40);
-    assert_eq!(log.seq_at(cut, Visibility::Settled).unwrap(), 50, "all behind the cut are later");
+    assert_eq!(log.seq_at(kept, Visibility::Stable).unwrap(), 40);
+    assert_eq!(log.seq_at(cut, Visibility::Stable).unwrap(), 50, "all behind the cut are later");
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn a_time_among_entries_cut_from_the_middle_of_a_frame_is_that_of_what_took_thei
     let cut = time(&log, 25);
     log.truncate_from(20).unwrap();
     fill(&log, 50);
-    assert_eq!(log.seq_at(cut, Visibility::Settled).unwrap(), 20, "all behind the cut are later");
+    assert_eq!(log.seq_at(cut, Visibility::Stable).unwrap(), 20, "all behind the cut are later");
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn a_deleted_stream_is_gone_for_all_its_handles() {
     let storage = storage();
     let log = open(&storage);
     fill(&log, 10);
-    let mut iter = log.iter(.., Visibility::Settled);
+    let mut iter = log.iter(.., Visibility::Stable);
     assert!(iter.next().is_some());
     assert!(log.delete().unwrap());
     assert_eq!(iter.next().unwrap().unwrap_err().kind(), ErrorKind::Cut { at: 0 });

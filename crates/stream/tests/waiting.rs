@@ -201,7 +201,7 @@ fn a_close_answers_only_once_nobody_is_at_the_files() {
     storage.clear();
     let again = open(&storage, false);
     if let Ok(seq) = late {
-        assert_eq!(&again.get(seq, Visibility::Settled).unwrap().unwrap().data()[..], b"late");
+        assert_eq!(&again.get(seq, Visibility::Stable).unwrap().unwrap().data()[..], b"late");
     }
 }
 
@@ -248,7 +248,7 @@ fn reader_of_what_was_dropped() -> StreamLog {
     std::mem::forget(stream(&storage));
     let writer = open(&storage, false);
     let reader = open(&storage, true);
-    assert_eq!(reader.end_seq(Visibility::Settled), 3);
+    assert_eq!(reader.end_seq(Visibility::Stable), 3);
 
     writer.truncate_before(3).unwrap();
 
@@ -259,7 +259,7 @@ fn reader_of_what_was_dropped() -> StreamLog {
 fn the_last_entry_is_truncated_for_a_reader_whose_writer_has_dropped_it() {
     let reader = reader_of_what_was_dropped();
     let (tell, told) = mpsc::channel();
-    thread::spawn(move || tell.send(reader.last(Visibility::Settled).map_err(|error| error.kind())));
+    thread::spawn(move || tell.send(reader.last(Visibility::Stable).map_err(|error| error.kind())));
     let last = told.recv_timeout(Duration::from_secs(10)).expect("it answers");
     assert_eq!(last.unwrap_err(), ErrorKind::Truncated { start: 3 });
 }
@@ -267,7 +267,7 @@ fn the_last_entry_is_truncated_for_a_reader_whose_writer_has_dropped_it() {
 #[test]
 fn a_time_is_truncated_for_a_reader_whose_writer_has_dropped_it() {
     let reader = reader_of_what_was_dropped();
-    let found = reader.seq_at(1, Visibility::Settled);
+    let found = reader.seq_at(1, Visibility::Stable);
     assert_eq!(found.unwrap_err().kind(), ErrorKind::Truncated { start: 3 });
 }
 

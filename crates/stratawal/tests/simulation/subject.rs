@@ -102,7 +102,7 @@ impl Subject for Log {
     }
 
     fn read(&self, log: &Open, stream: &str, accepted: bool) -> Result<Found, Refusal> {
-        read(&log.wal, stream, if accepted { Visibility::Accepted } else { Visibility::Settled }).map_err(refusal)
+        read(&log.wal, stream, if accepted { Visibility::Accepted } else { Visibility::Stable }).map_err(refusal)
     }
 
     fn settled(&self, log: &Open) -> Level {
@@ -111,7 +111,7 @@ impl Subject for Log {
 
     fn read_only(&self, storage: SimStorage, stream: &str) -> Result<Option<Found>, Refusal> {
         match Options::new().open_on(Arc::new(storage), Path::new("/log"), true) {
-            Ok(wal) => read(&wal, stream, Visibility::Settled).map(Some).map_err(refusal),
+            Ok(wal) => read(&wal, stream, Visibility::Stable).map(Some).map_err(refusal),
             Err(error) if error.kind() == ErrorKind::Missing => Ok(None),
             Err(error) => Err(refusal(error)),
         }

@@ -7,7 +7,7 @@ use stratawal_frame::{ByteOffset, SeqNo};
 use stratawal_segment::{Access, FrameAt, FrameSearch, FrameSteps, Frames, SegmentFile, frames};
 
 use crate::batch::Entry;
-use crate::error::{Damage, Error, ErrorKind, Result};
+use crate::error::{DamageKind, Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::log::StreamLog;
 use crate::options::{StreamOptions, Visibility};
@@ -322,7 +322,7 @@ impl Inner {
             let end = reader.end();
             if offset + needed > end {
                 let id = Some(reader.data().id());
-                let error = Error::damage(&self.shared.location, Damage::Lost, id, Some(offset), None);
+                let error = Error::damage(&self.shared.location, DamageKind::Lost, id, Some(offset), None);
                 return Err(error.with_lost(self.lost_from(reader, expected, limit)));
             }
             len = BLOCK_LEN_MAX.max(needed).min(end - offset);
@@ -336,7 +336,7 @@ impl Inner {
         match segment.open(&shared.context, &shared.location, &shared.options, next) {
             Ok(reader) => Ok((reader, limit)),
             // Which of the two is the wrong one is not known, so no entry is said to be lost.
-            Err(error) if error.kind() == ErrorKind::Damaged(Damage::History) => Err(error),
+            Err(error) if error.kind() == ErrorKind::Damaged(DamageKind::History) => Err(error),
             // Nothing of it can be read.
             Err(error) => Err(error.with_lost(self.live(segment.header.base.0..u64::MAX, limit))),
         }

@@ -9,7 +9,7 @@ use stratawal_index::{ActiveIndex, Bounds, Index, IndexPoint};
 use stratawal_segment::{Access, Chain, EndPeek, Finished, SegmentFile, SegmentId, is_temporary};
 
 use crate::context::{Location, LogContext};
-use crate::error::{Damage, Error, ErrorKind, Result};
+use crate::error::{DamageKind, Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::history::{contradicts_end, contradicts_frame, contradicts_header};
 use crate::options::StreamOptions;
@@ -238,7 +238,7 @@ fn decide(
     // A chain that ends in a SEAL names a segment that must be there, newer than the newest.
     if scan.chain.seal.is_some() {
         let at = Some(scan.chain.end.0);
-        let error = Error::damage(location, Damage::SuccessorMissing, Some(newest_id), at, None);
+        let error = Error::damage(location, DamageKind::SuccessorMissing, Some(newest_id), at, None);
         return Err(error.with_lost_from(scan.chain.end_seq.0));
     }
     let watch = scan.trace.watch;
@@ -266,7 +266,7 @@ pub(super) fn list(context: &LogContext, location: &Location) -> Result<(Vec<Seg
         // Anything else is somebody else's, and left alone.
     }
     if all.is_empty() {
-        return Err(Error::damage(location, Damage::NoSegment, None, None, None));
+        return Err(Error::damage(location, DamageKind::NoSegment, None, None, None));
     }
     all.sort_by_key(|id| id.generation);
     Ok((all, temporaries))
@@ -297,7 +297,7 @@ fn read_headers(
         };
         let header = *file.header();
         if let Some(error) = misplaced(context, location, &header, &mut stream_id, all.get(i + 1)) {
-            if error.kind() == ErrorKind::Damaged(Damage::History) {
+            if error.kind() == ErrorKind::Damaged(DamageKind::History) {
                 return Err(error);
             }
             return Err(lost_range::of_name(context, location, options, all, id, error));
@@ -396,13 +396,13 @@ pub(super) fn drop_garbage(
     let first = &live[0];
     if first.header().base > start {
         let lost = Some((start.0, first.header().base.0 - 1));
-        return Err(Error::damage(location, Damage::FirstMissing, Some(first.id()), None, lost));
+        return Err(Error::damage(location, DamageKind::FirstMissing, Some(first.id()), None, lost));
     }
     let gap = live.windows(2).position(|pair| pair[1].header().predecessor != pair[0].header().generation);
     if let Some(i) = gap {
         let (id, base) = (live[i + 1].id(), live[i + 1].header().base);
         let lost = lost_range::end_of(context, location, &mut live[i]).map(|end| end.max(start).0..base.0);
-        let error = Error::damage(location, Damage::PredecessorMissing, Some(id), None, None);
+        let error = Error::damage(location, DamageKind::PredecessorMissing, Some(id), None, None);
         return Err(error.with_lost(lost.unwrap_or_default()));
     }
     match live.windows(2).find(|pair| contradicts_header(pair[0].header(), pair[1].header())) {
@@ -602,7 +602,7 @@ fn check_unsealed(
         return Ok(());
     }
     found.scan = Some(scan);
-    let error = Error::damage(location, Damage::Lost, Some(found.id()), Some(at), None);
+    let error = Error::damage(location, DamageKind::Lost, Some(found.id()), Some(at), None);
     Err(lost_range::behind_chain(context, location, found, end, start, limit, error))
 }
 
@@ -631,7 +631,7 @@ pub(super) fn follow(
         // behind the end proves nothing either way: pages that were never synced reach the disk in
         // any order, so a lawful power loss leaves the same picture.
         if end < durable {
-            let error = Error::damage(location, Damage::Lost, Some(found.id()), Some(scan.chain.end.0), None);
+            let error = Error::damage(location, DamageKind::Lost, Some(found.id()), Some(scan.chain.end.0), None);
             return Err(lost_range::behind_chain(context, location, found, end, start, durable, error));
         }
         check_length(context, location, found, start, durable)?;

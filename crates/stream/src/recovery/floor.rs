@@ -19,7 +19,7 @@ use super::analyse::{
 };
 use super::{Scan, lost_range, note};
 use crate::context::{Location, LogContext};
-use crate::error::{Damage, Error, ErrorKind, Result};
+use crate::error::{DamageKind, Error, ErrorKind, Result};
 use crate::options::StreamOptions;
 use crate::sync::Arc;
 
@@ -86,7 +86,7 @@ pub(super) fn analyse_above(
     let entered = broken.is_none() || enter_at(context, location, options, holder, start)?;
     let newest = &live[live.len() - 1];
     if newest.opened(context, location)?.find_seal().map_err(|e| Error::segment_error(location, e))?.is_some() {
-        let error = Error::damage(location, Damage::SuccessorMissing, Some(newest.id()), None, None);
+        let error = Error::damage(location, DamageKind::SuccessorMissing, Some(newest.id()), None, None);
         return Err(error.with_lost_from(start.max(newest.header().base).0));
     }
     let is_empty = !entered && live.len() == 1 && durable <= start;
@@ -141,7 +141,7 @@ fn read_names(context: &LogContext, location: &Location, all: &[SegmentId]) -> R
 /// place, or one of a newer format, in which that cannot be read.
 fn take_foreign(names: &mut Vec<Named>) -> Option<(SegmentId, Error)> {
     let is_foreign =
-        |error: &Error| matches!(error.kind(), ErrorKind::Damaged(Damage::Misplaced) | ErrorKind::NewerFormat);
+        |error: &Error| matches!(error.kind(), ErrorKind::Damaged(DamageKind::Misplaced) | ErrorKind::NewerFormat);
     let i = names.iter().rposition(|named| named.found.as_ref().is_err_and(is_foreign))?;
     let Named { id, found, .. } = names.swap_remove(i);
     found.err().map(|error| (id, error))

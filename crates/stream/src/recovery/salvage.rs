@@ -35,7 +35,7 @@ use super::analyse::{Voidable, drop_void, list, misplaced};
 use super::{LOOKS_MAX, exists};
 use crate::batch::Entry;
 use crate::context::{Location, LogContext};
-use crate::error::{Damage, Error, ErrorKind, Result};
+use crate::error::{DamageKind, Error, ErrorKind, Result};
 use crate::history::{contradicts_end, contradicts_frame, contradicts_header, last_frame_crc};
 use crate::options::StreamOptions;
 use crate::read::get::frame_len_max;
@@ -119,7 +119,7 @@ struct Piece {
     /// Entries from here on are not this piece's.
     limit: SeqNo,
     /// What is missing before it.
-    missing: Option<Damage>,
+    missing: Option<DamageKind>,
     is_certain: bool,
 }
 
@@ -315,7 +315,7 @@ impl Salvage {
         let id = reading.piece.id;
         if first > seq {
             // Nothing that can be read has these seqs. They may begin anywhere before this frame.
-            let error = Error::damage(&self.location, Damage::Gap, Some(id), Some(found.offset.0), None);
+            let error = Error::damage(&self.location, DamageKind::Gap, Some(id), Some(found.offset.0), None);
             reading.found = Some(found);
             self.reading = Some(reading);
             let hole = self.hole(Some(first), error)?;
@@ -340,7 +340,7 @@ impl Salvage {
         let error = if too_large {
             Error::new(ErrorKind::TooLarge { len, max }, &self.location)
         } else {
-            Error::damage(&self.location, Damage::Frame, Some(id), Some(found.offset.0), None)
+            Error::damage(&self.location, DamageKind::Frame, Some(id), Some(found.offset.0), None)
         };
         let end = end.min(reading.piece.limit);
         self.reading = Some(reading);
@@ -361,7 +361,7 @@ impl Salvage {
             UNLIMITED => self.plan.attested,
             limit => limit,
         };
-        let error = Error::damage(&self.location, Damage::Lost, Some(piece.id), None, None);
+        let error = Error::damage(&self.location, DamageKind::Lost, Some(piece.id), None, None);
         let hole = self.hole(Some(end), error)?;
         Ok(self.flow(hole))
     }
@@ -478,14 +478,14 @@ fn plan(context: &LogContext, location: &Location) -> Result<Plan> {
 fn list_any(context: &LogContext, location: &Location) -> Result<Vec<SegmentId>> {
     match list(context, location) {
         Ok((names, _)) => Ok(names),
-        Err(error) if error.kind() == ErrorKind::Damaged(Damage::NoSegment) => Ok(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::Damaged(DamageKind::NoSegment) => Ok(Vec::new()),
         Err(error) => Err(error),
     }
 }
 
 /// A stream without files: everything is lost, however much that was.
 fn no_segment(location: &Location) -> Plan {
-    let error = Error::damage(location, Damage::NoSegment, None, None, None);
+    let error = Error::damage(location, DamageKind::NoSegment, None, None, None);
     let id = SegmentId { base: SeqNo(0), generation: stratawal_frame::Generation(0) };
     let piece = Piece { id, header: Err(error), limit: UNLIMITED, missing: None, is_certain: true };
     Plan {
@@ -558,7 +558,7 @@ fn join(context: &LogContext, location: &Location, pieces: &mut [Piece], start: 
     if let Some(first) = pieces.first_mut()
         && first.id.base > start
     {
-        first.missing = Some(Damage::FirstMissing);
+        first.missing = Some(DamageKind::FirstMissing);
     }
     for i in 1..pieces.len() {
         let (before, after) = pieces.split_at_mut(i);
@@ -566,12 +566,12 @@ fn join(context: &LogContext, location: &Location, pieces: &mut [Piece], start: 
         let named = newer.header.as_ref().ok().map(|header| header.predecessor);
         let is_gap = named.is_some_and(|generation| generation != older.id.generation);
         if is_gap {
-            newer.missing = Some(Damage::PredecessorMissing);
+            newer.missing = Some(DamageKind::PredecessorMissing);
         }
         let Ok(header) = &older.header else { continue };
         let mixed = match &newer.header {
             Ok(next) => !is_gap && !is_one_history(context, location, header, next)?,
-            Err(error) => error.kind() == ErrorKind::Damaged(Damage::History),
+            Err(error) => error.kind() == ErrorKind::Damaged(DamageKind::History),
         };
         if mixed {
             // Which of the two is the wrong one is not known. The newest segments count as the
@@ -599,7 +599,7 @@ fn join(context: &LogContext, location: &Location, pieces: &mut [Piece], start: 
     let file = open(context, location, header)?;
     if let Some(seal) = file.find_seal().map_err(failed)? {
         (last.limit, last.is_certain) = (seal.end_seq, false);
-        return Ok(Some(Error::damage(location, Damage::SuccessorMissing, Some(last.id), None, None)));
+        return Ok(Some(Error::damage(location, DamageKind::SuccessorMissing, Some(last.id), None, None)));
     }
     let whole =
         file.has_written_len() || file.finished().map_err(failed)?.is_some() || file.ends_in_close().map_err(failed)?;

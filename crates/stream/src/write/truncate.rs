@@ -109,16 +109,16 @@ impl StreamLog {
     /// readers see nothing more of it. Answers whether there was one.
     ///
     /// # Errors
-    /// [`Deletion`].
-    pub fn delete(&self) -> std::result::Result<bool, Deletion> {
-        self.delete_shared().map_err(Deletion::of_call)
+    /// [`DeleteError`].
+    pub fn delete(&self) -> std::result::Result<bool, DeleteError> {
+        self.delete_shared().map_err(DeleteError::of_call)
     }
 
-    fn delete_shared(&self) -> std::result::Result<bool, Deletion> {
+    fn delete_shared(&self) -> std::result::Result<bool, DeleteError> {
         let shared = &self.inner.shared;
-        self.inner.check_process().map_err(Deletion::Undone)?;
+        self.inner.check_process().map_err(DeleteError::Undone)?;
         if shared.context.is_read_only() {
-            return Err(Deletion::Undone(Error::new(ErrorKind::ReadOnly, &shared.location)));
+            return Err(DeleteError::Undone(Error::new(ErrorKind::ReadOnly, &shared.location)));
         }
         // Before the group: a truncation removes files by paths that may be another stream's once
         // this one is gone.
@@ -126,7 +126,7 @@ impl StreamLog {
         let mut moved = Ok(None);
         let retired = self.inner.group.shut_down(Error::new(ErrorKind::Deleted, &shared.location), |state| {
             moved = move_away(&shared.context, &shared.location);
-            if let Err(Deletion::Undone(error)) = &moved {
+            if let Err(DeleteError::Undone(error)) = &moved {
                 return Err(error.clone());
             }
             let view = shared.view.load();
@@ -141,7 +141,7 @@ impl StreamLog {
             state.tail = Tail::new(0, 0, None, Arc::clone(&shared.context.pending));
             Ok(())
         });
-        retired.map_err(Deletion::Undone)?;
+        retired.map_err(DeleteError::Undone)?;
         removals.clear();
         remove_moved(&shared.context, &shared.location, moved?)
     }
@@ -149,7 +149,7 @@ impl StreamLog {
 
 /// Why a stream was not deleted, or not wholly.
 #[derive(Debug)]
-pub enum Deletion {
+pub enum DeleteError {
     /// Nothing has changed.
     Undone(Error),
     /// It is not known whether the stream is still there, or comes back after a power loss.
@@ -159,7 +159,7 @@ pub enum Deletion {
     Left(Error),
 }
 
-impl Deletion {
+impl DeleteError {
     fn of_call(self) -> Self {
         match self {
             Self::Undone(error) => Self::Undone(error.of_call(Call::Delete)),
@@ -175,20 +175,20 @@ impl Deletion {
 /// removed.
 ///
 /// # Errors
-/// [`Deletion`].
-pub fn delete(context: &LogContext, location: &Location) -> std::result::Result<bool, Deletion> {
+/// [`DeleteError`].
+pub fn delete(context: &LogContext, location: &Location) -> std::result::Result<bool, DeleteError> {
     let moved = move_away(context, location).and_then(|moved| remove_moved(context, location, moved));
-    moved.map_err(Deletion::of_call)
+    moved.map_err(DeleteError::of_call)
 }
 
 /// The commit point of a deletion, durably. Returns the new name of the stream's directory, if
 /// there was one.
-fn move_away(context: &LogContext, location: &Location) -> std::result::Result<Option<PathBuf>, Deletion> {
+fn move_away(context: &LogContext, location: &Location) -> std::result::Result<Option<PathBuf>, DeleteError> {
     let storage = &**context.storage();
     // A link or a file that has the name is not ours to remove.
-    exists(context, location).map_err(Deletion::Undone)?;
+    exists(context, location).map_err(DeleteError::Undone)?;
     let gone = location.parent().join(format!("{DELETED_PREFIX}{:016x}", storage.random_u64()));
-    context.ready_to_sync_streams(location).map_err(|e| Deletion::Undone(Error::io(location, e)))?;
+    context.ready_to_sync_streams(location).map_err(|e| DeleteError::Undone(Error::io(location, e)))?;
     // The new name may be what fills a block of the folder.
     let renamed =
         context.with_reserve(ReserveUse::Allowed, is_full, || match rename_dir(storage, &location.dir(), &gone) {
@@ -198,11 +198,11 @@ fn move_away(context: &LogContext, location: &Location) -> std::result::Result<O
     let existed = match renamed {
         Ok(Renamed::Done | Renamed::DoneDespite(_)) => true,
         Ok(Renamed::Absent(_)) => false,
-        Ok(Renamed::Undone(e)) | Err(e) => return Err(Deletion::Undone(not_moved(location, e))),
-        Ok(Renamed::Unknown(e)) => return Err(Deletion::Indeterminate(Error::undecided(location, e))),
+        Ok(Renamed::Undone(e)) | Err(e) => return Err(DeleteError::Undone(not_moved(location, e))),
+        Ok(Renamed::Unknown(e)) => return Err(DeleteError::Indeterminate(Error::undecided(location, e))),
     };
     // Also where it was gone: an earlier deletion may not have been durable.
-    context.sync_streams(location).map_err(|e| Deletion::Indeterminate(Error::undecided(location, e)))?;
+    context.sync_streams(location).map_err(|e| DeleteError::Indeterminate(Error::undecided(location, e)))?;
     Ok(existed.then_some(gone))
 }
 
@@ -227,13 +227,13 @@ fn remove_moved(
     context: &LogContext,
     location: &Location,
     moved: Option<PathBuf>,
-) -> std::result::Result<bool, Deletion> {
+) -> std::result::Result<bool, DeleteError> {
     let Some(gone) = moved else { return Ok(false) };
     let removed = remove_own(&**context.storage(), &gone);
     context.make_reserve();
     removed.map(|()| true).map_err(|(path, error)| {
         let text = "the stream is deleted, but not all that was in its directory could be removed";
-        Deletion::Left(Error::io_about(location, text, &path, error))
+        DeleteError::Left(Error::io_about(location, text, &path, error))
     })
 }
 

@@ -12,7 +12,7 @@ use stratawal_frame::{ByteOffset, FrameHeader, SeqNo, entry_range};
 use stratawal_segment::{FrameSteps, Frames, InBlock, frames};
 
 use crate::batch::{Entry, Run};
-use crate::error::{Damage, Error, ErrorKind, Result};
+use crate::error::{DamageKind, Error, ErrorKind, Result};
 use crate::log::StreamLog;
 use crate::options::Visibility;
 use crate::read::get::{FrameStart, frame_len_max};
@@ -357,7 +357,7 @@ fn advance(inner: &Inner, forward: &mut Forward, seq: u64) -> Result<()> {
     let end = forward.reader.end();
     if at + needed.max(1) > end {
         let id = Some(forward.reader.data().id());
-        return Err(Error::damage(location, Damage::Lost, id, Some(at), None).with_lost(lost()));
+        return Err(Error::damage(location, DamageKind::Lost, id, Some(at), None).with_lost(lost()));
     }
     let len = forward.block_len.max(needed).min(end - at);
     // A mapping costs nothing to slice, so its blocks are long from the start.
