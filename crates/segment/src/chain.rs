@@ -50,16 +50,16 @@ impl SegmentFile {
     ///
     /// # Errors
     /// I/O; [`ErrorKind::Newer`] where the chain meets a valid frame of a newer version.
-    pub fn walk(&self, visit: &mut dyn FnMut(ByteOffset, &FrameHeader)) -> Result<Chain> {
-        self.walk_from(ByteOffset(SEGMENT_HEADER_LEN as u64), self.header().base, visit)
+    pub fn scan_chain(&self, visit: &mut dyn FnMut(ByteOffset, &FrameHeader)) -> Result<Chain> {
+        self.scan_chain_from(ByteOffset(SEGMENT_HEADER_LEN as u64), self.header().base, visit)
     }
 
     /// Walks the part of the chain that begins with the frame at `from`, whose first seq is
     /// `first`. The bytes before it are not looked at.
     ///
     /// # Errors
-    /// As [`walk`](Self::walk).
-    pub fn walk_from(
+    /// As [`scan_chain`](Self::scan_chain).
+    pub fn scan_chain_from(
         &self,
         from: ByteOffset,
         first: SeqNo,
@@ -74,7 +74,7 @@ impl SegmentFile {
             seal: None,
             close: None,
         };
-        self.walk_on(&mut chain, visit)?;
+        self.extend_chain(&mut chain, visit)?;
         Ok(chain)
     }
 
@@ -82,8 +82,8 @@ impl SegmentFile {
     /// have come since. Nothing before its end is read. A chain that ends in a SEAL is complete.
     ///
     /// # Errors
-    /// As [`walk`](Self::walk). Then the chain has the frames that were visited before.
-    pub fn walk_on(&self, chain: &mut Chain, visit: &mut dyn FnMut(ByteOffset, &FrameHeader)) -> Result<()> {
+    /// As [`scan_chain`](Self::scan_chain). Then the chain has the frames that were visited before.
+    pub fn extend_chain(&self, chain: &mut Chain, visit: &mut dyn FnMut(ByteOffset, &FrameHeader)) -> Result<()> {
         if chain.seal.is_some() {
             return Ok(());
         }
@@ -205,7 +205,7 @@ impl SegmentFile {
     ///
     /// # Errors
     /// I/O.
-    pub fn residue(&self, from: ByteOffset) -> Result<u64> {
+    pub fn torn_len(&self, from: ByteOffset) -> Result<u64> {
         let io = || Error::io(self.id(), "read");
         let mut window = self.window();
         let bytes = window.at(from.0, FRAME_HEADER_LEN).map_err(io())?;
@@ -222,7 +222,7 @@ impl SegmentFile {
             }
             let (end, found) = (at + bytes.len() as u64, bytes.iter().rposition(|&b| b != 0));
             last = found.map(|i| at + i as u64 + 1).or(last);
-            at = if found.is_some() { end } else { window.behind_zeros(at, 1).map_err(io())? };
+            at = if found.is_some() { end } else { window.skip_zeros(at, 1).map_err(io())? };
         }
         Ok(last.map_or(0, |end| end - from.0))
     }

@@ -14,7 +14,7 @@ use stratawal_storage::{Access, File, FolderToSync, Storage};
 use thiserror::Error;
 
 use crate::faults::{Fault, seeded};
-use crate::space::{Space, written_len};
+use crate::preallocation::{Preallocation, active_len};
 use crate::sync::Arc;
 use crate::writer::SegmentWriter;
 use crate::{Error, SegmentId, TEMPORARY_PREFIX};
@@ -43,7 +43,7 @@ pub fn create(
     dir: &Path,
     header: &SegmentHeader,
     reserve: u64,
-) -> Result<(SegmentWriter, Space), CreateError> {
+) -> Result<(SegmentWriter, Preallocation), CreateError> {
     let id = SegmentId::of(header);
     let path = dir.join(id.to_string());
     // A rename would replace it. No generation is given twice, so only another writer can have made
@@ -62,7 +62,7 @@ pub fn create(
     // changed.
     let folder = FolderToSync::new(storage, dir);
     let folder = folder.map_err(|source| CreateError::Undone(Error::io(id, "open the folder")(source)))?;
-    let len = written_len(reserve.max(SEGMENT_HEADER_LEN as u64));
+    let len = active_len(reserve.max(SEGMENT_HEADER_LEN as u64));
     let (temporary, file) =
         create_temporary(storage, dir, id).map_err(|source| CreateError::Undone(Error::io(id, "create")(source)))?;
     write_header(&*file, header, len).map_err(|(operation, source)| {
@@ -81,8 +81,8 @@ pub fn create(
     if !seeded(Fault::FolderSyncSkipped) {
         folder.sync().map_err(|source| CreateError::Indeterminate(Error::io(id, "sync the folder")(source)))?;
     }
-    let space = Space::new(id, Arc::clone(&file), len);
-    Ok((SegmentWriter::new(*header, file), space))
+    let preallocation = Preallocation::new(id, Arc::clone(&file), len);
+    Ok((SegmentWriter::new(*header, file), preallocation))
 }
 
 /// An empty file under a temporary name.

@@ -32,7 +32,7 @@ pub enum ErrorKind {
     /// The operating system refused space for bytes, before any of them was written: the disk or
     /// the quota is full, or the file may not be so long. The file is as it was.
     #[error("cannot reserve space: {0}")]
-    Reserve(io::Error),
+    Preallocate(io::Error),
     /// The file is a link, a folder, or something else that is not a plain file.
     #[error("not a plain file: {0}")]
     NotAFile(io::Error),
@@ -126,7 +126,7 @@ impl Error {
     /// Whether space was refused before anything was written, so that the file is as it was.
     #[must_use]
     pub const fn is_refusal(&self) -> bool {
-        matches!(&self.kind, ErrorKind::Reserve(_))
+        matches!(&self.kind, ErrorKind::Preallocate(_))
     }
 
     /// The kind of the operating system's error, where there is one.
@@ -137,7 +137,7 @@ impl Error {
 
     const fn source_io(&self) -> Option<&io::Error> {
         match &self.kind {
-            ErrorKind::Io { source, .. } | ErrorKind::Reserve(source) => Some(source),
+            ErrorKind::Io { source, .. } | ErrorKind::Preallocate(source) => Some(source),
             _ => None,
         }
     }
@@ -148,7 +148,7 @@ impl Error {
         match &self.kind {
             ErrorKind::Io { source, .. } => source.kind() == io::ErrorKind::UnexpectedEof,
             ErrorKind::Header(why) => !matches!(why, HeaderError::Newer(_)),
-            ErrorKind::Reserve(_) | ErrorKind::Newer(_) | ErrorKind::TooLarge { .. } => false,
+            ErrorKind::Preallocate(_) | ErrorKind::Newer(_) | ErrorKind::TooLarge { .. } => false,
             ErrorKind::NotAFile(_)
             | ErrorKind::NameMismatch(_)
             | ErrorKind::Invalid(_)

@@ -31,20 +31,20 @@ pub struct Finished {
     /// Its frame header; the first seq is one past the last entry.
     pub frame: FrameHeader,
     /// What it says.
-    pub end: End,
+    pub footer: End,
 }
 
 impl Finished {
-    /// The fields that [`SegmentFile::peek_end`] returns, here of a frame that was checked.
+    /// The fields that [`SegmentFile::peek_footer`] returns, here of a frame that was checked.
     #[must_use]
-    pub const fn peek(&self) -> EndPeek {
-        EndPeek { end_seq: self.frame.first_seq, kind: self.end.kind }
+    pub const fn summary(&self) -> FooterSummary {
+        FooterSummary { end_seq: self.frame.first_seq, kind: self.footer.kind }
     }
 }
 
-/// The SEAL or CLOSE at the end of a file, as [`SegmentFile::peek_end`] reads it.
+/// The SEAL or CLOSE at the end of a file, as [`SegmentFile::peek_footer`] reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EndPeek {
+pub struct FooterSummary {
     /// One past the last entry of the segment.
     pub end_seq: SeqNo,
     /// Which control frame it is, with the segment or CLOSE that it names.
@@ -102,7 +102,7 @@ impl SegmentFile {
 
     /// Whether the length is one that a file being written has: a multiple of 4 KiB plus 8.
     #[must_use]
-    pub const fn has_written_len(&self) -> bool {
+    pub const fn has_active_len(&self) -> bool {
         self.len % 4096 == 8
     }
 
@@ -143,7 +143,7 @@ impl SegmentFile {
     /// I/O, and frames of a newer version.
     pub fn finished(&self) -> Result<Option<Finished>> {
         let Some((position, trailer_at)) = self.trailer()? else { return Ok(None) };
-        self.end_at(position, Some(trailer_at))
+        self.footer_at(position, Some(trailer_at))
     }
 
     /// Reads the fixed fields of the SEAL or CLOSE at the end of the file, in two short reads. The
@@ -152,7 +152,7 @@ impl SegmentFile {
     ///
     /// # Errors
     /// I/O.
-    pub fn peek_end(&self) -> Result<Option<EndPeek>> {
+    pub fn peek_footer(&self) -> Result<Option<FooterSummary>> {
         let Some((position, trailer_at)) = self.trailer()? else { return Ok(None) };
         const LEN: usize = FRAME_HEADER_LEN + END_HEAD_LEN;
         if trailer_at - position.0 < LEN as u64 {
@@ -163,7 +163,7 @@ impl SegmentFile {
         let (header, payload) = bytes.split_at(FRAME_HEADER_LEN);
         Ok(match decode_header(header, &self.place(position), &self.limits()) {
             Decoded::Frame(frame) if frame.is_control() && position.0 + frame.frame_len() == trailer_at => {
-                EndKind::peek(payload).map(|kind| EndPeek { end_seq: frame.first_seq, kind })
+                EndKind::peek(payload).map(|kind| FooterSummary { end_seq: frame.first_seq, kind })
             }
             _ => None,
         })
@@ -173,7 +173,7 @@ impl SegmentFile {
     /// the trailer begins.
     fn trailer(&self) -> Result<Option<(ByteOffset, u64)>> {
         let first_end = (SEGMENT_HEADER_LEN + FRAME_HEADER_LEN + TRAILER_LEN) as u64;
-        if self.len < first_end || self.has_written_len() {
+        if self.len < first_end || self.has_active_len() {
             return Ok(None);
         }
         let trailer_at = self.len - TRAILER_LEN as u64;
@@ -197,12 +197,12 @@ impl SegmentFile {
         if !fits || !offset.0.is_multiple_of(FRAME_ALIGN) {
             return Ok(None);
         }
-        let found = self.end_at(offset, None)?;
-        Ok(found.filter(|finished| matches!(finished.end.kind, EndKind::Close { .. })))
+        let found = self.footer_at(offset, None)?;
+        Ok(found.filter(|finished| matches!(finished.footer.kind, EndKind::Close { .. })))
     }
 
     /// The SEAL or CLOSE at `offset`, if it is valid and ends at `must_end`.
-    fn end_at(&self, offset: ByteOffset, must_end: Option<u64>) -> Result<Option<Finished>> {
+    fn footer_at(&self, offset: ByteOffset, must_end: Option<u64>) -> Result<Option<Finished>> {
         let newer = |what| Err(Error::new(self.id, Some(offset), ErrorKind::Newer(what)));
         let mut bytes = [0; FRAME_HEADER_LEN];
         self.read_exact(&mut bytes, offset.0)?;
@@ -221,7 +221,7 @@ impl SegmentFile {
         self.read_exact(&mut payload, offset.0 + FRAME_HEADER_LEN as u64)?;
         match decode_payload(frame, Bytes::from(payload)) {
             Decoded::Frame(whole) => Ok(match whole.control() {
-                Some(Control::End(end)) => Some(Finished { offset, frame, end: end.clone() }),
+                Some(Control::End(end)) => Some(Finished { offset, frame, footer: end.clone() }),
                 _ => None,
             }),
             Decoded::Newer(what) => newer(what),
@@ -257,7 +257,7 @@ impl SegmentFile {
             if bytes.iter().any(|&b| b != 0) {
                 return Ok(false);
             }
-            at = window.behind_zeros(at, 1).map_err(Error::io(self.id, "read"))?;
+            at = window.skip_zeros(at, 1).map_err(Error::io(self.id, "read"))?;
         }
         Ok(true)
     }

@@ -7,7 +7,7 @@
 //! ```
 //! use std::{path::Path, sync::Arc};
 //! use stratawal_frame::{ByteOffset, DataFrame, Generation, Place, Salt, SegmentHeader, SeqNo, BATCH_END};
-//! use stratawal_segment::{Access, SegmentFile, SegmentId, create, frames};
+//! use stratawal_segment::{Access, SegmentFile, SegmentId, create};
 //! use stratawal_storage::{MemoryStorage, Storage};
 //!
 //! let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
@@ -16,18 +16,18 @@
 //! storage.create_dir(dir)?;
 //!
 //! let header = SegmentHeader { generation: Generation(1), salt: Salt(9), ..SegmentHeader::EMPTY };
-//! let (mut writer, mut space) = create(&storage, dir, &header, 16 << 10)?;
-//! let place = writer.place();
+//! let (mut writer, mut preallocation) = create(&storage, dir, &header, 16 << 10)?;
+//! let place = writer.next_position();
 //! let mut bytes = Vec::new();
 //! stratawal_frame::encode_data(&mut bytes, &place, &DataFrame {
 //!     first_seq: SeqNo(0), timestamp: 1, durable: None, ends: &[5 | BATCH_END], data: b"hello",
 //! });
-//! space.ensure(&writer.place().offset, bytes.len() as u64)?;
+//! preallocation.ensure(&writer.next_position().offset, bytes.len() as u64)?;
 //! writer.append(&bytes)?;
 //! writer.sync()?;
 //!
 //! let file = SegmentFile::open(&storage, dir, SegmentId::of(&header), Access::Read)?;
-//! let chain = file.walk(&mut |_, _| ())?;
+//! let chain = file.scan_chain(&mut |_, _| ())?;
 //! assert_eq!(chain.end_seq, SeqNo(1));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -50,9 +50,9 @@ pub mod faults;
 mod faults;
 mod file;
 mod name;
+mod preallocation;
 mod read;
 mod search;
-mod space;
 mod sync;
 mod window;
 mod writer;
@@ -60,13 +60,15 @@ mod writer;
 pub use chain::{Attestations, Chain};
 pub use create::{CreateError, create};
 pub use error::{Error, ErrorKind};
-pub use file::{EndPeek, Finished, SegmentFile};
+pub use file::{Finished, FooterSummary, SegmentFile};
 pub use name::{SegmentId, TEMPORARY_PREFIX, is_temporary};
-pub use read::{FoundEntry, FrameAt, FrameSteps, Frames, InBlock, MapPromise, Seen, SegmentData, Shape, frames};
+pub use preallocation::{CONTROL_RESERVE, Preallocation, active_len};
+pub use read::{
+    CursorStep, FoundEntry, FrameAt, FrameCursor, FrameLayout, FrameRef, MapPromise, SegmentData, SpanState,
+};
 pub use search::{FoundFrame, FoundSeal, FrameSearch};
-pub use space::{CONTROL_RESERVE, Space, written_len};
 pub use stratawal_storage::Access;
-pub use writer::{SegmentWriter, Tail};
+pub use writer::{ControlContext, SegmentWriter};
 
 /// The result of an operation on a segment file.
 pub type Result<T> = std::result::Result<T, Error>;

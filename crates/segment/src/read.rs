@@ -201,37 +201,37 @@ pub struct FoundEntry {
     pub data: Bytes,
     /// What all the frames of the span are like, where all of their headers were checked, now or
     /// before: the next time
-    /// [`Seen::Before`] may be said of it.
-    pub shape: Option<Shape>,
+    /// [`SpanState::Verified`] may be said of it.
+    pub layout: Option<FrameLayout>,
 }
 
 /// What the frames of a span are like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub enum FrameLayout {
     /// Each is as long as the first, and has as many entries; so it is known where each stands.
-    Alike,
+    Uniform,
     /// Not so.
-    Mixed,
+    Varied,
 }
 
 /// What the caller knows of a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum SpanState {
     /// Nothing, and it will not remember anything: the span may still grow.
-    No,
+    Growing,
     /// Nothing, and it will remember: all headers of the span are checked.
-    First,
+    Unread,
     /// That it was gone through, in this very file or mapping, and what was answered then. Its
     /// headers are not checked again on the way to the frame wanted; nor, in a mapping, is the
     /// payload of a frame that is alone in its span. All else is checked each time.
-    Before(Shape),
+    Verified(FrameLayout),
 }
 
 /// Where an entry stands in its span.
 struct InSpan {
     timestamp: u64,
     range: Range<usize>,
-    shape: Option<Shape>,
+    layout: Option<FrameLayout>,
 }
 
 impl SegmentData {
@@ -248,7 +248,7 @@ impl SegmentData {
         expected: SeqNo,
         seq: SeqNo,
         len_max: u64,
-        seen: Seen,
+        state: SpanState,
     ) -> Result<Option<FoundEntry>> {
         let offset = ByteOffset(span.start);
         let Ok(len) = usize::try_from(span.end.saturating_sub(span.start)) else { return Ok(None) };
@@ -258,21 +258,21 @@ impl SegmentData {
                 let Some(block) = buf.get_mut(..len) else { return Ok(None) };
                 let failed = |source| Error::new(self.id, Some(offset), ErrorKind::Io { operation: "read", source });
                 file.read_exact_at(block, span.start).map_err(failed)?;
-                let found = frames(self, &*block, offset, expected, len_max).entry(seq, seen, false)?;
-                Ok(found.map(|InSpan { timestamp, range, shape }| FoundEntry {
+                let found = FrameCursor::new(self, &*block, offset, expected, len_max).entry(seq, state, false)?;
+                Ok(found.map(|InSpan { timestamp, range, layout }| FoundEntry {
                     timestamp,
                     data: Bytes::copy_from_slice(&block[range]),
-                    shape,
+                    layout,
                 }))
             }
             Source::Mapped(bytes) => {
                 let Ok(from) = usize::try_from(span.start) else { return Ok(None) };
                 let Some(block) = bytes.get(from..).and_then(|rest| rest.get(..len)) else { return Ok(None) };
-                let found = frames(self, block, offset, expected, len_max).entry(seq, seen, true)?;
-                Ok(found.map(|InSpan { timestamp, range, shape }| FoundEntry {
+                let found = FrameCursor::new(self, block, offset, expected, len_max).entry(seq, state, true)?;
+                Ok(found.map(|InSpan { timestamp, range, layout }| FoundEntry {
                     timestamp,
                     data: bytes.slice(from + range.start..from + range.end),
-                    shape,
+                    layout,
                 }))
             }
         }
@@ -290,12 +290,12 @@ pub struct FrameAt {
 
 /// A frame of entries, verified, that stands in the block at hand.
 #[derive(Clone, Debug)]
-pub struct InBlock {
+pub struct FrameRef {
     header: FrameHeader,
     payload: Range<usize>,
 }
 
-impl InBlock {
+impl FrameRef {
     /// The header.
     #[must_use]
     pub const fn header(&self) -> &FrameHeader {
@@ -313,9 +313,9 @@ impl InBlock {
     }
 }
 
-/// What [`FrameSteps::next_reaching`] and [`FrameSteps::next_in_block`] found.
+/// What [`FrameCursor::seek`] and [`FrameCursor::seek_ref`] found.
 #[derive(Clone, Debug)]
-pub enum Frames<F = FrameAt> {
+pub enum CursorStep<F = FrameAt> {
     /// A frame of entries that reaches the seq asked for.
     Frame(F),
     /// The block ends within the frame at `at`, which takes `len` bytes from there (as far as that
@@ -327,12 +327,12 @@ pub enum Frames<F = FrameAt> {
         len: u64,
     },
     /// The block ends where a frame ends.
-    End,
+    BlockEnd,
 }
 
 /// Steps through the frames of a block of a segment, each checked to follow the one before.
 #[derive(Clone, Debug)]
-pub struct FrameSteps<B = Bytes> {
+pub struct FrameCursor<B = Bytes> {
     id: SegmentId,
     place: Place,
     limits: Limits,
@@ -348,32 +348,28 @@ enum Step {
     /// At a whole frame of entries that reaches the seq asked for; its payload is not checked yet.
     At(ByteOffset, FrameHeader, Range<usize>),
     Incomplete(ByteOffset, u64),
-    End,
+    BlockEnd,
 }
 
-/// Steps through `block`, which begins at `offset` of the segment, with the frame whose first seq
-/// is `expected`. Frames longer than `frame_len_max` bytes are refused.
-#[must_use]
-pub fn frames<B>(
-    data: &SegmentData,
-    block: B,
-    offset: ByteOffset,
-    expected: SeqNo,
-    frame_len_max: u64,
-) -> FrameSteps<B> {
-    FrameSteps {
-        id: data.id,
-        place: Place { salt: data.header.salt, offset },
-        limits: Limits { base: data.header.base, end: ByteOffset(u64::MAX) },
-        frame_len_max,
-        expected,
-        block,
-        at: 0,
-        failed: None,
+impl<B> FrameCursor<B> {
+    /// A cursor over `block`, which begins at `offset` of the segment, with the frame whose first seq
+    /// is `expected`. Frames longer than `frame_len_max` bytes are refused.
+    #[must_use]
+    pub fn new(data: &SegmentData, block: B, offset: ByteOffset, expected: SeqNo, frame_len_max: u64) -> Self {
+        Self {
+            id: data.id,
+            place: Place { salt: data.header.salt, offset },
+            limits: Limits { base: data.header.base, end: ByteOffset(u64::MAX) },
+            frame_len_max,
+            expected,
+            block,
+            at: 0,
+            failed: None,
+        }
     }
 }
 
-impl FrameSteps {
+impl FrameCursor {
     /// Takes the block, with which there is nothing left to step through.
     pub fn take_block(&mut self) -> Bytes {
         (self.place.offset, self.at) = (self.offset(), 0);
@@ -385,41 +381,41 @@ impl FrameSteps {
     ///
     /// # Errors
     /// Damage of any kind, and frames of a newer version.
-    pub fn next_reaching(&mut self, seq: SeqNo) -> Result<Frames> {
+    pub fn seek(&mut self, seq: SeqNo) -> Result<CursorStep> {
         match self.step(seq)? {
             Step::At(offset, header, payload) => match decode_payload(header, self.block.slice(payload)) {
-                Decoded::Frame(frame) => Ok(Frames::Frame(FrameAt { offset, frame })),
+                Decoded::Frame(frame) => Ok(CursorStep::Frame(FrameAt { offset, frame })),
                 other => Err(self.not_valid(offset, header, &other)),
             },
-            Step::Incomplete(at, len) => Ok(Frames::Incomplete { at, len }),
-            Step::End => Ok(Frames::End),
+            Step::Incomplete(at, len) => Ok(CursorStep::Incomplete { at, len }),
+            Step::BlockEnd => Ok(CursorStep::BlockEnd),
         }
     }
 }
 
-impl FrameSteps {
-    /// As [`next_reaching`](Self::next_reaching), but for those who take entries out while the
+impl FrameCursor {
+    /// As [`seek`](Self::seek), but for those who take entries out while the
     /// block is at hand: the frame is no more than its header and its place.
     ///
     /// # Errors
-    /// As `next_reaching`.
+    /// As `seek`.
     #[inline]
-    pub fn next_in_block(&mut self, seq: SeqNo) -> Result<Frames<InBlock>> {
+    pub fn seek_ref(&mut self, seq: SeqNo) -> Result<CursorStep<FrameRef>> {
         match self.step(seq)? {
             Step::At(offset, header, payload) => match check_payload(&header, &self.block[payload.clone()]) {
-                Decoded::Frame(()) => Ok(Frames::Frame(InBlock { header, payload })),
+                Decoded::Frame(()) => Ok(CursorStep::Frame(FrameRef { header, payload })),
                 other => Err(self.not_valid(offset, header, &other)),
             },
-            Step::Incomplete(at, len) => Ok(Frames::Incomplete { at, len }),
-            Step::End => Ok(Frames::End),
+            Step::Incomplete(at, len) => Ok(CursorStep::Incomplete { at, len }),
+            Step::BlockEnd => Ok(CursorStep::BlockEnd),
         }
     }
 
     /// The frame of entries that stands here, where it is whole, valid, the one that is expected,
     /// and reaches `seq`. `None` in any other case; then nothing has changed, and
-    /// [`next_in_block`](Self::next_in_block) says what there is.
+    /// [`seek_ref`](Self::seek_ref) says what there is.
     #[inline]
-    pub fn next_at_hand(&mut self, seq: SeqNo) -> Option<InBlock> {
+    pub fn try_next(&mut self, seq: SeqNo) -> Option<FrameRef> {
         let rest = self.block.get(self.at..)?;
         let place = Place { offset: self.offset(), ..self.place };
         let Decoded::Frame(header) = decode_header(rest, &place, &self.limits) else { return None };
@@ -432,14 +428,14 @@ impl FrameSteps {
         let Decoded::Frame(()) = check_payload(&header, rest.get(payload.clone())?) else { return None };
         let payload = self.at + payload.start..self.at + payload.end;
         (self.at, self.expected, self.failed) = (self.at + len, end_seq, None);
-        Some(InBlock { header, payload })
+        Some(FrameRef { header, payload })
     }
 
     /// Entry `seq` of a frame of this block; `None` where it is not in the frame, or the frame is
     /// of another block.
     #[inline]
     #[must_use]
-    pub fn entry_in(&self, frame: &InBlock, seq: SeqNo) -> Option<Bytes> {
+    pub fn entry_in(&self, frame: &FrameRef, seq: SeqNo) -> Option<Bytes> {
         let i = u32::try_from(seq.0.checked_sub(frame.header.first_seq.0)?).ok()?;
         let range = entry_range(frame.header.count, self.block.get(frame.payload.clone())?, i)?;
         Some(self.block.slice(frame.payload.start + range.start..frame.payload.start + range.end))
@@ -448,7 +444,7 @@ impl FrameSteps {
     /// The payload of a frame of this block; nothing where it is of another.
     #[inline]
     #[must_use]
-    pub fn payload_of(&self, frame: &InBlock) -> Bytes {
+    pub fn payload_of(&self, frame: &FrameRef) -> Bytes {
         if frame.payload.end > self.block.len() { Bytes::new() } else { self.block.slice(frame.payload.clone()) }
     }
 
@@ -456,13 +452,13 @@ impl FrameSteps {
     /// they are of another.
     #[inline]
     #[must_use]
-    pub fn frames_of(&self, first: &InBlock, last: &InBlock) -> Bytes {
+    pub fn frames_of(&self, first: &FrameRef, last: &FrameRef) -> Bytes {
         let range = first.start()..last.payload.end;
         if range.start > range.end || range.end > self.block.len() { Bytes::new() } else { self.block.slice(range) }
     }
 }
 
-impl<B: AsRef<[u8]>> FrameSteps<B> {
+impl<B: AsRef<[u8]>> FrameCursor<B> {
     /// Where the next step begins.
     #[must_use]
     pub fn offset(&self) -> ByteOffset {
@@ -475,7 +471,7 @@ impl<B: AsRef<[u8]>> FrameSteps<B> {
         self.expected
     }
 
-    /// The frame whose payload the last [`next_reaching`](Self::next_reaching) failed at. Its
+    /// The frame whose payload the last [`seek`](Self::seek) failed at. Its
     /// header is valid, so that its entries are known, and the next step begins behind it. `None`
     /// where nothing failed, or it was not the payload: then it is not known what stands here, and
     /// there is no stepping over it.
@@ -485,16 +481,16 @@ impl<B: AsRef<[u8]>> FrameSteps<B> {
     }
 
     /// Entry `seq` of this block, which is a span; `None` where the block ends before it.
-    fn entry(&mut self, seq: SeqNo, seen: Seen, mapped: bool) -> Result<Option<InSpan>> {
-        match seen {
-            Seen::No => self.entry_here(seq, false),
-            Seen::First => self.entry_of_all(seq),
-            Seen::Before(shape) => {
+    fn entry(&mut self, seq: SeqNo, state: SpanState, mapped: bool) -> Result<Option<InSpan>> {
+        match state {
+            SpanState::Growing => self.entry_here(seq, false),
+            SpanState::Unread => self.entry_of_all(seq),
+            SpanState::Verified(layout) => {
                 let here = (self.at, self.expected, self.place.offset);
-                self.hop(seq, shape);
+                self.skip_verified(seq, layout);
                 let hopped = self.at != here.0;
                 match self.entry_here(seq, mapped) {
-                    Ok(Some(found)) => Ok(Some(InSpan { shape: Some(shape), ..found })),
+                    Ok(Some(found)) => Ok(Some(InSpan { layout: Some(layout), ..found })),
                     // What was valid is not now: this says where.
                     _ if hopped => {
                         (self.at, self.expected, self.place.offset) = here;
@@ -509,18 +505,18 @@ impl<B: AsRef<[u8]>> FrameSteps<B> {
     /// Entry `seq`, and what all frames of the span are like, for the next time, whichever entry
     /// that is for.
     fn entry_of_all(&mut self, seq: SeqNo) -> Result<Option<InSpan>> {
-        let (mut found, mut first, mut next, mut alike) = (None, None, self.offset(), true);
+        let (mut found, mut first, mut next, mut uniform) = (None, None, self.offset(), true);
         let ended = loop {
             match self.step(SeqNo(0)) {
                 Ok(Step::At(offset, header, payload)) => {
-                    let shape = (header.count, header.frame_len());
-                    alike &= offset == next && *first.get_or_insert(shape) == shape;
+                    let layout = (header.count, header.frame_len());
+                    uniform &= offset == next && *first.get_or_insert(layout) == layout;
                     next = offset + header.frame_len();
                     if found.is_none() && header.end_seq() > seq {
                         found = Some((offset, header, payload));
                     }
                 }
-                Ok(Step::End) => break true,
+                Ok(Step::BlockEnd) => break true,
                 Ok(Step::Incomplete(..)) => break false,
                 Err(error) if found.is_none() => return Err(error),
                 Err(_) => break false,
@@ -528,15 +524,15 @@ impl<B: AsRef<[u8]>> FrameSteps<B> {
         };
         let Some((offset, header, payload)) = found else { return Ok(None) };
         let found = self.checked(seq, offset, header, payload, false)?;
-        let shape = if alike && next == self.offset() { Shape::Alike } else { Shape::Mixed };
-        Ok(found.map(|found| InSpan { shape: ended.then_some(shape), ..found }))
+        let layout = if uniform && next == self.offset() { FrameLayout::Uniform } else { FrameLayout::Varied };
+        Ok(found.map(|found| InSpan { layout: ended.then_some(layout), ..found }))
     }
 
     /// Passes over frames that end at or below `seq`, whose headers were valid before. What the
     /// frame that this leads to says of its place and its seq is checked.
-    fn hop(&mut self, seq: SeqNo, shape: Shape) {
+    fn skip_verified(&mut self, seq: SeqNo, layout: FrameLayout) {
         let block = self.block.as_ref();
-        if shape == Shape::Alike {
+        if layout == FrameLayout::Uniform {
             let there = || {
                 let first = block.get(self.at..).and_then(Unchecked::at)?;
                 let frames = seq.0.checked_sub(self.expected.0)?.checked_div(u64::from(first.count))?;
@@ -562,7 +558,7 @@ impl<B: AsRef<[u8]>> FrameSteps<B> {
     fn entry_here(&mut self, seq: SeqNo, verified: bool) -> Result<Option<InSpan>> {
         match self.step(seq)? {
             Step::At(offset, header, payload) => self.checked(seq, offset, header, payload, verified),
-            Step::Incomplete(..) | Step::End => Ok(None),
+            Step::Incomplete(..) | Step::BlockEnd => Ok(None),
         }
     }
 
@@ -587,7 +583,7 @@ impl<B: AsRef<[u8]>> FrameSteps<B> {
         Ok(range.map(|range| InSpan {
             timestamp: header.timestamp,
             range: payload.start + range.start..payload.start + range.end,
-            shape: None,
+            layout: None,
         }))
     }
 
@@ -611,7 +607,7 @@ impl<B: AsRef<[u8]>> FrameSteps<B> {
         let block_len = self.block.as_ref().len();
         loop {
             if self.at == block_len {
-                return Ok(Step::End);
+                return Ok(Step::BlockEnd);
             }
             let offset = self.offset();
             let header = match self.header(offset)? {
@@ -624,7 +620,7 @@ impl<B: AsRef<[u8]>> FrameSteps<B> {
                     // Passed over, whatever its length: nobody here reads it.
                     self.place.offset = ByteOffset(offset.0 + len as u64 - block_len as u64);
                     self.at = block_len;
-                    return Ok(Step::End);
+                    return Ok(Step::BlockEnd);
                 }
                 return Ok(Step::Incomplete(offset, header.frame_len()));
             }

@@ -84,7 +84,7 @@ impl FrameSearch {
             let looked_at = (bytes.len() - FRAME_HEADER_LEN) as u64 / FRAME_ALIGN * FRAME_ALIGN + FRAME_ALIGN;
             let Some((distance, header)) = find_header(bytes, &self.file.place(at), &self.file.limits()) else {
                 // A header may begin with zeros, but does not consist of them.
-                let next = self.window.behind_zeros(at.0, FRAME_ALIGN).map_err(io())?;
+                let next = self.window.skip_zeros(at.0, FRAME_ALIGN).map_err(io())?;
                 self.at = ByteOffset((at.0 + looked_at).max(next.saturating_sub(FRAME_HEADER_LEN as u64)));
                 continue;
             };
@@ -154,7 +154,7 @@ impl SegmentFile {
     /// # Errors
     /// I/O; [`ErrorKind::Newer`].
     pub fn ends_in_close(&self) -> Result<bool> {
-        let chain = self.walk(&mut |_, _| {})?;
+        let chain = self.scan_chain(&mut |_, _| {})?;
         let Some(close) = chain.close else { return Ok(false) };
         let mut trailer = [0; TRAILER_LEN];
         let ends = self.len().checked_sub(TRAILER_LEN as u64).is_some_and(|last| chain.end.0 <= last);
@@ -180,7 +180,7 @@ impl SegmentFile {
             stratawal_frame::EndKind::Close { .. } => None,
         };
         if let Some(finished) = self.finished()? {
-            return Ok(seal(&finished.end));
+            return Ok(seal(&finished.footer));
         }
         let (mut last, mut search) =
             (None, FrameSearch::new(self, ByteOffset(stratawal_frame::SEGMENT_HEADER_LEN as u64)));

@@ -55,7 +55,7 @@ impl Window {
 
     /// The first place from `at` on that need not be zeros, a multiple of `align`: where the file
     /// has a hole, or a window of it was zeros, its end.
-    pub(crate) fn behind_zeros(&mut self, at: u64, align: u64) -> io::Result<u64> {
+    pub(crate) fn skip_zeros(&mut self, at: u64, align: u64) -> io::Result<u64> {
         let bytes = self.at(at, 1)?;
         let (len, data) = (bytes.len() as u64, bytes.iter().position(|&b| b != 0));
         match data {

@@ -12,13 +12,13 @@ use stratawal_frame::{
 use stratawal_storage::File;
 
 use crate::file::SegmentFile;
-use crate::space::Space;
+use crate::preallocation::Preallocation;
 use crate::sync::Arc;
 use crate::{Error, Result, SegmentId};
 
 /// What every control frame says besides its content.
 #[derive(Clone, Copy, Debug)]
-pub struct Tail {
+pub struct ControlContext {
     /// The seq of the entry that comes next.
     pub next_seq: SeqNo,
     /// The timestamp of the last frame, in microseconds since 1970.
@@ -46,9 +46,9 @@ impl SegmentWriter {
 
     /// Goes on at `tail` in a file that was opened for writing.
     #[must_use]
-    pub fn resume(file: &SegmentFile, tail: ByteOffset) -> (Self, Space) {
+    pub fn resume(file: &SegmentFile, tail: ByteOffset) -> (Self, Preallocation) {
         let writer = Self { tail, ..Self::new(*file.header(), Arc::clone(file.shared_file())) };
-        (writer, Space::new(file.id(), Arc::clone(file.shared_file()), file.len()))
+        (writer, Preallocation::new(file.id(), Arc::clone(file.shared_file()), file.len()))
     }
 
     /// Goes on behind the CLOSE that `file` ends with. Nothing is written yet: the first booking
@@ -56,13 +56,13 @@ impl SegmentWriter {
     ///
     /// # Errors
     /// I/O.
-    pub fn resume_behind_close(file: &SegmentFile, close: ByteOffset) -> Result<(Self, Space)> {
+    pub fn resume_after_close(file: &SegmentFile, close: ByteOffset) -> Result<(Self, Preallocation)> {
         let end = file.len() - TRAILER_LEN as u64;
         let len = usize::try_from(end - close.0).expect("invariant: a frame is under 2 GiB");
         let mut frame = vec![0; len];
         file.read_exact(&mut frame, close.0)?;
-        let (writer, space) = Self::resume(file, ByteOffset(end));
-        Ok((writer, space.behind_close(close, frame)))
+        let (writer, preallocation) = Self::resume(file, ByteOffset(end));
+        Ok((writer, preallocation.behind_close(close, frame)))
     }
 
     /// The name of the segment.
@@ -85,7 +85,7 @@ impl SegmentWriter {
 
     /// Where the next frame goes.
     #[must_use]
-    pub const fn place(&self) -> Place {
+    pub const fn next_position(&self) -> Place {
         Place { salt: self.header.salt, offset: self.tail }
     }
 
@@ -124,10 +124,17 @@ impl SegmentWriter {
     ///
     /// # Errors
     /// I/O.
-    pub fn mark(&mut self, tail: &Tail, reserved: u64) -> Result<()> {
-        let place = self.place();
+    pub fn write_mark(&mut self, context: &ControlContext, reserved: u64) -> Result<()> {
+        let place = self.next_position();
         self.mark.clear();
-        encode_control(&mut self.mark, &place, tail.next_seq, tail.timestamp, Some(tail.durable), &Control::Mark);
+        encode_control(
+            &mut self.mark,
+            &place,
+            context.next_seq,
+            context.timestamp,
+            Some(context.durable),
+            &Control::Mark,
+        );
         if self.finished_len.is_some() || self.tail.0 + self.mark.len() as u64 > reserved {
             return Ok(());
         }
@@ -137,39 +144,44 @@ impl SegmentWriter {
     /// Makes sure of the room for a START, with that for a SEAL or CLOSE behind it.
     ///
     /// # Errors
-    /// As [`Space::ensure_control`].
-    pub fn book_start(&self, space: &mut Space) -> Result<()> {
+    /// As [`Preallocation::ensure_control`].
+    pub fn preallocate_start(&self, preallocation: &mut Preallocation) -> Result<()> {
         let len = Control::START_FRAME_LEN + End::frame_len_max(0) + TRAILER_LEN as u64;
-        space.ensure_control(&self.tail, len)
+        preallocation.ensure_control(&self.tail, len)
     }
 
-    /// Writes a START, whose room is made sure of first as by [`book_start`](Self::book_start).
+    /// Writes a START, whose room is made sure of first as by [`preallocate_start`](Self::preallocate_start).
     ///
     /// # Errors
-    /// I/O. Behind a `book_start` that succeeded, only of the write itself; then it may be there or
+    /// I/O. Behind a `preallocate_start` that succeeded, only of the write itself; then it may be there or
     /// not.
-    pub fn start(&mut self, space: &mut Space, tail: &Tail, start: SeqNo) -> Result<()> {
-        let bytes = self.control(tail, &Control::Start { start });
+    pub fn write_start(
+        &mut self,
+        preallocation: &mut Preallocation,
+        context: &ControlContext,
+        start: SeqNo,
+    ) -> Result<()> {
+        let bytes = self.control(context, &Control::Start { start });
         debug_assert_eq!(bytes.len() as u64, Control::START_FRAME_LEN);
-        self.book_start(space)?;
+        self.preallocate_start(preallocation)?;
         self.append(&bytes)
     }
 
     /// Writes a SEAL or CLOSE and its trailer; its index is dropped if there is no room for it.
     ///
     /// # Errors
-    /// I/O. [`ErrorKind::Reserve`](crate::ErrorKind::Reserve) where there is no room without the
+    /// I/O. [`ErrorKind::Preallocate`](crate::ErrorKind::Preallocate) where there is no room without the
     /// index: nothing was written.
-    pub fn finish(&mut self, space: &mut Space, tail: &Tail, end: End) -> Result<()> {
-        let place = self.place();
-        let mut bytes = self.control(tail, &Control::End(end.clone()));
+    pub fn finish(&mut self, preallocation: &mut Preallocation, context: &ControlContext, end: End) -> Result<()> {
+        let place = self.next_position();
+        let mut bytes = self.control(context, &Control::End(end.clone()));
         let len = |bytes: &[u8]| (bytes.len() + TRAILER_LEN) as u64;
-        if let Err(e) = space.ensure_control(&self.tail, len(&bytes)) {
+        if let Err(e) = preallocation.ensure_control(&self.tail, len(&bytes)) {
             if !e.is_refusal() || end.index.is_empty() {
                 return Err(e);
             }
-            bytes = self.control(tail, &Control::End(End { index: bytes::Bytes::new(), ..end }));
-            space.ensure_control(&self.tail, len(&bytes))?;
+            bytes = self.control(context, &Control::End(End { index: bytes::Bytes::new(), ..end }));
+            preallocation.ensure_control(&self.tail, len(&bytes))?;
         }
         bytes.extend_from_slice(&Trailer { position: place.offset }.encode(place.salt));
         self.file.write_all_at(&bytes, place.offset.0).map_err(Error::io(self.id(), "write"))?;
@@ -187,7 +199,7 @@ impl SegmentWriter {
     ///
     /// # Errors
     /// I/O.
-    pub fn cut(&self) -> Result<()> {
+    pub fn trim_to_trailer(&self) -> Result<()> {
         match self.finished_len {
             Some(len) => self.file.set_len(len).map_err(Error::io(self.id(), "shorten")),
             None => Ok(()),
@@ -204,9 +216,16 @@ impl SegmentWriter {
         self.file.write_all_at(frames, offset.0).map_err(Error::io(self.id(), "write"))
     }
 
-    fn control(&self, tail: &Tail, control: &Control) -> Vec<u8> {
+    fn control(&self, context: &ControlContext, control: &Control) -> Vec<u8> {
         let mut bytes = Vec::new();
-        encode_control(&mut bytes, &self.place(), tail.next_seq, tail.timestamp, Some(tail.durable), control);
+        encode_control(
+            &mut bytes,
+            &self.next_position(),
+            context.next_seq,
+            context.timestamp,
+            Some(context.durable),
+            control,
+        );
         bytes
     }
 }

@@ -9,7 +9,7 @@ use std::io::ErrorKind as IoKind;
 use common::{Fault, HEADER_LEN, Scripted, Segment, data_frame, dir, file_of, header, walked};
 use stratawal_frame::{Generation, SegmentHeader, SeqNo};
 use stratawal_segment::{
-    Access, CreateError, ErrorKind, SegmentFile, SegmentId, TEMPORARY_PREFIX, create, is_temporary, written_len,
+    Access, CreateError, ErrorKind, SegmentFile, SegmentId, TEMPORARY_PREFIX, active_len, create, is_temporary,
 };
 use stratawal_storage::Storage;
 
@@ -31,10 +31,10 @@ fn fault(nth: usize, kind: IoKind) -> Fault {
 #[test]
 fn the_name_is_durable_before_any_frame_is_written() {
     let storage = Scripted::new();
-    let (mut writer, mut space) = create(&storage.shared(), dir(), &header(), 5000).unwrap();
+    let (mut writer, mut preallocation) = create(&storage.shared(), dir(), &header(), 5000).unwrap();
     assert_eq!(storage.take_log(), operations());
-    let frame = data_frame(&writer.place(), 40, None, &[b"hello"]);
-    space.ensure(&writer.place().offset, frame.len() as u64).unwrap();
+    let frame = data_frame(&writer.next_position(), 40, None, &[b"hello"]);
+    preallocation.ensure(&writer.next_position().offset, frame.len() as u64).unwrap();
     writer.append(&frame).unwrap();
     assert_eq!(storage.take_log(), [format!("write {TEMPORARY} 128+48")], "through the handle that it was made with");
     assert_eq!(storage.tree().len(), 1, "and that is the file which has the name");
@@ -44,15 +44,15 @@ fn the_name_is_durable_before_any_frame_is_written() {
 #[test]
 fn a_new_segment_is_its_header_and_zeros() {
     let storage = Scripted::new();
-    let (writer, space) = create(&storage.shared(), dir(), &header(), 5000).unwrap();
+    let (writer, preallocation) = create(&storage.shared(), dir(), &header(), 5000).unwrap();
     let bytes = storage.bytes();
-    assert_eq!((bytes.len() as u64, space.reserved()), (8200, 8200));
+    assert_eq!((bytes.len() as u64, preallocation.preallocated()), (8200, 8200));
     assert_eq!(bytes[..128], header().encode());
     assert!(bytes[128..].iter().all(|&b| b == 0));
     assert_eq!((*writer.header(), writer.id().to_string()), (header(), NAME.to_owned()));
-    assert_eq!((writer.place().offset.0, writer.finished_len()), (HEADER_LEN, None));
+    assert_eq!((writer.next_position().offset.0, writer.finished_len()), (HEADER_LEN, None));
     let file = SegmentFile::open(&storage.shared(), dir(), writer.id(), Access::Read).unwrap();
-    assert!(file.holds_only_zeros().unwrap() && file.has_written_len() && file.finished().unwrap().is_none());
+    assert!(file.holds_only_zeros().unwrap() && file.has_active_len() && file.finished().unwrap().is_none());
     let (chain, frames) = walked(&file);
     assert_eq!((chain.end_seq, chain.end.0, chain.attested, frames.len()), (SeqNo(40), HEADER_LEN, SeqNo(40), 0));
 }
@@ -62,8 +62,12 @@ fn a_new_file_is_as_long_as_asked_for_by_the_rule_of_length() {
     for reserve in [9, 128, 4096, 4103, 4104, 4105, 8200, 1_000_000] {
         let segment = Segment::with(&header(), reserve);
         let len = segment.storage.bytes().len() as u64;
-        assert_eq!((len, segment.space.reserved()), (written_len(reserve), written_len(reserve)), "{reserve}");
-        assert!(len >= reserve && len < reserve + 4096 && segment.file().has_written_len(), "{reserve}: {len}");
+        assert_eq!(
+            (len, segment.preallocation.preallocated()),
+            (active_len(reserve), active_len(reserve)),
+            "{reserve}"
+        );
+        assert!(len >= reserve && len < reserve + 4096 && segment.file().has_active_len(), "{reserve}: {len}");
     }
 }
 
@@ -71,8 +75,8 @@ fn a_new_file_is_as_long_as_asked_for_by_the_rule_of_length() {
 fn a_new_file_has_room_for_its_header_however_little_is_asked_for() {
     for reserve in 0..=8 {
         let segment = Segment::with(&header(), reserve);
-        assert!(segment.file().has_written_len(), "{reserve}: {}", segment.file().len());
-        assert_eq!(segment.space.reserved(), segment.file().len(), "{reserve}");
+        assert!(segment.file().has_active_len(), "{reserve}: {}", segment.file().len());
+        assert_eq!(segment.preallocation.preallocated(), segment.file().len(), "{reserve}");
     }
 }
 

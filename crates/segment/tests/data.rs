@@ -9,7 +9,7 @@ use bytes::Bytes;
 use common::{HEADER_LEN, Raw, Rng, Segment, data_frame, header, raw, walked};
 use stratawal_frame::{ByteOffset, FrameHeader, Place, SeqNo};
 use stratawal_segment::{
-    Access, ErrorKind, FrameSteps, Frames, MapPromise, Seen, SegmentData, SegmentFile, Shape, create, frames,
+    Access, CursorStep, ErrorKind, FrameCursor, FrameLayout, MapPromise, SegmentData, SegmentFile, SpanState, create,
 };
 use stratawal_storage::{Storage, UnixStorage};
 
@@ -32,7 +32,7 @@ fn filled() -> Segment {
         }
         if n == 30 {
             segment.close();
-            segment.resume_behind_close();
+            segment.resume_after_close();
         }
     }
     segment.sync();
@@ -40,17 +40,17 @@ fn filled() -> Segment {
 }
 
 /// All entries, by their numbers, as the frames of one block have them.
-fn entries_of(mut steps: FrameSteps, from: u64) -> Vec<(u64, Bytes)> {
+fn entries_of(mut cursor: FrameCursor, from: u64) -> Vec<(u64, Bytes)> {
     let mut found = Vec::new();
-    while let Frames::Frame(at) = steps.next_reaching(SeqNo(from)).unwrap() {
+    while let CursorStep::Frame(at) = cursor.seek(SeqNo(from)).unwrap() {
         let first = at.frame.first_seq().0;
         found.extend(at.frame.entries().enumerate().map(|(i, entry)| (first + i as u64, entry)));
     }
     found
 }
 
-fn steps(data: &SegmentData, end: u64) -> FrameSteps {
-    frames(data, data.block(HEADER_LEN..end).unwrap(), ByteOffset(HEADER_LEN), SeqNo(40), 1 << 20)
+fn cursor(data: &SegmentData, end: u64) -> FrameCursor {
+    FrameCursor::new(data, data.block(HEADER_LEN..end).unwrap(), ByteOffset(HEADER_LEN), SeqNo(40), 1 << 20)
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn the_header_checksum_is_that_of_the_frame_which_holds_the_seq() {
     let segment = filled();
     let file = segment.file();
     let mut frames = Vec::new();
-    file.walk(&mut |offset, frame| frames.push((offset, *frame))).unwrap();
+    file.scan_chain(&mut |offset, frame| frames.push((offset, *frame))).unwrap();
     let end = frames.last().unwrap().1.end_seq();
     let on_disk = tempfile::tempdir().unwrap();
     std::fs::write(on_disk.path().join(segment.id().to_string()), segment.storage.bytes()).unwrap();
@@ -137,11 +137,11 @@ fn a_mapping_ends_where_it_was_asked_to() {
 #[test]
 fn an_entry_is_taken_out_of_its_span_alone() {
     let segment = filled();
-    let end = segment.writer.place().offset.0;
-    let mut all = steps(&SegmentData::read(&segment.file()), end);
+    let end = segment.writer.next_position().offset.0;
+    let mut all = cursor(&SegmentData::read(&segment.file()), end);
     let mut next = SeqNo(0);
     let (offset, frame) = loop {
-        let Frames::Frame(at) = all.next_reaching(next).unwrap() else { panic!("there is such a frame") };
+        let CursorStep::Frame(at) = all.seek(next).unwrap() else { panic!("there is such a frame") };
         if at.frame.header().count == 1 && at.frame.header().payload_len > 0 {
             break (at.offset, at.frame);
         }
@@ -160,24 +160,24 @@ fn an_entry_is_taken_out_of_its_span_alone() {
         std::fs::write(&path, bytes).unwrap();
         let file = SegmentFile::open(&unix, on_disk.path(), segment.id(), Access::Read).unwrap();
         for data in [SegmentData::read(&file), map(&file, file.len()).unwrap()] {
-            let before = Seen::Before(Shape::Alike);
-            for seen in [Seen::No, Seen::First, before, Seen::Before(Shape::Mixed)] {
+            let before = SpanState::Verified(FrameLayout::Uniform);
+            for seen in [SpanState::Growing, SpanState::Unread, before, SpanState::Verified(FrameLayout::Varied)] {
                 let found = data.entry(span.clone(), first, first, max, seen);
-                if broken && !(matches!(seen, Seen::Before(_)) && data.is_mapped()) {
+                if broken && !(matches!(seen, SpanState::Verified(_)) && data.is_mapped()) {
                     assert!(found.unwrap_err().is_damage());
                     continue;
                 }
                 let found = found.unwrap().unwrap();
-                let shape = if let Seen::Before(shape) = seen { shape } else { Shape::Alike };
-                assert_eq!(found.shape, (seen != Seen::No).then_some(shape));
+                let shape = if let SpanState::Verified(shape) = seen { shape } else { FrameLayout::Uniform };
+                assert_eq!(found.layout, (seen != SpanState::Growing).then_some(shape));
                 assert_eq!(found.timestamp, frame.header().timestamp);
                 assert!(broken || found.data == frame.entry(0).unwrap());
             }
             if !broken {
                 // Short of the whole frame, and with another behind it.
-                assert_eq!(data.entry(span.start..span.end - 8, first, first, max, Seen::First).unwrap(), None);
-                let longer = data.entry(span.start..span.end + 8, first, first, max, Seen::First).unwrap();
-                assert_eq!(longer.unwrap().shape, None, "the next frame is not whole");
+                assert_eq!(data.entry(span.start..span.end - 8, first, first, max, SpanState::Unread).unwrap(), None);
+                let longer = data.entry(span.start..span.end + 8, first, first, max, SpanState::Unread).unwrap();
+                assert_eq!(longer.unwrap().layout, None, "the next frame is not whole");
             }
         }
         std::fs::remove_file(path).unwrap();
@@ -204,8 +204,10 @@ fn damage_behind_the_back_of_a_reader_misleads_nobody() {
             std::fs::write(&path, bytes).unwrap();
             let file = SegmentFile::open(&unix, on_disk.path(), segment.id(), Access::Read).unwrap();
             for data in [SegmentData::read(&file), map(&file, end).unwrap()] {
-                let before = Seen::Before(if alike { Shape::Alike } else { Shape::Mixed });
-                for (n, seen) in (0..20).flat_map(|n| [Seen::No, Seen::First, before].map(|seen| (n, seen))) {
+                let before = SpanState::Verified(if alike { FrameLayout::Uniform } else { FrameLayout::Varied });
+                for (n, seen) in
+                    (0..20).flat_map(|n| [SpanState::Growing, SpanState::Unread, before].map(|seen| (n, seen)))
+                {
                     let found = data.entry(HEADER_LEN..end, SeqNo(base), SeqNo(base + n as u64), 1 << 20, seen);
                     if n == 5 || (n > 5 && !(seen == before && leads_on)) {
                         let (error, at) = (found.unwrap_err(), Some(ByteOffset(offsets[5])));
@@ -221,10 +223,10 @@ fn damage_behind_the_back_of_a_reader_misleads_nobody() {
         let data = SegmentData::read(&file);
         let shape = |n, seen| {
             let found = data.entry(HEADER_LEN..end, SeqNo(base), SeqNo(base + n), 1 << 20, seen).unwrap().unwrap();
-            found.shape
+            found.layout
         };
-        let expected = Some(if alike { Shape::Alike } else { Shape::Mixed });
-        assert!((0..20).all(|n| shape(n, Seen::First) == expected && shape(n, Seen::No).is_none()));
+        let expected = Some(if alike { FrameLayout::Uniform } else { FrameLayout::Varied });
+        assert!((0..20).all(|n| shape(n, SpanState::Unread) == expected && shape(n, SpanState::Growing).is_none()));
     }
 }
 
@@ -237,7 +239,7 @@ fn a_frame_within_an_entry_is_never_taken_for_one() {
     // The second frame: 40 bytes of header, a table of 11 ends, 4 zeros, and then what looks like
     // the sixth.
     let (sixth, begins) = (ByteOffset(HEADER_LEN + 5 * 48), HEADER_LEN + 48 + 40 + 44);
-    let place = Place { salt: segment.writer.place().salt, offset: sixth };
+    let place = Place { salt: segment.writer.next_position().salt, offset: sixth };
     let mut entry = vec![0; usize::try_from(sixth.0 - begins).unwrap()];
     entry.extend(data_frame(&place, base + 5, None, &[b"FORGED!!"]));
     let mut entries: Vec<Vec<u8>> = (1..=11).map(|n| vec![n; 8]).collect();
@@ -246,9 +248,9 @@ fn a_frame_within_an_entry_is_never_taken_for_one() {
     let end = segment.offset().0;
     for data in [SegmentData::read(&segment.file()), map(&segment.file(), end).unwrap()] {
         let get = |seen| data.entry(HEADER_LEN..end, SeqNo(base), SeqNo(base + 5), 1 << 20, seen).unwrap().unwrap();
-        let first = get(Seen::First);
-        assert_eq!((&first.data[..], first.shape), (&[5; 8][..], Some(Shape::Mixed)));
-        assert_eq!(get(Seen::Before(Shape::Mixed)).data, first.data);
+        let first = get(SpanState::Unread);
+        assert_eq!((&first.data[..], first.layout), (&[5; 8][..], Some(FrameLayout::Varied)));
+        assert_eq!(get(SpanState::Verified(FrameLayout::Varied)).data, first.data);
     }
 }
 
@@ -262,8 +264,8 @@ fn a_span_that_ends_within_a_control_frame_ends_before_what_follows() {
     segment.append(&[b"two"]);
     for end in before + 1..segment.offset().0 {
         let data = SegmentData::read(&segment.file());
-        let shape = Seen::Before(Shape::Mixed);
-        for seen in [Seen::No, Seen::First, shape] {
+        let shape = SpanState::Verified(FrameLayout::Varied);
+        for seen in [SpanState::Growing, SpanState::Unread, shape] {
             let found = data.entry(HEADER_LEN..end, SeqNo(base), SeqNo(base + 1), 1 << 20, seen);
             assert_eq!(found.unwrap(), None, "{end} {seen:?}");
         }
@@ -297,7 +299,7 @@ fn a_segment_being_written_is_read_through_the_same_file() {
     for n in 0..5 {
         segment.append(&[b"entry"]);
         let end = segment.offset().0;
-        assert_eq!(entries_of(steps(&data, end), 0).len(), n + 1);
+        assert_eq!(entries_of(cursor(&data, end), 0).len(), n + 1);
     }
 }
 
@@ -307,15 +309,15 @@ fn stepping_through_a_block_finds_what_walking_the_file_finds() {
     let file = segment.file();
     let (chain, walked) = walked(&file);
     for data in [SegmentData::read(&file), map(&file, file.len()).unwrap()] {
-        let mut steps = steps(&data, chain.end.0);
+        let mut cursor = cursor(&data, chain.end.0);
         for (at, header) in walked.iter().filter(|(_, header)| !header.is_control()) {
-            let Frames::Frame(found) = steps.next_reaching(SeqNo(0)).unwrap() else { panic!("a frame at {at}") };
+            let CursorStep::Frame(found) = cursor.seek(SeqNo(0)).unwrap() else { panic!("a frame at {at}") };
             assert_eq!((found.offset.0, found.frame.header()), (*at, header));
-            assert_eq!((steps.offset().0, steps.expected()), (at + header.frame_len(), header.end_seq()));
+            assert_eq!((cursor.offset().0, cursor.expected()), (at + header.frame_len(), header.end_seq()));
         }
-        assert!(matches!(steps.next_reaching(SeqNo(0)).unwrap(), Frames::End));
-        assert!(matches!(steps.next_reaching(SeqNo(0)).unwrap(), Frames::End), "and stays there");
-        assert_eq!((steps.offset(), steps.expected()), (chain.end, chain.end_seq));
+        assert!(matches!(cursor.seek(SeqNo(0)).unwrap(), CursorStep::BlockEnd));
+        assert!(matches!(cursor.seek(SeqNo(0)).unwrap(), CursorStep::BlockEnd), "and stays there");
+        assert_eq!((cursor.offset(), cursor.expected()), (chain.end, chain.end_seq));
     }
 }
 
@@ -325,8 +327,8 @@ fn entries_are_slices_of_the_block() {
     let data = SegmentData::read(&segment.file());
     let block = data.block(HEADER_LEN..segment.offset().0).unwrap();
     let within = block.as_ptr() as usize..=block.as_ptr() as usize + block.len();
-    let steps = frames(&data, block.clone(), ByteOffset(HEADER_LEN), SeqNo(40), 1 << 20);
-    let entries = entries_of(steps, 0);
+    let cursor = FrameCursor::new(&data, block.clone(), ByteOffset(HEADER_LEN), SeqNo(40), 1 << 20);
+    let entries = entries_of(cursor, 0);
     assert_eq!(entries.len() as u64, segment.next - 40);
     for (seq, entry) in entries {
         assert!(entry.is_empty() || within.contains(&(entry.as_ptr() as usize)), "{seq}");
@@ -339,11 +341,11 @@ fn the_next_frame_is_the_one_that_reaches_the_seq_asked_for() {
     let (_, walked) = walked(&segment.file());
     let data = SegmentData::read(&segment.file());
     for seq in 0..segment.next + 2 {
-        let found = steps(&data, segment.offset().0).next_reaching(SeqNo(seq)).unwrap();
+        let found = cursor(&data, segment.offset().0).seek(SeqNo(seq)).unwrap();
         let expected = walked.iter().find(|(_, header)| !header.is_control() && header.end_seq().0 > seq);
         match (found, expected) {
-            (Frames::Frame(found), Some((at, _))) => assert_eq!(found.offset.0, *at, "seq {seq}"),
-            (Frames::End, None) => assert!(seq >= segment.next),
+            (CursorStep::Frame(found), Some((at, _))) => assert_eq!(found.offset.0, *at, "seq {seq}"),
+            (CursorStep::BlockEnd, None) => assert!(seq >= segment.next),
             (found, expected) => panic!("seq {seq}: {found:?}, expected {expected:?}"),
         }
     }
@@ -357,12 +359,12 @@ fn frames_that_are_passed_over_are_not_checked_and_the_one_found_is() {
     let end = segment.offset().0;
     segment.poke(b"x", at[0] + 40);
     segment.poke(b"x", at[2] + 40);
-    let mut steps_behind = steps(&data, end);
-    let Frames::Frame(found) = steps_behind.next_reaching(SeqNo(41)).unwrap() else { panic!("a frame") };
+    let mut steps_behind = cursor(&data, end);
+    let CursorStep::Frame(found) = steps_behind.seek(SeqNo(41)).unwrap() else { panic!("a frame") };
     assert_eq!(found.frame.entry(0).as_deref(), Some(&b"two"[..]));
-    let error = steps_behind.next_reaching(SeqNo(41)).unwrap_err();
+    let error = steps_behind.seek(SeqNo(41)).unwrap_err();
     assert!(error.is_damage() && error.offset() == Some(ByteOffset(at[2])), "{error}");
-    let error = steps(&data, end).next_reaching(SeqNo(40)).unwrap_err();
+    let error = cursor(&data, end).seek(SeqNo(40)).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Invalid(_)) && error.offset() == Some(ByteOffset(at[0])), "{error}");
 }
 
@@ -373,25 +375,25 @@ fn a_block_that_ends_within_a_frame_says_where_and_how_much_is_missing() {
     let segment = filled();
     let data = SegmentData::read(&segment.file());
     let end = segment.offset().0;
-    let all = entries_of(steps(&data, end), 0);
+    let all = entries_of(cursor(&data, end), 0);
     for len in (1..end - HEADER_LEN).step_by(23) {
         let (mut from, mut seq, mut found, mut len) = (HEADER_LEN, SeqNo(40), Vec::new(), len);
         while from < end {
             let block = data.block(from..(from + len).min(end)).unwrap();
-            let mut steps = frames(&data, block, ByteOffset(from), seq, 1 << 20);
+            let mut cursor = FrameCursor::new(&data, block, ByteOffset(from), seq, 1 << 20);
             let needed = loop {
-                match steps.next_reaching(SeqNo(0)).unwrap() {
-                    Frames::Frame(at) => found.extend(at.frame.entries()),
-                    Frames::Incomplete { at, len: needed } => {
-                        assert_eq!(at, steps.offset());
+                match cursor.seek(SeqNo(0)).unwrap() {
+                    CursorStep::Frame(at) => found.extend(at.frame.entries()),
+                    CursorStep::Incomplete { at, len: needed } => {
+                        assert_eq!(at, cursor.offset());
                         assert!(needed > 0 && at.0 + needed <= end, "{needed} bytes at {at}");
                         assert!(at.0 > from || needed > len, "it asks for what it has");
                         break needed;
                     }
-                    Frames::End => break 1,
+                    CursorStep::BlockEnd => break 1,
                 }
             };
-            (from, seq, len) = (steps.offset().0, steps.expected(), len.max(needed));
+            (from, seq, len) = (cursor.offset().0, cursor.expected(), len.max(needed));
         }
         assert!(found.iter().eq(all.iter().map(|(_, entry)| entry)), "blocks of {len}");
     }
@@ -406,7 +408,7 @@ fn damage_is_told_by_kind_and_place() {
     let second = |segment: &Segment, bytes: &[u8]| {
         segment.poke(&[0; 200], at);
         segment.poke(bytes, at);
-        let error = steps(&data, at + 200).next_reaching(SeqNo(41)).expect_err("it is damaged");
+        let error = cursor(&data, at + 200).seek(SeqNo(41)).expect_err("it is damaged");
         assert_eq!((error.segment(), error.offset()), (segment.id(), Some(ByteOffset(at))), "{error}");
         error
     };
@@ -437,7 +439,7 @@ fn a_newer_frame_is_no_damage() {
     // A codec that is known and not built in is as good as a newer one.
     for frame in [Raw { flags: 1, ..raw(41) }, Raw { codec: 77, ..raw(41) }, Raw { codec: 2, ..raw(41) }] {
         segment.poke(&frame.encode(&segment.place(at)), at);
-        let error = steps(&data, at + 48).next_reaching(SeqNo(41)).unwrap_err();
+        let error = cursor(&data, at + 48).seek(SeqNo(41)).unwrap_err();
         assert!(error.is_newer() && !error.is_damage() && error.offset() == Some(ByteOffset(at)), "{error}");
     }
 }
@@ -448,8 +450,8 @@ fn a_frame_over_the_bound_for_reading_is_refused_as_such() {
     let at = segment.append(&[&[7; 1000]]);
     let data = SegmentData::read(&segment.file());
     let block = data.block(HEADER_LEN..segment.offset().0).unwrap();
-    let read = |max| frames(&data, block.clone(), ByteOffset(HEADER_LEN), SeqNo(40), max).next_reaching(SeqNo(40));
-    assert!(matches!(read(1040).unwrap(), Frames::Frame(_)));
+    let read = |max| FrameCursor::new(&data, block.clone(), ByteOffset(HEADER_LEN), SeqNo(40), max).seek(SeqNo(40));
+    assert!(matches!(read(1040).unwrap(), CursorStep::Frame(_)));
     let error = read(1039).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::TooLarge { len: 1040, max: 1039 }), "{error}");
     assert!(!error.is_damage() && !error.is_newer() && error.offset() == Some(at), "{error}");
@@ -464,26 +466,26 @@ fn a_control_frame_is_passed_over_however_long_it_is() {
     segment.append(&[b"one"]);
     let close = segment.offset().0;
     segment.finish(stratawal_frame::EndKind::Close { previous: None }, &INDEX);
-    segment.resume_behind_close();
+    segment.resume_after_close();
     let behind = segment.append(&[b"two"]).0;
     let data = SegmentData::read(&segment.file());
     let end = segment.offset().0;
     // The whole in one block; and in two, the first of which ends within the CLOSE.
     for split in [end, close + 40, close + 48, close + 1000, behind - 1, behind] {
         let block = data.block(HEADER_LEN..split).unwrap();
-        let mut steps = frames(&data, block, ByteOffset(HEADER_LEN), SeqNo(40), 200);
-        assert!(matches!(steps.next_reaching(SeqNo(40)).unwrap(), Frames::Frame(_)));
-        let mut next = steps.next_reaching(SeqNo(40)).unwrap();
+        let mut cursor = FrameCursor::new(&data, block, ByteOffset(HEADER_LEN), SeqNo(40), 200);
+        assert!(matches!(cursor.seek(SeqNo(40)).unwrap(), CursorStep::Frame(_)));
+        let mut next = cursor.seek(SeqNo(40)).unwrap();
         if split < end {
-            assert!(matches!(next, Frames::End), "split at {split}: {next:?}");
-            assert_eq!((steps.offset().0, steps.expected()), (behind, SeqNo(41)), "split at {split}");
-            let block = data.block(steps.offset().0..end).unwrap();
-            steps = frames(&data, block, steps.offset(), steps.expected(), 200);
-            next = steps.next_reaching(SeqNo(40)).unwrap();
+            assert!(matches!(next, CursorStep::BlockEnd), "split at {split}: {next:?}");
+            assert_eq!((cursor.offset().0, cursor.expected()), (behind, SeqNo(41)), "split at {split}");
+            let block = data.block(cursor.offset().0..end).unwrap();
+            cursor = FrameCursor::new(&data, block, cursor.offset(), cursor.expected(), 200);
+            next = cursor.seek(SeqNo(40)).unwrap();
         }
-        let Frames::Frame(found) = next else { panic!("split at {split}: {next:?}") };
+        let CursorStep::Frame(found) = next else { panic!("split at {split}: {next:?}") };
         assert_eq!(found.frame.entry(0).as_deref(), Some(&b"two"[..]));
-        assert!(matches!(steps.next_reaching(SeqNo(40)).unwrap(), Frames::End));
+        assert!(matches!(cursor.seek(SeqNo(40)).unwrap(), CursorStep::BlockEnd));
     }
 }
 
@@ -491,9 +493,9 @@ fn a_control_frame_is_passed_over_however_long_it_is() {
 fn an_empty_block_has_no_frames() {
     let segment = filled();
     let data = SegmentData::read(&segment.file());
-    let mut steps = frames(&data, Bytes::new(), ByteOffset(HEADER_LEN), SeqNo(40), 1 << 20);
-    assert!(matches!(steps.next_reaching(SeqNo(0)).unwrap(), Frames::End));
-    assert_eq!((steps.offset().0, steps.expected()), (HEADER_LEN, SeqNo(40)));
+    let mut cursor = FrameCursor::new(&data, Bytes::new(), ByteOffset(HEADER_LEN), SeqNo(40), 1 << 20);
+    assert!(matches!(cursor.seek(SeqNo(0)).unwrap(), CursorStep::BlockEnd));
+    assert_eq!((cursor.offset().0, cursor.expected()), (HEADER_LEN, SeqNo(40)));
 }
 
 /// The whole way on a real file system: created, written, marked, sealed, mapped and read.
@@ -501,23 +503,23 @@ fn an_empty_block_has_no_frames() {
 fn a_segment_on_disk_is_written_and_read() {
     let folder = tempfile::tempdir().unwrap();
     let storage: Arc<dyn Storage> = Arc::new(UnixStorage::new());
-    let (mut writer, mut space) = create(&storage, folder.path(), &header(), 9000).unwrap();
+    let (mut writer, mut preallocation) = create(&storage, folder.path(), &header(), 9000).unwrap();
     let mut expected = Vec::new();
     for n in 0..100_u8 {
         let entry = vec![n; usize::from(n) * 11];
-        let frame = data_frame(&writer.place(), 40 + u64::from(n), Some(40), &[&entry]);
-        space.ensure(&writer.place().offset, frame.len() as u64).unwrap();
+        let frame = data_frame(&writer.next_position(), 40 + u64::from(n), Some(40), &[&entry]);
+        preallocation.ensure(&writer.next_position().offset, frame.len() as u64).unwrap();
         writer.append(&frame).unwrap();
         expected.push((40 + u64::from(n), Bytes::from(entry)));
     }
     writer.sync().unwrap();
-    let tail = stratawal_segment::Tail { next_seq: SeqNo(140), timestamp: 9000, durable: SeqNo(140) };
-    writer.mark(&tail, space.reserved()).unwrap();
+    let context = stratawal_segment::ControlContext { next_seq: SeqNo(140), timestamp: 9000, durable: SeqNo(140) };
+    writer.write_mark(&context, preallocation.preallocated()).unwrap();
     let id = writer.id();
     let open = || SegmentFile::open(&storage, folder.path(), id, Access::Read).unwrap();
-    assert!(open().has_written_len());
+    assert!(open().has_active_len());
     assert_eq!(open().attestations(ByteOffset(HEADER_LEN)).unwrap().attested, SeqNo(140));
-    let published = writer.place().offset.0;
+    let published = writer.next_position().offset.0;
     let before = map(&open(), published).unwrap();
     let end = stratawal_frame::End {
         kind: stratawal_frame::EndKind::Seal {
@@ -529,13 +531,13 @@ fn a_segment_on_disk_is_written_and_read() {
         times: (1040, 1139),
         index: Bytes::from_static(b"index"),
     };
-    writer.finish(&mut space, &tail, end.clone()).unwrap();
+    writer.finish(&mut preallocation, &context, end.clone()).unwrap();
     writer.sync().unwrap();
-    writer.cut().unwrap();
+    writer.trim_to_trailer().unwrap();
     let file = open();
-    assert_eq!(file.finished().unwrap().expect("it is sealed").end, end);
+    assert_eq!(file.finished().unwrap().expect("it is sealed").footer, end);
     for data in [before, SegmentData::read(&file), map(&file, file.len()).unwrap()] {
-        assert_eq!(entries_of(steps(&data, published), 0), expected, "mapped before the cut, read, mapped behind it");
+        assert_eq!(entries_of(cursor(&data, published), 0), expected, "mapped before the cut, read, mapped behind it");
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }

@@ -8,7 +8,7 @@ use common::{Fault, Segment, data_frame, file_of, header, raw, walked};
 use stratawal_frame::{
     ByteOffset, Control, End, EndKind, Generation, Place, Salt, SegmentHeader, SeqNo, Trailer, encode_control,
 };
-use stratawal_segment::{Access, EndPeek, SegmentWriter};
+use stratawal_segment::{Access, FooterSummary, SegmentWriter};
 
 const SEAL: EndKind = EndKind::Seal { successor: Generation(4), salt: Salt(40) };
 const CLOSE: EndKind = EndKind::Close { previous: None };
@@ -27,7 +27,7 @@ fn an_end_says_what_it_was_told() {
         segment.finish(kind, b"index");
         let file = segment.file();
         let finished = file.finished().unwrap().expect("it is finished");
-        assert_eq!((finished.offset, finished.end, finished.frame.first_seq), (at, end, SeqNo(43)));
+        assert_eq!((finished.offset, finished.footer, finished.frame.first_seq), (at, end, SeqNo(43)));
         assert_eq!(segment.writer.finished_len(), Some(file.len()));
         let (chain, frames) = walked(&file);
         assert_eq!((chain.end_seq, chain.times), (SeqNo(43), Some((1040, 1042))));
@@ -37,7 +37,7 @@ fn an_end_says_what_it_was_told() {
             assert_eq!((frames.len(), chain.close), (2, None), "it is no frame of the chain");
         } else {
             assert_eq!((chain.close, chain.start, chain.seal), (Some(at), Some(SeqNo(12)), None));
-            assert_eq!((frames.len(), chain.end.0 + 16), (3, file.len()), "the chain steps over it");
+            assert_eq!((frames.len(), chain.end.0 + 16), (3, file.len()), "the chain cursor over it");
         }
     }
 }
@@ -47,19 +47,19 @@ fn a_peek_at_the_end_reads_the_fields_and_not_the_payload() {
     for kind in [SEAL, CLOSE] {
         let mut segment = Segment::new();
         segment.append(&[b"one", b"two"]);
-        assert_eq!(segment.file().peek_end().unwrap(), None, "it is being written");
+        assert_eq!(segment.file().peek_footer().unwrap(), None, "it is being written");
         let at = segment.offset();
         segment.finish(kind, b"index");
-        let expected = EndPeek { end_seq: SeqNo(42), kind };
-        assert_eq!(segment.file().peek_end().unwrap(), Some(expected));
-        assert_eq!(segment.file().finished().unwrap().map(|finished| finished.peek()), Some(expected));
+        let expected = FooterSummary { end_seq: SeqNo(42), kind };
+        assert_eq!(segment.file().peek_footer().unwrap(), Some(expected));
+        assert_eq!(segment.file().finished().unwrap().map(|finished| finished.summary()), Some(expected));
         // In the index block, which the payload's checksum covers.
         segment.poke(b"?", at.0 + 40 + 56);
-        assert_eq!(segment.file().peek_end().unwrap(), Some(expected));
+        assert_eq!(segment.file().peek_footer().unwrap(), Some(expected));
         assert!(segment.file().finished().unwrap().is_none());
         // In the header of the frame.
         segment.poke(b"?", at.0 + 8);
-        assert_eq!(segment.file().peek_end().unwrap(), None);
+        assert_eq!(segment.file().peek_footer().unwrap(), None);
     }
 }
 
@@ -74,20 +74,20 @@ fn a_file_is_cut_at_the_trailer_and_never_to_the_length_of_one_being_written() {
             let entry = vec![7; n * 8];
             segment.append(&[&entry]);
             let at = segment.offset();
-            assert!(segment.file().has_written_len());
+            assert!(segment.file().has_active_len());
             let unpadded = at.0 + (40 + 56 + index.len() as u64).next_multiple_of(8) + 16;
-            let (tail, end) = (segment.tail(), segment.end(kind, index));
-            segment.writer.finish(&mut segment.space, &tail, end).unwrap();
-            assert!(segment.file().has_written_len(), "not cut before it is durable");
+            let (context, end) = (segment.context(), segment.end(kind, index));
+            segment.writer.finish(&mut segment.preallocation, &context, end).unwrap();
+            assert!(segment.file().has_active_len(), "not cut before it is durable");
             segment.sync();
-            segment.writer.cut().unwrap();
+            segment.writer.trim_to_trailer().unwrap();
             let file = segment.file();
             assert_ne!(file.len() % 4096, 8, "{kind:?}, {n}");
             let pad = if unpadded % 4096 == 8 { 8 } else { 0 };
             padded += pad / 8;
             assert_eq!((file.len(), segment.writer.finished_len()), (unpadded + pad, Some(file.len())));
             let finished = file.finished().unwrap().expect("it is finished");
-            assert_eq!((finished.offset, &finished.end.index[..]), (at, index), "{kind:?}, {n}");
+            assert_eq!((finished.offset, &finished.footer.index[..]), (at, index), "{kind:?}, {n}");
         }
     }
     assert_eq!(padded, 4, "there is one such length for each kind and index");
@@ -98,7 +98,7 @@ fn an_end_is_one_write_and_nothing_is_cut_before_there_is_one() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     segment.storage.take_log();
-    segment.writer.cut().unwrap();
+    segment.writer.trim_to_trailer().unwrap();
     assert_eq!(segment.storage.take_log(), [] as [String; 0]);
     let name = format!(".tmp-{}", segment.id());
     segment.finish(CLOSE, b"");
@@ -127,7 +127,7 @@ fn a_cut_anywhere_shows() {
             assert!(file.finished().unwrap().is_none(), "{len} of {} bytes", bytes.len());
             // No border of a block or page looks like a file being written: that is what the 8
             // bytes are for.
-            assert!(!file.has_written_len() || len % 4096 == 8, "{len}");
+            assert!(!file.has_active_len() || len % 4096 == 8, "{len}");
         }
         assert!(file_of(&bytes, id).unwrap().finished().unwrap().is_some());
     }
@@ -169,7 +169,7 @@ fn a_trailer_is_believed_only_where_an_end_ends_at_it() {
     let first = segment.append(&[b"one"]).0;
     segment.start(13);
     segment.close();
-    segment.resume_behind_close();
+    segment.resume_after_close();
     segment.append(&[b"two"]);
     let (close, seal) = (segment.closed_at.unwrap().0, segment.offset().0);
     segment.seal();
@@ -235,7 +235,7 @@ fn closes_lead_to_the_ones_before_and_nothing_else_is_taken_for_one() {
     for _ in 0..5 {
         segment.close();
         closes.push(segment.closed_at.unwrap());
-        segment.resume_behind_close();
+        segment.resume_after_close();
         segment.append(&[b"more"]);
     }
     segment.seal();
@@ -245,8 +245,8 @@ fn closes_lead_to_the_ones_before_and_nothing_else_is_taken_for_one() {
     while let Some(offset) = at {
         assert_eq!(closes.pop(), Some(offset));
         let close = file.close_at(offset).unwrap().expect("there is a CLOSE");
-        assert_eq!((close.offset, &close.end.index[..]), (offset, &b"points"[..]));
-        at = match close.end.kind {
+        assert_eq!((close.offset, &close.footer.index[..]), (offset, &b"points"[..]));
+        at = match close.footer.kind {
             EndKind::Close { previous } => previous,
             EndKind::Seal { .. } => panic!("a SEAL is none"),
         };
@@ -266,9 +266,12 @@ fn behind_a_close_nothing_is_written_before_something_is_booked() {
     segment.close();
     let bytes = segment.storage.bytes();
     segment.storage.take_log();
-    segment.resume_behind_close();
-    assert!(segment.space.is_behind_close());
-    assert_eq!((segment.offset().0 + 16, segment.space.reserved()), (bytes.len() as u64, bytes.len() as u64));
+    segment.resume_after_close();
+    assert!(segment.preallocation.is_after_close());
+    assert_eq!(
+        (segment.offset().0 + 16, segment.preallocation.preallocated()),
+        (bytes.len() as u64, bytes.len() as u64)
+    );
     segment.mark();
     assert_eq!(segment.storage.take_log(), [] as [String; 0], "a MARK would stand over the trailer");
     assert!(segment.storage.bytes() == bytes);
@@ -283,12 +286,12 @@ fn the_first_booking_behind_a_close_makes_the_close_sure_before_its_trailer_goes
         segment.close();
         let (close, before) = (segment.closed_at.unwrap().0, segment.storage.bytes());
         segment.storage.take_log();
-        segment.resume_behind_close();
+        segment.resume_after_close();
         let (tail, len) = (segment.offset(), before.len() as u64);
         match booking {
-            0 => segment.space.ensure(&tail, 48).unwrap(),
-            1 => segment.space.ensure_control(&tail, 0).unwrap(),
-            _ => segment.space.ensure_control(&tail, 48).unwrap(),
+            0 => segment.preallocation.ensure(&tail, 48).unwrap(),
+            1 => segment.preallocation.ensure_control(&tail, 0).unwrap(),
+            _ => segment.preallocation.ensure_control(&tail, 48).unwrap(),
         }
         let log = segment.storage.take_log();
         let frame_len = tail.0 - close;
@@ -298,9 +301,9 @@ fn the_first_booking_behind_a_close_makes_the_close_sure_before_its_trailer_goes
         assert!(log[2].starts_with("sync "), "{log:?}");
         let after = segment.storage.bytes();
         assert!(after.starts_with(&before) && after[before.len()..].iter().all(|&b| b == 0));
-        assert!(after.len() as u64 > len && segment.file().has_written_len());
-        assert!(!segment.space.is_behind_close());
-        segment.space.ensure_control(&tail, 48).unwrap();
+        assert!(after.len() as u64 > len && segment.file().has_active_len());
+        assert!(!segment.preallocation.is_after_close());
+        segment.preallocation.ensure_control(&tail, 48).unwrap();
         assert_eq!(segment.storage.take_log(), [] as [String; 0], "once is enough");
         // Now it is an ordinary frame of the chain, and what was its trailer is none.
         let (chain, frames) = walked(&segment.file());
@@ -316,16 +319,16 @@ fn a_close_that_cannot_be_made_sure_is_not_written_behind() {
             let mut segment = Segment::new();
             segment.append(&[b"one"]);
             segment.close();
-            segment.resume_behind_close();
+            segment.resume_after_close();
             let tail = segment.offset();
             segment.storage.fail(Fault { done, ..fault(nth, IoKind::Other) });
-            let error = segment.space.ensure(&tail, 48).unwrap_err();
-            assert!(!error.is_full() && segment.space.is_behind_close(), "operation {nth}: {error}");
+            let error = segment.preallocation.ensure(&tail, 48).unwrap_err();
+            assert!(!error.is_full() && segment.preallocation.is_after_close(), "operation {nth}: {error}");
             assert_eq!(segment.storage.take_log().len(), nth + 1);
             // However far it came, a reader finds the entries, up to the CLOSE and with it.
             let (chain, _) = walked(&segment.file());
             assert_eq!((chain.end_seq, chain.end), (SeqNo(41), tail), "operation {nth}");
-            assert!(segment.file().has_written_len() || segment.file().finished().unwrap().is_some());
+            assert!(segment.file().has_active_len() || segment.file().finished().unwrap().is_some());
         }
     }
 }
@@ -335,16 +338,16 @@ fn a_full_disk_behind_a_close_leaves_it_closed() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     segment.close();
-    segment.resume_behind_close();
+    segment.resume_after_close();
     segment.storage.leave_room(100);
-    let (tree, tail, place) = (segment.storage.tree(), segment.tail(), segment.offset());
+    let (tree, context, place) = (segment.storage.tree(), segment.context(), segment.offset());
     for _ in 0..3 {
-        assert!(segment.space.ensure(&place, 48).unwrap_err().is_full());
-        assert!(segment.space.ensure_control(&place, 48).unwrap_err().is_full());
-        assert!(segment.writer.start(&mut segment.space, &tail, SeqNo(13)).unwrap_err().is_full());
+        assert!(segment.preallocation.ensure(&place, 48).unwrap_err().is_full());
+        assert!(segment.preallocation.ensure_control(&place, 48).unwrap_err().is_full());
+        assert!(segment.writer.write_start(&mut segment.preallocation, &context, SeqNo(13)).unwrap_err().is_full());
         let end = segment.end(CLOSE, b"index");
-        assert!(segment.writer.finish(&mut segment.space, &tail, end).unwrap_err().is_full());
-        assert!(segment.storage.tree() == tree && segment.space.is_behind_close());
+        assert!(segment.writer.finish(&mut segment.preallocation, &context, end).unwrap_err().is_full());
+        assert!(segment.storage.tree() == tree && segment.preallocation.is_after_close());
     }
     assert!(segment.file().finished().unwrap().is_some());
     segment.storage.make_room();
@@ -359,11 +362,11 @@ fn a_booking_behind_a_close_that_found_the_disk_full_can_be_made_again() {
         let mut segment = Segment::new();
         segment.append(&[b"one"]);
         segment.close();
-        segment.resume_behind_close();
+        segment.resume_after_close();
         let tail = segment.offset();
         segment.storage.fail(fault(nth, IoKind::StorageFull));
-        assert!(segment.space.ensure(&tail, 48).unwrap_err().is_full(), "operation {nth}");
-        assert!(segment.space.is_behind_close(), "operation {nth}");
+        assert!(segment.preallocation.ensure(&tail, 48).unwrap_err().is_full(), "operation {nth}");
+        assert!(segment.preallocation.is_after_close(), "operation {nth}");
         segment.storage.take_log();
         segment.append(&[b"two"]);
         // Whatever was done before: the CLOSE is made sure before its trailer goes.
@@ -380,19 +383,19 @@ fn control_frames_go_behind_a_close_too() {
         let mut segment = Segment::new();
         segment.append(&[b"one"]);
         segment.close();
-        segment.resume_behind_close();
+        segment.resume_after_close();
         segment.start(41);
         segment.finish(kind, b"");
         let (chain, frames) = walked(&segment.file());
         assert_eq!(frames.len(), if kind == SEAL { 3 } else { 4 });
         assert_eq!(chain.start, Some(SeqNo(if kind == SEAL { 41 } else { 12 })), "the last START or CLOSE counts");
-        assert_eq!(segment.file().finished().unwrap().expect("it is finished").end.kind, kind);
+        assert_eq!(segment.file().finished().unwrap().expect("it is finished").footer.kind, kind);
         // And at once, with nothing between.
         let mut segment = Segment::new();
         segment.close();
-        segment.resume_behind_close();
+        segment.resume_after_close();
         segment.finish(kind, b"");
-        assert_eq!(segment.file().finished().unwrap().expect("it is finished").end.kind, kind);
+        assert_eq!(segment.file().finished().unwrap().expect("it is finished").footer.kind, kind);
     }
 }
 
@@ -410,9 +413,9 @@ fn a_thousand_runs_are_one_file() {
         let file = segment.file();
         let finished = file.finished().unwrap().expect("it is closed");
         assert_eq!(finished.frame.first_seq.0, segment.next, "run {run}");
-        assert!(!file.has_written_len(), "run {run}");
+        assert!(!file.has_active_len(), "run {run}");
         ends.push(file.len());
-        segment.resume_behind_close();
+        segment.resume_after_close();
     }
     assert_eq!(segment.storage.tree().len(), 1);
     assert!(ends.windows(2).all(|pair| pair[0] < pair[1]), "each goes on behind the one before");
@@ -429,11 +432,11 @@ fn a_trailer_is_over_written_by_the_next_frame_however_short() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     segment.close();
-    segment.resume_behind_close();
+    segment.resume_after_close();
     let at = segment.append(&[b""]).0;
     assert_eq!(segment.offset().0, at + 40);
     let (chain, _) = walked(&segment.file());
-    assert_eq!((chain.end_seq, segment.file().residue(chain.end).unwrap()), (SeqNo(42), 0));
+    assert_eq!((chain.end_seq, segment.file().torn_len(chain.end).unwrap()), (SeqNo(42), 0));
     assert!(segment.file().finished().unwrap().is_none());
 }
 
@@ -441,7 +444,7 @@ fn a_trailer_is_over_written_by_the_next_frame_however_short() {
 #[test]
 fn an_end_within_an_entry_does_not_end_the_chain() {
     let mut segment = Segment::new();
-    let place = Place { offset: ByteOffset(128 + 40), ..segment.writer.place() };
+    let place = Place { offset: ByteOffset(128 + 40), ..segment.writer.next_position() };
     let mut inner = Vec::new();
     let end = Control::End(End { kind: SEAL, ..segment.end(SEAL, b"") });
     encode_control(&mut inner, &place, SeqNo(41), 1, Some(SeqNo(40)), &end);
@@ -461,9 +464,9 @@ fn resuming_behind_a_close_reads_the_very_bytes_that_stand_there() {
     let before = segment.storage.bytes();
     let file = segment.open(Access::ReadWrite);
     let close = file.finished().unwrap().expect("it is closed").offset;
-    let (mut writer, mut space) = SegmentWriter::resume_behind_close(&file, close).unwrap();
-    let frame = data_frame(&writer.place(), 41, None, &[b"two"]);
-    space.ensure(&writer.place().offset, frame.len() as u64).unwrap();
+    let (mut writer, mut preallocation) = SegmentWriter::resume_after_close(&file, close).unwrap();
+    let frame = data_frame(&writer.next_position(), 41, None, &[b"two"]);
+    preallocation.ensure(&writer.next_position().offset, frame.len() as u64).unwrap();
     assert!(segment.storage.bytes().starts_with(&before));
     writer.append(&frame).unwrap();
     let (chain, _) = walked(&segment.file());

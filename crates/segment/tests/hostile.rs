@@ -8,7 +8,7 @@ use std::cell::Cell;
 
 use common::{HEADER_LEN, Raw, Rng, Segment, file_of, header, raw, walked};
 use stratawal_frame::{ByteOffset, FrameHeader, SeqNo, Trailer};
-use stratawal_segment::{Chain, ErrorKind, Frames, SegmentData, SegmentFile, SegmentId, frames};
+use stratawal_segment::{Chain, CursorStep, ErrorKind, FrameCursor, SegmentData, SegmentFile, SegmentId};
 
 /// The system's allocator, which also keeps the largest size that each thread asked for.
 struct Watched;
@@ -60,9 +60,9 @@ const WINDOW: usize = (256 << 10) + 4096;
 
 /// Everything that recovery asks of a file.
 fn look_at_everything(file: &SegmentFile) {
-    let end = file.walk(&mut |_, _| ()).map_or(ByteOffset(HEADER_LEN), |chain| chain.end);
+    let end = file.scan_chain(&mut |_, _| ()).map_or(ByteOffset(HEADER_LEN), |chain| chain.end);
     let _ = file.attestations(end);
-    let _ = file.residue(end).unwrap();
+    let _ = file.torn_len(end).unwrap();
     let _ = file.close_at(end);
     let _ = file.holds_only_zeros().unwrap();
     if let Ok(Some(finished)) = file.finished() {
@@ -87,7 +87,7 @@ fn a_length_that_is_only_claimed_allocates_nothing() {
         let asked = largest(|| {
             assert_eq!(walked(&file).0.end.0, HEADER_LEN);
             assert_eq!(file.attestations(ByteOffset(HEADER_LEN)).unwrap().attested, SeqNo(40));
-            file.residue(ByteOffset(HEADER_LEN)).unwrap();
+            file.torn_len(ByteOffset(HEADER_LEN)).unwrap();
         });
         assert!(asked < WINDOW, "{asked} bytes for a claim of {payload_len}, count {count}");
     }
@@ -126,13 +126,13 @@ fn a_frame_over_the_bound_for_reading_allocates_nothing() {
     let data = SegmentData::read(&segment.file());
     let block = data.block(HEADER_LEN..8200).unwrap();
     let asked = largest(|| {
-        let mut steps = frames(&data, block.clone(), ByteOffset(HEADER_LEN), SeqNo(40), 1 << 20);
-        let error = steps.next_reaching(SeqNo(40)).unwrap_err();
+        let mut cursor = FrameCursor::new(&data, block.clone(), ByteOffset(HEADER_LEN), SeqNo(40), 1 << 20);
+        let error = cursor.seek(SeqNo(40)).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::TooLarge { max: 0x10_0000, .. }), "{error}");
-        let mut steps = frames(&data, block.clone(), ByteOffset(HEADER_LEN), SeqNo(40), u64::MAX);
-        let found = steps.next_reaching(SeqNo(40)).unwrap();
+        let mut cursor = FrameCursor::new(&data, block.clone(), ByteOffset(HEADER_LEN), SeqNo(40), u64::MAX);
+        let found = cursor.seek(SeqNo(40)).unwrap();
         assert!(
-            matches!(found, Frames::Incomplete { at: ByteOffset(128), len } if len == 0x8000_0000 + 40),
+            matches!(found, CursorStep::Incomplete { at: ByteOffset(128), len } if len == 0x8000_0000 + 40),
             "{found:?}"
         );
     });
@@ -156,7 +156,7 @@ fn lives() -> [(&'static str, Segment); 4] {
     sealed.seal();
     closed.close();
     resumed.close();
-    resumed.resume_behind_close();
+    resumed.resume_after_close();
     resumed.append(&[b"six"]);
     resumed.sync();
     resumed.mark();
@@ -168,26 +168,26 @@ fn lives() -> [(&'static str, Segment); 4] {
 }
 
 /// What was seen before anything rotted.
-struct Seen {
+struct SpanState {
     chain: Chain,
     frames: Vec<(u64, FrameHeader)>,
     attested: SeqNo,
 }
 
-fn see(bytes: &[u8], id: SegmentId) -> Seen {
+fn see(bytes: &[u8], id: SegmentId) -> SpanState {
     let file = file_of(bytes, id).unwrap();
     let (chain, frames) = walked(&file);
-    Seen { chain, frames, attested: file.attestations(ByteOffset(HEADER_LEN)).unwrap().attested }
+    SpanState { chain, frames, attested: file.attestations(ByteOffset(HEADER_LEN)).unwrap().attested }
 }
 
 /// Where the bytes of frame `i` end, the zeros of its alignment not included.
-fn payload_end(seen: &Seen, i: usize) -> u64 {
+fn payload_end(seen: &SpanState, i: usize) -> u64 {
     seen.frames[i].0 + 40 + u64::from(seen.frames[i].1.payload_len)
 }
 
 /// Looks at `bytes`, of which those in `from..to` rotted: the frames before are seen, and no others
 /// than before.
-fn check_rotten(what: &str, bytes: &[u8], id: SegmentId, right: &Seen, from: u64, to: u64) {
+fn check_rotten(what: &str, bytes: &[u8], id: SegmentId, right: &SpanState, from: u64, to: u64) {
     let file = file_of(bytes, id).unwrap();
     let (chain, frames) = walked(&file);
     let hit = (0..right.frames.len()).find(|&i| from < payload_end(right, i) && to > right.frames[i].0);
@@ -325,8 +325,8 @@ fn any_frame_with_right_checksums_is_looked_at_without_a_panic() {
         assert!(asked < WINDOW, "seed {seed}: {asked} bytes");
         let data = SegmentData::read(&file);
         let block = data.block(HEADER_LEN..bytes.len() as u64).unwrap();
-        let mut steps = frames(&data, block, ByteOffset(HEADER_LEN), SeqNo(40), 1 << 20);
-        while let Ok(Frames::Frame(found)) = steps.next_reaching(SeqNo(0)) {
+        let mut cursor = FrameCursor::new(&data, block, ByteOffset(HEADER_LEN), SeqNo(40), 1 << 20);
+        while let Ok(CursorStep::Frame(found)) = cursor.seek(SeqNo(0)) {
             assert_eq!(found.frame.entries().count() as u32, found.frame.header().count, "seed {seed}");
         }
     }

@@ -39,7 +39,7 @@ fn a_chain_holds_frames_of_all_kinds_up_to_its_seal() {
     segment.close();
     let close = segment.closed_at.unwrap();
     expected.push((close.0, 44, 0));
-    segment.resume_behind_close();
+    segment.resume_after_close();
     expected.push((segment.append(&[&[7; 5000]]).0, 44, 1));
     expected.push((segment.offset().0, 45, 0));
     segment.start(42);
@@ -262,19 +262,19 @@ fn residue_is_what_stands_behind_the_chain() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     let from = segment.offset();
-    let residue = |segment: &Segment| segment.file().residue(from).unwrap();
-    assert_eq!(residue(&segment), 0);
+    let torn_len = |segment: &Segment| segment.file().torn_len(from).unwrap();
+    assert_eq!(torn_len(&segment), 0);
     segment.mark();
-    assert_eq!(residue(&segment), 0, "a MARK does not count");
+    assert_eq!(torn_len(&segment), 0, "a MARK does not count");
     for at in [from.0 + 48, from.0 + 49, 5000, 8199] {
         segment.poke(b"x", at);
-        assert_eq!(residue(&segment), at + 1 - from.0);
+        assert_eq!(torn_len(&segment), at + 1 - from.0);
     }
     segment.poke(&[0; 48], from.0);
-    assert_eq!(residue(&segment), 8200 - from.0, "zeros first");
+    assert_eq!(torn_len(&segment), 8200 - from.0, "zeros first");
     for beyond in [8192, 8199, 8200, 8300] {
         assert_eq!(
-            segment.file().residue(ByteOffset(beyond)).unwrap(),
+            segment.file().torn_len(ByteOffset(beyond)).unwrap(),
             8200_u64.saturating_sub(beyond),
             "from {beyond}"
         );
@@ -283,7 +283,7 @@ fn residue_is_what_stands_behind_the_chain() {
     let mut torn = Segment::new();
     torn.append(&[b"one"]);
     torn.poke(&data_frame(&torn.place(from.0), 41, None, &[b"two"])[..18], from.0);
-    assert_eq!((walked(&torn.file()).0.end, residue(&torn)), (from, 18));
+    assert_eq!((walked(&torn.file()).0.end, torn_len(&torn)), (from, 18));
 }
 
 #[test]
@@ -317,7 +317,7 @@ fn a_valid_frame_of_a_newer_version_is_neither_an_end_nor_damage() {
         segment.poke(&frame.encode(&segment.place(at.0)), at.0);
         let file = segment.file();
         let mut seen = 0;
-        let error = file.walk(&mut |_, _| seen += 1).unwrap_err();
+        let error = file.scan_chain(&mut |_, _| seen += 1).unwrap_err();
         assert!(error.is_newer() && !error.is_damage() && matches!(error.kind(), ErrorKind::Newer(_)), "{error}");
         assert_eq!((error.offset(), seen), (Some(at), 1), "{frame:?}");
         // An unknown kind of control frame is told by the chain alone: a kind attests as all frames
@@ -352,7 +352,7 @@ fn a_control_frame_that_is_malformed_is_not_in_the_chain() {
         segment.append(&[b"one"]);
         let at = segment.offset();
         segment.poke(&frame.encode(&segment.place(at.0)), at.0);
-        let seen = segment.file().walk(&mut |_, _| ()).map(|chain| chain.end > at);
+        let seen = segment.file().scan_chain(&mut |_, _| ()).map(|chain| chain.end > at);
         match seen {
             Ok(longer) => assert_eq!(longer, in_chain, "{frame:?}"),
             // 0x03030303 is a kind that a newer version may have.
@@ -460,7 +460,7 @@ fn each_byte_is_read_a_bounded_number_of_times_whatever_the_file_holds() {
         let file = segment.file();
         walked(&file);
         file.attestations(ByteOffset(HEADER_LEN)).unwrap();
-        file.residue(ByteOffset(HEADER_LEN)).unwrap();
+        file.torn_len(ByteOffset(HEADER_LEN)).unwrap();
         file.holds_only_zeros().unwrap();
         let read = segment.storage.take_bytes_read();
         assert!(read < 16 * len, "{read} bytes read of {len}, {claim:?}");
@@ -484,12 +484,12 @@ fn a_sparse_file_is_looked_through_to_its_end() {
         return;
     }
     let open = || SegmentFile::open(&storage, dir.path(), writer.id(), Access::Read).unwrap();
-    let place = Place { offset: ByteOffset(FAR), ..writer.place() };
+    let place = Place { offset: ByteOffset(FAR), ..writer.next_position() };
     let frame = data_frame(&place, 77, Some(70), &[b"far away"]);
     writer.file().write_all_at(&frame, FAR).unwrap();
     let file = open();
     assert!(!file.holds_only_zeros().unwrap());
-    assert_eq!(file.residue(ByteOffset(128)).unwrap(), FAR + 48 - 128);
+    assert_eq!(file.torn_len(ByteOffset(128)).unwrap(), FAR + 48 - 128);
     let found = file.attestations(ByteOffset(128)).unwrap();
     assert_eq!((found.attested, found.first_seq), (SeqNo(70), Some(SeqNo(77))));
     assert_eq!(walked(&file).0.end_seq, SeqNo(40));
@@ -508,7 +508,7 @@ fn a_file_that_became_shorter_is_read_as_far_as_it_goes() {
     assert_eq!((chain.end_seq, frames.len(), chain.seal.is_some()), (SeqNo(41), 1, true));
     assert_eq!(attested(&file, HEADER_LEN), 40);
     assert!(!file.holds_only_zeros().unwrap());
-    file.residue(chain.end).unwrap();
+    file.torn_len(chain.end).unwrap();
     assert!(file.finished().unwrap().is_none(), "its length was that of a file being written");
 }
 
@@ -529,7 +529,7 @@ fn a_base_near_the_end_of_numbers_is_walked_like_any() {
     let extreme = SegmentHeader { base: SeqNo(base), durable: SeqNo(base), ..header() };
     let mut segment = Segment::with(&extreme, 9000);
     for _ in 0..3 {
-        let frame = data_frame(&segment.writer.place(), segment.next, Some(segment.next), &[b"one"]);
+        let frame = data_frame(&segment.writer.next_position(), segment.next, Some(segment.next), &[b"one"]);
         segment.writer.append(&frame).unwrap();
         segment.next += 1;
     }
@@ -544,9 +544,9 @@ fn a_base_near_the_end_of_numbers_is_walked_like_any() {
 fn a_chain_that_is_continued_is_that_of_one_walk() {
     let mut segment = Segment::with(&header(), 600_000);
     let mut frames = Vec::new();
-    let mut chain = segment.file().walk(&mut |_, _| {}).unwrap();
+    let mut chain = segment.file().scan_chain(&mut |_, _| {}).unwrap();
     let mut check = |segment: &Segment| {
-        segment.file().walk_on(&mut chain, &mut |at, frame| frames.push((at.0, *frame))).unwrap();
+        segment.file().extend_chain(&mut chain, &mut |at, frame| frames.push((at.0, *frame))).unwrap();
         let (whole, all) = walked(&segment.file());
         assert_eq!(format!("{chain:?}"), format!("{whole:?}"));
         assert_eq!(frames, all);
@@ -566,7 +566,7 @@ fn a_chain_that_is_continued_is_that_of_one_walk() {
     }
     segment.close();
     check(&segment);
-    segment.resume_behind_close();
+    segment.resume_after_close();
     segment.append(&[b"more"]);
     check(&segment);
     segment.seal();
@@ -588,7 +588,7 @@ fn a_chain_is_continued_without_what_precedes_it() {
     segment.append(&[&[8; 100]]);
     let file = segment.file();
     segment.storage.take_bytes_read();
-    file.walk_on(&mut chain, &mut |_, _| {}).unwrap();
+    file.extend_chain(&mut chain, &mut |_, _| {}).unwrap();
     assert_eq!((chain.end, chain.end_seq.0), (segment.offset(), segment.next));
     assert!(file.has_header(ByteOffset(last.0), &last.1).unwrap());
     assert!(!file.has_header(ByteOffset(before.0), &last.1).unwrap());

@@ -6,7 +6,7 @@ use std::io::{ErrorKind as IoKind, IoSlice};
 
 use common::{Fault, HEADER_LEN, Segment, data_frame, walked};
 use stratawal_frame::{ByteOffset, EndKind, Generation, Salt, SeqNo};
-use stratawal_segment::{Access, ErrorKind, SegmentWriter, Tail};
+use stratawal_segment::{Access, ControlContext, ErrorKind, SegmentWriter};
 
 const MARK_LEN: u64 = 48;
 
@@ -45,7 +45,7 @@ fn pieces_leave_the_bytes_that_one_append_would() {
         let entry: Vec<u8> = (0..20_000_u32).map(|i| (i % 251) as u8).collect();
         let (mut whole, mut pieced) =
             (Segment::with(&common::header(), 30_000), Segment::with(&common::header(), 30_000));
-        let frame = data_frame(&whole.writer.place(), 40, None, &[&entry]);
+        let frame = data_frame(&whole.writer.next_position(), 40, None, &[&entry]);
         whole.writer.append(&frame).unwrap();
         let mut slices: Vec<IoSlice<'_>> = frame.chunks(frame.len().div_ceil(pieces)).map(IoSlice::new).collect();
         slices.insert(slices.len() / 2, IoSlice::new(b""));
@@ -84,11 +84,11 @@ fn the_next_frame_overwrites_a_mark_and_nothing_else_does() {
     let mark = segment.storage.bytes()[at..at + 48].to_vec();
     assert!(mark[..40].iter().any(|&b| b != 0));
     // Booking, syncing, reading and opening for writing leave it.
-    segment.space.ensure(&ByteOffset(at as u64), 10_000).unwrap();
+    segment.preallocation.ensure(&ByteOffset(at as u64), 10_000).unwrap();
     segment.writer.sync().unwrap();
     walked(&segment.file());
     let (writer, _) = SegmentWriter::resume(&segment.open(Access::ReadWrite), segment.offset());
-    assert_eq!(writer.place(), segment.writer.place());
+    assert_eq!(writer.next_position(), segment.writer.next_position());
     assert_eq!(segment.storage.bytes()[at..at + 48], mark);
     // Another mark takes its place; then a frame, as long as the mark or longer, takes it all.
     segment.durable -= 1;
@@ -122,10 +122,10 @@ fn a_mark_is_left_out_where_it_would_pass_the_reserved_end() {
     segment.storage.take_log();
     let end = segment.offset().0 + MARK_LEN;
     for reserved in [0, end - 48, end - 1] {
-        segment.writer.mark(&segment.tail(), reserved).unwrap();
+        segment.writer.write_mark(&segment.context(), reserved).unwrap();
     }
     assert_eq!(segment.storage.take_log(), [] as [String; 0]);
-    segment.writer.mark(&segment.tail(), end).unwrap();
+    segment.writer.write_mark(&segment.context(), end).unwrap();
     assert_eq!(segment.storage.take_log().len(), 1);
     assert_eq!(segment.file().len(), 8200);
 }
@@ -135,8 +135,8 @@ fn no_mark_is_written_behind_an_end() {
     for kind in [EndKind::Seal { successor: Generation(4), salt: Salt(40) }, EndKind::Close { previous: None }] {
         let mut segment = Segment::new();
         segment.append(&[b"one"]);
-        let (tail, end) = (segment.tail(), segment.end(kind, b""));
-        segment.writer.finish(&mut segment.space, &tail, end).unwrap();
+        let (context, end) = (segment.context(), segment.end(kind, b""));
+        segment.writer.finish(&mut segment.preallocation, &context, end).unwrap();
         let bytes = segment.storage.bytes();
         segment.mark();
         assert!(segment.storage.bytes() == bytes, "it would stand where the end does");
@@ -158,8 +158,8 @@ fn a_start_is_part_of_the_chain_and_the_last_one_counts() {
 fn a_control_frame_says_what_its_tail_says() {
     let mut segment = Segment::new();
     segment.append(&[b"one", b"two", b"three"]);
-    let tail = Tail { next_seq: SeqNo(43), timestamp: 77, durable: SeqNo(41) };
-    segment.writer.start(&mut segment.space, &tail, SeqNo(12)).unwrap();
+    let context = ControlContext { next_seq: SeqNo(43), timestamp: 77, durable: SeqNo(41) };
+    segment.writer.write_start(&mut segment.preallocation, &context, SeqNo(12)).unwrap();
     let (_, frames) = walked(&segment.file());
     let start = frames[1].1;
     assert!(start.is_control());
@@ -177,18 +177,18 @@ fn a_failed_write_is_answered_and_never_repeated() {
             let mut segment = Segment::new();
             segment.append(&[b"one"]);
             let tail = segment.offset();
-            let frame = data_frame(&segment.writer.place(), 41, None, &[b"two"]);
+            let frame = data_frame(&segment.writer.next_position(), 41, None, &[b"two"]);
             let attempts: [Attempt<'_>; 6] = [
                 &mut |segment| segment.writer.append(&frame),
                 &mut |segment| segment.writer.append_pieces(&[IoSlice::new(&frame)], frame.len() as u64),
-                &mut |segment| segment.writer.mark(&segment.tail(), 8200),
+                &mut |segment| segment.writer.write_mark(&segment.context(), 8200),
                 &mut |segment| {
-                    let tail = segment.tail();
-                    segment.writer.start(&mut segment.space, &tail, SeqNo(12))
+                    let context = segment.context();
+                    segment.writer.write_start(&mut segment.preallocation, &context, SeqNo(12))
                 },
                 &mut |segment| {
-                    let (tail, end) = (segment.tail(), segment.end(EndKind::Close { previous: None }, b""));
-                    segment.writer.finish(&mut segment.space, &tail, end)
+                    let (context, end) = (segment.context(), segment.end(EndKind::Close { previous: None }, b""));
+                    segment.writer.finish(&mut segment.preallocation, &context, end)
                 },
                 &mut |segment| segment.writer.rewrite(ByteOffset(128), &[1; 8]),
             ];
@@ -204,7 +204,7 @@ fn a_failed_write_is_answered_and_never_repeated() {
                 assert_eq!(segment.storage.take_log().len(), 1, "{i}: one write and no other");
                 assert_eq!((segment.offset(), segment.writer.finished_len()), (tail, None), "{i}");
                 // What follows of itself writes nothing either, and does not shorten the file.
-                segment.writer.cut().unwrap();
+                segment.writer.trim_to_trailer().unwrap();
                 assert_eq!(segment.storage.take_log(), [] as [String; 0], "{i}");
             }
         }
@@ -244,8 +244,8 @@ fn writing_goes_on_where_a_chain_ends() {
     segment.mark();
     let file = segment.open(Access::ReadWrite);
     let chain = walked(&file).0;
-    (segment.writer, segment.space) = SegmentWriter::resume(&file, chain.end);
-    assert_eq!((segment.space.reserved(), segment.space.is_behind_close()), (8200, false));
+    (segment.writer, segment.preallocation) = SegmentWriter::resume(&file, chain.end);
+    assert_eq!((segment.preallocation.preallocated(), segment.preallocation.is_after_close()), (8200, false));
     segment.append(&[b"two"]);
     segment.sync();
     assert_eq!(walked(&segment.file()).0.end_seq, SeqNo(42));

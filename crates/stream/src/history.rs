@@ -8,7 +8,7 @@
 
 use stratawal_frame::{ByteOffset, EndKind, Generation, Salt, SegmentHeader, SeqNo};
 use stratawal_index::IndexPoint;
-use stratawal_segment::{EndPeek, SegmentData};
+use stratawal_segment::{FooterSummary, SegmentData};
 
 use crate::faults::{Fault, seeded};
 use crate::read::snapshot::Reader;
@@ -57,7 +57,7 @@ pub(crate) fn contradicts_header(before: &SegmentHeader, next: &SegmentHeader) -
 }
 
 /// Whether `end`, with which a segment ends, excludes that `next` is the live segment after it.
-pub(crate) fn contradicts_end(end: &EndPeek, next: &SegmentHeader) -> bool {
+pub(crate) fn contradicts_end(end: &FooterSummary, next: &SegmentHeader) -> bool {
     match end.kind {
         // A writer makes the file longer, durably, before it writes anything after a CLOSE.
         EndKind::Close { .. } => true,

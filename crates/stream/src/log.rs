@@ -372,7 +372,10 @@ impl Inner {
             tail.adopt_pending(waiting);
             if let Some(reservation) = tail.reservation.as_mut().filter(|_| reserved > 0) {
                 let at = stratawal_frame::ByteOffset(reservation.end);
-                reservation.space.ensure(&at, reserved).map_err(|e| Error::segment_error(&shared.location, e))?;
+                reservation
+                    .preallocation
+                    .ensure(&at, reserved)
+                    .map_err(|e| Error::segment_error(&shared.location, e))?;
                 reservation.end += reserved;
             }
             Ok(writer)
@@ -436,10 +439,10 @@ fn install(
     });
     report.store(Arc::new(recovered.report));
     let (active, reservation) = match recovered.writable {
-        Some((active, space)) => {
-            let end = active.writer.place().offset.0;
+        Some((active, preallocation)) => {
+            let end = active.writer.next_position().offset.0;
             let base = active.writer.header().base.0;
-            (Some(active), Some(Reservation { space, base, end }))
+            (Some(active), Some(Reservation { preallocation, base, end }))
         }
         None => (None, None),
     };

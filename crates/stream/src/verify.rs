@@ -182,7 +182,7 @@ fn check_seal(
         // Another stream has the name by now, and with it the names of its files.
         return Err(Error::io(location, std::io::ErrorKind::NotFound.into()));
     }
-    if file.has_written_len() {
+    if file.has_active_len() {
         return Ok(None);
     }
     let sound = file.finished().map_err(failed)?.is_some_and(|finished| finished.frame.first_seq >= limit);

@@ -13,7 +13,7 @@ use stratawal_frame::{
     BATCH_END, ByteOffset, DataFrame, End, EndKind, FrameHeader, Generation, PayloadChecksum, Place, Salt,
     SegmentHeader, SeqNo, encode_data,
 };
-use stratawal_segment::{Access, Chain, SegmentFile, SegmentId, SegmentWriter, Space, Tail, create};
+use stratawal_segment::{Access, Chain, ControlContext, Preallocation, SegmentFile, SegmentId, SegmentWriter, create};
 use stratawal_storage::{DirEntry, File, Lock, LockError, MemoryStorage, Storage};
 
 /// The folder of the segments.
@@ -309,7 +309,7 @@ impl Raw {
 pub(crate) struct Segment {
     pub(crate) storage: Scripted,
     pub(crate) writer: SegmentWriter,
-    pub(crate) space: Space,
+    pub(crate) preallocation: Preallocation,
     pub(crate) next: u64,
     pub(crate) durable: u64,
     pub(crate) entries: u64,
@@ -324,29 +324,29 @@ impl Segment {
 
     pub(crate) fn with(header: &SegmentHeader, reserve: u64) -> Self {
         let storage = Scripted::new();
-        let (writer, space) = create(&storage.shared(), dir(), header, reserve).unwrap();
+        let (writer, preallocation) = create(&storage.shared(), dir(), header, reserve).unwrap();
         storage.take_log();
         let (next, durable) = (header.base.0, header.durable.0);
-        Self { storage, writer, space, next, durable, entries: 0, closed_at: None }
+        Self { storage, writer, preallocation, next, durable, entries: 0, closed_at: None }
     }
 
     pub(crate) fn id(&self) -> SegmentId {
         self.writer.id()
     }
 
-    pub(crate) fn tail(&self) -> Tail {
-        Tail { next_seq: SeqNo(self.next), timestamp: 1000 + self.next, durable: SeqNo(self.durable) }
+    pub(crate) fn context(&self) -> ControlContext {
+        ControlContext { next_seq: SeqNo(self.next), timestamp: 1000 + self.next, durable: SeqNo(self.durable) }
     }
 
     pub(crate) fn offset(&self) -> ByteOffset {
-        self.writer.place().offset
+        self.writer.next_position().offset
     }
 
     /// Appends a frame of entries; answers where it begins.
     pub(crate) fn append(&mut self, entries: &[&[u8]]) -> ByteOffset {
         let at = self.offset();
-        let frame = data_frame(&self.writer.place(), self.next, Some(self.durable), entries);
-        self.space.ensure(&at, frame.len() as u64).unwrap();
+        let frame = data_frame(&self.writer.next_position(), self.next, Some(self.durable), entries);
+        self.preallocation.ensure(&at, frame.len() as u64).unwrap();
         // Only now: a booking behind a CLOSE writes.
         self.writer.append(&frame).unwrap();
         self.next += entries.len() as u64;
@@ -360,12 +360,12 @@ impl Segment {
     }
 
     pub(crate) fn mark(&mut self) {
-        self.writer.mark(&self.tail(), self.space.reserved()).unwrap();
+        self.writer.write_mark(&self.context(), self.preallocation.preallocated()).unwrap();
     }
 
     pub(crate) fn start(&mut self, start: u64) {
-        let tail = self.tail();
-        self.writer.start(&mut self.space, &tail, SeqNo(start)).unwrap();
+        let context = self.context();
+        self.writer.write_start(&mut self.preallocation, &context, SeqNo(start)).unwrap();
     }
 
     pub(crate) fn end(&self, kind: EndKind, index: &'static [u8]) -> End {
@@ -375,10 +375,10 @@ impl Segment {
 
     /// Writes a SEAL or CLOSE, syncs, cuts, syncs.
     pub(crate) fn finish(&mut self, kind: EndKind, index: &'static [u8]) {
-        let (tail, end) = (self.tail(), self.end(kind, index));
-        self.writer.finish(&mut self.space, &tail, end).unwrap();
+        let (context, end) = (self.context(), self.end(kind, index));
+        self.writer.finish(&mut self.preallocation, &context, end).unwrap();
         self.sync();
-        self.writer.cut().unwrap();
+        self.writer.trim_to_trailer().unwrap();
         self.sync();
     }
 
@@ -393,10 +393,10 @@ impl Segment {
     }
 
     /// Opens the file again, and goes on behind the CLOSE that it ends with.
-    pub(crate) fn resume_behind_close(&mut self) {
+    pub(crate) fn resume_after_close(&mut self) {
         let file = self.open(Access::ReadWrite);
         let close = file.finished().unwrap().expect("it is closed").offset;
-        (self.writer, self.space) = SegmentWriter::resume_behind_close(&file, close).unwrap();
+        (self.writer, self.preallocation) = SegmentWriter::resume_after_close(&file, close).unwrap();
     }
 
     pub(crate) fn open(&self, access: Access) -> SegmentFile {
@@ -433,7 +433,7 @@ pub(crate) fn file_of(bytes: &[u8], id: SegmentId) -> stratawal_segment::Result<
 /// The chain, and its frames: where each stands, and its header.
 pub(crate) fn walked(file: &SegmentFile) -> (Chain, Vec<(u64, FrameHeader)>) {
     let mut frames = Vec::new();
-    let chain = file.walk(&mut |at, frame| frames.push((at.0, *frame))).unwrap();
+    let chain = file.scan_chain(&mut |at, frame| frames.push((at.0, *frame))).unwrap();
     (chain, frames)
 }
 

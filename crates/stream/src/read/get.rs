@@ -4,7 +4,7 @@ use std::ops::{Range, RangeInclusive};
 
 use bytes::Bytes;
 use stratawal_frame::{ByteOffset, SeqNo};
-use stratawal_segment::{Access, FrameAt, FrameSearch, FrameSteps, Frames, SegmentFile, frames};
+use stratawal_segment::{Access, CursorStep, FrameAt, FrameCursor, FrameSearch, SegmentFile};
 
 use crate::batch::Entry;
 use crate::error::{DamageKind, Error, ErrorKind, Result};
@@ -304,21 +304,21 @@ impl Inner {
         loop {
             let block = reader.data().block(offset..offset + len);
             let block = block.map_err(|e| failed(e, self.lost_from(reader, expected, limit)))?;
-            let mut steps = frames(reader.data(), block, ByteOffset(offset), SeqNo(expected), max);
-            let needed = match steps.next_reaching(SeqNo(seq)) {
-                Ok(Frames::Frame(at)) => return Ok(at),
-                Ok(Frames::Incomplete { len, .. }) => len,
-                Ok(Frames::End) => 1,
-                Err(e) => match self.last_after(reader, &steps, seq) {
+            let mut cursor = FrameCursor::new(reader.data(), block, ByteOffset(offset), SeqNo(expected), max);
+            let needed = match cursor.seek(SeqNo(seq)) {
+                Ok(CursorStep::Frame(at)) => return Ok(at),
+                Ok(CursorStep::Incomplete { len, .. }) => len,
+                Ok(CursorStep::BlockEnd) => 1,
+                Err(e) => match self.last_after(reader, &cursor, seq) {
                     Some(frame) if e.is_damage() => {
                         (offset, expected) = (frame.offset.0, frame.first_seq.0);
                         len = BLOCK_LEN_MAX.min(reader.end().saturating_sub(offset));
                         continue;
                     }
-                    _ => return Err(failed(e, self.lost_at(reader, &steps, limit))),
+                    _ => return Err(failed(e, self.lost_at(reader, &cursor, limit))),
                 },
             };
-            (offset, expected) = (steps.offset().0, steps.expected().0);
+            (offset, expected) = (cursor.offset().0, cursor.expected().0);
             let end = reader.end();
             if offset + needed > end {
                 let id = Some(reader.data().id());
@@ -345,11 +345,11 @@ impl Inner {
     /// The live entries that the damage takes at which `steps` ended: those of the frame, where its
     /// header is valid. Where it is not, those up to the next frame of entries, or else up to the
     /// next point of the index.
-    pub(crate) fn lost_at(&self, reader: &Reader, steps: &FrameSteps, limit: u64) -> Range<u64> {
-        let expected = steps.expected().0;
-        match steps.failed() {
+    pub(crate) fn lost_at(&self, reader: &Reader, cursor: &FrameCursor, limit: u64) -> Range<u64> {
+        let expected = cursor.expected().0;
+        match cursor.failed() {
             Some(frame) => self.live(frame.first_seq.0..frame.end_seq().0, limit),
-            None => match self.frames_after(reader, steps).into_iter().flatten().next() {
+            None => match self.frames_after(reader, cursor).into_iter().flatten().next() {
                 Some(next) => self.live(expected..next.first_seq.0, limit),
                 None => self.lost_from(reader, expected, limit),
             },
@@ -365,11 +365,11 @@ impl Inner {
     /// The last frame that begins at or below `seq`, after the damage at which `steps` ended. From
     /// there reading can continue. `None` where there is none, or the payload of the frame of `seq`
     /// itself is damaged.
-    pub(crate) fn last_after(&self, reader: &Reader, steps: &FrameSteps, seq: u64) -> Option<FrameStart> {
-        if steps.failed().is_some() {
+    pub(crate) fn last_after(&self, reader: &Reader, cursor: &FrameCursor, seq: u64) -> Option<FrameStart> {
+        if cursor.failed().is_some() {
             return None;
         }
-        self.frames_after(reader, steps)?.take_while(|frame| frame.first_seq.0 <= seq).last()
+        self.frames_after(reader, cursor)?.take_while(|frame| frame.first_seq.0 <= seq).last()
     }
 
     /// The frames of entries after the damage at which `steps` ended, up to the next point of the
@@ -378,10 +378,10 @@ impl Inner {
     pub(crate) fn frames_after(
         &self,
         reader: &Reader,
-        steps: &FrameSteps,
+        cursor: &FrameCursor,
     ) -> Option<impl Iterator<Item = FrameStart> + use<>> {
         let Shared { context, location, .. } = &*self.shared;
-        let (from, expected) = (steps.offset(), steps.expected());
+        let (from, expected) = (cursor.offset(), cursor.expected());
         let file = SegmentFile::open(context.storage(), &location.dir(), reader.data().id(), Access::Read).ok()?;
         // Another stream may have the name by now.
         let file = Some(file).filter(|file| file.header() == reader.data().header())?;

@@ -8,7 +8,7 @@ use std::io;
 
 use stratawal_frame::{ByteOffset, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo};
 use stratawal_index::{ActiveIndex, Bounds, CacheKey, Index, IndexBuilder, IndexPoint, PackedIndex, Span};
-use stratawal_segment::{Access, FoundEntry, FrameSearch, Seen, SegmentData, SegmentFile, SegmentId, Shape};
+use stratawal_segment::{Access, FoundEntry, FrameLayout, FrameSearch, SegmentData, SegmentFile, SegmentId, SpanState};
 
 use crate::context::{Location, LogContext};
 use crate::error::{Error, Result};
@@ -118,35 +118,35 @@ pub(crate) struct Loaded {
     data: SegmentData,
     index: PackedIndex,
     end: u64,
-    spans: Spans,
+    span_states: SpanStates,
 }
 
-/// Of which points of an index the span was gone through, see [`Seen`].
+/// Of which points of an index the span was gone through, see [`SpanState`].
 #[derive(Debug)]
-struct Spans {
-    alike: Bits,
-    mixed: Bits,
+struct SpanStates {
+    uniform: Bits,
+    varied: Bits,
 }
 
-impl Spans {
+impl SpanStates {
     fn new(points: usize) -> Self {
-        Self { alike: Bits::new(points), mixed: Bits::new(points) }
+        Self { uniform: Bits::new(points), varied: Bits::new(points) }
     }
 
-    fn seen(&self, i: usize) -> Seen {
-        if self.alike.get(i) {
-            Seen::Before(Shape::Alike)
-        } else if self.mixed.get(i) {
-            Seen::Before(Shape::Mixed)
+    fn state(&self, i: usize) -> SpanState {
+        if self.uniform.get(i) {
+            SpanState::Verified(FrameLayout::Uniform)
+        } else if self.varied.get(i) {
+            SpanState::Verified(FrameLayout::Varied)
         } else {
-            Seen::First
+            SpanState::Unread
         }
     }
 
-    fn set(&self, i: usize, shape: Shape) {
-        match shape {
-            Shape::Alike => self.alike.set(i),
-            Shape::Mixed => self.mixed.set(i),
+    fn set(&self, i: usize, layout: FrameLayout) {
+        match layout {
+            FrameLayout::Uniform => self.uniform.set(i),
+            FrameLayout::Varied => self.varied.set(i),
         }
     }
 }
@@ -185,13 +185,15 @@ impl Reader {
             Some((loaded, i)) => self.bounded(loaded.index.span_at(i)),
             None => self.span(seq),
         };
-        let seen = match known {
-            Some((loaded, i)) => loaded.spans.seen(i),
-            None => Seen::No,
+        let state = match known {
+            Some((loaded, i)) => loaded.span_states.state(i),
+            None => SpanState::Growing,
         };
-        let found = self.data().entry(span, SeqNo(point.seq), SeqNo(seq), len_max, seen)?;
-        if let (Some((loaded, i)), Seen::First, Some(FoundEntry { shape: Some(shape), .. })) = (known, seen, &found) {
-            loaded.spans.set(i, *shape);
+        let found = self.data().entry(span, SeqNo(point.seq), SeqNo(seq), len_max, state)?;
+        if let (Some((loaded, i)), SpanState::Unread, Some(FoundEntry { layout: Some(layout), .. })) =
+            (known, state, &found)
+        {
+            loaded.span_states.set(i, *layout);
         }
         Ok(found)
     }
@@ -306,10 +308,10 @@ fn load(
             seq: id.base.0..finished.frame.first_seq.0.max(id.base.0),
             offset: SEGMENT_HEADER_LEN as u64..finished.offset.0,
         };
-        let index = Index::decode(&finished.end.index, &bounds).ok()?;
+        let index = Index::decode(&finished.footer.index, &bounds).ok()?;
         // A SEAL drops its index on a full disk; one without points says nothing of entries that
         // are there.
-        (!index.is_empty() || finished.end.entries == 0).then_some((index, finished.offset))
+        (!index.is_empty() || finished.footer.entries == 0).then_some((index, finished.offset))
     });
     let (index, end) = match indexed {
         Some(found) => found,
@@ -334,9 +336,9 @@ fn load(
         _ => SegmentData::read(&file),
     };
     let index = PackedIndex::new(&index);
-    let spans = Spans::new(index.len());
+    let span_states = SpanStates::new(index.len());
     let weight = index.weight() + index.len() / 4 + std::mem::size_of::<Loaded>();
-    Ok((Loaded { data, index, end: end.0, spans }, weight))
+    Ok((Loaded { data, index, end: end.0, span_states }, weight))
 }
 
 /// The index of a segment and where its entries end, from its frames. `sealed_at` is the offset of
@@ -348,7 +350,7 @@ fn index_by_scan(
     sealed_at: Option<ByteOffset>,
 ) -> stratawal_segment::Result<(Index, ByteOffset)> {
     let mut builder = IndexBuilder::new(options.index_every);
-    let chain = file.walk(&mut |offset, frame| {
+    let chain = file.scan_chain(&mut |offset, frame| {
         if !frame.is_control() {
             // Timestamps of a hostile file may fall; then the frame is found from the point before.
             let _ = builder.push(frame.first_seq.0, offset.0, frame.timestamp);

@@ -6,7 +6,7 @@ use std::io;
 
 use stratawal_frame::{ByteOffset, End, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo, StreamId, TRAILER_LEN};
 use stratawal_index::{ActiveIndex, Bounds, Index, IndexPoint};
-use stratawal_segment::{Access, Chain, EndPeek, Finished, SegmentFile, SegmentId, is_temporary};
+use stratawal_segment::{Access, Chain, Finished, FooterSummary, SegmentFile, SegmentId, is_temporary};
 
 use crate::context::{Location, LogContext};
 use crate::error::{DamageKind, Error, ErrorKind, Result};
@@ -60,7 +60,7 @@ pub(crate) struct Found {
     /// The smallest base among newer generations: entries from it on are void.
     pub(crate) limit: SeqNo,
     /// The SEAL or CLOSE at its end, not checked in full. `None` for the newest.
-    pub(crate) end: Option<EndPeek>,
+    pub(crate) end: Option<FooterSummary>,
     pub(crate) scan: Option<Scan>,
     /// Whether it was seen, now or in an earlier look, to end in a valid SEAL and trailer.
     pub(crate) is_sealed: bool,
@@ -99,7 +99,7 @@ impl Opened {
 }
 
 impl Found {
-    pub(crate) const fn new(file: Opened, end: Option<EndPeek>) -> Self {
+    pub(crate) const fn new(file: Opened, end: Option<FooterSummary>) -> Self {
         Self { file, limit: SeqNo(u64::MAX), end, scan: None, is_sealed: false, before: None }
     }
 
@@ -223,9 +223,9 @@ fn decide(
 
     // Step 4, before step 3, which needs what the CLOSE says: a clean end.
     let finished = file.finished().map_err(failed)?;
-    let closed = finished.filter(|finished| matches!(finished.end.kind, stratawal_frame::EndKind::Close { .. }));
+    let closed = finished.filter(|finished| matches!(finished.footer.kind, stratawal_frame::EndKind::Close { .. }));
     if let Some(close) = closed {
-        let (start, end) = (close.end.start, close.frame.first_seq);
+        let (start, end) = (close.footer.start, close.frame.first_seq);
         stack.push(newest);
         let mut live = drop_garbage(context, location, stack, start)?;
         check_history(context, location, options, &mut live, start, order)?;
@@ -307,9 +307,9 @@ fn read_headers(
             _ if is_newest => None,
             // A SEAL at the end of a file stays there.
             (Some(KnownSegment { end: Some(end), .. }), _) => Some(*end),
-            (_, Opened::Open(file)) => file.peek_end().map_err(|e| Error::segment_error(location, e))?,
+            (_, Opened::Open(file)) => file.peek_footer().map_err(|e| Error::segment_error(location, e))?,
             (_, Opened::Header(header)) => {
-                open_again(context, location, header)?.peek_end().map_err(|e| Error::segment_error(location, e))?
+                open_again(context, location, header)?.peek_footer().map_err(|e| Error::segment_error(location, e))?
             }
         };
         let mut segment = Found::new(if is_newest { file } else { Opened::Header(header) }, end);
@@ -434,7 +434,7 @@ pub(super) fn scan(
     };
     let (index, mut last, mut before_limit) = (ActiveIndex::new(options.index_every), None, None);
     let chain = file
-        .walk(&mut |offset, frame| {
+        .scan_chain(&mut |offset, frame| {
             last = Some((offset, *frame));
             if frame.first_seq < limit {
                 note(&index, offset, frame);
@@ -454,15 +454,15 @@ pub(super) fn scan(
     let last_crc = before_limit.map(|at| file.header_crc_at(at)).transpose().map_err(failed)?;
     let from = (ByteOffset(SEGMENT_HEADER_LEN as u64), file.header().base);
     let (synced, read_bytes) = (ByteOffset(0), file.len());
-    let trace = Trace { last, watch, searched: true, limit, synced, residue: None, read_bytes };
-    let (len, has_written_len) = (file.len(), file.has_written_len());
-    Ok(Scan { len, has_written_len, closed_len, chain, from, attested, index: Arc::new(index), last_crc, trace })
+    let trace = Trace { last, watch, searched: true, limit, synced, torn_len: None, read_bytes };
+    let (len, has_active_len) = (file.len(), file.has_active_len());
+    Ok(Scan { len, has_active_len, closed_len, chain, from, attested, index: Arc::new(index), last_crc, trace })
 }
 
 /// How long the file was when it was closed, where it has another length than one that is being
 /// written, and its chain ends in the CLOSE.
 pub(super) fn closed_len(file: &SegmentFile, chain: &Chain) -> stratawal_segment::Result<Option<u64>> {
-    if file.has_written_len() {
+    if file.has_active_len() {
         return Ok(None);
     }
     let close = chain.close.map_or(Ok(None), |close| file.close_at(close))?;
@@ -487,7 +487,7 @@ pub(super) fn scan_back(
     for found in live[..newest].iter_mut().rev() {
         if !found.is_sealed {
             let finished = found.open(context, location)?.finished().map_err(|e| Error::segment_error(location, e))?;
-            found.is_sealed = finished.is_some_and(|f| matches!(f.end.kind, stratawal_frame::EndKind::Seal { .. }));
+            found.is_sealed = finished.is_some_and(|f| matches!(f.footer.kind, stratawal_frame::EndKind::Seal { .. }));
         }
         if durable >= oldest_base && found.is_sealed {
             break;
@@ -567,13 +567,14 @@ pub(super) fn end_contradicts(
         return Ok(false);
     }
     let finished = found.opened(context, location)?.finished().map_err(|e| Error::segment_error(location, e))?;
-    found.end = finished.map(|finished| finished.peek());
+    found.end = finished.map(|finished| finished.summary());
     Ok(found.end.is_some_and(|end| contradicts_end(&end, next)))
 }
 
 /// Whether the chain of a segment that was scanned excludes that `next` follows.
 pub(super) fn scan_contradicts(scan: &Scan, next: &SegmentHeader) -> bool {
-    let sealed = scan.chain.seal.as_ref().map(|(seal, _)| EndPeek { end_seq: scan.chain.end_seq, kind: seal.kind });
+    let sealed =
+        scan.chain.seal.as_ref().map(|(seal, _)| FooterSummary { end_seq: scan.chain.end_seq, kind: seal.kind });
     sealed.is_some_and(|seal| contradicts_end(&seal, next))
         || scan.last_crc.is_some_and(|crc| contradicts_frame(crc, next))
 }
@@ -649,7 +650,7 @@ pub(super) fn follow(
 /// A file that was not finished has a length of one being written, or it was cut or lengthened, or
 /// its end is damaged.
 fn check_length(context: &LogContext, location: &Location, found: &Found, start: SeqNo, durable: SeqNo) -> Result<()> {
-    let Some(scan) = found.scan.as_ref().filter(|scan| !scan.has_written_len) else { return Ok(()) };
+    let Some(scan) = found.scan.as_ref().filter(|scan| !scan.has_active_len) else { return Ok(()) };
     let end = scan.chain.end_seq.min(found.limit);
     // Where the last thing written was a CLOSE, its trailer ended the file.
     let closed_len = scan.closed_len;
@@ -670,7 +671,7 @@ impl Image {
     pub(crate) fn timestamp(&self) -> u64 {
         let last = &self.live[self.cut];
         let times = match &self.closed {
-            Some(close) => Some(close.end.times),
+            Some(close) => Some(close.footer.times),
             None => last.scan.as_ref().and_then(|scan| scan.chain.times),
         };
         times.map_or(0, |times| times.1).max(last.header().last_timestamp)
@@ -699,13 +700,13 @@ impl Image {
         let at = &self.live[self.cut];
         let Some(scan) = at.scan.as_ref().filter(|scan| scan.trace.searched) else { return Ok(None) };
         let offset = scan.chain.end;
-        let bytes = match scan.trace.residue {
+        let bytes = match scan.trace.torn_len {
             Some(bytes) => bytes,
-            None => at.opened(context, location)?.residue(offset).map_err(|e| Error::segment_error(location, e))?,
+            None => at.opened(context, location)?.torn_len(offset).map_err(|e| Error::segment_error(location, e))?,
         };
         let torn = (bytes > 0).then(|| TornTail { segment: at.id().to_string(), offset: offset.0, bytes });
         if let Some(scan) = &mut self.live[self.cut].scan {
-            scan.trace.residue = Some(bytes);
+            scan.trace.torn_len = Some(bytes);
         }
         Ok(torn)
     }
@@ -726,7 +727,7 @@ pub(super) fn closed_index(
         return Ok(closed);
     }
     let index = ActiveIndex::new(every);
-    file.walk(&mut |offset, frame| note(&index, offset, frame))?;
+    file.scan_chain(&mut |offset, frame| note(&index, offset, frame))?;
     Ok((index, Closes::default()))
 }
 
@@ -738,7 +739,7 @@ fn close_points(file: &SegmentFile, close: &Finished) -> Option<(Vec<IndexPoint>
     const DEPTH_MAX: usize = 4096;
     let base = file.header().base.0;
     let mut blocks: Vec<Vec<IndexPoint>> = Vec::new();
-    let (mut offset, mut end_seq, mut end): (_, _, End) = (close.offset, close.frame.first_seq, close.end.clone());
+    let (mut offset, mut end_seq, mut end): (_, _, End) = (close.offset, close.frame.first_seq, close.footer.clone());
     loop {
         let bounds = Bounds { seq: base..end_seq.0, offset: 128..offset.0 };
         blocks.push(Index::decode(&end.index, &bounds).ok()?.points().to_vec());
@@ -748,12 +749,12 @@ fn close_points(file: &SegmentFile, close: &Finished) -> Option<(Vec<IndexPoint>
         if previous >= offset || before.frame.first_seq > end_seq || blocks.len() >= DEPTH_MAX {
             return None;
         }
-        (offset, end_seq, end) = (previous, before.frame.first_seq, before.end);
+        (offset, end_seq, end) = (previous, before.frame.first_seq, before.footer);
     }
     let depth = u32::try_from(blocks.len()).ok()?;
     let points: Vec<IndexPoint> = blocks.into_iter().rev().flatten().collect();
     let rising = points.windows(2).all(|w| w[0].seq < w[1].seq && w[0].offset < w[1].offset);
     // A segment with entries has a point for its first frame.
-    let complete = close.end.entries == 0 || points.first().is_some_and(|first| first.seq == base);
+    let complete = close.footer.entries == 0 || points.first().is_some_and(|first| first.seq == base);
     (rising && complete).then_some((points, depth))
 }

@@ -51,13 +51,13 @@ pub(super) fn analyse_above(
 
     let file = newest.open(context, location)?;
     let finished = file.finished().map_err(|e| Error::segment_error(location, e))?;
-    let closed = finished.filter(|finished| matches!(finished.end.kind, EndKind::Close { .. }));
+    let closed = finished.filter(|finished| matches!(finished.footer.kind, EndKind::Close { .. }));
     let mut scan = scan(context, location, options, &mut newest, Order::ChainFirst)?;
     // A file that ends in a CLOSE with its trailer has the length that it should have.
-    scan.has_written_len |= closed.is_some();
+    scan.has_active_len |= closed.is_some();
     let watch = scan.trace.watch;
     let in_chain = scan.chain.start.unwrap_or(newest.header().start);
-    let mut start = floor.max(closed.as_ref().map_or(in_chain, |close| close.end.start));
+    let mut start = floor.max(closed.as_ref().map_or(in_chain, |close| close.footer.start));
     newest.scan = Some(scan);
 
     let mut live = Vec::new();
@@ -90,7 +90,7 @@ pub(super) fn analyse_above(
         return Err(error.with_lost_from(start.max(newest.header().base).0));
     }
     let is_empty = !entered && live.len() == 1 && durable <= start;
-    if is_empty && live[0].scan.as_ref().is_some_and(|scan| scan.has_written_len) {
+    if is_empty && live[0].scan.as_ref().is_some_and(|scan| scan.has_active_len) {
         // Nothing at or above the floor was acknowledged. The stream begins anew there.
         live[0].limit = start;
         let headers = Vec::new();
@@ -123,7 +123,8 @@ fn read_names(context: &LogContext, location: &Location, all: &[SegmentId]) -> R
             Ok(file) => {
                 let header = *file.header();
                 let newest = i + 1 == all.len();
-                let end = if newest { None } else { file.peek_end().map_err(|e| Error::segment_error(location, e))? };
+                let end =
+                    if newest { None } else { file.peek_footer().map_err(|e| Error::segment_error(location, e))? };
                 let file = if newest { Opened::Open(file) } else { Opened::Header(header) };
                 let found = Found::new(file, end);
                 misplaced(context, location, &header, &mut stream_id, all.get(i + 1)).map_or(Ok(found), Err)
@@ -187,7 +188,7 @@ fn enter_at(
             note(&index, offset, frame);
         }
     };
-    scan.chain = file.walk_from(from.0, from.1, &mut visit).map_err(failed)?;
+    scan.chain = file.scan_chain_from(from.0, from.1, &mut visit).map_err(failed)?;
     (scan.from, scan.index) = (from, Arc::new(index));
     Ok(true)
 }

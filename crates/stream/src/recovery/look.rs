@@ -39,7 +39,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use stratawal_frame::{ByteOffset, FrameHeader, SegmentHeader, SeqNo};
-use stratawal_segment::{Access, EndPeek, SegmentData, SegmentFile, SegmentId};
+use stratawal_segment::{Access, FooterSummary, SegmentData, SegmentFile, SegmentId};
 use stratawal_storage::ChangeStamp;
 
 use super::analyse::{Image, Remembered, analyse_on, closed_len, list};
@@ -69,7 +69,7 @@ pub(crate) struct KnownSegment {
     /// Whether it was seen to end in a valid SEAL and trailer.
     pub(crate) is_sealed: bool,
     /// The SEAL at its end, not checked in full.
-    pub(crate) end: Option<EndPeek>,
+    pub(crate) end: Option<FooterSummary>,
     pub(crate) scan: Option<Scan>,
 }
 
@@ -222,7 +222,7 @@ pub(crate) struct Trace {
     pub(super) synced: ByteOffset,
     /// How many bytes there are after the chain up to the last one that is not zero, where that is
     /// known.
-    pub(super) residue: Option<u64>,
+    pub(super) torn_len: Option<u64>,
     /// Bytes that the last look read of the file.
     pub(super) read_bytes: u64,
 }
@@ -254,7 +254,7 @@ pub(super) fn scan_on(
     if !is_indexed || !has_last || file.len() < end.0 {
         return Ok(None);
     }
-    (scan.len, scan.has_written_len) = (file.len(), file.has_written_len());
+    (scan.len, scan.has_active_len) = (file.len(), file.has_active_len());
     for _ in 0..ROUNDS_MAX {
         if !scan.step(file, limit, NEAR_LEN)? {
             break;
@@ -273,7 +273,7 @@ pub(super) fn scan_on(
         searched,
         limit: indexed,
         synced,
-        residue: None,
+        torn_len: None,
         read_bytes: read_to.saturating_sub(end.0),
     };
     scan.closed_len = closed_len(file, &scan.chain)?;
@@ -302,7 +302,7 @@ impl Scan {
         let before = self.chain.end;
         let attested = file.attestations_within(before, len)?.attested;
         let (index, last) = (Arc::clone(&self.index), &mut self.trace.last);
-        file.walk_on(&mut self.chain, &mut |offset, frame| {
+        file.extend_chain(&mut self.chain, &mut |offset, frame| {
             *last = Some((offset, *frame));
             if frame.first_seq < limit {
                 note(&index, offset, frame);

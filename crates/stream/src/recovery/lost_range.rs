@@ -70,7 +70,7 @@ pub(super) fn end_of(context: &LogContext, location: &Location, found: &mut Foun
     let file = found.open(context, location).ok()?;
     let end = match file.finished().ok()? {
         Some(finished) => finished.frame.first_seq,
-        None => file.walk(&mut |_, _| {}).ok()?.end_seq,
+        None => file.scan_chain(&mut |_, _| {}).ok()?.end_seq,
     };
     Some(end.min(limit))
 }

@@ -80,7 +80,7 @@ pub(crate) struct Recovered {
     pub(crate) end: u64,
     pub(crate) timestamp: u64,
     /// `None` for a reader.
-    pub(crate) writable: Option<(Active, stratawal_segment::Space)>,
+    pub(crate) writable: Option<(Active, stratawal_segment::Preallocation)>,
     pub(crate) report: OpenReport,
     /// Void and garbage segments, whose files are still there.
     pub(crate) dead: Vec<SegmentId>,
@@ -276,7 +276,7 @@ pub(crate) struct Scan {
     /// How long the file was, in bytes.
     pub(crate) len: u64,
     /// Whether that is the length of a file that is being written.
-    pub(crate) has_written_len: bool,
+    pub(crate) has_active_len: bool,
     /// How long the file was when it was closed, where it has another length and its chain ends in
     /// the CLOSE.
     pub(crate) closed_len: Option<u64>,

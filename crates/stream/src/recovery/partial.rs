@@ -88,7 +88,7 @@ fn read_valid(context: &LogContext, location: &Location, all: &[SegmentId]) -> (
     for &id in all {
         match SegmentFile::open(context.storage(), &location.dir(), id, Access::Read) {
             Ok(file) => {
-                let end = file.peek_end().ok().flatten();
+                let end = file.peek_footer().ok().flatten();
                 let file = Opened::Header(*file.header());
                 valid.push(Found::new(file, end));
             }
@@ -109,8 +109,8 @@ pub(super) fn first_live(
     let from_header = newest.header().start;
     let file = newest.open(context, location)?;
     let finished = file.finished().map_err(|e| Error::segment_error(location, e))?;
-    if let Some(close) = finished.filter(|finished| matches!(finished.end.kind, EndKind::Close { .. })) {
-        return Ok(close.end.start);
+    if let Some(close) = finished.filter(|finished| matches!(finished.footer.kind, EndKind::Close { .. })) {
+        return Ok(close.footer.start);
     }
     match scan(context, location, options, newest, Order::ChainFirst) {
         Ok(scan) => Ok(scan.chain.start.unwrap_or(from_header)),

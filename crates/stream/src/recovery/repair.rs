@@ -8,7 +8,7 @@ use stratawal_frame::{
 };
 use stratawal_index::ActiveIndex;
 use stratawal_segment::{
-    Access, CreateError, SegmentData, SegmentFile, SegmentId, SegmentWriter, Space, Tail as ControlTail,
+    Access, ControlContext, CreateError, Preallocation, SegmentData, SegmentFile, SegmentId, SegmentWriter,
 };
 
 use super::analyse::{Found, Image, closed_index};
@@ -56,7 +56,7 @@ impl Repair<'_> {
         let (start, end) = (image.start, image.end.max(image.start));
         let timestamp = image.timestamp();
         let clean = image.closed.is_some();
-        let (kept, active, space) = if clean {
+        let (kept, active, preallocation) = if clean {
             self.resume_closed(image)?
         } else {
             let Some(rewritten) = self.rewrite(&image)? else { return Ok(None) };
@@ -73,7 +73,7 @@ impl Repair<'_> {
         segments.push(Arc::new(SegmentView { header: *active.writer.header(), state: SegmentState::Live(live) }));
         report.segments = segments.len() as u64;
         let view = View::new(segments);
-        let writable = Some((active, space));
+        let writable = Some((active, preallocation));
         Ok(Some(Recovered {
             view,
             start: start.0,
@@ -102,21 +102,22 @@ impl Repair<'_> {
 
     /// Step 4: the newest ends in a valid CLOSE. Nothing is written; the writer goes on behind the
     /// CLOSE when there is something to write.
-    fn resume_closed(&self, image: Image) -> Result<(Vec<Arc<SegmentView>>, Active, Space)> {
+    fn resume_closed(&self, image: Image) -> Result<(Vec<Arc<SegmentView>>, Active, Preallocation)> {
         let close = image.closed.expect("invariant: the caller looked");
         let mut live = image.live;
         let newest = live.pop().expect("invariant: there is a newest segment");
         let file = self.open_to_write(newest.id())?;
         let (index, closes) = closed_index(&file, &close, self.options.index_every).map_err(|e| self.failed(e))?;
-        let (writer, space) = SegmentWriter::resume_behind_close(&file, close.offset).map_err(|e| self.failed(e))?;
+        let (writer, preallocation) =
+            SegmentWriter::resume_after_close(&file, close.offset).map_err(|e| self.failed(e))?;
         let active = Active {
             live: Arc::new(Live::new(SegmentData::read(&file), Arc::new(index), close.offset.0)),
             writer,
             end_seq: close.frame.first_seq.0,
-            times: (close.end.entries > 0).then_some(close.end.times),
+            times: (close.footer.entries > 0).then_some(close.footer.times),
             closes,
         };
-        Ok((live.iter().map(sealed_view).collect(), active, space))
+        Ok((live.iter().map(sealed_view).collect(), active, preallocation))
     }
 
     /// Step 6: after a failed fsync the page cache may show what the disk does not hold, so every
@@ -131,7 +132,7 @@ impl Repair<'_> {
             let file = self.open_to_write(found.id())?;
             let mut frames = Vec::new();
             let (from, first) = scan.from;
-            let walked = file.walk_from(from, first, &mut |offset, frame| {
+            let walked = file.scan_chain_from(from, first, &mut |offset, frame| {
                 // A control frame counts by its first seq.
                 let below = match frame.is_control() {
                     true => frame.first_seq < image.durable,
@@ -249,7 +250,7 @@ impl Repair<'_> {
         image: Image,
         all: &[SegmentId],
         timestamp: u64,
-    ) -> Result<(Vec<Arc<SegmentView>>, Active, Space)> {
+    ) -> Result<(Vec<Arc<SegmentView>>, Active, Preallocation)> {
         let storage = self.context.storage();
         // Names left by a killed process may not be durable.
         storage.sync_dir(&self.location.dir()).map_err(|e| self.io(e))?;
@@ -261,11 +262,11 @@ impl Repair<'_> {
         let mut chain = image.live;
         chain.truncate(image.cut + 1);
 
-        let (kept, writer, space) = if self.usable(&chain, newest_id, image.start, image.end, now)? {
+        let (kept, writer, preallocation) = if self.usable(&chain, newest_id, image.start, image.end, now)? {
             let newest = chain.pop().expect("invariant: the newest is in the chain");
             let file = self.open_to_write(newest.id())?;
-            let (writer, space) = SegmentWriter::resume(&file, ByteOffset(SEGMENT_HEADER_LEN as u64));
-            (chain, writer, space)
+            let (writer, preallocation) = SegmentWriter::resume(&file, ByteOffset(SEGMENT_HEADER_LEN as u64));
+            (chain, writer, preallocation)
         } else {
             chain.retain(|found| found.header().base < base && found.limit > image.start);
             if let Some(last) = chain.last() {
@@ -295,10 +296,10 @@ impl Repair<'_> {
                 ..SegmentHeader::EMPTY
             };
             let created = create_segment(self.context, &self.location.dir(), &header, FIRST_LEN, ReserveUse::Never);
-            let (writer, space) = created.map_err(|e| match e {
+            let (writer, preallocation) = created.map_err(|e| match e {
                 CreateError::Undone(e) | CreateError::Indeterminate(e) => self.failed(e),
             })?;
-            (chain, writer, space)
+            (chain, writer, preallocation)
         };
         self.seal_kept(&kept, writer.header(), image.start, timestamp)?;
         let live = Arc::new(Live::new(
@@ -308,7 +309,7 @@ impl Repair<'_> {
         ));
         let end_seq = writer.header().base.0;
         let active = Active { writer, live, end_seq, times: None, closes: Closes::default() };
-        Ok((kept.iter().map(sealed_view).collect(), active, space))
+        Ok((kept.iter().map(sealed_view).collect(), active, preallocation))
     }
 
     /// What a new generation that begins at `base` states of the segment before it.
@@ -332,12 +333,12 @@ impl Repair<'_> {
     fn make_room_for_seal(&self, last: &Found) -> Result<()> {
         let file = self.open_to_write(last.id())?;
         let finished = file.finished().map_err(|e| self.failed(e))?;
-        let Some(close) = finished.filter(|finished| matches!(finished.end.kind, EndKind::Close { .. })) else {
+        let Some(close) = finished.filter(|finished| matches!(finished.footer.kind, EndKind::Close { .. })) else {
             return Ok(());
         };
         let room = End::frame_len_max(0) + TRAILER_LEN as u64;
-        SegmentWriter::resume_behind_close(&file, close.offset)
-            .and_then(|(writer, mut space)| space.ensure_control(&writer.place().offset, room))
+        SegmentWriter::resume_after_close(&file, close.offset)
+            .and_then(|(writer, mut preallocation)| preallocation.ensure_control(&writer.next_position().offset, room))
             .map_err(|e| self.failed(e))
     }
 
@@ -372,7 +373,7 @@ impl Repair<'_> {
             // Closed again at once where it was closed: there may be more of them than the process
             // may have files.
             let finished = found.opened(self.context, self.location)?.finished().map_err(|e| self.failed(e))?;
-            if finished.is_some_and(|finished| matches!(finished.end.kind, EndKind::Seal { .. })) {
+            if finished.is_some_and(|finished| matches!(finished.footer.kind, EndKind::Seal { .. })) {
                 match kept {
                     [first, second, ..] if i > 0 && is_entered_again(first) => {
                         return self.seal_kept(&kept[..1], second.header(), start, timestamp);
@@ -397,7 +398,7 @@ impl Repair<'_> {
         timestamp: u64,
     ) -> Result<()> {
         let file = self.open_to_write(found.id())?;
-        let (mut writer, mut space) = SegmentWriter::resume(&file, scan.chain.end);
+        let (mut writer, mut preallocation) = SegmentWriter::resume(&file, scan.chain.end);
         let mut points = scan.index.points_from(0);
         points.retain(|point| point.seq < limit.0);
         let end = End {
@@ -407,8 +408,11 @@ impl Repair<'_> {
             times: scan.chain.times.unwrap_or_default(),
             index: index_block(&points),
         };
-        let tail = ControlTail { next_seq: scan.chain.end_seq, timestamp, durable: next.durable };
-        let sealed = writer.finish(&mut space, &tail, end).and_then(|()| writer.sync()).and_then(|()| writer.cut());
+        let tail = ControlContext { next_seq: scan.chain.end_seq, timestamp, durable: next.durable };
+        let sealed = writer
+            .finish(&mut preallocation, &tail, end)
+            .and_then(|()| writer.sync())
+            .and_then(|()| writer.trim_to_trailer());
         sealed.map_err(|e| self.failed(e))?;
         if is_entered_again(found) {
             // The chain is damaged below the start. The next open must find the trailer at the end

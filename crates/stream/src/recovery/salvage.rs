@@ -526,10 +526,10 @@ fn start_of(context: &LogContext, location: &Location, header: &SegmentHeader) -
     let file = open(context, location, header)?;
     let failed = |e| Error::segment_error(location, e);
     let finished = file.finished().map_err(failed)?;
-    if let Some(close) = finished.filter(|finished| matches!(finished.end.kind, EndKind::Close { .. })) {
-        return Ok(close.end.start);
+    if let Some(close) = finished.filter(|finished| matches!(finished.footer.kind, EndKind::Close { .. })) {
+        return Ok(close.footer.start);
     }
-    Ok(file.walk(&mut |_, _| {}).map_err(failed)?.start.unwrap_or(header.start))
+    Ok(file.scan_chain(&mut |_, _| {}).map_err(failed)?.start.unwrap_or(header.start))
 }
 
 fn open(context: &LogContext, location: &Location, header: &SegmentHeader) -> Result<SegmentFile> {
@@ -602,7 +602,7 @@ fn join(context: &LogContext, location: &Location, pieces: &mut [Piece], start: 
         return Ok(Some(Error::damage(location, DamageKind::SuccessorMissing, Some(last.id), None, None)));
     }
     let whole =
-        file.has_written_len() || file.finished().map_err(failed)?.is_some() || file.ends_in_close().map_err(failed)?;
+        file.has_active_len() || file.finished().map_err(failed)?.is_some() || file.ends_in_close().map_err(failed)?;
     Ok((!whole).then(|| Error::length(location, last.id, file.len(), None)))
 }
 
@@ -617,7 +617,7 @@ fn is_one_history(
     let failed = |e| Error::segment_error(location, e);
     let file = open(context, location, before)?;
     if contradicts_header(before, next)
-        || file.finished().map_err(failed)?.is_some_and(|finished| contradicts_end(&finished.peek(), next))
+        || file.finished().map_err(failed)?.is_some_and(|finished| contradicts_end(&finished.summary(), next))
     {
         return Ok(false);
     }
@@ -650,10 +650,10 @@ fn attested_by(context: &LogContext, location: &Location, header: &SegmentHeader
     let file = open(context, location, header)?;
     let failed = |e| Error::segment_error(location, e);
     let attested = match file.finished().map_err(failed)? {
-        Some(finished) if matches!(finished.end.kind, EndKind::Close { .. }) => finished.frame.first_seq,
+        Some(finished) if matches!(finished.footer.kind, EndKind::Close { .. }) => finished.frame.first_seq,
         Some(_) => limit,
         // A file that ends otherwise than any writer leaves it was whole once.
-        None if limit < UNLIMITED && !file.has_written_len() => limit,
+        None if limit < UNLIMITED && !file.has_active_len() => limit,
         None => file.attestations(FIRST_FRAME).map_err(failed)?.attested,
     };
     Ok(attested.min(limit))

@@ -198,7 +198,7 @@ impl Inner {
     fn reserve(&self, tail: &mut Tail, reserved: u64) -> Result<()> {
         let reservation = tail.reservation.as_mut().expect("invariant: a stream that need not rotate has a segment");
         let at = stratawal_frame::ByteOffset(reservation.end);
-        reservation.space.ensure(&at, reserved).map_err(|error| {
+        reservation.preallocation.ensure(&at, reserved).map_err(|error| {
             let nothing_written = error.is_refusal();
             let error = Error::segment_error(&self.shared.location, error);
             if nothing_written { error } else { error.poisoned() }
@@ -392,7 +392,7 @@ impl Inner {
             return Ok(());
         };
         let mut refused = None;
-        self.group.lead(writer, |writer| match writer.close(&mut reservation.space) {
+        self.group.lead(writer, |writer| match writer.close(&mut reservation.preallocation) {
             // Everything is durable, and nothing was written: the next open recovers the stream as
             // after a crash.
             Err(error) if error.kind() != ErrorKind::Poisoned => {

@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use stratawal_frame::SegmentHeader;
-use stratawal_segment::{Access, CreateError, SegmentWriter, Space, create};
+use stratawal_segment::{Access, CreateError, Preallocation, SegmentWriter, create};
 use stratawal_storage::{File, Storage};
 
 use crate::context::LogContext;
@@ -201,7 +201,7 @@ pub(crate) fn create_segment(
     header: &SegmentHeader,
     wanted: u64,
     reserve: ReserveUse,
-) -> Result<(SegmentWriter, Space), CreateError> {
+) -> Result<(SegmentWriter, Preallocation), CreateError> {
     let is_full = |error: &CreateError| matches!(error, CreateError::Undone(e) if e.is_full());
     let create = |len| create(context.storage(), dir, header, len);
     let mut created = create(wanted);

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use stratawal_frame::{BATCH_END, SeqNo};
-use stratawal_segment::Space;
+use stratawal_segment::Preallocation;
 
 use crate::batch::{Batch, Entry};
 use crate::sync::Arc;
@@ -239,7 +239,7 @@ impl<'a> Large<'a> {
 /// Where the active segment takes bookings.
 #[derive(Debug)]
 pub(crate) struct Reservation {
-    pub(crate) space: Space,
+    pub(crate) preallocation: Preallocation,
     pub(crate) base: u64,
     /// Where everything that was booked ends at most.
     pub(crate) end: u64,

@@ -301,7 +301,7 @@ impl Inner {
 fn is_worth_anew(tail: &Tail, first: u64) -> bool {
     const HELD_MAX: u64 = 64 << 10;
     first == tail.next_seq
-        && tail.reservation.as_ref().is_some_and(|reservation| reservation.space.reserved() > HELD_MAX)
+        && tail.reservation.as_ref().is_some_and(|reservation| reservation.preallocation.preallocated() > HELD_MAX)
 }
 
 /// Makes the stream begin at `first`, at its end or beyond; returns what it held before.
@@ -320,15 +320,15 @@ impl Writer {
     fn write_start(&mut self, tail: &mut Tail, first: u64) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let reservation = tail.reservation.as_mut().expect("invariant: a stream with a segment takes reservations");
-        let control = self.control_tail(self.end_seq());
+        let control = self.control_context(self.end_seq());
         let writer = &self.active.as_ref().expect("invariant: the caller looked").writer;
-        self.with_room(ReserveUse::Allowed, || writer.book_start(&mut reservation.space))?;
+        self.with_room(ReserveUse::Allowed, || writer.preallocate_start(&mut reservation.preallocation))?;
         let active = self.active.as_mut().expect("invariant: the caller looked");
         // From here on it may be there: a disk that is full only now is a failed write.
-        let written = active.writer.start(&mut reservation.space, &control, SeqNo(first));
+        let written = active.writer.write_start(&mut reservation.preallocation, &control, SeqNo(first));
         written.map_err(|error| Error::segment_error(&shared.location, error).poisoned())?;
-        self.preallocated = reservation.space.reserved();
-        reservation.end = active.writer.place().offset.0;
+        self.preallocated = reservation.preallocation.preallocated();
+        reservation.end = active.writer.next_position().offset.0;
         active.live.set_end(reservation.end);
         Ok(())
     }
@@ -374,13 +374,13 @@ impl Writer {
 
     /// Everything is settled: begins anew at `first`, at the end or beyond.
     fn begin_at(&mut self, tail: &mut Tail, first: u64) -> Result<Dead> {
-        let (_, (writer, space)) =
+        let (_, (writer, preallocation)) =
             self.new_generation(Predecessor::NONE, first, first, tail.restart, ReserveUse::Allowed)?;
         let shared = Arc::clone(&self.shared);
         let old = shared.view.load();
         shared.watermarks.set_start(first);
         tail.next_seq = first;
-        self.activate_segment(tail, writer, space, &[]);
+        self.activate_segment(tail, writer, preallocation, &[]);
         shared.watermarks.reset_all(first);
         Ok(Dead { segments: old.segments.clone(), folder: None })
     }
@@ -412,16 +412,17 @@ impl Writer {
         // What comes behind the commit point must not lack a descriptor.
         let dir = shared.location.dir();
         let folder = FolderToSync::new(shared.context.storage(), &dir).map_err(|e| Error::io(&shared.location, e))?;
-        let (header, (writer, space)) = self.new_generation(predecessor, next, start, state.tail.restart, reserve)?;
+        let (header, (writer, preallocation)) =
+            self.new_generation(predecessor, next, start, state.tail.restart, reserve)?;
 
         // The commit point is passed. The active segment, if it is kept, gets the SEAL that names
         // what follows it.
         let tail = &mut state.tail;
         let reservation = tail.reservation.as_mut().expect("invariant: a stream with a segment takes reservations");
         if kept == old.segments.len() {
-            self.seal(&mut reservation.space, &header).map_err(Error::poisoned)?;
+            self.seal(&mut reservation.preallocation, &header).map_err(Error::poisoned)?;
             let sealed = self.active.take().expect("invariant: it was sealed");
-            let done = sealed.writer.sync().and_then(|()| sealed.writer.cut());
+            let done = sealed.writer.sync().and_then(|()| sealed.writer.trim_to_trailer());
             done.map_err(|e| self.failed(e).poisoned())?;
         }
         // Everything in this epoch is settled, so threads that wait in it need no record of how it
@@ -430,14 +431,14 @@ impl Writer {
         let before: Vec<_> = old.segments[..kept].iter().map(sealed).collect();
         state.tail.next_seq = next;
         shared.watermarks.change(|watermarks| {
-            self.activate_segment(&mut state.tail, writer, space, &before);
+            self.activate_segment(&mut state.tail, writer, preallocation, &before);
             watermarks.reset(watermarks.start(), next);
         });
         Ok(Dead { segments: old.segments[kept..].to_vec(), folder: Some(folder) })
     }
 }
 
-type Begun = (stratawal_segment::SegmentWriter, stratawal_segment::Space);
+type Begun = (stratawal_segment::SegmentWriter, stratawal_segment::Preallocation);
 
 /// The same segment once it is sealed and durable.
 pub(crate) fn sealed(segment: &Arc<SegmentView>) -> Arc<SegmentView> {

@@ -16,7 +16,7 @@ use stratawal_frame::{
     SegmentHeader, SeqNo, StreamId, TRAILER_LEN, encode_data, encode_data_head,
 };
 use stratawal_index::{ActiveIndex, IndexPoint, encode_points};
-use stratawal_segment::{CONTROL_RESERVE, CreateError, SegmentData, SegmentWriter, Space, Tail as ControlTail};
+use stratawal_segment::{CONTROL_RESERVE, ControlContext, CreateError, Preallocation, SegmentData, SegmentWriter};
 
 use crate::context::{Location, LogContext, NEW_PREFIX, UnsyncedFile};
 use crate::error::{Error, ErrorKind, Result};
@@ -112,8 +112,8 @@ impl Writer {
         Error::segment_error(&self.shared.location, error)
     }
 
-    pub(crate) fn control_tail(&self, next_seq: u64) -> ControlTail {
-        ControlTail {
+    pub(crate) fn control_context(&self, next_seq: u64) -> ControlContext {
+        ControlContext {
             next_seq: SeqNo(next_seq),
             timestamp: self.timestamp,
             durable: SeqNo(self.shared.watermarks.durable()),
@@ -142,10 +142,10 @@ impl Writer {
         if seeded(Fault::WatermarkFirst) {
             self.shared.watermarks.set_flushed(end_seq);
         }
-        self.preallocated = tail.reservation.as_ref().map_or(0, |reservation| reservation.space.reserved());
+        self.preallocated = tail.reservation.as_ref().map_or(0, |reservation| reservation.preallocation.preallocated());
         let len = self.write(large.drafts(), large.data(), large.table_len())?;
         debug_assert!(len <= large.reserved, "a frame takes at most what was reserved for it");
-        tail.accept_written(large, self.active.as_ref().map_or(0, |active| active.writer.place().offset.0));
+        tail.accept_written(large, self.active.as_ref().map_or(0, |active| active.writer.next_position().offset.0));
         self.shared.watermarks.set_accepted(end_seq);
         self.drained_to(end_seq);
         Ok(())
@@ -155,7 +155,7 @@ impl Writer {
     fn drained_to(&mut self, end_seq: u64) {
         let active = self.active.as_mut().expect("invariant: what was written is in a segment");
         active.end_seq = end_seq;
-        active.live.set_end(active.writer.place().offset.0);
+        active.live.set_end(active.writer.next_position().offset.0);
         self.shared.watermarks.set_flushed(end_seq);
     }
 
@@ -173,7 +173,7 @@ impl Writer {
         let mut long = (encoded_len > OWN_BUFFER_LEN_MAX).then(|| pool.take(usize::MAX).unwrap_or_default());
         let frames = long.as_mut().unwrap_or(&mut self.encoder);
         frames.clear();
-        let mut position = active.writer.place();
+        let mut position = active.writer.next_position();
         for (draft, ends, data) in drafts {
             let frame = DataFrame {
                 first_seq: SeqNo(draft.first_seq),
@@ -251,7 +251,7 @@ impl Writer {
         } else {
             oldest.writer.sync().map_err(|e| self.failed(e))?;
         }
-        oldest.writer.cut().map_err(|e| self.failed(e))?;
+        oldest.writer.trim_to_trailer().map_err(|e| self.failed(e))?;
         let (id, end_seq) = (oldest.writer.id(), oldest.end_seq);
         // Published before the descriptor goes: readers open the segment anew from here on.
         let view = self.shared.view.load();
@@ -275,8 +275,8 @@ impl Writer {
     fn advance_durable(&mut self, durable: u64) -> Result<()> {
         if let Some(active) = &mut self.active {
             let tail =
-                ControlTail { next_seq: SeqNo(active.end_seq), timestamp: self.timestamp, durable: SeqNo(durable) };
-            let marked = active.writer.mark(&tail, self.preallocated);
+                ControlContext { next_seq: SeqNo(active.end_seq), timestamp: self.timestamp, durable: SeqNo(durable) };
+            let marked = active.writer.write_mark(&tail, self.preallocated);
             marked.map_err(|e| Error::segment_error(&self.shared.location, e))?;
         }
         self.shared.watermarks.set_durable(durable);
@@ -335,10 +335,11 @@ impl Writer {
             let _ = storage.remove_dir(&temporary);
             error
         };
-        let (writer, space) = match create_segment(&shared.context, &temporary, &header, FIRST_LEN, ReserveUse::Never) {
-            Ok(created) => created,
-            Err(CreateError::Undone(e) | CreateError::Indeterminate(e)) => return Err(undo(self.failed(e))),
-        };
+        let (writer, preallocation) =
+            match create_segment(&shared.context, &temporary, &header, FIRST_LEN, ReserveUse::Never) {
+                Ok(created) => created,
+                Err(CreateError::Undone(e) | CreateError::Indeterminate(e)) => return Err(undo(self.failed(e))),
+            };
         match rename_dir(&**storage, &temporary, &location.dir()) {
             Renamed::Done => {}
             Renamed::Undone(e) => return Err(undo(io(e))),
@@ -349,7 +350,7 @@ impl Writer {
             shared.context.sync_streams(location).map_err(|e| io(e).poisoned())?;
         }
         shared.watermarks.set_start(start);
-        self.activate_segment(tail, writer, space, &[]);
+        self.activate_segment(tail, writer, preallocation, &[]);
         shared.watermarks.reset_all(start);
         Ok(())
     }
@@ -373,11 +374,11 @@ impl Writer {
         assert!(predecessor.base < header.base, "a segment without entries has no successor but voids it");
         self.reserve_seal(tail, ReserveUse::Never)?;
         let len = SUCCESSOR_LEN.min(shared.options.segment_len.saturating_add(CONTROL_RESERVE));
-        let (writer, space) = self.create(&header, len, ReserveUse::Never)?;
+        let (writer, preallocation) = self.create(&header, len, ReserveUse::Never)?;
         let reservation = tail.reservation.as_mut().expect("invariant: a stream with a segment takes reservations");
-        self.seal(&mut reservation.space, &header).map_err(Error::poisoned)?;
+        self.seal(&mut reservation.preallocation, &header).map_err(Error::poisoned)?;
         let sealed = self.active.take().expect("invariant: it was there above");
-        let len = reservation.space.reserved();
+        let len = reservation.preallocation.preallocated();
         self.unsynced.push_back(UnsyncedSegment {
             writer: sealed.writer,
             end_seq: sealed.end_seq,
@@ -385,7 +386,7 @@ impl Writer {
             _counted: UnsyncedFile::new(&shared.context),
         });
         let view = shared.view.load();
-        self.activate_segment(tail, writer, space, &view.segments);
+        self.activate_segment(tail, writer, preallocation, &view.segments);
         // After a full disk, or where it was removed, it comes back here.
         shared.context.make_reserve();
         Ok(())
@@ -397,7 +398,7 @@ impl Writer {
         let active = self.active.as_ref().expect("invariant: only a stream with a segment seals it");
         let reservation = tail.reservation.as_mut().expect("invariant: a stream with a segment takes reservations");
         let len = End::frame_len_max(0) + TRAILER_LEN as u64;
-        self.with_room(reserve, || reservation.space.ensure_control(&active.writer.place().offset, len))
+        self.with_room(reserve, || reservation.preallocation.ensure_control(&active.writer.next_position().offset, len))
     }
 
     /// Does `act`, which needs space in the active file; on a full disk, out of the emergency
@@ -429,7 +430,7 @@ impl Writer {
         header: &SegmentHeader,
         len: u64,
         reserve: ReserveUse,
-    ) -> Result<(SegmentWriter, Space)> {
+    ) -> Result<(SegmentWriter, Preallocation)> {
         let shared = Arc::clone(&self.shared);
         let create = || create_segment(&shared.context, &shared.location.dir(), header, len, reserve);
         let mut created = create();
@@ -482,7 +483,7 @@ impl Writer {
         &mut self,
         tail: &mut Tail,
         writer: SegmentWriter,
-        space: Space,
+        preallocation: Preallocation,
         before: &[Arc<SegmentView>],
     ) {
         let header = *writer.header();
@@ -495,17 +496,17 @@ impl Writer {
         segments.extend_from_slice(before);
         segments.push(Arc::new(SegmentView { header, state: SegmentState::Live(Arc::clone(&live)) }));
         self.shared.view.store(Arc::new(View::new(segments)));
-        self.preallocated = space.reserved();
+        self.preallocated = preallocation.preallocated();
         if tail.restart.take().is_some() {
             (self.timestamp, tail.last_timestamp) = (header.last_timestamp, header.last_timestamp);
         }
-        tail.reservation = Some(Reservation { space, base: header.base.0, end: SEGMENT_HEADER_LEN as u64 });
+        tail.reservation = Some(Reservation { preallocation, base: header.base.0, end: SEGMENT_HEADER_LEN as u64 });
         self.active = Some(Active { writer, live, end_seq: header.base.0, times: None, closes: Closes::default() });
     }
 
     /// Writes the SEAL that names `next`, the segment that follows. It counts the entries below the
     /// base of that one, so that the base is known even if the file of that segment is lost.
-    pub(crate) fn seal(&mut self, space: &mut Space, next: &SegmentHeader) -> Result<()> {
+    pub(crate) fn seal(&mut self, preallocation: &mut Preallocation, next: &SegmentHeader) -> Result<()> {
         let active = self.active.as_ref().expect("invariant: only a stream with a segment seals it");
         let points = active.live.index.points_from(0);
         let kind = match seeded(Fault::SealNamesNone) {
@@ -514,16 +515,16 @@ impl Writer {
         };
         let end = self.end(kind, active, &points);
         let entries = end.entries.min(next.base - active.writer.header().base);
-        self.finish(space, End { entries, ..end })
+        self.finish(preallocation, End { entries, ..end })
     }
 
     /// Writes CLOSE, so that the next open needs no scan. Everything is drained, nobody appends.
     /// Where it fails with any error but `Poisoned`, everything is durable, and no CLOSE was
     /// written.
-    pub(crate) fn close(&mut self, space: &mut Space) -> Result<()> {
+    pub(crate) fn close(&mut self, preallocation: &mut Preallocation) -> Result<()> {
         self.settle().map_err(Error::poisoned)?;
         let Some(active) = &self.active else { return Ok(()) };
-        if space.is_behind_close() {
+        if preallocation.is_after_close() {
             return Ok(());
         }
         assert!(self.unsynced.is_empty() && active.end_seq == self.shared.watermarks.durable(), "all is settled");
@@ -531,13 +532,13 @@ impl Writer {
         let previous = if all { None } else { active.closes.last };
         let points = active.live.index.points_from(if all { 0 } else { active.closes.points });
         let end = self.end(EndKind::Close { previous }, active, &points);
-        let (at, len) = (active.writer.place().offset, End::frame_len_max(0) + TRAILER_LEN as u64);
-        self.with_room(ReserveUse::Allowed, || space.ensure_control(&at, len))?;
-        self.finish(space, end).map_err(Error::poisoned)?;
+        let (at, len) = (active.writer.next_position().offset, End::frame_len_max(0) + TRAILER_LEN as u64);
+        self.with_room(ReserveUse::Allowed, || preallocation.ensure_control(&at, len))?;
+        self.finish(preallocation, end).map_err(Error::poisoned)?;
         let writer = &self.active.as_ref().expect("invariant: it was there above").writer;
         // The cut may come only when the CLOSE is durable, and closing is done only when the cut
         // is.
-        let ended = writer.sync().and_then(|()| writer.cut()).and_then(|()| writer.sync());
+        let ended = writer.sync().and_then(|()| writer.trim_to_trailer()).and_then(|()| writer.sync());
         ended.map_err(|e| self.failed(e).poisoned())
     }
 
@@ -551,14 +552,14 @@ impl Writer {
         }
     }
 
-    fn finish(&mut self, space: &mut Space, end: End) -> Result<()> {
+    fn finish(&mut self, preallocation: &mut Preallocation, end: End) -> Result<()> {
         let active = self.active.as_mut().expect("invariant: only a stream with a segment finishes it");
-        let tail = ControlTail {
+        let tail = ControlContext {
             next_seq: SeqNo(active.end_seq),
             timestamp: self.timestamp,
             durable: SeqNo(self.shared.watermarks.durable()),
         };
-        let result = active.writer.finish(space, &tail, end);
+        let result = active.writer.finish(preallocation, &tail, end);
         result.map_err(|e| Error::segment_error(&self.shared.location, e))
     }
 }
@@ -583,7 +584,7 @@ impl CommitLeader for Writer {
 
     fn take(&mut self, tail: &mut Tail) -> Arc<Pending> {
         // Appends may make it longer meanwhile. What is booked leaves room for a MARK behind it.
-        self.preallocated = tail.reservation.as_ref().map_or(0, |reservation| reservation.space.reserved());
+        self.preallocated = tail.reservation.as_ref().map_or(0, |reservation| reservation.preallocation.preallocated());
         tail.take()
     }
 
@@ -593,7 +594,7 @@ impl CommitLeader for Writer {
     }
 
     fn put_back(&mut self, tail: &mut Tail, work: Arc<Pending>) {
-        let end = self.active.as_ref().map_or(0, |active| active.writer.place().offset.0);
+        let end = self.active.as_ref().map_or(0, |active| active.writer.next_position().offset.0);
         tail.put_back(work, end);
     }
 }

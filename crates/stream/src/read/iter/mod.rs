@@ -9,7 +9,7 @@ use std::ops::{Bound, RangeBounds};
 
 use bytes::Bytes;
 use stratawal_frame::{ByteOffset, FrameHeader, SeqNo, entry_range};
-use stratawal_segment::{FrameSteps, Frames, InBlock, frames};
+use stratawal_segment::{CursorStep, FrameCursor, FrameRef};
 
 use crate::batch::{Entry, Run};
 use crate::error::{DamageKind, Error, ErrorKind, Result};
@@ -54,8 +54,8 @@ pub struct Iter {
 struct Forward {
     reader: Reader,
     limit: u64,
-    steps: FrameSteps,
-    frame: Option<InBlock>,
+    cursor: FrameCursor,
+    frame: Option<FrameRef>,
     block_len: u64,
 }
 
@@ -75,13 +75,13 @@ impl Forward {
     fn go_to(&mut self, inner: &Inner, frame: FrameStart) {
         let len_max = frame_len_max(&inner.shared.options);
         self.frame = None;
-        self.steps = frames(self.reader.data(), Bytes::new(), frame.offset, frame.first_seq, len_max);
+        self.cursor = FrameCursor::new(self.reader.data(), Bytes::new(), frame.offset, frame.first_seq, len_max);
     }
 
     #[inline]
     fn entry(&self, seq: u64) -> Option<Entry> {
         let frame = self.frame.as_ref().filter(|_| seq < self.limit)?;
-        let data = self.steps.entry_in(frame, SeqNo(seq))?;
+        let data = self.cursor.entry_in(frame, SeqNo(seq))?;
         Some(Entry { seq, timestamp: frame.header().timestamp, data })
     }
 
@@ -98,14 +98,14 @@ impl Forward {
             if end.0 >= back || last.bytes_from(&first) >= RUN_LEN {
                 break Some(last.clone());
             }
-            match self.steps.next_at_hand(end) {
+            match self.cursor.try_next(end) {
                 Some(next) if next.header().timestamp == timestamp => last = next,
                 Some(next) => break Some(next),
                 None => break Some(last.clone()),
             }
         };
         let end = last.header().end_seq().0.min(back);
-        Run::of_frames(first.header(), self.steps.frames_of(&first, &last), seq..end)
+        Run::of_frames(first.header(), self.cursor.frames_of(&first, &last), seq..end)
     }
 }
 
@@ -235,7 +235,7 @@ impl Iter {
                     // The damage is before the frame of this entry, to entries before the first one
                     // or to a control frame.
                     Err(error) if error.is_damage() => {
-                        let last = self.inner.last_after(&forward.reader, &forward.steps, seq);
+                        let last = self.inner.last_after(&forward.reader, &forward.cursor, seq);
                         forward.go_to(&self.inner, last.ok_or(error)?);
                     }
                     Err(error) => return Err(error),
@@ -257,8 +257,8 @@ impl Iter {
         let (point, _) = reader.span(seq);
         let offset = ByteOffset(point.offset);
         let len_max = frame_len_max(&shared.options);
-        let steps = frames(reader.data(), Bytes::new(), offset, SeqNo(point.seq), len_max);
-        Ok(Forward { reader, limit, steps, frame: None, block_len: BLOCK_LEN_MIN })
+        let cursor = FrameCursor::new(reader.data(), Bytes::new(), offset, SeqNo(point.seq), len_max);
+        Ok(Forward { reader, limit, cursor, frame: None, block_len: BLOCK_LEN_MIN })
     }
 
     // ---- backward
@@ -305,11 +305,11 @@ impl Iter {
             if let Err(error) = advance(&self.inner, &mut forward, next) {
                 // The entries after the damage are read first. Where its header is valid, the next
                 // frame begins after it.
-                if let Some(frame) = forward.steps.failed() {
+                if let Some(frame) = forward.cursor.failed() {
                     next = Some(frame.end_seq().0).filter(|&end| end <= seq).ok_or(error)?;
                 } else {
                     let first =
-                        self.inner.frames_after(&forward.reader, &forward.steps).and_then(|mut frames| frames.next());
+                        self.inner.frames_after(&forward.reader, &forward.cursor).and_then(|mut frames| frames.next());
                     let first = first.filter(|frame| error.is_damage() && frame.first_seq.0 <= seq).ok_or(error)?;
                     next = next.max(first.first_seq.0);
                     forward.go_to(&self.inner, first);
@@ -320,7 +320,7 @@ impl Iter {
             }
             // Without a frame it has read a block.
             let Some(frame) = forward.frame.take() else { continue };
-            let frame = Whole { header: *frame.header(), payload: forward.steps.payload_of(&frame) };
+            let frame = Whole { header: *frame.header(), payload: forward.cursor.payload_of(&frame) };
             next = frame.header.end_seq().0;
             held += frame.header.frame_len();
             found.push_back(frame);
@@ -341,16 +341,16 @@ impl Iter {
 fn advance(inner: &Inner, forward: &mut Forward, seq: u64) -> Result<()> {
     let location = &inner.shared.location;
     let failed = |e, lost| Error::segment_error(location, e).with_lost(lost);
-    let (at, needed) = match forward.steps.next_in_block(SeqNo(seq)) {
-        Ok(Frames::Frame(frame)) => {
+    let (at, needed) = match forward.cursor.seek_ref(SeqNo(seq)) {
+        Ok(CursorStep::Frame(frame)) => {
             forward.frame = Some(frame);
             return Ok(());
         }
-        Ok(Frames::Incomplete { at, len }) => (at.0, len),
-        Ok(Frames::End) => (forward.steps.offset().0, 0),
-        Err(e) => return Err(failed(e, inner.lost_at(&forward.reader, &forward.steps, forward.limit))),
+        Ok(CursorStep::Incomplete { at, len }) => (at.0, len),
+        Ok(CursorStep::BlockEnd) => (forward.cursor.offset().0, 0),
+        Err(e) => return Err(failed(e, inner.lost_at(&forward.reader, &forward.cursor, forward.limit))),
     };
-    let expected = forward.steps.expected();
+    let expected = forward.cursor.expected();
     let lost = || inner.lost_from(&forward.reader, expected.0, forward.limit);
     // The end is read anew: the active segment may have grown, and what is below a watermark is
     // below its end.
@@ -364,10 +364,10 @@ fn advance(inner: &Inner, forward: &mut Forward, seq: u64) -> Result<()> {
     let mapped = forward.reader.data().is_mapped();
     // Unless somebody keeps an entry of the last block, its memory is at hand and warm.
     forward.frame = None;
-    let (used, data) = (forward.steps.take_block(), forward.reader.data());
+    let (used, data) = (forward.cursor.take_block(), forward.reader.data());
     let block = data.block_over(at..at + len, used).map_err(|e| failed(e, lost()))?;
     forward.block_len = if mapped { u64::MAX } else { (forward.block_len * 2).min(BLOCK_LEN_MAX) };
-    forward.steps = frames(data, block, ByteOffset(at), expected, frame_len_max(&inner.shared.options));
+    forward.cursor = FrameCursor::new(data, block, ByteOffset(at), expected, frame_len_max(&inner.shared.options));
     Ok(())
 }
 
@@ -375,7 +375,7 @@ fn advance(inner: &Inner, forward: &mut Forward, seq: u64) -> Result<()> {
 /// next entry, behind it.
 fn passes_over(forward: &Forward, seq: u64) -> bool {
     let (point, _) = forward.reader.span(seq);
-    forward.steps.failed().is_none() && point.seq == seq && point.offset > forward.steps.offset().0
+    forward.cursor.failed().is_none() && point.seq == seq && point.offset > forward.cursor.offset().0
 }
 
 impl Iter {
@@ -405,7 +405,7 @@ impl Iter {
             if seq >= self.inner.shared.watermarks.drained() {
                 return None;
             }
-            forward.frame = Some(forward.steps.next_at_hand(SeqNo(seq))?);
+            forward.frame = Some(forward.cursor.try_next(SeqNo(seq))?);
         }
         Some(forward)
     }

@@ -23,14 +23,14 @@ const STEP_MAX: u64 = 8 << 20;
 
 /// The smallest length of a file being written that holds `n` bytes.
 #[must_use]
-pub const fn written_len(n: u64) -> u64 {
+pub const fn active_len(n: u64) -> u64 {
     n.saturating_sub(8).next_multiple_of(4096) + 8
 }
 
 /// The reserved space of one file. It is kept apart from the
 /// [`SegmentWriter`](crate::SegmentWriter) so that appends can book while another thread writes.
 #[derive(Clone, Debug)]
-pub struct Space {
+pub struct Preallocation {
     id: SegmentId,
     file: Arc<dyn File>,
     len: u64,
@@ -39,7 +39,7 @@ pub struct Space {
     after_close: Option<(ByteOffset, Vec<u8>)>,
 }
 
-impl Space {
+impl Preallocation {
     pub(crate) fn new(id: SegmentId, file: Arc<dyn File>, len: u64) -> Self {
         Self { id, file, len, after_close: None }
     }
@@ -51,14 +51,14 @@ impl Space {
 
     /// The length of the file in bytes.
     #[must_use]
-    pub const fn reserved(&self) -> u64 {
+    pub const fn preallocated(&self) -> u64 {
         self.len
     }
 
     /// Whether the file was closed cleanly and nothing was booked since: its length is that of a
     /// finished file.
     #[must_use]
-    pub const fn is_behind_close(&self) -> bool {
+    pub const fn is_after_close(&self) -> bool {
         self.after_close.is_some()
     }
 
@@ -66,7 +66,7 @@ impl Space {
     /// steps that start small and grow with the file.
     ///
     /// # Errors
-    /// [`ErrorKind::Reserve`]: nothing has changed, and the call may be repeated. After any other error nothing may be written
+    /// [`ErrorKind::Preallocate`]: nothing has changed, and the call may be repeated. After any other error nothing may be written
     /// to the file until recovery has run: the CLOSE that the file ended with could not be written
     /// again.
     pub fn ensure(&mut self, tail: &ByteOffset, bytes: u64) -> Result<()> {
@@ -92,27 +92,27 @@ impl Space {
         }
         // A file behind its CLOSE has a finished length, and gets the length of one being written
         // even if it would do.
-        let least = written_len(need.max(self.len + 1));
+        let least = active_len(need.max(self.len + 1));
         let step = (self.len / 2).min(STEP_MAX);
-        let wanted = written_len(need.max(self.len + if ahead { step } else { 0 })).max(least);
+        let wanted = active_len(need.max(self.len + if ahead { step } else { 0 })).max(least);
         let reserved = match self.file.reserve(wanted) {
             Err(e) if stratawal_storage::is_full(&e) && wanted > least => self.file.reserve(least).map(|()| least),
             other => other.map(|()| wanted),
         };
         let len = reserved.map_err(|source| self.refused(source))?;
-        self.begin_behind_close()?;
+        self.rewrite_close()?;
         self.len = len;
         Ok(())
     }
 
     fn refused(&self, source: std::io::Error) -> Error {
-        Error::new(self.id, None, ErrorKind::Reserve(source))
+        Error::new(self.id, None, ErrorKind::Preallocate(source))
     }
 
     /// Before anything is written behind a CLOSE: its own sync may have failed, so that the page
     /// cache shows what the disk does not hold. With the longer length already set, it is written
     /// again in place and synced; only then may the trailer behind it be overwritten.
-    fn begin_behind_close(&mut self) -> Result<()> {
+    fn rewrite_close(&mut self) -> Result<()> {
         if let Some((offset, frame)) = &self.after_close {
             self.file.write_all_at(frame, offset.0).map_err(Error::io(self.id, "write"))?;
             self.file.sync_data().map_err(Error::io(self.id, "sync"))?;
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn a_written_length_is_never_a_border() {
         for n in [0, 1, 7, 8, 9, 4095, 4096, 4103, 4104, 4105, 1 << 30] {
-            let len = written_len(n);
+            let len = active_len(n);
             assert!(len >= n && len % 4096 == 8 && len < n + 4097, "{n} {len}");
         }
     }

@@ -1,4 +1,4 @@
-//! Space: booked before a seq is given, so that a full disk refuses an append whole; and the rule
+//! Preallocation: booked before a seq is given, so that a full disk refuses an append whole; and the rule
 //! of Length.
 
 mod common;
@@ -7,7 +7,7 @@ use std::io::ErrorKind as IoKind;
 
 use common::{Fault, Rng, Segment, data_frame, header};
 use stratawal_frame::{ByteOffset, EndKind, Generation, Salt, SeqNo};
-use stratawal_segment::{CONTROL_RESERVE, ErrorKind, written_len};
+use stratawal_segment::{CONTROL_RESERVE, ErrorKind, active_len};
 
 fn fault(nth: usize, kind: IoKind) -> Fault {
     Fault { nth, kind, done: false, forever: false }
@@ -21,13 +21,13 @@ fn reservations(segment: &Segment) -> Vec<u64> {
 #[test]
 fn what_is_reserved_already_costs_nothing() {
     let mut segment = Segment::with(&header(), 20_000);
-    let room = segment.space.reserved() - 128 - CONTROL_RESERVE;
+    let room = segment.preallocation.preallocated() - 128 - CONTROL_RESERVE;
     for bytes in [0, 1, room] {
-        segment.space.ensure(&ByteOffset(128), bytes).unwrap();
+        segment.preallocation.ensure(&ByteOffset(128), bytes).unwrap();
     }
-    segment.space.ensure_control(&ByteOffset(128), room + CONTROL_RESERVE).unwrap();
+    segment.preallocation.ensure_control(&ByteOffset(128), room + CONTROL_RESERVE).unwrap();
     assert_eq!(reservations(&segment), [] as [u64; 0]);
-    segment.space.ensure(&ByteOffset(128), room + 1).unwrap();
+    segment.preallocation.ensure(&ByteOffset(128), room + 1).unwrap();
     assert_eq!(reservations(&segment).len(), 1);
 }
 
@@ -38,10 +38,10 @@ fn a_file_being_written_always_has_a_written_length_and_room_for_control_frames(
         let mut segment = Segment::with(&header(), 9 + rng.below(10_000));
         for step in 0..40 {
             let (at, bytes) = (ByteOffset(128 + rng.below(100_000) / 8 * 8), rng.below(30_000));
-            let before = segment.space.reserved();
-            segment.space.ensure(&at, bytes).unwrap();
+            let before = segment.preallocation.preallocated();
+            segment.preallocation.ensure(&at, bytes).unwrap();
             let len = segment.file().len();
-            assert_eq!(len, segment.space.reserved(), "seed {seed}, step {step}");
+            assert_eq!(len, segment.preallocation.preallocated(), "seed {seed}, step {step}");
             assert!(len >= before && len % 4096 == 8, "seed {seed}, step {step}: {before} to {len}");
             assert!(len >= at.0 + bytes + CONTROL_RESERVE, "seed {seed}, step {step}: {len}");
         }
@@ -51,16 +51,16 @@ fn a_file_being_written_always_has_a_written_length_and_room_for_control_frames(
 #[test]
 fn a_file_grows_ahead_in_steps_that_grow_with_it() {
     let mut segment = Segment::new();
-    let mut steps = Vec::new();
+    let mut cursor = Vec::new();
     for at in (0..40_u64 << 20).step_by(4096) {
-        let before = segment.space.reserved();
-        segment.space.ensure(&ByteOffset(at), 4096).unwrap();
-        if segment.space.reserved() > before {
-            steps.push((before, segment.space.reserved() - before));
+        let before = segment.preallocation.preallocated();
+        segment.preallocation.ensure(&ByteOffset(at), 4096).unwrap();
+        if segment.preallocation.preallocated() > before {
+            cursor.push((before, segment.preallocation.preallocated() - before));
         }
     }
-    assert!(steps.len() < 30, "40 MiB in {} steps", steps.len());
-    for (len, step) in steps {
+    assert!(cursor.len() < 30, "40 MiB in {} cursor", cursor.len());
+    for (len, step) in cursor {
         let ahead = (len / 2).min(8 << 20);
         assert!(step >= ahead && step <= ahead.max(2 * 4096) + 4096, "{step} more than {len}");
     }
@@ -69,8 +69,8 @@ fn a_file_grows_ahead_in_steps_that_grow_with_it() {
 #[test]
 fn what_is_much_is_reserved_at_once() {
     let mut segment = Segment::new();
-    segment.space.ensure(&ByteOffset(128), 5 << 20).unwrap();
-    assert_eq!(reservations(&segment), [written_len(128 + (5 << 20) + CONTROL_RESERVE)]);
+    segment.preallocation.ensure(&ByteOffset(128), 5 << 20).unwrap();
+    assert_eq!(reservations(&segment), [active_len(128 + (5 << 20) + CONTROL_RESERVE)]);
 }
 
 #[test]
@@ -79,13 +79,13 @@ fn a_full_disk_leaves_everything_as_it_was() {
     segment.append(&[b"one"]);
     segment.mark();
     segment.storage.leave_room(4095);
-    let (tree, reserved, tail) = (segment.storage.tree(), segment.space.reserved(), segment.offset());
+    let (tree, reserved, tail) = (segment.storage.tree(), segment.preallocation.preallocated(), segment.offset());
     for bytes in [1 << 40, 5000, 4096] {
         for _ in 0..3 {
-            let error = segment.space.ensure(&tail, bytes).unwrap_err();
+            let error = segment.preallocation.ensure(&tail, bytes).unwrap_err();
             assert!(error.is_full() && !error.is_damage(), "{error}");
-            assert!(error.is_refusal() && matches!(error.kind(), ErrorKind::Reserve(_)), "{error}");
-            assert_eq!((segment.space.reserved(), segment.offset()), (reserved, tail));
+            assert!(error.is_refusal() && matches!(error.kind(), ErrorKind::Preallocate(_)), "{error}");
+            assert_eq!((segment.preallocation.preallocated(), segment.offset()), (reserved, tail));
             assert!(segment.storage.tree() == tree, "{bytes} bytes");
         }
     }
@@ -97,24 +97,26 @@ fn a_full_disk_leaves_everything_as_it_was() {
 #[test]
 fn where_there_is_no_room_to_grow_ahead_what_is_needed_is_enough() {
     let mut segment = Segment::with(&header(), 100_000);
-    let (len, tail) = (segment.space.reserved(), ByteOffset(segment.space.reserved() - CONTROL_RESERVE));
+    let (len, tail) =
+        (segment.preallocation.preallocated(), ByteOffset(segment.preallocation.preallocated() - CONTROL_RESERVE));
     segment.storage.leave_room(4096);
-    segment.space.ensure(&tail, 1).unwrap();
-    assert_eq!(segment.space.reserved(), len + 4096, "one block of the rule of Length");
-    assert_eq!(reservations(&segment), [written_len(len + len / 2), len + 4096]);
-    assert!(segment.file().has_written_len());
+    segment.preallocation.ensure(&tail, 1).unwrap();
+    assert_eq!(segment.preallocation.preallocated(), len + 4096, "one block of the rule of Length");
+    assert_eq!(reservations(&segment), [active_len(len + len / 2), len + 4096]);
+    assert!(segment.file().has_active_len());
 }
 
 #[test]
 fn another_error_is_not_taken_for_a_full_disk() {
     // It would grow ahead, so there is less to be had.
     let mut segment = Segment::with(&header(), 100_000);
-    let (len, tail) = (segment.space.reserved(), ByteOffset(segment.space.reserved() - CONTROL_RESERVE));
+    let (len, tail) =
+        (segment.preallocation.preallocated(), ByteOffset(segment.preallocation.preallocated() - CONTROL_RESERVE));
     segment.storage.fail(fault(0, IoKind::Other));
-    let error = segment.space.ensure(&tail, 1).unwrap_err();
+    let error = segment.preallocation.ensure(&tail, 1).unwrap_err();
     assert!(!error.is_full(), "{error}");
-    assert_eq!(reservations(&segment), [written_len(len + len / 2)], "and nothing less is tried");
-    assert_eq!(segment.space.reserved(), len);
+    assert_eq!(reservations(&segment), [active_len(len + len / 2)], "and nothing less is tried");
+    assert_eq!(segment.preallocation.preallocated(), len);
 }
 
 /// Fills the segment until no append fits, on a disk that has no room for more.
@@ -123,7 +125,7 @@ fn full() -> Segment {
     segment.storage.leave_room(0);
     loop {
         let at = segment.offset();
-        match segment.space.ensure(&at, 48) {
+        match segment.preallocation.ensure(&at, 48) {
             Ok(()) => drop(segment.append(&[b"entry"])),
             Err(e) => {
                 assert!(e.is_full(), "{e}");
@@ -138,15 +140,15 @@ fn the_kept_end_takes_control_frames_on_a_full_disk() {
     let ends = [EndKind::Seal { successor: Generation(4), salt: Salt(40) }, EndKind::Close { previous: None }];
     for (kind, starts) in ends.into_iter().flat_map(|kind| [(kind, 0), (kind, 1), (kind, 50)]) {
         let mut segment = full();
-        let len = segment.space.reserved();
+        let len = segment.preallocation.preallocated();
         segment.mark();
         for _ in 0..starts {
             segment.start(40);
         }
-        assert_eq!((segment.space.reserved(), segment.file().len()), (len, len));
+        assert_eq!((segment.preallocation.preallocated(), segment.file().len()), (len, len));
         segment.finish(kind, b"a short index");
         let finished = segment.file().finished().unwrap().expect("it is finished");
-        assert_eq!((finished.end.kind, &finished.end.index[..]), (kind, &b"a short index"[..]));
+        assert_eq!((finished.footer.kind, &finished.footer.index[..]), (kind, &b"a short index"[..]));
         assert_eq!(finished.frame.first_seq.0, segment.next);
     }
 }
@@ -156,16 +158,16 @@ fn a_start_for_which_there_is_no_room_writes_nothing_and_an_end_still_fits() {
     for kind in [EndKind::Seal { successor: Generation(4), salt: Salt(40) }, EndKind::Close { previous: None }] {
         let mut segment = full();
         let error = loop {
-            let (tree, at, tail) = (segment.storage.tree(), segment.offset(), segment.tail());
-            if let Err(error) = segment.writer.start(&mut segment.space, &tail, SeqNo(40)) {
+            let (tree, at, context) = (segment.storage.tree(), segment.offset(), segment.context());
+            if let Err(error) = segment.writer.write_start(&mut segment.preallocation, &context, SeqNo(40)) {
                 assert!(segment.storage.tree() == tree && segment.offset() == at);
                 break error;
             }
         };
         assert!(error.is_full(), "{error}");
-        assert!(segment.space.reserved() - segment.offset().0 < 2 * 56 + 112 + 16, "what was kept is used");
+        assert!(segment.preallocation.preallocated() - segment.offset().0 < 2 * 56 + 112 + 16, "what was kept is used");
         segment.finish(kind, b"an index for which there is no room, since it is longer than what is left of it");
-        assert_eq!(segment.file().finished().unwrap().expect("it is finished").end, segment.end(kind, b""));
+        assert_eq!(segment.file().finished().unwrap().expect("it is finished").footer, segment.end(kind, b""));
     }
     let mut segment = full();
     segment.storage.make_room();
@@ -180,13 +182,13 @@ fn an_end_drops_its_index_where_there_is_no_room_for_it() {
         let mut segment = full();
         segment.finish(kind, &INDEX);
         let finished = segment.file().finished().unwrap().expect("it is finished");
-        assert_eq!((finished.end.kind, finished.end.index.len()), (kind, 0));
-        assert_eq!(finished.end, segment.end(kind, b""), "all else is there");
+        assert_eq!((finished.footer.kind, finished.footer.index.len()), (kind, 0));
+        assert_eq!(finished.footer, segment.end(kind, b""), "all else is there");
         // With room for it, it is there.
         let mut segment = full();
         segment.storage.make_room();
         segment.finish(kind, &INDEX);
-        assert_eq!(segment.file().finished().unwrap().expect("it is finished").end.index[..], INDEX);
+        assert_eq!(segment.file().finished().unwrap().expect("it is finished").footer.index[..], INDEX);
     }
 }
 
@@ -195,21 +197,21 @@ fn an_end_for_which_there_is_no_room_at_all_writes_nothing() {
     let mut segment = full();
     let kind = EndKind::Seal { successor: Generation(4), salt: Salt(40) };
     // As no caller does who books first.
-    while segment.space.reserved() - segment.offset().0 >= 112 {
-        let frame = data_frame(&segment.writer.place(), segment.next, None, &[b"entry"]);
+    while segment.preallocation.preallocated() - segment.offset().0 >= 112 {
+        let frame = data_frame(&segment.writer.next_position(), segment.next, None, &[b"entry"]);
         segment.writer.append(&frame).unwrap();
         (segment.next, segment.entries) = (segment.next + 1, segment.entries + 1);
     }
-    let (tree, tail, end) = (segment.storage.tree(), segment.tail(), segment.end(kind, b"index"));
-    let error = segment.writer.finish(&mut segment.space, &tail, end.clone()).unwrap_err();
+    let (tree, context, end) = (segment.storage.tree(), segment.context(), segment.end(kind, b"index"));
+    let error = segment.writer.finish(&mut segment.preallocation, &context, end.clone()).unwrap_err();
     assert!(error.is_full(), "{error}");
     assert!(segment.storage.tree() == tree);
     assert_eq!(segment.writer.finished_len(), None);
-    segment.writer.cut().unwrap();
+    segment.writer.trim_to_trailer().unwrap();
     assert!(segment.storage.tree() == tree, "nothing is cut that did not end");
     segment.storage.make_room();
     segment.finish(kind, b"index");
-    assert_eq!(segment.file().finished().unwrap().expect("it is finished").end, end);
+    assert_eq!(segment.file().finished().unwrap().expect("it is finished").footer, end);
 }
 
 #[test]
@@ -218,27 +220,27 @@ fn a_refusal_of_any_kind_drops_the_index_and_not_the_end() {
     let mut segment = full();
     segment.storage.make_room();
     segment.storage.fail(fault(0, IoKind::Other));
-    let (tail, end) = (segment.tail(), segment.end(EndKind::Close { previous: None }, &INDEX));
-    segment.writer.finish(&mut segment.space, &tail, end).unwrap();
-    segment.writer.cut().unwrap();
-    let found = segment.file().finished().unwrap().expect("it is finished").end;
+    let (context, end) = (segment.context(), segment.end(EndKind::Close { previous: None }, &INDEX));
+    segment.writer.finish(&mut segment.preallocation, &context, end).unwrap();
+    segment.writer.trim_to_trailer().unwrap();
+    let found = segment.file().finished().unwrap().expect("it is finished").footer;
     assert!(found.index.is_empty() && found.entries == segment.entries);
 }
 
 #[test]
 fn a_booking_can_be_made_while_another_thread_writes() {
     let segment = Segment::new();
-    let (mut writer, mut space) = (segment.writer, segment.space);
-    let place = writer.place();
+    let (mut writer, mut preallocation) = (segment.writer, segment.preallocation);
+    let place = writer.next_position();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for n in 0..100 {
-                space.ensure(&place.offset, n * 1000).unwrap();
+                preallocation.ensure(&place.offset, n * 1000).unwrap();
             }
         });
         for _ in 0..80 {
             writer.append(&[7; 48]).unwrap();
         }
     });
-    assert!(space.reserved() >= 99_000 + 128);
+    assert!(preallocation.preallocated() >= 99_000 + 128);
 }
