@@ -7,7 +7,7 @@ use stratawal_frame::WalId;
 use stratawal_index::{Cache, CacheLimits};
 use stratawal_storage::Storage;
 
-use crate::read::snapshot::Loaded;
+use crate::read::snapshot::SealedSegment;
 use crate::room::RoomyStorage;
 use crate::sync::{Arc, Mutex, Name};
 use crate::write::buffer_pool::BufferPool;
@@ -40,7 +40,7 @@ pub struct LogContext {
     /// many there may be.
     unsynced: Mutex<usize>,
     unsynced_max: usize,
-    pub(crate) cache: Arc<Cache<Loaded>>,
+    pub(crate) cache: Arc<Cache<SealedSegment>>,
     /// Buffers of streams that append, and of those that write.
     pub(crate) pending: Arc<BufferPool<Pending>>,
     pub(crate) encoders: BufferPool<FrameEncoder>,

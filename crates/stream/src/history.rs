@@ -11,7 +11,7 @@ use stratawal_index::IndexPoint;
 use stratawal_segment::{FooterSummary, SegmentData};
 
 use crate::faults::{Fault, seeded};
-use crate::read::snapshot::Reader;
+use crate::read::snapshot::SegmentReader;
 
 /// The predecessor of a segment, as the segment's header states it.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +31,7 @@ impl Predecessor {
     }
 
     /// The segment that is open as `reader`, for one that begins at `base`.
-    pub(crate) fn of(reader: &Reader, base: u64) -> Self {
+    pub(crate) fn of(reader: &SegmentReader, base: u64) -> Self {
         let (point, _) = reader.span(base.saturating_sub(1));
         Self::from_point(reader.data(), point, base)
     }

@@ -25,7 +25,7 @@
 //!
 //! How the parts share the work: `append` books space and fills the *tail buffer* under the
 //! stream's lock; `group` decides who leads a commit and who waits; `writer` is what the leader
-//! does to the files; `view` is what readers see, without any lock; `recover` decides what of the
+//! does to the files; `snapshot` is what readers see, without any lock; `recover` decides what of the
 //! files counts. A batch over 1 MiB passes by the tail buffer: its append takes the lead and writes
 //! it under the lock.
 //!

@@ -7,7 +7,7 @@ use crate::error::{Call, DamageKind, Error, ErrorKind, Result};
 use crate::events;
 use crate::faults::{Fault, seeded};
 use crate::options::{Durability, StreamOptions, Visibility};
-use crate::read::snapshot::{SegmentState, View};
+use crate::read::snapshot::{SegmentState, Snapshot};
 use crate::recovery::{self, Look, Recovered};
 use crate::removal::Removals;
 use crate::report::OpenReport;
@@ -160,10 +160,10 @@ impl StreamLog {
         let (start, end) = recovered.as_ref().map_or((0, 0), |r| (r.start, r.end));
         let watermarks = Arc::new(Watermarks::new(start, end));
         let read_only = context.is_read_only().then(|| Error::new(ErrorKind::ReadOnly, &location));
-        let view = Published::new(View::default());
+        let snapshot = Published::new(Snapshot::default());
         let truncations = TruncationLog::new();
         let shared =
-            Arc::new(Shared { context, location, options, watermarks: Arc::clone(&watermarks), view, truncations });
+            Arc::new(Shared { context, location, options, watermarks: Arc::clone(&watermarks), snapshot, truncations });
         let report = Published::new(OpenReport::default());
         let mut tail = Tail::new(0, 0, None, Arc::clone(&shared.context.pending));
         let writer = install(&shared, &report, &mut tail, recovered, None);
@@ -184,7 +184,7 @@ impl StreamLog {
     /// Whether the stream is there: it has been appended to, here or in an earlier process.
     #[must_use]
     pub fn exists(&self) -> bool {
-        !self.inner.shared.view.load().segments.is_empty()
+        !self.inner.shared.snapshot.load().segments.is_empty()
     }
 
     /// The seq of the first live entry, or of the one that would be.
@@ -238,13 +238,13 @@ impl StreamLog {
         self.inner.check_process()?;
         let shared = &self.inner.shared;
         loop {
-            let view = shared.view.load();
-            let stats = self.inner.measure(&view)?;
-            let is_complete = stats.segments == view.segments.len() as u64;
+            let snapshot = shared.snapshot.load();
+            let stats = self.inner.measure(&snapshot)?;
+            let is_complete = stats.segments == snapshot.segments.len() as u64;
             fence();
-            // A deletion shows its view after it has renamed the directory, under the lock.
+            // A deletion shows its snapshot after it has renamed the directory, under the lock.
             let clock_jumps = self.inner.group.lock().tail.clock.jumps();
-            if is_complete || Arc::ptr_eq(&view, &shared.view.load()) {
+            if is_complete || Arc::ptr_eq(&snapshot, &shared.snapshot.load()) {
                 return Ok(StreamStats { clock_jumps, ..stats });
             }
         }
@@ -289,11 +289,11 @@ impl StreamLog {
 }
 
 impl Inner {
-    /// The files of `view` that are there.
-    fn measure(&self, view: &View) -> Result<StreamStats> {
+    /// The files of `snapshot` that are there.
+    fn measure(&self, snapshot: &Snapshot) -> Result<StreamStats> {
         let Shared { context, location, .. } = &*self.shared;
         let mut stats = StreamStats::default();
-        for segment in &view.segments {
+        for segment in &snapshot.segments {
             let path = location.dir().join(segment.id().to_string());
             let file = context.storage().open(&path, stratawal_segment::Access::Read);
             match file.and_then(|file| file.len()) {
@@ -353,7 +353,7 @@ impl Inner {
             drop(failed);
             let mut recovered = recovered?;
             let found = recovered.as_mut().map(|recovered| std::mem::take(&mut recovered.dead));
-            if recovered.is_none() && !shared.view.load().segments.is_empty() {
+            if recovered.is_none() && !shared.snapshot.load().segments.is_empty() {
                 // Its folder was there, with what was acknowledged in it.
                 return Err(Error::damage(&shared.location, DamageKind::NoSegment, None, None, None));
             }
@@ -413,27 +413,27 @@ fn install(
     recovered: Option<Recovered>,
     accepted: Option<u64>,
 ) -> Writer {
-    let old = shared.view.load();
+    let old = shared.snapshot.load();
     let Some(recovered) = recovered else {
         shared.truncations.cut(shared.watermarks.epoch(), 0);
         shared.watermarks.change(|watermarks| {
-            shared.view.store(Arc::new(View::default()));
+            shared.snapshot.store(Arc::new(Snapshot::default()));
             watermarks.reset(0, 0);
         });
         *tail = new_tail(shared, &tail.clock, 0, 0, None);
         return Writer::new(Arc::clone(shared), None, 0);
     };
-    let ids = recovered.view.segments.first().map(|segment| segment.header.stream_id.0);
+    let ids = recovered.snapshot.segments.first().map(|segment| segment.header.stream_id.0);
     if let Some(stream_id) = ids.filter(|_| !recovered.is_continued) {
         // What was loaded before may have been read from other bytes.
         shared.context.cache.remove_stream(stream_id);
     }
     let accepted = accepted.unwrap_or(recovered.end);
-    let cut = old.cut_by(shared.watermarks.accepted(), &recovered.view, recovered.start);
+    let cut = old.diverges_at(shared.watermarks.accepted(), &recovered.snapshot, recovered.start);
     let cut = cut.filter(|&cut| cut < recovered.end).unwrap_or(accepted);
     shared.truncations.cut(shared.watermarks.epoch(), cut);
     shared.watermarks.change(|watermarks| {
-        shared.view.store(Arc::new(recovered.view));
+        shared.snapshot.store(Arc::new(recovered.snapshot));
         watermarks.reset(recovered.start, recovered.end);
         watermarks.set_accepted(accepted);
     });
@@ -471,7 +471,7 @@ impl Drop for Inner {
         if self.check_process().is_err() {
             return;
         }
-        let live = self.shared.view.load().segments.iter().any(|s| matches!(s.state, SegmentState::Live(_)));
+        let live = self.shared.snapshot.load().segments.iter().any(|s| matches!(s.state, SegmentState::Live(_)));
         if live && !self.shared.context.is_read_only() {
             let _ = self.close();
         }

@@ -19,7 +19,7 @@ use stratawal_storage::{FolderToSync, Storage};
 use crate::context::{Location, LogContext};
 use crate::error::{Error, Result};
 use crate::faults::{Fault, seeded};
-use crate::read::snapshot::SegmentView;
+use crate::read::snapshot::PublishedSegment;
 use crate::report::OpenReport;
 use crate::sync::{Arc, fence, yield_now};
 use crate::write::append::Inner;
@@ -33,7 +33,7 @@ pub(crate) struct Removals {
 /// Segments that readers are not shown any more.
 #[derive(Debug, Default)]
 pub(crate) struct Dead {
-    pub(crate) segments: Vec<Arc<SegmentView>>,
+    pub(crate) segments: Vec<Arc<PublishedSegment>>,
     /// Their directory, where their removal is to be made durable.
     pub(crate) folder: Option<FolderToSync>,
 }
@@ -96,7 +96,7 @@ impl Inner {
     /// recovery.
     pub(crate) fn remove_dead(&self, removals: &mut Removals, dead: Dead) -> Result<()> {
         let shared = &self.shared;
-        // Readers that find a file gone look at the view, which was stored before.
+        // Readers that find a file gone look at the snapshot, which was stored before.
         fence();
         let (dir, mut first_error) = (shared.location.dir(), None);
         let left = std::mem::take(&mut removals.left);

@@ -12,7 +12,7 @@ use std::path::Path;
 use stratawal_index::Cache;
 use stratawal_storage::{Access, DirEntry, File, Lock, LockError, Storage, is_out_of_files};
 
-use crate::read::snapshot::Loaded;
+use crate::read::snapshot::SealedSegment;
 use crate::sync::{Arc, Mutex};
 
 /// A storage whose operations take descriptors from the cache where none is left. All else is that
@@ -20,14 +20,14 @@ use crate::sync::{Arc, Mutex};
 #[derive(Debug)]
 pub(crate) struct RoomyStorage {
     inner: Arc<dyn Storage>,
-    cache: Arc<Cache<Loaded>>,
+    cache: Arc<Cache<SealedSegment>>,
     /// Held until the cache has given up its files: a thread that comes meanwhile waits for their
     /// descriptors. A file that a reader uses at this moment is closed after that.
     making: Mutex<()>,
 }
 
 impl RoomyStorage {
-    pub(crate) fn new(inner: Arc<dyn Storage>, cache: Arc<Cache<Loaded>>) -> Self {
+    pub(crate) fn new(inner: Arc<dyn Storage>, cache: Arc<Cache<SealedSegment>>) -> Self {
         Self { inner, cache, making: Mutex::new(()) }
     }
 

@@ -7,7 +7,7 @@ use crate::context::{Location, LogContext};
 use crate::error::{DamageKind, Error, ErrorKind, Result};
 use crate::log::StreamLog;
 use crate::options::{StreamOptions, Visibility};
-use crate::read::snapshot::View;
+use crate::read::snapshot::Snapshot;
 use crate::report::TornTail;
 use crate::sync::Arc;
 
@@ -95,13 +95,13 @@ fn look(context: &Arc<LogContext>, location: &Location, options: &StreamOptions)
     let report = log.report();
     let (mut first, next) = (report.first_seq, report.next_seq);
     check.torn.clone_from(&report.torn);
-    let view = log.inner.shared.view.load();
-    for (i, segment) in view.segments.iter().enumerate() {
-        let (base, limit) = (segment.header.base.0, view.limit(i));
+    let snapshot = log.inner.shared.snapshot.load();
+    for (i, segment) in snapshot.segments.iter().enumerate() {
+        let (base, limit) = (segment.header.base.0, snapshot.limit(i));
         check.findings.extend(read_all(&log, &mut first, base, limit.min(next))?);
-        if i + 1 < view.segments.len() && first < limit {
+        if i + 1 < snapshot.segments.len() && first < limit {
             let sealed = check_seal(context, location, &segment.header, SeqNo(limit));
-            check.findings.extend(unless_dropped(&log, &view, sealed, &mut first, limit)?);
+            check.findings.extend(unless_dropped(&log, &snapshot, sealed, &mut first, limit)?);
         }
     }
     if first > next {
@@ -136,7 +136,7 @@ fn read_all(log: &StreamLog, first: &mut u64, base: u64, limit: u64) -> Result<O
 /// where a writer has dropped the segment.
 fn unless_dropped(
     log: &StreamLog,
-    view: &Arc<View>,
+    snapshot: &Arc<Snapshot>,
     sealed: Result<Option<Error>>,
     first: &mut u64,
     limit: u64,
@@ -146,7 +146,7 @@ fn unless_dropped(
         Err(error) => error,
     };
     let last = limit.saturating_sub(1);
-    match log.inner.segment_removed(&error, &(last..=last), view) {
+    match log.inner.segment_removed(&error, &(last..=last), snapshot) {
         Ok(_) => Err(error),
         Err(gone) => match gone.kind() {
             ErrorKind::Truncated { start } if start > *first => {

@@ -32,7 +32,7 @@ impl Watermarks {
         }
     }
 
-    /// Begins another epoch, in which `change` sets what readers see: its marks, and the view
+    /// Begins another epoch, in which `change` sets what readers see: its marks, and the snapshot
     /// beside them. Meanwhile the epoch is odd, and readers wait. Under the stream's lock.
     pub(crate) fn change(&self, change: impl FnOnce(&Self)) {
         // Before the marks: who sees one of them that belongs to the new epoch sees that the old
@@ -54,13 +54,13 @@ impl Watermarks {
         self.start.store(start);
     }
 
-    /// The entries below `start` are dropped. Before the view that lacks them.
+    /// The entries below `start` are dropped. Before the snapshot that lacks them.
     pub(crate) fn set_start(&self, start: u64) {
         self.start.store(start);
     }
 
     /// The stream, all settled, begins anew at `start`, beyond its end. Behind `set_start` and the
-    /// view.
+    /// snapshot.
     pub(crate) fn reset_all(&self, start: u64) {
         for mark in [&self.accepted, &self.drained, &self.flushed, &self.durable] {
             mark.store(start);

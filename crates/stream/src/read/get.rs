@@ -12,7 +12,7 @@ use crate::faults::{Fault, seeded};
 use crate::log::StreamLog;
 use crate::options::{StreamOptions, Visibility};
 use crate::read::iter::BLOCK_LEN_MAX;
-use crate::read::snapshot::{Reader, View};
+use crate::read::snapshot::{SegmentReader, Snapshot};
 use crate::recovery;
 use crate::sync::{Arc, fence};
 use crate::write::append::Inner;
@@ -108,10 +108,10 @@ impl StreamLog {
     fn find_time(&self, timestamp: u64, visibility: Visibility) -> Result<u64> {
         let (start, end) = (self.first_seq(), self.end_seq(visibility));
         let shared = &self.inner.shared;
-        let view = shared.view.load();
+        let snapshot = shared.snapshot.load();
         // All entries after this segment are at or after the time.
-        let Some(i) = view.find_time(timestamp) else { return Ok(start) };
-        let (reader, limit) = self.inner.open(&view, i)?;
+        let Some(i) = snapshot.find_time(timestamp) else { return Ok(start) };
+        let (reader, limit) = self.inner.open(&snapshot, i)?;
         let (point, _) = reader.span_at(timestamp);
         // Entries at the limit and above were cut from the segment, its index may not know.
         let mut seq = point.seq.min(limit).max(start);
@@ -140,7 +140,7 @@ impl StreamLog {
 enum Place {
     Tail(Entry),
     /// In this segment, whose entries count up to this limit.
-    Segment(Reader, u64),
+    Segment(SegmentReader, u64),
 }
 
 /// Where a frame of entries begins, in the file and in the stream.
@@ -186,35 +186,40 @@ impl Inner {
     fn stable<T>(&self, seqs: RangeInclusive<u64>, mut read: impl FnMut() -> Result<T>) -> Result<T> {
         self.check_process()?;
         loop {
-            let view = self.shared.view.load();
+            let snapshot = self.shared.snapshot.load();
             let answer = self.shared.watermarks.in_one_epoch(|_| read());
             match answer {
-                Err(error) if self.segment_removed(&error, &seqs, &view)? => {}
+                Err(error) if self.segment_removed(&error, &seqs, &snapshot)? => {}
                 answer => return answer,
             }
         }
     }
 
-    /// Whether `error`, met while `view` was or came before the newest, is no more than a segment
+    /// Whether `error`, met while `snapshot` was or came before the newest, is no more than a segment
     /// that was dropped meanwhile, so that it is worth looking again; an error where some of `seqs`
     /// went with it.
-    pub(crate) fn segment_removed(&self, error: &Error, seqs: &RangeInclusive<u64>, view: &Arc<View>) -> Result<bool> {
+    pub(crate) fn segment_removed(
+        &self,
+        error: &Error,
+        seqs: &RangeInclusive<u64>,
+        snapshot: &Arc<Snapshot>,
+    ) -> Result<bool> {
         if !error.is_not_found() {
             return Ok(false);
         }
         fence();
         self.is_live(*seqs.start())?;
         if self.shared.context.is_read_only() {
-            return self.gone_beside_writer(seqs, view);
+            return self.gone_beside_writer(seqs, snapshot);
         }
-        // A deletion renames the directory under the lock, and shows its view after that.
+        // A deletion renames the directory under the lock, and shows its snapshot after that.
         let is_closed = self.group.lock().tail.closed;
         self.is_live(*seqs.start())?;
-        if !Arc::ptr_eq(view, &self.shared.view.load()) {
+        if !Arc::ptr_eq(snapshot, &self.shared.snapshot.load()) {
             return Ok(true);
         }
         // Another process may own the files of a stream that is closed here.
-        if is_closed { self.gone_beside_writer(seqs, view) } else { Ok(false) }
+        if is_closed { self.gone_beside_writer(seqs, snapshot) } else { Ok(false) }
     }
 
     fn is_live(&self, seq: u64) -> Result<()> {
@@ -224,13 +229,13 @@ impl Inner {
 
     /// What a writer in another process has done to `seqs`. What is shown stays as it was until it
     /// is looked at anew.
-    fn gone_beside_writer(&self, seqs: &RangeInclusive<u64>, view: &View) -> Result<bool> {
+    fn gone_beside_writer(&self, seqs: &RangeInclusive<u64>, snapshot: &Snapshot) -> Result<bool> {
         let Shared { context, location, options, .. } = &*self.shared;
         let kind = match recovery::read(context, location, options)? {
             None => ErrorKind::Cut { at: 0 },
             Some(now) if *seqs.start() < now.start => ErrorKind::Truncated { start: now.start },
             Some(now) => {
-                let cut = view.cut_by(self.shared.watermarks.accepted(), &now.view, now.start);
+                let cut = snapshot.diverges_at(self.shared.watermarks.accepted(), &now.snapshot, now.start);
                 match cut.filter(|at| at <= seqs.end()) {
                     Some(at) => ErrorKind::Cut { at },
                     None => return Ok(false),
@@ -273,7 +278,7 @@ impl Inner {
             if seq < start {
                 return Err(Error::new(ErrorKind::Truncated { start }, &shared.location));
             }
-            // Loaded before the view, which then has what this promises.
+            // SealedSegment before the snapshot, which then has what this promises.
             if seq < shared.watermarks.drained() {
                 break;
             }
@@ -285,15 +290,15 @@ impl Inner {
                 return Err(Error::new(ErrorKind::Cut { at: shared.watermarks.accepted() }, &shared.location));
             }
         }
-        let view = shared.view.load();
-        let i = view
+        let snapshot = shared.snapshot.load();
+        let i = snapshot
             .find(seq)
             .ok_or_else(|| Error::new(ErrorKind::Truncated { start: shared.watermarks.start() }, &shared.location))?;
-        let (reader, limit) = self.open(&view, i)?;
+        let (reader, limit) = self.open(&snapshot, i)?;
         Ok(Place::Segment(reader, limit))
     }
 
-    fn locate_in(&self, reader: &Reader, seq: u64, limit: u64) -> Result<FrameAt> {
+    fn locate_in(&self, reader: &SegmentReader, seq: u64, limit: u64) -> Result<FrameAt> {
         let failed = |e, lost| Error::segment_error(&self.shared.location, e).with_lost(lost);
         let (point, range) = reader.span(seq);
         let max = frame_len_max(&self.shared.options);
@@ -330,9 +335,9 @@ impl Inner {
     }
 
     /// Segment `i`, open for reading, and its limit.
-    pub(crate) fn open(&self, view: &View, i: usize) -> Result<(Reader, u64)> {
-        let (limit, segment, shared) = (view.limit(i), &view.segments[i], &self.shared);
-        let next = view.segments.get(i + 1).map(|next| &next.header);
+    pub(crate) fn open(&self, snapshot: &Snapshot, i: usize) -> Result<(SegmentReader, u64)> {
+        let (limit, segment, shared) = (snapshot.limit(i), &snapshot.segments[i], &self.shared);
+        let next = snapshot.segments.get(i + 1).map(|next| &next.header);
         match segment.open(&shared.context, &shared.location, &shared.options, next) {
             Ok(reader) => Ok((reader, limit)),
             // Which of the two is the wrong one is not known, so no entry is said to be lost.
@@ -345,7 +350,7 @@ impl Inner {
     /// The live entries that the damage takes at which `steps` ended: those of the frame, where its
     /// header is valid. Where it is not, those up to the next frame of entries, or else up to the
     /// next point of the index.
-    pub(crate) fn lost_at(&self, reader: &Reader, cursor: &FrameCursor, limit: u64) -> Range<u64> {
+    pub(crate) fn lost_at(&self, reader: &SegmentReader, cursor: &FrameCursor, limit: u64) -> Range<u64> {
         let expected = cursor.expected().0;
         match cursor.failed() {
             Some(frame) => self.live(frame.first_seq.0..frame.end_seq().0, limit),
@@ -358,14 +363,14 @@ impl Inner {
 
     /// The live entries that may be lost from `seq` on, where the frames are not known: up to the
     /// next point of the index, where reading begins anew.
-    pub(crate) fn lost_from(&self, reader: &Reader, seq: u64, limit: u64) -> Range<u64> {
+    pub(crate) fn lost_from(&self, reader: &SegmentReader, seq: u64, limit: u64) -> Range<u64> {
         self.live(seq..reader.next_point(seq).map_or(u64::MAX, |next| next.seq), limit)
     }
 
     /// The last frame that begins at or below `seq`, after the damage at which `steps` ended. From
     /// there reading can continue. `None` where there is none, or the payload of the frame of `seq`
     /// itself is damaged.
-    pub(crate) fn last_after(&self, reader: &Reader, cursor: &FrameCursor, seq: u64) -> Option<FrameStart> {
+    pub(crate) fn last_after(&self, reader: &SegmentReader, cursor: &FrameCursor, seq: u64) -> Option<FrameStart> {
         if cursor.failed().is_some() {
             return None;
         }
@@ -377,7 +382,7 @@ impl Inner {
     /// else states where they begin. `None` where the file cannot be opened.
     pub(crate) fn frames_after(
         &self,
-        reader: &Reader,
+        reader: &SegmentReader,
         cursor: &FrameCursor,
     ) -> Option<impl Iterator<Item = FrameStart> + use<>> {
         let Shared { context, location, .. } = &*self.shared;

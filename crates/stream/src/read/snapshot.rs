@@ -1,8 +1,8 @@
 //! What readers see: an immutable list of segments, published whole, and how each is read.
 //!
-//! A reader loads the watermark first and the view after it. The writer publishes a view before it
+//! A reader loads the watermark first and the snapshot after it. The writer publishes a snapshot before it
 //! lets the watermark pass into a new segment, and stores the end of the active one before the
-//! watermark, so what a watermark promises is found through any view loaded after it.
+//! watermark, so what a watermark promises is found through any snapshot loaded after it.
 
 use std::io;
 
@@ -18,8 +18,8 @@ use crate::sync::{Arc, Bits, Mark};
 
 /// The segments of a stream in order.
 #[derive(Debug, Default)]
-pub(crate) struct View {
-    pub(crate) segments: Vec<Arc<SegmentView>>,
+pub(crate) struct Snapshot {
+    pub(crate) segments: Vec<Arc<PublishedSegment>>,
     /// Their bases side by side: a search through a long stream touches these, and no header.
     bases: Box<[u64]>,
     /// For each, the earliest time that it or a later one begins with: these rise, though times may
@@ -27,8 +27,8 @@ pub(crate) struct View {
     times: Box<[u64]>,
 }
 
-impl View {
-    pub(crate) fn new(segments: Vec<Arc<SegmentView>>) -> Self {
+impl Snapshot {
+    pub(crate) fn new(segments: Vec<Arc<PublishedSegment>>) -> Self {
         let bases = segments.iter().map(|segment| segment.header.base.0).collect();
         let mut times: Box<[u64]> = segments.iter().map(|segment| segment.header.last_timestamp).collect();
         for i in (1..times.len()).rev() {
@@ -53,12 +53,12 @@ impl View {
     }
 }
 
-impl View {
-    /// From where on the entries of this view, which ended at `end`, may not be those of `newer`, a
+impl Snapshot {
+    /// From where on the entries of this snapshot, which ended at `end`, may not be those of `newer`, a
     /// later one of the same stream that begins at `start`. Entries that are below that now were
     /// dropped, for all that can be told.
-    pub(crate) fn cut_by(&self, end: u64, newer: &Self, start: u64) -> Option<u64> {
-        let cut_of = |(i, segment): (usize, &Arc<SegmentView>)| {
+    pub(crate) fn diverges_at(&self, end: u64, newer: &Self, start: u64) -> Option<u64> {
+        let cut_of = |(i, segment): (usize, &Arc<PublishedSegment>)| {
             let same = newer.find(segment.header.base.0).filter(|&at| newer.segments[at].header == segment.header);
             match same.map(|at| newer.limit(at)) {
                 Some(limit) => (limit < self.limit(i)).then_some(limit),
@@ -73,7 +73,7 @@ impl View {
 
 /// One segment, as readers see it.
 #[derive(Debug)]
-pub(crate) struct SegmentView {
+pub(crate) struct PublishedSegment {
     pub(crate) header: SegmentHeader,
     pub(crate) state: SegmentState,
 }
@@ -82,14 +82,14 @@ pub(crate) struct SegmentView {
 pub(crate) enum SegmentState {
     /// Being written, or not yet settled, or (for a reader beside a writer) scanned: its index is
     /// in memory.
-    Live(Arc<Live>),
+    Live(Arc<LiveSegment>),
     /// Whole and durable: opened when it is read, through the cache.
     Sealed,
 }
 
 /// A segment whose index is in memory.
 #[derive(Debug)]
-pub(crate) struct Live {
+pub(crate) struct LiveSegment {
     pub(crate) data: SegmentData,
     /// It may have points after the end: a reader that looks again adds to the index that it has.
     pub(crate) index: Arc<ActiveIndex>,
@@ -97,7 +97,7 @@ pub(crate) struct Live {
     end: Mark,
 }
 
-impl Live {
+impl LiveSegment {
     pub(crate) fn new(data: SegmentData, index: Arc<ActiveIndex>, end: u64) -> Self {
         Self { data, index, end: Mark::new(end) }
     }
@@ -114,7 +114,7 @@ impl Live {
 
 /// A sealed segment in the cache: its file and its index.
 #[derive(Debug)]
-pub(crate) struct Loaded {
+pub(crate) struct SealedSegment {
     data: SegmentData,
     index: PackedIndex,
     end: u64,
@@ -153,12 +153,12 @@ impl SpanStates {
 
 /// A segment that is open for reading.
 #[derive(Clone, Debug)]
-pub(crate) enum Reader {
-    Live(Arc<Live>),
-    Sealed(Arc<Loaded>),
+pub(crate) enum SegmentReader {
+    Live(Arc<LiveSegment>),
+    Sealed(Arc<SealedSegment>),
 }
 
-impl Reader {
+impl SegmentReader {
     pub(crate) fn data(&self) -> &SegmentData {
         match self {
             Self::Live(live) => &live.data,
@@ -239,7 +239,7 @@ pub(crate) const fn first_point(header: &SegmentHeader) -> IndexPoint {
     IndexPoint { seq: header.base.0, offset: SEGMENT_HEADER_LEN as u64, timestamp: header.last_timestamp }
 }
 
-impl SegmentView {
+impl PublishedSegment {
     pub(crate) fn id(&self) -> SegmentId {
         SegmentId::of(&self.header)
     }
@@ -252,15 +252,15 @@ impl SegmentView {
         location: &Location,
         options: &StreamOptions,
         next: Option<&SegmentHeader>,
-    ) -> Result<Reader> {
+    ) -> Result<SegmentReader> {
         match &self.state {
-            SegmentState::Live(live) => Ok(Reader::Live(Arc::clone(live))),
+            SegmentState::Live(live) => Ok(SegmentReader::Live(Arc::clone(live))),
             SegmentState::Sealed => {
                 let key = CacheKey { stream_id: self.header.stream_id.0, generation: self.header.generation.0 };
                 context
                     .cache
                     .get_or_load(key, || load(context, location, options, &self.header, next))
-                    .map(Reader::Sealed)
+                    .map(SegmentReader::Sealed)
             }
         }
     }
@@ -271,12 +271,12 @@ impl SegmentView {
         context: &LogContext,
         location: &Location,
         options: &StreamOptions,
-    ) -> Result<Reader> {
+    ) -> Result<SegmentReader> {
         match &self.state {
-            SegmentState::Live(live) => Ok(Reader::Live(Arc::clone(live))),
+            SegmentState::Live(live) => Ok(SegmentReader::Live(Arc::clone(live))),
             SegmentState::Sealed => {
                 let (loaded, _) = load(context, location, options, &self.header, None)?;
-                Ok(Reader::Sealed(Arc::new(loaded)))
+                Ok(SegmentReader::Sealed(Arc::new(loaded)))
             }
         }
     }
@@ -293,7 +293,7 @@ fn load(
     options: &StreamOptions,
     header: &SegmentHeader,
     next: Option<&SegmentHeader>,
-) -> Result<(Loaded, usize)> {
+) -> Result<(SealedSegment, usize)> {
     let failed = |e| Error::segment_error(location, e);
     let id = SegmentId::of(header);
     let file = SegmentFile::open(context.storage(), &location.dir(), id, Access::Read).map_err(failed)?;
@@ -337,8 +337,8 @@ fn load(
     };
     let index = PackedIndex::new(&index);
     let span_states = SpanStates::new(index.len());
-    let weight = index.weight() + index.len() / 4 + std::mem::size_of::<Loaded>();
-    Ok((Loaded { data, index, end: end.0, span_states }, weight))
+    let weight = index.weight() + index.len() / 4 + std::mem::size_of::<SealedSegment>();
+    Ok((SealedSegment { data, index, end: end.0, span_states }, weight))
 }
 
 /// The index of a segment and where its entries end, from its frames. `sealed_at` is the offset of

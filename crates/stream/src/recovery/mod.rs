@@ -60,7 +60,7 @@ use stratawal_segment::{Chain, SegmentData, SegmentFile, SegmentId};
 use crate::context::{Location, LogContext};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::StreamOptions;
-use crate::read::snapshot::{Live, SegmentState, SegmentView, View};
+use crate::read::snapshot::{LiveSegment, PublishedSegment, SegmentState, Snapshot};
 use crate::report::OpenReport;
 use crate::sync::Arc;
 use crate::write::reserve::ReserveUse;
@@ -75,7 +75,7 @@ pub use salvage::{Lost, Salvage, Salvaged, salvage};
 /// What recovery hands to the stream.
 #[derive(Debug)]
 pub(crate) struct Recovered {
-    pub(crate) view: View,
+    pub(crate) snapshot: Snapshot,
     pub(crate) start: u64,
     pub(crate) end: u64,
     pub(crate) timestamp: u64,
@@ -260,14 +260,14 @@ fn show(
             (None, Opened::Open(file), Some(close)) if SegmentId::of(&header) == newest => {
                 let closed = closed_index(file, close, options.index_every);
                 let (index, _) = closed.map_err(|e| Error::segment_error(location, e))?;
-                SegmentState::Live(Arc::new(Live::new(SegmentData::read(file), Arc::new(index), close.offset.0)))
+                SegmentState::Live(Arc::new(LiveSegment::new(SegmentData::read(file), Arc::new(index), close.offset.0)))
             }
             (None, _, _) => SegmentState::Sealed,
         };
-        segments.push(Arc::new(SegmentView { header, state }));
+        segments.push(Arc::new(PublishedSegment { header, state }));
     }
-    let (view, known) = (View::new(segments), Some(Box::new(Known::of(image))));
-    Ok(Recovered { view, start, end, timestamp, writable: None, report, dead: Vec::new(), known, is_continued })
+    let (snapshot, known) = (Snapshot::new(segments), Some(Box::new(Known::of(image))));
+    Ok(Recovered { snapshot, start, end, timestamp, writable: None, report, dead: Vec::new(), known, is_continued })
 }
 
 /// What a scan of one segment found (step 5).
@@ -285,7 +285,7 @@ pub(crate) struct Scan {
     pub(crate) from: (ByteOffset, SeqNo),
     /// The highest watermark that any valid frame in it attests, in the chain or not.
     pub(crate) attested: SeqNo,
-    /// Later looks add points to it; the views of earlier ones do not use those after their end.
+    /// Later looks add points to it; the snapshots of earlier ones do not use those after their end.
     pub(crate) index: Arc<ActiveIndex>,
     /// The header checksum of the frame of its chain that holds the entry before its limit.
     pub(crate) last_crc: Option<u32>,
@@ -301,7 +301,7 @@ fn note(index: &ActiveIndex, offset: ByteOffset, frame: &FrameHeader) {
 }
 
 impl Scan {
-    fn live(&self, file: &SegmentFile) -> Live {
-        Live::new(SegmentData::read(file), Arc::clone(&self.index), self.chain.end.0)
+    fn live(&self, file: &SegmentFile) -> LiveSegment {
+        LiveSegment::new(SegmentData::read(file), Arc::clone(&self.index), self.chain.end.0)
     }
 }

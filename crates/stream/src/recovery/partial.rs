@@ -10,7 +10,7 @@ use crate::context::{Location, LogContext};
 use crate::error::{Error, Result};
 use crate::history::contradicts_header;
 use crate::options::StreamOptions;
-use crate::read::snapshot::{SegmentState, SegmentView, View};
+use crate::read::snapshot::{PublishedSegment, SegmentState, Snapshot};
 use crate::report::OpenReport;
 use crate::sync::Arc;
 
@@ -26,11 +26,11 @@ pub(crate) fn partial(context: &LogContext, location: &Location, options: &Strea
     let start = first_live(context, location, options, &mut live)?;
     live.retain(|found| found.limit > start);
     let mut end = start;
-    let mut segments: Vec<Arc<SegmentView>> = Vec::new();
+    let mut segments: Vec<Arc<PublishedSegment>> = Vec::new();
     let headers: Vec<_> = live.iter().map(|found| *found.header()).collect();
     for (i, mut found) in live.into_iter().enumerate() {
         let header = *found.header();
-        let follows = segments.last().map_or(header.base <= start, |last: &Arc<SegmentView>| {
+        let follows = segments.last().map_or(header.base <= start, |last: &Arc<PublishedSegment>| {
             let named = header.predecessor == last.header.generation && !contradicts_header(&last.header, &header);
             named && header.base == end
         });
@@ -57,7 +57,7 @@ pub(crate) fn partial(context: &LogContext, location: &Location, options: &Strea
         } else {
             SegmentState::Live(Arc::new(scan.live(found.open(context, location)?)))
         };
-        segments.push(Arc::new(SegmentView { header, state }));
+        segments.push(Arc::new(PublishedSegment { header, state }));
         if end < found.limit || contradicted {
             break;
         }
@@ -70,7 +70,7 @@ pub(crate) fn partial(context: &LogContext, location: &Location, options: &Strea
         ..OpenReport::default()
     };
     Ok(Recovered {
-        view: View::new(segments),
+        snapshot: Snapshot::new(segments),
         start: start.0,
         end: end.0,
         timestamp: 0,

@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::history::Predecessor;
 use crate::options::StreamOptions;
-use crate::read::snapshot::{Live, SegmentState, SegmentView, View, first_point};
+use crate::read::snapshot::{LiveSegment, PublishedSegment, SegmentState, Snapshot, first_point};
 use crate::removal::remove_file;
 use crate::sync::Arc;
 use crate::write::clock::is_far_ahead;
@@ -70,12 +70,12 @@ impl Repair<'_> {
         let timestamp = timestamp.max(last_point);
         let mut segments = kept;
         let live = Arc::clone(&active.live);
-        segments.push(Arc::new(SegmentView { header: *active.writer.header(), state: SegmentState::Live(live) }));
+        segments.push(Arc::new(PublishedSegment { header: *active.writer.header(), state: SegmentState::Live(live) }));
         report.segments = segments.len() as u64;
-        let view = View::new(segments);
+        let snapshot = Snapshot::new(segments);
         let writable = Some((active, preallocation));
         Ok(Some(Recovered {
-            view,
+            snapshot,
             start: start.0,
             end: end.0,
             timestamp,
@@ -102,7 +102,7 @@ impl Repair<'_> {
 
     /// Step 4: the newest ends in a valid CLOSE. Nothing is written; the writer goes on behind the
     /// CLOSE when there is something to write.
-    fn resume_closed(&self, image: Image) -> Result<(Vec<Arc<SegmentView>>, Active, Preallocation)> {
+    fn resume_closed(&self, image: Image) -> Result<(Vec<Arc<PublishedSegment>>, Active, Preallocation)> {
         let close = image.closed.expect("invariant: the caller looked");
         let mut live = image.live;
         let newest = live.pop().expect("invariant: there is a newest segment");
@@ -111,13 +111,13 @@ impl Repair<'_> {
         let (writer, preallocation) =
             SegmentWriter::resume_after_close(&file, close.offset).map_err(|e| self.failed(e))?;
         let active = Active {
-            live: Arc::new(Live::new(SegmentData::read(&file), Arc::new(index), close.offset.0)),
+            live: Arc::new(LiveSegment::new(SegmentData::read(&file), Arc::new(index), close.offset.0)),
             writer,
             end_seq: close.frame.first_seq.0,
             times: (close.footer.entries > 0).then_some(close.footer.times),
             closes,
         };
-        Ok((live.iter().map(sealed_view).collect(), active, preallocation))
+        Ok((live.iter().map(sealed_segment).collect(), active, preallocation))
     }
 
     /// Step 6: after a failed fsync the page cache may show what the disk does not hold, so every
@@ -250,7 +250,7 @@ impl Repair<'_> {
         image: Image,
         all: &[SegmentId],
         timestamp: u64,
-    ) -> Result<(Vec<Arc<SegmentView>>, Active, Preallocation)> {
+    ) -> Result<(Vec<Arc<PublishedSegment>>, Active, Preallocation)> {
         let storage = self.context.storage();
         // Names left by a killed process may not be durable.
         storage.sync_dir(&self.location.dir()).map_err(|e| self.io(e))?;
@@ -302,14 +302,14 @@ impl Repair<'_> {
             (chain, writer, preallocation)
         };
         self.seal_kept(&kept, writer.header(), image.start, timestamp)?;
-        let live = Arc::new(Live::new(
+        let live = Arc::new(LiveSegment::new(
             SegmentData::read_shared(*writer.header(), Arc::clone(writer.file())),
             Arc::new(ActiveIndex::new(self.options.index_every)),
             SEGMENT_HEADER_LEN as u64,
         ));
         let end_seq = writer.header().base.0;
         let active = Active { writer, live, end_seq, times: None, closes: Closes::default() };
-        Ok((kept.iter().map(sealed_view).collect(), active, preallocation))
+        Ok((kept.iter().map(sealed_segment).collect(), active, preallocation))
     }
 
     /// What a new generation that begins at `base` states of the segment before it.
@@ -323,7 +323,7 @@ impl Repair<'_> {
                 |file| Predecessor::from_point(&SegmentData::read(&file), point, base),
             );
         }
-        let reader = sealed_view(found).open_alone(self.context, self.location, self.options);
+        let reader = sealed_segment(found).open_alone(self.context, self.location, self.options);
         reader.map_or_else(|_| Predecessor::unread(found.header()), |reader| Predecessor::of(&reader, base))
     }
 
@@ -423,7 +423,7 @@ impl Repair<'_> {
     }
 
     /// The segments that step 9 removes: those that are not kept are void or garbage.
-    fn dead(all: &[SegmentId], kept: &[Arc<SegmentView>], active: &Active) -> Vec<SegmentId> {
+    fn dead(all: &[SegmentId], kept: &[Arc<PublishedSegment>], active: &Active) -> Vec<SegmentId> {
         let kept: BTreeSet<SegmentId> = kept.iter().map(|kept| kept.id()).chain([active.writer.id()]).collect();
         all.iter().filter(|id| !kept.contains(id)).copied().collect()
     }
@@ -434,6 +434,6 @@ fn is_entered_again(found: &Found) -> bool {
     found.scan.as_ref().is_some_and(|scan| scan.from.0.0 > SEGMENT_HEADER_LEN as u64)
 }
 
-fn sealed_view(found: &Found) -> Arc<SegmentView> {
-    Arc::new(SegmentView { header: *found.header(), state: SegmentState::Sealed })
+fn sealed_segment(found: &Found) -> Arc<PublishedSegment> {
+    Arc::new(PublishedSegment { header: *found.header(), state: SegmentState::Sealed })
 }

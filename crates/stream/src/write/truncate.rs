@@ -17,7 +17,7 @@ use crate::error::{Call, Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::history::Predecessor;
 use crate::log::StreamLog;
-use crate::read::snapshot::{SegmentState, SegmentView, View};
+use crate::read::snapshot::{PublishedSegment, SegmentState, Snapshot};
 use crate::recovery::exists;
 use crate::removal::{Dead, Removals, Renamed, remove_own, rename_dir};
 use crate::sync::Arc;
@@ -53,7 +53,7 @@ impl StreamLog {
         let mut removals = inner.removals.lock();
         let mut removed = inner.drop_below(&mut removals, first, true);
         let is_full = removed.as_ref().is_err_and(|error| error.kind() == ErrorKind::Full);
-        if is_full && inner.shared.view.load().segments.len() > 1 {
+        if is_full && inner.shared.snapshot.load().segments.len() > 1 {
             // Room for a new file comes with the end of the older ones.
             removed = inner.drop_below(&mut removals, first, false);
             if removed.is_ok() {
@@ -129,13 +129,13 @@ impl StreamLog {
             if let Err(DeleteError::Undone(error)) = &moved {
                 return Err(error.clone());
             }
-            let view = shared.view.load();
-            if let Some(segment) = view.segments.first() {
+            let snapshot = shared.snapshot.load();
+            if let Some(segment) = snapshot.segments.first() {
                 shared.context.cache.remove_stream(segment.header.stream_id.0);
             }
             shared.truncations.cut(shared.watermarks.epoch(), 0);
             shared.watermarks.change(|watermarks| {
-                shared.view.store(Arc::new(View::default()));
+                shared.snapshot.store(Arc::new(Snapshot::default()));
                 watermarks.reset(0, 0);
             });
             state.tail = Tail::new(0, 0, None, Arc::clone(&shared.context.pending));
@@ -335,7 +335,7 @@ impl Writer {
 
     /// The START is written: makes it durable, and shows readers only what does not lie wholly
     /// below it. Returns the segments that do.
-    fn drop_before(&mut self, first: u64) -> Result<Vec<Arc<SegmentView>>> {
+    fn drop_before(&mut self, first: u64) -> Result<Vec<Arc<PublishedSegment>>> {
         if !seeded(Fault::StartAfterUnlink) {
             self.settle_all()?;
         }
@@ -344,10 +344,10 @@ impl Writer {
         if !seeded(Fault::StartShownLate) {
             shared.watermarks.set_start(first);
         }
-        let view = shared.view.load();
-        let dead = (0..view.segments.len() - 1).take_while(|&i| view.limit(i) <= first).count();
-        shared.view.store(Arc::new(View::new(view.segments[dead..].to_vec())));
-        Ok(view.segments[..dead].to_vec())
+        let snapshot = shared.snapshot.load();
+        let dead = (0..snapshot.segments.len() - 1).take_while(|&i| snapshot.limit(i) <= first).count();
+        shared.snapshot.store(Arc::new(Snapshot::new(snapshot.segments[dead..].to_vec())));
+        Ok(snapshot.segments[..dead].to_vec())
     }
 
     /// A new generation at `base`, durably; what it voids is settled.
@@ -377,7 +377,7 @@ impl Writer {
         let (_, (writer, preallocation)) =
             self.new_generation(Predecessor::NONE, first, first, tail.restart, ReserveUse::Allowed)?;
         let shared = Arc::clone(&self.shared);
-        let old = shared.view.load();
+        let old = shared.snapshot.load();
         shared.watermarks.set_start(first);
         tail.next_seq = first;
         self.activate_segment(tail, writer, preallocation, &[]);
@@ -397,7 +397,7 @@ impl Writer {
         drain_all(self, &mut state.tail)?;
         self.settle_all().map_err(Error::poisoned)?;
         let shared = Arc::clone(&self.shared);
-        let old = shared.view.load();
+        let old = shared.snapshot.load();
         let kept = old.segments.partition_point(|segment| segment.header.base.0 < next);
         if kept == old.segments.len() {
             self.reserve_seal(&mut state.tail, reserve)?;
@@ -441,9 +441,9 @@ impl Writer {
 type Begun = (stratawal_segment::SegmentWriter, stratawal_segment::Preallocation);
 
 /// The same segment once it is sealed and durable.
-pub(crate) fn sealed(segment: &Arc<SegmentView>) -> Arc<SegmentView> {
+pub(crate) fn sealed(segment: &Arc<PublishedSegment>) -> Arc<PublishedSegment> {
     match segment.state {
         SegmentState::Sealed => Arc::clone(segment),
-        SegmentState::Live(_) => Arc::new(SegmentView { header: segment.header, state: SegmentState::Sealed }),
+        SegmentState::Live(_) => Arc::new(PublishedSegment { header: segment.header, state: SegmentState::Sealed }),
     }
 }

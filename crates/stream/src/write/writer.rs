@@ -23,7 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::history::Predecessor;
 use crate::options::{Durability, StreamOptions};
-use crate::read::snapshot::{Live, Reader, SegmentState, SegmentView, View};
+use crate::read::snapshot::{LiveSegment, PublishedSegment, SegmentReader, SegmentState, Snapshot};
 use crate::removal::{Renamed, rename_dir};
 use crate::sync::{Arc, Published};
 use crate::truncation_log::TruncationLog;
@@ -52,7 +52,7 @@ pub(crate) struct Shared {
     pub(crate) location: Location,
     pub(crate) options: StreamOptions,
     pub(crate) watermarks: Arc<Watermarks>,
-    pub(crate) view: Published<View>,
+    pub(crate) snapshot: Published<Snapshot>,
     pub(crate) truncations: TruncationLog,
 }
 
@@ -75,7 +75,7 @@ pub(crate) struct Writer {
 #[derive(Debug)]
 pub(crate) struct Active {
     pub(crate) writer: SegmentWriter,
-    pub(crate) live: Arc<Live>,
+    pub(crate) live: Arc<LiveSegment>,
     /// One past the last entry in the file.
     pub(crate) end_seq: u64,
     /// Timestamps of the first and last frame of entries.
@@ -254,10 +254,12 @@ impl Writer {
         oldest.writer.trim_to_trailer().map_err(|e| self.failed(e))?;
         let (id, end_seq) = (oldest.writer.id(), oldest.end_seq);
         // Published before the descriptor goes: readers open the segment anew from here on.
-        let view = self.shared.view.load();
-        let segments =
-            view.segments.iter().map(|segment| if segment.id() == id { sealed(segment) } else { Arc::clone(segment) });
-        self.shared.view.store(Arc::new(View::new(segments.collect())));
+        let snapshot = self.shared.snapshot.load();
+        let segments = snapshot
+            .segments
+            .iter()
+            .map(|segment| if segment.id() == id { sealed(segment) } else { Arc::clone(segment) });
+        self.shared.snapshot.store(Arc::new(Snapshot::new(segments.collect())));
         self.unsynced.pop_front();
         if end_seq > self.shared.watermarks.durable() { self.advance_durable(end_seq) } else { Ok(()) }
     }
@@ -360,7 +362,7 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let active = self.active.as_ref().expect("invariant: only a stream with a segment rotates");
         let predecessor = *active.writer.header();
-        let last = Reader::Live(Arc::clone(&active.live));
+        let last = SegmentReader::Live(Arc::clone(&active.live));
         let Some(generation) = predecessor.generation.0.checked_add(1).map(Generation) else {
             return Err(self.used_up());
         };
@@ -385,8 +387,8 @@ impl Writer {
             len,
             _counted: UnsyncedFile::new(&shared.context),
         });
-        let view = shared.view.load();
-        self.activate_segment(tail, writer, preallocation, &view.segments);
+        let snapshot = shared.snapshot.load();
+        self.activate_segment(tail, writer, preallocation, &snapshot.segments);
         // After a full disk, or where it was removed, it comes back here.
         shared.context.make_reserve();
         Ok(())
@@ -484,18 +486,18 @@ impl Writer {
         tail: &mut Tail,
         writer: SegmentWriter,
         preallocation: Preallocation,
-        before: &[Arc<SegmentView>],
+        before: &[Arc<PublishedSegment>],
     ) {
         let header = *writer.header();
-        let live = Arc::new(Live::new(
+        let live = Arc::new(LiveSegment::new(
             SegmentData::read_shared(header, Arc::clone(writer.file())),
             Arc::new(ActiveIndex::new(self.shared.options.index_every)),
             SEGMENT_HEADER_LEN as u64,
         ));
         let mut segments = Vec::with_capacity(before.len() + 1);
         segments.extend_from_slice(before);
-        segments.push(Arc::new(SegmentView { header, state: SegmentState::Live(Arc::clone(&live)) }));
-        self.shared.view.store(Arc::new(View::new(segments)));
+        segments.push(Arc::new(PublishedSegment { header, state: SegmentState::Live(Arc::clone(&live)) }));
+        self.shared.snapshot.store(Arc::new(Snapshot::new(segments)));
         self.preallocated = preallocation.preallocated();
         if tail.restart.take().is_some() {
             (self.timestamp, tail.last_timestamp) = (header.last_timestamp, header.last_timestamp);

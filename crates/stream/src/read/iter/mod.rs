@@ -16,7 +16,7 @@ use crate::error::{DamageKind, Error, ErrorKind, Result};
 use crate::log::StreamLog;
 use crate::options::Visibility;
 use crate::read::get::{FrameStart, frame_len_max};
-use crate::read::snapshot::{Reader, View};
+use crate::read::snapshot::{SegmentReader, Snapshot};
 use crate::sync::Arc;
 use crate::write::append::Inner;
 use crate::write::tail::TailProvider;
@@ -39,8 +39,8 @@ pub struct Iter {
     /// The epoch that it last saw, and the lowest cut from the one it was made in up to that.
     epoch: u64,
     cut: Option<u64>,
-    /// The view in which it last looked for a segment.
-    entered: Option<Arc<View>>,
+    /// The snapshot in which it last looked for a segment.
+    entered: Option<Arc<Snapshot>>,
     /// The next entry from the front.
     front: u64,
     /// One past the next entry from the back.
@@ -52,7 +52,7 @@ pub struct Iter {
 
 /// Where the front stands: in a segment, within a block of it, within a frame.
 struct Forward {
-    reader: Reader,
+    reader: SegmentReader,
     limit: u64,
     cursor: FrameCursor,
     frame: Option<FrameRef>,
@@ -197,7 +197,7 @@ impl Iter {
                 }
             }
             match (answer, &self.entered) {
-                (Err(error), Some(view)) if self.inner.segment_removed(&error, &(seq..=seq), view)? => {
+                (Err(error), Some(snapshot)) if self.inner.segment_removed(&error, &(seq..=seq), snapshot)? => {
                     (self.forward, self.backward) = (None, None);
                 }
                 (answer, _) => return answer,
@@ -249,11 +249,11 @@ impl Iter {
     fn enter(&mut self, seq: u64) -> Result<Forward> {
         let shared = Arc::clone(&self.inner.shared);
         let start = shared.watermarks.start();
-        let view = shared.view.load();
-        self.entered = Some(Arc::clone(&view));
-        let i = view.find(seq).filter(|_| seq >= start);
+        let snapshot = shared.snapshot.load();
+        self.entered = Some(Arc::clone(&snapshot));
+        let i = snapshot.find(seq).filter(|_| seq >= start);
         let i = i.ok_or_else(|| Error::new(ErrorKind::Truncated { start }, &shared.location))?;
-        let (reader, limit) = self.inner.open(&view, i)?;
+        let (reader, limit) = self.inner.open(&snapshot, i)?;
         let (point, _) = reader.span(seq);
         let offset = ByteOffset(point.offset);
         let len_max = frame_len_max(&shared.options);
