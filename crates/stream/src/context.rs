@@ -7,7 +7,7 @@ use stratawal_frame::WalId;
 use stratawal_index::{Cache, CacheLimits};
 use stratawal_storage::Storage;
 
-use crate::read::snapshot::SealedSegment;
+use crate::read::sealed::SealedSegment;
 use crate::room::RoomyStorage;
 use crate::sync::{Arc, Mutex, Name};
 use crate::write::buffer_pool::BufferPool;

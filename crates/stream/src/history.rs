@@ -11,7 +11,6 @@ use stratawal_index::IndexPoint;
 use stratawal_segment::{FooterSummary, SegmentData};
 
 use crate::faults::{Fault, seeded};
-use crate::read::snapshot::SegmentReader;
 
 /// The predecessor of a segment, as the segment's header states it.
 #[derive(Clone, Copy, Debug)]
@@ -28,12 +27,6 @@ impl Predecessor {
     /// The segment with this header, whose last frame cannot be read.
     pub(crate) const fn unread(header: &SegmentHeader) -> Self {
         Self { generation: header.generation, salt: header.salt, frame_crc: 0 }
-    }
-
-    /// The segment that is open as `reader`, for one that begins at `base`.
-    pub(crate) fn of(reader: &SegmentReader, base: u64) -> Self {
-        let (point, _) = reader.span(base.saturating_sub(1));
-        Self::from_point(reader.data(), point, base)
     }
 
     /// The segment of `data`, where the frame that holds the entry before `base` is looked for from

@@ -12,7 +12,7 @@ use std::path::Path;
 use stratawal_index::Cache;
 use stratawal_storage::{Access, DirEntry, File, Lock, LockError, Storage, is_out_of_files};
 
-use crate::read::snapshot::SealedSegment;
+use crate::read::sealed::SealedSegment;
 use crate::sync::{Arc, Mutex};
 
 /// A storage whose operations take descriptors from the cache where none is left. All else is that

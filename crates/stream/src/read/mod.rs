@@ -2,4 +2,6 @@
 
 pub(crate) mod get;
 pub(crate) mod iter;
+pub(crate) mod sealed;
+pub(crate) mod segment_reader;
 pub(crate) mod snapshot;

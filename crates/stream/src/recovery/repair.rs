@@ -324,7 +324,7 @@ impl Repair<'_> {
             );
         }
         let reader = sealed_segment(found).open_alone(self.context, self.location, self.options);
-        reader.map_or_else(|_| Predecessor::unread(found.header()), |reader| Predecessor::of(&reader, base))
+        reader.map_or_else(|_| Predecessor::unread(found.header()), |reader| reader.predecessor_of(base))
     }
 
     /// A file that ends in a CLOSE is made longer, durably, before anything names a segment after

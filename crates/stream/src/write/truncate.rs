@@ -407,7 +407,7 @@ impl Writer {
             // Entries before `next` that are damaged must not keep the caller from dropping those
             // after it.
             let reader = segment.open_alone(&shared.context, &shared.location, &shared.options);
-            reader.map_or_else(|_| Predecessor::unread(&segment.header), |reader| Predecessor::of(&reader, next))
+            reader.map_or_else(|_| Predecessor::unread(&segment.header), |reader| reader.predecessor_of(next))
         });
         // What comes behind the commit point must not lack a descriptor.
         let dir = shared.location.dir();

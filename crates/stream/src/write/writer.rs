@@ -23,7 +23,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::history::Predecessor;
 use crate::options::{Durability, StreamOptions};
-use crate::read::snapshot::{LiveSegment, PublishedSegment, SegmentReader, SegmentState, Snapshot};
+use crate::read::segment_reader::SegmentReader;
+use crate::read::snapshot::{LiveSegment, PublishedSegment, SegmentState, Snapshot};
 use crate::removal::{Renamed, rename_dir};
 use crate::sync::{Arc, Published};
 use crate::truncation_log::TruncationLog;
@@ -369,7 +370,7 @@ impl Writer {
         let header = self.header(
             predecessor.stream_id,
             generation,
-            Predecessor::of(&last, tail.next_seq),
+            last.predecessor_of(tail.next_seq),
             tail.next_seq,
             tail.restart,
         );
