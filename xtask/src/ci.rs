@@ -8,13 +8,13 @@ use crate::{Done, Stop, fuzz, golden, instructions, loom, memcheck, sim, tidy};
 /// The oldest Rust that builds the workspace, as Cargo.toml has it.
 const MSRV: &str = "1.89";
 
-/// How a step is called, and what it does.
+/// The name of a step and its function.
 type Step = (&'static str, fn() -> Done);
 
 const QUICK: [Step; 5] = [
     ("format", format),
     ("clippy", clippy),
-    ("tidy", tidy::tidy),
+    ("tidy", || tidy::tidy(&[])),
     ("unit tests", unit_tests),
     ("instructions", || instructions::instructions(&[])),
 ];
@@ -22,7 +22,7 @@ const QUICK: [Step; 5] = [
 const FULL: [Step; 16] = [
     ("format", format),
     ("clippy", clippy),
-    ("tidy", tidy::tidy),
+    ("tidy", || tidy::tidy(&[])),
     ("tests", tests),
     ("docs", docs),
     ("golden files", || golden::golden(&[])),
@@ -39,12 +39,13 @@ const FULL: [Step; 16] = [
 ];
 
 pub(crate) fn ci(arguments: &[String]) -> Done {
-    let (mut quick, mut with_tests) = (false, true);
+    let mut quick = false;
+    let mut with_tests = true;
     for argument in arguments {
         match argument.as_str() {
             "--quick" => quick = true,
             "--no-tests" => with_tests = false,
-            other => return Err(Stop::Usage(format!("ci does not know {other}"))),
+            other => return Err(Stop::Usage(format!("unknown argument of ci: {other}"))),
         }
     }
     let steps = if quick { &QUICK[..] } else { &FULL[..] };
@@ -76,8 +77,8 @@ fn table(rows: &[(&str, Duration, String)]) {
     }
 }
 
-/// Whether a component of the toolchain is there; CI on a bare toolchain goes on without it, and
-/// says so.
+/// Succeeds if a component of the toolchain is installed. CI on a bare toolchain skips the step and
+/// reports that.
 fn need(component: &str) -> Done {
     match cargo(&[component, "--version"]).output() {
         Some(_) => Ok(()),

@@ -16,21 +16,29 @@ mod torture;
 
 use std::process::ExitCode;
 
-/// A command: its name, its arguments, what it does.
+/// A command: its name, its arguments, its description.
 const COMMANDS: [(&str, &str, &str); 14] = [
     (
         "ci",
         "[--quick] [--no-tests]",
-        "everything that lands a change; --quick: what is fast enough to run while working",
+        "everything that lands a change; --quick: the steps that are fast enough to run while working",
     ),
-    ("tidy", "", "the rules of the house: layers, unsafe, doors, panics, prints"),
+    (
+        "tidy",
+        "[--prose]",
+        "the rules of the house: layers, unsafe, panics, prints, prose; --prose lists every sentence with a habit",
+    ),
     ("fuzz", "[TARGET] [--seconds N]", "fuzz one target, or all in turn, 60 seconds each by default"),
     ("loom", "[FILTER]", "the models of concurrency, under the model checker, with and without seeded faults"),
     ("memcheck", "", "codecs, index, segments and the unsafe module under valgrind"),
-    ("instructions", "[--print]", "instructions an operation, against bounds; --print: the lines of their table anew"),
+    ("instructions", "[--print]", "instructions an operation, against bounds; --print: the lines of their table"),
     ("sim", "[--seeds A..B]", "the simulation: crashes at every change of the disk, faults at every operation"),
     ("model", "[--cases N]", "programs of random steps, on a log and on a plain model of it"),
-    ("kills", "[--times N]", "a process of many threads, killed with -9 again and again, and what it was told is kept"),
+    (
+        "kills",
+        "[--times N]",
+        "a process of many threads, killed with -9 again and again; acknowledged entries are kept",
+    ),
     ("beside", "[--seconds N]", "readers in one process beside a writer in another that drops, cuts and deletes"),
     ("sweep", "", "the damage sweep: every bit flipped, every page zeroed, every file cut, lost, swapped"),
     (
@@ -43,18 +51,18 @@ const COMMANDS: [(&str, &str, &str); 14] = [
     (
         "torture",
         "[--hours H]",
-        "every harness at the volume of a night, 6 hours by default, and a table of what was tried",
+        "every harness at the volume of a night, 6 hours by default, and a table of the cases tried",
     ),
     ("golden", "[--bless]", "files of every released format still read; --bless writes those that are missing"),
 ];
 
 /// Why a task did not succeed.
 enum Stop {
-    /// It failed; what to say.
+    /// It failed; the message.
     Failed(String),
-    /// Something it needs is not here; what, and how to get it.
+    /// Something that it needs is missing; the message names it and how to install it.
     Missing(String),
-    /// It was called wrongly.
+    /// Its arguments are wrong.
     Usage(String),
 }
 
@@ -68,7 +76,7 @@ fn main() -> ExitCode {
     };
     let done = match command.as_str() {
         "ci" => ci::ci(rest),
-        "tidy" => tidy::tidy(),
+        "tidy" => tidy::tidy(rest),
         "fuzz" => fuzz::fuzz(rest),
         "loom" => loom::loom(rest),
         "memcheck" => memcheck::memcheck(),
@@ -86,7 +94,7 @@ fn main() -> ExitCode {
             list();
             Ok(())
         }
-        other => Err(Stop::Usage(format!("there is no task {other:?}"))),
+        other => Err(Stop::Usage(format!("unknown task {other:?}"))),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -114,9 +122,9 @@ fn benches(arguments: &[String]) -> Done {
     }
     let benches = || run::cargo(&["bench", "--package", "stratawal-benches", "--"]);
     if let Some(filter) = arguments.first().filter(|first| !first.starts_with('-')) {
-        // One that fits nothing would run nothing, and pass.
+        // A filter that fits nothing would run nothing, and pass.
         let listed = benches().args(["--list", filter]).output();
-        // Without a list the run says what is wrong.
+        // If the list fails, the run below reports why.
         if listed.is_some_and(|listed| !listed.lines().any(|line| line.ends_with(": benchmark"))) {
             return Err(Stop::Failed(format!(
                 "no bench has {filter:?} in its name; `cargo xtask bench --list` lists them"

@@ -1,13 +1,18 @@
-//! The rules of the house that a compiler does not check. Each violation is a line: file, line,
-//! what.
+//! The rules of the house that a compiler does not check. Each violation is reported as a line: the
+//! file, the number of the line, the rule.
+
+mod prose;
+mod text;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::run::root;
 use crate::{Done, Stop};
+use text::Kind;
 
-/// The layers: what each crate may use. Arrows point down only. Tests may use the test kit besides.
+/// The layers: the crates that each crate may use. Arrows point down only. Tests may also use the
+/// test kit.
 const LAYERS: [(&str, &[&str]); 8] = [
     ("frame", &[]),
     ("storage", &[]),
@@ -19,20 +24,46 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("testkit", &["storage"]),
 ];
 
-/// Crates that are libraries for others: no prints, no panics, one door for synchronisation.
+/// Crates that are libraries for others: no prints, no panics, one module for synchronisation.
 const LIBRARIES: [&str; 6] = ["frame", "storage", "segment", "index", "stream", "stratawal"];
 
-/// Crates that hand a promise on which they cannot prove (nobody shortens mapped files): they
-/// declare it on single items, under `deny(unsafe_code)`. `storage` has unsafe code in one module.
-/// All others forbid it.
+/// Crates that pass on a promise of the caller that they cannot prove: mapped files are not
+/// shortened. They allow unsafe code on single items, under `deny(unsafe_code)`. `storage` has
+/// unsafe code in one module. All others forbid it.
 const PROMISE: [&str; 2] = ["segment", "stratawal"];
 
 const TOP_LEVEL: [&str; 9] =
     ["Cargo.toml", "Cargo.lock", "crates", "benches", "fuzz", "xtask", "README.md", "LICENSE-MIT", "LICENSE-APACHE"];
 
+/// Directories whose comments and Markdown are checked.
+const TEXT_DIRS: [&str; 6] = ["crates", "benches", "xtask", "fuzz/fuzz_targets", "fuzz/src", ".github"];
+
+/// The first part of a path that a document names.
+const PATH_ROOTS: [&str; 14] = [
+    "crates",
+    "benches",
+    "xtask",
+    "fuzz",
+    ".ci",
+    ".github",
+    "frame",
+    "storage",
+    "segment",
+    "index",
+    "stream",
+    "stratawal",
+    "cli",
+    "testkit",
+];
+
 const FILE_LINES_MAX: usize = 900;
 
-pub(crate) fn tidy() -> Done {
+pub(crate) fn tidy(arguments: &[String]) -> Done {
+    let show_prose = match arguments {
+        [] => false,
+        [flag] if flag == "--prose" => true,
+        _ => return Err(Stop::Usage("tidy takes --prose, or nothing".to_owned())),
+    };
     let root = root();
     let mut found = Vec::new();
     top_level(&root, &mut found);
@@ -43,10 +74,29 @@ pub(crate) fn tidy() -> Done {
             arrows(&manifest, name, allowed).into_iter().map(|what| format!("crates/{name}/Cargo.toml: {what}")),
         );
     }
-    for file in rust_files(&root) {
-        let path = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
-        let text = read(&file);
-        found.extend(check(&path, &text).into_iter().map(|(line, what)| format!("{path}:{line}: {what}")));
+    let mut sentences = 0;
+    let mut habits = Vec::new();
+    for (path, kind) in files(&root) {
+        let text = read(&root.join(&path));
+        let mut lines = text::long_lines(kind, &text);
+        match kind {
+            Kind::Rust => {
+                lines.extend(check(&path, &text));
+                lines.extend(text::long_test_names(&text));
+            }
+            Kind::Markdown => lines.extend(text::missing_paths(&text, &PATH_ROOTS, |path| exists(&root, path))),
+        }
+        found.extend(lines.into_iter().map(|(line, what)| format!("{path}:{line}: {what}")));
+        let count = prose::count(kind, &text);
+        sentences += count.sentences;
+        habits.extend(count.flagged.into_iter().map(|(line, habit)| format!("{path}:{line}: {habit}")));
+    }
+    if show_prose {
+        habits.iter().for_each(|line| println!("{line}"));
+    }
+    match prose::judge(habits.len(), sentences) {
+        Ok(note) => note.iter().for_each(|note| println!("note: {note}")),
+        Err(over) => found.push(over + "; `cargo xtask tidy --prose` lists them"),
     }
     if found.is_empty() {
         return Ok(());
@@ -70,22 +120,28 @@ fn top_level(root: &Path, found: &mut Vec<String>) {
     }
 }
 
-fn rust_files(root: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    let mut dirs: Vec<PathBuf> =
-        ["crates", "benches", "xtask", "fuzz/fuzz_targets", "fuzz/src"].map(|dir| root.join(dir)).into();
+/// The files with text in them, by their paths from the root.
+fn files(root: &Path) -> Vec<(String, Kind)> {
+    let mut files = vec![("README.md".to_owned(), Kind::Markdown)];
+    let mut dirs: Vec<PathBuf> = TEXT_DIRS.map(|dir| root.join(dir)).into();
     while let Some(dir) = dirs.pop() {
         let Ok(entries) = fs::read_dir(dir) else { continue };
         for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-            if path.is_dir() && path.file_name().is_none_or(|name| name != "target") {
-                dirs.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                files.push(path);
+            if path.is_dir() {
+                dirs.extend(Some(path).filter(|path| path.file_name().is_none_or(|name| name != "target")));
+                continue;
             }
+            let path = path.strip_prefix(root).unwrap_or(&path).display().to_string();
+            files.extend(Kind::of(&path).map(|kind| (path, kind)));
         }
     }
-    files.sort();
+    files.sort_by(|one, other| one.0.cmp(&other.0));
     files
+}
+
+/// Whether a path that a document names exists. Documents may leave out `crates/`.
+fn exists(root: &Path, path: &str) -> bool {
+    root.join(path).exists() || root.join("crates").join(path).exists()
 }
 
 /// Dependencies on crates of this workspace that the layers do not allow.
@@ -117,14 +173,14 @@ fn arrows(manifest: &str, name: &str, allowed: &[&str]) -> Vec<String> {
     found
 }
 
-/// What is wrong with a file, by line.
+/// The violations in a file of Rust, each with the number of its line.
 fn check(path: &str, text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let parts: Vec<&str> = path.split('/').collect();
     let in_src = parts.first() == Some(&"crates") && parts.get(2) == Some(&"src");
     let krate = if parts.first() == Some(&"crates") { parts.get(1).copied().unwrap_or_default() } else { "" };
     let library = in_src && LIBRARIES.contains(&krate);
-    // Modules that are tests as a whole say so where they are declared; their names are few.
+    // Modules that hold only tests are marked where they are declared; their names are few.
     let test_module =
         parts.last().is_some_and(|name| matches!(*name, "tests.rs" | "scenarios.rs" | "stress.rs" | "loom_models.rs"));
     if in_src && text.lines().count() > FILE_LINES_MAX {
@@ -137,38 +193,38 @@ fn check(path: &str, text: &str) -> Vec<(usize, String)> {
     for (number, line) in (1..).zip(text.lines()) {
         let code = line.trim_start();
         in_tests |= code.starts_with("#[cfg(test)]") || code.starts_with("#[cfg(all(test");
-        // A test module that is only declared here is another file's.
+        // A test module that is only declared here has a file of its own.
         if in_tests && !test_module && code.starts_with("mod ") && code.ends_with(';') {
             in_tests = false;
         }
         if code.starts_with("//") {
             continue;
         }
-        let mut say = |what: &str| found.push((number, what.to_owned()));
+        let mut report = |what: &str| found.push((number, what.to_owned()));
         if code.starts_with(concat!("#[", "ignore")) {
-            say("an ignored test; run it or remove it");
+            report("an ignored test; run it or remove it");
         }
         if has_unsafe(code) && !unsafe_is_allowed(krate, &parts, in_tests) {
-            say("unsafe outside crates/storage");
+            report("unsafe outside crates/storage");
         }
         if !library || in_tests {
             continue;
         }
-        let door = parts.len() == 4 && parts.last() == Some(&"sync.rs");
-        if !door && ["std::sync", "core::sync", "arc_swap", "loom::"].iter().any(|name| code.contains(name)) {
-            say("synchronisation is named only in the crate's sync.rs");
+        let is_sync_module = parts.len() == 4 && parts.last() == Some(&"sync.rs");
+        if !is_sync_module && ["std::sync", "core::sync", "arc_swap", "loom::"].iter().any(|name| code.contains(name)) {
+            report("synchronisation is named only in the crate's sync.rs");
         }
         if [".unwrap()", "todo!(", "unimplemented!(", "dbg!(", "panic!("].iter().any(|name| code.contains(name)) {
-            say("library code answers an error, or says expect(\"invariant: …\")");
+            report("library code returns an error, or has expect(\"invariant: …\")");
         }
         if code.contains(".expect(") && !code.contains(".expect(\"invariant: ") && !code.ends_with(".expect(") {
-            say("an expect says \"invariant: …\" and why it cannot happen");
+            report("an expect has \"invariant: …\" and why it cannot fail");
         }
         if ["println!(", "eprintln!(", "print!(", "eprint!("].iter().any(|name| code.contains(name)) {
-            say("the library does not print");
+            report("the library does not print");
         }
         if krate == "stratawal" && code.starts_with("pub use stratawal_") {
-            say("the facade does not hand on inner crates");
+            report("the facade does not re-export inner crates");
         }
     }
     found
@@ -191,17 +247,33 @@ fn has_unsafe(code: &str) -> bool {
 }
 
 fn unsafe_is_allowed(krate: &str, parts: &[&str], in_tests: bool) -> bool {
-    // Tests of mappings have to make the promise.
+    // Tests of mappings make the promise.
     krate == "storage" || PROMISE.contains(&krate) && (in_tests || parts.get(2) == Some(&"tests") || parts.len() == 4)
-        // The comparison maps files of its own, and asks stratawal to.
+        // The comparison maps files of its own, and lets stratawal map its files.
         || parts == ["benches", "peers", "src", "promise.rs"]
-        // This file names it to look for it.
-        || parts == ["xtask", "src", "tidy.rs"]
+        // This file names the keyword.
+        || parts == ["xtask", "src", "tidy", "mod.rs"]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_with_text_are_found_and_build_output_is_not() {
+        let files = files(&root());
+        for path in ["README.md", "crates/frame/FORMAT.md", "crates/frame/src/lib.rs", "xtask/src/tidy/mod.rs"] {
+            assert!(files.iter().any(|file| file.0 == path), "{path}");
+        }
+        assert!(files.iter().all(|file| !file.0.contains("target/")));
+    }
+
+    #[test]
+    fn paths_exist_from_the_root_and_from_crates() {
+        let root = root();
+        assert!(exists(&root, "crates/frame/FORMAT.md") && exists(&root, "frame/FORMAT.md"));
+        assert!(!exists(&root, "frame/MISSING.md"));
+    }
 
     fn whats(path: &str, text: &str) -> Vec<String> {
         check(path, text).into_iter().map(|(line, what)| format!("{line}: {what}")).collect()
@@ -229,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn code_behind_the_declaration_of_a_test_module_is_library_code() {
+    fn code_after_a_declared_test_module_is_library_code() {
         let text = "#[cfg(test)]\nmod scenarios;\nfn f() {\n    x.unwrap();\n}\n";
         assert_eq!(whats("crates/frame/src/x.rs", text).len(), 1);
     }
@@ -254,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ignored_test_and_a_handed_on_crate_are_found() {
+    fn an_ignored_test_and_a_re_exported_crate_are_found() {
         assert_eq!(whats("crates/frame/tests/a.rs", concat!("#[", "ignore]\nfn f() {}\n")).len(), 1);
         assert_eq!(whats("crates/stratawal/src/wal.rs", "pub use stratawal_stream::Entry;\n").len(), 1);
     }
