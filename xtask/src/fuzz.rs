@@ -7,7 +7,7 @@ use crate::{Done, Stop};
 
 const SECONDS: u64 = 60;
 
-/// How long a target may take besides: to be built, and to go through what it has learned before.
+/// The time in which a target must be built and must have run the inputs of its corpus.
 const BUILD_SECONDS_MAX: u64 = 1800;
 
 pub(crate) fn fuzz(arguments: &[String]) -> Done {
@@ -15,7 +15,7 @@ pub(crate) fn fuzz(arguments: &[String]) -> Done {
     let all = targets();
     let chosen: Vec<&String> = all.iter().filter(|name| target.as_ref().is_none_or(|wanted| wanted == *name)).collect();
     if chosen.is_empty() {
-        return Err(Stop::Usage(format!("no such fuzz target; there are: {}", all.join(", "))));
+        return Err(Stop::Usage(format!("no such fuzz target; the targets are: {}", all.join(", "))));
     }
     let Some(nightly) = toolchain("nightly") else {
         return Err(Stop::Missing("fuzzing needs a nightly toolchain: rustup toolchain install nightly".to_owned()));
@@ -60,7 +60,8 @@ pub(crate) fn targets() -> Vec<String> {
 }
 
 fn parse(arguments: &[String]) -> Result<(Option<String>, u64), String> {
-    let (mut target, mut seconds) = (None, SECONDS);
+    let mut target = None;
+    let mut seconds = SECONDS;
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
@@ -68,7 +69,7 @@ fn parse(arguments: &[String]) -> Result<(Option<String>, u64), String> {
                 let value = rest.next().and_then(|value| value.parse().ok()).filter(|&n| n > 0);
                 seconds = value.ok_or("--seconds takes a whole number of at least 1")?;
             }
-            flag if flag.starts_with('-') => return Err(format!("fuzz does not know {flag}")),
+            flag if flag.starts_with('-') => return Err(format!("unknown argument of fuzz: {flag}")),
             name if target.is_none() => target = Some(name.to_owned()),
             name => return Err(format!("one target at a time, or none for all; {name} is too many")),
         }

@@ -1,4 +1,4 @@
-//! Golden files: what released versions wrote must be read for ever.
+//! Golden files: files of released versions, which every later version must read.
 
 use crate::run::{cargo, root};
 use crate::{Done, Stop};
@@ -18,5 +18,5 @@ pub(crate) fn golden(arguments: &[String]) -> Done {
             run.done(&format!("the golden files of {package}"))?;
         }
     }
-    if found { Ok(()) } else { Err(Stop::Failed("there is no golden test".to_owned())) }
+    if found { Ok(()) } else { Err(Stop::Failed("no golden test was found".to_owned())) }
 }

@@ -1,8 +1,9 @@
-//! Instructions an operation, counted by valgrind, against bounds: what no test sees that judges by
-//! behaviour, and no test can judge by time. `benches/src/bin/instructions.rs` is the work.
+//! Counts the instructions of an operation under valgrind and compares them with bounds. This finds
+//! slower code, which tests of behaviour do not see, and which no test can judge by time.
+//! `benches/src/bin/instructions.rs` is the program that is counted.
 //!
-//! System calls count as the instructions that lead to them, so this sees neither their number nor
-//! their cost.
+//! A system call counts as the instructions that lead to it, so neither the number of calls nor
+//! their cost is visible here.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +12,7 @@ use crate::run::{Run, cargo, root};
 use crate::{Done, Stop, memcheck};
 
 /// An operation, its instructions when this line was set, and how many it may take.
-/// `cargo xtask instructions --print` prints the lines anew.
+/// `cargo xtask instructions --print` prints the lines again with the present counts.
 ///
 /// The bounds are generous, because counts vary: with the compiler, with the C library, and with
 /// the CPU, whose vector instructions the checksum and the C library choose among, as far as
@@ -30,18 +31,18 @@ const TABLE: &[(&str, u64, u64)] = &[
     ("get, active, shared", 5_979, 7_500),
 ];
 
-/// Below this part of what a line says, it should be set anew.
+/// A count below this part of the count in the table is reported: the line should be set again.
 const LOW: f64 = 0.75;
 
-/// What `--print` sets for a bound.
+/// `--print` sets a bound to this many times the count.
 const ROOM: f64 = 1.25;
 
-/// The function whose instructions are counted, as callgrind writes it. It dumps when that ends,
-/// and forgets what it counted before.
+/// The function whose instructions are counted, in the notation of callgrind. Callgrind sets its
+/// counts to zero when the function begins, and dumps them when it ends.
 const COUNTED: &str = "*::counted";
 
-/// From some length on the C library copies and clears by an instruction that valgrind counts anew
-/// for each byte. With this it uses vectors throughout.
+/// From some length on the C library copies and clears with an instruction that valgrind counts
+/// once for each byte. With this setting it uses vectors for every length.
 const NO_STRING_INSTRUCTIONS: &str =
     "glibc.cpu.x86_rep_movsb_threshold=0x7fffffff:glibc.cpu.x86_rep_stosb_threshold=0x7fffffff";
 
@@ -52,7 +53,7 @@ pub(crate) fn instructions(arguments: &[String]) -> Done {
         _ => return Err(Stop::Usage("instructions takes --print, or nothing".to_owned())),
     };
     if !cfg!(target_arch = "x86_64") {
-        return Err(Stop::Missing("the bounds are of x86-64".to_owned()));
+        return Err(Stop::Missing("the bounds are for x86-64".to_owned()));
     }
     memcheck::valgrind()?;
     let counts = count()?;
@@ -74,7 +75,7 @@ pub(crate) fn instructions(arguments: &[String]) -> Done {
 fn count() -> Result<Vec<(String, u64)>, Stop> {
     cargo(&["build", "--quiet", "--release", "--package", "stratawal-benches", "--bin", "instructions"])
         .env("CARGO_TARGET_DIR", &root().join("target").to_string_lossy())
-        .done("building what is counted")?;
+        .done("building the counted program")?;
     let dir = root().join("target/instructions");
     // Dumps of an earlier run would be taken for this one's.
     drop(fs::remove_dir_all(&dir));
@@ -100,8 +101,8 @@ fn total(dir: &Path, number: usize) -> Option<u64> {
     dump.lines().find_map(|line| line.strip_prefix("totals: "))?.trim().parse().ok()
 }
 
-/// The operation that a line of the program names, and its instructions: `once` is of as many as
-/// the line says, `twice` of twice as many.
+/// Returns the operation that a line of the program names, and its instructions. `once` is the
+/// count of as many operations as the line states, `twice` of twice as many.
 fn difference(line: &str, once: Option<u64>, twice: Option<u64>) -> Result<(String, u64), Stop> {
     let (times, name) = line.split_once(' ').unwrap_or_default();
     let count = |times: u64| Some(twice?.checked_sub(once?)? / times);
@@ -131,11 +132,12 @@ fn grouped(number: u64) -> String {
     out
 }
 
-/// What is to be said, line by line.
+/// Lines to report.
 #[derive(Debug, Default, PartialEq)]
 struct Verdict {
-    /// That fails.
+    /// Counts over their bounds, and lines without a partner. They fail.
     over: Vec<String>,
+    /// Counts far below their lines.
     under: Vec<String>,
 }
 
@@ -149,7 +151,7 @@ fn judge(table: &[(&str, u64, u64)], counts: &[(String, u64)]) -> Verdict {
         if count > bound {
             verdict.over.push(format!(
                 "{name} takes {count} instructions, {before} before, and may take {bound}; mend the cause, or raise the \
-                 bound in xtask/src/instructions.rs in a commit that says why: {}",
+                 bound in xtask/src/instructions.rs in a commit that gives the reason: {}",
                 row(name, *count)
             ));
         } else if (*count as f64) < *before as f64 * LOW {
@@ -174,18 +176,18 @@ mod tests {
     }
 
     #[test]
-    fn a_count_over_its_bound_fails_and_one_far_below_is_told() {
+    fn a_count_over_its_bound_fails_and_a_low_one_is_noted() {
         assert_eq!([749, 750, 1250, 1251].map(judged), [(0, 1), (0, 0), (0, 0), (1, 0)]);
     }
 
     #[test]
-    fn what_is_only_counted_or_only_bounded_fails() {
+    fn counts_without_bounds_and_bounds_without_counts_fail() {
         let verdict = judge(&[("a", 1, 2)], &[("b".to_owned(), 1)]);
         assert_eq!((verdict.over.len(), verdict.under.len()), (2, 0), "{verdict:?}");
     }
 
     #[test]
-    fn what_every_run_costs_cancels_out() {
+    fn costs_of_every_run_cancel_out() {
         assert_eq!(difference("10 a, b", Some(1_100), Some(1_600)).ok(), Some(("a, b".to_owned(), 50)));
         for wrong in
             [("", Some(1), Some(2)), ("0 a", Some(1), Some(2)), ("1 a", Some(2), Some(1)), ("1 a", Some(1), None)]

@@ -9,8 +9,8 @@ pub(crate) fn loom(arguments: &[String]) -> Done {
         [filter] => filter,
         _ => return Err(Stop::Usage("loom takes one filter, or nothing".to_owned())),
     };
-    // A target folder of its own: the flags change every crate, and would have all of it built anew
-    // each time.
+    // A target directory of its own: the flags change every crate, so the builds with and without
+    // them would replace each other.
     let printed =
         cargo(&["test", "--release", "--lib", "--package", "stratawal-index", "--package", "stratawal-stream"])
             .args([filter])

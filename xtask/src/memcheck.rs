@@ -7,10 +7,10 @@ use crate::{Done, Stop};
 /// Crates whose code takes bytes apart, or maps files.
 const PACKAGES: [&str; 4] = ["frame", "storage", "segment", "index"];
 
-/// What a program exits with under valgrind where valgrind has found something.
+/// The exit status of a program under valgrind if valgrind has found an error.
 const FOUND: i32 = 99;
 
-/// How long one program may take, many times what the slowest takes.
+/// The time that one program may take: many times that of the slowest.
 const SECONDS_MAX: u64 = 600;
 
 pub(crate) fn memcheck() -> Done {
@@ -30,7 +30,7 @@ pub(crate) fn memcheck() -> Done {
     Ok(())
 }
 
-/// Whether valgrind is there.
+/// Succeeds if valgrind is installed.
 pub(crate) fn valgrind() -> Done {
     match Run::new("valgrind").args(["--version"]).output() {
         Some(_) => Ok(()),
@@ -46,7 +46,7 @@ fn check(package: &str, program: &str) -> Done {
         .args([&format!("--error-exitcode={FOUND}"), program, "--quiet", "--test-threads=1", "--skip", "stress::"])
         // Threads that spin on one another may starve under valgrind, which runs one at a time.
         .within(&root().join("crates").join(package))
-        // Some fifty times as slow as without; the cases themselves are run elsewhere.
+        // Valgrind is some fifty times as slow; the usual number of cases runs elsewhere.
         .env("PROPTEST_CASES", "4")
         .limit(SECONDS_MAX)
         .ended(&format!("{program} under valgrind"))?;
@@ -57,7 +57,7 @@ fn check(package: &str, program: &str) -> Done {
     }
 }
 
-/// The program that a line of cargo's JSON says was built, if it says so.
+/// The path of the program that a line of cargo's JSON reports as built.
 fn executable(line: &str) -> Option<String> {
     let (_, rest) = line.split_once("\"executable\":\"")?;
     Some(rest.split_once('"')?.0.to_owned())
@@ -68,7 +68,7 @@ mod tests {
     use super::executable;
 
     #[test]
-    fn programs_are_found_in_what_cargo_prints() {
+    fn programs_are_found_in_the_output_of_cargo() {
         let line = r#"{"reason":"compiler-artifact","filenames":["/t/a"],"executable":"/t/deps/a-1","fresh":true}"#;
         assert_eq!(executable(line).as_deref(), Some("/t/deps/a-1"));
         assert_eq!(executable(r#"{"reason":"compiler-artifact","executable":null}"#), None);

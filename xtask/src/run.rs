@@ -1,4 +1,4 @@
-//! Running other programs, from the root of the workspace.
+//! Runs other programs from the root of the workspace.
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -10,17 +10,17 @@ use crate::{Done, Stop};
 
 /// The root of the workspace.
 pub(crate) fn root() -> PathBuf {
-    // As cargo says when it runs this: what was compiled in is another clone's, where that shares
-    // the target folder.
+    // Cargo sets it at run time. The path that was compiled in may be that of another clone which
+    // shares the target directory.
     let manifest =
         std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     manifest.parent().map_or(manifest.clone(), ToOwned::to_owned)
 }
 
-/// A program to run, and how long it may take.
+/// A program to run, and its time limit.
 pub(crate) struct Run(Command, Option<Duration>);
 
-/// Cargo, the one that runs this.
+/// The cargo that runs this program.
 pub(crate) fn cargo(arguments: &[&str]) -> Run {
     Run::new(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())).args(arguments)
 }
@@ -37,13 +37,13 @@ impl Run {
         Self(command, None)
     }
 
-    /// It is ended, and has failed, when it takes longer than so many seconds.
+    /// Ends the program after `seconds`; it has failed then.
     pub(crate) fn limit(mut self, seconds: u64) -> Self {
         self.1 = Some(Duration::from_secs(seconds));
         self
     }
 
-    /// Runs it in this folder.
+    /// Runs the program in the directory `dir`.
     pub(crate) fn within(mut self, dir: &Path) -> Self {
         self.0.current_dir(dir);
         self
@@ -64,12 +64,12 @@ impl Run {
         self
     }
 
-    /// Runs it; `what` is what has failed if it does not succeed.
+    /// Runs the program. `what` names it in the error if it fails.
     pub(crate) fn done(self, what: &str) -> Done {
         succeeded(self.ended(what)?, what)
     }
 
-    /// Runs it, and answers how it has ended, if it has by itself.
+    /// Runs the program and returns its exit status, unless it was ended at its limit.
     pub(crate) fn ended(mut self, what: &str) -> Result<ExitStatus, Stop> {
         let mut child = self.start(what)?;
         wait(&mut child, self.1).map_err(|why| Stop::Failed(format!("{what} {why}")))
@@ -80,18 +80,18 @@ impl Run {
         self.0.spawn().map_err(|error| Stop::Missing(format!("{what}: cannot run {program:?}: {error}")))
     }
 
-    /// What it prints, if it succeeds.
+    /// Runs the program and returns its standard output if it succeeds.
     pub(crate) fn output(mut self) -> Option<String> {
         self.0.stderr(Stdio::null());
         self.quiet("it").ok()
     }
 
-    /// Runs it, answering what it prints on standard output.
+    /// Runs the program and returns its standard output.
     pub(crate) fn quiet(self, what: &str) -> Result<String, Stop> {
         self.piped(what, false)
     }
 
-    /// Runs it, showing and answering what it prints on standard output.
+    /// Runs the program, shows its standard output, and returns it.
     pub(crate) fn shown(self, what: &str) -> Result<String, Stop> {
         self.piped(what, true)
     }
@@ -100,7 +100,7 @@ impl Run {
         self.0.stdout(Stdio::piped());
         let mut child = self.start(what)?;
         let stdout = child.stdout.take();
-        // Read meanwhile: a full pipe would have it wait for ever.
+        // Read while it runs: with a full pipe it would wait for ever.
         let reader = std::thread::spawn(move || stdout.map(|stdout| read(stdout, show)));
         let status = wait(&mut child, self.1).map_err(|why| Stop::Failed(format!("{what} {why}")))?;
         succeeded(status, what)?;
@@ -109,9 +109,10 @@ impl Run {
     }
 }
 
-/// All that comes, shown at once where that is asked for.
+/// Reads to the end. Shows each chunk at once if `show` is set.
 fn read(mut from: impl Read, show: bool) -> Vec<u8> {
-    let (mut all, mut chunk) = (Vec::new(), [0; 4096]);
+    let mut all = Vec::new();
+    let mut chunk = [0; 4096];
     while let Ok(n @ 1..) = from.read(&mut chunk) {
         all.extend_from_slice(&chunk[..n]);
         if show {
@@ -126,7 +127,7 @@ fn succeeded(status: ExitStatus, what: &str) -> Done {
     if status.success() { Ok(()) } else { Err(Stop::Failed(format!("{what} failed ({status})"))) }
 }
 
-/// Waits for a process; after `limit` ends it, and those that it has started.
+/// Waits for a process. After `limit` it ends the process and those that the process has started.
 pub(crate) fn wait(child: &mut Child, limit: Option<Duration>) -> Result<ExitStatus, String> {
     let Some(limit) = limit else { return child.wait().map_err(|error| error.to_string()) };
     let began = Instant::now();
@@ -142,10 +143,10 @@ pub(crate) fn wait(child: &mut Child, limit: Option<Duration>) -> Result<ExitSta
     Err(format!("took longer than {} s, and was ended", limit.as_secs_f64()))
 }
 
-/// Kills a process and those that it has started. It is stopped before they are looked up, so that
-/// it starts no more. Where there is no `/proc`, it alone is killed.
+/// Kills a process and those that it has started. The process is stopped before they are looked up,
+/// so that it cannot start more. Without `/proc` only the process itself is killed.
 fn end(id: u32) {
-    // Of the shell, which has it where no program of that name is installed.
+    // The `kill` of the shell, because a program of that name may not be installed.
     let send = |signal: &str| drop(Command::new("sh").args(["-c", &format!("kill -{signal} {id}")]).status());
     send("STOP");
     let threads = std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten();
@@ -156,7 +157,7 @@ fn end(id: u32) {
     send("KILL");
 }
 
-/// Whether a toolchain whose name begins like this is installed; answers its name.
+/// Returns the name of an installed toolchain that begins with `prefix`.
 pub(crate) fn toolchain(prefix: &str) -> Option<String> {
     let list = Run::new("rustup").args(["toolchain", "list"]).output()?;
     list.lines()
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_too_long_is_ended_with_all_that_it_has_started() {
+    fn a_program_over_its_limit_is_ended_with_its_children() {
         // The pipe stays open as long as any of them lives.
         let began = Instant::now();
         let done = shell("sh -c 'sleep 60; true' & sleep 60; true").limit(1).shown("the nap");
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_in_time_is_as_without_a_limit() {
+    fn a_program_that_ends_in_time_is_not_affected() {
         assert!(shell("true").limit(60).done("it").is_ok());
         assert_eq!(why(shell("exit 3").limit(60).done("it")), why(shell("exit 3").done("it")));
         assert_eq!(shell("echo a").limit(60).quiet("it").ok().as_deref(), Some("a\n"));

@@ -1,13 +1,14 @@
-//! The simulation: crashes at every change of a simulated disk, and faults at every operation, seed
-//! by seed; the damage sweep; and processes that are killed, or read beside one another.
+//! The harnesses: the simulation (crashes at every change of a simulated disk, and faults at every
+//! operation, seed by seed), the damage sweep, the model, and processes that are killed or that
+//! read beside a writer.
 
 use crate::run::{Run, cargo};
 use crate::{Done, Stop};
 
-/// Proves that the harnesses can fail: faults are seeded into the code, and the simulation, the
-/// damage sweep, the tests of hostile files, that of mixed histories, a process that is killed or
-/// one that reads beside it have to find each; in the index, which those see only by its speed, its
-/// own tests.
+/// Proves that the harnesses can fail. Faults are seeded into the code, and a harness must find
+/// each of them: the simulation, the damage sweep, the tests of hostile files and of mixed
+/// histories, the model, a process that is killed, or one that reads beside a writer. These notice
+/// the index only by its speed, so its own tests find its faults.
 pub(crate) fn seeded() -> Done {
     let faulty = |arguments: &[&str]| {
         cargo(&["test", "--release"])
@@ -24,8 +25,7 @@ pub(crate) fn seeded() -> Done {
     faulty(&["--package", "stratawal-index", "--lib"])
 }
 
-/// How long a harness may take whose volume is fixed, or to be built: many times as long as it
-/// does.
+/// The time limit of a harness with a fixed volume, and of a build: many times as long as it takes.
 const SECONDS_MAX: u64 = 3600;
 
 /// Every bit of the files of small logs flipped, every page zeroed, every file cut, lost and
@@ -38,8 +38,8 @@ pub(crate) fn sweep_run() -> Run {
     in_memory(harness("damage", 0).env("STRATAWAL_ALL_BITS", "1"))
 }
 
-/// A test of the facade, optimised. The invariants that the code asserts of itself are a part of
-/// what is tried. `seconds` is how long its volume may take, besides what every harness may.
+/// A test of the facade, optimised, with the debug assertions of the code. `seconds` is the time
+/// that its volume may take, in addition to the limit of every harness.
 fn harness(test: &str, seconds: u64) -> Run {
     cargo(&["test", "--release", "--package", "stratawal", "--test", test, "--", "--nocapture"])
         .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true")
@@ -47,7 +47,7 @@ fn harness(test: &str, seconds: u64) -> Run {
         .limit(SECONDS_MAX.saturating_add(seconds))
 }
 
-/// How many there are in a number or a range, as they are given to the harnesses.
+/// The volume of a harness from its argument: a number, or the length of a range.
 fn volume(text: &str) -> u64 {
     let (from, to) = text.split_once("..").unwrap_or(("0", text));
     let number = |text: &str| text.parse::<u64>().unwrap_or(0);
@@ -57,12 +57,12 @@ fn volume(text: &str) -> u64 {
 /// The cases of the model that CI runs.
 const CASES: &str = "10000";
 
-/// Programs of random steps, on a log and on a plain model of it: other ones each time.
+/// Programs of random steps, on a log and on a plain model of it. Each run has other programs.
 pub(crate) fn model(arguments: &[String]) -> Done {
     model_run(&number(arguments, "--cases", CASES, "model")?, None).done("the model")
 }
 
-/// The same ones each time.
+/// The model with a fixed seed, so that each run has the same programs.
 pub(crate) fn model_of_ci() -> Done {
     model_run(CASES, Some("1")).done("the model")
 }
@@ -75,23 +75,23 @@ pub(crate) fn model_run(cases: &str, seed: Option<&str>) -> Run {
     })
 }
 
-/// Nothing is cut off by what runs so but processes, which a file system in memory survives as any
-/// other does.
+/// Runs a harness on a file system in memory, if the machine has one. These harnesses only kill
+/// processes, so the files need not survive a power loss.
 fn in_memory(run: Run) -> Run {
-    let is_there = std::env::var_os("TMPDIR").is_none() && std::path::Path::new("/dev/shm").is_dir();
-    if is_there { run.env("TMPDIR", "/dev/shm") } else { run }
+    let available = std::env::var_os("TMPDIR").is_none() && std::path::Path::new("/dev/shm").is_dir();
+    if available { run.env("TMPDIR", "/dev/shm") } else { run }
 }
 
-/// A process of many threads, killed so often.
+/// A process of many threads, killed `--times` times.
 pub(crate) fn kills(arguments: &[String]) -> Done {
-    kills_run(&number(arguments, "--times", "500", "kills")?).done("what a killed process was told")
+    kills_run(&number(arguments, "--times", "500", "kills")?).done("a killed process")
 }
 
 pub(crate) fn kills_run(kills: &str) -> Run {
     in_memory(harness("kills", volume(kills).saturating_mul(10)).env("STRATAWAL_KILLS", kills))
 }
 
-/// Readers in one process beside a writer in another, for so long.
+/// Readers in one process beside a writer in another, for `--seconds`.
 pub(crate) fn beside(arguments: &[String]) -> Done {
     beside_run(&number(arguments, "--seconds", "120", "beside")?).done("reading beside a writer")
 }
@@ -105,7 +105,7 @@ pub(crate) fn volumes_run() -> Run {
     harness("volumes", 0)
 }
 
-/// The one argument that a task takes, a number over 0.
+/// Parses the only argument of a task, a number above 0.
 fn number(arguments: &[String], flag: &str, default: &str, task: &str) -> Result<String, Stop> {
     match arguments {
         [] => Ok(default.to_owned()),
@@ -114,7 +114,7 @@ fn number(arguments: &[String], flag: &str, default: &str, task: &str) -> Result
     }
 }
 
-/// What `sim` tries without arguments.
+/// The seeds of `sim` without arguments.
 const SEEDS: &str = "0..200";
 
 pub(crate) fn sim(arguments: &[String]) -> Done {
@@ -126,7 +126,7 @@ pub(crate) fn sim(arguments: &[String]) -> Done {
     let range =
         seeds.split_once("..").and_then(|(from, to)| Some((from.parse::<u64>().ok()?, to.parse::<u64>().ok()?)));
     if range.is_none_or(|(from, to)| from >= to) {
-        return Err(Stop::Usage(format!("{seeds:?} is no range of seeds; give A..B")));
+        return Err(Stop::Usage(format!("{seeds:?} is not a range of seeds; give A..B")));
     }
     simulation_run(seeds).done("the simulation")
 }

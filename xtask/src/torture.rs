@@ -1,17 +1,17 @@
-//! Every harness at the volume of a night, and a table of what was tried.
+//! Runs every harness at the volume of a night, and prints a table of the cases tried.
 //!
-//! A harness tells its volume itself, in lines of standard output that begin with `volume: `; a
-//! harness that tells none has not run, and that is a failure.
+//! A harness reports its volume in lines of standard output that begin with `volume: `. A harness
+//! that reports none has not run, which is a failure.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::run::Run;
 use crate::{Done, Stop, fuzz, loom, memcheck, sim};
 
-/// How long it takes, about, on two cores, unless asked otherwise.
+/// The time that it takes on two cores by default, approximately.
 const HOURS: f64 = 6.0;
 
-/// Its name, and what runs it and tells what was tried.
+/// The name of a harness, and a function that runs it and returns its volume.
 type Harness<'a> = (&'static str, &'a dyn Fn() -> Result<Vec<String>, Stop>);
 
 struct Row {
@@ -36,10 +36,10 @@ pub(crate) fn torture(arguments: &[String]) -> Done {
     let harnesses: [Harness<'_>; 10] = [
         ("simulation: crashes and faults", &|| plan.simulation()),
         ("model: random programs", &|| plan.model()),
-        ("damage sweep", &|| told(sim::sweep_run())),
+        ("damage sweep", &|| reported(sim::sweep_run())),
         ("kill -9", &|| plan.kills()),
         ("readers in another process", &|| plan.beside()),
-        ("full file systems", &|| told(sim::volumes_run())),
+        ("full file systems", &|| reported(sim::volumes_run())),
         ("models of concurrency", &|| loom::loom(&[]).map(|()| vec!["all, and their seeded faults".to_owned()])),
         ("seeded faults", &|| sim::seeded().map(|()| vec!["all found".to_owned()])),
         ("memory errors", &|| memcheck::memcheck().map(|()| vec!["codecs, index, segments, mapping".to_owned()])),
@@ -64,7 +64,7 @@ pub(crate) fn torture(arguments: &[String]) -> Done {
     if failed.is_empty() { Ok(()) } else { Err(Stop::Failed(format!("found something: {}", failed.join(", ")))) }
 }
 
-/// How much of each.
+/// The volume of each harness.
 struct Plan {
     seed: u64,
     hours: f64,
@@ -75,27 +75,27 @@ impl Plan {
         Self { seed, hours }
     }
 
-    /// `per_hour` of something, for its part of the time; at least one.
+    /// The number of cases for the hours of the plan; at least one.
     fn scaled(&self, per_hour: f64) -> u64 {
         (self.hours * per_hour).ceil() as u64
     }
 
-    /// Some 2 seconds a seed on two cores, a third of the time.
+    /// A third of the time, at some 2 seconds a seed on two cores.
     fn simulation(&self) -> Result<Vec<String>, Stop> {
         let to = self.seed + self.scaled(600.0);
-        told(sim::simulation_run(&format!("{}..{to}", self.seed)))
+        reported(sim::simulation_run(&format!("{}..{to}", self.seed)))
     }
 
     fn model(&self) -> Result<Vec<String>, Stop> {
-        told(sim::model_run(&self.scaled(60_000.0).to_string(), Some(&self.seed.to_string())))
+        reported(sim::model_run(&self.scaled(60_000.0).to_string(), Some(&self.seed.to_string())))
     }
 
     fn kills(&self) -> Result<Vec<String>, Stop> {
-        told(sim::kills_run(&self.scaled(2_000.0).to_string()))
+        reported(sim::kills_run(&self.scaled(2_000.0).to_string()))
     }
 
     fn beside(&self) -> Result<Vec<String>, Stop> {
-        told(sim::beside_run(&self.scaled(120.0).to_string()))
+        reported(sim::beside_run(&self.scaled(120.0).to_string()))
     }
 
     fn fuzz(&self) -> Result<Vec<String>, Stop> {
@@ -106,10 +106,10 @@ impl Plan {
     }
 }
 
-/// Runs it; what it told of its volume.
-fn told(run: Run) -> Result<Vec<String>, Stop> {
+/// Runs a harness and returns the volume that it reported.
+fn reported(run: Run) -> Result<Vec<String>, Stop> {
     let volume = volume_lines(&run.shown("the harness")?);
-    if volume.is_empty() { Err(Stop::Failed("the harness told no volume".to_owned())) } else { Ok(volume) }
+    if volume.is_empty() { Err(Stop::Failed("the harness reported no volume".to_owned())) } else { Ok(volume) }
 }
 
 fn volume_lines(printed: &str) -> Vec<String> {
@@ -117,7 +117,7 @@ fn volume_lines(printed: &str) -> Vec<String> {
     printed.lines().filter_map(|line| Some(line.split_once("volume: ")?.1.to_owned())).collect()
 }
 
-/// Another one each night, and printed.
+/// A seed that differs from night to night. It is printed.
 fn fresh_seed() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     now.as_secs() % 1_000_000 * 1_000
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn volumes_are_taken_from_what_harnesses_print() {
+    fn volumes_are_found_in_the_output_of_harnesses() {
         let printed = "running 1 test\ntest a ... volume: 3 crashes, seeds 1..2\nok\nvolume: 4 faults\n";
         assert_eq!(volume_lines(printed), ["3 crashes, seeds 1..2", "4 faults"]);
         assert!(volume_lines("test result: ok\n").is_empty());

@@ -20,7 +20,7 @@ pub(super) fn text(line: &str, name: &str) -> Option<String> {
     Some(out)
 }
 
-/// All fields of a flat line of JSON, in order. What is not of that form is left out.
+/// All fields of a flat line of JSON, in order. Other text is left out.
 pub(super) fn fields(line: &str) -> Vec<(&str, &str)> {
     let mut found = Vec::new();
     let mut rest = line.trim().trim_start_matches('{');
@@ -35,7 +35,7 @@ pub(super) fn fields(line: &str) -> Vec<(&str, &str)> {
     }
 }
 
-/// Where the string ends that begins here; `None` if none does.
+/// The end of the string that begins here; `None` if the text does not begin with a string.
 fn string_end(text: &str) -> Option<usize> {
     if !text.starts_with('"') {
         return None;
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_line_has_no_fields() {
+    fn other_text_has_no_fields() {
         for text in ["", "{", "{}", "not json", "{\"half", "{1:2}"] {
             assert!(fields(text).is_empty(), "{text}");
         }

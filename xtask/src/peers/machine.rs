@@ -1,4 +1,4 @@
-//! What the figures were measured on.
+//! The machine that the figures were measured on.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::run::{Run, root};
 
-/// The machine, and the versions of what is compared.
+/// The machine, and the versions of the logs that are compared.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Machine {
     cpu: String,
@@ -20,7 +20,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// This one, with the data in the folder `data`.
+    /// This machine, with the data in the directory `data`.
     pub(super) fn of(data: &Path) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let data = fs::canonicalize(data).unwrap_or_else(|_| data.to_owned());
@@ -74,14 +74,14 @@ fn memory(kib: &str) -> String {
     format!("{:.0} GiB", kib / f64::from(1 << 20))
 }
 
-/// The type of the file system that a folder lies on: of the longest mount point that is above it.
+/// The type of the file system of a directory: that of the longest mount point above it.
 fn file_system(mounts: &str, dir: &str) -> String {
     let above = |point: &str| point == "/" || dir == point || dir.starts_with(&format!("{point}/"));
     let mounts = mounts.lines().filter_map(|line| {
         let mut words = line.split_whitespace().skip(1);
         Some((words.next()?, words.next()?))
     });
-    // Of equals the last one: it hides the others.
+    // Of equal mount points the last one, which hides the others.
     let found = mounts.filter(|(point, _)| above(point)).max_by_key(|(point, _)| point.len());
     found.map_or("unknown", |(_, kind)| kind).to_owned()
 }
@@ -102,11 +102,13 @@ fn versions(lock: &str) -> Vec<(String, String)> {
 /// last of its year.
 fn date(days: u64) -> String {
     let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
+    let era = days / 146_097;
+    let day = days % 146_097;
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
     let month = (5 * day + 2) / 153;
-    let (day, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
     format!("{}-{month:02}-{day:02}", era * 400 + year + u64::from(month <= 2))
 }
 
@@ -121,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_lies_on_the_mount_next_above() {
+    fn a_directory_is_on_the_nearest_mount_above() {
         let mounts =
             "/dev/a / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n/dev/b /tmp/x xfs rw 0 0\n/dev/c /tmp/x btrfs rw 0 0\n";
         assert_eq!(file_system(mounts, "/tmp/y"), "tmpfs");
@@ -139,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_told_in_gib() {
+    fn memory_is_shown_in_gib() {
         assert_eq!(memory(after("a: 1\nMemTotal:       24689432 kB\n", "MemTotal").unwrap()), "24 GiB");
     }
 }

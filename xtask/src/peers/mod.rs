@@ -15,7 +15,7 @@ use crate::{Done, Stop};
 use json::{field, text};
 use machine::Machine;
 
-/// What the arguments ask for.
+/// The arguments, parsed.
 #[derive(Debug, PartialEq)]
 struct Options {
     /// The cases; none is all.
@@ -34,8 +34,8 @@ struct Options {
     keep: bool,
 }
 
-/// Where the page and the plots are that the repository keeps: outside of the crates, which need
-/// not ship them. A host shows the page where one looks at the folder.
+/// The directory of the page and the plots in the repository: outside of the crates, which need not
+/// ship them. Hosting sites show the page with the directory.
 const KEPT: &str = "benches/plots";
 
 /// One of the workloads, as the program that runs them lists it.
@@ -50,17 +50,17 @@ struct Case {
     subjects: Vec<String>,
 }
 
-/// What a subject did in all rounds of a case.
+/// The outcome of a subject in all rounds of a case.
 #[derive(Clone, Debug, PartialEq)]
 enum Outcome {
     /// A line of JSON a round.
     Figures(Vec<String>),
-    /// It has no such operation, or not with that guarantee; why.
+    /// It does not have the operation, or not with that guarantee; the reason.
     None(String),
     Failed(String),
 }
 
-/// A case and what came of it, in the order of its subjects.
+/// A case and its outcomes, in the order of its subjects.
 struct Results {
     case: Case,
     outcomes: Vec<(String, Outcome)>,
@@ -78,7 +78,7 @@ pub(crate) fn peers(arguments: &[String]) -> Done {
     let mut results = Vec::new();
     for case in &cases {
         results.push(all.case(case));
-        // After each case, so that a comparison that is stopped has shown what it found.
+        // After each case, so that a comparison that is interrupted has written its results so far.
         write(&options, &machine, &results)?;
     }
     all.finish();
@@ -90,9 +90,10 @@ pub(crate) fn peers(arguments: &[String]) -> Done {
     if failed.is_empty() { Ok(()) } else { Err(Stop::Failed(failed.join("\nxtask: "))) }
 }
 
-/// Builds the program that runs one case by one subject; answers where it is.
+/// Builds the program that runs one case by one subject, and returns its path.
 fn build() -> Result<PathBuf, Stop> {
-    let (manifest, target) = (root().join("benches/peers/Cargo.toml"), root().join("target/peers"));
+    let manifest = root().join("benches/peers/Cargo.toml");
+    let target = root().join("target/peers");
     cargo(&["build", "--release", "--manifest-path", &manifest.to_string_lossy()])
         .env("CARGO_TARGET_DIR", &target.to_string_lossy())
         .done("building the peers")?;
@@ -106,7 +107,8 @@ fn listed(program: &Path) -> Result<Vec<Case>, Stop> {
 }
 
 fn write(options: &Options, machine: &Machine, results: &[Results]) -> Done {
-    let (out, conditions) = (&options.out, options.conditions());
+    let out = &options.out;
+    let conditions = options.conditions();
     put(out, "peers.md", &table::page(results, machine, &conditions))?;
     put(out, "peers-summary.md", &table::head(results, machine, &conditions))?;
     put(out, "peers.json", &json::document(machine, &conditions, results))?;
@@ -155,18 +157,15 @@ impl Options {
                 continue;
             }
             if argument == "--help" {
-                return Err(
-                    "bench --peers takes what `cargo xtask help` shows for it; an unknown CASE is answered with all \
-                            there are"
-                        .to_owned(),
-                );
+                return Err("`cargo xtask help` shows the arguments of bench --peers; an unknown CASE lists all cases"
+                    .to_owned());
             }
             if argument == "--keep" {
                 options.keep = true;
                 continue;
             }
             let value = rest.next().ok_or_else(|| format!("{argument} needs a value"))?;
-            let wrong = |_| format!("{argument}: {value:?} is no number of that kind");
+            let wrong = |_| format!("{argument}: {value:?} is not a valid number");
             match argument.as_str() {
                 "--subjects" => options.subjects = value.split(',').map(str::to_owned).collect(),
                 "--rounds" => options.rounds = value.parse::<std::num::NonZeroUsize>().map_err(|_| wrong(()))?.get(),
@@ -188,11 +187,11 @@ impl Options {
     fn chosen(&self, all: Vec<Case>) -> Result<Vec<Case>, Stop> {
         let names: Vec<String> = all.iter().map(|case| case.name.clone()).collect();
         if let Some(unknown) = self.cases.iter().find(|name| !names.contains(name)) {
-            return Err(Stop::Usage(format!("there is no case {unknown}; there are {}", names.join(" "))));
+            return Err(Stop::Usage(format!("unknown case {unknown}; the cases are {}", names.join(" "))));
         }
         let known = |name: &&String| !all.iter().any(|case| case.subjects.contains(name));
         if let Some(unknown) = self.subjects.iter().find(known) {
-            return Err(Stop::Usage(format!("there is no subject {unknown}")));
+            return Err(Stop::Usage(format!("unknown subject {unknown}")));
         }
         let mut cases = all;
         cases.retain(|case| self.cases.is_empty() || self.cases.contains(&case.name));
@@ -202,7 +201,7 @@ impl Options {
         Ok(cases)
     }
 
-    /// How it was measured, in words.
+    /// The conditions of the measurement, in words.
     fn conditions(&self) -> String {
         let rounds = if self.rounds == 1 { "1 round".to_owned() } else { format!("{} rounds", self.rounds) };
         let entries = table::figure(self.entries as f64);
@@ -277,7 +276,7 @@ mod tests {
         Case::parse(line).unwrap()
     }
 
-    /// Two rounds by two subjects, one that has nothing to show, and one that failed.
+    /// Three rounds by three subjects, one subject without figures, and one that failed.
     pub(super) fn results() -> Results {
         let line = |subject: &str, value: f64| {
             format!(
@@ -311,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_of_one_run() {
+    fn kept_files_are_of_one_run() {
         let dir = std::env::temp_dir().join(format!("stratawal-kept-{}", std::process::id()));
         let names = || {
             let entries = fs::read_dir(&dir).unwrap();
@@ -332,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_cases_and_subjects_are_told() {
+    fn unknown_cases_and_subjects_are_refused() {
         let chosen = |arguments: &[&str]| parse(arguments).unwrap().chosen(vec![case()]);
         assert!(chosen(&["W9"]).is_err());
         assert!(chosen(&["--subjects", "z"]).is_err());

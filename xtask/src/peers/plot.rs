@@ -5,16 +5,16 @@ use super::table::{Spread, figure, is_ours, is_raw};
 use super::{Case, Results};
 
 const WIDTH: f64 = 840.0;
-/// Where bars begin, and how long the longest is; values stand behind them.
+/// The beginning of the bars, and the length of the longest; values follow the bars.
 const LEFT: f64 = 170.0;
 const LONGEST: f64 = 540.0;
 const ROW: f64 = 26.0;
 const TOP: f64 = 74.0;
 
-/// Where figures differ by more than this, their bars have a logarithmic scale.
+/// If figures differ by more than this factor, their bars have a logarithmic scale.
 const LINEAR_MAX: f64 = 25.0;
 
-/// A caption's line has at most so many characters.
+/// Characters in a line of a caption.
 const CAPTION_LEN: usize = 130;
 
 /// Colours: of the page, of text, of lesser text, of raw loops, of stratawal, of the others.
@@ -24,7 +24,7 @@ fill:#1f2328}.page{fill:#ffffff}.title{font-size:16px;font-weight:600}.less{fill
 .peer{fill:#bf8700}@media (prefers-color-scheme:dark){text{fill:#f0f6fc}.page{fill:#0d1117}.less{fill:#9198a1}\
 .grid{stroke:#3d444d}.spread{stroke:#f0f6fc}.raw{fill:#656c76}.ours{fill:#4493f8}.peer{fill:#d29922}}";
 
-/// How figures become lengths.
+/// Converts figures to lengths.
 struct Scale {
     /// The figure at the beginning of the bars.
     from: f64,
@@ -36,10 +36,11 @@ impl Scale {
     fn of(bars: &[(String, Spread)]) -> Self {
         let least = bars.iter().map(|(_, bar)| bar.least).fold(f64::INFINITY, f64::min).max(f64::MIN_POSITIVE);
         let medians = || bars.iter().map(|(_, bar)| bar.median);
-        let (low, high) = (medians().fold(f64::INFINITY, f64::min), medians().fold(0.0, f64::max));
+        let low = medians().fold(f64::INFINITY, f64::min);
+        let high = medians().fold(0.0, f64::max);
         let to = bars.iter().map(|(_, bar)| bar.greatest).fold(0.0, f64::max);
         if low > 0.0 && high / low > LINEAR_MAX {
-            // A decade below the least, so that its bar is one, too.
+            // A decade below the least, so that its bar is visible, too.
             let from = 10_f64.powf((least.log10() - 0.3).floor());
             return Self { from, to, logarithmic: true };
         }
@@ -73,13 +74,14 @@ impl Scale {
     }
 }
 
-/// The plot; `None` where nobody has a figure.
+/// The plot; `None` if no subject has a figure.
 pub(super) fn plot(results: &Results, machine: &Machine, conditions: &str) -> Option<String> {
     let bars = bars(results);
     if bars.is_empty() {
         return None;
     }
-    let (case, scale) = (&results.case, Scale::of(&bars));
+    let case = &results.case;
+    let scale = Scale::of(&bars);
     let bottom = TOP + ROW * bars.len() as f64;
     let captions = format!("{}. {conditions}; bars: median, lines: least to greatest.", machine.in_a_line());
     let captions = wrapped(&captions, CAPTION_LEN);
@@ -104,12 +106,15 @@ pub(super) fn plot(results: &Results, machine: &Machine, conditions: &str) -> Op
         let middle = y + ROW / 2.0 - 2.0;
         let end = scale.at(bar.median);
         out += &text(LEFT - 8.0, middle + 4.5, "", "end", &machine.versioned(subject));
-        let (class, length, thick) = (class(subject), (end - LEFT).max(1.0), ROW - 8.0);
+        let class = class(subject);
+        let length = (end - LEFT).max(1.0);
+        let thick = ROW - 8.0;
         out += &format!(
             "<rect class=\"{class}\" x=\"{LEFT}\" y=\"{:.1}\" width=\"{length:.1}\" height=\"{thick}\" rx=\"2\"/>\n",
             y + 2.0
         );
-        let (least, greatest) = (scale.at(bar.least), scale.at(bar.greatest));
+        let least = scale.at(bar.least);
+        let greatest = scale.at(bar.greatest);
         out += &line(least, middle, greatest, middle, "spread");
         out += &text(greatest.max(end) + 8.0, middle + 4.5, "", "start", &figure(bar.median));
     }
@@ -125,7 +130,7 @@ fn subtitle(case: &Case, scale: &Scale) -> String {
     format!("{}{logarithmic}", case.better())
 }
 
-/// Who has a figure: the raw loops, stratawal, and the peers, the best first.
+/// The subjects with a figure: the raw loops, stratawal, and the peers, the best first.
 fn bars(results: &Results) -> Vec<(String, Spread)> {
     let with_figures =
         results.outcomes.iter().filter_map(|(name, outcome)| Some((name.clone(), outcome.spread("value")?)));
@@ -178,8 +183,8 @@ fn short(mark: f64) -> String {
     }
 }
 
-/// Lines of whole words.
-fn wrapped(text: &str, len: usize) -> Vec<String> {
+/// Splits text into lines of whole words, of at most `len` characters each.
+pub(super) fn wrapped(text: &str, len: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         match lines.last_mut() {
@@ -244,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn peers_stand_in_order_behind_raw_loops_and_stratawal() {
+    fn peers_follow_raw_loops_and_stratawal_in_order() {
         let mut one = results();
         let (name, outcome) = one.outcomes[0].clone();
         assert_eq!(name, "raw");

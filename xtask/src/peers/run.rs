@@ -1,5 +1,5 @@
-//! Running the cases: one process at a time, subject by subject and round by round, so that what
-//! changes on the machine meanwhile changes for all.
+//! Runs the cases: one process at a time, subject by subject and round by round, so that changes of
+//! the machine during the comparison affect all subjects.
 
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
@@ -11,11 +11,11 @@ use super::{Case, Options, Outcome, Results};
 use crate::run::{Run, wait};
 use crate::{Done, Stop};
 
-/// How long a process may take besides the time that it measures.
+/// The time that a process may take in addition to the time that it measures.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// The case that asks for cores that stay awake: a sync takes many times as long on one that has
-/// gone to sleep, and a single thread that syncs lets them.
+/// The case that needs cores that stay awake: a sync takes many times as long on a core that
+/// sleeps, and a single thread that syncs lets the cores sleep.
 const AWAKE: &str = "W3/1";
 
 pub(super) struct Runner {
@@ -45,7 +45,7 @@ impl Runner {
         })
     }
 
-    /// All rounds of a case. A subject that has nothing to show, or has failed, is not asked again.
+    /// Runs all rounds of a case. A subject without a figure, or one that failed, is not run again.
     pub(super) fn case(&mut self, case: &Case) -> Results {
         let begun = |name: &String| (name.clone(), Outcome::Figures(Vec::new()));
         let mut outcomes: Vec<(String, Outcome)> = case.subjects.iter().map(begun).collect();
@@ -76,7 +76,7 @@ impl Runner {
         self.progress.show("");
     }
 
-    /// One case by one subject; answers its line.
+    /// Runs one case by one subject, and returns its line.
     fn one(&self, case: &Case, subject: &str) -> Result<String, String> {
         let _awake = if case.name == AWAKE { Some(Awake::new(&self.program, self.seconds)?) } else { None };
         let mut child = Command::new(&self.program)
@@ -93,30 +93,32 @@ impl Runner {
             drop(std::fs::remove_dir_all(self.data.join(format!("{subject}-{}", case.file_name()))));
         }
         let success = ended?.success();
-        let (mut out, mut err) = (String::new(), String::new());
+        let mut out = String::new();
+        let mut err = String::new();
         if let (Some(stdout), Some(stderr)) = (&mut child.stdout, &mut child.stderr) {
             drop((stdout.read_to_string(&mut out), stderr.read_to_string(&mut err)));
         }
         let line = out.lines().rev().find(|line| line.starts_with('{')).unwrap_or_default();
-        let told = field(line, "value").is_some() || field(line, "none").is_some();
-        if success && told {
+        let has_result = field(line, "value").is_some() || field(line, "none").is_some();
+        if success && has_result {
             return Ok(line.to_owned());
         }
-        Err(err.lines().next().unwrap_or("it said nothing").to_owned())
+        Err(err.lines().next().unwrap_or("it printed no error").to_owned())
     }
 }
 
 fn warm(program: &Path, data: &Path, gib: u64) -> Done {
-    let (data, gib) = (data.to_string_lossy(), gib.to_string());
+    let data = data.to_string_lossy();
+    let gib = gib.to_string();
     Run::new(&program.to_string_lossy()).args(["warm", &*data, &*gib]).done("warming the memory")
 }
 
-/// Two busy loops at the lowest priority, one for each core of the machines that this is made for.
+/// Two busy loops at the lowest priority, one for each core of the machines that this serves.
 struct Awake([Child; 2]);
 
 impl Awake {
     fn new(program: &Path, seconds: f64) -> Result<Self, String> {
-        // They end by themselves where nobody is left to end them.
+        // They end after that time, even if this process was killed.
         let seconds = (seconds + 120.0).to_string();
         let busy = || {
             let mut command = Command::new("nice");
@@ -139,7 +141,7 @@ impl Drop for Awake {
     }
 }
 
-/// What is going on, on standard error.
+/// Shows the progress on standard error.
 struct Progress {
     began: Instant,
     runs: usize,

@@ -2,7 +2,11 @@
 
 use super::json::{fields, text};
 use super::machine::Machine;
+use super::plot::wrapped;
 use super::{Outcome, Results};
+
+/// Columns of a line of text on the page.
+const COLUMNS: usize = 120;
 
 /// The figures of all rounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,7 +21,8 @@ impl Spread {
     pub(super) fn of(mut figures: Vec<f64>) -> Option<Self> {
         figures.retain(|figure| figure.is_finite());
         figures.sort_by(f64::total_cmp);
-        let (&least, &greatest) = (figures.first()?, figures.last()?);
+        let &least = figures.first()?;
+        let &greatest = figures.last()?;
         let middle = figures.len() / 2;
         let median =
             if figures.len() % 2 == 1 { figures[middle] } else { (figures[middle - 1] + figures[middle]) / 2.0 };
@@ -25,7 +30,7 @@ impl Spread {
     }
 }
 
-/// A figure with three digits that count, and thousands set apart.
+/// A figure with three significant digits, and thousands set apart.
 pub(super) fn figure(value: f64) -> String {
     if value.abs() < 99.95 {
         return match value.abs() {
@@ -95,18 +100,24 @@ pub(super) fn page(results: &[Results], machine: &Machine, conditions: &str) -> 
     out
 }
 
-/// The machine, the conditions, and the summary, for a page that says more.
+/// The machine, the conditions, and the summary: the head of the page.
 pub(super) fn head(results: &[Results], machine: &Machine, conditions: &str) -> String {
-    let mut out = format!(
-        "{}.\n\n{conditions}; median (least to greatest). \
-         Each row of appends compares one guarantee: *buffered* survives nothing, *flushed* the death of the process, \
-         *synced* power loss; a log that is read was written with the one that the row names, or the nearest to it that \
-         each log has, which the table of the case says. *Raw* is a plain loop without a log around it. Columns with × say \
-         how many times as good: above 1 is better than what it is compared with. What a log does not have is —.\n\n\
-         The others: {}.\n\n",
-        cell(&machine.in_a_line()),
-        others(results, machine)
-    );
+    let paragraphs = [
+        format!("{}.", cell(&machine.in_a_line())),
+        format!(
+            "{conditions}; median (least to greatest). Each row of appends compares one guarantee: *buffered* survives \
+             nothing, *flushed* the death of the process, *synced* power loss. A log that is read was written with the \
+             guarantee that the row names, or with the nearest one that each log has; the table of the case names it. \
+             *Raw* is a plain loop without a log around it. Columns with × give a ratio: above 1 is better than the \
+             subject that it is compared with. A dash (—) marks work that a log cannot do."
+        ),
+        format!("The others: {}.", others(results, machine)),
+    ];
+    let mut out = String::new();
+    for paragraph in paragraphs {
+        out += &wrapped(&paragraph, COLUMNS).join("\n");
+        out += "\n\n";
+    }
     out += "| case | work | unit | raw | stratawal | × raw | best peer | × best peer | ironwal |\n";
     out += "|---|---|---|---|---|---|---|---|---|\n";
     results.iter().for_each(|one| out += &summary(one));
@@ -164,7 +175,8 @@ fn section(one: &Results, machine: &Machine) -> String {
     }
     out += "| subject | median (least to greatest) | × raw | × best peer | p50 | p99 | p99.9 | besides |\n";
     out += "|---|---|---|---|---|---|---|---|\n";
-    let (raw, best) = (one.median("raw"), one.best_peer().map(|best| best.1));
+    let raw = one.median("raw");
+    let best = one.best_peer().map(|best| best.1);
     for (subject, outcome) in &one.outcomes {
         let name = machine.versioned(subject);
         out += &match (outcome, outcome.spread("value")) {
@@ -215,7 +227,7 @@ mod tests {
     use crate::peers::tests::results;
 
     #[test]
-    fn a_median_lies_in_the_middle() {
+    fn a_median_is_in_the_middle() {
         let of = |figures: &[f64]| Spread::of(figures.to_vec());
         assert_eq!(of(&[]), None);
         assert_eq!(of(&[f64::NAN]), None);
@@ -224,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_have_three_digits_that_count() {
+    fn figures_have_three_significant_digits() {
         let shown = [0.0123, 0.9999, 1.234, 9.999, 12.345, 99.96, 1234.5, 1_234_567.0].map(figure);
         assert_eq!(shown, ["0.012", "1.00", "1.23", "10.0", "12.3", "100", "1,234", "1,234,567"]);
     }
