@@ -80,7 +80,8 @@ fn read(c: &mut Criterion) {
         });
         group.bench_function(format!("{name}, by runs"), |b| {
             b.iter(|| {
-                let (mut entries, mut sum) = (stream.iter(..), 0);
+                let mut entries = stream.iter(..);
+                let mut sum = 0;
                 while let Some(run) = entries.next_run() {
                     sum += run.expect("reads").entries().map(|(_, data)| data.len()).sum::<usize>();
                 }

@@ -90,7 +90,8 @@ fn warm(dir: &Path, gib: &str) -> Answer<ExitCode> {
     std::fs::create_dir_all(dir).map_err(failed("warm"))?;
     let path = dir.join("warm");
     let written = (|| {
-        let (mut file, block) = (std::fs::File::create(&path)?, vec![1; 1 << 20]);
+        let mut file = std::fs::File::create(&path)?;
+        let block = vec![1; 1 << 20];
         (0..gib << 10).try_for_each(|_| file.write_all(&block))
     })();
     std::fs::remove_file(&path).map_err(failed("warm"))?;

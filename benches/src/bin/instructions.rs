@@ -94,7 +94,8 @@ impl Cases {
                 assert_eq!(entries.sum::<usize>(), times as usize * ENTRY_LEN);
             });
             self.case(&format!("scan by runs, {name}"), TIMES, |times| {
-                let (mut entries, mut sum) = (stream.iter(..times), 0);
+                let mut entries = stream.iter(..times);
+                let mut sum = 0;
                 while let Some(run) = entries.next_run() {
                     sum += run.expect("reads").entries().map(|(_, data)| data.len()).sum::<usize>();
                 }

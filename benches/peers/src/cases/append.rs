@@ -25,7 +25,9 @@ pub(super) fn timed(
     step: u64,
     mut append: impl FnMut(u64) -> Answer<()>,
 ) -> Answer<(u64, Hist, Option<f64>)> {
-    let (mut n, mut took, mut burst) = (0, Hist::new(), None);
+    let mut n = 0;
+    let mut took = Hist::new();
+    let mut burst = None;
     let began = Instant::now();
     let mut before = began;
     while before - began < time && n < ENTRIES_MAX {
@@ -128,7 +130,8 @@ fn work(writer: &mut dyn Writer, thread: u64, time: Duration, barrier: &Barrier,
     barrier.wait();
     early?;
     let mut payload = Payload::new(ENTRY_LEN);
-    let (mut entries, mut took) = (1, Hist::new());
+    let mut entries = 1;
+    let mut took = Hist::new();
     let began = Instant::now();
     let mut before = began;
     while before - began < time {

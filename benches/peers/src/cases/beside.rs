@@ -72,7 +72,8 @@ pub(super) fn scan(run: &Run<'_>) -> Answer<Figures> {
 fn phase(time: Duration, mut took: Hist, mut block: impl FnMut(&mut Tally) -> Answer<u64>) -> Answer<Phase> {
     let mut tally = Tally::new();
     let mut entries = 0;
-    let (began, cpu) = (Instant::now(), thread_time());
+    let began = Instant::now();
+    let cpu = thread_time();
     let mut before = cpu;
     while began.elapsed() < time || entries == 0 {
         let read = block(&mut tally)?;
@@ -81,7 +82,8 @@ fn phase(time: Duration, mut took: Hist, mut block: impl FnMut(&mut Tally) -> An
         before = now;
         entries += read;
     }
-    let (wall, cpu) = (began.elapsed(), before.saturating_sub(cpu));
+    let wall = began.elapsed();
+    let cpu = before.saturating_sub(cpu);
     if (tally.count, tally.bytes) != (entries, entries * ENTRY_LEN as u64) {
         return Err(Stop::Failed("the reader saw other entries".to_owned()));
     }

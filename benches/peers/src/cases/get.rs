@@ -80,11 +80,13 @@ fn gets(run: &Run<'_>, subject: &dyn Subject, bound: u64) -> Answer<Figures> {
         took.add(before - start);
     }
     let seconds = began.elapsed().as_secs_f64();
-    let (entries, bytes) = (tally.count, tally.bytes);
+    let entries = tally.count;
+    let bytes = tally.bytes;
     if bytes != entries * ENTRY_LEN as u64 {
         return Err(Stop::Failed("a get answered other lengths".to_owned()));
     }
-    let (value, mean) = (took.at(0.5) as f64, seconds * 1e9 / entries as f64);
+    let value = took.at(0.5) as f64;
+    let mean = seconds * 1e9 / entries as f64;
     let more = vec![("ns a get, mean", mean)];
     Ok(Figures { value, took: Some(took), entries, bytes, seconds, more, note: String::new() })
 }

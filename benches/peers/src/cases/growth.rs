@@ -69,7 +69,8 @@ pub(super) fn fill(run: &Run<'_>) -> Answer<u64> {
     }
     let subject = (run.kind.open)(&setup(run))?;
     let mut writer = subject.writer(0)?;
-    let (large, mut payload) = (vec![0; LARGE_LEN], Payload::new(ENTRY_LEN));
+    let large = vec![0; LARGE_LEN];
+    let mut payload = Payload::new(ENTRY_LEN);
     let mut punched = HashSet::new();
     let mut n = 0;
     for group in 0..groups(run) {
@@ -106,7 +107,8 @@ fn punch(run: &Run<'_>, punched: &mut HashSet<PathBuf>) -> Answer<()> {
 
 /// The segment files below a folder.
 fn segments(dir: &Path) -> Answer<Vec<PathBuf>> {
-    let (mut found, mut dirs) = (Vec::new(), vec![dir.to_owned()]);
+    let mut found = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
     while let Some(dir) = dirs.pop() {
         for path in children(&dir)? {
             if path.is_dir() {
@@ -127,7 +129,9 @@ fn children(dir: &Path) -> Answer<Vec<PathBuf>> {
 fn punch_file(path: &Path) -> io::Result<()> {
     let file = File::options().read(true).write(true).open(path)?;
     let len = file.metadata()?.len();
-    let (mut piece, mut at, mut zeros) = (vec![0; LARGE_LEN], 0, 0..0);
+    let mut piece = vec![0; LARGE_LEN];
+    let mut at = 0;
+    let mut zeros = 0..0;
     while at < len {
         let read = file.read_at(&mut piece, at)?;
         if read == 0 {
@@ -165,7 +169,8 @@ fn nth(i: u64, groups: u64) -> u64 {
 pub(super) fn long(run: &Run<'_>) -> Answer<Figures> {
     let filled = fill_apart(run)?;
     let (_, len, blocks) = files(run.dir);
-    let (setup, groups) = (setup(run), groups(run));
+    let setup = setup(run);
+    let groups = groups(run);
     let mut opened = Vec::new();
     let mut at_first = None;
     for _ in 1..OPENS {
@@ -225,7 +230,9 @@ fn open(run: &Run<'_>, setup: &Setup<'_>) -> Answer<(Box<dyn Subject>, f64)> {
 }
 
 fn gets(run: &Run<'_>, subject: &dyn Subject, groups: u64) -> Answer<(Hist, f64)> {
-    let (mut random, mut tally, mut took) = (Random::new(groups), Tally::new(), Hist::new());
+    let mut random = Random::new(groups);
+    let mut tally = Tally::new();
+    let mut took = Hist::new();
     let began = Instant::now();
     let mut before = began;
     while before - began < run.time {

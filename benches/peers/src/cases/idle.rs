@@ -33,7 +33,8 @@ pub(super) fn idle(run: &Run<'_>) -> Answer<Figures> {
         })
     })?;
     let handles = (0..streams).map(|stream| subject.writer(stream)).collect::<Answer<Vec<_>>>()?;
-    let (held, held_files) = (anonymous()? - before, open_files()?);
+    let held = anonymous()? - before;
+    let held_files = open_files()?;
     drop(handles);
     let ((), closed) = seconds(|| subject.close())?;
     let (count, _, blocks) = files(run.dir);

@@ -60,7 +60,8 @@ impl Subject for RaftEngine {
     fn writer(&self, stream: u64) -> Answer<Box<dyn Writer + '_>> {
         let next = usize::try_from(stream).ok().and_then(|at| self.next.get(at));
         let next = next.ok_or_else(|| Stop::Failed("there is no such stream".to_owned()))?;
-        let (batch, entries) = (LogBatch::default(), Vec::new());
+        let batch = LogBatch::default();
+        let entries = Vec::new();
         Ok(Box::new(Appender { log: self, region: stream + 1, next, batch, entries }))
     }
 

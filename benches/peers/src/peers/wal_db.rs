@@ -22,7 +22,8 @@ pub(crate) fn open(setup: &Setup<'_>) -> Answer<Box<dyn Subject>> {
     if setup.streams > 64 {
         return none("a log has one stream");
     }
-    let (level, framed_len) = (setup.level, setup.entry_len as u64 + HEADER_LEN);
+    let level = setup.level;
+    let framed_len = setup.entry_len as u64 + HEADER_LEN;
     let path = |stream: u64| setup.dir.join(format!("log{stream}"));
     if let Some(len) = setup.segment_len {
         let open = |stream| Wal::<SegmentedStore>::open_segmented(path(stream), len).map_err(failed("open"));

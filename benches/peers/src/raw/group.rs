@@ -54,7 +54,8 @@ impl Shared {
         waiting.led = true;
         spare.clear();
         std::mem::swap(&mut waiting.bytes, spare);
-        let (at, group) = (waiting.end, waiting.taken);
+        let at = waiting.end;
+        let group = waiting.taken;
         waiting.end += spare.len() as u64;
         drop(waiting);
         let done = self.file.write_all_at(spare, at).and_then(|()| self.file.sync_data());

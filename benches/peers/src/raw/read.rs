@@ -52,7 +52,8 @@ pub(super) fn scan(by: By, map: &OnceLock<Mmap>, file: &File, tally: &mut Tally)
     if by != By::Blocks {
         return entries(mapped(map, file)?, tally).map(drop);
     }
-    let (mut block, mut at) = (vec![0; CHUNK_LEN], 0);
+    let mut block = vec![0; CHUNK_LEN];
+    let mut at = 0;
     loop {
         let read = file.read_at(&mut block, at).map_err(failed("read"))?;
         match entries(&block[..read], tally)? {
@@ -94,7 +95,8 @@ pub(super) fn get(by: By, map: &OnceLock<Mmap>, file: &File, at: u64, len: usize
             first(mapped(map, file)?.get(at as usize..).ok_or_else(wrong)?)?.map(|entry| tally.see(entry))
         }
         By::Group => {
-            let (len, n) = (len as u64, at / len as u64);
+            let len = len as u64;
+            let n = at / len as u64;
             let mut block = [0; 2 * PREAD_LEN];
             let block = block.get_mut(..(GROUP * len) as usize).ok_or_else(wrong)?;
             // The last group may not be whole.

@@ -171,7 +171,8 @@ impl Ring {
 
 impl Subject for Ring {
     fn writer(&self, _: u64) -> Answer<Box<dyn Writer + '_>> {
-        let (map, tally) = (self.map.lock().map_err(poisoned)?, self.counted.lock().map_err(poisoned)?);
+        let map = self.map.lock().map_err(poisoned)?;
+        let tally = self.counted.lock().map_err(poisoned)?;
         Ok(Box::new(RingLoop { map, at: 0, tally }))
     }
 
