@@ -56,6 +56,24 @@ pub fn encode_points(points: &[IndexPoint]) -> Result<Vec<u8>, PointsError> {
     Ok(encode_checked(points))
 }
 
+/// The index block of `points` in at most `len_max` bytes. Where the block of all points would be
+/// longer, it holds every second point, or every fourth, and so on. The first point is always in
+/// it.
+///
+/// # Errors
+/// [`PointsError`] if a point breaks the rules of [`IndexPoint`].
+pub fn encode_points_within(points: &[IndexPoint], len_max: usize) -> Result<Vec<u8>, PointsError> {
+    check_points(points, POINTS_MAX)?;
+    let mut block = encode_checked(points);
+    let mut step = 1;
+    while block.len() > len_max && step < points.len() {
+        step *= 2;
+        let some: Vec<IndexPoint> = points.iter().copied().step_by(step).collect();
+        block = encode_checked(&some);
+    }
+    Ok(block)
+}
+
 /// Encodes points that are known to follow the rules.
 pub(crate) fn encode_checked(points: &[IndexPoint]) -> Vec<u8> {
     let count = u32::try_from(points.len()).expect("invariant: the points were counted when they were checked");

@@ -66,7 +66,7 @@ mod stress;
 pub use active::ActiveIndex;
 pub use builder::{EVERY_BYTES_DEFAULT, IndexBuilder};
 pub use cache::{Cache, CacheKey, CacheLimits, CacheStats};
-pub use codec::{Bounds, encode_points};
+pub use codec::{Bounds, encode_points, encode_points_within};
 pub use error::{DecodeError, DecodeErrorKind, PointsError, PointsErrorKind};
 pub use index::Index;
 pub use packed::PackedIndex;

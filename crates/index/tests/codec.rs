@@ -2,7 +2,9 @@
 #![cfg(not(stratawal_loom))]
 
 use proptest::prelude::*;
-use stratawal_index::{Bounds, DecodeErrorKind, Index, IndexPoint, PointsErrorKind, encode_points, properties};
+use stratawal_index::{
+    Bounds, DecodeErrorKind, Index, IndexPoint, PointsErrorKind, encode_points, encode_points_within, properties,
+};
 
 const ANY: Bounds = Bounds { seq: 0..u64::MAX, offset: 0..u64::MAX };
 
@@ -54,6 +56,19 @@ fn the_empty_example_of_the_format_is_what_is_written_and_read() {
     let golden = hex_of_format("no points");
     assert_eq!(Index::default().encode(), golden);
     assert!(Index::decode(&golden, &Bounds { seq: 0..0, offset: 0..0 }).unwrap().is_empty());
+}
+
+#[test]
+fn a_block_that_is_too_long_keeps_every_nth_point() {
+    let all: Vec<IndexPoint> = (0..100).map(|i| IndexPoint { seq: i, offset: 128 + i * 8, timestamp: i }).collect();
+    let whole = encode_points(&all).unwrap();
+    assert_eq!(encode_points_within(&all, whole.len()).unwrap(), whole);
+    for (len_max, step) in [(whole.len() - 1, 2), (whole.len() / 2, 4), (0, 128)] {
+        let block = encode_points_within(&all, len_max).unwrap();
+        let some: Vec<IndexPoint> = all.iter().copied().step_by(step).collect();
+        assert_eq!(Index::decode(&block, &ANY).unwrap().points(), some, "at most {len_max} bytes");
+    }
+    assert_eq!(encode_points_within(&[], 0).unwrap(), encode_points(&[]).unwrap());
 }
 
 #[test]

@@ -64,7 +64,8 @@ pub use file::{Finished, FooterSummary, SegmentFile};
 pub use name::{SegmentId, TEMPORARY_PREFIX, is_temporary};
 pub use preallocation::{CONTROL_RESERVE, Preallocation, active_len};
 pub use read::{
-    CursorStep, FoundEntry, FrameAt, FrameCursor, FrameLayout, FrameRef, MapPromise, SegmentData, SpanState,
+    BLOCK_LEN_MAX, CursorStep, FoundEntry, FrameAt, FrameCursor, FrameLayout, FrameRef, MapPromise, SegmentData,
+    SpanState,
 };
 pub use search::{FoundFrame, FoundSeal, FrameSearch};
 pub use stratawal_storage::Access;

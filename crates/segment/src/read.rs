@@ -14,6 +14,9 @@ use stratawal_storage::File;
 use crate::sync::Arc;
 use crate::{Error, ErrorKind, Result, SegmentFile, SegmentId};
 
+/// The longest block that a reader should ask for, in bytes, except for a frame that is longer.
+pub const BLOCK_LEN_MAX: u64 = 256 << 10;
+
 /// The promise that makes mapping segment files sound; it cannot be proved here, only made by the
 /// program's author.
 #[derive(Clone, Copy, Debug)]

@@ -4,14 +4,13 @@ use std::ops::{Range, RangeInclusive};
 
 use bytes::Bytes;
 use stratawal_frame::{ByteOffset, SeqNo};
-use stratawal_segment::{Access, CursorStep, FrameAt, FrameCursor, FrameSearch, SegmentFile};
+use stratawal_segment::{Access, BLOCK_LEN_MAX, CursorStep, FrameAt, FrameCursor, FrameSearch, SegmentFile};
 
 use crate::batch::Entry;
 use crate::error::{DamageKind, Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::log::StreamLog;
 use crate::options::{StreamOptions, Visibility};
-use crate::read::iter::BLOCK_LEN_MAX;
 use crate::read::segment_reader::SegmentReader;
 use crate::read::snapshot::Snapshot;
 use crate::recovery;

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use stratawal_frame::{
-    ByteOffset, Decoded, End, EndKind, FRAME_HEADER_LEN, FrameHeader, Generation, Limits, PayloadChecksum, Place,
-    SEGMENT_HEADER_LEN, Salt, SegmentHeader, SeqNo, TRAILER_LEN, decode_header,
+    ByteOffset, Decoded, End, EndKind, FRAME_HEADER_LEN, FrameHeader, Generation, INDEX_BLOCK_LEN_MAX, Limits,
+    PayloadChecksum, Place, SEGMENT_HEADER_LEN, Salt, SegmentHeader, SeqNo, TRAILER_LEN, decode_header,
 };
-use stratawal_index::ActiveIndex;
+use stratawal_index::{ActiveIndex, encode_points_within};
 use stratawal_segment::{
     Access, ControlContext, CreateError, Preallocation, SegmentData, SegmentFile, SegmentId, SegmentWriter,
 };
@@ -23,7 +24,7 @@ use crate::removal::remove_file;
 use crate::sync::Arc;
 use crate::write::clock::is_far_ahead;
 use crate::write::reserve::{FIRST_LEN, ReserveUse, create_segment};
-use crate::write::writer::{Active, Closes, index_block};
+use crate::write::writer::{Active, Closes};
 
 /// How much is written again at a time.
 const REWRITE_LEN: u64 = 1 << 20;
@@ -401,12 +402,13 @@ impl Repair<'_> {
         let (mut writer, mut preallocation) = SegmentWriter::resume(&file, scan.chain.end);
         let mut points = scan.index.points_from(0);
         points.retain(|point| point.seq < limit.0);
+        let block = encode_points_within(&points, INDEX_BLOCK_LEN_MAX).expect("invariant: points of an index rise");
         let end = End {
             kind: EndKind::Seal { successor: next.generation, salt: next.salt },
             start,
             entries: scan.chain.end_seq.min(limit) - file.header().base,
             times: scan.chain.times.unwrap_or_default(),
-            index: index_block(&points),
+            index: Bytes::from(block),
         };
         let tail = ControlContext { next_seq: scan.chain.end_seq, timestamp, durable: next.durable };
         let sealed = writer

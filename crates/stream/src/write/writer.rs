@@ -15,7 +15,7 @@ use stratawal_frame::{
     ByteOffset, DataFrame, End, EndKind, Generation, INDEX_BLOCK_LEN_MAX, Place, SEGMENT_HEADER_LEN, Salt,
     SegmentHeader, SeqNo, StreamId, TRAILER_LEN, encode_data, encode_data_head,
 };
-use stratawal_index::{ActiveIndex, IndexPoint, encode_points};
+use stratawal_index::{ActiveIndex, IndexPoint, encode_points_within};
 use stratawal_segment::{CONTROL_RESERVE, ControlContext, CreateError, Preallocation, SegmentData, SegmentWriter};
 
 use crate::context::{Location, LogContext, NEW_PREFIX, UnsyncedFile};
@@ -546,12 +546,13 @@ impl Writer {
     }
 
     fn end(&self, kind: EndKind, active: &Active, points: &[IndexPoint]) -> End {
+        let block = encode_points_within(points, INDEX_BLOCK_LEN_MAX).expect("invariant: points of an index rise");
         End {
             kind,
             start: SeqNo(self.shared.watermarks.start()),
             entries: active.end_seq - active.writer.header().base.0,
             times: active.times.unwrap_or_default(),
-            index: index_block(points),
+            index: Bytes::from(block),
         }
     }
 
@@ -564,20 +565,6 @@ impl Writer {
         };
         let result = active.writer.finish(preallocation, &tail, end);
         result.map_err(|e| Error::segment_error(&self.shared.location, e))
-    }
-}
-
-/// The index points as a SEAL or CLOSE holds them; of a segment so large that they would not fit,
-/// every second one, or every fourth, and so on.
-pub(crate) fn index_block(points: &[IndexPoint]) -> Bytes {
-    let mut step = 1;
-    loop {
-        let some: Vec<IndexPoint> = points.iter().copied().step_by(step).collect();
-        let block = encode_points(&some).expect("invariant: points of an index rise");
-        if block.len() <= INDEX_BLOCK_LEN_MAX {
-            return Bytes::from(block);
-        }
-        step *= 2;
     }
 }
 

@@ -9,7 +9,7 @@ use std::ops::{Bound, RangeBounds};
 
 use bytes::Bytes;
 use stratawal_frame::{ByteOffset, FrameHeader, SeqNo, entry_range};
-use stratawal_segment::{CursorStep, FrameCursor, FrameRef};
+use stratawal_segment::{BLOCK_LEN_MAX, CursorStep, FrameCursor, FrameRef};
 
 use crate::batch::{Entry, Run};
 use crate::error::{DamageKind, Error, ErrorKind, Result};
@@ -24,8 +24,6 @@ use crate::write::tail::TailProvider;
 
 /// The first block that an iterator reads, in bytes; each further one is twice as long.
 const BLOCK_LEN_MIN: u64 = 16 << 10;
-/// The longest block, but for a frame that is longer.
-pub(crate) const BLOCK_LEN_MAX: u64 = 256 << 10;
 
 /// A run of small frames ends with the first that makes it as long as this: it is gone through
 /// twice, and so from the processor's nearest cache the second time.
