@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use stratawal_frame::{FORMAT_FILE_LEN, FormatFile, FormatFileError, WalId};
 use stratawal_storage::{Access, DirEntry, EntryKind, Lock, LockError, Storage};
-use stratawal_stream::{DELETED_PREFIX, NEW_PREFIX, remove_folder};
+use stratawal_stream::{is_leftover_dir, remove_leftover_dir};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::name;
@@ -272,9 +272,7 @@ impl Root {
     /// and the rest of those that were deleted.
     fn remove_unfinished(&self) -> Result<()> {
         for entry in self.list_streams()? {
-            let name = entry.name.as_encoded_bytes();
-            let unfinished = [NEW_PREFIX, DELETED_PREFIX].iter().any(|prefix| name.starts_with(prefix.as_bytes()));
-            if entry.kind == EntryKind::Dir && unfinished {
+            if entry.kind == EntryKind::Dir && is_leftover_dir(&entry.name) {
                 let dir = self.streams().join(&entry.name);
                 // A deletion that was interrupted has to be durable before anybody sees the stream
                 // gone.
@@ -283,7 +281,7 @@ impl Root {
                     .map_err(|e| Error::io("cannot sync the directory of the streams", e))?;
                 // What cannot be removed (somebody put a folder there, or holds a file) is no
                 // reason to keep the log shut; the next open tries again.
-                let _ = remove_folder(&*self.storage, &dir);
+                let _ = remove_leftover_dir(&*self.storage, &dir);
             }
         }
         Ok(())

@@ -1,28 +1,22 @@
 //! What the streams of one log share.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use stratawal_frame::WalId;
 use stratawal_index::{Cache, CacheLimits};
 use stratawal_storage::Storage;
 
+use crate::evicting_storage::EvictingStorage;
+use crate::location::Location;
 use crate::read::sealed::SealedSegment;
-use crate::room::RoomyStorage;
-use crate::sync::{Arc, Mutex, Name};
+use crate::sync::{Arc, Mutex};
+use crate::unsynced_files::UnsyncedFiles;
 use crate::write::buffer_pool::BufferPool;
 use crate::write::dir_sync::DirSyncs;
 use crate::write::reserve::EmergencyReserve;
 use crate::write::tail::Pending;
 use crate::write::writer::FrameEncoder;
-
-/// What the name of a stream's folder begins with while it is being created; such folders may be
-/// removed at open.
-pub const NEW_PREFIX: &str = ".new-";
-
-/// What the name of a deleted stream's folder begins with until it is removed; such folders may be
-/// removed at open.
-pub const DELETED_PREFIX: &str = ".del-";
 
 /// What the streams of one log share: the storage, the log's id, the cache of sealed segments.
 #[derive(Debug)]
@@ -34,12 +28,10 @@ pub struct LogContext {
     wal_id: WalId,
     read_only: bool,
     reserve: Option<EmergencyReserve>,
-    /// By the folder that holds the streams; there are few of those.
-    folders: Mutex<Vec<(PathBuf, Arc<DirSyncs>)>>,
-    /// Finished segments of all streams that are open because they have unsynced bytes, and how
-    /// many there may be.
-    unsynced: Mutex<usize>,
-    unsynced_max: usize,
+    /// By the directory that holds the streams; there are few of those.
+    dir_syncs: Mutex<Vec<(PathBuf, Arc<DirSyncs>)>>,
+    /// Finished segments of all streams that are open because they have unsynced bytes.
+    pub(crate) unsynced_files: Arc<UnsyncedFiles>,
     pub(crate) cache: Arc<Cache<SealedSegment>>,
     /// Buffers of streams that append, and of those that write.
     pub(crate) pending: Arc<BufferPool<Pending>>,
@@ -67,14 +59,13 @@ impl LogContext {
     pub fn new(storage: Arc<dyn Storage>) -> Self {
         let cache = Arc::new(Cache::new(CacheLimits { bytes_max: 8 << 20, entries_max: 128 }));
         Self {
-            storage: Arc::new(RoomyStorage::new(Arc::clone(&storage), Arc::clone(&cache))),
+            storage: Arc::new(EvictingStorage::new(Arc::clone(&storage), Arc::clone(&cache))),
+            unsynced_files: Arc::new(UnsyncedFiles::new(Arc::clone(&storage), usize::MAX)),
             plain: storage,
             wal_id: WalId(0),
             read_only: false,
             reserve: None,
-            unsynced: Mutex::new(0),
-            unsynced_max: usize::MAX,
-            folders: Mutex::new(Vec::new()),
+            dir_syncs: Mutex::new(Vec::new()),
             cache,
             pending: Arc::new(BufferPool::new()),
             encoders: BufferPool::new(),
@@ -114,7 +105,7 @@ impl LogContext {
     #[must_use]
     pub fn cache(mut self, bytes_max: usize, entries_max: usize) -> Self {
         self.cache = Arc::new(Cache::new(CacheLimits { bytes_max, entries_max }));
-        self.storage = Arc::new(RoomyStorage::new(Arc::clone(&self.plain), Arc::clone(&self.cache)));
+        self.storage = Arc::new(EvictingStorage::new(Arc::clone(&self.plain), Arc::clone(&self.cache)));
         self
     }
 
@@ -123,13 +114,8 @@ impl LogContext {
     /// default, but for the one of each stream.
     #[must_use]
     pub fn unsynced_files(mut self, max: usize) -> Self {
-        self.unsynced_max = max;
+        self.unsynced_files = Arc::new(UnsyncedFiles::new(Arc::clone(&self.plain), max));
         self
-    }
-
-    /// Whether finished segments hold more files open than they may.
-    pub(crate) fn has_too_many_unsynced(&self) -> bool {
-        *self.unsynced.lock() > self.unsynced_max
     }
 
     /// The storage. Where an operation that opens a file lacks a descriptor, the cache gives up its
@@ -173,96 +159,26 @@ impl LogContext {
     /// Syncs the folder that holds the folder of the stream at `location`. Streams that ask at the
     /// same time share a sync.
     pub(crate) fn sync_streams(&self, location: &Location) -> io::Result<()> {
-        self.dir_syncs(location).sync(&self.storage, location.parent())
+        self.dir_syncs_of(location).sync(&self.storage, location.parent())
     }
 
     /// Makes sure that [`sync_streams`](Self::sync_streams) will not lack a descriptor.
     pub(crate) fn ready_to_sync_streams(&self, location: &Location) -> io::Result<()> {
-        self.dir_syncs(location).ready(&self.storage, location.parent()).map(drop)
+        self.dir_syncs_of(location).ready(&self.storage, location.parent()).map(drop)
     }
 
-    fn dir_syncs(&self, location: &Location) -> Arc<DirSyncs> {
+    fn dir_syncs_of(&self, location: &Location) -> Arc<DirSyncs> {
         let dir = location.parent();
-        let mut folders = self.folders.lock();
-        if let Some((_, syncs)) = folders.iter().find(|folder| folder.0 == dir) {
+        let mut all = self.dir_syncs.lock();
+        if let Some((_, syncs)) = all.iter().find(|syncs| syncs.0 == dir) {
             return Arc::clone(syncs);
         }
         let syncs = Arc::new(DirSyncs::new());
-        folders.push((dir.to_owned(), Arc::clone(&syncs)));
+        all.push((dir.to_owned(), Arc::clone(&syncs)));
         syncs
     }
 
     pub(crate) const fn id(&self) -> WalId {
         self.wal_id
-    }
-}
-
-/// One finished segment that is open because it has unsynced bytes, for as long as this lives.
-#[derive(Debug)]
-pub(crate) struct UnsyncedFile(Arc<LogContext>);
-
-impl UnsyncedFile {
-    pub(crate) fn new(context: &Arc<LogContext>) -> Self {
-        *context.unsynced.lock() += 1;
-        Self(Arc::clone(context))
-    }
-}
-
-impl Drop for UnsyncedFile {
-    fn drop(&mut self) {
-        // In the child of a fork the lock may be held for ever.
-        if self.0.system().is_forked() {
-            return;
-        }
-        *self.0.unsynced.lock() -= 1;
-    }
-}
-
-/// Where a stream is, and what it is called.
-#[derive(Clone, Debug)]
-pub struct Location {
-    parent: PathBuf,
-    folder: Name,
-    name: Name,
-}
-
-impl Location {
-    /// The stream in the folder `folder` of `parent`, which is there; the stream's folder need not
-    /// be.
-    #[must_use]
-    pub fn new(parent: impl Into<PathBuf>, folder: impl AsRef<str>) -> Self {
-        let folder = Name::from(folder.as_ref());
-        Self { parent: parent.into(), name: folder.clone(), folder }
-    }
-
-    /// What errors call the stream, where its folder's name is an escaped form.
-    #[must_use]
-    pub fn named(mut self, name: impl AsRef<str>) -> Self {
-        if *self.name != *name.as_ref() {
-            self.name = Name::from(name.as_ref());
-        }
-        self
-    }
-
-    /// What errors call the stream.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(crate) fn shared_name(&self) -> Name {
-        self.name.clone()
-    }
-
-    pub(crate) fn parent(&self) -> &Path {
-        &self.parent
-    }
-
-    pub(crate) fn dir_name(&self) -> &str {
-        &self.folder
-    }
-
-    pub(crate) fn dir(&self) -> PathBuf {
-        self.parent.join(&*self.folder)
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use stratawal_segment as segment;
 
-use crate::context::Location;
+use crate::location::Location;
 use crate::sync::Arc;
 
 /// The result of an operation on a stream.

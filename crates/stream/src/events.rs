@@ -1,8 +1,8 @@
 //! The one place of this crate that names `tracing`: each opening of a stream is one event, with
 //! what it found and did. Without the feature there is nothing here.
 
-use crate::context::Location;
 use crate::error::Result;
+use crate::location::Location;
 use crate::recovery::Recovered;
 
 /// A stream was opened, or could not be. One that is not there yet is no event.

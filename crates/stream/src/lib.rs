@@ -34,30 +34,37 @@
 
 mod batch;
 mod context;
+mod deletion;
 mod error;
 mod events;
+mod evicting_storage;
 #[cfg(stratawal_faults)]
 #[doc(hidden)]
 pub mod faults;
 #[cfg(not(stratawal_faults))]
 mod faults;
 mod history;
+mod layout;
+mod location;
 mod log;
 mod options;
 mod read;
 mod recovery;
 mod removal;
 mod report;
-mod room;
 mod sync;
 mod truncation_log;
+mod unsynced_files;
 mod verify;
 mod watermarks;
 mod write;
 
 pub use batch::{Batch, Entry, Run};
-pub use context::{CacheStats, DELETED_PREFIX, Location, LogContext, NEW_PREFIX};
+pub use context::{CacheStats, LogContext};
+pub use deletion::{DeleteError, delete, remove_leftover_dir};
 pub use error::{DamageKind, Error, ErrorKind, Result};
+pub use layout::is_leftover_dir;
+pub use location::Location;
 pub use log::{StreamLog, StreamStats};
 pub use options::{Durability, StreamOptions, Visibility};
 pub use read::iter::Iter;
@@ -66,7 +73,6 @@ pub use report::{OpenReport, TornTail};
 pub use stratawal_segment::MapPromise;
 pub use write::reserve::RESERVE_LEN;
 pub use write::tail::TailProvider;
-pub use write::truncate::{DeleteError, delete, remove_folder};
 #[cfg(all(test, stratawal_loom))]
 mod loom_models;
 #[cfg(test)]

@@ -2,10 +2,12 @@
 
 use std::fmt;
 
-use crate::context::{Location, LogContext};
+use crate::context::LogContext;
 use crate::error::{Call, DamageKind, Error, ErrorKind, Result};
 use crate::events;
 use crate::faults::{Fault, seeded};
+use crate::layout::segment_path;
+use crate::location::Location;
 use crate::options::{Durability, StreamOptions, Visibility};
 use crate::read::snapshot::{SegmentState, Snapshot};
 use crate::recovery::{self, Look, Recovered};
@@ -294,7 +296,7 @@ impl Inner {
         let Shared { context, location, .. } = &*self.shared;
         let mut stats = StreamStats::default();
         for segment in &snapshot.segments {
-            let path = location.dir().join(segment.id().to_string());
+            let path = segment_path(&location.dir(), segment.id());
             let file = context.storage().open(&path, stratawal_segment::Access::Read);
             match file.and_then(|file| file.len()) {
                 Ok(len) => {

@@ -10,19 +10,20 @@
 //! path that named a dead segment may name a new one.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use stratawal_index::CacheKey;
-use stratawal_segment::{Access, SegmentId, is_temporary};
+use stratawal_segment::{Access, SegmentId};
 use stratawal_storage::{FolderToSync, Storage};
 
-use crate::context::{Location, LogContext};
+use crate::context::LogContext;
 use crate::error::{Error, Result};
 use crate::faults::{Fault, seeded};
+use crate::layout::segment_path;
+use crate::location::Location;
 use crate::read::snapshot::PublishedSegment;
 use crate::report::OpenReport;
 use crate::sync::{Arc, fence, yield_now};
-use crate::write::append::Inner;
 
 /// Files of a stream that could not be removed when their segments were dropped.
 #[derive(Debug, Default)]
@@ -52,7 +53,7 @@ impl Removals {
         fence();
         let (storage, dir) = (&**context.storage(), location.dir());
         let any = !dead.is_empty();
-        let is_left = |id: &SegmentId| remove_file(storage, &dir.join(id.to_string())).is_err();
+        let is_left = |id: &SegmentId| remove_file(storage, &segment_path(&dir, *id)).is_err();
         // Recovery saw all files, so those that were left before are among them.
         self.left = dead.into_iter().filter(is_left).collect();
         report.removed_segments.retain(|name| self.left.iter().all(|id| id.to_string() != *name));
@@ -73,8 +74,8 @@ impl Removals {
         let (storage, dir) = (&**context.storage(), location.dir());
         let text = "the entries are dropped, but a damaged file may still keep the stream shut; truncate again once it can be \
                     removed";
-        for id in dead {
-            let path = dir.join(id.to_string());
+        for &id in dead {
+            let path = segment_path(&dir, id);
             // A directory may have the name of a segment.
             let removed = remove_file(storage, &path).or_else(|error| storage.remove_dir(&path).map_err(|_| error));
             removed.map_err(|error| Error::io_about(location, text, &path, error))?;
@@ -82,49 +83,47 @@ impl Removals {
         storage.sync_dir(&dir).map_err(|error| Error::io_about(location, text, &dir, error))
     }
 
-    /// Forgets the files that were left: the stream is deleted, and they with it.
-    pub(crate) fn clear(&mut self) {
-        self.left.clear();
-    }
-}
-
-impl Inner {
     /// Removes the files of `dead`, and those that earlier removals left. The lead is not held.
     ///
     /// # Errors
     /// The first file that could not be removed. It is tried again by the next truncation and by
     /// recovery.
-    pub(crate) fn remove_dead(&self, removals: &mut Removals, dead: Dead) -> Result<()> {
-        let shared = &self.shared;
-        // Readers that find a file gone look at the snapshot, which was stored before.
+    pub(crate) fn remove_dead(&mut self, context: &LogContext, location: &Location, dead: Dead) -> Result<()> {
+        // Readers that find a file gone look at the view, which was stored before.
         fence();
-        let (dir, mut first_error) = (shared.location.dir(), None);
-        let left = std::mem::take(&mut removals.left);
+        let dir = location.dir();
+        let mut first_error = None;
+        let left = std::mem::take(&mut self.left);
         let stream_id = dead.segments.first().map(|segment| segment.header.stream_id.0);
         for id in dead.segments.iter().map(|segment| segment.id()).chain(left) {
-            let path = dir.join(id.to_string());
+            let path = segment_path(&dir, id);
             if seeded(Fault::RemovalsNotAwaited) {
                 // The model checker changes threads at operations that it sees; those of the
                 // storage are not among them.
                 yield_now();
             }
-            if let Err(error) = remove_file(&**shared.context.storage(), &path) {
-                removals.left.push(id);
+            if let Err(error) = remove_file(&**context.storage(), &path) {
+                self.left.push(id);
                 let text = "the entries are dropped, but a file still takes its space, until a later truncation or the next \
                             opening removes it";
-                first_error.get_or_insert_with(|| Error::io_about(&shared.location, text, &path, error));
+                first_error.get_or_insert_with(|| Error::io_about(location, text, &path, error));
             }
             if let Some(stream_id) = stream_id {
-                shared.context.cache.remove(CacheKey { stream_id, generation: id.generation.0 });
+                context.cache.remove(CacheKey { stream_id, generation: id.generation.0 });
             }
         }
         let synced = dead.folder.map_or(Ok(()), |folder| folder.sync());
         let synced = synced.map_err(|error| {
             let text = "the entries are dropped, but after a power loss their files may take space again, until the next opening \
                         removes them";
-            Error::io_about(&shared.location, text, &dir, error)
+            Error::io_about(location, text, &dir, error)
         });
         first_error.map_or(synced, Err)
+    }
+
+    /// Forgets the files that were left: the stream is deleted, and they with it.
+    pub(crate) fn clear(&mut self) {
+        self.left.clear();
     }
 }
 
@@ -136,40 +135,6 @@ impl Inner {
 pub(crate) fn remove_file(storage: &dyn Storage, path: &Path) -> io::Result<()> {
     match storage.remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound && !is_absent(storage, path) => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Removes a directory and the files that the log has put into it: segments and temporary files.
-/// Removes as much as it can.
-///
-/// # Errors
-/// The first path that stays, and why. A name that the log does not give is not removed.
-pub(crate) fn remove_own(storage: &dyn Storage, dir: &Path) -> std::result::Result<(), (PathBuf, io::Error)> {
-    let entries = match storage.list(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        listed => listed.map_err(|error| (dir.to_owned(), error))?,
-    };
-    let mut first_left = None;
-    for name in entries.into_iter().map(|entry| entry.name) {
-        let path = dir.join(&name);
-        let removed = if is_temporary(&name) || SegmentId::parse(&name).is_some() {
-            remove_file(storage, &path)
-        } else {
-            Err(io::Error::new(
-                io::ErrorKind::DirectoryNotEmpty,
-                "this is not a file of the log; move it away or remove it by hand",
-            ))
-        };
-        if let (Err(error), None) = (removed, &first_left) {
-            first_left = Some((path, error));
-        }
-    }
-    if let Some(left) = first_left {
-        return Err(left);
-    }
-    match storage.remove_dir(dir) {
-        Err(error) if dir_exists(storage, dir) != Some(false) => Err((dir.to_owned(), error)),
         _ => Ok(()),
     }
 }
@@ -200,7 +165,7 @@ pub(crate) fn rename_dir(storage: &dyn Storage, from: &Path, to: &Path) -> Renam
 }
 
 /// Whether there is anything of this name, where that is known.
-fn dir_exists(storage: &dyn Storage, dir: &Path) -> Option<bool> {
+pub(crate) fn dir_exists(storage: &dyn Storage, dir: &Path) -> Option<bool> {
     match storage.list(dir) {
         Ok(_) => Some(true),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => Some(true),

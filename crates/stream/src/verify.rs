@@ -3,8 +3,9 @@
 use stratawal_frame::{SegmentHeader, SeqNo};
 use stratawal_segment::{Access, SegmentFile, SegmentId};
 
-use crate::context::{Location, LogContext};
+use crate::context::LogContext;
 use crate::error::{DamageKind, Error, ErrorKind, Result};
+use crate::location::Location;
 use crate::log::StreamLog;
 use crate::options::{StreamOptions, Visibility};
 use crate::read::snapshot::Snapshot;

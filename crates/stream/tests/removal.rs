@@ -245,7 +245,7 @@ fn a_deletion_removes_its_own_files_and_names_what_stays() {
         // Once the foreign files are gone, the next try removes the rest.
         storage.remove_file(&Path::new(&left).join("aside/file")).unwrap();
         storage.remove_dir(&Path::new(&left).join("aside")).unwrap();
-        stratawal_stream::remove_folder(&storage, Path::new(&left)).unwrap();
+        stratawal_stream::remove_leftover_dir(&storage, Path::new(&left)).unwrap();
         assert!(names(&storage, "/streams").is_empty());
     }
 }

@@ -11,9 +11,9 @@ use stratawal_segment::{Access, Finished, FrameLayout, FrameSearch, SegmentData,
 use stratawal_storage::Storage;
 
 use super::snapshot::first_point;
-use crate::context::Location;
 use crate::error::{Error, Result};
 use crate::history::{contradicts_frame, last_frame_crc};
+use crate::location::Location;
 use crate::options::StreamOptions;
 use crate::sync::{Arc, Bits};
 

@@ -8,9 +8,10 @@ use stratawal_segment::{FoundEntry, SegmentData, SpanState};
 
 use super::sealed::SealedSegment;
 use super::snapshot::{LiveSegment, PublishedSegment, SegmentState, first_point};
-use crate::context::{Location, LogContext};
+use crate::context::LogContext;
 use crate::error::Result;
 use crate::history::Predecessor;
+use crate::location::Location;
 use crate::options::StreamOptions;
 use crate::sync::Arc;
 

@@ -8,10 +8,11 @@ use stratawal_frame::{ByteOffset, End, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo,
 use stratawal_index::{ActiveIndex, Bounds, Index, IndexPoint};
 use stratawal_segment::{Access, Chain, Finished, FooterSummary, SegmentFile, SegmentId, is_temporary};
 
-use crate::context::{Location, LogContext};
+use crate::context::LogContext;
 use crate::error::{DamageKind, Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::history::{contradicts_end, contradicts_frame, contradicts_header};
+use crate::location::Location;
 use crate::options::StreamOptions;
 use crate::recovery::look::{KnownSegment, Trace, Watch, scan_on};
 use crate::recovery::{Scan, lost_range, note};

@@ -18,8 +18,9 @@ use super::analyse::{
     misplaced, scan, scan_back,
 };
 use super::{Scan, lost_range, note};
-use crate::context::{Location, LogContext};
+use crate::context::LogContext;
 use crate::error::{DamageKind, Error, ErrorKind, Result};
+use crate::location::Location;
 use crate::options::StreamOptions;
 use crate::sync::Arc;
 

@@ -44,9 +44,10 @@ use stratawal_storage::ChangeStamp;
 
 use super::analyse::{Image, Remembered, analyse_on, closed_len, list};
 use super::{Look, Scan, note, show};
-use crate::context::{Location, LogContext};
+use crate::context::LogContext;
 use crate::error::{Error, Result};
 use crate::history::last_frame_crc;
+use crate::location::Location;
 use crate::options::StreamOptions;
 use crate::read::snapshot::first_point;
 use crate::sync::Arc;

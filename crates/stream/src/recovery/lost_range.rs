@@ -21,8 +21,9 @@ use stratawal_segment::{Access, ErrorKind, SegmentFile, SegmentId};
 use super::Scan;
 use super::analyse::{Found, Opened};
 use super::partial::first_live;
-use crate::context::{Location, LogContext};
+use crate::context::LogContext;
 use crate::error::Error;
+use crate::location::Location;
 use crate::options::StreamOptions;
 
 /// The error of segment `id`, one of `all` in order of generation, that could not be opened.

@@ -57,8 +57,9 @@ use stratawal_frame::{ByteOffset, FrameHeader, SeqNo};
 use stratawal_index::ActiveIndex;
 use stratawal_segment::{Chain, SegmentData, SegmentFile, SegmentId};
 
-use crate::context::{Location, LogContext};
+use crate::context::LogContext;
 use crate::error::{Error, ErrorKind, Result};
+use crate::location::Location;
 use crate::options::StreamOptions;
 use crate::read::snapshot::{LiveSegment, PublishedSegment, SegmentState, Snapshot};
 use crate::report::OpenReport;

@@ -6,9 +6,10 @@ use stratawal_segment::{Access, SegmentFile, SegmentId};
 
 use super::Recovered;
 use super::analyse::{Found, Opened, Order, drop_void, end_contradicts, list, scan, scan_contradicts};
-use crate::context::{Location, LogContext};
+use crate::context::LogContext;
 use crate::error::{Error, Result};
 use crate::history::contradicts_header;
+use crate::location::Location;
 use crate::options::StreamOptions;
 use crate::read::snapshot::{PublishedSegment, SegmentState, Snapshot};
 use crate::report::OpenReport;

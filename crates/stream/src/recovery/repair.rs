@@ -14,10 +14,11 @@ use stratawal_segment::{
 
 use super::analyse::{Found, Image, closed_index};
 use super::{Recovered, Scan};
-use crate::context::{Location, LogContext};
+use crate::context::LogContext;
 use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::history::Predecessor;
+use crate::location::Location;
 use crate::options::StreamOptions;
 use crate::read::snapshot::{LiveSegment, PublishedSegment, SegmentState, Snapshot, first_point};
 use crate::removal::remove_file;

@@ -34,9 +34,10 @@ use stratawal_segment::{Access, FoundFrame, FoundSeal, FrameSearch, SegmentData,
 use super::analyse::{Voidable, drop_void, list, misplaced};
 use super::{LOOKS_MAX, exists};
 use crate::batch::Entry;
-use crate::context::{Location, LogContext};
+use crate::context::LogContext;
 use crate::error::{DamageKind, Error, ErrorKind, Result};
 use crate::history::{contradicts_end, contradicts_frame, contradicts_header, last_frame_crc};
+use crate::location::Location;
 use crate::options::StreamOptions;
 use crate::read::get::frame_len_max;
 use crate::read::snapshot::first_point;

@@ -314,7 +314,7 @@ impl Inner {
         if let Some(dead) = dead {
             // The append does not fail for a file that stays: it is void, and the next opening
             // removes it.
-            let _ = self.remove_dead(&mut removals, dead);
+            let _ = removals.remove_dead(&self.shared.context, &self.shared.location, dead);
         }
         drop(removals);
         Ok(self.group.lock())

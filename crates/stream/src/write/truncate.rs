@@ -6,20 +6,16 @@
 //! whoever waits is told what was so. Files are removed after the lead was given back, see
 //! [`removal`](crate::removal).
 
-use std::io;
-use std::path::{Path, PathBuf};
-
 use stratawal_frame::{Generation, SegmentHeader, SeqNo};
-use stratawal_storage::{FolderToSync, Storage, is_full};
+use stratawal_storage::FolderToSync;
 
-use crate::context::{DELETED_PREFIX, Location, LogContext};
+use crate::deletion::{DeleteError, move_away, remove_moved};
 use crate::error::{Call, Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::history::Predecessor;
 use crate::log::StreamLog;
 use crate::read::snapshot::{PublishedSegment, SegmentState, Snapshot};
-use crate::recovery::exists;
-use crate::removal::{Dead, Removals, Renamed, remove_own, rename_dir};
+use crate::removal::{Dead, Removals};
 use crate::sync::Arc;
 use crate::write::append::{Inner, drain_all};
 use crate::write::commit::State;
@@ -98,7 +94,9 @@ impl StreamLog {
             }
             writer.cut_from(state, next, first, ReserveUse::Allowed).map(Some)
         });
-        let removed = dead.and_then(|dead| dead.map_or(Ok(()), |dead| inner.remove_dead(&mut removals, dead)));
+        let removed = dead.and_then(|dead| {
+            dead.map_or(Ok(()), |dead| removals.remove_dead(&inner.shared.context, &inner.shared.location, dead))
+        });
         inner.shared.context.make_reserve();
         removed.map_err(|error| error.of_call(Call::Truncate))
     }
@@ -147,105 +145,6 @@ impl StreamLog {
     }
 }
 
-/// Why a stream was not deleted, or not wholly.
-#[derive(Debug)]
-pub enum DeleteError {
-    /// Nothing has changed.
-    Undone(Error),
-    /// It is not known whether the stream is still there, or comes back after a power loss.
-    Indeterminate(Error),
-    /// The stream is deleted, durably, but not all that was in its directory could be removed; the
-    /// error names the first path that stays. Opening the log tries again.
-    Left(Error),
-}
-
-impl DeleteError {
-    fn of_call(self) -> Self {
-        match self {
-            Self::Undone(error) => Self::Undone(error.of_call(Call::Delete)),
-            Self::Indeterminate(error) => Self::Indeterminate(error.of_call(Call::Delete)),
-            Self::Left(error) => Self::Left(error),
-        }
-    }
-}
-
-/// Deletes the stream at `location`, which nobody has open; whether there was one. Its directory is
-/// renamed, which is the commit point, and emptied; what a crash leaves of it is named
-/// [`DELETED_PREFIX`] and may be removed at open. Files that the log has not put there are not
-/// removed.
-///
-/// # Errors
-/// [`DeleteError`].
-pub fn delete(context: &LogContext, location: &Location) -> std::result::Result<bool, DeleteError> {
-    let moved = move_away(context, location).and_then(|moved| remove_moved(context, location, moved));
-    moved.map_err(DeleteError::of_call)
-}
-
-/// The commit point of a deletion, durably. Returns the new name of the stream's directory, if
-/// there was one.
-fn move_away(context: &LogContext, location: &Location) -> std::result::Result<Option<PathBuf>, DeleteError> {
-    let storage = &**context.storage();
-    // A link or a file that has the name is not ours to remove.
-    exists(context, location).map_err(DeleteError::Undone)?;
-    let gone = location.parent().join(format!("{DELETED_PREFIX}{:016x}", storage.random_u64()));
-    context.ready_to_sync_streams(location).map_err(|e| DeleteError::Undone(Error::io(location, e)))?;
-    // The new name may be what fills a block of the folder.
-    let renamed =
-        context.with_reserve(ReserveUse::Allowed, is_full, || match rename_dir(storage, &location.dir(), &gone) {
-            Renamed::Undone(e) => Err(e),
-            renamed => Ok(renamed),
-        });
-    let existed = match renamed {
-        Ok(Renamed::Done | Renamed::DoneDespite(_)) => true,
-        Ok(Renamed::Absent(_)) => false,
-        Ok(Renamed::Undone(e)) | Err(e) => return Err(DeleteError::Undone(not_moved(location, e))),
-        Ok(Renamed::Unknown(e)) => return Err(DeleteError::Indeterminate(Error::undecided(location, e))),
-    };
-    // Also where it was gone: an earlier deletion may not have been durable.
-    context.sync_streams(location).map_err(|e| DeleteError::Indeterminate(Error::undecided(location, e)))?;
-    Ok(existed.then_some(gone))
-}
-
-/// The error of a directory that has kept its name.
-fn not_moved(location: &Location, error: io::Error) -> Error {
-    let text = match error.kind() {
-        io::ErrorKind::CrossesDevices => {
-            "nothing was deleted: an overlay file system cannot rename a directory of its lower layer; copy the log to a new \
-             directory, which lies in the upper layer, and delete the stream there"
-        }
-        io::ErrorKind::ResourceBusy => {
-            "nothing was deleted: the stream's directory is in use, as a mount point is; unmount it, and delete the stream \
-             again"
-        }
-        _ => return Error::io(location, error),
-    };
-    Error::io_about(location, text, &location.dir(), error)
-}
-
-/// Removes the files of a stream that is deleted.
-fn remove_moved(
-    context: &LogContext,
-    location: &Location,
-    moved: Option<PathBuf>,
-) -> std::result::Result<bool, DeleteError> {
-    let Some(gone) = moved else { return Ok(false) };
-    let removed = remove_own(&**context.storage(), &gone);
-    context.make_reserve();
-    removed.map(|()| true).map_err(|(path, error)| {
-        let text = "the stream is deleted, but not all that was in its directory could be removed";
-        DeleteError::Left(Error::io_about(location, text, &path, error))
-    })
-}
-
-/// Removes a directory of a stream and the files in it that the log has put there: segments and
-/// temporary files.
-///
-/// # Errors
-/// That of the first name that stays; the others are removed.
-pub fn remove_folder(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
-    remove_own(storage, dir).map_err(|(_, error)| error)
-}
-
 impl Inner {
     /// Drops the entries below `first`, and removes their files. Where that is all entries, and
     /// `anew`, the segment being written goes with them if it holds much.
@@ -279,7 +178,9 @@ impl Inner {
                 Ok(dead)
             },
         );
-        dropped.and_then(|dead| dead.map_or(Ok(()), |dead| self.remove_dead(removals, dead)))
+        dropped.and_then(|dead| {
+            dead.map_or(Ok(()), |dead| removals.remove_dead(&self.shared.context, &self.shared.location, dead))
+        })
     }
 
     /// All entries were dropped: the segment being written goes, too, if it holds much, unless
@@ -292,7 +193,7 @@ impl Inner {
             }
             Ok(None)
         })?;
-        dead.map_or(Ok(()), |dead| self.remove_dead(removals, dead))
+        dead.map_or(Ok(()), |dead| removals.remove_dead(&self.shared.context, &self.shared.location, dead))
     }
 }
 

@@ -18,16 +18,19 @@ use stratawal_frame::{
 use stratawal_index::{ActiveIndex, IndexPoint, encode_points_within};
 use stratawal_segment::{CONTROL_RESERVE, ControlContext, CreateError, Preallocation, SegmentData, SegmentWriter};
 
-use crate::context::{Location, LogContext, NEW_PREFIX, UnsyncedFile};
+use crate::context::LogContext;
 use crate::error::{Error, ErrorKind, Result};
 use crate::faults::{Fault, seeded};
 use crate::history::Predecessor;
+use crate::layout;
+use crate::location::Location;
 use crate::options::{Durability, StreamOptions};
 use crate::read::segment_reader::SegmentReader;
 use crate::read::snapshot::{LiveSegment, PublishedSegment, SegmentState, Snapshot};
 use crate::removal::{Renamed, rename_dir};
 use crate::sync::{Arc, Published};
 use crate::truncation_log::TruncationLog;
+use crate::unsynced_files::UnsyncedFile;
 use crate::watermarks::Watermarks;
 use crate::write::buffer_pool::{OWN_BUFFER_LEN_MAX, push_exact};
 use crate::write::commit::CommitLeader;
@@ -268,7 +271,7 @@ impl Writer {
     /// What [`Fault::DescriptorClosed`] does, whose file may not even be there any more.
     fn sync_by_another_descriptor(&self, finished: &UnsyncedSegment) -> Result<()> {
         let Shared { context, location, .. } = &*self.shared;
-        let path = location.dir().join(finished.writer.id().to_string());
+        let path = layout::segment_path(&location.dir(), finished.writer.id());
         let file = context.storage().open(&path, stratawal_segment::Access::ReadWrite);
         file.and_then(|file| file.sync_all()).map_err(|e| Error::io(location, e))
     }
@@ -290,7 +293,7 @@ impl Writer {
     pub(crate) fn is_past_bound(&self) -> bool {
         let options = &self.shared.options;
         let len: u64 = self.unsynced.iter().map(|unsynced| unsynced.len).sum();
-        let too_many = || !self.unsynced.is_empty() && self.shared.context.has_too_many_unsynced();
+        let too_many = || !self.unsynced.is_empty() && self.shared.context.unsynced_files.are_too_many();
         self.unsynced.len() > options.unsettled_segments_max || len > options.unsettled_len_max || too_many()
     }
 
@@ -315,7 +318,7 @@ impl Writer {
     pub(crate) fn create_stream(&mut self, tail: &mut Tail, start: u64) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let (storage, location) = (shared.context.storage(), &shared.location);
-        let temporary = location.parent().join(format!("{NEW_PREFIX}{:016x}", storage.random_u64()));
+        let temporary = layout::new_dir(location, storage.random_u64());
         let io = |e| Error::io(location, e);
         shared.context.ready_to_sync_streams(location).map_err(io)?;
         storage.create_dir(&temporary).map_err(|e| {
@@ -386,7 +389,7 @@ impl Writer {
             writer: sealed.writer,
             end_seq: sealed.end_seq,
             len,
-            _counted: UnsyncedFile::new(&shared.context),
+            _counted: UnsyncedFile::new(&shared.context.unsynced_files),
         });
         let snapshot = shared.snapshot.load();
         self.activate_segment(tail, writer, preallocation, &snapshot.segments);

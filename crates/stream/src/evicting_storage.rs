@@ -1,45 +1,45 @@
-//! Room for another open file: where an operation finds no descriptor left, the cache of sealed
-//! segments gives up its files, and the operation is tried once more. A rotation that still finds
-//! none settles its stream's finished segments, which closes them (`Writer::create`).
+//! A storage that evicts the cache of sealed segments where the process has no descriptor left: the
+//! cache closes its files, and the operation is tried once more. A rotation that still finds no
+//! descriptor settles its stream's finished segments, which closes them.
 //!
 //! Lock order: the lock here may be taken while a thread holds any lock of a stream, of a folder or
 //! of the emergency reserve. Under it only the cache's own lock is taken. The cache calls neither a
 //! loader nor a destructor under that lock, so the order has no cycle.
 
+use std::fmt;
 use std::io;
 use std::path::Path;
 
 use stratawal_index::Cache;
 use stratawal_storage::{Access, DirEntry, File, Lock, LockError, Storage, is_out_of_files};
 
-use crate::read::sealed::SealedSegment;
 use crate::sync::{Arc, Mutex};
 
-/// A storage whose operations take descriptors from the cache where none is left. All else is that
-/// of the other storage.
+/// A storage whose operations take descriptors from the cache where none is left. Everything else
+/// is done by the storage in it.
 #[derive(Debug)]
-pub(crate) struct RoomyStorage {
+pub(crate) struct EvictingStorage<V> {
     inner: Arc<dyn Storage>,
-    cache: Arc<Cache<SealedSegment>>,
+    cache: Arc<Cache<V>>,
     /// Held until the cache has given up its files: a thread that comes meanwhile waits for their
     /// descriptors. A file that a reader uses at this moment is closed after that.
-    making: Mutex<()>,
+    evicting: Mutex<()>,
 }
 
-impl RoomyStorage {
-    pub(crate) fn new(inner: Arc<dyn Storage>, cache: Arc<Cache<SealedSegment>>) -> Self {
-        Self { inner, cache, making: Mutex::new(()) }
+impl<V> EvictingStorage<V> {
+    pub(crate) fn new(inner: Arc<dyn Storage>, cache: Arc<Cache<V>>) -> Self {
+        Self { inner, cache, evicting: Mutex::new(()) }
     }
 
     /// Does `act`. Where it lacks a descriptor, it has changed nothing, and is done once more after
     /// the cache is empty.
-    fn with_room<T>(&self, act: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    fn with_eviction<T>(&self, act: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match act() {
             // In a forked child the locks may be held for ever.
             Err(error) if is_out_of_files(&error) && !self.inner.is_forked() => {
-                let making = self.making.lock();
+                let evicting = self.evicting.lock();
                 self.cache.clear();
-                drop(making);
+                drop(evicting);
                 // Also where the cache was empty: another thread may have emptied it just before.
                 act()
             }
@@ -48,9 +48,9 @@ impl RoomyStorage {
     }
 }
 
-impl Storage for RoomyStorage {
+impl<V: fmt::Debug + Send + Sync + 'static> Storage for EvictingStorage<V> {
     fn at(&self, dir: &Path) -> io::Result<Arc<dyn Storage>> {
-        let inner = self.with_room(|| self.inner.at(dir))?;
+        let inner = self.with_eviction(|| self.inner.at(dir))?;
         Ok(Arc::new(Self::new(inner, Arc::clone(&self.cache))))
     }
 
@@ -59,15 +59,15 @@ impl Storage for RoomyStorage {
     }
 
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.with_room(|| self.inner.create_new(path))
+        self.with_eviction(|| self.inner.create_new(path))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
-        self.with_room(|| self.inner.open(path, access))
+        self.with_eviction(|| self.inner.open(path, access))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        self.with_room(|| self.inner.list(dir))
+        self.with_eviction(|| self.inner.list(dir))
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
@@ -100,7 +100,7 @@ impl Storage for RoomyStorage {
     }
 
     fn open_dir(&self, dir: &Path) -> io::Result<Arc<dyn File>> {
-        self.with_room(|| self.inner.open_dir(dir))
+        self.with_eviction(|| self.inner.open_dir(dir))
     }
 
     /// Several operations, of which the first ones have taken effect when a later one lacks a
@@ -114,7 +114,7 @@ impl Storage for RoomyStorage {
     }
 
     fn free_space(&self, dir: &Path) -> io::Result<u64> {
-        self.with_room(|| self.inner.free_space(dir))
+        self.with_eviction(|| self.inner.free_space(dir))
     }
 
     fn now_micros(&self) -> u64 {

@@ -1,0 +1,153 @@
+//! Deletes a stream that is not open, and what earlier deletions and creations left.
+//!
+//! A rename of the stream's directory is the commit point. A directory that has its old name was
+//! not deleted; one that has the new name is removed, now or when the log is opened next.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use stratawal_storage::{Storage, is_full};
+
+use crate::context::LogContext;
+use crate::error::{Call, Error};
+use crate::layout::{self, OwnFile};
+use crate::location::Location;
+use crate::recovery::exists;
+use crate::removal::{Renamed, dir_exists, remove_file, rename_dir};
+use crate::write::reserve::ReserveUse;
+
+/// Why a stream was not deleted, or not wholly.
+#[derive(Debug)]
+pub enum DeleteError {
+    /// Nothing has changed.
+    Undone(Error),
+    /// It is not known whether the stream is still there, or comes back after a power loss.
+    Indeterminate(Error),
+    /// The stream is deleted, durably, but not all that was in its directory could be removed; the
+    /// error names the first path that stays. Opening the log tries again.
+    Left(Error),
+}
+
+impl DeleteError {
+    pub(crate) fn of_call(self) -> Self {
+        match self {
+            Self::Undone(error) => Self::Undone(error.of_call(Call::Delete)),
+            Self::Indeterminate(error) => Self::Indeterminate(error.of_call(Call::Delete)),
+            Self::Left(error) => Self::Left(error),
+        }
+    }
+}
+
+/// Deletes the stream at `location`, which nobody has open; whether there was one. Its directory is
+/// renamed, which is the commit point, and emptied; what a crash leaves of it is a
+/// directory that [`is_leftover_dir`](crate::is_leftover_dir) recognizes. Files that the log has not put there are not
+/// removed.
+///
+/// # Errors
+/// [`DeleteError`].
+pub fn delete(context: &LogContext, location: &Location) -> std::result::Result<bool, DeleteError> {
+    let moved = move_away(context, location).and_then(|moved| remove_moved(context, location, moved));
+    moved.map_err(DeleteError::of_call)
+}
+
+/// The commit point of a deletion, durably. Returns the new name of the stream's directory, if
+/// there was one.
+pub(crate) fn move_away(
+    context: &LogContext,
+    location: &Location,
+) -> std::result::Result<Option<PathBuf>, DeleteError> {
+    let storage = &**context.storage();
+    // A link or a file that has the name is not ours to remove.
+    exists(context, location).map_err(DeleteError::Undone)?;
+    let gone = layout::deleted_dir(location, storage.random_u64());
+    context.ready_to_sync_streams(location).map_err(|e| DeleteError::Undone(Error::io(location, e)))?;
+    // The new name may be what fills a block of the folder.
+    let renamed =
+        context.with_reserve(ReserveUse::Allowed, is_full, || match rename_dir(storage, &location.dir(), &gone) {
+            Renamed::Undone(e) => Err(e),
+            renamed => Ok(renamed),
+        });
+    let existed = match renamed {
+        Ok(Renamed::Done | Renamed::DoneDespite(_)) => true,
+        Ok(Renamed::Absent(_)) => false,
+        Ok(Renamed::Undone(e)) | Err(e) => return Err(DeleteError::Undone(not_moved(location, e))),
+        Ok(Renamed::Unknown(e)) => return Err(DeleteError::Indeterminate(Error::undecided(location, e))),
+    };
+    // Also where it was gone: an earlier deletion may not have been durable.
+    context.sync_streams(location).map_err(|e| DeleteError::Indeterminate(Error::undecided(location, e)))?;
+    Ok(existed.then_some(gone))
+}
+
+/// The error of a directory that has kept its name.
+fn not_moved(location: &Location, error: io::Error) -> Error {
+    let text = match error.kind() {
+        io::ErrorKind::CrossesDevices => {
+            "nothing was deleted: an overlay file system cannot rename a directory of its lower layer; copy the log to a new \
+             directory, which lies in the upper layer, and delete the stream there"
+        }
+        io::ErrorKind::ResourceBusy => {
+            "nothing was deleted: the stream's directory is in use, as a mount point is; unmount it, and delete the stream \
+             again"
+        }
+        _ => return Error::io(location, error),
+    };
+    Error::io_about(location, text, &location.dir(), error)
+}
+
+/// Removes the files of a stream that is deleted.
+pub(crate) fn remove_moved(
+    context: &LogContext,
+    location: &Location,
+    moved: Option<PathBuf>,
+) -> std::result::Result<bool, DeleteError> {
+    let Some(gone) = moved else { return Ok(false) };
+    let removed = remove_own(&**context.storage(), &gone);
+    context.make_reserve();
+    removed.map(|()| true).map_err(|(path, error)| {
+        let text = "the stream is deleted, but not all that was in its directory could be removed";
+        DeleteError::Left(Error::io_about(location, text, &path, error))
+    })
+}
+
+/// Removes a directory that [`is_leftover_dir`](crate::is_leftover_dir) recognizes, and the files
+/// in it that the log has put there: segments and temporary files.
+///
+/// # Errors
+/// That of the first name that stays; the others are removed.
+pub fn remove_leftover_dir(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
+    remove_own(storage, dir).map_err(|(_, error)| error)
+}
+
+/// Removes a directory and the files that the log has put into it: segments and temporary files.
+/// Removes as much as it can.
+///
+/// # Errors
+/// The first path that stays, and why. A name that the log does not give is not removed.
+fn remove_own(storage: &dyn Storage, dir: &Path) -> std::result::Result<(), (PathBuf, io::Error)> {
+    let entries = match storage.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        listed => listed.map_err(|error| (dir.to_owned(), error))?,
+    };
+    let mut first_left = None;
+    for name in entries.into_iter().map(|entry| entry.name) {
+        let path = dir.join(&name);
+        let removed = if OwnFile::of_name(name).is_some() {
+            remove_file(storage, &path)
+        } else {
+            Err(io::Error::new(
+                io::ErrorKind::DirectoryNotEmpty,
+                "this is not a file of the log; move it away or remove it by hand",
+            ))
+        };
+        if let (Err(error), None) = (removed, &first_left) {
+            first_left = Some((path, error));
+        }
+    }
+    if let Some(left) = first_left {
+        return Err(left);
+    }
+    match storage.remove_dir(dir) {
+        Err(error) if dir_exists(storage, dir) != Some(false) => Err((dir.to_owned(), error)),
+        _ => Ok(()),
+    }
+}

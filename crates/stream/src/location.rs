@@ -1,0 +1,55 @@
+//! Where a stream is.
+
+use std::path::{Path, PathBuf};
+
+use crate::sync::Name;
+
+/// Where a stream is, and what it is called.
+#[derive(Clone, Debug)]
+pub struct Location {
+    parent: PathBuf,
+    dir_name: Name,
+    name: Name,
+}
+
+impl Location {
+    /// The stream in the directory `dir_name` of `parent`. The parent directory exists; the
+    /// stream's own need not.
+    #[must_use]
+    pub fn new(parent: impl Into<PathBuf>, dir_name: impl AsRef<str>) -> Self {
+        let dir_name = Name::from(dir_name.as_ref());
+        Self { parent: parent.into(), name: dir_name.clone(), dir_name }
+    }
+
+    /// Sets the name that errors give the stream, for a stream whose directory has an escaped form
+    /// of it.
+    #[must_use]
+    pub fn named(mut self, name: impl AsRef<str>) -> Self {
+        if *self.name != *name.as_ref() {
+            self.name = Name::from(name.as_ref());
+        }
+        self
+    }
+
+    /// The name that errors give the stream.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn shared_name(&self) -> Name {
+        self.name.clone()
+    }
+
+    pub(crate) fn parent(&self) -> &Path {
+        &self.parent
+    }
+
+    pub(crate) fn dir_name(&self) -> &str {
+        &self.dir_name
+    }
+
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.parent.join(&*self.dir_name)
+    }
+}

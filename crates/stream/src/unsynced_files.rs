@@ -1,0 +1,45 @@
+//! Counts the files of finished segments that stay open because they have unsynced bytes.
+
+use stratawal_storage::Storage;
+
+use crate::sync::{Arc, Mutex};
+
+/// How many such files all streams of a log hold open, and how many they may.
+#[derive(Debug)]
+pub(crate) struct UnsyncedFiles {
+    storage: Arc<dyn Storage>,
+    max: usize,
+    open: Mutex<usize>,
+}
+
+/// One such file: it counts until this is dropped.
+#[derive(Debug)]
+pub(crate) struct UnsyncedFile(Arc<UnsyncedFiles>);
+
+impl UnsyncedFiles {
+    pub(crate) fn new(storage: Arc<dyn Storage>, max: usize) -> Self {
+        Self { storage, max, open: Mutex::new(0) }
+    }
+
+    /// Whether more files are open than may be.
+    pub(crate) fn are_too_many(&self) -> bool {
+        *self.open.lock() > self.max
+    }
+}
+
+impl UnsyncedFile {
+    pub(crate) fn new(files: &Arc<UnsyncedFiles>) -> Self {
+        *files.open.lock() += 1;
+        Self(Arc::clone(files))
+    }
+}
+
+impl Drop for UnsyncedFile {
+    fn drop(&mut self) {
+        // In the child of a fork the lock may be held for ever.
+        if self.0.storage.is_forked() {
+            return;
+        }
+        *self.0.open.lock() -= 1;
+    }
+}
