@@ -5,7 +5,7 @@ use crate::{Done, Stop};
 
 pub(crate) fn loom(arguments: &[String]) -> Done {
     let filter = match arguments {
-        [] => "loom_models",
+        [] => "scenarios",
         [filter] => filter,
         _ => return Err(Stop::Usage("loom takes one filter, or nothing".to_owned())),
     };

@@ -7,15 +7,16 @@
 
 use std::array;
 use std::fmt;
+use std::sync::Arc;
+
+use stratawal_sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use stratawal_sync::{Mutex, Published, fail_point};
 
 use crate::builder::{POINTS_MAX, Spacing, check_points};
 use crate::error::PointsError;
-use crate::faults::{Fault, seeded};
 use crate::index::Index;
 use crate::point::{IndexPoint, Span};
 use crate::search::Points;
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use crate::sync::{Arc, Mutex, Published};
 
 /// The index of the segment being written.
 ///
@@ -209,13 +210,13 @@ impl Chunk {
 
     /// Writes the point at `slot`, which is the first free one. Called by one thread at a time.
     fn put(&self, slot: usize, point: IndexPoint) {
-        if seeded(Fault::LengthBeforePoint) {
+        if fail_point!(LengthBeforePoint) {
             self.len.store(slot + 1, Ordering::Release);
             self.slots[slot].store(point);
             return;
         }
         self.slots[slot].store(point);
-        if seeded(Fault::LengthRelaxed) {
+        if fail_point!(LengthRelaxed) {
             self.len.store(slot + 1, Ordering::Relaxed);
             return;
         }

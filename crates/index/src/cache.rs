@@ -5,6 +5,8 @@
 //! returned. The cache does not know what it keeps, and rests nothing on when a replaced snapshot
 //! is dropped.
 
+use std::sync::Arc;
+
 mod flight;
 mod shard;
 
@@ -12,11 +14,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use crate::faults::{Fault, seeded};
-use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, Mutex, MutexGuard};
 use flight::Flight;
 use shard::{Entry, Shard};
+
+use stratawal_sync::atomic::Ordering;
+use stratawal_sync::{Mutex, MutexGuard, fail_point};
 
 /// Names a cached value: a segment by its stream and its generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -200,7 +202,7 @@ impl<T> Cache<T> {
             return Turn::Hit(value);
         }
         if let Some(UnderWay { flight, is_removed }) = ledger.flights.get(&key)
-            && !seeded(Fault::LoadNotExclusive)
+            && !fail_point!(LoadNotExclusive)
         {
             return Turn::Wait { flight: Arc::clone(flight), is_removed: *is_removed };
         }
@@ -211,7 +213,7 @@ impl<T> Cache<T> {
 
     fn remove_all(&self, keys: RangeInclusive<CacheKey>) {
         let mut ledger = self.ledger.lock();
-        if !seeded(Fault::EntryAfterRemoval) {
+        if !fail_point!(EntryAfterRemoval) {
             for (_, under_way) in ledger.flights.range_mut(keys.clone()) {
                 under_way.is_removed = true;
             }

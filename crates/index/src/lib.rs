@@ -15,7 +15,6 @@
 //! | [`IndexBuilder`] | makes an [`Index`] from the frames of a segment, in order |
 //! | [`ActiveIndex`] | the index of the segment being written: one writer, readers without locks |
 //! | [`Cache`] | loaded indexes, bounded in bytes and in entries; a hit takes no lock |
-//! | [`Published`] | an immutable snapshot that readers load while a writer replaces it |
 //!
 //! The encoded form is specified in `FORMAT.md` beside this crate's manifest.
 //!
@@ -47,17 +46,14 @@ mod builder;
 mod cache;
 mod codec;
 mod error;
-mod faults;
+mod fail_points;
 mod index;
 mod packed;
 mod point;
 #[doc(hidden)]
 pub mod properties;
 mod search;
-pub mod sync;
 
-#[cfg(all(test, stratawal_loom))]
-mod loom_models;
 #[cfg(test)]
 mod scenarios;
 #[cfg(all(test, not(stratawal_loom)))]
@@ -71,4 +67,3 @@ pub use error::{DecodeError, DecodeErrorKind, PointsError, PointsErrorKind};
 pub use index::Index;
 pub use packed::PackedIndex;
 pub use point::{IndexPoint, Span};
-pub use sync::Published;

@@ -4,7 +4,8 @@
 
 use std::ops::Range;
 
-use crate::faults::{Fault, seeded};
+use stratawal_sync::fail_point;
+
 use crate::point::{IndexPoint, Span};
 
 /// A row of points by position, sorted as the rules of [`IndexPoint`] demand.
@@ -24,7 +25,7 @@ pub(crate) trait Points {
     /// The position of the last point at or below `seq`.
     fn position_of(&self, seq: u64) -> Option<usize> {
         let near = self.near(seq);
-        if seeded(Fault::FloorOffByOne) {
+        if fail_point!(FloorOffByOne) {
             return partition_point(self, near, |point| point.seq < seq).checked_sub(1);
         }
         partition_point(self, near, |point| point.seq <= seq).checked_sub(1)
@@ -130,8 +131,7 @@ mod tests {
     #[test]
     #[cfg(stratawal_faults)]
     fn a_floor_off_by_one_is_found() {
-        use crate::faults::is_found;
-        assert!(is_found(Fault::FloorOffByOne, || { floor_is_what_a_walk_finds().unwrap() }));
+        assert!(crate::fail_points::FailPoint::FloorOffByOne.is_found_by(|| floor_is_what_a_walk_finds().unwrap()));
     }
 
     proptest! {

@@ -1,43 +1,14 @@
-//! The scenarios with real threads and real atomics, and larger ones that no model checker can
-//! exhaust.
+//! What real threads do to an index and a cache, in sizes that no model checker can exhaust.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+
+use stratawal_sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use stratawal_sync::thread::spawn;
+use stratawal_sync::{Condvar, Mutex};
 
 use crate::scenarios::{self, point, push};
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sync::explore::{explore, spawn};
-use crate::sync::{Arc, Condvar, Mutex};
 use crate::{ActiveIndex, Cache, CacheKey, CacheLimits};
-
-#[test]
-fn what_was_published_before_a_flag_is_seen_with_it() {
-    explore(scenarios::what_was_published_before_a_flag_is_seen_with_it);
-}
-
-#[test]
-fn a_reader_sees_a_growing_prefix_of_whole_points() {
-    explore(scenarios::a_reader_sees_a_growing_prefix_of_whole_points);
-}
-
-#[test]
-fn one_key_is_loaded_once_at_a_time() {
-    explore(scenarios::one_key_is_loaded_once_at_a_time);
-}
-
-#[test]
-fn a_failed_load_leaves_nobody_waiting() {
-    explore(scenarios::a_failed_load_leaves_nobody_waiting);
-}
-
-#[test]
-fn nothing_loaded_before_its_removal_is_kept() {
-    explore(scenarios::nothing_loaded_before_its_removal_is_kept);
-}
-
-#[test]
-fn a_clear_keeps_nothing_that_was_removed() {
-    explore(scenarios::a_clear_keeps_nothing_that_was_removed);
-}
 
 #[test]
 fn readers_of_a_long_active_index_see_a_growing_prefix() {

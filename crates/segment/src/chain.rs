@@ -5,6 +5,8 @@
 //! expected, and (3) it begins where the last one ended. The chain ends before a MARK, and at a
 //! SEAL.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use stratawal_frame::{
     ByteOffset, Control, Decoded, End, EndKind, FRAME_HEADER_LEN, FrameHeader, Limits, Place, SEGMENT_HEADER_LEN,
@@ -13,7 +15,6 @@ use stratawal_frame::{
 
 use crate::file::SegmentFile;
 use crate::search::{FrameSearch, MARK_LEN};
-use crate::sync::Arc;
 use crate::window::Window;
 use crate::{Error, ErrorKind, Result};
 

@@ -8,14 +8,14 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use stratawal_frame::{SEGMENT_HEADER_LEN, SegmentHeader};
 use stratawal_storage::{Access, File, FolderToSync, Storage};
+use stratawal_sync::fail_point;
 use thiserror::Error;
 
-use crate::faults::{Fault, seeded};
 use crate::preallocation::{Preallocation, active_len};
-use crate::sync::Arc;
 use crate::writer::SegmentWriter;
 use crate::{Error, SegmentId, TEMPORARY_PREFIX};
 
@@ -78,7 +78,7 @@ pub fn create(
         }
         return Err(CreateError::Indeterminate(error));
     }
-    if !seeded(Fault::FolderSyncSkipped) {
+    if !fail_point!(DirSyncSkipped) {
         folder.sync().map_err(|source| CreateError::Indeterminate(Error::io(id, "sync the folder")(source)))?;
     }
     let preallocation = Preallocation::new(id, Arc::clone(&file), len);

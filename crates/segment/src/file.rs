@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use stratawal_frame::{
@@ -10,7 +11,6 @@ use stratawal_frame::{
 };
 use stratawal_storage::{Access, ChangeStamp, File, Storage};
 
-use crate::sync::Arc;
 use crate::{Error, ErrorKind, Result, SegmentId};
 
 /// An open segment file. Its length is read once, before its bytes.

@@ -43,19 +43,18 @@
 mod chain;
 mod create;
 mod error;
-#[cfg(stratawal_faults)]
-#[doc(hidden)]
-pub mod faults;
-#[cfg(not(stratawal_faults))]
-mod faults;
+mod fail_points;
 mod file;
 mod name;
 mod preallocation;
 mod read;
 mod search;
-mod sync;
 mod window;
 mod writer;
+
+#[cfg(stratawal_faults)]
+#[doc(hidden)]
+pub use fail_points::FailPoint;
 
 pub use chain::{Attestations, Chain};
 pub use create::{CreateError, create};

@@ -5,10 +5,11 @@
 //! KiB plus 8, so that a cut at any block or page border shows; and it grows before the bytes,
 //! never with them.
 
+use std::sync::Arc;
+
 use stratawal_frame::ByteOffset;
 use stratawal_storage::File;
 
-use crate::sync::Arc;
 use crate::{Error, ErrorKind, Result, SegmentId};
 
 /// Bytes at the end of every reservation that are kept for control frames, so that

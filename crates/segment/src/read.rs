@@ -3,6 +3,7 @@
 //! Everything below a published end is there and valid, so here anything else is damage.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use stratawal_frame::{
@@ -11,7 +12,6 @@ use stratawal_frame::{
 };
 use stratawal_storage::File;
 
-use crate::sync::Arc;
 use crate::{Error, ErrorKind, Result, SegmentFile, SegmentId};
 
 /// The longest block that a reader should ask for, in bytes, except for a frame that is longer.

@@ -1,11 +1,10 @@
 //! Reading through a file by positioned reads of bounded size.
 
 use std::io;
+use std::sync::Arc;
 
 use stratawal_frame::PayloadChecksum;
 use stratawal_storage::File;
-
-use crate::sync::Arc;
 
 /// How much is read at a time, at most.
 const WINDOW_LEN: usize = 256 << 10;

@@ -5,6 +5,7 @@
 //! those bytes again).
 
 use std::io::IoSlice;
+use std::sync::Arc;
 
 use stratawal_frame::{
     ByteOffset, Control, End, Place, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo, TRAILER_LEN, Trailer, encode_control,
@@ -13,7 +14,6 @@ use stratawal_storage::File;
 
 use crate::file::SegmentFile;
 use crate::preallocation::Preallocation;
-use crate::sync::Arc;
 use crate::{Error, Result, SegmentId};
 
 /// What every control frame says besides its content.

@@ -2,10 +2,9 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use stratawal_stream as inner;
-
-use crate::sync::Arc;
 
 /// The result of an operation on a log.
 pub type Result<T> = std::result::Result<T, Error>;

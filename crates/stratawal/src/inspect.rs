@@ -1,6 +1,7 @@
 //! Looking into a log from outside: what the command line shows, as a library.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use stratawal_storage::{Access, Storage, UnixStorage};
 use stratawal_stream::{Location, LogContext};
@@ -10,7 +11,6 @@ use crate::name;
 use crate::options::Options;
 use crate::root::{RESERVE, Root};
 use crate::stream::Stream;
-use crate::sync::Arc;
 use crate::wal::folder_of;
 
 #[cfg(feature = "unstable-storage")]
@@ -270,7 +270,7 @@ mod tests {
                 stream.append([7; 2000]).unwrap();
             }
             let (writer, deleter) = (stream.clone(), wal.clone());
-            let opened = crate::sync::Mutex::new(0_usize);
+            let opened = stratawal_sync::Mutex::new(0_usize);
             storage.set(move |operation, path| {
                 if operation == Operation::Open && path.extension().is_some_and(|extension| extension == "seg") {
                     // At places that shift from one look to the next.

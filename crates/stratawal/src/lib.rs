@@ -70,7 +70,6 @@ mod root;
 mod salvage;
 mod slots;
 mod stream;
-mod sync;
 mod together;
 mod wal;
 

@@ -1,11 +1,11 @@
 //! How a log is opened, and its streams kept.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use stratawal_stream as inner;
 
 use crate::error::Result;
-use crate::sync::Arc;
 use crate::wal::Wal;
 
 /// What an acknowledgement of an append means.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use stratawal_frame::{FORMAT_FILE_LEN, FormatFile, FormatFileError, WalId};
 use stratawal_storage::{Access, DirEntry, EntryKind, Lock, LockError, Storage};
@@ -9,7 +10,6 @@ use stratawal_stream::{is_leftover_dir, remove_leftover_dir};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::name;
-use crate::sync::Arc;
 
 /// The folder of the streams, within the root.
 const STREAMS: &str = "streams";

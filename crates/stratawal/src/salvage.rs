@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use stratawal_storage::{Storage, UnixStorage};
 use stratawal_stream::{self as inner, Location, LogContext, StreamOptions};
@@ -9,7 +10,6 @@ use stratawal_stream::{self as inner, Location, LogContext, StreamOptions};
 use crate::entry::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::root::Root;
-use crate::sync::Arc;
 use crate::wal::folder_of;
 
 /// What [`Entries`] yields.
@@ -179,8 +179,8 @@ mod tests {
 
     use super::*;
     use crate::options::Options;
-    use crate::sync::Mutex;
     use crate::wal::Wal;
+    use stratawal_sync::Mutex;
 
     /// A writer that appends, begins segments and drops entries from both ends is not taken for
     /// damage.

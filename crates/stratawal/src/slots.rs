@@ -21,10 +21,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use stratawal_stream::StreamLog;
+use stratawal_sync::{Mutex, MutexGuard};
 
-use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::wal::Wal;
 
 /// All slots of a log.

@@ -1,6 +1,7 @@
 //! A handle on a stream.
 
 use std::ops::{Range, RangeBounds};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use stratawal_stream as inner;
@@ -10,7 +11,6 @@ use crate::entry::{Batch, Entry, Iter};
 use crate::error::Result;
 use crate::options::{Durability, Visibility};
 use crate::slots::SlotUser;
-use crate::sync::Arc;
 use crate::wal::Stats;
 
 /// A handle on a stream: an append-only sequence of entries, numbered from 0 without gaps.

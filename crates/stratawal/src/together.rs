@@ -4,8 +4,8 @@
 use std::thread;
 
 use stratawal_stream::{Result, StreamLog};
-
-use crate::sync::{AtomicUsize, MutexGuard, Ordering};
+use stratawal_sync::MutexGuard;
+use stratawal_sync::atomic::{AtomicUsize, Ordering};
 
 /// As many wait for the disk at the same time; more bring nothing.
 const THREADS_MAX: usize = 64;

@@ -2,9 +2,12 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use stratawal_storage::Storage;
 use stratawal_stream::{self as inner, DeleteError, Location, LogContext, StreamLog, delete};
+use stratawal_sync::Mutex;
+use stratawal_sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::name;
@@ -12,7 +15,6 @@ use crate::options::{Options, StreamOptions};
 use crate::root::{RESERVE, Root};
 use crate::slots::{SlotUser, Slots};
 use crate::stream::Stream;
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 use crate::together::together;
 
 /// An open log. Clones are handles on the same one.

@@ -303,8 +303,8 @@ fn copies_that_end_alike_are_distinguished_by_salts() {
 #[cfg(stratawal_faults)]
 #[test]
 fn seeded_salts_that_are_not_compared_are_found() {
-    stratawal_stream::faults::seed(Some(stratawal_stream::faults::Fault::SaltsIgnored));
+    stratawal_stream::FailPoint::SaltsIgnored.activate();
     let found = pairs_alike();
-    stratawal_stream::faults::seed(None);
+    stratawal_stream::FailPoint::deactivate();
     assert!(!found.wrong.is_empty(), "{found:?}");
 }

@@ -874,15 +874,15 @@ fn run_programs(seed: u64, cases: u32) {
 mod seeded {
     use std::panic::catch_unwind;
 
-    use stratawal_stream::faults::{Fault, seed};
+    use stratawal_stream::FailPoint;
 
     /// What a program says that shrinks to a step in which the log and the model differ.
     const FOUND: &str = "Test failed:";
 
-    fn is_found(fault: Fault) {
-        seed(Some(fault));
+    fn is_found(fail_point: FailPoint) {
+        fail_point.activate();
         let tried = catch_unwind(|| super::run_programs(1, 400));
-        seed(None);
+        FailPoint::deactivate();
         let panic = tried.expect_err("it is not found");
         let text = panic.downcast_ref::<String>().expect("the model says what it has found");
         assert!(text.contains(FOUND), "the harness failed, and found nothing: {text}");
@@ -890,11 +890,11 @@ mod seeded {
 
     #[test]
     fn an_acknowledgement_before_the_write_is_found() {
-        is_found(Fault::AcknowledgedBeforeWrite);
+        is_found(FailPoint::AcknowledgedBeforeWrite);
     }
 
     #[test]
     fn a_cut_without_an_epoch_of_its_own_is_found() {
-        is_found(Fault::EpochKept);
+        is_found(FailPoint::EpochKept);
     }
 }

@@ -2,15 +2,16 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use stratawal_frame::WalId;
 use stratawal_index::{Cache, CacheLimits};
 use stratawal_storage::Storage;
+use stratawal_sync::Mutex;
 
 use crate::evicting_storage::EvictingStorage;
 use crate::location::Location;
 use crate::read::sealed::SealedSegment;
-use crate::sync::{Arc, Mutex};
 use crate::unsynced_files::UnsyncedFiles;
 use crate::write::buffer_pool::BufferPool;
 use crate::write::dir_sync::DirSyncs;

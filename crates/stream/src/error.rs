@@ -4,11 +4,11 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use stratawal_segment as segment;
 
 use crate::location::Location;
-use crate::sync::Arc;
 
 /// The result of an operation on a stream.
 pub type Result<T> = std::result::Result<T, Error>;

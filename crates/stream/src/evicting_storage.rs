@@ -9,11 +9,11 @@
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use stratawal_index::Cache;
 use stratawal_storage::{Access, DirEntry, File, Lock, LockError, Storage, is_out_of_files};
-
-use crate::sync::{Arc, Mutex};
+use stratawal_sync::Mutex;
 
 /// A storage whose operations take descriptors from the cache where none is left. Everything else
 /// is done by the storage in it.

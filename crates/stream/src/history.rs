@@ -9,8 +9,7 @@
 use stratawal_frame::{ByteOffset, EndKind, Generation, Salt, SegmentHeader, SeqNo};
 use stratawal_index::IndexPoint;
 use stratawal_segment::{FooterSummary, SegmentData};
-
-use crate::faults::{Fault, seeded};
+use stratawal_sync::fail_point;
 
 /// The predecessor of a segment, as the segment's header states it.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +45,7 @@ pub(crate) fn last_frame_crc(data: &SegmentData, point: IndexPoint, base: u64) -
 /// Whether the header `next` names a segment that has the generation of `before`, and not its salt.
 pub(crate) fn contradicts_header(before: &SegmentHeader, next: &SegmentHeader) -> bool {
     let named = next.predecessor == before.generation && next.predecessor_salt != before.salt;
-    named && !seeded(Fault::SaltsIgnored)
+    named && !fail_point!(SaltsIgnored)
 }
 
 /// Whether `end`, with which a segment ends, excludes that `next` is the live segment after it.
@@ -55,7 +54,7 @@ pub(crate) fn contradicts_end(end: &FooterSummary, next: &SegmentHeader) -> bool
         // A writer makes the file longer, durably, before it writes anything after a CLOSE.
         EndKind::Close { .. } => true,
         EndKind::Seal { successor, salt } => {
-            let renamed = successor == next.generation && salt != next.salt && !seeded(Fault::SaltsIgnored);
+            let renamed = successor == next.generation && salt != next.salt && !fail_point!(SaltsIgnored);
             // The successor may be older than `next`, and void. It cannot be missing.
             successor > next.generation || renamed || end.end_seq < next.base
         }

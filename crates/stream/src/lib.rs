@@ -38,11 +38,7 @@ mod deletion;
 mod error;
 mod events;
 mod evicting_storage;
-#[cfg(stratawal_faults)]
-#[doc(hidden)]
-pub mod faults;
-#[cfg(not(stratawal_faults))]
-mod faults;
+mod fail_points;
 mod history;
 mod layout;
 mod location;
@@ -52,12 +48,15 @@ mod read;
 mod recovery;
 mod removal;
 mod report;
-mod sync;
 mod truncation_log;
 mod unsynced_files;
 mod verify;
 mod watermarks;
 mod write;
+
+#[cfg(stratawal_faults)]
+#[doc(hidden)]
+pub use fail_points::FailPoint;
 
 pub use batch::{Batch, Entry, Run};
 pub use context::{CacheStats, LogContext};
@@ -73,11 +72,7 @@ pub use report::{OpenReport, TornTail};
 pub use stratawal_segment::MapPromise;
 pub use write::reserve::RESERVE_LEN;
 pub use write::tail::TailProvider;
-#[cfg(all(test, stratawal_loom))]
-mod loom_models;
 #[cfg(test)]
 mod scenarios;
-#[cfg(all(test, not(stratawal_loom)))]
-mod stress;
 
 pub use verify::{CheckState, Finding, StreamCheck, verify};

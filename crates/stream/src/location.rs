@@ -1,15 +1,14 @@
 //! Where a stream is.
 
 use std::path::{Path, PathBuf};
-
-use crate::sync::Name;
+use std::sync::Arc;
 
 /// Where a stream is, and what it is called.
 #[derive(Clone, Debug)]
 pub struct Location {
     parent: PathBuf,
-    dir_name: Name,
-    name: Name,
+    dir_name: Arc<str>,
+    name: Arc<str>,
 }
 
 impl Location {
@@ -17,7 +16,7 @@ impl Location {
     /// stream's own need not.
     #[must_use]
     pub fn new(parent: impl Into<PathBuf>, dir_name: impl AsRef<str>) -> Self {
-        let dir_name = Name::from(dir_name.as_ref());
+        let dir_name = Arc::<str>::from(dir_name.as_ref());
         Self { parent: parent.into(), name: dir_name.clone(), dir_name }
     }
 
@@ -26,7 +25,7 @@ impl Location {
     #[must_use]
     pub fn named(mut self, name: impl AsRef<str>) -> Self {
         if *self.name != *name.as_ref() {
-            self.name = Name::from(name.as_ref());
+            self.name = Arc::<str>::from(name.as_ref());
         }
         self
     }
@@ -37,7 +36,7 @@ impl Location {
         &self.name
     }
 
-    pub(crate) fn shared_name(&self) -> Name {
+    pub(crate) fn shared_name(&self) -> Arc<str> {
         self.name.clone()
     }
 

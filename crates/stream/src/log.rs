@@ -1,11 +1,11 @@
 //! A stream: opening, closing, recovering, and its numbers.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::context::LogContext;
 use crate::error::{Call, DamageKind, Error, ErrorKind, Result};
 use crate::events;
-use crate::faults::{Fault, seeded};
 use crate::layout::segment_path;
 use crate::location::Location;
 use crate::options::{Durability, StreamOptions, Visibility};
@@ -13,7 +13,6 @@ use crate::read::snapshot::{SegmentState, Snapshot};
 use crate::recovery::{self, Look, Recovered};
 use crate::removal::Removals;
 use crate::report::OpenReport;
-use crate::sync::{Arc, Mutex, Published, fence};
 use crate::truncation_log::TruncationLog;
 use crate::watermarks::Watermarks;
 use crate::write::append::Inner;
@@ -23,6 +22,7 @@ use crate::write::reserve::ReserveUse;
 use crate::write::tail::{Reservation, Tail};
 use crate::write::writer::{Shared, Writer};
 use stratawal_frame::SeqNo;
+use stratawal_sync::{Mutex, Published, fail_point, fence};
 
 /// One stream. Clones are handles on the same one; all methods may be called from many threads at
 /// once.
@@ -201,7 +201,7 @@ impl StreamLog {
         let watermarks = &self.inner.shared.watermarks;
         match (visibility, self.inner.shared.options.durability) {
             (Visibility::Accepted, _) => watermarks.accepted(),
-            (Visibility::Stable, Durability::Synced) if !seeded(Fault::FlushedShown) => watermarks.durable(),
+            (Visibility::Stable, Durability::Synced) if !fail_point!(FlushedShown) => watermarks.durable(),
             (Visibility::Stable, _) => watermarks.flushed(),
         }
     }

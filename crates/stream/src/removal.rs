@@ -11,19 +11,20 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use stratawal_index::CacheKey;
 use stratawal_segment::{Access, SegmentId};
 use stratawal_storage::{FolderToSync, Storage};
+use stratawal_sync::thread::yield_now;
+use stratawal_sync::{fail_point, fence};
 
 use crate::context::LogContext;
 use crate::error::{Error, Result};
-use crate::faults::{Fault, seeded};
 use crate::layout::segment_path;
 use crate::location::Location;
 use crate::read::snapshot::PublishedSegment;
 use crate::report::OpenReport;
-use crate::sync::{Arc, fence, yield_now};
 
 /// Files of a stream that could not be removed when their segments were dropped.
 #[derive(Debug, Default)]
@@ -97,7 +98,7 @@ impl Removals {
         let stream_id = dead.segments.first().map(|segment| segment.header.stream_id.0);
         for id in dead.segments.iter().map(|segment| segment.id()).chain(left) {
             let path = segment_path(&dir, id);
-            if seeded(Fault::RemovalsNotAwaited) {
+            if fail_point!(RemovalsNotAwaited) {
                 // The model checker changes threads at operations that it sees; those of the
                 // storage are not among them.
                 yield_now();

@@ -1,15 +1,19 @@
-//! What threads do to a stream at the same time, as scenarios: the model checker runs them in every
-//! interleaving, the stress tests many times on real threads. All of it is the code that ships, on
-//! storage in memory, but for the lead of some, which can be made to fail.
+//! What several threads do to a stream at the same time, and what must hold. The model checker runs
+//! each scenario in every interleaving of its threads; otherwise real threads run it many times.
+//!
+//! The scenarios run the code that ships, on storage in memory. Some of them use a lead that can be
+//! made to fail. `cargo xtask loom` runs the models. With `stratawal_faults` the scenarios must
+//! find the fail points that are listed at the end.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use stratawal_storage::MemoryStorage;
+use stratawal_sync::model::{explore, explore_bounded};
+use stratawal_sync::thread::{spawn, yield_now};
+use stratawal_sync::{AtomicSeq, Mutex, fail_point};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::faults::{Fault, seeded};
-use crate::sync::explore::spawn;
-use crate::sync::{Arc, Mark, Mutex, yield_now};
 use crate::watermarks::Watermarks;
 use crate::write::commit::{CommitLeader, CommitTarget, FAILED_EPOCHS_MAX, Group};
 use crate::write::dir_sync::DirSyncs;
@@ -25,135 +29,155 @@ fn stream() -> StreamLog {
     log
 }
 
-pub(crate) fn a_folder_sync_covers_what_was_done_before_it_was_asked_for() {
-    let syncs = Arc::new(DirSyncs::new());
-    // What was done to the folder, and what of it a sync has made durable.
-    let (done, durable) = (Arc::new(Mutex::new(0_u8)), Arc::new(Mutex::new(0_u8)));
-    let act = move |bit: u8, syncs: &DirSyncs, done: &Mutex<u8>, durable: &Mutex<u8>| {
-        *done.lock() |= bit;
-        let synced = syncs.shared(|| {
-            let seen = *done.lock();
-            yield_now();
-            *durable.lock() |= seen;
-            Ok(())
-        });
-        synced.expect("syncs");
-        assert!(*durable.lock() & bit != 0, "answered by a sync that had begun before");
-    };
-    let others: Vec<_> = [1, 2]
-        .map(|bit| {
-            let (syncs, done, durable) = (Arc::clone(&syncs), Arc::clone(&done), Arc::clone(&durable));
-            spawn(move || act(bit, &syncs, &done, &durable))
-        })
-        .into();
-    act(4, &syncs, &done, &durable);
-    others.into_iter().for_each(|thread| thread.join().expect("no panic"));
+#[test]
+fn a_dir_sync_covers_earlier_changes() {
+    explore(|| {
+        let syncs = Arc::new(DirSyncs::new());
+        // What was done to the folder, and what of it a sync has made durable.
+        let (done, durable) = (Arc::new(Mutex::new(0_u8)), Arc::new(Mutex::new(0_u8)));
+        let act = move |bit: u8, syncs: &DirSyncs, done: &Mutex<u8>, durable: &Mutex<u8>| {
+            *done.lock() |= bit;
+            let synced = syncs.shared(|| {
+                let seen = *done.lock();
+                yield_now();
+                *durable.lock() |= seen;
+                Ok(())
+            });
+            synced.expect("syncs");
+            assert!(*durable.lock() & bit != 0, "answered by a sync that had begun before");
+        };
+        let others: Vec<_> = [1, 2]
+            .map(|bit| {
+                let (syncs, done, durable) = (Arc::clone(&syncs), Arc::clone(&done), Arc::clone(&durable));
+                spawn(move || act(bit, &syncs, &done, &durable))
+            })
+            .into();
+        act(4, &syncs, &done, &durable);
+        others.into_iter().for_each(|thread| thread.join().expect("no panic"));
+    });
 }
 
-pub(crate) fn a_folder_sync_that_fails_is_nobodys_success() {
-    let syncs = Arc::new(DirSyncs::new());
-    // What was done to the folder, what of it is durable, and how many syncs there were, of which
-    // the first fails.
-    let state = Arc::new((Mutex::new(0_u8), Mutex::new(0_u8), Mutex::new(0)));
-    let act = move |bit: u8, syncs: &DirSyncs, (done, durable, times): &(Mutex<u8>, Mutex<u8>, Mutex<usize>)| {
-        *done.lock() |= bit;
-        let synced = syncs.shared(|| {
-            let seen = *done.lock();
-            *times.lock() += 1;
-            if *times.lock() == 1 {
-                return Err(std::io::Error::from_raw_os_error(5));
+#[test]
+fn no_caller_takes_a_failed_dir_sync_for_success() {
+    explore(|| {
+        let syncs = Arc::new(DirSyncs::new());
+        // What was done to the folder, what of it is durable, and how many syncs there were, of
+        // which the first fails.
+        let state = Arc::new((Mutex::new(0_u8), Mutex::new(0_u8), Mutex::new(0)));
+        let act = move |bit: u8, syncs: &DirSyncs, (done, durable, times): &(Mutex<u8>, Mutex<u8>, Mutex<usize>)| {
+            *done.lock() |= bit;
+            let synced = syncs.shared(|| {
+                let seen = *done.lock();
+                *times.lock() += 1;
+                if *times.lock() == 1 {
+                    return Err(std::io::Error::from_raw_os_error(5));
+                }
+                *durable.lock() |= seen;
+                Ok(())
+            });
+            match synced {
+                Ok(()) => {
+                    assert!(*durable.lock() & bit != 0, "answered with success by a sync that failed, or had begun")
+                }
+                Err(error) => assert_eq!(error.raw_os_error(), Some(5)),
             }
-            *durable.lock() |= seen;
-            Ok(())
-        });
-        match synced {
-            Ok(()) => assert!(*durable.lock() & bit != 0, "answered with success by a sync that failed, or had begun"),
-            Err(error) => assert_eq!(error.raw_os_error(), Some(5)),
-        }
-    };
-    let others: Vec<_> = [1, 2]
-        .map(|bit| {
-            let (syncs, state) = (Arc::clone(&syncs), Arc::clone(&state));
-            spawn(move || act(bit, &syncs, &state))
-        })
-        .into();
-    others.into_iter().for_each(|thread| thread.join().expect("no panic"));
-    // Whoever asks behind the failure is not held by it.
-    assert!(syncs.shared(|| Ok(())).is_ok());
+        };
+        let others: Vec<_> = [1, 2]
+            .map(|bit| {
+                let (syncs, state) = (Arc::clone(&syncs), Arc::clone(&state));
+                spawn(move || act(bit, &syncs, &state))
+            })
+            .into();
+        others.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        // Whoever asks behind the failure is not held by it.
+        assert!(syncs.shared(|| Ok(())).is_ok());
+    });
 }
 
 fn read(log: &StreamLog, seq: u64) -> Option<Vec<u8>> {
     log.get(seq, Visibility::Stable).expect("reads").map(|entry| entry.data().to_vec())
 }
 
-pub(crate) fn an_acknowledged_append_is_durable() {
-    let log = stream();
-    let threads: Vec<_> = [b"a", b"b"]
-        .map(|entry| {
+#[test]
+fn an_acknowledged_append_is_durable() {
+    explore(|| {
+        let log = stream();
+        let threads: Vec<_> = [b"a", b"b"]
+            .map(|entry| {
+                let log = log.clone();
+                spawn(move || {
+                    let seq = log.append(entry, Durability::Synced).expect("appends");
+                    assert!(log.durable_seq() > seq, "acknowledged and not durable");
+                    assert_eq!(read(&log, seq).as_deref(), Some(&entry[..]));
+                })
+            })
+            .into();
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        assert_eq!(log.durable_seq(), 3);
+    });
+}
+
+#[test]
+fn entries_below_the_flushed_watermark_can_be_read() {
+    explore(|| {
+        let log = stream();
+        let writer = {
             let log = log.clone();
             spawn(move || {
-                let seq = log.append(entry, Durability::Synced).expect("appends");
-                assert!(log.durable_seq() > seq, "acknowledged and not durable");
-                assert_eq!(read(&log, seq).as_deref(), Some(&entry[..]));
+                log.append(b"1", Durability::Flushed).expect("appends");
+                log.append(b"2", Durability::Flushed).expect("appends");
             })
-        })
-        .into();
-    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
-    assert_eq!(log.durable_seq(), 3);
+        };
+        for _ in 0..2 {
+            let flushed = log.inner.shared.watermarks.flushed();
+            for seq in 0..flushed {
+                let entry = log.inner.get(seq).expect("what is flushed can be read");
+                assert_eq!(entry.data()[..], [b'0' + u8::try_from(seq).expect("small")]);
+            }
+        }
+        writer.join().expect("no panic");
+    });
 }
 
-pub(crate) fn what_a_watermark_promises_can_be_read() {
-    let log = stream();
-    let writer = {
-        let log = log.clone();
-        spawn(move || {
-            log.append(b"1", Durability::Flushed).expect("appends");
-            log.append(b"2", Durability::Flushed).expect("appends");
-        })
-    };
-    for _ in 0..2 {
-        let flushed = log.inner.shared.watermarks.flushed();
-        for seq in 0..flushed {
-            let entry = log.inner.get(seq).expect("what is flushed can be read");
+#[test]
+fn accepted_entries_can_be_read_during_a_flush() {
+    explore(|| {
+        let log = stream();
+        let writer = {
+            let log = log.clone();
+            spawn(move || {
+                log.append(b"1", Durability::Buffered).expect("appends");
+                log.flush().expect("flushes");
+            })
+        };
+        let end = log.end_seq(Visibility::Accepted);
+        for seq in 0..end {
+            let entry = log.get(seq, Visibility::Accepted).expect("reads").expect("within the live range");
             assert_eq!(entry.data()[..], [b'0' + u8::try_from(seq).expect("small")]);
         }
-    }
-    writer.join().expect("no panic");
+        writer.join().expect("no panic");
+    });
 }
 
-pub(crate) fn a_reader_sees_accepted_entries_wherever_they_are() {
-    let log = stream();
-    let writer = {
-        let log = log.clone();
-        spawn(move || {
-            log.append(b"1", Durability::Buffered).expect("appends");
-            log.flush().expect("flushes");
-        })
-    };
-    let end = log.end_seq(Visibility::Accepted);
-    for seq in 0..end {
-        let entry = log.get(seq, Visibility::Accepted).expect("reads").expect("within the live range");
-        assert_eq!(entry.data()[..], [b'0' + u8::try_from(seq).expect("small")]);
-    }
-    writer.join().expect("no panic");
-}
-
-pub(crate) fn an_append_beside_a_close_is_in_the_stream_or_refused() {
-    let log = stream();
-    let appender = {
-        let log = log.clone();
-        spawn(move || match log.append(b"1", Durability::Flushed) {
-            Ok(seq) => Some(seq),
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::Closed);
-                None
-            }
-        })
-    };
-    log.close().expect("closes");
-    let end = log.durable_seq();
-    let appended = appender.join().expect("no panic");
-    assert_eq!(end, if appended.is_some() { 2 } else { 1 }, "a clean end has everything that was acknowledged");
+#[test]
+fn an_append_during_a_close_is_kept_or_refused() {
+    explore(|| {
+        let log = stream();
+        let appender = {
+            let log = log.clone();
+            spawn(move || match log.append(b"1", Durability::Flushed) {
+                Ok(seq) => Some(seq),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Closed);
+                    None
+                }
+            })
+        };
+        log.close().expect("closes");
+        let end = log.durable_seq();
+        let appended = appender.join().expect("no panic");
+        assert_eq!(end, if appended.is_some() { 2 } else { 1 }, "a clean end has everything that was acknowledged");
+    });
 }
 
 /// Entries of which two do not fit into the smallest segment.
@@ -174,72 +198,85 @@ fn segments(entries: u8) -> StreamLog {
     log
 }
 
-pub(crate) fn what_is_dropped_under_a_reader_is_truncated_and_no_error_of_files() {
-    let log = segments(2);
-    let dropper = {
-        let log = log.clone();
-        spawn(move || log.truncate_before(1).expect("drops"))
-    };
-    match log.get(0, Visibility::Stable) {
-        Ok(entry) => assert_eq!(entry.expect("within the live range").data()[..], large(0)),
-        Err(error) => assert_eq!(error.kind(), ErrorKind::Truncated { start: 1 }),
-    }
-    let kept = log.get(1, Visibility::Stable).expect("it is kept").expect("within the live range");
-    assert_eq!(kept.data()[..], large(1));
-    dropper.join().expect("no panic");
-    assert_eq!(log.get(0, Visibility::Stable).expect_err("dropped").kind(), ErrorKind::Truncated { start: 1 });
+#[test]
+fn a_read_of_a_dropped_entry_reports_truncated() {
+    explore(|| {
+        let log = segments(2);
+        let dropper = {
+            let log = log.clone();
+            spawn(move || log.truncate_before(1).expect("drops"))
+        };
+        match log.get(0, Visibility::Stable) {
+            Ok(entry) => assert_eq!(entry.expect("within the live range").data()[..], large(0)),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Truncated { start: 1 }),
+        }
+        let kept = log.get(1, Visibility::Stable).expect("it is kept").expect("within the live range");
+        assert_eq!(kept.data()[..], large(1));
+        dropper.join().expect("no panic");
+        assert_eq!(log.get(0, Visibility::Stable).expect_err("dropped").kind(), ErrorKind::Truncated { start: 1 });
+    });
 }
 
 /// Another process may own the files once a close has returned.
-pub(crate) fn a_close_waits_until_no_file_is_removed() {
-    let log = segments(2);
-    let dropper = {
-        let log = log.clone();
-        spawn(move || match log.truncate_before(1) {
-            Ok(()) => {}
-            Err(error) => assert_eq!(error.kind(), ErrorKind::Closed),
-        })
-    };
-    log.close().expect("closes");
-    let files = || log.inner.shared.context.storage().list(Path::new("/streams/s")).expect("memory");
-    let closed = files();
-    dropper.join().expect("no panic");
-    assert_eq!(files(), closed, "a file was removed after the close");
+#[test]
+fn a_close_waits_for_the_removal_of_files() {
+    explore(|| {
+        let log = segments(2);
+        let dropper = {
+            let log = log.clone();
+            spawn(move || match log.truncate_before(1) {
+                Ok(()) => {}
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Closed),
+            })
+        };
+        log.close().expect("closes");
+        let files = || log.inner.shared.context.storage().list(Path::new("/streams/s")).expect("memory");
+        let closed = files();
+        dropper.join().expect("no panic");
+        assert_eq!(files(), closed, "a file was removed after the close");
+    });
 }
 
-pub(crate) fn a_reader_made_before_a_cut_does_not_go_on_in_other_entries() {
-    let log = stream();
-    log.append(b"1", Durability::Flushed).expect("appends");
-    log.flush().expect("flushes");
-    let mut before = log.iter(.., Visibility::Accepted);
-    assert_eq!(before.size_hint().1, Some(2));
-    let cutter = {
-        let log = log.clone();
-        spawn(move || {
-            log.truncate_from(1).expect("cuts");
-            log.append(b"x", Durability::Flushed).expect("appends");
-        })
-    };
-    let text = |entry: Result<crate::Entry>| entry.map(|entry| entry.data().to_vec());
-    assert_eq!(text(before.next().expect("two entries")).expect("it is kept"), b"0");
-    match text(before.next().expect("two entries")) {
-        Ok(entry) => assert_eq!(entry, b"1", "an iterator went on behind a cut"),
-        Err(error) => assert_eq!(error.kind(), ErrorKind::Cut { at: 1 }),
-    }
-    cutter.join().expect("no panic");
+#[test]
+fn an_iterator_does_not_continue_past_a_truncation() {
+    explore(|| {
+        let log = stream();
+        log.append(b"1", Durability::Flushed).expect("appends");
+        log.flush().expect("flushes");
+        let mut before = log.iter(.., Visibility::Accepted);
+        assert_eq!(before.size_hint().1, Some(2));
+        let cutter = {
+            let log = log.clone();
+            spawn(move || {
+                log.truncate_from(1).expect("cuts");
+                log.append(b"x", Durability::Flushed).expect("appends");
+            })
+        };
+        let text = |entry: Result<crate::Entry>| entry.map(|entry| entry.data().to_vec());
+        assert_eq!(text(before.next().expect("two entries")).expect("it is kept"), b"0");
+        match text(before.next().expect("two entries")) {
+            Ok(entry) => assert_eq!(entry, b"1", "an iterator went on behind a cut"),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Cut { at: 1 }),
+        }
+        cutter.join().expect("no panic");
+    });
 }
 
-pub(crate) fn what_was_cut_does_not_show_again() {
-    let log = stream();
-    log.append(b"1", Durability::Flushed).expect("appends");
-    let cutter = {
-        let log = log.clone();
-        spawn(move || log.truncate_from(1).expect("cuts"))
-    };
-    let seen = [(); 2].map(|()| log.get(1, Visibility::Accepted).expect("reads").map(|entry| entry.data().to_vec()));
-    cutter.join().expect("no panic");
-    assert!(seen.iter().flatten().all(|entry| entry == b"1"));
-    assert!(seen[0].is_some() || seen[1].is_none(), "{seen:?}");
+#[test]
+fn a_truncated_entry_does_not_reappear() {
+    explore(|| {
+        let log = stream();
+        log.append(b"1", Durability::Flushed).expect("appends");
+        let cutter = {
+            let log = log.clone();
+            spawn(move || log.truncate_from(1).expect("cuts"))
+        };
+        let seen =
+            [(); 2].map(|()| log.get(1, Visibility::Accepted).expect("reads").map(|entry| entry.data().to_vec()));
+        cutter.join().expect("no panic");
+        assert!(seen.iter().flatten().all(|entry| entry == b"1"));
+        assert!(seen[0].is_some() || seen[1].is_none(), "{seen:?}");
+    });
 }
 
 // ---- a lead that can be made to fail
@@ -247,7 +284,7 @@ pub(crate) fn what_was_cut_does_not_show_again() {
 struct FakeLead {
     watermarks: Arc<Watermarks>,
     /// What is in the "file", and what of it is synced.
-    file: Arc<(Mark, Mark)>,
+    file: Arc<(AtomicSeq, AtomicSeq)>,
     fails: bool,
 }
 
@@ -270,7 +307,7 @@ impl CommitLeader for FakeLead {
         self.file.0.store(*work);
         self.watermarks.set_flushed(*work);
         self.file.1.store(*work);
-        let durable = if seeded(Fault::LateArrivalCovered) { self.watermarks.accepted() } else { *work };
+        let durable = if fail_point!(LateArrivalCovered) { self.watermarks.accepted() } else { *work };
         self.watermarks.set_durable(durable);
         Ok(())
     }
@@ -285,12 +322,12 @@ fn error(kind: ErrorKind) -> Error {
 struct Fake {
     group: Group<FakeLead>,
     watermarks: Arc<Watermarks>,
-    file: Arc<(Mark, Mark)>,
+    file: Arc<(AtomicSeq, AtomicSeq)>,
 }
 
 fn fake(fails: bool) -> Arc<Fake> {
     let watermarks = Arc::new(Watermarks::new(0, 0));
-    let file = Arc::new((Mark::new(0), Mark::new(0)));
+    let file = Arc::new((AtomicSeq::new(0), AtomicSeq::new(0)));
     let lead = FakeLead { watermarks: Arc::clone(&watermarks), file: Arc::clone(&file), fails };
     let group = Group::new(FakeTail { next: 0 }, Some(lead), Arc::clone(&watermarks), "s".into());
     Arc::new(Fake { group, watermarks, file })
@@ -315,103 +352,53 @@ impl Fake {
     }
 }
 
-pub(crate) fn a_late_arrival_waits_for_its_own_sync() {
-    let fake = fake(false);
-    let threads: Vec<_> = (0..2)
-        .map(|_| {
-            let fake = Arc::clone(&fake);
-            spawn(move || fake.append().map(drop).expect("appends"))
-        })
-        .collect();
-    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
-}
-
-pub(crate) fn everybody_gets_the_error_of_a_failed_group() {
-    let fake = fake(true);
-    let threads: Vec<_> = (0..2)
-        .map(|_| {
-            let fake = Arc::clone(&fake);
-            spawn(move || assert!(fake.append().is_err(), "a failed sync was taken for done"))
-        })
-        .collect();
-    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
-    assert!(fake.append().is_err(), "the failure stands until recovery");
-}
-
-pub(crate) fn nobody_sleeps_through_a_cut() {
-    let fake = fake(false);
-    let (state, lead) = fake.group.acquire().expect("it is free");
-    drop(state);
-    let threads = [(); 3].map(|()| {
-        let fake = Arc::clone(&fake);
-        let target = fake.accept().expect("accepted");
-        spawn(move || fake.group.wait_for(Durability::Synced, target).expect("everything was settled before the cut"))
+#[test]
+fn a_late_arrival_waits_for_its_own_sync() {
+    explore(|| {
+        let fake = fake(false);
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let fake = Arc::clone(&fake);
+                spawn(move || fake.append().map(drop).expect("appends"))
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
     });
-    while fake.group.lock().waiting() < 3 {
-        yield_now();
-    }
-    // One is woken to lead, and finds the cut before it.
-    fake.group.lead(lead, |_| Ok(())).expect("it did nothing");
-    let cut = fake.group.exclusively(|state, lead| {
-        lead.run(&state.tail.next, Durability::Synced)?;
-        state.tail.next = 0;
-        fake.watermarks.change(|watermarks| watermarks.reset(0, 0));
-        Ok(())
-    });
-    assert!(cut.is_ok());
-    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
 }
 
-pub(crate) fn nobody_sleeps_through_a_failure_beside_the_lead() {
-    let fake = fake(false);
-    let threads: Vec<_> = (0..2)
-        .map(|_| {
+#[test]
+fn all_appends_get_the_error_of_a_failed_commit() {
+    explore(|| {
+        let fake = fake(true);
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let fake = Arc::clone(&fake);
+                spawn(move || assert!(fake.append().is_err(), "a failed sync was taken for done"))
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        assert!(fake.append().is_err(), "the failure stands until recovery");
+    });
+}
+
+#[test]
+fn a_truncation_wakes_all_waiters() {
+    explore_bounded(1, || {
+        let fake = fake(false);
+        let (state, lead) = fake.group.acquire().expect("it is free");
+        drop(state);
+        let threads = [(); 3].map(|()| {
             let fake = Arc::clone(&fake);
-            spawn(move || drop(fake.append()))
-        })
-        .collect();
-    fake.group.lock().fail(&error(ErrorKind::Io));
-    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
-    assert!(fake.append().is_err(), "the failure stands until recovery");
-}
-
-pub(crate) fn what_recovery_takes_back_is_not_acknowledged() {
-    let fake = fake(true);
-    let lost = {
-        let fake = Arc::clone(&fake);
-        spawn(move || {
-            // Seq 1, or (behind the recovery) one that is kept.
-            let epoch = fake.watermarks.epoch();
-            let appended = fake.append();
-            assert!(appended.is_err() || fake.watermarks.epoch() > epoch || epoch > 0, "acknowledged and lost");
-            appended.is_err()
-        })
-    };
-    let target = fake.accept();
-    let failed = target.and_then(|target| fake.group.wait_for(Durability::Synced, target)).is_err();
-    assert!(failed);
-    let kept = fake.group.recover(|tail, lead| {
-        tail.next = 0;
-        fake.watermarks.change(|watermarks| watermarks.reset(0, 0));
-        let lead = lead.expect("it failed by an error");
-        Ok(FakeLead { fails: false, ..*lead })
-    });
-    assert!(kept.is_ok());
-    let mine = fake.append().expect("recovered");
-    let was_lost = lost.join().expect("no panic");
-    // Whoever was acknowledged is in the file, and only once: seqs are given anew.
-    assert_eq!(fake.file.1.load(), if was_lost { 1 } else { 2 });
-    assert!(mine <= 2);
-}
-
-pub(crate) fn a_waiter_keeps_its_success_through_many_cuts() {
-    let fake = fake(false);
-    let target = fake.accept().expect("accepted");
-    let waiter = {
-        let fake = Arc::clone(&fake);
-        spawn(move || fake.group.wait_for(Durability::Synced, target))
-    };
-    for _ in 0..=FAILED_EPOCHS_MAX {
+            let target = fake.accept().expect("accepted");
+            spawn(move || {
+                fake.group.wait_for(Durability::Synced, target).expect("everything was settled before the cut")
+            })
+        });
+        while fake.group.lock().waiting() < 3 {
+            yield_now();
+        }
+        // One is woken to lead, and finds the cut before it.
+        fake.group.lead(lead, |_| Ok(())).expect("it did nothing");
         let cut = fake.group.exclusively(|state, lead| {
             lead.run(&state.tail.next, Durability::Synced)?;
             state.tail.next = 0;
@@ -419,32 +406,106 @@ pub(crate) fn a_waiter_keeps_its_success_through_many_cuts() {
             Ok(())
         });
         assert!(cut.is_ok());
-    }
-    waiter.join().expect("no panic").expect("everything was settled before each cut");
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+    });
 }
 
-pub(crate) fn a_failure_is_not_a_success_once_it_is_forgotten() {
-    let fake = fake(true);
-    let target = fake.accept().expect("accepted");
-    let waiter = {
-        let fake = Arc::clone(&fake);
-        spawn(move || fake.group.wait_for(Durability::Synced, target))
-    };
-    for _ in 0..=FAILED_EPOCHS_MAX {
+#[test]
+fn a_failure_without_a_leader_wakes_all_waiters() {
+    explore(|| {
+        let fake = fake(false);
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let fake = Arc::clone(&fake);
+                spawn(move || drop(fake.append()))
+            })
+            .collect();
         fake.group.lock().fail(&error(ErrorKind::Io));
-        let recovered = fake.group.recover(|tail, lead| {
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        assert!(fake.append().is_err(), "the failure stands until recovery");
+    });
+}
+
+#[test]
+fn an_entry_taken_back_by_recovery_is_not_acknowledged() {
+    explore(|| {
+        let fake = fake(true);
+        let lost = {
+            let fake = Arc::clone(&fake);
+            spawn(move || {
+                // Seq 1, or (behind the recovery) one that is kept.
+                let epoch = fake.watermarks.epoch();
+                let appended = fake.append();
+                assert!(appended.is_err() || fake.watermarks.epoch() > epoch || epoch > 0, "acknowledged and lost");
+                appended.is_err()
+            })
+        };
+        let target = fake.accept();
+        let failed = target.and_then(|target| fake.group.wait_for(Durability::Synced, target)).is_err();
+        assert!(failed);
+        let kept = fake.group.recover(|tail, lead| {
             tail.next = 0;
             fake.watermarks.change(|watermarks| watermarks.reset(0, 0));
-            Ok(*lead.expect("it failed by an error"))
+            let lead = lead.expect("it failed by an error");
+            Ok(FakeLead { fails: false, ..*lead })
         });
-        assert!(recovered.is_ok());
-    }
-    let error = waiter.join().expect("no panic").expect_err("its entry was taken back");
-    assert_eq!(error.kind(), ErrorKind::Poisoned);
+        assert!(kept.is_ok());
+        let mine = fake.append().expect("recovered");
+        let was_lost = lost.join().expect("no panic");
+        // Whoever was acknowledged is in the file, and only once: seqs are given anew.
+        assert_eq!(fake.file.1.load(), if was_lost { 1 } else { 2 });
+        assert!(mine <= 2);
+    });
+}
+
+#[test]
+fn a_waiter_keeps_its_success_through_truncations() {
+    explore(|| {
+        let fake = fake(false);
+        let target = fake.accept().expect("accepted");
+        let waiter = {
+            let fake = Arc::clone(&fake);
+            spawn(move || fake.group.wait_for(Durability::Synced, target))
+        };
+        for _ in 0..=FAILED_EPOCHS_MAX {
+            let cut = fake.group.exclusively(|state, lead| {
+                lead.run(&state.tail.next, Durability::Synced)?;
+                state.tail.next = 0;
+                fake.watermarks.change(|watermarks| watermarks.reset(0, 0));
+                Ok(())
+            });
+            assert!(cut.is_ok());
+        }
+        waiter.join().expect("no panic").expect("everything was settled before each cut");
+    });
+}
+
+#[test]
+fn a_forgotten_failure_is_not_a_success() {
+    explore(|| {
+        let fake = fake(true);
+        let target = fake.accept().expect("accepted");
+        let waiter = {
+            let fake = Arc::clone(&fake);
+            spawn(move || fake.group.wait_for(Durability::Synced, target))
+        };
+        for _ in 0..=FAILED_EPOCHS_MAX {
+            fake.group.lock().fail(&error(ErrorKind::Io));
+            let recovered = fake.group.recover(|tail, lead| {
+                tail.next = 0;
+                fake.watermarks.change(|watermarks| watermarks.reset(0, 0));
+                Ok(*lead.expect("it failed by an error"))
+            });
+            assert!(recovered.is_ok());
+        }
+        let error = waiter.join().expect("no panic").expect_err("its entry was taken back");
+        assert_eq!(error.kind(), ErrorKind::Poisoned);
+    });
 }
 
 #[cfg(not(stratawal_loom))]
-pub(crate) fn an_accepted_entry_is_not_reported_as_refused() {
+#[test]
+fn an_accepted_entry_is_not_reported_as_refused() {
     let fake = fake(true);
     let target = fake.accept().expect("accepted");
     fake.group.lock().fail(&error(ErrorKind::Full));
@@ -455,4 +516,24 @@ pub(crate) fn an_accepted_entry_is_not_reported_as_refused() {
     assert_eq!(waited.map_err(|error| error.kind()), Err(ErrorKind::Poisoned), "its entry still waits in the tail");
     let refused = fake.accept().map_err(|error| error.kind());
     assert_eq!(refused, Err(ErrorKind::Full), "this one was not accepted");
+}
+
+#[cfg(all(stratawal_loom, stratawal_faults))]
+mod fail_points_are_found {
+    stratawal_sync::found_by_scenarios! {
+        dir_sync_joined: DirSyncJoined by a_dir_sync_covers_earlier_changes;
+        no_hand_over: NoHandOver by a_late_arrival_waits_for_its_own_sync;
+        no_wake_on_failure: NoWakeOnFailure by all_appends_get_the_error_of_a_failed_commit;
+        no_wake_on_failure_without_a_leader: NoWakeOnFailure by a_failure_without_a_leader_wakes_all_waiters;
+        watermark_first: WatermarkFirst by entries_below_the_flushed_watermark_can_be_read;
+        late_arrival_covered: LateArrivalCovered by a_late_arrival_waits_for_its_own_sync;
+        late_arrival_covered_in_a_whole_stream: LateArrivalCovered by an_acknowledged_append_is_durable;
+        epoch_ignored: EpochIgnored by an_entry_taken_back_by_recovery_is_not_acknowledged;
+        close_lets_in: CloseLetsIn by an_append_during_a_close_is_kept_or_refused;
+        start_shown_late: StartShownLate by a_read_of_a_dropped_entry_reports_truncated;
+        removals_not_awaited: RemovalsNotAwaited by a_close_waits_for_the_removal_of_files;
+        epoch_kept: EpochKept by an_iterator_does_not_continue_past_a_truncation;
+        sleep_through_epoch: SleepThroughEpoch by a_truncation_wakes_all_waiters;
+        outcome_forgotten: OutcomeForgotten by a_forgotten_failure_is_not_a_success;
+    }
 }

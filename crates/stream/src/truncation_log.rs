@@ -4,7 +4,9 @@
 //! go on in entries that are not those it began with. So it notes the epoch it was made in, and
 //! asks here once that has passed.
 
-use crate::sync::{Arc, Published};
+use std::sync::Arc;
+
+use stratawal_sync::Published;
 
 /// The cuts of a stream: in which epoch, and at which seq. Of those that matter: a cut at or above
 /// a later one is covered by it, for every reader; so the seqs rise.

@@ -1,8 +1,9 @@
 //! Counts the files of finished segments that stay open because they have unsynced bytes.
 
-use stratawal_storage::Storage;
+use std::sync::Arc;
 
-use crate::sync::{Arc, Mutex};
+use stratawal_storage::Storage;
+use stratawal_sync::Mutex;
 
 /// How many such files all streams of a log hold open, and how many they may.
 #[derive(Debug)]

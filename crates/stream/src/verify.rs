@@ -1,5 +1,7 @@
 //! Reading everything, to see whether it is sound. Changes nothing.
 
+use std::sync::Arc;
+
 use stratawal_frame::{SegmentHeader, SeqNo};
 use stratawal_segment::{Access, SegmentFile, SegmentId};
 
@@ -10,7 +12,6 @@ use crate::log::StreamLog;
 use crate::options::{StreamOptions, Visibility};
 use crate::read::snapshot::Snapshot;
 use crate::report::TornTail;
-use crate::sync::Arc;
 
 /// What [`verify`] says of a stream as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

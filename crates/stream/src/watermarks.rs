@@ -5,30 +5,31 @@
 //! Drained and flushed are the same number as long as a stream's only way to the operating system
 //! is its own file.
 
-use crate::faults::{Fault, seeded};
+use stratawal_sync::thread::yield_now;
+use stratawal_sync::{AtomicSeq, fail_point};
+
 use crate::options::Durability;
-use crate::sync::{Mark, yield_now};
 
 #[derive(Debug)]
 pub(crate) struct Watermarks {
-    accepted: Mark,
-    drained: Mark,
-    flushed: Mark,
-    durable: Mark,
-    start: Mark,
+    accepted: AtomicSeq,
+    drained: AtomicSeq,
+    flushed: AtomicSeq,
+    durable: AtomicSeq,
+    start: AtomicSeq,
     /// How often the stream was recovered, or cut. Seqs of one epoch say nothing in another.
-    epoch: Mark,
+    epoch: AtomicSeq,
 }
 
 impl Watermarks {
     pub(crate) fn new(start: u64, end: u64) -> Self {
         Self {
-            accepted: Mark::new(end),
-            drained: Mark::new(end),
-            flushed: Mark::new(end),
-            durable: Mark::new(end),
-            start: Mark::new(start),
-            epoch: Mark::new(0),
+            accepted: AtomicSeq::new(end),
+            drained: AtomicSeq::new(end),
+            flushed: AtomicSeq::new(end),
+            durable: AtomicSeq::new(end),
+            start: AtomicSeq::new(start),
+            epoch: AtomicSeq::new(0),
         }
     }
 
@@ -38,7 +39,7 @@ impl Watermarks {
         // Before the marks: who sees one of them that belongs to the new epoch sees that the old
         // one is over.
         let epoch = self.epoch.load();
-        if seeded(Fault::EpochKept) {
+        if fail_point!(EpochKept) {
             return change(self);
         }
         self.epoch.store(epoch + 1);

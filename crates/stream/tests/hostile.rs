@@ -281,6 +281,6 @@ fn a_frame_over_the_bound_is_an_error_and_takes_no_memory() {
 #[cfg(stratawal_faults)]
 #[test]
 fn seeded_a_length_that_is_believed_is_found() {
-    stratawal_stream::faults::seed(Some(stratawal_stream::faults::Fault::LengthBelieved));
+    stratawal_stream::FailPoint::LengthBelieved.activate();
     assert!(a_frame_over_the_bound_is_read());
 }

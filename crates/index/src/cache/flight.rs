@@ -1,7 +1,8 @@
 //! One load under way, and those who wait for it.
 
-use crate::faults::{Fault, seeded};
-use crate::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
+
+use stratawal_sync::{Condvar, Mutex, fail_point};
 
 /// One load under way.
 pub(super) struct Flight<T> {
@@ -34,7 +35,7 @@ impl<T> Flight<T> {
 
     /// Ends the load, with its value or without.
     pub(super) fn end(&self, outcome: Option<Arc<T>>) {
-        let is_announced = outcome.is_some() || !seeded(Fault::WaiterNotWoken);
+        let is_announced = outcome.is_some() || !fail_point!(WaiterNotWoken);
         *self.state.lock() = outcome.map_or(State::Failed, State::Landed);
         if is_announced {
             self.ended.notify_all();

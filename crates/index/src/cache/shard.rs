@@ -2,10 +2,12 @@
 //! cache's lock replaces.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use stratawal_sync::Published;
+use stratawal_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::CacheKey;
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Arc, Published};
 
 /// A value that is held.
 pub(super) struct Entry<T> {

@@ -328,25 +328,25 @@ fn a_lost_or_damaged_format_file_is_an_error_unless_a_copy_is_whole() {
 mod seeded {
     use std::panic::catch_unwind;
 
-    use stratawal_stream::faults::{Fault, seed};
+    use stratawal_stream::FailPoint;
 
-    fn is_found_by(fault: Fault, sweep: fn()) {
-        seed(Some(fault));
+    fn is_found_by(fail_point: FailPoint, sweep: fn()) {
+        fail_point.activate();
         let tried = catch_unwind(sweep);
-        seed(None);
+        FailPoint::deactivate();
         let panic = tried.expect_err("a fault that is not found");
         let text = panic.downcast_ref::<String>().map_or("", String::as_str);
         // A panic of the log's own, or of the making of a layout, is no finding.
-        assert!(text.contains(super::OWN), "{fault:?} ends in another panic: {text}");
+        assert!(text.contains(super::OWN), "{fail_point:?} ends in another panic: {text}");
     }
 
     #[test]
     fn zeros_that_are_taken_for_the_end_are_found() {
-        is_found_by(Fault::ZerosAreTheEnd, super::a_zeroed_page_or_sector_loses_nothing_in_silence);
+        is_found_by(FailPoint::ZerosAreTheEnd, super::a_zeroed_page_or_sector_loses_nothing_in_silence);
     }
 
     #[test]
     fn a_seal_that_names_no_successor_is_found() {
-        is_found_by(Fault::SealNamesNone, super::a_file_that_is_missing_or_another_loses_nothing_in_silence);
+        is_found_by(FailPoint::SealNamesNone, super::a_file_that_is_missing_or_another_loses_nothing_in_silence);
     }
 }

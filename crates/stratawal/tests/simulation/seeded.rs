@@ -4,8 +4,8 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use stratawal_segment::faults as segment_faults;
-use stratawal_stream::faults::{Fault, seed};
+use stratawal_segment::FailPoint as SegmentFailPoint;
+use stratawal_stream::FailPoint;
 use stratawal_testkit::{Failure, Outcome, Rng, Volume, crash_everywhere, fault_everywhere, play};
 
 use crate::stale::what_was_cut_comes_back;
@@ -60,21 +60,21 @@ fn text_of(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a text")
 }
 
-fn found_by(fault: Fault) -> Option<Failure> {
-    seed(Some(fault));
+fn found_by(fail_point: FailPoint) -> Option<Failure> {
+    fail_point.activate();
     let found = first_found(40);
-    seed(None);
+    FailPoint::deactivate();
     found
 }
 
 macro_rules! is_found {
-    ($($test:ident: $fault:ident,)*) => {
+    ($($test:ident: $fail_point:ident,)*) => {
         $(
             #[test]
             fn $test() {
-                let found = found_by(Fault::$fault);
+                let found = found_by(FailPoint::$fail_point);
                 println!("{found:?}");
-                assert!(found.is_some(), "{:?} is not found", Fault::$fault);
+                assert!(found.is_some(), "{:?} is not found", FailPoint::$fail_point);
             }
         )*
     };
@@ -83,12 +83,12 @@ macro_rules! is_found {
 is_found! {
     an_acknowledgement_before_the_sync_is_found: AcknowledgedBeforeSync,
     an_attestation_before_the_sync_is_found: AttestedBeforeSync,
-    a_watermark_that_passes_what_is_not_settled_is_found: UnsettledPassed,
+    a_watermark_that_passes_what_is_not_settled_is_found: UnsyncedPassed,
     a_tail_that_is_not_written_again_is_found: TailNotRewritten,
     an_attestation_that_is_not_clamped_is_found: AttestationNotClamped,
     a_generation_that_is_used_twice_is_found: GenerationKept,
     a_start_that_is_recorded_after_the_unlink_is_found: StartAfterUnlink,
-    a_folder_that_is_not_synced_is_found: FolderSyncSkipped,
+    a_folder_that_is_not_synced_is_found: DirSyncSkipped,
     a_batch_over_the_border_of_a_segment_is_found: BatchSplit,
     a_descriptor_that_is_closed_before_its_sync_is_found: DescriptorClosed,
     a_reader_that_is_shown_what_is_only_flushed_is_found: FlushedShown,
@@ -97,29 +97,29 @@ is_found! {
 
 #[test]
 fn a_segment_whose_name_may_not_be_durable_is_found() {
-    segment_faults::seed(Some(segment_faults::Fault::FolderSyncSkipped));
+    SegmentFailPoint::DirSyncSkipped.activate();
     let found = first_found(40);
-    segment_faults::seed(None);
+    SegmentFailPoint::deactivate();
     println!("{found:?}");
     assert!(found.is_some());
 }
 
 #[test]
 fn a_salt_that_is_kept_is_found() {
-    seed(Some(Fault::SaltKept));
+    FailPoint::SaltKept.activate();
     assert!(what_was_cut_comes_back());
 }
 
 /// What the fuzzer plays, on bytes that nobody chose.
 #[test]
 fn an_acknowledgement_before_the_sync_is_found_by_playing_any_bytes() {
-    seed(Some(Fault::AcknowledgedBeforeSync));
+    FailPoint::AcknowledgedBeforeSync.activate();
     let found = (0..300).find_map(|seed| {
         let mut rng = Rng::new(seed);
         let bytes: Vec<u8> = (0..300).map(|_| u8::try_from(rng.below(256)).expect("a byte")).collect();
         play(&Log, &bytes, &SHAPE).err()
     });
-    seed(None);
+    FailPoint::deactivate();
     println!("{found:?}");
     assert!(found.as_ref().is_some_and(is_finding));
 }

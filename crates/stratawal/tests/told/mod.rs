@@ -39,9 +39,9 @@ pub(crate) const FAULT: &str = "STRATAWAL_TESTS_FAULT";
 /// For each thread of a child, since a fault is the thread's own.
 #[cfg(stratawal_faults)]
 pub(crate) fn seed_if_told() {
-    use stratawal_stream::faults::{Fault, seed};
+    use stratawal_stream::FailPoint;
     if std::env::var_os(FAULT).is_some() {
-        seed(Some(Fault::AcknowledgedBeforeWrite));
+        FailPoint::AcknowledgedBeforeWrite.activate();
     }
 }
 

@@ -1,20 +1,20 @@
 //! Point reads. They take no lock, save for entries that are only in the tail buffer.
 
 use std::ops::{Range, RangeInclusive};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use stratawal_frame::{ByteOffset, SeqNo};
 use stratawal_segment::{Access, BLOCK_LEN_MAX, CursorStep, FrameAt, FrameCursor, FrameSearch, SegmentFile};
+use stratawal_sync::{fail_point, fence};
 
 use crate::batch::Entry;
 use crate::error::{DamageKind, Error, ErrorKind, Result};
-use crate::faults::{Fault, seeded};
 use crate::log::StreamLog;
 use crate::options::{StreamOptions, Visibility};
 use crate::read::segment_reader::SegmentReader;
 use crate::read::snapshot::Snapshot;
 use crate::recovery;
-use crate::sync::{Arc, fence};
 use crate::write::append::Inner;
 use crate::write::tail::TailProvider;
 use crate::write::writer::Shared;
@@ -416,7 +416,7 @@ impl Inner {
 
 /// The longest frame that is read into memory: what is asked for may come from anybody's file.
 pub(crate) fn frame_len_max(options: &StreamOptions) -> u64 {
-    if seeded(Fault::LengthBelieved) { u64::MAX } else { options.read_len_max.saturating_add(64) }
+    if fail_point!(LengthBelieved) { u64::MAX } else { options.read_len_max.saturating_add(64) }
 }
 
 /// Entry `seq` of a frame that may hold it.

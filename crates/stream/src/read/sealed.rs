@@ -4,18 +4,19 @@
 //! may open a segment whose SEAL is not written yet; then the frames are scanned.
 
 use std::io;
+use std::sync::Arc;
 
 use stratawal_frame::{ByteOffset, SEGMENT_HEADER_LEN, SegmentHeader};
 use stratawal_index::{Bounds, Index, IndexBuilder, PackedIndex};
 use stratawal_segment::{Access, Finished, FrameLayout, FrameSearch, SegmentData, SegmentFile, SegmentId, SpanState};
 use stratawal_storage::Storage;
+use stratawal_sync::AtomicBitSet;
 
 use super::snapshot::first_point;
 use crate::error::{Error, Result};
 use crate::history::{contradicts_frame, last_frame_crc};
 use crate::location::Location;
 use crate::options::StreamOptions;
-use crate::sync::{Arc, Bits};
 
 /// A sealed segment that is open: its bytes and its index.
 #[derive(Debug)]
@@ -79,13 +80,13 @@ impl SealedSegment {
 /// [`SpanState`]. Both bits of a span are clear until it is read.
 #[derive(Debug)]
 pub(super) struct SpanStates {
-    uniform: Bits,
-    varied: Bits,
+    uniform: AtomicBitSet,
+    varied: AtomicBitSet,
 }
 
 impl SpanStates {
     fn new(spans: usize) -> Self {
-        Self { uniform: Bits::new(spans), varied: Bits::new(spans) }
+        Self { uniform: AtomicBitSet::new(spans), varied: AtomicBitSet::new(spans) }
     }
 
     pub(super) fn state(&self, i: usize) -> SpanState {

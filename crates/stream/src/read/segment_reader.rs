@@ -1,6 +1,7 @@
 //! A segment that is open for reading, and where its index says that an entry is.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use stratawal_frame::{SegmentHeader, SeqNo};
 use stratawal_index::{CacheKey, IndexPoint, Span};
@@ -13,7 +14,6 @@ use crate::error::Result;
 use crate::history::Predecessor;
 use crate::location::Location;
 use crate::options::StreamOptions;
-use crate::sync::Arc;
 
 /// A segment that is open for reading.
 #[derive(Clone, Debug)]

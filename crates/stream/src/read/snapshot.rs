@@ -8,11 +8,12 @@
 //!
 //! This file does not open segments; see [`segment_reader`](super::segment_reader).
 
+use std::sync::Arc;
+
 use stratawal_frame::{SEGMENT_HEADER_LEN, SegmentHeader};
 use stratawal_index::{ActiveIndex, IndexPoint};
 use stratawal_segment::{SegmentData, SegmentId};
-
-use crate::sync::{Arc, Mark};
+use stratawal_sync::AtomicSeq;
 
 /// The segments of a stream, in order.
 #[derive(Debug, Default)]
@@ -99,12 +100,12 @@ pub(crate) struct LiveSegment {
     /// It may have points after [`end`](Self::end): a reader that looks again adds points to the
     /// index of its last look.
     pub(crate) index: Arc<ActiveIndex>,
-    end: Mark,
+    end: AtomicSeq,
 }
 
 impl LiveSegment {
     pub(crate) fn new(data: SegmentData, index: Arc<ActiveIndex>, end: u64) -> Self {
-        Self { data, index, end: Mark::new(end) }
+        Self { data, index, end: AtomicSeq::new(end) }
     }
 
     /// Sets the offset at which the entries end in the file. The bytes before it are written and

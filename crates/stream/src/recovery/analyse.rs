@@ -3,21 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
+use std::sync::Arc;
 
 use stratawal_frame::{ByteOffset, End, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo, StreamId, TRAILER_LEN};
 use stratawal_index::{ActiveIndex, Bounds, Index, IndexPoint};
 use stratawal_segment::{Access, Chain, Finished, FooterSummary, SegmentFile, SegmentId, is_temporary};
+use stratawal_sync::fail_point;
 
 use crate::context::LogContext;
 use crate::error::{DamageKind, Error, ErrorKind, Result};
-use crate::faults::{Fault, seeded};
 use crate::history::{contradicts_end, contradicts_frame, contradicts_header};
 use crate::location::Location;
 use crate::options::StreamOptions;
 use crate::recovery::look::{KnownSegment, Trace, Watch, scan_on};
 use crate::recovery::{Scan, lost_range, note};
 use crate::report::{OpenReport, TornTail};
-use crate::sync::Arc;
 use crate::write::writer::Closes;
 
 /// What of a segment is read first. A writer that recovers is alone. A reader beside a writer must
@@ -159,7 +159,7 @@ impl Found {
         if let (Opened::Open(file), Some(scan)) = (&self.file, &mut self.scan)
             && self.limit > durable
             && scan.chain.end > scan.trace.synced
-            && !seeded(Fault::ShownUnsynced)
+            && !fail_point!(ShownUnsynced)
         {
             file.sync().map_err(|e| Error::segment_error(location, e))?;
             scan.trace.synced = scan.chain.end;
@@ -447,7 +447,7 @@ pub(super) fn scan(
         .map_err(failed)?;
     let behind = match first {
         Some(attested) => attested,
-        None if seeded(Fault::ZerosAreTheEnd) => chain.attested,
+        None if fail_point!(ZerosAreTheEnd) => chain.attested,
         None => file.attestations(chain.end).map_err(failed)?.attested,
     };
     let attested = behind.max(chain.attested);
@@ -495,8 +495,7 @@ pub(super) fn scan_back(
         }
         let scan = scan(context, location, options, found, order)?;
         // Attestations of entries that a newer generation has voided are void with them.
-        let attested =
-            if seeded(Fault::AttestationNotClamped) { scan.attested } else { scan.attested.min(found.limit) };
+        let attested = if fail_point!(AttestationNotClamped) { scan.attested } else { scan.attested.min(found.limit) };
         durable = durable.max(attested);
         oldest_base = found.header().base;
         found.scan = Some(scan);

@@ -9,6 +9,8 @@
 //! A valid segment of another stream or log, or of another name, makes this fail, wherever it is.
 //! To drop it would remove a file that may be the only copy of entries that belong elsewhere.
 
+use std::sync::Arc;
+
 use stratawal_frame::{ByteOffset, EndKind, SeqNo};
 use stratawal_index::ActiveIndex;
 use stratawal_segment::{Access, FrameSearch, SegmentFile, SegmentId};
@@ -22,7 +24,6 @@ use crate::context::LogContext;
 use crate::error::{DamageKind, Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::options::StreamOptions;
-use crate::sync::Arc;
 
 /// A segment, and from where on its entries are void. Its header may be unreadable.
 struct Named {

@@ -37,6 +37,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use stratawal_frame::{ByteOffset, FrameHeader, SegmentHeader, SeqNo};
 use stratawal_segment::{Access, FooterSummary, SegmentData, SegmentFile, SegmentId};
@@ -50,7 +51,6 @@ use crate::history::last_frame_crc;
 use crate::location::Location;
 use crate::options::StreamOptions;
 use crate::read::snapshot::first_point;
-use crate::sync::Arc;
 
 /// The findings of a reader's last look.
 #[derive(Debug)]

@@ -42,6 +42,8 @@
 //!   being written;
 //! - the folder of a stream that is gone as a whole: nothing else says which streams there are.
 
+use std::sync::Arc;
+
 mod analyse;
 mod floor;
 mod look;
@@ -63,7 +65,6 @@ use crate::location::Location;
 use crate::options::StreamOptions;
 use crate::read::snapshot::{LiveSegment, PublishedSegment, SegmentState, Snapshot};
 use crate::report::OpenReport;
-use crate::sync::Arc;
 use crate::write::reserve::ReserveUse;
 use crate::write::writer::Active;
 

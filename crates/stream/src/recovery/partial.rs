@@ -1,6 +1,8 @@
 //! What of a damaged stream precedes the first damage, for people who look at it. Changes nothing,
 //! decides nothing.
 
+use std::sync::Arc;
+
 use stratawal_frame::{EndKind, SeqNo};
 use stratawal_segment::{Access, SegmentFile, SegmentId};
 
@@ -13,7 +15,6 @@ use crate::location::Location;
 use crate::options::StreamOptions;
 use crate::read::snapshot::{PublishedSegment, SegmentState, Snapshot};
 use crate::report::OpenReport;
-use crate::sync::Arc;
 
 /// Reads a stream that was found damaged, up to the damage. What is shown is in the page cache; it
 /// may not be durable.

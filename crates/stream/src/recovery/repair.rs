@@ -1,6 +1,7 @@
 //! Steps 4 and 6 to 9: making the files say what counts, and going on.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use stratawal_frame::{
@@ -11,18 +12,17 @@ use stratawal_index::{ActiveIndex, encode_points_within};
 use stratawal_segment::{
     Access, ControlContext, CreateError, Preallocation, SegmentData, SegmentFile, SegmentId, SegmentWriter,
 };
+use stratawal_sync::fail_point;
 
 use super::analyse::{Found, Image, closed_index};
 use super::{Recovered, Scan};
 use crate::context::LogContext;
 use crate::error::{Error, ErrorKind, Result};
-use crate::faults::{Fault, seeded};
 use crate::history::Predecessor;
 use crate::location::Location;
 use crate::options::StreamOptions;
 use crate::read::snapshot::{LiveSegment, PublishedSegment, SegmentState, Snapshot, first_point};
 use crate::removal::remove_file;
-use crate::sync::Arc;
 use crate::write::clock::is_far_ahead;
 use crate::write::reserve::{FIRST_LEN, ReserveUse, create_segment};
 use crate::write::writer::{Active, Closes};
@@ -148,7 +148,7 @@ impl Repair<'_> {
             if (walked.end, walked.end_seq) != (scan.chain.end, scan.chain.end_seq) {
                 return Ok(None);
             }
-            if seeded(Fault::TailNotRewritten) {
+            if fail_point!(TailNotRewritten) {
                 frames.clear();
             }
             let (writer, _) = SegmentWriter::resume(&file, scan.chain.end);
@@ -275,7 +275,7 @@ impl Repair<'_> {
                 self.make_room_for_seal(last)?;
             }
             let newest = all.iter().map(|id| id.generation.0).max().unwrap_or(0);
-            let next = if seeded(Fault::GenerationKept) { 0 } else { 1 };
+            let next = if fail_point!(GenerationKept) { 0 } else { 1 };
             let Some(generation) = newest.checked_add(next).map(Generation) else {
                 return Err(Error::text(ErrorKind::Io, self.location, "the stream has used up its 2^32 generations"));
             };

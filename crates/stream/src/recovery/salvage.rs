@@ -27,6 +27,7 @@
 //! truncation does not change it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use stratawal_frame::{ByteOffset, EndKind, Frame, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo, StreamId};
 use stratawal_segment::{Access, FoundFrame, FoundSeal, FrameSearch, SegmentData, SegmentFile, SegmentId};
@@ -41,7 +42,6 @@ use crate::location::Location;
 use crate::options::StreamOptions;
 use crate::read::get::frame_len_max;
 use crate::read::snapshot::first_point;
-use crate::sync::Arc;
 
 /// The first frame of a segment begins here.
 const FIRST_FRAME: ByteOffset = ByteOffset(SEGMENT_HEADER_LEN as u64);

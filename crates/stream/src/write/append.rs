@@ -1,16 +1,17 @@
 //! Appending: booking, accepting, and the ways to wait.
 
 use std::ops::Range;
+use std::sync::Arc;
+
+use stratawal_sync::{Mutex, MutexGuard, Published, fail_point};
 
 use crate::batch::Batch;
 use crate::error::{Call, Error, ErrorKind, Result};
-use crate::faults::{Fault, seeded};
 use crate::log::StreamLog;
 use crate::options::Durability;
 use crate::recovery::Known;
 use crate::removal::Removals;
 use crate::report::OpenReport;
-use crate::sync::{Arc, Mutex, MutexGuard, Published};
 use crate::write::commit::{CommitLeader, CommitTarget, Group, State};
 use crate::write::reserve::ReserveUse;
 use crate::write::tail::{COPIED_LEN_MAX, Entries, Large, Tail};
@@ -86,7 +87,7 @@ impl Inner {
     fn append(&self, entries: &Entries<'_>, durability: Durability) -> Result<Range<u64>> {
         let options = &self.shared.options;
         let reserved = self.reserved(entries)?;
-        if seeded(Fault::BatchSplit)
+        if fail_point!(BatchSplit)
             && let Some((some, rest)) = self.split_at_border(entries, reserved)
         {
             let first = self.append(&Entries::Batch(&some), durability)?;
@@ -127,7 +128,7 @@ impl Inner {
                 // in its way.
                 self.drain_if_free(waiting, target)?;
             }
-            Durability::Flushed if seeded(Fault::AcknowledgedBeforeWrite) => {}
+            Durability::Flushed if fail_point!(AcknowledgedBeforeWrite) => {}
             durability => {
                 let target = self.group.target(&state);
                 self.group.wait_for_locked(state, durability, target)?;
@@ -207,7 +208,7 @@ impl Inner {
         Ok(())
     }
 
-    /// What [`Fault::BatchSplit`] does to a batch that begins another segment.
+    /// What [`FailPoint::BatchSplit`] does to a batch that begins another segment.
     fn split_at_border(&self, entries: &Entries<'_>, reserved: u64) -> Option<(Batch, Batch)> {
         let crosses = self.must_rotate(&self.group.lock().tail, reserved);
         let Entries::Batch(batch) = entries else { return None };
@@ -357,7 +358,7 @@ impl Inner {
         let was_closed = self.group.lock().tail.closed;
         let closed = self.end_cleanly();
         self.group.wait_until_free();
-        if !seeded(Fault::RemovalsNotAwaited) {
+        if !fail_point!(RemovalsNotAwaited) {
             // A truncation removes files after it has given the lead back. One that begins later
             // finds the stream closed.
             drop(self.removals.lock());
@@ -375,7 +376,7 @@ impl Inner {
         {
             let mut state = self.group.lock();
             // Closed whatever comes: somebody else may write to it from here on.
-            let before = std::mem::replace(&mut state.tail.closed, !seeded(Fault::CloseLetsIn));
+            let before = std::mem::replace(&mut state.tail.closed, !fail_point!(CloseLetsIn));
             if let Some(error) = state.failure() {
                 return Err(error.clone());
             }

@@ -1,8 +1,7 @@
 //! Memory that the streams of a log lend one another, and how they use little of their own: there
 //! may be very many, and few that write at the same time.
 
-use crate::sync::Mutex;
-
+use stratawal_sync::Mutex;
 /// A stream keeps buffers up to so many bytes for itself, so that short appends need nothing of the
 /// pool.
 pub(crate) const OWN_BUFFER_LEN_MAX: usize = 512;

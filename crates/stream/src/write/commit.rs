@@ -14,11 +14,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
+
+use stratawal_sync::thread::yield_now;
+use stratawal_sync::{Condvar, Mutex, MutexGuard, fail_point};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::faults::{Fault, seeded};
 use crate::options::Durability;
-use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Name, model_is_over, yield_now};
 use crate::watermarks::Watermarks;
 
 /// How many failed epochs a stream remembers. A thread that waits is woken when its epoch ends, so
@@ -45,7 +47,7 @@ pub(crate) struct Group<L: CommitLeader> {
     state: Mutex<State<L>>,
     watermarks: Arc<Watermarks>,
     /// What errors call the stream.
-    name: Name,
+    name: Arc<str>,
 }
 
 /// What the lock of a stream protects.
@@ -134,7 +136,7 @@ impl<L: CommitLeader> State<L> {
             return Err(error.clone().after_acceptance());
         }
         match self.forgotten {
-            Some(forgotten) if epoch <= forgotten && !seeded(Fault::OutcomeForgotten) => {
+            Some(forgotten) if epoch <= forgotten && !fail_point!(OutcomeForgotten) => {
                 Err(Error::outcome_unknown(name))
             }
             _ => Ok(()),
@@ -151,7 +153,7 @@ impl<L: CommitLeader> State<L> {
     /// nobody will give it back.
     pub(crate) fn fail(&mut self, error: &Error) {
         self.failed.get_or_insert_with(|| error.clone().poisoned());
-        if seeded(Fault::NoWakeOnFailure) {
+        if fail_point!(NoWakeOnFailure) {
             return;
         }
         for waiter in self.waiters.drain(..) {
@@ -167,7 +169,7 @@ impl<L: CommitLeader> fmt::Debug for Group<L> {
 }
 
 impl<L: CommitLeader> Group<L> {
-    pub(crate) fn new(tail: L::Tail, lead: Option<L>, watermarks: Arc<Watermarks>, name: Name) -> Self {
+    pub(crate) fn new(tail: L::Tail, lead: Option<L>, watermarks: Arc<Watermarks>, name: Arc<str>) -> Self {
         let lead = lead.map(Box::new);
         let state = State {
             tail,
@@ -227,7 +229,7 @@ impl<L: CommitLeader> Group<L> {
     /// The mark is loaded first: a mark that passed `target` in a later epoch shows that epoch.
     fn reached(&self, durability: Durability, target: CommitTarget) -> bool {
         let reached = self.watermarks.reached(durability) >= target.seq;
-        reached && (self.watermarks.epoch() == target.epoch || seeded(Fault::EpochIgnored))
+        reached && (self.watermarks.epoch() == target.epoch || fail_point!(EpochIgnored))
     }
 
     /// Everything accepted so far. Under the lock, so that the epoch is that of the seq.
@@ -449,17 +451,17 @@ impl<L: CommitLeader> Group<L> {
             return;
         }
         let failed = state.failed.is_some();
-        if failed && seeded(Fault::NoWakeOnFailure) {
+        if failed && fail_point!(NoWakeOnFailure) {
             return;
         }
         let epoch = self.watermarks.epoch();
-        let is_over = |target: CommitTarget| target.epoch != epoch && !seeded(Fault::SleepThroughEpoch);
+        let is_over = |target: CommitTarget| target.epoch != epoch && !fail_point!(SleepThroughEpoch);
         let satisfied = |waiter: &Waiter| {
             failed || waiter.target.is_some_and(|target| is_over(target) || self.reached(waiter.durability, target))
         };
         let (wake, mut wait): (VecDeque<_>, VecDeque<_>) =
             state.waiters.drain(..).partition(|waiter| satisfied(waiter));
-        let next = if seeded(Fault::NoHandOver) { None } else { wait.pop_front() };
+        let next = if fail_point!(NoHandOver) { None } else { wait.pop_front() };
         state.waiters = wait;
         state.woken = wake.len();
         drop(state);
@@ -478,7 +480,7 @@ struct Unwinding<'a, L: CommitLeader> {
 
 impl<L: CommitLeader> Drop for Unwinding<'_, L> {
     fn drop(&mut self) {
-        if self.armed && !model_is_over() {
+        if self.armed && !stratawal_sync::model::is_over() {
             let mut state = self.group.state.lock();
             state.fail(&Error::unwound(&self.group.name));
             self.group.release_lead(state, None);

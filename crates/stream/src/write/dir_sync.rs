@@ -8,11 +8,10 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use stratawal_storage::{FolderToSync, Storage};
-
-use crate::faults::{Fault, seeded};
-use crate::sync::{Arc, Condvar, Mutex};
+use stratawal_sync::{Condvar, Mutex, fail_point};
 
 /// The syncs of one folder.
 #[derive(Debug)]
@@ -99,7 +98,7 @@ impl DirSyncs {
     /// What `sync`, done by this thread or another, answers when it begins after this call does.
     pub(crate) fn shared(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let mut state = self.state.lock();
-        let joined = state.running.as_ref().filter(|_| seeded(Fault::FolderSyncJoined));
+        let joined = state.running.as_ref().filter(|_| fail_point!(DirSyncJoined));
         let round = Arc::clone(joined.unwrap_or(&state.next));
         loop {
             if let Some(outcome) = round.outcome() {
@@ -133,7 +132,7 @@ struct Ending<'a> {
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
-        if crate::sync::model_is_over() {
+        if stratawal_sync::model::is_over() {
             return;
         }
         let mut state = self.syncs.state.lock();

@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use stratawal_frame::SegmentHeader;
 use stratawal_segment::{Access, CreateError, Preallocation, SegmentWriter, create};
 use stratawal_storage::{File, Storage};
+use stratawal_sync::{AtomicSeq, Mutex};
 
 use crate::context::LogContext;
 use crate::removal::remove_file;
-use crate::sync::{Mark, Mutex};
 
 /// Bytes that the emergency reserve holds.
 pub const RESERVE_LEN: u64 = 64 << 10;
@@ -44,12 +44,12 @@ pub(crate) struct EmergencyReserve {
     is_whole: Mutex<bool>,
     /// 1 where the file system reports fewer blocks than the synced bytes take: then the length
     /// counts.
-    blocks_unreported: Mark,
+    blocks_unreported: AtomicSeq,
 }
 
 impl EmergencyReserve {
     pub(crate) fn new(path: PathBuf, seed: u64) -> Self {
-        Self { path, seed, is_whole: Mutex::new(false), blocks_unreported: Mark::new(0) }
+        Self { path, seed, is_whole: Mutex::new(false), blocks_unreported: AtomicSeq::new(0) }
     }
 
     /// Makes it where it is missing, or holds less than it should. Not having it is not an error:

@@ -10,13 +10,13 @@
 //! caller's memory.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use stratawal_frame::{BATCH_END, SeqNo};
 use stratawal_segment::Preallocation;
 
 use crate::batch::{Batch, Entry};
-use crate::sync::Arc;
 use crate::write::buffer_pool::{BufferPool, OWN_BUFFER_LEN_MAX, push_exact};
 use crate::write::clock::Clock;
 

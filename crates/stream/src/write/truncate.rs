@@ -6,17 +6,18 @@
 //! whoever waits is told what was so. Files are removed after the lead was given back, see
 //! [`removal`](crate::removal).
 
+use std::sync::Arc;
+
 use stratawal_frame::{Generation, SegmentHeader, SeqNo};
 use stratawal_storage::FolderToSync;
+use stratawal_sync::fail_point;
 
 use crate::deletion::{DeleteError, move_away, remove_moved};
 use crate::error::{Call, Error, ErrorKind, Result};
-use crate::faults::{Fault, seeded};
 use crate::history::Predecessor;
 use crate::log::StreamLog;
 use crate::read::snapshot::{PublishedSegment, SegmentState, Snapshot};
 use crate::removal::{Dead, Removals};
-use crate::sync::Arc;
 use crate::write::append::{Inner, drain_all};
 use crate::write::commit::State;
 use crate::write::reserve::{FIRST_LEN, ReserveUse};
@@ -59,7 +60,7 @@ impl StreamLog {
                 removed = freed.or_else(|e| if e.kind() == ErrorKind::Full { Ok(()) } else { Err(e) });
             }
         }
-        if seeded(Fault::StartShownLate) {
+        if fail_point!(StartShownLate) {
             inner.shared.watermarks.set_start(first);
         }
         inner.shared.context.make_reserve();
@@ -237,12 +238,12 @@ impl Writer {
     /// The START is written: makes it durable, and shows readers only what does not lie wholly
     /// below it. Returns the segments that do.
     fn drop_before(&mut self, first: u64) -> Result<Vec<Arc<PublishedSegment>>> {
-        if !seeded(Fault::StartAfterUnlink) {
+        if !fail_point!(StartAfterUnlink) {
             self.settle_all()?;
         }
         let shared = Arc::clone(&self.shared);
         // Readers that find a segment gone look at the start again.
-        if !seeded(Fault::StartShownLate) {
+        if !fail_point!(StartShownLate) {
             shared.watermarks.set_start(first);
         }
         let snapshot = shared.snapshot.load();

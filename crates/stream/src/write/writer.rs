@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use stratawal_frame::{
@@ -17,10 +18,10 @@ use stratawal_frame::{
 };
 use stratawal_index::{ActiveIndex, IndexPoint, encode_points_within};
 use stratawal_segment::{CONTROL_RESERVE, ControlContext, CreateError, Preallocation, SegmentData, SegmentWriter};
+use stratawal_sync::{Published, fail_point};
 
 use crate::context::LogContext;
 use crate::error::{Error, ErrorKind, Result};
-use crate::faults::{Fault, seeded};
 use crate::history::Predecessor;
 use crate::layout;
 use crate::location::Location;
@@ -28,7 +29,6 @@ use crate::options::{Durability, StreamOptions};
 use crate::read::segment_reader::SegmentReader;
 use crate::read::snapshot::{LiveSegment, PublishedSegment, SegmentState, Snapshot};
 use crate::removal::{Renamed, rename_dir};
-use crate::sync::{Arc, Published};
 use crate::truncation_log::TruncationLog;
 use crate::unsynced_files::UnsyncedFile;
 use crate::watermarks::Watermarks;
@@ -129,7 +129,7 @@ impl Writer {
     /// Writes the entries that were taken after the tail of the active segment, with one call.
     pub(crate) fn drain(&mut self, work: &Pending) -> Result<()> {
         let Some(end_seq) = work.end_seq() else { return Ok(()) };
-        if seeded(Fault::WatermarkFirst) {
+        if fail_point!(WatermarkFirst) {
             self.shared.watermarks.set_flushed(end_seq);
         }
         let len = self.write(work.drafts(), work.data(), work.len())?;
@@ -143,7 +143,7 @@ impl Writer {
     /// not accepted, and recovery decides whether the file has it.
     pub(crate) fn write_large(&mut self, tail: &mut Tail, large: &Large<'_>) -> Result<()> {
         let end_seq = large.seqs().end;
-        if seeded(Fault::WatermarkFirst) {
+        if fail_point!(WatermarkFirst) {
             self.shared.watermarks.set_flushed(end_seq);
         }
         self.preallocated = tail.reservation.as_ref().map_or(0, |reservation| reservation.preallocation.preallocated());
@@ -211,19 +211,18 @@ impl Writer {
 
     /// Makes everything drained durable, oldest first, lets the watermark pass, and marks it.
     pub(crate) fn settle(&mut self) -> Result<()> {
-        while !self.unsynced.is_empty() && !seeded(Fault::UnsettledPassed) {
+        while !self.unsynced.is_empty() && !fail_point!(UnsyncedPassed) {
             self.settle_oldest()?;
         }
         let Some(active) = &self.active else { return Ok(()) };
-        let end_seq =
-            if seeded(Fault::LateArrivalCovered) { self.shared.watermarks.accepted() } else { active.end_seq };
+        let end_seq = if fail_point!(LateArrivalCovered) { self.shared.watermarks.accepted() } else { active.end_seq };
         if end_seq <= self.shared.watermarks.durable() {
             return Ok(());
         }
-        if seeded(Fault::AttestedBeforeSync) {
+        if fail_point!(AttestedBeforeSync) {
             self.advance_durable(end_seq)?;
         }
-        if !seeded(Fault::AcknowledgedBeforeSync) {
+        if !fail_point!(AcknowledgedBeforeSync) {
             let active = self.active.as_ref().expect("invariant: it was there above");
             active.writer.sync().map_err(|e| self.failed(e))?;
         }
@@ -250,7 +249,7 @@ impl Writer {
     /// end.
     fn settle_oldest(&mut self) -> Result<()> {
         let Some(oldest) = self.unsynced.front() else { return Ok(()) };
-        if seeded(Fault::DescriptorClosed) {
+        if fail_point!(DescriptorClosed) {
             self.sync_by_another_descriptor(oldest)?;
         } else {
             oldest.writer.sync().map_err(|e| self.failed(e))?;
@@ -268,7 +267,7 @@ impl Writer {
         if end_seq > self.shared.watermarks.durable() { self.advance_durable(end_seq) } else { Ok(()) }
     }
 
-    /// What [`Fault::DescriptorClosed`] does, whose file may not even be there any more.
+    /// What [`FailPoint::DescriptorClosed`] does, whose file may not even be there any more.
     fn sync_by_another_descriptor(&self, finished: &UnsyncedSegment) -> Result<()> {
         let Shared { context, location, .. } = &*self.shared;
         let path = layout::segment_path(&location.dir(), finished.writer.id());
@@ -352,7 +351,7 @@ impl Writer {
             // The stream may be there, now or after a crash: recovery finds out.
             Renamed::Absent(e) | Renamed::DoneDespite(e) | Renamed::Unknown(e) => return Err(io(e).poisoned()),
         }
-        if !seeded(Fault::FolderSyncSkipped) {
+        if !fail_point!(DirSyncSkipped) {
             shared.context.sync_streams(location).map_err(|e| io(e).poisoned())?;
         }
         shared.watermarks.set_start(start);
@@ -465,7 +464,7 @@ impl Writer {
         restart: Option<u64>,
     ) -> SegmentHeader {
         let storage = self.shared.context.storage();
-        let before = self.active.as_ref().filter(|_| seeded(Fault::SaltKept)).map(|active| active.writer.header().salt);
+        let before = self.active.as_ref().filter(|_| fail_point!(SaltKept)).map(|active| active.writer.header().salt);
         SegmentHeader {
             wal_id: self.shared.context.id(),
             stream_id,
@@ -515,7 +514,7 @@ impl Writer {
     pub(crate) fn seal(&mut self, preallocation: &mut Preallocation, next: &SegmentHeader) -> Result<()> {
         let active = self.active.as_ref().expect("invariant: only a stream with a segment seals it");
         let points = active.live.index.points_from(0);
-        let kind = match seeded(Fault::SealNamesNone) {
+        let kind = match fail_point!(SealNamesNone) {
             true => EndKind::Close { previous: None },
             false => EndKind::Seal { successor: next.generation, salt: next.salt },
         };

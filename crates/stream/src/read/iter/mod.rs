@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use stratawal_frame::{ByteOffset, FrameHeader, SeqNo, entry_range};
@@ -18,7 +19,6 @@ use crate::options::Visibility;
 use crate::read::get::{FrameStart, frame_len_max};
 use crate::read::segment_reader::SegmentReader;
 use crate::read::snapshot::Snapshot;
-use crate::sync::Arc;
 use crate::write::append::Inner;
 use crate::write::tail::TailProvider;
 

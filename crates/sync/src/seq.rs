@@ -1,0 +1,46 @@
+//! A seq that one thread advances and others watch.
+
+use crate::atomic::{AtomicU64, Ordering};
+
+/// A seq that a writer stores and readers load.
+///
+/// A reader that loads a value sees everything that its writer did before [`store`](Self::store).
+#[derive(Debug)]
+pub struct AtomicSeq {
+    value: AtomicU64,
+    // For the model checker alone, and without any effect on the order: see `Published`.
+    #[cfg(stratawal_loom)]
+    turn: AtomicU64,
+}
+
+impl AtomicSeq {
+    /// Holds `value` until the first store.
+    pub fn new(value: u64) -> Self {
+        Self {
+            value: AtomicU64::new(value),
+            #[cfg(stratawal_loom)]
+            turn: AtomicU64::new(0),
+        }
+    }
+
+    /// Acquire; pairs with the Release in [`store`](Self::store).
+    pub fn load(&self) -> u64 {
+        self.take_turn();
+        self.value.load(Ordering::Acquire)
+    }
+
+    /// Release; pairs with the Acquire in [`load`](Self::load).
+    pub fn store(&self, value: u64) {
+        self.take_turn();
+        self.value.store(value, Ordering::Release);
+    }
+
+    #[cfg(stratawal_loom)]
+    fn take_turn(&self) {
+        self.turn.fetch_add(0, Ordering::Relaxed);
+    }
+
+    #[cfg(not(stratawal_loom))]
+    #[allow(clippy::unused_self, reason = "the model checker's version uses it")]
+    const fn take_turn(&self) {}
+}
