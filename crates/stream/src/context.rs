@@ -15,9 +15,9 @@ use crate::read::sealed::SealedSegment;
 use crate::unsynced_files::UnsyncedFiles;
 use crate::write::buffer_pool::BufferPool;
 use crate::write::dir_sync::DirSyncs;
+use crate::write::encode::FrameEncoder;
 use crate::write::reserve::EmergencyReserve;
 use crate::write::tail::Pending;
-use crate::write::writer::FrameEncoder;
 
 /// What the streams of one log share: the storage, the log's id, the cache of sealed segments.
 #[derive(Debug)]

@@ -6,21 +6,22 @@ use std::sync::Arc;
 use crate::context::LogContext;
 use crate::error::{Call, DamageKind, Error, ErrorKind, Result};
 use crate::events;
+use crate::inner::Inner;
 use crate::layout::segment_path;
 use crate::location::Location;
 use crate::options::{Durability, StreamOptions, Visibility};
-use crate::read::snapshot::{SegmentState, Snapshot};
+use crate::read::snapshot::Snapshot;
 use crate::recovery::{self, Look, Recovered};
 use crate::removal::Removals;
 use crate::report::OpenReport;
+use crate::shared::Shared;
 use crate::truncation_log::TruncationLog;
 use crate::watermarks::Watermarks;
-use crate::write::append::Inner;
 use crate::write::clock::{Clock, is_far_ahead};
 use crate::write::commit::Group;
 use crate::write::reserve::ReserveUse;
 use crate::write::tail::{Reservation, Tail};
-use crate::write::writer::{Shared, Writer};
+use crate::write::writer::Writer;
 use stratawal_frame::SeqNo;
 use stratawal_sync::{Mutex, Published, fail_point, fence};
 
@@ -462,20 +463,4 @@ fn new_tail(shared: &Shared, before: &Clock, end: u64, last: u64, reservation: O
     tail.clock = Clock::new(&**storage, now, last).counting_on(before);
     tail.restart = restart;
     tail
-}
-
-impl Drop for Inner {
-    /// Closes on best effort: a program that forgets to close loses nothing that was acknowledged
-    /// beyond `Buffered`, but makes the next open scan. Errors have nowhere to go here;
-    /// [`StreamLog::close`] shows them. In a forked child it only releases memory: the stream is
-    /// the parent's.
-    fn drop(&mut self) {
-        if self.check_process().is_err() {
-            return;
-        }
-        let live = self.shared.snapshot.load().segments.iter().any(|s| matches!(s.state, SegmentState::Live(_)));
-        if live && !self.shared.context.is_read_only() {
-            let _ = self.close();
-        }
-    }
 }

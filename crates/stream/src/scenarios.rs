@@ -15,8 +15,9 @@ use stratawal_sync::{AtomicSeq, Mutex, fail_point};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::watermarks::Watermarks;
-use crate::write::commit::{CommitLeader, CommitTarget, FAILED_EPOCHS_MAX, Group};
+use crate::write::commit::{CommitLeader, FAILED_EPOCHS_MAX, Group};
 use crate::write::dir_sync::DirSyncs;
+use crate::write::waiter::CommitTarget;
 use crate::{Durability, Location, LogContext, StreamLog, StreamOptions, Visibility};
 
 /// A stream with one entry, so that its first segment is there.

@@ -10,14 +10,14 @@ use stratawal_sync::{fail_point, fence};
 
 use crate::batch::Entry;
 use crate::error::{DamageKind, Error, ErrorKind, Result};
+use crate::inner::Inner;
 use crate::log::StreamLog;
 use crate::options::{StreamOptions, Visibility};
 use crate::read::segment_reader::SegmentReader;
 use crate::read::snapshot::Snapshot;
 use crate::recovery;
-use crate::write::append::Inner;
+use crate::shared::Shared;
 use crate::write::tail::TailProvider;
-use crate::write::writer::Shared;
 
 impl StreamLog {
     /// The entry `seq`; `None` if it is not there yet (at or above what `visibility` shows).

@@ -18,7 +18,7 @@ use crate::options::StreamOptions;
 use crate::recovery::look::{KnownSegment, Trace, Watch, scan_on};
 use crate::recovery::{Scan, lost_range, note};
 use crate::report::{OpenReport, TornTail};
-use crate::write::writer::Closes;
+use crate::write::active::Closes;
 
 /// What of a segment is read first. A writer that recovers is alone. A reader beside a writer must
 /// read what is attested before the chain that has to reach it, or the chain would seem to fall

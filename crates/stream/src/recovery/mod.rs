@@ -65,8 +65,8 @@ use crate::location::Location;
 use crate::options::StreamOptions;
 use crate::read::snapshot::{LiveSegment, PublishedSegment, SegmentState, Snapshot};
 use crate::report::OpenReport;
+use crate::write::active::Active;
 use crate::write::reserve::ReserveUse;
-use crate::write::writer::Active;
 
 use analyse::{Image, Opened, Order, analyse, closed_index};
 pub(crate) use look::Known;

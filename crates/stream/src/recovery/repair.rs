@@ -23,9 +23,10 @@ use crate::location::Location;
 use crate::options::StreamOptions;
 use crate::read::snapshot::{LiveSegment, PublishedSegment, SegmentState, Snapshot, first_point};
 use crate::removal::remove_file;
+use crate::write::active::{Active, Closes};
 use crate::write::clock::is_far_ahead;
-use crate::write::reserve::{FIRST_LEN, ReserveUse, create_segment};
-use crate::write::writer::{Active, Closes};
+use crate::write::create::{FIRST_LEN, create_segment};
+use crate::write::reserve::ReserveUse;
 
 /// How much is written again at a time.
 const REWRITE_LEN: u64 = 1 << 20;

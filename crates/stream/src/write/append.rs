@@ -1,33 +1,19 @@
 //! Appending: booking, accepting, and the ways to wait.
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use stratawal_sync::{Mutex, MutexGuard, Published, fail_point};
+use stratawal_sync::{MutexGuard, fail_point};
 
 use crate::batch::Batch;
 use crate::error::{Call, Error, ErrorKind, Result};
+use crate::inner::Inner;
 use crate::log::StreamLog;
 use crate::options::Durability;
-use crate::recovery::Known;
-use crate::removal::Removals;
-use crate::report::OpenReport;
-use crate::write::commit::{CommitLeader, CommitTarget, Group, State};
+use crate::write::commit::State;
 use crate::write::reserve::ReserveUse;
 use crate::write::tail::{COPIED_LEN_MAX, Entries, Large, Tail};
-use crate::write::writer::{Shared, Writer};
-
-/// What all handles of a stream share.
-#[derive(Debug)]
-pub(crate) struct Inner {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) group: Group<Writer>,
-    pub(crate) report: Published<OpenReport>,
-    /// Locked before the group, never after; see [`removal`](crate::removal).
-    pub(crate) removals: Mutex<Removals>,
-    /// Of a stream opened for reading: the next look continues from this. Under the group's lock.
-    pub(crate) known: Mutex<Option<Box<Known>>>,
-}
+use crate::write::waiter::CommitTarget;
+use crate::write::writer::Writer;
 
 impl StreamLog {
     /// Appends one entry, which may be empty, and answers its seq once it is acknowledged at
@@ -176,7 +162,7 @@ impl Inner {
         large: &mut Large<'_>,
     ) -> Result<CommitTarget> {
         let tail = &mut state.tail;
-        drain_all(writer, tail)?;
+        writer.drain_all(tail)?;
         if self.must_rotate(tail, large.reserved) {
             writer.begin_segment(tail)?;
         }
@@ -226,56 +212,6 @@ impl Inner {
         Ok(stratawal_frame::data_frame_len_max(entries.len() as u64 + 1, entries.data().len() as u64))
     }
 
-    /// The lock; a stream that a full disk has stopped is recovered first, if there is room again.
-    /// The emergency reserve is not used.
-    pub(crate) fn writable(&self) -> Result<MutexGuard<'_, State<Writer>>> {
-        self.recovered(ReserveUse::Never)
-    }
-
-    /// The lock, for a call that frees space or closes: a stream that a full disk has stopped is
-    /// recovered first, out of the emergency reserve if need be.
-    pub(crate) fn lock_for_truncate(&self) -> Result<MutexGuard<'_, State<Writer>>> {
-        self.recovered(ReserveUse::Allowed)
-    }
-
-    /// That this process has the stream open itself. In a forked child its files and its lock are
-    /// the parent's, and its mutexes may be locked for ever, so this comes before any of them is
-    /// touched.
-    #[inline]
-    pub(crate) fn check_process(&self) -> Result<()> {
-        let shared = &self.shared;
-        if shared.context.system().is_forked() { Err(Error::new(ErrorKind::Forked, &shared.location)) } else { Ok(()) }
-    }
-
-    fn recovered(&self, reserve: ReserveUse) -> Result<MutexGuard<'_, State<Writer>>> {
-        // A new generation takes no less.
-        const ROOM_MIN: u64 = 20 << 10;
-        self.check_process()?;
-        let state = self.group.lock();
-        let Some(full) = state.failure().filter(|error| error.caused_by_full_disk()).cloned() else { return Ok(state) };
-        drop(state);
-        // Asked for before recovery, which reads and writes much.
-        let has_no_room = || {
-            let free = self.shared.context.storage().free_space(self.shared.location.parent());
-            free.is_ok_and(|free| free < ROOM_MIN)
-        };
-        if reserve == ReserveUse::Never && has_no_room() {
-            return Err(full);
-        }
-        self.recover(false, reserve)?;
-        Ok(self.group.lock())
-    }
-
-    pub(crate) fn check(&self, state: &State<Writer>) -> Result<()> {
-        if let Some(error) = state.failure() {
-            return Err(error.clone());
-        }
-        if state.tail.closed {
-            return Err(Error::new(ErrorKind::Closed, &self.shared.location));
-        }
-        Ok(())
-    }
-
     /// Whether `reserved` bytes need another segment: there is none, it would grow past its length,
     /// or times begin anew. A batch larger than a segment gets one of its own.
     fn must_rotate(&self, tail: &Tail, reserved: u64) -> bool {
@@ -293,7 +229,7 @@ impl Inner {
             if !self.must_rotate(tail, reserved) {
                 return Ok(());
             }
-            drain_all(writer, tail)?;
+            writer.drain_all(tail)?;
             writer.begin_segment(tail)
         })?;
         self.settle_past_bound()?;
@@ -342,7 +278,7 @@ impl Inner {
         Ok(())
     }
 
-    fn wait_for(&self, durability: Durability) -> Result<()> {
+    pub(super) fn wait_for(&self, durability: Durability) -> Result<()> {
         let state = self.writable()?;
         if let Some(error) = state.failure() {
             return Err(error.clone());
@@ -350,71 +286,9 @@ impl Inner {
         let target = self.group.target(&state);
         self.group.wait_for_locked(state, durability, target)
     }
-
-    /// Whatever it answers, nobody of this stream is at the files any more: they may be somebody
-    /// else's from then on.
-    pub(crate) fn close(&self) -> Result<()> {
-        self.check_process()?;
-        let was_closed = self.group.lock().tail.closed;
-        let closed = self.end_cleanly();
-        self.group.wait_until_free();
-        if !fail_point!(RemovalsNotAwaited) {
-            // A truncation removes files after it has given the lead back. One that begins later
-            // finds the stream closed.
-            drop(self.removals.lock());
-        }
-        // It has shortened its file. After an earlier close the log may belong to another process.
-        if !was_closed {
-            self.shared.context.make_reserve_again();
-        }
-        closed
-    }
-
-    fn end_cleanly(&self) -> Result<()> {
-        // Where that fails, the stream stays failed, which is seen below.
-        drop(self.lock_for_truncate());
-        {
-            let mut state = self.group.lock();
-            // Closed whatever comes: somebody else may write to it from here on.
-            let before = std::mem::replace(&mut state.tail.closed, !fail_point!(CloseLetsIn));
-            if let Some(error) = state.failure() {
-                return Err(error.clone());
-            }
-            if before && state.tail.reservation.is_none() {
-                return Ok(());
-            }
-        }
-        self.wait_for(Durability::Synced)?;
-        let (mut state, writer) = self.group.acquire()?;
-        let reservation = state.tail.reservation.take();
-        drop(state);
-        let Some(mut reservation) = reservation else {
-            self.group.release_lead(self.group.lock(), Some(writer));
-            return Ok(());
-        };
-        let mut refused = None;
-        self.group.lead(writer, |writer| match writer.close(&mut reservation.preallocation) {
-            // Everything is durable, and nothing was written: the next open recovers the stream as
-            // after a crash.
-            Err(error) if error.kind() != ErrorKind::Poisoned => {
-                refused = Some(error);
-                Ok(())
-            }
-            closed => closed,
-        })?;
-        refused.map_or(Ok(()), Err)
-    }
 }
 
 /// Whether times begin anew, and the active segment has no entries: no segment can follow it.
 fn must_replace(tail: &Tail) -> bool {
     tail.restart.is_some() && tail.reservation.as_ref().is_some_and(|reservation| reservation.base == tail.next_seq)
-}
-
-/// Drains what waits, under the lock.
-pub(crate) fn drain_all(writer: &mut Writer, tail: &mut Tail) -> Result<()> {
-    let work = writer.take(tail);
-    writer.drain(&work).map_err(Error::poisoned)?;
-    writer.put_back(tail, work);
-    Ok(())
 }

@@ -17,11 +17,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use stratawal_sync::thread::yield_now;
-use stratawal_sync::{Condvar, Mutex, MutexGuard, fail_point};
+use stratawal_sync::{Mutex, MutexGuard, fail_point};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Durability;
 use crate::watermarks::Watermarks;
+use crate::write::waiter::{CommitTarget, Waiter};
 
 /// How many failed epochs a stream remembers. A thread that waits is woken when its epoch ends, so
 /// it misses more only if it is kept from running for as long.
@@ -67,35 +68,6 @@ pub(crate) struct State<L: CommitLeader> {
     waiters: VecDeque<Arc<Waiter>>,
     /// How many the last commit has satisfied besides its leader.
     woken: usize,
-}
-
-/// A seq to be reached, and the epoch it belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CommitTarget {
-    pub(crate) seq: u64,
-    pub(crate) epoch: u64,
-}
-
-/// A thread that waits: for a watermark, or (with `target` `None`) for the lead alone.
-struct Waiter {
-    durability: Durability,
-    target: Option<CommitTarget>,
-    woken: Mutex<bool>,
-    wake: Condvar,
-}
-
-impl Waiter {
-    fn wake(&self) {
-        *self.woken.lock() = true;
-        self.wake.notify_one();
-    }
-
-    fn sleep(&self) {
-        let mut woken = self.woken.lock();
-        while !*woken {
-            woken = self.wake.wait(woken);
-        }
-    }
 }
 
 impl<L: CommitLeader> State<L> {
@@ -437,7 +409,7 @@ impl<L: CommitLeader> Group<L> {
 
     /// Sleeps until woken; the reason is for the caller to find.
     fn wait(&self, mut state: MutexGuard<'_, State<L>>, durability: Durability, target: Option<CommitTarget>) {
-        let waiter = Arc::new(Waiter { durability, target, woken: Mutex::new(false), wake: Condvar::new() });
+        let waiter = Arc::new(Waiter::new(durability, target));
         state.waiters.push_back(Arc::clone(&waiter));
         drop(state);
         waiter.sleep();

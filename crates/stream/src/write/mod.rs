@@ -1,11 +1,20 @@
 //! Writing to one stream: append, group commit, rotation, truncation, close.
 
-pub(crate) mod append;
+pub(crate) mod active;
+mod admission;
+mod append;
 pub(crate) mod buffer_pool;
 pub(crate) mod clock;
+mod close;
 pub(crate) mod commit;
+pub(crate) mod create;
 pub(crate) mod dir_sync;
+pub(crate) mod encode;
+mod flush;
 pub(crate) mod reserve;
+mod rotate;
+mod sync;
 pub(crate) mod tail;
-pub(crate) mod truncate;
+mod truncate;
+pub(crate) mod waiter;
 pub(crate) mod writer;

@@ -7,10 +7,9 @@
 //! log may have made holes of it.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use stratawal_frame::SegmentHeader;
-use stratawal_segment::{Access, CreateError, Preallocation, SegmentWriter, create};
+use stratawal_segment::Access;
 use stratawal_storage::{File, Storage};
 use stratawal_sync::{AtomicSeq, Mutex};
 
@@ -187,27 +186,4 @@ impl LogContext {
             reserve.make_again(&**self.storage());
         }
     }
-}
-
-/// The length in bytes that a new segment's file begins with, unless more is wanted; it grows in
-/// steps from there.
-pub(crate) const FIRST_LEN: u64 = 16 << 10;
-
-/// Creates a segment whose file has `wanted` bytes; on a full disk [`FIRST_LEN`], and then those
-/// out of the emergency reserve where `reserve` allows it.
-pub(crate) fn create_segment(
-    context: &LogContext,
-    dir: &Path,
-    header: &SegmentHeader,
-    wanted: u64,
-    reserve: ReserveUse,
-) -> Result<(SegmentWriter, Preallocation), CreateError> {
-    let is_full = |error: &CreateError| matches!(error, CreateError::Undone(e) if e.is_full());
-    let create = |len| create(context.storage(), dir, header, len);
-    let mut created = create(wanted);
-    if wanted > FIRST_LEN && created.as_ref().is_err_and(is_full) {
-        created = create(FIRST_LEN);
-    }
-    let mut first = Some(created);
-    context.with_reserve(reserve, is_full, || first.take().unwrap_or_else(|| create(FIRST_LEN)))
 }

@@ -15,14 +15,15 @@ use stratawal_sync::fail_point;
 use crate::deletion::{DeleteError, move_away, remove_moved};
 use crate::error::{Call, Error, ErrorKind, Result};
 use crate::history::Predecessor;
+use crate::inner::Inner;
 use crate::log::StreamLog;
-use crate::read::snapshot::{PublishedSegment, SegmentState, Snapshot};
+use crate::read::snapshot::{PublishedSegment, Snapshot};
 use crate::removal::{Dead, Removals};
-use crate::write::append::{Inner, drain_all};
 use crate::write::commit::State;
-use crate::write::reserve::{FIRST_LEN, ReserveUse};
+use crate::write::create::FIRST_LEN;
+use crate::write::reserve::ReserveUse;
 use crate::write::tail::Tail;
-use crate::write::writer::Writer;
+use crate::write::writer::{Writer, sealed};
 
 impl StreamLog {
     /// Drops the entries below `first`, durably: none of them comes back after any crash. The disk
@@ -160,7 +161,7 @@ impl Inner {
                 if beyond || (anew && is_worth_anew(&state.tail, first)) {
                     return Ok(Some((None, begin_at(writer, &mut state.tail, first)?)));
                 }
-                drain_all(writer, &mut state.tail)?;
+                writer.drain_all(&mut state.tail)?;
                 let dead = match writer.write_start(&mut state.tail, first) {
                     // The room that is kept for it is used up. The header of a new generation has
                     // the same effect, out of the emergency reserve.
@@ -213,7 +214,7 @@ fn begin_at(writer: &mut Writer, tail: &mut Tail, first: u64) -> Result<Dead> {
         writer.create_stream(tail, first).inspect_err(|_| tail.next_seq = before)?;
         return Ok(Dead::default());
     }
-    drain_all(writer, tail)?;
+    writer.drain_all(tail)?;
     writer.settle_all().map_err(Error::poisoned)?;
     writer.begin_at(tail, first)
 }
@@ -296,7 +297,7 @@ impl Writer {
         start: u64,
         reserve: ReserveUse,
     ) -> Result<Dead> {
-        drain_all(self, &mut state.tail)?;
+        self.drain_all(&mut state.tail)?;
         self.settle_all().map_err(Error::poisoned)?;
         let shared = Arc::clone(&self.shared);
         let old = shared.snapshot.load();
@@ -341,11 +342,3 @@ impl Writer {
 }
 
 type Begun = (stratawal_segment::SegmentWriter, stratawal_segment::Preallocation);
-
-/// The same segment once it is sealed and durable.
-pub(crate) fn sealed(segment: &Arc<PublishedSegment>) -> Arc<PublishedSegment> {
-    match segment.state {
-        SegmentState::Sealed => Arc::clone(segment),
-        SegmentState::Live(_) => Arc::new(PublishedSegment { header: segment.header, state: SegmentState::Sealed }),
-    }
-}

@@ -14,12 +14,12 @@ use stratawal_segment::{BLOCK_LEN_MAX, CursorStep, FrameCursor, FrameRef};
 
 use crate::batch::{Entry, Run};
 use crate::error::{DamageKind, Error, ErrorKind, Result};
+use crate::inner::Inner;
 use crate::log::StreamLog;
 use crate::options::Visibility;
 use crate::read::get::{FrameStart, frame_len_max};
 use crate::read::segment_reader::SegmentReader;
 use crate::read::snapshot::Snapshot;
-use crate::write::append::Inner;
 use crate::write::tail::TailProvider;
 
 /// The first block that an iterator reads, in bytes; each further one is twice as long.

@@ -1,0 +1,23 @@
+//! What the writer of a stream shares with its readers.
+
+use std::sync::Arc;
+
+use stratawal_sync::Published;
+
+use crate::context::LogContext;
+use crate::location::Location;
+use crate::options::StreamOptions;
+use crate::read::snapshot::Snapshot;
+use crate::truncation_log::TruncationLog;
+use crate::watermarks::Watermarks;
+
+/// What the writer shares with readers.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) context: Arc<LogContext>,
+    pub(crate) location: Location,
+    pub(crate) options: StreamOptions,
+    pub(crate) watermarks: Arc<Watermarks>,
+    pub(crate) snapshot: Published<Snapshot>,
+    pub(crate) truncations: TruncationLog,
+}

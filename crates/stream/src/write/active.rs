@@ -1,0 +1,31 @@
+//! The segment being written.
+
+use std::sync::Arc;
+
+use stratawal_frame::ByteOffset;
+use stratawal_segment::SegmentWriter;
+
+use crate::read::snapshot::LiveSegment;
+
+/// The segment being written.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) writer: SegmentWriter,
+    pub(crate) live: Arc<LiveSegment>,
+    /// One past the last entry in the file.
+    pub(crate) end_seq: u64,
+    /// Timestamps of the first and last frame of entries.
+    pub(crate) times: Option<(u64, u64)>,
+    pub(crate) closes: Closes,
+}
+
+/// The CLOSE frames in the active segment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Closes {
+    /// The last one.
+    pub(crate) last: Option<ByteOffset>,
+    /// How many name one another.
+    pub(crate) depth: u32,
+    /// Index points that they hold together.
+    pub(crate) points: usize,
+}

@@ -1,0 +1,52 @@
+//! Whether a call may write to the stream.
+
+use stratawal_sync::MutexGuard;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::inner::Inner;
+use crate::write::commit::State;
+use crate::write::reserve::ReserveUse;
+use crate::write::writer::Writer;
+
+impl Inner {
+    /// The lock; a stream that a full disk has stopped is recovered first, if there is room again.
+    /// The emergency reserve is not used.
+    pub(crate) fn writable(&self) -> Result<MutexGuard<'_, State<Writer>>> {
+        self.recovered(ReserveUse::Never)
+    }
+
+    /// The lock, for a call that frees space or closes: a stream that a full disk has stopped is
+    /// recovered first, out of the emergency reserve if need be.
+    pub(crate) fn lock_for_truncate(&self) -> Result<MutexGuard<'_, State<Writer>>> {
+        self.recovered(ReserveUse::Allowed)
+    }
+
+    fn recovered(&self, reserve: ReserveUse) -> Result<MutexGuard<'_, State<Writer>>> {
+        // A new generation takes no less.
+        const ROOM_MIN: u64 = 20 << 10;
+        self.check_process()?;
+        let state = self.group.lock();
+        let Some(full) = state.failure().filter(|error| error.caused_by_full_disk()).cloned() else { return Ok(state) };
+        drop(state);
+        // Asked for before recovery, which reads and writes much.
+        let has_no_room = || {
+            let free = self.shared.context.storage().free_space(self.shared.location.parent());
+            free.is_ok_and(|free| free < ROOM_MIN)
+        };
+        if reserve == ReserveUse::Never && has_no_room() {
+            return Err(full);
+        }
+        self.recover(false, reserve)?;
+        Ok(self.group.lock())
+    }
+
+    pub(crate) fn check(&self, state: &State<Writer>) -> Result<()> {
+        if let Some(error) = state.failure() {
+            return Err(error.clone());
+        }
+        if state.tail.closed {
+            return Err(Error::new(ErrorKind::Closed, &self.shared.location));
+        }
+        Ok(())
+    }
+}

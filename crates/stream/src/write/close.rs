@@ -1,0 +1,115 @@
+//! Ends a stream cleanly: CLOSE.
+
+use stratawal_frame::{End, EndKind, TRAILER_LEN};
+use stratawal_segment::Preallocation;
+
+use stratawal_sync::fail_point;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::inner::Inner;
+use crate::options::Durability;
+use crate::read::snapshot::SegmentState;
+use crate::write::reserve::ReserveUse;
+use crate::write::writer::Writer;
+
+/// Every so many CLOSE frames in one segment, the index points of all of them are written again, so
+/// that opening reads a bounded number of them.
+const CLOSES_MAX: u32 = 32;
+
+impl Inner {
+    /// Whatever it answers, nobody of this stream is at the files any more: they may be somebody
+    /// else's from then on.
+    pub(crate) fn close(&self) -> Result<()> {
+        self.check_process()?;
+        let was_closed = self.group.lock().tail.closed;
+        let closed = self.end_cleanly();
+        self.group.wait_until_free();
+        if !fail_point!(RemovalsNotAwaited) {
+            // A truncation removes files after it has given the lead back. One that begins later
+            // finds the stream closed.
+            drop(self.removals.lock());
+        }
+        // It has shortened its file. After an earlier close the log may belong to another process.
+        if !was_closed {
+            self.shared.context.make_reserve_again();
+        }
+        closed
+    }
+
+    fn end_cleanly(&self) -> Result<()> {
+        // Where that fails, the stream stays failed, which is seen below.
+        drop(self.lock_for_truncate());
+        {
+            let mut state = self.group.lock();
+            // Closed whatever comes: somebody else may write to it from here on.
+            let before = std::mem::replace(&mut state.tail.closed, !fail_point!(CloseLetsIn));
+            if let Some(error) = state.failure() {
+                return Err(error.clone());
+            }
+            if before && state.tail.reservation.is_none() {
+                return Ok(());
+            }
+        }
+        self.wait_for(Durability::Synced)?;
+        let (mut state, writer) = self.group.acquire()?;
+        let reservation = state.tail.reservation.take();
+        drop(state);
+        let Some(mut reservation) = reservation else {
+            self.group.release_lead(self.group.lock(), Some(writer));
+            return Ok(());
+        };
+        let mut refused = None;
+        self.group.lead(writer, |writer| match writer.close(&mut reservation.preallocation) {
+            // Everything is durable, and nothing was written: the next open recovers the stream as
+            // after a crash.
+            Err(error) if error.kind() != ErrorKind::Poisoned => {
+                refused = Some(error);
+                Ok(())
+            }
+            closed => closed,
+        })?;
+        refused.map_or(Ok(()), Err)
+    }
+}
+
+impl Writer {
+    /// Writes CLOSE, so that the next open needs no scan. Everything is drained, nobody appends.
+    /// Where it fails with any error but `Poisoned`, everything is durable, and no CLOSE was
+    /// written.
+    pub(crate) fn close(&mut self, preallocation: &mut Preallocation) -> Result<()> {
+        self.settle().map_err(Error::poisoned)?;
+        let Some(active) = &self.active else { return Ok(()) };
+        if preallocation.is_after_close() {
+            return Ok(());
+        }
+        assert!(self.unsynced.is_empty() && active.end_seq == self.shared.watermarks.durable(), "all is settled");
+        let all = active.closes.depth >= CLOSES_MAX;
+        let previous = if all { None } else { active.closes.last };
+        let points = active.live.index.points_from(if all { 0 } else { active.closes.points });
+        let end = self.end(EndKind::Close { previous }, active, &points);
+        let (at, len) = (active.writer.next_position().offset, End::frame_len_max(0) + TRAILER_LEN as u64);
+        self.with_room(ReserveUse::Allowed, || preallocation.ensure_control(&at, len))?;
+        self.finish(preallocation, end).map_err(Error::poisoned)?;
+        let writer = &self.active.as_ref().expect("invariant: it was there above").writer;
+        // The cut may come only when the CLOSE is durable, and closing is done only when the cut
+        // is.
+        let ended = writer.sync().and_then(|()| writer.trim_to_trailer()).and_then(|()| writer.sync());
+        ended.map_err(|e| self.failed(e).poisoned())
+    }
+}
+
+impl Drop for Inner {
+    /// Closes on best effort: a program that forgets to close loses nothing that was acknowledged
+    /// beyond `Buffered`, but makes the next open scan. Errors have nowhere to go here;
+    /// [`StreamLog::close`](crate::StreamLog::close) shows them. In a forked child it only releases memory: the stream is
+    /// the parent's.
+    fn drop(&mut self) {
+        if self.check_process().is_err() {
+            return;
+        }
+        let live = self.shared.snapshot.load().segments.iter().any(|s| matches!(s.state, SegmentState::Live(_)));
+        if live && !self.shared.context.is_read_only() {
+            let _ = self.close();
+        }
+    }
+}

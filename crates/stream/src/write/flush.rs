@@ -1,0 +1,100 @@
+//! Writes the entries that wait in the tail to the active segment.
+
+use stratawal_frame::{DataFrame, SeqNo};
+use stratawal_index::IndexPoint;
+use stratawal_sync::fail_point;
+
+use crate::error::{Error, Result};
+use crate::write::buffer_pool::OWN_BUFFER_LEN_MAX;
+use crate::write::commit::CommitLeader;
+use crate::write::tail::{Draft, Large, Pending, Tail};
+use crate::write::writer::Writer;
+
+impl Writer {
+    /// Writes the entries that were taken after the tail of the active segment, with one call.
+    pub(crate) fn drain(&mut self, work: &Pending) -> Result<()> {
+        let Some(end_seq) = work.end_seq() else { return Ok(()) };
+        if fail_point!(WatermarkFirst) {
+            self.shared.watermarks.set_flushed(end_seq);
+        }
+        let len = self.write(work.drafts(), work.data(), work.len())?;
+        debug_assert!(len <= work.reserved, "a frame takes at most what was reserved for it");
+        self.drained_to(end_seq);
+        Ok(())
+    }
+
+    /// Drains everything that waits in `tail`. Under the lock.
+    pub(crate) fn drain_all(&mut self, tail: &mut Tail) -> Result<()> {
+        let work = self.take(tail);
+        self.drain(&work).map_err(Error::poisoned)?;
+        self.put_back(tail, work);
+        Ok(())
+    }
+
+    /// Writes a large batch from the caller's memory, and has `tail` accept it. Under the lock,
+    /// with its space made sure of and nothing waiting in the tail. Where it fails, the batch is
+    /// not accepted, and recovery decides whether the file has it.
+    pub(crate) fn write_large(&mut self, tail: &mut Tail, large: &Large<'_>) -> Result<()> {
+        let end_seq = large.seqs().end;
+        if fail_point!(WatermarkFirst) {
+            self.shared.watermarks.set_flushed(end_seq);
+        }
+        self.preallocated = tail.reservation.as_ref().map_or(0, |reservation| reservation.preallocation.preallocated());
+        let len = self.write(large.drafts(), large.data(), large.table_len())?;
+        debug_assert!(len <= large.reserved, "a frame takes at most what was reserved for it");
+        tail.accept_written(large, self.active.as_ref().map_or(0, |active| active.writer.next_position().offset.0));
+        self.shared.watermarks.set_accepted(end_seq);
+        self.drained_to(end_seq);
+        Ok(())
+    }
+
+    /// Shows readers that the entries below `end_seq` are in the file.
+    fn drained_to(&mut self, end_seq: u64) {
+        let active = self.active.as_mut().expect("invariant: what was written is in a segment");
+        active.end_seq = end_seq;
+        active.live.set_end(active.writer.next_position().offset.0);
+        self.shared.watermarks.set_flushed(end_seq);
+    }
+
+    /// Writes `drafts`, whose entries' bytes are in `data`, as frames after the tail of the active
+    /// segment, with one call; returns how many bytes. About `encoded_len` bytes besides those of
+    /// large frames' entries are encoded for it.
+    fn write<'a>(
+        &mut self,
+        drafts: impl Iterator<Item = (&'a Draft, &'a [u32], &'a [u8])>,
+        data: &[u8],
+        encoded_len: usize,
+    ) -> Result<u64> {
+        let active = self.active.as_mut().expect("invariant: entries are accepted only once there is a segment");
+        let pool = &self.shared.context.encoders;
+        let mut long = (encoded_len > OWN_BUFFER_LEN_MAX).then(|| pool.take(usize::MAX).unwrap_or_default());
+        let frames = long.as_mut().unwrap_or(&mut self.encoder);
+        frames.clear();
+        let mut position = active.writer.next_position();
+        for (draft, ends, data) in drafts {
+            let frame = DataFrame {
+                first_seq: SeqNo(draft.first_seq),
+                timestamp: draft.timestamp,
+                durable: Some(SeqNo(self.shared.watermarks.durable())),
+                ends,
+                data,
+            };
+            position.offset = position.offset + frames.push(&position, &frame, draft.data_start);
+        }
+        let written = frames.len();
+        let result = frames.write(data, &mut active.writer);
+        result.map_err(|e| Error::segment_error(&self.shared.location, e))?;
+        for &IndexPoint { seq, offset, timestamp } in frames.points() {
+            // Seqs and offsets rise, and so do timestamps but behind those of a file that somebody
+            // else wrote; then the frame has no point, and is found from the one before.
+            let _ = active.live.index.push(seq, offset, timestamp);
+            active.times = Some((active.times.map_or(timestamp, |times| times.0), timestamp));
+            self.timestamp = timestamp;
+        }
+        if let Some(long) = long {
+            let len = long.capacity();
+            pool.put(long, len);
+        }
+        Ok(written)
+    }
+}

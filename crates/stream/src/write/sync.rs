@@ -1,0 +1,110 @@
+//! Makes segments durable, and moves the durable watermark.
+
+use std::sync::Arc;
+
+use stratawal_frame::SeqNo;
+use stratawal_segment::ControlContext;
+use stratawal_sync::fail_point;
+
+use crate::error::{Error, Result};
+use crate::layout;
+use crate::read::snapshot::Snapshot;
+use crate::shared::Shared;
+use crate::write::writer::{UnsyncedSegment, Writer, sealed};
+
+impl Writer {
+    /// Makes everything drained durable, oldest first, lets the watermark pass, and marks it.
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        while !self.unsynced.is_empty() && !fail_point!(UnsyncedPassed) {
+            self.settle_oldest()?;
+        }
+        let Some(active) = &self.active else { return Ok(()) };
+        let end_seq = if fail_point!(LateArrivalCovered) { self.shared.watermarks.accepted() } else { active.end_seq };
+        if end_seq <= self.shared.watermarks.durable() {
+            return Ok(());
+        }
+        if fail_point!(AttestedBeforeSync) {
+            self.advance_durable(end_seq)?;
+        }
+        if !fail_point!(AcknowledgedBeforeSync) {
+            let active = self.active.as_ref().expect("invariant: it was there above");
+            active.writer.sync().map_err(|e| self.failed(e))?;
+        }
+        self.advance_durable(end_seq)
+    }
+
+    /// The same, and whatever else stands in the active segment: a START moves no watermark.
+    pub(crate) fn settle_all(&mut self) -> Result<()> {
+        self.settle_finished()?;
+        let Some(active) = &self.active else { return Ok(()) };
+        active.writer.sync().map_err(|e| self.failed(e))?;
+        self.advance_durable(active.end_seq)
+    }
+
+    /// Makes the finished segments durable, oldest first.
+    pub(super) fn settle_finished(&mut self) -> Result<()> {
+        while !self.unsynced.is_empty() {
+            self.settle_oldest()?;
+        }
+        Ok(())
+    }
+
+    /// Syncs the oldest finished segment and shortens it to its SEAL; the watermark passes to its
+    /// end.
+    fn settle_oldest(&mut self) -> Result<()> {
+        let Some(oldest) = self.unsynced.front() else { return Ok(()) };
+        if fail_point!(DescriptorClosed) {
+            self.sync_by_another_descriptor(oldest)?;
+        } else {
+            oldest.writer.sync().map_err(|e| self.failed(e))?;
+        }
+        oldest.writer.trim_to_trailer().map_err(|e| self.failed(e))?;
+        let (id, end_seq) = (oldest.writer.id(), oldest.end_seq);
+        // Published before the descriptor goes: readers open the segment anew from here on.
+        let snapshot = self.shared.snapshot.load();
+        let segments = snapshot
+            .segments
+            .iter()
+            .map(|segment| if segment.id() == id { sealed(segment) } else { Arc::clone(segment) });
+        self.shared.snapshot.store(Arc::new(Snapshot::new(segments.collect())));
+        self.unsynced.pop_front();
+        if end_seq > self.shared.watermarks.durable() { self.advance_durable(end_seq) } else { Ok(()) }
+    }
+
+    /// What [`FailPoint::DescriptorClosed`] does, whose file may not even be there any more.
+    fn sync_by_another_descriptor(&self, finished: &UnsyncedSegment) -> Result<()> {
+        let Shared { context, location, .. } = &*self.shared;
+        let path = layout::segment_path(&location.dir(), finished.writer.id());
+        let file = context.storage().open(&path, stratawal_segment::Access::ReadWrite);
+        file.and_then(|file| file.sync_all()).map_err(|e| Error::io(location, e))
+    }
+
+    /// The MARK, and then the watermark: a process killed here would leave the last group
+    /// unattested otherwise.
+    fn advance_durable(&mut self, durable: u64) -> Result<()> {
+        if let Some(active) = &mut self.active {
+            let tail =
+                ControlContext { next_seq: SeqNo(active.end_seq), timestamp: self.timestamp, durable: SeqNo(durable) };
+            let marked = active.writer.write_mark(&tail, self.preallocated);
+            marked.map_err(|e| Error::segment_error(&self.shared.location, e))?;
+        }
+        self.shared.watermarks.set_durable(durable);
+        Ok(())
+    }
+
+    /// Whether finished segments hold more unsynced bytes than they may.
+    pub(crate) fn is_past_bound(&self) -> bool {
+        let options = &self.shared.options;
+        let len: u64 = self.unsynced.iter().map(|unsynced| unsynced.len).sum();
+        let too_many = || !self.unsynced.is_empty() && self.shared.context.unsynced_files.are_too_many();
+        self.unsynced.len() > options.unsettled_segments_max || len > options.unsettled_len_max || too_many()
+    }
+
+    /// Past the bound, settles the oldest.
+    pub(crate) fn settle_past_bound(&mut self) -> Result<()> {
+        while self.is_past_bound() {
+            self.settle_oldest()?;
+        }
+        Ok(())
+    }
+}
