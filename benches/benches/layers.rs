@@ -17,7 +17,7 @@ use stratawal_index::{Index, IndexPoint};
 
 const PLACE: Place = Place { salt: Salt(7), offset: ByteOffset(128) };
 
-/// As many entries of 128 bytes as appends that wait together make a frame of.
+/// The entries of 128 bytes in a frame that appends share.
 const COUNT: usize = 46;
 
 fn codec(c: &mut Criterion) {
@@ -68,7 +68,7 @@ fn lives(c: &mut Criterion) {
     let mut group = c.benchmark_group("open");
     group.sample_size(20);
     for (name, entries) in [("100 entries", 100), ("200,000 entries", 200_000)] {
-        let dir = tempfile::tempdir().expect("a temporary folder");
+        let dir = tempfile::tempdir().expect("a temporary directory");
         {
             let wal = Wal::open(dir.path()).expect("opens");
             let stream = wal.stream("s").expect("opens").with_durability(Durability::Buffered);
@@ -89,7 +89,7 @@ fn lives(c: &mut Criterion) {
     let stream = scratch.wal.stream_with("rotates", options).expect("opens");
     let mut group = c.benchmark_group("rotation");
     group.sample_size(20);
-    // Each append begins a segment.
+    // Each append begins a new segment.
     let entry = batch(1, 60 << 10);
     group.bench_function("an append of 60 KiB with a rotation", |b| {
         b.iter(|| stream.append_batch(black_box(&entry)).expect("appends"));

@@ -29,7 +29,7 @@ fn append(c: &mut Criterion) {
     let mut group = c.benchmark_group("append, synced, threads on one stream");
     group.sample_size(10);
     for threads in [8_usize, 64] {
-        // A round of all threads, each appending so often.
+        // A round of all threads, each with this many appends.
         const EACH: usize = 20;
         let stream = scratch.stream(&format!("threads {threads}"), Durability::Synced);
         group.throughput(Throughput::Elements((threads * EACH) as u64));

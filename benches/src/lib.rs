@@ -4,7 +4,7 @@
 use stratawal::{Batch, Durability, Options, Stream, StreamOptions, Wal};
 use tempfile::TempDir;
 
-/// A log in a folder that goes with it.
+/// A log in a directory that is removed with it.
 #[derive(Debug)]
 pub struct Scratch {
     /// The log.
@@ -13,21 +13,21 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// An empty log in the system's temporary folder.
+    /// Creates an empty log in the system's temporary directory.
     ///
     /// # Panics
-    /// Where there is no room for it.
+    /// If it cannot be created.
     #[must_use]
     pub fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a temporary folder");
+        let dir = tempfile::tempdir().expect("a temporary directory");
         let wal = Options::new().open(dir.path()).expect("opens");
         Self { wal, _dir: dir }
     }
 
-    /// One of its streams, kept at `durability`.
+    /// Returns one of its streams, with the durability `durability`.
     ///
     /// # Panics
-    /// Where it cannot be opened.
+    /// If it cannot be opened.
     #[must_use]
     pub fn stream(&self, name: &str, durability: Durability) -> Stream {
         self.wal.stream_with(name, StreamOptions::new().durability(durability)).expect("opens")

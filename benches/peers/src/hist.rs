@@ -1,5 +1,5 @@
-//! Durations in buckets, so that millions of them take no memory that a measurement of memory would
-//! show.
+//! Durations in buckets: millions of them take so little memory that a measurement of memory does
+//! not show it.
 
 use std::time::Duration;
 

@@ -39,12 +39,12 @@ fn begun(run: &Run<'_>) -> String {
     format!(r#"{{"case":{},"subject":{},"level":"{level}""#, quoted(run.case.name), quoted(run.kind.name))
 }
 
-/// A subject that has no such operation.
+/// A subject that does not have the operation.
 pub(crate) fn none(run: &Run<'_>, why: &str) -> String {
     format!(r#"{},"none":{}}}"#, begun(run), quoted(why))
 }
 
-/// What was measured.
+/// The figures of a case.
 pub(crate) fn figures(run: &Run<'_>, figures: &Figures) -> String {
     let mut line = begun(run);
     line += &format!(r#","unit":{},"value":{:.3}"#, quoted(run.case.unit), figures.value);

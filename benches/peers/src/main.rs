@@ -1,12 +1,12 @@
-//! The same work by stratawal, by other logs, and by raw loops. One case by one subject in one
-//! process:
+//! Compares the same work by stratawal, by other logs, and by raw loops. A process runs one case by
+//! one subject:
 //!
 //! `stratawal-peers CASE SUBJECT DIR [SECONDS [ENTRIES]]` prints one line of JSON. Without
 //! arguments it lists both.
 //!
-//! Each case checks what it has done (the number of entries, and their bytes), so that no figure is
-//! of something else, and a subject that has no such operation, or not with the same guarantee,
-//! says so instead of a figure. The data are removed at the end.
+//! Each case checks its own work (the number of entries, and their bytes), so that each figure is
+//! of the work that it names. A subject that does not have the operation, or not with the same
+//! guarantee, reports that instead of a figure. The data are removed at the end.
 #![deny(unsafe_code)]
 
 mod cases;
@@ -29,13 +29,13 @@ use subject::{Answer, KINDS, Kind, Stop, failed};
 
 const USAGE: &str = "stratawal-peers CASE SUBJECT DIR [SECONDS [ENTRIES]] | list | warm DIR GIB | busy SECONDS";
 
-/// What the first thread that panicked has said: others may panic because of it.
+/// The message of the first thread that panicked: others may panic because of it.
 static FIRST_PANIC: std::sync::OnceLock<String> = std::sync::OnceLock::new();
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    // Other people's code may panic: what it says is told in one line, like any other failure.
+    // The compared crates may panic. Their message is reported in one line, like any other failure.
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(|at| format!("{}:{}", at.file(), at.line())).unwrap_or_default();
         drop(FIRST_PANIC.set(format!("it panicked: {} at {place}", said(info.payload()))));
@@ -77,7 +77,8 @@ fn help() -> Answer<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The cases and who takes part in each, a line of JSON each: for the program that runs them.
+/// The cases and the subjects of each, one line of JSON for each case: for the program that runs
+/// them.
 fn list() -> Answer<ExitCode> {
     CASES.iter().for_each(|case| println!("{}", json::case(case)));
     Ok(ExitCode::SUCCESS)
@@ -111,22 +112,22 @@ fn busy(seconds: &str) -> Answer<ExitCode> {
 }
 
 fn parsed<T: std::str::FromStr>(text: &str, name: &str) -> Answer<T> {
-    text.parse().map_err(|_| Stop::Failed(format!("{name} is no number: {text}")))
+    text.parse().map_err(|_| Stop::Failed(format!("{name} is not a number: {text}")))
 }
 
 fn named(case: &str, subject: &str) -> Answer<(&'static Case, &'static Kind)> {
     static ALL: ([Case; CASES.len()], [Kind; KINDS.len()]) = (CASES, KINDS);
     let found = ALL.0.iter().find(|known| known.name == case);
-    let found = found.ok_or_else(|| Stop::Failed(format!("there is no case {case}")))?;
+    let found = found.ok_or_else(|| Stop::Failed(format!("unknown case {case}")))?;
     let kind = ALL.1.iter().find(|known| known.name == subject);
-    let kind = kind.ok_or_else(|| Stop::Failed(format!("there is no subject {subject}")))?;
+    let kind = kind.ok_or_else(|| Stop::Failed(format!("unknown subject {subject}")))?;
     if !found.has(kind) {
         return Err(Stop::Failed(format!("{subject} takes no part in {case}")));
     }
     Ok((found, kind))
 }
 
-/// The run that the arguments ask for, in the folder `dir`.
+/// The run that the arguments describe, in the directory `dir`.
 fn run_of<'a>(case: &str, subject: &str, dir: &'a Path, seconds: &str, entries: &str) -> Answer<Run<'a>> {
     let (case, kind) = named(case, subject)?;
     let seconds: f64 = parsed(seconds, "SECONDS")?;
@@ -134,12 +135,12 @@ fn run_of<'a>(case: &str, subject: &str, dir: &'a Path, seconds: &str, entries: 
     if !(0.0..=600.0).contains(&seconds) || entries < 10_000 {
         return Err(Stop::Failed("SECONDS is at most 600, ENTRIES at least 10000".to_owned()));
     }
-    // Whole batches, also of the parts that are taken of them.
+    // The number is rounded so that its parts are whole batches, too.
     let entries = entries.next_multiple_of(6400);
     Ok(Run { case, kind, dir, time: Duration::from_secs_f64(seconds), entries })
 }
 
-/// Fills the log of a case, and says what came of it.
+/// Fills the log of a case, and returns its note.
 fn fill(case: &str, subject: &str, dir: &str, seconds: &str, entries: &str) -> Answer<ExitCode> {
     match cases::fill(&run_of(case, subject, Path::new(dir), seconds, entries)?) {
         Ok(entries) => println!("filled {entries}"),
@@ -156,7 +157,7 @@ fn one(case: &str, subject: &str, dir: &str, seconds: &str, entries: &str) -> An
         return again_for_walrus(&dir);
     }
     remove(&dir)?;
-    std::fs::create_dir_all(&dir).map_err(failed("the folder for the data"))?;
+    std::fs::create_dir_all(&dir).map_err(failed("the directory for the data"))?;
     let done = std::panic::catch_unwind(AssertUnwindSafe(|| (run.case.run)(&run)));
     remove(&dir)?;
     match done {
@@ -178,8 +179,8 @@ fn remove(dir: &Path) -> Answer<()> {
     }
 }
 
-/// walrus takes its folder from the environment, and prints what it does unless that says
-/// otherwise: both have to be there when a process starts.
+/// walrus takes its directory from the environment, and prints its actions unless a variable
+/// forbids it: both must be set when a process starts.
 fn again_for_walrus(dir: &Path) -> Answer<ExitCode> {
     let program = std::env::current_exe().map_err(failed("the program"))?;
     let status = Command::new(program)

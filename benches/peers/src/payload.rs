@@ -1,10 +1,10 @@
-//! What is appended, and the count of what is read.
+//! The entries that are appended, and the tally of those that are read.
 
-/// Distinct entries; few enough to stay in the cache, so that making one costs next to nothing.
+/// Distinct entries; few enough to stay in the cache, so that making one costs almost nothing.
 const SLOTS: u64 = 1024;
 
-/// Pseudorandom entries. Each begins with its number, so that one that is read says which it is,
-/// and all its bytes follow from that.
+/// Pseudorandom entries. Each begins with its number, and all its other bytes follow from the
+/// number.
 pub(crate) struct Payload {
     pool: Vec<u8>,
     len: usize,
@@ -46,8 +46,8 @@ impl Payload {
     }
 }
 
-/// What was read: how many entries and bytes, and the sum of their numbers. With `checked`, every
-/// byte is compared.
+/// The entries that were read: how many, their bytes, and the sum of their numbers. With `checked`,
+/// every byte is compared.
 #[derive(Default)]
 pub(crate) struct Tally {
     pub(crate) count: u64,

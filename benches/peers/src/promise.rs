@@ -1,7 +1,7 @@
-//! The promises that mappings ask for; all the unsafe code there is.
+//! The promises that mappings need. All unsafe code of the comparison is here.
 //!
-//! The files lie in a folder that this process has made for its own run, and nobody else knows its
-//! name.
+//! The files are in a directory that this process has made for its own run, so no other program
+//! uses it.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -11,19 +11,19 @@ use memmap2::{Mmap, MmapMut};
 
 /// A file mapped for reading.
 pub(crate) fn map(file: &File) -> io::Result<Mmap> {
-    // SAFETY: nobody shortens or changes the file while it is mapped: only this process knows it,
+    // SAFETY: the file is not shortened or changed while it is mapped: only this process uses it,
     // and its writers are done.
     unsafe { Mmap::map(file) }
 }
 
 /// A file mapped for writing.
 pub(crate) fn map_mut(file: &File) -> io::Result<MmapMut> {
-    // SAFETY: only this process knows the file, and it is not shortened.
+    // SAFETY: only this process uses the file, and it does not shorten it.
     unsafe { MmapMut::map_mut(file) }
 }
 
 /// stratawal's reads by mapping.
 pub(crate) fn map_reads(options: stratawal::Options) -> stratawal::Options {
-    // SAFETY: nobody but the library itself touches the log's files while it is open.
+    // SAFETY: only the library itself changes the log's files while it is open.
     unsafe { options.map_reads() }
 }

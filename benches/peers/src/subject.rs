@@ -1,4 +1,4 @@
-//! What every subject of the comparison answers to, and the list of them.
+//! The interface of every subject of the comparison, and the list of subjects.
 
 use std::fmt;
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::path::Path;
 use crate::payload::Tally;
 use crate::{peers, raw};
 
-/// What an append is acknowledged for.
+/// The guarantee of an acknowledged append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
-    /// Nothing: it is in the process.
+    /// Survives nothing: the bytes are in the process.
     Buffered,
     /// Survives the death of the process.
     Flushed,
@@ -27,18 +27,18 @@ impl fmt::Display for Level {
     }
 }
 
-/// Why there is no figure.
+/// The reason for a missing figure.
 #[derive(Debug)]
 pub(crate) enum Stop {
-    /// The subject has no such operation, or not with that guarantee; the reason.
+    /// The subject does not have the operation, or not with that guarantee; the reason.
     None(String),
-    /// It went wrong; what.
+    /// The operation failed; the message.
     Failed(String),
 }
 
 pub(crate) type Answer<T> = Result<T, Stop>;
 
-/// For `map_err`: `what` has failed.
+/// For `map_err`: the operation `what` has failed.
 pub(crate) fn failed<E: fmt::Display>(what: &'static str) -> impl FnOnce(E) -> Stop {
     move |error| Stop::Failed(format!("{what}: {error}"))
 }
@@ -48,10 +48,10 @@ pub(crate) fn none<T>(why: &str) -> Answer<T> {
     Err(Stop::None(why.to_owned()))
 }
 
-/// How a case needs its subject.
+/// The needs of a case.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup<'a> {
-    /// A folder of its own, which is there.
+    /// A directory of its own, which exists.
     pub(crate) dir: &'a Path,
     /// The name in [`KINDS`].
     pub(crate) name: &'a str,
@@ -60,17 +60,17 @@ pub(crate) struct Setup<'a> {
     pub(crate) threads: u64,
     pub(crate) streams: u64,
     pub(crate) entry_len: usize,
-    /// About how many entries come at most, for those that reserve room.
+    /// An upper estimate of the entries, for subjects that preallocate.
     pub(crate) entries_max: u64,
-    /// The size of a segment where it is not the subject's own default.
+    /// The size of a segment, if it is not the subject's own default.
     pub(crate) segment_len: Option<u64>,
-    /// How far apart the points of an index lie where it is not the subject's own default.
+    /// The distance of the points of an index, if it is not the subject's own default.
     pub(crate) index_every: Option<u64>,
 }
 
-/// A log that is open. Streams are numbered from 0.
+/// An open log. Streams are numbered from 0.
 pub(crate) trait Subject: Sync {
-    /// Something for one thread to append to one stream with.
+    /// Returns an appender for one thread and one stream.
     fn writer(&self, stream: u64) -> Answer<Box<dyn Writer + '_>>;
     /// Reads a stream from its beginning.
     fn scan(&self, stream: u64, tally: &mut Tally) -> Answer<()>;
@@ -80,61 +80,62 @@ pub(crate) trait Subject: Sync {
     }
     /// Reads the entry `n` of stream 0.
     fn get(&self, n: u64, tally: &mut Tally) -> Answer<()>;
-    /// Ends it as its authors mean it to be ended.
+    /// Closes the log in the way that its authors intend.
     fn close(self: Box<Self>) -> Answer<()> {
         Ok(())
     }
 }
 
-/// What one thread appends with.
+/// The appender of one thread.
 pub(crate) trait Writer {
     /// Appends one entry, acknowledged at the level of the setup.
     fn append(&mut self, entry: &[u8]) -> Answer<()>;
-    /// Appends a batch that is there as a whole or not at all, if the subject has that; else what
-    /// comes nearest.
+    /// Appends a batch that is whole or absent after a crash, if the subject has such batches;
+    /// otherwise the nearest equivalent.
     fn append_batch(&mut self, entries: &[&[u8]]) -> Answer<()>;
-    /// Hands over what is buffered.
+    /// Hands over the buffered entries.
     fn flush(&mut self) -> Answer<()> {
         Ok(())
     }
 }
 
-/// What is known of a subject before it is opened.
+/// The properties of a subject, known before it is opened.
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
     pub(crate) open: fn(&Setup<'_>) -> Answer<Box<dyn Subject>>,
     /// The guarantees it can give, the weakest first.
     pub(crate) levels: &'static [Level],
-    /// Why it has no others.
+    /// Why it has only these.
     pub(crate) lacks: &'static str,
-    /// Each thread appends to a stream of its own where the others share one.
+    /// Each thread appends to a stream of its own, where the other subjects share one.
     pub(crate) stream_per_thread: bool,
-    /// What was read once does not come again.
+    /// Reading consumes the entries.
     pub(crate) reads_once: bool,
     /// It cannot create very many streams from several threads: its segments in use may be evicted
     /// under it.
     pub(crate) creates_alone: bool,
     /// Its batches are synced at every level.
     pub(crate) batches_sync: bool,
-    /// Why there is no random read; empty where there is one.
+    /// Why it does not have a random read; empty if it does.
     pub(crate) no_get: &'static str,
-    /// What a reader of its figures should know.
+    /// A note for the reader of its figures.
     pub(crate) note: &'static str,
 }
 
 impl Kind {
-    /// Stops where the subject cannot give exactly this guarantee, so that only equals are
+    /// Fails if the subject cannot give exactly this guarantee, so that only equal guarantees are
     /// compared.
     pub(crate) fn gives(&self, level: Level) -> Answer<()> {
         if self.levels.contains(&level) { Ok(()) } else { none(self.lacks) }
     }
 
-    /// `level`, or else the one it has that comes nearest: for data that are only made to be read.
+    /// Returns `level`, or the nearest one that the subject has: for data that are only made to be
+    /// read.
     pub(crate) fn nearest(&self, level: Level) -> Level {
         if self.levels.contains(&level) { level } else { self.levels[0] }
     }
 
-    /// Stops where there is no random read.
+    /// Fails if the subject does not have a random read.
     pub(crate) fn gets(&self) -> Answer<()> {
         if self.no_get.is_empty() { Ok(()) } else { none(self.no_get) }
     }

@@ -1,12 +1,11 @@
-//! The work whose instructions `cargo xtask instructions` counts, under callgrind, which dumps what
-//! it has counted when
-//! [`counted`] ends. For each case that is twice: so often, and twice as often. The difference is free of what an
-//! iterator, or the first use of anything, costs once. What is printed says which dumps are of
-//! what.
+//! The program whose instructions `cargo xtask instructions` counts. It runs under callgrind, which
+//! dumps its counts when [`counted`] ends. Each case runs twice: [`TIMES`] operations, and twice as
+//! many. The difference of the two counts does not include costs that occur once, such as that of
+//! an iterator or of a first use. The program prints the case of each pair of dumps.
 //!
-//! One thread, and the same work each time: nothing here goes by the clock or by chance. With the
-//! beginning of a name for an argument, other cases are left out; which functions take the
-//! instructions is then told by
+//! The work is done by one thread and is the same in each run: it does not depend on the clock or
+//! on chance. An argument selects the cases whose names begin with it. This command shows the
+//! instructions by function:
 //!
 //! ```sh
 //! valgrind --tool=callgrind --collect-atstart=no --toggle-collect='*::counted' --callgrind-out-file=target/where \
@@ -24,10 +23,10 @@ const ENTRY_LEN: usize = 128;
 /// In a batch.
 const BATCH: u64 = 100;
 
-/// How often; twice as many in the second dump of each case.
+/// Operations of a case in its first dump; the second dump has twice as many.
 const TIMES: u64 = 4_000;
 
-/// What the logs have that are read: a chunk of the index and many frames.
+/// Entries of the logs that are read: enough for a chunk of the index and many frames.
 const ENTRIES: u64 = 2 * TIMES;
 
 /// Small enough that most of `ENTRIES` is sealed.
@@ -40,27 +39,28 @@ fn main() {
     cases.gets();
 }
 
-/// Does it so often, and is what callgrind counts; its name stands in xtask.
+/// Does the work `times` times. Callgrind counts the instructions of this function, whose name
+/// xtask knows.
 #[inline(never)]
 fn counted(work: &mut dyn FnMut(u64), times: u64) {
     work(times);
-    // A call at the very end would be a jump, and this would have ended before it.
+    // A call at the very end would become a jump, and this function would end before the work.
     black_box(());
 }
 
 struct Cases {
     scratch: Scratch,
-    /// How the names of those begin that are wanted.
+    /// The prefix of the names of the cases to run.
     only: String,
 }
 
 impl Cases {
-    /// One of them: the work of `times` operations.
+    /// Runs one case: the work of `times` operations.
     fn case(&self, name: &str, times: u64, mut work: impl FnMut(u64)) {
         if !name.starts_with(&self.only) {
             return;
         }
-        // Buffers have their size by then.
+        // After this, buffers have their final size.
         work(times);
         counted(&mut work, times);
         counted(&mut work, 2 * times);
@@ -104,15 +104,15 @@ impl Cases {
         }
     }
 
-    /// Of entries that were appended one by one, each flushed, and of those that waited and share
+    /// Gets of entries that were appended one by one, each flushed, and of entries that share
     /// frames of some 6 KiB.
     fn gets(&self) {
         for (name, durability) in [("single", Durability::Flushed), ("shared", Durability::Buffered)] {
             for (place, segment_bytes) in [("sealed", Some(SEGMENT_BYTES)), ("active", None)] {
                 let stream = self.filled(&format!("get {name} {place}"), durability, 1, segment_bytes);
-                // The segment that is written has less than the last quarter.
+                // The active segment has less than the last quarter.
                 let bound = if segment_bytes.is_some() { ENTRIES / 4 * 3 } else { ENTRIES };
-                // Each span of a sealed segment is gone through at its first read.
+                // The first read of each span of a sealed segment walks the whole span.
                 (0..bound).for_each(|seq| drop(stream.get(seq).expect("reads")));
                 let mut seq = 0;
                 self.case(&format!("get, {place}, {name}"), TIMES / 4, |times| {
@@ -127,7 +127,7 @@ impl Cases {
         }
     }
 
-    /// A stream of `ENTRIES`, appended so many at a time.
+    /// Returns a stream of `ENTRIES` entries, appended `per_batch` at a time.
     fn filled(&self, name: &str, each: Durability, per_batch: u64, segment_bytes: Option<u64>) -> Stream {
         let mut options = StreamOptions::new().durability(Durability::Flushed);
         if let Some(bytes) = segment_bytes {
@@ -143,7 +143,7 @@ impl Cases {
                 appending.append_batch(&entries).expect("appends");
             }
         }
-        // What is finished is sealed only once it is durable.
+        // A finished segment is sealed only once it is durable.
         stream.sync().expect("syncs");
         stream
     }

@@ -12,10 +12,11 @@ use crate::subject::{Answer, Level, Setup, Subject, Writer, none};
 /// No run appends more than this, so that a long one does not fill the disk.
 const ENTRIES_MAX: u64 = (8 << 30) / ENTRY_LEN as u64;
 
-/// How many appends are timed together: a clock reading each would be a good part of the fastest.
+/// How many appends are timed together: a clock reading for each would be a good part of the
+/// fastest.
 const BLOCK: u64 = 256;
 
-/// The part that is told apart from the sustained figure: what fits within the bound on unsettled
+/// The first part of a run, which has a figure of its own: the bytes within the bound on unsynced
 /// bytes.
 const BURST: u64 = (512 << 20) / ENTRY_LEN as u64;
 
@@ -47,7 +48,7 @@ pub(super) fn timed(
     Ok((n, took, burst))
 }
 
-/// What was appended by one thread: entries `0..entries`.
+/// The tally of the entries `0..entries`, appended by one thread.
 fn verified(subject: &dyn Subject, entries: u64) -> Answer<()> {
     let mut tally = Tally::checked(ENTRY_LEN);
     subject.scan(0, &mut tally)?;
@@ -67,7 +68,7 @@ pub(super) fn one_by_one(run: &Run<'_>) -> Answer<Figures> {
     let mut writer = subject.writer(0)?;
     let began = Instant::now();
     let (entries, took, burst) = timed(run.time, 1, |n| writer.append(payload.entry(n)))?;
-    // What is still buffered belongs to the figure.
+    // The figure includes the hand-over of the bytes that are still buffered.
     if level == Level::Buffered {
         writer.flush()?;
     }
@@ -113,20 +114,21 @@ pub(super) fn batches(run: &Run<'_>) -> Answer<Figures> {
     })
 }
 
-/// What a thread has done.
+/// The result of one thread.
 struct Done {
     entries: u64,
     took: Hist,
     ran: Duration,
 }
 
-/// Numbers of different threads do not meet.
+/// The numbers of different threads do not overlap.
 fn first_of(thread: u64) -> u64 {
     thread << 40
 }
 
 fn work(writer: &mut dyn Writer, thread: u64, time: Duration, barrier: &Barrier, early: Answer<()>) -> Answer<Done> {
-    // All reach the barrier, also those that have failed before it: the others would wait for ever.
+    // All threads reach the barrier, also those that failed before it: the others would wait for
+    // ever.
     barrier.wait();
     early?;
     let mut payload = Payload::new(ENTRY_LEN);
@@ -159,8 +161,8 @@ pub(super) fn synced(run: &Run<'_>, threads: u64, apart: bool) -> Answer<Figures
     Ok(figures)
 }
 
-/// How often one thread's appends wait for the next segment to be made, where the segments are so
-/// small that this is more than one append in a thousand.
+/// Measures how often appends of one thread wait for the next segment, with segments so small that
+/// more than one append in a thousand waits.
 pub(super) fn rotating(run: &Run<'_>) -> Answer<Figures> {
     let _awake = Awake::new()?;
     // Until each has a core of its own.
@@ -175,7 +177,7 @@ pub(super) fn rotating(run: &Run<'_>) -> Answer<Figures> {
     Ok(figures)
 }
 
-/// The appends of `synced`, without a value.
+/// Runs the appends of `synced`, without a value.
 fn acknowledged(run: &Run<'_>, setup: &Setup<'_>) -> Answer<Figures> {
     let threads = setup.threads;
     let setup = Setup { entries_max: 2_000_000, ..setup.clone() };

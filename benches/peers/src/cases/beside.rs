@@ -1,9 +1,8 @@
 //! W9: one reader at full speed while others append to the stream that it reads.
 //!
-//! Where there are more threads than cores, a clock on the wall shows the scheduler. So the
-//! reader's own processor time is what counts: alone, beside as many threads that append to another
-//! stream (which share its caches, but no lock and no file), and beside those that append to its
-//! own.
+//! With more threads than cores, elapsed time shows the scheduler. So the figure is the reader's
+//! own processor time: alone, beside as many threads that append to another stream (which share its
+//! caches, but no lock and no file), and beside those that append to its own.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -21,13 +20,13 @@ const APPENDERS: u64 = 8;
 /// The reader alone, beside another stream, and beside its own.
 const PHASES: u32 = 3;
 
-/// How many gets are timed together: a reading of the thread's clock is a call.
+/// How many gets are timed together: reading the thread's clock is a system call.
 const BLOCK: u64 = 32;
 
 /// No phase appends more than this, so that a long one does not fill the disk.
 const APPENDS_MAX: u64 = 20_000_000;
 
-/// What the reader has done in one phase.
+/// The work of the reader in one phase.
 struct Phase {
     /// Its processor time by block.
     took: Hist,
@@ -58,7 +57,7 @@ pub(super) fn gets(run: &Run<'_>) -> Answer<Figures> {
     })
 }
 
-/// Only of what was there before, so that all phases read the same.
+/// Reads only entries that existed before, so that all phases read the same entries.
 pub(super) fn scan(run: &Run<'_>) -> Answer<Figures> {
     beside(run, |subject, bound, took| {
         phase(run.time / PHASES, took, |tally| {
@@ -68,7 +67,7 @@ pub(super) fn scan(run: &Run<'_>) -> Answer<Figures> {
     })
 }
 
-/// Runs `block`, which reads some entries and says how many, until the time is over.
+/// Runs `block`, which reads some entries and returns how many, until the time is over.
 fn phase(time: Duration, mut took: Hist, mut block: impl FnMut(&mut Tally) -> Answer<u64>) -> Answer<Phase> {
     let mut tally = Tally::new();
     let mut entries = 0;
@@ -100,14 +99,15 @@ fn beside(run: &Run<'_>, read: impl Fn(&dyn Subject, u64, Hist) -> Answer<Phase>
     let recipe = recipe(run);
     // The other stream is left empty when the log is made.
     let setup = Setup { streams: 2, threads: APPENDERS + 1, ..recipe.setup(run) };
-    // In sealed segments of a log that was opened, or else in what this process has just appended.
+    // In sealed segments of a log that was opened, or in the entries that this process has just
+    // appended.
     let sealed = run.case.name == "W9";
     let filled = if sealed { fill_apart(run)? } else { 0 };
     let subject = (run.kind.open)(&setup)?;
     let entries = if sealed { filled } else { recipe.write(&*subject, run)? };
-    // The last eighth may lie in the segment that is written.
+    // The last eighth may be in the active segment.
     let bound = if sealed { entries - entries / 8 } else { entries };
-    // Warms what is opened at the first read, and checks every byte.
+    // Opens the files and indexes that the first read opens, and checks every byte.
     let mut tally = Tally::checked(ENTRY_LEN);
     subject.scan_below(entries, &mut tally)?;
     check("the scan", (tally.count, tally.sum), (entries, super::append::sum_below(entries)), tally.wrong)?;
@@ -150,7 +150,7 @@ fn amid(subject: &dyn Subject, stream: u64, read: impl FnOnce(Hist) -> Answer<Ph
         let mut writer = subject.writer(stream)?;
         let mut payload = Payload::new(ENTRY_LEN);
         let mut appended = 0;
-        // Relaxed: it says when to stop, and nothing else.
+        // Relaxed: the flag only ends the loop, and orders no other access.
         while !over.load(Ordering::Relaxed) && appended < APPENDS_MAX / APPENDERS {
             writer.append(payload.entry((thread + 1) << 40 | appended))?;
             appended += 1;

@@ -1,14 +1,14 @@
-//! Logs that are made to be read or opened. The large ones are made by a process of their own, so
-//! that what it leaves in memory is not taken for the reader's.
+//! Logs that are made to be read or opened. A process of its own makes the large ones, so that its
+//! memory does not count as the reader's.
 
 use super::{BATCH, ENTRY_LEN, Run, files, growth};
 use crate::payload::Payload;
 use crate::subject::{Answer, Level, Setup, Stop, Subject, failed};
 
-/// How many threads append where each append syncs: they share the syncs.
+/// How many threads append if each append syncs: they share the syncs.
 const SYNCERS: u64 = 64;
 
-/// What a log is made of; follows from the case and the subject.
+/// The content of a log; it follows from the case and the subject.
 pub(super) struct Recipe {
     pub(super) level: Level,
     pub(super) streams: u64,
@@ -20,7 +20,7 @@ pub(super) struct Recipe {
     pub(super) segments: Option<u64>,
 }
 
-/// The smallest segments that stratawal makes.
+/// The smallest segment size of stratawal.
 pub(super) const SMALL_LEN: u64 = 64 << 10;
 
 pub(super) fn recipe(run: &Run<'_>) -> Recipe {
@@ -44,11 +44,11 @@ pub(super) fn recipe(run: &Run<'_>) -> Recipe {
         let small = len < 64 << 20 && (kind.name.starts_with("stratawal") || kind.name == "ironwal");
         Recipe { segment_len: small.then_some(len.max(SMALL_LEN)), ..recipe }
     };
-    // A stream for each pass of a scan, where what was read does not come again.
+    // A stream for each pass of a scan, if reading consumes the entries.
     let scanned = |recipe: Recipe| sealed(Recipe { streams: if kind.reads_once { 2 } else { 1 }, ..recipe });
     match run.case.name {
         "W5" => scanned(base),
-        // stratawal makes larger frames of what is buffered.
+        // stratawal makes larger frames of buffered entries.
         "W5a" => scanned(Recipe { level: kind.nearest(Level::Buffered), ..base }),
         "W5b" => scanned(Recipe { batch: true, ..base }),
         "W5k" => scanned(Recipe { entries: run.entries / 16, entry_len: 1024, ..base }),
@@ -57,7 +57,7 @@ pub(super) fn recipe(run: &Run<'_>) -> Recipe {
         "W6f" => sealed(Recipe { level: kind.nearest(Level::Flushed), ..large }),
         // As many as the first segment of each holds.
         "W6a" => Recipe { entries: run.entries.min(350_000), ..large },
-        // Whatever is appended beside the reader goes into the same segment.
+        // The entries that are appended beside the reader go into the same segment.
         "W9a" => Recipe { entries: run.entries.min(350_000), segment_len: Some(32 << 30), ..large },
         "W7e" => large,
         "W7s" => Recipe { segment_len: Some(SMALL_LEN), segments: Some(1000), ..base },
@@ -85,7 +85,7 @@ impl Recipe {
         self.level == Level::Synced && !self.batch && self.segments.is_none() && self.streams == 1
     }
 
-    /// Something to hold while the log is made, or ended, if that syncs often.
+    /// A guard to hold while the log is made, or closed, if that syncs often.
     pub(super) fn awake(&self) -> Answer<Option<Awake>> {
         if self.level == Level::Synced || self.streams > 2 || self.segments.is_some() {
             Awake::new().map(Some)
@@ -94,7 +94,7 @@ impl Recipe {
         }
     }
 
-    /// What to tell of it beside a figure.
+    /// A note to report with the figure.
     pub(super) fn note(&self) -> String {
         let how = match (self.batch, self.level) {
             (true, level) => format!("in batches of {BATCH}, {level}"),
@@ -104,7 +104,7 @@ impl Recipe {
         format!("appended {how}")
     }
 
-    /// Fills streams that are open; answers how many entries stream 0 got.
+    /// Fills open streams, and returns how many entries stream 0 got.
     pub(super) fn write(&self, subject: &dyn Subject, run: &Run<'_>) -> Answer<u64> {
         if self.syncs_each() {
             return self.write_together(SYNCERS, |thread| {
@@ -114,7 +114,7 @@ impl Recipe {
                 entries.try_for_each(|n| writer.append(payload.entry(n)))
             });
         }
-        // Many streams are created at the same time, as programs that have them do.
+        // Many streams are created at the same time, as in programs that have many.
         if self.streams > 2 {
             let threads = if run.kind.creates_alone { 1 } else { SYNCERS };
             return self.write_together(threads, |thread| {
@@ -162,7 +162,7 @@ impl Recipe {
     }
 }
 
-/// Runs `part` by several threads and `beside` by this one; answers what came of each.
+/// Runs `part` on several threads and `beside` on this one, and returns the results.
 pub(super) fn in_scope<T: Send, U>(
     threads: u64,
     part: impl Fn(u64) -> Answer<T> + Sync,
@@ -173,14 +173,14 @@ pub(super) fn in_scope<T: Send, U>(
         let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(move || part(thread))).collect();
         let besides = beside();
         let panicked = |_| Stop::Failed("a thread panicked".to_owned());
-        // All are joined before the first that failed is told.
+        // All threads are joined before the first failure is reported.
         let results: Vec<Answer<T>> = threads.into_iter().map(|thread| thread.join().map_err(panicked)?).collect();
         (results.into_iter().collect(), besides)
     })
 }
 
-/// Keeps the cores awake as long as it lives, at the lowest priority: a sync takes many times as
-/// long on a core that has gone to sleep.
+/// Keeps the cores awake while it lives, at the lowest priority: a sync takes many times as long on
+/// a core that sleeps.
 pub(super) struct Awake([std::process::Child; 2]);
 
 impl Awake {
@@ -209,7 +209,7 @@ fn segment_files(run: &Run<'_>) -> u64 {
     if run.kind.name == "commitlog" { count / 2 } else { count }
 }
 
-/// Makes the log of a case, in this process; answers how many entries stream 0 has.
+/// Makes the log of a case in this process, and returns how many entries stream 0 has.
 pub(crate) fn fill(run: &Run<'_>) -> Answer<u64> {
     if run.case.name.starts_with('G') {
         return growth::fill(run);

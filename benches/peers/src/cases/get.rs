@@ -8,7 +8,7 @@ use crate::hist::Hist;
 use crate::payload::Tally;
 use crate::subject::{Answer, Level, Stop, Subject};
 
-/// Numbers that follow from the one before, without order.
+/// Pseudorandom numbers: each follows from the one before.
 pub(super) struct Random(u64);
 
 impl Random {
@@ -29,7 +29,7 @@ pub(super) fn sealed(run: &Run<'_>) -> Answer<Figures> {
     let entries = fill_apart(run)?;
     let subject = (run.kind.open)(&recipe.setup(run))?;
     reset_peak();
-    // The last eighth may lie in the segment that is written.
+    // The last eighth may be in the active segment.
     let figures = gets(run, &*subject, entries - entries / 8);
     let memory = [("MiB of memory at most", memory("VmHWM:")), ("MiB of it anonymous at the end", memory("RssAnon:"))];
     let mut figures = figures?;
@@ -39,7 +39,7 @@ pub(super) fn sealed(run: &Run<'_>) -> Answer<Figures> {
     Ok(figures)
 }
 
-/// In the segment that is written, before anything is closed.
+/// In the active segment, before the log is closed.
 pub(super) fn active(run: &Run<'_>) -> Answer<Figures> {
     run.kind.gets()?;
     let recipe = recipe(run);
@@ -58,8 +58,8 @@ pub(super) fn active(run: &Run<'_>) -> Answer<Figures> {
 
 fn gets(run: &Run<'_>, subject: &dyn Subject, bound: u64) -> Answer<Figures> {
     let mut random = Random::new(bound);
-    // Every byte of some is compared, without the clock: they also warm what is opened at the first
-    // read.
+    // Every byte of some entries is compared, before the clock runs. These gets also open the files
+    // and indexes that the first read opens.
     let mut tally = Tally::checked(ENTRY_LEN);
     let began = Instant::now();
     for _ in 0..1000 {
@@ -99,7 +99,7 @@ pub(super) fn get(subject: &dyn Subject, n: u64, tally: &mut Tally) -> Answer<()
     Err(Stop::Failed(format!("the entry {n} is another one, or has other bytes")))
 }
 
-/// What was the peak before is of no interest; where the kernel refuses, the figure is too high.
+/// Resets the peak. If the kernel refuses, the figure is too high.
 fn reset_peak() {
     drop(std::fs::write("/proc/self/clear_refs", "5"));
 }

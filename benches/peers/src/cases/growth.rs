@@ -1,10 +1,10 @@
-//! G1 and G50: what the length of a log costs, at 1 GiB and at 50.
+//! G1 and G50: the cost of the length of a log, at 1 GiB and at 50.
 //!
-//! The log is as long as it says, and made by the public calls, but most of its bytes are zeros in
-//! large entries, and the blocks of a sealed segment that are all zeros are given back: they read
-//! as before, and the checksums hold. Between the large entries stand the small ones that are read.
-//! They have a frame and a point of the index each, and are as many as a segment of frames of 6 KiB
-//! has points, so that an index is as large as it is in a log of small entries.
+//! The log has its full length and is made by the public calls. Most of its bytes are zeros in
+//! large entries. The blocks of a sealed segment that are all zeros are given back to the file
+//! system: they read as before, and the checksums hold. The small entries between the large ones
+//! are read. They have a frame and a point of the index each, and are as many as a segment of
+//! frames of 6 KiB has points, so that an index is as large as it is in a log of small entries.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -32,20 +32,20 @@ const LARGE_LEN: usize = 1 << 20;
 /// How many small entries follow each large one: 62 times in a segment.
 const SMALL: u64 = 176;
 
-/// What is read, spread evenly over the log: read once to warm the cache, and then again.
+/// The entries that are read, spread evenly over the log: once to warm the cache, and then again.
 const WORKING_SET: u64 = 100_000;
 
-/// How much must be free: the small entries, what is not punched yet, and what is appended while it
-/// is measured.
+/// The free space that is needed: for the small entries, for the zeros that are not punched yet,
+/// and for the appends that are measured.
 const FREE_MIN: u64 = 6 << 30;
 
-/// The log must not take more on the disk while it is made.
+/// The limit of the log's space on the disk while it is made.
 const DISK_MAX: u64 = 4 << 30;
 
 /// How often the log is opened.
 const OPENS: usize = 7;
 
-/// How long appends are measured at most: they are not thinned.
+/// The longest time for which appends are measured: their blocks are not given back.
 const APPENDS_TIME_MAX: Duration = Duration::from_secs(1);
 
 const BLOCK: usize = 4096;
@@ -55,13 +55,13 @@ fn setup<'a>(run: &'a Run<'_>) -> Setup<'a> {
     Setup { segment_len: Some(SEGMENT_LEN), index_every: Some(1), ..setup }
 }
 
-/// How many groups of one large entry and the small ones behind it.
+/// The number of groups; a group is one large entry and the small ones that follow it.
 fn groups(run: &Run<'_>) -> u64 {
     let gib = if run.case.name == "G50" { 50 } else { 1 };
     (gib << 30) / (LARGE_LEN as u64 + SMALL * (ENTRY_LEN as u64 + 40))
 }
 
-/// Makes the log; answers how many entries it has.
+/// Makes the log, and returns how many entries it has.
 pub(super) fn fill(run: &Run<'_>) -> Answer<u64> {
     let space = rustix::fs::statvfs(run.dir).map_err(failed("the space"))?;
     if space.f_bavail * space.f_frsize < FREE_MIN {
@@ -105,7 +105,7 @@ fn punch(run: &Run<'_>, punched: &mut HashSet<PathBuf>) -> Answer<()> {
     if blocks > DISK_MAX { Err(Stop::Failed("the disk keeps blocks that were given back".to_owned())) } else { Ok(()) }
 }
 
-/// The segment files below a folder.
+/// The segment files below a directory.
 fn segments(dir: &Path) -> Answer<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut dirs = vec![dir.to_owned()];
@@ -122,8 +122,8 @@ fn segments(dir: &Path) -> Answer<Vec<PathBuf>> {
 }
 
 fn children(dir: &Path) -> Answer<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(dir).map_err(failed("the log's folder"))?;
-    entries.map(|entry| Ok(entry.map_err(failed("the log's folder"))?.path())).collect()
+    let entries = std::fs::read_dir(dir).map_err(failed("the log's directory"))?;
+    entries.map(|entry| Ok(entry.map_err(failed("the log's directory"))?.path())).collect()
 }
 
 fn punch_file(path: &Path) -> io::Result<()> {
@@ -159,7 +159,7 @@ fn give_back(file: &File, range: &Range<u64>) -> io::Result<()> {
     Ok(rustix::fs::fallocate(file, flags, range.start, range.end - range.start)?)
 }
 
-/// The number of the `i`th entry of what is read.
+/// The number of the `i`th entry that is read.
 fn nth(i: u64, groups: u64) -> u64 {
     let group = i * groups / WORKING_SET;
     // Those of one group are fewer than the small ones, and all differ: 7919 is prime.
@@ -182,7 +182,7 @@ pub(super) fn long(run: &Run<'_>) -> Answer<Figures> {
     let (subject, took) = open(run, &setup)?;
     opened.push(took);
     opened.sort_by(f64::total_cmp);
-    // In order, which warms the cache; and a large entry, of which most was given back.
+    // In order, which warms the cache. Also a large entry, most of whose blocks were given back.
     get(&*subject, 0, &mut Tally::new())?;
     let mut tally = Tally::checked(ENTRY_LEN);
     (0..WORKING_SET).try_for_each(|i| get(&*subject, nth(i, groups), &mut tally))?;
@@ -222,7 +222,7 @@ pub(super) fn long(run: &Run<'_>) -> Answer<Figures> {
     })
 }
 
-/// Opens the log; answers how many milliseconds that took.
+/// Opens the log, and returns how many milliseconds that took.
 fn open(run: &Run<'_>, setup: &Setup<'_>) -> Answer<(Box<dyn Subject>, f64)> {
     let began = Instant::now();
     let subject = (run.kind.open)(setup)?;

@@ -1,4 +1,4 @@
-//! W10: what very many streams cost that are there and not used.
+//! W10: the cost of very many streams that exist and are not used.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ const STREAMS: u64 = 10_000;
 const ENTRIES: u64 = 10;
 const THREADS: u64 = 64;
 
-/// Files that are open besides those of the streams: a guess that is large enough.
+/// Open files other than those of the streams: an estimate that is large enough.
 const FILES_BESIDES: u64 = 512;
 
 /// How many streams are read at the end.
@@ -50,7 +50,7 @@ pub(super) fn idle(run: &Run<'_>) -> Answer<Figures> {
         ("s until each had one more entry, by 64 threads", again),
         ("MiB then", anonymous()? - before),
         ("files open then", open_files()?),
-        ("files in the folder", count as f64),
+        ("files in the directory", count as f64),
         ("MiB on disk", blocks as f64 / f64::from(1 << 20)),
     ];
     for stream in (0..streams).step_by(streams.div_ceil(CHECKED) as usize) {
@@ -68,16 +68,16 @@ pub(super) fn idle(run: &Run<'_>) -> Answer<Figures> {
     Ok(Figures { value: held, took: None, entries, bytes: entries * ENTRY_LEN as u64, seconds: created, more, note })
 }
 
-/// Lets the process open as many files as it may; answers how many.
+/// Raises the limit of open files to its maximum, and returns it.
 fn raise_files_max() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    // Where it is refused, the old one holds.
+    // If the kernel refuses, the old limit holds.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Does something for each stream, the streams dealt out to the threads.
+/// Runs a function for each stream; the streams are divided among the threads.
 fn by_all(streams: u64, each: impl Fn(u64, &mut Payload) -> Answer<()> + Sync) -> Answer<()> {
     let part = |thread| {
         let mut payload = Payload::new(ENTRY_LEN);
@@ -92,13 +92,13 @@ fn seconds<T>(what: impl FnOnce() -> Answer<T>) -> Answer<(T, f64)> {
     Ok((done, began.elapsed().as_secs_f64()))
 }
 
-/// MiB that this process has for itself.
+/// The private memory of this process, in MiB.
 fn anonymous() -> Answer<f64> {
     memory("RssAnon:").ok_or_else(|| Stop::Failed("/proc/self/status tells no memory".to_owned()))
 }
 
 fn open_files() -> Answer<f64> {
     let count = std::fs::read_dir("/proc/self/fd").map_err(failed("/proc/self/fd"))?.count();
-    // The folder itself was open to count them.
+    // The directory itself was open to count the files.
     Ok(count.saturating_sub(1) as f64)
 }

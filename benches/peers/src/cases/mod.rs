@@ -17,7 +17,7 @@ use crate::subject::{Answer, Kind, Level, Setup, Stop};
 
 pub(crate) use fill::fill;
 
-/// How many bytes an entry has where a case does not say otherwise.
+/// The length of an entry, unless a case has its own.
 pub(crate) const ENTRY_LEN: usize = 128;
 
 /// How many entries a batch has.
@@ -30,12 +30,11 @@ pub(crate) struct Case {
     pub(crate) unit: &'static str,
     /// Whether less is better.
     pub(crate) less: bool,
-    /// The guarantee that all its figures have; `None` where it is about reading, opening, or
-    /// space.
+    /// The guarantee that all its figures have; `None` for cases of reading, opening, or space.
     pub(crate) level: Option<Level>,
-    /// The raw loops that say its limit.
+    /// The raw loops that show its limit.
     pub(crate) raws: &'static [&'static str],
-    /// Whether other logs take part: not where a goal of stratawal's own is measured.
+    /// Whether other logs take part. They do not where a goal of stratawal alone is measured.
     pub(crate) peers: bool,
     /// Whether it reads sealed segments, which stratawal may do by mapping.
     pub(crate) mapped: bool,
@@ -46,14 +45,14 @@ pub(crate) struct Case {
 pub(crate) struct Run<'a> {
     pub(crate) case: &'static Case,
     pub(crate) kind: &'static Kind,
-    /// A folder of its own, which is there.
+    /// A directory of its own, which exists.
     pub(crate) dir: &'a Path,
     pub(crate) time: Duration,
     /// How many entries the large logs have.
     pub(crate) entries: u64,
 }
 
-/// What a case measured.
+/// The figures of a case.
 #[derive(Default)]
 pub(crate) struct Figures {
     pub(crate) value: f64,
@@ -63,7 +62,7 @@ pub(crate) struct Figures {
     pub(crate) seconds: f64,
     /// Further figures, by name and unit.
     pub(crate) more: Vec<(&'static str, f64)>,
-    /// What else a reader should know.
+    /// A note for the reader of the figures.
     pub(crate) note: String,
 }
 
@@ -103,7 +102,7 @@ impl Case {
     }
 }
 
-/// Stops where what was read is not what was appended.
+/// Fails if the entries that were read are not those that were appended.
 fn check(what: &str, found: (u64, u64), expected: (u64, u64), wrong: u64) -> Answer<()> {
     if (found, wrong) == (expected, 0) {
         return Ok(());
@@ -115,7 +114,7 @@ fn check(what: &str, found: (u64, u64), expected: (u64, u64), wrong: u64) -> Ans
     )))
 }
 
-/// A folder's files: how many, their lengths, and the space they take.
+/// The files of a directory: their number, their lengths, and the space they take.
 fn files(dir: &Path) -> (u64, u64, u64) {
     use std::os::unix::fs::MetadataExt;
     let mut found = (0, 0, 0);
@@ -159,7 +158,7 @@ const READ: Case = Case {
 
 const OPEN: Case = Case { unit: "ms", raws: &[], mapped: false, run: open::open, ..READ };
 
-/// A reader beside appenders: its processor time, so no raw loop says the limit.
+/// A reader beside appenders. The figure is its processor time, so no raw loop shows a limit.
 const BESIDE: Case = Case { unit: "ns of CPU a get", raws: &[], peers: false, mapped: true, run: beside::gets, ..READ };
 
 const LONG: Case = Case { unit: "ns a get, p50", run: growth::long, ..BESIDE };

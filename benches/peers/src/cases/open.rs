@@ -8,7 +8,7 @@ use super::{ENTRY_LEN, Figures, Run, check, files};
 use crate::payload::{Payload, Tally};
 use crate::subject::Answer;
 
-/// How many streams are read to see that they have what they should.
+/// How many streams are read to check their entries.
 const CHECKED: u64 = 10;
 
 pub(super) fn open(run: &Run<'_>) -> Answer<Figures> {
@@ -31,7 +31,7 @@ pub(super) fn open(run: &Run<'_>) -> Answer<Figures> {
         }
         more.push(("ms until all streams were appended to", began.elapsed().as_secs_f64() * 1e3));
     }
-    // The clock has been read.
+    // The clock was read before this.
     let _awake = recipe.awake()?;
     for stream in (0..recipe.streams).step_by((recipe.streams.div_ceil(CHECKED)) as usize) {
         subject.writer(stream)?.flush()?;

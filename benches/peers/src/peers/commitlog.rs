@@ -1,5 +1,5 @@
-//! commitlog 0.2.0. Each append is a write. Its `flush` syncs neither file: nothing of it is a
-//! synced figure.
+//! commitlog 0.2.0. Each append is a write. Its `flush` syncs neither file, so it has no synced
+//! figure.
 
 use std::sync::Mutex;
 

@@ -1,4 +1,4 @@
-//! ironwal 0.6.9. `Strict` syncs each append; `Async` leaves what is written with the operating
+//! ironwal 0.6.9. `Strict` syncs each append; `Async` leaves written bytes with the operating
 //! system.
 
 use ironwal::{CompressionType, SyncMode, Wal, WalOptions};

@@ -1,7 +1,7 @@
-//! okaywal 0.3.1. An entry is one or more chunks, and its commit syncs; threads share syncs. A log
-//! hands its entries over to something else at checkpoints and forgets them, so here it is
-//! preallocated for all that comes and never gets there. Only recovery reads from the beginning;
-//! one chunk is read by its address.
+//! okaywal 0.3.1. An entry is one or more chunks, and its commit syncs; threads share syncs. At a
+//! checkpoint a log passes its entries to the caller and discards them. Here each log is
+//! preallocated for all entries, so that no checkpoint happens. Only recovery reads from the
+//! beginning; one chunk is read by its address.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -15,16 +15,16 @@ struct Okaywal {
     logs: Vec<Mutex<Option<WriteAheadLog>>>,
     configurations: Vec<Configuration>,
     positions: Vec<LogPosition>,
-    /// A handle for reading, beside `logs`.
+    /// A second handle, for reading.
     first: Option<WriteAheadLog>,
 }
 
 struct Appender(WriteAheadLog);
 
-/// What recovery reports to.
+/// The object that recovery reports to.
 #[derive(Default)]
 struct Found {
-    /// `None`: the positions are what is wanted.
+    /// `None` discards the entries: only the positions are needed.
     tally: Option<Tally>,
     positions: Vec<LogPosition>,
     bad: u64,
@@ -62,7 +62,7 @@ impl LogManager for Manager {
 
 pub(crate) fn open(setup: &Setup<'_>) -> Answer<Box<dyn Subject>> {
     if setup.segment_len.is_some_and(|len| len < 1 << 20) {
-        return crate::subject::none("segments are handed over at checkpoints and used again: there are not many");
+        return crate::subject::none("segments are passed on at checkpoints and used again: a log never has many");
     }
     if setup.streams > 64 {
         return crate::subject::none("a log has one stream, a file preallocated with zeros, and a thread");
@@ -98,7 +98,7 @@ impl Subject for Okaywal {
         Ok(Box::new(Appender(log.ok_or_else(|| Stop::Failed("it is closed".to_owned()))?)))
     }
 
-    /// Opens the log once more: there is no other way to read it from its beginning.
+    /// Opens the log once more: only recovery reads it from its beginning.
     fn scan(&self, stream: u64, tally: &mut Tally) -> Answer<()> {
         let mut slot = lock(&self.logs[at(stream)])?;
         drop(slot.take());

@@ -1,5 +1,5 @@
 //! open-wal 0.2.1. `append` is memory, `commit` a write and a sync. It has one writer: threads
-//! share it under a mutex. A record is found by reading its segment from the beginning, so there is
+//! share it under a mutex. A record is found by reading its segment from the beginning, so it has
 //! no random read.
 
 use std::sync::{Mutex, MutexGuard};
@@ -9,7 +9,8 @@ use open_wal::{Lsn, Wal, WalConfig};
 use crate::payload::Tally;
 use crate::subject::{Answer, Level, Setup, Stop, Subject, Writer, failed, none};
 
-/// Buffered appends are committed when so many bytes wait, as the others bound what they hold.
+/// Buffered appends are committed when this many bytes wait, because the others also bound their
+/// buffers.
 const BUFFER_LEN: usize = 1 << 20;
 
 struct OpenWal {
@@ -20,7 +21,7 @@ struct OpenWal {
 
 struct Appender<'a> {
     log: &'a Mutex<Wal>,
-    /// Held throughout where no other thread appends.
+    /// Held for the whole run if no other thread appends.
     held: Option<MutexGuard<'a, Wal>>,
     level: Level,
     waiting: usize,
@@ -53,7 +54,7 @@ fn lock(log: &Mutex<Wal>) -> Answer<MutexGuard<'_, Wal>> {
 impl OpenWal {
     fn log(&self, stream: u64) -> Answer<&Mutex<Wal>> {
         let log = usize::try_from(stream).ok().and_then(|at| self.logs.get(at));
-        log.ok_or_else(|| Stop::Failed("there is no such stream".to_owned()))
+        log.ok_or_else(|| Stop::Failed("no such stream".to_owned()))
     }
 }
 

@@ -1,5 +1,5 @@
-//! raft-engine 0.4.2. A stream is a region, and the caller numbers its entries; one file is shared
-//! by all, and so are writes and syncs. Compression off.
+//! raft-engine 0.4.2. A stream is a region, and the caller numbers its entries; all regions share
+//! one file, its writes and its syncs. Compression is off.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,8 +12,8 @@ use crate::subject::{Answer, Level, Setup, Stop, Subject, Writer, failed};
 /// How many entries a scan fetches at once.
 const FETCHED: u64 = 1024;
 
-/// An entry has to be a protobuf message. This one comes with the protobuf crate, and has a number
-/// and bytes, as Raft's own entry has.
+/// An entry must be a protobuf message. This one comes with the protobuf crate. It has a number and
+/// bytes, like an entry of Raft.
 #[derive(Clone)]
 struct Message;
 
@@ -59,7 +59,7 @@ pub(crate) fn open(setup: &Setup<'_>) -> Answer<Box<dyn Subject>> {
 impl Subject for RaftEngine {
     fn writer(&self, stream: u64) -> Answer<Box<dyn Writer + '_>> {
         let next = usize::try_from(stream).ok().and_then(|at| self.next.get(at));
-        let next = next.ok_or_else(|| Stop::Failed("there is no such stream".to_owned()))?;
+        let next = next.ok_or_else(|| Stop::Failed("no such stream".to_owned()))?;
         let batch = LogBatch::default();
         let entries = Vec::new();
         Ok(Box::new(Appender { log: self, region: stream + 1, next, batch, entries }))

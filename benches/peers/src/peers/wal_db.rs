@@ -1,13 +1,12 @@
 //! wal-db 1.1.0. `append` is a write; `append_and_sync` shares syncs. A record is read by its
-//! address, which is a number of bytes: with entries of one length it follows from the entry's
-//! number.
+//! address in bytes, which follows from the number of the entry if all entries have one length.
 
 use wal_db::{FileStore, Lsn, SegmentedStore, Wal, WalStore};
 
 use crate::payload::Tally;
 use crate::subject::{Answer, Level, Setup, Stop, Subject, Writer, failed, none};
 
-/// What precedes each record.
+/// The length of the header before each record.
 const HEADER_LEN: u64 = 8;
 
 struct WalDb<S: WalStore> {
@@ -38,7 +37,7 @@ pub(crate) fn open(setup: &Setup<'_>) -> Answer<Box<dyn Subject>> {
 impl<S: WalStore> WalDb<S> {
     fn log(&self, stream: u64) -> Answer<&Wal<S>> {
         let log = usize::try_from(stream).ok().and_then(|at| self.logs.get(at));
-        log.ok_or_else(|| Stop::Failed("there is no such stream".to_owned()))
+        log.ok_or_else(|| Stop::Failed("no such stream".to_owned()))
     }
 }
 

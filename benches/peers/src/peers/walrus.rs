@@ -1,6 +1,6 @@
-//! walrus-rust 0.2.0, in the folder that `WALRUS_DATA_DIR` names. A stream is a topic, which is
-//! read forwards once. Single appends are synced each (by `O_SYNC`) or never; batches are synced
-//! whatever it is told.
+//! walrus-rust 0.2.0, in the directory that `WALRUS_DATA_DIR` names. A stream is a topic, which is
+//! read forwards once. Single appends are each synced (by `O_SYNC`) or never; batches are always
+//! synced.
 
 use walrus_rust::{FsyncSchedule, ReadConsistency, Walrus};
 
@@ -8,14 +8,15 @@ use super::stream_name;
 use crate::payload::Tally;
 use crate::subject::{Answer, Level, Setup, Subject, Writer, failed, none};
 
-/// How many entries a read answers at most, and what precedes each.
+/// How many entries a read returns at most, and the length of the header before each.
 const READ_MAX: usize = 2000;
 const HEADER_LEN: usize = 64;
 
 struct Log {
     walrus: Walrus,
-    /// How much a read asks for: as many entries as it answers. With less, a read that ends within
-    /// a block goes on in the block that is written, and what lies between is never read.
+    /// The bytes that a read asks for: enough for the largest number of entries that it returns.
+    /// With less, a read that ends within a block continues in the block that is being written, and
+    /// the entries between them are never read.
     read_len: usize,
 }
 
@@ -32,7 +33,7 @@ pub(crate) fn open(setup: &Setup<'_>) -> Answer<Box<dyn Subject>> {
         Level::Synced => FsyncSchedule::SyncEach,
         _ => FsyncSchedule::NoFsync,
     };
-    // How far a topic was read is of no interest here, so it is not stored after each read.
+    // The position of the reader is not needed here, so it is not stored after each read.
     let consistency = ReadConsistency::AtLeastOnce { persist_every: u32::MAX };
     let walrus = Walrus::with_consistency_and_schedule(consistency, schedule).map_err(failed("open"))?;
     Ok(Box::new(Log { walrus, read_len: READ_MAX * (HEADER_LEN + setup.entry_len) }))

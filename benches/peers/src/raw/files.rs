@@ -1,5 +1,5 @@
-//! A file for each stream, and another when it is full: what a log of streams and segments asks of
-//! the file system at the least.
+//! A file for each stream, and another when it is full: the fewest operations on the file system
+//! that a log of streams and segments needs.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -9,10 +9,10 @@ use super::{frame, read, reserve};
 use crate::payload::Tally;
 use crate::subject::{Answer, Level, Setup, Subject, Writer, failed, none};
 
-/// How much of a file has blocks before the first append, where each append syncs.
+/// How much of a file has blocks before the first append, if each append syncs.
 const RESERVED_LEN: u64 = 64 << 20;
 
-/// What is read of each file when the log is opened.
+/// How much is read of each file when the log is opened.
 const READ_LEN: usize = 128;
 
 pub(super) struct Files {
@@ -30,7 +30,7 @@ struct FilesLoop<'a> {
 }
 
 impl Files {
-    /// Looks at each file that there is: that it is one, and at its first bytes.
+    /// Opens each file and reads its first bytes.
     pub(super) fn open(setup: &Setup<'_>) -> Answer<Self> {
         let dir = setup.dir.join("raw-files");
         fs::create_dir_all(&dir).map_err(failed("create"))?;

@@ -1,4 +1,4 @@
-//! Group commit over one reserved file: threads that wait at the same time share a write and a
+//! Group commit over one preallocated file: threads that wait at the same time share a write and a
 //! sync.
 
 use std::fs::File;
@@ -12,7 +12,7 @@ use super::{frame, read};
 use crate::payload::Tally;
 use crate::subject::{Answer, Stop, Subject, Writer, failed, none};
 
-/// What is common to both ways: the file, and what waits to be written to it.
+/// The part that both variants share: the file, and the bytes that wait to be written to it.
 struct Shared {
     file: File,
     map: OnceLock<Mmap>,
@@ -21,16 +21,16 @@ struct Shared {
 #[derive(Default)]
 struct Waiting {
     bytes: Vec<u8>,
-    /// Where the next bytes are written.
+    /// The offset of the next write.
     end: u64,
-    /// Appends that were taken in.
+    /// Appends that were accepted.
     taken: u64,
     /// Appends that are durable.
     durable: u64,
-    /// Somebody writes and syncs.
+    /// Whether a thread is writing and syncing.
     led: bool,
     failed: bool,
-    /// Hand-over only: who waits for the group after the one that is being synced.
+    /// Hand-over only: the threads that wait for the group after the one that is being synced.
     threads: Vec<Thread>,
 }
 
@@ -43,8 +43,8 @@ impl Shared {
         Self { file, map: OnceLock::new() }
     }
 
-    /// Writes and syncs all that waits, without the lock, and then marks it durable, or the log as
-    /// failed.
+    /// Writes and syncs all waiting bytes, without the lock. Then it marks them durable, or the log
+    /// as failed.
     fn commit<'a>(
         &self,
         state: &'a Mutex<Waiting>,
@@ -69,8 +69,8 @@ impl Shared {
     }
 }
 
-/// The leader of a group hands over to a thread of the next one first, whose sync then runs already
-/// while the leader wakes its own group, each thread once.
+/// The leader of a group first hands over to a thread of the next group, whose sync then already
+/// runs while the leader wakes its own group. Each thread is woken once.
 pub(super) struct HandOver {
     shared: Shared,
     state: Mutex<Waiting>,
@@ -98,7 +98,7 @@ impl HandOver {
                 if waiting.failed {
                     return Err(Stop::Failed("another thread's sync has failed".to_owned()));
                 }
-                // Woken before it is durable: it leads, unless park returned for no reason.
+                // Woken before its entry is durable: it leads, unless park returned spuriously.
                 if !waiting.led {
                     break;
                 }
@@ -107,7 +107,7 @@ impl HandOver {
         }
         let group = std::mem::take(&mut waiting.threads);
         let (mut waiting, done) = self.shared.commit(&self.state, waiting, spare)?;
-        // After a failure all are woken: nobody leads them any more.
+        // After a failure all are woken: no thread will lead them.
         let next = if done.is_ok() {
             waiting.threads.first().cloned().into_iter().collect()
         } else {
@@ -120,7 +120,7 @@ impl HandOver {
     }
 }
 
-/// One condition variable that wakes all: the simple way, which may win where threads are few.
+/// One condition variable that wakes all: the simple variant, which may be faster with few threads.
 pub(super) struct Condvar {
     shared: Shared,
     state: Mutex<Waiting>,
@@ -156,7 +156,7 @@ impl Condvar {
     }
 }
 
-/// One thread's buffer, besides the group.
+/// The buffer of one thread.
 struct Appender<'a, T>(&'a T, Vec<u8>);
 
 macro_rules! subject {
@@ -166,7 +166,7 @@ macro_rules! subject {
                 Ok(Box::new(Appender(self, Vec::new())))
             }
 
-            /// One file has the entries of all streams: they are told for the first.
+            /// One file has the entries of all streams: they are counted for the first.
             fn scan(&self, stream: u64, tally: &mut Tally) -> Answer<()> {
                 if stream == 0 { read::scan(read::By::Map, &self.shared.map, &self.shared.file, tally) } else { Ok(()) }
             }

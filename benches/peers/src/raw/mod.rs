@@ -1,5 +1,5 @@
-//! What the machine can do at most: a checksum, and the fewest calls that a guarantee asks for,
-//! with nothing around them.
+//! The limits of the machine: a checksum, and the fewest calls that a guarantee needs, without a
+//! log around them.
 //!
 //! One file for all streams. An entry is its length, its checksum and its bytes; in pieces, the
 //! checksum is of 16 KiB.
@@ -13,13 +13,13 @@ use std::fs::File;
 
 use crate::subject::{Answer, Level, Setup, Subject, failed};
 
-/// What precedes an entry: its length and its checksum.
+/// The length of an entry's header: its length and its checksum.
 const HEADER_LEN: usize = 8;
 
 /// How much a buffered loop writes at once.
 const CHUNK_LEN: usize = 256 << 10;
 
-/// How much has one checksum where it is taken in pieces.
+/// The length of a piece, which has one checksum.
 const PIECE_LEN: usize = 16 << 10;
 
 /// How much of the file has blocks before the first append; appends beyond it grow the file.
@@ -55,7 +55,7 @@ pub(crate) fn open(setup: &Setup<'_>) -> Answer<Box<dyn Subject>> {
     }
 }
 
-/// Gives the file blocks, and makes that durable.
+/// Allocates blocks for the file, durably.
 fn reserve(file: &File, len: u64) -> Answer<()> {
     rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len).map_err(failed("fallocate"))?;
     file.sync_all().map_err(failed("sync"))

@@ -18,7 +18,7 @@ pub(super) enum By {
     Pread,
     /// A scan in blocks.
     Blocks,
-    /// With its neighbours, as many as have one checksum where appends are grouped.
+    /// With the entries that share its checksum if appends are grouped.
     Group,
 }
 
@@ -36,7 +36,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|word| u32::from_le_bytes(*word))
 }
 
-/// One entry at the beginning of `bytes`; `None` where they end.
+/// The entry at the beginning of `bytes`; `None` at their end.
 #[inline]
 fn first(bytes: &[u8]) -> Answer<Option<&[u8]>> {
     let (Some(len), Some(crc)) = (word(bytes, 0), word(bytes, 4)) else { return Ok(None) };
@@ -58,13 +58,13 @@ pub(super) fn scan(by: By, map: &OnceLock<Mmap>, file: &File, tally: &mut Tally)
         let read = file.read_at(&mut block, at).map_err(failed("read"))?;
         match entries(&block[..read], tally)? {
             0 => return Ok(()),
-            // What is cut off at the end of a block is read again at the beginning of the next.
+            // An entry that the end of a block cuts is read again at the beginning of the next.
             len => at += len as u64,
         }
     }
 }
 
-/// The whole entries that `bytes` begin with; how long they are together.
+/// Reads the whole entries at the beginning of `bytes`, and returns their total length.
 pub(super) fn entries(bytes: &[u8], tally: &mut Tally) -> Answer<usize> {
     let mut rest = bytes;
     while let Some(entry) = first(rest)? {
@@ -74,7 +74,7 @@ pub(super) fn entries(bytes: &[u8], tally: &mut Tally) -> Answer<usize> {
     Ok(bytes.len() - rest.len())
 }
 
-/// The same where a piece has one checksum, and an entry only its length.
+/// Reads whole pieces, where a piece has one checksum, and an entry only its length.
 pub(super) fn scan_pieces(map: &OnceLock<Mmap>, file: &File, tally: &mut Tally) -> Answer<()> {
     let mut rest = &mapped(map, file)?[..];
     while let Some(mut piece) = first(rest)? {
@@ -111,10 +111,10 @@ pub(super) fn get(by: By, map: &OnceLock<Mmap>, file: &File, at: u64, len: usize
             first(block)?.map(|entry| tally.see(entry))
         }
     };
-    entry.ok_or_else(|| Stop::Failed(format!("there is no entry at {at}")))
+    entry.ok_or_else(|| Stop::Failed(format!("no entry at {at}")))
 }
 
-/// The file, mapped when it is first read: its writers are done by then.
+/// The file, mapped at the first read: its writers are done by then.
 fn mapped<'a>(map: &'a OnceLock<Mmap>, file: &File) -> Answer<&'a Mmap> {
     if let Some(map) = map.get() {
         return Ok(map);

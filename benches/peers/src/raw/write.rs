@@ -43,7 +43,7 @@ impl Single {
 }
 
 impl Subject for Single {
-    /// Writes from the beginning of the file: there is one.
+    /// Writes from the beginning of the file, which exists.
     fn writer(&self, _: u64) -> Answer<Box<dyn Writer + '_>> {
         let bytes = Vec::with_capacity(CHUNK_LEN + PIECE_LEN);
         Ok(Box::new(Loop { file: &self.file, mode: self.mode, end: 0, bytes }))
@@ -141,8 +141,8 @@ impl Writer for PiecesLoop<'_> {
     }
 }
 
-/// A mapping whose pages were touched before, written over again and again: what it holds has been
-/// handed over as soon as it is copied. It keeps only the newest entries.
+/// A mapping whose pages were touched before, overwritten again and again: bytes are handed to the
+/// operating system as soon as they are copied. It keeps only the newest entries.
 pub(super) struct Ring {
     map: Mutex<MmapMut>,
     counted: Mutex<Tally>,
@@ -176,7 +176,7 @@ impl Subject for Ring {
         Ok(Box::new(RingLoop { map, at: 0, tally }))
     }
 
-    /// What was written over cannot be read: the count is the writer's.
+    /// Overwritten entries cannot be read, so the tally is the writer's.
     fn scan(&self, _: u64, tally: &mut Tally) -> Answer<()> {
         let counted = self.counted.lock().map_err(poisoned)?;
         (tally.count, tally.bytes, tally.sum) = (counted.count, counted.bytes, counted.sum);
