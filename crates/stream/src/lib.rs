@@ -73,7 +73,6 @@ pub use recovery::{Lost, Salvage, Salvaged, salvage};
 pub use report::{OpenReport, TornTail};
 pub use stratawal_segment::MapPromise;
 pub use write::reserve::RESERVE_LEN;
-pub use write::tail::TailProvider;
 #[cfg(test)]
 mod scenarios;
 

@@ -1,15 +1,18 @@
 //! A stream: opening, closing, recovering, and its numbers.
 
 use std::fmt;
+use std::ops::RangeBounds;
 use std::sync::Arc;
 
+use crate::batch::Entry;
 use crate::context::LogContext;
 use crate::error::{Call, DamageKind, Error, ErrorKind, Result};
 use crate::events;
 use crate::inner::Inner;
 use crate::layout::segment_path;
 use crate::location::Location;
-use crate::options::{Durability, StreamOptions, Visibility};
+use crate::options::{StreamOptions, Visibility};
+use crate::read::iter::Iter;
 use crate::read::snapshot::Snapshot;
 use crate::recovery::{self, Look, Recovered};
 use crate::removal::Removals;
@@ -23,7 +26,7 @@ use crate::write::reserve::ReserveUse;
 use crate::write::tail::{Reservation, Tail};
 use crate::write::writer::Writer;
 use stratawal_frame::SeqNo;
-use stratawal_sync::{Mutex, Published, fail_point, fence};
+use stratawal_sync::{Mutex, Published, fence};
 
 /// One stream. Clones are handles on the same one; all methods may be called from many threads at
 /// once.
@@ -199,12 +202,7 @@ impl StreamLog {
     /// One past the last entry that a reader of this visibility sees.
     #[must_use]
     pub fn end_seq(&self, visibility: Visibility) -> u64 {
-        let watermarks = &self.inner.shared.watermarks;
-        match (visibility, self.inner.shared.options.durability) {
-            (Visibility::Accepted, _) => watermarks.accepted(),
-            (Visibility::Stable, Durability::Synced) if !fail_point!(FlushedShown) => watermarks.durable(),
-            (Visibility::Stable, _) => watermarks.flushed(),
-        }
+        self.inner.end_seq(visibility)
     }
 
     /// One past the last entry that was accepted: the seq of the next append.
@@ -217,6 +215,63 @@ impl StreamLog {
     #[must_use]
     pub fn durable_seq(&self) -> u64 {
         self.inner.shared.watermarks.durable()
+    }
+
+    /// Returns entry `seq`, or `None` if `visibility` does not show it yet: it was not appended, or
+    /// is not stable.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Truncated`] if `seq` is below [`first_seq`](Self::first_seq). Damage, with the
+    /// entries that it takes. I/O.
+    pub fn get(&self, seq: u64, visibility: Visibility) -> Result<Option<Entry>> {
+        self.inner.get(seq, visibility)
+    }
+
+    /// Returns the entries `seqs` in that order, each as [`get`](Self::get) would. Entries that are
+    /// neighbours in `seqs` and in the same frame cost one read.
+    ///
+    /// An entry of 1 KiB or more shares the memory of the frame it was read with; a shorter one has
+    /// its own.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), for the first seq that fails.
+    pub fn get_many(&self, seqs: &[u64], visibility: Visibility) -> Result<Vec<Option<Entry>>> {
+        self.inner.get_many(seqs, visibility)
+    }
+
+    /// Returns the last entry that `visibility` shows, or `None` if the stream has none.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get). [`ErrorKind::Truncated`] only if this stream is opened for reading, and
+    /// a writer in another process has dropped the entry.
+    pub fn last(&self, visibility: Visibility) -> Result<Option<Entry>> {
+        self.inner.last(visibility)
+    }
+
+    /// Returns the entries in `seqs` that `visibility` shows now. A range that reaches beyond the end
+    /// of the stream ends there. If the stream is empty or does not exist, so is the iterator;
+    /// nothing is created.
+    ///
+    /// A range with a lower bound below the first live entry yields [`ErrorKind::Truncated`]; a range
+    /// without a lower bound begins at the first live entry. After an error the iterator is done.
+    /// Entries of one frame share its memory.
+    #[must_use]
+    pub fn iter(&self, seqs: impl RangeBounds<u64>, visibility: Visibility) -> Iter {
+        Iter::new(&self.inner, &seqs, visibility)
+    }
+
+    /// Returns the first seq from which on all entries have a time of `timestamp` or later, in
+    /// microseconds since 1970. If there is no such entry, returns the seq after the last entry that
+    /// `visibility` shows.
+    ///
+    /// If the times of the stream have fallen back (see [`Entry::timestamp`]), entries before that
+    /// may have later times: the search begins in the newest segment that begins before `timestamp`.
+    ///
+    /// # Errors
+    /// Damage and I/O. [`ErrorKind::Truncated`] or [`ErrorKind::Cut`] only if this stream is opened
+    /// for reading, and a writer in another process has dropped entries that the search needs.
+    pub fn seq_at(&self, timestamp: u64, visibility: Visibility) -> Result<u64> {
+        self.inner.seq_at(timestamp, visibility)
     }
 
     /// How this stream is kept.

@@ -1,6 +1,7 @@
 //! How a stream is kept and read.
 
 use stratawal_segment::MapPromise;
+use stratawal_sync::fail_point;
 
 /// What an acknowledgement of an append means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,5 +89,12 @@ impl StreamOptions {
         } else {
             None
         }
+    }
+}
+
+impl StreamOptions {
+    /// The longest frame that is read into memory, in bytes. A hostile file may state any length.
+    pub(crate) fn frame_len_max(&self) -> u64 {
+        if fail_point!(LengthBelieved) { u64::MAX } else { self.read_len_max.saturating_add(64) }
     }
 }

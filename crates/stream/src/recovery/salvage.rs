@@ -40,7 +40,6 @@ use crate::error::{DamageKind, Error, ErrorKind, Result};
 use crate::history::{contradicts_end, contradicts_frame, contradicts_header, last_frame_crc};
 use crate::location::Location;
 use crate::options::StreamOptions;
-use crate::read::get::frame_len_max;
 use crate::read::snapshot::first_point;
 
 /// The first frame of a segment begins here.
@@ -326,7 +325,7 @@ impl Salvage {
             // The chain ends before this frame, and nothing attests the frames after that end.
             return Ok(Flow::End);
         }
-        let (len, max) = (found.header.frame_len(), frame_len_max(&self.options));
+        let (len, max) = (found.header.frame_len(), self.options.frame_len_max());
         let too_large = len > max;
         let frame = if too_large {
             None

@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stratawal_frame::{BATCH_END, SeqNo};
+use stratawal_frame::BATCH_END;
 use stratawal_segment::Preallocation;
 
 use crate::batch::{Batch, Entry};
@@ -23,13 +23,6 @@ use crate::write::clock::Clock;
 /// A batch that takes more bytes in the tail is written from the caller's memory: a copy of a batch
 /// that is most of the process's memory would double it.
 pub(crate) const COPIED_LEN_MAX: usize = 1 << 20;
-
-/// Where readers get entries beyond those in the stream's own file; it copies.
-pub trait TailProvider: Send + Sync {
-    /// The entry, if it is waiting to be drained; `None` if it is in the file by now, or not
-    /// accepted.
-    fn read(&self, seq: SeqNo) -> Option<Entry>;
-}
 
 /// One frame to be.
 #[derive(Clone, Copy, Debug)]

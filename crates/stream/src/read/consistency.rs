@@ -1,0 +1,109 @@
+//! What a reader may rely on although it takes no lock: it reads all of one epoch, or reads again.
+//!
+//! An *epoch* of a stream ends where its end is taken back: by `truncate_from`, by recovery, by
+//! deletion. Seqs of one epoch may be other entries in the next. So a reader notes the epoch, reads,
+//! and starts again if the epoch has changed.
+//!
+//! A segment's file may be removed while a reader opens it. Before its removal the writer publishes
+//! a snapshot without the segment. So a reader that finds no file looks whether the snapshot has
+//! changed: if so it reads again, and if not the file is missing. If the stream was opened for
+//! reading, or is closed, another process may have removed the file; then the reader lists the
+//! directory anew to find out what became of the entries.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use stratawal_sync::{fail_point, fence};
+
+use super::snapshot::Snapshot;
+use crate::error::{Error, ErrorKind, Result};
+use crate::inner::Inner;
+use crate::options::{Durability, Visibility};
+use crate::recovery;
+
+impl Inner {
+    /// One past the last entry that a reader with this visibility sees.
+    pub(crate) fn end_seq(&self, visibility: Visibility) -> u64 {
+        let watermarks = &self.shared.watermarks;
+        match (visibility, self.shared.options.durability) {
+            (Visibility::Accepted, _) => watermarks.accepted(),
+            (Visibility::Stable, Durability::Synced) if !fail_point!(FlushedShown) => watermarks.durable(),
+            (Visibility::Stable, _) => watermarks.flushed(),
+        }
+    }
+
+    /// Does `read`, which reads some of `seqs`, until all of it was done in one epoch and met no
+    /// segment that was removed at the same time.
+    pub(super) fn read_consistently<T>(
+        &self,
+        seqs: RangeInclusive<u64>,
+        mut read: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
+        self.check_process()?;
+        loop {
+            let snapshot = self.shared.snapshot.load();
+            match self.shared.watermarks.in_one_epoch(|_| read()) {
+                Err(error) if self.segment_removed(&error, &seqs, &snapshot)? => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Whether `error` means only that a segment was removed while it was read, so that reading
+    /// again helps. The reader loaded `snapshot`, or a later one, before it met the error.
+    ///
+    /// # Errors
+    /// If some of `seqs` were removed with the segment: [`ErrorKind::Truncated`] or
+    /// [`ErrorKind::Cut`].
+    pub(crate) fn segment_removed(
+        &self,
+        error: &Error,
+        seqs: &RangeInclusive<u64>,
+        snapshot: &Arc<Snapshot>,
+    ) -> Result<bool> {
+        if !error.is_not_found() {
+            return Ok(false);
+        }
+        fence();
+        self.check_live(*seqs.start())?;
+        if self.shared.context.is_read_only() {
+            return self.compare_with_disk(seqs, snapshot);
+        }
+        // A deletion renames the directory under this lock and publishes its snapshot after that.
+        let is_closed = self.group.lock().tail.closed;
+        self.check_live(*seqs.start())?;
+        if !Arc::ptr_eq(snapshot, &self.shared.snapshot.load()) {
+            return Ok(true);
+        }
+        // The files of a stream that is closed here may belong to another process.
+        if is_closed { self.compare_with_disk(seqs, snapshot) } else { Ok(false) }
+    }
+
+    fn check_live(&self, seq: u64) -> Result<()> {
+        let start = self.shared.watermarks.start();
+        if seq < start { Err(Error::new(ErrorKind::Truncated { start }, &self.shared.location)) } else { Ok(()) }
+    }
+
+    /// Fails if a writer in another process has removed some of `seqs`; otherwise returns false:
+    /// this process continues to show `snapshot` until it looks again, so reading again is no help.
+    fn compare_with_disk(&self, seqs: &RangeInclusive<u64>, snapshot: &Snapshot) -> Result<bool> {
+        let shared = &self.shared;
+        let kind = match recovery::read(&shared.context, &shared.location, &shared.options)? {
+            None => ErrorKind::Cut { at: 0 },
+            Some(now) if *seqs.start() < now.start => ErrorKind::Truncated { start: now.start },
+            Some(now) => {
+                let at = snapshot.diverges_at(shared.watermarks.accepted(), &now.snapshot, now.start);
+                match at.filter(|at| at <= seqs.end()) {
+                    Some(at) => ErrorKind::Cut { at },
+                    None => return Ok(false),
+                }
+            }
+        };
+        Err(Error::new(kind, &shared.location))
+    }
+}
+
+/// Whether an entry could not be read because it was dropped from the beginning of the stream.
+pub(super) fn is_truncated(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Truncated { .. })
+}

@@ -1,0 +1,125 @@
+//! The back of an iterator.
+//!
+//! Frames can only be found forwards. So the back reads the span of an index point from its
+//! beginning, keeps the frames in memory, and returns their entries from the last one on.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use stratawal_frame::{FrameHeader, entry_range};
+use stratawal_segment::BLOCK_LEN_MAX;
+
+use super::Iter;
+use super::forward::{BLOCK_LEN_MIN, Forward};
+use crate::batch::Entry;
+use crate::error::{Error, Result};
+
+/// How many bytes of frames are kept of one span, besides the frame that is read. A span is longer
+/// only in a file that has lost its index points.
+const HELD_LEN_MAX: u64 = 4 << 20;
+
+/// Where the back is: the frames of one span that are still to be returned, in order.
+pub(super) struct Backward {
+    frames: VecDeque<OwnedFrame>,
+}
+
+/// A frame that does not depend on the block it was read in.
+struct OwnedFrame {
+    header: FrameHeader,
+    payload: Bytes,
+}
+
+impl OwnedFrame {
+    fn entry(&self, seq: u64) -> Option<Entry> {
+        let i = u32::try_from(seq.checked_sub(self.header.first_seq.0)?).ok()?;
+        let data = self.payload.slice(entry_range(self.header.count, &self.payload, i)?);
+        Some(Entry { seq, timestamp: self.header.timestamp, data })
+    }
+}
+
+impl Backward {
+    /// Entry `seq`, if it is in these frames. Drops the frames after it.
+    fn entry(&mut self, seq: u64) -> Option<Entry> {
+        while let Some(frame) = self.frames.back() {
+            if let Some(entry) = frame.entry(seq) {
+                return Some(entry);
+            }
+            if frame.header.end_seq().0 <= seq {
+                return None;
+            }
+            self.frames.pop_back();
+        }
+        None
+    }
+}
+
+impl Iter {
+    /// Reads the entry at the back.
+    pub(super) fn read_back(&mut self) -> Result<Entry> {
+        let seq = self.back - 1;
+        loop {
+            if let Some(entry) = self.backward.as_mut().and_then(|backward| backward.entry(seq)) {
+                return Ok(entry);
+            }
+            if let Some(entry) = self.read_tail(seq)? {
+                return Ok(entry);
+            }
+            self.backward = Some(self.read_span_up_to(seq)?);
+        }
+    }
+
+    /// Reads the span that holds `seq`, up to the frame of `seq`. Keeps the frames that follow one
+    /// another without damage up to that frame, and at most [`HELD_LEN_MAX`] bytes of them.
+    fn read_span_up_to(&mut self, seq: u64) -> Result<Backward> {
+        let mut forward = self.enter(seq)?;
+        let (point, range) = forward.segment.reader.span(seq);
+        // The span of a new segment may be empty here, and may have grown when its end is loaded
+        // again.
+        forward.block_len = (range.end - range.start).clamp(BLOCK_LEN_MIN, BLOCK_LEN_MAX);
+        let mut frames: VecDeque<OwnedFrame> = VecDeque::new();
+        let mut held = 0;
+        // Entries below the front were returned already.
+        let mut next = point.seq.max(self.front);
+        loop {
+            if let Err(error) = forward.advance(&self.inner, next) {
+                // The entries after the damage are returned first; the damage is reported when the
+                // back reaches it.
+                next = self.pass_damage(&mut forward, next, seq, error)?;
+                frames.clear();
+                held = 0;
+                continue;
+            }
+            // Without a frame, it has read the next block.
+            let Some(frame) = forward.frame.take() else { continue };
+            let frame = OwnedFrame { header: *frame.header(), payload: forward.cursor.payload_of(&frame) };
+            next = frame.header.end_seq().0;
+            held += frame.header.frame_len();
+            frames.push_back(frame);
+            if next > seq {
+                return Ok(Backward { frames });
+            }
+            while held > HELD_LEN_MAX
+                && let Some(first) = frames.pop_front()
+            {
+                held -= first.header.frame_len();
+            }
+        }
+    }
+
+    /// Moves `forward` to the first frame after the damage that it met at `next`. Returns the first
+    /// seq that can be read from there.
+    ///
+    /// # Errors
+    /// `error` if no frame at or below `seq` follows.
+    fn pass_damage(&self, forward: &mut Forward, next: u64, seq: u64, error: Error) -> Result<u64> {
+        // If the header of the damaged frame is valid, the cursor is after that frame.
+        if let Some(frame) = forward.cursor.failed() {
+            return Some(frame.end_seq().0).filter(|&end| end <= seq).ok_or(error);
+        }
+        let first = self.inner.frames_after_damage(&forward.segment, &forward.cursor);
+        let first = first.and_then(|mut frames| frames.next());
+        let first = first.filter(|frame| error.is_damage() && frame.first_seq.0 <= seq).ok_or(error)?;
+        forward.resume_at(&self.inner, first);
+        Ok(next.max(first.first_seq.0))
+    }
+}

@@ -1,0 +1,57 @@
+//! The fast path of the front: entries whose block is in memory, in a stream whose epoch has not
+//! changed. Where it does not apply, it returns `None` and nothing has changed; then the caller
+//! takes the slow path, which finds out why.
+
+use stratawal_frame::SeqNo;
+
+use super::Iter;
+use super::forward::Forward;
+use crate::batch::{Entry, Run};
+
+impl Iter {
+    /// The next entry from the front.
+    #[inline]
+    pub(super) fn next_in_block(&mut self) -> Option<Entry> {
+        let seq = self.front;
+        let entry = self.forward_in_block()?.entry(seq)?;
+        // The epoch is loaded after the read, as in `read_consistently`.
+        if self.inner.shared.watermarks.epoch() != self.epoch {
+            return None;
+        }
+        self.front += 1;
+        Some(entry)
+    }
+
+    /// The next run from the front.
+    #[inline]
+    pub(super) fn run_in_block(&mut self) -> Option<Run> {
+        let seq = self.front;
+        // Drained entries keep their frames as long as the epoch does not change.
+        let back = self.back.min(self.inner.shared.watermarks.drained());
+        let run = self.forward_in_block()?.run(seq, back)?;
+        if self.inner.shared.watermarks.epoch() != self.epoch {
+            // The cursor has moved, and the front has not.
+            self.forward = None;
+            return None;
+        }
+        self.front = run.seqs().end;
+        Some(run)
+    }
+
+    /// The front, in the frame that holds the next entry.
+    #[inline]
+    fn forward_in_block(&mut self) -> Option<&mut Forward> {
+        let seq = self.front;
+        let forward = self.forward.as_mut().filter(|_| self.cut.is_none() && seq < self.back)?;
+        if seq >= forward.segment.limit {
+            return None;
+        }
+        if forward.frame.as_ref().is_none_or(|frame| frame.header().end_seq().0 <= seq) {
+            if seq >= self.inner.shared.watermarks.drained() {
+                return None;
+            }
+            forward.frame = Some(forward.cursor.try_next(SeqNo(seq))?);
+        }
+        Some(forward)
+    }
+}

@@ -1,0 +1,53 @@
+//! From a time to a seq.
+
+use super::consistency::is_truncated;
+use super::locate::Located;
+use crate::error::Result;
+use crate::inner::Inner;
+use crate::options::Visibility;
+
+impl Inner {
+    /// See [`StreamLog::seq_at`](crate::StreamLog::seq_at).
+    pub(crate) fn seq_at(&self, timestamp: u64, visibility: Visibility) -> Result<u64> {
+        loop {
+            let start = self.shared.watermarks.start();
+            match self.read_consistently(start..=u64::MAX, || self.find_time(timestamp, visibility)) {
+                // Entries were dropped from the beginning during the search.
+                Err(error) if is_truncated(&error) && self.shared.watermarks.start() > start => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn find_time(&self, timestamp: u64, visibility: Visibility) -> Result<u64> {
+        let start = self.shared.watermarks.start();
+        let end = self.end_seq(visibility);
+        let snapshot = self.shared.snapshot.load();
+        // All entries after this segment are at or after the time.
+        let Some(i) = snapshot.find_time(timestamp) else { return Ok(start) };
+        let segment = self.open_segment(&snapshot, i)?;
+        let limit = segment.limit;
+        let (point, _) = segment.reader.span_at(timestamp);
+        // The index may still have points of entries that were truncated.
+        let mut seq = point.seq.min(limit).max(start);
+        // This passes over the frames of one span, and at most one more.
+        while seq < end.min(limit) {
+            let at = match self.locate(seq)? {
+                Located::Tail(entry) if entry.timestamp >= timestamp => return Ok(seq),
+                Located::Tail(_) => {
+                    seq += 1;
+                    continue;
+                }
+                Located::Frame(frame) => frame.at,
+            };
+            if at.frame.header().timestamp >= timestamp {
+                return Ok(at.frame.first_seq().0.max(start));
+            }
+            // The frame may hold truncated entries at or above the limit. The entry at the limit is
+            // in the next segment, and it is at or after the time: otherwise the search would have
+            // begun in that segment.
+            seq = at.frame.end_seq().0.min(limit);
+        }
+        Ok(seq.min(end).max(start))
+    }
+}
