@@ -210,19 +210,11 @@ impl Chunk {
 
     /// Writes the point at `slot`, which is the first free one. Called by one thread at a time.
     fn put(&self, slot: usize, point: IndexPoint) {
-        if fail_point!(LengthBeforePoint) {
-            self.len.store(slot + 1, Ordering::Release);
-            self.slots[slot].store(point);
-            return;
-        }
+        fail_point!(LengthBeforePoint, self.len.store(slot + 1, Ordering::Release));
         self.slots[slot].store(point);
-        if fail_point!(LengthRelaxed) {
-            self.len.store(slot + 1, Ordering::Relaxed);
-            return;
-        }
         // Release; pairs with the Acquire in `ActiveIndex::view`: whoever sees the length sees the
         // point's words.
-        self.len.store(slot + 1, Ordering::Release);
+        self.len.store(slot + 1, if fail_point!(LengthRelaxed) { Ordering::Relaxed } else { Ordering::Release });
     }
 }
 

@@ -213,10 +213,8 @@ impl<T> Cache<T> {
 
     fn remove_all(&self, keys: RangeInclusive<CacheKey>) {
         let mut ledger = self.ledger.lock();
-        if !fail_point!(EntryAfterRemoval) {
-            for (_, under_way) in ledger.flights.range_mut(keys.clone()) {
-                under_way.is_removed = true;
-            }
+        for (_, under_way) in ledger.flights.range_mut(keys.clone()) {
+            under_way.is_removed = !fail_point!(EntryAfterRemoval);
         }
         self.take(ledger, &keys);
     }

@@ -11,7 +11,7 @@ stratawal_sync::fail_points! {
         EntryAfterRemoval,
         /// The cache lets two callers load one key at the same time.
         LoadNotExclusive,
-        /// The cache does not wake the threads that wait for a load that fails.
+        /// The cache does not wake the threads that wait for a load.
         WaiterNotWoken,
         /// The search for a seq that has a point of its own finds the point before it.
         FloorOffByOne,

@@ -25,10 +25,8 @@ pub(crate) trait Points {
     /// The position of the last point at or below `seq`.
     fn position_of(&self, seq: u64) -> Option<usize> {
         let near = self.near(seq);
-        if fail_point!(FloorOffByOne) {
-            return partition_point(self, near, |point| point.seq < seq).checked_sub(1);
-        }
-        partition_point(self, near, |point| point.seq <= seq).checked_sub(1)
+        let is_at_or_below = |point: IndexPoint| point.seq < seq || point.seq == seq && !fail_point!(FloorOffByOne);
+        partition_point(self, near, is_at_or_below).checked_sub(1)
     }
 
     /// Positions among which the points at or below `seq` end. Points lie about as far apart in

@@ -25,7 +25,7 @@ stratawal_sync::fail_points! {
         EpochKept,
         /// A closed stream accepts appends.
         CloseLetsIn,
-        /// A `Flushed` append is acknowledged while its entry is still in the tail buffer.
+        /// An append is acknowledged while its entry is still in the tail buffer.
         AcknowledgedBeforeWrite,
         /// A commit is acknowledged without its sync.
         AcknowledgedBeforeSync,
@@ -47,8 +47,6 @@ stratawal_sync::fail_points! {
         DirSyncSkipped,
         /// A sync of a directory is reported as done by a sync that began before it was asked for.
         DirSyncJoined,
-        /// A batch that does not fit into the active segment is written as two batches.
-        BatchSplit,
         /// The SEAL of a finished segment names no successor.
         SealNamesNone,
         /// A finished segment is synced through another descriptor than the one that wrote it.

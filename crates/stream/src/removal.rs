@@ -98,11 +98,9 @@ impl Removals {
         let stream_id = dead.segments.first().map(|segment| segment.header.stream_id.0);
         for id in dead.segments.iter().map(|segment| segment.id()).chain(left) {
             let path = segment_path(&dir, id);
-            if fail_point!(RemovalsNotAwaited) {
-                // The model checker changes threads at operations that it sees; those of the
-                // storage are not among them.
-                yield_now();
-            }
+            // The model checker does not see the operations of the storage, and so does not switch
+            // threads at them.
+            fail_point!(RemovalsNotAwaited, yield_now());
             if let Err(error) = remove_file(&**context.storage(), &path) {
                 self.left.push(id);
                 let text = "the entries are dropped, but a file still takes its space, until a later truncation or the next \

@@ -39,12 +39,9 @@ impl Watermarks {
         // Before the marks: who sees one of them that belongs to the new epoch sees that the old
         // one is over.
         let epoch = self.epoch.load();
-        if fail_point!(EpochKept) {
-            return change(self);
-        }
         self.epoch.store(epoch + 1);
         change(self);
-        self.epoch.store(epoch + 2);
+        self.epoch.store(if fail_point!(EpochKept) { epoch } else { epoch + 2 });
     }
 
     /// All of them at once, within a change; it may lower what was accepted.

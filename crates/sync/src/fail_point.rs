@@ -70,11 +70,19 @@ macro_rules! fail_points {
 }
 
 /// Whether a test has activated the fail point of this name in the calling crate.
+///
+/// With a second argument it evaluates that, if the fail point is active: for something wrong that
+/// is done in addition. `fail_point!(WatermarkFirst, watermark.store(end_seq))`
 #[macro_export]
 #[allow(clippy::crate_in_macro_def, reason = "it means the calling crate")]
 macro_rules! fail_point {
     ($name:ident) => {
         crate::fail_points::FailPoint::$name.is_active()
+    };
+    ($name:ident, $wrong:expr) => {
+        if $crate::fail_point!($name) {
+            $wrong;
+        }
     };
 }
 

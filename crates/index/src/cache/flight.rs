@@ -35,9 +35,8 @@ impl<T> Flight<T> {
 
     /// Ends the load, with its value or without.
     pub(super) fn end(&self, outcome: Option<Arc<T>>) {
-        let is_announced = outcome.is_some() || !fail_point!(WaiterNotWoken);
         *self.state.lock() = outcome.map_or(State::Failed, State::Landed);
-        if is_announced {
+        if !fail_point!(WaiterNotWoken) {
             self.ended.notify_all();
         }
     }

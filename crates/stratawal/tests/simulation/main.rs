@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use stratawal_testkit::{Failure, Lie, Outcome, Volume, crash_everywhere, fault_everywhere, interrupt_recovery};
 
-use subject::{Log, SHAPE};
+use subject::{LOG, SHAPE, SPLITS_BATCHES};
 
 /// What is tried of which workloads.
 struct Tried {
@@ -76,7 +76,7 @@ const FULL_CRASHES_MIN: u64 = 1_000_000;
 #[test]
 fn a_crash_at_any_change_of_the_disk_loses_nothing_acknowledged() {
     let Tried { seeds, volume, .. } = Tried::from_env();
-    let outcome = try_all(seeds.clone(), |seed, outcome| crash_everywhere(&Log, seed, &SHAPE, &volume, outcome));
+    let outcome = try_all(seeds.clone(), |seed, outcome| crash_everywhere(&LOG, seed, &SHAPE, &volume, outcome));
     println!("volume: {} crashes, seeds {seeds:?}: {outcome:?}", outcome.crashes);
     assert!(outcome.crashes > outcome.places * volume.losses, "{outcome:?}");
     let full = seeds.end - seeds.start >= FULL_SEEDS;
@@ -89,9 +89,18 @@ fn a_disk_that_lies_is_seen() {
     for lie in [Lie::Files, Lie::Folders] {
         let volume = Volume { losses: 6, depth: 2, nested: 1, lie: Some(lie) };
         let seen =
-            (0..20).find_map(|seed| crash_everywhere(&Log, seed, &SHAPE, &volume, &mut Outcome::default()).err());
+            (0..20).find_map(|seed| crash_everywhere(&LOG, seed, &SHAPE, &volume, &mut Outcome::default()).err());
         println!("{}", seen.unwrap_or_else(|| panic!("{lie:?} is not seen")));
     }
+}
+
+#[test]
+fn a_batch_that_is_split_is_seen() {
+    let volume = Volume { losses: 6, depth: 2, nested: 1, lie: None };
+    let run = |seed| crash_everywhere(&SPLITS_BATCHES, seed, &SHAPE, &volume, &mut Outcome::default());
+    let seen = (0..40).find_map(|seed| run(seed).err()).expect("a split batch is seen");
+    println!("{seen}");
+    assert!(seen.what.contains("in part"), "{seen}");
 }
 
 /// Some dozens of dirty logs, each of whose recoveries is interrupted at every change.
@@ -101,7 +110,7 @@ fn a_recovery_interrupted_at_any_change_and_once_more_comes_to_the_same_end() {
     let Tried { seeds, deep, .. } = Tried::from_env();
     let chosen = seeds.clone().filter(|seed| seed % EVERY == 0).count();
     let outcome = try_all(seeds, |seed, outcome| match seed % EVERY {
-        0 => interrupt_recovery(&Log, seed, &SHAPE, deep, outcome),
+        0 => interrupt_recovery(&LOG, seed, &SHAPE, deep, outcome),
         _ => Ok(()),
     });
     println!("volume: {} crashes within recovery, {chosen} workloads, {deep} deep", outcome.crashes);
@@ -112,7 +121,7 @@ fn a_recovery_interrupted_at_any_change_and_once_more_comes_to_the_same_end() {
 #[test]
 fn a_fault_at_any_operation_loses_nothing_acknowledged() {
     let Tried { seeds, stride, .. } = Tried::from_env();
-    let outcome = try_all(seeds, |seed, outcome| fault_everywhere(&Log, seed, &SHAPE, stride, outcome));
+    let outcome = try_all(seeds, |seed, outcome| fault_everywhere(&LOG, seed, &SHAPE, stride, outcome));
     println!("volume: {} faults: {outcome:?}", outcome.faults);
     assert!(outcome.faults > 0, "{outcome:?}");
 }

@@ -9,7 +9,7 @@ use stratawal_stream::FailPoint;
 use stratawal_testkit::{Failure, Outcome, Rng, Volume, crash_everywhere, fault_everywhere, play};
 
 use crate::stale::what_was_cut_comes_back;
-use crate::subject::{Log, SHAPE};
+use crate::subject::{LOG, SHAPE};
 
 const VOLUME: Volume = Volume { losses: 6, depth: 2, nested: 1, lie: None };
 
@@ -18,8 +18,8 @@ fn first_found(seeds_max: u64) -> Option<Failure> {
     (0..seeds_max).find_map(|seed| {
         let mut outcome = Outcome::default();
         let tried = catch_unwind(AssertUnwindSafe(|| {
-            let crashes = crash_everywhere(&Log, seed, &SHAPE, &VOLUME, &mut outcome);
-            crashes.and_then(|()| fault_everywhere(&Log, seed, &SHAPE, 3, &mut outcome))
+            let crashes = crash_everywhere(&LOG, seed, &SHAPE, &VOLUME, &mut outcome);
+            crashes.and_then(|()| fault_everywhere(&LOG, seed, &SHAPE, 3, &mut outcome))
         }));
         let found = match tried {
             Ok(outcome) => outcome.err()?,
@@ -89,7 +89,6 @@ is_found! {
     a_generation_that_is_used_twice_is_found: GenerationKept,
     a_start_that_is_recorded_after_the_unlink_is_found: StartAfterUnlink,
     a_folder_that_is_not_synced_is_found: DirSyncSkipped,
-    a_batch_over_the_border_of_a_segment_is_found: BatchSplit,
     a_descriptor_that_is_closed_before_its_sync_is_found: DescriptorClosed,
     a_reader_that_is_shown_what_is_only_flushed_is_found: FlushedShown,
     a_reader_in_another_process_that_does_not_sync_what_it_shows_is_found: ShownUnsynced,
@@ -117,7 +116,7 @@ fn an_acknowledgement_before_the_sync_is_found_by_playing_any_bytes() {
     let found = (0..300).find_map(|seed| {
         let mut rng = Rng::new(seed);
         let bytes: Vec<u8> = (0..300).map(|_| u8::try_from(rng.below(256)).expect("a byte")).collect();
-        play(&Log, &bytes, &SHAPE).err()
+        play(&LOG, &bytes, &SHAPE).err()
     });
     FailPoint::deactivate();
     println!("{found:?}");

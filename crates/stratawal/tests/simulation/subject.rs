@@ -10,7 +10,15 @@ use stratawal_testkit::{Found, Level, Refusal, Shape, SimStorage, Subject};
 const SEGMENT_LEN: u64 = 64 << 10;
 pub(crate) const SHAPE: Shape = Shape { streams_max: 3, steps_max: 24, segment_len: SEGMENT_LEN };
 
-pub(crate) struct Log;
+/// The log, or one that keeps no batch as a whole.
+pub(crate) struct Log {
+    splits_batches: bool,
+}
+
+pub(crate) const LOG: Log = Log { splits_batches: false };
+
+/// Appends each batch as two.
+pub(crate) const SPLITS_BATCHES: Log = Log { splits_batches: true };
 
 /// An open log, and how its streams are kept.
 pub(crate) struct Open {
@@ -63,9 +71,14 @@ impl Subject for Log {
 
     fn append(&self, log: &Open, stream: &str, entries: &[Vec<u8>], level: Level) -> Result<Range<u64>, Refusal> {
         let stream = log.wal.stream(stream).map_err(refusal)?.with_durability(durability(level));
+        let append_batch = |entries: &[Vec<u8>]| stream.append_batch(&entries.iter().collect::<Batch>());
         match entries {
             [entry] => stream.append(entry).map(|seq| seq..seq + 1),
-            entries => stream.append_batch(&entries.iter().collect::<Batch>()),
+            entries if self.splits_batches => {
+                let (some, rest) = entries.split_at(entries.len() / 2);
+                append_batch(some).and_then(|first| Ok(first.start..append_batch(rest)?.end))
+            }
+            entries => append_batch(entries),
         }
         .map_err(refusal)
     }

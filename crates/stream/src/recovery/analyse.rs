@@ -430,7 +430,7 @@ pub(super) fn scan(
     }
     let watch = Watch::now(context, &file, None).map_err(failed)?;
     let first = match order {
-        Order::ChainFirst => None,
+        Order::ChainFirst => fail_point!(ZerosAreTheEnd).then_some(SeqNo(0)),
         Order::AttestationsFirst => Some(file.attestations(ByteOffset(128)).map_err(failed)?.attested),
     };
     let (index, mut last, mut before_limit) = (ActiveIndex::new(options.index_every), None, None);
@@ -447,7 +447,6 @@ pub(super) fn scan(
         .map_err(failed)?;
     let behind = match first {
         Some(attested) => attested,
-        None if fail_point!(ZerosAreTheEnd) => chain.attested,
         None => file.attestations(chain.end).map_err(failed)?.attested,
     };
     let attested = behind.max(chain.attested);

@@ -149,9 +149,7 @@ impl Repair<'_> {
             if (walked.end, walked.end_seq) != (scan.chain.end, scan.chain.end_seq) {
                 return Ok(None);
             }
-            if fail_point!(TailNotRewritten) {
-                frames.clear();
-            }
+            fail_point!(TailNotRewritten, frames.clear());
             let (writer, _) = SegmentWriter::resume(&file, scan.chain.end);
             if !self.rewrite_frames(&file, &writer, &frames)? {
                 return Ok(None);
@@ -276,8 +274,8 @@ impl Repair<'_> {
                 self.make_room_for_seal(last)?;
             }
             let newest = all.iter().map(|id| id.generation.0).max().unwrap_or(0);
-            let next = if fail_point!(GenerationKept) { 0 } else { 1 };
-            let Some(generation) = newest.checked_add(next).map(Generation) else {
+            let next = newest.checked_add(if fail_point!(GenerationKept) { 0 } else { 1 });
+            let Some(generation) = next.map(Generation) else {
                 return Err(Error::text(ErrorKind::Io, self.location, "the stream has used up its 2^32 generations"));
             };
             let stream_id = self.stream_id(all)?;

@@ -73,12 +73,6 @@ impl Inner {
     fn append(&self, entries: &Entries<'_>, durability: Durability) -> Result<Range<u64>> {
         let options = &self.shared.options;
         let reserved = self.reserved(entries)?;
-        if fail_point!(BatchSplit)
-            && let Some((some, rest)) = self.split_at_border(entries, reserved)
-        {
-            let first = self.append(&Entries::Batch(&some), durability)?;
-            return Ok(first.start..self.append(&Entries::Batch(&rest), durability)?.end);
-        }
         if entries.tail_len() > COPIED_LEN_MAX {
             return self.append_large(entries, reserved, durability);
         }
@@ -114,10 +108,11 @@ impl Inner {
                 // in its way.
                 self.drain_if_free(waiting, target)?;
             }
-            Durability::Flushed if fail_point!(AcknowledgedBeforeWrite) => {}
             durability => {
                 let target = self.group.target(&state);
-                self.group.wait_for_locked(state, durability, target)?;
+                if !fail_point!(AcknowledgedBeforeWrite) {
+                    self.group.wait_for_locked(state, durability, target)?;
+                }
             }
         }
         Ok(first..end)
@@ -192,14 +187,6 @@ impl Inner {
         })?;
         reservation.end += reserved;
         Ok(())
-    }
-
-    /// What [`FailPoint::BatchSplit`] does to a batch that begins another segment.
-    fn split_at_border(&self, entries: &Entries<'_>, reserved: u64) -> Option<(Batch, Batch)> {
-        let crosses = self.must_rotate(&self.group.lock().tail, reserved);
-        let Entries::Batch(batch) = entries else { return None };
-        let split = || (batch.iter().take(batch.len() / 2).collect(), batch.iter().skip(batch.len() / 2).collect());
-        (crosses && batch.len() > 1).then(split)
     }
 
     /// The most bytes that these entries take in the file.

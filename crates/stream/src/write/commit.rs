@@ -125,10 +125,7 @@ impl<L: CommitLeader> State<L> {
     /// nobody will give it back.
     pub(crate) fn fail(&mut self, error: &Error) {
         self.failed.get_or_insert_with(|| error.clone().poisoned());
-        if fail_point!(NoWakeOnFailure) {
-            return;
-        }
-        for waiter in self.waiters.drain(..) {
+        for waiter in self.waiters.drain(..).filter(|_| !fail_point!(NoWakeOnFailure)) {
             waiter.wake();
         }
     }
@@ -423,9 +420,6 @@ impl<L: CommitLeader> Group<L> {
             return;
         }
         let failed = state.failed.is_some();
-        if failed && fail_point!(NoWakeOnFailure) {
-            return;
-        }
         let epoch = self.watermarks.epoch();
         let is_over = |target: CommitTarget| target.epoch != epoch && !fail_point!(SleepThroughEpoch);
         let satisfied = |waiter: &Waiter| {
@@ -433,11 +427,11 @@ impl<L: CommitLeader> Group<L> {
         };
         let (wake, mut wait): (VecDeque<_>, VecDeque<_>) =
             state.waiters.drain(..).partition(|waiter| satisfied(waiter));
-        let next = if fail_point!(NoHandOver) { None } else { wait.pop_front() };
+        let next = wait.pop_front().filter(|_| !fail_point!(NoHandOver));
         state.waiters = wait;
         state.woken = wake.len();
         drop(state);
-        for waiter in next.iter().chain(&wake) {
+        for waiter in next.iter().chain(&wake).filter(|_| !(failed && fail_point!(NoWakeOnFailure))) {
             waiter.wake();
         }
     }

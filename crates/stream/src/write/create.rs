@@ -105,7 +105,7 @@ impl Writer {
         restart: Option<u64>,
     ) -> SegmentHeader {
         let storage = self.shared.context.storage();
-        let before = self.active.as_ref().filter(|_| fail_point!(SaltKept)).map(|active| active.writer.header().salt);
+        let kept = self.active.as_ref().filter(|_| fail_point!(SaltKept));
         SegmentHeader {
             wal_id: self.shared.context.id(),
             stream_id,
@@ -114,7 +114,7 @@ impl Writer {
             predecessor_salt: predecessor.salt,
             predecessor_frame_crc: predecessor.frame_crc,
             base: SeqNo(base),
-            salt: before.unwrap_or_else(|| Salt(storage.random_u64())),
+            salt: kept.map_or_else(|| Salt(storage.random_u64()), |active| active.writer.header().salt),
             durable: SeqNo(self.shared.watermarks.durable()),
             start: SeqNo(self.shared.watermarks.start()),
             last_timestamp: restart.unwrap_or(self.timestamp),

@@ -98,8 +98,8 @@ impl DirSyncs {
     /// What `sync`, done by this thread or another, answers when it begins after this call does.
     pub(crate) fn shared(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let mut state = self.state.lock();
-        let joined = state.running.as_ref().filter(|_| fail_point!(DirSyncJoined));
-        let round = Arc::clone(joined.unwrap_or(&state.next));
+        let running = state.running.as_ref().filter(|_| fail_point!(DirSyncJoined));
+        let round = Arc::clone(running.unwrap_or(&state.next));
         loop {
             if let Some(outcome) = round.outcome() {
                 return outcome;

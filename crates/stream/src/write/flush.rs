@@ -14,9 +14,7 @@ impl Writer {
     /// Writes the entries that were taken after the tail of the active segment, with one call.
     pub(crate) fn drain(&mut self, work: &Pending) -> Result<()> {
         let Some(end_seq) = work.end_seq() else { return Ok(()) };
-        if fail_point!(WatermarkFirst) {
-            self.shared.watermarks.set_flushed(end_seq);
-        }
+        fail_point!(WatermarkFirst, self.shared.watermarks.set_flushed(end_seq));
         let len = self.write(work.drafts(), work.data(), work.len())?;
         debug_assert!(len <= work.reserved, "a frame takes at most what was reserved for it");
         self.drained_to(end_seq);
@@ -36,9 +34,7 @@ impl Writer {
     /// not accepted, and recovery decides whether the file has it.
     pub(crate) fn write_large(&mut self, tail: &mut Tail, large: &Large<'_>) -> Result<()> {
         let end_seq = large.seqs().end;
-        if fail_point!(WatermarkFirst) {
-            self.shared.watermarks.set_flushed(end_seq);
-        }
+        fail_point!(WatermarkFirst, self.shared.watermarks.set_flushed(end_seq));
         self.preallocated = tail.reservation.as_ref().map_or(0, |reservation| reservation.preallocation.preallocated());
         let len = self.write(large.drafts(), large.data(), large.table_len())?;
         debug_assert!(len <= large.reserved, "a frame takes at most what was reserved for it");

@@ -81,9 +81,10 @@ impl Writer {
     pub(crate) fn seal(&mut self, preallocation: &mut Preallocation, next: &SegmentHeader) -> Result<()> {
         let active = self.active.as_ref().expect("invariant: only a stream with a segment seals it");
         let points = active.live.index.points_from(0);
-        let kind = match fail_point!(SealNamesNone) {
-            true => EndKind::Close { previous: None },
-            false => EndKind::Seal { successor: next.generation, salt: next.salt },
+        let kind = if fail_point!(SealNamesNone) {
+            EndKind::Close { previous: None }
+        } else {
+            EndKind::Seal { successor: next.generation, salt: next.salt }
         };
         let end = self.end(kind, active, &points);
         let entries = end.entries.min(next.base - active.writer.header().base);

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use stratawal_frame::SeqNo;
-use stratawal_segment::ControlContext;
+use stratawal_segment::{Access, ControlContext, SegmentFile};
 use stratawal_sync::fail_point;
 
 use crate::error::{Error, Result};
-use crate::layout;
 use crate::read::snapshot::Snapshot;
 use crate::shared::Shared;
-use crate::write::writer::{UnsyncedSegment, Writer, sealed};
+use crate::write::writer::{Writer, sealed};
 
 impl Writer {
     /// Makes everything drained durable, oldest first, lets the watermark pass, and marks it.
@@ -23,9 +22,7 @@ impl Writer {
         if end_seq <= self.shared.watermarks.durable() {
             return Ok(());
         }
-        if fail_point!(AttestedBeforeSync) {
-            self.advance_durable(end_seq)?;
-        }
+        fail_point!(AttestedBeforeSync, self.advance_durable(end_seq)?);
         if !fail_point!(AcknowledgedBeforeSync) {
             let active = self.active.as_ref().expect("invariant: it was there above");
             active.writer.sync().map_err(|e| self.failed(e))?;
@@ -53,11 +50,14 @@ impl Writer {
     /// end.
     fn settle_oldest(&mut self) -> Result<()> {
         let Some(oldest) = self.unsynced.front() else { return Ok(()) };
-        if fail_point!(DescriptorClosed) {
-            self.sync_by_another_descriptor(oldest)?;
+        let Shared { context, location, .. } = &*self.shared;
+        let synced = if fail_point!(DescriptorClosed) {
+            let reopened = SegmentFile::open(context.storage(), &location.dir(), oldest.writer.id(), Access::ReadWrite);
+            reopened.and_then(|file| file.sync())
         } else {
-            oldest.writer.sync().map_err(|e| self.failed(e))?;
-        }
+            oldest.writer.sync()
+        };
+        synced.map_err(|e| self.failed(e))?;
         oldest.writer.trim_to_trailer().map_err(|e| self.failed(e))?;
         let (id, end_seq) = (oldest.writer.id(), oldest.end_seq);
         // Published before the descriptor goes: readers open the segment anew from here on.
@@ -69,14 +69,6 @@ impl Writer {
         self.shared.snapshot.store(Arc::new(Snapshot::new(segments.collect())));
         self.unsynced.pop_front();
         if end_seq > self.shared.watermarks.durable() { self.advance_durable(end_seq) } else { Ok(()) }
-    }
-
-    /// What [`FailPoint::DescriptorClosed`] does, whose file may not even be there any more.
-    fn sync_by_another_descriptor(&self, finished: &UnsyncedSegment) -> Result<()> {
-        let Shared { context, location, .. } = &*self.shared;
-        let path = layout::segment_path(&location.dir(), finished.writer.id());
-        let file = context.storage().open(&path, stratawal_segment::Access::ReadWrite);
-        file.and_then(|file| file.sync_all()).map_err(|e| Error::io(location, e))
     }
 
     /// The MARK, and then the watermark: a process killed here would leave the last group

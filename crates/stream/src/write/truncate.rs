@@ -61,9 +61,7 @@ impl StreamLog {
                 removed = freed.or_else(|e| if e.kind() == ErrorKind::Full { Ok(()) } else { Err(e) });
             }
         }
-        if fail_point!(StartShownLate) {
-            inner.shared.watermarks.set_start(first);
-        }
+        fail_point!(StartShownLate, inner.shared.watermarks.set_start(first));
         inner.shared.context.make_reserve();
         removed.map_err(|error| error.of_call(Call::Truncate))
     }
