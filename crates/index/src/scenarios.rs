@@ -1,5 +1,6 @@
-//! What several threads do at the same time, and what must hold. The model checker runs each
-//! scenario in every interleaving of its threads; otherwise real threads run it many times.
+//! Histories of several threads at the same time, and the promises that must hold. The model
+//! checker runs each scenario in every interleaving of its threads; otherwise real threads run it
+//! many times.
 //!
 //! Each scenario is one small history of at most three threads, and panics where a promise is
 //! broken. `cargo xtask loom` runs the models. With `stratawal_faults` the scenarios must find the
@@ -16,8 +17,8 @@ use crate::{ActiveIndex, Cache, CacheKey, CacheLimits, IndexPoint};
 
 pub(crate) const KEY: CacheKey = CacheKey { stream_id: 7, generation: 1 };
 
-/// The point number `position` of every index here. No word of it is 0, which is what an unwritten
-/// word holds.
+/// The point number `position` of every index here. None of its words is 0, the value of an
+/// unwritten word.
 pub(crate) fn point(position: u64) -> IndexPoint {
     IndexPoint { seq: 10 * position + 10, offset: 100 * position + 100, timestamp: position + 1 }
 }
@@ -84,7 +85,7 @@ fn cache<T>() -> Arc<Cache<T>> {
     Arc::new(Cache::new(CacheLimits { bytes_max: 100, entries_max: 10 }))
 }
 
-/// Two callers of one key: one loads, and both have the value.
+/// Two callers ask for one key: one of them loads, and both get the value.
 #[test]
 fn one_key_is_loaded_once_at_a_time() {
     explore(|| {
@@ -110,8 +111,8 @@ fn one_key_is_loaded_once_at_a_time() {
     });
 }
 
-/// One caller's loader fails: the other, who may have waited for it, has the value of its own
-/// loader.
+/// One caller's loader fails. The other caller, which may have waited for it, gets the value of its
+/// own loader.
 #[test]
 fn a_failed_load_wakes_its_waiters() {
     explore(|| {
@@ -130,8 +131,8 @@ fn a_failed_load_wakes_its_waiters() {
     });
 }
 
-/// A segment is removed while a reader loads its index: once the removal is done, what was loaded
-/// from the file that is gone is not in the cache.
+/// A segment is removed while readers load its index. After the removal, the cache does not hold
+/// an index that was loaded from the removed file.
 #[test]
 fn a_load_that_began_before_a_removal_is_not_kept() {
     explore(|| {
@@ -162,8 +163,8 @@ fn a_load_that_began_before_a_removal_is_not_kept() {
     });
 }
 
-/// A segment is removed while one reader loads its index and another thread clears the cache: once
-/// the removal is done, the index is not in the cache.
+/// A segment is removed while one reader loads its index and another thread clears the cache. After
+/// the removal, the index is not in the cache.
 #[test]
 fn a_clear_does_not_keep_a_removed_index() {
     explore(|| {

@@ -1,4 +1,4 @@
-//! What real threads do to an index and a cache, in sizes that no model checker can exhaust.
+//! Histories of an index and a cache on real threads, in sizes that no model checker can exhaust.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -191,7 +191,7 @@ fn a_value_too_large_to_keep_reaches_those_who_waited_for_it() {
         let cache = Arc::clone(&cache);
         move || cache.get_or_load(scenarios::KEY, || Ok::<_, Infallible>((2, 101)))
     });
-    // The second call is a miss before it waits: from then on it holds on to the first one's load.
+    // The second call is a miss before it waits. Then it holds the first call's load.
     while cache.stats().misses < 2 {
         std::thread::yield_now();
     }

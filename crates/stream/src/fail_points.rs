@@ -35,7 +35,7 @@ stratawal_sync::fail_points! {
         UnsyncedPassed,
         /// Recovery does not rewrite frames that may not be durable.
         TailNotRewritten,
-        /// Recovery believes what a segment attests of entries that a newer generation has voided.
+        /// Recovery believes attestations of entries that a newer generation has voided.
         AttestationNotClamped,
         /// Recovery gives its new generation the number of the newest one.
         GenerationKept,

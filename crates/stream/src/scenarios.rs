@@ -1,5 +1,6 @@
-//! What several threads do to a stream at the same time, and what must hold. The model checker runs
-//! each scenario in every interleaving of its threads; otherwise real threads run it many times.
+//! Histories of a stream that several threads use at the same time, and the promises that must
+//! hold. The model checker runs each scenario in every interleaving of its threads; otherwise real
+//! threads run it many times.
 //!
 //! The scenarios run the code that ships, on storage in memory. Some of them use a lead that can be
 //! made to fail. `cargo xtask loom` runs the models. With `stratawal_faults` the scenarios must
@@ -20,7 +21,7 @@ use crate::write::dir_sync::DirSyncs;
 use crate::write::waiter::CommitTarget;
 use crate::{Durability, Location, LogContext, StreamLog, StreamOptions, Visibility};
 
-/// A stream with one entry, so that its first segment is there.
+/// A stream with one entry, so that its first segment exists.
 fn stream() -> StreamLog {
     let storage = MemoryStorage::new().with_clock(1, 1).with_seed(1);
     let context = Arc::new(LogContext::new(Arc::new(storage)));
@@ -34,7 +35,7 @@ fn stream() -> StreamLog {
 fn a_dir_sync_covers_earlier_changes() {
     explore(|| {
         let syncs = Arc::new(DirSyncs::new());
-        // What was done to the folder, and what of it a sync has made durable.
+        // The changes to the directory, and those that a sync has made durable.
         let (done, durable) = (Arc::new(Mutex::new(0_u8)), Arc::new(Mutex::new(0_u8)));
         let act = move |bit: u8, syncs: &DirSyncs, done: &Mutex<u8>, durable: &Mutex<u8>| {
             *done.lock() |= bit;
@@ -62,8 +63,8 @@ fn a_dir_sync_covers_earlier_changes() {
 fn no_caller_takes_a_failed_dir_sync_for_success() {
     explore(|| {
         let syncs = Arc::new(DirSyncs::new());
-        // What was done to the folder, what of it is durable, and how many syncs there were, of
-        // which the first fails.
+        // The changes to the directory, those that are durable, and the number of syncs, of which
+        // the first fails.
         let state = Arc::new((Mutex::new(0_u8), Mutex::new(0_u8), Mutex::new(0)));
         let act = move |bit: u8, syncs: &DirSyncs, (done, durable, times): &(Mutex<u8>, Mutex<u8>, Mutex<usize>)| {
             *done.lock() |= bit;
@@ -90,7 +91,7 @@ fn no_caller_takes_a_failed_dir_sync_for_success() {
             })
             .into();
         others.into_iter().for_each(|thread| thread.join().expect("no panic"));
-        // Whoever asks behind the failure is not held by it.
+        // A later sync does not get the earlier failure.
         assert!(syncs.shared(|| Ok(())).is_ok());
     });
 }
@@ -181,12 +182,12 @@ fn an_append_during_a_close_is_kept_or_refused() {
     });
 }
 
-/// Entries of which two do not fit into the smallest segment.
+/// An entry so long that two of them do not fit into the smallest segment.
 fn large(seq: u8) -> Vec<u8> {
     vec![b'0' + seq; 40 << 10]
 }
 
-/// A stream whose entries lie in a segment each.
+/// A stream in which each entry has a segment of its own.
 fn segments(entries: u8) -> StreamLog {
     let storage = MemoryStorage::new().with_clock(1, 1).with_seed(1);
     let context = Arc::new(LogContext::new(Arc::new(storage)));
@@ -284,7 +285,7 @@ fn a_truncated_entry_does_not_reappear() {
 
 struct FakeLead {
     watermarks: Arc<Watermarks>,
-    /// What is in the "file", and what of it is synced.
+    /// The entries in the "file", and those of them that are synced.
     file: Arc<(AtomicSeq, AtomicSeq)>,
     fails: bool,
 }
@@ -398,7 +399,7 @@ fn a_truncation_wakes_all_waiters() {
         while fake.group.lock().waiting() < 3 {
             yield_now();
         }
-        // One is woken to lead, and finds the cut before it.
+        // One of them is woken to lead, and finds that the truncation came first.
         fake.group.lead(lead, |_| Ok(())).expect("it did nothing");
         let cut = fake.group.exclusively(|state, lead| {
             lead.run(&state.tail.next, Durability::Synced)?;
@@ -434,7 +435,7 @@ fn an_entry_taken_back_by_recovery_is_not_acknowledged() {
         let lost = {
             let fake = Arc::clone(&fake);
             spawn(move || {
-                // Seq 1, or (behind the recovery) one that is kept.
+                // Seq 1; after the recovery, an entry that is kept.
                 let epoch = fake.watermarks.epoch();
                 let appended = fake.append();
                 assert!(appended.is_err() || fake.watermarks.epoch() > epoch || epoch > 0, "acknowledged and lost");
@@ -453,7 +454,7 @@ fn an_entry_taken_back_by_recovery_is_not_acknowledged() {
         assert!(kept.is_ok());
         let mine = fake.append().expect("recovered");
         let was_lost = lost.join().expect("no panic");
-        // Whoever was acknowledged is in the file, and only once: seqs are given anew.
+        // Each acknowledged entry is in the file once. Recovery gives the seqs it took back anew.
         assert_eq!(fake.file.1.load(), if was_lost { 1 } else { 2 });
         assert!(mine <= 2);
     });
@@ -510,7 +511,7 @@ fn an_accepted_entry_is_not_reported_as_refused() {
     let fake = fake(true);
     let target = fake.accept().expect("accepted");
     fake.group.lock().fail(&error(ErrorKind::Full));
-    // A thread that appends beside it finds no room for recovery.
+    // Another thread that appends finds no space for recovery.
     let recovered = fake.group.recover(|_, _| Err(error(ErrorKind::Full)));
     assert_eq!(recovered.map_err(|error| error.kind()), Err(ErrorKind::Full));
     let waited = fake.group.wait_for(Durability::Synced, target);

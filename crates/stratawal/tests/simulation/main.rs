@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use stratawal_testkit::{Failure, Lie, Outcome, Volume, crash_everywhere, fault_everywhere, interrupt_recovery};
 
-use subject::{LOG, SHAPE, SPLITS_BATCHES};
+use subject::{LOG, Log, SHAPE};
 
 /// What is tried of which workloads.
 struct Tried {
@@ -97,7 +97,8 @@ fn a_disk_that_lies_is_seen() {
 #[test]
 fn a_batch_that_is_split_is_seen() {
     let volume = Volume { losses: 6, depth: 2, nested: 1, lie: None };
-    let run = |seed| crash_everywhere(&SPLITS_BATCHES, seed, &SHAPE, &volume, &mut Outcome::default());
+    let log = Log { splits_batches: true };
+    let run = |seed| crash_everywhere(&log, seed, &SHAPE, &volume, &mut Outcome::default());
     let seen = (0..40).find_map(|seed| run(seed).err()).expect("a split batch is seen");
     println!("{seen}");
     assert!(seen.what.contains("in part"), "{seen}");

@@ -10,15 +10,12 @@ use stratawal_testkit::{Found, Level, Refusal, Shape, SimStorage, Subject};
 const SEGMENT_LEN: u64 = 64 << 10;
 pub(crate) const SHAPE: Shape = Shape { streams_max: 3, steps_max: 24, segment_len: SEGMENT_LEN };
 
-/// The log, or one that keeps no batch as a whole.
 pub(crate) struct Log {
-    splits_batches: bool,
+    /// Whether each batch is appended as two, which breaks the promise about batches.
+    pub(crate) splits_batches: bool,
 }
 
 pub(crate) const LOG: Log = Log { splits_batches: false };
-
-/// Appends each batch as two.
-pub(crate) const SPLITS_BATCHES: Log = Log { splits_batches: true };
 
 /// An open log, and how its streams are kept.
 pub(crate) struct Open {
