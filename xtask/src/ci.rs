@@ -1,12 +1,16 @@
 //! Everything that lands a change, step by step.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::run::{cargo, cargo_of, toolchain};
+use crate::run::{cargo, cargo_of, root, toolchain};
 use crate::{Done, Stop, fuzz, golden, instructions, loom, memcheck, sim, tidy};
 
 /// The oldest Rust that builds the workspace, as Cargo.toml has it.
 const MSRV: &str = "1.89";
+
+/// The time that one example may take: many times what it needs.
+const EXAMPLE_SECONDS_MAX: u64 = 300;
 
 /// The name of a step and its function.
 type Step = (&'static str, fn() -> Done);
@@ -19,12 +23,13 @@ const QUICK: [Step; 5] = [
     ("instructions", || instructions::instructions(&[])),
 ];
 
-const FULL: [Step; 16] = [
+const FULL: [Step; 17] = [
     ("format", format),
     ("clippy", clippy),
     ("tidy", || tidy::tidy(&[])),
     ("tests", tests),
     ("docs", docs),
+    ("examples", examples),
     ("golden files", || golden::golden(&[])),
     ("concurrency", || loom::loom(&[])),
     ("model", sim::model_of_ci),
@@ -109,10 +114,27 @@ fn docs() -> Done {
     cargo(&["doc", "--workspace", "--no-deps", "--lib"]).env("RUSTDOCFLAGS", "--deny warnings").done("the docs")
 }
 
+/// Runs each example in a temporary directory of its own.
+fn examples() -> Done {
+    let Ok(entries) = fs::read_dir(root().join("crates/stratawal/examples")) else {
+        return Err(Stop::Failed("the examples are missing".to_owned()));
+    };
+    let files = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names: Vec<String> = files.filter_map(|name| Some(name.strip_suffix(".rs")?.to_owned())).collect();
+    names.sort();
+    cargo(&["build", "--quiet", "--package", "stratawal", "--examples"]).done("building the examples")?;
+    names.iter().try_for_each(|name| {
+        println!("example {name}");
+        cargo(&["run", "--quiet", "--package", "stratawal", "--example", name])
+            .limit(EXAMPLE_SECONDS_MAX)
+            .done(&format!("the example {name}"))
+    })
+}
+
 fn msrv() -> Done {
     match toolchain(MSRV) {
         Some(name) => cargo_of(&name, &["check", "--workspace", "--all-targets"])
-            .env("CARGO_TARGET_DIR", &crate::run::root().join("target/msrv").to_string_lossy())
+            .env("CARGO_TARGET_DIR", &root().join("target/msrv").to_string_lossy())
             .done("the check with the oldest Rust"),
         None => Err(Stop::Missing(format!("Rust {MSRV} is not installed: rustup toolchain install {MSRV}"))),
     }
