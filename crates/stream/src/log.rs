@@ -429,12 +429,7 @@ impl Inner {
             dead = found;
             tail.adopt_pending(waiting);
             if let Some(reservation) = tail.reservation.as_mut().filter(|_| reserved > 0) {
-                let at = stratawal_frame::ByteOffset(reservation.end);
-                reservation
-                    .preallocation
-                    .ensure(&at, reserved)
-                    .map_err(|e| Error::segment_error(&shared.location, e))?;
-                reservation.end += reserved;
+                reservation.reserve(reserved).map_err(|e| shared.segment_error(e))?;
             }
             Ok(writer)
         });
@@ -498,9 +493,8 @@ fn install(
     report.store(Arc::new(recovered.report));
     let (active, reservation) = match recovered.writable {
         Some((active, preallocation)) => {
-            let end = active.writer.next_position().offset.0;
-            let base = active.writer.header().base.0;
-            (Some(active), Some(Reservation { preallocation, base, end }))
+            let reservation = Reservation::new(&active.writer, preallocation);
+            (Some(active), Some(reservation))
         }
         None => (None, None),
     };
@@ -513,9 +507,9 @@ fn install(
 fn new_tail(shared: &Shared, before: &Clock, end: u64, last: u64, reservation: Option<Reservation>) -> Tail {
     let storage = shared.context.storage();
     let now = storage.now_micros();
-    let restart = (reservation.is_some() && is_far_ahead(last, now)).then_some(now);
+    let restart = is_far_ahead(last, now).then_some(now);
+    let reservation = reservation.map(|reservation| Reservation { restart, ..reservation });
     let mut tail = Tail::new(end, last, reservation, Arc::clone(&shared.context.pending));
     tail.clock = Clock::new(&**storage, now, last).counting_on(before);
-    tail.restart = restart;
     tail
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use stratawal_sync::Published;
 
 use crate::context::LogContext;
+use crate::error::Error;
 use crate::location::Location;
 use crate::options::StreamOptions;
 use crate::read::snapshot::Snapshot;
@@ -20,4 +21,11 @@ pub(crate) struct Shared {
     pub(crate) watermarks: Arc<Watermarks>,
     pub(crate) snapshot: Published<Snapshot>,
     pub(crate) truncations: TruncationLog,
+}
+
+impl Shared {
+    /// An error of one of the stream's segments.
+    pub(crate) fn segment_error(&self, error: stratawal_segment::Error) -> Error {
+        Error::segment_error(&self.location, error)
+    }
 }

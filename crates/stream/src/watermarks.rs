@@ -35,13 +35,14 @@ impl Watermarks {
 
     /// Begins another epoch, in which `change` sets what readers see: its marks, and the snapshot
     /// beside them. Meanwhile the epoch is odd, and readers wait. Under the stream's lock.
-    pub(crate) fn change(&self, change: impl FnOnce(&Self)) {
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&Self) -> T) -> T {
         // Before the marks: who sees one of them that belongs to the new epoch sees that the old
         // one is over.
         let epoch = self.epoch.load();
         self.epoch.store(epoch + 1);
-        change(self);
+        let changed = change(self);
         self.epoch.store(if fail_point!(EpochKept) { epoch } else { epoch + 2 });
+        changed
     }
 
     /// All of them at once, within a change; it may lower what was accepted.

@@ -19,6 +19,13 @@ pub(crate) struct Active {
     pub(crate) closes: Closes,
 }
 
+impl Active {
+    /// Where its frames end in the file.
+    pub(super) fn end_offset(&self) -> u64 {
+        self.writer.next_position().offset.0
+    }
+}
+
 /// The CLOSE frames in the active segment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Closes {

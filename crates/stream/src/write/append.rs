@@ -80,18 +80,23 @@ impl Inner {
         loop {
             self.check(&state)?;
             self.check_seqs(&state.tail, entries)?;
-            if !self.must_rotate(&state.tail, reserved) {
-                break;
+            match self.reserve(&mut state.tail, reserved) {
+                Ok(Room::Reserved) => break,
+                Ok(Room::NeedsSegment) => {
+                    drop(state);
+                    state = self.rotate(reserved)?;
+                }
+                Ok(Room::NeedsReplacement) => {
+                    drop(state);
+                    state = self.replace_empty()?;
+                }
+                Err(error) => {
+                    if error.kind() == ErrorKind::Poisoned {
+                        state.fail(&error);
+                    }
+                    return Err(error);
+                }
             }
-            let replace = must_replace(&state.tail);
-            drop(state);
-            state = if replace { self.replace_empty()? } else { self.rotate(reserved)? };
-        }
-        if let Err(error) = self.reserve(&mut state.tail, reserved) {
-            if error.kind() == ErrorKind::Poisoned {
-                state.fail(&error);
-            }
-            return Err(error);
         }
         let tail = &mut state.tail;
         let now = tail.clock.time(self.shared.context.system(), tail.last_timestamp);
@@ -128,10 +133,7 @@ impl Inner {
                 |state, writer| {
                     self.check(state)?;
                     self.check_seqs(&state.tail, entries)?;
-                    if must_replace(&state.tail) {
-                        return Ok(None);
-                    }
-                    self.write_large(state, writer, &mut large).map(Some)
+                    self.write_large(state, writer, &mut large)
                 },
                 |writer, target| writer.settle_past_bound().map(|()| target),
             )?;
@@ -144,7 +146,8 @@ impl Inner {
         }
     }
 
-    /// Writes the entries that wait and then `large`, in a new segment where it needs one.
+    /// Writes the entries that wait and then `large`, in a new segment where it needs one. `None`
+    /// where the active segment has to be replaced first.
     ///
     /// The lock is held while the batch is written, so other appends wait for that. To copy the
     /// batch would hold the lock as well, and so seqs and bytes stay in one order without more
@@ -155,17 +158,21 @@ impl Inner {
         state: &mut State<Writer>,
         writer: &mut Writer,
         large: &mut Large<'_>,
-    ) -> Result<CommitTarget> {
+    ) -> Result<Option<CommitTarget>> {
         let tail = &mut state.tail;
         writer.drain_all(tail)?;
-        if self.must_rotate(tail, large.reserved) {
+        let mut room = self.reserve(tail, large.reserved)?;
+        if room == Room::NeedsSegment {
             writer.begin_segment(tail)?;
+            room = self.reserve(tail, large.reserved)?;
         }
-        self.reserve(tail, large.reserved)?;
+        if room != Room::Reserved {
+            return Ok(None);
+        }
         let now = tail.clock.time(self.shared.context.system(), tail.last_timestamp);
         large.place_after(tail, now);
         writer.write_large(tail, large).map_err(Error::poisoned)?;
-        Ok(self.group.target(state))
+        Ok(Some(self.group.target(state)))
     }
 
     /// That there are seqs for `entries`.
@@ -175,18 +182,31 @@ impl Inner {
         end.map(drop).ok_or_else(used_up)
     }
 
-    /// Books `reserved` bytes in the active segment. Where it fails with any error but `Poisoned`,
-    /// nothing has changed; after `Poisoned` the caller fails the group.
-    fn reserve(&self, tail: &mut Tail, reserved: u64) -> Result<()> {
-        let reservation = tail.reservation.as_mut().expect("invariant: a stream that need not rotate has a segment");
-        let at = stratawal_frame::ByteOffset(reservation.end);
-        reservation.preallocation.ensure(&at, reserved).map_err(|error| {
-            let nothing_written = error.is_refusal();
-            let error = Error::segment_error(&self.shared.location, error);
-            if nothing_written { error } else { error.poisoned() }
-        })?;
-        reservation.end += reserved;
-        Ok(())
+    /// Reserves `len` bytes in the active segment, if it takes them. Where it fails with any error
+    /// but `Poisoned`, nothing has changed; after `Poisoned` the caller fails the group.
+    fn reserve(&self, tail: &mut Tail, len: u64) -> Result<Room> {
+        let room = self.room_for(tail, len);
+        if let (Room::Reserved, Some(reservation)) = (room, &mut tail.reservation) {
+            reservation.reserve(len).map_err(|error| {
+                let nothing_written = error.is_refusal();
+                let error = self.shared.segment_error(error);
+                if nothing_written { error } else { error.poisoned() }
+            })?;
+        }
+        Ok(room)
+    }
+
+    /// What `len` bytes need. A batch larger than a segment gets one of its own.
+    fn room_for(&self, tail: &Tail, len: u64) -> Room {
+        let Some(reservation) = &tail.reservation else { return Room::NeedsSegment };
+        let is_empty = reservation.base == tail.next_seq;
+        let is_full = reservation.end.saturating_add(len) > self.shared.options.segment_len;
+        match reservation.restart {
+            Some(_) if is_empty => Room::NeedsReplacement,
+            Some(_) => Room::NeedsSegment,
+            None if is_full && !is_empty => Room::NeedsSegment,
+            None => Room::Reserved,
+        }
     }
 
     /// The most bytes that these entries take in the file.
@@ -199,21 +219,12 @@ impl Inner {
         Ok(stratawal_frame::data_frame_len_max(entries.len() as u64 + 1, entries.data().len() as u64))
     }
 
-    /// Whether `reserved` bytes need another segment: there is none, it would grow past its length,
-    /// or times begin anew. A batch larger than a segment gets one of its own.
-    fn must_rotate(&self, tail: &Tail, reserved: u64) -> bool {
-        tail.reservation.as_ref().is_none_or(|reservation| {
-            let is_full = reservation.end.saturating_add(reserved) > self.shared.options.segment_len;
-            tail.restart.is_some() || tail.next_seq > reservation.base && is_full
-        })
-    }
-
     /// Creates the segment that `reserved` bytes need, if they still do.
     fn rotate(&self, reserved: u64) -> Result<MutexGuard<'_, State<Writer>>> {
         self.group.exclusively(|state, writer| {
             self.check(state)?;
             let tail = &mut state.tail;
-            if !self.must_rotate(tail, reserved) {
+            if self.room_for(tail, reserved) != Room::NeedsSegment {
                 return Ok(());
             }
             writer.drain_all(tail)?;
@@ -229,11 +240,12 @@ impl Inner {
         let mut removals = self.removals.lock();
         let dead = self.group.exclusively(|state, writer| {
             self.check(state)?;
-            if !must_replace(&state.tail) {
+            if self.room_for(&state.tail, 0) != Room::NeedsReplacement {
                 return Ok(None);
             }
-            let (next, start) = (state.tail.next_seq, self.shared.watermarks.start());
-            writer.cut_from(state, next, start, ReserveUse::Never).map(Some)
+            let next = state.tail.next_seq;
+            let start = self.shared.watermarks.start();
+            writer.cut_from(&mut state.tail, next, start, ReserveUse::Never).map(Some)
         })?;
         if let Some(dead) = dead {
             // The append does not fail for a file that stays: it is void, and the next opening
@@ -275,7 +287,15 @@ impl Inner {
     }
 }
 
-/// Whether times begin anew, and the active segment has no entries: no segment can follow it.
-fn must_replace(tail: &Tail) -> bool {
-    tail.restart.is_some() && tail.reservation.as_ref().is_some_and(|reservation| reservation.base == tail.next_seq)
+/// What an append needs in the files before it can be accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    /// Nothing more: its bytes are reserved in the active segment.
+    Reserved,
+    /// It needs a new segment: there is none, the active one would grow past its length, or times
+    /// begin anew.
+    NeedsSegment,
+    /// Times begin anew, and the active segment has no entries. No segment can follow it, so it is
+    /// replaced.
+    NeedsReplacement,
 }

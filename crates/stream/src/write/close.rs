@@ -10,7 +10,7 @@ use crate::inner::Inner;
 use crate::options::Durability;
 use crate::read::snapshot::SegmentState;
 use crate::write::reserve::ReserveUse;
-use crate::write::writer::Writer;
+use crate::write::writer::{OpenSegments, Writer};
 
 /// Every so many CLOSE frames in one segment, the index points of all of them are written again, so
 /// that opening reads a bounded number of them.
@@ -73,28 +73,38 @@ impl Inner {
 }
 
 impl Writer {
+    fn close(&mut self, preallocation: &mut Preallocation) -> Result<()> {
+        match self {
+            Self::Open(segments) => segments.close(preallocation),
+            Self::NoSegment(_) => Ok(()),
+        }
+    }
+}
+
+impl OpenSegments {
     /// Writes CLOSE, so that the next open needs no scan. Everything is drained, nobody appends.
     /// Where it fails with any error but `Poisoned`, everything is durable, and no CLOSE was
     /// written.
-    pub(crate) fn close(&mut self, preallocation: &mut Preallocation) -> Result<()> {
+    fn close(&mut self, preallocation: &mut Preallocation) -> Result<()> {
         self.settle().map_err(Error::poisoned)?;
-        let Some(active) = &self.active else { return Ok(()) };
         if preallocation.is_after_close() {
             return Ok(());
         }
+        let active = &self.active;
         assert!(self.unsynced.is_empty() && active.end_seq == self.shared.watermarks.durable(), "all is settled");
         let all = active.closes.depth >= CLOSES_MAX;
         let previous = if all { None } else { active.closes.last };
         let points = active.live.index.points_from(if all { 0 } else { active.closes.points });
-        let end = self.end(EndKind::Close { previous }, active, &points);
-        let (at, len) = (active.writer.next_position().offset, End::frame_len_max(0) + TRAILER_LEN as u64);
-        self.with_room(ReserveUse::Allowed, || preallocation.ensure_control(&at, len))?;
+        let end = self.end(EndKind::Close { previous }, &points);
+        let at = active.writer.next_position().offset;
+        let len = End::frame_len_max(0) + TRAILER_LEN as u64;
+        self.shared.with_room(ReserveUse::Allowed, || preallocation.ensure_control(&at, len))?;
         self.finish(preallocation, end).map_err(Error::poisoned)?;
-        let writer = &self.active.as_ref().expect("invariant: it was there above").writer;
         // The cut may come only when the CLOSE is durable, and closing is done only when the cut
         // is.
+        let writer = &self.active.writer;
         let ended = writer.sync().and_then(|()| writer.trim_to_trailer()).and_then(|()| writer.sync());
-        ended.map_err(|e| self.failed(e).poisoned())
+        ended.map_err(|e| self.shared.segment_error(e).poisoned())
     }
 }
 

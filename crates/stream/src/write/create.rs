@@ -13,19 +13,21 @@ use crate::history::Predecessor;
 use crate::layout;
 use crate::read::snapshot::{LiveSegment, PublishedSegment, SegmentState, Snapshot};
 use crate::removal::{Renamed, rename_dir};
+use crate::shared::Shared;
 use crate::write::active::{Active, Closes};
 use crate::write::reserve::ReserveUse;
 use crate::write::tail::{Reservation, Tail};
-use crate::write::writer::Writer;
+use crate::write::writer::{OpenSegments, Writer};
 use std::path::Path;
 use stratawal_segment::create;
 
 impl Writer {
     /// The first segment of a stream that is not there yet, and its folder, durably: built under a
     /// temporary name with the segment in it, both synced, then renamed, then the parent synced.
-    pub(crate) fn create_stream(&mut self, tail: &mut Tail, start: u64) -> Result<()> {
-        let shared = Arc::clone(&self.shared);
-        let (storage, location) = (shared.context.storage(), &shared.location);
+    pub(super) fn create_stream(&mut self, tail: &mut Tail, start: u64) -> Result<()> {
+        let shared = Arc::clone(self.shared());
+        let storage = shared.context.storage();
+        let location = &shared.location;
         let temporary = layout::new_dir(location, storage.random_u64());
         let io = |e| Error::io(location, e);
         shared.context.ready_to_sync_streams(location).map_err(io)?;
@@ -37,7 +39,7 @@ impl Writer {
         let header = SegmentHeader {
             durable: SeqNo(start),
             start: SeqNo(start),
-            ..self.header(StreamId(storage.random_u64()), Generation(1), Predecessor::NONE, start, None)
+            ..shared.new_header(StreamId(storage.random_u64()), Generation(1), Predecessor::NONE, start)
         };
         let undo = |error: Error| {
             // Leftovers are nobody's, and removed at the next open.
@@ -52,7 +54,9 @@ impl Writer {
         let (writer, preallocation) =
             match create_segment(&shared.context, &temporary, &header, FIRST_LEN, ReserveUse::Never) {
                 Ok(created) => created,
-                Err(CreateError::Undone(e) | CreateError::Indeterminate(e)) => return Err(undo(self.failed(e))),
+                Err(CreateError::Undone(e) | CreateError::Indeterminate(e)) => {
+                    return Err(undo(shared.segment_error(e)));
+                }
             };
         match rename_dir(&**storage, &temporary, &location.dir()) {
             Renamed::Done => {}
@@ -64,15 +68,19 @@ impl Writer {
             shared.context.sync_streams(location).map_err(|e| io(e).poisoned())?;
         }
         shared.watermarks.set_start(start);
-        self.activate_segment(tail, writer, preallocation, &[]);
+        let active = shared.publish_active(writer, &[]);
+        tail.continue_in(Reservation::new(&active.writer, preallocation));
+        *self = Self::Open(OpenSegments::new(Arc::clone(&shared), active, header.last_timestamp));
         shared.watermarks.reset_all(start);
         Ok(())
     }
+}
 
+impl OpenSegments {
     /// Creates a segment by rule H, its file `len` bytes long if there is room; from its rename on,
     /// a failure lets nobody write to older ones. Where no descriptor is left, the finished
     /// segments are settled, which closes them, and the creation is tried once more.
-    pub(crate) fn create(
+    pub(super) fn create(
         &mut self,
         header: &SegmentHeader,
         len: u64,
@@ -87,67 +95,86 @@ impl Writer {
             created = create();
         }
         created.map_err(|e| match e {
-            CreateError::Undone(e) => self.failed(e),
-            CreateError::Indeterminate(e) => self.failed(e).poisoned(),
+            CreateError::Undone(e) => self.shared.segment_error(e),
+            CreateError::Indeterminate(e) => self.shared.segment_error(e).poisoned(),
         })
     }
 
-    pub(crate) fn used_up(&self) -> Error {
-        Error::text(ErrorKind::Io, &self.shared.location, "the stream has used up its 2^32 generations")
+    /// The header of the next generation, with the time `restart` where times begin anew.
+    pub(super) fn next_header(
+        &self,
+        predecessor: Predecessor,
+        base: u64,
+        restart: Option<u64>,
+    ) -> Result<SegmentHeader> {
+        let newest = self.active.writer.header();
+        let Some(generation) = newest.generation.0.checked_add(1).map(Generation) else {
+            let text = "the stream has used up its 2^32 generations";
+            return Err(Error::text(ErrorKind::Io, &self.shared.location, text));
+        };
+        let mut header = self.shared.new_header(newest.stream_id, generation, predecessor, base);
+        header.last_timestamp = restart.unwrap_or(self.timestamp);
+        if fail_point!(SaltKept) {
+            header.salt = newest.salt;
+        }
+        Ok(header)
     }
 
-    pub(crate) fn header(
+    /// Writes to a new segment from here on, and shows it to readers after the segments `before`.
+    /// Returns the segment that was active, and what appends reserve in now.
+    pub(super) fn activate(
+        &mut self,
+        writer: SegmentWriter,
+        preallocation: Preallocation,
+        before: &[Arc<PublishedSegment>],
+    ) -> (Active, Reservation) {
+        self.preallocated = preallocation.preallocated();
+        self.timestamp = writer.header().last_timestamp;
+        let active = self.shared.publish_active(writer, before);
+        let reservation = Reservation::new(&active.writer, preallocation);
+        (std::mem::replace(&mut self.active, active), reservation)
+    }
+}
+
+impl Shared {
+    fn new_header(
         &self,
         stream_id: StreamId,
         generation: Generation,
         predecessor: Predecessor,
         base: u64,
-        restart: Option<u64>,
     ) -> SegmentHeader {
-        let storage = self.shared.context.storage();
-        let kept = self.active.as_ref().filter(|_| fail_point!(SaltKept));
+        let storage = self.context.storage();
         SegmentHeader {
-            wal_id: self.shared.context.id(),
+            wal_id: self.context.id(),
             stream_id,
             generation,
             predecessor: predecessor.generation,
             predecessor_salt: predecessor.salt,
             predecessor_frame_crc: predecessor.frame_crc,
             base: SeqNo(base),
-            salt: kept.map_or_else(|| Salt(storage.random_u64()), |active| active.writer.header().salt),
-            durable: SeqNo(self.shared.watermarks.durable()),
-            start: SeqNo(self.shared.watermarks.start()),
-            last_timestamp: restart.unwrap_or(self.timestamp),
+            salt: Salt(storage.random_u64()),
+            durable: SeqNo(self.watermarks.durable()),
+            start: SeqNo(self.watermarks.start()),
             created: storage.now_micros(),
-            name_crc: SegmentHeader::name_checksum(self.shared.location.dir_name()),
+            name_crc: SegmentHeader::name_checksum(self.location.dir_name()),
             ..SegmentHeader::EMPTY
         }
     }
 
-    /// Writes to the new segment from here on, and shows it to readers.
-    pub(crate) fn activate_segment(
-        &mut self,
-        tail: &mut Tail,
-        writer: SegmentWriter,
-        preallocation: Preallocation,
-        before: &[Arc<PublishedSegment>],
-    ) {
+    /// Shows readers a new segment after the segments `before`.
+    fn publish_active(&self, writer: SegmentWriter, before: &[Arc<PublishedSegment>]) -> Active {
         let header = *writer.header();
         let live = Arc::new(LiveSegment::new(
             SegmentData::read_shared(header, Arc::clone(writer.file())),
-            Arc::new(ActiveIndex::new(self.shared.options.index_every)),
+            Arc::new(ActiveIndex::new(self.options.index_every)),
             SEGMENT_HEADER_LEN as u64,
         ));
         let mut segments = Vec::with_capacity(before.len() + 1);
         segments.extend_from_slice(before);
         segments.push(Arc::new(PublishedSegment { header, state: SegmentState::Live(Arc::clone(&live)) }));
-        self.shared.snapshot.store(Arc::new(Snapshot::new(segments)));
-        self.preallocated = preallocation.preallocated();
-        if tail.restart.take().is_some() {
-            (self.timestamp, tail.last_timestamp) = (header.last_timestamp, header.last_timestamp);
-        }
-        tail.reservation = Some(Reservation { preallocation, base: header.base.0, end: SEGMENT_HEADER_LEN as u64 });
-        self.active = Some(Active { writer, live, end_seq: header.base.0, times: None, closes: Closes::default() });
+        self.snapshot.store(Arc::new(Snapshot::new(segments)));
+        Active { writer, live, end_seq: header.base.0, times: None, closes: Closes::default() }
     }
 }
 

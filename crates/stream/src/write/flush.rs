@@ -5,14 +5,37 @@ use stratawal_index::IndexPoint;
 use stratawal_sync::fail_point;
 
 use crate::error::{Error, Result};
+use crate::options::Durability;
 use crate::write::buffer_pool::OWN_BUFFER_LEN_MAX;
 use crate::write::commit::CommitLeader;
 use crate::write::tail::{Draft, Large, Pending, Tail};
-use crate::write::writer::Writer;
+use crate::write::writer::{OpenSegments, Writer};
 
 impl Writer {
-    /// Writes the entries that were taken after the tail of the active segment, with one call.
-    pub(crate) fn drain(&mut self, work: &Pending) -> Result<()> {
+    /// Drains everything that waits in `tail`. Under the lock.
+    pub(super) fn drain_all(&mut self, tail: &mut Tail) -> Result<()> {
+        let work = self.take(tail);
+        self.run(&work, Durability::Flushed).map_err(Error::poisoned)?;
+        self.put_back(tail, work);
+        Ok(())
+    }
+
+    /// Writes a large batch from the caller's memory, and has `tail` accept it. Under the lock,
+    /// with its space reserved and nothing waiting in the tail. Where it fails, the batch is not
+    /// accepted, and recovery decides whether the file has it.
+    pub(super) fn write_large(&mut self, tail: &mut Tail, large: &Large<'_>) -> Result<()> {
+        let (segments, reservation) = self.open_in(tail)?;
+        segments.preallocated = reservation.preallocation.preallocated();
+        let end = segments.write_large(large)?;
+        tail.accept_written(large, end);
+        Ok(())
+    }
+}
+
+impl OpenSegments {
+    /// Writes the entries that were taken from the tail after the last frame of the active segment,
+    /// with one call.
+    pub(super) fn drain(&mut self, work: &Pending) -> Result<()> {
         let Some(end_seq) = work.end_seq() else { return Ok(()) };
         fail_point!(WatermarkFirst, self.shared.watermarks.set_flushed(end_seq));
         let len = self.write(work.drafts(), work.data(), work.len())?;
@@ -21,34 +44,21 @@ impl Writer {
         Ok(())
     }
 
-    /// Drains everything that waits in `tail`. Under the lock.
-    pub(crate) fn drain_all(&mut self, tail: &mut Tail) -> Result<()> {
-        let work = self.take(tail);
-        self.drain(&work).map_err(Error::poisoned)?;
-        self.put_back(tail, work);
-        Ok(())
-    }
-
-    /// Writes a large batch from the caller's memory, and has `tail` accept it. Under the lock,
-    /// with its space made sure of and nothing waiting in the tail. Where it fails, the batch is
-    /// not accepted, and recovery decides whether the file has it.
-    pub(crate) fn write_large(&mut self, tail: &mut Tail, large: &Large<'_>) -> Result<()> {
+    /// Returns where the file's frames end then.
+    fn write_large(&mut self, large: &Large<'_>) -> Result<u64> {
         let end_seq = large.seqs().end;
         fail_point!(WatermarkFirst, self.shared.watermarks.set_flushed(end_seq));
-        self.preallocated = tail.reservation.as_ref().map_or(0, |reservation| reservation.preallocation.preallocated());
         let len = self.write(large.drafts(), large.data(), large.table_len())?;
         debug_assert!(len <= large.reserved, "a frame takes at most what was reserved for it");
-        tail.accept_written(large, self.active.as_ref().map_or(0, |active| active.writer.next_position().offset.0));
         self.shared.watermarks.set_accepted(end_seq);
         self.drained_to(end_seq);
-        Ok(())
+        Ok(self.active.end_offset())
     }
 
     /// Shows readers that the entries below `end_seq` are in the file.
     fn drained_to(&mut self, end_seq: u64) {
-        let active = self.active.as_mut().expect("invariant: what was written is in a segment");
-        active.end_seq = end_seq;
-        active.live.set_end(active.writer.next_position().offset.0);
+        self.active.end_seq = end_seq;
+        self.active.live.set_end(self.active.end_offset());
         self.shared.watermarks.set_flushed(end_seq);
     }
 
@@ -61,7 +71,7 @@ impl Writer {
         data: &[u8],
         encoded_len: usize,
     ) -> Result<u64> {
-        let active = self.active.as_mut().expect("invariant: entries are accepted only once there is a segment");
+        let active = &mut self.active;
         let pool = &self.shared.context.encoders;
         let mut long = (encoded_len > OWN_BUFFER_LEN_MAX).then(|| pool.take(usize::MAX).unwrap_or_default());
         let frames = long.as_mut().unwrap_or(&mut self.encoder);
@@ -79,7 +89,7 @@ impl Writer {
         }
         let written = frames.len();
         let result = frames.write(data, &mut active.writer);
-        result.map_err(|e| Error::segment_error(&self.shared.location, e))?;
+        result.map_err(|e| self.shared.segment_error(e))?;
         for &IndexPoint { seq, offset, timestamp } in frames.points() {
             // Seqs and offsets rise, and so do timestamps but behind those of a file that somebody
             // else wrote; then the frame has no point, and is found from the one before.

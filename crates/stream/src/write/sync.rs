@@ -6,36 +6,49 @@ use stratawal_frame::SeqNo;
 use stratawal_segment::{Access, ControlContext, SegmentFile};
 use stratawal_sync::fail_point;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::read::snapshot::Snapshot;
 use crate::shared::Shared;
-use crate::write::writer::{Writer, sealed};
+use crate::write::writer::{OpenSegments, Writer, sealed};
 
 impl Writer {
+    /// Whether finished segments hold more unsynced bytes than they may.
+    pub(super) fn is_past_bound(&self) -> bool {
+        matches!(self, Self::Open(segments) if segments.is_past_bound())
+    }
+
+    /// Past the bound, settles the oldest.
+    pub(super) fn settle_past_bound(&mut self) -> Result<()> {
+        match self {
+            Self::Open(segments) => segments.settle_past_bound(),
+            Self::NoSegment(_) => Ok(()),
+        }
+    }
+}
+
+impl OpenSegments {
     /// Makes everything drained durable, oldest first, lets the watermark pass, and marks it.
-    pub(crate) fn settle(&mut self) -> Result<()> {
+    pub(super) fn settle(&mut self) -> Result<()> {
         while !self.unsynced.is_empty() && !fail_point!(UnsyncedPassed) {
             self.settle_oldest()?;
         }
-        let Some(active) = &self.active else { return Ok(()) };
-        let end_seq = if fail_point!(LateArrivalCovered) { self.shared.watermarks.accepted() } else { active.end_seq };
+        let end_seq =
+            if fail_point!(LateArrivalCovered) { self.shared.watermarks.accepted() } else { self.active.end_seq };
         if end_seq <= self.shared.watermarks.durable() {
             return Ok(());
         }
         fail_point!(AttestedBeforeSync, self.advance_durable(end_seq)?);
         if !fail_point!(AcknowledgedBeforeSync) {
-            let active = self.active.as_ref().expect("invariant: it was there above");
-            active.writer.sync().map_err(|e| self.failed(e))?;
+            self.active.writer.sync().map_err(|e| self.shared.segment_error(e))?;
         }
         self.advance_durable(end_seq)
     }
 
     /// The same, and whatever else stands in the active segment: a START moves no watermark.
-    pub(crate) fn settle_all(&mut self) -> Result<()> {
+    pub(super) fn settle_all(&mut self) -> Result<()> {
         self.settle_finished()?;
-        let Some(active) = &self.active else { return Ok(()) };
-        active.writer.sync().map_err(|e| self.failed(e))?;
-        self.advance_durable(active.end_seq)
+        self.active.writer.sync().map_err(|e| self.shared.segment_error(e))?;
+        self.advance_durable(self.active.end_seq)
     }
 
     /// Makes the finished segments durable, oldest first.
@@ -57,9 +70,10 @@ impl Writer {
         } else {
             oldest.writer.sync()
         };
-        synced.map_err(|e| self.failed(e))?;
-        oldest.writer.trim_to_trailer().map_err(|e| self.failed(e))?;
-        let (id, end_seq) = (oldest.writer.id(), oldest.end_seq);
+        synced.map_err(|e| self.shared.segment_error(e))?;
+        oldest.writer.trim_to_trailer().map_err(|e| self.shared.segment_error(e))?;
+        let id = oldest.writer.id();
+        let end_seq = oldest.end_seq;
         // Published before the descriptor goes: readers open the segment anew from here on.
         let snapshot = self.shared.snapshot.load();
         let segments = snapshot
@@ -74,18 +88,15 @@ impl Writer {
     /// The MARK, and then the watermark: a process killed here would leave the last group
     /// unattested otherwise.
     fn advance_durable(&mut self, durable: u64) -> Result<()> {
-        if let Some(active) = &mut self.active {
-            let tail =
-                ControlContext { next_seq: SeqNo(active.end_seq), timestamp: self.timestamp, durable: SeqNo(durable) };
-            let marked = active.writer.write_mark(&tail, self.preallocated);
-            marked.map_err(|e| Error::segment_error(&self.shared.location, e))?;
-        }
+        let context = ControlContext { durable: SeqNo(durable), ..self.control_context() };
+        let marked = self.active.writer.write_mark(&context, self.preallocated);
+        marked.map_err(|e| self.shared.segment_error(e))?;
         self.shared.watermarks.set_durable(durable);
         Ok(())
     }
 
     /// Whether finished segments hold more unsynced bytes than they may.
-    pub(crate) fn is_past_bound(&self) -> bool {
+    fn is_past_bound(&self) -> bool {
         let options = &self.shared.options;
         let len: u64 = self.unsynced.iter().map(|unsynced| unsynced.len).sum();
         let too_many = || !self.unsynced.is_empty() && self.shared.context.unsynced_files.are_too_many();
@@ -93,7 +104,7 @@ impl Writer {
     }
 
     /// Past the bound, settles the oldest.
-    pub(crate) fn settle_past_bound(&mut self) -> Result<()> {
+    fn settle_past_bound(&mut self) -> Result<()> {
         while self.is_past_bound() {
             self.settle_oldest()?;
         }

@@ -13,8 +13,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stratawal_frame::BATCH_END;
-use stratawal_segment::Preallocation;
+use stratawal_frame::{BATCH_END, ByteOffset};
+use stratawal_segment::{Preallocation, SegmentWriter};
 
 use crate::batch::{Batch, Entry};
 use crate::write::buffer_pool::{BufferPool, OWN_BUFFER_LEN_MAX, push_exact};
@@ -229,13 +229,31 @@ impl<'a> Large<'a> {
     }
 }
 
-/// Where the active segment takes bookings.
+/// What appends have reserved in the active segment.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     pub(crate) preallocation: Preallocation,
     pub(crate) base: u64,
-    /// Where everything that was booked ends at most.
+    /// Where everything that was reserved ends at most.
     pub(crate) end: u64,
+    /// Where the times of the stream were far ahead of the clock when it was opened: the present
+    /// time, with which the next segment begins. The next append needs that segment.
+    pub(crate) restart: Option<u64>,
+}
+
+impl Reservation {
+    /// Nothing is reserved yet after the last frame that `writer` has in its file.
+    pub(crate) fn new(writer: &SegmentWriter, preallocation: Preallocation) -> Self {
+        let end = writer.next_position().offset.0;
+        Self { preallocation, base: writer.header().base.0, end, restart: None }
+    }
+
+    /// Reserves `len` bytes more.
+    pub(crate) fn reserve(&mut self, len: u64) -> stratawal_segment::Result<()> {
+        self.preallocation.ensure(&ByteOffset(self.end), len)?;
+        self.end += len;
+        Ok(())
+    }
 }
 
 /// What the stream's lock protects.
@@ -244,9 +262,6 @@ pub(crate) struct Tail {
     pub(crate) next_seq: u64,
     pub(crate) last_timestamp: u64,
     pub(crate) clock: Clock,
-    /// Where the times of the stream were far ahead of the clock when it was opened: the present
-    /// time, with which the next segment begins. The next append needs that segment.
-    pub(crate) restart: Option<u64>,
     /// `None` before the stream's first append, and after its close.
     pub(crate) reservation: Option<Reservation>,
     pub(crate) closed: bool,
@@ -272,7 +287,6 @@ impl Tail {
             next_seq,
             last_timestamp,
             clock: Clock::default(),
-            restart: None,
             reservation,
             closed: false,
             pending: Pending::default(),
@@ -304,6 +318,14 @@ impl Tail {
         self.last_timestamp = large.draft.timestamp;
         if let Some(reservation) = &mut self.reservation {
             reservation.end = drained_to;
+        }
+    }
+
+    /// The next entries go into a new segment.
+    pub(crate) fn continue_in(&mut self, reservation: Reservation) {
+        let before = self.reservation.replace(reservation);
+        if let Some(restart) = before.and_then(|before| before.restart) {
+            self.last_timestamp = restart;
         }
     }
 
@@ -366,8 +388,12 @@ impl Tail {
     /// to.
     pub(crate) fn adopt_pending(&mut self, waiting: Pending) {
         self.next_seq = waiting.end_seq().unwrap_or(self.next_seq);
-        // They have their times, which go into the segment that is there.
-        self.restart = self.restart.filter(|_| waiting.drafts.is_empty());
+        if let Some(reservation) = &mut self.reservation
+            && !waiting.drafts.is_empty()
+        {
+            // They have their times, which go into the segment that is there.
+            reservation.restart = None;
+        }
         self.last_timestamp = waiting.drafts.last().map_or(0, |draft| draft.timestamp).max(self.last_timestamp);
         self.pending = waiting;
     }

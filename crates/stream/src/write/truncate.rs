@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use stratawal_frame::{Generation, SegmentHeader, SeqNo};
+use stratawal_frame::{SegmentHeader, SeqNo};
 use stratawal_storage::FolderToSync;
 use stratawal_sync::fail_point;
 
@@ -19,11 +19,11 @@ use crate::inner::Inner;
 use crate::log::StreamLog;
 use crate::read::snapshot::{PublishedSegment, Snapshot};
 use crate::removal::{Dead, Removals};
-use crate::write::commit::State;
+use crate::shared::Shared;
 use crate::write::create::FIRST_LEN;
 use crate::write::reserve::ReserveUse;
-use crate::write::tail::Tail;
-use crate::write::writer::{Writer, sealed};
+use crate::write::tail::{Reservation, Tail};
+use crate::write::writer::{OpenSegments, Writer, sealed};
 
 impl StreamLog {
     /// Drops the entries below `first`, durably: none of them comes back after any crash. The disk
@@ -92,7 +92,7 @@ impl StreamLog {
             if next < first || next > end {
                 return Err(Error::new(ErrorKind::OutOfRange { first, next: end }, &inner.shared.location));
             }
-            writer.cut_from(state, next, first, ReserveUse::Allowed).map(Some)
+            writer.cut_from(&mut state.tail, next, first, ReserveUse::Allowed).map(Some)
         });
         let removed = dead.and_then(|dead| {
             dead.map_or(Ok(()), |dead| removals.remove_dead(&inner.shared.context, &inner.shared.location, dead))
@@ -155,9 +155,9 @@ impl Inner {
                 if first <= self.shared.watermarks.start() {
                     return Ok(None);
                 }
-                let beyond = first > state.tail.next_seq || writer.active.is_none();
+                let beyond = first > state.tail.next_seq || matches!(writer, Writer::NoSegment(_));
                 if beyond || (anew && is_worth_anew(&state.tail, first)) {
-                    return Ok(Some((None, begin_at(writer, &mut state.tail, first)?)));
+                    return Ok(Some((None, writer.begin_at(&mut state.tail, first)?)));
                 }
                 writer.drain_all(&mut state.tail)?;
                 let dead = match writer.write_start(&mut state.tail, first) {
@@ -165,7 +165,7 @@ impl Inner {
                     // the same effect, out of the emergency reserve.
                     Err(error) if error.kind() == ErrorKind::Full => {
                         let end = state.tail.next_seq;
-                        writer.cut_from(state, end, first, ReserveUse::Allowed)?
+                        writer.cut_from(&mut state.tail, end, first, ReserveUse::Allowed)?
                     }
                     written => written.map(|()| Dead::default())?,
                 };
@@ -189,7 +189,7 @@ impl Inner {
         let dead = self.group.exclusively(|state, writer| {
             self.check(state)?;
             if is_worth_anew(&state.tail, first) {
-                return begin_at(writer, &mut state.tail, first).map(Some);
+                return writer.begin_at(&mut state.tail, first).map(Some);
             }
             Ok(None)
         })?;
@@ -205,138 +205,152 @@ fn is_worth_anew(tail: &Tail, first: u64) -> bool {
         && tail.reservation.as_ref().is_some_and(|reservation| reservation.preallocation.preallocated() > HELD_MAX)
 }
 
-/// Makes the stream begin at `first`, at its end or beyond; returns what it held before.
-fn begin_at(writer: &mut Writer, tail: &mut Tail, first: u64) -> Result<Dead> {
-    if writer.active.is_none() {
-        let before = std::mem::replace(&mut tail.next_seq, first);
-        writer.create_stream(tail, first).inspect_err(|_| tail.next_seq = before)?;
-        return Ok(Dead::default());
-    }
-    writer.drain_all(tail)?;
-    writer.settle_all().map_err(Error::poisoned)?;
-    writer.begin_at(tail, first)
-}
-
 impl Writer {
+    /// Makes the stream begin at `first`, at its end or beyond; returns what it held before.
+    fn begin_at(&mut self, tail: &mut Tail, first: u64) -> Result<Dead> {
+        if let Self::NoSegment(_) = self {
+            let before = std::mem::replace(&mut tail.next_seq, first);
+            self.create_stream(tail, first).inspect_err(|_| tail.next_seq = before)?;
+            return Ok(Dead::default());
+        }
+        self.drain_all(tail)?;
+        let (segments, reservation) = self.open_in(tail)?;
+        segments.settle_all().map_err(Error::poisoned)?;
+        let (dead, begun) = segments.begin_at(reservation, first)?;
+        tail.next_seq = first;
+        tail.continue_in(begun);
+        Ok(dead)
+    }
+
+    /// Writes START, which drops the entries below `first` once it is durable.
     fn write_start(&mut self, tail: &mut Tail, first: u64) -> Result<()> {
-        let shared = Arc::clone(&self.shared);
-        let reservation = tail.reservation.as_mut().expect("invariant: a stream with a segment takes reservations");
-        let control = self.control_context(self.end_seq());
-        let writer = &self.active.as_ref().expect("invariant: the caller looked").writer;
-        self.with_room(ReserveUse::Allowed, || writer.preallocate_start(&mut reservation.preallocation))?;
-        let active = self.active.as_mut().expect("invariant: the caller looked");
-        // From here on it may be there: a disk that is full only now is a failed write.
-        let written = active.writer.write_start(&mut reservation.preallocation, &control, SeqNo(first));
-        written.map_err(|error| Error::segment_error(&shared.location, error).poisoned())?;
-        self.preallocated = reservation.preallocation.preallocated();
-        reservation.end = active.writer.next_position().offset.0;
-        active.live.set_end(reservation.end);
-        Ok(())
+        let (segments, reservation) = self.open_in(tail)?;
+        segments.write_start(reservation, first)
     }
 
     /// The START is written: makes it durable, and shows readers only what does not lie wholly
     /// below it. Returns the segments that do.
     fn drop_before(&mut self, first: u64) -> Result<Vec<Arc<PublishedSegment>>> {
+        match self {
+            Self::Open(segments) => segments.drop_before(first),
+            Self::NoSegment(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Begins a new generation at `next`, whose header has the first live seq `start`. Returns the
+    /// segments that hold nothing else than what is dropped.
+    pub(super) fn cut_from(&mut self, tail: &mut Tail, next: u64, start: u64, reserve: ReserveUse) -> Result<Dead> {
+        self.drain_all(tail)?;
+        let (segments, reservation) = self.open_in(tail)?;
+        segments.settle_all().map_err(Error::poisoned)?;
+        let (dead, begun) = segments.cut_from(reservation, next, start, reserve)?;
+        tail.next_seq = next;
+        tail.continue_in(begun);
+        Ok(dead)
+    }
+}
+
+impl OpenSegments {
+    fn write_start(&mut self, reservation: &mut Reservation, first: u64) -> Result<()> {
+        let writer = &self.active.writer;
+        self.shared.with_room(ReserveUse::Allowed, || writer.preallocate_start(&mut reservation.preallocation))?;
+        // From here on it may be there: a disk that is full only now is a failed write.
+        let context = self.control_context();
+        let written = self.active.writer.write_start(&mut reservation.preallocation, &context, SeqNo(first));
+        written.map_err(|e| self.shared.segment_error(e).poisoned())?;
+        self.preallocated = reservation.preallocation.preallocated();
+        reservation.end = self.active.end_offset();
+        self.active.live.set_end(reservation.end);
+        Ok(())
+    }
+
+    fn drop_before(&mut self, first: u64) -> Result<Vec<Arc<PublishedSegment>>> {
         if !fail_point!(StartAfterUnlink) {
             self.settle_all()?;
         }
-        let shared = Arc::clone(&self.shared);
         // Readers that find a segment gone look at the start again.
         if !fail_point!(StartShownLate) {
-            shared.watermarks.set_start(first);
+            self.shared.watermarks.set_start(first);
         }
-        let snapshot = shared.snapshot.load();
+        let snapshot = self.shared.snapshot.load();
         let dead = (0..snapshot.segments.len() - 1).take_while(|&i| snapshot.limit(i) <= first).count();
-        shared.snapshot.store(Arc::new(Snapshot::new(snapshot.segments[dead..].to_vec())));
+        self.shared.snapshot.store(Arc::new(Snapshot::new(snapshot.segments[dead..].to_vec())));
         Ok(snapshot.segments[..dead].to_vec())
     }
 
-    /// A new generation at `base`, durably; what it voids is settled.
-    fn new_generation(
-        &mut self,
-        predecessor: Predecessor,
-        base: u64,
-        start: u64,
-        restart: Option<u64>,
-        reserve: ReserveUse,
-    ) -> Result<(SegmentHeader, Begun)> {
-        let active = self.active.as_ref().expect("invariant: only a stream with a segment is cut");
-        let newest = active.writer.header();
-        let Some(generation) = newest.generation.0.checked_add(1).map(Generation) else {
-            return Err(self.used_up());
-        };
-        let header = SegmentHeader {
-            durable: SeqNo(base),
-            start: SeqNo(start),
-            ..self.header(newest.stream_id, generation, predecessor, base, restart)
-        };
-        Ok((header, self.create(&header, FIRST_LEN, reserve)?))
-    }
-
     /// Everything is settled: begins anew at `first`, at the end or beyond.
-    fn begin_at(&mut self, tail: &mut Tail, first: u64) -> Result<Dead> {
-        let (_, (writer, preallocation)) =
-            self.new_generation(Predecessor::NONE, first, first, tail.restart, ReserveUse::Allowed)?;
+    fn begin_at(&mut self, reservation: &Reservation, first: u64) -> Result<(Dead, Reservation)> {
+        let header = self.generation_header(Predecessor::NONE, first, first, reservation)?;
+        let (writer, preallocation) = self.create(&header, FIRST_LEN, ReserveUse::Allowed)?;
         let shared = Arc::clone(&self.shared);
         let old = shared.snapshot.load();
         shared.watermarks.set_start(first);
-        tail.next_seq = first;
-        self.activate_segment(tail, writer, preallocation, &[]);
+        let (_, begun) = self.activate(writer, preallocation, &[]);
         shared.watermarks.reset_all(first);
-        Ok(Dead { segments: old.segments.clone(), folder: None })
+        Ok((Dead { segments: old.segments.clone(), folder: None }, begun))
     }
 
-    /// A new generation at `next`, in whose header stands that the stream begins at `start`.
-    /// Returns the segments that hold nothing else than what is dropped.
-    pub(crate) fn cut_from(
+    /// The header of a generation that begins at `base`, where everything is durable.
+    fn generation_header(
+        &self,
+        predecessor: Predecessor,
+        base: u64,
+        start: u64,
+        reservation: &Reservation,
+    ) -> Result<SegmentHeader> {
+        let header = self.next_header(predecessor, base, reservation.restart)?;
+        Ok(SegmentHeader { durable: SeqNo(base), start: SeqNo(start), ..header })
+    }
+
+    /// Everything is settled: begins a new generation at `next`.
+    fn cut_from(
         &mut self,
-        state: &mut State<Self>,
+        reservation: &mut Reservation,
         next: u64,
         start: u64,
         reserve: ReserveUse,
-    ) -> Result<Dead> {
-        self.drain_all(&mut state.tail)?;
-        self.settle_all().map_err(Error::poisoned)?;
+    ) -> Result<(Dead, Reservation)> {
         let shared = Arc::clone(&self.shared);
         let old = shared.snapshot.load();
         let kept = old.segments.partition_point(|segment| segment.header.base.0 < next);
-        if kept == old.segments.len() {
-            self.reserve_seal(&mut state.tail, reserve)?;
+        let active_is_kept = kept == old.segments.len();
+        if active_is_kept {
+            self.reserve_seal(reservation, reserve)?;
         }
-        let predecessor = kept.checked_sub(1).map_or(Predecessor::NONE, |i| {
-            let segment = &old.segments[i];
-            // Entries before `next` that are damaged must not keep the caller from dropping those
-            // after it.
-            let reader = segment.open_alone(&shared.context, &shared.location, &shared.options);
-            reader.map_or_else(|_| Predecessor::unread(&segment.header), |reader| reader.predecessor_of(next))
-        });
-        // What comes behind the commit point must not lack a descriptor.
+        let predecessor = self.predecessor(kept.checked_sub(1).map(|i| &old.segments[i]), next);
+        // What comes after the commit point must not lack a descriptor.
         let dir = shared.location.dir();
         let folder = FolderToSync::new(shared.context.storage(), &dir).map_err(|e| Error::io(&shared.location, e))?;
-        let (header, (writer, preallocation)) =
-            self.new_generation(predecessor, next, start, state.tail.restart, reserve)?;
+        let header = self.generation_header(predecessor, next, start, reservation)?;
+        let (writer, preallocation) = self.create(&header, FIRST_LEN, reserve)?;
 
         // The commit point is passed. The active segment, if it is kept, gets the SEAL that names
         // what follows it.
-        let tail = &mut state.tail;
-        let reservation = tail.reservation.as_mut().expect("invariant: a stream with a segment takes reservations");
-        if kept == old.segments.len() {
-            self.seal(&mut reservation.preallocation, &header).map_err(Error::poisoned)?;
-            let sealed = self.active.take().expect("invariant: it was sealed");
-            let done = sealed.writer.sync().and_then(|()| sealed.writer.trim_to_trailer());
-            done.map_err(|e| self.failed(e).poisoned())?;
+        if active_is_kept {
+            self.seal(reservation, &header).map_err(Error::poisoned)?;
+            let sealed = &self.active.writer;
+            let done = sealed.sync().and_then(|()| sealed.trim_to_trailer());
+            done.map_err(|e| shared.segment_error(e).poisoned())?;
         }
         // Everything in this epoch is settled, so threads that wait in it need no record of how it
         // ends.
         shared.truncations.cut(shared.watermarks.epoch(), next);
         let before: Vec<_> = old.segments[..kept].iter().map(sealed).collect();
-        state.tail.next_seq = next;
-        shared.watermarks.change(|watermarks| {
-            self.activate_segment(&mut state.tail, writer, preallocation, &before);
+        let (_, begun) = shared.watermarks.change(|watermarks| {
+            let activated = self.activate(writer, preallocation, &before);
             watermarks.reset(watermarks.start(), next);
+            activated
         });
-        Ok(Dead { segments: old.segments[kept..].to_vec(), folder: Some(folder) })
+        Ok((Dead { segments: old.segments[kept..].to_vec(), folder: Some(folder) }, begun))
+    }
+
+    /// What the header of a segment that begins at `next` states of the segment before it.
+    fn predecessor(&self, before: Option<&Arc<PublishedSegment>>, next: u64) -> Predecessor {
+        let Some(segment) = before else { return Predecessor::NONE };
+        let Shared { context, location, options, .. } = &*self.shared;
+        // Entries before `next` that are damaged must not keep the caller from dropping those after
+        // it.
+        let reader = segment.open_alone(context, location, options);
+        reader.map_or_else(|_| Predecessor::unread(&segment.header), |reader| reader.predecessor_of(next))
     }
 }
-
-type Begun = (stratawal_segment::SegmentWriter, stratawal_segment::Preallocation);

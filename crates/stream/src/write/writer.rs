@@ -11,7 +11,7 @@ use std::sync::Arc;
 use stratawal_frame::SeqNo;
 use stratawal_segment::{ControlContext, SegmentWriter};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::options::Durability;
 use crate::read::snapshot::{PublishedSegment, SegmentState};
 use crate::shared::Shared;
@@ -20,20 +20,31 @@ use crate::write::active::Active;
 use crate::write::commit::CommitLeader;
 use crate::write::encode::FrameEncoder;
 use crate::write::reserve::ReserveUse;
-use crate::write::tail::{Pending, Tail};
+use crate::write::tail::{Pending, Reservation, Tail};
 
 /// The lead over the files of a stream.
 #[derive(Debug)]
-pub(crate) struct Writer {
-    pub(crate) shared: Arc<Shared>,
-    /// `None` before the stream's first append.
-    pub(crate) active: Option<Active>,
+#[expect(clippy::large_enum_variant, reason = "every writer is in a box, where group commit keeps it")]
+pub(crate) enum Writer {
+    /// The stream has no segment before its first append. A stream that is only read has none to
+    /// write to.
+    NoSegment(Arc<Shared>),
+    /// The stream has an active segment.
+    Open(OpenSegments),
+}
+
+/// The segments of a stream that are open for writing.
+#[derive(Debug)]
+pub(crate) struct OpenSegments {
+    pub(super) shared: Arc<Shared>,
+    pub(super) active: Active,
+    /// Finished segments, oldest first.
     pub(super) unsynced: VecDeque<UnsyncedSegment>,
-    /// Timestamp of the last frame in the file.
+    /// Timestamp of the last frame in the files.
     pub(super) timestamp: u64,
     /// How long the active file was when it was last looked at; it only grows.
-    pub(crate) preallocated: u64,
-    /// Short ones; what is longer is encoded in memory of the pool.
+    pub(super) preallocated: u64,
+    /// Encodes short groups of frames. A longer group is encoded in memory of the pool.
     pub(super) encoder: FrameEncoder,
 }
 
@@ -48,39 +59,59 @@ pub(super) struct UnsyncedSegment {
 
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, active: Option<Active>, timestamp: u64) -> Self {
-        Self { shared, active, unsynced: VecDeque::new(), timestamp, preallocated: 0, encoder: FrameEncoder::default() }
+        match active {
+            Some(active) => Self::Open(OpenSegments::new(shared, active, timestamp)),
+            None => Self::NoSegment(shared),
+        }
     }
 
-    pub(crate) fn failed(&self, error: stratawal_segment::Error) -> Error {
-        Error::segment_error(&self.shared.location, error)
+    pub(super) const fn shared(&self) -> &Arc<Shared> {
+        match self {
+            Self::NoSegment(shared) => shared,
+            Self::Open(segments) => &segments.shared,
+        }
     }
 
-    pub(crate) fn control_context(&self, next_seq: u64) -> ControlContext {
+    /// The open segments, and what is reserved in the active one. Under the lock, of a stream that
+    /// has a segment. A stream that was closed takes no reservations any more.
+    pub(super) fn open_in<'a>(&'a mut self, tail: &'a mut Tail) -> Result<(&'a mut OpenSegments, &'a mut Reservation)> {
+        match (self, &mut tail.reservation) {
+            (Self::Open(segments), Some(reservation)) => Ok((segments, reservation)),
+            (writer, _) => Err(Error::new(ErrorKind::Closed, &writer.shared().location)),
+        }
+    }
+}
+
+impl OpenSegments {
+    pub(super) fn new(shared: Arc<Shared>, active: Active, timestamp: u64) -> Self {
+        let unsynced = VecDeque::new();
+        Self { shared, active, unsynced, timestamp, preallocated: 0, encoder: FrameEncoder::default() }
+    }
+
+    /// What a control frame after the last entry in the files states.
+    pub(super) fn control_context(&self) -> ControlContext {
         ControlContext {
-            next_seq: SeqNo(next_seq),
+            next_seq: SeqNo(self.active.end_seq),
             timestamp: self.timestamp,
             durable: SeqNo(self.shared.watermarks.durable()),
         }
     }
+}
 
-    /// One past the last entry in the files.
-    pub(crate) fn end_seq(&self) -> u64 {
-        self.active.as_ref().map_or(0, |active| active.end_seq)
-    }
-
+impl Shared {
     /// Does `act`, which needs space in the active file; on a full disk, out of the emergency
     /// reserve where `reserve` allows it. Nothing has changed where it fails with any error but
     /// `Poisoned`.
-    pub(crate) fn with_room<T>(
+    pub(super) fn with_room<T>(
         &self,
         reserve: ReserveUse,
         act: impl FnMut() -> stratawal_segment::Result<T>,
     ) -> Result<T> {
         let is_full = |error: &stratawal_segment::Error| error.is_refusal() && error.is_full();
-        let done = self.shared.context.with_reserve(reserve, is_full, act);
+        let done = self.context.with_reserve(reserve, is_full, act);
         done.map_err(|error| {
             let nothing_written = error.is_refusal();
-            let error = self.failed(error);
+            let error = self.segment_error(error);
             if nothing_written { error } else { error.poisoned() }
         })
     }
@@ -91,18 +122,32 @@ impl CommitLeader for Writer {
     type Work = Arc<Pending>;
 
     fn take(&mut self, tail: &mut Tail) -> Arc<Pending> {
-        // Appends may make it longer meanwhile. What is booked leaves room for a MARK behind it.
-        self.preallocated = tail.reservation.as_ref().map_or(0, |reservation| reservation.preallocation.preallocated());
+        if let (Self::Open(segments), Some(reservation)) = (self, &tail.reservation) {
+            // Appends may make it longer meanwhile. What is reserved leaves room for a MARK after
+            // it.
+            segments.preallocated = reservation.preallocation.preallocated();
+        }
         tail.take()
     }
 
     fn run(&mut self, work: &Arc<Pending>, durability: Durability) -> Result<()> {
-        self.drain(work)?;
-        if durability == Durability::Synced { self.settle() } else { Ok(()) }
+        match self {
+            Self::Open(segments) => {
+                segments.drain(work)?;
+                if durability == Durability::Synced { segments.settle() } else { Ok(()) }
+            }
+            Self::NoSegment(_) => {
+                assert!(work.end_seq().is_none(), "entries are accepted only once there is a segment");
+                Ok(())
+            }
+        }
     }
 
     fn put_back(&mut self, tail: &mut Tail, work: Arc<Pending>) {
-        let end = self.active.as_ref().map_or(0, |active| active.writer.next_position().offset.0);
+        let end = match self {
+            Self::Open(segments) => segments.active.writer.next_position().offset.0,
+            Self::NoSegment(_) => 0,
+        };
         tail.put_back(work, end);
     }
 }
