@@ -1,21 +1,21 @@
-//! What the fuzz targets call: a function each, on any bytes, that panics where something does not
-//! hold.
+//! The functions that the fuzz targets call: one each, on any bytes. It panics where a property does
+//! not hold.
 //!
 //! The tests of the workspace compile this file too, and replay every seed and every regression.
 #![forbid(unsafe_code)]
 
 #[path = "../../crates/cli/src/lines.rs"]
 mod lines;
+#[path = "../../crates/stratawal/tests/simulation/log.rs"]
+mod log;
 mod operations;
 mod recovery;
-#[path = "../../crates/stratawal/tests/simulation/subject.rs"]
-mod subject;
 
 use std::io::{self, Read};
 
 use stratawal::inspect::{escape_name, unescape_name};
 
-/// A target: its name, and what it does with its bytes.
+/// A target: its name, and the function that checks its bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
@@ -31,14 +31,14 @@ pub const TARGETS: [Target; 6] = [
 /// Runs a target by its name.
 ///
 /// # Panics
-/// Where something does not hold, or there is no such target.
+/// Where a property does not hold, or no target has that name.
 pub fn run(target: &str, bytes: &[u8]) {
     let found = TARGETS.iter().find(|(name, _)| *name == target);
     found.unwrap_or_else(|| panic!("no target {target:?}")).1(bytes);
 }
 
-/// Any text is a stream name or is refused; what it becomes on disk is one harmless file name, and
-/// leads back to it alone.
+/// Any text is a stream name or is refused. The escaped name is one harmless file name, and only
+/// this text leads to it.
 fn stream_names(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Ok(escaped) = escape_name(&text) {
@@ -48,15 +48,15 @@ fn stream_names(bytes: &[u8]) {
         assert!(!escaped.starts_with('.') && !escaped.ends_with('.'), "{escaped:?}");
         assert_eq!(unescape_name(&escaped).as_deref(), Some(&*text));
     }
-    // A name that is found on disk.
+    // A file name that is found on disk.
     if let Some(name) = unescape_name(&text) {
-        assert_eq!(escape_name(&name).expect("what a name is read from can be written"), text);
+        assert_eq!(escape_name(&name).expect("a name that was unescaped can be escaped"), text);
     }
 }
 
-/// Input cut anywhere is the same lines.
+/// The lines do not depend on the pieces in which the input arrives.
 fn cli_lines(bytes: &[u8]) {
-    /// Bytes in pieces whose lengths stand before them.
+    /// Bytes in pieces, each after a byte with its length.
     struct Pieces<'b>(&'b [u8]);
 
     impl Read for Pieces<'_> {
@@ -75,16 +75,16 @@ fn cli_lines(bytes: &[u8]) {
 
     let mut input = Vec::new();
     let mut rest = bytes;
-    while let Some((&len, behind)) = rest.split_first() {
-        let (piece, behind) = behind.split_at(behind.len().min(usize::from(len)));
+    while let Some((&len, after)) = rest.split_first() {
+        let (piece, after) = after.split_at(after.len().min(usize::from(len)));
         input.extend_from_slice(piece);
-        rest = behind;
+        rest = after;
     }
     let mut found: Vec<Vec<u8>> = Vec::new();
     let mut line = Vec::new();
     let mut lines = lines::Lines::new(Pieces(bytes));
     loop {
-        let more = lines.read().expect("nothing fails");
+        let more = lines.read().expect("no read fails");
         while let Some(piece) = lines.piece() {
             match piece {
                 lines::Piece::Part(part) => line.extend_from_slice(part),
@@ -100,7 +100,7 @@ fn cli_lines(bytes: &[u8]) {
     }
     assert!(line.is_empty(), "the end of the input ends its last line");
     let mut expected: Vec<&[u8]> = input.split(|&b| b == b'\n').collect();
-    // What ends with a newline, or is empty, has no line behind it.
+    // Input that is empty, or ends with a newline, has no further line.
     if expected.last().is_some_and(|last| last.is_empty()) {
         expected.pop();
     }

@@ -1,10 +1,10 @@
-//! Whole-log operations, and crashes among them, against the model.
+//! Operations on a log with crashes between them, compared with the model.
 
 use stratawal_testkit::{Shape, play};
 
-use super::subject::{LOG, SHAPE};
+use super::log::{LOG, SHAPE};
 
-/// Whatever is done to a log, and wherever it is crashed: it is what the model says.
+/// A log agrees with the model after any operations and crashes.
 pub(crate) fn log_operations(bytes: &[u8]) {
     let shape = Shape { steps_max: 60, ..SHAPE };
     if let Err(failure) = play(&LOG, bytes, &shape) {

@@ -1,4 +1,4 @@
-//! Recovery of a folder of segment files that somebody made up, checksums and all.
+//! Recovery of a directory of forged segment files, whose checksums are valid.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use stratawal_storage::{Access, MemoryStorage, Storage};
 use stratawal_stream::{Durability, Location, LogContext, StreamLog, StreamOptions, Visibility, verify};
 
 const DIR: &str = "/streams/s";
-/// Entries that are looked at from either end: a gap can stand for any number.
+/// How many entries are read from either end. A forged gap may have any length.
 const LOOKED_AT: usize = 1000;
 
-/// However the files came about: no panic, and nothing is changed by a reader, or by a writer that
-/// refuses. A writer that opens them sees what a reader saw, and what it acknowledges is there
-/// after that.
+/// Forged files never cause a panic, and neither a reader nor a writer that refuses changes them. A
+/// writer that opens them sees the entries that a reader saw, and entries that it acknowledges exist
+/// when the stream is opened again.
 pub(crate) fn segment_recovery(bytes: &[u8]) {
     let Ok(storage) = forge(&mut Unstructured::new(bytes)) else { return };
     let before = files(&storage);
@@ -41,23 +41,24 @@ pub(crate) fn segment_recovery(bytes: &[u8]) {
             return;
         }
     };
-    let (there, clean) = (entries(&log), log.report().clean);
-    if let (Ok((seen, None)), (there, None)) = (&seen, &there) {
-        assert_eq!(seen, there, "a reader saw something else");
+    let opened = entries(&log);
+    let clean = log.report().clean;
+    if let (Ok((seen, None)), (opened, None)) = (&seen, &opened) {
+        assert_eq!(seen, opened, "a reader saw other entries");
     }
     let next = log.next_seq();
     let Ok(seq) = log.append(b"after", Durability::Synced) else { return };
     assert_eq!(seq, next);
-    // A closed stream is believed what it says of itself, and gone on behind; after a crash, what
-    // it holds counts. No writer makes the two differ, and damage to what it holds is told as such.
-    if there.1.is_some() || clean && !closes_what_it_holds(&before) {
+    // A writer continues after the CLOSE of a closed stream, without a scan; after a crash it scans
+    // the frames. Forged files may make the two differ, which no writer does.
+    if opened.1.is_some() || clean && !closes_what_it_holds(&before) {
         return;
     }
-    let log = open(&storage.snapshot(), false).expect("what was appended to opens");
+    let log = open(&storage.snapshot(), false).expect("a stream that was appended to opens");
     assert!(log.get(seq, Visibility::Stable).unwrap().is_some_and(|entry| entry.data()[..] == b"after"[..]));
     let (again, error) = entries(&log);
-    let same = there.0.len() == LOOKED_AT || again[..there.0.len()] == there.0[..];
-    assert!(error.is_none() && same, "{there:?} were there, then {again:?} {error:?}");
+    let same = opened.0.len() == LOOKED_AT || again[..opened.0.len()] == opened.0[..];
+    assert!(error.is_none() && same, "{opened:?} existed, then {again:?} {error:?}");
 }
 
 fn options() -> StreamOptions {
@@ -83,7 +84,7 @@ fn entries(log: &StreamLog) -> (Vec<(u64, Vec<u8>)>, Option<stratawal_stream::Er
     for entry in log.iter(.., Visibility::Stable).take(LOOKED_AT) {
         match entry {
             Ok(entry) => {
-                assert_eq!(entry.seq(), expected, "a gap in silence");
+                assert_eq!(entry.seq(), expected, "a gap without an error");
                 expected = expected.wrapping_add(1);
                 found.push((entry.seq(), entry.data().to_vec()));
             }
@@ -105,7 +106,7 @@ fn files(storage: &MemoryStorage) -> Vec<(PathBuf, Vec<u8>)> {
 
 /// Whether the frames of the newest file lead from its header to the CLOSE that it ends with.
 fn closes_what_it_holds(files: &[(PathBuf, Vec<u8>)]) -> bool {
-    let storage = folder();
+    let storage = empty_dir();
     let Some((path, bytes)) = files.last() else { return true };
     storage.create_new(path).unwrap().write_all_at(bytes, 0).unwrap();
     let id = SegmentId::parse(path.file_name().unwrap()).unwrap();
@@ -115,7 +116,7 @@ fn closes_what_it_holds(files: &[(PathBuf, Vec<u8>)]) -> bool {
     chain.end.0 + TRAILER_LEN as u64 == bytes.len() as u64
 }
 
-fn folder() -> MemoryStorage {
+fn empty_dir() -> MemoryStorage {
     let storage = MemoryStorage::new().with_seed(1).with_clock(1_000_000, 10);
     for dir in ["/streams", DIR] {
         storage.create_dir(Path::new(dir)).unwrap();
@@ -124,7 +125,7 @@ fn folder() -> MemoryStorage {
 }
 
 fn forge(choices: &mut Unstructured<'_>) -> Result<MemoryStorage> {
-    let storage = folder();
+    let storage = empty_dir();
     let mut seq = if choices.ratio(1, 16)? { u64::MAX - 3 } else { 0 };
     let mut generation = 0;
     for _ in 0..choices.int_in_range(1..=3)? {
@@ -218,7 +219,7 @@ fn segment(choices: &mut Unstructured<'_>, header: &SegmentHeader, seq: &mut u64
             }
         }
     }
-    // A file that is being written is reserved ahead, and is as long as the rule of Length says.
+    // A file that is being written is preallocated, and its length follows the rule of Length.
     let len = match choices.int_in_range(0..=3)? {
         0 => bytes.len(),
         1 => bytes.len() + choices.int_in_range(0..=5000)?,

@@ -1,12 +1,12 @@
-//! A reader in one process beside a writer in another, that rotates, drops entries from both ends,
-//! deletes the stream and begins it anew, closes and opens: what the reader sees is at each moment
-//! a state that the stream was in, and stays it.
+//! A reader in one process beside a writer in another. The writer rotates, drops entries from both
+//! ends, deletes the stream and creates it again, closes and opens. The reader sees at each moment
+//! a state that the stream was in, and continues to see that state.
 //!
-//! `STRATAWAL_BESIDE_SECONDS` sets how long. What needs a disk that fails, or a moment that is
-//! chosen, runs in one process on a simulated disk, which a writer and a reader share as two
+//! `STRATAWAL_BESIDE_SECONDS` sets how long this runs. Tests that need a disk that fails, or a
+//! chosen moment, run in one process on a simulated disk, which a writer and a reader share as two
 //! processes would.
 
-mod told;
+mod recorder;
 
 use std::fmt;
 use std::fs::File;
@@ -19,150 +19,153 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use recorder::{Recorder, observe, parts, print_line, recorded, seed_fault_of_env};
 use stratawal::inspect::{self, CheckState};
 use stratawal::{Durability, Entry, Error, ErrorKind, Iter, Options, Stream, StreamOptions, Wal};
 use stratawal_storage::Storage;
-use stratawal_testkit::{Crash, Fault, Faults, HookedStorage, Operation, Rng, SimStorage};
-use told::{History, Teller, say, seed_if_told, told};
+use stratawal_testkit::{Crash, Fault, Faults, HookedStorage, Operation, Rng, SimStorage, StreamModel};
 
 const STREAMS: [&str; 2] = ["ledger", "raft"];
-/// Where the child finds its log, if this process is one.
+/// The variable with the directory of the log; it makes this process the child.
 const CHILD: &str = "STRATAWAL_BESIDE_CHILD";
 
-/// Writes until it is killed.
+/// Writes until the process is killed.
 fn child(dir: &str) {
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("{panic}");
         std::process::abort();
     }));
-    say("");
+    print_line("");
     let mut numbers = [1; 2];
     for round in 0.. {
         let options = StreamOptions::new().segment_bytes(64 << 10).frame_bytes(500).unsettled_max(256 << 10, 2);
         let wal = Options::new().stream_defaults(options).open(dir).unwrap();
         let until = Instant::now() + Duration::from_millis(300);
         numbers = thread::scope(|scope| {
-            let tellers = [0, 1].map(|i| {
-                let (wal, number) = (&wal, numbers[i]);
+            let recorders = [0, 1].map(|i| {
+                let wal = &wal;
+                let number = numbers[i];
                 scope.spawn(move || {
-                    seed_if_told();
-                    let mut teller = Teller::new(wal, STREAMS[i], number);
+                    seed_fault_of_env();
+                    let mut recorder = Recorder::new(wal, STREAMS[i], number);
                     let mut rng = Rng::new(round << 8 | i as u64);
                     while Instant::now() < until {
-                        teller.change(&mut rng);
+                        recorder.change(&mut rng);
                         if rng.chance(8) {
                             thread::sleep(Duration::from_millis(2));
                         }
                     }
-                    teller.number()
+                    recorder.number()
                 })
             });
-            tellers.map(|teller| teller.join().unwrap())
+            recorders.map(|recorder| recorder.join().unwrap())
         });
         wal.close().unwrap();
     }
 }
 
-/// What the child said, as far as it was read.
-struct Heard {
+/// The lines that the child has printed, as far as they were read.
+struct Observed {
     file: File,
     rest: Vec<u8>,
-    histories: [History; 2],
+    models: [StreamModel; 2],
 }
 
-impl Heard {
-    /// All that was said up to now: it stands in a file, so nothing is on its way.
-    fn now(heard: &Mutex<Self>) -> MutexGuard<'_, Self> {
-        let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let Self { file, rest, histories } = &mut *heard;
+impl Observed {
+    /// Everything that was printed up to now. The child prints to a file, so no line is on its way.
+    fn now(observed: &Mutex<Self>) -> MutexGuard<'_, Self> {
+        let mut observed = observed.lock().unwrap_or_else(PoisonError::into_inner);
+        let Self { file, rest, models } = &mut *observed;
         file.read_to_end(rest).unwrap();
         let whole = rest.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
         let lines: Vec<u8> = rest.drain(..whole).collect();
         for line in String::from_utf8(lines).unwrap().lines() {
-            let Some((name, line)) = told(line) else { continue };
-            histories[STREAMS.iter().position(|stream| *stream == name).unwrap()].hear(line);
+            let Some((name, line)) = recorded(line) else { continue };
+            observe(&mut models[STREAMS.iter().position(|stream| *stream == name).unwrap()], line);
         }
-        heard
+        observed
     }
 }
 
-/// A stream that was looked up, and the states that it may have been seen in.
+/// A stream that a reader has opened, and the states in which it may have seen it.
 struct Seen<'h> {
-    heard: &'h Mutex<Heard>,
+    observed: &'h Mutex<Observed>,
     at: usize,
     stream: Stream,
     candidates: Vec<u64>,
-    /// The first change that it can have missed.
+    /// The last change that the reader certainly saw.
     since: u64,
 }
 
 impl fmt::Debug for Seen<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { at, candidates, since, .. } = self;
-        write!(f, "{}, seen after change {since} in one of {candidates:?}", STREAMS[*at])
+        write!(f, "{}, seen at change {since} or later, in one of {candidates:?}", STREAMS[*at])
     }
 }
 
 impl<'h> Seen<'h> {
-    fn look(heard: &'h Mutex<Heard>, dir: &Path, at: usize) -> Option<Self> {
-        let since = Heard::now(heard).histories[at].done();
+    fn look(observed: &'h Mutex<Observed>, dir: &Path, at: usize) -> Option<Self> {
+        let since = Observed::now(observed).models[at].last_done();
         let wal = match Options::new().open_read_only(dir) {
             Ok(wal) => wal,
             Err(error) if error.kind() == ErrorKind::Missing && since == 0 => return None,
             Err(error) => panic!("{error}"),
         };
         let stream = wal.stream(STREAMS[at]).unwrap_or_else(|error| panic!("{error}"));
-        Some(Self::of(heard, at, stream, since))
+        Some(Self::of(observed, at, stream, since))
     }
 
-    /// Looks again through a handle that has looked before.
-    fn look_again(heard: &'h Mutex<Heard>, at: usize, stream: Stream) -> Self {
-        let since = Heard::now(heard).histories[at].done();
+    /// Looks again through a handle that was opened before.
+    fn look_again(observed: &'h Mutex<Observed>, at: usize, stream: Stream) -> Self {
+        let since = Observed::now(observed).models[at].last_done();
         stream.reopen().unwrap_or_else(|error| panic!("{error}"));
-        Self::of(heard, at, stream, since)
+        Self::of(observed, at, stream, since)
     }
 
-    fn of(heard: &'h Mutex<Heard>, at: usize, stream: Stream, since: u64) -> Self {
-        let (first, next) = (stream.first_seq(), stream.next_seq());
-        let heard_now = Heard::now(heard);
-        let history = &heard_now.histories[at];
-        let candidates = history.matching(since, first, next);
-        assert!(!candidates.is_empty(), "{first} to {next} was never, from {since} to {}", history.last());
-        drop(heard_now);
-        Self { heard, at, stream, candidates, since }
+    fn of(observed: &'h Mutex<Observed>, at: usize, stream: Stream, since: u64) -> Self {
+        let seqs = stream.first_seq()..stream.next_seq();
+        let now = Observed::now(observed);
+        let model = &now.models[at];
+        let candidates = model.matching(since, seqs.clone());
+        assert!(!candidates.is_empty(), "{seqs:?} never existed from change {since} to {}", model.last());
+        drop(now);
+        Self { observed, at, stream, candidates, since }
     }
 
     fn range(&self) -> Range<u64> {
         self.stream.first_seq()..self.stream.next_seq()
     }
 
-    /// Entries that were read, in any order, are those of one state.
-    fn holds<'e>(&mut self, entries: impl IntoIterator<Item = &'e Entry>) {
-        let heard = Heard::now(self.heard);
-        let history = &heard.histories[self.at];
+    /// Checks that entries which were read, in any order, all exist in one state.
+    fn check<'e>(&mut self, entries: impl IntoIterator<Item = &'e Entry>) {
+        let observed = Observed::now(self.observed);
+        let model = &observed.models[self.at];
         let next = self.stream.next_seq();
         for entry in entries {
-            history.retain(&mut self.candidates, entry.seq(), entry.data());
+            let (change, ..) = parts(entry.data());
+            let mut retained = model.retain(&mut self.candidates, change, entry.seq(), entry.data());
             if entry.seq() + 1 == next {
-                history.retain_end(&mut self.candidates, entry.seq(), entry.data());
+                retained = retained.and_then(|()| model.retain_last(&mut self.candidates, change, entry.seq()));
             }
+            retained.unwrap_or_else(|mismatch| panic!("{mismatch}"));
         }
     }
 
-    /// Only that something was taken away may be told, and only if it was.
-    fn is_lawful(&self, error: &Error) {
+    /// Checks that an error reports removed entries, and that entries were removed.
+    fn check_error(&self, error: &Error) {
         let is_loss = matches!(error.kind(), ErrorKind::Truncated { .. } | ErrorKind::Cut { .. });
-        let heard = Heard::now(self.heard);
+        let observed = Observed::now(self.observed);
         assert!(is_loss, "{:?} of {self:?}: {error}", self.range());
-        assert!(heard.histories[self.at].has_lost_since(self.since), "nothing was taken away: {error}");
+        assert!(observed.models[self.at].has_lost_since(self.since), "nothing was removed: {error}");
     }
 
-    /// The answer, if nothing was taken away.
-    fn given<T>(&self, answer: Result<T, Error>) -> Option<T> {
-        answer.inspect_err(|error| self.is_lawful(error)).ok()
+    /// The result, unless it is an error because entries were removed.
+    fn unless_removed<T>(&self, result: Result<T, Error>) -> Option<T> {
+        result.inspect_err(|error| self.check_error(error)).ok()
     }
 
-    fn iterates(&mut self, backwards: bool) {
+    fn iterate(&mut self, backwards: bool) {
         let range = self.range();
         let iter = self.stream.iter(..);
         let mut found = Vec::new();
@@ -170,7 +173,7 @@ impl<'h> Seen<'h> {
         let mut note = |entry: Result<Entry, Error>| match entry {
             Ok(entry) => found.push(entry),
             Err(error) => {
-                self.is_lawful(&error);
+                self.check_error(&error);
                 whole = false;
             }
         };
@@ -188,24 +191,24 @@ impl<'h> Seen<'h> {
         };
         assert_eq!(seqs, expected, "no gaps");
         assert!(!whole || count == range.end - range.start, "{count} of {range:?}");
-        self.holds(&found);
+        self.check(&found);
     }
 
-    fn asks(&mut self, rng: &mut Rng) {
+    fn look_up(&mut self, rng: &mut Rng) {
         let range = self.range();
-        assert_eq!(self.given(self.stream.get(range.end)), Some(None));
+        assert_eq!(self.unless_removed(self.stream.get(range.end)), Some(None));
         if range.is_empty() {
-            assert_eq!(self.given(self.stream.last()), Some(None));
+            assert_eq!(self.unless_removed(self.stream.last()), Some(None));
             return;
         }
         let any = |rng: &mut Rng| range.start + rng.below(range.end - range.start);
         let mut found = Vec::new();
         for _ in 0..10 {
             let seq = any(rng);
-            if let Some(entry) = self.given(self.stream.get(seq)) {
+            if let Some(entry) = self.unless_removed(self.stream.get(seq)) {
                 let entry = entry.expect("inside the live range");
                 assert_eq!(entry.seq(), seq);
-                if let Some(at) = self.given(self.stream.seq_at(entry.timestamp())) {
+                if let Some(at) = self.unless_removed(self.stream.seq_at(entry.timestamp())) {
                     assert!((range.start..=seq).contains(&at), "{at}, {seq}");
                 }
                 found.push(entry);
@@ -213,42 +216,42 @@ impl<'h> Seen<'h> {
         }
         let mut seqs: Vec<u64> = (0..20).map(|_| any(rng)).collect();
         seqs.sort_unstable();
-        if let Some(entries) = self.given(self.stream.get_many(&seqs)) {
+        if let Some(entries) = self.unless_removed(self.stream.get_many(&seqs)) {
             let entries: Vec<Entry> = entries.into_iter().map(|entry| entry.expect("inside the live range")).collect();
             assert!(entries.iter().map(Entry::seq).eq(seqs));
             found.extend(entries);
         }
-        if let Some(last) = self.given(self.stream.last()) {
+        if let Some(last) = self.unless_removed(self.stream.last()) {
             let last = last.expect("there are some");
             assert_eq!(last.seq() + 1, range.end);
             found.push(last);
         }
-        if let Some(at) = self.given(self.stream.seq_at(SystemTime::UNIX_EPOCH)) {
+        if let Some(at) = self.unless_removed(self.stream.seq_at(SystemTime::UNIX_EPOCH)) {
             assert_eq!(at, range.start);
         }
-        if let Some(at) = self.given(self.stream.seq_at(SystemTime::now() + Duration::from_secs(3600))) {
+        if let Some(at) = self.unless_removed(self.stream.seq_at(SystemTime::now() + Duration::from_secs(3600))) {
             assert_eq!(at, range.end);
         }
-        self.holds(&found);
+        self.check(&found);
     }
 }
 
-/// Looks, again and again: for the first time, or through a handle that has looked before.
-fn look_often(heard: &Mutex<Heard>, dir: &Path, mut rng: Rng, done: &AtomicBool, looks: &AtomicU64) {
+/// Looks many times, through a new handle or one that was opened before.
+fn look_often(observed: &Mutex<Observed>, dir: &Path, mut rng: Rng, done: &AtomicBool, looks: &AtomicU64) {
     let mut handles: [Option<Stream>; 2] = [None, None];
     while !done.load(Ordering::Relaxed) {
         let at = rng.index(STREAMS.len());
         let mut seen = match handles[at].take().filter(|_| rng.chance(224)) {
-            Some(stream) => Seen::look_again(heard, at, stream),
-            None => match Seen::look(heard, dir, at) {
+            Some(stream) => Seen::look_again(observed, at, stream),
+            None => match Seen::look(observed, dir, at) {
                 Some(seen) => seen,
                 None => continue,
             },
         };
         match rng.below(6) {
-            0 => seen.iterates(false),
-            1 => seen.iterates(true),
-            2 => seen.asks(&mut rng),
+            0 => seen.iterate(false),
+            1 => seen.iterate(true),
+            2 => seen.look_up(&mut rng),
             _ => {}
         }
         handles[at] = Some(seen.stream);
@@ -256,18 +259,19 @@ fn look_often(heard: &Mutex<Heard>, dir: &Path, mut rng: Rng, done: &AtomicBool,
     }
 }
 
-/// Keeps some handles and iterators for long, and reads a little now here, now there.
-fn hold_long(heard: &Mutex<Heard>, dir: &Path, mut rng: Rng, done: &AtomicBool, entries: &AtomicU64) {
+/// Keeps some handles and iterators for long, and reads a little from one and from another.
+fn hold_long(observed: &Mutex<Observed>, dir: &Path, mut rng: Rng, done: &AtomicBool, entries: &AtomicU64) {
     const HELD: usize = 6;
-    // With each the entries that are still to come.
+    // Each with the entries that its iterator has still to return.
     let mut held: Vec<(Seen<'_>, Iter, Range<u64>)> = Vec::new();
     while !done.load(Ordering::Relaxed) {
         if held.len() < HELD || rng.chance(2) {
-            let Some(seen) = Seen::look(heard, dir, rng.index(STREAMS.len())) else { continue };
+            let Some(seen) = Seen::look(observed, dir, rng.index(STREAMS.len())) else { continue };
             if held.len() == HELD {
                 held.remove(0);
             }
-            let (iter, range) = (seen.stream.iter(..), seen.range());
+            let iter = seen.stream.iter(..);
+            let range = seen.range();
             held.push((seen, iter, range));
         }
         let at = rng.index(held.len());
@@ -282,16 +286,17 @@ fn hold_long(heard: &Mutex<Heard>, dir: &Path, mut rng: Rng, done: &AtomicBool, 
                     found.push(entry);
                     continue;
                 }
-                Some(Err(error)) => seen.is_lawful(&error),
-                None => assert!(left.is_empty(), "{left:?} did not come"),
+                Some(Err(error)) => seen.check_error(&error),
+                None => assert!(left.is_empty(), "{left:?} is missing"),
             }
-            (*iter, *left) = (seen.stream.iter(..), seen.range());
+            *iter = seen.stream.iter(..);
+            *left = seen.range();
             break;
         }
-        seen.holds(&found);
+        seen.check(&found);
         entries.fetch_add(found.len() as u64, Ordering::Relaxed);
         if rng.chance(32) {
-            seen.asks(&mut rng);
+            seen.look_up(&mut rng);
         }
         thread::sleep(Duration::from_micros(rng.below(2000)));
     }
@@ -310,7 +315,7 @@ fn verify_often(dir: &Path, done: &AtomicBool, verified: &AtomicU64) {
     }
 }
 
-/// A child, killed when this is dropped.
+/// A child that is killed when this is dropped.
 struct Writer(Child);
 
 impl Drop for Writer {
@@ -321,7 +326,7 @@ impl Drop for Writer {
 }
 
 #[test]
-fn what_is_seen_beside_a_writer_in_another_process_was_so() {
+fn reader_sees_past_states_beside_a_writer_process() {
     if let Ok(dir) = std::env::var(CHILD) {
         return child(&dir);
     }
@@ -329,46 +334,53 @@ fn what_is_seen_beside_a_writer_in_another_process_was_so() {
     is_read_beside(seconds, command());
 }
 
-/// A child to be.
+/// The command of a child.
 fn command() -> Command {
     Command::new(std::env::current_exe().unwrap())
 }
 
 fn is_read_beside(seconds: u64, mut command: Command) {
     let dir = tempfile::tempdir().unwrap();
-    let (log, said) = (dir.path().join("log"), dir.path().join("said"));
+    let log = dir.path().join("log");
+    let lines = dir.path().join("lines");
     let writer = command
-        .args(["--exact", "what_is_seen_beside_a_writer_in_another_process_was_so", "--nocapture", "--test-threads=1"])
+        .args(["--exact", "reader_sees_past_states_beside_a_writer_process", "--nocapture", "--test-threads=1"])
         .env(CHILD, &log)
-        .stdout(File::create(&said).unwrap())
+        .stdout(File::create(&lines).unwrap())
         .spawn()
         .unwrap();
     let mut writer = Writer(writer);
-    let histories = Default::default();
-    let heard = Mutex::new(Heard { file: File::open(&said).unwrap(), rest: Vec::new(), histories });
+    let models = std::array::from_fn(|_| StreamModel::with_past());
+    let observed = Mutex::new(Observed { file: File::open(&lines).unwrap(), rest: Vec::new(), models });
     let done = AtomicBool::new(false);
-    let (looks, entries, verified) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let looks = AtomicU64::new(0);
+    let entries = AtomicU64::new(0);
+    let verified = AtomicU64::new(0);
     let seed = u64::from(std::process::id());
-    /// Ends the others where one ends, by a panic too.
+    /// Ends the other threads where one ends, also by a panic.
     struct Ends<'d>(&'d AtomicBool);
     impl Drop for Ends<'_> {
         fn drop(&mut self) {
             self.0.store(true, Ordering::Relaxed);
         }
     }
-    let changes = |heard: &Heard| heard.histories.iter().map(History::len).sum::<usize>();
+    let changes = |observed: &Observed| observed.models.iter().map(StreamModel::states).sum::<usize>();
     thread::scope(|scope| {
-        let (heard, log, done) = (&heard, &log, &done);
-        let (looks, entries, verified) = (&looks, &entries, &verified);
+        let observed = &observed;
+        let log = &log;
+        let done = &done;
+        let looks = &looks;
+        let entries = &entries;
+        let verified = &verified;
         for i in 0..2 {
             scope.spawn(move || {
                 let _ends = Ends(done);
-                look_often(heard, log, Rng::new(seed << 8 | i), done, looks);
+                look_often(observed, log, Rng::new(seed << 8 | i), done, looks);
             });
         }
         scope.spawn(move || {
             let _ends = Ends(done);
-            hold_long(heard, log, Rng::new(seed << 8 | 2), done, entries);
+            hold_long(observed, log, Rng::new(seed << 8 | 2), done, entries);
         });
         scope.spawn(move || {
             let _ends = Ends(done);
@@ -378,28 +390,28 @@ fn is_read_beside(seconds: u64, mut command: Command) {
         let began = Instant::now();
         let is_enough = || {
             let [looks, entries, verified] = [looks, entries, verified].map(|n| n.load(Ordering::Relaxed));
-            changes(&Heard::now(heard)) > 100 && looks > 20 && entries > 100 && verified > 2
+            changes(&Observed::now(observed)) > 100 && looks > 20 && entries > 100 && verified > 2
         };
-        // On a machine that is busy with other things it takes longer.
+        // A busy machine takes longer.
         while (began.elapsed().as_secs() < seconds || !is_enough()) && !done.load(Ordering::Relaxed) {
             assert!(began.elapsed().as_secs() < seconds + 120, "too little is done");
             thread::sleep(Duration::from_millis(20));
         }
     });
-    assert!(writer.0.try_wait().unwrap().is_none(), "the writer ended by itself");
-    let changes = changes(&Heard::now(&heard));
+    assert!(writer.0.try_wait().unwrap().is_none(), "the writer ended without a kill");
+    let changes = changes(&Observed::now(&observed));
     let [looks, entries, verified] = [looks, entries, verified].map(AtomicU64::into_inner);
     println!(
         "volume: {changes} changes; {looks} looks, {entries} entries read by those held, {verified} streams verified"
     );
 }
 
-/// What waits in the tail buffer is seen by no other process.
+/// The fault: entries that wait in the tail buffer are acknowledged, and no other process sees them.
 #[cfg(stratawal_faults)]
 #[test]
-fn seeded_an_acknowledgement_before_the_write_is_seen() {
+fn seeded_acknowledgement_before_write_is_noticed() {
     let mut command = command();
-    command.env(told::FAULT, "1");
+    command.env(recorder::FAULT, "1");
     let tried = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| is_read_beside(10, command)));
     assert!(tried.is_err(), "it is not found");
 }
@@ -410,7 +422,7 @@ fn small() -> Options {
     Options::new().stream_defaults(StreamOptions::new().segment_bytes(64 << 10).frame_bytes(500))
 }
 
-/// Looks as another process does.
+/// Opens the stream as a reader in another process does.
 fn beside(disk: &SimStorage) -> Stream {
     small().open_on(Arc::new(disk.clone()), Path::new(LOG), true).unwrap().stream("s").unwrap()
 }
@@ -421,14 +433,14 @@ fn open(storage: &HookedStorage) -> (Wal, Stream) {
     (wal, stream)
 }
 
-/// What no other append is.
+/// An entry that differs from all others.
 fn text(number: u64) -> Vec<u8> {
     let len = 8 + usize::try_from(number * 37 % 900).unwrap();
     number.to_le_bytes().into_iter().cycle().take(len).collect()
 }
 
-/// Holds the stream against the entries from `first` on, both ways, and one by one.
-fn is(stream: &Stream, first: u64, entries: &[Vec<u8>]) {
+/// Compares the stream with the entries from `first` on, in both directions and one by one.
+fn assert_stream(stream: &Stream, first: u64, entries: &[Vec<u8>]) {
     assert_eq!(stream.first_seq()..stream.next_seq(), first..first + entries.len() as u64);
     let found: Vec<_> = stream.iter(..).map(|entry| entry.unwrap().into_data()).collect();
     assert!(found == entries);
@@ -442,7 +454,7 @@ fn is(stream: &Stream, first: u64, entries: &[Vec<u8>]) {
 }
 
 #[test]
-fn a_log_that_is_just_being_created_is_not_damaged() {
+fn log_that_is_being_created_is_not_damaged() {
     let disk = SimStorage::new(1);
     let storage = HookedStorage::new(disk.clone());
     // Another process has begun to create it.
@@ -451,7 +463,7 @@ fn a_log_that_is_just_being_created_is_not_damaged() {
     storage.set(move |operation, path| {
         let mut writer = writer.lock().unwrap();
         if operation == Operation::Open && path.ends_with("FORMAT") && writer.is_none() {
-            // It was not there; and now there is the whole of it.
+            // FORMAT did not exist; now the whole log does.
             let wal = small().open_on(Arc::new(disk.clone()), Path::new(LOG), false).unwrap();
             wal.stream("s").unwrap().append(text(0)).unwrap();
             *writer = Some(wal);
@@ -460,12 +472,12 @@ fn a_log_that_is_just_being_created_is_not_damaged() {
         Ok(())
     });
     let wal = small().open_on(Arc::new(storage), Path::new(LOG), true).unwrap();
-    is(&wal.stream("s").unwrap(), 0, &[text(0)]);
+    assert_stream(&wal.stream("s").unwrap(), 0, &[text(0)]);
 }
 
 #[test]
-fn a_stream_that_is_begun_anew_under_a_look_is_not_mixed_with_the_one_before() {
-    // The moment is that of opening a segment file: the first, the second, and so on.
+fn reader_never_mixes_a_stream_with_its_successor() {
+    // The moment is the opening of a segment file: of the first, the second, and so on.
     let mut is_new = Vec::new();
     for moment in 1..10 {
         let disk = SimStorage::new(moment);
@@ -476,14 +488,15 @@ fn a_stream_that_is_begun_anew_under_a_look_is_not_mixed_with_the_one_before() {
         }
         let storage = HookedStorage::new(disk);
         let new: Vec<_> = new.iter().map(|text| text.repeat(2)).collect();
-        let (opened, begins) = (AtomicU64::new(0), new.clone());
+        let opened = AtomicU64::new(0);
+        let successor = new.clone();
         storage.set(move |operation, path| {
             let is_segment = path.extension().is_some_and(|extension| extension == "seg");
             if operation == Operation::Open && is_segment && opened.fetch_add(1, Ordering::Relaxed) + 1 == moment {
                 wal.delete_stream("s").unwrap();
                 let stream = wal.stream("s").unwrap();
                 // Its segments have the same names, and end at other entries.
-                for text in &begins {
+                for text in &successor {
                     stream.append(text).unwrap();
                 }
             }
@@ -500,15 +513,17 @@ fn a_stream_that_is_begun_anew_under_a_look_is_not_mixed_with_the_one_before() {
             Err(error) => assert!(matches!(error.kind(), ErrorKind::Cut { .. }), "opening file {moment}: {error}"),
         }
     }
-    assert!(is_new.contains(&true) && is_new.contains(&false), "before the look, and behind it: {is_new:?}");
+    assert!(is_new.contains(&true) && is_new.contains(&false), "before the look, and after it: {is_new:?}");
 }
 
 #[test]
-fn beside_a_poisoned_writer_all_that_was_acknowledged_is_seen() {
+fn reader_beside_a_poisoned_writer_sees_acknowledged() {
     let disk = SimStorage::new(2);
     let storage = HookedStorage::new(disk.clone());
     let (wal, stream) = open(&storage);
-    let (mut entries, mut number, mut poisoned) = (Vec::new(), 0, 0);
+    let mut entries = Vec::new();
+    let mut number = 0;
+    let mut poisoned = 0;
     let mut held: Vec<(Stream, usize)> = Vec::new();
     for round in 0..12 {
         let failing = [Operation::Write, Operation::Sync, Operation::SyncDir][round % 3];
@@ -531,39 +546,41 @@ fn beside_a_poisoned_writer_all_that_was_acknowledged_is_seen() {
                 (text, Ok(_)) => entries.push(text),
                 (text, Err(error)) if error.kind() == ErrorKind::Poisoned => break Some(text),
                 (_, Err(error)) => {
-                    // A segment could not be created: nothing was appended.
+                    // A segment could not be created, so nothing was appended.
                     assert_eq!((error.kind(), failing == Operation::SyncDir), (ErrorKind::Io, false), "{error}");
                     break None;
                 }
             }
         };
         poisoned += u32::from(failed.is_some());
-        // What failed may be there, whole.
+        // The failed entry may exist as a whole.
         let seen = beside(&disk);
         let mut more = entries.clone();
         more.extend(failed.clone().filter(|_| seen.next_seq() > entries.len() as u64));
-        is(&seen, 0, &more);
+        assert_stream(&seen, 0, &more);
         storage.clear();
         stream.reopen().unwrap();
-        // What was accepted, and not written, goes on waiting.
+        // Accepted entries that were not written continue to wait.
         stream.sync().unwrap();
         entries.extend(failed.filter(|_| stream.next_seq() > entries.len() as u64));
-        is(&stream, 0, &entries);
-        is(&beside(&disk), 0, &entries);
-        // Whoever looked before sees what it saw.
-        held.iter().for_each(|(stream, end)| is(stream, 0, &entries[..*end]));
+        assert_stream(&stream, 0, &entries);
+        assert_stream(&beside(&disk), 0, &entries);
+        // A reader that looked before sees the same entries as then.
+        held.iter().for_each(|(stream, end)| assert_stream(stream, 0, &entries[..*end]));
     }
     assert!(poisoned > 8, "{poisoned} of 12");
     wal.close().unwrap();
-    is(&beside(&disk), 0, &entries);
+    assert_stream(&beside(&disk), 0, &entries);
 }
 
 #[test]
-fn beside_a_writer_whose_disk_is_full_all_that_was_acknowledged_is_seen() {
+fn reader_beside_a_full_disk_sees_acknowledged() {
     let disk = SimStorage::new(3);
     let storage = HookedStorage::new(disk.clone());
     let (wal, stream) = open(&storage);
-    let (mut entries, mut first, mut number) = (Vec::new(), 0, 0);
+    let mut entries = Vec::new();
+    let mut first = 0;
+    let mut number = 0;
     for round in 0..6 {
         let room = disk.disk().used() + (300 << 10);
         disk.set_faults(Some(Faults { after: room, fault: Fault::Capacity, forever: true }));
@@ -582,20 +599,20 @@ fn beside_a_writer_whose_disk_is_full_all_that_was_acknowledged_is_seen() {
         };
         assert_eq!(full.kind(), ErrorKind::Full, "{full}");
         assert!(entries.len() > held_end + 100);
-        is(&beside(&disk), first, &entries);
-        is(&held, first, &entries[..held_end]);
-        // Dropping works, from either end, and is seen.
+        assert_stream(&beside(&disk), first, &entries);
+        assert_stream(&held, first, &entries[..held_end]);
+        // Entries can be dropped from either end, and readers see that.
         let before = beside(&disk);
         let dropped = entries.len() / 2;
         first += dropped as u64;
         stream.truncate_before(first).unwrap();
         entries.drain(..dropped);
-        is(&beside(&disk), first, &entries);
+        assert_stream(&beside(&disk), first, &entries);
         if round % 2 == 0 {
             let kept = entries.len() - 40;
             stream.truncate_from(first + kept as u64).unwrap();
             entries.truncate(kept);
-            is(&beside(&disk), first, &entries);
+            assert_stream(&beside(&disk), first, &entries);
         }
         for entry in before.iter(..).rev() {
             match entry {
@@ -605,19 +622,19 @@ fn beside_a_writer_whose_disk_is_full_all_that_was_acknowledged_is_seen() {
                 }
             }
         }
-        // There is room now.
+        // Now the disk has room.
         for _ in 0..50 {
             entries.push(append().unwrap());
         }
-        is(&beside(&disk), first, &entries);
+        assert_stream(&beside(&disk), first, &entries);
         disk.set_faults(None);
     }
     wal.close().unwrap();
-    is(&beside(&disk), first, &entries);
+    assert_stream(&beside(&disk), first, &entries);
 }
 
 #[test]
-fn a_reader_syncs_all_it_shows_of_many_segments() {
+fn reader_syncs_every_segment_that_it_shows() {
     const SEGMENTS: u64 = 40;
     let disk = SimStorage::new(4);
     let streams = StreamOptions::new().segment_bytes(64 << 10).durability(Durability::Flushed);
@@ -640,17 +657,17 @@ fn a_reader_syncs_all_it_shows_of_many_segments() {
     });
     let look = || small().open_on(Arc::new(storage.clone()), Path::new(LOG), true).unwrap().stream("s");
     let seen = look().unwrap();
-    is(&seen, 0, &entries);
+    assert_stream(&seen, 0, &entries);
     let files = disk.disk().files().into_iter().map(|(path, _)| Path::new(&path).to_owned());
     let mut segments: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "seg")).collect();
     let mut synced = synced.lock().unwrap().clone();
     segments.sort();
     synced.sort();
     assert_eq!(synced, segments);
-    // So a power loss takes nothing that was shown.
+    // So a power loss takes no entry that was shown.
     let lost = SimStorage::on(disk.disk().crash(Crash::Lost, &mut Rng::new(4)), 4);
-    is(&beside(&lost), 0, &entries);
-    // Where one of the syncs fails, nothing is shown.
+    assert_stream(&beside(&lost), 0, &entries);
+    // A reader whose sync fails shows nothing.
     for segment in segments {
         storage.set(move |operation, path| {
             let fails = operation == Operation::Sync && path == segment;

@@ -1,13 +1,13 @@
-//! A process of many threads, killed with -9 again and again: what it was told is kept is there,
-//! batches are whole, and nothing that was dropped comes back.
+//! A process of many threads that is killed with -9 many times: acknowledged entries exist, batches
+//! are whole, and no dropped entry comes back.
 //!
-//! Some streams are many threads' together, with entries that are dropped from the beginning.
-//! Others have a thread each, which cuts the end off as well, deletes the stream and begins it
-//! anew, so that what may be there is known exactly.
+//! Many threads share some of the streams, and drop entries from their beginnings. The other
+//! streams have a thread each, which also cuts the end off, deletes the stream and creates it
+//! again. For those the model knows exactly which entries may exist.
 //!
-//! `STRATAWAL_KILLS` sets how often.
+//! `STRATAWAL_KILLS` sets how often the process is killed.
 
-mod told;
+mod recorder;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -18,15 +18,15 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use recorder::{Recorder, entry_of, observe, parts, print_line, recorded, seed_fault_of_env};
 use stratawal::{Batch, Durability, ErrorKind, Options, Stream, StreamOptions, Wal};
-use stratawal_testkit::Rng;
-use told::{History, Teller, entry, parts, say, seed_if_told, told};
+use stratawal_testkit::{Found, Rng, StreamModel};
 
 const STREAMS: [&str; 3] = ["ledger", "events/of the day", "raft"];
 const THREADS: u64 = 12;
-/// Those that have a thread each.
+/// The streams that have a thread each.
 const OWN: [&str; 3] = ["own", "own/A", "own/b"];
-/// Where the child finds its log, if this process is one.
+/// The variable with the directory of the log; it makes this process the child.
 const CHILD: &str = "STRATAWAL_KILLS_CHILD";
 
 fn open(dir: &str) -> Wal {
@@ -35,19 +35,19 @@ fn open(dir: &str) -> Wal {
     Options::new().stream_defaults(options).open(dir).unwrap()
 }
 
-/// What the child says of the streams that are many threads' together: the entry at a seq of a
-/// stream was acknowledged, or those below are about to be dropped, or were.
+/// A line of the child about a stream that many threads share: a batch was acknowledged, or the
+/// entries below a seq are about to be dropped, or were dropped.
 #[derive(Clone, Copy, Debug)]
-enum Said {
-    Kept { stream: usize, seq: u64, tag: u64, of: u64 },
+enum Event {
+    Kept { stream: usize, seq: u64, change: u64, count: u64 },
     Drops { stream: usize, first: u64 },
     Dropped { stream: usize, first: u64 },
 }
 
-impl Said {
-    fn say(self) {
-        say(&match self {
-            Self::Kept { stream, seq, tag, of } => format!("kept {stream} {seq} {tag} {of}"),
+impl Event {
+    fn print(self) {
+        print_line(&match self {
+            Self::Kept { stream, seq, change, count } => format!("kept {stream} {seq} {change} {count}"),
             Self::Drops { stream, first } => format!("drops {stream} {first}"),
             Self::Dropped { stream, first } => format!("dropped {stream} {first}"),
         });
@@ -58,7 +58,7 @@ impl Said {
         let number = |at: usize| words.get(at)?.parse::<u64>().ok();
         let stream = usize::try_from(number(1)?).ok()?;
         match words[0] {
-            "kept" => Some(Self::Kept { stream, seq: number(2)?, tag: number(3)?, of: number(4)? }),
+            "kept" => Some(Self::Kept { stream, seq: number(2)?, change: number(3)?, count: number(4)? }),
             "drops" => Some(Self::Drops { stream, first: number(2)? }),
             "dropped" => Some(Self::Dropped { stream, first: number(2)? }),
             _ => None,
@@ -66,78 +66,82 @@ impl Said {
     }
 }
 
-/// Appends from many threads until it is killed.
+/// Appends from many threads until the process is killed.
 fn child(dir: &str, life: u64) {
-    // A thread that fails ends them all.
+    // A thread that fails ends the process.
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("{panic}");
         std::process::abort();
     }));
-    seed_if_told();
+    seed_fault_of_env();
     let wal = open(dir);
     let streams = STREAMS.map(|name| wal.stream(name).unwrap());
-    let next_tag = AtomicU64::new(life << 32);
-    say("\nready");
+    let next_change = AtomicU64::new(life << 32);
+    print_line("\nready");
     thread::scope(|scope| {
-        let (wal, streams, next_tag) = (&wal, &streams, &next_tag);
+        let wal = &wal;
+        let streams = &streams;
+        let next_change = &next_change;
         for t in 0..THREADS {
             scope.spawn(move || {
-                seed_if_told();
-                work(streams, next_tag, &mut Rng::new(life << 8 | t));
+                seed_fault_of_env();
+                work(streams, next_change, &mut Rng::new(life << 8 | t));
             });
         }
         for (name, t) in OWN.iter().zip(THREADS..) {
             scope.spawn(move || {
-                seed_if_told();
-                let (mut teller, mut rng) = (Teller::new(wal, name, life << 32), Rng::new(life << 8 | t));
-                teller.tell();
+                seed_fault_of_env();
+                let mut recorder = Recorder::new(wal, name, life << 32);
+                let mut rng = Rng::new(life << 8 | t);
+                recorder.record_found();
                 loop {
-                    teller.change(&mut rng);
+                    recorder.change(&mut rng);
                 }
             });
         }
     });
 }
 
-fn work(streams: &[Stream; 3], next_tag: &AtomicU64, rng: &mut Rng) {
+fn work(streams: &[Stream; 3], next_change: &AtomicU64, rng: &mut Rng) {
     loop {
         let at = rng.index(3);
-        let tag = next_tag.fetch_add(1, Ordering::Relaxed);
+        let change = next_change.fetch_add(1, Ordering::Relaxed);
         if rng.chance(4) {
-            let (from, next) = (streams[at].first_seq(), streams[at].stable_seq());
+            let from = streams[at].first_seq();
+            let next = streams[at].stable_seq();
             let first = from + rng.below(next - from + 1);
-            Said::Drops { stream: at, first }.say();
+            Event::Drops { stream: at, first }.print();
             streams[at].truncate_before(first).unwrap();
-            Said::Dropped { stream: at, first }.say();
+            Event::Dropped { stream: at, first }.print();
             continue;
         }
         let durability = [Durability::Buffered, Durability::Flushed, Durability::Synced][rng.index(3)];
         let stream = streams[at].with_durability(durability);
-        let of = if rng.chance(32) { 1 + rng.below(300) } else { 1 + rng.below(4) };
-        let batch: Batch = (0..of).map(|i| entry(tag, i, of)).collect();
+        let count = if rng.chance(32) { 1 + rng.below(300) } else { 1 + rng.below(4) };
+        let batch: Batch = (0..count).map(|i| entry_of(change, i, count)).collect();
         let seqs = stream.append_batch(&batch).unwrap();
         if durability >= Durability::Flushed {
-            Said::Kept { stream: at, seq: seqs.start, tag, of }.say();
+            Event::Kept { stream: at, seq: seqs.start, change, count }.print();
         }
     }
 }
 
-/// A child to be.
+/// The command of a child.
 fn command() -> Command {
     Command::new(std::env::current_exe().unwrap())
 }
 
-/// Runs a child, kills it after a while, and answers what it said in whole lines.
+/// Runs a child and kills it after a while. Returns the whole lines that it printed.
 fn life(mut command: Command, dir: &str, life: u64, rng: &mut Rng) -> String {
     let mut child = command
-        .args(["--exact", "what_a_killed_process_was_told_is_kept", "--nocapture", "--test-threads=1"])
+        .args(["--exact", "killed_process_keeps_acknowledged_entries", "--nocapture", "--test-threads=1"])
         .env(CHILD, dir)
         .env("STRATAWAL_KILLS_LIFE", life.to_string())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut out = child.stdout.take().unwrap();
-    // Some are killed while they recover what the one before left.
+    // Some are killed while they recover from the kill before.
     let early = rng.chance(32).then(|| Duration::from_micros(rng.below(5000)));
     let later = Duration::from_micros(rng.below(12_000));
     let (ready, is_ready) = mpsc::channel();
@@ -159,45 +163,48 @@ fn life(mut command: Command, dir: &str, life: u64, rng: &mut Rng) -> String {
         let seen = text.len().saturating_sub(6);
         text.extend_from_slice(&buf[..n]);
         if text[seen..].windows(6).any(|w| w == b"ready\n") {
-            // A child that is killed early does not listen.
+            // The killer of a child that dies early does not wait for this.
             let _ = ready.send(());
         }
     }
     drop(ready);
     let ended = killer.join().unwrap();
-    assert_eq!(ended.signal(), Some(9), "the child ended by itself: {ended}");
+    assert_eq!(ended.signal(), Some(9), "the child ended without the kill: {ended}");
     let whole = text.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
     text.truncate(whole);
     String::from_utf8(text).unwrap()
 }
 
-/// What is known of a stream.
+/// A stream that many threads share. The order of their appends is not known, so neither is the
+/// content of the stream; only the acknowledged batches are.
 #[derive(Debug, Default)]
-struct Known {
-    /// The batches that were acknowledged, by the seq of their first entry.
+struct SharedStream {
+    /// The change and the length of the acknowledged batches, by the seq of their first entry.
     kept: BTreeMap<u64, (u64, u64)>,
-    /// All entries below this seq were dropped; and below that, they may be.
+    /// The entries below this seq were dropped.
     dropped: u64,
+    /// The entries below this seq may be dropped.
     dropping: u64,
     /// One past the last entry that was seen or acknowledged.
     next: u64,
 }
 
-impl Known {
-    fn hear(&mut self, said: Said) {
-        match said {
-            Said::Kept { seq, tag, of, .. } => {
-                assert!(self.kept.insert(seq, (tag, of)).is_none(), "seq {seq} was acknowledged twice");
-                self.next = self.next.max(seq + of);
+impl SharedStream {
+    fn observe(&mut self, event: Event) {
+        match event {
+            Event::Kept { seq, change, count, .. } => {
+                assert!(self.kept.insert(seq, (change, count)).is_none(), "seq {seq} was acknowledged twice");
+                self.next = self.next.max(seq + count);
             }
-            Said::Drops { first, .. } => self.dropping = self.dropping.max(first),
-            Said::Dropped { first, .. } => self.dropped = self.dropped.max(first),
+            Event::Drops { first, .. } => self.dropping = self.dropping.max(first),
+            Event::Dropped { first, .. } => self.dropped = self.dropped.max(first),
         }
     }
 
-    /// Holds what is there against it.
+    /// Compares the stream after a kill.
     fn check(&mut self, stream: &Stream) {
-        let (first, next) = (stream.first_seq(), stream.next_seq());
+        let first = stream.first_seq();
+        let next = stream.next_seq();
         assert!(
             (self.dropped..=self.dropping).contains(&first),
             "begins at {first}: {} {}",
@@ -211,29 +218,33 @@ impl Known {
         for found in stream.iter(..) {
             let found = found.unwrap();
             assert_eq!(found.seq(), seq, "a gap");
-            let (tag, i, of) = parts(found.data());
-            assert_eq!(found.data()[..], entry(tag, i, of), "entry {seq} is of nobody");
+            let (change, i, count) = parts(found.data());
+            assert_eq!(found.data()[..], entry_of(change, i, count), "no thread appended entry {seq}");
             match last {
-                Some(before) if rest > 0 => assert_eq!((tag, i, of), before, "{seq}: a batch goes on"),
-                // Of the first batch the beginning may be dropped.
+                Some(before) if rest > 0 => assert_eq!((change, i, count), before, "{seq}: a batch continues"),
+                // The beginning of the first batch may be dropped.
                 None => {}
                 Some(_) => assert_eq!(i, 0, "{seq}: a batch begins"),
             }
-            rest = of - i - 1;
-            last = Some((tag, i + 1, of));
+            rest = count - i - 1;
+            last = Some((change, i + 1, count));
             let kept = self.kept.range(..=seq).next_back().filter(|(at, kept)| seq < *at + kept.1);
-            assert!(kept.is_none_or(|(_, &kept)| kept == (tag, of)), "{seq}: another entry than was acknowledged");
+            assert!(
+                kept.is_none_or(|(_, &kept)| kept == (change, count)),
+                "{seq}: another entry than was acknowledged"
+            );
             seq += 1;
         }
         assert_eq!((seq, rest), (next, 0), "a batch in part, or a gap at the end");
-        (self.dropped, self.dropping, self.next) = (first, first, next);
-        // Before what was dropped nothing is asked for any more.
+        self.dropped = first;
+        self.dropping = first;
+        self.next = next;
         self.kept.retain(|at, kept| at + kept.1 > first);
     }
 }
 
 #[test]
-fn what_a_killed_process_was_told_is_kept() {
+fn killed_process_keeps_acknowledged_entries() {
     if let Ok(dir) = std::env::var(CHILD) {
         let life = std::env::var("STRATAWAL_KILLS_LIFE").unwrap().parse().unwrap();
         return child(&dir, life);
@@ -242,70 +253,85 @@ fn what_a_killed_process_was_told_is_kept() {
     is_killed(kills, command);
 }
 
+/// Compares a stream of one thread with its model. Returns how many entries it has.
+fn check(model: &mut StreamModel, stream: &Stream) -> u64 {
+    let first_seq = stream.first_seq();
+    let mut found = Found { first_seq, entries: Vec::new() };
+    for entry in stream.iter(..) {
+        let entry = entry.unwrap();
+        assert_eq!(entry.seq(), found.next_seq(), "a gap");
+        found.entries.push(entry.data().to_vec());
+    }
+    assert_eq!(found.next_seq(), stream.next_seq(), "a gap at the end");
+    model.check_recovered(&found).unwrap_or_else(|mismatch| panic!("{mismatch}"));
+    found.entries.len() as u64
+}
+
 fn is_killed(kills: u64, command: fn() -> Command) {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
     let log = log.to_str().unwrap();
-    let mut known: [Known; 3] = Default::default();
-    let mut own: [History; 3] = Default::default();
+    let mut shared: [SharedStream; 3] = Default::default();
+    let mut own: [StreamModel; 3] = std::array::from_fn(|_| StreamModel::with_past());
     let mut rng = Rng::new(u64::from(std::process::id()));
-    let (mut heard, mut changes, mut checked) = (0, 0, 0);
+    let mut acknowledged = 0;
+    let mut changes = 0;
+    let mut checked = 0;
     for number in 1..=kills {
         for line in life(command(), log, number, &mut rng).lines() {
-            if let Some((name, line)) = told(line) {
+            if let Some((name, line)) = recorded(line) {
                 let at = OWN.iter().position(|own| *own == name).unwrap();
-                own[at].hear(line);
+                observe(&mut own[at], line);
                 changes += 1;
-            } else if let Some(said) = Said::parse(line) {
-                let (Said::Kept { stream, .. } | Said::Drops { stream, .. } | Said::Dropped { stream, .. }) = said;
-                known[stream].hear(said);
-                heard += 1;
+            } else if let Some(event) = Event::parse(line) {
+                let (Event::Kept { stream, .. } | Event::Drops { stream, .. } | Event::Dropped { stream, .. }) = event;
+                shared[stream].observe(event);
+                acknowledged += 1;
             }
         }
-        // A reader beside nobody sees it first, and then the next writer; now and then the next
-        // child is that.
+        // A reader looks first, and then the next writer. Sometimes that is the next child.
         if rng.chance(64) {
             continue;
         }
         match Options::new().open_read_only(log) {
             Ok(wal) => {
-                for (name, known) in STREAMS.iter().zip(&mut known) {
+                for (name, shared) in STREAMS.iter().zip(&mut shared) {
                     let stream = wal.stream(name).unwrap();
-                    assert!(stream.next_seq() >= known.next, "{number}: {name}");
+                    assert!(stream.next_seq() >= shared.next, "{number}: {name}");
                 }
                 for (name, own) in OWN.iter().zip(&own) {
                     let stream = wal.stream(name).unwrap();
-                    let (first, next) = (stream.first_seq(), stream.next_seq());
-                    assert!(!own.matching(own.done(), first, next).is_empty(), "{number}: {name}: {first} to {next}");
+                    let seqs = stream.first_seq()..stream.next_seq();
+                    assert!(!own.matching(own.last_done(), seqs.clone()).is_empty(), "{number}: {name}: {seqs:?}");
                 }
             }
-            // Killed before there was one.
-            Err(error) => assert!(error.kind() == ErrorKind::Missing && heard == 0, "{error}"),
+            // The child was killed before it created the log.
+            Err(error) => assert!(error.kind() == ErrorKind::Missing && acknowledged == 0, "{error}"),
         }
         let wal = open(log);
-        for (name, known) in STREAMS.iter().zip(&mut known) {
-            known.check(&wal.stream(name).unwrap());
+        for (name, shared) in STREAMS.iter().zip(&mut shared) {
+            shared.check(&wal.stream(name).unwrap());
         }
         for (name, own) in OWN.iter().zip(&mut own) {
-            checked += own.check(&wal.stream(name).unwrap());
+            checked += check(own, &wal.stream(name).unwrap());
         }
         if rng.chance(128) {
             wal.close().unwrap();
         }
     }
     println!(
-        "volume: {kills} kills, {heard} acknowledgements; {changes} changes to streams of one thread, {checked} entries"
+        "volume: {kills} kills, {acknowledged} acknowledgements; {changes} changes to streams of one thread, {checked} entries"
     );
-    assert!(heard > kills && changes > kills && checked > kills, "too little is done in a life");
+    assert!(acknowledged > kills && changes > kills && checked > kills, "too little is done in a life");
 }
 
-/// What waits in the tail buffer dies with the process.
+/// The fault: entries that wait in the tail buffer are acknowledged, and die with the process.
 #[cfg(stratawal_faults)]
 #[test]
-fn seeded_an_acknowledgement_before_the_write_is_found() {
+fn seeded_acknowledgement_before_write_is_found() {
     let faulty = || {
         let mut command = command();
-        command.env(told::FAULT, "1");
+        command.env(recorder::FAULT, "1");
         command
     };
     let tried = std::panic::catch_unwind(|| is_killed(50, faulty));

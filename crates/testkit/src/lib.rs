@@ -32,10 +32,10 @@ mod sim;
 mod workload;
 
 pub use hooked::{Gate, HookedStorage, Operation};
-pub use model::{Found, Level, Mismatch, Pending, Snapshot, StreamModel};
+pub use model::{Change, Expected, Found, Level, Mismatch, Snapshot, StreamModel};
 pub use rng::Rng;
 pub use run::{
-    Failure, Outcome, Refusal, Run, Subject, Volume, crash_everywhere, fault_everywhere, interrupt_recovery, play,
+    Failure, LogUnderTest, Outcome, Refusal, Volume, crash_everywhere, fault_everywhere, interrupt_recovery, play,
 };
 pub use sim::{Crash, Disk, Fault, Faults, Lie, SimStorage};
 pub use workload::{Shape, Step, Workload, entry};

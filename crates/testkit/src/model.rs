@@ -1,382 +1,595 @@
-//! What a stream may be after a crash: the plain model that everything is held to.
+//! What a stream must contain: the one oracle that all tests compare a log with.
+//!
+//! A stream is changed by one change at a time. The model numbers the changes and keeps the state
+//! of the stream after each of them: which entries may exist, and up to which seq they must. A
+//! change that was begun and not acknowledged may have happened or not, so a crash leaves the
+//! stream in the state after the last acknowledged change or in a later one. A test that compares
+//! a whole stream asks [`StreamModel::check_recovered`]; one that sees single entries of a stream
+//! that another process changes asks [`StreamModel::matching`] and narrows the answer.
 
-use std::fmt;
+mod found;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use crate::workload::entry;
 
-/// What an append was acknowledged for.
+pub use found::{Found, Mismatch};
+
+/// The durability that an acknowledgement promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// In the process.
     Buffered,
-    /// With the operating system.
+    /// With the operating system: survives the death of the process.
     Flushed,
-    /// On stable storage.
+    /// On stable storage: survives a power loss.
     Synced,
-}
-
-/// What a log shows of a stream.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
-    /// The seq of the first entry.
-    pub first: u64,
-    /// The entries.
-    pub entries: Vec<Vec<u8>>,
-}
-
-impl Found {
-    /// One past the seq of the last entry.
-    #[must_use]
-    pub fn end(&self) -> u64 {
-        self.first + self.entries.len() as u64
-    }
-
-    /// That every entry that was shown here is still there in `later`, where nothing was asked for
-    /// in between.
-    ///
-    /// # Errors
-    /// What is gone, or another.
-    pub fn is_still_in(&self, later: &Self) -> Result<(), Mismatch> {
-        for (seq, bytes) in (self.first..).zip(&self.entries) {
-            let index = seq.checked_sub(later.first).and_then(|index| usize::try_from(index).ok());
-            match index.and_then(|index| later.entries.get(index)) {
-                Some(found) if found == bytes => {}
-                Some(_) => return Err(Mismatch(format!("entry {seq} was shown and has other bytes now"))),
-                None => {
-                    let (first, end) = (later.first, later.end());
-                    return Err(Mismatch(format!("entry {seq} was shown and is gone: {first}..{end} is left")));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What the model does not allow.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mismatch(pub String);
-
-impl fmt::Display for Mismatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 /// The models of all streams at one time.
 pub type Snapshot = Vec<StreamModel>;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Spec {
-    tag: u64,
-    len: usize,
-    ends_batch: bool,
-}
-
-/// What was asked of a stream and is not answered: it may be so or not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pending {
-    /// Entries below this seq are dropped.
-    Before(u64),
-    /// Entries from this seq on are dropped.
-    From(u64),
-    /// The stream is deleted.
+/// A change of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Appends one batch: the tag and the length of each entry.
+    Append(Vec<(u64, usize)>),
+    /// Drops the entries below this seq.
+    TruncateBefore(u64),
+    /// Drops the entries from this seq on.
+    TruncateFrom(u64),
+    /// Deletes the stream.
     Delete,
 }
 
-/// What is known of a stream: the entries that were ever asked for and may be there, in order, and
-/// up to where they must be.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StreamModel {
-    start: u64,
-    /// From `start` on.
-    entries: Vec<Spec>,
-    flushed: u64,
-    synced: u64,
-    pending: Option<Pending>,
+/// An entry that was appended.
+#[derive(Debug)]
+pub struct Expected {
+    tag: u64,
+    len: usize,
+    /// The timestamp that the first read returned.
+    timestamp: OnceLock<SystemTime>,
 }
 
-impl StreamModel {
-    /// The first entry.
+impl Expected {
+    /// The bytes of the entry.
     #[must_use]
-    pub const fn start(&self) -> u64 {
-        self.start
+    pub fn data(&self) -> Vec<u8> {
+        entry(self.tag, self.len)
     }
 
-    /// One past the last entry that may be there.
-    #[must_use]
-    pub const fn end(&self) -> u64 {
-        self.start + self.entries.len() as u64
+    /// Checks the bytes that were read as the entry `seq`.
+    ///
+    /// # Errors
+    /// Where they are others.
+    pub fn check_data(&self, seq: u64, data: &[u8]) -> Result<(), Mismatch> {
+        let is_same = data.len() == self.len && data == self.data();
+        if is_same { Ok(()) } else { Err(Mismatch(format!("entry {seq} has other bytes"))) }
     }
 
-    /// What is not answered.
-    #[must_use]
-    pub const fn pending(&self) -> Option<Pending> {
-        self.pending
+    /// Checks the timestamp that was read with the entry `seq`: the first read decides.
+    ///
+    /// # Errors
+    /// Where an earlier read returned another one.
+    pub fn check_timestamp(&self, seq: u64, timestamp: SystemTime) -> Result<(), Mismatch> {
+        let first_read = *self.timestamp.get_or_init(|| timestamp);
+        let is_same = first_read == timestamp;
+        if is_same { Ok(()) } else { Err(Mismatch(format!("entry {seq} has another timestamp"))) }
     }
 
-    /// One past the last entry that must be there after a crash of the process or of the machine.
+    /// The timestamp that the first read returned.
     #[must_use]
-    pub const fn sure(&self, power_loss: bool) -> u64 {
-        if power_loss { self.synced } else { self.flushed }
+    pub fn timestamp(&self) -> Option<SystemTime> {
+        self.timestamp.get().copied()
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Batch {
+    first_seq: u64,
+    entries: Arc<[Expected]>,
+}
+
+impl Batch {
+    fn next_seq(&self) -> u64 {
+        self.first_seq + self.entries.len() as u64
     }
 
-    /// A batch is about to be appended: from here on it may be there.
-    pub fn begin(&mut self, entries: &[(u64, usize)]) {
-        let specs = entries.iter().map(|&(tag, len)| Spec { tag, len, ends_batch: false });
-        self.entries.extend(specs);
-        if let Some(last) = self.entries.last_mut() {
-            last.ends_batch = true;
+    fn get(&self, seq: u64) -> Option<&Expected> {
+        self.entries.get(usize::try_from(seq.checked_sub(self.first_seq)?).ok()?)
+    }
+}
+
+/// A state that a stream may be in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct State {
+    exists: bool,
+    first_seq: u64,
+    /// One past the last entry that may exist.
+    next_seq: u64,
+    /// One past the last entry that must exist after the death of the process.
+    flushed: u64,
+    /// One past the last entry that must exist after a power loss.
+    synced: u64,
+    /// No entry at or above this seq was ever synced, on request or by the log itself.
+    synced_max: u64,
+}
+
+impl State {
+    fn after(self, change: &Change) -> Self {
+        match *change {
+            Change::Append(ref entries) => Self {
+                exists: self.exists || !entries.is_empty(),
+                next_seq: self.next_seq + entries.len() as u64,
+                ..self
+            },
+            Change::TruncateBefore(seq) if seq > self.first_seq => {
+                let next_seq = self.next_seq.max(seq);
+                // The log writes everything that precedes the new start before the start itself,
+                // and settles the stream before it removes a file.
+                Self {
+                    exists: true,
+                    first_seq: seq,
+                    next_seq,
+                    flushed: next_seq,
+                    synced: self.synced.max(seq),
+                    synced_max: next_seq,
+                }
+            }
+            Change::TruncateFrom(seq) if seq < self.next_seq => {
+                Self { next_seq: seq, flushed: seq, synced: seq, synced_max: seq, ..self }
+            }
+            // There is nothing to do, which makes nothing durable.
+            Change::TruncateBefore(_) | Change::TruncateFrom(_) => self,
+            Change::Delete => Self::default(),
         }
     }
 
-    /// It was refused, and will never be there.
-    pub fn refused(&mut self, entries: usize) {
-        self.entries.truncate(self.entries.len() - entries);
-    }
-
-    /// Everything asked for so far is acknowledged.
-    pub fn acknowledged(&mut self, level: Level) {
-        let end = self.end();
+    fn acknowledge(&mut self, level: Level) {
         if level >= Level::Flushed {
-            self.flushed = end;
+            self.flushed = self.next_seq;
         }
         if level == Level::Synced {
-            self.synced = end;
+            self.synced = self.next_seq;
+            self.synced_max = self.next_seq;
         }
     }
 
-    /// Entries are about to be dropped: from here on they may be.
-    pub fn ask(&mut self, pending: Pending) {
-        self.pending = Some(pending);
+    const fn sure(&self, power_loss: bool) -> u64 {
+        if power_loss { self.synced } else { self.flushed }
+    }
+}
+
+/// What is known of a stream: the states that it may be in, and the batches that were appended.
+#[derive(Clone, Debug)]
+pub struct StreamModel {
+    /// By the number of the change that leads to the state. Never empty.
+    states: BTreeMap<u64, State>,
+    /// By the number of the change that appended the batch.
+    batches: BTreeMap<u64, Batch>,
+    /// The changes that removed entries from the end, and the new end. Ascending.
+    cuts: Vec<(u64, u64)>,
+    /// The last acknowledged change.
+    done: u64,
+    pending: Option<Change>,
+    keeps_past: bool,
+    /// The last stable seq that the log reported.
+    stable_seq: u64,
+}
+
+impl Default for StreamModel {
+    fn default() -> Self {
+        Self {
+            states: BTreeMap::from([(0, State::default())]),
+            batches: BTreeMap::new(),
+            cuts: Vec::new(),
+            done: 0,
+            pending: None,
+            keeps_past: false,
+            stable_seq: 0,
+        }
+    }
+}
+
+/// What was done to the stream.
+impl StreamModel {
+    /// A stream that does not exist yet, whose past states are kept: a reader in another process
+    /// may still see any of them.
+    #[must_use]
+    pub fn with_past() -> Self {
+        Self { keeps_past: true, ..Self::default() }
     }
 
-    /// It was refused, and will never be so.
-    pub fn unasked(&mut self) {
-        self.pending = None;
+    /// A change is begun: from now on it may have happened.
+    pub fn begin(&mut self, change: Change) {
+        self.begin_numbered(self.last() + 1, change);
     }
 
-    /// It is done, durably.
-    pub fn done(&mut self) {
-        match self.pending.take() {
-            None => {}
-            Some(Pending::Delete) => *self = Self::default(),
-            // At the end there is nothing to do, which makes nothing durable.
-            Some(Pending::From(next)) if next == self.end() => {}
-            Some(Pending::From(next)) => {
-                self.entries.truncate(self.index(next));
-                // It may have cut a batch in two.
-                if let Some(last) = self.entries.last_mut() {
-                    last.ends_batch = true;
-                }
-                (self.flushed, self.synced) = (next, next);
+    /// Begins a change whose number was chosen elsewhere; it is above all earlier ones.
+    ///
+    /// # Panics
+    /// Where the change before is not done, or the number does not rise.
+    pub fn begin_numbered(&mut self, number: u64, change: Change) {
+        let last = self.last();
+        assert!(self.pending.is_none(), "change {last} is not done and {number} begins");
+        assert!(number > last, "change {number} begins after {last}");
+        let before = self.states[&last];
+        let after = before.after(&change);
+        match &change {
+            Change::Append(entries) => {
+                let expected = |&(tag, len)| Expected { tag, len, timestamp: OnceLock::new() };
+                let entries = entries.iter().map(expected).collect();
+                self.batches.insert(number, Batch { first_seq: before.next_seq, entries });
             }
-            Some(Pending::Before(first)) => {
-                self.entries.drain(..self.index(first).min(self.entries.len()));
-                self.start = self.start.max(first);
-                (self.flushed, self.synced) = (self.flushed.max(self.start), self.synced.max(self.start));
-            }
+            Change::TruncateFrom(_) | Change::Delete => self.cuts.push((number, after.next_seq)),
+            Change::TruncateBefore(_) => {}
+        }
+        self.states.insert(number, after);
+        self.pending = Some(change);
+    }
+
+    /// The change that was begun last is acknowledged, at this level if it is an append.
+    pub fn done(&mut self, level: Level) {
+        let is_append = matches!(self.pending.take(), Some(Change::Append(_)));
+        self.done = self.last();
+        if is_append {
+            self.last_state().acknowledge(level);
+        }
+        self.stable_seq = self.stable_seq.min(self.next_seq());
+        if !self.keeps_past {
+            self.forget_past();
         }
     }
 
-    fn index(&self, seq: u64) -> usize {
-        usize::try_from(seq.saturating_sub(self.start)).unwrap_or(usize::MAX)
+    /// The change that was begun last was refused, and never happens.
+    pub fn refused(&mut self) {
+        if self.pending.take().is_some() {
+            let last = self.last();
+            self.states.remove(&last);
+            self.batches.remove(&last);
+            self.cuts.retain(|cut| cut.0 != last);
+        }
+    }
+
+    /// Everything that was asked for so far is acknowledged at this level.
+    pub fn acknowledged(&mut self, level: Level) {
+        self.done(level);
+        self.last_state().acknowledge(level);
+    }
+
+    /// The log may have synced the entries below `seq` without a request.
+    pub fn may_be_synced_to(&mut self, seq: u64) {
+        let state = self.last_state();
+        state.synced_max = state.synced_max.max(seq);
     }
 
     /// The process or the machine died.
     pub fn crashed(&mut self, power_loss: bool) {
         if power_loss {
-            self.flushed = self.synced;
+            self.states.values_mut().for_each(|state| state.flushed = state.synced);
         }
     }
 
-    /// What the stream may be now: as it was, or with what is pending done.
-    fn candidates(&self) -> Vec<Self> {
-        let mut undone = self.clone();
-        undone.unasked();
-        let mut candidates = vec![undone];
-        if self.pending.is_some() {
-            let mut done = self.clone();
-            done.done();
-            candidates.push(done);
-        }
-        candidates
+    /// A reader was shown the stream up to `seq` as durable: from now on it must exist.
+    pub fn shown_durable(&mut self, seq: u64) {
+        let state = self.last_state();
+        let seq = seq.clamp(state.first_seq, state.next_seq);
+        state.flushed = state.flushed.max(seq);
+        state.synced = state.synced.max(seq);
     }
 
-    /// Holds what a reader of the running log sees against the model: a prefix up to `sure` at
-    /// least.
+    fn last_state(&mut self) -> &mut State {
+        self.states.last_entry().expect("a stream is always in some state").into_mut()
+    }
+
+    fn forget_past(&mut self) {
+        let done = self.done;
+        self.states.retain(|&number, _| number >= done);
+        let first_seq = self.states.values().map(|state| state.first_seq).min().unwrap_or(0);
+        let next_seq = self.states.values().map(|state| state.next_seq).max().unwrap_or(0);
+        self.batches.retain(|_, batch| batch.next_seq() > first_seq && batch.first_seq < next_seq);
+        let oldest = self.batches.first_key_value().map_or(done, |(&number, _)| number);
+        self.cuts.retain(|cut| cut.0 > oldest);
+    }
+}
+
+/// What the stream is after the change that was begun last.
+impl StreamModel {
+    fn state(&self) -> &State {
+        self.states.last_key_value().expect("a stream is always in some state").1
+    }
+
+    /// Whether the stream exists.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.state().exists
+    }
+
+    /// The seq of the first entry.
+    #[must_use]
+    pub fn first_seq(&self) -> u64 {
+        self.state().first_seq
+    }
+
+    /// One past the seq of the last entry.
+    #[must_use]
+    pub fn next_seq(&self) -> u64 {
+        self.state().next_seq
+    }
+
+    /// One past the last entry that must exist after the death of the process or a power loss.
+    #[must_use]
+    pub fn sure(&self, power_loss: bool) -> u64 {
+        self.state().sure(power_loss)
+    }
+
+    /// The change that is begun and not acknowledged.
+    #[must_use]
+    pub const fn pending(&self) -> Option<&Change> {
+        self.pending.as_ref()
+    }
+
+    /// The last change that was acknowledged.
+    #[must_use]
+    pub const fn last_done(&self) -> u64 {
+        self.done
+    }
+
+    /// The last change that was begun.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        *self.states.last_key_value().expect("a stream is always in some state").0
+    }
+
+    /// How many states are kept.
+    #[must_use]
+    pub fn states(&self) -> usize {
+        self.states.len()
+    }
+
+    /// The entry `seq`.
+    #[must_use]
+    pub fn entry(&self, seq: u64) -> Option<&Expected> {
+        let state = self.state();
+        let batch = || self.batches.values().rev().find_map(|batch| batch.get(seq));
+        (state.first_seq..state.next_seq).contains(&seq).then(batch).flatten()
+    }
+
+    /// All entries, in order.
+    pub fn entries(&self) -> impl Iterator<Item = (u64, &Expected)> {
+        self.entries_of(self.last(), self.next_seq())
+    }
+
+    /// The stream as far as it is shown where only the entries below `seq` exist.
+    #[must_use]
+    pub fn up_to(&self, seq: u64) -> Self {
+        let mut model = self.clone();
+        model.last_state().next_seq = seq;
+        model.stable_seq = model.stable_seq.min(seq);
+        model
+    }
+
+    /// Recovery found the entries below `seq`, and has synced them.
+    pub fn end_at(&mut self, seq: u64) {
+        self.collapse(self.last(), self.last() + 1, seq, seq);
+    }
+
+    /// Whether the death of the process may leave the stream with the entries below `seq`.
+    #[must_use]
+    pub fn may_end_at(&self, seq: u64) -> bool {
+        let state = self.state();
+        (state.flushed..=state.next_seq).contains(&seq) && self.ends_batch(self.last(), seq)
+    }
+
+    /// Checks the stable seq that the log reports, where an entry of this level is stable.
     ///
     /// # Errors
-    /// What is wrong.
-    pub fn check_readers(&self, found: &Found, power_loss: bool) -> Result<(), Mismatch> {
-        first_of(self.candidates(), |candidate| candidate.matches(found, candidate.sure(power_loss)))
+    /// Where acknowledged entries are not stable, others are, or the seq fell.
+    pub fn check_stable(&mut self, stable_seq: u64, level: Level) -> Result<(), Mismatch> {
+        let state = self.state();
+        let is_synced = level == Level::Synced;
+        let least = state.sure(is_synced).max(self.stable_seq);
+        let most = if is_synced { state.synced_max } else { state.next_seq };
+        self.stable_seq = stable_seq;
+        if (least..=most).contains(&stable_seq) {
+            return Ok(());
+        }
+        Err(Mismatch(format!("the stable seq is {stable_seq}, not from {least} to {most}")))
+    }
+}
+
+/// A whole stream, compared with the model.
+impl StreamModel {
+    /// The batches of the state `number` below `next_seq`, each with the seqs that are left of it.
+    fn batches_of(&self, number: u64, next_seq: u64) -> Vec<(Range<u64>, &Batch)> {
+        let first_seq = self.states[&number].first_seq;
+        let mut end = next_seq;
+        let mut live = Vec::new();
+        for batch in self.batches.range(..=number).rev().map(|(_, batch)| batch) {
+            if end <= first_seq {
+                break;
+            }
+            // A batch that begins at or above the end was cut off by a change after it.
+            if batch.first_seq < end {
+                live.push((batch.first_seq.max(first_seq)..end, batch));
+                end = batch.first_seq;
+            }
+        }
+        live.reverse();
+        live
     }
 
-    fn matches(&self, found: &Found, min: u64) -> Result<(), Mismatch> {
-        let (first, n) = (found.first, found.first + found.entries.len() as u64);
-        if first != self.start {
-            return Err(Mismatch(format!("begins at {first}, not at {}", self.start)));
+    fn entries_of(&self, number: u64, next_seq: u64) -> impl Iterator<Item = (u64, &Expected)> {
+        let live = self.batches_of(number, next_seq);
+        let entries = |(seqs, batch): (Range<u64>, _)| seqs.map(move |seq| (seq, Batch::get(batch, seq)));
+        live.into_iter().flat_map(entries).map(|(seq, entry)| (seq, entry.expect("batches follow each other")))
+    }
+
+    /// Whether the state `number` can end at `seq` with all of its batches whole.
+    fn ends_batch(&self, number: u64, seq: u64) -> bool {
+        let state = &self.states[&number];
+        let is_end = |(seqs, _): &(Range<u64>, &Batch)| seqs.end == seq;
+        seq == state.first_seq || self.batches_of(number, state.next_seq).iter().any(is_end)
+    }
+
+    fn possible(&self) -> impl Iterator<Item = (u64, &State)> {
+        self.states.range(self.done..).map(|(&number, state)| (number, state))
+    }
+
+    /// Compares what a reader of the running log sees: the entries that were acknowledged must be
+    /// among them.
+    ///
+    /// # Errors
+    /// Where the stream was in no such state.
+    pub fn check_readers(&self, found: &Found, power_loss: bool) -> Result<(), Mismatch> {
+        first_of(self.possible(), |(number, state)| self.matches(number, found, state.sure(power_loss)))
+    }
+
+    fn matches(&self, number: u64, found: &Found, least: u64) -> Result<(), Mismatch> {
+        let state = &self.states[&number];
+        let (first, next) = (found.first_seq, found.next_seq());
+        if first != state.first_seq {
+            return Err(Mismatch(format!("begins at {first}, not at {}", state.first_seq)));
         }
-        if n < min {
-            return Err(Mismatch(format!("ends at {n}, up to {min} were acknowledged")));
+        if next < least {
+            return Err(Mismatch(format!("ends at {next}, up to {least} were acknowledged")));
         }
-        if n > self.end() {
-            return Err(Mismatch(format!("ends at {n}, only up to {} were ever asked for", self.end())));
+        if next > state.next_seq {
+            return Err(Mismatch(format!("ends at {next}, only up to {} were ever asked for", state.next_seq)));
         }
-        for (seq, (spec, bytes)) in (first..).zip(self.entries.iter().zip(&found.entries)) {
-            if *bytes != entry(spec.tag, spec.len) {
-                return Err(Mismatch(format!("entry {seq} of {first}..{n} has other bytes")));
-            }
+        for ((seq, expected), data) in self.entries_of(number, state.next_seq).zip(&found.entries) {
+            expected.check_data(seq, data)?;
         }
         Ok(())
     }
 
-    /// A reader was shown the stream up to `end` as what is on stable storage: from here on it must
-    /// be there.
-    pub fn shown_durable(&mut self, end: u64) {
-        let end = end.clamp(self.start, self.end());
-        (self.flushed, self.synced) = (self.flushed.max(end), self.synced.max(end));
-    }
-
-    /// Holds a recovered stream against the model, and goes on from what was found, which is
-    /// durable now.
+    /// Compares a recovered stream, and continues from what was found, which is durable now.
     ///
     /// # Errors
-    /// What is wrong.
+    /// Where a crash cannot leave this.
     pub fn check_recovered(&mut self, found: &Found) -> Result<(), Mismatch> {
         self.check_reopened(found, found)
     }
 
-    /// The same for a stream that was recovered within its process: what is settled is durable, and
-    /// more may be accepted still.
+    /// Compares a stream that was recovered within its process: the stable entries are durable now,
+    /// and more may be accepted and still wait.
     ///
     /// # Errors
-    /// What is wrong.
-    pub fn check_reopened(&mut self, settled: &Found, accepted: &Found) -> Result<(), Mismatch> {
-        let after = first_of(self.candidates(), |mut candidate| {
-            candidate.matches(settled, candidate.flushed)?;
-            candidate.matches(accepted, settled.first + settled.entries.len() as u64)?;
-            for n in [settled.entries.len(), accepted.entries.len()] {
-                if n > 0 && !candidate.entries[n - 1].ends_batch {
-                    return Err(Mismatch(format!("{n} entries: the last batch is there in part")));
+    /// Where the recovery cannot leave this.
+    pub fn check_reopened(&mut self, stable: &Found, accepted: &Found) -> Result<(), Mismatch> {
+        let number = first_of(self.possible(), |(number, state)| {
+            self.matches(number, stable, state.flushed)?;
+            self.matches(number, accepted, stable.next_seq())?;
+            for next_seq in [stable.next_seq(), accepted.next_seq()] {
+                if !self.ends_batch(number, next_seq) {
+                    return Err(Mismatch(format!("ends at {next_seq}: the last batch is there in part")));
                 }
             }
-            candidate.entries.truncate(settled.entries.len());
-            candidate.acknowledged(Level::Synced);
-            let waiting = self.entries.iter().skip(candidate.index_in(self)).take(accepted.entries.len());
-            candidate.entries.extend(waiting.skip(settled.entries.len()));
-            Ok(candidate)
+            Ok(number)
         })?;
-        *self = after;
+        self.collapse(number, self.last() + 1, stable.next_seq(), accepted.next_seq());
         Ok(())
     }
 
-    /// Where this one's first entry stands in `other`.
-    fn index_in(&self, other: &Self) -> usize {
-        other.index(self.start)
+    /// Another process reported that it found the stream with these entries and continues from
+    /// there with the change `number`.
+    ///
+    /// # Errors
+    /// Where the stream was in no such state.
+    pub fn found(&mut self, number: u64, seqs: Range<u64>) -> Result<(), Mismatch> {
+        let candidates = self.matching(self.done, seqs.clone());
+        let is_whole = |&candidate: &u64| self.ends_batch(candidate, seqs.end);
+        let Some(candidate) = candidates.into_iter().rfind(is_whole) else {
+            return Err(Mismatch(format!("found as {seqs:?}: {:?}", self.states)));
+        };
+        self.collapse(candidate, number, seqs.end, seqs.end);
+        Ok(())
+    }
+
+    /// The stream was found in the state `found`, with these entries on stable storage and those
+    /// accepted. The state gets the number `number`; the changes after `found` never happened.
+    fn collapse(&mut self, found: u64, number: u64, stable_seq: u64, next_seq: u64) {
+        let state =
+            State { next_seq, flushed: stable_seq, synced: stable_seq, synced_max: stable_seq, ..self.states[&found] };
+        self.batches.retain(|&batch, _| batch <= found);
+        self.cuts.retain(|cut| cut.0 <= found);
+        self.cuts.push((number, next_seq));
+        self.states = BTreeMap::from([(number, state)]);
+        self.done = number;
+        self.pending = None;
+        self.stable_seq = self.stable_seq.min(next_seq);
+        self.forget_past();
     }
 }
 
-/// What `check` answers for the first candidate that passes; or what the last one fails by.
-fn first_of<T>(
-    candidates: Vec<StreamModel>,
-    check: impl Fn(StreamModel) -> Result<T, Mismatch>,
+/// Single entries, as a reader in another process sees them while the stream changes.
+impl StreamModel {
+    /// The changes from `from` on after which the stream may consist of the entries `seqs`.
+    #[must_use]
+    pub fn matching(&self, from: u64, seqs: Range<u64>) -> Vec<u64> {
+        let is = |state: &State| state.first_seq == seqs.start && (state.flushed..=state.next_seq).contains(&seqs.end);
+        self.states.range(from..).filter(|(_, state)| is(state)).map(|(&number, _)| number).collect()
+    }
+
+    /// Keeps the states of `candidates` in which the entry `seq` has these bytes and was appended
+    /// by `change`.
+    ///
+    /// # Errors
+    /// Where no such entry was appended, or none of the states has it.
+    pub fn retain(&self, candidates: &mut Vec<u64>, change: u64, seq: u64, data: &[u8]) -> Result<(), Mismatch> {
+        let expected = self.batches.get(&change).and_then(|batch| batch.get(seq));
+        let expected = expected.ok_or_else(|| Mismatch(format!("change {change} appended no entry {seq}")))?;
+        expected.check_data(seq, data)?;
+        let after = self.cuts.partition_point(|cut| cut.0 <= change);
+        let cut = self.cuts[after..].iter().find(|cut| cut.1 <= seq).map_or(u64::MAX, |cut| cut.0);
+        let before = candidates.clone();
+        candidates.retain(|&number| (change..cut).contains(&number));
+        if candidates.is_empty() {
+            return Err(Mismatch(format!("entry {seq} existed from change {change} to {cut}, not in {before:?}")));
+        }
+        Ok(())
+    }
+
+    /// Keeps the states of `candidates` in which the entry `seq`, appended by `change`, may be the
+    /// last one.
+    ///
+    /// # Errors
+    /// Where a part of a batch would be missing in each of the states.
+    pub fn retain_last(&self, candidates: &mut Vec<u64>, change: u64, seq: u64) -> Result<(), Mismatch> {
+        let ends_batch = self.batches.get(&change).is_some_and(|batch| batch.next_seq() == seq + 1);
+        candidates.retain(|number| ends_batch || self.states[number].flushed == seq + 1);
+        if candidates.is_empty() {
+            return Err(Mismatch(format!("ends at {}: the last batch is there in part", seq + 1)));
+        }
+        Ok(())
+    }
+
+    /// Whether a change after `number` removed entries, so that a reader of that state may get an
+    /// error.
+    #[must_use]
+    pub fn has_lost_since(&self, number: u64) -> bool {
+        let first_seq = self.states[&number].first_seq;
+        self.states.range(number..).any(|(_, state)| state.first_seq != first_seq)
+            || self.cuts.iter().any(|cut| cut.0 > number)
+    }
+}
+
+/// What `check` returns for the first candidate that passes, or why none does.
+fn first_of<C, T>(
+    candidates: impl Iterator<Item = C>,
+    check: impl Fn(C) -> Result<T, Mismatch>,
 ) -> Result<T, Mismatch> {
-    let mut wrong = Mismatch(String::new());
+    let mut wrong = Vec::new();
     for candidate in candidates {
         match check(candidate) {
             Ok(passed) => return Ok(passed),
-            Err(Mismatch(what)) if wrong.0.is_empty() => wrong = Mismatch(what),
-            Err(Mismatch(what)) => wrong = Mismatch(format!("neither: {}; nor: {what}", wrong.0)),
+            Err(Mismatch(what)) => wrong.push(what),
         }
     }
-    Err(wrong)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn found(tags: &[(u64, usize)]) -> Found {
-        Found { first: 0, entries: tags.iter().map(|&(tag, len)| entry(tag, len)).collect() }
-    }
-
-    #[test]
-    fn only_whole_batches_from_what_is_sure_to_what_was_asked_for_are_allowed() {
-        let mut model = StreamModel::default();
-        model.begin(&[(1, 10), (2, 20)]);
-        model.acknowledged(Level::Synced);
-        model.begin(&[(3, 5), (4, 6)]);
-        model.begin(&[(5, 0)]);
-        let all = [(1, 10), (2, 20), (3, 5), (4, 6), (5, 0)];
-        for n in [2, 4, 5] {
-            assert_eq!(model.clone().check_recovered(&found(&all[..n])), Ok(()), "{n}");
-        }
-        for n in [0, 1, 3] {
-            assert!(model.clone().check_recovered(&found(&all[..n])).is_err(), "{n}");
-        }
-        let other = [(1, 10), (2, 20), (9, 5), (4, 6)];
-        assert!(model.clone().check_recovered(&found(&other)).is_err(), "other bytes");
-        let more = [&all[..], &[(6, 1)]].concat();
-        assert!(model.clone().check_recovered(&found(&more)).is_err(), "never asked for");
-        let mut after = model.clone();
-        after.check_recovered(&found(&all[..4])).unwrap();
-        assert!(after.check_recovered(&found(&all)).is_err(), "what was cut came back");
-        assert!(after.check_recovered(&found(&all[..2])).is_err(), "what recovery had shown is gone");
-    }
-
-    #[test]
-    fn what_was_flushed_is_sure_until_the_power_goes() {
-        let mut model = StreamModel::default();
-        model.begin(&[(1, 10)]);
-        model.acknowledged(Level::Flushed);
-        assert!(model.clone().check_recovered(&found(&[])).is_err());
-        model.crashed(true);
-        assert_eq!(model.check_recovered(&found(&[])), Ok(()));
-    }
-
-    #[test]
-    fn what_was_shown_as_durable_is_sure() {
-        let mut model = StreamModel::default();
-        model.begin(&[(1, 10)]);
-        model.begin(&[(2, 10)]);
-        model.shown_durable(1);
-        model.crashed(true);
-        assert!(model.clone().check_recovered(&found(&[])).is_err());
-        assert_eq!(model.check_recovered(&found(&[(1, 10)])), Ok(()));
-    }
-
-    #[test]
-    fn what_was_shown_is_still_there_wherever_the_stream_begins() {
-        let all = found(&[(1, 10), (2, 20), (3, 30)]);
-        let shown = Found { first: 1, ..found(&[(2, 20)]) };
-        assert_eq!(shown.is_still_in(&all), Ok(()));
-        assert_eq!(shown.is_still_in(&shown), Ok(()));
-        assert!(all.is_still_in(&shown).is_err(), "the first is gone");
-        assert!(all.is_still_in(&found(&[(1, 10), (2, 20)])).is_err(), "the last is gone");
-        assert!(all.is_still_in(&found(&[(1, 10), (9, 20), (3, 30)])).is_err(), "another");
-    }
-
-    #[test]
-    fn what_is_pending_is_so_or_not_and_nothing_between() {
-        let mut model = StreamModel::default();
-        model.begin(&[(1, 10), (2, 20), (3, 30)]);
-        model.acknowledged(Level::Synced);
-        let at = |first: u64, tags: &[(u64, usize)]| Found { first, ..found(tags) };
-        model.ask(Pending::From(1));
-        assert_eq!(model.clone().check_recovered(&at(0, &[(1, 10), (2, 20), (3, 30)])), Ok(()));
-        assert_eq!(model.clone().check_recovered(&at(0, &[(1, 10)])), Ok(()));
-        assert!(model.clone().check_recovered(&at(0, &[(1, 10), (2, 20)])).is_err());
-        model.ask(Pending::Before(2));
-        assert_eq!(model.clone().check_recovered(&at(2, &[(3, 30)])), Ok(()));
-        assert!(model.clone().check_recovered(&at(1, &[(2, 20), (3, 30)])).is_err());
-        model.done();
-        assert!(model.clone().check_recovered(&at(0, &[(1, 10), (2, 20), (3, 30)])).is_err(), "it came back");
-        model.ask(Pending::Before(9));
-        assert_eq!(model.clone().check_recovered(&at(9, &[])), Ok(()));
-        model.ask(Pending::Delete);
-        assert_eq!(model.clone().check_recovered(&at(0, &[])), Ok(()));
-        assert_eq!(model.clone().check_recovered(&at(2, &[(3, 30)])), Ok(()));
-        model.done();
-        assert_eq!((model.start(), model.end()), (0, 0));
-    }
+    Err(Mismatch(wrong.join("; nor: ")))
 }

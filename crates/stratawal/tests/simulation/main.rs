@@ -1,36 +1,35 @@
-//! The log on a simulated disk: crashes at every change, faults at every operation, against the
-//! reference model.
+//! The log on a simulated disk: crashes at every change and faults at every operation, compared
+//! with the reference model.
 //!
-//! A failure names its seed;
-//! `STRATAWAL_SEEDS=17..18 cargo test --package stratawal --test simulation` runs it alone, and
-//! `cargo xtask sim --seeds A..B` many, in release.
+//! A failure prints its seed.
+//! `STRATAWAL_SEEDS=17..18 cargo test --package stratawal --test simulation` runs one seed alone,
+//! and `cargo xtask sim --seeds A..B` runs many, in release.
 
+mod log;
 #[cfg(stratawal_faults)]
 mod seeded;
 mod stale;
-mod subject;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use stratawal_testkit::{Failure, Lie, Outcome, Volume, crash_everywhere, fault_everywhere, interrupt_recovery};
 
-use subject::{LOG, Log, SHAPE};
+use log::{LOG, Log, SHAPE};
 
-/// What is tried of which workloads.
-struct Tried {
+/// The workloads of a run, and how much is tried of each.
+struct Plan {
     seeds: Range<u64>,
     volume: Volume,
-    /// Of how many operations one is made to fail; with which it begins follows from the seed.
+    /// One of so many operations fails; the seed decides which is the first.
     stride: u64,
     /// How many recoveries in a row are interrupted at every change.
     deep: u32,
 }
 
-impl Tried {
-    /// The seeds that are asked for, or a small sample. What is tried of a seed never depends on
-    /// which others are asked for, or what is found in a long run would not be found again by its
-    /// seed alone.
+impl Plan {
+    /// The seeds of the environment, or a small sample. What is tried of a seed does not depend on
+    /// the other seeds, so that a finding of a long run is reproduced by its seed alone.
     fn from_env() -> Self {
         let Ok(text) = std::env::var("STRATAWAL_SEEDS") else {
             return Self {
@@ -46,7 +45,7 @@ impl Tried {
     }
 }
 
-/// Tries every seed, on all cores; a seed runs on one thread, so that it replays.
+/// Tries every seed, on all cores. A seed runs on one thread, so that it replays.
 fn try_all(seeds: Range<u64>, one: impl Fn(u64, &mut Outcome) -> Result<(), Failure> + Sync) -> Outcome {
     let next = AtomicU64::new(seeds.start);
     let worker = || {
@@ -69,13 +68,13 @@ fn try_all(seeds: Range<u64>, one: impl Fn(u64, &mut Outcome) -> Result<(), Fail
     outcomes.into_iter().fold(Outcome::default(), |sum, one| sum + one)
 }
 
-/// What a run over this many seeds promises to try.
+/// A run over this many seeds promises this many crashes.
 const FULL_SEEDS: u64 = 200;
 const FULL_CRASHES_MIN: u64 = 1_000_000;
 
 #[test]
-fn a_crash_at_any_change_of_the_disk_loses_nothing_acknowledged() {
-    let Tried { seeds, volume, .. } = Tried::from_env();
+fn crash_at_any_disk_change_keeps_acknowledged() {
+    let Plan { seeds, volume, .. } = Plan::from_env();
     let outcome = try_all(seeds.clone(), |seed, outcome| crash_everywhere(&LOG, seed, &SHAPE, &volume, outcome));
     println!("volume: {} crashes, seeds {seeds:?}: {outcome:?}", outcome.crashes);
     assert!(outcome.crashes > outcome.places * volume.losses, "{outcome:?}");
@@ -83,32 +82,32 @@ fn a_crash_at_any_change_of_the_disk_loses_nothing_acknowledged() {
     assert!(!full || outcome.crashes >= FULL_CRASHES_MIN, "{} crashes, {FULL_CRASHES_MIN} promised", outcome.crashes);
 }
 
-/// The harness fails where it should: where the disk answers syncs, and does nothing.
+/// Shows that the harness can fail.
 #[test]
-fn a_disk_that_lies_is_seen() {
+fn disk_that_reports_false_syncs_is_noticed() {
     for lie in [Lie::Files, Lie::Folders] {
         let volume = Volume { losses: 6, depth: 2, nested: 1, lie: Some(lie) };
-        let seen =
+        let failure =
             (0..20).find_map(|seed| crash_everywhere(&LOG, seed, &SHAPE, &volume, &mut Outcome::default()).err());
-        println!("{}", seen.unwrap_or_else(|| panic!("{lie:?} is not seen")));
+        println!("{}", failure.unwrap_or_else(|| panic!("{lie:?} is not noticed")));
     }
 }
 
+/// Shows that the harness can fail.
 #[test]
-fn a_batch_that_is_split_is_seen() {
+fn batch_that_is_split_is_noticed() {
     let volume = Volume { losses: 6, depth: 2, nested: 1, lie: None };
     let log = Log { splits_batches: true };
     let run = |seed| crash_everywhere(&log, seed, &SHAPE, &volume, &mut Outcome::default());
-    let seen = (0..40).find_map(|seed| run(seed).err()).expect("a split batch is seen");
-    println!("{seen}");
-    assert!(seen.what.contains("in part"), "{seen}");
+    let failure = (0..40).find_map(|seed| run(seed).err()).expect("a split batch is noticed");
+    println!("{failure}");
+    assert!(failure.what.contains("in part"), "{failure}");
 }
 
-/// Some dozens of dirty logs, each of whose recoveries is interrupted at every change.
 #[test]
-fn a_recovery_interrupted_at_any_change_and_once_more_comes_to_the_same_end() {
+fn interrupted_recovery_ends_in_the_same_state() {
     const EVERY: u64 = 8;
-    let Tried { seeds, deep, .. } = Tried::from_env();
+    let Plan { seeds, deep, .. } = Plan::from_env();
     let chosen = seeds.clone().filter(|seed| seed % EVERY == 0).count();
     let outcome = try_all(seeds, |seed, outcome| match seed % EVERY {
         0 => interrupt_recovery(&LOG, seed, &SHAPE, deep, outcome),
@@ -116,12 +115,12 @@ fn a_recovery_interrupted_at_any_change_and_once_more_comes_to_the_same_end() {
     });
     println!("volume: {} crashes within recovery, {chosen} workloads, {deep} deep", outcome.crashes);
     let least = if deep > 1 { 500 } else { 20 };
-    assert!(outcome.crashes >= least * chosen as u64, "recoveries that have little to do: {outcome:?}");
+    assert!(outcome.crashes >= least * chosen as u64, "recoveries that change little: {outcome:?}");
 }
 
 #[test]
-fn a_fault_at_any_operation_loses_nothing_acknowledged() {
-    let Tried { seeds, stride, .. } = Tried::from_env();
+fn fault_at_any_operation_keeps_acknowledged() {
+    let Plan { seeds, stride, .. } = Plan::from_env();
     let outcome = try_all(seeds, |seed, outcome| fault_everywhere(&LOG, seed, &SHAPE, stride, outcome));
     println!("volume: {} faults: {outcome:?}", outcome.faults);
     assert!(outcome.faults > 0, "{outcome:?}");

@@ -1,5 +1,4 @@
-//! The simulation finds what it is there for: each of these faults in the code, and a disk that
-//! lies.
+//! The simulation finds each of these faults in the code.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -8,12 +7,12 @@ use stratawal_segment::FailPoint as SegmentFailPoint;
 use stratawal_stream::FailPoint;
 use stratawal_testkit::{Failure, Outcome, Rng, Volume, crash_everywhere, fault_everywhere, play};
 
-use crate::stale::what_was_cut_comes_back;
-use crate::subject::{LOG, SHAPE};
+use crate::log::{LOG, SHAPE};
+use crate::stale::cut_entries_come_back;
 
 const VOLUME: Volume = Volume { losses: 6, depth: 2, nested: 1, lie: None };
 
-/// The first seed below `seeds_max` that shows what is seeded.
+/// The finding of the first seed below `seeds_max` that finds the fault.
 fn first_found(seeds_max: u64) -> Option<Failure> {
     (0..seeds_max).find_map(|seed| {
         let mut outcome = Outcome::default();
@@ -28,17 +27,16 @@ fn first_found(seeds_max: u64) -> Option<Failure> {
             }
             Err(panic) => resume_unwind(panic),
         };
-        assert!(is_finding(&found), "the harness failed, and found nothing: {found}");
+        assert!(is_finding(&found), "the harness failed without a finding: {found}");
         Some(found)
     })
 }
 
-/// What the code says that notices by itself that it went wrong. Any other panic is no finding.
+/// Assertions of the code that a fault can violate. Any other panic is not a finding.
 const ASSERTED: [&str; 1] = ["all is settled"];
 
-/// What the harness says of a log that broke a promise: it does not open, shows too little, too
-/// much or other entries, lost what was shown, or does not open where the power goes behind what
-/// was shown.
+/// The texts of failures in which a log broke a promise: it does not open, shows too few, too many
+/// or other entries, or loses entries that it has shown.
 const FINDINGS: [&str; 8] = [
     "does not open",
     "begins at",
@@ -81,21 +79,21 @@ macro_rules! is_found {
 }
 
 is_found! {
-    an_acknowledgement_before_the_sync_is_found: AcknowledgedBeforeSync,
-    an_attestation_before_the_sync_is_found: AttestedBeforeSync,
-    a_watermark_that_passes_what_is_not_settled_is_found: UnsyncedPassed,
-    a_tail_that_is_not_written_again_is_found: TailNotRewritten,
-    an_attestation_that_is_not_clamped_is_found: AttestationNotClamped,
-    a_generation_that_is_used_twice_is_found: GenerationKept,
-    a_start_that_is_recorded_after_the_unlink_is_found: StartAfterUnlink,
-    a_folder_that_is_not_synced_is_found: DirSyncSkipped,
-    a_descriptor_that_is_closed_before_its_sync_is_found: DescriptorClosed,
-    a_reader_that_is_shown_what_is_only_flushed_is_found: FlushedShown,
-    a_reader_in_another_process_that_does_not_sync_what_it_shows_is_found: ShownUnsynced,
+    acknowledgement_before_sync_is_found: AcknowledgedBeforeSync,
+    attestation_before_sync_is_found: AttestedBeforeSync,
+    watermark_above_unsynced_entries_is_found: UnsyncedPassed,
+    tail_that_is_not_rewritten_is_found: TailNotRewritten,
+    attestation_that_is_not_clamped_is_found: AttestationNotClamped,
+    generation_used_twice_is_found: GenerationKept,
+    start_recorded_after_unlink_is_found: StartAfterUnlink,
+    unsynced_directory_is_found: DirSyncSkipped,
+    descriptor_closed_before_sync_is_found: DescriptorClosed,
+    reader_shown_flushed_entries_is_found: FlushedShown,
+    other_process_that_shows_unsynced_is_found: ShownUnsynced,
 }
 
 #[test]
-fn a_segment_whose_name_may_not_be_durable_is_found() {
+fn unsynced_segment_name_is_found() {
     SegmentFailPoint::DirSyncSkipped.activate();
     let found = first_found(40);
     SegmentFailPoint::deactivate();
@@ -104,14 +102,14 @@ fn a_segment_whose_name_may_not_be_durable_is_found() {
 }
 
 #[test]
-fn a_salt_that_is_kept_is_found() {
+fn kept_salt_is_found() {
     FailPoint::SaltKept.activate();
-    assert!(what_was_cut_comes_back());
+    assert!(cut_entries_come_back());
 }
 
-/// What the fuzzer plays, on bytes that nobody chose.
+/// The fuzzer's run, on random bytes.
 #[test]
-fn an_acknowledgement_before_the_sync_is_found_by_playing_any_bytes() {
+fn fuzzer_run_finds_acknowledgement_before_sync() {
     FailPoint::AcknowledgedBeforeSync.activate();
     let found = (0..300).find_map(|seed| {
         let mut rng = Rng::new(seed);

@@ -1,4 +1,4 @@
-//! Blocks of a disk that were another file's before: what the salt of a segment is for.
+//! Disk blocks that belonged to another file before. The salt of a segment protects against them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,8 +10,9 @@ use stratawal_testkit::{Crash, Rng, SimStorage};
 const ENTRIES: u64 = 40;
 const ENTRY_LEN: usize = 200;
 
-/// The entries that are cut, and those that get their seqs.
+/// The byte of the entries that are cut.
 const OLD: u8 = b'o';
+/// The byte of the entries that get the same seqs afterwards.
 const NEW: u8 = b'n';
 
 fn open(sim: &SimStorage) -> stratawal::Result<Wal> {
@@ -34,10 +35,10 @@ fn segment(sim: &SimStorage) -> PathBuf {
     segments.remove(0)
 }
 
-/// A stream is cut to nothing and written again with entries as long, so that every frame has its
-/// seq and its place from before. The disk then gives back, for one sector behind the header, what
-/// stood there in the segment that was cut. Answers whether any entry that was cut is read again.
-pub(crate) fn what_was_cut_comes_back() -> bool {
+/// Cuts a stream to nothing and writes entries of the same length, so that every frame has the seq
+/// and the offset of a frame before. Then one sector after the header, or all of them, hold the
+/// blocks of the cut segment again. Returns whether any cut entry is read.
+pub(crate) fn cut_entries_come_back() -> bool {
     const SECTOR_LEN: u64 = 512;
     let sim = SimStorage::new(1);
     let wal = open(&sim).unwrap();
@@ -57,7 +58,7 @@ pub(crate) fn what_was_cut_comes_back() -> bool {
                 let sim = SimStorage::on(disk.clone(), 2);
                 let range = usize::try_from(from).unwrap()..usize::try_from(from + len).unwrap();
                 sim.open(&path, Access::ReadWrite).unwrap().write_all_at(&old[range], from).unwrap();
-                // That it does not open is what it should say.
+                // A log that does not open has found the stale blocks.
                 let Ok(wal) = open(&sim) else { continue };
                 let Ok(stream) = wal.stream("s") else { continue };
                 came_back |= stream.iter(..).map_while(Result::ok).any(|entry| entry.data()[..] != [NEW; ENTRY_LEN]);
@@ -68,6 +69,6 @@ pub(crate) fn what_was_cut_comes_back() -> bool {
 }
 
 #[test]
-fn blocks_of_a_segment_that_was_cut_are_not_believed() {
-    assert!(!what_was_cut_comes_back());
+fn blocks_of_a_cut_segment_are_never_read() {
+    assert!(!cut_entries_come_back());
 }

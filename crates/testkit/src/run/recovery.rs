@@ -1,22 +1,21 @@
-//! Crashes within recovery, and within the recovery of that, at every change and not at some of
-//! them.
+//! Crashes at every change of a recovery, and at every change of the recovery after that crash.
 
-use super::{Failure, Image, Outcome, Run, Subject, Wrong};
+use super::{Failure, Image, LogUnderTest, Outcome, Run, Wrong};
 use crate::model::StreamModel;
 use crate::rng::Rng;
 use crate::sim::{Crash, SimStorage};
 use crate::workload::{Shape, Workload};
 
-/// Runs the workload of `seed`, takes the image of its disk whose recovery has most to do among
-/// some, and crashes that recovery at each of its changes; the recovery of what each of those
-/// leaves at each of its own changes; and so on, as `deep` as is asked: by the death of the process
-/// and by a power loss, and deepest by one or the other. Whatever was interrupted, the next has to
-/// come to what the model allows, which is bound to what an earlier one has shown.
+/// Runs the workload of `seed` and crashes the recovery of one of its disk images at each change:
+/// the image, among some, whose recovery makes the most changes. Each crash leaves a disk whose
+/// recovery is crashed in the same way, `deep` levels deep, by the death of the process and by a
+/// power loss, and at the deepest level by one of the two. Every recovery must agree with the
+/// model, which is bound by the entries that an earlier recovery has shown.
 ///
 /// # Errors
-/// What the model does not allow.
-pub fn interrupt_recovery<S: Subject>(
-    subject: &S,
+/// How the log differs from the model.
+pub fn interrupt_recovery<L: LogUnderTest>(
+    under_test: &L,
     seed: u64,
     shape: &Shape,
     deep: u32,
@@ -25,7 +24,7 @@ pub fn interrupt_recovery<S: Subject>(
     const AMONG: usize = 24;
     let workload = Workload::generate(seed, shape);
     let mut rng = Rng::new(!seed);
-    let within = Within { subject, streams: &workload.streams };
+    let within = Within { under_test, streams: &workload.streams };
     let fail = |at: &str| {
         let at = at.to_owned();
         move |what: Wrong| Failure { seed, at, what }
@@ -36,49 +35,49 @@ pub fn interrupt_recovery<S: Subject>(
         let image = &images[rng.index(images.len())];
         let crash = Crash::any(&mut rng);
         let image = within.crashed(image, if rng.chance(128) { Crash::Kill } else { crash }, &mut rng);
-        let changes = within.recover(&image, true, &mut rng).map_err(fail(&image.doing))?;
+        let changes = within.recover(&image, true, &mut rng).map_err(fail(&image.step))?;
         if dirtiest.as_ref().is_none_or(|(_, most)| most.len() < changes.len()) {
             dirtiest = Some((image, changes));
         }
     }
     outcome.workloads += 1;
     if let Some((image, changes)) = dirtiest {
-        within.interrupt(&changes, deep, &mut rng, outcome).map_err(fail(&image.doing))?;
+        within.interrupt(&changes, deep, &mut rng, outcome).map_err(fail(&image.step))?;
     }
     Ok(())
 }
 
-struct Within<'s, S> {
-    subject: &'s S,
+struct Within<'s, L> {
+    under_test: &'s L,
     streams: &'s [String],
 }
 
-impl<S: Subject> Within<'_, S> {
+impl<L: LogUnderTest> Within<'_, L> {
     /// The disk at every change of a workload.
     fn work(&self, workload: &Workload, seed: u64) -> Result<Vec<Image>, Wrong> {
         let sim = SimStorage::new(seed);
         let models = vec![StreamModel::default(); self.streams.len()];
-        let mut run = Run::new(self.subject, sim.clone(), self.streams, models);
+        let mut run = Run::new(self.under_test, sim.clone(), self.streams, models);
         run.images.watch(&sim);
         run.recover()?;
-        workload.steps.iter().try_for_each(|step| run.step_well(step))?;
+        workload.steps.iter().try_for_each(|step| run.step_without_refusal(step))?;
         sim.unwatch();
         Ok(run.images.take())
     }
 
-    /// What a crash leaves, and what is known of it.
+    /// The image after a crash.
     fn crashed(&self, image: &Image, crash: Crash, rng: &mut Rng) -> Image {
         let mut models = image.models.to_vec();
         models.iter_mut().for_each(|model| model.crashed(crash.is_power_loss()));
-        let doing = format!("{}: {crash:?}", image.doing);
-        Image { disk: image.disk.crash(crash, rng), models: models.into(), doing: doing.into() }
+        let step = format!("{}: {crash:?}", image.step);
+        Image { disk: image.disk.crash(crash, rng), models: models.into(), step: step.into() }
     }
 
-    /// Recovers it; answers the disk at every change that this makes, if it is watched.
+    /// Recovers the log. Returns the disk at every change of the recovery if it is watched.
     fn recover(&self, image: &Image, watched: bool, rng: &mut Rng) -> Result<Vec<Image>, Wrong> {
         let sim = SimStorage::on(image.disk.clone(), rng.next_u64());
-        let mut run = Run::new(self.subject, sim.clone(), self.streams, image.models.to_vec());
-        run.images.doing(&image.doing);
+        let mut run = Run::new(self.under_test, sim.clone(), self.streams, image.models.to_vec());
+        run.images.set_step(&image.step);
         if watched {
             run.images.watch(&sim);
         }

@@ -1,11 +1,11 @@
-//! The log as the simulation sees it.
+//! The log that the simulation runs on.
 
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use stratawal::{Batch, Durability, Error, ErrorKind, Options, StreamOptions, Visibility, Wal};
-use stratawal_testkit::{Found, Level, Refusal, Shape, SimStorage, Subject};
+use stratawal_testkit::{Found, Level, LogUnderTest, Refusal, Shape, SimStorage};
 
 const SEGMENT_LEN: u64 = 64 << 10;
 pub(crate) const SHAPE: Shape = Shape { streams_max: 3, steps_max: 24, segment_len: SEGMENT_LEN };
@@ -17,13 +17,13 @@ pub(crate) struct Log {
 
 pub(crate) const LOG: Log = Log { splits_batches: false };
 
-/// An open log, and how its streams are kept.
+/// An open log, and the durability of its streams.
 pub(crate) struct Open {
     wal: Wal,
-    kept: Durability,
+    durability: Durability,
 }
 
-fn options(durability: Durability) -> StreamOptions {
+fn stream_options(durability: Durability) -> StreamOptions {
     StreamOptions::new().segment_bytes(SEGMENT_LEN).frame_bytes(512).unsettled_max(256 << 10, 2).durability(durability)
 }
 
@@ -39,31 +39,32 @@ fn refusal(error: Error) -> Refusal {
     Refusal { unknown: error.kind() == ErrorKind::Poisoned, message: error.to_string() }
 }
 
-/// A truncation that could not remove a file states that it has dropped the entries, and then it
-/// has.
+/// A truncation that could not remove a file may report that it has dropped the entries. Then it
+/// is done.
 fn truncated(result: Result<(), Error>, is_done: impl Fn() -> bool) -> Result<(), Refusal> {
     let Err(error) = result else { return Ok(()) };
-    let states_done = error.to_string().contains("the entries are dropped");
-    assert!(!states_done || is_done(), "{error}");
-    if states_done { Ok(()) } else { Err(refusal(error)) }
+    let reports_done = error.to_string().contains("the entries are dropped");
+    assert!(!reports_done || is_done(), "{error}");
+    if reports_done { Ok(()) } else { Err(refusal(error)) }
 }
 
 fn read(wal: &Wal, stream: &str, visibility: Visibility) -> Result<Found, Error> {
     let stream = wal.stream(stream)?.with_visibility(visibility);
-    let first = stream.first_seq();
+    let first_seq = stream.first_seq();
     let entries = stream.iter(..).map(|entry| entry.map(|entry| entry.data().to_vec()));
-    Ok(Found { first, entries: entries.collect::<Result<_, _>>()? })
+    Ok(Found { first_seq, entries: entries.collect::<Result<_, _>>()? })
 }
 
-impl Subject for Log {
+impl LogUnderTest for Log {
     type Log = Open;
 
     fn open(&self, storage: SimStorage) -> Result<Open, Refusal> {
         let seed = stratawal_storage::Storage::random_u64(&storage);
-        let kept = [Durability::Synced, Durability::Flushed, Durability::Buffered][usize::try_from(seed % 3).unwrap()];
-        let options = Options::new().stream_defaults(options(kept));
+        let durability =
+            [Durability::Synced, Durability::Flushed, Durability::Buffered][usize::try_from(seed % 3).unwrap()];
+        let options = Options::new().stream_defaults(stream_options(durability));
         let wal = options.open_on(Arc::new(storage), Path::new("/log"), false).map_err(refusal)?;
-        Ok(Open { wal, kept })
+        Ok(Open { wal, durability })
     }
 
     fn append(&self, log: &Open, stream: &str, entries: &[Vec<u8>], level: Level) -> Result<Range<u64>, Refusal> {
@@ -88,14 +89,14 @@ impl Subject for Log {
         log.wal.stream(stream).and_then(|stream| stream.sync()).map_err(refusal)
     }
 
-    fn truncate_before(&self, log: &Open, stream: &str, first: u64) -> Result<(), Refusal> {
+    fn truncate_before(&self, log: &Open, stream: &str, first_seq: u64) -> Result<(), Refusal> {
         let stream = log.wal.stream(stream).map_err(refusal)?;
-        truncated(stream.truncate_before(first), || stream.first_seq() == first)
+        truncated(stream.truncate_before(first_seq), || stream.first_seq() == first_seq)
     }
 
-    fn truncate_from(&self, log: &Open, stream: &str, next: u64) -> Result<(), Refusal> {
+    fn truncate_from(&self, log: &Open, stream: &str, next_seq: u64) -> Result<(), Refusal> {
         let stream = log.wal.stream(stream).map_err(refusal)?;
-        truncated(stream.truncate_from(next), || stream.next_seq() == next)
+        truncated(stream.truncate_from(next_seq), || stream.next_seq() == next_seq)
     }
 
     fn delete(&self, log: &Open, stream: &str) -> Result<(), Refusal> {
@@ -115,8 +116,8 @@ impl Subject for Log {
         read(&log.wal, stream, if accepted { Visibility::Accepted } else { Visibility::Stable }).map_err(refusal)
     }
 
-    fn settled(&self, log: &Open) -> Level {
-        if log.kept == Durability::Synced { Level::Synced } else { Level::Flushed }
+    fn stable_level(&self, log: &Open) -> Level {
+        if log.durability == Durability::Synced { Level::Synced } else { Level::Flushed }
     }
 
     fn read_only(&self, storage: SimStorage, stream: &str) -> Result<Option<Found>, Refusal> {

@@ -1,0 +1,160 @@
+//! Comparisons of a stream with its model.
+
+use std::ops::{Bound, Range};
+
+use stratawal::{Entry, ErrorKind, Iter, Result, Stream};
+use stratawal_testkit::{Expected, StreamModel};
+
+fn check_entry(found: &Entry, seq: u64, expected: &Expected) {
+    assert_eq!(found.seq(), seq);
+    let same = expected.check_data(seq, found.data()).and_then(|()| expected.check_timestamp(seq, found.timestamp()));
+    same.unwrap_or_else(|mismatch| panic!("{mismatch}"));
+}
+
+fn check_entry_or_none(found: Option<&Entry>, seq: u64, expected: Option<&Expected>) {
+    match (found, expected) {
+        (Some(found), Some(expected)) => check_entry(found, seq, expected),
+        (found, expected) => assert!(found.is_none() && expected.is_none(), "{seq}: {found:?}, not {expected:?}"),
+    }
+}
+
+fn check_truncated<T: std::fmt::Debug>(result: Result<T>, start: u64) {
+    assert_eq!(result.map_err(|error| error.kind()).unwrap_err(), ErrorKind::Truncated { start });
+}
+
+/// Checks `get` of a stream that shows the entries of `model` below `end`.
+pub(crate) fn check_get(stream: &Stream, model: &StreamModel, end: u64, seq: u64) {
+    let found = stream.get(seq);
+    if seq < model.first_seq() {
+        return check_truncated(found, model.first_seq());
+    }
+    check_entry_or_none(found.unwrap().as_ref(), seq, model.entry(seq).filter(|_| seq < end));
+}
+
+pub(crate) fn check_get_many(stream: &Stream, model: &StreamModel, end: u64, seqs: &[u64]) {
+    let found = stream.get_many(seqs);
+    if seqs.iter().any(|&seq| seq < model.first_seq()) {
+        return check_truncated(found, model.first_seq());
+    }
+    let found = found.unwrap();
+    assert_eq!(found.len(), seqs.len());
+    for (found, &seq) in found.iter().zip(seqs) {
+        check_entry_or_none(found.as_ref(), seq, model.entry(seq).filter(|_| seq < end));
+    }
+}
+
+/// Reads all entries of `iter`, which are those of `range`: from the end where a bit of `turns` is
+/// set.
+pub(crate) fn check_iter(mut iter: Iter, model: &StreamModel, range: Range<u64>, turns: u64) {
+    let expected: Vec<&Expected> = model.entries().map(|(_, expected)| expected).collect();
+    let mut front = range.start;
+    let mut back = range.end;
+    let mut turn = 0;
+    while front < back {
+        let from_back = turns >> (turn % 64) & 1 == 1;
+        let seq = if from_back { back - 1 } else { front };
+        let found = if from_back { iter.next_back() } else { iter.next() };
+        let found = found.unwrap_or_else(|| panic!("ends at {front}..{back} of {range:?}")).unwrap();
+        check_entry(&found, seq, expected[usize::try_from(seq - model.first_seq()).unwrap()]);
+        if from_back {
+            back -= 1
+        } else {
+            front += 1
+        }
+        turn += 1;
+    }
+    assert!(iter.next().is_none() && iter.next_back().is_none());
+}
+
+/// Checks an iterator over any range of a stream that shows the entries of `model` below `end`.
+pub(crate) fn check_range(
+    stream: &Stream,
+    model: &StreamModel,
+    end: u64,
+    bounds: (Bound<u64>, Bound<u64>),
+    turns: u64,
+) {
+    let mut iter = stream.iter(bounds);
+    let from = match bounds.0 {
+        Bound::Included(seq) => seq,
+        Bound::Excluded(seq) => seq + 1,
+        Bound::Unbounded => model.first_seq(),
+    };
+    let to = match bounds.1 {
+        Bound::Included(seq) => (seq + 1).min(end),
+        Bound::Excluded(seq) => seq.min(end),
+        Bound::Unbounded => end,
+    };
+    if from < model.first_seq() && from < to {
+        let first_read = if turns & 1 == 1 { iter.next_back() } else { iter.next() };
+        check_truncated(first_read.unwrap(), model.first_seq());
+        assert!(iter.next().is_none() && iter.next_back().is_none());
+    } else {
+        check_iter(iter, model, from..to.max(from), turns);
+    }
+}
+
+/// Checks all of a stream that shows the entries of `model` below `end`.
+pub(crate) fn check_whole(stream: &Stream, model: &StreamModel, end: u64) {
+    let first = model.first_seq();
+    assert_eq!((stream.exists(), stream.first_seq()), (model.exists(), first), "{:?}", stream.report());
+    check_iter(stream.iter(..), model, first..end, 0);
+    check_iter(stream.iter(..), model, first..end, u64::MAX);
+    let seqs: Vec<u64> = (0..9).map(|i| first + (end - first) * i / 8).collect();
+    check_get_many(stream, model, end, &seqs);
+    check_last(stream, model, end);
+    let timestamps = model.entries().filter_map(|(_, expected)| expected.timestamp());
+    assert!(timestamps.is_sorted(), "a timestamp falls");
+}
+
+pub(crate) fn check_last(stream: &Stream, model: &StreamModel, end: u64) {
+    match stream.last().unwrap() {
+        Some(last) => check_entry(&last, end - 1, model.entry(end - 1).unwrap()),
+        None => assert_eq!(end, model.first_seq()),
+    }
+}
+
+/// An iterator that is kept while the stream changes under it.
+pub(crate) struct HeldIter {
+    pub(crate) iter: Iter,
+    pub(crate) of: usize,
+    pub(crate) model: StreamModel,
+    pub(crate) range: Range<u64>,
+    /// The lowest end to which the stream was cut since the iterator was made.
+    pub(crate) cut: u64,
+    /// The highest first seq of the stream since the iterator was made.
+    pub(crate) start: u64,
+    /// Whether the iterator is a reader's in another process.
+    pub(crate) beside: bool,
+}
+
+impl HeldIter {
+    /// Reads the next entry. Returns whether more may follow.
+    pub(crate) fn pull(&mut self, from_back: bool) -> bool {
+        let found = if from_back { self.iter.next_back() } else { self.iter.next() };
+        if self.range.is_empty() {
+            assert!(found.is_none());
+            return false;
+        }
+        let seq = if from_back { self.range.end - 1 } else { self.range.start };
+        match found.expect("an iterator ends where it ended when it was made, or with an error") {
+            Ok(entry) => {
+                // A reader in another process need not notice the cut, and shows the old entry.
+                assert!(seq < self.cut || self.beside, "{seq} was cut at {}", self.cut);
+                check_entry(&entry, seq, self.model.entry(seq).unwrap());
+                self.range = if from_back { self.range.start..seq } else { seq + 1..self.range.end };
+                true
+            }
+            Err(error) => {
+                match error.kind() {
+                    ErrorKind::Cut { .. } => assert!(seq >= self.cut, "{error}: {seq} was not cut"),
+                    ErrorKind::Truncated { .. } => assert!(seq < self.start, "{error}: {seq} was not dropped"),
+                    _ => panic!("{error}"),
+                }
+                assert!(self.iter.next().is_none() && self.iter.next_back().is_none());
+                self.range = self.range.end..self.range.end;
+                false
+            }
+        }
+    }
+}

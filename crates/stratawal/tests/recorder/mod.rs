@@ -1,0 +1,161 @@
+//! A writer in another process that records what it does to a stream, and the model of the stream
+//! that follows from the record.
+//!
+//! One thread changes a stream. Each change has a number, which rises, and is recorded before it
+//! begins and once it is acknowledged. So the stream is at any time in the state after the last
+//! change that is done, or after the change that is being made. Each entry names the change that
+//! appended it.
+#![allow(dead_code, reason = "each test file uses some of it")]
+
+use std::io::Write;
+
+use stratawal::{Batch, Durability, Stream, Wal};
+use stratawal_testkit::{Change, Level, Rng, StreamModel, entry};
+
+/// The tag of an entry: the change that appended it, its index in the batch, and how many entries
+/// the batch has.
+fn tag(change: u64, index: u64, count: u64) -> u64 {
+    assert!(index < count && count < 1 << 10 && change < 1 << 44);
+    change << 20 | index << 10 | count
+}
+
+/// The length of an entry, up to some hundred bytes.
+fn len_of(tag: u64) -> usize {
+    8 + usize::try_from(tag.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 55).unwrap()
+}
+
+/// The bytes of an entry, which name its change, its index in the batch, and the batch's length.
+pub(crate) fn entry_of(change: u64, index: u64, count: u64) -> Vec<u8> {
+    let tag = tag(change, index, count);
+    entry(tag, len_of(tag))
+}
+
+/// What the bytes of an entry name: the change, the index and the length of the batch.
+pub(crate) fn parts(bytes: &[u8]) -> (u64, u64, u64) {
+    let tag = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+    (tag >> 20, tag >> 10 & 0x3FF, tag & 0x3FF)
+}
+
+/// Prints a line on standard output in one write, so that a reader gets all of it or nothing.
+pub(crate) fn print_line(line: &str) {
+    // A write fails where the parent has closed the pipe and is about to kill this process.
+    let _ = std::io::stdout().write_all(format!("{line}\n").as_bytes());
+}
+
+/// The variable that gives a child a fault: an append is acknowledged before its write.
+pub(crate) const FAULT: &str = "STRATAWAL_TESTS_FAULT";
+
+/// Seeds the fault of the environment. A fault is a thread's own, so each thread of a child calls
+/// this.
+#[cfg(stratawal_faults)]
+pub(crate) fn seed_fault_of_env() {
+    use stratawal_stream::FailPoint;
+    if std::env::var_os(FAULT).is_some() {
+        FailPoint::AcknowledgedBeforeWrite.activate();
+    }
+}
+
+#[cfg(not(stratawal_faults))]
+pub(crate) const fn seed_fault_of_env() {}
+
+/// Changes a stream that no other thread changes, and records each change.
+pub(crate) struct Recorder {
+    wal: Wal,
+    name: String,
+    stream: Stream,
+    number: u64,
+}
+
+impl Recorder {
+    /// A recorder of the stream `name`, whose first change has this number.
+    pub(crate) fn new(wal: &Wal, name: &str, number: u64) -> Self {
+        Self { wal: wal.clone(), name: name.to_owned(), stream: wal.stream(name).unwrap(), number }
+    }
+
+    /// The number of the next change.
+    pub(crate) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Records the entries that exist after an earlier process was killed.
+    pub(crate) fn record_found(&mut self) {
+        self.record(&format!("found {} {}", self.stream.first_seq(), self.stream.next_seq()));
+        self.number += 1;
+    }
+
+    fn record(&self, what: &str) {
+        print_line(&format!("change {} {} {what}", self.name, self.number));
+    }
+
+    /// Makes one change of any kind.
+    pub(crate) fn change(&mut self, rng: &mut Rng) {
+        let first = self.stream.first_seq();
+        let next = self.stream.next_seq();
+        let live = next - first;
+        let mut level = 2;
+        match rng.below(64) {
+            0 | 1 if live > 0 => {
+                // Sometimes beyond the end.
+                let first = if rng.chance(16) { next + 1 + rng.below(5) } else { first + 1 + rng.below(live) };
+                self.record(&format!("truncate-before {first}"));
+                self.stream.truncate_before(first).unwrap();
+            }
+            2 | 3 if live > 0 => {
+                let many = if rng.chance(32) { live } else { live.min(60) };
+                let at = next - 1 - rng.below(many);
+                self.record(&format!("truncate-from {at}"));
+                self.stream.truncate_from(at).unwrap();
+            }
+            4 if self.stream.exists() && rng.chance(64) => {
+                self.record("delete");
+                self.wal.delete_stream(&self.name).unwrap();
+                self.stream = self.wal.stream(&self.name).unwrap();
+            }
+            _ => {
+                level = rng.index(3);
+                let durability = [Durability::Buffered, Durability::Flushed, Durability::Synced][level];
+                let count = if rng.chance(24) { 1 + rng.below(200) } else { 1 + rng.below(6) };
+                self.record(&format!("append {next} {count}"));
+                let batch: Batch = (0..count).map(|i| entry_of(self.number, i, count)).collect();
+                let seqs = self.stream.with_durability(durability).append_batch(&batch).unwrap();
+                assert_eq!(seqs, next..next + count);
+            }
+        }
+        self.record(&format!("done {level}"));
+        self.number += 1;
+    }
+}
+
+/// The stream that a line is about, and the rest of the line for [`observe`]. `None` for a line that
+/// a [`Recorder`] did not print.
+pub(crate) fn recorded(line: &str) -> Option<(&str, &str)> {
+    line.strip_prefix("change ")?.split_once(' ')
+}
+
+/// Tells a model what a [`Recorder`] recorded of its stream.
+pub(crate) fn observe(model: &mut StreamModel, line: &str) {
+    let (number, what) = line.split_once(' ').unwrap();
+    let number: u64 = number.parse().unwrap();
+    let words: Vec<&str> = what.split(' ').collect();
+    let at = |i: usize| words[i].parse::<u64>().unwrap();
+    match words[0] {
+        "done" => {
+            assert_eq!(number, model.last(), "it was begun");
+            let level = [Level::Buffered, Level::Flushed, Level::Synced][usize::try_from(at(1)).unwrap()];
+            model.done(level);
+        }
+        "found" => model.found(number, at(1)..at(2)).unwrap_or_else(|mismatch| panic!("{mismatch}")),
+        "append" => {
+            assert_eq!(at(1), model.next_seq(), "appends are numbered on");
+            let entry = |index| {
+                let tag = tag(number, index, at(2));
+                (tag, len_of(tag))
+            };
+            model.begin_numbered(number, Change::Append((0..at(2)).map(entry).collect()));
+        }
+        "truncate-before" => model.begin_numbered(number, Change::TruncateBefore(at(1))),
+        "truncate-from" => model.begin_numbered(number, Change::TruncateFrom(at(1))),
+        "delete" => model.begin_numbered(number, Change::Delete),
+        other => panic!("{other}"),
+    }
+}
