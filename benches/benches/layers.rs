@@ -10,12 +10,12 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use stratawal::{Durability, Options, StreamOptions, Wal};
 use stratawal_benches::{Scratch, batch};
 use stratawal_frame::{
-    BATCH_END, ByteOffset, DataFrame, Decoded, Limits, Place, Salt, SeqNo, check_payload, decode, decode_header,
-    encode_data,
+    BATCH_END, ByteOffset, DataFrame, Decoded, FramePosition, Limits, Salt, SeqNo, check_payload, decode,
+    decode_header, encode_data,
 };
 use stratawal_index::{Index, IndexPoint};
 
-const PLACE: Place = Place { salt: Salt(7), offset: ByteOffset(128) };
+const PLACE: FramePosition = FramePosition { salt: Salt(7), offset: ByteOffset(128) };
 
 /// The entries of 128 bytes in a frame that appends share.
 const COUNT: usize = 46;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use arbitrary::{Result, Unstructured};
 use stratawal_frame::{
-    BATCH_END, ByteOffset, Control, DataFrame, End, EndKind, Generation, Place, Salt, SegmentHeader, SeqNo, StreamId,
-    TRAILER_LEN, Trailer, encode_control, encode_data,
+    BATCH_END, ByteOffset, Control, DataFrame, Footer, FooterKind, FramePosition, Generation, Salt, SegmentHeader,
+    SeqNo, StreamId, TRAILER_LEN, Trailer, encode_control, encode_data,
 };
 use stratawal_index::{IndexPoint, encode_points};
 use stratawal_segment::{SegmentFile, SegmentId};
@@ -176,7 +176,7 @@ fn segment(choices: &mut Unstructured<'_>, header: &SegmentHeader, seq: &mut u64
     *seq = header.base.0;
     while bytes.len() < 8 << 10 {
         bytes.resize(bytes.len().next_multiple_of(8), 0);
-        let place = Place { salt: header.salt, offset: ByteOffset(bytes.len() as u64) };
+        let place = FramePosition { salt: header.salt, offset: ByteOffset(bytes.len() as u64) };
         let first = near(choices, *seq)?;
         let durable = if choices.ratio(3, 4)? { Some(SeqNo(near(choices, *seq)?)) } else { None };
         let time = choices.int_in_range(0..=9)?;
@@ -189,13 +189,13 @@ fn segment(choices: &mut Unstructured<'_>, header: &SegmentHeader, seq: &mut u64
             2 => control(&mut bytes, &Control::Start { start: SeqNo(near(choices, *seq)?) }),
             3 | 4 => {
                 let successor = Generation((near(choices, u64::from(header.generation.0) + 1)? as u32).max(1));
-                let kind = EndKind::Seal { successor, salt: Salt(u64::from(successor.0)) };
-                control(&mut bytes, &Control::End(end(choices, header, kind, first)?));
+                let kind = FooterKind::Seal { successor, salt: Salt(u64::from(successor.0)) };
+                control(&mut bytes, &Control::Footer(end(choices, header, kind, first)?));
             }
             5 => {
                 let previous = if choices.ratio(1, 4)? { Some(ByteOffset(choices.arbitrary()?)) } else { None };
-                control(&mut bytes, &Control::End(end(choices, header, EndKind::Close { previous }, first)?));
-                bytes.extend_from_slice(&Trailer { position: place.offset }.encode(header.salt));
+                control(&mut bytes, &Control::Footer(end(choices, header, FooterKind::Close { previous }, first)?));
+                bytes.extend_from_slice(&Trailer { footer_offset: place.offset }.encode(header.salt));
             }
             6 => bytes.extend(vec![0; choices.int_in_range(1..=5000)?]),
             7 => {
@@ -229,9 +229,9 @@ fn segment(choices: &mut Unstructured<'_>, header: &SegmentHeader, seq: &mut u64
     Ok(bytes)
 }
 
-fn end(choices: &mut Unstructured<'_>, header: &SegmentHeader, kind: EndKind, seq: u64) -> Result<End> {
+fn end(choices: &mut Unstructured<'_>, header: &SegmentHeader, kind: FooterKind, seq: u64) -> Result<Footer> {
     let point = IndexPoint { seq: near(choices, header.base.0)?, offset: 128, timestamp: 1 };
     let index = if choices.ratio(1, 2)? { encode_points(&[point]).unwrap_or_default() } else { Vec::new() };
     let entries = near(choices, seq.saturating_sub(header.base.0))?;
-    Ok(End { kind, start: SeqNo(near(choices, header.start.0)?), entries, times: (1, 1), index: index.into() })
+    Ok(Footer { kind, start: SeqNo(near(choices, header.start.0)?), entries, times: (1, 1), index: index.into() })
 }

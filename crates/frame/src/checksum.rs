@@ -1,7 +1,7 @@
 //! The checksums: CRC-32 (the polynomial of IEEE 802.3, as in zlib), salted where the place
 //! matters.
 
-use crate::types::{Place, Salt};
+use crate::types::{FramePosition, Salt};
 
 /// The CRC-32 of a payload, taken piece by piece, for payloads that are not in memory as a whole.
 ///
@@ -40,12 +40,12 @@ pub(crate) fn payload(bytes: &[u8]) -> u32 {
 
 /// Over the salt, the offset, and `bytes`.
 #[inline]
-pub(crate) fn placed(place: &Place, bytes: &[u8]) -> u32 {
+pub(crate) fn positioned(position: &FramePosition, bytes: &[u8]) -> u32 {
     // Side by side on the stack where they are short, as in each frame's header: one call costs
     // half of what two do.
     let mut joined = [0; 16 + 48];
-    joined[..8].copy_from_slice(&place.salt.0.to_le_bytes());
-    joined[8..16].copy_from_slice(&place.offset.0.to_le_bytes());
+    joined[..8].copy_from_slice(&position.salt.0.to_le_bytes());
+    joined[8..16].copy_from_slice(&position.offset.0.to_le_bytes());
     let end = 16 + bytes.len();
     if let Some(rest) = joined.get_mut(16..end) {
         rest.copy_from_slice(bytes);

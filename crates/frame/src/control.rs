@@ -12,7 +12,7 @@ use crate::header::{
     CONTROL_PAYLOAD_LEN_MAX, Codec, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Invalid, Newer, frame_len,
 };
 use crate::trailer::TRAILER_LEN;
-use crate::types::{ByteOffset, Generation, Place, Salt, SeqNo, u32_at, u64_at};
+use crate::types::{ByteOffset, FramePosition, Generation, Salt, SeqNo, u32_at, u64_at};
 
 const MARK: u32 = 1;
 const START: u32 = 2;
@@ -42,11 +42,11 @@ const AT_LAST_TIME: usize = AT_FIRST_TIME + 8;
 const AT_LINK: usize = AT_LAST_TIME + 8;
 const AT_INDEX_LEN: usize = AT_LINK + 8;
 const AT_PAD_LEN: usize = AT_INDEX_LEN + 4;
-const END_LEN: usize = AT_PAD_LEN + 4;
-const _: () = assert!(END_LEN == 56);
+const FOOTER_LEN: usize = AT_PAD_LEN + 4;
+const _: () = assert!(FOOTER_LEN == 56);
 
 /// The longest index block that a SEAL or CLOSE can hold.
-pub const INDEX_BLOCK_LEN_MAX: usize = CONTROL_PAYLOAD_LEN_MAX as usize - END_LEN - PAD_LEN;
+pub const INDEX_BLOCK_LEN_MAX: usize = CONTROL_PAYLOAD_LEN_MAX as usize - FOOTER_LEN - PAD_LEN;
 
 /// The bytes that a SEAL or CLOSE is longer by where its trailer would otherwise end 8 bytes behind
 /// a multiple of 4 KiB: such a length says "being written", and the end of a finished file must not
@@ -65,15 +65,15 @@ pub enum Control {
         start: SeqNo,
     },
     /// The segment ends here.
-    End(End),
+    Footer(Footer),
 }
 
 /// The bytes of the payload of a SEAL or CLOSE before its index block.
-pub const END_HEAD_LEN: usize = END_LEN;
+pub const FOOTER_HEAD_LEN: usize = FOOTER_LEN;
 
 /// How a segment ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndKind {
+pub enum FooterKind {
     /// SEAL: another segment goes on.
     Seal {
         /// The generation of that segment.
@@ -92,9 +92,9 @@ pub enum EndKind {
 
 /// The content of a SEAL or a CLOSE. The segment's last seq is the frame's own first seq minus one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct End {
+pub struct Footer {
     /// Which of the two.
-    pub kind: EndKind,
+    pub kind: FooterKind,
     /// The first live seq of the stream.
     pub start: SeqNo,
     /// Entries in the segment. Of a SEAL: those below the base of the segment that follows. So base
@@ -125,8 +125,8 @@ impl Control {
                 start if start <= next => Decoded::Frame(Self::Start { start }),
                 _ => malformed,
             },
-            kind @ (SEAL | CLOSE) => match End::decode(kind, payload) {
-                Some(end) if kind == SEAL || end.start <= next => Decoded::Frame(Self::End(end)),
+            kind @ (SEAL | CLOSE) => match Footer::decode(kind, payload) {
+                Some(end) if kind == SEAL || end.start <= next => Decoded::Frame(Self::Footer(end)),
                 _ => malformed,
             },
             MARK | START => malformed,
@@ -134,7 +134,7 @@ impl Control {
         }
     }
 
-    fn encode_payload(&self, out: &mut Vec<u8>, place: &Place) {
+    fn encode_payload(&self, out: &mut Vec<u8>, position: &FramePosition) {
         match self {
             Self::Mark => out.extend_from_slice(&MARK.to_le_bytes()),
             Self::Start { start } => {
@@ -142,17 +142,17 @@ impl Control {
                 out.extend_from_slice(&[0; 4]);
                 out.extend_from_slice(&start.0.to_le_bytes());
             }
-            Self::End(end) => end.encode(out, place),
+            Self::Footer(end) => end.encode(out, position),
         }
     }
 }
 
-impl EndKind {
-    /// Reads the first [`END_HEAD_LEN`] bytes of a payload whose checksum was not checked; `None`
+impl FooterKind {
+    /// Reads the first [`FOOTER_HEAD_LEN`] bytes of a payload whose checksum was not checked; `None`
     /// where they are not those of a SEAL or CLOSE.
     #[must_use]
     pub fn peek(head: &[u8]) -> Option<Self> {
-        (head.len() >= END_HEAD_LEN).then(|| Self::decode(u32_at(head, 0), head)).flatten()
+        (head.len() >= FOOTER_HEAD_LEN).then(|| Self::decode(u32_at(head, 0), head)).flatten()
     }
 
     fn decode(kind: u32, head: &[u8]) -> Option<Self> {
@@ -165,48 +165,48 @@ impl EndKind {
     }
 }
 
-impl End {
+impl Footer {
     /// The length in the file of a frame with an index block of `index_len` bytes, without its
     /// trailer, at most.
     #[must_use]
     pub fn frame_len_max(index_len: usize) -> u64 {
-        (FRAME_HEADER_LEN + END_LEN + index_len + PAD_LEN).next_multiple_of(FRAME_ALIGN as usize) as u64
+        (FRAME_HEADER_LEN + FOOTER_LEN + index_len + PAD_LEN).next_multiple_of(FRAME_ALIGN as usize) as u64
     }
 
     fn decode(kind: u32, payload: &Bytes) -> Option<Self> {
-        if payload.len() < END_LEN {
+        if payload.len() < FOOTER_LEN {
             return None;
         }
         let (index_len, pad_len) = (u32_at(payload, AT_INDEX_LEN) as usize, u32_at(payload, AT_PAD_LEN) as usize);
-        let index_end = END_LEN.checked_add(index_len)?;
+        let index_end = FOOTER_LEN.checked_add(index_len)?;
         if !matches!(pad_len, 0 | PAD_LEN) || index_end.checked_add(pad_len)? != payload.len() {
             return None;
         }
         if payload[index_end..].iter().any(|&b| b != 0) {
             return None;
         }
-        let kind = EndKind::decode(kind, payload)?;
+        let kind = FooterKind::decode(kind, payload)?;
         Some(Self {
             kind,
             start: SeqNo(u64_at(payload, AT_START)),
             entries: u64_at(payload, AT_ENTRIES),
             times: (u64_at(payload, AT_FIRST_TIME), u64_at(payload, AT_LAST_TIME)),
-            index: payload.slice(END_LEN..index_end),
+            index: payload.slice(FOOTER_LEN..index_end),
         })
     }
 
-    fn encode(&self, out: &mut Vec<u8>, place: &Place) {
+    fn encode(&self, out: &mut Vec<u8>, position: &FramePosition) {
         let (kind, successor, link) = match self.kind {
-            EndKind::Seal { successor, salt } => (SEAL, successor.0, salt.0),
-            EndKind::Close { previous } => (CLOSE, 0, previous.map_or(0, |at| at.0)),
+            FooterKind::Seal { successor, salt } => (SEAL, successor.0, salt.0),
+            FooterKind::Close { previous } => (CLOSE, 0, previous.map_or(0, |at| at.0)),
         };
         assert!(kind != SEAL || successor != 0, "a SEAL names its successor");
         let index_len = u32::try_from(self.index.len())
             .ok()
             .filter(|&n| n as usize <= INDEX_BLOCK_LEN_MAX)
             .expect("invariant: callers bound an index block by INDEX_BLOCK_LEN_MAX");
-        let unpadded = frame_len(END_LEN as u32 + index_len);
-        let pad_len = if ends_like_a_file_being_written(place.offset.0 + unpadded) { PAD_LEN } else { 0 };
+        let unpadded = frame_len(FOOTER_LEN as u32 + index_len);
+        let pad_len = if ends_like_a_file_being_written(position.offset.0 + unpadded) { PAD_LEN } else { 0 };
         out.extend_from_slice(&kind.to_le_bytes());
         out.extend_from_slice(&successor.to_le_bytes());
         out.extend_from_slice(&self.start.0.to_le_bytes());
@@ -234,7 +234,7 @@ const fn ends_like_a_file_being_written(frame_end: u64) -> bool {
 /// payload, or an offset that is no multiple of [`FRAME_ALIGN`].
 pub fn encode_control(
     out: &mut Vec<u8>,
-    place: &Place,
+    position: &FramePosition,
     next_seq: SeqNo,
     timestamp: u64,
     durable: Option<SeqNo>,
@@ -242,7 +242,7 @@ pub fn encode_control(
 ) {
     let at = out.len();
     out.extend_from_slice(&[0; FRAME_HEADER_LEN]);
-    control.encode_payload(out, place);
+    control.encode_payload(out, position);
     let payload = &out[at + FRAME_HEADER_LEN..];
     let header = FrameHeader {
         payload_crc: checksum::payload(payload),
@@ -253,5 +253,5 @@ pub fn encode_control(
         attests: durable,
         codec: Codec::Raw,
     };
-    finish(out, at, place, &header);
+    finish(out, at, position, &header);
 }

@@ -18,9 +18,9 @@ use bytes::Bytes;
 use crate::checksum::{self, PayloadChecksum};
 use crate::control::Control;
 use crate::header::{
-    Codec, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Invalid, Limits, Newer, Unchecked, decode_header,
+    Codec, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Invalid, Limits, Newer, UnverifiedHeader, decode_header,
 };
-use crate::types::{Place, SeqNo, u32_at};
+use crate::types::{FramePosition, SeqNo, u32_at};
 
 /// The bit of an entry's end that marks the last entry of its batch.
 pub const BATCH_END: u32 = 1 << 31;
@@ -56,8 +56,8 @@ pub const fn data_frame_len_max(entries: u64, bytes: u64) -> u64 {
 /// on the last, a payload over [`PAYLOAD_LEN_MAX`](crate::PAYLOAD_LEN_MAX), a seq past the end of
 /// `u64`, or an offset that is no multiple of [`FRAME_ALIGN`]. These are mistakes of the caller,
 /// never of data, and a frame written with one of them would be lost: nobody could read it.
-pub fn encode_data(out: &mut Vec<u8>, place: &Place, frame: &DataFrame<'_>) {
-    let zeros = encode_data_head(out, place, frame);
+pub fn encode_data(out: &mut Vec<u8>, position: &FramePosition, frame: &DataFrame<'_>) {
+    let zeros = encode_data_head(out, position, frame);
     out.extend_from_slice(frame.data);
     out.resize(out.len() + zeros, 0);
 }
@@ -67,7 +67,7 @@ pub fn encode_data(out: &mut Vec<u8>, place: &Place, frame: &DataFrame<'_>) {
 ///
 /// # Panics
 /// As [`encode_data`].
-pub fn encode_data_head(out: &mut Vec<u8>, place: &Place, frame: &DataFrame<'_>) -> usize {
+pub fn encode_data_head(out: &mut Vec<u8>, position: &FramePosition, frame: &DataFrame<'_>) -> usize {
     let DataFrame { ends, data, .. } = *frame;
     let count = u32::try_from(ends.len()).expect("invariant: a frame has fewer than 2^32 entries");
     let table_len = if count > 1 { ends.len() * 4 } else { 0 };
@@ -82,7 +82,7 @@ pub fn encode_data_head(out: &mut Vec<u8>, place: &Place, frame: &DataFrame<'_>)
     );
     assert!(ends.windows(2).all(|w| w[0] & !BATCH_END <= w[1] & !BATCH_END), "ends never fall");
     assert!(frame.first_seq.checked_add(u64::from(count)).is_some(), "a seq fits a u64");
-    assert!(place.offset.0.is_multiple_of(FRAME_ALIGN), "a frame begins at a multiple of 8");
+    assert!(position.offset.0.is_multiple_of(FRAME_ALIGN), "a frame begins at a multiple of 8");
 
     let at = out.len();
     out.extend_from_slice(&[0; FRAME_HEADER_LEN]);
@@ -103,15 +103,15 @@ pub fn encode_data_head(out: &mut Vec<u8>, place: &Place, frame: &DataFrame<'_>)
         attests: frame.durable,
         codec: Codec::Raw,
     };
-    out[at..at + FRAME_HEADER_LEN].copy_from_slice(&header.encode(place));
+    out[at..at + FRAME_HEADER_LEN].copy_from_slice(&header.encode(position));
     let end = FRAME_HEADER_LEN + payload_len as usize;
     end.next_multiple_of(FRAME_ALIGN as usize) - end
 }
 
 /// Writes the header over its place at `at`, and the zeros behind the payload.
-pub(crate) fn finish(out: &mut Vec<u8>, at: usize, place: &Place, header: &FrameHeader) {
-    assert!(place.offset.0.is_multiple_of(FRAME_ALIGN), "a frame begins at a multiple of 8");
-    out[at..at + FRAME_HEADER_LEN].copy_from_slice(&header.encode(place));
+pub(crate) fn finish(out: &mut Vec<u8>, at: usize, position: &FramePosition, header: &FrameHeader) {
+    assert!(position.offset.0.is_multiple_of(FRAME_ALIGN), "a frame begins at a multiple of 8");
+    out[at..at + FRAME_HEADER_LEN].copy_from_slice(&header.encode(position));
     let len = usize::try_from(header.frame_len()).expect("invariant: a payload is under 2 GiB");
     out.resize(at + len, 0);
 }
@@ -205,7 +205,7 @@ pub fn entry_range(count: u32, payload: &[u8], i: u32) -> Option<Range<usize>> {
 /// ([`decode_header`],
 /// [`check_payload`]): nothing is checked again, and what is no frame ends it. Control frames are passed over.
 #[derive(Clone, Debug)]
-pub struct EntriesIn<'a> {
+pub struct EntrySlices<'a> {
     /// What is behind the frame at hand.
     rest: &'a [u8],
     payload: &'a [u8],
@@ -215,7 +215,7 @@ pub struct EntriesIn<'a> {
     at: usize,
 }
 
-impl<'a> EntriesIn<'a> {
+impl<'a> EntrySlices<'a> {
     /// Those of the frames in `bytes`, from number `first` of the first frame on.
     #[inline]
     #[must_use]
@@ -239,7 +239,7 @@ impl<'a> EntriesIn<'a> {
     /// To the next frame.
     #[inline]
     fn enter(&mut self) -> Option<()> {
-        let header = Unchecked::at(self.rest)?;
+        let header = UnverifiedHeader::at(self.rest)?;
         let (count, end) = (header.count, usize::try_from(header.frame_len()).unwrap_or(usize::MAX));
         let payload = self.rest.get(FRAME_HEADER_LEN..)?.get(..header.payload_len as usize)?;
         self.payload = (table_len(count) <= payload.len()).then_some(payload)?;
@@ -250,7 +250,7 @@ impl<'a> EntriesIn<'a> {
     }
 }
 
-impl<'a> Iterator for EntriesIn<'a> {
+impl<'a> Iterator for EntrySlices<'a> {
     type Item = &'a [u8];
 
     #[inline]
@@ -326,14 +326,14 @@ impl Iterator for Batches<'_> {
     }
 }
 
-/// Looks for a whole frame at the beginning of `bytes`, which stand at `place`: header, checksums,
+/// Looks for a whole frame at the beginning of `bytes`, which stand at `position`: header, checksums,
 /// and structure.
 #[must_use]
-pub fn decode(bytes: &Bytes, place: &Place, limits: &Limits) -> Decoded<Frame> {
-    let header = match decode_header(bytes, place, limits) {
+pub fn decode(bytes: &Bytes, position: &FramePosition, limits: &Limits) -> Decoded<Frame> {
+    let header = match decode_header(bytes, position, limits) {
         Decoded::Frame(header) => header,
         Decoded::Incomplete { needed } => return Decoded::Incomplete { needed },
-        Decoded::End => return Decoded::End,
+        Decoded::Blank => return Decoded::Blank,
         Decoded::Invalid(why) => return Decoded::Invalid(why),
         Decoded::Newer(what) => return Decoded::Newer(what),
     };
@@ -374,7 +374,7 @@ pub fn decode_payload(header: FrameHeader, payload: Bytes) -> Decoded<Frame> {
     match check_payload(&header, &payload) {
         Decoded::Frame(()) => {}
         Decoded::Incomplete { needed } => return Decoded::Incomplete { needed },
-        Decoded::End => return Decoded::End,
+        Decoded::Blank => return Decoded::Blank,
         Decoded::Invalid(why) => return Decoded::Invalid(why),
         Decoded::Newer(what) => return Decoded::Newer(what),
     }

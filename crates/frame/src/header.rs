@@ -9,7 +9,7 @@
 use std::fmt;
 
 use crate::checksum;
-use crate::types::{ByteOffset, Place, SeqNo, u16_at, u32_at, u64_at};
+use crate::types::{ByteOffset, FramePosition, SeqNo, u16_at, u32_at, u64_at};
 
 // at  bytes
 //  0    4   header checksum: CRC-32 over salt, the frame's own offset, bytes 4..40
@@ -84,7 +84,7 @@ pub enum Decoded<T> {
         needed: u64,
     },
     /// A header of zeros: nothing was written here.
-    End,
+    Blank,
     /// Something else than a valid frame.
     Invalid(Invalid),
     /// Valid, and written by a newer version or with a codec that this build does not have.
@@ -198,8 +198,8 @@ impl FrameHeader {
         frame_len(self.payload_len)
     }
 
-    /// The 40 bytes of this header for `place`.
-    pub(crate) fn encode(&self, place: &Place) -> [u8; FRAME_HEADER_LEN] {
+    /// The 40 bytes of this header for `position`.
+    pub(crate) fn encode(&self, position: &FramePosition) -> [u8; FRAME_HEADER_LEN] {
         let undurable = self
             .attests
             .map_or(ATTESTS_NOTHING, |durable| u32::try_from(self.first_seq - durable).unwrap_or(ATTESTS_NOTHING));
@@ -212,7 +212,7 @@ impl FrameHeader {
         put(AT_PAYLOAD_LEN, &self.payload_len.to_le_bytes());
         put(AT_UNDURABLE, &undurable.to_le_bytes());
         put(AT_CODEC, &[self.codec.to_byte()]);
-        let crc = checksum::placed(place, &out[AT_PAYLOAD_CRC..]);
+        let crc = checksum::positioned(position, &out[AT_PAYLOAD_CRC..]);
         out[AT_HEADER_CRC..AT_PAYLOAD_CRC].copy_from_slice(&crc.to_le_bytes());
         out
     }
@@ -231,7 +231,7 @@ pub(crate) fn frame_len_at(bytes: &[u8]) -> u64 {
 
 /// What stands in a header that is not checked: enough to pass over its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unchecked {
+pub struct UnverifiedHeader {
     /// As [`FrameHeader::first_seq`].
     pub first_seq: SeqNo,
     /// As [`FrameHeader::count`].
@@ -240,7 +240,7 @@ pub struct Unchecked {
     pub payload_len: u32,
 }
 
-impl Unchecked {
+impl UnverifiedHeader {
     /// What stands at the beginning of `bytes`; `None` where they are shorter than a header.
     #[inline]
     #[must_use]
@@ -268,13 +268,13 @@ impl Unchecked {
     }
 }
 
-/// Looks for a frame header at the beginning of `bytes`, which stand at `place`.
+/// Looks for a frame header at the beginning of `bytes`, which stand at `position`.
 #[inline]
 #[must_use]
-pub fn decode_header(bytes: &[u8], place: &Place, limits: &Limits) -> Decoded<FrameHeader> {
+pub fn decode_header(bytes: &[u8], position: &FramePosition, limits: &Limits) -> Decoded<FrameHeader> {
     let Some(bytes) = bytes.first_chunk::<FRAME_HEADER_LEN>() else {
         return if bytes.iter().all(|&b| b == 0) {
-            Decoded::End
+            Decoded::Blank
         } else {
             Decoded::Incomplete { needed: FRAME_HEADER_LEN as u64 }
         };
@@ -282,12 +282,12 @@ pub fn decode_header(bytes: &[u8], place: &Place, limits: &Limits) -> Decoded<Fr
     // Zeros are no frame: count and length are never both 0, since a control frame has at least its
     // kind.
     if u64_at(bytes, 0) == 0 && bytes.iter().all(|&b| b == 0) {
-        return Decoded::End;
+        return Decoded::Blank;
     }
-    if !plausible(bytes, place, limits) {
+    if !plausible(bytes, position, limits) {
         return Decoded::Invalid(Invalid::Implausible);
     }
-    if u32_at(bytes, AT_HEADER_CRC) != checksum::placed(place, &bytes[AT_PAYLOAD_CRC..]) {
+    if u32_at(bytes, AT_HEADER_CRC) != checksum::positioned(position, &bytes[AT_PAYLOAD_CRC..]) {
         return Decoded::Invalid(Invalid::HeaderChecksum);
     }
     if bytes[AT_FLAGS] != 0 {
@@ -315,12 +315,12 @@ pub fn decode_header(bytes: &[u8], place: &Place, limits: &Limits) -> Decoded<Fr
 /// Rules (1) to (4), which cost less than the checksum and turn away nearly everything that is not
 /// a header.
 #[inline]
-fn plausible(bytes: &[u8; FRAME_HEADER_LEN], place: &Place, limits: &Limits) -> bool {
+fn plausible(bytes: &[u8; FRAME_HEADER_LEN], position: &FramePosition, limits: &Limits) -> bool {
     let first_seq = u64_at(bytes, AT_FIRST_SEQ);
     let count = u32_at(bytes, AT_COUNT);
     let payload_len = u32_at(bytes, AT_PAYLOAD_LEN);
     let undurable = u32_at(bytes, AT_UNDURABLE);
-    let fits = |len: u64| place.offset.0.checked_add(len).is_some_and(|end| end <= limits.end.0);
+    let fits = |len: u64| position.offset.0.checked_add(len).is_some_and(|end| end <= limits.end.0);
     // The table of a frame of several entries takes 4 bytes each. A compressed frame has its table
     // inside, and a flag may give the payload a form that is not known here: that has to reach
     // "newer format".

@@ -7,12 +7,12 @@
 //!
 //! ```
 //! use bytes::Bytes;
-//! use stratawal_frame::{ByteOffset, DataFrame, Decoded, Limits, Place, Salt, SeqNo, decode, encode_data};
+//! use stratawal_frame::{ByteOffset, DataFrame, Decoded, Limits, FramePosition, Salt, SeqNo, decode, encode_data};
 //!
 //! // One frame with the batches [alpha, beta] and [gamma].
-//! let place = Place { salt: Salt(7), offset: ByteOffset(128) };
+//! let position = FramePosition { salt: Salt(7), offset: ByteOffset(128) };
 //! let mut bytes = Vec::new();
-//! encode_data(&mut bytes, &place, &DataFrame {
+//! encode_data(&mut bytes, &position, &DataFrame {
 //!     first_seq: SeqNo(40),
 //!     timestamp: 1_700_000_000_000_000,
 //!     durable: Some(SeqNo(40)),
@@ -20,7 +20,7 @@
 //!     data: b"alphabetagamma",
 //! });
 //!
-//! let Decoded::Frame(frame) = decode(&Bytes::from(bytes), &place, &Limits::NONE) else { panic!() };
+//! let Decoded::Frame(frame) = decode(&Bytes::from(bytes), &position, &Limits::NONE) else { panic!() };
 //! assert_eq!(frame.entry(1).as_deref(), Some(&b"beta"[..]));
 //! assert_eq!(frame.end_seq(), SeqNo(43));
 //! ```
@@ -69,20 +69,20 @@ mod trailer;
 mod types;
 
 pub use checksum::PayloadChecksum;
-pub use control::{Control, END_HEAD_LEN, End, EndKind, INDEX_BLOCK_LEN_MAX, PAD_LEN, encode_control};
+pub use control::{Control, FOOTER_HEAD_LEN, Footer, FooterKind, INDEX_BLOCK_LEN_MAX, PAD_LEN, encode_control};
 pub use format_file::{FORMAT_FILE_LEN, FormatFile, FormatFileError};
 pub use frame::{
-    BATCH_END, Batches, DataFrame, Entries, EntriesIn, Frame, check_payload, data_frame_len_max, decode,
+    BATCH_END, Batches, DataFrame, Entries, EntrySlices, Frame, check_payload, data_frame_len_max, decode,
     decode_payload, encode_data, encode_data_head, entry_range,
 };
 pub use header::{
     CONTROL_PAYLOAD_LEN_MAX, Codec, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Invalid, Limits, Newer,
-    PAYLOAD_LEN_MAX, Unchecked, decode_header,
+    PAYLOAD_LEN_MAX, UnverifiedHeader, decode_header,
 };
 pub use scan::{Scan, Scanned, find_header};
 pub use segment_header::{HeaderError, SEGMENT_HEADER_LEN, SegmentHeader};
 pub use trailer::{TRAILER_LEN, Trailer};
-pub use types::{ByteOffset, Features, FormatId, Generation, Place, Salt, SeqNo, StreamId, WalId};
+pub use types::{ByteOffset, Features, FormatId, FramePosition, Generation, Salt, SeqNo, StreamId, WalId};
 
 /// The version of the format that this crate writes, and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 1;

@@ -7,32 +7,32 @@ use crate::checksum;
 use crate::header::{AT_HEADER_CRC, AT_PAYLOAD_CRC, FRAME_HEADER_LEN};
 use crate::types::u32_at;
 use crate::{
-    ByteOffset, Control, DataFrame, Decoded, EntriesIn, FormatFile, Frame, Limits, Place, Salt, Scan, SegmentHeader,
-    SeqNo, Trailer, decode, encode_control, encode_data,
+    ByteOffset, Control, DataFrame, Decoded, EntrySlices, FormatFile, Frame, FramePosition, Limits, Salt, Scan,
+    SegmentHeader, SeqNo, Trailer, decode, encode_control, encode_data,
 };
 
 /// Every decoder on the same bytes: as they are, and with right checksums put in, so that the
 /// structure behind them is reached. What decodes as a frame encodes to the same bytes.
 pub fn decode_any(data: &[u8]) {
     let (selector, data) = data.split_first().map_or((0, data), |(&first, rest)| (first, rest));
-    let place = Place { salt: Salt(u64::from(selector)), offset: ByteOffset(128 + 8 * u64::from(selector)) };
+    let position = FramePosition { salt: Salt(u64::from(selector)), offset: ByteOffset(128 + 8 * u64::from(selector)) };
     let _ = SegmentHeader::decode(data);
     let _ = FormatFile::decode(data);
-    let _ = Trailer::decode(data, place.salt);
-    decode_one(data, &place);
-    decode_one(&with_right_checksums(data, &place), &place);
-    scan(data, &place);
+    let _ = Trailer::decode(data, position.salt);
+    decode_one(data, &position);
+    decode_one(&with_right_checksums(data, &position), &position);
+    scan(data, &position);
     // Whatever is taken for frames, each entry is a part of it, and there is an end.
-    assert!(EntriesIn::frames(data, u32::from(selector)).map(<[u8]>::len).sum::<usize>() <= data.len());
+    assert!(EntrySlices::frames(data, u32::from(selector)).map(<[u8]>::len).sum::<usize>() <= data.len());
 }
 
 /// A scan ends, its findings never go back, and its frames lie within the bytes and beside each
 /// other.
-fn scan(data: &[u8], place: &Place) {
-    let end = place.offset.0 + data.len() as u64;
+fn scan(data: &[u8], position: &FramePosition) {
+    let end = position.offset.0 + data.len() as u64;
     let limits = Limits { base: SeqNo(0), end: ByteOffset(end) };
-    let (mut last, mut free) = (None, place.offset.0);
-    for scanned in Scan::new(Bytes::copy_from_slice(data), place.salt, place.offset, limits) {
+    let (mut last, mut free) = (None, position.offset.0);
+    for scanned in Scan::new(Bytes::copy_from_slice(data), position.salt, position.offset, limits) {
         assert!(last < Some(scanned.offset.0), "a scan never goes back");
         last = Some(scanned.offset.0);
         if let Decoded::Frame(frame) = scanned.found {
@@ -43,27 +43,27 @@ fn scan(data: &[u8], place: &Place) {
     }
 }
 
-fn decode_one(data: &[u8], place: &Place) {
-    match decode(&Bytes::copy_from_slice(data), place, &Limits::NONE) {
+fn decode_one(data: &[u8], position: &FramePosition) {
+    match decode(&Bytes::copy_from_slice(data), position, &Limits::NONE) {
         Decoded::Frame(frame) => {
-            let entries = EntriesIn::frames(data, 0).take(frame.header().count as usize);
+            let entries = EntrySlices::frames(data, 0).take(frame.header().count as usize);
             assert!(frame.entries().eq(entries), "a frame has the same entries, however they are looked for");
-            encodes_to_itself(&frame, data, place);
+            encodes_to_itself(&frame, data, position);
         }
         Decoded::Incomplete { needed } => assert!(needed > data.len() as u64, "an incomplete frame needs more"),
-        Decoded::End | Decoded::Invalid(_) | Decoded::Newer(_) => {}
+        Decoded::Blank | Decoded::Invalid(_) | Decoded::Newer(_) => {}
     }
 }
 
-fn encodes_to_itself(frame: &Frame, data: &[u8], place: &Place) {
+fn encodes_to_itself(frame: &Frame, data: &[u8], position: &FramePosition) {
     let header = frame.header();
     let mut again = Vec::new();
     if let Some(control) = frame.control() {
-        encode_control(&mut again, place, header.first_seq, header.timestamp, header.attests, control);
+        encode_control(&mut again, position, header.first_seq, header.timestamp, header.attests, control);
         // The pad of a SEAL or CLOSE follows from its place, which a reader does not ask: a valid
         // frame may have one where none was needed, or none where one was. That is all that may
         // differ.
-        if matches!(control, Control::End(_)) && again.len() as u64 != header.frame_len() {
+        if matches!(control, Control::Footer(_)) && again.len() as u64 != header.frame_len() {
             let difference = (again.len() as u64).abs_diff(header.frame_len());
             assert_eq!(difference, crate::PAD_LEN as u64, "but for its pad a frame has one length");
             return;
@@ -78,7 +78,7 @@ fn encodes_to_itself(frame: &Frame, data: &[u8], place: &Place) {
         assert_eq!(ends.len(), header.count as usize, "every entry is there");
         assert_eq!(frame.batches().map(|b| b.len()).sum::<usize>(), ends.len(), "batches hold every entry once");
         let (first_seq, timestamp, durable) = (header.first_seq, header.timestamp, header.attests);
-        encode_data(&mut again, place, &DataFrame { first_seq, timestamp, durable, ends: &ends, data: &bytes });
+        encode_data(&mut again, position, &DataFrame { first_seq, timestamp, durable, ends: &ends, data: &bytes });
     }
     let end = FRAME_HEADER_LEN + header.payload_len as usize;
     assert_eq!(again.len() as u64, header.frame_len(), "a frame has one length");
@@ -86,7 +86,7 @@ fn encodes_to_itself(frame: &Frame, data: &[u8], place: &Place) {
 }
 
 /// The same bytes as a frame whose checksums hold, with its length bounded by what there is.
-fn with_right_checksums(data: &[u8], place: &Place) -> Vec<u8> {
+fn with_right_checksums(data: &[u8], position: &FramePosition) -> Vec<u8> {
     const AT_PAYLOAD_LEN: usize = 28;
     const AT_FLAGS_AND_ZERO: usize = 37;
     let mut bytes = data.to_vec();
@@ -97,7 +97,7 @@ fn with_right_checksums(data: &[u8], place: &Place) -> Vec<u8> {
     bytes[AT_FLAGS_AND_ZERO..FRAME_HEADER_LEN].fill(0);
     let crc = checksum::payload(&bytes[FRAME_HEADER_LEN..FRAME_HEADER_LEN + len]);
     bytes[AT_PAYLOAD_CRC..AT_PAYLOAD_CRC + 4].copy_from_slice(&crc.to_le_bytes());
-    let crc = checksum::placed(place, &bytes[AT_PAYLOAD_CRC..FRAME_HEADER_LEN]);
+    let crc = checksum::positioned(position, &bytes[AT_PAYLOAD_CRC..FRAME_HEADER_LEN]);
     bytes[AT_HEADER_CRC..AT_HEADER_CRC + 4].copy_from_slice(&crc.to_le_bytes());
     bytes
 }

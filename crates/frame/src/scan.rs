@@ -8,16 +8,16 @@ use crate::frame::{Frame, decode};
 use crate::header::{
     Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Invalid, Limits, decode_header, frame_len_at,
 };
-use crate::types::{ByteOffset, Place, Salt};
+use crate::types::{ByteOffset, FramePosition, Salt};
 
-/// Finds the first offset at or behind `place.offset` at which `bytes` hold a valid header (or one
-/// of a newer format), in steps of [`FRAME_ALIGN`]. `bytes` begin at `place.offset`.
+/// Finds the first offset at or behind `position.offset` at which `bytes` hold a valid header (or one
+/// of a newer format), in steps of [`FRAME_ALIGN`]. `bytes` begin at `position.offset`.
 ///
 /// Answers the distance from the beginning of `bytes`, and the header. Only whole headers are
 /// looked at: where the answer is `None`, the last 39 bytes at most are still to be seen with what
 /// follows them.
 #[must_use]
-pub fn find_header(bytes: &[u8], place: &Place, limits: &Limits) -> Option<(usize, Decoded<FrameHeader>)> {
+pub fn find_header(bytes: &[u8], position: &FramePosition, limits: &Limits) -> Option<(usize, Decoded<FrameHeader>)> {
     let step = FRAME_ALIGN as usize;
     let mut at = 0;
     while at + FRAME_HEADER_LEN <= bytes.len() {
@@ -29,10 +29,10 @@ pub fn find_header(bytes: &[u8], place: &Place, limits: &Limits) -> Option<(usiz
             at += zeros - (FRAME_HEADER_LEN - step);
             continue;
         }
-        let here = Place { salt: place.salt, offset: place.offset + at as u64 };
+        let here = FramePosition { salt: position.salt, offset: position.offset + at as u64 };
         match decode_header(&rest[..FRAME_HEADER_LEN], &here, limits) {
             found @ (Decoded::Frame(_) | Decoded::Newer(_)) => return Some((at, found)),
-            Decoded::Incomplete { .. } | Decoded::End | Decoded::Invalid(_) => at += step,
+            Decoded::Incomplete { .. } | Decoded::Blank | Decoded::Invalid(_) => at += step,
         }
     }
     None
@@ -48,7 +48,7 @@ pub struct Scanned {
 }
 
 /// Goes through bytes that are in memory, frame by frame; behind something invalid it goes on at
-/// the next valid header. It ends behind an [`End`](Decoded::End) or
+/// the next valid header. It ends behind an [`Blank`](Decoded::Blank) or
 /// [`Incomplete`](Decoded::Incomplete) that no valid header follows.
 ///
 /// It steps over a frame whose header is valid as a whole, whatever its payload: an entry may look
@@ -77,8 +77,8 @@ impl Scan {
         Self { bytes, salt, base: offset, limits, at: 0 }
     }
 
-    fn place(&self) -> Place {
-        Place { salt: self.salt, offset: self.base + self.at as u64 }
+    fn frame_position(&self) -> FramePosition {
+        FramePosition { salt: self.salt, offset: self.base + self.at as u64 }
     }
 
     /// Whether the valid header at the current place may be that of a MARK which was written over.
@@ -95,7 +95,7 @@ impl Scan {
     /// Moves to the next valid header behind the current place; to the end where there is none.
     fn resynchronise(&mut self) {
         self.at = (self.at + FRAME_ALIGN as usize).min(self.bytes.len());
-        self.at = match find_header(&self.bytes[self.at..], &self.place(), &self.limits) {
+        self.at = match find_header(&self.bytes[self.at..], &self.frame_position(), &self.limits) {
             Some((distance, _)) => self.at + distance,
             None => self.bytes.len(),
         };
@@ -109,8 +109,8 @@ impl Iterator for Scan {
         if self.at >= self.bytes.len() {
             return None;
         }
-        let place = self.place();
-        let found = decode(&self.bytes.slice(self.at..), &place, &self.limits);
+        let position = self.frame_position();
+        let found = decode(&self.bytes.slice(self.at..), &position, &self.limits);
         let whole_header = self.bytes.len() - self.at >= FRAME_HEADER_LEN;
         match &found {
             Decoded::Frame(_) | Decoded::Newer(_) => self.step_over(),
@@ -121,8 +121,8 @@ impl Iterator for Scan {
             Decoded::Incomplete { .. } if whole_header => self.step_over(),
             Decoded::Invalid(Invalid::Implausible | Invalid::HeaderChecksum)
             | Decoded::Incomplete { .. }
-            | Decoded::End => self.resynchronise(),
+            | Decoded::Blank => self.resynchronise(),
         }
-        Some(Scanned { offset: place.offset, found })
+        Some(Scanned { offset: position.offset, found })
     }
 }

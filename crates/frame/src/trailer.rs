@@ -23,7 +23,7 @@ const _: () = assert!(TRAILER_LEN == 16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trailer {
     /// The offset of the SEAL or CLOSE.
-    pub position: ByteOffset,
+    pub footer_offset: ByteOffset,
 }
 
 impl Trailer {
@@ -32,7 +32,7 @@ impl Trailer {
     pub fn encode(&self, salt: Salt) -> [u8; TRAILER_LEN] {
         let mut bytes = [0; TRAILER_LEN];
         bytes[AT_MAGIC..AT_POSITION].copy_from_slice(MAGIC);
-        bytes[AT_POSITION..].copy_from_slice(&self.position.0.to_le_bytes());
+        bytes[AT_POSITION..].copy_from_slice(&self.footer_offset.0.to_le_bytes());
         let crc = checksum::salted(salt, &bytes[AT_MAGIC..]);
         bytes[..4].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -46,6 +46,6 @@ impl Trailer {
             return None;
         }
         (u32_at(bytes, 0) == checksum::salted(salt, &bytes[AT_MAGIC..]))
-            .then(|| Self { position: ByteOffset(u64_at(bytes, AT_POSITION)) })
+            .then(|| Self { footer_offset: ByteOffset(u64_at(bytes, AT_POSITION)) })
     }
 }

@@ -111,7 +111,7 @@ impl Sub for ByteOffset {
 /// Where a frame stands. Its header checksum covers both, so a frame that landed elsewhere is not
 /// valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct FramePosition {
     /// The salt of the segment.
     pub salt: Salt,
     /// The frame's own offset in the file, a multiple of 8.

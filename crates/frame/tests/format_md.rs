@@ -7,8 +7,9 @@ mod samples;
 use bytes::Bytes;
 use samples::crc32;
 use stratawal_frame::{
-    ByteOffset, Control, DataFrame, Decoded, End, EndKind, Features, Generation, Limits, Place, SEGMENT_HEADER_LEN,
-    Salt, Scan, SegmentHeader, SeqNo, StreamId, TRAILER_LEN, Trailer, WalId, encode_control, encode_data,
+    ByteOffset, Control, DataFrame, Decoded, Features, Footer, FooterKind, FramePosition, Generation, Limits,
+    SEGMENT_HEADER_LEN, Salt, Scan, SegmentHeader, SeqNo, StreamId, TRAILER_LEN, Trailer, WalId, encode_control,
+    encode_data,
 };
 
 const FORMAT_MD: &str = include_str!("../FORMAT.md");
@@ -86,9 +87,9 @@ fn the_example_is_what_its_notes_and_the_field_tables_say() {
     let mut expected = header.to_vec();
     let frame = |at: usize, len: usize, seq, time: u64, count, undurable| {
         let file = file();
-        let placed = [&SALT.0.to_le_bytes()[..], &(at as u64).to_le_bytes(), &file[at + 4..at + 40]].concat();
+        let positioned = [&SALT.0.to_le_bytes()[..], &(at as u64).to_le_bytes(), &file[at + 4..at + 40]].concat();
         [
-            ("header checksum", 4, u64::from(crc32(&placed))),
+            ("header checksum", 4, u64::from(crc32(&positioned))),
             ("payload checksum", 4, u64::from(crc32(&file[at + 40..at + 40 + len]))),
             ("first seq", 8, seq),
             ("time", 8, time),
@@ -161,8 +162,8 @@ fn header() -> SegmentHeader {
 }
 
 fn close() -> Control {
-    Control::End(End {
-        kind: EndKind::Close { previous: None },
+    Control::Footer(Footer {
+        kind: FooterKind::Close { previous: None },
         start: SeqNo(12),
         entries: 4,
         times: (TIME + 1, TIME + 2),
@@ -186,7 +187,7 @@ fn the_example_is_read_as_what_it_describes() {
     assert_eq!(three.header().attests, Some(SeqNo(40)));
     assert_eq!(last.header().attests, Some(SeqNo(44)));
     assert_eq!(last.control(), Some(&close()));
-    assert_eq!(Trailer::decode(&file[344..], SALT), Some(Trailer { position: ByteOffset(248) }));
+    assert_eq!(Trailer::decode(&file[344..], SALT), Some(Trailer { footer_offset: ByteOffset(248) }));
 }
 
 #[test]
@@ -196,14 +197,14 @@ fn the_example_is_what_the_encoder_writes() {
     let three = vec![vec![b"alpha".to_vec(), b"beta".to_vec()], vec![b"gamma".to_vec()]];
     for (first_seq, timestamp, batches) in [(SeqNo(40), TIME + 1, hello), (SeqNo(41), TIME + 2, three)] {
         let (ends, data) = samples::flatten(&batches);
-        let place = Place { salt: SALT, offset: ByteOffset(out.len() as u64) };
+        let position = FramePosition { salt: SALT, offset: ByteOffset(out.len() as u64) };
         let frame = DataFrame { first_seq, timestamp, durable: Some(SeqNo(40)), ends: &ends, data: &data };
-        encode_data(&mut out, &place, &frame);
+        encode_data(&mut out, &position, &frame);
     }
-    let position = ByteOffset(out.len() as u64);
-    let place = Place { salt: SALT, offset: position };
-    encode_control(&mut out, &place, SeqNo(44), TIME + 2, Some(SeqNo(44)), &close());
-    out.extend(Trailer { position }.encode(SALT));
+    let footer_offset = ByteOffset(out.len() as u64);
+    let position = FramePosition { salt: SALT, offset: footer_offset };
+    encode_control(&mut out, &position, SeqNo(44), TIME + 2, Some(SeqNo(44)), &close());
+    out.extend(Trailer { footer_offset }.encode(SALT));
     assert_eq!(out.len(), 344 + TRAILER_LEN);
     assert_eq!(out, file());
 }

@@ -6,13 +6,13 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use samples::{Body, SALT, TIME};
 use stratawal_frame::{
-    BATCH_END, ByteOffset, Codec, Control, DataFrame, Decoded, End, EndKind, EntriesIn, FRAME_HEADER_LEN, FrameHeader,
-    Generation, Invalid, Limits, Newer, PAD_LEN, PayloadChecksum, Place, Salt, SeqNo, TRAILER_LEN, check_payload,
-    data_frame_len_max, decode, decode_header, decode_payload, encode_control, encode_data, encode_data_head,
-    entry_range, properties,
+    BATCH_END, ByteOffset, Codec, Control, DataFrame, Decoded, EntrySlices, FRAME_HEADER_LEN, Footer, FooterKind,
+    FrameHeader, FramePosition, Generation, Invalid, Limits, Newer, PAD_LEN, PayloadChecksum, Salt, SeqNo, TRAILER_LEN,
+    check_payload, data_frame_len_max, decode, decode_header, decode_payload, encode_control, encode_data,
+    encode_data_head, entry_range, properties,
 };
 
-const PLACE: Place = Place { salt: SALT, offset: ByteOffset(128) };
+const POSITION: FramePosition = FramePosition { salt: SALT, offset: ByteOffset(128) };
 
 type Batches = Vec<Vec<Vec<u8>>>;
 
@@ -21,34 +21,36 @@ fn any_batches() -> impl Strategy<Value = Batches> {
     prop::collection::vec(prop::collection::vec(entry, 1..5), 1..5)
 }
 
-fn any_place() -> impl Strategy<Value = Place> {
+fn any_position() -> impl Strategy<Value = FramePosition> {
     (any::<u64>(), 16..1_u64 << 50)
-        .prop_map(|(salt, eighths)| Place { salt: Salt(salt), offset: ByteOffset(eighths * 8) })
+        .prop_map(|(salt, eighths)| FramePosition { salt: Salt(salt), offset: ByteOffset(eighths * 8) })
 }
 
 fn any_control() -> impl Strategy<Value = Control> {
     let end = (any::<u32>(), any::<u64>(), any::<[u64; 4]>(), prop::collection::vec(any::<u8>(), 0..60)).prop_map(
         |(successor, previous, [start, entries, first, last], index)| {
             let kind = match Generation(successor) {
-                successor if previous % 2 == 0 && successor.0 != 0 => EndKind::Seal { successor, salt: Salt(previous) },
-                _ => EndKind::Close { previous: (previous > 128).then_some(ByteOffset(previous)) },
+                successor if previous % 2 == 0 && successor.0 != 0 => {
+                    FooterKind::Seal { successor, salt: Salt(previous) }
+                }
+                _ => FooterKind::Close { previous: (previous > 128).then_some(ByteOffset(previous)) },
             };
-            Control::End(End { kind, start: SeqNo(start), entries, times: (first, last), index: index.into() })
+            Control::Footer(Footer { kind, start: SeqNo(start), entries, times: (first, last), index: index.into() })
         },
     );
     prop_oneof![Just(Control::Mark), any::<u64>().prop_map(|start| Control::Start { start: SeqNo(start) }), end]
 }
 
-fn encode(place: &Place, first_seq: u64, durable: Option<u64>, batches: &Batches) -> Vec<u8> {
+fn encode(position: &FramePosition, first_seq: u64, durable: Option<u64>, batches: &Batches) -> Vec<u8> {
     let (ends, data) = samples::flatten(batches);
     let (first_seq, durable) = (SeqNo(first_seq), durable.map(SeqNo));
     let mut out = Vec::new();
-    encode_data(&mut out, place, &DataFrame { first_seq, timestamp: TIME, durable, ends: &ends, data: &data });
+    encode_data(&mut out, position, &DataFrame { first_seq, timestamp: TIME, durable, ends: &ends, data: &data });
     out
 }
 
-fn decode_at(bytes: &[u8], place: &Place) -> Decoded<stratawal_frame::Frame> {
-    decode(&Bytes::copy_from_slice(bytes), place, &Limits::NONE)
+fn decode_at(bytes: &[u8], position: &FramePosition) -> Decoded<stratawal_frame::Frame> {
+    decode(&Bytes::copy_from_slice(bytes), position, &Limits::NONE)
 }
 
 /// Header and payload, without the zeros behind them.
@@ -57,11 +59,12 @@ fn covered_len(frame: &[u8]) -> usize {
 }
 
 /// Puts right checksums into a frame whose other bytes were changed.
-fn reseal(frame: &mut [u8], place: &Place) {
+fn reseal(frame: &mut [u8], position: &FramePosition) {
     let payload_crc = samples::crc32(&frame[FRAME_HEADER_LEN..covered_len(frame)]);
     frame[4..8].copy_from_slice(&payload_crc.to_le_bytes());
-    let placed = [&place.salt.0.to_le_bytes()[..], &place.offset.0.to_le_bytes(), &frame[4..FRAME_HEADER_LEN]].concat();
-    frame[..4].copy_from_slice(&samples::crc32(&placed).to_le_bytes());
+    let positioned =
+        [&position.salt.0.to_le_bytes()[..], &position.offset.0.to_le_bytes(), &frame[4..FRAME_HEADER_LEN]].concat();
+    frame[..4].copy_from_slice(&samples::crc32(&positioned).to_le_bytes());
 }
 
 /// One entry without the frame is the entry of the frame; a payload with a flipped bit is refused
@@ -69,8 +72,8 @@ fn reseal(frame: &mut [u8], place: &Place) {
 #[test]
 fn an_entry_is_found_without_the_frame() {
     for batches in [vec![vec![b"alone".to_vec()]], vec![vec![Vec::new(), b"a".to_vec()], vec![b"bcd".to_vec()]]] {
-        let bytes = encode(&PLACE, 7, Some(7), &batches);
-        let Decoded::Frame(frame) = decode_at(&bytes, &PLACE) else { panic!("a frame") };
+        let bytes = encode(&POSITION, 7, Some(7), &batches);
+        let Decoded::Frame(frame) = decode_at(&bytes, &POSITION) else { panic!("a frame") };
         let mut payload = bytes[FRAME_HEADER_LEN..covered_len(&bytes)].to_vec();
         let header = frame.header();
         assert_eq!(check_payload(header, &payload), Decoded::Frame(()));
@@ -93,26 +96,26 @@ proptest! {
     ) {
         let (mut bytes, mut entries, mut firsts) = (Vec::new(), Vec::new(), None);
         for frame in &frames {
-            let place = Place { offset: ByteOffset(128 + bytes.len() as u64), ..PLACE };
+            let position = FramePosition { offset: ByteOffset(128 + bytes.len() as u64), ..POSITION };
             match frame {
-                Ok(batches) => bytes.extend(encode(&place, 0, None, batches)),
-                Err(control) => encode_control(&mut bytes, &place, SeqNo(0), TIME, None, control),
+                Ok(batches) => bytes.extend(encode(&position, 0, None, batches)),
+                Err(control) => encode_control(&mut bytes, &position, SeqNo(0), TIME, None, control),
             }
             let of_frame = frame.iter().flatten().flatten().cloned();
             entries.extend(of_frame);
             firsts.get_or_insert(entries.len());
         }
-        prop_assert!(EntriesIn::frames(&bytes, 0).eq(entries.iter()));
+        prop_assert!(EntrySlices::frames(&bytes, 0).eq(entries.iter()));
         // What is before the first that is wanted is in the first frame.
         let first = first % firsts.unwrap_or(0).max(1);
-        prop_assert!(EntriesIn::frames(&bytes, u32::try_from(first).unwrap()).eq(entries[first..].iter()));
-        prop_assert!(EntriesIn::one(&bytes).eq([&bytes[..]]));
+        prop_assert!(EntrySlices::frames(&bytes, u32::try_from(first).unwrap()).eq(entries[first..].iter()));
+        prop_assert!(EntrySlices::one(&bytes).eq([&bytes[..]]));
     }
 
     #[test]
     fn batches_are_read_as_they_were_written(
         batches in any_batches(),
-        place in any_place(),
+        position in any_position(),
         first_seq in any::<u32>(),
         behind in prop::option::of(any::<u32>()),
         before in prop::collection::vec(any::<u8>(), 0..20),
@@ -127,18 +130,18 @@ proptest! {
             ends: &ends,
             data: &data,
         };
-        encode_data(&mut out, &place, &frame);
+        encode_data(&mut out, &position, &frame);
         prop_assert_eq!(&out[..before.len()], &before[..], "what was in the buffer stays");
         let bytes = Bytes::from(out.split_off(before.len()));
         prop_assert!(bytes.len() as u64 <= data_frame_len_max(ends.len() as u64, data.len() as u64));
 
         let mut in_parts = Vec::new();
-        let zeros = encode_data_head(&mut in_parts, &place, &frame);
+        let zeros = encode_data_head(&mut in_parts, &position, &frame);
         in_parts.extend_from_slice(&data);
         in_parts.resize(in_parts.len() + zeros, 0);
         prop_assert_eq!(&in_parts, &bytes, "head, data and zeros are the frame");
 
-        let Decoded::Frame(found) = decode(&bytes, &place, &Limits::NONE) else { panic!("it is a frame") };
+        let Decoded::Frame(found) = decode(&bytes, &position, &Limits::NONE) else { panic!("it is a frame") };
         prop_assert_eq!(samples::batches_of(&found), batches);
         prop_assert_eq!(found.header().attests, durable.map(SeqNo));
         prop_assert_eq!(found.header().frame_len(), bytes.len() as u64);
@@ -150,14 +153,14 @@ proptest! {
     }
 
     #[test]
-    fn control_frames_are_read_as_they_were_written(control in any_control(), place in any_place(), seq: u64) {
+    fn control_frames_are_read_as_they_were_written(control in any_control(), position in any_position(), seq: u64) {
         let mut out = Vec::new();
         let seq = match &control {
-            Control::Start { start } | Control::End(End { start, .. }) => seq.max(start.0),
+            Control::Start { start } | Control::Footer(Footer { start, .. }) => seq.max(start.0),
             _ => seq,
         };
-        encode_control(&mut out, &place, SeqNo(seq), TIME, None, &control);
-        let Decoded::Frame(found) = decode_at(&out, &place) else { panic!("it is a frame") };
+        encode_control(&mut out, &position, SeqNo(seq), TIME, None, &control);
+        let Decoded::Frame(found) = decode_at(&out, &position) else { panic!("it is a frame") };
         prop_assert_eq!(found.control(), Some(&control));
         prop_assert_eq!((found.first_seq(), found.end_seq()), (SeqNo(seq), SeqNo(seq)));
         prop_assert_eq!((found.entries().count(), found.batches().count()), (0, 0));
@@ -165,21 +168,21 @@ proptest! {
 
     #[test]
     fn a_frame_is_not_valid_at_another_offset_or_with_another_salt(
-        batches in any_batches(), place in any_place(), other in any_place(),
+        batches in any_batches(), position in any_position(), other in any_position(),
     ) {
-        let bytes = encode(&place, 7, Some(7), &batches);
-        let moved = Place { offset: other.offset, ..place };
-        let salted = Place { salt: other.salt, ..place };
-        for elsewhere in [moved, salted, other].into_iter().filter(|elsewhere| *elsewhere != place) {
+        let bytes = encode(&position, 7, Some(7), &batches);
+        let moved = FramePosition { offset: other.offset, ..position };
+        let salted = FramePosition { salt: other.salt, ..position };
+        for elsewhere in [moved, salted, other].into_iter().filter(|elsewhere| *elsewhere != position) {
             prop_assert_eq!(decode_at(&bytes, &elsewhere), Decoded::Invalid(Invalid::HeaderChecksum));
         }
     }
 
     #[test]
     fn a_burst_of_up_to_32_bits_is_found(
-        batches in any_batches(), place in any_place(), at: prop::sample::Index, burst in 1..=u32::MAX,
+        batches in any_batches(), position in any_position(), at: prop::sample::Index, burst in 1..=u32::MAX,
     ) {
-        let mut bytes = encode(&place, 7, Some(7), &batches);
+        let mut bytes = encode(&position, 7, Some(7), &batches);
         // Within the header or within the payload: one checksum covers the whole of a burst.
         let covered = covered_len(&bytes);
         let (from, to) = if at.index(covered) < 40 { (4, 40) } else { (40, covered) };
@@ -188,12 +191,12 @@ proptest! {
             *byte ^= flip;
         }
         prop_assume!(burst.to_le_bytes()[..(to - at).min(4)] != [0; 4][..(to - at).min(4)]);
-        prop_assert!(matches!(decode_at(&bytes, &place), Decoded::Invalid(_)));
+        prop_assert!(matches!(decode_at(&bytes, &position), Decoded::Invalid(_)));
     }
 
     #[test]
-    fn random_bytes_are_never_a_frame(bytes in prop::collection::vec(any::<u8>(), 0..200), place in any_place()) {
-        let found = decode_at(&bytes, &place);
+    fn random_bytes_are_never_a_frame(bytes in prop::collection::vec(any::<u8>(), 0..200), position in any_position()) {
+        let found = decode_at(&bytes, &position);
         prop_assert!(!matches!(found, Decoded::Frame(_) | Decoded::Newer(_)), "{:?}", found);
     }
 
@@ -210,10 +213,10 @@ proptest! {
         cut: prop::sample::Index,
     ) {
         let offset = 128 + 8 * u64::from(selector);
-        let place = Place { salt: Salt(u64::from(selector)), offset: ByteOffset(offset) };
+        let position = FramePosition { salt: Salt(u64::from(selector)), offset: ByteOffset(offset) };
         let samples = samples::all(offset);
         let mut bytes = vec![selector];
-        bytes.extend(samples[sample.index(samples.len())].encode(&place));
+        bytes.extend(samples[sample.index(samples.len())].encode(&position));
         for (at, value) in mutations {
             // Mostly the header and the beginning of the payload, where the structure is.
             let at = 1 + at.index((bytes.len() - 1).min(110));
@@ -234,12 +237,12 @@ proptest! {
 
 #[test]
 fn every_flipped_bit_of_header_and_payload_is_found_and_the_zeros_behind_are_not_looked_at() {
-    for sample in samples::all(PLACE.offset.0) {
-        let bytes = sample.encode(&PLACE);
+    for sample in samples::all(POSITION.offset.0) {
+        let bytes = sample.encode(&POSITION);
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            let found = decode_at(&flipped, &PLACE);
+            let found = decode_at(&flipped, &POSITION);
             if bit / 8 >= covered_len(&bytes) {
                 sample.assert_is(&found);
             } else if bit / 8 < FRAME_HEADER_LEN {
@@ -258,49 +261,49 @@ fn header_alone_is_newer(body: &Body) -> bool {
 
 #[test]
 fn a_frame_cut_anywhere_is_incomplete_or_the_end() {
-    for sample in samples::all(PLACE.offset.0) {
-        let bytes = sample.encode(&PLACE);
+    for sample in samples::all(POSITION.offset.0) {
+        let bytes = sample.encode(&POSITION);
         for len in 0..covered_len(&bytes) {
-            match decode_at(&bytes[..len], &PLACE) {
-                Decoded::End => assert!(bytes[..len].iter().all(|&b| b == 0), "{}: {len}", sample.name),
+            match decode_at(&bytes[..len], &POSITION) {
+                Decoded::Blank => assert!(bytes[..len].iter().all(|&b| b == 0), "{}: {len}", sample.name),
                 Decoded::Incomplete { needed } if len < FRAME_HEADER_LEN => assert_eq!(needed, 40, "{}", sample.name),
                 Decoded::Incomplete { needed } => assert_eq!(needed, bytes.len() as u64, "{}", sample.name),
                 Decoded::Newer(_) if header_alone_is_newer(&sample.body) => assert!(len >= FRAME_HEADER_LEN),
                 found => panic!("{} cut at {len}: {found:?}", sample.name),
             }
         }
-        sample.assert_is(&decode_at(&bytes[..covered_len(&bytes)], &PLACE));
+        sample.assert_is(&decode_at(&bytes[..covered_len(&bytes)], &POSITION));
     }
 }
 
 #[test]
 fn zeros_of_any_length_are_the_end() {
     for len in 0..100 {
-        assert_eq!(decode_at(&vec![0; len], &PLACE), Decoded::End, "{len}");
+        assert_eq!(decode_at(&vec![0; len], &POSITION), Decoded::Blank, "{len}");
     }
 }
 
 #[test]
 fn a_frame_below_the_base_or_beyond_the_end_of_the_file_is_implausible() {
-    let bytes = Bytes::from(encode(&PLACE, 7, Some(7), &vec![vec![b"hello".to_vec()]]));
-    let end = PLACE.offset + bytes.len() as u64;
-    let at = |base, end| decode(&bytes, &PLACE, &Limits { base: SeqNo(base), end });
+    let bytes = Bytes::from(encode(&POSITION, 7, Some(7), &vec![vec![b"hello".to_vec()]]));
+    let end = POSITION.offset + bytes.len() as u64;
+    let at = |base, end| decode(&bytes, &POSITION, &Limits { base: SeqNo(base), end });
     assert!(matches!(at(7, end), Decoded::Frame(_)));
     assert_eq!(at(8, end), Decoded::Invalid(Invalid::Implausible));
     assert_eq!(at(7, ByteOffset(end.0 - 1)), Decoded::Invalid(Invalid::Implausible), "its zeros belong to it");
-    let far = Place { salt: SALT, offset: ByteOffset(u64::MAX - 7) };
+    let far = FramePosition { salt: SALT, offset: ByteOffset(u64::MAX - 7) };
     assert_eq!(decode(&bytes, &far, &Limits::NONE), Decoded::Invalid(Invalid::Implausible));
 }
 
 #[test]
 fn a_header_that_contradicts_itself_is_implausible_in_spite_of_its_checksum() {
     let batches = vec![vec![b"a".to_vec(), b"bc".to_vec()]];
-    let whole = encode(&PLACE, 7, Some(7), &batches);
+    let whole = encode(&POSITION, 7, Some(7), &batches);
     let with = |at: usize, value: &[u8]| {
         let mut bytes = whole.clone();
         bytes[at..at + value.len()].copy_from_slice(value);
-        reseal(&mut bytes, &PLACE);
-        decode_header(&bytes, &PLACE, &Limits::NONE)
+        reseal(&mut bytes, &POSITION);
+        decode_header(&bytes, &POSITION, &Limits::NONE)
     };
     let implausible = Decoded::Invalid(Invalid::Implausible);
     assert!(matches!(with(0, &[]), Decoded::Frame(_)));
@@ -314,12 +317,12 @@ fn a_header_that_contradicts_itself_is_implausible_in_spite_of_its_checksum() {
 
 #[test]
 fn a_payload_of_2_gib_is_implausible() {
-    let mut bytes = encode(&PLACE, 7, Some(7), &vec![vec![b"hello".to_vec()]]);
+    let mut bytes = encode(&POSITION, 7, Some(7), &vec![vec![b"hello".to_vec()]]);
     let with_len = |bytes: &mut [u8], len: u32| {
         bytes[28..32].copy_from_slice(&len.to_le_bytes());
-        let placed = [&SALT.0.to_le_bytes()[..], &PLACE.offset.0.to_le_bytes(), &bytes[4..40]].concat();
-        bytes[..4].copy_from_slice(&samples::crc32(&placed).to_le_bytes());
-        decode_at(bytes, &PLACE)
+        let positioned = [&SALT.0.to_le_bytes()[..], &POSITION.offset.0.to_le_bytes(), &bytes[4..40]].concat();
+        bytes[..4].copy_from_slice(&samples::crc32(&positioned).to_le_bytes());
+        decode_at(bytes, &POSITION)
     };
     assert_eq!(with_len(&mut bytes, 0x8000_0000), Decoded::Invalid(Invalid::Implausible));
     assert_eq!(with_len(&mut bytes, 0x7FFF_FFFF), Decoded::Incomplete { needed: 0x8000_0028 });
@@ -327,12 +330,12 @@ fn a_payload_of_2_gib_is_implausible() {
 
 #[test]
 fn a_table_that_is_none_is_invalid_in_spite_of_the_checksums() {
-    let whole = encode(&PLACE, 7, Some(7), &vec![vec![b"a".to_vec(), b"bc".to_vec()], vec![b"d".to_vec()]]);
+    let whole = encode(&POSITION, 7, Some(7), &vec![vec![b"a".to_vec(), b"bc".to_vec()], vec![b"d".to_vec()]]);
     let with = |i: usize, end: u32| {
         let mut bytes = whole.clone();
         bytes[40 + 4 * i..44 + 4 * i].copy_from_slice(&end.to_le_bytes());
-        reseal(&mut bytes, &PLACE);
-        decode_at(&bytes, &PLACE)
+        reseal(&mut bytes, &POSITION);
+        decode_at(&bytes, &POSITION)
     };
     let invalid = Decoded::Invalid(Invalid::EntryTable);
     assert!(matches!(with(0, 1), Decoded::Frame(_)));
@@ -347,17 +350,17 @@ fn a_table_that_is_none_is_invalid_in_spite_of_the_checksums() {
 
 #[test]
 fn a_control_payload_that_is_not_of_its_kind_is_invalid_in_spite_of_the_checksums() {
-    let place = Place { salt: SALT, offset: ByteOffset(4096) };
-    for sample in samples::all(place.offset.0) {
+    let position = FramePosition { salt: SALT, offset: ByteOffset(4096) };
+    for sample in samples::all(position.offset.0) {
         let Body::Control(_) = sample.body else { continue };
-        let whole = sample.encode(&place);
+        let whole = sample.encode(&position);
         let len = covered_len(&whole) - FRAME_HEADER_LEN;
         for wrong in (0..len).chain([len + 1, len + 8]) {
             let mut bytes = whole.clone();
             bytes.resize(whole.len() + 8, 0);
             bytes[28..32].copy_from_slice(&u32::try_from(wrong).unwrap().to_le_bytes());
-            reseal(&mut bytes, &place);
-            let found = decode_at(&bytes, &place);
+            reseal(&mut bytes, &position);
+            let found = decode_at(&bytes, &position);
             assert_eq!(found, Decoded::Invalid(Invalid::ControlPayload), "{}, {wrong} of {len}", sample.name);
         }
     }
@@ -365,23 +368,24 @@ fn a_control_payload_that_is_not_of_its_kind_is_invalid_in_spite_of_the_checksum
 
 #[test]
 fn a_seal_or_close_with_a_wrong_field_is_invalid_in_spite_of_the_checksums() {
-    let end = |kind| End { kind, start: SeqNo(0), entries: 0, times: (0, 0), index: Bytes::from_static(b"abcdefgh") };
+    let end =
+        |kind| Footer { kind, start: SeqNo(0), entries: 0, times: (0, 0), index: Bytes::from_static(b"abcdefgh") };
     let with = |kind, at: usize, value: &[u8]| {
         let mut bytes = Vec::new();
-        encode_control(&mut bytes, &PLACE, SeqNo(9), TIME, None, &Control::End(end(kind)));
+        encode_control(&mut bytes, &POSITION, SeqNo(9), TIME, None, &Control::Footer(end(kind)));
         bytes[40 + at..40 + at + value.len()].copy_from_slice(value);
-        reseal(&mut bytes, &PLACE);
-        decode_at(&bytes, &PLACE)
+        reseal(&mut bytes, &POSITION);
+        decode_at(&bytes, &POSITION)
     };
-    let seal = EndKind::Seal { successor: Generation(3), salt: Salt(5) };
-    let close = EndKind::Close { previous: None };
+    let seal = FooterKind::Seal { successor: Generation(3), salt: Salt(5) };
+    let close = FooterKind::Close { previous: None };
     let invalid = Decoded::Invalid(Invalid::ControlPayload);
     assert_eq!(with(seal, 4, &[0]), invalid, "a SEAL without successor");
     assert_eq!(with(close, 8, &[10]), invalid, "a CLOSE that drops entries that are not there yet");
     assert!(matches!(with(close, 8, &[9]), Decoded::Frame(_)));
     let mut start = Vec::new();
-    encode_control(&mut start, &PLACE, SeqNo(9), TIME, None, &Control::Start { start: SeqNo(10) });
-    assert_eq!(decode_at(&start, &PLACE), invalid, "a START that does");
+    encode_control(&mut start, &POSITION, SeqNo(9), TIME, None, &Control::Start { start: SeqNo(10) });
+    assert_eq!(decode_at(&start, &POSITION), invalid, "a START that does");
     assert!(matches!(with(seal, 40, &[0; 8]), Decoded::Frame(_)), "any salt is lawful");
     assert_eq!(with(close, 4, &[1]), invalid, "a CLOSE with a successor");
     assert!(matches!(with(close, 40, &[128]), Decoded::Frame(_)), "a CLOSE with a CLOSE before it");
@@ -397,10 +401,10 @@ fn a_seal_or_close_with_a_wrong_field_is_invalid_in_spite_of_the_checksums() {
 #[test]
 fn a_start_whose_zeros_are_none_is_invalid_in_spite_of_the_checksums() {
     let mut bytes = Vec::new();
-    encode_control(&mut bytes, &PLACE, SeqNo(9), TIME, None, &Control::Start { start: SeqNo(3) });
+    encode_control(&mut bytes, &POSITION, SeqNo(9), TIME, None, &Control::Start { start: SeqNo(3) });
     bytes[40 + 7] = 1;
-    reseal(&mut bytes, &PLACE);
-    assert_eq!(decode_at(&bytes, &PLACE), Decoded::Invalid(Invalid::ControlPayload));
+    reseal(&mut bytes, &POSITION);
+    assert_eq!(decode_at(&bytes, &POSITION), Decoded::Invalid(Invalid::ControlPayload));
 }
 
 #[test]
@@ -408,22 +412,22 @@ fn the_end_of_a_trailer_never_looks_like_a_file_being_written() {
     let mut padded = 0;
     for offset in (4096..3 * 4096).step_by(8) {
         for index_len in [0, 1, 7, 8, 9, 100] {
-            let place = Place { salt: SALT, offset: ByteOffset(offset) };
-            let end = End {
-                kind: EndKind::Close { previous: None },
+            let position = FramePosition { salt: SALT, offset: ByteOffset(offset) };
+            let end = Footer {
+                kind: FooterKind::Close { previous: None },
                 start: SeqNo(0),
                 entries: 0,
                 times: (0, 0),
                 index: vec![1; index_len].into(),
             };
             let mut bytes = Vec::new();
-            encode_control(&mut bytes, &place, SeqNo(0), TIME, None, &Control::End(end.clone()));
+            encode_control(&mut bytes, &position, SeqNo(0), TIME, None, &Control::Footer(end.clone()));
             assert_ne!((offset + (bytes.len() + TRAILER_LEN) as u64) % 4096, 8, "at {offset}");
-            assert!(bytes.len() as u64 <= End::frame_len_max(index_len));
+            assert!(bytes.len() as u64 <= Footer::frame_len_max(index_len));
             assert_eq!(bytes.len() % 8, 0);
             padded += usize::from(bytes[92..96] == (PAD_LEN as u32).to_le_bytes());
-            let Decoded::Frame(found) = decode_at(&bytes, &place) else { panic!("at {offset}") };
-            assert_eq!(found.control(), Some(&Control::End(end)));
+            let Decoded::Frame(found) = decode_at(&bytes, &position) else { panic!("at {offset}") };
+            assert_eq!(found.control(), Some(&Control::Footer(end)));
         }
     }
     assert_eq!(padded, 12, "the pad stands where it is needed, and nowhere else");
@@ -433,8 +437,8 @@ fn the_end_of_a_trailer_never_looks_like_a_file_being_written() {
 fn a_watermark_too_far_behind_attests_nothing() {
     let attests = |behind: u64| {
         let seq = 1 << 40;
-        let bytes = encode(&PLACE, seq, Some(seq - behind), &vec![vec![Vec::new()]]);
-        let Decoded::Frame(frame) = decode_at(&bytes, &PLACE) else { panic!("it is a frame") };
+        let bytes = encode(&POSITION, seq, Some(seq - behind), &vec![vec![Vec::new()]]);
+        let Decoded::Frame(frame) = decode_at(&bytes, &POSITION) else { panic!("it is a frame") };
         frame.header().attests.map(|at| seq - at.0)
     };
     assert_eq!(attests(0), Some(0));
@@ -465,32 +469,32 @@ fn a_header_that_counts_more_than_its_payload_holds_has_no_table() {
 fn ends_that_fall_are_not_written() {
     let (ends, data) = (&[3, 2, 4 | BATCH_END], b"abcd");
     let frame = DataFrame { first_seq: SeqNo(0), timestamp: TIME, durable: None, ends, data };
-    encode_data(&mut Vec::new(), &PLACE, &frame);
+    encode_data(&mut Vec::new(), &POSITION, &frame);
 }
 
 #[test]
 #[should_panic(expected = "ends with the data and with its batch")]
 fn an_open_batch_is_not_written() {
     let frame = DataFrame { first_seq: SeqNo(0), timestamp: TIME, durable: None, ends: &[4], data: b"abcd" };
-    encode_data(&mut Vec::new(), &PLACE, &frame);
+    encode_data(&mut Vec::new(), &POSITION, &frame);
 }
 
 #[test]
 #[should_panic(expected = "a frame begins at a multiple of 8")]
 fn a_frame_is_not_written_where_nobody_looks_for_it() {
-    encode(&Place { salt: SALT, offset: ByteOffset(129) }, 0, None, &vec![vec![Vec::new()]]);
+    encode(&FramePosition { salt: SALT, offset: ByteOffset(129) }, 0, None, &vec![vec![Vec::new()]]);
 }
 
 #[test]
 #[should_panic(expected = "a seq fits a u64")]
 fn a_seq_past_the_end_is_not_written() {
-    encode(&PLACE, u64::MAX, None, &vec![vec![Vec::new()]]);
+    encode(&POSITION, u64::MAX, None, &vec![vec![Vec::new()]]);
 }
 
 #[test]
 #[should_panic(expected = "a SEAL names its successor")]
 fn a_seal_without_successor_is_not_written() {
-    let kind = EndKind::Seal { successor: Generation(0), salt: Salt(5) };
-    let end = End { kind, start: SeqNo(0), entries: 0, times: (0, 0), index: Bytes::new() };
-    encode_control(&mut Vec::new(), &PLACE, SeqNo(0), TIME, None, &Control::End(end));
+    let kind = FooterKind::Seal { successor: Generation(0), salt: Salt(5) };
+    let end = Footer { kind, start: SeqNo(0), entries: 0, times: (0, 0), index: Bytes::new() };
+    encode_control(&mut Vec::new(), &POSITION, SeqNo(0), TIME, None, &Control::Footer(end));
 }

@@ -13,12 +13,12 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use samples::{Body, SALT, Sample, TIME};
 use stratawal_frame::{
-    ByteOffset, Control, Decoded, End, EndKind, Features, FormatFile, Generation, Limits, Place, SEGMENT_HEADER_LEN,
-    Salt, Scan, SegmentHeader, SeqNo, StreamId, TRAILER_LEN, Trailer, WalId, decode,
+    ByteOffset, Control, Decoded, Features, Footer, FooterKind, FormatFile, FramePosition, Generation, Limits,
+    SEGMENT_HEADER_LEN, Salt, Scan, SegmentHeader, SeqNo, StreamId, TRAILER_LEN, Trailer, WalId, decode,
 };
 
 const FRAME_OFFSET: u64 = 3240;
-const FRAME_PLACE: Place = Place { salt: SALT, offset: ByteOffset(FRAME_OFFSET) };
+const FRAME_POSITION: FramePosition = FramePosition { salt: SALT, offset: ByteOffset(FRAME_OFFSET) };
 
 fn golden_dir() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/v1"))
@@ -38,8 +38,8 @@ fn golden(name: &str, encoded: &[u8]) -> Bytes {
 #[test]
 fn frames_of_format_1_read_and_write_as_ever() {
     for sample in samples::all(FRAME_OFFSET) {
-        let kept = golden(&format!("{}.frame", sample.name), &sample.encode(&FRAME_PLACE));
-        sample.assert_is(&decode(&kept, &FRAME_PLACE, &Limits::NONE));
+        let kept = golden(&format!("{}.frame", sample.name), &sample.encode(&FRAME_POSITION));
+        sample.assert_is(&decode(&kept, &FRAME_POSITION, &Limits::NONE));
         assert_eq!(kept.len() % 8, 0, "{}: a frame is aligned", sample.name);
         if sample.name == "control-seal-padded" {
             let end = FRAME_OFFSET + (kept.len() + TRAILER_LEN) as u64;
@@ -76,14 +76,14 @@ fn a_closed_segment_of_format_1_reads_and_writes_as_ever() {
 fn a_sealed_segment_of_format_1_reads_and_writes_as_ever() {
     let mut frames = closed_chain();
     frames.push(one("entry behind a close", 7, Some(7), Body::Batches(vec![vec![b"again".to_vec()]])));
-    let end = End {
-        kind: EndKind::Seal { successor: Generation(10), salt: Salt(0x99AA_BBCC_DDEE_FF00) },
+    let end = Footer {
+        kind: FooterKind::Seal { successor: Generation(10), salt: Salt(0x99AA_BBCC_DDEE_FF00) },
         start: SeqNo(6),
         entries: 5,
         times: (TIME, TIME),
         index: Bytes::from_static(b"opaque"),
     };
-    frames.push(one("seal", 8, Some(7), Body::Control(Control::End(end))));
+    frames.push(one("seal", 8, Some(7), Body::Control(Control::Footer(end))));
     let kept = golden("sealed.seg", &segment(&frames));
     assert_segment(&kept, &frames);
 }
@@ -123,8 +123,8 @@ fn one(name: &'static str, first_seq: u64, attests: Option<u64>, body: Body) -> 
 }
 
 fn closed_chain() -> Vec<Sample> {
-    let end = End {
-        kind: EndKind::Close { previous: None },
+    let end = Footer {
+        kind: FooterKind::Close { previous: None },
         start: SeqNo(6),
         entries: 4,
         times: (TIME, TIME),
@@ -135,7 +135,7 @@ fn closed_chain() -> Vec<Sample> {
         one("one entry", 3, Some(2), Body::Batches(vec![vec![b"a".to_vec()]])),
         one("two batches", 4, None, Body::Batches(batches)),
         one("start", 7, Some(4), Body::Control(Control::Start { start: SeqNo(6) })),
-        one("close", 7, Some(7), Body::Control(Control::End(end))),
+        one("close", 7, Some(7), Body::Control(Control::Footer(end))),
     ]
 }
 
@@ -145,9 +145,9 @@ fn segment(frames: &[Sample]) -> Vec<u8> {
     let mut last = ByteOffset(0);
     for frame in frames {
         last = ByteOffset(file.len() as u64);
-        file.extend(frame.encode(&Place { salt: SALT, offset: last }));
+        file.extend(frame.encode(&FramePosition { salt: SALT, offset: last }));
     }
-    file.extend(Trailer { position: last }.encode(SALT));
+    file.extend(Trailer { footer_offset: last }.encode(SALT));
     file
 }
 
@@ -162,7 +162,7 @@ fn assert_segment(file: &Bytes, frames: &[Sample]) {
     for (scanned, frame) in found.iter().zip(frames) {
         frame.assert_is(&scanned.found);
     }
-    assert_eq!(trailer.position, found.last().unwrap().offset);
+    assert_eq!(trailer.footer_offset, found.last().unwrap().offset);
     let Decoded::Frame(last) = &found.last().unwrap().found else { panic!("the last is a frame") };
-    assert!(matches!(last.control(), Some(Control::End(_))));
+    assert!(matches!(last.control(), Some(Control::Footer(_))));
 }

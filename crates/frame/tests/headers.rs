@@ -90,7 +90,7 @@ proptest! {
 
     #[test]
     fn a_trailer_is_read_with_its_salt_alone(position: u64, salt: u64, other: u64) {
-        let trailer = Trailer { position: ByteOffset(position) };
+        let trailer = Trailer { footer_offset: ByteOffset(position) };
         let bytes = trailer.encode(Salt(salt));
         prop_assert_eq!(Trailer::decode(&bytes, Salt(salt)), Some(trailer));
         prop_assume!(salt != other);
@@ -161,7 +161,7 @@ fn no_flipped_bit_leaves_a_segment_header_valid() {
 
 #[test]
 fn no_flipped_bit_leaves_a_trailer_valid() {
-    let bytes = Trailer { position: ByteOffset(4096) }.encode(Salt(7));
+    let bytes = Trailer { footer_offset: ByteOffset(4096) }.encode(Salt(7));
     for bit in 0..bytes.len() * 8 {
         let mut flipped = bytes;
         flipped[bit / 8] ^= 1 << (bit % 8);
@@ -171,7 +171,7 @@ fn no_flipped_bit_leaves_a_trailer_valid() {
 
 #[test]
 fn a_trailer_is_exactly_16_bytes() {
-    let bytes = [Trailer { position: ByteOffset(4096) }.encode(Salt(7)), [0; 16]].concat();
+    let bytes = [Trailer { footer_offset: ByteOffset(4096) }.encode(Salt(7)), [0; 16]].concat();
     for len in (0..=32).filter(|&len| len != TRAILER_LEN) {
         assert_eq!(Trailer::decode(&bytes[..len], Salt(7)), None, "{len}");
     }

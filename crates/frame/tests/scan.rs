@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use samples::{Body, SALT, Sample, TIME};
 use stratawal_frame::{
-    ByteOffset, DataFrame, Decoded, FRAME_HEADER_LEN, Invalid, Limits, Newer, Place, Scan, SeqNo, encode_data,
+    ByteOffset, DataFrame, Decoded, FRAME_HEADER_LEN, FramePosition, Invalid, Limits, Newer, Scan, SeqNo, encode_data,
     find_header,
 };
 
@@ -35,15 +35,15 @@ fn any_piece() -> impl Strategy<Value = Piece> {
 }
 
 /// The place of what is appended to `file` next.
-fn place(file: &[u8]) -> Place {
-    Place { salt: SALT, offset: ByteOffset(FIRST + file.len() as u64) }
+fn position(file: &[u8]) -> FramePosition {
+    FramePosition { salt: SALT, offset: ByteOffset(FIRST + file.len() as u64) }
 }
 
 fn push_frame(file: &mut Vec<u8>, entry: &[u8]) {
-    let place = place(file);
+    let position = position(file);
     let ends = [u32::try_from(entry.len()).unwrap() | stratawal_frame::BATCH_END];
     let frame = DataFrame { first_seq: SeqNo(9), timestamp: TIME, durable: None, ends: &ends, data: entry };
-    encode_data(file, &place, &frame);
+    encode_data(file, &position, &frame);
 }
 
 fn scan(file: &[u8]) -> Vec<(usize, Decoded<stratawal_frame::Frame>)> {
@@ -79,7 +79,7 @@ proptest! {
                 Decoded::Frame(frame) => found_frames.push((at, frame.entry(0).unwrap().to_vec())),
                 Decoded::Invalid(Invalid::PayloadChecksum) => found_bad.push(at),
                 Decoded::Newer(newer) => panic!("{newer} at {at}"),
-                Decoded::Invalid(_) | Decoded::Incomplete { .. } | Decoded::End => {}
+                Decoded::Invalid(_) | Decoded::Incomplete { .. } | Decoded::Blank => {}
             }
         }
         prop_assert_eq!(found_frames, frames);
@@ -94,7 +94,7 @@ proptest! {
         file.resize((file.len() + zeros).next_multiple_of(8), 0);
         let at = file.len();
         push_frame(&mut file, &entry);
-        let begin = Place { salt: SALT, offset: ByteOffset(FIRST) };
+        let begin = FramePosition { salt: SALT, offset: ByteOffset(FIRST) };
         let (distance, found) = find_header(&file, &begin, &Limits::NONE).expect("there is one");
         prop_assert_eq!(distance, at);
         prop_assert!(matches!(found, Decoded::Frame(header) if header.payload_len as usize == entry.len()));
@@ -108,7 +108,7 @@ proptest! {
 fn a_scan_of_nothing_or_of_zeros_ends() {
     assert_eq!(scan(&[]), []);
     for len in 1..300 {
-        assert_eq!(scan(&vec![0; len]), [(0, Decoded::End)], "{len}");
+        assert_eq!(scan(&vec![0; len]), [(0, Decoded::Blank)], "{len}");
     }
 }
 
@@ -133,8 +133,8 @@ fn a_scan_steps_over_frames_of_a_newer_format() {
     let mut expected = Vec::new();
     for sample in samples::all(FIRST) {
         let (Body::Newer { answer, .. }, at) = (&sample.body, file.len()) else { continue };
-        let place = place(&file);
-        file.extend(sample.encode(&place));
+        let position = position(&file);
+        file.extend(sample.encode(&position));
         expected.push((at, Decoded::Newer(*answer)));
     }
     assert_eq!(scan(&file), expected);
@@ -150,7 +150,7 @@ fn planted(newer: bool) -> (Vec<u8>, usize) {
         Body::Batches(vec![vec![b"planted".to_vec()]])
     };
     let sample = Sample { name: "planted", first_seq: 1_000_000, attests: Some(1_000_000), body };
-    let entry = sample.encode(&Place { salt: SALT, offset: ByteOffset(FIRST + inner as u64) });
+    let entry = sample.encode(&FramePosition { salt: SALT, offset: ByteOffset(FIRST + inner as u64) });
     let mut file = Vec::new();
     push_frame(&mut file, &[&entry[..], b"and more"].concat());
     (file, inner)
@@ -162,7 +162,7 @@ fn a_frame_inside_an_entry_is_not_found_even_if_the_payload_is_damaged() {
         let (mut file, inner) = planted(newer);
         let end = file.len();
         push_frame(&mut file, b"behind");
-        assert!(find_header(&file[inner..], &place(&file[..inner]), &Limits::NONE).is_some(), "it looks like one");
+        assert!(find_header(&file[inner..], &position(&file[..inner]), &Limits::NONE).is_some(), "it looks like one");
         assert_eq!(scan(&file).iter().map(|(at, _)| *at).collect::<Vec<_>>(), [0, end]);
         file[end - 1] ^= 1;
         let found = scan(&file);
@@ -176,14 +176,14 @@ fn a_frame_inside_an_entry_is_not_found_even_if_the_payload_is_damaged() {
 fn a_frame_inside_an_entry_that_is_cut_is_not_found() {
     let (file, inner) = planted(false);
     let cut = Bytes::copy_from_slice(&file[..file.len() - 8]);
-    assert!(find_header(&cut[inner..], &place(&cut[..inner]), &Limits::NONE).is_some(), "it looks like one");
+    assert!(find_header(&cut[inner..], &position(&cut[..inner]), &Limits::NONE).is_some(), "it looks like one");
     let found: Vec<_> = Scan::new(cut, SALT, ByteOffset(FIRST), Limits::NONE).map(|s| s.found).collect();
     assert_eq!(found, [Decoded::Incomplete { needed: file.len() as u64 }]);
 }
 
 #[test]
 fn a_frame_inside_a_frame_of_a_newer_format_is_not_found() {
-    let inner = Place { salt: SALT, offset: ByteOffset(FIRST + FRAME_HEADER_LEN as u64) };
+    let inner = FramePosition { salt: SALT, offset: ByteOffset(FIRST + FRAME_HEADER_LEN as u64) };
     for sample in samples::all(FIRST) {
         let Body::Newer { count, codec, flags, answer, .. } = sample.body else { continue };
         let body = Body::Batches(vec![vec![b"planted".to_vec()]]);
@@ -193,7 +193,7 @@ fn a_frame_inside_a_frame_of_a_newer_format_is_not_found() {
             continue;
         }
         let body = Body::Newer { count: 1, codec, flags, payload, answer };
-        let outer = Sample { body, ..sample }.encode(&place(&[]));
+        let outer = Sample { body, ..sample }.encode(&position(&[]));
         assert_eq!(scan(&outer), [(0, Decoded::Newer(answer))]);
     }
 }
@@ -203,7 +203,7 @@ fn a_frame_inside_a_frame_of_a_newer_format_is_not_found() {
 #[test]
 fn a_frame_that_begins_inside_a_mark_that_was_written_over_is_found() {
     let mark = samples::all(FIRST).into_iter().find(|sample| sample.name == "control-mark").expect("there is one");
-    let mut file = mark.encode(&place(&[]))[..FRAME_HEADER_LEN].to_vec();
+    let mut file = mark.encode(&position(&[]))[..FRAME_HEADER_LEN].to_vec();
     push_frame(&mut file, b"behind an empty entry");
     let found = scan(&file);
     assert_eq!(found[0], (0, Decoded::Invalid(Invalid::PayloadChecksum)));
@@ -226,13 +226,13 @@ fn hostile_headers_do_not_make_a_scan_quadratic() {
     const LEN: usize = 1 << 20;
     let mut file = Vec::with_capacity(LEN);
     while file.len() + FRAME_HEADER_LEN <= LEN {
-        let (place, rest) = (place(&file), LEN - file.len() - FRAME_HEADER_LEN);
+        let (position, rest) = (position(&file), LEN - file.len() - FRAME_HEADER_LEN);
         let mut header = vec![0; FRAME_HEADER_LEN];
         header[4..8].fill(0xEE);
         header[24] = 1;
         header[28..32].copy_from_slice(&u32::try_from(rest).unwrap().to_le_bytes());
-        let placed = [&place.salt.0.to_le_bytes()[..], &place.offset.0.to_le_bytes(), &header[4..]].concat();
-        header[..4].copy_from_slice(&samples::crc32(&placed).to_le_bytes());
+        let positioned = [&position.salt.0.to_le_bytes()[..], &position.offset.0.to_le_bytes(), &header[4..]].concat();
+        header[..4].copy_from_slice(&samples::crc32(&positioned).to_le_bytes());
         file.extend(header);
     }
     file.resize(LEN, 0);

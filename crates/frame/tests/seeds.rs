@@ -10,15 +10,15 @@ use std::path::Path;
 
 use samples::TIME;
 use stratawal_frame::{
-    ByteOffset, Features, FormatFile, Generation, Place, Salt, SegmentHeader, SeqNo, StreamId, Trailer, WalId,
+    ByteOffset, Features, FormatFile, FramePosition, Generation, Salt, SegmentHeader, SeqNo, StreamId, Trailer, WalId,
     properties,
 };
 
 const FUZZ: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz");
 
-fn place(selector: u8) -> Place {
+fn position(selector: u8) -> FramePosition {
     let selector = u64::from(selector);
-    Place { salt: Salt(selector), offset: ByteOffset(128 + 8 * selector) }
+    FramePosition { salt: Salt(selector), offset: ByteOffset(128 + 8 * selector) }
 }
 
 /// Name and bytes: a selector, then what the target takes to stand at the selector's place.
@@ -27,10 +27,10 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
     let mut seed = |name: &str, selector: u8, bytes: &[u8]| {
         seeds.push((name.to_owned(), [&[selector], bytes].concat()));
     };
-    for (i, sample) in (0_u8..).zip(samples::all(place(255).offset.0)) {
+    for (i, sample) in (0_u8..).zip(samples::all(position(255).offset.0)) {
         // The pad depends on the place: the samples were made for the last one.
         let selector = if sample.name == "control-seal-padded" { 255 } else { 11 * i };
-        seed(sample.name, selector, &sample.encode(&place(selector)));
+        seed(sample.name, selector, &sample.encode(&position(selector)));
     }
     let row = row();
     seed("row-of-frames", 0, &row);
@@ -49,7 +49,7 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
     seed("ones", 0, &[0xFF; 100]);
     seed("segment-header", 0, &segment_header());
     seed("format-file", 0, &FormatFile { wal_id: WalId(1), features: Features::default() }.encode());
-    seed("trailer", 3, &Trailer { position: ByteOffset(128) }.encode(Salt(3)));
+    seed("trailer", 3, &Trailer { footer_offset: ByteOffset(128) }.encode(Salt(3)));
     seeds
 }
 
@@ -57,8 +57,8 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
 fn row() -> Vec<u8> {
     let mut bytes = Vec::new();
     for sample in samples::all(0).iter().filter(|sample| sample.name != "control-seal-padded") {
-        let place = Place { salt: Salt(0), offset: place(0).offset + bytes.len() as u64 };
-        bytes.extend(sample.encode(&place));
+        let position = FramePosition { salt: Salt(0), offset: position(0).offset + bytes.len() as u64 };
+        bytes.extend(sample.encode(&position));
     }
     bytes
 }

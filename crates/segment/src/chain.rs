@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use stratawal_frame::{
-    ByteOffset, Control, Decoded, End, EndKind, FRAME_HEADER_LEN, FrameHeader, Limits, Place, SEGMENT_HEADER_LEN,
-    SeqNo, decode_header, decode_payload,
+    ByteOffset, Control, Decoded, FRAME_HEADER_LEN, Footer, FooterKind, FrameHeader, FramePosition, Limits,
+    SEGMENT_HEADER_LEN, SeqNo, decode_header, decode_payload,
 };
 
 use crate::file::SegmentFile;
@@ -32,7 +32,7 @@ pub struct Chain {
     /// The timestamps of its first and last frame of entries.
     pub times: Option<(u64, u64)>,
     /// The SEAL it ends with; it stands at `end`, and its frame has this length.
-    pub seal: Option<(End, u64)>,
+    pub seal: Option<(Footer, u64)>,
     /// The last CLOSE in it, if any: its offset.
     pub close: Option<ByteOffset>,
 }
@@ -95,11 +95,11 @@ impl SegmentFile {
             }
             chain.attested = chain.attested.max(frame.attests.unwrap_or_default());
             match control {
-                Some(Control::End(end)) if matches!(end.kind, EndKind::Seal { .. }) => {
+                Some(Control::Footer(end)) if matches!(end.kind, FooterKind::Seal { .. }) => {
                     chain.seal = Some((end, frame.frame_len()));
                     break;
                 }
-                Some(Control::End(end)) => (chain.start, chain.close) = (Some(end.start), Some(chain.end)),
+                Some(Control::Footer(end)) => (chain.start, chain.close) = (Some(end.start), Some(chain.end)),
                 Some(Control::Start { start }) => chain.start = Some(start),
                 Some(_) => {}
                 None => chain.times = Some((chain.times.map_or(frame.timestamp, |t| t.0), frame.timestamp)),
@@ -134,7 +134,7 @@ impl SegmentFile {
         let frame = match decode_header(&bytes[..bytes.len().min(FRAME_HEADER_LEN)], &self.place(at), &self.limits()) {
             Decoded::Frame(frame) => frame,
             Decoded::Newer(what) => return Err(Error::new(self.id(), Some(at), ErrorKind::Newer(what))),
-            Decoded::Incomplete { .. } | Decoded::End | Decoded::Invalid(_) => return Ok(None),
+            Decoded::Incomplete { .. } | Decoded::Blank | Decoded::Invalid(_) => return Ok(None),
         };
         let payload_at = at.0 + FRAME_HEADER_LEN as u64;
         let sum = window.checksum(payload_at, u64::from(frame.payload_len)).map_err(io())?;
@@ -151,7 +151,7 @@ impl SegmentFile {
         match decode_payload(frame, Bytes::from(payload)) {
             Decoded::Frame(whole) => Ok(Some((frame, whole.control().cloned()))),
             Decoded::Newer(what) => Err(Error::new(self.id(), Some(at), ErrorKind::Newer(what))),
-            Decoded::Incomplete { .. } | Decoded::End | Decoded::Invalid(_) => Ok(None),
+            Decoded::Incomplete { .. } | Decoded::Blank | Decoded::Invalid(_) => Ok(None),
         }
     }
 
@@ -187,8 +187,8 @@ impl SegmentFile {
         Ok(found)
     }
 
-    pub(crate) fn place(&self, offset: ByteOffset) -> Place {
-        Place { salt: self.header().salt, offset }
+    pub(crate) fn place(&self, offset: ByteOffset) -> FramePosition {
+        FramePosition { salt: self.header().salt, offset }
     }
 
     pub(crate) fn limits(&self) -> Limits {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use stratawal_frame::{
-    ByteOffset, Control, Decoded, END_HEAD_LEN, End, EndKind, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, HeaderError,
-    SEGMENT_HEADER_LEN, SegmentHeader, SeqNo, TRAILER_LEN, Trailer, decode_header, decode_payload,
+    ByteOffset, Control, Decoded, FOOTER_HEAD_LEN, FRAME_ALIGN, FRAME_HEADER_LEN, Footer, FooterKind, FrameHeader,
+    HeaderError, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo, TRAILER_LEN, Trailer, decode_header, decode_payload,
 };
 use stratawal_storage::{Access, ChangeStamp, File, Storage};
 
@@ -31,7 +31,7 @@ pub struct Finished {
     /// Its frame header; the first seq is one past the last entry.
     pub frame: FrameHeader,
     /// What it says.
-    pub footer: End,
+    pub footer: Footer,
 }
 
 impl Finished {
@@ -48,7 +48,7 @@ pub struct FooterSummary {
     /// One past the last entry of the segment.
     pub end_seq: SeqNo,
     /// Which control frame it is, with the segment or CLOSE that it names.
-    pub kind: EndKind,
+    pub kind: FooterKind,
 }
 
 impl SegmentFile {
@@ -154,7 +154,7 @@ impl SegmentFile {
     /// I/O.
     pub fn peek_footer(&self) -> Result<Option<FooterSummary>> {
         let Some((position, trailer_at)) = self.trailer()? else { return Ok(None) };
-        const LEN: usize = FRAME_HEADER_LEN + END_HEAD_LEN;
+        const LEN: usize = FRAME_HEADER_LEN + FOOTER_HEAD_LEN;
         if trailer_at - position.0 < LEN as u64 {
             return Ok(None);
         }
@@ -163,7 +163,7 @@ impl SegmentFile {
         let (header, payload) = bytes.split_at(FRAME_HEADER_LEN);
         Ok(match decode_header(header, &self.place(position), &self.limits()) {
             Decoded::Frame(frame) if frame.is_control() && position.0 + frame.frame_len() == trailer_at => {
-                EndKind::peek(payload).map(|kind| FooterSummary { end_seq: frame.first_seq, kind })
+                FooterKind::peek(payload).map(|kind| FooterSummary { end_seq: frame.first_seq, kind })
             }
             _ => None,
         })
@@ -179,7 +179,9 @@ impl SegmentFile {
         let trailer_at = self.len - TRAILER_LEN as u64;
         let mut trailer = [0; TRAILER_LEN];
         self.read_exact(&mut trailer, trailer_at)?;
-        let Some(Trailer { position }) = Trailer::decode(&trailer, self.header.salt) else { return Ok(None) };
+        let Some(Trailer { footer_offset: position }) = Trailer::decode(&trailer, self.header.salt) else {
+            return Ok(None);
+        };
         let fits = (SEGMENT_HEADER_LEN as u64..=trailer_at - FRAME_HEADER_LEN as u64).contains(&position.0);
         if !fits || !position.0.is_multiple_of(FRAME_ALIGN) {
             return Ok(None);
@@ -198,7 +200,7 @@ impl SegmentFile {
             return Ok(None);
         }
         let found = self.footer_at(offset, None)?;
-        Ok(found.filter(|finished| matches!(finished.footer.kind, EndKind::Close { .. })))
+        Ok(found.filter(|finished| matches!(finished.footer.kind, FooterKind::Close { .. })))
     }
 
     /// The SEAL or CLOSE at `offset`, if it is valid and ends at `must_end`.
@@ -209,7 +211,7 @@ impl SegmentFile {
         let frame = match decode_header(&bytes, &self.place(offset), &self.limits()) {
             Decoded::Frame(frame) => frame,
             Decoded::Newer(what) => return newer(what),
-            Decoded::Incomplete { .. } | Decoded::End | Decoded::Invalid(_) => return Ok(None),
+            Decoded::Incomplete { .. } | Decoded::Blank | Decoded::Invalid(_) => return Ok(None),
         };
         let ends_right = must_end.is_none_or(|end| offset.0 + frame.frame_len() == end);
         if !frame.is_control() || !ends_right {
@@ -221,11 +223,11 @@ impl SegmentFile {
         self.read_exact(&mut payload, offset.0 + FRAME_HEADER_LEN as u64)?;
         match decode_payload(frame, Bytes::from(payload)) {
             Decoded::Frame(whole) => Ok(match whole.control() {
-                Some(Control::End(end)) => Some(Finished { offset, frame, footer: end.clone() }),
+                Some(Control::Footer(end)) => Some(Finished { offset, frame, footer: end.clone() }),
                 _ => None,
             }),
             Decoded::Newer(what) => newer(what),
-            Decoded::Incomplete { .. } | Decoded::End | Decoded::Invalid(_) => Ok(None),
+            Decoded::Incomplete { .. } | Decoded::Blank | Decoded::Invalid(_) => Ok(None),
         }
     }
 

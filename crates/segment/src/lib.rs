@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use std::{path::Path, sync::Arc};
-//! use stratawal_frame::{ByteOffset, DataFrame, Generation, Place, Salt, SegmentHeader, SeqNo, BATCH_END};
+//! use stratawal_frame::{ByteOffset, DataFrame, Generation, FramePosition, Salt, SegmentHeader, SeqNo, BATCH_END};
 //! use stratawal_segment::{Access, SegmentFile, SegmentId, create};
 //! use stratawal_storage::{MemoryStorage, Storage};
 //!

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use stratawal_frame::{
-    ByteOffset, Decoded, FRAME_HEADER_LEN, Frame, FrameHeader, Invalid, Limits, Place, SeqNo, Unchecked, check_payload,
-    decode_header, decode_payload, entry_range,
+    ByteOffset, Decoded, FRAME_HEADER_LEN, Frame, FrameHeader, FramePosition, Invalid, Limits, SeqNo, UnverifiedHeader,
+    check_payload, decode_header, decode_payload, entry_range,
 };
 use stratawal_storage::File;
 
@@ -163,7 +163,7 @@ impl SegmentData {
                 }
             };
             let bytes = &window[i..i + FRAME_HEADER_LEN];
-            let place = Place { salt: self.header.salt, offset: at };
+            let place = FramePosition { salt: self.header.salt, offset: at };
             let header = match decode_header(bytes, &place, &limits) {
                 Decoded::Frame(header) if header.first_seq == expected && expected <= seq => header,
                 _ => return Ok(None),
@@ -337,7 +337,7 @@ pub enum CursorStep<F = FrameAt> {
 #[derive(Clone, Debug)]
 pub struct FrameCursor<B = Bytes> {
     id: SegmentId,
-    place: Place,
+    place: FramePosition,
     limits: Limits,
     frame_len_max: u64,
     expected: SeqNo,
@@ -361,7 +361,7 @@ impl<B> FrameCursor<B> {
     pub fn new(data: &SegmentData, block: B, offset: ByteOffset, expected: SeqNo, frame_len_max: u64) -> Self {
         Self {
             id: data.id,
-            place: Place { salt: data.header.salt, offset },
+            place: FramePosition { salt: data.header.salt, offset },
             limits: Limits { base: data.header.base, end: ByteOffset(u64::MAX) },
             frame_len_max,
             expected,
@@ -420,7 +420,7 @@ impl FrameCursor {
     #[inline]
     pub fn try_next(&mut self, seq: SeqNo) -> Option<FrameRef> {
         let rest = self.block.get(self.at..)?;
-        let place = Place { offset: self.offset(), ..self.place };
+        let place = FramePosition { offset: self.offset(), ..self.place };
         let Decoded::Frame(header) = decode_header(rest, &place, &self.limits) else { return None };
         let (len, end_seq) = (header.frame_len(), header.end_seq());
         if header.is_control() || header.first_seq != self.expected || end_seq <= seq || len > self.frame_len_max {
@@ -537,7 +537,7 @@ impl<B: AsRef<[u8]>> FrameCursor<B> {
         let block = self.block.as_ref();
         if layout == FrameLayout::Uniform {
             let there = || {
-                let first = block.get(self.at..).and_then(Unchecked::at)?;
+                let first = block.get(self.at..).and_then(UnverifiedHeader::at)?;
                 let frames = seq.0.checked_sub(self.expected.0)?.checked_div(u64::from(first.count))?;
                 let distance = usize::try_from(frames.checked_mul(first.frame_len())?).ok()?;
                 let at = self.at.checked_add(distance).filter(|&at| at < block.len())?;
@@ -546,7 +546,7 @@ impl<B: AsRef<[u8]>> FrameCursor<B> {
             (self.at, self.expected) = there().unwrap_or((self.at, self.expected));
             return;
         }
-        while let Some(header) = block.get(self.at..).and_then(Unchecked::at)
+        while let Some(header) = block.get(self.at..).and_then(UnverifiedHeader::at)
             && header.first_seq == self.expected
             && let Some(end_seq) = header.end_seq().filter(|&end| end <= seq)
             && let Ok(len) = usize::try_from(header.frame_len())
@@ -597,7 +597,7 @@ impl<B: AsRef<[u8]>> FrameCursor<B> {
             match decoded {
                 Decoded::Newer(what) => ErrorKind::Newer(*what),
                 Decoded::Invalid(why) => ErrorKind::Invalid(*why),
-                Decoded::Frame(_) | Decoded::Incomplete { .. } | Decoded::End => {
+                Decoded::Frame(_) | Decoded::Incomplete { .. } | Decoded::Blank => {
                     ErrorKind::Invalid(Invalid::Implausible)
                 }
             },
@@ -640,13 +640,13 @@ impl<B: AsRef<[u8]>> FrameCursor<B> {
     /// The header at the current place, or how many bytes are needed for it.
     fn header(&self, offset: ByteOffset) -> Result<std::result::Result<FrameHeader, u64>> {
         let expected = self.expected;
-        let place = Place { offset, ..self.place };
+        let place = FramePosition { offset, ..self.place };
         let rest = &self.block.as_ref()[self.at..];
         let header = match decode_header(rest, &place, &self.limits) {
             Decoded::Frame(header) => header,
-            Decoded::End if rest.len() < FRAME_HEADER_LEN => return Ok(Err(FRAME_HEADER_LEN as u64)),
+            Decoded::Blank if rest.len() < FRAME_HEADER_LEN => return Ok(Err(FRAME_HEADER_LEN as u64)),
             Decoded::Incomplete { needed } => return Ok(Err(needed)),
-            Decoded::End => return Err(self.error(offset, ErrorKind::Missing { expected })),
+            Decoded::Blank => return Err(self.error(offset, ErrorKind::Missing { expected })),
             Decoded::Invalid(why) => return Err(self.error(offset, ErrorKind::Invalid(why))),
             Decoded::Newer(what) => return Err(self.error(offset, ErrorKind::Newer(what))),
         };

@@ -96,7 +96,7 @@ impl FrameSearch {
             let header = match header {
                 Decoded::Frame(header) => header,
                 Decoded::Newer(what) => return Err(Error::new(id, Some(offset), ErrorKind::Newer(what))),
-                Decoded::Incomplete { .. } | Decoded::End | Decoded::Invalid(_) => {
+                Decoded::Incomplete { .. } | Decoded::Blank | Decoded::Invalid(_) => {
                     unreachable!("invariant: only these two are found")
                 }
             };
@@ -131,7 +131,7 @@ impl FrameSearch {
         match decode_payload(found.header, payload) {
             Decoded::Frame(frame) => Ok(Some(frame)),
             Decoded::Newer(what) => Err(Error::new(self.file.id(), Some(found.offset), ErrorKind::Newer(what))),
-            Decoded::Incomplete { .. } | Decoded::End | Decoded::Invalid(_) => Ok(None),
+            Decoded::Incomplete { .. } | Decoded::Blank | Decoded::Invalid(_) => Ok(None),
         }
     }
 }
@@ -163,7 +163,7 @@ impl SegmentFile {
         }
         self.read_exact(&mut trailer, chain.end.0)?;
         // The trailer names the CLOSE, so the CLOSE is the last frame of the chain.
-        Ok(Trailer::decode(&trailer, self.header().salt).is_some_and(|trailer| trailer.position == close))
+        Ok(Trailer::decode(&trailer, self.header().salt).is_some_and(|trailer| trailer.footer_offset == close))
     }
 
     /// The SEAL at the end of the file, or the last whole one in it: for a file whose end or chain
@@ -173,11 +173,11 @@ impl SegmentFile {
     /// I/O; [`ErrorKind::Newer`].
     pub fn find_seal(&self) -> Result<Option<FoundSeal>> {
         let base = self.header().base;
-        let seal = |end: &stratawal_frame::End| match end.kind {
-            stratawal_frame::EndKind::Seal { successor, salt } => {
+        let seal = |end: &stratawal_frame::Footer| match end.kind {
+            stratawal_frame::FooterKind::Seal { successor, salt } => {
                 Some(FoundSeal { successor, salt, end_seq: base + end.entries })
             }
-            stratawal_frame::EndKind::Close { .. } => None,
+            stratawal_frame::FooterKind::Close { .. } => None,
         };
         if let Some(finished) = self.finished()? {
             return Ok(seal(&finished.footer));
@@ -190,7 +190,7 @@ impl SegmentFile {
                 continue;
             }
             if let Some(frame) = search.read(&found)?
-                && let Some(Control::End(end)) = frame.control()
+                && let Some(Control::Footer(end)) = frame.control()
             {
                 last = seal(end).or(last);
             }

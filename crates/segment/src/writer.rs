@@ -8,7 +8,8 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use stratawal_frame::{
-    ByteOffset, Control, End, Place, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo, TRAILER_LEN, Trailer, encode_control,
+    ByteOffset, Control, Footer, FramePosition, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo, TRAILER_LEN, Trailer,
+    encode_control,
 };
 use stratawal_storage::File;
 
@@ -85,8 +86,8 @@ impl SegmentWriter {
 
     /// Where the next frame goes.
     #[must_use]
-    pub const fn next_position(&self) -> Place {
-        Place { salt: self.header.salt, offset: self.tail }
+    pub const fn next_position(&self) -> FramePosition {
+        FramePosition { salt: self.header.salt, offset: self.tail }
     }
 
     /// Writes whole frames, encoded for the tail and what follows it, with one call, and moves the
@@ -146,7 +147,7 @@ impl SegmentWriter {
     /// # Errors
     /// As [`Preallocation::ensure_control`].
     pub fn preallocate_start(&self, preallocation: &mut Preallocation) -> Result<()> {
-        let len = Control::START_FRAME_LEN + End::frame_len_max(0) + TRAILER_LEN as u64;
+        let len = Control::START_FRAME_LEN + Footer::frame_len_max(0) + TRAILER_LEN as u64;
         preallocation.ensure_control(&self.tail, len)
     }
 
@@ -172,18 +173,18 @@ impl SegmentWriter {
     /// # Errors
     /// I/O. [`ErrorKind::Preallocate`](crate::ErrorKind::Preallocate) where there is no room without the
     /// index: nothing was written.
-    pub fn finish(&mut self, preallocation: &mut Preallocation, context: &ControlContext, end: End) -> Result<()> {
+    pub fn finish(&mut self, preallocation: &mut Preallocation, context: &ControlContext, end: Footer) -> Result<()> {
         let place = self.next_position();
-        let mut bytes = self.control(context, &Control::End(end.clone()));
+        let mut bytes = self.control(context, &Control::Footer(end.clone()));
         let len = |bytes: &[u8]| (bytes.len() + TRAILER_LEN) as u64;
         if let Err(e) = preallocation.ensure_control(&self.tail, len(&bytes)) {
             if !e.is_refusal() || end.index.is_empty() {
                 return Err(e);
             }
-            bytes = self.control(context, &Control::End(End { index: bytes::Bytes::new(), ..end }));
+            bytes = self.control(context, &Control::Footer(Footer { index: bytes::Bytes::new(), ..end }));
             preallocation.ensure_control(&self.tail, len(&bytes))?;
         }
-        bytes.extend_from_slice(&Trailer { position: place.offset }.encode(place.salt));
+        bytes.extend_from_slice(&Trailer { footer_offset: place.offset }.encode(place.salt));
         self.file.write_all_at(&bytes, place.offset.0).map_err(Error::io(self.id(), "write"))?;
         self.finished_len = Some(place.offset.0 + bytes.len() as u64);
         Ok(())

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use common::{HEADER_LEN, Raw, Rng, Segment, data_frame, header, raw, walked};
-use stratawal_frame::{ByteOffset, FrameHeader, Place, SeqNo};
+use stratawal_frame::{ByteOffset, FrameHeader, FramePosition, SeqNo};
 use stratawal_segment::{
     Access, CursorStep, ErrorKind, FrameCursor, FrameLayout, MapPromise, SegmentData, SegmentFile, SpanState, create,
 };
@@ -239,7 +239,7 @@ fn a_frame_within_an_entry_is_never_taken_for_one() {
     // The second frame: 40 bytes of header, a table of 11 ends, 4 zeros, and then what looks like
     // the sixth.
     let (sixth, begins) = (ByteOffset(HEADER_LEN + 5 * 48), HEADER_LEN + 48 + 40 + 44);
-    let place = Place { salt: segment.writer.next_position().salt, offset: sixth };
+    let place = FramePosition { salt: segment.writer.next_position().salt, offset: sixth };
     let mut entry = vec![0; usize::try_from(sixth.0 - begins).unwrap()];
     entry.extend(data_frame(&place, base + 5, None, &[b"FORGED!!"]));
     let mut entries: Vec<Vec<u8>> = (1..=11).map(|n| vec![n; 8]).collect();
@@ -465,7 +465,7 @@ fn a_control_frame_is_passed_over_however_long_it_is() {
     let mut segment = Segment::with(&header(), 20_000);
     segment.append(&[b"one"]);
     let close = segment.offset().0;
-    segment.finish(stratawal_frame::EndKind::Close { previous: None }, &INDEX);
+    segment.finish(stratawal_frame::FooterKind::Close { previous: None }, &INDEX);
     segment.resume_after_close();
     let behind = segment.append(&[b"two"]).0;
     let data = SegmentData::read(&segment.file());
@@ -521,8 +521,8 @@ fn a_segment_on_disk_is_written_and_read() {
     assert_eq!(open().attestations(ByteOffset(HEADER_LEN)).unwrap().attested, SeqNo(140));
     let published = writer.next_position().offset.0;
     let before = map(&open(), published).unwrap();
-    let end = stratawal_frame::End {
-        kind: stratawal_frame::EndKind::Seal {
+    let end = stratawal_frame::Footer {
+        kind: stratawal_frame::FooterKind::Seal {
             successor: stratawal_frame::Generation(4),
             salt: stratawal_frame::Salt(40),
         },

@@ -6,12 +6,13 @@ use std::io::ErrorKind as IoKind;
 
 use common::{Fault, Segment, data_frame, file_of, header, raw, walked};
 use stratawal_frame::{
-    ByteOffset, Control, End, EndKind, Generation, Place, Salt, SegmentHeader, SeqNo, Trailer, encode_control,
+    ByteOffset, Control, Footer, FooterKind, FramePosition, Generation, Salt, SegmentHeader, SeqNo, Trailer,
+    encode_control,
 };
 use stratawal_segment::{Access, FooterSummary, SegmentWriter};
 
-const SEAL: EndKind = EndKind::Seal { successor: Generation(4), salt: Salt(40) };
-const CLOSE: EndKind = EndKind::Close { previous: None };
+const SEAL: FooterKind = FooterKind::Seal { successor: Generation(4), salt: Salt(40) };
+const CLOSE: FooterKind = FooterKind::Close { previous: None };
 
 fn fault(nth: usize, kind: IoKind) -> Fault {
     Fault { nth, kind, done: false, forever: false }
@@ -159,7 +160,7 @@ fn any_bit_of_an_end_or_its_trailer_that_flips_shows() {
 fn with_trailer(segment: &Segment, position: u64) -> Vec<u8> {
     let mut bytes = segment.storage.bytes();
     let at = bytes.len() - 16;
-    bytes[at..].copy_from_slice(&Trailer { position: ByteOffset(position) }.encode(header().salt));
+    bytes[at..].copy_from_slice(&Trailer { footer_offset: ByteOffset(position) }.encode(header().salt));
     bytes
 }
 
@@ -204,7 +205,7 @@ fn a_file_too_short_for_an_end_has_none() {
         let mut bytes = bytes[..len].to_vec();
         assert!(file_of(&bytes, segment.id()).unwrap().finished().unwrap().is_none(), "{len}");
         if len >= 144 {
-            bytes[len - 16..].copy_from_slice(&Trailer { position: ByteOffset(128) }.encode(header().salt));
+            bytes[len - 16..].copy_from_slice(&Trailer { footer_offset: ByteOffset(128) }.encode(header().salt));
             assert!(file_of(&bytes, segment.id()).unwrap().finished().unwrap().is_none(), "{len}");
         }
     }
@@ -218,7 +219,7 @@ fn a_newer_frame_where_the_trailer_points_is_told_as_such() {
         let payload = [&kind.to_le_bytes()[..], &[0; 4]].concat();
         let frame = common::Raw { count: 0, flags, codec, payload, ..raw(40) };
         bytes.extend(frame.encode(&segment.place(128)));
-        bytes.extend(Trailer { position: ByteOffset(128) }.encode(header().salt));
+        bytes.extend(Trailer { footer_offset: ByteOffset(128) }.encode(header().salt));
         let file = file_of(&bytes, segment.id()).unwrap();
         let error = file.finished().unwrap_err();
         assert!(error.is_newer() && !error.is_damage(), "{error}");
@@ -247,8 +248,8 @@ fn closes_lead_to_the_ones_before_and_nothing_else_is_taken_for_one() {
         let close = file.close_at(offset).unwrap().expect("there is a CLOSE");
         assert_eq!((close.offset, &close.footer.index[..]), (offset, &b"points"[..]));
         at = match close.footer.kind {
-            EndKind::Close { previous } => previous,
-            EndKind::Seal { .. } => panic!("a SEAL is none"),
+            FooterKind::Close { previous } => previous,
+            FooterKind::Seal { .. } => panic!("a SEAL is none"),
         };
     }
     assert!(closes.is_empty());
@@ -379,7 +380,7 @@ fn a_booking_behind_a_close_that_found_the_disk_full_can_be_made_again() {
 
 #[test]
 fn control_frames_go_behind_a_close_too() {
-    for kind in [SEAL, EndKind::Close { previous: Some(ByteOffset(176)) }] {
+    for kind in [SEAL, FooterKind::Close { previous: Some(ByteOffset(176)) }] {
         let mut segment = Segment::new();
         segment.append(&[b"one"]);
         segment.close();
@@ -444,11 +445,11 @@ fn a_trailer_is_over_written_by_the_next_frame_however_short() {
 #[test]
 fn an_end_within_an_entry_does_not_end_the_chain() {
     let mut segment = Segment::new();
-    let place = Place { offset: ByteOffset(128 + 40), ..segment.writer.next_position() };
+    let place = FramePosition { offset: ByteOffset(128 + 40), ..segment.writer.next_position() };
     let mut inner = Vec::new();
-    let end = Control::End(End { kind: SEAL, ..segment.end(SEAL, b"") });
+    let end = Control::Footer(Footer { kind: SEAL, ..segment.end(SEAL, b"") });
     encode_control(&mut inner, &place, SeqNo(41), 1, Some(SeqNo(40)), &end);
-    inner.extend(Trailer { position: place.offset }.encode(place.salt));
+    inner.extend(Trailer { footer_offset: place.offset }.encode(place.salt));
     segment.append(&[&inner]);
     segment.append(&[b"behind"]);
     let (chain, frames) = walked(&segment.file());

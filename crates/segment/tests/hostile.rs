@@ -111,7 +111,7 @@ fn a_trailer_that_points_anywhere_allocates_no_more_than_there_is() {
     let (mut bytes, id) = (segment.storage.bytes(), segment.id());
     let at = bytes.len() - 16;
     for position in (0..400).chain((0..64).map(|bit| 1 << bit)).chain((0..64).map(|bit| u64::MAX >> bit)) {
-        bytes[at..].copy_from_slice(&Trailer { position: ByteOffset(position) }.encode(header().salt));
+        bytes[at..].copy_from_slice(&Trailer { footer_offset: ByteOffset(position) }.encode(header().salt));
         let file = file_of(&bytes, id).unwrap();
         let asked = largest(|| assert_eq!(file.finished().unwrap().is_some(), position == 176, "{position}"));
         assert!(asked < 4096, "{asked} bytes for position {position}");
@@ -319,7 +319,7 @@ fn any_frame_with_right_checksums_is_looked_at_without_a_panic() {
         }
         let position = ByteOffset(128 + rng.below(200) * 8);
         bytes.truncate(usize::try_from(at).unwrap());
-        bytes.extend(Trailer { position }.encode(header().salt));
+        bytes.extend(Trailer { footer_offset: position }.encode(header().salt));
         let file = file_of(&bytes, segment.id()).unwrap();
         let asked = largest(|| look_at_everything(&file));
         assert!(asked < WINDOW, "seed {seed}: {asked} bytes");

@@ -6,7 +6,7 @@ mod common;
 use std::io::ErrorKind as IoKind;
 
 use common::{Fault, Rng, Segment, data_frame, header};
-use stratawal_frame::{ByteOffset, EndKind, Generation, Salt, SeqNo};
+use stratawal_frame::{ByteOffset, FooterKind, Generation, Salt, SeqNo};
 use stratawal_segment::{CONTROL_RESERVE, ErrorKind, active_len};
 
 fn fault(nth: usize, kind: IoKind) -> Fault {
@@ -137,7 +137,7 @@ fn full() -> Segment {
 
 #[test]
 fn the_kept_end_takes_control_frames_on_a_full_disk() {
-    let ends = [EndKind::Seal { successor: Generation(4), salt: Salt(40) }, EndKind::Close { previous: None }];
+    let ends = [FooterKind::Seal { successor: Generation(4), salt: Salt(40) }, FooterKind::Close { previous: None }];
     for (kind, starts) in ends.into_iter().flat_map(|kind| [(kind, 0), (kind, 1), (kind, 50)]) {
         let mut segment = full();
         let len = segment.preallocation.preallocated();
@@ -155,7 +155,7 @@ fn the_kept_end_takes_control_frames_on_a_full_disk() {
 
 #[test]
 fn a_start_for_which_there_is_no_room_writes_nothing_and_an_end_still_fits() {
-    for kind in [EndKind::Seal { successor: Generation(4), salt: Salt(40) }, EndKind::Close { previous: None }] {
+    for kind in [FooterKind::Seal { successor: Generation(4), salt: Salt(40) }, FooterKind::Close { previous: None }] {
         let mut segment = full();
         let error = loop {
             let (tree, at, context) = (segment.storage.tree(), segment.offset(), segment.context());
@@ -178,7 +178,7 @@ fn a_start_for_which_there_is_no_room_writes_nothing_and_an_end_still_fits() {
 #[test]
 fn an_end_drops_its_index_where_there_is_no_room_for_it() {
     static INDEX: [u8; 10_000] = [7; 10_000];
-    for kind in [EndKind::Seal { successor: Generation(4), salt: Salt(40) }, EndKind::Close { previous: None }] {
+    for kind in [FooterKind::Seal { successor: Generation(4), salt: Salt(40) }, FooterKind::Close { previous: None }] {
         let mut segment = full();
         segment.finish(kind, &INDEX);
         let finished = segment.file().finished().unwrap().expect("it is finished");
@@ -195,7 +195,7 @@ fn an_end_drops_its_index_where_there_is_no_room_for_it() {
 #[test]
 fn an_end_for_which_there_is_no_room_at_all_writes_nothing() {
     let mut segment = full();
-    let kind = EndKind::Seal { successor: Generation(4), salt: Salt(40) };
+    let kind = FooterKind::Seal { successor: Generation(4), salt: Salt(40) };
     // As no caller does who books first.
     while segment.preallocation.preallocated() - segment.offset().0 >= 112 {
         let frame = data_frame(&segment.writer.next_position(), segment.next, None, &[b"entry"]);
@@ -220,7 +220,7 @@ fn a_refusal_of_any_kind_drops_the_index_and_not_the_end() {
     let mut segment = full();
     segment.storage.make_room();
     segment.storage.fail(fault(0, IoKind::Other));
-    let (context, end) = (segment.context(), segment.end(EndKind::Close { previous: None }, &INDEX));
+    let (context, end) = (segment.context(), segment.end(FooterKind::Close { previous: None }, &INDEX));
     segment.writer.finish(&mut segment.preallocation, &context, end).unwrap();
     segment.writer.trim_to_trailer().unwrap();
     let found = segment.file().finished().unwrap().expect("it is finished").footer;

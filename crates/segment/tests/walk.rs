@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{HEADER_LEN, Raw, Segment, data_frame, header, raw, walked};
-use stratawal_frame::{ByteOffset, Control, EndKind, Place, Salt, SegmentHeader, SeqNo, encode_control};
+use stratawal_frame::{ByteOffset, Control, FooterKind, FramePosition, Salt, SegmentHeader, SeqNo, encode_control};
 use stratawal_segment::{Access, ErrorKind, SegmentFile, create};
 use stratawal_storage::{Storage, UnixStorage};
 
@@ -13,7 +13,7 @@ fn attested(file: &SegmentFile, from: u64) -> u64 {
     file.attestations(ByteOffset(from)).unwrap().attested.0
 }
 
-fn mark(place: &Place, next: u64, durable: u64) -> Vec<u8> {
+fn mark(place: &FramePosition, next: u64, durable: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     encode_control(&mut bytes, place, SeqNo(next), 1, Some(SeqNo(durable)), &Control::Mark);
     bytes
@@ -51,7 +51,7 @@ fn a_chain_holds_frames_of_all_kinds_up_to_its_seal() {
     assert_eq!((chain.close, chain.times), (Some(close), Some((1040, 1044))));
     assert_eq!(chain.attested, SeqNo(44), "what its last START knew");
     let (end, len) = chain.seal.expect("it is sealed");
-    assert!(matches!(end.kind, EndKind::Seal { successor, .. } if successor.0 == 4));
+    assert!(matches!(end.kind, FooterKind::Seal { successor, .. } if successor.0 == 4));
     assert_eq!(seal.0 + len + 16, segment.file().len());
 }
 
@@ -111,12 +111,12 @@ fn a_frame_of_another_segment_or_another_place_is_not_valid() {
     let at = segment.offset().0;
     let right = segment.place(at);
     let elsewhere = [
-        Place { salt: Salt(right.salt.0 ^ 1), ..right },
-        Place { salt: Salt(0), ..right },
-        Place { offset: ByteOffset(at - 8), ..right },
-        Place { offset: ByteOffset(at + 8), ..right },
-        Place { offset: ByteOffset(at + 4096), ..right },
-        Place { offset: ByteOffset(at + (1 << 32)), ..right },
+        FramePosition { salt: Salt(right.salt.0 ^ 1), ..right },
+        FramePosition { salt: Salt(0), ..right },
+        FramePosition { offset: ByteOffset(at - 8), ..right },
+        FramePosition { offset: ByteOffset(at + 8), ..right },
+        FramePosition { offset: ByteOffset(at + 4096), ..right },
+        FramePosition { offset: ByteOffset(at + (1 << 32)), ..right },
     ];
     for place in elsewhere {
         segment.poke(&data_frame(&place, 41, Some(41), &[b"next"]), at);
@@ -404,7 +404,7 @@ fn a_frame_is_found_at_any_border_of_what_is_read_at_a_time() {
 }
 
 /// A header that begins with as many zeros as there can be: both checksums 0, and the seq 0.
-fn header_behind_zeros(place: &Place) -> Vec<u8> {
+fn header_behind_zeros(place: &FramePosition) -> Vec<u8> {
     let frame = |timestamp: u64| {
         let mut bytes = Raw { payload: Vec::new(), ..raw(0) }.encode(place);
         bytes[16..24].copy_from_slice(&timestamp.to_le_bytes());
@@ -484,7 +484,7 @@ fn a_sparse_file_is_looked_through_to_its_end() {
         return;
     }
     let open = || SegmentFile::open(&storage, dir.path(), writer.id(), Access::Read).unwrap();
-    let place = Place { offset: ByteOffset(FAR), ..writer.next_position() };
+    let place = FramePosition { offset: ByteOffset(FAR), ..writer.next_position() };
     let frame = data_frame(&place, 77, Some(70), &[b"far away"]);
     writer.file().write_all_at(&frame, FAR).unwrap();
     let file = open();

@@ -5,7 +5,7 @@ mod common;
 use std::io::{ErrorKind as IoKind, IoSlice};
 
 use common::{Fault, HEADER_LEN, Segment, data_frame, walked};
-use stratawal_frame::{ByteOffset, EndKind, Generation, Salt, SeqNo};
+use stratawal_frame::{ByteOffset, FooterKind, Generation, Salt, SeqNo};
 use stratawal_segment::{Access, ControlContext, ErrorKind, SegmentWriter};
 
 const MARK_LEN: u64 = 48;
@@ -132,7 +132,7 @@ fn a_mark_is_left_out_where_it_would_pass_the_reserved_end() {
 
 #[test]
 fn no_mark_is_written_behind_an_end() {
-    for kind in [EndKind::Seal { successor: Generation(4), salt: Salt(40) }, EndKind::Close { previous: None }] {
+    for kind in [FooterKind::Seal { successor: Generation(4), salt: Salt(40) }, FooterKind::Close { previous: None }] {
         let mut segment = Segment::new();
         segment.append(&[b"one"]);
         let (context, end) = (segment.context(), segment.end(kind, b""));
@@ -187,7 +187,7 @@ fn a_failed_write_is_answered_and_never_repeated() {
                     segment.writer.write_start(&mut segment.preallocation, &context, SeqNo(12))
                 },
                 &mut |segment| {
-                    let (context, end) = (segment.context(), segment.end(EndKind::Close { previous: None }, b""));
+                    let (context, end) = (segment.context(), segment.end(FooterKind::Close { previous: None }, b""));
                     segment.writer.finish(&mut segment.preallocation, &context, end)
                 },
                 &mut |segment| segment.writer.rewrite(ByteOffset(128), &[1; 8]),

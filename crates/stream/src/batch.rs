@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use stratawal_frame::{EntriesIn, FrameHeader};
+use stratawal_frame::{EntrySlices, FrameHeader};
 
 /// Entries that are appended together: all of them are there after any crash, or none.
 ///
@@ -184,8 +184,8 @@ impl Run {
     #[inline]
     pub fn entries(&self) -> impl ExactSizeIterator<Item = (u64, &[u8])> {
         let entries = match self.first {
-            Some(first) => EntriesIn::frames(&self.bytes, first),
-            None => EntriesIn::one(&self.bytes),
+            Some(first) => EntrySlices::frames(&self.bytes, first),
+            None => EntrySlices::one(&self.bytes),
         };
         RunEntries { seqs: self.seqs.clone(), entries }
     }
@@ -194,7 +194,7 @@ impl Run {
 /// See [`Run::entries`].
 struct RunEntries<'a> {
     seqs: Range<u64>,
-    entries: EntriesIn<'a>,
+    entries: EntrySlices<'a>,
 }
 
 impl<'a> Iterator for RunEntries<'a> {

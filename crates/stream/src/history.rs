@@ -6,7 +6,7 @@
 //! salt does not change while a segment grows, so a header also states the checksum of the last
 //! frame that it follows: a copy that was continued in the same file has another frame there.
 
-use stratawal_frame::{ByteOffset, EndKind, Generation, Salt, SegmentHeader, SeqNo};
+use stratawal_frame::{ByteOffset, FooterKind, Generation, Salt, SegmentHeader, SeqNo};
 use stratawal_index::IndexPoint;
 use stratawal_segment::{FooterSummary, SegmentData};
 use stratawal_sync::fail_point;
@@ -52,8 +52,8 @@ pub(crate) fn contradicts_header(before: &SegmentHeader, next: &SegmentHeader) -
 pub(crate) fn contradicts_end(end: &FooterSummary, next: &SegmentHeader) -> bool {
     match end.kind {
         // A writer makes the file longer, durably, before it writes anything after a CLOSE.
-        EndKind::Close { .. } => true,
-        EndKind::Seal { successor, salt } => {
+        FooterKind::Close { .. } => true,
+        FooterKind::Seal { successor, salt } => {
             let renamed = successor == next.generation && salt != next.salt && !fail_point!(SaltsIgnored);
             // The successor may be older than `next`, and void. It cannot be missing.
             successor > next.generation || renamed || end.end_seq < next.base

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use stratawal_frame::{
-    BATCH_END, ByteOffset, Control, DataFrame, End, EndKind, Generation, PayloadChecksum, Place, Salt, SegmentHeader,
-    SeqNo, StreamId, Trailer, encode_control, encode_data,
+    BATCH_END, ByteOffset, Control, DataFrame, Footer, FooterKind, FramePosition, Generation, PayloadChecksum, Salt,
+    SegmentHeader, SeqNo, StreamId, Trailer, encode_control, encode_data,
 };
 use stratawal_index::{IndexPoint, encode_points};
 use stratawal_storage::{MemoryStorage, Storage};
@@ -37,8 +37,8 @@ impl Forged {
         Self { header, bytes: header.encode().to_vec() }
     }
 
-    fn place(&self) -> Place {
-        Place { salt: SALT, offset: ByteOffset(self.bytes.len() as u64) }
+    fn place(&self) -> FramePosition {
+        FramePosition { salt: SALT, offset: ByteOffset(self.bytes.len() as u64) }
     }
 
     fn entry(mut self, seq: u64) -> Self {
@@ -50,9 +50,9 @@ impl Forged {
         self
     }
 
-    fn close(mut self, seq: u64, change: impl FnOnce(&mut End)) -> Self {
-        let mut end = End {
-            kind: EndKind::Close { previous: None },
+    fn close(mut self, seq: u64, change: impl FnOnce(&mut Footer)) -> Self {
+        let mut end = Footer {
+            kind: FooterKind::Close { previous: None },
             start: SeqNo(0),
             entries: seq,
             times: (1, 1),
@@ -60,8 +60,8 @@ impl Forged {
         };
         change(&mut end);
         let place = self.place();
-        encode_control(&mut self.bytes, &place, SeqNo(seq), 1, Some(SeqNo(seq)), &Control::End(end));
-        self.bytes.extend_from_slice(&Trailer { position: place.offset }.encode(SALT));
+        encode_control(&mut self.bytes, &place, SeqNo(seq), 1, Some(SeqNo(seq)), &Control::Footer(end));
+        self.bytes.extend_from_slice(&Trailer { footer_offset: place.offset }.encode(SALT));
         self
     }
 
@@ -144,7 +144,7 @@ fn goes_on(log: &StreamLog, storage: &MemoryStorage) {
 #[test]
 fn a_close_that_names_one_before_it_at_the_end_of_numbers_is_read_without_it() {
     for previous in [u64::MAX - 7, u64::MAX, 128, 130, 1 << 40] {
-        let kind = EndKind::Close { previous: Some(ByteOffset(previous)) };
+        let kind = FooterKind::Close { previous: Some(ByteOffset(previous)) };
         let (log, storage) = Forged::begin(0).entry(0).close(1, |end| end.kind = kind).open().unwrap();
         assert_eq!(&log.get(0, Visibility::Stable).unwrap().unwrap().data()[..], b"entry");
         goes_on(&log, &storage);
@@ -159,7 +159,7 @@ fn a_close_that_stands_askew_is_none() {
     forged.bytes.extend_from_slice(&[0; 4]);
     forged.bytes.extend_from_slice(&frame);
     let mut forged = forged.reseal(132);
-    forged.bytes.extend_from_slice(&Trailer { position: ByteOffset(132) }.encode(SALT));
+    forged.bytes.extend_from_slice(&Trailer { footer_offset: ByteOffset(132) }.encode(SALT));
     let error = forged.open().unwrap_err();
     assert!(error.is_damage(), "{error}");
 }
@@ -205,7 +205,7 @@ fn entries_after_damage_are_read_without_an_index() {
     let mut forged = (0..6).fold(Forged::begin(0), Forged::entry);
     forged.bytes[128 + 2 * 48 + 40] ^= 1;
     let forged = forged.close(6, |end| {
-        end.kind = EndKind::Seal { successor: Generation(2), salt: SALT };
+        end.kind = FooterKind::Seal { successor: Generation(2), salt: SALT };
         end.entries = 6;
         end.index = encode_points(&[]).unwrap().into();
     });

@@ -4,8 +4,8 @@
 
 use bytes::Bytes;
 use stratawal_frame::{
-    BATCH_END, ByteOffset, Codec, Control, DataFrame, Decoded, End, EndKind, Frame, Generation, Newer, Place, Salt,
-    SeqNo, encode_control, encode_data,
+    BATCH_END, ByteOffset, Codec, Control, DataFrame, Decoded, Footer, FooterKind, Frame, FramePosition, Generation,
+    Newer, Salt, SeqNo, encode_control, encode_data,
 };
 
 /// Some time in 2023, in microseconds since 1970.
@@ -36,25 +36,25 @@ pub(crate) enum Body {
 }
 
 impl Sample {
-    pub(crate) fn encode(&self, place: &Place) -> Vec<u8> {
+    pub(crate) fn encode(&self, position: &FramePosition) -> Vec<u8> {
         let mut out = Vec::new();
         let (first_seq, durable) = (SeqNo(self.first_seq), self.attests.map(SeqNo));
         match &self.body {
             Body::Batches(batches) => {
                 let (ends, data) = flatten(batches);
                 let frame = DataFrame { first_seq, timestamp: TIME, durable, ends: &ends, data: &data };
-                encode_data(&mut out, place, &frame);
+                encode_data(&mut out, position, &frame);
             }
-            Body::Control(control) => encode_control(&mut out, place, first_seq, TIME, durable, control),
+            Body::Control(control) => encode_control(&mut out, position, first_seq, TIME, durable, control),
             Body::Newer { count, codec, flags, payload, .. } => {
-                out = self.by_hand(place, *count, *codec, *flags, payload);
+                out = self.by_hand(position, *count, *codec, *flags, payload);
             }
         }
         out
     }
 
     /// The frame from the field table alone.
-    fn by_hand(&self, place: &Place, count: u32, codec: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+    fn by_hand(&self, position: &FramePosition, count: u32, codec: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
         let undurable = self.attests.map_or(u32::MAX, |durable| u32::try_from(self.first_seq - durable).unwrap());
         let mut header = crc32(payload).to_le_bytes().to_vec();
         header.extend_from_slice(&self.first_seq.to_le_bytes());
@@ -63,8 +63,8 @@ impl Sample {
             header.extend_from_slice(&n.to_le_bytes());
         }
         header.extend_from_slice(&[codec, flags, 0, 0]);
-        let placed = [&place.salt.0.to_le_bytes()[..], &place.offset.0.to_le_bytes(), &header].concat();
-        let mut out = [&crc32(&placed).to_le_bytes()[..], &header, payload].concat();
+        let positioned = [&position.salt.0.to_le_bytes()[..], &position.offset.0.to_le_bytes(), &header].concat();
+        let mut out = [&crc32(&positioned).to_le_bytes()[..], &header, payload].concat();
         out.resize(out.len().next_multiple_of(8), 0);
         out
     }
@@ -155,7 +155,7 @@ fn data() -> Vec<Sample> {
 fn control(offset: u64) -> Vec<Sample> {
     let control = |name, control| Sample { name, first_seq: 120, attests: Some(117), body: Body::Control(control) };
     let end = |kind, index: Vec<u8>| {
-        Control::End(End {
+        Control::Footer(Footer {
             kind,
             start: SeqNo(20),
             entries: 100,
@@ -163,8 +163,8 @@ fn control(offset: u64) -> Vec<Sample> {
             index: Bytes::from(index),
         })
     };
-    let seal = EndKind::Seal { successor: Generation(0x0A0B_0C0D), salt: Salt(0x99AA_BBCC_DDEE_FF00) };
-    let again = EndKind::Close { previous: Some(ByteOffset(128)) };
+    let seal = FooterKind::Seal { successor: Generation(0x0A0B_0C0D), salt: Salt(0x99AA_BBCC_DDEE_FF00) };
+    let again = FooterKind::Close { previous: Some(ByteOffset(128)) };
     let pads = vec![b'i'; index_len_that_pads(offset)];
     vec![
         control("control-mark", Control::Mark),
@@ -172,7 +172,7 @@ fn control(offset: u64) -> Vec<Sample> {
         control("control-seal", end(seal, b"opaque index block".to_vec())),
         control("control-seal-without-index", end(seal, Vec::new())),
         control("control-seal-padded", end(seal, pads)),
-        control("control-close", end(EndKind::Close { previous: None }, b"points".to_vec())),
+        control("control-close", end(FooterKind::Close { previous: None }, b"points".to_vec())),
         control("control-close-again", end(again, b"more points".to_vec())),
     ]
 }

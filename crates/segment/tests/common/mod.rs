@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use stratawal_frame::{
-    BATCH_END, ByteOffset, DataFrame, End, EndKind, FrameHeader, Generation, PayloadChecksum, Place, Salt,
-    SegmentHeader, SeqNo, encode_data,
+    BATCH_END, ByteOffset, DataFrame, Footer, FooterKind, FrameHeader, FramePosition, Generation, PayloadChecksum,
+    Salt, SegmentHeader, SeqNo, encode_data,
 };
 use stratawal_segment::{Access, Chain, ControlContext, Preallocation, SegmentFile, SegmentId, SegmentWriter, create};
 use stratawal_storage::{DirEntry, File, Lock, LockError, MemoryStorage, Storage};
@@ -242,7 +242,7 @@ impl File for ScriptedFile {
 }
 
 /// A frame of `entries`, one batch, for `place`.
-pub(crate) fn data_frame(place: &Place, first_seq: u64, durable: Option<u64>, entries: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn data_frame(place: &FramePosition, first_seq: u64, durable: Option<u64>, entries: &[&[u8]]) -> Vec<u8> {
     let data = entries.concat();
     let mut ends: Vec<u32> = Vec::new();
     for entry in entries {
@@ -287,7 +287,7 @@ pub(crate) fn crc(parts: &[&[u8]]) -> u32 {
 }
 
 impl Raw {
-    pub(crate) fn encode(&self, place: &Place) -> Vec<u8> {
+    pub(crate) fn encode(&self, place: &FramePosition) -> Vec<u8> {
         let len = self.payload_len.unwrap_or_else(|| u32::try_from(self.payload.len()).unwrap());
         let mut bytes = vec![0; 4];
         bytes.extend(self.payload_crc.unwrap_or_else(|| crc(&[&self.payload])).to_le_bytes());
@@ -368,13 +368,13 @@ impl Segment {
         self.writer.write_start(&mut self.preallocation, &context, SeqNo(start)).unwrap();
     }
 
-    pub(crate) fn end(&self, kind: EndKind, index: &'static [u8]) -> End {
+    pub(crate) fn end(&self, kind: FooterKind, index: &'static [u8]) -> Footer {
         let times = if self.entries == 0 { (0, 0) } else { (1040, 1000 + self.next - 1) };
-        End { kind, start: SeqNo(12), entries: self.entries, times, index: Bytes::from_static(index) }
+        Footer { kind, start: SeqNo(12), entries: self.entries, times, index: Bytes::from_static(index) }
     }
 
     /// Writes a SEAL or CLOSE, syncs, cuts, syncs.
-    pub(crate) fn finish(&mut self, kind: EndKind, index: &'static [u8]) {
+    pub(crate) fn finish(&mut self, kind: FooterKind, index: &'static [u8]) {
         let (context, end) = (self.context(), self.end(kind, index));
         self.writer.finish(&mut self.preallocation, &context, end).unwrap();
         self.sync();
@@ -383,12 +383,12 @@ impl Segment {
     }
 
     pub(crate) fn seal(&mut self) {
-        self.finish(EndKind::Seal { successor: Generation(4), salt: Salt(40) }, b"index");
+        self.finish(FooterKind::Seal { successor: Generation(4), salt: Salt(40) }, b"index");
     }
 
     pub(crate) fn close(&mut self) {
         let at = self.offset();
-        self.finish(EndKind::Close { previous: self.closed_at }, b"points");
+        self.finish(FooterKind::Close { previous: self.closed_at }, b"points");
         self.closed_at = Some(at);
     }
 
@@ -418,8 +418,8 @@ impl Segment {
         file.set_len(len).unwrap();
     }
 
-    pub(crate) fn place(&self, offset: u64) -> Place {
-        Place { salt: self.writer.header().salt, offset: ByteOffset(offset) }
+    pub(crate) fn place(&self, offset: u64) -> FramePosition {
+        FramePosition { salt: self.writer.header().salt, offset: ByteOffset(offset) }
     }
 }
 

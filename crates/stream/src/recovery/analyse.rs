@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io;
 use std::sync::Arc;
 
-use stratawal_frame::{ByteOffset, End, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo, StreamId, TRAILER_LEN};
+use stratawal_frame::{ByteOffset, Footer, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo, StreamId, TRAILER_LEN};
 use stratawal_index::{ActiveIndex, Bounds, Index, IndexPoint};
 use stratawal_segment::{Access, Chain, Finished, FooterSummary, SegmentFile, SegmentId, is_temporary};
 use stratawal_sync::fail_point;
@@ -224,7 +224,7 @@ fn decide(
 
     // Step 4, before step 3, which needs what the CLOSE says: a clean end.
     let finished = file.finished().map_err(failed)?;
-    let closed = finished.filter(|finished| matches!(finished.footer.kind, stratawal_frame::EndKind::Close { .. }));
+    let closed = finished.filter(|finished| matches!(finished.footer.kind, stratawal_frame::FooterKind::Close { .. }));
     if let Some(close) = closed {
         let (start, end) = (close.footer.start, close.frame.first_seq);
         stack.push(newest);
@@ -487,7 +487,8 @@ pub(super) fn scan_back(
     for found in live[..newest].iter_mut().rev() {
         if !found.is_sealed {
             let finished = found.open(context, location)?.finished().map_err(|e| Error::segment_error(location, e))?;
-            found.is_sealed = finished.is_some_and(|f| matches!(f.footer.kind, stratawal_frame::EndKind::Seal { .. }));
+            found.is_sealed =
+                finished.is_some_and(|f| matches!(f.footer.kind, stratawal_frame::FooterKind::Seal { .. }));
         }
         if durable >= oldest_base && found.is_sealed {
             break;
@@ -738,11 +739,12 @@ fn close_points(file: &SegmentFile, close: &Finished) -> Option<(Vec<IndexPoint>
     const DEPTH_MAX: usize = 4096;
     let base = file.header().base.0;
     let mut blocks: Vec<Vec<IndexPoint>> = Vec::new();
-    let (mut offset, mut end_seq, mut end): (_, _, End) = (close.offset, close.frame.first_seq, close.footer.clone());
+    let (mut offset, mut end_seq, mut end): (_, _, Footer) =
+        (close.offset, close.frame.first_seq, close.footer.clone());
     loop {
         let bounds = Bounds { seq: base..end_seq.0, offset: 128..offset.0 };
         blocks.push(Index::decode(&end.index, &bounds).ok()?.points().to_vec());
-        let stratawal_frame::EndKind::Close { previous } = end.kind else { return None };
+        let stratawal_frame::FooterKind::Close { previous } = end.kind else { return None };
         let Some(previous) = previous else { break };
         let before = file.close_at(previous).ok()??;
         if previous >= offset || before.frame.first_seq > end_seq || blocks.len() >= DEPTH_MAX {

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use stratawal_frame::{ByteOffset, EndKind, SeqNo};
+use stratawal_frame::{ByteOffset, FooterKind, SeqNo};
 use stratawal_index::ActiveIndex;
 use stratawal_segment::{Access, FrameSearch, SegmentFile, SegmentId};
 
@@ -53,7 +53,7 @@ pub(super) fn analyse_above(
 
     let file = newest.open(context, location)?;
     let finished = file.finished().map_err(|e| Error::segment_error(location, e))?;
-    let closed = finished.filter(|finished| matches!(finished.footer.kind, EndKind::Close { .. }));
+    let closed = finished.filter(|finished| matches!(finished.footer.kind, FooterKind::Close { .. }));
     let mut scan = scan(context, location, options, &mut newest, Order::ChainFirst)?;
     // A file that ends in a CLOSE with its trailer has the length that it should have.
     scan.has_active_len |= closed.is_some();

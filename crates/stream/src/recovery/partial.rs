@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use stratawal_frame::{EndKind, SeqNo};
+use stratawal_frame::{FooterKind, SeqNo};
 use stratawal_segment::{Access, SegmentFile, SegmentId};
 
 use super::Recovered;
@@ -111,7 +111,7 @@ pub(super) fn first_live(
     let from_header = newest.header().start;
     let file = newest.open(context, location)?;
     let finished = file.finished().map_err(|e| Error::segment_error(location, e))?;
-    if let Some(close) = finished.filter(|finished| matches!(finished.footer.kind, EndKind::Close { .. })) {
+    if let Some(close) = finished.filter(|finished| matches!(finished.footer.kind, FooterKind::Close { .. })) {
         return Ok(close.footer.start);
     }
     match scan(context, location, options, newest, Order::ChainFirst) {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use stratawal_frame::{
-    ByteOffset, Decoded, End, EndKind, FRAME_HEADER_LEN, FrameHeader, Generation, INDEX_BLOCK_LEN_MAX, Limits,
-    PayloadChecksum, Place, SEGMENT_HEADER_LEN, Salt, SegmentHeader, SeqNo, TRAILER_LEN, decode_header,
+    ByteOffset, Decoded, FRAME_HEADER_LEN, Footer, FooterKind, FrameHeader, FramePosition, Generation,
+    INDEX_BLOCK_LEN_MAX, Limits, PayloadChecksum, SEGMENT_HEADER_LEN, Salt, SegmentHeader, SeqNo, TRAILER_LEN,
+    decode_header,
 };
 use stratawal_index::{ActiveIndex, encode_points_within};
 use stratawal_segment::{
@@ -205,7 +206,7 @@ impl Repair<'_> {
             // What step 5 checked: the header, and the checksum of the payload.
             let at = usize::try_from(offset.0 - from.0).expect("invariant: a piece is small");
             let (header, payload) = bytes[at..].split_at(FRAME_HEADER_LEN);
-            let header = decode_header(header, &Place { salt, offset: *offset }, &limits);
+            let header = decode_header(header, &FramePosition { salt, offset: *offset }, &limits);
             let mut checksum = PayloadChecksum::new();
             checksum.update(&payload[..frame.payload_len as usize]);
             if header != Decoded::Frame(*frame) || checksum.finish() != frame.payload_crc {
@@ -234,7 +235,7 @@ impl Repair<'_> {
             let bytes = data.block(at..to).map_err(|e| self.failed(e))?;
             if at == from.0 {
                 let limits = Limits { base: file.header().base, end: ByteOffset(file.len()) };
-                let position = Place { salt: file.header().salt, offset: from };
+                let position = FramePosition { salt: file.header().salt, offset: from };
                 header_holds = matches!(decode_header(&bytes[..FRAME_HEADER_LEN], &position, &limits), Decoded::Frame(h) if h == *frame);
             }
             let within = |offset: u64| usize::try_from(offset.clamp(at, to) - at).expect("invariant: a piece is small");
@@ -334,10 +335,10 @@ impl Repair<'_> {
     fn make_room_for_seal(&self, last: &Found) -> Result<()> {
         let file = self.open_to_write(last.id())?;
         let finished = file.finished().map_err(|e| self.failed(e))?;
-        let Some(close) = finished.filter(|finished| matches!(finished.footer.kind, EndKind::Close { .. })) else {
+        let Some(close) = finished.filter(|finished| matches!(finished.footer.kind, FooterKind::Close { .. })) else {
             return Ok(());
         };
-        let room = End::frame_len_max(0) + TRAILER_LEN as u64;
+        let room = Footer::frame_len_max(0) + TRAILER_LEN as u64;
         SegmentWriter::resume_after_close(&file, close.offset)
             .and_then(|(writer, mut preallocation)| preallocation.ensure_control(&writer.next_position().offset, room))
             .map_err(|e| self.failed(e))
@@ -374,7 +375,7 @@ impl Repair<'_> {
             // Closed again at once where it was closed: there may be more of them than the process
             // may have files.
             let finished = found.opened(self.context, self.location)?.finished().map_err(|e| self.failed(e))?;
-            if finished.is_some_and(|finished| matches!(finished.footer.kind, EndKind::Seal { .. })) {
+            if finished.is_some_and(|finished| matches!(finished.footer.kind, FooterKind::Seal { .. })) {
                 match kept {
                     [first, second, ..] if i > 0 && is_entered_again(first) => {
                         return self.seal_kept(&kept[..1], second.header(), start, timestamp);
@@ -403,8 +404,8 @@ impl Repair<'_> {
         let mut points = scan.index.points_from(0);
         points.retain(|point| point.seq < limit.0);
         let block = encode_points_within(&points, INDEX_BLOCK_LEN_MAX).expect("invariant: points of an index rise");
-        let end = End {
-            kind: EndKind::Seal { successor: next.generation, salt: next.salt },
+        let end = Footer {
+            kind: FooterKind::Seal { successor: next.generation, salt: next.salt },
             start,
             entries: scan.chain.end_seq.min(limit) - file.header().base,
             times: scan.chain.times.unwrap_or_default(),

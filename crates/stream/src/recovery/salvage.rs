@@ -29,7 +29,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use stratawal_frame::{ByteOffset, EndKind, Frame, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo, StreamId};
+use stratawal_frame::{ByteOffset, FooterKind, Frame, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo, StreamId};
 use stratawal_segment::{Access, FoundFrame, FoundSeal, FrameSearch, SegmentData, SegmentFile, SegmentId};
 
 use super::analyse::{Voidable, drop_void, list, misplaced};
@@ -526,7 +526,7 @@ fn start_of(context: &LogContext, location: &Location, header: &SegmentHeader) -
     let file = open(context, location, header)?;
     let failed = |e| Error::segment_error(location, e);
     let finished = file.finished().map_err(failed)?;
-    if let Some(close) = finished.filter(|finished| matches!(finished.footer.kind, EndKind::Close { .. })) {
+    if let Some(close) = finished.filter(|finished| matches!(finished.footer.kind, FooterKind::Close { .. })) {
         return Ok(close.footer.start);
     }
     Ok(file.scan_chain(&mut |_, _| {}).map_err(failed)?.start.unwrap_or(header.start))
@@ -650,7 +650,7 @@ fn attested_by(context: &LogContext, location: &Location, header: &SegmentHeader
     let file = open(context, location, header)?;
     let failed = |e| Error::segment_error(location, e);
     let attested = match file.finished().map_err(failed)? {
-        Some(finished) if matches!(finished.footer.kind, EndKind::Close { .. }) => finished.frame.first_seq,
+        Some(finished) if matches!(finished.footer.kind, FooterKind::Close { .. }) => finished.frame.first_seq,
         Some(_) => limit,
         // A file that ends otherwise than any writer leaves it was whole once.
         None if limit < UNLIMITED && !file.has_active_len() => limit,

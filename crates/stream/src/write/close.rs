@@ -1,6 +1,6 @@
 //! Ends a stream cleanly: CLOSE.
 
-use stratawal_frame::{End, EndKind, TRAILER_LEN};
+use stratawal_frame::{Footer, FooterKind, TRAILER_LEN};
 use stratawal_segment::Preallocation;
 
 use stratawal_sync::fail_point;
@@ -95,9 +95,9 @@ impl OpenSegments {
         let all = active.closes.depth >= CLOSES_MAX;
         let previous = if all { None } else { active.closes.last };
         let points = active.live.index.points_from(if all { 0 } else { active.closes.points });
-        let end = self.end(EndKind::Close { previous }, &points);
+        let end = self.end(FooterKind::Close { previous }, &points);
         let at = active.writer.next_position().offset;
-        let len = End::frame_len_max(0) + TRAILER_LEN as u64;
+        let len = Footer::frame_len_max(0) + TRAILER_LEN as u64;
         self.shared.with_room(ReserveUse::Allowed, || preallocation.ensure_control(&at, len))?;
         self.finish(preallocation, end).map_err(Error::poisoned)?;
         // The cut may come only when the CLOSE is durable, and closing is done only when the cut

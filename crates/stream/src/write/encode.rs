@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 use std::ops::Range;
 
-use stratawal_frame::{DataFrame, Place, encode_data, encode_data_head};
+use stratawal_frame::{DataFrame, FramePosition, encode_data, encode_data_head};
 use stratawal_index::IndexPoint;
 use stratawal_segment::SegmentWriter;
 
@@ -55,7 +55,7 @@ impl FrameEncoder {
 
     /// Encodes a frame, whose entries' bytes begin at `data_start` among those of all; answers its
     /// length.
-    pub(super) fn push(&mut self, position: &Place, frame: &DataFrame<'_>, data_start: usize) -> u64 {
+    pub(super) fn push(&mut self, position: &FramePosition, frame: &DataFrame<'_>, data_start: usize) -> u64 {
         let before = self.len;
         let from = self.encoded.len();
         let point = IndexPoint { seq: frame.first_seq.0, offset: position.offset.0, timestamp: frame.timestamp };

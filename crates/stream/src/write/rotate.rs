@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stratawal_frame::{End, EndKind, INDEX_BLOCK_LEN_MAX, SegmentHeader, SeqNo, TRAILER_LEN};
+use stratawal_frame::{Footer, FooterKind, INDEX_BLOCK_LEN_MAX, SegmentHeader, SeqNo, TRAILER_LEN};
 use stratawal_index::{IndexPoint, encode_points_within};
 use stratawal_segment::{CONTROL_RESERVE, Preallocation};
 use stratawal_sync::fail_point;
@@ -67,7 +67,7 @@ impl OpenSegments {
     /// created: a full disk is no failure until then. A file that was closed has to grow for it.
     pub(super) fn reserve_seal(&self, reservation: &mut Reservation, reserve: ReserveUse) -> Result<()> {
         let end = self.active.writer.next_position().offset;
-        let len = End::frame_len_max(0) + TRAILER_LEN as u64;
+        let len = Footer::frame_len_max(0) + TRAILER_LEN as u64;
         self.shared.with_room(reserve, || reservation.preallocation.ensure_control(&end, len))
     }
 
@@ -76,18 +76,18 @@ impl OpenSegments {
     pub(super) fn seal(&mut self, reservation: &mut Reservation, next: &SegmentHeader) -> Result<()> {
         let points = self.active.live.index.points_from(0);
         let kind = if fail_point!(SealNamesNone) {
-            EndKind::Close { previous: None }
+            FooterKind::Close { previous: None }
         } else {
-            EndKind::Seal { successor: next.generation, salt: next.salt }
+            FooterKind::Seal { successor: next.generation, salt: next.salt }
         };
         let end = self.end(kind, &points);
         let entries = end.entries.min(next.base - self.active.writer.header().base);
-        self.finish(&mut reservation.preallocation, End { entries, ..end })
+        self.finish(&mut reservation.preallocation, Footer { entries, ..end })
     }
 
-    pub(super) fn end(&self, kind: EndKind, points: &[IndexPoint]) -> End {
+    pub(super) fn end(&self, kind: FooterKind, points: &[IndexPoint]) -> Footer {
         let block = encode_points_within(points, INDEX_BLOCK_LEN_MAX).expect("invariant: points of an index rise");
-        End {
+        Footer {
             kind,
             start: SeqNo(self.shared.watermarks.start()),
             entries: self.active.end_seq - self.active.writer.header().base.0,
@@ -96,7 +96,7 @@ impl OpenSegments {
         }
     }
 
-    pub(super) fn finish(&mut self, preallocation: &mut Preallocation, end: End) -> Result<()> {
+    pub(super) fn finish(&mut self, preallocation: &mut Preallocation, end: Footer) -> Result<()> {
         let context = self.control_context();
         let result = self.active.writer.finish(preallocation, &context, end);
         result.map_err(|e| self.shared.segment_error(e))
