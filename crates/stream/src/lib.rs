@@ -25,9 +25,9 @@
 //!
 //! How the parts share the work: `append` books space and fills the *tail buffer* under the
 //! stream's lock; `group` decides who leads a commit and who waits; `writer` is what the leader
-//! does to the files; `snapshot` is what readers see, without any lock; `recover` decides what of the
-//! files counts. A batch over 1 MiB passes by the tail buffer: its append takes the lead and writes
-//! it under the lock.
+//! does to the files; `snapshot` is what readers see, without any lock; `recover` decides what of
+//! the files counts. A batch over 1 MiB passes by the tail buffer: its append takes the lead and
+//! writes it under the lock.
 //!
 //! Deliberately absent: names of streams on disk, other streams, processes, threads of its own.
 #![forbid(unsafe_code)]
@@ -50,6 +50,7 @@ mod recovery;
 mod removal;
 mod report;
 mod shared;
+mod stats;
 mod truncation_log;
 mod unsynced_files;
 mod verify;
@@ -66,11 +67,12 @@ pub use deletion::{DeleteError, delete, remove_leftover_dir};
 pub use error::{DamageKind, Error, ErrorKind, Result};
 pub use layout::is_leftover_dir;
 pub use location::Location;
-pub use log::{StreamLog, StreamStats};
+pub use log::StreamLog;
 pub use options::{Durability, StreamOptions, Visibility};
 pub use read::iter::Iter;
 pub use recovery::{Lost, Salvage, Salvaged, salvage};
 pub use report::{OpenReport, TornTail};
+pub use stats::StreamStats;
 pub use stratawal_segment::MapPromise;
 pub use write::reserve::RESERVE_LEN;
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! What a reader may rely on although it takes no lock: it reads all of one epoch, or reads again.
 //!
 //! An *epoch* of a stream ends where its end is taken back: by `truncate_from`, by recovery, by
-//! deletion. Seqs of one epoch may be other entries in the next. So a reader notes the epoch, reads,
-//! and starts again if the epoch has changed.
+//! deletion. Seqs of one epoch may be other entries in the next. So a reader notes the epoch,
+//! reads, and starts again if the epoch has changed.
 //!
 //! A segment's file may be removed while a reader opens it. Before its removal the writer publishes
 //! a snapshot without the segment. So a reader that finds no file looks whether the snapshot has

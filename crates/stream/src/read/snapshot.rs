@@ -37,7 +37,8 @@ impl Snapshot {
         Self { segments, bases, times }
     }
 
-    /// The position in the list of the segment that holds `seq`; `None` if `seq` is below the first.
+    /// The position in the list of the segment that holds `seq`; `None` if `seq` is below the
+    /// first.
     pub(crate) fn find(&self, seq: u64) -> Option<usize> {
         self.bases.partition_point(|&base| base <= seq).checked_sub(1)
     }
@@ -52,8 +53,8 @@ impl Snapshot {
         self.bases.get(i + 1).copied().unwrap_or(u64::MAX)
     }
 
-    /// The lowest seq from which on the entries of this snapshot may differ from those of `newer`, a
-    /// later snapshot of the same stream; `None` if all are the same.
+    /// The lowest seq from which on the entries of this snapshot may differ from those of `newer`,
+    /// a later snapshot of the same stream; `None` if all are the same.
     ///
     /// `end` is where the entries of this snapshot ended. `newer` begins at `start`; entries below
     /// that were dropped and count as the same, because nothing is known of them.

@@ -46,9 +46,12 @@ use std::sync::Arc;
 
 mod analyse;
 mod floor;
+mod install;
 mod look;
 mod lost_range;
+mod open;
 mod partial;
+mod reopen;
 mod repair;
 mod salvage;
 

@@ -5,9 +5,8 @@ use std::ops::Range;
 use stratawal_sync::{MutexGuard, fail_point};
 
 use crate::batch::Batch;
-use crate::error::{Call, Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::inner::Inner;
-use crate::log::StreamLog;
 use crate::options::Durability;
 use crate::write::commit::State;
 use crate::write::reserve::ReserveUse;
@@ -15,61 +14,22 @@ use crate::write::tail::{COPIED_LEN_MAX, Entries, Large, Tail};
 use crate::write::waiter::CommitTarget;
 use crate::write::writer::Writer;
 
-impl StreamLog {
-    /// Appends one entry, which may be empty, and answers its seq once it is acknowledged at
-    /// `durability`.
-    ///
-    /// # Errors
-    /// As [`append_batch`](Self::append_batch).
-    pub fn append(&self, entry: &[u8], durability: Durability) -> Result<u64> {
-        let appended = self.inner.append(&Entries::One(entry), durability);
-        appended.map(|seqs| seqs.start).map_err(|error| error.of_call(Call::Append))
+impl Inner {
+    /// See [`StreamLog::append`](crate::StreamLog::append).
+    pub(crate) fn append_one(&self, entry: &[u8], durability: Durability) -> Result<u64> {
+        self.append(&Entries::One(entry), durability).map(|seqs| seqs.start)
     }
 
-    /// Appends the entries of `batch`, whole or not at all after any crash, and answers their seqs
-    /// once they are acknowledged at `durability`. An empty batch writes nothing and returns an
-    /// empty range; it fails where an append cannot succeed because of the state of the stream:
-    /// [`ErrorKind::Closed`], [`ErrorKind::Poisoned`],
-    /// [`ErrorKind::Deleted`], [`ErrorKind::ReadOnly`], [`ErrorKind::Forked`].
-    ///
-    /// Calls from many threads share writes and syncs. A batch of more than 1 MiB, its bytes and 4
-    /// for each entry, is written from the memory of the caller before this returns, also at
-    /// [`Durability::Buffered`]. Other appends to this stream wait until it is written.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Poisoned`]: a write or sync has failed, now (then these entries may or may not be there after
-    /// recovery) or earlier (then not). Any other, as [`ErrorKind::Full`], [`ErrorKind::TooLarge`],
-    /// or
-    /// [`ErrorKind::Io`] where no new segment could be created: nothing was appended, and appending goes on.
-    pub fn append_batch(&self, batch: &Batch, durability: Durability) -> Result<Range<u64>> {
+    /// See [`StreamLog::append_batch`](crate::StreamLog::append_batch).
+    pub(crate) fn append_batch(&self, batch: &Batch, durability: Durability) -> Result<Range<u64>> {
         if batch.is_empty() {
-            let state = self.inner.writable()?;
-            self.inner.check(&state)?;
+            let state = self.writable()?;
+            self.check(&state)?;
             return Ok(state.tail.next_seq..state.tail.next_seq);
         }
-        self.inner.append(&Entries::Batch(batch), durability).map_err(|error| error.of_call(Call::Append))
+        self.append(&Entries::Batch(batch), durability)
     }
 
-    /// Hands everything accepted so far to the operating system.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Poisoned`]. Where a full disk is what stopped an earlier write, this recovers the stream first, as an
-    /// append does, and fails while that does.
-    pub fn flush(&self) -> Result<()> {
-        self.inner.wait_for(Durability::Flushed).map_err(|error| error.of_call(Call::Flush))
-    }
-
-    /// Makes everything accepted so far durable.
-    ///
-    /// # Errors
-    /// As [`flush`](Self::flush). What a failed sync was asked for is never reported as durable by
-    /// a later one, unless recovery was between them and found it.
-    pub fn sync(&self) -> Result<()> {
-        self.inner.wait_for(Durability::Synced).map_err(|error| error.of_call(Call::Sync))
-    }
-}
-
-impl Inner {
     fn append(&self, entries: &Entries<'_>, durability: Durability) -> Result<Range<u64>> {
         let options = &self.shared.options;
         let reserved = self.reserved(entries)?;
@@ -277,7 +237,7 @@ impl Inner {
         Ok(())
     }
 
-    pub(super) fn wait_for(&self, durability: Durability) -> Result<()> {
+    pub(crate) fn wait_for(&self, durability: Durability) -> Result<()> {
         let state = self.writable()?;
         if let Some(error) = state.failure() {
             return Err(error.clone());

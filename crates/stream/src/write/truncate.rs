@@ -13,10 +13,9 @@ use stratawal_storage::FolderToSync;
 use stratawal_sync::fail_point;
 
 use crate::deletion::{DeleteError, move_away, remove_moved};
-use crate::error::{Call, Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::history::Predecessor;
 use crate::inner::Inner;
-use crate::log::StreamLog;
 use crate::read::snapshot::{PublishedSegment, Snapshot};
 use crate::removal::{Dead, Removals};
 use crate::shared::Shared;
@@ -25,104 +24,62 @@ use crate::write::reserve::ReserveUse;
 use crate::write::tail::{Reservation, Tail};
 use crate::write::writer::{OpenSegments, Writer, sealed};
 
-impl StreamLog {
-    /// Drops the entries below `first`, durably: none of them comes back after any crash. The disk
-    /// space of segments that lie wholly below is freed. Below or at the first entry it does
-    /// nothing. Beyond the end the stream is empty afterwards, and its next entry is `first`; so it
-    /// is for a stream that is not there yet, which is created.
-    ///
-    /// At the end of the stream the disk space of the segment being written is freed, too, where
-    /// that is more than 64 KiB.
-    ///
-    /// Works on a full disk up to the end of the stream. Reads below `first` fail with
-    /// [`ErrorKind::Truncated`] from then on. Appends wait until that is durable, and not for the
-    /// removal of files. Truncations of one stream run one after the other.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Full`]: nothing was dropped. [`ErrorKind::Poisoned`]: a write or sync failed, and the entries are
-    /// dropped or not, which recovery decides. [`ErrorKind::Io`]: where
-    /// [`first_seq`](Self::first_seq) is `first`, the entries are dropped, durably, and a file
-    /// could not be removed, so that its space is not free yet (the error names the file; a later
-    /// truncation or the next opening tries again); otherwise nothing was dropped. As an append
-    /// otherwise.
-    pub fn truncate_before(&self, first: u64) -> Result<()> {
-        let inner = &*self.inner;
-        inner.lock_for_truncate().map(drop).map_err(|error| error.of_call(Call::Truncate))?;
-        let mut removals = inner.removals.lock();
-        let mut removed = inner.drop_below(&mut removals, first, true);
+impl Inner {
+    /// See [`StreamLog::truncate_before`](crate::StreamLog::truncate_before).
+    pub(crate) fn truncate_before(&self, first: u64) -> Result<()> {
+        self.lock_for_truncate().map(drop)?;
+        let mut removals = self.removals.lock();
+        let mut removed = self.drop_below(&mut removals, first, true);
         let is_full = removed.as_ref().is_err_and(|error| error.kind() == ErrorKind::Full);
-        if is_full && inner.shared.snapshot.load().segments.len() > 1 {
+        if is_full && self.shared.snapshot.load().segments.len() > 1 {
             // Room for a new file comes with the end of the older ones.
-            removed = inner.drop_below(&mut removals, first, false);
+            removed = self.drop_below(&mut removals, first, false);
             if removed.is_ok() {
                 // The entries are dropped. Where there is still no room, the segment being written
                 // stays.
-                let freed = inner.begin_at_end(&mut removals, first);
+                let freed = self.begin_at_end(&mut removals, first);
                 removed = freed.or_else(|e| if e.kind() == ErrorKind::Full { Ok(()) } else { Err(e) });
             }
         }
-        fail_point!(StartShownLate, inner.shared.watermarks.set_start(first));
-        inner.shared.context.make_reserve();
-        removed.map_err(|error| error.of_call(Call::Truncate))
+        fail_point!(StartShownLate, self.shared.watermarks.set_start(first));
+        self.shared.context.make_reserve();
+        removed
     }
 
-    /// Drops the entry `next` and all behind it, durably; the stream's next entry is `next` then.
-    /// May cut a batch in two. At the end of the stream it does nothing.
-    ///
-    /// Appends wait until that is durable, and not for the removal of files. Truncations of one
-    /// stream run one after the other. Iterators made before that reach `next`, or stand behind it,
-    /// end with [`ErrorKind::Cut`].
-    ///
-    /// # Errors
-    /// [`ErrorKind::OutOfRange`] below the first entry or beyond the end. [`ErrorKind::Full`]: nothing was dropped.
-    /// [`ErrorKind::Poisoned`]: a write or sync failed, and the entries are dropped or not, which recovery decides.
-    /// [`ErrorKind::Io`] with "the entries are dropped" in its text: they are, durably, and a file could not be removed, so
-    /// that its space is not free yet (the error names the file; a later truncation or the next
-    /// opening tries again). As an append otherwise.
-    pub fn truncate_from(&self, next: u64) -> Result<()> {
-        let inner = &*self.inner;
-        inner.lock_for_truncate().map(drop).map_err(|error| error.of_call(Call::Truncate))?;
-        let mut removals = inner.removals.lock();
-        let dead = inner.group.exclusively(|state, writer| {
-            inner.check(state)?;
-            let (first, end) = (inner.shared.watermarks.start(), state.tail.next_seq);
+    /// See [`StreamLog::truncate_from`](crate::StreamLog::truncate_from).
+    pub(crate) fn truncate_from(&self, next: u64) -> Result<()> {
+        self.lock_for_truncate().map(drop)?;
+        let mut removals = self.removals.lock();
+        let dead = self.group.exclusively(|state, writer| {
+            self.check(state)?;
+            let (first, end) = (self.shared.watermarks.start(), state.tail.next_seq);
             if next == end {
                 return Ok(None);
             }
             if next < first || next > end {
-                return Err(Error::new(ErrorKind::OutOfRange { first, next: end }, &inner.shared.location));
+                return Err(Error::new(ErrorKind::OutOfRange { first, next: end }, &self.shared.location));
             }
             writer.cut_from(&mut state.tail, next, first, ReserveUse::Allowed).map(Some)
         });
         let removed = dead.and_then(|dead| {
-            dead.map_or(Ok(()), |dead| removals.remove_dead(&inner.shared.context, &inner.shared.location, dead))
+            dead.map_or(Ok(()), |dead| removals.remove_dead(&self.shared.context, &self.shared.location, dead))
         });
-        inner.shared.context.make_reserve();
-        removed.map_err(|error| error.of_call(Call::Truncate))
+        self.shared.context.make_reserve();
+        removed
     }
 
-    /// Deletes the stream, durably: it does not come back after any crash, and one that is created
-    /// by its name later shares nothing with it. Also of a stream that is poisoned. Every later
-    /// call on this stream, an append that waits among them, fails with [`ErrorKind::Deleted`];
-    /// readers see nothing more of it. Answers whether there was one.
-    ///
-    /// # Errors
-    /// [`DeleteError`].
-    pub fn delete(&self) -> std::result::Result<bool, DeleteError> {
-        self.delete_shared().map_err(DeleteError::of_call)
-    }
-
-    fn delete_shared(&self) -> std::result::Result<bool, DeleteError> {
-        let shared = &self.inner.shared;
-        self.inner.check_process().map_err(DeleteError::Undone)?;
+    /// See [`StreamLog::delete`](crate::StreamLog::delete).
+    pub(crate) fn delete(&self) -> std::result::Result<bool, DeleteError> {
+        let shared = &self.shared;
+        self.check_process().map_err(DeleteError::Undone)?;
         if shared.context.is_read_only() {
             return Err(DeleteError::Undone(Error::new(ErrorKind::ReadOnly, &shared.location)));
         }
         // Before the group: a truncation removes files by paths that may be another stream's once
         // this one is gone.
-        let mut removals = self.inner.removals.lock();
+        let mut removals = self.removals.lock();
         let mut moved = Ok(None);
-        let retired = self.inner.group.shut_down(Error::new(ErrorKind::Deleted, &shared.location), |state| {
+        let retired = self.group.shut_down(Error::new(ErrorKind::Deleted, &shared.location), |state| {
             moved = move_away(&shared.context, &shared.location);
             if let Err(DeleteError::Undone(error)) = &moved {
                 return Err(error.clone());

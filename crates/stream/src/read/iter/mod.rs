@@ -1,7 +1,7 @@
 //! Iterating over the entries of a range, from both ends.
 //!
-//! Invariants: an iterator owns everything that it needs. Its end is fixed when it is made. After an
-//! error it is done. It keeps at most two segments open, one for each end.
+//! Invariants: an iterator owns everything that it needs. Its end is fixed when it is made. After
+//! an error it is done. It keeps at most two segments open, one for each end.
 //!
 //! [`forward`] moves the front and [`backward`] the back. [`in_block`] is the fast path of the
 //! front. This file joins the ends, and keeps what they read consistent.
@@ -22,7 +22,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::inner::Inner;
 use crate::options::Visibility;
 
-/// The entries of a stream in a range, from both ends. See [`StreamLog::iter`](crate::StreamLog::iter).
+/// The entries of a stream in a range, from both ends. See
+/// [`StreamLog::iter`](crate::StreamLog::iter).
 pub struct Iter {
     inner: Arc<Inner>,
     /// The epoch that it has seen last.
@@ -101,8 +102,8 @@ impl Iter {
             Ok(entry) => entry,
             Err(error) => return Some(Err(error)),
         };
-        // The frame of the entry is in memory now, unless the entry was in the tail buffer, or a new
-        // epoch has begun since.
+        // The frame of the entry is in memory now, unless the entry was in the tail buffer, or a
+        // new epoch has begun since.
         Some(Ok(self.run_in_block().unwrap_or_else(|| {
             self.front += 1;
             Run::of_one(entry)
@@ -165,8 +166,8 @@ impl Iter {
         let at = self.inner.shared.truncations.since(self.epoch);
         self.cut = self.cut.into_iter().chain(at).min();
         self.epoch = epoch;
-        // Entries of the tail buffer may be in another segment now, and a frame in memory may end at
-        // the new limit of its segment.
+        // Entries of the tail buffer may be in another segment now, and a frame in memory may end
+        // at the new limit of its segment.
         self.forward = None;
         self.backward = None;
     }

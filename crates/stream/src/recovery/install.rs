@@ -1,0 +1,72 @@
+//! Makes the findings of recovery the state of the stream.
+
+use std::sync::Arc;
+
+use stratawal_sync::Published;
+
+use super::Recovered;
+use crate::read::snapshot::Snapshot;
+use crate::report::OpenReport;
+use crate::shared::Shared;
+use crate::write::clock::{Clock, is_far_ahead};
+use crate::write::tail::{Reservation, Tail};
+use crate::write::writer::Writer;
+
+/// Replaces the state of the stream, for readers in one step, by what recovery found; `None` if the
+/// stream does not exist. Returns the writer that continues it. The caller holds the lock.
+///
+/// `accepted` is one past the last entry that waits in the tail, if any waits.
+pub(super) fn install(
+    shared: &Arc<Shared>,
+    report: &Published<OpenReport>,
+    tail: &mut Tail,
+    recovered: Option<Recovered>,
+    accepted: Option<u64>,
+) -> Writer {
+    let old = shared.snapshot.load();
+    let Some(recovered) = recovered else {
+        shared.truncations.cut(shared.watermarks.epoch(), 0);
+        shared.watermarks.change(|watermarks| {
+            shared.snapshot.store(Arc::new(Snapshot::default()));
+            watermarks.reset(0, 0);
+        });
+        *tail = new_tail(shared, &tail.clock, 0, 0, None);
+        return Writer::new(Arc::clone(shared), None, 0);
+    };
+    let stream_id = recovered.snapshot.segments.first().map(|segment| segment.header.stream_id.0);
+    if let Some(stream_id) = stream_id.filter(|_| !recovered.is_continued) {
+        // The cached segments may have been loaded from other bytes.
+        shared.context.cache.remove_stream(stream_id);
+    }
+    let accepted = accepted.unwrap_or(recovered.end);
+    let cut = old.diverges_at(shared.watermarks.accepted(), &recovered.snapshot, recovered.start);
+    let cut = cut.filter(|&cut| cut < recovered.end).unwrap_or(accepted);
+    shared.truncations.cut(shared.watermarks.epoch(), cut);
+    shared.watermarks.change(|watermarks| {
+        shared.snapshot.store(Arc::new(recovered.snapshot));
+        watermarks.reset(recovered.start, recovered.end);
+        watermarks.set_accepted(accepted);
+    });
+    report.store(Arc::new(recovered.report));
+    let (active, reservation) = match recovered.writable {
+        Some((active, preallocation)) => {
+            let reservation = Reservation::new(&active.writer, preallocation);
+            (Some(active), Some(reservation))
+        }
+        None => (None, None),
+    };
+    *tail = new_tail(shared, &tail.clock, recovered.end, recovered.timestamp, reservation);
+    Writer::new(Arc::clone(shared), active, recovered.timestamp)
+}
+
+/// The tail of a stream that ends at `end`, whose last entry has the time `last`, and whose clock
+/// was `before` until now.
+fn new_tail(shared: &Shared, before: &Clock, end: u64, last: u64, reservation: Option<Reservation>) -> Tail {
+    let storage = shared.context.storage();
+    let now = storage.now_micros();
+    let restart = is_far_ahead(last, now).then_some(now);
+    let reservation = reservation.map(|reservation| Reservation { restart, ..reservation });
+    let mut tail = Tail::new(end, last, reservation, Arc::clone(&shared.context.pending));
+    tail.clock = Clock::new(&**storage, now, last).counting_on(before);
+    tail
+}

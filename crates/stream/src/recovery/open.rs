@@ -1,0 +1,137 @@
+//! Opens a stream: recovers it or reads it, and builds its state from what was found.
+
+use std::sync::Arc;
+
+use stratawal_frame::SeqNo;
+use stratawal_sync::{Mutex, Published};
+
+use super::Recovered;
+use super::install::install;
+use crate::context::LogContext;
+use crate::error::{Call, Error, ErrorKind, Result};
+use crate::events;
+use crate::inner::Inner;
+use crate::location::Location;
+use crate::options::StreamOptions;
+use crate::read::snapshot::Snapshot;
+use crate::removal::Removals;
+use crate::report::OpenReport;
+use crate::shared::Shared;
+use crate::truncation_log::TruncationLog;
+use crate::watermarks::Watermarks;
+use crate::write::commit::Group;
+use crate::write::reserve::ReserveUse;
+use crate::write::tail::Tail;
+
+impl Inner {
+    /// See [`StreamLog::open`](crate::StreamLog::open).
+    pub(crate) fn open(context: Arc<LogContext>, location: Location, options: StreamOptions) -> Result<Arc<Self>> {
+        check_options(&location, &options)?;
+        match recover_or_read(&context, &location, &options, ReserveUse::Never) {
+            Ok(mut recovered) => {
+                let mut removals = Removals::default();
+                if let Some(recovered) = &mut recovered {
+                    let dead = std::mem::take(&mut recovered.dead);
+                    removals.remove_found(&context, &location, dead, &mut recovered.report);
+                }
+                Ok(build(context, location, options, recovered, removals))
+            }
+            // The entries that exist can be read. Recovery is done before the next append.
+            Err(full) if full.kind() == ErrorKind::Full => {
+                let recovered = super::read(&context, &location, &options);
+                let recovered = recovered.map_err(|error| error.of_call(Call::LookUp))?;
+                let inner = build(context, location, options, recovered, Removals::default());
+                inner.group.lock().set_error(full);
+                Ok(inner)
+            }
+            Err(error) => Err(error.of_call(Call::LookUp)),
+        }
+    }
+
+    /// See [`StreamLog::open_above`](crate::StreamLog::open_above).
+    pub(crate) fn open_above(
+        context: Arc<LogContext>,
+        location: Location,
+        options: StreamOptions,
+        first: u64,
+    ) -> Result<Arc<Self>> {
+        check_options(&location, &options)?;
+        if context.is_read_only() {
+            return Err(Error::new(ErrorKind::ReadOnly, &location));
+        }
+        let outcome = super::recover_above(&context, &location, &options, SeqNo(first));
+        events::opened(&location, &outcome);
+        let Some(mut recovered) = outcome? else { return Err(Error::new(ErrorKind::Deleted, &location)) };
+        let removed = Removals::remove_damaged(&context, &location, &std::mem::take(&mut recovered.dead));
+        context.make_reserve();
+        removed?;
+        Ok(build(context, location, options, Some(recovered), Removals::default()))
+    }
+
+    /// See [`StreamLog::open_before_damage`](crate::StreamLog::open_before_damage).
+    pub(crate) fn open_before_damage(
+        context: Arc<LogContext>,
+        location: Location,
+        options: StreamOptions,
+    ) -> Result<(Arc<Self>, Option<Error>)> {
+        match Self::open(Arc::clone(&context), location.clone(), options.clone()) {
+            Ok(inner) => Ok((inner, None)),
+            Err(damage) if damage.is_damage() && context.is_read_only() => {
+                let recovered = super::partial(&context, &location, &options)?;
+                Ok((build(context, location, options, Some(recovered), Removals::default()), Some(damage)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Recovers the stream, or with a read-only context only reads it.
+pub(super) fn recover_or_read(
+    context: &LogContext,
+    location: &Location,
+    options: &StreamOptions,
+    reserve: ReserveUse,
+) -> Result<Option<Recovered>> {
+    let outcome = if context.is_read_only() {
+        super::read(context, location, options)
+    } else {
+        super::recover(context, location, options, reserve)
+    };
+    events::opened(location, &outcome);
+    outcome
+}
+
+fn check_options(location: &Location, options: &StreamOptions) -> Result<()> {
+    options.fault().map_or(Ok(()), |why| Err(Error::text(ErrorKind::InvalidOption, location, why)))
+}
+
+fn build(
+    context: Arc<LogContext>,
+    location: Location,
+    options: StreamOptions,
+    mut recovered: Option<Recovered>,
+    removals: Removals,
+) -> Arc<Inner> {
+    let is_read_only = context.is_read_only();
+    let known = recovered.as_mut().and_then(|recovered| recovered.known.take()).filter(|_| is_read_only);
+    let (start, end) = recovered.as_ref().map_or((0, 0), |recovered| (recovered.start, recovered.end));
+    let watermarks = Arc::new(Watermarks::new(start, end));
+    let shared = Arc::new(Shared {
+        context,
+        location,
+        options,
+        watermarks: Arc::clone(&watermarks),
+        snapshot: Published::new(Snapshot::default()),
+        truncations: TruncationLog::new(),
+    });
+    let report = Published::new(OpenReport::default());
+    let mut tail = Tail::new(0, 0, None, Arc::clone(&shared.context.pending));
+    let writer = install(&shared, &report, &mut tail, recovered, None);
+    let group = Group::new(tail, Some(writer), watermarks, shared.location.shared_name());
+    if is_read_only {
+        group.lock().set_error(Error::new(ErrorKind::ReadOnly, &shared.location));
+    }
+    let removals = Mutex::new(removals);
+    let known = Mutex::new(known);
+    Arc::new(Inner { shared, group, report, removals, known })
+}

@@ -1,0 +1,92 @@
+//! Recovers a stream that is open and has failed; or, if it is opened for reading, looks again.
+
+use std::sync::Arc;
+
+use super::Look;
+use super::install::install;
+use super::open::recover_or_read;
+use crate::error::{DamageKind, Error, ErrorKind, Result};
+use crate::events;
+use crate::inner::Inner;
+use crate::write::reserve::ReserveUse;
+
+impl Inner {
+    /// See [`StreamLog::reopen`](crate::StreamLog::reopen).
+    pub(crate) fn reopen(&self) -> Result<()> {
+        if self.shared.context.is_read_only() { self.look_again() } else { self.recover(true, ReserveUse::Never) }
+    }
+
+    fn look_again(&self) -> Result<()> {
+        self.check_process()?;
+        let Self { shared, group, report, known, .. } = self;
+        // The lock lets only one thread look at a time, so an older look never replaces a newer
+        // one.
+        let mut state = group.lock();
+        let before = known.lock().take();
+        let outcome = match super::look(&shared.context, &shared.location, &shared.options, before) {
+            Ok(Look::Same { known: same, report: now }) => {
+                *known.lock() = Some(same);
+                // Nothing changes for readers, so their epoch continues.
+                let now = now.unwrap_or_else(|| report.load().of_nothing_new());
+                report.store(Arc::new(now));
+                return Ok(());
+            }
+            Ok(Look::New(recovered)) => Ok(Some(*recovered)),
+            Ok(Look::Missing) => Ok(None),
+            Err(error) => Err(error),
+        };
+        events::opened(&shared.location, &outcome);
+        let mut recovered = outcome?;
+        *known.lock() = recovered.as_mut().and_then(|recovered| recovered.known.take());
+        install(shared, report, &mut state.tail, recovered, None);
+        Ok(())
+    }
+
+    /// Recovers a stream that has failed. Entries that wait in the tail continue to wait. If it was
+    /// not `asked` for by the caller, it fails where entries are lost, so that the caller learns of
+    /// the loss.
+    pub(crate) fn recover(&self, asked: bool, reserve: ReserveUse) -> Result<()> {
+        self.check_process()?;
+        let Self { shared, group, report, removals, .. } = self;
+        // Locked before the group: a truncation may still be removing files, and recovery must not
+        // find half of them.
+        let mut removals = removals.lock();
+        let mut dead = None;
+        let result = group.recover(|tail, failed| {
+            if tail.closed {
+                return Err(Error::new(ErrorKind::Closed, &shared.location));
+            }
+            // The descriptors of the failed writer may have unsynced writes. Recovery writes again,
+            // and syncs, what it finds of them, so the descriptors are closed only after it.
+            let recovered = recover_or_read(&shared.context, &shared.location, &shared.options, reserve);
+            drop(failed);
+            let mut recovered = recovered?;
+            let found = recovered.as_mut().map(|recovered| std::mem::take(&mut recovered.dead));
+            if recovered.is_none() && !shared.snapshot.load().segments.is_empty() {
+                // The directory existed, and acknowledged entries with it.
+                return Err(Error::damage(&shared.location, DamageKind::NoSegment, None, None, None));
+            }
+            let waiting = tail.waiting_from(recovered.as_ref().map_or(0, |recovered| recovered.end));
+            if waiting.is_none() && !asked {
+                let text = "entries that were handed to the operating system, and not synced, are lost";
+                return Err(Error::text(ErrorKind::Poisoned, &shared.location, text));
+            }
+            let waiting = waiting.unwrap_or_default();
+            let reserved = waiting.reserved;
+            let writer = install(shared, report, tail, recovered, waiting.end_seq());
+            // They are removed after the lock is released: readers no longer see them.
+            dead = found;
+            tail.adopt_pending(waiting);
+            if let Some(reservation) = tail.reservation.as_mut().filter(|_| reserved > 0) {
+                reservation.reserve(reserved).map_err(|e| shared.segment_error(e))?;
+            }
+            Ok(writer)
+        });
+        if let Some(dead) = dead {
+            let mut amended = (*report.load()).clone();
+            removals.remove_found(&shared.context, &shared.location, dead, &mut amended);
+            report.store(Arc::new(amended));
+        }
+        result
+    }
+}
