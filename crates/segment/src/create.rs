@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stratawal_frame::{SEGMENT_HEADER_LEN, SegmentHeader};
-use stratawal_storage::{Access, File, FolderToSync, Storage};
+use stratawal_storage::{Access, DirToSync, File, Storage};
 use stratawal_sync::fail_point;
 use thiserror::Error;
 
@@ -60,7 +60,7 @@ pub fn create(
     }
     // Opened before the name is given: a process without descriptors finds out while nothing has
     // changed.
-    let folder = FolderToSync::new(storage, dir);
+    let folder = DirToSync::new(storage, dir);
     let folder = folder.map_err(|source| CreateError::Undone(Error::io(id, "open the folder")(source)))?;
     let len = active_len(reserve.max(SEGMENT_HEADER_LEN as u64));
     let (temporary, file) =

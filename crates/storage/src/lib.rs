@@ -44,5 +44,5 @@ mod unix;
 pub use error::{is_full, is_out_of_files, os_code};
 pub use map::Map;
 pub use memory::MemoryStorage;
-pub use storage::{Access, ChangeStamp, DirEntry, EntryKind, File, FolderToSync, Lock, LockError, Storage};
+pub use storage::{Access, ChangeStamp, DirEntry, DirToSync, EntryKind, File, Lock, LockError, Storage};
 pub use unix::{UnixStorage, open_files_limit};

@@ -83,13 +83,13 @@ pub trait Lock: Send + Sync + fmt::Debug {}
 
 /// A folder that will be synced: what that needs of the system is there already.
 #[derive(Debug)]
-pub struct FolderToSync {
+pub struct DirToSync {
     storage: Arc<dyn Storage>,
     dir: PathBuf,
     open: Option<Arc<dyn File>>,
 }
 
-impl FolderToSync {
+impl DirToSync {
     /// Opens `dir`, before anything is done to its entries that cannot be undone.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use stratawal_index::CacheKey;
 use stratawal_segment::{Access, SegmentId};
-use stratawal_storage::{FolderToSync, Storage};
+use stratawal_storage::{DirToSync, Storage};
 use stratawal_sync::thread::yield_now;
 use stratawal_sync::{fail_point, fence};
 
@@ -37,7 +37,7 @@ pub(crate) struct Removals {
 pub(crate) struct Dead {
     pub(crate) segments: Vec<Arc<PublishedSegment>>,
     /// Their directory, where their removal is to be made durable.
-    pub(crate) folder: Option<FolderToSync>,
+    pub(crate) dir_to_sync: Option<DirToSync>,
 }
 
 impl Removals {
@@ -111,7 +111,7 @@ impl Removals {
                 context.cache.remove(CacheKey { stream_id, generation: id.generation.0 });
             }
         }
-        let synced = dead.folder.map_or(Ok(()), |folder| folder.sync());
+        let synced = dead.dir_to_sync.map_or(Ok(()), |dir| dir.sync());
         let synced = synced.map_err(|error| {
             let text = "the entries are dropped, but after a power loss their files may take space again, until the next opening \
                         removes them";

@@ -22,7 +22,7 @@ use std::path::Path;
 use stratawal_segment::create;
 
 impl Writer {
-    /// The first segment of a stream that is not there yet, and its folder, durably: built under a
+    /// The first segment of a stream that is not there yet, and its directory, durably: built under a
     /// temporary name with the segment in it, both synced, then renamed, then the parent synced.
     pub(super) fn create_stream(&mut self, tail: &mut Tail, start: u64) -> Result<()> {
         let shared = Arc::clone(self.shared());

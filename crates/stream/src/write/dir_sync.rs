@@ -1,8 +1,8 @@
-//! Syncs of the folder that holds the streams, shared by all who wait for one: many streams that
+//! Syncs of the directory that holds the streams, shared by all who wait for one: many streams that
 //! are created at once wait for a few syncs of it, and not each for one of its own.
 //!
 //! Invariant: whoever asks is answered by a sync that began after it asked, or by the error of that
-//! very sync. One that is running already may have begun before what the asker did to the folder,
+//! very sync. One that is running already may have begun before what the asker did to the directory,
 //! and answers nobody who comes later. But should it fail, it fails for them, too: the system tells
 //! of a failed write once, and perhaps not the sync that comes after.
 
@@ -10,17 +10,17 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use stratawal_storage::{FolderToSync, Storage};
+use stratawal_storage::{DirToSync, Storage};
 use stratawal_sync::{Condvar, Mutex, fail_point};
 
-/// The syncs of one folder.
+/// The syncs of one directory.
 #[derive(Debug)]
 pub(crate) struct DirSyncs {
     state: Mutex<State>,
     ended: Condvar,
-    /// The folder itself, from the first use on: a process may have no descriptor left when it is
+    /// The directory itself, from the first use on: a process may have no descriptor left when it is
     /// to be synced.
-    folder: Mutex<Option<Arc<FolderToSync>>>,
+    dir: Mutex<Option<Arc<DirToSync>>>,
 }
 
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Round {
 impl DirSyncs {
     pub(crate) fn new() -> Self {
         let state = State { running: None, next: Round::new() };
-        Self { state: Mutex::new(state), ended: Condvar::new(), folder: Mutex::new(None) }
+        Self { state: Mutex::new(state), ended: Condvar::new(), dir: Mutex::new(None) }
     }
 
     /// Sees to it that syncing `dir` needs nothing that may be lacking by then: before what cannot
@@ -74,25 +74,25 @@ impl DirSyncs {
     ///
     /// # Errors
     /// The operating system's.
-    pub(crate) fn ready(&self, storage: &Arc<dyn Storage>, dir: &Path) -> io::Result<Arc<FolderToSync>> {
-        let mut folder = self.folder.lock();
-        if let Some(open) = &*folder {
+    pub(crate) fn ready(&self, storage: &Arc<dyn Storage>, dir: &Path) -> io::Result<Arc<DirToSync>> {
+        let mut known = self.dir.lock();
+        if let Some(open) = &*known {
             return Ok(Arc::clone(open));
         }
-        let open = Arc::new(FolderToSync::new(storage, dir)?);
-        *folder = Some(Arc::clone(&open));
+        let open = Arc::new(DirToSync::new(storage, dir)?);
+        *known = Some(Arc::clone(&open));
         Ok(open)
     }
 
     /// Makes durable what has happened to the names in `dir` up to now. All calls are for the same
-    /// folder.
+    /// directory.
     ///
     /// # Errors
     /// That of the sync that this call waited for, or of one that ran when it was asked; then it is
     /// not known what is durable.
     pub(crate) fn sync(&self, storage: &Arc<dyn Storage>, dir: &Path) -> io::Result<()> {
-        let folder = self.ready(storage, dir)?;
-        self.shared(|| folder.sync())
+        let dir = self.ready(storage, dir)?;
+        self.shared(|| dir.sync())
     }
 
     /// What `sync`, done by this thread or another, answers when it begins after this call does.
@@ -120,7 +120,7 @@ impl DirSyncs {
 }
 
 fn unwound() -> io::Error {
-    io::Error::other("the thread that synced the folder panicked")
+    io::Error::other("the thread that synced the directory panicked")
 }
 
 /// Ends a round, also where it unwinds: nobody waits for ever.

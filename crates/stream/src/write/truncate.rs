@@ -1,7 +1,7 @@
 //! Dropping entries: from the beginning, from the end, and the whole stream.
 //!
 //! Dropping from the beginning is a START frame; dropping from the end, or up to beyond the end, is
-//! a new generation, whose folder entry is the commit point: nothing is shortened or rewritten, and
+//! a new generation, whose directory entry is the commit point: nothing is shortened or rewritten, and
 //! what is left over stays void whether or not it comes back. Everything is settled first, so
 //! whoever waits is told what was so. Files are removed after the lead was given back, see
 //! [`removal`](crate::removal).
@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use stratawal_frame::{SegmentHeader, SeqNo};
-use stratawal_storage::FolderToSync;
+use stratawal_storage::DirToSync;
 use stratawal_sync::fail_point;
 
 use crate::deletion::{DeleteError, move_away, remove_moved};
@@ -244,7 +244,7 @@ impl OpenSegments {
         shared.watermarks.set_start(first);
         let (_, begun) = self.activate(writer, preallocation, &[]);
         shared.watermarks.reset_all(first);
-        Ok((Dead { segments: old.segments.clone(), folder: None }, begun))
+        Ok((Dead { segments: old.segments.clone(), dir_to_sync: None }, begun))
     }
 
     /// The header of a generation that begins at `base`, where everything is durable.
@@ -277,7 +277,7 @@ impl OpenSegments {
         let predecessor = self.predecessor(kept.checked_sub(1).map(|i| &old.segments[i]), next);
         // What comes after the commit point must not lack a descriptor.
         let dir = shared.location.dir();
-        let folder = FolderToSync::new(shared.context.storage(), &dir).map_err(|e| Error::io(&shared.location, e))?;
+        let dir_to_sync = DirToSync::new(shared.context.storage(), &dir).map_err(|e| Error::io(&shared.location, e))?;
         let header = self.generation_header(predecessor, next, start, reservation)?;
         let (writer, preallocation) = self.create(&header, FIRST_LEN, reserve)?;
 
@@ -298,7 +298,7 @@ impl OpenSegments {
             watermarks.reset(watermarks.start(), next);
             activated
         });
-        Ok((Dead { segments: old.segments[kept..].to_vec(), folder: Some(folder) }, begun))
+        Ok((Dead { segments: old.segments[kept..].to_vec(), dir_to_sync: Some(dir_to_sync) }, begun))
     }
 
     /// What the header of a segment that begins at `next` states of the segment before it.
