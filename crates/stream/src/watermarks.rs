@@ -1,9 +1,8 @@
 //! The ends of a stream, as numbers that readers load without a lock.
 //!
-//! *accepted*: the next seq to be given; *drained*: in the stream's own file; *flushed*: handed to
-//! the operating system; *durable*: on stable storage. durable <= flushed <= drained <= accepted.
-//! Drained and flushed are the same number as long as a stream's only way to the operating system
-//! is its own file.
+//! *accepted* is the seq of the next append. Entries below *flushed* have been handed to the
+//! operating system, and entries below *durable* are on stable storage. *start* is the first live
+//! seq. Invariant: durable <= flushed <= accepted.
 
 use stratawal_sync::thread::yield_now;
 use stratawal_sync::{AtomicSeq, fail_point};
@@ -13,11 +12,11 @@ use crate::options::Durability;
 #[derive(Debug)]
 pub(crate) struct Watermarks {
     accepted: AtomicSeq,
-    drained: AtomicSeq,
     flushed: AtomicSeq,
     durable: AtomicSeq,
     start: AtomicSeq,
-    /// How often the stream was recovered, or cut. Seqs of one epoch say nothing in another.
+    /// Rises by two whenever the stream is recovered or its end is truncated. A seq of one epoch
+    /// may name another entry in the next.
     epoch: AtomicSeq,
 }
 
@@ -25,7 +24,6 @@ impl Watermarks {
     pub(crate) fn new(start: u64, end: u64) -> Self {
         Self {
             accepted: AtomicSeq::new(end),
-            drained: AtomicSeq::new(end),
             flushed: AtomicSeq::new(end),
             durable: AtomicSeq::new(end),
             start: AtomicSeq::new(start),
@@ -33,11 +31,12 @@ impl Watermarks {
         }
     }
 
-    /// Begins another epoch, in which `change` sets what readers see: its marks, and the snapshot
-    /// beside them. Meanwhile the epoch is odd, and readers wait. Under the stream's lock.
+    /// Begins another epoch, in which `change` sets what readers see: the watermarks, and the
+    /// snapshot beside them. The epoch is odd while `change` runs, and readers wait. Call it under
+    /// the stream's lock.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&Self) -> T) -> T {
-        // Before the marks: who sees one of them that belongs to the new epoch sees that the old
-        // one is over.
+        // Before the watermarks: a reader that loads one of the new epoch then sees that the old
+        // epoch is over.
         let epoch = self.epoch.load();
         self.epoch.store(epoch + 1);
         let changed = change(self);
@@ -45,49 +44,49 @@ impl Watermarks {
         changed
     }
 
-    /// All of them at once, within a change; it may lower what was accepted.
+    /// Sets all watermarks at once, within a change. It may lower what was accepted.
     pub(crate) fn reset(&self, start: u64, end: u64) {
-        for mark in [&self.durable, &self.flushed, &self.drained, &self.accepted] {
-            mark.store(end);
+        for watermark in [&self.durable, &self.flushed, &self.accepted] {
+            watermark.store(end);
         }
         self.start.store(start);
     }
 
-    /// The entries below `start` are dropped. Before the snapshot that lacks them.
+    /// Drops the entries below `start`. Call it before the snapshot that lacks them is stored.
     pub(crate) fn set_start(&self, start: u64) {
         self.start.store(start);
     }
 
-    /// The stream, all settled, begins anew at `start`, beyond its end. Behind `set_start` and the
-    /// snapshot.
+    /// The stream, whose entries are all durable, begins anew at `start`, beyond its end. Call it
+    /// after `set_start` and after the snapshot is stored.
     pub(crate) fn reset_all(&self, start: u64) {
-        for mark in [&self.accepted, &self.drained, &self.flushed, &self.durable] {
-            mark.store(start);
+        for watermark in [&self.accepted, &self.flushed, &self.durable] {
+            watermark.store(start);
         }
     }
 
-    /// Behind the bytes in the tail buffer.
+    /// Call it once the entries are in the tail buffer.
     pub(crate) fn set_accepted(&self, end: u64) {
         self.accepted.store(end);
     }
 
-    /// Behind the bytes in the file, the points in the index, and the end of the segment.
+    /// Call it once the bytes are in the file, the points in the index, and the segment's end is
+    /// stored.
     pub(crate) fn set_flushed(&self, end: u64) {
-        self.drained.store(end);
         self.flushed.store(end);
     }
 
-    /// Behind the sync, and the MARK.
+    /// Call it after the sync and the MARK.
     pub(crate) fn set_durable(&self, end: u64) {
         self.durable.store(end);
     }
 
-    /// Odd within a change.
+    /// The epoch, which is odd within a change.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load()
     }
 
-    /// The epoch, once none is being changed.
+    /// The epoch, outside a change: waits until a change is over.
     pub(crate) fn stable_epoch(&self) -> u64 {
         loop {
             let epoch = self.epoch.load();
@@ -98,13 +97,14 @@ impl Watermarks {
         }
     }
 
-    /// What `read` answers about one epoch: read again where another began meanwhile.
+    /// What `read` returns within one epoch. It reads again where another epoch began during the
+    /// call.
     pub(crate) fn in_one_epoch<T>(&self, mut read: impl FnMut(u64) -> T) -> T {
         loop {
             let epoch = self.stable_epoch();
-            let answer = read(epoch);
+            let result = read(epoch);
             if self.epoch.load() == epoch {
-                return answer;
+                return result;
             }
         }
     }
@@ -117,10 +117,6 @@ impl Watermarks {
         self.accepted.load()
     }
 
-    pub(crate) fn drained(&self) -> u64 {
-        self.drained.load()
-    }
-
     pub(crate) fn flushed(&self) -> u64 {
         self.flushed.load()
     }
@@ -129,7 +125,7 @@ impl Watermarks {
         self.durable.load()
     }
 
-    /// How far an append of this durability is acknowledged.
+    /// Appends of this durability are acknowledged below this seq.
     pub(crate) fn reached(&self, durability: Durability) -> u64 {
         match durability {
             Durability::Buffered => self.accepted(),

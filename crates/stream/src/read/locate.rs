@@ -77,7 +77,7 @@ impl Inner {
                 return Err(truncated(start));
             }
             // This watermark is loaded before the snapshot, which then has every entry below it.
-            if seq < shared.watermarks.drained() {
+            if seq < shared.watermarks.flushed() {
                 break;
             }
             if let Some(entry) = self.tail_entry(seq) {

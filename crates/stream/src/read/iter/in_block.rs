@@ -27,7 +27,7 @@ impl Iter {
     pub(super) fn run_in_block(&mut self) -> Option<Run> {
         let seq = self.front;
         // Drained entries keep their frames as long as the epoch does not change.
-        let back = self.back.min(self.inner.shared.watermarks.drained());
+        let back = self.back.min(self.inner.shared.watermarks.flushed());
         let run = self.forward_in_block()?.run(seq, back)?;
         if self.inner.shared.watermarks.epoch() != self.epoch {
             // The cursor has moved, and the front has not.
@@ -47,7 +47,7 @@ impl Iter {
             return None;
         }
         if forward.frame.as_ref().is_none_or(|frame| frame.header().end_seq().0 <= seq) {
-            if seq >= self.inner.shared.watermarks.drained() {
+            if seq >= self.inner.shared.watermarks.flushed() {
                 return None;
             }
             forward.frame = Some(forward.cursor.try_next(SeqNo(seq))?);

@@ -178,14 +178,14 @@ impl Iter {
     /// [`ErrorKind::Cut`] if recovery has taken the entry back.
     fn read_tail(&self, seq: u64) -> Result<Option<Entry>> {
         let watermarks = &self.inner.shared.watermarks;
-        if seq < watermarks.drained() {
+        if seq < watermarks.flushed() {
             return Ok(None);
         }
         if let Some(entry) = self.inner.tail_entry(seq) {
             return Ok(Some(entry));
         }
         // A leader may have written it to the file since the first look.
-        if seq < watermarks.drained() {
+        if seq < watermarks.flushed() {
             return Ok(None);
         }
         Err(Error::new(ErrorKind::Cut { at: watermarks.accepted() }, &self.inner.shared.location))
