@@ -194,7 +194,7 @@ pub(crate) const KINDS: [Kind; 21] = [
         open: peers::okaywal::open,
         levels: &[Level::Synced],
         lacks: "each commit syncs: it has nothing weaker",
-        note: "preallocated for all that comes, never checkpointed; scanned by recovery; read by address, which the caller keeps",
+        note: "preallocated for all entries, never checkpointed; scanned by recovery; read by address, which the caller keeps",
         ..PEER
     },
     Kind {
@@ -207,9 +207,9 @@ pub(crate) const KINDS: [Kind; 21] = [
         name: "open-wal",
         open: peers::open_wal::open,
         levels: &[Level::Buffered, Level::Synced],
-        lacks: "whatever it writes it syncs: it has nothing between buffered and synced",
+        lacks: "each write is synced: it has nothing between buffered and synced",
         no_get: "a record is found by reading its segment from the beginning",
-        note: "a single writer under a mutex; a log a stream; what is buffered is committed, with a sync, each MiB",
+        note: "a single writer under a mutex; a log a stream; buffered entries are committed, with a sync, each MiB",
         ..PEER
     },
     Kind {

@@ -92,7 +92,7 @@ fn cell(text: &str) -> String {
 
 /// The summary, and a section for each case. The plots lie beside it.
 pub(super) fn page(results: &[Results], machine: &Machine, conditions: &str) -> String {
-    let mut out = "# The same work by stratawal, by other logs, and by raw loops\n\n".to_owned();
+    let mut out = "# Comparison with other logs and with raw loops\n\n".to_owned();
     out += &head(results, machine, conditions);
     for one in results {
         out += &section(one, machine);
@@ -173,7 +173,7 @@ fn section(one: &Results, machine: &Machine) -> String {
     if one.outcomes.iter().any(|(_, outcome)| outcome.spread("value").is_some()) {
         out += &format!("![{}]({})\n\n", case.name, case.plot_name());
     }
-    out += "| subject | median (least to greatest) | × raw | × best peer | p50 | p99 | p99.9 | besides |\n";
+    out += "| subject | median (least to greatest) | × raw | × best peer | p50 | p99 | p99.9 | notes |\n";
     out += "|---|---|---|---|---|---|---|---|\n";
     let raw = one.median("raw");
     let best = one.best_peer().map(|best| best.1);
@@ -193,7 +193,7 @@ fn section(one: &Results, machine: &Machine) -> String {
                 percentile(outcome, "p50_ns"),
                 percentile(outcome, "p99_ns"),
                 percentile(outcome, "p999_ns"),
-                cell(&besides(outcome))
+                cell(&notes(outcome))
             ),
         };
     }
@@ -211,7 +211,7 @@ fn percentile(outcome: &Outcome, name: &str) -> String {
 }
 
 /// Further figures, and the note.
-fn besides(outcome: &Outcome) -> String {
+fn notes(outcome: &Outcome) -> String {
     let Outcome::Figures(lines) = outcome else { return String::new() };
     let Some(first) = lines.first() else { return String::new() };
     let names = fields(first).into_iter().map(|(name, _)| name).filter(|name| !STANDARD.contains(name));

@@ -90,7 +90,7 @@ pub(super) fn one_by_one(run: &Run<'_>) -> Answer<Figures> {
 pub(super) fn batches(run: &Run<'_>) -> Answer<Figures> {
     run.kind.gives(Level::Flushed)?;
     if run.kind.batches_sync {
-        return none("its batches are synced whatever it is told");
+        return none("its batches are always synced");
     }
     let subject = (run.kind.open)(&run.setup(Level::Flushed))?;
     let mut payload = Payload::new(ENTRY_LEN);

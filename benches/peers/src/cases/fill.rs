@@ -171,11 +171,11 @@ pub(super) fn in_scope<T: Send, U>(
     std::thread::scope(|scope| {
         let part = &part;
         let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(move || part(thread))).collect();
-        let besides = beside();
+        let result = beside();
         let panicked = |_| Stop::Failed("a thread panicked".to_owned());
         // All threads are joined before the first failure is reported.
         let results: Vec<Answer<T>> = threads.into_iter().map(|thread| thread.join().map_err(panicked)?).collect();
-        (results.into_iter().collect(), besides)
+        (results.into_iter().collect(), result)
     })
 }
 
