@@ -252,7 +252,7 @@ impl SegmentFile {
     /// # Errors
     /// I/O.
     pub fn holds_only_zeros(&self) -> Result<bool> {
-        let mut window = crate::window::Window::new(Arc::clone(&self.file), self.len);
+        let mut window = crate::scan::Window::new(Arc::clone(&self.file), self.len);
         let mut at = SEGMENT_HEADER_LEN as u64;
         while at < self.len {
             let bytes = window.at(at, 1).map_err(Error::io(self.id, "read"))?;

@@ -40,35 +40,28 @@
 //! index block means.
 #![deny(unsafe_code)]
 
-mod chain;
-mod create;
 mod error;
 mod fail_points;
 mod file;
 mod name;
-mod preallocation;
 mod read;
-mod search;
-mod window;
-mod writer;
+mod scan;
+mod write;
 
 #[cfg(stratawal_faults)]
 #[doc(hidden)]
 pub use fail_points::FailPoint;
 
-pub use chain::{Attestations, Chain};
-pub use create::{CreateError, create};
 pub use error::{Error, ErrorKind};
 pub use file::{Finished, FooterSummary, SegmentFile};
 pub use name::{SegmentId, TEMPORARY_PREFIX, is_temporary};
-pub use preallocation::{CONTROL_RESERVE, Preallocation, active_len};
 pub use read::{
     BLOCK_LEN_MAX, CursorStep, FoundEntry, FrameAt, FrameCursor, FrameLayout, FrameRef, MapPromise, SegmentData,
     SpanState,
 };
-pub use search::{FoundFrame, FoundSeal, FrameSearch};
+pub use scan::{Attestations, Chain, FoundFrame, FoundSeal, FrameSearch};
 pub use stratawal_storage::Access;
-pub use writer::{ControlContext, SegmentWriter};
+pub use write::{CONTROL_RESERVE, ControlContext, CreateError, Preallocation, SegmentWriter, active_len, create};
 
 /// The result of an operation on a segment file.
 pub type Result<T> = std::result::Result<T, Error>;

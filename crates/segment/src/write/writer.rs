@@ -13,8 +13,8 @@ use stratawal_frame::{
 };
 use stratawal_storage::File;
 
+use super::preallocation::Preallocation;
 use crate::file::SegmentFile;
-use crate::preallocation::Preallocation;
 use crate::{Error, Result, SegmentId};
 
 /// What every control frame says besides its content.

@@ -5,12 +5,11 @@
 //! elsewhere is not valid.
 
 use stratawal_frame::{
-    ByteOffset, Control, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, Frame, FrameHeader, SeqNo, TRAILER_LEN, Trailer,
-    decode_payload, find_header,
+    ByteOffset, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, Frame, FrameHeader, decode_payload, find_header,
 };
 
+use super::window::Window;
 use crate::file::SegmentFile;
-use crate::window::Window;
 use crate::{Error, ErrorKind, Result, SegmentData};
 
 /// The length of a MARK in the file.
@@ -133,68 +132,5 @@ impl FrameSearch {
             Decoded::Newer(what) => Err(Error::new(self.file.id(), Some(found.offset), ErrorKind::Newer(what))),
             Decoded::Incomplete { .. } | Decoded::Blank | Decoded::Invalid(_) => Ok(None),
         }
-    }
-}
-
-/// The SEAL of a segment, wherever it was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FoundSeal {
-    /// The generation of the segment that follows.
-    pub successor: stratawal_frame::Generation,
-    /// The salt of that segment.
-    pub salt: stratawal_frame::Salt,
-    /// The base of that segment: one past the last entry that the SEAL counts.
-    pub end_seq: SeqNo,
-}
-
-impl SegmentFile {
-    /// Whether the chain ends in a CLOSE that has its trailer, whatever follows in the file: then
-    /// no frame was written after it.
-    ///
-    /// # Errors
-    /// I/O; [`ErrorKind::Newer`].
-    pub fn ends_in_close(&self) -> Result<bool> {
-        let chain = self.scan_chain(&mut |_, _| {})?;
-        let Some(close) = chain.close else { return Ok(false) };
-        let mut trailer = [0; TRAILER_LEN];
-        let ends = self.len().checked_sub(TRAILER_LEN as u64).is_some_and(|last| chain.end.0 <= last);
-        if !ends {
-            return Ok(false);
-        }
-        self.read_exact(&mut trailer, chain.end.0)?;
-        // The trailer names the CLOSE, so the CLOSE is the last frame of the chain.
-        Ok(Trailer::decode(&trailer, self.header().salt).is_some_and(|trailer| trailer.footer_offset == close))
-    }
-
-    /// The SEAL at the end of the file, or the last whole one in it: for a file whose end or chain
-    /// is damaged.
-    ///
-    /// # Errors
-    /// I/O; [`ErrorKind::Newer`].
-    pub fn find_seal(&self) -> Result<Option<FoundSeal>> {
-        let base = self.header().base;
-        let seal = |end: &stratawal_frame::Footer| match end.kind {
-            stratawal_frame::FooterKind::Seal { successor, salt } => {
-                Some(FoundSeal { successor, salt, end_seq: base + end.entries })
-            }
-            stratawal_frame::FooterKind::Close { .. } => None,
-        };
-        if let Some(finished) = self.finished()? {
-            return Ok(seal(&finished.footer));
-        }
-        let (mut last, mut search) =
-            (None, FrameSearch::new(self, ByteOffset(stratawal_frame::SEGMENT_HEADER_LEN as u64)));
-        while let Some(found) = search.next_frame()? {
-            // MARKs and entries are not read.
-            if !found.header.is_control() || found.header.frame_len() <= MARK_LEN {
-                continue;
-            }
-            if let Some(frame) = search.read(&found)?
-                && let Some(Control::Footer(end)) = frame.control()
-            {
-                last = seal(end).or(last);
-            }
-        }
-        Ok(last)
     }
 }

@@ -15,8 +15,8 @@ use stratawal_storage::{Access, DirToSync, File, Storage};
 use stratawal_sync::fail_point;
 use thiserror::Error;
 
-use crate::preallocation::{Preallocation, active_len};
-use crate::writer::SegmentWriter;
+use super::preallocation::{Preallocation, active_len};
+use super::writer::SegmentWriter;
 use crate::{Error, SegmentId, TEMPORARY_PREFIX};
 
 /// Why a segment was not created.

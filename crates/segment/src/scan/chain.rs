@@ -5,17 +5,14 @@
 //! expected, and (3) it begins where the last one ended. The chain ends before a MARK, and at a
 //! SEAL.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use stratawal_frame::{
-    ByteOffset, Control, Decoded, FRAME_HEADER_LEN, Footer, FooterKind, FrameHeader, FramePosition, Limits,
-    SEGMENT_HEADER_LEN, SeqNo, decode_header, decode_payload,
+    ByteOffset, Control, Decoded, FRAME_HEADER_LEN, Footer, FooterKind, FrameHeader, SEGMENT_HEADER_LEN, SeqNo,
+    decode_header, decode_payload,
 };
 
+use super::window::Window;
 use crate::file::SegmentFile;
-use crate::search::{FrameSearch, MARK_LEN};
-use crate::window::Window;
 use crate::{Error, ErrorKind, Result};
 
 /// The chain of a segment.
@@ -35,15 +32,6 @@ pub struct Chain {
     pub seal: Option<(Footer, u64)>,
     /// The last CLOSE in it, if any: its offset.
     pub close: Option<ByteOffset>,
-}
-
-/// What [`SegmentFile::attestations`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attestations {
-    /// The highest watermark attested.
-    pub attested: SeqNo,
-    /// The first seq of the first valid frame of entries that was met.
-    pub first_seq: Option<SeqNo>,
 }
 
 impl SegmentFile {
@@ -153,78 +141,5 @@ impl SegmentFile {
             Decoded::Newer(what) => Err(Error::new(self.id(), Some(at), ErrorKind::Newer(what))),
             Decoded::Incomplete { .. } | Decoded::Blank | Decoded::Invalid(_) => Ok(None),
         }
-    }
-
-    /// What every valid frame from `from` to the end of the file attests, in the chain or not.
-    ///
-    /// The whole allocated length is looked at, not only up to the first zeros: a lost page reads
-    /// as zeros. Payloads are passed over where their header is valid, since a stored entry may
-    /// look like a frame; so each byte is looked at a bounded number of times, whatever the file
-    /// holds.
-    ///
-    /// # Errors
-    /// I/O; [`ErrorKind::Newer`] where a valid frame of a newer version is met.
-    pub fn attestations(&self, from: ByteOffset) -> Result<Attestations> {
-        self.attestations_within(from, self.len())
-    }
-
-    /// As [`attestations`](Self::attestations), of the frames that begin in the first `len` bytes
-    /// from `from`.
-    ///
-    /// # Errors
-    /// As `attestations`.
-    pub fn attestations_within(&self, from: ByteOffset, len: u64) -> Result<Attestations> {
-        let mut found = Attestations { attested: self.header().durable, first_seq: None };
-        let mut search = FrameSearch::within(self, from, len);
-        while let Some(frame) = search.next_frame()? {
-            if frame.is_whole {
-                found.attested = found.attested.max(frame.header.attests.unwrap_or_default());
-                if !frame.header.is_control() {
-                    found.first_seq.get_or_insert(frame.header.first_seq);
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    pub(crate) fn place(&self, offset: ByteOffset) -> FramePosition {
-        FramePosition { salt: self.header().salt, offset }
-    }
-
-    pub(crate) fn limits(&self) -> Limits {
-        Limits { base: self.header().base, end: ByteOffset(self.len()) }
-    }
-
-    pub(crate) fn window(&self) -> Window {
-        Window::new(Arc::clone(self.shared_file()), self.len())
-    }
-}
-
-impl SegmentFile {
-    /// How many bytes from `from`, where the chain ends, to the last byte that is not zero; a MARK
-    /// at `from` does not count. This is what a torn tail leaves.
-    ///
-    /// # Errors
-    /// I/O.
-    pub fn torn_len(&self, from: ByteOffset) -> Result<u64> {
-        let io = || Error::io(self.id(), "read");
-        let mut window = self.window();
-        let bytes = window.at(from.0, FRAME_HEADER_LEN).map_err(io())?;
-        let header = &bytes[..bytes.len().min(FRAME_HEADER_LEN)];
-        let mark = match decode_header(header, &self.place(from), &self.limits()) {
-            Decoded::Frame(frame) if frame.is_control() && frame.frame_len() == MARK_LEN => MARK_LEN,
-            _ => 0,
-        };
-        let (mut at, mut last) = (from.0 + mark, None);
-        while at < self.len() {
-            let bytes = window.at(at, 1).map_err(io())?;
-            if bytes.is_empty() {
-                break;
-            }
-            let (end, found) = (at + bytes.len() as u64, bytes.iter().rposition(|&b| b != 0));
-            last = found.map(|i| at + i as u64 + 1).or(last);
-            at = if found.is_some() { end } else { window.skip_zeros(at, 1).map_err(io())? };
-        }
-        Ok(last.map_or(0, |end| end - from.0))
     }
 }

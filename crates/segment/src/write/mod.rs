@@ -1,0 +1,9 @@
+//! Creating a segment and writing to it.
+
+mod create;
+mod preallocation;
+mod writer;
+
+pub use create::{CreateError, create};
+pub use preallocation::{CONTROL_RESERVE, Preallocation, active_len};
+pub use writer::{ControlContext, SegmentWriter};
