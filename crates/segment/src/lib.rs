@@ -56,7 +56,7 @@ pub use error::{Error, ErrorKind};
 pub use file::{Finished, FooterSummary, SegmentFile};
 pub use name::{SegmentId, TEMPORARY_PREFIX, is_temporary};
 pub use read::{
-    BLOCK_LEN_MAX, CursorStep, FoundEntry, FrameAt, FrameCursor, FrameLayout, FrameRef, MapPromise, SegmentData,
+    BLOCK_LEN_MAX, CursorStep, FoundEntry, FrameCursor, FrameLayout, FrameRef, MapPromise, OwnedFrame, SegmentData,
     SpanState,
 };
 pub use scan::{Attestations, Chain, FoundFrame, FoundSeal, FrameSearch};

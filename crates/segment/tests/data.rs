@@ -42,9 +42,9 @@ fn filled() -> Segment {
 /// All entries, by their numbers, as the frames of one block have them.
 fn entries_of(mut cursor: FrameCursor, from: u64) -> Vec<(u64, Bytes)> {
     let mut found = Vec::new();
-    while let CursorStep::Frame(at) = cursor.seek(SeqNo(from)).unwrap() {
-        let first = at.frame.first_seq().0;
-        found.extend(at.frame.entries().enumerate().map(|(i, entry)| (first + i as u64, entry)));
+    while let CursorStep::Frame(frame) = cursor.seek(SeqNo(from)).unwrap() {
+        let seqs = frame.header().first_seq.0..frame.header().end_seq().0;
+        found.extend(seqs.map(|seq| (seq, cursor.entry(&frame, SeqNo(seq)).unwrap())));
     }
     found
 }
@@ -142,13 +142,14 @@ fn an_entry_is_taken_out_of_its_span_alone() {
     let mut next = SeqNo(0);
     let (offset, frame) = loop {
         let CursorStep::Frame(at) = all.seek(next).unwrap() else { panic!("there is such a frame") };
-        if at.frame.header().count == 1 && at.frame.header().payload_len > 0 {
-            break (at.offset, at.frame);
+        let header = at.header();
+        if header.count == 1 && header.payload_len > 0 {
+            break (all.offset().0 - header.frame_len(), all.detach(&at));
         }
-        next = at.frame.end_seq();
+        next = header.end_seq();
     };
-    let span = offset.0..offset.0 + frame.header().frame_len();
-    let (first, max) = (frame.first_seq(), 1 << 20);
+    let span = offset..offset + frame.header().frame_len();
+    let (first, max) = (frame.header().first_seq, 1 << 20);
     let on_disk = tempfile::tempdir().unwrap();
     let unix: Arc<dyn Storage> = Arc::new(UnixStorage::new());
     for broken in [false, true] {
@@ -171,7 +172,7 @@ fn an_entry_is_taken_out_of_its_span_alone() {
                 let shape = if let SpanState::Verified(shape) = seen { shape } else { FrameLayout::Uniform };
                 assert_eq!(found.layout, (seen != SpanState::Growing).then_some(shape));
                 assert_eq!(found.timestamp, frame.header().timestamp);
-                assert!(broken || found.data == frame.entry(0).unwrap());
+                assert!(broken || found.data == frame.entry(first).unwrap());
             }
             if !broken {
                 // Short of the whole frame, and with another behind it.
@@ -312,12 +313,12 @@ fn stepping_through_a_block_finds_what_walking_the_file_finds() {
         let mut cursor = cursor(&data, chain.end.0);
         for (at, header) in walked.iter().filter(|(_, header)| !header.is_control()) {
             let CursorStep::Frame(found) = cursor.seek(SeqNo(0)).unwrap() else { panic!("a frame at {at}") };
-            assert_eq!((found.offset.0, found.frame.header()), (*at, header));
-            assert_eq!((cursor.offset().0, cursor.expected()), (at + header.frame_len(), header.end_seq()));
+            assert_eq!(found.header(), header);
+            assert_eq!((cursor.offset().0, cursor.next_seq()), (at + header.frame_len(), header.end_seq()));
         }
         assert!(matches!(cursor.seek(SeqNo(0)).unwrap(), CursorStep::BlockEnd));
         assert!(matches!(cursor.seek(SeqNo(0)).unwrap(), CursorStep::BlockEnd), "and stays there");
-        assert_eq!((cursor.offset(), cursor.expected()), (chain.end, chain.end_seq));
+        assert_eq!((cursor.offset(), cursor.next_seq()), (chain.end, chain.end_seq));
     }
 }
 
@@ -341,10 +342,13 @@ fn the_next_frame_is_the_one_that_reaches_the_seq_asked_for() {
     let (_, walked) = walked(&segment.file());
     let data = SegmentData::read(&segment.file());
     for seq in 0..segment.next + 2 {
-        let found = cursor(&data, segment.offset().0).seek(SeqNo(seq)).unwrap();
+        let mut cursor = cursor(&data, segment.offset().0);
+        let found = cursor.seek(SeqNo(seq)).unwrap();
         let expected = walked.iter().find(|(_, header)| !header.is_control() && header.end_seq().0 > seq);
         match (found, expected) {
-            (CursorStep::Frame(found), Some((at, _))) => assert_eq!(found.offset.0, *at, "seq {seq}"),
+            (CursorStep::Frame(found), Some((at, header))) => {
+                assert_eq!((found.header(), cursor.offset().0), (header, at + header.frame_len()), "seq {seq}");
+            }
             (CursorStep::BlockEnd, None) => assert!(seq >= segment.next),
             (found, expected) => panic!("seq {seq}: {found:?}, expected {expected:?}"),
         }
@@ -361,7 +365,7 @@ fn frames_that_are_passed_over_are_not_checked_and_the_one_found_is() {
     segment.poke(b"x", at[2] + 40);
     let mut steps_behind = cursor(&data, end);
     let CursorStep::Frame(found) = steps_behind.seek(SeqNo(41)).unwrap() else { panic!("a frame") };
-    assert_eq!(found.frame.entry(0).as_deref(), Some(&b"two"[..]));
+    assert_eq!(steps_behind.entry(&found, SeqNo(41)).as_deref(), Some(&b"two"[..]));
     let error = steps_behind.seek(SeqNo(41)).unwrap_err();
     assert!(error.is_damage() && error.offset() == Some(ByteOffset(at[2])), "{error}");
     let error = cursor(&data, end).seek(SeqNo(40)).unwrap_err();
@@ -383,7 +387,10 @@ fn a_block_that_ends_within_a_frame_says_where_and_how_much_is_missing() {
             let mut cursor = FrameCursor::new(&data, block, ByteOffset(from), seq, 1 << 20);
             let needed = loop {
                 match cursor.seek(SeqNo(0)).unwrap() {
-                    CursorStep::Frame(at) => found.extend(at.frame.entries()),
+                    CursorStep::Frame(frame) => {
+                        let seqs = frame.header().first_seq.0..frame.header().end_seq().0;
+                        found.extend(seqs.map(|seq| cursor.entry(&frame, SeqNo(seq)).unwrap()));
+                    }
                     CursorStep::Incomplete { at, len: needed } => {
                         assert_eq!(at, cursor.offset());
                         assert!(needed > 0 && at.0 + needed <= end, "{needed} bytes at {at}");
@@ -393,7 +400,7 @@ fn a_block_that_ends_within_a_frame_says_where_and_how_much_is_missing() {
                     CursorStep::BlockEnd => break 1,
                 }
             };
-            (from, seq, len) = (cursor.offset().0, cursor.expected(), len.max(needed));
+            (from, seq, len) = (cursor.offset().0, cursor.next_seq(), len.max(needed));
         }
         assert!(found.iter().eq(all.iter().map(|(_, entry)| entry)), "blocks of {len}");
     }
@@ -478,13 +485,13 @@ fn a_control_frame_is_passed_over_however_long_it_is() {
         let mut next = cursor.seek(SeqNo(40)).unwrap();
         if split < end {
             assert!(matches!(next, CursorStep::BlockEnd), "split at {split}: {next:?}");
-            assert_eq!((cursor.offset().0, cursor.expected()), (behind, SeqNo(41)), "split at {split}");
+            assert_eq!((cursor.offset().0, cursor.next_seq()), (behind, SeqNo(41)), "split at {split}");
             let block = data.block(cursor.offset().0..end).unwrap();
-            cursor = FrameCursor::new(&data, block, cursor.offset(), cursor.expected(), 200);
+            cursor = FrameCursor::new(&data, block, cursor.offset(), cursor.next_seq(), 200);
             next = cursor.seek(SeqNo(40)).unwrap();
         }
         let CursorStep::Frame(found) = next else { panic!("split at {split}: {next:?}") };
-        assert_eq!(found.frame.entry(0).as_deref(), Some(&b"two"[..]));
+        assert_eq!(cursor.entry(&found, SeqNo(41)).as_deref(), Some(&b"two"[..]));
         assert!(matches!(cursor.seek(SeqNo(40)).unwrap(), CursorStep::BlockEnd));
     }
 }
@@ -495,7 +502,7 @@ fn an_empty_block_has_no_frames() {
     let data = SegmentData::read(&segment.file());
     let mut cursor = FrameCursor::new(&data, Bytes::new(), ByteOffset(HEADER_LEN), SeqNo(40), 1 << 20);
     assert!(matches!(cursor.seek(SeqNo(0)).unwrap(), CursorStep::BlockEnd));
-    assert_eq!((cursor.offset().0, cursor.expected()), (HEADER_LEN, SeqNo(40)));
+    assert_eq!((cursor.offset().0, cursor.next_seq()), (HEADER_LEN, SeqNo(40)));
 }
 
 /// The whole way on a real file system: created, written, marked, sealed, mapped and read.

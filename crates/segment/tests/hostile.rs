@@ -327,7 +327,10 @@ fn any_frame_with_right_checksums_is_looked_at_without_a_panic() {
         let block = data.block(HEADER_LEN..bytes.len() as u64).unwrap();
         let mut cursor = FrameCursor::new(&data, block, ByteOffset(HEADER_LEN), SeqNo(40), 1 << 20);
         while let Ok(CursorStep::Frame(found)) = cursor.seek(SeqNo(0)) {
-            assert_eq!(found.frame.entries().count() as u32, found.frame.header().count, "seed {seed}");
+            let header = found.header();
+            let mut seqs = header.first_seq.0..header.end_seq().0;
+            assert!(seqs.all(|seq| cursor.entry(&found, SeqNo(seq)).is_some()), "seed {seed}");
+            assert!(cursor.entry(&found, header.end_seq()).is_none(), "seed {seed}");
         }
     }
 }

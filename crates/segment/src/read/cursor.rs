@@ -1,26 +1,22 @@
-//! Stepping through the frames of a block.
+//! Stepping from frame to frame through a block of a segment.
+//!
+//! Every reader of published frames steps through [`FrameCursor::header`]: iterators and point reads
+//! with whole frames, the look-up of a checksum with headers alone. The scans of a file that may end
+//! anywhere (`scan/`) decide by another rule, where an invalid frame is an end and not damage, and do
+//! not use the cursor.
 
 use std::ops::Range;
 
 use bytes::Bytes;
 use stratawal_frame::{
-    ByteOffset, Decoded, FRAME_HEADER_LEN, Frame, FrameHeader, FramePosition, Invalid, Limits, SeqNo, check_payload,
-    decode_header, decode_payload, entry_range,
+    ByteOffset, Decoded, FRAME_HEADER_LEN, FrameHeader, FramePosition, Invalid, Limits, SeqNo, check_payload,
+    decode_header, entry_range,
 };
 
 use super::data::SegmentData;
 use crate::{Error, ErrorKind, Result, SegmentId};
 
-/// A frame, and where it stands.
-#[derive(Clone, Debug)]
-pub struct FrameAt {
-    /// Where it begins in the file.
-    pub offset: ByteOffset,
-    /// The frame, verified.
-    pub frame: Frame,
-}
-
-/// A frame of entries, verified, that stands in the block at hand.
+/// A verified frame of entries in the block of a [`FrameCursor`], which returns its bytes.
 #[derive(Clone, Debug)]
 pub struct FrameRef {
     header: FrameHeader,
@@ -28,261 +24,329 @@ pub struct FrameRef {
 }
 
 impl FrameRef {
-    /// The header.
+    /// The header of the frame.
     #[must_use]
     pub const fn header(&self) -> &FrameHeader {
         &self.header
     }
 
-    /// How many bytes of the block there are from the beginning of `first` to the end of this.
+    /// The number of bytes in the block from the beginning of `first` to the end of this frame's
+    /// payload.
     #[must_use]
-    pub const fn bytes_from(&self, first: &Self) -> usize {
+    pub const fn len_from(&self, first: &Self) -> usize {
         self.payload.end.saturating_sub(first.start())
     }
 
-    const fn start(&self) -> usize {
+    pub(super) const fn payload(&self) -> &Range<usize> {
+        &self.payload
+    }
+
+    pub(super) const fn start(&self) -> usize {
         self.payload.start - FRAME_HEADER_LEN
     }
 }
 
-/// What [`FrameCursor::seek`] and [`FrameCursor::seek_ref`] found.
+/// A verified frame of entries that does not need its cursor any more. It keeps the memory of the
+/// block alive.
 #[derive(Clone, Debug)]
-pub enum CursorStep<F = FrameAt> {
-    /// A frame of entries that reaches the seq asked for.
-    Frame(F),
-    /// The block ends within the frame at `at`, which takes `len` bytes from there (as far as that
-    /// is known).
+pub struct OwnedFrame {
+    header: FrameHeader,
+    payload: Bytes,
+}
+
+impl OwnedFrame {
+    /// The header of the frame.
+    #[must_use]
+    pub const fn header(&self) -> &FrameHeader {
+        &self.header
+    }
+
+    /// The bytes of entry `seq`; `None` where the frame does not hold it.
+    #[must_use]
+    pub fn entry(&self, seq: SeqNo) -> Option<Bytes> {
+        let range = entry_range(self.header.count, &self.payload, index_in(&self.header, seq)?)?;
+        Some(self.payload.slice(range))
+    }
+}
+
+/// What [`FrameCursor::seek`] found.
+#[derive(Clone, Debug)]
+pub enum CursorStep {
+    /// A frame of entries that reaches the seq.
+    Frame(FrameRef),
+    /// The block ends within the frame at `at`. The caller continues with a block that begins there.
     Incomplete {
         /// Where the frame begins.
         at: ByteOffset,
-        /// Bytes needed from there.
+        /// The number of bytes from there that the next step needs: those of the header, or of the
+        /// frame where its header is in the block.
         len: u64,
     },
-    /// The block ends where a frame ends.
+    /// The block ends where a frame ends, or within a control frame.
     BlockEnd,
 }
 
-/// Steps through the frames of a block of a segment, each checked to follow the one before.
+/// A position in a block of a segment. It steps from frame to frame and checks that each follows the
+/// one before.
+///
+/// A block is a part of the file that is published, so anything but the expected frame is damage.
 #[derive(Clone, Debug)]
 pub struct FrameCursor<B = Bytes> {
     id: SegmentId,
-    pub(super) place: FramePosition,
+    /// Where the block begins; further where a control frame passed its end.
+    place: FramePosition,
     limits: Limits,
     frame_len_max: u64,
-    pub(super) expected: SeqNo,
-    pub(super) block: B,
-    pub(super) at: usize,
+    next_seq: SeqNo,
+    block: B,
+    /// Where the next frame begins in the block.
+    at: usize,
     failed: Option<FrameHeader>,
 }
 
-/// Where a step has come to.
-pub(super) enum Step {
-    /// At a whole frame of entries that reaches the seq asked for; its payload is not checked yet.
-    At(ByteOffset, FrameHeader, Range<usize>),
-    Incomplete(ByteOffset, u64),
-    BlockEnd,
+/// Where a cursor is, to return to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Position {
+    block_offset: ByteOffset,
+    at: usize,
+    next_seq: SeqNo,
 }
 
 impl<B> FrameCursor<B> {
-    /// A cursor over `block`, which begins at `offset` of the segment, with the frame whose first seq
-    /// is `expected`. Frames longer than `frame_len_max` bytes are refused.
+    /// A cursor over `block`, which begins at `offset` of the segment with the frame whose first seq
+    /// is `next_seq`. It refuses frames of entries that are longer than `frame_len_max` bytes.
     #[must_use]
-    pub fn new(data: &SegmentData, block: B, offset: ByteOffset, expected: SeqNo, frame_len_max: u64) -> Self {
+    pub fn new(data: &SegmentData, block: B, offset: ByteOffset, next_seq: SeqNo, frame_len_max: u64) -> Self {
         Self {
-            id: data.id,
-            place: FramePosition { salt: data.header.salt, offset },
-            limits: Limits { base: data.header.base, end: ByteOffset(u64::MAX) },
+            id: data.id(),
+            place: FramePosition { salt: data.header().salt, offset },
+            limits: Limits { base: data.header().base, end: ByteOffset(u64::MAX) },
             frame_len_max,
-            expected,
+            next_seq,
             block,
             at: 0,
             failed: None,
         }
     }
-}
 
-impl FrameCursor {
-    /// Takes the block, with which there is nothing left to step through.
-    pub fn take_block(&mut self) -> Bytes {
-        (self.place.offset, self.at) = (self.offset(), 0);
-        std::mem::take(&mut self.block)
-    }
-
-    /// The next frame of entries that holds `seq` or entries behind it. Frames before it are passed
-    /// over by their headers, without their payloads being checked; control frames too.
-    ///
-    /// # Errors
-    /// Damage of any kind, and frames of a newer version.
-    pub fn seek(&mut self, seq: SeqNo) -> Result<CursorStep> {
-        match self.step(seq)? {
-            Step::At(offset, header, payload) => match decode_payload(header, self.block.slice(payload)) {
-                Decoded::Frame(frame) => Ok(CursorStep::Frame(FrameAt { offset, frame })),
-                other => Err(self.not_valid(offset, header, &other)),
-            },
-            Step::Incomplete(at, len) => Ok(CursorStep::Incomplete { at, len }),
-            Step::BlockEnd => Ok(CursorStep::BlockEnd),
-        }
-    }
-}
-
-impl FrameCursor {
-    /// As [`seek`](Self::seek), but for those who take entries out while the
-    /// block is at hand: the frame is no more than its header and its place.
-    ///
-    /// # Errors
-    /// As `seek`.
-    #[inline]
-    pub fn seek_ref(&mut self, seq: SeqNo) -> Result<CursorStep<FrameRef>> {
-        match self.step(seq)? {
-            Step::At(offset, header, payload) => match check_payload(&header, &self.block[payload.clone()]) {
-                Decoded::Frame(()) => Ok(CursorStep::Frame(FrameRef { header, payload })),
-                other => Err(self.not_valid(offset, header, &other)),
-            },
-            Step::Incomplete(at, len) => Ok(CursorStep::Incomplete { at, len }),
-            Step::BlockEnd => Ok(CursorStep::BlockEnd),
-        }
-    }
-
-    /// The frame of entries that stands here, where it is whole, valid, the one that is expected,
-    /// and reaches `seq`. `None` in any other case; then nothing has changed, and
-    /// [`seek_ref`](Self::seek_ref) says what there is.
-    #[inline]
-    pub fn try_next(&mut self, seq: SeqNo) -> Option<FrameRef> {
-        let rest = self.block.get(self.at..)?;
-        let place = FramePosition { offset: self.offset(), ..self.place };
-        let Decoded::Frame(header) = decode_header(rest, &place, &self.limits) else { return None };
-        let (len, end_seq) = (header.frame_len(), header.end_seq());
-        if header.is_control() || header.first_seq != self.expected || end_seq <= seq || len > self.frame_len_max {
-            return None;
-        }
-        let len = usize::try_from(len).ok().filter(|&len| len <= rest.len())?;
-        let payload = FRAME_HEADER_LEN..FRAME_HEADER_LEN + header.payload_len as usize;
-        let Decoded::Frame(()) = check_payload(&header, rest.get(payload.clone())?) else { return None };
-        let payload = self.at + payload.start..self.at + payload.end;
-        (self.at, self.expected, self.failed) = (self.at + len, end_seq, None);
-        Some(FrameRef { header, payload })
-    }
-
-    /// Entry `seq` of a frame of this block; `None` where it is not in the frame, or the frame is
-    /// of another block.
-    #[inline]
-    #[must_use]
-    pub fn entry_in(&self, frame: &FrameRef, seq: SeqNo) -> Option<Bytes> {
-        let i = u32::try_from(seq.0.checked_sub(frame.header.first_seq.0)?).ok()?;
-        let range = entry_range(frame.header.count, self.block.get(frame.payload.clone())?, i)?;
-        Some(self.block.slice(frame.payload.start + range.start..frame.payload.start + range.end))
-    }
-
-    /// The payload of a frame of this block; nothing where it is of another.
-    #[inline]
-    #[must_use]
-    pub fn payload_of(&self, frame: &FrameRef) -> Bytes {
-        if frame.payload.end > self.block.len() { Bytes::new() } else { self.block.slice(frame.payload.clone()) }
-    }
-
-    /// The bytes of this block from frame `first` to frame `last`, headers and all; nothing where
-    /// they are of another.
-    #[inline]
-    #[must_use]
-    pub fn frames_of(&self, first: &FrameRef, last: &FrameRef) -> Bytes {
-        let range = first.start()..last.payload.end;
-        if range.start > range.end || range.end > self.block.len() { Bytes::new() } else { self.block.slice(range) }
-    }
-}
-
-impl<B: AsRef<[u8]>> FrameCursor<B> {
-    /// Where the next step begins.
+    /// Where the next step begins in the file.
     #[must_use]
     pub fn offset(&self) -> ByteOffset {
         self.place.offset + self.at as u64
     }
 
-    /// The first seq of the frame that comes next.
+    /// The first seq that the next frame must have.
     #[must_use]
-    pub const fn expected(&self) -> SeqNo {
-        self.expected
+    pub const fn next_seq(&self) -> SeqNo {
+        self.next_seq
     }
 
-    /// The frame whose payload the last [`seek`](Self::seek) failed at. Its
-    /// header is valid, so that its entries are known, and the next step begins behind it. `None`
-    /// where nothing failed, or it was not the payload: then it is not known what stands here, and
-    /// there is no stepping over it.
+    /// The frame at whose payload the last [`seek`](Self::seek) failed. Its header is valid, so its
+    /// entries are known, and the next step begins after it. `None` where nothing failed, or where
+    /// the header failed: then the cursor cannot step over the damage.
     #[must_use]
-    pub const fn failed(&self) -> Option<&FrameHeader> {
+    pub const fn failed_frame(&self) -> Option<&FrameHeader> {
         self.failed.as_ref()
     }
 
-    pub(super) fn not_valid<T>(&mut self, offset: ByteOffset, header: FrameHeader, decoded: &Decoded<T>) -> Error {
-        self.failed = Some(header);
-        self.error(
-            offset,
-            match decoded {
-                Decoded::Newer(what) => ErrorKind::Newer(*what),
-                Decoded::Invalid(why) => ErrorKind::Invalid(*why),
-                Decoded::Frame(_) | Decoded::Incomplete { .. } | Decoded::Blank => {
-                    ErrorKind::Invalid(Invalid::Implausible)
-                }
-            },
-        )
+    pub(super) const fn position(&self) -> Position {
+        Position { block_offset: self.place.offset, at: self.at, next_seq: self.next_seq }
     }
 
-    /// Steps to the next frame of entries that reaches `seq`.
-    pub(super) fn step(&mut self, seq: SeqNo) -> Result<Step> {
+    pub(super) fn set_position(&mut self, position: Position) {
+        self.place.offset = position.block_offset;
+        self.at = position.at;
+        self.next_seq = position.next_seq;
+    }
+}
+
+impl<B: AsRef<[u8]>> FrameCursor<B> {
+    /// Steps to the next frame of entries that holds `seq` or a later entry, and verifies it. Frames
+    /// before it are skipped by their headers, and their payloads are not checked; control frames,
+    /// too.
+    ///
+    /// # Errors
+    /// Damage, and frames of a newer version.
+    #[inline]
+    pub fn seek(&mut self, seq: SeqNo) -> Result<CursorStep> {
+        let step = self.seek_unverified(seq)?;
+        if let CursorStep::Frame(frame) = &step {
+            self.verify(frame, self.offset_of(frame))?;
+        }
+        Ok(step)
+    }
+
+    /// The next frame, where it is whole, a valid frame of entries, and reaches `seq`. In any other
+    /// case `None`, and the cursor stays: [`seek`](Self::seek) reports what is here.
+    #[inline]
+    #[must_use]
+    pub fn try_next(&mut self, seq: SeqNo) -> Option<FrameRef> {
+        let Decoded::Frame(header) = self.decode_next() else { return None };
+        let len = header.frame_len();
+        let end_seq = header.end_seq();
+        if header.is_control() || header.first_seq != self.next_seq || end_seq <= seq || len > self.frame_len_max {
+            return None;
+        }
+        let rest = self.rest();
+        let len = usize::try_from(len).ok().filter(|&len| len <= rest.len())?;
+        let payload = FRAME_HEADER_LEN..FRAME_HEADER_LEN + header.payload_len as usize;
+        let Decoded::Frame(()) = check_payload(&header, rest.get(payload.clone())?) else { return None };
+        let payload = self.at + payload.start..self.at + payload.end;
+        self.at += len;
+        self.next_seq = end_seq;
+        self.failed = None;
+        Some(FrameRef { header, payload })
+    }
+
+    /// As [`seek`](Self::seek), without checking the payload of the frame that is found.
+    pub(super) fn seek_unverified(&mut self, seq: SeqNo) -> Result<CursorStep> {
         self.failed = None;
         let block_len = self.block.as_ref().len();
-        loop {
-            if self.at == block_len {
-                return Ok(Step::BlockEnd);
-            }
-            let offset = self.offset();
-            let header = match self.header(offset)? {
-                Ok(header) => header,
-                Err(len) => return Ok(Step::Incomplete(offset, len)),
+        while self.at < block_len {
+            let Some(header) = self.header()? else {
+                return Ok(CursorStep::Incomplete { at: self.offset(), len: FRAME_HEADER_LEN as u64 });
             };
-            let len = usize::try_from(header.frame_len()).expect("invariant: a frame is under 2 GiB");
-            if block_len - self.at < len {
-                if header.is_control() {
-                    // Passed over, whatever its length: nobody here reads it.
-                    self.place.offset = ByteOffset(offset.0 + len as u64 - block_len as u64);
-                    self.at = block_len;
-                    return Ok(Step::BlockEnd);
-                }
-                return Ok(Step::Incomplete(offset, header.frame_len()));
+            let is_whole = header.frame_len() <= (block_len - self.at) as u64;
+            if !is_whole && !header.is_control() {
+                return Ok(CursorStep::Incomplete { at: self.offset(), len: header.frame_len() });
             }
-            let payload_at = self.at + FRAME_HEADER_LEN;
-            self.at += len;
-            self.expected = header.end_seq();
-            if header.is_control() || header.end_seq() <= seq {
-                continue;
+            let from = self.at + FRAME_HEADER_LEN;
+            // A control frame is skipped whole, also where the block ends within it.
+            self.pass(&header);
+            if !header.is_control() && header.end_seq() > seq {
+                let payload = from..from + header.payload_len as usize;
+                return Ok(CursorStep::Frame(FrameRef { header, payload }));
             }
-            return Ok(Step::At(offset, header, payload_at..payload_at + header.payload_len as usize));
         }
+        Ok(CursorStep::BlockEnd)
     }
 
-    /// The header at the current place, or how many bytes are needed for it.
-    fn header(&self, offset: ByteOffset) -> Result<std::result::Result<FrameHeader, u64>> {
-        let expected = self.expected;
-        let place = FramePosition { offset, ..self.place };
-        let rest = &self.block.as_ref()[self.at..];
-        let header = match decode_header(rest, &place, &self.limits) {
+    /// The header of the next frame. `None` where the block ends before the header does.
+    #[inline]
+    pub(super) fn header(&self) -> Result<Option<FrameHeader>> {
+        let expected = self.next_seq;
+        let header = match self.decode_next() {
             Decoded::Frame(header) => header,
-            Decoded::Blank if rest.len() < FRAME_HEADER_LEN => return Ok(Err(FRAME_HEADER_LEN as u64)),
-            Decoded::Incomplete { needed } => return Ok(Err(needed)),
-            Decoded::Blank => return Err(self.error(offset, ErrorKind::Missing { expected })),
-            Decoded::Invalid(why) => return Err(self.error(offset, ErrorKind::Invalid(why))),
-            Decoded::Newer(what) => return Err(self.error(offset, ErrorKind::Newer(what))),
+            Decoded::Incomplete { .. } => return Ok(None),
+            Decoded::Blank if self.rest().len() < FRAME_HEADER_LEN => return Ok(None),
+            Decoded::Blank => return Err(self.error(self.offset(), ErrorKind::Missing { expected })),
+            Decoded::Invalid(why) => return Err(self.error(self.offset(), ErrorKind::Invalid(why))),
+            Decoded::Newer(what) => return Err(self.error(self.offset(), ErrorKind::Newer(what))),
         };
         if header.first_seq != expected {
-            return Err(self.error(offset, ErrorKind::Gap { expected, found: header.first_seq }));
+            return Err(self.error(self.offset(), ErrorKind::Gap { expected, found: header.first_seq }));
         }
         let (len, max) = (header.frame_len(), self.frame_len_max);
         if len > max && !header.is_control() {
-            return Err(self.error(offset, ErrorKind::TooLarge { len, max }));
+            return Err(self.error(self.offset(), ErrorKind::TooLarge { len, max }));
         }
-        Ok(Ok(header))
+        Ok(Some(header))
     }
 
+    #[inline]
+    fn decode_next(&self) -> Decoded<FrameHeader> {
+        let place = FramePosition { offset: self.offset(), ..self.place };
+        decode_header(self.rest(), &place, &self.limits)
+    }
+
+    /// Moves to the end of the frame that has this header and is the next one. The end may lie after
+    /// the block.
+    #[inline]
+    pub(super) fn pass(&mut self, header: &FrameHeader) {
+        let rest_len = self.rest().len();
+        match usize::try_from(header.frame_len()) {
+            Ok(len) if len <= rest_len => self.at += len,
+            _ => {
+                self.place.offset = self.place.offset + (header.frame_len() - rest_len as u64);
+                self.at += rest_len;
+            }
+        }
+        self.next_seq = header.end_seq();
+    }
+
+    /// Checks the payload of `frame`, which begins at `offset` of the file.
+    #[inline]
+    pub(super) fn verify(&mut self, frame: &FrameRef, offset: ByteOffset) -> Result<()> {
+        let kind = match check_payload(&frame.header, &self.block.as_ref()[frame.payload.clone()]) {
+            Decoded::Frame(()) => return Ok(()),
+            Decoded::Newer(what) => ErrorKind::Newer(what),
+            Decoded::Invalid(why) => ErrorKind::Invalid(why),
+            Decoded::Incomplete { .. } | Decoded::Blank => ErrorKind::Invalid(Invalid::Implausible),
+        };
+        self.failed = Some(frame.header);
+        Err(self.error(offset, kind))
+    }
+
+    /// Where `frame`, the last one that was found, begins in the file.
+    #[inline]
+    pub(super) fn offset_of(&self, frame: &FrameRef) -> ByteOffset {
+        self.place.offset + frame.start() as u64
+    }
+
+    /// The bytes of the block.
+    pub(super) fn block(&self) -> &[u8] {
+        self.block.as_ref()
+    }
+
+    /// The bytes of the block from the next frame on.
+    #[inline]
+    pub(super) fn rest(&self) -> &[u8] {
+        &self.block.as_ref()[self.at..]
+    }
+
+    /// Skips `len` bytes and the entries below `next_seq`. The bytes must be in the block.
+    pub(super) fn skip(&mut self, len: usize, next_seq: SeqNo) {
+        debug_assert!(len <= self.rest().len(), "the bytes are in the block");
+        self.at += len;
+        self.next_seq = next_seq;
+    }
+
+    #[cold]
     fn error(&self, offset: ByteOffset, kind: ErrorKind) -> Error {
         Error::new(self.id, Some(offset), kind)
     }
+}
+
+impl FrameCursor {
+    /// The bytes of entry `seq` of a frame of this block. `None` where the frame does not hold the
+    /// entry, or is a frame of another block.
+    #[inline]
+    #[must_use]
+    pub fn entry(&self, frame: &FrameRef, seq: SeqNo) -> Option<Bytes> {
+        let i = index_in(&frame.header, seq)?;
+        let range = entry_range(frame.header.count, self.block.get(frame.payload.clone())?, i)?;
+        Some(self.block.slice(frame.payload.start + range.start..frame.payload.start + range.end))
+    }
+
+    /// A frame of this block as one that needs no cursor. It has no entries where `frame` is a frame
+    /// of another block.
+    #[inline]
+    #[must_use]
+    pub fn detach(&self, frame: &FrameRef) -> OwnedFrame {
+        let is_here = frame.payload.end <= self.block.len();
+        let payload = if is_here { self.block.slice(frame.payload.clone()) } else { Bytes::new() };
+        OwnedFrame { header: frame.header, payload }
+    }
+
+    /// The bytes of this block from the beginning of frame `first` to the end of the payload of frame
+    /// `last`, headers included. Empty where they are frames of another block.
+    #[inline]
+    #[must_use]
+    pub fn bytes_of(&self, first: &FrameRef, last: &FrameRef) -> Bytes {
+        let range = first.start()..last.payload.end;
+        if range.start > range.end || range.end > self.block.len() { Bytes::new() } else { self.block.slice(range) }
+    }
+
+    /// Takes the block out, for its memory. The cursor keeps its position and has an empty block.
+    pub fn take_block(&mut self) -> Bytes {
+        self.place.offset = self.offset();
+        self.at = 0;
+        std::mem::take(&mut self.block)
+    }
+}
+
+/// Which entry of its frame `seq` is, counted from 0, where it does not lie before the frame.
+#[inline]
+pub(super) fn index_in(header: &FrameHeader, seq: SeqNo) -> Option<u32> {
+    u32::try_from(seq.0.checked_sub(header.first_seq.0)?).ok()
 }

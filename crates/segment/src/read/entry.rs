@@ -1,53 +1,55 @@
-//! One entry of a span that an index found.
+//! Reading one entry from a span, the part of a file between two points of its index.
 
 use std::ops::Range;
 
 use bytes::Bytes;
-use stratawal_frame::{ByteOffset, Decoded, FrameHeader, SeqNo, UnverifiedHeader, check_payload, entry_range};
+use stratawal_frame::{ByteOffset, SeqNo, UnverifiedHeader, entry_range};
 
-use super::cursor::{FrameCursor, Step};
+use super::cursor::{CursorStep, FrameCursor, FrameRef, index_in};
 use super::data::{SegmentData, Source};
 use crate::{Error, ErrorKind, Result};
 
-/// Spans up to this are read onto the stack by [`SegmentData::entry`].
+/// The longest span that [`SegmentData::entry`] reads, which it does onto the stack.
 const SPAN_LEN_MAX: usize = 8 << 10;
 
-/// An entry, as [`SegmentData::entry`] finds it.
+/// An entry that [`SegmentData::entry`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundEntry {
     /// The timestamp of its frame, in microseconds since 1970.
     pub timestamp: u64,
     /// Its bytes.
     pub data: Bytes,
-    /// What all the frames of the span are like, where all of their headers were checked, now or
-    /// before: the next time
-    /// [`SpanState::Verified`] may be said of it.
+    /// The layout of the span, where all its headers were checked, by this call or before. The next
+    /// call may pass it as [`SpanState::Verified`].
     pub layout: Option<FrameLayout>,
 }
 
-/// What the frames of a span are like.
+/// How the frames of a span are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameLayout {
-    /// Each is as long as the first, and has as many entries; so it is known where each stands.
+    /// All frames have the length and the entry count of the first, so that the position of each can
+    /// be computed.
     Uniform,
-    /// Not so.
+    /// The frames differ, or control frames are among them.
     Varied,
 }
 
-/// What the caller knows of a span.
+/// What the caller knows of a span from earlier calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpanState {
-    /// Nothing, and it will not remember anything: the span may still grow.
+    /// Nothing, and the span may still grow. The headers after the frame of the entry are not
+    /// checked.
     Growing,
-    /// Nothing, and it will remember: all headers of the span are checked.
+    /// Nothing, and the span is complete. All its headers are checked, so that the caller can
+    /// remember the layout.
     Unread,
-    /// That it was gone through, in this very file or mapping, and what was answered then. Its
-    /// headers are not checked again on the way to the frame wanted; nor, in a mapping, is the
-    /// payload of a frame that is alone in its span. All else is checked each time.
+    /// An earlier call checked all headers of the span in this file or mapping, and returned this
+    /// layout. The headers before the frame of the entry are not checked again, nor, in a mapping,
+    /// is the payload of a frame that is alone in its span. Everything else is checked each time.
     Verified(FrameLayout),
 }
 
-/// Where an entry stands in its span.
+/// Where an entry is in the block of a span.
 struct InSpan {
     timestamp: u64,
     range: Range<usize>,
@@ -55,17 +57,17 @@ struct InSpan {
 }
 
 impl SegmentData {
-    /// Entry `seq` from the frames in `span`, which begins with the frame whose first seq is
-    /// `expected`. Of a file that is read, the entry alone is kept, in memory of its own; of a
-    /// mapping nothing is copied. `None` where more has to be read than this does: a span of over 8
-    /// KiB, or one that ends before the entry does.
+    /// Reads entry `seq` from the frames in `span`, which begins with the frame whose first seq is
+    /// `first_seq`. The entry of a file that is read gets memory of its own; that of a mapping is not
+    /// copied. `None` where this function does not read enough: the span is longer than 8 KiB, or
+    /// ends before the entry does.
     ///
     /// # Errors
     /// Damage, frames of a newer version, I/O.
     pub fn entry(
         &self,
         span: Range<u64>,
-        expected: SeqNo,
+        first_seq: SeqNo,
         seq: SeqNo,
         len_max: u64,
         state: SpanState,
@@ -78,7 +80,7 @@ impl SegmentData {
                 let Some(block) = buf.get_mut(..len) else { return Ok(None) };
                 let failed = |source| Error::new(self.id, Some(offset), ErrorKind::Io { operation: "read", source });
                 file.read_exact_at(block, span.start).map_err(failed)?;
-                let found = FrameCursor::new(self, &*block, offset, expected, len_max).entry(seq, state, false)?;
+                let found = FrameCursor::new(self, &*block, offset, first_seq, len_max).find(seq, state, false)?;
                 Ok(found.map(|InSpan { timestamp, range, layout }| FoundEntry {
                     timestamp,
                     data: Bytes::copy_from_slice(&block[range]),
@@ -88,7 +90,7 @@ impl SegmentData {
             Source::Mapped(bytes) => {
                 let Ok(from) = usize::try_from(span.start) else { return Ok(None) };
                 let Some(block) = bytes.get(from..).and_then(|rest| rest.get(..len)) else { return Ok(None) };
-                let found = FrameCursor::new(self, block, offset, expected, len_max).entry(seq, state, true)?;
+                let found = FrameCursor::new(self, block, offset, first_seq, len_max).find(seq, state, true)?;
                 Ok(found.map(|InSpan { timestamp, range, layout }| FoundEntry {
                     timestamp,
                     data: bytes.slice(from + range.start..from + range.end),
@@ -99,107 +101,119 @@ impl SegmentData {
     }
 }
 
-impl<B: AsRef<[u8]>> FrameCursor<B> {
-    /// Entry `seq` of this block, which is a span; `None` where the block ends before it.
-    fn entry(&mut self, seq: SeqNo, state: SpanState, mapped: bool) -> Result<Option<InSpan>> {
-        match state {
-            SpanState::Growing => self.entry_here(seq, false),
-            SpanState::Unread => self.entry_of_all(seq),
-            SpanState::Verified(layout) => {
-                let here = (self.at, self.expected, self.place.offset);
-                self.skip_verified(seq, layout);
-                let hopped = self.at != here.0;
-                match self.entry_here(seq, mapped) {
-                    Ok(Some(found)) => Ok(Some(InSpan { layout: Some(layout), ..found })),
-                    // What was valid is not now: this says where.
-                    _ if hopped => {
-                        (self.at, self.expected, self.place.offset) = here;
-                        self.entry_here(seq, false)
-                    }
-                    other => other,
-                }
+impl FrameCursor<&[u8]> {
+    /// Finds entry `seq` in the block, which is a span. `None` where the block ends before the entry
+    /// does.
+    fn find(&mut self, seq: SeqNo, state: SpanState, mapped: bool) -> Result<Option<InSpan>> {
+        let layout = match state {
+            SpanState::Growing => return self.find_here(seq, false),
+            SpanState::Unread => return self.find_in_unread(seq),
+            SpanState::Verified(layout) => layout,
+        };
+        let begin = self.position();
+        self.skip_verified(seq, layout);
+        let has_skipped = self.position() != begin;
+        match self.find_here(seq, mapped) {
+            Ok(Some(found)) => Ok(Some(InSpan { layout: Some(layout), ..found })),
+            // A header that was valid is not valid now. Stepping from the beginning reports which.
+            _ if has_skipped => {
+                self.set_position(begin);
+                self.find_here(seq, false)
             }
+            other => other,
         }
     }
 
-    /// Entry `seq`, and what all frames of the span are like, for the next time, whichever entry
-    /// that is for.
-    fn entry_of_all(&mut self, seq: SeqNo) -> Result<Option<InSpan>> {
-        let (mut found, mut first, mut next, mut uniform) = (None, None, self.offset(), true);
-        let ended = loop {
-            match self.step(SeqNo(0)) {
-                Ok(Step::At(offset, header, payload)) => {
-                    let layout = (header.count, header.frame_len());
-                    uniform &= offset == next && *first.get_or_insert(layout) == layout;
-                    next = offset + header.frame_len();
+    /// Finds entry `seq` from the cursor on. Where `is_verified`, the payload of a frame that is the
+    /// whole block is not checked.
+    fn find_here(&mut self, seq: SeqNo, is_verified: bool) -> Result<Option<InSpan>> {
+        match self.seek_unverified(seq)? {
+            CursorStep::Frame(frame) => self.in_frame(seq, &frame, self.offset_of(&frame), is_verified),
+            CursorStep::Incomplete { .. } | CursorStep::BlockEnd => Ok(None),
+        }
+    }
+
+    /// Finds entry `seq`, and the layout of all frames of the block, also of those after the entry.
+    fn find_in_unread(&mut self, seq: SeqNo) -> Result<Option<InSpan>> {
+        let begin = self.offset();
+        let mut found: Option<FrameRef> = None;
+        let mut first = None;
+        let mut frames_len = 0;
+        let mut is_uniform = true;
+        let is_complete = loop {
+            match self.seek_unverified(SeqNo(0)) {
+                Ok(CursorStep::Frame(frame)) => {
+                    let header = frame.header();
+                    let len = header.frame_len();
+                    let shape = (header.count, len);
+                    is_uniform &= frame.start() as u64 == frames_len && *first.get_or_insert(shape) == shape;
+                    frames_len = frame.start() as u64 + len;
                     if found.is_none() && header.end_seq() > seq {
-                        found = Some((offset, header, payload));
+                        found = Some(frame);
                     }
                 }
-                Ok(Step::BlockEnd) => break true,
-                Ok(Step::Incomplete(..)) => break false,
+                Ok(CursorStep::BlockEnd) => break true,
+                Ok(CursorStep::Incomplete { .. }) => break false,
                 Err(error) if found.is_none() => return Err(error),
                 Err(_) => break false,
             }
         };
-        let Some((offset, header, payload)) = found else { return Ok(None) };
-        let found = self.checked(seq, offset, header, payload, false)?;
-        let layout = if uniform && next == self.offset() { FrameLayout::Uniform } else { FrameLayout::Varied };
-        Ok(found.map(|found| InSpan { layout: ended.then_some(layout), ..found }))
+        let Some(frame) = found else { return Ok(None) };
+        let found = self.in_frame(seq, &frame, begin + frame.start() as u64, false)?;
+        let is_uniform = is_uniform && begin + frames_len == self.offset();
+        let layout = if is_uniform { FrameLayout::Uniform } else { FrameLayout::Varied };
+        Ok(found.map(|found| InSpan { layout: is_complete.then_some(layout), ..found }))
     }
 
-    /// Passes over frames that end at or below `seq`, whose headers were valid before. What the
-    /// frame that this leads to says of its place and its seq is checked.
+    /// Skips frames whose headers were valid before and that end at or below `seq`. The frame after
+    /// them is checked like any other, its position and first seq included.
     fn skip_verified(&mut self, seq: SeqNo, layout: FrameLayout) {
-        let block = self.block.as_ref();
-        if layout == FrameLayout::Uniform {
-            let there = || {
-                let first = block.get(self.at..).and_then(UnverifiedHeader::at)?;
-                let frames = seq.0.checked_sub(self.expected.0)?.checked_div(u64::from(first.count))?;
-                let distance = usize::try_from(frames.checked_mul(first.frame_len())?).ok()?;
-                let at = self.at.checked_add(distance).filter(|&at| at < block.len())?;
-                Some((at, self.expected.checked_add(frames.checked_mul(u64::from(first.count))?)?))
-            };
-            (self.at, self.expected) = there().unwrap_or((self.at, self.expected));
-            return;
-        }
-        while let Some(header) = block.get(self.at..).and_then(UnverifiedHeader::at)
-            && header.first_seq == self.expected
-            && let Some(end_seq) = header.end_seq().filter(|&end| end <= seq)
-            && let Ok(len) = usize::try_from(header.frame_len())
-            && len <= block.len() - self.at
-        {
-            (self.at, self.expected) = (self.at + len, end_seq);
-        }
-    }
-
-    /// Entry `seq` from here on. The payload of a frame that is the whole block is not checked if
-    /// it is `verified`.
-    fn entry_here(&mut self, seq: SeqNo, verified: bool) -> Result<Option<InSpan>> {
-        match self.step(seq)? {
-            Step::At(offset, header, payload) => self.checked(seq, offset, header, payload, verified),
-            Step::Incomplete(..) | Step::BlockEnd => Ok(None),
-        }
-    }
-
-    /// Entry `seq` of the frame with this header, whose payload is there.
-    fn checked(
-        &mut self,
-        seq: SeqNo,
-        offset: ByteOffset,
-        header: FrameHeader,
-        payload: Range<usize>,
-        verified: bool,
-    ) -> Result<Option<InSpan>> {
-        let bytes = &self.block.as_ref()[payload.clone()];
-        if !verified || header.frame_len() != self.block.as_ref().len() as u64 {
-            match check_payload(&header, bytes) {
-                Decoded::Frame(()) => {}
-                other => return Err(self.not_valid(offset, header, &other)),
+        match layout {
+            FrameLayout::Uniform => {
+                if let Some((len, next_seq)) = self.uniform_skip(seq) {
+                    self.skip(len, next_seq);
+                }
+            }
+            FrameLayout::Varied => {
+                while let Some(header) = UnverifiedHeader::at(self.rest())
+                    && header.first_seq == self.next_seq()
+                    && let Some(end_seq) = header.end_seq().filter(|&end| end <= seq)
+                    && let Ok(len) = usize::try_from(header.frame_len())
+                    && len <= self.rest().len()
+                {
+                    self.skip(len, end_seq);
+                }
             }
         }
-        let i = seq.0.checked_sub(header.first_seq.0).and_then(|i| u32::try_from(i).ok());
-        let range = i.and_then(|i| entry_range(header.count, bytes, i));
+    }
+
+    /// How many bytes of frames that are all like the next one lie before entry `seq`, and the first
+    /// seq after them. `None` where that passes the end of the block.
+    fn uniform_skip(&self, seq: SeqNo) -> Option<(usize, SeqNo)> {
+        let first = UnverifiedHeader::at(self.rest())?;
+        let count = u64::from(first.count);
+        let frames = seq.0.checked_sub(self.next_seq().0)?.checked_div(count)?;
+        let len = usize::try_from(frames.checked_mul(first.frame_len())?).ok()?;
+        let next_seq = self.next_seq().checked_add(frames.checked_mul(count)?)?;
+        (len < self.rest().len()).then_some((len, next_seq))
+    }
+
+    /// Entry `seq` of `frame`, which begins at `offset`. The payload is checked, unless `is_verified`
+    /// and the frame is the whole block.
+    fn in_frame(
+        &mut self,
+        seq: SeqNo,
+        frame: &FrameRef,
+        offset: ByteOffset,
+        is_verified: bool,
+    ) -> Result<Option<InSpan>> {
+        let header = frame.header();
+        if !is_verified || header.frame_len() != self.block().len() as u64 {
+            self.verify(frame, offset)?;
+        }
+        let payload = frame.payload();
+        let i = index_in(header, seq);
+        let range = i.and_then(|i| entry_range(header.count, &self.block()[payload.clone()], i));
         Ok(range.map(|range| InSpan {
             timestamp: header.timestamp,
             range: payload.start + range.start..payload.start + range.end,

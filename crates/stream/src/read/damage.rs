@@ -23,8 +23,8 @@ pub(super) struct FrameStart {
 impl Inner {
     /// The live entries that are lost by the damage at which `cursor` failed.
     pub(super) fn lost_at(&self, segment: &OpenSegment, cursor: &FrameCursor) -> Range<u64> {
-        let expected = cursor.expected().0;
-        match cursor.failed() {
+        let expected = cursor.next_seq().0;
+        match cursor.failed_frame() {
             Some(frame) => self.live_part(frame.first_seq.0..frame.end_seq().0, segment.limit),
             None => match self.frames_after_damage(segment, cursor).into_iter().flatten().next() {
                 Some(next) => self.live_part(expected..next.first_seq.0, segment.limit),
@@ -56,7 +56,7 @@ impl Inner {
         cursor: &FrameCursor,
         seq: u64,
     ) -> Option<FrameStart> {
-        if cursor.failed().is_some() {
+        if cursor.failed_frame().is_some() {
             return None;
         }
         self.frames_after_damage(segment, cursor)?.take_while(|frame| frame.first_seq.0 <= seq).last()
@@ -73,7 +73,7 @@ impl Inner {
         let shared = &self.shared;
         let reader = &segment.reader;
         let from = cursor.offset();
-        let expected = cursor.expected();
+        let expected = cursor.next_seq();
         let id = reader.data().id();
         let file = SegmentFile::open(shared.context.storage(), &shared.location.dir(), id, Access::Read).ok()?;
         // The name may belong to a segment of another stream by now.

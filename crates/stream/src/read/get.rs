@@ -57,8 +57,8 @@ impl Inner {
         if let Ok(Some(found)) = segment.reader.entry(seq, self.shared.options.frame_len_max()) {
             return Ok(Entry { seq, timestamp: found.timestamp, data: found.data });
         }
-        let at = self.locate_in(&segment, seq)?;
-        Ok(entry_of(&at, seq).expect("invariant: frames are contiguous, so the first to reach a seq holds it"))
+        let frame = self.locate_in(&segment, seq)?;
+        Ok(entry_of(&frame, seq).expect("invariant: frames are contiguous, so the first to reach a seq holds it"))
     }
 
     /// Reads entry `seq` out of `recent` if it is in that frame; otherwise reads its frame, which

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use stratawal_frame::{ByteOffset, SeqNo};
-use stratawal_segment::{BLOCK_LEN_MAX, CursorStep, FrameAt, FrameCursor};
+use stratawal_segment::{BLOCK_LEN_MAX, CursorStep, FrameCursor, OwnedFrame};
 
 use super::segment_reader::SegmentReader;
 use super::snapshot::Snapshot;
@@ -34,7 +34,7 @@ pub(super) enum Located {
 /// A frame in memory.
 #[derive(Debug)]
 pub(super) struct LocatedFrame {
-    pub(super) at: FrameAt,
+    pub(super) frame: OwnedFrame,
     /// The seq at which its entries end. Those at or above that were truncated.
     pub(super) limit: u64,
     is_mapped: bool,
@@ -45,7 +45,7 @@ impl LocatedFrame {
     /// does not keep the whole block in memory.
     pub(super) fn detached_entry(&self, seq: u64) -> Option<Entry> {
         const COPIED_LEN_MAX: usize = 1 << 10;
-        let mut entry = entry_of(&self.at, seq)?;
+        let mut entry = entry_of(&self.frame, seq)?;
         if !self.is_mapped && entry.data.len() < COPIED_LEN_MAX {
             entry.data = Bytes::copy_from_slice(&entry.data);
         }
@@ -60,9 +60,9 @@ impl Inner {
         match self.find_source(seq)? {
             EntrySource::Tail(entry) => Ok(Located::Tail(entry)),
             EntrySource::Segment(segment) => {
-                let at = self.locate_in(&segment, seq)?;
+                let frame = self.locate_in(&segment, seq)?;
                 let is_mapped = segment.reader.data().is_mapped();
-                Ok(Located::Frame(LocatedFrame { at, limit: segment.limit, is_mapped }))
+                Ok(Located::Frame(LocatedFrame { frame, limit: segment.limit, is_mapped }))
             }
         }
     }
@@ -115,7 +115,7 @@ impl Inner {
     }
 
     /// Finds the frame that holds entry `seq` in `segment`.
-    pub(super) fn locate_in(&self, segment: &OpenSegment, seq: u64) -> Result<FrameAt> {
+    pub(super) fn locate_in(&self, segment: &OpenSegment, seq: u64) -> Result<OwnedFrame> {
         let failed = |e, lost| Error::segment_error(&self.shared.location, e).with_lost(lost);
         let reader = &segment.reader;
         let (point, range) = reader.span(seq);
@@ -130,7 +130,7 @@ impl Inner {
             let block = block.map_err(|e| failed(e, self.lost_from(segment, expected)))?;
             let mut cursor = FrameCursor::new(reader.data(), block, ByteOffset(offset), SeqNo(expected), max);
             let needed = match cursor.seek(SeqNo(seq)) {
-                Ok(CursorStep::Frame(at)) => return Ok(at),
+                Ok(CursorStep::Frame(frame)) => return Ok(cursor.detach(&frame)),
                 Ok(CursorStep::Incomplete { len, .. }) => len,
                 Ok(CursorStep::BlockEnd) => 1,
                 Err(e) => match self.last_after_damage(segment, &cursor, seq) {
@@ -144,7 +144,7 @@ impl Inner {
                 },
             };
             offset = cursor.offset().0;
-            expected = cursor.expected().0;
+            expected = cursor.next_seq().0;
             let end = reader.end();
             if offset + needed > end {
                 return Err(self.ends_early(segment, offset, expected));
@@ -155,8 +155,7 @@ impl Inner {
 }
 
 /// Entry `seq` of the frame, if it is in there.
-pub(super) fn entry_of(at: &FrameAt, seq: u64) -> Option<Entry> {
-    let i = seq.checked_sub(at.frame.first_seq().0)?;
-    let data = at.frame.entry(u32::try_from(i).ok()?)?;
-    Some(Entry { seq, timestamp: at.frame.header().timestamp, data })
+pub(crate) fn entry_of(frame: &OwnedFrame, seq: u64) -> Option<Entry> {
+    let data = frame.entry(SeqNo(seq))?;
+    Some(Entry { seq, timestamp: frame.header().timestamp, data })
 }

@@ -32,21 +32,21 @@ impl Inner {
         let mut seq = point.seq.min(limit).max(start);
         // This passes over the frames of one span, and at most one more.
         while seq < end.min(limit) {
-            let at = match self.locate(seq)? {
+            let frame = match self.locate(seq)? {
                 Located::Tail(entry) if entry.timestamp >= timestamp => return Ok(seq),
                 Located::Tail(_) => {
                     seq += 1;
                     continue;
                 }
-                Located::Frame(frame) => frame.at,
+                Located::Frame(located) => located.frame,
             };
-            if at.frame.header().timestamp >= timestamp {
-                return Ok(at.frame.first_seq().0.max(start));
+            if frame.header().timestamp >= timestamp {
+                return Ok(frame.header().first_seq.0.max(start));
             }
             // The frame may hold truncated entries at or above the limit. The entry at the limit is
             // in the next segment, and it is at or after the time: otherwise the search would have
             // begun in that segment.
-            seq = at.frame.end_seq().0.min(limit);
+            seq = frame.header().end_seq().0.min(limit);
         }
         Ok(seq.min(end).max(start))
     }

@@ -5,14 +5,13 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-use stratawal_frame::{FrameHeader, entry_range};
-use stratawal_segment::BLOCK_LEN_MAX;
+use stratawal_segment::{BLOCK_LEN_MAX, OwnedFrame};
 
 use super::Iter;
 use super::forward::{BLOCK_LEN_MIN, Forward};
 use crate::batch::Entry;
 use crate::error::{Error, Result};
+use crate::read::locate::entry_of;
 
 /// How many bytes of frames are kept of one span, besides the frame that is read. A span is longer
 /// only in a file that has lost its index points.
@@ -23,28 +22,14 @@ pub(super) struct Backward {
     frames: VecDeque<OwnedFrame>,
 }
 
-/// A frame that does not depend on the block it was read in.
-struct OwnedFrame {
-    header: FrameHeader,
-    payload: Bytes,
-}
-
-impl OwnedFrame {
-    fn entry(&self, seq: u64) -> Option<Entry> {
-        let i = u32::try_from(seq.checked_sub(self.header.first_seq.0)?).ok()?;
-        let data = self.payload.slice(entry_range(self.header.count, &self.payload, i)?);
-        Some(Entry { seq, timestamp: self.header.timestamp, data })
-    }
-}
-
 impl Backward {
     /// Entry `seq`, if it is in these frames. Drops the frames after it.
     fn entry(&mut self, seq: u64) -> Option<Entry> {
         while let Some(frame) = self.frames.back() {
-            if let Some(entry) = frame.entry(seq) {
+            if let Some(entry) = entry_of(frame, seq) {
                 return Some(entry);
             }
-            if frame.header.end_seq().0 <= seq {
+            if frame.header().end_seq().0 <= seq {
                 return None;
             }
             self.frames.pop_back();
@@ -91,9 +76,9 @@ impl Iter {
             }
             // Without a frame, it has read the next block.
             let Some(frame) = forward.frame.take() else { continue };
-            let frame = OwnedFrame { header: *frame.header(), payload: forward.cursor.payload_of(&frame) };
-            next = frame.header.end_seq().0;
-            held += frame.header.frame_len();
+            let frame = forward.cursor.detach(&frame);
+            next = frame.header().end_seq().0;
+            held += frame.header().frame_len();
             frames.push_back(frame);
             if next > seq {
                 return Ok(Backward { frames });
@@ -101,7 +86,7 @@ impl Iter {
             while held > HELD_LEN_MAX
                 && let Some(first) = frames.pop_front()
             {
-                held -= first.header.frame_len();
+                held -= first.header().frame_len();
             }
         }
     }
@@ -113,7 +98,7 @@ impl Iter {
     /// `error` if no frame at or below `seq` follows.
     fn pass_damage(&self, forward: &mut Forward, next: u64, seq: u64, error: Error) -> Result<u64> {
         // If the header of the damaged frame is valid, the cursor is after that frame.
-        if let Some(frame) = forward.cursor.failed() {
+        if let Some(frame) = forward.cursor.failed_frame() {
             return Some(frame.end_seq().0).filter(|&end| end <= seq).ok_or(error);
         }
         let first = self.inner.frames_after_damage(&forward.segment, &forward.cursor);

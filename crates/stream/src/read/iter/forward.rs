@@ -84,7 +84,7 @@ impl Forward {
     #[inline]
     pub(super) fn entry(&self, seq: u64) -> Option<Entry> {
         let frame = self.frame.as_ref().filter(|_| seq < self.segment.limit)?;
-        let data = self.cursor.entry_in(frame, SeqNo(seq))?;
+        let data = self.cursor.entry(frame, SeqNo(seq))?;
         Some(Entry { seq, timestamp: frame.header().timestamp, data })
     }
 
@@ -99,7 +99,7 @@ impl Forward {
         // The current frame is then the last of the run, or the one after it.
         self.frame = loop {
             let end = last.header().end_seq();
-            if end.0 >= back || last.bytes_from(&first) >= RUN_LEN {
+            if end.0 >= back || last.len_from(&first) >= RUN_LEN {
                 break Some(last.clone());
             }
             match self.cursor.try_next(end) {
@@ -109,14 +109,14 @@ impl Forward {
             }
         };
         let end = last.header().end_seq().0.min(back);
-        Run::of_frames(first.header(), self.cursor.frames_of(&first, &last), seq..end)
+        Run::of_frames(first.header(), self.cursor.bytes_of(&first, &last), seq..end)
     }
 
     /// Steps to the next frame that reaches `seq`; at the end of the block, reads the next block
     /// instead. If it fails at a damaged payload, the next call steps to the frame after that.
     pub(super) fn advance(&mut self, inner: &Inner, seq: u64) -> Result<()> {
         let failed = |e, lost| Error::segment_error(&inner.shared.location, e).with_lost(lost);
-        let (at, needed) = match self.cursor.seek_ref(SeqNo(seq)) {
+        let (at, needed) = match self.cursor.seek(SeqNo(seq)) {
             Ok(CursorStep::Frame(frame)) => {
                 self.frame = Some(frame);
                 return Ok(());
@@ -125,7 +125,7 @@ impl Forward {
             Ok(CursorStep::BlockEnd) => (self.cursor.offset(), 0),
             Err(e) => return Err(failed(e, inner.lost_at(&self.segment, &self.cursor))),
         };
-        let expected = self.cursor.expected();
+        let expected = self.cursor.next_seq();
         // The end is loaded anew: the active segment may have grown, and every entry below a
         // watermark is before its end.
         let end = self.segment.reader.end();
@@ -155,7 +155,7 @@ impl Forward {
     /// `seq`, the next entry, after it.
     fn loses_no_entry(&self, seq: u64) -> bool {
         let (point, _) = self.segment.reader.span(seq);
-        self.cursor.failed().is_none() && point.seq == seq && point.offset > self.cursor.offset().0
+        self.cursor.failed_frame().is_none() && point.seq == seq && point.offset > self.cursor.offset().0
     }
 }
 
