@@ -12,7 +12,6 @@ use crate::context::LogContext;
 use crate::error::{Call, Error};
 use crate::layout::{self, OwnFile};
 use crate::location::Location;
-use crate::recovery::exists;
 use crate::removal::{Renamed, dir_exists, remove_file, rename_dir};
 use crate::write::reserve::ReserveUse;
 
@@ -58,7 +57,7 @@ pub(crate) fn move_away(
 ) -> std::result::Result<Option<PathBuf>, DeleteError> {
     let storage = &**context.storage();
     // A link or a file that has the name is not ours to remove.
-    exists(context, location).map_err(DeleteError::Undone)?;
+    location.exists(storage).map_err(|e| DeleteError::Undone(Error::directory(location, e)))?;
     let gone = layout::deleted_dir(location, storage.random_u64());
     context.ready_to_sync_streams(location).map_err(|e| DeleteError::Undone(Error::io(location, e)))?;
     // The new name may be what fills a block of the folder.

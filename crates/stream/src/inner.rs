@@ -5,7 +5,7 @@ use std::sync::Arc;
 use stratawal_sync::{Mutex, Published};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::recovery::Known;
+use crate::recovery::ReaderState;
 use crate::removal::Removals;
 use crate::report::OpenReport;
 use crate::shared::Shared;
@@ -21,7 +21,7 @@ pub(crate) struct Inner {
     /// Locked before the group, never after; see [`removal`](crate::removal).
     pub(crate) removals: Mutex<Removals>,
     /// Of a stream opened for reading: the next look continues from this. Under the group's lock.
-    pub(crate) known: Mutex<Option<Box<Known>>>,
+    pub(crate) reader_state: Mutex<Option<Box<ReaderState>>>,
 }
 
 impl Inner {

@@ -1,7 +1,10 @@
 //! Where a stream is.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use stratawal_storage::Storage;
 
 /// Where a stream is, and what it is called.
 #[derive(Clone, Debug)]
@@ -50,5 +53,14 @@ impl Location {
 
     pub(crate) fn dir(&self) -> PathBuf {
         self.parent.join(&*self.dir_name)
+    }
+
+    /// Whether the stream's directory exists.
+    pub(crate) fn exists(&self, storage: &dyn Storage) -> io::Result<bool> {
+        match storage.list(&self.dir()) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }

@@ -19,7 +19,7 @@ use super::snapshot::Snapshot;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inner::Inner;
 use crate::options::{Durability, Visibility};
-use crate::recovery;
+use crate::recovery::{self, StreamFiles};
 
 impl Inner {
     /// One past the last entry that a reader with this visibility sees.
@@ -88,11 +88,11 @@ impl Inner {
     /// this process continues to show `snapshot` until it looks again, so reading again is no help.
     fn compare_with_disk(&self, seqs: &RangeInclusive<u64>, snapshot: &Snapshot) -> Result<bool> {
         let shared = &self.shared;
-        let kind = match recovery::read(&shared.context, &shared.location, &shared.options)? {
+        let kind = match recovery::read(&StreamFiles::new(&shared.context, &shared.location, &shared.options))? {
             None => ErrorKind::Cut { at: 0 },
-            Some(now) if *seqs.start() < now.start => ErrorKind::Truncated { start: now.start },
+            Some(now) if *seqs.start() < now.first_seq => ErrorKind::Truncated { start: now.first_seq },
             Some(now) => {
-                let at = snapshot.diverges_at(shared.watermarks.accepted(), &now.snapshot, now.start);
+                let at = snapshot.diverges_at(shared.watermarks.accepted(), &now.snapshot, now.first_seq);
                 match at.filter(|at| at <= seqs.end()) {
                     Some(at) => ErrorKind::Cut { at },
                     None => return Ok(false),

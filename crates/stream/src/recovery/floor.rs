@@ -11,146 +11,193 @@
 
 use std::sync::Arc;
 
-use stratawal_frame::{ByteOffset, FooterKind, SeqNo};
+use stratawal_frame::{ByteOffset, FooterKind, FrameHeader, SeqNo};
 use stratawal_index::ActiveIndex;
-use stratawal_segment::{Access, FrameSearch, SegmentFile, SegmentId};
+use stratawal_segment::{Finished, FrameSearch, SegmentFile, SegmentId};
 
-use super::analyse::{
-    Found, Image, Opened, Order, Voidable, check_all_unsealed, check_links, drop_garbage, drop_void, follow, list,
-    misplaced, scan, scan_back,
-};
-use super::{Scan, lost_range, note};
-use crate::context::LogContext;
+use super::analysis::Analysis;
+use super::chain_end::{find_chain_end, scan_back};
+use super::files::StreamFiles;
+use super::found::{FoundSegment, SegmentHandle};
+use super::links::{check_all_unsealed, check_links, drop_garbage};
+use super::list::{Listing, list, misplaced};
+use super::lost_range;
+use super::scan::{ReadOrder, SegmentScan, add_point};
+use super::stamp::ObservedStamp;
+use super::void::{SeqBounds, drop_void};
 use crate::error::{DamageKind, Error, ErrorKind, Result};
-use crate::location::Location;
-use crate::options::StreamOptions;
 
-/// A segment, and from where on its entries are void. Its header may be unreadable.
-struct Named {
+/// A segment in the directory, whose header may be unreadable.
+struct Candidate {
     id: SegmentId,
+    /// Entries from here on are void.
     limit: SeqNo,
-    found: Result<Found>,
+    found: Result<FoundSegment>,
 }
 
-/// Steps 1 to 5, for the entries at or above `floor` or the first live seq, whichever is higher;
-/// the image has that as its start. Changes nothing.
-pub(super) fn analyse_above(
-    context: &LogContext,
-    location: &Location,
-    options: &StreamOptions,
-    floor: SeqNo,
-) -> Result<Image> {
-    let (all, temporaries) = list(context, location)?;
-    let mut names = read_names(context, location, &all)?;
-    let unreadable = |id, error| lost_range::of_name(context, location, options, &all, id, error);
-    if let Some((id, error)) = take_foreign(&mut names) {
-        // The name of a file that was renamed does not show which entries are missing.
-        return Err(if error.named_segment().is_some() { error } else { unreadable(id, error) });
+/// What the newest segment states.
+struct NewestState {
+    /// The CLOSE that it ends with.
+    close: Option<Finished>,
+    first_seq: SeqNo,
+    stamp: ObservedStamp,
+}
+
+/// Steps 1 to 5 for the entries at or above `floor`. Where the first live seq is higher, it is the
+/// floor. The analysis has the floor as its first live seq. Changes nothing.
+pub(super) fn analyse_above(files: &StreamFiles<'_>, floor: SeqNo) -> Result<Analysis> {
+    let listing = list(files)?;
+    let all = &listing.segments;
+    let mut candidates = drop_void(read_candidates(files, all)?);
+    let newest = candidates.pop().expect("invariant: at least the newest segment voids nothing of itself");
+    let mut newest = newest.found.map_err(|error| lost_range::by_name(files, all, newest.id, error))?;
+    let stated = scan_newest(files, &mut newest)?;
+    let mut first_seq = floor.max(stated.first_seq);
+
+    let mut live = live_above(files, all, candidates, newest, first_seq)?;
+    let attested = check_live(files, &mut live, first_seq)?;
+    let durable = stated.close.map_or(attested, |close| close.frame.first_seq);
+    let has_floor = enter_chain(files, &mut live[0], first_seq, durable)?;
+    check_end(files, &live[live.len() - 1], first_seq)?;
+
+    let Listing { segments: all, temporaries } = listing;
+    let is_empty = !has_floor && live.len() == 1 && durable <= first_seq;
+    let analysis = |live, chain_end, first_seq, chain_end_seq, durable| Analysis {
+        all,
+        headers: Vec::new(),
+        stamp: stated.stamp,
+        temporaries,
+        live,
+        chain_end,
+        closed: None,
+        first_seq,
+        chain_end_seq,
+        durable,
+    };
+    if is_empty && live[0].scan.as_ref().is_some_and(|scan| scan.has_active_len) {
+        // Nothing at or above the floor was acknowledged. The stream begins anew there.
+        live[0].limit = first_seq;
+        return Ok(analysis(live, 0, first_seq, first_seq, first_seq));
     }
-    let mut stack = drop_void(names);
-    let newest = stack.pop().expect("invariant: at least the newest segment voids nothing of itself");
-    let mut newest = newest.found.map_err(|error| unreadable(newest.id, error))?;
+    if live.len() == 1 {
+        let in_chain = live[0].scan.as_ref().and_then(|scan| scan.chain.start);
+        first_seq = first_seq.max(in_chain.unwrap_or_default());
+    }
+    let (chain_end, chain_end_seq) = find_chain_end(files, &live, first_seq, durable)?;
+    Ok(analysis(live, chain_end, first_seq, chain_end_seq, durable))
+}
 
-    let file = newest.open(context, location)?;
-    let finished = file.finished().map_err(|e| Error::segment_error(location, e))?;
-    let closed = finished.filter(|finished| matches!(finished.footer.kind, FooterKind::Close { .. }));
-    let mut scan = scan(context, location, options, &mut newest, Order::ChainFirst)?;
+/// Scans the newest segment.
+fn scan_newest(files: &StreamFiles<'_>, newest: &mut FoundSegment) -> Result<NewestState> {
+    let file = newest.keep_open(files)?;
+    let finished = file.finished().map_err(|e| files.failed(e))?;
+    let close = finished.filter(|finished| matches!(finished.footer.kind, FooterKind::Close { .. }));
+    let mut scan = newest.scan_file(files, ReadOrder::ChainFirst)?;
     // A file that ends in a CLOSE with its trailer has the length that it should have.
-    scan.has_active_len |= closed.is_some();
-    let watch = scan.trace.watch;
+    scan.has_active_len |= close.is_some();
+    let stamp = scan.resume.stamp;
     let in_chain = scan.chain.start.unwrap_or(newest.header().start);
-    let mut start = floor.max(closed.as_ref().map_or(in_chain, |close| close.footer.start));
+    let first_seq = close.as_ref().map_or(in_chain, |close| close.footer.start);
     newest.scan = Some(scan);
+    Ok(NewestState { close, first_seq, stamp })
+}
 
+/// Steps 2 and 3: the segments that hold entries at or above `first_seq`. All of them must be
+/// readable.
+fn live_above(
+    files: &StreamFiles<'_>,
+    all: &[SegmentId],
+    candidates: Vec<Candidate>,
+    newest: FoundSegment,
+    first_seq: SeqNo,
+) -> Result<Vec<FoundSegment>> {
     let mut live = Vec::new();
-    for Named { id, limit, found } in stack {
-        if limit > start {
-            live.push(Found { limit, ..found.map_err(|error| unreadable(id, error))? });
+    for Candidate { id, limit, found } in candidates {
+        if limit > first_seq {
+            let found = found.map_err(|error| lost_range::by_name(files, all, id, error))?;
+            live.push(FoundSegment { limit, ..found });
         }
     }
     live.push(newest);
-    let mut live = drop_garbage(context, location, live, start)?;
-    let attested = scan_back(context, location, options, &mut live, Order::ChainFirst)?;
-    if live.len() > 1 {
-        scan_unsealed(context, location, options, &mut live[0])?;
-    }
-    check_links(context, location, &mut live)?;
-    // The next open does the same check, with the new start.
-    check_all_unsealed(context, location, options, &mut live, start, Order::ChainFirst)?;
-    let durable = closed.as_ref().map_or(attested, |close| close.frame.first_seq);
-
-    let holder = &mut live[0];
-    let broken = holder
-        .scan
-        .as_ref()
-        .map(|scan| scan.chain.end_seq)
-        .filter(|&end| end < start.min(holder.limit) || end == start && end < durable);
-    let entered = broken.is_none() || enter_at(context, location, options, holder, start)?;
-    let newest = &live[live.len() - 1];
-    if newest.opened(context, location)?.find_seal().map_err(|e| Error::segment_error(location, e))?.is_some() {
-        let error = Error::damage(location, DamageKind::SuccessorMissing, Some(newest.id()), None, None);
-        return Err(error.with_lost_from(start.max(newest.header().base).0));
-    }
-    let is_empty = !entered && live.len() == 1 && durable <= start;
-    if is_empty && live[0].scan.as_ref().is_some_and(|scan| scan.has_active_len) {
-        // Nothing at or above the floor was acknowledged. The stream begins anew there.
-        live[0].limit = start;
-        let headers = Vec::new();
-        return Ok(Image {
-            all,
-            headers,
-            watch,
-            temporaries,
-            live,
-            cut: 0,
-            closed: None,
-            start,
-            end: start,
-            durable: start,
-        });
-    }
-    if live.len() == 1 {
-        let from_chain = live[0].scan.as_ref().and_then(|scan| scan.chain.start);
-        start = start.max(from_chain.unwrap_or_default());
-    }
-    let (cut, end) = follow(context, location, &live, start, durable)?;
-    Ok(Image { all, headers: Vec::new(), watch, temporaries, live, cut, closed: None, start, end, durable })
+    drop_garbage(files, live, first_seq)
 }
 
-/// Reads the headers, of those that can be read.
-fn read_names(context: &LogContext, location: &Location, all: &[SegmentId]) -> Result<Vec<Named>> {
-    let (mut names, mut stream_id) = (Vec::with_capacity(all.len()), None);
+/// Scans back from the newest segment, and checks that the live segments were written one after the
+/// other. Returns how far the stream is attested.
+fn check_live(files: &StreamFiles<'_>, live: &mut [FoundSegment], first_seq: SeqNo) -> Result<SeqNo> {
+    let attested = scan_back(files, live, ReadOrder::ChainFirst)?;
+    if live.len() > 1 {
+        scan_unsealed(files, &mut live[0])?;
+    }
+    check_links(files, live)?;
+    // The next open does the same check, with the new first live seq.
+    check_all_unsealed(files, live, first_seq, ReadOrder::ChainFirst)?;
+    Ok(attested)
+}
+
+/// Enters the chain of the segment that holds the floor again, where it breaks below the floor.
+/// False where it breaks and no frame holds the floor.
+fn enter_chain(files: &StreamFiles<'_>, holder: &mut FoundSegment, first_seq: SeqNo, durable: SeqNo) -> Result<bool> {
+    let end_seq = holder.scan.as_ref().map(|scan| scan.chain.end_seq);
+    let breaks = end_seq.is_some_and(|end| end < first_seq.min(holder.limit) || end == first_seq && end < durable);
+    Ok(!breaks || enter_at(files, holder, first_seq)?)
+}
+
+/// A SEAL in the newest segment names a segment that must exist.
+fn check_end(files: &StreamFiles<'_>, newest: &FoundSegment, first_seq: SeqNo) -> Result<()> {
+    if newest.file(files)?.find_seal().map_err(|e| files.failed(e))?.is_none() {
+        return Ok(());
+    }
+    let error = Error::damage(files.location, DamageKind::SuccessorMissing, Some(newest.id()), None, None);
+    Err(error.with_lost_from(first_seq.max(newest.header().base).0))
+}
+
+/// Reads the headers of all segments. Fails where one may hold entries of another stream or log.
+fn read_candidates(files: &StreamFiles<'_>, all: &[SegmentId]) -> Result<Vec<Candidate>> {
+    let mut candidates = read_names(files, all)?;
+    match take_foreign(&mut candidates) {
+        None => Ok(candidates),
+        // The name of a file that was renamed does not show which entries are missing.
+        Some((_, error)) if error.named_segment().is_some() => Err(error),
+        Some((id, error)) => Err(lost_range::by_name(files, all, id, error)),
+    }
+}
+
+/// Reads the headers of the segments that can be read.
+fn read_names(files: &StreamFiles<'_>, all: &[SegmentId]) -> Result<Vec<Candidate>> {
+    let mut candidates = Vec::with_capacity(all.len());
+    // The newest segment is read first: it states which stream this is.
+    let mut stream_id = None;
     for (i, &id) in all.iter().enumerate().rev() {
-        let found = match SegmentFile::open(context.storage(), &location.dir(), id, Access::Read) {
+        let found = match files.open(id) {
             Ok(file) => {
                 let header = *file.header();
-                let newest = i + 1 == all.len();
-                let end =
-                    if newest { None } else { file.peek_footer().map_err(|e| Error::segment_error(location, e))? };
-                let file = if newest { Opened::Open(file) } else { Opened::Header(header) };
-                let found = Found::new(file, end);
-                misplaced(context, location, &header, &mut stream_id, all.get(i + 1)).map_or(Ok(found), Err)
+                let is_newest = i + 1 == all.len();
+                let footer = if is_newest { None } else { file.peek_footer().map_err(|e| files.failed(e))? };
+                let handle = if is_newest { SegmentHandle::Open(file) } else { SegmentHandle::Closed(header) };
+                let found = FoundSegment::new(handle, footer);
+                misplaced(files, &header, &mut stream_id, all.get(i + 1)).map_or(Ok(found), Err)
             }
-            Err(error) if error.is_damage() || error.is_newer() => Err(Error::segment_error(location, error)),
-            Err(error) => return Err(Error::segment_error(location, error)),
+            Err(error) if error.is_damage() || error.is_newer() => Err(files.failed(error)),
+            Err(error) => return Err(files.failed(error)),
         };
-        names.push(Named { id, limit: SeqNo(u64::MAX), found });
+        candidates.push(Candidate { id, limit: SeqNo(u64::MAX), found });
     }
-    names.reverse();
-    Ok(names)
+    candidates.reverse();
+    Ok(candidates)
 }
 
 /// The error of the newest segment that may hold entries of another stream or log: one in the wrong
 /// place, or one of a newer format, in which that cannot be read.
-fn take_foreign(names: &mut Vec<Named>) -> Option<(SegmentId, Error)> {
+fn take_foreign(candidates: &mut Vec<Candidate>) -> Option<(SegmentId, Error)> {
     let is_foreign =
         |error: &Error| matches!(error.kind(), ErrorKind::Damaged(DamageKind::Misplaced) | ErrorKind::NewerFormat);
-    let i = names.iter().rposition(|named| named.found.as_ref().is_err_and(is_foreign))?;
-    let Named { id, found, .. } = names.swap_remove(i);
+    let i = candidates.iter().rposition(|candidate| candidate.found.as_ref().is_err_and(is_foreign))?;
+    let Candidate { id, found, .. } = candidates.swap_remove(i);
     found.err().map(|error| (id, error))
 }
 
-impl Voidable for Named {
+impl SeqBounds for Candidate {
     fn base(&self) -> SeqNo {
         self.id.base
     }
@@ -162,41 +209,42 @@ impl Voidable for Named {
 
 /// Scans the segment that holds the floor, if it has no valid end and was not scanned: its chain
 /// may break below the floor.
-fn scan_unsealed(context: &LogContext, location: &Location, options: &StreamOptions, holder: &mut Found) -> Result<()> {
-    if holder.scan.is_none() && holder.end.is_none() {
-        holder.scan = Some(scan(context, location, options, holder, Order::ChainFirst)?);
+fn scan_unsealed(files: &StreamFiles<'_>, holder: &mut FoundSegment) -> Result<()> {
+    if holder.scan.is_none() && holder.footer.is_none() {
+        holder.scan = Some(holder.scan_file(files, ReadOrder::ChainFirst)?);
         let limit = holder.limit;
-        holder.close(location, limit, Order::ChainFirst)?;
+        holder.close(files, limit, ReadOrder::ChainFirst)?;
     }
     Ok(())
 }
 
 /// Enters the chain of `found` again at the frame that holds `seq`, which is after the place where
 /// the chain breaks. False where there is no such frame.
-fn enter_at(
-    context: &LogContext,
-    location: &Location,
-    options: &StreamOptions,
-    found: &mut Found,
-    seq: SeqNo,
-) -> Result<bool> {
-    let failed = |e| Error::segment_error(location, e);
-    let (file, limit) = (found.opened(context, location)?, found.limit);
+fn enter_at(files: &StreamFiles<'_>, found: &mut FoundSegment, seq: SeqNo) -> Result<bool> {
+    let file = found.file(files)?;
+    let limit = found.limit;
     let scan = found.scan.as_mut().expect("invariant: only the chain of a segment that was scanned is known to break");
-    let Some(from) = frame_with(&file, scan, seq).map_err(failed)? else { return Ok(false) };
-    let index = ActiveIndex::new(options.index_every);
-    let mut visit = |offset: ByteOffset, frame: &stratawal_frame::FrameHeader| {
+    let Some((offset, first_seq)) = frame_with(&file, scan, seq).map_err(|e| files.failed(e))? else {
+        return Ok(false);
+    };
+    let index = ActiveIndex::new(files.options.index_every);
+    let mut visit = |offset: ByteOffset, frame: &FrameHeader| {
         if frame.first_seq < limit {
-            note(&index, offset, frame);
+            add_point(&index, offset, frame);
         }
     };
-    scan.chain = file.scan_chain_from(from.0, from.1, &mut visit).map_err(failed)?;
-    (scan.from, scan.index) = (from, Arc::new(index));
+    scan.chain = file.scan_chain_from(offset, first_seq, &mut visit).map_err(|e| files.failed(e))?;
+    scan.entry = (offset, first_seq);
+    scan.index = Arc::new(index);
     Ok(true)
 }
 
 /// Where the whole frame that holds `seq` begins, after the end of the chain, and its first seq.
-fn frame_with(file: &SegmentFile, scan: &Scan, seq: SeqNo) -> stratawal_segment::Result<Option<(ByteOffset, SeqNo)>> {
+fn frame_with(
+    file: &SegmentFile,
+    scan: &SegmentScan,
+    seq: SeqNo,
+) -> stratawal_segment::Result<Option<(ByteOffset, SeqNo)>> {
     let mut search = FrameSearch::new(file, scan.chain.end);
     while let Some(found) = search.next_frame()? {
         let holds = found.header.first_seq <= seq && seq < found.header.end_seq();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use stratawal_sync::Published;
 
-use super::Recovered;
+use super::recovered::Recovered;
 use crate::read::snapshot::Snapshot;
 use crate::report::OpenReport;
 use crate::shared::Shared;
@@ -34,17 +34,17 @@ pub(super) fn install(
         return Writer::new(Arc::clone(shared), None, 0);
     };
     let stream_id = recovered.snapshot.segments.first().map(|segment| segment.header.stream_id.0);
-    if let Some(stream_id) = stream_id.filter(|_| !recovered.is_continued) {
+    if let Some(stream_id) = stream_id.filter(|_| !recovered.is_refresh) {
         // The cached segments may have been loaded from other bytes.
         shared.context.cache.remove_stream(stream_id);
     }
-    let accepted = accepted.unwrap_or(recovered.end);
-    let cut = old.diverges_at(shared.watermarks.accepted(), &recovered.snapshot, recovered.start);
-    let cut = cut.filter(|&cut| cut < recovered.end).unwrap_or(accepted);
+    let accepted = accepted.unwrap_or(recovered.next_seq);
+    let cut = old.diverges_at(shared.watermarks.accepted(), &recovered.snapshot, recovered.first_seq);
+    let cut = cut.filter(|&cut| cut < recovered.next_seq).unwrap_or(accepted);
     shared.truncations.cut(shared.watermarks.epoch(), cut);
     shared.watermarks.change(|watermarks| {
         shared.snapshot.store(Arc::new(recovered.snapshot));
-        watermarks.reset(recovered.start, recovered.end);
+        watermarks.reset(recovered.first_seq, recovered.next_seq);
         watermarks.set_accepted(accepted);
     });
     report.store(Arc::new(recovered.report));
@@ -55,7 +55,7 @@ pub(super) fn install(
         }
         None => (None, None),
     };
-    *tail = new_tail(shared, &tail.clock, recovered.end, recovered.timestamp, reservation);
+    *tail = new_tail(shared, &tail.clock, recovered.next_seq, recovered.timestamp, reservation);
     Writer::new(Arc::clone(shared), active, recovered.timestamp)
 }
 

@@ -16,83 +16,69 @@
 //! | length | the same where more is attested than the chain has; else up to the limit. Of a newest segment without either, that it may be whatever came behind the chain; nothing where that ends in a CLOSE |
 
 use stratawal_frame::SeqNo;
-use stratawal_segment::{Access, ErrorKind, SegmentFile, SegmentId};
+use stratawal_segment::{ErrorKind, SegmentId};
 
-use super::Scan;
-use super::analyse::{Found, Opened};
-use super::partial::first_live;
-use crate::context::LogContext;
+use super::files::StreamFiles;
+use super::found::{FoundSegment, SegmentHandle, stated_first_seq};
 use crate::error::Error;
-use crate::location::Location;
-use crate::options::StreamOptions;
 
 /// The error of segment `id`, one of `all` in order of generation, that could not be opened.
 pub(super) fn unreadable(
-    context: &LogContext,
-    location: &Location,
-    options: &StreamOptions,
+    files: &StreamFiles<'_>,
     all: &[SegmentId],
     id: SegmentId,
     error: stratawal_segment::Error,
 ) -> Error {
-    let named_wrong = matches!(error.kind(), ErrorKind::NameMismatch(_));
-    let error = Error::segment_error(location, error);
-    if named_wrong || !error.is_damage() { error } else { of_name(context, location, options, all, id, error) }
+    let is_misnamed = matches!(error.kind(), ErrorKind::NameMismatch(_));
+    let error = files.failed(error);
+    if is_misnamed || !error.is_damage() { error } else { by_name(files, all, id, error) }
 }
 
-/// `error` with what the name of segment `id` says is lost with it.
-pub(super) fn of_name(
-    context: &LogContext,
-    location: &Location,
-    options: &StreamOptions,
-    all: &[SegmentId],
-    id: SegmentId,
-    error: Error,
-) -> Error {
-    let start =
-        all.last().filter(|&&newest| newest != id).and_then(|&newest| start(context, location, options, newest));
-    let first = id.base.max(start.unwrap_or_default());
+/// Adds to `error` the entries that are lost with segment `id`, as its name shows them.
+pub(super) fn by_name(files: &StreamFiles<'_>, all: &[SegmentId], id: SegmentId, error: Error) -> Error {
+    let newest = all.last().filter(|&&newest| newest != id);
+    let first_seq = newest.and_then(|&newest| first_seq_in(files, newest));
+    let first = id.base.max(first_seq.unwrap_or_default());
     match all.iter().filter(|other| other.generation > id.generation).map(|other| other.base).min() {
         Some(limit) => error.with_lost(first.0..limit.0),
         None => error.with_lost_from(first.0),
     }
 }
 
-/// The first live seq, as the newest segment says it.
-fn start(context: &LogContext, location: &Location, options: &StreamOptions, newest: SegmentId) -> Option<SeqNo> {
-    let file = SegmentFile::open(context.storage(), &location.dir(), newest, Access::Read).ok()?;
-    let mut found = [Found::new(Opened::Open(file), None)];
-    first_live(context, location, options, &mut found).ok()
+/// The first live seq, as the newest segment states it.
+fn first_seq_in(files: &StreamFiles<'_>, newest: SegmentId) -> Option<SeqNo> {
+    let file = files.open(newest).ok()?;
+    let mut found = [FoundSegment::new(SegmentHandle::Open(file), None)];
+    stated_first_seq(files, &mut found).ok()
 }
 
 /// One past the last entry of a segment, as far as it can be read.
-pub(super) fn end_of(context: &LogContext, location: &Location, found: &mut Found) -> Option<SeqNo> {
+pub(super) fn end_of(files: &StreamFiles<'_>, found: &mut FoundSegment) -> Option<SeqNo> {
     let limit = found.limit;
-    let file = found.open(context, location).ok()?;
-    let end = match file.finished().ok()? {
+    let file = found.keep_open(files).ok()?;
+    let end_seq = match file.finished().ok()? {
         Some(finished) => finished.frame.first_seq,
         None => file.scan_chain(&mut |_, _| {}).ok()?.end_seq,
     };
-    Some(end.min(limit))
+    Some(end_seq.min(limit))
 }
 
 /// Adds to `error` the entries that are lost where the chain of `found`, which was scanned, ends at
-/// `end`, although more is attested.
-pub(super) fn behind_chain(
-    context: &LogContext,
-    location: &Location,
-    found: &Found,
-    end: SeqNo,
-    start: SeqNo,
+/// `end_seq`, although more is attested.
+pub(super) fn after_chain(
+    files: &StreamFiles<'_>,
+    found: &FoundSegment,
+    end_seq: SeqNo,
+    first_seq: SeqNo,
     durable: SeqNo,
     error: Error,
 ) -> Error {
-    // What is lost for certain ends where the next valid frame begins; what is behind that is for
-    // salvage.
-    let next_frame = |scan: &Scan| found.opened(context, location).ok()?.attestations(scan.chain.end).ok()?.first_seq;
-    let behind = found.scan.as_ref().and_then(next_frame);
-    let next = behind.filter(|&next| next >= end).unwrap_or(found.limit).min(durable);
-    let first = end.max(start);
-    // Nothing lies between: only what joins them is damaged.
+    // The entries up to the next valid frame are certainly lost. What follows that frame is for
+    // salvage to find out.
+    let next_frame =
+        found.scan.as_ref().and_then(|scan| found.file(files).ok()?.attestations(scan.chain.end).ok()?.first_seq);
+    let next = next_frame.filter(|&next| next >= end_seq).unwrap_or(found.limit).min(durable);
+    let first = end_seq.max(first_seq);
+    // Where no entry lies between, only what joins the frames is damaged.
     if next <= first { error.with_lost_from(first.0) } else { error.with_lost(first.0..next.0) }
 }

@@ -5,8 +5,12 @@ use std::sync::Arc;
 use stratawal_frame::SeqNo;
 use stratawal_sync::{Mutex, Published};
 
-use super::Recovered;
+use super::files::StreamFiles;
 use super::install::install;
+use super::read::read;
+use super::recover::{recover, recover_above};
+use super::recovered::Recovered;
+use super::salvage::read_before_damage;
 use crate::context::LogContext;
 use crate::error::{Call, Error, ErrorKind, Result};
 use crate::events;
@@ -27,7 +31,7 @@ impl Inner {
     /// See [`StreamLog::open`](crate::StreamLog::open).
     pub(crate) fn open(context: Arc<LogContext>, location: Location, options: StreamOptions) -> Result<Arc<Self>> {
         check_options(&location, &options)?;
-        match recover_or_read(&context, &location, &options, ReserveUse::Never) {
+        match recover_or_read(&StreamFiles::new(&context, &location, &options), ReserveUse::Never) {
             Ok(mut recovered) => {
                 let mut removals = Removals::default();
                 if let Some(recovered) = &mut recovered {
@@ -38,7 +42,7 @@ impl Inner {
             }
             // The entries that exist can be read. Recovery is done before the next append.
             Err(full) if full.kind() == ErrorKind::Full => {
-                let recovered = super::read(&context, &location, &options);
+                let recovered = read(&StreamFiles::new(&context, &location, &options));
                 let recovered = recovered.map_err(|error| error.of_call(Call::LookUp))?;
                 let inner = build(context, location, options, recovered, Removals::default());
                 inner.group.lock().set_error(full);
@@ -59,7 +63,7 @@ impl Inner {
         if context.is_read_only() {
             return Err(Error::new(ErrorKind::ReadOnly, &location));
         }
-        let outcome = super::recover_above(&context, &location, &options, SeqNo(first));
+        let outcome = recover_above(&StreamFiles::new(&context, &location, &options), SeqNo(first));
         events::opened(&location, &outcome);
         let Some(mut recovered) = outcome? else { return Err(Error::new(ErrorKind::Deleted, &location)) };
         let removed = Removals::remove_damaged(&context, &location, &std::mem::take(&mut recovered.dead));
@@ -77,7 +81,7 @@ impl Inner {
         match Self::open(Arc::clone(&context), location.clone(), options.clone()) {
             Ok(inner) => Ok((inner, None)),
             Err(damage) if damage.is_damage() && context.is_read_only() => {
-                let recovered = super::partial(&context, &location, &options)?;
+                let recovered = read_before_damage(&StreamFiles::new(&context, &location, &options))?;
                 Ok((build(context, location, options, Some(recovered), Removals::default()), Some(damage)))
             }
             Err(error) => Err(error),
@@ -86,18 +90,9 @@ impl Inner {
 }
 
 /// Recovers the stream, or with a read-only context only reads it.
-pub(super) fn recover_or_read(
-    context: &LogContext,
-    location: &Location,
-    options: &StreamOptions,
-    reserve: ReserveUse,
-) -> Result<Option<Recovered>> {
-    let outcome = if context.is_read_only() {
-        super::read(context, location, options)
-    } else {
-        super::recover(context, location, options, reserve)
-    };
-    events::opened(location, &outcome);
+pub(super) fn recover_or_read(files: &StreamFiles<'_>, reserve: ReserveUse) -> Result<Option<Recovered>> {
+    let outcome = if files.context.is_read_only() { read(files) } else { recover(files, reserve) };
+    events::opened(files.location, &outcome);
     outcome
 }
 
@@ -113,8 +108,8 @@ fn build(
     removals: Removals,
 ) -> Arc<Inner> {
     let is_read_only = context.is_read_only();
-    let known = recovered.as_mut().and_then(|recovered| recovered.known.take()).filter(|_| is_read_only);
-    let (start, end) = recovered.as_ref().map_or((0, 0), |recovered| (recovered.start, recovered.end));
+    let reader_state = recovered.as_mut().and_then(|recovered| recovered.reader_state.take()).filter(|_| is_read_only);
+    let (start, end) = recovered.as_ref().map_or((0, 0), |recovered| (recovered.first_seq, recovered.next_seq));
     let watermarks = Arc::new(Watermarks::new(start, end));
     let shared = Arc::new(Shared {
         context,
@@ -132,6 +127,6 @@ fn build(
         group.lock().set_error(Error::new(ErrorKind::ReadOnly, &shared.location));
     }
     let removals = Mutex::new(removals);
-    let known = Mutex::new(known);
-    Arc::new(Inner { shared, group, report, removals, known })
+    let reader_state = Mutex::new(reader_state);
+    Arc::new(Inner { shared, group, report, removals, reader_state })
 }

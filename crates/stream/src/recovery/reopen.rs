@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use super::Look;
+use super::files::StreamFiles;
 use super::install::install;
 use super::open::recover_or_read;
+use super::recovered::Refreshed;
+use super::refresh::refresh;
 use crate::error::{DamageKind, Error, ErrorKind, Result};
 use crate::events;
 use crate::inner::Inner;
@@ -13,31 +15,31 @@ use crate::write::reserve::ReserveUse;
 impl Inner {
     /// See [`StreamLog::reopen`](crate::StreamLog::reopen).
     pub(crate) fn reopen(&self) -> Result<()> {
-        if self.shared.context.is_read_only() { self.look_again() } else { self.recover(true, ReserveUse::Never) }
+        if self.shared.context.is_read_only() { self.refresh() } else { self.recover(true, ReserveUse::Never) }
     }
 
-    fn look_again(&self) -> Result<()> {
+    fn refresh(&self) -> Result<()> {
         self.check_process()?;
-        let Self { shared, group, report, known, .. } = self;
+        let Self { shared, group, report, reader_state, .. } = self;
         // The lock lets only one thread look at a time, so an older look never replaces a newer
         // one.
         let mut state = group.lock();
-        let before = known.lock().take();
-        let outcome = match super::look(&shared.context, &shared.location, &shared.options, before) {
-            Ok(Look::Same { known: same, report: now }) => {
-                *known.lock() = Some(same);
+        let before = reader_state.lock().take();
+        let outcome = match refresh(&StreamFiles::new(&shared.context, &shared.location, &shared.options), before) {
+            Ok(Refreshed::Unchanged { reader_state: same, report: now }) => {
+                *reader_state.lock() = Some(same);
                 // Nothing changes for readers, so their epoch continues.
                 let now = now.unwrap_or_else(|| report.load().of_nothing_new());
                 report.store(Arc::new(now));
                 return Ok(());
             }
-            Ok(Look::New(recovered)) => Ok(Some(*recovered)),
-            Ok(Look::Missing) => Ok(None),
+            Ok(Refreshed::Changed(recovered)) => Ok(Some(*recovered)),
+            Ok(Refreshed::Missing) => Ok(None),
             Err(error) => Err(error),
         };
         events::opened(&shared.location, &outcome);
         let mut recovered = outcome?;
-        *known.lock() = recovered.as_mut().and_then(|recovered| recovered.known.take());
+        *reader_state.lock() = recovered.as_mut().and_then(|recovered| recovered.reader_state.take());
         install(shared, report, &mut state.tail, recovered, None);
         Ok(())
     }
@@ -58,7 +60,8 @@ impl Inner {
             }
             // The descriptors of the failed writer may have unsynced writes. Recovery writes again,
             // and syncs, what it finds of them, so the descriptors are closed only after it.
-            let recovered = recover_or_read(&shared.context, &shared.location, &shared.options, reserve);
+            let recovered =
+                recover_or_read(&StreamFiles::new(&shared.context, &shared.location, &shared.options), reserve);
             drop(failed);
             let mut recovered = recovered?;
             let found = recovered.as_mut().map(|recovered| std::mem::take(&mut recovered.dead));
@@ -66,7 +69,7 @@ impl Inner {
                 // The directory existed, and acknowledged entries with it.
                 return Err(Error::damage(&shared.location, DamageKind::NoSegment, None, None, None));
             }
-            let waiting = tail.waiting_from(recovered.as_ref().map_or(0, |recovered| recovered.end));
+            let waiting = tail.waiting_from(recovered.as_ref().map_or(0, |recovered| recovered.next_seq));
             if waiting.is_none() && !asked {
                 let text = "entries that were handed to the operating system, and not synced, are lost";
                 return Err(Error::text(ErrorKind::Poisoned, &shared.location, text));

@@ -1,0 +1,169 @@
+//! A segment as recovery finds it: its header, how far its entries count, and what a scan of it
+//! found.
+
+use std::sync::Arc;
+
+use stratawal_frame::{FooterKind, SegmentHeader, SeqNo};
+use stratawal_segment::{FooterSummary, SegmentFile, SegmentId};
+use stratawal_sync::fail_point;
+
+use super::files::StreamFiles;
+use super::scan::{ReadOrder, SegmentScan};
+use super::void::SeqBounds;
+use crate::error::Result;
+use crate::read::snapshot::{PublishedSegment, SegmentState};
+
+/// A segment whose header was read.
+#[derive(Debug)]
+pub(crate) struct FoundSegment {
+    pub(crate) handle: SegmentHandle,
+    /// The smallest base among newer generations: entries from it on are void.
+    pub(crate) limit: SeqNo,
+    /// The SEAL or CLOSE at its end, not checked in full. `None` for the newest segment.
+    pub(crate) footer: Option<FooterSummary>,
+    pub(crate) scan: Option<SegmentScan>,
+    /// Whether it was seen, now or in an earlier look, to end in a valid SEAL and trailer.
+    pub(crate) is_sealed: bool,
+    /// The scan of an earlier look, which this one continues.
+    pub(super) earlier_scan: Option<SegmentScan>,
+}
+
+/// The file of a segment whose header was read. Few files stay open: the newest, and the newest of
+/// those that are scanned.
+#[derive(Debug)]
+pub(crate) enum SegmentHandle {
+    Open(SegmentFile),
+    Closed(SegmentHeader),
+}
+
+impl SegmentHandle {
+    pub(super) const fn header(&self) -> &SegmentHeader {
+        match self {
+            Self::Open(file) => file.header(),
+            Self::Closed(header) => header,
+        }
+    }
+}
+
+/// What a reader remembers of a segment between two looks.
+#[derive(Debug)]
+pub(crate) struct RememberedSegment {
+    pub(super) header: SegmentHeader,
+    /// Whether it was seen to end in a valid SEAL and trailer.
+    pub(super) is_sealed: bool,
+    /// The SEAL at its end, not checked in full.
+    pub(super) footer: Option<FooterSummary>,
+    pub(super) scan: Option<SegmentScan>,
+}
+
+impl FoundSegment {
+    pub(crate) const fn new(handle: SegmentHandle, footer: Option<FooterSummary>) -> Self {
+        Self { handle, limit: SeqNo(u64::MAX), footer, scan: None, is_sealed: false, earlier_scan: None }
+    }
+
+    pub(crate) const fn header(&self) -> &SegmentHeader {
+        self.handle.header()
+    }
+
+    pub(crate) fn id(&self) -> SegmentId {
+        SegmentId::of(self.header())
+    }
+
+    /// The segment as readers see it once it is sealed.
+    pub(super) fn sealed(&self) -> Arc<PublishedSegment> {
+        Arc::new(PublishedSegment { header: *self.header(), state: SegmentState::Sealed })
+    }
+
+    /// The file. Where it is closed, it is opened for as long as the caller needs it.
+    pub(crate) fn file(&self, files: &StreamFiles<'_>) -> Result<SegmentFile> {
+        match &self.handle {
+            SegmentHandle::Open(file) => Ok(file.clone()),
+            SegmentHandle::Closed(header) => files.open_again(header),
+        }
+    }
+
+    /// The file. Where it is closed, it is opened and stays open.
+    pub(crate) fn keep_open(&mut self, files: &StreamFiles<'_>) -> Result<&SegmentFile> {
+        if let SegmentHandle::Closed(header) = &self.handle {
+            self.handle = SegmentHandle::Open(files.open_again(header)?);
+        }
+        match &self.handle {
+            SegmentHandle::Open(file) => Ok(file),
+            SegmentHandle::Closed(_) => unreachable!("invariant: it was opened above"),
+        }
+    }
+
+    /// Closes the file. A reader syncs it first where it may show entries at or above `durable`,
+    /// which are not attested.
+    ///
+    /// The sync uses the descriptor through which the bytes were read. Where writing the file back
+    /// has failed since that descriptor was opened, this sync fails. A descriptor that is opened
+    /// after such a failure may not learn of it, and a reader would show entries that are not on
+    /// the disk.
+    ///
+    /// So the newest of these files is synced first. That is safe: nothing is shown before all of
+    /// them are synced. A power loss in between leaves no more than a system leaves that writes
+    /// pages back in any order.
+    pub(super) fn close(&mut self, files: &StreamFiles<'_>, durable: SeqNo, order: ReadOrder) -> Result<()> {
+        if let SegmentHandle::Open(file) = &self.handle {
+            let header = *file.header();
+            if order == ReadOrder::AttestationsFirst {
+                self.sync_unattested(files, durable)?;
+            }
+            self.handle = SegmentHandle::Closed(header);
+        }
+        Ok(())
+    }
+
+    /// Syncs the file if it is open, was scanned, and may have entries at or above `durable` that
+    /// no earlier look has synced.
+    pub(super) fn sync_unattested(&mut self, files: &StreamFiles<'_>, durable: SeqNo) -> Result<()> {
+        if let (SegmentHandle::Open(file), Some(scan)) = (&self.handle, &mut self.scan)
+            && self.limit > durable
+            && scan.chain.end > scan.resume.synced_to
+            && !fail_point!(ShownUnsynced)
+        {
+            file.sync().map_err(|e| files.failed(e))?;
+            scan.resume.synced_to = scan.chain.end;
+        }
+        Ok(())
+    }
+
+    /// Step 5 for this segment: continues the scan of an earlier look, or scans the file anew.
+    pub(super) fn scan_file(&mut self, files: &StreamFiles<'_>, order: ReadOrder) -> Result<SegmentScan> {
+        let limit = self.limit;
+        let file = self.keep_open(files)?.clone();
+        if let Some(earlier) = self.earlier_scan.take()
+            && let Some(scan) = earlier.resumed(files, &file, limit).map_err(|e| files.failed(e))?
+        {
+            return Ok(scan);
+        }
+        SegmentScan::new(files, &file, limit, order).map_err(|e| files.failed(e))
+    }
+}
+
+impl SeqBounds for FoundSegment {
+    fn base(&self) -> SeqNo {
+        self.header().base
+    }
+
+    fn set_limit(&mut self, limit: SeqNo) {
+        self.limit = limit;
+    }
+}
+
+/// The first live seq, as far as the newest of `segments` states it. For a stream that is damaged.
+pub(super) fn stated_first_seq(files: &StreamFiles<'_>, segments: &mut [FoundSegment]) -> Result<SeqNo> {
+    let Some(newest) = segments.last_mut() else { return Ok(SeqNo(0)) };
+    let from_header = newest.header().start;
+    let file = newest.keep_open(files)?;
+    let finished = file.finished().map_err(|e| files.failed(e))?;
+    if let Some(close) = finished.filter(|finished| matches!(finished.footer.kind, FooterKind::Close { .. })) {
+        return Ok(close.footer.start);
+    }
+    match newest.scan_file(files, ReadOrder::ChainFirst) {
+        Ok(scan) => Ok(scan.chain.start.unwrap_or(from_header)),
+        Err(e) if e.is_damage() => Ok(from_header),
+        Err(e) => Err(e),
+    }
+}

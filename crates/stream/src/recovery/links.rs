@@ -1,0 +1,135 @@
+//! Step 3: which segments are live, and whether they were written one after the other.
+
+use stratawal_frame::{SegmentHeader, SeqNo};
+use stratawal_segment::{FooterSummary, SegmentId};
+
+use super::files::StreamFiles;
+use super::found::FoundSegment;
+use super::lost_range;
+use super::scan::{ReadOrder, SegmentScan};
+use crate::error::{DamageKind, Error, Result};
+use crate::history::{contradicts_end, contradicts_frame, contradicts_header};
+
+/// Drops the garbage: segments whose limit is at or below the first live seq. Among the rest
+/// nothing may be missing.
+pub(super) fn drop_garbage(
+    files: &StreamFiles<'_>,
+    segments: Vec<FoundSegment>,
+    first_seq: SeqNo,
+) -> Result<Vec<FoundSegment>> {
+    let mut live = segments;
+    let newest = live.len() - 1;
+    let oldest = live.iter().position(|found| found.limit > first_seq).unwrap_or(newest);
+    live.drain(..oldest);
+    let oldest = &live[0];
+    if oldest.header().base > first_seq {
+        let lost = Some((first_seq.0, oldest.header().base.0 - 1));
+        return Err(Error::damage(files.location, DamageKind::FirstMissing, Some(oldest.id()), None, lost));
+    }
+    let gap = live.windows(2).position(|pair| pair[1].header().predecessor != pair[0].header().generation);
+    if let Some(i) = gap {
+        let id = live[i + 1].id();
+        let base = live[i + 1].header().base;
+        let lost = lost_range::end_of(files, &mut live[i]).map(|end| end.max(first_seq).0..base.0);
+        let error = Error::damage(files.location, DamageKind::PredecessorMissing, Some(id), None, None);
+        return Err(error.with_lost(lost.unwrap_or_default()));
+    }
+    match live.windows(2).find(|pair| contradicts_header(pair[0].header(), pair[1].header())) {
+        Some(pair) => Err(Error::history(files.location, pair[0].id(), pair[1].id())),
+        None => Ok(live),
+    }
+}
+
+/// Checks that the live segments were written one after the other. The last frames of segments that
+/// are not scanned are compared when they are read, so that opening stays cheap.
+pub(super) fn check_history(
+    files: &StreamFiles<'_>,
+    live: &mut [FoundSegment],
+    first_seq: SeqNo,
+    order: ReadOrder,
+) -> Result<()> {
+    check_links(files, live)?;
+    check_all_unsealed(files, live, first_seq, order)
+}
+
+/// Checks that each live segment can follow the one before it, as far as the ends of files and the
+/// scans show that.
+pub(super) fn check_links(files: &StreamFiles<'_>, live: &mut [FoundSegment]) -> Result<()> {
+    for i in 1..live.len() {
+        let next = *live[i].header();
+        let found = &mut live[i - 1];
+        let is_contradicted = found.scan.as_ref().is_some_and(|scan| scan_contradicts(scan, &next));
+        if is_contradicted || footer_contradicts(files, found, &next)? {
+            return Err(Error::history(files.location, found.id(), SegmentId::of(&next)));
+        }
+    }
+    Ok(())
+}
+
+/// Checks each segment that has no valid end and was not scanned, see [`check_unsealed`].
+pub(super) fn check_all_unsealed(
+    files: &StreamFiles<'_>,
+    live: &mut [FoundSegment],
+    first_seq: SeqNo,
+    order: ReadOrder,
+) -> Result<()> {
+    for i in 1..live.len() {
+        let next = *live[i].header();
+        let found = &mut live[i - 1];
+        if found.scan.is_none() && found.footer.is_none() {
+            check_unsealed(files, found, &next, first_seq, order)?;
+        }
+    }
+    Ok(())
+}
+
+/// A segment is settled before the next one is, and sealed before that. So where its SEAL is
+/// missing or damaged, all entries before `next` must be in it.
+fn check_unsealed(
+    files: &StreamFiles<'_>,
+    found: &mut FoundSegment,
+    next: &SegmentHeader,
+    first_seq: SeqNo,
+    order: ReadOrder,
+) -> Result<()> {
+    let limit = found.limit;
+    let scan = found.scan_file(files, order)?;
+    // No entry is shown from this scan, so no sync is due.
+    found.close(files, limit, order)?;
+    if scan_contradicts(&scan, next) {
+        return Err(Error::history(files.location, found.id(), SegmentId::of(next)));
+    }
+    let end_seq = scan.chain.end_seq.min(limit);
+    if end_seq == limit {
+        // For the next look.
+        found.earlier_scan = Some(scan);
+        return Ok(());
+    }
+    let at = Some(scan.chain.end.0);
+    found.scan = Some(scan);
+    let error = Error::damage(files.location, DamageKind::Lost, Some(found.id()), at, None);
+    Err(lost_range::after_chain(files, found, end_seq, first_seq, limit, error))
+}
+
+/// Whether the SEAL or CLOSE at the end of a file excludes that `next` follows. A frame that is
+/// damaged excludes nothing.
+pub(super) fn footer_contradicts(
+    files: &StreamFiles<'_>,
+    found: &mut FoundSegment,
+    next: &SegmentHeader,
+) -> Result<bool> {
+    if !found.footer.is_some_and(|footer| contradicts_end(&footer, next)) {
+        return Ok(false);
+    }
+    let finished = found.file(files)?.finished().map_err(|e| files.failed(e))?;
+    found.footer = finished.map(|finished| finished.summary());
+    Ok(found.footer.is_some_and(|footer| contradicts_end(&footer, next)))
+}
+
+/// Whether the chain of a segment that was scanned excludes that `next` follows.
+pub(super) fn scan_contradicts(scan: &SegmentScan, next: &SegmentHeader) -> bool {
+    let sealed =
+        scan.chain.seal.as_ref().map(|(seal, _)| FooterSummary { end_seq: scan.chain.end_seq, kind: seal.kind });
+    sealed.is_some_and(|seal| contradicts_end(&seal, next))
+        || scan.last_crc.is_some_and(|crc| contradicts_frame(crc, next))
+}

@@ -1,0 +1,99 @@
+//! Reads a stream, beside a writer or not: steps 1 to 5, and what a reader shows of them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use stratawal_segment::{SegmentData, SegmentId};
+
+use super::analyse::analyse;
+use super::analysis::Analysis;
+use super::closed_index::closed_index;
+use super::files::{LOOKS_MAX, StreamFiles};
+use super::found::{FoundSegment, SegmentHandle};
+use super::reader_state::ReaderState;
+use super::recovered::Recovered;
+use super::scan::ReadOrder;
+use crate::error::{Error, Result};
+use crate::read::snapshot::{LiveSegment, PublishedSegment, SegmentState, Snapshot};
+
+/// Reads the stream beside another process that may write; `None` where it does not exist. Changes
+/// nothing.
+///
+/// A writer at work looks like damage of any kind for a moment: a segment is gone, a length is
+/// wrong, entries are missing. So damage is reported only if a fresh listing and reading finds the
+/// same damage again, at the same place and with the same numbers.
+pub(crate) fn read(files: &StreamFiles<'_>) -> Result<Option<Recovered>> {
+    let began = Instant::now();
+    let mut seen: Option<Error> = None;
+    for _ in 0..LOOKS_MAX {
+        if !files.exist()? {
+            return Ok(None);
+        }
+        let analysis = analyse(files, ReadOrder::AttestationsFirst);
+        match analysis.and_then(|analysis| show(files, analysis, false)) {
+            Ok(mut recovered) => {
+                recovered.report.elapsed = began.elapsed();
+                return Ok(Some(recovered));
+            }
+            Err(e) if !e.is_damage() && !e.is_not_found() => return Err(e),
+            Err(e) if seen.as_ref().is_some_and(|seen| seen.same_finding(&e)) => return Err(e),
+            Err(e) => seen = Some(e),
+        }
+    }
+    // The same damage was never found twice, so it is a writer at work.
+    Err(files.change_too_fast())
+}
+
+/// Makes sure that the whole chain is on the disk, and shows it.
+pub(super) fn show(files: &StreamFiles<'_>, mut analysis: Analysis, is_refresh: bool) -> Result<Recovered> {
+    // Bytes beyond what is attested may be in the page cache alone. A reader that showed them, and
+    // then saw them gone after a power loss, would have read entries that never existed.
+    if analysis.chain_end_seq > analysis.durable {
+        // Files that are not open any more were synced before they were closed.
+        analysis.live.iter_mut().try_for_each(|found| found.sync_unattested(files, analysis.durable))?;
+    }
+    let report = analysis.report(files)?;
+    let timestamp = analysis.timestamp();
+    let first_seq = analysis.first_seq.0;
+    let next_seq = analysis.next_seq().0;
+    let newest = analysis.newest();
+    let mut segments = Vec::with_capacity(analysis.chain_end + 1);
+    for found in analysis.chain() {
+        let state = state_of(files, &analysis, found, newest)?;
+        segments.push(Arc::new(PublishedSegment { header: *found.header(), state }));
+    }
+    Ok(Recovered {
+        snapshot: Snapshot::new(segments),
+        first_seq,
+        next_seq,
+        timestamp,
+        writable: None,
+        report,
+        dead: Vec::new(),
+        reader_state: Some(Box::new(ReaderState::of(analysis))),
+        is_refresh,
+    })
+}
+
+/// How a segment of the chain is read.
+fn state_of(
+    files: &StreamFiles<'_>,
+    analysis: &Analysis,
+    found: &FoundSegment,
+    newest: SegmentId,
+) -> Result<SegmentState> {
+    Ok(match (&found.scan, &found.handle, &analysis.closed) {
+        (Some(scan), SegmentHandle::Open(file), _) => SegmentState::Live(Arc::new(scan.live(file))),
+        // A whole segment is opened when it is read. Its index is made again then, where it has
+        // none.
+        (Some(scan), SegmentHandle::Closed(_), _) if scan.chain.end_seq >= found.limit => SegmentState::Sealed,
+        (Some(scan), SegmentHandle::Closed(_), _) => SegmentState::Live(Arc::new(scan.live(&found.file(files)?))),
+        // A writer may continue in the newest segment; it is read up to the CLOSE that was found.
+        (None, SegmentHandle::Open(file), Some(close)) if found.id() == newest => {
+            let closed = closed_index(file, close, files.options.index_every);
+            let (index, _) = closed.map_err(|e| files.failed(e))?;
+            SegmentState::Live(Arc::new(LiveSegment::new(SegmentData::read(file), Arc::new(index), close.offset.0)))
+        }
+        (None, _, _) => SegmentState::Sealed,
+    })
+}

@@ -1,0 +1,83 @@
+//! What a reader remembers of the stream between two looks at it.
+
+use std::collections::BTreeMap;
+
+use stratawal_frame::{ByteOffset, SeqNo};
+use stratawal_segment::{SegmentFile, SegmentId};
+
+use super::analysis::Analysis;
+use super::found::RememberedSegment;
+use super::stamp::ObservedStamp;
+
+/// The findings of a reader's last look.
+#[derive(Debug)]
+pub(crate) struct ReaderState {
+    /// Every segment in the directory, in order of generation; never none.
+    pub(super) names: Vec<SegmentId>,
+    pub(super) segments: BTreeMap<SegmentId, RememberedSegment>,
+    /// The newest file, before it was read.
+    pub(super) stamp: ObservedStamp,
+    pub(super) bounds: StreamBounds,
+}
+
+/// Where a look found the stream to begin and to end. Two looks that find the same segments and the
+/// same bounds show the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StreamBounds {
+    first_seq: SeqNo,
+    chain_end_seq: SeqNo,
+    is_closed: bool,
+    /// Whether the chain ends in the newest segment.
+    ends_in_newest: bool,
+    /// Where the chain of the newest segment ends; `None` where that was not scanned.
+    newest_end: Option<ByteOffset>,
+}
+
+impl StreamBounds {
+    pub(super) fn of(analysis: &Analysis) -> Self {
+        let newest = analysis.live.len() - 1;
+        Self {
+            first_seq: analysis.first_seq,
+            chain_end_seq: analysis.chain_end_seq,
+            is_closed: analysis.closed.is_some(),
+            ends_in_newest: analysis.chain_end == newest,
+            newest_end: analysis.live[newest].scan.as_ref().map(|scan| scan.chain.end),
+        }
+    }
+}
+
+impl ReaderState {
+    /// The findings of this analysis.
+    pub(super) fn of(analysis: Analysis) -> Self {
+        let bounds = StreamBounds::of(&analysis);
+        let mut segments = BTreeMap::new();
+        for header in analysis.headers {
+            let remembered = RememberedSegment { header, is_sealed: false, footer: None, scan: None };
+            segments.insert(SegmentId::of(&header), remembered);
+        }
+        for found in analysis.live {
+            if let Some(remembered) = segments.get_mut(&found.id()) {
+                remembered.is_sealed = found.is_sealed;
+                remembered.footer = found.footer;
+                remembered.scan = found.scan.or(found.earlier_scan);
+            }
+        }
+        Self { names: analysis.all, segments, stamp: analysis.stamp, bounds }
+    }
+
+    pub(super) fn newest(&self) -> SegmentId {
+        *self.names.last().expect("invariant: a stream without segments is not analysed")
+    }
+
+    /// Whether a look at the same names finds the same again, if the newest file has not changed.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let scan = self.segments.get(&self.newest()).and_then(|newest| newest.scan.as_ref());
+        let is_searched = || scan.is_some_and(|scan| scan.resume.is_searched);
+        self.bounds.ends_in_newest && (self.bounds.is_closed || is_searched())
+    }
+
+    /// Whether `file` is the segment that was the newest.
+    pub(super) fn is_newest(&self, file: &SegmentFile) -> bool {
+        self.segments.get(&self.newest()).is_some_and(|newest| newest.header == *file.header())
+    }
+}

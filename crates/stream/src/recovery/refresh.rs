@@ -1,0 +1,94 @@
+//! Looking again: a reader reads only the entries that have come since its last look.
+//!
+//! A look takes the same steps as the first one, by the same rules. It differs in three things:
+//!
+//! - Headers are remembered. A header is never changed once its file has its name, and a generation
+//!   is never used twice in a stream. So they hold as long as the segment that was the newest is
+//!   there and has the same header, its random salt included. That one is read each time; where it
+//!   is gone, or another stream's, all is read again.
+//! - A scan is continued. The frames up to the end of the chain are valid and stay as they are, so
+//!   the walk begins there, if the last of them is still there. A watermark that was once attested
+//!   stays attested.
+//! - After the chain only the first few KiB are searched for attestations, if that explains why the
+//!   file has changed: by more frames, or by a higher watermark. The whole rest is searched where
+//!   the file has changed and nothing explains it, and once when the file has stopped changing. So
+//!   a file that is preallocated is not read to its end for each new entry, and yet no attestation
+//!   is missed for good.
+//!
+//! Where nothing has changed at all, no more is read than a header.
+//!
+//! What holds then:
+//!
+//! - The rules of recovery accept every state that is shown. So no entry is torn, none is missing
+//!   between two others, and none is shown before it is attested or synced. D is read before the
+//!   chain in each round, so a writer at work is not taken for damage.
+//! - Damage is reported by full looks alone. An error of any kind makes this one give up, and all
+//!   is read again, twice if it is damage.
+//! - Attestations that the chain does not reach are damage. Once the file has stopped changing,
+//!   they are found at the latest by the first look that knows that it has: 50 ms after another one
+//!   has seen the same stamp. Damage to frames that an earlier look has found valid is found when
+//!   they are read, and by the next opening: a look does not read them again. Bytes that rot do not
+//!   change the times of a file, so only reading finds them.
+//!
+//! The change stamp of a file shows whether the file has changed, see [`stamp`](super::stamp). In a
+//! storage without stamps each look searches the whole rest.
+
+use std::io;
+use std::time::Instant;
+
+use super::analyse::analyse_again;
+use super::files::StreamFiles;
+use super::list::list;
+use super::read::{read, show};
+use super::reader_state::{ReaderState, StreamBounds};
+use super::recovered::Refreshed;
+use super::stamp::ObservedStamp;
+use crate::error::{Error, Result};
+
+/// Looks again, and reads only what has changed since the look that left `state`. Where `state`
+/// does not hold, or is not given, everything is read.
+pub(crate) fn refresh(files: &StreamFiles<'_>, state: Option<Box<ReaderState>>) -> Result<Refreshed> {
+    let began = Instant::now();
+    if let Some(state) = state
+        && let Ok(mut refreshed) = refresh_from(files, *state)
+    {
+        match &mut refreshed {
+            Refreshed::Unchanged { report: Some(report), .. } => report.elapsed = began.elapsed(),
+            Refreshed::Changed(recovered) => recovered.report.elapsed = began.elapsed(),
+            Refreshed::Unchanged { report: None, .. } | Refreshed::Missing => {}
+        }
+        return Ok(refreshed);
+    }
+    // Errors are reported only from a look that does not rely on an earlier one.
+    Ok(read(files)?.map_or(Refreshed::Missing, |recovered| Refreshed::Changed(Box::new(recovered))))
+}
+
+/// Looks again, from the findings of the last look. Any error means that those do not hold any
+/// more, or that something is damaged: then all has to be read.
+fn refresh_from(files: &StreamFiles<'_>, state: ReaderState) -> Result<Refreshed> {
+    let removed = || Error::io(files.location, io::ErrorKind::NotFound.into());
+    let open = |id| files.open(id).map_err(|e| files.failed(e));
+    let listing = list(files)?;
+    let newest = open(*listing.segments.last().ok_or_else(removed)?)?;
+    let is_same_stream = if newest.id() == state.newest() {
+        state.is_newest(&newest)
+    } else {
+        listing.segments.contains(&state.newest()) && state.is_newest(&open(state.newest())?)
+    };
+    if !is_same_stream {
+        return Err(removed());
+    }
+    let has_same_names = listing.segments == state.names;
+    if has_same_names && state.is_at_rest() {
+        let stamp = ObservedStamp::now(files, &newest, Some(&state.stamp)).map_err(|e| files.failed(e))?;
+        if stamp.is_unchanged_since(&state.stamp) {
+            return Ok(Refreshed::Unchanged { reader_state: Box::new(state), report: None });
+        }
+    }
+    let mut analysis = analyse_again(files, listing, state.segments, &state.stamp, newest)?;
+    if has_same_names && StreamBounds::of(&analysis) == state.bounds {
+        let report = Some(analysis.report(files)?);
+        return Ok(Refreshed::Unchanged { reader_state: Box::new(ReaderState::of(analysis)), report });
+    }
+    show(files, analysis, true).map(|recovered| Refreshed::Changed(Box::new(recovered)))
+}

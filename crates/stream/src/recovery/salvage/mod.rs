@@ -1,0 +1,386 @@
+//! Reads every entry of a stream that can be read, whatever is damaged around it. Changes nothing.
+//!
+//! A *piece* is a live segment, or the name of one whose header cannot be read. The plan puts the
+//! pieces in order, as steps 1 to 3 of recovery do; an unreadable segment counts by its name, so
+//! that everything that it may have voided counts as void. Each piece is then searched for frames.
+//! A *hole* is a run of seqs of which no frame was found:
+//!
+//! - A hole below the attested watermark is lost. So is one at a file that is missing or
+//!   unreadable: such a file is never the result of a crash.
+//! - At a hole at or above the attested watermark the stream ends: a crash leaves such a hole, and
+//!   the next open ends the stream there.
+//!
+//! What is certain of an entry that is found: its bytes, its seq, and that it was written to this
+//! stream. Whether `truncate_from` has dropped it is known where the segment that follows is known.
+//! That is so
+//!
+//! - where the header of the next piece names this segment as its predecessor;
+//! - where the generation of the next piece is one higher, so that no segment was ever between
+//!   them;
+//! - where the SEAL of this segment names the one that follows, and the header after the gap names
+//!   the same one as its predecessor: then the SEAL gives the base of the missing one.
+//!
+//! Otherwise the entries of the segment before the gap are *uncertain*. So are those of all pieces
+//! before one that is not of one history with its predecessor: the files of two copies of the log
+//! are mixed. No other entries are: `truncate_from` removes every file above the one that it cuts
+//! into before it returns. At the end of the stream a SEAL is no such proof, since a later
+//! truncation does not change it.
+
+mod before_damage;
+mod plan;
+
+use std::sync::Arc;
+
+use stratawal_frame::{ByteOffset, Frame, SeqNo, StreamId};
+use stratawal_segment::{FoundFrame, FrameSearch};
+
+use super::files::{LOOKS_MAX, StreamFiles};
+use super::list::list_segments;
+use super::scan::FIRST_FRAME;
+use crate::batch::Entry;
+use crate::context::LogContext;
+use crate::error::{DamageKind, Error, ErrorKind, Result};
+use crate::location::Location;
+use crate::options::StreamOptions;
+pub(crate) use before_damage::read_before_damage;
+use plan::{Piece, Plan, UNLIMITED, make_plan};
+
+/// What [`Salvage`] yields.
+#[derive(Clone, Debug)]
+pub enum Salvaged {
+    /// An entry.
+    Entry(Entry),
+    /// An entry of which it is not known whether `truncate_from` dropped it: the file that would
+    /// show it is missing.
+    Uncertain(Entry),
+    /// Entries that cannot be read.
+    Lost(Lost),
+}
+
+/// Entries that cannot be read.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Lost {
+    /// The first of them.
+    pub first: u64,
+    /// The last of them; `None` where it is not known how many there were, if any.
+    pub last: Option<u64>,
+    /// What is damaged, and where.
+    pub error: Error,
+}
+
+/// Begins to read every entry of the stream that can be read, whatever is damaged; `None` where the
+/// stream is not there. With a read-only [`LogContext`], beside a writer or not. Of a stream that
+/// is not damaged these are the entries that opening it for reading shows. What is read is in the
+/// page cache, and may not be durable.
+///
+/// At most a few files are open at a time. One frame is in memory at a time; one longer than
+/// `read_len_max` of `options` counts as lost.
+///
+/// Entries that a writer drops at the same time may be yielded or not.
+///
+/// # Errors
+/// What is not damage: I/O.
+pub fn salvage(context: &Arc<LogContext>, location: &Location, options: &StreamOptions) -> Result<Option<Salvage>> {
+    let files = StreamFiles::new(context, location, options);
+    let Some(plan) = make_plan(&files, None)? else { return Ok(None) };
+    Ok(Some(Salvage {
+        context: Arc::clone(context),
+        location: location.clone(),
+        options: options.clone(),
+        stream_id: plan.stream_id,
+        next: plan.first_seq,
+        plan,
+        reading: None,
+        done: false,
+    }))
+}
+
+/// Yields the entries of a stream that can be read, and the ranges that are lost, in order of seq;
+/// each seq at most once. See [`salvage`].
+#[derive(Debug)]
+pub struct Salvage {
+    context: Arc<LogContext>,
+    location: Location,
+    options: StreamOptions,
+    stream_id: Option<StreamId>,
+    plan: Plan,
+    /// Every seq below was yielded, reported as lost, or dropped.
+    next: SeqNo,
+    reading: Option<Reading>,
+    done: bool,
+}
+
+/// The length of a MARK in the file; every other control frame is longer.
+const MARK_LEN: u64 = 48;
+
+/// The piece that is being read.
+#[derive(Debug)]
+struct Reading {
+    piece: Piece,
+    search: FrameSearch,
+    /// A frame that was found after a hole.
+    found: Option<FoundFrame>,
+    /// The frame that entries are taken from.
+    frame: Option<Frame>,
+    /// Where the last frame ended that is not a MARK, which the next frame overwrites.
+    frame_end: ByteOffset,
+}
+
+/// The meaning of a hole.
+enum Hole {
+    /// Nothing in it is live.
+    Dropped,
+    /// The end of the stream.
+    End,
+    Lost(Lost),
+    /// The files have changed since they were listed; everything is to be looked at again.
+    Changed,
+}
+
+impl Iterator for Salvage {
+    type Item = Result<Salvaged>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        for _ in 0..LOOKS_MAX {
+            if self.done {
+                return None;
+            }
+            let step = match self.step() {
+                Ok(Some(step)) => step,
+                Ok(None) => {
+                    self.done = true;
+                    return None;
+                }
+                // A writer has removed the file since it was listed.
+                Err(error) if error.is_not_found() => Step::LookAgain,
+                Err(error) => return self.fail(error),
+            };
+            match step {
+                Step::Item(item) => return Some(Ok(item)),
+                Step::LookAgain => {
+                    if let Err(error) = self.look_again() {
+                        return self.fail(error);
+                    }
+                }
+            }
+        }
+        let error = self.files().change_too_fast();
+        self.fail(error)
+    }
+}
+
+impl std::iter::FusedIterator for Salvage {}
+
+enum Step {
+    Item(Salvaged),
+    LookAgain,
+}
+
+impl Salvage {
+    fn files(&self) -> StreamFiles<'_> {
+        StreamFiles::new(&self.context, &self.location, &self.options)
+    }
+
+    fn failed(&self, error: stratawal_segment::Error) -> Error {
+        Error::segment_error(&self.location, error)
+    }
+
+    fn fail(&mut self, error: Error) -> Option<Result<Salvaged>> {
+        self.done = true;
+        Some(Err(error))
+    }
+
+    /// Lists the files again, and continues where this was.
+    fn look_again(&mut self) -> Result<()> {
+        self.reading = None;
+        let Some(plan) = make_plan(&self.files(), self.stream_id)? else {
+            return Err(Error::new(ErrorKind::Deleted, &self.location));
+        };
+        self.stream_id = plan.stream_id;
+        self.next = self.next.max(plan.first_seq);
+        self.plan = plan;
+        Ok(())
+    }
+
+    /// The next item; `None` at the end.
+    fn step(&mut self) -> Result<Option<Step>> {
+        loop {
+            let step = match self.reading.take() {
+                Some(reading) => self.read_on(reading)?,
+                None => match self.plan.pieces.pop_front() {
+                    Some(piece) => self.enter(piece)?,
+                    None => return self.finish(),
+                },
+            };
+            match step {
+                Flow::Go => {}
+                Flow::Yield(item) => return Ok(Some(Step::Item(item))),
+                Flow::Changed => return Ok(Some(Step::LookAgain)),
+                Flow::End => return self.finish(),
+            }
+        }
+    }
+
+    /// Goes to the next piece.
+    fn enter(&mut self, mut piece: Piece) -> Result<Flow> {
+        if let Some(damage) = piece.missing.take() {
+            let error = Error::damage(&self.location, damage, Some(piece.id), None, None);
+            let hole = self.hole(Some(piece.id.base), error)?;
+            self.plan.pieces.push_front(piece);
+            return Ok(self.flow(hole));
+        }
+        if piece.limit <= self.next {
+            return Ok(Flow::Go);
+        }
+        let header = match &piece.header {
+            Ok(header) => header,
+            Err(error) => {
+                let hole = self.hole((piece.limit < UNLIMITED).then_some(piece.limit), error.clone())?;
+                return Ok(self.flow(hole));
+            }
+        };
+        let file = self.files().open(piece.id).map_err(|e| self.failed(e))?;
+        if file.header() != header {
+            return Ok(Flow::Changed);
+        }
+        let search = FrameSearch::new(&file, FIRST_FRAME);
+        self.reading = Some(Reading { piece, search, found: None, frame: None, frame_end: FIRST_FRAME });
+        Ok(Flow::Go)
+    }
+
+    /// The next entry of the piece at hand, or the next hole in it.
+    fn read_on(&mut self, mut reading: Reading) -> Result<Flow> {
+        let seq = self.next;
+        if let Some(entry) = reading.frame.as_ref().filter(|_| seq < reading.piece.limit).and_then(|f| entry_of(f, seq))
+        {
+            self.next = seq + 1;
+            let item = if reading.piece.is_certain { Salvaged::Entry(entry) } else { Salvaged::Uncertain(entry) };
+            self.reading = Some(reading);
+            return Ok(Flow::Yield(item));
+        }
+        reading.frame = None;
+        let after_lost = reading.found.take();
+        let found = match after_lost {
+            Some(found) => Some(found),
+            None => reading.search.next_frame().map_err(|e| self.failed(e))?,
+        };
+        let Some(found) = found else { return self.leave(&reading.piece) };
+        let (first, end) = (found.header.first_seq, found.header.end_seq());
+        let follows = after_lost.is_some() || found.offset == reading.frame_end;
+        if !found.header.is_control() || found.is_whole && found.header.frame_len() > MARK_LEN {
+            reading.frame_end = found.offset + found.header.frame_len();
+        }
+        if found.header.is_control() || end <= seq || first >= reading.piece.limit {
+            self.reading = Some(reading);
+            return Ok(Flow::Go);
+        }
+        let id = reading.piece.id;
+        if first > seq {
+            // Nothing that can be read has these seqs. They may begin anywhere before this frame.
+            let error = Error::damage(&self.location, DamageKind::Gap, Some(id), Some(found.offset.0), None);
+            reading.found = Some(found);
+            self.reading = Some(reading);
+            let hole = self.hole(Some(first), error)?;
+            return Ok(self.flow(hole));
+        }
+        if !follows && first >= self.plan.attested {
+            // The chain ends before this frame, and nothing attests the frames after that end.
+            return Ok(Flow::End);
+        }
+        let (len, max) = (found.header.frame_len(), self.options.frame_len_max());
+        let too_large = len > max;
+        let frame = if too_large { None } else { reading.search.read(&found).map_err(|e| self.failed(e))? };
+        if let Some(frame) = frame {
+            reading.frame = Some(frame);
+            self.reading = Some(reading);
+            return Ok(Flow::Go);
+        }
+        let error = if too_large {
+            Error::new(ErrorKind::TooLarge { len, max }, &self.location)
+        } else {
+            Error::damage(&self.location, DamageKind::Frame, Some(id), Some(found.offset.0), None)
+        };
+        let end = end.min(reading.piece.limit);
+        self.reading = Some(reading);
+        let hole = self.hole(Some(end), error)?;
+        Ok(self.flow(hole))
+    }
+
+    /// The piece has no more frames.
+    fn leave(&mut self, piece: &Piece) -> Result<Flow> {
+        // Where a missing file began is not known, so the gap is named as the cause, and not this
+        // piece.
+        if self.plan.pieces.front().is_some_and(|next| next.missing.is_some()) {
+            return Ok(Flow::Go);
+        }
+        let end = match piece.limit {
+            UNLIMITED if self.plan.end_damage.is_some() => return Ok(Flow::End),
+            // What is after the last frame is not known, unless something attests it.
+            UNLIMITED => self.plan.attested,
+            limit => limit,
+        };
+        let error = Error::damage(&self.location, DamageKind::Lost, Some(piece.id), None, None);
+        let hole = self.hole(Some(end), error)?;
+        Ok(self.flow(hole))
+    }
+
+    /// No piece is left that could be read.
+    fn finish(&mut self) -> Result<Option<Step>> {
+        self.reading = None;
+        self.plan.pieces.clear();
+        let Some(error) = self.plan.end_damage.take() else { return Ok(None) };
+        Ok(match self.hole(None, error)? {
+            Hole::Lost(lost) => Some(Step::Item(Salvaged::Lost(lost))),
+            Hole::Changed => Some(Step::LookAgain),
+            Hole::Dropped | Hole::End => None,
+        })
+    }
+
+    /// Decides about the hole from the next seq up to `end`, or of unknown length.
+    fn hole(&mut self, end: Option<SeqNo>, error: Error) -> Result<Hole> {
+        let first = self.next;
+        if end.is_some_and(|end| end <= first) {
+            return Ok(Hole::Dropped);
+        }
+        if end.is_some() && first >= self.plan.attested {
+            return Ok(Hole::End);
+        }
+        // Damage is believed only if the files are those that were listed. A writer creates a file
+        // before it changes what others hold.
+        match list_segments(&self.files()) {
+            Ok(names) if names == self.plan.names => {}
+            Err(error) if !error.is_not_found() => return Err(error),
+            _ => return Ok(Hole::Changed),
+        }
+        let end = end.map(|end| end.min(self.plan.attested));
+        self.next = end.unwrap_or(first);
+        let last = end.map(|end| end.0 - 1);
+        let error = match last {
+            Some(last) => error.with_lost(first.0..last + 1),
+            None => error.with_lost_from(first.0),
+        };
+        Ok(Hole::Lost(Lost { first: first.0, last, error }))
+    }
+
+    fn flow(&mut self, hole: Hole) -> Flow {
+        match hole {
+            Hole::Dropped => Flow::Go,
+            Hole::End => Flow::End,
+            Hole::Changed => Flow::Changed,
+            Hole::Lost(lost) => Flow::Yield(Salvaged::Lost(lost)),
+        }
+    }
+}
+
+enum Flow {
+    Go,
+    Yield(Salvaged),
+    Changed,
+    End,
+}
+
+fn entry_of(frame: &Frame, seq: SeqNo) -> Option<Entry> {
+    let i = u32::try_from(seq.0.checked_sub(frame.first_seq().0)?).ok()?;
+    Some(Entry { seq: seq.0, timestamp: frame.header().timestamp, data: frame.entry(i)? })
+}
