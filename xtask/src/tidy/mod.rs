@@ -81,14 +81,7 @@ pub(crate) fn tidy(arguments: &[String]) -> Done {
     let mut habits = Vec::new();
     for (path, kind) in files(&root) {
         let text = read(&root.join(&path));
-        let mut lines = text::long_lines(kind, &text);
-        match kind {
-            Kind::Rust => {
-                lines.extend(check(&path, &text));
-                lines.extend(text::long_test_names(&text));
-            }
-            Kind::Markdown => lines.extend(text::missing_paths(&text, &PATH_ROOTS, |path| exists(&root, path))),
-        }
+        let lines = violations(&root, &path, kind, &text);
         found.extend(lines.into_iter().map(|(line, what)| format!("{path}:{line}: {what}")));
         let count = prose::count(kind, &text);
         sentences += count.sentences;
@@ -108,6 +101,19 @@ pub(crate) fn tidy(arguments: &[String]) -> Done {
         println!("{line}");
     }
     Err(Stop::Failed(format!("{} violations of the rules of the house", found.len())))
+}
+
+/// The violations in one file, each with the number of its line.
+fn violations(root: &Path, path: &str, kind: Kind, text: &str) -> Vec<(usize, String)> {
+    let mut found = text::long_lines(kind, text);
+    match kind {
+        Kind::Rust => {
+            found.extend(check(path, text));
+            found.extend(text::long_test_names(text));
+        }
+        Kind::Markdown => found.extend(text::missing_paths(text, &PATH_ROOTS, |path| exists(root, path))),
+    }
+    found
 }
 
 fn read(path: &Path) -> String {
@@ -279,6 +285,21 @@ mod tests {
             assert!(files.iter().any(|file| file.0 == path), "{path}");
         }
         assert!(files.iter().all(|file| !file.0.contains("target/")));
+    }
+
+    #[test]
+    fn every_check_of_text_runs_on_the_files_that_it_is_for() {
+        let lines = |path: &str, text: &str| {
+            let kind = Kind::of(path).expect("a file with text");
+            let mut lines: Vec<usize> =
+                violations(&root(), path, kind, text).into_iter().map(|(line, _)| line).collect();
+            lines.sort_unstable();
+            lines
+        };
+        let long = "word ".repeat(30);
+        let rust = format!("// {long}\n#[test]\nfn {}() {{}}\nfn f() {{ x.unwrap(); }}\n", "a".repeat(70));
+        assert_eq!(lines("crates/frame/src/x.rs", &rust), [1, 3, 4]);
+        assert_eq!(lines("README.md", &format!("{long}\n`crates/missing.rs` and `crates/frame`\n")), [1, 2]);
     }
 
     #[test]
