@@ -62,13 +62,14 @@ fn lines(kind: Kind, text: &str) -> impl Iterator<Item = (usize, &str, Option<&s
     })
 }
 
-/// The lines that are too long. Tables and links are excepted, because they cannot be split.
+/// The lines that are too long. Tables, diagrams and links are excepted, because they cannot be
+/// split. A table of bytes has columns of spaces.
 pub(super) fn long_lines(kind: Kind, text: &str) -> Vec<(usize, String)> {
     let max = kind.columns_max();
     let too_long = lines(kind, text).filter(|(_, line, prose)| {
         let splits = prose.is_some_and(|prose| {
             let prose = prose.trim_start();
-            !prose.starts_with(['|', '[']) && !prose.contains("](") && !prose.contains("://")
+            !prose.starts_with(['|', '[', '+']) && !["](", "://", "   "].iter().any(|mark| prose.contains(mark))
         });
         splits && line.chars().count() > max
     });
@@ -142,7 +143,8 @@ mod tests {
         let fits = format!("//{}", &words[2..]);
         let long = format!("// {words}");
         let code = format!("f(\"{words}{words}\");");
-        let text = format!("{fits}\n{long}\n    /{long}\n{code}\n");
+        let bytes = format!("//  24   16   wal id, {words}");
+        let text = format!("{fits}\n{long}\n    /{long}\n{code}\n{bytes}\n");
         assert_eq!(numbers(long_lines(Kind::Rust, &text)), [2, 3]);
     }
 
