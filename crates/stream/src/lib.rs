@@ -1,8 +1,8 @@
 //! One stream of a write-ahead log: append, group commit, rotation, recovery, reading.
 //!
-//! Use this crate to keep a single stream with its own folder, or to build another facade. Most
-//! programs want the crate `stratawal`, which adds many named streams, the lock against a second
-//! process, and the format file: nothing here keeps a second writer away.
+//! Use this crate to keep a single stream in a directory of its own, or to build another facade on
+//! it. Most programs want the crate `stratawal` instead: it adds many named streams, retention,
+//! cursors, and the lock against a second writer. Nothing here keeps a second writer away.
 //!
 //! ```
 //! use std::{path::Path, sync::Arc};
@@ -23,13 +23,26 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! How the parts share the work: `append` books space and fills the *tail buffer* under the
-//! stream's lock; `group` decides who leads a commit and who waits; `writer` is what the leader
-//! does to the files; `snapshot` is what readers see, without any lock; `recover` decides what of
-//! the files counts. A batch over 1 MiB passes by the tail buffer: its append takes the lead and
-//! writes it under the lock.
+//! [`StreamLog`] is a handle on the state that all handles of a stream share (`inner.rs`). Three
+//! directories share the work; the first lines of each draw its path.
 //!
-//! Deliberately absent: names of streams on disk, other streams, processes, threads of its own.
+//! - `write/` appends. Under the stream's lock an append reserves space in the active segment and
+//!   copies its entries to the tail buffer. Then one of the threads that need durability leads a
+//!   group commit: it writes and syncs everything that waits, and the other threads wait for it. A
+//!   batch over 1 MiB is not copied; its thread takes the lead and writes it under the lock. This
+//!   directory also begins and seals segments, truncates, and closes.
+//! - `read/` reads. Readers load the watermarks and then the newest snapshot of the segments, and
+//!   take no lock. The writer publishes both (`shared.rs`, `watermarks.rs`); where the end of the
+//!   stream is taken back, it notes that for the readers (`truncation_log.rs`).
+//! - `recovery/` opens. It decides which bytes of the files count, repairs the files, and installs
+//!   its findings as the state of the stream. It also looks again for a reader beside a writer, and
+//!   salvages intact entries around damage.
+//!
+//! `layout.rs` has all names on disk, `removal.rs` removes the files of dropped segments,
+//! `deletion.rs` deletes streams, and `verify.rs` reads a stream to check it.
+//!
+//! Deliberately absent: how a stream's name becomes a directory name, other streams, locks against
+//! other processes, and threads.
 #![forbid(unsafe_code)]
 
 mod batch;

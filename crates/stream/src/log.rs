@@ -135,7 +135,7 @@ impl StreamLog {
     }
 }
 
-/// What the stream is and holds.
+/// Its name, its state, its numbers.
 impl StreamLog {
     /// The name by which errors call the stream.
     #[must_use]
@@ -149,7 +149,7 @@ impl StreamLog {
         &self.inner.shared.options
     }
 
-    /// What the last open or [`reopen`](Self::reopen) found and did.
+    /// The findings of the last open or [`reopen`](Self::reopen).
     #[must_use]
     pub fn report(&self) -> Arc<OpenReport> {
         self.inner.report.load()

@@ -1,4 +1,4 @@
-//! What a reader may rely on although it takes no lock: it reads all of one epoch, or reads again.
+//! Keeps a reader consistent although it takes no lock: it reads all of one epoch, or reads again.
 //!
 //! An *epoch* of a stream ends where its end is taken back: by `truncate_from`, by recovery, by
 //! deletion. Seqs of one epoch may be other entries in the next. So a reader notes the epoch,
@@ -84,8 +84,8 @@ impl Inner {
         if seq < start { Err(Error::new(ErrorKind::Truncated { start }, &self.shared.location)) } else { Ok(()) }
     }
 
-    /// Fails if a writer in another process has removed some of `seqs`; otherwise returns false:
-    /// this process continues to show `snapshot` until it looks again, so reading again is no help.
+    /// Fails if a writer in another process has removed some of `seqs`. Otherwise returns false:
+    /// this process shows `snapshot` until it looks again, so reading again does not help.
     fn compare_with_disk(&self, seqs: &RangeInclusive<u64>, snapshot: &Snapshot) -> Result<bool> {
         let shared = &self.shared;
         let kind = match recovery::read(&StreamFiles::new(&shared.context, &shared.location, &shared.options))? {

@@ -41,8 +41,8 @@ pub(super) struct LocatedFrame {
 }
 
 impl LocatedFrame {
-    /// Entry `seq`, if it is in this frame. A short one is copied, so that a caller who keeps it
-    /// does not keep the whole block in memory.
+    /// Entry `seq`, if it is in this frame. A short one is copied, so that it does not
+    /// keep the whole block in memory.
     pub(super) fn detached_entry(&self, seq: u64) -> Option<Entry> {
         const COPIED_LEN_MAX: usize = 1 << 10;
         let mut entry = entry_of(&self.frame, seq)?;

@@ -1,4 +1,4 @@
-//! A segment that is open for reading, and where its index says that an entry is.
+//! A segment that is open for reading: its bytes, and the search in its index.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What readers see of a stream: a [`Snapshot`], the list of its segments, which is published whole
+//! The [`Snapshot`] that readers work on: the list of a stream's segments. It is published whole
 //! and never changes.
 //!
 //! A reader loads the watermark first and the snapshot after it. A writer does the opposite: it

@@ -1,4 +1,4 @@
-//! Opens a stream: recovers it or reads it, and builds its state from what was found.
+//! Opens a stream: recovers or reads it, and builds its state from the findings.
 
 use std::sync::Arc;
 

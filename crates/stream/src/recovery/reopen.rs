@@ -58,8 +58,8 @@ impl Inner {
             if tail.closed {
                 return Err(Error::new(ErrorKind::Closed, &shared.location));
             }
-            // The descriptors of the failed writer may have unsynced writes. Recovery writes again,
-            // and syncs, what it finds of them, so the descriptors are closed only after it.
+            // The descriptors of the failed writer may have unsynced writes, so they are closed
+            // only after recovery: it writes again, and syncs, the frames that it finds of them.
             let recovered =
                 recover_or_read(&StreamFiles::new(&shared.context, &shared.location, &shared.options), reserve);
             drop(failed);

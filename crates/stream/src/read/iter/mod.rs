@@ -4,7 +4,7 @@
 //! an error it is done. It keeps at most two segments open, one for each end.
 //!
 //! [`forward`] moves the front and [`backward`] the back. [`in_block`] is the fast path of the
-//! front. This file joins the ends, and keeps what they read consistent.
+//! front. This file joins the two ends, and keeps their reads consistent.
 
 mod backward;
 mod forward;
