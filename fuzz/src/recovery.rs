@@ -62,7 +62,7 @@ pub(crate) fn segment_recovery(bytes: &[u8]) {
 }
 
 fn options() -> StreamOptions {
-    StreamOptions { read_len_max: 1 << 20, segment_len: 64 << 10, ..StreamOptions::default() }
+    StreamOptions::new().read_bytes_max(1 << 20).segment_bytes(64 << 10)
 }
 
 fn env(storage: &MemoryStorage, read_only: bool) -> Arc<LogContext> {

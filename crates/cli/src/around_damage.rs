@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, Write};
 use std::ops::Range;
 
-use stratawal::inspect::{Item, Lost};
+use stratawal::inspect::{Lost, Salvaged};
 
 use crate::cat::print_entry;
 use crate::failure::{DAMAGE, DONE};
@@ -27,16 +27,16 @@ impl<W: Write> AroundDamage<W> {
     }
 
     /// Prints an item, if it is in the range. Returns whether a later one can be.
-    pub(crate) fn print(&mut self, item: &Item) -> io::Result<bool> {
+    pub(crate) fn print(&mut self, item: &Salvaged) -> io::Result<bool> {
         match item {
-            Item::Entry(entry) => {
+            Salvaged::Entry(entry) => {
                 self.note_uncertain()?;
                 if self.seqs.contains(&entry.seq()) {
                     print_entry(&mut self.out, entry, self.json, "")?;
                 }
                 Ok(entry.seq() < self.seqs.end)
             }
-            Item::Uncertain(entry) => {
+            Salvaged::Uncertain(entry) => {
                 let seq = entry.seq();
                 if self.seqs.contains(&seq) {
                     print_entry(&mut self.out, entry, self.json, r#","uncertain":true"#)?;
@@ -46,10 +46,10 @@ impl<W: Write> AroundDamage<W> {
                 }
                 Ok(seq < self.seqs.end)
             }
-            Item::Lost(lost) => {
+            Salvaged::Lost(lost) => {
                 self.note_uncertain()?;
                 self.print_lost(lost)?;
-                Ok(lost.first < self.seqs.end)
+                Ok(lost.first_seq < self.seqs.end)
             }
             // A kind that a later library has.
             _ => Ok(true),
@@ -68,25 +68,27 @@ impl<W: Write> AroundDamage<W> {
     }
 
     fn print_lost(&mut self, lost: &Lost) -> io::Result<()> {
-        let is_before = lost.last.is_some_and(|last| last < self.seqs.start);
-        if is_before || lost.first >= self.seqs.end {
+        let first = lost.first_seq;
+        let last = lost.next_seq.map(|next| next - 1);
+        if last.is_some_and(|last| last < self.seqs.start) || first >= self.seqs.end {
             return Ok(());
         }
         self.damage = true;
         if self.json {
-            let segment = json::text_or_null(lost.segment.as_deref());
-            let last = json::number_or_null(lost.last);
-            return writeln!(self.out, r#"{{"lost_first":{},"lost_last":{last},"segment":{segment}}}"#, lost.first);
+            let segment = json::text_or_null(lost.error.segment());
+            let last = json::number_or_null(last);
+            return writeln!(self.out, r#"{{"lost_first":{first},"lost_last":{last},"segment":{segment}}}"#);
         }
+        let message = lost.error.to_string();
         // Most messages state the range themselves.
-        if lost.message.contains("be lost") || lost.message.contains("are lost") {
-            return self.note(&lost.message);
+        if message.contains("be lost") || message.contains("are lost") {
+            return self.note(&message);
         }
-        let range = match lost.last {
-            Some(last) => format!("{} to {last} are lost", lost.first),
-            None => format!("from {} on may be lost, how many is not known", lost.first),
+        let range = match last {
+            Some(last) => format!("{first} to {last} are lost"),
+            None => format!("from {first} on may be lost, how many is not known"),
         };
-        self.note(&format!("{}, entries {range}", lost.message))
+        self.note(&format!("{message}, entries {range}"))
     }
 
     fn note_uncertain(&mut self) -> io::Result<()> {

@@ -2,7 +2,8 @@
 
 use std::io::{self, BufWriter, Write};
 
-use stratawal::{Entry, inspect};
+use stratawal::Entry;
+use stratawal::inspect::{self, Readable};
 
 use crate::around_damage::AroundDamage;
 use crate::failure::{DONE, Failure, output};
@@ -50,7 +51,7 @@ impl Cat {
         if self.skip_damage {
             return self.print_around_damage();
         }
-        let (stream, damage) = self.common.result(inspect::readable(&self.common.dir, &self.stream))?;
+        let Readable { stream, damage, .. } = self.common.result(inspect::readable(&self.common.dir, &self.stream))?;
         if !stream.exists() && damage.is_none() {
             return Err(Failure::unknown_stream(&self.common.dir, &self.stream));
         }
@@ -95,7 +96,7 @@ impl Cat {
 
     fn print_around_damage(&self) -> Result<u8, Failure> {
         let (from, to) = (self.from.unwrap_or(0), self.to.unwrap_or(u64::MAX));
-        let items = self.common.result(inspect::entries(&self.common.dir, &self.stream))?;
+        let items = self.common.result(inspect::salvage(&self.common.dir, &self.stream))?;
         let mut printer = AroundDamage::new(io::stdout().lock(), from..to, self.json);
         for item in items {
             let item = match item {

@@ -130,7 +130,7 @@ fn path_of(dir: &Path, error: &Error) -> Option<PathBuf> {
 /// The remedy for an error, where the error itself does not state it.
 fn advice(error: &Error) -> Option<String> {
     match error.kind() {
-        ErrorKind::Damaged => advice::about(error.damage()?, error.lost()),
+        ErrorKind::Damaged => advice::about(error),
         ErrorKind::Io | ErrorKind::Poisoned => io_cause(error).map(|cause| remedy(cause).to_owned()),
         _ => None,
     }

@@ -72,7 +72,7 @@ impl Streams {
             json::number_or_null(first),
             json::number_or_null(next),
             files.len(),
-            files.iter().map(|(_, bytes)| bytes).sum::<u64>(),
+            files.iter().map(|file| file.bytes).sum::<u64>(),
         );
         Ok(Some((line, state == "ok")))
     }

@@ -2,7 +2,8 @@
 
 use std::io::{self, Write};
 
-use stratawal::inspect::{self, CheckState, Damage, StreamCheck};
+use stratawal::inspect::{self, CheckState, StreamCheck};
+use stratawal::{DamageKind, Error, TornTail};
 
 use crate::failure::{DAMAGE, DONE, FAILED, Failure, counted, output};
 use crate::{Common, advice, json, signals};
@@ -46,12 +47,13 @@ impl Verify {
         let reserve = self.common.result(inspect::reserve_bytes(&self.common.dir))?;
         let mut counts = Counts::default();
         let mut written = Ok(());
-        let verified = inspect::verify(&self.common.dir, self.stream.as_deref(), &mut |check| {
+        for check in self.common.result(inspect::verify(&self.common.dir, self.stream.as_deref()))? {
             let check = match self.common.result(check) {
                 Ok(check) => check,
                 Err(failure) => {
                     counts.unread += 1;
-                    return failure.print(self.json);
+                    failure.print(self.json);
+                    continue;
                 }
             };
             match check.state {
@@ -62,8 +64,7 @@ impl Verify {
             if written.is_ok() {
                 written = self.print(&check);
             }
-        });
-        self.common.result(verified)?;
+        }
         // Damage that was met is damage, whatever else could not be read.
         let code = match counts {
             Counts { damaged: 1.., .. } => DAMAGE,
@@ -109,18 +110,18 @@ const fn word(state: CheckState) -> &'static str {
 
 fn print_text(out: &mut impl Write, check: &StreamCheck) -> io::Result<()> {
     let name = inspect::escape_name(&check.stream).unwrap_or_else(|_| format!("{:?}", check.stream));
-    let range = match (check.first, check.next) {
+    let range = match (check.first_seq, check.next_seq) {
         (Some(first), Some(next)) => format!("entries {first} to {next} (not included)"),
         _ => "entries unknown".to_owned(),
     };
     writeln!(out, "{name}: {}, {range}, {}", word(check.state), counted(check.segments, "segment", "segments"))?;
     if let Some(torn) = &check.torn {
-        let inspect::Torn { segment, offset, bytes, .. } = torn;
+        let TornTail { segment, offset, bytes, .. } = torn;
         writeln!(out, "  torn: {bytes} bytes after the last whole frame, segment {segment}, offset {offset}")?;
     }
     for damage in &check.damage {
-        write!(out, "  {}", damage.message)?;
-        match advice::about(&damage.kind, damage.lost) {
+        write!(out, "  {damage}")?;
+        match advice::about(damage) {
             Some(advice) => writeln!(out, "; {advice}")?,
             None => writeln!(out)?,
         }
@@ -141,20 +142,21 @@ fn as_json(check: &StreamCheck) -> String {
         r#"{{"stream":{},"state":"{}","first":{},"next":{},"segments":{},"torn":{torn},"damage":[{}]}}"#,
         json::text(&check.stream),
         word(check.state),
-        json::number_or_null(check.first),
-        json::number_or_null(check.next),
+        json::number_or_null(check.first_seq),
+        json::number_or_null(check.next_seq),
         check.segments,
         damage.join(","),
     )
 }
 
-fn damage_as_json(damage: &Damage) -> String {
+fn damage_as_json(damage: &Error) -> String {
+    let lost = damage.lost();
     format!(
         r#"{{"segment":{},"offset":{},"kind":{},"lost_first":{},"lost_last":{}}}"#,
-        json::text_or_null(damage.segment.as_deref()),
-        json::number_or_null(damage.offset),
-        json::text(&damage.kind),
-        json::number_or_null(damage.lost.map(|lost| lost.0)),
-        json::number_or_null(damage.lost.map(|lost| lost.1)),
+        json::text_or_null(damage.segment()),
+        json::number_or_null(damage.offset()),
+        json::text(damage.damage().map_or(damage.kind().as_str(), DamageKind::as_str)),
+        json::number_or_null(lost.as_ref().map(|lost| lost.start)),
+        json::number_or_null(lost.as_ref().map(|lost| lost.end - 1)),
     )
 }

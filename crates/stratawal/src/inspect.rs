@@ -1,208 +1,268 @@
-//! Looking into a log from outside: what the command line shows, as a library.
+//! Looking at a log from outside. The command line shows what is here; programs get it as a
+//! library.
 
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::vec;
 
 use stratawal_storage::{Access, Storage, UnixStorage};
-use stratawal_stream::{Location, LogContext};
+use stratawal_stream::{Location, LogContext, StreamOptions};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result, io_error};
 use crate::name;
 use crate::options::Options;
 use crate::root::{RESERVE, Root};
 use crate::stream::Stream;
-use crate::wal::folder_of;
+use crate::wal::{stream_dir, unknown_stream};
 
-#[cfg(feature = "unstable-storage")]
-#[doc(hidden)]
-pub use crate::salvage::entries_on;
-pub use crate::salvage::{Entries, Item, Lost, entries};
+pub use stratawal_stream::{CheckState, Lost, Salvage, Salvaged, StreamCheck};
 
-/// What [`verify`] says of a stream as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckState {
-    /// Every entry is there and valid, and nothing is behind the last.
-    Sound,
-    /// The same, but for what stands behind the last whole frame: what a crash has left, and the
-    /// next open cuts; or what a writer is just about to write.
-    Torn,
-    /// Something is damaged.
-    Damaged,
-}
-
-/// What [`verify`] found in a stream.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct StreamCheck {
-    /// Its name.
-    pub stream: String,
-    /// As a whole.
-    pub state: CheckState,
-    /// The first live seq, where the stream can be read at all.
-    pub first: Option<u64>,
-    /// One past the last entry, where the stream can be read at all.
-    pub next: Option<u64>,
-    /// Segment files in its folder.
-    pub segments: u64,
-    /// What a crash left.
-    pub torn: Option<Torn>,
-    /// What is damaged.
-    pub damage: Vec<Damage>,
-}
-
-/// What a crash left behind the last whole frame of a stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Torn {
-    /// The file name of the segment.
-    pub segment: String,
-    /// Where the last whole frame ends, in bytes.
-    pub offset: u64,
-    /// Bytes from there to the last one that is not zero.
-    pub bytes: u64,
-}
-
-/// One damage to a stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Damage {
-    /// The file name of the segment, where one is concerned.
-    pub segment: Option<String>,
-    /// The offset in it in bytes, where it is known.
-    pub offset: Option<u64>,
-    /// A word for what it is: `header`, `misplaced`, `no_segment`, `first_missing`,
-    /// `predecessor_missing`, `successor_missing`, `lost`, `length`, `frame`, `gap`, `file`,
-    /// `directory`, `seal`, `history`. There may be more in later versions.
-    pub kind: String,
-    /// The first and the last seq that are lost, where they are known.
-    pub lost: Option<(u64, u64)>,
-    /// A sentence for people.
-    pub message: String,
-}
-
-/// The form of a stream's name that is its folder's: `a`-`z`, `0`-`9`, `-`, `_` and an inner `.`
-/// stand for themselves, every other byte is `%xx`.
+/// Returns the name of the directory of the stream `name`, which is an escaped form of the name:
+/// `a`-`z`, `0`-`9`, `-`, `_` and an inner `.` are themselves, and every other byte is `%xx`.
 ///
 /// # Errors
-/// [`InvalidName`](ErrorKind::InvalidName), as [`Wal::stream`](crate::Wal::stream).
+/// [`InvalidName`](crate::ErrorKind::InvalidName), as [`Wal::stream`](crate::Wal::stream).
 pub fn escape_name(name: &str) -> Result<String> {
-    folder_of(name)
+    stream_dir(name)
 }
 
-/// The name that [`escape_name`] gave this form; `None` if it is not one.
+/// Returns the stream name that [`escape_name`] escapes to `escaped`. `None` if there is none.
 #[must_use]
 pub fn unescape_name(escaped: &str) -> Option<String> {
     name::unescape(escaped)
 }
 
-/// Reads every entry of every stream of the log at `path` (or of the one stream `stream`), beside a
-/// writer or not, and tells `found` what there is, stream by stream in the order of their escaped
-/// names. Changes nothing.
+/// Reads every entry of every stream of the log at `path`, or of the one stream `stream`, and
+/// reports what it finds: an item for each stream, in the order of their escaped names. Changes
+/// nothing. Another process may be writing to the log at the same time.
 ///
-/// A stream that cannot be read (I/O, a newer format; the error names it) is told as well, and the
-/// others go on. Damage is no error but what this is for.
-///
-/// # Errors
-/// [`Missing`](ErrorKind::Missing) where there is no log, or no such stream; the log as a whole cannot be read.
-pub fn verify(path: impl AsRef<Path>, stream: Option<&str>, found: &mut dyn FnMut(Result<StreamCheck>)) -> Result<()> {
-    verify_on(&UnixStorage::new(), path.as_ref(), stream, found)
-}
-
-/// How many bytes of disk space the log at `path` holds for truncating, deleting and closing on a
-/// full disk: 65,536 when its reserve is whole, less or 0 after a full disk has taken it, or where
-/// a copy of the log did not write its bytes. The log makes it again when there is room. Beside a
-/// writer or not. Changes nothing.
+/// Damage is not an error here but a finding: [`StreamCheck::damage`]. The item of a stream that
+/// cannot be read (I/O, a newer format) is an error that names it, and the iterator continues with
+/// the next stream.
 ///
 /// # Errors
-/// [`Missing`](ErrorKind::Missing) where there is no log; the log as a whole cannot be read.
-pub fn reserve_bytes(path: impl AsRef<Path>) -> Result<u64> {
-    let root = Root::open_read_only(&UnixStorage::new(), path.as_ref())?;
-    Ok(LogContext::new(root.storage).wal_id(root.wal_id).read_only(true).emergency_reserve_at(RESERVE).reserve_bytes())
+/// [`Missing`](crate::ErrorKind::Missing) if there is no log at `path`, or no such stream. Any error of
+/// the log as a whole.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let wal = stratawal::Wal::open(dir.path())?;
+/// # wal.stream("orders")?.append("one apple")?;
+/// # let path = dir.path();
+/// for check in stratawal::inspect::verify(path, None)? {
+///     let check = check?;
+///     for damage in &check.damage {
+///         eprintln!("{damage}");
+///     }
+///     assert!(check.damage.is_empty());
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn verify(path: impl AsRef<Path>, stream: Option<&str>) -> Result<Verify> {
+    verify_on(&UnixStorage::new(), path.as_ref(), stream)
 }
 
-/// What can be read of a stream in the log at `path`: the whole of it, or what precedes the first
-/// damage, and that damage. For people who look at a log; [`Wal::stream`](crate::Wal::stream)
-/// refuses a damaged stream. Changes nothing.
-///
-/// Entries may be damaged one by one in what is readable, too; then reading them says so.
-///
-/// # Errors
-/// [`Missing`](ErrorKind::Missing) where there is no log; a newer format; I/O. Damage is answered beside the stream.
-pub fn readable(path: impl AsRef<Path>, stream: &str) -> Result<(Stream, Option<Error>)> {
-    let wal = Options::new().open_read_only(path)?;
-    wal.readable(stream)
-}
-
-fn verify_on(
-    storage: &dyn Storage,
-    path: &Path,
-    stream: Option<&str>,
-    found: &mut dyn FnMut(Result<StreamCheck>),
-) -> Result<()> {
-    let unknown = |name: &str| {
-        let text = format!("there is no stream {name:?} in {}; list them with `streams`", path.display());
-        Error::of_stream(ErrorKind::Missing, name, text)
-    };
+fn verify_on(storage: &dyn Storage, path: &Path, stream: Option<&str>) -> Result<Verify> {
     let root = Root::open_read_only(storage, path)?;
     let mut names = root.stream_names()?;
     if let Some(wanted) = stream {
-        folder_of(wanted)?;
+        stream_dir(wanted)?;
         names.retain(|name| name == wanted);
         if names.is_empty() {
-            return Err(unknown(wanted));
+            return Err(unknown_stream(path, wanted));
         }
     }
-    let env = Arc::new(LogContext::new(Arc::clone(&root.storage)).wal_id(root.wal_id).read_only(true));
-    for name in names {
-        let place = Location::new(root.streams(), folder_of(&name)?).named(&name);
-        match stratawal_stream::verify(&env, &place, &stratawal_stream::StreamOptions::default()) {
-            Ok(Some(check)) => found(Ok(StreamCheck::new(name, check))),
-            // Deleted since they were listed.
-            Ok(None) if stream.is_some() => return Err(unknown(&name)),
-            Ok(None) => {}
-            Err(error) => found(Err(error.into())),
-        }
-    }
-    Ok(())
+    let context = LogContext::new(Arc::clone(&root.storage)).wal_id(root.wal_id).read_only(true);
+    Ok(Verify {
+        log: path.to_owned(),
+        streams: root.streams(),
+        context: Arc::new(context),
+        names: names.into_iter(),
+        is_of_one: stream.is_some(),
+    })
 }
 
-impl StreamCheck {
-    fn new(stream: String, check: stratawal_stream::StreamCheck) -> Self {
-        let damage = check.findings.into_iter().map(|finding| {
-            let error = Error::from(finding.error);
-            Damage {
-                segment: error.segment().map(ToOwned::to_owned),
-                offset: error.offset(),
-                kind: error.damage().unwrap_or("unknown").to_owned(),
-                lost: error.lost(),
-                message: error.to_string(),
+/// The streams of a log, verified one by one. See [`verify`], which makes it.
+#[must_use = "nothing is read until the iterator is advanced"]
+pub struct Verify {
+    log: PathBuf,
+    /// The directory of the streams, relative to the log.
+    streams: &'static Path,
+    context: Arc<LogContext>,
+    names: vec::IntoIter<String>,
+    is_of_one: bool,
+}
+
+impl fmt::Debug for Verify {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verify").field("log", &self.log).finish_non_exhaustive()
+    }
+}
+
+impl Iterator for Verify {
+    type Item = Result<StreamCheck>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let name = self.names.next()?;
+            match self.check(&name) {
+                Ok(Some(check)) => return Some(Ok(check)),
+                // Deleted since the streams were listed.
+                Ok(None) if self.is_of_one => return Some(Err(unknown_stream(&self.log, &name))),
+                Ok(None) => {}
+                Err(error) => return Some(Err(error)),
             }
-        });
-        Self {
-            stream,
-            state: match check.state {
-                stratawal_stream::CheckState::Sound => CheckState::Sound,
-                stratawal_stream::CheckState::Torn => CheckState::Torn,
-                stratawal_stream::CheckState::Damaged => CheckState::Damaged,
-            },
-            first: check.first,
-            next: check.next,
-            segments: check.segments,
-            torn: check.torn.map(|t| Torn { segment: t.segment, offset: t.offset, bytes: t.bytes }),
-            damage: damage.collect(),
         }
     }
 }
 
-/// The segment files of a stream, oldest first by name, each with its length in bytes; read from
-/// the folder alone, so also of a damaged stream. Empty where there is no such stream.
+impl std::iter::FusedIterator for Verify {}
+
+impl Verify {
+    fn check(&self, name: &str) -> Result<Option<StreamCheck>> {
+        let location = Location::new(self.streams, stream_dir(name)?).named(name);
+        stratawal_stream::verify(&self.context, &location, &StreamOptions::new())
+    }
+}
+
+/// Reads every entry of a stream that can be read, whatever is damaged around it: a frame, a
+/// header, a file that is missing. Yields the entries in order of seq, each at most once, and the
+/// ranges that are lost. Changes nothing. Another process may be writing to the log at the same
+/// time. For a stream without damage it yields the entries that
+/// [`Stream::iter`](crate::Stream::iter) yields, and nothing else.
+///
+/// To save a damaged stream, append these entries to a stream of another name; they get new seqs
+/// there. To keep the stream without the entries up to the end of the damage, drop them with
+/// [`Wal::truncate_before`](crate::Wal::truncate_before), which also works on a stream that
+/// [`Wal::stream`](crate::Wal::stream) refuses.
+///
+/// # What is certain
+///
+/// The bytes and the seq of each entry are those of an append to this stream. Two checksums cover
+/// them, together with a random number of the segment and the offset in its file. The entries may
+/// not be durable yet.
+///
+/// An entry that [`truncate_from`](crate::Stream::truncate_from) dropped is not yielded as
+/// [`Salvaged::Entry`]. The segment that began at the truncation shows which entries were dropped.
+/// If the header of that segment is damaged, its file name shows it, and everything from there on
+/// is left out. If the file is missing, the entries of the segment before it are
+/// [`Salvaged::Uncertain`], unless the files around the gap prove which of them were dropped. So
+/// are the entries before a damaged header if a file between them may be missing too.
+///
+/// An entry that [`truncate_before`](crate::Stream::truncate_before) dropped may be yielded, or
+/// reported as lost, if the damage takes the record of that truncation.
+///
+/// A segment whose header is damaged is lost as a whole, because its frames cannot be verified
+/// without the random number in the header. The entries lost at the end of the stream are known as
+/// far as the rest of the stream attests them.
+///
+/// # Memory
+///
+/// One frame, and a window of 256 KiB. A frame may be as long as the largest batch that was
+/// appended.
 ///
 /// # Errors
-/// [`InvalidName`](ErrorKind::InvalidName); I/O.
-pub fn segment_files(path: impl AsRef<Path>, stream: &str) -> Result<Vec<(String, u64)>> {
+/// [`Missing`](crate::ErrorKind::Missing) if the log or the stream does not exist;
+/// [`InvalidName`](crate::ErrorKind::InvalidName); damage to the log as a whole. The iterator yields an
+/// error and ends if the files cannot be read (I/O), at a frame of a newer version, and if the
+/// stream is deleted at the same time.
+///
+/// ```
+/// use stratawal::inspect::{self, Salvaged};
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let wal = stratawal::Wal::open(dir.path())?;
+/// # wal.stream("orders")?.append("one apple")?;
+/// # wal.close()?;
+/// let saved = stratawal::Wal::open(dir.path())?.stream("orders-saved")?;
+/// for item in inspect::salvage(dir.path(), "orders")? {
+///     match item? {
+///         Salvaged::Entry(entry) => drop(saved.append(entry)?),
+///         Salvaged::Lost(lost) => eprintln!("{}", lost.error),
+///         other => eprintln!("left out: {other:?}"),
+///     }
+/// }
+/// # assert_eq!(saved.next_seq(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn salvage(path: impl AsRef<Path>, stream: &str) -> Result<Salvage> {
+    salvage_from(&UnixStorage::new(), path.as_ref(), stream)
+}
+
+/// Does what [`salvage`] does on another storage. Not part of the stable API.
+///
+/// # Errors
+/// As [`salvage`].
+#[cfg(feature = "unstable-storage")]
+#[doc(hidden)]
+pub fn salvage_on(storage: &dyn Storage, path: &Path, stream: &str) -> Result<Salvage> {
+    salvage_from(storage, path, stream)
+}
+
+fn salvage_from(storage: &dyn Storage, path: &Path, stream: &str) -> Result<Salvage> {
+    let root = Root::open_read_only(storage, path)?;
+    let context = Arc::new(LogContext::new(Arc::clone(&root.storage)).wal_id(root.wal_id).read_only(true));
+    let location = Location::new(root.streams(), stream_dir(stream)?).named(stream);
+    let salvage = stratawal_stream::salvage(&context, &location, &StreamOptions::new())?;
+    salvage.ok_or_else(|| unknown_stream(path, stream))
+}
+
+/// Opens for reading the part of a stream that precedes the first damage, and returns that damage
+/// too. A stream without damage is opened as a whole. Changes nothing. For people who look at a
+/// log: [`Wal::stream`](crate::Wal::stream) refuses a damaged stream.
+///
+/// Single entries of the readable part may be damaged as well; then reading them reports it.
+///
+/// # Errors
+/// [`Missing`](crate::ErrorKind::Missing) if there is no log at `path`; a newer format; I/O.
+pub fn readable(path: impl AsRef<Path>, stream: &str) -> Result<Readable> {
+    let (stream, damage) = Options::new().open_read_only(path)?.readable(stream)?;
+    Ok(Readable { stream, damage })
+}
+
+/// The readable part of a stream. See [`readable`], which returns it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Readable {
+    /// A handle on the stream, which ends before the damage.
+    pub stream: Stream,
+    /// The damage that the stream ends at, if there is any.
+    pub damage: Option<Error>,
+}
+
+/// Returns how many bytes of disk space the log at `path` holds in reserve for truncating, deleting
+/// and closing on a full disk: 65,536 if the reserve is whole. It is less, or 0, after a full disk
+/// has taken it, or if a copy of the log was made without its bytes. The log makes it whole again
+/// when space is free. Changes nothing. Another process may be writing to the log at the same time.
+///
+/// # Errors
+/// [`Missing`](crate::ErrorKind::Missing) if there is no log at `path`. Any error of the log as a whole.
+pub fn reserve_bytes(path: impl AsRef<Path>) -> Result<u64> {
+    let root = Root::open_read_only(&UnixStorage::new(), path.as_ref())?;
+    let context = LogContext::new(root.storage).wal_id(root.wal_id).read_only(true);
+    Ok(context.emergency_reserve_at(RESERVE).reserve_bytes())
+}
+
+/// A segment file. See [`segment_files`], which returns it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SegmentFile {
+    /// The name of the file in the directory of its stream.
+    pub name: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// Returns the segment files of a stream, sorted by name, which is oldest first. They are read from
+/// the directory alone, so also for a damaged stream. Empty if there is no such stream.
+///
+/// # Errors
+/// [`InvalidName`](crate::ErrorKind::InvalidName); I/O.
+pub fn segment_files(path: impl AsRef<Path>, stream: &str) -> Result<Vec<SegmentFile>> {
     let storage = UnixStorage::new();
-    let dir = path.as_ref().join("streams").join(folder_of(stream)?);
-    let failed = |e| Error::io(format!("cannot list {}", dir.display()), e);
+    let dir = path.as_ref().join("streams").join(stream_dir(stream)?);
+    let failed = |e| io_error(format!("cannot list {}", dir.display()), e);
     let entries = match storage.list(&dir) {
         Ok(entries) => entries,
         Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
@@ -213,8 +273,8 @@ pub fn segment_files(path: impl AsRef<Path>, stream: &str) -> Result<Vec<(String
     let mut files = Vec::new();
     for name in entries.iter().filter_map(|entry| entry.name.to_str()).filter(|name| name.ends_with(".seg")) {
         match storage.open(&dir.join(name), Access::Read).and_then(|file| file.len()) {
-            Ok(len) => files.push((name.to_owned(), len)),
-            // Removed since it was listed; or no plain file, which verifying shows.
+            Ok(bytes) => files.push(SegmentFile { name: name.to_owned(), bytes }),
+            // Removed since it was listed, or not a plain file, which `verify` reports.
             Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidInput) => {}
             Err(e) => return Err(failed(e)),
         }
@@ -229,7 +289,9 @@ mod tests {
     use stratawal_testkit::{HookedStorage, Operation, SimStorage};
 
     use super::*;
+
     use crate::wal::Wal;
+    use stratawal_sync::Mutex;
 
     #[test]
     fn a_stream_that_cannot_be_read_is_told_and_the_others_go_on() {
@@ -243,15 +305,13 @@ mod tests {
             Operation::Open if path.starts_with("/log/streams/b") => Err(io::Error::from_raw_os_error(5)),
             _ => Ok(()),
         });
-        let mut seen = Vec::new();
-        let mut note = |check: Result<StreamCheck>| {
-            seen.push(match check {
-                Ok(check) => format!("{} {:?}", check.stream, check.state),
-                Err(error) => format!("{} {:?}", error.stream().unwrap(), error.kind()),
-            });
+        let shown = |check: Result<StreamCheck>| match check {
+            Ok(check) => format!("{} {:?}", check.stream, check.state),
+            Err(error) => format!("{} {:?}", error.stream().unwrap(), error.kind()),
         };
-        verify_on(&storage, log, None, &mut note).unwrap();
-        verify_on(&storage, log, Some("b"), &mut note).unwrap();
+        let all = verify_on(&storage, log, None).unwrap();
+        let one = verify_on(&storage, log, Some("b")).unwrap();
+        let seen: Vec<_> = all.chain(one).map(shown).collect();
         assert_eq!(seen, ["a Sound", "b Io", "c Sound", "b Io"]);
     }
 
@@ -270,7 +330,7 @@ mod tests {
                 stream.append([7; 2000]).unwrap();
             }
             let (writer, deleter) = (stream.clone(), wal.clone());
-            let opened = stratawal_sync::Mutex::new(0_usize);
+            let opened = Mutex::new(0_usize);
             storage.set(move |operation, path| {
                 if operation == Operation::Open && path.extension().is_some_and(|extension| extension == "seg") {
                     // At places that shift from one look to the next.
@@ -293,13 +353,67 @@ mod tests {
                 }
                 Ok(())
             });
-            let mut seen = Vec::new();
-            verify_on(&storage, log, None, &mut |check| seen.push(check.unwrap())).unwrap();
+            let seen: Vec<_> = verify_on(&storage, log, None).unwrap().map(Result::unwrap).collect();
             storage.clear();
             assert_eq!((seen.len(), seen[0].state), (1, CheckState::Sound), "{seen:?}");
             let stream = wal.stream("s").unwrap();
-            assert!(seen[0].first.unwrap() <= stream.first_seq() && seen[0].next.unwrap() >= stream.next_seq());
+            assert!(seen[0].first_seq.unwrap() <= stream.first_seq() && seen[0].next_seq.unwrap() >= stream.next_seq());
             assert!(stream.next_seq() - stream.first_seq() < 200, "something was dropped");
+        }
+    }
+
+    /// A writer that appends, begins segments and drops entries from both ends is not taken for
+    /// damage.
+    #[test]
+    fn a_writer_beside_is_not_taken_for_damage() {
+        let disk = SimStorage::new(1);
+        // The reader's; the writer works within its hook.
+        let storage = HookedStorage::new(disk.clone());
+        let log = Path::new("/log");
+        let options = Options::new().stream_defaults(crate::StreamOptions::new().segment_bytes(64 << 10));
+        let wal = Wal::open_on(Arc::new(disk), log, &options, false).unwrap();
+        let stream = wal.stream("s").unwrap();
+        for way in 0..4 {
+            while stream.next_seq() < stream.first_seq() + 300 {
+                stream.append([7; 2000]).unwrap();
+            }
+            let (writer, calls) = (stream.clone(), Mutex::new(0_u64));
+            let began = (stream.first_seq(), stream.next_seq());
+            storage.set(move |operation, _| {
+                if operation == Operation::Open {
+                    // At places that shift from one pass to the next.
+                    let mut calls = calls.lock();
+                    *calls += 1;
+                    if calls.is_multiple_of(7) && *calls < 100 {
+                        let (first, next) = (writer.first_seq(), writer.next_seq());
+                        match way {
+                            0 => writer.truncate_before(first + 5).unwrap(),
+                            1 => writer.truncate_from(next - 5).unwrap(),
+                            2 => writer.truncate_before(next).unwrap(),
+                            _ => {}
+                        }
+                        for _ in 0..20 {
+                            writer.append([8; 3000]).unwrap();
+                        }
+                    }
+                }
+                Ok(())
+            });
+            let mut seqs = Vec::new();
+            for item in salvage_from(&storage, log, "s").unwrap() {
+                match item {
+                    Ok(Salvaged::Entry(entry)) => seqs.push(entry.seq()),
+                    Ok(Salvaged::Uncertain(entry)) => panic!("way {way}: entry {} is uncertain", entry.seq()),
+                    other => panic!("way {way}, after {:?}: {other:?}", seqs.last()),
+                }
+            }
+            storage.clear();
+            assert!(seqs.is_sorted_by(|a, b| a < b), "way {way}: {seqs:?}");
+            if way == 3 {
+                assert_eq!((seqs[0], seqs.len() as u64), (began.0, seqs[seqs.len() - 1] + 1 - began.0));
+                assert!(seqs[seqs.len() - 1] + 1 >= began.1, "the writer dropped nothing");
+            }
+            assert!(!seqs.is_empty(), "way {way}");
         }
     }
 }

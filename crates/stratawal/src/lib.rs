@@ -61,23 +61,23 @@
 //! target `stratawal` and the fields of [`OpenReport`]; damage is an event of level `ERROR`.
 #![deny(unsafe_code)]
 
-mod entry;
 mod error;
+mod for_each;
 pub mod inspect;
 mod name;
 mod options;
 mod root;
-mod salvage;
 mod slots;
 mod stream;
-mod together;
 mod wal;
 
 pub use bytes::Bytes;
-pub use entry::{Batch, Entry, Iter, Run};
-pub use error::{Error, ErrorKind, Result};
-pub use options::{Durability, Options, StreamOptions, Visibility};
-pub use stream::{OpenReport, Stream};
+pub use error::{DamageKind, Error, ErrorKind, Result};
+pub use options::Options;
+pub use stratawal_stream::{
+    Batch, CacheStats, Durability, Entry, Iter, OpenReport, Run, StreamOptions, StreamStats, TornTail, Visibility,
+};
+pub use stream::Stream;
 pub use wal::{Stats, Wal};
 
 #[cfg(doc)]

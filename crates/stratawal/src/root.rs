@@ -8,7 +8,7 @@ use stratawal_frame::{FORMAT_FILE_LEN, FormatFile, FormatFileError, WalId};
 use stratawal_storage::{Access, DirEntry, EntryKind, Lock, LockError, Storage};
 use stratawal_stream::{is_leftover_dir, remove_leftover_dir};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, io_error, log_error};
 use crate::name;
 
 /// The folder of the streams, within the root.
@@ -47,7 +47,7 @@ impl Root {
     pub(crate) fn open(system: &dyn Storage, path: &Path) -> Result<Self> {
         // The system would take it for the working directory.
         if path.as_os_str().is_empty() {
-            return Err(Error::new(ErrorKind::Missing, "the path of the log is empty; give the directory of one"));
+            return Err(log_error(ErrorKind::Missing, "the path of the log is empty; give the directory of one"));
         }
         create_root(system, path)?;
         let storage = open_root(system, path)?;
@@ -59,7 +59,7 @@ impl Root {
                     "the log {} was written by a newer version and can only be read by this one; use open_read_only, or that version",
                     path.display()
                 );
-                return Err(Error::new(ErrorKind::NewerFormat, text));
+                return Err(log_error(ErrorKind::NewerFormat, text));
             }
             Some(format) => {
                 root.remove_temporaries()?;
@@ -76,7 +76,7 @@ impl Root {
         root.wal_id = format.wal_id;
         // Names that a killed process left, FORMAT among them, may be in the page cache alone.
         let synced = root.storage.sync_dir(Path::new(""));
-        synced.map_err(|e| Error::io("cannot sync the directory of the log", e))?;
+        synced.map_err(|e| io_error("cannot sync the directory of the log", e))?;
         root.remove_unfinished()?;
         Ok(root)
     }
@@ -86,7 +86,7 @@ impl Root {
         let missing = || {
             let text =
                 format!("there is no log at {}; give the folder of one, or create it by appending", path.display());
-            Error::new(ErrorKind::Missing, text)
+            log_error(ErrorKind::Missing, text)
         };
         let storage = match system.at(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(missing()),
@@ -116,9 +116,9 @@ impl Root {
     }
 
     /// That the directory of the log was not removed since it was opened.
-    pub(crate) fn check_is_there(&self) -> Result<()> {
+    pub(crate) fn check_exists(&self) -> Result<()> {
         match self.storage.open(Path::new(FORMAT), Access::Read) {
-            Err(e) if e.kind() == io::ErrorKind::StaleNetworkFileHandle => Err(Error::io("the log is lost", e)),
+            Err(e) if e.kind() == io::ErrorKind::StaleNetworkFileHandle => Err(io_error("the log is lost", e)),
             _ => Ok(()),
         }
     }
@@ -139,7 +139,7 @@ impl Root {
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => hidden = true,
                 // Nothing was created in it: its file system has nothing to sync.
                 Err(e) if has_no_sync(&e) => {}
-                other => other.map_err(|e| Error::io("cannot sync a directory above the log", e))?,
+                other => other.map_err(|e| io_error("cannot sync a directory above the log", e))?,
             }
         }
         if !hidden {
@@ -147,7 +147,7 @@ impl Root {
         }
         match self.storage.sync_file_system(Path::new("")) {
             Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(()),
-            other => other.map_err(|e| Error::io("cannot sync the file system of the log", e)),
+            other => other.map_err(|e| io_error("cannot sync the file system of the log", e)),
         }
     }
 
@@ -156,14 +156,14 @@ impl Root {
         let streams = self.streams();
         let sync = || self.storage.sync_dir(Path::new(""));
         match self.storage.create_dir(streams) {
-            Ok(()) => sync().map_err(|e| Error::io("cannot sync the directory of the log", e)),
+            Ok(()) => sync().map_err(|e| io_error("cannot sync the directory of the log", e)),
             // It must be a folder, and no link to one. A process that was killed may have left its
             // name in the page cache.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 let synced = self.storage.list(streams).and_then(|_| sync());
-                synced.map_err(|e| Error::io("cannot use this as the directory of the streams", e))
+                synced.map_err(|e| io_error("cannot use this as the directory of the streams", e))
             }
-            Err(e) => Err(Error::io("cannot create the directory of the streams", e)),
+            Err(e) => Err(io_error("cannot create the directory of the streams", e)),
         }
     }
 
@@ -176,23 +176,23 @@ impl Root {
                     "{} is missing, and with it every stream there was; restore it from a copy of this log",
                     shown()
                 );
-                Error::new(ErrorKind::Damaged, text)
+                log_error(ErrorKind::Damaged, text)
             }
             io::ErrorKind::NotADirectory => {
                 let text = format!(
                     "{} is a link or a file; it must be the folder itself, since the log syncs and lists that",
                     shown()
                 );
-                Error::new(ErrorKind::Damaged, text)
+                log_error(ErrorKind::Damaged, text)
             }
-            _ => Error::io("cannot list the streams", e),
+            _ => io_error("cannot list the streams", e),
         })
     }
 
     /// The FORMAT file, if it is there.
     fn read_format(&self) -> Result<Option<FormatFile>> {
         let (file, shown) = (Path::new(FORMAT), || self.shown(FORMAT));
-        let failed = |e| Error::io(format!("cannot read {}", shown()), e);
+        let failed = |e| io_error(format!("cannot read {}", shown()), e);
         let is_absent = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
         let mut opened = self.storage.open(file, Access::Read);
         if opened.as_ref().is_err_and(is_absent) {
@@ -207,14 +207,14 @@ impl Root {
             Ok(open) => open,
             Err(e) if is_absent(&e) => {
                 let text = format!("{} is missing, and there are streams; restore it from a copy of this log", shown());
-                return Err(Error::new(ErrorKind::Damaged, text));
+                return Err(log_error(ErrorKind::Damaged, text));
             }
             Err(e) if e.kind() == io::ErrorKind::InvalidInput => {
                 let text =
                     format!("{} is not a plain file; put the file itself there, from a copy of this log", shown());
-                return Err(Error::new(ErrorKind::Damaged, text));
+                return Err(log_error(ErrorKind::Damaged, text));
             }
-            Err(e) => return Err(Error::io("cannot read the FORMAT of the log", e)),
+            Err(e) => return Err(io_error("cannot read the FORMAT of the log", e)),
         };
         let mut bytes = vec![0; FORMAT_FILE_LEN];
         let read = open.read_at(&mut bytes, 0).map_err(failed)?;
@@ -223,7 +223,7 @@ impl Root {
                 FormatFileError::Newer(_) => ErrorKind::NewerFormat,
                 _ => ErrorKind::Damaged,
             };
-            Error::new(kind, format!("{}: {error}; restore it from a copy of this log", shown()))
+            log_error(kind, format!("{}: {error}; restore it from a copy of this log", shown()))
         })
     }
 
@@ -233,7 +233,7 @@ impl Root {
         match self.storage.list(self.streams()) {
             Ok(entries) => Ok(entries.iter().any(|entry| stream_name(entry).is_some())),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(Error::io("cannot list the streams", e)),
+            Err(e) => Err(io_error("cannot list the streams", e)),
         }
     }
 
@@ -252,14 +252,14 @@ impl Root {
             storage.rename(temporary, file)?;
             storage.sync_dir(Path::new(""))
         };
-        write().map_err(|e| Error::io(format!("cannot write {}", self.shown(FORMAT)), e))?;
+        write().map_err(|e| io_error(format!("cannot write {}", self.shown(FORMAT)), e))?;
         Ok(format)
     }
 
     /// Removes files of the root that were being written when a process died.
     fn remove_temporaries(&self) -> Result<()> {
         let in_root = self.storage.list(Path::new(""));
-        for entry in in_root.map_err(|e| Error::io("cannot list the directory of the log", e))? {
+        for entry in in_root.map_err(|e| io_error("cannot list the directory of the log", e))? {
             if entry.kind == EntryKind::File && is_temporary_format(&entry) {
                 // One that stays is not read, and the next open tries again.
                 let _ = self.storage.remove_file(Path::new(&entry.name));
@@ -278,7 +278,7 @@ impl Root {
                 // gone.
                 self.storage
                     .sync_dir(self.streams())
-                    .map_err(|e| Error::io("cannot sync the directory of the streams", e))?;
+                    .map_err(|e| io_error("cannot sync the directory of the streams", e))?;
                 // What cannot be removed (somebody put a folder there, or holds a file) is no
                 // reason to keep the log shut; the next open tries again.
                 let _ = remove_leftover_dir(&*self.storage, &dir);
@@ -289,14 +289,14 @@ impl Root {
 }
 
 fn open_root(system: &dyn Storage, path: &Path) -> Result<Arc<dyn Storage>> {
-    system.at(path).map_err(|e| no_folder(path, &e).unwrap_or_else(|| Error::io("cannot open the log", e)))
+    system.at(path).map_err(|e| no_folder(path, &e).unwrap_or_else(|| io_error("cannot open the log", e)))
 }
 
 /// Creates the root durably, and the directories that are missing above it. It may be a link to a
 /// folder; nothing below it may. Of several processes that create it at the same time, each finds
 /// it there.
 fn create_root(storage: &dyn Storage, root: &Path) -> Result<()> {
-    let failed = |e| Error::io("cannot create the directory of the log", e);
+    let failed = |e| io_error("cannot create the directory of the log", e);
     match create_one(storage, root) {
         Err(e) if e.kind() == io::ErrorKind::NotFound && root.parent().is_some() => {
             create_root(storage, parent_of(root))?;
@@ -354,20 +354,20 @@ fn lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Lock>> {
                      that has ended; find what has that file open and close the log there, or open it read-only"
                 ),
             };
-            Error::new(ErrorKind::Locked, text)
+            log_error(ErrorKind::Locked, text)
         }
         LockError::Io(e) if e.kind() == io::ErrorKind::InvalidInput => {
             let text = format!("{} is not a plain file; remove it, and the log makes a new one", file.display());
-            Error::new(ErrorKind::Io, text)
+            log_error(ErrorKind::Io, text)
         }
-        LockError::Io(e) => Error::io(format!("cannot lock the log {}", path.display()), e),
+        LockError::Io(e) => io_error(format!("cannot lock the log {}", path.display()), e),
     })
 }
 
 /// What to say where the path of the log is that of a file.
 fn no_folder(path: &Path, error: &io::Error) -> Option<Error> {
     let text = || format!("{} is a file; a log is a folder, give that or a new name", path.display());
-    (error.kind() == io::ErrorKind::NotADirectory).then(|| Error::new(ErrorKind::Missing, text()))
+    (error.kind() == io::ErrorKind::NotADirectory).then(|| log_error(ErrorKind::Missing, text()))
 }
 
 /// The stream that an entry of the folder of streams is. Its name decides: a link or a file under a

@@ -125,10 +125,6 @@ impl SlotUser {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Option<StreamLog>> {
         self.slot.as_ref().expect("invariant: only users with a slot lock it").log.lock()
     }
-
-    pub(crate) const fn wal(&self) -> &Wal {
-        &self.wal
-    }
 }
 
 impl Drop for SlotUser {

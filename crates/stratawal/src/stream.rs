@@ -2,16 +2,12 @@
 
 use std::ops::{Range, RangeBounds};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use stratawal_stream as inner;
-use stratawal_stream::StreamLog;
+use stratawal_stream::{Batch, Durability, Entry, Iter, OpenReport, StreamLog, StreamStats, Visibility};
 
-use crate::entry::{Batch, Entry, Iter};
 use crate::error::Result;
-use crate::options::{Durability, Visibility};
 use crate::slots::SlotUser;
-use crate::wal::Stats;
 
 /// A handle on a stream: an append-only sequence of entries, numbered from 0 without gaps.
 ///
@@ -24,15 +20,15 @@ pub struct Stream {
     // Before the user, which gives the stream up if this was the last handle on it.
     log: StreamLog,
     /// What clones share: they are one user of the stream.
-    user: Arc<SlotUser>,
-    durability: inner::Durability,
-    visibility: inner::Visibility,
+    _user: Arc<SlotUser>,
+    durability: Durability,
+    visibility: Visibility,
 }
 
 impl Stream {
     pub(crate) fn new(log: StreamLog, user: SlotUser) -> Self {
-        let durability = log.options().durability;
-        Self { log, user: Arc::new(user), durability, visibility: inner::Visibility::Stable }
+        let durability = log.durability();
+        Self { log, _user: Arc::new(user), durability, visibility: Visibility::Stable }
     }
 
     /// The name it was looked up by.
@@ -45,13 +41,13 @@ impl Stream {
     /// stream's own.
     #[must_use]
     pub fn with_durability(&self, durability: Durability) -> Self {
-        Self { durability: durability.into(), ..self.clone() }
+        Self { durability, ..self.clone() }
     }
 
     /// A handle that reads with `visibility`.
     #[must_use]
     pub fn with_visibility(&self, visibility: Visibility) -> Self {
-        Self { visibility: visibility.into(), ..self.clone() }
+        Self { visibility, ..self.clone() }
     }
 
     /// Whether the stream is there: it has been appended to, now or in an earlier process.
@@ -75,13 +71,13 @@ impl Stream {
     /// One past the last entry that is settled.
     #[must_use]
     pub fn stable_seq(&self) -> u64 {
-        self.log.end_seq(inner::Visibility::Stable)
+        self.log.end_seq(Visibility::Stable)
     }
 
     /// What opening (or the last [`reopen`](Self::reopen)) found and did.
     #[must_use]
     pub fn report(&self) -> Arc<OpenReport> {
-        Arc::new(OpenReport::from(&*self.log.report()))
+        self.log.report()
     }
 
     /// Appends one entry, which may be empty, and answers its seq once it is acknowledged at the
@@ -90,7 +86,7 @@ impl Stream {
     /// # Errors
     /// As [`append_batch`](Self::append_batch).
     pub fn append(&self, entry: impl AsRef<[u8]>) -> Result<u64> {
-        Ok(self.log.append(entry.as_ref(), self.durability)?)
+        self.log.append(entry.as_ref(), self.durability)
     }
 
     /// Appends the entries of `batch`, which are all there after any crash or none, and answers
@@ -112,7 +108,7 @@ impl Stream {
     /// [`ReadOnly`](crate::ErrorKind::ReadOnly), or [`Io`](crate::ErrorKind::Io) where a new segment file could not be
     /// created.
     pub fn append_batch(&self, batch: &Batch) -> Result<Range<u64>> {
-        Ok(self.log.append_batch(&batch.0, self.durability)?)
+        self.log.append_batch(batch, self.durability)
     }
 
     /// Hands everything accepted so far to the operating system, whatever handle it came through.
@@ -120,7 +116,7 @@ impl Stream {
     /// # Errors
     /// [`Poisoned`](crate::ErrorKind::Poisoned), [`ReadOnly`](crate::ErrorKind::ReadOnly).
     pub fn flush(&self) -> Result<()> {
-        Ok(self.log.flush()?)
+        self.log.flush()
     }
 
     /// Makes everything accepted so far durable, whatever handle it came through.
@@ -129,7 +125,7 @@ impl Stream {
     /// [`Poisoned`](crate::ErrorKind::Poisoned), [`ReadOnly`](crate::ErrorKind::ReadOnly). What a failed sync was asked
     /// for is never reported as durable by a later one.
     pub fn sync(&self) -> Result<()> {
-        Ok(self.log.sync()?)
+        self.log.sync()
     }
 
     /// Drops the entries below `first`, durably: none of them comes back after any crash. Segment
@@ -153,7 +149,7 @@ impl Stream {
     /// next opening tries again. Otherwise nothing was dropped. Other kinds as
     /// [`append_batch`](Self::append_batch).
     pub fn truncate_before(&self, first: u64) -> Result<()> {
-        Ok(self.log.truncate_before(first)?)
+        self.log.truncate_before(first)
     }
 
     /// Drops the entry `next` and all behind it, durably: [`next_seq`](Self::next_seq) is `next`
@@ -172,7 +168,7 @@ impl Stream {
     /// [`OutOfRange`](crate::ErrorKind::OutOfRange) below the first entry or beyond the end. Otherwise as
     /// [`truncate_before`](Self::truncate_before).
     pub fn truncate_from(&self, next: u64) -> Result<()> {
-        Ok(self.log.truncate_from(next)?)
+        self.log.truncate_from(next)
     }
 
     /// Recovers a stream that is poisoned, as opening the log again would; a healthy one is left
@@ -196,7 +192,7 @@ impl Stream {
     /// # Errors
     /// As [`Wal::stream`](crate::Wal::stream); the stream then stays as it is, and says this error.
     pub fn reopen(&self) -> Result<()> {
-        Ok(self.log.reopen()?)
+        self.log.reopen()
     }
 
     /// The entry `seq`; `None` if it is not there yet. Within the live range it is an entry or an
@@ -206,7 +202,7 @@ impl Stream {
     /// [`Truncated`](crate::ErrorKind::Truncated) below [`first_seq`](Self::first_seq);
     /// [`Damaged`](crate::ErrorKind::Damaged); I/O.
     pub fn get(&self, seq: u64) -> Result<Option<Entry>> {
-        Ok(self.log.get(seq, self.visibility)?.map(Entry::from))
+        self.log.get(seq, self.visibility)
     }
 
     /// The entries `seqs`, in that order. Neighbours in one frame are read once, so sorted seqs are
@@ -216,8 +212,7 @@ impl Stream {
     /// # Errors
     /// As [`get`](Self::get), for the first that fails.
     pub fn get_many(&self, seqs: &[u64]) -> Result<Vec<Option<Entry>>> {
-        let entries = self.log.get_many(seqs, self.visibility)?;
-        Ok(entries.into_iter().map(|entry| entry.map(Entry::from)).collect())
+        self.log.get_many(seqs, self.visibility)
     }
 
     /// The last entry; `None` if there is none.
@@ -225,7 +220,7 @@ impl Stream {
     /// # Errors
     /// As [`get`](Self::get).
     pub fn last(&self) -> Result<Option<Entry>> {
-        Ok(self.log.last(self.visibility)?.map(Entry::from))
+        self.log.last(self.visibility)
     }
 
     /// The entries in `seqs`, forwards and backwards. The end is fixed now; a range that reaches
@@ -248,7 +243,7 @@ impl Stream {
     /// ```
     #[must_use]
     pub fn iter(&self, seqs: impl RangeBounds<u64>) -> Iter {
-        Iter(self.log.iter(seqs, self.visibility))
+        self.log.iter(seqs, self.visibility)
     }
 
     /// The seq from which on all entries have a timestamp of `time` or later; one past the last
@@ -263,7 +258,7 @@ impl Stream {
         // Rounded up: an entry's timestamp has whole microseconds.
         let nanos = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let micros = u64::try_from(nanos.div_ceil(1000)).unwrap_or(u64::MAX);
-        Ok(self.log.seq_at(micros, self.visibility)?)
+        self.log.seq_at(micros, self.visibility)
     }
 
     /// How much the stream holds, and how the cache of the log is used. Opens each segment's file
@@ -271,56 +266,7 @@ impl Stream {
     ///
     /// # Errors
     /// I/O.
-    pub fn stats(&self) -> Result<Stats> {
-        let of_stream = self.log.stats()?;
-        let mut stats = self.user.wal().cache_stats();
-        (stats.streams, stats.segments, stats.disk_bytes) = (1, of_stream.segments, of_stream.disk_bytes);
-        stats.clock_jumps = of_stream.clock_jumps;
-        Ok(stats)
-    }
-}
-
-/// What opening a stream found and did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct OpenReport {
-    /// Whether the stream was there at all.
-    pub existed: bool,
-    /// Whether it was closed cleanly, so that nothing had to be scanned.
-    pub clean: bool,
-    /// The first live seq.
-    pub first_seq: u64,
-    /// One past the last entry.
-    pub next_seq: u64,
-    /// Segments that hold live entries, or the one being written.
-    pub segments: u64,
-    /// What a crash had left behind the last whole frame, and was cut: segment file, offset and
-    /// bytes there. Also `None` where [`reopen`](Stream::reopen), in a log opened for reading, did
-    /// not read so far.
-    pub torn: Option<(String, u64, u64)>,
-    /// Bytes that were scanned to find the end.
-    pub scanned_bytes: u64,
-    /// Bytes that were written again, since they may not have been durable.
-    pub rewritten_bytes: u64,
-    /// Segment files that were removed, since nothing in them was live.
-    pub removed_segments: Vec<String>,
-    /// How long it took.
-    pub elapsed: Duration,
-}
-
-impl From<&inner::OpenReport> for OpenReport {
-    fn from(report: &inner::OpenReport) -> Self {
-        Self {
-            existed: report.existed,
-            clean: report.clean,
-            first_seq: report.first_seq,
-            next_seq: report.next_seq,
-            segments: report.segments,
-            torn: report.torn.as_ref().map(|torn| (torn.segment.clone(), torn.offset, torn.bytes)),
-            scanned_bytes: report.scanned_bytes,
-            rewritten_bytes: report.rewritten_bytes,
-            removed_segments: report.removed_segments.clone(),
-            elapsed: report.elapsed,
-        }
+    pub fn stats(&self) -> Result<StreamStats> {
+        self.log.stats()
     }
 }

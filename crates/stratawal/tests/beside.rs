@@ -38,7 +38,11 @@ fn child(dir: &str) {
     print_line("");
     let mut numbers = [1; 2];
     for round in 0.. {
-        let options = StreamOptions::new().segment_bytes(64 << 10).frame_bytes(500).unsettled_max(256 << 10, 2);
+        let options = StreamOptions::new()
+            .segment_bytes(64 << 10)
+            .frame_bytes(500)
+            .unsynced_bytes_max(256 << 10)
+            .unsynced_segments_max(2);
         let wal = Options::new().stream_defaults(options).open(dir).unwrap();
         let until = Instant::now() + Duration::from_millis(300);
         numbers = thread::scope(|scope| {
@@ -304,13 +308,17 @@ fn hold_long(observed: &Mutex<Observed>, dir: &Path, mut rng: Rng, done: &Atomic
 
 fn verify_often(dir: &Path, done: &AtomicBool, verified: &AtomicU64) {
     while !done.load(Ordering::Relaxed) {
-        let ran = inspect::verify(dir, None, &mut |check| {
-            let check = check.unwrap_or_else(|error| panic!("{error}"));
-            assert_ne!(check.state, CheckState::Damaged, "{check:?}");
-            verified.fetch_add(1, Ordering::Relaxed);
-        });
-        if let Err(error) = ran {
-            assert!(error.kind() == ErrorKind::Missing && verified.load(Ordering::Relaxed) == 0, "{error}");
+        match inspect::verify(dir, None) {
+            Ok(checks) => {
+                for check in checks {
+                    let check = check.unwrap_or_else(|error| panic!("{error}"));
+                    assert_ne!(check.state, CheckState::Damaged, "{check:?}");
+                    verified.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Err(error) => {
+                assert!(error.kind() == ErrorKind::Missing && verified.load(Ordering::Relaxed) == 0, "{error}");
+            }
         }
     }
 }
@@ -638,7 +646,7 @@ fn reader_syncs_every_segment_that_it_shows() {
     const SEGMENTS: u64 = 40;
     let disk = SimStorage::new(4);
     let streams = StreamOptions::new().segment_bytes(64 << 10).durability(Durability::Flushed);
-    let options = Options::new().stream_defaults(streams.unsettled_max(1 << 30, 1000));
+    let options = Options::new().stream_defaults(streams.unsynced_bytes_max(1 << 30).unsynced_segments_max(1000));
     let wal = options.open_on(Arc::new(disk.clone()), Path::new(LOG), false).unwrap();
     let stream = wal.stream("s").unwrap();
     let mut entries = Vec::new();

@@ -101,7 +101,11 @@ fn is_lawful(stream: &Stream, visibility: Visibility) -> u64 {
 fn readers_beside_four_writers_see_whole_batches_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path()).unwrap();
-    let options = StreamOptions::new().segment_bytes(64 << 10).buffer_bytes(4 << 10).unsettled_max(256 << 10, 3);
+    let options = StreamOptions::new()
+        .segment_bytes(64 << 10)
+        .buffer_bytes(4 << 10)
+        .unsynced_bytes_max(256 << 10)
+        .unsynced_segments_max(3);
     let stream = wal.stream_with("s", options).unwrap();
     let done = Arc::new(AtomicBool::new(false));
     std::thread::scope(|scope| {

@@ -114,11 +114,9 @@ fn a_log_of_format_1_opens_for_ever() {
     let dir = tempfile::tempdir().unwrap();
     copy(&kept(), dir.path());
     holds(&Options::new().open_read_only(dir.path()).unwrap());
-    inspect::verify(dir.path(), None, &mut |check| {
-        let check = check.unwrap();
+    for check in inspect::verify(dir.path(), None).unwrap().map(Result::unwrap) {
         assert!(check.damage.is_empty() && check.state == inspect::CheckState::Sound, "{check:?}");
-    })
-    .unwrap();
+    }
     for _ in 0..2 {
         let wal = Wal::open(dir.path()).unwrap();
         holds(&wal);

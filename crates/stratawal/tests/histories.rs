@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use stratawal_storage::{Access, MemoryStorage, Storage};
 use stratawal_stream::{
-    CheckState, DamageKind, Durability, Entry, Error, ErrorKind, Location, LogContext, Salvaged, StreamLog,
-    StreamOptions, Visibility, salvage, verify,
+    CheckState, DamageKind, Durability, Entry, Error, Location, LogContext, Salvaged, StreamLog, StreamOptions,
+    Visibility, salvage, verify,
 };
 
 const DIR: &str = "/streams/s";
@@ -32,7 +32,7 @@ use Step::{Append, Close, CutLast, DropFirst, Flush, Kill};
 
 /// Three entries fill a segment.
 fn options() -> StreamOptions {
-    StreamOptions { segment_len: 64 << 10, ..StreamOptions::default() }
+    StreamOptions::new().segment_bytes(64 << 10)
 }
 
 fn location() -> Location {
@@ -158,7 +158,7 @@ impl Found {
     /// that salvage is certain of.
     fn look_before_damage(&mut self, what: &str, env: &Arc<LogContext>, lawful: &[Content; 2]) {
         let (log, damage) = StreamLog::open_before_damage(Arc::clone(env), location(), options()).unwrap();
-        if !damage.is_some_and(|damage| damage.kind() == ErrorKind::Damaged(DamageKind::History)) {
+        if !damage.is_some_and(|error| error.damage() == Some(DamageKind::History)) {
             return;
         }
         let readable = log.iter(.., Visibility::Stable).map_while(Result::ok);
@@ -181,7 +181,7 @@ impl Found {
                 Ok(found) if lawful.contains(&found) => {}
                 Ok(found) => self.wrong.push(format!("{what}: opens with {} entries of neither", found.1.len())),
                 Err(error) => {
-                    self.histories += usize::from(error.kind() == ErrorKind::Damaged(DamageKind::History));
+                    self.histories += usize::from(error.damage() == Some(DamageKind::History));
                     if let Some(why) = fault_of(&error, mixed) {
                         self.wrong.push(format!("{what}: {why}: {error}"));
                     }
@@ -209,14 +209,14 @@ fn is_of_one(entries: impl Iterator<Item = Entry>, lawful: &[Content; 2]) -> boo
 
 /// A fault of the error itself.
 fn fault_of(error: &Error, mixed: &Files) -> Option<&'static str> {
-    match error.kind() {
-        ErrorKind::Damaged(DamageKind::History) => {
+    match error.damage() {
+        Some(DamageKind::History) => {
             let text = error.to_string();
             let named = mixed.keys().filter(|name| text.contains(name.to_str().unwrap())).count();
             (named != 2 || error.segment().is_none()).then_some("does not name both segments")
         }
-        ErrorKind::Damaged(_) => None,
-        _ => Some("is not damage"),
+        Some(_) => None,
+        None => Some("is not damage"),
     }
 }
 

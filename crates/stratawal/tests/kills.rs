@@ -31,7 +31,11 @@ const CHILD: &str = "STRATAWAL_KILLS_CHILD";
 
 fn open(dir: &str) -> Wal {
     // Small, so that kills fall on rotations, settling and unlinking.
-    let options = StreamOptions::new().segment_bytes(64 << 10).frame_bytes(500).unsettled_max(256 << 10, 2);
+    let options = StreamOptions::new()
+        .segment_bytes(64 << 10)
+        .frame_bytes(500)
+        .unsynced_bytes_max(256 << 10)
+        .unsynced_segments_max(2);
     Options::new().stream_defaults(options).open(dir).unwrap()
 }
 

@@ -135,7 +135,7 @@ fn the_cache_gives_up_its_files_where_no_descriptor_is_left() {
     limit(Resource::Nofile, 256);
     let dir = tempfile::tempdir().unwrap();
     let streams = StreamOptions::new().segment_bytes(64 << 10);
-    let options = Options::new().stream_defaults(streams).cache(64 << 20, 1_000);
+    let options = Options::new().stream_defaults(streams).cache_bytes(64 << 20).cache_files(1_000);
     let wal = options.open(dir.path()).unwrap();
     let batch: stratawal::Batch = (0..20).map(|_| [7; 3000]).collect();
     for name in ["s", "looked up", "deleted"] {
@@ -162,7 +162,7 @@ fn the_cache_gives_up_its_files_where_no_descriptor_is_left() {
     for (name, act) in acts {
         limit(Resource::Nofile, 512);
         assert!(stream.iter(..).all(|entry| entry.is_ok()));
-        let cached = wal.stats().unwrap().cache_files;
+        let cached = wal.stats().unwrap().cache.segments;
         assert!(cached >= 10, "{cached} files are cached");
         let others = use_up_descriptors();
         act().unwrap_or_else(|error| panic!("{name}: {error}"));

@@ -17,7 +17,7 @@ const SETTLED_MICROS: u64 = 3_100_000;
 
 fn small() -> Options {
     let streams = StreamOptions::new().segment_bytes(64 << 10).frame_bytes(500);
-    Options::new().stream_defaults(streams.unsettled_max(1 << 30, 5))
+    Options::new().stream_defaults(streams.unsynced_bytes_max(1 << 30).unsynced_segments_max(5))
 }
 
 fn reader(disk: &SimStorage) -> Stream {
@@ -400,7 +400,7 @@ fn damage_to_what_is_new_is_reported() {
         assert!(is_valid_before || seen[0].is_err(), "{len}: {seen:?}");
         let error = look().unwrap_err();
         let seq = 20 + u64::from(is_valid_before);
-        assert_eq!(error.lost(), Some((seq, seq)), "{error}");
+        assert_eq!(error.lost(), Some(seq..seq + 1), "{error}");
         // The reader still has the entries that it saw.
         assert_eq!(reader.get(19).unwrap().map(Entry::into_data).as_deref(), Some(&text(19)[..]));
     }

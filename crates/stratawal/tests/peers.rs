@@ -248,7 +248,7 @@ fn the_smallest_segments_with_three_readers() {
     let tiny = Options::new().stream_defaults(StreamOptions::new().segment_bytes(600));
     assert_eq!(tiny.open(dir.path()).unwrap_err().kind(), ErrorKind::InvalidOption);
     let smallest = StreamOptions::new().segment_bytes(64 << 10).durability(Durability::Flushed);
-    let wal = Options::new().stream_defaults(smallest).cache(0, 1).open(dir.path()).unwrap();
+    let wal = Options::new().stream_defaults(smallest).cache_bytes(0).cache_files(1).open(dir.path()).unwrap();
     let stream = wal.stream("s").unwrap();
     thread::scope(|scope| {
         for _ in 0..3 {

@@ -31,7 +31,7 @@ fn entry(seq: u64) -> Vec<u8> {
 }
 
 fn options() -> Options {
-    Options::new().stream_defaults(StreamOptions::new().segment_bytes(128 << 10).index_every(2 << 10))
+    Options::new().stream_defaults(StreamOptions::new().segment_bytes(128 << 10).index_interval_bytes(2 << 10))
 }
 
 /// Appends entries up to `end`, in batches of all sizes.
@@ -88,7 +88,7 @@ fn is_range(iter: Iter, seqs: impl Iterator<Item = u64>) {
 /// Seqs worth looking at: all over, at both ends, and around the first seq of each segment.
 fn places() -> Vec<u64> {
     let files = stratawal::inspect::segment_files(log().path(), "s").unwrap();
-    let bases = files.iter().map(|(name, _)| name[..20].parse::<u64>().unwrap());
+    let bases = files.iter().map(|file| file.name[..20].parse::<u64>().unwrap());
     let borders = bases.flat_map(|base| base.saturating_sub(2)..base + 2);
     let spread = (0..3000).map(|i| mix(i) % ENTRIES);
     borders.chain(spread).chain([0, 1, ENTRIES - 1]).filter(|&seq| seq < ENTRIES).collect()

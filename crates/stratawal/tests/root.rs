@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use stratawal::{Durability, ErrorKind, Options, Wal, inspect};
+use stratawal::{DamageKind, Durability, ErrorKind, Options, Wal, inspect};
 use stratawal_testkit::{Crash, HookedStorage, Operation, Rng, SimStorage};
 
 const DIR: &str = "STRATAWAL_TEST_ROOT_DIR";
@@ -164,13 +164,9 @@ fn link_under_a_streams_name_is_damage_everywhere() {
         assert_eq!(wal.delete_stream(name).unwrap_err().kind(), ErrorKind::Damaged, "{name}");
         assert!(inspect::segment_files(&log, name).unwrap().is_empty());
     }
-    let mut damaged = Vec::new();
-    inspect::verify(&log, None, &mut |check| {
-        let check = check.unwrap();
-        damaged.extend(check.damage.first().map(|damage| (check.stream.clone(), damage.kind.clone())));
-    })
-    .unwrap();
-    assert_eq!(damaged, names.map(|name| (name.to_owned(), "directory".to_owned())));
+    let checks = inspect::verify(&log, None).unwrap().map(Result::unwrap);
+    let damaged: Vec<_> = checks.filter_map(|check| Some((check.stream, check.damage.first()?.damage()))).collect();
+    assert_eq!(damaged, names.map(|name| (name.to_owned(), Some(DamageKind::Directory))));
     assert!(log.join("streams/file").exists() && log.join("streams/target").exists());
 }
 

@@ -186,7 +186,7 @@ fn what_a_log_cannot_be_opened_with_is_said_before_anything_is_created() {
         new(StreamOptions::new().batch_bytes_max(0)),
         new(StreamOptions::new().batch_bytes_max(1 << 31)),
         new(StreamOptions::new().buffer_bytes(0)),
-        new(StreamOptions::new().index_every(0)),
+        new(StreamOptions::new().index_interval_bytes(0)),
     ] {
         let error = options.open(dir.path().join("log")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidOption);
@@ -325,7 +325,7 @@ fn a_batch_over_the_bound_is_refused_and_nothing_is_appended() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Options::new().stream_defaults(StreamOptions::new().batch_bytes_max(1000)).open(dir.path()).unwrap();
     let stream = wal.stream("s").unwrap();
-    assert_eq!(stream.append([0; 1000]).unwrap_err().kind(), ErrorKind::TooLarge);
+    assert_eq!(stream.append([0; 1000]).unwrap_err().kind(), ErrorKind::TooLarge { len: 1004, max: 1000 });
     assert_eq!(stream.append([0; 996]).unwrap(), 0);
     assert_eq!(stream.next_seq(), 1);
 }

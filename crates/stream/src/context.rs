@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use stratawal_frame::WalId;
 use stratawal_index::{Cache, CacheLimits};
+use stratawal_segment::MapPromise;
 use stratawal_storage::Storage;
 use stratawal_sync::Mutex;
 
@@ -29,6 +30,8 @@ pub struct LogContext {
     wal_id: WalId,
     read_only: bool,
     reserve: Option<EmergencyReserve>,
+    /// The promise that allows mappings, if it was made.
+    map: Option<MapPromise>,
     /// By the directory that holds the streams; there are few of those.
     dir_syncs: Mutex<Vec<(PathBuf, Arc<DirSyncs>)>>,
     /// Finished segments of all streams that are open because they have unsynced bytes.
@@ -39,17 +42,17 @@ pub struct LogContext {
     pub(crate) encoders: BufferPool<FrameEncoder>,
 }
 
-/// How the cache of sealed segments is used.
+/// How the cache of sealed segments is used, by all streams of a log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CacheStats {
-    /// Look-ups answered from the cache.
+    /// Reads that found their segment open.
     pub hits: u64,
-    /// Look-ups that read an index from its file.
+    /// Reads that had to open their segment and read its index.
     pub misses: u64,
-    /// Segments in the cache; each holds a file open.
-    pub entries: usize,
-    /// Bytes of memory of their indexes.
+    /// Sealed segments that are open now. Those that are mapped hold no file open.
+    pub segments: usize,
+    /// Bytes of memory that their indexes take.
     pub bytes: usize,
 }
 
@@ -66,6 +69,7 @@ impl LogContext {
             wal_id: WalId(0),
             read_only: false,
             reserve: None,
+            map: None,
             dir_syncs: Mutex::new(Vec::new()),
             cache,
             pending: Arc::new(BufferPool::new()),
@@ -119,6 +123,19 @@ impl LogContext {
         self
     }
 
+    /// Reads sealed segments through memory mappings, on the caller's promise. Default: positioned
+    /// reads.
+    #[must_use]
+    pub fn map_reads(mut self, promise: MapPromise) -> Self {
+        self.map = Some(promise);
+        self
+    }
+
+    /// The promise that allows mappings, if it was made.
+    pub(crate) const fn map_promise(&self) -> Option<MapPromise> {
+        self.map
+    }
+
     /// The storage. Where an operation that opens a file lacks a descriptor, the cache gives up its
     /// files, and the operation is done once more.
     #[must_use]
@@ -142,7 +159,7 @@ impl LogContext {
     #[must_use]
     pub fn cache_stats(&self) -> CacheStats {
         let stats = self.cache.stats();
-        CacheStats { hits: stats.hits, misses: stats.misses, entries: stats.entries, bytes: stats.bytes }
+        CacheStats { hits: stats.hits, misses: stats.misses, segments: stats.entries, bytes: stats.bytes }
     }
 
     /// How many bytes the emergency reserve holds now, at most [`RESERVE_LEN`](crate::RESERVE_LEN);

@@ -36,8 +36,8 @@ pub(crate) fn opened(location: &Location, outcome: &Result<Option<Recovered>>) {
             stream,
             segment = error.segment(),
             offset = error.offset(),
-            first_lost_seq = error.lost().map(|lost| lost.0),
-            last_lost_seq = error.lost().map(|lost| lost.1),
+            first_lost_seq = error.lost().map(|lost| lost.start),
+            last_lost_seq = error.lost().map(|lost| lost.end - 1),
             "{error}"
         ),
         Err(error) => tracing::warn!(target: "stratawal", stream, "cannot be opened: {error}"),

@@ -13,7 +13,7 @@
 //! env.storage().create_dir(Path::new("/streams"))?;
 //! let place = Location::new("/streams", "orders");
 //!
-//! let log = StreamLog::open(env, place, StreamOptions::default())?;
+//! let log = StreamLog::open(env, place, StreamOptions::new())?;
 //! let mut batch = Batch::new();
 //! batch.push("first");
 //! batch.push("second");
@@ -84,11 +84,11 @@ pub use log::StreamLog;
 pub use options::{Durability, StreamOptions, Visibility};
 pub use read::iter::Iter;
 pub use recovery::{Lost, Salvage, Salvaged, salvage};
-pub use report::{OpenReport, TornTail};
+pub use report::{CheckState, OpenReport, StreamCheck, TornTail};
 pub use stats::StreamStats;
 pub use stratawal_segment::MapPromise;
 pub use write::reserve::RESERVE_LEN;
 #[cfg(test)]
 mod scenarios;
 
-pub use verify::{CheckState, Finding, StreamCheck, verify};
+pub use verify::verify;

@@ -74,7 +74,7 @@ impl StreamLog {
     /// - [`ErrorKind::Damaged`] if entries at or above `first` are or may be damaged or missing, or
     ///   if a segment is [misplaced](DamageKind::Misplaced); then nothing was changed.
     /// - [`ErrorKind::NewerFormat`] if a segment has a newer format; then nothing was changed.
-    /// - [`ErrorKind::Deleted`] if the stream does not exist.
+    /// - [`ErrorKind::Missing`] if the stream does not exist.
     /// - [`ErrorKind::Full`], or I/O, as of a damaged file that could not be removed; then the
     ///   entries were dropped or not, and the call may be repeated.
     /// - Otherwise as [`open`](Self::open).
@@ -141,6 +141,12 @@ impl StreamLog {
     #[must_use]
     pub fn name(&self) -> &str {
         self.inner.shared.location.name()
+    }
+
+    /// The durability that the stream was opened with.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.inner.shared.options.durability
     }
 
     /// The options that the stream was opened with.
@@ -362,7 +368,7 @@ impl StreamLog {
     /// created later by the same name shares nothing with it. Returns whether it existed. A
     /// poisoned stream can be deleted, too.
     ///
-    /// Every later call on this stream fails with [`ErrorKind::Deleted`], and so do appends that
+    /// Every later call on this stream fails with [`ErrorKind::Missing`], and so do appends that
     /// wait now. Readers see no entries any more.
     ///
     /// # Errors

@@ -1,16 +1,19 @@
 //! How a stream is kept and read.
 
-use stratawal_segment::MapPromise;
 use stratawal_sync::fail_point;
 
-/// What an acknowledgement of an append means.
+use crate::error::{Error, ErrorKind, Result};
+use crate::location::Location;
+
+/// What the acknowledgement of an append means: which failures its entries survive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Durability {
-    /// It is in this process; it survives nothing.
+    /// The entries are in the memory of this process. They survive nothing.
     Buffered,
-    /// It was handed to the operating system: it survives the death of the process.
+    /// The entries were written to the operating system. They survive the death of the process
+    /// (`kill -9`), and not a power loss.
     Flushed,
-    /// It is on stable storage: it survives power loss.
+    /// The entries are on stable storage. They survive a power loss.
     #[default]
     Synced,
 }
@@ -18,83 +21,169 @@ pub enum Durability {
 /// Which entries a reader sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Visibility {
-    /// Those that are settled: durable ones on a stream whose own durability is `Synced`, flushed
-    /// ones otherwise.
+    /// Entries that are *stable*, which means as durable as the stream promises: synced entries of
+    /// a stream whose own durability is [`Durability::Synced`], and flushed entries of any other.
     #[default]
     Stable,
-    /// Also those that this process has accepted and not yet handed over.
+    /// All entries that this process has accepted: a program reads its own writes before they are
+    /// durable.
     Accepted,
 }
 
-/// How a stream is kept. Sizes are bytes.
+/// How a stream is kept. The options are not stored: each process chooses them when it opens the
+/// stream.
+///
+/// ```
+/// # use stratawal_stream::{Durability, StreamOptions};
+/// let options = StreamOptions::new().durability(Durability::Flushed).segment_bytes(16 << 20);
+/// # let _ = options;
+/// ```
 #[derive(Clone, Debug)]
 pub struct StreamOptions {
-    /// What an append is acknowledged for, and what *settled* means. Default: `Synced`.
-    pub durability: Durability,
-    /// A segment is followed by another when it would grow past this. Default: 64 MiB; at least 64
-    /// KiB.
-    pub segment_len: u64,
-    /// Appends that wait together become one frame of up to about this. Default: 6 KiB.
-    pub frame_len: usize,
-    /// The largest batch, its bytes and 4 for each entry. Default: 1 GiB; at most 2 GiB - 1.
-    pub batch_len_max: u64,
-    /// The largest frame that is read into memory. Default: 2 GiB - 1, whatever was appended can be
-    /// read.
-    pub read_len_max: u64,
-    /// Buffered appends are handed over when this much waits. Default: 256 KiB.
-    pub buffer_len: usize,
-    /// Past this, unsynced bytes in finished segments are synced by the append that crosses it.
-    /// Default: 1 GiB.
-    pub unsettled_len_max: u64,
-    /// The same as a number of segments. Default: 16.
-    pub unsettled_segments_max: usize,
-    /// Index points lie at least this far apart. Default: 4 KiB.
-    pub index_every: u64,
-    /// Sealed segments are read through mappings, on the caller's promise. Default: `None`, by
-    /// positioned reads.
-    pub map: Option<MapPromise>,
+    pub(crate) durability: Durability,
+    pub(crate) segment_bytes: u64,
+    pub(crate) frame_bytes: usize,
+    pub(crate) batch_bytes_max: u64,
+    pub(crate) read_bytes_max: u64,
+    pub(crate) buffer_bytes: usize,
+    pub(crate) unsynced_bytes_max: u64,
+    pub(crate) unsynced_segments_max: usize,
+    pub(crate) index_interval_bytes: u64,
 }
 
 impl Default for StreamOptions {
     fn default() -> Self {
-        Self {
-            durability: Durability::Synced,
-            segment_len: 64 << 20,
-            frame_len: 6 << 10,
-            batch_len_max: 1 << 30,
-            read_len_max: u64::from(stratawal_frame::PAYLOAD_LEN_MAX),
-            buffer_len: 256 << 10,
-            unsettled_len_max: 1 << 30,
-            unsettled_segments_max: 16,
-            index_every: 4 << 10,
-            map: None,
-        }
+        Self::new()
     }
 }
 
 impl StreamOptions {
-    /// Why these options cannot be kept, if they cannot.
+    /// The defaults.
     #[must_use]
-    pub fn fault(&self) -> Option<&'static str> {
-        if self.segment_len < 64 << 10 {
+    pub const fn new() -> Self {
+        Self {
+            durability: Durability::Synced,
+            segment_bytes: 64 << 20,
+            frame_bytes: 6 << 10,
+            batch_bytes_max: 1 << 30,
+            read_bytes_max: stratawal_frame::PAYLOAD_LEN_MAX as u64,
+            buffer_bytes: 256 << 10,
+            unsynced_bytes_max: 1 << 30,
+            unsynced_segments_max: 16,
+            index_interval_bytes: 4 << 10,
+        }
+    }
+
+    /// The durability of an append that names no other, and what *stable* means (see
+    /// [`Visibility`]). Default: [`Durability::Synced`].
+    #[must_use]
+    pub const fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// The length of a segment file: when it would grow past this many bytes, the next one begins.
+    /// A larger batch gets a file of its own. Default: 64 MiB; at least 64 KiB.
+    #[must_use]
+    pub const fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// The length up to which appends that wait at the same time become one frame. Large frames
+    /// take less disk. A single read reads a whole frame; where frames are small, it reads from one
+    /// point of the index to the next ([`index_interval_bytes`](Self::index_interval_bytes)). Reads
+    /// of frames over 8 KiB are slower, because they allocate memory. Default: 6 KiB; 1 byte to 1
+    /// MiB.
+    #[must_use]
+    pub const fn frame_bytes(mut self, bytes: usize) -> Self {
+        self.frame_bytes = bytes;
+        self
+    }
+
+    /// The largest batch: its bytes and 4 for each entry. Default: 1 GiB; at most 2 GiB - 1.
+    #[must_use]
+    pub const fn batch_bytes_max(mut self, bytes: u64) -> Self {
+        self.batch_bytes_max = bytes;
+        self
+    }
+
+    /// The largest frame that is read into memory. Default: 2 GiB - 1, so that every entry that
+    /// could be appended can be read. Lower it for logs from an untrusted source.
+    #[must_use]
+    pub const fn read_bytes_max(mut self, bytes: u64) -> Self {
+        self.read_bytes_max = bytes;
+        self
+    }
+
+    /// How many bytes [`Durability::Buffered`] appends may collect before they are written to the
+    /// operating system. At four times as many, appends wait until that is done. Default: 256 KiB;
+    /// at least 1.
+    #[must_use]
+    pub const fn buffer_bytes(mut self, bytes: usize) -> Self {
+        self.buffer_bytes = bytes;
+        self
+    }
+
+    /// How many bytes of finished segments may be unsynced. The append that crosses this syncs the
+    /// oldest of them. Default: 1 GiB.
+    #[must_use]
+    pub const fn unsynced_bytes_max(mut self, bytes: u64) -> Self {
+        self.unsynced_bytes_max = bytes;
+        self
+    }
+
+    /// How many finished segments may be unsynced. The append that crosses this syncs the oldest of
+    /// them. Default: 16.
+    #[must_use]
+    pub const fn unsynced_segments_max(mut self, segments: usize) -> Self {
+        self.unsynced_segments_max = segments;
+        self
+    }
+
+    /// The distance in bytes between points of the sparse index, at least. Fewer points take less
+    /// memory and less of the segment file. More points make single reads cheaper if frames are
+    /// smaller than this distance, as frames of small entries are that were flushed or synced one
+    /// by one. Default: 4 KiB; at least 1.
+    #[must_use]
+    pub const fn index_interval_bytes(mut self, bytes: u64) -> Self {
+        self.index_interval_bytes = bytes;
+        self
+    }
+
+    /// Checks that each option is in its range. Opening a stream checks it, too.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidOption`], with the option and its range.
+    pub fn validate(&self) -> Result<()> {
+        self.invalid().map_or(Ok(()), |why| {
+            let text = format!("invalid option for the streams of a log: {why}");
+            Err(Error::of_log(ErrorKind::InvalidOption, None, text, None))
+        })
+    }
+
+    pub(crate) fn validate_for(&self, location: &Location) -> Result<()> {
+        self.invalid().map_or(Ok(()), |why| Err(Error::text(ErrorKind::InvalidOption, location, why)))
+    }
+
+    /// The longest frame that is read into memory, in bytes. A hostile file may state any length.
+    pub(crate) fn frame_len_max(&self) -> u64 {
+        if fail_point!(LengthBelieved) { u64::MAX } else { self.read_bytes_max.saturating_add(64) }
+    }
+
+    fn invalid(&self) -> Option<&'static str> {
+        if self.segment_bytes < 64 << 10 {
             Some("a segment must be at least 64 KiB")
-        } else if !(1..=u64::from(stratawal_frame::PAYLOAD_LEN_MAX)).contains(&self.batch_len_max) {
-            Some("the bound on batches must be 1 byte to 2 GiB - 1")
-        } else if !(1..=1 << 20).contains(&self.frame_len) {
+        } else if !(1..=u64::from(stratawal_frame::PAYLOAD_LEN_MAX)).contains(&self.batch_bytes_max) {
+            Some("the limit for batches must be 1 byte to 2 GiB - 1")
+        } else if !(1..=1 << 20).contains(&self.frame_bytes) {
             Some("a frame must be 1 byte to 1 MiB")
-        } else if self.buffer_len == 0 {
+        } else if self.buffer_bytes == 0 {
             Some("the buffer must be at least 1 byte")
-        } else if self.index_every == 0 {
+        } else if self.index_interval_bytes == 0 {
             Some("index points must be at least 1 byte apart")
         } else {
             None
         }
-    }
-}
-
-impl StreamOptions {
-    /// The longest frame that is read into memory, in bytes. A hostile file may state any length.
-    pub(crate) fn frame_len_max(&self) -> u64 {
-        if fail_point!(LengthBelieved) { u64::MAX } else { self.read_len_max.saturating_add(64) }
     }
 }

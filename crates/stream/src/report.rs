@@ -1,6 +1,8 @@
-//! What opening a stream found and did.
+//! What opening a stream found and did, and what verifying one found.
 
 use std::time::Duration;
+
+use crate::error::Error;
 
 /// What opening a stream found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,4 +50,36 @@ pub struct TornTail {
     pub offset: u64,
     /// Bytes from there to the last one that is not zero.
     pub bytes: u64,
+}
+
+/// What verifying a stream found.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StreamCheck {
+    /// The name of the stream.
+    pub stream: String,
+    /// The state of the stream as a whole.
+    pub state: CheckState,
+    /// The first live seq, if the stream can be read at all.
+    pub first_seq: Option<u64>,
+    /// One past the last entry, if the stream can be read at all.
+    pub next_seq: Option<u64>,
+    /// The number of segment files in its directory.
+    pub segments: u64,
+    /// The bytes after the last whole frame, if there are any.
+    pub torn: Option<TornTail>,
+    /// All damage that was found: the kind of each, where it is, and which entries it takes.
+    pub damage: Vec<Error>,
+}
+
+/// The state of a stream that was verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckState {
+    /// Every entry is present and valid, and nothing follows the last one.
+    Sound,
+    /// Every entry is present and valid, and bytes follow the last whole frame: a crash left them
+    /// and the next open cuts them off, or a writer is about to write there.
+    Torn,
+    /// Something is damaged.
+    Damaged,
 }

@@ -26,7 +26,7 @@ fn stream() -> StreamLog {
     let storage = MemoryStorage::new().with_clock(1, 1).with_seed(1);
     let context = Arc::new(LogContext::new(Arc::new(storage)));
     context.storage().create_dir(Path::new("/streams")).expect("memory");
-    let log = StreamLog::open(context, Location::new("/streams", "s"), StreamOptions::default()).expect("opens");
+    let log = StreamLog::open(context, Location::new("/streams", "s"), StreamOptions::new()).expect("opens");
     log.append(b"0", Durability::Buffered).expect("appends");
     log
 }
@@ -192,7 +192,7 @@ fn segments(entries: u8) -> StreamLog {
     let storage = MemoryStorage::new().with_clock(1, 1).with_seed(1);
     let context = Arc::new(LogContext::new(Arc::new(storage)));
     context.storage().create_dir(Path::new("/streams")).expect("memory");
-    let options = StreamOptions { durability: Durability::Flushed, segment_len: 64 << 10, ..Default::default() };
+    let options = StreamOptions::new().durability(Durability::Flushed).segment_bytes(64 << 10);
     let log = StreamLog::open(context, Location::new("/streams", "s"), options).expect("opens");
     for seq in 0..entries {
         log.append(&large(seq), Durability::Flushed).expect("appends");
@@ -210,12 +210,12 @@ fn a_read_of_a_dropped_entry_reports_truncated() {
         };
         match log.get(0, Visibility::Stable) {
             Ok(entry) => assert_eq!(entry.expect("within the live range").data()[..], large(0)),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::Truncated { start: 1 }),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Truncated { first_seq: 1 }),
         }
         let kept = log.get(1, Visibility::Stable).expect("it is kept").expect("within the live range");
         assert_eq!(kept.data()[..], large(1));
         dropper.join().expect("no panic");
-        assert_eq!(log.get(0, Visibility::Stable).expect_err("dropped").kind(), ErrorKind::Truncated { start: 1 });
+        assert_eq!(log.get(0, Visibility::Stable).expect_err("dropped").kind(), ErrorKind::Truncated { first_seq: 1 });
     });
 }
 
@@ -258,7 +258,7 @@ fn an_iterator_does_not_continue_past_a_truncation() {
         assert_eq!(text(before.next().expect("two entries")).expect("it is kept"), b"0");
         match text(before.next().expect("two entries")) {
             Ok(entry) => assert_eq!(entry, b"1", "an iterator went on behind a cut"),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::Cut { at: 1 }),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Cut { next_seq: 1 }),
         }
         cutter.join().expect("no panic");
     });

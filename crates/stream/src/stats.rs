@@ -14,13 +14,14 @@ use crate::read::snapshot::Snapshot;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamStats {
-    /// Segments that hold live entries, and the active segment.
+    /// The number of segment files: those with live entries, and the active one.
     pub segments: u64,
-    /// Bytes of their files, preallocated space included.
+    /// The bytes of those files, preallocated space included.
     pub disk_bytes: u64,
-    /// Appends since the stream was opened that got another time than the clock's, because the
+    /// How many appends since the stream was opened got another time than the clock's, because the
     /// clock was more than an hour ahead of the time of the last append plus the time that has
-    /// passed since.
+    /// passed since. After a real correction of that size (a machine without a battery clock, a
+    /// virtual machine that was paused) timestamps lag until the stream is opened again.
     pub clock_jumps: u64,
 }
 

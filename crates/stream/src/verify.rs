@@ -11,44 +11,7 @@ use crate::location::Location;
 use crate::log::StreamLog;
 use crate::options::{StreamOptions, Visibility};
 use crate::read::snapshot::Snapshot;
-use crate::report::TornTail;
-
-/// What [`verify`] says of a stream as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckState {
-    /// Every entry is there and valid, and nothing is behind the last.
-    Sound,
-    /// The same, but for what a crash left behind the last whole frame; the next open cuts it.
-    Torn,
-    /// Something is damaged.
-    Damaged,
-}
-
-/// What [`verify`] found in a stream.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct StreamCheck {
-    /// As a whole.
-    pub state: CheckState,
-    /// The first live seq, where the stream can be read at all.
-    pub first: Option<u64>,
-    /// One past the last entry, where the stream can be read at all.
-    pub next: Option<u64>,
-    /// Segment files in the folder.
-    pub segments: u64,
-    /// What a crash left.
-    pub torn: Option<TornTail>,
-    /// What is damaged.
-    pub findings: Vec<Finding>,
-}
-
-/// One damage.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Finding {
-    /// What it is, where it is, what it takes.
-    pub error: Error,
-}
+use crate::report::{CheckState, StreamCheck};
 
 /// Reads every entry of the stream and every SEAL, beside a writer or not; `None` where the stream
 /// is not there. With a read-only [`LogContext`].
@@ -75,18 +38,19 @@ fn is_taken_away(error: &Error) -> bool {
 
 fn look(context: &Arc<LogContext>, location: &Location, options: &StreamOptions) -> Result<Option<StreamCheck>> {
     let mut check = StreamCheck {
+        stream: location.name().to_owned(),
         state: CheckState::Sound,
-        first: None,
-        next: None,
+        first_seq: None,
+        next_seq: None,
         segments: count_segments(context, location)?,
         torn: None,
-        findings: Vec::new(),
+        damage: Vec::new(),
     };
     let log = match StreamLog::open(Arc::clone(context), location.clone(), options.clone()) {
         Ok(log) => log,
         Err(error) if error.is_damage() => {
             check.state = CheckState::Damaged;
-            check.findings.push(Finding { error });
+            check.damage.push(error);
             return Ok(Some(check));
         }
         Err(error) => return Err(error),
@@ -100,18 +64,19 @@ fn look(context: &Arc<LogContext>, location: &Location, options: &StreamOptions)
     let snapshot = log.inner.shared.snapshot.load();
     for (i, segment) in snapshot.segments.iter().enumerate() {
         let (base, limit) = (segment.header.base.0, snapshot.limit(i));
-        check.findings.extend(read_all(&log, &mut first, base, limit.min(next))?);
+        check.damage.extend(read_all(&log, &mut first, base, limit.min(next))?);
         if i + 1 < snapshot.segments.len() && first < limit {
             let sealed = check_seal(context, location, &segment.header, SeqNo(limit));
-            check.findings.extend(unless_dropped(&log, &snapshot, sealed, &mut first, limit)?);
+            check.damage.extend(unless_dropped(&log, &snapshot, sealed, &mut first, limit)?);
         }
     }
     if first > next {
         // All that was seen is gone.
-        return Err(Error::new(ErrorKind::Truncated { start: first }, location));
+        return Err(Error::new(ErrorKind::Truncated { first_seq: first }, location));
     }
-    (check.first, check.next) = (Some(first), Some(next));
-    check.state = match (&check.findings[..], &check.torn) {
+    check.first_seq = Some(first);
+    check.next_seq = Some(next);
+    check.state = match (&check.damage[..], &check.torn) {
         ([], None) => CheckState::Sound,
         ([], Some(_)) => CheckState::Torn,
         _ => CheckState::Damaged,
@@ -121,14 +86,14 @@ fn look(context: &Arc<LogContext>, location: &Location, options: &StreamOptions)
 
 /// Reads the entries of one segment; answers damage. Raises `first` where a writer drops entries
 /// meanwhile.
-fn read_all(log: &StreamLog, first: &mut u64, base: u64, limit: u64) -> Result<Option<Finding>> {
+fn read_all(log: &StreamLog, first: &mut u64, base: u64, limit: u64) -> Result<Option<Error>> {
     loop {
         let from = base.max(*first);
         let mut entries = log.iter(from..limit.max(from), Visibility::Stable);
         let Err(error) = entries.try_for_each(|entry| entry.map(drop)) else { return Ok(None) };
         match error.kind() {
-            _ if error.is_damage() => return Ok(Some(Finding { error })),
-            ErrorKind::Truncated { start } if start > from => *first = start,
+            _ if error.is_damage() => return Ok(Some(error)),
+            ErrorKind::Truncated { first_seq: start } if start > from => *first = start,
             _ => return Err(error),
         }
     }
@@ -142,16 +107,16 @@ fn unless_dropped(
     sealed: Result<Option<Error>>,
     first: &mut u64,
     limit: u64,
-) -> Result<Option<Finding>> {
+) -> Result<Option<Error>> {
     let error = match sealed {
-        Ok(found) => return Ok(found.map(|error| Finding { error })),
+        Ok(found) => return Ok(found),
         Err(error) => error,
     };
     let last = limit.saturating_sub(1);
     match log.inner.segment_removed(&error, &(last..=last), snapshot) {
         Ok(_) => Err(error),
         Err(gone) => match gone.kind() {
-            ErrorKind::Truncated { start } if start > *first => {
+            ErrorKind::Truncated { first_seq: start } if start > *first => {
                 *first = start;
                 Ok(None)
             }
@@ -188,5 +153,5 @@ fn check_seal(
         return Ok(None);
     }
     let sound = file.finished().map_err(failed)?.is_some_and(|finished| finished.frame.first_seq >= limit);
-    Ok((!sound).then(|| Error::damage(location, DamageKind::Seal, Some(id), None, None)))
+    Ok((!sound).then(|| Error::damage_at(location, DamageKind::Seal, Some(id), None)))
 }

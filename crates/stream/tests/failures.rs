@@ -10,7 +10,7 @@ use stratawal_testkit::{Fault, Faults, SimStorage};
 
 fn open(sim: &SimStorage) -> StreamLog {
     let env = Arc::new(LogContext::new(Arc::new(sim.clone())));
-    StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::default()).expect("opens")
+    StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::new()).expect("opens")
 }
 
 fn simulated() -> SimStorage {

@@ -11,7 +11,7 @@ use stratawal_testkit::{Fault, Faults, HookedStorage, Operation, SimStorage};
 
 fn open(storage: &MemoryStorage) -> StreamLog {
     let env = LogContext::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE");
-    let options = StreamOptions { segment_len: 64 << 10, ..StreamOptions::default() };
+    let options = StreamOptions::new().segment_bytes(64 << 10);
     StreamLog::open(Arc::new(env), Location::new("/streams", "s"), options).expect("opens")
 }
 
@@ -96,7 +96,7 @@ fn a_disk_that_is_full_at_the_write_or_the_sync_heals_by_itself_and_loses_nothin
         let sim = SimStorage::new(1);
         sim.create_dir(Path::new("/streams")).unwrap();
         let env = Arc::new(LogContext::new(Arc::new(sim.clone())));
-        let log = StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::default()).unwrap();
+        let log = StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::new()).unwrap();
         log.append(b"first", Durability::Synced).unwrap();
         for i in 0..3_u8 {
             assert_eq!(log.append(&[i; 10], Durability::Buffered).unwrap(), 1 + u64::from(i));
@@ -185,7 +185,7 @@ fn appends_on_a_full_disk_leave_the_reserve_alone() {
     assert_eq!(reserve_bytes(&storage), RESERVE_LEN);
     // Nor does another stream.
     let env = Arc::new(LogContext::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE"));
-    let other = StreamLog::open(env, Location::new("/streams", "t"), StreamOptions::default()).unwrap();
+    let other = StreamLog::open(env, Location::new("/streams", "t"), StreamOptions::new()).unwrap();
     assert_eq!(other.append(&entry, Durability::Synced).unwrap_err().kind(), ErrorKind::Full);
     assert_eq!(reserve_bytes(&storage), RESERVE_LEN);
 }
@@ -194,7 +194,7 @@ fn appends_on_a_full_disk_leave_the_reserve_alone() {
 fn twenty_crashed_streams_are_read_on_a_full_disk_and_one_frees_space() {
     let storage = MemoryStorage::new();
     storage.create_dir(Path::new("/streams")).unwrap();
-    let options = StreamOptions { segment_len: 64 << 10, ..StreamOptions::default() };
+    let options = StreamOptions::new().segment_bytes(64 << 10);
     let open = |env: &Arc<LogContext>, name: &str| {
         StreamLog::open(Arc::clone(env), Location::new("/streams", name), options.clone()).unwrap()
     };
@@ -282,7 +282,7 @@ fn a_reserve_that_is_a_link_or_a_folder_is_left_alone() {
         }
         let env = Arc::new(LogContext::new(Arc::new(UnixStorage::new())).emergency_reserve_at(&reserve));
         let place = Location::new(dir.path().join("streams"), "s");
-        let log = StreamLog::open(Arc::clone(&env), place, StreamOptions::default()).unwrap();
+        let log = StreamLog::open(Arc::clone(&env), place, StreamOptions::new()).unwrap();
         for _ in 0..10 {
             log.append(b"x", Durability::Synced).unwrap();
         }
@@ -320,7 +320,7 @@ fn dropping_all_entries_frees_the_segment_being_written() {
         let storage = MemoryStorage::new();
         storage.create_dir(Path::new("/streams")).unwrap();
         let env = Arc::new(LogContext::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE"));
-        let open = |env| StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::default()).unwrap();
+        let open = |env| StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::new()).unwrap();
         let log = open(Arc::clone(&env));
         let entry = vec![7; 3000];
         for _ in 0..100 {
@@ -337,7 +337,7 @@ fn dropping_all_entries_frees_the_segment_being_written() {
         assert!(full.free_space(Path::new("/")).unwrap() > 200 << 10, "the dropped entries take no room");
         assert_eq!((log.first_seq(), log.next_seq()), (end, end));
         assert_eq!((log.durable_seq(), log.end_seq(Visibility::Stable)), (end, end));
-        let truncated = ErrorKind::Truncated { start: end };
+        let truncated = ErrorKind::Truncated { first_seq: end };
         assert_eq!(log.get(end - 1, Visibility::Stable).unwrap_err().kind(), truncated);
         // It has the file open: it reads on, or finds the entries dropped, and not cut.
         assert!(iter.filter_map(Result::err).all(|error| error.kind() == truncated));
@@ -358,7 +358,7 @@ fn dropping_all_entries_without_a_reserve_frees_what_it_can_or_fails() {
         let storage = MemoryStorage::new();
         storage.create_dir(Path::new("/streams")).unwrap();
         let env = Arc::new(LogContext::new(Arc::new(storage.clone())));
-        let options = StreamOptions { segment_len: 256 << 10, ..StreamOptions::default() };
+        let options = StreamOptions::new().segment_bytes(256 << 10);
         let log = StreamLog::open(env, Location::new("/streams", "s"), options).unwrap();
         let (entry, size) = (vec![7; 3000], |log: &StreamLog| log.stats().unwrap());
         while size(&log).segments < segments || size(&log).disk_bytes < segments * (200 << 10) {
@@ -408,7 +408,7 @@ fn each_call_on_a_full_disk_states_its_own_effect() {
     storage.create_dir(Path::new("/streams")).unwrap();
     let open = |storage: &MemoryStorage| {
         let env = Arc::new(LogContext::new(Arc::new(storage.clone())));
-        StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::default()).unwrap()
+        StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::new()).unwrap()
     };
     let log = open(&storage);
     for _ in 0..10 {
@@ -445,7 +445,7 @@ fn a_refused_reservation_of_any_kind_leaves_the_stream_healthy() {
     let memory = MemoryStorage::new();
     memory.create_dir(Path::new("/streams")).unwrap();
     let storage = HookedStorage::new(memory.clone());
-    let options = StreamOptions { segment_len: 256 << 10, ..StreamOptions::default() };
+    let options = StreamOptions::new().segment_bytes(256 << 10);
     let open = |storage: HookedStorage| {
         let env = Arc::new(LogContext::new(Arc::new(storage)));
         StreamLog::open(env, Location::new("/streams", "s"), options.clone()).unwrap()

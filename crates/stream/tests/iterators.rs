@@ -57,7 +57,7 @@ fn seqs(iter: &mut Iter, runs: bool) -> Result<Vec<u64>> {
 
 #[test]
 fn a_run_ends_at_the_cut() {
-    let log = open(&storage(), StreamOptions::default());
+    let log = open(&storage(), StreamOptions::new());
     let batch: Batch = (0..10_u8).map(|i| [i; 4]).collect();
     log.append_batch(&batch, Durability::Synced).unwrap();
     let mut iter = log.iter(.., Visibility::Stable);
@@ -71,12 +71,12 @@ fn a_run_ends_at_the_cut() {
             Err(error) => break error.kind(),
         }
     };
-    assert_eq!((read, error), (vec![1, 2, 3, 4], ErrorKind::Cut { at: 5 }));
+    assert_eq!((read, error), (vec![1, 2, 3, 4], ErrorKind::Cut { next_seq: 5 }));
 }
 
 #[test]
 fn a_run_goes_on_from_frame_to_frame_of_one_tick() {
-    let log = open(&storage_with_ticks(0), StreamOptions::default());
+    let log = open(&storage_with_ticks(0), StreamOptions::new());
     let entry = |seq: u64| vec![seq as u8; 1 + seq as usize % 40];
     for seq in 0..600 {
         log.append(&entry(seq), Durability::Flushed).unwrap();
@@ -106,7 +106,7 @@ fn a_run_goes_on_from_frame_to_frame_of_one_tick() {
 
 #[test]
 fn the_entries_of_a_run_have_its_timestamp() {
-    let log = open(&storage_with_ticks(1), StreamOptions::default());
+    let log = open(&storage_with_ticks(1), StreamOptions::new());
     for seq in 0..50_u64 {
         log.append(&seq.to_le_bytes(), Durability::Flushed).unwrap();
     }
@@ -122,7 +122,7 @@ fn the_entries_of_a_run_have_its_timestamp() {
 #[test]
 fn what_stands_before_damage_is_a_run_all_the_same() {
     let storage = storage_with_ticks(0);
-    let log = open(&storage, StreamOptions::default());
+    let log = open(&storage, StreamOptions::new());
     for seq in 0..50_u64 {
         log.append(&seq.to_le_bytes(), Durability::Flushed).unwrap();
     }
@@ -137,7 +137,7 @@ fn what_stands_before_damage_is_a_run_all_the_same() {
             Err(error) => break error,
         }
     };
-    assert!(read.iter().copied().eq(0..30) && error.lost() == Some((30, 30)), "{read:?}: {error}");
+    assert!(read.iter().copied().eq(0..30) && error.lost() == Some(30..31), "{read:?}: {error}");
     assert!(iter.next_run().is_none());
 }
 
@@ -145,7 +145,7 @@ fn what_stands_before_damage_is_a_run_all_the_same() {
 fn an_iterator_outlives_a_recovery_that_loses_nothing() {
     for runs in [false, true] {
         let storage = storage();
-        let log = open(&storage, StreamOptions::default());
+        let log = open(&storage, StreamOptions::new());
         for i in 0..20_u8 {
             log.append(&[i; 4], if i < 10 { Durability::Flushed } else { Durability::Buffered }).unwrap();
         }
@@ -193,12 +193,10 @@ impl Program {
         let mut rng = Rng::new(seed);
         // Where it stands still, many frames are of one tick.
         let storage = storage_with_ticks(rng.below(2));
-        let options = StreamOptions {
-            segment_len: (64 << 10) << rng.below(2),
-            frame_len: [64, 600, 6000][usize::try_from(rng.below(3)).unwrap()],
-            durability: if rng.below(2) == 0 { Durability::Synced } else { Durability::Flushed },
-            ..StreamOptions::default()
-        };
+        let options = StreamOptions::new()
+            .segment_bytes((64 << 10) << rng.below(2))
+            .frame_bytes([64, 600, 6000][usize::try_from(rng.below(3)).unwrap()])
+            .durability(if rng.below(2) == 0 { Durability::Synced } else { Durability::Flushed });
         let log = open(&storage, options);
         let (entries, held, told) = (BTreeMap::new(), VecDeque::new(), Vec::new());
         Self { rng, storage, log, entries, start: 0, end: 0, appended: 0, held, told }

@@ -17,7 +17,7 @@ fn open_with(storage: Arc<dyn Storage>, options: StreamOptions) -> StreamLog {
 }
 
 fn open(sim: &SimStorage) -> StreamLog {
-    open_with(Arc::new(sim.clone()), StreamOptions::default())
+    open_with(Arc::new(sim.clone()), StreamOptions::new())
 }
 
 fn simulated() -> SimStorage {
@@ -48,7 +48,7 @@ fn a_large_batch_keeps_its_place_among_other_appends() {
     for segment_len in [64 << 10, 64 << 20] {
         let storage = Arc::new(MemoryStorage::new());
         storage.create_dir(Path::new("/streams")).unwrap();
-        let options = StreamOptions { segment_len, ..StreamOptions::default() };
+        let options = StreamOptions::new().segment_bytes(segment_len);
         let log = open_with(Arc::clone(&storage) as _, options.clone());
         let appended = Mutex::new(BTreeMap::new());
         let keep = |first: u64, entries: Vec<Vec<u8>>| {
@@ -153,7 +153,7 @@ fn a_large_batch_that_fails_is_there_as_a_whole_or_not() {
 #[test]
 fn a_crash_at_any_moment_leaves_a_large_batch_whole_or_absent() {
     for segment_len in [64 << 10, 64 << 20] {
-        let options = StreamOptions { segment_len, ..StreamOptions::default() };
+        let options = StreamOptions::new().segment_bytes(segment_len);
         let sim = simulated();
         let log = open_with(Arc::new(sim.clone()), options.clone());
         log.append(b"first", Durability::Synced).unwrap();

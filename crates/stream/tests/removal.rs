@@ -25,7 +25,7 @@ fn hooked(storage: impl Storage + 'static) -> HookedStorage {
 
 fn try_open(storage: &(impl Storage + Clone + 'static)) -> stratawal_stream::Result<StreamLog> {
     let env = Arc::new(LogContext::new(Arc::new(storage.clone())));
-    let options = StreamOptions { segment_len: 64 << 10, ..StreamOptions::default() };
+    let options = StreamOptions::new().segment_bytes(64 << 10);
     StreamLog::open(env, Location::new("/streams", "s"), options)
 }
 
@@ -295,7 +295,7 @@ fn a_deletion_whose_rename_took_effect_is_done() {
     fail_after_effect(&storage, &sim, Operation::Rename, "s");
     assert!(log.delete().unwrap());
     // What is acknowledged from here on would be in a directory that is gone.
-    assert_eq!(log.append(b"x", Durability::Synced).unwrap_err().kind(), ErrorKind::Deleted);
+    assert_eq!(log.append(b"x", Durability::Synced).unwrap_err().kind(), ErrorKind::Missing);
     assert!(!after_power_loss(&sim).exists());
 }
 
@@ -376,10 +376,10 @@ fn stats_do_not_fail_beside_removals() {
 #[test]
 fn reads_after_a_close_report_what_its_next_owner_did() {
     let owners: [(Act, ErrorKind); 4] = [
-        (|owner| owner.truncate_before(2).unwrap(), ErrorKind::Truncated { start: 2 }),
-        (|owner| owner.truncate_before(100).unwrap(), ErrorKind::Truncated { start: 100 }),
-        (|owner| owner.truncate_from(1).unwrap(), ErrorKind::Cut { at: 1 }),
-        (|owner| assert!(owner.delete().unwrap()), ErrorKind::Cut { at: 0 }),
+        (|owner| owner.truncate_before(2).unwrap(), ErrorKind::Truncated { first_seq: 2 }),
+        (|owner| owner.truncate_before(100).unwrap(), ErrorKind::Truncated { first_seq: 100 }),
+        (|owner| owner.truncate_from(1).unwrap(), ErrorKind::Cut { next_seq: 1 }),
+        (|owner| assert!(owner.delete().unwrap()), ErrorKind::Cut { next_seq: 0 }),
     ];
     for (act, expected) in owners {
         let storage = hooked(MemoryStorage::new());
@@ -419,7 +419,7 @@ fn an_empty_batch_reports_the_state_of_the_stream() {
     assert_eq!(append(&log).unwrap(), 4..4);
     let reader = {
         let env = Arc::new(LogContext::new(Arc::new(storage.clone())).read_only(true));
-        StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::default()).unwrap()
+        StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::new()).unwrap()
     };
     assert_eq!(append(&reader).unwrap_err().kind(), ErrorKind::ReadOnly);
     storage.set(|operation, _| if operation == Operation::Sync { Err(eio()) } else { Ok(()) });
@@ -433,5 +433,5 @@ fn an_empty_batch_reports_the_state_of_the_stream() {
     assert_eq!(append(&log).unwrap_err().kind(), ErrorKind::Closed);
     let log = open(&storage);
     log.delete().unwrap();
-    assert_eq!(append(&log).unwrap_err().kind(), ErrorKind::Deleted);
+    assert_eq!(append(&log).unwrap_err().kind(), ErrorKind::Missing);
 }

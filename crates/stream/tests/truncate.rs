@@ -16,7 +16,7 @@ fn storage() -> MemoryStorage {
 
 fn open(storage: &MemoryStorage) -> StreamLog {
     let env = LogContext::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE");
-    let options = StreamOptions { segment_len: 64 << 10, ..StreamOptions::default() };
+    let options = StreamOptions::new().segment_bytes(64 << 10);
     StreamLog::open(Arc::new(env), Location::new("/streams", "s"), options).expect("opens")
 }
 
@@ -50,7 +50,7 @@ fn holds(log: &StreamLog, first: u64, next: u64) {
     assert_eq!(seqs(log.iter(.., Visibility::Stable)), ((first..next).collect(), None));
     if first > 0 {
         let below = log.get(first - 1, Visibility::Stable).unwrap_err().kind();
-        assert_eq!(below, ErrorKind::Truncated { start: first });
+        assert_eq!(below, ErrorKind::Truncated { first_seq: first });
     }
     assert_eq!(log.get(next, Visibility::Stable).unwrap(), None);
 }
@@ -92,7 +92,7 @@ fn a_cut_may_go_through_a_frame_and_a_batch() {
     // beginning.
     for seqs in [&[10, 9][..], &[9, 10]] {
         let refused = again.get_many(seqs, Visibility::Stable).unwrap_err().kind();
-        assert_eq!(refused, ErrorKind::Truncated { start: 10 });
+        assert_eq!(refused, ErrorKind::Truncated { first_seq: 10 });
     }
     for log in [&log, &again] {
         let many = log.get_many(&[19, 20, 19, 20], Visibility::Stable).unwrap();
@@ -126,7 +126,7 @@ fn a_position_out_of_the_stream_is_refused_with_both_numbers() {
     log.truncate_before(5).unwrap();
     for wrong in [4, 11, u64::MAX] {
         let error = log.truncate_from(wrong).unwrap_err().kind();
-        assert_eq!(error, ErrorKind::OutOfRange { first: 5, next: 10 });
+        assert_eq!(error, ErrorKind::OutOfRange { first_seq: 5, next_seq: 10 });
     }
     log.truncate_before(3).unwrap();
     holds(&log, 5, 10);
@@ -146,17 +146,17 @@ fn iterators_end_with_the_cut_and_never_show_what_came_after_it() {
     for _ in 0..100 {
         log.append(b"after", Durability::Synced).unwrap();
     }
-    assert_eq!(seqs(within), ((1..120).collect(), Some(ErrorKind::Cut { at: 120 })));
-    assert_eq!(seqs(behind), (vec![], Some(ErrorKind::Cut { at: 120 })));
+    assert_eq!(seqs(within), ((1..120).collect(), Some(ErrorKind::Cut { next_seq: 120 })));
+    assert_eq!(seqs(behind), (vec![], Some(ErrorKind::Cut { next_seq: 120 })));
     assert_eq!(seqs(untouched), ((0..100).collect(), None));
     let mut backwards = backwards;
-    assert_eq!(backwards.next().unwrap().unwrap_err().kind(), ErrorKind::Cut { at: 120 });
+    assert_eq!(backwards.next().unwrap().unwrap_err().kind(), ErrorKind::Cut { next_seq: 120 });
     assert!(backwards.next().is_none(), "done after an error");
     let mut dropped = make();
     assert!(dropped.next().is_some());
     log.truncate_before(190).unwrap();
     let (read, end) = seqs(dropped);
-    assert!(end == Some(ErrorKind::Truncated { start: 190 }) && read.len() < 190, "{} {end:?}", read.len());
+    assert!(end == Some(ErrorKind::Truncated { first_seq: 190 }) && read.len() < 190, "{} {end:?}", read.len());
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn what_was_dropped_up_to_beyond_the_end_is_dropped_for_a_reader_beside_the_writ
     let iter = reader.iter(.., Visibility::Stable);
     log.truncate_before(500).unwrap();
     reader.reopen().unwrap();
-    assert_eq!(seqs(iter), (vec![], Some(ErrorKind::Truncated { start: 500 })));
+    assert_eq!(seqs(iter), (vec![], Some(ErrorKind::Truncated { first_seq: 500 })));
     holds(&reader, 500, 500);
 }
 
@@ -184,8 +184,8 @@ fn what_is_left_of_a_cut_and_then_dropped_is_dropped_for_a_reader_beside_the_wri
     log.truncate_from(8).unwrap();
     log.truncate_before(8).unwrap();
     reader.reopen().unwrap();
-    assert_eq!(seqs(all), (vec![], Some(ErrorKind::Truncated { start: 8 })));
-    assert_eq!(seqs(behind), (vec![], Some(ErrorKind::Cut { at: 8 })));
+    assert_eq!(seqs(all), (vec![], Some(ErrorKind::Truncated { first_seq: 8 })));
+    assert_eq!(seqs(behind), (vec![], Some(ErrorKind::Cut { next_seq: 8 })));
     holds(&reader, 8, 8);
 }
 
@@ -251,15 +251,15 @@ fn a_deleted_stream_is_gone_for_all_its_handles() {
     let mut iter = log.iter(.., Visibility::Stable);
     assert!(iter.next().is_some());
     assert!(log.delete().unwrap());
-    assert_eq!(iter.next().unwrap().unwrap_err().kind(), ErrorKind::Cut { at: 0 });
+    assert_eq!(iter.next().unwrap().unwrap_err().kind(), ErrorKind::Cut { next_seq: 0 });
     for error in [log.append(b"x", Durability::Buffered).map(drop), log.sync(), log.reopen(), log.truncate_before(3)] {
-        assert_eq!(error.unwrap_err().kind(), ErrorKind::Deleted);
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Missing);
     }
     assert_eq!((log.first_seq(), log.next_seq(), log.exists()), (0, 0, false));
     assert_eq!(storage.list(Path::new("/streams")).unwrap(), []);
     let new = open(&storage);
     assert_eq!(new.append(b"new", Durability::Synced).unwrap(), 0);
     assert!(log.reopen().is_err(), "it does not come alive again in the new one's folder");
-    assert_eq!(log.append(b"old", Durability::Synced).unwrap_err().kind(), ErrorKind::Deleted);
+    assert_eq!(log.append(b"old", Durability::Synced).unwrap_err().kind(), ErrorKind::Missing);
     assert_eq!(new.next_seq(), 1);
 }

@@ -30,7 +30,7 @@ pub(crate) fn open(setup: &Setup<'_>) -> Answer<Box<dyn Subject>> {
         defaults = defaults.segment_bytes(len.max(64 << 10));
     }
     if let Some(len) = setup.index_every {
-        defaults = defaults.index_every(len);
+        defaults = defaults.index_interval_bytes(len);
     }
     let mut options = Options::new().stream_defaults(defaults);
     if setup.name.contains("-mapped") {

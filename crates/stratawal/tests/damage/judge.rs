@@ -120,8 +120,8 @@ impl Layout {
         let text = error.to_string();
         let from = text.contains(" on may be lost, how many is not known");
         let lost = error.lost();
-        if let Some((first, last)) = lost {
-            assert!(first <= last && last < self.next, "{what}: of {} entries: {error}", self.next);
+        if let Some(lost) = &lost {
+            assert!(!lost.is_empty() && lost.end <= self.next, "{what}: of {} entries: {error}", self.next);
         }
         let known = lost.is_some() || from;
         let (offset, named) = match () {
@@ -133,14 +133,14 @@ impl Layout {
             () if text.contains("the first segment is missing") => (false, lost.is_some()),
             () if text.contains("the segment before this one is missing") => (false, lost.is_some()),
             () if text.contains("the segment that follows this one is missing") => (true, from),
-            () if text.contains("acknowledged entries are not there") => (true, known),
+            () if text.contains("acknowledged entries are missing") => (true, known),
             () if text.contains("the file does not end as it was written") => {
                 (true, known || text.contains("was closed with"))
             }
             // Which of the two segments is the wrong one is not known, and so no entry is said to
             // be lost.
-            () if text.contains("segments are not of one history") => (false, true),
-            () if text.contains("the stream's folder holds no segment") => {
+            () if text.contains("the segments do not belong together") => (false, true),
+            () if text.contains("the stream's directory has no segment") => {
                 assert_eq!((error.segment(), error.offset(), lost, from), (None, None, None, false), "{what}");
                 return;
             }
@@ -156,11 +156,11 @@ impl Layout {
 fn lost(what: &str, stream: &Stream, seq: u64, error: &Error) -> (u64, u64) {
     assert_eq!((error.kind(), error.stream()), (ErrorKind::Damaged, Some("s")), "{what}: {error}");
     assert!(error.segment().is_some() && error.offset().is_some(), "{what}: {error:?}");
-    let (first, last) =
-        error.lost().unwrap_or_else(|| panic!("{what}: reading {seq} says of none that it is lost: {error}"));
-    assert!(first <= seq && seq <= last, "{what}: reading {seq}: {error}");
-    assert!(first >= stream.first_seq() && last < stream.next_seq(), "{what}: beyond the stream: {error}");
-    (first, last)
+    let lost = error.lost().unwrap_or_else(|| panic!("{what}: reading {seq} says of none that it is lost: {error}"));
+    assert!(lost.contains(&seq), "{what}: reading {seq}: {error}");
+    let is_live = lost.start >= stream.first_seq() && lost.end <= stream.next_seq();
+    assert!(is_live, "{what}: beyond the stream: {error}");
+    (lost.start, lost.end - 1)
 }
 
 /// Where iterating ended with an error, and what that said is lost.

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use stratawal::inspect::{self, Entries};
+use stratawal::inspect::{self, Salvage};
 use stratawal::{Batch, Options, StreamOptions, Wal};
 use stratawal_storage::{Access, EntryKind, MemoryStorage, Storage, UnixStorage};
 
@@ -15,7 +15,8 @@ pub(crate) const DIR: &str = "/log/streams/s";
 
 fn options() -> Options {
     // Index points are close together, so that damage has known points behind it.
-    Options::new().stream_defaults(StreamOptions::new().frame_bytes(200).segment_bytes(64 << 10).index_every(500))
+    Options::new()
+        .stream_defaults(StreamOptions::new().frame_bytes(200).segment_bytes(64 << 10).index_interval_bytes(500))
 }
 
 pub(crate) fn open(storage: &MemoryStorage, read_only: bool) -> stratawal::Result<Wal> {
@@ -26,7 +27,7 @@ pub(crate) fn open(storage: &MemoryStorage, read_only: bool) -> stratawal::Resul
 pub(crate) trait Place {
     fn open_log(&self, read_only: bool) -> stratawal::Result<Wal>;
     /// What can be read of the stream `s`.
-    fn entries(&self) -> stratawal::Result<Entries>;
+    fn salvage(&self) -> stratawal::Result<Salvage>;
     /// Every file by its path below `/log`, with what is in it; a link with what it names.
     fn files(&self) -> Vec<(PathBuf, Vec<u8>)>;
 }
@@ -36,8 +37,8 @@ impl Place for MemoryStorage {
         open(self, read_only)
     }
 
-    fn entries(&self) -> stratawal::Result<Entries> {
-        inspect::entries_on(self, Path::new("/log"), "s")
+    fn salvage(&self) -> stratawal::Result<Salvage> {
+        inspect::salvage_on(self, Path::new("/log"), "s")
     }
 
     fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
@@ -60,8 +61,8 @@ impl Place for Real<'_> {
         options.open_on(Arc::new(UnixStorage::new()), &self.root.join("log"), read_only)
     }
 
-    fn entries(&self) -> stratawal::Result<Entries> {
-        inspect::entries(self.root.join("log"), "s")
+    fn salvage(&self) -> stratawal::Result<Salvage> {
+        inspect::salvage(self.root.join("log"), "s")
     }
 
     fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {

@@ -1,10 +1,10 @@
-//! `inspect::entries` reaches the intact entries around any damage, and reports the rest as lost.
+//! `inspect::salvage` reaches the intact entries around any damage, and reports the rest as lost.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use stratawal::inspect::{self, Item, Lost};
+use stratawal::inspect::{self, Lost, Salvaged};
 use stratawal::{Batch, Durability, Options, StreamOptions};
 use stratawal_storage::{MemoryStorage, Storage};
 use stratawal_testkit::{Crash, Rng, SimStorage};
@@ -17,7 +17,7 @@ use crate::layout::{
 };
 use crate::{HEADER_LEN, all, base_of, each_segment};
 
-/// What `inspect::entries` yielded.
+/// What `inspect::salvage` yielded.
 #[derive(Default)]
 pub(crate) struct Saved {
     pub(crate) entries: BTreeSet<u64>,
@@ -28,30 +28,30 @@ pub(crate) struct Saved {
 impl Saved {
     /// The seqs that are reported as lost, of those below `next`.
     fn lost_below(&self, next: u64) -> BTreeSet<u64> {
-        self.lost.iter().flat_map(|lost| lost.first..lost.last.map_or(next, |last| last + 1)).collect()
+        self.lost.iter().flat_map(|lost| lost.first_seq..lost.next_seq.unwrap_or(next)).collect()
     }
 }
 
 /// Reads what can be read: in order, each seq at most once, each entry as it was appended.
 pub(crate) fn save(what: &str, place: &dyn Place) -> Saved {
     let (mut saved, mut next) = (Saved::default(), 0);
-    let mut items = place.entries().unwrap_or_else(|e| panic!("{what}: cannot salvage: {e}"));
+    let mut items = place.salvage().unwrap_or_else(|e| panic!("{what}: cannot salvage: {e}"));
     for item in items.by_ref() {
         match item.unwrap_or_else(|e| panic!("{what}: salvage fails: {e}")) {
-            item @ (Item::Entry(_) | Item::Uncertain(_)) => {
-                let (Item::Entry(found) | Item::Uncertain(found)) = &item else { unreachable!() };
+            item @ (Salvaged::Entry(_) | Salvaged::Uncertain(_)) => {
+                let (Salvaged::Entry(found) | Salvaged::Uncertain(found)) = &item else { unreachable!() };
                 let seq = found.seq();
                 assert!(seq >= next, "{what}: entry {seq} after {next}");
                 assert!(found.data()[..] == entry(seq), "{what}: entry {seq} is another");
-                let into = if matches!(item, Item::Entry(_)) { &mut saved.entries } else { &mut saved.uncertain };
+                let into = if matches!(item, Salvaged::Entry(_)) { &mut saved.entries } else { &mut saved.uncertain };
                 into.insert(seq);
                 next = seq + 1;
             }
-            Item::Lost(lost) => {
-                assert!(lost.first >= next, "{what}: after {next}: {lost:?}");
-                assert!(lost.last.is_none_or(|last| last >= lost.first), "{what}: {lost:?}");
-                assert!(lost.message.contains("stream \"s\": "), "{what}: {lost:?}");
-                next = lost.last.map_or(next, |last| last + 1);
+            Salvaged::Lost(lost) => {
+                assert!(lost.first_seq >= next, "{what}: after {next}: {lost:?}");
+                assert!(lost.next_seq.is_none_or(|next| next > lost.first_seq), "{what}: {lost:?}");
+                assert!(lost.error.to_string().contains("stream \"s\": "), "{what}: {lost:?}");
+                next = lost.next_seq.unwrap_or(next);
                 saved.lost.push(lost);
             }
             other => panic!("{what}: {other:?}"),
@@ -147,8 +147,8 @@ fn each_missing_or_unreadable_file_loses_its_own_entries() {
                 act(&storage, path);
                 let saved = save(&what, &storage);
                 let [lost] = &saved.lost[..] else { panic!("{what}: {:?}", saved.lost) };
-                let last = (i + 1 < paths.len()).then(|| own.end - 1);
-                assert_eq!((lost.first, lost.last), (own.start, last), "{what}");
+                let end = (i + 1 < paths.len()).then_some(own.end);
+                assert_eq!((lost.first_seq, lost.next_seq), (own.start, end), "{what}");
                 let all = (layout.first..layout.next).filter(|seq| !own.contains(seq));
                 assert!(
                     saved.entries.iter().chain(&saved.uncertain).copied().collect::<BTreeSet<_>>().into_iter().eq(all),
@@ -200,12 +200,12 @@ fn entries_that_were_cut_are_not_yielded_as_certain() {
         storage.remove_file(path).unwrap();
         storage
     };
-    let lost = |saved: &Saved| saved.lost.iter().map(|lost| (lost.first, lost.last)).collect::<Vec<_>>();
+    let lost = |saved: &Saved| saved.lost.iter().map(|lost| (lost.first_seq, lost.next_seq)).collect::<Vec<_>>();
     let cases = [
         ("header of the newest", damaged(&two, &second), (AT, None)),
         ("newest missing", missing(&two, &second), (AT, None)),
-        ("header of the middle", damaged(&three, &second), (AT, Some(AT + 2))),
-        ("middle missing", missing(&three, &second), (AT, Some(AT + 2))),
+        ("header of the middle", damaged(&three, &second), (AT, Some(AT + 3))),
+        ("middle missing", missing(&three, &second), (AT, Some(AT + 3))),
     ];
     for (what, storage, expected) in cases {
         let saved = save(&format!("{OWN}{what}"), &storage);
@@ -225,14 +225,14 @@ fn a_cut_into_a_sealed_segment_leaves_doubt() {
     assert_eq!(base_of(&newest), 1000);
     storage.remove_file(&newest).unwrap();
     let (mut entries, mut uncertain) = (0, 0);
-    for item in storage.entries().unwrap() {
+    for item in storage.salvage().unwrap() {
         match item.unwrap() {
-            Item::Entry(found) => {
+            Salvaged::Entry(found) => {
                 assert!(found.seq() < 1000, "{OWN}entry {} was dropped", found.seq());
                 entries += 1;
             }
-            Item::Uncertain(_) => uncertain += 1,
-            other => assert!(matches!(&other, Item::Lost(lost) if lost.last.is_none()), "{OWN}{other:?}"),
+            Salvaged::Uncertain(_) => uncertain += 1,
+            other => assert!(matches!(&other, Salvaged::Lost(lost) if lost.next_seq.is_none()), "{OWN}{other:?}"),
         }
     }
     assert!(entries + uncertain >= 1000 && uncertain > 0, "{OWN}{entries} and {uncertain}");
@@ -285,8 +285,8 @@ fn a_torn_tail_is_not_reported_as_lost() {
                 continue;
             }
             let mut read = stream.iter(..);
-            for item in inspect::entries_on(&storage, Path::new("/log"), "s").unwrap() {
-                let Ok(Item::Entry(found)) = item else { panic!("{what}: not an entry") };
+            for item in inspect::salvage_on(&storage, Path::new("/log"), "s").unwrap() {
+                let Ok(Salvaged::Entry(found)) = item else { panic!("{what}: not an entry") };
                 let expected = read.next().unwrap_or_else(|| panic!("{what}: entry {} is not shown", found.seq()));
                 let expected = expected.unwrap_or_else(|e| panic!("{what}: {e}"));
                 assert!(found == expected, "{what}: {} and not {}", found.seq(), expected.seq());

@@ -120,12 +120,12 @@ fn a_truncation_leaves_a_stream_that_opens_again() {
             change(&damaged, &paths[0], 50, |bytes| bytes[0] ^= 1, 1);
             change(&damaged, &paths[i], layout.len(&paths[i]) - 3, |bytes| bytes[0] ^= 1, 1);
             change(&damaged, &paths[i], at, |bytes| bytes[0] ^= 1, 1);
-            let lost: Vec<_> = save(&what, &damaged).lost.iter().map(|lost| (lost.first, lost.last)).collect();
-            let [(0, Some(_)), (first_lost, Some(last_lost))] = lost[..] else { panic!("{what}: {lost:?}") };
-            for first in [base_of(&paths[1]), first_lost.max(base_of(&paths[1])), last_lost] {
+            let lost: Vec<_> = save(&what, &damaged).lost.iter().map(|lost| (lost.first_seq, lost.next_seq)).collect();
+            let [(0, Some(_)), (first_lost, Some(lost_end))] = lost[..] else { panic!("{what}: {lost:?}") };
+            for first in [base_of(&paths[1]), first_lost.max(base_of(&paths[1])), lost_end - 1] {
                 refuses(&what, &damaged.snapshot(), first);
             }
-            for first in [last_lost + 1, last_lost + 2, base_of(&paths[i + 1])] {
+            for first in [lost_end, lost_end + 1, base_of(&paths[i + 1])] {
                 truncates(&what, &damaged.snapshot(), first, layout.next);
             }
         }
@@ -197,14 +197,14 @@ fn a_damaged_frame_below_does_not_keep_a_truncation_off() {
             let saved = save(&what, &damaged);
             let Some(last) = saved.lost.last() else { continue };
             // The end of a file that was closed is not known where its CLOSE is damaged.
-            let Some(last_seq) = last.last else {
+            let Some(lost_end) = last.next_seq else {
                 refuses(&what, &damaged.snapshot(), layout.next);
                 continue;
             };
-            refuses(&what, &damaged.snapshot(), last_seq);
-            let next = saved.entries.last().map_or(last_seq + 1, |last| last + 1).max(last_seq + 1);
-            for first in [last_seq + 1, next - 1, next] {
-                if first > last_seq && first >= layout.first {
+            refuses(&what, &damaged.snapshot(), lost_end - 1);
+            let next = saved.entries.last().map_or(lost_end, |last| last + 1).max(lost_end);
+            for first in [lost_end, next - 1, next] {
+                if first >= lost_end && first >= layout.first {
                     truncates(&what, &damaged.snapshot(), first, next);
                 }
             }

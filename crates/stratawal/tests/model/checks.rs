@@ -19,7 +19,7 @@ fn check_entry_or_none(found: Option<&Entry>, seq: u64, expected: Option<&Expect
 }
 
 fn check_truncated<T: std::fmt::Debug>(result: Result<T>, start: u64) {
-    assert_eq!(result.map_err(|error| error.kind()).unwrap_err(), ErrorKind::Truncated { start });
+    assert_eq!(result.map_err(|error| error.kind()).unwrap_err(), ErrorKind::Truncated { first_seq: start });
 }
 
 /// Checks `get` of a stream that shows the entries of `model` below `end`.

@@ -143,10 +143,11 @@ impl Setup {
             .segment_bytes(64 << 10)
             .frame_bytes(self.frame)
             .buffer_bytes(self.buffer)
-            .index_every(self.index_every)
-            .unsettled_max(1 << 20, self.unsynced_segments);
+            .index_interval_bytes(self.index_every)
+            .unsynced_bytes_max(1 << 20)
+            .unsynced_segments_max(self.unsynced_segments);
         let options = Options::new().stream_defaults(streams);
-        let options = if self.small_cache { options.cache(0, 1) } else { options };
+        let options = if self.small_cache { options.cache_bytes(0).cache_files(1) } else { options };
         if self.map { mapped(options) } else { options }
     }
 }

@@ -229,7 +229,7 @@ impl World {
         let next = at.seq(model);
         let result = self.streams[of].truncate_from(next);
         if !(first..=end).contains(&next) {
-            assert_eq!(result.unwrap_err().kind(), ErrorKind::OutOfRange { first, next: end });
+            assert_eq!(result.unwrap_err().kind(), ErrorKind::OutOfRange { first_seq: first, next_seq: end });
             return;
         }
         result.unwrap();
@@ -264,11 +264,9 @@ impl World {
             check_whole(stream, model, model.next_seq());
         }
         self.pull_all();
-        inspect::verify(self.dir.path(), None, &mut |check| {
-            let check = check.unwrap();
+        for check in inspect::verify(self.dir.path(), None).unwrap().map(Result::unwrap) {
             assert_eq!(check.state, CheckState::Sound, "{check:?}");
-        })
-        .unwrap();
+        }
         self.reopen(setup);
         assert!(self.streams.iter().all(|s| !s.exists() || s.report().clean && s.report().scanned_bytes == 0));
     }
@@ -329,11 +327,9 @@ impl World {
         let copy = copy_of(self.dir.path());
         let wal = setup.options().open_read_only(copy.path()).unwrap();
         self.check_reader(&wal, &look_up(&wal));
-        inspect::verify(copy.path(), None, &mut |check| {
-            let check = check.unwrap();
+        for check in inspect::verify(copy.path(), None).unwrap().map(Result::unwrap) {
             assert_ne!(check.state, CheckState::Damaged, "{check:?}");
-        })
-        .unwrap();
+        }
     }
 
     fn beside(&mut self, again: bool, setup: Setup) {

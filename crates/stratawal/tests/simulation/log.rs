@@ -24,7 +24,12 @@ pub(crate) struct Open {
 }
 
 fn stream_options(durability: Durability) -> StreamOptions {
-    StreamOptions::new().segment_bytes(SEGMENT_LEN).frame_bytes(512).unsettled_max(256 << 10, 2).durability(durability)
+    StreamOptions::new()
+        .segment_bytes(SEGMENT_LEN)
+        .frame_bytes(512)
+        .unsynced_bytes_max(256 << 10)
+        .unsynced_segments_max(2)
+        .durability(durability)
 }
 
 fn durability(level: Level) -> Durability {

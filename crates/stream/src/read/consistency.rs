@@ -81,7 +81,11 @@ impl Inner {
 
     fn check_live(&self, seq: u64) -> Result<()> {
         let start = self.shared.watermarks.start();
-        if seq < start { Err(Error::new(ErrorKind::Truncated { start }, &self.shared.location)) } else { Ok(()) }
+        if seq < start {
+            Err(Error::new(ErrorKind::Truncated { first_seq: start }, &self.shared.location))
+        } else {
+            Ok(())
+        }
     }
 
     /// Fails if a writer in another process has removed some of `seqs`. Otherwise returns false:
@@ -89,12 +93,12 @@ impl Inner {
     fn compare_with_disk(&self, seqs: &RangeInclusive<u64>, snapshot: &Snapshot) -> Result<bool> {
         let shared = &self.shared;
         let kind = match recovery::read(&StreamFiles::new(&shared.context, &shared.location, &shared.options))? {
-            None => ErrorKind::Cut { at: 0 },
-            Some(now) if *seqs.start() < now.first_seq => ErrorKind::Truncated { start: now.first_seq },
+            None => ErrorKind::Cut { next_seq: 0 },
+            Some(now) if *seqs.start() < now.first_seq => ErrorKind::Truncated { first_seq: now.first_seq },
             Some(now) => {
                 let at = snapshot.diverges_at(shared.watermarks.accepted(), &now.snapshot, now.first_seq);
                 match at.filter(|at| at <= seqs.end()) {
-                    Some(at) => ErrorKind::Cut { at },
+                    Some(at) => ErrorKind::Cut { next_seq: at },
                     None => return Ok(false),
                 }
             }

@@ -43,7 +43,7 @@ impl Inner {
     /// The error of a segment that ends at `offset`, before its entry `expected`.
     pub(super) fn ends_early(&self, segment: &OpenSegment, offset: u64, expected: u64) -> Error {
         let id = Some(segment.reader.data().id());
-        let error = Error::damage(&self.shared.location, DamageKind::Lost, id, Some(offset), None);
+        let error = Error::damage_at(&self.shared.location, DamageKind::Lost, id, Some(offset));
         error.with_lost(self.lost_from(segment, expected))
     }
 

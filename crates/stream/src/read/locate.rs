@@ -70,7 +70,7 @@ impl Inner {
     /// Finds where entry `seq` is to be read from.
     pub(super) fn find_source(&self, seq: u64) -> Result<EntrySource> {
         let shared = &self.shared;
-        let truncated = |start| Error::new(ErrorKind::Truncated { start }, &shared.location);
+        let truncated = |start| Error::new(ErrorKind::Truncated { first_seq: start }, &shared.location);
         loop {
             let start = shared.watermarks.start();
             if seq < start {
@@ -85,7 +85,7 @@ impl Inner {
             }
             if seq >= shared.watermarks.accepted() {
                 // Recovery has taken the entry back since the caller saw it accepted.
-                return Err(Error::new(ErrorKind::Cut { at: shared.watermarks.accepted() }, &shared.location));
+                return Err(Error::new(ErrorKind::Cut { next_seq: shared.watermarks.accepted() }, &shared.location));
             }
         }
         let snapshot = shared.snapshot.load();
@@ -108,7 +108,7 @@ impl Inner {
         match segment.open(&shared.context, &shared.location, &shared.options, next) {
             Ok(reader) => Ok(OpenSegment { reader, limit }),
             // It is not known which of the two segments is the wrong one, so this claims no loss.
-            Err(error) if error.kind() == ErrorKind::Damaged(DamageKind::History) => Err(error),
+            Err(error) if error.damage() == Some(DamageKind::History) => Err(error),
             // No entry of the segment can be read.
             Err(error) => Err(error.with_lost(self.live_part(segment.header.base.0..u64::MAX, limit))),
         }

@@ -4,15 +4,14 @@
 //! may open a segment whose SEAL is not written yet; then the frames are scanned.
 
 use std::io;
-use std::sync::Arc;
 
 use stratawal_frame::{ByteOffset, SEGMENT_HEADER_LEN, SegmentHeader};
 use stratawal_index::{Bounds, Index, IndexBuilder, PackedIndex};
 use stratawal_segment::{Access, Finished, FrameLayout, FrameSearch, SegmentData, SegmentFile, SegmentId, SpanState};
-use stratawal_storage::Storage;
 use stratawal_sync::AtomicBitSet;
 
 use super::snapshot::first_point;
+use crate::context::LogContext;
 use crate::error::{Error, Result};
 use crate::history::{contradicts_frame, last_frame_crc};
 use crate::location::Location;
@@ -38,7 +37,7 @@ impl SealedSegment {
     /// # Errors
     /// I/O; damage; `NotFound` if the name now belongs to a segment of another stream.
     pub(super) fn load(
-        storage: &Arc<dyn Storage>,
+        context: &LogContext,
         location: &Location,
         options: &StreamOptions,
         header: &SegmentHeader,
@@ -46,7 +45,7 @@ impl SealedSegment {
     ) -> Result<(Self, usize)> {
         let failed = |e| Error::segment_error(location, e);
         let id = SegmentId::of(header);
-        let file = SegmentFile::open(storage, &location.dir(), id, Access::Read).map_err(failed)?;
+        let file = SegmentFile::open(context.storage(), &location.dir(), id, Access::Read).map_err(failed)?;
         if file.header() != header {
             return Err(Error::io(location, io::ErrorKind::NotFound.into()));
         }
@@ -59,7 +58,7 @@ impl SealedSegment {
         if let Some(next) = next {
             check_last_frame(&file, &index, next, location)?;
         }
-        let data = match options.map {
+        let data = match context.map_promise() {
             // Without a SEAL the end of the file may still be written again, and the bytes of a
             // mapping must not change.
             Some(promise) if sealed_at.is_some() => {
@@ -129,7 +128,7 @@ fn index_by_scan(
     options: &StreamOptions,
     sealed_at: Option<ByteOffset>,
 ) -> stratawal_segment::Result<(Index, ByteOffset)> {
-    let mut builder = IndexBuilder::new(options.index_every);
+    let mut builder = IndexBuilder::new(options.index_interval_bytes);
     let chain = file.scan_chain(&mut |offset, frame| {
         if !frame.is_control() {
             // The times of a hostile file may fall. Such a frame gets no point and is found from

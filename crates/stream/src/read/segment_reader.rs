@@ -36,7 +36,7 @@ impl PublishedSegment {
             SegmentState::Live(live) => Ok(SegmentReader::Live(Arc::clone(live))),
             SegmentState::Sealed => {
                 let key = CacheKey { stream_id: self.header.stream_id.0, generation: self.header.generation.0 };
-                let load = || SealedSegment::load(context.storage(), location, options, &self.header, next);
+                let load = || SealedSegment::load(context, location, options, &self.header, next);
                 context.cache.get_or_load(key, load).map(SegmentReader::Sealed)
             }
         }
@@ -52,7 +52,7 @@ impl PublishedSegment {
         match &self.state {
             SegmentState::Live(live) => Ok(SegmentReader::Live(Arc::clone(live))),
             SegmentState::Sealed => {
-                let (sealed, _) = SealedSegment::load(context.storage(), location, options, &self.header, None)?;
+                let (sealed, _) = SealedSegment::load(context, location, options, &self.header, None)?;
                 Ok(SegmentReader::Sealed(Arc::new(sealed)))
             }
         }

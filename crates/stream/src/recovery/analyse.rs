@@ -101,7 +101,7 @@ fn scan_newest(files: &StreamFiles<'_>, newest: &mut FoundSegment, order: ReadOr
     // A chain that ends in a SEAL names a segment that must exist, newer than the newest.
     if scan.chain.seal.is_some() {
         let at = Some(scan.chain.end.0);
-        let error = Error::damage(files.location, DamageKind::SuccessorMissing, Some(newest.id()), at, None);
+        let error = Error::damage_at(files.location, DamageKind::SuccessorMissing, Some(newest.id()), at);
         return Err(error.with_lost_from(scan.chain.end_seq.0));
     }
     let first_seq = scan.chain.start.unwrap_or(newest.header().start);

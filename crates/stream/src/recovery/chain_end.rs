@@ -71,7 +71,7 @@ pub(super) fn find_chain_end(
         // reach the disk in any order, so a power loss leaves them without any damage.
         if end_seq < durable {
             let at = Some(scan.chain.end.0);
-            let error = Error::damage(files.location, DamageKind::Lost, Some(found.id()), at, None);
+            let error = Error::damage_at(files.location, DamageKind::Lost, Some(found.id()), at);
             return Err(lost_range::after_chain(files, found, end_seq, first_seq, durable, error));
         }
         check_length(files, found, first_seq, durable)?;

@@ -148,7 +148,7 @@ fn check_end(files: &StreamFiles<'_>, newest: &FoundSegment, first_seq: SeqNo) -
     if newest.file(files)?.find_seal().map_err(|e| files.failed(e))?.is_none() {
         return Ok(());
     }
-    let error = Error::damage(files.location, DamageKind::SuccessorMissing, Some(newest.id()), None, None);
+    let error = Error::damage_at(files.location, DamageKind::SuccessorMissing, Some(newest.id()), None);
     Err(error.with_lost_from(first_seq.max(newest.header().base).0))
 }
 
@@ -191,7 +191,7 @@ fn read_names(files: &StreamFiles<'_>, all: &[SegmentId]) -> Result<Vec<Candidat
 /// place, or one of a newer format, in which that cannot be read.
 fn take_foreign(candidates: &mut Vec<Candidate>) -> Option<(SegmentId, Error)> {
     let is_foreign =
-        |error: &Error| matches!(error.kind(), ErrorKind::Damaged(DamageKind::Misplaced) | ErrorKind::NewerFormat);
+        |error: &Error| error.damage() == Some(DamageKind::Misplaced) || error.kind() == ErrorKind::NewerFormat;
     let i = candidates.iter().rposition(|candidate| candidate.found.as_ref().is_err_and(is_foreign))?;
     let Candidate { id, found, .. } = candidates.swap_remove(i);
     found.err().map(|error| (id, error))
@@ -227,7 +227,7 @@ fn enter_at(files: &StreamFiles<'_>, found: &mut FoundSegment, seq: SeqNo) -> Re
     let Some((offset, first_seq)) = frame_with(&file, scan, seq).map_err(|e| files.failed(e))? else {
         return Ok(false);
     };
-    let index = ActiveIndex::new(files.options.index_every);
+    let index = ActiveIndex::new(files.options.index_interval_bytes);
     let mut visit = |offset: ByteOffset, frame: &FrameHeader| {
         if frame.first_seq < limit {
             add_point(&index, offset, frame);

@@ -73,7 +73,7 @@ pub(super) fn begin_generation(
     seal_kept(files, &kept, writer.header(), first_seq, timestamp)?;
     let live = Arc::new(LiveSegment::new(
         SegmentData::read_shared(*writer.header(), Arc::clone(writer.file())),
-        Arc::new(ActiveIndex::new(files.options.index_every)),
+        Arc::new(ActiveIndex::new(files.options.index_interval_bytes)),
         FIRST_FRAME.0,
     ));
     let end_seq = writer.header().base.0;

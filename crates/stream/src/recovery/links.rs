@@ -23,15 +23,15 @@ pub(super) fn drop_garbage(
     live.drain(..oldest);
     let oldest = &live[0];
     if oldest.header().base > first_seq {
-        let lost = Some((first_seq.0, oldest.header().base.0 - 1));
-        return Err(Error::damage(files.location, DamageKind::FirstMissing, Some(oldest.id()), None, lost));
+        let error = Error::damage_at(files.location, DamageKind::FirstMissing, Some(oldest.id()), None);
+        return Err(error.with_lost(first_seq.0..oldest.header().base.0));
     }
     let gap = live.windows(2).position(|pair| pair[1].header().predecessor != pair[0].header().generation);
     if let Some(i) = gap {
         let id = live[i + 1].id();
         let base = live[i + 1].header().base;
         let lost = lost_range::end_of(files, &mut live[i]).map(|end| end.max(first_seq).0..base.0);
-        let error = Error::damage(files.location, DamageKind::PredecessorMissing, Some(id), None, None);
+        let error = Error::damage_at(files.location, DamageKind::PredecessorMissing, Some(id), None);
         return Err(error.with_lost(lost.unwrap_or_default()));
     }
     match live.windows(2).find(|pair| contradicts_header(pair[0].header(), pair[1].header())) {
@@ -107,7 +107,7 @@ fn check_unsealed(
     }
     let at = Some(scan.chain.end.0);
     found.scan = Some(scan);
-    let error = Error::damage(files.location, DamageKind::Lost, Some(found.id()), at, None);
+    let error = Error::damage_at(files.location, DamageKind::Lost, Some(found.id()), at);
     Err(lost_range::after_chain(files, found, end_seq, first_seq, limit, error))
 }
 

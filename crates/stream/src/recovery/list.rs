@@ -9,7 +9,7 @@ use stratawal_segment::{SegmentFile, SegmentId};
 use super::files::StreamFiles;
 use super::found::{FoundSegment, RememberedSegment, SegmentHandle};
 use super::lost_range;
-use crate::error::{DamageKind, Error, ErrorKind, Result};
+use crate::error::{DamageKind, Error, Result};
 use crate::layout::OwnFile;
 
 /// The files of the log in the stream's directory.
@@ -34,7 +34,7 @@ pub(super) fn list(files: &StreamFiles<'_>) -> Result<Listing> {
         }
     }
     if segments.is_empty() {
-        return Err(Error::damage(files.location, DamageKind::NoSegment, None, None, None));
+        return Err(Error::damage_at(files.location, DamageKind::NoSegment, None, None));
     }
     segments.sort_by_key(|id| id.generation);
     Ok(Listing { segments, temporaries })
@@ -44,7 +44,7 @@ pub(super) fn list(files: &StreamFiles<'_>) -> Result<Listing> {
 pub(super) fn list_segments(files: &StreamFiles<'_>) -> Result<Vec<SegmentId>> {
     match list(files) {
         Ok(listing) => Ok(listing.segments),
-        Err(error) if error.kind() == ErrorKind::Damaged(DamageKind::NoSegment) => Ok(Vec::new()),
+        Err(error) if error.damage() == Some(DamageKind::NoSegment) => Ok(Vec::new()),
         Err(error) => Err(error),
     }
 }
@@ -73,7 +73,7 @@ pub(super) fn read_headers(
         };
         let header = *handle.header();
         if let Some(error) = misplaced(files, &header, &mut stream_id, all.get(i + 1)) {
-            if error.kind() == ErrorKind::Damaged(DamageKind::History) {
+            if error.damage() == Some(DamageKind::History) {
                 return Err(error);
             }
             return Err(lost_range::by_name(files, all, id, error));

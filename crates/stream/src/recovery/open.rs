@@ -30,7 +30,7 @@ use crate::write::tail::Tail;
 impl Inner {
     /// See [`StreamLog::open`](crate::StreamLog::open).
     pub(crate) fn open(context: Arc<LogContext>, location: Location, options: StreamOptions) -> Result<Arc<Self>> {
-        check_options(&location, &options)?;
+        options.validate_for(&location)?;
         match recover_or_read(&StreamFiles::new(&context, &location, &options), ReserveUse::Never) {
             Ok(mut recovered) => {
                 let mut removals = Removals::default();
@@ -59,13 +59,13 @@ impl Inner {
         options: StreamOptions,
         first: u64,
     ) -> Result<Arc<Self>> {
-        check_options(&location, &options)?;
+        options.validate_for(&location)?;
         if context.is_read_only() {
             return Err(Error::new(ErrorKind::ReadOnly, &location));
         }
         let outcome = recover_above(&StreamFiles::new(&context, &location, &options), SeqNo(first));
         events::opened(&location, &outcome);
-        let Some(mut recovered) = outcome? else { return Err(Error::new(ErrorKind::Deleted, &location)) };
+        let Some(mut recovered) = outcome? else { return Err(Error::new(ErrorKind::Missing, &location)) };
         let removed = Removals::remove_damaged(&context, &location, &std::mem::take(&mut recovered.dead));
         context.make_reserve();
         removed?;
@@ -94,10 +94,6 @@ pub(super) fn recover_or_read(files: &StreamFiles<'_>, reserve: ReserveUse) -> R
     let outcome = if files.context.is_read_only() { read(files) } else { recover(files, reserve) };
     events::opened(files.location, &outcome);
     outcome
-}
-
-fn check_options(location: &Location, options: &StreamOptions) -> Result<()> {
-    options.fault().map_or(Ok(()), |why| Err(Error::text(ErrorKind::InvalidOption, location, why)))
 }
 
 fn build(

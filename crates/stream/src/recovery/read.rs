@@ -90,7 +90,7 @@ fn state_of(
         (Some(scan), SegmentHandle::Closed(_), _) => SegmentState::Live(Arc::new(scan.live(&found.file(files)?))),
         // A writer may continue in the newest segment; it is read up to the CLOSE that was found.
         (None, SegmentHandle::Open(file), Some(close)) if found.id() == newest => {
-            let closed = closed_index(file, close, files.options.index_every);
+            let closed = closed_index(file, close, files.options.index_interval_bytes);
             let (index, _) = closed.map_err(|e| files.failed(e))?;
             SegmentState::Live(Arc::new(LiveSegment::new(SegmentData::read(file), Arc::new(index), close.offset.0)))
         }

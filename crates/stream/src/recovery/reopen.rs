@@ -67,7 +67,7 @@ impl Inner {
             let found = recovered.as_mut().map(|recovered| std::mem::take(&mut recovered.dead));
             if recovered.is_none() && !shared.snapshot.load().segments.is_empty() {
                 // The directory existed, and acknowledged entries with it.
-                return Err(Error::damage(&shared.location, DamageKind::NoSegment, None, None, None));
+                return Err(Error::damage_at(&shared.location, DamageKind::NoSegment, None, None));
             }
             let waiting = tail.waiting_from(recovered.as_ref().map_or(0, |recovered| recovered.next_seq));
             if waiting.is_none() && !asked {

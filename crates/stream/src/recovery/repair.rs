@@ -67,7 +67,8 @@ fn resume_closed(files: &StreamFiles<'_>, analysis: Analysis) -> Result<Recovery
     let mut kept = analysis.live;
     let newest = kept.pop().expect("invariant: there is a newest segment");
     let file = files.open_to_write(newest.id())?;
-    let (index, closes) = closed_index(&file, &close, files.options.index_every).map_err(|e| files.failed(e))?;
+    let (index, closes) =
+        closed_index(&file, &close, files.options.index_interval_bytes).map_err(|e| files.failed(e))?;
     let (writer, preallocation) =
         SegmentWriter::resume_after_close(&file, close.offset).map_err(|e| files.failed(e))?;
     let active = Active {

@@ -91,7 +91,7 @@ impl SegmentScan {
             ReadOrder::ChainFirst => None,
             ReadOrder::AttestationsFirst => Some(file.attestations(FIRST_FRAME)?.attested),
         };
-        let index = ActiveIndex::new(files.options.index_every);
+        let index = ActiveIndex::new(files.options.index_interval_bytes);
         let mut last = None;
         let mut before_limit = None;
         let chain = file.scan_chain(&mut |offset, frame| {

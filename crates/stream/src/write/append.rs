@@ -60,12 +60,12 @@ impl Inner {
         }
         let tail = &mut state.tail;
         let now = tail.clock.time(self.shared.context.system(), tail.last_timestamp);
-        let first = tail.push(entries, now, reserved, options.frame_len);
+        let first = tail.push(entries, now, reserved, options.frame_bytes);
         let end = state.tail.next_seq;
         let waiting = state.tail.waiting();
         self.shared.watermarks.set_accepted(end);
         match durability {
-            Durability::Buffered if waiting < options.buffer_len => {}
+            Durability::Buffered if waiting < options.buffer_bytes => {}
             Durability::Buffered => {
                 let target = self.group.target(&state);
                 drop(state);
@@ -160,7 +160,7 @@ impl Inner {
     fn room_for(&self, tail: &Tail, len: u64) -> Room {
         let Some(reservation) = &tail.reservation else { return Room::NeedsSegment };
         let is_empty = reservation.base == tail.next_seq;
-        let is_full = reservation.end.saturating_add(len) > self.shared.options.segment_len;
+        let is_full = reservation.end.saturating_add(len) > self.shared.options.segment_bytes;
         match reservation.restart {
             Some(_) if is_empty => Room::NeedsReplacement,
             Some(_) => Room::NeedsSegment,
@@ -172,7 +172,7 @@ impl Inner {
     /// The most bytes that these entries take in the file.
     fn reserved(&self, entries: &Entries<'_>) -> Result<u64> {
         let len = entries.data().len() as u64 + 4 * entries.len() as u64;
-        let max = self.shared.options.batch_len_max;
+        let max = self.shared.options.batch_bytes_max;
         if len > max {
             return Err(Error::new(ErrorKind::TooLarge { len, max }, &self.shared.location));
         }
@@ -231,7 +231,7 @@ impl Inner {
     fn drain_if_free(&self, waiting: usize, target: CommitTarget) -> Result<()> {
         const BUFFERS_MAX: usize = 4;
         let options = &self.shared.options;
-        if waiting >= BUFFERS_MAX * options.buffer_len || self.group.is_free() {
+        if waiting >= BUFFERS_MAX * options.buffer_bytes || self.group.is_free() {
             return self.group.wait_for(Durability::Flushed, target);
         }
         Ok(())

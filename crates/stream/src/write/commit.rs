@@ -332,7 +332,7 @@ impl<L: CommitLeader> Group<L> {
         loop {
             let mut state = self.state.lock();
             let Some(failure) = state.failed.clone() else { return Ok(()) };
-            if failure.kind() == ErrorKind::Deleted {
+            if failure.kind() == ErrorKind::Missing {
                 return Err(failure);
             }
             // A leader may still be at the files: an append can fail the group beside it.

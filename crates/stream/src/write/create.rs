@@ -167,7 +167,7 @@ impl Shared {
         let header = *writer.header();
         let live = Arc::new(LiveSegment::new(
             SegmentData::read_shared(header, Arc::clone(writer.file())),
-            Arc::new(ActiveIndex::new(self.options.index_every)),
+            Arc::new(ActiveIndex::new(self.options.index_interval_bytes)),
             SEGMENT_HEADER_LEN as u64,
         ));
         let mut segments = Vec::with_capacity(before.len() + 1);

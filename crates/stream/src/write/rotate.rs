@@ -47,7 +47,7 @@ impl OpenSegments {
         let base = self.active.writer.header().base;
         assert!(base < header.base, "a segment without entries has no successor but voids it");
         self.reserve_seal(reservation, ReserveUse::Never)?;
-        let len = SUCCESSOR_LEN.min(shared.options.segment_len.saturating_add(CONTROL_RESERVE));
+        let len = SUCCESSOR_LEN.min(shared.options.segment_bytes.saturating_add(CONTROL_RESERVE));
         let (writer, preallocation) = self.create(&header, len, ReserveUse::Never)?;
         self.seal(reservation, &header).map_err(Error::poisoned)?;
         let snapshot = shared.snapshot.load();

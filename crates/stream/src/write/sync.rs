@@ -100,7 +100,7 @@ impl OpenSegments {
         let options = &self.shared.options;
         let len: u64 = self.unsynced.iter().map(|unsynced| unsynced.len).sum();
         let too_many = || !self.unsynced.is_empty() && self.shared.context.unsynced_files.are_too_many();
-        self.unsynced.len() > options.unsettled_segments_max || len > options.unsettled_len_max || too_many()
+        self.unsynced.len() > options.unsynced_segments_max || len > options.unsynced_bytes_max || too_many()
     }
 
     /// Past the bound, settles the oldest.

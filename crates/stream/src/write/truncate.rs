@@ -57,7 +57,10 @@ impl Inner {
                 return Ok(None);
             }
             if next < first || next > end {
-                return Err(Error::new(ErrorKind::OutOfRange { first, next: end }, &self.shared.location));
+                return Err(Error::new(
+                    ErrorKind::OutOfRange { first_seq: first, next_seq: end },
+                    &self.shared.location,
+                ));
             }
             writer.cut_from(&mut state.tail, next, first, ReserveUse::Allowed).map(Some)
         });
@@ -79,7 +82,7 @@ impl Inner {
         // this one is gone.
         let mut removals = self.removals.lock();
         let mut moved = Ok(None);
-        let retired = self.group.shut_down(Error::new(ErrorKind::Deleted, &shared.location), |state| {
+        let retired = self.group.shut_down(Error::new(ErrorKind::Missing, &shared.location), |state| {
             moved = move_away(&shared.context, &shared.location);
             if let Err(DeleteError::Undone(error)) = &moved {
                 return Err(error.clone());

@@ -70,7 +70,7 @@ impl Iter {
         let snapshot = shared.snapshot.load();
         self.entered = Some(Arc::clone(&snapshot));
         let i = snapshot.find(seq).filter(|_| seq >= start);
-        let i = i.ok_or_else(|| Error::new(ErrorKind::Truncated { start }, &shared.location))?;
+        let i = i.ok_or_else(|| Error::new(ErrorKind::Truncated { first_seq: start }, &shared.location))?;
         let segment = self.inner.open_segment(&snapshot, i)?;
         let (point, _) = segment.reader.span(seq);
         let start = FrameStart { offset: ByteOffset(point.offset), first_seq: SeqNo(point.seq) };

@@ -81,7 +81,7 @@ impl Iter {
             Bound::Unbounded => start,
         };
         if front < start && front < back {
-            iter.failed = Some(Error::new(ErrorKind::Truncated { start }, &inner.shared.location));
+            iter.failed = Some(Error::new(ErrorKind::Truncated { first_seq: start }, &inner.shared.location));
         }
         iter.epoch = epoch;
         iter.front = front;
@@ -140,7 +140,7 @@ impl Iter {
         self.inner.check_process()?;
         loop {
             if let Some(at) = self.cut.filter(|&at| at <= seq) {
-                return Err(Error::new(ErrorKind::Cut { at }, &self.inner.shared.location));
+                return Err(Error::new(ErrorKind::Cut { next_seq: at }, &self.inner.shared.location));
             }
             let result = read(self);
             // The epoch is loaded after the read. If the read saw anything of a later epoch, this
@@ -188,7 +188,7 @@ impl Iter {
         if seq < watermarks.flushed() {
             return Ok(None);
         }
-        Err(Error::new(ErrorKind::Cut { at: watermarks.accepted() }, &self.inner.shared.location))
+        Err(Error::new(ErrorKind::Cut { next_seq: watermarks.accepted() }, &self.inner.shared.location))
     }
 }
 

@@ -45,27 +45,33 @@ use crate::options::StreamOptions;
 pub(crate) use before_damage::read_before_damage;
 use plan::{Piece, Plan, UNLIMITED, make_plan};
 
-/// What [`Salvage`] yields.
+/// An item that [`Salvage`] yields.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Salvaged {
-    /// An entry.
+    /// An entry of the stream, byte for byte as it was appended.
     Entry(Entry),
-    /// An entry of which it is not known whether `truncate_from` dropped it: the file that would
-    /// show it is missing.
+    /// An entry, byte for byte as it was appended, that a truncation may have dropped from the end
+    /// of the stream: the segment file that would show it is missing. If the end of the stream was
+    /// never truncated, this is an entry of the stream.
     Uncertain(Entry),
     /// Entries that cannot be read.
     Lost(Lost),
 }
 
-/// Entries that cannot be read.
+/// Entries that cannot be read, and why.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Lost {
-    /// The first of them.
-    pub first: u64,
-    /// The last of them; `None` where it is not known how many there were, if any.
-    pub last: Option<u64>,
-    /// What is damaged, and where.
+    /// The seq of the first of them.
+    pub first_seq: u64,
+    /// One past the last of them. `None` if nothing attests how many there were: then there may
+    /// also have been none.
+    pub next_seq: Option<u64>,
+    /// What is damaged, and where. If a file is missing, the segment is the one next to it. If
+    /// entries are lost before a frame, the offset is that of the frame. The kind may also be
+    /// [`NewerFormat`](ErrorKind::NewerFormat), for a segment file of a newer version, or
+    /// [`TooLarge`](ErrorKind::TooLarge), for a frame over the limit for reading.
     pub error: Error,
 }
 
@@ -75,7 +81,7 @@ pub struct Lost {
 /// page cache, and may not be durable.
 ///
 /// At most a few files are open at a time. One frame is in memory at a time; one longer than
-/// `read_len_max` of `options` counts as lost.
+/// `read_bytes_max` of `options` counts as lost.
 ///
 /// Entries that a writer drops at the same time may be yielded or not.
 ///
@@ -96,8 +102,8 @@ pub fn salvage(context: &Arc<LogContext>, location: &Location, options: &StreamO
     }))
 }
 
-/// Yields the entries of a stream that can be read, and the ranges that are lost, in order of seq;
-/// each seq at most once. See [`salvage`].
+/// The entries of a stream that can be read, and the ranges that are lost, in order of seq. Each
+/// seq comes at most once. The function `salvage` makes it.
 #[derive(Debug)]
 pub struct Salvage {
     context: Arc<LogContext>,
@@ -195,7 +201,7 @@ impl Salvage {
     fn look_again(&mut self) -> Result<()> {
         self.reading = None;
         let Some(plan) = make_plan(&self.files(), self.stream_id)? else {
-            return Err(Error::new(ErrorKind::Deleted, &self.location));
+            return Err(Error::new(ErrorKind::Missing, &self.location));
         };
         self.stream_id = plan.stream_id;
         self.next = self.next.max(plan.first_seq);
@@ -225,7 +231,7 @@ impl Salvage {
     /// Goes to the next piece.
     fn enter(&mut self, mut piece: Piece) -> Result<Flow> {
         if let Some(damage) = piece.missing.take() {
-            let error = Error::damage(&self.location, damage, Some(piece.id), None, None);
+            let error = Error::damage_at(&self.location, damage, Some(piece.id), None);
             let hole = self.hole(Some(piece.id.base), error)?;
             self.plan.pieces.push_front(piece);
             return Ok(self.flow(hole));
@@ -278,7 +284,7 @@ impl Salvage {
         let id = reading.piece.id;
         if first > seq {
             // Nothing that can be read has these seqs. They may begin anywhere before this frame.
-            let error = Error::damage(&self.location, DamageKind::Gap, Some(id), Some(found.offset.0), None);
+            let error = Error::damage_at(&self.location, DamageKind::Gap, Some(id), Some(found.offset.0));
             reading.found = Some(found);
             self.reading = Some(reading);
             let hole = self.hole(Some(first), error)?;
@@ -299,7 +305,7 @@ impl Salvage {
         let error = if too_large {
             Error::new(ErrorKind::TooLarge { len, max }, &self.location)
         } else {
-            Error::damage(&self.location, DamageKind::Frame, Some(id), Some(found.offset.0), None)
+            Error::damage_at(&self.location, DamageKind::Frame, Some(id), Some(found.offset.0))
         };
         let end = end.min(reading.piece.limit);
         self.reading = Some(reading);
@@ -320,7 +326,7 @@ impl Salvage {
             UNLIMITED => self.plan.attested,
             limit => limit,
         };
-        let error = Error::damage(&self.location, DamageKind::Lost, Some(piece.id), None, None);
+        let error = Error::damage_at(&self.location, DamageKind::Lost, Some(piece.id), None);
         let hole = self.hole(Some(end), error)?;
         Ok(self.flow(hole))
     }
@@ -355,12 +361,11 @@ impl Salvage {
         }
         let end = end.map(|end| end.min(self.plan.attested));
         self.next = end.unwrap_or(first);
-        let last = end.map(|end| end.0 - 1);
-        let error = match last {
-            Some(last) => error.with_lost(first.0..last + 1),
+        let error = match end {
+            Some(end) => error.with_lost(first.0..end.0),
             None => error.with_lost_from(first.0),
         };
-        Ok(Hole::Lost(Lost { first: first.0, last, error }))
+        Ok(Hole::Lost(Lost { first_seq: first.0, next_seq: end.map(|end| end.0), error }))
     }
 
     fn flow(&mut self, hole: Hole) -> Flow {

@@ -82,7 +82,7 @@ pub(super) fn make_plan(files: &StreamFiles<'_>, known: Option<StreamId>) -> Res
             // A writer has removed a file since it was listed.
             Err(error) if error.is_not_found() => {}
             Ok(plan) if known.is_some() && plan.stream_id.is_some() && plan.stream_id != known => {
-                return Err(Error::new(ErrorKind::Deleted, files.location));
+                return Err(Error::new(ErrorKind::Missing, files.location));
             }
             Err(error) => return Err(error),
             // A writer creates a file before it changes what the others say.
@@ -119,7 +119,7 @@ fn plan(files: &StreamFiles<'_>) -> Result<Plan> {
 
 /// A stream without files: everything is lost, however much that was.
 fn no_segment(files: &StreamFiles<'_>) -> Plan {
-    let error = Error::damage(files.location, DamageKind::NoSegment, None, None, None);
+    let error = Error::damage_at(files.location, DamageKind::NoSegment, None, None);
     let id = SegmentId { base: SeqNo(0), generation: Generation(0) };
     let piece = Piece { id, header: Err(error), limit: UNLIMITED, missing: None, is_certain: true };
     Plan {
@@ -172,7 +172,7 @@ fn join(files: &StreamFiles<'_>, pieces: &mut [Piece], first_seq: SeqNo) -> Resu
         let Ok(header) = &older.header else { continue };
         let is_mixed = match &newer.header {
             Ok(next) => !is_gap && !is_one_history(files, header, next)?,
-            Err(error) => error.kind() == ErrorKind::Damaged(DamageKind::History),
+            Err(error) => error.damage() == Some(DamageKind::History),
         };
         if is_mixed {
             // Which of the two is the wrong one is not known. The newest segments count as the
@@ -205,7 +205,7 @@ fn check_end(files: &StreamFiles<'_>, last: Option<&mut Piece>) -> Result<Option
     if let Some(seal) = file.find_seal().map_err(|e| files.failed(e))? {
         last.limit = seal.end_seq;
         last.is_certain = false;
-        return Ok(Some(Error::damage(files.location, DamageKind::SuccessorMissing, Some(last.id), None, None)));
+        return Ok(Some(Error::damage_at(files.location, DamageKind::SuccessorMissing, Some(last.id), None)));
     }
     let is_whole = file.has_active_len()
         || file.finished().map_err(|e| files.failed(e))?.is_some()

@@ -1,5 +1,4 @@
-//! The same for many streams at once: a disk that syncs many files together is not asked for them
-//! one by one.
+//! One call for many streams: a disk syncs many files faster at the same time than one by one.
 
 use std::thread;
 
@@ -7,27 +6,27 @@ use stratawal_stream::{Result, StreamLog};
 use stratawal_sync::MutexGuard;
 use stratawal_sync::atomic::{AtomicUsize, Ordering};
 
-/// As many wait for the disk at the same time; more bring nothing.
+/// The most threads that wait for the disk at the same time; more gain nothing.
 const THREADS_MAX: usize = 64;
 
-/// A thread for every so many streams: fewer are not worth one. So with seven streams and less
-/// everything is done in order, which a simulation that replays counts on.
-const STREAMS_MIN: usize = 4;
+/// One thread for this many streams: fewer are not worth a thread. So up to seven streams are done
+/// in order by the caller, and a simulation can replay them.
+const STREAMS_PER_THREAD: usize = 4;
 
-/// Does `act` for every stream, and answers the error of the first in their order for which it
-/// fails.
+/// Calls `act` for every stream. Returns the error of the first stream, in their order, for which
+/// it fails.
 ///
-/// Those for which it may wait for the disk (`waits`) are taken by several threads, as far as the
-/// system lets this one have any; it takes part itself. Only with `helpers`, which one call has at
-/// a time: of many, each is a thread by itself.
-pub(crate) fn together(
+/// Several threads share the streams for which `act` may wait for the disk (`waits`): this one, and
+/// as many others as the system grants. They are started only if `helpers` is held, which one call
+/// holds at a time; other calls do their work in their own thread.
+pub(crate) fn for_each_stream(
     streams: &[StreamLog],
     helpers: Option<MutexGuard<'_, ()>>,
     waits: fn(&StreamLog) -> bool,
     act: fn(&StreamLog) -> Result<()>,
 ) -> Result<()> {
     let (waiting, quick): (Vec<_>, Vec<_>) = streams.iter().enumerate().partition(|(_, stream)| waits(stream));
-    let threads = if helpers.is_some() { (waiting.len() / STREAMS_MIN).min(THREADS_MAX) } else { 1 };
+    let threads = if helpers.is_some() { (waiting.len() / STREAMS_PER_THREAD).min(THREADS_MAX) } else { 1 };
     let next = AtomicUsize::new(0);
     let some = || {
         let mut first = None;
@@ -45,7 +44,7 @@ pub(crate) fn together(
             .collect::<Vec<_>>();
         let mine = some();
         let theirs = others.into_iter().filter_map(|thread| {
-            // What `act` panics with goes on here, as if this thread had called it.
+            // A panic of `act` continues here, as if this thread had called it.
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
         theirs.chain(mine).chain(of_quick).min_by_key(|(i, _)| *i)

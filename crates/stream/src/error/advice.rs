@@ -1,0 +1,43 @@
+//! What a program can still do with a damaged stream.
+
+use super::{DamageKind, Error};
+
+impl Error {
+    /// A sentence on what a program can still do with the damaged stream. `None` if this is not
+    /// damage to a stream.
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        let end_unknown = self.details.lost.is_none() && self.details.lost_from.is_some();
+        Some(match self.damage()? {
+            DamageKind::Misplaced => {
+                "put each file back where it belongs; until then the intact entries of the other files can be read; \
+                 truncating fails while the file is there, but once it is moved away, truncating before the first entry of \
+                 a later file opens the stream"
+            }
+            DamageKind::Directory => "put the stream's own directory back, or remove by hand what has its name",
+            DamageKind::NoSegment => "nothing is left to read; restore the files from a copy, or delete the stream",
+            DamageKind::Frame | DamageKind::Gap => {
+                "the entries that are not lost can be read, those after the damage too, and the stream can be appended to; \
+                 truncating before the first entry after the damage drops it"
+            }
+            DamageKind::History => {
+                "restore all files of the stream from one of the copies; until then the entries can be read, although it is not \
+                 certain which of them belong together"
+            }
+            DamageKind::Seal => "no entry is lost; truncating before the next segment drops the damage",
+            DamageKind::SuccessorMissing | DamageKind::Length => CANNOT_BE_OPENED,
+            DamageKind::Header | DamageKind::File if end_unknown => CANNOT_BE_OPENED,
+            DamageKind::Header
+            | DamageKind::File
+            | DamageKind::FirstMissing
+            | DamageKind::PredecessorMissing
+            | DamageKind::Lost => {
+                "the intact entries can be read, those after the damage too; truncating before the first entry after the \
+                 damage opens the stream again; or restore the file from a copy"
+            }
+        })
+    }
+}
+
+const CANNOT_BE_OPENED: &str = "the stream cannot be opened, and truncating it does not help, since its end is not known; \
+                                the intact entries can be read and appended to another stream; or restore the file from a copy";

@@ -1,0 +1,165 @@
+//! The kinds of errors, and the kinds of damage.
+
+use std::fmt;
+
+/// The kinds of [`Error`](super::Error).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Another process, or another handle in this one, has the log open for writing.
+    Locked,
+    /// The log or the stream does not exist, or the stream was deleted.
+    Missing,
+    /// Acknowledged entries are damaged or missing. Nothing was changed or deleted. See
+    /// [`Error::damage`](super::Error::damage) and [`Error::lost`](super::Error::lost), and
+    /// [`Error::advice`](super::Error::advice) for what still works.
+    Damaged,
+    /// A newer version wrote this. Use that version.
+    NewerFormat,
+    /// The operating system refused.
+    Io,
+    /// The disk or the quota is full. The call changed nothing (the message names the call), and
+    /// works again once space is free. A close is the exception: the stream is closed, and is
+    /// recovered when it is next opened.
+    Full,
+    /// A write or sync has failed, in this call or an earlier one. The entries it was for may or
+    /// may not be in the stream, and nothing can be appended until the stream is recovered.
+    /// Reopening recovers it. If the cause was a full disk (the message states it), the next
+    /// append, flush or sync recovers it too, once space is free.
+    Poisoned,
+    /// The log or the stream was closed.
+    Closed,
+    /// The log was opened for reading only.
+    ReadOnly,
+    /// No stream can have this name: it is empty, or too long when escaped.
+    InvalidName,
+    /// An option is out of its range, or contradicts those the stream is open with.
+    InvalidOption,
+    /// A batch over the limit for appending, or a frame over the limit for reading.
+    TooLarge {
+        /// Its length in bytes.
+        len: u64,
+        /// The limit in bytes.
+        max: u64,
+    },
+    /// The seq is outside the range that the call accepts.
+    OutOfRange {
+        /// The first live seq.
+        first_seq: u64,
+        /// One past the last entry.
+        next_seq: u64,
+    },
+    /// The seq is below the first entry: it was dropped from the beginning of the stream.
+    Truncated {
+        /// The first live seq.
+        first_seq: u64,
+    },
+    /// This process was forked from the one that opened the log. Handles work only in the process
+    /// that opened them; in a forked process dropping one only releases memory. Open the log anew
+    /// in this process: for writing once the other process has closed it, or read-only.
+    Forked,
+    /// Entries were dropped from the end of the stream while a reader was at or above them.
+    Cut {
+        /// One past the last entry that is left.
+        next_seq: u64,
+    },
+}
+
+impl ErrorKind {
+    /// A short name in lower case, for programs. It stays the same in later versions.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Locked => "locked",
+            Self::Missing => "missing",
+            Self::Damaged => "damaged",
+            Self::NewerFormat => "newer_format",
+            Self::Io => "io",
+            Self::Full => "full",
+            Self::Poisoned => "poisoned",
+            Self::Closed => "closed",
+            Self::ReadOnly => "read_only",
+            Self::InvalidName => "invalid_name",
+            Self::InvalidOption => "invalid_option",
+            Self::TooLarge { .. } => "too_large",
+            Self::OutOfRange { .. } => "out_of_range",
+            Self::Truncated { .. } => "truncated",
+            Self::Forked => "forked",
+            Self::Cut { .. } => "cut",
+        }
+    }
+}
+
+/// Writes the short name, [`ErrorKind::as_str`].
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The kinds of damage to a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DamageKind {
+    /// The header of a segment is not valid.
+    Header,
+    /// A segment's header is valid, and belongs to another file or stream: the file was moved here
+    /// or renamed.
+    Misplaced,
+    /// The directory of the stream has no segment.
+    NoSegment,
+    /// The first segment is missing.
+    FirstMissing,
+    /// A segment between two others is missing.
+    PredecessorMissing,
+    /// The newest segment is missing: the one before names it.
+    SuccessorMissing,
+    /// The chain of frames breaks before the end that was acknowledged.
+    Lost,
+    /// A file has a length that no writer leaves: it was shortened or lengthened, or its end is
+    /// damaged.
+    Length,
+    /// A frame is not valid.
+    Frame,
+    /// A frame is valid, and another one belongs in its place.
+    Gap,
+    /// A segment's name belongs to something else than a file: a link or a directory.
+    File,
+    /// The stream's name belongs to something else than a directory: a link or a file.
+    Directory,
+    /// The end of a sealed segment is damaged; its entries are not.
+    Seal,
+    /// Two segments were not written one after the other: files of two copies of the log are
+    /// mixed, or an old file was put back.
+    History,
+}
+
+impl DamageKind {
+    /// A short name in lower case, for programs. It stays the same in later versions.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Header => "header",
+            Self::Misplaced => "misplaced",
+            Self::NoSegment => "no_segment",
+            Self::FirstMissing => "first_missing",
+            Self::PredecessorMissing => "predecessor_missing",
+            Self::SuccessorMissing => "successor_missing",
+            Self::Lost => "lost",
+            Self::Length => "length",
+            Self::Frame => "frame",
+            Self::Gap => "gap",
+            Self::File => "file",
+            Self::Directory => "directory",
+            Self::Seal => "seal",
+            Self::History => "history",
+        }
+    }
+}
+
+/// Writes the short name, [`DamageKind::as_str`].
+impl fmt::Display for DamageKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,369 @@
+//! The error of a stream, and of the log that it belongs to: what it knows, and how it is made.
+//!
+//! The texts that it prints are in `text`, the advice for damaged streams is in `advice`.
+
+mod advice;
+mod kind;
+mod text;
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use stratawal_segment::{self as segment, SegmentId};
+
+use crate::location::Location;
+
+pub use self::kind::{DamageKind, ErrorKind};
+
+/// The result of an operation on a log or a stream.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong: kind, stream, segment, offset, the entries lost, and the cause. Cloning is
+/// cheap.
+#[derive(Clone)]
+pub struct Error {
+    details: Arc<Details>,
+    call: Option<Call>,
+}
+
+struct Details {
+    kind: ErrorKind,
+    /// `None` unless `kind` is [`ErrorKind::Damaged`].
+    damage: Option<DamageKind>,
+    stream: Option<String>,
+    segment: Option<String>,
+    offset: Option<u64>,
+    lost: Option<Range<u64>>,
+    /// The first entry that may be lost, where only that is known.
+    lost_from: Option<u64>,
+    cause: Cause,
+}
+
+enum Cause {
+    None,
+    Io(io::Error),
+    Segment(segment::Error),
+    Earlier(Error),
+    /// The length of a file in bytes, and the length it was closed with, if that is known.
+    Length(u64, Option<u64>),
+    /// The file name of the segment that the other one does not follow.
+    NotAfter(String),
+    Text(&'static str),
+    /// What a failure of the system means, and the path it was about.
+    About(&'static str, PathBuf, io::Error),
+    /// The whole text of an error of the log, and the failure of the system behind it.
+    Log(String, Option<io::Error>),
+}
+
+/// The call that reports an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    LookUp,
+    Append,
+    Flush,
+    Sync,
+    Truncate,
+    Delete,
+    Close,
+    Reopen,
+}
+
+impl Error {
+    /// What kind of error this is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.details.kind
+    }
+
+    /// The kind of damage; `None` if this is not damage to a stream.
+    #[must_use]
+    pub fn damage(&self) -> Option<DamageKind> {
+        self.details.damage
+    }
+
+    /// The name of the stream, if the error is about one.
+    #[must_use]
+    pub fn stream(&self) -> Option<&str> {
+        self.details.stream.as_deref()
+    }
+
+    /// The file name of the segment, if the error is about one.
+    #[must_use]
+    pub fn segment(&self) -> Option<&str> {
+        self.details.segment.as_deref()
+    }
+
+    /// The offset in that file in bytes, if it is known.
+    #[must_use]
+    pub fn offset(&self) -> Option<u64> {
+        self.details.offset
+    }
+
+    /// The seqs of the entries that the damage takes, if they are known.
+    #[must_use]
+    pub fn lost(&self) -> Option<Range<u64>> {
+        self.details.lost.clone()
+    }
+
+    /// Whether this is damage to a stream.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        self.details.damage.is_some()
+    }
+
+    /// The kind of the operating system's error that caused this, if one did.
+    #[must_use]
+    pub fn io_kind(&self) -> Option<io::ErrorKind> {
+        match &self.details.cause {
+            Cause::Io(error) | Cause::About(_, _, error) | Cause::Log(_, Some(error)) => Some(error.kind()),
+            Cause::Segment(error) => error.io_kind(),
+            Cause::Earlier(error) => error.io_kind(),
+            Cause::None | Cause::Length(..) | Cause::NotAfter(_) | Cause::Text(_) | Cause::Log(_, None) => None,
+        }
+    }
+
+    /// Whether a full disk caused this.
+    pub(crate) fn caused_by_full_disk(&self) -> bool {
+        match (&self.details.kind, &self.details.cause) {
+            (ErrorKind::Full, _) => true,
+            (_, Cause::Earlier(error)) => error.caused_by_full_disk(),
+            _ => false,
+        }
+    }
+
+    /// The segment whose valid header is in a file of another name, if that is what is wrong.
+    pub(crate) fn named_segment(&self) -> Option<SegmentId> {
+        match &self.details.cause {
+            Cause::Segment(error) => match error.kind() {
+                segment::ErrorKind::NameMismatch(named) => Some(*named),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether a file did not exist: a writer in another process may have removed it.
+    pub(crate) fn is_not_found(&self) -> bool {
+        match &self.details.cause {
+            Cause::Segment(error) => error.is_not_found(),
+            Cause::Io(error) => error.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+
+    /// Whether two findings are equal: kind, segment, offset, and the entries lost.
+    pub(crate) fn same_finding(&self, other: &Self) -> bool {
+        fn key(error: &Error) -> impl PartialEq {
+            let Details { kind, damage, segment, offset, lost, lost_from, .. } = &*error.details;
+            (*kind, *damage, segment.clone(), *offset, lost.clone(), *lost_from)
+        }
+        key(self) == key(other)
+    }
+}
+
+/// How errors are made.
+impl Error {
+    /// An error of the log, or of a stream by its name, with its whole text: for facades.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn of_log(kind: ErrorKind, stream: Option<&str>, text: String, source: Option<io::Error>) -> Self {
+        let cause = Cause::Log(text, source);
+        Details { stream: stream.map(ToOwned::to_owned), ..Details::new(kind, cause) }.into()
+    }
+
+    /// The error as `call` reports it.
+    pub(crate) fn of_call(self, call: Call) -> Self {
+        Self { call: Some(call), ..self }
+    }
+
+    fn build(kind: ErrorKind, stream: &str, cause: Cause) -> Self {
+        Details { stream: Some(stream.to_owned()), ..Details::new(kind, cause) }.into()
+    }
+
+    pub(crate) fn new(kind: ErrorKind, location: &Location) -> Self {
+        Self::build(kind, location.name(), Cause::None)
+    }
+
+    pub(crate) fn text(kind: ErrorKind, location: &Location, text: &'static str) -> Self {
+        Self::build(kind, location.name(), Cause::Text(text))
+    }
+
+    /// For threads that waited for one that panicked.
+    pub(crate) fn unwound(stream: &str) -> Self {
+        Self::build(ErrorKind::Poisoned, stream, Cause::Text("the thread that was writing panicked"))
+    }
+
+    /// For a thread that waited through more failures of the stream than are remembered.
+    pub(crate) fn outcome_unknown(stream: &str) -> Self {
+        let text = "the stream has failed and was recovered many times since this call began; whether it succeeded is not known";
+        Self::build(ErrorKind::Poisoned, stream, Cause::Text(text))
+    }
+
+    /// An error of an operation on the stream's directory.
+    pub(crate) fn directory(location: &Location, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::NotADirectory => Self::damage_at(location, DamageKind::Directory, None, None),
+            _ => Self::io(location, source),
+        }
+    }
+
+    pub(crate) fn io(location: &Location, source: io::Error) -> Self {
+        let full = stratawal_storage::is_full(&source);
+        Self::build(if full { ErrorKind::Full } else { ErrorKind::Io }, location.name(), Cause::Io(source))
+    }
+
+    /// An error of the system at `path`, with what that means: `text`. Never of the kind
+    /// [`ErrorKind::Full`], which means that nothing was done.
+    pub(crate) fn io_about(location: &Location, text: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::build(ErrorKind::Io, location.name(), Cause::About(text, path.to_owned(), source))
+    }
+
+    /// A failure after which the operation may have taken effect or not.
+    pub(crate) fn undecided(location: &Location, source: io::Error) -> Self {
+        Self::build(ErrorKind::Io, location.name(), Cause::Io(source))
+    }
+
+    /// The failure of the stream, for a call whose entries were accepted: "full" would mean that
+    /// they were not.
+    pub(crate) fn after_acceptance(self) -> Self {
+        if self.kind() == ErrorKind::Full { self.poisoned() } else { self }
+    }
+
+    /// This error as every later call reports it.
+    pub(crate) fn poisoned(self) -> Self {
+        if self.kind() == ErrorKind::Poisoned {
+            return self;
+        }
+        let stream = self.details.stream.clone();
+        Details { stream, ..Details::new(ErrorKind::Poisoned, Cause::Earlier(self)) }.into()
+    }
+
+    pub(crate) fn segment_error(location: &Location, error: segment::Error) -> Self {
+        let damage = |kind| (ErrorKind::Damaged, Some(kind));
+        let (kind, damage) = match error.kind() {
+            _ if error.is_full() => (ErrorKind::Full, None),
+            _ if error.is_newer() => (ErrorKind::NewerFormat, None),
+            segment::ErrorKind::TooLarge { len, max } => (ErrorKind::TooLarge { len: *len, max: *max }, None),
+            segment::ErrorKind::Header(_) => damage(DamageKind::Header),
+            segment::ErrorKind::NameMismatch(_) => damage(DamageKind::Misplaced),
+            segment::ErrorKind::NotAFile(_) => damage(DamageKind::File),
+            segment::ErrorKind::Gap { .. } => damage(DamageKind::Gap),
+            segment::ErrorKind::Invalid(_) | segment::ErrorKind::Missing { .. } => damage(DamageKind::Frame),
+            _ if error.is_damage() => damage(DamageKind::Frame),
+            _ => (ErrorKind::Io, None),
+        };
+        let segment = Some(error.segment().to_string());
+        let offset = error.offset().map(|offset| offset.0);
+        let stream = Some(location.name().to_owned());
+        Details { damage, stream, segment, offset, ..Details::new(kind, Cause::Segment(error)) }.into()
+    }
+
+    /// Damage of the kind `kind`.
+    pub(crate) fn damage_at(
+        location: &Location,
+        kind: DamageKind,
+        segment: Option<SegmentId>,
+        offset: Option<u64>,
+    ) -> Self {
+        Details { segment: segment.map(|id| id.to_string()), offset, ..Details::damage(location, kind) }.into()
+    }
+
+    /// A valid segment that is in the wrong place, and why.
+    pub(crate) fn misplaced(location: &Location, segment: SegmentId, why: &'static str) -> Self {
+        let segment = Some(segment.to_string());
+        let damage = Details::damage(location, DamageKind::Misplaced);
+        Details { segment, offset: Some(0), cause: Cause::Text(why), ..damage }.into()
+    }
+
+    /// A file of `len` bytes, a length that no writer leaves; `closed_len` is the length it was
+    /// closed with.
+    pub(crate) fn length(location: &Location, segment: SegmentId, len: u64, closed_len: Option<u64>) -> Self {
+        let segment = Some(segment.to_string());
+        let damage = Details::damage(location, DamageKind::Length);
+        Details { segment, offset: Some(len), cause: Cause::Length(len, closed_len), ..damage }.into()
+    }
+
+    /// Segment `next` was not written after `before`, which precedes it in the stream.
+    pub(crate) fn history(location: &Location, before: SegmentId, next: SegmentId) -> Self {
+        let segment = Some(next.to_string());
+        let damage = Details::damage(location, DamageKind::History);
+        Details { segment, cause: Cause::NotAfter(before.to_string()), ..damage }.into()
+    }
+
+    /// Adds that entries from `seq` on may be lost, where no more is known.
+    pub(crate) fn with_lost_from(mut self, seq: u64) -> Self {
+        if let Some(details) = Arc::get_mut(&mut self.details) {
+            details.lost_from = Some(seq);
+        }
+        self
+    }
+
+    /// Adds the entries that the damage takes, where they were not known.
+    pub(crate) fn with_lost(mut self, seqs: Range<u64>) -> Self {
+        if let Some(details) = Arc::get_mut(&mut self.details)
+            && details.damage.is_some()
+            && details.lost.is_none()
+            && !seqs.is_empty()
+        {
+            details.lost = Some(seqs);
+        }
+        self
+    }
+}
+
+impl Details {
+    fn new(kind: ErrorKind, cause: Cause) -> Self {
+        Self { kind, damage: None, stream: None, segment: None, offset: None, lost: None, lost_from: None, cause }
+    }
+
+    fn damage(location: &Location, damage: DamageKind) -> Self {
+        let stream = Some(location.name().to_owned());
+        Self { damage: Some(damage), stream, ..Self::new(ErrorKind::Damaged, Cause::None) }
+    }
+}
+
+impl From<Details> for Error {
+    fn from(details: Details) -> Self {
+        Self { details: Arc::new(details), call: None }
+    }
+}
+
+/// Prints the kind, and the message as a person reads it: this is what `unwrap` shows.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error").field("kind", &self.kind()).field("message", &format_args!("{self}")).finish()
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.details.cause {
+            Cause::None | Cause::Length(..) | Cause::NotAfter(_) | Cause::Text(_) | Cause::Log(_, None) => None,
+            Cause::Io(error) | Cause::About(_, _, error) | Cause::Log(_, Some(error)) => Some(error),
+            Cause::Segment(error) => Some(error),
+            Cause::Earlier(error) => Some(error),
+        }
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::Locked => io::ErrorKind::WouldBlock,
+            ErrorKind::Missing => io::ErrorKind::NotFound,
+            ErrorKind::Damaged => io::ErrorKind::InvalidData,
+            ErrorKind::Full => io::ErrorKind::StorageFull,
+            ErrorKind::ReadOnly => io::ErrorKind::PermissionDenied,
+            ErrorKind::NewerFormat => io::ErrorKind::Unsupported,
+            ErrorKind::TooLarge { .. }
+            | ErrorKind::InvalidOption
+            | ErrorKind::InvalidName
+            | ErrorKind::OutOfRange { .. } => io::ErrorKind::InvalidInput,
+            _ => error.io_kind().unwrap_or(io::ErrorKind::Other),
+        };
+        Self::new(kind, error)
+    }
+}
