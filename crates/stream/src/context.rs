@@ -17,8 +17,8 @@ use crate::unsynced_files::UnsyncedFiles;
 use crate::write::buffer_pool::BufferPool;
 use crate::write::dir_sync::DirSyncs;
 use crate::write::encode::FrameEncoder;
+use crate::write::pending::PendingFrames;
 use crate::write::reserve::EmergencyReserve;
-use crate::write::tail::Pending;
 
 /// What the streams of one log share: the storage, the log's id, the cache of sealed segments.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub struct LogContext {
     pub(crate) unsynced_files: Arc<UnsyncedFiles>,
     pub(crate) cache: Arc<Cache<SealedSegment>>,
     /// Buffers of streams that append, and of those that write.
-    pub(crate) pending: Arc<BufferPool<Pending>>,
+    pub(crate) pending: Arc<BufferPool<PendingFrames>>,
     pub(crate) encoders: BufferPool<FrameEncoder>,
 }
 

@@ -69,7 +69,7 @@ impl Inner {
                 // The directory existed, and acknowledged entries with it.
                 return Err(Error::damage_at(&shared.location, DamageKind::NoSegment, None, None));
             }
-            let waiting = tail.waiting_from(recovered.as_ref().map_or(0, |recovered| recovered.next_seq));
+            let waiting = tail.pending_from(recovered.as_ref().map_or(0, |recovered| recovered.next_seq));
             if waiting.is_none() && !asked {
                 let text = "entries that were handed to the operating system, and not synced, are lost";
                 return Err(Error::text(ErrorKind::Poisoned, &shared.location, text));

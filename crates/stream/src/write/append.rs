@@ -9,8 +9,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::inner::Inner;
 use crate::options::Durability;
 use crate::write::commit::State;
+use crate::write::pending::{COPIED_LEN_MAX, Entries, LargeBatch};
 use crate::write::reserve::ReserveUse;
-use crate::write::tail::{COPIED_LEN_MAX, Entries, Large, Tail};
+use crate::write::tail::Tail;
 use crate::write::waiter::CommitTarget;
 use crate::write::writer::Writer;
 
@@ -62,7 +63,7 @@ impl Inner {
         let now = tail.clock.time(self.shared.context.system(), tail.last_timestamp);
         let first = tail.push(entries, now, reserved, options.frame_bytes);
         let end = state.tail.next_seq;
-        let waiting = state.tail.waiting();
+        let waiting = state.tail.pending_len();
         self.shared.watermarks.set_accepted(end);
         match durability {
             Durability::Buffered if waiting < options.buffer_bytes => {}
@@ -86,7 +87,7 @@ impl Inner {
     /// Appends a batch over [`COPIED_LEN_MAX`]: writes it from the caller's memory, whatever the
     /// durability.
     fn append_large(&self, entries: &Entries<'_>, reserved: u64, durability: Durability) -> Result<Range<u64>> {
-        let mut large = Large::new(entries, reserved);
+        let mut large = LargeBatch::new(entries, reserved);
         loop {
             drop(self.writable()?);
             let written = self.group.exclusively_then(
@@ -117,7 +118,7 @@ impl Inner {
         &self,
         state: &mut State<Writer>,
         writer: &mut Writer,
-        large: &mut Large<'_>,
+        large: &mut LargeBatch<'_>,
     ) -> Result<Option<CommitTarget>> {
         let tail = &mut state.tail;
         writer.drain_all(tail)?;
@@ -130,7 +131,7 @@ impl Inner {
             return Ok(None);
         }
         let now = tail.clock.time(self.shared.context.system(), tail.last_timestamp);
-        large.place_after(tail, now);
+        large.assign(tail.next_seq, tail.last_timestamp.max(now));
         writer.write_large(tail, large).map_err(Error::poisoned)?;
         Ok(Some(self.group.target(state)))
     }

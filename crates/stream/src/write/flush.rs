@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 use crate::options::Durability;
 use crate::write::buffer_pool::OWN_BUFFER_LEN_MAX;
 use crate::write::commit::CommitLeader;
-use crate::write::tail::{Draft, Large, Pending, Tail};
+use crate::write::pending::{LargeBatch, PendingFrame, PendingFrames};
+use crate::write::tail::Tail;
 use crate::write::writer::{OpenSegments, Writer};
 
 impl Writer {
@@ -23,7 +24,7 @@ impl Writer {
     /// Writes a large batch from the caller's memory, and has `tail` accept it. Under the lock,
     /// with its space reserved and nothing waiting in the tail. Where it fails, the batch is not
     /// accepted, and recovery decides whether the file has it.
-    pub(super) fn write_large(&mut self, tail: &mut Tail, large: &Large<'_>) -> Result<()> {
+    pub(super) fn write_large(&mut self, tail: &mut Tail, large: &LargeBatch<'_>) -> Result<()> {
         let (segments, reservation) = self.open_in(tail)?;
         segments.preallocated = reservation.preallocation.preallocated();
         let end = segments.write_large(large)?;
@@ -35,20 +36,20 @@ impl Writer {
 impl OpenSegments {
     /// Writes the entries that were taken from the tail after the last frame of the active segment,
     /// with one call.
-    pub(super) fn drain(&mut self, work: &Pending) -> Result<()> {
+    pub(super) fn drain(&mut self, work: &PendingFrames) -> Result<()> {
         let Some(end_seq) = work.end_seq() else { return Ok(()) };
         fail_point!(WatermarkFirst, self.shared.watermarks.set_flushed(end_seq));
-        let len = self.write(work.drafts(), work.data(), work.len())?;
+        let len = self.write(work.frames(), work.data(), work.len())?;
         debug_assert!(len <= work.reserved, "a frame takes at most what was reserved for it");
         self.drained_to(end_seq);
         Ok(())
     }
 
     /// Returns where the file's frames end then.
-    fn write_large(&mut self, large: &Large<'_>) -> Result<u64> {
+    fn write_large(&mut self, large: &LargeBatch<'_>) -> Result<u64> {
         let end_seq = large.seqs().end;
         fail_point!(WatermarkFirst, self.shared.watermarks.set_flushed(end_seq));
-        let len = self.write(large.drafts(), large.data(), large.table_len())?;
+        let len = self.write(large.frames(), large.data(), large.table_len())?;
         debug_assert!(len <= large.reserved, "a frame takes at most what was reserved for it");
         self.shared.watermarks.set_accepted(end_seq);
         self.drained_to(end_seq);
@@ -62,12 +63,12 @@ impl OpenSegments {
         self.shared.watermarks.set_flushed(end_seq);
     }
 
-    /// Writes `drafts`, whose entries' bytes are in `data`, as frames after the tail of the active
+    /// Writes `pending`, whose entries' bytes are in `data`, as frames after the tail of the active
     /// segment, with one call; returns how many bytes. About `encoded_len` bytes besides those of
     /// large frames' entries are encoded for it.
     fn write<'a>(
         &mut self,
-        drafts: impl Iterator<Item = (&'a Draft, &'a [u32], &'a [u8])>,
+        pending: impl Iterator<Item = (&'a PendingFrame, &'a [u32], &'a [u8])>,
         data: &[u8],
         encoded_len: usize,
     ) -> Result<u64> {
@@ -77,15 +78,15 @@ impl OpenSegments {
         let frames = long.as_mut().unwrap_or(&mut self.encoder);
         frames.clear();
         let mut position = active.writer.next_position();
-        for (draft, ends, data) in drafts {
+        for (waiting, ends, data) in pending {
             let frame = DataFrame {
-                first_seq: SeqNo(draft.first_seq),
-                timestamp: draft.timestamp,
+                first_seq: SeqNo(waiting.first_seq),
+                timestamp: waiting.timestamp,
                 durable: Some(SeqNo(self.shared.watermarks.durable())),
                 ends,
                 data,
             };
-            position.offset = position.offset + frames.push(&position, &frame, draft.data_start);
+            position.offset = position.offset + frames.push(&position, &frame, waiting.data_start);
         }
         let written = frames.len();
         let result = frames.write(data, &mut active.writer);

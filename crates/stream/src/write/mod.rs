@@ -11,6 +11,7 @@ pub(crate) mod create;
 pub(crate) mod dir_sync;
 pub(crate) mod encode;
 mod flush;
+pub(crate) mod pending;
 pub(crate) mod reserve;
 mod rotate;
 mod sync;

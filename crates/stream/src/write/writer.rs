@@ -19,8 +19,9 @@ use crate::unsynced_files::UnsyncedFile;
 use crate::write::active::Active;
 use crate::write::commit::CommitLeader;
 use crate::write::encode::FrameEncoder;
+use crate::write::pending::PendingFrames;
 use crate::write::reserve::ReserveUse;
-use crate::write::tail::{Pending, Reservation, Tail};
+use crate::write::tail::{Reservation, Tail};
 
 /// The lead over the files of a stream.
 #[derive(Debug)]
@@ -119,9 +120,9 @@ impl Shared {
 
 impl CommitLeader for Writer {
     type Tail = Tail;
-    type Work = Arc<Pending>;
+    type Work = Arc<PendingFrames>;
 
-    fn take(&mut self, tail: &mut Tail) -> Arc<Pending> {
+    fn take(&mut self, tail: &mut Tail) -> Arc<PendingFrames> {
         if let (Self::Open(segments), Some(reservation)) = (self, &tail.reservation) {
             // Appends may make it longer meanwhile. What is reserved leaves room for a MARK after
             // it.
@@ -130,7 +131,7 @@ impl CommitLeader for Writer {
         tail.take()
     }
 
-    fn run(&mut self, work: &Arc<Pending>, durability: Durability) -> Result<()> {
+    fn run(&mut self, work: &Arc<PendingFrames>, durability: Durability) -> Result<()> {
         match self {
             Self::Open(segments) => {
                 segments.drain(work)?;
@@ -143,7 +144,7 @@ impl CommitLeader for Writer {
         }
     }
 
-    fn put_back(&mut self, tail: &mut Tail, work: Arc<Pending>) {
+    fn put_back(&mut self, tail: &mut Tail, work: Arc<PendingFrames>) {
         let end = match self {
             Self::Open(segments) => segments.active.writer.next_position().offset.0,
             Self::NoSegment(_) => 0,

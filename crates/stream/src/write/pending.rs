@@ -1,0 +1,250 @@
+//! Entries that wait in the tail, as frames to be.
+//!
+//! Appends that come together within one tick of the coarse clock, and up to about `frame_len`
+//! bytes, share one frame. A batch is always within one frame. Offsets, sizes and checksums are
+//! fixed later, by the leader that writes the frames.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use stratawal_frame::BATCH_END;
+
+use crate::batch::{Batch, Entry};
+use crate::write::buffer_pool::{OWN_BUFFER_LEN_MAX, push_exact};
+
+/// A batch that would take more bytes than this in the tail is written from the caller's memory. A
+/// copy could double the memory of a process that mostly holds one batch.
+pub(crate) const COPIED_LEN_MAX: usize = 1 << 20;
+
+/// The entries of one append.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Entries<'a> {
+    One(&'a [u8]),
+    Batch(&'a Batch),
+}
+
+impl Entries<'_> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Batch(batch) => batch.len(),
+        }
+    }
+
+    pub(crate) fn data(&self) -> &[u8] {
+        match self {
+            Self::One(entry) => entry,
+            Self::Batch(batch) => batch.data(),
+        }
+    }
+
+    /// The bytes that they would take in the tail: their own, and an end offset for each.
+    pub(crate) fn tail_len(&self) -> usize {
+        self.data().len() + 4 * self.len()
+    }
+
+    /// Adds the end offset of each entry in its frame, where `before` bytes precede them. The last
+    /// offset has the mark of the batch's end.
+    fn push_ends(&self, ends: &mut Vec<u32>, before: usize) {
+        let end =
+            |end: usize| u32::try_from(before + end).expect("invariant: a batch is under 2 GiB, a joined frame small");
+        match self {
+            Self::One(entry) => ends.push(end(entry.len()) | BATCH_END),
+            Self::Batch(batch) => {
+                ends.extend(batch.ends().iter().map(|&e| end(e)));
+                *ends.last_mut().expect("invariant: callers turn empty batches away") |= BATCH_END;
+            }
+        }
+    }
+}
+
+/// A frame that is not written yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PendingFrame {
+    pub(crate) first_seq: u64,
+    pub(crate) timestamp: u64,
+    /// Where the bytes of its entries begin among those of all frames.
+    pub(crate) data_start: usize,
+    ends_start: usize,
+}
+
+/// Accepted entries in order, in frames.
+#[derive(Debug, Default)]
+pub(crate) struct PendingFrames {
+    data: Vec<u8>,
+    ends: Vec<u32>,
+    frames: Vec<PendingFrame>,
+    /// The upper bound of the bytes that they take in the file.
+    pub(crate) reserved: u64,
+}
+
+impl PendingFrames {
+    /// The bytes of the entries, and of their end offsets.
+    pub(crate) fn len(&self) -> usize {
+        self.data.len() + 4 * self.ends.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// The bytes that the memory is for, in the terms of [`len`](Self::len).
+    pub(super) fn capacity(&self) -> usize {
+        self.data.capacity() + 4 * self.ends.capacity()
+    }
+
+    /// Whether a stream keeps this buffer for itself.
+    pub(super) fn is_short(&self) -> bool {
+        self.data.capacity() <= OWN_BUFFER_LEN_MAX && self.ends.capacity() <= OWN_BUFFER_LEN_MAX / 4
+    }
+
+    /// Whether the buffer would have to grow for `entries`, to more than half of what a stream
+    /// keeps for itself.
+    pub(super) fn outgrown_by(&self, entries: &Entries<'_>) -> bool {
+        let data_len = self.data.len() + entries.data().len();
+        let ends_len = self.ends.len() + entries.len();
+        (data_len > self.data.capacity() && data_len > OWN_BUFFER_LEN_MAX / 2)
+            || (ends_len > self.ends.capacity() && ends_len > OWN_BUFFER_LEN_MAX / 8)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.data.clear();
+        self.ends.clear();
+        self.frames.clear();
+        self.reserved = 0;
+    }
+
+    /// Moves the frames to `larger`, which is empty, and continues in it. Returns the buffer that
+    /// they were in, empty.
+    pub(super) fn move_to(&mut self, mut larger: Self) -> Self {
+        larger.data.extend_from_slice(&self.data);
+        larger.ends.extend_from_slice(&self.ends);
+        larger.frames.extend_from_slice(&self.frames);
+        larger.reserved = self.reserved;
+        std::mem::swap(self, &mut larger);
+        larger.clear();
+        larger
+    }
+
+    /// The bytes of all entries.
+    pub(crate) fn data(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// The frames in order, each with the end offsets and the bytes of its entries.
+    pub(crate) fn frames(&self) -> impl Iterator<Item = (&PendingFrame, &[u32], &[u8])> {
+        (0..self.frames.len()).map(|i| {
+            let frame = &self.frames[i];
+            let next = self.frames.get(i + 1);
+            let ends = &self.ends[frame.ends_start..next.map_or(self.ends.len(), |n| n.ends_start)];
+            let data = &self.data[frame.data_start..next.map_or(self.data.len(), |n| n.data_start)];
+            (frame, ends, data)
+        })
+    }
+
+    /// The first seq; `None` where nothing waits.
+    pub(super) fn first_seq(&self) -> Option<u64> {
+        self.frames.first().map(|frame| frame.first_seq)
+    }
+
+    /// The time of the last frame.
+    pub(super) fn last_timestamp(&self) -> Option<u64> {
+        self.frames.last().map(|frame| frame.timestamp)
+    }
+
+    /// One past the last seq; `None` where nothing waits.
+    pub(crate) fn end_seq(&self) -> Option<u64> {
+        self.frames.last().map(|frame| frame.first_seq + (self.ends.len() - frame.ends_start) as u64)
+    }
+
+    /// Adds the entries of one append, to the last frame where time and length allow it.
+    pub(super) fn push(&mut self, first_seq: u64, timestamp: u64, entries: &Entries<'_>, frame_len: usize) {
+        let joins = self.frames.last().is_some_and(|last| {
+            let len = self.data.len() - last.data_start + 4 * (self.ends.len() - last.ends_start);
+            last.timestamp == timestamp && len + entries.tail_len() <= frame_len
+        });
+        if !joins {
+            let data_start = self.data.len();
+            let ends_start = self.ends.len();
+            push_exact(&mut self.frames, PendingFrame { first_seq, timestamp, data_start, ends_start });
+        }
+        let data_start = self.frames.last().map_or(0, |frame| frame.data_start);
+        let before = self.data.len() - data_start;
+        self.data.extend_from_slice(entries.data());
+        entries.push_ends(&mut self.ends, before);
+    }
+
+    /// Adds those entries of a frame of another list that are at or above the seq `from_seq`.
+    pub(super) fn push_from(&mut self, frame: &PendingFrame, ends: &[u32], data: &[u8], from_seq: u64) {
+        let skipped = usize::try_from(from_seq.saturating_sub(frame.first_seq)).unwrap_or(usize::MAX);
+        let Some(kept) = ends.get(skipped..).filter(|kept| !kept.is_empty()) else { return };
+        let before = skipped.checked_sub(1).map_or(0, |i| ends[i] & !BATCH_END);
+        let first_seq = frame.first_seq + skipped as u64;
+        let data_start = self.data.len();
+        let ends_start = self.ends.len();
+        self.frames.push(PendingFrame { first_seq, timestamp: frame.timestamp, data_start, ends_start });
+        self.data.extend_from_slice(&data[before as usize..]);
+        self.ends.extend(kept.iter().map(|&e| ((e & !BATCH_END) - before) | (e & BATCH_END)));
+        let len = (data.len() - before as usize) as u64;
+        self.reserved += stratawal_frame::data_frame_len_max(kept.len() as u64 + 1, len);
+    }
+
+    /// A copy of the entry, if it is here.
+    pub(super) fn read(&self, seq: u64) -> Option<Entry> {
+        let i = self.frames.partition_point(|frame| frame.first_seq <= seq).checked_sub(1)?;
+        let (frame, ends, data) = self.frames().nth(i)?;
+        let at = usize::try_from(seq - frame.first_seq).ok()?;
+        let end = (*ends.get(at)? & !BATCH_END) as usize;
+        let start = at.checked_sub(1).map_or(0, |i| (ends[i] & !BATCH_END) as usize);
+        let data = Bytes::copy_from_slice(&data[start..end]);
+        Some(Entry { seq, timestamp: frame.timestamp, data })
+    }
+}
+
+/// A batch that is written from the caller's memory. The tail never holds its bytes.
+#[derive(Debug)]
+pub(crate) struct LargeBatch<'a> {
+    frame: PendingFrame,
+    /// The upper bound of the bytes that it takes in the file.
+    pub(crate) reserved: u64,
+    ends: Vec<u32>,
+    data: &'a [u8],
+}
+
+impl<'a> LargeBatch<'a> {
+    pub(crate) fn new(entries: &'a Entries<'_>, reserved: u64) -> Self {
+        let mut ends = Vec::with_capacity(entries.len());
+        entries.push_ends(&mut ends, 0);
+        let frame = PendingFrame { first_seq: 0, timestamp: 0, data_start: 0, ends_start: 0 };
+        Self { frame, reserved, ends, data: entries.data() }
+    }
+
+    /// Gives the batch its seqs and its time.
+    pub(crate) fn assign(&mut self, first_seq: u64, timestamp: u64) {
+        self.frame.first_seq = first_seq;
+        self.frame.timestamp = timestamp;
+    }
+
+    pub(crate) fn seqs(&self) -> Range<u64> {
+        self.frame.first_seq..self.frame.first_seq + self.ends.len() as u64
+    }
+
+    pub(super) fn timestamp(&self) -> u64 {
+        self.frame.timestamp
+    }
+
+    /// The bytes of all entries.
+    pub(crate) fn data(&self) -> &'a [u8] {
+        self.data
+    }
+
+    /// The bytes of the table of end offsets.
+    pub(crate) fn table_len(&self) -> usize {
+        4 * self.ends.len()
+    }
+
+    /// Its one frame, in the form of [`PendingFrames::frames`].
+    pub(crate) fn frames(&self) -> impl Iterator<Item = (&PendingFrame, &[u32], &[u8])> {
+        std::iter::once((&self.frame, &self.ends[..], self.data))
+    }
+}
