@@ -1,9 +1,9 @@
-//! The checksums: CRC-32 (the polynomial of IEEE 802.3, as in zlib), salted where the place
-//! matters.
+//! The checksums: CRC-32 (the polynomial of IEEE 802.3, as in zlib), with the salt where the
+//! position matters.
 
 use crate::types::{FramePosition, Salt};
 
-/// The CRC-32 of a payload, taken piece by piece, for payloads that are not in memory as a whole.
+/// The CRC-32 of a payload that is not in memory as a whole, computed piece by piece.
 ///
 /// ```
 /// let mut sum = stratawal_frame::PayloadChecksum::new();
@@ -41,8 +41,7 @@ pub(crate) fn payload(bytes: &[u8]) -> u32 {
 /// Over the salt, the offset, and `bytes`.
 #[inline]
 pub(crate) fn positioned(position: &FramePosition, bytes: &[u8]) -> u32 {
-    // Side by side on the stack where they are short, as in each frame's header: one call costs
-    // half of what two do.
+    // Short bytes, such as a frame header, are joined on the stack: one call costs half of two.
     let mut joined = [0; 16 + 48];
     joined[..8].copy_from_slice(&position.salt.0.to_le_bytes());
     joined[8..16].copy_from_slice(&position.offset.0.to_le_bytes());

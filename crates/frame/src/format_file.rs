@@ -2,9 +2,8 @@
 
 use thiserror::Error;
 
-use crate::FORMAT_VERSION;
 use crate::checksum;
-use crate::types::{Features, FormatId, WalId, u32_at, u128_at};
+use crate::types::{FORMAT_VERSION, Features, FormatId, WalId, u32_at, u128_at};
 
 // Each copy:
 // at   bytes
@@ -25,8 +24,8 @@ const _: () = assert!(COPY_LEN == 64);
 const MAGIC: &[u8; 8] = b"STRATAWF";
 const AT_SECOND: usize = 4096;
 
-/// The length of the file in bytes. The copies stand at 0 and 4096, so that one lost page leaves
-/// the other.
+/// The length of the file in bytes. The copies are at 0 and 4096, so that one lost page leaves the
+/// other copy.
 pub const FORMAT_FILE_LEN: usize = AT_SECOND + COPY_LEN;
 
 /// The identity of a log.
@@ -34,7 +33,7 @@ pub const FORMAT_FILE_LEN: usize = AT_SECOND + COPY_LEN;
 pub struct FormatFile {
     /// Random, made with the log.
     pub wal_id: WalId,
-    /// Feature masks; zeros in what this version writes.
+    /// The feature masks. This version writes zeros.
     pub features: Features,
 }
 
@@ -72,10 +71,11 @@ impl FormatFile {
         file
     }
 
-    /// Reads the file from what there is of it.
+    /// Reads the identity from the bytes of the file, which may be cut short.
     ///
     /// # Errors
-    /// A newer format in either copy wins over everything; otherwise one valid copy is enough.
+    /// A newer format in either copy is reported before anything else. Otherwise one valid copy is
+    /// enough.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatFileError> {
         let first = decode_copy(bytes.get(..COPY_LEN));
         let second = decode_copy(bytes.get(AT_SECOND..FORMAT_FILE_LEN));
@@ -88,7 +88,8 @@ impl FormatFile {
     }
 }
 
-/// The checksum comes before the version here: the second copy speaks for a rotten version field.
+/// The checksum is verified before the version here, unlike in a segment header: if the version
+/// field of one copy is damaged, the other copy is used.
 fn decode_copy(bytes: Option<&[u8]>) -> Result<FormatFile, FormatFileError> {
     let bytes = bytes.ok_or(FormatFileError::Damaged)?;
     if &bytes[..AT_VERSION] != MAGIC || checksum::payload(&bytes[..AT_CHECKSUM]) != u32_at(bytes, AT_CHECKSUM) {

@@ -1,9 +1,9 @@
 //! Data frames: whole batches of entries in one payload.
 //!
-//! The payload of one entry is its bytes. That of several is a table of `u32` ends, counted from
-//! behind the table, and the bytes; so entry *i* is found without walking. The top bit of an end
-//! marks the last entry of its batch; the last entry of a frame always has it, since a frame holds
-//! whole batches.
+//! The payload of a single entry is its bytes. The payload of several entries is a table of `u32`
+//! ends, counted from the end of the table, and then the bytes. So entry *i* is found without
+//! reading the entries before it. The top bit of an end marks the last entry of its batch. The last
+//! entry of a frame always has it, since a frame holds whole batches.
 //!
 //! ```text
 //! count = 1:   | bytes |
@@ -18,62 +18,64 @@ use bytes::Bytes;
 use crate::checksum::{self, PayloadChecksum};
 use crate::control::Control;
 use crate::header::{
-    Codec, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Invalid, Limits, Newer, UnverifiedHeader, decode_header,
+    Codec, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Invalid, Limits, Newer, PAYLOAD_LEN_MAX,
+    UnverifiedHeader, decode_header,
 };
 use crate::types::{FramePosition, SeqNo, u32_at};
 
 /// The bit of an entry's end that marks the last entry of its batch.
 pub const BATCH_END: u32 = 1 << 31;
 
-/// What [`encode_data`] writes: entries that are contiguous in `data`.
+/// The input of [`encode_data`]: entries that are contiguous in `data`.
 #[derive(Clone, Copy, Debug)]
 pub struct DataFrame<'a> {
     /// The seq of the first entry.
     pub first_seq: SeqNo,
-    /// Microseconds since 1970.
+    /// The time of the first append in the frame, in microseconds since 1970.
     pub timestamp: u64,
-    /// The durable watermark now; `None` attests nothing. One above `first_seq` attests
-    /// `first_seq`.
+    /// The durable watermark at this moment. `None` attests nothing. A watermark above `first_seq`
+    /// attests `first_seq`.
     pub durable: Option<SeqNo>,
-    /// For each entry its end in `data`, with [`BATCH_END`] on the last entry of each batch, and so
-    /// on the last.
+    /// The end of each entry in `data`, with [`BATCH_END`] on the last entry of each batch. The
+    /// last entry always has it.
     pub ends: &'a [u32],
-    /// The bytes of all the entries.
+    /// The bytes of all entries.
     pub data: &'a [u8],
 }
 
-/// The most bytes a frame of `entries` entries of together `bytes` bytes takes in the file.
+/// The most bytes that a frame of `entries` entries, with `bytes` bytes in total, takes in the
+/// file.
 #[must_use]
 pub const fn data_frame_len_max(entries: u64, bytes: u64) -> u64 {
     let table = entries.saturating_mul(4);
     (FRAME_HEADER_LEN as u64).saturating_add(table).saturating_add(bytes).saturating_add(7) & !7
 }
 
-/// Appends a whole data frame, its zeros included, to `out`.
+/// Appends a whole data frame to `out`, with the zeros that align the next frame.
 ///
 /// # Panics
-/// Where `frame` is not one: no entries, ends that fall or do not end with `data`, no [`BATCH_END`]
-/// on the last, a payload over [`PAYLOAD_LEN_MAX`](crate::PAYLOAD_LEN_MAX), a seq past the end of
-/// `u64`, or an offset that is no multiple of [`FRAME_ALIGN`]. These are mistakes of the caller,
-/// never of data, and a frame written with one of them would be lost: nobody could read it.
+/// If `frame` is malformed: no entries, ends that fall or do not end with `data`, no [`BATCH_END`]
+/// on the last entry, a payload over [`PAYLOAD_LEN_MAX`], a seq past the end of `u64`, or an offset
+/// that is not a multiple of [`FRAME_ALIGN`]. These are mistakes of the caller, and do not depend
+/// on data that was read. The frame would be lost, since no reader could read it.
 pub fn encode_data(out: &mut Vec<u8>, position: &FramePosition, frame: &DataFrame<'_>) {
     let zeros = encode_data_head(out, position, frame);
     out.extend_from_slice(frame.data);
     out.resize(out.len() + zeros, 0);
 }
 
-/// Appends what stands before `frame.data` to `out`, for writers that do not copy the data; answers
-/// how many zeros stand behind it.
+/// Appends the header and the table of a data frame to `out`, for writers that do not copy
+/// `frame.data`. Returns the number of zeros to write after the data.
 ///
 /// # Panics
-/// As [`encode_data`].
+/// On the same mistakes as [`encode_data`].
 pub fn encode_data_head(out: &mut Vec<u8>, position: &FramePosition, frame: &DataFrame<'_>) -> usize {
     let DataFrame { ends, data, .. } = *frame;
     let count = u32::try_from(ends.len()).expect("invariant: a frame has fewer than 2^32 entries");
     let table_len = if count > 1 { ends.len() * 4 } else { 0 };
     let payload_len = u32::try_from(table_len + data.len())
         .ok()
-        .filter(|&n| n <= crate::PAYLOAD_LEN_MAX)
+        .filter(|&n| n <= PAYLOAD_LEN_MAX)
         .expect("invariant: callers bound a batch below the largest payload");
     assert_eq!(
         ends.last().copied(),
@@ -108,15 +110,8 @@ pub fn encode_data_head(out: &mut Vec<u8>, position: &FramePosition, frame: &Dat
     end.next_multiple_of(FRAME_ALIGN as usize) - end
 }
 
-/// Writes the header over its place at `at`, and the zeros behind the payload.
-pub(crate) fn finish(out: &mut Vec<u8>, at: usize, position: &FramePosition, header: &FrameHeader) {
-    assert!(position.offset.0.is_multiple_of(FRAME_ALIGN), "a frame begins at a multiple of 8");
-    out[at..at + FRAME_HEADER_LEN].copy_from_slice(&header.encode(position));
-    let len = usize::try_from(header.frame_len()).expect("invariant: a payload is under 2 GiB");
-    out.resize(at + len, 0);
-}
-
-/// A valid frame. Entries are slices of the bytes it was decoded from: no copy, no allocation.
+/// A valid frame. Its entries are slices of the bytes that it was decoded from: reading them copies
+/// and allocates nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     header: FrameHeader,
@@ -131,13 +126,13 @@ impl Frame {
         &self.header
     }
 
-    /// What a control frame says; `None` for a frame of entries.
+    /// The content of a control frame; `None` for a data frame.
     #[must_use]
     pub const fn control(&self) -> Option<&Control> {
         self.control.as_ref()
     }
 
-    /// The seq of the first entry; in a control frame, of the entry that comes next.
+    /// The seq of the first entry; in a control frame, of the next entry.
     #[must_use]
     pub const fn first_seq(&self) -> SeqNo {
         self.header.first_seq
@@ -184,14 +179,14 @@ fn table_len(count: u32) -> usize {
     if count > 1 { count as usize * 4 } else { 0 }
 }
 
-/// Where the bytes of entry `i` end, counted from behind the table.
+/// The end of entry `i` in bytes, counted from the end of the table.
 #[inline]
 fn end_of(count: u32, payload: &[u8], i: u32) -> usize {
     if count == 1 { payload.len() } else { (u32_at(payload, i as usize * 4) & !BATCH_END) as usize }
 }
 
-/// Where entry `i` of a frame of `count` stands in its payload, which [`check_payload`] has passed;
-/// `None` past the last.
+/// The range of entry `i` in the payload of a frame of `count` entries, which [`check_payload`] has
+/// accepted. Returns `None` past the last entry.
 #[inline]
 #[must_use]
 pub fn entry_range(count: u32, payload: &[u8], i: u32) -> Option<Range<usize>> {
@@ -201,22 +196,23 @@ pub fn entry_range(count: u32, payload: &[u8], i: u32) -> Option<Range<usize>> {
     })
 }
 
-/// The bytes of the entries of frames that stand side by side, each of which was found valid before
-/// ([`decode_header`],
-/// [`check_payload`]): nothing is checked again, and what is no frame ends it. Control frames are passed over.
+/// Iterates over the entries of adjacent frames, as slices.
+///
+/// Each frame was found valid before ([`decode_header`], [`check_payload`]), and is not checked
+/// again. Bytes that are not a frame end the iteration. Control frames are skipped.
 #[derive(Clone, Debug)]
 pub struct EntrySlices<'a> {
-    /// What is behind the frame at hand.
+    /// The bytes after the current frame.
     rest: &'a [u8],
     payload: &'a [u8],
     count: u32,
-    /// The number in the frame of the next entry, and where that begins in the payload.
+    /// The number of the next entry in the frame, and where it begins in the payload.
     next: u32,
     at: usize,
 }
 
 impl<'a> EntrySlices<'a> {
-    /// Those of the frames in `bytes`, from number `first` of the first frame on.
+    /// The entries of the frames in `bytes`, from entry `first` of the first frame on.
     #[inline]
     #[must_use]
     pub fn frames(bytes: &'a [u8], first: u32) -> Self {
@@ -229,23 +225,26 @@ impl<'a> EntrySlices<'a> {
         entries
     }
 
-    /// One, that stands in no frame.
+    /// A single entry, given without a frame.
     #[inline]
     #[must_use]
     pub const fn one(entry: &'a [u8]) -> Self {
         Self { rest: &[], payload: entry, count: 1, next: 0, at: 0 }
     }
 
-    /// To the next frame.
+    /// Moves to the next frame.
     #[inline]
     fn enter(&mut self) -> Option<()> {
         let header = UnverifiedHeader::at(self.rest)?;
-        let (count, end) = (header.count, usize::try_from(header.frame_len()).unwrap_or(usize::MAX));
+        let count = header.count;
+        let end = usize::try_from(header.frame_len()).unwrap_or(usize::MAX);
         let payload = self.rest.get(FRAME_HEADER_LEN..)?.get(..header.payload_len as usize)?;
         self.payload = (table_len(count) <= payload.len()).then_some(payload)?;
-        // The zeros behind the last frame need not be there.
+        // The zeros after the last frame may be missing.
         self.rest = self.rest.get(end..).unwrap_or_default();
-        (self.count, self.next, self.at) = (count, 0, table_len(count));
+        self.count = count;
+        self.next = 0;
+        self.at = table_len(count);
         Some(())
     }
 }
@@ -264,20 +263,21 @@ impl<'a> Iterator for EntrySlices<'a> {
             table_len(self.count) + end_of(self.count, self.payload, self.next)
         };
         let entry = self.payload.get(self.at..end)?;
-        (self.next, self.at) = (self.next + 1, end);
+        self.next += 1;
+        self.at = end;
         Some(entry)
     }
 }
 
-/// Whether the table of entries is one.
+/// Whether the table of ends is well formed.
 #[inline]
-fn table_holds(header: &FrameHeader, payload: &[u8]) -> bool {
+fn is_table_valid(header: &FrameHeader, payload: &[u8]) -> bool {
     let count = header.count;
     if count == 1 {
         return true;
     }
-    // In u64 first: a header that did not come from `decode_header` may count more than a `usize`
-    // can say.
+    // In u64 first: a header that did not come from `decode_header` may have a count whose table
+    // does not fit a `usize`.
     if u64::from(count) * 4 > payload.len() as u64 {
         return false;
     }
@@ -319,15 +319,15 @@ pub struct Batches<'a> {
 impl Iterator for Batches<'_> {
     type Item = Range<u32>;
     fn next(&mut self) -> Option<Self::Item> {
-        let (first, count) = (self.next, self.frame.header.count);
-        let last = (first..count).find(|&i| self.frame.ends_batch(i))?;
+        let first = self.next;
+        let last = (first..self.frame.header.count).find(|&i| self.frame.ends_batch(i))?;
         self.next = last + 1;
         Some(first..last + 1)
     }
 }
 
-/// Looks for a whole frame at the beginning of `bytes`, which stand at `position`: header, checksums,
-/// and structure.
+/// Decodes the frame at the beginning of `bytes`, which are at `position` in the file: its header,
+/// its checksums and its structure.
 #[must_use]
 pub fn decode(bytes: &Bytes, position: &FramePosition, limits: &Limits) -> Decoded<Frame> {
     let header = match decode_header(bytes, position, limits) {
@@ -344,9 +344,12 @@ pub fn decode(bytes: &Bytes, position: &FramePosition, limits: &Limits) -> Decod
     decode_payload(header, bytes.slice(FRAME_HEADER_LEN..end))
 }
 
-/// Whether `payload`, which is `payload_len` bytes, is what the valid header of a frame of entries
-/// says: for those who want an entry and no [`Frame`]. Of a control frame, whether its checksum
-/// holds.
+/// Checks the payload of a frame with a valid header, for readers that need a single entry and not
+/// a
+/// [`Frame`].
+///
+/// For a data frame it verifies the checksum and the table of ends. For a control frame it verifies
+/// the checksum only. A payload of another length than `payload_len` is incomplete.
 #[inline]
 #[must_use]
 pub fn check_payload(header: &FrameHeader, payload: &[u8]) -> Decoded<()> {
@@ -361,14 +364,14 @@ pub fn check_payload(header: &FrameHeader, payload: &[u8]) -> Decoded<()> {
         Codec::Lz4 => return Decoded::Newer(Newer::Codec(1)),
         Codec::Zstd => return Decoded::Newer(Newer::Codec(2)),
     }
-    if header.is_control() || table_holds(header, payload) {
+    if header.is_control() || is_table_valid(header, payload) {
         Decoded::Frame(())
     } else {
         Decoded::Invalid(Invalid::EntryTable)
     }
 }
 
-/// Completes a frame from its valid header and its stored payload, which are `payload_len` bytes.
+/// Decodes a frame from its valid header and its stored payload of `payload_len` bytes.
 #[must_use]
 pub fn decode_payload(header: FrameHeader, payload: Bytes) -> Decoded<Frame> {
     match check_payload(&header, &payload) {

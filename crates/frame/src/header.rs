@@ -2,9 +2,10 @@
 //!
 //! A header is valid if and only if (1) its reserved bytes are zero, (2) its lengths fit, (3)
 //! *undurable* is at most the first seq or attests nothing, (4) first seq + count does not pass the
-//! end of `u64`, and (5) its checksum over (salt, offset, bytes 4..40) holds. A valid header with a
-//! flag, codec or control kind that is not known is *newer format*, which is neither damage nor a
-//! torn tail. So no rule here looks into a payload that a flag or a codec gives another form.
+//! end of `u64`, and (5) its checksum over (salt, offset, bytes 4..40) holds. A valid header with
+//! an unknown flag, codec or control kind is *newer format*, which is neither damage nor a torn
+//! tail. Therefore no rule here depends on a payload whose form an unknown flag or codec may
+//! change.
 
 use std::fmt;
 
@@ -37,11 +38,11 @@ const AT_ZERO: usize = AT_FLAGS + 1;
 pub const FRAME_HEADER_LEN: usize = AT_ZERO + 2;
 const _: () = assert!(FRAME_HEADER_LEN == 40);
 
-/// Every frame begins at a multiple of this many bytes; the gap behind a payload is zeros.
+/// Every frame begins at a multiple of this many bytes. Zeros fill the gap after a payload.
 pub const FRAME_ALIGN: u64 = 8;
 
-/// The largest stored payload in bytes: under 2 GiB, so that an entry's end fits beside the batch
-/// bit.
+/// The largest stored payload in bytes: under 2 GiB, so that the end of an entry leaves one bit for
+/// [`BATCH_END`](crate::BATCH_END).
 pub const PAYLOAD_LEN_MAX: u32 = 0x7FFF_FFFF;
 
 /// The largest payload of a control frame in bytes, so that reading one takes bounded memory.
@@ -53,11 +54,11 @@ const ATTESTS_NOTHING: u32 = 0xFFFF_FFFF;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Codec {
-    /// As it is.
+    /// Not compressed.
     Raw,
-    /// An LZ4 block behind its raw length (`u32`).
+    /// The raw length (`u32`), then an LZ4 block.
     Lz4,
-    /// A zstd frame behind its raw length (`u32`).
+    /// The raw length (`u32`), then a zstd frame.
     Zstd,
 }
 
@@ -71,23 +72,22 @@ impl Codec {
     }
 }
 
-/// What one look at bytes found. Never more than that: whether *invalid* is a torn tail or damage,
-/// and whether *end* is the end of the log, is for recovery to say.
+/// The result of decoding bytes. It is not a judgement: recovery decides whether *invalid* is a
+/// torn tail or damage, and whether *blank* is the end of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decoded<T> {
-    /// It is there and valid.
+    /// A valid frame.
     Frame(T),
-    /// The bytes end before it does; it takes `needed` bytes from its beginning, as far as that is
-    /// known.
+    /// The bytes end before the frame does.
     Incomplete {
-        /// Bytes needed, counted from the frame's beginning.
+        /// The bytes that the frame takes, counted from its beginning, as far as that is known.
         needed: u64,
     },
-    /// A header of zeros: nothing was written here.
+    /// A header of zeros: no frame was written here.
     Blank,
-    /// Something else than a valid frame.
+    /// Bytes that are not a valid frame.
     Invalid(Invalid),
-    /// Valid, and written by a newer version or with a codec that this build does not have.
+    /// A valid frame of a newer version, or with a codec that this build does not have.
     Newer(Newer),
 }
 
@@ -99,11 +99,11 @@ pub enum Invalid {
     Implausible,
     /// The header checksum does not hold.
     HeaderChecksum,
-    /// The header is valid, the payload checksum does not hold.
+    /// The header is valid, but the payload checksum does not hold.
     PayloadChecksum,
-    /// Both checksums hold, the table of entry ends is not one.
+    /// Both checksums hold, but the table of entry ends is malformed.
     EntryTable,
-    /// Both checksums hold, the control payload is not one of its kind.
+    /// Both checksums hold, but the payload of the control frame is malformed.
     ControlPayload,
 }
 
@@ -119,7 +119,7 @@ impl fmt::Display for Invalid {
     }
 }
 
-/// What a valid frame holds that this build does not understand.
+/// The part of a valid frame that this build does not understand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Newer {
@@ -141,18 +141,18 @@ impl fmt::Display for Newer {
     }
 }
 
-/// What the reader knows beforehand. Everything outside makes a header implausible before its
-/// checksum is computed.
+/// Bounds that the reader knows before it decodes. A header outside of them is implausible, and its
+/// checksum is not computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The base seq of the segment: no frame begins below it.
     pub base: SeqNo,
-    /// The end of the file: no frame reaches beyond it.
+    /// The end of the file: no frame extends past it.
     pub end: ByteOffset,
 }
 
 impl Limits {
-    /// No limits but those of the format.
+    /// Only the limits of the format.
     pub const NONE: Self = Self { base: SeqNo(0), end: ByteOffset(u64::MAX) };
 }
 
@@ -161,15 +161,16 @@ impl Limits {
 pub struct FrameHeader {
     /// CRC-32 of the stored payload.
     pub payload_crc: u32,
-    /// The seq of the first entry; in a control frame, of the entry that comes next.
+    /// The seq of the first entry; in a control frame, of the next entry.
     pub first_seq: SeqNo,
-    /// Of the first append in the frame, in microseconds since 1970; never falls within a stream.
+    /// The time of the first append in the frame, in microseconds since 1970. It never falls within
+    /// a stream.
     pub timestamp: u64,
     /// Entries in the frame; 0 in a control frame.
     pub count: u32,
     /// Bytes of the payload as stored.
     pub payload_len: u32,
-    /// The durable watermark when the frame was written: every entry below it was durable. `None`
+    /// The durable watermark when the frame was written: all entries below it were durable. `None`
     /// attests nothing.
     pub attests: Option<SeqNo>,
     /// How the payload is stored.
@@ -177,7 +178,7 @@ pub struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// Whether the frame carries no entries but tells of the stream.
+    /// Whether the frame describes the stream and has no entries.
     #[inline]
     #[must_use]
     pub const fn is_control(&self) -> bool {
@@ -191,14 +192,14 @@ impl FrameHeader {
         self.first_seq + u64::from(self.count)
     }
 
-    /// The length of the whole frame in the file: header, payload, zeros.
+    /// The length in bytes of the whole frame in the file: header, payload, zeros.
     #[inline]
     #[must_use]
     pub const fn frame_len(&self) -> u64 {
         frame_len(self.payload_len)
     }
 
-    /// The 40 bytes of this header for `position`.
+    /// The 40 bytes of this header at `position`.
     pub(crate) fn encode(&self, position: &FramePosition) -> [u8; FRAME_HEADER_LEN] {
         let undurable = self
             .attests
@@ -223,25 +224,26 @@ pub(crate) const fn frame_len(payload_len: u32) -> u64 {
     (FRAME_HEADER_LEN as u64 + payload_len as u64).next_multiple_of(FRAME_ALIGN)
 }
 
-/// The length of the whole frame whose header, known to be valid, stands at the beginning of
-/// `bytes`: also of one that is of a newer format.
+/// The length in bytes of the frame at the beginning of `bytes`, whose header is valid. The frame
+/// may be of a newer format.
 pub(crate) fn frame_len_at(bytes: &[u8]) -> u64 {
     frame_len(u32_at(bytes, AT_PAYLOAD_LEN))
 }
 
-/// What stands in a header that is not checked: enough to pass over its frame.
+/// The fields of a header whose checksum was not verified: enough to skip its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnverifiedHeader {
-    /// As [`FrameHeader::first_seq`].
+    /// The seq of the first entry; in a control frame, of the next entry.
     pub first_seq: SeqNo,
-    /// As [`FrameHeader::count`].
+    /// Entries in the frame; 0 in a control frame.
     pub count: u32,
-    /// As [`FrameHeader::payload_len`].
+    /// Bytes of the payload as stored.
     pub payload_len: u32,
 }
 
 impl UnverifiedHeader {
-    /// What stands at the beginning of `bytes`; `None` where they are shorter than a header.
+    /// Reads the header at the beginning of `bytes`. Returns `None` if they are shorter than a
+    /// header.
     #[inline]
     #[must_use]
     pub fn at(bytes: &[u8]) -> Option<Self> {
@@ -253,14 +255,14 @@ impl UnverifiedHeader {
         })
     }
 
-    /// As [`FrameHeader::end_seq`]; `None` where there is no such seq.
+    /// One past the last entry. Returns `None` past the end of `u64`.
     #[inline]
     #[must_use]
     pub fn end_seq(&self) -> Option<SeqNo> {
         self.first_seq.checked_add(u64::from(self.count))
     }
 
-    /// As [`FrameHeader::frame_len`].
+    /// The length in bytes of the whole frame in the file: header, payload, zeros.
     #[inline]
     #[must_use]
     pub const fn frame_len(&self) -> u64 {
@@ -268,7 +270,7 @@ impl UnverifiedHeader {
     }
 }
 
-/// Looks for a frame header at the beginning of `bytes`, which stand at `position`.
+/// Decodes the frame header at the beginning of `bytes`, which are at `position` in the file.
 #[inline]
 #[must_use]
 pub fn decode_header(bytes: &[u8], position: &FramePosition, limits: &Limits) -> Decoded<FrameHeader> {
@@ -279,12 +281,12 @@ pub fn decode_header(bytes: &[u8], position: &FramePosition, limits: &Limits) ->
             Decoded::Incomplete { needed: FRAME_HEADER_LEN as u64 }
         };
     };
-    // Zeros are no frame: count and length are never both 0, since a control frame has at least its
-    // kind.
+    // Zeros are not a frame. Count and length are never both 0, since the payload of a control
+    // frame has at least its kind.
     if u64_at(bytes, 0) == 0 && bytes.iter().all(|&b| b == 0) {
         return Decoded::Blank;
     }
-    if !plausible(bytes, position, limits) {
+    if !is_plausible(bytes, position, limits) {
         return Decoded::Invalid(Invalid::Implausible);
     }
     if u32_at(bytes, AT_HEADER_CRC) != checksum::positioned(position, &bytes[AT_PAYLOAD_CRC..]) {
@@ -312,18 +314,18 @@ pub fn decode_header(bytes: &[u8], position: &FramePosition, limits: &Limits) ->
     })
 }
 
-/// Rules (1) to (4), which cost less than the checksum and turn away nearly everything that is not
-/// a header.
+/// Rules (1) to (4). They cost less than the checksum, and refuse nearly all bytes that are not a
+/// header.
 #[inline]
-fn plausible(bytes: &[u8; FRAME_HEADER_LEN], position: &FramePosition, limits: &Limits) -> bool {
+fn is_plausible(bytes: &[u8; FRAME_HEADER_LEN], position: &FramePosition, limits: &Limits) -> bool {
     let first_seq = u64_at(bytes, AT_FIRST_SEQ);
     let count = u32_at(bytes, AT_COUNT);
     let payload_len = u32_at(bytes, AT_PAYLOAD_LEN);
     let undurable = u32_at(bytes, AT_UNDURABLE);
     let fits = |len: u64| position.offset.0.checked_add(len).is_some_and(|end| end <= limits.end.0);
-    // The table of a frame of several entries takes 4 bytes each. A compressed frame has its table
-    // inside, and a flag may give the payload a form that is not known here: that has to reach
-    // "newer format".
+    // The table of a frame of several entries takes 4 bytes for each. The table of a compressed
+    // frame is compressed, too. A flag may give the payload a form that is unknown here. Such a
+    // frame must be reported as newer format, and not as implausible.
     let has_table = count > 1 && bytes[AT_CODEC] == 0 && bytes[AT_FLAGS] == 0;
     let table_fits = !has_table || u64::from(count) * 4 <= u64::from(payload_len);
     u16_at(bytes, AT_ZERO) == 0

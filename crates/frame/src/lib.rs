@@ -2,8 +2,8 @@
 //!
 //! Use this crate to read or write single frames, segment headers and trailers, for example in a
 //! repair tool or another implementation. Do not use it to keep a log: it never opens a file, and
-//! what is torn and what is damaged is decided by the recovery of `stratawal-stream`; most programs
-//! want the facade crate `stratawal`.
+//! it does not distinguish a torn tail from damage, which is the task of the recovery in
+//! `stratawal-stream`. Most programs want the facade crate `stratawal`.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -25,7 +25,7 @@
 //! assert_eq!(frame.end_seq(), SeqNo(43));
 //! ```
 //!
-//! The entries of a segment file, its header and its trailer left out:
+//! The entries of a segment file, without its header and its trailer:
 //!
 //! ```
 //! use bytes::Bytes;
@@ -33,12 +33,12 @@
 //!
 //! fn entries(file: &Bytes) -> Result<Vec<Bytes>, HeaderError> {
 //!     let header = SegmentHeader::decode(file)?;
-//!     // A file that is still being written has no trailer, but zeros.
+//!     // A file that is still being written ends with zeros instead of a trailer.
 //!     let frames = file.slice(SEGMENT_HEADER_LEN..file.len().saturating_sub(TRAILER_LEN).max(SEGMENT_HEADER_LEN));
 //!     let limits = Limits { base: header.base, end: ByteOffset(file.len() as u64) };
 //!     let mut entries = Vec::new();
 //!     for scanned in Scan::new(frames, header.salt, ByteOffset(SEGMENT_HEADER_LEN as u64), limits) {
-//!         // What is torn, and what is damaged, is for recovery to say.
+//!         // Recovery decides whether other bytes are a torn tail or damage.
 //!         if let Decoded::Frame(frame) = scanned.found {
 //!             entries.extend(frame.entries());
 //!         }
@@ -48,16 +48,17 @@
 //! # assert!(entries(&Bytes::new()).is_err());
 //! ```
 //!
-//! The normative description is `FORMAT.md` beside this crate's manifest. Everything here upholds
-//! three rules: no input makes it panic, no allocation is sized by a number that was not checked,
-//! and decoding only *answers* ([`Decoded`]): policy lives above.
+//! The normative description is `FORMAT.md` beside this crate's manifest. All decoders follow three
+//! rules: no input makes them panic, no allocation is sized by a number that was not checked, and
+//! they report a finding ([`Decoded`]) without a judgement. The layers above decide what follows.
 //!
-//! Deliberately absent: files, clocks, compression libraries, and any opinion on what a failed
-//! decode means.
+//! Deliberately absent: files, clocks, compression libraries, and any interpretation of a failed
+//! decode.
 #![forbid(unsafe_code)]
 
 mod checksum;
 mod control;
+mod footer;
 mod format_file;
 mod frame;
 mod header;
@@ -69,7 +70,8 @@ mod trailer;
 mod types;
 
 pub use checksum::PayloadChecksum;
-pub use control::{Control, FOOTER_HEAD_LEN, Footer, FooterKind, INDEX_BLOCK_LEN_MAX, PAD_LEN, encode_control};
+pub use control::{Control, encode_control};
+pub use footer::{FOOTER_HEAD_LEN, Footer, FooterKind, INDEX_BLOCK_LEN_MAX, PAD_LEN};
 pub use format_file::{FORMAT_FILE_LEN, FormatFile, FormatFileError};
 pub use frame::{
     BATCH_END, Batches, DataFrame, Entries, EntrySlices, Frame, check_payload, data_frame_len_max, decode,
@@ -82,7 +84,6 @@ pub use header::{
 pub use scan::{Scan, Scanned, find_header};
 pub use segment_header::{HeaderError, SEGMENT_HEADER_LEN, SegmentHeader};
 pub use trailer::{TRAILER_LEN, Trailer};
-pub use types::{ByteOffset, Features, FormatId, FramePosition, Generation, Salt, SeqNo, StreamId, WalId};
-
-/// The version of the format that this crate writes, and the newest that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub use types::{
+    ByteOffset, FORMAT_VERSION, Features, FormatId, FramePosition, Generation, Salt, SeqNo, StreamId, WalId,
+};

@@ -1,5 +1,5 @@
-//! What holds for any bytes, for fuzzing and tests: each function panics where it does not. Not
-//! part of the API.
+//! Properties that hold for any bytes, for fuzzing and tests. Each function panics if its property
+//! does not hold. Not part of the API.
 
 use bytes::Bytes;
 
@@ -11,8 +11,9 @@ use crate::{
     SegmentHeader, SeqNo, Trailer, decode, encode_control, encode_data,
 };
 
-/// Every decoder on the same bytes: as they are, and with right checksums put in, so that the
-/// structure behind them is reached. What decodes as a frame encodes to the same bytes.
+/// Runs every decoder on the same bytes, and again on the bytes with valid checksums, which reaches
+/// the checks that follow the checksums. A decoded frame encodes to the bytes that it was read
+/// from.
 pub fn decode_any(data: &[u8]) {
     let (selector, data) = data.split_first().map_or((0, data), |(&first, rest)| (first, rest));
     let position = FramePosition { salt: Salt(u64::from(selector)), offset: ByteOffset(128 + 8 * u64::from(selector)) };
@@ -22,16 +23,16 @@ pub fn decode_any(data: &[u8]) {
     decode_one(data, &position);
     decode_one(&with_right_checksums(data, &position), &position);
     scan(data, &position);
-    // Whatever is taken for frames, each entry is a part of it, and there is an end.
+    // Each entry is a part of the bytes, and the iterator ends.
     assert!(EntrySlices::frames(data, u32::from(selector)).map(<[u8]>::len).sum::<usize>() <= data.len());
 }
 
-/// A scan ends, its findings never go back, and its frames lie within the bytes and beside each
-/// other.
+/// A scan ends and never goes back. Its frames lie within the bytes and do not overlap.
 fn scan(data: &[u8], position: &FramePosition) {
     let end = position.offset.0 + data.len() as u64;
     let limits = Limits { base: SeqNo(0), end: ByteOffset(end) };
-    let (mut last, mut free) = (None, position.offset.0);
+    let mut last = None;
+    let mut free = position.offset.0;
     for scanned in Scan::new(Bytes::copy_from_slice(data), position.salt, position.offset, limits) {
         assert!(last < Some(scanned.offset.0), "a scan never goes back");
         last = Some(scanned.offset.0);
@@ -60,32 +61,38 @@ fn encodes_to_itself(frame: &Frame, data: &[u8], position: &FramePosition) {
     let mut again = Vec::new();
     if let Some(control) = frame.control() {
         encode_control(&mut again, position, header.first_seq, header.timestamp, header.attests, control);
-        // The pad of a SEAL or CLOSE follows from its place, which a reader does not ask: a valid
-        // frame may have one where none was needed, or none where one was. That is all that may
-        // differ.
+        // A writer pads a SEAL or CLOSE where its position requires it. A reader does not check
+        // that, so a valid frame may have a pad too many or too few. Nothing else may differ.
         if matches!(control, Control::Footer(_)) && again.len() as u64 != header.frame_len() {
             let difference = (again.len() as u64).abs_diff(header.frame_len());
-            assert_eq!(difference, crate::PAD_LEN as u64, "but for its pad a frame has one length");
+            assert_eq!(difference, crate::PAD_LEN as u64, "a frame has one length, except for its pad");
             return;
         }
     } else {
-        let (mut ends, mut bytes) = (Vec::new(), Vec::new());
+        let mut ends = Vec::new();
+        let mut bytes = Vec::new();
         for (i, entry) in (0..).zip(frame.entries()) {
             bytes.extend_from_slice(&entry);
             let end = u32::try_from(bytes.len()).expect("invariant: a payload is under 2 GiB");
             ends.push(if frame.ends_batch(i) { end | crate::BATCH_END } else { end });
         }
-        assert_eq!(ends.len(), header.count as usize, "every entry is there");
+        assert_eq!(ends.len(), header.count as usize, "every entry is present");
         assert_eq!(frame.batches().map(|b| b.len()).sum::<usize>(), ends.len(), "batches hold every entry once");
-        let (first_seq, timestamp, durable) = (header.first_seq, header.timestamp, header.attests);
-        encode_data(&mut again, position, &DataFrame { first_seq, timestamp, durable, ends: &ends, data: &bytes });
+        let frame = DataFrame {
+            first_seq: header.first_seq,
+            timestamp: header.timestamp,
+            durable: header.attests,
+            ends: &ends,
+            data: &bytes,
+        };
+        encode_data(&mut again, position, &frame);
     }
     let end = FRAME_HEADER_LEN + header.payload_len as usize;
     assert_eq!(again.len() as u64, header.frame_len(), "a frame has one length");
     assert_eq!(&again[..end], &data[..end], "a frame has one encoding");
 }
 
-/// The same bytes as a frame whose checksums hold, with its length bounded by what there is.
+/// Turns any bytes into a frame with valid checksums whose payload fits into the bytes.
 fn with_right_checksums(data: &[u8], position: &FramePosition) -> Vec<u8> {
     const AT_PAYLOAD_LEN: usize = 28;
     const AT_FLAGS_AND_ZERO: usize = 37;

@@ -1,5 +1,5 @@
-//! Going through the bytes of a segment frame by frame, and finding the next frame behind bytes
-//! that are none.
+//! Reads the bytes of a segment frame by frame, and finds the next frame after bytes that are not a
+//! frame.
 
 use bytes::Bytes;
 
@@ -10,20 +10,20 @@ use crate::header::{
 };
 use crate::types::{ByteOffset, FramePosition, Salt};
 
-/// Finds the first offset at or behind `position.offset` at which `bytes` hold a valid header (or one
-/// of a newer format), in steps of [`FRAME_ALIGN`]. `bytes` begin at `position.offset`.
+/// Finds the first valid header in `bytes`, which begin at `position.offset`. A header of a newer
+/// format counts as valid. Only multiples of [`FRAME_ALIGN`] are tried.
 ///
-/// Answers the distance from the beginning of `bytes`, and the header. Only whole headers are
-/// looked at: where the answer is `None`, the last 39 bytes at most are still to be seen with what
-/// follows them.
+/// Returns the distance of the header from the beginning of `bytes`, and the header. Only whole
+/// headers are found. After `None`, the caller has to search the last 39 bytes again together with
+/// the bytes that follow them.
 #[must_use]
 pub fn find_header(bytes: &[u8], position: &FramePosition, limits: &Limits) -> Option<(usize, Decoded<FrameHeader>)> {
     let step = FRAME_ALIGN as usize;
     let mut at = 0;
     while at + FRAME_HEADER_LEN <= bytes.len() {
         let rest = &bytes[at..];
-        // Most bytes that are searched are zeros; they are passed a cache line at a time. A header
-        // may begin with some of them, so the search continues less than a header before their end.
+        // Most bytes that are searched are zeros. They are skipped a cache line at a time. A header
+        // may begin with some zeros, so the search continues less than a header before their end.
         let zeros = rest.chunks_exact(64).take_while(|line| **line == [0; 64]).count() * 64;
         if zeros > 0 {
             at += zeros - (FRAME_HEADER_LEN - step);
@@ -41,26 +41,27 @@ pub fn find_header(bytes: &[u8], position: &FramePosition, limits: &Limits) -> O
 /// One finding of a [`Scan`].
 #[derive(Clone, Debug)]
 pub struct Scanned {
-    /// Where it stands in the file.
+    /// The offset of the finding in the file.
     pub offset: ByteOffset,
-    /// What it is.
+    /// The result of decoding there.
     pub found: Decoded<Frame>,
 }
 
-/// Goes through bytes that are in memory, frame by frame; behind something invalid it goes on at
-/// the next valid header. It ends behind an [`Blank`](Decoded::Blank) or
-/// [`Incomplete`](Decoded::Incomplete) that no valid header follows.
+/// Iterates over bytes in memory, frame by frame.
 ///
-/// It steps over a frame whose header is valid as a whole, whatever its payload: an entry may look
-/// like a frame. So it looks at each byte a bounded number of times, where searching such a payload
-/// again from every header inside it would take time quadratic in the length of hostile bytes. What
-/// is no longer than a MARK is searched: of a MARK that was written over, the header may have
-/// outlived a crash, and a later frame begin within its 48 bytes.
+/// After invalid bytes it continues at the next valid header. It ends after a
+/// [`Blank`](Decoded::Blank) or [`Incomplete`](Decoded::Incomplete) that no valid header follows.
 ///
-/// What it answers is what is there, in order: policy (which of these frames count) is not its
-/// business. Nor is the
-/// [`Trailer`](crate::Trailer) of a finished file, which is no frame: give it the bytes before that, or pass over the
-/// `Incomplete` that it is answered as.
+/// It skips a whole frame if its header is valid, even if its payload is not, because an entry may
+/// look like a frame. Therefore each byte is read a bounded number of times. Searching such a
+/// payload from every header in it would take time quadratic in the length of hostile bytes. There
+/// is one exception. The header of a MARK may survive a crash although a later frame overwrote the
+/// MARK, and that frame may begin within its 48 bytes. So an invalid frame that is not longer than
+/// a MARK is searched.
+///
+/// The scan returns its findings in order, and does not decide which of these frames count. The
+/// [`Trailer`](crate::Trailer) of a finished file is not a frame: pass the bytes before it, or skip
+/// the `Incomplete` that it is returned as.
 #[derive(Clone, Debug)]
 pub struct Scan {
     bytes: Bytes,
@@ -81,18 +82,18 @@ impl Scan {
         FramePosition { salt: self.salt, offset: self.base + self.at as u64 }
     }
 
-    /// Whether the valid header at the current place may be that of a MARK which was written over.
-    fn may_be_written_over(&self) -> bool {
+    /// Whether the valid header at the current offset may be that of a MARK that was overwritten.
+    fn may_be_overwritten(&self) -> bool {
         frame_len_at(&self.bytes[self.at..]) <= MARK_FRAME_LEN
     }
 
-    /// Moves behind the frame whose valid header stands at the current place.
+    /// Moves past the frame whose valid header is at the current offset.
     fn step_over(&mut self) {
         let len = usize::try_from(frame_len_at(&self.bytes[self.at..])).unwrap_or(usize::MAX);
         self.at = self.at.saturating_add(len).min(self.bytes.len());
     }
 
-    /// Moves to the next valid header behind the current place; to the end where there is none.
+    /// Moves to the next valid header after the current offset, or to the end of the bytes.
     fn resynchronise(&mut self) {
         self.at = (self.at + FRAME_ALIGN as usize).min(self.bytes.len());
         self.at = match find_header(&self.bytes[self.at..], &self.frame_position(), &self.limits) {
@@ -114,7 +115,7 @@ impl Iterator for Scan {
         let whole_header = self.bytes.len() - self.at >= FRAME_HEADER_LEN;
         match &found {
             Decoded::Frame(_) | Decoded::Newer(_) => self.step_over(),
-            Decoded::Invalid(Invalid::PayloadChecksum) if self.may_be_written_over() => self.resynchronise(),
+            Decoded::Invalid(Invalid::PayloadChecksum) if self.may_be_overwritten() => self.resynchronise(),
             Decoded::Invalid(Invalid::PayloadChecksum | Invalid::EntryTable | Invalid::ControlPayload) => {
                 self.step_over();
             }

@@ -1,15 +1,16 @@
 //! The 128-byte header of a segment file, never changed once the file has its name.
 //!
 //! A header is valid if and only if (1) its magic is right, (2) its version and masks are known,
-//! (3) its checksum over bytes 0..124 holds, and (4) its numbers agree: generation not 0,
-//! predecessor older than it, *durable* and *start* not above the base. Each failure has a kind of
-//! its own, so that a newer file never reads as a corrupt one.
+//! (3) its checksum over bytes 0..124 holds, and (4) its numbers agree: its generation is not 0,
+//! its predecessor is older, and *durable* and *start* are not above the base. Each failure has an
+//! error kind of its own, so that a newer file is never reported as a corrupt one.
 
 use thiserror::Error;
 
-use crate::FORMAT_VERSION;
 use crate::checksum;
-use crate::types::{Features, FormatId, Generation, Salt, SeqNo, StreamId, WalId, u32_at, u64_at, u128_at};
+use crate::types::{
+    FORMAT_VERSION, Features, FormatId, Generation, Salt, SeqNo, StreamId, WalId, u32_at, u64_at, u128_at,
+};
 
 // at   bytes
 //   0    8   magic "STRATAWL"
@@ -27,7 +28,7 @@ use crate::types::{Features, FormatId, Generation, Salt, SeqNo, StreamId, WalId,
 //  80    8   start: the first live seq at creation
 //  88    8   last timestamp of the stream at creation, microseconds since 1970
 //  96    8   created, microseconds since 1970
-// 104    4   name: CRC-32 of the name of the stream's folder, so that a segment of another stream shows
+// 104    4   name: CRC-32 of the name of the stream's directory, so that a segment of another stream is noticed
 // 108    8   predecessor's salt; 0 without a predecessor
 // 116    4   predecessor's last frame: the header checksum of its frame of entries that holds base - 1; 0: not stated
 // 120    4   zero
@@ -56,7 +57,7 @@ const _: () = assert!(SEGMENT_HEADER_LEN == 128);
 
 const MAGIC: &[u8; 8] = b"STRATAWL";
 
-/// What a segment says of itself.
+/// The identity of a segment and its state at creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
     /// The log it belongs to.
@@ -79,7 +80,7 @@ pub struct SegmentHeader {
     pub last_timestamp: u64,
     /// When it was created, in microseconds since 1970.
     pub created: u64,
-    /// [`name_checksum`](Self::name_checksum) of the name of the stream's folder.
+    /// [`name_checksum`](Self::name_checksum) of the name of the stream's directory.
     pub name_crc: u32,
     /// The salt of the predecessor; 0 without one.
     pub predecessor_salt: Salt,
@@ -87,7 +88,7 @@ pub struct SegmentHeader {
     /// before the base. It identifies the content that this segment follows. 0 where there is no
     /// such frame, or it could not be read.
     pub predecessor_frame_crc: u32,
-    /// Its feature masks; zeros in what this version writes.
+    /// The feature masks. This version writes zeros.
     pub features: Features,
 }
 
@@ -98,7 +99,7 @@ pub enum HeaderError {
     /// Fewer than 128 bytes.
     #[error("the segment header is cut short at {len} of 128 bytes")]
     TooShort {
-        /// Bytes there are.
+        /// The number of bytes.
         len: usize,
     },
     /// Not a segment file.
@@ -121,8 +122,7 @@ pub enum HeaderError {
 }
 
 impl SegmentHeader {
-    /// A header of zeros, for `..SegmentHeader::EMPTY`; not valid as it is, since its generation is
-    /// 0.
+    /// A header of zeros, for `..SegmentHeader::EMPTY`. It is not valid: its generation is 0.
     pub const EMPTY: Self = Self {
         wal_id: WalId(0),
         stream_id: StreamId(0),
@@ -140,13 +140,13 @@ impl SegmentHeader {
         features: Features { compatible: 0, read_only_compatible: 0, incompatible: 0 },
     };
 
-    /// What `name_crc` is for a stream in a folder of this name.
+    /// The value of `name_crc` for a stream in a directory of this name.
     #[must_use]
-    pub fn name_checksum(folder: &str) -> u32 {
-        checksum::payload(folder.as_bytes())
+    pub fn name_checksum(dir_name: &str) -> u32 {
+        checksum::payload(dir_name.as_bytes())
     }
 
-    /// Its 128 bytes.
+    /// The 128 bytes of the header.
     #[must_use]
     pub fn encode(&self) -> [u8; SEGMENT_HEADER_LEN] {
         let mut out = Vec::with_capacity(SEGMENT_HEADER_LEN);
@@ -190,7 +190,8 @@ impl SegmentHeader {
         if id.version > FORMAT_VERSION {
             return Err(HeaderError::Newer(id));
         }
-        let (expected, found) = (checksum::payload(&bytes[..AT_CHECKSUM]), u32_at(bytes, AT_CHECKSUM));
+        let expected = checksum::payload(&bytes[..AT_CHECKSUM]);
+        let found = u32_at(bytes, AT_CHECKSUM);
         if expected != found {
             return Err(HeaderError::Checksum { expected, found });
         }

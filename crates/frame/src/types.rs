@@ -1,6 +1,6 @@
-//! The numbers of the format, each a type of its own so that no two can be mixed up.
+//! The numbers of the format. Each is a type of its own, so that no two can be mixed up.
 //!
-//! They carry no policy: any value of the underlying integer is representable.
+//! The types do not restrict their values: each value of the underlying integer is representable.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -71,8 +71,8 @@ impl SeqNo {
     }
 }
 
-/// Saturates: positions are checked where they are read, so the end of `u64` is never met by valid
-/// data.
+/// Saturates. Positions are checked where they are read, so valid data never reaches the end of
+/// `u64`.
 impl Add<u64> for SeqNo {
     type Output = Self;
     #[inline]
@@ -108,8 +108,8 @@ impl Sub for ByteOffset {
     }
 }
 
-/// Where a frame stands. Its header checksum covers both, so a frame that landed elsewhere is not
-/// valid.
+/// The position of a frame: the segment and the offset. The header checksum covers both, so a frame
+/// that was written at another position is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FramePosition {
     /// The salt of the segment.
@@ -146,7 +146,11 @@ impl Features {
     }
 }
 
-/// What a newer program wrote, as far as it can be told: its version and its feature masks.
+/// The version of the format that this crate writes, and the newest that it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The format of bytes that another version of this program may have written: its version and its
+/// feature masks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FormatId {
     /// The format version.
@@ -166,7 +170,8 @@ impl fmt::Display for FormatId {
     }
 }
 
-/// Little-endian reads at fixed places. Callers hand in slices whose length they have checked.
+// Little-endian reads at fixed offsets. Callers pass slices whose length they have checked.
+
 #[inline]
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(array_at(bytes, at))
