@@ -7,7 +7,7 @@
 //!
 //! ```
 //! use bytes::Bytes;
-//! use stratawal_frame::{ByteOffset, DataFrame, Decoded, Limits, FramePosition, Salt, SeqNo, decode, encode_data};
+//! use stratawal_frame::{ByteOffset, DataFrame, Decoded, FramePosition, Limits, Salt, SeqNo, decode, encode_data};
 //!
 //! // One frame with the batches [alpha, beta] and [gamma].
 //! let position = FramePosition { salt: Salt(7), offset: ByteOffset(128) };

@@ -1,6 +1,5 @@
-//! What FORMAT.md says is what the code does: its field tables have no gaps, its check value is
-//! right, and the bytes of its example are those of the segment that it describes, read by the
-//! tables alone and read by the crate.
+//! FORMAT.md agrees with the code: its field tables have no gaps, its check value is right, and its
+//! example has the bytes of the segment that it describes, read by the tables and by the crate.
 
 mod samples;
 
@@ -16,7 +15,7 @@ const FORMAT_MD: &str = include_str!("../FORMAT.md");
 const SALT: Salt = Salt(0x1122_3344_5566_7788);
 const TIME: u64 = samples::TIME;
 
-/// A field of the example: its offset, its bytes, and what stands beside them.
+/// A field of the example: its offset, its bytes, and its note.
 struct Field {
     at: usize,
     bytes: Vec<u8>,
@@ -29,7 +28,7 @@ impl Field {
     }
 }
 
-/// The fields of the example, in order; a line without a note goes on with the field before.
+/// The fields of the example, in order. A line without a note continues the field before it.
 fn fields() -> Vec<Field> {
     let (_, section) = FORMAT_MD.split_once("\n## Example\n").expect("there is an example");
     let block = section.split("```").nth(1).expect("the example is fenced");
@@ -62,7 +61,7 @@ fn the_example_leaves_no_byte_out() {
 }
 
 #[test]
-fn the_example_is_what_its_notes_and_the_field_tables_say() {
+fn the_example_agrees_with_the_field_tables() {
     let header: [(&str, usize, u64); 19] = [
         ("version", 4, 1),
         ("compatible", 4, 0),
@@ -172,10 +171,11 @@ fn close() -> Control {
 }
 
 #[test]
-fn the_example_is_read_as_what_it_describes() {
+fn the_example_is_decoded_as_described() {
     let file = Bytes::from(file());
     assert_eq!(SegmentHeader::decode(&file), Ok(header()));
-    let (body, end) = (file.slice(SEGMENT_HEADER_LEN..344), ByteOffset(344));
+    let body = file.slice(SEGMENT_HEADER_LEN..344);
+    let end = ByteOffset(344);
     let limits = Limits { base: SeqNo(40), end };
     let found: Vec<_> = Scan::new(body, SALT, ByteOffset(128), limits).map(|s| (s.offset.0, s.found)).collect();
     let [(128, Decoded::Frame(one)), (176, Decoded::Frame(three)), (248, Decoded::Frame(last))] = &found[..] else {
@@ -210,7 +210,7 @@ fn the_example_is_what_the_encoder_writes() {
 }
 
 #[test]
-fn the_check_value_is_that_of_the_checksum() {
+fn the_check_value_of_the_checksum_is_right() {
     let mut sum = stratawal_frame::PayloadChecksum::new();
     sum.update(b"123456789");
     assert_eq!(sum.finish(), crc32(b"123456789"));
@@ -230,7 +230,7 @@ fn the_field_tables_have_no_gaps() {
         let mut expected = 0;
         while let Some(row) = lines.next_if(|line| line.starts_with('|')) {
             let columns: Vec<&str> = row.split('|').map(str::trim).collect();
-            // Tables whose later rows depend on a length are numbers only up to there.
+            // In some tables the later rows depend on a length, and have no number.
             let (Ok(at), width) = (columns[1].parse::<usize>(), columns[2].parse::<usize>()) else { break };
             assert_eq!(at, expected, "{row}");
             expected = at + width.unwrap_or(0);

@@ -1,4 +1,4 @@
-//! One frame: what is written is read, and nothing else is.
+//! A single frame: a decoded frame is the encoded one, and other bytes are not decoded.
 
 mod samples;
 
@@ -43,9 +43,15 @@ fn any_control() -> impl Strategy<Value = Control> {
 
 fn encode(position: &FramePosition, first_seq: u64, durable: Option<u64>, batches: &Batches) -> Vec<u8> {
     let (ends, data) = samples::flatten(batches);
-    let (first_seq, durable) = (SeqNo(first_seq), durable.map(SeqNo));
+    let frame = DataFrame {
+        first_seq: SeqNo(first_seq),
+        timestamp: TIME,
+        durable: durable.map(SeqNo),
+        ends: &ends,
+        data: &data,
+    };
     let mut out = Vec::new();
-    encode_data(&mut out, position, &DataFrame { first_seq, timestamp: TIME, durable, ends: &ends, data: &data });
+    encode_data(&mut out, position, &frame);
     out
 }
 
@@ -53,12 +59,12 @@ fn decode_at(bytes: &[u8], position: &FramePosition) -> Decoded<stratawal_frame:
     decode(&Bytes::copy_from_slice(bytes), position, &Limits::NONE)
 }
 
-/// Header and payload, without the zeros behind them.
+/// The length of header and payload, without the zeros after them.
 fn covered_len(frame: &[u8]) -> usize {
     FRAME_HEADER_LEN + u32::from_le_bytes(frame[28..32].try_into().unwrap()) as usize
 }
 
-/// Puts right checksums into a frame whose other bytes were changed.
+/// Writes valid checksums into a frame whose other bytes were changed.
 fn reseal(frame: &mut [u8], position: &FramePosition) {
     let payload_crc = samples::crc32(&frame[FRAME_HEADER_LEN..covered_len(frame)]);
     frame[4..8].copy_from_slice(&payload_crc.to_le_bytes());
@@ -67,10 +73,10 @@ fn reseal(frame: &mut [u8], position: &FramePosition) {
     frame[..4].copy_from_slice(&samples::crc32(&positioned).to_le_bytes());
 }
 
-/// One entry without the frame is the entry of the frame; a payload with a flipped bit is refused
-/// either way.
+/// An entry that is read without its frame has the same bytes. Both ways refuse a payload with a
+/// flipped bit.
 #[test]
-fn an_entry_is_found_without_the_frame() {
+fn an_entry_is_read_without_its_frame() {
     for batches in [vec![vec![b"alone".to_vec()]], vec![vec![Vec::new(), b"a".to_vec()], vec![b"bcd".to_vec()]]] {
         let bytes = encode(&POSITION, 7, Some(7), &batches);
         let Decoded::Frame(frame) = decode_at(&bytes, &POSITION) else { panic!("a frame") };
@@ -90,11 +96,13 @@ fn an_entry_is_found_without_the_frame() {
 
 proptest! {
     #[test]
-    fn frames_side_by_side_have_the_entries_of_each(
+    fn adjacent_frames_have_the_entries_of_each(
         frames in prop::collection::vec(prop_oneof![any_batches().prop_map(Ok), any_control().prop_map(Err)], 1..6),
         first in 0..30_usize,
     ) {
-        let (mut bytes, mut entries, mut firsts) = (Vec::new(), Vec::new(), None);
+        let mut bytes = Vec::new();
+        let mut entries = Vec::new();
+        let mut firsts = None;
         for frame in &frames {
             let position = FramePosition { offset: ByteOffset(128 + bytes.len() as u64), ..POSITION };
             match frame {
@@ -106,7 +114,7 @@ proptest! {
             firsts.get_or_insert(entries.len());
         }
         prop_assert!(EntrySlices::frames(&bytes, 0).eq(entries.iter()));
-        // What is before the first that is wanted is in the first frame.
+        // The entries that are skipped are in the first frame.
         let first = first % firsts.unwrap_or(0).max(1);
         prop_assert!(EntrySlices::frames(&bytes, u32::try_from(first).unwrap()).eq(entries[first..].iter()));
         prop_assert!(EntrySlices::one(&bytes).eq([&bytes[..]]));
@@ -131,7 +139,7 @@ proptest! {
             data: &data,
         };
         encode_data(&mut out, &position, &frame);
-        prop_assert_eq!(&out[..before.len()], &before[..], "what was in the buffer stays");
+        prop_assert_eq!(&out[..before.len()], &before[..], "the buffer keeps its bytes");
         let bytes = Bytes::from(out.split_off(before.len()));
         prop_assert!(bytes.len() as u64 <= data_frame_len_max(ends.len() as u64, data.len() as u64));
 
@@ -167,7 +175,7 @@ proptest! {
     }
 
     #[test]
-    fn a_frame_is_not_valid_at_another_offset_or_with_another_salt(
+    fn a_frame_at_another_position_is_not_valid(
         batches in any_batches(), position in any_position(), other in any_position(),
     ) {
         let bytes = encode(&position, 7, Some(7), &batches);
@@ -183,7 +191,7 @@ proptest! {
         batches in any_batches(), position in any_position(), at: prop::sample::Index, burst in 1..=u32::MAX,
     ) {
         let mut bytes = encode(&position, 7, Some(7), &batches);
-        // Within the header or within the payload: one checksum covers the whole of a burst.
+        // Within the header or within the payload, so that one checksum covers the whole burst.
         let covered = covered_len(&bytes);
         let (from, to) = if at.index(covered) < 40 { (4, 40) } else { (40, covered) };
         let at = from + at.index(to - from);
@@ -206,7 +214,7 @@ proptest! {
     }
 
     #[test]
-    fn properties_hold_of_mutated_frames(
+    fn the_properties_hold_for_mutated_frames(
         selector: u8,
         sample: prop::sample::Index,
         mutations in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
@@ -218,7 +226,7 @@ proptest! {
         let mut bytes = vec![selector];
         bytes.extend(samples[sample.index(samples.len())].encode(&position));
         for (at, value) in mutations {
-            // Mostly the header and the beginning of the payload, where the structure is.
+            // Mostly in the header and at the beginning of the payload, where the structure is.
             let at = 1 + at.index((bytes.len() - 1).min(110));
             bytes[at] = value;
         }
@@ -228,7 +236,7 @@ proptest! {
     }
 
     #[test]
-    fn a_payload_checksum_in_pieces_is_that_of_the_whole(pieces: Vec<Vec<u8>>) {
+    fn a_checksum_in_pieces_is_that_of_the_whole(pieces: Vec<Vec<u8>>) {
         let mut sum = PayloadChecksum::new();
         pieces.iter().for_each(|piece| sum.update(piece));
         prop_assert_eq!(sum.finish(), samples::crc32(&pieces.concat()));
@@ -236,7 +244,7 @@ proptest! {
 }
 
 #[test]
-fn every_flipped_bit_of_header_and_payload_is_found_and_the_zeros_behind_are_not_looked_at() {
+fn every_flipped_bit_of_header_and_payload_is_found() {
     for sample in samples::all(POSITION.offset.0) {
         let bytes = sample.encode(&POSITION);
         for bit in 0..bytes.len() * 8 {
@@ -254,13 +262,13 @@ fn every_flipped_bit_of_header_and_payload_is_found_and_the_zeros_behind_are_not
     }
 }
 
-/// Whether a reader stops at the header, since it cannot know what the payload is.
+/// Whether a reader stops at the header, because it does not know the form of the payload.
 fn header_alone_is_newer(body: &Body) -> bool {
-    matches!(body, Body::Newer { answer: Newer::Flags(_) | Newer::Codec(3..), .. })
+    matches!(body, Body::Newer { reason: Newer::Flags(_) | Newer::Codec(3..), .. })
 }
 
 #[test]
-fn a_frame_cut_anywhere_is_incomplete_or_the_end() {
+fn a_frame_cut_anywhere_is_incomplete_or_blank() {
     for sample in samples::all(POSITION.offset.0) {
         let bytes = sample.encode(&POSITION);
         for len in 0..covered_len(&bytes) {
@@ -277,26 +285,26 @@ fn a_frame_cut_anywhere_is_incomplete_or_the_end() {
 }
 
 #[test]
-fn zeros_of_any_length_are_the_end() {
+fn zeros_of_any_length_are_blank() {
     for len in 0..100 {
         assert_eq!(decode_at(&vec![0; len], &POSITION), Decoded::Blank, "{len}");
     }
 }
 
 #[test]
-fn a_frame_below_the_base_or_beyond_the_end_of_the_file_is_implausible() {
+fn a_frame_outside_the_limits_is_implausible() {
     let bytes = Bytes::from(encode(&POSITION, 7, Some(7), &vec![vec![b"hello".to_vec()]]));
     let end = POSITION.offset + bytes.len() as u64;
     let at = |base, end| decode(&bytes, &POSITION, &Limits { base: SeqNo(base), end });
     assert!(matches!(at(7, end), Decoded::Frame(_)));
     assert_eq!(at(8, end), Decoded::Invalid(Invalid::Implausible));
-    assert_eq!(at(7, ByteOffset(end.0 - 1)), Decoded::Invalid(Invalid::Implausible), "its zeros belong to it");
+    assert_eq!(at(7, ByteOffset(end.0 - 1)), Decoded::Invalid(Invalid::Implausible), "its zeros are part of it");
     let far = FramePosition { salt: SALT, offset: ByteOffset(u64::MAX - 7) };
     assert_eq!(decode(&bytes, &far, &Limits::NONE), Decoded::Invalid(Invalid::Implausible));
 }
 
 #[test]
-fn a_header_that_contradicts_itself_is_implausible_in_spite_of_its_checksum() {
+fn a_header_that_contradicts_itself_is_implausible() {
     let batches = vec![vec![b"a".to_vec(), b"bc".to_vec()]];
     let whole = encode(&POSITION, 7, Some(7), &batches);
     let with = |at: usize, value: &[u8]| {
@@ -329,7 +337,7 @@ fn a_payload_of_2_gib_is_implausible() {
 }
 
 #[test]
-fn a_table_that_is_none_is_invalid_in_spite_of_the_checksums() {
+fn a_malformed_table_is_invalid() {
     let whole = encode(&POSITION, 7, Some(7), &vec![vec![b"a".to_vec(), b"bc".to_vec()], vec![b"d".to_vec()]]);
     let with = |i: usize, end: u32| {
         let mut bytes = whole.clone();
@@ -341,15 +349,15 @@ fn a_table_that_is_none_is_invalid_in_spite_of_the_checksums() {
     assert!(matches!(with(0, 1), Decoded::Frame(_)));
     assert!(matches!(with(0, 3), Decoded::Frame(_)), "an empty entry");
     assert_eq!(with(0, 4), invalid, "ends fall");
-    assert_eq!(with(1, 5 | BATCH_END), invalid, "an end behind the payload");
+    assert_eq!(with(1, 5 | BATCH_END), invalid, "an end after the payload");
     assert_eq!(with(2, 4), invalid, "the last entry does not end its batch");
     assert_eq!(with(2, 3 | BATCH_END), invalid, "bytes of no entry");
-    assert_eq!(with(2, 5 | BATCH_END), invalid, "an end behind the payload");
+    assert_eq!(with(2, 5 | BATCH_END), invalid, "an end after the payload");
     assert_eq!(with(2, u32::MAX), invalid);
 }
 
 #[test]
-fn a_control_payload_that_is_not_of_its_kind_is_invalid_in_spite_of_the_checksums() {
+fn a_malformed_control_payload_is_invalid() {
     let position = FramePosition { salt: SALT, offset: ByteOffset(4096) };
     for sample in samples::all(position.offset.0) {
         let Body::Control(_) = sample.body else { continue };
@@ -367,7 +375,7 @@ fn a_control_payload_that_is_not_of_its_kind_is_invalid_in_spite_of_the_checksum
 }
 
 #[test]
-fn a_seal_or_close_with_a_wrong_field_is_invalid_in_spite_of_the_checksums() {
+fn a_seal_or_close_with_a_wrong_field_is_invalid() {
     let end =
         |kind| Footer { kind, start: SeqNo(0), entries: 0, times: (0, 0), index: Bytes::from_static(b"abcdefgh") };
     let with = |kind, at: usize, value: &[u8]| {
@@ -381,12 +389,12 @@ fn a_seal_or_close_with_a_wrong_field_is_invalid_in_spite_of_the_checksums() {
     let close = FooterKind::Close { previous: None };
     let invalid = Decoded::Invalid(Invalid::ControlPayload);
     assert_eq!(with(seal, 4, &[0]), invalid, "a SEAL without successor");
-    assert_eq!(with(close, 8, &[10]), invalid, "a CLOSE that drops entries that are not there yet");
+    assert_eq!(with(close, 8, &[10]), invalid, "a CLOSE that drops entries that do not exist yet");
     assert!(matches!(with(close, 8, &[9]), Decoded::Frame(_)));
     let mut start = Vec::new();
     encode_control(&mut start, &POSITION, SeqNo(9), TIME, None, &Control::Start { start: SeqNo(10) });
-    assert_eq!(decode_at(&start, &POSITION), invalid, "a START that does");
-    assert!(matches!(with(seal, 40, &[0; 8]), Decoded::Frame(_)), "any salt is lawful");
+    assert_eq!(decode_at(&start, &POSITION), invalid, "a START that drops entries that do not exist yet");
+    assert!(matches!(with(seal, 40, &[0; 8]), Decoded::Frame(_)), "any salt is valid");
     assert_eq!(with(close, 4, &[1]), invalid, "a CLOSE with a successor");
     assert!(matches!(with(close, 40, &[128]), Decoded::Frame(_)), "a CLOSE with a CLOSE before it");
     for (index, pad) in [(4_u32, 4_u32), (7, 1), (9, 0), (0, 0), (u32::MAX, 9), (0, u32::MAX), (u32::MAX, u32::MAX)] {
@@ -399,7 +407,7 @@ fn a_seal_or_close_with_a_wrong_field_is_invalid_in_spite_of_the_checksums() {
 }
 
 #[test]
-fn a_start_whose_zeros_are_none_is_invalid_in_spite_of_the_checksums() {
+fn a_start_with_nonzero_padding_is_invalid() {
     let mut bytes = Vec::new();
     encode_control(&mut bytes, &POSITION, SeqNo(9), TIME, None, &Control::Start { start: SeqNo(3) });
     bytes[40 + 7] = 1;
@@ -408,7 +416,7 @@ fn a_start_whose_zeros_are_none_is_invalid_in_spite_of_the_checksums() {
 }
 
 #[test]
-fn the_end_of_a_trailer_never_looks_like_a_file_being_written() {
+fn a_finished_length_is_never_an_active_length() {
     let mut padded = 0;
     for offset in (4096..3 * 4096).step_by(8) {
         for index_len in [0, 1, 7, 8, 9, 100] {
@@ -430,11 +438,11 @@ fn the_end_of_a_trailer_never_looks_like_a_file_being_written() {
             assert_eq!(found.control(), Some(&Control::Footer(end)));
         }
     }
-    assert_eq!(padded, 12, "the pad stands where it is needed, and nowhere else");
+    assert_eq!(padded, 12, "only these positions need a pad");
 }
 
 #[test]
-fn a_watermark_too_far_behind_attests_nothing() {
+fn a_watermark_too_far_back_attests_nothing() {
     let attests = |behind: u64| {
         let seq = 1 << 40;
         let bytes = encode(&POSITION, seq, Some(seq - behind), &vec![vec![Vec::new()]]);
@@ -448,7 +456,7 @@ fn a_watermark_too_far_behind_attests_nothing() {
 }
 
 #[test]
-fn a_header_that_counts_more_than_its_payload_holds_has_no_table() {
+fn a_count_too_large_for_the_payload_is_an_invalid_table() {
     for count in [2, 3, u32::MAX] {
         let payload = Bytes::from_static(b"\0\0\0\0");
         let header = FrameHeader {
@@ -467,7 +475,8 @@ fn a_header_that_counts_more_than_its_payload_holds_has_no_table() {
 #[test]
 #[should_panic(expected = "ends never fall")]
 fn ends_that_fall_are_not_written() {
-    let (ends, data) = (&[3, 2, 4 | BATCH_END], b"abcd");
+    let ends = &[3, 2, 4 | BATCH_END];
+    let data = b"abcd";
     let frame = DataFrame { first_seq: SeqNo(0), timestamp: TIME, durable: None, ends, data };
     encode_data(&mut Vec::new(), &POSITION, &frame);
 }
@@ -481,7 +490,7 @@ fn an_open_batch_is_not_written() {
 
 #[test]
 #[should_panic(expected = "a frame begins at a multiple of 8")]
-fn a_frame_is_not_written_where_nobody_looks_for_it() {
+fn a_frame_is_not_written_at_an_unaligned_offset() {
     encode(&FramePosition { salt: SALT, offset: ByteOffset(129) }, 0, None, &vec![vec![Vec::new()]]);
 }
 

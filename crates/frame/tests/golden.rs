@@ -1,8 +1,7 @@
-//! The bytes of format 1, kept: each file under `golden/` must be read, and written, the same for
-//! ever.
+//! The bytes of format 1. Each file under `golden/` must always be read, and written, the same.
 //!
-//! With `STRATAWAL_BLESS=1` files that are missing are made. A file that is there is never written
-//! again: if a test here fails, the code has changed the format.
+//! With `STRATAWAL_BLESS=1` missing files are created. A file that exists is never written again:
+//! if a test here fails, the code has changed the format.
 
 mod samples;
 
@@ -24,32 +23,33 @@ fn golden_dir() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/v1"))
 }
 
-/// The golden bytes; made from `encoded` where they are missing and this is asked for.
+/// The golden bytes of `name`. If the file is missing and blessing is on, it is created from
+/// `encoded`.
 fn golden(name: &str, encoded: &[u8]) -> Bytes {
     let path = golden_dir().join(name);
     if !path.exists() && std::env::var_os("STRATAWAL_BLESS").is_some_and(|v| v == "1") {
         fs::write(&path, encoded).unwrap();
     }
     let kept = fs::read(&path).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
-    assert!(kept == encoded, "{name}: what is written now differs from what was written then");
+    assert!(kept == encoded, "{name}: the encoded bytes differ from the golden file");
     Bytes::from(kept)
 }
 
 #[test]
-fn frames_of_format_1_read_and_write_as_ever() {
+fn frames_of_format_1_are_unchanged() {
     for sample in samples::all(FRAME_OFFSET) {
         let kept = golden(&format!("{}.frame", sample.name), &sample.encode(&FRAME_POSITION));
         sample.assert_is(&decode(&kept, &FRAME_POSITION, &Limits::NONE));
         assert_eq!(kept.len() % 8, 0, "{}: a frame is aligned", sample.name);
         if sample.name == "control-seal-padded" {
             let end = FRAME_OFFSET + (kept.len() + TRAILER_LEN) as u64;
-            assert_eq!(end % 4096, 16, "the pad takes the trailer's end off the length of a file being written");
+            assert_eq!(end % 4096, 16, "the pad moves the trailer's end away from the length of an active file");
         }
     }
 }
 
 #[test]
-fn the_format_file_of_format_1_reads_and_writes_as_ever() {
+fn the_format_file_of_format_1_is_unchanged() {
     let expected = FormatFile {
         wal_id: WalId(0x0F0E_0D0C_0B0A_0908_0706_0504_0302_0100),
         features: Features { compatible: 0x8000_0001, read_only_compatible: 2, incompatible: 0 },
@@ -59,21 +59,21 @@ fn the_format_file_of_format_1_reads_and_writes_as_ever() {
 }
 
 #[test]
-fn the_segment_header_of_format_1_reads_and_writes_as_ever() {
+fn the_segment_header_of_format_1_is_unchanged() {
     let expected = header();
     let kept = golden("segment.header", &expected.encode());
     assert_eq!(SegmentHeader::decode(&kept), Ok(expected));
 }
 
 #[test]
-fn a_closed_segment_of_format_1_reads_and_writes_as_ever() {
+fn a_closed_segment_of_format_1_is_unchanged() {
     let frames = closed_chain();
     let kept = golden("closed.seg", &segment(&frames));
     assert_segment(&kept, &frames);
 }
 
 #[test]
-fn a_sealed_segment_of_format_1_reads_and_writes_as_ever() {
+fn a_sealed_segment_of_format_1_is_unchanged() {
     let mut frames = closed_chain();
     frames.push(one("entry behind a close", 7, Some(7), Body::Batches(vec![vec![b"again".to_vec()]])));
     let end = Footer {

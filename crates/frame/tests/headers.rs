@@ -1,4 +1,4 @@
-//! Segment header, FORMAT file and trailer: each way of being wrong has its own answer.
+//! Segment header, FORMAT file and trailer: each kind of mistake has its own error.
 
 mod samples;
 
@@ -60,7 +60,7 @@ fn header() -> SegmentHeader {
     }
 }
 
-/// Header bytes changed at `at`, with the right checksum put in.
+/// Header bytes changed at `at`, with a valid checksum.
 fn resealed(at: usize, value: &[u8]) -> [u8; SEGMENT_HEADER_LEN] {
     let mut bytes = header().encode();
     bytes[at..at + value.len()].copy_from_slice(value);
@@ -98,7 +98,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_are_no_header_format_file_or_trailer(bytes in prop::collection::vec(any::<u8>(), 0..5000)) {
+    fn random_bytes_are_not_decoded(bytes in prop::collection::vec(any::<u8>(), 0..5000)) {
         prop_assert!(SegmentHeader::decode(&bytes).is_err());
         prop_assert_eq!(FormatFile::decode(&bytes), Err(FormatFileError::Damaged));
         prop_assert_eq!(Trailer::decode(&bytes[..bytes.len().min(TRAILER_LEN)], Salt(0)), None);
@@ -106,8 +106,8 @@ proptest! {
 }
 
 #[test]
-fn the_first_thing_wrong_with_a_segment_header_names_the_error() {
-    // Everything at once, put right one thing at a time.
+fn the_first_wrong_field_of_a_header_is_reported() {
+    // All fields are wrong at first. They are corrected one by one.
     let mut bytes = resealed(20, &[1]);
     bytes[0] = b'X';
     bytes[8] = 2;
@@ -117,7 +117,8 @@ fn the_first_thing_wrong_with_a_segment_header_names_the_error() {
     bytes[0] = b'S';
     assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Newer(newer(2, 1))));
     bytes[8] = 1;
-    let (expected, found) = (crc32(&bytes[..124]), u32::from_le_bytes(bytes[124..].try_into().unwrap()));
+    let expected = crc32(&bytes[..124]);
+    let found = u32::from_le_bytes(bytes[124..].try_into().unwrap());
     assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Checksum { expected, found }));
     bytes[124..].copy_from_slice(&expected.to_le_bytes());
     assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Newer(newer(1, 1))));
@@ -142,7 +143,7 @@ fn a_segment_header_that_contradicts_itself_is_refused() {
 }
 
 #[test]
-fn masks_that_leave_a_header_readable_are_handed_on() {
+fn readable_feature_masks_are_returned() {
     let read_only = SegmentHeader::decode(&resealed(16, &[1])).unwrap();
     assert!(read_only.features.readable() && !read_only.features.writable());
     let ignored = SegmentHeader::decode(&resealed(12, &[1])).unwrap();
@@ -181,7 +182,7 @@ fn file() -> FormatFile {
     FormatFile { wal_id: WalId(77), features: Features::default() }
 }
 
-/// One copy changed at `at`, with the right checksum put in.
+/// One copy changed at `at`, with a valid checksum.
 fn resealed_copy(at: usize, value: &[u8]) -> Vec<u8> {
     let mut copy = file().encode()[..64].to_vec();
     copy[at..at + value.len()].copy_from_slice(value);
@@ -205,7 +206,7 @@ fn a_format_file_survives_the_loss_of_either_page() {
         bytes[lost].fill(0);
         assert_eq!(FormatFile::decode(&bytes), Ok(file()));
     }
-    assert_eq!(FormatFile::decode(&whole[..64]), Ok(file()), "cut behind the first copy");
+    assert_eq!(FormatFile::decode(&whole[..64]), Ok(file()), "cut after the first copy");
     assert_eq!(FormatFile::decode(&whole[..63]), Err(FormatFileError::Damaged));
     assert_eq!(FormatFile::decode(&[]), Err(FormatFileError::Damaged));
     assert_eq!(FormatFile::decode(&vec![0; FORMAT_FILE_LEN]), Err(FormatFileError::Damaged));
@@ -218,7 +219,7 @@ fn a_flipped_bit_in_a_format_file_changes_nothing() {
         let mut bytes = whole.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
         assert_eq!(FormatFile::decode(&bytes), Ok(file()), "bit {bit}");
-        // The other copy lost as well: nothing is left to believe.
+        // The other copy is lost as well.
         let other = if bit / 8 < 4096 { 4096..FORMAT_FILE_LEN } else { 0..64 };
         bytes[other].fill(0xFF);
         assert_eq!(FormatFile::decode(&bytes), Err(FormatFileError::Damaged), "bit {bit}");
@@ -234,7 +235,7 @@ fn copies_that_differ_contradict_each_other() {
 }
 
 #[test]
-fn one_copy_of_a_newer_format_is_enough_to_refuse() {
+fn one_copy_of_a_newer_format_is_refused() {
     let ours = resealed_copy(0, b"S");
     for (copy, id) in [(resealed_copy(8, &[2]), newer(2, 0)), (resealed_copy(20, &[4]), newer(1, 4))] {
         let refused = Err(FormatFileError::Newer(id));
@@ -245,7 +246,7 @@ fn one_copy_of_a_newer_format_is_enough_to_refuse() {
 }
 
 #[test]
-fn a_copy_of_version_0_is_not_believed() {
+fn a_copy_of_version_0_is_damaged() {
     let zero = resealed_copy(8, &[0]);
     assert_eq!(FormatFile::decode(&with_copies(&zero, &zero)), Err(FormatFileError::Damaged));
     assert_eq!(FormatFile::decode(&with_copies(&zero, &resealed_copy(0, b"S"))), Ok(file()));

@@ -1,5 +1,4 @@
-//! Going through a segment's bytes: every frame is found, whatever stands between, and nothing is
-//! made up.
+//! Scans of a segment's bytes: every frame is found, whatever bytes are between, and nothing else.
 
 mod samples;
 
@@ -13,7 +12,7 @@ use stratawal_frame::{
 
 const FIRST: u64 = 128;
 
-/// What a file may hold between its frames.
+/// A frame, or other bytes that a file may hold between frames.
 #[derive(Clone, Debug)]
 enum Piece {
     /// A valid frame with this entry.
@@ -34,7 +33,7 @@ fn any_piece() -> impl Strategy<Value = Piece> {
     ]
 }
 
-/// The place of what is appended to `file` next.
+/// The position of the next frame in `file`.
 fn position(file: &[u8]) -> FramePosition {
     FramePosition { salt: SALT, offset: ByteOffset(FIRST + file.len() as u64) }
 }
@@ -55,8 +54,10 @@ fn scan(file: &[u8]) -> Vec<(usize, Decoded<stratawal_frame::Frame>)> {
 
 proptest! {
     #[test]
-    fn a_scan_finds_every_frame_whatever_stands_between(pieces in prop::collection::vec(any_piece(), 0..12)) {
-        let (mut file, mut frames, mut bad) = (Vec::new(), Vec::new(), Vec::new());
+    fn a_scan_finds_every_frame_between_other_bytes(pieces in prop::collection::vec(any_piece(), 0..12)) {
+        let mut file = Vec::new();
+        let mut frames = Vec::new();
+        let mut bad = Vec::new();
         for piece in &pieces {
             let at = file.len();
             match piece {
@@ -73,7 +74,8 @@ proptest! {
                 Piece::Garbage(bytes) => file.extend_from_slice(bytes),
             }
         }
-        let (mut found_frames, mut found_bad) = (Vec::new(), Vec::new());
+        let mut found_frames = Vec::new();
+        let mut found_bad = Vec::new();
         for (at, found) in scan(&file) {
             match found {
                 Decoded::Frame(frame) => found_frames.push((at, frame.entry(0).unwrap().to_vec())),
@@ -98,14 +100,14 @@ proptest! {
         let (distance, found) = find_header(&file, &begin, &Limits::NONE).expect("there is one");
         prop_assert_eq!(distance, at);
         prop_assert!(matches!(found, Decoded::Frame(header) if header.payload_len as usize == entry.len()));
-        // The header is seen once it is whole.
+        // The header is found once it is whole.
         prop_assert!(find_header(&file[..at + FRAME_HEADER_LEN - 1], &begin, &Limits::NONE).is_none());
         prop_assert!(find_header(&file[..at + FRAME_HEADER_LEN], &begin, &Limits::NONE).is_some());
     }
 }
 
 #[test]
-fn a_scan_of_nothing_or_of_zeros_ends() {
+fn a_scan_of_zeros_ends() {
     assert_eq!(scan(&[]), []);
     for len in 1..300 {
         assert_eq!(scan(&vec![0; len]), [(0, Decoded::Blank)], "{len}");
@@ -113,7 +115,7 @@ fn a_scan_of_nothing_or_of_zeros_ends() {
 }
 
 #[test]
-fn a_scan_says_where_the_bytes_end_inside_a_frame() {
+fn a_scan_reports_a_frame_that_is_cut() {
     let mut file = Vec::new();
     push_frame(&mut file, b"first");
     let at = file.len();
@@ -128,24 +130,26 @@ fn a_scan_says_where_the_bytes_end_inside_a_frame() {
 }
 
 #[test]
-fn a_scan_steps_over_frames_of_a_newer_format() {
+fn a_scan_skips_frames_of_a_newer_format() {
     let mut file = Vec::new();
     let mut expected = Vec::new();
     for sample in samples::all(FIRST) {
-        let (Body::Newer { answer, .. }, at) = (&sample.body, file.len()) else { continue };
+        let Body::Newer { reason, .. } = &sample.body else { continue };
+        let at = file.len();
         let position = position(&file);
         file.extend(sample.encode(&position));
-        expected.push((at, Decoded::Newer(*answer)));
+        expected.push((at, Decoded::Newer(*reason)));
     }
     assert_eq!(scan(&file), expected);
 }
 
-/// A frame inside an entry, valid at the place where the entry puts it.
+/// A frame inside an entry, valid at the offset that it has there.
 fn planted(newer: bool) -> (Vec<u8>, usize) {
     let inner = FRAME_HEADER_LEN;
     let body = if newer {
-        let (payload, answer) = (b"x".to_vec(), Newer::Flags(1));
-        Body::Newer { count: 1, codec: 0, flags: 1, payload, answer }
+        let payload = b"x".to_vec();
+        let reason = Newer::Flags(1);
+        Body::Newer { count: 1, codec: 0, flags: 1, payload, reason }
     } else {
         Body::Batches(vec![vec![b"planted".to_vec()]])
     };
@@ -157,12 +161,15 @@ fn planted(newer: bool) -> (Vec<u8>, usize) {
 }
 
 #[test]
-fn a_frame_inside_an_entry_is_not_found_even_if_the_payload_is_damaged() {
+fn a_frame_inside_an_entry_is_not_found() {
     for newer in [false, true] {
         let (mut file, inner) = planted(newer);
         let end = file.len();
         push_frame(&mut file, b"behind");
-        assert!(find_header(&file[inner..], &position(&file[..inner]), &Limits::NONE).is_some(), "it looks like one");
+        assert!(
+            find_header(&file[inner..], &position(&file[..inner]), &Limits::NONE).is_some(),
+            "the bytes are a valid header"
+        );
         assert_eq!(scan(&file).iter().map(|(at, _)| *at).collect::<Vec<_>>(), [0, end]);
         file[end - 1] ^= 1;
         let found = scan(&file);
@@ -173,35 +180,38 @@ fn a_frame_inside_an_entry_is_not_found_even_if_the_payload_is_damaged() {
 }
 
 #[test]
-fn a_frame_inside_an_entry_that_is_cut_is_not_found() {
+fn a_frame_inside_a_cut_entry_is_not_found() {
     let (file, inner) = planted(false);
     let cut = Bytes::copy_from_slice(&file[..file.len() - 8]);
-    assert!(find_header(&cut[inner..], &position(&cut[..inner]), &Limits::NONE).is_some(), "it looks like one");
+    assert!(
+        find_header(&cut[inner..], &position(&cut[..inner]), &Limits::NONE).is_some(),
+        "the bytes are a valid header"
+    );
     let found: Vec<_> = Scan::new(cut, SALT, ByteOffset(FIRST), Limits::NONE).map(|s| s.found).collect();
     assert_eq!(found, [Decoded::Incomplete { needed: file.len() as u64 }]);
 }
 
 #[test]
-fn a_frame_inside_a_frame_of_a_newer_format_is_not_found() {
+fn a_frame_inside_a_newer_frame_is_not_found() {
     let inner = FramePosition { salt: SALT, offset: ByteOffset(FIRST + FRAME_HEADER_LEN as u64) };
     for sample in samples::all(FIRST) {
-        let Body::Newer { count, codec, flags, answer, .. } = sample.body else { continue };
+        let Body::Newer { count, codec, flags, reason, .. } = sample.body else { continue };
         let body = Body::Batches(vec![vec![b"planted".to_vec()]]);
         let payload = Sample { name: "planted", first_seq: 9, attests: None, body }.encode(&inner);
-        // A control frame's payload begins with its kind, so there is no room for a frame.
+        // A control frame's payload begins with its kind, so it cannot begin with a frame.
         if count == 0 {
             continue;
         }
-        let body = Body::Newer { count: 1, codec, flags, payload, answer };
+        let body = Body::Newer { count: 1, codec, flags, payload, reason };
         let outer = Sample { body, ..sample }.encode(&position(&[]));
-        assert_eq!(scan(&outer), [(0, Decoded::Newer(answer))]);
+        assert_eq!(scan(&outer), [(0, Decoded::Newer(reason))]);
     }
 }
 
-/// A crash may keep the old sector with the MARK's header and the new one with what was written
-/// over its payload.
+/// A crash may keep the old sector with the MARK's header, and the new sector with the bytes that
+/// overwrote its payload.
 #[test]
-fn a_frame_that_begins_inside_a_mark_that_was_written_over_is_found() {
+fn a_frame_inside_an_overwritten_mark_is_found() {
     let mark = samples::all(FIRST).into_iter().find(|sample| sample.name == "control-mark").expect("there is one");
     let mut file = mark.encode(&position(&[]))[..FRAME_HEADER_LEN].to_vec();
     push_frame(&mut file, b"behind an empty entry");
@@ -211,7 +221,7 @@ fn a_frame_that_begins_inside_a_mark_that_was_written_over_is_found() {
 }
 
 #[test]
-fn a_damaged_header_gives_up_its_payload_to_the_search() {
+fn the_payload_of_a_damaged_header_is_searched() {
     let (mut file, inner) = planted(false);
     file[9] ^= 1;
     let found = scan(&file);
@@ -219,14 +229,15 @@ fn a_damaged_header_gives_up_its_payload_to_the_search() {
     assert!(matches!(&found[1], (at, Decoded::Frame(_)) if *at == inner));
 }
 
-/// Each header claims all that follows: a search that began anew at each would read half of the
-/// file 26,000 times.
+/// Each header claims all bytes after it. A search that started again at each header would read
+/// half of the file 26,000 times.
 #[test]
 fn hostile_headers_do_not_make_a_scan_quadratic() {
     const LEN: usize = 1 << 20;
     let mut file = Vec::with_capacity(LEN);
     while file.len() + FRAME_HEADER_LEN <= LEN {
-        let (position, rest) = (position(&file), LEN - file.len() - FRAME_HEADER_LEN);
+        let position = position(&file);
+        let rest = LEN - file.len() - FRAME_HEADER_LEN;
         let mut header = vec![0; FRAME_HEADER_LEN];
         header[4..8].fill(0xEE);
         header[24] = 1;

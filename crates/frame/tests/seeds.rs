@@ -1,7 +1,7 @@
-//! The seeds of the fuzz target `frame_decode`: what is known of decoding holds of each.
+//! The seeds of the fuzz target `frame_decode`: the properties of decoding hold for each.
 //!
-//! With `STRATAWAL_BLESS=1` seeds that are missing are made. Outside the repository there are none,
-//! and nothing to do.
+//! With `STRATAWAL_BLESS=1` missing seeds are created. The published package has no seeds, and the
+//! tests do nothing there.
 
 mod samples;
 
@@ -21,14 +21,14 @@ fn position(selector: u8) -> FramePosition {
     FramePosition { salt: Salt(selector), offset: ByteOffset(128 + 8 * selector) }
 }
 
-/// Name and bytes: a selector, then what the target takes to stand at the selector's place.
+/// The name of a seed and its bytes: a selector of the position, then the bytes at that position.
 fn seeds() -> Vec<(String, Vec<u8>)> {
     let mut seeds = Vec::new();
     let mut seed = |name: &str, selector: u8, bytes: &[u8]| {
         seeds.push((name.to_owned(), [&[selector], bytes].concat()));
     };
     for (i, sample) in (0_u8..).zip(samples::all(position(255).offset.0)) {
-        // The pad depends on the place: the samples were made for the last one.
+        // The pad depends on the position: the samples were made for the last one.
         let selector = if sample.name == "control-seal-padded" { 255 } else { 11 * i };
         seed(sample.name, selector, &sample.encode(&position(selector)));
     }
@@ -53,7 +53,7 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
     seeds
 }
 
-/// All small samples, one behind the other.
+/// All small samples, one after the other.
 fn row() -> Vec<u8> {
     let mut bytes = Vec::new();
     for sample in samples::all(0).iter().filter(|sample| sample.name != "control-seal-padded") {
@@ -84,7 +84,7 @@ fn segment_header() -> [u8; 128] {
 }
 
 #[test]
-fn the_properties_hold_of_every_seed_that_is_kept() {
+fn the_properties_hold_for_every_kept_seed() {
     let fuzz = Path::new(FUZZ);
     if !fuzz.is_dir() {
         return;
@@ -108,7 +108,7 @@ fn the_properties_hold_of_every_seed_that_is_kept() {
 }
 
 #[test]
-fn the_properties_hold_of_every_seed_at_every_length() {
+fn the_properties_hold_for_seeds_of_any_length() {
     for (_, bytes) in seeds() {
         for len in 0..bytes.len().min(300) {
             properties::decode_any(&bytes[..len]);

@@ -1,5 +1,5 @@
-//! One frame of each kind that there is, described and encoded: what golden files, seeds and
-//! properties start from.
+//! A frame of each kind, described and encoded. The tests of golden files, seeds and properties
+//! start from these samples.
 #![allow(dead_code, reason = "each test takes what it needs")]
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ pub(crate) const TIME: u64 = 1_700_000_000_000_000;
 
 pub(crate) const SALT: Salt = Salt(0x0123_4567_89AB_CDEF);
 
-/// A frame, described.
+/// The description of a frame.
 pub(crate) struct Sample {
     pub(crate) name: &'static str,
     pub(crate) first_seq: u64,
@@ -31,14 +31,15 @@ pub(crate) enum Body {
         codec: u8,
         flags: u8,
         payload: Vec<u8>,
-        answer: Newer,
+        reason: Newer,
     },
 }
 
 impl Sample {
     pub(crate) fn encode(&self, position: &FramePosition) -> Vec<u8> {
         let mut out = Vec::new();
-        let (first_seq, durable) = (SeqNo(self.first_seq), self.attests.map(SeqNo));
+        let first_seq = SeqNo(self.first_seq);
+        let durable = self.attests.map(SeqNo);
         match &self.body {
             Body::Batches(batches) => {
                 let (ends, data) = flatten(batches);
@@ -53,7 +54,7 @@ impl Sample {
         out
     }
 
-    /// The frame from the field table alone.
+    /// Encodes the frame by the field table, without the encoder.
     fn by_hand(&self, position: &FramePosition, count: u32, codec: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
         let undurable = self.attests.map_or(u32::MAX, |durable| u32::try_from(self.first_seq - durable).unwrap());
         let mut header = crc32(payload).to_le_bytes().to_vec();
@@ -69,11 +70,11 @@ impl Sample {
         out
     }
 
-    /// Asserts that `found` is what was described.
+    /// Asserts that `found` is the described frame.
     pub(crate) fn assert_is(&self, found: &Decoded<Frame>) {
         let name = self.name;
-        if let Body::Newer { answer, .. } = &self.body {
-            assert_eq!(found, &Decoded::Newer(*answer), "{name}");
+        if let Body::Newer { reason, .. } = &self.body {
+            assert_eq!(found, &Decoded::Newer(*reason), "{name}");
             return;
         }
         let Decoded::Frame(frame) = found else { panic!("{name}: {found:?}") };
@@ -85,7 +86,7 @@ impl Sample {
         let (batches, control) = match &self.body {
             Body::Batches(batches) => (batches.clone(), None),
             Body::Control(control) => (Vec::new(), Some(control)),
-            Body::Newer { .. } => unreachable!("answered above"),
+            Body::Newer { .. } => unreachable!("returned above"),
         };
         assert_eq!(frame.control(), control, "{name}");
         assert_eq!(batches_of(frame), batches, "{name}");
@@ -93,14 +94,15 @@ impl Sample {
     }
 }
 
-/// A frame's entries, batch by batch.
+/// The entries of a frame, batch by batch.
 pub(crate) fn batches_of(frame: &Frame) -> Vec<Vec<Vec<u8>>> {
     frame.batches().map(|batch| batch.map(|i| frame.entry(i).unwrap().to_vec()).collect()).collect()
 }
 
-/// Batches as [`DataFrame`] wants them: ends with their batch bits, and the bytes.
+/// Batches in the form of [`DataFrame`]: ends with their batch bits, and the bytes.
 pub(crate) fn flatten(batches: &[Vec<Vec<u8>>]) -> (Vec<u32>, Vec<u8>) {
-    let (mut ends, mut data) = (Vec::new(), Vec::new());
+    let mut ends = Vec::new();
+    let mut data = Vec::new();
     for batch in batches {
         for entry in batch {
             data.extend_from_slice(entry);
@@ -111,8 +113,7 @@ pub(crate) fn flatten(batches: &[Vec<Vec<u8>>]) -> (Vec<u32>, Vec<u8>) {
     (ends, data)
 }
 
-/// CRC-32 straight from its definition, so that nothing here leans on the library that is under
-/// test.
+/// CRC-32 from its definition, so that the samples do not depend on the library under test.
 pub(crate) fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ if crc & 1 == 1 { 0xEDB8_8320 } else { 0 })
@@ -178,21 +179,20 @@ fn control(offset: u64) -> Vec<Sample> {
 }
 
 fn newer() -> Vec<Sample> {
-    let newer = |name, count, codec, flags, payload: &[u8], answer| Sample {
+    let newer = |name, count, codec, flags, payload: &[u8], reason| Sample {
         name,
         first_seq: 300,
         attests: Some(299),
-        body: Body::Newer { count, codec, flags, payload: payload.to_vec(), answer },
+        body: Body::Newer { count, codec, flags, payload: payload.to_vec(), reason },
     };
-    // The same entry three times over, "hello": an LZ4 block of literals, a zstd frame with a raw
-    // block, as it is.
+    // The entry "hello" three times: as an LZ4 block of literals, as a zstd frame with a raw block,
+    // and not compressed.
     vec![
         newer("newer-codec-lz4", 1, 1, 0, b"\x05\0\0\0\x50hello", Newer::Codec(1)),
         newer("newer-codec-zstd", 1, 2, 0, b"\x05\0\0\0\x28\xb5\x2f\xfd\x20\x05\x29\0\0hello", Newer::Codec(2)),
         newer("newer-codec-unknown", 1, 3, 0, b"?", Newer::Codec(3)),
         newer("newer-flag", 1, 0, 0x80, b"hello", Newer::Flags(0x80)),
-        // Too short for a table: what a flag makes of a payload is not for a reader to judge that
-        // does not know it.
+        // Too short for a table. A reader that does not know a flag cannot judge the payload.
         newer("newer-flag-without-table", 9, 0, 0x01, b"?", Newer::Flags(0x01)),
         newer("newer-control-kind", 0, 0, 0, b"\x05\0\0\0what it may say", Newer::ControlKind(5)),
     ]
