@@ -61,6 +61,8 @@ const PATH_ROOTS: [&str; 15] = [
 
 const FILE_LINES_MAX: usize = 900;
 
+const FUNCTION_LINES_MAX: usize = 60;
+
 pub(crate) fn tidy(arguments: &[String]) -> Done {
     let show_prose = match arguments {
         [] => false,
@@ -110,6 +112,9 @@ fn violations(root: &Path, path: &str, kind: Kind, text: &str) -> Vec<(usize, St
         Kind::Rust => {
             found.extend(check(path, text));
             found.extend(text::long_test_names(text));
+            if path.contains("/src/") {
+                found.extend(long_functions(text));
+            }
         }
         Kind::Markdown => found.extend(text::missing_paths(text, &PATH_ROOTS, |path| exists(root, path))),
     }
@@ -255,6 +260,35 @@ fn re_exports_crate(code: &str) -> bool {
     path.split_once("::").is_none_or(|(_, items)| items.starts_with('*') || items.contains("self"))
 }
 
+/// The functions that are too long. A function ends at the brace that is indented like its first
+/// line, as rustfmt writes it.
+fn long_functions(text: &str) -> Vec<(usize, String)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let code = line.trim_start();
+        let before = code.split("fn ").next().unwrap_or_default();
+        let is_function = code.contains("fn ") && before.split_whitespace().all(is_function_qualifier);
+        if !is_function || code.ends_with(';') || code.ends_with('}') {
+            continue;
+        }
+        let indent = &line[..line.len() - code.len()];
+        let is_end = |line: &&str| {
+            line.strip_prefix(indent).is_some_and(|rest| rest == "}" || rest.ends_with(';') && !rest.starts_with(' '))
+        };
+        let Some(len) = lines[at + 1..].iter().position(is_end).map(|more| more + 2) else { continue };
+        if len > FUNCTION_LINES_MAX {
+            found.push((at + 1, format!("a function of {len} lines; at most {FUNCTION_LINES_MAX}")));
+        }
+    }
+    found
+}
+
+/// Whether a word may precede the keyword of a function.
+fn is_function_qualifier(word: &str) -> bool {
+    matches!(word, "pub" | "const" | "unsafe" | "async") || word.starts_with("pub(") || word.ends_with(')')
+}
+
 fn is_crate_root(parts: &[&str]) -> bool {
     parts.first() == Some(&"crates") && parts.len() == 4 && matches!(parts.last(), Some(&("lib.rs" | "main.rs")))
 }
@@ -344,6 +378,21 @@ mod tests {
     fn code_after_a_declared_test_module_is_library_code() {
         let text = "#[cfg(test)]\nmod scenarios;\nfn f() {\n    x.unwrap();\n}\n";
         assert_eq!(whats("crates/frame/src/x.rs", text).len(), 1);
+    }
+
+    #[test]
+    fn long_functions_are_found() {
+        let of = |lines: usize| {
+            format!("impl A {{\n    pub(super) fn f(\n    ) {{\n{}    }}\n}}\n", "        x();\n".repeat(lines))
+        };
+        assert!(long_functions(&of(FUNCTION_LINES_MAX - 3)).is_empty());
+        assert_eq!(long_functions(&of(FUNCTION_LINES_MAX - 2)).len(), 1);
+        // A declaration without a body ends at its semicolon.
+        let declared = format!(
+            "trait A {{\n    fn f(\n        &self,\n    );\n{}    fn g() {{\n    }}\n}}\n",
+            "    // x\n".repeat(80)
+        );
+        assert!(long_functions(&declared).is_empty());
     }
 
     #[test]
