@@ -18,7 +18,7 @@ use crate::write::buffer_pool::BufferPool;
 use crate::write::dir_sync::DirSyncs;
 use crate::write::encode::FrameEncoder;
 use crate::write::pending::PendingFrames;
-use crate::write::reserve::EmergencyReserve;
+use crate::write::reserve::{EmergencyReserve, ReserveUse};
 
 /// What the streams of one log share: the storage, the log's id, the cache of sealed segments.
 #[derive(Debug)]
@@ -170,8 +170,45 @@ impl LogContext {
         self.reserve.as_ref().map_or(0, |reserve| reserve.held(&*self.storage))
     }
 
-    pub(crate) const fn reserve(&self) -> Option<&EmergencyReserve> {
-        self.reserve.as_ref()
+    /// Does `act`; where the disk is full for it and it may use the emergency reserve, once more
+    /// without that. `act` changes nothing where the disk is full.
+    pub(crate) fn with_reserve<T, E>(
+        &self,
+        reserve: ReserveUse,
+        is_full: impl FnOnce(&E) -> bool,
+        mut act: impl FnMut() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let done = act();
+        match (&done, &self.reserve) {
+            (Err(error), Some(kept)) if reserve == ReserveUse::Allowed && is_full(error) => {
+                if !kept.give_up(&**self.storage()) {
+                    return done;
+                }
+            }
+            _ => return done,
+        }
+        let done = act();
+        if done.is_err() {
+            // Of no use here; others may need it. After a success its rest is for the steps that
+            // follow, and the call makes it whole at its end.
+            self.make_reserve();
+        }
+        done
+    }
+
+    /// Makes the emergency reserve whole, if there is room.
+    pub(crate) fn make_reserve(&self) {
+        if let Some(reserve) = &self.reserve {
+            reserve.make(&**self.storage());
+        }
+    }
+
+    /// Makes the emergency reserve whole, if there is room, where it was not whole when it was last
+    /// looked at.
+    pub(crate) fn make_reserve_again(&self) {
+        if let Some(reserve) = &self.reserve {
+            reserve.make_again(&**self.storage());
+        }
     }
 
     /// Syncs the folder that holds the folder of the stream at `location`. Streams that ask at the

@@ -10,9 +10,9 @@ use stratawal_storage::{Storage, is_full};
 
 use crate::context::LogContext;
 use crate::error::{Call, Error};
+use crate::fs::{Renamed, dir_exists, remove_file, rename_dir};
 use crate::layout::{self, OwnFile};
 use crate::location::Location;
-use crate::removal::{Renamed, dir_exists, remove_file, rename_dir};
 use crate::write::reserve::ReserveUse;
 
 /// Why a stream was not deleted, or not wholly.

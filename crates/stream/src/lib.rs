@@ -52,6 +52,7 @@ mod error;
 mod events;
 mod evicting_storage;
 mod fail_points;
+mod fs;
 mod history;
 mod inner;
 mod layout;

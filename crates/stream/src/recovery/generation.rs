@@ -21,7 +21,7 @@ use crate::write::create::{FIRST_LEN, create_segment};
 use crate::write::reserve::ReserveUse;
 
 /// The segments that a recovered stream has.
-pub(super) struct Recovery {
+pub(super) struct RecoveredSegments {
     /// The sealed segments, in order.
     pub(super) kept: Vec<Arc<PublishedSegment>>,
     /// The segment that the writer continues in.
@@ -36,7 +36,7 @@ pub(super) fn begin_generation(
     analysis: Analysis,
     all: &[SegmentId],
     timestamp: u64,
-) -> Result<Recovery> {
+) -> Result<RecoveredSegments> {
     let storage = files.storage();
     // Names left by a killed process may not be durable.
     storage.sync_dir(&files.dir()).map_err(|e| Error::io(files.location, e))?;
@@ -78,7 +78,7 @@ pub(super) fn begin_generation(
     ));
     let end_seq = writer.header().base.0;
     let active = Active { writer, live, end_seq, times: None, closes: Closes::default() };
-    Ok(Recovery { kept: kept.iter().map(FoundSegment::sealed).collect(), active, preallocation })
+    Ok(RecoveredSegments { kept: kept.iter().map(FoundSegment::sealed).collect(), active, preallocation })
 }
 
 /// Whether the newest segment can be the new generation: it is the last live one, has only zeros

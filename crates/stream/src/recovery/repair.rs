@@ -9,12 +9,12 @@ use super::analysis::Analysis;
 use super::closed_index::closed_index;
 use super::files::StreamFiles;
 use super::found::FoundSegment;
-use super::generation::{Recovery, begin_generation};
+use super::generation::{RecoveredSegments, begin_generation};
 use super::recovered::Recovered;
 use super::rewrite::rewrite;
 use crate::error::Result;
+use crate::fs::remove_file;
 use crate::read::snapshot::{LiveSegment, PublishedSegment, SegmentState, Snapshot};
-use crate::removal::remove_file;
 use crate::write::active::Active;
 
 /// Repairs the files. `None` where they have changed since they were analysed; then they have to be
@@ -31,7 +31,7 @@ pub(super) fn repair(files: &StreamFiles<'_>, mut analysis: Analysis) -> Result<
     let next_seq = analysis.next_seq().0;
     let timestamp = analysis.timestamp();
     let was_closed = analysis.closed.is_some();
-    let Recovery { kept, active, preallocation } = if was_closed {
+    let RecoveredSegments { kept, active, preallocation } = if was_closed {
         resume_closed(files, analysis)?
     } else {
         let Some(rewritten) = rewrite(files, &analysis)? else { return Ok(None) };
@@ -62,7 +62,7 @@ pub(super) fn repair(files: &StreamFiles<'_>, mut analysis: Analysis) -> Result<
 
 /// Step 4: the newest segment ends in a valid CLOSE. Nothing is written. The writer continues after
 /// the CLOSE when there is something to write.
-fn resume_closed(files: &StreamFiles<'_>, analysis: Analysis) -> Result<Recovery> {
+fn resume_closed(files: &StreamFiles<'_>, analysis: Analysis) -> Result<RecoveredSegments> {
     let close = analysis.closed.expect("invariant: the caller checked for a CLOSE");
     let mut kept = analysis.live;
     let newest = kept.pop().expect("invariant: there is a newest segment");
@@ -78,7 +78,7 @@ fn resume_closed(files: &StreamFiles<'_>, analysis: Analysis) -> Result<Recovery
         times: (close.footer.entries > 0).then_some(close.footer.times),
         closes,
     };
-    Ok(Recovery { kept: kept.iter().map(FoundSegment::sealed).collect(), active, preallocation })
+    Ok(RecoveredSegments { kept: kept.iter().map(FoundSegment::sealed).collect(), active, preallocation })
 }
 
 /// The segments that step 9 removes: those that are not kept are void or garbage.

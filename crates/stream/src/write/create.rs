@@ -9,10 +9,10 @@ use stratawal_sync::fail_point;
 
 use crate::context::LogContext;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fs::{Renamed, rename_dir};
 use crate::history::Predecessor;
 use crate::layout;
 use crate::read::snapshot::{LiveSegment, PublishedSegment, SegmentState, Snapshot};
-use crate::removal::{Renamed, rename_dir};
 use crate::shared::Shared;
 use crate::write::active::{Active, Closes};
 use crate::write::reserve::ReserveUse;

@@ -13,8 +13,7 @@ use stratawal_segment::Access;
 use stratawal_storage::{File, Storage};
 use stratawal_sync::{AtomicSeq, Mutex};
 
-use crate::context::LogContext;
-use crate::removal::remove_file;
+use crate::fs::remove_file;
 
 /// Bytes that the emergency reserve holds.
 pub const RESERVE_LEN: u64 = 64 << 10;
@@ -100,7 +99,7 @@ impl EmergencyReserve {
     }
 
     /// Gives its space up; whether there was any.
-    fn give_up(&self, storage: &dyn Storage) -> bool {
+    pub(crate) fn give_up(&self, storage: &dyn Storage) -> bool {
         let mut is_whole = self.is_whole.lock();
         *is_whole = false;
         // Looked at first: nothing but a plain file is removed.
@@ -143,47 +142,4 @@ const fn mixed(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
-}
-
-impl LogContext {
-    /// Does `act`; where the disk is full for it and it may use the emergency reserve, once more
-    /// without that. `act` changes nothing where the disk is full.
-    pub(crate) fn with_reserve<T, E>(
-        &self,
-        reserve: ReserveUse,
-        is_full: impl FnOnce(&E) -> bool,
-        mut act: impl FnMut() -> Result<T, E>,
-    ) -> Result<T, E> {
-        let done = act();
-        match (&done, self.reserve()) {
-            (Err(error), Some(kept)) if reserve == ReserveUse::Allowed && is_full(error) => {
-                if !kept.give_up(&**self.storage()) {
-                    return done;
-                }
-            }
-            _ => return done,
-        }
-        let done = act();
-        if done.is_err() {
-            // Of no use here; others may need it. After a success its rest is for the steps that
-            // follow, and the call makes it whole at its end.
-            self.make_reserve();
-        }
-        done
-    }
-
-    /// Makes the emergency reserve whole, if there is room.
-    pub(crate) fn make_reserve(&self) {
-        if let Some(reserve) = self.reserve() {
-            reserve.make(&**self.storage());
-        }
-    }
-
-    /// Makes the emergency reserve whole, if there is room, where it was not whole when it was last
-    /// looked at.
-    pub(crate) fn make_reserve_again(&self) {
-        if let Some(reserve) = self.reserve() {
-            reserve.make_again(&**self.storage());
-        }
-    }
 }

@@ -220,7 +220,7 @@ impl Salvage {
                 },
             };
             match step {
-                Flow::Go => {}
+                Flow::Continue => {}
                 Flow::Yield(item) => return Ok(Some(Step::Item(item))),
                 Flow::Changed => return Ok(Some(Step::LookAgain)),
                 Flow::End => return self.finish(),
@@ -237,7 +237,7 @@ impl Salvage {
             return Ok(self.flow(hole));
         }
         if piece.limit <= self.next {
-            return Ok(Flow::Go);
+            return Ok(Flow::Continue);
         }
         let header = match &piece.header {
             Ok(header) => header,
@@ -252,7 +252,7 @@ impl Salvage {
         }
         let search = FrameSearch::new(&file, FIRST_FRAME);
         self.reading = Some(Reading { piece, search, found: None, frame: None, frame_end: FIRST_FRAME });
-        Ok(Flow::Go)
+        Ok(Flow::Continue)
     }
 
     /// The next entry of the piece at hand, or the next hole in it.
@@ -272,14 +272,15 @@ impl Salvage {
             None => reading.search.next_frame().map_err(|e| self.failed(e))?,
         };
         let Some(found) = found else { return self.leave(&reading.piece) };
-        let (first, end) = (found.header.first_seq, found.header.end_seq());
+        let first = found.header.first_seq;
+        let end = found.header.end_seq();
         let follows = after_lost.is_some() || found.offset == reading.frame_end;
         if !found.header.is_control() || found.is_whole && found.header.frame_len() > MARK_LEN {
             reading.frame_end = found.offset + found.header.frame_len();
         }
         if found.header.is_control() || end <= seq || first >= reading.piece.limit {
             self.reading = Some(reading);
-            return Ok(Flow::Go);
+            return Ok(Flow::Continue);
         }
         let id = reading.piece.id;
         if first > seq {
@@ -294,13 +295,14 @@ impl Salvage {
             // The chain ends before this frame, and nothing attests the frames after that end.
             return Ok(Flow::End);
         }
-        let (len, max) = (found.header.frame_len(), self.options.frame_len_max());
+        let len = found.header.frame_len();
+        let max = self.options.frame_len_max();
         let too_large = len > max;
         let frame = if too_large { None } else { reading.search.read(&found).map_err(|e| self.failed(e))? };
         if let Some(frame) = frame {
             reading.frame = Some(frame);
             self.reading = Some(reading);
-            return Ok(Flow::Go);
+            return Ok(Flow::Continue);
         }
         let error = if too_large {
             Error::new(ErrorKind::TooLarge { len, max }, &self.location)
@@ -318,7 +320,7 @@ impl Salvage {
         // Where a missing file began is not known, so the gap is named as the cause, and not this
         // piece.
         if self.plan.pieces.front().is_some_and(|next| next.missing.is_some()) {
-            return Ok(Flow::Go);
+            return Ok(Flow::Continue);
         }
         let end = match piece.limit {
             UNLIMITED if self.plan.end_damage.is_some() => return Ok(Flow::End),
@@ -370,7 +372,7 @@ impl Salvage {
 
     fn flow(&mut self, hole: Hole) -> Flow {
         match hole {
-            Hole::Dropped => Flow::Go,
+            Hole::Dropped => Flow::Continue,
             Hole::End => Flow::End,
             Hole::Changed => Flow::Changed,
             Hole::Lost(lost) => Flow::Yield(Salvaged::Lost(lost)),
@@ -378,8 +380,9 @@ impl Salvage {
     }
 }
 
+/// What follows a step.
 enum Flow {
-    Go,
+    Continue,
     Yield(Salvaged),
     Changed,
     End,

@@ -1,0 +1,59 @@
+//! Changes of names in the file system whose outcome is certain: where the system reports an error,
+//! these functions find out what has happened.
+
+use std::io;
+use std::path::Path;
+
+use stratawal_storage::{Access, Storage};
+
+/// Removes a file, if it is there. An error of the system does not mean that the file is still
+/// there, so then this looks.
+///
+/// # Errors
+/// The file is there, or that is not known.
+pub(crate) fn remove_file(storage: &dyn Storage, path: &Path) -> io::Result<()> {
+    match storage.remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound && !is_absent(storage, path) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The outcome of a rename of a directory.
+#[derive(Debug)]
+pub(crate) enum Renamed {
+    Done,
+    /// It has taken effect, although the system reported this error.
+    DoneDespite(io::Error),
+    /// There was no such directory.
+    Absent(io::Error),
+    Undone(io::Error),
+    Unknown(io::Error),
+}
+
+/// Renames a directory. An error of the system does not mean that nothing has changed, so then this
+/// looks: a rename is atomic, and a directory that has its old name was not renamed.
+pub(crate) fn rename_dir(storage: &dyn Storage, from: &Path, to: &Path) -> Renamed {
+    let Err(error) = storage.rename(from, to) else { return Renamed::Done };
+    let is_absent = error.kind() == io::ErrorKind::NotFound;
+    match (dir_exists(storage, from), dir_exists(storage, to)) {
+        (Some(true), _) => Renamed::Undone(error),
+        (Some(false), Some(true)) => Renamed::DoneDespite(error),
+        (Some(false), Some(false)) if is_absent => Renamed::Absent(error),
+        _ => Renamed::Unknown(error),
+    }
+}
+
+/// Whether there is anything of this name, where that is known.
+pub(crate) fn dir_exists(storage: &dyn Storage, dir: &Path) -> Option<bool> {
+    match storage.list(dir) {
+        Ok(_) => Some(true),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Some(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(false),
+        Err(_) => None,
+    }
+}
+
+/// Whether there is certainly no file of this name.
+fn is_absent(storage: &dyn Storage, path: &Path) -> bool {
+    matches!(storage.open(path, Access::Read), Err(error) if error.kind() == io::ErrorKind::NotFound)
+}
