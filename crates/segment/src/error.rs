@@ -1,4 +1,4 @@
-//! What goes wrong with one segment file.
+//! The errors of operations on a segment file.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::SegmentId;
 
-/// What went wrong, and with which file.
+/// An error of an operation on a segment file.
 #[derive(Debug, Error)]
 #[error("segment {segment}: {kind}")]
 pub struct Error {
@@ -17,46 +17,46 @@ pub struct Error {
     kind: ErrorKind,
 }
 
-/// The kinds of [`Error`](struct@Error).
+/// The kind of an [`Error`](struct@Error).
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("cannot {operation}: {source}")]
     Io {
         /// The operation, as a verb: "write", "sync".
         operation: &'static str,
-        /// Why.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The operating system refused space for bytes, before any of them was written: the disk or
-    /// the quota is full, or the file may not be so long. The file is as it was.
+    /// The operating system refused to extend the file: the disk or the quota is full, or the file
+    /// may not be so long. Nothing was written, and the file is as before.
     #[error("cannot reserve space: {0}")]
     Preallocate(io::Error),
-    /// The file is a link, a folder, or something else that is not a plain file.
+    /// The file is a link, a directory, or something else that is not a plain file.
     #[error("not a plain file: {0}")]
     NotAFile(io::Error),
-    /// The header is not valid; for a file that has its name this is damage, never a torn creation.
+    /// The header is not valid. Under the name of a segment this is damage, never a torn creation.
     #[error("{0}")]
     Header(HeaderError),
-    /// The header is valid and belongs to another file.
+    /// The header is valid and is that of another segment.
     #[error("the header is that of segment {0}")]
     NameMismatch(SegmentId),
     /// A frame is not valid where one must be.
     #[error("{0}")]
     Invalid(Invalid),
-    /// There are zeros, or the file ends, where a frame must be.
+    /// Zeros are where a frame must be.
     #[error("the frame that begins with seq {expected} is missing")]
     Missing {
-        /// The first seq of the frame that must be there.
+        /// The first seq of the missing frame.
         expected: SeqNo,
     },
-    /// A valid frame begins with another seq than the one that comes next.
+    /// A valid frame does not begin with the seq that comes next.
     #[error("gap: expected seq {expected}, found {found}")]
     Gap {
         /// The seq that comes next.
         expected: SeqNo,
-        /// The first seq of the frame that is there.
+        /// The first seq of the frame.
         found: SeqNo,
     },
     /// Written by a newer version, or with a codec that is not built in.
@@ -87,19 +87,19 @@ impl Error {
         self.segment
     }
 
-    /// Where in the file, if it is known.
+    /// The offset in the file, if it is known.
     #[must_use]
     pub const fn offset(&self) -> Option<ByteOffset> {
         self.offset
     }
 
-    /// What went wrong.
+    /// The kind of the error.
     #[must_use]
     pub const fn kind(&self) -> &ErrorKind {
         &self.kind
     }
 
-    /// The same, taken apart: the segment, the offset, the kind.
+    /// Takes the error apart into the segment, the offset and the kind.
     #[must_use]
     pub fn into_parts(self) -> (SegmentId, Option<ByteOffset>, ErrorKind) {
         (self.segment, self.offset, self.kind)
@@ -111,25 +111,25 @@ impl Error {
         self.source_io().is_some_and(stratawal_storage::is_full)
     }
 
-    /// Whether this process, or the system, has as many files open as it may.
+    /// Whether this process, or the system, has reached its limit of open files.
     #[must_use]
     pub fn is_out_of_files(&self) -> bool {
         self.source_io().is_some_and(stratawal_storage::is_out_of_files)
     }
 
-    /// Whether the file is gone, which for a reader in another process may be a truncation.
+    /// Whether the file does not exist. For a reader in another process that may be a truncation.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         self.io_kind() == Some(io::ErrorKind::NotFound)
     }
 
-    /// Whether space was refused before anything was written, so that the file is as it was.
+    /// Whether the file could not be extended and nothing was written, so that it is as before.
     #[must_use]
     pub const fn is_refusal(&self) -> bool {
         matches!(&self.kind, ErrorKind::Preallocate(_))
     }
 
-    /// The kind of the operating system's error, where there is one.
+    /// The kind of the operating system's error, if that is the cause.
     #[must_use]
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
         self.source_io().map(io::Error::kind)
@@ -142,7 +142,8 @@ impl Error {
         }
     }
 
-    /// Whether the bytes are at fault, and not the machine or the version.
+    /// Whether the bytes of the file are damaged. Errors of the system and files of a newer version
+    /// are not damage.
     #[must_use]
     pub fn is_damage(&self) -> bool {
         match &self.kind {
@@ -157,7 +158,7 @@ impl Error {
         }
     }
 
-    /// Whether a newer version wrote it.
+    /// Whether a newer version wrote the file.
     #[must_use]
     pub const fn is_newer(&self) -> bool {
         matches!(&self.kind, ErrorKind::Newer(_) | ErrorKind::Header(HeaderError::Newer(_)))

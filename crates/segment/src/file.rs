@@ -1,4 +1,4 @@
-//! A segment file that is there: its header, its length, and how it ends.
+//! An existing segment file: its header, its length, and the footer at its end.
 
 use std::io;
 use std::path::Path;
@@ -7,7 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use stratawal_frame::{
     ByteOffset, Control, Decoded, FOOTER_HEAD_LEN, FRAME_ALIGN, FRAME_HEADER_LEN, Footer, FooterKind, FrameHeader,
-    HeaderError, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo, TRAILER_LEN, Trailer, decode_header, decode_payload,
+    FramePosition, HeaderError, Limits, SEGMENT_HEADER_LEN, SegmentHeader, SeqNo, TRAILER_LEN, Trailer, decode_header,
+    decode_payload,
 };
 use stratawal_storage::{Access, ChangeStamp, File, Storage};
 
@@ -22,20 +23,20 @@ pub struct SegmentFile {
     len: u64,
 }
 
-/// How a finished file ends: a valid trailer, and the valid SEAL or CLOSE that it names and that
-/// ends there.
+/// The footer of a finished file. The file ends with a valid trailer, which names this valid SEAL
+/// or CLOSE, and the SEAL or CLOSE ends where the trailer begins.
 #[derive(Clone, Debug)]
 pub struct Finished {
-    /// Where the SEAL or CLOSE begins: where the entries end.
+    /// Where the SEAL or CLOSE begins. The entries end there.
     pub offset: ByteOffset,
-    /// Its frame header; the first seq is one past the last entry.
+    /// The header of its frame. The first seq is one past the last entry.
     pub frame: FrameHeader,
-    /// What it says.
+    /// Its content.
     pub footer: Footer,
 }
 
 impl Finished {
-    /// The fields that [`SegmentFile::peek_footer`] returns, here of a frame that was checked.
+    /// The fields that [`SegmentFile::peek_footer`] returns without checking the payload.
     #[must_use]
     pub const fn summary(&self) -> FooterSummary {
         FooterSummary { end_seq: self.frame.first_seq, kind: self.footer.kind }
@@ -52,10 +53,10 @@ pub struct FooterSummary {
 }
 
 impl SegmentFile {
-    /// Opens the segment and reads its header.
+    /// Opens segment `id` in the directory `dir` and reads its header.
     ///
     /// # Errors
-    /// I/O; a header that is not valid, or not that of `id`.
+    /// I/O; a header that is not valid, or is that of another segment.
     pub fn open(storage: &Arc<dyn Storage>, dir: &Path, id: SegmentId, access: Access) -> Result<Self> {
         let file = storage.open(&dir.join(id.to_string()), access).map_err(|source| {
             let kind = match source.kind() {
@@ -76,13 +77,13 @@ impl SegmentFile {
         Ok(Self { id, header, file, len })
     }
 
-    /// Its name.
+    /// The name of the segment.
     #[must_use]
     pub const fn id(&self) -> SegmentId {
         self.id
     }
 
-    /// Its header.
+    /// The header of the segment.
     #[must_use]
     pub const fn header(&self) -> &SegmentHeader {
         &self.header
@@ -94,13 +95,13 @@ impl SegmentFile {
         self.len
     }
 
-    /// Whether the file holds nothing, which a segment never does: it has a header.
+    /// Whether the file is empty. A segment never is: it has a header.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Whether the length is one that a file being written has: a multiple of 4 KiB plus 8.
+    /// Whether the file has the length of an active segment: a multiple of 4 KiB plus 8.
     #[must_use]
     pub const fn has_active_len(&self) -> bool {
         self.len % 4096 == 8
@@ -116,18 +117,18 @@ impl SegmentFile {
         &self.file
     }
 
-    /// Makes what the operating system holds of the file durable; allowed on a file opened for
-    /// reading.
+    /// Makes the bytes of the file that the operating system holds durable. The file may be opened
+    /// for reading only.
     ///
     /// # Errors
-    /// I/O. After that nothing may be believed that was not durable before.
+    /// I/O. After an error, only bytes that were durable before can be trusted.
     pub fn sync(&self) -> Result<()> {
         self.file.sync_data().map_err(Error::io(self.id, "sync"))
     }
 
-    /// The state of the file now, to see later whether it has changed: for one that reads it
-    /// afterwards. `None` where that is not known, or the length is not the one that the file had
-    /// when it was opened.
+    /// The state of the file now. A caller that reads the file afterwards can compare a later state
+    /// with it, to learn whether the file has changed. `None` where the state is not known, or the
+    /// file no longer has the length that it had when it was opened.
     ///
     /// # Errors
     /// I/O.
@@ -136,41 +137,41 @@ impl SegmentFile {
         Ok(stamp.filter(|stamp| stamp.len == self.len))
     }
 
-    /// How the file ends, where it ends with a SEAL or CLOSE and its trailer, all valid; `None`
-    /// otherwise.
+    /// The SEAL or CLOSE at the end of the file. `None` where the file does not end with a valid
+    /// SEAL or CLOSE and its valid trailer.
     ///
     /// # Errors
     /// I/O, and frames of a newer version.
     pub fn finished(&self) -> Result<Option<Finished>> {
-        let Some((position, trailer_at)) = self.trailer()? else { return Ok(None) };
-        self.footer_at(position, Some(trailer_at))
+        let Some((offset, trailer_at)) = self.trailer()? else { return Ok(None) };
+        self.footer_at(offset, Some(trailer_at))
     }
 
-    /// Reads the fixed fields of the SEAL or CLOSE at the end of the file, in two short reads. The
-    /// trailer and the frame's header are checked, the payload is not: [`finished`](Self::finished)
-    /// checks that too. `None` where the file does not end with such a frame and its trailer.
+    /// Reads the fixed fields of the SEAL or CLOSE at the end of the file, in two short reads. It
+    /// checks the trailer and the header of the frame, and unlike [`finished`](Self::finished) does
+    /// not check the payload. `None` where the file does not end with such a frame and its trailer.
     ///
     /// # Errors
     /// I/O.
     pub fn peek_footer(&self) -> Result<Option<FooterSummary>> {
-        let Some((position, trailer_at)) = self.trailer()? else { return Ok(None) };
+        let Some((offset, trailer_at)) = self.trailer()? else { return Ok(None) };
         const LEN: usize = FRAME_HEADER_LEN + FOOTER_HEAD_LEN;
-        if trailer_at - position.0 < LEN as u64 {
+        if trailer_at - offset.0 < LEN as u64 {
             return Ok(None);
         }
         let mut bytes = [0; LEN];
-        self.read_exact(&mut bytes, position.0)?;
+        self.read_exact(&mut bytes, offset.0)?;
         let (header, payload) = bytes.split_at(FRAME_HEADER_LEN);
-        Ok(match decode_header(header, &self.place(position), &self.limits()) {
-            Decoded::Frame(frame) if frame.is_control() && position.0 + frame.frame_len() == trailer_at => {
+        Ok(match decode_header(header, &self.position(offset), &self.limits()) {
+            Decoded::Frame(frame) if frame.is_control() && offset.0 + frame.frame_len() == trailer_at => {
                 FooterKind::peek(payload).map(|kind| FooterSummary { end_seq: frame.first_seq, kind })
             }
             _ => None,
         })
     }
 
-    /// Where the SEAL or CLOSE begins that a valid trailer at the end of the file names, and where
-    /// the trailer begins.
+    /// Where the footer begins that the valid trailer at the end of the file names, and where that
+    /// trailer begins.
     fn trailer(&self) -> Result<Option<(ByteOffset, u64)>> {
         let first_end = (SEGMENT_HEADER_LEN + FRAME_HEADER_LEN + TRAILER_LEN) as u64;
         if self.len < first_end || self.has_active_len() {
@@ -179,17 +180,17 @@ impl SegmentFile {
         let trailer_at = self.len - TRAILER_LEN as u64;
         let mut trailer = [0; TRAILER_LEN];
         self.read_exact(&mut trailer, trailer_at)?;
-        let Some(Trailer { footer_offset: position }) = Trailer::decode(&trailer, self.header.salt) else {
+        let Some(Trailer { footer_offset }) = Trailer::decode(&trailer, self.header.salt) else {
             return Ok(None);
         };
-        let fits = (SEGMENT_HEADER_LEN as u64..=trailer_at - FRAME_HEADER_LEN as u64).contains(&position.0);
-        if !fits || !position.0.is_multiple_of(FRAME_ALIGN) {
+        let fits = (SEGMENT_HEADER_LEN as u64..=trailer_at - FRAME_HEADER_LEN as u64).contains(&footer_offset.0);
+        if !fits || !footer_offset.0.is_multiple_of(FRAME_ALIGN) {
             return Ok(None);
         }
-        Ok(Some((position, trailer_at)))
+        Ok(Some((footer_offset, trailer_at)))
     }
 
-    /// The CLOSE at `offset`, as one names the one before it.
+    /// The valid CLOSE at `offset`, which a later CLOSE names.
     ///
     /// # Errors
     /// I/O, and frames of a newer version.
@@ -203,32 +204,40 @@ impl SegmentFile {
         Ok(found.filter(|finished| matches!(finished.footer.kind, FooterKind::Close { .. })))
     }
 
-    /// The SEAL or CLOSE at `offset`, if it is valid and ends at `must_end`.
-    fn footer_at(&self, offset: ByteOffset, must_end: Option<u64>) -> Result<Option<Finished>> {
+    /// The SEAL or CLOSE at `offset`, if it is valid and ends at `end`, where that is given.
+    fn footer_at(&self, offset: ByteOffset, end: Option<u64>) -> Result<Option<Finished>> {
         let newer = |what| Err(Error::new(self.id, Some(offset), ErrorKind::Newer(what)));
         let mut bytes = [0; FRAME_HEADER_LEN];
         self.read_exact(&mut bytes, offset.0)?;
-        let frame = match decode_header(&bytes, &self.place(offset), &self.limits()) {
+        let frame = match decode_header(&bytes, &self.position(offset), &self.limits()) {
             Decoded::Frame(frame) => frame,
             Decoded::Newer(what) => return newer(what),
             Decoded::Incomplete { .. } | Decoded::Blank | Decoded::Invalid(_) => return Ok(None),
         };
-        let ends_right = must_end.is_none_or(|end| offset.0 + frame.frame_len() == end);
-        if !frame.is_control() || !ends_right {
+        let ends_there = end.is_none_or(|end| offset.0 + frame.frame_len() == end);
+        if !frame.is_control() || !ends_there {
             return Ok(None);
         }
-        // The header's checksum holds, it lies within the file, and a control payload is at most 64
-        // MiB.
+        // The header is valid, the frame lies within the file, and a control payload is at most
+        // 64 MiB.
         let mut payload = vec![0; frame.payload_len as usize];
         self.read_exact(&mut payload, offset.0 + FRAME_HEADER_LEN as u64)?;
         match decode_payload(frame, Bytes::from(payload)) {
             Decoded::Frame(whole) => Ok(match whole.control() {
-                Some(Control::Footer(end)) => Some(Finished { offset, frame, footer: end.clone() }),
+                Some(Control::Footer(footer)) => Some(Finished { offset, frame, footer: footer.clone() }),
                 _ => None,
             }),
             Decoded::Newer(what) => newer(what),
             Decoded::Incomplete { .. } | Decoded::Blank | Decoded::Invalid(_) => Ok(None),
         }
+    }
+
+    pub(crate) fn position(&self, offset: ByteOffset) -> FramePosition {
+        FramePosition { salt: self.header.salt, offset }
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        Limits { base: self.header.base, end: ByteOffset(self.len) }
     }
 
     pub(crate) fn read_exact(&self, buf: &mut [u8], at: u64) -> Result<()> {
@@ -245,22 +254,5 @@ impl SegmentFile {
         let mut bytes = [0; 4];
         self.read_exact(&mut bytes, offset.0)?;
         Ok(u32::from_le_bytes(bytes))
-    }
-
-    /// Whether everything behind the header is zeros.
-    ///
-    /// # Errors
-    /// I/O.
-    pub fn holds_only_zeros(&self) -> Result<bool> {
-        let mut window = crate::scan::Window::new(Arc::clone(&self.file), self.len);
-        let mut at = SEGMENT_HEADER_LEN as u64;
-        while at < self.len {
-            let bytes = window.at(at, 1).map_err(Error::io(self.id, "read"))?;
-            if bytes.iter().any(|&b| b != 0) {
-                return Ok(false);
-            }
-            at = window.skip_zeros(at, 1).map_err(Error::io(self.id, "read"))?;
-        }
-        Ok(true)
     }
 }

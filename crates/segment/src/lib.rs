@@ -1,12 +1,13 @@
-//! One segment file: created durably, appended to, synced, sealed or closed, scanned and read.
+//! One segment file of a log: this crate creates it durably, appends to it, seals or closes it, and
+//! scans and reads it.
 //!
-//! Use this crate to look into single segment files or to build another log on them. Do not use it
-//! to keep a stream: it does not know of other segments, of groups of appends, or of recovery's
-//! rule; that is `stratawal-stream`.
+//! Do not use this crate to keep a stream: it does not know of other segments, of group commit, or
+//! of the rules of recovery, which are in `stratawal-stream`. Use it to inspect single segment
+//! files, or to build another log on them.
 //!
 //! ```
 //! use std::{path::Path, sync::Arc};
-//! use stratawal_frame::{ByteOffset, DataFrame, Generation, FramePosition, Salt, SegmentHeader, SeqNo, BATCH_END};
+//! use stratawal_frame::{BATCH_END, DataFrame, Generation, Salt, SegmentHeader, SeqNo};
 //! use stratawal_segment::{Access, SegmentFile, SegmentId, create};
 //! use stratawal_storage::{MemoryStorage, Storage};
 //!
@@ -17,12 +18,12 @@
 //!
 //! let header = SegmentHeader { generation: Generation(1), salt: Salt(9), ..SegmentHeader::EMPTY };
 //! let (mut writer, mut preallocation) = create(&storage, dir, &header, 16 << 10)?;
-//! let place = writer.next_position();
+//! let position = writer.next_position();
 //! let mut bytes = Vec::new();
-//! stratawal_frame::encode_data(&mut bytes, &place, &DataFrame {
+//! stratawal_frame::encode_data(&mut bytes, &position, &DataFrame {
 //!     first_seq: SeqNo(0), timestamp: 1, durable: None, ends: &[5 | BATCH_END], data: b"hello",
 //! });
-//! preallocation.ensure(&writer.next_position().offset, bytes.len() as u64)?;
+//! preallocation.ensure(&position.offset, bytes.len() as u64)?;
 //! writer.append(&bytes)?;
 //! writer.sync()?;
 //!
@@ -32,12 +33,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Invariants: a file that has its name has a valid header (rule H of the format); bytes once
-//! published never change; a file is shortened only to the end of the trailer of a SEAL or CLOSE
-//! that is durable.
+//! Invariants: a file under the name of a segment has a valid header (rule H of the format);
+//! published bytes never change; a file is shortened only to the end of the trailer of a durable
+//! SEAL or CLOSE.
 //!
-//! Deliberately absent: other segments, seqs that were promised to anybody, threads, and what an
-//! index block means.
+//! Deliberately absent: other segments, seqs that were promised to a caller, threads, and the
+//! meaning of an index block.
 #![deny(unsafe_code)]
 
 mod error;

@@ -5,7 +5,8 @@ use std::fmt;
 
 use stratawal_frame::{Generation, SegmentHeader, SeqNo};
 
-/// What names a segment within its stream: `<base seq, 20 digits>-<generation, 8 hex>.seg`.
+/// The name of a segment within its stream. Its file is called
+/// `<base seq, 20 digits>-<generation, 8 hex>.seg`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SegmentId {
     /// The seq of its first entry.
@@ -14,11 +15,11 @@ pub struct SegmentId {
     pub generation: Generation,
 }
 
-/// What the name of a segment that is being created begins with; such files are nobody's and may be
-/// removed.
+/// The beginning of the name of a segment that is being created. After a crash such a file belongs
+/// to no stream and may be removed.
 pub const TEMPORARY_PREFIX: &str = ".tmp-";
 
-/// Whether this is the name of a file that was being created when its process died.
+/// Whether `name` begins with [`TEMPORARY_PREFIX`].
 #[must_use]
 pub fn is_temporary(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes())
@@ -31,11 +32,11 @@ impl SegmentId {
         Self { base: header.base, generation: header.generation }
     }
 
-    /// Reads a file name; `None` where it is not exactly what [`Display`](fmt::Display) writes.
+    /// Parses a file name. `None` where it is not exactly as [`Display`](fmt::Display) writes it.
     #[must_use]
     pub fn parse(name: &OsStr) -> Option<Self> {
         let (base, generation) = name.to_str()?.strip_suffix(".seg")?.split_once('-')?;
-        // Numbers have more than one form: signs, upper case, other lengths.
+        // `parse` accepts more than one form of a number: signs, upper case, other lengths.
         let exact = base.len() == 20
             && generation.len() == 8
             && base.bytes().all(|byte| byte.is_ascii_digit())

@@ -1,9 +1,9 @@
 //! Stepping from frame to frame through a block of a segment.
 //!
-//! Every reader of published frames steps through [`FrameCursor::header`]: iterators and point reads
-//! with whole frames, the look-up of a checksum with headers alone. The scans of a file that may end
-//! anywhere (`scan/`) decide by another rule, where an invalid frame is an end and not damage, and do
-//! not use the cursor.
+//! Every reader of published frames steps through [`FrameCursor::header`]: iterators and point
+//! reads with whole frames, the look-up of a checksum with headers alone. The scans of a file that
+//! may end anywhere (`scan/`) decide by another rule, where an invalid frame is an end and not
+//! damage, and do not use the cursor.
 
 use std::ops::Range;
 
@@ -74,7 +74,8 @@ impl OwnedFrame {
 pub enum CursorStep {
     /// A frame of entries that reaches the seq.
     Frame(FrameRef),
-    /// The block ends within the frame at `at`. The caller continues with a block that begins there.
+    /// The block ends within the frame at `at`. The caller continues with a block that begins
+    /// there.
     Incomplete {
         /// Where the frame begins.
         at: ByteOffset,
@@ -86,8 +87,8 @@ pub enum CursorStep {
     BlockEnd,
 }
 
-/// A position in a block of a segment. It steps from frame to frame and checks that each follows the
-/// one before.
+/// A position in a block of a segment. It steps from frame to frame and checks that each follows
+/// the one before.
 ///
 /// A block is a part of the file that is published, so anything but the expected frame is damage.
 #[derive(Clone, Debug)]
@@ -113,8 +114,8 @@ pub(super) struct Position {
 }
 
 impl<B> FrameCursor<B> {
-    /// A cursor over `block`, which begins at `offset` of the segment with the frame whose first seq
-    /// is `next_seq`. It refuses frames of entries that are longer than `frame_len_max` bytes.
+    /// A cursor over `block`, which begins at `offset` of the segment with the frame whose first
+    /// seq is `next_seq`. It refuses frames of entries that are longer than `frame_len_max` bytes.
     #[must_use]
     pub fn new(data: &SegmentData, block: B, offset: ByteOffset, next_seq: SeqNo, frame_len_max: u64) -> Self {
         Self {
@@ -161,9 +162,9 @@ impl<B> FrameCursor<B> {
 }
 
 impl<B: AsRef<[u8]>> FrameCursor<B> {
-    /// Steps to the next frame of entries that holds `seq` or a later entry, and verifies it. Frames
-    /// before it are skipped by their headers, and their payloads are not checked; control frames,
-    /// too.
+    /// Steps to the next frame of entries that holds `seq` or a later entry, and verifies it.
+    /// Frames before it are skipped by their headers, and their payloads are not checked; control
+    /// frames, too.
     ///
     /// # Errors
     /// Damage, and frames of a newer version.
@@ -177,7 +178,7 @@ impl<B: AsRef<[u8]>> FrameCursor<B> {
     }
 
     /// The next frame, where it is whole, a valid frame of entries, and reaches `seq`. In any other
-    /// case `None`, and the cursor stays: [`seek`](Self::seek) reports what is here.
+    /// case `None`, and the cursor stays: [`seek`](Self::seek) reports the reason.
     #[inline]
     #[must_use]
     pub fn try_next(&mut self, seq: SeqNo) -> Option<FrameRef> {
@@ -236,7 +237,8 @@ impl<B: AsRef<[u8]>> FrameCursor<B> {
         if header.first_seq != expected {
             return Err(self.error(self.offset(), ErrorKind::Gap { expected, found: header.first_seq }));
         }
-        let (len, max) = (header.frame_len(), self.frame_len_max);
+        let len = header.frame_len();
+        let max = self.frame_len_max;
         if len > max && !header.is_control() {
             return Err(self.error(self.offset(), ErrorKind::TooLarge { len, max }));
         }
@@ -249,8 +251,8 @@ impl<B: AsRef<[u8]>> FrameCursor<B> {
         decode_header(self.rest(), &place, &self.limits)
     }
 
-    /// Moves to the end of the frame that has this header and is the next one. The end may lie after
-    /// the block.
+    /// Moves to the end of the frame that has this header and is the next one. The end may lie
+    /// after the block.
     #[inline]
     pub(super) fn pass(&mut self, header: &FrameHeader) {
         let rest_len = self.rest().len();
@@ -318,8 +320,8 @@ impl FrameCursor {
         Some(self.block.slice(frame.payload.start + range.start..frame.payload.start + range.end))
     }
 
-    /// A frame of this block as one that needs no cursor. It has no entries where `frame` is a frame
-    /// of another block.
+    /// A frame of this block as one that needs no cursor. It has no entries where `frame` is a
+    /// frame of another block.
     #[inline]
     #[must_use]
     pub fn detach(&self, frame: &FrameRef) -> OwnedFrame {
@@ -328,8 +330,8 @@ impl FrameCursor {
         OwnedFrame { header: frame.header, payload }
     }
 
-    /// The bytes of this block from the beginning of frame `first` to the end of the payload of frame
-    /// `last`, headers included. Empty where they are frames of another block.
+    /// The bytes of this block from the beginning of frame `first` to the end of the payload of
+    /// frame `last`, headers included. Empty where they are frames of another block.
     #[inline]
     #[must_use]
     pub fn bytes_of(&self, first: &FrameRef, last: &FrameRef) -> Bytes {

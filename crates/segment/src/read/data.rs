@@ -1,4 +1,4 @@
-//! The bytes of a segment, read or mapped.
+//! The bytes of a segment, by positioned reads or through a mapping.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,20 +9,21 @@ use stratawal_storage::File;
 
 use crate::{Error, ErrorKind, Result, SegmentFile, SegmentId};
 
-/// The longest block that a reader should ask for, in bytes, except for a frame that is longer.
+/// The most bytes that a reader should read at once, except for a frame that is longer.
 pub const BLOCK_LEN_MAX: u64 = 256 << 10;
 
-/// The promise that makes mapping segment files sound; it cannot be proved here, only made by the
-/// program's author.
+/// The promise that makes the mapping of segment files sound. This crate cannot prove it; only the
+/// author of the program can give it.
 #[derive(Clone, Copy, Debug)]
 pub struct MapPromise(());
 
 impl MapPromise {
-    /// Makes the promise.
+    /// Gives the promise.
     ///
     /// # Safety
-    /// While any mapping made under it lives, bytes handed out of it included, nobody but this
-    /// crate may shorten a segment file or change its bytes: not this process, and no other.
+    /// As long as a mapping that was made under this promise lives, or bytes of it do, only this
+    /// crate may shorten a segment file or change its bytes. Other code of this process and other
+    /// processes must not.
     #[allow(unsafe_code)]
     #[must_use]
     pub const unsafe fn new() -> Self {
@@ -45,26 +46,26 @@ pub(super) enum Source {
 }
 
 impl SegmentData {
-    /// By positioned reads: each block is copied from the page cache once.
+    /// Reads `file` by positioned reads. Each block is copied from the page cache once.
     #[must_use]
     pub fn read(file: &SegmentFile) -> Self {
         Self { id: file.id(), header: *file.header(), source: Source::Read(Arc::clone(file.shared_file())) }
     }
 
-    /// By positioned reads of a file that is also being written.
+    /// Reads a file by positioned reads while a writer appends to it.
     #[must_use]
     pub fn read_shared(header: stratawal_frame::SegmentHeader, file: Arc<dyn File>) -> Self {
         Self { id: SegmentId::of(&header), header, source: Source::Read(file) }
     }
 
-    /// Through a mapping of the first `len` bytes: no copy.
+    /// Maps the first `len` bytes of `file`. Blocks are not copied.
     ///
     /// # Errors
     /// I/O, and a file shorter than `len`.
     #[allow(unsafe_code)]
     pub fn map(file: &SegmentFile, len: u64, _: MapPromise) -> Result<Self> {
-        // SAFETY: whoever made the `MapPromise` promised what `File::map` asks for, for every
-        // segment file.
+        // SAFETY: a `MapPromise` exists, so the author of the program has promised the condition of
+        // `File::map` for every segment file.
         let map = unsafe { file.file().map(len) }.map_err(Error::io(file.id(), "map"))?;
         Ok(Self { id: file.id(), header: *file.header(), source: Source::Mapped(map.into_bytes()) })
     }
@@ -81,22 +82,23 @@ impl SegmentData {
         &self.header
     }
 
-    /// Whether blocks are slices of a mapping, so that a large one costs no more than a small one.
+    /// Whether blocks are slices of a mapping. Then a long block costs no more than a short one.
     #[must_use]
     pub const fn is_mapped(&self) -> bool {
         matches!(self.source, Source::Mapped(_))
     }
 
-    /// The bytes in `range`.
+    /// Reads the bytes in `range`.
     ///
     /// # Errors
-    /// I/O. A range beyond the end of the file is [`ErrorKind::Io`] with `UnexpectedEof`, which is
-    /// damage.
+    /// I/O. Where the file ends before the range does, the error is [`ErrorKind::Io`] with
+    /// `UnexpectedEof`, which is damage.
     pub fn block(&self, range: Range<u64>) -> Result<Bytes> {
         self.block_over(range, Bytes::new())
     }
 
-    /// The same, in the memory of `used` where nobody else holds any of it.
+    /// Reads the bytes in `range` into the memory of `used`, where no one else holds a part of it.
+    /// Otherwise like [`block`](Self::block).
     ///
     /// # Errors
     /// As [`block`](Self::block).
@@ -107,8 +109,8 @@ impl SegmentData {
             .map_err(|_| failed(std::io::ErrorKind::OutOfMemory.into()))?;
         match &self.source {
             Source::Read(file) => {
-                // Asked first only where it would cost something to find out: what is asked for may
-                // come from a file.
+                // The range may come from a hostile file. So the length of the file is checked
+                // before much memory is allocated.
                 const LEN_MAX: usize = 1 << 20;
                 if len > LEN_MAX && file.len().map_err(failed)? < range.end {
                     return Err(failed(std::io::ErrorKind::UnexpectedEof.into()));
@@ -128,7 +130,8 @@ impl SegmentData {
         }
     }
 
-    /// What there is at `at`, up to the end of the file or of the mapping.
+    /// Reads bytes at `at` into `buf`, up to the end of the file or of the mapping. Returns how
+    /// many.
     pub(super) fn read_some(&self, buf: &mut [u8], at: ByteOffset) -> Result<usize> {
         match &self.source {
             Source::Read(file) => {

@@ -27,14 +27,14 @@ pub struct FoundEntry {
 /// How the frames of a span are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameLayout {
-    /// All frames have the length and the entry count of the first, so that the position of each can
-    /// be computed.
+    /// All frames have the length and the entry count of the first, so that the position of each
+    /// can be computed.
     Uniform,
     /// The frames differ, or control frames are among them.
     Varied,
 }
 
-/// What the caller knows of a span from earlier calls.
+/// The knowledge that the caller has of a span from earlier calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpanState {
     /// Nothing, and the span may still grow. The headers after the frame of the entry are not
@@ -58,9 +58,9 @@ struct InSpan {
 
 impl SegmentData {
     /// Reads entry `seq` from the frames in `span`, which begins with the frame whose first seq is
-    /// `first_seq`. The entry of a file that is read gets memory of its own; that of a mapping is not
-    /// copied. `None` where this function does not read enough: the span is longer than 8 KiB, or
-    /// ends before the entry does.
+    /// `first_seq`. The entry of a file that is read gets memory of its own; that of a mapping is
+    /// not copied. `None` where this function does not read enough: the span is longer than 8 KiB,
+    /// or ends before the entry does.
     ///
     /// # Errors
     /// Damage, frames of a newer version, I/O.
@@ -102,8 +102,8 @@ impl SegmentData {
 }
 
 impl FrameCursor<&[u8]> {
-    /// Finds entry `seq` in the block, which is a span. `None` where the block ends before the entry
-    /// does.
+    /// Finds entry `seq` in the block, which is a span. `None` where the block ends before the
+    /// entry does.
     fn find(&mut self, seq: SeqNo, state: SpanState, mapped: bool) -> Result<Option<InSpan>> {
         let layout = match state {
             SpanState::Growing => return self.find_here(seq, false),
@@ -124,8 +124,8 @@ impl FrameCursor<&[u8]> {
         }
     }
 
-    /// Finds entry `seq` from the cursor on. Where `is_verified`, the payload of a frame that is the
-    /// whole block is not checked.
+    /// Finds entry `seq` from the cursor on. Where `is_verified`, the payload of a frame that is
+    /// the whole block is not checked.
     fn find_here(&mut self, seq: SeqNo, is_verified: bool) -> Result<Option<InSpan>> {
         match self.seek_unverified(seq)? {
             CursorStep::Frame(frame) => self.in_frame(seq, &frame, self.offset_of(&frame), is_verified),
@@ -187,8 +187,8 @@ impl FrameCursor<&[u8]> {
         }
     }
 
-    /// How many bytes of frames that are all like the next one lie before entry `seq`, and the first
-    /// seq after them. `None` where that passes the end of the block.
+    /// How many bytes of frames that are all like the next one lie before entry `seq`, and the
+    /// first seq after them. `None` where that passes the end of the block.
     fn uniform_skip(&self, seq: SeqNo) -> Option<(usize, SeqNo)> {
         let first = UnverifiedHeader::at(self.rest())?;
         let count = u64::from(first.count);
@@ -198,8 +198,8 @@ impl FrameCursor<&[u8]> {
         (len < self.rest().len()).then_some((len, next_seq))
     }
 
-    /// Entry `seq` of `frame`, which begins at `offset`. The payload is checked, unless `is_verified`
-    /// and the frame is the whole block.
+    /// Entry `seq` of `frame`, which begins at `offset`. The payload is checked, unless
+    /// `is_verified` and the frame is the whole block.
     fn in_frame(
         &mut self,
         seq: SeqNo,

@@ -12,8 +12,8 @@ const WINDOW_LEN: usize = 4 << 10;
 impl SegmentData {
     /// The header checksum, as stored, of the frame of entries that holds `seq`. The search begins
     /// with the frame at `from`, whose first seq is `next_seq`, and steps from header to header:
-    /// payloads are not checked, and a long one is not read. `None` where a header on the way is not
-    /// valid, or not the expected one, or the file ends.
+    /// payloads are not checked, and a long one is not read. `None` where a header on the way is
+    /// not valid, or not the expected one, or the file ends.
     ///
     /// # Errors
     /// I/O.

@@ -1,6 +1,6 @@
-//! Reading frames whose place is known, from blocks that were read or from a mapping.
+//! Reading frames whose position is known, from blocks that are read or mapped.
 //!
-//! Everything below a published end is there and valid, so here anything else is damage.
+//! Below a published end every frame exists and is valid. So here anything else is damage.
 
 mod cursor;
 mod data;

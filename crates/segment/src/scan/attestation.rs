@@ -1,4 +1,4 @@
-//! What the valid frames of a segment attest, in its chain or not.
+//! The watermarks that the valid frames of a segment attest, in its chain or not.
 
 use stratawal_frame::{ByteOffset, SeqNo};
 
@@ -11,26 +11,25 @@ use crate::file::SegmentFile;
 pub struct Attestations {
     /// The highest watermark attested.
     pub attested: SeqNo,
-    /// The first seq of the first valid frame of entries that was met.
+    /// The first seq of the first valid frame of entries.
     pub first_seq: Option<SeqNo>,
 }
 
 impl SegmentFile {
-    /// What every valid frame from `from` to the end of the file attests, in the chain or not.
-    ///
-    /// The whole allocated length is looked at, not only up to the first zeros: a lost page reads
-    /// as zeros. Payloads are passed over where their header is valid, since a stored entry may
-    /// look like a frame; so each byte is looked at a bounded number of times, whatever the file
-    /// holds.
+    /// Searches for the valid frames from `from` to the end of the file, in the chain or not, and
+    /// returns the highest watermark that one of them attests. It searches as
+    /// [`FrameSearch`](crate::FrameSearch) does: the whole allocated length, since a lost page
+    /// reads as zeros.
     ///
     /// # Errors
-    /// I/O; [`ErrorKind::Newer`] where a valid frame of a newer version is met.
+    /// I/O; [`ErrorKind::Newer`](crate::ErrorKind::Newer) where a valid frame of a newer version is
+    /// found.
     pub fn attestations(&self, from: ByteOffset) -> Result<Attestations> {
         self.attestations_within(from, self.len())
     }
 
-    /// As [`attestations`](Self::attestations), of the frames that begin in the first `len` bytes
-    /// from `from`.
+    /// Searches only for the valid frames that begin in the first `len` bytes from `from`.
+    /// Otherwise like [`attestations`](Self::attestations).
     ///
     /// # Errors
     /// As `attestations`.

@@ -1,9 +1,10 @@
-//! Going through the frames of a segment: its chain, and what the valid frames anywhere in it
-//! attest.
+//! The chain of a segment: its consecutive valid frames from the header on.
 //!
-//! A frame is next in the chain if and only if (1) it is valid, (2) its first seq is the one
-//! expected, and (3) it begins where the last one ended. The chain ends before a MARK, and at a
-//! SEAL.
+//! A frame is next in the chain if and only if (1) it is valid, (2) its first seq is the expected
+//! one, and (3) it begins where the last frame ended. The chain ends before a MARK, and at a SEAL.
+//!
+//! The payloads are not held in memory: a frame may be as long as the file. So this does not step
+//! through blocks with a [`FrameCursor`](crate::FrameCursor), but reads the file in pieces.
 
 use bytes::Bytes;
 use stratawal_frame::{
@@ -18,33 +19,34 @@ use crate::{Error, ErrorKind, Result};
 /// The chain of a segment.
 #[derive(Clone, Debug)]
 pub struct Chain {
-    /// One past its last entry.
+    /// One past the last entry.
     pub end_seq: SeqNo,
-    /// Where it ends in the file: where the next frame would go, or the SEAL.
+    /// Where the chain ends in the file: the offset of the SEAL, or of the frame that would be
+    /// next.
     pub end: ByteOffset,
-    /// The highest watermark that its frames attest, the segment's header included.
+    /// The highest watermark that the segment's header and the frames of the chain attest.
     pub attested: SeqNo,
-    /// What the last START or CLOSE in it says.
+    /// The first live seq that the last START or CLOSE in the chain states.
     pub start: Option<SeqNo>,
-    /// The timestamps of its first and last frame of entries.
+    /// The timestamps of the first and the last frame of entries.
     pub times: Option<(u64, u64)>,
-    /// The SEAL it ends with; it stands at `end`, and its frame has this length.
+    /// The SEAL at `end`, and the length of its frame.
     pub seal: Option<(Footer, u64)>,
-    /// The last CLOSE in it, if any: its offset.
+    /// The offset of the last CLOSE in the chain.
     pub close: Option<ByteOffset>,
 }
 
 impl SegmentFile {
-    /// Walks the chain from the beginning, telling `visit` each frame in it, the SEAL not included.
+    /// Scans the chain from the beginning and passes each frame in it, except the SEAL, to `visit`.
     ///
     /// # Errors
-    /// I/O; [`ErrorKind::Newer`] where the chain meets a valid frame of a newer version.
+    /// I/O; [`ErrorKind::Newer`] where a valid frame of a newer version is next in the chain.
     pub fn scan_chain(&self, visit: &mut dyn FnMut(ByteOffset, &FrameHeader)) -> Result<Chain> {
         self.scan_chain_from(ByteOffset(SEGMENT_HEADER_LEN as u64), self.header().base, visit)
     }
 
-    /// Walks the part of the chain that begins with the frame at `from`, whose first seq is
-    /// `first`. The bytes before it are not looked at.
+    /// Scans the part of the chain that begins with the frame at `from`, whose first seq is
+    /// `first`. Bytes before that are not read.
     ///
     /// # Errors
     /// As [`scan_chain`](Self::scan_chain).
@@ -67,11 +69,12 @@ impl SegmentFile {
         Ok(chain)
     }
 
-    /// Continues `chain`, which an earlier walk through this segment has left, with the frames that
-    /// have come since. Nothing before its end is read. A chain that ends in a SEAL is complete.
+    /// Extends `chain`, which an earlier scan of this segment returned, by the frames that were
+    /// written since. Bytes before its end are not read. A chain that ends in a SEAL is complete.
     ///
     /// # Errors
-    /// As [`scan_chain`](Self::scan_chain). Then the chain has the frames that were visited before.
+    /// As [`scan_chain`](Self::scan_chain). After an error, the chain has the frames that were
+    /// visited.
     pub fn extend_chain(&self, chain: &mut Chain, visit: &mut dyn FnMut(ByteOffset, &FrameHeader)) -> Result<()> {
         if chain.seal.is_some() {
             return Ok(());
@@ -83,11 +86,14 @@ impl SegmentFile {
             }
             chain.attested = chain.attested.max(frame.attests.unwrap_or_default());
             match control {
-                Some(Control::Footer(end)) if matches!(end.kind, FooterKind::Seal { .. }) => {
-                    chain.seal = Some((end, frame.frame_len()));
+                Some(Control::Footer(seal)) if matches!(seal.kind, FooterKind::Seal { .. }) => {
+                    chain.seal = Some((seal, frame.frame_len()));
                     break;
                 }
-                Some(Control::Footer(end)) => (chain.start, chain.close) = (Some(end.start), Some(chain.end)),
+                Some(Control::Footer(close)) => {
+                    chain.start = Some(close.start);
+                    chain.close = Some(chain.end);
+                }
                 Some(Control::Start { start }) => chain.start = Some(start),
                 Some(_) => {}
                 None => chain.times = Some((chain.times.map_or(frame.timestamp, |t| t.0), frame.timestamp)),
@@ -106,11 +112,11 @@ impl SegmentFile {
     pub fn has_header(&self, at: ByteOffset, frame: &FrameHeader) -> Result<bool> {
         let mut bytes = [0; FRAME_HEADER_LEN];
         let read = self.file().read_at(&mut bytes, at.0).map_err(Error::io(self.id(), "read"))?;
-        Ok(decode_header(&bytes[..read], &self.place(at), &self.limits()) == Decoded::Frame(*frame))
+        Ok(decode_header(&bytes[..read], &self.position(at), &self.limits()) == Decoded::Frame(*frame))
     }
 
-    /// The frame at `at`, if it is next in the chain. The payload of a control frame is read, of
-    /// others checked.
+    /// The frame at `at`, if it is next in the chain. The payload of a control frame is decoded,
+    /// that of any other frame is only checked.
     fn next_in_chain(
         &self,
         window: &mut Window,
@@ -119,7 +125,8 @@ impl SegmentFile {
     ) -> Result<Option<(FrameHeader, Option<Control>)>> {
         let io = || Error::io(self.id(), "read");
         let bytes = window.at(at.0, FRAME_HEADER_LEN).map_err(io())?;
-        let frame = match decode_header(&bytes[..bytes.len().min(FRAME_HEADER_LEN)], &self.place(at), &self.limits()) {
+        let frame = match decode_header(&bytes[..bytes.len().min(FRAME_HEADER_LEN)], &self.position(at), &self.limits())
+        {
             Decoded::Frame(frame) => frame,
             Decoded::Newer(what) => return Err(Error::new(self.id(), Some(at), ErrorKind::Newer(what))),
             Decoded::Incomplete { .. } | Decoded::Blank | Decoded::Invalid(_) => return Ok(None),
@@ -132,8 +139,8 @@ impl SegmentFile {
         if !frame.is_control() {
             return Ok(Some((frame, None)));
         }
-        // The checksum holds, so its length is that of a frame that was written, at most 64 MiB for
-        // control frames.
+        // The checksum is right, so the length is that of a frame that was written. A control
+        // payload is at most 64 MiB.
         let mut payload = vec![0; frame.payload_len as usize];
         self.file().read_exact_at(&mut payload, payload_at).map_err(io())?;
         match decode_payload(frame, Bytes::from(payload)) {

@@ -1,75 +1,81 @@
-//! How a file ends that need not be whole.
+//! How a file ends that has no valid footer and trailer at its end, or whose chain is damaged.
 
-use stratawal_frame::{ByteOffset, Control, Decoded, FRAME_HEADER_LEN, SeqNo, TRAILER_LEN, Trailer, decode_header};
+use stratawal_frame::{
+    ByteOffset, Control, Decoded, FRAME_HEADER_LEN, Footer, FooterKind, Generation, SEGMENT_HEADER_LEN, Salt, SeqNo,
+    TRAILER_LEN, Trailer, decode_header,
+};
 
 use super::search::{FrameSearch, MARK_LEN};
 use crate::file::SegmentFile;
 use crate::{Error, Result};
 
-/// The SEAL of a segment, wherever it was found.
+/// A SEAL, which may be anywhere in its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FoundSeal {
     /// The generation of the segment that follows.
-    pub successor: stratawal_frame::Generation,
+    pub successor: Generation,
     /// The salt of that segment.
-    pub salt: stratawal_frame::Salt,
+    pub salt: Salt,
     /// The base of that segment: one past the last entry that the SEAL counts.
     pub end_seq: SeqNo,
 }
 
 impl SegmentFile {
-    /// Whether the chain ends in a CLOSE that has its trailer, whatever follows in the file: then
-    /// no frame was written after it.
+    /// Whether the chain ends in a CLOSE that has its trailer, whatever bytes follow. Then no frame
+    /// was written after the CLOSE.
     ///
     /// # Errors
-    /// I/O; [`ErrorKind::Newer`].
+    /// I/O; [`ErrorKind::Newer`](crate::ErrorKind::Newer).
     pub fn ends_in_close(&self) -> Result<bool> {
         let chain = self.scan_chain(&mut |_, _| {})?;
         let Some(close) = chain.close else { return Ok(false) };
-        let mut trailer = [0; TRAILER_LEN];
-        let ends = self.len().checked_sub(TRAILER_LEN as u64).is_some_and(|last| chain.end.0 <= last);
-        if !ends {
+        let has_room = self.len().checked_sub(TRAILER_LEN as u64).is_some_and(|last| chain.end.0 <= last);
+        if !has_room {
             return Ok(false);
         }
+        let mut trailer = [0; TRAILER_LEN];
         self.read_exact(&mut trailer, chain.end.0)?;
-        // The trailer names the CLOSE, so the CLOSE is the last frame of the chain.
+        // A trailer at the end of the chain that names the CLOSE: so the CLOSE is the last frame.
         Ok(Trailer::decode(&trailer, self.header().salt).is_some_and(|trailer| trailer.footer_offset == close))
     }
 
-    /// The SEAL at the end of the file, or the last whole one in it: for a file whose end or chain
-    /// is damaged.
+    /// The SEAL at the end of the file, or the last whole one in it. Use it for a file whose end or
+    /// chain is damaged.
     ///
     /// # Errors
-    /// I/O; [`ErrorKind::Newer`].
+    /// I/O; [`ErrorKind::Newer`](crate::ErrorKind::Newer).
     pub fn find_seal(&self) -> Result<Option<FoundSeal>> {
-        let base = self.header().base;
-        let seal = |end: &stratawal_frame::Footer| match end.kind {
-            stratawal_frame::FooterKind::Seal { successor, salt } => {
-                Some(FoundSeal { successor, salt, end_seq: base + end.entries })
-            }
-            stratawal_frame::FooterKind::Close { .. } => None,
-        };
         if let Some(finished) = self.finished()? {
-            return Ok(seal(&finished.footer));
+            return Ok(self.found_seal(&finished.footer));
         }
-        let (mut last, mut search) =
-            (None, FrameSearch::new(self, ByteOffset(stratawal_frame::SEGMENT_HEADER_LEN as u64)));
+        let mut last = None;
+        let mut search = FrameSearch::new(self, ByteOffset(SEGMENT_HEADER_LEN as u64));
         while let Some(found) = search.next_frame()? {
-            // MARKs and entries are not read.
+            // A MARK is too short to be a SEAL.
             if !found.header.is_control() || found.header.frame_len() <= MARK_LEN {
                 continue;
             }
             if let Some(frame) = search.read(&found)?
-                && let Some(Control::Footer(end)) = frame.control()
+                && let Some(Control::Footer(footer)) = frame.control()
             {
-                last = seal(end).or(last);
+                last = self.found_seal(footer).or(last);
             }
         }
         Ok(last)
     }
 
-    /// How many bytes from `from`, where the chain ends, to the last byte that is not zero; a MARK
-    /// at `from` does not count. This is what a torn tail leaves.
+    fn found_seal(&self, footer: &Footer) -> Option<FoundSeal> {
+        match footer.kind {
+            FooterKind::Seal { successor, salt } => {
+                Some(FoundSeal { successor, salt, end_seq: self.header().base + footer.entries })
+            }
+            FooterKind::Close { .. } => None,
+        }
+    }
+
+    /// The length of the torn tail that begins at `from`, where the chain ends: the number of bytes
+    /// from there to the last byte that is not zero. A MARK at `from` is not a torn tail, so where
+    /// only zeros follow it the length is 0.
     ///
     /// # Errors
     /// I/O.
@@ -78,20 +84,40 @@ impl SegmentFile {
         let mut window = self.window();
         let bytes = window.at(from.0, FRAME_HEADER_LEN).map_err(io())?;
         let header = &bytes[..bytes.len().min(FRAME_HEADER_LEN)];
-        let mark = match decode_header(header, &self.place(from), &self.limits()) {
+        let mark_len = match decode_header(header, &self.position(from), &self.limits()) {
             Decoded::Frame(frame) if frame.is_control() && frame.frame_len() == MARK_LEN => MARK_LEN,
             _ => 0,
         };
-        let (mut at, mut last) = (from.0 + mark, None);
+        let mut at = from.0 + mark_len;
+        let mut last = None;
         while at < self.len() {
             let bytes = window.at(at, 1).map_err(io())?;
             if bytes.is_empty() {
                 break;
             }
-            let (end, found) = (at + bytes.len() as u64, bytes.iter().rposition(|&b| b != 0));
+            let end = at + bytes.len() as u64;
+            let found = bytes.iter().rposition(|&b| b != 0);
             last = found.map(|i| at + i as u64 + 1).or(last);
             at = if found.is_some() { end } else { window.skip_zeros(at, 1).map_err(io())? };
         }
         Ok(last.map_or(0, |end| end - from.0))
+    }
+
+    /// Whether everything after the header of the segment is zeros.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn holds_only_zeros(&self) -> Result<bool> {
+        let io = || Error::io(self.id(), "read");
+        let mut window = self.window();
+        let mut at = SEGMENT_HEADER_LEN as u64;
+        while at < self.len() {
+            let bytes = window.at(at, 1).map_err(io())?;
+            if bytes.iter().any(|&b| b != 0) {
+                return Ok(false);
+            }
+            at = window.skip_zeros(at, 1).map_err(io())?;
+        }
+        Ok(true)
     }
 }

@@ -1,4 +1,7 @@
-//! Scanning a file whose frames are not known yet.
+//! Scanning a file that may end anywhere and hold anything.
+//!
+//! A scan decides which frames a file has. So a frame that is not valid ends a chain, and is not an
+//! error. Recovery decides the meaning of the frames, and whether their end is damage.
 
 mod attestation;
 mod chain;
@@ -8,26 +11,16 @@ mod window;
 
 use std::sync::Arc;
 
-use stratawal_frame::{ByteOffset, FramePosition, Limits};
-
 pub use attestation::Attestations;
 pub use chain::Chain;
 pub use end::FoundSeal;
 pub use search::{FoundFrame, FrameSearch};
-pub(crate) use window::Window;
 
+use self::window::Window;
 use crate::file::SegmentFile;
 
 impl SegmentFile {
-    pub(crate) fn place(&self, offset: ByteOffset) -> FramePosition {
-        FramePosition { salt: self.header().salt, offset }
-    }
-
-    pub(crate) fn limits(&self) -> Limits {
-        Limits { base: self.header().base, end: ByteOffset(self.len()) }
-    }
-
-    pub(crate) fn window(&self) -> Window {
+    fn window(&self) -> Window {
         Window::new(Arc::clone(self.shared_file()), self.len())
     }
 }

@@ -22,22 +22,22 @@ pub struct FoundFrame {
     pub offset: ByteOffset,
     /// Its header.
     pub header: FrameHeader,
-    /// Whether the checksum of its payload holds too.
+    /// Whether the checksum of its payload is right, too.
     pub is_whole: bool,
 }
 
 /// Finds the frames of a segment in the order of their offsets, also after bytes that are not a
-/// frame. Reads a bounded window of the file at a time, and looks at each byte a bounded number of
+/// frame. It reads a bounded part of the file at a time, and examines each byte a bounded number of
 /// times, whatever the file holds.
 ///
-/// The whole length of the file is searched, not only up to the first zeros: a lost page reads as
-/// zeros. Payloads are passed over where their header is valid, since a stored entry may look like
-/// a frame.
+/// It searches the whole length of the file, not only up to the first zeros: a lost page reads as
+/// zeros. Where a header is valid, its payload is skipped, since a stored entry may look like a
+/// frame.
 pub struct FrameSearch {
     file: SegmentFile,
     window: Window,
     at: ByteOffset,
-    /// Frames from here on are not looked for.
+    /// Frames that begin here or later are not searched for.
     to: u64,
 }
 
@@ -70,7 +70,7 @@ impl FrameSearch {
     /// The next frame; `None` at the end of the file.
     ///
     /// # Errors
-    /// I/O; [`ErrorKind::Newer`] where a valid header of a newer version is met.
+    /// I/O; [`ErrorKind::Newer`] where a valid header of a newer version is found.
     pub fn next_frame(&mut self) -> Result<Option<FoundFrame>> {
         let id = self.file.id();
         let io = || Error::io(id, "read");
@@ -80,11 +80,11 @@ impl FrameSearch {
             if bytes.len() < FRAME_HEADER_LEN {
                 break;
             }
-            let looked_at = (bytes.len() - FRAME_HEADER_LEN) as u64 / FRAME_ALIGN * FRAME_ALIGN + FRAME_ALIGN;
-            let Some((distance, header)) = find_header(bytes, &self.file.place(at), &self.file.limits()) else {
-                // A header may begin with zeros, but does not consist of them.
+            let searched = (bytes.len() - FRAME_HEADER_LEN) as u64 / FRAME_ALIGN * FRAME_ALIGN + FRAME_ALIGN;
+            let Some((distance, header)) = find_header(bytes, &self.file.position(at), &self.file.limits()) else {
+                // A header may begin with zeros, but not all its bytes are zeros.
                 let next = self.window.skip_zeros(at.0, FRAME_ALIGN).map_err(io())?;
-                self.at = ByteOffset((at.0 + looked_at).max(next.saturating_sub(FRAME_HEADER_LEN as u64)));
+                self.at = ByteOffset((at.0 + searched).max(next.saturating_sub(FRAME_HEADER_LEN as u64)));
                 continue;
             };
             let offset = at + distance as u64;
@@ -96,14 +96,14 @@ impl FrameSearch {
                 Decoded::Frame(header) => header,
                 Decoded::Newer(what) => return Err(Error::new(id, Some(offset), ErrorKind::Newer(what))),
                 Decoded::Incomplete { .. } | Decoded::Blank | Decoded::Invalid(_) => {
-                    unreachable!("invariant: only these two are found")
+                    unreachable!("invariant: find_header returns only these two")
                 }
             };
             let payload_len = u64::from(header.payload_len);
             let sum = self.window.checksum(offset.0 + FRAME_HEADER_LEN as u64, payload_len).map_err(io())?;
-            // Nothing else was ever written where a frame lies, so one whose payload is not valid
-            // is passed over too. But a MARK is overwritten by the next frame, whose later bytes
-            // may be within it.
+            // Only this frame was ever written to its bytes, so it is skipped even if its payload
+            // is not valid. A MARK is the exception: the next frame overwrites it and may begin
+            // within it.
             self.at = offset + if header.frame_len() <= MARK_LEN { FRAME_ALIGN } else { header.frame_len() };
             return Ok(Some(FoundFrame { offset, header, is_whole: sum == Some(header.payload_crc) }));
         }
@@ -111,8 +111,8 @@ impl FrameSearch {
         Ok(None)
     }
 
-    /// Reads a frame that was found; `None` where it is not valid as a whole. Allocates as much
-    /// memory as the frame takes in the file, so look at `header.frame_len()` first.
+    /// Reads a frame that was found. `None` where it is not valid as a whole. This allocates as
+    /// much memory as the frame takes in the file, so check `header.frame_len()` first.
     ///
     /// # Errors
     /// I/O; [`ErrorKind::Newer`].

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use stratawal_frame::PayloadChecksum;
 use stratawal_storage::File;
 
-/// How much is read at a time, at most.
+/// The most bytes that are read at a time.
 const WINDOW_LEN: usize = 256 << 10;
-/// How much is read first. Each further read doubles it: a look at new frames often ends after a
-/// few of them.
+/// How many bytes the first read takes. Each further read takes twice as many: a scan for new
+/// frames often ends after a few of them.
 const FIRST_LEN: usize = 4 << 10;
 
 /// A window over the first `len` bytes of a file.
@@ -18,14 +18,15 @@ pub(crate) struct Window {
     len: u64,
     start: u64,
     bytes: Vec<u8>,
-    /// How much the next read takes.
+    /// How many bytes the next read takes.
     next_len: usize,
-    /// How many zeros were passed over in one go, and where they end.
+    /// The length and the end of the zeros that were skipped last.
     zeros: u64,
     zeros_end: u64,
 }
 
-/// Files grow ahead of their bytes by less than this.
+/// The length of a row of zeros from which on the file system is asked for its holes. Preallocation
+/// leaves fewer zeros than this after the last frame.
 const ZEROS_MAX: u64 = 64 << 20;
 
 impl Window {
@@ -33,8 +34,8 @@ impl Window {
         Self { file, len, start: 0, bytes: Vec::new(), next_len: FIRST_LEN, zeros: 0, zeros_end: 0 }
     }
 
-    /// What stands at `at`: at least `want` bytes (at most a window's length), fewer only where
-    /// `len` ends.
+    /// The bytes at `at`: at least `want` of them, fewer only where `len` ends. `want` is at most
+    /// `WINDOW_LEN`.
     pub(crate) fn at(&mut self, at: u64, want: usize) -> io::Result<&[u8]> {
         debug_assert!(want <= WINDOW_LEN);
         let end = self.start + self.bytes.len() as u64;
@@ -45,28 +46,29 @@ impl Window {
             self.bytes.resize(usize::try_from(n).expect("invariant: at most a window's length"), 0);
             self.start = at;
             let read = self.file.read_at(&mut self.bytes, at)?;
-            // A file may be shorter than `len` where another process has finished it meanwhile.
+            // Another process may have finished the file, and shortened it, since `len` was read.
             self.bytes.truncate(read);
         }
         let from = usize::try_from(at - self.start).expect("invariant: within the window");
         Ok(self.bytes.get(from..).unwrap_or(&[]))
     }
 
-    /// The first place from `at` on that need not be zeros, a multiple of `align`: where the file
-    /// has a hole, or a window of it was zeros, its end.
+    /// The first multiple of `align` from `at` on that need not be zeros: the end of the zeros in
+    /// the window, or of a hole in the file.
     pub(crate) fn skip_zeros(&mut self, at: u64, align: u64) -> io::Result<u64> {
         let bytes = self.at(at, 1)?;
-        let (len, data) = (bytes.len() as u64, bytes.iter().position(|&b| b != 0));
+        let len = bytes.len() as u64;
+        let data = bytes.iter().position(|&b| b != 0);
         match data {
             Some(n) => Ok((at + n as u64) / align * align),
             None if len == 0 => Ok(self.len),
             None => {
-                // Who looks for headers steps back by up to one.
-                let goes_on = (at..=at + 64).contains(&self.zeros_end);
-                self.zeros = if goes_on { self.zeros + len } else { len };
+                // A search for headers steps back by up to one header.
+                let continues = (at..=at + 64).contains(&self.zeros_end);
+                self.zeros = if continues { self.zeros + len } else { len };
                 let end = at + len;
-                // Some file systems tell of holes where writes are not yet on the disk, so they are
-                // asked only behind more zeros than any writer leaves.
+                // Some file systems report holes where written bytes are not yet on the disk. So
+                // they are asked only after more zeros than any writer leaves.
                 let next = if self.zeros < ZEROS_MAX { end } else { self.file.next_data(end)? };
                 self.zeros_end = next;
                 Ok(next.min(self.len) / align * align)

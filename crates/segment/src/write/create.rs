@@ -1,10 +1,10 @@
-//! Rule H: a segment is written under a temporary name, its header synced, renamed, its folder
-//! synced; only then does any frame go in.
+//! Rule H of the format: a segment is written under a temporary name, its header is synced, the
+//! file is renamed, and the directory is synced. Only then is any frame written to it.
 //!
-//! So an invalid header under a segment's name is damage, never a torn creation. A creation that
-//! fails before the rename is undone. From the rename on its outcome is not known: the name may
-//! come back after a crash and void entries of older segments, so nothing may be written to those
-//! until recovery has run.
+//! So an invalid header under the name of a segment is damage, never a torn creation. A creation
+//! that fails before the rename is undone. From the rename on, the outcome of a failure is not
+//! known: the name may come back after a crash and void entries of older segments. So nothing may
+//! be written to those until recovery has run.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,32 +22,32 @@ use crate::{Error, SegmentId, TEMPORARY_PREFIX};
 /// Why a segment was not created.
 #[derive(Debug, Error)]
 pub enum CreateError {
-    /// Nothing has changed; the stream goes on.
+    /// Nothing has changed, and the stream can continue.
     #[error("{0}")]
     Undone(#[source] Error),
-    /// The name may or may not be there after a crash: recovery must run before older segments are
-    /// written.
+    /// The name may or may not exist after a crash: recovery must run before anything is written to
+    /// an older segment.
     #[error("{0}")]
     Indeterminate(#[source] Error),
 }
 
-/// Creates a segment with `header` in `dir`, its file `reserve` bytes long (rounded up by the rule
-/// of Length).
+/// Creates a segment with `header` in the directory `dir` and preallocates `len` bytes, rounded up
+/// by the rule of Length.
 ///
-/// When this answers, the file, its header and its name are durable.
+/// Once this returns, the file, its header and its name are durable.
 ///
 /// # Errors
-/// [`CreateError`], which says whether anything can have changed.
+/// [`CreateError`], which states whether anything can have changed.
 pub fn create(
     storage: &Arc<dyn Storage>,
     dir: &Path,
     header: &SegmentHeader,
-    reserve: u64,
+    len: u64,
 ) -> Result<(SegmentWriter, Preallocation), CreateError> {
     let id = SegmentId::of(header);
     let path = dir.join(id.to_string());
-    // A rename would replace it. No generation is given twice, so only another writer can have made
-    // it; recovery sees.
+    // A rename would replace a file of this name. No generation is given twice, so only another
+    // writer can have created it; recovery finds out.
     match storage.open(&path, Access::Read).map(drop) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) if e.kind() != io::ErrorKind::InvalidInput => {
@@ -58,15 +58,15 @@ pub fn create(
             return Err(CreateError::Indeterminate(Error::io(id, "create")(source)));
         }
     }
-    // Opened before the name is given: a process without descriptors finds out while nothing has
+    // Opened before the rename, so that a process without free descriptors fails while nothing has
     // changed.
-    let folder = DirToSync::new(storage, dir);
-    let folder = folder.map_err(|source| CreateError::Undone(Error::io(id, "open the folder")(source)))?;
-    let len = active_len(reserve.max(SEGMENT_HEADER_LEN as u64));
+    let dir_to_sync = DirToSync::new(storage, dir)
+        .map_err(|source| CreateError::Undone(Error::io(id, "open the directory")(source)))?;
+    let len = active_len(len.max(SEGMENT_HEADER_LEN as u64));
     let (temporary, file) =
         create_temporary(storage, dir, id).map_err(|source| CreateError::Undone(Error::io(id, "create")(source)))?;
     write_header(&*file, header, len).map_err(|(operation, source)| {
-        // What cannot be removed now is removed by recovery, and nobody reads it.
+        // If the file cannot be removed now, recovery removes it. No reader opens a temporary name.
         let _ = storage.remove_file(&temporary);
         CreateError::Undone(Error::io(id, operation)(source))
     })?;
@@ -79,26 +79,26 @@ pub fn create(
         return Err(CreateError::Indeterminate(error));
     }
     if !fail_point!(DirSyncSkipped) {
-        folder.sync().map_err(|source| CreateError::Indeterminate(Error::io(id, "sync the folder")(source)))?;
+        dir_to_sync.sync().map_err(|source| CreateError::Indeterminate(Error::io(id, "sync the directory")(source)))?;
     }
     let preallocation = Preallocation::new(id, Arc::clone(&file), len);
     Ok((SegmentWriter::new(*header, file), preallocation))
 }
 
-/// An empty file under a temporary name.
+/// Creates an empty file under a temporary name.
 fn create_temporary(storage: &Arc<dyn Storage>, dir: &Path, id: SegmentId) -> io::Result<(PathBuf, Arc<dyn File>)> {
     let path = dir.join(format!("{TEMPORARY_PREFIX}{id}"));
     match storage.create_new(&path) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
         Ok(file) => return Ok((path, file)),
         Err(e) => {
-            // It may be there although the system reported an error.
+            // The file may exist although the system reported an error.
             let _ = storage.remove_file(&path);
             return Err(e);
         }
     }
-    // Left by an earlier creation that failed and could not be undone. It may be impossible to
-    // remove, and must not be in the way of the stream for ever.
+    // An earlier creation failed and could not be undone. If its file cannot be removed, another
+    // name is used, so that the stream is not blocked for ever.
     let path = match storage.remove_file(&path) {
         Ok(()) => path,
         Err(_) => dir.join(format!("{TEMPORARY_PREFIX}{id}-{:016x}", storage.random_u64())),

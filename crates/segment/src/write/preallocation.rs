@@ -1,9 +1,9 @@
-//! The space of a file being written: booked before a seq is given, so that a full disk refuses an
-//! append whole.
+//! The preallocated space of an active segment's file. It is extended before a seq is given, so
+//! that a full disk refuses an append as a whole.
 //!
-//! Invariant (the rule of Length): while a segment is written its file's length is a multiple of 4
-//! KiB plus 8, so that a cut at any block or page border shows; and it grows before the bytes,
-//! never with them.
+//! Invariant (the rule of Length of the format): the length of an active segment's file is a
+//! multiple of 4 KiB plus 8, so that a file that was truncated at a block or page boundary is
+//! recognized. The file is extended before bytes are written, never by writing them.
 
 use std::sync::Arc;
 
@@ -12,31 +12,32 @@ use stratawal_storage::File;
 
 use crate::{Error, ErrorKind, Result, SegmentId};
 
-/// Bytes at the end of every reservation that are kept for control frames, so that
+/// The number of bytes at the end of every preallocation that are kept for control frames, so that
 /// `truncate_before`, SEAL and CLOSE work on a full disk.
 pub const CONTROL_RESERVE: u64 = 4096;
 
-/// No file is longer, on any system.
+/// A length that no file reaches, on any system.
 const LEN_MAX: u64 = 1 << 62;
 
-/// The largest step by which a file grows ahead of its bytes.
+/// The most bytes by which a file is extended ahead of its need.
 const STEP_MAX: u64 = 8 << 20;
 
-/// The smallest length of a file being written that holds `n` bytes.
+/// The smallest length of an active segment's file that holds `n` bytes.
 #[must_use]
 pub const fn active_len(n: u64) -> u64 {
     n.saturating_sub(8).next_multiple_of(4096) + 8
 }
 
-/// The reserved space of one file. It is kept apart from the
-/// [`SegmentWriter`](crate::SegmentWriter) so that appends can book while another thread writes.
+/// The preallocated space of one file. It is separate from the
+/// [`SegmentWriter`](crate::SegmentWriter), so that an append can extend it while another thread
+/// writes.
 #[derive(Clone, Debug)]
 pub struct Preallocation {
     id: SegmentId,
     file: Arc<dyn File>,
     len: u64,
-    /// The CLOSE at the end of a file that was closed cleanly and not written since: its offset and
-    /// bytes.
+    /// The offset and the bytes of the CLOSE at the end of a file that was closed cleanly and not
+    /// written since.
     after_close: Option<(ByteOffset, Vec<u8>)>,
 }
 
@@ -45,37 +46,37 @@ impl Preallocation {
         Self { id, file, len, after_close: None }
     }
 
-    pub(crate) fn behind_close(mut self, offset: ByteOffset, frame: Vec<u8>) -> Self {
+    pub(crate) fn with_close(mut self, offset: ByteOffset, frame: Vec<u8>) -> Self {
         self.after_close = Some((offset, frame));
         self
     }
 
-    /// The length of the file in bytes.
+    /// The length of the file in bytes, preallocated space included.
     #[must_use]
     pub const fn preallocated(&self) -> u64 {
         self.len
     }
 
-    /// Whether the file was closed cleanly and nothing was booked since: its length is that of a
-    /// finished file.
+    /// Whether the file was closed cleanly and not extended since. Its length is that of a finished
+    /// file.
     #[must_use]
     pub const fn is_after_close(&self) -> bool {
         self.after_close.is_some()
     }
 
-    /// Makes sure of `bytes` bytes at `tail`, with [`CONTROL_RESERVE`] behind them. Grows ahead in
-    /// steps that start small and grow with the file.
+    /// Ensures that `bytes` bytes at `tail` are preallocated, and [`CONTROL_RESERVE`] bytes after
+    /// them. It extends the file in steps that start small and grow with the file.
     ///
     /// # Errors
-    /// [`ErrorKind::Preallocate`]: nothing has changed, and the call may be repeated. After any other error nothing may be written
-    /// to the file until recovery has run: the CLOSE that the file ended with could not be written
-    /// again.
+    /// [`ErrorKind::Preallocate`]: nothing has changed, and the call may be repeated. After any other
+    /// error nothing may be written to the file until recovery has run: the CLOSE at the end of the
+    /// file could not be written again.
     pub fn ensure(&mut self, tail: &ByteOffset, bytes: u64) -> Result<()> {
         self.ensure_exactly(tail.0.saturating_add(bytes).saturating_add(CONTROL_RESERVE), true)
     }
 
-    /// Makes sure of `bytes` bytes at `tail` for a control frame, out of what is kept for them
-    /// where it is enough.
+    /// Ensures that `bytes` bytes at `tail` are preallocated for a control frame. They may be among
+    /// the [`CONTROL_RESERVE`] bytes.
     ///
     /// # Errors
     /// As [`ensure`](Self::ensure).
@@ -84,15 +85,13 @@ impl Preallocation {
     }
 
     fn ensure_exactly(&mut self, need: u64, ahead: bool) -> Result<()> {
-        let behind_close = self.after_close.is_some();
-        if need <= self.len && !behind_close {
+        if need <= self.len && self.after_close.is_none() {
             return Ok(());
         }
         if need > LEN_MAX {
             return Err(self.refused(std::io::ErrorKind::FileTooLarge.into()));
         }
-        // A file behind its CLOSE has a finished length, and gets the length of one being written
-        // even if it would do.
+        // A finished file gets the length of an active one even if its length suffices.
         let least = active_len(need.max(self.len + 1));
         let step = (self.len / 2).min(STEP_MAX);
         let wanted = active_len(need.max(self.len + if ahead { step } else { 0 })).max(least);
@@ -110,9 +109,10 @@ impl Preallocation {
         Error::new(self.id, None, ErrorKind::Preallocate(source))
     }
 
-    /// Before anything is written behind a CLOSE: its own sync may have failed, so that the page
-    /// cache shows what the disk does not hold. With the longer length already set, it is written
-    /// again in place and synced; only then may the trailer behind it be overwritten.
+    /// Writes the CLOSE at the end of the file again in place, and syncs it. This must come before
+    /// anything is written after the CLOSE: its first sync may have failed, so that the page cache
+    /// shows bytes that the disk does not hold. The file has its longer length already; after the
+    /// sync the trailer may be overwritten.
     fn rewrite_close(&mut self) -> Result<()> {
         if let Some((offset, frame)) = &self.after_close {
             self.file.write_all_at(frame, offset.0).map_err(Error::io(self.id, "write"))?;
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_written_length_is_never_a_border() {
+    fn an_active_length_is_never_at_a_boundary() {
         for n in [0, 1, 7, 8, 9, 4095, 4096, 4103, 4104, 4105, 1 << 30] {
             let len = active_len(n);
             assert!(len >= n && len % 4096 == 8 && len < n + 4097, "{n} {len}");

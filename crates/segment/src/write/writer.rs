@@ -1,8 +1,8 @@
-//! Writing to the segment that is active: frames at the tail, marks behind them, and how it ends.
+//! Writing to the active segment: frames at its end, MARKs after them, and the footer.
 //!
-//! Invariants: everything is written at the tail; bytes below the tail never change; after a failed
-//! write or sync nothing more is written here (the caller sees to it, since only recovery may write
-//! those bytes again).
+//! Invariants: everything is written at the end of the frames; bytes before that never change.
+//! After a failed write or sync the caller writes nothing more here, since only recovery may write
+//! those bytes again.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::preallocation::Preallocation;
 use crate::file::SegmentFile;
 use crate::{Error, Result, SegmentId};
 
-/// What every control frame says besides its content.
+/// The fields that every control frame has besides its content.
 #[derive(Clone, Copy, Debug)]
 pub struct ControlContext {
     /// The seq of the entry that comes next.
@@ -33,10 +33,11 @@ pub struct ControlContext {
 pub struct SegmentWriter {
     header: SegmentHeader,
     file: Arc<dyn File>,
+    /// Where the frames end.
     tail: ByteOffset,
-    /// Where the trailer of the SEAL or CLOSE ends, once there is one.
+    /// Where the trailer of the SEAL or CLOSE ends, once it is written.
     finished_len: Option<u64>,
-    /// Where a MARK is encoded, one for each sync.
+    /// A buffer for a MARK, which every sync encodes.
     mark: Vec<u8>,
 }
 
@@ -45,15 +46,16 @@ impl SegmentWriter {
         Self { header, file, tail: ByteOffset(SEGMENT_HEADER_LEN as u64), finished_len: None, mark: Vec::new() }
     }
 
-    /// Goes on at `tail` in a file that was opened for writing.
+    /// A writer that continues at `tail` in a file that was opened for writing.
     #[must_use]
     pub fn resume(file: &SegmentFile, tail: ByteOffset) -> (Self, Preallocation) {
         let writer = Self { tail, ..Self::new(*file.header(), Arc::clone(file.shared_file())) };
         (writer, Preallocation::new(file.id(), Arc::clone(file.shared_file()), file.len()))
     }
 
-    /// Goes on behind the CLOSE that `file` ends with. Nothing is written yet: the first booking
-    /// makes the file longer, writes the CLOSE again, and syncs.
+    /// A writer that continues after the CLOSE at the end of `file`. It writes nothing yet: the
+    /// first
+    /// [`Preallocation::ensure`] extends the file, writes the CLOSE again, and syncs.
     ///
     /// # Errors
     /// I/O.
@@ -63,7 +65,7 @@ impl SegmentWriter {
         let mut frame = vec![0; len];
         file.read_exact(&mut frame, close.0)?;
         let (writer, preallocation) = Self::resume(file, ByteOffset(end));
-        Ok((writer, preallocation.behind_close(close, frame)))
+        Ok((writer, preallocation.with_close(close, frame)))
     }
 
     /// The name of the segment.
@@ -78,30 +80,32 @@ impl SegmentWriter {
         &self.header
     }
 
-    /// The file.
+    /// The file of the segment.
     #[must_use]
     pub const fn file(&self) -> &Arc<dyn File> {
         &self.file
     }
 
-    /// Where the next frame goes.
+    /// The position of the next frame.
     #[must_use]
     pub const fn next_position(&self) -> FramePosition {
         FramePosition { salt: self.header.salt, offset: self.tail }
     }
 
-    /// Writes whole frames, encoded for the tail and what follows it, with one call, and moves the
-    /// tail.
+    /// Writes whole frames with one call. They must be encoded for
+    /// [`next_position`](Self::next_position) and the positions that follow it.
     ///
     /// # Errors
-    /// I/O; then the tail has not moved, and what stands behind it is not known.
+    /// I/O. After an error the next position is the same, and the bytes from there on are not
+    /// known.
     pub fn append(&mut self, frames: &[u8]) -> Result<()> {
         self.file.write_all_at(frames, self.tail.0).map_err(Error::io(self.id(), "write"))?;
         self.tail = self.tail + frames.len() as u64;
         Ok(())
     }
 
-    /// The same from several pieces, `len` bytes together.
+    /// Writes whole frames from several pieces, together `len` bytes. Otherwise like
+    /// [`append`](Self::append).
     ///
     /// # Errors
     /// As [`append`](Self::append).
@@ -115,34 +119,36 @@ impl SegmentWriter {
     /// Makes everything written so far durable.
     ///
     /// # Errors
-    /// I/O; then it is not known what is durable, and asking again would not tell.
+    /// I/O. After an error the durable part of the file is not known, and another sync does not
+    /// report it.
     pub fn sync(&self) -> Result<()> {
         self.file.sync_data().map_err(Error::io(self.id(), "sync"))
     }
 
-    /// Writes a MARK behind the tail, which the next frame overwrites. Left out where it would pass
-    /// `reserved`.
+    /// Writes a MARK after the frames, which the next frame overwrites. It writes none where the
+    /// MARK would not end within the first `preallocated` bytes of the file, or the segment is
+    /// finished.
     ///
     /// # Errors
     /// I/O.
-    pub fn write_mark(&mut self, context: &ControlContext, reserved: u64) -> Result<()> {
-        let place = self.next_position();
+    pub fn write_mark(&mut self, context: &ControlContext, preallocated: u64) -> Result<()> {
+        let position = self.next_position();
         self.mark.clear();
         encode_control(
             &mut self.mark,
-            &place,
+            &position,
             context.next_seq,
             context.timestamp,
             Some(context.durable),
             &Control::Mark,
         );
-        if self.finished_len.is_some() || self.tail.0 + self.mark.len() as u64 > reserved {
+        if self.finished_len.is_some() || self.tail.0 + self.mark.len() as u64 > preallocated {
             return Ok(());
         }
         self.file.write_all_at(&self.mark, self.tail.0).map_err(Error::io(self.id(), "write"))
     }
 
-    /// Makes sure of the room for a START, with that for a SEAL or CLOSE behind it.
+    /// Ensures that a START has room, and a SEAL or CLOSE after it.
     ///
     /// # Errors
     /// As [`Preallocation::ensure_control`].
@@ -151,11 +157,12 @@ impl SegmentWriter {
         preallocation.ensure_control(&self.tail, len)
     }
 
-    /// Writes a START, whose room is made sure of first as by [`preallocate_start`](Self::preallocate_start).
+    /// Writes a START, after it has ensured the room for it like
+    /// [`preallocate_start`](Self::preallocate_start).
     ///
     /// # Errors
-    /// I/O. Behind a `preallocate_start` that succeeded, only of the write itself; then it may be there or
-    /// not.
+    /// I/O. After a `preallocate_start` that succeeded, only the write itself can fail; then the
+    /// START may be in the file or not.
     pub fn write_start(
         &mut self,
         preallocation: &mut Preallocation,
@@ -168,35 +175,42 @@ impl SegmentWriter {
         self.append(&bytes)
     }
 
-    /// Writes a SEAL or CLOSE and its trailer; its index is dropped if there is no room for it.
+    /// Writes a SEAL or CLOSE and its trailer. Where its index does not fit, it drops the
+    /// index.
     ///
     /// # Errors
-    /// I/O. [`ErrorKind::Preallocate`](crate::ErrorKind::Preallocate) where there is no room without the
-    /// index: nothing was written.
-    pub fn finish(&mut self, preallocation: &mut Preallocation, context: &ControlContext, end: Footer) -> Result<()> {
-        let place = self.next_position();
-        let mut bytes = self.control(context, &Control::Footer(end.clone()));
+    /// I/O. [`ErrorKind::Preallocate`](crate::ErrorKind::Preallocate) where there is not even room
+    /// without the index; then nothing was written.
+    pub fn finish(
+        &mut self,
+        preallocation: &mut Preallocation,
+        context: &ControlContext,
+        footer: Footer,
+    ) -> Result<()> {
+        let position = self.next_position();
+        let mut bytes = self.control(context, &Control::Footer(footer.clone()));
         let len = |bytes: &[u8]| (bytes.len() + TRAILER_LEN) as u64;
         if let Err(e) = preallocation.ensure_control(&self.tail, len(&bytes)) {
-            if !e.is_refusal() || end.index.is_empty() {
+            if !e.is_refusal() || footer.index.is_empty() {
                 return Err(e);
             }
-            bytes = self.control(context, &Control::Footer(Footer { index: bytes::Bytes::new(), ..end }));
+            bytes = self.control(context, &Control::Footer(Footer { index: bytes::Bytes::new(), ..footer }));
             preallocation.ensure_control(&self.tail, len(&bytes))?;
         }
-        bytes.extend_from_slice(&Trailer { footer_offset: place.offset }.encode(place.salt));
-        self.file.write_all_at(&bytes, place.offset.0).map_err(Error::io(self.id(), "write"))?;
-        self.finished_len = Some(place.offset.0 + bytes.len() as u64);
+        bytes.extend_from_slice(&Trailer { footer_offset: position.offset }.encode(position.salt));
+        self.file.write_all_at(&bytes, position.offset.0).map_err(Error::io(self.id(), "write"))?;
+        self.finished_len = Some(position.offset.0 + bytes.len() as u64);
         Ok(())
     }
 
-    /// Where the SEAL or CLOSE and its trailer end, once they are written.
+    /// Where the trailer of the SEAL or CLOSE ends, once both are written.
     #[must_use]
     pub const fn finished_len(&self) -> Option<u64> {
         self.finished_len
     }
 
-    /// Shortens the file to the end of its trailer. Only once the SEAL or CLOSE is durable.
+    /// Shortens the file to the end of its trailer. Call it only once the SEAL or CLOSE is durable.
+    /// A file without a trailer stays as it is.
     ///
     /// # Errors
     /// I/O.
@@ -207,8 +221,8 @@ impl SegmentWriter {
         }
     }
 
-    /// Writes `frames`, the very bytes that stand there, again: recovery's way to make sure of
-    /// them.
+    /// Writes `frames` again, which are the bytes at `offset`. Recovery does this, because the disk
+    /// may not hold the bytes that the page cache shows.
     ///
     /// # Errors
     /// I/O.
