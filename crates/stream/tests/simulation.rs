@@ -1,0 +1,186 @@
+//! Streams on a simulated disk: crashes at every change and faults at every operation, compared
+//! with the model. The tests of the facade run the same with many more seeds; here a stream is
+//! alone, without the format file, the lock and the cleaning of leftovers.
+
+mod common;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use common::{DURABILITIES, durability_of, read};
+use stratawal_storage::Storage;
+use stratawal_stream::{
+    Batch, DeleteError, Durability, Error, ErrorKind, Location, LogContext, StreamLog, StreamOptions, Visibility,
+    is_leftover_dir, remove_leftover_dir,
+};
+use stratawal_testkit::{
+    Found, Level, LogUnderTest, Outcome, Refusal, Shape, SimStorage, Volume, crash_everywhere, fault_everywhere,
+    interrupt_recovery,
+};
+
+const SHAPE: Shape = Shape { streams_max: 2, steps_max: 12, segment_len: 64 << 10 };
+
+/// Streams of this durability.
+struct Streams(Durability);
+
+/// Streams that were opened when they were first used.
+struct Open {
+    context: Arc<LogContext>,
+    options: StreamOptions,
+    streams: RefCell<BTreeMap<String, StreamLog>>,
+}
+
+impl Open {
+    fn new(storage: SimStorage, durability: Durability, read_only: bool) -> Self {
+        let options = StreamOptions::new()
+            .durability(durability)
+            .segment_bytes(SHAPE.segment_len)
+            .frame_bytes(512)
+            .unsynced_bytes_max(256 << 10)
+            .unsynced_segments_max(2);
+        let context = LogContext::new(Arc::new(storage)).read_only(read_only);
+        Self { context: Arc::new(context), options, streams: RefCell::default() }
+    }
+
+    fn stream(&self, name: &str) -> Result<StreamLog, Refusal> {
+        if let Some(stream) = self.streams.borrow().get(name) {
+            return Ok(stream.clone());
+        }
+        let location = Location::new("/streams", name.replace('/', "-"));
+        let stream = StreamLog::open(Arc::clone(&self.context), location, self.options.clone()).map_err(refusal)?;
+        self.streams.borrow_mut().insert(name.to_owned(), stream.clone());
+        Ok(stream)
+    }
+}
+
+fn refusal(error: Error) -> Refusal {
+    Refusal { unknown: error.kind() == ErrorKind::Poisoned, message: error.to_string() }
+}
+
+fn io_refusal(error: std::io::Error) -> Refusal {
+    Refusal { unknown: false, message: error.to_string() }
+}
+
+/// A truncation that could not remove a file may report that it has dropped the entries. Then it
+/// is done.
+fn truncated(result: Result<(), Error>) -> Result<(), Refusal> {
+    match result {
+        Err(error) if error.to_string().contains("the entries are dropped") => Ok(()),
+        other => other.map_err(refusal),
+    }
+}
+
+impl LogUnderTest for Streams {
+    type Log = Open;
+
+    fn open(&self, storage: SimStorage) -> Result<Open, Refusal> {
+        let dir = Path::new("/streams");
+        match storage.create_dir(dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(io_refusal(error)),
+            _ => storage.sync_dir(Path::new("/")).map_err(io_refusal)?,
+        }
+        for entry in storage.list(dir).map_err(io_refusal)? {
+            if is_leftover_dir(&entry.name) {
+                remove_leftover_dir(&storage, &dir.join(&entry.name)).map_err(io_refusal)?;
+            }
+        }
+        Ok(Open::new(storage, self.0, false))
+    }
+
+    fn append(&self, log: &Open, stream: &str, entries: &[Vec<u8>], level: Level) -> Result<Range<u64>, Refusal> {
+        let stream = log.stream(stream)?;
+        let durability = durability_of(level);
+        match entries {
+            [entry] => stream.append(entry, durability).map(|seq| seq..seq + 1),
+            entries => {
+                let mut batch = Batch::new();
+                entries.iter().for_each(|entry| batch.push(entry));
+                stream.append_batch(&batch, durability)
+            }
+        }
+        .map_err(refusal)
+    }
+
+    fn flush(&self, log: &Open, stream: &str) -> Result<(), Refusal> {
+        log.stream(stream)?.flush().map_err(refusal)
+    }
+
+    fn sync(&self, log: &Open, stream: &str) -> Result<(), Refusal> {
+        log.stream(stream)?.sync().map_err(refusal)
+    }
+
+    fn truncate_before(&self, log: &Open, stream: &str, first_seq: u64) -> Result<(), Refusal> {
+        truncated(log.stream(stream)?.truncate_before(first_seq))
+    }
+
+    fn truncate_from(&self, log: &Open, stream: &str, next_seq: u64) -> Result<(), Refusal> {
+        truncated(log.stream(stream)?.truncate_from(next_seq))
+    }
+
+    fn delete(&self, log: &Open, stream: &str) -> Result<(), Refusal> {
+        let deleted = log.stream(stream)?.delete();
+        match deleted {
+            Ok(_) | Err(DeleteError::Left(_)) => {
+                log.streams.borrow_mut().remove(stream);
+                Ok(())
+            }
+            Err(DeleteError::Undone(error) | DeleteError::Indeterminate(error)) => {
+                Err(Refusal { unknown: true, message: error.to_string() })
+            }
+        }
+    }
+
+    fn reopen(&self, log: &Open, stream: &str) -> Result<(), Refusal> {
+        log.stream(stream)?.reopen().map_err(refusal)
+    }
+
+    fn read(&self, log: &Open, stream: &str, accepted: bool) -> Result<Found, Refusal> {
+        let visibility = if accepted { Visibility::Accepted } else { Visibility::Stable };
+        read(&log.stream(stream)?, visibility).map_err(refusal)
+    }
+
+    fn stable_level(&self, _log: &Open) -> Level {
+        if self.0 == Durability::Synced { Level::Synced } else { Level::Flushed }
+    }
+
+    fn read_only(&self, storage: SimStorage, stream: &str) -> Result<Option<Found>, Refusal> {
+        let reader = Open::new(storage, Durability::Synced, true);
+        read(&reader.stream(stream)?, Visibility::Stable).map(Some).map_err(refusal)
+    }
+
+    fn close(&self, log: Open) -> Result<(), Refusal> {
+        log.streams.into_inner().into_values().try_for_each(|stream| stream.close()).map_err(refusal)
+    }
+}
+
+#[test]
+fn crash_at_any_disk_change_keeps_acknowledged() {
+    let volume = Volume { losses: 2, depth: 2, nested: 1, lie: None };
+    for (seed, durability) in (0..).zip(DURABILITIES) {
+        let mut outcome = Outcome::default();
+        let tried = crash_everywhere(&Streams(durability), seed, &SHAPE, &volume, &mut outcome);
+        tried.unwrap_or_else(|failure| panic!("{durability:?}: {failure}"));
+        assert!(outcome.crashes > outcome.places * volume.losses, "{outcome:?}");
+    }
+}
+
+#[test]
+fn interrupted_recovery_ends_in_the_same_state() {
+    let mut outcome = Outcome::default();
+    let tried = interrupt_recovery(&Streams(Durability::Flushed), 0, &SHAPE, 1, &mut outcome);
+    tried.unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(outcome.crashes >= 20, "a recovery that changes little: {outcome:?}");
+}
+
+#[test]
+fn fault_at_any_operation_keeps_acknowledged() {
+    for (seed, durability) in (0..).zip(DURABILITIES) {
+        let mut outcome = Outcome::default();
+        let tried = fault_everywhere(&Streams(durability), seed, &SHAPE, 11, &mut outcome);
+        tried.unwrap_or_else(|failure| panic!("{durability:?}: {failure}"));
+        assert!(outcome.faults > 0, "{outcome:?}");
+    }
+}
