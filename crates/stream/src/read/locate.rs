@@ -155,7 +155,7 @@ impl Inner {
 }
 
 /// Entry `seq` of the frame, if it is in there.
-pub(crate) fn entry_of(frame: &OwnedFrame, seq: u64) -> Option<Entry> {
+pub(super) fn entry_of(frame: &OwnedFrame, seq: u64) -> Option<Entry> {
     let data = frame.entry(SeqNo(seq))?;
     Some(Entry { seq, timestamp: frame.header().timestamp, data })
 }

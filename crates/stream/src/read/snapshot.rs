@@ -56,8 +56,9 @@ impl Snapshot {
     /// The lowest seq from which on the entries of this snapshot may differ from those of `newer`,
     /// a later snapshot of the same stream; `None` if all are the same.
     ///
-    /// `end` is where the entries of this snapshot ended. `newer` begins at `start`; entries below
-    /// that were dropped and count as the same, because nothing is known of them.
+    /// `end` is where the entries of this snapshot ended. A result at or above it concerns none of
+    /// them: it is where a successor of the newest segment begins. `newer` begins at `start`.
+    /// Entries below that were dropped and count as the same, because nothing is known of them.
     pub(crate) fn diverges_at(&self, end: u64, newer: &Self, start: u64) -> Option<u64> {
         let divergence_of = |(i, segment): (usize, &Arc<PublishedSegment>)| {
             let same = newer.find(segment.header.base.0).filter(|&at| newer.segments[at].header == segment.header);
@@ -124,4 +125,58 @@ impl LiveSegment {
 /// Where reading a segment begins if its index has no earlier point.
 pub(crate) const fn first_point(header: &SegmentHeader) -> IndexPoint {
     IndexPoint { seq: header.base.0, offset: SEGMENT_HEADER_LEN as u64, timestamp: header.last_timestamp }
+}
+
+#[cfg(test)]
+mod tests {
+    use stratawal_frame::{Generation, SeqNo};
+
+    use super::*;
+
+    /// A snapshot of sealed segments, each given by generation, base and first time.
+    fn snapshot(segments: &[(u32, u64, u64)]) -> Snapshot {
+        let segment = |&(generation, base, time): &(u32, u64, u64)| {
+            let generation = Generation(generation);
+            let header = SegmentHeader { generation, base: SeqNo(base), last_timestamp: time, ..SegmentHeader::EMPTY };
+            Arc::new(PublishedSegment { header, state: SegmentState::Sealed })
+        };
+        Snapshot::new(segments.iter().map(segment).collect())
+    }
+
+    #[test]
+    fn a_seq_is_in_the_last_segment_at_or_below_it() {
+        let snapshot = snapshot(&[(1, 10, 0), (2, 20, 0), (3, 35, 0)]);
+        let found: Vec<_> = [9, 10, 19, 20, 34, 35, u64::MAX].map(|seq| snapshot.find(seq)).into();
+        assert_eq!(found, [None, Some(0), Some(0), Some(1), Some(1), Some(2), Some(2)]);
+        assert_eq!([0, 1, 2].map(|i| snapshot.limit(i)), [20, 35, u64::MAX]);
+    }
+
+    #[test]
+    fn a_time_is_searched_in_the_newest_segment_before_it() {
+        let rising = snapshot(&[(1, 0, 10), (2, 5, 20), (3, 9, 30)]);
+        assert_eq!([10, 11, 20, 21, 31].map(|time| rising.find_time(time)), [None, Some(0), Some(0), Some(1), Some(2)]);
+        // The times fell back from 50 to 30: entries of the second segment may be before 40.
+        let fallen = snapshot(&[(1, 0, 10), (2, 5, 50), (3, 9, 30)]);
+        assert_eq!([30, 31, 40, 60].map(|time| fallen.find_time(time)), [Some(0), Some(2), Some(2), Some(2)]);
+    }
+
+    #[test]
+    fn a_stream_that_grows_diverges_only_after_its_end() {
+        let before = snapshot(&[(1, 0, 0), (2, 10, 0)]);
+        assert_eq!(before.diverges_at(15, &snapshot(&[(1, 0, 0), (2, 10, 0)]), 0), None);
+        assert_eq!(before.diverges_at(15, &snapshot(&[(1, 0, 0), (2, 10, 0), (3, 20, 0)]), 0), Some(20));
+        // Its first segment was dropped since.
+        assert_eq!(before.diverges_at(15, &snapshot(&[(2, 10, 0)]), 10), None);
+    }
+
+    #[test]
+    fn a_truncated_stream_diverges_where_it_was_cut() {
+        let before = snapshot(&[(1, 0, 0), (2, 10, 0)]);
+        // Within the first segment, within the second, and in a stream whose beginning was dropped.
+        assert_eq!(before.diverges_at(15, &snapshot(&[(1, 0, 0), (3, 4, 0)]), 0), Some(4));
+        assert_eq!(before.diverges_at(15, &snapshot(&[(1, 0, 0), (2, 10, 0), (3, 12, 0)]), 0), Some(12));
+        assert_eq!(before.diverges_at(15, &snapshot(&[(3, 12, 0)]), 12), Some(12));
+        // All entries were dropped, and the stream begins anew after them.
+        assert_eq!(before.diverges_at(15, &snapshot(&[(3, 15, 0)]), 15), None);
+    }
 }

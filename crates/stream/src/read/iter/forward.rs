@@ -68,7 +68,7 @@ impl Iter {
         let shared = &self.inner.shared;
         let start = shared.watermarks.start();
         let snapshot = shared.snapshot.load();
-        self.entered = Some(Arc::clone(&snapshot));
+        self.last_snapshot = Some(Arc::clone(&snapshot));
         let i = snapshot.find(seq).filter(|_| seq >= start);
         let i = i.ok_or_else(|| Error::new(ErrorKind::Truncated { first_seq: start }, &shared.location))?;
         let segment = self.inner.open_segment(&snapshot, i)?;

@@ -26,7 +26,7 @@ impl Iter {
     #[inline]
     pub(super) fn run_in_block(&mut self) -> Option<Run> {
         let seq = self.front;
-        // Drained entries keep their frames as long as the epoch does not change.
+        // Flushed entries keep their frames as long as the epoch does not change.
         let back = self.back.min(self.inner.shared.watermarks.flushed());
         let run = self.forward_in_block()?.run(seq, back)?;
         if self.inner.shared.watermarks.epoch() != self.epoch {
@@ -42,7 +42,7 @@ impl Iter {
     #[inline]
     fn forward_in_block(&mut self) -> Option<&mut Forward> {
         let seq = self.front;
-        let forward = self.forward.as_mut().filter(|_| self.cut.is_none() && seq < self.back)?;
+        let forward = self.forward.as_mut().filter(|_| self.truncated_at.is_none() && seq < self.back)?;
         if seq >= forward.segment.limit {
             return None;
         }

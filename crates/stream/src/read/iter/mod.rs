@@ -30,9 +30,9 @@ pub struct Iter {
     epoch: u64,
     /// The lowest seq at which the stream was truncated from the epoch in which this was made up to
     /// `epoch`.
-    cut: Option<u64>,
+    truncated_at: Option<u64>,
     /// The snapshot in which it last looked for a segment.
-    entered: Option<Arc<Snapshot>>,
+    last_snapshot: Option<Arc<Snapshot>>,
     /// The next entry from the front.
     front: u64,
     /// One past the next entry from the back.
@@ -40,7 +40,7 @@ pub struct Iter {
     forward: Option<Forward>,
     backward: Option<Backward>,
     /// The error to return next.
-    failed: Option<Error>,
+    error: Option<Error>,
 }
 
 impl fmt::Debug for Iter {
@@ -55,16 +55,16 @@ impl Iter {
         let mut iter = Self {
             inner: Arc::clone(inner),
             epoch: 0,
-            cut: None,
-            entered: None,
+            truncated_at: None,
+            last_snapshot: None,
             front: 0,
             back: 0,
             forward: None,
             backward: None,
-            failed: None,
+            error: None,
         };
         if let Err(error) = inner.check_process() {
-            iter.failed = Some(error);
+            iter.error = Some(error);
             return iter;
         }
         let watermarks = &inner.shared.watermarks;
@@ -81,7 +81,7 @@ impl Iter {
             Bound::Unbounded => start,
         };
         if front < start && front < back {
-            iter.failed = Some(Error::new(ErrorKind::Truncated { first_seq: start }, &inner.shared.location));
+            iter.error = Some(Error::new(ErrorKind::Truncated { first_seq: start }, &inner.shared.location));
         }
         iter.epoch = epoch;
         iter.front = front;
@@ -112,7 +112,7 @@ impl Iter {
 
     /// Reads the next entry from the front, without moving the front.
     fn peek(&mut self) -> Option<Result<Entry>> {
-        if let Some(error) = self.failed.take() {
+        if let Some(error) = self.error.take() {
             return self.fail(error);
         }
         if self.front >= self.back {
@@ -139,7 +139,7 @@ impl Iter {
     fn read_consistently(&mut self, seq: u64, read: fn(&mut Self) -> Result<Entry>) -> Result<Entry> {
         self.inner.check_process()?;
         loop {
-            if let Some(at) = self.cut.filter(|&at| at <= seq) {
+            if let Some(at) = self.truncated_at.filter(|&at| at <= seq) {
                 return Err(Error::new(ErrorKind::Cut { next_seq: at }, &self.inner.shared.location));
             }
             let result = read(self);
@@ -148,11 +148,11 @@ impl Iter {
             let epoch = self.inner.shared.watermarks.stable_epoch();
             if epoch != self.epoch {
                 self.begin_epoch(epoch);
-                if result.is_err() || self.cut.is_some_and(|at| at <= seq) {
+                if result.is_err() || self.truncated_at.is_some_and(|at| at <= seq) {
                     continue;
                 }
             }
-            match (result, &self.entered) {
+            match (result, &self.last_snapshot) {
                 (Err(error), Some(snapshot)) if self.inner.segment_removed(&error, &(seq..=seq), snapshot)? => {
                     self.forward = None;
                     self.backward = None;
@@ -164,7 +164,7 @@ impl Iter {
 
     fn begin_epoch(&mut self, epoch: u64) {
         let at = self.inner.shared.truncations.since(self.epoch);
-        self.cut = self.cut.into_iter().chain(at).min();
+        self.truncated_at = self.truncated_at.into_iter().chain(at).min();
         self.epoch = epoch;
         // Entries of the tail buffer may be in another segment now, and a frame in memory may end
         // at the new limit of its segment.
@@ -208,13 +208,13 @@ impl Iterator for Iter {
     fn size_hint(&self) -> (usize, Option<usize>) {
         let left = usize::try_from(self.back - self.front).unwrap_or(usize::MAX);
         // An error may end it after one item.
-        (usize::from(left > 0), Some(left.max(usize::from(self.failed.is_some()))))
+        (usize::from(left > 0), Some(left.max(usize::from(self.error.is_some()))))
     }
 }
 
 impl DoubleEndedIterator for Iter {
     fn next_back(&mut self) -> Option<Result<Entry>> {
-        if let Some(error) = self.failed.take() {
+        if let Some(error) = self.error.take() {
             return self.fail(error);
         }
         if self.front >= self.back {
