@@ -1,4 +1,4 @@
-//! What the streams of one log share.
+//! The storage, caches and buffers that all streams of a log share.
 
 use std::io;
 use std::path::PathBuf;
@@ -20,19 +20,20 @@ use crate::write::encode::FrameEncoder;
 use crate::write::pending::PendingFrames;
 use crate::write::reserve::{EmergencyReserve, ReserveUse};
 
-/// What the streams of one log share: the storage, the log's id, the cache of sealed segments.
+/// The state that all streams of a log share: the storage, the log's id, and the cache of sealed
+/// segments.
 #[derive(Debug)]
 pub struct LogContext {
     /// The storage as the caller gave it.
     plain: Arc<dyn Storage>,
-    /// It makes room for files out of the cache, and is `plain` otherwise.
+    /// `plain`, which evicts the cache where the process has no file descriptor left.
     storage: Arc<dyn Storage>,
     wal_id: WalId,
     read_only: bool,
     reserve: Option<EmergencyReserve>,
     /// The promise that allows mappings, if it was made.
     map: Option<MapPromise>,
-    /// By the directory that holds the streams; there are few of those.
+    /// By the directory that holds the streams. There are few such directories.
     dir_syncs: Mutex<Vec<(PathBuf, Arc<DirSyncs>)>>,
     /// Finished segments of all streams that are open because they have unsynced bytes.
     pub(crate) unsynced_files: Arc<UnsyncedFiles>,
@@ -57,8 +58,8 @@ pub struct CacheStats {
 }
 
 impl LogContext {
-    /// With a cache of at most 8 MiB of indexes over at most 128 open files, for a log with the id
-    /// 0.
+    /// Makes the context of a log with the id 0. Its cache holds at most 8 MiB of indexes and 128
+    /// open files.
     #[must_use]
     pub fn new(storage: Arc<dyn Storage>) -> Self {
         let cache = Arc::new(Cache::new(CacheLimits { bytes_max: 8 << 20, entries_max: 128 }));
@@ -77,27 +78,27 @@ impl LogContext {
         }
     }
 
-    /// The id of the log, which every segment names.
+    /// Sets the id of the log, which every segment names.
     #[must_use]
     pub fn wal_id(mut self, wal_id: WalId) -> Self {
         self.wal_id = wal_id;
         self
     }
 
-    /// Whether streams are only read, beside another process that may write.
+    /// Sets whether streams are only read. Another process may write to them at the same time.
     #[must_use]
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
     }
 
-    /// A file that holds [`RESERVE_LEN`](crate::RESERVE_LEN) bytes for a full disk; made now if
-    /// there is room. Where streams are only read it is looked at, and never made. Set the log's id
-    /// and `read_only` before it.
+    /// Sets the file that holds [`RESERVE_LEN`](crate::RESERVE_LEN) bytes for a full disk, and
+    /// makes it if there is room. If streams are only read, the file is never made. Set the log's
+    /// id and `read_only` first.
     #[must_use]
     pub fn emergency_reserve_at(mut self, path: impl Into<PathBuf>) -> Self {
-        // The logs of one machine hold different bytes, or a file system that stores equal bytes
-        // once would keep one copy.
+        // Each log of a machine has its own bytes. Otherwise a file system that deduplicates would
+        // keep one copy for all logs.
         let seed = (self.wal_id.0 ^ (self.wal_id.0 >> 64)) as u64;
         self.reserve = Some(EmergencyReserve::new(path.into(), seed));
         if !self.read_only {
@@ -106,7 +107,7 @@ impl LogContext {
         self
     }
 
-    /// The bounds of the cache of sealed segments: bytes of indexes, and files held open.
+    /// Sets the bounds of the cache of sealed segments: bytes of indexes, and open files.
     #[must_use]
     pub fn cache(mut self, bytes_max: usize, entries_max: usize) -> Self {
         self.cache = Arc::new(Cache::new(CacheLimits { bytes_max, entries_max }));
@@ -114,9 +115,9 @@ impl LogContext {
         self
     }
 
-    /// The most files that finished segments with unsynced bytes hold open, over all streams: an
-    /// append that begins a segment beyond that syncs those of its own stream. Without a bound by
-    /// default, but for the one of each stream.
+    /// Sets how many files finished segments with unsynced bytes may hold open, over all streams.
+    /// An append that begins a segment above that bound syncs the finished segments of its own
+    /// stream. By default only the bound of each stream applies.
     #[must_use]
     pub fn unsynced_files(mut self, max: usize) -> Self {
         self.unsynced_files = Arc::new(UnsyncedFiles::new(Arc::clone(&self.plain), max));
@@ -136,15 +137,15 @@ impl LogContext {
         self.map
     }
 
-    /// The storage. Where an operation that opens a file lacks a descriptor, the cache gives up its
-    /// files, and the operation is done once more.
+    /// The storage. If an operation that opens a file finds no descriptor, the cache closes its
+    /// files, and the operation is tried once more.
     #[must_use]
     pub const fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
     }
 
-    /// The storage as it was given, for what opens nothing and is asked for each append: the
-    /// clocks, and the process.
+    /// The storage as the caller gave it. For operations that open no file and are needed in each
+    /// append: the clocks, and the check for a forked process.
     pub(crate) fn system(&self) -> &dyn Storage {
         &*self.plain
     }
@@ -155,23 +156,23 @@ impl LogContext {
         self.read_only
     }
 
-    /// How the cache is used.
+    /// How the cache of sealed segments is used.
     #[must_use]
     pub fn cache_stats(&self) -> CacheStats {
         let stats = self.cache.stats();
         CacheStats { hits: stats.hits, misses: stats.misses, segments: stats.entries, bytes: stats.bytes }
     }
 
-    /// How many bytes the emergency reserve holds now, at most [`RESERVE_LEN`](crate::RESERVE_LEN);
-    /// 0 where there is none, or it cannot be looked at. Blocks on the disk count, where the file
+    /// How many bytes the emergency reserve holds now, at most [`RESERVE_LEN`](crate::RESERVE_LEN).
+    /// 0 if there is none, or if its file cannot be opened. Counts blocks on the disk if the file
     /// system reports them.
     #[must_use]
     pub fn reserve_bytes(&self) -> u64 {
         self.reserve.as_ref().map_or(0, |reserve| reserve.held(&*self.storage))
     }
 
-    /// Does `act`; where the disk is full for it and it may use the emergency reserve, once more
-    /// without that. `act` changes nothing where the disk is full.
+    /// Does `act`. If the disk is full and `reserve` allows it, gives up the emergency reserve and
+    /// does `act` once more. `act` must change nothing where the disk is full.
     pub(crate) fn with_reserve<T, E>(
         &self,
         reserve: ReserveUse,
@@ -189,8 +190,8 @@ impl LogContext {
         }
         let done = act();
         if done.is_err() {
-            // Of no use here; others may need it. After a success its rest is for the steps that
-            // follow, and the call makes it whole at its end.
+            // It did not help here, and other calls may need it. After a success the steps that
+            // follow use the rest of it, and the call makes it whole at its end.
             self.make_reserve();
         }
         done
@@ -203,16 +204,15 @@ impl LogContext {
         }
     }
 
-    /// Makes the emergency reserve whole, if there is room, where it was not whole when it was last
-    /// looked at.
+    /// Makes the emergency reserve whole, if there is room and the last check found it not whole.
     pub(crate) fn make_reserve_again(&self) {
         if let Some(reserve) = &self.reserve {
             reserve.make_again(&**self.storage());
         }
     }
 
-    /// Syncs the folder that holds the folder of the stream at `location`. Streams that ask at the
-    /// same time share a sync.
+    /// Syncs the parent of the directory of the stream at `location`. Streams that ask at the same
+    /// time share a sync.
     pub(crate) fn sync_streams(&self, location: &Location) -> io::Result<()> {
         self.dir_syncs_of(location).sync(&self.storage, location.parent())
     }

@@ -1,7 +1,8 @@
-//! Deletes a stream that is not open, and what earlier deletions and creations left.
+//! Deletes streams, and removes the directories that earlier deletions and creations left.
 //!
-//! A rename of the stream's directory is the commit point. A directory that has its old name was
-//! not deleted; one that has the new name is removed, now or when the log is opened next.
+//! The rename of the stream's directory is the commit point. A directory that still has its old
+//! name is not deleted. A directory that has the new name is removed, now or by the next open of
+//! the log.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,10 +21,10 @@ use crate::write::reserve::ReserveUse;
 pub enum DeleteError {
     /// Nothing has changed.
     Undone(Error),
-    /// It is not known whether the stream is still there, or comes back after a power loss.
+    /// It is not known whether the stream still exists, or comes back after a power loss.
     Indeterminate(Error),
-    /// The stream is deleted, durably, but not all that was in its directory could be removed; the
-    /// error names the first path that stays. Opening the log tries again.
+    /// The stream is deleted, durably, but its directory could not be removed with all files. The
+    /// error names the first path that is left. The next open of the log tries again.
     Left(Error),
 }
 
@@ -37,10 +38,11 @@ impl DeleteError {
     }
 }
 
-/// Deletes the stream at `location`, which nobody has open; whether there was one. Its directory is
-/// renamed, which is the commit point, and emptied; what a crash leaves of it is a
-/// directory that [`is_leftover_dir`](crate::is_leftover_dir) recognizes. Files that the log has not put there are not
-/// removed.
+/// Deletes the stream at `location`, which must not be open. Returns whether it existed.
+///
+/// Its directory is renamed, which is the commit point, and then removed with its files. If a crash
+/// comes in between, [`is_leftover_dir`](crate::is_leftover_dir) recognizes the directory. Files
+/// that the log did not create are not removed.
 ///
 /// # Errors
 /// [`DeleteError`].
@@ -49,18 +51,18 @@ pub fn delete(context: &LogContext, location: &Location) -> std::result::Result<
     moved.map_err(DeleteError::of_call)
 }
 
-/// The commit point of a deletion, durably. Returns the new name of the stream's directory, if
-/// there was one.
+/// Renames the stream's directory, durably: the commit point of a deletion. Returns the new path,
+/// or `None` where the stream does not exist.
 pub(crate) fn move_away(
     context: &LogContext,
     location: &Location,
 ) -> std::result::Result<Option<PathBuf>, DeleteError> {
     let storage = &**context.storage();
-    // A link or a file that has the name is not ours to remove.
+    // A link or a file of this name does not belong to the log and is not removed.
     location.exists(storage).map_err(|e| DeleteError::Undone(Error::directory(location, e)))?;
     let gone = layout::deleted_dir(location, storage.random_u64());
     context.ready_to_sync_streams(location).map_err(|e| DeleteError::Undone(Error::io(location, e)))?;
-    // The new name may be what fills a block of the folder.
+    // The directory may need another block for the new name.
     let renamed =
         context.with_reserve(ReserveUse::Allowed, is_full, || match rename_dir(storage, &location.dir(), &gone) {
             Renamed::Undone(e) => Err(e),
@@ -72,7 +74,7 @@ pub(crate) fn move_away(
         Ok(Renamed::Undone(e)) | Err(e) => return Err(DeleteError::Undone(not_moved(location, e))),
         Ok(Renamed::Unknown(e)) => return Err(DeleteError::Indeterminate(Error::undecided(location, e))),
     };
-    // Also where it was gone: an earlier deletion may not have been durable.
+    // Also if there was no such directory: an earlier deletion may not have been durable.
     context.sync_streams(location).map_err(|e| DeleteError::Indeterminate(Error::undecided(location, e)))?;
     Ok(existed.then_some(gone))
 }
@@ -93,7 +95,7 @@ fn not_moved(location: &Location, error: io::Error) -> Error {
     Error::io_about(location, text, &location.dir(), error)
 }
 
-/// Removes the files of a stream that is deleted.
+/// Removes the directory of a deleted stream, which was renamed to `moved`.
 pub(crate) fn remove_moved(
     context: &LogContext,
     location: &Location,
@@ -108,20 +110,20 @@ pub(crate) fn remove_moved(
     })
 }
 
-/// Removes a directory that [`is_leftover_dir`](crate::is_leftover_dir) recognizes, and the files
-/// in it that the log has put there: segments and temporary files.
+/// Removes a directory that [`is_leftover_dir`](crate::is_leftover_dir) recognizes, with the files
+/// of the log in it: segments and temporary files.
 ///
 /// # Errors
-/// That of the first name that stays; the others are removed.
+/// The error of the first path that could not be removed. All other paths are removed.
 pub fn remove_leftover_dir(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
     remove_own(storage, dir).map_err(|(_, error)| error)
 }
 
-/// Removes a directory and the files that the log has put into it: segments and temporary files.
-/// Removes as much as it can.
+/// Removes a directory and the files of the log in it, as many as it can. Files with other names
+/// are not removed.
 ///
 /// # Errors
-/// The first path that stays, and why. A name that the log does not give is not removed.
+/// The first path that is left, and why.
 fn remove_own(storage: &dyn Storage, dir: &Path) -> std::result::Result<(), (PathBuf, io::Error)> {
     let entries = match storage.list(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -2,9 +2,9 @@
 //! cache closes its files, and the operation is tried once more. A rotation that still finds no
 //! descriptor settles its stream's finished segments, which closes them.
 //!
-//! Lock order: the lock here may be taken while a thread holds any lock of a stream, of a folder or
-//! of the emergency reserve. Under it only the cache's own lock is taken. The cache calls neither a
-//! loader nor a destructor under that lock, so the order has no cycle.
+//! Order of locks: a thread may hold any lock of a stream, of a directory or of the emergency
+//! reserve when it takes the lock here. Under it only the cache's own lock is taken. The cache
+//! calls neither a loader nor a destructor under that lock, so the order has no cycle.
 
 use std::fmt;
 use std::io;
@@ -21,8 +21,8 @@ use stratawal_sync::Mutex;
 pub(crate) struct EvictingStorage<V> {
     inner: Arc<dyn Storage>,
     cache: Arc<Cache<V>>,
-    /// Held until the cache has given up its files: a thread that comes meanwhile waits for their
-    /// descriptors. A file that a reader uses at this moment is closed after that.
+    /// Held until the cache has closed its files, so that other threads wait for the descriptors. A
+    /// file that a reader uses at this moment is closed after that.
     evicting: Mutex<()>,
 }
 
@@ -31,8 +31,8 @@ impl<V> EvictingStorage<V> {
         Self { inner, cache, evicting: Mutex::new(()) }
     }
 
-    /// Does `act`. Where it lacks a descriptor, it has changed nothing, and is done once more after
-    /// the cache is empty.
+    /// Does `act`. If it finds no descriptor, it has changed nothing, and is done once more with an
+    /// empty cache.
     fn with_eviction<T>(&self, act: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match act() {
             // In a forked child the locks may be held for ever.
@@ -86,7 +86,7 @@ impl<V: fmt::Debug + Send + Sync + 'static> Storage for EvictingStorage<V> {
         self.inner.remove_dir(dir)
     }
 
-    /// Room is made for opening the directory. The sync itself is never repeated.
+    /// Evicts for opening the directory. The sync itself is never repeated.
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         match self.open_dir(dir) {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => self.inner.sync_dir(dir),
@@ -94,7 +94,7 @@ impl<V: fmt::Debug + Send + Sync + 'static> Storage for EvictingStorage<V> {
         }
     }
 
-    /// A sync, which is never repeated.
+    /// Never repeats a sync.
     fn sync_file_system(&self, dir: &Path) -> io::Result<()> {
         self.inner.sync_file_system(dir)
     }
@@ -103,8 +103,8 @@ impl<V: fmt::Debug + Send + Sync + 'static> Storage for EvictingStorage<V> {
         self.with_eviction(|| self.inner.open_dir(dir))
     }
 
-    /// Several operations, of which the first ones have taken effect when a later one lacks a
-    /// descriptor.
+    /// Never repeated: it is several operations, and the first may have taken effect when a later
+    /// one finds no descriptor.
     fn move_file(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.inner.move_file(from, to)
     }

@@ -1,16 +1,16 @@
-//! Changes of names in the file system whose outcome is certain: where the system reports an error,
-//! these functions find out what has happened.
+//! Removes files and renames directories. If the system reports an error, these functions find out
+//! whether the change has taken effect.
 
 use std::io;
 use std::path::Path;
 
 use stratawal_storage::{Access, Storage};
 
-/// Removes a file, if it is there. An error of the system does not mean that the file is still
-/// there, so then this looks.
+/// Removes a file, if it exists. The file may be removed although the system reports an error, so
+/// then this checks.
 ///
 /// # Errors
-/// The file is there, or that is not known.
+/// The file still exists, or that is not known.
 pub(crate) fn remove_file(storage: &dyn Storage, path: &Path) -> io::Result<()> {
     match storage.remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound && !is_absent(storage, path) => Err(error),
@@ -22,7 +22,7 @@ pub(crate) fn remove_file(storage: &dyn Storage, path: &Path) -> io::Result<()> 
 #[derive(Debug)]
 pub(crate) enum Renamed {
     Done,
-    /// It has taken effect, although the system reported this error.
+    /// Renamed, although the system reported this error.
     DoneDespite(io::Error),
     /// There was no such directory.
     Absent(io::Error),
@@ -30,8 +30,8 @@ pub(crate) enum Renamed {
     Unknown(io::Error),
 }
 
-/// Renames a directory. An error of the system does not mean that nothing has changed, so then this
-/// looks: a rename is atomic, and a directory that has its old name was not renamed.
+/// Renames a directory. It may be renamed although the system reports an error, so then this
+/// checks: a rename is atomic, and a directory that has its old name was not renamed.
 pub(crate) fn rename_dir(storage: &dyn Storage, from: &Path, to: &Path) -> Renamed {
     let Err(error) = storage.rename(from, to) else { return Renamed::Done };
     let is_absent = error.kind() == io::ErrorKind::NotFound;
@@ -43,7 +43,7 @@ pub(crate) fn rename_dir(storage: &dyn Storage, from: &Path, to: &Path) -> Renam
     }
 }
 
-/// Whether there is anything of this name, where that is known.
+/// Whether anything has this name; `None` where that is not known.
 pub(crate) fn dir_exists(storage: &dyn Storage, dir: &Path) -> Option<bool> {
     match storage.list(dir) {
         Ok(_) => Some(true),
@@ -53,7 +53,7 @@ pub(crate) fn dir_exists(storage: &dyn Storage, dir: &Path) -> Option<bool> {
     }
 }
 
-/// Whether there is certainly no file of this name.
+/// Whether certainly no file has this name.
 fn is_absent(storage: &dyn Storage, path: &Path) -> bool {
     matches!(storage.open(path, Access::Read), Err(error) if error.kind() == io::ErrorKind::NotFound)
 }

@@ -1,10 +1,11 @@
 //! Whether the segments of a stream were written one after the other ("One history" in the format's
 //! FORMAT.md).
 //!
-//! Two copies of a log that are both continued give their segments the same generations, bases and
+//! If two copies of a log are both continued, their segments have the same generations, bases and
 //! stream id. So a header names its predecessor by generation and salt, and a SEAL its successor. A
-//! salt does not change while a segment grows, so a header also states the checksum of the last
-//! frame that it follows: a copy that was continued in the same file has another frame there.
+//! copy may also be continued in the same file, and a salt does not change while a segment grows.
+//! So a header also states the checksum of the last frame before it: the other copy has another
+//! frame there.
 
 use stratawal_frame::{ByteOffset, FooterKind, Generation, Salt, SegmentHeader, SeqNo};
 use stratawal_index::IndexPoint;
@@ -16,7 +17,7 @@ use stratawal_sync::fail_point;
 pub(crate) struct Predecessor {
     pub(crate) generation: Generation,
     pub(crate) salt: Salt,
-    /// 0 where it is not stated.
+    /// The header checksum of its last frame; 0 where it is not stated.
     pub(crate) frame_crc: u32,
 }
 
@@ -28,15 +29,15 @@ impl Predecessor {
         Self { generation: header.generation, salt: header.salt, frame_crc: 0 }
     }
 
-    /// The segment of `data`, where the frame that holds the entry before `base` is looked for from
-    /// `point` on.
+    /// The segment of `data`. The frame that holds the entry before `base` is searched from `point`
+    /// on.
     pub(crate) fn from_point(data: &SegmentData, point: IndexPoint, base: u64) -> Self {
         Self { frame_crc: last_frame_crc(data, point, base).unwrap_or(0), ..Self::unread(data.header()) }
     }
 }
 
-/// The header checksum of the frame that holds the entry before `base`; `None` where there is none,
-/// or where it cannot be read: reading that entry reports why.
+/// The header checksum of the frame that holds the entry before `base`. `None` where there is no
+/// such frame, or it cannot be read; then reading that entry reports why.
 pub(crate) fn last_frame_crc(data: &SegmentData, point: IndexPoint, base: u64) -> Option<u32> {
     let last = base.checked_sub(1)?;
     data.header_crc_of(ByteOffset(point.offset), SeqNo(point.seq), SeqNo(last)).ok().flatten()
@@ -48,7 +49,7 @@ pub(crate) fn contradicts_header(before: &SegmentHeader, next: &SegmentHeader) -
     named && !fail_point!(SaltsIgnored)
 }
 
-/// Whether `end`, with which a segment ends, excludes that `next` is the live segment after it.
+/// Whether `end`, the footer of a segment, excludes that `next` is the live segment after it.
 pub(crate) fn contradicts_end(end: &FooterSummary, next: &SegmentHeader) -> bool {
     match end.kind {
         // A writer makes the file longer, durably, before it writes anything after a CLOSE.

@@ -1,4 +1,4 @@
-//! Where a stream is.
+//! The location of a stream on disk, and its name.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use stratawal_storage::Storage;
 
-/// Where a stream is, and what it is called.
+/// The location of a stream, and its name.
 #[derive(Clone, Debug)]
 pub struct Location {
     parent: PathBuf,

@@ -1,13 +1,13 @@
 //! Removes the files of segments that do not count any more.
 //!
-//! Such a file may stay for any time: whether it is there changes nothing, and recovery removes it.
-//! So appends do not wait for its removal, which happens after the lead was given back.
+//! Whether such a file exists changes nothing, and recovery removes it. So it may stay for any
+//! time, and appends do not wait for its removal, which comes after the lead was released.
 //!
-//! The lock of [`Removals`] is taken before the lock of the group, and before the lead is waited
-//! for, never after. A truncation holds it from its beginning until its last file is removed; a
-//! deletion and a recovery hold it, and a close waits for it. So once one of those has returned, no
-//! thread of this stream removes files: the stream may belong to another process by then, and a
-//! path that named a dead segment may name a new one.
+//! Order of locks: the lock of [`Removals`] is taken before the lock of the group, and before
+//! waiting for the lead, never after. A truncation holds it from its beginning until its last file
+//! is removed. A deletion and a recovery hold it, and a close waits for it. So once one of those
+//! has returned, no thread removes files of this stream any more. That matters because the stream
+//! may belong to another process by then, and a path that named a dead segment may name a new one.
 
 use std::sync::Arc;
 
@@ -31,18 +31,18 @@ pub(crate) struct Removals {
     left: Vec<SegmentId>,
 }
 
-/// Segments that readers are not shown any more.
+/// Segments that readers no longer see.
 #[derive(Debug, Default)]
 pub(crate) struct Dead {
     pub(crate) segments: Vec<Arc<PublishedSegment>>,
-    /// Their directory, where their removal is to be made durable.
+    /// Their directory, if their removal has to be made durable.
     pub(crate) dir_to_sync: Option<DirToSync>,
 }
 
 impl Removals {
-    /// Removes the files of `dead`, which recovery found, and takes those that it cannot remove out
-    /// of `report`. That is not an error of the recovery: they are tried again by the next
-    /// truncation and by the next recovery.
+    /// Removes the files of `dead`, which recovery found. A file that cannot be removed is taken
+    /// out of `report`. It is not an error of the recovery: the next truncation and the next
+    /// recovery try again.
     pub(crate) fn remove_found(
         &mut self,
         context: &LogContext,
@@ -54,18 +54,18 @@ impl Removals {
         let (storage, dir) = (&**context.storage(), location.dir());
         let any = !dead.is_empty();
         let is_left = |id: &SegmentId| remove_file(storage, &segment_path(&dir, *id)).is_err();
-        // Recovery saw all files, so those that were left before are among them.
+        // Recovery saw all files, also those that earlier removals left.
         self.left = dead.into_iter().filter(is_left).collect();
         report.removed_segments.retain(|name| self.left.iter().all(|id| id.to_string() != *name));
         if any {
-            // Nothing depends on it: a file that a power loss brings back is found by the next
-            // recovery.
+            // Nothing depends on this sync: the next recovery finds a file that a power loss brings
+            // back.
             let _ = storage.sync_dir(&dir);
         }
     }
 
-    /// Removes the files of `dead` of a stream that was damaged, durably. An unreadable one that
-    /// came back after a power loss would keep the stream shut.
+    /// Removes the files of `dead`, durably, of a stream that was damaged. An unreadable file that
+    /// came back after a power loss would keep the stream from being opened.
     ///
     /// # Errors
     /// The first file that could not be removed, or the sync of the directory.
@@ -83,13 +83,14 @@ impl Removals {
         storage.sync_dir(&dir).map_err(|error| Error::io_about(location, text, &dir, error))
     }
 
-    /// Removes the files of `dead`, and those that earlier removals left. The lead is not held.
+    /// Removes the files of `dead`, and the files that earlier removals left. The caller does not
+    /// hold the lead.
     ///
     /// # Errors
-    /// The first file that could not be removed. It is tried again by the next truncation and by
-    /// recovery.
+    /// The first file that could not be removed. The next truncation and the next recovery try
+    /// again.
     pub(crate) fn remove_dead(&mut self, context: &LogContext, location: &Location, dead: Dead) -> Result<()> {
-        // Readers that find a file gone look at the view, which was stored before.
+        // A reader that finds a file removed loads the snapshot again, which was stored before.
         fence();
         let dir = location.dir();
         let mut first_error = None;
@@ -119,7 +120,7 @@ impl Removals {
         first_error.map_or(synced, Err)
     }
 
-    /// Forgets the files that were left: the stream is deleted, and they with it.
+    /// Forgets the files that were left: they are deleted with the stream.
     pub(crate) fn clear(&mut self) {
         self.left.clear();
     }

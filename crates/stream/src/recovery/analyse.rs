@@ -23,8 +23,8 @@ pub(super) fn analyse(files: &StreamFiles<'_>, order: ReadOrder) -> Result<Analy
     decide(files, order, listing, found, None)
 }
 
-/// Steps 1 to 5 for a reader that looks again and has listed the directory. `remembered` and `stamp`
-/// are from its last look; `newest` is the newest file now.
+/// Steps 1 to 5 for a reader that looks again and has listed the directory. `remembered` and
+/// `stamp` are from its last look; `newest` is the newest file now.
 pub(super) fn analyse_again(
     files: &StreamFiles<'_>,
     listing: Listing,

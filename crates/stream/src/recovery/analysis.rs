@@ -1,4 +1,4 @@
-//! What steps 1 to 5 found.
+//! The outcome of steps 1 to 5.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -12,7 +12,7 @@ use super::stamp::ObservedStamp;
 use crate::error::Result;
 use crate::report::{OpenReport, TornTail};
 
-/// What steps 1 to 5 found.
+/// The outcome of steps 1 to 5.
 #[derive(Debug)]
 pub(crate) struct Analysis {
     /// Every segment in the directory.

@@ -14,10 +14,10 @@ use crate::error::{DamageKind, Error, Result};
 /// makes 16: a stream may have more segments to scan than the process may have files.
 const SCANNED_OPEN_MAX: usize = 15;
 
-/// Scans back from the newest segment, which is scanned already. A segment is scanned if what is
-/// attested so far lies below the oldest segment scanned, or if the segment does not end in a valid
-/// SEAL and trailer. (Step 8 must not seal a chain that breaks below its limit.) Returns how far
-/// the stream is attested.
+/// Scans back from the newest segment, which is scanned already, and returns the attested
+/// watermark. A segment is scanned if the watermark found so far lies below the oldest segment
+/// scanned, or if the segment does not end in a valid SEAL and trailer. (Step 8 must not seal a
+/// chain that breaks below its limit.)
 pub(super) fn scan_back(files: &StreamFiles<'_>, live: &mut [FoundSegment], order: ReadOrder) -> Result<SeqNo> {
     let newest = live.len() - 1;
     let mut durable = live[newest].scan.as_ref().map_or(SeqNo(0), |scan| scan.attested);

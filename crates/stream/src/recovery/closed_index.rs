@@ -11,8 +11,8 @@ use crate::write::active::Closes;
 /// CLOSE frames in a hostile file ends here.
 const DEPTH_MAX: usize = 4096;
 
-/// The index of a cleanly closed segment, and what is known of its CLOSE frames. They hold the
-/// index; where it is not valid, it is made from the frames.
+/// The index of a cleanly closed segment, and its CLOSE frames. Those hold the index. If it is not
+/// valid there, it is made from the frames of the segment.
 pub(super) fn closed_index(
     file: &SegmentFile,
     close: &Finished,

@@ -1,13 +1,14 @@
 //! Steps 1 to 5 for a stream of which only the entries at or above a *floor* have to be sound.
 //!
 //! Segments that lie wholly below the floor are garbage, whether or not they can be read. All
-//! others have to be sound by the ordinary rules, with one exception. A segment that holds the
-//! floor may be damaged below it: if its chain breaks below, the chain is entered again at the
-//! frame that holds the floor. The new generation has the floor as its start, and the segment
-//! before it gets a SEAL whose index begins at that frame, so that later opens do not scan it.
+//! others have to be sound by the ordinary rules, with one exception: the segment that holds the
+//! floor may be damaged below it. If its chain breaks below the floor, the chain is entered again
+//! at the frame that holds the floor. The new generation states the floor as the first live seq.
+//! The segment before it gets a SEAL whose index begins at that frame, so that later opens do not
+//! scan that segment.
 //!
-//! A valid segment of another stream or log, or of another name, makes this fail, wherever it is.
-//! To drop it would remove a file that may be the only copy of entries that belong elsewhere.
+//! A valid segment of another stream or log, or of another name, is an error, wherever it is. To
+//! drop it would remove a file that may be the only copy of entries that belong elsewhere.
 
 use std::sync::Arc;
 
@@ -35,7 +36,7 @@ struct Candidate {
     found: Result<FoundSegment>,
 }
 
-/// What the newest segment states.
+/// The findings in the newest segment.
 struct NewestState {
     /// The CLOSE that it ends with.
     close: Option<Finished>,

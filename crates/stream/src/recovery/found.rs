@@ -1,5 +1,4 @@
-//! A segment as recovery finds it: its header, how far its entries count, and what a scan of it
-//! found.
+//! A segment as recovery finds it: its header, its limit, and the outcome of its scan.
 
 use std::sync::Arc;
 
@@ -45,7 +44,7 @@ impl SegmentHandle {
     }
 }
 
-/// What a reader remembers of a segment between two looks.
+/// A segment as a reader remembers it between two looks.
 #[derive(Debug)]
 pub(crate) struct RememberedSegment {
     pub(super) header: SegmentHeader,

@@ -81,9 +81,9 @@ pub(super) fn begin_generation(
     Ok(RecoveredSegments { kept: kept.iter().map(FoundSegment::sealed).collect(), active, preallocation })
 }
 
-/// Whether the newest segment can be the new generation: it is the last live one, has only zeros
-/// after its header, and the header states what that of a new generation would. So a process that
-/// opens the stream and dies, over and over, makes no files.
+/// Whether the newest segment can serve as the new generation. It can if it is the last live one,
+/// has only zeros after its header, and has the header that a new generation would get. So a
+/// process that opens the stream and dies, over and over, makes no files.
 fn is_newest_reusable(files: &StreamFiles<'_>, analysis: &Analysis, now: u64) -> Result<bool> {
     let last = &analysis.live[analysis.chain_end];
     let header = last.header();
@@ -151,7 +151,7 @@ fn create(
     })
 }
 
-/// What a new generation that begins at `base` states of the segment before it.
+/// The predecessor that a new generation with this base states.
 fn predecessor(files: &StreamFiles<'_>, found: &FoundSegment, base: SeqNo) -> Predecessor {
     if let Some(scan) = &found.scan {
         let span = scan.index.floor(base.0.saturating_sub(1));

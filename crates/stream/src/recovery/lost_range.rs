@@ -1,19 +1,26 @@
-//! Which entries a refusal says are lost. Asked once damage was found; decides nothing, changes
-//! nothing.
+//! Computes the entries that an error reports as lost, once damage was found. Decides nothing,
+//! changes nothing.
 //!
-//! A refusal claims no entry that may be there. Where only the first that is missing is known, it
-//! says that.
+//! An error reports no entry as lost that may still exist. Where only the first lost entry is
+//! known, it reports that one alone.
 //!
-//! | damage | what is known |
-//! |---|---|
-//! | history | nothing: which of the two segments is the wrong one is not known |
-//! | header, file | by the names: from the segment's base to the smallest base among newer ones; of the newest the base alone. Nothing where the header is valid and another file's: then the name may be wrong, and not the bytes |
-//! | no segment | nothing |
-//! | first missing | from *start* to the first base there is |
-//! | predecessor missing | from where the segment before the gap ends to the base behind it |
-//! | successor missing | what the SEAL says comes next, and not how far it went |
-//! | lost | from where the chain ends to the next valid frame, the limit, or what is attested, whichever is first |
-//! | length | the same where more is attested than the chain has; else up to the limit. Of a newest segment without either, that it may be whatever came behind the chain; nothing where that ends in a CLOSE |
+//! By kind of damage it reports:
+//!
+//! - *history*: nothing, since it is not known which of the two segments is the wrong one.
+//! - *header*, *file*: from the base in the segment's name to the smallest base in the names of
+//!   newer segments; of the newest segment only the base. Nothing if the header is valid and
+//!   belongs to another file: then the name may be wrong, and not the bytes.
+//! - *no segment*: nothing.
+//! - *first missing*: from the first live seq to the smallest base that exists.
+//! - *predecessor missing*: from the end of the segment before the gap to the base of the segment
+//!   after it.
+//! - *successor missing*: the seq that the SEAL states as the next one. How many entries followed
+//!   is not known.
+//! - *lost*: from the end of the chain to the next valid frame, the limit, or the attested
+//!   watermark, whichever is lowest.
+//! - *length*: if more is attested than the chain has, as for *lost*. Otherwise up to the limit. In
+//!   a newest segment without either, everything after the chain may be lost; nothing is if the
+//!   chain ends in a CLOSE.
 
 use stratawal_frame::SeqNo;
 use stratawal_segment::{ErrorKind, SegmentId};
@@ -73,8 +80,8 @@ pub(super) fn after_chain(
     durable: SeqNo,
     error: Error,
 ) -> Error {
-    // The entries up to the next valid frame are certainly lost. What follows that frame is for
-    // salvage to find out.
+    // The entries up to the next valid frame are certainly lost. Only a salvage finds out which
+    // entries after that frame are.
     let next_frame =
         found.scan.as_ref().and_then(|scan| found.file(files).ok()?.attestations(scan.chain.end).ok()?.first_seq);
     let next = next_frame.filter(|&next| next >= end_seq).unwrap_or(found.limit).min(durable);

@@ -1,27 +1,35 @@
-//! Recovery of a stream: which bytes of the files in its directory count, and making the files state
-//! that.
+//! Recovery of a stream: which bytes of the files in its directory count, and making the files
+//! state that.
 //!
 //! Words: *void* segments are dropped in step 2, *garbage* in step 3, and the others are *live*.
 //! *Kept* are the live segments with a base below that of the new generation. A segment's *limit*
 //! is the base of the next one; entries from there on are void. The *chain* of a segment is the run
 //! of valid frames from its first frame on.
 //!
-//! | step | what it does | where |
-//! |---|---|---|
-//! | 1 | Lists the directory and reads the headers. A stream without segments is damaged. | `list.rs`: `list`, `read_headers` |
-//! | 2 | Drops every segment whose base is at or above that of a newer one, and computes limits. | `void.rs`: `drop_void` |
-//! | 3 | Drops segments wholly below the first live seq, which the newest segment states. Among the others nothing may be missing, and each was written after the one before (see `history.rs`). | `links.rs`: `drop_garbage`, `check_history` |
-//! | 4 | A newest segment that ends in a valid CLOSE and trailer is the end of the stream, and nothing is scanned. | `analyse.rs`: `decide`; `repair.rs`: `resume_closed` |
-//! | 5 | Otherwise scans: how far the chain of frames goes, and how far anything valid attests that it went. | `scan.rs`: `SegmentScan::new`; `chain_end.rs`: `scan_back`, `find_chain_end` |
-//! | 6 | Writes again, in place, every frame that may not be durable, and syncs. | `rewrite.rs`: `rewrite` |
-//! | 7 | Syncs the directories, and begins a new generation at the end. This is the commit point. | `generation.rs`: `begin_generation` |
-//! | 8 | Writes the SEALs that are missing. | `seal.rs`: `seal_kept` |
-//! | 9 | Removes void and garbage segments. | `Removals::remove_found`, by the caller |
+//! The nine steps:
 //!
-//! Steps 1 to 5 ([`analyse`](mod@analyse)) read and decide, and change nothing. They are all that a
-//! reader does; [`read`](mod@read) does them and shows what they found. Steps 6 to 9
+//! 1. List the directory, and read the headers. A stream without segments is damaged.
+//!    (`list.rs`: `list`, `read_headers`)
+//! 2. Drop every segment whose base is at or above that of a newer one, and compute limits.
+//!    (`void.rs`: `drop_void`)
+//! 3. Drop segments wholly below the first live seq, which the newest segment states. Among the
+//!    others nothing may be missing, and each was written after the one before, see `history.rs`.
+//!    (`links.rs`: `drop_garbage`, `check_history`)
+//! 4. If the newest segment ends in a valid CLOSE and trailer, the stream ends there, and nothing
+//!    is scanned. (`analyse.rs`: `decide`; `repair.rs`: `resume_closed`)
+//! 5. Otherwise scan: how far the chain of frames goes, and how far anything valid attests that it
+//!    went. (`scan.rs`: `SegmentScan::new`; `chain_end.rs`: `scan_back`, `find_chain_end`)
+//! 6. Write again, in place, every frame that may not be durable, and sync. (`rewrite.rs`:
+//!    `rewrite`)
+//! 7. Sync the directories, and begin a new generation at the end of the chain. This is the commit
+//!    point. (`generation.rs`: `begin_generation`)
+//! 8. Write the SEALs that are missing. (`seal.rs`: `seal_kept`)
+//! 9. Remove void and garbage segments. (`open.rs` and `reopen.rs` call `Removals::remove_found`)
+//!
+//! Steps 1 to 5 ([`analyse`](mod@analyse)) read and decide, and change nothing. A reader
+//! does no others; [`read`](mod@read) shows the chain that they found. Steps 6 to 9
 //! ([`repair`](mod@repair)) are the writer's. An interrupted recovery runs again from step 1: only
-//! step 7 changes what the files mean, by one rename.
+//! step 7 changes the meaning of the files, by one rename.
 //!
 //! Step 9 comes once the stream serves its readers and writers again, since a file that stays
 //! changes nothing. So a file that cannot be removed does not keep a stream from being opened.
@@ -43,8 +51,8 @@
 //!   MARK that attested it: in practice the whole end of the segment;
 //! - a damaged START: the entries that it dropped may come back, as far as they are still on the
 //!   disk;
-//! - after a power loss, or a kill in mid-write, damage inside the groups of the last two syncs: the
-//!   half-written frame has taken the place of the MARK after the frame before;
+//! - after a power loss, or a kill in mid-write, damage inside the groups of the last two syncs:
+//!   the half-written frame has taken the place of the MARK after the frame before;
 //! - a closed newest file that was shortened to exactly 4096 * k + 8 bytes, the length of a file
 //!   that is being written;
 //! - a stream's directory that is missing as a whole: nothing else lists the streams.

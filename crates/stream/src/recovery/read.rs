@@ -1,4 +1,4 @@
-//! Reads a stream, beside a writer or not: steps 1 to 5, and what a reader shows of them.
+//! Reads a stream, beside a writer or not: does steps 1 to 5, and shows the chain that they found.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -40,14 +40,14 @@ pub(crate) fn read(files: &StreamFiles<'_>) -> Result<Option<Recovered>> {
             Err(e) => seen = Some(e),
         }
     }
-    // The same damage was never found twice, so it is a writer at work.
+    // No damage was found twice, so it is a writer at work.
     Err(files.change_too_fast())
 }
 
 /// Makes sure that the whole chain is on the disk, and shows it.
 pub(super) fn show(files: &StreamFiles<'_>, mut analysis: Analysis, is_refresh: bool) -> Result<Recovered> {
-    // Bytes beyond what is attested may be in the page cache alone. A reader that showed them, and
-    // then saw them gone after a power loss, would have read entries that never existed.
+    // Bytes above the attested watermark may be in the page cache alone. If a reader showed them
+    // and a power loss dropped them, it would have shown entries that never existed.
     if analysis.chain_end_seq > analysis.durable {
         // Files that are not open any more were synced before they were closed.
         analysis.live.iter_mut().try_for_each(|found| found.sync_unattested(files, analysis.durable))?;

@@ -1,4 +1,4 @@
-//! What a reader remembers of the stream between two looks at it.
+//! The findings that a reader remembers between two looks at a stream.
 
 use std::collections::BTreeMap;
 

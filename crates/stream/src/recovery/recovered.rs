@@ -1,4 +1,4 @@
-//! What recovery hands to the stream.
+//! The state that recovery hands to the stream.
 
 use stratawal_segment::{Preallocation, SegmentId};
 

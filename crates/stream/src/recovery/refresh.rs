@@ -1,37 +1,39 @@
-//! Looking again: a reader reads only the entries that have come since its last look.
+//! A reader's next look at a stream: it reads only the entries that were added since its last look.
 //!
-//! A look takes the same steps as the first one, by the same rules. It differs in three things:
+//! A look takes the same steps as the first one, by the same rules, with three differences:
 //!
-//! - Headers are remembered. A header is never changed once its file has its name, and a generation
-//!   is never used twice in a stream. So they hold as long as the segment that was the newest is
-//!   there and has the same header, its random salt included. That one is read each time; where it
-//!   is gone, or another stream's, all is read again.
-//! - A scan is continued. The frames up to the end of the chain are valid and stay as they are, so
-//!   the walk begins there, if the last of them is still there. A watermark that was once attested
-//!   stays attested.
-//! - After the chain only the first few KiB are searched for attestations, if that explains why the
-//!   file has changed: by more frames, or by a higher watermark. The whole rest is searched where
-//!   the file has changed and nothing explains it, and once when the file has stopped changing. So
-//!   a file that is preallocated is not read to its end for each new entry, and yet no attestation
-//!   is missed for good.
+//! - Headers are remembered. A header never changes once its file has its name, and a generation is
+//!   never used twice in a stream. So the remembered headers hold as long as the segment that was
+//!   the newest still exists and has the same header, its random salt included. That header is read
+//!   in each look. If the segment is removed or belongs to another stream, everything is read
+//!   again.
+//! - A scan is resumed. The frames up to the end of the chain are valid and never change, so the
+//!   scan continues after them, if the last of them is still in the file. A watermark that was once
+//!   attested stays attested.
+//! - After the chain only the first few KiB are searched for attestations, if more frames or a
+//!   higher watermark there explain why the file has changed. The rest of the file is searched
+//!   where nothing explains the change, and once when the file has stopped changing. So a
+//!   preallocated file is not read to its end for each new entry, and still no attestation is
+//!   missed for good.
 //!
-//! Where nothing has changed at all, no more is read than a header.
+//! If nothing has changed, only one header is read.
 //!
-//! What holds then:
+//! Guarantees:
 //!
 //! - The rules of recovery accept every state that is shown. So no entry is torn, none is missing
-//!   between two others, and none is shown before it is attested or synced. D is read before the
-//!   chain in each round, so a writer at work is not taken for damage.
-//! - Damage is reported by full looks alone. An error of any kind makes this one give up, and all
-//!   is read again, twice if it is damage.
-//! - Attestations that the chain does not reach are damage. Once the file has stopped changing,
-//!   they are found at the latest by the first look that knows that it has: 50 ms after another one
-//!   has seen the same stamp. Damage to frames that an earlier look has found valid is found when
-//!   they are read, and by the next opening: a look does not read them again. Bytes that rot do not
-//!   change the times of a file, so only reading finds them.
+//!   between two others, and none is shown before it is attested or synced. Each round reads the
+//!   attested watermark before the chain, so a writer at work is not taken for damage.
+//! - Only full looks report damage. An error of any kind ends this look, and everything is read
+//!   again, twice if the error is damage.
+//! - Attestations that the chain does not reach are damage. They are found at the latest by the
+//!   first look that knows that the file has stopped changing: 50 ms after an earlier look has seen
+//!   the same stamp.
+//! - Damage to frames that an earlier look has found valid is found when they are read, and by the
+//!   next opening: a look does not read them again. Decayed bytes do not change the times of a
+//!   file, so only reading finds them.
 //!
 //! The change stamp of a file shows whether the file has changed, see [`stamp`](super::stamp). In a
-//! storage without stamps each look searches the whole rest.
+//! storage without stamps each look searches the rest of the file.
 
 use std::io;
 use std::time::Instant;
@@ -45,8 +47,8 @@ use super::recovered::Refreshed;
 use super::stamp::ObservedStamp;
 use crate::error::{Error, Result};
 
-/// Looks again, and reads only what has changed since the look that left `state`. Where `state`
-/// does not hold, or is not given, everything is read.
+/// Looks again, and reads only the changes since the look that left `state`. Everything is read
+/// where `state` does not hold or is not given.
 pub(crate) fn refresh(files: &StreamFiles<'_>, state: Option<Box<ReaderState>>) -> Result<Refreshed> {
     let began = Instant::now();
     if let Some(state) = state
@@ -63,8 +65,8 @@ pub(crate) fn refresh(files: &StreamFiles<'_>, state: Option<Box<ReaderState>>) 
     Ok(read(files)?.map_or(Refreshed::Missing, |recovered| Refreshed::Changed(Box::new(recovered))))
 }
 
-/// Looks again, from the findings of the last look. Any error means that those do not hold any
-/// more, or that something is damaged: then all has to be read.
+/// Looks again, from the findings of the last look. An error means that these findings do not hold
+/// any more, or that something is damaged; then everything has to be read.
 fn refresh_from(files: &StreamFiles<'_>, state: ReaderState) -> Result<Refreshed> {
     let removed = || Error::io(files.location, io::ErrorKind::NotFound.into());
     let open = |id| files.open(id).map_err(|e| files.failed(e));

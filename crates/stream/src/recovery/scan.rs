@@ -1,7 +1,7 @@
 //! Step 5 for one segment: how far its chain of frames goes, and how far anything valid in it
 //! attests that the stream was durable.
 //!
-//! A scan can be resumed: a reader that looks again reads only what was added to the file.
+//! A scan can be resumed: a reader that looks again reads only the new part of the file.
 
 use std::sync::Arc;
 
@@ -18,16 +18,16 @@ use crate::read::snapshot::{LiveSegment, first_point};
 /// Where the first frame of a segment begins.
 pub(super) const FIRST_FRAME: ByteOffset = ByteOffset(SEGMENT_HEADER_LEN as u64);
 
-/// What of a segment is read first. A writer that recovers is alone. A reader beside a writer must
-/// read what is attested before the chain that has to reach it, or the chain would seem to fall
-/// short.
+/// Which part of a segment is read first. A writer that recovers is alone. A reader beside a writer
+/// must read the attested watermark before the chain that has to reach it, or the chain would seem
+/// to end too early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReadOrder {
     ChainFirst,
     AttestationsFirst,
 }
 
-/// What a scan of one segment found.
+/// The findings of a scan of one segment.
 #[derive(Debug)]
 pub(crate) struct SegmentScan {
     /// The length of the file, in bytes.

@@ -1,30 +1,28 @@
 //! Reads every entry of a stream that can be read, whatever is damaged around it. Changes nothing.
 //!
 //! A *piece* is a live segment, or the name of one whose header cannot be read. The plan puts the
-//! pieces in order, as steps 1 to 3 of recovery do; an unreadable segment counts by its name, so
-//! that everything that it may have voided counts as void. Each piece is then searched for frames.
+//! pieces in order, as steps 1 to 3 of recovery do. An unreadable segment counts by its name, so
+//! that all entries that it may have voided count as void. Each piece is then searched for frames.
 //! A *hole* is a run of seqs of which no frame was found:
 //!
-//! - A hole below the attested watermark is lost. So is one at a file that is missing or
+//! - A hole below the attested watermark is lost. So is a hole at a file that is missing or
 //!   unreadable: such a file is never the result of a crash.
-//! - At a hole at or above the attested watermark the stream ends: a crash leaves such a hole, and
+//! - At a hole at or above the attested watermark the stream ends. A crash leaves such a hole, and
 //!   the next open ends the stream there.
 //!
-//! What is certain of an entry that is found: its bytes, its seq, and that it was written to this
-//! stream. Whether `truncate_from` has dropped it is known where the segment that follows is known.
-//! That is so
+//! An entry that was found certainly has these bytes and this seq, and was written to this stream.
+//! Whether `truncate_from` has dropped it is known if the segment that follows is known:
 //!
-//! - where the header of the next piece names this segment as its predecessor;
-//! - where the generation of the next piece is one higher, so that no segment was ever between
-//!   them;
-//! - where the SEAL of this segment names the one that follows, and the header after the gap names
-//!   the same one as its predecessor: then the SEAL gives the base of the missing one.
+//! - if the header of the next piece names this segment as its predecessor;
+//! - if the generation of the next piece is one higher, so that no segment was ever between them;
+//! - if the SEAL of this segment and the header after the gap name the same segment, one as its
+//!   successor and the other as its predecessor: then the SEAL gives the base of the missing one.
 //!
-//! Otherwise the entries of the segment before the gap are *uncertain*. So are those of all pieces
-//! before one that is not of one history with its predecessor: the files of two copies of the log
-//! are mixed. No other entries are: `truncate_from` removes every file above the one that it cuts
-//! into before it returns. At the end of the stream a SEAL is no such proof, since a later
-//! truncation does not change it.
+//! Otherwise the entries of the segment before the gap are *uncertain*. If a piece is not of one
+//! history with its predecessor, the files of two copies of the log are mixed, and the entries of
+//! all pieces before it are uncertain. No other entries are: `truncate_from` removes every file
+//! above the segment that it cuts into before it returns. At the end of the stream a SEAL does not
+//! prove which segment follows, since a later truncation does not change it.
 
 mod before_damage;
 mod plan;
@@ -75,18 +73,18 @@ pub struct Lost {
     pub error: Error,
 }
 
-/// Begins to read every entry of the stream that can be read, whatever is damaged; `None` where the
-/// stream is not there. With a read-only [`LogContext`], beside a writer or not. Of a stream that
-/// is not damaged these are the entries that opening it for reading shows. What is read is in the
-/// page cache, and may not be durable.
+/// Reads every entry of the stream that can be read, whatever is damaged. Returns `None` if the
+/// stream does not exist. Needs a read-only [`LogContext`]; another process may write to the stream
+/// at the same time. Of a stream that is not damaged it yields the entries that opening it for
+/// reading shows. The entries are in the page cache, and may not be durable.
 ///
-/// At most a few files are open at a time. One frame is in memory at a time; one longer than
+/// At most a few files are open at a time. One frame is in memory at a time; a frame longer than
 /// `read_bytes_max` of `options` counts as lost.
 ///
 /// Entries that a writer drops at the same time may be yielded or not.
 ///
 /// # Errors
-/// What is not damage: I/O.
+/// I/O. Damage is not an error here.
 pub fn salvage(context: &Arc<LogContext>, location: &Location, options: &StreamOptions) -> Result<Option<Salvage>> {
     let files = StreamFiles::new(context, location, options);
     let Some(plan) = make_plan(&files, None)? else { return Ok(None) };
@@ -140,7 +138,7 @@ enum Hole {
     /// The end of the stream.
     End,
     Lost(Lost),
-    /// The files have changed since they were listed; everything is to be looked at again.
+    /// The files have changed since they were listed; everything has to be read again.
     Changed,
 }
 
@@ -197,7 +195,7 @@ impl Salvage {
         Some(Err(error))
     }
 
-    /// Lists the files again, and continues where this was.
+    /// Lists the files again, and continues at the same seq.
     fn look_again(&mut self) -> Result<()> {
         self.reading = None;
         let Some(plan) = make_plan(&self.files(), self.stream_id)? else {
@@ -284,7 +282,7 @@ impl Salvage {
         }
         let id = reading.piece.id;
         if first > seq {
-            // Nothing that can be read has these seqs. They may begin anywhere before this frame.
+            // No readable frame has these seqs. They may begin anywhere before this frame.
             let error = Error::damage_at(&self.location, DamageKind::Gap, Some(id), Some(found.offset.0));
             reading.found = Some(found);
             self.reading = Some(reading);
@@ -315,16 +313,16 @@ impl Salvage {
         Ok(self.flow(hole))
     }
 
-    /// The piece has no more frames.
+    /// Leaves the piece, which has no more frames.
     fn leave(&mut self, piece: &Piece) -> Result<Flow> {
-        // Where a missing file began is not known, so the gap is named as the cause, and not this
-        // piece.
+        // It is not known where a missing file began. So the error names the gap as the cause, and
+        // not this piece.
         if self.plan.pieces.front().is_some_and(|next| next.missing.is_some()) {
             return Ok(Flow::Continue);
         }
         let end = match piece.limit {
             UNLIMITED if self.plan.end_damage.is_some() => return Ok(Flow::End),
-            // What is after the last frame is not known, unless something attests it.
+            // Entries after the last frame are known only if something attests them.
             UNLIMITED => self.plan.attested,
             limit => limit,
         };
@@ -333,7 +331,7 @@ impl Salvage {
         Ok(self.flow(hole))
     }
 
-    /// No piece is left that could be read.
+    /// Ends the salvage: no piece is left.
     fn finish(&mut self) -> Result<Option<Step>> {
         self.reading = None;
         self.plan.pieces.clear();
@@ -354,8 +352,8 @@ impl Salvage {
         if end.is_some() && first >= self.plan.attested {
             return Ok(Hole::End);
         }
-        // Damage is believed only if the files are those that were listed. A writer creates a file
-        // before it changes what others hold.
+        // Damage is reported only if the files are those that were listed. A writer creates a file
+        // before it changes another.
         match list_segments(&self.files()) {
             Ok(names) if names == self.plan.names => {}
             Err(error) if !error.is_not_found() => return Err(error),
@@ -380,7 +378,7 @@ impl Salvage {
     }
 }
 
-/// What follows a step.
+/// How the iteration continues after a step.
 enum Flow {
     Continue,
     Yield(Salvaged),

@@ -71,8 +71,8 @@ impl SeqBounds for Piece {
 /// The limit of a segment that none follows.
 pub(super) const UNLIMITED: SeqNo = SeqNo(u64::MAX);
 
-/// Lists the files and plans how to read them; `None` where the stream is not there. `known` is the
-/// stream that was read before.
+/// Lists the files and plans how to read them; `None` where the stream does not exist. `known` is
+/// the id of the stream that was read before.
 pub(super) fn make_plan(files: &StreamFiles<'_>, known: Option<StreamId>) -> Result<Option<Plan>> {
     for _ in 0..LOOKS_MAX {
         if !files.exist()? {
@@ -85,7 +85,7 @@ pub(super) fn make_plan(files: &StreamFiles<'_>, known: Option<StreamId>) -> Res
                 return Err(Error::new(ErrorKind::Missing, files.location));
             }
             Err(error) => return Err(error),
-            // A writer creates a file before it changes what the others say.
+            // A writer creates a file before it changes another.
             Ok(plan) if plan.is_damaged() => match list_segments(files) {
                 Ok(names) if names == plan.names => return Ok(Some(plan)),
                 Err(error) if !error.is_not_found() => return Err(error),
@@ -108,8 +108,8 @@ fn plan(files: &StreamFiles<'_>) -> Result<Plan> {
     let stated = newest.map(|header| stated_by(files, &header)).transpose()?;
     pieces = drop_void(pieces);
     pieces.retain(|piece| piece.limit > stated.unwrap_or_default());
-    // Where nothing states the first live seq, nothing states that anything is missing before the
-    // first entry that is known of.
+    // Where no segment states the first live seq, nothing shows that entries before the first known
+    // one are missing.
     let first_seq = stated.unwrap_or(lowest);
     join(files, &mut pieces, first_seq)?;
     let end_damage = check_end(files, pieces.last_mut())?;
@@ -117,7 +117,7 @@ fn plan(files: &StreamFiles<'_>) -> Result<Plan> {
     Ok(Plan { names, stream_id, first_seq, attested, pieces: pieces.into(), end_damage })
 }
 
-/// A stream without files: everything is lost, however much that was.
+/// The plan for a stream without files: all entries are lost, and it is not known how many.
 fn no_segment(files: &StreamFiles<'_>) -> Plan {
     let error = Error::damage_at(files.location, DamageKind::NoSegment, None, None);
     let id = SegmentId { base: SeqNo(0), generation: Generation(0) };
@@ -132,8 +132,8 @@ fn no_segment(files: &StreamFiles<'_>) -> Plan {
     }
 }
 
-/// A piece for each name, in order of generation, and whose stream this is. Headers that are those
-/// of another stream, or of another name, are unreadable.
+/// Makes a piece for each name, in order of generation, and finds out which stream this is. Headers
+/// of another stream or of another name count as unreadable.
 fn read_pieces(files: &StreamFiles<'_>, names: &[SegmentId]) -> Result<(Vec<Piece>, Option<StreamId>)> {
     let mut pieces = Vec::with_capacity(names.len());
     // The newest segment is read first: it states which stream this is.
@@ -197,7 +197,7 @@ fn join(files: &StreamFiles<'_>, pieces: &mut [Piece], first_seq: SeqNo) -> Resu
     Ok(())
 }
 
-/// Returns an error if the end of the stream is damaged; `last` is the last piece.
+/// Checks the end of the stream, which `last` is the last piece of. Returns the damage.
 fn check_end(files: &StreamFiles<'_>, last: Option<&mut Piece>) -> Result<Option<Error>> {
     let Some(last) = last else { return Ok(None) };
     let Ok(header) = &last.header else { return Ok(None) };
@@ -213,8 +213,8 @@ fn check_end(files: &StreamFiles<'_>, last: Option<&mut Piece>) -> Result<Option
     Ok((!is_whole).then(|| Error::length(files.location, last.id, file.len(), None)))
 }
 
-/// Whether nothing shows that the segments with these headers, of which `next` names the other as
-/// its predecessor, are from two copies of the log.
+/// Whether the segments with these headers can be of one history; `next` names `before` as its
+/// predecessor. They are not if they come from two copies of the log.
 fn is_one_history(files: &StreamFiles<'_>, before: &SegmentHeader, next: &SegmentHeader) -> Result<bool> {
     let file = files.open_again(before)?;
     if contradicts_header(before, next)
@@ -233,8 +233,7 @@ fn is_one_history(files: &StreamFiles<'_>, before: &SegmentHeader, next: &Segmen
 fn attested(files: &StreamFiles<'_>, pieces: &[Piece]) -> Result<SeqNo> {
     let mut attested = SeqNo(0);
     for (i, piece) in pieces.iter().enumerate().rev() {
-        // A file that is missing or unreadable may have attested everything before the one that
-        // follows.
+        // A missing or unreadable file may have attested all entries before the next file.
         let after_unreadable = i.checked_sub(1).is_some_and(|before| pieces[before].header.is_err());
         if piece.missing.is_some() || after_unreadable || piece.header.is_err() {
             attested = attested.max(piece.id.base);
@@ -255,7 +254,7 @@ fn attested_by(files: &StreamFiles<'_>, header: &SegmentHeader, limit: SeqNo) ->
     let attested = match file.finished().map_err(|e| files.failed(e))? {
         Some(finished) if matches!(finished.footer.kind, FooterKind::Close { .. }) => finished.frame.first_seq,
         Some(_) => limit,
-        // A file that ends otherwise than any writer leaves it was whole once.
+        // No writer leaves such an end, so the file was whole once.
         None if limit < UNLIMITED && !file.has_active_len() => limit,
         None => file.attestations(FIRST_FRAME).map_err(|e| files.failed(e))?.attested,
     };
