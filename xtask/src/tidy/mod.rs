@@ -337,8 +337,10 @@ mod tests {
             lines
         };
         let long = "word ".repeat(30);
-        let rust = format!("// {long}\n#[test]\nfn {}() {{}}\nfn f() {{ x.unwrap(); }}\n", "a".repeat(70));
-        assert_eq!(lines("crates/frame/src/x.rs", &rust), [1, 3, 4]);
+        let function = format!("fn g() {{\n{}}}\n", "    x();\n".repeat(FUNCTION_LINES_MAX));
+        let name = "a".repeat(70);
+        let rust = format!("// {long}\n#[test]\nfn {name}() {{}}\nfn f() {{ x.unwrap(); }}\n{function}");
+        assert_eq!(lines("crates/frame/src/x.rs", &rust), [1, 3, 4, 5]);
         assert_eq!(lines("README.md", &format!("{long}\n`crates/missing.rs` and `crates/frame`\n")), [1, 2]);
     }
 

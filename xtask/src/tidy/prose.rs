@@ -168,6 +168,7 @@ mod tests {
             "What is the cost of a sync on this disk?",
             "The option `behind` and the field `folder` are names.",
             "Told you so.",
+            "Both readers see the same entries.",
         ] {
             assert_eq!(flagged(sentence), 0, "{sentence}");
         }
