@@ -16,8 +16,9 @@ use stratawal_sync::{AtomicSeq, Mutex, fail_point};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::watermarks::Watermarks;
-use crate::write::commit::{CommitLeader, FAILED_EPOCHS_MAX, Group};
+use crate::write::commit::{CommitLeader, Group};
 use crate::write::dir_sync::DirSyncs;
+use crate::write::failed_epochs::FAILED_EPOCHS_MAX;
 use crate::write::waiter::CommitTarget;
 use crate::{Durability, Location, LogContext, StreamLog, StreamOptions, Visibility};
 

@@ -4,24 +4,24 @@ use stratawal_sync::MutexGuard;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::inner::Inner;
-use crate::write::commit::State;
+use crate::write::commit::GroupState;
 use crate::write::reserve::ReserveUse;
 use crate::write::writer::Writer;
 
 impl Inner {
     /// The lock; a stream that a full disk has stopped is recovered first, if there is room again.
     /// The emergency reserve is not used.
-    pub(crate) fn writable(&self) -> Result<MutexGuard<'_, State<Writer>>> {
+    pub(crate) fn writable(&self) -> Result<MutexGuard<'_, GroupState<Writer>>> {
         self.recovered(ReserveUse::Never)
     }
 
     /// The lock, for a call that frees space or closes: a stream that a full disk has stopped is
     /// recovered first, out of the emergency reserve if need be.
-    pub(crate) fn lock_for_truncate(&self) -> Result<MutexGuard<'_, State<Writer>>> {
+    pub(crate) fn lock_for_truncate(&self) -> Result<MutexGuard<'_, GroupState<Writer>>> {
         self.recovered(ReserveUse::Allowed)
     }
 
-    fn recovered(&self, reserve: ReserveUse) -> Result<MutexGuard<'_, State<Writer>>> {
+    fn recovered(&self, reserve: ReserveUse) -> Result<MutexGuard<'_, GroupState<Writer>>> {
         // A new generation takes no less.
         const ROOM_MIN: u64 = 20 << 10;
         self.check_process()?;
@@ -40,7 +40,7 @@ impl Inner {
         Ok(self.group.lock())
     }
 
-    pub(crate) fn check(&self, state: &State<Writer>) -> Result<()> {
+    pub(crate) fn check(&self, state: &GroupState<Writer>) -> Result<()> {
         if let Some(error) = state.failure() {
             return Err(error.clone());
         }

@@ -8,7 +8,7 @@ use crate::batch::Batch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inner::Inner;
 use crate::options::Durability;
-use crate::write::commit::State;
+use crate::write::commit::GroupState;
 use crate::write::pending::{COPIED_LEN_MAX, Entries, LargeBatch};
 use crate::write::reserve::ReserveUse;
 use crate::write::tail::Tail;
@@ -116,7 +116,7 @@ impl Inner {
     /// segment that a batch longer than a segment has for itself.
     fn write_large(
         &self,
-        state: &mut State<Writer>,
+        state: &mut GroupState<Writer>,
         writer: &mut Writer,
         large: &mut LargeBatch<'_>,
     ) -> Result<Option<CommitTarget>> {
@@ -181,7 +181,7 @@ impl Inner {
     }
 
     /// Creates the segment that `reserved` bytes need, if they still do.
-    fn rotate(&self, reserved: u64) -> Result<MutexGuard<'_, State<Writer>>> {
+    fn rotate(&self, reserved: u64) -> Result<MutexGuard<'_, GroupState<Writer>>> {
         self.group.exclusively(|state, writer| {
             self.check(state)?;
             let tail = &mut state.tail;
@@ -197,7 +197,7 @@ impl Inner {
 
     /// Replaces the active segment, which has no entries, by one that begins with the present time,
     /// if that is still needed.
-    fn replace_empty(&self) -> Result<MutexGuard<'_, State<Writer>>> {
+    fn replace_empty(&self) -> Result<MutexGuard<'_, GroupState<Writer>>> {
         let mut removals = self.removals.lock();
         let dead = self.group.exclusively(|state, writer| {
             self.check(state)?;

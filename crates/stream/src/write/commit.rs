@@ -1,18 +1,19 @@
-//! Group commit: who leads, who waits, who is woken.
+//! Group commit: which thread leads, which threads wait, and which are woken.
 //!
-//! Whoever needs what waits in the tail to become durable takes the *lead* (the one right to write
-//! to the files), takes all work that waits, does it outside the lock, and gives the lead back. Who
-//! comes meanwhile waits, and is either satisfied by that leader or leads next. A leader that fails
-//! or unwinds fails the group: everybody gets its error, until recovery has run.
+//! A thread that needs the entries in the tail to become durable takes the *lead*, the one right to
+//! write to the files. It takes everything that waits, writes it outside the lock, and gives the
+//! lead back. A thread that comes in the meantime waits: the leader may satisfy it, otherwise it
+//! leads next. A leader that fails or unwinds fails the group. Every thread then gets its error,
+//! until recovery has run.
 //!
-//! Invariant, so that nobody waits for ever: whoever changes what a waiter waits for wakes those
-//! who need not wait any more (their seq is reached, its epoch is over, the group has failed), all
-//! of them; and whoever gives the lead back wakes one of the others, who then leads. The one that
-//! is woken to lead may find that it need not; but then whoever saw to that has woken the others.
+//! Invariant, so that no thread waits for ever: a thread that changes what others wait for wakes
+//! all of those that need not wait any more (their seq is reached, their epoch is over, or the
+//! group has failed). A thread that gives the lead back also wakes one of the others, which then
+//! leads. That one may find that it need not lead, but then the thread that satisfied it has woken
+//! the others.
 //!
-//! It does not know what the work is.
+//! This is mechanism alone. A [`CommitLeader`] knows what the work is.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -22,11 +23,8 @@ use stratawal_sync::{Mutex, MutexGuard, fail_point};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Durability;
 use crate::watermarks::Watermarks;
-use crate::write::waiter::{CommitTarget, Waiter};
-
-/// How many failed epochs a stream remembers. A thread that waits is woken when its epoch ends, so
-/// it misses more only if it is kept from running for as long.
-pub(crate) const FAILED_EPOCHS_MAX: usize = if cfg!(stratawal_loom) { 1 } else { 64 };
+use crate::write::failed_epochs::FailedEpochs;
+use crate::write::waiter::{CommitTarget, Waiter, Waiters};
 
 /// What a leader does.
 pub(crate) trait CommitLeader: Send {
@@ -37,64 +35,61 @@ pub(crate) trait CommitLeader: Send {
 
     /// Takes all work that waits. Under the lock.
     fn take(&mut self, tail: &mut Self::Tail) -> Self::Work;
-    /// Does it, so that it is flushed or synced, and raises the watermarks. Outside the lock.
+    /// Does the work, so that it is flushed or synced, and raises the watermarks. Outside the lock.
     fn run(&mut self, work: &Self::Work, durability: Durability) -> Result<()>;
-    /// Gives back what `take` took. Under the lock.
+    /// Gives back what `take` took, once it is done. Under the lock.
     fn put_back(&mut self, tail: &mut Self::Tail, work: Self::Work);
 }
 
-/// The lock of a stream and the lead over its files.
+/// The lock of a stream, and the lead over its files.
 pub(crate) struct Group<L: CommitLeader> {
-    state: Mutex<State<L>>,
+    state: Mutex<GroupState<L>>,
     watermarks: Arc<Watermarks>,
     /// What errors call the stream.
     name: Arc<str>,
 }
 
 /// What the lock of a stream protects.
-pub(crate) struct State<L: CommitLeader> {
+pub(crate) struct GroupState<L: CommitLeader> {
     pub(crate) tail: L::Tail,
-    /// The lead; `None` while somebody has it, or after a leader has unwound. In a box, because
-    /// every commit moves it to and fro.
-    lead: Option<Box<L>>,
-    /// Whether somebody has the lead.
-    led: bool,
+    lead: Lead<L>,
     failed: Option<Error>,
-    /// The epochs that ended in a failure, newest first, for the threads that waited in them. An
-    /// epoch that is not here ended with everything settled, unless it is older than `forgotten`.
-    failed_epochs: VecDeque<(u64, Error)>,
-    /// The outcome of epochs up to this one may have been forgotten.
-    forgotten: Option<u64>,
-    waiters: VecDeque<Arc<Waiter>>,
-    /// How many the last commit has satisfied besides its leader.
-    woken: usize,
+    failed_epochs: FailedEpochs,
+    waiters: Waiters,
 }
 
-impl<L: CommitLeader> State<L> {
-    /// The error that stands, if the group has failed.
-    pub(crate) fn failure(&self) -> Option<&Error> {
+/// The one right to write to the files of a stream. In a box, because every commit moves it to and
+/// fro.
+enum Lead<L> {
+    Free(Box<L>),
+    /// A thread has it.
+    Taken,
+    /// A leader has unwound, a recovery has failed, or the group is shut down.
+    Lost,
+}
+
+impl<L> Lead<L> {
+    /// The lead, if it is free; `otherwise` stays in its place.
+    fn take_free(&mut self, otherwise: Self) -> Option<Box<L>> {
+        match std::mem::replace(self, otherwise) {
+            Self::Free(lead) => Some(lead),
+            unavailable => {
+                *self = unavailable;
+                None
+            }
+        }
+    }
+}
+
+impl<L: CommitLeader> GroupState<L> {
+    /// The error of all calls, if the group has failed.
+    pub(crate) const fn failure(&self) -> Option<&Error> {
         self.failed.as_ref()
     }
 
-    /// Refuses all work with this very error: for a stream that is not to be written at all.
+    /// Refuses all work with exactly this error: the stream is not to be written at all.
     pub(crate) fn set_error(&mut self, error: Error) {
         self.failed = Some(error);
-    }
-
-    /// Records that `epoch` ends in `failure`. Call it before anything of the next epoch shows, so
-    /// that also a thread that unwinds in between leaves a record. An epoch that ends with
-    /// everything settled needs no record.
-    pub(crate) fn fail_epoch(&mut self, epoch: u64, failure: Error) {
-        self.keep_epoch(epoch);
-        if self.failed_epochs.len() >= FAILED_EPOCHS_MAX {
-            self.forgotten = self.failed_epochs.pop_back().map(|(oldest, _)| oldest);
-        }
-        self.failed_epochs.push_front((epoch, failure));
-    }
-
-    /// Takes the record of `epoch` back: it has not ended.
-    fn keep_epoch(&mut self, epoch: u64) {
-        self.failed_epochs.retain(|failed| failed.0 != epoch);
     }
 
     #[cfg(test)]
@@ -102,30 +97,11 @@ impl<L: CommitLeader> State<L> {
         self.waiters.len()
     }
 
-    /// What an epoch that is over means for a thread that waited in it.
-    fn outcome_of(&self, epoch: u64, name: &str) -> Result<()> {
-        if let Some((_, error)) = self.failed_epochs.iter().find(|failed| failed.0 == epoch) {
-            return Err(error.clone().after_acceptance());
-        }
-        match self.forgotten {
-            Some(forgotten) if epoch <= forgotten && !fail_point!(OutcomeForgotten) => {
-                Err(Error::outcome_unknown(name))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn take_lead(&mut self) -> Option<Box<L>> {
-        let lead = self.lead.take();
-        self.led |= lead.is_some();
-        lead
-    }
-
-    /// Lets no work be done until [`Group::recover`]. Also of a group whose lead is free, so that
-    /// nobody will give it back.
+    /// Lets no work be done until [`Group::recover`]. The lead may be free, and no thread gives it
+    /// back then, so this wakes all threads.
     pub(crate) fn fail(&mut self, error: &Error) {
         self.failed.get_or_insert_with(|| error.clone().poisoned());
-        for waiter in self.waiters.drain(..).filter(|_| !fail_point!(NoWakeOnFailure)) {
+        for waiter in self.waiters.drain().filter(|_| !fail_point!(NoWakeOnFailure)) {
             waiter.wake();
         }
     }
@@ -137,40 +113,43 @@ impl<L: CommitLeader> fmt::Debug for Group<L> {
     }
 }
 
+/// Waiting for a commit, and leading one.
 impl<L: CommitLeader> Group<L> {
     pub(crate) fn new(tail: L::Tail, lead: Option<L>, watermarks: Arc<Watermarks>, name: Arc<str>) -> Self {
-        let lead = lead.map(Box::new);
-        let state = State {
+        let state = GroupState {
             tail,
-            lead,
-            led: false,
+            lead: lead.map_or(Lead::Lost, |lead| Lead::Free(Box::new(lead))),
             failed: None,
-            failed_epochs: VecDeque::new(),
-            forgotten: None,
-            waiters: VecDeque::new(),
-            woken: 0,
+            failed_epochs: FailedEpochs::default(),
+            waiters: Waiters::default(),
         };
         Self { state: Mutex::new(state), watermarks, name }
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State<L>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, GroupState<L>> {
         self.state.lock()
     }
 
-    /// Answers once the watermark for `durability` has reached `target`, leading commits as needed.
+    /// Everything accepted so far. Under the lock, so that the epoch is that of the seq.
+    pub(crate) fn target(&self, _: &GroupState<L>) -> CommitTarget {
+        CommitTarget { seq: self.watermarks.accepted(), epoch: self.watermarks.epoch() }
+    }
+
+    /// Returns once the watermark for `durability` has reached `target`, and leads commits as
+    /// needed.
     pub(crate) fn wait_for(&self, durability: Durability, target: CommitTarget) -> Result<()> {
-        // Most waiters are satisfied by another leader, and need no lock to see it.
+        // Most threads are satisfied by another leader, and see that without the lock.
         if self.reached(durability, target) {
             return Ok(());
         }
         self.wait_for_locked(self.state.lock(), durability, target)
     }
 
-    /// The same for whoever has the lock already: who accepts an entry and finds the lead free
-    /// takes both in one.
+    /// As [`wait_for`](Self::wait_for), for a thread that has the lock already. An append that
+    /// finds the lead free takes it under the lock under which it was accepted.
     pub(crate) fn wait_for_locked<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State<L>>,
+        mut state: MutexGuard<'a, GroupState<L>>,
         durability: Durability,
         target: CommitTarget,
     ) -> Result<()> {
@@ -179,14 +158,14 @@ impl<L: CommitLeader> Group<L> {
                 return Ok(());
             }
             if self.watermarks.epoch() != target.epoch {
-                return state.outcome_of(target.epoch, &self.name);
+                return state.failed_epochs.outcome_of(target.epoch, &self.name);
             }
             if let Some(error) = &state.failed {
                 return Err(error.clone().after_acceptance());
             }
-            match state.take_lead() {
+            match state.lead.take_free(Lead::Taken) {
                 Some(lead) => self.commit(state, lead, durability)?,
-                None => self.wait(state, durability, Some(target)),
+                None => self.sleep(state, durability, Some(target)),
             }
             if self.reached(durability, target) {
                 return Ok(());
@@ -195,22 +174,19 @@ impl<L: CommitLeader> Group<L> {
         }
     }
 
-    /// The mark is loaded first: a mark that passed `target` in a later epoch shows that epoch.
+    /// The watermark is loaded before the epoch. One that passed `target` in a later epoch shows
+    /// that epoch.
     fn reached(&self, durability: Durability, target: CommitTarget) -> bool {
         let reached = self.watermarks.reached(durability) >= target.seq;
         reached && (self.watermarks.epoch() == target.epoch || fail_point!(EpochIgnored))
     }
 
-    /// Everything accepted so far. Under the lock, so that the epoch is that of the seq.
-    pub(crate) fn target(&self, _: &State<L>) -> CommitTarget {
-        CommitTarget { seq: self.watermarks.accepted(), epoch: self.watermarks.epoch() }
-    }
-
-    /// One commit: takes what waits, does it, gives the lead back.
-    fn commit(&self, state: MutexGuard<'_, State<L>>, mut lead: Box<L>, durability: Durability) -> Result<()> {
+    /// One commit: takes what waits, does it, and gives the lead back.
+    fn commit(&self, state: MutexGuard<'_, GroupState<L>>, mut lead: Box<L>, durability: Durability) -> Result<()> {
         let mut state = if durability == Durability::Synced { self.coalesce(state) } else { state };
         if let Some(error) = state.failed.clone() {
-            // By somebody that was let in: nothing is written behind a failure.
+            // An append has failed the group while the lock was free. Nothing is written after a
+            // failure.
             self.release_lead(state, Some(lead));
             return Err(error);
         }
@@ -229,14 +205,13 @@ impl<L: CommitLeader> Group<L> {
         result.map_err(Error::poisoned)
     }
 
-    /// Lets those join who were woken just now and are about to come again: a sync for many takes
-    /// as long as for one, and whoever comes a moment after it began waits for all of it and then
-    /// for the next. Who is alone waits for nobody.
-    fn coalesce<'a>(&'a self, mut state: MutexGuard<'a, State<L>>) -> MutexGuard<'a, State<L>> {
-        // They are given the processor so often without anybody coming before they are taken for
-        // gone.
+    /// Lets the threads join that were woken just now and are about to append again. A sync for
+    /// many takes as long as a sync for one, and a thread that comes a moment after it began waits
+    /// for all of it and then for the next. A thread that is alone does not wait.
+    fn coalesce<'a>(&'a self, mut state: MutexGuard<'a, GroupState<L>>) -> MutexGuard<'a, GroupState<L>> {
+        // After so many yields in which no thread came, the others are not expected any more.
         const IN_VAIN_MAX: usize = if cfg!(stratawal_loom) { 0 } else { 3 };
-        let expected = state.waiters.len() + std::mem::take(&mut state.woken);
+        let expected = state.waiters.len() + state.waiters.take_last_satisfied();
         let mut in_vain = 0;
         while state.waiters.len() < expected && in_vain < IN_VAIN_MAX {
             let before = state.waiters.len();
@@ -248,72 +223,54 @@ impl<L: CommitLeader> Group<L> {
         state
     }
 
-    /// Waits for the lead and takes it, together with the lock. It must be given back with
-    /// [`release_lead`].
-    ///
-    /// [`release_lead`]: Self::release_lead
-    pub(crate) fn acquire(&self) -> Result<(MutexGuard<'_, State<L>>, Box<L>)> {
+    /// Sleeps until woken. The caller finds out why it was.
+    fn sleep(&self, mut state: MutexGuard<'_, GroupState<L>>, durability: Durability, target: Option<CommitTarget>) {
+        let waiter = Arc::new(Waiter::new(durability, target));
+        state.waiters.push(Arc::clone(&waiter));
+        drop(state);
+        waiter.sleep();
+    }
+
+    /// Gives the lead back; without a lead it is lost. The thread that leads next is woken first,
+    /// so that its sync runs while the satisfied threads wake up.
+    pub(crate) fn release_lead(&self, mut state: MutexGuard<'_, GroupState<L>>, lead: Option<Box<L>>) {
+        state.lead = lead.map_or(Lead::Lost, Lead::Free);
+        if state.waiters.is_empty() {
+            return;
+        }
+        let failed = state.failed.is_some();
+        let epoch = self.watermarks.epoch();
+        let is_over = |target: CommitTarget| target.epoch != epoch && !fail_point!(SleepThroughEpoch);
+        let (satisfied, next) = state.waiters.take_satisfied(|waiter| {
+            failed || waiter.target.is_some_and(|target| is_over(target) || self.reached(waiter.durability, target))
+        });
+        drop(state);
+        let next = next.filter(|_| !fail_point!(NoHandOver));
+        for waiter in next.iter().chain(&satisfied).filter(|_| !(failed && fail_point!(NoWakeOnFailure))) {
+            waiter.wake();
+        }
+    }
+}
+
+/// Other uses of the lead.
+impl<L: CommitLeader> Group<L> {
+    /// Waits for the lead and takes it, together with the lock. The caller gives it back with
+    /// [`release_lead`](Self::release_lead) or [`lead`](Self::lead).
+    pub(crate) fn acquire(&self) -> Result<(MutexGuard<'_, GroupState<L>>, Box<L>)> {
         loop {
             let mut state = self.state.lock();
             if let Some(error) = &state.failed {
                 return Err(error.clone());
             }
-            if let Some(lead) = state.take_lead() {
+            if let Some(lead) = state.lead.take_free(Lead::Taken) {
                 return Ok((state, lead));
             }
-            self.wait(state, Durability::Buffered, None);
+            self.sleep(state, Durability::Buffered, None);
         }
     }
 
-    /// Does `act` with the lead, under the lock. An error of the kind `Poisoned` fails the group.
-    pub(crate) fn exclusively<R>(&self, act: impl FnOnce(&mut State<L>, &mut L) -> Result<R>) -> Result<R> {
-        let mut acted = None;
-        let act = |state: &mut State<L>, lead: &mut L| {
-            acted = Some(act(state, lead)?);
-            Ok(None::<()>)
-        };
-        self.exclusively_then(act, |_, ()| Ok(()))?;
-        Ok(acted.expect("invariant: what succeeded has set it"))
-    }
-
-    /// Does `act` with the lead, under the lock, and what it leaves to do, outside the lock;
-    /// returns the result of that. An error of `act` of the kind `Poisoned`, and any of `then`,
-    /// fails the group.
-    pub(crate) fn exclusively_then<T, R>(
-        &self,
-        act: impl FnOnce(&mut State<L>, &mut L) -> Result<Option<T>>,
-        then: impl FnOnce(&mut L, T) -> Result<R>,
-    ) -> Result<Option<R>> {
-        // Dropped behind the lock, which it takes.
-        let mut guard = Unwinding { group: self, armed: false };
-        let (mut state, mut lead) = self.acquire()?;
-        guard.armed = true;
-        let result = match act(&mut state, &mut lead) {
-            Ok(Some(work)) => {
-                drop(state);
-                let result = then(&mut lead, work).map_err(Error::poisoned);
-                state = self.state.lock();
-                result.map(Some)
-            }
-            Ok(None) => Ok(None),
-            Err(error) => Err(error),
-        };
-        guard.armed = false;
-        if let Err(error) = &result
-            && error.kind() == ErrorKind::Poisoned
-        {
-            state.fail(error);
-        }
-        self.release_lead(state, Some(lead));
-        result
-    }
-
-    /// Whether nobody leads just now.
-    pub(crate) fn is_free(&self) -> bool {
-        self.state.lock().lead.is_some()
-    }
-
-    /// Does `act` with a lead that was acquired, outside the lock, and gives it back.
+    /// Does `act` with a lead that was acquired, outside the lock, and gives it back. An error fails
+    /// the group.
     pub(crate) fn lead(&self, mut lead: Box<L>, act: impl FnOnce(&mut L) -> Result<()>) -> Result<()> {
         let mut guard = Unwinding { group: self, armed: true };
         let result = act(&mut lead);
@@ -326,8 +283,83 @@ impl<L: CommitLeader> Group<L> {
         result.map_err(Error::poisoned)
     }
 
-    /// Runs `recovery` in place of a failed lead and goes on with what it answers. A group that has
-    /// not failed is left alone.
+    /// Does `act` with the lead, under the lock. An error of the kind `Poisoned` fails the group.
+    pub(crate) fn exclusively<R>(&self, act: impl FnOnce(&mut GroupState<L>, &mut L) -> Result<R>) -> Result<R> {
+        self.with_lead(|mut state, lead| {
+            let result = act(&mut state, lead);
+            (state, result)
+        })
+    }
+
+    /// Does `act` with the lead, under the lock, and then `then` with what `act` returns, outside
+    /// the lock. An error of `act` of the kind `Poisoned`, and any error of `then`, fails the
+    /// group.
+    pub(crate) fn exclusively_then<T, R>(
+        &self,
+        act: impl FnOnce(&mut GroupState<L>, &mut L) -> Result<Option<T>>,
+        then: impl FnOnce(&mut L, T) -> Result<R>,
+    ) -> Result<Option<R>> {
+        self.with_lead(|mut state, lead| match act(&mut state, lead) {
+            Ok(Some(work)) => {
+                drop(state);
+                let result = then(lead, work).map_err(Error::poisoned);
+                (self.state.lock(), result.map(Some))
+            }
+            Ok(None) => (state, Ok(None)),
+            Err(error) => (state, Err(error)),
+        })
+    }
+
+    fn with_lead<'a, R>(
+        &'a self,
+        act: impl FnOnce(MutexGuard<'a, GroupState<L>>, &mut L) -> (MutexGuard<'a, GroupState<L>>, Result<R>),
+    ) -> Result<R> {
+        let (state, mut lead) = self.acquire()?;
+        let mut guard = Unwinding { group: self, armed: true };
+        let (mut state, result) = act(state, &mut lead);
+        guard.armed = false;
+        if let Err(error) = &result
+            && error.kind() == ErrorKind::Poisoned
+        {
+            state.fail(error);
+        }
+        self.release_lead(state, Some(lead));
+        result
+    }
+
+    /// Whether no thread leads at this moment.
+    pub(crate) fn is_free(&self) -> bool {
+        matches!(self.state.lock().lead, Lead::Free(_))
+    }
+
+    /// Waits until no thread leads.
+    pub(crate) fn wait_until_free(&self) {
+        let state = self.lock_unled();
+        self.pass_on(state);
+    }
+
+    /// The lock, once no thread leads. Call [`pass_on`](Self::pass_on) afterwards.
+    fn lock_unled(&self) -> MutexGuard<'_, GroupState<L>> {
+        let mut state = self.state.lock();
+        while let Lead::Taken = state.lead {
+            self.sleep(state, Durability::Buffered, None);
+            state = self.state.lock();
+        }
+        state
+    }
+
+    /// Leaves the lead as it is. This thread may be the one that was woken to lead, so it wakes the
+    /// next.
+    fn pass_on(&self, mut state: MutexGuard<'_, GroupState<L>>) {
+        let lead = state.lead.take_free(Lead::Lost);
+        self.release_lead(state, lead);
+    }
+}
+
+/// Recovery and the end.
+impl<L: CommitLeader> Group<L> {
+    /// Runs `recovery` in place of a failed lead, and continues with the lead that it returns. A
+    /// group that has not failed is left alone.
     pub(crate) fn recover(&self, recovery: impl FnOnce(&mut L::Tail, Option<Box<L>>) -> Result<L>) -> Result<()> {
         loop {
             let mut state = self.state.lock();
@@ -335,29 +367,30 @@ impl<L: CommitLeader> Group<L> {
             if failure.kind() == ErrorKind::Missing {
                 return Err(failure);
             }
-            // A leader may still be at the files: an append can fail the group beside it.
-            if state.led {
-                self.wait(state, Durability::Buffered, None);
+            // A leader may still be at the files: an append can fail the group at the same time.
+            if let Lead::Taken = state.lead {
+                self.sleep(state, Durability::Buffered, None);
                 continue;
             }
-            let (old, epoch) = (state.lead.take(), self.watermarks.epoch());
-            // Should it unwind, the group stays failed, and so does the epoch if it is over.
-            state.fail_epoch(epoch, failure);
-            let result = recovery(&mut state.tail, old);
+            let failed_lead = state.lead.take_free(Lead::Lost);
+            let epoch = self.watermarks.epoch();
+            // If recovery unwinds, the group stays failed, and so does the epoch if it is over.
+            state.failed_epochs.push(epoch, failure);
+            let result = recovery(&mut state.tail, failed_lead);
             let (lead, result) = match result {
                 Ok(lead) => {
                     state.failed = None;
                     (Some(Box::new(lead)), Ok(()))
                 }
                 Err(error) => {
-                    // What is worse, or passes by itself, is what is said from here on. Otherwise
-                    // the failure stands as it was: an error in passing must not take its place,
-                    // nor look like one before any write.
+                    // A failure that is worse, or that passes without a reopen, is reported from
+                    // here on. Otherwise the first failure stays: a transient error must not
+                    // replace it, nor look like an error before any write.
                     if error.is_damage() || matches!(error.kind(), ErrorKind::Full | ErrorKind::NewerFormat) {
                         state.failed = Some(error.clone());
                     }
                     if self.watermarks.epoch() == epoch {
-                        state.keep_epoch(epoch);
+                        state.failed_epochs.remove(epoch);
                     }
                     (None, Err(error))
                 }
@@ -368,77 +401,27 @@ impl<L: CommitLeader> Group<L> {
     }
 
     /// Does `act` whatever the state of the group, and refuses all work with `error` from then on.
-    /// Should `act` fail, everything stays as it was.
-    pub(crate) fn shut_down(&self, error: Error, act: impl FnOnce(&mut State<L>) -> Result<()>) -> Result<()> {
-        loop {
-            let mut state = self.state.lock();
-            if state.led {
-                self.wait(state, Durability::Buffered, None);
-                continue;
-            }
-            let epoch = self.watermarks.epoch();
-            state.fail_epoch(epoch, error.clone());
-            let acted = act(&mut state);
-            if acted.is_ok() {
-                state.failed = Some(error);
-                state.lead = None;
-            } else {
-                state.keep_epoch(epoch);
-            }
-            // Whoever was woken to lead may be the one that is here.
-            let lead = state.lead.take();
-            self.release_lead(state, lead);
-            return acted;
-        }
-    }
-
-    /// Waits until nobody leads.
-    pub(crate) fn wait_until_free(&self) {
-        let mut state = self.state.lock();
-        while state.led {
-            self.wait(state, Durability::Buffered, None);
-            state = self.state.lock();
-        }
-        // It may be this one that was woken to lead.
-        let lead = state.lead.take();
-        self.release_lead(state, lead);
-    }
-
-    /// Sleeps until woken; the reason is for the caller to find.
-    fn wait(&self, mut state: MutexGuard<'_, State<L>>, durability: Durability, target: Option<CommitTarget>) {
-        let waiter = Arc::new(Waiter::new(durability, target));
-        state.waiters.push_back(Arc::clone(&waiter));
-        drop(state);
-        waiter.sleep();
-    }
-
-    /// Gives the lead back. First the one that leads next is woken, so that its sync runs while the
-    /// satisfied ones wake up.
-    pub(crate) fn release_lead(&self, mut state: MutexGuard<'_, State<L>>, lead: Option<Box<L>>) {
-        (state.lead, state.led) = (lead, false);
-        if state.waiters.is_empty() {
-            return;
-        }
-        let failed = state.failed.is_some();
+    /// If `act` fails, everything stays as it was.
+    pub(crate) fn shut_down(&self, error: Error, act: impl FnOnce(&mut GroupState<L>) -> Result<()>) -> Result<()> {
+        let mut state = self.lock_unled();
         let epoch = self.watermarks.epoch();
-        let is_over = |target: CommitTarget| target.epoch != epoch && !fail_point!(SleepThroughEpoch);
-        let satisfied = |waiter: &Waiter| {
-            failed || waiter.target.is_some_and(|target| is_over(target) || self.reached(waiter.durability, target))
-        };
-        let (wake, mut wait): (VecDeque<_>, VecDeque<_>) =
-            state.waiters.drain(..).partition(|waiter| satisfied(waiter));
-        let next = wait.pop_front().filter(|_| !fail_point!(NoHandOver));
-        state.waiters = wait;
-        state.woken = wake.len();
-        drop(state);
-        for waiter in next.iter().chain(&wake).filter(|_| !(failed && fail_point!(NoWakeOnFailure))) {
-            waiter.wake();
+        // Before anything of the next epoch shows, so that a thread that unwinds in between leaves a
+        // record.
+        state.failed_epochs.push(epoch, error.clone());
+        let acted = act(&mut state);
+        if acted.is_ok() {
+            state.failed = Some(error);
+            state.lead = Lead::Lost;
+        } else {
+            state.failed_epochs.remove(epoch);
         }
+        self.pass_on(state);
+        acted
     }
 }
 
-/// Fails the group if the leader unwinds, so that nobody hangs and nobody writes behind what it
-/// left.
+/// Fails the group if the leader unwinds, so that no thread waits for ever and no thread writes
+/// after what it left.
 struct Unwinding<'a, L: CommitLeader> {
     group: &'a Group<L>,
     armed: bool,

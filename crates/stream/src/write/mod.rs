@@ -10,6 +10,7 @@ pub(crate) mod commit;
 pub(crate) mod create;
 pub(crate) mod dir_sync;
 pub(crate) mod encode;
+pub(crate) mod failed_epochs;
 mod flush;
 pub(crate) mod pending;
 pub(crate) mod reserve;

@@ -1,38 +1,88 @@
-//! A thread that waits for a commit.
+//! Threads that wait for a commit.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use stratawal_sync::{Condvar, Mutex};
 
 use crate::options::Durability;
 
-/// A seq to be reached, and the epoch it belongs to.
+/// A seq that a watermark is to reach, and the epoch to which the seq belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CommitTarget {
     pub(crate) seq: u64,
     pub(crate) epoch: u64,
 }
 
-/// A thread that waits: for a watermark, or (with `target` `None`) for the lead alone.
+/// A thread that waits for a watermark; or, without a target, for the lead alone.
 pub(super) struct Waiter {
     pub(super) durability: Durability,
     pub(super) target: Option<CommitTarget>,
-    woken: Mutex<bool>,
+    is_woken: Mutex<bool>,
     wake: Condvar,
 }
 
 impl Waiter {
     pub(super) fn new(durability: Durability, target: Option<CommitTarget>) -> Self {
-        Self { durability, target, woken: Mutex::new(false), wake: Condvar::new() }
+        Self { durability, target, is_woken: Mutex::new(false), wake: Condvar::new() }
     }
 
     pub(super) fn wake(&self) {
-        *self.woken.lock() = true;
+        *self.is_woken.lock() = true;
         self.wake.notify_one();
     }
 
+    /// Returns once [`wake`](Self::wake) was called, also where that was before.
     pub(super) fn sleep(&self) {
-        let mut woken = self.woken.lock();
-        while !*woken {
-            woken = self.wake.wait(woken);
+        let mut is_woken = self.is_woken.lock();
+        while !*is_woken {
+            is_woken = self.wake.wait(is_woken);
         }
+    }
+}
+
+/// The threads that wait, in the order in which they came.
+#[derive(Default)]
+pub(super) struct Waiters {
+    queue: VecDeque<Arc<Waiter>>,
+    /// How many threads the last commit has satisfied besides its leader.
+    last_satisfied: usize,
+}
+
+impl Waiters {
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(super) fn push(&mut self, waiter: Arc<Waiter>) {
+        self.queue.push_back(waiter);
+    }
+
+    /// How many threads the last commit has satisfied. Counts them once.
+    pub(super) fn take_last_satisfied(&mut self) -> usize {
+        std::mem::take(&mut self.last_satisfied)
+    }
+
+    /// Takes all threads.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Arc<Waiter>> {
+        self.queue.drain(..)
+    }
+
+    /// Takes the threads that need not wait any more, and the first of the others, which leads
+    /// next.
+    pub(super) fn take_satisfied(
+        &mut self,
+        is_satisfied: impl Fn(&Waiter) -> bool,
+    ) -> (VecDeque<Arc<Waiter>>, Option<Arc<Waiter>>) {
+        let (satisfied, mut others): (VecDeque<_>, VecDeque<_>) =
+            self.queue.drain(..).partition(|waiter| is_satisfied(waiter));
+        let next = others.pop_front();
+        self.queue = others;
+        self.last_satisfied = satisfied.len();
+        (satisfied, next)
     }
 }
