@@ -17,7 +17,8 @@ const NAME: &str = "00000000000000000040-00000003.seg";
 const TEMPORARY: &str = ".tmp-00000000000000000040-00000003.seg";
 
 /// What a creation does, in this order.
-const OPERATIONS: [&str; 6] = ["create T", "reserve T 8200", "write T 0+128", "sync T", "rename T N", "sync folder s"];
+const OPERATIONS: [&str; 6] =
+    ["create T", "preallocate T 8200", "write T 0+128", "sync T", "rename T N", "sync folder s"];
 const RENAME: usize = 4;
 
 fn operations() -> Vec<String> {

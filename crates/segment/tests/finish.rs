@@ -297,7 +297,7 @@ fn the_first_booking_behind_a_close_makes_the_close_sure_before_its_trailer_goes
         let log = segment.storage.take_log();
         let frame_len = tail.0 - close;
         assert_eq!(log.len(), 3, "{log:?}");
-        assert!(log[0].starts_with("reserve "), "{log:?}");
+        assert!(log[0].starts_with("preallocate "), "{log:?}");
         assert!(log[1].starts_with("write ") && log[1].ends_with(&format!(" {close}+{frame_len}")), "{log:?}");
         assert!(log[2].starts_with("sync "), "{log:?}");
         let after = segment.storage.bytes();
@@ -373,7 +373,7 @@ fn a_booking_behind_a_close_that_found_the_disk_full_can_be_made_again() {
         // Whatever was done before: the CLOSE is made sure before its trailer goes.
         let log = segment.storage.take_log();
         let verbs: Vec<&str> = log.iter().filter_map(|what| what.split(' ').next()).collect();
-        assert_eq!(verbs, ["reserve", "write", "sync", "write"], "operation {nth}");
+        assert_eq!(verbs, ["preallocate", "write", "sync", "write"], "operation {nth}");
         assert_eq!(walked(&segment.file()).0.end_seq, SeqNo(42));
     }
 }

@@ -51,8 +51,7 @@ pub(crate) fn at_path(path: &Path, cause: io::Error) -> io::Error {
 }
 
 /// The number that the operating system gave for an error, also where a path was added to it.
-#[must_use]
-pub fn os_code(error: &io::Error) -> Option<i32> {
+fn os_code(error: &io::Error) -> Option<i32> {
     let cause = || error.get_ref()?.downcast_ref::<AtPath>()?.cause.raw_os_error();
     error.raw_os_error().or_else(cause)
 }

@@ -9,7 +9,7 @@
 //!
 //! fn greet(storage: &dyn Storage, dir: &Path) -> std::io::Result<()> {
 //!     let file = storage.create_new(&dir.join("greeting"))?;
-//!     file.reserve(4096)?;
+//!     file.preallocate(4096)?;
 //!     file.write_all_at(b"hello", 0)?;
 //!     file.sync_data()?;
 //!     storage.sync_dir(dir)?;
@@ -41,8 +41,8 @@ mod storage;
 mod sync;
 mod unix;
 
-pub use error::{is_full, is_out_of_files, os_code};
+pub use error::{is_full, is_out_of_files};
 pub use map::Map;
 pub use memory::MemoryStorage;
-pub use storage::{Access, ChangeStamp, DirEntry, DirToSync, EntryKind, File, Lock, LockError, Storage};
+pub use storage::{Access, ChangeStamp, DirEntry, DirToSync, File, FileType, Lock, LockError, Storage};
 pub use unix::{UnixStorage, open_files_limit};

@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Component, Path};
 
-use crate::storage::{Access, DirEntry, EntryKind, File, Lock, LockError, Storage};
+use crate::storage::{Access, DirEntry, File, FileType, Lock, LockError, Storage};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
 use crate::unix::UnixStorage;
 
@@ -230,7 +230,7 @@ impl Storage for MemoryStorage {
         let state = self.state.lock();
         let entry = |(name, node): (&OsString, &Node)| DirEntry {
             name: name.clone(),
-            kind: if matches!(node, Node::Dir(_)) { EntryKind::Dir } else { EntryKind::File },
+            file_type: if matches!(node, Node::Dir(_)) { FileType::Dir } else { FileType::File },
         };
         let mut entries: Vec<_> = state.names(self.dir(&state, dir)?)?.iter().map(entry).collect();
         entries.sort_by(|a, b| a.name.as_encoded_bytes().cmp(b.name.as_encoded_bytes()));
@@ -442,9 +442,7 @@ impl File for MemoryFile {
         self.resize(|_| len)
     }
 
-    fn reserve(&self, len: u64) -> io::Result<()> {
+    fn preallocate(&self, len: u64) -> io::Result<()> {
         self.resize(|old| old.max(len))
     }
-
-    fn start_writeback(&self, _offset: u64, _len: u64) {}
 }

@@ -19,7 +19,7 @@ pub enum Access {
 
 /// What a folder entry is. A symbolic link is `Other`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EntryKind {
+pub enum FileType {
     /// A plain file.
     File,
     /// A folder.
@@ -33,8 +33,8 @@ pub enum EntryKind {
 pub struct DirEntry {
     /// Its name.
     pub name: OsString,
-    /// What it is.
-    pub kind: EntryKind,
+    /// The type of the file.
+    pub file_type: FileType,
 }
 
 /// Which state a file is in, as far as its metadata shows: equal stamps of one file mean that it
@@ -217,30 +217,6 @@ pub trait Storage: Send + Sync + fmt::Debug {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Moves a file, to another device too; durable when this answers. Not atomic across devices: a
-    /// crash may leave it in both places, whole in each, and a `.part` beside the target.
-    ///
-    /// # Errors
-    /// The operating system's; the source is removed only once the target is durable.
-    fn move_file(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let parent = |path: &Path| match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => Path::new(".").to_owned(),
-        };
-        match self.rename(from, to) {
-            Err(e) if e.kind() == io::ErrorKind::CrossesDevices => {
-                copy_by_part(self, from, to)?;
-                self.sync_dir(&parent(to))?;
-                self.remove_file(from)?;
-            }
-            other => {
-                other?;
-                self.sync_dir(&parent(to))?;
-            }
-        }
-        self.sync_dir(&parent(from))
-    }
-
     /// Locks the log in the folder `root` by its file `path`, which is created if it is missing,
     /// against every other process and every other call in this one. The id of this process is left
     /// in the file, for people to read.
@@ -364,7 +340,7 @@ pub trait File: Send + Sync + fmt::Debug {
     /// # Errors
     /// A full disk or quota ([`is_full`](crate::is_full)): then the length is as it was. Otherwise
     /// the operating system's.
-    fn reserve(&self, len: u64) -> io::Result<()>;
+    fn preallocate(&self, len: u64) -> io::Result<()>;
 
     /// Where at or behind `offset` the next bytes stand that may be other than zeros: the file
     /// system knows of holes. The length where there are none; `offset` itself where it cannot
@@ -375,9 +351,6 @@ pub trait File: Send + Sync + fmt::Debug {
     fn next_data(&self, offset: u64) -> io::Result<u64> {
         Ok(offset)
     }
-
-    /// A hint that `len` bytes at `offset` may be written back now. Says nothing of durability.
-    fn start_writeback(&self, offset: u64, len: u64);
 
     /// Maps the first `len` bytes for reading, or copies them where the storage cannot map. What
     /// the map shows of bytes that are written after this call is not specified.
@@ -397,31 +370,4 @@ pub trait File: Send + Sync + fmt::Debug {
         self.read_exact_at(&mut bytes, 0)?;
         Ok(Map::copied(bytes.into()))
     }
-}
-
-fn copy_by_part<S: Storage + ?Sized>(storage: &S, from: &Path, to: &Path) -> io::Result<()> {
-    const PIECE_LEN: usize = 1 << 20;
-    let mut part = to.as_os_str().to_owned();
-    part.push(".part");
-    let part = Path::new(&part);
-    let source = storage.open(from, Access::Read)?;
-    let target = match storage.create_new(part) {
-        // What an interrupted move has left.
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            storage.remove_file(part)?;
-            storage.create_new(part)?
-        }
-        other => other?,
-    };
-    let (mut buf, mut at) = (vec![0; PIECE_LEN], 0);
-    loop {
-        let n = source.read_at(&mut buf, at)?;
-        if n == 0 {
-            break;
-        }
-        target.write_all_at(&buf[..n], at)?;
-        at += n as u64;
-    }
-    target.sync_all()?;
-    storage.rename(part, to)
 }

@@ -8,14 +8,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatVfsMountFlags};
+use rustix::fs::{AtFlags, FileType as RawFileType, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::time::ClockId;
 
 use crate::error::at_path;
 use crate::map::Map;
 use crate::process::ProcessMark;
-use crate::storage::{Access, ChangeStamp, DirEntry, EntryKind, File, Lock, LockError, Storage};
+use crate::storage::{Access, ChangeStamp, DirEntry, File, FileType, Lock, LockError, Storage};
 use crate::sync::Arc;
 
 /// The file system of this machine: with the process's own paths, or as seen from one directory
@@ -179,22 +179,22 @@ impl Storage for UnixStorage {
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
-            let kind = match entry.file_type() {
+            let raw = match entry.file_type() {
                 // Not every file system says what an entry is.
-                FileType::Unknown => match rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                RawFileType::Unknown => match rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => RawFileType::from_raw_mode(stat.st_mode),
                     // Removed since it was listed.
                     Err(Errno::NOENT) => continue,
                     Err(e) => return self.named(dir, Err(e)),
                 },
                 known => known,
             };
-            let kind = match kind {
-                FileType::RegularFile => EntryKind::File,
-                FileType::Directory => EntryKind::Dir,
-                _ => EntryKind::Other,
+            let file_type = match raw {
+                RawFileType::RegularFile => FileType::File,
+                RawFileType::Directory => FileType::Dir,
+                _ => FileType::Other,
             };
-            entries.push(DirEntry { name: OsStr::from_bytes(name.to_bytes()).to_owned(), kind });
+            entries.push(DirEntry { name: OsStr::from_bytes(name.to_bytes()).to_owned(), file_type });
         }
         if entries.is_empty() && still_named(&folder).is_err() {
             // Removed while it was listed. If that is the directory of this storage, the error
@@ -388,7 +388,7 @@ impl File for UnixFile {
         self.0.set_len(len)
     }
 
-    fn reserve(&self, len: u64) -> io::Result<()> {
+    fn preallocate(&self, len: u64) -> io::Result<()> {
         let before = self.len()?;
         if before >= len {
             return Ok(());
@@ -418,8 +418,6 @@ impl File for UnixFile {
             Err(e) => Err(e.into()),
         }
     }
-
-    fn start_writeback(&self, _offset: u64, _len: u64) {}
 
     unsafe fn map(&self, len: u64) -> io::Result<Map> {
         if self.len()? < len {
@@ -471,11 +469,9 @@ impl File for UnixFolder {
         Err(io::ErrorKind::IsADirectory.into())
     }
 
-    fn reserve(&self, _len: u64) -> io::Result<()> {
+    fn preallocate(&self, _len: u64) -> io::Result<()> {
         Err(io::ErrorKind::IsADirectory.into())
     }
-
-    fn start_writeback(&self, _offset: u64, _len: u64) {}
 }
 
 /// The locked file, and the locked root folder.

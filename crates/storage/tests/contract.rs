@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{all, get, kind, names, put, tree};
-use stratawal_storage::{Access, DirEntry, EntryKind, Storage};
+use stratawal_storage::{Access, DirEntry, FileType, Storage};
 
 on_both_storages! {
     a_new_file_is_empty_and_can_be_read_and_written,
@@ -173,7 +173,7 @@ fn a_file_opened_for_reading_refuses_writes(storage: &dyn Storage, root: &Path) 
     file.write_all_vectored_at(&[std::io::IoSlice::new(b"x")], 9).unwrap_err();
     file.set_len(0).unwrap_err();
     file.set_len(9).unwrap_err();
-    file.reserve(9).unwrap_err();
+    file.preallocate(9).unwrap_err();
     assert_eq!(all(&*file), b"hello");
     // A reader in another process makes durable what it is about to show.
     file.sync_data().unwrap();
@@ -215,7 +215,7 @@ fn a_listing_is_sorted_by_bytes_and_tells_the_kinds(storage: &dyn Storage, root:
     }
     let expected = sorted.iter().enumerate().map(|(i, name)| DirEntry {
         name: OsStr::from_bytes(name).to_owned(),
-        kind: if i % 2 == 0 { EntryKind::File } else { EntryKind::Dir },
+        file_type: if i % 2 == 0 { FileType::File } else { FileType::Dir },
     });
     assert_eq!(storage.list(root).unwrap(), expected.collect::<Vec<_>>());
     assert_eq!(names(storage, &root.join("a")), ["inner"]);

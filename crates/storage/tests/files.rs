@@ -20,7 +20,6 @@ on_both_storages! {
     reserving_lengthens_by_zeros_and_never_shortens,
     reserved_bytes_are_written_without_a_change_of_length,
     the_next_data_is_behind_zeros_alone,
-    a_hint_to_write_back_is_harmless_wherever_it_points,
     a_map_shows_the_first_bytes,
     a_map_beyond_the_end_is_refused_before_anything_is_allocated,
     an_empty_map_holds_nothing,
@@ -97,7 +96,7 @@ fn a_vectored_write_takes_any_number_of_slices(storage: &dyn Storage, root: &Pat
 
 fn syncing_changes_no_byte_and_no_length(storage: &dyn Storage, root: &Path) {
     let file = put(storage, &root.join("a"), b"hello");
-    file.reserve(5000).unwrap();
+    file.preallocate(5000).unwrap();
     let before = all(&*file);
     file.sync_data().unwrap();
     file.sync_all().unwrap();
@@ -120,12 +119,12 @@ fn a_length_is_set_both_ways_and_what_was_cut_does_not_come_back(storage: &dyn S
 fn reserving_lengthens_by_zeros_and_never_shortens(storage: &dyn Storage, root: &Path) {
     let file = put(storage, &root.join("a"), b"hello");
     for len in [5, 4, 0] {
-        file.reserve(len).unwrap();
+        file.preallocate(len).unwrap();
         assert_eq!(all(&*file), b"hello", "{len} bytes");
     }
     // Exactly as long as asked for, at no border of blocks.
     for len in [6, 4096 + 8, 4096 + 9, 1_000_003] {
-        file.reserve(len).unwrap();
+        file.preallocate(len).unwrap();
         assert_eq!(file.len().unwrap(), len);
         let bytes = all(&*file);
         assert!(bytes.starts_with(b"hello") && bytes[5..].iter().all(|&b| b == 0), "{len} bytes");
@@ -133,13 +132,13 @@ fn reserving_lengthens_by_zeros_and_never_shortens(storage: &dyn Storage, root: 
     // What was cut does not come back here either.
     file.write_all_at(&[7; 1000], 0).unwrap();
     file.set_len(1).unwrap();
-    file.reserve(1000).unwrap();
+    file.preallocate(1000).unwrap();
     assert!(all(&*file)[1..].iter().all(|&b| b == 0));
 }
 
 fn reserved_bytes_are_written_without_a_change_of_length(storage: &dyn Storage, root: &Path) {
     let file = storage.create_new(&root.join("a")).unwrap();
-    file.reserve(100_000).unwrap();
+    file.preallocate(100_000).unwrap();
     for at in [0, 4095, 50_000, 99_999] {
         file.write_all_at(b"x", at).unwrap();
     }
@@ -166,15 +165,6 @@ fn the_next_data_is_behind_zeros_alone(storage: &dyn Storage, root: &Path) {
     }
     // A reader may ask for more than there is (any more).
     assert!((3 << 20..=4 << 20).contains(&file.next_data(4 << 20).unwrap()));
-}
-
-fn a_hint_to_write_back_is_harmless_wherever_it_points(storage: &dyn Storage, root: &Path) {
-    let file = put(storage, &root.join("a"), b"hello");
-    for (offset, len) in [(0, 5), (0, 0), (3, 100), (100, 1), (0, u64::MAX), (u64::MAX, u64::MAX)] {
-        file.start_writeback(offset, len);
-    }
-    storage.open(&root.join("a"), Access::Read).unwrap().start_writeback(0, 5);
-    assert_eq!(all(&*file), b"hello");
 }
 
 fn a_map_shows_the_first_bytes(storage: &dyn Storage, root: &Path) {
@@ -263,7 +253,7 @@ fn any_row_of_operations_leaves_what_a_plain_vector_holds(storage: &dyn Storage,
                     model.resize(from, 0);
                 }
                 1 => {
-                    file.reserve(at).unwrap();
+                    file.preallocate(at).unwrap();
                     model.resize(model.len().max(from), 0);
                 }
                 2 => {

@@ -38,7 +38,7 @@ fn free_space_is_the_capacity_without_the_bytes_of_files() {
     assert_eq!(free(&storage), 900, "written over");
     a.write_all_at(&[2; 1], 299).unwrap();
     assert_eq!(free(&storage), 700, "zeros between take room too");
-    a.reserve(500).unwrap();
+    a.preallocate(500).unwrap();
     assert_eq!(free(&storage), 500);
     a.set_len(200).unwrap();
     assert_eq!(free(&storage), 800);
@@ -62,7 +62,7 @@ fn every_growth_beyond_the_capacity_is_full_and_changes_nothing() {
         ("write over the end", &|| file.write_all_at(&[2; 200], 801)),
         ("write far behind the end", &|| file.write_all_at(&[2], 1000)),
         ("vectored write", &|| file.write_all_vectored_at(&[IoSlice::new(&[2; 101])], 900)),
-        ("reserve", &|| file.reserve(1001)),
+        ("preallocate", &|| file.preallocate(1001)),
         ("set the length", &|| file.set_len(1001)),
     ];
     for (what, grow) in growths {
@@ -71,7 +71,7 @@ fn every_growth_beyond_the_capacity_is_full_and_changes_nothing() {
         assert_eq!(tree(&storage, Path::new(ROOT)), before, "{what}");
         assert_eq!((free(&storage), file.len().unwrap()), (100, 900), "{what}");
     }
-    file.reserve(1000).unwrap();
+    file.preallocate(1000).unwrap();
     assert_eq!(free(&storage), 0, "to the last byte");
     file.write_all_at(&[3; 1000], 0).unwrap();
     file.sync_data().unwrap();
@@ -82,16 +82,16 @@ fn every_growth_beyond_the_capacity_is_full_and_changes_nothing() {
 fn room_can_be_made_and_taken_away() {
     let storage = MemoryStorage::new().with_capacity(10);
     let file = put(&storage, &path("a"), &[1; 10]);
-    assert!(is_full(&file.reserve(11).unwrap_err()));
+    assert!(is_full(&file.preallocate(11).unwrap_err()));
     let _ = storage.clone().with_capacity(20);
-    file.reserve(11).unwrap();
+    file.preallocate(11).unwrap();
     let _ = storage.clone().with_capacity(5);
     assert_eq!(free(&storage), 0, "more is used than there may be");
     file.write_all_at(&[2; 11], 0).unwrap();
-    assert!(is_full(&file.reserve(12).unwrap_err()));
+    assert!(is_full(&file.preallocate(12).unwrap_err()));
     file.set_len(3).unwrap();
     assert_eq!(free(&storage), 2);
-    file.reserve(5).unwrap();
+    file.preallocate(5).unwrap();
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{all, kind, names, put};
-use stratawal_storage::{Access, DirEntry, EntryKind, Storage, UnixStorage, is_full};
+use stratawal_storage::{Access, DirEntry, FileType, Storage, UnixStorage, is_full};
 
 static STORAGE: std::sync::LazyLock<UnixStorage> = std::sync::LazyLock::new(UnixStorage::new);
 
@@ -78,9 +78,9 @@ fn links_fifos_and_sockets_are_listed_as_others() {
     symlink("c", at("e")).unwrap();
     symlink("nothing", at("f")).unwrap();
     let _socket = UnixListener::bind(at("g")).unwrap();
-    let kinds: Vec<EntryKind> = STORAGE.list(dir.path()).unwrap().into_iter().map(|entry| entry.kind).collect();
-    let other = EntryKind::Other;
-    assert_eq!(kinds, [EntryKind::File, other, EntryKind::Dir, other, other, other, other]);
+    let kinds: Vec<FileType> = STORAGE.list(dir.path()).unwrap().into_iter().map(|entry| entry.file_type).collect();
+    let other = FileType::Other;
+    assert_eq!(kinds, [FileType::File, other, FileType::Dir, other, other, other, other]);
 }
 
 /// Linux takes any bytes but '/' and 0; other systems may refuse them.
@@ -92,7 +92,7 @@ fn a_name_that_is_no_text_is_listed_and_sorted_like_any() {
     for name in sorted.iter().rev() {
         put(&*STORAGE, &dir.path().join(OsStr::from_bytes(name)), b"");
     }
-    let entry = |name: &&[u8]| DirEntry { name: OsStr::from_bytes(name).to_owned(), kind: EntryKind::File };
+    let entry = |name: &&[u8]| DirEntry { name: OsStr::from_bytes(name).to_owned(), file_type: FileType::File };
     assert_eq!(STORAGE.list(dir.path()).unwrap(), sorted.iter().map(entry).collect::<Vec<_>>());
 }
 
@@ -150,7 +150,7 @@ fn reserved_space_is_booked() {
     let path = dir.path().join("a");
     let file = STORAGE.create_new(&path).unwrap();
     for len in [1, 4104, 1 << 20, (5 << 20) + 8] {
-        file.reserve(len).unwrap();
+        file.preallocate(len).unwrap();
         assert!(booked(&path) >= len, "{} of {len}", booked(&path));
     }
     file.set_len(100).unwrap();
@@ -194,11 +194,11 @@ fn a_reservation_that_does_not_fit_is_full_and_leaves_the_length() {
         return;
     }
     let file = put(&*STORAGE, &dir.path().join("a"), b"hello");
-    let error = file.reserve(1 << 60).unwrap_err();
+    let error = file.preallocate(1 << 60).unwrap_err();
     assert!(is_full(&error), "{error}");
     assert_eq!(all(&*file), b"hello");
     assert!(booked(&dir.path().join("a")) <= 4096);
-    file.reserve(4104).unwrap();
+    file.preallocate(4104).unwrap();
     assert_eq!(file.len().unwrap(), 4104, "and what fits is still to be had");
 }
 
@@ -220,7 +220,7 @@ fn a_stamp_changes_with_each_change_of_a_file() {
     differs(false);
     file.write_all_at(b"the same length", 100).unwrap();
     differs(true);
-    file.reserve(9000).unwrap();
+    file.preallocate(9000).unwrap();
     differs(true);
     file.set_len(8000).unwrap();
     differs(true);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stratawal_frame::{FORMAT_FILE_LEN, FormatFile, FormatFileError, WalId};
-use stratawal_storage::{Access, DirEntry, EntryKind, Lock, LockError, Storage};
+use stratawal_storage::{Access, DirEntry, FileType, Lock, LockError, Storage};
 use stratawal_stream::{is_leftover_dir, remove_leftover_dir};
 
 use crate::error::{Error, ErrorKind, Result, io_error, log_error};
@@ -260,7 +260,7 @@ impl Root {
     fn remove_temporaries(&self) -> Result<()> {
         let in_root = self.storage.list(Path::new(""));
         for entry in in_root.map_err(|e| io_error("cannot list the directory of the log", e))? {
-            if entry.kind == EntryKind::File && is_temporary_format(&entry) {
+            if entry.file_type == FileType::File && is_temporary_format(&entry) {
                 // One that stays is not read, and the next open tries again.
                 let _ = self.storage.remove_file(Path::new(&entry.name));
             }
@@ -272,7 +272,7 @@ impl Root {
     /// and the rest of those that were deleted.
     fn remove_unfinished(&self) -> Result<()> {
         for entry in self.list_streams()? {
-            if entry.kind == EntryKind::Dir && is_leftover_dir(&entry.name) {
+            if entry.file_type == FileType::Dir && is_leftover_dir(&entry.name) {
                 let dir = self.streams().join(&entry.name);
                 // A deletion that was interrupted has to be durable before anybody sees the stream
                 // gone.

@@ -103,12 +103,6 @@ impl<V: fmt::Debug + Send + Sync + 'static> Storage for EvictingStorage<V> {
         self.with_eviction(|| self.inner.open_dir(dir))
     }
 
-    /// Never repeated: it is several operations, and the first may have taken effect when a later
-    /// one finds no descriptor.
-    fn move_file(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.move_file(from, to)
-    }
-
     fn lock(&self, root: &Path, path: &Path) -> Result<Box<dyn Lock>, LockError> {
         self.inner.lock(root, path)
     }

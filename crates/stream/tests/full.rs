@@ -451,7 +451,7 @@ fn a_refused_reservation_of_any_kind_leaves_the_stream_healthy() {
         StreamLog::open(env, Location::new("/streams", "s"), options.clone()).unwrap()
     };
     let refuse = |operation, _: &Path| match operation {
-        Operation::Reserve => Err(std::io::Error::from_raw_os_error(TOO_LARGE)),
+        Operation::Preallocate => Err(std::io::Error::from_raw_os_error(TOO_LARGE)),
         _ => Ok(()),
     };
     // In a segment that grows, in one that was closed, and at a rotation.

@@ -113,8 +113,8 @@ fn appends_that_wait_behind_a_failure_beside_the_lead_all_answer() {
         storage.set(move |operation, _| {
             match operation {
                 Operation::Sync => at_sync.pass(),
-                Operation::Reserve if reserved.fetch_add(1, Ordering::SeqCst) == 0 => at_reserve.pass(),
-                Operation::Reserve => return Err(broken()),
+                Operation::Preallocate if reserved.fetch_add(1, Ordering::SeqCst) == 0 => at_reserve.pass(),
+                Operation::Preallocate => return Err(broken()),
                 _ => {}
             }
             Ok(())
@@ -173,7 +173,7 @@ fn a_close_answers_only_once_nobody_is_at_the_files() {
     storage.set(move |operation, _| {
         match operation {
             Operation::Write if armed.swap(false, Ordering::SeqCst) => at_write.pass(),
-            Operation::Reserve => return Err(broken()),
+            Operation::Preallocate => return Err(broken()),
             _ => {}
         }
         Ok(())

@@ -26,8 +26,8 @@ pub enum Operation {
     Write,
     /// A file is synced.
     Sync,
-    /// Space is reserved, or the length set.
-    Reserve,
+    /// Space is preallocated, or the length is set.
+    Preallocate,
 }
 
 type Hook = Arc<dyn Fn(Operation, &Path) -> io::Result<()> + Send + Sync>;
@@ -218,21 +218,17 @@ impl File for HookedFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.ask(Operation::Reserve)?;
+        self.ask(Operation::Preallocate)?;
         self.inner.set_len(len)
     }
 
-    fn reserve(&self, len: u64) -> io::Result<()> {
-        self.ask(Operation::Reserve)?;
-        self.inner.reserve(len)
+    fn preallocate(&self, len: u64) -> io::Result<()> {
+        self.ask(Operation::Preallocate)?;
+        self.inner.preallocate(len)
     }
 
     fn next_data(&self, offset: u64) -> io::Result<u64> {
         self.inner.next_data(offset)
-    }
-
-    fn start_writeback(&self, offset: u64, len: u64) {
-        self.inner.start_writeback(offset, len);
     }
 }
 

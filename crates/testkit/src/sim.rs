@@ -544,7 +544,7 @@ impl File for SimFile {
         Ok(())
     }
 
-    fn reserve(&self, len: u64) -> io::Result<()> {
+    fn preallocate(&self, len: u64) -> io::Result<()> {
         let mut state = self.to_write()?;
         let old = state.disk.file(self.ino)?.len();
         state.begin(Operation::Write)?;
@@ -556,8 +556,6 @@ impl File for SimFile {
         state.changed();
         Ok(())
     }
-
-    fn start_writeback(&self, _offset: u64, _len: u64) {}
 }
 
 #[cfg(test)]

@@ -107,7 +107,7 @@ fn create_temporary(storage: &Arc<dyn Storage>, dir: &Path, id: SegmentId) -> io
 }
 
 fn write_header(file: &dyn File, header: &SegmentHeader, len: u64) -> Result<(), (&'static str, io::Error)> {
-    file.reserve(len).map_err(|e| ("reserve space", e))?;
+    file.preallocate(len).map_err(|e| ("reserve space", e))?;
     file.write_all_at(&header.encode(), 0).map_err(|e| ("write the header", e))?;
     file.sync_all().map_err(|e| ("sync the header", e))
 }

@@ -95,8 +95,8 @@ impl Preallocation {
         let least = active_len(need.max(self.len + 1));
         let step = (self.len / 2).min(STEP_MAX);
         let wanted = active_len(need.max(self.len + if ahead { step } else { 0 })).max(least);
-        let reserved = match self.file.reserve(wanted) {
-            Err(e) if stratawal_storage::is_full(&e) && wanted > least => self.file.reserve(least).map(|()| least),
+        let reserved = match self.file.preallocate(wanted) {
+            Err(e) if stratawal_storage::is_full(&e) && wanted > least => self.file.preallocate(least).map(|()| least),
             other => other.map(|()| wanted),
         };
         let len = reserved.map_err(|source| self.refused(source))?;

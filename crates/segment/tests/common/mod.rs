@@ -233,11 +233,8 @@ impl File for ScriptedFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         run(&self.script, format!("set length {} {len}", self.name), || self.inner.set_len(len))
     }
-    fn reserve(&self, len: u64) -> io::Result<()> {
-        run(&self.script, format!("reserve {} {len}", self.name), || self.inner.reserve(len))
-    }
-    fn start_writeback(&self, offset: u64, len: u64) {
-        self.inner.start_writeback(offset, len);
+    fn preallocate(&self, len: u64) -> io::Result<()> {
+        run(&self.script, format!("preallocate {} {len}", self.name), || self.inner.preallocate(len))
     }
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use stratawal_storage::{Access, EntryKind, File, Storage};
+use stratawal_storage::{Access, File, FileType, Storage};
 
 /// Makes tests `unix::…` and `memory::…` of functions that take a storage and an empty folder in
 /// it.
@@ -63,8 +63,8 @@ pub(crate) fn tree(storage: &dyn Storage, dir: &Path) -> Vec<(String, Option<Vec
     let mut found = Vec::new();
     for entry in storage.list(dir).unwrap() {
         let path = dir.join(&entry.name);
-        found.push((path.display().to_string(), (entry.kind == EntryKind::File).then(|| get(storage, &path))));
-        if entry.kind == EntryKind::Dir {
+        found.push((path.display().to_string(), (entry.file_type == FileType::File).then(|| get(storage, &path))));
+        if entry.file_type == FileType::Dir {
             found.extend(tree(storage, &path));
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use stratawal::inspect::{self, Salvage};
 use stratawal::{Batch, Options, StreamOptions, Wal};
-use stratawal_storage::{Access, EntryKind, MemoryStorage, Storage, UnixStorage};
+use stratawal_storage::{Access, FileType, MemoryStorage, Storage, UnixStorage};
 
 use crate::frames;
 use crate::judge::OWN;
@@ -225,8 +225,8 @@ pub(crate) fn files(storage: &MemoryStorage) -> Vec<(PathBuf, Vec<u8>)> {
     while let Some(dir) = dirs.pop() {
         for entry in storage.list(&dir).unwrap() {
             let path = dir.join(entry.name);
-            match entry.kind {
-                EntryKind::Dir => dirs.push(path),
+            match entry.file_type {
+                FileType::Dir => dirs.push(path),
                 _ => found.push((path.clone(), read(storage, &path))),
             }
         }

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Component, Path};
 use std::sync::Arc;
 
-use stratawal_storage::{DirEntry, EntryKind};
+use stratawal_storage::{DirEntry, FileType};
 
 use super::content::Content;
 use crate::rng::Rng;
@@ -326,11 +326,11 @@ impl Disk {
 
     pub(crate) fn list(&self, root: Ino, path: &Path) -> io::Result<Vec<DirEntry>> {
         let dir = self.dir_of(self.find_from(root, path)?)?;
-        let kind = |ino| match self.nodes.get(ino).map(|node| &**node) {
-            Some(Node::Dir(_)) => EntryKind::Dir,
-            _ => EntryKind::File,
+        let file_type = |ino| match self.nodes.get(ino).map(|node| &**node) {
+            Some(Node::Dir(_)) => FileType::Dir,
+            _ => FileType::File,
         };
-        Ok(dir.cached.iter().map(|(name, ino)| DirEntry { name: name.clone(), kind: kind(ino) }).collect())
+        Ok(dir.cached.iter().map(|(name, ino)| DirEntry { name: name.clone(), file_type: file_type(ino) }).collect())
     }
 
     pub(crate) fn rename(&mut self, root: Ino, from: &Path, to: &Path) -> io::Result<()> {

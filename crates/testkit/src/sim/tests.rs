@@ -111,11 +111,11 @@ fn faults_fall_on_the_operations_that_can_have_them() {
     assert!(stratawal_storage::is_full(&f.write_all_at(b"y", 1).unwrap_err()));
     f.write_all_at(b"y", 1).unwrap();
     sim.set_faults(Some(Faults { after: 10, fault: Fault::Capacity, forever: true }));
-    assert!(stratawal_storage::is_full(&f.reserve(11).unwrap_err()));
+    assert!(stratawal_storage::is_full(&f.preallocate(11).unwrap_err()));
     assert_eq!((f.len().unwrap(), sim.failed()), (2, 1));
-    f.reserve(10).unwrap();
+    f.preallocate(10).unwrap();
     sim.set_faults(None);
-    f.reserve(11).unwrap();
+    f.preallocate(11).unwrap();
 }
 
 #[test]
