@@ -45,19 +45,19 @@ pub(crate) fn last_frame_crc(data: &SegmentData, point: IndexPoint, base: u64) -
 
 /// Whether the header `next` names a segment that has the generation of `before`, and not its salt.
 pub(crate) fn contradicts_header(before: &SegmentHeader, next: &SegmentHeader) -> bool {
-    let named = next.predecessor == before.generation && next.predecessor_salt != before.salt;
-    named && !fail_point!(SaltsIgnored)
+    let is_other = next.predecessor == before.generation && next.predecessor_salt != before.salt;
+    is_other && !fail_point!(SaltsIgnored)
 }
 
-/// Whether `end`, the footer of a segment, excludes that `next` is the live segment after it.
-pub(crate) fn contradicts_end(end: &FooterSummary, next: &SegmentHeader) -> bool {
-    match end.kind {
+/// Whether a segment with this footer excludes that `next` is the live segment after it.
+pub(crate) fn contradicts_footer(footer: &FooterSummary, next: &SegmentHeader) -> bool {
+    match footer.kind {
         // A writer makes the file longer, durably, before it writes anything after a CLOSE.
         FooterKind::Close { .. } => true,
         FooterKind::Seal { successor, salt } => {
-            let renamed = successor == next.generation && salt != next.salt && !fail_point!(SaltsIgnored);
+            let is_other = successor == next.generation && salt != next.salt && !fail_point!(SaltsIgnored);
             // The successor may be older than `next`, and void. It cannot be missing.
-            successor > next.generation || renamed || end.end_seq < next.base
+            successor > next.generation || is_other || footer.end_seq < next.base
         }
     }
 }
@@ -66,4 +66,65 @@ pub(crate) fn contradicts_end(end: &FooterSummary, next: &SegmentHeader) -> bool
 /// states.
 pub(crate) const fn contradicts_frame(crc: u32, next: &SegmentHeader) -> bool {
     next.predecessor_frame_crc != 0 && next.predecessor_frame_crc != crc
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: SegmentHeader = SegmentHeader { generation: Generation(3), salt: Salt(30), ..SegmentHeader::EMPTY };
+
+    const NEXT: SegmentHeader = SegmentHeader {
+        generation: Generation(4),
+        salt: Salt(40),
+        base: SeqNo(100),
+        predecessor: Generation(3),
+        predecessor_salt: Salt(30),
+        predecessor_frame_crc: 7,
+        ..SegmentHeader::EMPTY
+    };
+
+    fn seal(successor: u32, salt: u64, end_seq: u64) -> FooterSummary {
+        let kind = FooterKind::Seal { successor: Generation(successor), salt: Salt(salt) };
+        FooterSummary { end_seq: SeqNo(end_seq), kind }
+    }
+
+    #[test]
+    fn a_header_names_its_predecessor_by_its_salt() {
+        assert!(!contradicts_header(&FIRST, &NEXT));
+        assert!(contradicts_header(&SegmentHeader { salt: Salt(31), ..FIRST }, &NEXT));
+        // A gap is another kind of damage.
+        assert!(!contradicts_header(&SegmentHeader { generation: Generation(2), salt: Salt(31), ..FIRST }, &NEXT));
+    }
+
+    #[test]
+    fn a_seal_names_its_successor_by_its_salt() {
+        assert!(!contradicts_footer(&seal(4, 40, 100), &NEXT));
+        assert!(contradicts_footer(&seal(4, 41, 100), &NEXT));
+    }
+
+    #[test]
+    fn the_successor_in_a_seal_may_be_void_not_missing() {
+        assert!(!contradicts_footer(&seal(3, 99, 100), &NEXT));
+        assert!(contradicts_footer(&seal(5, 40, 100), &NEXT));
+    }
+
+    #[test]
+    fn a_sealed_segment_reaches_the_base_of_the_next() {
+        assert!(!contradicts_footer(&seal(4, 40, 101), &NEXT));
+        assert!(contradicts_footer(&seal(4, 40, 99), &NEXT));
+    }
+
+    #[test]
+    fn nothing_follows_a_close() {
+        let close = FooterSummary { end_seq: SeqNo(100), kind: FooterKind::Close { previous: None } };
+        assert!(contradicts_footer(&close, &NEXT));
+    }
+
+    #[test]
+    fn a_stated_frame_checksum_must_be_that_of_the_frame() {
+        assert!(!contradicts_frame(7, &NEXT));
+        assert!(contradicts_frame(8, &NEXT));
+        assert!(!contradicts_frame(8, &SegmentHeader { predecessor_frame_crc: 0, ..NEXT }));
+    }
 }

@@ -8,7 +8,7 @@ use super::found::FoundSegment;
 use super::lost_range;
 use super::scan::{ReadOrder, SegmentScan};
 use crate::error::{DamageKind, Error, Result};
-use crate::history::{contradicts_end, contradicts_frame, contradicts_header};
+use crate::history::{contradicts_footer, contradicts_frame, contradicts_header};
 
 /// Drops the garbage: segments whose limit is at or below the first live seq. Among the rest
 /// nothing may be missing.
@@ -118,18 +118,18 @@ pub(super) fn footer_contradicts(
     found: &mut FoundSegment,
     next: &SegmentHeader,
 ) -> Result<bool> {
-    if !found.footer.is_some_and(|footer| contradicts_end(&footer, next)) {
+    if !found.footer.is_some_and(|footer| contradicts_footer(&footer, next)) {
         return Ok(false);
     }
     let finished = found.file(files)?.finished().map_err(|e| files.failed(e))?;
     found.footer = finished.map(|finished| finished.summary());
-    Ok(found.footer.is_some_and(|footer| contradicts_end(&footer, next)))
+    Ok(found.footer.is_some_and(|footer| contradicts_footer(&footer, next)))
 }
 
 /// Whether the chain of a segment that was scanned excludes that `next` follows.
 pub(super) fn scan_contradicts(scan: &SegmentScan, next: &SegmentHeader) -> bool {
     let sealed =
         scan.chain.seal.as_ref().map(|(seal, _)| FooterSummary { end_seq: scan.chain.end_seq, kind: seal.kind });
-    sealed.is_some_and(|seal| contradicts_end(&seal, next))
+    sealed.is_some_and(|seal| contradicts_footer(&seal, next))
         || scan.last_crc.is_some_and(|crc| contradicts_frame(crc, next))
 }

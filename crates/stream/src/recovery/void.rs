@@ -26,3 +26,44 @@ pub(super) fn drop_void<S: SeqBounds>(segments: Vec<S>) -> Vec<S> {
     }
     stack
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A segment as its base and limit.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Bounds(u64, u64);
+
+    impl SeqBounds for Bounds {
+        fn base(&self) -> SeqNo {
+            SeqNo(self.0)
+        }
+
+        fn set_limit(&mut self, limit: SeqNo) {
+            self.1 = limit.0;
+        }
+    }
+
+    fn kept(bases: &[u64]) -> Vec<Bounds> {
+        drop_void(bases.iter().map(|&base| Bounds(base, u64::MAX)).collect())
+    }
+
+    #[test]
+    fn the_base_of_a_segment_limits_the_one_before() {
+        assert_eq!(kept(&[0, 10, 25]), [Bounds(0, 10), Bounds(10, 25), Bounds(25, u64::MAX)]);
+        assert_eq!(kept(&[7]), [Bounds(7, u64::MAX)]);
+        assert_eq!(kept(&[]), []);
+    }
+
+    #[test]
+    fn older_segments_at_or_above_a_base_are_void() {
+        assert_eq!(kept(&[0, 10, 25, 10]), [Bounds(0, 10), Bounds(10, u64::MAX)]);
+        assert_eq!(kept(&[5, 10, 0]), [Bounds(0, u64::MAX)]);
+    }
+
+    #[test]
+    fn a_segment_below_a_void_one_gets_the_newer_limit() {
+        assert_eq!(kept(&[0, 10, 4, 30]), [Bounds(0, 4), Bounds(4, 30), Bounds(30, u64::MAX)]);
+    }
+}

@@ -131,15 +131,15 @@ struct Reading {
     frame_end: ByteOffset,
 }
 
-/// The meaning of a hole.
-enum Hole {
-    /// Nothing in it is live.
-    Dropped,
+/// The outcome of a step of the iteration.
+enum Step {
+    /// No item yet.
+    Continue,
+    Yield(Salvaged),
+    /// The files have changed since they were listed; everything has to be read again.
+    FilesChanged,
     /// The end of the stream.
     End,
-    Lost(Lost),
-    /// The files have changed since they were listed; everything has to be read again.
-    Changed,
 }
 
 impl Iterator for Salvage {
@@ -150,23 +150,19 @@ impl Iterator for Salvage {
             if self.done {
                 return None;
             }
-            let step = match self.step() {
-                Ok(Some(step)) => step,
-                Ok(None) => {
+            match self.step() {
+                Ok(Step::Yield(item)) => return Some(Ok(item)),
+                Ok(Step::Continue | Step::End) => {
                     self.done = true;
                     return None;
                 }
+                Ok(Step::FilesChanged) => {}
                 // A writer has removed the file since it was listed.
-                Err(error) if error.is_not_found() => Step::LookAgain,
+                Err(error) if error.is_not_found() => {}
                 Err(error) => return self.fail(error),
-            };
-            match step {
-                Step::Item(item) => return Some(Ok(item)),
-                Step::LookAgain => {
-                    if let Err(error) = self.look_again() {
-                        return self.fail(error);
-                    }
-                }
+            }
+            if let Err(error) = self.look_again() {
+                return self.fail(error);
             }
         }
         let error = self.files().change_too_fast();
@@ -175,11 +171,6 @@ impl Iterator for Salvage {
 }
 
 impl std::iter::FusedIterator for Salvage {}
-
-enum Step {
-    Item(Salvaged),
-    LookAgain,
-}
 
 impl Salvage {
     fn files(&self) -> StreamFiles<'_> {
@@ -207,157 +198,153 @@ impl Salvage {
         Ok(())
     }
 
-    /// The next item; `None` at the end.
-    fn step(&mut self) -> Result<Option<Step>> {
+    /// Reads up to the next item, or up to the end.
+    fn step(&mut self) -> Result<Step> {
         loop {
             let step = match self.reading.take() {
                 Some(reading) => self.read_on(reading)?,
                 None => match self.plan.pieces.pop_front() {
                     Some(piece) => self.enter(piece)?,
-                    None => return self.finish(),
+                    None => Step::End,
                 },
             };
             match step {
-                Flow::Continue => {}
-                Flow::Yield(item) => return Ok(Some(Step::Item(item))),
-                Flow::Changed => return Ok(Some(Step::LookAgain)),
-                Flow::End => return self.finish(),
+                Step::Continue => {}
+                Step::End => return self.finish(),
+                step => return Ok(step),
             }
         }
     }
 
     /// Goes to the next piece.
-    fn enter(&mut self, mut piece: Piece) -> Result<Flow> {
+    fn enter(&mut self, mut piece: Piece) -> Result<Step> {
         if let Some(damage) = piece.missing.take() {
             let error = Error::damage_at(&self.location, damage, Some(piece.id), None);
-            let hole = self.hole(Some(piece.id.base), error)?;
+            let base = piece.id.base;
             self.plan.pieces.push_front(piece);
-            return Ok(self.flow(hole));
+            return self.hole(Some(base), error);
         }
         if piece.limit <= self.next {
-            return Ok(Flow::Continue);
+            return Ok(Step::Continue);
         }
         let header = match &piece.header {
             Ok(header) => header,
             Err(error) => {
-                let hole = self.hole((piece.limit < UNLIMITED).then_some(piece.limit), error.clone())?;
-                return Ok(self.flow(hole));
+                let end = (piece.limit < UNLIMITED).then_some(piece.limit);
+                return self.hole(end, error.clone());
             }
         };
         let file = self.files().open(piece.id).map_err(|e| self.failed(e))?;
         if file.header() != header {
-            return Ok(Flow::Changed);
+            return Ok(Step::FilesChanged);
         }
         let search = FrameSearch::new(&file, FIRST_FRAME);
         self.reading = Some(Reading { piece, search, found: None, frame: None, frame_end: FIRST_FRAME });
-        Ok(Flow::Continue)
+        Ok(Step::Continue)
     }
 
-    /// The next entry of the piece at hand, or the next hole in it.
-    fn read_on(&mut self, mut reading: Reading) -> Result<Flow> {
+    /// Takes the next entry of the piece at hand, or finds the next hole in it.
+    fn read_on(&mut self, mut reading: Reading) -> Result<Step> {
         let seq = self.next;
-        if let Some(entry) = reading.frame.as_ref().filter(|_| seq < reading.piece.limit).and_then(|f| entry_of(f, seq))
-        {
+        if let Some(entry) = reading.entry(seq) {
             self.next = seq + 1;
             let item = if reading.piece.is_certain { Salvaged::Entry(entry) } else { Salvaged::Uncertain(entry) };
             self.reading = Some(reading);
-            return Ok(Flow::Yield(item));
+            return Ok(Step::Yield(item));
         }
         reading.frame = None;
-        let after_lost = reading.found.take();
-        let found = match after_lost {
+        let after_hole = reading.found.take();
+        let found = match after_hole {
             Some(found) => Some(found),
             None => reading.search.next_frame().map_err(|e| self.failed(e))?,
         };
         let Some(found) = found else { return self.leave(&reading.piece) };
         let first = found.header.first_seq;
-        let end = found.header.end_seq();
-        let follows = after_lost.is_some() || found.offset == reading.frame_end;
+        let follows = after_hole.is_some() || found.offset == reading.frame_end;
         if !found.header.is_control() || found.is_whole && found.header.frame_len() > MARK_LEN {
             reading.frame_end = found.offset + found.header.frame_len();
         }
-        if found.header.is_control() || end <= seq || first >= reading.piece.limit {
+        if found.header.is_control() || found.header.end_seq() <= seq || first >= reading.piece.limit {
             self.reading = Some(reading);
-            return Ok(Flow::Continue);
+            return Ok(Step::Continue);
         }
-        let id = reading.piece.id;
         if first > seq {
             // No readable frame has these seqs. They may begin anywhere before this frame.
+            let id = reading.piece.id;
             let error = Error::damage_at(&self.location, DamageKind::Gap, Some(id), Some(found.offset.0));
             reading.found = Some(found);
             self.reading = Some(reading);
-            let hole = self.hole(Some(first), error)?;
-            return Ok(self.flow(hole));
+            return self.hole(Some(first), error);
         }
         if !follows && first >= self.plan.attested {
             // The chain ends before this frame, and nothing attests the frames after that end.
-            return Ok(Flow::End);
+            return Ok(Step::End);
         }
+        self.read_frame(reading, &found)
+    }
+
+    /// Reads a whole frame, from which the next entries are taken. Where that is not possible, its
+    /// entries are a hole.
+    fn read_frame(&mut self, mut reading: Reading, found: &FoundFrame) -> Result<Step> {
         let len = found.header.frame_len();
         let max = self.options.frame_len_max();
-        let too_large = len > max;
-        let frame = if too_large { None } else { reading.search.read(&found).map_err(|e| self.failed(e))? };
-        if let Some(frame) = frame {
+        let error = if len > max {
+            Error::new(ErrorKind::TooLarge { len, max }, &self.location)
+        } else if let Some(frame) = reading.search.read(found).map_err(|e| self.failed(e))? {
             reading.frame = Some(frame);
             self.reading = Some(reading);
-            return Ok(Flow::Continue);
-        }
-        let error = if too_large {
-            Error::new(ErrorKind::TooLarge { len, max }, &self.location)
+            return Ok(Step::Continue);
         } else {
-            Error::damage_at(&self.location, DamageKind::Frame, Some(id), Some(found.offset.0))
+            Error::damage_at(&self.location, DamageKind::Frame, Some(reading.piece.id), Some(found.offset.0))
         };
-        let end = end.min(reading.piece.limit);
+        let end = found.header.end_seq().min(reading.piece.limit);
         self.reading = Some(reading);
-        let hole = self.hole(Some(end), error)?;
-        Ok(self.flow(hole))
+        self.hole(Some(end), error)
     }
 
     /// Leaves the piece, which has no more frames.
-    fn leave(&mut self, piece: &Piece) -> Result<Flow> {
+    fn leave(&mut self, piece: &Piece) -> Result<Step> {
         // It is not known where a missing file began. So the error names the gap as the cause, and
         // not this piece.
         if self.plan.pieces.front().is_some_and(|next| next.missing.is_some()) {
-            return Ok(Flow::Continue);
+            return Ok(Step::Continue);
         }
         let end = match piece.limit {
-            UNLIMITED if self.plan.end_damage.is_some() => return Ok(Flow::End),
+            UNLIMITED if self.plan.end_damage.is_some() => return Ok(Step::End),
             // Entries after the last frame are known only if something attests them.
             UNLIMITED => self.plan.attested,
             limit => limit,
         };
         let error = Error::damage_at(&self.location, DamageKind::Lost, Some(piece.id), None);
-        let hole = self.hole(Some(end), error)?;
-        Ok(self.flow(hole))
+        self.hole(Some(end), error)
     }
 
     /// Ends the salvage: no piece is left.
-    fn finish(&mut self) -> Result<Option<Step>> {
+    fn finish(&mut self) -> Result<Step> {
         self.reading = None;
         self.plan.pieces.clear();
-        let Some(error) = self.plan.end_damage.take() else { return Ok(None) };
-        Ok(match self.hole(None, error)? {
-            Hole::Lost(lost) => Some(Step::Item(Salvaged::Lost(lost))),
-            Hole::Changed => Some(Step::LookAgain),
-            Hole::Dropped | Hole::End => None,
-        })
+        match self.plan.end_damage.take() {
+            Some(error) => self.hole(None, error),
+            None => Ok(Step::End),
+        }
     }
 
     /// Decides about the hole from the next seq up to `end`, or of unknown length.
-    fn hole(&mut self, end: Option<SeqNo>, error: Error) -> Result<Hole> {
+    fn hole(&mut self, end: Option<SeqNo>, error: Error) -> Result<Step> {
         let first = self.next;
         if end.is_some_and(|end| end <= first) {
-            return Ok(Hole::Dropped);
+            // Nothing in it is live.
+            return Ok(Step::Continue);
         }
         if end.is_some() && first >= self.plan.attested {
-            return Ok(Hole::End);
+            return Ok(Step::End);
         }
         // Damage is reported only if the files are those that were listed. A writer creates a file
         // before it changes another.
         match list_segments(&self.files()) {
             Ok(names) if names == self.plan.names => {}
             Err(error) if !error.is_not_found() => return Err(error),
-            _ => return Ok(Hole::Changed),
+            _ => return Ok(Step::FilesChanged),
         }
         let end = end.map(|end| end.min(self.plan.attested));
         self.next = end.unwrap_or(first);
@@ -365,28 +352,15 @@ impl Salvage {
             Some(end) => error.with_lost(first.0..end.0),
             None => error.with_lost_from(first.0),
         };
-        Ok(Hole::Lost(Lost { first_seq: first.0, next_seq: end.map(|end| end.0), error }))
-    }
-
-    fn flow(&mut self, hole: Hole) -> Flow {
-        match hole {
-            Hole::Dropped => Flow::Continue,
-            Hole::End => Flow::End,
-            Hole::Changed => Flow::Changed,
-            Hole::Lost(lost) => Flow::Yield(Salvaged::Lost(lost)),
-        }
+        Ok(Step::Yield(Salvaged::Lost(Lost { first_seq: first.0, next_seq: end.map(|end| end.0), error })))
     }
 }
 
-/// How the iteration continues after a step.
-enum Flow {
-    Continue,
-    Yield(Salvaged),
-    Changed,
-    End,
-}
-
-fn entry_of(frame: &Frame, seq: SeqNo) -> Option<Entry> {
-    let i = u32::try_from(seq.0.checked_sub(frame.first_seq().0)?).ok()?;
-    Some(Entry { seq: seq.0, timestamp: frame.header().timestamp, data: frame.entry(i)? })
+impl Reading {
+    /// The entry `seq`, if the frame at hand has it.
+    fn entry(&self, seq: SeqNo) -> Option<Entry> {
+        let frame = self.frame.as_ref().filter(|_| seq < self.piece.limit)?;
+        let i = u32::try_from(seq.0.checked_sub(frame.first_seq().0)?).ok()?;
+        Some(Entry { seq: seq.0, timestamp: frame.header().timestamp, data: frame.entry(i)? })
+    }
 }

@@ -6,7 +6,7 @@ use stratawal_frame::{FooterKind, Generation, SegmentHeader, SeqNo, StreamId};
 use stratawal_segment::{FoundSeal, SegmentData, SegmentId};
 
 use crate::error::{DamageKind, Error, ErrorKind, Result};
-use crate::history::{contradicts_end, contradicts_frame, contradicts_header, last_frame_crc};
+use crate::history::{contradicts_footer, contradicts_frame, contradicts_header, last_frame_crc};
 use crate::read::snapshot::first_point;
 use crate::recovery::files::{LOOKS_MAX, StreamFiles};
 use crate::recovery::list::{list_segments, misplaced};
@@ -221,7 +221,7 @@ fn is_one_history(files: &StreamFiles<'_>, before: &SegmentHeader, next: &Segmen
         || file
             .finished()
             .map_err(|e| files.failed(e))?
-            .is_some_and(|finished| contradicts_end(&finished.summary(), next))
+            .is_some_and(|finished| contradicts_footer(&finished.summary(), next))
     {
         return Ok(false);
     }
