@@ -1,9 +1,9 @@
-//! The index of the segment being written: one writer adds points, any number of readers search,
-//! none of them waits.
+//! The index of the active segment: one writer adds points while any number of readers search, and
+//! no thread waits.
 //!
-//! Invariant: a reader sees the first *n* points, whole, for an *n* that never falls from one call
-//! to its next. It does not know when a frame counts as written: a point may be there before the
-//! layer above shows its frame to readers.
+//! Invariant: a reader sees the first *n* points, complete, and *n* never falls from one of its
+//! calls to the next. The index does not know which frames readers may see: a point may be in the
+//! index before the layer above shows its frame.
 
 use std::array;
 use std::fmt;
@@ -12,17 +12,18 @@ use std::sync::Arc;
 use stratawal_sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use stratawal_sync::{Mutex, Published, fail_point};
 
-use crate::builder::{POINTS_MAX, Spacing, check_points};
+use crate::builder::Spacing;
 use crate::error::PointsError;
 use crate::index::Index;
+use crate::order::{POINTS_MAX, check_points};
 use crate::point::{IndexPoint, Span};
 use crate::search::Points;
 
-/// The index of the segment being written.
+/// The index of the active segment.
 ///
-/// Readers take no lock and wait for nobody; each call answers from one snapshot.
-/// [`push`](Self::push) is the writer's; calls of several threads at once are safe, but their
-/// frames must still come in order.
+/// Readers take no lock and never wait; each call reads one snapshot. Only the writer calls
+/// [`push`](Self::push). Calls of several threads at once are safe, but their frames must come in
+/// order.
 pub struct ActiveIndex {
     chunks: Published<Chunks>,
     writer: Mutex<Writer>,
@@ -34,7 +35,7 @@ impl ActiveIndex {
         Self { chunks: Published::new(Chunks::new()), writer: Mutex::new(Writer::new(Spacing::new(every_bytes))) }
     }
 
-    /// An index that goes on behind `points`; the next frame becomes one.
+    /// An index that holds `points` and continues after them. The next frame becomes a point.
     ///
     /// # Errors
     /// [`PointsError`] if a point breaks the rules of [`IndexPoint`].
@@ -42,7 +43,7 @@ impl ActiveIndex {
         check_points(points, POINTS_MAX)?;
         let index = Self::new(every_bytes);
         let mut writer = index.writer.lock();
-        writer.spacing = Spacing::behind(every_bytes, points);
+        writer.spacing = Spacing::after(every_bytes, points);
         for &point in points {
             writer.append(point, &index.chunks);
         }
@@ -50,17 +51,18 @@ impl ActiveIndex {
         Ok(index)
     }
 
-    /// Takes the next frame, and says whether it became a point: its first seq, its offset in
-    /// bytes, its timestamp in microseconds since 1970. A frame without entries (a control frame)
-    /// is not pushed. Allocates once a chunk: after 4 points, then ever more rarely, from 508 on
-    /// every 512.
+    /// Adds the next frame of entries: its first seq, its offset in bytes, its timestamp in
+    /// microseconds since 1970. Returns whether it became a point. Control frames are not added.
+    /// This allocates once for each chunk: for the first point, then ever more rarely, and from 508
+    /// points on for every 512.
     ///
     /// # Errors
-    /// [`PointsError`] for a frame that does not come behind the one before it. The index is as before the call.
+    /// [`PointsError`] for a frame that does not follow the one before. Then the index has not
+    /// changed.
     pub fn push(&self, first_seq: u64, offset: u64, timestamp: u64) -> Result<bool, PointsError> {
         let frame = IndexPoint { seq: first_seq, offset, timestamp };
-        // Held until the point is in: it is what makes a second writer safe, and free where there
-        // is one.
+        // Held until the point is added. This makes a second writer safe, and costs one writer
+        // nothing.
         let mut writer = self.writer.lock();
         let is_point = writer.spacing.admit(frame)?;
         if is_point {
@@ -69,36 +71,35 @@ impl ActiveIndex {
         Ok(is_point)
     }
 
-    /// The number of points; never fewer than an earlier call in the same thread said.
+    /// The number of points. It never falls from one call of a thread to the next.
     pub fn len(&self) -> usize {
         self.view().count()
     }
 
-    /// Whether there are no points.
+    /// Whether the index is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The span in which `seq` lies, if it lies in the segment at all: that of the last point at or
-    /// below it. `None` if there is no such point.
+    /// The span of the last point at or below `seq`. If the segment holds `seq`, this span does.
+    /// `None` if all points are above `seq`.
     ///
-    /// Its `next` is `None` for the last point *now*; the same span may have an end in a later
-    /// call.
+    /// The `next` of the last span is `None`. A later call may return the same span with a `next`.
     pub fn floor(&self, seq: u64) -> Option<Span> {
         let view = self.view();
         view.position_of(seq).and_then(|position| view.span_at(position))
     }
 
-    /// The span in which the search for the first frame with a timestamp of `timestamp` or later
-    /// begins: that of the last point before it, or the first. The frame may turn out to be the
-    /// first of the span after it. `None` only without points.
+    /// The span in which a search for the first frame at or after `timestamp` begins: the span of
+    /// the last point before that time, or else the first span. The frame may also be the first of
+    /// the next span. `None` only for an index without points.
     pub fn floor_time(&self, timestamp: u64) -> Option<Span> {
         let view = self.view();
         view.span_at(view.position_of_time(timestamp))
     }
 
-    /// The position of the point that begins the span of `seq`, to step on from with
-    /// [`span_at`](Self::span_at). A point keeps its position for ever.
+    /// The position of the last point at or below `seq`, for [`span_at`](Self::span_at). The
+    /// position of a point never changes.
     pub fn position_of(&self, seq: u64) -> Option<usize> {
         self.view().position_of(seq)
     }
@@ -108,13 +109,13 @@ impl ActiveIndex {
         self.view().span_at(position)
     }
 
-    /// The points from `position` on; none if there are not that many.
+    /// The points from `position` on. Empty if the index has no more points than that.
     pub fn points_from(&self, position: usize) -> Vec<IndexPoint> {
         let view = self.view();
         (position..view.count()).map(|position| view.at(position)).collect()
     }
 
-    /// The points there are now, as an immutable index.
+    /// The points that the index has now, as an immutable index.
     pub fn to_index(&self) -> Index {
         Index::from_checked(self.points_from(0))
     }
@@ -144,12 +145,12 @@ impl fmt::Debug for ActiveIndex {
 
 type Chunks = Vec<Arc<Chunk>>;
 
-/// The writer's own account: it never reads what it shares with readers.
+/// The writer's own state. The writer never reads the state that it shares with readers.
 struct Writer {
     spacing: Spacing,
-    /// What was published last.
+    /// The list that was published last.
     chunks: Arc<Chunks>,
-    /// The points in the last chunk.
+    /// The number of points in the last chunk.
     last_len: usize,
 }
 
@@ -158,7 +159,7 @@ impl Writer {
         Self { spacing, chunks: Arc::new(Chunks::new()), last_len: 0 }
     }
 
-    /// Adds a point: to the last chunk, or where that is full to a new one.
+    /// Adds a point to the last chunk, or to a new one if that is full.
     fn append(&mut self, point: IndexPoint, published: &Published<Chunks>) {
         if let Some(last) = self.chunks.last()
             && self.last_len < last.slots.len()
@@ -167,7 +168,7 @@ impl Writer {
             self.last_len += 1;
             return;
         }
-        // The point goes in before the chunk is published, so that no reader meets an empty chunk.
+        // The point is added before the chunk is published, so that no reader meets an empty chunk.
         let chunk = Arc::new(Chunk::new(chunk_len(self.chunks.len())));
         chunk.put(0, point);
         let mut longer = Chunks::with_capacity(self.chunks.len() + 1);
@@ -179,7 +180,7 @@ impl Writer {
     }
 }
 
-/// What one call of a reader sees: the list of chunks, and how many points of it.
+/// The snapshot that one call of a reader uses: the list of chunks, and the number of points in it.
 struct View {
     chunks: Arc<Chunks>,
     count: usize,
@@ -191,13 +192,13 @@ impl Points for View {
     }
 
     fn at(&self, position: usize) -> IndexPoint {
-        assert!(position < self.count, "a position below the count is the caller's promise");
+        assert!(position < self.count, "the position is below the count");
         let (chunk, slot) = locate(position);
         self.chunks[chunk].slots[slot].load()
     }
 }
 
-/// Room for a fixed number of points, filled from the front.
+/// Slots for a fixed number of points, filled from the first on.
 struct Chunk {
     len: AtomicUsize,
     slots: Box<[Slot]>,
@@ -212,13 +213,13 @@ impl Chunk {
     fn put(&self, slot: usize, point: IndexPoint) {
         fail_point!(LengthBeforePoint, self.len.store(slot + 1, Ordering::Release));
         self.slots[slot].store(point);
-        // Release; pairs with the Acquire in `ActiveIndex::view`: whoever sees the length sees the
-        // point's words.
+        // Release; pairs with the Acquire in `ActiveIndex::view`: a reader that sees the length
+        // sees the words of the point.
         self.len.store(slot + 1, if fail_point!(LengthRelaxed) { Ordering::Relaxed } else { Ordering::Release });
     }
 }
 
-/// One point: seq, offset, timestamp. Written once, before the length that covers it.
+/// One point: seq, offset, timestamp. It is written once, before the length that includes it.
 struct Slot([AtomicU64; 3]);
 
 impl Slot {
@@ -226,7 +227,7 @@ impl Slot {
         Self(array::from_fn(|_| AtomicU64::new(0)))
     }
 
-    // Relaxed, both: ordered by the Release and Acquire of `Chunk::len`.
+    // Relaxed, both: the Release and Acquire of `Chunk::len` order them.
     fn store(&self, point: IndexPoint) {
         self.0[0].store(point.seq, Ordering::Relaxed);
         self.0[1].store(point.offset, Ordering::Relaxed);
@@ -239,13 +240,14 @@ impl Slot {
     }
 }
 
-// Chunks double up to a largest size: 4, 8, .. 512, 512, .. points. All of one size was rejected:
-// 512 points are 12 KiB, and ten thousand streams with a few frames each would take 120 MiB (at 32
-// points still 8 MiB, at 4 it is one); but the list is copied for each chunk, and a list of small
-// chunks grows long. Doubling without end would put a pause into the push that allocates megabytes.
+// The chunks double up to a largest size: 4, 8, .. 512, 512, .. points. Chunks of one size were
+// rejected. With 512 points, which are 12 KiB, ten thousand streams of a few frames would take
+// 120 MiB; with 32 points they take 8 MiB, with 4 points 1 MiB. But the list is copied for each
+// chunk, so a list of small chunks is expensive when it grows long. Chunks that double without a
+// limit were rejected, too: the push that allocates megabytes would pause.
 const CHUNK_LEN_FIRST: usize = if cfg!(stratawal_loom) { 1 } else { 4 };
 const CHUNK_LEN_MAX: usize = if cfg!(stratawal_loom) { 2 } else { 512 };
-/// How many chunks are shorter than the largest, and how many points they hold.
+/// The number of chunks that are shorter than the largest, and the number of points in them.
 const RAMP_CHUNKS: usize = (CHUNK_LEN_MAX / CHUNK_LEN_FIRST).ilog2() as usize;
 const RAMP_POINTS: usize = CHUNK_LEN_MAX - CHUNK_LEN_FIRST;
 const _: () = assert!(CHUNK_LEN_FIRST << RAMP_CHUNKS == CHUNK_LEN_MAX);
@@ -276,11 +278,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_position_has_its_own_slot_and_chunks_are_full_before_the_next() {
-        let (mut chunk, mut slot) = (0, 0);
+    fn positions_fill_the_chunks_one_after_another() {
+        let mut chunk = 0;
+        let mut slot = 0;
         for position in 0..4 * CHUNK_LEN_MAX + RAMP_POINTS {
             if slot == chunk_len(chunk) {
-                (chunk, slot) = (chunk + 1, 0);
+                chunk += 1;
+                slot = 0;
                 assert_eq!(first_position(chunk), position);
             }
             assert_eq!(locate(position), (chunk, slot), "position {position}");

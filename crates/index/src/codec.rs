@@ -1,37 +1,36 @@
-//! Points to bytes and back.
+//! Encoding points to bytes, and decoding them.
 //!
-//! No input makes decoding panic, and none makes it allocate more than eight times its own length.
-//! What a failure to decode means (rebuild from the frames, or give up) is for the caller to say.
+//! Decoding never panics, and allocates at most eight times the length of its input. The caller
+//! decides how to continue after a failure: rebuild the index from the frames, or give up.
 
 use std::ops::Range;
 
-use crate::builder::{POINTS_MAX, check_points};
 use crate::error::{DecodeError, DecodeErrorKind, PointsError};
+use crate::order::{POINTS_MAX, check_points};
 use crate::point::IndexPoint;
 
-/// What the points of a decoded block must lie in: the live range of the segment that it describes.
+/// The bounds in which all points of a decoded block must lie: the live range of its segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bounds {
     /// The seqs of the segment.
     pub seq: Range<u64>,
-    /// The offsets at which a frame of the segment may begin, in bytes.
+    /// The offsets at which frames of the segment may begin, in bytes.
     pub offset: Range<u64>,
 }
 
 // The normative text is FORMAT.md.
 //
-//   0        4    5        9                                                              len-4      len
-//   +--------+----+--------+--------------------------------------------------------- - -
-// -+----------+
-//   | "SWIX" | 1  | count  | count times: number, number, number                           | checksum |
-//   | magic  |ver.| u32    |              seq,    offset, timestamp                        | CRC-32   |
-//   +--------+----+--------+--------------------------------------------------------- - -
-// -+----------+
+//   0        4    5        9                                        len-4      len
+//   +--------+----+--------+------------------------------ - - -----+----------+
+//   | "SWIX" | 1  | count  | count times: number, number, number    | checksum |
+//   | magic  |ver.| u32    |              seq,    offset, timestamp | CRC-32   |
+//   +--------+----+--------+------------------------------ - - -----+----------+
 //
-// A number is an unsigned LEB128 in its shortest form: of the first point the values, of each other
-// point what they rise by. Fixed width (24 bytes a point, nothing to walk) was weighed: a point
-// takes 5 to 7 bytes this way, and a block is written and read as a whole in any case. The 16,384
-// points of a 64 MiB segment take 80 KiB instead of 384, and 0.17 ms to decode, once a load.
+// A number is an unsigned LEB128 in its shortest form. The numbers of the first point are its
+// values; those of every other point are the differences from the point before. A fixed width of 24
+// bytes a point, which would allow random access, was rejected: this way a point takes 5 to 7
+// bytes, and a block is written and read as a whole in any case. The 16,384 points of a 64 MiB
+// segment take 80 KiB instead of 384, and 0.17 ms to decode, once per load.
 const MAGIC: [u8; 4] = *b"SWIX";
 const VERSION: u8 = 1;
 
@@ -43,11 +42,11 @@ const BLOCK_LEN_MIN: usize = HEADER_LEN + CHECKSUM_LEN;
 const POINT_LEN_MIN: usize = 3;
 const _: () = assert!(HEADER_LEN == 9 && BLOCK_LEN_MIN == 13);
 
-/// What stands before the count.
+/// The bytes before the count.
 pub(crate) const VERSIONED_MAGIC: [u8; COUNT_AT] = [MAGIC[0], MAGIC[1], MAGIC[2], MAGIC[3], VERSION];
 
-/// The index block of `points`, which may be none: what [`Index::encode`](crate::Index::encode)
-/// gives for an index of them.
+/// The index block of `points`, of which there may be none. [`Index::encode`](crate::Index::encode)
+/// returns the same block for an index of these points.
 ///
 /// # Errors
 /// [`PointsError`] if a point breaks the rules of [`IndexPoint`].
@@ -92,15 +91,15 @@ pub(crate) fn encode_checked(points: &[IndexPoint]) -> Vec<u8> {
     block
 }
 
-/// Reads a block. It is valid if and only if (1) it begins with the magic and the version, (2) its
-/// last four bytes are the CRC-32 of all before them, (3) between header and checksum stand exactly
-/// as many points as it announces, each number in its shortest form, (4) seq and offset rise from
-/// point to point, and no value passes 64 bits, (5) every point lies inside `bounds`.
+/// Decodes a block. It is valid if and only if (1) it begins with the magic and the version, (2)
+/// its last four bytes are the CRC-32 of all bytes before them, (3) between header and checksum are
+/// exactly as many points as the header counts, each number in its shortest form, (4) seq and
+/// offset rise from point to point, and no value exceeds 64 bits, (5) every point lies in `bounds`.
 pub(crate) fn decode(block: &[u8], bounds: &Bounds) -> Result<Vec<IndexPoint>, DecodeError> {
     let body = check_frame(block)?;
     let count = read_count(body)?;
     let mut numbers = Numbers { bytes: body, at: HEADER_LEN };
-    // `read_count` bounded it by the bytes there are.
+    // `read_count` has bounded the count by the length of the block.
     let mut points = Vec::with_capacity(count);
     let mut last = None;
     for _ in 0..count {
@@ -114,7 +113,7 @@ pub(crate) fn decode(block: &[u8], bounds: &Bounds) -> Result<Vec<IndexPoint>, D
     }
 }
 
-/// Checks magic, version and checksum, in this order, and gives what the checksum covers.
+/// Checks magic, version and checksum, in this order. Returns the bytes that the checksum covers.
 fn check_frame(block: &[u8]) -> Result<&[u8], DecodeError> {
     let too_short = DecodeError::new(DecodeErrorKind::TooShort, block.len());
     let Some(&version) = block.get(VERSION_AT) else {
@@ -136,14 +135,15 @@ fn check_frame(block: &[u8]) -> Result<&[u8], DecodeError> {
     let Some((body, &checksum)) = block.split_last_chunk::<CHECKSUM_LEN>() else {
         return Err(too_short);
     };
-    let (computed, stored) = (crc32fast::hash(body), u32::from_le_bytes(checksum));
+    let computed = crc32fast::hash(body);
+    let stored = u32::from_le_bytes(checksum);
     if computed != stored {
         return Err(DecodeError::new(DecodeErrorKind::Checksum { computed, stored }, body.len()));
     }
     Ok(body)
 }
 
-/// The number of points announced, which is at most what the bytes can hold.
+/// Reads the number of points, and checks that the bytes can hold so many.
 fn read_count(body: &[u8]) -> Result<usize, DecodeError> {
     let (header, points) = body.split_at(HEADER_LEN);
     let count = u32::from_le_bytes([header[5], header[6], header[7], header[8]]);
@@ -169,7 +169,7 @@ fn put_number(block: &mut Vec<u8>, mut value: u64) {
     block.push(value as u8);
 }
 
-/// Walks the numbers of a block.
+/// A cursor over the numbers of a block.
 struct Numbers<'a> {
     /// Everything up to the checksum.
     bytes: &'a [u8],
@@ -177,7 +177,7 @@ struct Numbers<'a> {
 }
 
 impl Numbers<'_> {
-    /// A value that rises above the one before it and lies inside `bounds`.
+    /// The next value, which must be above the one before and lie in `bounds`.
     fn rising(&mut self, last: Option<u64>, bounds: &Range<u64>) -> Result<u64, DecodeError> {
         let at = self.at;
         let found = self.added(last.unwrap_or(0))?;
@@ -191,7 +191,7 @@ impl Numbers<'_> {
         Ok(found)
     }
 
-    /// `last` and the next number.
+    /// The sum of `last` and the next number.
     fn added(&mut self, last: u64) -> Result<u64, DecodeError> {
         let at = self.at;
         let rise = self.number()?;
@@ -208,7 +208,7 @@ impl Numbers<'_> {
             };
             self.at += 1;
             let bits = u64::from(byte & 0x7f);
-            // Ten bytes carry 70 bits: of the last byte only the lowest bit fits.
+            // Ten bytes carry 70 bits, so only the lowest bit of the tenth byte fits.
             if bits << shift >> shift != bits {
                 return Err(malformed());
             }

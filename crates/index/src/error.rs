@@ -1,4 +1,4 @@
-//! What is refused, and where.
+//! The errors of an index.
 
 use crate::point::IndexPoint;
 
@@ -11,7 +11,7 @@ pub struct PointsError {
     found: IndexPoint,
 }
 
-/// What is wrong with a point.
+/// The rule that a point breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PointsErrorKind {
@@ -24,7 +24,7 @@ pub enum PointsErrorKind {
     /// Its timestamp is below that of the point or frame before it.
     #[error("timestamp falls")]
     TimestampFalling,
-    /// It is one more than the 2^32 - 1 points that the encoded form can count.
+    /// The index has 2^32 - 1 points, the most that the encoded form can count.
     #[error("too many points")]
     TooMany,
 }
@@ -34,23 +34,23 @@ impl PointsError {
         Self { kind, before, found }
     }
 
-    /// What is wrong.
+    /// The rule that is broken.
     pub fn kind(&self) -> PointsErrorKind {
         self.kind
     }
 
-    /// The last point or frame that was right.
+    /// The last point or frame that follows the rules.
     pub fn before(&self) -> IndexPoint {
         self.before
     }
 
-    /// The point or frame that was refused.
+    /// The point or frame that breaks the rule.
     pub fn found(&self) -> IndexPoint {
         self.found
     }
 }
 
-/// Bytes that are no index block of their segment.
+/// Bytes that are not an index block of their segment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("index block, byte {offset}: {kind}")]
 pub struct DecodeError {
@@ -58,11 +58,11 @@ pub struct DecodeError {
     offset: u64,
 }
 
-/// What is wrong with an index block.
+/// Why bytes are not an index block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeErrorKind {
-    /// The block ends before what it must hold.
+    /// The block ends within its header, a number or its checksum.
     #[error("too short")]
     TooShort,
     /// The block does not begin with the magic, or its version is 0.
@@ -74,7 +74,7 @@ pub enum DecodeErrorKind {
         /// The version that the block names.
         found: u8,
     },
-    /// The checksum does not hold.
+    /// The checksum is wrong.
     #[error("checksum {computed:#010x} expected, {stored:#010x} found")]
     Checksum {
         /// The checksum of the bytes that were read.
@@ -82,37 +82,37 @@ pub enum DecodeErrorKind {
         /// The checksum that the block holds.
         stored: u32,
     },
-    /// More points are announced than the block's bytes can hold.
-    #[error("{count} points announced, room for {count_max}")]
+    /// The header counts more points than the bytes of the block can hold.
+    #[error("{count} points counted, room for {count_max}")]
     Count {
-        /// The number announced.
+        /// The number in the header.
         count: u32,
         /// The most that would fit.
         count_max: u64,
     },
-    /// A number is not in its shortest form, or passes 64 bits.
+    /// A number is not in its shortest form, or exceeds 64 bits.
     #[error("malformed number")]
     Number,
     /// A seq or an offset does not rise above that of the point before.
     #[error("points do not rise")]
     NotRising,
-    /// A sum of differences passes 64 bits.
-    #[error("value passes 64 bits")]
+    /// A sum of differences exceeds 64 bits.
+    #[error("value exceeds 64 bits")]
     Overflow,
     /// A point's seq or offset lies outside the segment.
     #[error("point outside its segment: {found} is not in {start}..{end}")]
     OutOfBounds {
         /// The seq or offset found.
         found: u64,
-        /// The first that would be allowed.
+        /// The lowest value allowed.
         start: u64,
-        /// The first above those allowed.
+        /// One past the highest value allowed.
         end: u64,
     },
-    /// Bytes stand between the last point and the checksum.
-    #[error("{extra} bytes behind the last point")]
+    /// There are bytes between the last point and the checksum.
+    #[error("{extra} bytes after the last point")]
     TrailingBytes {
-        /// How many.
+        /// The number of these bytes.
         extra: u64,
     },
 }
@@ -122,13 +122,13 @@ impl DecodeError {
         Self { kind, offset: offset as u64 }
     }
 
-    /// What is wrong.
+    /// The reason.
     pub fn kind(&self) -> DecodeErrorKind {
         self.kind
     }
 
-    /// The byte of the block at which the offending field begins; for a block that is too short,
-    /// where it ends.
+    /// The offset in the block at which the wrong field begins. For a block that is too short, the
+    /// offset at which it ends.
     pub fn offset(&self) -> u64 {
         self.offset
     }

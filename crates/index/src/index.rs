@@ -1,12 +1,12 @@
-//! The points of one sealed segment: sorted, immutable, cheap to share behind an `Arc`.
+//! The points of one sealed segment: sorted and immutable.
 //!
-//! It does not know which segment, nor where its bytes come from.
+//! The index does not know its segment, nor the source of its bytes.
 
 use std::fmt;
 
-use crate::builder::{POINTS_MAX, check_points};
 use crate::codec::{self, Bounds};
 use crate::error::{DecodeError, PointsError};
+use crate::order::{POINTS_MAX, check_points};
 use crate::point::{IndexPoint, Span};
 use crate::search::Points;
 
@@ -17,7 +17,7 @@ pub struct Index {
 }
 
 impl Index {
-    /// An index of `points`, which may be none.
+    /// An index of `points`, of which there may be none.
     ///
     /// # Errors
     /// [`PointsError`] if a point breaks the rules of [`IndexPoint`].
@@ -31,19 +31,20 @@ impl Index {
         Self { points: points.into_boxed_slice() }
     }
 
-    /// Reads an index block; the layout is in `FORMAT.md`. The same bytes as
-    /// [`encode`](Self::encode) made are the only ones that decode to an index.
+    /// Decodes an index block, whose layout is in `FORMAT.md`. An index has only one block, the one
+    /// that [`encode`](Self::encode) returns.
     ///
-    /// Takes time and memory in proportion to `block`, whatever it holds: at most 8 bytes of memory
-    /// for each of its own.
+    /// This takes time and memory in proportion to `block`, whatever it holds: at most 8 bytes of
+    /// memory for each byte of it.
     ///
     /// # Errors
-    /// [`DecodeError`] for anything but the block of an index whose points all lie inside `bounds`.
+    /// [`DecodeError`] for anything but the block of an index whose points all lie in `bounds`.
     pub fn decode(block: &[u8], bounds: &Bounds) -> Result<Self, DecodeError> {
         codec::decode(block, bounds).map(Self::from_checked)
     }
 
-    /// The index block, by the layout in `FORMAT.md`. Equal indexes give equal bytes.
+    /// The index block of this index, whose layout is in `FORMAT.md`. Equal indexes have equal
+    /// blocks.
     pub fn encode(&self) -> Vec<u8> {
         codec::encode_checked(&self.points)
     }
@@ -58,7 +59,7 @@ impl Index {
         self.points.len()
     }
 
-    /// Whether there are no points.
+    /// Whether the index is empty.
     pub fn is_empty(&self) -> bool {
         self.points.is_empty()
     }
@@ -68,21 +69,20 @@ impl Index {
         self.points.get(position).copied()
     }
 
-    /// The span in which `seq` lies, if it lies in the segment at all: that of the last point at or
-    /// below it. `None` if there is no such point.
+    /// The span of the last point at or below `seq`. If the segment holds `seq`, this span does.
+    /// `None` if all points are above `seq`.
     pub fn floor(&self, seq: u64) -> Option<Span> {
         self.position_of(seq).and_then(|position| self.span_at(position))
     }
 
-    /// The span in which the search for the first frame with a timestamp of `timestamp` or later
-    /// begins: that of the last point before it, or the first. The frame may turn out to be the
-    /// first of the span after it. `None` only without points.
+    /// The span in which a search for the first frame at or after `timestamp` begins: the span of
+    /// the last point before that time, or else the first span. The frame may also be the first of
+    /// the next span. `None` only for an index without points.
     pub fn floor_time(&self, timestamp: u64) -> Option<Span> {
         self.span_at(self.points.position_of_time(timestamp))
     }
 
-    /// The position of the point that begins the span of `seq`, to step on from with
-    /// [`span_at`](Self::span_at).
+    /// The position of the last point at or below `seq`, for [`span_at`](Self::span_at).
     pub fn position_of(&self, seq: u64) -> Option<usize> {
         self.points.position_of(seq)
     }
@@ -92,13 +92,13 @@ impl Index {
         self.points.span_at(position)
     }
 
-    /// The memory the index takes, in bytes.
+    /// The memory that the index takes, in bytes.
     pub fn weight(&self) -> usize {
         size_of::<Self>() + size_of_val(&*self.points)
     }
 }
 
-// A segment has thousands of points: the ends say enough.
+// A segment has thousands of points, so only the first and the last are printed.
 impl fmt::Debug for Index {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Index")

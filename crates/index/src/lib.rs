@@ -1,34 +1,32 @@
-//! A sparse index from sequence number and time to file offset, for one segment of a write-ahead
-//! log.
+//! A sparse index from seq and time to file offset, for one segment of a write-ahead log.
 //!
-//! If you want to read or write a log, use `stratawal`: this crate opens no file, knows no frame,
-//! and leaves the question of where its bytes are kept to the layer above.
+//! Do not use this crate to read or write a log; use `stratawal` for that. This crate does not open
+//! files and does not know frames, and the layer above decides where its bytes are stored.
 //!
-//! An index holds one [`IndexPoint`] every few KiB of a segment. A reader asks for the [`Span`]
-//! that a sequence number falls into, reads that span with one positioned read, and walks the
-//! frames in it.
+//! An index holds one [`IndexPoint`] for every few KiB of a segment. A reader looks up the [`Span`]
+//! that holds a seq, reads that span with one positioned read, and steps through the frames in it.
 //!
 //! | type | what it is for |
 //! |---|---|
-//! | [`Index`] | the points of a sealed segment; immutable; encoded to bytes and decoded from them |
-//! | [`PackedIndex`] | the same in a third of the memory, for those who keep many |
-//! | [`IndexBuilder`] | makes an [`Index`] from the frames of a segment, in order |
-//! | [`ActiveIndex`] | the index of the segment being written: one writer, readers without locks |
+//! | [`Index`] | the points of a sealed segment; immutable; encoded to bytes and decoded |
+//! | [`PackedIndex`] | the same points in a third of the memory, for a cache of many segments |
+//! | [`IndexBuilder`] | builds an [`Index`] from the frames of a segment, in order |
+//! | [`ActiveIndex`] | the index of the active segment: one writer, readers without locks |
 //! | [`Cache`] | loaded indexes, bounded in bytes and in entries; a hit takes no lock |
 //!
-//! The encoded form is specified in `FORMAT.md` beside this crate's manifest.
+//! `FORMAT.md` in this crate's directory specifies the encoded form.
 //!
 //! ```
 //! use stratawal_index::{Bounds, Index, IndexBuilder};
 //!
-//! // The frames of a segment, as they were written: first seq, file offset, microseconds since 1970.
+//! // The frames of a segment in order: first seq, file offset, microseconds since 1970.
 //! let mut builder = IndexBuilder::new(4096);
 //! builder.push(1000, 128, 1_700_000_000_000_000)?;
-//! builder.push(1010, 2304, 1_700_000_000_000_400)?; // nearer than 4096 bytes to the last point: no point
+//! builder.push(1010, 2304, 1_700_000_000_000_400)?; // too near to the last point
 //! builder.push(1040, 4264, 1_700_000_000_001_500)?;
 //! let index = builder.finish();
 //!
-//! // To bytes and back. What is read is believed only inside the bounds of its segment.
+//! // To bytes and back. Decoding refuses points outside the bounds of the segment.
 //! let block = index.encode();
 //! let index = Index::decode(&block, &Bounds { seq: 1000..1100, offset: 128..8192 })?;
 //!
@@ -48,6 +46,7 @@ mod codec;
 mod error;
 mod fail_points;
 mod index;
+mod order;
 mod packed;
 mod point;
 #[doc(hidden)]

@@ -1,8 +1,8 @@
-//! The points of one sealed segment in a third of the memory: for those who keep many.
+//! The points of one sealed segment in a third of the memory, for a cache of many segments.
 //!
-//! It holds what an [`Index`] holds. Points are kept by the 64: the first whole, of each the
-//! differences to that one, all of a group in as many bytes as its largest needs. So any point is
-//! found by its position at once.
+//! The points are those of an [`Index`], in groups of 64. A group stores its first point, and of
+//! each point the differences from the first. All differences of a group take as many bytes as the
+//! largest of them needs, so the position of a point gives the offset of its bytes.
 
 use std::fmt;
 
@@ -10,22 +10,24 @@ use crate::index::Index;
 use crate::point::{IndexPoint, Span};
 use crate::search::Points;
 
-/// The points of one segment, sorted, packed: 7 to 11 bytes each where an [`Index`] takes 24.
+/// The points of one segment, sorted and packed. A point takes 7 to 11 bytes; in an [`Index`] it
+/// takes 24.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PackedIndex {
     count: usize,
     groups: Box<[Group]>,
-    /// The differences of all groups, with zeros behind them: a number is read as eight bytes.
+    /// The differences of all groups, and eight zeros after them: every number is read as eight
+    /// bytes.
     bytes: Box<[u8]>,
 }
 
-/// Sixty-four points, or those that are left.
+/// Sixty-four points; fewer in the last group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Group {
     first: IndexPoint,
-    /// Where its differences begin.
+    /// Where the differences of the group begin in `bytes`.
     at: usize,
-    /// How many bytes those of seq, offset and timestamp take.
+    /// The number of bytes of each difference: of the seqs, the offsets and the timestamps.
     widths: [u8; 3],
 }
 
@@ -33,14 +35,16 @@ const GROUP_LEN: usize = 64;
 const NUMBER_LEN_MAX: usize = 8;
 
 impl PackedIndex {
-    /// The points of `index`.
+    /// Packs the points of `index`.
     #[must_use]
     pub fn new(index: &Index) -> Self {
         let points = index.points();
-        let (mut groups, mut bytes) = (Vec::with_capacity(points.len().div_ceil(GROUP_LEN)), Vec::new());
+        let mut groups = Vec::with_capacity(points.len().div_ceil(GROUP_LEN));
+        let mut bytes = Vec::new();
         for group in points.chunks(GROUP_LEN) {
-            let (first, last) = (group[0], group[group.len() - 1]);
-            // Nothing falls, so the last differs most.
+            let first = group[0];
+            let last = group[group.len() - 1];
+            // The values never fall, so the differences of the last point are the largest.
             let widths = differences(first, last).map(width);
             groups.push(Group { first, at: bytes.len(), widths });
             for &point in group {
@@ -59,37 +63,37 @@ impl PackedIndex {
         self.count
     }
 
-    /// Whether there are no points.
+    /// Whether the index is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// As [`Index::floor`].
+    /// The span of the last point at or below `seq`; see [`Index::floor`].
     #[must_use]
     pub fn floor(&self, seq: u64) -> Option<Span> {
         self.position_of(seq).and_then(|position| self.span_at(position))
     }
 
-    /// As [`Index::floor_time`].
+    /// The span in which a search for a time begins; see [`Index::floor_time`].
     #[must_use]
     pub fn floor_time(&self, timestamp: u64) -> Option<Span> {
         self.span_at(self.position_of_time(timestamp))
     }
 
-    /// As [`Index::position_of`].
+    /// The position of the last point at or below `seq`.
     #[must_use]
     pub fn position_of(&self, seq: u64) -> Option<usize> {
         Points::position_of(self, seq)
     }
 
-    /// As [`Index::span_at`].
+    /// The span that begins with the point at `position`.
     #[must_use]
     pub fn span_at(&self, position: usize) -> Option<Span> {
         Points::span_at(self, position)
     }
 
-    /// The memory the index takes, in bytes.
+    /// The memory that the index takes, in bytes.
     #[must_use]
     pub fn weight(&self) -> usize {
         size_of::<Self>() + size_of_val(&*self.groups) + self.bytes.len()
@@ -99,12 +103,13 @@ impl PackedIndex {
         Points::position_of_time(self, timestamp)
     }
 
-    /// The number of `width` bytes at `at`.
+    /// Reads the number of `width` bytes at `at`.
     #[inline]
     fn number(&self, at: usize, width: u8) -> u64 {
         let bytes = self.bytes.get(at..at + NUMBER_LEN_MAX).and_then(|bytes| bytes.first_chunk());
-        let number = u64::from_le_bytes(*bytes.expect("invariant: eight zeros stand behind the last number"));
-        // A shift by all 64 bits is none, and of no bytes nothing is left.
+        let number = u64::from_le_bytes(*bytes.expect("invariant: eight zeros follow the last number"));
+        // For a width of 0 the shift is by all 64 bits, `checked_shr` returns `None`, and the
+        // number is 0.
         number & u64::MAX.checked_shr(64 - 8 * u32::from(width)).unwrap_or(0)
     }
 }
@@ -119,7 +124,8 @@ impl Points for PackedIndex {
         let Group { first, at, widths } = self.groups[position / GROUP_LEN];
         let [seq, offset, timestamp] = widths;
         let at = at + position % GROUP_LEN * usize::from(seq + offset + timestamp);
-        let (offset_at, timestamp_at) = (at + usize::from(seq), at + usize::from(seq + offset));
+        let offset_at = at + usize::from(seq);
+        let timestamp_at = at + usize::from(seq + offset);
         IndexPoint {
             seq: first.seq + self.number(at, seq),
             offset: first.offset + self.number(offset_at, offset),
@@ -132,7 +138,7 @@ fn differences(first: IndexPoint, point: IndexPoint) -> [u64; 3] {
     [point.seq - first.seq, point.offset - first.offset, point.timestamp - first.timestamp]
 }
 
-/// How many bytes a number takes; none for 0.
+/// The number of bytes that a number needs; 0 for the number 0.
 const fn width(number: u64) -> u8 {
     (64 - number.leading_zeros()).div_ceil(8) as u8
 }
@@ -152,8 +158,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Rows of all lengths around the borders of groups, with steps of every width, up to the
-    /// largest numbers there are.
+    /// Rows with lengths around the boundaries of groups, and with steps of every width up to the
+    /// largest numbers.
     fn rows() -> impl Strategy<Value = Vec<IndexPoint>> {
         let step = || prop_oneof![4 => 1u64..300, 2 => 1u64..100_000, 1 => (0u32..57).prop_map(|bits| 1 << bits)];
         let rise = prop_oneof![2 => Just(0), 5 => step()];
@@ -167,7 +173,7 @@ mod tests {
                 last.timestamp = last.timestamp.saturating_add(timestamp);
                 points.push(last);
             }
-            // Where a sum has come to the end of u64 it rises no more.
+            // A sum that has reached the end of u64 does not rise any more.
             points.dedup_by(|b, a| b.seq == a.seq || b.offset == a.offset);
             points
         })
@@ -175,7 +181,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_answers_as_the_index_it_was_made_of(points in rows(), seqs in prop::collection::vec(any::<u64>(), 8)) {
+        fn a_packed_index_equals_its_index(points in rows(), seqs in prop::collection::vec(any::<u64>(), 8)) {
             let index = Index::from_points(points.clone()).unwrap();
             let packed = PackedIndex::new(&index);
             prop_assert_eq!(packed.len(), points.len());
@@ -194,14 +200,14 @@ mod tests {
     }
 
     #[test]
-    fn an_index_without_points_packs_to_one() {
+    fn an_index_without_points_can_be_packed() {
         let packed = PackedIndex::new(&Index::default());
         assert!(packed.is_empty() && packed.floor(5).is_none() && packed.floor_time(5).is_none());
     }
 
     #[test]
-    fn it_takes_a_third_of_the_memory() {
-        // As of a segment of 64 MiB with frames of 6 KiB, written at 100 MB/s.
+    fn a_packed_index_takes_a_third_of_the_memory() {
+        // The points of a 64 MiB segment with frames of 6 KiB that was written at 100 MB/s.
         let point =
             |i: u64| IndexPoint { seq: (1 << 40) + i * 46, offset: 128 + i * 6_160, timestamp: (1 << 50) + i * 61 };
         let index = Index::from_points((0..10_900).map(point).collect()).unwrap();

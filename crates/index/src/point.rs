@@ -16,12 +16,12 @@ pub struct IndexPoint {
 
 /// The part of a segment between a point and the one after it.
 ///
-/// It is what one positioned read fetches: the bytes from `point.offset` up to `next.offset`.
+/// One positioned read fetches it: the bytes from `point.offset` up to `next.offset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Span {
     /// Where the span begins.
     pub point: IndexPoint,
-    /// Where the next span begins; `None` for the last span, which ends where the segment's frames
-    /// end.
+    /// Where the next span begins. `None` for the last span, which ends with the frames of the
+    /// segment.
     pub next: Option<IndexPoint>,
 }

@@ -1,12 +1,12 @@
-//! What must hold for any bytes: one call for a fuzz target, and for the property tests beside it.
+//! The property that decoding has for any bytes, for the fuzz target and the tests.
 
 use crate::codec::{self, Bounds};
 use crate::index::Index;
 
-/// Decoding answers for any bytes, and takes only what encoding makes.
+/// Checks that decoding does not panic, and that it accepts only a block that encoding returns.
 ///
-/// The bytes are tried as a block, and as what stands in a block between version and checksum,
-/// which no mutation gets past otherwise.
+/// The bytes are decoded twice: as a block, and as the part of a block between version and
+/// checksum. A mutated block would hardly ever have the right checksum.
 pub fn decoding_is_total_and_canonical(bytes: &[u8]) {
     check(bytes);
     let mut block = codec::VERSIONED_MAGIC.to_vec();
@@ -20,6 +20,6 @@ fn check(block: &[u8]) {
     let Ok(index) = Index::decode(block, &bounds) else {
         return;
     };
-    assert_eq!(index.encode(), block, "a block that encoding does not make");
+    assert_eq!(index.encode(), block, "encoding does not return this block");
     Index::from_points(index.points().to_vec()).expect("invariant: decoded points follow the rules");
 }

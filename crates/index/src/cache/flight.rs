@@ -1,10 +1,10 @@
-//! One load under way, and those who wait for it.
+//! A load that is running, and the threads that wait for it.
 
 use std::sync::Arc;
 
 use stratawal_sync::{Condvar, Mutex, fail_point};
 
-/// One load under way.
+/// A load that is running. Every thread that misses the same key waits here.
 pub(super) struct Flight<T> {
     state: Mutex<State<T>>,
     ended: Condvar,
@@ -21,7 +21,7 @@ impl<T> Flight<T> {
         Self { state: Mutex::new(State::UnderWay), ended: Condvar::new() }
     }
 
-    /// Waits for the end of the load, and gives its value unless it failed.
+    /// Waits for the end of the load, and returns its value unless it failed.
     pub(super) fn wait(&self) -> Option<Arc<T>> {
         let mut state = self.state.lock();
         loop {

@@ -1,4 +1,4 @@
-//! A part of the cache's map: an immutable snapshot that readers search and the holder of the
+//! A part of the cache's map: an immutable snapshot, which readers search and the holder of the
 //! cache's lock replaces.
 
 use std::ops::RangeInclusive;
@@ -7,9 +7,9 @@ use std::sync::Arc;
 use stratawal_sync::Published;
 use stratawal_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::CacheKey;
+use super::key::CacheKey;
 
-/// A value that is held.
+/// A value that the cache holds.
 pub(super) struct Entry<T> {
     value: Arc<T>,
     pub(super) weight: usize,
@@ -17,19 +17,20 @@ pub(super) struct Entry<T> {
 }
 
 impl<T> Entry<T> {
-    /// An entry not used yet: one that is never asked for again does not outlive those that are.
+    /// An entry that counts as unused, so that a value that is read only once is evicted before
+    /// others.
     pub(super) fn new(value: Arc<T>, weight: usize) -> Self {
         Self { value, weight, used: AtomicBool::new(false) }
     }
 }
 
-/// Entries, sorted by key: a lookup is a binary search over a few lines of memory, and a copy is
-/// one allocation.
+/// Entries, sorted by key: a look-up is a binary search over a few cache lines, and a copy is one
+/// allocation.
 type Map<T> = Vec<(CacheKey, Arc<Entry<T>>)>;
 
 pub(super) struct Shard<T> {
     map: Published<Map<T>>,
-    /// Kept here, so that hits on different shards do not contend for one count.
+    /// The count is per shard, so that hits on different shards do not contend for it.
     pub(super) hits: AtomicU64,
 }
 
@@ -42,20 +43,21 @@ impl<T> Shard<T> {
     pub(super) fn get(&self, key: CacheKey) -> Option<Arc<T>> {
         let map = self.map.load();
         let entry = find(&map, key)?;
-        // Relaxed, both; a hint to eviction. Looking first keeps a hot entry's cache line shared.
+        // Relaxed, both: a hint to eviction. The load before the store keeps the cache line of an
+        // entry that is read often shared.
         if !entry.used.load(Ordering::Relaxed) {
             entry.used.store(true, Ordering::Relaxed);
         }
         Some(Arc::clone(&entry.value))
     }
 
-    /// Whether the entry of `key` was used since this was last asked.
+    /// Whether the entry of `key` was used since the last call for it.
     pub(super) fn take_used(&self, key: CacheKey) -> bool {
-        // Relaxed; a hint: a use that is missed costs one load.
+        // Relaxed: a hint. A use that is missed costs one load.
         find(&self.map.load(), key).is_some_and(|entry| entry.used.swap(false, Ordering::Relaxed))
     }
 
-    /// Puts an entry in. The caller holds the cache's lock, and the key is not there.
+    /// Adds an entry. The caller holds the cache's lock, and the map does not have the key.
     pub(super) fn put(&self, key: CacheKey, entry: Arc<Entry<T>>) {
         let map = self.map.load();
         let at = map.partition_point(|(other, _)| *other < key);

@@ -68,9 +68,9 @@ impl Preallocation {
     /// them. It extends the file in steps that start small and grow with the file.
     ///
     /// # Errors
-    /// [`ErrorKind::Preallocate`]: nothing has changed, and the call may be repeated. After any other
-    /// error nothing may be written to the file until recovery has run: the CLOSE at the end of the
-    /// file could not be written again.
+    /// [`ErrorKind::Preallocate`]: nothing has changed, and the call may be repeated. After any
+    /// other error nothing may be written to the file until recovery has run: the CLOSE at the end
+    /// of the file could not be written again.
     pub fn ensure(&mut self, tail: &ByteOffset, bytes: u64) -> Result<()> {
         self.ensure_exactly(tail.0.saturating_add(bytes).saturating_add(CONTROL_RESERVE), true)
     }

@@ -1,66 +1,58 @@
 //! Loaded values by key, bounded in bytes and in entries.
 //!
-//! Invariants: what the maps hold never passes the limits; one key is never loaded twice at the
-//! same time; an entry whose load began before its removal is not in the cache once the removal has
-//! returned. The cache does not know what it keeps, and rests nothing on when a replaced snapshot
-//! is dropped.
-
-use std::sync::Arc;
+//! Invariants: the entries of the maps never exceed the limits; one key is never loaded twice at
+//! the same time; an entry whose load began before its removal is not in the cache once the removal
+//! has returned. The cache does not know what its values are, and does not depend on when a
+//! replaced snapshot is dropped.
 
 mod flight;
+mod key;
 mod shard;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::ops::RangeInclusive;
-
-use flight::Flight;
-use shard::{Entry, Shard};
+use std::sync::Arc;
 
 use stratawal_sync::atomic::Ordering;
 use stratawal_sync::{Mutex, MutexGuard, fail_point};
 
-/// Names a cached value: a segment by its stream and its generation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CacheKey {
-    /// The id of the stream.
-    pub stream_id: u64,
-    /// The generation of the segment.
-    pub generation: u32,
-}
+use self::flight::Flight;
+pub use self::key::CacheKey;
+use self::shard::{Entry, Shard};
 
 /// How much a [`Cache`] keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheLimits {
-    /// The most bytes, as the loaders weigh them. The cache's own share, some 150 bytes an entry,
-    /// is not counted.
+    /// The most bytes, by the weights that the loaders return. The memory of the cache itself, some
+    /// 150 bytes an entry, is not counted.
     pub bytes_max: usize,
-    /// The most entries. With 0 nothing is kept.
+    /// The most entries. With 0 the cache keeps nothing.
     pub entries_max: usize,
 }
 
-/// What a [`Cache`] has done and holds.
+/// Counts of the calls and the contents of a [`Cache`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CacheStats {
-    /// Calls that found their value at the first look.
+    /// Calls that found their value in the cache.
     pub hits: u64,
-    /// Calls of [`get_or_load`](Cache::get_or_load) that did not: they loaded, or waited for
-    /// another's load.
+    /// Calls of [`get_or_load`](Cache::get_or_load) that did not find it: they loaded the value, or
+    /// waited for another thread to load it.
     pub misses: u64,
     /// Entries held now.
     pub entries: usize,
-    /// Bytes held now, as the loaders weighed them.
+    /// Bytes held now, by the weights that the loaders returned.
     pub bytes: usize,
 }
 
-/// Loaded values, bounded in bytes and in entries, for any number of threads.
+/// A cache of loaded values, bounded in bytes and in entries, for any number of threads.
 ///
-/// A hit takes no lock: the map is a row of immutable snapshots, one a shard. Whatever changes the
-/// cache goes through one lock, which is never held while a loader runs or a value is dropped.
+/// A hit takes no lock: the map consists of immutable snapshots, one for each shard. Every change
+/// of the cache takes one lock, which is not held while a loader runs or a value is dropped.
 ///
-/// A value too large for the limits, and one removed while it was loaded, is handed out and not
-/// kept.
+/// A value that is too large for the limits, or whose key was removed while it was loaded, is
+/// returned and not kept.
 ///
 /// ```
 /// use stratawal_index::{Cache, CacheKey, CacheLimits};
@@ -78,15 +70,15 @@ pub struct CacheStats {
 pub struct Cache<T> {
     limits: CacheLimits,
     shards: Box<[Shard<T>]>,
-    // One lock for all shards: it is held for the copy of one shard's map, a few microseconds,
-    // while a miss costs a read from a file. A lock a shard would leave the limits, the order of
-    // eviction and the removal of a stream to be agreed on between locks.
+    // One lock for all shards. It is held while one shard's map is copied, a few microseconds; a
+    // miss costs a read from a file. With a lock for each shard, the limits, the order of eviction
+    // and the removal of a stream would need several locks at once.
     ledger: Mutex<Ledger<T>>,
 }
 
-/// What the writers know.
+/// The state that the lock protects.
 struct Ledger<T> {
-    /// The loads under way, each with whether its key was removed since it began.
+    /// The loads that are running.
     flights: BTreeMap<CacheKey, UnderWay<T>>,
     /// The keys of all entries, the next candidate for eviction first.
     queue: VecDeque<CacheKey>,
@@ -94,16 +86,19 @@ struct Ledger<T> {
     misses: u64,
 }
 
+/// A load that is running.
 struct UnderWay<T> {
     flight: Arc<Flight<T>>,
+    /// Whether the key was removed since the load began.
     is_removed: bool,
 }
 
-/// What a caller does that has found nothing.
+/// How a caller that did not find its value continues.
 enum Turn<'a, T> {
-    /// The entry came in meanwhile.
+    /// The entry was added since.
     Hit(Arc<T>),
-    /// Another loads it. The value is this caller's too unless the key was removed before it came.
+    /// Another thread loads the value. This caller can use it, too, unless the key was removed
+    /// before this call.
     Wait {
         flight: Arc<Flight<T>>,
         is_removed: bool,
@@ -111,8 +106,8 @@ enum Turn<'a, T> {
     Load(Landing<'a, T>),
 }
 
-// A power of two. Few enough that an empty cache is small, many enough that an insert copies
-// little.
+// A power of two. It is small enough for an empty cache to be small, and large enough for an
+// insertion to copy little.
 const SHARDS: usize = if cfg!(stratawal_loom) { 2 } else { 16 };
 
 impl<T> Cache<T> {
@@ -126,20 +121,20 @@ impl<T> Cache<T> {
     pub fn get(&self, key: CacheKey) -> Option<Arc<T>> {
         let shard = self.shard(key);
         let value = shard.get(key)?;
-        // Relaxed; a count, that orders nothing.
+        // Relaxed: the count orders nothing.
         shard.hits.fetch_add(1, Ordering::Relaxed);
         Some(value)
     }
 
-    /// The value of `key`, loaded by `load` if it is not held. `load` gives the value and its
-    /// weight in bytes.
+    /// The value of `key`. If it is not held, `load` loads it and returns the value and its weight
+    /// in bytes.
     ///
-    /// A hit takes no lock. Of several callers that miss at once one loads, and the others wait for
-    /// its value; if its loader fails or panics, they try with their own. `load` may use the cache
-    /// for other keys, but a call for the same key from inside it would wait for itself.
+    /// A hit takes no lock. Of several callers that miss at the same time one loads, and the others
+    /// wait for its value; if its loader fails or panics, they try with their own. `load` may use
+    /// the cache for other keys, but with the same key it would wait for itself.
     ///
     /// # Errors
-    /// What this caller's own `load` fails with.
+    /// The error of this caller's own `load`.
     pub fn get_or_load<E>(&self, key: CacheKey, load: impl FnOnce() -> Result<(T, usize), E>) -> Result<Arc<T>, E> {
         if let Some(value) = self.get(key) {
             return Ok(value);
@@ -155,42 +150,42 @@ impl<T> Cache<T> {
                 Turn::Load(landing) => break landing,
             }
         };
-        // If this fails or unwinds, dropping the landing lets the waiters go on.
+        // If this fails or unwinds, the waiting threads are woken when the landing is dropped.
         let (value, weight) = load()?;
         Ok(landing.land(value, weight))
     }
 
-    /// Removes `key`. Once this has returned no call that begins finds its value, and no load that
-    /// began before will put it in; values already handed out stay as they are.
+    /// Removes `key`. Once this has returned, no new call finds the value, and no load that began
+    /// before adds it. Values that were returned before stay valid.
     pub fn remove(&self, key: CacheKey) {
         self.remove_all(key..=key);
     }
 
-    /// Removes every key of a stream, as [`remove`](Self::remove) does.
+    /// Removes every key of a stream, each as by [`remove`](Self::remove).
     pub fn remove_stream(&self, stream_id: u64) {
         let key = |generation| CacheKey { stream_id, generation };
         self.remove_all(key(0)..=key(u32::MAX));
     }
 
-    /// Gives up every value that is held. A load under way ends as it would have: its value is
-    /// kept, unless its key was removed. Once this has returned, a value is dropped as soon as no
-    /// caller and no call that runs holds it.
+    /// Drops every value that is held. A load that is running is not affected: its value is kept,
+    /// unless its key was removed. Once this has returned, a value lives only as long as a caller
+    /// or a running call holds it.
     pub fn clear(&self) {
         let key = |stream_id, generation| CacheKey { stream_id, generation };
         self.take(self.ledger.lock(), &(key(0, 0)..=key(u64::MAX, u32::MAX)));
     }
 
-    /// What the cache has done and holds.
+    /// The counts of the cache now.
     pub fn stats(&self) -> CacheStats {
-        // Relaxed; a count, that orders nothing.
+        // Relaxed: the count orders nothing.
         let hits = self.shards.iter().map(|shard| shard.hits.load(Ordering::Relaxed)).sum();
         let ledger = self.ledger.lock();
         CacheStats { hits, misses: ledger.misses, entries: ledger.queue.len(), bytes: ledger.bytes }
     }
 
     fn shard(&self, key: CacheKey) -> &Shard<T> {
-        // Stream ids are random, generations count up: their sum times 2^64 / phi spreads both over
-        // the top bits.
+        // Stream ids are random, and generations count up. The product of their sum and 2^64 / phi
+        // spreads both over the top bits.
         let hash = key.stream_id.wrapping_add(key.generation.into()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         &self.shards[(hash >> (u64::BITS - SHARDS.ilog2())) as usize]
     }
@@ -219,7 +214,7 @@ impl<T> Cache<T> {
         self.take(ledger, &keys);
     }
 
-    /// Takes the entries of `keys` out of the cache, gives the lock back, and drops them.
+    /// Takes the entries of `keys` out of the cache, and drops them once the lock is released.
     fn take(&self, mut ledger: MutexGuard<'_, Ledger<T>>, keys: &RangeInclusive<CacheKey>) {
         let mut removed = Vec::new();
         ledger.queue.retain(|key| !keys.contains(key));
@@ -227,12 +222,12 @@ impl<T> Cache<T> {
             shard.take(keys, &mut removed);
         }
         ledger.bytes -= removed.iter().map(|entry| entry.weight).sum::<usize>();
-        // Values may be slow to drop, and may even call back: not under the lock.
+        // Not under the lock: a value may be slow to drop, and may even call the cache.
         drop(ledger);
         drop(removed);
     }
 
-    /// Makes room and puts `entry` in; gives what had to go for it.
+    /// Adds `entry`, and returns the entries that were evicted for it.
     fn put(&self, ledger: &mut Ledger<T>, key: CacheKey, entry: Arc<Entry<T>>) -> Vec<Arc<Entry<T>>> {
         let mut evicted = Vec::new();
         if entry.weight > self.limits.bytes_max || self.limits.entries_max == 0 {
@@ -251,8 +246,9 @@ impl<T> Cache<T> {
         evicted
     }
 
-    /// Second chance: the first entry of the queue that was not used since it was last looked at.
-    /// Those used go to the back; readers who go on using them hold this up for one round at most.
+    /// Takes the next victim off the queue, by second chance: the first entry that was not used
+    /// since the last look at it. Used entries go to the end of the queue, each at most once in a
+    /// call.
     fn next_victim(&self, queue: &mut VecDeque<CacheKey>) -> CacheKey {
         for _ in 0..queue.len() {
             let Some(&key) = queue.front() else { break };
@@ -271,7 +267,7 @@ impl<T> fmt::Debug for Cache<T> {
     }
 }
 
-/// The duty to end a load that this caller has begun. Dropped before it has landed, the load has
+/// The duty to end a load that this caller has begun. If it is dropped before `land`, the load has
 /// failed.
 struct Landing<'a, T> {
     cache: &'a Cache<T>,
@@ -290,7 +286,8 @@ impl<T> Landing<'_, T> {
             Some(UnderWay { is_removed: false, .. }) => self.cache.put(&mut ledger, self.key, entry),
             _ => Vec::new(),
         };
-        // Under the same lock as the entry goes in, so that no caller finds neither.
+        // Under the same lock under which the entry is added, so that every caller finds one of the
+        // two.
         ledger.flights.remove(&self.key);
         drop(ledger);
         drop(evicted);
