@@ -9,11 +9,11 @@
 //! use stratawal_storage::MemoryStorage;
 //! use stratawal_stream::{Batch, Durability, LogContext, Location, StreamLog, StreamOptions};
 //!
-//! let env = Arc::new(LogContext::new(Arc::new(MemoryStorage::new())));
-//! env.storage().create_dir(Path::new("/streams"))?;
-//! let place = Location::new("/streams", "orders");
+//! let context = Arc::new(LogContext::new(Arc::new(MemoryStorage::new())));
+//! context.storage().create_dir(Path::new("/streams"))?;
+//! let location = Location::new("/streams", "orders");
 //!
-//! let log = StreamLog::open(env, place, StreamOptions::new())?;
+//! let log = StreamLog::open(context, location, StreamOptions::new())?;
 //! let mut batch = Batch::new();
 //! batch.push("first");
 //! batch.push("second");
@@ -88,8 +88,8 @@ pub use recovery::{Lost, Salvage, Salvaged, salvage};
 pub use report::{CheckState, OpenReport, StreamCheck, TornTail};
 pub use stats::StreamStats;
 pub use stratawal_segment::MapPromise;
+pub use verify::verify;
 pub use write::reserve::RESERVE_LEN;
+
 #[cfg(test)]
 mod scenarios;
-
-pub use verify::verify;

@@ -1,8 +1,9 @@
-//! Reading everything, to see whether it is sound. Changes nothing.
+//! Verifies a stream: reads every entry and checks every SEAL. Changes nothing.
 
+use std::io;
 use std::sync::Arc;
 
-use stratawal_frame::{SegmentHeader, SeqNo};
+use stratawal_frame::SegmentHeader;
 use stratawal_segment::{Access, SegmentFile, SegmentId};
 
 use crate::context::LogContext;
@@ -13,30 +14,33 @@ use crate::options::{StreamOptions, Visibility};
 use crate::read::snapshot::Snapshot;
 use crate::report::{CheckState, StreamCheck};
 
-/// Reads every entry of the stream and every SEAL, beside a writer or not; `None` where the stream
-/// is not there. With a read-only [`LogContext`].
+/// Reads every entry of the stream, checks every SEAL, and reports all damage; `None` if the stream
+/// does not exist. Needs a read-only [`LogContext`]. Another process may write to the stream at the
+/// same time.
 ///
-/// What a writer drops from the beginning meanwhile need not be read. Where it takes away anything
-/// else, what is there now is looked at, from the start again.
+/// Entries that a writer drops from the beginning during the call need not be read. If it removes
+/// anything else, the stream is verified again from the start.
 ///
 /// # Errors
-/// What is not damage: I/O, a newer format; a writer that takes away faster than this reads.
+/// I/O, a newer format, and a writer that removes entries faster than this reads them. Damage is
+/// not an error of the call but part of the result.
 pub fn verify(context: &Arc<LogContext>, location: &Location, options: &StreamOptions) -> Result<Option<StreamCheck>> {
-    const LOOKS_MAX: usize = 50;
-    for _ in 0..LOOKS_MAX {
-        match look(context, location, options) {
-            Err(error) if is_taken_away(&error) => {}
-            answer => return answer,
+    const TRIES_MAX: usize = 50;
+    for _ in 0..TRIES_MAX {
+        match try_verify(context, location, options) {
+            Err(error) if was_removed(&error) => {}
+            result => return result,
         }
     }
     Err(Error::text(ErrorKind::Io, location, "the stream changes faster than it can be verified; try again"))
 }
 
-fn is_taken_away(error: &Error) -> bool {
+/// Whether an entry or a file could not be read because a writer has removed it.
+fn was_removed(error: &Error) -> bool {
     error.is_not_found() || matches!(error.kind(), ErrorKind::Truncated { .. } | ErrorKind::Cut { .. })
 }
 
-fn look(context: &Arc<LogContext>, location: &Location, options: &StreamOptions) -> Result<Option<StreamCheck>> {
+fn try_verify(context: &Arc<LogContext>, location: &Location, options: &StreamOptions) -> Result<Option<StreamCheck>> {
     let mut check = StreamCheck {
         stream: location.name().to_owned(),
         state: CheckState::Sound,
@@ -59,23 +63,15 @@ fn look(context: &Arc<LogContext>, location: &Location, options: &StreamOptions)
         return Ok(None);
     }
     let report = log.report();
-    let (mut first, next) = (report.first_seq, report.next_seq);
+    let mut verifier = Verifier::new(log, report.first_seq);
+    check.damage = verifier.damage(report.next_seq)?;
+    if verifier.first_seq > report.next_seq {
+        // A writer has dropped all entries that were seen here.
+        return Err(Error::new(ErrorKind::Truncated { first_seq: verifier.first_seq }, location));
+    }
+    check.first_seq = Some(verifier.first_seq);
+    check.next_seq = Some(report.next_seq);
     check.torn.clone_from(&report.torn);
-    let snapshot = log.inner.shared.snapshot.load();
-    for (i, segment) in snapshot.segments.iter().enumerate() {
-        let (base, limit) = (segment.header.base.0, snapshot.limit(i));
-        check.damage.extend(read_all(&log, &mut first, base, limit.min(next))?);
-        if i + 1 < snapshot.segments.len() && first < limit {
-            let sealed = check_seal(context, location, &segment.header, SeqNo(limit));
-            check.damage.extend(unless_dropped(&log, &snapshot, sealed, &mut first, limit)?);
-        }
-    }
-    if first > next {
-        // All that was seen is gone.
-        return Err(Error::new(ErrorKind::Truncated { first_seq: first }, location));
-    }
-    check.first_seq = Some(first);
-    check.next_seq = Some(next);
     check.state = match (&check.damage[..], &check.torn) {
         ([], None) => CheckState::Sound,
         ([], Some(_)) => CheckState::Torn,
@@ -84,74 +80,99 @@ fn look(context: &Arc<LogContext>, location: &Location, options: &StreamOptions)
     Ok(Some(check))
 }
 
-/// Reads the entries of one segment; answers damage. Raises `first` where a writer drops entries
-/// meanwhile.
-fn read_all(log: &StreamLog, first: &mut u64, base: u64, limit: u64) -> Result<Option<Error>> {
-    loop {
-        let from = base.max(*first);
-        let mut entries = log.iter(from..limit.max(from), Visibility::Stable);
-        let Err(error) = entries.try_for_each(|entry| entry.map(drop)) else { return Ok(None) };
-        match error.kind() {
-            _ if error.is_damage() => return Ok(Some(error)),
-            ErrorKind::Truncated { first_seq: start } if start > from => *first = start,
-            _ => return Err(error),
-        }
-    }
-}
-
-/// What was found of the end of the segment that ends at `limit`; nothing, and `first` raised,
-/// where a writer has dropped the segment.
-fn unless_dropped(
-    log: &StreamLog,
-    snapshot: &Arc<Snapshot>,
-    sealed: Result<Option<Error>>,
-    first: &mut u64,
-    limit: u64,
-) -> Result<Option<Error>> {
-    let error = match sealed {
-        Ok(found) => return Ok(found),
-        Err(error) => error,
-    };
-    let last = limit.saturating_sub(1);
-    match log.inner.segment_removed(&error, &(last..=last), snapshot) {
-        Ok(_) => Err(error),
-        Err(gone) => match gone.kind() {
-            ErrorKind::Truncated { first_seq: start } if start > *first => {
-                *first = start;
-                Ok(None)
-            }
-            _ => Err(gone),
-        },
-    }
-}
-
+/// The number of segment files in the stream's directory.
 fn count_segments(context: &LogContext, location: &Location) -> Result<u64> {
     match context.storage().list(&location.dir()) {
         Ok(entries) => Ok(entries.iter().filter(|e| SegmentId::parse(&e.name).is_some()).count() as u64),
-        // No stream, or something else that has its name: opening reports that.
-        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(0),
+        // The stream does not exist, or a file has its name, which opening it reports.
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(0),
         Err(e) => Err(Error::io(location, e)),
     }
 }
 
-/// Whether a segment that another follows ends in a valid SEAL that says so. Of one that was not
-/// settled before a crash it need not; recovery writes it. So only a finished file is held to it.
-fn check_seal(
-    context: &LogContext,
-    location: &Location,
-    header: &SegmentHeader,
-    limit: SeqNo,
-) -> Result<Option<Error>> {
-    let failed = |e| Error::segment_error(location, e);
-    let id = SegmentId::of(header);
-    let file = SegmentFile::open(context.storage(), &location.dir(), id, Access::Read).map_err(failed)?;
-    if file.header() != header {
-        // Another stream has the name by now, and with it the names of its files.
-        return Err(Error::io(location, std::io::ErrorKind::NotFound.into()));
+/// Reads a stream that could be opened.
+struct Verifier {
+    log: StreamLog,
+    snapshot: Arc<Snapshot>,
+    /// The first live seq. It rises where a writer drops entries during the verification.
+    first_seq: u64,
+}
+
+impl Verifier {
+    fn new(log: StreamLog, first_seq: u64) -> Self {
+        let snapshot = log.inner.shared.snapshot.load();
+        Self { log, snapshot, first_seq }
     }
-    if file.has_active_len() {
-        return Ok(None);
+
+    /// Reads the stream up to `next_seq` and returns the damage: for each segment, the first
+    /// damaged entry and a damaged SEAL.
+    fn damage(&mut self, next_seq: u64) -> Result<Vec<Error>> {
+        let snapshot = Arc::clone(&self.snapshot);
+        let mut damage = Vec::new();
+        for (i, segment) in snapshot.segments.iter().enumerate() {
+            let limit = snapshot.limit(i);
+            damage.extend(self.read_entries(segment.header.base.0, limit.min(next_seq))?);
+            let has_successor = i + 1 < snapshot.segments.len();
+            if has_successor && self.first_seq < limit {
+                damage.extend(self.check_end(&segment.header, limit)?);
+            }
+        }
+        Ok(damage)
     }
-    let sound = file.finished().map_err(failed)?.is_some_and(|finished| finished.frame.first_seq >= limit);
-    Ok((!sound).then(|| Error::damage_at(location, DamageKind::Seal, Some(id), None)))
+
+    /// Reads the entries of the segment with this base and limit, and returns the first damage.
+    fn read_entries(&mut self, base: u64, limit: u64) -> Result<Option<Error>> {
+        loop {
+            let from = base.max(self.first_seq);
+            let mut entries = self.log.iter(from..limit.max(from), Visibility::Stable);
+            let Err(error) = entries.try_for_each(|entry| entry.map(drop)) else { return Ok(None) };
+            match error.kind() {
+                _ if error.is_damage() => return Ok(Some(error)),
+                ErrorKind::Truncated { first_seq } if first_seq > from => self.first_seq = first_seq,
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// Checks the end of a segment that another one follows, and returns the damage. If a writer
+    /// has dropped the segment, raises `first_seq` instead.
+    fn check_end(&mut self, header: &SegmentHeader, limit: u64) -> Result<Option<Error>> {
+        let error = match self.check_seal(header, limit) {
+            Ok(damage) => return Ok(damage),
+            Err(error) => error,
+        };
+        let last = limit.saturating_sub(1);
+        match self.log.inner.segment_removed(&error, &(last..=last), &self.snapshot) {
+            Ok(_) => Err(error),
+            Err(removed) => match removed.kind() {
+                ErrorKind::Truncated { first_seq } if first_seq > self.first_seq => {
+                    self.first_seq = first_seq;
+                    Ok(None)
+                }
+                _ => Err(removed),
+            },
+        }
+    }
+
+    /// Checks that the segment ends in a valid SEAL that counts the entries up to `limit`.
+    ///
+    /// A segment that was not settled before a crash may lack its SEAL, which recovery writes. Its
+    /// file still has the length of an active one, and is not checked.
+    fn check_seal(&self, header: &SegmentHeader, limit: u64) -> Result<Option<Error>> {
+        let shared = &self.log.inner.shared;
+        let failed = |e| Error::segment_error(&shared.location, e);
+        let id = SegmentId::of(header);
+        let file = SegmentFile::open(shared.context.storage(), &shared.location.dir(), id, Access::Read);
+        let file = file.map_err(failed)?;
+        if file.header() != header {
+            // The name now belongs to a segment of another stream.
+            return Err(Error::io(&shared.location, io::ErrorKind::NotFound.into()));
+        }
+        if file.has_active_len() {
+            return Ok(None);
+        }
+        let seal = file.finished().map_err(failed)?;
+        let is_sound = seal.is_some_and(|seal| seal.frame.first_seq.0 >= limit);
+        Ok((!is_sound).then(|| Error::damage_at(&shared.location, DamageKind::Seal, Some(id), None)))
+    }
 }

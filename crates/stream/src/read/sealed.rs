@@ -4,14 +4,17 @@
 //! may open a segment whose SEAL is not written yet; then the frames are scanned.
 
 use std::io;
+use std::sync::Arc;
 
 use stratawal_frame::{ByteOffset, SEGMENT_HEADER_LEN, SegmentHeader};
 use stratawal_index::{Bounds, Index, IndexBuilder, PackedIndex};
-use stratawal_segment::{Access, Finished, FrameLayout, FrameSearch, SegmentData, SegmentFile, SegmentId, SpanState};
+use stratawal_segment::{
+    Access, Finished, FrameLayout, FrameSearch, MapPromise, SegmentData, SegmentFile, SegmentId, SpanState,
+};
+use stratawal_storage::Storage;
 use stratawal_sync::AtomicBitSet;
 
 use super::snapshot::first_point;
-use crate::context::LogContext;
 use crate::error::{Error, Result};
 use crate::history::{contradicts_frame, last_frame_crc};
 use crate::location::Location;
@@ -30,14 +33,15 @@ pub(crate) struct SealedSegment {
 impl SealedSegment {
     /// Loads the segment with this header. Also returns how many bytes of memory it takes.
     ///
-    /// `next` is the header of the segment after it, if that is known. The last frame of this
-    /// segment must then be the one that `next` states. If that frame cannot be read, this is not
-    /// an error here: reading its entries reports why.
+    /// The file is mapped if `map` allows it. `next` is the header of the segment after it, if that
+    /// is known. The last frame of this segment must then be the one that `next` states. If that
+    /// frame cannot be read, this is not an error here: reading its entries reports why.
     ///
     /// # Errors
     /// I/O; damage; `NotFound` if the name now belongs to a segment of another stream.
     pub(super) fn load(
-        context: &LogContext,
+        storage: &Arc<dyn Storage>,
+        map: Option<MapPromise>,
         location: &Location,
         options: &StreamOptions,
         header: &SegmentHeader,
@@ -45,7 +49,7 @@ impl SealedSegment {
     ) -> Result<(Self, usize)> {
         let failed = |e| Error::segment_error(location, e);
         let id = SegmentId::of(header);
-        let file = SegmentFile::open(context.storage(), &location.dir(), id, Access::Read).map_err(failed)?;
+        let file = SegmentFile::open(storage, &location.dir(), id, Access::Read).map_err(failed)?;
         if file.header() != header {
             return Err(Error::io(location, io::ErrorKind::NotFound.into()));
         }
@@ -58,7 +62,7 @@ impl SealedSegment {
         if let Some(next) = next {
             check_last_frame(&file, &index, next, location)?;
         }
-        let data = match context.map_promise() {
+        let data = match map {
             // Without a SEAL the end of the file may still be written again, and the bytes of a
             // mapping must not change.
             Some(promise) if sealed_at.is_some() => {

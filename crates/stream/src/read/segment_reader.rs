@@ -36,7 +36,7 @@ impl PublishedSegment {
             SegmentState::Live(live) => Ok(SegmentReader::Live(Arc::clone(live))),
             SegmentState::Sealed => {
                 let key = CacheKey { stream_id: self.header.stream_id.0, generation: self.header.generation.0 };
-                let load = || SealedSegment::load(context, location, options, &self.header, next);
+                let load = || self.load_sealed(context, location, options, next);
                 context.cache.get_or_load(key, load).map(SegmentReader::Sealed)
             }
         }
@@ -52,10 +52,20 @@ impl PublishedSegment {
         match &self.state {
             SegmentState::Live(live) => Ok(SegmentReader::Live(Arc::clone(live))),
             SegmentState::Sealed => {
-                let (sealed, _) = SealedSegment::load(context, location, options, &self.header, None)?;
+                let (sealed, _) = self.load_sealed(context, location, options, None)?;
                 Ok(SegmentReader::Sealed(Arc::new(sealed)))
             }
         }
+    }
+
+    fn load_sealed(
+        &self,
+        context: &LogContext,
+        location: &Location,
+        options: &StreamOptions,
+        next: Option<&SegmentHeader>,
+    ) -> Result<(SealedSegment, usize)> {
+        SealedSegment::load(context.storage(), context.map_promise(), location, options, &self.header, next)
     }
 }
 
