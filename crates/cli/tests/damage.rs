@@ -198,7 +198,8 @@ fn skip_damage_prints_every_entry_that_is_left() {
 #[test]
 fn skip_damage_takes_a_range_and_no_order() {
     let stream = Files::new();
-    let (first, last) = (stream.seqs[1].start, stream.seqs[1].end - 1);
+    let first = stream.seqs[1].start;
+    let last = stream.seqs[1].end - 1;
     stream.remove(1);
     for (from, to) in [(0, 10), (10, first), (last + 1, last + 3), (last + 1, u64::MAX)] {
         let ran = stream.cat(&["--skip-damage", "--from", &from.to_string(), "--to", &to.to_string()]);
@@ -333,11 +334,12 @@ fn the_advice_about_each_kind_of_damage_works() {
 }
 
 #[test]
-fn only_a_copy_helps_where_the_root_of_the_log_is_damaged() {
+fn damaged_root_is_restored_only_from_a_copy() {
     for (name, is_needed) in [("FORMAT", true), ("streams", true), ("LOCK", false)] {
         let log = Log::new();
         log.append("s", b"1\n");
-        let (path, copy) = (log.path().join(name), log.beside("copy"));
+        let path = log.path().join(name);
+        let copy = log.beside("copy");
         fs::rename(&path, &copy).unwrap();
         for (command, arguments) in
             [("cat", vec!["s"]), ("verify", vec![]), ("streams", vec![]), ("cat", vec!["s", "--skip-damage"])]

@@ -39,7 +39,7 @@ fn exit_codes_are_those_of_the_contract() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_named_and_what_precedes_it_is_kept() {
+fn unreadable_input_file_keeps_earlier_lines() {
     let log = Log::new();
     let good = log.beside("good");
     fs::write(&good, "1\n2\n").unwrap();
@@ -53,7 +53,7 @@ fn a_file_that_cannot_be_read_is_named_and_what_precedes_it_is_kept() {
 }
 
 #[test]
-fn names_of_any_kind_are_distinct_streams_or_a_clear_error() {
+fn any_name_is_a_distinct_stream_or_an_error() {
     let log = Log::new();
     let names = ["a/b", "a_b", "a:b", "user/1", "日本", "中国", "CON", "..", ".", "A", "a", "-x", "..-", "a b", "%"];
     for _ in 0..2 {
@@ -80,7 +80,7 @@ fn names_of_any_kind_are_distinct_streams_or_a_clear_error() {
 }
 
 #[test]
-fn a_closed_pipe_is_no_error() {
+fn closed_output_pipe_is_not_an_error() {
     let log = Log::new();
     let text: Vec<u8> = (0..100_000).flat_map(|i| format!("{i}\n").into_bytes()).collect();
     log.append("s", &text);
@@ -98,7 +98,7 @@ fn a_closed_pipe_is_no_error() {
 }
 
 #[test]
-fn damage_prints_what_precedes_it_and_ends_with_1() {
+fn entries_before_damage_are_printed() {
     let log = Log::new();
     let text: Vec<u8> = (0..2000).flat_map(|i| format!("entry {i}\n").into_bytes()).collect();
     let ran = log.run("append", ["s", "--batch", "10"], &text);
@@ -162,7 +162,7 @@ fn damage_below_is_truncated_away() {
 }
 
 #[test]
-fn a_torn_tail_is_no_damage() {
+fn torn_tail_is_not_damage() {
     let log = Log::new();
     log.append("s", b"1\n2\n3\n");
     // What a process leaves that dies within a write: no CLOSE, and half a frame.
@@ -180,7 +180,7 @@ fn a_torn_tail_is_no_damage() {
 }
 
 #[test]
-fn a_file_over_the_limit_is_an_error_and_nothing_is_appended_twice() {
+fn file_size_limit_appends_nothing_twice() {
     let log = Log::new();
     let text: String = (0..20_000).map(|i| format!("line {i}, and some more of it\n")).collect();
     let input = log.beside("input");
@@ -202,14 +202,14 @@ fn a_file_over_the_limit_is_an_error_and_nothing_is_appended_twice() {
 }
 
 #[test]
-fn a_name_that_cannot_be_creates_nothing() {
+fn invalid_name_creates_nothing() {
     let log = Log::new();
     assert_eq!(log.run("append", [""], b"x\n").code, 2);
     assert!(!log.path().exists());
 }
 
 #[test]
-fn a_stream_that_cannot_be_read_is_told_and_the_others_go_on() {
+fn unreadable_stream_does_not_hide_the_others() {
     let log = Log::new();
     for name in ["a", "b", "c"] {
         log.append(name, b"x\n");
@@ -259,7 +259,7 @@ fn a_stream_that_cannot_be_read_is_told_and_the_others_go_on() {
 }
 
 #[test]
-fn a_deleted_stream_is_gone_and_its_name_begins_at_0() {
+fn deleted_name_begins_at_0_again() {
     let log = Log::new();
     log.append("s", b"1\n2\n");
     log.append("other", b"x\n");
@@ -295,7 +295,7 @@ fn shell(log: &Log, script: &str) -> (Option<i32>, String) {
 }
 
 #[test]
-fn errors_of_the_system_name_path_cause_and_remedy() {
+fn system_errors_name_path_cause_and_remedy() {
     if !cfg!(target_os = "linux") {
         // Past the test harness, which shows nothing of a test that passes.
         let _ = writeln!(std::io::stderr(), "\nskipped: the files that fail are Linux's");
@@ -327,12 +327,13 @@ fn errors_of_the_system_name_path_cause_and_remedy() {
 }
 
 #[test]
-fn too_few_open_files_are_an_error_with_a_path_and_a_remedy() {
+fn lack_of_descriptors_names_path_and_remedy() {
     let log = Log::new();
     // Two segments: the entries after a truncation are in another.
     log.append("s", b"0\n1\n");
     assert_eq!(log.run("truncate", ["s", "--from", "1"], b"").code, 0);
-    let (mut refused, mut below_root) = (0, 0);
+    let mut refused = 0;
+    let mut below_root = 0;
     for command in ["append $L s $F", "cat $L s", "streams $L --json", "verify $L", "truncate $L s --before 1"] {
         // Fewer than four do not start a process.
         for files in 4..16 {
@@ -355,7 +356,7 @@ fn too_few_open_files_are_an_error_with_a_path_and_a_remedy() {
 
 #[cfg(unix)]
 #[test]
-fn all_commands_agree_on_what_is_not_a_directory() {
+fn all_commands_refuse_a_file_as_log() {
     let log = Log::new();
     log.append("real", b"x\n");
     let streams = log.path().join("streams");

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use common::{Log, command};
 
 #[test]
-fn a_line_without_end_is_refused_where_it_passes_the_bound() {
+fn endless_line_is_refused_at_the_bound() {
     let log = Log::new();
     let good = log.beside("good");
     fs::write(&good, "1\n2\n").unwrap();
@@ -32,7 +32,7 @@ fn a_line_without_end_is_refused_where_it_passes_the_bound() {
 }
 
 #[test]
-fn a_large_line_takes_its_memory_and_a_fifth_at_most() {
+fn large_line_takes_little_more_than_its_memory() {
     const LINE_LEN: usize = 100_000_000;
     if !cfg!(target_os = "linux") {
         // Past the test harness, which shows nothing of a test that passes.

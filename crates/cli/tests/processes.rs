@@ -26,7 +26,8 @@ impl Writer {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let (stdin, acks) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        let stdin = child.stdin.take().unwrap();
+        let acks = BufReader::new(child.stdout.take().unwrap());
         Self { child, stdin, acks }
     }
 
@@ -55,7 +56,7 @@ fn last_ack(printed: &[u8]) -> Option<u64> {
 }
 
 #[test]
-fn what_was_acknowledged_is_there_after_a_kill_in_the_middle() {
+fn kill_keeps_acknowledged_lines() {
     for durability in ["flushed", "synced"] {
         let log = Log::new();
         let mut kept = Vec::new();
@@ -100,7 +101,7 @@ fn what_was_acknowledged_is_there_after_a_kill_in_the_middle() {
 }
 
 #[test]
-fn a_second_writer_is_refused_and_told_of_the_lock() {
+fn second_writer_error_names_the_lock() {
     let log = Log::new();
     let mut writer = Writer::start(&log, &["s"]);
     writer.write("first");
@@ -122,7 +123,7 @@ fn a_second_writer_is_refused_and_told_of_the_lock() {
 }
 
 #[test]
-fn readers_beside_an_idle_writer_see_all_and_change_nothing() {
+fn readers_beside_an_idle_writer_change_nothing() {
     let log = Log::new();
     for durability in ["flushed", "synced"] {
         let mut writer = Writer::start(&log, &[durability, "--durability", durability]);
@@ -145,13 +146,14 @@ fn readers_beside_an_idle_writer_see_all_and_change_nothing() {
 }
 
 #[test]
-fn readers_beside_a_busy_writer_see_what_was_acknowledged() {
+fn readers_beside_a_busy_writer_see_acknowledged() {
     for durability in ["flushed", "synced"] {
         let log = Log::new();
         let mut writer = Writer::start(&log, &["s", "--durability", durability, "--batch", "1"]);
         let input = lines(20_000, 0);
         std::thread::scope(|scope| {
-            let (stdin, text) = (&mut writer.stdin, &input);
+            let stdin = &mut writer.stdin;
+            let text = &input;
             scope.spawn(move || drop(stdin.write_all(text)));
             let mut ack = String::new();
             for _ in 0..15 {
@@ -173,7 +175,7 @@ fn readers_beside_a_busy_writer_see_what_was_acknowledged() {
 }
 
 #[test]
-fn an_interrupt_ends_with_130_and_keeps_what_was_acknowledged() {
+fn interrupt_exits_with_130_and_keeps_acknowledged() {
     let log = Log::new();
     let mut writer = Writer::start(&log, &["s"]);
     let last = (0..30).map(|i| writer.write(&i.to_string())).last().unwrap();
@@ -185,7 +187,7 @@ fn an_interrupt_ends_with_130_and_keeps_what_was_acknowledged() {
 }
 
 #[test]
-fn many_runs_of_one_line_each_leave_a_handful_of_files() {
+fn many_short_runs_leave_few_files() {
     let log = Log::new();
     for i in 0..200 {
         log.append("s", format!("{i}\n").as_bytes());
@@ -196,7 +198,7 @@ fn many_runs_of_one_line_each_leave_a_handful_of_files() {
 }
 
 #[test]
-fn real_logs_survive_a_kill_up_to_what_was_acknowledged() {
+fn real_logs_survive_a_kill_up_to_the_acks() {
     let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
     let Ok(files) = std::fs::read_dir(&data) else {
         // Past the test harness, which shows nothing of a test that passes.
@@ -206,7 +208,8 @@ fn real_logs_survive_a_kill_up_to_what_was_acknowledged() {
     let log = Log::new();
     let logs = files.map(|file| file.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "log"));
     for path in logs {
-        let (text, stream) = (std::fs::read(&path).unwrap(), path.file_name().unwrap().to_str().unwrap());
+        let text = std::fs::read(&path).unwrap();
+        let stream = path.file_name().unwrap().to_str().unwrap();
         let mut writer =
             Writer::start(&log, &[stream, path.to_str().unwrap(), "--durability", "flushed", "--batch", "1"]);
         let mut ack = String::new();

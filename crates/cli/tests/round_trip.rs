@@ -31,7 +31,7 @@ fn with_newline(mut text: Vec<u8>) -> Vec<u8> {
 }
 
 #[test]
-fn every_byte_is_kept_but_the_newline_that_ends_a_line() {
+fn every_byte_but_the_final_newline_is_kept() {
     let text = nasty(1 << 20);
     for options in [
         &["s"][..],
@@ -47,7 +47,7 @@ fn every_byte_is_kept_but_the_newline_that_ends_a_line() {
 }
 
 #[test]
-fn ends_of_input_are_what_the_contract_says() {
+fn last_line_needs_no_newline() {
     let log = Log::new();
     let ran = log.append("s", b"");
     assert_eq!(log.run("cat", ["s"], b"").code, 3, "empty input appends nothing, so there is no stream");
@@ -62,9 +62,10 @@ fn ends_of_input_are_what_the_contract_says() {
 }
 
 #[test]
-fn files_are_read_one_behind_the_other_and_a_dash_is_standard_input() {
+fn input_files_are_read_in_order_and_dash_is_stdin() {
     let log = Log::new();
-    let (one, two) = (log.beside("one"), log.beside("two"));
+    let one = log.beside("one");
+    let two = log.beside("two");
     std::fs::write(&one, b"1\nno newline").unwrap();
     std::fs::write(&two, b"2\n").unwrap();
     let ran = log.run("append", ["s".as_ref(), one.as_os_str(), "-".as_ref(), two.as_os_str()], b"in\n");
@@ -90,7 +91,7 @@ fn acknowledgements_rise_and_the_summary_adds_up() {
 }
 
 #[test]
-fn cat_takes_ranges_the_last_ones_and_both_directions() {
+fn cat_prints_ranges_in_both_directions() {
     let log = Log::new();
     let text: String = (0..20).map(|i| format!("{i}\n")).collect();
     log.append("s", text.as_bytes());
@@ -112,7 +113,7 @@ fn cat_takes_ranges_the_last_ones_and_both_directions() {
 }
 
 #[test]
-fn json_of_entries_says_text_or_base64() {
+fn json_entries_are_text_or_base64() {
     let log = Log::new();
     log.append("s", b"quote \" and \\ and \xe6\x97\xa5\n\xff\xfe\n");
     let ran = log.run("cat", ["s", "--json"], b"");
@@ -125,7 +126,7 @@ fn json_of_entries_says_text_or_base64() {
 }
 
 #[test]
-fn streams_and_verify_list_what_there_is() {
+fn streams_and_verify_list_every_stream() {
     let log = Log::new();
     for (stream, text) in [("b", "1\n2\n"), ("a/b", "x\n"), ("A", "y\n")] {
         log.append(stream, text.as_bytes());

@@ -32,7 +32,8 @@ fn end_of(child: &mut Child) -> ExitStatus {
 
 /// Waits until `count` has not changed for a while, and returns it.
 fn settled(mut count: impl FnMut() -> usize) -> usize {
-    let (mut last, mut same) = (count(), 0);
+    let mut last = count();
+    let mut same = 0;
     while same < 5 {
         thread::sleep(Duration::from_millis(100));
         let now = count();
@@ -43,7 +44,7 @@ fn settled(mut count: impl FnMut() -> usize) -> usize {
 }
 
 #[test]
-fn one_signal_ends_an_append_whose_output_has_no_reader() {
+fn one_signal_ends_an_append_without_a_reader() {
     let input: String = (0..100_000).map(|i| format!("{i}\n")).collect();
     for (signal, code) in [("TERM", 143), ("INT", 130)] {
         for durability in ["flushed", "synced"] {
@@ -77,7 +78,7 @@ fn one_signal_ends_an_append_whose_output_has_no_reader() {
 }
 
 #[test]
-fn one_signal_ends_a_command_that_prints_to_a_full_pipe() {
+fn one_signal_ends_a_command_at_a_full_pipe() {
     let log = Log::new();
     log.append("s", "a line of some length\n".repeat(20_000).as_bytes());
     for options in [&[][..], &["--json"], &["--reverse"]] {
@@ -91,7 +92,7 @@ fn one_signal_ends_a_command_that_prints_to_a_full_pipe() {
 }
 
 #[test]
-fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+fn initially_ignored_signal_stays_ignored() {
     if !cfg!(target_os = "linux") {
         // Past the test harness, which shows nothing of a test that passes.
         let _ = writeln!(std::io::stderr(), "\nskipped: only Linux shows what a process ignores");
@@ -106,7 +107,8 @@ fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let (mut stdin, mut acks) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+    let mut stdin = child.stdin.take().unwrap();
+    let mut acks = BufReader::new(child.stdout.take().unwrap());
     let mut ack = String::new();
     for line in 0..5 {
         writeln!(stdin, "{line}").unwrap();

@@ -25,8 +25,9 @@ fn copy(disk: &Disk, log: &str, to: &Path) {
 }
 
 #[test]
-fn a_time_after_the_year_9999_is_printed_as_a_number() {
-    let (log, disk) = (Log::new(), SimStorage::new(1));
+fn time_after_the_year_9999_is_a_number() {
+    let log = Log::new();
+    let disk = SimStorage::new(1);
     let wal = Options::new().open_on(Arc::new(disk.clone()), Path::new("/log"), false).unwrap();
     let stream = wal.stream("s").unwrap();
     stream.append("now").unwrap();

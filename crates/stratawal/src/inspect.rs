@@ -294,7 +294,7 @@ mod tests {
     use stratawal_sync::Mutex;
 
     #[test]
-    fn a_stream_that_cannot_be_read_is_told_and_the_others_go_on() {
+    fn unreadable_stream_does_not_hide_the_others() {
         let storage = HookedStorage::new(SimStorage::new(1));
         let log = Path::new("/log");
         let wal = Wal::open_on(Arc::new(storage.clone()), log, &Options::new(), false).unwrap();

@@ -21,7 +21,7 @@ fn stream(wal: &Wal, durability: Durability) -> Stream {
 }
 
 #[test]
-fn an_append_allocates_nothing() {
+fn append_allocates_nothing() {
     for durability in [Durability::Buffered, Durability::Flushed, Durability::Synced] {
         let dir = tempfile::tempdir().unwrap();
         let wal = Wal::open(dir.path()).unwrap();
@@ -39,7 +39,7 @@ fn an_append_allocates_nothing() {
 }
 
 #[test]
-fn a_large_entry_is_not_copied_when_it_is_appended() {
+fn large_entry_is_appended_without_a_copy() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path()).unwrap();
     let entry = vec![7; 64 << 20];
@@ -54,7 +54,7 @@ fn a_large_entry_is_not_copied_when_it_is_appended() {
 }
 
 #[test]
-fn a_large_batch_allocates_only_tables_of_its_entries() {
+fn large_batch_allocates_only_its_tables() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path()).unwrap();
     let stream = wal.stream_with("s", StreamOptions::new().durability(Durability::Flushed)).unwrap();
@@ -69,7 +69,7 @@ fn a_large_batch_allocates_only_tables_of_its_entries() {
 }
 
 #[test]
-fn a_scan_allocates_nothing_for_an_entry_and_a_read_no_more_than_its_entry() {
+fn scan_allocates_nothing_and_get_one_entry() {
     let dir = tempfile::tempdir().unwrap();
     {
         let wal = Wal::open(dir.path()).unwrap();
@@ -93,7 +93,7 @@ fn a_scan_allocates_nothing_for_an_entry_and_a_read_no_more_than_its_entry() {
 }
 
 #[test]
-fn short_entries_that_are_kept_hold_only_themselves() {
+fn kept_short_entry_holds_only_its_own_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path()).unwrap();
     let stream = stream(&wal, Durability::Flushed);
@@ -124,7 +124,7 @@ fn names_without_entries_keep_no_memory() {
 }
 
 #[test]
-fn a_name_that_is_too_long_is_refused_without_escaping_it() {
+fn too_long_name_is_refused_before_escaping() {
     let name = "/".repeat(1 << 20);
     let counted = measure(|| {
         assert!(stratawal::inspect::escape_name(&name).is_err());

@@ -334,7 +334,7 @@ impl Drop for Writer {
 }
 
 #[test]
-fn reader_sees_past_states_beside_a_writer_process() {
+fn reader_sees_states_that_the_writer_made() {
     if let Ok(dir) = std::env::var(CHILD) {
         return child(&dir);
     }
@@ -352,7 +352,7 @@ fn is_read_beside(seconds: u64, mut command: Command) {
     let log = dir.path().join("log");
     let lines = dir.path().join("lines");
     let writer = command
-        .args(["--exact", "reader_sees_past_states_beside_a_writer_process", "--nocapture", "--test-threads=1"])
+        .args(["--exact", "reader_sees_states_that_the_writer_made", "--nocapture", "--test-threads=1"])
         .env(CHILD, &log)
         .stdout(File::create(&lines).unwrap())
         .spawn()
@@ -417,7 +417,7 @@ fn is_read_beside(seconds: u64, mut command: Command) {
 /// The fault: entries that wait in the tail buffer are acknowledged, and no other process sees them.
 #[cfg(stratawal_faults)]
 #[test]
-fn seeded_acknowledgement_before_write_is_noticed() {
+fn seeded_early_acknowledgement_is_noticed() {
     let mut command = command();
     command.env(recorder::FAULT, "1");
     let tried = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| is_read_beside(10, command)));
@@ -484,7 +484,7 @@ fn log_that_is_being_created_is_not_damaged() {
 }
 
 #[test]
-fn reader_never_mixes_a_stream_with_its_successor() {
+fn reader_never_mixes_a_stream_and_its_successor() {
     // The moment is the opening of a segment file: of the first, the second, and so on.
     let mut is_new = Vec::new();
     for moment in 1..10 {
@@ -525,7 +525,7 @@ fn reader_never_mixes_a_stream_with_its_successor() {
 }
 
 #[test]
-fn reader_beside_a_poisoned_writer_sees_acknowledged() {
+fn reader_beside_poisoned_writer_sees_acknowledged() {
     let disk = SimStorage::new(2);
     let storage = HookedStorage::new(disk.clone());
     let (wal, stream) = open(&storage);

@@ -38,7 +38,7 @@ fn micros(by: u64) -> i64 {
 }
 
 #[test]
-fn a_jump_of_the_clock_is_not_believed_and_is_counted() {
+fn clock_jump_is_ignored_and_counted() {
     let sim = SimStorage::new(1);
     let wal = open(&sim);
     let stream = wal.stream("s").unwrap();
@@ -73,7 +73,7 @@ fn time_in_which_the_machine_slept_is_not_a_jump() {
 }
 
 #[test]
-fn after_a_right_correction_times_lag_until_the_next_opening() {
+fn correct_clock_jump_lags_until_the_next_opening() {
     let sim = SimStorage::new(1);
     let wal = open(&sim);
     let stream = wal.stream("s").unwrap();
@@ -109,7 +109,7 @@ fn append_three(stream: &Stream) {
 }
 
 #[test]
-fn times_far_ahead_of_the_clock_end_with_the_next_opening() {
+fn future_timestamps_end_with_the_next_opening() {
     for close in [true, false] {
         let storage = life(&MemoryStorage::new().with_seed(1), PRESENT, close, append_three);
         let storage = life(&storage, FAR, close, append_three);
@@ -139,7 +139,7 @@ fn times_far_ahead_of_the_clock_end_with_the_next_opening() {
 }
 
 #[test]
-fn an_empty_segment_with_a_time_far_ahead_is_replaced() {
+fn empty_segment_with_a_future_time_is_replaced() {
     for close in [true, false] {
         let storage = life(&MemoryStorage::new().with_seed(1), FAR, close, |stream| {
             append_three(stream);
@@ -158,7 +158,7 @@ fn an_empty_segment_with_a_time_far_ahead_is_replaced() {
 }
 
 #[test]
-fn a_large_entry_has_the_present_time_as_well() {
+fn large_entry_has_the_present_time() {
     // Over 1 MiB, so that it is written from the caller's memory.
     let large = vec![7; 1_200_000];
     for is_empty in [true, false] {
@@ -179,7 +179,7 @@ fn a_large_entry_has_the_present_time_as_well() {
 }
 
 #[test]
-fn a_truncation_begins_times_anew_as_well() {
+fn truncation_resets_timestamps() {
     let storage = life(&MemoryStorage::new().with_seed(1), FAR, true, append_three);
     life(&storage, PRESENT, true, |stream| {
         stream.truncate_from(2).unwrap();
@@ -190,7 +190,7 @@ fn a_truncation_begins_times_anew_as_well() {
 }
 
 #[test]
-fn a_clock_less_than_a_day_behind_leaves_times_as_they_are() {
+fn clock_less_than_a_day_behind_keeps_timestamps() {
     for close in [true, false] {
         let storage = life(&MemoryStorage::new().with_seed(1), PRESENT, close, append_three);
         life(&storage, PRESENT - 20 * HOUR, close, |stream| {

@@ -77,7 +77,8 @@ fn is_lawful(stream: &Stream, visibility: Visibility) -> u64 {
     let stream = stream.with_visibility(visibility);
     let settled = stream.stable_seq();
     let mut last = [None; 4];
-    let (mut next, mut within) = (0, None);
+    let mut next = 0;
+    let mut within = None;
     for found in stream.iter(..) {
         let found = found.unwrap();
         assert_eq!(found.seq(), next, "no gap");
@@ -98,7 +99,7 @@ fn is_lawful(stream: &Stream, visibility: Visibility) -> u64 {
 }
 
 #[test]
-fn readers_beside_four_writers_see_whole_batches_in_order() {
+fn readers_see_whole_batches_of_four_writers() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path()).unwrap();
     let options = StreamOptions::new()
@@ -129,7 +130,8 @@ fn readers_beside_four_writers_see_whole_batches_in_order() {
             })
             .collect();
         for visibility in [Visibility::Stable, Visibility::Accepted] {
-            let (stream, done) = (stream.clone(), Arc::clone(&done));
+            let stream = stream.clone();
+            let done = Arc::clone(&done);
             scope.spawn(move || {
                 let mut seen = 0;
                 while !done.load(Ordering::Relaxed) {
@@ -154,7 +156,7 @@ fn readers_beside_four_writers_see_whole_batches_in_order() {
 }
 
 #[test]
-fn threads_that_look_a_stream_up_at_once_get_the_same_one() {
+fn concurrent_lookups_return_the_same_stream() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path()).unwrap();
     for round in 0..20 {

@@ -24,7 +24,7 @@ fn open(dir: &Path) -> Wal {
 }
 
 #[test]
-fn at_the_limit_of_descriptors_nothing_fails_for_good() {
+fn lack_of_descriptors_is_not_permanent() {
     let dir = tempfile::tempdir().unwrap();
     let wal = open(dir.path());
     let names: Vec<String> = (0..STREAMS).map(|i| format!("s{i}")).collect();
@@ -33,7 +33,8 @@ fn at_the_limit_of_descriptors_nothing_fails_for_good() {
         wal.stream(name).unwrap().append("first").unwrap();
     }
     let acknowledged: Vec<Mutex<Vec<(u64, u64)>>> = names.iter().map(|_| Mutex::default()).collect();
-    let (number, refused) = (AtomicU64::new(0), AtomicU64::new(0));
+    let number = AtomicU64::new(0);
+    let refused = AtomicU64::new(0);
     let before = getrlimit(Resource::Nofile).current.unwrap_or(1 << 16);
     let files = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
     // Room for a few of those that are to come: rotations and creations beside each other meet the
@@ -41,7 +42,11 @@ fn at_the_limit_of_descriptors_nothing_fails_for_good() {
     limit_files(files + 6);
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
-            let (wal, names, acknowledged, number, refused) = (&wal, &names, &acknowledged, &number, &refused);
+            let wal = &wal;
+            let names = &names;
+            let acknowledged = &acknowledged;
+            let number = &number;
+            let refused = &refused;
             scope.spawn(move || {
                 for round in 0..ROUNDS {
                     let i = (round * 7 + thread * 5) % STREAMS;

@@ -46,9 +46,10 @@ fn holds(stream: &Stream, entries: u64) {
 }
 
 #[test]
-fn many_unsettled_segments_open_with_few_descriptors() {
+fn unsynced_segments_open_with_few_descriptors() {
     let dir = tempfile::tempdir().unwrap();
-    let (live, left) = (dir.path().join("live"), dir.path().join("left"));
+    let live = dir.path().join("live");
+    let left = dir.path().join("left");
     let wal: Wal = options().open(&live).unwrap();
     let stream = wal.stream(STREAM).unwrap();
     let mut entries = 0;

@@ -84,7 +84,7 @@ fn is_locked(path: &Path) -> bool {
 }
 
 #[test]
-fn child_that_drops_its_handles_leaves_the_log_alone() {
+fn child_that_drops_handles_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     let wal = Wal::open(&path).unwrap();
@@ -94,7 +94,8 @@ fn child_that_drops_its_handles_leaves_the_log_alone() {
     stream.with_durability(Durability::Buffered).append("1").unwrap();
     let file = std::fs::read_dir(path.join("streams/s")).unwrap().next().unwrap().unwrap().path();
     let before = std::fs::read(&file).unwrap();
-    let (child_wal, child_stream) = (wal.clone(), stream.clone());
+    let child_wal = wal.clone();
+    let child_stream = stream.clone();
     assert!(in_child(|| {
         refuses_everything(&child_wal);
         stream_refuses_everything(&child_stream);
@@ -130,7 +131,9 @@ fn child_waits_for_no_lock_of_the_parent() {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for i in 0..3 {
-            let (stream, wal, done) = (&stream, &wal, &done);
+            let stream = &stream;
+            let wal = &wal;
+            let done = &done;
             scope.spawn(move || {
                 // The locks are held most of the time: of the stream, of its group, of the log.
                 while !done.load(Ordering::Relaxed) {
@@ -157,7 +160,7 @@ fn child_waits_for_no_lock_of_the_parent() {
 }
 
 #[test]
-fn child_opens_the_log_once_the_parent_has_closed_it() {
+fn child_opens_the_log_after_the_parents_close() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path()).unwrap();
     let stream = wal.stream("s").unwrap();

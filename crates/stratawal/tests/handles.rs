@@ -17,7 +17,7 @@ const LOG: &str = "/log";
 /// `Wal::sync` recovers it, it must not be opened a second time: the recovery would void the
 /// entries of the other one.
 #[test]
-fn stream_that_a_sync_recovers_is_not_opened_again() {
+fn sync_does_not_open_a_recovered_stream_twice() {
     let memory = MemoryStorage::new();
     let storage = HookedStorage::new(memory.clone());
     let wal = Options::new().open_on(Arc::new(storage.clone()), Path::new(LOG), false).unwrap();
@@ -28,7 +28,8 @@ fn stream_that_a_sync_recovers_is_not_opened_again() {
         if of_streams && !done.swap(true, Ordering::SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     });
     first.append(b"x").unwrap_err();
-    let (gate, once) = (Gate::new(), AtomicBool::new(false));
+    let gate = Gate::new();
+    let once = AtomicBool::new(false);
     let at = gate.clone();
     storage.set(move |operation, path| {
         // In the middle of the recovery.
@@ -61,7 +62,7 @@ fn stream_that_a_sync_recovers_is_not_opened_again() {
 /// A handle that is dropped after the log was closed does not write to it: another process may have
 /// it open.
 #[test]
-fn handle_dropped_after_a_close_leaves_the_reserve_alone() {
+fn handle_dropped_after_a_close_keeps_the_reserve() {
     let memory = MemoryStorage::new();
     let open = || Options::new().open_on(Arc::new(memory.clone()), Path::new(LOG), false).unwrap();
     let reserve = Path::new("/log/RESERVE");

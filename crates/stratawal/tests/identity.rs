@@ -34,7 +34,8 @@ fn belongs_to(wal: &Wal, owner: &str) -> u64 {
 /// Whatever `mislead` does to the path of log `a`, calls on it leave log `b` alone.
 fn calls_reach_the_opened_log(dir: &Path, path: &Path, b: &Wal, mislead: impl FnOnce()) -> Wal {
     let a = small().open(path).unwrap();
-    let (stream, doomed) = (a.stream("s").unwrap(), a.stream("doomed").unwrap());
+    let stream = a.stream("s").unwrap();
+    let doomed = a.stream("doomed").unwrap();
     fill(&stream, "a");
     doomed.append("a").unwrap();
     mislead();
@@ -103,7 +104,7 @@ fn in_another_working_directory() {
 }
 
 #[test]
-fn changed_working_directory_does_not_lead_to_another_log() {
+fn changed_working_directory_keeps_the_log() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
     let output = command.args(["in_another_working_directory", "--exact"]).env(DIR, dir.path()).output().unwrap();
@@ -112,7 +113,7 @@ fn changed_working_directory_does_not_lead_to_another_log() {
 }
 
 #[test]
-fn long_path_of_a_log_leaves_room_for_its_streams() {
+fn long_path_leaves_room_for_streams() {
     let dir = tempfile::tempdir().unwrap();
     // PATH_MAX is 4,096 bytes with the ending zero. What a path of the root leaves of it would not
     // do for a segment.
@@ -170,10 +171,11 @@ fn removed_directory_is_reported_by_every_call() {
 }
 
 #[test]
-fn simulated_path_that_leads_elsewhere_changes_nothing() {
+fn replaced_directory_is_not_changed() {
     let disk = SimStorage::new(1);
     let open = |path: &str| small().open_on(Arc::new(disk.clone()), Path::new(path), false).unwrap();
-    let (a, b) = (open("/a"), open("/b"));
+    let a = open("/a");
+    let b = open("/b");
     for (wal, owner) in [(&a, "a"), (&b, "b")] {
         fill(&wal.stream("s").unwrap(), owner);
     }

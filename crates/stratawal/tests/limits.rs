@@ -36,8 +36,8 @@ fn limit(resource: Resource, current: u64) {
 }
 
 #[test]
-fn a_segment_that_cannot_be_mapped_is_read() {
-    if !is_child("a_segment_that_cannot_be_mapped_is_read") {
+fn segment_that_cannot_be_mapped_is_read() {
+    if !is_child("segment_that_cannot_be_mapped_is_read") {
         return;
     }
     const ENTRY_LEN: usize = 1 << 20;
@@ -67,8 +67,8 @@ fn a_segment_that_cannot_be_mapped_is_read() {
 }
 
 #[test]
-fn a_limit_on_the_length_of_files_refuses_appends_and_nothing_else() {
-    if !is_child("a_limit_on_the_length_of_files_refuses_appends_and_nothing_else") {
+fn file_size_limit_refuses_only_appends() {
+    if !is_child("file_size_limit_refuses_only_appends") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -94,8 +94,8 @@ fn a_limit_on_the_length_of_files_refuses_appends_and_nothing_else() {
 }
 
 #[test]
-fn unsynced_segments_leave_descriptors_for_all_streams() {
-    if !is_child("unsynced_segments_leave_descriptors_for_all_streams") {
+fn unsynced_segments_leave_descriptors_free() {
+    if !is_child("unsynced_segments_leave_descriptors_free") {
         return;
     }
     limit(Resource::Nofile, 256);
@@ -128,8 +128,8 @@ fn use_up_descriptors() -> Vec<File> {
 }
 
 #[test]
-fn the_cache_gives_up_its_files_where_no_descriptor_is_left() {
-    if !is_child("the_cache_gives_up_its_files_where_no_descriptor_is_left") {
+fn cache_closes_files_for_lack_of_descriptors() {
+    if !is_child("cache_closes_files_for_lack_of_descriptors") {
         return;
     }
     limit(Resource::Nofile, 256);
@@ -147,7 +147,8 @@ fn the_cache_gives_up_its_files_where_no_descriptor_is_left() {
     wal.close().unwrap();
     drop(wal);
     let wal = options.open(dir.path()).unwrap();
-    let (stream, read) = (wal.stream("s").unwrap(), wal.stream("deleted").unwrap());
+    let stream = wal.stream("s").unwrap();
+    let read = wal.stream("deleted").unwrap();
     let acts: [(&str, &dyn Fn() -> stratawal::Result<()>); 9] = [
         ("read", &|| read.get(0).map(drop)),
         ("look up", &|| wal.stream("looked up").map(drop)),
@@ -172,8 +173,8 @@ fn the_cache_gives_up_its_files_where_no_descriptor_is_left() {
 }
 
 #[test]
-fn a_rotation_closes_what_its_stream_left_unsynced() {
-    if !is_child("a_rotation_closes_what_its_stream_left_unsynced") {
+fn rotation_closes_unsynced_segments() {
+    if !is_child("rotation_closes_unsynced_segments") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

@@ -111,7 +111,8 @@ impl Follower {
 fn change(wal: &Wal, number: &mut u64, rng: &mut Rng) {
     let stream = wal.stream("s").unwrap();
     let kept = [Durability::Synced, Durability::Flushed, Durability::Buffered][rng.index(3)];
-    let (first, next) = (stream.first_seq(), stream.next_seq());
+    let first = stream.first_seq();
+    let next = stream.next_seq();
     let any = |rng: &mut Rng| first + rng.below(next - first + 1);
     match rng.below(40) {
         0 => stream.truncate_before(any(rng)).unwrap(),
@@ -131,8 +132,9 @@ fn change(wal: &Wal, number: &mut u64, rng: &mut Rng) {
 }
 
 #[test]
-fn a_look_again_sees_what_a_first_look_sees() {
-    let (mut looks, mut unchanged) = (0, 0);
+fn second_look_sees_the_same_as_a_first_look() {
+    let mut looks = 0;
+    let mut unchanged = 0;
     for seed in 0..6 {
         let disk = SimStorage::new(seed);
         let storage = HookedStorage::new(disk.clone());
@@ -153,7 +155,8 @@ fn a_look_again_sees_what_a_first_look_sees() {
             }
             Ok(())
         });
-        let (mut number, mut rng) = (0, Rng::new(seed));
+        let mut number = 0;
+        let mut rng = Rng::new(seed);
         for _ in 0..4 {
             let wal = small().open_on(Arc::new(storage.clone()), Path::new(LOG), false).unwrap();
             for _ in 0..25 {
@@ -179,7 +182,8 @@ fn a_look_again_sees_what_a_first_look_sees() {
             follower.lock().unwrap().look();
         }
         let follower = follower.lock().unwrap();
-        (looks, unchanged) = (looks + follower.looks, unchanged + follower.unchanged);
+        looks += follower.looks;
+        unchanged += follower.unchanged;
     }
     println!("volume: {looks} looks, {unchanged} of them without anything new");
     assert!(looks > 2_000 && unchanged > 200, "{looks} looks, {unchanged} without anything new");
@@ -215,7 +219,7 @@ fn settle(reader: &Stream) {
 }
 
 #[test]
-fn a_look_reads_only_what_is_new() {
+fn look_reads_only_new_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let (writer, reader, storage) = twelve_megabytes(dir.path());
     assert!(storage.read_bytes() > 12 << 20, "the first look reads all");
@@ -246,7 +250,7 @@ fn a_look_reads_only_what_is_new() {
 }
 
 #[test]
-fn a_look_at_a_closed_stream_reads_a_header() {
+fn look_at_a_closed_stream_reads_a_header() {
     let dir = tempfile::tempdir().unwrap();
     let (writer, _, _) = twelve_megabytes(dir.path());
     drop(writer);
@@ -266,7 +270,7 @@ fn a_look_at_a_closed_stream_reads_a_header() {
 }
 
 #[test]
-fn what_is_shown_once_is_not_synced_again() {
+fn shown_entries_are_not_synced_again() {
     let disk = SimStorage::new(7);
     let wal = small().open_on(Arc::new(disk.clone()), Path::new(LOG), false).unwrap();
     let writer = wal.stream("s").unwrap().with_durability(Durability::Flushed);
@@ -301,7 +305,7 @@ fn what_is_shown_once_is_not_synced_again() {
 }
 
 #[test]
-fn frames_that_come_late_to_an_older_segment_are_seen() {
+fn late_frames_in_an_older_segment_are_seen() {
     let disk = SimStorage::new(8);
     let wal = small().open_on(Arc::new(disk.clone()), Path::new(LOG), false).unwrap();
     let writer = wal.stream("s").unwrap().with_durability(Durability::Flushed);
@@ -329,7 +333,7 @@ fn frames_that_come_late_to_an_older_segment_are_seen() {
 }
 
 #[test]
-fn a_log_restored_from_a_copy_is_seen_as_it_is() {
+fn log_restored_from_a_copy_is_seen() {
     let dir = tempfile::tempdir().unwrap();
     let streams = StreamOptions::new().segment_bytes(64 << 10);
     let options = Options::new().stream_defaults(streams);
@@ -367,7 +371,7 @@ fn segment(disk: &SimStorage) -> PathBuf {
 }
 
 #[test]
-fn damage_to_what_is_new_is_reported() {
+fn damage_to_new_entries_is_reported() {
     // After the frame that is damaged there is one more, near or far, that attests it. Before it
     // there is a valid one or not.
     for (len, is_valid_before) in [(100, false), (100, true), (40_000, false), (40_000, true)] {

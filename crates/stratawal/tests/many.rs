@@ -52,7 +52,7 @@ impl Together {
 }
 
 #[test]
-fn streams_that_are_created_at_once_share_the_syncs_of_their_folder() {
+fn concurrent_creations_share_directory_syncs() {
     const THREADS: usize = 32;
     let storage = HookedStorage::new(MemoryStorage::new());
     let wal = open(&storage);
@@ -111,7 +111,7 @@ fn many_streams_wait_for_the_disk_together() {
 }
 
 #[test]
-fn what_fails_in_some_of_many_streams_is_told_and_ends_none_of_the_others() {
+fn failed_streams_do_not_stop_the_others() {
     let storage = HookedStorage::new(MemoryStorage::new());
     streams(&open(&storage), 64);
     // Opened anew, so that each file has its name.
@@ -138,7 +138,7 @@ fn what_fails_in_some_of_many_streams_is_told_and_ends_none_of_the_others() {
 }
 
 #[test]
-fn an_idle_stream_takes_some_three_kilobytes_whatever_was_appended_to_it() {
+fn idle_stream_takes_three_kilobytes() {
     const STREAMS: usize = 200;
     for (appends, len) in [(10, 128), (1, 64 << 10), (3, 1_000), (0, 0)] {
         let dir = tempfile::tempdir().unwrap();
@@ -162,7 +162,7 @@ fn an_idle_stream_takes_some_three_kilobytes_whatever_was_appended_to_it() {
 }
 
 #[test]
-fn what_waits_in_a_stream_is_held_in_memory_of_its_length() {
+fn waiting_entries_take_memory_of_their_length() {
     const STREAMS: usize = 50;
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path()).unwrap();
@@ -182,7 +182,7 @@ fn what_waits_in_a_stream_is_held_in_memory_of_its_length() {
 }
 
 #[test]
-fn a_log_is_closed_wherever_it_is_dropped() {
+fn log_is_closed_wherever_it_is_dropped() {
     thread_local!(static WAL: std::cell::RefCell<Option<Wal>> = const { std::cell::RefCell::new(None) });
     let dir = tempfile::tempdir().unwrap();
     let buffered = |wal: &Wal| {

@@ -102,7 +102,7 @@ fn refuses(log: &Path) {
 /// ironwal (deletes 990 of 1,000 entries, and gives their numbers again), wal-db, raft-engine,
 /// walogs; okaywal and walrus on some bits.
 #[test]
-fn one_bit_flipped_in_the_tenth_entry_of_the_last_segment() {
+fn flipped_bit_in_the_last_segment_is_damage() {
     for bit in 0..8 {
         let (_dir, log) = killed();
         let last = segments(&log).pop().unwrap();
@@ -115,7 +115,7 @@ fn one_bit_flipped_in_the_tenth_entry_of_the_last_segment() {
 
 /// Five go on in silence with 64 to 113 of 1,000.
 #[test]
-fn a_page_of_zeros_in_the_middle() {
+fn page_of_zeros_is_damage() {
     let (_dir, log) = killed();
     for path in segments(&log) {
         let len = fs::metadata(&path).unwrap().len();
@@ -131,7 +131,7 @@ fn a_page_of_zeros_in_the_middle() {
 
 /// raft-engine in its strict mode, okaywal as documented, commitlog: none opens.
 #[test]
-fn a_torn_last_frame() {
+fn torn_last_frame_loses_only_itself() {
     let sim = SimStorage::new(1);
     let wal = simulated(&sim);
     let stream = wal.stream("s").unwrap();
@@ -147,7 +147,7 @@ fn a_torn_last_frame() {
 
 /// ironwal: seq 0.
 #[test]
-fn a_name_with_a_slash_after_a_restart() {
+fn name_with_a_slash_survives_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path()).unwrap();
     append_up_to(&wal.stream("user/1").unwrap(), 100);
@@ -160,7 +160,7 @@ fn a_name_with_a_slash_after_a_restart() {
 
 /// ironwal: 5 of 106 are left. walrus: 43,690 of 100,000 can be read. commitlog: ended by a signal.
 #[test]
-fn a_full_disk_with_room_made_again() {
+fn full_disk_recovers_once_there_is_room() {
     let storage = MemoryStorage::new().with_capacity(1 << 20);
     let open = || small().open_on(Arc::new(storage.clone()), Path::new("/log"), false).unwrap();
     let wal = open();
@@ -178,7 +178,7 @@ fn a_full_disk_with_room_made_again() {
 
 /// ironwal: acknowledged, and nothing is there.
 #[test]
-fn a_batch_over_a_rotation_with_a_write_that_fails() {
+fn failed_batch_at_a_rotation_is_whole_or_absent() {
     let batch: Batch = (600..700).map(entry).collect();
     let mut failed = 0;
     for after in 0..12 {
@@ -202,7 +202,7 @@ fn a_batch_over_a_rotation_with_a_write_that_fails() {
 
 /// ironwal: the next calls succeed. okaywal: the next commit hangs.
 #[test]
-fn a_sync_that_fails_once() {
+fn failed_sync_is_never_reported_as_done() {
     let sim = SimStorage::new(1);
     let wal = simulated(&sim);
     let stream = wal.stream("s").unwrap();
@@ -230,7 +230,7 @@ fn a_sync_that_fails_once() {
 /// ironwal: both get seq 0. wal-db: the second one overwrites what the first has synced. With two
 /// processes, see the tests of the command line.
 #[test]
-fn a_second_opener() {
+fn second_opener_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path()).unwrap();
     let stream = wal.stream("s").unwrap();
@@ -272,7 +272,7 @@ fn the_smallest_segments_with_three_readers() {
 
 /// ironwal: 4 GiB are allocated.
 #[test]
-fn a_length_of_ffffffff() {
+fn length_of_4_gib_allocates_nothing() {
     let (_dir, log) = killed();
     let path = segments(&log).pop().unwrap();
     let salt = fs::read(&path).unwrap()[64..72].to_vec();
@@ -302,7 +302,7 @@ fn address_space_peak() -> Option<u64> {
 
 /// ironwal: no end.
 #[test]
-fn an_iterator_over_a_file_that_is_cut_underneath() {
+fn iterator_over_a_cut_file_returns_an_error() {
     let (_dir, log) = killed();
     let wal = small().open(&log).unwrap();
     let stream = wal.stream("s").unwrap();
@@ -319,7 +319,7 @@ fn an_iterator_over_a_file_that_is_cut_underneath() {
 
 /// commitlog: `flush` never syncs. Here one is called what it does, and the other syncs.
 #[test]
-fn a_flush_that_is_taken_for_a_sync() {
+fn flush_is_distinct_from_sync() {
     let sim = SimStorage::new(1);
     let wal = simulated(&sim);
     let stream = wal.stream("s").unwrap().with_durability(Durability::Buffered);

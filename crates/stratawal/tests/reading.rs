@@ -145,7 +145,7 @@ fn the_whole_is_read_forwards_and_backwards() {
 }
 
 #[test]
-fn iteration_begins_at_any_seq_and_crosses_segments_unseen() {
+fn iteration_crosses_segments_from_any_seq() {
     let stream = read_only();
     for (i, from) in places().into_iter().enumerate().filter(|(i, _)| i % 9 == 0) {
         let to = (from + 1 + mix(i as u64) % 1500).min(ENTRIES);
@@ -156,7 +156,7 @@ fn iteration_begins_at_any_seq_and_crosses_segments_unseen() {
 }
 
 #[test]
-fn every_kind_of_range_is_what_it_says() {
+fn every_kind_of_range_is_exact() {
     let stream = read_only();
     let check = |range: &dyn Fn() -> Iter, seqs: std::ops::Range<u64>| is_range(range(), seqs);
     check(&|| stream.iter(..5), 0..5);
@@ -181,7 +181,8 @@ fn both_ends_of_an_iterator_meet() {
     let stream = read_only();
     for round in 0..40 {
         let from = mix(round) % (ENTRIES - 3000);
-        let (mut front, mut back) = (from, from + mix(round + 1) % 3000);
+        let mut front = from;
+        let mut back = from + mix(round + 1) % 3000;
         let mut iter = stream.iter(front..back);
         let mut turn = round;
         while front < back {
@@ -202,7 +203,7 @@ fn both_ends_of_an_iterator_meet() {
 }
 
 #[test]
-fn a_time_leads_to_the_first_entry_from_then_on() {
+fn seq_at_returns_the_first_entry_of_a_time() {
     let stream = read_only();
     assert_eq!(stream.seq_at(SystemTime::UNIX_EPOCH).unwrap(), 0);
     let last = stream.last().unwrap().unwrap().timestamp();
@@ -219,7 +220,7 @@ fn a_time_leads_to_the_first_entry_from_then_on() {
 }
 
 #[test]
-fn the_active_segment_and_the_memory_of_the_writer_are_read_alike() {
+fn active_segment_and_tail_are_read_alike() {
     let dir = tempfile::tempdir().unwrap();
     let wal: Wal = options().open(dir.path()).unwrap();
     let stream = wal.stream("s").unwrap();
@@ -248,7 +249,7 @@ fn the_active_segment_and_the_memory_of_the_writer_are_read_alike() {
 }
 
 #[test]
-fn an_iterator_goes_to_another_thread_and_outlives_its_log() {
+fn iterator_outlives_its_log_on_another_thread() {
     let dir = tempfile::tempdir().unwrap();
     let wal = options().open(dir.path()).unwrap();
     let stream = wal.stream("s").unwrap();
@@ -260,7 +261,7 @@ fn an_iterator_goes_to_another_thread_and_outlives_its_log() {
 }
 
 #[test]
-fn a_stream_that_is_missing_or_has_nothing_is_empty_and_creates_nothing() {
+fn reading_a_missing_stream_creates_nothing() {
     let wal = options().open_read_only(log().path()).unwrap();
     let missing = wal.stream("missing").unwrap();
     assert!(!missing.exists());
@@ -274,11 +275,12 @@ fn a_stream_that_is_missing_or_has_nothing_is_empty_and_creates_nothing() {
 /// What is sealed is mapped, what comes behind it read; and both stay what they were.
 #[test]
 #[allow(unsafe_code)]
-fn a_log_that_is_mapped_goes_on() {
+fn mapped_log_continues() {
     let dir = tempfile::tempdir().unwrap();
     // SAFETY: only this log writes its files.
     let open = || unsafe { options().map_reads() }.open(dir.path()).unwrap();
-    let (mut next, mut held) = (0, Vec::new());
+    let mut next = 0;
+    let mut held = Vec::new();
     // Within the first segment, then beyond it.
     for count in [700, 900, 30, 12_000, 600] {
         let wal = open();
@@ -310,7 +312,8 @@ fn all_streams_of_a_log_are_mapped() {
     let small = StreamOptions::new().segment_bytes(64 << 10);
     // SAFETY: only this log writes its files.
     let wal = unsafe { Options::new().map_reads() }.stream_defaults(small.clone()).open(dir.path()).unwrap();
-    let (by_default, by_itself) = (wal.stream("a").unwrap(), wal.stream_with("b", small).unwrap());
+    let by_default = wal.stream("a").unwrap();
+    let by_itself = wal.stream_with("b", small).unwrap();
     for stream in [by_default, by_itself] {
         fill(&stream, 20_000);
         stream.sync().unwrap();

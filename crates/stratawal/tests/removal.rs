@@ -23,7 +23,8 @@ fn log() -> (HookedStorage, Wal) {
 
 /// Deletes "b" at the next operation of this kind on a segment. The first is one of "a".
 fn delete_b_at(storage: &HookedStorage, wal: &Wal, at: Operation) {
-    let (wal, done) = (wal.clone(), AtomicBool::new(false));
+    let wal = wal.clone();
+    let done = AtomicBool::new(false);
     storage.set(move |operation, path| {
         // A segment that this process has created has its temporary name here.
         if operation == at && path.extension().is_some_and(|end| end == "seg") && !done.swap(true, Ordering::SeqCst) {
@@ -34,7 +35,7 @@ fn delete_b_at(storage: &HookedStorage, wal: &Wal, at: Operation) {
 }
 
 #[test]
-fn a_sync_leaves_out_a_stream_that_is_deleted_meanwhile() {
+fn sync_skips_a_stream_deleted_meanwhile() {
     let (storage, wal) = log();
     let b = wal.stream("b").unwrap();
     delete_b_at(&storage, &wal, Operation::Sync);
@@ -45,7 +46,7 @@ fn a_sync_leaves_out_a_stream_that_is_deleted_meanwhile() {
 }
 
 #[test]
-fn stats_leave_out_a_stream_that_is_deleted_meanwhile() {
+fn stats_skip_a_stream_deleted_meanwhile() {
     let (storage, wal) = log();
     delete_b_at(&storage, &wal, Operation::Open);
     assert_eq!(wal.stats().unwrap().segments, 1);
@@ -53,7 +54,7 @@ fn stats_leave_out_a_stream_that_is_deleted_meanwhile() {
 }
 
 #[test]
-fn a_deletion_names_what_stays_and_is_done() {
+fn deletion_names_the_files_that_stay() {
     let (storage, wal) = log();
     storage.set(|operation, path| match operation {
         Operation::Remove if path.extension().is_some_and(|end| end == "seg") => Err(io::Error::from_raw_os_error(13)),

@@ -144,7 +144,7 @@ fn foreign_names_are_not_in_the_way() {
 }
 
 #[test]
-fn link_under_a_streams_name_is_damage_everywhere() {
+fn link_under_a_streams_name_is_damage() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
     let wal = Wal::open(&log).unwrap();
@@ -218,7 +218,8 @@ fn mount_unchangeable(kind: &str, log: &Path, dir: &Path) -> Option<PathBuf> {
     if !rustix::process::geteuid().is_root() {
         return skip("not root");
     }
-    let (image, mounted) = (dir.join("image"), dir.join("mounted"));
+    let image = dir.join("image");
+    let mounted = dir.join("mounted");
     fs::create_dir(&mounted).unwrap();
     let mut make = Command::new(if kind == "squashfs" { "mksquashfs" } else { "mkfs.erofs" });
     if kind == "squashfs" {
@@ -238,7 +239,7 @@ fn mount_unchangeable(kind: &str, log: &Path, dir: &Path) -> Option<PathBuf> {
 }
 
 #[test]
-fn unclean_log_is_read_from_media_that_cannot_change() {
+fn unclean_log_is_read_from_read_only_media() {
     for kind in ["squashfs", "erofs"] {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
@@ -263,7 +264,7 @@ fn segment_of(log: &Path, stream: &str) -> PathBuf {
 }
 
 #[test]
-fn valid_segment_in_the_wrong_place_is_reported_so() {
+fn misplaced_valid_segment_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let made = |name: &str| {
         let log = dir.path().join(name);
@@ -274,7 +275,8 @@ fn valid_segment_in_the_wrong_place_is_reported_so() {
         wal.close().unwrap();
         log
     };
-    let (log, other) = (made("log"), made("other"));
+    let log = made("log");
+    let other = made("other");
     let own = fs::read(segment_of(&log, "s")).unwrap();
     let report = |bytes: &[u8], name: Option<&str>| {
         let path = segment_of(&log, "s");
@@ -323,7 +325,7 @@ fn io_errors_name_path_cause_and_remedy() {
 }
 
 #[test]
-fn foreign_file_under_the_name_of_the_reserve_is_kept() {
+fn foreign_file_named_as_the_reserve_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let reserve = dir.path().join("RESERVE");
     fs::write(&reserve, "a list of reserved rooms").unwrap();

@@ -31,7 +31,7 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn what_was_appended_is_there_after_a_restart() {
+fn appended_entries_exist_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     for life in 0..5_u64 {
         let wal = Wal::open(dir.path()).unwrap();
@@ -56,7 +56,7 @@ fn what_was_appended_is_there_after_a_restart() {
 }
 
 #[test]
-fn a_log_that_is_not_closed_is_recovered() {
+fn log_that_was_not_closed_is_recovered() {
     let dir = tempfile::tempdir().unwrap();
     for life in 0..6_u64 {
         let wal = Wal::open(dir.path()).unwrap();
@@ -93,7 +93,7 @@ fn copy_tree(from: &Path, to: &Path) {
 }
 
 #[test]
-fn different_names_are_different_streams_that_survive_a_restart() {
+fn different_names_are_different_streams() {
     let long = "x".repeat(240);
     let names = [
         "a/b", "a_b", "a:b", "a\\b", "user/1", "日本", "中国", "CON", "con", "..", ".", "A", "a", " ", "a b", "%",
@@ -121,7 +121,7 @@ fn different_names_are_different_streams_that_survive_a_restart() {
 }
 
 #[test]
-fn names_that_cannot_be_are_refused_with_their_lengths() {
+fn invalid_names_are_refused_with_their_lengths() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path()).unwrap();
     assert_eq!(wal.stream("").unwrap_err().kind(), ErrorKind::InvalidName);
@@ -133,7 +133,7 @@ fn names_that_cannot_be_are_refused_with_their_lengths() {
 }
 
 #[test]
-fn a_stream_that_is_missing_or_empty_reads_as_empty_and_creates_nothing() {
+fn missing_stream_reads_as_empty() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path()).unwrap();
     let before = files(dir.path());
@@ -149,7 +149,7 @@ fn a_stream_that_is_missing_or_empty_reads_as_empty_and_creates_nothing() {
 }
 
 #[test]
-fn a_second_writer_is_refused_and_readers_are_not() {
+fn second_writer_is_refused_and_a_reader_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path()).unwrap();
     wal.stream("s").unwrap().append("one").unwrap();
@@ -177,7 +177,7 @@ fn a_second_writer_is_refused_and_readers_are_not() {
 }
 
 #[test]
-fn what_a_log_cannot_be_opened_with_is_said_before_anything_is_created() {
+fn invalid_options_create_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let new = |stream: StreamOptions| Options::new().stream_defaults(stream);
     for options in [
@@ -205,7 +205,7 @@ fn what_a_log_cannot_be_opened_with_is_said_before_anything_is_created() {
 }
 
 #[test]
-fn a_missing_log_is_not_created_by_a_reader() {
+fn reader_creates_no_log() {
     let dir = tempfile::tempdir().unwrap();
     for path in [dir.path().to_owned(), dir.path().join("none")] {
         assert_eq!(Options::new().open_read_only(&path).unwrap_err().kind(), ErrorKind::Missing);
@@ -214,7 +214,7 @@ fn a_missing_log_is_not_created_by_a_reader() {
 }
 
 #[test]
-fn a_thousand_clean_lives_make_few_files_and_open_fast() {
+fn thousand_clean_lives_make_few_files() {
     let dir = tempfile::tempdir().unwrap();
     let lives = 1000;
     for life in 0..lives {
@@ -238,7 +238,7 @@ fn a_thousand_clean_lives_make_few_files_and_open_fast() {
 }
 
 #[test]
-fn appends_of_many_threads_to_many_streams_are_each_in_order() {
+fn appends_of_many_threads_keep_their_order() {
     let dir = tempfile::tempdir().unwrap();
     let small = StreamOptions::new().segment_bytes(64 << 10);
     let wal = Options::new().stream_defaults(small).open(dir.path()).unwrap();
@@ -268,7 +268,8 @@ fn appends_of_many_threads_to_many_streams_are_each_in_order() {
     let mut next = [0_u64; 8];
     for pair in shared.chunks(2) {
         let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
-        let (thread, i) = (number(&pair[0]) as usize, number(&pair[1]));
+        let thread = number(&pair[0]) as usize;
+        let i = number(&pair[1]);
         assert_eq!(i, next[thread], "batches are whole, and of each thread in order");
         next[thread] += 1;
     }
@@ -279,7 +280,7 @@ fn appends_of_many_threads_to_many_streams_are_each_in_order() {
 }
 
 #[test]
-fn accepted_entries_are_visible_before_they_are_handed_over() {
+fn accepted_entries_are_visible_before_a_write() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path()).unwrap();
     let stream = wal.stream("s").unwrap().with_durability(Durability::Buffered);
@@ -300,7 +301,7 @@ fn accepted_entries_are_visible_before_they_are_handed_over() {
 }
 
 #[test]
-fn a_batch_larger_than_a_segment_is_whole_and_alone() {
+fn batch_larger_than_a_segment_is_whole() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Options::new().stream_defaults(StreamOptions::new().segment_bytes(64 << 10)).open(dir.path()).unwrap();
     let stream = wal.stream("s").unwrap();
@@ -321,7 +322,7 @@ fn a_batch_larger_than_a_segment_is_whole_and_alone() {
 }
 
 #[test]
-fn a_batch_over_the_bound_is_refused_and_nothing_is_appended() {
+fn batch_over_the_bound_appends_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Options::new().stream_defaults(StreamOptions::new().batch_bytes_max(1000)).open(dir.path()).unwrap();
     let stream = wal.stream("s").unwrap();
@@ -331,7 +332,7 @@ fn a_batch_over_the_bound_is_refused_and_nothing_is_appended() {
 }
 
 #[test]
-fn reading_from_a_time_begins_at_the_first_entry_of_that_time() {
+fn seq_at_finds_the_first_entry_of_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Options::new().stream_defaults(StreamOptions::new().segment_bytes(64 << 10)).open(dir.path()).unwrap();
     let stream = wal.stream("s").unwrap().with_durability(Durability::Flushed);
@@ -352,7 +353,7 @@ fn reading_from_a_time_begins_at_the_first_entry_of_that_time() {
 }
 
 #[test]
-fn a_closed_log_refuses_appends_and_still_reads() {
+fn closed_log_reads_and_refuses_appends() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path()).unwrap();
     let stream = wal.stream("s").unwrap();
@@ -367,7 +368,7 @@ fn a_closed_log_refuses_appends_and_still_reads() {
 }
 
 #[test]
-fn a_stream_keeps_its_log_open() {
+fn stream_keeps_its_log_open() {
     let dir = tempfile::tempdir().unwrap();
     let stream = Wal::open(dir.path()).unwrap().stream("s").unwrap();
     stream.append("one").unwrap();
@@ -379,7 +380,7 @@ fn a_stream_keeps_its_log_open() {
 }
 
 #[test]
-fn a_log_keeps_space_for_a_full_disk() {
+fn log_keeps_space_for_a_full_disk() {
     let dir = tempfile::tempdir().unwrap();
     let reserve = dir.path().join("RESERVE");
     drop(Wal::open(dir.path()).unwrap());
@@ -390,7 +391,7 @@ fn a_log_keeps_space_for_a_full_disk() {
 }
 
 #[test]
-fn a_stream_closed_several_times_in_one_segment_is_read_by_others() {
+fn reader_passes_earlier_closes_in_a_segment() {
     let dir = tempfile::tempdir().unwrap();
     for life in 0..3_u64 {
         let wal = Wal::open(dir.path()).unwrap();
@@ -410,7 +411,7 @@ fn a_stream_closed_several_times_in_one_segment_is_read_by_others() {
 }
 
 #[test]
-fn a_reader_of_a_closed_stream_stays_well_when_the_writer_goes_on() {
+fn reader_survives_a_writer_that_continues() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path()).unwrap();
     wal.stream("s").unwrap().append("first").unwrap();
@@ -428,7 +429,7 @@ fn a_reader_of_a_closed_stream_stays_well_when_the_writer_goes_on() {
 }
 
 #[test]
-fn what_is_left_of_a_deleted_stream_does_not_keep_the_log_shut() {
+fn leftover_of_a_deletion_does_not_block_opening() {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path()).unwrap();
     wal.stream("gone").unwrap().append("a").unwrap();

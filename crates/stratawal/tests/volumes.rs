@@ -136,10 +136,12 @@ fn seen_beside(volume: &Volume, stream: &str, first: u64, acknowledged: u64) {
 fn is_filled_cut_and_gone_on_with(kind: &str, mib: u64, left: u64) {
     let Some(volume) = Volume::mount(kind, mib) else { return };
     let wal = open(&volume);
-    let (a, b) = (wal.stream("a").unwrap(), wal.stream("b").unwrap().with_durability(Durability::Flushed));
+    let a = wal.stream("a").unwrap();
+    let b = wal.stream("b").unwrap().with_durability(Durability::Flushed);
     b.append(entry(0, 100)).unwrap();
     volume.fill_up_to(left);
-    let (end_a, end_b) = (append_until_full(&a), append_until_full(&b));
+    let end_a = append_until_full(&a);
+    let end_b = append_until_full(&b);
     println!("volume: {kind}, full with {end_a} and {end_b} entries, {} bytes free", volume.free());
     assert!(end_a > 50, "{end_a}");
     holds(&a, 0, end_a);
@@ -147,7 +149,8 @@ fn is_filled_cut_and_gone_on_with(kind: &str, mib: u64, left: u64) {
     // Without closing, on the full disk: opened again, and read.
     drop((a, b, wal));
     let wal = open(&volume);
-    let (a, b) = (wal.stream("a").unwrap(), wal.stream("b").unwrap());
+    let a = wal.stream("a").unwrap();
+    let b = wal.stream("b").unwrap();
     let end_a = holds(&a, 0, end_a);
     holds(&b, 0, end_b);
     // Dropping entries works while it is full, and makes room.
@@ -167,7 +170,8 @@ fn is_filled_cut_and_gone_on_with(kind: &str, mib: u64, left: u64) {
     // Room again.
     fs::remove_file(volume.path().join("filler")).unwrap();
     let wal = open(&volume);
-    let (a, b) = (wal.stream("a").unwrap(), wal.stream("b").unwrap());
+    let a = wal.stream("a").unwrap();
+    let b = wal.stream("b").unwrap();
     holds(&a, end_a, end_a);
     let end_b = holds(&b, 0, end_b);
     for i in 0..100 {
@@ -226,14 +230,14 @@ fn maps_while_it_fills(path: &Path) {
 }
 
 #[test]
-fn mapped_readers_beside_a_tmpfs_that_fills_up_get_no_sigbus() {
+fn mapped_readers_on_a_full_tmpfs_get_no_sigbus() {
     if let Some(path) = std::env::var_os(CHILD) {
         return maps_while_it_fills(Path::new(&path));
     }
     const SIGBUS: i32 = 7;
     let Some(volume) = Volume::mount("tmpfs", 8) else { return };
     let status = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "mapped_readers_beside_a_tmpfs_that_fills_up_get_no_sigbus", "--test-threads=1"])
+        .args(["--exact", "mapped_readers_on_a_full_tmpfs_get_no_sigbus", "--test-threads=1"])
         .env(CHILD, volume.path())
         .stdout(Stdio::null())
         .status()
@@ -243,21 +247,21 @@ fn mapped_readers_beside_a_tmpfs_that_fills_up_get_no_sigbus() {
 }
 
 #[test]
-fn a_small_tmpfs() {
+fn full_tmpfs_keeps_acknowledged() {
     is_filled_cut_and_gone_on_with("tmpfs", 4, 3 << 20);
 }
 
 #[test]
-fn an_ext4() {
+fn full_ext4_keeps_acknowledged() {
     is_filled_cut_and_gone_on_with("ext4", 32, 6 << 20);
 }
 
 #[test]
-fn an_xfs() {
+fn full_xfs_keeps_acknowledged() {
     is_filled_cut_and_gone_on_with("xfs", 320, 6 << 20);
 }
 
 #[test]
-fn a_btrfs() {
+fn full_btrfs_keeps_acknowledged() {
     is_filled_cut_and_gone_on_with("btrfs", 115, 24 << 20);
 }

@@ -35,7 +35,7 @@ const SURVIVAL: [(&[Durability], Call, [usize; 2]); 12] = [
 ];
 
 #[test]
-fn entries_survive_the_crashes_of_their_durability() {
+fn entries_survive_crashes_of_their_durability() {
     for (appends, call, survive) in SURVIVAL {
         let sim = simulated(1);
         let log = open(sim.clone());
@@ -111,7 +111,7 @@ fn appends_that_wait_together_share_one_sync() {
 }
 
 #[test]
-fn appends_that_need_no_sync_pass_a_leader_that_syncs() {
+fn buffered_append_does_not_wait_for_a_sync() {
     let (log, gate, syncs) = held_at_sync();
     std::thread::scope(|scope| {
         let leader = scope.spawn(|| log.append(b"leader", Synced).unwrap());

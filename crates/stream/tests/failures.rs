@@ -25,7 +25,7 @@ fn fail(sim: &SimStorage, after: u64, forever: bool) {
 }
 
 #[test]
-fn a_failed_write_or_sync_answers_poisoned_to_its_own_caller_too() {
+fn failed_write_or_sync_poisons_the_stream() {
     for after in 0..3 {
         let sim = simulated();
         let log = open(&sim);
@@ -51,7 +51,7 @@ fn a_failed_write_or_sync_answers_poisoned_to_its_own_caller_too() {
 }
 
 #[test]
-fn a_segment_that_cannot_be_created_is_no_poison() {
+fn failed_segment_creation_does_not_poison() {
     let sim = simulated();
     let log = open(&sim);
     fail(&sim, 0, false);
@@ -61,7 +61,7 @@ fn a_segment_that_cannot_be_created_is_no_poison() {
 }
 
 #[test]
-fn a_failed_recovery_keeps_the_stream_failed_and_can_be_tried_again() {
+fn failed_recovery_can_be_tried_again() {
     let sim = simulated();
     let log = open(&sim);
     log.append(b"first", Durability::Synced).unwrap();
@@ -78,7 +78,7 @@ fn a_failed_recovery_keeps_the_stream_failed_and_can_be_tried_again() {
 }
 
 #[test]
-fn a_storage_that_panics_hangs_nobody() {
+fn panicking_storage_blocks_no_thread() {
     let sim = simulated();
     let log = open(&sim);
     log.append(b"first", Durability::Synced).unwrap();
@@ -104,7 +104,7 @@ fn a_storage_that_panics_hangs_nobody() {
 }
 
 #[test]
-fn a_stream_that_had_failed_when_it_was_closed_stays_closed() {
+fn failed_stream_stays_closed_after_a_close() {
     let sim = simulated();
     let log = open(&sim);
     log.append(b"first", Durability::Synced).unwrap();
@@ -120,7 +120,7 @@ fn a_stream_that_had_failed_when_it_was_closed_stays_closed() {
 }
 
 #[test]
-fn a_stream_whose_folder_went_away_is_damage_when_it_is_recovered() {
+fn recovery_without_the_directory_is_damage() {
     let sim = simulated();
     let log = open(&sim);
     log.append(b"first", Durability::Synced).unwrap();

@@ -16,7 +16,7 @@ fn open(storage: &MemoryStorage) -> StreamLog {
 }
 
 #[test]
-fn a_full_disk_refuses_appends_whole_and_ends_by_itself() {
+fn full_disk_refuses_whole_appends_until_room() {
     let storage = MemoryStorage::new();
     storage.create_dir(Path::new("/streams")).unwrap();
     let log = open(&storage);
@@ -50,7 +50,7 @@ fn a_full_disk_refuses_appends_whole_and_ends_by_itself() {
 }
 
 #[test]
-fn a_rotation_behind_a_close_is_refused_as_full_and_goes_on_with_room() {
+fn rotation_after_a_close_needs_room() {
     let storage = MemoryStorage::new();
     storage.create_dir(Path::new("/streams")).unwrap();
     let log = open(&storage);
@@ -71,7 +71,7 @@ fn a_rotation_behind_a_close_is_refused_as_full_and_goes_on_with_room() {
 }
 
 #[test]
-fn what_a_crash_left_on_a_full_disk_is_read_and_gone_on_with_once_there_is_room() {
+fn crashed_stream_is_read_on_a_full_disk() {
     let storage = MemoryStorage::new();
     storage.create_dir(Path::new("/streams")).unwrap();
     let log = open(&storage);
@@ -90,7 +90,7 @@ fn what_a_crash_left_on_a_full_disk_is_read_and_gone_on_with_once_there_is_room(
 }
 
 #[test]
-fn a_disk_that_is_full_at_the_write_or_the_sync_heals_by_itself_and_loses_nothing_that_waits() {
+fn disk_full_at_a_write_or_sync_loses_nothing() {
     // As a file system does that copies on write: the space that was booked is not to be had.
     for after in 0..4 {
         let sim = SimStorage::new(1);
@@ -115,7 +115,7 @@ fn a_disk_that_is_full_at_the_write_or_the_sync_heals_by_itself_and_loses_nothin
 }
 
 #[test]
-fn a_reserve_that_was_not_finished_is_made_whole() {
+fn unfinished_reserve_is_completed() {
     let storage = MemoryStorage::new();
     storage.create_dir(Path::new("/streams")).unwrap();
     storage.create_new(Path::new("/RESERVE")).unwrap();
@@ -169,7 +169,7 @@ fn bytes_of(storage: &dyn Storage, path: &str) -> Vec<u8> {
 }
 
 #[test]
-fn appends_on_a_full_disk_leave_the_reserve_alone() {
+fn appends_on_a_full_disk_keep_the_reserve() {
     let storage = MemoryStorage::new();
     storage.create_dir(Path::new("/streams")).unwrap();
     let log = open(&storage);
@@ -191,7 +191,7 @@ fn appends_on_a_full_disk_leave_the_reserve_alone() {
 }
 
 #[test]
-fn twenty_crashed_streams_are_read_on_a_full_disk_and_one_frees_space() {
+fn twenty_crashed_streams_share_a_full_disk() {
     let storage = MemoryStorage::new();
     storage.create_dir(Path::new("/streams")).unwrap();
     let options = StreamOptions::new().segment_bytes(64 << 10);
@@ -230,7 +230,7 @@ fn twenty_crashed_streams_are_read_on_a_full_disk_and_one_frees_space() {
 }
 
 #[test]
-fn a_crashed_stream_is_cut_deleted_and_closed_on_a_full_disk() {
+fn crashed_stream_is_truncated_on_a_full_disk() {
     let storage = MemoryStorage::new();
     storage.create_dir(Path::new("/streams")).unwrap();
     let log = open(&storage);
@@ -239,7 +239,9 @@ fn a_crashed_stream_is_cut_deleted_and_closed_on_a_full_disk() {
     }
     let used = u64::MAX - storage.free_space(Path::new("/")).unwrap();
     let dead = || storage.snapshot().with_capacity(used);
-    let (cut, deleted, closed) = (dead(), dead(), dead());
+    let cut = dead();
+    let deleted = dead();
+    let closed = dead();
     let log = open(&cut);
     log.truncate_from(5).unwrap();
     assert_eq!((log.next_seq(), log.first_seq()), (5, 0));
@@ -253,7 +255,7 @@ fn a_crashed_stream_is_cut_deleted_and_closed_on_a_full_disk() {
 }
 
 #[test]
-fn the_reserve_holds_bytes_that_no_file_system_makes_shorter() {
+fn reserve_bytes_cannot_be_compressed() {
     let storage = MemoryStorage::new();
     let _env = LogContext::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE");
     let bytes = bytes_of(&storage, "/RESERVE");
@@ -269,10 +271,11 @@ fn the_reserve_holds_bytes_that_no_file_system_makes_shorter() {
 }
 
 #[test]
-fn a_reserve_that_is_a_link_or_a_folder_is_left_alone() {
+fn reserve_that_is_a_link_is_left_alone() {
     for is_link in [false, true] {
         let dir = tempfile::tempdir().unwrap();
-        let (reserve, other) = (dir.path().join("RESERVE"), dir.path().join("other"));
+        let reserve = dir.path().join("RESERVE");
+        let other = dir.path().join("other");
         std::fs::create_dir(dir.path().join("streams")).unwrap();
         std::fs::write(&other, "mine").unwrap();
         if is_link {
@@ -296,7 +299,7 @@ fn a_reserve_that_is_a_link_or_a_folder_is_left_alone() {
 }
 
 #[test]
-fn a_reserve_of_holes_is_filled_and_one_that_was_taken_is_seen() {
+fn reserve_of_holes_is_filled() {
     let dir = tempfile::tempdir().unwrap();
     let reserve = dir.path().join("RESERVE");
     std::fs::File::create(&reserve).unwrap().set_len(RESERVE_LEN).unwrap();
@@ -315,7 +318,7 @@ fn a_reserve_of_holes_is_filled_and_one_that_was_taken_is_seen() {
 }
 
 #[test]
-fn dropping_all_entries_frees_the_segment_being_written() {
+fn dropping_all_entries_frees_the_active_segment() {
     for room in [0, 3000] {
         let storage = MemoryStorage::new();
         storage.create_dir(Path::new("/streams")).unwrap();
@@ -353,19 +356,21 @@ fn dropping_all_entries_frees_the_segment_being_written() {
 }
 
 #[test]
-fn dropping_all_entries_without_a_reserve_frees_what_it_can_or_fails() {
+fn dropping_all_entries_works_without_a_reserve() {
     for segments in [1, 2] {
         let storage = MemoryStorage::new();
         storage.create_dir(Path::new("/streams")).unwrap();
         let env = Arc::new(LogContext::new(Arc::new(storage.clone())));
         let options = StreamOptions::new().segment_bytes(256 << 10);
         let log = StreamLog::open(env, Location::new("/streams", "s"), options).unwrap();
-        let (entry, size) = (vec![7; 3000], |log: &StreamLog| log.stats().unwrap());
+        let entry = vec![7; 3000];
+        let size = |log: &StreamLog| log.stats().unwrap();
         while size(&log).segments < segments || size(&log).disk_bytes < segments * (200 << 10) {
             log.append(&entry, Durability::Synced).unwrap();
         }
         let full = storage.clone().with_capacity(u64::MAX - storage.free_space(Path::new("/")).unwrap());
-        let (first, end) = (log.first_seq(), log.next_seq());
+        let first = log.first_seq();
+        let end = log.next_seq();
         let dropped = log.truncate_before(end);
         if segments == 1 {
             assert_eq!(dropped.unwrap_err().kind(), ErrorKind::Full, "nothing could be freed");
@@ -381,7 +386,7 @@ fn dropping_all_entries_without_a_reserve_frees_what_it_can_or_fails() {
 }
 
 #[test]
-fn who_waits_for_a_sync_is_woken_where_all_entries_are_dropped() {
+fn dropping_all_entries_wakes_waiting_threads() {
     let storage = MemoryStorage::new();
     storage.create_dir(Path::new("/streams")).unwrap();
     let log = open(&storage);
@@ -403,7 +408,7 @@ fn who_waits_for_a_sync_is_woken_where_all_entries_are_dropped() {
 }
 
 #[test]
-fn each_call_on_a_full_disk_states_its_own_effect() {
+fn full_disk_error_states_the_effect_of_each_call() {
     let storage = MemoryStorage::new();
     storage.create_dir(Path::new("/streams")).unwrap();
     let open = |storage: &MemoryStorage| {
@@ -440,7 +445,7 @@ fn each_call_on_a_full_disk_states_its_own_effect() {
 }
 
 #[test]
-fn a_refused_reservation_of_any_kind_leaves_the_stream_healthy() {
+fn refused_preallocation_does_not_poison() {
     const TOO_LARGE: i32 = 27;
     let memory = MemoryStorage::new();
     memory.create_dir(Path::new("/streams")).unwrap();

@@ -276,7 +276,7 @@ fn pairs_alike() -> Found {
 }
 
 #[test]
-fn mixed_files_of_two_copies_are_one_history_or_damage() {
+fn mixed_files_are_one_history_or_damage() {
     let found = all_pairs();
     println!("volume: {} mixtures, {} of them refused as two histories", found.mixtures, found.histories);
     assert!(
@@ -289,7 +289,7 @@ fn mixed_files_of_two_copies_are_one_history_or_damage() {
 }
 
 #[test]
-fn copies_that_end_alike_are_distinguished_by_salts() {
+fn salts_distinguish_copies_that_end_alike() {
     let found = pairs_alike();
     assert!(
         found.wrong.is_empty(),
@@ -302,7 +302,7 @@ fn copies_that_end_alike_are_distinguished_by_salts() {
 
 #[cfg(stratawal_faults)]
 #[test]
-fn seeded_salts_that_are_not_compared_are_found() {
+fn seeded_salts_not_compared_are_found() {
     stratawal_stream::FailPoint::SaltsIgnored.activate();
     let found = pairs_alike();
     stratawal_stream::FailPoint::deactivate();

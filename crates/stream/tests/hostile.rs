@@ -119,7 +119,8 @@ fn open(storage: &MemoryStorage, read_only: bool) -> Result<StreamLog> {
 /// Salvages the stream, which has to end, and to be in order of seq.
 fn salvage_all(storage: &MemoryStorage) -> Vec<Salvaged> {
     let env = Arc::new(LogContext::new(Arc::new(storage.clone())).read_only(true));
-    let (mut items, mut next) = (Vec::new(), 0);
+    let mut items = Vec::new();
+    let mut next = 0;
     let salvage = salvage(&env, &Location::new("/streams", "s"), &StreamOptions::new()).unwrap().unwrap();
     for item in salvage {
         let Ok(item) = item else { break };
@@ -143,7 +144,7 @@ fn goes_on(log: &StreamLog, storage: &MemoryStorage) {
 }
 
 #[test]
-fn a_close_that_names_one_before_it_at_the_end_of_numbers_is_read_without_it() {
+fn close_with_an_absurd_predecessor_is_read() {
     for previous in [u64::MAX - 7, u64::MAX, 128, 130, 1 << 40] {
         let kind = FooterKind::Close { previous: Some(ByteOffset(previous)) };
         let (log, storage) = Forged::begin(0).entry(0).close(1, |end| end.kind = kind).open().unwrap();
@@ -153,7 +154,7 @@ fn a_close_that_names_one_before_it_at_the_end_of_numbers_is_read_without_it() {
 }
 
 #[test]
-fn a_close_that_stands_askew_is_none() {
+fn unaligned_close_is_damage() {
     let mut forged = Forged::begin(0);
     let mut frame = Forged::begin(0).close(0, |_| ()).bytes.split_off(128);
     frame.truncate(frame.len() - 16);
@@ -166,13 +167,13 @@ fn a_close_that_stands_askew_is_none() {
 }
 
 #[test]
-fn a_close_that_drops_what_is_not_there_yet_is_none() {
+fn close_with_a_start_beyond_its_end_is_damage() {
     let error = Forged::begin(0).entry(0).close(1, |end| end.start = SeqNo(1000)).open().unwrap_err();
     assert!(error.is_damage(), "{error}");
 }
 
 #[test]
-fn a_close_whose_times_lie_below_those_of_its_points_is_gone_on_behind() {
+fn close_with_falling_times_can_be_continued() {
     let point = IndexPoint { seq: 0, offset: 128, timestamp: u64::MAX - 1 };
     let index = encode_points(&[point]).unwrap();
     let (log, storage) = Forged::begin(0).entry(0).close(1, |end| end.index = index.into()).open().unwrap();
@@ -180,7 +181,7 @@ fn a_close_whose_times_lie_below_those_of_its_points_is_gone_on_behind() {
 }
 
 #[test]
-fn seqs_at_the_end_of_numbers_are_refused_and_not_begun_anew() {
+fn seqs_do_not_wrap_around() {
     let (log, _) = Forged::begin(u64::MAX - 2).padded().open().unwrap();
     let batch: Batch = [b"a", b"b", b"c"].into_iter().collect();
     assert_eq!(log.append_batch(&batch, Durability::Synced).unwrap_err().kind(), ErrorKind::Io);
@@ -189,7 +190,7 @@ fn seqs_at_the_end_of_numbers_are_refused_and_not_begun_anew() {
 }
 
 #[test]
-fn a_codec_that_is_not_known_is_a_newer_format() {
+fn unknown_codec_is_a_newer_format() {
     let mut forged = Forged::begin(0).entry(0);
     let at = forged.bytes.len();
     forged = forged.entry(1);
@@ -202,7 +203,7 @@ fn a_codec_that_is_not_known_is_a_newer_format() {
 
 /// A full disk leaves a SEAL without its index.
 #[test]
-fn entries_after_damage_are_read_without_an_index() {
+fn entries_after_damage_need_no_index() {
     let mut forged = (0..6).fold(Forged::begin(0), Forged::entry);
     forged.bytes[128 + 2 * 48 + 40] ^= 1;
     let forged = forged.close(6, |end| {
@@ -237,7 +238,7 @@ fn entries_after_damage_are_read_without_an_index() {
 }
 
 #[test]
-fn a_table_that_does_not_hold_is_damage_of_its_frame() {
+fn malformed_entry_table_damages_its_frame() {
     let mut forged = Forged::begin(0);
     let place = forged.place();
     let ends = [1 | BATCH_END, 2 | BATCH_END];
@@ -276,7 +277,7 @@ fn a_frame_over_the_bound_is_read() -> bool {
 }
 
 #[test]
-fn a_frame_over_the_bound_is_an_error_and_takes_no_memory() {
+fn frame_over_the_bound_takes_no_memory() {
     assert!(!a_frame_over_the_bound_is_read());
 }
 

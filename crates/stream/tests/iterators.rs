@@ -56,7 +56,7 @@ fn seqs(iter: &mut Iter, runs: bool) -> Result<Vec<u64>> {
 }
 
 #[test]
-fn a_run_ends_at_the_cut() {
+fn run_ends_at_the_cut() {
     let log = open(&storage(), StreamOptions::new());
     let batch: Batch = (0..10_u8).map(|i| [i; 4]).collect();
     log.append_batch(&batch, Durability::Synced).unwrap();
@@ -75,7 +75,7 @@ fn a_run_ends_at_the_cut() {
 }
 
 #[test]
-fn a_run_goes_on_from_frame_to_frame_of_one_tick() {
+fn run_spans_frames_of_one_tick() {
     let log = open(&storage_with_ticks(0), StreamOptions::new());
     let entry = |seq: u64| vec![seq as u8; 1 + seq as usize % 40];
     for seq in 0..600 {
@@ -84,7 +84,9 @@ fn a_run_goes_on_from_frame_to_frame_of_one_tick() {
     let hundred: Batch = (600..700).map(entry).collect();
     log.append_batch(&hundred, Durability::Flushed).unwrap();
     for (front, back) in [(0, 700), (7, 650), (620, 640)] {
-        let (mut iter, mut seq, mut runs) = (log.iter(front..back, Visibility::Accepted), front, 0);
+        let mut iter = log.iter(front..back, Visibility::Accepted);
+        let mut seq = front;
+        let mut runs = 0;
         while let Some(run) = iter.next_run() {
             let run = run.unwrap();
             assert_eq!((run.seqs().start, run.entries().len() as u64), (seq, run.seqs().end - seq));
@@ -120,7 +122,7 @@ fn the_entries_of_a_run_have_its_timestamp() {
 }
 
 #[test]
-fn what_stands_before_damage_is_a_run_all_the_same() {
+fn entries_before_damage_are_a_run() {
     let storage = storage_with_ticks(0);
     let log = open(&storage, StreamOptions::new());
     for seq in 0..50_u64 {
@@ -130,7 +132,8 @@ fn what_stands_before_damage_is_a_run_all_the_same() {
     let file = storage.open(&Path::new("/streams/s").join(file), Access::ReadWrite).unwrap();
     // Each frame takes 48 bytes: the header, and the entry.
     file.write_all_at(&[0xFF], 128 + 30 * 48 + 40).unwrap();
-    let (mut iter, mut read) = (log.iter(.., Visibility::Accepted), Vec::new());
+    let mut iter = log.iter(.., Visibility::Accepted);
+    let mut read = Vec::new();
     let error = loop {
         match iter.next_run().unwrap() {
             Ok(run) => read.extend(run.seqs()),
@@ -142,7 +145,7 @@ fn what_stands_before_damage_is_a_run_all_the_same() {
 }
 
 #[test]
-fn an_iterator_outlives_a_recovery_that_loses_nothing() {
+fn iterator_survives_a_lossless_recovery() {
     for runs in [false, true] {
         let storage = storage();
         let log = open(&storage, StreamOptions::new());
@@ -198,7 +201,9 @@ impl Program {
             .frame_bytes([64, 600, 6000][usize::try_from(rng.below(3)).unwrap()])
             .durability(if rng.below(2) == 0 { Durability::Synced } else { Durability::Flushed });
         let log = open(&storage, options);
-        let (entries, held, told) = (BTreeMap::new(), VecDeque::new(), Vec::new());
+        let entries = BTreeMap::new();
+        let held = VecDeque::new();
+        let told = Vec::new();
         Self { rng, storage, log, entries, start: 0, end: 0, appended: 0, held, told }
     }
 
@@ -220,7 +225,8 @@ impl Program {
     }
 
     fn append(&mut self) {
-        let (count, len) = (self.pick(&[1, 1, 1, 3, 20]), self.pick(&[0, 8, 300, 3_000, 14_000]));
+        let count = self.pick(&[1, 1, 1, 3, 20]);
+        let len = self.pick(&[0, 8, 300, 3_000, 14_000]);
         let durability = self.pick(&[Durability::Buffered, Durability::Flushed, Durability::Synced]);
         self.told.push(format!("append {count} of {len}, {durability:?}, at {}", self.end));
         let mut batch = Batch::new();
@@ -259,11 +265,13 @@ impl Program {
         self.told.push(format!("truncate before {first}"));
         self.log.truncate_before(first).unwrap();
         self.entries = self.entries.split_off(&first.max(self.start));
-        (self.start, self.end) = (self.start.max(first), self.end.max(first));
+        self.start = self.start.max(first);
+        self.end = self.end.max(first);
     }
 
     fn fail_and_recover(&mut self) {
-        let (which, after) = (self.pick(&[Operation::Write, Operation::Sync]), self.rng.below(3));
+        let which = self.pick(&[Operation::Write, Operation::Sync]);
+        let after = self.rng.below(3);
         fail(&self.storage, which, after);
         let failed = self.log.sync().map_err(|error| error.kind());
         self.storage.clear();
@@ -355,7 +363,7 @@ impl Held {
 }
 
 #[test]
-fn an_iterator_answers_what_it_saw_whatever_happens() {
+fn iterator_returns_what_it_saw_or_an_error() {
     for seed in 0..80 {
         let mut program = Program::new(seed);
         for _ in 0..400 {

@@ -42,7 +42,7 @@ fn entries(log: &StreamLog) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn a_large_batch_keeps_its_place_among_other_appends() {
+fn large_batch_keeps_its_order_among_appends() {
     const SMALL_APPENDS: u64 = 200;
     const ENTRIES: u64 = 3 * (SMALL_APPENDS + 6 * 3);
     for segment_len in [64 << 10, 64 << 20] {
@@ -58,7 +58,8 @@ fn a_large_batch_keeps_its_place_among_other_appends() {
             }
         };
         thread::scope(|scope| {
-            let (log, keep) = (&log, &keep);
+            let log = &log;
+            let keep = &keep;
             scope.spawn(move || {
                 // With an end also where an append fails.
                 let began = Instant::now();
@@ -94,7 +95,7 @@ fn a_large_batch_keeps_its_place_among_other_appends() {
 }
 
 #[test]
-fn a_large_batch_is_in_the_file_at_every_durability() {
+fn large_batch_is_written_at_every_durability() {
     for durability in [Durability::Buffered, Durability::Flushed, Durability::Synced] {
         let sim = simulated();
         let log = open(&sim);
@@ -107,7 +108,7 @@ fn a_large_batch_is_in_the_file_at_every_durability() {
 }
 
 #[test]
-fn a_large_batch_that_fails_is_there_as_a_whole_or_not() {
+fn failed_large_batch_is_whole_or_absent() {
     for fault in [Fault::Io, Fault::Full] {
         for after in 0.. {
             let sim = simulated();
@@ -151,7 +152,7 @@ fn a_large_batch_that_fails_is_there_as_a_whole_or_not() {
 }
 
 #[test]
-fn a_crash_at_any_moment_leaves_a_large_batch_whole_or_absent() {
+fn crash_leaves_a_large_batch_whole_or_absent() {
     for segment_len in [64 << 10, 64 << 20] {
         let options = StreamOptions::new().segment_bytes(segment_len);
         let sim = simulated();
@@ -160,7 +161,8 @@ fn a_crash_at_any_moment_leaves_a_large_batch_whole_or_absent() {
         // Each disk with the seq below which everything was acknowledged as durable when it was so.
         let durable = Arc::new(AtomicU64::new(1));
         let disks: Arc<Mutex<Vec<(Disk, u64)>>> = Arc::default();
-        let (seen, at_that_time) = (Arc::clone(&disks), Arc::clone(&durable));
+        let seen = Arc::clone(&disks);
+        let at_that_time = Arc::clone(&durable);
         sim.watch(move |disk| seen.lock().unwrap().push((disk.clone(), at_that_time.load(Ordering::SeqCst))));
         let batches = [vec![b"small".to_vec()], large(1), vec![b"small too".to_vec()], large(2)];
         let durabilities = [Durability::Buffered, Durability::Flushed, Durability::Buffered, Durability::Synced];

@@ -34,7 +34,7 @@ fn killed() -> (MemoryStorage, std::path::PathBuf, std::ops::Range<usize>) {
 }
 
 #[test]
-fn torn_tail_of_any_length_is_cut_off_and_reported() {
+fn torn_tail_is_cut_off_and_reported() {
     let (dead, path, frame) = killed();
     assert_eq!(open(dead.snapshot()).next_seq(), 4, "the whole frame");
     for torn_at in frame.clone() {
@@ -73,7 +73,7 @@ fn closed() -> MemoryStorage {
 }
 
 #[test]
-fn damaged_header_is_reported_and_changes_nothing() {
+fn damaged_header_changes_nothing() {
     let closed = closed();
     for (path, bytes) in files(&closed) {
         for (at, &byte) in bytes[..HEADER_LEN].iter().enumerate() {
@@ -92,7 +92,7 @@ fn damaged_header_is_reported_and_changes_nothing() {
 }
 
 #[test]
-fn missing_segment_is_reported_and_changes_nothing() {
+fn missing_segment_changes_nothing() {
     let closed = closed();
     for (path, _) in files(&closed) {
         let storage = closed.snapshot();
@@ -107,7 +107,7 @@ fn missing_segment_is_reported_and_changes_nothing() {
 }
 
 #[test]
-fn damaged_frame_of_a_closed_stream_is_an_error_of_its_entry() {
+fn damaged_frame_loses_only_its_entry() {
     let closed = closed();
     for (path, bytes) in files(&closed) {
         let base: u64 = path.file_name().unwrap().to_str().unwrap()[..20].parse().unwrap();
@@ -132,7 +132,7 @@ fn damaged_frame_of_a_closed_stream_is_an_error_of_its_entry() {
 }
 
 #[test]
-fn damage_to_durable_entries_of_a_killed_stream_is_reported() {
+fn damage_to_attested_entries_is_reported() {
     let storage = memory();
     let log = open(storage.clone());
     for i in 0..20 {
@@ -180,7 +180,7 @@ fn closed_handle_reads_and_refuses_changes() {
 }
 
 #[test]
-fn option_out_of_range_is_refused_before_any_file() {
+fn option_out_of_range_creates_nothing() {
     let options = StreamOptions::new;
     let refused = [
         options().segment_bytes((64 << 10) - 1),
@@ -212,7 +212,7 @@ fn option_out_of_range_is_refused_before_any_file() {
 }
 
 #[test]
-fn batch_over_the_bound_is_refused_and_appends_nothing() {
+fn batch_over_the_bound_appends_nothing() {
     let log = open_with(memory(), StreamOptions::new().batch_bytes_max(100)).unwrap();
     log.append(&[1; 96], Durability::Synced).unwrap();
     assert_eq!(

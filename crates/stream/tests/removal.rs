@@ -73,7 +73,8 @@ const TRUNCATIONS: [(&str, Act); 3] = [
 #[test]
 fn appends_do_not_wait_for_the_removal_of_files() {
     for (name, truncate) in TRUNCATIONS {
-        let (storage, gate) = (hooked(MemoryStorage::new()), Gate::new());
+        let storage = hooked(MemoryStorage::new());
+        let gate = Gate::new();
         let log = stream(&storage);
         hold_removals(&storage, &gate);
         thread::scope(|scope| {
@@ -94,8 +95,9 @@ fn appends_do_not_wait_for_the_removal_of_files() {
 }
 
 #[test]
-fn appends_do_not_wait_for_the_removals_of_a_recovery() {
-    let (storage, gate) = (hooked(MemoryStorage::new()), Gate::new());
+fn appends_do_not_wait_for_a_recoverys_removals() {
+    let storage = hooked(MemoryStorage::new());
+    let gate = Gate::new();
     let log = stream(&storage);
     // Files that a truncation could not remove, and a stream that has failed.
     storage.set(|operation, path| match operation {
@@ -130,7 +132,8 @@ fn close_delete_and_reopen_wait_for_removals() {
         ("reopen", |log| log.reopen().unwrap()),
     ];
     for (name, act) in afterwards {
-        let (storage, gate) = (hooked(MemoryStorage::new()), Gate::new());
+        let storage = hooked(MemoryStorage::new());
+        let gate = Gate::new();
         let log = stream(&storage);
         hold_removals(&storage, &gate);
         let done = AtomicBool::new(false);
@@ -151,7 +154,7 @@ fn close_delete_and_reopen_wait_for_removals() {
 }
 
 #[test]
-fn a_file_that_stays_is_an_io_error_and_not_poison() {
+fn file_that_stays_does_not_poison() {
     for (name, truncate) in [
         ("before", (|log| log.truncate_before(2)) as fn(&StreamLog) -> stratawal_stream::Result<()>),
         ("from", |log| log.truncate_from(1)),
@@ -195,7 +198,7 @@ fn a_file_that_stays_is_an_io_error_and_not_poison() {
 }
 
 #[test]
-fn a_leftover_or_a_foreign_name_does_not_shut_a_stream() {
+fn leftover_file_does_not_block_opening() {
     let storage = hooked(MemoryStorage::new());
     let log = stream(&storage);
     log.append(b"x", Durability::Buffered).unwrap();
@@ -221,7 +224,7 @@ fn a_leftover_or_a_foreign_name_does_not_shut_a_stream() {
 }
 
 #[test]
-fn a_deletion_removes_its_own_files_and_names_what_stays() {
+fn deletion_keeps_and_names_foreign_files() {
     for at_once in [false, true] {
         let storage = hooked(MemoryStorage::new());
         let log = stream(&storage);
@@ -275,7 +278,7 @@ fn after_power_loss(sim: &SimStorage) -> StreamLog {
 }
 
 #[test]
-fn a_removal_that_took_effect_is_not_an_error() {
+fn removal_that_took_effect_is_not_an_error() {
     let sim = SimStorage::new(1);
     let storage = hooked(sim.clone());
     let log = stream(&storage);
@@ -288,7 +291,7 @@ fn a_removal_that_took_effect_is_not_an_error() {
 }
 
 #[test]
-fn a_deletion_whose_rename_took_effect_is_done() {
+fn deletion_whose_rename_took_effect_is_done() {
     let sim = SimStorage::new(1);
     let storage = hooked(sim.clone());
     let log = stream(&storage);
@@ -300,7 +303,7 @@ fn a_deletion_whose_rename_took_effect_is_done() {
 }
 
 #[test]
-fn a_deletion_whose_rename_is_refused_leaves_the_stream() {
+fn refused_rename_leaves_the_stream() {
     for (kind, text) in [
         (io::ErrorKind::CrossesDevices, "overlay"),
         (io::ErrorKind::ResourceBusy, "mount point"),
@@ -321,12 +324,13 @@ fn a_deletion_whose_rename_is_refused_leaves_the_stream() {
 }
 
 #[test]
-fn a_creation_whose_rename_took_effect_is_left_to_recovery() {
+fn creation_whose_rename_took_effect_recovers() {
     let sim = SimStorage::new(1);
     let storage = hooked(sim.clone());
     let log = open(&storage);
     // The first rename is that of the segment, within the directory that has no name yet.
-    let (renames, inner) = (AtomicBool::new(false), sim.clone());
+    let renames = AtomicBool::new(false);
+    let inner = sim.clone();
     storage.set(move |operation, path| {
         if operation == Operation::Rename && renames.swap(true, Ordering::SeqCst) {
             let names = names(&inner, "/streams");
@@ -374,7 +378,7 @@ fn stats_do_not_fail_beside_removals() {
 
 /// Once a stream is closed, another process may own its files.
 #[test]
-fn reads_after_a_close_report_what_its_next_owner_did() {
+fn reads_after_a_close_see_the_next_owners_changes() {
     let owners: [(Act, ErrorKind); 4] = [
         (|owner| owner.truncate_before(2).unwrap(), ErrorKind::Truncated { first_seq: 2 }),
         (|owner| owner.truncate_before(100).unwrap(), ErrorKind::Truncated { first_seq: 100 }),
@@ -398,7 +402,7 @@ fn reads_after_a_close_report_what_its_next_owner_did() {
 }
 
 #[test]
-fn a_file_that_is_lost_after_a_close_is_damage() {
+fn file_lost_after_a_close_is_damage() {
     let storage = hooked(MemoryStorage::new());
     let log = stream(&storage);
     log.close().unwrap();
@@ -408,7 +412,7 @@ fn a_file_that_is_lost_after_a_close_is_damage() {
 }
 
 #[test]
-fn an_empty_batch_reports_the_state_of_the_stream() {
+fn empty_batch_reports_a_failed_stream() {
     let batch = stratawal_stream::Batch::new();
     let append = |log: &StreamLog| log.append_batch(&batch, Durability::Synced);
     let storage = hooked(MemoryStorage::new());

@@ -23,7 +23,7 @@ fn batch(entries: u64, len: usize) -> Batch {
 }
 
 #[test]
-fn segments_begin_with_a_batch_and_keep_their_length() {
+fn segments_begin_with_a_batch() {
     for (entries, len) in [(1, 1000), (7, 1000), (100, 10), (3, 20_000), (1, 60_000)] {
         let what = format!("batches of {entries} entries of {len} bytes");
         let storage = memory();

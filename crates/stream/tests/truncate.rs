@@ -75,7 +75,7 @@ fn both_ends_are_exact_to_the_entry_and_stay_so() {
 }
 
 #[test]
-fn a_cut_may_go_through_a_frame_and_a_batch() {
+fn cut_may_split_a_frame_and_a_batch() {
     let storage = storage();
     let log = open(&storage);
     let batch: Batch = (0..50).map(|i: u32| i.to_le_bytes()).collect();
@@ -104,7 +104,7 @@ fn a_cut_may_go_through_a_frame_and_a_batch() {
 }
 
 #[test]
-fn beyond_the_end_a_stream_begins_anew_there() {
+fn truncation_beyond_the_end_begins_there() {
     let storage = storage();
     let log = open(&storage);
     // Of a stream that is not there yet, too.
@@ -120,7 +120,7 @@ fn beyond_the_end_a_stream_begins_anew_there() {
 }
 
 #[test]
-fn a_position_out_of_the_stream_is_refused_with_both_numbers() {
+fn truncate_from_outside_the_stream_is_refused() {
     let log = open(&storage());
     fill(&log, 10);
     log.truncate_before(5).unwrap();
@@ -133,12 +133,14 @@ fn a_position_out_of_the_stream_is_refused_with_both_numbers() {
 }
 
 #[test]
-fn iterators_end_with_the_cut_and_never_show_what_came_after_it() {
+fn iterators_end_at_a_cut() {
     let storage = storage();
     let log = open(&storage);
     fill(&log, 200);
     let make = || log.iter(.., Visibility::Stable);
-    let (mut within, mut behind, untouched) = (make(), make(), log.iter(..100, Visibility::Stable));
+    let mut within = make();
+    let mut behind = make();
+    let untouched = log.iter(..100, Visibility::Stable);
     assert_eq!(within.next().unwrap().unwrap().seq(), 0);
     assert_eq!(behind.nth(150).unwrap().unwrap().seq(), 150);
     let backwards = make().rev();
@@ -160,7 +162,7 @@ fn iterators_end_with_the_cut_and_never_show_what_came_after_it() {
 }
 
 #[test]
-fn what_was_dropped_up_to_beyond_the_end_is_dropped_for_a_reader_beside_the_writer_too() {
+fn reader_sees_a_truncation_beyond_the_end() {
     let storage = storage();
     let log = open(&storage);
     fill(&log, 20);
@@ -174,13 +176,14 @@ fn what_was_dropped_up_to_beyond_the_end_is_dropped_for_a_reader_beside_the_writ
 }
 
 #[test]
-fn what_is_left_of_a_cut_and_then_dropped_is_dropped_for_a_reader_beside_the_writer() {
+fn reader_sees_a_cut_and_a_dropped_rest() {
     let storage = storage();
     let log = open(&storage);
     fill(&log, 20);
     let env = Arc::new(LogContext::new(Arc::new(storage.clone())).read_only(true));
     let reader = StreamLog::open(env, Location::new("/streams", "s"), log.options().clone()).unwrap();
-    let (all, behind) = (reader.iter(.., Visibility::Stable), reader.iter(8.., Visibility::Stable));
+    let all = reader.iter(.., Visibility::Stable);
+    let behind = reader.iter(8.., Visibility::Stable);
     log.truncate_from(8).unwrap();
     log.truncate_before(8).unwrap();
     reader.reopen().unwrap();
@@ -190,11 +193,12 @@ fn what_is_left_of_a_cut_and_then_dropped_is_dropped_for_a_reader_beside_the_wri
 }
 
 #[test]
-fn a_time_among_cut_entries_is_that_of_the_first_entry_behind() {
+fn time_of_a_cut_entry_leads_to_its_successor() {
     let storage = storage().with_clock(1_000_000, 1_000);
     let log = open(&storage);
     fill(&log, 100);
-    let (kept, cut) = (time(&log, 40), time(&log, 80));
+    let kept = time(&log, 40);
+    let cut = time(&log, 80);
     log.truncate_from(50).unwrap();
     fill(&log, 100);
     assert_eq!(log.seq_at(kept, Visibility::Stable).unwrap(), 40);
@@ -202,7 +206,7 @@ fn a_time_among_cut_entries_is_that_of_the_first_entry_behind() {
 }
 
 #[test]
-fn a_time_among_entries_cut_from_the_middle_of_a_frame_is_that_of_what_took_their_place() {
+fn time_of_a_cut_frame_leads_to_its_successor() {
     let storage = storage().with_clock(1_000_000, 1_000);
     let log = open(&storage);
     fill(&log, 15);
@@ -217,7 +221,7 @@ fn a_time_among_entries_cut_from_the_middle_of_a_frame_is_that_of_what_took_thei
 }
 
 #[test]
-fn on_a_full_disk_everything_can_be_dropped_and_the_stream_closed() {
+fn full_disk_allows_truncation_and_close() {
     for restart in [false, true] {
         let storage = storage();
         let mut log = open(&storage);
@@ -244,7 +248,7 @@ fn on_a_full_disk_everything_can_be_dropped_and_the_stream_closed() {
 }
 
 #[test]
-fn a_deleted_stream_is_gone_for_all_its_handles() {
+fn deleted_stream_is_gone_for_all_handles() {
     let storage = storage();
     let log = open(&storage);
     fill(&log, 10);

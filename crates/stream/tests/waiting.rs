@@ -55,7 +55,8 @@ impl Threads {
     }
 
     fn start<T>(&mut self, name: &'static str, log: &StreamLog, act: impl FnOnce(&StreamLog) -> T + Send + 'static) {
-        let (log, tell) = (log.clone(), self.tell.clone());
+        let log = log.clone();
+        let tell = self.tell.clone();
         thread::spawn(move || {
             drop(act(&log));
             let _ = tell.send(name);
@@ -79,7 +80,7 @@ fn append(log: &StreamLog) -> stratawal_stream::Result<u64> {
 }
 
 #[test]
-fn appends_that_wait_behind_a_cut_all_answer() {
+fn appends_that_wait_for_a_cut_return() {
     let storage = hooked(MemoryStorage::new());
     let log = stream(&storage);
     let gate = Gate::new();
@@ -104,12 +105,15 @@ fn appends_that_wait_behind_a_cut_all_answer() {
 }
 
 #[test]
-fn appends_that_wait_behind_a_failure_beside_the_lead_all_answer() {
+fn appends_that_wait_for_a_failure_return() {
     for _ in 0..5 {
         let storage = hooked(MemoryStorage::new());
         let log = stream(&storage);
-        let (lead, hold) = (Gate::new(), Gate::new());
-        let (at_sync, at_reserve, reserved) = (lead.clone(), hold.clone(), AtomicUsize::new(0));
+        let lead = Gate::new();
+        let hold = Gate::new();
+        let at_sync = lead.clone();
+        let at_reserve = hold.clone();
+        let reserved = AtomicUsize::new(0);
         storage.set(move |operation, _| {
             match operation {
                 Operation::Sync => at_sync.pass(),
@@ -139,7 +143,7 @@ fn appends_that_wait_behind_a_failure_beside_the_lead_all_answer() {
 }
 
 #[test]
-fn an_append_that_waits_behind_a_deletion_that_fails_answers() {
+fn append_that_waits_for_a_failed_deletion_returns() {
     let storage = hooked(MemoryStorage::new());
     let log = stream(&storage);
     let gate = Gate::new();
@@ -165,11 +169,12 @@ fn an_append_that_waits_behind_a_deletion_that_fails_answers() {
 }
 
 #[test]
-fn a_close_answers_only_once_nobody_is_at_the_files() {
+fn close_waits_for_a_leader_that_writes() {
     let storage = hooked(MemoryStorage::new());
     let log = stream(&storage);
     let gate = Gate::new();
-    let (at_write, armed) = (gate.clone(), AtomicBool::new(true));
+    let at_write = gate.clone();
+    let armed = AtomicBool::new(true);
     storage.set(move |operation, _| {
         match operation {
             Operation::Write if armed.swap(false, Ordering::SeqCst) => at_write.pass(),
@@ -206,7 +211,7 @@ fn a_close_answers_only_once_nobody_is_at_the_files() {
 }
 
 #[test]
-fn an_error_in_passing_does_not_take_the_place_of_a_full_disk() {
+fn passing_error_does_not_replace_a_full_disk() {
     let storage = hooked(MemoryStorage::new());
     let log = stream(&storage);
     let full = |operation, _: &Path| match operation {
@@ -226,7 +231,7 @@ fn an_error_in_passing_does_not_take_the_place_of_a_full_disk() {
 }
 
 #[test]
-fn a_failed_stream_says_so_whatever_its_recovery_met() {
+fn failed_recovery_keeps_the_stream_poisoned() {
     let storage = hooked(MemoryStorage::new());
     let log = stream(&storage);
     storage.set(|operation, _| if operation == Operation::Write { Err(broken()) } else { Ok(()) });
@@ -256,7 +261,7 @@ fn reader_of_what_was_dropped() -> StreamLog {
 }
 
 #[test]
-fn the_last_entry_is_truncated_for_a_reader_whose_writer_has_dropped_it() {
+fn last_of_a_reader_reports_a_truncation() {
     let reader = reader_of_what_was_dropped();
     let (tell, told) = mpsc::channel();
     thread::spawn(move || tell.send(reader.last(Visibility::Stable).map_err(|error| error.kind())));
@@ -265,7 +270,7 @@ fn the_last_entry_is_truncated_for_a_reader_whose_writer_has_dropped_it() {
 }
 
 #[test]
-fn a_time_is_truncated_for_a_reader_whose_writer_has_dropped_it() {
+fn seq_at_of_a_reader_reports_a_truncation() {
     let reader = reader_of_what_was_dropped();
     let found = reader.seq_at(1, Visibility::Stable);
     assert_eq!(found.unwrap_err().kind(), ErrorKind::Truncated { first_seq: 3 });
@@ -273,7 +278,7 @@ fn a_time_is_truncated_for_a_reader_whose_writer_has_dropped_it() {
 
 /// The contract of a write lets all of it land and fail.
 #[test]
-fn a_truncation_whose_own_write_fails_is_not_said_to_have_dropped_nothing() {
+fn failed_truncation_does_not_claim_no_effect() {
     let sim = SimStorage::new(1);
     let storage = hooked(sim.clone());
     let log = open(&storage, false);
@@ -295,7 +300,7 @@ fn a_truncation_whose_own_write_fails_is_not_said_to_have_dropped_nothing() {
 }
 
 #[test]
-fn a_folder_sync_that_panics_holds_nobody_who_waited_for_it() {
+fn panicking_directory_sync_blocks_no_thread() {
     const STREAMS: usize = 16;
     let storage = hooked(MemoryStorage::new());
     let env = Arc::new(LogContext::new(Arc::new(storage.clone())));
@@ -311,7 +316,8 @@ fn a_folder_sync_that_panics_holds_nobody_who_waited_for_it() {
     let (tell, told) = mpsc::channel();
     thread::scope(|scope| {
         for i in 0..STREAMS {
-            let (tell, open) = (tell.clone(), &open);
+            let tell = tell.clone();
+            let open = &open;
             scope.spawn(move || {
                 let append = || open(i).unwrap().append(b"x", Durability::Synced).is_ok();
                 tell.send((i, std::panic::catch_unwind(std::panic::AssertUnwindSafe(append)))).unwrap();
@@ -336,7 +342,8 @@ fn a_folder_sync_that_panics_holds_nobody_who_waited_for_it() {
 fn appends_beside_many_cuts_report_success() {
     const THREADS: usize = 100;
     let log = stream(&hooked(MemoryStorage::new()));
-    let (done, appended) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let done = AtomicBool::new(false);
+    let appended = AtomicUsize::new(0);
     let append_until_done = || {
         while !done.load(Ordering::SeqCst) {
             log.append(b"x", Durability::Synced)?;

@@ -89,7 +89,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Storage for HookedStorage {
     fn at(&self, dir: &Path) -> io::Result<Arc<dyn Storage>> {
-        let (inner, root) = (self.inner.at(dir)?, self.root.join(dir));
+        let inner = self.inner.at(dir)?;
+        let root = self.root.join(dir);
         Ok(Arc::new(Self { inner, root, ..self.clone() }))
     }
 

@@ -452,7 +452,8 @@ impl StreamModel {
 
     fn matches(&self, number: u64, found: &Found, least: u64) -> Result<(), Mismatch> {
         let state = &self.states[&number];
-        let (first, next) = (found.first_seq, found.next_seq());
+        let first = found.first_seq;
+        let next = found.next_seq();
         if first != state.first_seq {
             return Err(Mismatch(format!("begins at {first}, not at {}", state.first_seq)));
         }

@@ -229,7 +229,8 @@ impl SimStorage {
     /// Makes operations fail, or none.
     pub fn set_faults(&self, faults: Option<Faults>) {
         let mut state = self.state();
-        (state.faults, state.failed) = (faults, 0);
+        state.faults = faults;
+        state.failed = 0;
         state.capacity = match faults {
             Some(Faults { after, fault: Fault::Capacity, .. }) => after,
             _ => u64::MAX,

@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_is_a_workload() {
+    fn seed_determines_the_workload() {
         let shape = Shape { streams_max: 3, steps_max: 40, segment_len: 64 << 10 };
         assert_eq!(Workload::generate(5, &shape), Workload::generate(5, &shape));
         assert_ne!(Workload::generate(5, &shape), Workload::generate(6, &shape));

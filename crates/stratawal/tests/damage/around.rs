@@ -75,7 +75,8 @@ fn reads(
 }
 
 fn check(what: &str, stream: &Stream, lost: &BTreeSet<u64>, near: Range<u64>) {
-    let (first, next) = (stream.first_seq(), stream.next_seq());
+    let first = stream.first_seq();
+    let next = stream.next_seq();
     for seq in near.start.max(first)..near.end.min(next) {
         match stream.get(seq) {
             Ok(found) => assert!(!lost.contains(&seq) && found.unwrap().data()[..] == entry(seq), "{what}: {seq}"),
@@ -104,7 +105,8 @@ fn intact_entries_around_damaged_frames_are_read() {
                         act(&storage, path, frame.at.clone());
                         lost.extend(frame.first_seq..frame.first_seq + u64::from(frame.count));
                     }
-                    let (first, last) = (*lost.first().unwrap(), *lost.last().unwrap());
+                    let first = *lost.first().unwrap();
+                    let last = *lost.last().unwrap();
                     let near = first.saturating_sub(5)..last + 15;
                     let wal = open(&storage, index_every);
                     check(&what, &wal.stream("s").unwrap(), &lost, near.clone());

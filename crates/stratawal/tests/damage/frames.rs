@@ -44,7 +44,8 @@ pub(crate) struct Frame {
 
 /// Every valid frame in the bytes of a segment, in its chain or not.
 pub(crate) fn frames(bytes: &[u8]) -> Vec<Frame> {
-    let (mut found, mut at) = (Vec::new(), HEADER_LEN);
+    let mut found = Vec::new();
+    let mut at = HEADER_LEN;
     while at + FRAME_HEADER_LEN <= bytes.len() {
         let Some(len) = header_at(bytes, at) else {
             at += 8;
@@ -52,7 +53,9 @@ pub(crate) fn frames(bytes: &[u8]) -> Vec<Frame> {
         };
         let payload = &bytes[at + FRAME_HEADER_LEN..at + FRAME_HEADER_LEN + len];
         if crc(&[payload]) == u32_at(bytes, at + 4) {
-            let (first_seq, count, undurable) = (u64_at(bytes, at + 8), u32_at(bytes, at + 24), u32_at(bytes, at + 32));
+            let first_seq = u64_at(bytes, at + 8);
+            let count = u32_at(bytes, at + 24);
+            let undurable = u32_at(bytes, at + 32);
             found.push(Frame {
                 at: at as u64..(at + FRAME_HEADER_LEN + len) as u64,
                 first_seq,
@@ -70,8 +73,11 @@ pub(crate) fn frames(bytes: &[u8]) -> Vec<Frame> {
 /// The payload length of the valid header at `at`.
 fn header_at(bytes: &[u8], at: usize) -> Option<usize> {
     let header = &bytes[at..at + FRAME_HEADER_LEN];
-    let (salt, base) = (&bytes[64..72], u64_at(bytes, 56));
-    let (first_seq, count, undurable) = (u64_at(header, 8), u32_at(header, 24), u32_at(header, 32));
+    let salt = &bytes[64..72];
+    let base = u64_at(bytes, 56);
+    let first_seq = u64_at(header, 8);
+    let count = u32_at(header, 24);
+    let undurable = u32_at(header, 32);
     let len = u32_at(header, 28) as usize;
     let valid = header[38..40] == [0, 0]
         && len <= 0x7FFF_FFFF

@@ -93,7 +93,8 @@ impl Layout {
                 return Read::Refused;
             }
         };
-        let (first, next) = (stream.first_seq(), stream.next_seq());
+        let first = stream.first_seq();
+        let next = stream.next_seq();
         assert!(first <= self.first, "{what}: begins at {first}");
         let expected = self.next.min(silent_from);
         assert!(next >= expected, "{what}: {next} of {} entries, in silence", self.next);
@@ -169,7 +170,8 @@ type Ended = (u64, (u64, u64));
 /// Iterates over `first..next`.
 fn run(what: &str, stream: &Stream, first: u64, next: u64, back: bool) -> Option<Ended> {
     let mut iter = stream.iter(first..next);
-    let (mut front, mut end) = (first, next);
+    let mut front = first;
+    let mut end = next;
     loop {
         let found = if back { iter.next_back() } else { iter.next() };
         let Some(found) = found else {
@@ -194,8 +196,10 @@ fn run(what: &str, stream: &Stream, first: u64, next: u64, back: bool) -> Option
 /// `get` of each seq is an entry or an error; where it is an error, iterating ends, from anywhere,
 /// both ways, and nowhere else; and no error claims an entry that can be read.
 fn deep(what: &str, stream: &Stream) {
-    let (first, next) = (stream.first_seq(), stream.next_seq());
-    let (mut claims, mut failed) = (Vec::new(), Vec::new());
+    let first = stream.first_seq();
+    let next = stream.next_seq();
+    let mut claims = Vec::new();
+    let mut failed = Vec::new();
     for seq in first..next {
         match stream.get(seq) {
             Ok(Some(found)) => {
@@ -219,8 +223,10 @@ fn deep(what: &str, stream: &Stream) {
     }
     let step = usize::try_from((next - first) / 5 + 1).unwrap();
     for from in (first..next).step_by(step).chain(next.checked_sub(1).filter(|&last| last >= first)) {
-        let (forwards, backwards) = (run(what, stream, from, next, false), run(what, stream, first, from + 1, true));
-        let (after, before) = (failed.iter().find(|&&seq| seq >= from), failed.iter().rfind(|&&seq| seq <= from));
+        let forwards = run(what, stream, from, next, false);
+        let backwards = run(what, stream, first, from + 1, true);
+        let after = failed.iter().find(|&&seq| seq >= from);
+        let before = failed.iter().rfind(|&&seq| seq <= from);
         assert_eq!(forwards.map(|ended| ended.0).as_ref(), after, "{what}: from {from} on");
         assert_eq!(backwards.map(|ended| ended.0).as_ref(), before, "{what}: back from {from}");
         claims.extend(forwards.into_iter().chain(backwards).map(|ended| ended.1));

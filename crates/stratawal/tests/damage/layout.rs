@@ -66,7 +66,8 @@ impl Place for Real<'_> {
     }
 
     fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
-        let (mut found, mut dirs) = (Vec::new(), vec![self.root.to_owned()]);
+        let mut found = Vec::new();
+        let mut dirs = vec![self.root.to_owned()];
         while let Some(dir) = dirs.pop() {
             for entry in std::fs::read_dir(&dir).unwrap() {
                 let path = entry.unwrap().path();
@@ -112,7 +113,8 @@ pub(crate) fn live(
     close: bool,
 ) -> MemoryStorage {
     let wal = open(storage, false).unwrap();
-    let (stream, other) = (wal.stream("s").unwrap(), wal.stream("other").unwrap());
+    let stream = wal.stream("s").unwrap();
+    let other = wal.stream("other").unwrap();
     other.append("of the other").unwrap();
     for i in 0..appends {
         let next = stream.next_seq();

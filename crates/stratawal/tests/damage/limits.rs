@@ -34,7 +34,7 @@ fn bounds(storage: &MemoryStorage) -> Result<Range<u64>, ErrorKind> {
 }
 
 #[test]
-fn a_zeroed_end_that_nothing_attests_looks_like_a_torn_tail() {
+fn unattested_zeroed_end_looks_like_a_torn_tail() {
     let layout: Layout = layouts().swap_remove(1);
     let path = layout.segments().pop().unwrap();
     let storage = layout.storage.snapshot();
@@ -48,7 +48,7 @@ fn a_zeroed_end_that_nothing_attests_looks_like_a_torn_tail() {
 /// A START attests itself no more than an entry does. Nothing that was acknowledged as durable is
 /// lost by it.
 #[test]
-fn a_damaged_start_may_bring_back_what_it_dropped() {
+fn damaged_start_may_bring_back_dropped_entries() {
     let (storage, path, frames) = killed(6, |stream| stream.truncate_before(5).unwrap());
     let next = bounds(&storage.snapshot()).unwrap().end;
     assert_eq!(bounds(&storage.snapshot()), Ok(5..next));
@@ -60,7 +60,7 @@ fn a_damaged_start_may_bring_back_what_it_dropped() {
 /// A frame attests what was durable before it was written. While it is half written, it has taken
 /// the place of the MARK that attested the group before it, and attests nothing.
 #[test]
-fn in_mid_write_damage_to_the_group_before_looks_like_a_torn_tail() {
+fn damage_just_before_a_torn_write_looks_torn() {
     let (storage, path, frames) = killed(6, nothing);
     let entries: Vec<&Frame> = frames.iter().filter(|frame| frame.kind.is_none()).collect();
     let [.., a, b, c] = entries[..] else { panic!("too few frames") };
@@ -84,7 +84,7 @@ fn in_mid_write_damage_to_the_group_before_looks_like_a_torn_tail() {
 /// A file that is being written has 4096 * k + 8 bytes; cut to that, one that was closed looks like
 /// it.
 #[test]
-fn a_closed_file_cut_to_a_length_of_one_being_written_looks_like_one() {
+fn closed_file_cut_to_an_open_length_looks_open() {
     let layout = layout("long", live(&new(), 120, nothing, true), 0, true);
     let path = layout.segments().pop().unwrap();
     assert!(layout.len(&path) > 4104, "long enough to be cut");
@@ -103,7 +103,7 @@ fn a_closed_file_cut_to_a_length_of_one_being_written_looks_like_one() {
 /// No file lists the streams but their folder: one that is gone as a whole was never there, for all
 /// that can be told.
 #[test]
-fn a_stream_whose_folder_is_gone_was_never_there() {
+fn stream_without_its_directory_never_existed() {
     let layout: Layout = layouts().swap_remove(0);
     let storage = layout.storage.snapshot();
     layout.segments().iter().for_each(|path| storage.remove_file(path).unwrap());

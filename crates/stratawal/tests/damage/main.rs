@@ -55,7 +55,7 @@ fn each_segment(one: impl Fn(&Layout, &Path) + Sync) {
 /// All bits, or one in every fifth byte, and of the zeros behind the last frame a sample. One bit
 /// of each byte is looked at in every way.
 #[test]
-fn a_flipped_bit_loses_nothing_in_silence() {
+fn flipped_bit_loses_nothing_silently() {
     let flipped = AtomicUsize::new(0);
     each_segment(|layout, path| {
         let used = layout.bytes(path).iter().rposition(|&b| b != 0).unwrap() as u64;
@@ -82,7 +82,7 @@ fn a_flipped_bit_loses_nothing_in_silence() {
 
 /// The version is looked at before the checksum, so that a newer format can have another one.
 #[test]
-fn a_damaged_version_is_refused_as_newer_or_as_damage() {
+fn damaged_version_is_refused() {
     let of_stream = |files: Vec<(PathBuf, Vec<u8>)>| -> Vec<_> {
         files.into_iter().filter(|file| file.0.starts_with(DIR)).collect()
     };
@@ -107,7 +107,7 @@ fn a_damaged_version_is_refused_as_newer_or_as_damage() {
 }
 
 #[test]
-fn a_zeroed_page_or_sector_loses_nothing_in_silence() {
+fn zeroed_page_loses_nothing_silently() {
     for layout in layouts() {
         for path in layout.segments() {
             for (step, len) in [(4096, 4096), (512, 512), (2048, 4096)] {
@@ -130,7 +130,7 @@ fn a_zeroed_page_or_sector_loses_nothing_in_silence() {
 
 /// All lengths, or those near borders and a sample.
 #[test]
-fn a_cut_file_loses_nothing_in_silence() {
+fn cut_file_loses_nothing_silently() {
     each_segment(|layout, path| {
         let len = layout.len(path);
         for cut in 0..len {
@@ -152,7 +152,7 @@ fn a_cut_file_loses_nothing_in_silence() {
 }
 
 #[test]
-fn a_lengthened_file_loses_nothing_in_silence() {
+fn lengthened_file_loses_nothing_silently() {
     for layout in layouts() {
         for path in layout.segments() {
             let len = layout.len(&path);
@@ -167,7 +167,7 @@ fn a_lengthened_file_loses_nothing_in_silence() {
 }
 
 #[test]
-fn a_file_that_is_missing_or_another_loses_nothing_in_silence() {
+fn missing_or_swapped_file_loses_nothing_silently() {
     for layout in layouts().into_iter().chain(rotated()) {
         let segments = layout.segments();
         let judge = |what: String, act: &dyn Fn(&MemoryStorage)| {
@@ -200,7 +200,7 @@ fn a_file_that_is_missing_or_another_loses_nothing_in_silence() {
 
 /// Each stream that holds a file of another refuses, and those that do not stay well.
 #[test]
-fn files_swapped_between_streams_are_found_in_both() {
+fn files_swapped_between_streams_damage_both() {
     let Layout { storage, .. } = many_segments(true);
     let third = open(&storage, false).unwrap();
     third.stream("third").unwrap().append("of the third").unwrap();
@@ -249,10 +249,11 @@ fn files_swapped_between_streams_are_found_in_both() {
 
 /// What a refusal says of each kind of damage, to the entry.
 #[test]
-fn a_refusal_says_which_entries_are_lost() {
+fn refusal_names_the_lost_entries() {
     type Act<'a> = &'a dyn Fn(&MemoryStorage, &[PathBuf]);
     let flip = |storage: &MemoryStorage, path: &Path, at: u64| change(storage, path, at, |bytes| bytes[0] ^= 1, 1);
-    let (closed, killed) = (many_segments(true), many_segments(false));
+    let closed = many_segments(true);
+    let killed = many_segments(false);
     let bases: Vec<u64> = closed.segments().iter().map(|path| base_of(path)).collect();
     assert!(bases.len() == 3 && bases[0] == 0, "{bases:?}");
     let newest = closed.segments()[2].clone();
@@ -293,7 +294,7 @@ fn base_of(path: &Path) -> u64 {
 }
 
 #[test]
-fn a_lost_or_damaged_format_file_is_an_error_unless_a_copy_is_whole() {
+fn format_file_needs_one_whole_copy() {
     for layout in layouts() {
         let path = Path::new("/log/FORMAT");
         let read = |what: &str, wal: &stratawal::Wal| layout.read(what, wal, u64::MAX, Depth::Deep);
@@ -341,12 +342,12 @@ mod seeded {
     }
 
     #[test]
-    fn zeros_that_are_taken_for_the_end_are_found() {
-        is_found_by(FailPoint::ZerosAreTheEnd, super::a_zeroed_page_or_sector_loses_nothing_in_silence);
+    fn zeros_taken_for_the_end_are_found() {
+        is_found_by(FailPoint::ZerosAreTheEnd, super::zeroed_page_loses_nothing_silently);
     }
 
     #[test]
-    fn a_seal_that_names_no_successor_is_found() {
-        is_found_by(FailPoint::SealNamesNone, super::a_file_that_is_missing_or_another_loses_nothing_in_silence);
+    fn seal_without_a_successor_is_found() {
+        is_found_by(FailPoint::SealNamesNone, super::missing_or_swapped_file_loses_nothing_silently);
     }
 }

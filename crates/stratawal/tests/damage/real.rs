@@ -77,9 +77,11 @@ fn is_stated(what: &str, act: &str) -> bool {
 }
 
 #[test]
-fn a_file_or_folder_that_is_a_link_or_gone_loses_nothing_in_silence() {
+fn link_or_missing_file_loses_nothing_silently() {
     let dir = tempfile::tempdir().unwrap();
-    let (root, mut refused, mut whole) = (dir.path(), 0, 0);
+    let root = dir.path();
+    let mut refused = 0;
+    let mut whole = 0;
     for layout in layouts() {
         let segments = layout.segments();
         let mut targets: Vec<PathBuf> =
@@ -151,7 +153,7 @@ fn judge(layout: &Layout, what: &str, place: &Real<'_>, may_be_gone: bool) -> Op
 
 /// A sample of bits and pages, by positioned reads and through mappings.
 #[test]
-fn damaged_bytes_of_real_files_lose_nothing_in_silence() {
+fn damaged_real_files_lose_nothing_silently() {
     let dir = tempfile::tempdir().unwrap();
     let step = if crate::all() { 61 } else { 311 };
     for layout in layouts() {

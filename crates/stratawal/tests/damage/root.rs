@@ -27,7 +27,7 @@ fn creation(disk: Disk) -> Vec<Disk> {
 
 /// A crash of any kind after each change of the disk, and again while the creation goes on.
 #[test]
-fn a_creation_that_is_interrupted_anywhere_goes_on() {
+fn interrupted_creation_continues() {
     const CRASHES: [Crash; 6] =
         [Crash::Kill, Crash::Lost, Crash::Kept, Crash::Prefix, Crash::Mixed(128), Crash::Mixed(232)];
     let mut rng = Rng::new(7);
@@ -50,7 +50,7 @@ fn a_creation_that_is_interrupted_anywhere_goes_on() {
 }
 
 #[test]
-fn a_folder_of_streams_that_is_gone_is_damage() {
+fn missing_streams_directory_is_damage() {
     for layout in layouts() {
         let storage = layout.storage.snapshot();
         storage.rename(Path::new("/log/streams"), Path::new("/streams of before")).unwrap();

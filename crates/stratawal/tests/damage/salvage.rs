@@ -34,7 +34,8 @@ impl Saved {
 
 /// Reads what can be read: in order, each seq at most once, each entry as it was appended.
 pub(crate) fn save(what: &str, place: &dyn Place) -> Saved {
-    let (mut saved, mut next) = (Saved::default(), 0);
+    let mut saved = Saved::default();
+    let mut next = 0;
     let mut items = place.salvage().unwrap_or_else(|e| panic!("{what}: cannot salvage: {e}"));
     for item in items.by_ref() {
         match item.unwrap_or_else(|e| panic!("{what}: salvage fails: {e}")) {
@@ -93,9 +94,10 @@ fn hit(bytes: &[u8], at: u64, limit: u64) -> BTreeSet<u64> {
 }
 
 #[test]
-fn a_flipped_bit_loses_only_the_entries_it_is_in() {
+fn flipped_bit_loses_only_its_own_entries() {
     each_segment(|layout, path| {
-        let (bytes, segments) = (layout.bytes(path), layout.segments());
+        let bytes = layout.bytes(path);
+        let segments = layout.segments();
         let used = bytes.iter().rposition(|&b| b != 0).unwrap() as u64;
         let bases = segments.iter().map(|path| base_of(path));
         let limit = bases.filter(|&base| base > base_of(path)).min().unwrap_or(layout.next);
@@ -129,7 +131,7 @@ fn of_many_files(close: bool) -> Layout {
 }
 
 #[test]
-fn each_missing_or_unreadable_file_loses_its_own_entries() {
+fn missing_file_loses_only_its_own_entries() {
     type Damage<'a> = &'a dyn Fn(&MemoryStorage, &Path);
     let damages: [(&str, Damage<'_>); 3] = [
         ("header damaged", &|storage, path| change(storage, path, 50, |bytes| bytes[0] ^= 1, 1)),
@@ -182,13 +184,14 @@ fn of_generation(storage: &MemoryStorage, generation: u32) -> std::path::PathBuf
 /// Generation 1 holds entries that generation 2 voids; generation 3 follows. Whatever becomes of
 /// the later two files, no entry that was dropped is yielded as one that is certain.
 #[test]
-fn entries_that_were_cut_are_not_yielded_as_certain() {
+fn cut_entries_are_not_salvaged_as_certain() {
     const AT: u64 = 10;
     let storage = live(&new(), 12, |stream| cut(stream, AT), false);
     let two = storage.snapshot();
     // Recovery begins generation 3 at entry 13.
     let three = live(&storage, 0, nothing, false);
-    let (second, third) = (of_generation(&three, 2), of_generation(&three, 3));
+    let second = of_generation(&three, 2);
+    let third = of_generation(&three, 3);
     assert_eq!((base_of(&second), base_of(&third)), (AT, AT + 3));
     let damaged = |storage: &MemoryStorage, path: &Path| {
         let storage = storage.snapshot();
@@ -219,12 +222,13 @@ fn entries_that_were_cut_are_not_yielded_as_certain() {
 /// The SEAL of the segment that was cut into names one that is gone. So the entries that it holds
 /// are uncertain.
 #[test]
-fn a_cut_into_a_sealed_segment_leaves_doubt() {
+fn cut_into_a_sealed_segment_leaves_doubt() {
     let storage = live(&rotated()[1].storage.snapshot(), 0, |stream| cut(stream, 1000), true);
     let newest = segments_of(&storage, DIR).into_iter().max_by_key(|path| generation_of(path)).unwrap();
     assert_eq!(base_of(&newest), 1000);
     storage.remove_file(&newest).unwrap();
-    let (mut entries, mut uncertain) = (0, 0);
+    let mut entries = 0;
+    let mut uncertain = 0;
     for item in storage.salvage().unwrap() {
         match item.unwrap() {
             Salvaged::Entry(found) => {
@@ -239,7 +243,7 @@ fn a_cut_into_a_sealed_segment_leaves_doubt() {
 }
 
 #[test]
-fn an_undamaged_stream_is_yielded_as_it_is_read() {
+fn undamaged_stream_is_salvaged_as_it_is_read() {
     for layout in layouts().into_iter().chain(rotated()).chain([many_segments(false)]) {
         let what = format!("{OWN}{}", layout.name);
         layout.judge_salvage(&what, &layout.storage.snapshot(), layout.next, Read::All);
@@ -249,7 +253,7 @@ fn an_undamaged_stream_is_yielded_as_it_is_read() {
 /// After any crash the stream opens, and salvage yields the entries that a reader is shown: a torn
 /// tail is not damage.
 #[test]
-fn a_torn_tail_is_not_reported_as_lost() {
+fn torn_tail_is_not_reported_as_lost() {
     let options = || Options::new().stream_defaults(StreamOptions::new().segment_bytes(64 << 10).frame_bytes(500));
     let storage = SimStorage::new(9);
     let disks = Arc::new(Mutex::new(Vec::new()));
@@ -264,7 +268,8 @@ fn a_torn_tail_is_not_reported_as_lost() {
             let batch: Batch = (0..3).map(|_| vec![i + life; 3000]).collect();
             stream.append_batch(&batch).unwrap();
         }
-        let (first, next) = (stream.first_seq(), stream.next_seq());
+        let first = stream.first_seq();
+        let next = stream.next_seq();
         stream.truncate_from(next - 4).unwrap();
         flushed.append(vec![200 + life; 100]).unwrap();
         stream.truncate_before(first + 20).unwrap();
@@ -274,7 +279,8 @@ fn a_torn_tail_is_not_reported_as_lost() {
     }
     storage.unwatch();
     let disks = std::mem::take(&mut *disks.lock().unwrap());
-    let (mut rng, mut cases) = (Rng::new(13), 0);
+    let mut rng = Rng::new(13);
+    let mut cases = 0;
     for (i, disk) in disks.iter().enumerate().step_by(if all() { 1 } else { 5 }) {
         for crash in [Crash::Kill, Crash::Lost, Crash::Kept, Crash::Mixed(128), Crash::Mixed(232), Crash::Prefix] {
             let storage = SimStorage::on(disk.crash(crash, &mut rng), 7);

@@ -67,7 +67,7 @@ fn refuses(what: &str, storage: &MemoryStorage, first: u64) {
 }
 
 #[test]
-fn a_bad_file_below_does_not_keep_a_truncation_off() {
+fn truncation_passes_a_bad_file_below_it() {
     type Damage<'a> = &'a dyn Fn(&MemoryStorage, &Path);
     let damages: [(&str, Damage<'_>); 4] = [
         ("header damaged", &|storage, path| change(storage, path, 50, |bytes| bytes[0] ^= 1, 1)),
@@ -110,7 +110,7 @@ fn a_bad_file_below_does_not_keep_a_truncation_off() {
 
 /// The first file is unreadable, and the end of another is damaged, and a frame of it.
 #[test]
-fn a_truncation_leaves_a_stream_that_opens_again() {
+fn truncated_stream_opens_again() {
     for close in [true, false] {
         let layout = layout("of many files", live(&new(), 5_000, nothing, close), 0, close);
         let paths = layout.segments();
@@ -134,7 +134,7 @@ fn a_truncation_leaves_a_stream_that_opens_again() {
 
 /// A file that belongs to another stream or log may be the only copy of its entries.
 #[test]
-fn a_truncation_does_not_remove_a_misplaced_file() {
+fn truncation_keeps_a_misplaced_file() {
     let ours = many_segments(true);
     let paths = ours.segments();
     assert!(paths.len() >= 3);
@@ -167,12 +167,14 @@ fn a_truncation_does_not_remove_a_misplaced_file() {
 
 /// A segment of a newer format may belong to another stream or log, too.
 #[test]
-fn a_truncation_does_not_remove_a_newer_segment() {
+fn truncation_keeps_a_newer_segment() {
     let ours = many_segments(true);
-    let (paths, storage) = (ours.segments(), ours.storage.snapshot());
+    let paths = ours.segments();
+    let storage = ours.storage.snapshot();
     change(&storage, &paths[0], 8, |bytes| bytes[0] = 99, 1);
     change(&storage, &paths[1], 50, |bytes| bytes[0] ^= 1, 1);
-    let (wal, before) = (open(&storage, false).unwrap(), segments_of(&storage, DIR));
+    let wal = open(&storage, false).unwrap();
+    let before = segments_of(&storage, DIR);
     assert_eq!(wal.stream("s").unwrap_err().kind(), ErrorKind::Damaged);
     let error = wal.truncate_before("s", base_of(&paths[2])).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NewerFormat, "{error}");
@@ -182,7 +184,7 @@ fn a_truncation_does_not_remove_a_newer_segment() {
 /// Every bit that makes an open refuse, in a frame: the stream opens again from the first entry
 /// after it, and not before.
 #[test]
-fn a_damaged_frame_below_does_not_keep_a_truncation_off() {
+fn truncation_passes_a_damaged_frame_below_it() {
     let tried = std::sync::atomic::AtomicUsize::new(0);
     each_segment(|layout, path| {
         let bytes = layout.bytes(path);
@@ -230,7 +232,7 @@ fn beyond_the_end_the_stream_begins_anew() {
 }
 
 #[test]
-fn a_sound_stream_is_truncated_as_ever() {
+fn sound_stream_is_truncated_as_usual() {
     for layout in layouts().into_iter().chain(rotated()) {
         let storage = layout.storage.snapshot();
         let wal = open(&storage, false).unwrap();
@@ -246,7 +248,7 @@ fn a_sound_stream_is_truncated_as_ever() {
 
 /// A segment that is gone, or rotten, or whose header is damaged, under a stream that is open.
 #[test]
-fn an_open_stream_is_truncated_past_damage() {
+fn open_stream_is_truncated_past_damage() {
     let storage = rotated()[1].storage.snapshot();
     let wal = open(&storage, false).unwrap();
     let stream = wal.stream("s").unwrap();
@@ -316,7 +318,7 @@ fn damaged_disk_of(close: bool, damage: impl Fn(&[OsString]) -> (Vec<(usize, u64
 
 /// Any crash after any change: nothing at or above is lost, and the truncation can be repeated.
 #[test]
-fn a_truncation_that_is_interrupted_anywhere_can_be_repeated() {
+fn interrupted_truncation_can_be_repeated() {
     for close in [true, false] {
         interrupt_anywhere(damaged_disk(close));
         interrupt_anywhere(unsealed_disk(close));
@@ -336,7 +338,8 @@ fn interrupt_anywhere((disk, first, next): (Disk, u64, u64)) {
     let done = storage.disk();
     let disks = std::mem::take(&mut *seen.lock().unwrap());
     let mut rng = Rng::new(11);
-    let (mut refused, mut opened) = (0, 0);
+    let mut refused = 0;
+    let mut opened = 0;
     for (i, disk) in disks.iter().enumerate() {
         for crash in CRASHES {
             let storage = SimStorage::on(disk.crash(crash, &mut rng), 7);

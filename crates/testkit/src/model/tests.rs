@@ -68,7 +68,7 @@ fn shown_entries_stay_wherever_the_stream_begins() {
 }
 
 #[test]
-fn a_pending_change_happened_wholly_or_not_at_all() {
+fn pending_change_happened_wholly_or_not_at_all() {
     let mut model = StreamModel::default();
     append(&mut model, &[(1, 10), (2, 20), (3, 30)], Level::Synced);
     model.begin(Change::TruncateFrom(1));
@@ -92,7 +92,7 @@ fn a_pending_change_happened_wholly_or_not_at_all() {
 }
 
 #[test]
-fn entries_appended_after_a_cut_replace_the_cut_ones() {
+fn appended_entries_replace_cut_ones() {
     let mut model = StreamModel::default();
     append(&mut model, &[(1, 10), (2, 10), (3, 10)], Level::Synced);
     append(&mut model, &[(4, 10), (5, 10)], Level::Synced);
@@ -113,7 +113,7 @@ fn entries_appended_after_a_cut_replace_the_cut_ones() {
 }
 
 #[test]
-fn stable_seqs_rise_between_acknowledged_and_synced() {
+fn stable_seq_rises_from_acknowledged_to_synced() {
     let mut model = StreamModel::default();
     append(&mut model, &[(1, 10)], Level::Synced);
     append(&mut model, &[(2, 10)], Level::Flushed);
@@ -131,7 +131,7 @@ fn stable_seqs_rise_between_acknowledged_and_synced() {
 }
 
 #[test]
-fn an_entry_narrows_down_the_state_that_was_seen() {
+fn entry_narrows_down_the_seen_state() {
     let mut model = StreamModel::with_past();
     append(&mut model, &[(1, 10), (2, 10)], Level::Flushed);
     model.begin(Change::TruncateFrom(1));

@@ -24,7 +24,8 @@ impl Bytes {
 
     /// Zeros from `from` on.
     fn clear_from(&mut self, from: u64) {
-        let (sector, within) = (from / SECTOR_LEN as u64, usize::try_from(from % SECTOR_LEN as u64).expect("small"));
+        let sector = from / SECTOR_LEN as u64;
+        let within = usize::try_from(from % SECTOR_LEN as u64).expect("small");
         let mut behind = self.sectors.split_off(&sector);
         if within > 0
             && let Some(mut cut) = behind.remove(&sector)
@@ -102,7 +103,8 @@ impl Content {
         let mut done = 0;
         while done < buf.len() {
             let at = offset + done as u64;
-            let (index, within) = (at / SECTOR_LEN as u64, usize::try_from(at % SECTOR_LEN as u64).expect("small"));
+            let index = at / SECTOR_LEN as u64;
+            let within = usize::try_from(at % SECTOR_LEN as u64).expect("small");
             let some = (SECTOR_LEN - within).min(buf.len() - done);
             let mut sector = self.cached.sector(index);
             sector[within..within + some].copy_from_slice(&buf[done..done + some]);
@@ -177,7 +179,8 @@ impl Content {
 
     /// Flips a bit on the disk and in the cache.
     pub(crate) fn flip(&mut self, offset: u64, bit: u8) {
-        let (index, within) = (offset / SECTOR_LEN as u64, usize::try_from(offset % SECTOR_LEN as u64).expect("small"));
+        let index = offset / SECTOR_LEN as u64;
+        let within = usize::try_from(offset % SECTOR_LEN as u64).expect("small");
         let mut sector = self.cached.sector(index);
         sector[within] ^= 1 << bit;
         self.cached.sectors.insert(index, Arc::new(sector));

@@ -12,7 +12,7 @@ fn after(sim: &SimStorage, crash: Crash, seed: u64) -> Vec<u8> {
 }
 
 #[test]
-fn a_kill_takes_nothing_and_a_power_loss_what_is_not_synced() {
+fn power_loss_takes_unsynced_bytes_and_a_kill_none() {
     let sim = SimStorage::new(1);
     let f = file(&sim, "/f");
     f.write_all_at(b"synced", 0).unwrap();
@@ -24,7 +24,7 @@ fn a_kill_takes_nothing_and_a_power_loss_what_is_not_synced() {
 }
 
 #[test]
-fn sectors_survive_one_by_one_in_any_version_they_had() {
+fn each_sector_survives_in_any_of_its_versions() {
     let sim = SimStorage::new(1);
     let f = file(&sim, "/f");
     f.set_len(1024).unwrap();
@@ -44,7 +44,7 @@ fn sectors_survive_one_by_one_in_any_version_they_had() {
 }
 
 #[test]
-fn names_survive_by_themselves_and_renames_as_a_whole() {
+fn names_survive_one_by_one_and_renames_whole() {
     let sim = SimStorage::new(1);
     let f = sim.create_new(Path::new("/f.tmp")).unwrap();
     f.write_all_at(b"x", 0).unwrap();
@@ -62,7 +62,7 @@ fn names_survive_by_themselves_and_renames_as_a_whole() {
 }
 
 #[test]
-fn a_failed_sync_leaves_the_cache_right_and_the_disk_wrong_for_ever() {
+fn failed_sync_leaves_cache_and_disk_different() {
     let sim = SimStorage::new(3);
     let f = file(&sim, "/f");
     f.set_len(64 << 10).unwrap();
@@ -80,7 +80,7 @@ fn a_failed_sync_leaves_the_cache_right_and_the_disk_wrong_for_ever() {
 }
 
 #[test]
-fn what_was_cut_off_does_not_come_back_when_the_file_grows_again() {
+fn cut_bytes_do_not_return_when_the_file_grows() {
     let sim = SimStorage::new(1);
     let f = file(&sim, "/f");
     f.write_all_at(&[1; 1000], 0).unwrap();
@@ -98,7 +98,7 @@ fn what_was_cut_off_does_not_come_back_when_the_file_grows_again() {
 }
 
 #[test]
-fn faults_fall_on_the_operations_that_can_have_them() {
+fn faults_affect_only_operations_that_can_fail() {
     let sim = SimStorage::new(1);
     let f = file(&sim, "/f");
     sim.set_faults(Some(Faults { after: 0, fault: Fault::TooManyFiles, forever: true }));
@@ -119,7 +119,7 @@ fn faults_fall_on_the_operations_that_can_have_them() {
 }
 
 #[test]
-fn a_failed_write_back_is_told_once_to_those_who_had_the_file_open() {
+fn failed_write_back_is_reported_once() {
     let sim = SimStorage::new(1);
     let f = file(&sim, "/f");
     f.sync_all().unwrap();
@@ -137,7 +137,7 @@ fn a_failed_write_back_is_told_once_to_those_who_had_the_file_open() {
 }
 
 #[test]
-fn a_disk_that_lies_keeps_nothing() {
+fn lying_disk_keeps_nothing() {
     let sim = SimStorage::new(1);
     sim.set_lie(Some(Lie::Files));
     let f = file(&sim, "/f");
