@@ -83,7 +83,7 @@ fn read(c: &mut Criterion) {
                 let mut entries = stream.iter(..);
                 let mut sum = 0;
                 while let Some(run) = entries.next_run() {
-                    sum += run.expect("reads").entries().map(|(_, data)| data.len()).sum::<usize>();
+                    sum += run.expect("reads").entries().map(|entry| entry.data.len()).sum::<usize>();
                 }
                 sum
             });

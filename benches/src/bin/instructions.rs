@@ -97,7 +97,7 @@ impl Cases {
                 let mut entries = stream.iter(..times);
                 let mut sum = 0;
                 while let Some(run) = entries.next_run() {
-                    sum += run.expect("reads").entries().map(|(_, data)| data.len()).sum::<usize>();
+                    sum += run.expect("reads").entries().map(|entry| entry.data.len()).sum::<usize>();
                 }
                 assert_eq!(sum, times as usize * ENTRY_LEN);
             });

@@ -154,7 +154,7 @@ impl Frame {
     /// Whether entry `i` is the last of its batch.
     #[must_use]
     pub fn ends_batch(&self, i: u32) -> bool {
-        self.header.count <= 1 || i >= self.header.count || self.raw_end(i) & BATCH_END != 0
+        i >= self.header.count || ends_batch(self.header.count, &self.payload, i)
     }
 
     /// The entries in order.
@@ -167,10 +167,6 @@ impl Frame {
     #[must_use]
     pub const fn batches(&self) -> Batches<'_> {
         Batches { frame: self, next: 0 }
-    }
-
-    fn raw_end(&self, i: u32) -> u32 {
-        u32_at(&self.payload, i as usize * 4)
     }
 }
 
@@ -209,6 +205,15 @@ pub struct EntrySlices<'a> {
     /// The number of the next entry in the frame, and where it begins in the payload.
     next: u32,
     at: usize,
+}
+
+/// An entry that [`EntrySlices`] returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EntrySlice<'a> {
+    /// The bytes of the entry.
+    pub bytes: &'a [u8],
+    /// Whether the entry is the last of its batch.
+    pub ends_batch: bool,
 }
 
 impl<'a> EntrySlices<'a> {
@@ -250,10 +255,10 @@ impl<'a> EntrySlices<'a> {
 }
 
 impl<'a> Iterator for EntrySlices<'a> {
-    type Item = &'a [u8];
+    type Item = EntrySlice<'a>;
 
     #[inline]
-    fn next(&mut self) -> Option<&'a [u8]> {
+    fn next(&mut self) -> Option<EntrySlice<'a>> {
         while self.next >= self.count {
             self.enter()?;
         }
@@ -262,11 +267,20 @@ impl<'a> Iterator for EntrySlices<'a> {
         } else {
             table_len(self.count) + end_of(self.count, self.payload, self.next)
         };
-        let entry = self.payload.get(self.at..end)?;
+        let bytes = self.payload.get(self.at..end)?;
+        let entry = EntrySlice { bytes, ends_batch: ends_batch(self.count, self.payload, self.next) };
         self.next += 1;
         self.at = end;
         Some(entry)
     }
+}
+
+/// Whether entry `i` of a frame of `count` entries is the last of its batch. `i` must be below
+/// `count`, and [`check_payload`] must have passed the payload.
+#[inline]
+#[must_use]
+pub fn ends_batch(count: u32, payload: &[u8], i: u32) -> bool {
+    count <= 1 || u32_at(payload, i as usize * 4) & BATCH_END != 0
 }
 
 /// Whether the table of ends is well formed.

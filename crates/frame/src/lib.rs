@@ -74,8 +74,8 @@ pub use control::{Control, encode_control};
 pub use footer::{FOOTER_HEAD_LEN, Footer, FooterKind, INDEX_BLOCK_LEN_MAX, PAD_LEN};
 pub use format_file::{FORMAT_FILE_LEN, FormatFile, FormatFileError};
 pub use frame::{
-    BATCH_END, Batches, DataFrame, Entries, EntrySlices, Frame, check_payload, data_frame_len_max, decode,
-    decode_payload, encode_data, encode_data_head, entry_range,
+    BATCH_END, Batches, DataFrame, Entries, EntrySlice, EntrySlices, Frame, check_payload, data_frame_len_max, decode,
+    decode_payload, encode_data, encode_data_head, ends_batch, entry_range,
 };
 pub use header::{
     CONTROL_PAYLOAD_LEN_MAX, Codec, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Invalid, Limits, Newer,

@@ -24,7 +24,7 @@ pub fn decode_any(data: &[u8]) {
     decode_one(&with_right_checksums(data, &position), &position);
     scan(data, &position);
     // Each entry is a part of the bytes, and the iterator ends.
-    assert!(EntrySlices::frames(data, u32::from(selector)).map(<[u8]>::len).sum::<usize>() <= data.len());
+    assert!(EntrySlices::frames(data, u32::from(selector)).map(|entry| entry.bytes.len()).sum::<usize>() <= data.len());
 }
 
 /// A scan ends and never goes back. Its frames lie within the bytes and do not overlap.
@@ -47,8 +47,12 @@ fn scan(data: &[u8], position: &FramePosition) {
 fn decode_one(data: &[u8], position: &FramePosition) {
     match decode(&Bytes::copy_from_slice(data), position, &Limits::NONE) {
         Decoded::Frame(frame) => {
-            let entries = EntrySlices::frames(data, 0).take(frame.header().count as usize);
-            assert!(frame.entries().eq(entries), "a frame has the same entries, however they are looked for");
+            let count = frame.header().count;
+            let slices: Vec<_> = EntrySlices::frames(data, 0).take(count as usize).collect();
+            let is_same = frame.entries().eq(slices.iter().map(|entry| entry.bytes));
+            assert!(is_same, "a frame has the same entries, however they are looked for");
+            let ends = slices.iter().map(|entry| entry.ends_batch);
+            assert!(ends.eq((0..count).map(|i| frame.ends_batch(i))), "and the same ends of batches");
             encodes_to_itself(&frame, data, position);
         }
         Decoded::Incomplete { needed } => assert!(needed > data.len() as u64, "an incomplete frame needs more"),

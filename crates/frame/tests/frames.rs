@@ -109,15 +109,18 @@ proptest! {
                 Ok(batches) => bytes.extend(encode(&position, 0, None, batches)),
                 Err(control) => encode_control(&mut bytes, &position, SeqNo(0), TIME, None, control),
             }
-            let of_frame = frame.iter().flatten().flatten().cloned();
-            entries.extend(of_frame);
+            for batch in frame.iter().flatten() {
+                let last = batch.len() - 1;
+                entries.extend(batch.iter().enumerate().map(|(i, entry)| (entry.clone(), i == last)));
+            }
             firsts.get_or_insert(entries.len());
         }
-        prop_assert!(EntrySlices::frames(&bytes, 0).eq(entries.iter()));
+        let slices = |first| EntrySlices::frames(&bytes, first).map(|entry| (entry.bytes.to_vec(), entry.ends_batch));
+        prop_assert!(slices(0).eq(entries.iter().cloned()));
         // The entries that are skipped are in the first frame.
         let first = first % firsts.unwrap_or(0).max(1);
-        prop_assert!(EntrySlices::frames(&bytes, u32::try_from(first).unwrap()).eq(entries[first..].iter()));
-        prop_assert!(EntrySlices::one(&bytes).eq([&bytes[..]]));
+        prop_assert!(slices(u32::try_from(first).unwrap()).eq(entries[first..].iter().cloned()));
+        prop_assert!(EntrySlices::one(&bytes).map(|entry| entry.bytes).eq([&bytes[..]]));
     }
 
     #[test]

@@ -57,8 +57,8 @@ pub use error::{Error, ErrorKind};
 pub use file::{Finished, FooterSummary, SegmentFile};
 pub use name::{SegmentId, TEMPORARY_PREFIX, is_temporary};
 pub use read::{
-    BLOCK_LEN_MAX, CursorStep, FoundEntry, FrameCursor, FrameLayout, FrameRef, MapPromise, OwnedFrame, SegmentData,
-    SpanState,
+    BLOCK_LEN_MAX, CursorStep, FoundEntry, FrameCursor, FrameEntry, FrameLayout, FrameRef, MapPromise, OwnedFrame,
+    SegmentData, SpanState,
 };
 pub use scan::{Attestations, Chain, FoundFrame, FoundSeal, FrameSearch};
 pub use stratawal_storage::Access;

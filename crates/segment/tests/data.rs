@@ -44,7 +44,7 @@ fn entries_of(mut cursor: FrameCursor, from: u64) -> Vec<(u64, Bytes)> {
     let mut found = Vec::new();
     while let CursorStep::Frame(frame) = cursor.seek(SeqNo(from)).unwrap() {
         let seqs = frame.header().first_seq.0..frame.header().end_seq().0;
-        found.extend(seqs.map(|seq| (seq, cursor.entry(&frame, SeqNo(seq)).unwrap())));
+        found.extend(seqs.map(|seq| (seq, cursor.entry(&frame, SeqNo(seq)).unwrap().data)));
     }
     found
 }
@@ -172,7 +172,7 @@ fn an_entry_is_taken_out_of_its_span_alone() {
                 let shape = if let SpanState::Verified(shape) = seen { shape } else { FrameLayout::Uniform };
                 assert_eq!(found.layout, (seen != SpanState::Growing).then_some(shape));
                 assert_eq!(found.timestamp, frame.header().timestamp);
-                assert!(broken || found.data == frame.entry(first).unwrap());
+                assert!(broken || found.data == frame.entry(first).unwrap().data);
             }
             if !broken {
                 // Short of the whole frame, and with another behind it.
@@ -365,7 +365,7 @@ fn frames_that_are_passed_over_are_not_checked_and_the_one_found_is() {
     segment.poke(b"x", at[2] + 40);
     let mut steps_behind = cursor(&data, end);
     let CursorStep::Frame(found) = steps_behind.seek(SeqNo(41)).unwrap() else { panic!("a frame") };
-    assert_eq!(steps_behind.entry(&found, SeqNo(41)).as_deref(), Some(&b"two"[..]));
+    assert_eq!(steps_behind.entry(&found, SeqNo(41)).unwrap().data[..], b"two"[..]);
     let error = steps_behind.seek(SeqNo(41)).unwrap_err();
     assert!(error.is_damage() && error.offset() == Some(ByteOffset(at[2])), "{error}");
     let error = cursor(&data, end).seek(SeqNo(40)).unwrap_err();
@@ -389,7 +389,7 @@ fn a_block_that_ends_within_a_frame_says_where_and_how_much_is_missing() {
                 match cursor.seek(SeqNo(0)).unwrap() {
                     CursorStep::Frame(frame) => {
                         let seqs = frame.header().first_seq.0..frame.header().end_seq().0;
-                        found.extend(seqs.map(|seq| cursor.entry(&frame, SeqNo(seq)).unwrap()));
+                        found.extend(seqs.map(|seq| cursor.entry(&frame, SeqNo(seq)).unwrap().data));
                     }
                     CursorStep::Incomplete { at, len: needed } => {
                         assert_eq!(at, cursor.offset());
@@ -491,7 +491,7 @@ fn a_control_frame_is_passed_over_however_long_it_is() {
             next = cursor.seek(SeqNo(40)).unwrap();
         }
         let CursorStep::Frame(found) = next else { panic!("split at {split}: {next:?}") };
-        assert_eq!(cursor.entry(&found, SeqNo(41)).as_deref(), Some(&b"two"[..]));
+        assert_eq!(cursor.entry(&found, SeqNo(41)).unwrap().data[..], b"two"[..]);
         assert!(matches!(cursor.seek(SeqNo(40)).unwrap(), CursorStep::BlockEnd));
     }
 }

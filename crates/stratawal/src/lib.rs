@@ -75,7 +75,8 @@ pub use bytes::Bytes;
 pub use error::{DamageKind, Error, ErrorKind, Result};
 pub use options::Options;
 pub use stratawal_stream::{
-    Batch, CacheStats, Durability, Entry, Iter, OpenReport, Run, StreamOptions, StreamStats, TornTail, Visibility,
+    Batch, CacheStats, Durability, Entry, Iter, OpenReport, Run, RunEntry, StreamOptions, StreamStats, TornTail,
+    Visibility,
 };
 pub use stream::Stream;
 pub use wal::{Stats, Wal};

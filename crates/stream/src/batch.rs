@@ -1,14 +1,20 @@
-//! What goes in, and what comes out.
+//! The entries that a stream takes and returns.
 
 use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use stratawal_frame::{EntrySlices, FrameHeader};
+use stratawal_frame::{EntrySlice, EntrySlices, FrameHeader};
 
-/// Entries that are appended together: all of them are there after any crash, or none.
+/// Entries that are appended together: after any crash all of them exist, or none.
 ///
-/// Clearing one keeps its memory, so a batch that is used again allocates nothing.
+/// [`clear`](Self::clear) keeps the memory, so a batch that is used again allocates nothing.
+///
+/// ```
+/// # use stratawal_stream::Batch;
+/// let batch: Batch = ["a", "b"].into_iter().collect();
+/// assert_eq!((batch.len(), batch.bytes()), (2, 2));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// The bytes of the entries, then those of the entry that [`push_part`](Self::push_part) has
@@ -18,43 +24,52 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// No entries.
+    /// A batch without entries.
     #[must_use]
     pub const fn new() -> Self {
         Self { data: Vec::new(), ends: Vec::new() }
     }
 
-    /// Adds an entry, which may be empty. Where [`push_part`](Self::push_part) has begun an entry,
-    /// this completes that entry: these bytes are its last ones.
+    /// Adds an entry, which may be empty. If [`push_part`](Self::push_part) has begun an entry,
+    /// these bytes are the last of that entry, and complete it.
     pub fn push(&mut self, entry: impl AsRef<[u8]>) {
         self.data.extend_from_slice(entry.as_ref());
         self.ends.push(self.data.len());
     }
 
-    /// Begins or continues an entry that the next [`push`](Self::push) completes. So an entry that
-    /// arrives in pieces is collected here, and not in other memory first.
+    /// Begins an entry, or continues the one that was begun. The next [`push`](Self::push)
+    /// completes it. So an entry that arrives in pieces is collected in the batch and takes no
+    /// other memory.
     ///
-    /// An entry that is not complete is not in the batch: [`len`](Self::len),
-    /// [`bytes`](Self::bytes),
-    /// [`iter`](Self::iter) and appending leave it out. Only a push completes it, and only [`clear`](Self::clear)
-    /// removes it.
+    /// An incomplete entry does not belong to the batch: [`len`](Self::len),
+    /// [`bytes`](Self::bytes), [`iter`](Self::iter) and appending leave it out. Only a push
+    /// completes it, and only [`clear`](Self::clear) removes it.
+    ///
+    /// ```
+    /// # use stratawal_stream::Batch;
+    /// let mut batch = Batch::new();
+    /// batch.push_part("a large ");
+    /// assert_eq!((batch.len(), batch.bytes()), (0, 0));
+    /// batch.push("entry");
+    /// assert_eq!((batch.len(), batch.bytes()), (1, 13));
+    /// ```
     pub fn push_part(&mut self, part: impl AsRef<[u8]>) {
         self.data.extend_from_slice(part.as_ref());
     }
 
-    /// How many entries.
+    /// The number of entries.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there are no entries; appending such a batch writes nothing.
+    /// Whether the batch has no entries. Appending such a batch writes nothing.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// The bytes of all the entries together.
+    /// The bytes of all entries together.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         match self.ends.as_slice() {
@@ -63,7 +78,7 @@ impl Batch {
         }
     }
 
-    /// Removes all entries, one that is not complete too, and keeps the memory.
+    /// Removes all entries, an incomplete one included, and keeps the memory.
     pub fn clear(&mut self) {
         self.data.clear();
         self.ends.clear();
@@ -100,114 +115,152 @@ impl<E: AsRef<[u8]>> FromIterator<E> for Batch {
     }
 }
 
-/// An entry of a stream. Its bytes are a slice of what was read, which lives as long as any of its
-/// entries.
+/// An entry of a stream.
+///
+/// Its bytes are a slice of the memory that the entry was read into, which lives as long as any
+/// entry in it. To keep a few small entries for a long time, copy them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub(crate) seq: u64,
     pub(crate) timestamp: u64,
     pub(crate) data: Bytes,
+    pub(crate) ends_batch: bool,
 }
 
 impl Entry {
-    /// Its number in the stream, from 0.
+    /// The number of the entry in its stream. The first entry has 0.
     #[must_use]
     pub const fn seq(&self) -> u64 {
         self.seq
     }
 
-    /// When it was appended, by the coarse clock, which moves each 1 to 10 ms.
+    /// The time of the append, by the system's coarse clock, which moves every 1 to 10 ms.
     ///
-    /// Times do not fall from one entry to the next, with one exception: where the last time of a
-    /// stream was more than a day ahead of the clock when the stream was opened, the next entry has
-    /// the present time. A clock that is more than an hour ahead of the time that has passed since
-    /// the last append is not believed, see [`StreamStats`](crate::StreamStats).
+    /// Times do not fall from one entry to the next, even if the clock is set back, with one
+    /// exception: if the last time of a stream was more than a day ahead of the clock when the
+    /// stream was opened, the next entry has the time of the clock. A clock that is more than an
+    /// hour ahead of the time that has passed since the last append is not believed. Such appends
+    /// are counted in [`StreamStats::clock_jumps`](crate::StreamStats::clock_jumps).
     #[must_use]
     pub fn timestamp(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_micros(self.timestamp)
     }
 
-    /// Its bytes.
+    /// The bytes of the entry.
     #[must_use]
     pub const fn data(&self) -> &Bytes {
         &self.data
     }
 
-    /// Its bytes, without the rest.
+    /// Returns the bytes of the entry.
     #[must_use]
     pub fn into_data(self) -> Bytes {
         self.data
     }
+
+    /// Whether this is the last entry of its batch. An entry that was appended alone is a batch. If
+    /// a truncation has dropped the end of a batch, the last entry that is left ends it.
+    ///
+    /// A consumer that must apply batches as a whole collects entries until one ends its batch.
+    #[must_use]
+    pub const fn ends_batch(&self) -> bool {
+        self.ends_batch
+    }
 }
 
-/// Entries that stand side by side, and were appended in one tick of the clock, with the memory
-/// that they share: for those who go through many, and need each only for a moment. See
-/// [`Iter::next_run`](crate::Iter::next_run).
+impl AsRef<[u8]> for Entry {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+/// Consecutive entries that were appended in one tick of the clock, with the memory they share.
+/// [`Iter::next_run`](crate::Iter::next_run) returns it.
 #[derive(Clone, Debug)]
 pub struct Run {
     seqs: Range<u64>,
     timestamp: u64,
     bytes: Bytes,
-    /// The number in its frame of the first entry; `None` where `bytes` are that entry, and no
+    /// The number of the first entry in its frame. `None` if `bytes` are that one entry, and not
     /// frames.
     first: Option<u32>,
+    /// Whether the last entry ends its batch, even if the table of its frame does not state it.
+    ends_batch: bool,
 }
 
 impl Run {
-    /// The entries `seqs`, of which `bytes` has the frames; the first is in the frame with this
-    /// header.
+    /// The entries `seqs`. `bytes` are their frames, of which the first has this header.
+    /// `ends_batch` is whether a truncation dropped the entries after them.
     #[inline]
-    pub(crate) fn of_frames(header: &FrameHeader, bytes: Bytes, seqs: Range<u64>) -> Option<Self> {
+    pub(crate) fn of_frames(header: &FrameHeader, bytes: Bytes, seqs: Range<u64>, ends_batch: bool) -> Option<Self> {
         let first = u32::try_from(seqs.start.checked_sub(header.first_seq.0)?).ok()?;
-        (!seqs.is_empty()).then_some(Self { seqs, timestamp: header.timestamp, bytes, first: Some(first) })
+        let run = Self { seqs, timestamp: header.timestamp, bytes, first: Some(first), ends_batch };
+        (!run.seqs.is_empty()).then_some(run)
     }
 
     pub(crate) fn of_one(entry: Entry) -> Self {
-        let Entry { seq, timestamp, data } = entry;
-        Self { seqs: seq..seq + 1, timestamp, bytes: data, first: None }
+        let Entry { seq, timestamp, data, ends_batch } = entry;
+        Self { seqs: seq..seq + 1, timestamp, bytes: data, first: None, ends_batch }
     }
 
-    /// The seqs of the entries; never empty.
+    /// The seqs of the entries. Never empty.
     #[inline]
     #[must_use]
     pub fn seqs(&self) -> Range<u64> {
         self.seqs.clone()
     }
 
-    /// When the first of them was appended, which is the [`Entry::timestamp`] of each of them.
+    /// The [`Entry::timestamp`] of each of the entries.
     #[must_use]
     pub fn timestamp(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_micros(self.timestamp)
     }
 
-    /// The entries in order, each with its seq. Nothing is copied, counted or allocated.
+    /// The entries in order. Nothing is copied, counted or allocated.
     #[inline]
-    pub fn entries(&self) -> impl ExactSizeIterator<Item = (u64, &[u8])> {
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = RunEntry<'_>> {
         let entries = match self.first {
             Some(first) => EntrySlices::frames(&self.bytes, first),
             None => EntrySlices::one(&self.bytes),
         };
-        RunEntries { seqs: self.seqs.clone(), entries }
+        RunEntries { seqs: self.seqs.clone(), entries, is_in_frames: self.first.is_some(), ends_batch: self.ends_batch }
     }
+}
+
+/// An entry of a [`Run`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RunEntry<'a> {
+    /// The number of the entry in its stream.
+    pub seq: u64,
+    /// The bytes of the entry.
+    pub data: &'a [u8],
+    /// Whether this is the last entry of its batch, as [`Entry::ends_batch`] returns it.
+    pub ends_batch: bool,
 }
 
 /// See [`Run::entries`].
 struct RunEntries<'a> {
     seqs: Range<u64>,
     entries: EntrySlices<'a>,
+    is_in_frames: bool,
+    /// [`Run::ends_batch`].
+    ends_batch: bool,
 }
 
 impl<'a> Iterator for RunEntries<'a> {
-    type Item = (u64, &'a [u8]);
+    type Item = RunEntry<'a>;
 
     #[inline]
-    fn next(&mut self) -> Option<(u64, &'a [u8])> {
+    fn next(&mut self) -> Option<RunEntry<'a>> {
         let seq = self.seqs.next()?;
-        Some((seq, self.entries.next().unwrap_or_default()))
+        let EntrySlice { bytes, ends_batch } = self.entries.next().unwrap_or_default();
+        let ends_batch = (ends_batch && self.is_in_frames) || (self.ends_batch && self.seqs.is_empty());
+        Some(RunEntry { seq, data: bytes, ends_batch })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        // As many as bytes that are in memory have.
+        // Each entry has its bytes, or its end, in memory, so the number of entries fits a `usize`.
         let len = usize::try_from(self.seqs.end - self.seqs.start).unwrap_or(usize::MAX);
         (len, Some(len))
     }

@@ -75,7 +75,7 @@ mod write;
 #[doc(hidden)]
 pub use fail_points::FailPoint;
 
-pub use batch::{Batch, Entry, Run};
+pub use batch::{Batch, Entry, Run, RunEntry};
 pub use context::{CacheStats, LogContext};
 pub use deletion::{DeleteError, delete, remove_leftover_dir};
 pub use error::{DamageKind, Error, ErrorKind, Result};

@@ -90,8 +90,9 @@ fn run_spans_frames_of_one_tick() {
         while let Some(run) = iter.next_run() {
             let run = run.unwrap();
             assert_eq!((run.seqs().start, run.entries().len() as u64), (seq, run.seqs().end - seq));
-            for (found, data) in run.entries() {
-                assert_eq!((found, data), (seq, &entry(seq)[..]));
+            for found in run.entries() {
+                assert_eq!((found.seq, found.data), (seq, &entry(seq)[..]));
+                assert_eq!(found.ends_batch, seq < 600 || seq == 699, "{seq}");
                 seq += 1;
             }
             runs += 1;
@@ -99,6 +100,7 @@ fn run_spans_frames_of_one_tick() {
             if let Some(next) = iter.next() {
                 let next = next.unwrap();
                 assert_eq!((next.seq(), &next.data()[..]), (seq, &entry(seq)[..]));
+                assert_eq!(next.ends_batch(), seq < 600 || seq == 699, "{seq}");
                 seq += 1;
             }
         }
@@ -166,10 +168,17 @@ fn iterator_survives_a_lossless_recovery() {
     }
 }
 
+/// An entry that was appended.
+#[derive(Clone)]
+struct Appended {
+    data: Vec<u8>,
+    ends_batch: bool,
+}
+
 /// An iterator, and what it has to answer.
 struct Held {
     iter: Iter,
-    entries: BTreeMap<u64, Vec<u8>>,
+    entries: BTreeMap<u64, Appended>,
     front: u64,
     back: u64,
     /// The lowest cut since it was made.
@@ -182,7 +191,7 @@ struct Program {
     rng: Rng,
     storage: HookedStorage,
     log: StreamLog,
-    entries: BTreeMap<u64, Vec<u8>>,
+    entries: BTreeMap<u64, Appended>,
     start: u64,
     end: u64,
     appended: u64,
@@ -232,13 +241,13 @@ impl Program {
         let mut batch = Batch::new();
         for seq in self.end..self.end + count {
             self.appended += 1;
-            let mut entry = self.appended.to_le_bytes().to_vec();
-            entry.resize(8 + len, seq as u8);
-            batch.push(&entry);
-            self.entries.insert(seq, entry);
+            let mut data = self.appended.to_le_bytes().to_vec();
+            data.resize(8 + len, seq as u8);
+            batch.push(&data);
+            self.entries.insert(seq, Appended { data, ends_batch: seq + 1 == self.end + count });
         }
         let seqs = match count {
-            1 => self.log.append(&self.entries[&self.end], durability).map(|seq| seq..seq + 1),
+            1 => self.log.append(&self.entries[&self.end].data, durability).map(|seq| seq..seq + 1),
             _ => self.log.append_batch(&batch, durability),
         };
         assert_eq!(seqs.unwrap(), self.end..self.end + count);
@@ -248,6 +257,9 @@ impl Program {
     fn cut_to(&mut self, next: u64) {
         if next < self.end {
             self.entries.split_off(&next);
+            if let Some(mut last) = self.entries.last_entry() {
+                last.get_mut().ends_batch = true;
+            }
             self.end = next;
             self.held.iter_mut().for_each(|held| held.cut = held.cut.min(next));
         }
@@ -333,8 +345,16 @@ impl Held {
         }
     }
 
+    /// Whether the iterator may return this. The last entry before a truncation ends its batch, in a
+    /// block that was read before perhaps not yet.
+    fn has(&self, seq: u64, data: &[u8], ends_batch: bool) -> bool {
+        let appended = &self.entries[&seq];
+        let is_cut = seq + 1 == self.cut;
+        seq < self.cut && *data == appended.data && (ends_batch == appended.ends_batch || ends_batch && is_cut)
+    }
+
     fn is_at(&self, entry: &Entry, seq: u64) -> bool {
-        !self.done && seq < self.cut && entry.seq() == seq && entry.data()[..] == self.entries[&seq]
+        !self.done && entry.seq() == seq && self.has(seq, entry.data(), entry.ends_batch())
     }
 
     fn next_back(&mut self, start: u64) -> bool {
@@ -354,7 +374,7 @@ impl Held {
                 let seqs = run.seqs();
                 let right = seqs.start == self.front && !seqs.is_empty() && seqs.end <= self.back.min(self.cut);
                 self.front = seqs.end;
-                right && !self.done && run.entries().all(|(seq, data)| *data == self.entries[&seq])
+                right && !self.done && run.entries().all(|entry| self.has(entry.seq, entry.data, entry.ends_batch))
             }
             Ok(None) => self.ends(None, self.front, start),
             Err(error) => self.ends(Some(error), self.front, start),

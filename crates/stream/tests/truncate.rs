@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use stratawal_storage::{MemoryStorage, Storage};
 use stratawal_stream::{
-    Batch, Durability, ErrorKind, Iter, Location, LogContext, StreamLog, StreamOptions, Visibility,
+    Batch, Durability, Entry, ErrorKind, Iter, Location, LogContext, Salvaged, StreamLog, StreamOptions, Visibility,
+    salvage,
 };
 
 fn storage() -> MemoryStorage {
@@ -266,4 +267,56 @@ fn deleted_stream_is_gone_for_all_handles() {
     assert!(log.reopen().is_err(), "it does not come alive again in the new one's folder");
     assert_eq!(log.append(b"old", Durability::Synced).unwrap_err().kind(), ErrorKind::Missing);
     assert_eq!(new.next_seq(), 1);
+}
+
+/// The seqs of the entries that end a batch, by every way to read all entries.
+fn batch_ends(log: &StreamLog, visibility: Visibility) -> Vec<Vec<u64>> {
+    let all: Vec<u64> = (log.first_seq()..log.next_seq()).collect();
+    let ends = |entries: Vec<Entry>| entries.iter().filter(|entry| entry.ends_batch()).map(Entry::seq).collect();
+    let mut backward: Vec<Entry> = log.iter(.., visibility).rev().map(Result::unwrap).collect();
+    backward.reverse();
+    let mut iter = log.iter(.., visibility);
+    let mut in_runs = Vec::new();
+    while let Some(run) = iter.next_run() {
+        in_runs.extend(run.unwrap().entries().filter(|entry| entry.ends_batch).map(|entry| entry.seq));
+    }
+    vec![
+        ends(log.iter(.., visibility).map(Result::unwrap).collect()),
+        ends(backward),
+        ends(all.iter().map(|&seq| log.get(seq, visibility).unwrap().unwrap()).collect()),
+        ends(log.get_many(&all, visibility).unwrap().into_iter().map(Option::unwrap).collect()),
+        in_runs,
+    ]
+}
+
+#[test]
+fn a_batch_cut_in_two_ends_with_the_last_entry_left() {
+    let storage = storage();
+    let log = open(&storage);
+    let batch: Batch = (0..10_u8).map(|i| [i; 5]).collect();
+    log.append_batch(&batch, Durability::Buffered).unwrap();
+    log.append_batch(&["a", "b"].into_iter().collect(), Durability::Buffered).unwrap();
+    for ends in batch_ends(&log, Visibility::Accepted) {
+        assert_eq!(ends, [9, 11], "in the tail buffer");
+    }
+    log.truncate_from(7).unwrap();
+    for ends in batch_ends(&log, Visibility::Stable) {
+        assert_eq!(ends, [6], "after the truncation");
+    }
+    log.append(b"alone", Durability::Synced).unwrap();
+    log.append_batch(&batch, Durability::Synced).unwrap();
+    let last = log.last(Visibility::Stable).unwrap().unwrap();
+    assert!(last.seq() == 17 && last.ends_batch());
+    log.close().unwrap();
+    let log = open(&storage);
+    for ends in batch_ends(&log, Visibility::Stable) {
+        assert_eq!(ends, [6, 7, 17], "after a restart");
+    }
+    let reader = Arc::new(LogContext::new(Arc::new(storage)).read_only(true));
+    let items = salvage(&reader, &Location::new("/streams", "s"), &StreamOptions::new()).unwrap().unwrap();
+    let salvaged = items.map(|item| match item.unwrap() {
+        Salvaged::Entry(entry) => entry,
+        other => panic!("{other:?}"),
+    });
+    assert!(salvaged.eq(log.iter(.., Visibility::Stable).map(Result::unwrap)));
 }

@@ -11,7 +11,7 @@ mod found;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -363,6 +363,12 @@ impl StreamModel {
     /// All entries, in order.
     pub fn entries(&self) -> impl Iterator<Item = (u64, &Expected)> {
         self.entries_of(self.last(), self.next_seq())
+    }
+
+    /// For each batch, one past its last entry. A batch whose end was dropped ends before that.
+    #[must_use]
+    pub fn batch_ends(&self) -> BTreeSet<u64> {
+        self.batches_of(self.last(), self.next_seq()).iter().map(|(seqs, _)| seqs.end).collect()
     }
 
     /// The stream as far as it is shown where only the entries below `seq` exist.

@@ -52,7 +52,7 @@ impl Subject for Ours {
         if self.runs {
             let mut entries = stream.iter(..);
             while let Some(run) = entries.next_run() {
-                run.map_err(failed("scan"))?.entries().for_each(|(_, entry)| tally.see(entry));
+                run.map_err(failed("scan"))?.entries().for_each(|entry| tally.see(entry.data));
             }
             return Ok(());
         }

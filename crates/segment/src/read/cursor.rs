@@ -10,7 +10,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use stratawal_frame::{
     ByteOffset, Decoded, FRAME_HEADER_LEN, FrameHeader, FramePosition, Invalid, Limits, SeqNo, check_payload,
-    decode_header, entry_range,
+    decode_header, ends_batch, entry_range,
 };
 
 use super::data::SegmentData;
@@ -61,12 +61,22 @@ impl OwnedFrame {
         &self.header
     }
 
-    /// The bytes of entry `seq`; `None` where the frame does not hold it.
+    /// Entry `seq`; `None` where the frame does not hold it.
     #[must_use]
-    pub fn entry(&self, seq: SeqNo) -> Option<Bytes> {
-        let range = entry_range(self.header.count, &self.payload, index_in(&self.header, seq)?)?;
-        Some(self.payload.slice(range))
+    pub fn entry(&self, seq: SeqNo) -> Option<FrameEntry> {
+        let i = index_in(&self.header, seq)?;
+        let data = self.payload.slice(entry_range(self.header.count, &self.payload, i)?);
+        Some(FrameEntry { data, ends_batch: ends_batch(self.header.count, &self.payload, i) })
     }
+}
+
+/// An entry of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrameEntry {
+    /// The bytes of the entry.
+    pub data: Bytes,
+    /// Whether the entry is the last of its batch.
+    pub ends_batch: bool,
 }
 
 /// What [`FrameCursor::seek`] found.
@@ -310,14 +320,17 @@ impl<B: AsRef<[u8]>> FrameCursor<B> {
 }
 
 impl FrameCursor {
-    /// The bytes of entry `seq` of a frame of this block. `None` where the frame does not hold the
+    /// Entry `seq` of a frame of this block. `None` where the frame does not hold the
     /// entry, or is a frame of another block.
     #[inline]
     #[must_use]
-    pub fn entry(&self, frame: &FrameRef, seq: SeqNo) -> Option<Bytes> {
+    pub fn entry(&self, frame: &FrameRef, seq: SeqNo) -> Option<FrameEntry> {
         let i = index_in(&frame.header, seq)?;
-        let range = entry_range(frame.header.count, self.block.get(frame.payload.clone())?, i)?;
-        Some(self.block.slice(frame.payload.start + range.start..frame.payload.start + range.end))
+        let payload = self.block.get(frame.payload.clone())?;
+        let range = entry_range(frame.header.count, payload, i)?;
+        let ends_batch = ends_batch(frame.header.count, payload, i);
+        let data = self.block.slice(frame.payload.start + range.start..frame.payload.start + range.end);
+        Some(FrameEntry { data, ends_batch })
     }
 
     /// A frame of this block as one that needs no cursor. It has no entries where `frame` is a

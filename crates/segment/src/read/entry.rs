@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use stratawal_frame::{ByteOffset, SeqNo, UnverifiedHeader, entry_range};
+use stratawal_frame::{ByteOffset, SeqNo, UnverifiedHeader, ends_batch, entry_range};
 
 use super::cursor::{CursorStep, FrameCursor, FrameRef, index_in};
 use super::data::{SegmentData, Source};
@@ -19,6 +19,8 @@ pub struct FoundEntry {
     pub timestamp: u64,
     /// Its bytes.
     pub data: Bytes,
+    /// Whether it is the last entry of its batch.
+    pub ends_batch: bool,
     /// The layout of the span, where all its headers were checked, by this call or before. The next
     /// call may pass it as [`SpanState::Verified`].
     pub layout: Option<FrameLayout>,
@@ -53,6 +55,7 @@ pub enum SpanState {
 struct InSpan {
     timestamp: u64,
     range: Range<usize>,
+    ends_batch: bool,
     layout: Option<FrameLayout>,
 }
 
@@ -81,9 +84,10 @@ impl SegmentData {
                 let failed = |source| Error::new(self.id, Some(offset), ErrorKind::Io { operation: "read", source });
                 file.read_exact_at(block, span.start).map_err(failed)?;
                 let found = FrameCursor::new(self, &*block, offset, first_seq, len_max).find(seq, state, false)?;
-                Ok(found.map(|InSpan { timestamp, range, layout }| FoundEntry {
+                Ok(found.map(|InSpan { timestamp, range, ends_batch, layout }| FoundEntry {
                     timestamp,
                     data: Bytes::copy_from_slice(&block[range]),
+                    ends_batch,
                     layout,
                 }))
             }
@@ -91,9 +95,10 @@ impl SegmentData {
                 let Ok(from) = usize::try_from(span.start) else { return Ok(None) };
                 let Some(block) = bytes.get(from..).and_then(|rest| rest.get(..len)) else { return Ok(None) };
                 let found = FrameCursor::new(self, block, offset, first_seq, len_max).find(seq, state, true)?;
-                Ok(found.map(|InSpan { timestamp, range, layout }| FoundEntry {
+                Ok(found.map(|InSpan { timestamp, range, ends_batch, layout }| FoundEntry {
                     timestamp,
                     data: bytes.slice(from + range.start..from + range.end),
+                    ends_batch,
                     layout,
                 }))
             }
@@ -212,11 +217,12 @@ impl FrameCursor<&[u8]> {
             self.verify(frame, offset)?;
         }
         let payload = frame.payload();
-        let i = index_in(header, seq);
-        let range = i.and_then(|i| entry_range(header.count, &self.block()[payload.clone()], i));
-        Ok(range.map(|range| InSpan {
+        let bytes = &self.block()[payload.clone()];
+        let Some(i) = index_in(header, seq) else { return Ok(None) };
+        Ok(entry_range(header.count, bytes, i).map(|range| InSpan {
             timestamp: header.timestamp,
             range: payload.start + range.start..payload.start + range.end,
+            ends_batch: ends_batch(header.count, bytes, i),
             layout: None,
         }))
     }

@@ -7,6 +7,6 @@ mod data;
 mod entry;
 mod header_crc;
 
-pub use cursor::{CursorStep, FrameCursor, FrameRef, OwnedFrame};
+pub use cursor::{CursorStep, FrameCursor, FrameEntry, FrameRef, OwnedFrame};
 pub use data::{BLOCK_LEN_MAX, MapPromise, SegmentData};
 pub use entry::{FoundEntry, FrameLayout, SpanState};

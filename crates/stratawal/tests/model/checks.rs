@@ -1,19 +1,22 @@
 //! Comparisons of a stream with its model.
 
+use std::collections::BTreeSet;
 use std::ops::{Bound, Range};
 
 use stratawal::{Entry, ErrorKind, Iter, Result, Stream};
 use stratawal_testkit::{Expected, StreamModel};
 
-fn check_entry(found: &Entry, seq: u64, expected: &Expected) {
+/// `ends` are those of [`StreamModel::batch_ends`].
+fn check_entry(found: &Entry, seq: u64, expected: &Expected, ends: &BTreeSet<u64>) {
     assert_eq!(found.seq(), seq);
+    assert_eq!(found.ends_batch(), ends.contains(&(seq + 1)), "the end of the batch of {seq}");
     let same = expected.check_data(seq, found.data()).and_then(|()| expected.check_timestamp(seq, found.timestamp()));
     same.unwrap_or_else(|mismatch| panic!("{mismatch}"));
 }
 
-fn check_entry_or_none(found: Option<&Entry>, seq: u64, expected: Option<&Expected>) {
+fn check_entry_or_none(found: Option<&Entry>, seq: u64, expected: Option<&Expected>, ends: &BTreeSet<u64>) {
     match (found, expected) {
-        (Some(found), Some(expected)) => check_entry(found, seq, expected),
+        (Some(found), Some(expected)) => check_entry(found, seq, expected, ends),
         (found, expected) => assert!(found.is_none() && expected.is_none(), "{seq}: {found:?}, not {expected:?}"),
     }
 }
@@ -28,7 +31,7 @@ pub(crate) fn check_get(stream: &Stream, model: &StreamModel, end: u64, seq: u64
     if seq < model.first_seq() {
         return check_truncated(found, model.first_seq());
     }
-    check_entry_or_none(found.unwrap().as_ref(), seq, model.entry(seq).filter(|_| seq < end));
+    check_entry_or_none(found.unwrap().as_ref(), seq, model.entry(seq).filter(|_| seq < end), &model.batch_ends());
 }
 
 pub(crate) fn check_get_many(stream: &Stream, model: &StreamModel, end: u64, seqs: &[u64]) {
@@ -38,8 +41,9 @@ pub(crate) fn check_get_many(stream: &Stream, model: &StreamModel, end: u64, seq
     }
     let found = found.unwrap();
     assert_eq!(found.len(), seqs.len());
+    let ends = model.batch_ends();
     for (found, &seq) in found.iter().zip(seqs) {
-        check_entry_or_none(found.as_ref(), seq, model.entry(seq).filter(|_| seq < end));
+        check_entry_or_none(found.as_ref(), seq, model.entry(seq).filter(|_| seq < end), &ends);
     }
 }
 
@@ -47,6 +51,7 @@ pub(crate) fn check_get_many(stream: &Stream, model: &StreamModel, end: u64, seq
 /// set.
 pub(crate) fn check_iter(mut iter: Iter, model: &StreamModel, range: Range<u64>, turns: u64) {
     let expected: Vec<&Expected> = model.entries().map(|(_, expected)| expected).collect();
+    let ends = model.batch_ends();
     let mut front = range.start;
     let mut back = range.end;
     let mut turn = 0;
@@ -55,7 +60,7 @@ pub(crate) fn check_iter(mut iter: Iter, model: &StreamModel, range: Range<u64>,
         let seq = if from_back { back - 1 } else { front };
         let found = if from_back { iter.next_back() } else { iter.next() };
         let found = found.unwrap_or_else(|| panic!("ends at {front}..{back} of {range:?}")).unwrap();
-        check_entry(&found, seq, expected[usize::try_from(seq - model.first_seq()).unwrap()]);
+        check_entry(&found, seq, expected[usize::try_from(seq - model.first_seq()).unwrap()], &ends);
         if from_back {
             back -= 1
         } else {
@@ -109,7 +114,7 @@ pub(crate) fn check_whole(stream: &Stream, model: &StreamModel, end: u64) {
 
 pub(crate) fn check_last(stream: &Stream, model: &StreamModel, end: u64) {
     match stream.last().unwrap() {
-        Some(last) => check_entry(&last, end - 1, model.entry(end - 1).unwrap()),
+        Some(last) => check_entry(&last, end - 1, model.entry(end - 1).unwrap(), &model.batch_ends()),
         None => assert_eq!(end, model.first_seq()),
     }
 }
@@ -141,7 +146,12 @@ impl HeldIter {
             Ok(entry) => {
                 // A reader in another process need not notice the cut, and shows the old entry.
                 assert!(seq < self.cut || self.beside, "{seq} was cut at {}", self.cut);
-                check_entry(&entry, seq, self.model.entry(seq).unwrap());
+                let mut ends = self.model.batch_ends();
+                // The cut has ended the batch, unless the entry was in memory before.
+                if seq + 1 == self.cut && entry.ends_batch() {
+                    ends.insert(self.cut);
+                }
+                check_entry(&entry, seq, self.model.entry(seq).unwrap(), &ends);
                 self.range = if from_back { self.range.start..seq } else { seq + 1..self.range.end };
                 true
             }

@@ -55,10 +55,12 @@ impl Inner {
         // The usual case. Anything else, an error included, is left to `locate_in`, which reports
         // damage with the entries that it takes.
         if let Ok(Some(found)) = segment.reader.entry(seq, self.shared.options.frame_len_max()) {
-            return Ok(Entry { seq, timestamp: found.timestamp, data: found.data });
+            let ends_batch = segment.ends_batch(seq, found.ends_batch);
+            return Ok(Entry { seq, timestamp: found.timestamp, data: found.data, ends_batch });
         }
         let frame = self.locate_in(&segment, seq)?;
-        Ok(entry_of(&frame, seq).expect("invariant: frames are contiguous, so the first to reach a seq holds it"))
+        Ok(entry_of(&frame, seq, segment.limit)
+            .expect("invariant: frames are contiguous, so the first to reach a seq holds it"))
     }
 
     /// Reads entry `seq` out of `recent` if it is in that frame; otherwise reads its frame, which

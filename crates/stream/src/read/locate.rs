@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use stratawal_frame::{ByteOffset, SeqNo};
-use stratawal_segment::{BLOCK_LEN_MAX, CursorStep, FrameCursor, OwnedFrame};
+use stratawal_segment::{BLOCK_LEN_MAX, CursorStep, FrameCursor, FrameEntry, OwnedFrame};
 
 use super::segment_reader::SegmentReader;
 use super::snapshot::Snapshot;
@@ -22,6 +22,15 @@ pub(super) struct OpenSegment {
     pub(super) reader: SegmentReader,
     /// The seq at which its entries end. Entries in its file at or above that were truncated.
     pub(super) limit: u64,
+}
+
+impl OpenSegment {
+    /// Whether entry `seq` is the last of its batch. `in_frame` is whether it is the last in its
+    /// frame's table: a truncation may have dropped the end of the batch.
+    #[inline]
+    pub(super) fn ends_batch(&self, seq: u64, in_frame: bool) -> bool {
+        in_frame || seq + 1 == self.limit
+    }
 }
 
 /// What [`Inner::locate`] found.
@@ -45,7 +54,7 @@ impl LocatedFrame {
     /// keep the whole block in memory.
     pub(super) fn detached_entry(&self, seq: u64) -> Option<Entry> {
         const COPIED_LEN_MAX: usize = 1 << 10;
-        let mut entry = entry_of(&self.frame, seq)?;
+        let mut entry = entry_of(&self.frame, seq, self.limit)?;
         if !self.is_mapped && entry.data.len() < COPIED_LEN_MAX {
             entry.data = Bytes::copy_from_slice(&entry.data);
         }
@@ -154,8 +163,10 @@ impl Inner {
     }
 }
 
-/// Entry `seq` of the frame, if it is in there.
-pub(super) fn entry_of(frame: &OwnedFrame, seq: u64) -> Option<Entry> {
-    let data = frame.entry(SeqNo(seq))?;
-    Some(Entry { seq, timestamp: frame.header().timestamp, data })
+/// Entry `seq` of the frame, if it is in there. `limit` is the seq at which the entries of the
+/// segment end.
+pub(super) fn entry_of(frame: &OwnedFrame, seq: u64, limit: u64) -> Option<Entry> {
+    let FrameEntry { data, ends_batch } = frame.entry(SeqNo(seq))?;
+    let ends_batch = ends_batch || seq + 1 == limit;
+    Some(Entry { seq, timestamp: frame.header().timestamp, data, ends_batch })
 }

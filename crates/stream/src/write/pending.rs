@@ -194,10 +194,12 @@ impl PendingFrames {
         let i = self.frames.partition_point(|frame| frame.first_seq <= seq).checked_sub(1)?;
         let (frame, ends, data) = self.frames().nth(i)?;
         let at = usize::try_from(seq - frame.first_seq).ok()?;
-        let end = (*ends.get(at)? & !BATCH_END) as usize;
+        let marked_end = *ends.get(at)?;
+        let end = (marked_end & !BATCH_END) as usize;
         let start = at.checked_sub(1).map_or(0, |i| (ends[i] & !BATCH_END) as usize);
         let data = Bytes::copy_from_slice(&data[start..end]);
-        Some(Entry { seq, timestamp: frame.timestamp, data })
+        let ends_batch = marked_end & BATCH_END != 0;
+        Some(Entry { seq, timestamp: frame.timestamp, data, ends_batch })
     }
 }
 

@@ -20,13 +20,15 @@ const HELD_LEN_MAX: u64 = 4 << 20;
 /// Where the back is: the frames of one span that are still to be returned, in order.
 pub(super) struct Backward {
     frames: VecDeque<OwnedFrame>,
+    /// The seq at which the entries of their segment end.
+    limit: u64,
 }
 
 impl Backward {
     /// Entry `seq`, if it is in these frames. Drops the frames after it.
     fn entry(&mut self, seq: u64) -> Option<Entry> {
         while let Some(frame) = self.frames.back() {
-            if let Some(entry) = entry_of(frame, seq) {
+            if let Some(entry) = entry_of(frame, seq, self.limit) {
                 return Some(entry);
             }
             if frame.header().end_seq().0 <= seq {
@@ -81,7 +83,7 @@ impl Iter {
             held += frame.header().frame_len();
             frames.push_back(frame);
             if next > seq {
-                return Ok(Backward { frames });
+                return Ok(Backward { frames, limit: forward.segment.limit });
             }
             while held > HELD_LEN_MAX
                 && let Some(first) = frames.pop_front()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use stratawal_frame::{ByteOffset, SeqNo};
-use stratawal_segment::{BLOCK_LEN_MAX, CursorStep, FrameCursor, FrameRef};
+use stratawal_segment::{BLOCK_LEN_MAX, CursorStep, FrameCursor, FrameEntry, FrameRef};
 
 use super::Iter;
 use crate::batch::{Entry, Run};
@@ -84,8 +84,9 @@ impl Forward {
     #[inline]
     pub(super) fn entry(&self, seq: u64) -> Option<Entry> {
         let frame = self.frame.as_ref().filter(|_| seq < self.segment.limit)?;
-        let data = self.cursor.entry(frame, SeqNo(seq))?;
-        Some(Entry { seq, timestamp: frame.header().timestamp, data })
+        let FrameEntry { data, ends_batch } = self.cursor.entry(frame, SeqNo(seq))?;
+        let ends_batch = self.segment.ends_batch(seq, ends_batch);
+        Some(Entry { seq, timestamp: frame.header().timestamp, data, ends_batch })
     }
 
     /// The entries from `seq` to `back`, as far as they are in the current frame, or in frames of
@@ -109,7 +110,7 @@ impl Forward {
             }
         };
         let end = last.header().end_seq().0.min(back);
-        Run::of_frames(first.header(), self.cursor.bytes_of(&first, &last), seq..end)
+        Run::of_frames(first.header(), self.cursor.bytes_of(&first, &last), seq..end, end == self.segment.limit)
     }
 
     /// Steps to the next frame that reaches `seq`; at the end of the block, reads the next block

@@ -361,6 +361,8 @@ impl Reading {
     fn entry(&self, seq: SeqNo) -> Option<Entry> {
         let frame = self.frame.as_ref().filter(|_| seq < self.piece.limit)?;
         let i = u32::try_from(seq.0.checked_sub(frame.first_seq().0)?).ok()?;
-        Some(Entry { seq: seq.0, timestamp: frame.header().timestamp, data: frame.entry(i)? })
+        // A truncation may have dropped the end of the batch.
+        let ends_batch = frame.ends_batch(i) || seq.0 + 1 == self.piece.limit.0;
+        Some(Entry { seq: seq.0, timestamp: frame.header().timestamp, data: frame.entry(i)?, ends_batch })
     }
 }
