@@ -1,5 +1,4 @@
-//! Errors of the operating system, with the path that they are about and a remedy where one is
-//! known.
+//! Errors of the operating system, with the path that they concern, and a remedy if one is known.
 
 use std::error::Error;
 use std::fmt;
@@ -8,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-/// An error about a path. Its kind is that of the cause.
+/// An error that concerns a path. It has the kind of its cause.
 #[derive(Debug)]
 struct AtPath {
     path: PathBuf,
@@ -44,13 +43,13 @@ fn remedy(error: &io::Error) -> Option<&'static str> {
     }
 }
 
-/// The same error, with the path that it is about.
+/// Adds the path that an error concerns.
 pub(crate) fn at_path(path: &Path, cause: io::Error) -> io::Error {
     let kind = cause.kind();
     io::Error::new(kind, AtPath { path: path.to_owned(), cause })
 }
 
-/// The number that the operating system gave for an error, also where a path was added to it.
+/// The operating system's code of an error, also after a path was added to it.
 fn os_code(error: &io::Error) -> Option<i32> {
     let cause = || error.get_ref()?.downcast_ref::<AtPath>()?.cause.raw_os_error();
     error.raw_os_error().or_else(cause)

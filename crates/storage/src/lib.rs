@@ -1,7 +1,7 @@
-//! What a log asks of the world, as a trait: files, folders, locks, the clock, random numbers.
+//! The services that a log uses, as a trait: files, directories, locks, the clock, random numbers.
 //!
 //! Use this crate to put a log on a storage of your own, or to simulate one. Do not use it to keep
-//! a log: it knows nothing of segments or frames; most programs want the facade crate `stratawal`.
+//! a log: it knows nothing of segments or frames. Most programs want the facade crate `stratawal`.
 //!
 //! ```
 //! use std::path::Path;
@@ -26,23 +26,24 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! It is the only crate of the workspace with platform code, and that maps files; others only hand
-//! the caller's promise for mappings on to it. Deliberately absent: any idea of what the files are
-//! for, and any retry of a failed sync.
+//! It is the only crate of the workspace that has platform code and maps files. The others only
+//! pass the caller's promise about mapped files to it. Deliberately absent: any knowledge of the
+//! purpose of the files, and any retry of a failed sync.
 
 #[cfg(not(unix))]
-compile_error!("stratawal-storage needs Unix: it reserves space, locks folders, and reads at positions");
+compile_error!("stratawal-storage needs Unix: it preallocates space, locks directories, and reads at positions");
 
 mod error;
+mod file;
 mod map;
 mod memory;
-mod process;
 mod storage;
 mod sync;
 mod unix;
 
 pub use error::{is_full, is_out_of_files};
+pub use file::{ChangeStamp, File};
 pub use map::Map;
 pub use memory::MemoryStorage;
-pub use storage::{Access, ChangeStamp, DirEntry, DirToSync, File, FileType, Lock, LockError, Storage};
+pub use storage::{Access, DirEntry, DirToSync, FileType, Lock, LockError, Storage};
 pub use unix::{UnixStorage, open_files_limit};

@@ -1,5 +1,4 @@
-//! Mapped memory: the one module of the workspace that creates memory out of a file, and the page
-//! that a fork wipes.
+//! Mapped memory: the only module of the workspace that maps files, and the page that a fork wipes.
 
 use std::fmt;
 use std::fs;
@@ -30,13 +29,14 @@ impl Map {
     /// Maps the first `len` bytes of `file`, which is at least that long.
     ///
     /// # Safety
-    /// As [`File::map`](crate::File::map).
+    /// While the map exists, no thread of this or another process shortens the file below `len` or
+    /// changes its first `len` bytes.
     pub(crate) unsafe fn new(file: &fs::File, len: usize) -> io::Result<Self> {
         if len == 0 {
             return Ok(Self::copied(Bytes::new()));
         }
-        // SAFETY: the caller promises that nobody shortens the file or changes these bytes while
-        // the map lives, which is what makes a shared slice of them sound.
+        // SAFETY: the caller promises that no one shortens the file or changes these bytes while
+        // the map exists. Therefore a shared slice of them is sound.
         let map = unsafe { MmapOptions::new().len(len).map(file)? };
         Ok(Self(Source::Mapped(map)))
     }
@@ -45,7 +45,7 @@ impl Map {
         Self(Source::Copied(bytes))
     }
 
-    /// The same as `Bytes`, without a copy; the mapping lives as long as any slice of them.
+    /// Converts the map to `Bytes` without a copy. The mapping exists as long as any slice of them.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         match self.0 {
@@ -64,8 +64,8 @@ impl AsRef<[u8]> for Map {
     }
 }
 
-/// A page of memory that reads as 0 in a child of a fork, whatever the parent stored there. `None`
-/// where the system has none to give. Always the same one.
+/// A page of memory that reads as 0 in a forked child, whatever the parent stored in it. Always the
+/// same page. `None` if the system has no such pages.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[inline]
 pub(crate) fn page_wiped_on_fork() -> Option<&'static AtomicU64> {
@@ -77,15 +77,15 @@ pub(crate) fn page_wiped_on_fork() -> Option<&'static AtomicU64> {
 fn map_wiped_on_fork() -> Option<&'static AtomicU64> {
     use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
     let len = rustix::param::page_size();
-    // SAFETY: a new mapping at an address of the system's choice overlaps no memory that is in use.
+    // SAFETY: a new mapping at an address that the system chooses overlaps no memory in use.
     let page = unsafe {
         mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE).ok()?
     };
-    // SAFETY: the advice is for that mapping alone, which nothing refers to yet; it takes effect in
-    // children only.
+    // SAFETY: the advice concerns only this mapping, to which no reference exists yet. It takes
+    // effect only in children.
     unsafe { madvise(page, len, Advice::LinuxWipeOnFork).ok()? };
-    // SAFETY: the page is aligned, as long as a u64 at least, readable, writable, zero, and never
-    // unmapped; it is only ever used through this atomic. A child has a page of its own there,
+    // SAFETY: the page is aligned, at least as long as a u64, readable, writable, zero, and never
+    // unmapped. It is used only through this atomic. A child has a page of its own at the address,
     // which is zero again.
     Some(unsafe { AtomicU64::from_ptr(page.cast()) })
 }

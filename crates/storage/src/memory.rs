@@ -1,17 +1,19 @@
 //! A file system in memory, for tests and for logs that need not outlive the process.
 //!
-//! It does not simulate crashes: what is written is there, and syncing does nothing.
+//! It does not simulate crashes: each write takes effect at once, and syncing does nothing.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Component, Path};
+use std::sync::Arc;
 
-use crate::storage::{Access, DirEntry, File, FileType, Lock, LockError, Storage};
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Weak};
-use crate::unix::UnixStorage;
+use crate::file::File;
+use crate::storage::{Access, DirEntry, FileType, Lock, LockError, Storage};
+use crate::sync::{AtomicBool, Mutex, Ordering, Weak};
+use crate::unix;
 
-/// A file system in memory. Clones share it. It begins with the folder `/`.
+/// A file system in memory. Clones share it. At first it has only the directory `/`.
 #[derive(Clone, Debug)]
 pub struct MemoryStorage {
     state: Arc<Mutex<State>>,
@@ -19,22 +21,22 @@ pub struct MemoryStorage {
     root: DirId,
 }
 
-/// A directory, whatever its path is.
+/// Identifies a directory, independent of its path.
 type DirId = u64;
 
-/// The one that is always there.
+/// The directory `/`, which always exists.
 const ROOT: DirId = 0;
 
 #[derive(Debug)]
 struct State {
     dirs: BTreeMap<DirId, BTreeMap<OsString, Node>>,
     next_dir: DirId,
-    /// Each by its directory and its name there.
+    /// The locked files, by directory and name.
     locked: Vec<(DirId, OsString)>,
-    /// Bytes of all files, and how many there may be.
+    /// The bytes of all files, and their limit.
     used: u64,
     capacity: u64,
-    /// The time, and by how much each look at it moves it; `None` for the real clock.
+    /// The time, and by how much each reading advances it; `None` for the real clock.
     clock: Option<(u64, u64)>,
     /// The state of the random numbers; `None` for the operating system's.
     seed: Option<u64>,
@@ -49,16 +51,17 @@ enum Node {
 #[derive(Debug)]
 struct Data {
     bytes: Mutex<Vec<u8>>,
-    /// Whether it has a name; without one it takes no room. Behind the lock of the file system.
+    /// Whether the file has a name. Without a name it takes no space. Changed under the lock of the
+    /// file system.
     named: AtomicBool,
-    /// Not its owner: the file system holds its files.
+    /// Weak, because the file system owns its files.
     state: Weak<Mutex<State>>,
 }
 
 impl Data {
     fn new(bytes: Vec<u8>, state: &Arc<Mutex<State>>) -> Arc<Self> {
-        let (bytes, named, state) = (Mutex::new(bytes), AtomicBool::new(true), Arc::downgrade(state));
-        Arc::new(Self { bytes, named, state })
+        let bytes = Mutex::new(bytes);
+        Arc::new(Self { bytes, named: AtomicBool::new(true), state: Arc::downgrade(state) })
     }
 }
 
@@ -75,43 +78,52 @@ impl Default for MemoryStorage {
 }
 
 impl MemoryStorage {
-    /// An empty one.
+    /// An empty file system.
     #[must_use]
     pub fn new() -> Self {
-        let dirs = BTreeMap::from([(ROOT, BTreeMap::new())]);
-        let (locked, used, capacity, clock, seed) = (Vec::new(), 0, u64::MAX, None, None);
-        let state = State { dirs, next_dir: ROOT + 1, locked, used, capacity, clock, seed };
+        let state = State {
+            dirs: BTreeMap::from([(ROOT, BTreeMap::new())]),
+            next_dir: ROOT + 1,
+            locked: Vec::new(),
+            used: 0,
+            capacity: u64::MAX,
+            clock: None,
+            seed: None,
+        };
         Self { state: Arc::new(Mutex::new(state)), root: ROOT }
     }
 
-    /// With a clock that begins at `start` and moves by `step` microseconds with each look at it.
+    /// Uses a clock that begins at `start` and advances by `step` microseconds with each reading.
     #[must_use]
     pub fn with_clock(self, start: u64, step: u64) -> Self {
         self.state.lock().clock = Some((start, step));
         self
     }
 
-    /// With random numbers that follow from `seed`.
+    /// Uses random numbers that follow from `seed`.
     #[must_use]
     pub fn with_seed(self, seed: u64) -> Self {
         self.state.lock().seed = Some(seed);
         self
     }
 
-    /// With room for `bytes` bytes of files. May be called again, to make room or to take it.
+    /// Limits the bytes of all files. May be called again, with a higher or a lower limit.
     #[must_use]
     pub fn with_capacity(self, bytes: u64) -> Self {
         self.state.lock().capacity = bytes;
         self
     }
 
-    /// A copy of everything, that shares nothing with this one.
+    /// A copy of the whole file system, which shares nothing with this one.
     #[must_use]
     pub fn snapshot(&self) -> Self {
         let copy = Self { root: self.root, ..Self::new() };
         let state = self.state.lock();
         let mut into = copy.state.lock();
-        (into.used, into.capacity, into.clock, into.seed) = (state.used, state.capacity, state.clock, state.seed);
+        into.used = state.used;
+        into.capacity = state.capacity;
+        into.clock = state.clock;
+        into.seed = state.seed;
         into.next_dir = state.next_dir;
         let copy_of = |node: &Node| match node {
             Node::Dir(dir) => Node::Dir(*dir),
@@ -164,7 +176,7 @@ impl State {
         Ok(at)
     }
 
-    /// What is in a directory that was found, or opened, before.
+    /// The entries of a directory that was found or opened before.
     fn names(&self, dir: DirId) -> io::Result<&BTreeMap<OsString, Node>> {
         self.dirs.get(&dir).ok_or_else(removed)
     }
@@ -173,10 +185,10 @@ impl State {
         self.dirs.get_mut(&dir).ok_or_else(removed)
     }
 
-    /// Whether `dir` is `above`, or lies below it.
-    fn lies_in(&self, dir: DirId, above: DirId) -> bool {
+    /// Whether `dir` is `above`, or is below it.
+    fn is_within(&self, dir: DirId, above: DirId) -> bool {
         let inner = |dir: DirId| self.dirs.get(&dir).into_iter().flat_map(BTreeMap::values);
-        dir == above || inner(above).any(|node| matches!(node, Node::Dir(child) if self.lies_in(dir, *child)))
+        dir == above || inner(above).any(|node| matches!(node, Node::Dir(child) if self.is_within(dir, *child)))
     }
 
     fn lose_name(&mut self, data: &Data) {
@@ -185,7 +197,7 @@ impl State {
         }
     }
 
-    /// Books growth from `old` to `new` bytes.
+    /// Counts the growth of a file from `old` to `new` bytes.
     fn resize(&mut self, old: u64, new: u64) -> io::Result<()> {
         let used = self.used - old + new;
         if new > old && used > self.capacity {
@@ -196,7 +208,7 @@ impl State {
     }
 }
 
-/// What is said of a directory that was removed since it was opened.
+/// The error for a directory that was removed since it was opened.
 fn removed() -> io::Error {
     io::Error::new(io::ErrorKind::StaleNetworkFileHandle, "the directory was removed since it was opened")
 }
@@ -260,7 +272,7 @@ impl Storage for MemoryStorage {
             return Ok(());
         }
         if let Node::Dir(moved) = source
-            && state.lies_in(new_dir, moved)
+            && state.is_within(new_dir, moved)
         {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -337,7 +349,7 @@ impl Storage for MemoryStorage {
                 *now += *step;
                 *now
             }
-            None => UnixStorage::new().now_micros(),
+            None => unix::now_micros(),
         }
     }
 
@@ -349,7 +361,7 @@ impl Storage for MemoryStorage {
         match self.state.lock().clock {
             // This clock is never set.
             Some((now, _)) => now,
-            None => UnixStorage::new().elapsed_micros(),
+            None => unix::elapsed_micros(),
         }
     }
 
@@ -363,7 +375,7 @@ impl Storage for MemoryStorage {
                 z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
                 z ^ (z >> 31)
             }
-            None => UnixStorage::new().random_u64(),
+            None => unix::random_u64(),
         }
     }
 }
@@ -392,7 +404,7 @@ impl MemoryFile {
         if !self.writable {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        // In the order of the other paths: the file system, then the file.
+        // The file system is locked before the file, like everywhere here.
         let storage = self.data.state.upgrade();
         let mut state = storage.as_ref().map(|storage| storage.lock());
         let mut bytes = self.data.bytes.lock();

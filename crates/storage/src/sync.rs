@@ -1,11 +1,14 @@
-//! The one place of this crate that names the synchronisation primitives.
+//! The synchronisation primitives of this crate. They are the standard library's even under the
+//! model checker: the models run on the storage in memory, and its locks are not a part of them.
 
-pub(crate) use std::sync::atomic::{AtomicBool, Ordering};
-pub(crate) use std::sync::{Arc, MutexGuard, Weak};
+pub(crate) use std::sync::{
+    MutexGuard, Weak,
+    atomic::{AtomicBool, Ordering},
+};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) use std::sync::{OnceLock, atomic::AtomicU64};
 
-/// A mutex whose lock cannot fail: what it guards is whole at any time.
+/// A lock that a panic of its holder does not poison.
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
 

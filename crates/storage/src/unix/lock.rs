@@ -1,0 +1,95 @@
+//! The lock of a log against other processes.
+
+use std::fs;
+use std::io::{Read, Seek, Write};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, OFlags};
+use rustix::io::Errno;
+
+use super::UnixStorage;
+use super::file::{not_a_file, not_a_file_or};
+use super::process::ProcessMark;
+use crate::storage::{Lock, LockError};
+
+/// The locked file, and the locked directory of the log.
+#[derive(Debug)]
+pub(super) struct UnixLock {
+    file: fs::File,
+    root: Option<fs::File>,
+    process: ProcessMark,
+}
+
+impl Lock for UnixLock {}
+
+impl Drop for UnixLock {
+    /// Closing the files would release the locks, except while another thread starts a process.
+    /// Until that process executes its program, it holds copies of the descriptors, and with them
+    /// the locks. In a forked child the locks belong to the parent, and closing the copies does not
+    /// release them.
+    fn drop(&mut self) {
+        if self.process.is_another() {
+            return;
+        }
+        for file in [Some(&self.file), self.root.as_ref()].into_iter().flatten() {
+            // If that fails, closing the files is the only other way.
+            let _ = file.unlock();
+        }
+    }
+}
+
+impl UnixStorage {
+    pub(super) fn lock_dir(&self, root: &Path, path: &Path) -> Result<UnixLock, LockError> {
+        let io = |e: Errno| LockError::Io(e.into());
+        let name = path;
+        let path = self.path(path).map_err(LockError::Io)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = self.open_fd(path, flags).map_err(not_a_file_or);
+        let mut file = self.named(name, file).map_err(LockError::Io)?;
+        if !file.metadata().map_err(LockError::Io)?.is_file() {
+            return Err(LockError::Io(not_a_file()));
+        }
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(LockError::Held { owner: owner(&mut file) }),
+            Err(fs::TryLockError::Error(e)) => return Err(LockError::Io(e)),
+        }
+        // A lock on a file that has lost its name excludes no other process.
+        let named = rustix::fs::statat(self.root(), path, AtFlags::SYMLINK_NOFOLLOW).map_err(io)?;
+        let locked = rustix::fs::fstat(&file).map_err(io)?;
+        if (named.st_ino, named.st_dev) != (locked.st_ino, locked.st_dev) {
+            return Err(LockError::Held { owner: None });
+        }
+        // The directory is locked too, so that removing and recreating the lock file does not let
+        // another process in.
+        let root = self.path(root).map_err(LockError::Io)?;
+        let root = self.open_fd(root, OFlags::RDONLY | OFlags::DIRECTORY).map_err(io)?;
+        let root = match root.try_lock() {
+            Ok(()) => Some(root),
+            Err(fs::TryLockError::WouldBlock) => return Err(LockError::Held { owner: owner(&mut file) }),
+            // Some file systems cannot lock directories.
+            Err(fs::TryLockError::Error(_)) => None,
+        };
+        write_owner(&mut file);
+        Ok(UnixLock { file, root, process: self.process })
+    }
+}
+
+/// Writes the id of this process into the lock file, for people to read. An error is ignored: a
+/// full disk must not prevent the opening of a log.
+fn write_owner(file: &mut fs::File) {
+    let pid = format!("{}\n", std::process::id());
+    let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(pid.as_bytes()));
+    drop(written);
+}
+
+/// The process that a lock file names, if a process of that id exists.
+fn owner(file: &mut fs::File) -> Option<u32> {
+    let mut text = String::new();
+    file.rewind().and_then(|()| file.take(32).read_to_string(&mut text)).ok()?;
+    let pid: u32 = text.trim().parse().ok()?;
+    let process = rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?;
+    // A process that this user may not signal exists, too.
+    let exists = matches!(rustix::process::test_kill_process(process), Ok(()) | Err(Errno::PERM));
+    exists.then_some(pid)
+}
