@@ -84,6 +84,14 @@ impl PublishedSegment {
     pub(crate) fn id(&self) -> SegmentId {
         SegmentId::of(&self.header)
     }
+
+    /// The same segment once it is sealed and durable.
+    pub(crate) fn sealed(self: &Arc<Self>) -> Arc<Self> {
+        match self.state {
+            SegmentState::Sealed => Arc::clone(self),
+            SegmentState::Live(_) => Arc::new(Self { header: self.header, state: SegmentState::Sealed }),
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! The segment being written.
+//! The segment that a stream writes to.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use stratawal_segment::SegmentWriter;
 
 use crate::read::snapshot::LiveSegment;
 
-/// The segment being written.
+/// The segment that a stream writes to.
 #[derive(Debug)]
 pub(crate) struct Active {
     pub(crate) writer: SegmentWriter,
@@ -20,7 +20,7 @@ pub(crate) struct Active {
 }
 
 impl Active {
-    /// Where its frames end in the file.
+    /// The offset in the file where its frames end.
     pub(super) fn end_offset(&self) -> u64 {
         self.writer.next_position().offset.0
     }
@@ -31,8 +31,8 @@ impl Active {
 pub(crate) struct Closes {
     /// The last one.
     pub(crate) last: Option<ByteOffset>,
-    /// How many name one another.
+    /// How many of them name one another, the last one included.
     pub(crate) depth: u32,
-    /// Index points that they hold together.
+    /// The index points that they hold together.
     pub(crate) points: usize,
 }

@@ -1,4 +1,4 @@
-//! Whether a call may write to the stream.
+//! Decides whether a call may write to the stream.
 
 use stratawal_sync::MutexGuard;
 
@@ -9,26 +9,26 @@ use crate::write::reserve::ReserveUse;
 use crate::write::writer::Writer;
 
 impl Inner {
-    /// The lock; a stream that a full disk has stopped is recovered first, if there is room again.
-    /// The emergency reserve is not used.
+    /// The lock. A stream that a full disk has stopped is recovered first, if there is room again.
+    /// This never uses the emergency reserve.
     pub(crate) fn writable(&self) -> Result<MutexGuard<'_, GroupState<Writer>>> {
         self.recovered(ReserveUse::Never)
     }
 
-    /// The lock, for a call that frees space or closes: a stream that a full disk has stopped is
-    /// recovered first, out of the emergency reserve if need be.
+    /// The lock, for a call that frees space or closes. A stream that a full disk has stopped is
+    /// recovered first, with the emergency reserve if necessary.
     pub(crate) fn lock_for_truncate(&self) -> Result<MutexGuard<'_, GroupState<Writer>>> {
         self.recovered(ReserveUse::Allowed)
     }
 
     fn recovered(&self, reserve: ReserveUse) -> Result<MutexGuard<'_, GroupState<Writer>>> {
-        // A new generation takes no less.
+        // A new generation takes at least this much.
         const ROOM_MIN: u64 = 20 << 10;
         self.check_process()?;
         let state = self.group.lock();
         let Some(full) = state.failure().filter(|error| error.caused_by_full_disk()).cloned() else { return Ok(state) };
         drop(state);
-        // Asked for before recovery, which reads and writes much.
+        // This costs less than a recovery that fails in the end.
         let has_no_room = || {
             let free = self.shared.context.storage().free_space(self.shared.location.parent());
             free.is_ok_and(|free| free < ROOM_MIN)
@@ -40,6 +40,7 @@ impl Inner {
         Ok(self.group.lock())
     }
 
+    /// The error of a stream that takes no more entries: it has failed or was closed.
     pub(crate) fn check(&self, state: &GroupState<Writer>) -> Result<()> {
         if let Some(error) = state.failure() {
             return Err(error.clone());

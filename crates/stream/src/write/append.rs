@@ -1,4 +1,5 @@
-//! Appending: booking, accepting, and the ways to wait.
+//! Appends entries: reserves their space, accepts them in the tail, and waits for their
+//! acknowledgement.
 
 use std::ops::Range;
 
@@ -32,17 +33,24 @@ impl Inner {
     }
 
     fn append(&self, entries: &Entries<'_>, durability: Durability) -> Result<Range<u64>> {
-        let options = &self.shared.options;
-        let reserved = self.reserved(entries)?;
+        let reserved = self.reserved_len(entries)?;
         if entries.tail_len() > COPIED_LEN_MAX {
             return self.append_large(entries, reserved, durability);
         }
+        let (state, seqs) = self.accept(entries, reserved)?;
+        self.acknowledge(state, durability)?;
+        Ok(seqs)
+    }
+
+    /// Puts the entries into the tail, once `reserved` bytes are reserved for them in the active
+    /// segment. Returns the lock and the seqs of the entries.
+    fn accept(&self, entries: &Entries<'_>, reserved: u64) -> Result<(MutexGuard<'_, GroupState<Writer>>, Range<u64>)> {
         let mut state = self.writable()?;
         loop {
             self.check(&state)?;
             self.check_seqs(&state.tail, entries)?;
             match self.reserve(&mut state.tail, reserved) {
-                Ok(Room::Reserved) => break,
+                Ok(Room::Available) => break,
                 Ok(Room::NeedsSegment) => {
                     drop(state);
                     state = self.rotate(reserved)?;
@@ -61,31 +69,43 @@ impl Inner {
         }
         let tail = &mut state.tail;
         let now = tail.clock.time(self.shared.context.system(), tail.last_timestamp);
-        let first = tail.push(entries, now, reserved, options.frame_bytes);
-        let end = state.tail.next_seq;
-        let waiting = state.tail.pending_len();
-        self.shared.watermarks.set_accepted(end);
-        match durability {
-            Durability::Buffered if waiting < options.buffer_bytes => {}
-            Durability::Buffered => {
-                let target = self.group.target(&state);
-                drop(state);
-                // Memory stays bounded: past four times the buffer, the append waits for a leader
-                // in its way.
-                self.drain_if_free(waiting, target)?;
-            }
-            durability => {
-                let target = self.group.target(&state);
-                if !fail_point!(AcknowledgedBeforeWrite) {
-                    self.group.wait_for_locked(state, durability, target)?;
-                }
-            }
-        }
-        Ok(first..end)
+        let first_seq = tail.push(entries, now, reserved, self.shared.options.frame_bytes);
+        let next_seq = tail.next_seq;
+        self.shared.watermarks.set_accepted(next_seq);
+        Ok((state, first_seq..next_seq))
     }
 
-    /// Appends a batch over [`COPIED_LEN_MAX`]: writes it from the caller's memory, whatever the
-    /// durability.
+    /// Returns once everything that is accepted is acknowledged at `durability`.
+    fn acknowledge(&self, state: MutexGuard<'_, GroupState<Writer>>, durability: Durability) -> Result<()> {
+        if durability != Durability::Buffered {
+            if fail_point!(AcknowledgedBeforeWrite) {
+                return Ok(());
+            }
+            let target = self.group.target(&state);
+            return self.group.wait_for_locked(state, durability, target);
+        }
+        let pending_len = state.tail.pending_len();
+        if pending_len < self.shared.options.buffer_bytes {
+            return Ok(());
+        }
+        let target = self.group.target(&state);
+        drop(state);
+        self.bound_memory(pending_len, target)
+    }
+
+    /// The tail is as long as it should be: writes it to the file, unless another thread leads. A
+    /// tail of four times that length waits for that leader.
+    fn bound_memory(&self, pending_len: usize, target: CommitTarget) -> Result<()> {
+        const BUFFERS_MAX: usize = 4;
+        let is_too_long = pending_len >= BUFFERS_MAX * self.shared.options.buffer_bytes;
+        if is_too_long || self.group.is_free() {
+            return self.group.wait_for(Durability::Flushed, target);
+        }
+        Ok(())
+    }
+
+    /// Appends a batch over [`COPIED_LEN_MAX`]. It is written from the caller's memory before this
+    /// returns, whatever the durability.
     fn append_large(&self, entries: &Entries<'_>, reserved: u64, durability: Durability) -> Result<Range<u64>> {
         let mut large = LargeBatch::new(entries, reserved);
         loop {
@@ -107,13 +127,13 @@ impl Inner {
         }
     }
 
-    /// Writes the entries that wait and then `large`, in a new segment where it needs one. `None`
+    /// Writes the entries that wait, and then `large`, in a new segment where it needs one. `None`
     /// where the active segment has to be replaced first.
     ///
-    /// The lock is held while the batch is written, so other appends wait for that. To copy the
-    /// batch would hold the lock as well, and so seqs and bytes stay in one order without more
-    /// state. The segment is created here, and not before, so that no other append comes into the
-    /// segment that a batch longer than a segment has for itself.
+    /// The lock is held while the batch is written, and other appends wait. A copy of the batch
+    /// would hold the lock as well, and this keeps seqs and bytes in one order without more state.
+    /// The segment is created here, and not earlier, because a batch longer than a segment has a
+    /// segment of its own: no other append may get into it.
     fn write_large(
         &self,
         state: &mut GroupState<Writer>,
@@ -127,7 +147,7 @@ impl Inner {
             writer.begin_segment(tail)?;
             room = self.reserve(tail, large.reserved)?;
         }
-        if room != Room::Reserved {
+        if room != Room::Available {
             return Ok(None);
         }
         let now = tail.clock.time(self.shared.context.system(), tail.last_timestamp);
@@ -136,18 +156,18 @@ impl Inner {
         Ok(Some(self.group.target(state)))
     }
 
-    /// That there are seqs for `entries`.
+    /// Whether the stream has seqs left for `entries`.
     fn check_seqs(&self, tail: &Tail, entries: &Entries<'_>) -> Result<()> {
         let end = tail.next_seq.checked_add(entries.len() as u64);
         let used_up = || Error::text(ErrorKind::Io, &self.shared.location, "the stream has used up its 2^64 seqs");
         end.map(drop).ok_or_else(used_up)
     }
 
-    /// Reserves `len` bytes in the active segment, if it takes them. Where it fails with any error
-    /// but `Poisoned`, nothing has changed; after `Poisoned` the caller fails the group.
+    /// Reserves `len` bytes in the active segment, if it takes them. After an error of the kind
+    /// `Poisoned` the caller fails the group. After any other error nothing has changed.
     fn reserve(&self, tail: &mut Tail, len: u64) -> Result<Room> {
         let room = self.room_for(tail, len);
-        if let (Room::Reserved, Some(reservation)) = (room, &mut tail.reservation) {
+        if let (Room::Available, Some(reservation)) = (room, &mut tail.reservation) {
             reservation.reserve(len).map_err(|error| {
                 let nothing_written = error.is_refusal();
                 let error = self.shared.segment_error(error);
@@ -157,7 +177,8 @@ impl Inner {
         Ok(room)
     }
 
-    /// What `len` bytes need. A batch larger than a segment gets one of its own.
+    /// Whether the active segment takes `len` bytes more. A batch longer than a segment gets a
+    /// segment of its own.
     fn room_for(&self, tail: &Tail, len: u64) -> Room {
         let Some(reservation) = &tail.reservation else { return Room::NeedsSegment };
         let is_empty = reservation.base == tail.next_seq;
@@ -166,13 +187,13 @@ impl Inner {
             Some(_) if is_empty => Room::NeedsReplacement,
             Some(_) => Room::NeedsSegment,
             None if is_full && !is_empty => Room::NeedsSegment,
-            None => Room::Reserved,
+            None => Room::Available,
         }
     }
 
-    /// The most bytes that these entries take in the file.
-    fn reserved(&self, entries: &Entries<'_>) -> Result<u64> {
-        let len = entries.data().len() as u64 + 4 * entries.len() as u64;
+    /// The upper bound of the bytes that these entries take in the file.
+    fn reserved_len(&self, entries: &Entries<'_>) -> Result<u64> {
+        let len = entries.tail_len() as u64;
         let max = self.shared.options.batch_bytes_max;
         if len > max {
             return Err(Error::new(ErrorKind::TooLarge { len, max }, &self.shared.location));
@@ -180,7 +201,7 @@ impl Inner {
         Ok(stratawal_frame::data_frame_len_max(entries.len() as u64 + 1, entries.data().len() as u64))
     }
 
-    /// Creates the segment that `reserved` bytes need, if they still do.
+    /// Creates the segment that an append of `reserved` bytes needs, if it still needs one.
     fn rotate(&self, reserved: u64) -> Result<MutexGuard<'_, GroupState<Writer>>> {
         self.group.exclusively(|state, writer| {
             self.check(state)?;
@@ -195,8 +216,8 @@ impl Inner {
         Ok(self.group.lock())
     }
 
-    /// Replaces the active segment, which has no entries, by one that begins with the present time,
-    /// if that is still needed.
+    /// Replaces the active segment, which has no entries, with a segment that begins with the
+    /// present time, if that is still needed.
     fn replace_empty(&self) -> Result<MutexGuard<'_, GroupState<Writer>>> {
         let mut removals = self.removals.lock();
         let dead = self.group.exclusively(|state, writer| {
@@ -209,15 +230,16 @@ impl Inner {
             writer.cut_from(&mut state.tail, next, start, ReserveUse::Never).map(Some)
         })?;
         if let Some(dead) = dead {
-            // The append does not fail for a file that stays: it is void, and the next opening
-            // removes it.
+            // The append does not fail where a file stays: the file is void, and the next
+            // opening removes it.
             let _ = removals.remove_dead(&self.shared.context, &self.shared.location, dead);
         }
         drop(removals);
         Ok(self.group.lock())
     }
 
-    /// Past the bound on unsettled bytes the appender that crosses it syncs the oldest.
+    /// Syncs the oldest finished segments while there are more unsynced bytes than allowed. The
+    /// append that crosses the bound does it.
     fn settle_past_bound(&self) -> Result<()> {
         let (state, writer) = self.group.acquire()?;
         if !writer.is_past_bound() {
@@ -228,16 +250,7 @@ impl Inner {
         self.group.lead(writer, |writer| writer.settle_past_bound())
     }
 
-    /// Hands over what waits, unless somebody is at it; past the bound on memory, waits for that.
-    fn drain_if_free(&self, waiting: usize, target: CommitTarget) -> Result<()> {
-        const BUFFERS_MAX: usize = 4;
-        let options = &self.shared.options;
-        if waiting >= BUFFERS_MAX * options.buffer_bytes || self.group.is_free() {
-            return self.group.wait_for(Durability::Flushed, target);
-        }
-        Ok(())
-    }
-
+    /// Returns once everything accepted so far is acknowledged at `durability`.
     pub(crate) fn wait_for(&self, durability: Durability) -> Result<()> {
         let state = self.writable()?;
         if let Some(error) = state.failure() {
@@ -248,15 +261,14 @@ impl Inner {
     }
 }
 
-/// What an append needs in the files before it can be accepted.
+/// Whether the active segment takes an append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Room {
-    /// Nothing more: its bytes are reserved in the active segment.
-    Reserved,
-    /// It needs a new segment: there is none, the active one would grow past its length, or times
-    /// begin anew.
+    Available,
+    /// The append needs a new segment: the stream has none, the active one would grow past its
+    /// length, or times begin anew.
     NeedsSegment,
-    /// Times begin anew, and the active segment has no entries. No segment can follow it, so it is
-    /// replaced.
+    /// Times begin anew, and no segment can follow the active one, because it has no entries. It has
+    /// to be replaced.
     NeedsReplacement,
 }

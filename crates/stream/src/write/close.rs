@@ -1,4 +1,4 @@
-//! Ends a stream cleanly: CLOSE.
+//! Closes a stream: writes CLOSE, so that the next opening scans nothing.
 
 use stratawal_frame::{Footer, FooterKind, TRAILER_LEN};
 use stratawal_segment::Preallocation;
@@ -12,24 +12,25 @@ use crate::read::snapshot::SegmentState;
 use crate::write::reserve::ReserveUse;
 use crate::write::writer::{OpenSegments, Writer};
 
-/// Every so many CLOSE frames in one segment, the index points of all of them are written again, so
-/// that opening reads a bounded number of them.
+/// A CLOSE frame has the index points since the one before it, which it names. After so many in one
+/// segment, a CLOSE has all points again, so that opening reads a bounded number of CLOSE frames.
 const CLOSES_MAX: u32 = 32;
 
 impl Inner {
-    /// Whatever it answers, nobody of this stream is at the files any more: they may be somebody
-    /// else's from then on.
+    /// See [`StreamLog::close`](crate::StreamLog::close). Whatever it returns, no thread of this
+    /// stream uses the files afterwards. They may belong to another process from then on.
     pub(crate) fn close(&self) -> Result<()> {
         self.check_process()?;
         let was_closed = self.group.lock().tail.closed;
         let closed = self.end_cleanly();
         self.group.wait_until_free();
         if !fail_point!(RemovalsNotAwaited) {
-            // A truncation removes files after it has given the lead back. One that begins later
-            // finds the stream closed.
+            // A truncation removes files after it has given the lead back, so this waits for it. A
+            // truncation that begins later finds the stream closed.
             drop(self.removals.lock());
         }
-        // It has shortened its file. After an earlier close the log may belong to another process.
+        // Closing has shortened a file, so there may be room. After an earlier close the log may
+        // belong to another process.
         if !was_closed {
             self.shared.context.make_reserve_again();
         }
@@ -37,11 +38,11 @@ impl Inner {
     }
 
     fn end_cleanly(&self) -> Result<()> {
-        // Where that fails, the stream stays failed, which is seen below.
+        // If this fails, the stream stays failed, and the check below finds that.
         drop(self.lock_for_truncate());
         {
             let mut state = self.group.lock();
-            // Closed whatever comes: somebody else may write to it from here on.
+            // Closed from here on, even if the rest fails: another process may write to it.
             let before = std::mem::replace(&mut state.tail.closed, !fail_point!(CloseLetsIn));
             if let Some(error) = state.failure() {
                 return Err(error.clone());
@@ -60,8 +61,8 @@ impl Inner {
         };
         let mut refused = None;
         self.group.lead(writer, |writer| match writer.close(&mut reservation.preallocation) {
-            // Everything is durable, and nothing was written: the next open recovers the stream as
-            // after a crash.
+            // Everything is durable, and no CLOSE was written. The next opening recovers the stream
+            // as after a crash.
             Err(error) if error.kind() != ErrorKind::Poisoned => {
                 refused = Some(error);
                 Ok(())
@@ -82,9 +83,8 @@ impl Writer {
 }
 
 impl OpenSegments {
-    /// Writes CLOSE, so that the next open needs no scan. Everything is drained, nobody appends.
-    /// Where it fails with any error but `Poisoned`, everything is durable, and no CLOSE was
-    /// written.
+    /// Writes CLOSE. Everything is drained, and no thread appends. After any error other than
+    /// `Poisoned`, everything is durable, and no CLOSE was written.
     fn close(&mut self, preallocation: &mut Preallocation) -> Result<()> {
         self.settle().map_err(Error::poisoned)?;
         if preallocation.is_after_close() {
@@ -100,8 +100,8 @@ impl OpenSegments {
         let len = Footer::frame_len_max(0) + TRAILER_LEN as u64;
         self.shared.with_room(ReserveUse::Allowed, || preallocation.ensure_control(&at, len))?;
         self.finish(preallocation, end).map_err(Error::poisoned)?;
-        // The cut may come only when the CLOSE is durable, and closing is done only when the cut
-        // is.
+        // The file may be trimmed only once the CLOSE is durable, and closing is done only once the
+        // new length is durable.
         let writer = &self.active.writer;
         let ended = writer.sync().and_then(|()| writer.trim_to_trailer()).and_then(|()| writer.sync());
         ended.map_err(|e| self.shared.segment_error(e).poisoned())
@@ -109,10 +109,10 @@ impl OpenSegments {
 }
 
 impl Drop for Inner {
-    /// Closes on best effort: a program that forgets to close loses nothing that was acknowledged
-    /// beyond `Buffered`, but makes the next open scan. Errors have nowhere to go here;
-    /// [`StreamLog::close`](crate::StreamLog::close) shows them. In a forked child it only releases memory: the stream is
-    /// the parent's.
+    /// Closes with best effort. A program that does not close loses only entries that were
+    /// acknowledged as `Buffered`, but the next opening has to scan. This drops errors;
+    /// [`StreamLog::close`](crate::StreamLog::close) returns them. In a forked child it only
+    /// releases memory, because the stream belongs to the parent.
     fn drop(&mut self) {
         if self.check_process().is_err() {
             return;

@@ -22,8 +22,8 @@ use std::path::Path;
 use stratawal_segment::create;
 
 impl Writer {
-    /// The first segment of a stream that is not there yet, and its directory, durably: built under a
-    /// temporary name with the segment in it, both synced, then renamed, then the parent synced.
+    /// Creates a stream: its directory with the first segment in it, durably. Both are built under a
+    /// temporary name and synced. Then the directory is renamed, and its parent is synced.
     pub(super) fn create_stream(&mut self, tail: &mut Tail, start: u64) -> Result<()> {
         let shared = Arc::clone(self.shared());
         let storage = shared.context.storage();
@@ -32,7 +32,7 @@ impl Writer {
         let io = |e| Error::io(location, e);
         shared.context.ready_to_sync_streams(location).map_err(io)?;
         storage.create_dir(&temporary).map_err(|e| {
-            // It may be there although the system reported an error; nothing else has this name.
+            // It may exist although the system reported an error. Nothing else has this name.
             let _ = storage.remove_dir(&temporary);
             io(e)
         })?;
@@ -42,7 +42,7 @@ impl Writer {
             ..shared.new_header(StreamId(storage.random_u64()), Generation(1), Predecessor::NONE, start)
         };
         let undo = |error: Error| {
-            // Leftovers are nobody's, and removed at the next open.
+            // The next opening of the log removes leftovers.
             if let Ok(entries) = storage.list(&temporary) {
                 for entry in entries {
                     let _ = storage.remove_file(&temporary.join(entry.name));
@@ -61,7 +61,7 @@ impl Writer {
         match rename_dir(&**storage, &temporary, &location.dir()) {
             Renamed::Done => {}
             Renamed::Undone(e) => return Err(undo(io(e))),
-            // The stream may be there, now or after a crash: recovery finds out.
+            // The stream may exist, now or after a crash. Recovery finds out.
             Renamed::Absent(e) | Renamed::DoneDespite(e) | Renamed::Unknown(e) => return Err(io(e).poisoned()),
         }
         if !fail_point!(DirSyncSkipped) {
@@ -77,9 +77,9 @@ impl Writer {
 }
 
 impl OpenSegments {
-    /// Creates a segment by rule H, its file `len` bytes long if there is room; from its rename on,
-    /// a failure lets nobody write to older ones. Where no descriptor is left, the finished
-    /// segments are settled, which closes them, and the creation is tried once more.
+    /// Creates a segment by rule H, with a file of `len` bytes if there is room. From its rename on,
+    /// a failure forbids all writes to older segments. If the process has no descriptor left, the
+    /// finished segments are settled, which closes them, and the creation is tried once more.
     pub(super) fn create(
         &mut self,
         header: &SegmentHeader,
@@ -100,7 +100,7 @@ impl OpenSegments {
         })
     }
 
-    /// The header of the next generation, with the time `restart` where times begin anew.
+    /// The header of the next generation. Where times begin anew, they begin with `restart`.
     pub(super) fn next_header(
         &self,
         predecessor: Predecessor,
@@ -120,8 +120,8 @@ impl OpenSegments {
         Ok(header)
     }
 
-    /// Writes to a new segment from here on, and shows it to readers after the segments `before`.
-    /// Returns the segment that was active, and what appends reserve in now.
+    /// Makes a new segment the active one, and shows it to readers after the segments `before`.
+    /// Returns the segment that was active until now, and the reservation of the new one.
     pub(super) fn activate(
         &mut self,
         writer: SegmentWriter,
@@ -178,12 +178,12 @@ impl Shared {
     }
 }
 
-/// The length in bytes that a new segment's file begins with, unless more is wanted; it grows in
-/// steps from there.
+/// The length in bytes that the file of a new segment begins with, unless more is wanted. It grows
+/// in steps from there.
 pub(crate) const FIRST_LEN: u64 = 16 << 10;
 
-/// Creates a segment whose file has `wanted` bytes; on a full disk [`FIRST_LEN`], and then those
-/// out of the emergency reserve where `reserve` allows it.
+/// Creates a segment whose file has `wanted` bytes. On a full disk it has [`FIRST_LEN`] bytes, with
+/// the emergency reserve if `reserve` allows that.
 pub(crate) fn create_segment(
     context: &LogContext,
     dir: &Path,

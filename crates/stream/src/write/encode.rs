@@ -1,4 +1,4 @@
-//! Encodes what waits in the tail as frames.
+//! Encodes the entries that wait in the tail as frames.
 
 use std::io::IoSlice;
 use std::ops::Range;
@@ -9,8 +9,8 @@ use stratawal_segment::SegmentWriter;
 
 use crate::write::buffer_pool::push_exact;
 
-/// Frames to be written with one call: small ones encoded side by side, the bytes of large ones
-/// where they are. Its memory is used again and again.
+/// Frames to be written with one call. Small frames are encoded next to each other. The entries of
+/// large frames are written from where they are. The memory is kept for later frames.
 #[derive(Debug, Default)]
 pub(crate) struct FrameEncoder {
     points: Vec<IndexPoint>,
@@ -19,14 +19,14 @@ pub(crate) struct FrameEncoder {
     len: u64,
 }
 
-/// A range of the bytes that were encoded, or of those of the entries.
+/// A range of the encoded bytes, or of the entries' bytes.
 #[derive(Debug)]
 enum Piece {
     Encoded(Range<usize>),
     Data(Range<usize>),
 }
 
-/// From this length on an entry's bytes are not copied once more.
+/// From this length on, the entries of a frame are not copied into the encoder.
 const BORROWED_LEN_MIN: usize = 8 << 10;
 
 impl FrameEncoder {
@@ -37,13 +37,13 @@ impl FrameEncoder {
         self.len = 0;
     }
 
-    /// The bytes that its memory takes.
+    /// The bytes of memory that it holds.
     pub(super) fn capacity(&self) -> usize {
         let Self { points, encoded, pieces, len: _ } = self;
         encoded.capacity() + points.capacity() * size_of::<IndexPoint>() + pieces.capacity() * size_of::<Piece>()
     }
 
-    /// The bytes of the frames.
+    /// The length of all frames together.
     pub(super) const fn len(&self) -> u64 {
         self.len
     }
@@ -53,8 +53,8 @@ impl FrameEncoder {
         &self.points
     }
 
-    /// Encodes a frame, whose entries' bytes begin at `data_start` among those of all; answers its
-    /// length.
+    /// Encodes a frame and returns its length. The bytes of its entries begin at `data_start` among
+    /// those of all frames.
     pub(super) fn push(&mut self, position: &FramePosition, frame: &DataFrame<'_>, data_start: usize) -> u64 {
         let before = self.len;
         let from = self.encoded.len();
@@ -84,6 +84,7 @@ impl FrameEncoder {
         }
     }
 
+    /// Writes the frames, whose entries' bytes are in `data`, with one call.
     pub(super) fn write(&self, data: &[u8], writer: &mut SegmentWriter) -> stratawal_segment::Result<()> {
         match &self.pieces[..] {
             [Piece::Encoded(range)] => writer.append(&self.encoded[range.clone()]),
@@ -92,7 +93,7 @@ impl FrameEncoder {
                     Piece::Encoded(range) => IoSlice::new(&self.encoded[range.clone()]),
                     Piece::Data(range) => IoSlice::new(&data[range.clone()]),
                 };
-                // A frame of its own, or a few, need no memory for the list.
+                // A list of a few pieces needs no memory of its own.
                 let mut few = [IoSlice::new(&[]); 8];
                 match few.get_mut(..pieces.len()) {
                     Some(few) => {

@@ -1,4 +1,4 @@
-//! Writes the entries that wait in the tail to the active segment.
+//! Drains the tail: writes the entries that wait in it to the active segment.
 
 use stratawal_frame::{DataFrame, SeqNo};
 use stratawal_index::IndexPoint;
@@ -21,8 +21,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes a large batch from the caller's memory, and has `tail` accept it. Under the lock,
-    /// with its space reserved and nothing waiting in the tail. Where it fails, the batch is not
+    /// Writes a large batch from the caller's memory, and has `tail` accept it. Call it under the
+    /// lock, with the space reserved and nothing waiting in the tail. If it fails, the batch is not
     /// accepted, and recovery decides whether the file has it.
     pub(super) fn write_large(&mut self, tail: &mut Tail, large: &LargeBatch<'_>) -> Result<()> {
         let (segments, reservation) = self.open_in(tail)?;
@@ -34,8 +34,8 @@ impl Writer {
 }
 
 impl OpenSegments {
-    /// Writes the entries that were taken from the tail after the last frame of the active segment,
-    /// with one call.
+    /// Writes the entries that were taken from the tail, with one call, after the last frame of the
+    /// active segment.
     pub(super) fn drain(&mut self, work: &PendingFrames) -> Result<()> {
         let Some(end_seq) = work.end_seq() else { return Ok(()) };
         fail_point!(WatermarkFirst, self.shared.watermarks.set_flushed(end_seq));
@@ -45,7 +45,8 @@ impl OpenSegments {
         Ok(())
     }
 
-    /// Returns where the file's frames end then.
+    /// Writes a large batch after the last frame of the active segment. Returns the offset where
+    /// the frames end now.
     fn write_large(&mut self, large: &LargeBatch<'_>) -> Result<u64> {
         let end_seq = large.seqs().end;
         fail_point!(WatermarkFirst, self.shared.watermarks.set_flushed(end_seq));
@@ -63,9 +64,10 @@ impl OpenSegments {
         self.shared.watermarks.set_flushed(end_seq);
     }
 
-    /// Writes `pending`, whose entries' bytes are in `data`, as frames after the tail of the active
-    /// segment, with one call; returns how many bytes. About `encoded_len` bytes besides those of
-    /// large frames' entries are encoded for it.
+    /// Writes the frames `pending` with one call, and adds them to the index. The bytes of their
+    /// entries are in `data`. Returns how many bytes were written.
+    ///
+    /// About `encoded_len` bytes are encoded, not counting the entries of large frames.
     fn write<'a>(
         &mut self,
         pending: impl Iterator<Item = (&'a PendingFrame, &'a [u32], &'a [u8])>,
@@ -92,8 +94,8 @@ impl OpenSegments {
         let result = frames.write(data, &mut active.writer);
         result.map_err(|e| self.shared.segment_error(e))?;
         for &IndexPoint { seq, offset, timestamp } in frames.points() {
-            // Seqs and offsets rise, and so do timestamps but behind those of a file that somebody
-            // else wrote; then the frame has no point, and is found from the one before.
+            // Seqs and offsets rise. So do timestamps, except after those of a file that another
+            // program wrote. Then the frame has no point, and is found from the point before.
             let _ = active.live.index.push(seq, offset, timestamp);
             active.times = Some((active.times.map_or(timestamp, |times| times.0), timestamp));
             self.timestamp = timestamp;

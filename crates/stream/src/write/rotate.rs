@@ -1,4 +1,4 @@
-//! Begins the successor of the active segment, and seals the active one.
+//! Rotation: begins the successor of the active segment, and seals the active one.
 
 use std::sync::Arc;
 
@@ -15,16 +15,17 @@ use crate::write::reserve::ReserveUse;
 use crate::write::tail::{Reservation, Tail};
 use crate::write::writer::{OpenSegments, UnsyncedSegment, Writer};
 
-/// The length that the file of a successor begins with, if a segment is not shorter. A stream that
-/// has filled one segment will fill another, and each step of growth costs the sync after it a
-/// commit of the file system's journal and the file another extent: with segments of 64 KiB,
-/// milliseconds where a sync takes 0.04. No more than this, because a stream whose entries were all
-/// dropped holds it, too.
+/// The length that the file of a successor begins with, unless a segment is shorter.
+///
+/// A stream that has filled one segment will fill another. Each step of growth costs the file one
+/// more extent, and the next sync a commit of the file system's journal: milliseconds where a sync
+/// takes 0.04, with segments of 64 KiB. It is not more, because a stream whose entries were all
+/// dropped holds this much.
 const SUCCESSOR_LEN: u64 = 1 << 20;
 
 impl Writer {
     /// Creates the segment that the next entry goes into: the first one, or the successor of the
-    /// active one. Under the lock, with nothing waiting in the tail.
+    /// active one. Call it under the lock, with nothing waiting in the tail.
     pub(super) fn begin_segment(&mut self, tail: &mut Tail) -> Result<()> {
         let next_seq = tail.next_seq;
         if let Self::NoSegment(_) = self {
@@ -58,21 +59,22 @@ impl OpenSegments {
             len: reservation.preallocation.preallocated(),
             _counted: UnsyncedFile::new(&shared.context.unsynced_files),
         });
-        // After a full disk, or where it was removed, it comes back here.
+        // A reserve that a full disk has used up, or that was removed, is made again here.
         shared.context.make_reserve();
         Ok(successor)
     }
 
-    /// Makes sure of the room for a SEAL without index in the active file, before a successor is
-    /// created: a full disk is no failure until then. A file that was closed has to grow for it.
+    /// Reserves room for a SEAL without an index in the active file. Called before the successor is
+    /// created, because until then a full disk is not a failure. A file that was closed has to grow
+    /// for it.
     pub(super) fn reserve_seal(&self, reservation: &mut Reservation, reserve: ReserveUse) -> Result<()> {
         let end = self.active.writer.next_position().offset;
         let len = Footer::frame_len_max(0) + TRAILER_LEN as u64;
         self.shared.with_room(reserve, || reservation.preallocation.ensure_control(&end, len))
     }
 
-    /// Writes the SEAL that names `next`, the segment that follows. It counts the entries below the
-    /// base of that one, so that the base is known even if the file of that segment is lost.
+    /// Writes the SEAL that names `next`, the segment that follows. Its count of entries ends at the
+    /// base of `next`, so that this base is known even if the file of `next` is lost.
     pub(super) fn seal(&mut self, reservation: &mut Reservation, next: &SegmentHeader) -> Result<()> {
         let points = self.active.live.index.points_from(0);
         let kind = if fail_point!(SealNamesNone) {

@@ -1,4 +1,4 @@
-//! Makes segments durable, and moves the durable watermark.
+//! Makes segments durable, raises the durable watermark, and attests it with a MARK.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use stratawal_sync::fail_point;
 use crate::error::Result;
 use crate::read::snapshot::Snapshot;
 use crate::shared::Shared;
-use crate::write::writer::{OpenSegments, Writer, sealed};
+use crate::write::writer::{OpenSegments, Writer};
 
 impl Writer {
     /// Whether finished segments hold more unsynced bytes than they may.
@@ -17,7 +17,7 @@ impl Writer {
         matches!(self, Self::Open(segments) if segments.is_past_bound())
     }
 
-    /// Past the bound, settles the oldest.
+    /// Settles the oldest finished segments until the others are within the bound.
     pub(super) fn settle_past_bound(&mut self) -> Result<()> {
         match self {
             Self::Open(segments) => segments.settle_past_bound(),
@@ -27,7 +27,8 @@ impl Writer {
 }
 
 impl OpenSegments {
-    /// Makes everything drained durable, oldest first, lets the watermark pass, and marks it.
+    /// Makes all drained entries durable, oldest first, and raises the watermark. Does nothing
+    /// where they are durable already.
     pub(super) fn settle(&mut self) -> Result<()> {
         while !self.unsynced.is_empty() && !fail_point!(UnsyncedPassed) {
             self.settle_oldest()?;
@@ -44,7 +45,8 @@ impl OpenSegments {
         self.advance_durable(end_seq)
     }
 
-    /// The same, and whatever else stands in the active segment: a START moves no watermark.
+    /// Makes the open segments durable, also where no entry is new: a START in the active segment
+    /// raises no watermark.
     pub(super) fn settle_all(&mut self) -> Result<()> {
         self.settle_finished()?;
         self.active.writer.sync().map_err(|e| self.shared.segment_error(e))?;
@@ -59,8 +61,8 @@ impl OpenSegments {
         Ok(())
     }
 
-    /// Syncs the oldest finished segment and shortens it to its SEAL; the watermark passes to its
-    /// end.
+    /// Syncs the oldest finished segment, shortens its file to the end of its SEAL, and raises the
+    /// watermark to its end.
     fn settle_oldest(&mut self) -> Result<()> {
         let Some(oldest) = self.unsynced.front() else { return Ok(()) };
         let Shared { context, location, .. } = &*self.shared;
@@ -74,19 +76,19 @@ impl OpenSegments {
         oldest.writer.trim_to_trailer().map_err(|e| self.shared.segment_error(e))?;
         let id = oldest.writer.id();
         let end_seq = oldest.end_seq;
-        // Published before the descriptor goes: readers open the segment anew from here on.
+        // Published before the descriptor is closed: from here on readers open the segment anew.
         let snapshot = self.shared.snapshot.load();
         let segments = snapshot
             .segments
             .iter()
-            .map(|segment| if segment.id() == id { sealed(segment) } else { Arc::clone(segment) });
+            .map(|segment| if segment.id() == id { segment.sealed() } else { Arc::clone(segment) });
         self.shared.snapshot.store(Arc::new(Snapshot::new(segments.collect())));
         self.unsynced.pop_front();
         if end_seq > self.shared.watermarks.durable() { self.advance_durable(end_seq) } else { Ok(()) }
     }
 
-    /// The MARK, and then the watermark: a process killed here would leave the last group
-    /// unattested otherwise.
+    /// Writes a MARK, and then raises the watermark. If the watermark came first, a process killed
+    /// in between would leave the last group unattested.
     fn advance_durable(&mut self, durable: u64) -> Result<()> {
         let context = ControlContext { durable: SeqNo(durable), ..self.control_context() };
         let marked = self.active.writer.write_mark(&context, self.preallocated);
@@ -95,7 +97,6 @@ impl OpenSegments {
         Ok(())
     }
 
-    /// Whether finished segments hold more unsynced bytes than they may.
     fn is_past_bound(&self) -> bool {
         let options = &self.shared.options;
         let len: u64 = self.unsynced.iter().map(|unsynced| unsynced.len).sum();
@@ -103,7 +104,6 @@ impl OpenSegments {
         self.unsynced.len() > options.unsynced_segments_max || len > options.unsynced_bytes_max || too_many()
     }
 
-    /// Past the bound, settles the oldest.
     fn settle_past_bound(&mut self) -> Result<()> {
         while self.is_past_bound() {
             self.settle_oldest()?;

@@ -1,10 +1,12 @@
-//! Dropping entries: from the beginning, from the end, and the whole stream.
+//! Drops entries at the beginning or at the end of a stream.
 //!
-//! Dropping from the beginning is a START frame; dropping from the end, or up to beyond the end, is
-//! a new generation, whose directory entry is the commit point: nothing is shortened or rewritten, and
-//! what is left over stays void whether or not it comes back. Everything is settled first, so
-//! whoever waits is told what was so. Files are removed after the lead was given back, see
-//! [`removal`](crate::removal).
+//! Entries at the beginning are dropped by a START frame. Entries at the end are dropped by a new
+//! generation, and so are all entries of a stream that begins anew beyond its end. The commit point
+//! is the directory entry of the new segment. Nothing is shortened or rewritten, and the old entries
+//! stay void whether or not their files come back.
+//!
+//! Everything is settled first, so threads that wait get the outcome of their own appends. Files are
+//! removed after the lead was given back, see [`removal`](crate::removal).
 
 use std::sync::Arc;
 
@@ -12,7 +14,6 @@ use stratawal_frame::{SegmentHeader, SeqNo};
 use stratawal_storage::DirToSync;
 use stratawal_sync::fail_point;
 
-use crate::deletion::{DeleteError, move_away, remove_moved};
 use crate::error::{Error, ErrorKind, Result};
 use crate::history::Predecessor;
 use crate::inner::Inner;
@@ -22,7 +23,7 @@ use crate::shared::Shared;
 use crate::write::create::FIRST_LEN;
 use crate::write::reserve::ReserveUse;
 use crate::write::tail::{Reservation, Tail};
-use crate::write::writer::{OpenSegments, Writer, sealed};
+use crate::write::writer::{OpenSegments, Writer};
 
 impl Inner {
     /// See [`StreamLog::truncate_before`](crate::StreamLog::truncate_before).
@@ -32,11 +33,10 @@ impl Inner {
         let mut removed = self.drop_below(&mut removals, first, true);
         let is_full = removed.as_ref().is_err_and(|error| error.kind() == ErrorKind::Full);
         if is_full && self.shared.snapshot.load().segments.len() > 1 {
-            // Room for a new file comes with the end of the older ones.
+            // Older files are removed first, which may make room for a new one.
             removed = self.drop_below(&mut removals, first, false);
             if removed.is_ok() {
-                // The entries are dropped. Where there is still no room, the segment being written
-                // stays.
+                // The entries are dropped. If there is still no room, the active segment stays.
                 let freed = self.begin_at_end(&mut removals, first);
                 removed = freed.or_else(|e| if e.kind() == ErrorKind::Full { Ok(()) } else { Err(e) });
             }
@@ -47,67 +47,33 @@ impl Inner {
     }
 
     /// See [`StreamLog::truncate_from`](crate::StreamLog::truncate_from).
-    pub(crate) fn truncate_from(&self, next: u64) -> Result<()> {
+    pub(crate) fn truncate_from(&self, next_seq: u64) -> Result<()> {
         self.lock_for_truncate().map(drop)?;
         let mut removals = self.removals.lock();
         let dead = self.group.exclusively(|state, writer| {
             self.check(state)?;
-            let (first, end) = (self.shared.watermarks.start(), state.tail.next_seq);
-            if next == end {
+            let first_seq = self.shared.watermarks.start();
+            let end_seq = state.tail.next_seq;
+            if next_seq == end_seq {
                 return Ok(None);
             }
-            if next < first || next > end {
-                return Err(Error::new(
-                    ErrorKind::OutOfRange { first_seq: first, next_seq: end },
-                    &self.shared.location,
-                ));
+            if next_seq < first_seq || next_seq > end_seq {
+                let kind = ErrorKind::OutOfRange { first_seq, next_seq: end_seq };
+                return Err(Error::new(kind, &self.shared.location));
             }
-            writer.cut_from(&mut state.tail, next, first, ReserveUse::Allowed).map(Some)
+            writer.cut_from(&mut state.tail, next_seq, first_seq, ReserveUse::Allowed).map(Some)
         });
-        let removed = dead.and_then(|dead| {
-            dead.map_or(Ok(()), |dead| removals.remove_dead(&self.shared.context, &self.shared.location, dead))
-        });
+        let removed = dead.and_then(|dead| self.remove_dead(&mut removals, dead));
         self.shared.context.make_reserve();
         removed
     }
 
-    /// See [`StreamLog::delete`](crate::StreamLog::delete).
-    pub(crate) fn delete(&self) -> std::result::Result<bool, DeleteError> {
-        let shared = &self.shared;
-        self.check_process().map_err(DeleteError::Undone)?;
-        if shared.context.is_read_only() {
-            return Err(DeleteError::Undone(Error::new(ErrorKind::ReadOnly, &shared.location)));
-        }
-        // Before the group: a truncation removes files by paths that may be another stream's once
-        // this one is gone.
-        let mut removals = self.removals.lock();
-        let mut moved = Ok(None);
-        let retired = self.group.shut_down(Error::new(ErrorKind::Missing, &shared.location), |state| {
-            moved = move_away(&shared.context, &shared.location);
-            if let Err(DeleteError::Undone(error)) = &moved {
-                return Err(error.clone());
-            }
-            let snapshot = shared.snapshot.load();
-            if let Some(segment) = snapshot.segments.first() {
-                shared.context.cache.remove_stream(segment.header.stream_id.0);
-            }
-            shared.truncations.cut(shared.watermarks.epoch(), 0);
-            shared.watermarks.change(|watermarks| {
-                shared.snapshot.store(Arc::new(Snapshot::default()));
-                watermarks.reset(0, 0);
-            });
-            state.tail = Tail::new(0, 0, None, Arc::clone(&shared.context.pending));
-            Ok(())
-        });
-        retired.map_err(DeleteError::Undone)?;
-        removals.clear();
-        remove_moved(&shared.context, &shared.location, moved?)
+    fn remove_dead(&self, removals: &mut Removals, dead: Option<Dead>) -> Result<()> {
+        dead.map_or(Ok(()), |dead| removals.remove_dead(&self.shared.context, &self.shared.location, dead))
     }
-}
 
-impl Inner {
-    /// Drops the entries below `first`, and removes their files. Where that is all entries, and
-    /// `anew`, the segment being written goes with them if it holds much.
+    /// Drops the entries below `first`, and removes their files. If those are all entries, and
+    /// `anew` is set, an active segment that holds much is dropped, too.
     fn drop_below(&self, removals: &mut Removals, first: u64, anew: bool) -> Result<()> {
         let dropped = self.group.exclusively_then(
             |state, writer| {
@@ -121,8 +87,8 @@ impl Inner {
                 }
                 writer.drain_all(&mut state.tail)?;
                 let dead = match writer.write_start(&mut state.tail, first) {
-                    // The room that is kept for it is used up. The header of a new generation has
-                    // the same effect, out of the emergency reserve.
+                    // The room that is kept for control frames is used up. A new generation, with
+                    // the emergency reserve, states the first live seq in its header.
                     Err(error) if error.kind() == ErrorKind::Full => {
                         let end = state.tail.next_seq;
                         writer.cut_from(&mut state.tail, end, first, ReserveUse::Allowed)?
@@ -138,13 +104,11 @@ impl Inner {
                 Ok(dead)
             },
         );
-        dropped.and_then(|dead| {
-            dead.map_or(Ok(()), |dead| removals.remove_dead(&self.shared.context, &self.shared.location, dead))
-        })
+        dropped.and_then(|dead| self.remove_dead(removals, dead))
     }
 
-    /// All entries were dropped: the segment being written goes, too, if it holds much, unless
-    /// there are new ones.
+    /// Drops the active segment if it holds much, after all entries were dropped, unless there are
+    /// new entries by now.
     fn begin_at_end(&self, removals: &mut Removals, first: u64) -> Result<()> {
         let dead = self.group.exclusively(|state, writer| {
             self.check(state)?;
@@ -153,12 +117,12 @@ impl Inner {
             }
             Ok(None)
         })?;
-        dead.map_or(Ok(()), |dead| removals.remove_dead(&self.shared.context, &self.shared.location, dead))
+        self.remove_dead(removals, dead)
     }
 }
 
-/// Whether a stream that begins at `first` needs nothing of the segment being written, and that
-/// holds much more than a fresh one takes. A START is cheaper than a new file.
+/// Whether a stream that begins at `first` has no entries, and its active segment holds much more
+/// space than a new segment takes. A START is cheaper than a new file.
 fn is_worth_anew(tail: &Tail, first: u64) -> bool {
     const HELD_MAX: u64 = 64 << 10;
     first == tail.next_seq
@@ -166,7 +130,7 @@ fn is_worth_anew(tail: &Tail, first: u64) -> bool {
 }
 
 impl Writer {
-    /// Makes the stream begin at `first`, at its end or beyond; returns what it held before.
+    /// Makes the stream begin at `first`, which is its end or beyond. Returns its old segments.
     fn begin_at(&mut self, tail: &mut Tail, first: u64) -> Result<Dead> {
         if let Self::NoSegment(_) = self {
             let before = std::mem::replace(&mut tail.next_seq, first);
@@ -188,8 +152,8 @@ impl Writer {
         segments.write_start(reservation, first)
     }
 
-    /// The START is written: makes it durable, and shows readers only what does not lie wholly
-    /// below it. Returns the segments that do.
+    /// Makes the START of `first` durable, and hides the segments that are wholly below it from
+    /// readers. Returns those segments.
     fn drop_before(&mut self, first: u64) -> Result<Vec<Arc<PublishedSegment>>> {
         match self {
             Self::Open(segments) => segments.drop_before(first),
@@ -197,14 +161,14 @@ impl Writer {
         }
     }
 
-    /// Begins a new generation at `next`, whose header has the first live seq `start`. Returns the
-    /// segments that hold nothing else than what is dropped.
-    pub(super) fn cut_from(&mut self, tail: &mut Tail, next: u64, start: u64, reserve: ReserveUse) -> Result<Dead> {
+    /// Begins a new generation at `next_seq`, which drops that entry and all after it. Its header
+    /// has the first live seq `start`. Returns the segments that hold only dropped entries.
+    pub(super) fn cut_from(&mut self, tail: &mut Tail, next_seq: u64, start: u64, reserve: ReserveUse) -> Result<Dead> {
         self.drain_all(tail)?;
         let (segments, reservation) = self.open_in(tail)?;
         segments.settle_all().map_err(Error::poisoned)?;
-        let (dead, begun) = segments.cut_from(reservation, next, start, reserve)?;
-        tail.next_seq = next;
+        let (dead, begun) = segments.cut_from(reservation, next_seq, start, reserve)?;
+        tail.next_seq = next_seq;
         tail.continue_in(begun);
         Ok(dead)
     }
@@ -214,7 +178,7 @@ impl OpenSegments {
     fn write_start(&mut self, reservation: &mut Reservation, first: u64) -> Result<()> {
         let writer = &self.active.writer;
         self.shared.with_room(ReserveUse::Allowed, || writer.preallocate_start(&mut reservation.preallocation))?;
-        // From here on it may be there: a disk that is full only now is a failed write.
+        // The START may be in the file from here on. A disk that is full only now is a failed write.
         let context = self.control_context();
         let written = self.active.writer.write_start(&mut reservation.preallocation, &context, SeqNo(first));
         written.map_err(|e| self.shared.segment_error(e).poisoned())?;
@@ -228,7 +192,7 @@ impl OpenSegments {
         if !fail_point!(StartAfterUnlink) {
             self.settle_all()?;
         }
-        // Readers that find a segment gone look at the start again.
+        // A reader that finds a segment gone loads the start again.
         if !fail_point!(StartShownLate) {
             self.shared.watermarks.set_start(first);
         }
@@ -238,7 +202,7 @@ impl OpenSegments {
         Ok(snapshot.segments[..dead].to_vec())
     }
 
-    /// Everything is settled: begins anew at `first`, at the end or beyond.
+    /// Begins anew at `first`, which is the end or beyond. Everything is settled.
     fn begin_at(&mut self, reservation: &Reservation, first: u64) -> Result<(Dead, Reservation)> {
         let header = self.generation_header(Predecessor::NONE, first, first, reservation)?;
         let (writer, preallocation) = self.create(&header, FIRST_LEN, ReserveUse::Allowed)?;
@@ -262,55 +226,56 @@ impl OpenSegments {
         Ok(SegmentHeader { durable: SeqNo(base), start: SeqNo(start), ..header })
     }
 
-    /// Everything is settled: begins a new generation at `next`.
+    /// Begins a new generation at `next_seq`. Everything is settled. Returns the segments that hold
+    /// only dropped entries, and the reservation of the new one.
     fn cut_from(
         &mut self,
         reservation: &mut Reservation,
-        next: u64,
+        next_seq: u64,
         start: u64,
         reserve: ReserveUse,
     ) -> Result<(Dead, Reservation)> {
         let shared = Arc::clone(&self.shared);
         let old = shared.snapshot.load();
-        let kept = old.segments.partition_point(|segment| segment.header.base.0 < next);
+        let kept = old.segments.partition_point(|segment| segment.header.base.0 < next_seq);
         let active_is_kept = kept == old.segments.len();
         if active_is_kept {
             self.reserve_seal(reservation, reserve)?;
         }
-        let predecessor = self.predecessor(kept.checked_sub(1).map(|i| &old.segments[i]), next);
-        // What comes after the commit point must not lack a descriptor.
+        let predecessor = self.predecessor(kept.checked_sub(1).map(|i| &old.segments[i]), next_seq);
+        // The steps after the commit point must not lack a descriptor.
         let dir = shared.location.dir();
         let dir_to_sync = DirToSync::new(shared.context.storage(), &dir).map_err(|e| Error::io(&shared.location, e))?;
-        let header = self.generation_header(predecessor, next, start, reservation)?;
+        let header = self.generation_header(predecessor, next_seq, start, reservation)?;
         let (writer, preallocation) = self.create(&header, FIRST_LEN, reserve)?;
 
-        // The commit point is passed. The active segment, if it is kept, gets the SEAL that names
-        // what follows it.
+        // The commit point is passed. An active segment that is kept gets the SEAL that names its
+        // successor.
         if active_is_kept {
             self.seal(reservation, &header).map_err(Error::poisoned)?;
             let sealed = &self.active.writer;
             let done = sealed.sync().and_then(|()| sealed.trim_to_trailer());
             done.map_err(|e| shared.segment_error(e).poisoned())?;
         }
-        // Everything in this epoch is settled, so threads that wait in it need no record of how it
-        // ends.
-        shared.truncations.cut(shared.watermarks.epoch(), next);
-        let before: Vec<_> = old.segments[..kept].iter().map(sealed).collect();
+        // Everything in this epoch is settled, so the threads that wait in it need no record of its
+        // outcome.
+        shared.truncations.cut(shared.watermarks.epoch(), next_seq);
+        let before: Vec<_> = old.segments[..kept].iter().map(PublishedSegment::sealed).collect();
         let (_, begun) = shared.watermarks.change(|watermarks| {
             let activated = self.activate(writer, preallocation, &before);
-            watermarks.reset(watermarks.start(), next);
+            watermarks.reset(watermarks.start(), next_seq);
             activated
         });
         Ok((Dead { segments: old.segments[kept..].to_vec(), dir_to_sync: Some(dir_to_sync) }, begun))
     }
 
-    /// What the header of a segment that begins at `next` states of the segment before it.
-    fn predecessor(&self, before: Option<&Arc<PublishedSegment>>, next: u64) -> Predecessor {
+    /// The predecessor that the header of a segment states, if that segment begins at `next_seq`.
+    fn predecessor(&self, before: Option<&Arc<PublishedSegment>>, next_seq: u64) -> Predecessor {
         let Some(segment) = before else { return Predecessor::NONE };
         let Shared { context, location, options, .. } = &*self.shared;
-        // Entries before `next` that are damaged must not keep the caller from dropping those after
+        // Entries before `next_seq` that are damaged must not keep the caller from dropping those after
         // it.
         let reader = segment.open_alone(context, location, options);
-        reader.map_or_else(|_| Predecessor::unread(&segment.header), |reader| reader.predecessor_of(next))
+        reader.map_or_else(|_| Predecessor::unread(&segment.header), |reader| reader.predecessor_of(next_seq))
     }
 }

@@ -1,10 +1,13 @@
-//! What the leader does to the files of a stream: drain, settle, rotate, close.
+//! The leader of a stream's commits, and the segments that it writes to.
 //!
-//! Invariants: there is one `Writer`, and whoever has it has the lead. A descriptor with unsynced
-//! writes is never closed (the error of their write-back would be forgotten with it), so finished
-//! segments stay open until settled. The watermark passes only when everything below it is settled.
-//! After any error but a full disk before a write, nothing more is written: the group fails, and
-//! recovery decides.
+//! Invariants:
+//! - A stream has one `Writer`, and the thread that has it has the lead.
+//! - A descriptor with unsynced writes is never closed, because an error of their write-back would
+//!   be lost with it. So a finished segment stays open until it is synced.
+//! - The durable watermark passes an entry only once everything below it is synced.
+//! - After any error other than a full disk before a write, nothing more is written. The group
+//!   fails, and recovery decides what the files hold.
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -13,7 +16,6 @@ use stratawal_segment::{ControlContext, SegmentWriter};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Durability;
-use crate::read::snapshot::{PublishedSegment, SegmentState};
 use crate::shared::Shared;
 use crate::unsynced_files::UnsyncedFile;
 use crate::write::active::Active;
@@ -43,7 +45,7 @@ pub(crate) struct OpenSegments {
     pub(super) unsynced: VecDeque<UnsyncedSegment>,
     /// Timestamp of the last frame in the files.
     pub(super) timestamp: u64,
-    /// How long the active file was when it was last looked at; it only grows.
+    /// How long the active file was when this was last updated. The file only grows.
     pub(super) preallocated: u64,
     /// Encodes short groups of frames. A longer group is encoded in memory of the pool.
     pub(super) encoder: FrameEncoder,
@@ -73,8 +75,8 @@ impl Writer {
         }
     }
 
-    /// The open segments, and what is reserved in the active one. Under the lock, of a stream that
-    /// has a segment. A stream that was closed takes no reservations any more.
+    /// The open segments, and the reservation in the active one. Call it under the lock, for a
+    /// stream that has a segment and was not closed.
     pub(super) fn open_in<'a>(&'a mut self, tail: &'a mut Tail) -> Result<(&'a mut OpenSegments, &'a mut Reservation)> {
         match (self, &mut tail.reservation) {
             (Self::Open(segments), Some(reservation)) => Ok((segments, reservation)),
@@ -89,7 +91,7 @@ impl OpenSegments {
         Self { shared, active, unsynced, timestamp, preallocated: 0, encoder: FrameEncoder::default() }
     }
 
-    /// What a control frame after the last entry in the files states.
+    /// The context of a control frame after the last entry in the files.
     pub(super) fn control_context(&self) -> ControlContext {
         ControlContext {
             next_seq: SeqNo(self.active.end_seq),
@@ -100,9 +102,9 @@ impl OpenSegments {
 }
 
 impl Shared {
-    /// Does `act`, which needs space in the active file; on a full disk, out of the emergency
-    /// reserve where `reserve` allows it. Nothing has changed where it fails with any error but
-    /// `Poisoned`.
+    /// Does `act`, which needs space in the active file. On a full disk it may use the emergency
+    /// reserve, where `reserve` allows that. After any error other than `Poisoned`, nothing has
+    /// changed.
     pub(super) fn with_room<T>(
         &self,
         reserve: ReserveUse,
@@ -124,8 +126,8 @@ impl CommitLeader for Writer {
 
     fn take(&mut self, tail: &mut Tail) -> Arc<PendingFrames> {
         if let (Self::Open(segments), Some(reservation)) = (self, &tail.reservation) {
-            // Appends may make it longer meanwhile. What is reserved leaves room for a MARK after
-            // it.
+            // Appends may make the file longer at the same time. A reservation leaves room for a
+            // MARK after its frames.
             segments.preallocated = reservation.preallocation.preallocated();
         }
         tail.take()
@@ -138,7 +140,7 @@ impl CommitLeader for Writer {
                 if durability == Durability::Synced { segments.settle() } else { Ok(()) }
             }
             Self::NoSegment(_) => {
-                assert!(work.end_seq().is_none(), "entries are accepted only once there is a segment");
+                assert!(work.is_empty(), "entries are accepted only once there is a segment");
                 Ok(())
             }
         }
@@ -146,17 +148,9 @@ impl CommitLeader for Writer {
 
     fn put_back(&mut self, tail: &mut Tail, work: Arc<PendingFrames>) {
         let end = match self {
-            Self::Open(segments) => segments.active.writer.next_position().offset.0,
+            Self::Open(segments) => segments.active.end_offset(),
             Self::NoSegment(_) => 0,
         };
         tail.put_back(work, end);
-    }
-}
-
-/// The same segment once it is sealed and durable.
-pub(crate) fn sealed(segment: &Arc<PublishedSegment>) -> Arc<PublishedSegment> {
-    match segment.state {
-        SegmentState::Sealed => Arc::clone(segment),
-        SegmentState::Live(_) => Arc::new(PublishedSegment { header: segment.header, state: SegmentState::Sealed }),
     }
 }
