@@ -5,7 +5,7 @@
 //! reads, and starts again if the epoch has changed.
 //!
 //! A segment's file may be removed while a reader opens it. Before its removal the writer publishes
-//! a snapshot without the segment. So a reader that finds no file looks whether the snapshot has
+//! a snapshot without the segment. So a reader that finds no file checks whether the snapshot has
 //! changed: if so it reads again, and if not the file is missing. If the stream was opened for
 //! reading, or is closed, another process may have removed the file; then the reader lists the
 //! directory anew to find out what became of the entries.

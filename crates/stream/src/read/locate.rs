@@ -33,7 +33,7 @@ impl OpenSegment {
     }
 }
 
-/// What [`Inner::locate`] found.
+/// The result of [`Inner::locate`].
 #[derive(Debug)]
 pub(super) enum Located {
     Frame(LocatedFrame),
@@ -50,8 +50,8 @@ pub(super) struct LocatedFrame {
 }
 
 impl LocatedFrame {
-    /// Entry `seq`, if it is in this frame. A short one is copied, so that it does not
-    /// keep the whole block in memory.
+    /// Entry `seq`, if this frame holds it. A short one is copied, so that it does not keep the
+    /// whole block in memory.
     pub(super) fn detached_entry(&self, seq: u64) -> Option<Entry> {
         const COPIED_LEN_MAX: usize = 1 << 10;
         let mut entry = entry_of(&self.frame, seq, self.limit)?;
@@ -163,8 +163,7 @@ impl Inner {
     }
 }
 
-/// Entry `seq` of the frame, if it is in there. `limit` is the seq at which the entries of the
-/// segment end.
+/// Entry `seq`, if `frame` holds it. `limit` is the seq at which the entries of the segment end.
 pub(super) fn entry_of(frame: &OwnedFrame, seq: u64, limit: u64) -> Option<Entry> {
     let FrameEntry { data, ends_batch } = frame.entry(SeqNo(seq))?;
     let ends_batch = ends_batch || seq + 1 == limit;

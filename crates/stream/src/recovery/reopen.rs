@@ -12,10 +12,23 @@ use crate::events;
 use crate::inner::Inner;
 use crate::write::reserve::ReserveUse;
 
+/// Whether recovery may lose entries that were written and not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OnLoss {
+    /// It continues without them: the caller has asked for recovery, whose report has the new end.
+    Continue,
+    /// It fails, so that their seqs are not given again before the caller knows of the loss.
+    Fail,
+}
+
 impl Inner {
     /// See [`StreamLog::reopen`](crate::StreamLog::reopen).
     pub(crate) fn reopen(&self) -> Result<()> {
-        if self.shared.context.is_read_only() { self.refresh() } else { self.recover(true, ReserveUse::Never) }
+        if self.shared.context.is_read_only() {
+            self.refresh()
+        } else {
+            self.recover(OnLoss::Continue, ReserveUse::Never)
+        }
     }
 
     fn refresh(&self) -> Result<()> {
@@ -44,10 +57,14 @@ impl Inner {
         Ok(())
     }
 
-    /// Recovers a stream that has failed. Entries that wait in the tail continue to wait. If it was
-    /// not `asked` for by the caller, it fails where entries are lost, so that the caller learns of
-    /// the loss.
-    pub(crate) fn recover(&self, asked: bool, reserve: ReserveUse) -> Result<()> {
+    /// Recovers a stream that has failed, unless that loses entries. For calls other than
+    /// [`reopen`](Self::reopen).
+    pub(crate) fn recover_without_loss(&self, reserve: ReserveUse) -> Result<()> {
+        self.recover(OnLoss::Fail, reserve)
+    }
+
+    /// Recovers a stream that has failed. Entries that wait in the tail continue to wait.
+    fn recover(&self, on_loss: OnLoss, reserve: ReserveUse) -> Result<()> {
         self.check_process()?;
         let Self { shared, group, report, removals, .. } = self;
         // Locked before the group: a truncation may still be removing files, and recovery must not
@@ -70,7 +87,7 @@ impl Inner {
                 return Err(Error::damage_at(&shared.location, DamageKind::NoSegment, None, None));
             }
             let waiting = tail.pending_from(recovered.as_ref().map_or(0, |recovered| recovered.next_seq));
-            if waiting.is_none() && !asked {
+            if waiting.is_none() && on_loss == OnLoss::Fail {
                 let text = "entries that were handed to the operating system, and not synced, are lost";
                 return Err(Error::text(ErrorKind::Poisoned, &shared.location, text));
             }

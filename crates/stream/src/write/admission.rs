@@ -36,7 +36,7 @@ impl Inner {
         if reserve == ReserveUse::Never && has_no_room() {
             return Err(full);
         }
-        self.recover(false, reserve)?;
+        self.recover_without_loss(reserve)?;
         Ok(self.group.lock())
     }
 

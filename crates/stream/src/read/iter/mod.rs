@@ -135,7 +135,7 @@ impl Iter {
     /// segment removed at the same time.
     ///
     /// # Errors
-    /// [`ErrorKind::Cut`] if the stream was truncated at or below `seq` since this iterator was made.
+    /// [`ErrorKind::Cut`] if the stream was truncated at or below `seq` since this was made.
     fn read_consistently(&mut self, seq: u64, read: fn(&mut Self) -> Result<Entry>) -> Result<Entry> {
         self.inner.check_process()?;
         loop {
