@@ -37,7 +37,7 @@ fn a_value_is_loaded_once_and_shared() {
 }
 
 #[test]
-fn a_failed_load_is_the_callers_error_and_leaves_nothing() {
+fn a_failed_load_returns_the_loaders_error() {
     let cache = cache(100, 10);
     assert_eq!(cache.get_or_load(key(1), || Err::<(u32, usize), _>("gone")), Err("gone"));
     assert_eq!(cache.stats().entries, 0);
@@ -45,7 +45,7 @@ fn a_failed_load_is_the_callers_error_and_leaves_nothing() {
 }
 
 #[test]
-fn what_was_not_used_again_goes_first() {
+fn a_value_not_used_again_is_evicted_first() {
     let cache = cache(100, 3);
     for generation in 1..=3 {
         assert!(ask(&cache, generation, 1));
@@ -58,7 +58,7 @@ fn what_was_not_used_again_goes_first() {
 }
 
 #[test]
-fn a_scan_through_many_values_leaves_those_in_use() {
+fn a_scan_does_not_evict_values_in_use() {
     let cache = cache(100, 4);
     ask(&cache, 1, 1);
     for generation in 100..200 {
@@ -68,7 +68,7 @@ fn a_scan_through_many_values_leaves_those_in_use() {
 }
 
 #[test]
-fn when_all_are_in_use_the_oldest_goes() {
+fn the_oldest_is_evicted_if_all_are_in_use() {
     let cache = cache(100, 2);
     for generation in [1, 2, 1, 2] {
         ask(&cache, generation, 1);
@@ -90,7 +90,7 @@ fn a_large_value_evicts_as_many_as_it_needs() {
 }
 
 #[test]
-fn a_value_larger_than_the_whole_is_handed_out_and_not_kept() {
+fn a_value_over_the_limit_is_returned_and_not_kept() {
     let cache = cache(100, 10);
     ask(&cache, 1, 100);
     assert!(ask(&cache, 2, 101));
@@ -100,14 +100,14 @@ fn a_value_larger_than_the_whole_is_handed_out_and_not_kept() {
 }
 
 #[test]
-fn with_no_entries_allowed_nothing_is_kept() {
+fn a_cache_of_no_entries_keeps_nothing() {
     let cache = cache(100, 0);
     assert!(ask(&cache, 1, 0));
     assert!(ask(&cache, 1, 0));
 }
 
 #[test]
-fn a_removed_value_is_gone_and_those_handed_out_stay() {
+fn a_removed_value_stays_valid_for_its_holders() {
     let cache = cache(100, 10);
     let held = cache.get_or_load(key(1), || Ok::<_, Infallible>((1, 10))).unwrap();
     ask(&cache, 2, 10);
@@ -119,7 +119,7 @@ fn a_removed_value_is_gone_and_those_handed_out_stay() {
 }
 
 #[test]
-fn a_removed_stream_takes_its_values_and_no_others() {
+fn removing_a_stream_removes_only_its_values() {
     let cache = cache(1_000, 100);
     for stream_id in 0..4 {
         for generation in [0, 1, 50, u32::MAX] {
@@ -134,7 +134,7 @@ fn a_removed_stream_takes_its_values_and_no_others() {
 }
 
 #[test]
-fn a_cleared_cache_holds_nothing_and_fills_again() {
+fn a_cleared_cache_is_empty_and_can_be_filled() {
     let cache = cache(100, 10);
     let held = cache.get_or_load(key(1), || Ok::<_, Infallible>((1, 10))).unwrap();
     ask(&cache, 2, 10);
@@ -151,7 +151,7 @@ fn a_cleared_cache_holds_nothing_and_fills_again() {
 }
 
 #[test]
-fn a_removal_from_inside_a_loader_keeps_its_value_out() {
+fn a_key_removed_by_its_loader_is_not_kept() {
     let cache = cache(100, 10);
     let value = cache.get_or_load(key(1), || {
         cache.remove(key(1));

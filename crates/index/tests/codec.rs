@@ -39,7 +39,7 @@ fn hex_of_format(name: &str) -> Vec<u8> {
 }
 
 #[test]
-fn the_example_of_the_format_is_what_is_written_and_read() {
+fn the_example_of_the_format_is_encoded_and_decoded() {
     let index = Index::from_points(points(&[
         (1_000, 128, 1_700_000_000_000_000),
         (1_040, 4_264, 1_700_000_000_001_500),
@@ -52,7 +52,7 @@ fn the_example_of_the_format_is_what_is_written_and_read() {
 }
 
 #[test]
-fn the_empty_example_of_the_format_is_what_is_written_and_read() {
+fn the_empty_example_is_encoded_and_decoded() {
     let golden = hex_of_format("no points");
     assert_eq!(Index::default().encode(), golden);
     assert!(Index::decode(&golden, &Bounds { seq: 0..0, offset: 0..0 }).unwrap().is_empty());
@@ -72,7 +72,7 @@ fn a_block_that_is_too_long_keeps_every_nth_point() {
 }
 
 #[test]
-fn every_cut_of_a_block_is_refused() {
+fn a_block_truncated_anywhere_is_refused() {
     let whole = encode_points(&points(&[(5, 128, 9), (300, 70_000, 9)])).unwrap();
     for len in 0..whole.len() {
         let error = Index::decode(&whole[..len], &ANY).unwrap_err();
@@ -95,7 +95,7 @@ fn every_flipped_bit_is_refused() {
 }
 
 #[test]
-fn foreign_bytes_newer_versions_and_damage_are_told_apart() {
+fn foreign_bytes_newer_versions_and_damage_differ() {
     let whole = Index::default().encode();
     let with = |at: usize, byte: u8| {
         let mut block = whole.clone();
@@ -112,7 +112,7 @@ fn foreign_bytes_newer_versions_and_damage_are_told_apart() {
 }
 
 #[test]
-fn a_count_beyond_the_bytes_is_refused_before_memory_is_taken() {
+fn a_count_beyond_the_bytes_allocates_nothing() {
     let mut body = u32::MAX.to_le_bytes().to_vec();
     body.extend_from_slice(&[1, 1, 1, 1, 1, 1]);
     let refused = DecodeErrorKind::Count { count: u32::MAX, count_max: 2 };
@@ -127,13 +127,13 @@ fn a_block_that_ends_inside_a_point_is_refused() {
 }
 
 #[test]
-fn bytes_behind_the_last_point_are_refused() {
+fn bytes_after_the_last_point_are_refused() {
     let body = [1, 0, 0, 0, 1, 2, 3, 4, 5];
     assert_eq!(refusal(&block(&body), &ANY), (DecodeErrorKind::TrailingBytes { extra: 2 }, 12));
 }
 
 #[test]
-fn numbers_that_are_not_shortest_or_pass_64_bits_are_refused() {
+fn malformed_numbers_are_refused() {
     let one_point = |seq: &[u8]| {
         let mut body = vec![1, 0, 0, 0];
         body.extend_from_slice(seq);
@@ -152,7 +152,7 @@ fn numbers_that_are_not_shortest_or_pass_64_bits_are_refused() {
 }
 
 #[test]
-fn points_that_do_not_rise_or_pass_64_bits_are_refused() {
+fn points_that_do_not_rise_are_refused() {
     let two_points = |second: &[u8]| {
         let mut body = vec![2, 0, 0, 0, 5, 5, 5];
         body.extend_from_slice(second);
@@ -208,7 +208,7 @@ fn any_points() -> impl Strategy<Value = Vec<IndexPoint>> {
 
 proptest! {
     #[test]
-    fn an_index_comes_back_as_it_was_encoded(points in any_points()) {
+    fn an_index_round_trips(points in any_points()) {
         let index = Index::from_points(points.clone()).unwrap();
         let block = index.encode();
         prop_assert_eq!(&encode_points(&points).unwrap(), &block);
@@ -216,12 +216,12 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_answered(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn decoding_any_bytes_returns(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         properties::decoding_is_total_and_canonical(&bytes);
     }
 
     #[test]
-    fn mutated_blocks_are_answered(
+    fn decoding_a_mutated_block_returns(
         points in any_points(),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {

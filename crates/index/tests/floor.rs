@@ -52,7 +52,7 @@ proptest! {
     }
 
     #[test]
-    fn a_search_by_time_begins_at_or_before_the_first_frame_of_that_time(frames in frames(), every_bytes in 0u64..9_000) {
+    fn a_search_by_time_does_not_miss_a_frame(frames in frames(), every_bytes in 0u64..9_000) {
         let index = build(every_bytes, &frames);
         for timestamp in 0..frames.last().map_or(3, |frame| frame.timestamp + 2) {
             let Some(span) = index.floor_time(timestamp) else { prop_assert!(frames.is_empty()); continue };
@@ -87,7 +87,7 @@ proptest! {
     }
 
     #[test]
-    fn an_active_index_goes_on_behind_the_points_of_an_earlier_run(frames in frames(), cut in any::<prop::sample::Index>()) {
+    fn an_active_index_continues_after_given_points(frames in frames(), cut in any::<prop::sample::Index>()) {
         let (before, after) = frames.split_at(cut.index(frames.len() + 1));
         let earlier = build(4_096, before);
         let active = ActiveIndex::from_points(4_096, earlier.points()).unwrap();
@@ -99,7 +99,7 @@ proptest! {
 }
 
 #[test]
-fn without_points_nothing_is_found() {
+fn an_index_without_points_finds_nothing() {
     let index = Index::default();
     let active = ActiveIndex::new(EVERY_BYTES_DEFAULT);
     assert_eq!((index.floor(5), index.floor_time(5), index.position_of(5), index.span_at(0)), (None, None, None, None));
@@ -112,7 +112,7 @@ fn without_points_nothing_is_found() {
 }
 
 #[test]
-fn frames_of_one_time_that_begin_in_an_earlier_span_are_found() {
+fn frames_of_one_time_in_two_spans_are_found() {
     let point = |seq, timestamp| IndexPoint { seq, offset: 100 * seq, timestamp };
     // A frame of time 20 may stand between the first two points.
     let index = Index::from_points(vec![point(1, 10), point(5, 20), point(9, 20)]).unwrap();
@@ -122,7 +122,7 @@ fn frames_of_one_time_that_begin_in_an_earlier_span_are_found() {
 }
 
 #[test]
-fn spans_can_be_walked_backwards() {
+fn spans_can_be_read_backwards() {
     let point = |seq| IndexPoint { seq, offset: 100 * seq, timestamp: 0 };
     let index = Index::from_points([2, 4, 6].map(point).to_vec()).unwrap();
     let from = index.position_of(5).unwrap();
@@ -131,7 +131,7 @@ fn spans_can_be_walked_backwards() {
 }
 
 #[test]
-fn points_out_of_order_do_not_make_an_active_index() {
+fn an_active_index_refuses_unordered_points() {
     let point = |seq| IndexPoint { seq, offset: 100 * seq, timestamp: 0 };
     assert!(ActiveIndex::from_points(4_096, &[point(2), point(1)]).is_err());
     let active = ActiveIndex::from_points(4_096, &[point(2)]).unwrap();
@@ -142,7 +142,7 @@ fn points_out_of_order_do_not_make_an_active_index() {
 }
 
 #[test]
-fn the_weight_of_an_index_is_that_of_its_points() {
+fn the_weight_of_an_index_counts_its_points() {
     let one = build(0, &[IndexPoint { seq: 0, offset: 8, timestamp: 0 }]);
     assert_eq!(one.weight() - Index::default().weight(), size_of::<IndexPoint>());
 }

@@ -59,7 +59,7 @@ fn a_new_segment_is_its_header_and_zeros() {
 }
 
 #[test]
-fn a_new_file_is_as_long_as_asked_for_by_the_rule_of_length() {
+fn a_new_file_has_the_length_of_an_active_segment() {
     for reserve in [9, 128, 4096, 4103, 4104, 4105, 8200, 1_000_000] {
         let segment = Segment::with(&header(), reserve);
         let len = segment.storage.bytes().len() as u64;
@@ -73,7 +73,7 @@ fn a_new_file_is_as_long_as_asked_for_by_the_rule_of_length() {
 }
 
 #[test]
-fn a_new_file_has_room_for_its_header_however_little_is_asked_for() {
+fn a_new_file_has_room_for_its_header() {
     for reserve in 0..=8 {
         let segment = Segment::with(&header(), reserve);
         assert!(segment.file().has_active_len(), "{reserve}: {}", segment.file().len());
@@ -104,7 +104,7 @@ fn a_failure_before_the_rename_is_undone() {
 }
 
 #[test]
-fn a_disk_that_is_full_refuses_the_creation_and_keeps_nothing() {
+fn a_creation_on_a_full_disk_leaves_nothing() {
     for room in [0, 8199] {
         let storage = Scripted::new();
         storage.leave_room(room);
@@ -117,7 +117,7 @@ fn a_disk_that_is_full_refuses_the_creation_and_keeps_nothing() {
 }
 
 #[test]
-fn a_rename_that_was_refused_is_undone_and_one_that_may_have_happened_is_not() {
+fn a_refused_rename_is_undone_an_uncertain_one_is_not() {
     let refused = Scripted::new();
     refused.fail(fault(RENAME, IoKind::StorageFull));
     let error = create(&refused.shared(), dir(), &header(), 5000).unwrap_err();
@@ -132,7 +132,7 @@ fn a_rename_that_was_refused_is_undone_and_one_that_may_have_happened_is_not() {
 }
 
 #[test]
-fn from_the_rename_on_a_failure_is_indeterminate() {
+fn a_failure_after_the_rename_is_indeterminate() {
     for (nth, done, forever) in
         [(RENAME, false, true), (RENAME, true, true), (5, false, false), (5, true, false), (5, false, true)]
     {
@@ -151,7 +151,7 @@ fn from_the_rename_on_a_failure_is_indeterminate() {
 }
 
 #[test]
-fn a_name_that_is_taken_by_something_else_is_left_to_recovery() {
+fn a_name_taken_by_a_directory_is_left_to_recovery() {
     let storage = Scripted::new();
     storage.memory.create_dir(&dir().join(NAME)).unwrap();
     let error = create(&storage.shared(), dir(), &header(), 5000).unwrap_err();
@@ -160,7 +160,7 @@ fn a_name_that_is_taken_by_something_else_is_left_to_recovery() {
 }
 
 #[test]
-fn a_segment_that_is_there_is_not_replaced() {
+fn an_existing_segment_is_not_replaced() {
     let storage = Scripted::new();
     create(&storage.shared(), dir(), &header(), 5000).unwrap();
     let before = storage.tree();
@@ -170,7 +170,7 @@ fn a_segment_that_is_there_is_not_replaced() {
 }
 
 #[test]
-fn what_cannot_be_removed_is_nobodys_and_the_next_creation_replaces_it() {
+fn the_next_creation_replaces_an_old_temporary_file() {
     for nth in 1..RENAME {
         let storage = Scripted::new();
         storage.fail(Fault { forever: true, ..fault(nth, IoKind::Other) });
@@ -186,7 +186,7 @@ fn what_cannot_be_removed_is_nobodys_and_the_next_creation_replaces_it() {
 }
 
 #[test]
-fn no_byte_of_an_older_attempt_gets_into_a_segment() {
+fn a_segment_has_no_bytes_of_an_older_attempt() {
     let storage = Scripted::new();
     let left = storage.memory.create_new(&dir().join(TEMPORARY)).unwrap();
     left.write_all_at(&[0xEE; 50_000], 0).unwrap();
@@ -196,7 +196,7 @@ fn no_byte_of_an_older_attempt_gets_into_a_segment() {
 }
 
 #[test]
-fn a_temporary_name_that_stays_taken_is_not_in_the_way() {
+fn a_temporary_name_that_stays_taken_is_avoided() {
     let storage = Scripted::new();
     storage.memory.create_dir(&dir().join(TEMPORARY)).unwrap();
     let (writer, _) = create(&storage.shared(), dir(), &header(), 5000).unwrap();
@@ -206,7 +206,7 @@ fn a_temporary_name_that_stays_taken_is_not_in_the_way() {
 }
 
 #[test]
-fn a_temporary_name_is_none_of_a_segment() {
+fn a_temporary_name_is_not_a_segment_name() {
     let id = SegmentId::of(&header());
     assert_eq!(format!("{TEMPORARY_PREFIX}{id}"), TEMPORARY);
     assert!(is_temporary(TEMPORARY.as_ref()) && !is_temporary(NAME.as_ref()));
@@ -214,7 +214,7 @@ fn a_temporary_name_is_none_of_a_segment() {
 }
 
 #[test]
-fn a_segment_that_is_missing_is_told_from_a_damaged_one() {
+fn a_missing_segment_is_not_a_damaged_one() {
     let storage = Scripted::new();
     let open = || SegmentFile::open(&storage.shared(), dir(), SegmentId::of(&header()), Access::Read).unwrap_err();
     let missing = open();
@@ -226,7 +226,7 @@ fn a_segment_that_is_missing_is_told_from_a_damaged_one() {
 }
 
 #[test]
-fn any_bit_of_the_header_that_flips_is_damage_or_a_newer_format() {
+fn a_flipped_header_bit_is_damage_or_a_newer_format() {
     let id = SegmentId::of(&header());
     let mut bytes = vec![0; 4104];
     bytes[..128].copy_from_slice(&header().encode());
@@ -256,7 +256,7 @@ fn a_segment_under_the_name_of_another_is_damage() {
 }
 
 #[test]
-fn a_newer_header_is_no_damage() {
+fn a_newer_header_is_not_damage() {
     let mut features = header();
     features.features.incompatible = 2;
     let mut version = header().encode();
@@ -274,7 +274,7 @@ fn a_newer_header_is_no_damage() {
 }
 
 #[test]
-fn the_header_of_a_segment_is_as_it_was_made() {
+fn a_segment_keeps_the_header_it_was_created_with() {
     let extreme = SegmentHeader {
         base: SeqNo(u64::MAX),
         durable: SeqNo(u64::MAX),

@@ -19,7 +19,7 @@ fn fault(nth: usize, kind: IoKind) -> Fault {
 }
 
 #[test]
-fn an_end_says_what_it_was_told() {
+fn a_footer_reads_back_as_written() {
     for kind in [SEAL, CLOSE] {
         let mut segment = Segment::new();
         segment.append(&[b"one", b"two"]);
@@ -44,7 +44,7 @@ fn an_end_says_what_it_was_told() {
 }
 
 #[test]
-fn a_peek_at_the_end_reads_the_fields_and_not_the_payload() {
+fn peek_footer_does_not_read_the_payload() {
     for kind in [SEAL, CLOSE] {
         let mut segment = Segment::new();
         segment.append(&[b"one", b"two"]);
@@ -66,7 +66,7 @@ fn a_peek_at_the_end_reads_the_fields_and_not_the_payload() {
 
 /// At each distance from a multiple of 4 KiB that there is.
 #[test]
-fn a_file_is_cut_at_the_trailer_and_never_to_the_length_of_one_being_written() {
+fn a_trimmed_file_never_has_an_active_length() {
     static INDEX: [u8; 5] = [7; 5];
     let mut padded = 0;
     for kind in [SEAL, CLOSE] {
@@ -95,7 +95,7 @@ fn a_file_is_cut_at_the_trailer_and_never_to_the_length_of_one_being_written() {
 }
 
 #[test]
-fn an_end_is_one_write_and_nothing_is_cut_before_there_is_one() {
+fn a_footer_is_one_write_and_comes_before_the_trim() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     segment.storage.take_log();
@@ -113,7 +113,7 @@ fn an_end_is_one_write_and_nothing_is_cut_before_there_is_one() {
 }
 
 #[test]
-fn a_cut_anywhere_shows() {
+fn a_file_truncated_anywhere_is_not_finished() {
     for kind in [SEAL, CLOSE] {
         let mut segment = Segment::with(&header(), 20_000);
         segment.append(&[&[7; 9000]]);
@@ -135,7 +135,7 @@ fn a_cut_anywhere_shows() {
 }
 
 #[test]
-fn any_bit_of_an_end_or_its_trailer_that_flips_shows() {
+fn a_flipped_bit_of_a_footer_or_trailer_is_found() {
     for kind in [SEAL, CLOSE] {
         let mut segment = Segment::new();
         segment.append(&[b"one"]);
@@ -165,7 +165,7 @@ fn with_trailer(segment: &Segment, position: u64) -> Vec<u8> {
 }
 
 #[test]
-fn a_trailer_is_believed_only_where_an_end_ends_at_it() {
+fn a_trailer_counts_only_right_after_its_footer() {
     let mut segment = Segment::new();
     let first = segment.append(&[b"one"]).0;
     segment.start(13);
@@ -185,7 +185,7 @@ fn a_trailer_is_believed_only_where_an_end_ends_at_it() {
 }
 
 #[test]
-fn the_end_of_another_segment_is_none() {
+fn a_footer_of_another_segment_does_not_count() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     segment.seal();
@@ -198,7 +198,7 @@ fn the_end_of_another_segment_is_none() {
 }
 
 #[test]
-fn a_file_too_short_for_an_end_has_none() {
+fn a_file_too_short_for_a_footer_has_none() {
     let segment = Segment::new();
     let bytes = segment.storage.bytes();
     for len in 128..128 + 40 + 16 + 8 {
@@ -212,7 +212,7 @@ fn a_file_too_short_for_an_end_has_none() {
 }
 
 #[test]
-fn a_newer_frame_where_the_trailer_points_is_told_as_such() {
+fn a_newer_frame_named_by_the_trailer_is_reported() {
     let segment = Segment::new();
     for (flags, codec, kind) in [(1, 0, 3_u32), (0, 9, 3), (0, 0, 99)] {
         let mut bytes = segment.storage.bytes()[..128].to_vec();
@@ -229,7 +229,7 @@ fn a_newer_frame_where_the_trailer_points_is_told_as_such() {
 }
 
 #[test]
-fn closes_lead_to_the_ones_before_and_nothing_else_is_taken_for_one() {
+fn each_close_names_the_close_before_it() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     let mut closes = Vec::new();
@@ -261,7 +261,7 @@ fn closes_lead_to_the_ones_before_and_nothing_else_is_taken_for_one() {
 }
 
 #[test]
-fn behind_a_close_nothing_is_written_before_something_is_booked() {
+fn resuming_after_a_close_writes_nothing() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     segment.close();
@@ -280,7 +280,7 @@ fn behind_a_close_nothing_is_written_before_something_is_booked() {
 }
 
 #[test]
-fn the_first_booking_behind_a_close_makes_the_close_sure_before_its_trailer_goes() {
+fn the_close_is_synced_again_before_its_trailer_goes() {
     for booking in 0..3 {
         let mut segment = Segment::new();
         segment.append(&[b"one"]);
@@ -314,7 +314,7 @@ fn the_first_booking_behind_a_close_makes_the_close_sure_before_its_trailer_goes
 }
 
 #[test]
-fn a_close_that_cannot_be_made_sure_is_not_written_behind() {
+fn nothing_follows_a_close_that_cannot_be_rewritten() {
     for nth in 0..3 {
         for done in [false, true] {
             let mut segment = Segment::new();
@@ -335,7 +335,7 @@ fn a_close_that_cannot_be_made_sure_is_not_written_behind() {
 }
 
 #[test]
-fn a_full_disk_behind_a_close_leaves_it_closed() {
+fn a_full_disk_leaves_a_closed_segment_closed() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     segment.close();
@@ -358,7 +358,7 @@ fn a_full_disk_behind_a_close_leaves_it_closed() {
 
 /// Where a full disk shows only at the write or the sync.
 #[test]
-fn a_booking_behind_a_close_that_found_the_disk_full_can_be_made_again() {
+fn extending_a_closed_file_can_be_tried_again() {
     for nth in 0..3 {
         let mut segment = Segment::new();
         segment.append(&[b"one"]);
@@ -379,7 +379,7 @@ fn a_booking_behind_a_close_that_found_the_disk_full_can_be_made_again() {
 }
 
 #[test]
-fn control_frames_go_behind_a_close_too() {
+fn control_frames_can_follow_a_close() {
     for kind in [SEAL, FooterKind::Close { previous: Some(ByteOffset(176)) }] {
         let mut segment = Segment::new();
         segment.append(&[b"one"]);
@@ -401,7 +401,7 @@ fn control_frames_go_behind_a_close_too() {
 }
 
 #[test]
-fn a_thousand_runs_are_one_file() {
+fn a_thousand_runs_share_one_file() {
     let mut segment = Segment::new();
     let mut ends = Vec::new();
     for run in 0..1000_u32 {
@@ -429,7 +429,7 @@ fn a_thousand_runs_are_one_file() {
 }
 
 #[test]
-fn a_trailer_is_over_written_by_the_next_frame_however_short() {
+fn the_shortest_frame_overwrites_a_trailer() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     segment.close();
@@ -443,7 +443,7 @@ fn a_trailer_is_over_written_by_the_next_frame_however_short() {
 
 /// A stored frame that looks like an end, and a trailer behind it: what a hostile entry may hold.
 #[test]
-fn an_end_within_an_entry_does_not_end_the_chain() {
+fn a_footer_inside_an_entry_does_not_end_the_chain() {
     let mut segment = Segment::new();
     let place = FramePosition { offset: ByteOffset(128 + 40), ..segment.writer.next_position() };
     let mut inner = Vec::new();
@@ -457,7 +457,7 @@ fn an_end_within_an_entry_does_not_end_the_chain() {
 }
 
 #[test]
-fn resuming_behind_a_close_reads_the_very_bytes_that_stand_there() {
+fn resuming_reads_the_whole_close_frame() {
     static INDEX: [u8; 100_000] = [7; 100_000];
     let mut segment = Segment::with(&header(), 200_000);
     segment.append(&[b"one"]);

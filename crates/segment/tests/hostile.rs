@@ -71,13 +71,13 @@ fn look_at_everything(file: &SegmentFile) {
 }
 
 #[test]
-fn the_watch_sees_allocations() {
+fn the_allocator_records_the_largest_request() {
     assert!(largest(|| drop(vec![0_u8; 5_000_000])) >= 5_000_000);
     assert!(largest(|| ()) < 1000);
 }
 
 #[test]
-fn a_length_that_is_only_claimed_allocates_nothing() {
+fn a_claimed_length_allocates_nothing() {
     let huge = [0x7FFF_FFFF, 0x7FFF_FF00, 64 << 20, (64 << 20) + 1, u32::MAX, 1 << 20, 200_000];
     for (payload_len, count) in huge.into_iter().flat_map(|len| [0, 1, 2, u32::MAX].map(|count| (len, count))) {
         let segment = Segment::with(&header(), 500_000);
@@ -94,7 +94,7 @@ fn a_length_that_is_only_claimed_allocates_nothing() {
 }
 
 #[test]
-fn a_control_frame_is_read_only_once_its_checksum_holds() {
+fn a_control_frame_is_read_only_if_its_checksum_is_right() {
     let segment = Segment::with(&header(), 20 << 20);
     let frame = Raw { payload_len: Some(19 << 20), count: 0, payload: Vec::new(), ..raw(40) };
     segment.poke(&frame.encode(&segment.place(HEADER_LEN)), HEADER_LEN);
@@ -104,7 +104,7 @@ fn a_control_frame_is_read_only_once_its_checksum_holds() {
 }
 
 #[test]
-fn a_trailer_that_points_anywhere_allocates_no_more_than_there_is() {
+fn a_trailer_that_names_any_offset_allocates_little() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     segment.seal();
@@ -203,7 +203,7 @@ fn check_rotten(what: &str, bytes: &[u8], id: SegmentId, right: &SpanState, from
 }
 
 #[test]
-fn any_bit_that_flips_ends_the_chain_there_or_changes_nothing() {
+fn a_flipped_bit_ends_the_chain_or_changes_nothing() {
     for (life, segment) in lives() {
         let (mut bytes, id) = (segment.storage.bytes(), segment.id());
         let right = see(&bytes, id);
@@ -224,7 +224,7 @@ fn any_bit_that_flips_ends_the_chain_there_or_changes_nothing() {
 }
 
 #[test]
-fn any_run_of_zeros_ends_the_chain_there_or_changes_nothing() {
+fn a_run_of_zeros_ends_the_chain_or_changes_nothing() {
     for (life, segment) in lives() {
         let (bytes, id) = (segment.storage.bytes(), segment.id());
         let right = see(&bytes, id);
@@ -243,7 +243,7 @@ fn any_run_of_zeros_ends_the_chain_there_or_changes_nothing() {
 }
 
 #[test]
-fn a_file_cut_anywhere_keeps_the_frames_that_are_whole() {
+fn a_truncated_file_keeps_its_whole_frames() {
     for (life, segment) in lives() {
         let (bytes, id) = (segment.storage.bytes(), segment.id());
         let right = see(&bytes, id);
@@ -261,7 +261,7 @@ fn a_file_cut_anywhere_keeps_the_frames_that_are_whole() {
 }
 
 #[test]
-fn any_garbage_is_looked_at_without_a_panic() {
+fn garbage_is_read_without_a_panic() {
     let lives = lives().map(|(life, segment)| {
         let bytes = segment.storage.bytes();
         let right = see(&bytes, segment.id());
@@ -289,7 +289,7 @@ fn any_garbage_is_looked_at_without_a_panic() {
 /// Frames that are valid in their checksums and otherwise anything: what somebody who knows the
 /// salt can write.
 #[test]
-fn any_frame_with_right_checksums_is_looked_at_without_a_panic() {
+fn frames_of_any_fields_are_read_without_a_panic() {
     for seed in 0..2000 {
         let mut rng = Rng(seed);
         let segment = Segment::with(&header(), 9);

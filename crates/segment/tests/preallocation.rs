@@ -19,7 +19,7 @@ fn reservations(segment: &Segment) -> Vec<u64> {
 }
 
 #[test]
-fn what_is_reserved_already_costs_nothing() {
+fn space_that_is_preallocated_costs_nothing() {
     let mut segment = Segment::with(&header(), 20_000);
     let room = segment.preallocation.preallocated() - 128 - CONTROL_RESERVE;
     for bytes in [0, 1, room] {
@@ -32,7 +32,7 @@ fn what_is_reserved_already_costs_nothing() {
 }
 
 #[test]
-fn a_file_being_written_always_has_a_written_length_and_room_for_control_frames() {
+fn an_active_file_has_its_length_and_control_room() {
     for seed in 0..50 {
         let mut rng = Rng(seed);
         let mut segment = Segment::with(&header(), 9 + rng.below(10_000));
@@ -49,7 +49,7 @@ fn a_file_being_written_always_has_a_written_length_and_room_for_control_frames(
 }
 
 #[test]
-fn a_file_grows_ahead_in_steps_that_grow_with_it() {
+fn a_file_is_extended_in_growing_steps() {
     let mut segment = Segment::new();
     let mut cursor = Vec::new();
     for at in (0..40_u64 << 20).step_by(4096) {
@@ -67,14 +67,14 @@ fn a_file_grows_ahead_in_steps_that_grow_with_it() {
 }
 
 #[test]
-fn what_is_much_is_reserved_at_once() {
+fn a_large_batch_is_preallocated_at_once() {
     let mut segment = Segment::new();
     segment.preallocation.ensure(&ByteOffset(128), 5 << 20).unwrap();
     assert_eq!(reservations(&segment), [active_len(128 + (5 << 20) + CONTROL_RESERVE)]);
 }
 
 #[test]
-fn a_full_disk_leaves_everything_as_it_was() {
+fn a_full_disk_changes_nothing() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     segment.mark();
@@ -95,7 +95,7 @@ fn a_full_disk_leaves_everything_as_it_was() {
 }
 
 #[test]
-fn where_there_is_no_room_to_grow_ahead_what_is_needed_is_enough() {
+fn a_nearly_full_disk_gives_just_the_need() {
     let mut segment = Segment::with(&header(), 100_000);
     let (len, tail) =
         (segment.preallocation.preallocated(), ByteOffset(segment.preallocation.preallocated() - CONTROL_RESERVE));
@@ -107,7 +107,7 @@ fn where_there_is_no_room_to_grow_ahead_what_is_needed_is_enough() {
 }
 
 #[test]
-fn another_error_is_not_taken_for_a_full_disk() {
+fn another_error_is_not_a_full_disk() {
     // It would grow ahead, so there is less to be had.
     let mut segment = Segment::with(&header(), 100_000);
     let (len, tail) =
@@ -136,7 +136,7 @@ fn full() -> Segment {
 }
 
 #[test]
-fn the_kept_end_takes_control_frames_on_a_full_disk() {
+fn control_frames_fit_on_a_full_disk() {
     let ends = [FooterKind::Seal { successor: Generation(4), salt: Salt(40) }, FooterKind::Close { previous: None }];
     for (kind, starts) in ends.into_iter().flat_map(|kind| [(kind, 0), (kind, 1), (kind, 50)]) {
         let mut segment = full();
@@ -154,7 +154,7 @@ fn the_kept_end_takes_control_frames_on_a_full_disk() {
 }
 
 #[test]
-fn a_start_for_which_there_is_no_room_writes_nothing_and_an_end_still_fits() {
+fn a_start_without_room_leaves_room_for_a_footer() {
     for kind in [FooterKind::Seal { successor: Generation(4), salt: Salt(40) }, FooterKind::Close { previous: None }] {
         let mut segment = full();
         let error = loop {
@@ -176,7 +176,7 @@ fn a_start_for_which_there_is_no_room_writes_nothing_and_an_end_still_fits() {
 }
 
 #[test]
-fn an_end_drops_its_index_where_there_is_no_room_for_it() {
+fn a_footer_without_room_drops_its_index() {
     static INDEX: [u8; 10_000] = [7; 10_000];
     for kind in [FooterKind::Seal { successor: Generation(4), salt: Salt(40) }, FooterKind::Close { previous: None }] {
         let mut segment = full();
@@ -193,7 +193,7 @@ fn an_end_drops_its_index_where_there_is_no_room_for_it() {
 }
 
 #[test]
-fn an_end_for_which_there_is_no_room_at_all_writes_nothing() {
+fn a_footer_without_any_room_writes_nothing() {
     let mut segment = full();
     let kind = FooterKind::Seal { successor: Generation(4), salt: Salt(40) };
     // As no caller does who books first.
@@ -215,7 +215,7 @@ fn an_end_for_which_there_is_no_room_at_all_writes_nothing() {
 }
 
 #[test]
-fn a_refusal_of_any_kind_drops_the_index_and_not_the_end() {
+fn any_refusal_drops_the_index_and_not_the_footer() {
     static INDEX: [u8; 10_000] = [7; 10_000];
     let mut segment = full();
     segment.storage.make_room();
@@ -228,7 +228,7 @@ fn a_refusal_of_any_kind_drops_the_index_and_not_the_end() {
 }
 
 #[test]
-fn a_booking_can_be_made_while_another_thread_writes() {
+fn a_file_is_extended_while_another_thread_writes() {
     let segment = Segment::new();
     let (mut writer, mut preallocation) = (segment.writer, segment.preallocation);
     let place = writer.next_position();

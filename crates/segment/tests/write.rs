@@ -15,7 +15,7 @@ fn name(segment: &Segment) -> String {
 }
 
 #[test]
-fn an_append_writes_once_at_the_tail_and_moves_it() {
+fn an_append_is_one_write_after_the_last_frame() {
     let mut segment = Segment::new();
     let first = segment.append(&[b"hello"]);
     let second = segment.append(&[b"a longer entry", b"", b"and a third"]);
@@ -29,7 +29,7 @@ fn an_append_writes_once_at_the_tail_and_moves_it() {
 }
 
 #[test]
-fn several_frames_go_in_with_one_write() {
+fn several_frames_are_one_write() {
     let mut segment = Segment::new();
     let mut bytes = data_frame(&segment.place(128), 40, None, &[b"one"]);
     bytes.extend(data_frame(&segment.place(128 + 48), 41, None, &[b"two", b"three"]));
@@ -39,7 +39,7 @@ fn several_frames_go_in_with_one_write() {
 }
 
 #[test]
-fn pieces_leave_the_bytes_that_one_append_would() {
+fn pieces_are_written_like_one_buffer() {
     // More than the 1,024 that one call takes, with empty ones among them.
     for pieces in [1, 2, 7, 3000] {
         let entry: Vec<u8> = (0..20_000_u32).map(|i| (i % 251) as u8).collect();
@@ -58,7 +58,7 @@ fn pieces_leave_the_bytes_that_one_append_would() {
 }
 
 #[test]
-fn a_mark_attests_what_is_durable_and_is_no_part_of_the_chain() {
+fn a_mark_attests_and_is_not_in_the_chain() {
     let mut segment = Segment::new();
     segment.append(&[b"one", b"two"]);
     let tail = segment.offset();
@@ -75,7 +75,7 @@ fn a_mark_attests_what_is_durable_and_is_no_part_of_the_chain() {
 }
 
 #[test]
-fn the_next_frame_overwrites_a_mark_and_nothing_else_does() {
+fn only_the_next_frame_overwrites_a_mark() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     segment.sync();
@@ -103,7 +103,7 @@ fn the_next_frame_overwrites_a_mark_and_nothing_else_does() {
 
 /// A frame of an empty entry is 8 bytes shorter than a mark.
 #[test]
-fn what_a_shorter_frame_leaves_of_a_mark_is_no_frame() {
+fn the_rest_of_an_overwritten_mark_is_not_a_frame() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     segment.sync();
@@ -116,7 +116,7 @@ fn what_a_shorter_frame_leaves_of_a_mark_is_no_frame() {
 }
 
 #[test]
-fn a_mark_is_left_out_where_it_would_pass_the_reserved_end() {
+fn a_mark_never_passes_the_preallocated_end() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     segment.storage.take_log();
@@ -131,7 +131,7 @@ fn a_mark_is_left_out_where_it_would_pass_the_reserved_end() {
 }
 
 #[test]
-fn no_mark_is_written_behind_an_end() {
+fn no_mark_is_written_after_a_footer() {
     for kind in [FooterKind::Seal { successor: Generation(4), salt: Salt(40) }, FooterKind::Close { previous: None }] {
         let mut segment = Segment::new();
         segment.append(&[b"one"]);
@@ -144,7 +144,7 @@ fn no_mark_is_written_behind_an_end() {
 }
 
 #[test]
-fn a_start_is_part_of_the_chain_and_the_last_one_counts() {
+fn the_last_start_in_the_chain_counts() {
     let mut segment = Segment::new();
     segment.start(13);
     segment.append(&[b"one"]);
@@ -155,7 +155,7 @@ fn a_start_is_part_of_the_chain_and_the_last_one_counts() {
 }
 
 #[test]
-fn a_control_frame_says_what_its_tail_says() {
+fn a_control_frame_has_the_fields_of_its_context() {
     let mut segment = Segment::new();
     segment.append(&[b"one", b"two", b"three"]);
     let context = ControlContext { next_seq: SeqNo(43), timestamp: 77, durable: SeqNo(41) };
@@ -171,7 +171,7 @@ type Attempt<'a> = &'a mut dyn FnMut(&mut Segment) -> stratawal_segment::Result<
 
 /// Neither tried again nor followed by anything: only recovery may write those bytes again.
 #[test]
-fn a_failed_write_is_answered_and_never_repeated() {
+fn a_failed_write_is_reported_and_not_repeated() {
     for done in [false, true] {
         for kind in [IoKind::Other, IoKind::StorageFull] {
             let mut segment = Segment::new();
@@ -212,7 +212,7 @@ fn a_failed_write_is_answered_and_never_repeated() {
 }
 
 #[test]
-fn a_failed_sync_is_answered_and_never_repeated() {
+fn a_failed_sync_is_reported_and_not_repeated() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     segment.storage.fail(Fault { nth: 0, kind: IoKind::Other, done: false, forever: false });
@@ -224,7 +224,7 @@ fn a_failed_sync_is_answered_and_never_repeated() {
 }
 
 #[test]
-fn a_rewrite_puts_the_bytes_where_they_stood_and_moves_nothing() {
+fn a_rewrite_does_not_move_the_next_position() {
     let mut segment = Segment::new();
     let at = segment.append(&[b"one"]);
     segment.append(&[b"two"]);
@@ -238,7 +238,7 @@ fn a_rewrite_puts_the_bytes_where_they_stood_and_moves_nothing() {
 }
 
 #[test]
-fn writing_goes_on_where_a_chain_ends() {
+fn writing_continues_at_the_end_of_a_chain() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     segment.mark();
@@ -252,7 +252,7 @@ fn writing_goes_on_where_a_chain_ends() {
 }
 
 #[test]
-fn a_file_opened_for_reading_is_synced_and_not_written() {
+fn a_file_opened_for_reading_can_be_synced() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     let file = segment.file();

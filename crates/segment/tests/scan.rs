@@ -56,7 +56,7 @@ fn a_chain_holds_frames_of_all_kinds_up_to_its_seal() {
 }
 
 #[test]
-fn nothing_behind_a_seal_is_in_the_chain() {
+fn frames_after_a_seal_are_not_in_the_chain() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     segment.seal();
@@ -67,7 +67,7 @@ fn nothing_behind_a_seal_is_in_the_chain() {
 }
 
 #[test]
-fn the_chain_ends_before_a_mark_whatever_stands_behind() {
+fn the_chain_ends_before_a_mark() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     let at = segment.offset().0;
@@ -79,7 +79,7 @@ fn the_chain_ends_before_a_mark_whatever_stands_behind() {
 }
 
 #[test]
-fn a_frame_is_next_only_with_the_seq_that_comes_next() {
+fn a_frame_is_next_only_with_the_expected_seq() {
     for (seq, next) in [(39, false), (40, false), (41, false), (42, true), (43, false), (u64::MAX - 1, false)] {
         let mut segment = Segment::new();
         segment.append(&[b"one", b"two"]);
@@ -105,7 +105,7 @@ fn a_frame_is_next_only_where_the_last_one_ended() {
 }
 
 #[test]
-fn a_frame_of_another_segment_or_another_place_is_not_valid() {
+fn a_frame_of_another_segment_or_offset_is_not_valid() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     let at = segment.offset().0;
@@ -129,7 +129,7 @@ fn a_frame_of_another_segment_or_another_place_is_not_valid() {
 }
 
 #[test]
-fn frames_of_one_length_that_changed_places_are_not_valid() {
+fn swapped_frames_of_one_length_are_not_valid() {
     let mut segment = Segment::new();
     // With the same seq, too, so that nothing but the place tells them apart.
     let (a, b) = (128, 176);
@@ -156,7 +156,7 @@ fn twenty() -> (Segment, Vec<u64>) {
 }
 
 #[test]
-fn what_is_attested_is_found_beyond_any_hole_of_zeros() {
+fn attestations_are_found_after_a_hole_of_zeros() {
     let (segment, frames) = twenty();
     let tail = segment.offset().0;
     assert_eq!(attested(&segment.file(), tail), 60, "the MARK");
@@ -183,7 +183,7 @@ fn what_is_attested_is_found_beyond_any_hole_of_zeros() {
 }
 
 #[test]
-fn what_is_attested_is_found_beyond_any_garbage() {
+fn attestations_are_found_after_garbage() {
     let (segment, frames) = twenty();
     let mut rng = common::Rng(1);
     let garbage: Vec<u8> = (0..3000).map(|_| rng.next() as u8 | 1).collect();
@@ -199,7 +199,7 @@ fn what_is_attested_is_found_beyond_any_garbage() {
 /// The oldest trick: an entry that holds a frame, right in every checksum for the place where it
 /// will stand.
 #[test]
-fn a_stored_payload_that_looks_like_a_frame_is_not_believed() {
+fn an_entry_that_looks_like_a_frame_attests_nothing() {
     for broken in [false, true] {
         let mut segment = Segment::new();
         let at = segment.offset().0;
@@ -222,7 +222,7 @@ fn a_stored_payload_that_looks_like_a_frame_is_not_believed() {
 }
 
 #[test]
-fn what_attests_nothing_or_is_not_valid_raises_nothing() {
+fn only_valid_attestations_raise_the_watermark() {
     let mut segment = Segment::new();
     let at = segment.append(&[b"one"]).0 + 48;
     let high = Raw { undurable: 0, ..raw(900) };
@@ -246,7 +246,7 @@ fn what_attests_nothing_or_is_not_valid_raises_nothing() {
 /// A MARK is written over by the next frame. A crash may keep the MARK's header and some of what
 /// was written later.
 #[test]
-fn frames_are_found_within_the_bytes_of_a_mark_that_was_written_over() {
+fn a_frame_within_an_overwritten_mark_is_found() {
     let mut segment = Segment::new();
     let at = segment.append(&[b"one"]).0 + 48;
     // A MARK at `at`; then a frame of 40 bytes there, lost, and one behind it, which is there.
@@ -258,7 +258,7 @@ fn frames_are_found_within_the_bytes_of_a_mark_that_was_written_over() {
 }
 
 #[test]
-fn residue_is_what_stands_behind_the_chain() {
+fn the_torn_tail_is_the_bytes_after_the_chain() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     let from = segment.offset();
@@ -287,7 +287,7 @@ fn residue_is_what_stands_behind_the_chain() {
 }
 
 #[test]
-fn one_byte_anywhere_is_not_only_zeros() {
+fn a_single_byte_is_not_only_zeros() {
     let mut segment = Segment::with(&header(), 600_000);
     assert!(segment.file().holds_only_zeros().unwrap());
     for at in [128, 129, 4095, 4096, 262_143, 262_144, 262_271, 262_272, 400_001, segment.file().len() - 1] {
@@ -301,7 +301,7 @@ fn one_byte_anywhere_is_not_only_zeros() {
 }
 
 #[test]
-fn a_valid_frame_of_a_newer_version_is_neither_an_end_nor_damage() {
+fn a_frame_of_a_newer_version_is_not_an_end() {
     let kind = 99_u32.to_le_bytes().to_vec();
     let frames = [
         Raw { flags: 1, ..raw(41) },
@@ -335,7 +335,7 @@ fn a_valid_frame_of_a_newer_version_is_neither_an_end_nor_damage() {
 }
 
 #[test]
-fn a_control_frame_that_is_malformed_is_not_in_the_chain() {
+fn a_malformed_control_frame_is_not_in_the_chain() {
     let payload = |bytes: &[u8]| Raw { count: 0, payload: bytes.to_vec(), ..raw(41) };
     let start_above_next = [&2_u64.to_le_bytes()[..], &42_u64.to_le_bytes()].concat();
     let start = [&2_u64.to_le_bytes()[..], &41_u64.to_le_bytes()].concat();
@@ -362,7 +362,7 @@ fn a_control_frame_that_is_malformed_is_not_in_the_chain() {
 }
 
 #[test]
-fn frames_are_walked_across_all_borders_of_what_is_read_at_a_time() {
+fn frames_may_cross_the_ends_of_a_window() {
     // Up to 256 KiB are read at a time; lengths that put headers and payloads over that border in
     // many ways, and one frame that is longer.
     let mut segment = Segment::with(&header(), 4 << 20);
@@ -390,7 +390,7 @@ fn borders() -> impl Iterator<Item = u64> {
 }
 
 #[test]
-fn a_frame_is_found_at_any_border_of_what_is_read_at_a_time() {
+fn a_frame_is_found_at_the_end_of_a_window() {
     for garbage in [0, 0xEE] {
         let segment = Segment::with(&header(), 600_000);
         let rotten = vec![garbage; 300_000];
@@ -430,7 +430,7 @@ fn header_behind_zeros(place: &FramePosition) -> Vec<u8> {
 }
 
 #[test]
-fn a_header_that_begins_with_zeros_is_found_behind_zeros() {
+fn a_header_that_begins_with_zeros_is_found() {
     let first = SegmentHeader { base: SeqNo(0), durable: SeqNo(0), start: SeqNo(0), ..header() };
     for at in borders() {
         let segment = Segment::with(&first, 600_000);
@@ -444,7 +444,7 @@ fn a_header_that_begins_with_zeros_is_found_behind_zeros() {
 }
 
 #[test]
-fn each_byte_is_read_a_bounded_number_of_times_whatever_the_file_holds() {
+fn each_byte_is_read_a_bounded_number_of_times() {
     let segment = Segment::with(&header(), 2 << 20);
     let len = segment.file().len();
     // Valid headers, one in each place where there is room for one, each of a frame that goes on to
@@ -470,7 +470,7 @@ fn each_byte_is_read_a_bounded_number_of_times_whatever_the_file_holds() {
 /// Frames behind a hole of many gigabytes, as a hostile or a very unlucky file has: found, and
 /// found in time.
 #[test]
-fn a_sparse_file_is_looked_through_to_its_end() {
+fn a_sparse_file_is_searched_to_its_end() {
     const FAR: u64 = (9 << 30) + 128;
     let dir = tempfile::tempdir().unwrap();
     let storage: Arc<dyn Storage> = Arc::new(UnixStorage::new());
@@ -498,7 +498,7 @@ fn a_sparse_file_is_looked_through_to_its_end() {
 /// A reader in another process may have read the length before the writer cut the file at its
 /// trailer.
 #[test]
-fn a_file_that_became_shorter_is_read_as_far_as_it_goes() {
+fn a_file_that_was_trimmed_meanwhile_is_read() {
     let mut segment = Segment::with(&header(), 600_000);
     segment.append(&[b"one"]);
     let file = segment.file();
@@ -513,7 +513,7 @@ fn a_file_that_became_shorter_is_read_as_far_as_it_goes() {
 }
 
 #[test]
-fn a_payload_that_is_cut_short_is_not_valid_whatever_its_checksum_says() {
+fn a_payload_past_the_end_of_the_file_is_not_valid() {
     let segment = Segment::new();
     let frame = Raw { payload_len: Some(100), undurable: 0, ..raw(40) };
     segment.poke(&frame.encode(&segment.place(HEADER_LEN)), HEADER_LEN);
@@ -524,7 +524,7 @@ fn a_payload_that_is_cut_short_is_not_valid_whatever_its_checksum_says() {
 }
 
 #[test]
-fn a_base_near_the_end_of_numbers_is_walked_like_any() {
+fn a_chain_may_end_at_the_largest_seq() {
     let base = u64::MAX - 3;
     let extreme = SegmentHeader { base: SeqNo(base), durable: SeqNo(base), ..header() };
     let mut segment = Segment::with(&extreme, 9000);
@@ -541,7 +541,7 @@ fn a_base_near_the_end_of_numbers_is_walked_like_any() {
 }
 
 #[test]
-fn a_chain_that_is_continued_is_that_of_one_walk() {
+fn an_extended_chain_equals_that_of_one_scan() {
     let mut segment = Segment::with(&header(), 600_000);
     let mut frames = Vec::new();
     let mut chain = segment.file().scan_chain(&mut |_, _| {}).unwrap();
@@ -578,7 +578,7 @@ fn a_chain_that_is_continued_is_that_of_one_walk() {
 }
 
 #[test]
-fn a_chain_is_continued_without_what_precedes_it() {
+fn a_scan_can_begin_within_the_chain() {
     let mut segment = Segment::with(&header(), 2 << 20);
     for _ in 0..200 {
         segment.append(&[&[7; 5000]]);
@@ -598,7 +598,7 @@ fn a_chain_is_continued_without_what_precedes_it() {
 }
 
 #[test]
-fn attestations_are_looked_for_as_far_as_asked() {
+fn attestations_are_searched_within_the_given_length() {
     let mut segment = Segment::with(&header(), 0x4000);
     segment.append(&[&[7; 1000]]);
     segment.sync();

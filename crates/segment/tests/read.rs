@@ -54,7 +54,7 @@ fn cursor(data: &SegmentData, end: u64) -> FrameCursor {
 }
 
 #[test]
-fn the_header_checksum_is_that_of_the_frame_which_holds_the_seq() {
+fn the_header_checksum_is_of_the_frame_of_the_seq() {
     let segment = filled();
     let file = segment.file();
     let mut frames = Vec::new();
@@ -78,7 +78,7 @@ fn the_header_checksum_is_that_of_the_frame_which_holds_the_seq() {
 }
 
 #[test]
-fn reading_and_mapping_give_the_same_bytes() {
+fn reading_and_mapping_return_the_same_bytes() {
     let segment = filled();
     let on_disk = tempfile::tempdir().unwrap();
     let name = segment.id().to_string();
@@ -102,7 +102,7 @@ fn reading_and_mapping_give_the_same_bytes() {
 }
 
 #[test]
-fn blocks_of_a_mapping_are_no_copies_and_outlive_everything() {
+fn blocks_of_a_mapping_are_slices_that_outlive_the_file() {
     let segment = filled();
     let on_disk = tempfile::tempdir().unwrap();
     let path = on_disk.path().join(segment.id().to_string());
@@ -118,7 +118,7 @@ fn blocks_of_a_mapping_are_no_copies_and_outlive_everything() {
 }
 
 #[test]
-fn a_mapping_ends_where_it_was_asked_to() {
+fn a_mapping_has_the_length_that_was_asked_for() {
     let segment = filled();
     let file = segment.file();
     let data = map(&file, 1000).unwrap();
@@ -135,7 +135,7 @@ fn a_mapping_ends_where_it_was_asked_to() {
 /// By reading and by mapping alike; what was found valid is gone through again only where the bytes
 /// may be others.
 #[test]
-fn an_entry_is_taken_out_of_its_span_alone() {
+fn an_entry_is_found_in_every_state_of_its_span() {
     let segment = filled();
     let end = segment.writer.next_position().offset.0;
     let mut all = cursor(&SegmentData::read(&segment.file()), end);
@@ -188,7 +188,7 @@ fn an_entry_is_taken_out_of_its_span_alone() {
 /// On the way to a frame no checksum is looked at again; where all are as long as the first, not
 /// even a header is.
 #[test]
-fn damage_behind_the_back_of_a_reader_misleads_nobody() {
+fn damage_in_a_verified_span_is_never_a_wrong_entry() {
     for alike in [true, false] {
         let mut segment = Segment::new();
         let entry = |n: usize| vec![b'0' + n as u8; if alike { 8 } else { 8 * (1 + n % 3) }];
@@ -233,7 +233,7 @@ fn damage_behind_the_back_of_a_reader_misleads_nobody() {
 
 /// It stands where the frame of its entry would be if all were as long as the first.
 #[test]
-fn a_frame_within_an_entry_is_never_taken_for_one() {
+fn a_frame_inside_an_entry_is_never_read_as_one() {
     let mut segment = Segment::new();
     let base = header().base.0;
     segment.append(&[b"eight by"]);
@@ -256,7 +256,7 @@ fn a_frame_within_an_entry_is_never_taken_for_one() {
 }
 
 #[test]
-fn a_span_that_ends_within_a_control_frame_ends_before_what_follows() {
+fn a_span_may_end_within_a_control_frame() {
     let mut segment = Segment::new();
     let base = header().base.0;
     segment.append(&[b"one"]);
@@ -274,7 +274,7 @@ fn a_span_that_ends_within_a_control_frame_ends_before_what_follows() {
 }
 
 #[test]
-fn a_block_beyond_the_end_of_the_file_is_damage() {
+fn a_block_past_the_end_of_the_file_is_damage() {
     let segment = filled();
     let (data, len) = (SegmentData::read(&segment.file()), segment.file().len());
     for range in [0..len + 1, len..len + 1, len - 1..len + 1, len + 500..len + 501, (1 << 40)..(1 << 40) + 8] {
@@ -286,7 +286,7 @@ fn a_block_beyond_the_end_of_the_file_is_damage() {
 }
 
 #[test]
-fn a_block_far_longer_than_the_file_is_damage_and_allocates_nothing() {
+fn a_block_much_longer_than_the_file_is_damage() {
     let segment = filled();
     let data = SegmentData::read(&segment.file());
     // The longest there is, for a panic rather than an abort.
@@ -294,7 +294,7 @@ fn a_block_far_longer_than_the_file_is_damage_and_allocates_nothing() {
 }
 
 #[test]
-fn a_segment_being_written_is_read_through_the_same_file() {
+fn an_active_segment_is_read_through_the_same_file() {
     let mut segment = Segment::new();
     let data = SegmentData::read_shared(*segment.writer.header(), Arc::clone(segment.writer.file()));
     for n in 0..5 {
@@ -305,7 +305,7 @@ fn a_segment_being_written_is_read_through_the_same_file() {
 }
 
 #[test]
-fn stepping_through_a_block_finds_what_walking_the_file_finds() {
+fn a_cursor_finds_the_frames_of_the_chain() {
     let segment = filled();
     let file = segment.file();
     let (chain, walked) = walked(&file);
@@ -337,7 +337,7 @@ fn entries_are_slices_of_the_block() {
 }
 
 #[test]
-fn the_next_frame_is_the_one_that_reaches_the_seq_asked_for() {
+fn seek_finds_the_first_frame_that_reaches_the_seq() {
     let segment = filled();
     let (_, walked) = walked(&segment.file());
     let data = SegmentData::read(&segment.file());
@@ -356,7 +356,7 @@ fn the_next_frame_is_the_one_that_reaches_the_seq_asked_for() {
 }
 
 #[test]
-fn frames_that_are_passed_over_are_not_checked_and_the_one_found_is() {
+fn only_the_frame_that_is_found_is_verified() {
     let mut segment = Segment::new();
     let at = [b"one", b"two", b"six"].map(|entry| segment.append(&[entry]).0);
     let data = SegmentData::read(&segment.file());
@@ -375,7 +375,7 @@ fn frames_that_are_passed_over_are_not_checked_and_the_one_found_is() {
 /// A block may end anywhere. What is read again with as many bytes as were asked for gives the
 /// rest.
 #[test]
-fn a_block_that_ends_within_a_frame_says_where_and_how_much_is_missing() {
+fn an_incomplete_frame_states_the_bytes_it_needs() {
     let segment = filled();
     let data = SegmentData::read(&segment.file());
     let end = segment.offset().0;
@@ -407,7 +407,7 @@ fn a_block_that_ends_within_a_frame_says_where_and_how_much_is_missing() {
 }
 
 #[test]
-fn damage_is_told_by_kind_and_place() {
+fn damage_is_reported_with_its_kind_and_offset() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     let at = segment.offset().0;
@@ -438,7 +438,7 @@ fn damage_is_told_by_kind_and_place() {
 }
 
 #[test]
-fn a_newer_frame_is_no_damage() {
+fn a_newer_frame_is_not_damage() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     let at = segment.offset().0;
@@ -452,7 +452,7 @@ fn a_newer_frame_is_no_damage() {
 }
 
 #[test]
-fn a_frame_over_the_bound_for_reading_is_refused_as_such() {
+fn a_frame_over_the_bound_for_reading_is_refused() {
     let mut segment = Segment::new();
     let at = segment.append(&[&[7; 1000]]);
     let data = SegmentData::read(&segment.file());
@@ -467,7 +467,7 @@ fn a_frame_over_the_bound_for_reading_is_refused_as_such() {
 /// Index blocks have their own bound: those of a CLOSE in the chain are passed over, whatever their
 /// length.
 #[test]
-fn a_control_frame_is_passed_over_however_long_it_is() {
+fn a_control_frame_of_any_length_is_skipped() {
     static INDEX: [u8; 3000] = [7; 3000];
     let mut segment = Segment::with(&header(), 20_000);
     segment.append(&[b"one"]);
