@@ -36,7 +36,8 @@ fn a_flag_shows_the_value_published_before_it() {
         let published = Arc::new(Published::new(Arc::new(AtomicU64::new(1))));
         let flag = Arc::new(AtomicBool::new(false));
         let writer = spawn({
-            let (published, flag) = (Arc::clone(&published), Arc::clone(&flag));
+            let published = Arc::clone(&published);
+            let flag = Arc::clone(&flag);
             move || {
                 let second = Arc::new(AtomicU64::new(0));
                 second.store(2, Ordering::Relaxed);
@@ -93,7 +94,8 @@ fn one_key_is_loaded_once_at_a_time() {
         let loading = Arc::new(AtomicUsize::new(0));
         let loads = Arc::new(AtomicUsize::new(0));
         let caller = {
-            let (cache, loads) = (Arc::clone(&cache), Arc::clone(&loads));
+            let cache = Arc::clone(&cache);
+            let loads = Arc::clone(&loads);
             move || {
                 let value = cache.get_or_load(KEY, || {
                     assert_eq!(loading.fetch_add(1, Ordering::SeqCst), 0, "two loads at the same time");
@@ -140,7 +142,8 @@ fn a_load_that_began_before_a_removal_is_not_kept() {
         let file_is_there = Arc::new(AtomicBool::new(true));
         let loading = Arc::new(AtomicUsize::new(0));
         let reader = {
-            let (cache, file_is_there) = (Arc::clone(&cache), Arc::clone(&file_is_there));
+            let cache = Arc::clone(&cache);
+            let file_is_there = Arc::clone(&file_is_there);
             move || {
                 let loaded = cache.get_or_load(KEY, || {
                     assert_eq!(loading.fetch_add(1, Ordering::SeqCst), 0, "two loads at the same time");
@@ -171,7 +174,8 @@ fn a_clear_does_not_keep_a_removed_index() {
         let cache = cache();
         let file_is_there = Arc::new(AtomicBool::new(true));
         let reader = spawn({
-            let (cache, file_is_there) = (Arc::clone(&cache), Arc::clone(&file_is_there));
+            let cache = Arc::clone(&cache);
+            let file_is_there = Arc::clone(&file_is_there);
             move || {
                 let load = || if file_is_there.load(Ordering::SeqCst) { Ok((42, 1)) } else { Err(()) };
                 let loaded = cache.get_or_load(KEY, load);

@@ -50,7 +50,8 @@ fn callers_of_many_keys_have_their_values_within_the_limits() {
     let cache = Arc::new(Cache::new(LIMITS));
     let loading: Arc<[AtomicBool; KEYS]> = Arc::new(std::array::from_fn(|_| AtomicBool::new(false)));
     let callers = [1usize, 2, 3].map(|caller| {
-        let (cache, loading) = (Arc::clone(&cache), Arc::clone(&loading));
+        let cache = Arc::clone(&cache);
+        let loading = Arc::clone(&loading);
         spawn(move || {
             let mut random = caller;
             for round in 0..20_000 {
@@ -122,7 +123,8 @@ fn a_loader_that_panics_leaves_nobody_waiting() {
     let cache = Arc::new(Cache::new(CacheLimits { bytes_max: 100, entries_max: 10 }));
     let gate = Gate::new();
     let panicking = spawn({
-        let (cache, gate) = (Arc::clone(&cache), Arc::clone(&gate));
+        let cache = Arc::clone(&cache);
+        let gate = Arc::clone(&gate);
         move || {
             cache.get_or_load(scenarios::KEY, || -> Result<(u32, usize), Infallible> {
                 gate.pass();
@@ -150,7 +152,8 @@ fn a_caller_that_comes_after_a_removal_does_not_take_what_was_loaded_before_it()
     let cache = Arc::new(Cache::new(CacheLimits { bytes_max: 100, entries_max: 10 }));
     let gate = Gate::new();
     let before = spawn({
-        let (cache, gate) = (Arc::clone(&cache), Arc::clone(&gate));
+        let cache = Arc::clone(&cache);
+        let gate = Arc::clone(&gate);
         move || {
             cache.get_or_load(scenarios::KEY, || {
                 gate.pass();
@@ -178,7 +181,8 @@ fn a_value_too_large_to_keep_reaches_those_who_waited_for_it() {
     let cache = Arc::new(Cache::new(CacheLimits { bytes_max: 100, entries_max: 10 }));
     let gate = Gate::new();
     let loading = spawn({
-        let (cache, gate) = (Arc::clone(&cache), Arc::clone(&gate));
+        let cache = Arc::clone(&cache);
+        let gate = Arc::clone(&gate);
         move || {
             cache.get_or_load(scenarios::KEY, || {
                 gate.pass();

@@ -1,4 +1,4 @@
-//! The cache in one thread: what it keeps, what goes first, what it counts.
+//! The cache in one thread: limits, order of eviction, counts.
 #![cfg(not(stratawal_loom))]
 
 use std::convert::Infallible;
@@ -15,7 +15,7 @@ fn cache<T>(bytes_max: usize, entries_max: usize) -> Cache<T> {
     Cache::new(CacheLimits { bytes_max, entries_max })
 }
 
-/// Asks for `generation`, which loads as itself; says whether it had to be loaded.
+/// Gets the value of `generation`, and returns whether it was loaded.
 fn ask(cache: &Cache<u32>, generation: u32, weight: usize) -> bool {
     let mut is_loaded = false;
     let value = cache.get_or_load(key(generation), || {
@@ -138,7 +138,7 @@ fn a_cleared_cache_is_empty_and_can_be_filled() {
     let cache = cache(100, 10);
     let held = cache.get_or_load(key(1), || Ok::<_, Infallible>((1, 10))).unwrap();
     ask(&cache, 2, 10);
-    // What is loaded when the cache is cleared is kept.
+    // A value whose load runs while the cache is cleared is kept.
     let loaded = cache.get_or_load(key(3), || {
         cache.clear();
         Ok::<_, Infallible>((3, 10))
@@ -172,7 +172,7 @@ fn a_loader_may_use_the_cache_for_other_keys() {
     assert_eq!(cache.stats().entries, 2);
 }
 
-/// A value that looks into its cache when it is dropped.
+/// A value that uses its cache when it is dropped.
 struct CallsBack(std::sync::Weak<Cache<CallsBack>>);
 
 impl Drop for CallsBack {

@@ -1,4 +1,4 @@
-//! Searching: sealed and active indexes against a walk over the frames.
+//! Searching: sealed and active indexes against a linear search over the frames.
 #![cfg(not(stratawal_loom))]
 
 use proptest::prelude::*;
@@ -56,7 +56,7 @@ proptest! {
         let index = build(every_bytes, &frames);
         for timestamp in 0..frames.last().map_or(3, |frame| frame.timestamp + 2) {
             let Some(span) = index.floor_time(timestamp) else { prop_assert!(frames.is_empty()); continue };
-            // It lies in the span, or is the first frame of the one after.
+            // The frame lies in the span, or is the first frame of the next.
             if let Some(first) = frames.iter().find(|frame| frame.timestamp >= timestamp) {
                 prop_assert!(span.point.offset <= first.offset);
                 prop_assert!(span.next.is_none_or(|next| first.offset <= next.offset));
@@ -92,7 +92,7 @@ proptest! {
         let earlier = build(4_096, before);
         let active = ActiveIndex::from_points(4_096, earlier.points()).unwrap();
         write(&active, after);
-        // The first frame behind them is a point, wherever it lies.
+        // The first frame after the points becomes a point, wherever it is.
         let expected = [earlier.points(), build(4_096, after).points()].concat();
         prop_assert_eq!(active.to_index(), Index::from_points(expected).unwrap());
     }
@@ -114,7 +114,7 @@ fn an_index_without_points_finds_nothing() {
 #[test]
 fn frames_of_one_time_in_two_spans_are_found() {
     let point = |seq, timestamp| IndexPoint { seq, offset: 100 * seq, timestamp };
-    // A frame of time 20 may stand between the first two points.
+    // A frame of time 20 may lie between the first two points.
     let index = Index::from_points(vec![point(1, 10), point(5, 20), point(9, 20)]).unwrap();
     assert_eq!(index.floor_time(20), Some(Span { point: point(1, 10), next: Some(point(5, 20)) }));
     assert_eq!(index.floor_time(21), Some(Span { point: point(9, 20), next: None }));
@@ -136,7 +136,7 @@ fn an_active_index_refuses_unordered_points() {
     assert!(ActiveIndex::from_points(4_096, &[point(2), point(1)]).is_err());
     let active = ActiveIndex::from_points(4_096, &[point(2)]).unwrap();
     assert!(active.push(2, 5_000, 0).is_err());
-    assert!(active.push(3, 300, 0).unwrap(), "the first frame behind them");
+    assert!(active.push(3, 300, 0).unwrap(), "the first frame after the points");
     assert!(!active.push(4, 400, 0).unwrap(), "too near for a point");
     assert!(active.push(5, 5_000, 0).unwrap());
 }

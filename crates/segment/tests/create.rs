@@ -1,6 +1,6 @@
-//! Rule H: a segment is written under a temporary name, synced, renamed, its folder synced; only
-//! then does any frame go in. What fails before the rename is undone; from the rename on nothing is
-//! known.
+//! Creating a segment by rule H: it is written under a temporary name, synced and renamed, and the
+//! directory is synced; then frames are written. A failure before the rename is undone. After a
+//! later failure the outcome is not known.
 
 mod common;
 
@@ -16,7 +16,7 @@ use stratawal_storage::Storage;
 const NAME: &str = "00000000000000000040-00000003.seg";
 const TEMPORARY: &str = ".tmp-00000000000000000040-00000003.seg";
 
-/// What a creation does, in this order.
+/// The operations of a creation, in order.
 const OPERATIONS: [&str; 6] =
     ["create T", "preallocate T 8200", "write T 0+128", "sync T", "rename T N", "sync folder s"];
 const RENAME: usize = 4;
@@ -97,7 +97,7 @@ fn a_failure_before_the_rename_is_undone() {
             expected.truncate(nth + 1);
             expected.push(format!("remove {TEMPORARY}"));
             assert_eq!(storage.take_log(), expected);
-            // The stream goes on, with the same generation too.
+            // The stream can continue, and use the same generation.
             create(&storage.shared(), dir(), &header(), 5000).unwrap();
         }
     }
@@ -235,7 +235,7 @@ fn a_flipped_header_bit_is_damage_or_a_newer_format() {
         let error = file_of(&bytes, id).expect_err("it does not open");
         assert!(matches!(error.kind(), ErrorKind::Header(_)), "bit {bit}: {error}");
         assert_eq!(error.offset().map(|at| at.0), Some(0), "bit {bit}");
-        // A version's checksum may be another one, so the version is believed before it.
+        // Another version may have another checksum, so the version is read first.
         let version = (8..12).contains(&(bit / 8)) && bit != 64;
         assert_eq!((error.is_newer(), error.is_damage()), (version, !version), "bit {bit}: {error}");
         bytes[bit / 8] ^= 1 << (bit % 8);
@@ -268,7 +268,8 @@ fn a_newer_header_is_not_damage() {
         assert!(error.is_newer() && !error.is_damage(), "{error}");
     }
     let mut compatible = header();
-    (compatible.features.compatible, compatible.features.read_only_compatible) = (4, 8);
+    compatible.features.compatible = 4;
+    compatible.features.read_only_compatible = 8;
     let file = file_of(&compatible.encode(), SegmentId::of(&header())).unwrap();
     assert_eq!(*file.header(), compatible, "whoever opens it sees what it must not do");
 }

@@ -1,4 +1,4 @@
-//! How a segment ends: SEAL, CLOSE, trailer, cut; and how it goes on behind a CLOSE.
+//! Finishing a segment with SEAL or CLOSE, trailer and trim, and continuing after a CLOSE.
 
 mod common;
 
@@ -24,7 +24,8 @@ fn a_footer_reads_back_as_written() {
         let mut segment = Segment::new();
         segment.append(&[b"one", b"two"]);
         segment.append(&[b"three"]);
-        let (at, end) = (segment.offset(), segment.end(kind, b"index"));
+        let at = segment.offset();
+        let end = segment.end(kind, b"index");
         segment.finish(kind, b"index");
         let file = segment.file();
         let finished = file.finished().unwrap().expect("it is finished");
@@ -54,17 +55,17 @@ fn peek_footer_does_not_read_the_payload() {
         let expected = FooterSummary { end_seq: SeqNo(42), kind };
         assert_eq!(segment.file().peek_footer().unwrap(), Some(expected));
         assert_eq!(segment.file().finished().unwrap().map(|finished| finished.summary()), Some(expected));
-        // In the index block, which the payload's checksum covers.
+        // A byte of the index block, which the payload's checksum covers.
         segment.poke(b"?", at.0 + 40 + 56);
         assert_eq!(segment.file().peek_footer().unwrap(), Some(expected));
         assert!(segment.file().finished().unwrap().is_none());
-        // In the header of the frame.
+        // A byte of the frame's header.
         segment.poke(b"?", at.0 + 8);
         assert_eq!(segment.file().peek_footer().unwrap(), None);
     }
 }
 
-/// At each distance from a multiple of 4 KiB that there is.
+/// The footer ends at every possible distance from a multiple of 4 KiB.
 #[test]
 fn a_trimmed_file_never_has_an_active_length() {
     static INDEX: [u8; 5] = [7; 5];
@@ -77,7 +78,8 @@ fn a_trimmed_file_never_has_an_active_length() {
             let at = segment.offset();
             assert!(segment.file().has_active_len());
             let unpadded = at.0 + (40 + 56 + index.len() as u64).next_multiple_of(8) + 16;
-            let (context, end) = (segment.context(), segment.end(kind, index));
+            let context = segment.context();
+            let end = segment.end(kind, index);
             segment.writer.finish(&mut segment.preallocation, &context, end).unwrap();
             assert!(segment.file().has_active_len(), "not cut before it is durable");
             segment.sync();
@@ -118,16 +120,16 @@ fn a_file_truncated_anywhere_is_not_finished() {
         let mut segment = Segment::with(&header(), 20_000);
         segment.append(&[&[7; 9000]]);
         segment.finish(kind, b"index");
-        let (bytes, id) = (segment.storage.bytes(), segment.id());
+        let bytes = segment.storage.bytes();
+        let id = segment.id();
         for len in (128..bytes.len()).rev() {
-            // Each byte near the end and near the borders of blocks, some elsewhere.
+            // Each length near the end and near block boundaries, and some others.
             if len + 200 < bytes.len() && len % 4096 > 20 && len % 97 != 0 {
                 continue;
             }
             let file = file_of(&bytes[..len], id).unwrap();
             assert!(file.finished().unwrap().is_none(), "{len} of {} bytes", bytes.len());
-            // No border of a block or page looks like a file being written: that is what the 8
-            // bytes are for.
+            // An active length is never at a block or page boundary: it is 8 bytes longer.
             assert!(!file.has_active_len() || len % 4096 == 8, "{len}");
         }
         assert!(file_of(&bytes, id).unwrap().finished().unwrap().is_some());
@@ -141,10 +143,12 @@ fn a_flipped_bit_of_a_footer_or_trailer_is_found() {
         segment.append(&[b"one"]);
         let from = usize::try_from(segment.offset().0).unwrap();
         segment.finish(kind, b"an index block of 27 bytes.");
-        let (mut bytes, id) = (segment.storage.bytes(), segment.id());
-        // 40 of header, 56 and 27 of payload; then 5 zeros of alignment that nobody looks at; then
-        // the trailer.
-        let (payload_end, trailer) = (from + 40 + 56 + 27, bytes.len() - 16);
+        let mut bytes = segment.storage.bytes();
+        let id = segment.id();
+        // A header of 40 bytes, a payload of 56 and 27 bytes, 5 zeros of alignment, which are not
+        // checked, and the trailer.
+        let payload_end = from + 40 + 56 + 27;
+        let trailer = bytes.len() - 16;
         assert_eq!(trailer, payload_end + 5);
         for bit in from * 8..bytes.len() * 8 {
             let in_zeros = (payload_end..trailer).contains(&(bit / 8));
@@ -156,7 +160,7 @@ fn a_flipped_bit_of_a_footer_or_trailer_is_found() {
     }
 }
 
-/// A segment whose last 16 bytes are a valid trailer that names `position`.
+/// A segment file whose last 16 bytes are a valid trailer that names `position`.
 fn with_trailer(segment: &Segment, position: u64) -> Vec<u8> {
     let mut bytes = segment.storage.bytes();
     let at = bytes.len() - 16;
@@ -172,7 +176,8 @@ fn a_trailer_counts_only_right_after_its_footer() {
     segment.close();
     segment.resume_after_close();
     segment.append(&[b"two"]);
-    let (close, seal) = (segment.closed_at.unwrap().0, segment.offset().0);
+    let close = segment.closed_at.unwrap().0;
+    let seal = segment.offset().0;
     segment.seal();
     let id = segment.id();
     let len = segment.file().len();
@@ -245,7 +250,7 @@ fn each_close_names_the_close_before_it() {
     let mut at = closes.last().copied();
     while let Some(offset) = at {
         assert_eq!(closes.pop(), Some(offset));
-        let close = file.close_at(offset).unwrap().expect("there is a CLOSE");
+        let close = file.close_at(offset).unwrap().expect("the CLOSE exists");
         assert_eq!((close.offset, &close.footer.index[..]), (offset, &b"points"[..]));
         at = match close.footer.kind {
             FooterKind::Close { previous } => previous,
@@ -285,10 +290,12 @@ fn the_close_is_synced_again_before_its_trailer_goes() {
         let mut segment = Segment::new();
         segment.append(&[b"one"]);
         segment.close();
-        let (close, before) = (segment.closed_at.unwrap().0, segment.storage.bytes());
+        let close = segment.closed_at.unwrap().0;
+        let before = segment.storage.bytes();
         segment.storage.take_log();
         segment.resume_after_close();
-        let (tail, len) = (segment.offset(), before.len() as u64);
+        let tail = segment.offset();
+        let len = before.len() as u64;
         match booking {
             0 => segment.preallocation.ensure(&tail, 48).unwrap(),
             1 => segment.preallocation.ensure_control(&tail, 0).unwrap(),
@@ -306,7 +313,7 @@ fn the_close_is_synced_again_before_its_trailer_goes() {
         assert!(!segment.preallocation.is_after_close());
         segment.preallocation.ensure_control(&tail, 48).unwrap();
         assert_eq!(segment.storage.take_log(), [] as [String; 0], "once is enough");
-        // Now it is an ordinary frame of the chain, and what was its trailer is none.
+        // The CLOSE is an ordinary frame of the chain now, and its trailer was overwritten.
         let (chain, frames) = walked(&segment.file());
         assert_eq!((chain.close, chain.end, frames.len()), (Some(ByteOffset(close)), tail, 2));
         assert!(segment.file().finished().unwrap().is_none());
@@ -326,7 +333,7 @@ fn nothing_follows_a_close_that_cannot_be_rewritten() {
             let error = segment.preallocation.ensure(&tail, 48).unwrap_err();
             assert!(!error.is_full() && segment.preallocation.is_after_close(), "operation {nth}: {error}");
             assert_eq!(segment.storage.take_log().len(), nth + 1);
-            // However far it came, a reader finds the entries, up to the CLOSE and with it.
+            // Wherever it failed, a reader finds the entries and the CLOSE.
             let (chain, _) = walked(&segment.file());
             assert_eq!((chain.end_seq, chain.end), (SeqNo(41), tail), "operation {nth}");
             assert!(segment.file().has_active_len() || segment.file().finished().unwrap().is_some());
@@ -341,7 +348,9 @@ fn a_full_disk_leaves_a_closed_segment_closed() {
     segment.close();
     segment.resume_after_close();
     segment.storage.leave_room(100);
-    let (tree, context, place) = (segment.storage.tree(), segment.context(), segment.offset());
+    let tree = segment.storage.tree();
+    let context = segment.context();
+    let place = segment.offset();
     for _ in 0..3 {
         assert!(segment.preallocation.ensure(&place, 48).unwrap_err().is_full());
         assert!(segment.preallocation.ensure_control(&place, 48).unwrap_err().is_full());
@@ -356,7 +365,7 @@ fn a_full_disk_leaves_a_closed_segment_closed() {
     assert_eq!(walked(&segment.file()).0.end_seq, SeqNo(42));
 }
 
-/// Where a full disk shows only at the write or the sync.
+/// The disk reports that it is full only at the write or the sync.
 #[test]
 fn extending_a_closed_file_can_be_tried_again() {
     for nth in 0..3 {
@@ -370,7 +379,7 @@ fn extending_a_closed_file_can_be_tried_again() {
         assert!(segment.preallocation.is_after_close(), "operation {nth}");
         segment.storage.take_log();
         segment.append(&[b"two"]);
-        // Whatever was done before: the CLOSE is made sure before its trailer goes.
+        // The CLOSE is written and synced again before its trailer is overwritten.
         let log = segment.storage.take_log();
         let verbs: Vec<&str> = log.iter().filter_map(|what| what.split(' ').next()).collect();
         assert_eq!(verbs, ["preallocate", "write", "sync", "write"], "operation {nth}");
@@ -391,7 +400,7 @@ fn control_frames_can_follow_a_close() {
         assert_eq!(frames.len(), if kind == SEAL { 3 } else { 4 });
         assert_eq!(chain.start, Some(SeqNo(if kind == SEAL { 41 } else { 12 })), "the last START or CLOSE counts");
         assert_eq!(segment.file().finished().unwrap().expect("it is finished").footer.kind, kind);
-        // And at once, with nothing between.
+        // A footer right after the CLOSE.
         let mut segment = Segment::new();
         segment.close();
         segment.resume_after_close();
@@ -419,7 +428,7 @@ fn a_thousand_runs_share_one_file() {
         segment.resume_after_close();
     }
     assert_eq!(segment.storage.tree().len(), 1);
-    assert!(ends.windows(2).all(|pair| pair[0] < pair[1]), "each goes on behind the one before");
+    assert!(ends.windows(2).all(|pair| pair[0] < pair[1]), "each continues after the one before");
     let (chain, frames) = walked(&segment.file());
     assert_eq!((chain.end_seq.0, chain.close), (segment.next, segment.closed_at));
     assert_eq!(frames.iter().filter(|(_, frame)| frame.is_control()).count(), 1000);
@@ -441,7 +450,7 @@ fn the_shortest_frame_overwrites_a_trailer() {
     assert!(segment.file().finished().unwrap().is_none());
 }
 
-/// A stored frame that looks like an end, and a trailer behind it: what a hostile entry may hold.
+/// The entry holds the bytes of a valid footer and of its trailer.
 #[test]
 fn a_footer_inside_an_entry_does_not_end_the_chain() {
     let mut segment = Segment::new();
@@ -451,7 +460,7 @@ fn a_footer_inside_an_entry_does_not_end_the_chain() {
     encode_control(&mut inner, &place, SeqNo(41), 1, Some(SeqNo(40)), &end);
     inner.extend(Trailer { footer_offset: place.offset }.encode(place.salt));
     segment.append(&[&inner]);
-    segment.append(&[b"behind"]);
+    segment.append(&[b"second"]);
     let (chain, frames) = walked(&segment.file());
     assert_eq!((chain.end_seq, chain.seal, frames.len()), (SeqNo(42), None, 2));
 }

@@ -1,5 +1,5 @@
-//! Files that rotted or were made to do harm: no panic, no allocation from a length that was not
-//! checked, and of a chain only what stands before the damage.
+//! Damaged and hostile files cause no panic and no allocation from an unchecked length, and a chain
+//! has only frames before the damage.
 
 mod common;
 
@@ -10,7 +10,7 @@ use common::{HEADER_LEN, Raw, Rng, Segment, file_of, header, raw, walked};
 use stratawal_frame::{ByteOffset, FrameHeader, SeqNo, Trailer};
 use stratawal_segment::{Chain, CursorStep, ErrorKind, FrameCursor, SegmentData, SegmentFile, SegmentId};
 
-/// The system's allocator, which also keeps the largest size that each thread asked for.
+/// The system's allocator, which also records the largest size that each thread requests.
 struct Watched;
 
 thread_local! {
@@ -21,12 +21,12 @@ fn note(size: usize) {
     LARGEST.with(|largest| largest.set(largest.get().max(size)));
 }
 
-// SAFETY: everything is handed on to the system's allocator as it came; taking note allocates
-// nothing.
+// SAFETY: every call is passed on to the system's allocator unchanged, and recording a size does
+// not allocate.
 unsafe impl GlobalAlloc for Watched {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note(layout.size());
-        // SAFETY: the caller's promises are those that are asked for here.
+        // SAFETY: the caller has given the same promises that `System` requires.
         unsafe { System.alloc(layout) }
     }
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
@@ -48,17 +48,17 @@ unsafe impl GlobalAlloc for Watched {
 #[global_allocator]
 static ALLOCATOR: Watched = Watched;
 
-/// The largest allocation that `f` asks for.
+/// The size of the largest allocation that `f` requests.
 fn largest(f: impl FnOnce()) -> usize {
     LARGEST.with(|largest| largest.set(0));
     f();
     LARGEST.with(Cell::get)
 }
 
-/// What is read at a time, and a little.
+/// More than a window of a scan.
 const WINDOW: usize = (256 << 10) + 4096;
 
-/// Everything that recovery asks of a file.
+/// Calls every function that recovery calls for a file.
 fn look_at_everything(file: &SegmentFile) {
     let end = file.scan_chain(&mut |_, _| ()).map_or(ByteOffset(HEADER_LEN), |chain| chain.end);
     let _ = file.attestations(end);
@@ -108,7 +108,8 @@ fn a_trailer_that_names_any_offset_allocates_little() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     segment.seal();
-    let (mut bytes, id) = (segment.storage.bytes(), segment.id());
+    let mut bytes = segment.storage.bytes();
+    let id = segment.id();
     let at = bytes.len() - 16;
     for position in (0..400).chain((0..64).map(|bit| 1 << bit)).chain((0..64).map(|bit| u64::MAX >> bit)) {
         bytes[at..].copy_from_slice(&Trailer { footer_offset: ByteOffset(position) }.encode(header().salt));
@@ -139,7 +140,7 @@ fn a_frame_over_the_bound_for_reading_allocates_nothing() {
     assert!(asked < 4096, "{asked}");
 }
 
-/// The same content at four moments of a segment's life.
+/// Four states of a segment with the same entries.
 fn lives() -> [(&'static str, Segment); 4] {
     let written = || {
         let mut segment = Segment::new();
@@ -160,14 +161,14 @@ fn lives() -> [(&'static str, Segment); 4] {
     resumed.append(&[b"six"]);
     resumed.sync();
     resumed.mark();
-    // Less of the zeros that are reserved.
+    // Fewer preallocated zeros.
     for segment in [&active, &resumed] {
         segment.set_len(4104);
     }
     [("active", active), ("sealed", sealed), ("closed", closed), ("resumed", resumed)]
 }
 
-/// What was seen before anything rotted.
+/// A file before any damage.
 struct SpanState {
     chain: Chain,
     frames: Vec<(u64, FrameHeader)>,
@@ -180,13 +181,13 @@ fn see(bytes: &[u8], id: SegmentId) -> SpanState {
     SpanState { chain, frames, attested: file.attestations(ByteOffset(HEADER_LEN)).unwrap().attested }
 }
 
-/// Where the bytes of frame `i` end, the zeros of its alignment not included.
+/// The end of the bytes of frame `i`, without the zeros of its alignment.
 fn payload_end(seen: &SpanState, i: usize) -> u64 {
     seen.frames[i].0 + 40 + u64::from(seen.frames[i].1.payload_len)
 }
 
-/// Looks at `bytes`, of which those in `from..to` rotted: the frames before are seen, and no others
-/// than before.
+/// Checks `bytes`, which are damaged in `from..to`: the frames before the damage are found, and no
+/// frame that was not in the file before.
 fn check_rotten(what: &str, bytes: &[u8], id: SegmentId, right: &SpanState, from: u64, to: u64) {
     let file = file_of(bytes, id).unwrap();
     let (chain, frames) = walked(&file);
@@ -196,7 +197,7 @@ fn check_rotten(what: &str, bytes: &[u8], id: SegmentId, right: &SpanState, from
     if hit.is_none() {
         assert_eq!((chain.end, chain.end_seq), (right.chain.end, right.chain.end_seq), "{what}");
     }
-    // A SEAL is seen or not, and never another one.
+    // The SEAL is found, or no SEAL is.
     assert!(chain.seal.is_none() || chain.seal == right.chain.seal, "{what}");
     assert!(file.attestations(ByteOffset(HEADER_LEN)).unwrap().attested <= right.attested, "{what}");
     look_at_everything(&file);
@@ -205,11 +206,12 @@ fn check_rotten(what: &str, bytes: &[u8], id: SegmentId, right: &SpanState, from
 #[test]
 fn a_flipped_bit_ends_the_chain_or_changes_nothing() {
     for (life, segment) in lives() {
-        let (mut bytes, id) = (segment.storage.bytes(), segment.id());
+        let mut bytes = segment.storage.bytes();
+        let id = segment.id();
         let right = see(&bytes, id);
         let used = usize::try_from(right.chain.end.0).unwrap() + 200;
         for at in 128..bytes.len() {
-            // Behind what was written there are zeros; a few of them will do.
+            // Only some of the zeros after the last frame.
             if at > used && at % 61 != 0 {
                 continue;
             }
@@ -226,14 +228,15 @@ fn a_flipped_bit_ends_the_chain_or_changes_nothing() {
 #[test]
 fn a_run_of_zeros_ends_the_chain_or_changes_nothing() {
     for (life, segment) in lives() {
-        let (bytes, id) = (segment.storage.bytes(), segment.id());
+        let bytes = segment.storage.bytes();
+        let id = segment.id();
         let right = see(&bytes, id);
         let used = (usize::try_from(right.chain.end.0).unwrap() + 200).min(bytes.len());
         for (from, len) in (128..used).flat_map(|from| [8, 40, 64, 512].map(|len| (from, len))) {
             let mut rotten = bytes.clone();
             let to = (from + len).min(bytes.len());
             rotten[from..to].fill(0);
-            // What was zeros before has not rotted.
+            // Zeros written over zeros are not damage.
             let Some(first) = (from..to).find(|&i| bytes[i] != 0) else { continue };
             let last = (from..to).rfind(|&i| bytes[i] != 0).unwrap_or(first);
             let what = format!("{life}: {len} bytes at {from}");
@@ -245,7 +248,8 @@ fn a_run_of_zeros_ends_the_chain_or_changes_nothing() {
 #[test]
 fn a_truncated_file_keeps_its_whole_frames() {
     for (life, segment) in lives() {
-        let (bytes, id) = (segment.storage.bytes(), segment.id());
+        let bytes = segment.storage.bytes();
+        let id = segment.id();
         let right = see(&bytes, id);
         let used = (usize::try_from(right.chain.end.0).unwrap() + 200).min(bytes.len());
         for len in 128..used {
@@ -271,12 +275,14 @@ fn garbage_is_read_without_a_panic() {
         let mut rng = Rng(seed);
         let (life, bytes, id, right) = &lives[usize::try_from(rng.below(4)).unwrap()];
         let mut bytes = bytes.clone();
-        let (mut from, mut to) = (bytes.len(), 0);
+        let mut from = bytes.len();
+        let mut to = 0;
         for _ in 0..=rng.below(5) {
             let at = usize::try_from(128 + rng.below(bytes.len().min(900) as u64 - 128)).unwrap();
             let end = (at + usize::try_from(rng.below(60)).unwrap()).min(bytes.len());
             bytes[at..end].fill_with(|| rng.next() as u8);
-            (from, to) = (from.min(at), to.max(end));
+            from = from.min(at);
+            to = to.max(end);
         }
         let file = file_of(&bytes, *id).unwrap();
         let (_, frames) = walked(&file);
@@ -286,8 +292,7 @@ fn garbage_is_read_without_a_panic() {
     }
 }
 
-/// Frames that are valid in their checksums and otherwise anything: what somebody who knows the
-/// salt can write.
+/// An attacker who knows the salt can write frames with right checksums and any fields.
 #[test]
 fn frames_of_any_fields_are_read_without_a_panic() {
     for seed in 0..2000 {

@@ -1,5 +1,4 @@
-//! Preallocation: booked before a seq is given, so that a full disk refuses an append whole; and the rule
-//! of Length.
+//! Preallocation: a full disk refuses an append as a whole, and the rule of Length holds.
 
 mod common;
 
@@ -37,7 +36,8 @@ fn an_active_file_has_its_length_and_control_room() {
         let mut rng = Rng(seed);
         let mut segment = Segment::with(&header(), 9 + rng.below(10_000));
         for step in 0..40 {
-            let (at, bytes) = (ByteOffset(128 + rng.below(100_000) / 8 * 8), rng.below(30_000));
+            let at = ByteOffset(128 + rng.below(100_000) / 8 * 8);
+            let bytes = rng.below(30_000);
             let before = segment.preallocation.preallocated();
             segment.preallocation.ensure(&at, bytes).unwrap();
             let len = segment.file().len();
@@ -79,7 +79,9 @@ fn a_full_disk_changes_nothing() {
     segment.append(&[b"one"]);
     segment.mark();
     segment.storage.leave_room(4095);
-    let (tree, reserved, tail) = (segment.storage.tree(), segment.preallocation.preallocated(), segment.offset());
+    let tree = segment.storage.tree();
+    let reserved = segment.preallocation.preallocated();
+    let tail = segment.offset();
     for bytes in [1 << 40, 5000, 4096] {
         for _ in 0..3 {
             let error = segment.preallocation.ensure(&tail, bytes).unwrap_err();
@@ -108,7 +110,7 @@ fn a_nearly_full_disk_gives_just_the_need() {
 
 #[test]
 fn another_error_is_not_a_full_disk() {
-    // It would grow ahead, so there is less to be had.
+    // It tries to extend the file further than it needs, so it asks twice.
     let mut segment = Segment::with(&header(), 100_000);
     let (len, tail) =
         (segment.preallocation.preallocated(), ByteOffset(segment.preallocation.preallocated() - CONTROL_RESERVE));
@@ -119,7 +121,7 @@ fn another_error_is_not_a_full_disk() {
     assert_eq!(segment.preallocation.preallocated(), len);
 }
 
-/// Fills the segment until no append fits, on a disk that has no room for more.
+/// A segment that no further append fits into, on a full disk.
 fn full() -> Segment {
     let mut segment = Segment::with(&header(), 20_000);
     segment.storage.leave_room(0);
@@ -158,7 +160,9 @@ fn a_start_without_room_leaves_room_for_a_footer() {
     for kind in [FooterKind::Seal { successor: Generation(4), salt: Salt(40) }, FooterKind::Close { previous: None }] {
         let mut segment = full();
         let error = loop {
-            let (tree, at, context) = (segment.storage.tree(), segment.offset(), segment.context());
+            let tree = segment.storage.tree();
+            let at = segment.offset();
+            let context = segment.context();
             if let Err(error) = segment.writer.write_start(&mut segment.preallocation, &context, SeqNo(40)) {
                 assert!(segment.storage.tree() == tree && segment.offset() == at);
                 break error;
@@ -183,8 +187,8 @@ fn a_footer_without_room_drops_its_index() {
         segment.finish(kind, &INDEX);
         let finished = segment.file().finished().unwrap().expect("it is finished");
         assert_eq!((finished.footer.kind, finished.footer.index.len()), (kind, 0));
-        assert_eq!(finished.footer, segment.end(kind, b""), "all else is there");
-        // With room for it, it is there.
+        assert_eq!(finished.footer, segment.end(kind, b""), "everything else is in it");
+        // With room for the index, the footer has it.
         let mut segment = full();
         segment.storage.make_room();
         segment.finish(kind, &INDEX);
@@ -196,13 +200,16 @@ fn a_footer_without_room_drops_its_index() {
 fn a_footer_without_any_room_writes_nothing() {
     let mut segment = full();
     let kind = FooterKind::Seal { successor: Generation(4), salt: Salt(40) };
-    // As no caller does who books first.
+    // A caller that preallocates first does not do this.
     while segment.preallocation.preallocated() - segment.offset().0 >= 112 {
         let frame = data_frame(&segment.writer.next_position(), segment.next, None, &[b"entry"]);
         segment.writer.append(&frame).unwrap();
-        (segment.next, segment.entries) = (segment.next + 1, segment.entries + 1);
+        segment.next += 1;
+        segment.entries += 1;
     }
-    let (tree, context, end) = (segment.storage.tree(), segment.context(), segment.end(kind, b"index"));
+    let tree = segment.storage.tree();
+    let context = segment.context();
+    let end = segment.end(kind, b"index");
     let error = segment.writer.finish(&mut segment.preallocation, &context, end.clone()).unwrap_err();
     assert!(error.is_full(), "{error}");
     assert!(segment.storage.tree() == tree);
@@ -220,7 +227,8 @@ fn any_refusal_drops_the_index_and_not_the_footer() {
     let mut segment = full();
     segment.storage.make_room();
     segment.storage.fail(fault(0, IoKind::Other));
-    let (context, end) = (segment.context(), segment.end(FooterKind::Close { previous: None }, &INDEX));
+    let context = segment.context();
+    let end = segment.end(FooterKind::Close { previous: None }, &INDEX);
     segment.writer.finish(&mut segment.preallocation, &context, end).unwrap();
     segment.writer.trim_to_trailer().unwrap();
     let found = segment.file().finished().unwrap().expect("it is finished").footer;
@@ -230,7 +238,8 @@ fn any_refusal_drops_the_index_and_not_the_footer() {
 #[test]
 fn a_file_is_extended_while_another_thread_writes() {
     let segment = Segment::new();
-    let (mut writer, mut preallocation) = (segment.writer, segment.preallocation);
+    let mut writer = segment.writer;
+    let mut preallocation = segment.preallocation;
     let place = writer.next_position();
     std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -1,5 +1,4 @@
-//! Reading what is published: blocks by positioned reads and through mappings, and the frames in
-//! them.
+//! Reading published frames, from blocks that are read or mapped.
 
 mod common;
 
@@ -13,14 +12,14 @@ use stratawal_segment::{
 };
 use stratawal_storage::{Storage, UnixStorage};
 
-/// A mapping of the first `len` bytes.
+/// Maps the first `len` bytes.
 fn map(file: &SegmentFile, len: u64) -> stratawal_segment::Result<SegmentData> {
-    // SAFETY: the files of these tests are known to nobody else, and are not shortened or changed
-    // below `len` while a mapping of them lives.
+    // SAFETY: only these tests know their files, and they do not shorten or change them below `len`
+    // while a mapping lives.
     SegmentData::map(file, len, unsafe { MapPromise::new() })
 }
 
-/// Batches of one to three entries of all kinds of lengths, with control frames between.
+/// A segment with batches of one to three entries of many lengths, and control frames between them.
 fn filled() -> Segment {
     let mut segment = Segment::with(&header(), 60_000);
     let mut rng = Rng(5);
@@ -39,7 +38,7 @@ fn filled() -> Segment {
     segment
 }
 
-/// All entries, by their numbers, as the frames of one block have them.
+/// All entries of one block, each with its seq.
 fn entries_of(mut cursor: FrameCursor, from: u64) -> Vec<(u64, Bytes)> {
     let mut found = Vec::new();
     while let CursorStep::Frame(frame) = cursor.seek(SeqNo(from)).unwrap() {
@@ -85,7 +84,8 @@ fn reading_and_mapping_return_the_same_bytes() {
     std::fs::write(on_disk.path().join(&name), segment.storage.bytes()).unwrap();
     let unix: Arc<dyn Storage> = Arc::new(UnixStorage::new());
     let disk = SegmentFile::open(&unix, on_disk.path(), segment.id(), Access::Read).unwrap();
-    let (bytes, len) = (segment.storage.bytes(), segment.file().len());
+    let bytes = segment.storage.bytes();
+    let len = segment.file().len();
     for file in [&segment.file(), &disk] {
         let shared = SegmentData::read_shared(*file.header(), Arc::clone(file.shared_file()));
         let all = [SegmentData::read(file), shared, map(file, len).unwrap()];
@@ -110,7 +110,8 @@ fn blocks_of_a_mapping_are_slices_that_outlive_the_file() {
     let unix: Arc<dyn Storage> = Arc::new(UnixStorage::new());
     let file = SegmentFile::open(&unix, on_disk.path(), segment.id(), Access::Read).unwrap();
     let data = map(&file, file.len()).unwrap();
-    let (whole, part) = (data.block(0..file.len()).unwrap(), data.block(1000..3000).unwrap());
+    let whole = data.block(0..file.len()).unwrap();
+    let part = data.block(1000..3000).unwrap();
     assert_eq!(part.as_ptr(), whole[1000..].as_ptr());
     drop((data, whole, file));
     std::fs::remove_file(path).unwrap();
@@ -132,8 +133,7 @@ fn a_mapping_has_the_length_that_was_asked_for() {
     }
 }
 
-/// By reading and by mapping alike; what was found valid is gone through again only where the bytes
-/// may be others.
+/// A payload that was valid before is not checked again in a mapping, whose bytes do not change.
 #[test]
 fn an_entry_is_found_in_every_state_of_its_span() {
     let segment = filled();
@@ -141,7 +141,7 @@ fn an_entry_is_found_in_every_state_of_its_span() {
     let mut all = cursor(&SegmentData::read(&segment.file()), end);
     let mut next = SeqNo(0);
     let (offset, frame) = loop {
-        let CursorStep::Frame(at) = all.seek(next).unwrap() else { panic!("there is such a frame") };
+        let CursorStep::Frame(at) = all.seek(next).unwrap() else { panic!("the frame exists") };
         let header = at.header();
         if header.count == 1 && header.payload_len > 0 {
             break (all.offset().0 - header.frame_len(), all.detach(&at));
@@ -149,7 +149,8 @@ fn an_entry_is_found_in_every_state_of_its_span() {
         next = header.end_seq();
     };
     let span = offset..offset + frame.header().frame_len();
-    let (first, max) = (frame.header().first_seq, 1 << 20);
+    let first = frame.header().first_seq;
+    let max = 1 << 20;
     let on_disk = tempfile::tempdir().unwrap();
     let unix: Arc<dyn Storage> = Arc::new(UnixStorage::new());
     for broken in [false, true] {
@@ -175,7 +176,7 @@ fn an_entry_is_found_in_every_state_of_its_span() {
                 assert!(broken || found.data == frame.entry(first).unwrap().data);
             }
             if !broken {
-                // Short of the whole frame, and with another behind it.
+                // A span that ends within the frame, and one that ends within the next.
                 assert_eq!(data.entry(span.start..span.end - 8, first, first, max, SpanState::Unread).unwrap(), None);
                 let longer = data.entry(span.start..span.end + 8, first, first, max, SpanState::Unread).unwrap();
                 assert_eq!(longer.unwrap().layout, None, "the next frame is not whole");
@@ -185,20 +186,21 @@ fn an_entry_is_found_in_every_state_of_its_span() {
     }
 }
 
-/// On the way to a frame no checksum is looked at again; where all are as long as the first, not
-/// even a header is.
+/// On the way to a frame in a verified span no checksum is computed. In a uniform span not even the
+/// headers are read.
 #[test]
 fn damage_in_a_verified_span_is_never_a_wrong_entry() {
     for alike in [true, false] {
         let mut segment = Segment::new();
         let entry = |n: usize| vec![b'0' + n as u8; if alike { 8 } else { 8 * (1 + n % 3) }];
         let offsets: Vec<u64> = (0..20).map(|n| segment.append(&[&entry(n)]).0).collect();
-        let (base, end) = (header().base.0, segment.offset().0);
+        let base = header().base.0;
+        let end = segment.offset().0;
         let pristine = segment.storage.bytes();
         let on_disk = tempfile::tempdir().unwrap();
         let path = on_disk.path().join(segment.id().to_string());
         let unix: Arc<dyn Storage> = Arc::new(UnixStorage::new());
-        // Of frame 5: its checksum, its timestamp, what it attests; its seq, its count, its length.
+        // Fields of the header of frame 5: checksum, timestamp, attestation; seq, count, length.
         for (byte, leads_on) in [(0, true), (16, true), (32, true), (8, alike), (24, alike), (28, alike), (29, alike)] {
             let mut bytes = pristine.clone();
             bytes[usize::try_from(offsets[5]).unwrap() + byte] ^= 8;
@@ -211,7 +213,8 @@ fn damage_in_a_verified_span_is_never_a_wrong_entry() {
                 {
                     let found = data.entry(HEADER_LEN..end, SeqNo(base), SeqNo(base + n as u64), 1 << 20, seen);
                     if n == 5 || (n > 5 && !(seen == before && leads_on)) {
-                        let (error, at) = (found.unwrap_err(), Some(ByteOffset(offsets[5])));
+                        let error = found.unwrap_err();
+                        let at = Some(ByteOffset(offsets[5]));
                         assert!(error.is_damage() && error.offset() == at, "{byte} {n} {seen:?}: {error}");
                     } else {
                         assert_eq!(found.unwrap().unwrap().data[..], entry(n), "{byte} {n} {seen:?}");
@@ -231,15 +234,17 @@ fn damage_in_a_verified_span_is_never_a_wrong_entry() {
     }
 }
 
-/// It stands where the frame of its entry would be if all were as long as the first.
+/// The frame inside the entry is where the sixth frame would be if all frames were as long as the
+/// first.
 #[test]
 fn a_frame_inside_an_entry_is_never_read_as_one() {
     let mut segment = Segment::new();
     let base = header().base.0;
     segment.append(&[b"eight by"]);
-    // The second frame: 40 bytes of header, a table of 11 ends, 4 zeros, and then what looks like
-    // the sixth.
-    let (sixth, begins) = (ByteOffset(HEADER_LEN + 5 * 48), HEADER_LEN + 48 + 40 + 44);
+    // The second frame: 40 bytes of header, a table of 11 ends, zeros, and then the bytes that look
+    // like the sixth frame.
+    let sixth = ByteOffset(HEADER_LEN + 5 * 48);
+    let begins = HEADER_LEN + 48 + 40 + 44;
     let place = FramePosition { salt: segment.writer.next_position().salt, offset: sixth };
     let mut entry = vec![0; usize::try_from(sixth.0 - begins).unwrap()];
     entry.extend(data_frame(&place, base + 5, None, &[b"FORGED!!"]));
@@ -276,7 +281,8 @@ fn a_span_may_end_within_a_control_frame() {
 #[test]
 fn a_block_past_the_end_of_the_file_is_damage() {
     let segment = filled();
-    let (data, len) = (SegmentData::read(&segment.file()), segment.file().len());
+    let data = SegmentData::read(&segment.file());
+    let len = segment.file().len();
     for range in [0..len + 1, len..len + 1, len - 1..len + 1, len + 500..len + 501, (1 << 40)..(1 << 40) + 8] {
         let error = data.block(range.clone()).unwrap_err();
         assert!(error.is_damage() && !error.is_newer(), "{range:?}: {error}");
@@ -289,7 +295,7 @@ fn a_block_past_the_end_of_the_file_is_damage() {
 fn a_block_much_longer_than_the_file_is_damage() {
     let segment = filled();
     let data = SegmentData::read(&segment.file());
-    // The longest there is, for a panic rather than an abort.
+    // The longest range, so that a large allocation would panic and not abort.
     assert!(data.block(0..u64::MAX).unwrap_err().is_damage());
 }
 
@@ -317,7 +323,7 @@ fn a_cursor_finds_the_frames_of_the_chain() {
             assert_eq!((cursor.offset().0, cursor.next_seq()), (at + header.frame_len(), header.end_seq()));
         }
         assert!(matches!(cursor.seek(SeqNo(0)).unwrap(), CursorStep::BlockEnd));
-        assert!(matches!(cursor.seek(SeqNo(0)).unwrap(), CursorStep::BlockEnd), "and stays there");
+        assert!(matches!(cursor.seek(SeqNo(0)).unwrap(), CursorStep::BlockEnd), "and the cursor stays there");
         assert_eq!((cursor.offset(), cursor.next_seq()), (chain.end, chain.end_seq));
     }
 }
@@ -363,17 +369,16 @@ fn only_the_frame_that_is_found_is_verified() {
     let end = segment.offset().0;
     segment.poke(b"x", at[0] + 40);
     segment.poke(b"x", at[2] + 40);
-    let mut steps_behind = cursor(&data, end);
-    let CursorStep::Frame(found) = steps_behind.seek(SeqNo(41)).unwrap() else { panic!("a frame") };
-    assert_eq!(steps_behind.entry(&found, SeqNo(41)).unwrap().data[..], b"two"[..]);
-    let error = steps_behind.seek(SeqNo(41)).unwrap_err();
+    let mut second = cursor(&data, end);
+    let CursorStep::Frame(found) = second.seek(SeqNo(41)).unwrap() else { panic!("a frame") };
+    assert_eq!(second.entry(&found, SeqNo(41)).unwrap().data[..], b"two"[..]);
+    let error = second.seek(SeqNo(41)).unwrap_err();
     assert!(error.is_damage() && error.offset() == Some(ByteOffset(at[2])), "{error}");
     let error = cursor(&data, end).seek(SeqNo(40)).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Invalid(_)) && error.offset() == Some(ByteOffset(at[0])), "{error}");
 }
 
-/// A block may end anywhere. What is read again with as many bytes as were asked for gives the
-/// rest.
+/// A block may end anywhere. A block of the length that the cursor asks for gives the next frame.
 #[test]
 fn an_incomplete_frame_states_the_bytes_it_needs() {
     let segment = filled();
@@ -381,7 +386,10 @@ fn an_incomplete_frame_states_the_bytes_it_needs() {
     let end = segment.offset().0;
     let all = entries_of(cursor(&data, end), 0);
     for len in (1..end - HEADER_LEN).step_by(23) {
-        let (mut from, mut seq, mut found, mut len) = (HEADER_LEN, SeqNo(40), Vec::new(), len);
+        let mut from = HEADER_LEN;
+        let mut seq = SeqNo(40);
+        let mut found = Vec::new();
+        let mut len = len;
         while from < end {
             let block = data.block(from..(from + len).min(end)).unwrap();
             let mut cursor = FrameCursor::new(&data, block, ByteOffset(from), seq, 1 << 20);
@@ -394,13 +402,15 @@ fn an_incomplete_frame_states_the_bytes_it_needs() {
                     CursorStep::Incomplete { at, len: needed } => {
                         assert_eq!(at, cursor.offset());
                         assert!(needed > 0 && at.0 + needed <= end, "{needed} bytes at {at}");
-                        assert!(at.0 > from || needed > len, "it asks for what it has");
+                        assert!(at.0 > from || needed > len, "it asks for more than it has");
                         break needed;
                     }
                     CursorStep::BlockEnd => break 1,
                 }
             };
-            (from, seq, len) = (cursor.offset().0, cursor.next_seq(), len.max(needed));
+            from = cursor.offset().0;
+            seq = cursor.next_seq();
+            len = len.max(needed);
         }
         assert!(found.iter().eq(all.iter().map(|(_, entry)| entry)), "blocks of {len}");
     }
@@ -443,7 +453,7 @@ fn a_newer_frame_is_not_damage() {
     segment.append(&[b"one"]);
     let at = segment.offset().0;
     let data = SegmentData::read(&segment.file());
-    // A codec that is known and not built in is as good as a newer one.
+    // A codec that is known and not built in counts as a newer one.
     for frame in [Raw { flags: 1, ..raw(41) }, Raw { codec: 77, ..raw(41) }, Raw { codec: 2, ..raw(41) }] {
         segment.poke(&frame.encode(&segment.place(at)), at);
         let error = cursor(&data, at + 48).seek(SeqNo(41)).unwrap_err();
@@ -464,8 +474,7 @@ fn a_frame_over_the_bound_for_reading_is_refused() {
     assert!(!error.is_damage() && !error.is_newer() && error.offset() == Some(at), "{error}");
 }
 
-/// Index blocks have their own bound: those of a CLOSE in the chain are passed over, whatever their
-/// length.
+/// The bound for frames of entries does not apply to the index block of a CLOSE.
 #[test]
 fn a_control_frame_of_any_length_is_skipped() {
     static INDEX: [u8; 3000] = [7; 3000];
@@ -477,7 +486,7 @@ fn a_control_frame_of_any_length_is_skipped() {
     let behind = segment.append(&[b"two"]).0;
     let data = SegmentData::read(&segment.file());
     let end = segment.offset().0;
-    // The whole in one block; and in two, the first of which ends within the CLOSE.
+    // All frames in one block, and in two blocks of which the first ends within the CLOSE.
     for split in [end, close + 40, close + 48, close + 1000, behind - 1, behind] {
         let block = data.block(HEADER_LEN..split).unwrap();
         let mut cursor = FrameCursor::new(&data, block, ByteOffset(HEADER_LEN), SeqNo(40), 200);
@@ -505,7 +514,7 @@ fn an_empty_block_has_no_frames() {
     assert_eq!((cursor.offset().0, cursor.next_seq()), (HEADER_LEN, SeqNo(40)));
 }
 
-/// The whole way on a real file system: created, written, marked, sealed, mapped and read.
+/// A segment on a real file system is created, written, marked, sealed, mapped and read.
 #[test]
 fn a_segment_on_disk_is_written_and_read() {
     let folder = tempfile::tempdir().unwrap();
@@ -544,7 +553,11 @@ fn a_segment_on_disk_is_written_and_read() {
     let file = open();
     assert_eq!(file.finished().unwrap().expect("it is sealed").footer, end);
     for data in [before, SegmentData::read(&file), map(&file, file.len()).unwrap()] {
-        assert_eq!(entries_of(cursor(&data, published), 0), expected, "mapped before the cut, read, mapped behind it");
+        assert_eq!(
+            entries_of(cursor(&data, published), 0),
+            expected,
+            "mapped before the trim, read, and mapped after it"
+        );
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }

@@ -1,4 +1,4 @@
-//! The chain of a segment, and what its frames attest wherever they stand.
+//! Scanning a segment: its chain, and the attestations of frames anywhere in it.
 
 mod common;
 
@@ -61,7 +61,7 @@ fn frames_after_a_seal_are_not_in_the_chain() {
     segment.append(&[b"one"]);
     segment.seal();
     let end = segment.file().len() - 16;
-    segment.poke(&data_frame(&segment.place(end), 41, Some(41), &[b"behind"]), end);
+    segment.poke(&data_frame(&segment.place(end), 41, Some(41), &[b"second"]), end);
     let (chain, frames) = walked(&segment.file());
     assert_eq!((chain.end_seq, frames.len(), chain.seal.is_some()), (SeqNo(41), 1, true));
 }
@@ -72,7 +72,7 @@ fn the_chain_ends_before_a_mark() {
     segment.append(&[b"one"]);
     let at = segment.offset().0;
     segment.poke(&mark(&segment.place(at), 41, 41), at);
-    segment.poke(&data_frame(&segment.place(at + 48), 41, Some(41), &[b"behind"]), at + 48);
+    segment.poke(&data_frame(&segment.place(at + 48), 41, Some(41), &[b"second"]), at + 48);
     let (chain, frames) = walked(&segment.file());
     assert_eq!((chain.end.0, chain.end_seq, frames.len(), chain.attested), (at, SeqNo(41), 1, SeqNo(40)));
     assert_eq!(attested(&segment.file(), at), 41, "but what it attests counts");
@@ -131,8 +131,9 @@ fn a_frame_of_another_segment_or_offset_is_not_valid() {
 #[test]
 fn swapped_frames_of_one_length_are_not_valid() {
     let mut segment = Segment::new();
-    // With the same seq, too, so that nothing but the place tells them apart.
-    let (a, b) = (128, 176);
+    // They have the same seq, so that they differ only in their offsets.
+    let a = 128;
+    let b = 176;
     let frame = |segment: &Segment, at| data_frame(&segment.place(at), 40, Some(40), &[b"entry"]);
     segment.poke(&frame(&segment, b), a);
     segment.poke(&frame(&segment, a), b);
@@ -169,8 +170,8 @@ fn attestations_are_found_after_a_hole_of_zeros() {
             let lost = frames.iter().take_while(|&&at| at + 520 <= hole).count() as u64;
             assert_eq!(chain.end_seq.0, 40 + lost, "{page} bytes at {hole}");
             assert!(chain.end.0 <= hole && chain.attested <= chain.end_seq);
-            // The MARK may be gone as well; then the last frame that is left knows of all before
-            // it.
+            // The MARK may be lost, too. Then the last frame that is left attests the entries
+            // before it.
             let left = frames.iter().rposition(|&at| at >= hole + page || at + 520 <= hole);
             let mark = !(hole..hole + page).contains(&tail);
             let expected = if mark { 60 } else { 40 + left.map_or(0, |i| i as u64) };
@@ -196,8 +197,7 @@ fn attestations_are_found_after_garbage() {
     }
 }
 
-/// The oldest trick: an entry that holds a frame, right in every checksum for the place where it
-/// will stand.
+/// The entry holds a frame whose checksums are right for the offset at which it will be.
 #[test]
 fn an_entry_that_looks_like_a_frame_attests_nothing() {
     for broken in [false, true] {
@@ -210,8 +210,7 @@ fn an_entry_that_looks_like_a_frame_attests_nothing() {
         segment.append(&[&entry]);
         segment.poke(&mark(&segment.place(segment.offset().0), 41, 41), segment.offset().0);
         if broken {
-            // Its header is right, so nothing in it is a frame, whether its payload is right or
-            // not.
+            // The header is valid, so its payload is not searched, whether that is valid or not.
             segment.poke(b"x", at + 40);
         }
         let file = segment.file();
@@ -243,13 +242,14 @@ fn only_valid_attestations_raise_the_watermark() {
     }
 }
 
-/// A MARK is written over by the next frame. A crash may keep the MARK's header and some of what
-/// was written later.
+/// The next frame overwrites a MARK. A crash may keep the MARK's header and bytes that were written
+/// later.
 #[test]
 fn a_frame_within_an_overwritten_mark_is_found() {
     let mut segment = Segment::new();
     let at = segment.append(&[b"one"]).0 + 48;
-    // A MARK at `at`; then a frame of 40 bytes there, lost, and one behind it, which is there.
+    // A MARK at `at`, then a frame of 40 bytes at the same offset, which is lost, and after that a
+    // frame which is not.
     let written_over = mark(&segment.place(at), 41, 41);
     let behind = data_frame(&segment.place(at + 40), 42, Some(42), &[b"three"]);
     segment.poke(&written_over, at);
@@ -279,7 +279,7 @@ fn the_torn_tail_is_the_bytes_after_the_chain() {
             "from {beyond}"
         );
     }
-    // The first bytes of a frame whose rest was lost.
+    // The first bytes of a frame whose other bytes were lost.
     let mut torn = Segment::new();
     torn.append(&[b"one"]);
     torn.poke(&data_frame(&torn.place(from.0), 41, None, &[b"two"])[..18], from.0);
@@ -320,13 +320,13 @@ fn a_frame_of_a_newer_version_is_not_an_end() {
         let error = file.scan_chain(&mut |_, _| seen += 1).unwrap_err();
         assert!(error.is_newer() && !error.is_damage() && matches!(error.kind(), ErrorKind::Newer(_)), "{error}");
         assert_eq!((error.offset(), seen), (Some(at), 1), "{frame:?}");
-        // An unknown kind of control frame is told by the chain alone: a kind attests as all frames
-        // do.
+        // Only the chain reports an unknown kind of control frame. For attestations the kind does
+        // not matter.
         if i < 4 {
             let error = file.attestations(ByteOffset(HEADER_LEN)).unwrap_err();
             assert!(error.is_newer() && error.offset() == Some(at), "{frame:?}: {error}");
         }
-        // What only claims to be newer is not.
+        // A frame with a wrong checksum is not of a newer version.
         let mut bytes = frame.encode(&segment.place(at.0));
         bytes[0] ^= 1;
         segment.poke(&bytes, at.0);
@@ -355,7 +355,7 @@ fn a_malformed_control_frame_is_not_in_the_chain() {
         let seen = segment.file().scan_chain(&mut |_, _| ()).map(|chain| chain.end > at);
         match seen {
             Ok(longer) => assert_eq!(longer, in_chain, "{frame:?}"),
-            // 0x03030303 is a kind that a newer version may have.
+            // 0x03030303 may be a kind of a newer version.
             Err(e) => assert!(e.is_newer() && frame.payload == [3; 56], "{frame:?}: {e}"),
         }
     }
@@ -363,8 +363,8 @@ fn a_malformed_control_frame_is_not_in_the_chain() {
 
 #[test]
 fn frames_may_cross_the_ends_of_a_window() {
-    // Up to 256 KiB are read at a time; lengths that put headers and payloads over that border in
-    // many ways, and one frame that is longer.
+    // A window has up to 256 KiB. These lengths put headers and payloads across its end in many
+    // ways, and one frame is longer than a window.
     let mut segment = Segment::with(&header(), 4 << 20);
     let mut expected = Vec::new();
     for n in 0..400_usize {
@@ -382,8 +382,8 @@ fn frames_may_cross_the_ends_of_a_window() {
     assert_eq!(attested(&segment.file(), HEADER_LEN), 440);
 }
 
-/// Places near the borders of the pieces that are read of a file: of 4 KiB, 8 KiB, and so on up to
-/// 256 KiB. Each piece begins less than a header before the end of the last one.
+/// Offsets near the ends of the windows in which a file is read: of 4 KiB, 8 KiB, and so on up to
+/// 256 KiB. Each window begins less than a header before the end of the one before.
 fn borders() -> impl Iterator<Item = u64> {
     let ends = (1..=7).map(|n| (n, HEADER_LEN + (4096 << n) - 4096));
     ends.flat_map(|(n, end)| (end - 40 * n - 96..end + 16).step_by(8))
@@ -403,7 +403,7 @@ fn a_frame_is_found_at_the_end_of_a_window() {
     }
 }
 
-/// A header that begins with as many zeros as there can be: both checksums 0, and the seq 0.
+/// A header that begins with as many zeros as possible: both checksums are 0, and so is the seq.
 fn header_behind_zeros(place: &FramePosition) -> Vec<u8> {
     let frame = |timestamp: u64| {
         let mut bytes = Raw { payload: Vec::new(), ..raw(0) }.encode(place);
@@ -412,16 +412,18 @@ fn header_behind_zeros(place: &FramePosition) -> Vec<u8> {
         bytes[..4].copy_from_slice(&sum.to_le_bytes());
         (sum, bytes)
     };
-    // A CRC is linear, but for what it is without a timestamp: eliminate its bits one by one.
+    // A CRC is an affine function of the timestamp: the bits are eliminated one by one.
     let without = frame(0).0;
     let mut rows: Vec<(u32, u64)> = (0..64).map(|bit| (frame(1 << bit).0 ^ without, 1 << bit)).collect();
-    let (mut sum, mut timestamp) = (without, 0);
+    let mut sum = without;
+    let mut timestamp = 0;
     for bit in 0..32 {
         let i = rows.iter().position(|row| row.0 >> bit & 1 == 1).expect("64 bits of a timestamp reach every checksum");
         let pivot = rows.swap_remove(i);
         rows.iter_mut().filter(|row| row.0 >> bit & 1 == 1).for_each(|row| *row = (row.0 ^ pivot.0, row.1 ^ pivot.1));
         if sum >> bit & 1 == 1 {
-            (sum, timestamp) = (sum ^ pivot.0, timestamp ^ pivot.1);
+            sum ^= pivot.0;
+            timestamp ^= pivot.1;
         }
     }
     let (sum, bytes) = frame(timestamp);
@@ -447,9 +449,8 @@ fn a_header_that_begins_with_zeros_is_found() {
 fn each_byte_is_read_a_bounded_number_of_times() {
     let segment = Segment::with(&header(), 2 << 20);
     let len = segment.file().len();
-    // Valid headers, one in each place where there is room for one, each of a frame that goes on to
-    // the end of the file; of one no longer than a MARK; of one over a few borders of what is read
-    // at a time.
+    // Valid headers at every offset where a header fits: each of a frame that reaches to the end of
+    // the file, of one not longer than a MARK, or of one that is a few windows long.
     for claim in [None, Some(8), Some(1 << 19)] {
         for at in (HEADER_LEN..len - 48).step_by(40) {
             let rest = u32::try_from(len - at - 40).unwrap();
@@ -467,8 +468,7 @@ fn each_byte_is_read_a_bounded_number_of_times() {
     }
 }
 
-/// Frames behind a hole of many gigabytes, as a hostile or a very unlucky file has: found, and
-/// found in time.
+/// Frames after a hole of many gigabytes are found in bounded time.
 #[test]
 fn a_sparse_file_is_searched_to_its_end() {
     const FAR: u64 = (9 << 30) + 128;
@@ -495,8 +495,7 @@ fn a_sparse_file_is_searched_to_its_end() {
     assert_eq!(walked(&file).0.end_seq, SeqNo(40));
 }
 
-/// A reader in another process may have read the length before the writer cut the file at its
-/// trailer.
+/// A reader in another process may have read the length before the writer trimmed the file.
 #[test]
 fn a_file_that_was_trimmed_meanwhile_is_read() {
     let mut segment = Segment::with(&header(), 600_000);
@@ -509,7 +508,7 @@ fn a_file_that_was_trimmed_meanwhile_is_read() {
     assert_eq!(attested(&file, HEADER_LEN), 40);
     assert!(!file.holds_only_zeros().unwrap());
     file.torn_len(chain.end).unwrap();
-    assert!(file.finished().unwrap().is_none(), "its length was that of a file being written");
+    assert!(file.finished().unwrap().is_none(), "the length was that of an active segment");
 }
 
 #[test]
@@ -519,7 +518,7 @@ fn a_payload_past_the_end_of_the_file_is_not_valid() {
     segment.poke(&frame.encode(&segment.place(HEADER_LEN)), HEADER_LEN);
     let file = segment.file();
     segment.set_len(HEADER_LEN + 40 + 5);
-    assert_eq!(walked(&file).0.end_seq, SeqNo(40), "the checksum is that of the 5 bytes which are left of 100");
+    assert_eq!(walked(&file).0.end_seq, SeqNo(40), "the checksum is that of the 5 bytes that are left of 100");
     assert_eq!(file.attestations(ByteOffset(HEADER_LEN)).unwrap().first_seq, None);
 }
 
@@ -537,7 +536,7 @@ fn a_chain_may_end_at_the_largest_seq() {
     assert_eq!((chain.end_seq.0, frames.len(), chain.attested.0), (u64::MAX, 3, u64::MAX - 1));
     let at = segment.offset().0;
     segment.poke(&raw(u64::MAX).encode(&segment.place(at)), at);
-    assert_eq!(walked(&segment.file()).0.end.0, at, "there is no entry behind the last number");
+    assert_eq!(walked(&segment.file()).0.end.0, at, "no entry follows the largest seq");
 }
 
 #[test]
@@ -571,7 +570,7 @@ fn an_extended_chain_equals_that_of_one_scan() {
     check(&segment);
     segment.seal();
     check(&segment);
-    // Nothing follows a SEAL, and nothing before the end is read.
+    // A chain that ends in a SEAL is complete, so nothing is read.
     let end = segment.file().len() - 16;
     segment.poke(&data_frame(&segment.place(end), segment.next, None, &[b"more"]), end);
     check(&segment);

@@ -1,4 +1,4 @@
-//! Writing at the tail: frames, marks, and what a failure leaves.
+//! Writing frames and MARKs, and failures of a write.
 
 mod common;
 
@@ -40,7 +40,7 @@ fn several_frames_are_one_write() {
 
 #[test]
 fn pieces_are_written_like_one_buffer() {
-    // More than the 1,024 that one call takes, with empty ones among them.
+    // More pieces than the 1,024 that one system call takes, some of them empty.
     for pieces in [1, 2, 7, 3000] {
         let entry: Vec<u8> = (0..20_000_u32).map(|i| (i % 251) as u8).collect();
         let (mut whole, mut pieced) =
@@ -83,14 +83,14 @@ fn only_the_next_frame_overwrites_a_mark() {
     let at = usize::try_from(segment.offset().0).unwrap();
     let mark = segment.storage.bytes()[at..at + 48].to_vec();
     assert!(mark[..40].iter().any(|&b| b != 0));
-    // Booking, syncing, reading and opening for writing leave it.
+    // Preallocation, a sync, a read and opening for writing keep the MARK.
     segment.preallocation.ensure(&ByteOffset(at as u64), 10_000).unwrap();
     segment.writer.sync().unwrap();
     walked(&segment.file());
     let (writer, _) = SegmentWriter::resume(&segment.open(Access::ReadWrite), segment.offset());
     assert_eq!(writer.next_position(), segment.writer.next_position());
     assert_eq!(segment.storage.bytes()[at..at + 48], mark);
-    // Another mark takes its place; then a frame, as long as the mark or longer, takes it all.
+    // Another MARK replaces it; then a frame that is at least as long overwrites it whole.
     segment.durable -= 1;
     segment.mark();
     assert_ne!(segment.storage.bytes()[at..at + 48], mark);
@@ -101,7 +101,7 @@ fn only_the_next_frame_overwrites_a_mark() {
     assert_eq!(segment.file().attestations(ByteOffset(128)).unwrap().attested, SeqNo(40), "it went with the mark");
 }
 
-/// A frame of an empty entry is 8 bytes shorter than a mark.
+/// The frame of an empty entry is 8 bytes shorter than a MARK.
 #[test]
 fn the_rest_of_an_overwritten_mark_is_not_a_frame() {
     let mut segment = Segment::new();
@@ -135,7 +135,8 @@ fn no_mark_is_written_after_a_footer() {
     for kind in [FooterKind::Seal { successor: Generation(4), salt: Salt(40) }, FooterKind::Close { previous: None }] {
         let mut segment = Segment::new();
         segment.append(&[b"one"]);
-        let (context, end) = (segment.context(), segment.end(kind, b""));
+        let context = segment.context();
+        let end = segment.end(kind, b"");
         segment.writer.finish(&mut segment.preallocation, &context, end).unwrap();
         let bytes = segment.storage.bytes();
         segment.mark();
@@ -166,10 +167,11 @@ fn a_control_frame_has_the_fields_of_its_context() {
     assert_eq!((start.first_seq, start.timestamp, start.attests), (SeqNo(43), 77, Some(SeqNo(41))));
 }
 
-/// Something that writes.
+/// A call that writes.
 type Attempt<'a> = &'a mut dyn FnMut(&mut Segment) -> stratawal_segment::Result<()>;
 
-/// Neither tried again nor followed by anything: only recovery may write those bytes again.
+/// The write is not tried again, and nothing is written after it: only recovery may write those
+/// bytes.
 #[test]
 fn a_failed_write_is_reported_and_not_repeated() {
     for done in [false, true] {
@@ -187,7 +189,8 @@ fn a_failed_write_is_reported_and_not_repeated() {
                     segment.writer.write_start(&mut segment.preallocation, &context, SeqNo(12))
                 },
                 &mut |segment| {
-                    let (context, end) = (segment.context(), segment.end(FooterKind::Close { previous: None }, b""));
+                    let context = segment.context();
+                    let end = segment.end(FooterKind::Close { previous: None }, b"");
                     segment.writer.finish(&mut segment.preallocation, &context, end)
                 },
                 &mut |segment| segment.writer.rewrite(ByteOffset(128), &[1; 8]),
@@ -203,7 +206,8 @@ fn a_failed_write_is_reported_and_not_repeated() {
                 assert!(!error.is_damage() && error.segment() == segment.id());
                 assert_eq!(segment.storage.take_log().len(), 1, "{i}: one write and no other");
                 assert_eq!((segment.offset(), segment.writer.finished_len()), (tail, None), "{i}");
-                // What follows of itself writes nothing either, and does not shorten the file.
+                // A sync or a trim that follows does not write either, and does not shorten the
+                // file.
                 segment.writer.trim_to_trailer().unwrap();
                 assert_eq!(segment.storage.take_log(), [] as [String; 0], "{i}");
             }
@@ -228,8 +232,9 @@ fn a_rewrite_does_not_move_the_next_position() {
     let mut segment = Segment::new();
     let at = segment.append(&[b"one"]);
     segment.append(&[b"two"]);
-    let (bytes, tail) = (segment.storage.bytes(), segment.offset());
-    // As after a failed sync: the disk holds something else.
+    let bytes = segment.storage.bytes();
+    let tail = segment.offset();
+    // After a failed sync the disk may hold other bytes.
     segment.poke(&[0xEE; 48], at.0);
     segment.storage.take_log();
     segment.writer.rewrite(at, &bytes[128..176]).unwrap();

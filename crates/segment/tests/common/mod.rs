@@ -1,7 +1,7 @@
-//! What the tests of segments share: a storage that fails on demand, a segment to write to, frames
-//! made by hand.
+//! Code that the tests of segments share: a storage that fails on demand, a segment to write to,
+//! and frames with chosen fields.
 
-// Each test file uses its part of this.
+// Each test file uses a part of this.
 #![allow(dead_code)]
 
 use std::io::{self, IoSlice};
@@ -16,7 +16,7 @@ use stratawal_frame::{
 use stratawal_segment::{Access, Chain, ControlContext, Preallocation, SegmentFile, SegmentId, SegmentWriter, create};
 use stratawal_storage::{DirEntry, File, Lock, LockError, MemoryStorage, Storage};
 
-/// The folder of the segments.
+/// The directory of the segments.
 pub(crate) const DIR: &str = "/s";
 
 pub(crate) const HEADER_LEN: u64 = 128;
@@ -25,7 +25,7 @@ pub(crate) fn dir() -> &'static Path {
     Path::new(DIR)
 }
 
-/// A header like that of a segment in the middle of a stream.
+/// The header of a segment in the middle of a stream.
 pub(crate) fn header() -> SegmentHeader {
     SegmentHeader {
         generation: Generation(3),
@@ -39,20 +39,21 @@ pub(crate) fn header() -> SegmentHeader {
     }
 }
 
-/// Which operation fails, and how.
+/// The operation that fails, and how it does.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fault {
-    /// Which one from now, counted from 0, of those that change something or make it durable.
+    /// The number of the operation from now on, from 0. Only operations that change bytes or make
+    /// them durable count.
     pub(crate) nth: usize,
     pub(crate) kind: io::ErrorKind,
-    /// Whether the operation is done all the same, which a caller cannot know.
+    /// Whether the operation takes effect although it reports an error.
     pub(crate) done: bool,
-    /// Whether all that follow fail, too.
+    /// Whether all later operations fail, too.
     pub(crate) forever: bool,
 }
 
-/// A storage in memory that logs each operation that changes something or makes it durable, and
-/// fails on demand.
+/// A storage in memory that logs each operation that changes bytes or makes them durable, and fails
+/// on demand.
 #[derive(Clone, Debug)]
 pub(crate) struct Scripted {
     pub(crate) memory: MemoryStorage,
@@ -92,7 +93,7 @@ fn run<T>(script: &Mutex<Script>, what: String, operation: impl FnOnce() -> io::
 }
 
 impl Scripted {
-    /// One with the folder [`DIR`].
+    /// A storage with the directory [`DIR`].
     pub(crate) fn new() -> Self {
         let memory = MemoryStorage::new().with_seed(1);
         memory.create_dir(dir()).unwrap();
@@ -103,25 +104,25 @@ impl Scripted {
         Arc::new(self.clone())
     }
 
-    /// What was done since this was last asked.
+    /// The operations since the last call.
     pub(crate) fn take_log(&self) -> Vec<String> {
         let mut script = self.script.lock().unwrap();
         script.fault = None;
         std::mem::take(&mut script.log)
     }
 
-    /// How many bytes were read since this was last asked.
+    /// The number of bytes that were read since the last call.
     pub(crate) fn take_bytes_read(&self) -> u64 {
         std::mem::take(&mut self.script.lock().unwrap().bytes_read)
     }
 
-    /// Forgets the log, and lets the operation `fault.nth` from here fail.
+    /// Clears the log, and makes an operation fail.
     pub(crate) fn fail(&self, fault: Fault) {
         self.take_log();
         self.script.lock().unwrap().fault = Some((fault.nth, fault));
     }
 
-    /// Makes room for `more` bytes beyond what is used, and no more.
+    /// Limits the room on the disk to `more` bytes beyond those in use.
     pub(crate) fn leave_room(&self, more: u64) {
         let used: u64 = self.tree().iter().map(|(_, bytes)| bytes.len() as u64).sum();
         let _ = self.memory.clone().with_capacity(used + more);
@@ -143,7 +144,7 @@ impl Scripted {
         entries.into_iter().map(bytes_of).collect()
     }
 
-    /// The bytes of the one file there is.
+    /// The bytes of the only file.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut tree = self.tree();
         assert_eq!(tree.len(), 1);
@@ -238,7 +239,7 @@ impl File for ScriptedFile {
     }
 }
 
-/// A frame of `entries`, one batch, for `place`.
+/// A frame of `entries` in one batch.
 pub(crate) fn data_frame(place: &FramePosition, first_seq: u64, durable: Option<u64>, entries: &[&[u8]]) -> Vec<u8> {
     let data = entries.concat();
     let mut ends: Vec<u32> = Vec::new();
@@ -246,7 +247,8 @@ pub(crate) fn data_frame(place: &FramePosition, first_seq: u64, durable: Option<
         ends.push(ends.last().copied().unwrap_or(0) + u32::try_from(entry.len()).unwrap());
     }
     *ends.last_mut().unwrap() |= BATCH_END;
-    let (first_seq, durable) = (SeqNo(first_seq), durable.map(SeqNo));
+    let first_seq = SeqNo(first_seq);
+    let durable = durable.map(SeqNo);
     let mut bytes = Vec::new();
     encode_data(
         &mut bytes,
@@ -256,7 +258,7 @@ pub(crate) fn data_frame(place: &FramePosition, first_seq: u64, durable: Option<
     bytes
 }
 
-/// A frame made by hand: valid in its header checksum, whatever its fields say.
+/// A frame with chosen fields and the right header checksum.
 #[derive(Clone, Debug)]
 pub(crate) struct Raw {
     pub(crate) first_seq: u64,
@@ -265,13 +267,13 @@ pub(crate) struct Raw {
     pub(crate) codec: u8,
     pub(crate) flags: u8,
     pub(crate) payload: Vec<u8>,
-    /// What the header says of the payload's length where that is not the truth.
+    /// A wrong payload length for the header.
     pub(crate) payload_len: Option<u32>,
-    /// What the header says of the payload's checksum where that is not the truth.
+    /// A wrong payload checksum for the header.
     pub(crate) payload_crc: Option<u32>,
 }
 
-/// An entry "hello" of a seq, attesting nothing.
+/// The frame of an entry "hello", which attests nothing.
 pub(crate) fn raw(first_seq: u64) -> Raw {
     let payload = b"hello".to_vec();
     Raw { first_seq, count: 1, undurable: u32::MAX, codec: 0, flags: 0, payload, payload_len: None, payload_crc: None }
@@ -302,7 +304,7 @@ impl Raw {
     }
 }
 
-/// A segment being written, and what its next frame says.
+/// An active segment, and the fields of its next frame.
 pub(crate) struct Segment {
     pub(crate) storage: Scripted,
     pub(crate) writer: SegmentWriter,
@@ -314,7 +316,7 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// A new one, 8200 bytes long.
+    /// A new segment, 8200 bytes long.
     pub(crate) fn new() -> Self {
         Self::with(&header(), 0x2000)
     }
@@ -323,7 +325,8 @@ impl Segment {
         let storage = Scripted::new();
         let (writer, preallocation) = create(&storage.shared(), dir(), header, reserve).unwrap();
         storage.take_log();
-        let (next, durable) = (header.base.0, header.durable.0);
+        let next = header.base.0;
+        let durable = header.durable.0;
         Self { storage, writer, preallocation, next, durable, entries: 0, closed_at: None }
     }
 
@@ -339,12 +342,12 @@ impl Segment {
         self.writer.next_position().offset
     }
 
-    /// Appends a frame of entries; answers where it begins.
+    /// Appends a frame of entries, and returns where it begins.
     pub(crate) fn append(&mut self, entries: &[&[u8]]) -> ByteOffset {
         let at = self.offset();
         let frame = data_frame(&self.writer.next_position(), self.next, Some(self.durable), entries);
         self.preallocation.ensure(&at, frame.len() as u64).unwrap();
-        // Only now: a booking behind a CLOSE writes.
+        // Only now, because the first preallocation after a CLOSE writes.
         self.writer.append(&frame).unwrap();
         self.next += entries.len() as u64;
         self.entries += entries.len() as u64;
@@ -370,9 +373,10 @@ impl Segment {
         Footer { kind, start: SeqNo(12), entries: self.entries, times, index: Bytes::from_static(index) }
     }
 
-    /// Writes a SEAL or CLOSE, syncs, cuts, syncs.
+    /// Writes a SEAL or CLOSE, syncs, trims, syncs.
     pub(crate) fn finish(&mut self, kind: FooterKind, index: &'static [u8]) {
-        let (context, end) = (self.context(), self.end(kind, index));
+        let context = self.context();
+        let end = self.end(kind, index);
         self.writer.finish(&mut self.preallocation, &context, end).unwrap();
         self.sync();
         self.writer.trim_to_trailer().unwrap();
@@ -389,7 +393,7 @@ impl Segment {
         self.closed_at = Some(at);
     }
 
-    /// Opens the file again, and goes on behind the CLOSE that it ends with.
+    /// Opens the file again, and continues after the CLOSE at its end.
     pub(crate) fn resume_after_close(&mut self) {
         let file = self.open(Access::ReadWrite);
         let close = file.finished().unwrap().expect("it is closed").offset;
@@ -404,7 +408,7 @@ impl Segment {
         self.open(Access::Read)
     }
 
-    /// Writes anything anywhere, as no writer would.
+    /// Overwrites bytes at any offset.
     pub(crate) fn poke(&self, bytes: &[u8], at: u64) {
         let file = self.storage.memory.open(&dir().join(self.id().to_string()), Access::ReadWrite).unwrap();
         file.write_all_at(bytes, at).unwrap();
@@ -420,21 +424,21 @@ impl Segment {
     }
 }
 
-/// A segment file of these very bytes, in a storage of its own.
+/// A segment file of these bytes, in a storage of its own.
 pub(crate) fn file_of(bytes: &[u8], id: SegmentId) -> stratawal_segment::Result<SegmentFile> {
     let storage = Scripted::new();
     storage.memory.create_new(&dir().join(id.to_string())).unwrap().write_all_at(bytes, 0).unwrap();
     SegmentFile::open(&storage.shared(), dir(), id, Access::Read)
 }
 
-/// The chain, and its frames: where each stands, and its header.
+/// The chain, and the offset and header of each frame in it.
 pub(crate) fn walked(file: &SegmentFile) -> (Chain, Vec<(u64, FrameHeader)>) {
     let mut frames = Vec::new();
     let chain = file.scan_chain(&mut |at, frame| frames.push((at.0, *frame))).unwrap();
     (chain, frames)
 }
 
-/// Random numbers that follow from a seed: `SplitMix64`.
+/// A generator of pseudorandom numbers, `SplitMix64`.
 pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
