@@ -1,8 +1,8 @@
-//! The contract of `Storage`, sentence by sentence, on both storages: names, folders, clocks,
+//! The contract of `Storage`, sentence by sentence, on both storages: names, directories, clocks,
 //! random numbers.
 //!
-//! That of `File` is in `files.rs`, of moves in `moves.rs`, of locks in `locks.rs`; what only one
-//! of the storages has (links, FIFOs, a capacity) in `unix.rs` and `memory.rs`.
+//! The contract of `File` is tested in `files.rs`, and that of locks in `locks.rs`. The properties
+//! of a single storage (links, FIFOs, a capacity) are tested in `unix.rs` and `memory.rs`.
 
 #[macro_use]
 mod common;
@@ -18,36 +18,36 @@ use common::{all, get, kind, names, put, tree};
 use stratawal_storage::{Access, DirEntry, FileType, Storage};
 
 on_both_storages! {
-    a_new_file_is_empty_and_can_be_read_and_written,
-    a_name_that_is_taken_is_not_created_again,
-    a_file_is_not_created_where_there_is_no_folder,
+    a_new_file_is_empty_readable_and_writable,
+    an_existing_name_is_not_created_again,
+    a_file_is_not_created_in_a_missing_dir,
     a_file_opened_for_reading_refuses_writes,
     a_file_opened_for_writing_is_the_same_file,
     only_a_plain_file_is_opened,
-    a_listing_is_sorted_by_bytes_and_tells_the_kinds,
-    only_a_folder_is_listed,
-    a_folder_is_created_once_and_below_a_folder,
+    a_listing_is_sorted_by_bytes_and_has_types,
+    only_a_dir_is_listed,
+    a_dir_is_created_once_and_in_a_dir,
     a_rename_moves_a_file_and_its_handles,
-    a_rename_replaces_a_file_whose_handles_go_on_reading,
+    a_rename_replaces_a_file_but_not_its_handles,
     a_rename_is_never_seen_half_done,
-    a_rename_moves_a_folder_with_what_is_in_it,
+    a_rename_moves_a_dir_with_its_entries,
     a_refused_rename_changes_nothing,
-    a_removed_file_is_read_on_by_those_who_have_it_open,
+    a_removed_file_stays_usable_while_open,
     only_a_file_is_removed_as_a_file,
-    only_an_empty_folder_is_removed_as_a_folder,
-    a_folder_is_synced_and_a_missing_one_is_not,
-    free_space_is_told,
-    the_clocks_tell_one_time_that_does_not_run_backwards,
+    only_an_empty_dir_is_removed_as_a_dir,
+    a_dir_is_synced_and_a_missing_one_is_not,
+    free_space_is_reported,
+    the_clocks_agree_and_do_not_run_backwards,
     random_numbers_do_not_collide,
-    opened_directory_keeps_its_paths,
-    removed_directory_is_an_error_of_its_own,
-    directory_removed_while_it_is_listed_is_not_found,
-    paths_of_an_opened_directory_stay_below_it,
+    an_opened_root_keeps_its_paths,
+    a_removed_root_has_an_error_of_its_own,
+    a_dir_removed_while_listed_is_not_found,
+    paths_of_an_opened_root_stay_below_it,
     elapsed_time_never_falls,
-    allocated_bytes_cover_written_ones,
+    allocated_bytes_cover_the_written_ones,
 }
 
-fn opened_directory_keeps_its_paths(storage: &dyn Storage, root: &Path) {
+fn an_opened_root_keeps_its_paths(storage: &dyn Storage, root: &Path) {
     storage.create_dir(&root.join("a")).unwrap();
     storage.create_dir(&root.join("b")).unwrap();
     put(storage, &root.join("b/in-b"), b"b");
@@ -72,11 +72,12 @@ fn opened_directory_keeps_its_paths(storage: &dyn Storage, root: &Path) {
     drop(lock);
 }
 
-fn removed_directory_is_an_error_of_its_own(storage: &dyn Storage, root: &Path) {
-    let (dir, none) = (root.join("a"), Path::new(""));
+fn a_removed_root_has_an_error_of_its_own(storage: &dyn Storage, root: &Path) {
+    let dir = root.join("a");
+    let none = Path::new("");
     storage.create_dir(&dir).unwrap();
     let opened = storage.at(&dir).unwrap();
-    let folder = opened.open_dir(none).ok();
+    let opened_dir = opened.open_dir(none).ok();
     storage.remove_dir(&dir).unwrap();
     storage.create_dir(&dir).unwrap();
     let removed = ErrorKind::StaleNetworkFileHandle;
@@ -89,14 +90,15 @@ fn removed_directory_is_an_error_of_its_own(storage: &dyn Storage, root: &Path) 
     assert_eq!(kind(opened.remove_file(Path::new("x"))), removed);
     assert_eq!(kind(opened.remove_dir(Path::new("x"))), removed);
     assert_eq!(kind(opened.sync_dir(none)), removed);
-    if let Some(folder) = folder {
-        assert_eq!(kind(folder.sync_all()), removed);
+    if let Some(opened_dir) = opened_dir {
+        assert_eq!(kind(opened_dir.sync_all()), removed);
     }
-    assert_eq!(names(storage, &dir), [""; 0], "the one that has the name now is another");
+    assert_eq!(names(storage, &dir), [""; 0], "another directory has the name now");
 }
 
-fn directory_removed_while_it_is_listed_is_not_found(storage: &dyn Storage, root: &Path) {
-    let (opened, dir) = (storage.at(root).unwrap(), Path::new("inner"));
+fn a_dir_removed_while_listed_is_not_found(storage: &dyn Storage, root: &Path) {
+    let opened = storage.at(root).unwrap();
+    let dir = Path::new("inner");
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let lister = scope.spawn(|| {
@@ -116,7 +118,7 @@ fn directory_removed_while_it_is_listed_is_not_found(storage: &dyn Storage, root
     });
 }
 
-fn paths_of_an_opened_directory_stay_below_it(storage: &dyn Storage, root: &Path) {
+fn paths_of_an_opened_root_stay_below_it(storage: &dyn Storage, root: &Path) {
     storage.create_dir(&root.join("a")).unwrap();
     put(storage, &root.join("outside"), b"");
     let opened = storage.at(&root.join("a")).unwrap();
@@ -132,13 +134,13 @@ fn elapsed_time_never_falls(storage: &dyn Storage, _root: &Path) {
     assert!(storage.elapsed_micros() >= first + 1000);
 }
 
-fn allocated_bytes_cover_written_ones(storage: &dyn Storage, root: &Path) {
+fn allocated_bytes_cover_the_written_ones(storage: &dyn Storage, root: &Path) {
     let file = put(storage, &root.join("a"), &[7; 10_000]);
     file.sync_all().unwrap();
     assert!(file.allocated().unwrap() >= 10_000);
 }
 
-fn a_new_file_is_empty_and_can_be_read_and_written(storage: &dyn Storage, root: &Path) {
+fn a_new_file_is_empty_readable_and_writable(storage: &dyn Storage, root: &Path) {
     let file = storage.create_new(&root.join("a")).unwrap();
     assert_eq!(file.len().unwrap(), 0);
     file.write_all_at(b"hello", 0).unwrap();
@@ -146,7 +148,7 @@ fn a_new_file_is_empty_and_can_be_read_and_written(storage: &dyn Storage, root: 
     assert_eq!(get(storage, &root.join("a")), b"hello");
 }
 
-fn a_name_that_is_taken_is_not_created_again(storage: &dyn Storage, root: &Path) {
+fn an_existing_name_is_not_created_again(storage: &dyn Storage, root: &Path) {
     put(storage, &root.join("file"), b"kept");
     storage.create_dir(&root.join("folder")).unwrap();
     let before = tree(storage, root);
@@ -157,7 +159,7 @@ fn a_name_that_is_taken_is_not_created_again(storage: &dyn Storage, root: &Path)
     assert_eq!(tree(storage, root), before);
 }
 
-fn a_file_is_not_created_where_there_is_no_folder(storage: &dyn Storage, root: &Path) {
+fn a_file_is_not_created_in_a_missing_dir(storage: &dyn Storage, root: &Path) {
     put(storage, &root.join("file"), b"");
     assert_eq!(kind(storage.create_new(&root.join("missing/a"))), ErrorKind::NotFound);
     assert_eq!(kind(storage.create_new(&root.join("file/a"))), ErrorKind::NotADirectory);
@@ -167,15 +169,15 @@ fn a_file_is_not_created_where_there_is_no_folder(storage: &dyn Storage, root: &
 fn a_file_opened_for_reading_refuses_writes(storage: &dyn Storage, root: &Path) {
     put(storage, &root.join("a"), b"hello");
     let file = storage.open(&root.join("a"), Access::Read).unwrap();
-    // The kind is the operating system's: Unix has a bad descriptor there (EBADF, EINVAL), memory
-    // no permission.
+    // The kind depends on the storage: Unix reports a bad descriptor (EBADF, EINVAL), and the
+    // storage in memory a missing permission.
     file.write_all_at(b"x", 0).unwrap_err();
     file.write_all_vectored_at(&[std::io::IoSlice::new(b"x")], 9).unwrap_err();
     file.set_len(0).unwrap_err();
     file.set_len(9).unwrap_err();
     file.preallocate(9).unwrap_err();
     assert_eq!(all(&*file), b"hello");
-    // A reader in another process makes durable what it is about to show.
+    // A reader in another process syncs the entries before it shows them.
     file.sync_data().unwrap();
     file.sync_all().unwrap();
 }
@@ -195,13 +197,13 @@ fn only_a_plain_file_is_opened(storage: &dyn Storage, root: &Path) {
         assert_eq!(kind(storage.open(&root.join("folder"), access)), ErrorKind::InvalidInput, "{access:?}");
         assert_eq!(kind(storage.open(&root.join("missing"), access)), ErrorKind::NotFound, "{access:?}");
     }
-    assert_eq!(names(storage, root), ["folder"], "nothing is created by opening");
+    assert_eq!(names(storage, root), ["folder"], "opening creates nothing");
 }
 
-fn a_listing_is_sorted_by_bytes_and_tells_the_kinds(storage: &dyn Storage, root: &Path) {
+fn a_listing_is_sorted_by_bytes_and_has_types(storage: &dyn Storage, root: &Path) {
     assert_eq!(storage.list(root).unwrap(), []);
-    // '-' is before '.', which is before '/': as paths, "a" and what is in it would stand before
-    // "a-b" and "a.b". And names are bytes: these are in no order of letters or of UTF-16.
+    // '-' is before '.', which is before '/'. Sorted as paths, "a" and its entries would come
+    // before "a-b" and "a.b". Names are bytes: these are sorted neither by letters nor by UTF-16.
     let sorted: [&[u8]; 8] =
         [b"B", b"a", b"a-b", b"a.b", b"ab", "\u{e9}".as_bytes(), "\u{fb01}".as_bytes(), "\u{10000}".as_bytes()];
     for (i, name) in sorted.iter().enumerate().rev() {
@@ -221,16 +223,16 @@ fn a_listing_is_sorted_by_bytes_and_tells_the_kinds(storage: &dyn Storage, root:
     assert_eq!(names(storage, &root.join("a")), ["inner"]);
 }
 
-fn only_a_folder_is_listed(storage: &dyn Storage, root: &Path) {
+fn only_a_dir_is_listed(storage: &dyn Storage, root: &Path) {
     put(storage, &root.join("file"), b"");
     assert_eq!(kind(storage.list(&root.join("file"))), ErrorKind::NotADirectory);
     assert_eq!(kind(storage.list(&root.join("missing"))), ErrorKind::NotFound);
 }
 
-fn a_folder_is_created_once_and_below_a_folder(storage: &dyn Storage, root: &Path) {
+fn a_dir_is_created_once_and_in_a_dir(storage: &dyn Storage, root: &Path) {
     storage.create_dir(&root.join("a")).unwrap();
     assert_eq!(kind(storage.create_dir(&root.join("a"))), ErrorKind::AlreadyExists);
-    assert_eq!(kind(storage.create_dir(&root.join("b/c"))), ErrorKind::NotFound, "not its parents as well");
+    assert_eq!(kind(storage.create_dir(&root.join("b/c"))), ErrorKind::NotFound, "the parents are not created");
     put(storage, &root.join("file"), b"");
     assert_eq!(kind(storage.create_dir(&root.join("file/d"))), ErrorKind::NotADirectory);
     storage.create_dir(&root.join("a/b")).unwrap();
@@ -246,10 +248,10 @@ fn a_rename_moves_a_file_and_its_handles(storage: &dyn Storage, root: &Path) {
     file.write_all_at(b"two", 0).unwrap();
     assert_eq!(get(storage, &root.join("folder/to")), b"two");
     storage.rename(&root.join("folder/to"), &root.join("folder/to")).unwrap();
-    assert_eq!(get(storage, &root.join("folder/to")), b"two", "to its own name changes nothing");
+    assert_eq!(get(storage, &root.join("folder/to")), b"two", "a rename to the own name changes nothing");
 }
 
-fn a_rename_replaces_a_file_whose_handles_go_on_reading(storage: &dyn Storage, root: &Path) {
+fn a_rename_replaces_a_file_but_not_its_handles(storage: &dyn Storage, root: &Path) {
     let old = put(storage, &root.join("to"), b"old bytes");
     put(storage, &root.join("from"), b"new");
     storage.rename(&root.join("from"), &root.join("to")).unwrap();
@@ -261,7 +263,8 @@ fn a_rename_replaces_a_file_whose_handles_go_on_reading(storage: &dyn Storage, r
 }
 
 fn a_rename_is_never_seen_half_done(storage: &dyn Storage, root: &Path) {
-    let (from, to) = (root.join("from"), root.join("to"));
+    let from = root.join("from");
+    let to = root.join("to");
     put(storage, &to, &[0; 64]);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -284,12 +287,12 @@ fn a_rename_is_never_seen_half_done(storage: &dyn Storage, root: &Path) {
     assert_eq!(get(storage, &to), [200; 64]);
 }
 
-fn a_rename_moves_a_folder_with_what_is_in_it(storage: &dyn Storage, root: &Path) {
+fn a_rename_moves_a_dir_with_its_entries(storage: &dyn Storage, root: &Path) {
     storage.create_dir(&root.join("from")).unwrap();
     storage.create_dir(&root.join("from/inner")).unwrap();
     put(storage, &root.join("from/inner/a"), b"one");
     put(storage, &root.join("from/b"), b"two");
-    // Its name begins as that of the folder does, and it is none of its children.
+    // Its name begins with the name of the directory, but it is not in it.
     put(storage, &root.join("from-not"), b"three");
     storage.rename(&root.join("from"), &root.join("to")).unwrap();
     assert_eq!(names(storage, root), ["from-not", "to"]);
@@ -298,10 +301,10 @@ fn a_rename_moves_a_folder_with_what_is_in_it(storage: &dyn Storage, root: &Path
     assert_eq!(kind(storage.list(&root.join("from"))), ErrorKind::NotFound);
     storage.create_dir(&root.join("empty")).unwrap();
     storage.rename(&root.join("to"), &root.join("empty")).unwrap();
-    assert_eq!(names(storage, root), ["empty", "from-not"], "an empty folder gives way to another");
+    assert_eq!(names(storage, root), ["empty", "from-not"], "an empty directory is replaced");
     assert_eq!(get(storage, &root.join("empty/b")), b"two");
     storage.rename(&root.join("empty"), &root.join("empty")).unwrap();
-    assert_eq!(names(storage, &root.join("empty")), ["b", "inner"], "to its own name changes nothing");
+    assert_eq!(names(storage, &root.join("empty")), ["b", "inner"], "a rename to the own name changes nothing");
 }
 
 fn a_refused_rename_changes_nothing(storage: &dyn Storage, root: &Path) {
@@ -327,7 +330,7 @@ fn a_refused_rename_changes_nothing(storage: &dyn Storage, root: &Path) {
     }
 }
 
-fn a_removed_file_is_read_on_by_those_who_have_it_open(storage: &dyn Storage, root: &Path) {
+fn a_removed_file_stays_usable_while_open(storage: &dyn Storage, root: &Path) {
     let writer = put(storage, &root.join("a"), b"hello");
     let reader = storage.open(&root.join("a"), Access::Read).unwrap();
     storage.remove_file(&root.join("a")).unwrap();
@@ -347,7 +350,7 @@ fn only_a_file_is_removed_as_a_file(storage: &dyn Storage, root: &Path) {
     assert_eq!(names(storage, root), ["folder"]);
 }
 
-fn only_an_empty_folder_is_removed_as_a_folder(storage: &dyn Storage, root: &Path) {
+fn only_an_empty_dir_is_removed_as_a_dir(storage: &dyn Storage, root: &Path) {
     storage.create_dir(&root.join("folder")).unwrap();
     put(storage, &root.join("folder/a"), b"");
     put(storage, &root.join("file"), b"");
@@ -360,33 +363,37 @@ fn only_an_empty_folder_is_removed_as_a_folder(storage: &dyn Storage, root: &Pat
     assert_eq!(names(storage, root), ["file"]);
 }
 
-fn a_folder_is_synced_and_a_missing_one_is_not(storage: &dyn Storage, root: &Path) {
+fn a_dir_is_synced_and_a_missing_one_is_not(storage: &dyn Storage, root: &Path) {
     storage.sync_dir(root).unwrap();
     put(storage, &root.join("a"), b"");
     storage.sync_dir(root).unwrap();
     assert_eq!(kind(storage.sync_dir(&root.join("missing"))), ErrorKind::NotFound);
 }
 
-fn free_space_is_told(storage: &dyn Storage, root: &Path) {
-    // How it falls is shown where nobody else writes: in `memory.rs`.
+fn free_space_is_reported(storage: &dyn Storage, root: &Path) {
+    // `memory.rs` tests how it falls, because no other process writes there.
     assert!(storage.free_space(root).unwrap() > 0);
 }
 
-fn the_clocks_tell_one_time_that_does_not_run_backwards(storage: &dyn Storage, _root: &Path) {
+fn the_clocks_agree_and_do_not_run_backwards(storage: &dyn Storage, _root: &Path) {
     const YEAR_MICROS: u64 = 365 * 24 * 3600 * 1_000_000;
     const TICKS_MICROS: u64 = 10_000_000;
-    let (coarse, now) = (storage.coarse_now_micros(), storage.now_micros());
-    assert!((50 * YEAR_MICROS..500 * YEAR_MICROS).contains(&now), "{now} are no microseconds since 1970");
+    let coarse = storage.coarse_now_micros();
+    let now = storage.now_micros();
+    assert!(
+        (50 * YEAR_MICROS..500 * YEAR_MICROS).contains(&now),
+        "{now} microseconds since 1970 is not a date of today"
+    );
     assert!(coarse <= now && now - coarse < TICKS_MICROS, "coarse {coarse}, then {now}");
     assert!(storage.coarse_now_micros() >= coarse);
     assert!(storage.now_micros() >= now);
 }
 
 fn random_numbers_do_not_collide(storage: &dyn Storage, _root: &Path) {
-    // Of 64 bits: two of 100,000 collide once in four billion runs.
+    // With 64 bits, two of 100,000 numbers collide once in four billion runs.
     let seen: HashSet<u64> = (0..100_000).map(|_| storage.random_u64()).collect();
     assert_eq!(seen.len(), 100_000);
-    // And each bit takes part: 50,000 is expected, and 49,000 is six standard deviations away.
+    // Each bit is random: 50,000 is expected, and 49,000 is six standard deviations away.
     for bit in 0..64 {
         let ones = seen.iter().filter(|n| *n >> bit & 1 == 1).count();
         assert!((49_000..=51_000).contains(&ones), "bit {bit} is set in {ones} of 100,000");

@@ -11,25 +11,25 @@ use stratawal_storage::{Access, Storage};
 
 on_both_storages! {
     a_read_is_short_only_at_the_end,
-    an_exact_read_says_where_the_file_ends,
+    an_exact_read_past_the_end_is_an_error,
     a_write_grows_the_file_and_leaves_zeros_between,
     a_vectored_write_is_one_write_of_all_pieces,
     a_vectored_write_takes_any_number_of_slices,
     syncing_changes_no_byte_and_no_length,
-    a_length_is_set_both_ways_and_what_was_cut_does_not_come_back,
-    reserving_lengthens_by_zeros_and_never_shortens,
-    reserved_bytes_are_written_without_a_change_of_length,
-    the_next_data_is_behind_zeros_alone,
+    bytes_that_were_cut_do_not_come_back,
+    preallocating_adds_zeros_and_never_shortens,
+    preallocated_bytes_are_written_in_place,
+    only_zeros_come_before_the_next_data,
     a_map_shows_the_first_bytes,
-    a_map_beyond_the_end_is_refused_before_anything_is_allocated,
+    a_map_past_the_end_allocates_nothing,
     an_empty_map_holds_nothing,
     bytes_of_a_map_outlive_the_handle_and_the_name,
-    writers_of_different_places_do_not_disturb_each_other,
-    any_row_of_operations_leaves_what_a_plain_vector_holds,
+    writers_of_different_offsets_do_not_interfere,
+    a_file_holds_the_same_bytes_as_a_vector,
 }
 
 fn a_read_is_short_only_at_the_end(storage: &dyn Storage, root: &Path) {
-    // More than a page, a socket buffer or a read-ahead window.
+    // Longer than a page, a socket buffer or a read-ahead window.
     let bytes: Vec<u8> = (0..3_000_000_u32).map(|i| (i >> 10) as u8 ^ i as u8).collect();
     let file = put(storage, &root.join("a"), &bytes);
     let len = bytes.len();
@@ -44,7 +44,7 @@ fn a_read_is_short_only_at_the_end(storage: &dyn Storage, root: &Path) {
     }
 }
 
-fn an_exact_read_says_where_the_file_ends(storage: &dyn Storage, root: &Path) {
+fn an_exact_read_past_the_end_is_an_error(storage: &dyn Storage, root: &Path) {
     let file = put(storage, &root.join("a"), b"hello");
     let mut buf = [0; 3];
     file.read_exact_at(&mut buf, 2).unwrap();
@@ -63,7 +63,11 @@ fn a_write_grows_the_file_and_leaves_zeros_between(storage: &dyn Storage, root: 
     assert_eq!((&bytes[..3], &bytes[10_000..]), (&b"abc"[..], &b"xyz"[..]));
     assert!(bytes[3..10_000].iter().all(|&b| b == 0));
     file.write_all_at(b"-", 1).unwrap();
-    assert_eq!((file.len().unwrap(), &all(&*file)[..3]), (10_003, &b"a-c"[..]), "a write within changes no length");
+    assert_eq!(
+        (file.len().unwrap(), &all(&*file)[..3]),
+        (10_003, &b"a-c"[..]),
+        "a write within the file does not change the length"
+    );
 }
 
 fn a_vectored_write_is_one_write_of_all_pieces(storage: &dyn Storage, root: &Path) {
@@ -77,8 +81,8 @@ fn a_vectored_write_is_one_write_of_all_pieces(storage: &dyn Storage, root: &Pat
 }
 
 fn a_vectored_write_takes_any_number_of_slices(storage: &dyn Storage, root: &Path) {
-    // Around IOV_MAX, which is 1024 where it is told, and with slices that hold nothing anywhere
-    // among them.
+    // Numbers near IOV_MAX, which is 1024 on the systems that report it, with empty slices at any
+    // place.
     for count in [1023, 1024, 1025, 2048, 2049, 5000] {
         let pieces: Vec<Vec<u8>> = (0..count).map(|i| vec![i as u8; if i % 3 == 0 { 0 } else { i % 7 + 1 }]).collect();
         let slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
@@ -86,7 +90,7 @@ fn a_vectored_write_takes_any_number_of_slices(storage: &dyn Storage, root: &Pat
         file.write_all_vectored_at(&slices, 4).unwrap();
         assert!(all(&*file)[4..] == pieces.concat(), "{count} slices");
     }
-    // A whole call's worth of nothing, and then something.
+    // As many empty slices as a call takes, and then another slice.
     let nothing = (0..3000).map(|_| IoSlice::new(b""));
     let slices: Vec<IoSlice<'_>> = nothing.chain([IoSlice::new(b"end")]).collect();
     let file = storage.create_new(&root.join("late")).unwrap();
@@ -103,40 +107,40 @@ fn syncing_changes_no_byte_and_no_length(storage: &dyn Storage, root: &Path) {
     assert_eq!(all(&*file), before);
 }
 
-fn a_length_is_set_both_ways_and_what_was_cut_does_not_come_back(storage: &dyn Storage, root: &Path) {
+fn bytes_that_were_cut_do_not_come_back(storage: &dyn Storage, root: &Path) {
     let file = put(storage, &root.join("a"), &[7; 9000]);
     file.set_len(5).unwrap();
     assert_eq!(all(&*file), [7; 5]);
     file.set_len(9000).unwrap();
     let bytes = all(&*file);
     assert_eq!(bytes.len(), 9000);
-    assert!(bytes[5..].iter().all(|&b| b == 0), "zeros where something was cut");
+    assert!(bytes[5..].iter().all(|&b| b == 0), "zeros in place of the bytes that were cut");
     file.set_len(9000).unwrap();
     file.set_len(0).unwrap();
     assert_eq!(file.len().unwrap(), 0);
 }
 
-fn reserving_lengthens_by_zeros_and_never_shortens(storage: &dyn Storage, root: &Path) {
+fn preallocating_adds_zeros_and_never_shortens(storage: &dyn Storage, root: &Path) {
     let file = put(storage, &root.join("a"), b"hello");
     for len in [5, 4, 0] {
         file.preallocate(len).unwrap();
         assert_eq!(all(&*file), b"hello", "{len} bytes");
     }
-    // Exactly as long as asked for, at no border of blocks.
+    // The length is exact, and not rounded to blocks.
     for len in [6, 4096 + 8, 4096 + 9, 1_000_003] {
         file.preallocate(len).unwrap();
         assert_eq!(file.len().unwrap(), len);
         let bytes = all(&*file);
         assert!(bytes.starts_with(b"hello") && bytes[5..].iter().all(|&b| b == 0), "{len} bytes");
     }
-    // What was cut does not come back here either.
+    // Bytes that were cut do not come back here either.
     file.write_all_at(&[7; 1000], 0).unwrap();
     file.set_len(1).unwrap();
     file.preallocate(1000).unwrap();
     assert!(all(&*file)[1..].iter().all(|&b| b == 0));
 }
 
-fn reserved_bytes_are_written_without_a_change_of_length(storage: &dyn Storage, root: &Path) {
+fn preallocated_bytes_are_written_in_place(storage: &dyn Storage, root: &Path) {
     let file = storage.create_new(&root.join("a")).unwrap();
     file.preallocate(100_000).unwrap();
     for at in [0, 4095, 50_000, 99_999] {
@@ -146,9 +150,9 @@ fn reserved_bytes_are_written_without_a_change_of_length(storage: &dyn Storage, 
     assert_eq!(all(&*file).iter().filter(|&&b| b == b'x').count(), 4);
 }
 
-fn the_next_data_is_behind_zeros_alone(storage: &dyn Storage, root: &Path) {
+fn only_zeros_come_before_the_next_data(storage: &dyn Storage, root: &Path) {
     let file = storage.create_new(&root.join("a")).unwrap();
-    assert_eq!(file.next_data(0).unwrap(), 0, "an empty file ends where it begins");
+    assert_eq!(file.next_data(0).unwrap(), 0, "an empty file has no data");
     file.set_len(3 << 20).unwrap();
     let data = [0, 1, 70_000, 70_001, 1 << 20, (2 << 20) + 5];
     data.iter().for_each(|&at| file.write_all_at(b"x", at).unwrap());
@@ -163,7 +167,7 @@ fn the_next_data_is_behind_zeros_alone(storage: &dyn Storage, root: &Path) {
         }
         file.sync_all().unwrap();
     }
-    // A reader may ask for more than there is (any more).
+    // The offset may be past the end, for example after another process has shortened the file.
     assert!((3 << 20..=4 << 20).contains(&file.next_data(4 << 20).unwrap()));
 }
 
@@ -173,19 +177,19 @@ fn a_map_shows_the_first_bytes(storage: &dyn Storage, root: &Path) {
     for access in [Access::Read, Access::ReadWrite] {
         let file = storage.open(&root.join("a"), access).unwrap();
         for len in [1, 4096, 4097, 20_000] {
-            // SAFETY: nobody else knows of this file, and nothing here writes to it while the map
-            // lives.
+            // SAFETY: no other code uses this file, and this test does not write to it while the
+            // map exists.
             let map = unsafe { file.map(len) }.unwrap();
             assert!(map.as_ref() == &bytes[..usize::try_from(len).unwrap()], "{len} bytes, {access:?}");
-            assert!(format!("{map:?}").contains(&len.to_string()), "it tells its length, not its bytes");
+            assert!(format!("{map:?}").contains(&len.to_string()), "Debug shows the length, not the bytes");
         }
     }
 }
 
-fn a_map_beyond_the_end_is_refused_before_anything_is_allocated(storage: &dyn Storage, root: &Path) {
+fn a_map_past_the_end_allocates_nothing(storage: &dyn Storage, root: &Path) {
     let file = put(storage, &root.join("a"), b"hello");
     for len in [6, 4096, 1 << 40, u64::MAX] {
-        // SAFETY: nobody else knows of this file, and nothing here writes to it.
+        // SAFETY: no other code uses this file, and this test does not write to it.
         let map = unsafe { file.map(len) };
         assert_eq!(kind(map), ErrorKind::UnexpectedEof, "{len} bytes");
     }
@@ -194,7 +198,7 @@ fn a_map_beyond_the_end_is_refused_before_anything_is_allocated(storage: &dyn St
 fn an_empty_map_holds_nothing(storage: &dyn Storage, root: &Path) {
     for bytes in [&b""[..], b"hello"] {
         let file = put(storage, &root.join(bytes.len().to_string()), bytes);
-        // SAFETY: nobody else knows of this file, and nothing here writes to it.
+        // SAFETY: no other code uses this file, and this test does not write to it.
         let map = unsafe { file.map(0) }.unwrap();
         assert!(map.as_ref().is_empty() && map.into_bytes().is_empty());
     }
@@ -203,8 +207,8 @@ fn an_empty_map_holds_nothing(storage: &dyn Storage, root: &Path) {
 fn bytes_of_a_map_outlive_the_handle_and_the_name(storage: &dyn Storage, root: &Path) {
     let expected: Vec<u8> = (0..10_000_u32).map(|i| (i % 251) as u8).collect();
     let file = put(storage, &root.join("a"), &expected);
-    // SAFETY: nobody else knows of this file; below it is removed, which neither shortens nor
-    // changes it.
+    // SAFETY: no other code uses this file. It is removed below, which neither shortens nor changes
+    // it.
     let bytes = unsafe { file.map(10_000) }.unwrap().into_bytes();
     let slice = bytes.slice(5000..5010);
     drop((file, bytes));
@@ -212,10 +216,10 @@ fn bytes_of_a_map_outlive_the_handle_and_the_name(storage: &dyn Storage, root: &
     put(storage, &root.join("a"), &[0xEE; 20_000]);
     assert_eq!(slice, expected[5000..5010]);
     let moved = std::thread::spawn(move || slice.to_vec()).join().unwrap();
-    assert_eq!(moved, expected[5000..5010], "and they go to any thread");
+    assert_eq!(moved, expected[5000..5010], "the bytes can be sent to another thread");
 }
 
-fn writers_of_different_places_do_not_disturb_each_other(storage: &dyn Storage, root: &Path) {
+fn writers_of_different_offsets_do_not_interfere(storage: &dyn Storage, root: &Path) {
     const WRITERS: u64 = 4;
     let path = root.join("a");
     storage.create_new(&path).unwrap();
@@ -238,14 +242,17 @@ fn writers_of_different_places_do_not_disturb_each_other(storage: &dyn Storage, 
     assert!(bytes == expected);
 }
 
-/// The model of a file: a vector.
-fn any_row_of_operations_leaves_what_a_plain_vector_holds(storage: &dyn Storage, root: &Path) {
+/// A vector is the model of a file.
+fn a_file_holds_the_same_bytes_as_a_vector(storage: &dyn Storage, root: &Path) {
     for seed in 0..20 {
-        let (mut rng, mut model) = (Rng(seed), Vec::new());
+        let mut rng = Rng(seed);
+        let mut model = Vec::new();
         let file = storage.create_new(&root.join(seed.to_string())).unwrap();
         for step in 0..100 {
-            let (at, n) = (rng.below(9000), rng.below(3000) + 1);
-            let (from, count) = (usize::try_from(at).unwrap(), usize::try_from(n).unwrap());
+            let at = rng.below(9000);
+            let n = rng.below(3000) + 1;
+            let from = usize::try_from(at).unwrap();
+            let count = usize::try_from(n).unwrap();
             let byte = rng.next() as u8;
             match rng.below(5) {
                 0 => {

@@ -1,5 +1,5 @@
-//! The contract of `Storage::lock`: within this process on both storages, against another one on
-//! Unix.
+//! The contract of `Storage::lock`: within this process on both storages, and against another
+//! process on Unix.
 
 #[macro_use]
 mod common;
@@ -15,22 +15,23 @@ use common::put;
 use stratawal_storage::{Access, LockError, Storage, UnixStorage};
 
 on_both_storages! {
-    a_lock_keeps_others_of_this_process_out_until_it_is_dropped,
-    the_lock_file_is_created_and_may_be_there,
-    locks_of_different_folders_have_nothing_to_do_with_each_other,
-    one_at_a_time_of_many_threads_has_the_lock,
-    a_lock_without_its_folder_is_an_error_of_the_system,
+    a_lock_excludes_others_until_it_is_dropped,
+    the_lock_file_is_created_or_reused,
+    locks_of_different_dirs_are_independent,
+    one_thread_at_a_time_has_the_lock,
+    a_lock_in_a_missing_dir_is_an_error,
 }
 
-/// Between the fork and the exec of a child its copies of all descriptors hold every lock of this
-/// process. So tests that start processes, and tests that count on a dropped lock, take turns.
+/// Between its fork and its exec, a child holds every lock of this process, through its copies of
+/// the descriptors. So tests that start processes, and tests that drop a lock and take it again,
+/// run one at a time.
 static TURNS: Mutex<()> = Mutex::new(());
 
 fn turn() -> MutexGuard<'static, ()> {
     TURNS.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Who holds the lock; `None` where it was free.
+/// The process that holds the lock, as the refusal names it. `None` if the lock was free.
 fn holder(storage: &dyn Storage, root: &Path) -> Option<Option<u32>> {
     match storage.lock(root, &root.join("LOCK")) {
         Ok(_) => None,
@@ -39,12 +40,12 @@ fn holder(storage: &dyn Storage, root: &Path) -> Option<Option<u32>> {
     }
 }
 
-fn a_lock_keeps_others_of_this_process_out_until_it_is_dropped(storage: &dyn Storage, root: &Path) {
+fn a_lock_excludes_others_until_it_is_dropped(storage: &dyn Storage, root: &Path) {
     let _turn = turn();
     for _ in 0..3 {
         let lock = storage.lock(root, &root.join("LOCK")).unwrap();
         for _ in 0..3 {
-            assert_eq!(holder(storage, root), Some(Some(std::process::id())), "a refusal does not free it");
+            assert_eq!(holder(storage, root), Some(Some(std::process::id())), "a refusal does not release the lock");
         }
         let elsewhere = std::thread::scope(|scope| scope.spawn(|| holder(storage, root)).join().unwrap());
         assert_eq!(elsewhere, Some(Some(std::process::id())));
@@ -53,7 +54,7 @@ fn a_lock_keeps_others_of_this_process_out_until_it_is_dropped(storage: &dyn Sto
     }
 }
 
-fn the_lock_file_is_created_and_may_be_there(storage: &dyn Storage, root: &Path) {
+fn the_lock_file_is_created_or_reused(storage: &dyn Storage, root: &Path) {
     let _turn = turn();
     drop(storage.lock(root, &root.join("LOCK")).unwrap());
     storage.open(&root.join("LOCK"), Access::Read).unwrap();
@@ -62,20 +63,21 @@ fn the_lock_file_is_created_and_may_be_there(storage: &dyn Storage, root: &Path)
     drop(storage.lock(root, &root.join("LOCK")).unwrap());
 }
 
-fn locks_of_different_folders_have_nothing_to_do_with_each_other(storage: &dyn Storage, root: &Path) {
+fn locks_of_different_dirs_are_independent(storage: &dyn Storage, root: &Path) {
     let _turn = turn();
-    let folders = ["a", "b"].map(|name| root.join(name));
+    let dirs = ["a", "b"].map(|name| root.join(name));
     let lock = |dir: &PathBuf| storage.lock(dir, &dir.join("LOCK")).unwrap();
-    folders.iter().for_each(|dir| storage.create_dir(dir).unwrap());
-    let [a, _b] = [lock(&folders[0]), lock(&folders[1])];
+    dirs.iter().for_each(|dir| storage.create_dir(dir).unwrap());
+    let [a, _b] = [lock(&dirs[0]), lock(&dirs[1])];
     drop(a);
-    assert_eq!(holder(storage, &folders[0]), None);
-    assert!(holder(storage, &folders[1]).is_some());
+    assert_eq!(holder(storage, &dirs[0]), None);
+    assert!(holder(storage, &dirs[1]).is_some());
 }
 
-fn one_at_a_time_of_many_threads_has_the_lock(storage: &dyn Storage, root: &Path) {
+fn one_thread_at_a_time_has_the_lock(storage: &dyn Storage, root: &Path) {
     let _turn = turn();
-    let (holders, taken) = (AtomicU32::new(0), AtomicU32::new(0));
+    let holders = AtomicU32::new(0);
+    let taken = AtomicU32::new(0);
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
@@ -93,7 +95,7 @@ fn one_at_a_time_of_many_threads_has_the_lock(storage: &dyn Storage, root: &Path
     assert!(taken.load(Ordering::SeqCst) > 0);
 }
 
-fn a_lock_without_its_folder_is_an_error_of_the_system(storage: &dyn Storage, root: &Path) {
+fn a_lock_in_a_missing_dir_is_an_error(storage: &dyn Storage, root: &Path) {
     let missing = root.join("missing");
     match storage.lock(&missing, &missing.join("LOCK")) {
         Err(LockError::Io(e)) => assert_eq!(e.kind(), ErrorKind::NotFound),
@@ -102,19 +104,20 @@ fn a_lock_without_its_folder_is_an_error_of_the_system(storage: &dyn Storage, ro
 }
 
 #[test]
-fn the_process_id_of_the_holder_is_left_in_the_file() {
+fn the_lock_file_names_the_process_of_the_holder() {
     let _turn = turn();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("LOCK");
-    fs::write(&path, "a longer text of somebody else").unwrap();
+    fs::write(&path, "a longer text of another program").unwrap();
     let _lock = UnixStorage::new().lock(dir.path(), &path).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
     let other = std::os::unix::process::parent_id();
     // The greatest process id of Linux is 4,194,304.
-    let (named, gone) = (format!("{other}\n"), "4194305\n".to_owned());
+    let named = format!("{other}\n");
+    let gone = "4194305\n".to_owned();
     for (text, owner) in [
         ("", None),
-        ("no number", None),
+        ("not a number", None),
         (&*named, Some(other)),
         (&*gone, None),
         ("99999999999", None),
@@ -124,13 +127,13 @@ fn the_process_id_of_the_holder_is_left_in_the_file() {
         fs::write(&path, text).unwrap();
         assert_eq!(holder(&UnixStorage::new(), dir.path()), Some(owner), "{text:?}");
     }
-    // A file of no end, and of no text: a few bytes are read of it.
+    // Of a long file that is not text, only a few bytes are read.
     fs::write(&path, vec![0xFF; 1 << 20]).unwrap();
     assert_eq!(holder(&UnixStorage::new(), dir.path()), Some(None));
 }
 
 #[test]
-fn a_lock_file_that_is_no_plain_file_is_not_locked() {
+fn only_a_plain_lock_file_is_locked() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("LOCK");
     fs::write(dir.path().join("victim"), "kept").unwrap();
@@ -144,28 +147,37 @@ fn a_lock_file_that_is_no_plain_file_is_not_locked() {
 }
 
 #[test]
-fn a_lock_file_that_is_removed_or_replaced_lets_nobody_in() {
+fn removing_the_lock_file_does_not_release_the_lock() {
     let _turn = turn();
     let dir = tempfile::tempdir().unwrap();
-    let (storage, path) = (UnixStorage::new(), dir.path().join("LOCK"));
+    let storage = UnixStorage::new();
+    let path = dir.path().join("LOCK");
     let lock = storage.lock(dir.path(), &path).unwrap();
     fs::remove_file(&path).unwrap();
-    assert_eq!(holder(&storage, dir.path()), Some(None), "the folder is locked too; the new file names nobody");
+    assert_eq!(
+        holder(&storage, dir.path()),
+        Some(None),
+        "the directory is locked too, and the new file names no process"
+    );
     let other = std::os::unix::process::parent_id();
     fs::write(dir.path().join("new"), format!("{other}\n")).unwrap();
     fs::rename(dir.path().join("new"), &path).unwrap();
-    assert_eq!(holder(&storage, dir.path()), Some(Some(other)), "the file names it now");
+    assert_eq!(holder(&storage, dir.path()), Some(Some(other)), "the file names the other process now");
     drop(lock);
     assert_eq!(holder(&storage, dir.path()), None);
 }
 
-/// Somebody replaces the file all the time, between any two steps of whoever locks.
+/// A thread replaces the file again and again, so that it changes between any two steps of a lock.
 #[test]
-fn one_at_a_time_has_the_lock_while_its_file_is_replaced() {
+fn replacing_the_lock_file_does_not_double_the_lock() {
     let _turn = turn();
     let dir = tempfile::tempdir().unwrap();
-    let (storage, path, new) = (UnixStorage::new(), dir.path().join("LOCK"), dir.path().join("new"));
-    let (holders, taken, done) = (AtomicU32::new(0), AtomicU32::new(0), AtomicBool::new(false));
+    let storage = UnixStorage::new();
+    let path = dir.path().join("LOCK");
+    let new = dir.path().join("new");
+    let holders = AtomicU32::new(0);
+    let taken = AtomicU32::new(0);
+    let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
@@ -198,8 +210,8 @@ fn one_at_a_time_has_the_lock_while_its_file_is_replaced() {
 
 const DIR: &str = "STRATAWAL_TEST_LOCK_DIR";
 
-/// Not a test but the other process: locks the folder that the environment names, says so, and
-/// holds it until its input ends.
+/// Not a test, but the other process. It locks the directory that the environment names, prints the
+/// result, and holds the lock until its input ends.
 #[test]
 fn other_process() {
     let Some(dir) = std::env::var_os(DIR).map(PathBuf::from) else { return };
@@ -213,11 +225,11 @@ fn other_process() {
     }
 }
 
-/// The other process, and what it said of the lock.
+/// The other process, and the result that it printed.
 struct Other {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
-    said: String,
+    result: String,
 }
 
 fn start_other(dir: &Path) -> Other {
@@ -225,15 +237,15 @@ fn start_other(dir: &Path) -> Other {
     command.args(["other_process", "--exact", "--nocapture"]).env(DIR, dir);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let said = lines.by_ref().map(Result::unwrap).find(|line| {
-        // All else is what the test runner says.
+    let result = lines.by_ref().map(Result::unwrap).find(|line| {
+        // The test runner prints the other lines.
         ["locked", "held by", "failed: "].iter().any(|begin| line.starts_with(begin))
     });
-    Other { child, lines, said: said.expect("it says something") }
+    Other { child, lines, result: result.expect("it prints a result") }
 }
 
 impl Other {
-    fn let_go(mut self) {
+    fn release(mut self) {
         drop(self.child.stdin.take());
         self.lines.for_each(drop);
         assert!(self.child.wait().unwrap().success());
@@ -241,28 +253,28 @@ impl Other {
 }
 
 #[test]
-fn another_process_is_kept_out() {
+fn a_lock_excludes_another_process() {
     let _turn = turn();
     let dir = tempfile::tempdir().unwrap();
     let lock = UnixStorage::new().lock(dir.path(), &dir.path().join("LOCK")).unwrap();
     let other = start_other(dir.path());
-    assert_eq!(other.said, format!("held by {}", std::process::id()));
-    other.let_go();
+    assert_eq!(other.result, format!("held by {}", std::process::id()));
+    other.release();
     drop(lock);
     let other = start_other(dir.path());
-    assert_eq!(other.said, "locked");
-    other.let_go();
+    assert_eq!(other.result, "locked");
+    other.release();
 }
 
 #[test]
-fn another_process_keeps_this_one_out_until_it_dies() {
+fn another_process_excludes_this_one_until_it_dies() {
     let _turn = turn();
     let dir = tempfile::tempdir().unwrap();
     let mut other = start_other(dir.path());
-    assert_eq!(other.said, "locked");
+    assert_eq!(other.result, "locked");
     assert_eq!(holder(&UnixStorage::new(), dir.path()), Some(Some(other.child.id())));
     fs::remove_file(dir.path().join("LOCK")).unwrap();
-    assert!(holder(&UnixStorage::new(), dir.path()).is_some(), "the folder is locked too");
+    assert!(holder(&UnixStorage::new(), dir.path()).is_some(), "the directory is locked too");
     other.child.kill().unwrap();
     other.child.wait().unwrap();
     assert_eq!(holder(&UnixStorage::new(), dir.path()), None);
@@ -271,7 +283,8 @@ fn another_process_keeps_this_one_out_until_it_dies() {
 #[test]
 fn a_dropped_lock_is_free_while_other_threads_start_processes() {
     let dir = tempfile::tempdir().unwrap();
-    let (storage, file) = (UnixStorage::new(), dir.path().join("LOCK"));
+    let storage = UnixStorage::new();
+    let file = dir.path().join("LOCK");
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -281,6 +294,6 @@ fn a_dropped_lock_is_free_while_other_threads_start_processes() {
         });
         let refused = (0..500).filter(|_| storage.lock(dir.path(), &file).is_err()).count();
         done.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert_eq!(refused, 0, "of 500, with nobody else");
+        assert_eq!(refused, 0, "of 500, without another holder");
     });
 }

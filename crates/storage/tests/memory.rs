@@ -1,5 +1,5 @@
-//! What only the storage in memory has: a capacity that can be set, a clock and random numbers that
-//! can be repeated, copies of the whole.
+//! The properties of the storage in memory alone: a capacity that can be set, a clock and random
+//! numbers that can be repeated, and snapshots.
 
 mod common;
 
@@ -21,39 +21,39 @@ fn free(storage: &MemoryStorage) -> u64 {
 }
 
 #[test]
-fn it_begins_with_an_empty_root() {
+fn a_new_storage_has_an_empty_root() {
     let storage = MemoryStorage::new();
     assert_eq!(storage.list(Path::new(ROOT)).unwrap(), []);
     storage.sync_dir(Path::new(ROOT)).unwrap();
-    assert_eq!(free(&storage), u64::MAX, "as much as can be said");
+    assert_eq!(free(&storage), u64::MAX, "unlimited");
 }
 
 #[test]
-fn free_space_is_the_capacity_without_the_bytes_of_files() {
+fn free_space_is_the_capacity_minus_the_files() {
     let storage = MemoryStorage::new().with_capacity(1000);
     assert_eq!(free(&storage), 1000);
     let a = put(&storage, &path("a"), &[1; 100]);
     assert_eq!(free(&storage), 900);
     a.write_all_at(&[2; 100], 0).unwrap();
-    assert_eq!(free(&storage), 900, "written over");
+    assert_eq!(free(&storage), 900, "overwriting takes no space");
     a.write_all_at(&[2; 1], 299).unwrap();
-    assert_eq!(free(&storage), 700, "zeros between take room too");
+    assert_eq!(free(&storage), 700, "zeros take space, too");
     a.preallocate(500).unwrap();
     assert_eq!(free(&storage), 500);
     a.set_len(200).unwrap();
     assert_eq!(free(&storage), 800);
     storage.create_dir(&path("folder")).unwrap();
     storage.rename(&path("a"), &path("folder/b")).unwrap();
-    assert_eq!(free(&storage), 800, "a rename moves, it does not copy");
+    assert_eq!(free(&storage), 800, "a rename does not copy");
     put(&storage, &path("c"), &[3; 50]);
     storage.rename(&path("c"), &path("folder/b")).unwrap();
-    assert_eq!(free(&storage), 950, "what was replaced takes no room");
+    assert_eq!(free(&storage), 950, "a replaced file takes no space");
     storage.remove_file(&path("folder/b")).unwrap();
     assert_eq!(free(&storage), 1000);
 }
 
 #[test]
-fn every_growth_beyond_the_capacity_is_full_and_changes_nothing() {
+fn growth_past_the_capacity_changes_nothing() {
     let storage = MemoryStorage::new().with_capacity(1000);
     let file = put(&storage, &path("a"), &[1; 900]);
     let before = tree(&storage, Path::new(ROOT));
@@ -72,21 +72,21 @@ fn every_growth_beyond_the_capacity_is_full_and_changes_nothing() {
         assert_eq!((free(&storage), file.len().unwrap()), (100, 900), "{what}");
     }
     file.preallocate(1000).unwrap();
-    assert_eq!(free(&storage), 0, "to the last byte");
+    assert_eq!(free(&storage), 0, "the last byte is used");
     file.write_all_at(&[3; 1000], 0).unwrap();
     file.sync_data().unwrap();
-    assert_eq!(all(&*file), [3; 1000], "what is booked can be written");
+    assert_eq!(all(&*file), [3; 1000], "preallocated space can be written");
 }
 
 #[test]
-fn room_can_be_made_and_taken_away() {
+fn the_capacity_can_be_raised_and_lowered() {
     let storage = MemoryStorage::new().with_capacity(10);
     let file = put(&storage, &path("a"), &[1; 10]);
     assert!(is_full(&file.preallocate(11).unwrap_err()));
     let _ = storage.clone().with_capacity(20);
     file.preallocate(11).unwrap();
     let _ = storage.clone().with_capacity(5);
-    assert_eq!(free(&storage), 0, "more is used than there may be");
+    assert_eq!(free(&storage), 0, "more is used than the capacity");
     file.write_all_at(&[2; 11], 0).unwrap();
     assert!(is_full(&file.preallocate(12).unwrap_err()));
     file.set_len(3).unwrap();
@@ -95,7 +95,7 @@ fn room_can_be_made_and_taken_away() {
 }
 
 #[test]
-fn a_file_without_a_name_takes_no_room_however_it_lost_it() {
+fn a_file_without_a_name_takes_no_space() {
     let storage = MemoryStorage::new().with_capacity(1000);
     for lose in [(|storage| storage.remove_file(&path("a"))) as fn(&MemoryStorage) -> io::Result<()>, |storage| {
         storage.rename(&path("b"), &path("a"))
@@ -107,7 +107,7 @@ fn a_file_without_a_name_takes_no_room_however_it_lost_it() {
         file.set_len(5000).unwrap();
         file.set_len(1).unwrap();
         drop(file);
-        assert_eq!(free(&storage), 1000, "growing, shrinking and closing it tell nothing of the room");
+        assert_eq!(free(&storage), 1000, "growing, shrinking and closing it do not count");
         for name in names(&storage, Path::new(ROOT)) {
             storage.remove_file(&path(&name)).unwrap();
         }
@@ -122,7 +122,7 @@ fn only_a_full_disk_or_quota_is_full() {
     for kind in [ErrorKind::Other, ErrorKind::WriteZero, ErrorKind::OutOfMemory, ErrorKind::FileTooLarge] {
         assert!(!is_full(&kind.into()), "{kind}");
     }
-    // As the operating systems say it: EIO 5, ENOSPC 28 everywhere.
+    // EIO is 5 and ENOSPC is 28 on all systems.
     assert!(is_full(&io::Error::from_raw_os_error(28)));
     assert!(!is_full(&io::Error::from_raw_os_error(5)));
 }
@@ -149,7 +149,7 @@ fn clones_share_everything_and_a_snapshot_nothing() {
 }
 
 #[test]
-fn a_snapshot_is_not_locked_by_who_locked_the_original() {
+fn a_snapshot_does_not_have_the_locks() {
     let storage = MemoryStorage::new();
     let _lock = storage.lock(Path::new(ROOT), &path("LOCK")).unwrap();
     let copy = storage.snapshot();
@@ -158,7 +158,7 @@ fn a_snapshot_is_not_locked_by_who_locked_the_original() {
 }
 
 #[test]
-fn a_given_clock_moves_with_each_look() {
+fn a_given_clock_advances_with_each_reading() {
     let storage = MemoryStorage::new().with_clock(1000, 10);
     let times = [storage.now_micros(), storage.coarse_now_micros(), storage.clone().now_micros()];
     assert_eq!(times, [1010, 1020, 1030]);
@@ -167,7 +167,7 @@ fn a_given_clock_moves_with_each_look() {
 }
 
 #[test]
-fn random_numbers_repeat_with_their_seed() {
+fn equal_seeds_give_equal_random_numbers() {
     let numbers = |seed| {
         let storage = MemoryStorage::new().with_seed(seed);
         (0..100).map(|_| storage.random_u64()).collect::<Vec<_>>()
@@ -180,7 +180,7 @@ fn random_numbers_repeat_with_their_seed() {
 }
 
 #[test]
-fn a_write_of_nothing_changes_no_length() {
+fn an_empty_write_does_not_change_the_length() {
     let storage = MemoryStorage::new();
     let file = put(&storage, &path("a"), b"hello");
     file.write_all_at(b"", 100).unwrap();
@@ -188,7 +188,7 @@ fn a_write_of_nothing_changes_no_length() {
 }
 
 #[test]
-fn a_folder_renamed_to_its_own_name_stays() {
+fn a_dir_renamed_to_its_own_name_stays() {
     let storage = MemoryStorage::new();
     storage.create_dir(&path("folder")).unwrap();
     put(&storage, &path("folder/a"), b"");

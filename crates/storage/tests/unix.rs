@@ -1,4 +1,5 @@
-//! What only a real file system has: links, FIFOs, sockets, names that are no text, blocks.
+//! The properties of a real file system alone: links, FIFOs, sockets, names that are not text,
+//! blocks.
 
 mod common;
 
@@ -37,15 +38,15 @@ fn a_link_is_never_opened_created_or_listed_through() {
         assert_eq!(kind(STORAGE.list(&at(link))), ErrorKind::NotADirectory, "{link}");
     }
     assert_eq!(names(&*STORAGE, dir.path()), ["file", "folder", "to-file", "to-folder", "to-nothing"]);
-    // Only the end of a path is held to that: a log may stand below a link.
+    // Only the end of a path must not be a link: the path of a log may contain one.
     put(&*STORAGE, &at("to-folder/a"), b"");
     STORAGE.open(&at("to-folder/a"), Access::Read).unwrap();
     STORAGE.remove_file(&at("to-file")).unwrap();
-    assert_eq!(common::get(&*STORAGE, &at("file")), b"kept", "a link is removed, not what it names");
+    assert_eq!(common::get(&*STORAGE, &at("file")), b"kept", "the link is removed, not its target");
 }
 
 #[test]
-fn what_is_no_plain_file_is_not_opened_and_nobody_waits_for_it() {
+fn only_a_plain_file_is_opened_and_without_waiting() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     make_fifo(&at("fifo"));
@@ -55,13 +56,13 @@ fn what_is_no_plain_file_is_not_opened_and_nobody_waits_for_it() {
             assert_eq!(kind(STORAGE.open(&path, access)), ErrorKind::InvalidInput, "{path:?} {access:?}");
         }
     }
-    // A FIFO that somebody reads opens at once, too, and is none the better for it.
+    // A FIFO with a reader could be opened without waiting, and is refused as well.
     let reader = std::thread::spawn({
         let path = at("fifo");
         move || fs::File::open(path).unwrap()
     });
     assert_eq!(kind(STORAGE.open(&at("fifo"), Access::ReadWrite)), ErrorKind::InvalidInput);
-    // Lets the reader go, if the call above has not.
+    // Ends the reader, if the call above has not.
     drop(fs::OpenOptions::new().read(true).write(true).open(at("fifo")).unwrap());
     drop(fs::OpenOptions::new().write(true).open(at("fifo")));
     reader.join().unwrap();
@@ -83,10 +84,10 @@ fn links_fifos_and_sockets_are_listed_as_others() {
     assert_eq!(kinds, [FileType::File, other, FileType::Dir, other, other, other, other]);
 }
 
-/// Linux takes any bytes but '/' and 0; other systems may refuse them.
+/// Linux accepts all bytes except '/' and 0. Other systems may refuse some.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_name_that_is_no_text_is_listed_and_sorted_like_any() {
+fn a_name_that_is_not_text_is_listed() {
     let dir = tempfile::tempdir().unwrap();
     let sorted: [&[u8]; 4] = [b"a", "\u{10000}".as_bytes(), b"\xFE", b"\xFF\n"];
     for name in sorted.iter().rev() {
@@ -97,7 +98,7 @@ fn a_name_that_is_no_text_is_listed_and_sorted_like_any() {
 }
 
 #[test]
-fn a_folder_is_listed_while_its_files_come_and_go() {
+fn a_dir_is_listed_while_its_files_change() {
     let dir = tempfile::tempdir().unwrap();
     put(&*STORAGE, &dir.path().join("stays"), b"");
     let done = AtomicBool::new(false);
@@ -116,51 +117,51 @@ fn a_folder_is_listed_while_its_files_come_and_go() {
 }
 
 #[test]
-fn free_space_of_a_folder_that_is_missing_is_an_error() {
-    // In memory there is one space for all, and no folder is asked.
+fn free_space_of_a_missing_dir_is_an_error() {
+    // The storage in memory has one capacity, and does not look at the directory.
     assert_eq!(kind(STORAGE.free_space(Path::new("missing/folder"))), ErrorKind::NotFound);
 }
 
-/// Bytes that the file system has given to a file.
-fn booked(path: &Path) -> u64 {
+/// The bytes that the file system has allocated to a file.
+fn allocated(path: &Path) -> u64 {
     fs::metadata(path).unwrap().blocks() * 512
 }
 
-/// Whether the file system of `dir` books space at all, asked without the storage: not all do, and
-/// then `reserve` only sets the length.
-fn books_space(dir: &Path) -> bool {
+/// Whether the file system of `dir` can allocate space in advance, tested without the storage. If
+/// not, `preallocate` only sets the length.
+fn allocates_in_advance(dir: &Path) -> bool {
     let path = dir.join("probe");
     let probe = fs::File::create(&path).unwrap();
     #[cfg(target_os = "linux")]
     let _ = rustix::fs::fallocate(&probe, rustix::fs::FallocateFlags::empty(), 0, 1 << 20);
     drop(probe);
-    let books = booked(&path) >= 1 << 20;
-    if !books {
+    let allocates = allocated(&path) >= 1 << 20;
+    if !allocates {
         println!("skipped: the file system of {} does not book space", dir.display());
     }
-    books
+    allocates
 }
 
 #[test]
-fn reserved_space_is_booked() {
+fn preallocated_space_is_allocated() {
     let dir = tempfile::tempdir().unwrap();
-    if !books_space(dir.path()) {
+    if !allocates_in_advance(dir.path()) {
         return;
     }
     let path = dir.path().join("a");
     let file = STORAGE.create_new(&path).unwrap();
     for len in [1, 4104, 1 << 20, (5 << 20) + 8] {
         file.preallocate(len).unwrap();
-        assert!(booked(&path) >= len, "{} of {len}", booked(&path));
+        assert!(allocated(&path) >= len, "{} of {len}", allocated(&path));
     }
     file.set_len(100).unwrap();
-    assert!(booked(&path) < 1 << 20, "what is cut off is given back");
+    assert!(allocated(&path) < 1 << 20, "space that is cut off is freed");
     file.set_len(9 << 20).unwrap();
-    assert!(booked(&path) < 1 << 20, "a length that is set books nothing");
+    assert!(allocated(&path) < 1 << 20, "setting a length allocates nothing");
 }
 
 #[test]
-fn holes_are_told_where_the_file_system_knows_of_them() {
+fn holes_are_reported_if_the_file_system_knows_them() {
     let dir = tempfile::tempdir().unwrap();
     let file = put(&*STORAGE, &dir.path().join("a"), b"hello");
     file.set_len(1 << 40).unwrap();
@@ -168,21 +169,20 @@ fn holes_are_told_where_the_file_system_knows_of_them() {
     file.sync_all().unwrap();
     let next = file.next_data(1 << 20).unwrap();
     if next == 1 << 20 {
-        println!("skipped: the file system does not tell of holes");
+        println!("skipped: the file system does not report holes");
         return;
     }
-    // It knows of blocks, not of bytes.
+    // Holes are known in blocks, not in bytes.
     assert!(next <= (1 << 39) + 5 && next > (1 << 39) - (1 << 20), "{next}");
-    assert_eq!(file.next_data(1 << 39 | 1 << 30).unwrap(), 1 << 40, "the length where there are none");
+    assert_eq!(file.next_data(1 << 39 | 1 << 30).unwrap(), 1 << 40, "the length, if only a hole follows");
     let mut back = [0; 8];
     file.read_exact_at(&mut back, (1 << 39) + 5).unwrap();
-    assert_eq!(&back, b"far away", "and reads stay where they are told to be");
+    assert_eq!(&back, b"far away", "reads are not moved by the search");
 }
 
-/// A file system in memory refuses at once what is more than it can ever hold, so nothing has to be
-/// filled for this.
+/// A tmpfs refuses at once a length that it could never hold, so the test need not fill a disk.
 #[test]
-fn a_reservation_that_does_not_fit_is_full_and_leaves_the_length() {
+fn a_full_disk_leaves_the_length_of_a_file() {
     const DIR: &str = "/dev/shm";
     let Ok(dir) = tempfile::tempdir_in(DIR) else {
         println!("skipped: no {DIR}");
@@ -197,9 +197,9 @@ fn a_reservation_that_does_not_fit_is_full_and_leaves_the_length() {
     let error = file.preallocate(1 << 60).unwrap_err();
     assert!(is_full(&error), "{error}");
     assert_eq!(all(&*file), b"hello");
-    assert!(booked(&dir.path().join("a")) <= 4096);
+    assert!(allocated(&dir.path().join("a")) <= 4096);
     file.preallocate(4104).unwrap();
-    assert_eq!(file.len().unwrap(), 4104, "and what fits is still to be had");
+    assert_eq!(file.len().unwrap(), 4104, "a length that fits is still possible");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What the tests of both storages share: the suite's runner, and short ways to make and read
+//! Helpers of the tests of both storages: the runner of the suite, and short ways to make and read
 //! files.
 
 // Each test file uses its part of this.
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use stratawal_storage::{Access, File, FileType, Storage};
 
-/// Makes tests `unix::…` and `memory::…` of functions that take a storage and an empty folder in
+/// Makes tests `unix::…` and `memory::…` of functions that take a storage and an empty directory in
 /// it.
 macro_rules! on_both_storages {
     ($($test:ident,)*) => {
@@ -52,13 +52,13 @@ pub(crate) fn get(storage: &dyn Storage, path: &Path) -> Vec<u8> {
     all(&*storage.open(path, Access::Read).unwrap())
 }
 
-/// The entries of a folder as text.
+/// The entries of a directory as text.
 pub(crate) fn names(storage: &dyn Storage, dir: &Path) -> Vec<String> {
     let entries = storage.list(dir).unwrap();
     entries.into_iter().map(|entry| entry.name.into_string().unwrap()).collect()
 }
 
-/// Everything below `dir`: paths, and the bytes of files. For showing that nothing has changed.
+/// All paths below `dir`, with the bytes of the files. Used to show that nothing has changed.
 pub(crate) fn tree(storage: &dyn Storage, dir: &Path) -> Vec<(String, Option<Vec<u8>>)> {
     let mut found = Vec::new();
     for entry in storage.list(dir).unwrap() {
@@ -71,7 +71,7 @@ pub(crate) fn tree(storage: &dyn Storage, dir: &Path) -> Vec<(String, Option<Vec
     found
 }
 
-/// The kind of the error that must be there.
+/// The kind of the error that `result` must be.
 #[track_caller]
 pub(crate) fn kind<T>(result: io::Result<T>) -> io::ErrorKind {
     match result {
