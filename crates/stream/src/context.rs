@@ -213,12 +213,12 @@ impl LogContext {
 
     /// Syncs the parent of the directory of the stream at `location`. Streams that ask at the same
     /// time share a sync.
-    pub(crate) fn sync_streams(&self, location: &Location) -> io::Result<()> {
+    pub(crate) fn sync_parent(&self, location: &Location) -> io::Result<()> {
         self.dir_syncs_of(location).sync(&self.storage, location.parent())
     }
 
-    /// Makes sure that [`sync_streams`](Self::sync_streams) will not lack a descriptor.
-    pub(crate) fn ready_to_sync_streams(&self, location: &Location) -> io::Result<()> {
+    /// Makes sure that [`sync_parent`](Self::sync_parent) will not lack a descriptor.
+    pub(crate) fn prepare_parent_sync(&self, location: &Location) -> io::Result<()> {
         self.dir_syncs_of(location).ready(&self.storage, location.parent()).map(drop)
     }
 

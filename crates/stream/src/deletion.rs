@@ -61,7 +61,7 @@ pub(crate) fn move_away(
     // A link or a file of this name does not belong to the log and is not removed.
     location.exists(storage).map_err(|e| DeleteError::Undone(Error::directory(location, e)))?;
     let gone = layout::deleted_dir(location, storage.random_u64());
-    context.ready_to_sync_streams(location).map_err(|e| DeleteError::Undone(Error::io(location, e)))?;
+    context.prepare_parent_sync(location).map_err(|e| DeleteError::Undone(Error::io(location, e)))?;
     // The directory may need another block for the new name.
     let renamed =
         context.with_reserve(ReserveUse::Allowed, is_full, || match rename_dir(storage, &location.dir(), &gone) {
@@ -75,7 +75,7 @@ pub(crate) fn move_away(
         Ok(Renamed::Unknown(e)) => return Err(DeleteError::Indeterminate(Error::undecided(location, e))),
     };
     // Also if there was no such directory: an earlier deletion may not have been durable.
-    context.sync_streams(location).map_err(|e| DeleteError::Indeterminate(Error::undecided(location, e)))?;
+    context.sync_parent(location).map_err(|e| DeleteError::Indeterminate(Error::undecided(location, e)))?;
     Ok(existed.then_some(gone))
 }
 

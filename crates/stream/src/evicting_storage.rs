@@ -127,3 +127,61 @@ impl<V: fmt::Debug + Send + Sync + 'static> Storage for EvictingStorage<V> {
         self.inner.random_u64()
     }
 }
+
+#[cfg(all(test, not(stratawal_loom)))]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use stratawal_index::{CacheKey, CacheLimits};
+    use stratawal_storage::MemoryStorage;
+    use stratawal_testkit::{HookedStorage, Operation};
+
+    use super::*;
+
+    /// The system's number of an error for a process that has no descriptor left.
+    const EMFILE: i32 = 24;
+
+    /// A storage whose first `failures` opens find no descriptor, over a cache with one value; and
+    /// how often a file was opened.
+    fn storage(failures: usize) -> (EvictingStorage<u8>, Arc<Cache<u8>>, Arc<AtomicUsize>) {
+        let inner = HookedStorage::new(MemoryStorage::new());
+        inner.create_new(Path::new("/file")).unwrap();
+        let opens = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&opens);
+        inner.set(move |operation, _| {
+            let is_open = operation == Operation::Open;
+            match is_open && counted.fetch_add(1, Ordering::Relaxed) < failures {
+                true => Err(io::Error::from_raw_os_error(EMFILE)),
+                false => Ok(()),
+            }
+        });
+        let cache = Arc::new(Cache::new(CacheLimits { bytes_max: 1 << 10, entries_max: 8 }));
+        let key = CacheKey { stream_id: 1, generation: 1 };
+        cache.get_or_load(key, || Ok::<_, io::Error>((7, 1))).unwrap();
+        (EvictingStorage::new(Arc::new(inner), Arc::clone(&cache)), cache, opens)
+    }
+
+    #[test]
+    fn an_open_without_a_descriptor_empties_the_cache() {
+        let (storage, cache, opens) = storage(1);
+        storage.open(Path::new("/file"), Access::Read).unwrap();
+        assert_eq!(cache.stats().entries, 0);
+        assert_eq!(opens.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn an_open_is_tried_only_once_more() {
+        let (storage, _, opens) = storage(2);
+        let error = storage.open(Path::new("/file"), Access::Read).unwrap_err();
+        assert!(is_out_of_files(&error), "{error}");
+        assert_eq!(opens.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn other_errors_leave_the_cache_alone() {
+        let (storage, cache, _) = storage(0);
+        let error = storage.open(Path::new("/missing"), Access::Read).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert_eq!(cache.stats().entries, 1);
+    }
+}

@@ -55,6 +55,11 @@ pub(crate) fn segment_path(dir: &Path, id: SegmentId) -> PathBuf {
     dir.join(id.to_string())
 }
 
+/// Whether this is the name of a segment.
+pub(crate) fn is_segment(name: &OsStr) -> bool {
+    SegmentId::parse(name).is_some()
+}
+
 /// A file of the log in a stream's directory, as its name shows it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum OwnFile {

@@ -44,3 +44,22 @@ impl Drop for UnsyncedFile {
         *self.0.open.lock() -= 1;
     }
 }
+
+#[cfg(all(test, not(stratawal_loom)))]
+mod tests {
+    use stratawal_storage::MemoryStorage;
+
+    use super::*;
+
+    #[test]
+    fn a_file_counts_until_it_is_dropped() {
+        let files = Arc::new(UnsyncedFiles::new(Arc::new(MemoryStorage::new()), 1));
+        let first = UnsyncedFile::new(&files);
+        assert!(!files.are_too_many());
+        let second = UnsyncedFile::new(&files);
+        assert!(files.are_too_many());
+        drop(first);
+        assert!(!files.are_too_many());
+        drop(second);
+    }
+}

@@ -8,6 +8,7 @@ use stratawal_segment::{Access, SegmentFile, SegmentId};
 
 use crate::context::LogContext;
 use crate::error::{DamageKind, Error, ErrorKind, Result};
+use crate::layout::is_segment;
 use crate::location::Location;
 use crate::log::StreamLog;
 use crate::options::{StreamOptions, Visibility};
@@ -83,7 +84,7 @@ fn try_verify(context: &Arc<LogContext>, location: &Location, options: &StreamOp
 /// The number of segment files in the stream's directory.
 fn count_segments(context: &LogContext, location: &Location) -> Result<u64> {
     match context.storage().list(&location.dir()) {
-        Ok(entries) => Ok(entries.iter().filter(|e| SegmentId::parse(&e.name).is_some()).count() as u64),
+        Ok(entries) => Ok(entries.iter().filter(|e| is_segment(&e.name)).count() as u64),
         // The stream does not exist, or a file has its name, which opening it reports.
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(0),
         Err(e) => Err(Error::io(location, e)),

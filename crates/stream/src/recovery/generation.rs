@@ -40,7 +40,7 @@ pub(super) fn begin_generation(
     let storage = files.storage();
     // Names left by a killed process may not be durable.
     storage.sync_dir(&files.dir()).map_err(|e| Error::io(files.location, e))?;
-    files.context.sync_streams(files.location).map_err(|e| Error::io(files.location, e))?;
+    files.context.sync_parent(files.location).map_err(|e| Error::io(files.location, e))?;
 
     let now = storage.now_micros();
     let first_seq = analysis.first_seq;

@@ -30,7 +30,7 @@ impl Writer {
         let location = &shared.location;
         let temporary = layout::new_dir(location, storage.random_u64());
         let io = |e| Error::io(location, e);
-        shared.context.ready_to_sync_streams(location).map_err(io)?;
+        shared.context.prepare_parent_sync(location).map_err(io)?;
         storage.create_dir(&temporary).map_err(|e| {
             // It may exist although the system reported an error. Nothing else has this name.
             let _ = storage.remove_dir(&temporary);
@@ -65,7 +65,7 @@ impl Writer {
             Renamed::Absent(e) | Renamed::DoneDespite(e) | Renamed::Unknown(e) => return Err(io(e).poisoned()),
         }
         if !fail_point!(DirSyncSkipped) {
-            shared.context.sync_streams(location).map_err(|e| io(e).poisoned())?;
+            shared.context.sync_parent(location).map_err(|e| io(e).poisoned())?;
         }
         shared.watermarks.set_start(start);
         let active = shared.publish_active(writer, &[]);
