@@ -1,5 +1,4 @@
-//! Looking at a log from outside. The command line shows what is here; programs get it as a
-//! library.
+//! Looking at a log from outside, as the command line does.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -34,15 +33,15 @@ pub fn unescape_name(escaped: &str) -> Option<String> {
 }
 
 /// Reads every entry of every stream of the log at `path`, or of the one stream `stream`, and
-/// reports what it finds: an item for each stream, in the order of their escaped names. Changes
-/// nothing. Another process may be writing to the log at the same time.
+/// yields a report for each stream, in the order of their escaped names. Changes nothing. Another
+/// process may be writing to the log at the same time.
 ///
 /// Damage is not an error here but a finding: [`StreamCheck::damage`]. The item of a stream that
 /// cannot be read (I/O, a newer format) is an error that names it, and the iterator continues with
 /// the next stream.
 ///
 /// # Errors
-/// [`Missing`](crate::ErrorKind::Missing) if there is no log at `path`, or no such stream. Any error of
+/// [`Missing`](crate::ErrorKind::Missing) if the log or the stream does not exist. Any error of
 /// the log as a whole.
 ///
 /// ```
@@ -215,7 +214,7 @@ fn salvage_from(storage: &dyn Storage, path: &Path, stream: &str) -> Result<Salv
 /// Single entries of the readable part may be damaged as well; then reading them reports it.
 ///
 /// # Errors
-/// [`Missing`](crate::ErrorKind::Missing) if there is no log at `path`; a newer format; I/O.
+/// [`Missing`](crate::ErrorKind::Missing) if the log does not exist; a newer format; I/O.
 pub fn readable(path: impl AsRef<Path>, stream: &str) -> Result<Readable> {
     let (stream, damage) = Options::new().open_read_only(path)?.readable(stream)?;
     Ok(Readable { stream, damage })
@@ -237,7 +236,7 @@ pub struct Readable {
 /// when space is free. Changes nothing. Another process may be writing to the log at the same time.
 ///
 /// # Errors
-/// [`Missing`](crate::ErrorKind::Missing) if there is no log at `path`. Any error of the log as a whole.
+/// [`Missing`](crate::ErrorKind::Missing) if the log does not exist. Any error of the log as a whole.
 pub fn reserve_bytes(path: impl AsRef<Path>) -> Result<u64> {
     let root = Root::open_read_only(&UnixStorage::new(), path.as_ref())?;
     let context = LogContext::new(root.storage).wal_id(root.wal_id).read_only(true);

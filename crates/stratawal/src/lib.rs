@@ -1,7 +1,8 @@
-//! A write-ahead log of many named streams in one folder, embedded in the program.
+//! A write-ahead log of many named streams in one directory, embedded in the program.
 //!
-//! For ledgers, event stores, brokers, Raft logs, game and agent state. It is no database (nothing
-//! is looked up but by number and time) and no server (one process writes, any number read).
+//! It is for ledgers, event stores, brokers, Raft logs, and the state of games and agents. It is
+//! not a database: entries are found by number and by time, and in no other way. It is not a
+//! server: one process writes, and any number of processes read.
 //!
 //! ```
 //! use stratawal::{Batch, Wal};
@@ -15,7 +16,7 @@
 //! let seq = orders.append("one apple")?;
 //! assert_eq!(seq, 0);
 //!
-//! // A batch is there as a whole after any crash, or not at all.
+//! // After any crash a batch exists as a whole, or not at all.
 //! let batch: Batch = ["two pears", "three plums"].into_iter().collect();
 //! assert_eq!(orders.append_batch(&batch)?, 1..3);
 //!
@@ -28,37 +29,47 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # What is promised
+//! # First things to know
 //!
-//! What an append was acknowledged for ([`Durability`]) is there after the crash that it names,
-//! byte for byte, without gaps. Damage to entries acknowledged as durable is an error that says
-//! where and what is lost ([`ErrorKind::Damaged`]), and changes nothing; only what was never
-//! acknowledged is cut, and [`Stream::report`] says so. After a failed write or sync nothing is
-//! acknowledged until [`Stream::reopen`] has recovered the stream.
+//! - [`Stream::append`] blocks the calling thread until the entry is durable, which takes as long
+//!   as a sync of the disk. Threads that append at the same time share a sync. A lock of your own
+//!   that is held during an append prevents that: see [Appends from many
+//!   threads](Stream#appends-from-many-threads) for what to do instead.
+//! - Every clone of a [`Wal`] and every [`Stream`] keeps the log locked, so that no other process
+//!   can open it for writing. [`Wal::close`] gives the lock back at once, and reports errors;
+//!   dropping the last handle gives it back too, and reports none.
+//! - [`Durability`] is the choice between speed and safety. The default is the safest.
 //!
-//! The limit: where a stream was not closed cleanly, damage that takes the whole end of its newest
-//! segment, with everything that attested it, cannot be told from a torn tail.
+//! # Promises
+//!
+//! Entries exist after the crash that their acknowledgement names ([`Durability`]), byte for byte
+//! and without gaps. Damage to entries acknowledged as durable is an error that reports where it is
+//! and which entries it takes ([`ErrorKind::Damaged`]), and nothing is changed. Only entries that
+//! were never acknowledged are cut off, and [`Stream::report`] reports it. After a failed write or
+//! sync nothing is acknowledged until [`Stream::reopen`] has recovered the stream.
+//!
+//! There is one limit. If a stream was not closed cleanly, damage that takes the whole end of its
+//! newest segment, with everything that attested it, cannot be distinguished from a torn tail.
 //!
 //! # Threads and processes
 //!
-//! [`Wal`] and [`Stream`] are cheap handles, and all their methods may be called from many threads at once; appends
-//! from many threads share writes and syncs. Readers take no lock of the writer's. One process
-//! writes: a second
-//! [`Wal::open`] fails with [`ErrorKind::Locked`]; any number may [`Options::open_read_only`].
+//! [`Wal`] and [`Stream`] are cheap handles, and all their methods may be called from many threads at
+//! once. Readers take no lock of the writer. One process writes: a second [`Wal::open`] fails with
+//! [`ErrorKind::Locked`]. Any number of processes may [`Options::open_read_only`].
 //!
-//! A process that forks keeps its log: in the child every call on a handle of the parent's fails
-//! with
-//! [`ErrorKind::Forked`], and dropping it there writes, closes and unlocks nothing. The parent goes on as before.
+//! A process that forks keeps its log. In the child every call on a handle of the parent fails with
+//! [`ErrorKind::Forked`], and dropping it there writes, closes and unlocks nothing. The parent
+//! continues as before.
 //!
-//! A log is the directory that was opened, not its path. Once it is open the process may change its
-//! working directory, and the directory may be renamed. If it is removed, the calls that need a
-//! name in it fail, and so do [`Wal::sync`] and
-//! [`Wal::close`]. Entries that are appended to a file which is still open are lost with it, whatever their durability.
+//! A log is the directory that was opened, and not its path. Once it is open, the process may
+//! change its working directory, and the directory may be renamed. If the directory is removed, the
+//! calls that need a name in it fail, and so do [`Wal::sync`] and [`Wal::close`]. Entries that are
+//! appended to a file which is still open are then lost with it, whatever their durability.
 //!
 //! # Features
 //!
-//! `tracing` (off by default): each opening of a stream, recovery among it, is an event with the
-//! target `stratawal` and the fields of [`OpenReport`]; damage is an event of level `ERROR`.
+//! `tracing` (off by default): each opening of a stream, recovery included, is an event with the
+//! target `stratawal` and the fields of [`OpenReport`]. Damage is an event of level `ERROR`.
 #![deny(unsafe_code)]
 
 mod error;

@@ -134,7 +134,7 @@ impl Options {
     /// with [`ReadOnly`](crate::ErrorKind::ReadOnly) and change nothing.
     ///
     /// # Errors
-    /// [`Missing`](crate::ErrorKind::Missing) if there is no log at `path`. Otherwise as
+    /// [`Missing`](crate::ErrorKind::Missing) if the log does not exist. Otherwise as
     /// [`open`](Self::open), without `Locked`.
     pub fn open_read_only(&self, path: impl AsRef<Path>) -> Result<Wal> {
         Wal::open_on(Arc::new(stratawal_storage::UnixStorage::new()), path.as_ref(), self, true)

@@ -1,11 +1,12 @@
-//! The one place of this crate that names `tracing`: each opening of a stream is one event, with
-//! what it found and did. Without the feature there is nothing here.
+//! The only module of this crate that names `tracing`. Each opening of a stream is one event, with
+//! the fields of its report. Without the feature nothing is recorded.
 
 use crate::error::Result;
 use crate::location::Location;
 use crate::recovery::Recovered;
 
-/// A stream was opened, or could not be. One that is not there yet is no event.
+/// Records that a stream was opened, or could not be opened. A stream that does not exist yet is
+/// not recorded.
 #[cfg(feature = "tracing")]
 pub(crate) fn opened(location: &Location, outcome: &Result<Option<Recovered>>) {
     let stream = location.name();

@@ -5,7 +5,7 @@ use stratawal_sync::fail_point;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::Location;
 
-/// What the acknowledgement of an append means: which failures its entries survive.
+/// The failures that an acknowledged entry survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Durability {
     /// The entries are in the memory of this process. They survive nothing.

@@ -1,14 +1,14 @@
-//! What opening a stream found and did, and what verifying one found.
+//! The reports of opening and of verifying a stream.
 
 use std::time::Duration;
 
 use crate::error::Error;
 
-/// What opening a stream found and did.
+/// The report of an opening of a stream: the state it was in, and what was done to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OpenReport {
-    /// Whether the stream was there at all.
+    /// Whether the stream existed.
     pub existed: bool,
     /// Whether it was closed cleanly, so that nothing had to be scanned.
     pub clean: bool,
@@ -16,31 +16,32 @@ pub struct OpenReport {
     pub first_seq: u64,
     /// One past the last entry.
     pub next_seq: u64,
-    /// Segments that hold live entries, or the one to be written.
+    /// The number of segments: those with live entries, and the active one.
     pub segments: u64,
-    /// What a crash had left behind the last whole frame, and was cut. Also `None` where a reader
-    /// that looked again did not read so far.
+    /// The bytes of an interrupted write after the last whole frame, which were cut off. Also
+    /// `None` if a reader that looked at the stream again did not read that far.
     pub torn: Option<TornTail>,
-    /// Bytes that were read to find the end.
+    /// The number of bytes that were read to find the end.
     pub scanned_bytes: u64,
-    /// Bytes that were written again, since they may not have been durable.
+    /// The number of bytes that were written again, because they may not have been durable.
     pub rewritten_bytes: u64,
-    /// File names of segments that were void, or wholly before the first live entry, and were
-    /// removed (by a reader: left out). A file that cannot be removed is not among them; the next
-    /// opening tries again.
+    /// The file names of segments that had no live entry and were removed. A reader leaves them out
+    /// and removes nothing. A file that could not be removed is not listed; the next opening tries
+    /// again.
     pub removed_segments: Vec<String>,
-    /// How long it took.
+    /// How long the opening took.
     pub elapsed: Duration,
 }
 
 impl OpenReport {
-    /// The report of a look that has found nothing new, and has read no more than a header.
+    /// The report of a look that found nothing new, and read at most a header.
     pub(crate) fn of_nothing_new(&self) -> Self {
         Self { scanned_bytes: 0, elapsed: Duration::ZERO, ..self.clone() }
     }
 }
 
-/// What is behind the last whole frame of a stream that was not closed cleanly.
+/// The bytes after the last whole frame of a stream that was not closed cleanly: a write was
+/// interrupted there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TornTail {
@@ -48,11 +49,11 @@ pub struct TornTail {
     pub segment: String,
     /// Where the last whole frame ends, in bytes.
     pub offset: u64,
-    /// Bytes from there to the last one that is not zero.
+    /// The number of bytes from there to the last one that is not zero.
     pub bytes: u64,
 }
 
-/// What verifying a stream found.
+/// The report of a verification of a stream.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StreamCheck {

@@ -1,10 +1,10 @@
-//! What a program can still do with a damaged stream.
+//! Advice for damaged streams.
 
 use super::{DamageKind, Error};
 
 impl Error {
-    /// A sentence on what a program can still do with the damaged stream. `None` if this is not
-    /// damage to a stream.
+    /// Returns advice, in a sentence: which calls still work on the damaged stream. `None` if this
+    /// is not damage to a stream.
     #[must_use]
     pub fn advice(&self) -> Option<&'static str> {
         let end_unknown = self.details.lost.is_none() && self.details.lost_from.is_some();

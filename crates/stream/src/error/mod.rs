@@ -1,6 +1,6 @@
-//! The error of a stream, and of the log that it belongs to: what it knows, and how it is made.
+//! The error of a stream, and of the log that it belongs to.
 //!
-//! The texts that it prints are in `text`, the advice for damaged streams is in `advice`.
+//! `kind` has the kinds of errors, `text` the texts, and `advice` the advice for damaged streams.
 
 mod advice;
 mod kind;
@@ -21,8 +21,8 @@ pub use self::kind::{DamageKind, ErrorKind};
 /// The result of an operation on a log or a stream.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong: kind, stream, segment, offset, the entries lost, and the cause. Cloning is
-/// cheap.
+/// The error of an operation on a log or a stream: its kind, the stream, the segment and the offset
+/// it is about, the entries that are lost, and the cause. Cloning is cheap.
 #[derive(Clone)]
 pub struct Error {
     details: Arc<Details>,
@@ -52,9 +52,9 @@ enum Cause {
     /// The file name of the segment that the other one does not follow.
     NotAfter(String),
     Text(&'static str),
-    /// What a failure of the system means, and the path it was about.
+    /// The meaning of a failure of the system, and the path it was about.
     About(&'static str, PathBuf, io::Error),
-    /// The whole text of an error of the log, and the failure of the system behind it.
+    /// The whole text of an error of the log, and the failure of the system that caused it.
     Log(String, Option<io::Error>),
 }
 
@@ -72,7 +72,7 @@ pub(crate) enum Call {
 }
 
 impl Error {
-    /// What kind of error this is.
+    /// The kind of the error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.details.kind
@@ -134,7 +134,7 @@ impl Error {
         }
     }
 
-    /// The segment whose valid header is in a file of another name, if that is what is wrong.
+    /// For a file that has the valid header of another segment: that segment.
     pub(crate) fn named_segment(&self) -> Option<SegmentId> {
         match &self.details.cause {
             Cause::Segment(error) => match error.kind() {
@@ -215,7 +215,7 @@ impl Error {
         Self::build(if full { ErrorKind::Full } else { ErrorKind::Io }, location.name(), Cause::Io(source))
     }
 
-    /// An error of the system at `path`, with what that means: `text`. Never of the kind
+    /// An error of the system at `path`, whose meaning is `text`. Its kind is never
     /// [`ErrorKind::Full`], which means that nothing was done.
     pub(crate) fn io_about(location: &Location, text: &'static str, path: &Path, source: io::Error) -> Self {
         Self::build(ErrorKind::Io, location.name(), Cause::About(text, path.to_owned(), source))
