@@ -23,7 +23,7 @@ impl TruncationLog {
 
     /// Epoch `epoch` ends with a cut at `at`. Before anything that belongs to the next epoch shows;
     /// under the lock.
-    pub(crate) fn cut(&self, epoch: u64, at: u64) {
+    pub(crate) fn record(&self, epoch: u64, at: u64) {
         let before = self.0.load();
         let mut truncations = Vec::with_capacity(before.len() + 1);
         truncations.extend(before.iter().filter(|cut| cut.1 < at));
@@ -52,7 +52,7 @@ mod tests {
         let truncations = TruncationLog::new();
         assert_eq!(truncations.since(0), None);
         for (epoch, at) in [(0, 50), (1, 30), (2, 40), (3, 45), (4, 40)] {
-            truncations.cut(epoch, at);
+            truncations.record(epoch, at);
         }
         let seen: Vec<_> = (0..6).map(|epoch| truncations.since(epoch)).collect();
         assert_eq!(seen, [Some(30), Some(30), Some(40), Some(40), Some(40), None]);
@@ -62,7 +62,7 @@ mod tests {
     fn memory_is_bounded_and_errs_to_the_lower_cut() {
         let truncations = TruncationLog::new();
         for i in 0..5000 {
-            truncations.cut(i, i * 10);
+            truncations.record(i, i * 10);
         }
         assert!(truncations.0.load().len() <= TRUNCATIONS_MAX);
         assert_eq!(truncations.since(4999), Some(49_990));

@@ -5,7 +5,7 @@ use stratawal_index::{ActiveIndex, Bounds, Index, IndexPoint};
 use stratawal_segment::{Finished, SegmentFile};
 
 use super::scan::{FIRST_FRAME, add_point};
-use crate::write::active::Closes;
+use crate::write::active::CloseFrames;
 
 /// The greatest number of CLOSE frames that name one another. No writer goes deeper; a ring of
 /// CLOSE frames in a hostile file ends here.
@@ -17,9 +17,9 @@ pub(super) fn closed_index(
     file: &SegmentFile,
     close: &Finished,
     every: u64,
-) -> stratawal_segment::Result<(ActiveIndex, Closes)> {
+) -> stratawal_segment::Result<(ActiveIndex, CloseFrames)> {
     let from_closes = close_points(file, close).and_then(|(points, depth)| {
-        let closes = Closes { last: Some(close.offset), depth, points: points.len() };
+        let closes = CloseFrames { last: Some(close.offset), depth, points: points.len() };
         Some((ActiveIndex::from_points(every, &points).ok()?, closes))
     });
     if let Some(closed) = from_closes {
@@ -27,7 +27,7 @@ pub(super) fn closed_index(
     }
     let index = ActiveIndex::new(every);
     file.scan_chain(&mut |offset, frame| add_point(&index, offset, frame))?;
-    Ok((index, Closes::default()))
+    Ok((index, CloseFrames::default()))
 }
 
 /// The index points in the CLOSE frames of a cleanly closed segment, oldest first, and the number

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use stratawal_frame::{Footer, FooterKind, Generation, Salt, SegmentHeader, SeqNo, StreamId, TRAILER_LEN};
-use stratawal_index::ActiveIndex;
 use stratawal_segment::{CreateError, Preallocation, SegmentData, SegmentId, SegmentWriter};
 use stratawal_sync::fail_point;
 
@@ -14,8 +13,8 @@ use super::scan::FIRST_FRAME;
 use super::seal::seal_kept;
 use crate::error::{Error, ErrorKind, Result};
 use crate::history::Predecessor;
-use crate::read::snapshot::{LiveSegment, PublishedSegment, first_point};
-use crate::write::active::{Active, Closes};
+use crate::read::snapshot::{PublishedSegment, first_point};
+use crate::write::active::ActiveSegment;
 use crate::write::clock::is_far_ahead;
 use crate::write::create::{FIRST_LEN, create_segment};
 use crate::write::reserve::ReserveUse;
@@ -25,7 +24,7 @@ pub(super) struct RecoveredSegments {
     /// The sealed segments, in order.
     pub(super) kept: Vec<Arc<PublishedSegment>>,
     /// The segment that the writer continues in.
-    pub(super) active: Active,
+    pub(super) active: ActiveSegment,
     pub(super) preallocation: Preallocation,
 }
 
@@ -71,13 +70,7 @@ pub(super) fn begin_generation(
         create(files, header, kept.last())?
     };
     seal_kept(files, &kept, writer.header(), first_seq, timestamp)?;
-    let live = Arc::new(LiveSegment::new(
-        SegmentData::read_shared(*writer.header(), Arc::clone(writer.file())),
-        Arc::new(ActiveIndex::new(files.options.index_interval_bytes)),
-        FIRST_FRAME.0,
-    ));
-    let end_seq = writer.header().base.0;
-    let active = Active { writer, live, end_seq, times: None, closes: Closes::default() };
+    let active = ActiveSegment::new(writer, files.options);
     Ok(RecoveredSegments { kept: kept.iter().map(FoundSegment::sealed).collect(), active, preallocation })
 }
 

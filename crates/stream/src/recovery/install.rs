@@ -25,7 +25,7 @@ pub(super) fn install(
 ) -> Writer {
     let old = shared.snapshot.load();
     let Some(recovered) = recovered else {
-        shared.truncations.cut(shared.watermarks.epoch(), 0);
+        shared.truncations.record(shared.watermarks.epoch(), 0);
         shared.watermarks.change(|watermarks| {
             shared.snapshot.store(Arc::new(Snapshot::default()));
             watermarks.reset(0, 0);
@@ -41,7 +41,7 @@ pub(super) fn install(
     let accepted = accepted.unwrap_or(recovered.next_seq);
     let cut = old.diverges_at(shared.watermarks.accepted(), &recovered.snapshot, recovered.first_seq);
     let cut = cut.filter(|&cut| cut < recovered.next_seq).unwrap_or(accepted);
-    shared.truncations.cut(shared.watermarks.epoch(), cut);
+    shared.truncations.record(shared.watermarks.epoch(), cut);
     shared.watermarks.change(|watermarks| {
         shared.snapshot.store(Arc::new(recovered.snapshot));
         watermarks.reset(recovered.first_seq, recovered.next_seq);

@@ -5,7 +5,7 @@ use stratawal_segment::{Preallocation, SegmentId};
 use super::reader_state::ReaderState;
 use crate::read::snapshot::Snapshot;
 use crate::report::OpenReport;
-use crate::write::active::Active;
+use crate::write::active::ActiveSegment;
 
 /// The state of a stream after recovery, or after a reader has looked at it.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub(crate) struct Recovered {
     /// The time of the last entry.
     pub(crate) timestamp: u64,
     /// `None` for a reader.
-    pub(crate) writable: Option<(Active, Preallocation)>,
+    pub(crate) writable: Option<(ActiveSegment, Preallocation)>,
     pub(crate) report: OpenReport,
     /// Void and garbage segments, whose files are still to be removed.
     pub(crate) dead: Vec<SegmentId>,

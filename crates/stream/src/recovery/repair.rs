@@ -15,7 +15,7 @@ use super::rewrite::rewrite;
 use crate::error::Result;
 use crate::fs::remove_file;
 use crate::read::snapshot::{LiveSegment, PublishedSegment, SegmentState, Snapshot};
-use crate::write::active::Active;
+use crate::write::active::ActiveSegment;
 
 /// Repairs the files. `None` where they have changed since they were analysed; then they have to be
 /// analysed again.
@@ -71,7 +71,7 @@ fn resume_closed(files: &StreamFiles<'_>, analysis: Analysis) -> Result<Recovere
         closed_index(&file, &close, files.options.index_interval_bytes).map_err(|e| files.failed(e))?;
     let (writer, preallocation) =
         SegmentWriter::resume_after_close(&file, close.offset).map_err(|e| files.failed(e))?;
-    let active = Active {
+    let active = ActiveSegment {
         live: Arc::new(LiveSegment::new(SegmentData::read(&file), Arc::new(index), close.offset.0)),
         writer,
         end_seq: close.frame.first_seq.0,
@@ -82,7 +82,7 @@ fn resume_closed(files: &StreamFiles<'_>, analysis: Analysis) -> Result<Recovere
 }
 
 /// The segments that step 9 removes: those that are not kept are void or garbage.
-fn dead(all: &[SegmentId], kept: &[Arc<PublishedSegment>], active: &Active) -> Vec<SegmentId> {
+fn dead(all: &[SegmentId], kept: &[Arc<PublishedSegment>], active: &ActiveSegment) -> Vec<SegmentId> {
     let kept: BTreeSet<SegmentId> = kept.iter().map(|kept| kept.id()).chain([active.writer.id()]).collect();
     all.iter().filter(|id| !kept.contains(id)).copied().collect()
 }

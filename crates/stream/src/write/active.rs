@@ -2,24 +2,35 @@
 
 use std::sync::Arc;
 
-use stratawal_frame::ByteOffset;
-use stratawal_segment::SegmentWriter;
+use stratawal_frame::{ByteOffset, SEGMENT_HEADER_LEN};
+use stratawal_index::ActiveIndex;
+use stratawal_segment::{SegmentData, SegmentWriter};
 
+use crate::options::StreamOptions;
 use crate::read::snapshot::LiveSegment;
 
 /// The segment that a stream writes to.
 #[derive(Debug)]
-pub(crate) struct Active {
+pub(crate) struct ActiveSegment {
     pub(crate) writer: SegmentWriter,
     pub(crate) live: Arc<LiveSegment>,
     /// One past the last entry in the file.
     pub(crate) end_seq: u64,
     /// Timestamps of the first and last frame of entries.
     pub(crate) times: Option<(u64, u64)>,
-    pub(crate) closes: Closes,
+    pub(crate) closes: CloseFrames,
 }
 
-impl Active {
+impl ActiveSegment {
+    /// The segment of `writer`, whose file has no frames yet.
+    pub(crate) fn new(writer: SegmentWriter, options: &StreamOptions) -> Self {
+        let data = SegmentData::read_shared(*writer.header(), Arc::clone(writer.file()));
+        let index = Arc::new(ActiveIndex::new(options.index_interval_bytes));
+        let live = Arc::new(LiveSegment::new(data, index, SEGMENT_HEADER_LEN as u64));
+        let end_seq = writer.header().base.0;
+        Self { writer, live, end_seq, times: None, closes: CloseFrames::default() }
+    }
+
     /// The offset in the file where its frames end.
     pub(super) fn end_offset(&self) -> u64 {
         self.writer.next_position().offset.0
@@ -28,7 +39,7 @@ impl Active {
 
 /// The CLOSE frames in the active segment.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Closes {
+pub(crate) struct CloseFrames {
     /// The last one.
     pub(crate) last: Option<ByteOffset>,
     /// How many of them name one another, the last one included.

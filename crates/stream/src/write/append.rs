@@ -227,7 +227,7 @@ impl Inner {
             }
             let next = state.tail.next_seq;
             let start = self.shared.watermarks.start();
-            writer.cut_from(&mut state.tail, next, start, ReserveUse::Never).map(Some)
+            writer.truncate_from(&mut state.tail, next, start, ReserveUse::Never).map(Some)
         })?;
         if let Some(dead) = dead {
             // The append does not fail where a file stays: the file is void, and the next

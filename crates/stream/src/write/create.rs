@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use stratawal_frame::{Generation, SEGMENT_HEADER_LEN, Salt, SegmentHeader, SeqNo, StreamId};
-use stratawal_index::ActiveIndex;
-use stratawal_segment::{CreateError, Preallocation, SegmentData, SegmentWriter};
+use stratawal_frame::{Generation, Salt, SegmentHeader, SeqNo, StreamId};
+use stratawal_segment::{CreateError, Preallocation, SegmentWriter};
 use stratawal_sync::fail_point;
 
 use crate::context::LogContext;
@@ -12,9 +11,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Renamed, rename_dir};
 use crate::history::Predecessor;
 use crate::layout;
-use crate::read::snapshot::{LiveSegment, PublishedSegment, SegmentState, Snapshot};
+use crate::read::snapshot::{PublishedSegment, SegmentState, Snapshot};
 use crate::shared::Shared;
-use crate::write::active::{Active, Closes};
+use crate::write::active::ActiveSegment;
 use crate::write::reserve::ReserveUse;
 use crate::write::tail::{Reservation, Tail};
 use crate::write::writer::{OpenSegments, Writer};
@@ -127,7 +126,7 @@ impl OpenSegments {
         writer: SegmentWriter,
         preallocation: Preallocation,
         before: &[Arc<PublishedSegment>],
-    ) -> (Active, Reservation) {
+    ) -> (ActiveSegment, Reservation) {
         self.preallocated = preallocation.preallocated();
         self.timestamp = writer.header().last_timestamp;
         let active = self.shared.publish_active(writer, before);
@@ -163,18 +162,14 @@ impl Shared {
     }
 
     /// Shows readers a new segment after the segments `before`.
-    fn publish_active(&self, writer: SegmentWriter, before: &[Arc<PublishedSegment>]) -> Active {
-        let header = *writer.header();
-        let live = Arc::new(LiveSegment::new(
-            SegmentData::read_shared(header, Arc::clone(writer.file())),
-            Arc::new(ActiveIndex::new(self.options.index_interval_bytes)),
-            SEGMENT_HEADER_LEN as u64,
-        ));
+    fn publish_active(&self, writer: SegmentWriter, before: &[Arc<PublishedSegment>]) -> ActiveSegment {
+        let active = ActiveSegment::new(writer, &self.options);
+        let header = *active.writer.header();
         let mut segments = Vec::with_capacity(before.len() + 1);
         segments.extend_from_slice(before);
-        segments.push(Arc::new(PublishedSegment { header, state: SegmentState::Live(Arc::clone(&live)) }));
+        segments.push(Arc::new(PublishedSegment { header, state: SegmentState::Live(Arc::clone(&active.live)) }));
         self.snapshot.store(Arc::new(Snapshot::new(segments)));
-        Active { writer, live, end_seq: header.base.0, times: None, closes: Closes::default() }
+        active
     }
 }
 

@@ -29,7 +29,7 @@ impl Inner {
             if let Some(segment) = snapshot.segments.first() {
                 shared.context.cache.remove_stream(segment.header.stream_id.0);
             }
-            shared.truncations.cut(shared.watermarks.epoch(), 0);
+            shared.truncations.record(shared.watermarks.epoch(), 0);
             shared.watermarks.change(|watermarks| {
                 shared.snapshot.store(Arc::new(Snapshot::default()));
                 watermarks.reset(0, 0);

@@ -37,7 +37,7 @@ impl Inner {
             removed = self.drop_below(&mut removals, first, false);
             if removed.is_ok() {
                 // The entries are dropped. If there is still no room, the active segment stays.
-                let freed = self.begin_at_end(&mut removals, first);
+                let freed = self.reset_at_end(&mut removals, first);
                 removed = freed.or_else(|e| if e.kind() == ErrorKind::Full { Ok(()) } else { Err(e) });
             }
         }
@@ -61,7 +61,7 @@ impl Inner {
                 let kind = ErrorKind::OutOfRange { first_seq, next_seq: end_seq };
                 return Err(Error::new(kind, &self.shared.location));
             }
-            writer.cut_from(&mut state.tail, next_seq, first_seq, ReserveUse::Allowed).map(Some)
+            writer.truncate_from(&mut state.tail, next_seq, first_seq, ReserveUse::Allowed).map(Some)
         });
         let removed = dead.and_then(|dead| self.remove_dead(&mut removals, dead));
         self.shared.context.make_reserve();
@@ -73,8 +73,8 @@ impl Inner {
     }
 
     /// Drops the entries below `first`, and removes their files. If those are all entries, and
-    /// `anew` is set, an active segment that holds much is dropped, too.
-    fn drop_below(&self, removals: &mut Removals, first: u64, anew: bool) -> Result<()> {
+    /// `may_reset` is set, an active segment that holds much is dropped, too.
+    fn drop_below(&self, removals: &mut Removals, first: u64, may_reset: bool) -> Result<()> {
         let dropped = self.group.exclusively_then(
             |state, writer| {
                 self.check(state)?;
@@ -82,8 +82,8 @@ impl Inner {
                     return Ok(None);
                 }
                 let beyond = first > state.tail.next_seq || matches!(writer, Writer::NoSegment(_));
-                if beyond || (anew && is_worth_anew(&state.tail, first)) {
-                    return Ok(Some((None, writer.begin_at(&mut state.tail, first)?)));
+                if beyond || (may_reset && is_worth_reset(&state.tail, first)) {
+                    return Ok(Some((None, writer.reset_to(&mut state.tail, first)?)));
                 }
                 writer.drain_all(&mut state.tail)?;
                 let dead = match writer.write_start(&mut state.tail, first) {
@@ -91,7 +91,7 @@ impl Inner {
                     // the emergency reserve, states the first live seq in its header.
                     Err(error) if error.kind() == ErrorKind::Full => {
                         let end = state.tail.next_seq;
-                        writer.cut_from(&mut state.tail, end, first, ReserveUse::Allowed)?
+                        writer.truncate_from(&mut state.tail, end, first, ReserveUse::Allowed)?
                     }
                     written => written.map(|()| Dead::default())?,
                 };
@@ -109,11 +109,11 @@ impl Inner {
 
     /// Drops the active segment if it holds much, after all entries were dropped, unless there are
     /// new entries by now.
-    fn begin_at_end(&self, removals: &mut Removals, first: u64) -> Result<()> {
+    fn reset_at_end(&self, removals: &mut Removals, first: u64) -> Result<()> {
         let dead = self.group.exclusively(|state, writer| {
             self.check(state)?;
-            if is_worth_anew(&state.tail, first) {
-                return writer.begin_at(&mut state.tail, first).map(Some);
+            if is_worth_reset(&state.tail, first) {
+                return writer.reset_to(&mut state.tail, first).map(Some);
             }
             Ok(None)
         })?;
@@ -123,7 +123,7 @@ impl Inner {
 
 /// Whether a stream that begins at `first` has no entries, and its active segment holds much more
 /// space than a new segment takes. A START is cheaper than a new file.
-fn is_worth_anew(tail: &Tail, first: u64) -> bool {
+fn is_worth_reset(tail: &Tail, first: u64) -> bool {
     const HELD_MAX: u64 = 64 << 10;
     first == tail.next_seq
         && tail.reservation.as_ref().is_some_and(|reservation| reservation.preallocation.preallocated() > HELD_MAX)
@@ -131,7 +131,7 @@ fn is_worth_anew(tail: &Tail, first: u64) -> bool {
 
 impl Writer {
     /// Makes the stream begin at `first`, which is its end or beyond. Returns its old segments.
-    fn begin_at(&mut self, tail: &mut Tail, first: u64) -> Result<Dead> {
+    fn reset_to(&mut self, tail: &mut Tail, first: u64) -> Result<Dead> {
         if let Self::NoSegment(_) = self {
             let before = std::mem::replace(&mut tail.next_seq, first);
             self.create_stream(tail, first).inspect_err(|_| tail.next_seq = before)?;
@@ -140,9 +140,9 @@ impl Writer {
         self.drain_all(tail)?;
         let (segments, reservation) = self.open_in(tail)?;
         segments.settle_all().map_err(Error::poisoned)?;
-        let (dead, begun) = segments.begin_at(reservation, first)?;
+        let (dead, next) = segments.reset_to(reservation, first)?;
         tail.next_seq = first;
-        tail.continue_in(begun);
+        tail.continue_in(next);
         Ok(dead)
     }
 
@@ -163,13 +163,19 @@ impl Writer {
 
     /// Begins a new generation at `next_seq`, which drops that entry and all after it. Its header
     /// has the first live seq `start`. Returns the segments that hold only dropped entries.
-    pub(super) fn cut_from(&mut self, tail: &mut Tail, next_seq: u64, start: u64, reserve: ReserveUse) -> Result<Dead> {
+    pub(super) fn truncate_from(
+        &mut self,
+        tail: &mut Tail,
+        next_seq: u64,
+        start: u64,
+        reserve: ReserveUse,
+    ) -> Result<Dead> {
         self.drain_all(tail)?;
         let (segments, reservation) = self.open_in(tail)?;
         segments.settle_all().map_err(Error::poisoned)?;
-        let (dead, begun) = segments.cut_from(reservation, next_seq, start, reserve)?;
+        let (dead, next) = segments.truncate_from(reservation, next_seq, start, reserve)?;
         tail.next_seq = next_seq;
-        tail.continue_in(begun);
+        tail.continue_in(next);
         Ok(dead)
     }
 }
@@ -203,15 +209,15 @@ impl OpenSegments {
     }
 
     /// Begins anew at `first`, which is the end or beyond. Everything is settled.
-    fn begin_at(&mut self, reservation: &Reservation, first: u64) -> Result<(Dead, Reservation)> {
+    fn reset_to(&mut self, reservation: &Reservation, first: u64) -> Result<(Dead, Reservation)> {
         let header = self.generation_header(Predecessor::NONE, first, first, reservation)?;
         let (writer, preallocation) = self.create(&header, FIRST_LEN, ReserveUse::Allowed)?;
         let shared = Arc::clone(&self.shared);
         let old = shared.snapshot.load();
         shared.watermarks.set_start(first);
-        let (_, begun) = self.activate(writer, preallocation, &[]);
+        let (_, next) = self.activate(writer, preallocation, &[]);
         shared.watermarks.reset_all(first);
-        Ok((Dead { segments: old.segments.clone(), dir_to_sync: None }, begun))
+        Ok((Dead { segments: old.segments.clone(), dir_to_sync: None }, next))
     }
 
     /// The header of a generation that begins at `base`, where everything is durable.
@@ -228,7 +234,7 @@ impl OpenSegments {
 
     /// Begins a new generation at `next_seq`. Everything is settled. Returns the segments that hold
     /// only dropped entries, and the reservation of the new one.
-    fn cut_from(
+    fn truncate_from(
         &mut self,
         reservation: &mut Reservation,
         next_seq: u64,
@@ -259,14 +265,14 @@ impl OpenSegments {
         }
         // Everything in this epoch is settled, so the threads that wait in it need no record of its
         // outcome.
-        shared.truncations.cut(shared.watermarks.epoch(), next_seq);
+        shared.truncations.record(shared.watermarks.epoch(), next_seq);
         let before: Vec<_> = old.segments[..kept].iter().map(PublishedSegment::sealed).collect();
-        let (_, begun) = shared.watermarks.change(|watermarks| {
+        let (_, next) = shared.watermarks.change(|watermarks| {
             let activated = self.activate(writer, preallocation, &before);
             watermarks.reset(watermarks.start(), next_seq);
             activated
         });
-        Ok((Dead { segments: old.segments[kept..].to_vec(), dir_to_sync: Some(dir_to_sync) }, begun))
+        Ok((Dead { segments: old.segments[kept..].to_vec(), dir_to_sync: Some(dir_to_sync) }, next))
     }
 
     /// The predecessor that the header of a segment states, if that segment begins at `next_seq`.

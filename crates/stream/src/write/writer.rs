@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::options::Durability;
 use crate::shared::Shared;
 use crate::unsynced_files::UnsyncedFile;
-use crate::write::active::Active;
+use crate::write::active::ActiveSegment;
 use crate::write::commit::CommitLeader;
 use crate::write::encode::FrameEncoder;
 use crate::write::pending::PendingFrames;
@@ -40,7 +40,7 @@ pub(crate) enum Writer {
 #[derive(Debug)]
 pub(crate) struct OpenSegments {
     pub(super) shared: Arc<Shared>,
-    pub(super) active: Active,
+    pub(super) active: ActiveSegment,
     /// Finished segments, oldest first.
     pub(super) unsynced: VecDeque<UnsyncedSegment>,
     /// Timestamp of the last frame in the files.
@@ -61,7 +61,7 @@ pub(super) struct UnsyncedSegment {
 }
 
 impl Writer {
-    pub(crate) fn new(shared: Arc<Shared>, active: Option<Active>, timestamp: u64) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, active: Option<ActiveSegment>, timestamp: u64) -> Self {
         match active {
             Some(active) => Self::Open(OpenSegments::new(shared, active, timestamp)),
             None => Self::NoSegment(shared),
@@ -86,7 +86,7 @@ impl Writer {
 }
 
 impl OpenSegments {
-    pub(super) fn new(shared: Arc<Shared>, active: Active, timestamp: u64) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, active: ActiveSegment, timestamp: u64) -> Self {
         let unsynced = VecDeque::new();
         Self { shared, active, unsynced, timestamp, preallocated: 0, encoder: FrameEncoder::default() }
     }
