@@ -24,7 +24,7 @@ struct Appender(WriteAheadLog);
 /// The object that recovery reports to.
 #[derive(Default)]
 struct Found {
-    /// `None` discards the entries: only the positions are needed.
+    /// `None`: only the positions are collected.
     tally: Option<Tally>,
     positions: Vec<LogPosition>,
     bad: u64,
