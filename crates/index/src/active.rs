@@ -30,20 +30,21 @@ pub struct ActiveIndex {
 }
 
 impl ActiveIndex {
-    /// An index without points. With `every_bytes` 0 every frame becomes a point.
-    pub fn new(every_bytes: u64) -> Self {
-        Self { chunks: Published::new(Chunks::new()), writer: Mutex::new(Writer::new(Spacing::new(every_bytes))) }
+    /// An index without points. With `interval_bytes` 0 every frame becomes a point.
+    #[must_use]
+    pub fn new(interval_bytes: u64) -> Self {
+        Self { chunks: Published::new(Chunks::new()), writer: Mutex::new(Writer::new(Spacing::new(interval_bytes))) }
     }
 
     /// An index that holds `points` and continues after them. The next frame becomes a point.
     ///
     /// # Errors
     /// [`PointsError`] if a point breaks the rules of [`IndexPoint`].
-    pub fn from_points(every_bytes: u64, points: &[IndexPoint]) -> Result<Self, PointsError> {
+    pub fn from_points(interval_bytes: u64, points: &[IndexPoint]) -> Result<Self, PointsError> {
         check_points(points, POINTS_MAX)?;
-        let index = Self::new(every_bytes);
+        let index = Self::new(interval_bytes);
         let mut writer = index.writer.lock();
-        writer.spacing = Spacing::after(every_bytes, points);
+        writer.spacing = Spacing::after(interval_bytes, points);
         for &point in points {
             writer.append(point, &index.chunks);
         }
@@ -72,11 +73,13 @@ impl ActiveIndex {
     }
 
     /// The number of points. It never falls from one call of a thread to the next.
+    #[must_use]
     pub fn len(&self) -> usize {
         self.view().count()
     }
 
     /// Whether the index is empty.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -85,6 +88,7 @@ impl ActiveIndex {
     /// `None` if all points are above `seq`.
     ///
     /// The `next` of the last span is `None`. A later call may return the same span with a `next`.
+    #[must_use]
     pub fn floor(&self, seq: u64) -> Option<Span> {
         let view = self.view();
         view.position_of(seq).and_then(|position| view.span_at(position))
@@ -93,6 +97,7 @@ impl ActiveIndex {
     /// The span in which a search for the first frame at or after `timestamp` begins: the span of
     /// the last point before that time, or else the first span. The frame may also be the first of
     /// the next span. `None` only for an index without points.
+    #[must_use]
     pub fn floor_time(&self, timestamp: u64) -> Option<Span> {
         let view = self.view();
         view.span_at(view.position_of_time(timestamp))
@@ -100,22 +105,26 @@ impl ActiveIndex {
 
     /// The position of the last point at or below `seq`, for [`span_at`](Self::span_at). The
     /// position of a point never changes.
+    #[must_use]
     pub fn position_of(&self, seq: u64) -> Option<usize> {
         self.view().position_of(seq)
     }
 
     /// The span that begins with the point at `position`.
+    #[must_use]
     pub fn span_at(&self, position: usize) -> Option<Span> {
         self.view().span_at(position)
     }
 
     /// The points from `position` on. Empty if the index has no more points than that.
+    #[must_use]
     pub fn points_from(&self, position: usize) -> Vec<IndexPoint> {
         let view = self.view();
         (position..view.count()).map(|position| view.at(position)).collect()
     }
 
     /// The points that the index has now, as an immutable index.
+    #[must_use]
     pub fn to_index(&self) -> Index {
         Index::from_checked(self.points_from(0))
     }

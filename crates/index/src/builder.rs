@@ -10,11 +10,11 @@ use crate::point::IndexPoint;
 ///
 /// At this distance the points of a 64 MiB segment take about 100 KiB encoded and 384 KiB in
 /// memory.
-pub const EVERY_BYTES_DEFAULT: u64 = 4096;
+pub const INTERVAL_BYTES_DEFAULT: u64 = 4096;
 
 /// Builds an [`Index`] from the frames of one segment, which are pushed in order.
 ///
-/// The first frame becomes a point, and then each frame that begins at least `every_bytes` after
+/// The first frame becomes a point, and then each frame that begins at least `interval_bytes` after
 /// the last point.
 #[derive(Debug, Clone)]
 pub struct IndexBuilder {
@@ -23,9 +23,10 @@ pub struct IndexBuilder {
 }
 
 impl IndexBuilder {
-    /// A builder without points. With `every_bytes` 0 every frame becomes a point.
-    pub fn new(every_bytes: u64) -> Self {
-        Self { spacing: Spacing::new(every_bytes), points: Vec::new() }
+    /// A builder without points. With `interval_bytes` 0 every frame becomes a point.
+    #[must_use]
+    pub fn new(interval_bytes: u64) -> Self {
+        Self { spacing: Spacing::new(interval_bytes), points: Vec::new() }
     }
 
     /// Adds the next frame of entries: its first seq, its offset in bytes, its timestamp in
@@ -44,41 +45,37 @@ impl IndexBuilder {
     }
 
     /// The points so far.
+    #[must_use]
     pub fn points(&self) -> &[IndexPoint] {
         &self.points
     }
 
     /// The index of the frames that were pushed.
+    #[must_use]
     pub fn finish(self) -> Index {
         Index::from_checked(self.points)
-    }
-}
-
-impl Default for IndexBuilder {
-    fn default() -> Self {
-        Self::new(EVERY_BYTES_DEFAULT)
     }
 }
 
 /// Decides which frames become points, and checks that they come in order.
 #[derive(Debug, Clone)]
 pub(crate) struct Spacing {
-    every_bytes: u64,
+    interval_bytes: u64,
     last: Option<IndexPoint>,
     next_offset: u64,
     point_count: u64,
 }
 
 impl Spacing {
-    pub(crate) fn new(every_bytes: u64) -> Self {
-        Self { every_bytes, last: None, next_offset: 0, point_count: 0 }
+    pub(crate) fn new(interval_bytes: u64) -> Self {
+        Self { interval_bytes, last: None, next_offset: 0, point_count: 0 }
     }
 
     /// Continues after `points`, which are sorted. The next frame becomes a point wherever it is:
     /// bytes between the last point and that frame may be older and damaged, and then a reader
     /// still finds the frame.
-    pub(crate) fn after(every_bytes: u64, points: &[IndexPoint]) -> Self {
-        Self { every_bytes, last: points.last().copied(), next_offset: 0, point_count: points.len() as u64 }
+    pub(crate) fn after(interval_bytes: u64, points: &[IndexPoint]) -> Self {
+        Self { interval_bytes, last: points.last().copied(), next_offset: 0, point_count: points.len() as u64 }
     }
 
     /// Whether `frame`, which must follow the last one, becomes a point.
@@ -92,7 +89,7 @@ impl Spacing {
         }
         self.last = Some(frame);
         if is_point {
-            self.next_offset = frame.offset.saturating_add(self.every_bytes);
+            self.next_offset = frame.offset.saturating_add(self.interval_bytes);
             self.point_count += 1;
         }
         Ok(is_point)
@@ -103,8 +100,8 @@ impl Spacing {
 mod tests {
     use super::*;
 
-    fn offsets(every_bytes: u64, frames: &[u64]) -> Vec<u64> {
-        let mut builder = IndexBuilder::new(every_bytes);
+    fn offsets(interval_bytes: u64, frames: &[u64]) -> Vec<u64> {
+        let mut builder = IndexBuilder::new(interval_bytes);
         for (seq, &offset) in frames.iter().enumerate() {
             builder.push(seq as u64, offset, 0).unwrap();
         }

@@ -35,16 +35,19 @@ impl PointsError {
     }
 
     /// The rule that is broken.
+    #[must_use]
     pub fn kind(&self) -> PointsErrorKind {
         self.kind
     }
 
     /// The last point or frame that follows the rules.
+    #[must_use]
     pub fn before(&self) -> IndexPoint {
         self.before
     }
 
     /// The point or frame that breaks the rule.
+    #[must_use]
     pub fn found(&self) -> IndexPoint {
         self.found
     }
@@ -123,12 +126,14 @@ impl DecodeError {
     }
 
     /// The reason.
+    #[must_use]
     pub fn kind(&self) -> DecodeErrorKind {
         self.kind
     }
 
     /// The offset in the block at which the wrong field begins. For a block that is too short, the
     /// offset at which it ends.
+    #[must_use]
     pub fn offset(&self) -> u64 {
         self.offset
     }

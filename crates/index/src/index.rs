@@ -45,32 +45,32 @@ impl Index {
 
     /// The index block of this index, whose layout is in `FORMAT.md`. Equal indexes have equal
     /// blocks.
+    #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         codec::encode_checked(&self.points)
     }
 
     /// All points, sorted.
+    #[must_use]
     pub fn points(&self) -> &[IndexPoint] {
         &self.points
     }
 
     /// The number of points.
+    #[must_use]
     pub fn len(&self) -> usize {
         self.points.len()
     }
 
     /// Whether the index is empty.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.points.is_empty()
     }
 
-    /// The point at `position`, counted from 0.
-    pub fn get(&self, position: usize) -> Option<IndexPoint> {
-        self.points.get(position).copied()
-    }
-
     /// The span of the last point at or below `seq`. If the segment holds `seq`, this span does.
     /// `None` if all points are above `seq`.
+    #[must_use]
     pub fn floor(&self, seq: u64) -> Option<Span> {
         self.position_of(seq).and_then(|position| self.span_at(position))
     }
@@ -78,21 +78,25 @@ impl Index {
     /// The span in which a search for the first frame at or after `timestamp` begins: the span of
     /// the last point before that time, or else the first span. The frame may also be the first of
     /// the next span. `None` only for an index without points.
+    #[must_use]
     pub fn floor_time(&self, timestamp: u64) -> Option<Span> {
         self.span_at(self.points.position_of_time(timestamp))
     }
 
     /// The position of the last point at or below `seq`, for [`span_at`](Self::span_at).
+    #[must_use]
     pub fn position_of(&self, seq: u64) -> Option<usize> {
         self.points.position_of(seq)
     }
 
     /// The span that begins with the point at `position`.
+    #[must_use]
     pub fn span_at(&self, position: usize) -> Option<Span> {
         self.points.span_at(position)
     }
 
     /// The memory that the index takes, in bytes.
+    #[must_use]
     pub fn weight(&self) -> usize {
         size_of::<Self>() + size_of_val(&*self.points)
     }

@@ -59,7 +59,7 @@ mod scenarios;
 mod stress;
 
 pub use active::ActiveIndex;
-pub use builder::{EVERY_BYTES_DEFAULT, IndexBuilder};
+pub use builder::{INTERVAL_BYTES_DEFAULT, IndexBuilder};
 pub use cache::{Cache, CacheKey, CacheLimits, CacheStats};
 pub use codec::{Bounds, encode_points, encode_points_within};
 pub use error::{DecodeError, DecodeErrorKind, PointsError, PointsErrorKind};

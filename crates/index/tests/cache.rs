@@ -178,7 +178,7 @@ struct CallsBack(std::sync::Weak<Cache<CallsBack>>);
 impl Drop for CallsBack {
     fn drop(&mut self) {
         if let Some(cache) = self.0.upgrade() {
-            cache.stats();
+            let _ = cache.stats();
         }
     }
 }

@@ -2,7 +2,7 @@
 #![cfg(not(stratawal_loom))]
 
 use proptest::prelude::*;
-use stratawal_index::{ActiveIndex, EVERY_BYTES_DEFAULT, Index, IndexBuilder, IndexPoint, Span};
+use stratawal_index::{ActiveIndex, INTERVAL_BYTES_DEFAULT, Index, IndexBuilder, IndexPoint, Span};
 
 /// The frames of a segment: first seq, offset, timestamp.
 fn frames() -> impl Strategy<Value = Vec<IndexPoint>> {
@@ -20,8 +20,8 @@ fn frames() -> impl Strategy<Value = Vec<IndexPoint>> {
     })
 }
 
-fn build(every_bytes: u64, frames: &[IndexPoint]) -> Index {
-    let mut builder = IndexBuilder::new(every_bytes);
+fn build(interval_bytes: u64, frames: &[IndexPoint]) -> Index {
+    let mut builder = IndexBuilder::new(interval_bytes);
     for frame in frames {
         builder.push(frame.seq, frame.offset, frame.timestamp).unwrap();
     }
@@ -38,8 +38,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn a_span_holds_the_frame_of_its_seq(frames in frames(), every_bytes in 0u64..9_000) {
-        let index = build(every_bytes, &frames);
+    fn a_span_holds_the_frame_of_its_seq(frames in frames(), interval_bytes in 0u64..9_000) {
+        let index = build(interval_bytes, &frames);
         let last_seq = frames.last().map_or(1_000, |frame| frame.seq + 10);
         for seq in (990..last_seq).step_by(7) {
             let frame = frames.iter().rfind(|frame| frame.seq <= seq);
@@ -52,8 +52,8 @@ proptest! {
     }
 
     #[test]
-    fn a_search_by_time_does_not_miss_a_frame(frames in frames(), every_bytes in 0u64..9_000) {
-        let index = build(every_bytes, &frames);
+    fn a_search_by_time_does_not_miss_a_frame(frames in frames(), interval_bytes in 0u64..9_000) {
+        let index = build(interval_bytes, &frames);
         for timestamp in 0..frames.last().map_or(3, |frame| frame.timestamp + 2) {
             let Some(span) = index.floor_time(timestamp) else { prop_assert!(frames.is_empty()); continue };
             // The frame lies in the span, or is the first frame of the next.
@@ -65,9 +65,9 @@ proptest! {
     }
 
     #[test]
-    fn active_and_sealed_indexes_agree(frames in frames(), every_bytes in 0u64..9_000, cut in any::<prop::sample::Index>()) {
-        let sealed = build(every_bytes, &frames);
-        let active = ActiveIndex::new(every_bytes);
+    fn active_and_sealed_indexes_agree(frames in frames(), interval_bytes in 0u64..9_000, cut in any::<prop::sample::Index>()) {
+        let sealed = build(interval_bytes, &frames);
+        let active = ActiveIndex::new(interval_bytes);
         write(&active, &frames);
         prop_assert_eq!(&active.to_index(), &sealed);
         prop_assert_eq!((active.len(), active.is_empty()), (sealed.len(), sealed.is_empty()));
@@ -80,7 +80,7 @@ proptest! {
         }
         for position in 0..=sealed.len() {
             prop_assert_eq!(active.span_at(position), sealed.span_at(position));
-            prop_assert_eq!(sealed.span_at(position).map(|span| span.point), sealed.get(position));
+            prop_assert_eq!(sealed.span_at(position).map(|span| span.point), sealed.points().get(position).copied());
         }
         let from = cut.index(sealed.len() + 1);
         prop_assert_eq!(active.points_from(from), &sealed.points()[from..]);
@@ -101,7 +101,7 @@ proptest! {
 #[test]
 fn an_index_without_points_finds_nothing() {
     let index = Index::default();
-    let active = ActiveIndex::new(EVERY_BYTES_DEFAULT);
+    let active = ActiveIndex::new(INTERVAL_BYTES_DEFAULT);
     assert_eq!((index.floor(5), index.floor_time(5), index.position_of(5), index.span_at(0)), (None, None, None, None));
     assert_eq!(
         (active.floor(5), active.floor_time(5), active.position_of(5), active.span_at(0)),

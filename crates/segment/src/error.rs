@@ -99,12 +99,6 @@ impl Error {
         &self.kind
     }
 
-    /// Takes the error apart into the segment, the offset and the kind.
-    #[must_use]
-    pub fn into_parts(self) -> (SegmentId, Option<ByteOffset>, ErrorKind) {
-        (self.segment, self.offset, self.kind)
-    }
-
     /// Whether the disk (or the quota) is full.
     #[must_use]
     pub fn is_full(&self) -> bool {

@@ -1,5 +1,6 @@
 //! How a stream is kept and read.
 
+use stratawal_index::INTERVAL_BYTES_DEFAULT;
 use stratawal_sync::fail_point;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -70,7 +71,7 @@ impl StreamOptions {
             buffer_bytes: 256 << 10,
             unsynced_bytes_max: 1 << 30,
             unsynced_segments_max: 16,
-            index_interval_bytes: 4 << 10,
+            index_interval_bytes: INTERVAL_BYTES_DEFAULT,
         }
     }
 

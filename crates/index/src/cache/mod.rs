@@ -112,12 +112,14 @@ const SHARDS: usize = if cfg!(stratawal_loom) { 2 } else { 16 };
 
 impl<T> Cache<T> {
     /// An empty cache.
+    #[must_use]
     pub fn new(limits: CacheLimits) -> Self {
         let ledger = Ledger { flights: BTreeMap::new(), queue: VecDeque::new(), bytes: 0, misses: 0 };
         Self { limits, shards: (0..SHARDS).map(|_| Shard::new()).collect(), ledger: Mutex::new(ledger) }
     }
 
     /// The value of `key`, if it is held. Takes no lock.
+    #[must_use]
     pub fn get(&self, key: CacheKey) -> Option<Arc<T>> {
         let shard = self.shard(key);
         let value = shard.get(key)?;
@@ -176,6 +178,7 @@ impl<T> Cache<T> {
     }
 
     /// The counts of the cache now.
+    #[must_use]
     pub fn stats(&self) -> CacheStats {
         // Relaxed: the count orders nothing.
         let hits = self.shards.iter().map(|shard| shard.hits.load(Ordering::Relaxed)).sum();
