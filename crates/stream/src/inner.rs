@@ -1,4 +1,4 @@
-//! What all handles of a stream share.
+//! The state that all handles of a stream share.
 
 use std::sync::Arc;
 
@@ -12,22 +12,22 @@ use crate::shared::Shared;
 use crate::write::commit::Group;
 use crate::write::writer::Writer;
 
-/// What all handles of a stream share.
+/// The state that all handles of a stream share.
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) shared: Arc<Shared>,
     pub(crate) group: Group<Writer>,
     pub(crate) report: Published<OpenReport>,
-    /// Locked before the group, never after; see [`removal`](crate::removal).
+    /// Locked before the group, never after it. See [`removal`](crate::removal).
     pub(crate) removals: Mutex<Removals>,
-    /// Of a stream opened for reading: the next look continues from this. Under the group's lock.
+    /// The state from which a stream that is opened for reading is refreshed. Under the group's
+    /// lock.
     pub(crate) reader_state: Mutex<Option<Box<ReaderState>>>,
 }
 
 impl Inner {
-    /// That this process has the stream open itself. In a forked child its files and its lock are
-    /// the parent's, and its mutexes may be locked for ever, so this comes before any of them is
-    /// touched.
+    /// Fails in a forked child. There the files and the lock belong to the parent, and a mutex may
+    /// be locked for ever, so call this before any of them is used.
     #[inline]
     pub(crate) fn check_process(&self) -> Result<()> {
         let shared = &self.shared;

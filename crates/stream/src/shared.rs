@@ -1,4 +1,4 @@
-//! What the writer of a stream shares with its readers.
+//! The state that the writer of a stream shares with its readers.
 
 use std::sync::Arc;
 
@@ -12,13 +12,14 @@ use crate::read::snapshot::Snapshot;
 use crate::truncation_log::TruncationLog;
 use crate::watermarks::Watermarks;
 
-/// What the writer shares with readers.
+/// The state that the writer of a stream shares with its readers.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) context: Arc<LogContext>,
     pub(crate) location: Location,
     pub(crate) options: StreamOptions,
     pub(crate) watermarks: Arc<Watermarks>,
+    /// The segments that readers see.
     pub(crate) snapshot: Published<Snapshot>,
     pub(crate) truncations: TruncationLog,
 }

@@ -1,19 +1,27 @@
-//! Where the end of a stream was taken back, for readers that were made before.
+//! The truncations at the end of a stream, for readers that were made earlier.
 //!
-//! An entry that was read is whole and was there; but a reader that stands at or behind a cut would
-//! go on in entries that are not those it began with. So it notes the epoch it was made in, and
-//! asks here once that has passed.
+//! Every entry that a reader returns was in the stream. But a reader at or after a truncation would
+//! continue with other entries than those it began with. So a reader keeps the epoch in which it
+//! was made, and looks here once that epoch is over.
 
 use std::sync::Arc;
 
 use stratawal_sync::Published;
 
-/// The cuts of a stream: in which epoch, and at which seq. Of those that matter: a cut at or above
-/// a later one is covered by it, for every reader; so the seqs rise.
+/// The truncations that matter, oldest first. One at or above a later one is left out, because the
+/// later one covers it for every reader. So the seqs rise.
 #[derive(Debug)]
-pub(crate) struct TruncationLog(Published<Vec<(u64, u64)>>);
+pub(crate) struct TruncationLog(Published<Vec<Truncation>>);
 
-/// Past so many the oldest two become one, which is then said to have been the lower of both.
+/// The end of a stream was set back to `at` at the end of `epoch`.
+#[derive(Clone, Copy, Debug)]
+struct Truncation {
+    epoch: u64,
+    at: u64,
+}
+
+/// The most truncations that are kept. Then the oldest two become one, with the later epoch and the
+/// lower seq.
 const TRUNCATIONS_MAX: usize = 1024;
 
 impl TruncationLog {
@@ -21,25 +29,24 @@ impl TruncationLog {
         Self(Published::new(Vec::new()))
     }
 
-    /// Epoch `epoch` ends with a cut at `at`. Before anything that belongs to the next epoch shows;
-    /// under the lock.
+    /// Records that `epoch` ends with a truncation at `at`. Call it under the lock, before anything
+    /// of the next epoch shows.
     pub(crate) fn record(&self, epoch: u64, at: u64) {
         let before = self.0.load();
         let mut truncations = Vec::with_capacity(before.len() + 1);
-        truncations.extend(before.iter().filter(|cut| cut.1 < at));
-        truncations.push((epoch, at));
+        truncations.extend(before.iter().filter(|earlier| earlier.at < at));
+        truncations.push(Truncation { epoch, at });
         if truncations.len() > TRUNCATIONS_MAX {
-            let (epoch, _) = truncations[1];
-            truncations[0].0 = epoch;
+            truncations[0].epoch = truncations[1].epoch;
             truncations.remove(1);
         }
         self.0.store(Arc::new(truncations));
     }
 
-    /// The lowest cut in `epoch` or later.
+    /// The lowest seq at which the stream was truncated in `epoch` or later.
     pub(crate) fn since(&self, epoch: u64) -> Option<u64> {
         let truncations = self.0.load();
-        truncations.iter().find(|cut| cut.0 >= epoch).map(|cut| cut.1)
+        truncations.iter().find(|truncation| truncation.epoch >= epoch).map(|truncation| truncation.at)
     }
 }
 
@@ -48,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_sees_the_lowest_cut_since_it_was_made() {
+    fn the_lowest_truncation_since_an_epoch_counts() {
         let truncations = TruncationLog::new();
         assert_eq!(truncations.since(0), None);
         for (epoch, at) in [(0, 50), (1, 30), (2, 40), (3, 45), (4, 40)] {
@@ -59,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_errs_to_the_lower_cut() {
+    fn memory_is_bounded_and_errs_to_the_lower_seq() {
         let truncations = TruncationLog::new();
         for i in 0..5000 {
             truncations.record(i, i * 10);

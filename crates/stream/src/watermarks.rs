@@ -44,7 +44,7 @@ impl Watermarks {
         changed
     }
 
-    /// Sets all watermarks at once, within a change. It may lower what was accepted.
+    /// Sets all watermarks at once, within a change. This may lower `accepted`.
     pub(crate) fn reset(&self, start: u64, end: u64) {
         for watermark in [&self.durable, &self.flushed, &self.accepted] {
             watermark.store(end);

@@ -268,7 +268,7 @@ enum Room {
     /// The append needs a new segment: the stream has none, the active one would grow past its
     /// length, or times begin anew.
     NeedsSegment,
-    /// Times begin anew, and no segment can follow the active one, because it has no entries. It has
-    /// to be replaced.
+    /// Times begin anew, and no segment can follow the active one, because it has no entries. It
+    /// has to be replaced.
     NeedsReplacement,
 }

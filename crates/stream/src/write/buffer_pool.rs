@@ -1,18 +1,19 @@
-//! Memory that the streams of a log lend one another, and how they use little of their own: there
-//! may be very many, and few that write at the same time.
+//! Memory that the streams of a log share. A log may have very many streams, of which few write at
+//! the same time, so a stream has little memory of its own.
 
 use stratawal_sync::Mutex;
-/// A stream keeps buffers up to so many bytes for itself, so that short appends need nothing of the
-/// pool.
+
+/// A stream keeps buffers of up to this many bytes for itself, so that short appends do not need
+/// the pool.
 pub(crate) const OWN_BUFFER_LEN_MAX: usize = 512;
 
-/// A buffer that grew with a huge batch is not kept.
+/// Longer buffers, which grew with a huge batch, are freed.
 const POOLED_LEN_MAX: usize = 4 << 20;
 
-/// So many are kept for those who come next.
+/// The most buffers that the pool keeps.
 const FREE_MAX: usize = 16;
 
-/// Buffers that nobody uses just now.
+/// Buffers that are not in use, each with its length.
 #[derive(Debug)]
 pub(crate) struct BufferPool<T>(Mutex<Vec<(T, usize)>>);
 
@@ -21,15 +22,15 @@ impl<T> BufferPool<T> {
         Self(Mutex::new(Vec::new()))
     }
 
-    /// A buffer for `needed` bytes, but none that is many times as long: whoever takes it may keep
-    /// it for long.
+    /// A buffer for `needed` bytes, if there is one. It is at most eight times as long, because the
+    /// caller may keep it for long.
     pub(crate) fn take(&self, needed: usize) -> Option<T> {
         let mut free = self.0.lock();
         let at = free.iter().rposition(|(_, len)| *len <= needed.saturating_mul(8))?;
         Some(free.swap_remove(at).0)
     }
 
-    /// Takes back a buffer of so many bytes.
+    /// Takes back a buffer of `len` bytes.
     pub(crate) fn put(&self, buffer: T, len: usize) {
         if len <= POOLED_LEN_MAX {
             let mut free = self.0.lock();
@@ -40,8 +41,8 @@ impl<T> BufferPool<T> {
     }
 }
 
-/// Adds to a list that mostly holds one: room for four is what a list begins with, and there are
-/// many streams.
+/// Adds to a list that mostly has one item. An ordinary `push` would allocate room for four, in
+/// each of very many streams.
 pub(crate) fn push_exact<T>(list: &mut Vec<T>, item: T) {
     if list.capacity() == 0 {
         list.reserve_exact(1);

@@ -12,7 +12,7 @@
 //! leads. That one may find that it need not lead, but then the thread that satisfied it has woken
 //! the others.
 //!
-//! This is mechanism alone. A [`CommitLeader`] knows what the work is.
+//! This is mechanism alone. The work is known to a [`CommitLeader`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,9 +26,9 @@ use crate::watermarks::Watermarks;
 use crate::write::failed_epochs::FailedEpochs;
 use crate::write::waiter::{CommitTarget, Waiter, Waiters};
 
-/// What a leader does.
+/// The work of a leader.
 pub(crate) trait CommitLeader: Send {
-    /// What the lock protects: where work waits.
+    /// The state under the lock, where work waits.
     type Tail: Send;
     /// Work that was taken.
     type Work;
@@ -45,11 +45,11 @@ pub(crate) trait CommitLeader: Send {
 pub(crate) struct Group<L: CommitLeader> {
     state: Mutex<GroupState<L>>,
     watermarks: Arc<Watermarks>,
-    /// What errors call the stream.
+    /// The name of the stream in errors.
     name: Arc<str>,
 }
 
-/// What the lock of a stream protects.
+/// The state under the lock of a stream.
 pub(crate) struct GroupState<L: CommitLeader> {
     pub(crate) tail: L::Tail,
     lead: Lead<L>,
@@ -181,7 +181,7 @@ impl<L: CommitLeader> Group<L> {
         reached && (self.watermarks.epoch() == target.epoch || fail_point!(EpochIgnored))
     }
 
-    /// One commit: takes what waits, does it, and gives the lead back.
+    /// One commit: takes the work that waits, does it, and gives the lead back.
     fn commit(&self, state: MutexGuard<'_, GroupState<L>>, mut lead: Box<L>, durability: Durability) -> Result<()> {
         let mut state = if durability == Durability::Synced { self.coalesce(state) } else { state };
         if let Some(error) = state.failed.clone() {
@@ -198,7 +198,7 @@ impl<L: CommitLeader> Group<L> {
         let mut state = self.state.lock();
         match &result {
             Ok(()) => lead.put_back(&mut state.tail, work),
-            // What was taken stays readable in the tail until recovery.
+            // The entries that were taken stay readable in the tail until recovery.
             Err(error) => state.fail(error),
         }
         self.release_lead(state, Some(lead));
@@ -269,8 +269,8 @@ impl<L: CommitLeader> Group<L> {
         }
     }
 
-    /// Does `act` with a lead that was acquired, outside the lock, and gives it back. An error fails
-    /// the group.
+    /// Does `act` with a lead that was acquired, outside the lock, and gives it back. An error
+    /// fails the group.
     pub(crate) fn lead(&self, mut lead: Box<L>, act: impl FnOnce(&mut L) -> Result<()>) -> Result<()> {
         let mut guard = Unwinding { group: self, armed: true };
         let result = act(&mut lead);
@@ -405,8 +405,8 @@ impl<L: CommitLeader> Group<L> {
     pub(crate) fn shut_down(&self, error: Error, act: impl FnOnce(&mut GroupState<L>) -> Result<()>) -> Result<()> {
         let mut state = self.lock_unled();
         let epoch = self.watermarks.epoch();
-        // Before anything of the next epoch shows, so that a thread that unwinds in between leaves a
-        // record.
+        // Before anything of the next epoch shows, so that a thread that unwinds in between leaves
+        // a record.
         state.failed_epochs.push(epoch, error.clone());
         let acted = act(&mut state);
         if acted.is_ok() {
@@ -420,8 +420,8 @@ impl<L: CommitLeader> Group<L> {
     }
 }
 
-/// Fails the group if the leader unwinds, so that no thread waits for ever and no thread writes
-/// after what it left.
+/// Fails the group if the leader unwinds, so that no thread waits for ever, and no thread writes
+/// after the leader's half-finished work.
 struct Unwinding<'a, L: CommitLeader> {
     group: &'a Group<L>,
     armed: bool,

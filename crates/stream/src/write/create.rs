@@ -21,8 +21,8 @@ use std::path::Path;
 use stratawal_segment::create;
 
 impl Writer {
-    /// Creates a stream: its directory with the first segment in it, durably. Both are built under a
-    /// temporary name and synced. Then the directory is renamed, and its parent is synced.
+    /// Creates a stream: its directory with the first segment in it, durably. Both are built under
+    /// a temporary name and synced. Then the directory is renamed, and its parent is synced.
     pub(super) fn create_stream(&mut self, tail: &mut Tail, start: u64) -> Result<()> {
         let shared = Arc::clone(self.shared());
         let storage = shared.context.storage();
@@ -76,9 +76,9 @@ impl Writer {
 }
 
 impl OpenSegments {
-    /// Creates a segment by rule H, with a file of `len` bytes if there is room. From its rename on,
-    /// a failure forbids all writes to older segments. If the process has no descriptor left, the
-    /// finished segments are settled, which closes them, and the creation is tried once more.
+    /// Creates a segment by rule H, with a file of `len` bytes if there is room. From its rename
+    /// on, a failure forbids all writes to older segments. If the process has no descriptor left,
+    /// the finished segments are settled, which closes them, and the creation is tried once more.
     pub(super) fn create(
         &mut self,
         header: &SegmentHeader,

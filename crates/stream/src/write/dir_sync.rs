@@ -1,10 +1,10 @@
-//! Syncs of the directory that holds the streams, shared by all who wait for one: many streams that
-//! are created at once wait for a few syncs of it, and not each for one of its own.
+//! Shared syncs of the directory that holds the streams. Many streams that are created at the same
+//! time need a few syncs of it, and not one each.
 //!
-//! Invariant: whoever asks is answered by a sync that began after it asked, or by the error of that
-//! very sync. One that is running already may have begun before what the asker did to the directory,
-//! and answers nobody who comes later. But should it fail, it fails for them, too: the system tells
-//! of a failed write once, and perhaps not the sync that comes after.
+//! Invariant: a call succeeds only with a sync that began after the call did. A sync that is
+//! already running may have begun before the caller changed the directory, so its success is not
+//! enough for the caller. Its error is: the system reports a failed write once, and perhaps not to
+//! the next sync.
 
 use std::io;
 use std::path::Path;
@@ -18,24 +18,24 @@ use stratawal_sync::{Condvar, Mutex, fail_point};
 pub(crate) struct DirSyncs {
     state: Mutex<State>,
     ended: Condvar,
-    /// The directory itself, from the first use on: a process may have no descriptor left when it is
-    /// to be synced.
+    /// The directory, open from the first use on. The process may have no descriptor left when the
+    /// directory is to be synced.
     dir: Mutex<Option<Arc<DirToSync>>>,
 }
 
 #[derive(Debug)]
 struct State {
-    /// The one that is running.
+    /// The sync that is running.
     running: Option<Arc<Round>>,
-    /// The one that begins when nobody runs; whoever asks now waits for it.
+    /// The sync that begins next. A call that comes now waits for it.
     next: Arc<Round>,
 }
 
-/// One sync: what came of it, once it has ended. An error as its kind, its number in the system,
-/// and its text.
+/// One sync, and its outcome once it has ended.
 #[derive(Debug)]
 struct Round(Mutex<Option<Result<(), Failure>>>);
 
+/// An error of the system in a form that can be copied.
 #[derive(Clone, Debug)]
 struct Failure {
     kind: io::ErrorKind,
@@ -69,8 +69,8 @@ impl DirSyncs {
         Self { state: Mutex::new(state), ended: Condvar::new(), dir: Mutex::new(None) }
     }
 
-    /// Sees to it that syncing `dir` needs nothing that may be lacking by then: before what cannot
-    /// be undone.
+    /// Opens `dir`, so that a later [`sync`](Self::sync) does not lack a descriptor. Call it before
+    /// a change that cannot be undone.
     ///
     /// # Errors
     /// The operating system's.
@@ -84,18 +84,19 @@ impl DirSyncs {
         Ok(open)
     }
 
-    /// Makes durable what has happened to the names in `dir` up to now. All calls are for the same
+    /// Makes all earlier changes to the names in `dir` durable. All calls are for the same
     /// directory.
     ///
     /// # Errors
-    /// That of the sync that this call waited for, or of one that ran when it was asked; then it is
-    /// not known what is durable.
+    /// The error of the sync that this call waited for, or of one that ran when the call began.
+    /// Then it is not known which changes are durable.
     pub(crate) fn sync(&self, storage: &Arc<dyn Storage>, dir: &Path) -> io::Result<()> {
         let dir = self.ready(storage, dir)?;
         self.shared(|| dir.sync())
     }
 
-    /// What `sync`, done by this thread or another, answers when it begins after this call does.
+    /// The outcome of a `sync` that begins after this call does. This thread or another one does
+    /// it.
     pub(crate) fn shared(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let mut state = self.state.lock();
         let running = state.running.as_ref().filter(|_| fail_point!(DirSyncJoined));
@@ -109,7 +110,7 @@ impl DirSyncs {
             }
             state = self.ended.wait(state);
         }
-        // Nobody has begun it, or it had an outcome; so it is still the next.
+        // The round has no outcome, so no thread has begun it, and it is still the next.
         state.running = Some(std::mem::replace(&mut state.next, Round::new()));
         drop(state);
         let mut ending = Ending { syncs: self, round, outcome: Err(Failure::of(&unwound())) };
@@ -123,7 +124,7 @@ fn unwound() -> io::Error {
     io::Error::other("the thread that synced the directory panicked")
 }
 
-/// Ends a round, also where it unwinds: nobody waits for ever.
+/// Ends a round, also where the sync unwinds, so that no thread waits for ever.
 struct Ending<'a> {
     syncs: &'a DirSyncs,
     round: Arc<Round>,

@@ -1,4 +1,4 @@
-//! What became of the epochs in which threads waited.
+//! The outcomes of the epochs in which threads waited.
 
 use std::collections::VecDeque;
 
@@ -35,8 +35,8 @@ impl FailedEpochs {
         self.failed.retain(|failed| failed.0 != epoch);
     }
 
-    /// What an epoch that is over means for a thread that waited in it. `name` is what errors call
-    /// the stream.
+    /// The outcome of an epoch that is over, for a thread that waited in it. `name` is the name of
+    /// the stream in errors.
     pub(super) fn outcome_of(&self, epoch: u64, name: &str) -> Result<()> {
         if let Some((_, error)) = self.failed.iter().find(|failed| failed.0 == epoch) {
             return Err(error.clone().after_acceptance());

@@ -24,8 +24,9 @@
 //! after a full disk it has the stream recovered first.
 //!
 //! Below them: commit.rs is group commit for any [`CommitLeader`](commit::CommitLeader), and knows
-//! neither the tail nor the writer. reserve.rs holds space for a full disk, dir_sync.rs shares syncs
-//! of the directory that holds the streams, buffer_pool.rs lends memory, and clock.rs gives times.
+//! neither the tail nor the writer. reserve.rs holds space for a full disk, dir_sync.rs shares
+//! syncs of the directory that holds the streams, buffer_pool.rs lends memory, and clock.rs gives
+//! times.
 
 pub(crate) mod active;
 mod admission;

@@ -98,8 +98,8 @@ impl PendingFrames {
         self.data.capacity() <= OWN_BUFFER_LEN_MAX && self.ends.capacity() <= OWN_BUFFER_LEN_MAX / 4
     }
 
-    /// Whether the buffer would have to grow for `entries`, to more than half of what a stream
-    /// keeps for itself.
+    /// Whether the buffer would have to grow for `entries`, to more than half of the length that a
+    /// stream keeps for itself.
     pub(super) fn outgrown_by(&self, entries: &Entries<'_>) -> bool {
         let data_len = self.data.len() + entries.data().len();
         let ends_len = self.ends.len() + entries.len();

@@ -73,8 +73,8 @@ impl OpenSegments {
         self.shared.with_room(reserve, || reservation.preallocation.ensure_control(&end, len))
     }
 
-    /// Writes the SEAL that names `next`, the segment that follows. Its count of entries ends at the
-    /// base of `next`, so that this base is known even if the file of `next` is lost.
+    /// Writes the SEAL that names `next`, the segment that follows. Its count of entries ends at
+    /// the base of `next`, so that this base is known even if the file of `next` is lost.
     pub(super) fn seal(&mut self, reservation: &mut Reservation, next: &SegmentHeader) -> Result<()> {
         let points = self.active.live.index.points_from(0);
         let kind = if fail_point!(SealNamesNone) {

@@ -1,8 +1,8 @@
-//! The tail: what the lock of a stream protects, above all the entries that are accepted and not
-//! yet in the file.
+//! The tail: the entries that are accepted and not yet in the file, and the rest of the state under
+//! the lock of a stream.
 //!
-//! An append copies its bytes into the tail under the lock. It reserves the upper bound of what it
-//! can take in the file, so its segment and its seqs are fixed when it is accepted. The leader later
+//! An append copies its bytes into the tail under the lock. It reserves the most space that it can
+//! take in the file, so its segment and its seqs are fixed when it is accepted. The leader later
 //! writes it within that reservation.
 //!
 //! A batch over [`COPIED_LEN_MAX`](crate::write::pending::COPIED_LEN_MAX) is not copied. Its append
@@ -46,7 +46,7 @@ impl Reservation {
     }
 }
 
-/// What the lock of a stream protects.
+/// The state under the lock of a stream.
 #[derive(Debug)]
 pub(crate) struct Tail {
     pub(crate) next_seq: u64,
@@ -62,8 +62,8 @@ pub(crate) struct Tail {
     spare: Vec<Arc<PendingFrames>>,
     /// Long buffers, which the streams of a log share.
     buffer_pool: Arc<BufferPool<PendingFrames>>,
-    /// The length of what was drained lately. A stream of short appends does not keep a buffer that
-    /// another stream needed to be long.
+    /// The length of the tail when it was last drained, or half of the value before, whichever is
+    /// more. A longer buffer is taken for this length.
     recent_len: usize,
 }
 
@@ -146,7 +146,7 @@ impl Tail {
         work
     }
 
-    /// What was taken is in the file, which now ends at `file_end`.
+    /// Takes back the work of `take`, which is in the file now. The file ends at `file_end`.
     pub(crate) fn put_back(&mut self, mut work: Arc<PendingFrames>, file_end: u64) {
         self.in_flight = None;
         if let Some(reservation) = &mut self.reservation {

@@ -2,11 +2,11 @@
 //!
 //! Entries at the beginning are dropped by a START frame. Entries at the end are dropped by a new
 //! generation, and so are all entries of a stream that begins anew beyond its end. The commit point
-//! is the directory entry of the new segment. Nothing is shortened or rewritten, and the old entries
-//! stay void whether or not their files come back.
+//! is the directory entry of the new segment. Nothing is shortened or rewritten, and the old
+//! entries stay void whether or not their files come back.
 //!
-//! Everything is settled first, so threads that wait get the outcome of their own appends. Files are
-//! removed after the lead was given back, see [`removal`](crate::removal).
+//! Everything is settled first, so threads that wait get the outcome of their own appends. Files
+//! are removed after the lead was given back, see [`removal`](crate::removal).
 
 use std::sync::Arc;
 
@@ -184,7 +184,8 @@ impl OpenSegments {
     fn write_start(&mut self, reservation: &mut Reservation, first: u64) -> Result<()> {
         let writer = &self.active.writer;
         self.shared.with_room(ReserveUse::Allowed, || writer.preallocate_start(&mut reservation.preallocation))?;
-        // The START may be in the file from here on. A disk that is full only now is a failed write.
+        // The START may be in the file from here on. A disk that is full only now is a failed
+        // write.
         let context = self.control_context();
         let written = self.active.writer.write_start(&mut reservation.preallocation, &context, SeqNo(first));
         written.map_err(|e| self.shared.segment_error(e).poisoned())?;
@@ -279,8 +280,8 @@ impl OpenSegments {
     fn predecessor(&self, before: Option<&Arc<PublishedSegment>>, next_seq: u64) -> Predecessor {
         let Some(segment) = before else { return Predecessor::NONE };
         let Shared { context, location, options, .. } = &*self.shared;
-        // Entries before `next_seq` that are damaged must not keep the caller from dropping those after
-        // it.
+        // Damage to entries before `next_seq` must not keep the caller from dropping the entries
+        // after it.
         let reader = segment.open_alone(context, location, options);
         reader.map_or_else(|_| Predecessor::unread(&segment.header), |reader| reader.predecessor_of(next_seq))
     }

@@ -6,7 +6,7 @@
 //!   be lost with it. So a finished segment stays open until it is synced.
 //! - The durable watermark passes an entry only once everything below it is synced.
 //! - After any error other than a full disk before a write, nothing more is written. The group
-//!   fails, and recovery decides what the files hold.
+//!   fails, and recovery decides which entries the files hold.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
