@@ -54,7 +54,7 @@ impl Analysis {
     }
 
     /// The timestamp of the last frame. Only the segment that the chain ends in counts: times may
-    /// have begun anew in it.
+    /// have started again in it.
     pub(super) fn timestamp(&self) -> u64 {
         let last = &self.live[self.chain_end];
         let times = match &self.closed {

@@ -76,7 +76,7 @@ pub(super) fn analyse_above(files: &StreamFiles<'_>, floor: SeqNo) -> Result<Ana
         durable,
     };
     if is_empty && live[0].scan.as_ref().is_some_and(|scan| scan.has_active_len) {
-        // Nothing at or above the floor was acknowledged. The stream begins anew there.
+        // Nothing at or above the floor was acknowledged. The stream starts again there.
         live[0].limit = first_seq;
         return Ok(analysis(live, 0, first_seq, first_seq, first_seq));
     }

@@ -128,7 +128,7 @@ impl FoundSegment {
         Ok(())
     }
 
-    /// Step 5 for this segment: continues the scan of an earlier look, or scans the file anew.
+    /// Step 5 for this segment: continues the scan of an earlier look, or scans the whole file.
     pub(super) fn scan_file(&mut self, files: &StreamFiles<'_>, order: ReadOrder) -> Result<SegmentScan> {
         let limit = self.limit;
         let file = self.keep_open(files)?.clone();

@@ -16,8 +16,8 @@
 //!   after it.
 //! - *successor missing*: the seq that the SEAL states as the next one. How many entries followed
 //!   is not known.
-//! - *lost*: from the end of the chain to the next valid frame, the limit, or the attested
-//!   watermark, whichever is lowest.
+//! - *lost*: from the end of the chain to the next valid frame, but not above the limit or the
+//!   attested watermark.
 //! - *length*: if more is attested than the chain has, as for *lost*. Otherwise up to the limit. In
 //!   a newest segment without either, everything after the chain may be lost; nothing is if the
 //!   chain ends in a CLOSE.

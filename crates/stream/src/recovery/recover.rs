@@ -25,8 +25,8 @@ pub(crate) fn recover(files: &StreamFiles<'_>, reserve: ReserveUse) -> Result<Op
     files.context.with_reserve(reserve, is_full, || recover_from(files, || analyse(files, ReadOrder::ChainFirst)))
 }
 
-/// Recovers a stream of which the entries at or above `floor` are intact, whatever is damaged
-/// below, and drops the entries below `floor`: they may be damaged. `None` where the stream does
+/// Recovers a stream of which the entries at or above `floor` are intact, and drops the entries
+/// below `floor`, which may be damaged. `None` where the stream does
 /// not exist. On a full disk it is repeated without the emergency reserve.
 ///
 /// The new generation, whose header states the new first live seq, is durable before any file is

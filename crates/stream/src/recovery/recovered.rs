@@ -32,6 +32,6 @@ pub(crate) enum Refreshed {
     Missing,
     /// The stream has not changed. Has a report where anything was read.
     Unchanged { reader_state: Box<ReaderState>, report: Option<OpenReport> },
-    /// The stream has changed, or all of it was read anew.
+    /// The stream has changed, or all of it was read again.
     Changed(Box<Recovered>),
 }

@@ -40,7 +40,7 @@ pub(super) fn repair(files: &StreamFiles<'_>, mut analysis: Analysis) -> Result<
     };
     let dead = dead(&all, &kept, &active);
     let last_point = active.live.index.points_from(0).last().map_or(0, |point| point.timestamp);
-    // Times begin anew in a new generation where they were far ahead of the clock.
+    // In a new generation times start again where they were far ahead of the clock.
     let timestamp = if was_closed { timestamp } else { active.writer.header().last_timestamp };
     let timestamp = timestamp.max(last_point);
     let mut segments = kept;

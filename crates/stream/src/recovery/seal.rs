@@ -11,7 +11,7 @@ use super::scan::SegmentScan;
 use crate::error::Result;
 
 /// Seals from the newest kept segment back to the first whose chain ends in a SEAL with a valid
-/// trailer that names the next segment. Bytes after a chain are not believed. A first segment whose
+/// trailer that names the next segment. Bytes after a chain are not trusted. A first segment whose
 /// chain is damaged below the first live seq gets its SEAL in any case. `newest` is the header of
 /// the new generation.
 pub(super) fn seal_kept(

@@ -1,4 +1,5 @@
-//! Reads every entry of a stream that can be read, whatever is damaged around it. Changes nothing.
+//! Reads every intact entry of a damaged stream, before, between and after the damage. Changes
+//! nothing.
 //!
 //! A *piece* is a live segment, or the name of one whose header cannot be read. The plan puts the
 //! pieces in order, as steps 1 to 3 of recovery do. An unreadable segment counts by its name, so
@@ -66,17 +67,17 @@ pub struct Lost {
     /// One past the last of them. `None` if nothing attests how many there were: then there may
     /// also have been none.
     pub next_seq: Option<u64>,
-    /// What is damaged, and where. If a file is missing, the segment is the one next to it. If
+    /// The damage, and where it is. If a file is missing, the segment is the one next to it. If
     /// entries are lost before a frame, the offset is that of the frame. The kind may also be
     /// [`NewerFormat`](ErrorKind::NewerFormat), for a segment file of a newer version, or
     /// [`TooLarge`](ErrorKind::TooLarge), for a frame over the limit for reading.
     pub error: Error,
 }
 
-/// Reads every entry of the stream that can be read, whatever is damaged. Returns `None` if the
-/// stream does not exist. Needs a read-only [`LogContext`]; another process may write to the stream
-/// at the same time. Of a stream that is not damaged it yields the entries that opening it for
-/// reading shows. The entries are in the page cache, and may not be durable.
+/// Reads every intact entry of the stream, also of one that cannot be opened because it is damaged.
+/// Returns `None` if the stream does not exist. Needs a read-only [`LogContext`]; another process
+/// may write to the stream at the same time. Of a stream that is not damaged it yields the entries
+/// that opening it for reading shows. The entries are in the page cache, and may not be durable.
 ///
 /// At most a few files are open at a time. One frame is in memory at a time; a frame longer than
 /// `read_bytes_max` of `options` counts as lost.

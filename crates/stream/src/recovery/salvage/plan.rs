@@ -44,7 +44,7 @@ pub(super) struct Piece {
     pub(super) header: Result<SegmentHeader>,
     /// Entries from here on are not this piece's.
     pub(super) limit: SeqNo,
-    /// What is missing before it.
+    /// The gap before it, if a segment is missing there.
     pub(super) missing: Option<DamageKind>,
     pub(super) is_certain: bool,
 }
