@@ -1,5 +1,5 @@
-//! A storage that asks before each change whether it may: tests fail one operation, or hold it
-//! until another thread has come to where they want it.
+//! A storage that forwards to another one and asks a hook before each operation. A test makes one
+//! operation fail, or holds it until another thread has reached a certain point.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -9,18 +9,18 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use stratawal_storage::{Access, ChangeStamp, DirEntry, File, Lock, LockError, Storage};
 
-/// What is about to be done to a file or folder.
+/// An operation that is about to be done to a file or directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// A file or folder is created.
+    /// A file or directory is created.
     Create,
     /// A file is opened.
     Open,
-    /// Something is renamed; asked with the new name.
+    /// A file or directory is renamed; the hook gets the new path.
     Rename,
-    /// A file or folder is removed.
+    /// A file or directory is removed.
     Remove,
-    /// A folder is synced.
+    /// A directory is synced.
     SyncDir,
     /// Bytes are written.
     Write,
@@ -32,11 +32,11 @@ pub enum Operation {
 
 type Hook = Arc<dyn Fn(Operation, &Path) -> io::Result<()> + Send + Sync>;
 
-/// Another storage, behind a hook. Clones share both.
+/// A storage that asks a hook first. Clones share the storage and the hook.
 #[derive(Clone)]
 pub struct HookedStorage {
     inner: Arc<dyn Storage>,
-    /// The path that its directory had: hooks are asked with whole paths.
+    /// The path of the directory, so that hooks get whole paths.
     root: PathBuf,
     hook: Arc<Mutex<Option<Hook>>>,
     read_bytes: Arc<AtomicU64>,
@@ -49,7 +49,7 @@ impl fmt::Debug for HookedStorage {
 }
 
 impl HookedStorage {
-    /// Over `inner`, without a hook for now.
+    /// Forwards to `inner`, without a hook for now.
     #[must_use]
     pub fn new(inner: impl Storage + 'static) -> Self {
         Self { inner: Arc::new(inner), root: PathBuf::new(), hook: Arc::default(), read_bytes: Arc::default() }
@@ -61,19 +61,19 @@ impl HookedStorage {
         self.read_bytes.load(Ordering::SeqCst)
     }
 
-    /// Asks `hook` before each operation from now on; its error is the operation's, which is then
-    /// not done.
+    /// Asks `hook` before each operation from now on. Where it returns an error, the operation
+    /// fails with that error and is not done.
     pub fn set(&self, hook: impl Fn(Operation, &Path) -> io::Result<()> + Send + Sync + 'static) {
         *lock(&self.hook) = Some(Arc::new(hook));
     }
 
-    /// Asks nobody from now on.
+    /// Removes the hook.
     pub fn clear(&self) {
         *lock(&self.hook) = None;
     }
 
     fn ask(&self, operation: Operation, path: &Path) -> io::Result<()> {
-        // Not under the lock: a hook may wait.
+        // The lock is not held here, because a hook may wait.
         let hook = lock(&self.hook).clone();
         hook.map_or(Ok(()), |hook| hook(operation, &self.root.join(path)))
     }
@@ -233,7 +233,7 @@ impl File for HookedFile {
     }
 }
 
-/// Where threads stop until it is opened. Clones are the same one.
+/// A gate at which threads wait until it is opened. Clones are the same gate.
 #[derive(Clone, Debug, Default)]
 pub struct Gate(Arc<(Mutex<Visitors>, Condvar)>);
 
@@ -244,13 +244,13 @@ struct Visitors {
 }
 
 impl Gate {
-    /// Closed.
+    /// A closed gate.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Waits until it is open.
+    /// Waits until the gate is open.
     pub fn pass(&self) {
         let (visitors, changed) = &*self.0;
         let mut visitors = lock(visitors);
@@ -261,7 +261,7 @@ impl Gate {
         }
     }
 
-    /// Waits until somebody has come.
+    /// Waits until a thread has reached the gate.
     pub fn await_one(&self) {
         let (visitors, changed) = &*self.0;
         let mut visitors = lock(visitors);
@@ -270,7 +270,7 @@ impl Gate {
         }
     }
 
-    /// Lets everybody through, now and later.
+    /// Lets all threads pass, now and later.
     pub fn open(&self) {
         let (visitors, changed) = &*self.0;
         lock(visitors).open = true;

@@ -1,8 +1,8 @@
-//! What the tests of a log share: a simulated storage that loses what a power loss may lose, a
-//! reference model of streams, and generated workloads that run on anything that can append.
+//! A simulated storage that loses the bytes that a power loss may lose, a reference model of
+//! streams, and generated workloads that run on any log. The tests of all crates share them.
 //!
-//! For tests of the crates of this workspace only. It knows storages and nothing else: a test says
-//! what a log is to it by implementing [`Subject`].
+//! Only the tests of this workspace should use this crate. It depends on storages alone: a test
+//! describes its log by implementing [`LogUnderTest`].
 //!
 //! ```
 //! use std::path::Path;
@@ -12,13 +12,13 @@
 //! let sim = SimStorage::new(7);
 //! let file = sim.create_new(Path::new("/f"))?;
 //! file.write_all_at(b"unsynced", 0)?;
-//! // No sync_dir: the name itself is gone with the power.
+//! // Without sync_dir a power loss takes the name, too.
 //! let after = SimStorage::on(sim.disk().crash(Crash::Lost, &mut Rng::new(1)), 8);
 //! assert!(after.list(Path::new("/"))?.is_empty());
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! [`HookedStorage`] is for tests of what threads do at one moment: it holds one of them, or fails it.
+//! [`HookedStorage`] forwards to another storage and asks the test first: it holds a thread at one operation, or makes the operation fail.
 //!
 //! Deliberately absent: threads of its own (a simulation runs on one, so that a seed replays), and
 //! any knowledge of the format.

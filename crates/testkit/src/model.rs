@@ -1,11 +1,11 @@
-//! What a stream must contain: the one oracle that all tests compare a log with.
+//! The contents that a stream may and must have. All tests compare their logs with this one model.
 //!
 //! A stream is changed by one change at a time. The model numbers the changes and keeps the state
 //! of the stream after each of them: which entries may exist, and up to which seq they must. A
 //! change that was begun and not acknowledged may have happened or not, so a crash leaves the
-//! stream in the state after the last acknowledged change or in a later one. A test that compares
-//! a whole stream asks [`StreamModel::check_recovered`]; one that sees single entries of a stream
-//! that another process changes asks [`StreamModel::matching`] and narrows the answer.
+//! stream in the state after the last acknowledged change or in a later one. A test that compares a
+//! whole stream asks [`StreamModel::check_recovered`]; one that reads single entries of a stream
+//! while another process changes it asks [`StreamModel::matching`] and narrows the result down.
 
 mod found;
 #[cfg(test)]
@@ -66,7 +66,7 @@ impl Expected {
     /// Checks the bytes that were read as the entry `seq`.
     ///
     /// # Errors
-    /// Where they are others.
+    /// Where the entry has other bytes.
     pub fn check_data(&self, seq: u64, data: &[u8]) -> Result<(), Mismatch> {
         let is_same = data.len() == self.len && data == self.data();
         if is_same { Ok(()) } else { Err(Mismatch(format!("entry {seq} has other bytes"))) }
@@ -196,7 +196,7 @@ impl Default for StreamModel {
     }
 }
 
-/// What was done to the stream.
+/// Changes of the stream, and events that decide which of them survive.
 impl StreamModel {
     /// A stream that does not exist yet, whose past states are kept: a reader in another process
     /// may still see any of them.
@@ -298,7 +298,7 @@ impl StreamModel {
     }
 }
 
-/// What the stream is after the change that was begun last.
+/// The stream after the change that was begun last.
 impl StreamModel {
     fn state(&self) -> &State {
         self.states.last_key_value().expect("a stream is always in some state").1
@@ -447,7 +447,7 @@ impl StreamModel {
         self.states.range(self.done..).map(|(&number, state)| (number, state))
     }
 
-    /// Compares what a reader of the running log sees: the entries that were acknowledged must be
+    /// Compares the entries that a reader of the running log sees: the acknowledged ones must be
     /// among them.
     ///
     /// # Errors
@@ -475,7 +475,8 @@ impl StreamModel {
         Ok(())
     }
 
-    /// Compares a recovered stream, and continues from what was found, which is durable now.
+    /// Compares a recovered stream, and continues from the entries that were found, which are
+    /// durable now.
     ///
     /// # Errors
     /// Where a crash cannot leave this.
@@ -586,7 +587,7 @@ impl StreamModel {
     }
 }
 
-/// What `check` returns for the first candidate that passes, or why none does.
+/// Returns the result of `check` for the first candidate that passes, or why none does.
 fn first_of<C, T>(
     candidates: impl Iterator<Item = C>,
     check: impl Fn(C) -> Result<T, Mismatch>,

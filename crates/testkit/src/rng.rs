@@ -1,6 +1,6 @@
-//! What chooses what a test does: random numbers that follow from a seed, or the bytes of a fuzzer.
+//! The choices of a test: random numbers that follow from a seed, or the bytes of a fuzzer.
 
-/// Something that chooses.
+/// A source of choices.
 pub(crate) trait Choose {
     /// Any 64 bits.
     fn next_u64(&mut self) -> u64;
@@ -31,8 +31,8 @@ impl Choose for Rng {
     }
 }
 
-/// Choices that bytes make, as few of them as tell what is chosen; after the last, always the first
-/// choice.
+/// Choices that bytes make. Each takes as few bytes as distinguish its alternatives. After the last
+/// byte, every choice is the first alternative.
 #[derive(Debug)]
 pub(crate) struct Choices<'b>(&'b [u8]);
 
@@ -53,7 +53,7 @@ impl<'b> Choices<'b> {
 }
 
 impl Choose for Choices<'_> {
-    /// Two bytes, and how many are left, so that no two of them are the same.
+    /// Two bytes and the number of bytes that are left, so that no two results are the same.
     fn next_u64(&mut self) -> u64 {
         let left = self.0.len() as u64;
         self.byte() | self.byte() << 8 | left << 16
@@ -74,7 +74,7 @@ impl Choose for Choices<'_> {
     }
 }
 
-/// SplitMix64: small, and good enough to choose what a test does.
+/// SplitMix64: small, and good enough for tests.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 

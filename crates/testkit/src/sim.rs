@@ -1,42 +1,41 @@
-//! A storage that forgets what a power loss may forget, and fails where it is told to.
+//! A storage that loses the bytes that a power loss may lose, and fails on demand.
 //!
 //! The fault model, fault by fault:
 //!
-//! - **Page cache.** Writes go to a cache that all reads see. Killing the process takes nothing of
-//!   it.
+//! - **Page cache.** Writes go to a cache that all reads see. The death of the process does not
+//!   change the cache.
 //! - **Unsynced write.** Until its file is synced, each sector of 512 bytes is on the disk in any
-//!   of the versions it had since the last sync, or not at all, whatever became of other sectors
-//!   and files; a sector is never torn.
+//!   of the versions it had since the last sync, or not at all, independently of other sectors and
+//!   files. A sector is never torn.
 //! - **Unsynced length.** Lengths are journaled: after a power loss a file has one of the lengths
-//!   it had since its last sync, a later one only if the earlier ones had been, too. What a
-//!   shortening took stays away; what was never written below a length is zeros.
-//! - **Unsynced name.** Until its folder is synced, each creation, removal and rename in it
-//!   survives or not by itself. A rename is atomic. Syncing a file says nothing of its name,
-//!   syncing a folder nothing of what its files hold.
-//! - **Failed sync.** Some of the dirty sectors reached the disk; the others are marked clean all
-//!   the same, so that the next sync succeeds without them, while reads go on showing what the disk
-//!   does not hold.
-//! - **Failed write-back.** The same happens behind everybody's back, to all files that have dirty
-//!   sectors; the next sync of each descriptor that was open then answers the error, once. Who
-//!   opens the file later is told nothing.
-//! - **Failed write.** A part of it, to any byte, is in the cache.
-//! - **Full disk.** Creating, growing, reserving, writing and syncing may answer it. Growing past
-//!   the capacity does.
-//! - **An error that has taken effect.** A rename, a removal, or a sync of a folder may answer an
-//!   error although it was done.
-//! - **Another directory by the same path.** A storage that was made by [`Storage::at`] means its
-//!   directory, which can be renamed, replaced or removed through another one.
+//!   it had since its last sync, a later one only after the earlier ones. Bytes that were cut off
+//!   never return; bytes below the length that were never written are zeros.
+//! - **Unsynced name.** Until its directory is synced, each creation, removal and rename in it
+//!   survives or not, independently of the others. A rename is atomic. Syncing a file does not make
+//!   its name durable, and syncing a directory does not make the contents of its files durable.
+//! - **Failed sync.** Some of the dirty sectors reach the disk. The others are marked clean
+//!   nevertheless, so that the next sync succeeds without them, while reads continue to show bytes
+//!   that the disk does not hold.
+//! - **Failed write-back.** The dirty sectors of all files are written back unasked, and that fails
+//!   as a sync does. The next sync of each descriptor that was open returns the error, once. A
+//!   descriptor that is opened later reports nothing.
+//! - **Failed write.** A part of the bytes, of any length, is in the cache.
+//! - **Full disk.** Creating, growing, preallocating, writing and syncing may return this error.
+//!   Growing past the capacity does.
+//! - **An error that has taken effect.** A rename, a removal, or a sync of a directory may return
+//!   an error although it was done.
+//! - **Another directory by the same path.** A storage that was made by [`Storage::at`] keeps its
+//!   directory, which can be renamed, replaced or removed through another storage.
 //! - **A fork.** [`SimStorage::set_forked`] makes this process the child.
 //! - **A clock that is set.** [`SimStorage::set_clock_by`].
 //! - **A coarse clock for files.** A file that is changed gets the time of a clock that ticks every
 //!   10 ms, so that two changes may leave the same time.
-//! - **Too many open files.** Creating, opening and listing may answer it.
-//! - **A disk that lies** answers syncs, of files or of folders, and does nothing ([`Lie`]); for
-//!   tests that show that they would see it.
-//! - **Bit rot** is made by hand, with [`Disk::flip`].
+//! - **Too many open files.** Creating, opening and listing may return this error.
+//! - **A disk that lies** reports success for syncs, of files or of directories, and does nothing
+//!   ([`Lie`]). Tests use it to show that they would notice.
+//! - **Bit rot** is made on demand, with [`Disk::flip`].
 //!
-//! Not modelled: a sector that is altered beside what was written, permissions, links, several
-//! machines.
+//! Not modelled: a write that alters neighbouring bytes, permissions, links, several machines.
 
 mod content;
 mod disk;
@@ -55,46 +54,46 @@ use disk::{Dir, Ino, Node, ROOT};
 
 pub use disk::{Crash, Disk};
 
-/// What an operation is made to answer.
+/// How an operation fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// An input/output error, of any operation that can have one.
+    /// An input/output error of any operation that can have one.
     Io,
     /// The disk is full.
     Full,
     /// The process has too many files open.
     TooManyFiles,
-    /// Writing back fails just before the operation, which itself does not.
+    /// Writing back fails just before the operation, which succeeds.
     WriteBack,
     /// Growing past `after` bytes of files fails, as past a quota.
     Capacity,
-    /// An input/output error of a rename, a removal, a creation of a folder or a sync of one, which
-    /// has taken effect all the same.
+    /// An input/output error of a rename, a removal, a creation of a directory or a sync of one,
+    /// which takes effect nevertheless.
     IoAfterEffect,
 }
 
-/// Which syncs a disk answers without doing them.
+/// The syncs that a disk reports as done without doing them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lie {
-    /// Those of files.
+    /// Syncs of files.
     Files,
-    /// Those of folders.
-    Folders,
+    /// Syncs of directories.
+    Dirs,
 }
 
 /// Which operations fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Faults {
-    /// The first: as many operations of those that can fail so succeed before it, or bytes of files
-    /// fit on the disk.
+    /// How many operations that can fail in this way succeed before the first failure, or how many
+    /// bytes of files fit on the disk.
     pub after: u64,
-    /// How they fail.
+    /// How the operations fail.
     pub fault: Fault,
-    /// Whether all from the first on fail, or that one alone.
+    /// Whether all operations from the first on fail, or the first alone.
     pub forever: bool,
 }
 
-/// What operations there are, as far as faults tell them apart.
+/// The operations, as far as faults distinguish them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
     Create,
@@ -136,7 +135,7 @@ impl Fault {
     }
 }
 
-/// What is told after each change, with what the disk is then.
+/// A function that is called with the disk after each change.
 type Watch = Box<dyn FnMut(&Disk) + Send>;
 
 struct State {
@@ -146,18 +145,18 @@ struct State {
     /// By how much the clock was set, in microseconds.
     clock_set: i64,
     capacity: u64,
-    /// Each by its directory and its name there.
+    /// The directory and the name of each locked file.
     locked: Vec<(Ino, OsString)>,
     faults: Option<Faults>,
     failed: u64,
-    /// Whether the operation that has begun is to fail although it takes effect.
+    /// Whether the operation that has begun returns an error although it takes effect.
     fails_after: bool,
     lie: Option<Lie>,
     watch: Option<Watch>,
 }
 
-/// A simulated storage. Clones share it. Begins with the folder `/`, a clock that rises with each
-/// look, and random numbers that follow from its seed.
+/// A simulated storage. Clones share it. It begins with the directory `/`, a clock that rises each
+/// time it is read, and random numbers that follow from its seed.
 #[derive(Clone)]
 pub struct SimStorage {
     state: Arc<Mutex<State>>,
@@ -173,7 +172,7 @@ impl fmt::Debug for SimStorage {
 }
 
 impl SimStorage {
-    /// An empty one.
+    /// An empty storage.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self::on(Disk::new(), seed)
@@ -198,9 +197,8 @@ impl SimStorage {
         Self { state, root: ROOT, forked: Arc::default() }
     }
 
-    /// Makes this storage, and all that was made of it by [`Storage::at`], that of a process which
-    /// is not this one: from here on this is the child of a fork; or (`false`) again the process
-    /// itself.
+    /// Makes this storage, and every storage made from it by [`Storage::at`], behave as in the
+    /// child of a fork, or (`false`) again as in the process that opened it.
     pub fn set_forked(&self, forked: bool) {
         self.forked.store(forked, Ordering::SeqCst);
     }
@@ -209,7 +207,7 @@ impl SimStorage {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the disk is now.
+    /// The disk as it is now.
     #[must_use]
     pub fn disk(&self) -> Disk {
         self.state().disk.clone()
@@ -221,12 +219,12 @@ impl SimStorage {
         self.state().watch = Some(Box::new(watch));
     }
 
-    /// Ends it.
+    /// Stops calling the function of [`watch`](Self::watch).
     pub fn unwatch(&self) {
         self.state().watch = None;
     }
 
-    /// Makes operations fail, or none.
+    /// Makes operations fail from now on, or no operation.
     pub fn set_faults(&self, faults: Option<Faults>) {
         let mut state = self.state();
         state.faults = faults;
@@ -247,13 +245,13 @@ impl SimStorage {
         self.state().clock += micros;
     }
 
-    /// How many operations were made to fail since faults were last set.
+    /// How many operations have failed since faults were last set.
     #[must_use]
     pub fn failed(&self) -> u64 {
         self.state().failed
     }
 
-    /// Makes the disk lie from here on.
+    /// Makes the disk lie from now on, or no longer.
     pub fn set_lie(&self, lie: Option<Lie>) {
         self.state().lie = lie;
     }
@@ -276,7 +274,7 @@ impl State {
         let fault = faults.fault;
         if fault == Fault::WriteBack {
             let State { disk, rng, failed, .. } = self;
-            // Where nothing was dirty nothing failed.
+            // Without dirty sectors nothing fails.
             *failed += u64::from(disk.fail_write_back(rng));
             self.changed();
             return Ok(());
@@ -289,7 +287,7 @@ impl State {
         Err(fault.error())
     }
 
-    /// Ends an operation on names, which has taken effect.
+    /// Ends an operation on names that has taken effect.
     fn end(&mut self) -> io::Result<()> {
         self.changed();
         if std::mem::take(&mut self.fails_after) { Err(Fault::IoAfterEffect.error()) } else { Ok(()) }
@@ -329,15 +327,15 @@ impl Storage for SimStorage {
         state.begin(Operation::Create)?;
         let ino = state.disk.create(self.root, path, Node::File(content::Content::default()))?;
         state.changed();
-        Ok(Arc::new(SimFile { sim: self.clone(), ino, writable: true, told: Mutex::new(0) }))
+        Ok(Arc::new(SimFile { sim: self.clone(), ino, writable: true, reported: Mutex::new(0) }))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         let mut state = self.state();
         state.begin(Operation::Open)?;
         let ino = state.disk.find_from(self.root, path)?;
-        let told = Mutex::new(state.disk.file(ino)?.write_back_errors());
-        Ok(Arc::new(SimFile { sim: self.clone(), ino, writable: access == Access::ReadWrite, told }))
+        let reported = Mutex::new(state.disk.file(ino)?.write_back_errors());
+        Ok(Arc::new(SimFile { sim: self.clone(), ino, writable: access == Access::ReadWrite, reported }))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
@@ -384,7 +382,7 @@ impl Storage for SimStorage {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.begin(Operation::SyncDir)?;
-        if state.lie != Some(Lie::Folders) {
+        if state.lie != Some(Lie::Dirs) {
             state.disk.sync_dir(self.root, dir)?;
         }
         state.end()
@@ -420,7 +418,8 @@ impl Storage for SimStorage {
     }
 
     fn coarse_now_micros(&self) -> u64 {
-        // A tick lasts for some looks, so that what waits together can share a frame.
+        // A tick lasts for some reads of the clock, so that entries that wait together can share a
+        // frame.
         self.now_micros() / 64 * 64
     }
 
@@ -443,7 +442,7 @@ impl Lock for SimLock {}
 
 impl Drop for SimLock {
     fn drop(&mut self) {
-        // In the child of a fork, the lock is the parent's.
+        // The parent of a fork keeps the lock.
         if !self.sim.is_forked() {
             self.sim.state().locked.retain(|locked| *locked != self.locked);
         }
@@ -455,8 +454,8 @@ struct SimFile {
     sim: SimStorage,
     ino: Ino,
     writable: bool,
-    /// How many failures of writing back this descriptor has told, or was opened after.
-    told: Mutex<u64>,
+    /// How many failed write-backs this descriptor has reported or was opened after.
+    reported: Mutex<u64>,
 }
 
 impl SimFile {
@@ -464,16 +463,16 @@ impl SimFile {
         if self.writable { Ok(self.sim.state()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
     }
 
-    /// The error of a write-back since this descriptor was opened, once.
-    fn tell_write_back(&self, state: &State) -> io::Result<()> {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Returns the error of a write-back since this descriptor was opened, once.
+    fn report_write_back(&self, state: &State) -> io::Result<()> {
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         let errors = state.disk.file(self.ino)?.write_back_errors();
-        if std::mem::replace(&mut *told, errors) < errors { Err(Fault::WriteBack.error()) } else { Ok(()) }
+        if std::mem::replace(&mut *reported, errors) < errors { Err(Fault::WriteBack.error()) } else { Ok(()) }
     }
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.sim.state();
-        let begun = state.begin(Operation::Sync).and_then(|()| self.tell_write_back(&state));
+        let begun = state.begin(Operation::Sync).and_then(|()| self.report_write_back(&state));
         let State { disk, rng, lie, .. } = &mut *state;
         match begun {
             Ok(()) if *lie == Some(Lie::Files) => {}
@@ -504,7 +503,7 @@ impl File for SimFile {
         if begun.is_ok() && state.watch.is_none() {
             return state.disk.write_file(self.ino, |content, time| content.write(buf, offset, time));
         }
-        // A process may die within a write, and a write may fail, with any part of it done.
+        // A process may die within a write, and a write may fail, after any part of the bytes.
         let State { disk, rng, .. } = &mut *state;
         let half = rng.index(buf.len() + 1);
         disk.write_file(self.ino, |content, time| content.write(&buf[..half], offset, time))?;

@@ -3,7 +3,7 @@
 use crate::model::Level;
 use crate::rng::{Choose, Rng};
 
-/// What workloads are like.
+/// The limits of generated workloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Streams, 1 to this many.
@@ -30,11 +30,11 @@ pub enum Step {
     Flush(usize),
     /// Sync a stream.
     Sync(usize),
-    /// Drop the beginning of a stream, at a place that follows from the number.
+    /// Drop the beginning of a stream, up to a seq that follows from the number.
     TruncateBefore(usize, u64),
-    /// Drop its end likewise.
+    /// Drop the end of a stream, from a seq that follows from the number.
     TruncateFrom(usize, u64),
-    /// Delete it.
+    /// Delete a stream.
     Delete(usize),
     /// Close the log and open it again.
     Restart,
@@ -45,7 +45,7 @@ pub enum Step {
 pub struct Workload {
     /// The names of the streams.
     pub streams: Vec<String>,
-    /// What is done.
+    /// The steps, in order.
     pub steps: Vec<Step>,
 }
 
@@ -63,7 +63,7 @@ impl Workload {
         Self { streams, steps }
     }
 
-    /// Some more steps, for a log that goes on after a crash.
+    /// Further steps, for a log that continues after a crash.
     #[must_use]
     pub fn more(rng: &mut Rng, streams: usize, steps: u64, shape: &Shape) -> Vec<Step> {
         (0..steps).map(|_| step(rng, streams, 128, shape)).collect()
@@ -96,7 +96,8 @@ fn batch(rng: &mut impl Choose, segment_len: u64) -> Vec<(u64, usize)> {
         1..=3 => 1 + rng.below(6),
         _ => 1,
     };
-    // A batch of many is of small ones, mostly; one in forty or so takes more than a segment.
+    // Most batches of many entries have small ones. About one batch in forty takes more than a
+    // segment.
     let len_max = match rng.below(40) {
         0 => segment_len * 3 / count,
         1..=4 => segment_len / count,
@@ -108,8 +109,8 @@ fn batch(rng: &mut impl Choose, segment_len: u64) -> Vec<(u64, usize)> {
     (0..count).map(|_| one()).collect()
 }
 
-/// Where to drop the beginning of a stream: mostly within it, sometimes all of it, or beyond, or
-/// nothing.
+/// The seq before which a stream is truncated: mostly within it, sometimes at its start or its end,
+/// or beyond.
 pub(crate) const fn place_before(start: u64, end: u64, pick: u64) -> u64 {
     match pick % 8 {
         0 => end,
@@ -119,8 +120,8 @@ pub(crate) const fn place_before(start: u64, end: u64, pick: u64) -> u64 {
     }
 }
 
-/// Where to drop its end: mostly within it, sometimes all of it, or nothing, or beyond, which is
-/// refused.
+/// The seq from which a stream is truncated: mostly within it, sometimes at its start or its end,
+/// or beyond, which is refused.
 pub(crate) const fn place_from(start: u64, end: u64, pick: u64) -> u64 {
     match pick % 8 {
         0 => end,
@@ -130,7 +131,7 @@ pub(crate) const fn place_from(start: u64, end: u64, pick: u64) -> u64 {
     }
 }
 
-/// The bytes of an entry: no two tags give the same, where there is room to tell them apart.
+/// The bytes of an entry. Two tags give different bytes, unless the entry is too short for that.
 #[must_use]
 pub fn entry(tag: u64, len: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(len + 8);
@@ -140,7 +141,7 @@ pub fn entry(tag: u64, len: usize) -> Vec<u8> {
     while bytes.len() < len {
         let more = (len - bytes.len()).min(block.len());
         bytes.extend_from_slice(&block[..more]);
-        // No two blocks of an entry are the same, so that a lost or moved part shows.
+        // No two blocks of an entry are the same, so that a lost or moved part is noticed.
         let at = bytes.len() - more;
         bytes[at] ^= u8::try_from((at / 64) % 251).expect("small");
     }

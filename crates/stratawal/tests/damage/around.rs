@@ -9,8 +9,8 @@ use std::sync::Arc;
 use stratawal::{Error, Options, Stream, StreamOptions, Wal};
 use stratawal_storage::MemoryStorage;
 
+use crate::check::OWN;
 use crate::frames;
-use crate::judge::OWN;
 use crate::layout::{DIR, change, entry, new, read, segments_of};
 
 fn open(storage: &MemoryStorage, index_every: u64) -> Wal {
@@ -42,7 +42,7 @@ const HARMS: [(&str, Harm); 3] = [
 ];
 
 /// Checks the entries that `error` reports: `seq` is among them, and all of them are lost.
-fn names(what: &str, error: &Error, seq: u64, lost: &BTreeSet<u64>) {
+fn check_lost(what: &str, error: &Error, seq: u64, lost: &BTreeSet<u64>) {
     let mut seqs = error.lost().unwrap_or_else(|| panic!("{what}: {seq}: {error}"));
     assert!(seqs.contains(&seq), "{what}: {seq}: {error}");
     assert!(seqs.all(|seq| lost.contains(&seq)), "{what}: {seq}: {error}");
@@ -50,7 +50,7 @@ fn names(what: &str, error: &Error, seq: u64, lost: &BTreeSet<u64>) {
 
 /// Checks that entries in the order `seqs` are read up to the first that is lost, and that this is
 /// the end.
-fn reads(
+fn check_iteration(
     what: &str,
     entries: impl Iterator<Item = stratawal::Result<stratawal::Entry>>,
     mut seqs: impl Iterator<Item = u64>,
@@ -66,7 +66,7 @@ fn reads(
                 assert!(!lost.contains(&seq) && found.data()[..] == entry(seq), "{what}: entry {seq} is another");
             }
             Err(error) => {
-                names(what, &error, seq, lost);
+                check_lost(what, &error, seq, lost);
                 failed = true;
             }
         }
@@ -80,10 +80,10 @@ fn check(what: &str, stream: &Stream, lost: &BTreeSet<u64>, near: Range<u64>) {
     for seq in near.start.max(first)..near.end.min(next) {
         match stream.get(seq) {
             Ok(found) => assert!(!lost.contains(&seq) && found.unwrap().data()[..] == entry(seq), "{what}: {seq}"),
-            Err(error) => names(what, &error, seq, lost),
+            Err(error) => check_lost(what, &error, seq, lost),
         }
-        reads(&format!("{what}: from {seq}"), stream.iter(seq..), seq..next, lost);
-        reads(&format!("{what}: back from {seq}"), stream.iter(..=seq).rev(), (first..=seq).rev(), lost);
+        check_iteration(&format!("{what}: from {seq}"), stream.iter(seq..), seq..next, lost);
+        check_iteration(&format!("{what}: back from {seq}"), stream.iter(..=seq).rev(), (first..=seq).rev(), lost);
     }
 }
 

@@ -1,13 +1,13 @@
-//! What undamaged bytes of a segment attest, read by the letter of `crates/frame/FORMAT.md` and by
-//! nothing of the log's own, so that a fault in how that looks for frames does not hide in what it
-//! is held to.
+//! The watermark that the undamaged bytes of a segment attest. This code follows
+//! `crates/frame/FORMAT.md` and shares nothing with the log, so that a fault in the log's search
+//! for frames cannot hide here, too.
 
 use std::ops::Range;
 use std::path::PathBuf;
 
 pub(crate) const HEADER_LEN: usize = 128;
 const FRAME_HEADER_LEN: usize = 40;
-/// Nothing shorter than this frame, a MARK, is written over.
+/// A MARK is the shortest frame that is overwritten.
 const MARK_LEN: usize = 48;
 const ATTESTS_NOTHING: u32 = 0xFFFF_FFFF;
 
@@ -33,7 +33,7 @@ fn crc(parts: &[&[u8]]) -> u32 {
 
 /// A valid frame.
 pub(crate) struct Frame {
-    /// Its bytes that a checksum covers.
+    /// The bytes of the frame that a checksum covers.
     pub(crate) at: Range<u64>,
     pub(crate) first_seq: u64,
     pub(crate) count: u32,
@@ -89,14 +89,14 @@ fn header_at(bytes: &[u8], at: usize) -> Option<usize> {
     valid.then_some(len)
 }
 
-/// How far the segments of a stream attest that entries were durable, where `bytes` of the file
-/// `damaged` say nothing any more. `segments` are whole files.
+/// The seq below which the segments of a stream attest that entries were durable, without the
+/// `bytes` of the file `damaged`. `segments` are whole files.
 pub(crate) fn attested(segments: &[(PathBuf, Vec<u8>)], damaged: &PathBuf, bytes: &Range<u64>) -> u64 {
     let mut attested = 0;
     for (path, file) in segments {
         let hit = |at: &Range<u64>| path == damaged && at.start < bytes.end && bytes.start < at.end;
         let generation = u32_at(file, 48);
-        // Entries that a newer generation voided are not there to be attested.
+        // Entries that a newer generation voided do not count.
         let newer = segments.iter().filter(|(_, other)| u32_at(other, 48) > generation);
         let limit = newer.map(|(_, other)| u64_at(other, 56)).min().unwrap_or(u64::MAX);
         let mut attest = |seq: u64| attested = attested.max(seq.min(limit));

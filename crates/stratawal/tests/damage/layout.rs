@@ -1,4 +1,4 @@
-//! Logs of every shape, in memory or in a folder, and what their files hold.
+//! Logs of every shape, in memory or in a directory, and the contents of their files.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -8,13 +8,13 @@ use stratawal::inspect::{self, Salvage};
 use stratawal::{Batch, Options, StreamOptions, Wal};
 use stratawal_storage::{Access, FileType, MemoryStorage, Storage, UnixStorage};
 
+use crate::check::OWN;
 use crate::frames;
-use crate::judge::OWN;
 
 pub(crate) const DIR: &str = "/log/streams/s";
 
 fn options() -> Options {
-    // Index points are close together, so that damage has known points behind it.
+    // Index points are close together, so that known points follow the damage.
     Options::new()
         .stream_defaults(StreamOptions::new().frame_bytes(200).segment_bytes(64 << 10).index_interval_bytes(500))
 }
@@ -23,16 +23,16 @@ pub(crate) fn open(storage: &MemoryStorage, read_only: bool) -> stratawal::Resul
     options().open_on(Arc::new(storage.clone()), Path::new("/log"), read_only)
 }
 
-/// Where a log is that damage was done to.
-pub(crate) trait Place {
+/// A damaged log, in memory or in files.
+pub(crate) trait DamagedLog {
     fn open_log(&self, read_only: bool) -> stratawal::Result<Wal>;
-    /// What can be read of the stream `s`.
+    /// Salvages the stream `s`.
     fn salvage(&self) -> stratawal::Result<Salvage>;
-    /// Every file by its path below `/log`, with what is in it; a link with what it names.
+    /// Every file with its contents, by its path below `/log`; a link with its target.
     fn files(&self) -> Vec<(PathBuf, Vec<u8>)>;
 }
 
-impl Place for MemoryStorage {
+impl DamagedLog for MemoryStorage {
     fn open_log(&self, read_only: bool) -> stratawal::Result<Wal> {
         open(self, read_only)
     }
@@ -46,16 +46,16 @@ impl Place for MemoryStorage {
     }
 }
 
-/// The log in the folder `log` of this folder, read by positioned reads or through mappings.
+/// The log in the subdirectory `log` of a directory, read by positioned reads or through mappings.
 pub(crate) struct Real<'a> {
     pub(crate) root: &'a Path,
     pub(crate) mapped: bool,
 }
 
-impl Place for Real<'_> {
+impl DamagedLog for Real<'_> {
     fn open_log(&self, read_only: bool) -> stratawal::Result<Wal> {
         let options = options();
-        // SAFETY: this thread alone has the folder, and changes nothing in it while the log is
+        // SAFETY: only this thread uses the directory, and it changes no file while the log is
         // open.
         let options = if self.mapped { unsafe { options.map_reads() } } else { options };
         options.open_on(Arc::new(UnixStorage::new()), &self.root.join("log"), read_only)
@@ -79,7 +79,7 @@ impl Place for Real<'_> {
                 } else if kind.is_dir() {
                     dirs.push(path);
                 } else if named != Path::new("/log/LOCK") {
-                    // That one says who has the log.
+                    // LOCK names the owner of the log.
                     found.push((named, std::fs::read(&path).unwrap()));
                 }
             }
@@ -89,7 +89,7 @@ impl Place for Real<'_> {
     }
 }
 
-/// A log with one stream `s` that damage is done to, and one `other` that has to stay well.
+/// A log with a stream `s`, which is damaged, and a stream `other`, which must stay sound.
 pub(crate) struct Layout {
     pub(crate) name: &'static str,
     pub(crate) storage: MemoryStorage,
@@ -105,7 +105,7 @@ pub(crate) fn entry(seq: u64) -> Vec<u8> {
     bytes
 }
 
-/// One life of the log: appends to `s`, and ends as told.
+/// One life of the log, which appends to `s` and ends with a close or without.
 pub(crate) fn live(
     storage: &MemoryStorage,
     appends: u64,
@@ -141,11 +141,11 @@ pub(crate) fn nothing(_: &stratawal::Stream) {}
 
 pub(crate) fn layout(name: &'static str, storage: MemoryStorage, first: u64, closed: bool) -> Layout {
     let stream = open(&storage.snapshot(), true).unwrap().stream("s");
-    let next = stream.unwrap_or_else(|e| panic!("{OWN}{name}, to which nothing was done: {e}")).next_seq();
+    let next = stream.unwrap_or_else(|e| panic!("{OWN}{name}, which is not damaged: {e}")).next_seq();
     Layout { name, storage, first, next, closed }
 }
 
-/// Segments that follow each other because they are full: too long to damage bit by bit.
+/// Segments that were rotated because they were full. They are too long to damage bit by bit.
 pub(crate) fn rotated() -> [Layout; 2] {
     let rotated = |close| live(&new(), 1500, nothing, close);
     [layout("rotated, closed", rotated(true), 0, true), layout("rotated, killed", rotated(false), 0, false)]
@@ -160,7 +160,7 @@ pub(crate) fn many_segments(close: bool) -> Layout {
 pub(crate) fn layouts() -> Vec<Layout> {
     let one_closed = live(&new(), 12, nothing, true);
     let one_killed = live(&new(), 12, nothing, false);
-    // CLOSE frames stand in the chain.
+    // The chain contains CLOSE frames.
     let again = |close| (0..3).fold(new(), |storage, life| live(&storage, 5, nothing, close || life < 2));
     let cut = |close| {
         let storage = (0..2).fold(new(), |storage, _| live(&storage, 8, nothing, false));
@@ -196,9 +196,9 @@ impl Layout {
         read(&self.storage, path)
     }
 
-    /// From where on entries may be missing in silence, where `bytes` of the segment `damaged` are:
-    /// behind all that anything else attests. Nothing of a stream that was closed: its end is
-    /// guarded to the last byte.
+    /// The seq from which entries may be missing without an error where `bytes` of the segment
+    /// `damaged` are damaged: it follows all entries that other bytes attest. A closed stream is
+    /// protected to its last byte, so none of its entries may be missing.
     pub(crate) fn silent_from(&self, damaged: &Path, bytes: &Range<u64>) -> u64 {
         if self.closed { u64::MAX } else { self.attested(damaged, bytes) }
     }

@@ -1,4 +1,4 @@
-//! The limits that are stated: damage that is not noticed, and how far that goes.
+//! The documented limits: damage that is not noticed, and the most that it takes.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ fn zero(storage: &MemoryStorage, path: &Path, bytes: Range<u64>) {
     change(storage, path, bytes.start, |bytes| bytes.fill(0), usize::try_from(bytes.end - bytes.start).unwrap());
 }
 
-/// What the stream holds when it is opened: its first seq and one past its last, or the error.
+/// Opens the stream. Returns its first seq and one past its last, or the error.
 fn bounds(storage: &MemoryStorage) -> Result<Range<u64>, ErrorKind> {
     let stream = open(storage, false).unwrap().stream("s").map_err(|error| error.kind())?;
     for found in stream.iter(..) {
@@ -45,8 +45,8 @@ fn unattested_zeroed_end_looks_like_a_torn_tail() {
     assert_eq!(stream.with_durability(Durability::Synced).append("x").unwrap() + 1, stream.next_seq());
 }
 
-/// A START attests itself no more than an entry does. Nothing that was acknowledged as durable is
-/// lost by it.
+/// A START does not attest itself, as an entry does not. Damage to it loses no entry that was
+/// acknowledged as durable.
 #[test]
 fn damaged_start_may_bring_back_dropped_entries() {
     let (storage, path, frames) = killed(6, |stream| stream.truncate_before(5).unwrap());
@@ -57,15 +57,15 @@ fn damaged_start_may_bring_back_dropped_entries() {
     assert_eq!(bounds(&storage), Ok(0..next), "what the START dropped is still on the disk");
 }
 
-/// A frame attests what was durable before it was written. While it is half written, it has taken
-/// the place of the MARK that attested the group before it, and attests nothing.
+/// A frame attests the entries that were durable before it was written. A frame that is half
+/// written has overwritten the MARK that attested the group before it, and attests nothing.
 #[test]
 fn damage_just_before_a_torn_write_looks_torn() {
     let (storage, path, frames) = killed(6, nothing);
     let entries: Vec<&Frame> = frames.iter().filter(|frame| frame.kind.is_none()).collect();
     let [.., a, b, c] = entries[..] else { panic!("too few frames") };
     let len = u64::try_from(read(&storage, &path).len()).unwrap();
-    // The kill: the last frame's header was written, the rest not, nor the MARK behind it.
+    // The kill: the last frame's header was written, but not the rest of it, nor the MARK after it.
     zero(&storage, &path, c.at.start + 40..len);
     let in_silence = |of: &Frame| {
         let storage = storage.snapshot();
@@ -81,8 +81,8 @@ fn damage_just_before_a_torn_write_looks_torn() {
     assert_eq!(in_silence(a), Err(ErrorKind::Damaged), "the one before that, which this one attests");
 }
 
-/// A file that is being written has 4096 * k + 8 bytes; cut to that, one that was closed looks like
-/// it.
+/// A file that is being written has 4096 * k + 8 bytes. A closed file that is cut to such a length
+/// looks like one.
 #[test]
 fn closed_file_cut_to_an_open_length_looks_open() {
     let layout = layout("long", live(&new(), 120, nothing, true), 0, true);
@@ -100,8 +100,8 @@ fn closed_file_cut_to_an_open_length_looks_open() {
     }
 }
 
-/// No file lists the streams but their folder: one that is gone as a whole was never there, for all
-/// that can be told.
+/// Only the directory lists the streams, so a stream whose whole directory is missing cannot be
+/// distinguished from one that never existed.
 #[test]
 fn stream_without_its_directory_never_existed() {
     let layout: Layout = layouts().swap_remove(0);

@@ -1,13 +1,13 @@
-//! Damage of every kind to logs of every shape. The answer is all that was acknowledged, or an
-//! error that says what is lost, with the files as they were.
+//! Damage of every kind to logs of every shape. The log returns all acknowledged entries, or an
+//! error that names the lost ones, and leaves the files as they were.
 //!
-//! Fewer entries in silence are allowed in one case: where nothing outside of the damaged bytes
-//! attests those that are missing, which cannot be told from a torn tail. That is worked out here
-//! anew, from what the undamaged files say.
+//! Entries may be missing without an error in one case: where no undamaged byte attests them, which
+//! cannot be distinguished from a torn tail. This harness computes which entries are attested from
+//! the undamaged bytes, independently of the log's code.
 
 mod around;
+mod check;
 mod frames;
-mod judge;
 mod layout;
 mod limits;
 mod real;
@@ -22,14 +22,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use stratawal::ErrorKind;
 use stratawal_storage::{Access, MemoryStorage, Storage};
 
-use judge::{Depth, OWN, Read};
+use check::{Depth, OWN, Read};
 use layout::{DIR, Layout, change, copy, files, layouts, many_segments, open, rotated, segments_of, set_len, swap};
 
 const HEADER_LEN: u64 = 128;
-/// Where the version stands in a header.
+/// The bytes of the version in a header.
 const VERSION: Range<u64> = 8..12;
 
-/// Whether everything is tried (`cargo xtask sweep`), or a sample.
+/// Whether every case is tried (`cargo xtask sweep`), or a sample.
 fn all() -> bool {
     std::env::var_os("STRATAWAL_ALL_BITS").is_some()
 }
@@ -52,8 +52,8 @@ fn each_segment(one: impl Fn(&Layout, &Path) + Sync) {
     });
 }
 
-/// All bits, or one in every fifth byte, and of the zeros behind the last frame a sample. One bit
-/// of each byte is looked at in every way.
+/// Flips all bits, or one bit in every fifth byte, and a sample of the zeros after the last frame.
+/// One bit of each byte is checked in every way.
 #[test]
 fn flipped_bit_loses_nothing_silently() {
     let flipped = AtomicUsize::new(0);
@@ -66,13 +66,13 @@ fn flipped_bit_loses_nothing_silently() {
             }
             let looked_into = at * 5 % 8;
             let bits = if all() { 0..8 } else { looked_into..looked_into + 1 };
-            // Nothing but these bytes is damaged, and what they attested is taken from that alone.
+            // Only these bytes are damaged, so only entries that they attest may be lost.
             let silent_from = layout.silent_from(path, &(at..at + 1));
             for bit in bits {
                 let storage = layout.storage.snapshot();
                 change(&storage, path, at, |bytes| bytes[0] ^= 1 << bit, 1);
                 let depth = if bit == looked_into && at <= used + 16 { Depth::Deep } else { Depth::Shallow };
-                layout.judge(&format!("bit {bit} of {at} in {}", path.display()), &storage, silent_from, depth);
+                layout.check(&format!("bit {bit} of {at} in {}", path.display()), &storage, silent_from, depth);
                 flipped.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -80,7 +80,7 @@ fn flipped_bit_loses_nothing_silently() {
     println!("volume: {} bits flipped one by one, in {} logs", flipped.into_inner(), layouts().len());
 }
 
-/// The version is looked at before the checksum, so that a newer format can have another one.
+/// The version is checked before the checksum, so that a newer format can have another checksum.
 #[test]
 fn damaged_version_is_refused() {
     let of_stream = |files: Vec<(PathBuf, Vec<u8>)>| -> Vec<_> {
@@ -116,7 +116,7 @@ fn zeroed_page_loses_nothing_silently() {
                     let silent_from = layout.silent_from(&path, &bytes);
                     let storage = layout.storage.snapshot();
                     change(&storage, &path, at, |bytes| bytes.fill(0), len);
-                    layout.judge(
+                    layout.check(
                         &format!("{bytes:?} zeroed in {}", path.display()),
                         &storage,
                         silent_from,
@@ -128,7 +128,7 @@ fn zeroed_page_loses_nothing_silently() {
     }
 }
 
-/// All lengths, or those near borders and a sample.
+/// Cuts at all lengths, or at those near borders and a sample.
 #[test]
 fn cut_file_loses_nothing_silently() {
     each_segment(|layout, path| {
@@ -139,14 +139,14 @@ fn cut_file_loses_nothing_silently() {
             if !all() && !sampled {
                 continue;
             }
-            // The rule of Length tells a cut newest file, wherever its chain ends, but at one
+            // The rule of Length detects a cut newest file, wherever its chain ends, except at one
             // length in 4,096.
             let lawful = cut % 4096 == 8;
             let silent_from = if lawful { layout.attested(path, &(cut..len)) } else { u64::MAX };
             let storage = layout.storage.snapshot();
             set_len(&storage, path, cut);
             let depth = if sampled { Depth::Deep } else { Depth::Shallow };
-            layout.judge(&format!("{} cut to {cut} of {len}", path.display()), &storage, silent_from, depth);
+            layout.check(&format!("{} cut to {cut} of {len}", path.display()), &storage, silent_from, depth);
         }
     });
 }
@@ -159,8 +159,9 @@ fn lengthened_file_loses_nothing_silently() {
             for more in [1, 7, 8, 16, 40, 4096] {
                 let storage = layout.storage.snapshot();
                 set_len(&storage, &path, len + more);
-                // A multiple of 4 KiB more is a length of a file that is being written.
-                layout.judge(&format!("{} longer by {more}", path.display()), &storage, u64::MAX, Depth::Deep);
+                // A file that is a multiple of 4 KiB longer has the length of one that is being
+                // written.
+                layout.check(&format!("{} longer by {more}", path.display()), &storage, u64::MAX, Depth::Deep);
             }
         }
     }
@@ -170,27 +171,27 @@ fn lengthened_file_loses_nothing_silently() {
 fn missing_or_swapped_file_loses_nothing_silently() {
     for layout in layouts().into_iter().chain(rotated()) {
         let segments = layout.segments();
-        let judge = |what: String, act: &dyn Fn(&MemoryStorage)| {
+        let check = |what: String, act: &dyn Fn(&MemoryStorage)| {
             let storage = layout.storage.snapshot();
             act(&storage);
-            layout.judge(&what, &storage, u64::MAX, Depth::Deep);
+            layout.check(&what, &storage, u64::MAX, Depth::Deep);
         };
         let other = segments_of(&layout.storage, "/log/streams/other").pop().unwrap();
         for path in &segments {
-            judge(format!("{} removed", path.display()), &|storage| storage.remove_file(path).unwrap());
-            judge(format!("{} a folder", path.display()), &|storage| {
+            check(format!("{} removed", path.display()), &|storage| storage.remove_file(path).unwrap());
+            check(format!("{} a folder", path.display()), &|storage| {
                 storage.remove_file(path).unwrap();
                 storage.create_dir(path).unwrap();
             });
             let renamed = Path::new(DIR).join("00000000000000000003-000000ff.seg");
-            judge(format!("{} renamed", path.display()), &|storage| storage.rename(path, &renamed).unwrap());
-            judge(format!("{} doubled", path.display()), &|storage| copy(storage, path, &renamed));
-            judge(format!("{} is the other stream's", path.display()), &|storage| {
+            check(format!("{} renamed", path.display()), &|storage| storage.rename(path, &renamed).unwrap());
+            check(format!("{} doubled", path.display()), &|storage| copy(storage, path, &renamed));
+            check(format!("{} is the other stream's", path.display()), &|storage| {
                 storage.remove_file(path).unwrap();
                 copy(storage, &other, path);
             });
             for with in segments.iter().filter(|with| *with != path) {
-                judge(format!("{} swapped with {}", path.display(), with.display()), &|storage| {
+                check(format!("{} swapped with {}", path.display(), with.display()), &|storage| {
                     swap(storage, path, with);
                 });
             }
@@ -198,7 +199,7 @@ fn missing_or_swapped_file_loses_nothing_silently() {
     }
 }
 
-/// Each stream that holds a file of another refuses, and those that do not stay well.
+/// Each stream that has a file of another one refuses to open. The other streams open.
 #[test]
 fn files_swapped_between_streams_damage_both() {
     let Layout { storage, .. } = many_segments(true);
@@ -210,7 +211,7 @@ fn files_swapped_between_streams_damage_both() {
         for path in segments_of(&storage, dirs[one]) {
             for with in segments_of(&storage, dirs[other]) {
                 let moved = |one: &Path, other: &Path| one.parent().unwrap().join(other.file_name().unwrap());
-                // Each under the other's name, and each in the other's folder under its own.
+                // Each gets the other's name, or moves to the other's directory under its own name.
                 let under_its_own = |storage: &MemoryStorage| {
                     storage.rename(&path, Path::new("/log/aside")).unwrap();
                     storage.rename(&with, &moved(&path, &with)).unwrap();
@@ -247,7 +248,7 @@ fn files_swapped_between_streams_damage_both() {
     }
 }
 
-/// What a refusal says of each kind of damage, to the entry.
+/// A refusal names the lost entries exactly, for each kind of damage.
 #[test]
 fn refusal_names_the_lost_entries() {
     type Act<'a> = &'a dyn Fn(&MemoryStorage, &[PathBuf]);
@@ -279,12 +280,12 @@ fn refusal_names_the_lost_entries() {
         (&closed, "newest cut in its CLOSE", &|s, p| set_len(s, &p[2], close_at - 24), from(closed.next)),
         (&killed, "first frame of the newest", &|s, p| flip(s, &p[2], 180), between(bases[2], bases[2] + 3)),
     ];
-    for (layout, what, act, says) in cases {
+    for (layout, what, act, expected) in cases {
         let storage = layout.storage.snapshot();
         act(&storage, &layout.segments());
         for read_only in [true, false] {
             let error = open(&storage, read_only).unwrap().stream("s").unwrap_err().to_string();
-            assert!(error.contains(says.as_str()), "{OWN}{what}: {error}, and not: {says}");
+            assert!(error.contains(expected.as_str()), "{OWN}{what}: {error}, and not: {expected}");
         }
     }
 }
@@ -324,7 +325,7 @@ fn format_file_needs_one_whole_copy() {
     }
 }
 
-/// The sweeps find what they are there for.
+/// The sweeps find seeded faults.
 #[cfg(stratawal_faults)]
 mod seeded {
     use std::panic::catch_unwind;
@@ -337,7 +338,7 @@ mod seeded {
         FailPoint::deactivate();
         let panic = tried.expect_err("a fault that is not found");
         let text = panic.downcast_ref::<String>().map_or("", String::as_str);
-        // A panic of the log's own, or of the making of a layout, is no finding.
+        // A panic of the log itself, or while a layout is made, is not a finding.
         assert!(text.contains(super::OWN), "{fail_point:?} ends in another panic: {text}");
     }
 

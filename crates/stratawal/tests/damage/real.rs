@@ -1,4 +1,4 @@
-//! The same on real files: what only a file system has (links), and reading through mappings.
+//! Damage to real files: links, which only a file system has, and reading through mappings.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use stratawal::ErrorKind;
 
-use crate::judge::{Depth, OWN, Read};
-use crate::layout::{Layout, Place, Real, files, layouts};
+use crate::check::{Depth, OWN, Read};
+use crate::layout::{DamagedLog, Layout, Real, files, layouts};
 
-/// What is done to a file or folder. `aside` is a free place in the same file system, `other` its
-/// like in another stream.
+/// A harm to a file or directory. `aside` is a free path in the same file system, and `other` the
+/// corresponding file of another stream.
 type Act = (&'static str, fn(path: &Path, aside: &Path, other: &Path));
 
 const ACTS: [Act; 6] = [
@@ -48,7 +48,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A name beside it that could be one of its kind.
+/// Another name in its directory that has the same form.
 fn beside(path: &Path) -> PathBuf {
     let segment = path.extension().is_some_and(|extension| extension == "seg");
     if segment { path.with_file_name("00000000000000000003-000000ff.seg") } else { path.with_extension("copy") }
@@ -67,7 +67,7 @@ fn write(layout: &Layout, root: &Path) {
     }
 }
 
-/// What else than damage found, or all, may come of it. (No file says which streams there are.)
+/// The other lawful result, besides damage and all entries. No file lists the streams.
 fn is_stated(what: &str, act: &str) -> bool {
     match what {
         "log/streams/s" => matches!(act, "removed" | "renamed"),
@@ -100,7 +100,7 @@ fn link_or_missing_file_loses_nothing_silently() {
                 damage(&path, &root.join("aside"), &other);
                 let name = target.to_str().unwrap();
                 let what = format!("{name} {act}");
-                match judge(&layout, &what, &Real { root, mapped: false }, is_stated(name, act)) {
+                match check(&layout, &what, &Real { root, mapped: false }, is_stated(name, act)) {
                     Some(Read::All) => whole += 1,
                     _ => refused += 1,
                 }
@@ -111,22 +111,22 @@ fn link_or_missing_file_loses_nothing_silently() {
     assert!(refused > 100 && whole > 50, "{refused} refused, {whole} whole");
 }
 
-/// All entries, or a typed error with the files as they were; or, where that is stated, a stream
-/// that is not there.
-fn judge(layout: &Layout, what: &str, place: &Real<'_>, may_be_gone: bool) -> Option<Read> {
+/// Checks that the log returns all entries, or a typed error and leaves the files as they were, or,
+/// where that is stated, that the stream is missing.
+fn check(layout: &Layout, what: &str, log: &Real<'_>, may_be_gone: bool) -> Option<Read> {
     let what = format!("{OWN}{}: {what}", layout.name);
-    let before = place.files();
+    let before = log.files();
     for read_only in [true, false] {
         let typed = |error: &stratawal::Error| {
             let refused = matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Io | ErrorKind::Missing);
             assert!(refused, "{what}: {error:?}");
         };
-        let wal = match place.open_log(read_only) {
+        let wal = match log.open_log(read_only) {
             Ok(wal) => wal,
             Err(error) => {
                 typed(&error);
                 assert!(error.to_string().contains("log"), "{what}: names no file: {error}");
-                assert!(place.files() == before, "{what}: files were changed");
+                assert!(log.files() == before, "{what}: files were changed");
                 if read_only { continue } else { return None }
             }
         };
@@ -138,7 +138,7 @@ fn judge(layout: &Layout, what: &str, place: &Real<'_>, may_be_gone: bool) -> Op
                 let of_stream = |files: Vec<(PathBuf, Vec<u8>)>| -> Vec<_> {
                     files.into_iter().filter(|file| file.0.starts_with("/log/streams/s")).collect()
                 };
-                assert!(of_stream(place.files()) == of_stream(before.clone()), "{what}: files were changed");
+                assert!(of_stream(log.files()) == of_stream(before.clone()), "{what}: files were changed");
                 if read_only { continue } else { return Some(Read::Refused) }
             }
         };
@@ -177,7 +177,7 @@ fn damaged_real_files_lose_nothing_silently() {
                     fs::write(&file, &bytes).unwrap();
                     let silent_from = layout.silent_from(&path, &(at.start as u64..at.end as u64));
                     let what = format!("{at:?} of {}, mapped: {mapped}", file.display());
-                    layout.judge(&what, &Real { root: dir.path(), mapped }, silent_from, Depth::Deep);
+                    layout.check(&what, &Real { root: dir.path(), mapped }, silent_from, Depth::Deep);
                 }
             }
         }

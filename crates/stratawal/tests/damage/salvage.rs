@@ -9,15 +9,15 @@ use stratawal::{Batch, Durability, Options, StreamOptions};
 use stratawal_storage::{MemoryStorage, Storage};
 use stratawal_testkit::{Crash, Rng, SimStorage};
 
+use crate::check::{OWN, Read};
 use crate::frames::frames;
-use crate::judge::{OWN, Read};
 use crate::layout::{
-    DIR, Layout, Place, change, entry, layout, layouts, live, many_segments, new, nothing, rotated, segments_of,
+    DIR, DamagedLog, Layout, change, entry, layout, layouts, live, many_segments, new, nothing, rotated, segments_of,
     set_len,
 };
 use crate::{HEADER_LEN, all, base_of, each_segment};
 
-/// What `inspect::salvage` yielded.
+/// The result of `inspect::salvage`.
 #[derive(Default)]
 pub(crate) struct Saved {
     pub(crate) entries: BTreeSet<u64>,
@@ -32,11 +32,12 @@ impl Saved {
     }
 }
 
-/// Reads what can be read: in order, each seq at most once, each entry as it was appended.
-pub(crate) fn save(what: &str, place: &dyn Place) -> Saved {
+/// Salvages the stream. Checks that each seq comes at most once, in order, with the bytes that were
+/// appended.
+pub(crate) fn save(what: &str, log: &dyn DamagedLog) -> Saved {
     let mut saved = Saved::default();
     let mut next = 0;
-    let mut items = place.salvage().unwrap_or_else(|e| panic!("{what}: cannot salvage: {e}"));
+    let mut items = log.salvage().unwrap_or_else(|e| panic!("{what}: cannot salvage: {e}"));
     for item in items.by_ref() {
         match item.unwrap_or_else(|e| panic!("{what}: salvage fails: {e}")) {
             item @ (Salvaged::Entry(_) | Salvaged::Uncertain(_)) => {
@@ -63,10 +64,10 @@ pub(crate) fn save(what: &str, place: &dyn Place) -> Saved {
 }
 
 impl Layout {
-    /// Every acknowledged entry is yielded or reported as lost, except those that may be missing in
-    /// silence. A stream that can be read in full is yielded in full.
-    pub(crate) fn judge_salvage(&self, what: &str, place: &dyn Place, silent_from: u64, read: Read) {
-        let saved = save(what, place);
+    /// Checks that every acknowledged entry is yielded or reported as lost, except those that may
+    /// be missing without an error. A stream that can be read in full is yielded in full.
+    pub(crate) fn check_salvage(&self, what: &str, log: &dyn DamagedLog, silent_from: u64, read: Read) {
+        let saved = save(what, log);
         let lost = saved.lost_below(self.next);
         let covered: BTreeSet<u64> = saved.entries.iter().chain(&saved.uncertain).chain(&lost).copied().collect();
         let missing = (self.first..self.next.min(silent_from)).find(|seq| !covered.contains(seq));
@@ -74,7 +75,7 @@ impl Layout {
         // A damaged START brings back the entries that it dropped.
         assert!(covered.iter().all(|&seq| seq < self.next), "{what}: beyond the end: {:?}", saved.lost);
         if read == Read::All {
-            let stream = place.open_log(true).unwrap().stream("s").unwrap();
+            let stream = log.open_log(true).unwrap().stream("s").unwrap();
             let all: BTreeSet<u64> = (stream.first_seq()..stream.next_seq()).collect();
             assert!(saved.lost.is_empty() && saved.uncertain.is_empty(), "{what}: nothing is lost: {:?}", saved.lost);
             assert_eq!(saved.entries, all, "{what}");
@@ -246,7 +247,7 @@ fn cut_into_a_sealed_segment_leaves_doubt() {
 fn undamaged_stream_is_salvaged_as_it_is_read() {
     for layout in layouts().into_iter().chain(rotated()).chain([many_segments(false)]) {
         let what = format!("{OWN}{}", layout.name);
-        layout.judge_salvage(&what, &layout.storage.snapshot(), layout.next, Read::All);
+        layout.check_salvage(&what, &layout.storage.snapshot(), layout.next, Read::All);
     }
 }
 

@@ -9,7 +9,7 @@ use stratawal::{ErrorKind, Options, StreamOptions, Wal};
 use stratawal_storage::{MemoryStorage, Storage};
 use stratawal_testkit::{Crash, Disk, Rng, SimStorage};
 
-use crate::judge::OWN;
+use crate::check::OWN;
 use crate::layout::{
     DIR, Layout, change, entry, files, layout, layouts, live, many_segments, new, nothing, open, read, rotated,
     segments_of, set_len,
@@ -17,8 +17,7 @@ use crate::layout::{
 use crate::salvage::save;
 use crate::{all, base_of, each_segment};
 
-/// Whether a log that is opened now has the stream with the entries `first..next`, all as they were
-/// appended.
+/// Checks that the stream has the entries `first..next`, all as they were appended.
 fn holds(what: &str, wal: &Wal, first: u64, next: u64) {
     let stream = wal.stream("s").unwrap_or_else(|e| panic!("{what}: {e}"));
     assert_eq!((stream.first_seq(), stream.next_seq()), (first, next), "{what}");
@@ -35,7 +34,7 @@ fn holds(what: &str, wal: &Wal, first: u64, next: u64) {
     }
 }
 
-/// Truncates the damaged stream before `first`, which has to work; and uses it then, over a kill
+/// Truncates the damaged stream before `first`, which must succeed, and uses it then, over a kill
 /// and a clean end.
 fn truncates(what: &str, storage: &MemoryStorage, first: u64, next: u64) {
     let wal = open(storage, false).unwrap();
@@ -53,7 +52,7 @@ fn truncates(what: &str, storage: &MemoryStorage, first: u64, next: u64) {
     assert!(left <= 1, "{what}: {left} files at the end");
 }
 
-/// Truncating the damaged stream before `first` fails, and changes nothing.
+/// Checks that truncating the damaged stream before `first` fails and changes no file.
 fn refuses(what: &str, storage: &MemoryStorage, first: u64) {
     let before = files(storage);
     let wal = open(storage, false).unwrap();
@@ -93,7 +92,7 @@ fn truncation_passes_a_bad_file_below_it() {
                 assert!(error.advice().is_some(), "{what}: {error}");
                 refuses(&what, &damaged.snapshot(), base_of(path));
                 let Some(after) = paths.get(i + 1).map(|next| base_of(next)) else {
-                    // The end is not known.
+                    // The end of the stream is not known.
                     refuses(&what, &damaged.snapshot(), layout.next);
                     assert!(error.advice().unwrap().contains("truncating it does not help"), "{what}");
                     continue;
@@ -246,7 +245,7 @@ fn sound_stream_is_truncated_as_usual() {
     }
 }
 
-/// A segment that is gone, or rotten, or whose header is damaged, under a stream that is open.
+/// An open stream one of whose segments is missing, or has a damaged frame or header.
 #[test]
 fn open_stream_is_truncated_past_damage() {
     let storage = rotated()[1].storage.snapshot();
@@ -316,7 +315,8 @@ fn damaged_disk_of(close: bool, damage: impl Fn(&[OsString]) -> (Vec<(usize, u64
     (storage.disk(), first, 200)
 }
 
-/// Any crash after any change: nothing at or above is lost, and the truncation can be repeated.
+/// After a crash at any change, no entry at or above the new start is lost, and the truncation can
+/// be repeated.
 #[test]
 fn interrupted_truncation_can_be_repeated() {
     for close in [true, false] {

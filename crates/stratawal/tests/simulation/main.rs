@@ -85,7 +85,7 @@ fn crash_at_any_disk_change_keeps_acknowledged() {
 /// Shows that the harness can fail.
 #[test]
 fn disk_that_reports_false_syncs_is_noticed() {
-    for lie in [Lie::Files, Lie::Folders] {
+    for lie in [Lie::Files, Lie::Dirs] {
         let volume = Volume { losses: 6, depth: 2, nested: 1, lie: Some(lie) };
         let failure =
             (0..20).find_map(|seed| crash_everywhere(&LOG, seed, &SHAPE, &volume, &mut Outcome::default()).err());

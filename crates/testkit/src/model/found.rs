@@ -1,4 +1,4 @@
-//! What a log shows of a stream.
+//! The entries that a log shows of a stream.
 
 use std::fmt;
 

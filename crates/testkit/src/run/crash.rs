@@ -104,7 +104,7 @@ impl<L: LogUnderTest> After<'_, L> {
     fn look(&self, sim: &SimStorage, models: &Snapshot, crash: Crash) -> Result<(), Wrong> {
         let before = contents(&sim.disk());
         let mut shown = Vec::with_capacity(models.len());
-        // A reader may sync files, so their contents are compared and not what is durable of them.
+        // A reader may sync files, so their contents are compared and not their durable state.
         for (model, name) in models.iter().zip(self.streams) {
             let found = self.under_test.read_only(sim.clone(), name);
             let found = found.map_err(|r| format!("{name}: another process: {}", r.message))?.unwrap_or_default();

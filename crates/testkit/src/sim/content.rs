@@ -1,16 +1,16 @@
-//! One file: what the page cache shows, what the disk holds, and what lies between.
+//! One file: the bytes in the page cache, the bytes on the disk, and the versions between them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::rng::Rng;
 
-/// What a disk writes as a whole or not at all.
+/// A disk writes this many bytes as a whole or not at all.
 pub(crate) const SECTOR_LEN: usize = 512;
 
 type Sector = Arc<[u8; SECTOR_LEN]>;
 
-/// Bytes as sectors; a sector that is not there is zeros.
+/// Bytes as sectors. A missing sector is zeros.
 #[derive(Clone, Debug, Default)]
 struct Bytes {
     sectors: BTreeMap<u64, Sector>,
@@ -47,9 +47,9 @@ pub(crate) struct Content {
     /// Every length since the last sync, oldest first. Lengths are journaled: one is on the disk
     /// only after those before it.
     lens: Vec<(u64, u64)>,
-    /// How often writing it back has failed.
+    /// How often writing the file back has failed.
     write_back_errors: u64,
-    /// When it was last changed, in microseconds, by a clock that ticks every 10 ms.
+    /// The time of the last change in microseconds, by a clock that ticks every 10 ms.
     changed_micros: u64,
 }
 
@@ -62,13 +62,14 @@ impl Content {
         self.changed_micros
     }
 
-    /// It is changed at this time.
+    /// Records a change at this time.
     pub(crate) const fn touch(&mut self, micros: u64) {
         const TICK_MICROS: u64 = 10_000;
         self.changed_micros = micros / TICK_MICROS * TICK_MICROS;
     }
 
-    /// Some of what is dirty reached the disk, the rest never will. Whether there was anything.
+    /// Writes some of the dirty sectors to the disk; the others are never written. Returns whether
+    /// any sector was dirty.
     pub(crate) fn fail_write_back(&mut self, rng: &mut Rng) -> bool {
         let dirty = !self.written.is_empty();
         if dirty {
@@ -128,14 +129,14 @@ impl Content {
     }
 
     pub(crate) fn sync(&mut self) {
-        // Only what is dirty: a sector that an earlier, failed sync marked clean is not written.
+        // Only dirty sectors: a sector that an earlier, failed sync marked clean is not written.
         self.durable = self.crash(&mut |_| true).durable;
         self.written.clear();
         self.lens.clear();
     }
 
-    /// A sync that fails: some of the dirty sectors reached the disk, the rest never will, and all
-    /// of them are clean now, so that the next sync has nothing to do.
+    /// A sync that fails: some of the dirty sectors reach the disk, the others never do, and all of
+    /// them are clean afterwards, so that the next sync has nothing to write.
     pub(crate) fn fail_sync(&mut self, rng: &mut Rng) {
         for (index, versions) in std::mem::take(&mut self.written) {
             if rng.chance(128)
@@ -146,13 +147,14 @@ impl Content {
         }
     }
 
-    /// What is there after a power loss, where `survives` says whether a change of that time had
+    /// The file after a power loss, where `survives` returns whether a change of that time has
     /// reached the disk.
     pub(crate) fn crash(&self, survives: &mut dyn FnMut(u64) -> bool) -> Self {
         let lens = self.lens.iter().rposition(|&(time, _)| survives(time)).map_or(0, |last| last + 1);
         let lens = &self.lens[..lens];
         let mut after = Bytes { sectors: self.durable.sectors.clone(), len: self.durable.len };
-        // Every shortening takes what was there before it, and nothing that was written later.
+        // Each shortening removes the bytes that were written before it, and none that were written
+        // later.
         let mut cuts: Vec<(u64, u64)> = Vec::new();
         for &(time, len) in lens {
             if len < after.len {

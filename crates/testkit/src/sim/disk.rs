@@ -1,4 +1,4 @@
-//! The files and folders of a simulated storage, as an image that is cheap to copy.
+//! The files and directories of a simulated storage, as an image that is cheap to copy.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -16,25 +16,25 @@ pub(crate) type Ino = u64;
 /// The directory `/`.
 pub(crate) const ROOT: Ino = 0;
 
-/// What a crash leaves.
+/// A crash, by the changes that survive it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
-    /// The process dies, the machine goes on: everything that was handed to the operating system is
-    /// there.
+    /// The process dies and the machine continues: everything that was handed to the operating
+    /// system survives.
     Kill,
-    /// The power goes, and nothing is left but what was synced.
+    /// A power loss that only synced changes survive.
     Lost,
-    /// The power goes just after everything reached the disk by itself, which is as lawful.
+    /// A power loss just after all changes were written back, which is possible, too.
     Kept,
-    /// The power goes; each change of a sector, of a length, of a name since its last sync had
-    /// reached the disk with so many chances in 256, whatever became of the others.
+    /// A power loss that each unsynced change of a sector, a length or a name survives with so many
+    /// chances in 256, independently of the others.
     Mixed(u8),
-    /// The power goes; what had reached the disk is what was done first.
+    /// A power loss that the changes before some moment survive.
     Prefix,
 }
 
 impl Crash {
-    /// One of them.
+    /// A random power loss.
     #[must_use]
     pub fn any(rng: &mut Rng) -> Self {
         match rng.below(8) {
@@ -47,19 +47,19 @@ impl Crash {
         }
     }
 
-    /// Whether it takes what is not synced.
+    /// Whether unsynced changes may be lost.
     #[must_use]
     pub const fn is_power_loss(self) -> bool {
         !matches!(self, Self::Kill)
     }
 }
 
-/// Files and folders, with what of them is durable. Copies share what is not changed.
+/// Files and directories, and their durable state. Copies share everything that neither changes.
 #[derive(Clone, Debug)]
 pub struct Disk {
     nodes: BTreeMap<Ino, Arc<Node>>,
     next: Ino,
-    /// How many changes there were.
+    /// How many changes were made.
     time: u64,
     /// The clock that files get their times from, in microseconds.
     clock: u64,
@@ -76,8 +76,8 @@ pub(crate) struct Dir {
     cached: BTreeMap<OsString, Ino>,
     durable: BTreeMap<OsString, Ino>,
     pending: Vec<(u64, Change)>,
-    /// Whether it has lost its name: whoever has it open finds nothing in it and can put nothing
-    /// there.
+    /// Whether the directory has lost its name: a storage that has it open finds nothing in it and
+    /// can create nothing in it.
     removed: bool,
 }
 
@@ -135,7 +135,7 @@ impl Disk {
         Self { nodes: BTreeMap::from([(ROOT, Arc::new(Node::Dir(Dir::default())))]), next: ROOT + 1, time: 0, clock: 0 }
     }
 
-    /// What a crash leaves of it.
+    /// The disk after a crash.
     #[must_use]
     pub fn crash(&self, crash: Crash, rng: &mut Rng) -> Self {
         if crash == Crash::Kill {
@@ -205,12 +205,12 @@ impl Disk {
         self.change_file(ino, |content, _| content.flip(offset, bit))
     }
 
-    /// What `path` leads to, from `/` on.
+    /// The file or directory at `path`, from `/`.
     fn find(&self, path: &Path) -> io::Result<Ino> {
         self.find_from(ROOT, path)
     }
 
-    /// What `path` leads to from the directory `root` on.
+    /// The file or directory at `path`, from the directory `root`.
     pub(crate) fn find_from(&self, root: Ino, path: &Path) -> io::Result<Ino> {
         let mut ino = root;
         self.dir_of(root)?;
@@ -229,7 +229,7 @@ impl Disk {
         Ok(ino)
     }
 
-    /// The folder that holds `path`, and its name there.
+    /// The directory that holds `path`, and the name there.
     fn place<'p>(&self, root: Ino, path: &'p Path) -> io::Result<(Ino, &'p OsStr)> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let dir = self.find_from(root, path.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
@@ -287,12 +287,12 @@ impl Disk {
         }
     }
 
-    /// The time that files get that are changed from now on.
+    /// The time of changes to files from now on.
     pub(crate) const fn set_clock(&mut self, micros: u64) {
         self.clock = micros;
     }
 
-    /// Changes the bytes or the length of a file, and the time of its last change with them.
+    /// Changes the bytes or the length of a file, and the time of its last change.
     pub(crate) fn write_file(&mut self, ino: Ino, change: impl FnOnce(&mut Content, u64)) -> io::Result<()> {
         let micros = self.clock;
         self.change_file(ino, |content, time| {
@@ -301,7 +301,7 @@ impl Disk {
         })
     }
 
-    /// Writing back fails, of all files. Whether any had something to write.
+    /// Fails to write back all files. Returns whether any had dirty sectors.
     pub(crate) fn fail_write_back(&mut self, rng: &mut Rng) -> bool {
         let mut any = false;
         for node in self.nodes.values_mut() {
@@ -350,7 +350,8 @@ impl Disk {
             self.change_dir(dir, Change::Rename(old.to_owned(), new.to_owned(), ino));
             return Ok(());
         }
-        // Between folders a crash may show it in both, or in neither: no log should count on more.
+        // After a crash the entry may be in both directories or in neither. No log should rely on
+        // more.
         self.change_dir(into, Change::Link(new.to_owned(), ino));
         self.change_dir(dir, Change::Unlink(old.to_owned(), ino));
         Ok(())
@@ -383,7 +384,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Makes all names durable, of every directory.
+    /// Makes all names of every directory durable.
     pub(crate) fn sync_names(&mut self) {
         for node in self.nodes.values_mut() {
             if let Node::Dir(dir) = Arc::make_mut(node) {
@@ -393,7 +394,7 @@ impl Disk {
         }
     }
 
-    /// Bytes of all files that have a name.
+    /// The bytes of all files that have a name.
     pub fn used(&self) -> u64 {
         let mut named = BTreeSet::new();
         for node in self.nodes.values() {

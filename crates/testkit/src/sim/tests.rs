@@ -125,7 +125,7 @@ fn failed_write_back_is_reported_once() {
     f.sync_all().unwrap();
     let all = [7; 64 << 10];
     f.write_all_at(&all, 0).unwrap();
-    // Nothing of its own is what the operation answers.
+    // The operation succeeds.
     sim.set_faults(Some(Faults { after: 0, fault: Fault::WriteBack, forever: false }));
     sim.list(Path::new("/")).unwrap();
     assert_eq!(sim.failed(), 1);
@@ -144,7 +144,7 @@ fn lying_disk_keeps_nothing() {
     f.write_all_at(b"x", 0).unwrap();
     f.sync_all().unwrap();
     assert_eq!(after(&sim, Crash::Lost, 1), b"");
-    sim.set_lie(Some(Lie::Folders));
+    sim.set_lie(Some(Lie::Dirs));
     file(&sim, "/g");
     assert!(!sim.disk().crash(Crash::Lost, &mut Rng::new(1)).files().iter().any(|(path, _)| path == "/g"));
 }

@@ -1,12 +1,12 @@
-//! What a log with damage may answer.
+//! The results that a damaged log may return.
 
 use std::path::PathBuf;
 
 use stratawal::{Error, ErrorKind, Stream, Wal};
 
-use crate::layout::{DIR, Layout, Place, entry};
+use crate::layout::{DIR, DamagedLog, Layout, entry};
 
-/// What a stream answered.
+/// How much of a stream could be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Read {
     All,
@@ -16,14 +16,14 @@ pub(crate) enum Read {
     Refused,
 }
 
-/// How much is read of each: everything in every way, or forwards and backwards.
+/// How a stream is read: in every way, or forwards and backwards.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Depth {
     Shallow,
     Deep,
 }
 
-/// What every sentence of the harness begins with: it is what tells its own findings from any other
+/// Every failure of this harness begins with these words, which distinguish it from any other
 /// panic.
 pub(crate) const OWN: &str = "the sweep found that in ";
 
@@ -32,18 +32,18 @@ fn of_stream(files: Vec<(PathBuf, Vec<u8>)>) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 impl Layout {
-    /// Holds what the log with this damage answers against what it has to. `silent_from`: entries
-    /// from there on may be missing in silence.
-    pub(crate) fn judge(&self, what: &str, place: &dyn Place, silent_from: u64, depth: Depth) -> Option<Read> {
+    /// Checks the results of the damaged log. Entries from `silent_from` on may be missing without
+    /// an error.
+    pub(crate) fn check(&self, what: &str, log: &dyn DamagedLog, silent_from: u64, depth: Depth) -> Option<Read> {
         let what = format!("{OWN}{}: {what}", self.name);
-        let before = place.files();
-        // Another process, which shares what it sees; it changes nothing.
-        let looked = place.open_log(true).map(|wal| self.read(&what, &wal, silent_from, Depth::Shallow));
+        let before = log.files();
+        // A reader in another process sees the same, and changes no file.
+        let looked = log.open_log(true).map(|wal| self.read(&what, &wal, silent_from, Depth::Shallow));
         if let (Ok(read), Depth::Deep) = (&looked, depth) {
-            self.judge_salvage(&what, place, silent_from, *read);
+            self.check_salvage(&what, log, silent_from, *read);
         }
-        assert!(place.files() == before, "{what}: reading changed files");
-        let wal = match place.open_log(false) {
+        assert!(log.files() == before, "{what}: reading changed files");
+        let wal = match log.open_log(false) {
             Ok(wal) => wal,
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Damaged, "{what}: {error}");
@@ -51,36 +51,37 @@ impl Layout {
             }
         };
         let found = self.read(&what, &wal, silent_from, depth);
-        assert_eq!(looked.ok(), Some(found), "{what}: another process sees something else");
+        assert_eq!(looked.ok(), Some(found), "{what}: another process sees other entries");
         if found == Read::Refused {
-            assert!(of_stream(place.files()) == of_stream(before), "{what}: a damaged stream was changed");
+            assert!(of_stream(log.files()) == of_stream(before), "{what}: a damaged stream was changed");
         }
         if depth == Depth::Deep || found == Read::Refused {
             let other = wal.stream("other").unwrap_or_else(|e| panic!("{what}: the other stream: {e}"));
-            let appended = other.append("goes on");
-            assert!(appended.is_ok(), "{what}: the other stream is held up");
+            let appended = other.append("continues");
+            assert!(appended.is_ok(), "{what}: the other stream does not continue");
         }
         if found != Read::Refused {
-            self.go_on(&what, place, wal, silent_from, depth);
+            self.append_after(&what, log, wal, silent_from, depth);
         }
         Some(found)
     }
 
-    /// No seq that was acknowledged is given again, whether all of the stream can be read or a
-    /// part.
-    fn go_on(&self, what: &str, place: &dyn Place, wal: Wal, silent_from: u64, depth: Depth) {
+    /// Checks that an append gets a seq above all acknowledged ones, whether all of the stream can
+    /// be read or a part.
+    fn append_after(&self, what: &str, log: &dyn DamagedLog, wal: Wal, silent_from: u64, depth: Depth) {
         let stream = wal.stream("s").unwrap();
         let seq = stream.append("after").unwrap_or_else(|e| panic!("{what}: an append: {e}"));
         assert!(seq >= self.next.min(silent_from), "{what}: {seq} was acknowledged before");
-        let is_there = |stream: &Stream| matches!(stream.get(seq), Ok(Some(found)) if found.data()[..] == b"after"[..]);
-        assert!(is_there(&stream) && stream.next_seq() == seq + 1, "{what}: what was appended is not there");
+        let is_present =
+            |stream: &Stream| matches!(stream.get(seq), Ok(Some(found)) if found.data()[..] == b"after"[..]);
+        assert!(is_present(&stream) && stream.next_seq() == seq + 1, "{what}: the appended entry is missing");
         if depth == Depth::Deep {
             drop((stream, wal));
-            let wal = place.open_log(false).unwrap_or_else(|e| panic!("{what}: opening again: {e}"));
-            // Damage that lay where nothing had to be read may be met now.
+            let wal = log.open_log(false).unwrap_or_else(|e| panic!("{what}: opening again: {e}"));
+            // Now damage may be found in bytes that did not have to be read before.
             if let Ok(stream) = wal.stream("s") {
                 assert_eq!(stream.next_seq(), seq + 1, "{what}: opened again");
-                assert!(is_there(&stream), "{what}: what was appended is not there when opened again");
+                assert!(is_present(&stream), "{what}: the appended entry is missing when opened again");
             }
         }
     }
@@ -89,7 +90,7 @@ impl Layout {
         let stream = match wal.stream("s") {
             Ok(stream) => stream,
             Err(error) => {
-                self.judge_refusal(what, &error);
+                self.check_refusal(what, &error);
                 return Read::Refused;
             }
         };
@@ -97,7 +98,7 @@ impl Layout {
         let next = stream.next_seq();
         assert!(first <= self.first, "{what}: begins at {first}");
         let expected = self.next.min(silent_from);
-        assert!(next >= expected, "{what}: {next} of {} entries, in silence", self.next);
+        assert!(next >= expected, "{what}: {next} of {} entries, without an error", self.next);
         assert!(next <= self.next, "{what}: {next} entries, of {}", self.next);
         let forwards = run(what, &stream, first, next, false);
         let backwards = run(what, &stream, first, next, true);
@@ -114,9 +115,9 @@ impl Layout {
         }
     }
 
-    /// A refusal says where the damage is and what it takes, as far as that can be known of its
-    /// kind.
-    fn judge_refusal(&self, what: &str, error: &Error) {
+    /// Checks that a refusal names the place of the damage and the lost entries, as far as this
+    /// kind of damage allows.
+    fn check_refusal(&self, what: &str, error: &Error) {
         assert_eq!((error.kind(), error.stream()), (ErrorKind::Damaged, Some("s")), "{what}: {error}");
         let text = error.to_string();
         let from = text.contains(" on may be lost, how many is not known");
@@ -138,8 +139,7 @@ impl Layout {
             () if text.contains("the file does not end as it was written") => {
                 (true, known || text.contains("was closed with"))
             }
-            // Which of the two segments is the wrong one is not known, and so no entry is said to
-            // be lost.
+            // It is not known which of the two segments is wrong, so no entry is reported as lost.
             () if text.contains("the segments do not belong together") => (false, true),
             () if text.contains("the stream's directory has no segment") => {
                 assert_eq!((error.segment(), error.offset(), lost, from), (None, None, None, false), "{what}");
@@ -149,22 +149,23 @@ impl Layout {
         };
         assert!(error.segment().is_some(), "{what}: no segment: {text}");
         assert_eq!(error.offset().is_some(), offset, "{what}: {text}");
-        assert!(named, "{what}: does not say what is lost: {text}");
+        assert!(named, "{what}: does not name the lost entries: {text}");
     }
 }
 
-/// The entries that an error of reading `seq` says are lost, which it is one of.
+/// The entries that an error of reading `seq` reports as lost; `seq` is one of them.
 fn lost(what: &str, stream: &Stream, seq: u64, error: &Error) -> (u64, u64) {
     assert_eq!((error.kind(), error.stream()), (ErrorKind::Damaged, Some("s")), "{what}: {error}");
     assert!(error.segment().is_some() && error.offset().is_some(), "{what}: {error:?}");
-    let lost = error.lost().unwrap_or_else(|| panic!("{what}: reading {seq} says of none that it is lost: {error}"));
+    let lost = error.lost().unwrap_or_else(|| panic!("{what}: reading {seq} reports no lost entry: {error}"));
     assert!(lost.contains(&seq), "{what}: reading {seq}: {error}");
     let is_live = lost.start >= stream.first_seq() && lost.end <= stream.next_seq();
     assert!(is_live, "{what}: beyond the stream: {error}");
     (lost.start, lost.end - 1)
 }
 
-/// Where iterating ended with an error, and what that said is lost.
+/// The seq at which an iteration ended with an error, and the entries that the error reports as
+/// lost.
 type Ended = (u64, (u64, u64));
 
 /// Iterates over `first..next`.
@@ -186,15 +187,16 @@ fn run(what: &str, stream: &Stream, first: u64, next: u64, back: bool) -> Option
                 if back { end -= 1 } else { front += 1 }
             }
             Err(error) => {
-                assert!(iter.next().is_none() && iter.next_back().is_none(), "{what}: goes on after an error");
+                assert!(iter.next().is_none() && iter.next_back().is_none(), "{what}: continues after an error");
                 return Some((seq, lost(what, stream, seq, &error)));
             }
         }
     }
 }
 
-/// `get` of each seq is an entry or an error; where it is an error, iterating ends, from anywhere,
-/// both ways, and nowhere else; and no error claims an entry that can be read.
+/// Checks that `get` returns an entry or an error for each seq. Iterations in both directions, from
+/// any seq, end exactly where `get` returns an error, and no error reports an entry as lost that
+/// can be read.
 fn deep(what: &str, stream: &Stream) {
     let first = stream.first_seq();
     let next = stream.next_seq();
@@ -206,16 +208,16 @@ fn deep(what: &str, stream: &Stream) {
                 assert_eq!(found.seq(), seq, "{what}");
                 assert!(found.data()[..] == entry(seq), "{what}: entry {seq} is another");
             }
-            Ok(None) => panic!("{what}: entry {seq} is in the live range, and there is none"),
+            Ok(None) => panic!("{what}: entry {seq} is in the live range and missing"),
             Err(error) => {
                 claims.push(lost(what, stream, seq, &error));
                 failed.push(seq);
             }
         }
     }
-    assert!(stream.get(next).unwrap().is_none(), "{what}: there is an entry beyond the end");
-    // What was gone through once is passed over the second time, and answers the same, from
-    // whichever side one comes.
+    assert!(stream.get(next).unwrap().is_none(), "{what}: an entry exists beyond the end");
+    // Verified bytes are not verified a second time. The results stay the same, from both
+    // directions.
     for seq in (first..next).rev() {
         let found = stream.get(seq).ok().flatten();
         let right = found.as_ref().is_some_and(|found| found.seq() == seq && found.data()[..] == entry(seq));
@@ -233,6 +235,6 @@ fn deep(what: &str, stream: &Stream) {
     }
     for (from, to) in claims {
         let readable = (from..=to).find(|seq| !failed.contains(seq));
-        assert_eq!(readable, None, "{what}: {from} to {to} are said to be lost, and can be read");
+        assert_eq!(readable, None, "{what}: {from} to {to} are reported as lost and can be read");
     }
 }
