@@ -16,7 +16,7 @@ struct Files {
     log: Log,
     /// The segment files, oldest first.
     files: Vec<PathBuf>,
-    /// The entries of each.
+    /// The entries of each segment.
     seqs: Vec<Range<u64>>,
 }
 
@@ -64,8 +64,8 @@ impl Files {
     }
 }
 
-/// The entries that damage takes, if any. `None` as the last one: nothing attests where the stream
-/// ended.
+/// The entries that damage takes, if any. The last one is `None` where nothing attests the end of
+/// the stream.
 type Loss = Option<(u64, Option<u64>)>;
 
 /// A kind of damage.
@@ -151,7 +151,7 @@ fn of_another_log(stream: &Files, segment: usize) -> Loss {
     Some((stream.seqs[segment].start, Some(stream.seqs[segment].end - 1)))
 }
 
-/// The entries in `seqs` that a loss leaves.
+/// The entries of `seqs` that are not lost.
 fn left(seqs: Range<u64>, lost: Loss) -> Vec<u64> {
     let is_lost = |seq: u64| lost.is_some_and(|(first, last)| seq >= first && last.is_none_or(|last| seq <= last));
     seqs.filter(|&seq| !is_lost(seq)).collect()
@@ -243,14 +243,14 @@ fn truncations(text: &str) -> Vec<u64> {
     parts.filter_map(|part| part.split('`').next()?.parse().ok()).collect()
 }
 
-/// A stream damaged anew, for one thing that the advice names.
+/// A freshly damaged stream, for one remedy that the advice names.
 fn damaged(damage: fn(&Files) -> Loss) -> Files {
     let stream = Files::new();
     damage(&stream);
     stream
 }
 
-/// Moves the misplaced file away, which a truncation names that fails and changes nothing.
+/// Moves the misplaced file away, after a truncation that names it has failed and changed nothing.
 fn move_misplaced_away(kind: &str, stream: &Files, seq: u64) {
     let dir = stream.files[0].parent().unwrap();
     let before = tree(dir);
@@ -262,7 +262,7 @@ fn move_misplaced_away(kind: &str, stream: &Files, seq: u64) {
     fs::rename(path, stream.log.beside("moved")).unwrap();
 }
 
-/// Checks that a truncation ends the damage, and that no entry from `seq` on is lost by it.
+/// Checks that a truncation ends the damage and loses no entry from `seq` on.
 fn truncation_helps(kind: &str, stream: &Files, seq: u64) {
     let ran = stream.log.run("truncate", ["s", "--before", &seq.to_string()], b"");
     assert_eq!(ran.code, 0, "{kind}: truncate --before {seq}: {}", ran.err);
@@ -309,7 +309,7 @@ fn the_advice_about_each_kind_of_damage_works() {
             helped = true;
         }
         if advice.contains("append those entries to another stream and `delete` this one") {
-            // Nothing else helps.
+            // No other remedy helps.
             for (command, place) in
                 [("append", vec![]), ("truncate", vec!["--before".to_owned(), stream.next().to_string()])]
             {
@@ -328,7 +328,7 @@ fn the_advice_about_each_kind_of_damage_works() {
             assert_eq!(stream.log.run("delete", ["s", "--yes"], b"").code, 0, "{kind}");
             helped = true;
         }
-        // Such a message states itself where the file belongs.
+        // Such a message already names the directory to which the file belongs.
         assert!(helped || advice.contains("move it back"), "{kind}: {advice}");
     }
 }

@@ -1,4 +1,4 @@
-//! What goes wrong: exit codes, one line each, nothing created, damage.
+//! Errors: exit codes, one line each, no file created, and damage.
 
 mod common;
 
@@ -165,7 +165,7 @@ fn damage_below_is_truncated_away() {
 fn torn_tail_is_not_damage() {
     let log = Log::new();
     log.append("s", b"1\n2\n3\n");
-    // What a process leaves that dies within a write: no CLOSE, and half a frame.
+    // The file of a process that died within a write: no CLOSE, and half a frame.
     let file = log.segments("s").pop().unwrap();
     let bytes = fs::read(&file).unwrap();
     let mut torn = bytes[..128].to_vec();
@@ -217,7 +217,7 @@ fn unreadable_stream_does_not_hide_the_others() {
     let of_newer = |name: &str| {
         let file = log.segments(name).pop().unwrap();
         let mut bytes = fs::read(&file).unwrap();
-        // Behind the magic: the version.
+        // The version, which follows the magic.
         bytes[8] = 99;
         fs::write(file, bytes).unwrap();
     };
@@ -244,11 +244,11 @@ fn unreadable_stream_does_not_hide_the_others() {
     let ran = log.run("streams", ["--json"], b"");
     assert_eq!((ran.code, &ran.error()["kind"], &ran.error()["stream"]), (3, &"newer_format".into(), &"b".into()));
     assert_eq!(names(ran.text()), ["a", "c"]);
-    // The names alone are there to be listed.
+    // Only the names can be listed.
     let ran = log.run("streams", [""; 0], b"");
     assert_eq!((ran.code, ran.text()), (0, "a\nb\nc\n"), "{}", ran.err);
 
-    // Damage beside it is told by the exit code.
+    // The exit code reports damage to another stream.
     let file = log.segments("c").pop().unwrap();
     let bytes = fs::read(&file).unwrap();
     fs::write(file, &bytes[..bytes.len() - 1]).unwrap();
@@ -297,7 +297,7 @@ fn shell(log: &Log, script: &str) -> (Option<i32>, String) {
 #[test]
 fn system_errors_name_path_cause_and_remedy() {
     if !cfg!(target_os = "linux") {
-        // Past the test harness, which shows nothing of a test that passes.
+        // Bypasses the test harness, which hides the output of a test that passes.
         let _ = writeln!(std::io::stderr(), "\nskipped: the files that fail are Linux's");
         return;
     }
@@ -329,7 +329,7 @@ fn system_errors_name_path_cause_and_remedy() {
 #[test]
 fn lack_of_descriptors_names_path_and_remedy() {
     let log = Log::new();
-    // Two segments: the entries after a truncation are in another.
+    // The entries after a truncation are in a second segment.
     log.append("s", b"0\n1\n");
     assert_eq!(log.run("truncate", ["s", "--from", "1"], b"").code, 0);
     let mut refused = 0;

@@ -13,8 +13,8 @@ fn endless_line_is_refused_at_the_bound() {
     let log = Log::new();
     let good = log.beside("good");
     fs::write(&good, "1\n2\n").unwrap();
-    // With memory for one such line, where the system has such a limit. Without the refusal this
-    // has no end.
+    // The process has memory for one such line, where the system has such a limit. Without the
+    // refusal it never ends.
     let limited = r#"ulimit -v 1310720 2>/dev/null; exec "$0" append "$1" s "$2" /dev/zero --json"#;
     let output = Command::new("sh")
         .args(["-c", limited, env!("CARGO_BIN_EXE_stratawal")])
@@ -35,7 +35,7 @@ fn endless_line_is_refused_at_the_bound() {
 fn large_line_takes_little_more_than_its_memory() {
     const LINE_LEN: usize = 100_000_000;
     if !cfg!(target_os = "linux") {
-        // Past the test harness, which shows nothing of a test that passes.
+        // Bypasses the test harness, which hides the output of a test that passes.
         let _ = writeln!(std::io::stderr(), "\nskipped: the memory of a process is read from Linux's /proc");
         return;
     }
@@ -57,7 +57,7 @@ fn large_line_takes_little_more_than_its_memory() {
         let mut ack = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut ack).unwrap();
         assert_eq!(ack, "0\n");
-        // It waits for more input now.
+        // The command waits for more input now.
         let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         let peak_kib: usize = peak.trim().trim_end_matches(" kB").parse().unwrap();

@@ -67,7 +67,8 @@ fn kill_keeps_acknowledged_lines() {
                 input.extend_from_slice(format!("{life} {i} {}\n", "x".repeat((i * 37) % 200)).as_bytes());
             }
             let mut writer = Writer::start(&log, &["s", "--durability", durability, "--batch", "10"]);
-            // Killed once it has acknowledged some, at another place each time, while more goes in.
+            // The process is killed after some acknowledgements, at another point each time, while
+            // it gets more input.
             let mut acked = Vec::new();
             std::thread::scope(|scope| {
                 let stdin = &mut writer.stdin;
@@ -201,7 +202,7 @@ fn many_short_runs_leave_few_files() {
 fn real_logs_survive_a_kill_up_to_the_acks() {
     let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
     let Ok(files) = std::fs::read_dir(&data) else {
-        // Past the test harness, which shows nothing of a test that passes.
+        // Bypasses the test harness, which hides the output of a test that passes.
         let _ = writeln!(std::io::stderr(), "\nskipped: there are no real logs at {}", data.display());
         return;
     };

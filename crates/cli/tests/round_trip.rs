@@ -1,4 +1,4 @@
-//! What goes in comes out: bytes, batches, ranges, JSON.
+//! Input and output are the same: bytes, batches, ranges, JSON.
 
 mod common;
 
@@ -156,7 +156,7 @@ fn streams_and_verify_list_every_stream() {
 fn real_logs_come_back_byte_for_byte() {
     let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
     let Ok(files) = std::fs::read_dir(&data) else {
-        // Past the test harness, which shows nothing of a test that passes.
+        // Bypasses the test harness, which hides the output of a test that passes.
         let _ = writeln!(std::io::stderr(), "\nskipped: there are no real logs at {}", data.display());
         return;
     };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::{Log, command};
 
-/// How long the end of a process may take; it takes far less.
+/// How long the end of a process may take. It takes far less.
 const END_TIME_MAX: Duration = Duration::from_secs(30);
 
 fn send(signal: &str, child: &Child) {
@@ -17,7 +17,7 @@ fn send(signal: &str, child: &Child) {
     assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
 }
 
-/// How the process ended; kills it where it does not end.
+/// Returns how the process ended. Kills it if it does not end.
 fn end_of(child: &mut Child) -> ExitStatus {
     let began = Instant::now();
     while began.elapsed() < END_TIME_MAX {
@@ -70,7 +70,7 @@ fn one_signal_ends_an_append_without_a_reader() {
             assert!(input.as_bytes().starts_with(&kept));
             assert_eq!(kept.iter().filter(|&&b| b == b'\n').count(), appended);
             assert!(acknowledged > 100 && acknowledged <= appended, "{acknowledged} of {appended}");
-            // It was closed: the file of a log that is open ends 8 bytes after a block.
+            // The log was closed: the file of an open log ends 8 bytes after a block.
             let segment = log.segments("s").pop().unwrap();
             assert!(!(std::fs::metadata(segment).unwrap().len() - 8).is_multiple_of(4096), "the log was not closed");
         }
@@ -94,7 +94,7 @@ fn one_signal_ends_a_command_at_a_full_pipe() {
 #[test]
 fn initially_ignored_signal_stays_ignored() {
     if !cfg!(target_os = "linux") {
-        // Past the test harness, which shows nothing of a test that passes.
+        // Bypasses the test harness, which hides the output of a test that passes.
         let _ = writeln!(std::io::stderr(), "\nskipped: only Linux shows what a process ignores");
         return;
     }

@@ -1,4 +1,4 @@
-//! Times that no clock of this machine gives.
+//! Timestamps that no clock of this machine returns.
 
 mod common;
 

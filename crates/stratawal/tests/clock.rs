@@ -12,7 +12,7 @@ use stratawal_testkit::SimStorage;
 const SECOND: u64 = 1_000_000;
 const HOUR: u64 = 3600 * SECOND;
 const DAY: u64 = 24 * HOUR;
-/// In microseconds since 1970: some time in 2025, and some time in 2261.
+/// Times in 2025 and in 2261, in microseconds since 1970.
 const PRESENT: u64 = 1_750_000_000 * SECOND;
 const FAR: u64 = PRESENT + 236 * 365 * DAY;
 
@@ -90,7 +90,7 @@ fn correct_clock_jump_lags_until_the_next_opening() {
     assert_eq!(stream.stats().unwrap().clock_jumps, 0);
 }
 
-/// One life of the log while the clock reads `now`; its files as they are at its end.
+/// Runs one life of the log while the clock reads `now`. Returns its files as they are at the end.
 fn life(storage: &MemoryStorage, now: u64, close: bool, act: impl FnOnce(&Stream)) -> MemoryStorage {
     let storage = storage.snapshot().with_clock(now, 10);
     let wal = open(&storage);
@@ -128,7 +128,7 @@ fn future_timestamps_end_with_the_next_opening() {
         assert!(found[..3].iter().all(|&time| time < PRESENT + SECOND), "{found:?}");
         assert!(found[3..6].iter().all(|&time| time >= FAR), "{found:?}");
         assert!(found[6..].iter().all(|&time| (PRESENT + DAY..PRESENT + DAY + SECOND).contains(&time)), "{found:?}");
-        // Once is enough.
+        // One opening is enough.
         life(&storage, PRESENT + 2 * DAY, close, |stream| {
             append_three(stream);
             assert!(times(stream)[9..].iter().all(|&time| time >= PRESENT + 2 * DAY), "close {close}");

@@ -1,4 +1,4 @@
-//! Many threads: on streams of their own, on one stream, reading beside writing.
+//! Many threads that append to streams of their own or to one stream, and read beside that.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -10,7 +10,8 @@ fn lines(of: usize, count: usize) -> Vec<Vec<u8>> {
     (0..count).map(|i| format!("{of} {i} {}", "x".repeat((i * 31 + of) % 90)).into_bytes()).collect()
 }
 
-/// Appends texts at once, each to a stream of its own, and reads them back from a log opened anew.
+/// Appends texts at the same time, each to a stream of its own, and reads them from the log when it
+/// is opened again.
 fn at_once(texts: &[(String, Vec<Vec<u8>>)]) {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path()).unwrap();
@@ -45,7 +46,7 @@ fn five_streams_are_filled_at_once() {
 fn real_logs_are_appended_at_once() {
     let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
     let Ok(files) = std::fs::read_dir(&data) else {
-        // Past the test harness, which shows nothing of a test that passes.
+        // Bypasses the test harness, which hides the output of a test that passes.
         let _ = writeln!(std::io::stderr(), "\nskipped: there are no real logs at {}", data.display());
         return;
     };
@@ -62,7 +63,8 @@ fn real_logs_are_appended_at_once() {
     at_once(&texts);
 }
 
-/// What a writer appends: its number, its count, and where in its batch.
+/// An entry: the number of its writer, a count, its index in the batch, and the length of the
+/// batch.
 fn entry(writer: u64, count: u64, at: u64, of: u64) -> Vec<u8> {
     [writer, count, at, of].into_iter().flat_map(u64::to_le_bytes).collect()
 }
@@ -71,8 +73,8 @@ fn fields(data: &[u8]) -> [u64; 4] {
     std::array::from_fn(|i| u64::from_le_bytes(data[i * 8..i * 8 + 8].try_into().unwrap()))
 }
 
-/// A pass over everything visible: no gaps, batches whole and in one piece, each writer's in its
-/// order.
+/// Reads everything visible. Checks that seqs have no gaps, batches are whole and in one piece, and
+/// the batches of each writer are in its order.
 fn is_lawful(stream: &Stream, visibility: Visibility) -> u64 {
     let stream = stream.with_visibility(visibility);
     let settled = stream.stable_seq();

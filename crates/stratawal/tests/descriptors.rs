@@ -1,5 +1,6 @@
-//! No more descriptors: what needs another file fails, nothing else, and work goes on once there is
-//! room. Alone in its process, whose limit it changes.
+//! A process without free descriptors: only operations that need another file fail, and the log
+//! continues once descriptors are free. The test changes the limit of its process, so it is alone
+//! in it.
 #![cfg(target_os = "linux")]
 
 use std::path::Path;
@@ -28,7 +29,7 @@ fn lack_of_descriptors_is_not_permanent() {
     let dir = tempfile::tempdir().unwrap();
     let wal = open(dir.path());
     let names: Vec<String> = (0..STREAMS).map(|i| format!("s{i}")).collect();
-    // A half of them is there before; the others are to be created.
+    // Half of the streams exist before; the others are created now.
     for name in &names[..STREAMS / 2] {
         wal.stream(name).unwrap().append("first").unwrap();
     }
@@ -37,7 +38,7 @@ fn lack_of_descriptors_is_not_permanent() {
     let refused = AtomicU64::new(0);
     let before = getrlimit(Resource::Nofile).current.unwrap_or(1 << 16);
     let files = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
-    // Room for a few of those that are to come: rotations and creations beside each other meet the
+    // Descriptors for a few of the new files, so that concurrent rotations and creations meet the
     // limit all the time.
     limit_files(files + 6);
     std::thread::scope(|scope| {
@@ -75,7 +76,7 @@ fn lack_of_descriptors_is_not_permanent() {
         }
     };
     check(&wal);
-    // There is room again: nothing has to be recovered first.
+    // With free descriptors, no stream has to be recovered first.
     for name in &names {
         wal.stream(name).unwrap().append("goes on").unwrap();
     }

@@ -1,4 +1,4 @@
-//! What opening tells to `tracing`.
+//! The events of `tracing` when a stream is opened.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -59,7 +59,7 @@ fn every_opening_is_an_event() {
             stream.append(format!("entry {i}")).unwrap();
         }
         assert!(seen.lock().unwrap().is_empty(), "a stream that is not there is no event");
-        // As a killed process leaves it.
+        // The files of a killed process.
         for part in ["", "streams", "streams/s"] {
             std::fs::create_dir_all(copy.path().join(part)).unwrap();
             for entry in std::fs::read_dir(dir.path().join("log").join(part)).unwrap() {

@@ -1,5 +1,5 @@
-//! A log with more segments to scan than its process may have files. Alone in its process, whose
-//! limit it changes.
+//! A log with more segments to scan than its process may have open files. The test changes the
+//! limit of its process, so it is alone in it.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -59,13 +59,13 @@ fn unsynced_segments_open_with_few_descriptors() {
             entries += 1;
         }
     }
-    // A process that is killed now leaves these files.
+    // The files of a process that is killed now.
     copy(&live, &left);
     drop((wal, stream));
 
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: Some(FILES_MAX), maximum }).unwrap();
-    // The reader comes first: it finds what no recovery has sealed.
+    // The reader comes first, while the segments are not sealed by a recovery.
     let wal = options().open_read_only(&left).unwrap();
     let stream = wal.stream(STREAM).unwrap();
     assert!(stream.report().scanned_bytes > (SEGMENTS - 10) << 15, "{:?}", stream.report());

@@ -1,9 +1,8 @@
-//! A handle in another process than its own: it refuses all work, and dropping it leaves the log to
-//! its process.
+//! A handle in another process than its own refuses all work, and dropping it does not change the
+//! log.
 //!
-//! In the child of a fork there is one thread, and what other threads of the parent had locked
-//! stays locked; so a call that took a lock here would hang, which the parent's patience of some
-//! seconds shows.
+//! The child of a fork has one thread, and locks that other threads of the parent held stay locked.
+//! A call that takes such a lock hangs, which the parent notices after some seconds.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,11 +12,10 @@ use std::time::{Duration, Instant};
 use stratawal::{Durability, ErrorKind, Options, StreamOptions, Wal};
 use stratawal_testkit::SimStorage;
 
-/// Runs `child` in a forked process and waits for it: whether it returned, without a panic and in
-/// time.
+/// Runs `child` in a forked process. Returns whether it ended in time and without a panic.
 fn in_child(child: impl FnOnce()) -> bool {
     // SAFETY: the child runs tests' code and then ends by `_exit`, without unwinding into the
-    // parent's frames. What that code allocates may deadlock only if the C library left its
+    // parent's frames. An allocation in the child deadlocks only if the C library left its
     // allocator locked, which glibc and musl do not.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "cannot fork");
@@ -29,7 +27,7 @@ fn in_child(child: impl FnOnce()) -> bool {
     let began = Instant::now();
     loop {
         let mut status = 0;
-        // SAFETY: `status` is a valid place for the answer.
+        // SAFETY: `status` is valid for writes.
         let ended = unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) };
         if ended == pid {
             return libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0;
@@ -102,7 +100,8 @@ fn child_that_drops_handles_changes_nothing() {
         assert!(is_forked(child_stream.iter(0..1).next().expect("an error")));
         assert!(held.next().is_none_or(is_forked));
         drop((child_wal, child_stream, wal.clone(), held));
-        // All that the parent still holds, too: in this process they are the last ones.
+        // The child also drops the handles that the parent still holds; in this process they are
+        // the last ones.
         drop((unleaked(&wal), unleaked(&stream)));
     }));
     assert!(before == std::fs::read(&file).unwrap(), "the child has written, closed or shortened the file");
@@ -114,10 +113,9 @@ fn child_that_drops_handles_changes_nothing() {
     assert_eq!(entries, ["0", "1", "2"]);
 }
 
-/// The handle itself, taken out of its place: in the child the parent's frames never come to drop
-/// it.
+/// Copies the handle out of its variable, because the parent's frames never drop it in the child.
 fn unleaked<T>(handle: &T) -> T {
-    // SAFETY: the child ends by `_exit`, so the place it is copied from is not dropped.
+    // SAFETY: the child ends by `_exit`, so the variable it is copied from is not dropped.
     unsafe { std::ptr::read(handle) }
 }
 
@@ -135,7 +133,8 @@ fn child_waits_for_no_lock_of_the_parent() {
             let wal = &wal;
             let done = &done;
             scope.spawn(move || {
-                // The locks are held most of the time: of the stream, of its group, of the log.
+                // The locks of the stream, of its group commit and of the log are held most of the
+                // time.
                 while !done.load(Ordering::Relaxed) {
                     match i {
                         0 => drop(stream.with_durability(Durability::Flushed).append(vec![7; 3000]).unwrap()),
@@ -171,8 +170,7 @@ fn child_opens_the_log_after_the_parents_close() {
         let own = Wal::open(dir.path()).unwrap();
         let own_stream = own.stream("s").unwrap();
         assert_eq!(own_stream.append("child").unwrap(), 1);
-        // Handles of the child are those of another process in the grandchild; those of the parent
-        // stay so.
+        // In the grandchild, the handles of the child and of the parent belong to another process.
         assert!(in_child(|| {
             refuses_everything(&own);
             stream_refuses_everything(&own_stream);

@@ -1,5 +1,4 @@
-//! What the fuzzer starts from, and what it once found, held against the same checks by plain
-//! `cargo test`.
+//! Runs the fuzz targets on their seeds and regressions in plain `cargo test`.
 
 #[allow(unreachable_pub, reason = "a crate of its own for the fuzzer")]
 #[path = "../../../fuzz/src/lib.rs"]

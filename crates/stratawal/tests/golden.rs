@@ -1,6 +1,6 @@
-//! A whole log of format 1, kept: it must open for ever, for reading and for writing.
+//! A whole log of format 1 that is kept. It must always open, for reading and for writing.
 //!
-//! With `STRATAWAL_BLESS=1` it is made where it is missing. It is never written again.
+//! With `STRATAWAL_BLESS=1` a missing log is created. An existing one is never written again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ fn append(wal: &Wal, name: &str, to: u64) {
     stream.sync().unwrap();
 }
 
-/// What format 1 writes: lives that ended cleanly, and one that did not.
+/// Writes a log in format 1: lives that end cleanly, and one that does not.
 fn make() -> MemoryStorage {
     let storage = MemoryStorage::new().with_seed(1).with_clock(1_750_000_000_000_000, 50);
     let wal = open(&storage);

@@ -32,7 +32,7 @@ fn sync_does_not_open_a_recovered_stream_twice() {
     let once = AtomicBool::new(false);
     let at = gate.clone();
     storage.set(move |operation, path| {
-        // In the middle of the recovery.
+        // This runs in the middle of the recovery.
         if operation == Operation::SyncDir && path == Path::new("/log/streams/s") && !once.swap(true, Ordering::SeqCst)
         {
             at.pass();

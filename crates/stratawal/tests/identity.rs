@@ -1,4 +1,4 @@
-//! A log is the directory that was opened: it stays that, whatever becomes of its path.
+//! A log is the directory that was opened, even if its path leads elsewhere later.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -15,14 +15,14 @@ fn small() -> Options {
     Options::new().stream_defaults(StreamOptions::new().segment_bytes(64 << 10))
 }
 
-/// Entries that say whose they are, over several segments.
+/// Appends entries that name their owner, over several segments.
 fn fill(stream: &Stream, owner: &str) {
     for _ in 0..40 {
         stream.append(format!("{owner}{}", ".".repeat(4000))).unwrap();
     }
 }
 
-/// That a log has the stream `s` with entries of `owner` alone.
+/// Checks that the stream `s` of a log has entries of `owner` alone.
 fn belongs_to(wal: &Wal, owner: &str) -> u64 {
     let stream = wal.stream("s").unwrap();
     for entry in stream.iter(..) {
@@ -31,7 +31,7 @@ fn belongs_to(wal: &Wal, owner: &str) -> u64 {
     stream.next_seq() - stream.first_seq()
 }
 
-/// Whatever `mislead` does to the path of log `a`, calls on it leave log `b` alone.
+/// Checks that calls on log `a` do not change log `b` after `mislead` has changed the path of `a`.
 fn calls_reach_the_opened_log(dir: &Path, path: &Path, b: &Wal, mislead: impl FnOnce()) -> Wal {
     let a = small().open(path).unwrap();
     let stream = a.stream("s").unwrap();
@@ -40,7 +40,7 @@ fn calls_reach_the_opened_log(dir: &Path, path: &Path, b: &Wal, mislead: impl Fn
     doomed.append("a").unwrap();
     mislead();
     fill(&stream, "a");
-    // Names that were never looked up before, in either log.
+    // Names that neither log has looked up before.
     a.stream("new").unwrap().append("a").unwrap();
     assert_eq!(b.streams().unwrap(), ["doomed", "s"], "in {}", dir.display());
     assert_eq!(a.streams().unwrap(), ["doomed", "new", "s"]);
@@ -90,8 +90,8 @@ fn retargeted_link_does_not_lead_to_another_log() {
 
 const DIR: &str = "STRATAWAL_TEST_DIR";
 
-/// The body of the next test, in a process of its own: the working directory is the whole
-/// process's.
+/// The body of the next test. It runs in a process of its own, because the working directory
+/// belongs to the whole process.
 #[test]
 fn in_another_working_directory() {
     let Some(dir) = std::env::var_os(DIR).map(PathBuf::from) else { return };
@@ -115,15 +115,16 @@ fn changed_working_directory_keeps_the_log() {
 #[test]
 fn long_path_leaves_room_for_streams() {
     let dir = tempfile::tempdir().unwrap();
-    // PATH_MAX is 4,096 bytes with the ending zero. What a path of the root leaves of it would not
-    // do for a segment.
+    // PATH_MAX is 4,096 bytes with the ending zero. The path of this root leaves too little of it
+    // for the path of a segment.
     let mut path = dir.path().to_owned();
     while path.as_os_str().len() < 4095 - 101 {
         path.push("d".repeat(100));
     }
     path.push("e".repeat(4094 - path.as_os_str().len()));
     let mut deep = PathBuf::from(dir.path());
-    // The system takes no such path at once where a directory is missing: it is made step by step.
+    // The system does not create such a path at once, so each directory is created from the one
+    // before.
     for component in path.strip_prefix(dir.path()).unwrap() {
         deep.push(component);
         fs::create_dir(&deep).unwrap();
@@ -144,7 +145,7 @@ fn is_gone(result: Result<(), stratawal::Error>, call: &str) {
     assert_eq!(error.kind(), ErrorKind::Io, "{call}: {error}");
 }
 
-/// What each call on a name in the log reports, once its directory is gone.
+/// The errors of all calls on names in the log once its directory is removed.
 fn reports_the_removed_directory(wal: &Wal, stream: &Stream) {
     is_gone(wal.streams().map(drop), "streams");
     is_gone(wal.stream("another").map(drop), "stream");
@@ -163,7 +164,7 @@ fn removed_directory_is_reported_by_every_call() {
     stream.append("2").unwrap();
     fs::remove_dir_all(&path).unwrap();
     reports_the_removed_directory(&wal, &stream);
-    // Another log under that name is not taken for it.
+    // Another log under that name is not used instead.
     let _other = Wal::open(&path).unwrap();
     reports_the_removed_directory(&wal, &stream);
     is_gone(wal.sync(), "sync");

@@ -1,5 +1,5 @@
-//! Limits that the system sets on a process: what they refuse fails by itself, and nothing else.
-//! Each test runs in a process of its own, whose limits it lowers.
+//! Limits that the system sets on a process: only the operation that meets a limit fails. Each test
+//! runs in a process of its own, whose limits it lowers.
 #![cfg(target_os = "linux")]
 
 use std::fs::{self, File};
@@ -8,15 +8,16 @@ use std::process::Command;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stratawal::{Durability, ErrorKind, Options, StreamOptions, Wal};
 
-/// Names the test that a child process runs.
+/// The variable that names the test of a child process.
 const CHILD: &str = "STRATAWAL_LIMITS_CHILD";
 
-/// Whether this process is to run `test`, whose limits it may lower; otherwise a child has run it.
+/// Whether this process runs `test` and may lower its own limits. Otherwise the test runs in a
+/// child.
 fn is_child(test: &str) -> bool {
     if std::env::var(CHILD).is_ok_and(|child| child == test) {
         return true;
     }
-    // The signal that a limit on the length of files sends would end the process before its call
+    // A limit on the length of files sends a signal, which would end the process before the call
     // fails.
     let output = Command::new("sh")
         .args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#])
@@ -51,7 +52,7 @@ fn segment_that_cannot_be_mapped_is_read() {
     }
     wal.close().unwrap();
     drop((stream, wal));
-    // SAFETY: the folder is this test's own, and no other process uses its files.
+    // SAFETY: the directory belongs to this test, and no other process uses its files.
     #[allow(unsafe_code)]
     let options = unsafe { options.map_reads() };
     let wal = options.open(dir.path()).unwrap();

@@ -12,7 +12,7 @@ use stratawal_storage::{Access, Storage, UnixStorage};
 use stratawal_testkit::{HookedStorage, Operation, Rng, SimStorage};
 
 const LOG: &str = "/log";
-/// By then a file that has not changed is known not to have.
+/// After this time a file with the same time is known to be unchanged.
 const SETTLED_MICROS: u64 = 3_100_000;
 
 fn small() -> Options {
@@ -24,7 +24,7 @@ fn reader(disk: &SimStorage) -> Stream {
     small().open_on(Arc::new(disk.clone()), Path::new(LOG), true).unwrap().stream("s").unwrap()
 }
 
-/// An entry that no other append has.
+/// An entry that differs from all others.
 fn text(number: u64) -> Vec<u8> {
     let len = 8 + usize::try_from(number * 37 % 900).unwrap();
     number.to_le_bytes().into_iter().cycle().take(len).collect()
@@ -34,10 +34,10 @@ fn entries(stream: &Stream) -> (u64, Vec<Vec<u8>>) {
     (stream.first_seq(), stream.iter(..).map(|entry| entry.unwrap().into_data().to_vec()).collect())
 }
 
-/// An iterator with the entries that are still to come, and the seq of the first of them.
+/// An iterator, the entries that it has still to return, and the seq of the first of them.
 struct Held(Iter, Vec<Vec<u8>>, u64);
 
-/// A reader that looks again and again, and is held against one that looks for the first time.
+/// A reader that looks many times, and is compared with one that looks for the first time.
 struct Follower {
     disk: SimStorage,
     stream: Option<Stream>,
@@ -49,8 +49,7 @@ struct Follower {
 
 impl Follower {
     fn look(&mut self) {
-        // Some looks fall into one tick of the clock that files get their times from, some are far
-        // apart.
+        // Some looks fall into one tick of the files' clock, and some are far apart.
         self.disk.let_pass([0, 100, 12_000, 60_000, SETTLED_MICROS][self.rng.index(5)]);
         let Ok(wal) = small().open_on(Arc::new(self.disk.clone()), Path::new(LOG), true) else {
             assert!(self.stream.is_none(), "it was there");
@@ -81,8 +80,8 @@ impl Follower {
         self.read_on();
     }
 
-    /// An iterator yields the entries that were there when it was made, or an error where they were
-    /// dropped since.
+    /// Checks that an iterator returns the entries that existed when it was made, or an error where
+    /// they were dropped since.
     fn read_on(&mut self) {
         let rng = &mut self.rng;
         self.held.retain_mut(|Held(iter, entries, first)| {
@@ -148,7 +147,7 @@ fn second_look_sees_the_same_as_a_first_look() {
         };
         let follower = Arc::new(Mutex::new(follower));
         let looks_at = Arc::clone(&follower);
-        // Before each operation of the writer that may change anything.
+        // A look before each operation of the writer that may change a file.
         storage.set(move |operation, path| {
             if path.starts_with(LOG) && operation != Operation::Open {
                 looks_at.lock().unwrap().look();
@@ -166,7 +165,7 @@ fn second_look_sees_the_same_as_a_first_look() {
                 follower.look();
             }
             if rng.chance(128) {
-                // As if the process were killed: nothing is closed.
+                // The files as after a kill, because nothing is closed.
                 storage.set(|_, _| Err(io::Error::from_raw_os_error(5)));
                 drop(wal);
                 let looks_at = Arc::clone(&follower);
@@ -202,14 +201,14 @@ fn twelve_megabytes(dir: &Path) -> (Stream, Stream, HookedStorage) {
     (stream, wal.stream("s").unwrap(), storage)
 }
 
-/// How many bytes a look reads.
+/// Returns how many bytes a look reads.
 fn read_by_a_look(reader: &Stream, storage: &HookedStorage) -> u64 {
     let before = storage.read_bytes();
     reader.reopen().unwrap();
     storage.read_bytes() - before
 }
 
-/// Looks until it is known that nothing has changed.
+/// Looks until the reader knows that no file has changed.
 fn settle(reader: &Stream) {
     for _ in 0..3 {
         reader.reopen().unwrap();
@@ -262,7 +261,7 @@ fn look_at_a_closed_stream_reads_a_header() {
     let read = read_by_a_look(&reader, &storage);
     assert!(read < 1 << 10, "{read} bytes");
     assert!(reader.report().clean && reader.next_seq() == 60_000);
-    // And whatever is appended is seen.
+    // Entries that are appended now are seen.
     let writer = Options::new().open(dir.path()).unwrap().stream("s").unwrap();
     writer.append("more").unwrap();
     reader.reopen().unwrap();
@@ -292,7 +291,7 @@ fn shown_entries_are_not_synced_again() {
         assert_eq!(reader.next_seq(), number);
         assert_eq!(*syncs.lock().unwrap(), number - 1, "one for each new entry");
     }
-    // Nor are segments synced again that are finished, and that the writer has not settled yet.
+    // Finished segments that the writer has not synced yet are not synced again either.
     while writer.stats().unwrap().segments < 4 {
         writer.append(vec![7; 5_000]).unwrap();
     }
@@ -315,7 +314,7 @@ fn late_frames_in_an_older_segment_are_seen() {
         writer.append(text(writer.next_seq())).unwrap();
     }
     let next = writer.next_seq();
-    // The last frames of the first segment are not there yet, although the second is.
+    // The second segment exists before the last frames of the first one.
     let bytes = disk.disk().bytes(&first).unwrap();
     let file = disk.open(&first, Access::ReadWrite).unwrap();
     file.write_all_at(&vec![0; bytes.len() - 60_000], 60_000).unwrap();
@@ -372,8 +371,7 @@ fn segment(disk: &SimStorage) -> PathBuf {
 
 #[test]
 fn damage_to_new_entries_is_reported() {
-    // After the frame that is damaged there is one more, near or far, that attests it. Before it
-    // there is a valid one or not.
+    // A frame after the damaged one, near or far, attests it. The frame before it is valid or not.
     for (len, is_valid_before) in [(100, false), (100, true), (40_000, false), (40_000, true)] {
         let disk = SimStorage::new(len);
         let options = Options::new().stream_defaults(StreamOptions::new().segment_bytes(1 << 20));
@@ -400,7 +398,7 @@ fn damage_to_new_entries_is_reported() {
         disk.open(&segment(&disk), Access::ReadWrite).unwrap().write_all_at(b"rotten", at).unwrap();
         let seen: Vec<_> = (0..4).map(|_| look().map_err(|error| error.kind())).collect();
         assert_eq!(seen[3], Err(ErrorKind::Damaged), "{len} {is_valid_before}: {seen:?}");
-        // Where nothing valid was new, the change of the file has no other cause.
+        // Without a new valid frame, only damage explains the change of the file.
         assert!(is_valid_before || seen[0].is_err(), "{len}: {seen:?}");
         let error = look().unwrap_err();
         let seq = 20 + u64::from(is_valid_before);

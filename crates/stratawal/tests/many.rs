@@ -1,4 +1,4 @@
-//! Many streams at once: what they share, and what each of them costs.
+//! Many streams at the same time: the work that they share, and the memory that each takes.
 
 use std::io;
 use std::path::Path;
@@ -24,7 +24,7 @@ fn streams(wal: &Wal, count: usize) -> Vec<Stream> {
     streams
 }
 
-/// The most that are in there at the same time.
+/// Counts how many threads are in an operation at the same time.
 #[derive(Default)]
 struct Together {
     now: AtomicUsize,
@@ -33,7 +33,7 @@ struct Together {
 }
 
 impl Together {
-    /// Takes a while, as a disk does.
+    /// Enters the operation, which takes a while, as on a disk.
     fn take_part(&self) {
         self.all.fetch_add(1, Ordering::SeqCst);
         let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
@@ -72,7 +72,7 @@ fn concurrent_creations_share_directory_syncs() {
     });
     storage.clear();
     assert_eq!(syncs.most(), 1);
-    // Two at least: who comes while one runs waits for the next.
+    // At least two: a thread that arrives during a sync waits for the next one.
     assert!((1..=THREADS / 2).contains(&syncs.all()), "{} syncs for {THREADS} streams", syncs.all());
     wal.close().unwrap();
     drop(wal);
@@ -114,7 +114,7 @@ fn many_streams_wait_for_the_disk_together() {
 fn failed_streams_do_not_stop_the_others() {
     let storage = HookedStorage::new(MemoryStorage::new());
     streams(&open(&storage), 64);
-    // Opened anew, so that each file has its name.
+    // The log is opened again, so that each file has its final name.
     let wal = open(&storage);
     let names = wal.streams().unwrap();
     for name in &names {
@@ -151,7 +151,7 @@ fn idle_stream_takes_three_kilobytes() {
             }
             stream
         };
-        // What is shared is there by then.
+        // The memory that all streams share is allocated by now.
         let first = append("first");
         let mut kept = Vec::with_capacity(STREAMS);
         let counted = measure(|| kept.extend((0..STREAMS).map(|i| append(&format!("idle-{i}")))));
@@ -172,7 +172,7 @@ fn waiting_entries_take_memory_of_their_length() {
     large.append(&entry).unwrap();
     let counted = measure(|| {
         for stream in &small {
-            // Its buffer is free again by then.
+            // The buffer of the large entry is free again by now.
             large.append(&entry).unwrap();
             stream.with_durability(Durability::Buffered).append([1; 300]).unwrap();
         }
@@ -193,7 +193,7 @@ fn log_is_closed_wherever_it_is_dropped() {
         }
     };
     std::thread::scope(|scope| {
-        // While the thread's own data are dropped.
+        // Drops the log with the data of the thread.
         let kept = scope.spawn(|| {
             let wal = Wal::open(dir.path()).unwrap();
             buffered(&wal);
@@ -202,7 +202,7 @@ fn log_is_closed_wherever_it_is_dropped() {
         kept.join().unwrap();
     });
     std::thread::scope(|scope| {
-        // While the thread unwinds.
+        // Drops the log while the thread unwinds.
         let unwinds = scope.spawn(|| {
             let wal = Wal::open(dir.path()).unwrap();
             buffered(&wal);

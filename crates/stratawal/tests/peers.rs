@@ -1,6 +1,5 @@
-//! What other write-ahead logs were seen to do, and this one must not: a test each, named after
-//! what went wrong. Who did it stands beside it, as seen with the versions that `benches/peers`
-//! names.
+//! Failures of other write-ahead logs that this one must not have. Each test lists the logs that
+//! fail it and how, in the versions that `benches/peers` names.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -31,7 +30,7 @@ fn append_up_to(stream: &Stream, end: u64) {
     }
 }
 
-/// All of `entries` from the first to before `next`, and nothing else.
+/// Checks that the stream has exactly the entries below `next`.
 fn holds(stream: &Stream, next: u64) {
     let found: Vec<_> = stream.iter(..).map(|found| found.unwrap().data().to_vec()).collect();
     assert_eq!(found.len() as u64, next);
@@ -79,7 +78,8 @@ fn damage(path: &Path, at: u64, len: usize, change: impl Fn(&mut [u8])) {
     file.write_all_at(&bytes, at).unwrap();
 }
 
-/// The error says what and where, nothing is changed, and no acknowledged seq is given again.
+/// Checks that the error names the damage and its place, no file is changed, and no acknowledged
+/// seq is given again.
 fn refuses(log: &Path) {
     let before: Vec<_> = segments(log).iter().map(|path| fs::read(path).unwrap()).collect();
     let wal = small().open(log).unwrap();
@@ -113,7 +113,7 @@ fn flipped_bit_in_the_last_segment_is_damage() {
     }
 }
 
-/// Five go on in silence with 64 to 113 of 1,000.
+/// Five logs continue without an error with 64 to 113 of 1,000 entries.
 #[test]
 fn page_of_zeros_is_damage() {
     let (_dir, log) = killed();
@@ -176,7 +176,7 @@ fn full_disk_recovers_once_there_is_room() {
     holds(&open().stream("s").unwrap(), full + 101);
 }
 
-/// ironwal: acknowledged, and nothing is there.
+/// ironwal: the entry is acknowledged and missing.
 #[test]
 fn failed_batch_at_a_rotation_is_whole_or_absent() {
     let batch: Batch = (600..700).map(entry).collect();
@@ -227,7 +227,7 @@ fn failed_sync_is_never_reported_as_done() {
     assert_eq!(simulated(&lost).stream("s").unwrap().next_seq(), next + 1);
 }
 
-/// ironwal: both get seq 0. wal-db: the second one overwrites what the first has synced. With two
+/// ironwal: both get seq 0. wal-db: the second one overwrites the synced entries of the first. With two
 /// processes, see the tests of the command line.
 #[test]
 fn second_opener_is_refused() {
@@ -255,7 +255,7 @@ fn the_smallest_segments_with_three_readers() {
             let reader = stream.clone();
             scope.spawn(move || {
                 let mut next = 0;
-                // What is not appended yet comes with another look.
+                // Entries that are appended later need another look.
                 while next < 5000 {
                     for found in reader.iter(next..) {
                         assert_eq!(found.unwrap().data()[..], entry(next).as_bytes()[..]);
@@ -276,8 +276,8 @@ fn length_of_4_gib_allocates_nothing() {
     let (_dir, log) = killed();
     let path = segments(&log).pop().unwrap();
     let salt = fs::read(&path).unwrap()[64..72].to_vec();
-    // The length of the first frame, and the checksum of its header over it: of salt, offset, and
-    // what is behind it.
+    // The length of the first frame, and the checksum of its header, which covers the salt, the
+    // offset and the bytes after it.
     damage(&path, 128, 40, |header| {
         header[28..32].fill(0xFF);
         let mut sum = stratawal_frame::PayloadChecksum::new();
@@ -293,14 +293,14 @@ fn length_of_4_gib_allocates_nothing() {
     }
 }
 
-/// The most bytes of address space that this process ever had, where the system tells.
+/// The most bytes of address space that this process ever had, where the system reports it.
 fn address_space_peak() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmPeak:"))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 
-/// ironwal: no end.
+/// ironwal: the iteration never ends.
 #[test]
 fn iterator_over_a_cut_file_returns_an_error() {
     let (_dir, log) = killed();
@@ -317,7 +317,8 @@ fn iterator_over_a_cut_file_returns_an_error() {
     assert!(before.iter().all(Result::is_ok) && iter.next().is_none());
 }
 
-/// commitlog: `flush` never syncs. Here one is called what it does, and the other syncs.
+/// commitlog: `flush` never syncs. Here `flush` hands entries to the operating system, and `sync`
+/// syncs.
 #[test]
 fn flush_is_distinct_from_sync() {
     let sim = SimStorage::new(1);

@@ -1,5 +1,5 @@
-//! A million entries over more than a hundred segments, read in every way, against a model: the
-//! bytes of an entry follow from its seq.
+//! A million entries over more than a hundred segments, read in every way. The bytes of an entry
+//! follow from its seq.
 
 use std::ops::RangeBounds;
 use std::sync::OnceLock;
@@ -9,7 +9,7 @@ use stratawal::{Batch, Durability, Entry, ErrorKind, Iter, Options, Stream, Stre
 use tempfile::TempDir;
 
 const ENTRIES: u64 = 1_000_000;
-/// Those that are only in the active segment, or in the memory of the writer.
+/// How many entries are in the active segment or the tail.
 const TAIL: u64 = 500;
 
 fn mix(seed: u64) -> u64 {
@@ -18,7 +18,7 @@ fn mix(seed: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Mostly some bytes, sometimes none, now and then many.
+/// The length of an entry: mostly some bytes, sometimes none, sometimes many.
 fn entry(seq: u64) -> Vec<u8> {
     let len = match mix(seq) % 5000 {
         0 => 20_000,
@@ -48,7 +48,7 @@ fn fill(stream: &Stream, end: u64) {
     }
 }
 
-/// The log, cleanly closed, made once.
+/// The log, which is created once and closed cleanly.
 fn log() -> &'static TempDir {
     static LOG: OnceLock<TempDir> = OnceLock::new();
     LOG.get_or_init(|| {
@@ -68,7 +68,7 @@ fn read_only() -> Stream {
 
 #[allow(unsafe_code)]
 fn mapped() -> Stream {
-    // SAFETY: nobody writes to this log once it is made.
+    // SAFETY: no process writes to this log after its creation.
     let options = unsafe { options().map_reads() };
     options.open_read_only(log().path()).unwrap().stream("s").unwrap()
 }
@@ -85,7 +85,7 @@ fn is_range(iter: Iter, seqs: impl Iterator<Item = u64>) {
     assert!(iter.next().is_none() && iter.next().is_none() && iter.next_back().is_none());
 }
 
-/// Seqs worth looking at: all over, at both ends, and around the first seq of each segment.
+/// Seqs over the whole stream, at both ends, and around the first seq of each segment.
 fn places() -> Vec<u64> {
     let files = stratawal::inspect::segment_files(log().path(), "s").unwrap();
     let bases = files.iter().map(|file| file.name[..20].parse::<u64>().unwrap());
@@ -97,7 +97,7 @@ fn places() -> Vec<u64> {
 #[test]
 fn any_entry_is_got_by_its_seq() {
     for stream in [read_only(), mapped()] {
-        // The second time, what is mapped is known to be valid.
+        // The second time, the mapped frames are already verified.
         for seq in places().into_iter().chain(places()) {
             is_entry(&stream.get(seq).unwrap().unwrap(), seq);
         }
@@ -272,7 +272,7 @@ fn reading_a_missing_stream_creates_nothing() {
     assert_eq!(wal.streams().unwrap(), ["s"]);
 }
 
-/// What is sealed is mapped, what comes behind it read; and both stay what they were.
+/// Sealed segments are mapped and later entries are read, and entries of both stay unchanged.
 #[test]
 #[allow(unsafe_code)]
 fn mapped_log_continues() {
@@ -292,7 +292,7 @@ fn mapped_log_continues() {
         is_range(accepted.iter(..), 0..next + count);
         (0..next + count).for_each(|seq| is_entry(&accepted.get(seq).unwrap().unwrap(), seq));
         next += count;
-        // What is cut may stand in a segment that is mapped, and is appended again.
+        // The cut may be in a mapped segment, and the entries are appended again.
         stream.sync().unwrap();
         let cut = next - count - count.min(next - count) / 3;
         stream.truncate_from(cut).unwrap();
@@ -303,7 +303,7 @@ fn mapped_log_continues() {
     held.iter().for_each(|entry| is_entry(entry, entry.seq()));
 }
 
-/// Whatever options the stream has, and in whichever order they were given.
+/// Whatever options the stream has, in any order.
 #[test]
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]

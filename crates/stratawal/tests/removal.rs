@@ -26,7 +26,7 @@ fn delete_b_at(storage: &HookedStorage, wal: &Wal, at: Operation) {
     let wal = wal.clone();
     let done = AtomicBool::new(false);
     storage.set(move |operation, path| {
-        // A segment that this process has created has its temporary name here.
+        // The storage of a segment that this process has created knows its temporary name.
         if operation == at && path.extension().is_some_and(|end| end == "seg") && !done.swap(true, Ordering::SeqCst) {
             wal.delete_stream("b").unwrap();
         }

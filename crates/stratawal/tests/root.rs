@@ -1,4 +1,5 @@
-//! The directory of a log: who creates it, what in it belongs to the log, and what it may be on.
+//! The directory of a log: its creation, the files in it that belong to the log, and the file
+//! systems it may be on.
 
 use std::fs;
 use std::io::{self, Write};
@@ -14,7 +15,7 @@ use stratawal_testkit::{Crash, HookedStorage, Operation, Rng, SimStorage};
 const DIR: &str = "STRATAWAL_TEST_ROOT_DIR";
 
 /// The body of tests that need a process of their own: opens the log that the environment names,
-/// appends, and prints how that went.
+/// appends, and prints the result.
 #[test]
 fn in_a_process_of_its_own() {
     let Some(dir) = std::env::var_os(DIR).map(PathBuf::from) else { return };
@@ -24,7 +25,7 @@ fn in_a_process_of_its_own() {
         Ok(wal) => {
             wal.stream("s").unwrap().append("1").unwrap();
             println!("\nopened");
-            // Held until the input ends.
+            // The log is held until the input ends.
             io::stdin().read_line(&mut line).unwrap();
         }
         Err(error) => println!("\n{:?}: {error}", error.kind()),
@@ -52,7 +53,7 @@ fn creation_by_several_processes_has_one_winner() {
         let log = dir.path().join("a/b/log");
         let mut children: Vec<_> = (0..6).map(|_| in_process(&log).spawn().unwrap()).collect();
         let mut inputs: Vec<_> = children.iter_mut().map(|child| child.stdin.take().unwrap()).collect();
-        // All of them at once.
+        // All processes start at the same time.
         inputs.iter_mut().for_each(|input| input.write_all(b"\n").unwrap());
         // The winner holds the log until the others have been refused.
         let mut outcomes = Vec::new();
@@ -77,11 +78,11 @@ fn parent_that_may_not_be_listed_holds_a_log() {
     let dir = tempfile::tempdir().unwrap();
     let parent = dir.path().join("drop-box");
     fs::create_dir(&parent).unwrap();
-    // Whoever runs the other process may create names in it and open what it knows the name of.
+    // The other process may create names in the directory and open files whose names it knows.
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(&parent, fs::Permissions::from_mode(0o733)).unwrap();
-    // The program of the test must be in a place that this user may read.
+    // The program of the test must be in a directory that this user may read.
     let program = dir.path().join("program");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     let mut command = Command::new(&program);
@@ -113,7 +114,7 @@ fn foreign_names_are_not_in_the_way() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
     let at = |name: &str| log.join(name);
-    // Before the log is there.
+    // Before the log exists.
     fs::create_dir_all(at("streams/lost+found")).unwrap();
     fs::create_dir_all(at(".tmp-FORMAT")).unwrap();
     fs::create_dir_all(at("notes/deep")).unwrap();
@@ -126,7 +127,7 @@ fn foreign_names_are_not_in_the_way() {
         seq
     };
     assert_eq!(append(), 0);
-    // And beside its files.
+    // Beside the files of the log.
     fs::write(at(".tmp-FORMAT-0123456789abcdef"), "ours").unwrap();
     fs::write(at(".tmp-thesis"), "foreign").unwrap();
     fs::create_dir(at(".tmp-dir")).unwrap();
@@ -202,14 +203,14 @@ fn locked_log_names_only_a_process_that_exists() {
     let wal = Wal::open(dir.path()).unwrap();
     let text = || Wal::open(dir.path()).unwrap_err().to_string();
     assert!(text().contains("names this process"), "{}", text());
-    // As left by a process that has ended, while another one holds the lock.
+    // The file of a process that has ended, while another one holds the lock.
     fs::write(dir.path().join("LOCK"), "4194305\n").unwrap();
     assert!(text().contains("does not name") && !text().contains("4194305"), "{}", text());
     drop(wal);
 }
 
-/// An image of `log` on a file system that cannot change, mounted; `None`, with a line, where that
-/// is not possible.
+/// Mounts an image of `log` on a read-only file system. Returns `None`, after a printed line, where
+/// that is not possible.
 fn mount_unchangeable(kind: &str, log: &Path, dir: &Path) -> Option<PathBuf> {
     let skip = |why: &str| {
         let _ = writeln!(io::stderr(), "\nskipped: a log on {kind}: {why}");
@@ -306,8 +307,7 @@ fn io_errors_name_path_cause_and_remedy() {
     let streams = log.join("streams");
     fs::rename(&streams, log.join("moved")).unwrap();
     fs::create_dir(&streams).unwrap();
-    // A name that the system refuses, in the middle of a path: the directory of the streams is a
-    // loop of links.
+    // The system refuses the directory of the streams, which is a loop of links.
     fs::remove_dir(&streams).unwrap();
     symlink("streams", &streams).unwrap();
     for error in [wal.stream("s").map(drop).unwrap_err(), wal.delete_stream("s").unwrap_err()] {
@@ -315,7 +315,7 @@ fn io_errors_name_path_cause_and_remedy() {
         assert!(text.contains(&*streams.join("s").to_string_lossy()), "{text}");
         assert!(text.contains("symbolic links"), "{text}");
     }
-    // A file where a directory of the path should be.
+    // A directory of the path is a file.
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
     for (path, named) in [(file.join("log"), &file), (file.clone(), &file)] {

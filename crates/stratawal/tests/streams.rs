@@ -48,7 +48,7 @@ fn appended_entries_exist_after_a_restart() {
             };
             assert_eq!(data(&stream, seq), expected.as_bytes());
         }
-        // Closed in every other life, dropped (which closes, too) in the rest.
+        // Every other life ends with a close, and the others with a drop, which closes, too.
         if life % 2 == 0 {
             wal.close().unwrap();
         }
@@ -69,7 +69,7 @@ fn log_that_was_not_closed_is_recovered() {
         let copy = tempfile::tempdir().unwrap();
         copy_tree(dir.path(), copy.path());
         drop((stream, wal));
-        // The state without the clean end: what a killed process leaves.
+        // The files as a killed process leaves them, without a clean end.
         std::fs::remove_dir_all(dir.path()).unwrap();
         copy_tree(copy.path(), dir.path());
     }
@@ -229,7 +229,7 @@ fn thousand_clean_lives_make_few_files() {
     let wal = Wal::open(dir.path()).unwrap();
     let stream = wal.stream("s").unwrap();
     assert!(stream.report().clean && stream.report().scanned_bytes == 0);
-    // Generous: it takes a few milliseconds.
+    // Generous, as it takes a few milliseconds.
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     for seq in (0..lives).step_by(97) {
         assert_eq!(data(&stream, seq), format!("line {seq}").as_bytes());
@@ -434,7 +434,7 @@ fn leftover_of_a_deletion_does_not_block_opening() {
     let wal = Wal::open(dir.path()).unwrap();
     wal.stream("gone").unwrap().append("a").unwrap();
     wal.stream("kept").unwrap().append("b").unwrap();
-    // A file system's own, or somebody's.
+    // Names of a file system, or of a user.
     std::fs::create_dir(dir.path().join("streams/gone/.snapshot")).unwrap();
     let error = wal.delete_stream("gone").unwrap_err();
     assert!(error.kind() == ErrorKind::Io && error.to_string().contains(".snapshot"), "{error}");

@@ -1,8 +1,8 @@
-//! Real file systems, filled to the last block: what was acknowledged is kept, dropping entries
-//! makes room, and work goes on.
+//! Real file systems that are filled to the last block: acknowledged entries are kept, dropping
+//! entries makes room, and appends continue.
 //!
-//! Needs root, to mount them; without it, or without the tool that makes one, a test says so and is
-//! done.
+//! The tests mount file systems, which needs root. Without it, or without the tool that creates
+//! one, a test prints a line and passes.
 
 use std::fs;
 use std::io::Write;
@@ -17,17 +17,17 @@ use stratawal::{Durability, ErrorKind, Options, Stream, StreamOptions, Wal};
 use stratawal_storage::{Storage, UnixStorage};
 use tempfile::TempDir;
 
-/// A file system of its own, until it is dropped.
+/// A file system that is unmounted when this is dropped.
 struct Volume {
     dir: TempDir,
 }
 
 impl Volume {
-    /// `kind` as `mount` knows it, of so many MiB; `None`, with a line that says why, where that
-    /// cannot be.
+    /// Creates a file system of this `kind`, as `mount` names it, of so many MiB. Returns `None`,
+    /// after a line with the reason, where that is not possible.
     fn mount(kind: &str, mib: u64) -> Option<Self> {
         let skip = |why: &str| {
-            // Past the test harness, which shows nothing of a test that passes.
+            // Bypasses the test harness, which hides the output of a test that passes.
             let _ = writeln!(std::io::stderr(), "\nskipped: a full {kind}: {why}");
             None
         };
@@ -60,7 +60,7 @@ impl Volume {
         self.dir.path().join("mnt")
     }
 
-    /// Leaves about so much room.
+    /// Fills the file system and leaves about so many bytes of room.
     fn fill_up_to(&self, left: u64) {
         let mut file = fs::File::create(self.path().join("filler")).unwrap();
         while self.free() > left {
@@ -92,8 +92,8 @@ fn entry(seq: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// Appends ever shorter entries until not even the shortest fits; answers one past the last that
-/// was acknowledged.
+/// Appends shorter and shorter entries until the shortest does not fit. Returns one past the last
+/// acknowledged seq.
 fn append_until_full(stream: &Stream) -> u64 {
     let mut end = stream.next_seq();
     for len in [20_000, 3000, 300, 8] {
@@ -101,9 +101,8 @@ fn append_until_full(stream: &Stream) -> u64 {
             match stream.append(entry(stream.next_seq(), len)) {
                 Ok(seq) => end = seq + 1,
                 Err(error) => {
-                    // A file system that copies on writing is found full in mid-write. What is
-                    // there is known after the next recovery, which is with the next append that
-                    // there is room for.
+                    // A copy-on-write file system may be found full during the write. The next
+                    // append that has room recovers the stream, and then its entries are known.
                     let full = error.kind() == ErrorKind::Full
                         || error.kind() == ErrorKind::Poisoned && error.to_string().contains("a full disk stopped");
                     assert!(full, "{error}");
@@ -115,7 +114,8 @@ fn append_until_full(stream: &Stream) -> u64 {
     end
 }
 
-/// All from `first` to before `acknowledged` are there, or more; answers one past the last.
+/// Checks that at least the entries from `first` to before `acknowledged` exist. Returns one past
+/// the last.
 fn holds(stream: &Stream, first: u64, acknowledged: u64) -> u64 {
     assert_eq!(stream.first_seq(), first);
     let mut seq = first;
@@ -146,19 +146,19 @@ fn is_filled_cut_and_gone_on_with(kind: &str, mib: u64, left: u64) {
     assert!(end_a > 50, "{end_a}");
     holds(&a, 0, end_a);
     seen_beside(&volume, "a", 0, end_a);
-    // Without closing, on the full disk: opened again, and read.
+    // The stream is opened again on the full disk, without a close, and read.
     drop((a, b, wal));
     let wal = open(&volume);
     let a = wal.stream("a").unwrap();
     let b = wal.stream("b").unwrap();
     let end_a = holds(&a, 0, end_a);
     holds(&b, 0, end_b);
-    // Dropping entries works while it is full, and makes room.
+    // Entries can be dropped while the disk is full, which makes room.
     let first = end_a / 2;
     a.truncate_before(first).unwrap();
     holds(&a, first, end_a);
     a.append(entry(a.next_seq(), 3000)).unwrap();
-    // All of them, when it is full again; and from the end.
+    // All entries are dropped when the disk is full again, and some from the end.
     append_until_full(&a);
     a.truncate_before(a.next_seq() - 1).unwrap();
     a.truncate_from(a.next_seq() - 1).unwrap();
@@ -167,7 +167,7 @@ fn is_filled_cut_and_gone_on_with(kind: &str, mib: u64, left: u64) {
     let end_b = append_until_full(&b);
     let _ = wal.close();
     drop((a, b, wal));
-    // Room again.
+    // Now the disk has room.
     fs::remove_file(volume.path().join("filler")).unwrap();
     let wal = open(&volume);
     let a = wal.stream("a").unwrap();
@@ -183,13 +183,13 @@ fn is_filled_cut_and_gone_on_with(kind: &str, mib: u64, left: u64) {
     seen_beside(&volume, "b", 0, end_b + 100);
 }
 
-/// Where a child finds its file system, if this process is one.
+/// The variable with the directory of the file system; it makes this process the child.
 const CHILD: &str = "STRATAWAL_VOLUMES_CHILD";
 
-/// Reads through mappings, in this process and as another would, while the disk fills up.
+/// Reads through mappings, as the writer and as another process, while the disk fills up.
 fn maps_while_it_fills(path: &Path) {
     let options = Options::new().stream_defaults(StreamOptions::new().segment_bytes(256 << 10));
-    // SAFETY: the file system is this test's own, and nobody else is at the files.
+    // SAFETY: the file system belongs to this test, and no other process uses its files.
     #[allow(unsafe_code)]
     let options = unsafe { options.map_reads() };
     let wal = options.open(path.join("log")).unwrap();
@@ -217,7 +217,7 @@ fn maps_while_it_fills(path: &Path) {
             }
         });
         let end = append_until_full(&stream);
-        // And while it stays so.
+        // Reads also while the disk stays full.
         thread::sleep(Duration::from_millis(200));
         done.store(true, Ordering::Relaxed);
         end

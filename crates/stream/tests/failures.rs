@@ -1,23 +1,18 @@
-//! What a failing storage makes of a stream: kinds of errors, nobody hangs, recovery goes on.
+//! A storage that fails: the kinds of errors, no thread waits forever, and recovery can be
+//! repeated.
+
+mod common;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
 
+use common::{open_with, simulated};
 use stratawal_storage::Storage;
-use stratawal_stream::{Durability, ErrorKind, Location, LogContext, StreamLog, StreamOptions, Visibility};
+use stratawal_stream::{Durability, ErrorKind, StreamLog, StreamOptions, Visibility};
 use stratawal_testkit::{Fault, Faults, SimStorage};
 
 fn open(sim: &SimStorage) -> StreamLog {
-    let env = Arc::new(LogContext::new(Arc::new(sim.clone())));
-    StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::new()).expect("opens")
-}
-
-fn simulated() -> SimStorage {
-    let sim = SimStorage::new(1);
-    sim.create_dir(Path::new("/streams")).unwrap();
-    sim.sync_dir(Path::new("/")).unwrap();
-    sim
+    open_with(sim.clone(), StreamOptions::new()).expect("the stream opens")
 }
 
 fn fail(sim: &SimStorage, after: u64, forever: bool) {
@@ -27,7 +22,7 @@ fn fail(sim: &SimStorage, after: u64, forever: bool) {
 #[test]
 fn failed_write_or_sync_poisons_the_stream() {
     for after in 0..3 {
-        let sim = simulated();
+        let sim = simulated(1);
         let log = open(&sim);
         log.append(b"first", Durability::Synced).unwrap();
         fail(&sim, after, false);
@@ -40,7 +35,7 @@ fn failed_write_or_sync_poisons_the_stream() {
             assert_eq!(refused.kind(), ErrorKind::Poisoned, "{after}");
             assert!(refused.to_string().contains("Input/output error"), "{refused}");
         }
-        let read = log.get(0, Visibility::Stable).unwrap().expect("what is settled is read");
+        let read = log.get(0, Visibility::Stable).unwrap().expect("a stable entry is read");
         assert_eq!(&read.data()[..], b"first");
         log.reopen().unwrap();
         let next = log.next_seq();
@@ -52,7 +47,7 @@ fn failed_write_or_sync_poisons_the_stream() {
 
 #[test]
 fn failed_segment_creation_does_not_poison() {
-    let sim = simulated();
+    let sim = simulated(1);
     let log = open(&sim);
     fail(&sim, 0, false);
     let error = log.append(b"first", Durability::Synced).unwrap_err();
@@ -62,7 +57,7 @@ fn failed_segment_creation_does_not_poison() {
 
 #[test]
 fn failed_recovery_can_be_tried_again() {
-    let sim = simulated();
+    let sim = simulated(1);
     let log = open(&sim);
     log.append(b"first", Durability::Synced).unwrap();
     fail(&sim, 0, true);
@@ -79,21 +74,21 @@ fn failed_recovery_can_be_tried_again() {
 
 #[test]
 fn panicking_storage_blocks_no_thread() {
-    let sim = simulated();
+    let sim = simulated(1);
     let log = open(&sim);
     log.append(b"first", Durability::Synced).unwrap();
     // The leader unwinds out of its write.
     sim.watch(|_| panic!("the storage panics"));
     assert!(catch_unwind(AssertUnwindSafe(|| log.append(b"second", Durability::Synced))).is_err());
     assert_eq!(log.append(b"third", Durability::Synced).unwrap_err().kind(), ErrorKind::Poisoned);
-    // So does recovery; the stream stays as it is.
+    // Recovery unwinds, too, and the stream stays poisoned.
     assert!(catch_unwind(AssertUnwindSafe(|| log.reopen())).is_err());
     assert_eq!(log.append(b"third", Durability::Synced).unwrap_err().kind(), ErrorKind::Poisoned);
     sim.unwatch();
     log.reopen().unwrap();
     let next = log.next_seq();
     assert_eq!(log.append(b"third", Durability::Synced).unwrap(), next);
-    // And one that unwinds where it holds the lock, too: a rotation.
+    // A rotation unwinds while it holds the lock.
     let big = vec![7; 65 << 20];
     log.append(&big, Durability::Buffered).unwrap();
     sim.watch(|_| panic!("the storage panics"));
@@ -105,13 +100,13 @@ fn panicking_storage_blocks_no_thread() {
 
 #[test]
 fn failed_stream_stays_closed_after_a_close() {
-    let sim = simulated();
+    let sim = simulated(1);
     let log = open(&sim);
     log.append(b"first", Durability::Synced).unwrap();
     fail(&sim, 0, false);
     log.append(b"second", Durability::Synced).unwrap_err();
     assert_eq!(log.close().unwrap_err().kind(), ErrorKind::Poisoned);
-    // Somebody else may have it by now.
+    // Another process may own the stream by now.
     let owner = open(&sim);
     let seq = owner.append(b"the owner's", Durability::Synced).unwrap();
     assert_eq!(log.reopen().unwrap_err().kind(), ErrorKind::Closed);
@@ -121,7 +116,7 @@ fn failed_stream_stays_closed_after_a_close() {
 
 #[test]
 fn recovery_without_the_directory_is_damage() {
-    let sim = simulated();
+    let sim = simulated(1);
     let log = open(&sim);
     log.append(b"first", Durability::Synced).unwrap();
     fail(&sim, 0, false);

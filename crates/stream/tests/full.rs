@@ -1,4 +1,5 @@
-//! A full disk: appends are refused whole, nothing is lost, and work goes on once there is room.
+//! A full disk: appends are refused as a whole, no entry is lost, and the stream continues once
+//! there is room.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -34,11 +35,11 @@ fn full_disk_refuses_whole_appends_until_room() {
             }
         };
         assert_eq!(error.kind(), ErrorKind::Full, "{error}");
-        // Refused again, without a seq being given; reads go on.
+        // A second append is refused, too, and gets no seq. Reads continue.
         assert_eq!(log.append(&entry, Durability::Flushed).unwrap_err().kind(), ErrorKind::Full);
         assert_eq!(log.next_seq(), appended);
         assert_eq!(log.iter(.., Visibility::Stable).filter(Result::is_ok).count() as u64, appended);
-        // What a process that dies now would find.
+        // The stream as it is found if this process dies now.
         let found = open(&storage.snapshot().with_capacity(u64::MAX));
         assert_eq!(found.next_seq(), appended);
         assert!(storage.free_space(Path::new("/")).unwrap() < 64 << 10);
@@ -91,7 +92,7 @@ fn crashed_stream_is_read_on_a_full_disk() {
 
 #[test]
 fn disk_full_at_a_write_or_sync_loses_nothing() {
-    // As a file system does that copies on write: the space that was booked is not to be had.
+    // A copy-on-write file system may be full although space was preallocated.
     for after in 0..4 {
         let sim = SimStorage::new(1);
         sim.create_dir(Path::new("/streams")).unwrap();
@@ -137,7 +138,7 @@ fn the_reserve_is_made_again_by_the_next_segment() {
     assert_eq!(reserve(), RESERVE_LEN);
     storage.remove_file(Path::new("/RESERVE")).unwrap();
     let used = u64::MAX - storage.free_space(Path::new("/")).unwrap();
-    // Room for a part of it, and for a segment.
+    // Room for a part of the reserve, and for a segment.
     let _full = storage.clone().with_capacity(used + (40 << 10));
     while log.stats().unwrap().segments == 1 {
         log.append(&entry, Durability::Synced).unwrap();
@@ -148,7 +149,7 @@ fn the_reserve_is_made_again_by_the_next_segment() {
         log.append(&entry, Durability::Synced).unwrap();
     }
     assert_eq!(reserve(), RESERVE_LEN);
-    // Also where somebody removed it.
+    // The reserve is also created again after it was removed.
     storage.remove_file(Path::new("/RESERVE")).unwrap();
     while log.stats().unwrap().segments == 3 {
         log.append(&entry, Durability::Synced).unwrap();
@@ -156,7 +157,7 @@ fn the_reserve_is_made_again_by_the_next_segment() {
     assert_eq!(reserve(), RESERVE_LEN);
 }
 
-/// How much the emergency reserve at `/RESERVE` takes of the disk.
+/// How many bytes of the disk the emergency reserve at `/RESERVE` takes.
 fn reserve_bytes(storage: &MemoryStorage) -> u64 {
     storage.open(Path::new("/RESERVE"), Access::Read).and_then(|file| file.allocated()).unwrap_or(0)
 }
@@ -183,7 +184,7 @@ fn appends_on_a_full_disk_keep_the_reserve() {
     assert_eq!(refused.map(|e| e.kind()), Some(ErrorKind::Full), "a rotation needs a new file");
     assert_eq!(log.stats().unwrap().segments, 1);
     assert_eq!(reserve_bytes(&storage), RESERVE_LEN);
-    // Nor does another stream.
+    // Another stream does not use the reserve either.
     let env = Arc::new(LogContext::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE"));
     let other = StreamLog::open(env, Location::new("/streams", "t"), StreamOptions::new()).unwrap();
     assert_eq!(other.append(&entry, Durability::Synced).unwrap_err().kind(), ErrorKind::Full);
@@ -342,9 +343,10 @@ fn dropping_all_entries_frees_the_active_segment() {
         assert_eq!((log.durable_seq(), log.end_seq(Visibility::Stable)), (end, end));
         let truncated = ErrorKind::Truncated { first_seq: end };
         assert_eq!(log.get(end - 1, Visibility::Stable).unwrap_err().kind(), truncated);
-        // It has the file open: it reads on, or finds the entries dropped, and not cut.
+        // The iterator has the file open: it continues, or reports that the entries were dropped,
+        // not cut.
         assert!(iter.filter_map(Result::err).all(|error| error.kind() == truncated));
-        // As a process finds it where this one dies now.
+        // The stream as another process finds it if this one dies now.
         let dead = storage.snapshot().with_capacity(u64::MAX);
         let found = open(Arc::new(LogContext::new(Arc::new(dead))));
         assert_eq!((found.first_seq(), found.next_seq()), (end, end));

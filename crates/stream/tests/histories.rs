@@ -1,6 +1,6 @@
-//! Two copies of one stream that were both continued, and their files mixed. Each mixture is one of
-//! the two streams, to the entry, or it is damage; then both segments that do not fit are named,
-//! and no file is changed.
+//! Mixtures of the files of two copies of one stream that were both continued. Each mixture is
+//! exactly one of the two streams, or it is damage. Then the error names both segments that do not
+//! fit, and no file is changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -15,7 +15,7 @@ use stratawal_stream::{
 
 const DIR: &str = "/streams/s";
 
-/// What is done to a copy. `Kill` and `Close` end a life, and another begins.
+/// A step of a copy. `Kill` and `Close` end a life, and another begins.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Append(u64),
@@ -53,8 +53,8 @@ fn entry(copy: u8, seq: u64, alike: bool) -> Vec<u8> {
     bytes
 }
 
-/// Continues a copy of `storage`: its random numbers are its own, and its clock unless `alike`.
-/// Killed at the end, unless the last step is `Close`.
+/// Continues a copy of `storage`, with its own random numbers, and with its own clock unless
+/// `alike`. The copy is killed at the end, unless the last step is `Close`.
 fn continued(storage: &MemoryStorage, copy: u8, steps: &[Step], alike: bool) -> MemoryStorage {
     let mut storage = storage.snapshot().with_seed(u64::from(copy));
     if !alike {
@@ -115,7 +115,7 @@ fn content(storage: &MemoryStorage, read_only: bool) -> Result<Content, Error> {
 #[derive(Default, Debug)]
 struct Found {
     mixtures: usize,
-    /// Refused as not of one history.
+    /// Mixtures that were refused as two histories.
     histories: usize,
     wrong: Vec<String>,
 }
@@ -194,9 +194,8 @@ impl Found {
     }
 }
 
-/// Whether all these entries are those of one of the two. Entries that this one has dropped from
-/// its beginning may be among them: the file with that START may be one of the files that are not
-/// read.
+/// Whether all these entries belong to one of the two streams. Entries that this stream has dropped
+/// from its beginning may be among them, because the file with that START may not be read.
 fn is_of_one(entries: impl Iterator<Item = Entry>, lawful: &[Content; 2]) -> bool {
     let found: Vec<_> = entries.collect();
     lawful.iter().any(|(first, entries)| {
@@ -207,7 +206,7 @@ fn is_of_one(entries: impl Iterator<Item = Entry>, lawful: &[Content; 2]) -> boo
     })
 }
 
-/// A fault of the error itself.
+/// Why the error itself is wrong, if it is.
 fn fault_of(error: &Error, mixed: &Files) -> Option<&'static str> {
     match error.damage() {
         Some(DamageKind::History) => {
@@ -226,7 +225,7 @@ fn new() -> MemoryStorage {
     storage
 }
 
-/// Every two of these lives, after every one of those.
+/// Every two of these lives, after each of the lives before.
 fn all_pairs() -> Found {
     let before: [&[Step]; 4] = [
         &[Append(2), Kill],

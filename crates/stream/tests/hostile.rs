@@ -1,5 +1,5 @@
-//! Files that somebody wrote to do harm, every checksum right: an error, or less, but no panic, no
-//! endless work, no memory beyond what is there.
+//! Forged files with valid checksums cause an error or are read, but never a panic, endless work,
+//! or more memory than the files have bytes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use stratawal_stream::{
 
 const SALT: Salt = Salt(99);
 
-/// A segment file in the making.
+/// A segment file that is being forged.
 struct Forged {
     header: SegmentHeader,
     bytes: Vec<u8>,
@@ -65,7 +65,7 @@ impl Forged {
         self
     }
 
-    /// Makes the checksum of the frame header at `at` right again.
+    /// Makes the checksum of the frame header at `at` valid again.
     fn reseal(mut self, at: usize) -> Self {
         let mut sum = PayloadChecksum::new();
         sum.update(&SALT.0.to_le_bytes());
@@ -75,7 +75,7 @@ impl Forged {
         self
     }
 
-    /// As long as a file being written is.
+    /// Extends the file to the length of one that is being written.
     fn padded(mut self) -> Self {
         self.bytes.resize(16384 + 8, 0);
         self
@@ -90,7 +90,7 @@ impl Forged {
         storage
     }
 
-    /// Opened by a reader, which must not panic either, and then for writing.
+    /// Opens the file as a reader, which must not panic either, and then for writing.
     fn open(&self) -> Result<(StreamLog, MemoryStorage)> {
         let storage = self.storage();
         if let Ok(reader) = open(&storage, true) {
@@ -116,7 +116,7 @@ fn open(storage: &MemoryStorage, read_only: bool) -> Result<StreamLog> {
     StreamLog::open(Arc::new(env), Location::new("/streams", "s"), StreamOptions::new())
 }
 
-/// Salvages the stream, which has to end, and to be in order of seq.
+/// Salvages the stream. Checks that this ends and that the seqs rise.
 fn salvage_all(storage: &MemoryStorage) -> Vec<Salvaged> {
     let env = Arc::new(LogContext::new(Arc::new(storage.clone())).read_only(true));
     let mut items = Vec::new();
@@ -136,7 +136,7 @@ fn salvage_all(storage: &MemoryStorage) -> Vec<Salvaged> {
     items
 }
 
-/// An append behind it is acknowledged only if it is there afterwards.
+/// Checks that an append is acknowledged only if the entry exists when the stream is opened again.
 fn goes_on(log: &StreamLog, storage: &MemoryStorage) {
     let seq = log.append(b"after", Durability::Synced).unwrap();
     let again = open(&storage.snapshot(), false).unwrap();
@@ -257,7 +257,7 @@ fn malformed_entry_table_damages_its_frame() {
     }
 }
 
-/// Reads no frame of more than 64 KiB, of which the first in the log is one.
+/// Opens a stream whose first frame is longer than the bound for reading, which is 64 KiB.
 fn a_frame_over_the_bound_is_read() -> bool {
     let mut forged = Forged::begin(0);
     let place = forged.place();

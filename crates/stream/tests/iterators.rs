@@ -1,25 +1,28 @@
-//! Iterators that are held across whatever happens to a stream: cuts, dropped beginnings,
-//! rotations, failures and the recovery from them. Used from both ends and by runs, each answers
-//! what it saw when it was made, or says why it does not.
+//! Iterators that are held while a stream changes: cuts, dropped beginnings, rotations, failures
+//! and the recovery from them. Read from both ends and by runs, each returns the entries that
+//! existed when it was made, or an error with the reason.
 
-use std::collections::{BTreeMap, VecDeque};
+mod common;
+
+use std::collections::VecDeque;
 use std::io;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use common::durability_of;
 use stratawal_storage::{Access, MemoryStorage, Storage};
 use stratawal_stream::{
     Batch, Durability, Entry, ErrorKind, Iter, Location, LogContext, Result, StreamLog, StreamOptions, Visibility,
 };
-use stratawal_testkit::{HookedStorage, Operation, Rng};
+use stratawal_testkit::{Change, HookedStorage, Level, Operation, Rng, StreamModel, entry};
 
 fn storage() -> HookedStorage {
     storage_with_ticks(1)
 }
 
-/// The clock moves by so many microseconds when it is looked at.
+/// A storage whose clock rises by so many microseconds each time it is read.
 fn storage_with_ticks(step: u64) -> HookedStorage {
     let storage = MemoryStorage::new().with_clock(1_000_000, step);
     storage.create_dir(Path::new("/streams")).unwrap();
@@ -31,7 +34,7 @@ fn open(storage: &HookedStorage, options: StreamOptions) -> StreamLog {
     StreamLog::open(env, Location::new("/streams", "s"), options).unwrap()
 }
 
-/// The operation fails, after so many that do not.
+/// Makes the operation fail after so many successful ones.
 fn fail(storage: &HookedStorage, which: Operation, after: u64) {
     let left = AtomicU64::new(after);
     storage.set(move |operation, _| {
@@ -96,7 +99,7 @@ fn run_spans_frames_of_one_tick() {
                 seq += 1;
             }
             runs += 1;
-            // The one behind a run is found by `next`, too.
+            // The entry after a run is also returned by `next`.
             if let Some(next) = iter.next() {
                 let next = next.unwrap();
                 assert_eq!((next.seq(), &next.data()[..]), (seq, &entry(seq)[..]));
@@ -162,58 +165,49 @@ fn iterator_survives_a_lossless_recovery() {
         log.reopen().unwrap();
         assert_eq!(log.next_seq(), 20);
         assert!((5..9).all(|i| iter.next().unwrap().unwrap().seq() == i));
-        // What waited goes into another segment.
+        // The entries that waited go into another segment.
         log.sync().unwrap();
         assert_eq!(seqs(&mut iter, runs).unwrap(), (9..20).collect::<Vec<_>>(), "by runs: {runs}");
     }
 }
 
-/// An entry that was appended.
-#[derive(Clone)]
-struct Appended {
-    data: Vec<u8>,
-    ends_batch: bool,
-}
-
-/// An iterator, and what it has to answer.
+/// An iterator, and the entries that it must return.
 struct Held {
     iter: Iter,
-    entries: BTreeMap<u64, Appended>,
+    model: StreamModel,
     front: u64,
     back: u64,
-    /// The lowest cut since it was made.
+    /// The lowest end to which the stream was cut since the iterator was made.
     cut: u64,
     done: bool,
 }
 
-/// A stream, what is in it, and who reads it.
+/// A stream, its model, and the iterators that are held.
 struct Program {
     rng: Rng,
     storage: HookedStorage,
     log: StreamLog,
-    entries: BTreeMap<u64, Appended>,
-    start: u64,
-    end: u64,
+    model: StreamModel,
     appended: u64,
     held: VecDeque<Held>,
-    /// What happened, for a failure.
-    told: Vec<String>,
+    /// The steps so far, for the message of a failure.
+    steps: Vec<String>,
 }
 
 impl Program {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        // Where it stands still, many frames are of one tick.
+        // Without a step of the clock, many frames have the same timestamp.
         let storage = storage_with_ticks(rng.below(2));
         let options = StreamOptions::new()
             .segment_bytes((64 << 10) << rng.below(2))
             .frame_bytes([64, 600, 6000][usize::try_from(rng.below(3)).unwrap()])
             .durability(if rng.below(2) == 0 { Durability::Synced } else { Durability::Flushed });
         let log = open(&storage, options);
-        let entries = BTreeMap::new();
+        let model = StreamModel::default();
         let held = VecDeque::new();
-        let told = Vec::new();
-        Self { rng, storage, log, entries, start: 0, end: 0, appended: 0, held, told }
+        let steps = Vec::new();
+        Self { rng, storage, log, model, appended: 0, held, steps }
     }
 
     fn pick<T: Copy>(&mut self, of: &[T]) -> T {
@@ -223,62 +217,63 @@ impl Program {
     fn step(&mut self) {
         match self.rng.below(100) {
             0..35 => self.append(),
-            35..42 => self.log.sync().unwrap(),
+            35..42 => {
+                self.log.sync().unwrap();
+                self.model.acknowledged(Level::Synced);
+            }
             42..47 => self.truncate_from(),
             47..50 => self.truncate_before(),
             50..56 => self.fail_and_recover(),
             56..68 => self.hold(),
             _ => self.read(),
         }
-        assert_eq!((self.log.first_seq(), self.log.next_seq()), (self.start, self.end), "{:#?}", self.told);
+        let expected = (self.model.first_seq(), self.model.next_seq());
+        assert_eq!((self.log.first_seq(), self.log.next_seq()), expected, "{:#?}", self.steps);
     }
 
     fn append(&mut self) {
         let count = self.pick(&[1, 1, 1, 3, 20]);
         let len = self.pick(&[0, 8, 300, 3_000, 14_000]);
-        let durability = self.pick(&[Durability::Buffered, Durability::Flushed, Durability::Synced]);
-        self.told.push(format!("append {count} of {len}, {durability:?}, at {}", self.end));
+        let level = self.pick(&[Level::Buffered, Level::Flushed, Level::Synced]);
+        let end = self.model.next_seq();
+        self.steps.push(format!("append {count} of {len}, {level:?}, at {end}"));
+        let tags = self.appended..self.appended + count;
+        self.appended = tags.end;
+        self.model.begin(Change::Append(tags.clone().map(|tag| (tag, 8 + len)).collect()));
         let mut batch = Batch::new();
-        for seq in self.end..self.end + count {
-            self.appended += 1;
-            let mut data = self.appended.to_le_bytes().to_vec();
-            data.resize(8 + len, seq as u8);
-            batch.push(&data);
-            self.entries.insert(seq, Appended { data, ends_batch: seq + 1 == self.end + count });
-        }
+        tags.clone().for_each(|tag| batch.push(entry(tag, 8 + len)));
         let seqs = match count {
-            1 => self.log.append(&self.entries[&self.end].data, durability).map(|seq| seq..seq + 1),
-            _ => self.log.append_batch(&batch, durability),
+            1 => self.log.append(&entry(tags.start, 8 + len), durability_of(level)).map(|seq| seq..seq + 1),
+            _ => self.log.append_batch(&batch, durability_of(level)),
         };
-        assert_eq!(seqs.unwrap(), self.end..self.end + count);
-        self.end += count;
+        assert_eq!(seqs.unwrap(), end..self.model.next_seq());
+        self.model.done(level);
     }
 
-    fn cut_to(&mut self, next: u64) {
-        if next < self.end {
-            self.entries.split_off(&next);
-            if let Some(mut last) = self.entries.last_entry() {
-                last.get_mut().ends_batch = true;
-            }
-            self.end = next;
-            self.held.iter_mut().for_each(|held| held.cut = held.cut.min(next));
+    fn note_cut(&mut self, end_before: u64) {
+        let end = self.model.next_seq();
+        if end < end_before {
+            self.held.iter_mut().for_each(|held| held.cut = held.cut.min(end));
         }
     }
 
     fn truncate_from(&mut self) {
-        let next = self.end - self.rng.below((self.end - self.start).min(12) + 1);
-        self.told.push(format!("truncate from {next}"));
+        let end = self.model.next_seq();
+        let next = end - self.rng.below((end - self.model.first_seq()).min(12) + 1);
+        self.steps.push(format!("truncate from {next}"));
         self.log.truncate_from(next).unwrap();
-        self.cut_to(next);
+        self.model.begin(Change::TruncateFrom(next));
+        self.model.done(Level::Buffered);
+        self.note_cut(end);
     }
 
     fn truncate_before(&mut self) {
-        let first = self.start + self.rng.below(self.end - self.start + 2);
-        self.told.push(format!("truncate before {first}"));
+        let start = self.model.first_seq();
+        let first = start + self.rng.below(self.model.next_seq() - start + 2);
+        self.steps.push(format!("truncate before {first}"));
         self.log.truncate_before(first).unwrap();
-        self.entries = self.entries.split_off(&first.max(self.start));
-        self.start = self.start.max(first);
-        self.end = self.end.max(first);
+        self.model.begin(Change::TruncateBefore(first));
+        self.model.done(Level::Buffered);
     }
 
     fn fail_and_recover(&mut self) {
@@ -288,41 +283,47 @@ impl Program {
         let failed = self.log.sync().map_err(|error| error.kind());
         self.storage.clear();
         self.log.reopen().unwrap();
-        self.told.push(format!("{which:?} fails: {failed:?}, {} entries, then {}", self.end, self.log.next_seq()));
-        self.cut_to(self.log.next_seq());
+        let end = self.model.next_seq();
+        let next = self.log.next_seq();
+        self.steps.push(format!("{which:?} fails: {failed:?}, {end} entries, then {next}"));
+        assert!(self.model.may_end_at(next), "{:#?}", self.steps);
+        self.model.end_at(next);
+        self.note_cut(end);
     }
 
     fn hold(&mut self) {
         let visibility = self.pick(&[Visibility::Accepted, Visibility::Stable]);
-        let front =
-            self.pick(&[self.start, self.start, self.start + self.rng.clone().below(self.end - self.start + 1)]);
+        let start = self.model.first_seq();
+        let live = self.model.next_seq() - start;
+        let front = self.pick(&[start, start, start + self.rng.clone().below(live + 1)]);
         let back = self.log.end_seq(visibility).max(front);
-        self.told.push(format!("iterator over {front}..{back}"));
-        let from = if front == self.start { Bound::Unbounded } else { Bound::Included(front) };
+        self.steps.push(format!("iterator over {front}..{back}"));
+        let from = if front == start { Bound::Unbounded } else { Bound::Included(front) };
         let iter = self.log.iter((from, Bound::Unbounded), visibility);
-        self.held.push_back(Held { iter, entries: self.entries.clone(), front, back, cut: u64::MAX, done: false });
+        self.held.push_back(Held { iter, model: self.model.clone(), front, back, cut: u64::MAX, done: false });
         if self.held.len() > 6 {
             self.held.pop_front();
         }
     }
 
     fn read(&mut self) {
+        let start = self.model.first_seq();
         for held in &mut self.held {
             for _ in 0..self.rng.below(6) {
                 let how = self.rng.below(5);
                 let right = match how {
-                    0..2 => held.next(self.start),
-                    2..4 => held.run(self.start),
-                    _ => held.next_back(self.start),
+                    0..2 => held.next(start),
+                    2..4 => held.run(start),
+                    _ => held.next_back(start),
                 };
-                assert!(right, "{}..{}, cut at {}, way {how}: {:#?}", held.front, held.back, held.cut, self.told);
+                assert!(right, "{}..{}, cut at {}, way {how}: {:#?}", held.front, held.back, held.cut, self.steps);
             }
         }
     }
 }
 
 impl Held {
-    /// Whether an end, or an error about `seq`, is as it should be.
+    /// Whether an end, or an error about `seq`, is the expected one.
     fn ends(&mut self, answer: Option<stratawal_stream::Error>, seq: u64, start: u64) -> bool {
         let right = match answer.map(|error| error.kind()) {
             None => self.done || self.front >= self.back,
@@ -345,12 +346,12 @@ impl Held {
         }
     }
 
-    /// Whether the iterator may return this. The last entry before a truncation ends its batch, in a
-    /// block that was read before perhaps not yet.
+    /// Whether the iterator may return this. The last entry before a cut ends its batch, but not yet
+    /// in a block that was read before the cut.
     fn has(&self, seq: u64, data: &[u8], ends_batch: bool) -> bool {
-        let appended = &self.entries[&seq];
+        let is_same = self.model.entry(seq).is_some_and(|expected| expected.check_data(seq, data).is_ok());
         let is_cut = seq + 1 == self.cut;
-        seq < self.cut && *data == appended.data && (ends_batch == appended.ends_batch || ends_batch && is_cut)
+        seq < self.cut && is_same && (ends_batch == self.model.ends_batch(seq) || ends_batch && is_cut)
     }
 
     fn is_at(&self, entry: &Entry, seq: u64) -> bool {

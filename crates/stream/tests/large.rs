@@ -27,7 +27,7 @@ fn simulated() -> SimStorage {
     sim
 }
 
-/// The entries of a batch of 1.2 MiB, each of other bytes.
+/// The entries of a batch of 1.2 MiB, each with other bytes.
 fn large(seed: u8) -> Vec<Vec<u8>> {
     (0..3).map(|i| vec![seed.wrapping_mul(3).wrapping_add(i); 420_000 + usize::from(i)]).collect()
 }
@@ -61,7 +61,7 @@ fn large_batch_keeps_its_order_among_appends() {
             let log = &log;
             let keep = &keep;
             scope.spawn(move || {
-                // With an end also where an append fails.
+                // The loop also ends where an append fails.
                 let began = Instant::now();
                 while log.next_seq() < ENTRIES && began.elapsed() < Duration::from_secs(60) {
                     let end = log.end_seq(Visibility::Accepted);
@@ -130,7 +130,7 @@ fn failed_large_batch_is_whole_or_absent() {
                 let refused = log.get(1, Visibility::Accepted).unwrap().map(|entry| entry.data().to_vec());
                 assert_eq!(refused.as_deref(), Some(&b"waits"[..]), "{fault:?} {after}");
             }
-            // Healthy after a refusal, which takes nothing of the batch.
+            // After a refusal no entry of the batch exists, and the stream is healthy.
             if appended.as_ref().is_err_and(|error| error.kind() != ErrorKind::Poisoned) {
                 assert_eq!(log.append(b"next", Durability::Synced).unwrap(), 2, "{fault:?} {after}");
                 continue;
@@ -158,7 +158,8 @@ fn crash_leaves_a_large_batch_whole_or_absent() {
         let sim = simulated();
         let log = open_with(Arc::new(sim.clone()), options.clone());
         log.append(b"first", Durability::Synced).unwrap();
-        // Each disk with the seq below which everything was acknowledged as durable when it was so.
+        // Each state of the disk, with the seq below which all entries were acknowledged as durable
+        // at that time.
         let durable = Arc::new(AtomicU64::new(1));
         let disks: Arc<Mutex<Vec<(Disk, u64)>>> = Arc::default();
         let seen = Arc::clone(&disks);
@@ -173,7 +174,7 @@ fn crash_leaves_a_large_batch_whole_or_absent() {
             }
         }
         sim.unwatch();
-        // How many entries may be there after a crash: none of a batch, or all of it.
+        // How many entries may exist after a crash: none of a batch, or all of it.
         let ends: Vec<usize> =
             batches.iter().scan(1, |end, batch| Some(std::mem::replace(end, *end + batch.len()))).collect();
         let all = [vec![vec![b"first".to_vec()]], batches.to_vec()].concat().concat();

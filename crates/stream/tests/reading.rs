@@ -150,7 +150,7 @@ fn every_way_to_read_returns_the_same_entries() {
         contents.check_reads(&format!("{what}, stable"), &log, Visibility::Stable, stable);
         contents.check_reads(&format!("{what}, accepted"), &log, Visibility::Accepted, 270);
         let reader = open_read_only(storage.clone()).unwrap();
-        // It syncs what the writer has written, and shows all of it.
+        // It syncs the entries that the writer has written, and shows all of them.
         let shown = reader.next_seq();
         assert!((stable..=270).contains(&shown), "{what}: {shown}");
         contents.check_reads(&format!("{what}, another process"), &reader, Visibility::Stable, shown);

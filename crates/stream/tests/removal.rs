@@ -80,13 +80,13 @@ fn appends_do_not_wait_for_the_removal_of_files() {
         thread::scope(|scope| {
             scope.spawn(|| truncate(&log));
             gate.await_one();
-            let (tell, told) = mpsc::channel();
+            let (report, done) = mpsc::channel();
             scope.spawn(|| {
                 let appended = log.append(b"x", Durability::Synced);
-                let _ = tell.send(appended.and_then(|seq| log.get(seq, Visibility::Stable)));
-                drop(tell);
+                let _ = report.send(appended.and_then(|seq| log.get(seq, Visibility::Stable)));
+                drop(report);
             });
-            let appended = told.recv_timeout(Duration::from_secs(10));
+            let appended = done.recv_timeout(Duration::from_secs(10));
             gate.open();
             let entry = appended.unwrap_or_else(|_| panic!("{name}: an append waits")).unwrap();
             assert_eq!(&entry.expect("it was appended").data()[..], b"x", "{name}");
@@ -111,19 +111,19 @@ fn appends_do_not_wait_for_a_recoverys_removals() {
     thread::scope(|scope| {
         scope.spawn(|| log.reopen().unwrap());
         gate.await_one();
-        let (tell, told) = mpsc::channel();
+        let (report, done) = mpsc::channel();
         scope.spawn(|| {
-            let _ = tell.send(log.append(b"x", Durability::Synced));
-            drop(tell);
+            let _ = report.send(log.append(b"x", Durability::Synced));
+            drop(report);
         });
-        let appended = told.recv_timeout(Duration::from_secs(10));
+        let appended = done.recv_timeout(Duration::from_secs(10));
         gate.open();
         appended.expect("the append does not wait").unwrap();
     });
     assert_eq!(log.first_seq(), 3);
 }
 
-/// Another process may own the files once one of these has returned.
+/// Another process may own the files once one of these calls has returned.
 #[test]
 fn close_delete_and_reopen_wait_for_removals() {
     let afterwards: [(&str, Act); 3] = [
@@ -167,7 +167,7 @@ fn file_that_stays_does_not_poison() {
         let path = PathBuf::from(DIR).join(&stays);
         let kept = path.clone();
         storage.set(move |operation, path| match operation {
-            // Also where the disk is full: nothing of it means that nothing was done.
+            // A full disk is reported in the same way, since the truncation was done.
             Operation::Remove if path == kept => Err(io::ErrorKind::StorageFull.into()),
             _ => Ok(()),
         });
@@ -175,7 +175,7 @@ fn file_that_stays_does_not_poison() {
         assert_eq!(error.kind(), ErrorKind::Io, "{name}: {error}");
         let text = error.to_string();
         assert!(text.contains("the entries are dropped") && text.contains(&*path.to_string_lossy()), "{name}: {text}");
-        // They are dropped, the other files are removed, and the stream continues.
+        // The entries are dropped, the other files are removed, and the stream continues.
         let (expected, still_there_len) = match name {
             "before" => ((2, 4), 3),
             "from" => ((0, 1), 2),
@@ -186,11 +186,11 @@ fn file_that_stays_does_not_poison() {
         let left = names(&storage, DIR);
         let still_there: Vec<_> = before.iter().filter(|name| left.contains(name)).collect();
         assert!(still_there.contains(&&stays) && still_there.len() == still_there_len, "{name}: {left:?}");
-        // The next opening does without it, too, and does not report it as removed.
+        // The next opening cannot remove the file either, and does not report it as removed.
         let again = open(&storage);
         assert_eq!((again.first_seq(), again.next_seq()), (expected.0, expected.1 + 1), "{name}");
         assert!(!again.report().removed_segments.contains(&stays), "{name}");
-        // The next truncation removes it.
+        // The next truncation removes the file.
         storage.clear();
         again.truncate_before(again.next_seq()).unwrap();
         assert!(!names(&storage, DIR).contains(&stays), "{name}");
@@ -297,7 +297,7 @@ fn deletion_whose_rename_took_effect_is_done() {
     let log = stream(&storage);
     fail_after_effect(&storage, &sim, Operation::Rename, "s");
     assert!(log.delete().unwrap());
-    // What is acknowledged from here on would be in a directory that is gone.
+    // Entries acknowledged from now on would be in a directory that was removed.
     assert_eq!(log.append(b"x", Durability::Synced).unwrap_err().kind(), ErrorKind::Missing);
     assert!(!after_power_loss(&sim).exists());
 }

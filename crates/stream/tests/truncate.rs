@@ -1,24 +1,20 @@
-//! Dropping entries from both ends, on full disks too, and what readers see of it.
+//! Truncation of both ends, also on a full disk, as the writer and its readers see it.
+
+mod common;
 
 use std::path::Path;
 use std::sync::Arc;
 
+use common::{location, memory, seqs};
 use stratawal_storage::{MemoryStorage, Storage};
 use stratawal_stream::{
-    Batch, Durability, Entry, ErrorKind, Iter, Location, LogContext, Salvaged, StreamLog, StreamOptions, Visibility,
-    salvage,
+    Batch, Durability, Entry, ErrorKind, LogContext, Salvaged, StreamLog, StreamOptions, Visibility, salvage,
 };
-
-fn storage() -> MemoryStorage {
-    let storage = MemoryStorage::new();
-    storage.create_dir(Path::new("/streams")).unwrap();
-    storage
-}
 
 fn open(storage: &MemoryStorage) -> StreamLog {
     let env = LogContext::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE");
     let options = StreamOptions::new().segment_bytes(64 << 10);
-    StreamLog::open(Arc::new(env), Location::new("/streams", "s"), options).expect("opens")
+    StreamLog::open(Arc::new(env), location(), options).expect("opens")
 }
 
 fn fill(log: &StreamLog, entries: u64) {
@@ -28,22 +24,10 @@ fn fill(log: &StreamLog, entries: u64) {
     log.sync().unwrap();
 }
 
-/// When the entry at `seq` was appended, in microseconds.
+/// The timestamp of the entry `seq`, in microseconds.
 fn time(log: &StreamLog, seq: u64) -> u64 {
     let time = log.get(seq, Visibility::Stable).unwrap().unwrap().timestamp();
     u64::try_from(time.duration_since(std::time::UNIX_EPOCH).unwrap().as_micros()).unwrap()
-}
-
-/// The seqs that an iterator yields, and the error that ends it.
-fn seqs(iter: Iter) -> (Vec<u64>, Option<ErrorKind>) {
-    let mut seqs = Vec::new();
-    for entry in iter {
-        match entry {
-            Ok(entry) => seqs.push(entry.seq()),
-            Err(error) => return (seqs, Some(error.kind())),
-        }
-    }
-    (seqs, None)
 }
 
 fn holds(log: &StreamLog, first: u64, next: u64) {
@@ -58,11 +42,12 @@ fn holds(log: &StreamLog, first: u64, next: u64) {
 
 #[test]
 fn both_ends_are_exact_to_the_entry_and_stay_so() {
-    let storage = storage();
+    let storage = memory();
     let log = open(&storage);
     fill(&log, 300);
     let mut ends = (0, 300);
-    // Within a segment, at its borders, over many, nothing at all, to the end, on an empty stream.
+    // Truncations within a segment, at its borders, over several segments, of nothing, to the end,
+    // and of an empty stream.
     for (before, from) in [(1, 299), (1, 299), (63, 230), (64, 200), (65, 199), (150, 150), (150, 150)] {
         log.truncate_before(before).unwrap();
         log.truncate_from(from).unwrap();
@@ -77,7 +62,7 @@ fn both_ends_are_exact_to_the_entry_and_stay_so() {
 
 #[test]
 fn cut_may_split_a_frame_and_a_batch() {
-    let storage = storage();
+    let storage = memory();
     let log = open(&storage);
     let batch: Batch = (0..50).map(|i: u32| i.to_le_bytes()).collect();
     log.append_batch(&batch, Durability::Synced).unwrap();
@@ -89,8 +74,8 @@ fn cut_may_split_a_frame_and_a_batch() {
     holds(&again, 10, 21);
     assert_eq!(&again.get(19, Visibility::Stable).unwrap().unwrap().data()[..], 19_u32.to_le_bytes());
     assert_eq!(&again.get(20, Visibility::Stable).unwrap().unwrap().data()[..], b"other");
-    // The frame that holds 19 holds what was 20 before the cut, too, and what was dropped from the
-    // beginning.
+    // The frame of entry 19 also holds the entry 20 of before the cut, and entries that were
+    // dropped from the beginning.
     for seqs in [&[10, 9][..], &[9, 10]] {
         let refused = again.get_many(seqs, Visibility::Stable).unwrap_err().kind();
         assert_eq!(refused, ErrorKind::Truncated { first_seq: 10 });
@@ -106,9 +91,9 @@ fn cut_may_split_a_frame_and_a_batch() {
 
 #[test]
 fn truncation_beyond_the_end_begins_there() {
-    let storage = storage();
+    let storage = memory();
     let log = open(&storage);
-    // Of a stream that is not there yet, too.
+    // A stream that does not exist yet can be truncated, too.
     log.truncate_before(7).unwrap();
     holds(&log, 7, 7);
     holds(&open(&storage.snapshot()), 7, 7);
@@ -122,7 +107,7 @@ fn truncation_beyond_the_end_begins_there() {
 
 #[test]
 fn truncate_from_outside_the_stream_is_refused() {
-    let log = open(&storage());
+    let log = open(&memory());
     fill(&log, 10);
     log.truncate_before(5).unwrap();
     for wrong in [4, 11, u64::MAX] {
@@ -135,7 +120,7 @@ fn truncate_from_outside_the_stream_is_refused() {
 
 #[test]
 fn iterators_end_at_a_cut() {
-    let storage = storage();
+    let storage = memory();
     let log = open(&storage);
     fill(&log, 200);
     let make = || log.iter(.., Visibility::Stable);
@@ -164,11 +149,11 @@ fn iterators_end_at_a_cut() {
 
 #[test]
 fn reader_sees_a_truncation_beyond_the_end() {
-    let storage = storage();
+    let storage = memory();
     let log = open(&storage);
     fill(&log, 20);
     let env = Arc::new(LogContext::new(Arc::new(storage.clone())).read_only(true));
-    let reader = StreamLog::open(env, Location::new("/streams", "s"), log.options().clone()).unwrap();
+    let reader = StreamLog::open(env, location(), log.options().clone()).unwrap();
     let iter = reader.iter(.., Visibility::Stable);
     log.truncate_before(500).unwrap();
     reader.reopen().unwrap();
@@ -178,11 +163,11 @@ fn reader_sees_a_truncation_beyond_the_end() {
 
 #[test]
 fn reader_sees_a_cut_and_a_dropped_rest() {
-    let storage = storage();
+    let storage = memory();
     let log = open(&storage);
     fill(&log, 20);
     let env = Arc::new(LogContext::new(Arc::new(storage.clone())).read_only(true));
-    let reader = StreamLog::open(env, Location::new("/streams", "s"), log.options().clone()).unwrap();
+    let reader = StreamLog::open(env, location(), log.options().clone()).unwrap();
     let all = reader.iter(.., Visibility::Stable);
     let behind = reader.iter(8.., Visibility::Stable);
     log.truncate_from(8).unwrap();
@@ -195,7 +180,7 @@ fn reader_sees_a_cut_and_a_dropped_rest() {
 
 #[test]
 fn time_of_a_cut_entry_leads_to_its_successor() {
-    let storage = storage().with_clock(1_000_000, 1_000);
+    let storage = memory().with_clock(1_000_000, 1_000);
     let log = open(&storage);
     fill(&log, 100);
     let kept = time(&log, 40);
@@ -208,12 +193,12 @@ fn time_of_a_cut_entry_leads_to_its_successor() {
 
 #[test]
 fn time_of_a_cut_frame_leads_to_its_successor() {
-    let storage = storage().with_clock(1_000_000, 1_000);
+    let storage = memory().with_clock(1_000_000, 1_000);
     let log = open(&storage);
     fill(&log, 15);
     let batch: Batch = (15..25).map(|_| [1; 10]).collect();
     log.append_batch(&batch, Durability::Synced).unwrap();
-    // Behind the same index point, so that the search walks over the batch.
+    // After the same index point, so that the search passes the batch.
     log.append(b"later", Durability::Synced).unwrap();
     let cut = time(&log, 25);
     log.truncate_from(20).unwrap();
@@ -224,7 +209,7 @@ fn time_of_a_cut_frame_leads_to_its_successor() {
 #[test]
 fn full_disk_allows_truncation_and_close() {
     for restart in [false, true] {
-        let storage = storage();
+        let storage = memory();
         let mut log = open(&storage);
         fill(&log, 250);
         if restart {
@@ -237,8 +222,8 @@ fn full_disk_allows_truncation_and_close() {
         }
         while log.append(&[1; 10], Durability::Synced).is_ok() {}
         let end = log.next_seq();
-        // More of them than the space that is kept for control frames takes, and most of them free
-        // nothing.
+        // These truncations need more control frames than fit in the space that is kept for them,
+        // and most free no space.
         for first in 1..=end {
             log.truncate_before(first).unwrap_or_else(|e| panic!("restart {restart}, before {first} of {end}: {e}"));
         }
@@ -250,7 +235,7 @@ fn full_disk_allows_truncation_and_close() {
 
 #[test]
 fn deleted_stream_is_gone_for_all_handles() {
-    let storage = storage();
+    let storage = memory();
     let log = open(&storage);
     fill(&log, 10);
     let mut iter = log.iter(.., Visibility::Stable);
@@ -290,8 +275,8 @@ fn batch_ends(log: &StreamLog, visibility: Visibility) -> Vec<Vec<u64>> {
 }
 
 #[test]
-fn a_batch_cut_in_two_ends_with_the_last_entry_left() {
-    let storage = storage();
+fn batch_cut_in_two_ends_with_the_last_entry_left() {
+    let storage = memory();
     let log = open(&storage);
     let batch: Batch = (0..10_u8).map(|i| [i; 5]).collect();
     log.append_batch(&batch, Durability::Buffered).unwrap();
@@ -313,7 +298,7 @@ fn a_batch_cut_in_two_ends_with_the_last_entry_left() {
         assert_eq!(ends, [6, 7, 17], "after a restart");
     }
     let reader = Arc::new(LogContext::new(Arc::new(storage)).read_only(true));
-    let items = salvage(&reader, &Location::new("/streams", "s"), &StreamOptions::new()).unwrap().unwrap();
+    let items = salvage(&reader, &location(), &StreamOptions::new()).unwrap().unwrap();
     let salvaged = items.map(|item| match item.unwrap() {
         Salvaged::Entry(entry) => entry,
         other => panic!("{other:?}"),

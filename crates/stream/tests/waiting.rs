@@ -1,5 +1,5 @@
-//! Who waits, and for whom: one thread is held in the middle of an operation while others come, so
-//! that each moment is the one that is meant.
+//! Threads that wait for each other. One thread is held in the middle of an operation while others
+//! arrive, so that each moment is the intended one.
 
 use std::io;
 use std::path::Path;
@@ -36,40 +36,40 @@ fn broken() -> io::Error {
     io::Error::other("broken")
 }
 
-/// Time for a thread that was started to come to where it waits.
-fn settle() {
+/// Gives a thread that was started time to reach the point at which it waits.
+fn let_threads_wait() {
     thread::sleep(Duration::from_millis(40));
 }
 
-/// Threads that are all to answer.
+/// Threads whose calls must all return.
 struct Threads {
     started: usize,
-    tell: mpsc::Sender<&'static str>,
-    told: mpsc::Receiver<&'static str>,
+    report: mpsc::Sender<&'static str>,
+    done: mpsc::Receiver<&'static str>,
 }
 
 impl Threads {
     fn new() -> Self {
-        let (tell, told) = mpsc::channel();
-        Self { started: 0, tell, told }
+        let (report, done) = mpsc::channel();
+        Self { started: 0, report, done }
     }
 
     fn start<T>(&mut self, name: &'static str, log: &StreamLog, act: impl FnOnce(&StreamLog) -> T + Send + 'static) {
         let log = log.clone();
-        let tell = self.tell.clone();
+        let report = self.report.clone();
         thread::spawn(move || {
             drop(act(&log));
-            let _ = tell.send(name);
+            let _ = report.send(name);
         });
         self.started += 1;
     }
 
-    fn all_answer(self) {
-        let mut answered = Vec::new();
-        while answered.len() < self.started {
-            match self.told.recv_timeout(Duration::from_secs(10)) {
-                Ok(name) => answered.push(name),
-                Err(_) => panic!("only {answered:?} answered"),
+    fn all_return(self) {
+        let mut returned = Vec::new();
+        while returned.len() < self.started {
+            match self.done.recv_timeout(Duration::from_secs(10)) {
+                Ok(name) => returned.push(name),
+                Err(_) => panic!("only {returned:?} returned"),
             }
         }
     }
@@ -95,13 +95,13 @@ fn appends_that_wait_for_a_cut_return() {
     threads.start("leader", &log, append);
     gate.await_one();
     threads.start("cut", &log, |log| log.truncate_from(1).unwrap());
-    settle();
+    let_threads_wait();
     for name in ["a", "b", "c"] {
         threads.start(name, &log, append);
-        settle();
+        let_threads_wait();
     }
     gate.open();
-    threads.all_answer();
+    threads.all_return();
 }
 
 #[test]
@@ -128,9 +128,9 @@ fn appends_that_wait_for_a_failure_return() {
         lead.await_one();
         threads.start("a", &log, append);
         threads.start("b", &log, append);
-        settle();
-        // One holds the stream's lock in its reservation; the leader, and then one whose
-        // reservation fails, wait for it.
+        let_threads_wait();
+        // One thread holds the stream's lock in its reservation. The leader waits for it, and then
+        // a thread whose reservation fails.
         threads.start("holds", &log, |log| log.append(&[7; 100 << 10], Durability::Buffered));
         hold.await_one();
         lead.open();
@@ -138,7 +138,7 @@ fn appends_that_wait_for_a_failure_return() {
         threads.start("fails", &log, |log| log.append(&[7; 1 << 19], Durability::Buffered));
         thread::sleep(Duration::from_millis(2));
         hold.open();
-        threads.all_answer();
+        threads.all_return();
     }
 }
 
@@ -160,11 +160,11 @@ fn append_that_waits_for_a_failed_deletion_returns() {
     threads.start("leader", &log, append);
     gate.await_one();
     threads.start("delete", &log, |log| log.delete().unwrap_err());
-    settle();
+    let_threads_wait();
     threads.start("append", &log, append);
-    settle();
+    let_threads_wait();
     gate.open();
-    threads.all_answer();
+    threads.all_return();
     assert_eq!(log.next_seq(), 5);
 }
 
@@ -188,7 +188,7 @@ fn close_waits_for_a_leader_that_writes() {
         thread::spawn(move || log.append(b"late", Durability::Synced))
     };
     gate.await_one();
-    // Not over 1 MiB: such an entry waits for the leader.
+    // An entry over 1 MiB would wait for the leader.
     assert_eq!(log.append(&[0; 1 << 19], Durability::Synced).unwrap_err().kind(), ErrorKind::Io);
     let (closed, is_closed) = mpsc::channel();
     let closing = {
@@ -197,7 +197,7 @@ fn close_waits_for_a_leader_that_writes() {
             let _ = closed.send(log.close().map_err(|error| error.kind()));
         })
     };
-    // What a leader writes behind a close may stand in somebody else's log.
+    // After a close, another process may own the file that a leader writes to.
     assert!(is_closed.recv_timeout(Duration::from_millis(100)).is_err(), "closed under a leader");
     gate.open();
     assert_eq!(is_closed.recv_timeout(Duration::from_secs(10)).expect("it closes"), Err(ErrorKind::Poisoned));
@@ -245,11 +245,11 @@ fn failed_recovery_keeps_the_stream_poisoned() {
     assert_eq!(append(&log).unwrap(), next);
 }
 
-/// A reader of a stream whose entries all lie in a segment that its writer, in another process as
-/// it were, has dropped.
+/// A reader of a stream whose entries are all in a segment that the writer has removed, as a writer
+/// in another process does.
 fn reader_of_what_was_dropped() -> StreamLog {
     let storage = hooked(MemoryStorage::new());
-    // Killed, so that recovery begins another segment.
+    // The kill makes recovery begin another segment.
     std::mem::forget(stream(&storage));
     let writer = open(&storage, false);
     let reader = open(&storage, true);
@@ -263,9 +263,9 @@ fn reader_of_what_was_dropped() -> StreamLog {
 #[test]
 fn last_of_a_reader_reports_a_truncation() {
     let reader = reader_of_what_was_dropped();
-    let (tell, told) = mpsc::channel();
-    thread::spawn(move || tell.send(reader.last(Visibility::Stable).map_err(|error| error.kind())));
-    let last = told.recv_timeout(Duration::from_secs(10)).expect("it answers");
+    let (report, done) = mpsc::channel();
+    thread::spawn(move || report.send(reader.last(Visibility::Stable).map_err(|error| error.kind())));
+    let last = done.recv_timeout(Duration::from_secs(10)).expect("it returns");
     assert_eq!(last.unwrap_err(), ErrorKind::Truncated { first_seq: 3 });
 }
 
@@ -276,7 +276,7 @@ fn seq_at_of_a_reader_reports_a_truncation() {
     assert_eq!(found.unwrap_err().kind(), ErrorKind::Truncated { first_seq: 3 });
 }
 
-/// The contract of a write lets all of it land and fail.
+/// A write may fail although all of its bytes were written.
 #[test]
 fn failed_truncation_does_not_claim_no_effect() {
     let sim = SimStorage::new(1);
@@ -307,37 +307,37 @@ fn panicking_directory_sync_blocks_no_thread() {
     let times = AtomicUsize::new(0);
     storage.set(move |operation, path| {
         if operation == Operation::SyncDir && path == Path::new("/streams") {
-            settle();
+            let_threads_wait();
             assert!(times.fetch_add(1, Ordering::SeqCst) > 0, "on purpose");
         }
         Ok(())
     });
     let open = |i| StreamLog::open(Arc::clone(&env), Location::new("/streams", format!("s{i}")), StreamOptions::new());
-    let (tell, told) = mpsc::channel();
+    let (report, done) = mpsc::channel();
     thread::scope(|scope| {
         for i in 0..STREAMS {
-            let tell = tell.clone();
+            let report = report.clone();
             let open = &open;
             scope.spawn(move || {
                 let append = || open(i).unwrap().append(b"x", Durability::Synced).is_ok();
-                tell.send((i, std::panic::catch_unwind(std::panic::AssertUnwindSafe(append)))).unwrap();
+                report.send((i, std::panic::catch_unwind(std::panic::AssertUnwindSafe(append)))).unwrap();
             });
         }
     });
     storage.clear();
-    let answers: Vec<_> = told.try_iter().collect();
-    assert_eq!(answers.len(), STREAMS);
-    assert_eq!(answers.iter().filter(|(_, answer)| answer.is_err()).count(), 1, "one thread met the panic");
-    for (i, answer) in answers {
+    let results: Vec<_> = done.try_iter().collect();
+    assert_eq!(results.len(), STREAMS);
+    assert_eq!(results.iter().filter(|(_, result)| result.is_err()).count(), 1, "one thread met the panic");
+    for (i, result) in results {
         let log = open(i).unwrap();
-        // What was answered with success is there, and a failure holds nobody for good.
-        assert!(!matches!(answer, Ok(true)) || log.next_seq() == 1);
+        // Entries that were acknowledged exist, and no thread waits forever after a failure.
+        assert!(!matches!(result, Ok(true)) || log.next_seq() == 1);
         log.append(b"y", Durability::Synced).unwrap();
     }
 }
 
-/// A thread that waits may not run for as long as hundreds of cuts take. Each entry was settled
-/// before it was cut.
+/// A thread that waits may not run during hundreds of cuts. Each entry was stable before it was
+/// cut.
 #[test]
 fn appends_beside_many_cuts_report_success() {
     const THREADS: usize = 100;

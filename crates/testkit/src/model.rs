@@ -360,6 +360,12 @@ impl StreamModel {
         (state.first_seq..state.next_seq).contains(&seq).then(batch).flatten()
     }
 
+    /// Whether the entry `seq` is the last one of its batch, as far as the batch is left.
+    #[must_use]
+    pub fn ends_batch(&self, seq: u64) -> bool {
+        self.can_end_at(self.last(), seq + 1)
+    }
+
     /// All entries, in order.
     pub fn entries(&self) -> impl Iterator<Item = (u64, &Expected)> {
         self.entries_of(self.last(), self.next_seq())
@@ -389,7 +395,7 @@ impl StreamModel {
     #[must_use]
     pub fn may_end_at(&self, seq: u64) -> bool {
         let state = self.state();
-        (state.flushed..=state.next_seq).contains(&seq) && self.ends_batch(self.last(), seq)
+        (state.flushed..=state.next_seq).contains(&seq) && self.can_end_at(self.last(), seq)
     }
 
     /// Checks the stable seq that the log reports, where an entry of this level is stable.
@@ -437,7 +443,7 @@ impl StreamModel {
     }
 
     /// Whether the state `number` can end at `seq` with all of its batches whole.
-    fn ends_batch(&self, number: u64, seq: u64) -> bool {
+    fn can_end_at(&self, number: u64, seq: u64) -> bool {
         let state = &self.states[&number];
         let is_end = |(seqs, _): &(Range<u64>, &Batch)| seqs.end == seq;
         seq == state.first_seq || self.batches_of(number, state.next_seq).iter().any(is_end)
@@ -494,7 +500,7 @@ impl StreamModel {
             self.matches(number, stable, state.flushed)?;
             self.matches(number, accepted, stable.next_seq())?;
             for next_seq in [stable.next_seq(), accepted.next_seq()] {
-                if !self.ends_batch(number, next_seq) {
+                if !self.can_end_at(number, next_seq) {
                     return Err(Mismatch(format!("ends at {next_seq}: the last batch is there in part")));
                 }
             }
@@ -511,7 +517,7 @@ impl StreamModel {
     /// Where the stream was in no such state.
     pub fn found(&mut self, number: u64, seqs: Range<u64>) -> Result<(), Mismatch> {
         let candidates = self.matching(self.done, seqs.clone());
-        let is_whole = |&candidate: &u64| self.ends_batch(candidate, seqs.end);
+        let is_whole = |&candidate: &u64| self.can_end_at(candidate, seqs.end);
         let Some(candidate) = candidates.into_iter().rfind(is_whole) else {
             return Err(Mismatch(format!("found as {seqs:?}: {:?}", self.states)));
         };

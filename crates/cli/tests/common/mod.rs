@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-/// What a run of the command gave.
+/// The result of a run of the command.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: i32,
@@ -34,7 +34,7 @@ impl Ran {
         serde_json::from_str(self.text().lines().last().expect("a line")).expect("JSON")
     }
 
-    /// The error that `--json` gives.
+    /// The error that `--json` prints.
     pub(crate) fn error(&self) -> serde_json::Value {
         let lines: Vec<_> = self.err.lines().collect();
         assert_eq!(lines.len(), 1, "{:?}", self.err);
@@ -46,7 +46,7 @@ pub(crate) fn command() -> Command {
     Command::new(env!("CARGO_BIN_EXE_stratawal"))
 }
 
-/// A log that may be there.
+/// A log, which need not exist yet.
 pub(crate) struct Log {
     dir: TempDir,
 }
@@ -107,7 +107,7 @@ impl Log {
     }
 }
 
-/// All files below a folder with their bytes.
+/// All files below a directory with their bytes.
 pub(crate) fn tree(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut dirs = vec![dir.to_owned()];

@@ -54,7 +54,7 @@ pub(crate) enum Step {
         seen: Visibility,
         from: Position,
     },
-    /// Reads from the oldest iterator that is setup, and makes it the newest.
+    /// Reads from the oldest iterator that is kept, and makes it the newest.
     Pull {
         count: usize,
         turns: u64,

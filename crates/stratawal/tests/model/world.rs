@@ -205,7 +205,7 @@ impl World {
         }
     }
 
-    /// Reads the setup iterators to their ends, every second one backwards.
+    /// Reads the kept iterators to their ends, every second one backwards.
     pub(crate) fn pull_all(&mut self) {
         for (i, mut held) in std::mem::take(&mut self.held).into_iter().enumerate() {
             while held.pull(i % 2 == 1) {}
@@ -353,7 +353,7 @@ impl World {
         self.reader = Some((wal, streams));
     }
 
-    /// Checks what a reader shows that has just looked.
+    /// Checks the streams of a reader that has just looked.
     fn check_reader(&self, wal: &Wal, streams: &[Stream]) {
         self.check_names(wal);
         for (stream, model) in streams.iter().zip(&self.models) {

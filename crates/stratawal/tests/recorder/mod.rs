@@ -1,5 +1,5 @@
-//! A writer in another process that records what it does to a stream, and the model of the stream
-//! that follows from the record.
+//! A writer in another process that records its changes of a stream. The model of the stream
+//! follows from the record.
 //!
 //! One thread changes a stream. Each change has a number, which rises, and is recorded before it
 //! begins and once it is acknowledged. So the stream is at any time in the state after the last
@@ -30,7 +30,7 @@ pub(crate) fn entry_of(change: u64, index: u64, count: u64) -> Vec<u8> {
     entry(tag, len_of(tag))
 }
 
-/// What the bytes of an entry name: the change, the index and the length of the batch.
+/// The change, the index and the length of the batch that the bytes of an entry name.
 pub(crate) fn parts(bytes: &[u8]) -> (u64, u64, u64) {
     let tag = u64::from_le_bytes(bytes[..8].try_into().unwrap());
     (tag >> 20, tag >> 10 & 0x3FF, tag & 0x3FF)
@@ -126,13 +126,13 @@ impl Recorder {
     }
 }
 
-/// The stream that a line is about, and the rest of the line for [`observe`]. `None` for a line that
-/// a [`Recorder`] did not print.
+/// The stream that a line is about, and the rest of the line for [`observe`]. `None` for a line
+/// that a [`Recorder`] did not print.
 pub(crate) fn recorded(line: &str) -> Option<(&str, &str)> {
     line.strip_prefix("change ")?.split_once(' ')
 }
 
-/// Tells a model what a [`Recorder`] recorded of its stream.
+/// Applies a line of a [`Recorder`] to the model of its stream.
 pub(crate) fn observe(model: &mut StreamModel, line: &str) {
     let (number, what) = line.split_once(' ').unwrap();
     let number: u64 = number.parse().unwrap();

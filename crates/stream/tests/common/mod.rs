@@ -1,5 +1,5 @@
-//! What the tests of one stream share: storages with a directory for streams, a stream in it, and
-//! comparisons of the whole stream.
+//! Helpers of these tests: storages with a directory for streams, a stream in it, and reads of the
+//! whole stream.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
 use std::path::{Path, PathBuf};
