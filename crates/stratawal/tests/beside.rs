@@ -226,7 +226,7 @@ impl<'h> Seen<'h> {
             found.extend(entries);
         }
         if let Some(last) = self.unless_removed(self.stream.last()) {
-            let last = last.expect("there are some");
+            let last = last.expect("the range is not empty");
             assert_eq!(last.seq() + 1, range.end);
             found.push(last);
         }

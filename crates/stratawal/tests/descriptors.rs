@@ -78,7 +78,7 @@ fn lack_of_descriptors_is_not_permanent() {
     check(&wal);
     // With free descriptors, no stream has to be recovered first.
     for name in &names {
-        wal.stream(name).unwrap().append("goes on").unwrap();
+        wal.stream(name).unwrap().append("continues").unwrap();
     }
     wal.close().unwrap();
     drop(wal);

@@ -58,7 +58,7 @@ fn every_opening_is_an_event() {
         for i in 0..100 {
             stream.append(format!("entry {i}")).unwrap();
         }
-        assert!(seen.lock().unwrap().is_empty(), "a stream that is not there is no event");
+        assert!(seen.lock().unwrap().is_empty(), "a missing stream is not an event");
         // The files of a killed process.
         for part in ["", "streams", "streams/s"] {
             std::fs::create_dir_all(copy.path().join(part)).unwrap();

@@ -15,8 +15,8 @@ fn every_seed_and_every_regression_passes() {
         assert!(Path::new(FUZZ).join(format!("fuzz_targets/{target}.rs")).is_file(), "{target} is no target");
         let mut passed = 0;
         for kind in ["seeds", "regressions"] {
-            let Ok(folder) = fs::read_dir(Path::new(FUZZ).join(kind).join(target)) else { continue };
-            for file in folder {
+            let Ok(subdir) = fs::read_dir(Path::new(FUZZ).join(kind).join(target)) else { continue };
+            for file in subdir {
                 let path = file.unwrap().path();
                 let bytes = fs::read(&path).unwrap();
                 let outcome = std::panic::catch_unwind(|| targets::run(target, &bytes));

@@ -124,7 +124,7 @@ fn log_of_format_1_opens() {
     }
     let wal = Wal::open(dir.path()).unwrap();
     for (name, _, next, _) in STREAMS {
-        assert_eq!(wal.stream(name).unwrap().append("goes on").unwrap(), next);
+        assert_eq!(wal.stream(name).unwrap().append("continues").unwrap(), next);
     }
 }
 

@@ -52,7 +52,7 @@ impl Follower {
         // Some looks fall into one tick of the files' clock, and some are far apart.
         self.disk.let_pass([0, 100, 12_000, 60_000, SETTLED_MICROS][self.rng.index(5)]);
         let Ok(wal) = small().open_on(Arc::new(self.disk.clone()), Path::new(LOG), true) else {
-            assert!(self.stream.is_none(), "it was there");
+            assert!(self.stream.is_none(), "the stream existed");
             return;
         };
         let fresh = wal.stream("s").unwrap();
@@ -344,8 +344,8 @@ fn log_restored_from_a_copy_is_seen() {
         }
         wal.close().unwrap();
     };
-    let folder = dir.path().join("streams").join("s");
-    let files = || fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect::<Vec<_>>();
+    let stream_dir = dir.path().join("streams").join("s");
+    let files = || fs::read_dir(&stream_dir).unwrap().map(|file| file.unwrap().path()).collect::<Vec<_>>();
     append(b'a', 20);
     let copy: Vec<_> = files().into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect();
     append(b'b', 40);

@@ -49,12 +49,12 @@ fn killed() -> (TempDir, PathBuf) {
     let wal = small().open(dir.path().join("live")).unwrap();
     append_up_to(&wal.stream("s").unwrap(), ENTRIES);
     let copy = dir.path().join("killed");
-    for folder in ["", "streams", "streams/s"] {
-        fs::create_dir(copy.join(folder)).unwrap();
-        for file in fs::read_dir(dir.path().join("live").join(folder)).unwrap() {
+    for subdir in ["", "streams", "streams/s"] {
+        fs::create_dir(copy.join(subdir)).unwrap();
+        for file in fs::read_dir(dir.path().join("live").join(subdir)).unwrap() {
             let path = file.unwrap().path();
             if path.is_file() {
-                fs::copy(&path, copy.join(folder).join(path.file_name().unwrap())).unwrap();
+                fs::copy(&path, copy.join(subdir).join(path.file_name().unwrap())).unwrap();
             }
         }
     }
@@ -187,12 +187,12 @@ fn failed_batch_at_a_rotation_is_whole_or_absent() {
         let stream = wal.stream("s").unwrap();
         append_up_to(&stream, 600);
         sim.set_faults(Some(Faults { after, fault: Fault::Io, forever: false }));
-        let answer = stream.append_batch(&batch);
+        let result = stream.append_batch(&batch);
         sim.set_faults(None);
-        failed += u64::from(answer.is_err());
+        failed += u64::from(result.is_err());
         let lost = SimStorage::on(sim.disk().crash(Crash::Lost, &mut Rng::new(after)), 2);
         let next = simulated(&lost).stream("s").unwrap().next_seq();
-        match answer {
+        match result {
             Ok(seqs) => assert_eq!((seqs, next), (600..700, 700)),
             Err(_) => assert!(next == 600 || next == 700, "{next}: a part of a batch"),
         }
@@ -210,14 +210,14 @@ fn failed_sync_is_never_reported_as_done() {
     sim.set_faults(Some(Faults { after: 1, fault: Fault::WriteBack, forever: false }));
     let error = stream.append("lost").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Poisoned, "{error}");
-    let (done, answered) = mpsc::channel();
+    let (done, finished) = mpsc::channel();
     let again = stream.clone();
     thread::spawn(move || {
-        let answers = [again.append("next").map(drop), again.flush(), again.sync()];
-        done.send(answers).unwrap();
+        let results = [again.append("next").map(drop), again.flush(), again.sync()];
+        done.send(results).unwrap();
     });
-    for answer in answered.recv_timeout(Duration::from_secs(60)).expect("nobody hangs") {
-        assert_eq!(answer.unwrap_err().kind(), ErrorKind::Poisoned);
+    for result in finished.recv_timeout(Duration::from_secs(60)).expect("no call hangs") {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Poisoned);
     }
     stream.reopen().unwrap();
     let next = stream.next_seq();

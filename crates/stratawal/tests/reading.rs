@@ -171,9 +171,9 @@ fn every_kind_of_range_is_exact() {
     check(&|| stream.iter(20..10), 0..0);
     check(&|| stream.iter(ENTRIES..), 0..0);
     check(&|| stream.iter(ENTRIES + 100..ENTRIES + 200), 0..0);
-    let behind = (std::ops::Bound::Excluded(10), std::ops::Bound::Included(12));
-    assert!(behind.contains(&11));
-    check(&|| stream.iter(behind), 11..13);
+    let after_10 = (std::ops::Bound::Excluded(10), std::ops::Bound::Included(12));
+    assert!(after_10.contains(&11));
+    check(&|| stream.iter(after_10), 11..13);
 }
 
 #[test]
@@ -318,8 +318,8 @@ fn all_streams_of_a_log_are_mapped() {
         fill(&stream, 20_000);
         stream.sync().unwrap();
         is_entry(&stream.get(0).unwrap().unwrap(), 0);
-        let folder = dir.path().join("streams").join(stream.name());
+        let stream_dir = dir.path().join("streams").join(stream.name());
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        assert!(maps.contains(&*folder.to_string_lossy()), "{}", folder.display());
+        assert!(maps.contains(&*stream_dir.to_string_lossy()), "{}", stream_dir.display());
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use stratawal::{Batch, Durability, ErrorKind, Options, Stream, StreamOptions, Visibility, Wal};
 
 fn data(stream: &Stream, seq: u64) -> Vec<u8> {
-    stream.get(seq).expect("reads").expect("is there").data().to_vec()
+    stream.get(seq).expect("reads").expect("exists").data().to_vec()
 }
 
 fn all(stream: &Stream) -> Vec<Vec<u8>> {
@@ -308,14 +308,14 @@ fn batch_larger_than_a_segment_is_whole() {
     stream.append("small").unwrap();
     let big: Batch = (0..3000_u32).map(|i| vec![i as u8; 100]).collect();
     assert_eq!(stream.append_batch(&big).unwrap(), 1..3001);
-    stream.append("behind").unwrap();
+    stream.append("after").unwrap();
     let huge = vec![7; 5 << 20];
     stream.append(&huge).unwrap();
     assert_eq!(stream.stats().unwrap().segments, 4);
     drop((stream, wal));
     let wal = Wal::open(dir.path()).unwrap();
     let stream = wal.stream("s").unwrap();
-    assert_eq!((data(&stream, 0), data(&stream, 3001)), (b"small".to_vec(), b"behind".to_vec()));
+    assert_eq!((data(&stream, 0), data(&stream, 3001)), (b"small".to_vec(), b"after".to_vec()));
     assert_eq!(data(&stream, 1500), vec![1499_u32 as u8; 100]);
     assert_eq!(data(&stream, 3002), huge);
     assert_eq!(all(&stream).len(), 3003);

@@ -52,7 +52,11 @@ fn failed_segment_creation_does_not_poison() {
     fail(&sim, 0, false);
     let error = log.append(b"first", Durability::Synced).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io, "{error}");
-    assert_eq!(log.append(b"first", Durability::Synced).unwrap(), 0, "it was undone, and goes on");
+    assert_eq!(
+        log.append(b"first", Durability::Synced).unwrap(),
+        0,
+        "the creation was undone and the stream continues"
+    );
 }
 
 #[test]
@@ -123,7 +127,7 @@ fn recovery_without_the_directory_is_damage() {
     log.append(b"second", Durability::Synced).unwrap_err();
     sim.set_faults(None);
     sim.rename(Path::new("/streams/s"), Path::new("/streams/aside")).unwrap();
-    assert!(log.reopen().unwrap_err().is_damage(), "it was there, with an entry in it");
+    assert!(log.reopen().unwrap_err().is_damage(), "the stream existed, with an entry");
     sim.rename(Path::new("/streams/aside"), Path::new("/streams/s")).unwrap();
     log.reopen().unwrap();
     assert_eq!(&log.get(0, Visibility::Stable).unwrap().unwrap().data()[..], b"first");

@@ -45,7 +45,7 @@ fn full_disk_refuses_whole_appends_until_room() {
         assert!(storage.free_space(Path::new("/")).unwrap() < 64 << 10);
     }
     let _ = storage.clone().with_capacity(u64::MAX);
-    assert_eq!(log.append(&entry, Durability::Synced).unwrap(), appended, "there is room again, without a restart");
+    assert_eq!(log.append(&entry, Durability::Synced).unwrap(), appended, "without a restart, once there is room");
     log.close().unwrap();
     assert_eq!(open(&storage).next_seq(), appended + 1);
 }
@@ -143,7 +143,7 @@ fn the_reserve_is_made_again_by_the_next_segment() {
     while log.stats().unwrap().segments == 1 {
         log.append(&entry, Durability::Synced).unwrap();
     }
-    assert!((1..RESERVE_LEN).contains(&reserve()), "it holds what there is room for");
+    assert!((1..RESERVE_LEN).contains(&reserve()), "the reserve takes the room that is left");
     let _roomy = storage.clone().with_capacity(u64::MAX);
     while log.stats().unwrap().segments == 2 {
         log.append(&entry, Durability::Synced).unwrap();
@@ -264,7 +264,7 @@ fn reserve_bytes_cannot_be_compressed() {
     let mut blocks: Vec<&[u8]> = bytes.chunks(8).collect();
     blocks.sort_unstable();
     blocks.dedup();
-    assert_eq!(blocks.len(), bytes.len() / 8, "no eight bytes are there twice");
+    assert_eq!(blocks.len(), bytes.len() / 8, "no eight bytes occur twice");
     for value in 0..=255 {
         let count = bytes.iter().filter(|&&byte| byte == value).count();
         assert!((128..512).contains(&count), "{value}: {count} times");

@@ -269,7 +269,7 @@ fn a_frame_over_the_bound_is_read() -> bool {
     let env = LogContext::new(Arc::new(storage)).read_only(true);
     let options = StreamOptions::new().read_bytes_max(64 << 10);
     let log = StreamLog::open(Arc::new(env), Location::new("/streams", "s"), options).unwrap();
-    assert_eq!(&log.get(1, Visibility::Stable).unwrap().unwrap().data()[..], b"entry", "the one behind it is read");
+    assert_eq!(&log.get(1, Visibility::Stable).unwrap().unwrap().data()[..], b"entry", "the entry after it is read");
     let found = [log.get(0, Visibility::Stable).map(drop), log.iter(.., Visibility::Stable).next().unwrap().map(drop)];
     let too_large =
         |error: &stratawal_stream::Error| matches!(error.kind(), ErrorKind::TooLarge { max, .. } if max < 65 << 10);

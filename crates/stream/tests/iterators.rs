@@ -324,8 +324,8 @@ impl Program {
 
 impl Held {
     /// Whether an end, or an error about `seq`, is the expected one.
-    fn ends(&mut self, answer: Option<stratawal_stream::Error>, seq: u64, start: u64) -> bool {
-        let right = match answer.map(|error| error.kind()) {
+    fn ends(&mut self, result: Option<stratawal_stream::Error>, seq: u64, start: u64) -> bool {
+        let right = match result.map(|error| error.kind()) {
             None => self.done || self.front >= self.back,
             Some(ErrorKind::Cut { .. }) => self.cut <= seq,
             Some(ErrorKind::Truncated { .. }) => seq < start,

@@ -264,7 +264,7 @@ fn fail_after_effect(storage: &HookedStorage, sim: &SimStorage, which: Operation
             Operation::Remove => sim.remove_file(path).or_else(|_| sim.remove_dir(path))?,
             Operation::Rename => {
                 let names = names(&sim, "/streams");
-                let from = names.iter().find(|name| name.starts_with(from)).expect("there is one to rename");
+                let from = names.iter().find(|name| name.starts_with(from)).expect("one can be renamed");
                 sim.rename(&Path::new("/streams").join(from), path)?;
             }
             _ => {}

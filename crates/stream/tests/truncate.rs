@@ -125,17 +125,17 @@ fn iterators_end_at_a_cut() {
     fill(&log, 200);
     let make = || log.iter(.., Visibility::Stable);
     let mut within = make();
-    let mut behind = make();
+    let mut past_the_cut = make();
     let untouched = log.iter(..100, Visibility::Stable);
     assert_eq!(within.next().unwrap().unwrap().seq(), 0);
-    assert_eq!(behind.nth(150).unwrap().unwrap().seq(), 150);
+    assert_eq!(past_the_cut.nth(150).unwrap().unwrap().seq(), 150);
     let backwards = make().rev();
     log.truncate_from(120).unwrap();
     for _ in 0..100 {
         log.append(b"after", Durability::Synced).unwrap();
     }
     assert_eq!(seqs(within), ((1..120).collect(), Some(ErrorKind::Cut { next_seq: 120 })));
-    assert_eq!(seqs(behind), (vec![], Some(ErrorKind::Cut { next_seq: 120 })));
+    assert_eq!(seqs(past_the_cut), (vec![], Some(ErrorKind::Cut { next_seq: 120 })));
     assert_eq!(seqs(untouched), ((0..100).collect(), None));
     let mut backwards = backwards;
     assert_eq!(backwards.next().unwrap().unwrap_err().kind(), ErrorKind::Cut { next_seq: 120 });
@@ -169,12 +169,12 @@ fn reader_sees_a_cut_and_a_dropped_rest() {
     let env = Arc::new(LogContext::new(Arc::new(storage.clone())).read_only(true));
     let reader = StreamLog::open(env, location(), log.options().clone()).unwrap();
     let all = reader.iter(.., Visibility::Stable);
-    let behind = reader.iter(8.., Visibility::Stable);
+    let past_the_cut = reader.iter(8.., Visibility::Stable);
     log.truncate_from(8).unwrap();
     log.truncate_before(8).unwrap();
     reader.reopen().unwrap();
     assert_eq!(seqs(all), (vec![], Some(ErrorKind::Truncated { first_seq: 8 })));
-    assert_eq!(seqs(behind), (vec![], Some(ErrorKind::Cut { next_seq: 8 })));
+    assert_eq!(seqs(past_the_cut), (vec![], Some(ErrorKind::Cut { next_seq: 8 })));
     holds(&reader, 8, 8);
 }
 
@@ -188,7 +188,7 @@ fn time_of_a_cut_entry_leads_to_its_successor() {
     log.truncate_from(50).unwrap();
     fill(&log, 100);
     assert_eq!(log.seq_at(kept, Visibility::Stable).unwrap(), 40);
-    assert_eq!(log.seq_at(cut, Visibility::Stable).unwrap(), 50, "all behind the cut are later");
+    assert_eq!(log.seq_at(cut, Visibility::Stable).unwrap(), 50, "all entries after the cut are later");
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn time_of_a_cut_frame_leads_to_its_successor() {
     let cut = time(&log, 25);
     log.truncate_from(20).unwrap();
     fill(&log, 50);
-    assert_eq!(log.seq_at(cut, Visibility::Stable).unwrap(), 20, "all behind the cut are later");
+    assert_eq!(log.seq_at(cut, Visibility::Stable).unwrap(), 20, "all entries after the cut are later");
 }
 
 #[test]
@@ -249,7 +249,7 @@ fn deleted_stream_is_gone_for_all_handles() {
     assert_eq!(storage.list(Path::new("/streams")).unwrap(), []);
     let new = open(&storage);
     assert_eq!(new.append(b"new", Durability::Synced).unwrap(), 0);
-    assert!(log.reopen().is_err(), "it does not come alive again in the new one's folder");
+    assert!(log.reopen().is_err(), "it is not revived in the directory of the new stream");
     assert_eq!(log.append(b"old", Durability::Synced).unwrap_err().kind(), ErrorKind::Missing);
     assert_eq!(new.next_seq(), 1);
 }

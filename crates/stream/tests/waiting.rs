@@ -227,7 +227,7 @@ fn passing_error_does_not_replace_a_full_disk() {
     });
     assert_eq!(append(&log).unwrap_err().kind(), ErrorKind::Io, "the recovery's own error");
     let next = log.next_seq();
-    assert_eq!(append(&log).unwrap(), next, "there is room, and nothing is broken any more");
+    assert_eq!(append(&log).unwrap(), next, "with room, and without the error");
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn failed_truncation_does_not_claim_no_effect() {
         _ => Ok(()),
     });
     let error = log.truncate_before(5).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Poisoned, "it may be there or not");
+    assert_eq!(error.kind(), ErrorKind::Poisoned, "the entry may exist or not");
     assert!(error.to_string().contains("may or may not be"), "{error}");
     storage.clear();
     let after = SimStorage::on(sim.disk().crash(Crash::Lost, &mut Rng::new(3)), 2);

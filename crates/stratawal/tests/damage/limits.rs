@@ -41,7 +41,7 @@ fn unattested_zeroed_end_looks_like_a_torn_tail() {
     zero(&storage, &path, 400..layout.len(&path));
     let wal = open(&storage, false).unwrap();
     let stream = wal.stream("s").unwrap();
-    assert!(stream.next_seq() < layout.next, "nothing is left that says there was more");
+    assert!(stream.next_seq() < layout.next, "no byte attests that there was more");
     assert_eq!(stream.with_durability(Durability::Synced).append("x").unwrap() + 1, stream.next_seq());
 }
 
@@ -107,7 +107,7 @@ fn stream_without_its_directory_never_existed() {
     let layout: Layout = layouts().swap_remove(0);
     let storage = layout.storage.snapshot();
     layout.segments().iter().for_each(|path| storage.remove_file(path).unwrap());
-    assert_eq!(bounds(&storage), Err(ErrorKind::Damaged), "the folder is still there");
+    assert_eq!(bounds(&storage), Err(ErrorKind::Damaged), "the directory still exists");
     storage.remove_dir(Path::new(DIR)).unwrap();
     assert_eq!(bounds(&storage), Ok(0..0));
 }

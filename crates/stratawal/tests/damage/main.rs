@@ -179,7 +179,7 @@ fn missing_or_swapped_file_loses_nothing_silently() {
         let other = segments_of(&layout.storage, "/log/streams/other").pop().unwrap();
         for path in &segments {
             check(format!("{} removed", path.display()), &|storage| storage.remove_file(path).unwrap());
-            check(format!("{} a folder", path.display()), &|storage| {
+            check(format!("{} a directory", path.display()), &|storage| {
                 storage.remove_file(path).unwrap();
                 storage.create_dir(path).unwrap();
             });

@@ -26,9 +26,9 @@ impl Bytes {
     fn clear_from(&mut self, from: u64) {
         let sector = from / SECTOR_LEN as u64;
         let within = usize::try_from(from % SECTOR_LEN as u64).expect("small");
-        let mut behind = self.sectors.split_off(&sector);
+        let mut after = self.sectors.split_off(&sector);
         if within > 0
-            && let Some(mut cut) = behind.remove(&sector)
+            && let Some(mut cut) = after.remove(&sector)
         {
             Arc::make_mut(&mut cut)[within..].fill(0);
             self.sectors.insert(sector, cut);

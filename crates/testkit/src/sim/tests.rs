@@ -76,7 +76,7 @@ fn failed_sync_leaves_cache_and_disk_different() {
     assert!(kept.contains(&7) && kept.contains(&0), "some reached the disk, some never will");
     f.write_all_at(&[8; 64 << 10], 0).unwrap();
     f.sync_data().unwrap();
-    assert_eq!(after(&sim, Crash::Lost, 1), [8; 64 << 10], "written again, it is there");
+    assert_eq!(after(&sim, Crash::Lost, 1), [8; 64 << 10], "bytes that are written again are synced");
 }
 
 #[test]
