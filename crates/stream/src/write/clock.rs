@@ -1,9 +1,10 @@
-//! The times of entries, where the system's clock may be wrong.
+//! The times of entries. The system's clock may be wrong.
 //!
-//! Invariants: times never fall within a segment. A time is at most an hour ahead of the last one
-//! plus the time that has passed since, by a clock that is never set: so a clock that is wrong for
-//! a moment does not give its time to every later entry. A stream whose times are far ahead of the
-//! clock when it is opened begins its next segment with the present time.
+//! Invariants: times never fall within a segment. A time is at most an hour ahead of the previous
+//! one plus the time that has passed since then, as measured by a clock that is never set. So a
+//! clock that is wrong for a moment does not give its time to every later entry. A stream whose
+//! times are far ahead of the clock when it is opened begins its next segment with the present
+//! time.
 
 use stratawal_storage::Storage;
 
@@ -14,8 +15,8 @@ const JUMP_MAX: u64 = 3600 * 1_000_000;
 /// day.
 const AHEAD_MAX: u64 = 24 * JUMP_MAX;
 
-/// Whether `time`, the last of a stream, is so far ahead of the clock, which reads `now`, that
-/// times begin anew.
+/// Whether times begin anew: `time`, the last of a stream, is far ahead of the clock, which reads
+/// `now`.
 pub(crate) const fn is_far_ahead(time: u64, now: u64) -> bool {
     time > now.saturating_add(AHEAD_MAX)
 }
@@ -25,14 +26,14 @@ pub(crate) const fn is_far_ahead(time: u64, now: u64) -> bool {
 pub(crate) struct Clock {
     /// The last reading of the coarse clock.
     reading: Option<u64>,
-    /// The time of the last append, or before the first one the earliest time that it is expected
-    /// to have.
+    /// The time of the last append. Before the first append, the earliest time that is expected of
+    /// it.
     time: u64,
-    /// The clock that is never set, at that time.
+    /// The reading, at that time, of the clock that is never set.
     elapsed: u64,
     /// Whether the last reading was too far ahead, and `time` was used in its place.
     replaced: bool,
-    /// How many appends got another time than the clock's for that reason.
+    /// How many appends got a time other than the clock's for that reason.
     jumps: u64,
 }
 
@@ -49,8 +50,8 @@ impl Clock {
         Self { jumps: earlier.jumps, ..self }
     }
 
-    /// The time of an append after one at `last`. Within one tick of the coarse clock no other
-    /// clock is read.
+    /// The time of an append that comes after one at `last`. Within one tick of the coarse clock,
+    /// no other clock is read.
     pub(crate) fn time(&mut self, storage: &dyn Storage, last: u64) -> u64 {
         self.time_at(storage.coarse_now_micros(), || storage.elapsed_micros(), last)
     }
@@ -61,13 +62,14 @@ impl Clock {
             let expected = self.time.saturating_add(elapsed.saturating_sub(self.elapsed));
             self.replaced = reading > expected.saturating_add(JUMP_MAX);
             self.time = if self.replaced { expected } else { reading }.max(last);
-            (self.reading, self.elapsed) = (Some(reading), elapsed);
+            self.reading = Some(reading);
+            self.elapsed = elapsed;
         }
         self.jumps += u64::from(self.replaced);
         self.time
     }
 
-    /// How many appends were given another time than the clock's, because that was too far ahead.
+    /// How many appends got a time other than the clock's, because the clock was too far ahead.
     pub(crate) const fn jumps(&self) -> u64 {
         self.jumps
     }

@@ -1,10 +1,10 @@
-//! Space that is kept for a full disk. Calls that free space or close give it up where they lack
-//! room: truncation, deletion, close. Looking up, reading and appending never use it. It is made
-//! again when there is room.
+//! The emergency reserve: a file that holds space for a full disk. Calls that free space or close
+//! (truncation, deletion, close) give it up if they lack room. Looking up, reading and appending
+//! never use it. It is made again once there is room.
 //!
 //! Its bytes are pseudo-random and synced, so that neither compression nor hole punching makes it
-//! shorter than it looks; and it is the blocks on the disk that count, not the length: a copy of a
-//! log may have made holes of it.
+//! smaller than it looks. Its blocks on the disk count, and not its length, because a copy of a log
+//! may have holes in their place.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,11 +15,11 @@ use stratawal_sync::{AtomicSeq, Mutex};
 
 use crate::fs::remove_file;
 
-/// Bytes that the emergency reserve holds.
+/// The size of the emergency reserve in bytes.
 pub const RESERVE_LEN: u64 = 64 << 10;
 
-/// Bytes of one write to the file: on a disk that lacks room for all of it, the emergency reserve
-/// holds as much as fits.
+/// The bytes of one write to the file. If the disk lacks room for all of it, the reserve holds as
+/// many pieces as fit.
 const PIECE_LEN: usize = 4 << 10;
 
 /// Whether a call may use up the emergency reserve.
@@ -35,12 +35,12 @@ pub(crate) enum ReserveUse {
 #[derive(Debug)]
 pub(crate) struct EmergencyReserve {
     path: PathBuf,
-    /// Its bytes follow from this.
+    /// Determines the bytes of the file.
     seed: u64,
-    /// Keeps one call from writing the file while another removes it; and whether the file held all
-    /// of its space when it was last looked at.
+    /// Whether the file held all of its space when it was last checked. The lock also keeps one
+    /// call from writing the file while another removes it.
     is_whole: Mutex<bool>,
-    /// 1 where the file system reports fewer blocks than the synced bytes take: then the length
+    /// 1 if the file system reports fewer blocks than the synced bytes take. Then the length
     /// counts.
     blocks_unreported: AtomicSeq,
 }
@@ -50,8 +50,8 @@ impl EmergencyReserve {
         Self { path, seed, is_whole: Mutex::new(false), blocks_unreported: AtomicSeq::new(0) }
     }
 
-    /// Makes it where it is missing, or holds less than it should. Not having it is not an error:
-    /// there may be no room now, or something that is not a plain file has its name.
+    /// Makes the reserve if it is missing or holds less than it should. This may fail without an
+    /// error: there may be no room now, or another kind of file may have its name.
     pub(crate) fn make(&self, storage: &dyn Storage) {
         let mut is_whole = self.is_whole.lock();
         *is_whole = false;
@@ -73,7 +73,7 @@ impl EmergencyReserve {
                     self.blocks_unreported.store(u64::from(!are_reported));
                 }
                 Err(_) => {
-                    // It is not known how much the disk holds of it. It is made anew with the next
+                    // It is not known how much of it is on the disk. It is made again with the next
                     // segment.
                     let _ = storage.remove_file(&self.path);
                     return;
@@ -83,7 +83,7 @@ impl EmergencyReserve {
         *is_whole = true;
     }
 
-    /// Makes it where it was not whole when it was last looked at.
+    /// Makes the reserve if it was not whole when it was last checked.
     pub(crate) fn make_again(&self, storage: &dyn Storage) {
         let is_whole = *self.is_whole.lock();
         if !is_whole {
@@ -91,18 +91,18 @@ impl EmergencyReserve {
         }
     }
 
-    /// How much of its space it holds now, in bytes; 0 where it cannot be looked at. Takes no lock,
-    /// so that it may be asked in a forked child.
+    /// The bytes that the reserve holds now, or 0 if the file cannot be checked. Takes no lock, so
+    /// a forked child may call it.
     pub(crate) fn held(&self, storage: &dyn Storage) -> u64 {
         let file = storage.open(&self.path, Access::Read).ok().filter(|file| self.is_ours(&**file));
         file.map_or(0, |file| self.held_by(&*file))
     }
 
-    /// Gives its space up; whether there was any.
+    /// Gives the space up. Returns whether there was any.
     pub(crate) fn give_up(&self, storage: &dyn Storage) -> bool {
         let mut is_whole = self.is_whole.lock();
         *is_whole = false;
-        // Looked at first: nothing but a plain file is removed.
+        // Checked first, so that only a file of the log is removed.
         self.held(storage) > 0 && remove_file(storage, &self.path).is_ok()
     }
 
@@ -112,9 +112,9 @@ impl EmergencyReserve {
         len.min(blocks).min(RESERVE_LEN)
     }
 
-    /// Whether the log has made this file: it is empty, or begins with the emergency reserve's
-    /// bytes, or with zeros that stand for them (a crash, or a copy with holes). Any other file
-    /// that has the name is neither written nor removed.
+    /// Whether the log has made this file: it is empty, or begins with the bytes of the reserve, or
+    /// with zeros in their place (after a crash, or in a copy with holes). Any other file of this
+    /// name is neither written nor removed.
     fn is_ours(&self, file: &dyn File) -> bool {
         let mut first = [0; size_of::<u64>()];
         let own = mixed(self.seed.wrapping_add(STEP));
@@ -122,7 +122,8 @@ impl EmergencyReserve {
     }
 
     fn fill(&self, file: &dyn File) -> io::Result<()> {
-        let (mut piece, mut state) = ([0; PIECE_LEN], self.seed);
+        let mut piece = [0; PIECE_LEN];
+        let mut state = self.seed;
         for at in (0..RESERVE_LEN).step_by(PIECE_LEN) {
             for word in piece.chunks_exact_mut(size_of::<u64>()) {
                 state = state.wrapping_add(STEP);
@@ -134,10 +135,10 @@ impl EmergencyReserve {
     }
 }
 
-/// By how much the counter moves from one number to the next.
+/// The step of the counter from one number to the next.
 const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// SplitMix64: from a counter it makes numbers that no compressor makes shorter.
+/// SplitMix64: turns a counter into numbers that cannot be compressed.
 const fn mixed(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
