@@ -49,3 +49,38 @@ impl FailedEpochs {
         }
     }
 }
+
+#[cfg(all(test, not(stratawal_loom)))]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::location::Location;
+
+    fn failure() -> Error {
+        Error::new(ErrorKind::Io, &Location::new("streams", "orders"))
+    }
+
+    #[test]
+    fn an_epoch_without_a_record_was_successful() {
+        let mut epochs = FailedEpochs::default();
+        epochs.push(2, failure());
+        assert!(epochs.outcome_of(0, "orders").is_ok());
+        assert_eq!(epochs.outcome_of(2, "orders").map_err(|error| error.kind()), Err(ErrorKind::Io));
+        assert!(epochs.outcome_of(4, "orders").is_ok());
+        epochs.remove(2);
+        assert!(epochs.outcome_of(2, "orders").is_ok());
+    }
+
+    #[test]
+    fn a_forgotten_outcome_is_not_a_success() {
+        let mut epochs = FailedEpochs::default();
+        let count = FAILED_EPOCHS_MAX as u64 + 1;
+        (1..=count).for_each(|i| epochs.push(2 * i, failure()));
+        // The oldest record is gone, and an epoch before it may have had one as well.
+        for epoch in [0, 2] {
+            assert_eq!(epochs.outcome_of(epoch, "orders").map_err(|error| error.kind()), Err(ErrorKind::Poisoned));
+        }
+        assert_eq!(epochs.outcome_of(4, "orders").map_err(|error| error.kind()), Err(ErrorKind::Io));
+        assert!(epochs.outcome_of(3, "orders").is_ok());
+    }
+}

@@ -250,3 +250,56 @@ impl<'a> LargeBatch<'a> {
         std::iter::once((&self.frame, &self.ends[..], self.data))
     }
 }
+
+#[cfg(all(test, not(stratawal_loom)))]
+mod tests {
+    use super::*;
+
+    fn data_of(pending: &PendingFrames, seq: u64) -> Option<Vec<u8>> {
+        pending.read(seq).map(|entry| entry.data.to_vec())
+    }
+
+    #[test]
+    fn appends_share_a_frame_by_time_and_length() {
+        let mut pending = PendingFrames::default();
+        // An entry takes its bytes, and 4 for its end offset.
+        pending.push(0, 7, &Entries::One(b"aa"), 12);
+        pending.push(1, 7, &Entries::One(b"bb"), 12);
+        pending.push(2, 7, &Entries::One(b"cc"), 12);
+        pending.push(3, 8, &Entries::One(b""), 12);
+        let frames: Vec<_> = pending.frames().map(|(frame, ends, _)| (frame.first_seq, ends.len())).collect();
+        assert_eq!(frames, [(0, 2), (2, 1), (3, 1)], "the second is full, the third has another time");
+        assert_eq!(pending.end_seq(), Some(4));
+        assert_eq!(data_of(&pending, 1).as_deref(), Some(&b"bb"[..]));
+        assert_eq!(data_of(&pending, 3).as_deref(), Some(&b""[..]));
+        assert_eq!(data_of(&pending, 4), None);
+    }
+
+    #[test]
+    fn entries_from_a_seq_on_keep_their_bytes_and_batches() {
+        let mut pending = PendingFrames::default();
+        let batch: Batch = ["a", "bb", "ccc"].into_iter().collect();
+        pending.push(5, 7, &Entries::Batch(&batch), 100);
+        pending.push(8, 7, &Entries::One(b"d"), 100);
+        let mut kept = PendingFrames::default();
+        pending.frames().for_each(|(frame, ends, data)| kept.push_from(frame, ends, data, 7));
+        assert_eq!((kept.first_seq(), kept.end_seq()), (Some(7), Some(9)));
+        assert_eq!(data_of(&kept, 6), None);
+        assert_eq!(data_of(&kept, 7).as_deref(), Some(&b"ccc"[..]));
+        assert_eq!(data_of(&kept, 8).as_deref(), Some(&b"d"[..]));
+        let ends: Vec<u32> = kept.frames().flat_map(|(_, ends, _)| ends.to_vec()).collect();
+        assert_eq!(ends, [3 | BATCH_END, 4 | BATCH_END]);
+        assert!(kept.reserved > 0, "their space is to be reserved again");
+    }
+
+    #[test]
+    fn a_longer_buffer_has_the_same_entries() {
+        let mut pending = PendingFrames::default();
+        pending.push(0, 7, &Entries::One(b"kept"), 100);
+        pending.reserved = 48;
+        let short = pending.move_to(PendingFrames::default());
+        assert!(short.is_empty() && short.reserved == 0);
+        assert_eq!(pending.reserved, 48);
+        assert_eq!(data_of(&pending, 0).as_deref(), Some(&b"kept"[..]));
+    }
+}
