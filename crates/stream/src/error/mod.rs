@@ -171,7 +171,7 @@ impl Error {
     #[must_use]
     pub fn of_log(kind: ErrorKind, stream: Option<&str>, text: String, source: Option<io::Error>) -> Self {
         let cause = Cause::Log(text, source);
-        Details { stream: stream.map(ToOwned::to_owned), ..Details::new(kind, cause) }.into()
+        Details { stream: stream.map(ToOwned::to_owned), ..Details::new(kind, cause) }.into_error()
     }
 
     /// The error as `call` reports it.
@@ -180,7 +180,7 @@ impl Error {
     }
 
     fn build(kind: ErrorKind, stream: &str, cause: Cause) -> Self {
-        Details { stream: Some(stream.to_owned()), ..Details::new(kind, cause) }.into()
+        Details { stream: Some(stream.to_owned()), ..Details::new(kind, cause) }.into_error()
     }
 
     pub(crate) fn new(kind: ErrorKind, location: &Location) -> Self {
@@ -238,7 +238,7 @@ impl Error {
             return self;
         }
         let stream = self.details.stream.clone();
-        Details { stream, ..Details::new(ErrorKind::Poisoned, Cause::Earlier(self)) }.into()
+        Details { stream, ..Details::new(ErrorKind::Poisoned, Cause::Earlier(self)) }.into_error()
     }
 
     pub(crate) fn segment_error(location: &Location, error: segment::Error) -> Self {
@@ -258,7 +258,7 @@ impl Error {
         let segment = Some(error.segment().to_string());
         let offset = error.offset().map(|offset| offset.0);
         let stream = Some(location.name().to_owned());
-        Details { damage, stream, segment, offset, ..Details::new(kind, Cause::Segment(error)) }.into()
+        Details { damage, stream, segment, offset, ..Details::new(kind, Cause::Segment(error)) }.into_error()
     }
 
     /// Damage of the kind `kind`.
@@ -268,14 +268,14 @@ impl Error {
         segment: Option<SegmentId>,
         offset: Option<u64>,
     ) -> Self {
-        Details { segment: segment.map(|id| id.to_string()), offset, ..Details::damage(location, kind) }.into()
+        Details { segment: segment.map(|id| id.to_string()), offset, ..Details::damage(location, kind) }.into_error()
     }
 
     /// A valid segment that is in the wrong place, and why.
     pub(crate) fn misplaced(location: &Location, segment: SegmentId, why: &'static str) -> Self {
         let segment = Some(segment.to_string());
         let damage = Details::damage(location, DamageKind::Misplaced);
-        Details { segment, offset: Some(0), cause: Cause::Text(why), ..damage }.into()
+        Details { segment, offset: Some(0), cause: Cause::Text(why), ..damage }.into_error()
     }
 
     /// A file of `len` bytes, a length that no writer leaves; `closed_len` is the length it was
@@ -283,14 +283,14 @@ impl Error {
     pub(crate) fn length(location: &Location, segment: SegmentId, len: u64, closed_len: Option<u64>) -> Self {
         let segment = Some(segment.to_string());
         let damage = Details::damage(location, DamageKind::Length);
-        Details { segment, offset: Some(len), cause: Cause::Length(len, closed_len), ..damage }.into()
+        Details { segment, offset: Some(len), cause: Cause::Length(len, closed_len), ..damage }.into_error()
     }
 
     /// Segment `next` was not written after `before`, which precedes it in the stream.
     pub(crate) fn history(location: &Location, before: SegmentId, next: SegmentId) -> Self {
         let segment = Some(next.to_string());
         let damage = Details::damage(location, DamageKind::History);
-        Details { segment, cause: Cause::NotAfter(before.to_string()), ..damage }.into()
+        Details { segment, cause: Cause::NotAfter(before.to_string()), ..damage }.into_error()
     }
 
     /// Adds that entries from `seq` on may be lost, where no more is known.
@@ -323,11 +323,9 @@ impl Details {
         let stream = Some(location.name().to_owned());
         Self { damage: Some(damage), stream, ..Self::new(ErrorKind::Damaged, Cause::None) }
     }
-}
 
-impl From<Details> for Error {
-    fn from(details: Details) -> Self {
-        Self { details: Arc::new(details), call: None }
+    fn into_error(self) -> Error {
+        Error { details: Arc::new(self), call: None }
     }
 }
 

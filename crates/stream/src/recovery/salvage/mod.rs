@@ -104,6 +104,7 @@ pub fn salvage(context: &Arc<LogContext>, location: &Location, options: &StreamO
 /// The entries of a stream that can be read, and the ranges that are lost, in order of seq. Each
 /// seq comes at most once. The function `salvage` makes it.
 #[derive(Debug)]
+#[must_use = "nothing is read until the iterator is advanced"]
 pub struct Salvage {
     context: Arc<LogContext>,
     location: Location,
