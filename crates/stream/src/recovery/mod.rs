@@ -26,8 +26,8 @@
 //! 8. Write the SEALs that are missing. (`seal.rs`: `seal_kept`)
 //! 9. Remove void and garbage segments. (`open.rs` and `reopen.rs` call `Removals::remove_found`)
 //!
-//! Steps 1 to 5 ([`analyse`](mod@analyse)) read and decide, and change nothing. A reader
-//! does no others; [`read`](mod@read) shows the chain that they found. Steps 6 to 9
+//! Steps 1 to 5 ([`analyse`](mod@analyse)) read and decide, and change nothing. A reader does no
+//! others; [`read`](mod@read) shows the chain that they found. Steps 6 to 9
 //! ([`repair`](mod@repair)) are the writer's. An interrupted recovery runs again from step 1: only
 //! step 7 changes the meaning of the files, by one rename.
 //!
