@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::checksum;
 use crate::footer::{CLOSE, Footer, SEAL};
-use crate::header::{Codec, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Invalid, Newer, frame_len};
+use crate::header::{Codec, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Invalid, Newer};
 use crate::types::{FramePosition, SeqNo, u32_at, u64_at};
 
 const MARK: u32 = 1;
@@ -19,7 +19,6 @@ const START: u32 = 2;
 //                                                   8    8   start
 // SEAL and CLOSE: see `footer`.
 const MARK_LEN: usize = 4;
-pub(crate) const MARK_FRAME_LEN: u64 = frame_len(MARK_LEN as u32);
 const AT_START: usize = 8;
 const START_LEN: usize = AT_START + 8;
 
@@ -39,6 +38,9 @@ pub enum Control {
 }
 
 impl Control {
+    /// The length in bytes of the frame of a MARK.
+    pub const MARK_FRAME_LEN: u64 = (FRAME_HEADER_LEN + MARK_LEN).next_multiple_of(FRAME_ALIGN as usize) as u64;
+
     /// The length in bytes of the frame of a START.
     pub const START_FRAME_LEN: u64 = (FRAME_HEADER_LEN + START_LEN).next_multiple_of(FRAME_ALIGN as usize) as u64;
 

@@ -162,12 +162,6 @@ impl Frame {
     pub const fn entries(&self) -> Entries<'_> {
         Entries { frame: self, next: 0 }
     }
-
-    /// The batches in order, each as its range of entry numbers within the frame.
-    #[must_use]
-    pub const fn batches(&self) -> Batches<'_> {
-        Batches { frame: self, next: 0 }
-    }
 }
 
 #[inline]
@@ -320,23 +314,6 @@ impl Iterator for Entries<'_> {
         let entry = self.frame.entry(self.next)?;
         self.next += 1;
         Some(entry)
-    }
-}
-
-/// The batches of a [`Frame`], as ranges of entry numbers within it.
-#[derive(Clone, Debug)]
-pub struct Batches<'a> {
-    frame: &'a Frame,
-    next: u32,
-}
-
-impl Iterator for Batches<'_> {
-    type Item = Range<u32>;
-    fn next(&mut self) -> Option<Self::Item> {
-        let first = self.next;
-        let last = (first..self.frame.header.count).find(|&i| self.frame.ends_batch(i))?;
-        self.next = last + 1;
-        Some(first..last + 1)
     }
 }
 

@@ -224,12 +224,6 @@ pub(crate) const fn frame_len(payload_len: u32) -> u64 {
     (FRAME_HEADER_LEN as u64 + payload_len as u64).next_multiple_of(FRAME_ALIGN)
 }
 
-/// The length in bytes of the frame at the beginning of `bytes`, whose header is valid. The frame
-/// may be of a newer format.
-pub(crate) fn frame_len_at(bytes: &[u8]) -> u64 {
-    frame_len(u32_at(bytes, AT_PAYLOAD_LEN))
-}
-
 /// The fields of a header whose checksum was not verified: enough to skip its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnverifiedHeader {

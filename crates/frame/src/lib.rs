@@ -25,23 +25,22 @@
 //! assert_eq!(frame.end_seq(), SeqNo(43));
 //! ```
 //!
-//! The entries of a segment file, without its header and its trailer:
+//! The entries of a segment file, up to the first bytes that are not a frame:
 //!
 //! ```
 //! use bytes::Bytes;
-//! use stratawal_frame::{ByteOffset, Decoded, HeaderError, Limits, SEGMENT_HEADER_LEN, Scan, SegmentHeader, TRAILER_LEN};
+//! use stratawal_frame::{ByteOffset, Decoded, FramePosition, HeaderError, Limits, SEGMENT_HEADER_LEN, SegmentHeader, decode};
 //!
 //! fn entries(file: &Bytes) -> Result<Vec<Bytes>, HeaderError> {
 //!     let header = SegmentHeader::decode(file)?;
-//!     // A file that is still being written ends with zeros instead of a trailer.
-//!     let frames = file.slice(SEGMENT_HEADER_LEN..file.len().saturating_sub(TRAILER_LEN).max(SEGMENT_HEADER_LEN));
 //!     let limits = Limits { base: header.base, end: ByteOffset(file.len() as u64) };
 //!     let mut entries = Vec::new();
-//!     for scanned in Scan::new(frames, header.salt, ByteOffset(SEGMENT_HEADER_LEN as u64), limits) {
-//!         // Recovery decides whether other bytes are a torn tail or damage.
-//!         if let Decoded::Frame(frame) = scanned.found {
-//!             entries.extend(frame.entries());
-//!         }
+//!     let mut at = SEGMENT_HEADER_LEN;
+//!     let position = |at| FramePosition { salt: header.salt, offset: ByteOffset(at as u64) };
+//!     // Recovery decides whether the bytes after the last frame are a torn tail or damage.
+//!     while let Decoded::Frame(frame) = decode(&file.slice(at..), &position(at), &limits) {
+//!         entries.extend(frame.entries());
+//!         at += frame.header().frame_len() as usize;
 //!     }
 //!     Ok(entries)
 //! }
@@ -58,30 +57,30 @@
 
 mod checksum;
 mod control;
+mod find_header;
 mod footer;
 mod format_file;
 mod frame;
 mod header;
 #[doc(hidden)]
 pub mod properties;
-mod scan;
 mod segment_header;
 mod trailer;
 mod types;
 
 pub use checksum::PayloadChecksum;
 pub use control::{Control, encode_control};
+pub use find_header::find_header;
 pub use footer::{FOOTER_HEAD_LEN, Footer, FooterKind, INDEX_BLOCK_LEN_MAX, PAD_LEN};
 pub use format_file::{FORMAT_FILE_LEN, FormatFile, FormatFileError};
 pub use frame::{
-    BATCH_END, Batches, DataFrame, Entries, EntrySlice, EntrySlices, Frame, check_payload, data_frame_len_max, decode,
+    BATCH_END, DataFrame, Entries, EntrySlice, EntrySlices, Frame, check_payload, data_frame_len_max, decode,
     decode_payload, encode_data, encode_data_head, ends_batch, entry_range,
 };
 pub use header::{
     CONTROL_PAYLOAD_LEN_MAX, Codec, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Invalid, Limits, Newer,
     PAYLOAD_LEN_MAX, UnverifiedHeader, decode_header,
 };
-pub use scan::{Scan, Scanned, find_header};
 pub use segment_header::{HeaderError, SEGMENT_HEADER_LEN, SegmentHeader};
 pub use trailer::{TRAILER_LEN, Trailer};
 pub use types::{

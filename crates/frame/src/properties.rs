@@ -4,11 +4,11 @@
 use bytes::Bytes;
 
 use crate::checksum;
-use crate::header::{AT_HEADER_CRC, AT_PAYLOAD_CRC, FRAME_HEADER_LEN};
+use crate::header::{AT_HEADER_CRC, AT_PAYLOAD_CRC, FRAME_ALIGN, FRAME_HEADER_LEN};
 use crate::types::u32_at;
 use crate::{
-    ByteOffset, Control, DataFrame, Decoded, EntrySlices, FormatFile, Frame, FramePosition, Limits, Salt, Scan,
-    SegmentHeader, SeqNo, Trailer, decode, encode_control, encode_data,
+    ByteOffset, Control, DataFrame, Decoded, EntrySlices, FormatFile, Frame, FramePosition, Limits, Salt,
+    SegmentHeader, Trailer, decode, decode_header, encode_control, encode_data, find_header,
 };
 
 /// Runs every decoder on the same bytes, and again on the bytes with valid checksums, which reaches
@@ -22,25 +22,25 @@ pub fn decode_any(data: &[u8]) {
     let _ = Trailer::decode(data, position.salt);
     decode_one(data, &position);
     decode_one(&with_right_checksums(data, &position), &position);
-    scan(data, &position);
+    find(data, &position);
+    find(&with_right_checksums(data, &position), &position);
     // Each entry is a part of the bytes, and the iterator ends.
     assert!(EntrySlices::frames(data, u32::from(selector)).map(|entry| entry.bytes.len()).sum::<usize>() <= data.len());
 }
 
-/// A scan ends and never goes back. Its frames lie within the bytes and do not overlap.
-fn scan(data: &[u8], position: &FramePosition) {
-    let end = position.offset.0 + data.len() as u64;
-    let limits = Limits { base: SeqNo(0), end: ByteOffset(end) };
-    let mut last = None;
-    let mut free = position.offset.0;
-    for scanned in Scan::new(Bytes::copy_from_slice(data), position.salt, position.offset, limits) {
-        assert!(last < Some(scanned.offset.0), "a scan never goes back");
-        last = Some(scanned.offset.0);
-        if let Decoded::Frame(frame) = scanned.found {
-            assert!(scanned.offset.0 >= free, "frames do not overlap");
-            free = scanned.offset.0 + frame.header().frame_len();
-            assert!(free <= end, "a frame lies within the bytes");
-        }
+/// The header that a search finds is valid, and no header before it is.
+fn find(data: &[u8], position: &FramePosition) {
+    let found = find_header(data, position, &Limits::NONE);
+    let searched = found.as_ref().map_or(data.len(), |(distance, _)| *distance);
+    for at in (0..searched).step_by(FRAME_ALIGN as usize) {
+        let Some(header) = data.get(at..at + FRAME_HEADER_LEN) else { break };
+        let here = FramePosition { offset: position.offset + at as u64, ..*position };
+        let decoded = decode_header(header, &here, &Limits::NONE);
+        assert!(!matches!(decoded, Decoded::Frame(_) | Decoded::Newer(_)), "the search does not skip a header");
+    }
+    if let Some((at, header)) = found {
+        let here = FramePosition { offset: position.offset + at as u64, ..*position };
+        assert_eq!(decode_header(&data[at..], &here, &Limits::NONE), header, "the header is at the distance");
     }
 }
 
@@ -81,7 +81,7 @@ fn encodes_to_itself(frame: &Frame, data: &[u8], position: &FramePosition) {
             ends.push(if frame.ends_batch(i) { end | crate::BATCH_END } else { end });
         }
         assert_eq!(ends.len(), header.count as usize, "every entry is present");
-        assert_eq!(frame.batches().map(|b| b.len()).sum::<usize>(), ends.len(), "batches hold every entry once");
+        assert!(frame.ends_batch(header.count - 1), "the last entry of a frame ends its batch");
         let frame = DataFrame {
             first_seq: header.first_seq,
             timestamp: header.timestamp,

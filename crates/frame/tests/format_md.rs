@@ -6,9 +6,8 @@ mod samples;
 use bytes::Bytes;
 use samples::crc32;
 use stratawal_frame::{
-    ByteOffset, Control, DataFrame, Decoded, Features, Footer, FooterKind, FramePosition, Generation, Limits,
-    SEGMENT_HEADER_LEN, Salt, Scan, SegmentHeader, SeqNo, StreamId, TRAILER_LEN, Trailer, WalId, encode_control,
-    encode_data,
+    ByteOffset, Control, DataFrame, Decoded, Features, Footer, FooterKind, FramePosition, Generation, Limits, Salt,
+    SegmentHeader, SeqNo, StreamId, TRAILER_LEN, Trailer, WalId, encode_control, encode_data,
 };
 
 const FORMAT_MD: &str = include_str!("../FORMAT.md");
@@ -174,10 +173,9 @@ fn close() -> Control {
 fn the_example_is_decoded_as_described() {
     let file = Bytes::from(file());
     assert_eq!(SegmentHeader::decode(&file), Ok(header()));
-    let body = file.slice(SEGMENT_HEADER_LEN..344);
     let end = ByteOffset(344);
     let limits = Limits { base: SeqNo(40), end };
-    let found: Vec<_> = Scan::new(body, SALT, ByteOffset(128), limits).map(|s| (s.offset.0, s.found)).collect();
+    let found = samples::frames_of(&file.slice(..344), 128, &limits);
     let [(128, Decoded::Frame(one)), (176, Decoded::Frame(three)), (248, Decoded::Frame(last))] = &found[..] else {
         panic!("{found:?}");
     };

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use samples::{Body, SALT, Sample, TIME};
 use stratawal_frame::{
     ByteOffset, Control, Decoded, Features, Footer, FooterKind, FormatFile, FramePosition, Generation, Limits,
-    SEGMENT_HEADER_LEN, Salt, Scan, SegmentHeader, SeqNo, StreamId, TRAILER_LEN, Trailer, WalId, decode,
+    SEGMENT_HEADER_LEN, Salt, SegmentHeader, SeqNo, StreamId, TRAILER_LEN, Trailer, WalId, decode,
 };
 
 const FRAME_OFFSET: u64 = 3240;
@@ -156,13 +156,12 @@ fn assert_segment(file: &Bytes, frames: &[Sample]) {
     let trailer_at = file.len() - TRAILER_LEN;
     let trailer = Trailer::decode(&file[trailer_at..], SALT).expect("the file ends in a trailer");
     let limits = Limits { base: header().base, end: ByteOffset(trailer_at as u64) };
-    let body = file.slice(SEGMENT_HEADER_LEN..trailer_at);
-    let found: Vec<_> = Scan::new(body, SALT, ByteOffset(SEGMENT_HEADER_LEN as u64), limits).collect();
+    let found = samples::frames_of(&file.slice(..trailer_at), SEGMENT_HEADER_LEN as u64, &limits);
     assert_eq!(found.len(), frames.len());
-    for (scanned, frame) in found.iter().zip(frames) {
-        frame.assert_is(&scanned.found);
+    for ((_, found), frame) in found.iter().zip(frames) {
+        frame.assert_is(found);
     }
-    assert_eq!(trailer.footer_offset, found.last().unwrap().offset);
-    let Decoded::Frame(last) = &found.last().unwrap().found else { panic!("the last is a frame") };
+    assert_eq!(trailer.footer_offset.0, found.last().unwrap().0);
+    let Decoded::Frame(last) = &found.last().unwrap().1 else { panic!("the last is a frame") };
     assert!(matches!(last.control(), Some(Control::Footer(_))));
 }

@@ -4,9 +4,9 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{HEADER_LEN, Raw, Segment, data_frame, header, raw, walked};
+use common::{HEADER_LEN, Raw, Rng, Segment, data_frame, header, raw, walked};
 use stratawal_frame::{ByteOffset, Control, FooterKind, FramePosition, Salt, SegmentHeader, SeqNo, encode_control};
-use stratawal_segment::{Access, ErrorKind, SegmentFile, create};
+use stratawal_segment::{Access, ErrorKind, FrameSearch, SegmentFile, create};
 use stratawal_storage::{Storage, UnixStorage};
 
 fn attested(file: &SegmentFile, from: u64) -> u64 {
@@ -240,6 +240,50 @@ fn only_valid_attestations_raise_the_watermark() {
         segment.poke(&frame.encode(&segment.place(at)), at);
         assert_eq!(attested(&segment.file(), HEADER_LEN), expected, "{frame:?}");
     }
+}
+
+/// The offsets of the frames that a search finds, each with whether it is valid as a whole.
+fn searched(file: &SegmentFile) -> Vec<(u64, bool)> {
+    let mut search = FrameSearch::new(file, ByteOffset(HEADER_LEN));
+    std::iter::from_fn(|| search.next_frame().unwrap()).map(|found| (found.offset.0, found.is_whole)).collect()
+}
+
+#[test]
+fn a_search_finds_every_frame_between_other_bytes() {
+    for seed in 0..200 {
+        let mut rng = Rng(seed);
+        let segment = Segment::with(&header(), 60_000);
+        let mut at = HEADER_LEN;
+        let mut expected = Vec::new();
+        for _ in 0..rng.below(12) {
+            let len = usize::try_from(8 * (1 + rng.below(40))).unwrap();
+            let other: Vec<u8> = (0..len).map(|_| rng.next() as u8).collect();
+            let mut frame = data_frame(&segment.place(at), 40, None, &[&other[..len - 3]]);
+            let piece = match rng.below(7) {
+                0 => vec![0; len],
+                1 => other,
+                kind => {
+                    let is_whole = kind > 2;
+                    frame[40] ^= u8::from(!is_whole);
+                    expected.push((at, is_whole));
+                    frame
+                }
+            };
+            segment.poke(&piece, at);
+            at += piece.len() as u64;
+        }
+        assert_eq!(searched(&segment.file()), expected, "seed {seed}");
+    }
+}
+
+#[test]
+fn the_payload_of_a_damaged_header_is_searched() {
+    let mut segment = Segment::new();
+    let inner = data_frame(&segment.place(HEADER_LEN + 40), 42, None, &[b"inner"]);
+    let outer = segment.append(&[&inner]);
+    assert_eq!(searched(&segment.file()), [(outer.0, true)]);
+    segment.poke(&[0xFF], outer.0 + 17);
+    assert_eq!(searched(&segment.file()), [(outer.0 + 40, true)]);
 }
 
 /// The next frame overwrites a MARK. A crash may keep the MARK's header and bytes that were written

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use stratawal_frame::{
     BATCH_END, ByteOffset, Codec, Control, DataFrame, Decoded, Footer, FooterKind, Frame, FramePosition, Generation,
-    Newer, Salt, SeqNo, encode_control, encode_data,
+    Limits, Newer, Salt, SeqNo, decode, encode_control, encode_data,
 };
 
 /// Some time in 2023, in microseconds since 1970.
@@ -96,7 +96,33 @@ impl Sample {
 
 /// The entries of a frame, batch by batch.
 pub(crate) fn batches_of(frame: &Frame) -> Vec<Vec<Vec<u8>>> {
-    frame.batches().map(|batch| batch.map(|i| frame.entry(i).unwrap().to_vec()).collect()).collect()
+    let mut batches = Vec::new();
+    let mut batch = Vec::new();
+    for i in 0..frame.header().count {
+        batch.push(frame.entry(i).unwrap().to_vec());
+        if frame.ends_batch(i) {
+            batches.push(std::mem::take(&mut batch));
+        }
+    }
+    assert!(batch.is_empty(), "the last entry of a frame ends its batch");
+    batches
+}
+
+/// The consecutive frames of `file` from `offset` on, each with its offset. They must end where the
+/// file does.
+pub(crate) fn frames_of(file: &Bytes, offset: u64, limits: &Limits) -> Vec<(u64, Decoded<Frame>)> {
+    let mut frames = Vec::new();
+    let mut at = usize::try_from(offset).unwrap();
+    while at < file.len() {
+        let position = FramePosition { salt: SALT, offset: ByteOffset(at as u64) };
+        let found = decode(&file.slice(at..), &position, limits);
+        let Decoded::Frame(frame) = &found else { panic!("{found:?} at {at}") };
+        let next = at + usize::try_from(frame.header().frame_len()).unwrap();
+        frames.push((at as u64, found));
+        at = next;
+    }
+    assert_eq!(at, file.len(), "the last frame ends with the file");
+    frames
 }
 
 /// Batches in the form of [`DataFrame`]: ends with their batch bits, and the bytes.

@@ -5,7 +5,7 @@ use stratawal_frame::{
     TRAILER_LEN, Trailer, decode_header,
 };
 
-use super::search::{FrameSearch, MARK_LEN};
+use super::search::FrameSearch;
 use crate::file::SegmentFile;
 use crate::{Error, Result};
 
@@ -52,7 +52,7 @@ impl SegmentFile {
         let mut search = FrameSearch::new(self, ByteOffset(SEGMENT_HEADER_LEN as u64));
         while let Some(found) = search.next_frame()? {
             // A MARK is too short to be a SEAL.
-            if !found.header.is_control() || found.header.frame_len() <= MARK_LEN {
+            if !found.header.is_control() || found.header.frame_len() <= Control::MARK_FRAME_LEN {
                 continue;
             }
             if let Some(frame) = search.read(&found)?
@@ -85,7 +85,9 @@ impl SegmentFile {
         let bytes = window.at(from.0, FRAME_HEADER_LEN).map_err(io())?;
         let header = &bytes[..bytes.len().min(FRAME_HEADER_LEN)];
         let mark_len = match decode_header(header, &self.position(from), &self.limits()) {
-            Decoded::Frame(frame) if frame.is_control() && frame.frame_len() == MARK_LEN => MARK_LEN,
+            Decoded::Frame(frame) if frame.is_control() && frame.frame_len() == Control::MARK_FRAME_LEN => {
+                Control::MARK_FRAME_LEN
+            }
             _ => 0,
         };
         let mut at = from.0 + mark_len;

@@ -5,15 +5,12 @@
 //! elsewhere is not valid.
 
 use stratawal_frame::{
-    ByteOffset, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, Frame, FrameHeader, decode_payload, find_header,
+    ByteOffset, Control, Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, Frame, FrameHeader, decode_payload, find_header,
 };
 
 use super::window::Window;
 use crate::file::SegmentFile;
 use crate::{Error, ErrorKind, Result, SegmentData};
-
-/// The length of a MARK in the file.
-pub(crate) const MARK_LEN: u64 = 48;
 
 /// A frame that [`FrameSearch`] found: its header is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +101,8 @@ impl FrameSearch {
             // Only this frame was ever written to its bytes, so it is skipped even if its payload
             // is not valid. A MARK is the exception: the next frame overwrites it and may begin
             // within it.
-            self.at = offset + if header.frame_len() <= MARK_LEN { FRAME_ALIGN } else { header.frame_len() };
+            self.at =
+                offset + if header.frame_len() <= Control::MARK_FRAME_LEN { FRAME_ALIGN } else { header.frame_len() };
             return Ok(Some(FoundFrame { offset, header, is_whole: sum == Some(header.payload_crc) }));
         }
         self.at = ByteOffset(self.file.len());
