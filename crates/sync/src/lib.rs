@@ -27,16 +27,19 @@ use loom::sync as primitives;
 #[cfg(not(stratawal_loom))]
 use std::sync as primitives;
 
-#[cfg(stratawal_loom)]
-pub use loom::thread;
-#[cfg(not(stratawal_loom))]
-pub use std::thread;
-
 pub use bit_set::AtomicBitSet;
 pub use mutex::{Condvar, Mutex};
 pub use primitives::{MutexGuard, atomic};
 pub use published::Published;
 pub use seq::AtomicSeq;
+
+/// Threads, of which the model checker chooses the next one to run.
+pub mod thread {
+    #[cfg(stratawal_loom)]
+    pub use loom::thread::{spawn, yield_now};
+    #[cfg(not(stratawal_loom))]
+    pub use std::thread::{spawn, yield_now};
+}
 
 /// Orders everything before it against everything after it, for all threads that call it.
 ///

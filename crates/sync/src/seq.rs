@@ -15,6 +15,7 @@ pub struct AtomicSeq {
 
 impl AtomicSeq {
     /// Holds `value` until the first store.
+    #[must_use]
     pub fn new(value: u64) -> Self {
         Self {
             value: AtomicU64::new(value),
@@ -23,13 +24,15 @@ impl AtomicSeq {
         }
     }
 
-    /// Acquire; pairs with the Release in [`store`](Self::store).
+    /// Returns the value that was stored last. Acquire; pairs with the Release in
+    /// [`store`](Self::store).
+    #[must_use]
     pub fn load(&self) -> u64 {
         self.take_turn();
         self.value.load(Ordering::Acquire)
     }
 
-    /// Release; pairs with the Acquire in [`load`](Self::load).
+    /// Stores a value. Release; pairs with the Acquire in [`load`](Self::load).
     pub fn store(&self, value: u64) {
         self.take_turn();
         self.value.store(value, Ordering::Release);
