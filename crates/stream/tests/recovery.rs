@@ -40,12 +40,14 @@ fn torn_tail_is_cut_off_and_reported() {
     for torn_at in frame.clone() {
         let storage = dead.snapshot();
         (torn_at..frame.end).for_each(|at| change(&storage, &path, at, 0));
+        // A checksum may begin with zeros. They are not a part of a torn tail.
+        let is_torn = files(&storage).remove(0).1[frame.clone()].iter().any(|&byte| byte != 0);
         let reader = open_read_only(storage.clone()).unwrap();
         assert_eq!(reader.next_seq(), 3, "torn at {torn_at} of {frame:?}");
         let log = open(storage.clone());
         let report = log.report();
         assert!(report.existed && !report.clean, "{report:?}");
-        assert_eq!(report.torn.is_some(), torn_at > frame.start, "torn at {torn_at}: {report:?}");
+        assert_eq!(report.torn.is_some(), is_torn, "torn at {torn_at}: {report:?}");
         if let Some(torn) = &report.torn {
             assert!(path.ends_with(&torn.segment), "{report:?}");
             assert_eq!(torn.offset, frame.start as u64, "{report:?}");
