@@ -2,7 +2,6 @@
 
 use stratawal_frame::{Footer, FooterKind, TRAILER_LEN};
 use stratawal_segment::Preallocation;
-
 use stratawal_sync::fail_point;
 
 use crate::error::{Error, ErrorKind, Result};

@@ -1,9 +1,10 @@
 //! Creates segments: the first one of a stream, with its directory, and every later one.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use stratawal_frame::{Generation, Salt, SegmentHeader, SeqNo, StreamId};
-use stratawal_segment::{CreateError, Preallocation, SegmentWriter};
+use stratawal_segment::{CreateError, Preallocation, SegmentWriter, create};
 use stratawal_sync::fail_point;
 
 use crate::context::LogContext;
@@ -17,8 +18,6 @@ use crate::write::active::ActiveSegment;
 use crate::write::reserve::ReserveUse;
 use crate::write::tail::{Reservation, Tail};
 use crate::write::writer::{OpenSegments, Writer};
-use std::path::Path;
-use stratawal_segment::create;
 
 impl Writer {
     /// Creates a stream: its directory with the first segment in it, durably. Both are built under
@@ -68,8 +67,10 @@ impl Writer {
         }
         shared.watermarks.set_start(start);
         let active = shared.publish_active(writer, &[]);
-        tail.continue_in(Reservation::new(&active.writer, preallocation));
-        *self = Self::Open(OpenSegments::new(Arc::clone(&shared), active, header.last_timestamp));
+        let mut segments = OpenSegments::new(Arc::clone(&shared), active, header.last_timestamp);
+        segments.preallocated = preallocation.preallocated();
+        tail.continue_in(Reservation::new(&segments.active.writer, preallocation));
+        *self = Self::Open(segments);
         shared.watermarks.reset_all(start);
         Ok(())
     }
