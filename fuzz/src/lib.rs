@@ -1,5 +1,5 @@
-//! The functions that the fuzz targets call: one each, on any bytes. It panics where a property does
-//! not hold.
+//! The functions that the fuzz targets call: one each, on any bytes. It panics where a property
+//! does not hold.
 //!
 //! The tests of the workspace compile this file too, and replay every seed and every regression.
 #![forbid(unsafe_code)]

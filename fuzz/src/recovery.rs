@@ -18,8 +18,8 @@ const DIR: &str = "/streams/s";
 const LOOKED_AT: usize = 1000;
 
 /// Forged files never cause a panic, and neither a reader nor a writer that refuses changes them. A
-/// writer that opens them sees the entries that a reader saw, and entries that it acknowledges exist
-/// when the stream is opened again.
+/// writer that opens them sees the entries that a reader saw, and entries that it acknowledges
+/// exist when the stream is opened again.
 pub(crate) fn segment_recovery(bytes: &[u8]) {
     let Ok(storage) = forge(&mut Unstructured::new(bytes)) else { return };
     let before = files(&storage);

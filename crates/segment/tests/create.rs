@@ -18,7 +18,7 @@ const TEMPORARY: &str = ".tmp-00000000000000000040-00000003.seg";
 
 /// The operations of a creation, in order.
 const OPERATIONS: [&str; 6] =
-    ["create T", "preallocate T 8200", "write T 0+128", "sync T", "rename T N", "sync folder s"];
+    ["create T", "preallocate T 8200", "write T 0+128", "sync T", "rename T N", "sync directory s"];
 const RENAME: usize = 4;
 
 fn operations() -> Vec<String> {

@@ -414,7 +414,8 @@ fn is_read_beside(seconds: u64, mut command: Command) {
     );
 }
 
-/// The fault: entries that wait in the tail buffer are acknowledged, and no other process sees them.
+/// The fault: entries that wait in the tail buffer are acknowledged, and no other process sees
+/// them.
 #[cfg(stratawal_faults)]
 #[test]
 fn seeded_early_acknowledgement_is_noticed() {

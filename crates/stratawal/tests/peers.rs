@@ -227,8 +227,8 @@ fn failed_sync_is_never_reported_as_done() {
     assert_eq!(simulated(&lost).stream("s").unwrap().next_seq(), next + 1);
 }
 
-/// ironwal: both get seq 0. wal-db: the second one overwrites the synced entries of the first. With two
-/// processes, see the tests of the command line.
+/// ironwal: both get seq 0. wal-db: the second one overwrites the synced entries of the first. With
+/// two processes, see the tests of the command line.
 #[test]
 fn second_opener_is_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -17,8 +17,8 @@ type Call = fn(&StreamLog) -> Result<()>;
 
 const NOTHING: Call = |_| Ok(());
 
-/// The appends, a call after them, and how many entries survive the death of the process and a power
-/// loss.
+/// The appends, a call after them, and how many entries survive the death of the process and a
+/// power loss.
 const SURVIVAL: [(&[Durability], Call, [usize; 2]); 12] = [
     (&[Buffered], NOTHING, [0, 0]),
     (&[Flushed], NOTHING, [1, 0]),

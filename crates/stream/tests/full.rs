@@ -458,7 +458,7 @@ fn refused_preallocation_does_not_poison() {
         StreamLog::open(env, Location::new("/streams", "s"), options.clone()).unwrap()
     };
     let refuse = |operation, _: &Path| match operation {
-        Operation::Preallocate => Err(std::io::Error::from_raw_os_error(TOO_LARGE)),
+        Operation::Preallocate | Operation::SetLen => Err(std::io::Error::from_raw_os_error(TOO_LARGE)),
         _ => Ok(()),
     };
     // In a segment that grows, in one that was closed, and at a rotation.

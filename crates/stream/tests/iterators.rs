@@ -346,8 +346,8 @@ impl Held {
         }
     }
 
-    /// Whether the iterator may return this. The last entry before a cut ends its batch, but not yet
-    /// in a block that was read before the cut.
+    /// Whether the iterator may return this. The last entry before a cut ends its batch, but not
+    /// yet in a block that was read before the cut.
     fn has(&self, seq: u64, data: &[u8], ends_batch: bool) -> bool {
         let is_same = self.model.entry(seq).is_some_and(|expected| expected.check_data(seq, data).is_ok());
         let is_cut = seq + 1 == self.cut;

@@ -1,5 +1,5 @@
-//! Opening a stream that was not closed: torn tails are cut off and reported, damage is reported and
-//! changes nothing.
+//! Opening a stream that was not closed: torn tails are cut off and reported, damage is reported
+//! and changes nothing.
 
 mod common;
 

@@ -12,7 +12,7 @@ use stratawal_storage::{MemoryStorage, Storage};
 use stratawal_stream::{
     DeleteError, Durability, Error, ErrorKind, Location, LogContext, StreamLog, StreamOptions, Visibility,
 };
-use stratawal_testkit::{Crash, Gate, HookedStorage, Operation, Rng, SimStorage};
+use stratawal_testkit::{Crash, Gate, HookedStorage, Operation, Rng, SimStorage, Verdict};
 
 const DIR: &str = "/streams/s";
 const ENTRY_LEN: usize = 40 << 10;
@@ -253,23 +253,11 @@ fn deletion_keeps_and_names_foreign_files() {
     }
 }
 
-/// Fails each operation of this kind with an input/output error, after it was done.
-fn fail_after_effect(storage: &HookedStorage, sim: &SimStorage, which: Operation, from: &'static str) {
-    let sim = sim.clone();
-    storage.set(move |operation, path| {
-        if operation != which {
-            return Ok(());
-        }
-        match operation {
-            Operation::Remove => sim.remove_file(path).or_else(|_| sim.remove_dir(path))?,
-            Operation::Rename => {
-                let names = names(&sim, "/streams");
-                let from = names.iter().find(|name| name.starts_with(from)).expect("one can be renamed");
-                sim.rename(&Path::new("/streams").join(from), path)?;
-            }
-            _ => {}
-        }
-        Err(eio())
+/// Makes each operation of these kinds report an input/output error although it is done.
+fn fail_after_effect(storage: &HookedStorage, which: &'static [Operation]) {
+    storage.intercept(move |call| match which.contains(&call.operation) {
+        true => Verdict::FailAfterEffect(eio()),
+        false => Verdict::Proceed,
     });
 }
 
@@ -282,7 +270,7 @@ fn removal_that_took_effect_is_not_an_error() {
     let sim = SimStorage::new(1);
     let storage = hooked(sim.clone());
     let log = stream(&storage);
-    fail_after_effect(&storage, &sim, Operation::Remove, "");
+    fail_after_effect(&storage, &[Operation::Remove, Operation::RemoveDir]);
     log.truncate_before(2).unwrap();
     log.truncate_from(3).unwrap();
     assert_eq!(open(&storage).first_seq(), 2);
@@ -295,7 +283,7 @@ fn deletion_whose_rename_took_effect_is_done() {
     let sim = SimStorage::new(1);
     let storage = hooked(sim.clone());
     let log = stream(&storage);
-    fail_after_effect(&storage, &sim, Operation::Rename, "s");
+    fail_after_effect(&storage, &[Operation::Rename]);
     assert!(log.delete().unwrap());
     // Entries acknowledged from now on would be in a directory that was removed.
     assert_eq!(log.append(b"x", Durability::Synced).unwrap_err().kind(), ErrorKind::Missing);
@@ -330,14 +318,9 @@ fn creation_whose_rename_took_effect_recovers() {
     let log = open(&storage);
     // The first rename is that of the segment, within the directory that has no name yet.
     let renames = AtomicBool::new(false);
-    let inner = sim.clone();
-    storage.set(move |operation, path| {
-        if operation == Operation::Rename && renames.swap(true, Ordering::SeqCst) {
-            let names = names(&inner, "/streams");
-            inner.rename(&Path::new("/streams").join(&names[0]), path)?;
-            return Err(eio());
-        }
-        Ok(())
+    storage.intercept(move |call| match call.operation {
+        Operation::Rename if renames.swap(true, Ordering::SeqCst) => Verdict::FailAfterEffect(eio()),
+        _ => Verdict::Proceed,
     });
     assert_eq!(log.append(b"lost", Durability::Synced).unwrap_err().kind(), ErrorKind::Poisoned);
     storage.clear();

@@ -117,8 +117,10 @@ fn appends_that_wait_for_a_failure_return() {
         storage.set(move |operation, _| {
             match operation {
                 Operation::Sync => at_sync.pass(),
-                Operation::Preallocate if reserved.fetch_add(1, Ordering::SeqCst) == 0 => at_reserve.pass(),
-                Operation::Preallocate => return Err(broken()),
+                Operation::Preallocate | Operation::SetLen if reserved.fetch_add(1, Ordering::SeqCst) == 0 => {
+                    at_reserve.pass()
+                }
+                Operation::Preallocate | Operation::SetLen => return Err(broken()),
                 _ => {}
             }
             Ok(())
@@ -178,7 +180,7 @@ fn close_waits_for_a_leader_that_writes() {
     storage.set(move |operation, _| {
         match operation {
             Operation::Write if armed.swap(false, Ordering::SeqCst) => at_write.pass(),
-            Operation::Preallocate => return Err(broken()),
+            Operation::Preallocate | Operation::SetLen => return Err(broken()),
             _ => {}
         }
         Ok(())

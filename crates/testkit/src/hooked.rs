@@ -3,34 +3,65 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use stratawal_storage::{Access, ChangeStamp, DirEntry, File, Lock, LockError, Storage};
 
-/// An operation that is about to be done to a file or directory.
+/// The kinds of operations on files and directories that a hook is asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// A file or directory is created.
+    /// A file is created.
     Create,
+    /// A directory is created.
+    CreateDir,
     /// A file is opened.
     Open,
-    /// A file or directory is renamed; the hook gets the new path.
+    /// A file or directory is renamed.
     Rename,
-    /// A file or directory is removed.
+    /// A file is removed.
     Remove,
+    /// A directory is removed.
+    RemoveDir,
     /// A directory is synced.
     SyncDir,
     /// Bytes are written.
     Write,
     /// A file is synced.
     Sync,
-    /// Space is preallocated, or the length is set.
+    /// The length of a file is set.
+    SetLen,
+    /// Space is preallocated.
     Preallocate,
 }
 
-type Hook = Arc<dyn Fn(Operation, &Path) -> io::Result<()> + Send + Sync>;
+/// An operation that is about to be done, with its arguments.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The kind of the operation.
+    pub operation: Operation,
+    /// The whole path of the file or directory; of a rename, the new one.
+    pub path: PathBuf,
+    /// The old path of a rename.
+    pub from: Option<PathBuf>,
+    /// The bytes that are written, or all bytes up to the length that is set or preallocated.
+    pub bytes: Range<u64>,
+}
+
+/// The decision of a hook about an operation.
+#[derive(Debug)]
+pub enum Verdict {
+    /// The operation is done.
+    Proceed,
+    /// The operation fails with this error and is not done.
+    Fail(io::Error),
+    /// The operation fails with this error although it is done.
+    FailAfterEffect(io::Error),
+}
+
+type Hook = Arc<dyn Fn(&Call) -> Verdict + Send + Sync>;
 
 /// A storage that asks a hook first. Clones share the storage and the hook.
 #[derive(Clone)]
@@ -64,6 +95,11 @@ impl HookedStorage {
     /// Asks `hook` before each operation from now on. Where it returns an error, the operation
     /// fails with that error and is not done.
     pub fn set(&self, hook: impl Fn(Operation, &Path) -> io::Result<()> + Send + Sync + 'static) {
+        self.intercept(move |call| hook(call.operation, &call.path).map_or_else(Verdict::Fail, |()| Verdict::Proceed));
+    }
+
+    /// Asks `hook` before each operation from now on what becomes of it.
+    pub fn intercept(&self, hook: impl Fn(&Call) -> Verdict + Send + Sync + 'static) {
         *lock(&self.hook) = Some(Arc::new(hook));
     }
 
@@ -72,10 +108,26 @@ impl HookedStorage {
         *lock(&self.hook) = None;
     }
 
-    fn ask(&self, operation: Operation, path: &Path) -> io::Result<()> {
-        // The lock is not held here, because a hook may wait.
-        let hook = lock(&self.hook).clone();
-        hook.map_or(Ok(()), |hook| hook(operation, &self.root.join(path)))
+    fn call<T>(&self, operation: Operation, path: &Path, run: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        self.call_with(operation, path, |_| (), run)
+    }
+
+    fn call_with<T>(
+        &self,
+        operation: Operation,
+        path: &Path,
+        arguments: impl FnOnce(&mut Call),
+        run: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
+        // The lock is not held while the hook runs, because a hook may wait.
+        let Some(hook) = lock(&self.hook).clone() else { return run() };
+        let mut call = Call { operation, path: self.root.join(path), from: None, bytes: 0..0 };
+        arguments(&mut call);
+        match hook(&call) {
+            Verdict::Proceed => run(),
+            Verdict::Fail(error) => Err(error),
+            Verdict::FailAfterEffect(error) => run().and(Err(error)),
+        }
     }
 
     fn file(&self, path: &Path, file: Arc<dyn File>) -> Arc<dyn File> {
@@ -99,13 +151,11 @@ impl Storage for HookedStorage {
     }
 
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.ask(Operation::Create, path)?;
-        Ok(self.file(path, self.inner.create_new(path)?))
+        self.call(Operation::Create, path, || Ok(self.file(path, self.inner.create_new(path)?)))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
-        self.ask(Operation::Open, path)?;
-        Ok(self.file(path, self.inner.open(path, access)?))
+        self.call(Operation::Open, path, || Ok(self.file(path, self.inner.open(path, access)?)))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
@@ -113,28 +163,24 @@ impl Storage for HookedStorage {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.ask(Operation::Create, dir)?;
-        self.inner.create_dir(dir)
+        self.call(Operation::CreateDir, dir, || self.inner.create_dir(dir))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.ask(Operation::Rename, to)?;
-        self.inner.rename(from, to)
+        let old_path = |call: &mut Call| call.from = Some(self.root.join(from));
+        self.call_with(Operation::Rename, to, old_path, || self.inner.rename(from, to))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.ask(Operation::Remove, path)?;
-        self.inner.remove_file(path)
+        self.call(Operation::Remove, path, || self.inner.remove_file(path))
     }
 
     fn remove_dir(&self, dir: &Path) -> io::Result<()> {
-        self.ask(Operation::Remove, dir)?;
-        self.inner.remove_dir(dir)
+        self.call(Operation::RemoveDir, dir, || self.inner.remove_dir(dir))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.ask(Operation::SyncDir, dir)?;
-        self.inner.sync_dir(dir)
+        self.call(Operation::SyncDir, dir, || self.inner.sync_dir(dir))
     }
 
     fn sync_file_system(&self, dir: &Path) -> io::Result<()> {
@@ -174,8 +220,8 @@ struct HookedFile {
 }
 
 impl HookedFile {
-    fn ask(&self, operation: Operation) -> io::Result<()> {
-        self.storage.ask(operation, &self.path)
+    fn call(&self, operation: Operation, bytes: Range<u64>, run: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        self.storage.call_with(operation, &self.path, |call| call.bytes = bytes, run)
     }
 }
 
@@ -187,23 +233,22 @@ impl File for HookedFile {
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.ask(Operation::Write)?;
-        self.inner.write_all_at(buf, offset)
+        let bytes = offset..offset + buf.len() as u64;
+        self.call(Operation::Write, bytes, || self.inner.write_all_at(buf, offset))
     }
 
     fn write_all_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
-        self.ask(Operation::Write)?;
-        self.inner.write_all_vectored_at(bufs, offset)
+        let len: usize = bufs.iter().map(|buf| buf.len()).sum();
+        let bytes = offset..offset + len as u64;
+        self.call(Operation::Write, bytes, || self.inner.write_all_vectored_at(bufs, offset))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.ask(Operation::Sync)?;
-        self.inner.sync_data()
+        self.call(Operation::Sync, 0..0, || self.inner.sync_data())
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.ask(Operation::Sync)?;
-        self.inner.sync_all()
+        self.call(Operation::Sync, 0..0, || self.inner.sync_all())
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -219,13 +264,11 @@ impl File for HookedFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.ask(Operation::Preallocate)?;
-        self.inner.set_len(len)
+        self.call(Operation::SetLen, 0..len, || self.inner.set_len(len))
     }
 
     fn preallocate(&self, len: u64) -> io::Result<()> {
-        self.ask(Operation::Preallocate)?;
-        self.inner.preallocate(len)
+        self.call(Operation::Preallocate, 0..len, || self.inner.preallocate(len))
     }
 
     fn next_data(&self, offset: u64) -> io::Result<u64> {

@@ -31,7 +31,7 @@ mod run;
 mod sim;
 mod workload;
 
-pub use hooked::{Gate, HookedStorage, Operation};
+pub use hooked::{Call, Gate, HookedStorage, Operation, Verdict};
 pub use model::{Change, Expected, Found, Level, Mismatch, Snapshot, StreamModel};
 pub use rng::Rng;
 pub use run::{

@@ -361,8 +361,8 @@ impl<'s, L: LogUnderTest> Run<'s, L> {
         self.models.iter().zip(self.streams).map(check).collect()
     }
 
-    /// Compares what readers of the running log see. Where stable entries are shown as durable, they
-    /// must survive a power loss.
+    /// Compares what readers of the running log see. Where stable entries are shown as durable,
+    /// they must survive a power loss.
     fn check_readers_durably(&mut self) -> Result<(), Wrong> {
         let shown = self.check_readers()?;
         if self.under_test.stable_level(self.log()) < Level::Synced {

@@ -4,7 +4,7 @@
 // Each test file uses a part of this.
 #![allow(dead_code)]
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +14,8 @@ use stratawal_frame::{
     Salt, SegmentHeader, SeqNo, encode_data,
 };
 use stratawal_segment::{Access, Chain, ControlContext, Preallocation, SegmentFile, SegmentId, SegmentWriter, create};
-use stratawal_storage::{DirEntry, File, Lock, LockError, MemoryStorage, Storage};
+use stratawal_storage::{DirEntry, MemoryStorage, Storage};
+use stratawal_testkit::{Call, HookedStorage, Operation, Verdict};
 
 /// The directory of the segments.
 pub(crate) const DIR: &str = "/s";
@@ -57,6 +58,7 @@ pub(crate) struct Fault {
 #[derive(Clone, Debug)]
 pub(crate) struct Scripted {
     pub(crate) memory: MemoryStorage,
+    hooked: HookedStorage,
     script: Arc<Mutex<Script>>,
 }
 
@@ -64,32 +66,43 @@ pub(crate) struct Scripted {
 struct Script {
     log: Vec<String>,
     fault: Option<(usize, Fault)>,
+    /// How many bytes were read when they were last counted.
     bytes_read: u64,
 }
 
-#[derive(Debug)]
-struct ScriptedFile {
-    inner: Arc<dyn File>,
-    name: String,
-    script: Arc<Mutex<Script>>,
-}
-
-fn run<T>(script: &Mutex<Script>, what: String, operation: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let fault = {
-        let mut script = script.lock().unwrap();
-        let n = script.log.len();
-        script.log.push(what);
-        script.fault.filter(|(at, fault)| n == *at || fault.forever && n > *at).map(|(_, fault)| fault)
-    };
-    match fault {
-        None => operation(),
-        Some(fault) => {
-            if fault.done {
-                operation()?;
+impl Script {
+    /// Logs an operation, and makes it fail if it is the one that the fault names.
+    fn decide(&mut self, call: &Call) -> Verdict {
+        let Some(line) = line_of(call) else { return Verdict::Proceed };
+        let n = self.log.len();
+        self.log.push(line);
+        match self.fault {
+            Some((at, fault)) if n == at || fault.forever && n > at => {
+                let error = fault.kind.into();
+                if fault.done { Verdict::FailAfterEffect(error) } else { Verdict::Fail(error) }
             }
-            Err(fault.kind.into())
+            _ => Verdict::Proceed,
         }
     }
+}
+
+/// The line of an operation in the log, if it changes bytes or makes them durable.
+fn line_of(call: &Call) -> Option<String> {
+    let name = name_of(&call.path);
+    let bytes = &call.bytes;
+    Some(match call.operation {
+        Operation::Open => return None,
+        Operation::Create => format!("create {name}"),
+        Operation::CreateDir => format!("create directory {name}"),
+        Operation::Rename => format!("rename {} {name}", name_of(call.from.as_ref()?)),
+        Operation::Remove => format!("remove {name}"),
+        Operation::RemoveDir => format!("remove directory {name}"),
+        Operation::SyncDir => format!("sync directory {name}"),
+        Operation::Write => format!("write {name} {}+{}", bytes.start, bytes.end - bytes.start),
+        Operation::Sync => format!("sync {name}"),
+        Operation::SetLen => format!("set length {name} {}", bytes.end),
+        Operation::Preallocate => format!("preallocate {name} {}", bytes.end),
+    })
 }
 
 impl Scripted {
@@ -97,11 +110,15 @@ impl Scripted {
     pub(crate) fn new() -> Self {
         let memory = MemoryStorage::new().with_seed(1);
         memory.create_dir(dir()).unwrap();
-        Self { memory, script: Arc::default() }
+        let hooked = HookedStorage::new(memory.clone());
+        let script = Arc::<Mutex<Script>>::default();
+        let hook = Arc::clone(&script);
+        hooked.intercept(move |call| hook.lock().unwrap().decide(call));
+        Self { memory, hooked, script }
     }
 
     pub(crate) fn shared(&self) -> Arc<dyn Storage> {
-        Arc::new(self.clone())
+        Arc::new(self.hooked.clone())
     }
 
     /// The operations since the last call.
@@ -113,7 +130,8 @@ impl Scripted {
 
     /// The number of bytes that were read since the last call.
     pub(crate) fn take_bytes_read(&self) -> u64 {
-        std::mem::take(&mut self.script.lock().unwrap().bytes_read)
+        let read = self.hooked.read_bytes();
+        read - std::mem::replace(&mut self.script.lock().unwrap().bytes_read, read)
     }
 
     /// Clears the log, and makes an operation fail.
@@ -154,89 +172,6 @@ impl Scripted {
 
 fn name_of(path: &Path) -> String {
     path.file_name().unwrap().to_str().unwrap().to_owned()
-}
-
-impl Storage for Scripted {
-    fn at(&self, _dir: &Path) -> io::Result<Arc<dyn Storage>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn elapsed_micros(&self) -> u64 {
-        self.memory.elapsed_micros()
-    }
-    fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        let inner = run(&self.script, format!("create {}", name_of(path)), || self.memory.create_new(path))?;
-        Ok(Arc::new(ScriptedFile { inner, name: name_of(path), script: Arc::clone(&self.script) }))
-    }
-    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
-        let inner = self.memory.open(path, access)?;
-        Ok(Arc::new(ScriptedFile { inner, name: name_of(path), script: Arc::clone(&self.script) }))
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        self.memory.list(dir)
-    }
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        run(&self.script, format!("create folder {}", name_of(dir)), || self.memory.create_dir(dir))
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let what = format!("rename {} {}", name_of(from), name_of(to));
-        run(&self.script, what, || self.memory.rename(from, to))
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        run(&self.script, format!("remove {}", name_of(path)), || self.memory.remove_file(path))
-    }
-    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
-        run(&self.script, format!("remove folder {}", name_of(dir)), || self.memory.remove_dir(dir))
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        run(&self.script, format!("sync folder {}", name_of(dir)), || self.memory.sync_dir(dir))
-    }
-    fn lock(&self, root: &Path, path: &Path) -> Result<Box<dyn Lock>, LockError> {
-        self.memory.lock(root, path)
-    }
-    fn free_space(&self, dir: &Path) -> io::Result<u64> {
-        self.memory.free_space(dir)
-    }
-    fn now_micros(&self) -> u64 {
-        self.memory.now_micros()
-    }
-    fn coarse_now_micros(&self) -> u64 {
-        self.memory.coarse_now_micros()
-    }
-    fn random_u64(&self) -> u64 {
-        self.memory.random_u64()
-    }
-}
-
-impl File for ScriptedFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let n = self.inner.read_at(buf, offset)?;
-        self.script.lock().unwrap().bytes_read += n as u64;
-        Ok(n)
-    }
-    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        let what = format!("write {} {offset}+{}", self.name, buf.len());
-        run(&self.script, what, || self.inner.write_all_at(buf, offset))
-    }
-    fn write_all_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
-        let len: usize = bufs.iter().map(|buf| buf.len()).sum();
-        let what = format!("write {} {offset}+{len}", self.name);
-        run(&self.script, what, || self.inner.write_all_vectored_at(bufs, offset))
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        run(&self.script, format!("sync {}", self.name), || self.inner.sync_data())
-    }
-    fn sync_all(&self) -> io::Result<()> {
-        run(&self.script, format!("sync {}", self.name), || self.inner.sync_all())
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        run(&self.script, format!("set length {} {len}", self.name), || self.inner.set_len(len))
-    }
-    fn preallocate(&self, len: u64) -> io::Result<()> {
-        run(&self.script, format!("preallocate {} {len}", self.name), || self.inner.preallocate(len))
-    }
 }
 
 /// A frame of `entries` in one batch.

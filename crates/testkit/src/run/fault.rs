@@ -132,8 +132,8 @@ impl<L: LogUnderTest> Run<'_, L> {
         Ok(None)
     }
 
-    /// Reads a stream that was just recovered, first with the faults, then without. Accepted entries
-    /// that were not written continue to wait.
+    /// Reads a stream that was just recovered, first with the faults, then without. Accepted
+    /// entries that were not written continue to wait.
     fn read_again(&mut self, stream: usize, failed: &mut u64) -> Result<(), Wrong> {
         let name = &self.streams[stream];
         let read = || {
