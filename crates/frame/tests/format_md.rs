@@ -175,7 +175,7 @@ fn the_example_is_decoded_as_described() {
     assert_eq!(SegmentHeader::decode(&file), Ok(header()));
     let end = ByteOffset(344);
     let limits = Limits { base: SeqNo(40), end };
-    let found = samples::frames_of(&file.slice(..344), 128, &limits);
+    let found = samples::frames_of(&file.slice(..344), SALT, 128, &limits);
     let [(128, Decoded::Frame(one)), (176, Decoded::Frame(three)), (248, Decoded::Frame(last))] = &found[..] else {
         panic!("{found:?}");
     };

@@ -156,7 +156,7 @@ fn assert_segment(file: &Bytes, frames: &[Sample]) {
     let trailer_at = file.len() - TRAILER_LEN;
     let trailer = Trailer::decode(&file[trailer_at..], SALT).expect("the file ends in a trailer");
     let limits = Limits { base: header().base, end: ByteOffset(trailer_at as u64) };
-    let found = samples::frames_of(&file.slice(..trailer_at), SEGMENT_HEADER_LEN as u64, &limits);
+    let found = samples::frames_of(&file.slice(..trailer_at), SALT, SEGMENT_HEADER_LEN as u64, &limits);
     assert_eq!(found.len(), frames.len());
     for ((_, found), frame) in found.iter().zip(frames) {
         frame.assert_is(found);

@@ -110,11 +110,11 @@ pub(crate) fn batches_of(frame: &Frame) -> Vec<Vec<Vec<u8>>> {
 
 /// The consecutive frames of `file` from `offset` on, each with its offset. They must end where the
 /// file does.
-pub(crate) fn frames_of(file: &Bytes, offset: u64, limits: &Limits) -> Vec<(u64, Decoded<Frame>)> {
+pub(crate) fn frames_of(file: &Bytes, salt: Salt, offset: u64, limits: &Limits) -> Vec<(u64, Decoded<Frame>)> {
     let mut frames = Vec::new();
     let mut at = usize::try_from(offset).unwrap();
     while at < file.len() {
-        let position = FramePosition { salt: SALT, offset: ByteOffset(at as u64) };
+        let position = FramePosition { salt, offset: ByteOffset(at as u64) };
         let found = decode(&file.slice(at..), &position, limits);
         let Decoded::Frame(frame) = &found else { panic!("{found:?} at {at}") };
         let next = at + usize::try_from(frame.header().frame_len()).unwrap();
