@@ -136,7 +136,8 @@ impl Append {
         }
         let began = Instant::now();
         let gate = Gate::default();
-        let (at_interrupt, common) = (gate.clone(), self.common.clone());
+        let at_interrupt = gate.clone();
+        let common = self.common.clone();
         signals::on_interrupt(self.json, move || common.result(at_interrupt.close()))?;
         let wal = self.common.result(Wal::open(&self.common.dir))?;
         let mut appender = self.appender(&wal, gate)?;
@@ -269,7 +270,8 @@ fn append_file(file: &Path, appender: &mut Appender) -> Result<(), Failure> {
 impl Appender {
     /// The entries that were appended before a failure, in words.
     fn done_before(&self) -> Option<String> {
-        let (first, last) = (self.first?, self.last?);
+        let first = self.first?;
+        let last = self.last?;
         Some(format!("entries {first} to {last} were appended before that"))
     }
 
@@ -398,7 +400,8 @@ mod tests {
 
     #[test]
     fn a_line_at_the_bound_is_appended_and_one_over_it_is_refused() {
-        let (at, over) = ("-".repeat(16), "-".repeat(17));
+        let at = "-".repeat(16);
+        let over = "-".repeat(17);
         assert_eq!(append(None, &[&at]).1, [&*at]);
         for batch in [None, Some(1)] {
             for end in ["", "\n", "\nmore\n"] {

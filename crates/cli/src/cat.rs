@@ -55,7 +55,8 @@ impl Cat {
         if !stream.exists() && damage.is_none() {
             return Err(Failure::unknown_stream(&self.common.dir, &self.stream));
         }
-        let (first, next) = (stream.first_seq(), stream.next_seq());
+        let first = stream.first_seq();
+        let next = stream.next_seq();
         if let Some(from) = self.from
             && from < first
         {
@@ -95,7 +96,8 @@ impl Cat {
     }
 
     fn print_around_damage(&self) -> Result<u8, Failure> {
-        let (from, to) = (self.from.unwrap_or(0), self.to.unwrap_or(u64::MAX));
+        let from = self.from.unwrap_or(0);
+        let to = self.to.unwrap_or(u64::MAX);
         let items = self.common.result(inspect::salvage(&self.common.dir, &self.stream))?;
         let mut printer = AroundDamage::new(io::stdout().lock(), from..to, self.json);
         for item in items {

@@ -138,7 +138,8 @@ fn advice(error: &Error) -> Option<String> {
 
 /// The operating system's error that caused this one: the innermost, which has its number.
 fn io_cause(error: &Error) -> Option<&io::Error> {
-    let (mut cause, mut found) = (std::error::Error::source(error), None);
+    let mut cause = std::error::Error::source(error);
+    let mut found = None;
     while let Some(error) = cause {
         found = error.downcast_ref().or(found);
         cause = error.source();
@@ -158,7 +159,7 @@ fn remedy(error: &io::Error) -> &'static str {
         io::ErrorKind::NotFound => "give the path of what exists",
         io::ErrorKind::PermissionDenied => "give this user access to it",
         io::ErrorKind::IsADirectory => "give a file",
-        io::ErrorKind::NotADirectory => "give a folder",
+        io::ErrorKind::NotADirectory => "give a directory",
         io::ErrorKind::DirectoryNotEmpty => "move it away or remove it by hand",
         io::ErrorKind::StorageFull => "free some space",
         io::ErrorKind::QuotaExceeded => "free some space, or raise the quota",

@@ -8,7 +8,7 @@ use crate::failure::{DAMAGE, DONE, FAILED, Failure, output};
 use crate::{Common, json, signals};
 
 /// The part of the help about JSON.
-pub(crate) const JSON: &str = r#"Names are printed escaped, as their folders are called; other commands take them as they are.
+pub(crate) const JSON: &str = r#"Names are printed escaped, like the names of their directories; other commands take them unescaped.
 With --json, a line for each stream, with its name as it is:
 {"stream":"s","state":"ok","first":0,"next":100,"segments":1,"disk_bytes":65536}
 `next` is one past the last entry. `state` is `damaged` where the stream does not open, with `first` and `next` null;

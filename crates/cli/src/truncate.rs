@@ -55,7 +55,8 @@ impl Truncate {
         if let Some(next) = self.place.from {
             self.common.result(stream.truncate_from(next))?;
         }
-        let (first, next) = (stream.first_seq(), stream.next_seq());
+        let first = stream.first_seq();
+        let next = stream.next_seq();
         self.common.result(wal.close())?;
         if self.json {
             let name = json::text(&self.stream);

@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_writer_drops_meanwhile_is_no_error() {
+    fn entries_dropped_during_verify_are_not_damage() {
         let disk = SimStorage::new(1);
         // The reader's; the writer works within its hook.
         let storage = HookedStorage::new(disk.clone());
@@ -328,7 +328,8 @@ mod tests {
             while stream.next_seq() < stream.first_seq() + 200 {
                 stream.append([7; 2000]).unwrap();
             }
-            let (writer, deleter) = (stream.clone(), wal.clone());
+            let writer = stream.clone();
+            let deleter = wal.clone();
             let opened = Mutex::new(0_usize);
             storage.set(move |operation, path| {
                 if operation == Operation::Open && path.extension().is_some_and(|extension| extension == "seg") {
@@ -336,7 +337,8 @@ mod tests {
                     let mut opened = opened.lock();
                     *opened += 1;
                     if opened.is_multiple_of(9) && *opened < 60 {
-                        let (first, next) = (writer.first_seq(), writer.next_seq());
+                        let first = writer.first_seq();
+                        let next = writer.next_seq();
                         match way {
                             0 => writer.truncate_before(first + 30).unwrap(),
                             1 => writer.truncate_from(next - 30).unwrap(),
@@ -364,7 +366,7 @@ mod tests {
     /// A writer that appends, begins segments and drops entries from both ends is not taken for
     /// damage.
     #[test]
-    fn a_writer_beside_is_not_taken_for_damage() {
+    fn salvage_beside_a_writer_reports_no_damage() {
         let disk = SimStorage::new(1);
         // The reader's; the writer works within its hook.
         let storage = HookedStorage::new(disk.clone());
@@ -376,7 +378,8 @@ mod tests {
             while stream.next_seq() < stream.first_seq() + 300 {
                 stream.append([7; 2000]).unwrap();
             }
-            let (writer, calls) = (stream.clone(), Mutex::new(0_u64));
+            let writer = stream.clone();
+            let calls = Mutex::new(0_u64);
             let began = (stream.first_seq(), stream.next_seq());
             storage.set(move |operation, _| {
                 if operation == Operation::Open {
@@ -384,7 +387,8 @@ mod tests {
                     let mut calls = calls.lock();
                     *calls += 1;
                     if calls.is_multiple_of(7) && *calls < 100 {
-                        let (first, next) = (writer.first_seq(), writer.next_seq());
+                        let first = writer.first_seq();
+                        let next = writer.next_seq();
                         match way {
                             0 => writer.truncate_before(first + 5).unwrap(),
                             1 => writer.truncate_from(next - 5).unwrap(),

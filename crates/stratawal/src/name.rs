@@ -1,9 +1,11 @@
-//! Stream names as folder names: reversible, injective, safe on any file system.
+//! Stream names as directory names: every name has one, and no two names have the same.
 //!
-//! `a`-`z`, `0`-`9`, `-`, `_`, and `.` (not first or last) stand for themselves; every other byte
-//! of the UTF-8 is `%xx`. So names that differ only in case differ on file systems that ignore
-//! case, none is `.` or `..` or begins like a temporary name, and none leaves the folder. A name
-//! whose part before the first `.` is a DOS device has its first letter escaped.
+//! `a`-`z`, `0`-`9`, `-`, `_`, and `.` (not first or last) are themselves. Every other byte of the
+//! UTF-8 is `%xx`. If the part before the first `.` is the name of a DOS device, its first letter
+//! is escaped too.
+//!
+//! So two names that differ only in case also differ on file systems that ignore case. No escaped
+//! name is `.` or `..`, contains a separator, or begins like a temporary name.
 
 /// The longest escaped name in bytes; file systems take 255, and temporary names are a little
 /// longer.
@@ -14,7 +16,7 @@ const DEVICES: [&str; 22] = [
     "lpt3", "lpt4", "lpt5", "lpt6", "lpt7", "lpt8", "lpt9",
 ];
 
-/// The escaped form, however long.
+/// The escaped form, of any length.
 pub(crate) fn escape(name: &str) -> String {
     let mut escaped = String::with_capacity(name.len());
     for (byte, plain) in bytes(name) {
@@ -27,7 +29,7 @@ pub(crate) fn escape(name: &str) -> String {
     escaped
 }
 
-/// The length of the escaped form in bytes, which is known without it: a name may be of any length.
+/// The length of the escaped form in bytes, without escaping: a name may be of any length.
 pub(crate) fn escaped_len(name: &str) -> usize {
     bytes(name).map(|(_, plain)| if plain { 1 } else { 3 }).sum()
 }
@@ -94,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn other_spellings_are_no_names() {
+    fn other_spellings_are_not_names() {
         for escaped in ["", "A", "%2F", "%61", "a%", "%zz", "%+1", ".", "..", ".a", "a.", "con", "%ff", "a/b"] {
             assert_eq!(unescape(escaped), None, "{escaped}");
         }
@@ -115,7 +117,7 @@ mod tests {
         }
 
         #[test]
-        fn different_names_are_different_folders(a in "[aA./%]{1,6}", b in "[aA./%]{1,6}") {
+        fn different_names_are_different_directories(a in "[aA./%]{1,6}", b in "[aA./%]{1,6}") {
             prop_assert_eq!(a == b, escape(&a).eq_ignore_ascii_case(&escape(&b)));
         }
     }

@@ -1,4 +1,4 @@
-//! The root folder of a log: its lock, its FORMAT file, its folder of streams.
+//! The root directory of a log: its lock, its FORMAT file, its directory of streams.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,41 +11,41 @@ use stratawal_stream::{is_leftover_dir, remove_leftover_dir};
 use crate::error::{Error, ErrorKind, Result, io_error, log_error};
 use crate::name;
 
-/// The folder of the streams, within the root.
+/// The directory of the streams, within the root.
 const STREAMS: &str = "streams";
 
-/// The file that holds space for a full disk.
+/// The file of the emergency reserve.
 pub(crate) const RESERVE: &str = "RESERVE";
 
-/// The file that says what the log is.
+/// The file with the version of the log and its id.
 const FORMAT: &str = "FORMAT";
 
 /// A FORMAT file that is being written has a name that begins so, and 16 hexadecimal digits.
 const TEMPORARY_FORMAT: &str = ".tmp-FORMAT-";
 
-/// An open root. Everything below it is reached through the directory that was opened, whatever
-/// becomes of its path.
+/// An open root. Everything in it is reached through the directory that was opened, even if the
+/// path leads elsewhere later.
 #[derive(Debug)]
 pub(crate) struct Root {
     /// Relative to the root.
     pub(crate) storage: Arc<dyn Storage>,
-    /// Where the root was when it was opened: for messages.
+    /// The path of the root when it was opened, for messages.
     path: PathBuf,
     pub(crate) wal_id: WalId,
-    /// Held by the one writer.
+    /// `None` in a log that is only read, and after [`unlock`](Self::unlock).
     lock: Option<Box<dyn Lock>>,
 }
 
 impl Root {
-    /// Opens or creates it for writing.
+    /// Opens or creates a root for writing.
     ///
-    /// Creating goes in this order, each step durable before the next: the root and what is above
-    /// it, the folder of streams, FORMAT. A crash leaves a beginning of that row, so that a FORMAT
-    /// without a folder of streams is no creation that was interrupted: somebody removed the
-    /// folder, and the streams in it. A crash before FORMAT has its name leaves at most an empty
-    /// folder of streams, from which creating goes on.
+    /// Creation makes the root and the directories above it, then the directory of streams, then
+    /// FORMAT. Each is durable before the next is made. So after a crash before FORMAT there is at
+    /// most an empty directory of streams, and creation continues from it. And if there is a FORMAT
+    /// without a directory of streams, creation was not interrupted: the directory was removed, and
+    /// its streams with it.
     pub(crate) fn open(system: &dyn Storage, path: &Path) -> Result<Self> {
-        // The system would take it for the working directory.
+        // The system would take an empty path for the working directory.
         if path.as_os_str().is_empty() {
             return Err(log_error(ErrorKind::Missing, "the path of the log is empty; give the directory of one"));
         }
@@ -74,18 +74,18 @@ impl Root {
             }
         };
         root.wal_id = format.wal_id;
-        // Names that a killed process left, FORMAT among them, may be in the page cache alone.
+        // The names that a killed process left, FORMAT included, may not be durable yet.
         let synced = root.storage.sync_dir(Path::new(""));
         synced.map_err(|e| io_error("cannot sync the directory of the log", e))?;
         root.remove_unfinished()?;
         Ok(root)
     }
 
-    /// Opens it for reading.
+    /// Opens a root for reading.
     pub(crate) fn open_read_only(system: &dyn Storage, path: &Path) -> Result<Self> {
         let missing = || {
             let text =
-                format!("there is no log at {}; give the folder of one, or create it by appending", path.display());
+                format!("there is no log at {}; give the directory of one, or create it by appending", path.display());
             log_error(ErrorKind::Missing, text)
         };
         let storage = match system.at(path) {
@@ -94,12 +94,12 @@ impl Root {
         };
         let mut root = Self { storage, path: path.to_owned(), wal_id: WalId(0), lock: None };
         root.wal_id = root.read_format()?.ok_or_else(missing)?.wal_id;
-        // A writer that creates the log has made it before FORMAT.
+        // A writer makes the directory of streams before FORMAT, so it must exist.
         root.list_streams()?;
         Ok(root)
     }
 
-    /// The folder of the streams, relative to the root.
+    /// The directory of the streams, relative to the root.
     pub(crate) fn streams(&self) -> &'static Path {
         Path::new(STREAMS)
     }
@@ -115,7 +115,7 @@ impl Root {
         self.lock = None;
     }
 
-    /// That the directory of the log was not removed since it was opened.
+    /// Checks that the directory of the log was not removed since it was opened.
     pub(crate) fn check_exists(&self) -> Result<()> {
         match self.storage.open(Path::new(FORMAT), Access::Read) {
             Err(e) if e.kind() == io::ErrorKind::StaleNetworkFileHandle => Err(io_error("the log is lost", e)),
@@ -127,17 +127,20 @@ impl Root {
         self.path.join(name).display().to_string()
     }
 
-    /// Makes the names of the root and of the folders above it durable. Before FORMAT is there: a
-    /// process that was killed between creating one of them and syncing it leaves names that look
-    /// like any others. Once FORMAT is there, so are they.
+    /// Makes the names of the root and of the directories above it durable.
+    ///
+    /// This is done whenever FORMAT does not exist yet: a process that was killed after it created
+    /// a directory and before it synced the name leaves a name that looks like any other. Once
+    /// FORMAT exists, these names are durable.
     fn sync_above(&self, system: &dyn Storage) -> Result<()> {
-        let (mut dir, mut hidden) = (&*self.path, false);
+        let mut dir = &*self.path;
+        let mut hidden = false;
         while let Some(parent) = dir.parent() {
             dir = parent;
             match system.sync_dir(named(parent)) {
-                // This user may not list it; something may have been created in it all the same.
+                // This user may not list the directory, and may still have created a name in it.
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => hidden = true,
-                // Nothing was created in it: its file system has nothing to sync.
+                // Nothing was created in it: a file system like that has nothing to sync.
                 Err(e) if has_no_sync(&e) => {}
                 other => other.map_err(|e| io_error("cannot sync a directory above the log", e))?,
             }
@@ -151,14 +154,14 @@ impl Root {
         }
     }
 
-    /// Creates the folder of the streams durably, if it is not there.
+    /// Creates the directory of the streams durably, if it does not exist.
     fn create_streams(&self) -> Result<()> {
         let streams = self.streams();
         let sync = || self.storage.sync_dir(Path::new(""));
         match self.storage.create_dir(streams) {
             Ok(()) => sync().map_err(|e| io_error("cannot sync the directory of the log", e)),
-            // It must be a folder, and no link to one. A process that was killed may have left its
-            // name in the page cache.
+            // Listing it fails if it is a link. Its name may not be durable: the process that
+            // created it may have been killed before the sync.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 let synced = self.storage.list(streams).and_then(|_| sync());
                 synced.map_err(|e| io_error("cannot use this as the directory of the streams", e))
@@ -167,20 +170,18 @@ impl Root {
         }
     }
 
-    /// What is in the folder of streams of a log that has its FORMAT file.
+    /// The content of the directory of streams, of a log that has its FORMAT file.
     fn list_streams(&self) -> Result<Vec<DirEntry>> {
         let shown = || self.shown(STREAMS);
         self.storage.list(self.streams()).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => {
-                let text = format!(
-                    "{} is missing, and with it every stream there was; restore it from a copy of this log",
-                    shown()
-                );
+                let text =
+                    format!("{} is missing, and every stream with it; restore it from a copy of this log", shown());
                 log_error(ErrorKind::Damaged, text)
             }
             io::ErrorKind::NotADirectory => {
                 let text = format!(
-                    "{} is a link or a file; it must be the folder itself, since the log syncs and lists that",
+                    "{} is a link or a file; it must be the directory itself, because the log syncs and lists it",
                     shown()
                 );
                 log_error(ErrorKind::Damaged, text)
@@ -189,9 +190,10 @@ impl Root {
         })
     }
 
-    /// The FORMAT file, if it is there.
+    /// The FORMAT file, if it exists.
     fn read_format(&self) -> Result<Option<FormatFile>> {
-        let (file, shown) = (Path::new(FORMAT), || self.shown(FORMAT));
+        let file = Path::new(FORMAT);
+        let shown = || self.shown(FORMAT);
         let failed = |e| io_error(format!("cannot read {}", shown()), e);
         let is_absent = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
         let mut opened = self.storage.open(file, Access::Read);
@@ -199,14 +201,15 @@ impl Root {
             if !self.has_streams()? {
                 return Ok(None);
             }
-            // It is there before any stream is. So where another process has just created the log,
-            // it is there now.
+            // FORMAT is created before any stream. So if another process has just created the log,
+            // it exists by now.
             opened = self.storage.open(file, Access::Read);
         }
         let open = match opened {
             Ok(open) => open,
             Err(e) if is_absent(&e) => {
-                let text = format!("{} is missing, and there are streams; restore it from a copy of this log", shown());
+                let text =
+                    format!("{} is missing, although there are streams; restore it from a copy of this log", shown());
                 return Err(log_error(ErrorKind::Damaged, text));
             }
             Err(e) if e.kind() == io::ErrorKind::InvalidInput => {
@@ -227,8 +230,8 @@ impl Root {
         })
     }
 
-    /// Whether there are streams. Without a FORMAT file, that is a log that has lost it; otherwise
-    /// one that is not there yet.
+    /// Whether there are streams. If so, a log without a FORMAT file has lost it; if not, the log
+    /// does not exist yet.
     fn has_streams(&self) -> Result<bool> {
         match self.storage.list(self.streams()) {
             Ok(entries) => Ok(entries.iter().any(|entry| stream_name(entry).is_some())),
@@ -237,14 +240,15 @@ impl Root {
         }
     }
 
-    /// Writes the FORMAT file of a new log, durably: under a temporary name, synced, renamed, its
-    /// folder synced.
+    /// Writes the FORMAT file of a new log, durably: under a temporary name, synced, renamed, and
+    /// its directory synced.
     fn create_format(&self) -> Result<FormatFile> {
         let storage = &*self.storage;
         let format = FormatFile { wal_id: new_wal_id(storage), features: stratawal_frame::Features::default() };
-        // A name of its own: a leftover, or a directory that has the name, is not in the way.
+        // The name is random, so that no leftover and no directory has it.
         let temporary = PathBuf::from(format!("{TEMPORARY_FORMAT}{:016x}", storage.random_u64()));
-        let (temporary, file) = (&*temporary, Path::new(FORMAT));
+        let temporary = &*temporary;
+        let file = Path::new(FORMAT);
         let write = || {
             let open = storage.create_new(temporary)?;
             open.write_all_at(&format.encode(), 0)?;
@@ -256,31 +260,31 @@ impl Root {
         Ok(format)
     }
 
-    /// Removes files of the root that were being written when a process died.
+    /// Removes FORMAT files that were being written when a process died.
     fn remove_temporaries(&self) -> Result<()> {
         let in_root = self.storage.list(Path::new(""));
         for entry in in_root.map_err(|e| io_error("cannot list the directory of the log", e))? {
             if entry.file_type == FileType::File && is_temporary_format(&entry) {
-                // One that stays is not read, and the next open tries again.
+                // A file that cannot be removed is never read, and the next open tries again.
                 let _ = self.storage.remove_file(Path::new(&entry.name));
             }
         }
         Ok(())
     }
 
-    /// Removes streams whose creation a crash interrupted (no entry was ever acknowledged in them),
-    /// and the rest of those that were deleted.
+    /// Removes streams whose creation was interrupted, in which no entry was ever acknowledged, and
+    /// the rest of streams whose deletion was.
     fn remove_unfinished(&self) -> Result<()> {
         for entry in self.list_streams()? {
             if entry.file_type == FileType::Dir && is_leftover_dir(&entry.name) {
                 let dir = self.streams().join(&entry.name);
-                // A deletion that was interrupted has to be durable before anybody sees the stream
+                // An interrupted deletion must be durable before a program sees that the stream is
                 // gone.
                 self.storage
                     .sync_dir(self.streams())
                     .map_err(|e| io_error("cannot sync the directory of the streams", e))?;
-                // What cannot be removed (somebody put a folder there, or holds a file) is no
-                // reason to keep the log shut; the next open tries again.
+                // The log opens even if this fails, because of a foreign directory in there, for
+                // example. The next open tries again.
                 let _ = remove_leftover_dir(&*self.storage, &dir);
             }
         }
@@ -289,12 +293,11 @@ impl Root {
 }
 
 fn open_root(system: &dyn Storage, path: &Path) -> Result<Arc<dyn Storage>> {
-    system.at(path).map_err(|e| no_folder(path, &e).unwrap_or_else(|| io_error("cannot open the log", e)))
+    system.at(path).map_err(|e| not_a_directory(path, &e).unwrap_or_else(|| io_error("cannot open the log", e)))
 }
 
-/// Creates the root durably, and the directories that are missing above it. It may be a link to a
-/// folder; nothing below it may. Of several processes that create it at the same time, each finds
-/// it there.
+/// Creates the root durably, and the directories that are missing above it. The root may be a link
+/// to a directory; nothing in it may. Several processes may do this at the same time.
 fn create_root(storage: &dyn Storage, root: &Path) -> Result<()> {
     let failed = |e| io_error("cannot create the directory of the log", e);
     match create_one(storage, root) {
@@ -312,21 +315,21 @@ fn has_no_sync(error: &io::Error) -> bool {
     matches!(error.kind(), InvalidInput | ReadOnlyFilesystem | Unsupported)
 }
 
-/// Creates a directory, if it is not there, and makes its name durable.
+/// Creates a directory, if it does not exist, and makes its name durable.
 fn create_one(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
     match storage.create_dir(dir) {
-        // Its name may not be durable yet; that is seen to before FORMAT is there.
+        // Its name may not be durable yet; `sync_above` makes it durable before FORMAT exists.
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         other => other?,
     }
     match storage.sync_dir(parent_of(dir)) {
-        // One in which this user may create names, and not list them, cannot be opened.
+        // A directory that this user may write to, and not list, cannot be opened for a sync.
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => storage.sync_file_system(dir),
         synced => synced,
     }
 }
 
-/// The folder that a relative path begins in has an empty name.
+/// The directory as the system names it: the parent of a relative path of one name is empty.
 fn named(dir: &Path) -> &Path {
     if dir.as_os_str().is_empty() { Path::new(".") } else { dir }
 }
@@ -339,7 +342,8 @@ fn lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Lock>> {
     let file = path.join("LOCK");
     storage.lock(Path::new(""), Path::new("LOCK")).map_err(|error| match error {
         LockError::Held { owner } => {
-            let (log, file) = (path.display(), file.display());
+            let log = path.display();
+            let file = file.display();
             let text = match owner {
                 Some(pid) if pid == std::process::id() => format!(
                     "the log {log} is locked, and its lock file {file} names this process ({pid}); use the handle that it \
@@ -364,21 +368,21 @@ fn lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Lock>> {
     })
 }
 
-/// What to say where the path of the log is that of a file.
-fn no_folder(path: &Path, error: &io::Error) -> Option<Error> {
-    let text = || format!("{} is a file; a log is a folder, give that or a new name", path.display());
+/// The error to report if the path of the log is that of a file.
+fn not_a_directory(path: &Path, error: &io::Error) -> Option<Error> {
+    let text = || format!("{} is a file; a log is a directory, give that or a new name", path.display());
     (error.kind() == io::ErrorKind::NotADirectory).then(|| log_error(ErrorKind::Missing, text()))
 }
 
-/// The stream that an entry of the folder of streams is. Its name decides: a link or a file under a
-/// stream's name is one, too, damaged. Any other name is foreign, or one of those that are removed
-/// at open.
+/// The name of the stream that an entry of the directory of streams belongs to. Only the name
+/// decides: a link or a file under a stream's name is that stream, damaged. Any other name is
+/// foreign, or is a leftover that the next open removes.
 fn stream_name(entry: &DirEntry) -> Option<String> {
     name::unescape(entry.name.to_str()?)
 }
 
-/// Whether this is a FORMAT file that was being written when its process died. Any other name here
-/// is foreign: the directory may be one that was never a log.
+/// Whether this is a FORMAT file that was being written when its process died. Every other name
+/// here is foreign: the directory may never have been a log.
 fn is_temporary_format(entry: &DirEntry) -> bool {
     let digits = entry.name.to_str().and_then(|name| name.strip_prefix(TEMPORARY_FORMAT));
     digits.is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_hexdigit()))

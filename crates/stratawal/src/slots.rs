@@ -1,22 +1,22 @@
 //! The streams that are open in this process: one slot for each name that is in use.
 //!
-//! A slot stays while its stream has entries, and otherwise goes with its last user, so that names
-//! which are only looked up, and streams that are deleted, take no memory for ever. Users are the
-//! handles on the stream and the calls that are about to look it up, create it, or delete it.
+//! A slot stays as long as its stream has entries. Otherwise it is removed with its last user, so
+//! that names which are only looked up, and deleted streams, do not take memory for ever. Users are
+//! the handles on the stream, and the calls that are about to look it up, create it, or delete it.
 //!
-//! No stream is ever open twice. Users get a slot from the map alone, and only under the lock of
-//! the map; each gives its share of the slot back under the same lock. A call for all streams is a
-//! user of each until it is done: it may recover a stream, which writes to its files. So under that
-//! lock the count of shares is exact, and a slot that is removed has no user left: a later look-up
-//! makes another one, and an earlier one would still be counted. What is opened in a slot is
-//! guarded by the lock of the slot, so that two look-ups of one slot open it once.
+//! No stream is ever open twice. A user gets its share of a slot only from the map, under the lock
+//! of the map, and gives it back under the same lock. A call for all streams is a user of each of
+//! them until it is done, because it may recover a stream, which writes to its files. So the count
+//! of shares is exact under that lock, and a slot that is removed has no user: an earlier user
+//! would still be counted, and a later look-up makes another slot. The stream in a slot is guarded
+//! by the lock of the slot, so that two look-ups of one name open it once.
 //!
 //! An iterator is not a user. On a stream without entries it has nothing to read, and it cannot
-//! append, so another slot may be made beside it.
+//! append, so another slot of the same name does no harm.
 //!
-//! Locks: that of the map before that of a slot. The lock of a slot is held while its stream is
-//! recovered or deleted, and meanwhile nothing waits for it under the lock of the map, because only
-//! a slot without other users is locked there.
+//! The lock of the map is taken before that of a slot. The lock of a slot is held while its stream
+//! is recovered or deleted. No thread waits for it with the map locked at that time, because only a
+//! slot without other users is locked under the lock of the map.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,16 +34,16 @@ pub(crate) struct Slots {
     map: Mutex<BTreeMap<Arc<str>, Arc<Slot>>>,
 }
 
-/// The place of one stream.
+/// The slot of one stream.
 #[derive(Debug)]
 pub(crate) struct Slot {
     name: Arc<str>,
-    /// The stream, once it was looked up without an error.
+    /// The stream, once a look-up has succeeded.
     log: Mutex<Option<StreamLog>>,
 }
 
 impl Slots {
-    /// A share of the slot of `name`, for [`leave`](Self::leave) to take back.
+    /// Returns a share of the slot of `name`, which [`leave`](Self::leave) takes back.
     fn enter(&self, name: &str) -> Arc<Slot> {
         let mut map = self.map.lock();
         if let Some(slot) = map.get(name) {
@@ -56,19 +56,19 @@ impl Slots {
     }
 
     fn leave(&self, slot: Arc<Slot>) {
-        // The share of the map, and this one.
+        // Only the map and the caller have a share.
         const LAST: usize = 2;
         let mut map = self.map.lock();
         let unused = Arc::strong_count(&slot) == LAST && !slot.has_entries();
         let removed = if unused { map.remove(&slot.name) } else { None };
-        // Under the lock, or the next one would count it.
+        // Dropped under the lock, or the next call would count it.
         drop(slot);
         drop(map);
         drop(removed);
     }
 
-    /// The streams that are open; waits for those that are being opened. They stay in use until the
-    /// answer is dropped.
+    /// Returns the streams that are open, and waits for those that are being opened. They stay in
+    /// use until the result is dropped.
     pub(crate) fn open(&self) -> OpenStreams<'_> {
         let shares: Vec<Arc<Slot>> = self.map.lock().values().cloned().collect();
         let logs = shares.iter().filter_map(|slot| slot.log.lock().clone()).collect();
@@ -76,8 +76,8 @@ impl Slots {
     }
 }
 
-/// The streams of a log that were open at one time, and a share in the slot of each: a call for all
-/// streams may recover one of them, so no other look-up may open that one meanwhile.
+/// The streams of a log that were open at one time, and a share of the slot of each. A call for all
+/// streams may recover one of them, and no look-up may open that one at the same time.
 pub(crate) struct OpenStreams<'a> {
     slots: &'a Slots,
     shares: Vec<Arc<Slot>>,
@@ -105,9 +105,9 @@ impl Slot {
     }
 }
 
-/// A user of a slot, and of the log: it keeps the log open, and locked.
+/// A user of a slot and of the log. It keeps the log open, and locked.
 pub(crate) struct SlotUser {
-    /// `None` in a log that is only read: there each look-up opens the stream anew.
+    /// `None` in a log that is only read, where each look-up opens the stream anew.
     slot: Option<Arc<Slot>>,
     wal: Wal,
 }
@@ -129,7 +129,7 @@ impl SlotUser {
 
 impl Drop for SlotUser {
     fn drop(&mut self) {
-        // In the child of a fork the lock may be held for ever.
+        // In a forked child the lock may be held for ever.
         if let Some(slot) = self.slot.take()
             && !self.wal.is_forked()
         {
@@ -220,10 +220,12 @@ mod tests {
     fn a_stream_is_open_once_while_last_handles_are_dropped() {
         const THREADS: usize = 4;
         const ROUNDS: usize = 3000;
-        let (wal, barrier) = (wal(), Barrier::new(THREADS));
+        let wal = wal();
+        let barrier = Barrier::new(THREADS);
         let append = |name: &str| {
             drop(wal.stream(name)?);
-            let (first, second) = (wal.stream(name)?, wal.stream(name)?);
+            let first = wal.stream(name)?;
+            let second = wal.stream(name)?;
             let seq = first.append(b"x")?;
             drop(first);
             // An entry that was appended through one handle is there for another one on the stream.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 
-/// The report of an opening of a stream: the state it was in, and what was done to it.
+/// The report of an opening of a stream: its state, and the work that was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OpenReport {
