@@ -254,7 +254,7 @@ fn primitives_are_allowed(krate: &str, parts: &[&str]) -> bool {
     krate == "sync" || parts == ["crates", "storage", "src", "sync.rs"]
 }
 
-/// Whether this line re-exports an inner crate as a whole, under whatever name.
+/// Whether this line re-exports an inner crate as a whole, under its own name or another.
 fn re_exports_crate(code: &str) -> bool {
     let Some(path) = code.strip_prefix("pub use stratawal_") else { return false };
     path.split_once("::").is_none_or(|(_, items)| items.starts_with('*') || items.contains("self"))
