@@ -85,7 +85,7 @@ impl PublishedSegment {
         SegmentId::of(&self.header)
     }
 
-    /// The same segment once it is sealed and durable.
+    /// This segment as readers see it once it is sealed and durable.
     pub(crate) fn sealed(self: &Arc<Self>) -> Arc<Self> {
         match self.state {
             SegmentState::Sealed => Arc::clone(self),
