@@ -339,7 +339,7 @@ fn reader_sees_states_that_the_writer_made() {
         return child(&dir);
     }
     let seconds = std::env::var("STRATAWAL_BESIDE_SECONDS").map_or(3, |seconds| seconds.parse().unwrap());
-    is_read_beside(seconds, command());
+    read_beside(seconds, command());
 }
 
 /// The command of a child.
@@ -347,58 +347,74 @@ fn command() -> Command {
     Command::new(std::env::current_exe().unwrap())
 }
 
-fn is_read_beside(seconds: u64, mut command: Command) {
-    let dir = tempfile::tempdir().unwrap();
-    let log = dir.path().join("log");
-    let lines = dir.path().join("lines");
-    let writer = command
+/// Starts the child, which prints its changes to the file `lines`.
+fn start_writer(mut command: Command, log: &Path, lines: &Path) -> Writer {
+    let child = command
         .args(["--exact", "reader_sees_states_that_the_writer_made", "--nocapture", "--test-threads=1"])
-        .env(CHILD, &log)
-        .stdout(File::create(&lines).unwrap())
+        .env(CHILD, log)
+        .stdout(File::create(lines).unwrap())
         .spawn()
         .unwrap();
-    let mut writer = Writer(writer);
-    let models = std::array::from_fn(|_| StreamModel::with_past());
-    let observed = Mutex::new(Observed { file: File::open(&lines).unwrap(), rest: Vec::new(), models });
-    let done = AtomicBool::new(false);
-    let looks = AtomicU64::new(0);
-    let entries = AtomicU64::new(0);
-    let verified = AtomicU64::new(0);
-    let seed = u64::from(std::process::id());
-    /// Ends the other threads where one ends, also by a panic.
-    struct Ends<'d>(&'d AtomicBool);
-    impl Drop for Ends<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
+    Writer(child)
+}
+
+/// How much the readers have done.
+#[derive(Default)]
+struct Counts {
+    looks: AtomicU64,
+    entries: AtomicU64,
+    verified: AtomicU64,
+}
+
+impl Counts {
+    fn get(&self) -> [u64; 3] {
+        [&self.looks, &self.entries, &self.verified].map(|count| count.load(Ordering::Relaxed))
     }
-    let changes = |observed: &Observed| observed.models.iter().map(StreamModel::states).sum::<usize>();
+}
+
+/// Ends the other threads where one ends, also by a panic.
+struct Ends<'d>(&'d AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn changes(observed: &Mutex<Observed>) -> usize {
+    Observed::now(observed).models.iter().map(StreamModel::states).sum()
+}
+
+fn read_beside(seconds: u64, command: Command) {
+    let dir = tempfile::tempdir().unwrap();
+    let log = &dir.path().join("log");
+    let lines = dir.path().join("lines");
+    let mut writer = start_writer(command, log, &lines);
+    let models = std::array::from_fn(|_| StreamModel::with_past());
+    let observed = &Mutex::new(Observed { file: File::open(&lines).unwrap(), rest: Vec::new(), models });
+    let done = &AtomicBool::new(false);
+    let counts = &Counts::default();
+    let seed = u64::from(std::process::id());
     thread::scope(|scope| {
-        let observed = &observed;
-        let log = &log;
-        let done = &done;
-        let looks = &looks;
-        let entries = &entries;
-        let verified = &verified;
         for i in 0..2 {
             scope.spawn(move || {
                 let _ends = Ends(done);
-                look_often(observed, log, Rng::new(seed << 8 | i), done, looks);
+                look_often(observed, log, Rng::new(seed << 8 | i), done, &counts.looks);
             });
         }
         scope.spawn(move || {
             let _ends = Ends(done);
-            hold_long(observed, log, Rng::new(seed << 8 | 2), done, entries);
+            hold_long(observed, log, Rng::new(seed << 8 | 2), done, &counts.entries);
         });
         scope.spawn(move || {
             let _ends = Ends(done);
-            verify_often(log, done, verified);
+            verify_often(log, done, &counts.verified);
         });
         let _ends = Ends(done);
         let began = Instant::now();
         let is_enough = || {
-            let [looks, entries, verified] = [looks, entries, verified].map(|n| n.load(Ordering::Relaxed));
-            changes(&Observed::now(observed)) > 100 && looks > 20 && entries > 100 && verified > 2
+            let [looks, entries, verified] = counts.get();
+            changes(observed) > 100 && looks > 20 && entries > 100 && verified > 2
         };
         // A busy machine takes longer.
         while (began.elapsed().as_secs() < seconds || !is_enough()) && !done.load(Ordering::Relaxed) {
@@ -407,8 +423,8 @@ fn is_read_beside(seconds: u64, mut command: Command) {
         }
     });
     assert!(writer.0.try_wait().unwrap().is_none(), "the writer ended without a kill");
-    let changes = changes(&Observed::now(&observed));
-    let [looks, entries, verified] = [looks, entries, verified].map(AtomicU64::into_inner);
+    let changes = changes(observed);
+    let [looks, entries, verified] = counts.get();
     println!(
         "volume: {changes} changes; {looks} looks, {entries} entries read by those held, {verified} streams verified"
     );
@@ -421,7 +437,7 @@ fn is_read_beside(seconds: u64, mut command: Command) {
 fn seeded_early_acknowledgement_is_noticed() {
     let mut command = command();
     command.env(recorder::FAULT, "1");
-    let tried = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| is_read_beside(10, command)));
+    let tried = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read_beside(10, command)));
     assert!(tried.is_err(), "it is not found");
 }
 

@@ -12,7 +12,7 @@ fn lines(of: usize, count: usize) -> Vec<Vec<u8>> {
 
 /// Appends texts at the same time, each to a stream of its own, and reads them from the log when it
 /// is opened again.
-fn at_once(texts: &[(String, Vec<Vec<u8>>)]) {
+fn append_concurrently(texts: &[(String, Vec<Vec<u8>>)]) {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path()).unwrap();
     std::thread::scope(|scope| {
@@ -39,7 +39,7 @@ fn at_once(texts: &[(String, Vec<Vec<u8>>)]) {
 #[test]
 fn five_streams_are_filled_at_once() {
     let texts: Vec<_> = (0..5).map(|i| (format!("stream {i}"), lines(i, 3000))).collect();
-    at_once(&texts);
+    append_concurrently(&texts);
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn real_logs_are_appended_at_once() {
         })
         .collect();
     assert!(!texts.is_empty());
-    at_once(&texts);
+    append_concurrently(&texts);
 }
 
 /// An entry: the number of its writer, a count, its index in the batch, and the length of the
@@ -75,7 +75,7 @@ fn fields(data: &[u8]) -> [u64; 4] {
 
 /// Reads everything visible. Checks that seqs have no gaps, batches are whole and in one piece, and
 /// the batches of each writer are in its order.
-fn is_lawful(stream: &Stream, visibility: Visibility) -> u64 {
+fn check_pass(stream: &Stream, visibility: Visibility) -> u64 {
     let stream = stream.with_visibility(visibility);
     let settled = stream.stable_seq();
     let mut last = [None; 4];
@@ -137,7 +137,7 @@ fn readers_see_whole_batches_of_four_writers() {
             scope.spawn(move || {
                 let mut seen = 0;
                 while !done.load(Ordering::Relaxed) {
-                    let now = is_lawful(&stream, visibility);
+                    let now = check_pass(&stream, visibility);
                     assert!(now >= seen, "what was seen stays");
                     seen = now;
                     if let Some(last) = stream.with_visibility(visibility).last().unwrap() {
@@ -150,11 +150,11 @@ fn readers_see_whole_batches_of_four_writers() {
         done.store(true, Ordering::Relaxed);
     });
     let all = (0..400).map(|count| 1 + count % 7).sum::<u64>() * 4;
-    assert_eq!(is_lawful(&stream, Visibility::Accepted), all);
+    assert_eq!(check_pass(&stream, Visibility::Accepted), all);
     drop(stream);
     wal.close().unwrap();
     let stream = Wal::open(dir.path()).unwrap().stream("s").unwrap();
-    assert_eq!(is_lawful(&stream, Visibility::Stable), all);
+    assert_eq!(check_pass(&stream, Visibility::Stable), all);
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Reads all entries, forwards and one by one.
-fn holds(stream: &Stream, entries: u64) {
+fn assert_entries(stream: &Stream, entries: u64) {
     let found = stream.iter(..).map(|entry| entry.unwrap());
     let is_same = found.enumerate().filter(|(i, found)| found.data()[..] == entry(*i as u64)).count();
     assert_eq!(is_same as u64, entries);
@@ -69,12 +69,12 @@ fn unsynced_segments_open_with_few_descriptors() {
     let wal = options().open_read_only(&left).unwrap();
     let stream = wal.stream(STREAM).unwrap();
     assert!(stream.report().scanned_bytes > (SEGMENTS - 10) << 15, "{:?}", stream.report());
-    holds(&stream, entries);
+    assert_entries(&stream, entries);
     drop((wal, stream));
     let wal = options().open(&left).unwrap();
     let stream = wal.stream(STREAM).unwrap();
     assert!(stream.report().rewritten_bytes > 0, "{:?}", stream.report());
-    holds(&stream, entries);
+    assert_entries(&stream, entries);
     assert_eq!(stream.append(entry(entries)).unwrap(), entries);
     wal.close().unwrap();
 }

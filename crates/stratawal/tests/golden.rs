@@ -92,7 +92,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn holds(wal: &Wal) {
+fn assert_entries(wal: &Wal) {
     for (name, first, next, _) in STREAMS {
         let stream = wal.stream(name).unwrap();
         assert_eq!((stream.first_seq(), stream.next_seq()), (first, next), "{name}");
@@ -113,13 +113,13 @@ fn log_of_format_1_opens() {
     }
     let dir = tempfile::tempdir().unwrap();
     copy(&kept(), dir.path());
-    holds(&Options::new().open_read_only(dir.path()).unwrap());
+    assert_entries(&Options::new().open_read_only(dir.path()).unwrap());
     for check in inspect::verify(dir.path(), None).unwrap().map(Result::unwrap) {
         assert!(check.damage.is_empty() && check.state == inspect::CheckState::Sound, "{check:?}");
     }
     for _ in 0..2 {
         let wal = Wal::open(dir.path()).unwrap();
-        holds(&wal);
+        assert_entries(&wal);
         wal.close().unwrap();
     }
     let wal = Wal::open(dir.path()).unwrap();

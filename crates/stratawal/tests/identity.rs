@@ -139,7 +139,7 @@ fn long_path_leaves_room_for_streams() {
     assert_eq!(Options::new().open_read_only(&path).unwrap().stream(&name).unwrap().next_seq(), 3);
 }
 
-fn is_gone(result: Result<(), stratawal::Error>, call: &str) {
+fn assert_removed(result: Result<(), stratawal::Error>, call: &str) {
     let error = result.expect_err(call);
     assert!(error.to_string().contains("removed"), "{call}: {error}");
     assert_eq!(error.kind(), ErrorKind::Io, "{call}: {error}");
@@ -147,11 +147,11 @@ fn is_gone(result: Result<(), stratawal::Error>, call: &str) {
 
 /// The errors of all calls on names in the log once its directory is removed.
 fn reports_the_removed_directory(wal: &Wal, stream: &Stream) {
-    is_gone(wal.streams().map(drop), "streams");
-    is_gone(wal.stream("another").map(drop), "stream");
-    is_gone(wal.delete_stream("another"), "delete_stream");
-    is_gone(wal.delete_stream("s"), "delete_stream of an open one");
-    is_gone(stream.truncate_from(1).map(drop), "truncate_from");
+    assert_removed(wal.streams().map(drop), "streams");
+    assert_removed(wal.stream("another").map(drop), "stream");
+    assert_removed(wal.delete_stream("another"), "delete_stream");
+    assert_removed(wal.delete_stream("s"), "delete_stream of an open one");
+    assert_removed(stream.truncate_from(1).map(drop), "truncate_from");
 }
 
 #[test]
@@ -167,8 +167,8 @@ fn removed_directory_is_reported_by_every_call() {
     // Another log under that name is not used instead.
     let _other = Wal::open(&path).unwrap();
     reports_the_removed_directory(&wal, &stream);
-    is_gone(wal.sync(), "sync");
-    is_gone(wal.close(), "close");
+    assert_removed(wal.sync(), "sync");
+    assert_removed(wal.close(), "close");
 }
 
 #[test]

@@ -254,7 +254,7 @@ fn killed_process_keeps_acknowledged_entries() {
         return child(&dir, life);
     }
     let kills = std::env::var("STRATAWAL_KILLS").map_or(15, |kills| kills.parse().unwrap());
-    is_killed(kills, command);
+    kill_many_times(kills, command);
 }
 
 /// Compares a stream of one thread with its model. Returns how many entries it has.
@@ -271,7 +271,7 @@ fn check(model: &mut StreamModel, stream: &Stream) -> u64 {
     found.entries.len() as u64
 }
 
-fn is_killed(kills: u64, command: fn() -> Command) {
+fn kill_many_times(kills: u64, command: fn() -> Command) {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
     let log = log.to_str().unwrap();
@@ -338,6 +338,6 @@ fn seeded_acknowledgement_before_write_is_found() {
         command.env(recorder::FAULT, "1");
         command
     };
-    let tried = std::panic::catch_unwind(|| is_killed(50, faulty));
+    let tried = std::panic::catch_unwind(|| kill_many_times(50, faulty));
     assert!(tried.is_err(), "it is not found");
 }

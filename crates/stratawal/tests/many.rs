@@ -26,15 +26,15 @@ fn streams(wal: &Wal, count: usize) -> Vec<Stream> {
 
 /// Counts how many threads are in an operation at the same time.
 #[derive(Default)]
-struct Together {
+struct Concurrency {
     now: AtomicUsize,
     most: AtomicUsize,
     all: AtomicUsize,
 }
 
-impl Together {
+impl Concurrency {
     /// Enters the operation, which takes a while, as on a disk.
-    fn take_part(&self) {
+    fn enter(&self) {
         self.all.fetch_add(1, Ordering::SeqCst);
         let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(now, Ordering::SeqCst);
@@ -56,11 +56,11 @@ fn concurrent_creations_share_directory_syncs() {
     const THREADS: usize = 32;
     let storage = HookedStorage::new(MemoryStorage::new());
     let wal = open(&storage);
-    let syncs = Arc::new(Together::default());
+    let syncs = Arc::new(Concurrency::default());
     let seen = Arc::clone(&syncs);
     storage.set(move |operation, path| {
         if operation == Operation::SyncDir && path == Path::new("/log/streams") {
-            seen.take_part();
+            seen.enter();
         }
         Ok(())
     });
@@ -86,14 +86,14 @@ fn many_streams_wait_for_the_disk_together() {
     let wal = open(&storage);
     let handles = streams(&wal, 64);
     for round in 0..2 {
-        let syncs = Arc::new(Together::default());
+        let syncs = Arc::new(Concurrency::default());
         let seen = Arc::clone(&syncs);
         for stream in &handles {
             stream.with_durability(Durability::Buffered).append("waits").unwrap();
         }
         storage.set(move |operation, _| {
             if operation == Operation::Sync {
-                seen.take_part();
+                seen.enter();
             }
             Ok(())
         });

@@ -31,7 +31,7 @@ fn append_up_to(stream: &Stream, end: u64) {
 }
 
 /// Checks that the stream has exactly the entries below `next`.
-fn holds(stream: &Stream, next: u64) {
+fn assert_entries(stream: &Stream, next: u64) {
     let found: Vec<_> = stream.iter(..).map(|found| found.unwrap().data().to_vec()).collect();
     assert_eq!(found.len() as u64, next);
     for (seq, found) in (0..).zip(found) {
@@ -155,7 +155,7 @@ fn name_with_a_slash_survives_a_restart() {
     let wal = Wal::open(dir.path()).unwrap();
     let stream = wal.stream("user/1").unwrap();
     assert_eq!(stream.append(entry(100)).unwrap(), 100);
-    holds(&stream, 101);
+    assert_entries(&stream, 101);
 }
 
 /// ironwal: 5 of 106 are left. walrus: 43,690 of 100,000 can be read. commitlog: ended by a signal.
@@ -169,11 +169,11 @@ fn full_disk_recovers_once_there_is_room() {
     assert_eq!(error.kind(), ErrorKind::Full);
     let full = stream.next_seq();
     assert!(full > 2000, "{full}");
-    holds(&stream, full);
+    assert_entries(&stream, full);
     let _ = storage.clone().with_capacity(8 << 20);
     append_up_to(&stream, full + 101);
     drop((stream, wal));
-    holds(&open().stream("s").unwrap(), full + 101);
+    assert_entries(&open().stream("s").unwrap(), full + 101);
 }
 
 /// ironwal: the entry is acknowledged and missing.
@@ -238,7 +238,7 @@ fn second_opener_is_refused() {
     assert_eq!(Wal::open(dir.path()).unwrap_err().kind(), ErrorKind::Locked);
     append_up_to(&stream, 20);
     drop((stream, wal));
-    holds(&Wal::open(dir.path()).unwrap().stream("s").unwrap(), 20);
+    assert_entries(&Wal::open(dir.path()).unwrap().stream("s").unwrap(), 20);
 }
 
 /// ironwal with segments of 600 bytes: panic. Segments are 64 KiB here at least.

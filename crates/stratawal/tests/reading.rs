@@ -73,14 +73,14 @@ fn mapped() -> Stream {
     options.open_read_only(log().path()).unwrap().stream("s").unwrap()
 }
 
-fn is_entry(found: &Entry, seq: u64) {
+fn assert_entry(found: &Entry, seq: u64) {
     assert_eq!((found.seq(), &found.data()[..]), (seq, &entry(seq)[..]), "entry {seq}");
 }
 
-fn is_range(iter: Iter, seqs: impl Iterator<Item = u64>) {
+fn assert_range(iter: Iter, seqs: impl Iterator<Item = u64>) {
     let mut iter = iter;
     for seq in seqs {
-        is_entry(&iter.next().unwrap_or_else(|| panic!("ends before {seq}")).unwrap(), seq);
+        assert_entry(&iter.next().unwrap_or_else(|| panic!("ends before {seq}")).unwrap(), seq);
     }
     assert!(iter.next().is_none() && iter.next().is_none() && iter.next_back().is_none());
 }
@@ -99,12 +99,12 @@ fn any_entry_is_got_by_its_seq() {
     for stream in [read_only(), mapped()] {
         // The second time, the mapped frames are already verified.
         for seq in places().into_iter().chain(places()) {
-            is_entry(&stream.get(seq).unwrap().unwrap(), seq);
+            assert_entry(&stream.get(seq).unwrap().unwrap(), seq);
         }
         for beyond in [ENTRIES, ENTRIES + 1, u64::MAX] {
             assert_eq!(stream.get(beyond).unwrap(), None);
         }
-        is_entry(&stream.last().unwrap().unwrap(), ENTRIES - 1);
+        assert_entry(&stream.last().unwrap().unwrap(), ENTRIES - 1);
     }
 }
 
@@ -117,7 +117,7 @@ fn many_entries_are_got_in_the_order_asked_for() {
         assert_eq!(found.len(), seqs.len());
         for (seq, found) in seqs.iter().zip(found) {
             match found {
-                Some(found) => is_entry(&found, *seq),
+                Some(found) => assert_entry(&found, *seq),
                 None => assert!(*seq >= ENTRIES, "{seq}"),
             }
         }
@@ -134,12 +134,12 @@ fn many_entries_are_got_in_the_order_asked_for() {
 #[test]
 fn the_whole_is_read_forwards_and_backwards() {
     for stream in [read_only(), mapped()] {
-        is_range(stream.iter(..), 0..ENTRIES);
+        assert_range(stream.iter(..), 0..ENTRIES);
     }
     let mut seq = ENTRIES;
     for found in read_only().iter(..).rev() {
         seq -= 1;
-        is_entry(&found.unwrap(), seq);
+        assert_entry(&found.unwrap(), seq);
     }
     assert_eq!(seq, 0);
 }
@@ -149,7 +149,7 @@ fn iteration_crosses_segments_from_any_seq() {
     let stream = read_only();
     for (i, from) in places().into_iter().enumerate().filter(|(i, _)| i % 9 == 0) {
         let to = (from + 1 + mix(i as u64) % 1500).min(ENTRIES);
-        is_range(stream.iter(from..to), from..to);
+        assert_range(stream.iter(from..to), from..to);
         let backwards: Vec<u64> = stream.iter(from..to).rev().map(|entry| entry.unwrap().seq()).collect();
         assert_eq!(backwards, (from..to).rev().collect::<Vec<_>>());
     }
@@ -158,7 +158,7 @@ fn iteration_crosses_segments_from_any_seq() {
 #[test]
 fn every_kind_of_range_is_exact() {
     let stream = read_only();
-    let check = |range: &dyn Fn() -> Iter, seqs: std::ops::Range<u64>| is_range(range(), seqs);
+    let check = |range: &dyn Fn() -> Iter, seqs: std::ops::Range<u64>| assert_range(range(), seqs);
     check(&|| stream.iter(..5), 0..5);
     check(&|| stream.iter(..=5), 0..6);
     check(&|| stream.iter(ENTRIES - 5..), ENTRIES - 5..ENTRIES);
@@ -190,16 +190,16 @@ fn both_ends_of_an_iterator_meet() {
             turn = mix(turn);
             if turn % 3 == 0 {
                 back -= 1;
-                is_entry(&iter.next_back().unwrap().unwrap(), back);
+                assert_entry(&iter.next_back().unwrap().unwrap(), back);
             } else {
-                is_entry(&iter.next().unwrap().unwrap(), front);
+                assert_entry(&iter.next().unwrap().unwrap(), front);
                 front += 1;
             }
         }
         assert!(iter.next().is_none() && iter.next_back().is_none());
     }
     let nth = stream.iter(5..100_000).nth(70_000).unwrap().unwrap();
-    is_entry(&nth, 70_005);
+    assert_entry(&nth, 70_005);
 }
 
 #[test]
@@ -232,20 +232,20 @@ fn active_segment_and_tail_are_read_alike() {
     fill(&stream, end);
     let accepted = stream.with_visibility(Visibility::Accepted);
     assert_eq!((stream.stable_seq().min(end), stream.next_seq()), (stream.stable_seq(), end));
-    is_range(accepted.iter(..), 0..end);
-    is_range(accepted.iter(end - TAIL - 50..), end - TAIL - 50..end);
+    assert_range(accepted.iter(..), 0..end);
+    assert_range(accepted.iter(end - TAIL - 50..), end - TAIL - 50..end);
     let backwards: Vec<u64> = accepted.iter(end - 2000..).rev().map(|entry| entry.unwrap().seq()).collect();
     assert_eq!(backwards, (end - 2000..end).rev().collect::<Vec<_>>());
     for seq in (0..4000).map(|i| mix(i) % end).chain(end - TAIL - 3..end) {
-        is_entry(&accepted.get(seq).unwrap().unwrap(), seq);
+        assert_entry(&accepted.get(seq).unwrap().unwrap(), seq);
         assert_eq!(stream.get(seq).unwrap().is_some(), seq < stream.stable_seq(), "{seq}");
     }
-    is_entry(&accepted.last().unwrap().unwrap(), end - 1);
-    is_range(stream.iter(..), 0..stream.stable_seq());
+    assert_entry(&accepted.last().unwrap().unwrap(), end - 1);
+    assert_range(stream.iter(..), 0..stream.stable_seq());
     drop((stream, accepted));
     wal.close().unwrap();
     let again = options().open(dir.path()).unwrap();
-    is_range(again.stream("s").unwrap().iter(..), 0..end);
+    assert_range(again.stream("s").unwrap().iter(..), 0..end);
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn iterator_outlives_its_log_on_another_thread() {
     stream.sync().unwrap();
     let iter = stream.iter(..);
     drop((stream, wal));
-    std::thread::spawn(move || is_range(iter, 0..20_000)).join().unwrap();
+    std::thread::spawn(move || assert_range(iter, 0..20_000)).join().unwrap();
 }
 
 #[test]
@@ -265,8 +265,8 @@ fn reading_a_missing_stream_creates_nothing() {
     let wal = options().open_read_only(log().path()).unwrap();
     let missing = wal.stream("missing").unwrap();
     assert!(!missing.exists());
-    is_range(missing.iter(..), 0..0);
-    is_range(missing.iter(5..10), 0..0);
+    assert_range(missing.iter(..), 0..0);
+    assert_range(missing.iter(5..10), 0..0);
     assert_eq!((missing.get(0).unwrap(), missing.last().unwrap()), (None, None));
     assert_eq!(missing.append("x").unwrap_err().kind(), ErrorKind::ReadOnly);
     assert_eq!(wal.streams().unwrap(), ["s"]);
@@ -289,18 +289,18 @@ fn mapped_log_continues() {
         assert_eq!(stream.next_seq(), next);
         held.extend((0..next).step_by(97).map(|seq| stream.get(seq).unwrap().unwrap()));
         fill(&stream, next + count);
-        is_range(accepted.iter(..), 0..next + count);
-        (0..next + count).for_each(|seq| is_entry(&accepted.get(seq).unwrap().unwrap(), seq));
+        assert_range(accepted.iter(..), 0..next + count);
+        (0..next + count).for_each(|seq| assert_entry(&accepted.get(seq).unwrap().unwrap(), seq));
         next += count;
         // The cut may be in a mapped segment, and the entries are appended again.
         stream.sync().unwrap();
         let cut = next - count - count.min(next - count) / 3;
         stream.truncate_from(cut).unwrap();
         fill(&stream, next);
-        is_range(accepted.iter(..), 0..next);
+        assert_range(accepted.iter(..), 0..next);
         wal.close().unwrap();
     }
-    held.iter().for_each(|entry| is_entry(entry, entry.seq()));
+    held.iter().for_each(|entry| assert_entry(entry, entry.seq()));
 }
 
 /// Whatever options the stream has, in any order.
@@ -317,7 +317,7 @@ fn all_streams_of_a_log_are_mapped() {
     for stream in [by_default, by_itself] {
         fill(&stream, 20_000);
         stream.sync().unwrap();
-        is_entry(&stream.get(0).unwrap().unwrap(), 0);
+        assert_entry(&stream.get(0).unwrap().unwrap(), 0);
         let stream_dir = dir.path().join("streams").join(stream.name());
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         assert!(maps.contains(&*stream_dir.to_string_lossy()), "{}", stream_dir.display());

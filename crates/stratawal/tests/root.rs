@@ -39,7 +39,7 @@ fn in_process(dir: &Path) -> Command {
     command
 }
 
-fn said(output: &[u8]) -> String {
+fn printed(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     let line =
         text.lines().find(|line| ["opened", "Locked", "Io", "Missing", "Damaged"].iter().any(|w| line.starts_with(w)));
@@ -60,7 +60,7 @@ fn creation_by_several_processes_has_one_winner() {
         std::thread::sleep(std::time::Duration::from_millis(200));
         drop(inputs);
         for child in children {
-            outcomes.push(said(&child.wait_with_output().unwrap().stdout));
+            outcomes.push(printed(&child.wait_with_output().unwrap().stdout));
         }
         let winners = outcomes.iter().filter(|said| *said == "opened").count();
         assert!(winners >= 1, "{outcomes:?}");
@@ -90,7 +90,7 @@ fn parent_that_may_not_be_listed_holds_a_log() {
     let child = command.uid(65534).gid(65534).current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let mut child = child.unwrap();
     child.stdin.take().unwrap().write_all(b"\n").unwrap();
-    assert_eq!(said(&child.wait_with_output().unwrap().stdout), "opened", "the first time");
+    assert_eq!(printed(&child.wait_with_output().unwrap().stdout), "opened", "the first time");
 }
 
 #[test]

@@ -116,7 +116,7 @@ fn append_until_full(stream: &Stream) -> u64 {
 
 /// Checks that at least the entries from `first` to before `acknowledged` exist. Returns one past
 /// the last.
-fn holds(stream: &Stream, first: u64, acknowledged: u64) -> u64 {
+fn assert_entries(stream: &Stream, first: u64, acknowledged: u64) -> u64 {
     assert_eq!(stream.first_seq(), first);
     let mut seq = first;
     for found in stream.iter(..) {
@@ -130,10 +130,10 @@ fn holds(stream: &Stream, first: u64, acknowledged: u64) -> u64 {
 
 fn seen_beside(volume: &Volume, stream: &str, first: u64, acknowledged: u64) {
     let wal = Options::new().open_read_only(volume.path().join("log")).unwrap();
-    holds(&wal.stream(stream).unwrap(), first, acknowledged);
+    assert_entries(&wal.stream(stream).unwrap(), first, acknowledged);
 }
 
-fn is_filled_cut_and_gone_on_with(kind: &str, mib: u64, left: u64) {
+fn fill_and_truncate(kind: &str, mib: u64, left: u64) {
     let Some(volume) = Volume::mount(kind, mib) else { return };
     let wal = open(&volume);
     let a = wal.stream("a").unwrap();
@@ -144,26 +144,26 @@ fn is_filled_cut_and_gone_on_with(kind: &str, mib: u64, left: u64) {
     let end_b = append_until_full(&b);
     println!("volume: {kind}, full with {end_a} and {end_b} entries, {} bytes free", volume.free());
     assert!(end_a > 50, "{end_a}");
-    holds(&a, 0, end_a);
+    assert_entries(&a, 0, end_a);
     seen_beside(&volume, "a", 0, end_a);
     // The stream is opened again on the full disk, without a close, and read.
     drop((a, b, wal));
     let wal = open(&volume);
     let a = wal.stream("a").unwrap();
     let b = wal.stream("b").unwrap();
-    let end_a = holds(&a, 0, end_a);
-    holds(&b, 0, end_b);
+    let end_a = assert_entries(&a, 0, end_a);
+    assert_entries(&b, 0, end_b);
     // Entries can be dropped while the disk is full, which makes room.
     let first = end_a / 2;
     a.truncate_before(first).unwrap();
-    holds(&a, first, end_a);
+    assert_entries(&a, first, end_a);
     a.append(entry(a.next_seq(), 3000)).unwrap();
     // All entries are dropped when the disk is full again, and some from the end.
     append_until_full(&a);
     a.truncate_before(a.next_seq() - 1).unwrap();
     a.truncate_from(a.next_seq() - 1).unwrap();
     let end_a = a.next_seq();
-    assert_eq!(holds(&a, end_a, end_a), end_a);
+    assert_eq!(assert_entries(&a, end_a, end_a), end_a);
     let end_b = append_until_full(&b);
     let _ = wal.close();
     drop((a, b, wal));
@@ -172,8 +172,8 @@ fn is_filled_cut_and_gone_on_with(kind: &str, mib: u64, left: u64) {
     let wal = open(&volume);
     let a = wal.stream("a").unwrap();
     let b = wal.stream("b").unwrap();
-    holds(&a, end_a, end_a);
-    let end_b = holds(&b, 0, end_b);
+    assert_entries(&a, end_a, end_a);
+    let end_b = assert_entries(&b, 0, end_b);
     for i in 0..100 {
         assert_eq!(a.append(entry(end_a + i, 1000)).unwrap(), end_a + i);
         assert_eq!(b.append(entry(end_b + i, 1000)).unwrap(), end_b + i);
@@ -207,13 +207,13 @@ fn maps_while_it_fills(path: &Path) {
         for reader in held.iter().chain([&stream]) {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
-                    holds(reader, 0, 0);
+                    assert_entries(reader, 0, 0);
                 }
             });
         }
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                holds(&options.open_read_only(path.join("log")).unwrap().stream("s").unwrap(), 0, 0);
+                assert_entries(&options.open_read_only(path.join("log")).unwrap().stream("s").unwrap(), 0, 0);
             }
         });
         let end = append_until_full(&stream);
@@ -223,7 +223,7 @@ fn maps_while_it_fills(path: &Path) {
         end
     });
     for reader in held.iter().chain([&stream]) {
-        holds(reader, 0, reader.next_seq().min(end));
+        assert_entries(reader, 0, reader.next_seq().min(end));
     }
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
     assert!(maps.contains(".seg"), "nothing was mapped");
@@ -248,20 +248,20 @@ fn mapped_readers_on_a_full_tmpfs_get_no_sigbus() {
 
 #[test]
 fn full_tmpfs_keeps_acknowledged() {
-    is_filled_cut_and_gone_on_with("tmpfs", 4, 3 << 20);
+    fill_and_truncate("tmpfs", 4, 3 << 20);
 }
 
 #[test]
 fn full_ext4_keeps_acknowledged() {
-    is_filled_cut_and_gone_on_with("ext4", 32, 6 << 20);
+    fill_and_truncate("ext4", 32, 6 << 20);
 }
 
 #[test]
 fn full_xfs_keeps_acknowledged() {
-    is_filled_cut_and_gone_on_with("xfs", 320, 6 << 20);
+    fill_and_truncate("xfs", 320, 6 << 20);
 }
 
 #[test]
 fn full_btrfs_keeps_acknowledged() {
-    is_filled_cut_and_gone_on_with("btrfs", 115, 24 << 20);
+    fill_and_truncate("btrfs", 115, 24 << 20);
 }

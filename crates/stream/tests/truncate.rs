@@ -30,7 +30,7 @@ fn time(log: &StreamLog, seq: u64) -> u64 {
     u64::try_from(time.duration_since(std::time::UNIX_EPOCH).unwrap().as_micros()).unwrap()
 }
 
-fn holds(log: &StreamLog, first: u64, next: u64) {
+fn assert_entries(log: &StreamLog, first: u64, next: u64) {
     assert_eq!((log.first_seq(), log.next_seq()), (first, next));
     assert_eq!(seqs(log.iter(.., Visibility::Stable)), ((first..next).collect(), None));
     if first > 0 {
@@ -52,12 +52,12 @@ fn both_ends_are_exact_to_the_entry_and_stay_so() {
         log.truncate_before(before).unwrap();
         log.truncate_from(from).unwrap();
         ends = (before, from);
-        holds(&log, before, from);
-        holds(&open(&storage.snapshot()), before, from);
+        assert_entries(&log, before, from);
+        assert_entries(&open(&storage.snapshot()), before, from);
     }
     let _ = log.append(b"next", Durability::Synced).map(|seq| assert_eq!(seq, ends.1));
     log.close().unwrap();
-    holds(&open(&storage), 150, 151);
+    assert_entries(&open(&storage), 150, 151);
 }
 
 #[test]
@@ -68,10 +68,10 @@ fn cut_may_split_a_frame_and_a_batch() {
     log.append_batch(&batch, Durability::Synced).unwrap();
     log.truncate_from(20).unwrap();
     log.truncate_before(10).unwrap();
-    holds(&log, 10, 20);
+    assert_entries(&log, 10, 20);
     assert_eq!(log.append(b"other", Durability::Synced).unwrap(), 20);
     let again = open(&storage.snapshot());
-    holds(&again, 10, 21);
+    assert_entries(&again, 10, 21);
     assert_eq!(&again.get(19, Visibility::Stable).unwrap().unwrap().data()[..], 19_u32.to_le_bytes());
     assert_eq!(&again.get(20, Visibility::Stable).unwrap().unwrap().data()[..], b"other");
     // The frame of entry 19 also holds the entry 20 of before the cut, and entries that were
@@ -95,13 +95,13 @@ fn truncation_beyond_the_end_begins_there() {
     let log = open(&storage);
     // A stream that does not exist yet can be truncated, too.
     log.truncate_before(7).unwrap();
-    holds(&log, 7, 7);
-    holds(&open(&storage.snapshot()), 7, 7);
+    assert_entries(&log, 7, 7);
+    assert_entries(&open(&storage.snapshot()), 7, 7);
     fill(&log, 100);
     log.truncate_before(1000).unwrap();
-    holds(&log, 1000, 1000);
+    assert_entries(&log, 1000, 1000);
     assert_eq!(log.append(b"x", Durability::Synced).unwrap(), 1000);
-    holds(&open(&storage.snapshot()), 1000, 1001);
+    assert_entries(&open(&storage.snapshot()), 1000, 1001);
     assert_eq!(log.stats().unwrap().segments, 1, "the old ones are gone");
 }
 
@@ -115,7 +115,7 @@ fn truncate_from_outside_the_stream_is_refused() {
         assert_eq!(error, ErrorKind::OutOfRange { first_seq: 5, next_seq: 10 });
     }
     log.truncate_before(3).unwrap();
-    holds(&log, 5, 10);
+    assert_entries(&log, 5, 10);
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn reader_sees_a_truncation_beyond_the_end() {
     log.truncate_before(500).unwrap();
     reader.reopen().unwrap();
     assert_eq!(seqs(iter), (vec![], Some(ErrorKind::Truncated { first_seq: 500 })));
-    holds(&reader, 500, 500);
+    assert_entries(&reader, 500, 500);
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn reader_sees_a_cut_and_a_dropped_rest() {
     reader.reopen().unwrap();
     assert_eq!(seqs(all), (vec![], Some(ErrorKind::Truncated { first_seq: 8 })));
     assert_eq!(seqs(past_the_cut), (vec![], Some(ErrorKind::Cut { next_seq: 8 })));
-    holds(&reader, 8, 8);
+    assert_entries(&reader, 8, 8);
 }
 
 #[test]
@@ -227,9 +227,9 @@ fn full_disk_allows_truncation_and_close() {
         for first in 1..=end {
             log.truncate_before(first).unwrap_or_else(|e| panic!("restart {restart}, before {first} of {end}: {e}"));
         }
-        holds(&log, end, end);
+        assert_entries(&log, end, end);
         log.close().unwrap();
-        holds(&open(&storage.snapshot().with_capacity(u64::MAX)), end, end);
+        assert_entries(&open(&storage.snapshot().with_capacity(u64::MAX)), end, end);
     }
 }
 

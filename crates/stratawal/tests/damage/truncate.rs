@@ -18,7 +18,7 @@ use crate::salvage::save;
 use crate::{all, base_of, each_segment};
 
 /// Checks that the stream has the entries `first..next`, all as they were appended.
-fn holds(what: &str, wal: &Wal, first: u64, next: u64) {
+fn assert_entries(what: &str, wal: &Wal, first: u64, next: u64) {
     let stream = wal.stream("s").unwrap_or_else(|e| panic!("{what}: {e}"));
     assert_eq!((stream.first_seq(), stream.next_seq()), (first, next), "{what}");
     let mut seqs = first..next;
@@ -39,15 +39,15 @@ fn holds(what: &str, wal: &Wal, first: u64, next: u64) {
 fn truncates(what: &str, storage: &MemoryStorage, first: u64, next: u64) {
     let wal = open(storage, false).unwrap();
     wal.truncate_before("s", first).unwrap_or_else(|e| panic!("{what}: before {first}: {e}"));
-    holds(what, &wal, first, next);
+    assert_entries(what, &wal, first, next);
     let killed = storage.snapshot();
     let wal_2 = open(&killed, false).unwrap();
-    holds(&format!("{what}: opened again"), &wal_2, first, next);
+    assert_entries(&format!("{what}: opened again"), &wal_2, first, next);
     assert_eq!(wal_2.stream("s").unwrap().append(entry(next)).unwrap(), next, "{what}");
     wal_2.close().unwrap();
-    holds(&format!("{what}: closed"), &open(&killed, false).unwrap(), first, next + 1);
+    assert_entries(&format!("{what}: closed"), &open(&killed, false).unwrap(), first, next + 1);
     wal.close().unwrap();
-    holds(&format!("{what}: closed at once"), &open(storage, false).unwrap(), first, next);
+    assert_entries(&format!("{what}: closed at once"), &open(storage, false).unwrap(), first, next);
     let left = segments_of(storage, DIR).into_iter().filter(|path| base_of(path) >= next).count();
     assert!(left <= 1, "{what}: {left} files at the end");
 }
@@ -225,9 +225,9 @@ fn beyond_the_end_the_stream_begins_anew() {
     assert!(open(&damaged.snapshot(), true).unwrap().stream("s").is_err());
     let wal = open(&damaged, false).unwrap();
     wal.truncate_before("s", 1000).unwrap();
-    holds(OWN, &wal, 1000, 1000);
+    assert_entries(OWN, &wal, 1000, 1000);
     assert_eq!(wal.stream("s").unwrap().append(entry(1000)).unwrap(), 1000);
-    holds(OWN, &open(&damaged.snapshot(), false).unwrap(), 1000, 1001);
+    assert_entries(OWN, &open(&damaged.snapshot(), false).unwrap(), 1000, 1001);
 }
 
 #[test]
@@ -237,9 +237,9 @@ fn sound_stream_is_truncated_as_usual() {
         let wal = open(&storage, false).unwrap();
         let first = layout.next - 2;
         wal.truncate_before("s", first).unwrap();
-        holds(layout.name, &wal, first, layout.next);
+        assert_entries(layout.name, &wal, first, layout.next);
         wal.truncate_before("s", 0).unwrap();
-        holds(layout.name, &wal, first, layout.next);
+        assert_entries(layout.name, &wal, first, layout.next);
         let read_only = open(&storage, true).unwrap();
         assert_eq!(read_only.truncate_before("s", 0).unwrap_err().kind(), ErrorKind::ReadOnly);
     }
@@ -261,8 +261,8 @@ fn open_stream_is_truncated_past_damage() {
     stream.truncate_before(701).unwrap();
     storage.remove_file(&paths[0]).unwrap();
     stream.truncate_before(next - 1).unwrap();
-    holds(OWN, &wal, next - 1, next);
-    holds(OWN, &open(&storage.snapshot(), false).unwrap(), next - 1, next);
+    assert_entries(OWN, &wal, next - 1, next);
+    assert_entries(OWN, &open(&storage.snapshot(), false).unwrap(), next - 1, next);
 }
 
 fn sim(storage: &SimStorage) -> Wal {
