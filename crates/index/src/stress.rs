@@ -119,7 +119,7 @@ impl Gate {
 }
 
 #[test]
-fn a_loader_that_panics_leaves_nobody_waiting() {
+fn a_loader_that_panics_wakes_the_waiting_threads() {
     let cache = Arc::new(Cache::new(CacheLimits { bytes_max: 100, entries_max: 10 }));
     let gate = Gate::new();
     let panicking = spawn({

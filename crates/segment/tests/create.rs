@@ -220,9 +220,9 @@ fn a_missing_segment_is_not_a_damaged_one() {
     let missing = open();
     assert!(missing.is_not_found() && !missing.is_damage() && !missing.is_newer(), "{missing}");
     storage.memory.create_dir(&dir().join(NAME)).unwrap();
-    let folder = open();
-    assert!(matches!(folder.kind(), ErrorKind::NotAFile(_)) && folder.is_damage(), "{folder}");
-    assert!(!folder.is_not_found() && folder.to_string().contains(NAME), "{folder}");
+    let dir = open();
+    assert!(matches!(dir.kind(), ErrorKind::NotAFile(_)) && dir.is_damage(), "{dir}");
+    assert!(!dir.is_not_found() && dir.to_string().contains(NAME), "{dir}");
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn a_newer_header_is_not_damage() {
     compatible.features.compatible = 4;
     compatible.features.read_only_compatible = 8;
     let file = file_of(&compatible.encode(), SegmentId::of(&header())).unwrap();
-    assert_eq!(*file.header(), compatible, "whoever opens it sees what it must not do");
+    assert_eq!(*file.header(), compatible, "a caller sees from the masks that it must not write");
 }
 
 #[test]

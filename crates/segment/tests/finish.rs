@@ -223,7 +223,7 @@ fn a_newer_frame_named_by_the_trailer_is_reported() {
         let mut bytes = segment.storage.bytes()[..128].to_vec();
         let payload = [&kind.to_le_bytes()[..], &[0; 4]].concat();
         let frame = common::Raw { count: 0, flags, codec, payload, ..raw(40) };
-        bytes.extend(frame.encode(&segment.place(128)));
+        bytes.extend(frame.encode(&segment.position(128)));
         bytes.extend(Trailer { footer_offset: ByteOffset(128) }.encode(header().salt));
         let file = file_of(&bytes, segment.id()).unwrap();
         let error = file.finished().unwrap_err();
@@ -279,7 +279,7 @@ fn resuming_after_a_close_writes_nothing() {
         (bytes.len() as u64, bytes.len() as u64)
     );
     segment.mark();
-    assert_eq!(segment.storage.take_log(), [] as [String; 0], "a MARK would stand over the trailer");
+    assert_eq!(segment.storage.take_log(), [] as [String; 0], "a MARK would overwrite the trailer");
     assert!(segment.storage.bytes() == bytes);
     assert!(segment.file().finished().unwrap().is_some());
 }
@@ -350,10 +350,10 @@ fn a_full_disk_leaves_a_closed_segment_closed() {
     segment.storage.leave_room(100);
     let tree = segment.storage.tree();
     let context = segment.context();
-    let place = segment.offset();
+    let position = segment.offset();
     for _ in 0..3 {
-        assert!(segment.preallocation.ensure(&place, 48).unwrap_err().is_full());
-        assert!(segment.preallocation.ensure_control(&place, 48).unwrap_err().is_full());
+        assert!(segment.preallocation.ensure(&position, 48).unwrap_err().is_full());
+        assert!(segment.preallocation.ensure_control(&position, 48).unwrap_err().is_full());
         assert!(segment.writer.write_start(&mut segment.preallocation, &context, SeqNo(13)).unwrap_err().is_full());
         let end = segment.end(CLOSE, b"index");
         assert!(segment.writer.finish(&mut segment.preallocation, &context, end).unwrap_err().is_full());
@@ -454,11 +454,11 @@ fn the_shortest_frame_overwrites_a_trailer() {
 #[test]
 fn a_footer_inside_an_entry_does_not_end_the_chain() {
     let mut segment = Segment::new();
-    let place = FramePosition { offset: ByteOffset(128 + 40), ..segment.writer.next_position() };
+    let position = FramePosition { offset: ByteOffset(128 + 40), ..segment.writer.next_position() };
     let mut inner = Vec::new();
     let end = Control::Footer(Footer { kind: SEAL, ..segment.end(SEAL, b"") });
-    encode_control(&mut inner, &place, SeqNo(41), 1, Some(SeqNo(40)), &end);
-    inner.extend(Trailer { footer_offset: place.offset }.encode(place.salt));
+    encode_control(&mut inner, &position, SeqNo(41), 1, Some(SeqNo(40)), &end);
+    inner.extend(Trailer { footer_offset: position.offset }.encode(position.salt));
     segment.append(&[&inner]);
     segment.append(&[b"second"]);
     let (chain, frames) = walked(&segment.file());

@@ -82,7 +82,7 @@ fn a_claimed_length_allocates_nothing() {
     for (payload_len, count) in huge.into_iter().flat_map(|len| [0, 1, 2, u32::MAX].map(|count| (len, count))) {
         let segment = Segment::with(&header(), 500_000);
         let frame = Raw { payload_len: Some(payload_len), count, undurable: 0, ..raw(40) };
-        segment.poke(&frame.encode(&segment.place(HEADER_LEN)), HEADER_LEN);
+        segment.poke(&frame.encode(&segment.position(HEADER_LEN)), HEADER_LEN);
         let file = segment.file();
         let asked = largest(|| {
             assert_eq!(walked(&file).0.end.0, HEADER_LEN);
@@ -97,7 +97,7 @@ fn a_claimed_length_allocates_nothing() {
 fn a_control_frame_is_read_only_if_its_checksum_is_right() {
     let segment = Segment::with(&header(), 20 << 20);
     let frame = Raw { payload_len: Some(19 << 20), count: 0, payload: Vec::new(), ..raw(40) };
-    segment.poke(&frame.encode(&segment.place(HEADER_LEN)), HEADER_LEN);
+    segment.poke(&frame.encode(&segment.position(HEADER_LEN)), HEADER_LEN);
     let file = segment.file();
     let asked = largest(|| assert_eq!(walked(&file).0.end.0, HEADER_LEN));
     assert!(asked < WINDOW, "{asked}");
@@ -123,7 +123,7 @@ fn a_trailer_that_names_any_offset_allocates_little() {
 fn a_frame_over_the_bound_for_reading_allocates_nothing() {
     let segment = Segment::new();
     let frame = Raw { payload_len: Some(0x7FFF_FFFF), ..raw(40) };
-    segment.poke(&frame.encode(&segment.place(HEADER_LEN)), HEADER_LEN);
+    segment.poke(&frame.encode(&segment.position(HEADER_LEN)), HEADER_LEN);
     let data = SegmentData::read(&segment.file());
     let block = data.block(HEADER_LEN..8200).unwrap();
     let asked = largest(|| {
@@ -318,7 +318,7 @@ fn frames_of_any_fields_are_read_without_a_panic() {
                 payload_len: None,
                 payload_crc: None,
             };
-            let frame = frame.encode(&segment.place(at));
+            let frame = frame.encode(&segment.position(at));
             bytes[usize::try_from(at).unwrap()..][..frame.len()].copy_from_slice(&frame);
             at += frame.len() as u64;
         }

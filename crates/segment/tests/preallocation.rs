@@ -240,11 +240,11 @@ fn a_file_is_extended_while_another_thread_writes() {
     let segment = Segment::new();
     let mut writer = segment.writer;
     let mut preallocation = segment.preallocation;
-    let place = writer.next_position();
+    let position = writer.next_position();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for n in 0..100 {
-                preallocation.ensure(&place.offset, n * 1000).unwrap();
+                preallocation.ensure(&position.offset, n * 1000).unwrap();
             }
         });
         for _ in 0..80 {

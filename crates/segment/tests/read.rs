@@ -245,9 +245,9 @@ fn a_frame_inside_an_entry_is_never_read_as_one() {
     // like the sixth frame.
     let sixth = ByteOffset(HEADER_LEN + 5 * 48);
     let begins = HEADER_LEN + 48 + 40 + 44;
-    let place = FramePosition { salt: segment.writer.next_position().salt, offset: sixth };
+    let position = FramePosition { salt: segment.writer.next_position().salt, offset: sixth };
     let mut entry = vec![0; usize::try_from(sixth.0 - begins).unwrap()];
-    entry.extend(data_frame(&place, base + 5, None, &[b"FORGED!!"]));
+    entry.extend(data_frame(&position, base + 5, None, &[b"FORGED!!"]));
     let mut entries: Vec<Vec<u8>> = (1..=11).map(|n| vec![n; 8]).collect();
     entries[0] = entry;
     segment.append(&entries.iter().map(Vec::as_slice).collect::<Vec<_>>());
@@ -429,7 +429,7 @@ fn damage_is_reported_with_its_kind_and_offset() {
         assert_eq!((error.segment(), error.offset()), (segment.id(), Some(ByteOffset(at))), "{error}");
         error
     };
-    let frame = |seq| data_frame(&segment.place(at), seq, None, &[b"two"]);
+    let frame = |seq| data_frame(&segment.position(at), seq, None, &[b"two"]);
     let gap = second(&segment, &frame(50));
     assert!(matches!(gap.kind(), ErrorKind::Gap { expected: SeqNo(41), found: SeqNo(50) }), "{gap}");
     let back = second(&segment, &frame(40));
@@ -440,9 +440,9 @@ fn damage_is_reported_with_its_kind_and_offset() {
     flipped[17] ^= 1;
     let header = second(&segment, &flipped);
     assert!(matches!(header.kind(), ErrorKind::Invalid(_)), "{header}");
-    let elsewhere = second(&segment, &data_frame(&segment.place(at + 8), 41, None, &[b"two"]));
+    let elsewhere = second(&segment, &data_frame(&segment.position(at + 8), 41, None, &[b"two"]));
     assert!(matches!(elsewhere.kind(), ErrorKind::Invalid(_)), "{elsewhere}");
-    let table = second(&segment, &Raw { count: 2, payload: vec![9; 16], ..raw(41) }.encode(&segment.place(at)));
+    let table = second(&segment, &Raw { count: 2, payload: vec![9; 16], ..raw(41) }.encode(&segment.position(at)));
     assert!(matches!(table.kind(), ErrorKind::Invalid(_)), "{table}");
     assert!([gap, back, zeros, header, elsewhere, table].iter().all(|error| error.is_damage() && !error.is_newer()));
 }
@@ -455,7 +455,7 @@ fn a_newer_frame_is_not_damage() {
     let data = SegmentData::read(&segment.file());
     // A codec that is known and not built in counts as a newer one.
     for frame in [Raw { flags: 1, ..raw(41) }, Raw { codec: 77, ..raw(41) }, Raw { codec: 2, ..raw(41) }] {
-        segment.poke(&frame.encode(&segment.place(at)), at);
+        segment.poke(&frame.encode(&segment.position(at)), at);
         let error = cursor(&data, at + 48).seek(SeqNo(41)).unwrap_err();
         assert!(error.is_newer() && !error.is_damage() && error.offset() == Some(ByteOffset(at)), "{error}");
     }
@@ -483,18 +483,18 @@ fn a_control_frame_of_any_length_is_skipped() {
     let close = segment.offset().0;
     segment.finish(stratawal_frame::FooterKind::Close { previous: None }, &INDEX);
     segment.resume_after_close();
-    let behind = segment.append(&[b"two"]).0;
+    let after = segment.append(&[b"two"]).0;
     let data = SegmentData::read(&segment.file());
     let end = segment.offset().0;
     // All frames in one block, and in two blocks of which the first ends within the CLOSE.
-    for split in [end, close + 40, close + 48, close + 1000, behind - 1, behind] {
+    for split in [end, close + 40, close + 48, close + 1000, after - 1, after] {
         let block = data.block(HEADER_LEN..split).unwrap();
         let mut cursor = FrameCursor::new(&data, block, ByteOffset(HEADER_LEN), SeqNo(40), 200);
         assert!(matches!(cursor.seek(SeqNo(40)).unwrap(), CursorStep::Frame(_)));
         let mut next = cursor.seek(SeqNo(40)).unwrap();
         if split < end {
             assert!(matches!(next, CursorStep::BlockEnd), "split at {split}: {next:?}");
-            assert_eq!((cursor.offset().0, cursor.next_seq()), (behind, SeqNo(41)), "split at {split}");
+            assert_eq!((cursor.offset().0, cursor.next_seq()), (after, SeqNo(41)), "split at {split}");
             let block = data.block(cursor.offset().0..end).unwrap();
             cursor = FrameCursor::new(&data, block, cursor.offset(), cursor.next_seq(), 200);
             next = cursor.seek(SeqNo(40)).unwrap();
@@ -517,9 +517,9 @@ fn an_empty_block_has_no_frames() {
 /// A segment on a real file system is created, written, marked, sealed, mapped and read.
 #[test]
 fn a_segment_on_disk_is_written_and_read() {
-    let folder = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
     let storage: Arc<dyn Storage> = Arc::new(UnixStorage::new());
-    let (mut writer, mut preallocation) = create(&storage, folder.path(), &header(), 9000).unwrap();
+    let (mut writer, mut preallocation) = create(&storage, dir.path(), &header(), 9000).unwrap();
     let mut expected = Vec::new();
     for n in 0..100_u8 {
         let entry = vec![n; usize::from(n) * 11];
@@ -532,7 +532,7 @@ fn a_segment_on_disk_is_written_and_read() {
     let context = stratawal_segment::ControlContext { next_seq: SeqNo(140), timestamp: 9000, durable: SeqNo(140) };
     writer.write_mark(&context, preallocation.preallocated()).unwrap();
     let id = writer.id();
-    let open = || SegmentFile::open(&storage, folder.path(), id, Access::Read).unwrap();
+    let open = || SegmentFile::open(&storage, dir.path(), id, Access::Read).unwrap();
     assert!(open().has_active_len());
     assert_eq!(open().attestations(ByteOffset(HEADER_LEN)).unwrap().attested, SeqNo(140));
     let published = writer.next_position().offset.0;
@@ -559,5 +559,5 @@ fn a_segment_on_disk_is_written_and_read() {
             "mapped before the trim, read, and mapped after it"
         );
     }
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }

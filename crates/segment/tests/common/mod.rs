@@ -175,7 +175,7 @@ fn name_of(path: &Path) -> String {
 }
 
 /// A frame of `entries` in one batch.
-pub(crate) fn data_frame(place: &FramePosition, first_seq: u64, durable: Option<u64>, entries: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn data_frame(position: &FramePosition, first_seq: u64, durable: Option<u64>, entries: &[&[u8]]) -> Vec<u8> {
     let data = entries.concat();
     let mut ends: Vec<u32> = Vec::new();
     for entry in entries {
@@ -187,7 +187,7 @@ pub(crate) fn data_frame(place: &FramePosition, first_seq: u64, durable: Option<
     let mut bytes = Vec::new();
     encode_data(
         &mut bytes,
-        place,
+        position,
         &DataFrame { first_seq, timestamp: first_seq.0.saturating_add(1000), durable, ends: &ends, data: &data },
     );
     bytes
@@ -221,7 +221,7 @@ pub(crate) fn crc(parts: &[&[u8]]) -> u32 {
 }
 
 impl Raw {
-    pub(crate) fn encode(&self, place: &FramePosition) -> Vec<u8> {
+    pub(crate) fn encode(&self, position: &FramePosition) -> Vec<u8> {
         let len = self.payload_len.unwrap_or_else(|| u32::try_from(self.payload.len()).unwrap());
         let mut bytes = vec![0; 4];
         bytes.extend(self.payload_crc.unwrap_or_else(|| crc(&[&self.payload])).to_le_bytes());
@@ -231,7 +231,7 @@ impl Raw {
         bytes.extend(len.to_le_bytes());
         bytes.extend(self.undurable.to_le_bytes());
         bytes.extend([self.codec, self.flags, 0, 0]);
-        let sum = crc(&[&place.salt.0.to_le_bytes(), &place.offset.0.to_le_bytes(), &bytes[4..]]);
+        let sum = crc(&[&position.salt.0.to_le_bytes(), &position.offset.0.to_le_bytes(), &bytes[4..]]);
         bytes[..4].copy_from_slice(&sum.to_le_bytes());
         bytes.extend(&self.payload);
         bytes.resize(bytes.len().next_multiple_of(8), 0);
@@ -354,7 +354,7 @@ impl Segment {
         file.set_len(len).unwrap();
     }
 
-    pub(crate) fn place(&self, offset: u64) -> FramePosition {
+    pub(crate) fn position(&self, offset: u64) -> FramePosition {
         FramePosition { salt: self.writer.header().salt, offset: ByteOffset(offset) }
     }
 }
