@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 
 use crate::map::Map;
 
@@ -141,6 +142,23 @@ pub trait File: Send + Sync + fmt::Debug {
         Ok(offset)
     }
 
+    /// Maps the first `len` bytes of a file that is opened for writing, so that bytes can be stored
+    /// into the file without a system call. A store survives the death of the process as a write
+    /// does, and other descriptors see it at once. The map shares no memory with the caller.
+    ///
+    /// The file must have its bytes on the disk: written, and not only preallocated. If another
+    /// process shortens it, or the disk fails while a page is read, the next store ends this
+    /// process by a signal. The map is not passed to a forked child: a store there ends the child.
+    ///
+    /// # Errors
+    /// `Unsupported` on a file system where a store into bytes that exist may need new space, and
+    /// on storages without maps; `UnexpectedEof` if the file is shorter; otherwise the operating
+    /// system's.
+    fn map_for_stores(&self, len: u64) -> io::Result<Box<dyn StoreMap>> {
+        let _ = len;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Maps the first `len` bytes for reading, or copies them if the storage cannot map files.
     ///
     /// # Errors
@@ -158,4 +176,35 @@ pub trait File: Send + Sync + fmt::Debug {
         self.read_exact_at(&mut bytes, 0)?;
         Ok(Map::copied(bytes.into()))
     }
+}
+
+/// A file that is mapped for stores, by [`File::map_for_stores`].
+pub trait StoreMap: Send + Sync + fmt::Debug {
+    /// Stores `bytes` at `offset`. Not atomic: after a crash any part of the store may exist.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the bytes do not lie within the map; nothing has changed then.
+    fn store(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// The range syncs of this map. They may run at the same time as stores.
+    fn range_sync(&self) -> Arc<dyn RangeSync>;
+}
+
+/// Makes ranges of a mapped file durable.
+pub trait RangeSync: Send + Sync + fmt::Debug {
+    /// Makes the bytes from `from` to `to` durable, and whole pages around them. Stores that run at
+    /// the same time may be durable or not.
+    ///
+    /// # Errors
+    /// The operating system's. Then it is not known which of the bytes are durable, and another
+    /// call would not report it. `InvalidInput` if the range does not lie within the map.
+    fn sync(&self, from: u64, to: u64) -> io::Result<()>;
+
+    /// Makes the pages from `from` to `to` ready, so that the next stores into them take no page
+    /// fault. Changes no byte. It also makes the pages dirty, so each of them is written by the
+    /// next sync that covers it.
+    ///
+    /// # Errors
+    /// The operating system's, `Unsupported` among them.
+    fn prefault(&self, from: u64, to: u64) -> io::Result<()>;
 }

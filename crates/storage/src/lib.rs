@@ -42,7 +42,7 @@ mod sync;
 mod unix;
 
 pub use error::{is_full, is_out_of_files};
-pub use file::{ChangeStamp, File};
+pub use file::{ChangeStamp, File, RangeSync, StoreMap};
 pub use map::Map;
 pub use memory::MemoryStorage;
 pub use storage::{Access, DirEntry, DirToSync, FileType, Lock, LockError, Storage};

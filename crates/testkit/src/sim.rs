@@ -16,6 +16,8 @@
 //! - **Failed sync.** Some of the dirty sectors reach the disk. The others are marked clean
 //!   nevertheless, so that the next sync succeeds without them, while reads continue to show bytes
 //!   that the disk does not hold.
+//! - **Store into a map.** As a write, it is in the cache at once; the process may die within it. A
+//!   sync of a range makes the pages of that range durable, and nothing else.
 //! - **Failed write-back.** The dirty sectors of all files are written back unasked, and that fails
 //!   as a sync does. The next sync of each descriptor that was open returns the error, once. A
 //!   descriptor that is opened later reports nothing.
@@ -47,9 +49,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use stratawal_storage::{Access, ChangeStamp, DirEntry, File, Lock, LockError, Storage};
+use stratawal_storage::{Access, ChangeStamp, DirEntry, File, Lock, LockError, RangeSync, Storage, StoreMap};
 
 use crate::rng::Rng;
+use content::Content;
 use disk::{Dir, Ino, Node, ROOT};
 
 pub use disk::{Crash, Disk};
@@ -458,6 +461,13 @@ struct SimFile {
     reported: Mutex<u64>,
 }
 
+/// A map of the first `len` bytes of a file.
+#[derive(Debug)]
+struct SimMap {
+    file: Arc<SimFile>,
+    len: u64,
+}
+
 impl SimFile {
     fn to_write(&self) -> io::Result<MutexGuard<'_, State>> {
         if self.writable { Ok(self.sim.state()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
@@ -471,12 +481,16 @@ impl SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.sync_by(Content::sync)
+    }
+
+    fn sync_by(&self, sync: impl FnOnce(&mut Content)) -> io::Result<()> {
         let mut state = self.sim.state();
         let begun = state.begin(Operation::Sync).and_then(|()| self.report_write_back(&state));
         let State { disk, rng, lie, .. } = &mut *state;
         match begun {
             Ok(()) if *lie == Some(Lie::Files) => {}
-            Ok(()) => disk.change_file(self.ino, |content, _| content.sync())?,
+            Ok(()) => disk.change_file(self.ino, |content, _| sync(content))?,
             Err(e) => {
                 disk.change_file(self.ino, |content, _| content.fail_sync(rng))?;
                 state.changed();
@@ -484,6 +498,39 @@ impl SimFile {
             }
         }
         state.changed();
+        Ok(())
+    }
+}
+
+/// A file that is mapped for stores. A process may die within a store, and a sync of a range makes
+/// the pages of that range durable, and no other.
+impl StoreMap for SimMap {
+    fn store(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if offset + bytes.len() as u64 > self.len {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mut state = self.file.sim.state();
+        let State { disk, rng, .. } = &mut *state;
+        let half = rng.index(bytes.len() + 1);
+        disk.write_file(self.file.ino, |content, time| content.write(&bytes[..half], offset, time))?;
+        state.changed();
+        let rest = offset + half as u64;
+        state.disk.write_file(self.file.ino, |content, time| content.write(&bytes[half..], rest, time))?;
+        state.changed();
+        Ok(())
+    }
+
+    fn range_sync(&self) -> Arc<dyn RangeSync> {
+        Arc::clone(&self.file) as Arc<dyn RangeSync>
+    }
+}
+
+impl RangeSync for SimFile {
+    fn sync(&self, from: u64, to: u64) -> io::Result<()> {
+        self.sync_by(|content| content.sync_range(from, to))
+    }
+
+    fn prefault(&self, _from: u64, _to: u64) -> io::Result<()> {
         Ok(())
     }
 }
@@ -513,6 +560,19 @@ impl File for SimFile {
         state.disk.write_file(self.ino, |content, time| content.write(&buf[half..], rest, time))?;
         state.changed();
         Ok(())
+    }
+
+    fn map_for_stores(&self, len: u64) -> io::Result<Box<dyn StoreMap>> {
+        let state = self.to_write()?;
+        let file = state.disk.file(self.ino)?;
+        if file.len() < len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // A map reports a failed write-back as a descriptor of its own.
+        let reported = Mutex::new(file.write_back_errors());
+        drop(state);
+        let file = Arc::new(Self { sim: self.sim.clone(), ino: self.ino, writable: true, reported });
+        Ok(Box::new(SimMap { file, len }))
     }
 
     fn sync_data(&self) -> io::Result<()> {

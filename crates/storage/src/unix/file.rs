@@ -7,6 +7,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use crate::file::StoreMap;
 use crate::file::{ChangeStamp, File};
 use crate::map::Map;
 
@@ -157,6 +159,18 @@ impl File for UnixFile {
         }
     }
 
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn map_for_stores(&self, len: u64) -> io::Result<Box<dyn StoreMap>> {
+        if !overwrites_in_place(&self.0)? {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        if self.len()? < len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let len = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        Ok(Box::new(crate::map::stores::Stores::new(&self.0, len)?))
+    }
+
     unsafe fn map(&self, len: u64) -> io::Result<Map> {
         if self.len()? < len {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -165,6 +179,17 @@ impl File for UnixFile {
         // SAFETY: the caller makes the same promise about this file.
         unsafe { Map::new(&self.0, len) }
     }
+}
+
+/// Whether a store into bytes that exist never needs new space: on ext4 and tmpfs. On xfs, btrfs
+/// and others it may, where the blocks are shared with a copy, and a full disk then is a signal.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn overwrites_in_place(file: &fs::File) -> io::Result<bool> {
+    const EXT4: u64 = 0xEF53;
+    const TMPFS: u64 = 0x0102_1994;
+    // Its type differs between platforms.
+    let magic = rustix::fs::fstatfs(file)?.f_type;
+    Ok([EXT4, TMPFS].contains(&(magic as u64)))
 }
 
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]

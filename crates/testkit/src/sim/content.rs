@@ -135,6 +135,20 @@ impl Content {
         self.lens.clear();
     }
 
+    /// Makes the pages durable that hold the bytes from `from` to `to`, and no other.
+    pub(crate) fn sync_range(&mut self, from: u64, to: u64) {
+        const PAGE_SECTORS: u64 = 8;
+        let page = |offset: u64| offset / (PAGE_SECTORS * SECTOR_LEN as u64) * PAGE_SECTORS;
+        let sectors = page(from)..page(to.saturating_sub(1)) + PAGE_SECTORS;
+        let synced: Vec<u64> = self.written.range(sectors).map(|(&index, _)| index).collect();
+        for index in synced {
+            let versions = self.written.remove(&index).unwrap_or_default();
+            if let Some((_, sector)) = versions.last() {
+                self.durable.sectors.insert(index, Arc::clone(sector));
+            }
+        }
+    }
+
     /// A sync that fails: some of the dirty sectors reach the disk, the others never do, and all of
     /// them are clean afterwards, so that the next sync has nothing to write.
     pub(crate) fn fail_sync(&mut self, rng: &mut Rng) {

@@ -1,0 +1,112 @@
+//! A file that is mapped for stores: other descriptors see each store at once, nothing outside of
+//! the map can be stored to, and dropping the map loses nothing.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use stratawal_storage::{Access, File, MemoryStorage, Storage, StoreMap, UnixStorage};
+
+const LEN: usize = 16 << 10;
+
+fn new_file(path: &Path) -> Arc<dyn File> {
+    let file = UnixStorage::new().create_new(path).expect("it is new");
+    file.write_all_at(&[0; LEN], 0).expect("there is room");
+    file.sync_all().expect("the disk works");
+    file
+}
+
+/// The map; `None`, with a line, on a file system that has none.
+fn map(file: &dyn File) -> Option<Box<dyn StoreMap>> {
+    match file.map_for_stores(LEN as u64) {
+        Ok(map) => Some(map),
+        Err(e) if e.kind() == io::ErrorKind::Unsupported => {
+            println!("skipped: the temporary directory is on a file system without maps for stores");
+            None
+        }
+        Err(e) => panic!("{e}"),
+    }
+}
+
+#[test]
+fn other_descriptors_see_a_store_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("file");
+    let file = new_file(&path);
+    let Some(mut map) = map(&*file) else { return };
+    map.store(b"stored", 4090).expect("it is within the map");
+    let other = UnixStorage::new().open(&path, Access::Read).expect("it exists");
+    let mut found = [0; 8];
+    other.read_exact_at(&mut found, 4089).expect("the file is long enough");
+    assert_eq!(&found, b"\0stored\0");
+    // A write is seen in the same place as a store.
+    file.write_all_at(b"W", 4090).expect("the disk works");
+    map.store(b"T", 4091).expect("it is within the map");
+    drop(map);
+    other.read_exact_at(&mut found, 4089).expect("the file is long enough");
+    assert_eq!(&found, b"\0WTored\0");
+    assert_eq!(other.len().expect("it exists"), LEN as u64);
+}
+
+#[test]
+fn stores_and_syncs_outside_of_the_map_are_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = new_file(&dir.path().join("file"));
+    let Some(mut map) = map(&*file) else { return };
+    let len = LEN as u64;
+    for (bytes, offset) in [(&b"x"[..], len), (b"xy", len - 1), (b"x", u64::MAX), (b"", len + 1)] {
+        let error = map.store(bytes, offset).expect_err("it is outside");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+    map.store(b"", len).expect("nothing is stored");
+    let sync = map.range_sync();
+    for (from, to) in [(0, len + 1), (5, 4), (u64::MAX, u64::MAX)] {
+        assert_eq!(sync.sync(from, to).expect_err("it is outside").kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(sync.prefault(from, to).expect_err("it is outside").kind(), io::ErrorKind::InvalidInput);
+    }
+    sync.sync(0, len).expect("the disk works");
+    sync.sync(4097, 4097).expect("an empty range needs no sync");
+}
+
+#[test]
+fn only_whole_files_opened_for_writing_are_mapped() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("file");
+    let file = new_file(&path);
+    if map(&*file).is_none() {
+        return;
+    }
+    let too_long = file.map_for_stores(LEN as u64 + 1).expect_err("the file is shorter");
+    assert_eq!(too_long.kind(), io::ErrorKind::UnexpectedEof);
+    let read_only = UnixStorage::new().open(&path, Access::Read).expect("it exists");
+    assert_eq!(read_only.map_for_stores(16).expect_err("it is read-only").kind(), io::ErrorKind::PermissionDenied);
+    let memory = MemoryStorage::new().create_new(Path::new("/file")).expect("it is new");
+    assert_eq!(memory.map_for_stores(0).expect_err("memory has no maps").kind(), io::ErrorKind::Unsupported);
+}
+
+#[test]
+fn prefaulting_beside_stores_changes_no_byte() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = new_file(&dir.path().join("file"));
+    let Some(mut map) = map(&*file) else { return };
+    let sync = map.range_sync();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..200 {
+                // An old kernel has no such advice.
+                let _ = sync.prefault(0, LEN as u64);
+                if round % 10 == 0 {
+                    sync.sync(0, LEN as u64).expect("the disk works");
+                }
+            }
+        });
+        for at in 0..LEN {
+            map.store(&[at as u8], at as u64).expect("it is within the map");
+        }
+    });
+    drop(map);
+    let mut found = vec![0; LEN];
+    file.read_exact_at(&mut found, 0).expect("the file is long enough");
+    assert!((0..LEN).all(|at| found[at] == at as u8));
+}
