@@ -13,21 +13,22 @@ use text::Kind;
 
 /// The layers: the crates that each crate may use. Arrows point down only. Tests may also use the
 /// test kit.
-const LAYERS: [(&str, &[&str]); 9] = [
+const LAYERS: [(&str, &[&str]); 10] = [
     ("sync", &[]),
     ("frame", &[]),
     ("storage", &[]),
     ("segment", &["sync", "frame", "storage"]),
     ("index", &["sync"]),
+    ("journal", &["sync", "frame", "storage"]),
     ("stream", &["sync", "frame", "storage", "segment", "index"]),
-    ("stratawal", &["sync", "frame", "storage", "segment", "index", "stream"]),
+    ("stratawal", &["sync", "frame", "storage", "segment", "index", "journal", "stream"]),
     ("cli", &["stratawal"]),
     ("testkit", &["storage"]),
 ];
 
 /// Crates that are libraries for others: no prints, no panics, and the synchronisation primitives
 /// of the crate `sync`.
-const LIBRARIES: [&str; 7] = ["sync", "frame", "storage", "segment", "index", "stream", "stratawal"];
+const LIBRARIES: [&str; 8] = ["sync", "frame", "storage", "segment", "index", "journal", "stream", "stratawal"];
 
 /// Crates that pass on a promise of the caller that they cannot prove: mapped files are not
 /// shortened. They allow unsafe code on single items, under `deny(unsafe_code)`. `storage` has
@@ -41,7 +42,7 @@ const TOP_LEVEL: [&str; 9] =
 const TEXT_DIRS: [&str; 6] = ["crates", "benches", "xtask", "fuzz/fuzz_targets", "fuzz/src", ".github"];
 
 /// The first part of a path that a document names.
-const PATH_ROOTS: [&str; 15] = [
+const PATH_ROOTS: [&str; 16] = [
     "crates",
     "benches",
     "xtask",
@@ -53,6 +54,7 @@ const PATH_ROOTS: [&str; 15] = [
     "storage",
     "segment",
     "index",
+    "journal",
     "stream",
     "stratawal",
     "cli",

@@ -1,0 +1,165 @@
+//! Journal files: made ready before they are needed, and given a name when they are.
+//!
+//! A file is written with zeros and synced once, in pieces of one page: a file that was written in
+//! larger pieces is kept in memory in larger units, and each small record then makes a whole unit
+//! dirty. After that, records overwrite bytes that exist, so that a sync has no metadata to write.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use stratawal_frame::{Features, Salt, WalId};
+use stratawal_storage::{File, RangeSync, Storage, StoreMap};
+use stratawal_sync::fail_point;
+
+use crate::error::{Error, Result};
+use crate::header::{FileHeader, HEADER_BLOCK_LEN};
+use crate::layout;
+use crate::lsn::Lsn;
+
+const PAGE_LEN: usize = 4096;
+
+/// The space in bytes at the end of each file that only records may use that free space, attest, or
+/// end the log.
+pub(crate) const CONTROL_RESERVE: u64 = 4096;
+
+/// The least length of a file in bytes: the header, the control reserve, and room for records.
+pub(crate) const FILE_LEN_MIN: u64 = HEADER_BLOCK_LEN + CONTROL_RESERVE + 8192;
+
+/// A file with its name and its header. The descriptor is the one that its first record was written
+/// through: a failed write-back is reported to it.
+#[derive(Clone, Debug)]
+pub(crate) struct LogFile {
+    pub(crate) file: Arc<dyn File>,
+    pub(crate) header: FileHeader,
+    pub(crate) len: u64,
+    /// Of a file that is mapped.
+    range_sync: Option<Arc<dyn RangeSync>>,
+}
+
+impl LogFile {
+    /// Makes the bytes from `from` to `to` durable; everything in the file, if it is not mapped.
+    pub(crate) fn sync(&self, from: u64, to: u64) -> Result<()> {
+        let synced = match &self.range_sync {
+            Some(map) => map.sync(from, to),
+            None => self.file.sync_data(),
+        };
+        synced.map_err(|e| Error::io("sync")(e).in_file(self.header.number))
+    }
+}
+
+/// A file that records are put into, and the map that they are stored into if there is one.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) file: LogFile,
+    stores: Option<Box<dyn StoreMap>>,
+}
+
+impl Target {
+    /// Maps the file if `mapped`, and the file system allows it.
+    pub(crate) fn new(mut file: LogFile, mapped: bool) -> Self {
+        let stores = if mapped { file.file.map_for_stores(file.len).ok() } else { None };
+        file.range_sync = stores.as_ref().map(|stores| stores.range_sync());
+        Self { file, stores }
+    }
+
+    /// Writes bytes that another process sees at once, and that survive the death of this one.
+    pub(crate) fn write(&mut self, bytes: &[u8], offset: u64) -> Result<()> {
+        let (written, operation) = match &mut self.stores {
+            Some(stores) => (stores.store(bytes, offset), "store"),
+            None => (self.file.file.write_all_at(bytes, offset), "write"),
+        };
+        written.map_err(|e| Error::io(operation)(e).in_file(self.file.header.number).at(offset))
+    }
+}
+
+/// A file of zeros, or of records that are not needed any more, without a number.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    path: PathBuf,
+    file: Arc<dyn File>,
+    pub(crate) len: u64,
+}
+
+impl Spare {
+    /// Creates a file of `len` zeros, durable except for its name.
+    pub(crate) fn create(storage: &dyn Storage, dir: &Path, len: u64) -> Result<Self> {
+        let path = dir.join(layout::spare_name(storage.random_u64()));
+        let file = storage.create_new(&path).map_err(Error::io("create"))?;
+        let spare = Self { path, file, len };
+        match spare.fill() {
+            Ok(()) => Ok(spare),
+            Err(error) => {
+                spare.remove(storage);
+                Err(error)
+            }
+        }
+    }
+
+    fn fill(&self) -> Result<()> {
+        // Space first, so that a full disk is noticed before much is written.
+        self.file.preallocate(self.len).map_err(Error::io("preallocate"))?;
+        for at in (0..self.len).step_by(PAGE_LEN) {
+            self.file.write_all_at(&[0; PAGE_LEN], at).map_err(Error::io("write"))?;
+        }
+        self.file.sync_all().map_err(Error::io("sync"))
+    }
+
+    /// Makes the file whose name was `name` a spare. Its name is not durable when this returns.
+    pub(crate) fn recycle(storage: &dyn Storage, dir: &Path, file: LogFile) -> io::Result<Self> {
+        let path = dir.join(layout::spare_name(storage.random_u64()));
+        storage.rename(&dir.join(layout::file_name(file.header.number)), &path)?;
+        Ok(Self { path, file: file.file, len: file.len })
+    }
+
+    /// Removes the file. One that cannot be removed is removed when the journal is opened next.
+    pub(crate) fn remove(self, storage: &dyn Storage) {
+        let _ = storage.remove_file(&self.path);
+    }
+
+    /// Writes bytes of the file that has no header yet.
+    pub(crate) fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        for (i, piece) in bytes.chunks(PAGE_LEN).enumerate() {
+            let at = offset + (i * PAGE_LEN) as u64;
+            self.file.write_all_at(piece, at).map_err(Error::io("write"))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the header and syncs the file. The file has no name of the journal yet, so nothing
+    /// has changed where this fails.
+    pub(crate) fn write_header(&self, header: &FileHeader) -> Result<()> {
+        self.file.write_all_at(&header.encode(), 0).map_err(Error::io("write the header"))?;
+        let synced = if fail_point!(HeaderNotSynced) { Ok(()) } else { self.file.sync_all() };
+        synced.map_err(Error::io("sync the header"))
+    }
+
+    /// Gives the file its name. Whether it has the name is not known where this fails.
+    pub(crate) fn rename(self, storage: &dyn Storage, dir: &Path, header: FileHeader) -> Result<LogFile> {
+        let path = dir.join(layout::file_name(header.number));
+        storage.rename(&self.path, &path).map_err(|e| Error::io("rename")(e).in_file(header.number))?;
+        Ok(LogFile { file: self.file, header, len: self.len, range_sync: None })
+    }
+
+    /// A header with a new salt that needs nothing older than the file itself, and attests nothing.
+    pub(crate) fn header(&self, storage: &dyn Storage, wal_id: WalId, number: u64, first: Lsn) -> FileHeader {
+        let stamp = self.file.change_stamp().ok().flatten();
+        FileHeader {
+            wal_id,
+            number,
+            salt: Salt(storage.random_u64()),
+            first,
+            oldest: number,
+            attested: Lsn(0),
+            inode: stamp.map_or(0, |stamp| stamp.file.1),
+            created: storage.now_micros(),
+            features: Features::default(),
+        }
+    }
+}
+
+/// Makes the name of a file durable.
+pub(crate) fn sync_names(storage: &dyn Storage, dir: &Path) -> Result<()> {
+    let synced = if fail_point!(DirSyncSkipped) { Ok(()) } else { storage.sync_dir(dir) };
+    synced.map_err(Error::io("sync the directory"))
+}

@@ -1,0 +1,460 @@
+//! Putting records at the end of the journal, and giving its space back.
+//!
+//! Two locks. The *log* lock is held for one write; the *rotation* lock for everything that makes
+//! files ready, names them and recycles them. A call that needs both takes the rotation lock first.
+//! The state of the group commit (`commit`) has a lock of its own, which is never held together
+//! with another.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use stratawal_frame::WalId;
+use stratawal_storage::Storage;
+use stratawal_sync::atomic::{AtomicU64, Ordering};
+use stratawal_sync::{Mutex, fail_point};
+
+use crate::commit::GroupCommit;
+use crate::error::{Error, ErrorKind, Result};
+use crate::files::{CONTROL_RESERVE, FILE_LEN_MIN, LogFile, Spare, Target, sync_names};
+use crate::header::{FileHeader, HEADER_BLOCK_LEN};
+use crate::lsn::Lsn;
+use crate::record::{Record, encoded};
+use crate::replay::FILE_LEN_MAX;
+
+/// How a journal is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JournalOptions {
+    bytes: u64,
+    first_file_bytes: u64,
+    pub(crate) mapped: bool,
+}
+
+impl Default for JournalOptions {
+    fn default() -> Self {
+        Self { bytes: 64 << 20, first_file_bytes: 256 << 10, mapped: true }
+    }
+}
+
+impl JournalOptions {
+    /// At most `bytes` in all files together, the spare among them. They are kept between 64 KiB
+    /// and 1 GiB. Recovery may write one file that does not count. Default: 64 MiB.
+    #[must_use]
+    pub fn bytes(mut self, bytes: u64) -> Self {
+        self.bytes = bytes.clamp(4 * FILE_LEN_MIN, FILE_LEN_MAX);
+        self
+    }
+
+    /// The length of the first file; each later one is twice as long as the one before, up to a
+    /// quarter of all bytes and to 16 MiB. Default: 256 KiB; at least 16 KiB.
+    #[must_use]
+    pub fn first_file_bytes(mut self, bytes: u64) -> Self {
+        self.first_file_bytes = bytes;
+        self
+    }
+
+    /// Whether records are stored into mapped files where the file system allows it, in place of
+    /// one write each. On other file systems, and with `false`, they are written. A mapped file
+    /// that another process shortens ends this process by a signal. Default: true.
+    #[must_use]
+    pub fn mapped(mut self, mapped: bool) -> Self {
+        self.mapped = mapped;
+        self
+    }
+
+    /// The length of the longest file.
+    fn file_len_max(&self) -> u64 {
+        (self.bytes / 4).min(16 << 20)
+    }
+
+    /// The length of the file that follows one of `len` bytes.
+    pub(crate) fn next_file_len(&self, len: u64) -> u64 {
+        let wanted = if len == 0 { self.first_file_bytes } else { len.saturating_mul(2) };
+        wanted.clamp(FILE_LEN_MIN, self.file_len_max()) / 4096 * 4096
+    }
+
+    /// The longest record that a file can hold.
+    pub(crate) fn record_len_max(&self) -> u64 {
+        self.next_file_len(u64::MAX) - HEADER_BLOCK_LEN - CONTROL_RESERVE
+    }
+}
+
+/// Where a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Where it begins: the journal is needed from here on as long as the record is.
+    pub lsn: Lsn,
+    /// Where it ends: it is durable once everything below is.
+    pub end: Lsn,
+    /// How often the journal had been restarted when the record was put.
+    pub epoch: u64,
+}
+
+/// An open journal. All methods may be called from many threads at once.
+#[derive(Debug)]
+pub struct Journal {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) dir: PathBuf,
+    pub(crate) wal_id: WalId,
+    pub(crate) options: JournalOptions,
+    pub(crate) log: Mutex<Log>,
+    pub(crate) rotation: Mutex<Rotation>,
+    pub(crate) commit: GroupCommit,
+    /// The end of the log, for readers without the lock.
+    pub(crate) end: AtomicU64,
+    pub(crate) durable: AtomicU64,
+    /// How often the journal was restarted.
+    pub(crate) epoch: AtomicU64,
+}
+
+/// The state that the log lock guards.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) current: Target,
+    /// Where the next record begins.
+    pub(crate) end: Lsn,
+    /// Older files that are needed, oldest first.
+    pub(crate) older: VecDeque<LogFile>,
+    /// No record goes into the current file any more: the next one is being named.
+    frozen: bool,
+    closed: bool,
+    pub(crate) failure: Option<Error>,
+    buffer: Vec<u8>,
+}
+
+/// The state that the rotation lock guards.
+#[derive(Debug)]
+pub(crate) struct Rotation {
+    spares: Vec<Spare>,
+    /// No record below this LSN is needed.
+    needed_from: Lsn,
+}
+
+impl Log {
+    pub(crate) fn new(current: Target, end: Lsn) -> Self {
+        Self { current, end, older: VecDeque::new(), frozen: false, closed: false, failure: None, buffer: Vec::new() }
+    }
+
+    /// That the journal accepts records.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.check_failure()?;
+        if self.closed { Err(Error::new(ErrorKind::Closed)) } else { Ok(()) }
+    }
+
+    /// That no write or sync has failed.
+    pub(crate) fn check_failure(&self) -> Result<()> {
+        let failed = |error: &Error| Err(Error::new(ErrorKind::Failed(Box::new(error.clone()))));
+        self.failure.as_ref().filter(|_| !fail_point!(FailureForgotten)).map_or(Ok(()), failed)
+    }
+
+    fn has_room(&self, len: u64, is_control: bool) -> bool {
+        let reserve = if is_control { 0 } else { CONTROL_RESERVE };
+        !self.frozen && self.current.file.header.offset_of(self.end) + len + reserve <= self.current.file.len
+    }
+
+    /// Writes a record at the end, which stays where it is.
+    fn write(&mut self, record: &Record, durable: Lsn) -> Result<()> {
+        record.encode(&mut self.buffer, self.current.file.header.salt, self.end, durable);
+        let offset = self.current.file.header.offset_of(self.end);
+        self.current.write(encoded(&self.buffer), offset)
+    }
+
+    /// Writes a MARK that attests `durable`, if the file has room for it.
+    pub(crate) fn mark(&mut self, durable: Lsn) -> Result<()> {
+        let is_possible = self.has_room(Record::Mark.encoded_len(), true) && !fail_point!(MarkSkipped);
+        if is_possible { self.write(&Record::Mark, durable) } else { Ok(()) }
+    }
+
+    /// Lets no record in until the journal is restarted. The first cause is kept.
+    pub(crate) fn fail(&mut self, error: &Error) {
+        self.failure.get_or_insert_with(|| error.clone());
+    }
+
+    /// The files that hold records between `from` and the end, oldest first, each with the offset
+    /// where these begin and the one where they end.
+    pub(crate) fn files_from(&self, from: Lsn) -> Vec<(LogFile, u64, u64)> {
+        let ends = self.files().skip(1).map(|next| next.header.first).chain([self.end]);
+        let files = self.files().zip(ends).filter(|(_, end)| *end > from);
+        let range = |(file, end): (&LogFile, Lsn)| {
+            let first = file.header.offset_of(from.max(file.header.first));
+            (file.clone(), first, file.header.offset_of(end))
+        };
+        files.map(range).collect()
+    }
+
+    /// The files that are needed, oldest first; the current one is the last.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &LogFile> {
+        self.older.iter().chain([&self.current.file])
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes_after(0)
+    }
+
+    /// The bytes of all files except the oldest `count`.
+    fn bytes_after(&self, count: usize) -> u64 {
+        self.files().skip(count).map(|file| file.len).sum()
+    }
+}
+
+impl Rotation {
+    pub(crate) const fn new(needed_from: Lsn) -> Self {
+        Self { spares: Vec::new(), needed_from }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.spares.iter().map(|spare| spare.len).sum()
+    }
+
+    pub(crate) fn remove_spares(self, storage: &dyn Storage) {
+        for spare in self.spares {
+            spare.remove(storage);
+        }
+    }
+}
+
+impl Journal {
+    /// Puts a record at the end, makes room for it if there is none, and returns its place. The
+    /// record survives the death of the process; it is durable after [`sync_to`](Self::sync_to).
+    ///
+    /// # Errors
+    /// Those of [`put`](Self::put) except `NoRoom`, and those of [`reserve`](Self::reserve).
+    pub fn append(&self, record: &Record) -> Result<Position> {
+        loop {
+            match self.put(record) {
+                Err(error) if matches!(error.kind(), ErrorKind::NoRoom { .. }) => self.reserve(record)?,
+                other => return other,
+            }
+        }
+    }
+
+    /// Puts a record at the end if the current file has room for it, and returns its place. Makes
+    /// no file ready and syncs nothing, so it may be called with locks held that others wait for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoRoom`], [`ErrorKind::TooLarge`], [`ErrorKind::InvalidRecord`],
+    /// [`ErrorKind::Closed`]: nothing has changed. [`ErrorKind::Failed`] after an earlier failure.
+    /// After an I/O error the journal has failed: the record may be found when it is opened next.
+    pub fn put(&self, record: &Record) -> Result<Position> {
+        let len = self.check_record(record)?;
+        let mut log = self.log.lock();
+        log.check()?;
+        if !log.has_room(len, record.is_control()) {
+            return Err(Error::new(ErrorKind::NoRoom { len }));
+        }
+        if let Err(error) = log.write(record, self.durable()) {
+            log.fail(&error);
+            return Err(error);
+        }
+        // The epoch changes under the lock alone.
+        let position = Position { lsn: log.end, end: log.end + len, epoch: self.epoch.load(Ordering::Relaxed) };
+        log.end = position.end;
+        // Release; pairs with the Acquire in `end`.
+        self.end.store(position.end.0, Ordering::Release);
+        Ok(position)
+    }
+
+    fn check_record(&self, record: &Record) -> Result<u64> {
+        if !record.is_valid() {
+            return Err(Error::new(ErrorKind::InvalidRecord));
+        }
+        let len = record.encoded_len();
+        let max = self.options.record_len_max();
+        if len > max { Err(Error::new(ErrorKind::TooLarge { len, max })) } else { Ok(len) }
+    }
+
+    /// Makes room for `record`: begins the next file if the current one has none. A call that holds
+    /// no lock of its own makes this before it takes them, so that [`put`](Self::put) succeeds.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`] where all bytes that the journal may hold are needed: nothing has
+    /// changed, and the call succeeds after a [`release`](Self::release). I/O: nothing has changed,
+    /// or the journal has failed.
+    pub fn reserve(&self, record: &Record) -> Result<()> {
+        let len = self.check_record(record)?;
+        let mut rotation = self.rotation.lock();
+        let next_len = {
+            let log = self.log.lock();
+            log.check()?;
+            if log.has_room(len, record.is_control()) {
+                return Ok(());
+            }
+            self.options.next_file_len(log.current.file.len)
+        };
+        // A record needs all of its file in the worst case.
+        let least = (len + HEADER_BLOCK_LEN + CONTROL_RESERVE).next_multiple_of(4096).max(FILE_LEN_MIN);
+        let spare = self.take_spare(&mut rotation, least, next_len.max(least), record.is_control())?;
+        self.rotate(&mut rotation, spare)
+    }
+
+    /// A file of at least `least` bytes for the next records, of `wanted` bytes if there is room.
+    /// Unless the rotation frees a file, entries leave one spare, or room for one, for the records
+    /// that free space.
+    fn take_spare(&self, rotation: &mut Rotation, least: u64, wanted: u64, is_control: bool) -> Result<Spare> {
+        let (used, frees) = {
+            let log = self.log.lock();
+            let releasable = log.releasable(rotation.needed_from);
+            (log.bytes_after(releasable), releasable > 0)
+        };
+        let must_leave_one = !is_control && !frees;
+        rotation.spares.sort_by_key(|spare| spare.len);
+        let fits = rotation.spares.iter().position(|spare| spare.len >= least);
+        match fits {
+            Some(at) if rotation.spares.len() > usize::from(must_leave_one) => return Ok(rotation.spares.remove(at)),
+            _ => {}
+        }
+        // Spares that are too short for the record give way.
+        while rotation.spares.first().is_some_and(|spare| spare.len < least) {
+            rotation.spares.remove(0).remove(&*self.storage);
+        }
+        let room = self.options.bytes.saturating_sub(used + rotation.bytes());
+        let files = if must_leave_one && rotation.spares.is_empty() { 2 } else { 1 };
+        let len = wanted.min(room / files) / 4096 * 4096;
+        if len < least {
+            return Err(Error::new(ErrorKind::Full { bytes: self.options.bytes }));
+        }
+        Spare::create(&*self.storage, &self.dir, len)
+    }
+
+    /// Names the next file, which records go into from then on, and recycles those that are not
+    /// needed any more.
+    fn rotate(&self, rotation: &mut Rotation, spare: Spare) -> Result<()> {
+        let (header, releasable) = {
+            let mut log = self.log.lock();
+            log.check()?;
+            log.frozen = true;
+            let releasable = log.releasable(rotation.needed_from);
+            let number = log.current.file.header.number + 1;
+            let oldest = log.files().nth(releasable).map_or(number, |file| file.header.number);
+            let header = spare.header(&*self.storage, self.wal_id, number, log.end);
+            (FileHeader { oldest, attested: self.durable(), ..header }, releasable)
+        };
+        if let Err(error) = spare.write_header(&header) {
+            spare.remove(&*self.storage);
+            self.log.lock().frozen = false;
+            return Err(error);
+        }
+        let named = spare.rename(&*self.storage, &self.dir, header).and_then(|file| {
+            sync_names(&*self.storage, &self.dir)?;
+            Ok(file)
+        });
+        let target = named.map(|file| Target::new(file, self.options.mapped));
+        let mut log = self.log.lock();
+        log.frozen = false;
+        let target = target.inspect_err(|error| log.fail(error))?;
+        let before = std::mem::replace(&mut log.current, target);
+        log.older.push_back(before.file);
+        let released: Vec<_> = log.older.drain(..releasable).collect();
+        drop(log);
+        for file in released {
+            self.recycle(rotation, file);
+        }
+        Ok(())
+    }
+
+    /// Makes a spare of a file that no durable header needs. A file that cannot be renamed is
+    /// removed when the journal is opened next, so no error is lost.
+    fn recycle(&self, rotation: &mut Rotation, file: LogFile) {
+        let bytes = rotation.bytes() + self.log.lock().bytes() + file.len;
+        let Ok(spare) = Spare::recycle(&*self.storage, &self.dir, file) else { return };
+        if bytes > self.options.bytes {
+            spare.remove(&*self.storage);
+        } else if self.storage.sync_dir(&self.dir).is_ok() {
+            rotation.spares.push(spare);
+        }
+    }
+
+    /// States that no record below `lsn` is needed, so that files which end below can be used
+    /// again. An `lsn` below that of an earlier call changes nothing.
+    ///
+    /// Syncs the journal first, so that copies of the records further on are durable. Entries that
+    /// the files of the streams hold instead must be durable before this call.
+    ///
+    /// # Errors
+    /// Those of [`sync`](Self::sync) and [`append`](Self::append). After an error of the latter,
+    /// the space is released in this process.
+    pub fn release(&self, lsn: Lsn) -> Result<()> {
+        if !fail_point!(CopiesNotSynced) {
+            self.sync()?;
+        }
+        {
+            let mut rotation = self.rotation.lock();
+            if lsn <= rotation.needed_from {
+                return Ok(());
+            }
+            rotation.needed_from = lsn;
+        }
+        // It narrows what damage to older records can cost.
+        self.append(&Record::Trim { lsn }).map(drop)
+    }
+
+    /// Makes a file ready for the time when the current one is full, so that no append waits for
+    /// that. Does nothing if one is ready, or if the limit leaves no room for one.
+    ///
+    /// # Errors
+    /// I/O. Nothing has changed.
+    pub fn prepare(&self) -> Result<()> {
+        let mut rotation = self.rotation.lock();
+        if !rotation.spares.is_empty() {
+            return Ok(());
+        }
+        let (used, wanted) = {
+            let log = self.log.lock();
+            (log.bytes(), self.options.next_file_len(log.current.file.len))
+        };
+        let len = wanted.min(self.options.bytes.saturating_sub(used)) / 4096 * 4096;
+        if len >= FILE_LEN_MIN {
+            rotation.spares.push(Spare::create(&*self.storage, &self.dir, len)?);
+        }
+        Ok(())
+    }
+
+    /// Ends the journal: no record before is needed. Durable when this returns; nothing can be put
+    /// after it. Every stream must be settled before.
+    ///
+    /// # Errors
+    /// Those of [`append`](Self::append) and [`sync_to`](Self::sync_to).
+    pub fn close(&self) -> Result<()> {
+        let position = self.append(&Record::Close)?;
+        self.sync_to(position)?;
+        self.log.lock().closed = true;
+        Ok(())
+    }
+
+    /// Where the next record begins. Every record below survives the death of the process.
+    #[must_use]
+    pub fn end(&self) -> Lsn {
+        // Acquire; pairs with the Release in `put`.
+        Lsn(self.end.load(Ordering::Acquire))
+    }
+
+    /// Everything below this LSN is on stable storage.
+    #[must_use]
+    pub fn durable(&self) -> Lsn {
+        // Acquire; pairs with the Release in `advance_durable`.
+        Lsn(self.durable.load(Ordering::Acquire))
+    }
+
+    /// The error that keeps the journal from accepting records, if one has failed it.
+    #[must_use]
+    pub fn failure(&self) -> Option<Error> {
+        self.log.lock().failure.clone()
+    }
+
+    /// The bytes of all files: those with records, and the spares.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let rotation = self.rotation.lock();
+        let log = self.log.lock();
+        rotation.bytes() + log.bytes()
+    }
+}
+
+impl Log {
+    /// How many files, oldest first, hold no record that is needed; the current one counts where it
+    /// comes to be an older one.
+    fn releasable(&self, needed_from: Lsn) -> usize {
+        let ends = self.files().skip(1).map(|next| next.header.first).chain([self.end]);
+        ends.take_while(|end| *end <= needed_from || fail_point!(ReleasedEarly)).count()
+    }
+}

@@ -1,0 +1,213 @@
+//! Creating a journal, opening one after a crash, and beginning anew after a failure.
+//!
+//! Opening reads the journal (`replay`), decides which records are needed (`needed`), and writes
+//! those into one new file, whose name is the commit point. It does so also where nothing is
+//! needed: a new header in place of the old one would take a sync less, but a write of it that is
+//! cut short would leave no valid header. The files before are removed once the new one is durable,
+//! name and all; so it does not matter which of their own names and bytes the process before had
+//! synced.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use stratawal_frame::WalId;
+use stratawal_storage::Storage;
+use stratawal_sync::atomic::{AtomicU64, Ordering};
+use stratawal_sync::{Mutex, fail_point};
+
+use crate::commit::GroupCommit;
+use crate::error::{Error, Result};
+use crate::files::{CONTROL_RESERVE, LogFile, Spare, Target, sync_names};
+use crate::header::{FileHeader, HEADER_BLOCK_LEN};
+use crate::journal::{Journal, JournalOptions, Log, Rotation};
+use crate::layout;
+use crate::lsn::Lsn;
+use crate::needed::{Dropped, Needed};
+use crate::record::{Located, Record, encoded};
+use crate::replay::Image;
+
+impl Journal {
+    /// Creates the journal of the log `wal_id` in `dir`, which is created if it does not exist. The
+    /// journal, its directory and its first file are durable when this returns.
+    ///
+    /// # Errors
+    /// I/O; `AlreadyExists` where the directory has a journal file, also one that an earlier call
+    /// left that failed: then [`open`](Self::open) it.
+    pub fn create(storage: &Arc<dyn Storage>, dir: &Path, wal_id: WalId, options: JournalOptions) -> Result<Self> {
+        match storage.create_dir(dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::io("create the directory")(e));
+            }
+            _ => {}
+        }
+        let exists = storage
+            .list(dir)
+            .map_err(Error::io("list the directory"))?
+            .iter()
+            .any(|entry| matches!(layout::parse(&entry.name), Some(layout::Name::File(_))));
+        if exists {
+            return Err(Error::io("create")(std::io::ErrorKind::AlreadyExists.into()));
+        }
+        let spare = Spare::create(&**storage, dir, options.next_file_len(0))?;
+        let header = spare.header(&**storage, wal_id, 1, Lsn(0));
+        let file = spare.write_header(&header).and_then(|()| spare.rename(&**storage, dir, header))?;
+        storage.sync_dir(dir).map_err(Error::io("sync the directory"))?;
+        if let Some(parent) = dir.parent() {
+            storage.sync_dir(parent).map_err(Error::io("sync the directory"))?;
+        }
+        Ok(Self::with_file(storage, dir, wal_id, options, file, Lsn(0)))
+    }
+
+    /// Opens the journal that `image` was read from, and returns the records that are needed, at
+    /// their new places. `is_unfinished` is asked for each deleted stream whether its deletion is
+    /// still to be finished; such a DROP stays needed until the next opening.
+    ///
+    /// Only the process that writes the log may call this. No stream is looked at. When this
+    /// returns, everything that the journal holds is durable.
+    ///
+    /// # Errors
+    /// The damage that [`Image::damage`] reports: nothing has changed. I/O: opening may be
+    /// repeated.
+    pub fn open(
+        storage: &Arc<dyn Storage>,
+        dir: &Path,
+        wal_id: WalId,
+        options: JournalOptions,
+        image: Image,
+        mut is_unfinished: impl FnMut(&Dropped) -> bool,
+    ) -> Result<(Self, Needed)> {
+        if let Some(damage) = image.damage() {
+            return Err(damage);
+        }
+        let newest = image.newest().header;
+        let mut needed = Needed::of(image.records());
+        needed.drops.retain(&mut is_unfinished);
+        let records = needed.records();
+        let (file, located) = write_anew(storage, dir, wal_id, options, newest.number + 1, image.end(), &records)?;
+        let needed = Needed::of(&located);
+        remove_others(&**storage, dir, &image, file.header.number)?;
+        let end = file.header.attested;
+        Ok((Self::with_file(storage, dir, wal_id, options, file, end), needed))
+    }
+
+    /// Begins anew after a failure: writes `records`, which hold everything that is needed, into a
+    /// new file, and removes the files before. Returns where each record is now. All of them are
+    /// durable when this returns, and the journal accepts records again.
+    ///
+    /// The failed files are never synced again. A record that was put before and is not among
+    /// `records` is gone: [`sync_to`](Self::sync_to) of its position fails with
+    /// [`ErrorKind::Restarted`](crate::ErrorKind::Restarted).
+    ///
+    /// # Errors
+    /// I/O: the journal stays failed, and the call may be repeated.
+    pub fn restart(&self, records: &[Record]) -> Result<Vec<Located>> {
+        let mut rotation = self.rotation.lock();
+        let lead = self.take_lead();
+        let (number, first, old) = {
+            let log = self.log.lock();
+            let old: Vec<u64> = log.files().map(|file| file.header.number).collect();
+            (log.current.file.header.number, log.end, old)
+        };
+        // A file that an earlier call could not name, or named without knowing it, has the next
+        // number.
+        let number = self.highest_number()?.max(number) + 1;
+        let (file, located) = write_anew(&self.storage, &self.dir, self.wal_id, self.options, number, first, records)?;
+        let end = file.header.attested;
+        {
+            let mut log = self.log.lock();
+            // Before the watermarks: a thread that sees one of the new epoch sees that the old
+            // epoch is over.
+            self.epoch.fetch_add(if fail_point!(EpochKept) { 0 } else { 1 }, Ordering::Release);
+            *log = Log::new(Target::new(file, self.options.mapped), end);
+            self.end.store(end.0, Ordering::Release);
+            self.advance_durable(end);
+        }
+        let before = std::mem::replace(&mut *rotation, Rotation::new(first));
+        drop(lead);
+        before.remove_spares(&*self.storage);
+        for number in old {
+            // Older than `oldest` of the new header: the next opening removes what stays.
+            let _ = self.storage.remove_file(&self.dir.join(layout::file_name(number)));
+        }
+        Ok(located)
+    }
+
+    fn highest_number(&self) -> Result<u64> {
+        let entries = self.storage.list(&self.dir).map_err(Error::io("list the directory"))?;
+        let numbers = entries.iter().filter_map(|entry| match layout::parse(&entry.name) {
+            Some(layout::Name::File(number)) => Some(number),
+            _ => None,
+        });
+        Ok(numbers.max().unwrap_or(0))
+    }
+
+    fn with_file(
+        storage: &Arc<dyn Storage>,
+        dir: &Path,
+        wal_id: WalId,
+        options: JournalOptions,
+        file: LogFile,
+        end: Lsn,
+    ) -> Self {
+        Self {
+            storage: Arc::clone(storage),
+            dir: dir.to_owned(),
+            wal_id,
+            options,
+            rotation: Mutex::new(Rotation::new(file.header.first)),
+            log: Mutex::new(Log::new(Target::new(file, options.mapped), end)),
+            commit: GroupCommit::new(),
+            end: AtomicU64::new(end.0),
+            durable: AtomicU64::new(end.0),
+            epoch: AtomicU64::new(0),
+        }
+    }
+}
+
+/// Writes `records` into a new file and names it: the commit point. Its header attests all of them.
+fn write_anew(
+    storage: &Arc<dyn Storage>,
+    dir: &Path,
+    wal_id: WalId,
+    options: JournalOptions,
+    number: u64,
+    first: Lsn,
+    records: &[Record],
+) -> Result<(LogFile, Vec<Located>)> {
+    let records_len: u64 = records.iter().map(Record::encoded_len).sum();
+    let needed_len = (HEADER_BLOCK_LEN + records_len + CONTROL_RESERVE).next_multiple_of(4096);
+    let spare = Spare::create(&**storage, dir, needed_len.max(options.next_file_len(0)))?;
+    let end = first + records_len;
+    let attested = if fail_point!(NewFileAttestsNothing) { first } else { end };
+    let header = FileHeader { attested, ..spare.header(&**storage, wal_id, number, first) };
+    let mut located = Vec::with_capacity(records.len());
+    let mut bytes = Vec::new();
+    let mut buffer = Vec::new();
+    for record in records {
+        let lsn = first + bytes.len() as u64;
+        record.encode(&mut buffer, header.salt, lsn, first);
+        bytes.extend_from_slice(encoded(&buffer));
+        located.push(Located { lsn, len: record.encoded_len(), attested: first, record: record.clone() });
+    }
+    let written = spare.write(&bytes, HEADER_BLOCK_LEN).and_then(|()| spare.write_header(&header));
+    if let Err(error) = written {
+        spare.remove(&**storage);
+        return Err(error);
+    }
+    let file = spare.rename(&**storage, dir, FileHeader { attested: end, ..header })?;
+    sync_names(&**storage, dir)?;
+    Ok((file, located))
+}
+
+/// Removes every file of the journal except the one with the number `kept`.
+fn remove_others(storage: &dyn Storage, dir: &Path, image: &Image, kept: u64) -> Result<()> {
+    let older = image.files.iter().map(|file| file.header.number).filter(|&number| number != kept);
+    let names: Vec<String> = older.map(layout::file_name).chain(image.garbage.iter().cloned()).collect();
+    for name in names {
+        match storage.remove_file(&dir.join(&name)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove a file")(e)),
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,460 @@
+//! Records: how they are written, and when bytes are one.
+//!
+//! A record is valid if and only if (1) it begins at a multiple of 16 after the header block, (2)
+//! its reserved bytes are zero and its unsynced distance is not above its LSN, (3) it ends within
+//! the file, (4) its checksum holds, and (5) its payload has the form that its kind gives it. The
+//! checksum covers the salt of the file and the LSN, so a record of another file, of another place,
+//! or of an earlier life of the same blocks is not valid.
+//!
+//! This module does not decide whether the end of the valid records is a torn tail or damage:
+//! `replay` does, which compares the chain with the greatest attestation.
+
+use bytes::Bytes;
+use stratawal_frame::{Salt, SeqNo, StreamId};
+
+use crate::lsn::{Lsn, u16_at, u32_at, u64_at};
+
+// Record:      at  bytes
+//               0    4   checksum: CRC-32 over salt, LSN, bytes 0..16 with this field zero, payload, padding
+//               4    1   kind
+//               5    3   zero
+//               8    4   payload length, without the padding
+//              12    4   unsynced: LSN minus the durable LSN when the record was written
+//              16    …   payload, then zeros to a multiple of 16
+const AT_KIND: usize = 4;
+const AT_ZERO: usize = AT_KIND + 1;
+const AT_LEN: usize = AT_ZERO + 3;
+const AT_UNSYNCED: usize = AT_LEN + 4;
+
+/// The bytes of a record before its payload.
+pub(crate) const RECORD_HEADER_LEN: usize = AT_UNSYNCED + 4;
+const _: () = assert!(RECORD_HEADER_LEN == 16);
+
+/// Records begin at multiples of this many bytes. So a checksum covers a multiple of 16 bytes,
+/// which the checksum processes fastest.
+pub const ALIGN: u64 = 16;
+
+// Part of a DATA or COPY:
+//              at  bytes
+//               0    8   stream id
+//               8    8   seq of the first entry
+//              16    8   timestamp of the first entry, microseconds since 1970
+//              24    4   count of entries, at least 1
+//              28    4   body length
+//              32    2   name length; 0: the part has no name
+//              34    1   flags: bit 0 firm
+//              35    5   zero
+//              40    …   name, then zeros to a multiple of 8; body, then zeros to a multiple of 8
+const PART_COUNT: usize = 24;
+const PART_BODY_LEN: usize = PART_COUNT + 4;
+const PART_NAME_LEN: usize = PART_BODY_LEN + 4;
+const PART_FLAGS: usize = PART_NAME_LEN + 2;
+const PART_ZERO: usize = PART_FLAGS + 1;
+const PART_HEADER_LEN: usize = PART_ZERO + 5;
+const _: () = assert!(PART_HEADER_LEN == 40);
+
+const FLAG_FIRM: u8 = 1;
+
+/// The bytes that the checksum covers before those of the record: salt and LSN.
+const PREFIX_LEN: usize = 16;
+
+/// Entries of one stream that follow each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The stream.
+    pub stream: StreamId,
+    /// The name of the stream. The first part of a stream in each file has it, and every part of a
+    /// stream that has no directory yet. At most 65,535 bytes.
+    pub name: Option<Bytes>,
+    /// The seq of the first entry.
+    pub first: SeqNo,
+    /// How many entries the body holds, at least 1. `first + count` is at most 2^64 - 1.
+    pub count: u32,
+    /// The time of the first entry, in microseconds since 1970.
+    pub timestamp: u64,
+    /// Whether a promise of durability may rest on this part. Recovery takes a gap below a firm
+    /// part for damage. A gap before a loose part is lawful: no promise rests on the missing
+    /// entries.
+    pub firm: bool,
+    /// The entries, in the form that the caller gives them. This crate does not look inside.
+    pub body: Bytes,
+}
+
+impl Part {
+    /// One past the seq of the last entry.
+    #[must_use]
+    pub fn end(&self) -> SeqNo {
+        self.first + u64::from(self.count)
+    }
+
+    fn encoded_len(&self) -> usize {
+        let name = self.name.as_ref().map_or(0, Bytes::len);
+        PART_HEADER_LEN + name.next_multiple_of(8) + self.body.len().next_multiple_of(8)
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        let name = self.name.as_deref().unwrap_or_default();
+        let name_len = u16::try_from(name.len()).expect("invariant: the length was checked in `check`");
+        let body_len = u32::try_from(self.body.len()).expect("invariant: the length was checked in `check`");
+        out.extend_from_slice(&self.stream.0.to_le_bytes());
+        out.extend_from_slice(&self.first.0.to_le_bytes());
+        out.extend_from_slice(&self.timestamp.to_le_bytes());
+        out.extend_from_slice(&self.count.to_le_bytes());
+        out.extend_from_slice(&body_len.to_le_bytes());
+        out.extend_from_slice(&name_len.to_le_bytes());
+        out.push(if self.firm { FLAG_FIRM } else { 0 });
+        out.extend_from_slice(&[0; PART_HEADER_LEN - PART_ZERO]);
+        push_padded(out, name, 8);
+        push_padded(out, &self.body, 8);
+    }
+
+    fn decode(payload: &Bytes, at: usize) -> Option<(Self, usize)> {
+        let bytes = payload.get(at..)?;
+        let header = bytes.get(..PART_HEADER_LEN)?;
+        let name_len = usize::from(u16_at(header, PART_NAME_LEN));
+        let body_len = usize::try_from(u32_at(header, PART_BODY_LEN)).ok()?;
+        let body_at = PART_HEADER_LEN + name_len.next_multiple_of(8);
+        let len = body_at + body_len.next_multiple_of(8);
+        let bytes = bytes.get(..len)?;
+        let gaps = [&header[PART_ZERO..], &bytes[PART_HEADER_LEN + name_len..body_at], &bytes[body_at + body_len..]];
+        let flags = header[PART_FLAGS];
+        if flags & !FLAG_FIRM != 0 || gaps.iter().any(|gap| gap.iter().any(|&byte| byte != 0)) {
+            return None;
+        }
+        let slice = |from: usize, len: usize| payload.slice(at + from..at + from + len);
+        let part = Self {
+            stream: StreamId(u64_at(header, 0)),
+            name: (name_len > 0).then(|| slice(PART_HEADER_LEN, name_len)),
+            first: SeqNo(u64_at(header, 8)),
+            count: u32_at(header, PART_COUNT),
+            timestamp: u64_at(header, 16),
+            firm: flags & FLAG_FIRM != 0,
+            body: slice(body_at, body_len),
+        };
+        part.is_valid().then_some((part, at + len))
+    }
+
+    /// The rules that the types do not express.
+    fn is_valid(&self) -> bool {
+        self.count > 0
+            && self.first.checked_add(u64::from(self.count)).is_some()
+            && self.name.as_ref().is_none_or(|name| !name.is_empty() && name.len() <= usize::from(u16::MAX))
+    }
+}
+
+/// The content of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// Entries. Several parts are one atomic batch over their streams.
+    Data(Vec<Part>),
+    /// Parts that were written again at the end of the journal, so that older files can be
+    /// released. They are independent of each other.
+    Copy(Vec<Part>),
+    /// A promise of durability rests on every entry of the stream below `seq`.
+    Firm {
+        /// The stream.
+        stream: StreamId,
+        /// One past the last promised entry.
+        seq: SeqNo,
+    },
+    /// The first live seq of the stream. The greatest one counts.
+    Start {
+        /// The stream.
+        stream: StreamId,
+        /// The first live seq.
+        seq: SeqNo,
+    },
+    /// Every earlier record of the stream is void: its own files hold all live entries, durably.
+    Settled {
+        /// The stream.
+        stream: StreamId,
+        /// One past the last entry of its files.
+        seq: SeqNo,
+    },
+    /// The stream is deleted. Durable, this record is the commit point.
+    Drop {
+        /// The stream; 0 stands for every id that the journal has for the name.
+        stream: StreamId,
+        /// Its name.
+        name: Bytes,
+    },
+    /// No record below `lsn` is needed.
+    Trim {
+        /// The LSN.
+        lsn: Lsn,
+    },
+    /// Attests the durable LSN, and nothing else. The next record is written over it.
+    Mark,
+    /// A clean end: no record before it is needed.
+    Close,
+}
+
+const DATA: u8 = 1;
+const COPY: u8 = 2;
+const FIRM: u8 = 3;
+const START: u8 = 4;
+const SETTLED: u8 = 5;
+const DROP: u8 = 6;
+const TRIM: u8 = 7;
+const MARK: u8 = 8;
+const CLOSE: u8 = 9;
+
+impl Record {
+    /// Whether the record may use the space that every file keeps at its end: it frees space, or
+    /// ends the log, or attests.
+    pub(crate) const fn is_control(&self) -> bool {
+        !matches!(self, Self::Data(_) | Self::Copy(_) | Self::Firm { .. })
+    }
+
+    /// The parts of a DATA or COPY; none of another kind.
+    #[must_use]
+    pub fn parts(&self) -> &[Part] {
+        match self {
+            Self::Data(parts) | Self::Copy(parts) => parts,
+            _ => &[],
+        }
+    }
+
+    /// The length in a file in bytes, a multiple of [`ALIGN`].
+    #[must_use]
+    pub fn encoded_len(&self) -> u64 {
+        (RECORD_HEADER_LEN + self.payload_len()).next_multiple_of(ALIGN as usize) as u64
+    }
+
+    fn payload_len(&self) -> usize {
+        match self {
+            Self::Data(parts) | Self::Copy(parts) => parts.iter().map(Part::encoded_len).sum(),
+            Self::Firm { .. } | Self::Start { .. } | Self::Settled { .. } => 16,
+            Self::Drop { name, .. } => 16 + name.len(),
+            Self::Trim { .. } => 8,
+            Self::Mark | Self::Close => 0,
+        }
+    }
+
+    const fn kind(&self) -> u8 {
+        match self {
+            Self::Data(_) => DATA,
+            Self::Copy(_) => COPY,
+            Self::Firm { .. } => FIRM,
+            Self::Start { .. } => START,
+            Self::Settled { .. } => SETTLED,
+            Self::Drop { .. } => DROP,
+            Self::Trim { .. } => TRIM,
+            Self::Mark => MARK,
+            Self::Close => CLOSE,
+        }
+    }
+
+    /// Whether a reader would accept the record.
+    pub(crate) fn is_valid(&self) -> bool {
+        match self {
+            Self::Data(parts) | Self::Copy(parts) => !parts.is_empty() && parts.iter().all(Part::is_valid),
+            Self::Drop { name, .. } => !name.is_empty() && name.len() <= usize::from(u16::MAX),
+            Self::Trim { lsn } => lsn.0.is_multiple_of(ALIGN),
+            _ => true,
+        }
+    }
+
+    /// Encodes the record into `out`, whose content is replaced, for the place `lsn` of a file with
+    /// `salt`. `durable` is the durable LSN now, at most `lsn`. The bytes of the record are
+    /// [`encoded`] of `out`.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, salt: Salt, lsn: Lsn, durable: Lsn) {
+        let payload_len = u32::try_from(self.payload_len()).expect("invariant: no record is longer than a file");
+        let unsynced = u32::try_from(lsn - durable).expect("invariant: a journal is shorter than 4 GiB");
+        out.clear();
+        out.extend_from_slice(&salt.0.to_le_bytes());
+        out.extend_from_slice(&lsn.0.to_le_bytes());
+        out.extend_from_slice(&[0, 0, 0, 0, self.kind(), 0, 0, 0]);
+        out.extend_from_slice(&payload_len.to_le_bytes());
+        out.extend_from_slice(&unsynced.to_le_bytes());
+        match self {
+            Self::Data(parts) | Self::Copy(parts) => parts.iter().for_each(|part| part.encode(out)),
+            Self::Firm { stream, seq } | Self::Start { stream, seq } | Self::Settled { stream, seq } => {
+                out.extend_from_slice(&stream.0.to_le_bytes());
+                out.extend_from_slice(&seq.0.to_le_bytes());
+            }
+            Self::Drop { stream, name } => {
+                let name_len = u16::try_from(name.len()).expect("invariant: the length was checked in `is_valid`");
+                out.extend_from_slice(&stream.0.to_le_bytes());
+                out.extend_from_slice(&name_len.to_le_bytes());
+                out.extend_from_slice(&[0; 6]);
+                out.extend_from_slice(name);
+            }
+            Self::Trim { lsn } => out.extend_from_slice(&lsn.0.to_le_bytes()),
+            Self::Mark | Self::Close => {}
+        }
+        out.resize(out.len().next_multiple_of(ALIGN as usize), 0);
+        let checksum = crc32fast::hash(out);
+        out[PREFIX_LEN..PREFIX_LEN + 4].copy_from_slice(&checksum.to_le_bytes());
+    }
+
+    fn decode_payload(kind: u8, payload: &Bytes) -> Option<Self> {
+        let stream_and_seq =
+            || (payload.len() == 16).then(|| (StreamId(u64_at(payload, 0)), SeqNo(u64_at(payload, 8))));
+        let record = match kind {
+            DATA => Self::Data(decode_parts(payload)?),
+            COPY => Self::Copy(decode_parts(payload)?),
+            FIRM => stream_and_seq().map(|(stream, seq)| Self::Firm { stream, seq })?,
+            START => stream_and_seq().map(|(stream, seq)| Self::Start { stream, seq })?,
+            SETTLED => stream_and_seq().map(|(stream, seq)| Self::Settled { stream, seq })?,
+            DROP => {
+                let header = payload.get(..16)?;
+                let exact = payload.len() == 16 + usize::from(u16_at(header, 8));
+                let zeros = header[10..].iter().all(|&byte| byte == 0);
+                (exact && zeros)
+                    .then(|| Self::Drop { stream: StreamId(u64_at(header, 0)), name: payload.slice(16..) })?
+            }
+            TRIM => (payload.len() == 8).then(|| Self::Trim { lsn: Lsn(u64_at(payload, 0)) })?,
+            MARK => payload.is_empty().then_some(Self::Mark)?,
+            CLOSE => payload.is_empty().then_some(Self::Close)?,
+            _ => return None,
+        };
+        record.is_valid().then_some(record)
+    }
+}
+
+/// The bytes of the record that [`Record::encode`] left in `out`.
+pub(crate) fn encoded(out: &[u8]) -> &[u8] {
+    &out[PREFIX_LEN..]
+}
+
+fn push_padded(out: &mut Vec<u8>, bytes: &[u8], align: usize) {
+    out.extend_from_slice(bytes);
+    out.resize(out.len() + bytes.len().next_multiple_of(align) - bytes.len(), 0);
+}
+
+fn decode_parts(payload: &Bytes) -> Option<Vec<Part>> {
+    let mut parts = Vec::new();
+    let mut at = 0;
+    while at < payload.len() {
+        let (part, end) = Part::decode(payload, at)?;
+        parts.push(part);
+        at = end;
+    }
+    Some(parts)
+}
+
+/// The header of a record, not yet verified.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UnverifiedHeader {
+    pub(crate) kind: u8,
+    checksum: u32,
+    payload_len: usize,
+    unsynced: u64,
+}
+
+impl UnverifiedHeader {
+    /// Reads the header at the beginning of `bytes`, which end with the file; `None` where none of
+    /// this format's records can begin, whatever the checksum.
+    pub(crate) fn read(bytes: &[u8], lsn: Lsn) -> Option<Self> {
+        let header = bytes.get(..RECORD_HEADER_LEN)?;
+        let payload_len = usize::try_from(u32_at(header, AT_LEN)).ok()?;
+        let unsynced = u64::from(u32_at(header, AT_UNSYNCED));
+        let this = Self { kind: header[AT_KIND], checksum: u32_at(header, 0), payload_len, unsynced };
+        let possible = this.kind != 0 && header[AT_ZERO..AT_LEN] == [0; 3] && unsynced <= lsn.0;
+        (possible && this.record_len() <= bytes.len()).then_some(this)
+    }
+
+    /// The length of the record in bytes, a multiple of [`ALIGN`].
+    pub(crate) fn record_len(&self) -> usize {
+        (RECORD_HEADER_LEN + self.payload_len).next_multiple_of(ALIGN as usize)
+    }
+
+    /// Whether the stored checksum is that of the record at the beginning of `bytes`.
+    pub(crate) fn holds(&self, bytes: &[u8], salt: Salt, lsn: Lsn) -> bool {
+        self.checksum_of(bytes, salt, lsn) == self.checksum
+    }
+
+    /// The checksum of the record at the beginning of `bytes`.
+    pub(crate) fn checksum_of(&self, bytes: &[u8], salt: Salt, lsn: Lsn) -> u32 {
+        let mut sum = crc32fast::Hasher::new();
+        sum.update(&checksummed_head(&bytes[..RECORD_HEADER_LEN], salt, lsn));
+        sum.update(&bytes[RECORD_HEADER_LEN..self.record_len()]);
+        sum.finalize()
+    }
+
+    /// [`holds`](Self::holds), given the CRC-32 of the bytes after the header.
+    pub(crate) fn holds_with(&self, header: &[u8], rest: u32, salt: Salt, lsn: Lsn) -> bool {
+        let mut sum = crc32fast::Hasher::new();
+        sum.update(&checksummed_head(header, salt, lsn));
+        let rest_len = (self.record_len() - RECORD_HEADER_LEN) as u64;
+        sum.combine(&crc32fast::Hasher::new_with_initial_len(rest, rest_len));
+        sum.finalize() == self.checksum
+    }
+
+    /// The record of a header whose checksum holds; `None` where its payload has not the form of
+    /// its kind.
+    pub(crate) fn into_record(self, bytes: &Bytes, lsn: Lsn) -> Decoded {
+        let payload_end = RECORD_HEADER_LEN + self.payload_len;
+        let attested = Lsn(lsn.0 - self.unsynced);
+        let len = self.record_len() as u64;
+        let padding = &bytes[payload_end..self.record_len()];
+        if self.kind > CLOSE {
+            return Decoded::Newer { kind: self.kind };
+        }
+        if padding.iter().any(|&byte| byte != 0) {
+            return Decoded::Invalid;
+        }
+        match Record::decode_payload(self.kind, &bytes.slice(RECORD_HEADER_LEN..payload_end)) {
+            Some(record) => Decoded::Record(Located { lsn, len, attested, record }),
+            None => Decoded::Invalid,
+        }
+    }
+}
+
+fn checksummed_head(header: &[u8], salt: Salt, lsn: Lsn) -> [u8; PREFIX_LEN + RECORD_HEADER_LEN] {
+    let mut head = [0; PREFIX_LEN + RECORD_HEADER_LEN];
+    head[..8].copy_from_slice(&salt.0.to_le_bytes());
+    head[8..PREFIX_LEN].copy_from_slice(&lsn.0.to_le_bytes());
+    head[PREFIX_LEN + AT_KIND..].copy_from_slice(&header[AT_KIND..]);
+    head
+}
+
+/// A record and its place in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// Where it begins.
+    pub lsn: Lsn,
+    /// Its length in bytes.
+    pub len: u64,
+    /// Everything below this LSN was durable when the record was written.
+    pub attested: Lsn,
+    /// The record.
+    pub record: Record,
+}
+
+impl Located {
+    /// Where the next record begins.
+    #[must_use]
+    pub fn end(&self) -> Lsn {
+        self.lsn + self.len
+    }
+}
+
+/// The bytes at a place of a journal file, decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Decoded {
+    /// A valid record.
+    Record(Located),
+    /// Zeros, or the end of the file: nothing was written here.
+    Blank,
+    /// A record with a valid checksum and a kind that this version does not know.
+    Newer {
+        /// The kind.
+        kind: u8,
+    },
+    /// Anything else.
+    Invalid,
+}
+
+/// Decodes the beginning of `bytes`, which end with the file and begin at the place `lsn` of a file
+/// with `salt`. Takes time in proportion to the length of the record.
+pub(crate) fn decode(bytes: &Bytes, salt: Salt, lsn: Lsn) -> Decoded {
+    if bytes.iter().take(RECORD_HEADER_LEN).all(|&byte| byte == 0) {
+        return Decoded::Blank;
+    }
+    match UnverifiedHeader::read(bytes, lsn) {
+        Some(header) if header.holds(bytes, salt, lsn) => header.into_record(bytes, lsn),
+        _ => Decoded::Invalid,
+    }
+}

@@ -1,0 +1,282 @@
+//! Reading a journal: which records count, and whether any that was durable is missing.
+//!
+//! The newest header names the oldest file that is needed; older files are garbage. The *chain* is
+//! the longest row of valid records that begins at the last TRIM and in which each begins where the
+//! one before ends, across files; a MARK is not part of it. Every header and every valid record
+//! attests an LSN below which everything was durable when it was written. A chain that ends below
+//! the greatest of them is damage. One that ends at or above it has at most a torn tail, of which
+//! nothing was acknowledged as durable.
+//!
+//! Reading changes nothing.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use bytes::Bytes;
+use stratawal_frame::{StreamId, WalId};
+use stratawal_storage::{Access, File, Storage};
+use stratawal_sync::fail_point;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::header::{FileHeader, HEADER_BLOCK_LEN};
+use crate::layout::{self, Name};
+use crate::lsn::Lsn;
+use crate::record::{Decoded, Located, Record, decode};
+use crate::search::valid_records;
+use std::sync::Arc;
+
+/// The most bytes that a journal file can have: 1 GiB, and a block for the header and one for what
+/// ends the file.
+pub(crate) const FILE_LEN_MAX: u64 = (1 << 30) + 2 * HEADER_BLOCK_LEN;
+
+/// The content of a journal, as it was read.
+#[derive(Debug)]
+pub struct Image {
+    /// The files that are needed, oldest first.
+    pub(crate) files: Vec<FileImage>,
+    /// The names of files that hold nothing that is needed.
+    pub(crate) garbage: Vec<String>,
+    records: Vec<Located>,
+    after: Vec<Located>,
+    trim: Lsn,
+    end: Lsn,
+    attested: Lsn,
+}
+
+/// A file of the journal, as it was read.
+#[derive(Debug)]
+pub(crate) struct FileImage {
+    pub(crate) header: FileHeader,
+}
+
+impl Image {
+    /// Reads the journal in `dir`, which belongs to the log `wal_id`. Its records share the memory
+    /// that the files were read into.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Missing`], [`ErrorKind::FileMissing`], [`ErrorKind::Header`],
+    /// [`ErrorKind::Misplaced`], [`ErrorKind::TooLong`], [`ErrorKind::TwoNames`] where the journal is
+    /// damaged;
+    /// [`ErrorKind::Newer`], [`ErrorKind::NewerRecord`]; I/O. Where records are missing that were
+    /// durable, the image is still returned: [`damage`](Self::damage) reports it.
+    pub fn read(storage: &dyn Storage, dir: &Path, wal_id: WalId) -> Result<Self> {
+        let Names { numbers, garbage } = Names::list(storage, dir)?;
+        let Some((&newest, _)) = numbers.last_key_value() else { return Err(Error::new(ErrorKind::Missing)) };
+        let header = |number| read_header(storage, dir, wal_id, number).map(|(header, _)| header);
+        let oldest = header(newest)?.oldest;
+        let mut image = Self {
+            files: Vec::new(),
+            garbage,
+            records: Vec::new(),
+            after: Vec::new(),
+            trim: Lsn(0),
+            end: Lsn(0),
+            attested: Lsn(0),
+        };
+        image.garbage.extend(numbers.range(..oldest).map(|(_, name)| name.clone()));
+        let mut found = Vec::new();
+        for number in oldest..=newest {
+            if !numbers.contains_key(&number) {
+                return Err(Error::new(ErrorKind::FileMissing).in_file(number));
+            }
+            let (header, file) = read_header(storage, dir, wal_id, number)?;
+            if image.files.last().is_some_and(|before| before.header.first > header.first) {
+                return Err(Error::new(ErrorKind::Misplaced).in_file(number));
+            }
+            let bytes = read_all(&*file).map_err(|error| error.in_file(number))?;
+            image.attested = image.attested.max(header.attested);
+            image.files.push(FileImage { header });
+            found.push(valid_in(&bytes, &header));
+        }
+        image.follow(found)?;
+        Ok(image)
+    }
+
+    /// Finds the chain among the valid records of the files.
+    fn follow(&mut self, found: Vec<Valid>) -> Result<()> {
+        let first = self.files.first().expect("invariant: the newest file is needed").header.first;
+        let all = || found.iter().flat_map(|file| &file.records);
+        let trims = all().filter_map(|located| match located.record {
+            Record::Trim { lsn } if lsn <= located.lsn => Some(lsn),
+            _ => None,
+        });
+        self.trim = trims.fold(first, Lsn::max);
+        self.attested = all().map(|located| located.attested).fold(self.attested, Lsn::max);
+        self.end = self.trim;
+        let newer: Vec<_> = found.iter().flat_map(|file| file.newer).collect();
+        for located in found.into_iter().flat_map(|file| file.records) {
+            if located.lsn < self.trim {
+                continue;
+            }
+            match located.record {
+                Record::Mark => {}
+                _ if located.lsn == self.end && self.after.is_empty() => {
+                    self.end = located.end();
+                    self.records.push(located);
+                }
+                _ => self.after.push(located),
+            }
+        }
+        self.check_names()?;
+        match newer.into_iter().find(|newer| newer.lsn == self.end) {
+            Some(newer) => Err(Error::new(ErrorKind::NewerRecord(newer.kind))),
+            None => Ok(()),
+        }
+    }
+
+    /// That no stream has two names: then the records are not those of one log.
+    fn check_names(&self) -> Result<()> {
+        let mut names: BTreeMap<StreamId, &Bytes> = BTreeMap::new();
+        let parts = self.records.iter().flat_map(|located| located.record.parts());
+        for part in parts {
+            let Some(name) = &part.name else { continue };
+            if *names.entry(part.stream).or_insert(name) != name {
+                return Err(Error::new(ErrorKind::TwoNames { stream: part.stream }));
+            }
+        }
+        Ok(())
+    }
+
+    /// The records of the chain, in the order of their LSNs.
+    #[must_use]
+    pub fn records(&self) -> &[Located] {
+        &self.records
+    }
+
+    /// Valid records that the chain does not reach. They show which streams are affected by damage.
+    #[must_use]
+    pub fn records_after_damage(&self) -> &[Located] {
+        &self.after
+    }
+
+    /// Where the chain ends.
+    #[must_use]
+    pub const fn end(&self) -> Lsn {
+        self.end
+    }
+
+    /// Everything below this LSN was durable once.
+    #[must_use]
+    pub const fn attested(&self) -> Lsn {
+        self.attested
+    }
+
+    /// No record below this LSN is needed.
+    #[must_use]
+    pub const fn trim(&self) -> Lsn {
+        self.trim
+    }
+
+    /// Whether the journal was closed: its last record is a CLOSE.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.records.last().is_some_and(|last| last.record == Record::Close)
+    }
+
+    /// The damage, where records are missing that were durable once.
+    #[must_use]
+    pub fn damage(&self) -> Option<Error> {
+        if self.end >= self.attested {
+            return None;
+        }
+        let file = self.files.iter().rev().find(|file| file.header.first <= self.end)?;
+        let lost = ErrorKind::RecordsLost { end: self.end, attested: self.attested };
+        Some(Error::new(lost).in_file(file.header.number).at(file.header.offset_of(self.end)))
+    }
+
+    pub(crate) fn newest(&self) -> &FileImage {
+        self.files.last().expect("invariant: the newest file is needed")
+    }
+}
+
+/// The names in a journal's directory.
+struct Names {
+    numbers: BTreeMap<u64, String>,
+    garbage: Vec<String>,
+}
+
+impl Names {
+    fn list(storage: &dyn Storage, dir: &Path) -> Result<Self> {
+        let mut names = Self { numbers: BTreeMap::new(), garbage: Vec::new() };
+        for entry in storage.list(dir).map_err(Error::io("list the directory"))? {
+            let Some(text) = entry.name.to_str() else { continue };
+            match layout::parse(&entry.name) {
+                Some(Name::File(number)) => drop(names.numbers.insert(number, text.to_owned())),
+                Some(Name::Spare) => names.garbage.push(text.to_owned()),
+                None => {}
+            }
+        }
+        Ok(names)
+    }
+}
+
+fn read_header(storage: &dyn Storage, dir: &Path, wal_id: WalId, number: u64) -> Result<(FileHeader, Arc<dyn File>)> {
+    let path = dir.join(layout::file_name(number));
+    let file = storage.open(&path, Access::Read).map_err(|e| Error::io("open")(e).in_file(number))?;
+    let mut bytes = [0; crate::header::HEADER_LEN];
+    let len = file.read_at(&mut bytes, 0).map_err(|e| Error::io("read")(e).in_file(number))?;
+    let header = FileHeader::decode(&bytes[..len]).map_err(|e| Error::header(e).in_file(number).at(0))?;
+    if header.number != number || header.wal_id != wal_id {
+        return Err(Error::new(ErrorKind::Misplaced).in_file(number).at(0));
+    }
+    Ok((header, file))
+}
+
+fn read_all(file: &dyn File) -> Result<Bytes> {
+    let len = file.len().map_err(Error::io("read the length"))?;
+    if len > FILE_LEN_MAX {
+        return Err(Error::new(ErrorKind::TooLong { len }));
+    }
+    let mut bytes = vec![0; usize::try_from(len).map_err(|_| Error::new(ErrorKind::TooLong { len }))?];
+    let mut at = 0;
+    while at < bytes.len() {
+        match file.read_at(&mut bytes[at..], at as u64) {
+            // Another process may shorten the file while this one reads.
+            Ok(0) => break,
+            Ok(n) => at += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(Error::io("read")(e)),
+        }
+    }
+    bytes.truncate(at);
+    Ok(bytes.into())
+}
+
+/// The valid records of one file.
+struct Valid {
+    records: Vec<Located>,
+    newer: Option<NewerRecord>,
+}
+
+#[derive(Clone, Copy)]
+struct NewerRecord {
+    lsn: Lsn,
+    kind: u8,
+}
+
+/// The valid records of a file: those at its beginning one after the other, then, unless there are
+/// only zeros, those that a search finds in the rest.
+fn valid_in(bytes: &Bytes, header: &FileHeader) -> Valid {
+    let mut at = usize::try_from(HEADER_BLOCK_LEN).expect("invariant: a block fits a usize");
+    let mut valid = Valid { records: Vec::new(), newer: None };
+    while at < bytes.len() {
+        let lsn = header.lsn_at(at as u64);
+        match decode(&bytes.slice(at..), header.salt, lsn) {
+            Decoded::Record(located) => {
+                at += usize::try_from(located.len).expect("invariant: the record is within the file");
+                valid.records.push(located);
+            }
+            Decoded::Newer { kind } => {
+                valid.newer = Some(NewerRecord { lsn, kind });
+                break;
+            }
+            Decoded::Blank | Decoded::Invalid => break,
+        }
+    }
+    let has_more = bytes.get(at..).is_some_and(|rest| rest.iter().any(|&byte| byte != 0));
+    if has_more && !fail_point!(ZerosAreTheEnd) {
+        valid.records.extend(valid_records(bytes, header, at));
+    }
+    valid
+}

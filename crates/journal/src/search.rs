@@ -1,0 +1,67 @@
+//! The search for valid records in bytes that the chain does not reach.
+//!
+//! A valid record there attests which LSN was durable once, also if the bytes before it are
+//! damaged. A length that is read there is hostile until the checksum holds, and many false lengths
+//! could make each byte be read again and again. So the checksums of all ranges come from one
+//! table, which takes one pass over the bytes; a range then costs a few hundred instructions,
+//! whatever its length.
+
+use bytes::Bytes;
+use crc32fast::Hasher;
+
+use crate::header::FileHeader;
+use crate::record::{ALIGN, Decoded, Located, RECORD_HEADER_LEN, UnverifiedHeader};
+
+/// The CRC-32 of every range of some bytes that begins and ends at a multiple of [`ALIGN`].
+struct RangeChecksums(Vec<u32>);
+
+impl RangeChecksums {
+    fn new(bytes: &[u8]) -> Self {
+        let mut sum = Hasher::new();
+        let mut sums = Vec::with_capacity(bytes.len() / ALIGN as usize + 1);
+        sums.push(sum.clone().finalize());
+        for piece in bytes.chunks_exact(ALIGN as usize) {
+            sum.update(piece);
+            sums.push(sum.clone().finalize());
+        }
+        Self(sums)
+    }
+
+    /// The checksum of a concatenation is a linear function of that of its first part, exclusive or
+    /// that of its second; so the second follows from the other two.
+    fn of(&self, from: usize, to: usize) -> u32 {
+        let mut shifted = Hasher::new_with_initial_len(self.0[from / ALIGN as usize], from as u64);
+        shifted.combine(&Hasher::new_with_initial_len(0, (to - from) as u64));
+        shifted.finalize() ^ self.0[to / ALIGN as usize]
+    }
+}
+
+/// All valid records of a file at and after `from`, an offset in it, in their order. Inside a valid
+/// record nothing is searched: an entry may look like a record.
+///
+/// `bytes` are those of the whole file. Takes time in proportion to their length.
+pub(crate) fn valid_records(bytes: &Bytes, header: &FileHeader, from: usize) -> Vec<Located> {
+    let bytes = bytes.slice(from.min(bytes.len())..);
+    let bytes = bytes.slice(..bytes.len() / ALIGN as usize * ALIGN as usize);
+    let mut found = Vec::new();
+    let mut checksums = None;
+    let mut at = 0;
+    while at + RECORD_HEADER_LEN <= bytes.len() {
+        let rest = bytes.slice(at..);
+        let lsn = header.lsn_at((from + at) as u64);
+        let valid = UnverifiedHeader::read(&rest, lsn).filter(|unverified| {
+            let checksums = checksums.get_or_insert_with(|| RangeChecksums::new(&bytes));
+            let end = at + unverified.record_len();
+            let sum = checksums.of(at + RECORD_HEADER_LEN, end);
+            unverified.holds_with(&rest[..RECORD_HEADER_LEN], sum, header.salt, lsn)
+        });
+        match valid.map(|header| header.into_record(&rest, lsn)) {
+            Some(Decoded::Record(record)) => {
+                at += usize::try_from(record.len).expect("invariant: the record is within the file");
+                found.push(record);
+            }
+            _ => at += ALIGN as usize,
+        }
+    }
+    found
+}

@@ -1,0 +1,194 @@
+//! A journal in one process: many threads, a full journal, records over the limits, closing, and
+//! beginning anew after a failure.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use stratawal_frame::{SeqNo, StreamId, WalId};
+use stratawal_journal::{ErrorKind, Image, Journal, JournalOptions, Lsn, Needed, Part, Record};
+use stratawal_storage::{MemoryStorage, Storage, UnixStorage};
+use stratawal_testkit::{Fault, Faults, SimStorage};
+
+const WAL: WalId = WalId(3);
+const DIR: &str = "/journal";
+
+fn part(stream: u64, seq: u64, len: usize) -> Part {
+    Part {
+        stream: StreamId(stream),
+        name: Some(format!("stream {stream}").into()),
+        first: SeqNo(seq),
+        count: 1,
+        timestamp: 0,
+        firm: true,
+        body: vec![7; len].into(),
+    }
+}
+
+fn data(stream: u64, seq: u64, len: usize) -> Record {
+    Record::Data(vec![part(stream, seq, len)])
+}
+
+fn small() -> JournalOptions {
+    JournalOptions::default().bytes(64 << 10).first_file_bytes(16 << 10)
+}
+
+fn create(storage: &Arc<dyn Storage>) -> Journal {
+    Journal::create(storage, Path::new(DIR), WAL, small()).expect("it is new")
+}
+
+fn read(storage: &dyn Storage) -> Result<Image, stratawal_journal::Error> {
+    Image::read(storage, Path::new(DIR), WAL)
+}
+
+#[test]
+fn threads_share_syncs_and_lose_nothing() {
+    const THREADS: u64 = 8;
+    const ENTRIES: u64 = 200;
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path().join("journal");
+    let storage: Arc<dyn Storage> = Arc::new(UnixStorage::new());
+    let journal = Journal::create(&storage, &dir, WAL, JournalOptions::default()).expect("it is new");
+    thread::scope(|scope| {
+        for stream in 1..=THREADS {
+            let journal = &journal;
+            scope.spawn(move || {
+                for seq in 0..ENTRIES {
+                    let position = journal.append(&data(stream, seq, 20)).expect("there is room");
+                    journal.sync_to(position).expect("no fault");
+                    assert!(journal.durable() >= position.end);
+                }
+            });
+        }
+    });
+    drop(journal);
+    let image = Image::read(&*storage, &dir, WAL).expect("it is sound");
+    let needed = Needed::of(image.records());
+    assert_eq!(needed.streams.len() as u64, THREADS);
+    for stream in needed.streams.values() {
+        assert_eq!(stream.tail_after(SeqNo(0)).expect("no gap").end, SeqNo(ENTRIES));
+    }
+}
+
+#[test]
+fn full_journal_refuses_entries_and_accepts_what_frees() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let journal = create(&storage);
+    let mut seq = 0;
+    let full = loop {
+        match journal.append(&data(1, seq, 500)) {
+            Ok(_) => seq += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(full.kind(), ErrorKind::Full { bytes: 65_536 }), "{full}");
+    assert!(full.is_full() && journal.bytes() <= 64 << 10 && seq > 30, "{seq} in {}", journal.bytes());
+    journal.append(&Record::Settled { stream: StreamId(1), seq: SeqNo(seq) }).expect("it frees");
+    journal.release(journal.end()).expect("it frees");
+    for seq in seq..10 * seq {
+        journal.append(&data(1, seq, 500)).expect("there is room again");
+        journal.release(journal.end()).expect("it frees");
+    }
+    assert!(journal.bytes() <= 64 << 10, "{}", journal.bytes());
+}
+
+#[test]
+fn record_over_a_limit_changes_nothing() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let journal = create(&storage);
+    let too_large = journal.append(&data(1, 0, 20_000)).expect_err("it is longer than a file");
+    assert!(matches!(too_large.kind(), ErrorKind::TooLarge { len: 20_064, max: 8192 }), "{too_large}");
+    for invalid in [
+        Record::Data(Vec::new()),
+        Record::Data(vec![Part { count: 0, ..part(1, 0, 1) }]),
+        Record::Data(vec![part(1, u64::MAX, 1)]),
+        Record::Drop { stream: StreamId(1), name: "".into() },
+        Record::Trim { lsn: Lsn(8) },
+    ] {
+        let error = journal.append(&invalid).expect_err("it contradicts the format");
+        assert!(matches!(error.kind(), ErrorKind::InvalidRecord), "{invalid:?}: {error}");
+    }
+    assert_eq!(journal.end(), Lsn(0));
+}
+
+#[test]
+fn closed_journal_needs_nothing_and_accepts_nothing() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let journal = create(&storage);
+    journal.append(&data(1, 0, 20)).expect("there is room");
+    journal.close().expect("no fault");
+    let refused = journal.append(&data(1, 1, 20)).expect_err("it is closed");
+    assert!(matches!(refused.kind(), ErrorKind::Closed));
+    let end = journal.end();
+    drop(journal);
+    let image = read(&*storage).expect("it is sound");
+    assert!(image.is_closed());
+    let (journal, needed) = Journal::open(&storage, Path::new(DIR), WAL, small(), image, |_| true).expect("opens");
+    assert!(needed.is_empty());
+    assert_eq!(journal.end(), end, "LSNs never fall");
+}
+
+#[test]
+fn restart_after_a_failed_sync_keeps_what_it_is_given() {
+    let sim = SimStorage::new(3);
+    let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+    let journal = create(&storage);
+    let position = journal.append(&data(1, 0, 20)).expect("there is room");
+    sim.set_faults(Some(Faults { after: 0, fault: Fault::Io, forever: false }));
+    journal.sync_to(position).expect_err("the sync fails");
+    sim.set_faults(None);
+    let refused = [journal.sync_to(position).map(|()| position), journal.append(&data(1, 1, 20))];
+    for error in refused.map(|result| result.expect_err("it has failed")) {
+        assert!(matches!(error.kind(), ErrorKind::Failed(_)), "{error}");
+    }
+    let located = journal.restart(&[data(1, 0, 20)]).expect("the disk works again");
+    assert!(journal.durable() >= located[0].end());
+    // A restart does not acknowledge a record that was put before.
+    let error = journal.sync_to(position).expect_err("its epoch is over");
+    assert!(matches!(error.kind(), ErrorKind::Restarted), "{error}");
+    let position = journal.append(&data(1, 1, 20)).expect("it accepts records again");
+    journal.sync_to(position).expect("the disk works");
+    drop(journal);
+    let needed = Needed::of(read(&*storage).expect("it is sound").records());
+    assert_eq!(needed.streams[&StreamId(1)].tail_after(SeqNo(0)).expect("no gap").end, SeqNo(2));
+}
+
+#[test]
+fn missing_file_and_foreign_file_are_reported() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let journal = create(&storage);
+    for seq in 0..30 {
+        journal.append(&data(1, seq, 500)).expect("there is room");
+    }
+    drop(journal);
+    let foreign = Image::read(&*storage, Path::new(DIR), WalId(4)).expect_err("it is of another log");
+    assert!(matches!(foreign.kind(), ErrorKind::Misplaced), "{foreign}");
+    storage.remove_file(Path::new("/journal/00000000000000000001.jnl")).expect("it exists");
+    let missing = read(&*storage).expect_err("it is damaged");
+    assert!(matches!(missing.kind(), ErrorKind::FileMissing) && missing.file() == Some(1), "{missing}");
+    assert!(missing.is_damage());
+}
+
+#[test]
+fn leader_publishes_no_more_than_was_put() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let journal = Journal::create(&storage, Path::new(DIR), WAL, JournalOptions::default()).expect("it is new");
+    let puts = AtomicU64::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for seq in 0..2_000 {
+                journal.append(&data(1, seq, 10)).expect("there is room");
+                puts.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        scope.spawn(|| {
+            while puts.load(Ordering::Relaxed) < 2_000 {
+                let end = journal.end();
+                journal.sync().expect("no fault");
+                let durable = journal.durable();
+                assert!(durable >= end && durable <= journal.end());
+            }
+        });
+    });
+}
