@@ -19,10 +19,11 @@ use stratawal::inspect::{escape_name, unescape_name};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("cli_lines", cli_lines),
     ("frame_decode", stratawal_frame::properties::decode_any),
     ("index_decode", stratawal_index::properties::decoding_is_total_and_canonical),
+    ("journal_replay", stratawal_journal::properties::replay_any),
     ("log_operations", operations::log_operations),
     ("segment_recovery", recovery::segment_recovery),
     ("stream_names", stream_names),

@@ -97,8 +97,15 @@ mod tests {
 
     #[test]
     fn the_targets_are_found() {
-        let expected =
-            ["cli_lines", "frame_decode", "index_decode", "log_operations", "segment_recovery", "stream_names"];
+        let expected = [
+            "cli_lines",
+            "frame_decode",
+            "index_decode",
+            "journal_replay",
+            "log_operations",
+            "segment_recovery",
+            "stream_names",
+        ];
         assert_eq!(targets(), expected);
     }
 }

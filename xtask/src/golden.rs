@@ -10,7 +10,13 @@ pub(crate) fn golden(arguments: &[String]) -> Done {
         _ => return Err(Stop::Usage("golden takes --bless, or nothing".to_owned())),
     };
     let mut found = false;
-    for (package, dir) in [("stratawal-frame", "frame"), ("stratawal-index", "index"), ("stratawal", "stratawal")] {
+    let crates = [
+        ("stratawal-frame", "frame"),
+        ("stratawal-index", "index"),
+        ("stratawal-journal", "journal"),
+        ("stratawal", "stratawal"),
+    ];
+    for (package, dir) in crates {
         if root().join("crates").join(dir).join("tests/golden.rs").exists() {
             found = true;
             let run = cargo(&["test", "--quiet", "--package", package, "--test", "golden"]);

@@ -11,14 +11,14 @@ pub(crate) fn loom(arguments: &[String]) -> Done {
     };
     // A target directory of its own: the flags change every crate, so the builds with and without
     // them would replace each other.
-    let printed =
-        cargo(&["test", "--release", "--lib", "--package", "stratawal-index", "--package", "stratawal-stream"])
-            .args([filter])
-            .env("RUSTFLAGS", "--cfg stratawal_loom --cfg stratawal_faults")
-            .env("CARGO_TARGET_DIR", &crate::run::root().join("target/loom").to_string_lossy())
-            .env("LOOM_MAX_PREEMPTIONS", "3")
-            .limit(3600)
-            .shown("the models")?;
+    let printed = cargo(&["test", "--release", "--lib"])
+        .args(["--package", "stratawal-index", "--package", "stratawal-journal", "--package", "stratawal-stream"])
+        .args([filter])
+        .env("RUSTFLAGS", "--cfg stratawal_loom --cfg stratawal_faults")
+        .env("CARGO_TARGET_DIR", &crate::run::root().join("target/loom").to_string_lossy())
+        .env("LOOM_MAX_PREEMPTIONS", "3")
+        .limit(3600)
+        .shown("the models")?;
     match passed(&printed) {
         0 => Err(Stop::Failed(format!("no model is named like {filter:?}"))),
         n => {

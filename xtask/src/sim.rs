@@ -22,6 +22,7 @@ pub(crate) fn seeded() -> Done {
         .map(|name| ["--test", name])
         .concat();
     faulty(&[&["--package", "stratawal", "--package", "stratawal-stream"], &harnesses[..], &["seeded"]].concat())?;
+    faulty(&["--package", "stratawal-journal", "--test", "seeded"])?;
     faulty(&["--package", "stratawal-index", "--lib"])
 }
 
