@@ -81,27 +81,14 @@ impl Inner {
                 if first <= self.shared.watermarks.start() {
                     return Ok(None);
                 }
-                let beyond = first > state.tail.next_seq || matches!(writer, Writer::NoSegment(_));
-                if beyond || (may_reset && is_worth_reset(&state.tail, first)) {
-                    return Ok(Some((None, writer.reset_to(&mut state.tail, first)?)));
-                }
-                writer.drain_all(&mut state.tail)?;
-                let dead = match writer.write_start(&mut state.tail, first) {
-                    // The room that is kept for control frames is used up. A new generation, with
-                    // the emergency reserve, states the first live seq in its header.
-                    Err(error) if error.kind() == ErrorKind::Full => {
-                        let end = state.tail.next_seq;
-                        writer.truncate_from(&mut state.tail, end, first, ReserveUse::Allowed)?
-                    }
-                    written => written.map(|()| Dead::default())?,
-                };
-                Ok(Some((Some(first), dead)))
+                writer.begin_drop(&mut state.tail, first, may_reset).map(Some)
             },
-            |writer, (start, mut dead)| {
-                if let Some(first) = start {
+            |writer, begun| match begun {
+                DropStep::Done(dead) => Ok(dead),
+                DropStep::Written(mut dead) => {
                     dead.segments.extend(writer.drop_before(first)?);
+                    Ok(dead)
                 }
-                Ok(dead)
             },
         );
         dropped.and_then(|dead| self.remove_dead(removals, dead))
@@ -129,7 +116,34 @@ fn is_worth_reset(tail: &Tail, first: u64) -> bool {
         && tail.reservation.as_ref().is_some_and(|reservation| reservation.preallocation.preallocated() > HELD_MAX)
 }
 
+/// How far a truncation at the beginning has come under the lock, with the segments that it has
+/// dropped so far.
+enum DropStep {
+    /// The stream was reset. Everything is done and durable.
+    Done(Dead),
+    /// The files state the new first entry. It is to be made durable, and shown to readers.
+    Written(Dead),
+}
+
 impl Writer {
+    /// Drops the entries below `first`, as far as that is done under the lock.
+    fn begin_drop(&mut self, tail: &mut Tail, first: u64, may_reset: bool) -> Result<DropStep> {
+        let is_beyond = first > tail.next_seq || matches!(self, Self::NoSegment(_));
+        if is_beyond || (may_reset && is_worth_reset(tail, first)) {
+            return self.reset_to(tail, first).map(DropStep::Done);
+        }
+        self.drain_all(tail)?;
+        match self.write_start(tail, first) {
+            // The room that is kept for control frames is used up. A new generation, with the
+            // emergency reserve, states the first live seq in its header.
+            Err(error) if error.kind() == ErrorKind::Full => {
+                let next_seq = tail.next_seq;
+                self.truncate_from(tail, next_seq, first, ReserveUse::Allowed).map(DropStep::Written)
+            }
+            written => written.map(|()| DropStep::Written(Dead::default())),
+        }
+    }
+
     /// Makes the stream begin at `first`, which is its end or beyond. Returns its old segments.
     fn reset_to(&mut self, tail: &mut Tail, first: u64) -> Result<Dead> {
         if let Self::NoSegment(_) = self {
