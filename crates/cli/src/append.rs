@@ -23,11 +23,10 @@ const ENTRY_BYTES: u64 = 4;
 /// The part of the help about JSON.
 pub(crate) const JSON: &str = r#"With --ack --json, a line for each batch: {"first":0,"last":99}
 With --json, the last line: {"stream":"s","entries":100,"bytes":5120,"first":0,"last":99,"seconds":0.01}
-(`first` and `last` are null where there was nothing to append; then it may be that the stream does not exist: it does from
-its first entry on).
+(`first` and `last` are null if there was nothing to append. A stream exists from its first entry on.)
 
-A line is at most 1,073,741,820 bytes long; a batch takes at most 1,073,741,824, 4 for each entry among them. A longer one is
-refused with its file and line, and the lines before it, or before its batch, are appended."#;
+A line has at most 1,073,741,820 bytes. A batch has at most 1,073,741,824, where each entry counts 4 bytes more than its
+own. A longer one is an error with its file and line; the lines before it, or before its batch, are appended."#;
 
 /// The arguments of `append`.
 #[derive(Debug, clap::Args)]
@@ -37,14 +36,14 @@ pub(crate) struct Append {
     /// The stream. Any name of at least one character whose escaped form (`streams` prints it) is
     /// at most 240 bytes.
     stream: String,
-    /// Files to read, one entry a line. `-` is standard input, which is also read where no file is
+    /// Files to read, one entry per line. `-` is standard input, which is also read if no file is
     /// given.
     files: Vec<PathBuf>,
     /// How safe an entry must be before it counts as appended.
     #[arg(long, value_enum, default_value = "synced")]
     durability: DurabilityArgument,
-    /// Append so many lines as one batch, which is present as a whole after a crash or not at all.
-    /// Otherwise a batch is what one read brings.
+    /// Append N lines as one batch: after a crash, it exists as a whole or not at all. Without this
+    /// option, the lines of one read of the input are a batch.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     batch: Option<u64>,
     /// Print the seq of each batch's last entry once it is acknowledged.
@@ -57,9 +56,9 @@ pub(crate) struct Append {
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum DurabilityArgument {
-    /// In this process.
+    /// In the memory of this process: survives nothing.
     Buffered,
-    /// Handed to the operating system: survives kill -9.
+    /// Written to the operating system: survives kill -9.
     Flushed,
     /// On stable storage: survives power loss.
     Synced,
@@ -242,7 +241,7 @@ fn cannot_read(input: &str, error: &io::Error) -> Failure {
 
 fn open(file: &Path) -> io::Result<File> {
     if file == Path::new("-") {
-        // Not std's buffered handle: what one read brings is one batch.
+        // Not std's buffered handle: the lines of one read are one batch.
         io::stdin().as_fd().try_clone_to_owned().map(File::from)
     } else {
         File::open(file)

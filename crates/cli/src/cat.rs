@@ -11,11 +11,11 @@ use crate::{Common, json, signals};
 
 /// The part of the help about JSON.
 pub(crate) const JSON: &str = r#"With --json, a line for each entry: {"seq":0,"time":"2025-01-01T00:00:00.000000Z","text":"…"}
-("base64" in place of "text" where it is not UTF-8). A time after the year 9999, which that form cannot show, is
+("base64" instead of "text" if it is not UTF-8). A time after the year 9999, which that form cannot show, is
 "time":null,"unix_micros":253402300800000000, in microseconds since 1970.
 With --skip-damage, also a line for each range that is lost: {"lost_first":0,"lost_last":9,"segment":"…"} (`lost_last` is
-null where the number of lost entries is not known, and `segment` where no file is concerned). An entry that may have
-been dropped by `truncate --from`, since the file that would show it is missing, has "uncertain":true."#;
+null if the number of lost entries is not known, and `segment` if no file is concerned). An entry that may have been
+dropped by `truncate --from`, because the file that would show it is missing, has "uncertain":true."#;
 
 /// The arguments of `cat`.
 #[derive(Debug, clap::Args)]

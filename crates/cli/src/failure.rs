@@ -156,7 +156,7 @@ fn remedy(error: &io::Error) -> &'static str {
         return "raise the limit of open files (`ulimit -n`)";
     }
     match error.kind() {
-        io::ErrorKind::NotFound => "give the path of what exists",
+        io::ErrorKind::NotFound => "give a path that exists",
         io::ErrorKind::PermissionDenied => "give this user access to it",
         io::ErrorKind::IsADirectory => "give a file",
         io::ErrorKind::NotADirectory => "give a directory",
@@ -167,7 +167,7 @@ fn remedy(error: &io::Error) -> &'static str {
         io::ErrorKind::ReadOnlyFilesystem => "make its file system writable",
         io::ErrorKind::BrokenPipe => "keep its reader running",
         io::ErrorKind::OutOfMemory => "free some memory",
-        _ => "look for its cause in the system's log, and run the command again once that is mended",
+        _ => "look for its cause in the system's log, and repeat the command once that is repaired",
     }
 }
 

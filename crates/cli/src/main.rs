@@ -25,10 +25,10 @@ use clap::{Parser, Subcommand};
 
 use crate::failure::{Failure, USAGE};
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 damage met; 2 usage; 3 could not run (missing, locked, I/O, full, unknown stream); 130 after \
-     SIGINT, 143 after SIGTERM.";
+const EXIT_CODES: &str = "Exit codes: 0 success; 1 damage; 2 wrong usage; 3 the command could not run (log or stream missing, log locked, \
+     I/O error, disk full); 130 after SIGINT, 143 after SIGTERM.";
 
-const ERRORS: &str = r#"With --json an error is one line on standard error:
+const ERRORS: &str = r#"With --json, an error is one line on standard error:
 {"error":{"kind":"locked","message":"…","stream":null,"segment":null,"offset":null}}"#;
 
 /// The text below the options in each command's help: its JSON, and how it ends.
@@ -46,7 +46,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Append lines to a stream, one entry a line; creates the log if it is not there.
+    /// Append lines to a stream, one entry per line; creates the log if it does not exist.
     #[command(after_help = about(append::JSON))]
     Append(append::Append),
     /// Print the entries of a stream, each with a newline.
@@ -55,7 +55,7 @@ enum Command {
     /// List the streams of a log.
     #[command(after_help = about(streams::JSON))]
     Streams(streams::Streams),
-    /// Read everything and report damage, the first of each file; changes nothing.
+    /// Read everything and report damage, at most one finding per file; changes nothing.
     #[command(after_help = about(verify::JSON))]
     Verify(verify::Verify),
     /// Drop the entries of a stream from its beginning or its end, for good.
@@ -74,8 +74,8 @@ struct Common {
 }
 
 impl Common {
-    /// A result of the log as one of the command: its error gets the path that it concerns, and
-    /// what to do.
+    /// Makes a result of the log a result of the command, whose error has the path it is about and
+    /// the remedy.
     fn result<T>(&self, result: stratawal::Result<T>) -> Result<T, Failure> {
         result.map_err(|error| Failure::of_log(&self.dir, &error))
     }
@@ -120,5 +120,5 @@ fn run(command: Command) -> Result<u8, Failure> {
 /// The first paragraph of clap's message, which states the mistake, in one line.
 fn one_line(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
-    format!("{}; --help tells more", lines.join(" ").trim_start_matches("error: "))
+    format!("{}; see --help", lines.join(" ").trim_start_matches("error: "))
 }

@@ -11,7 +11,7 @@ use crate::{Common, json, signals};
 pub(crate) const JSON: &str = r#"Names are printed escaped, like the names of their directories; other commands take them unescaped.
 With --json, a line for each stream, with its name as it is:
 {"stream":"s","state":"ok","first":0,"next":100,"segments":1,"disk_bytes":65536}
-`next` is one past the last entry. `state` is `damaged` where the stream does not open, with `first` and `next` null;
+`next` is one past the last entry. `state` is `damaged` if the stream cannot be opened, with `first` and `next` null;
 only `verify` reads every entry."#;
 
 /// The arguments of `streams`.

@@ -29,8 +29,8 @@ pub(crate) struct Truncate {
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 struct Place {
-    /// Drop the entries below this one. Beyond the end, the stream is empty then and continues from
-    /// there.
+    /// Drop the entries below this one. If it is beyond the end, the stream is empty afterwards and
+    /// continues from there.
     #[arg(long, value_name = "SEQ")]
     before: Option<u64>,
     /// Drop this entry and all after it.
@@ -80,10 +80,10 @@ pub(crate) struct Delete {
     common: Common,
     /// The stream.
     stream: String,
-    /// Yes, all its entries, for good.
+    /// Confirm that the stream is to be deleted with all its entries, for good.
     #[arg(long)]
     yes: bool,
-    /// Say that it is done as JSON on standard output.
+    /// Report the deletion as JSON on standard output.
     #[arg(long)]
     json: bool,
 }

@@ -9,15 +9,15 @@ use crate::failure::{DAMAGE, DONE, FAILED, Failure, counted, output};
 use crate::{Common, advice, json, signals};
 
 /// The part of the help about JSON.
-pub(crate) const JSON: &str = r#"`torn` are bytes after the last whole frame: a crash has left them and the next open cuts them, or a writer is just about
-to write there. They are not damage.
-With --json, a line for each stream, then the numbers:
+pub(crate) const JSON: &str = r#"A stream is torn if bytes follow its last whole frame: a crash has left them, and the next open cuts them off; or a writer
+is about to write there. They are not damage.
+With --json, a line for each stream, then one with the totals:
 {"stream":"s","state":"sound|torn|damaged","first":0,"next":100,"segments":1,"torn":null,"damage":[]}
 {"streams":5,"sound":4,"torn":1,"damaged":0,"reserve_bytes":65536}
-`reserve_bytes` is how much disk space the log holds for truncating, deleting and closing on a full disk: 65536 when it is
-whole. It is made again when the log is used and there is room; holding less is not damage.
+`reserve_bytes` is the disk space that the log holds for truncating, deleting and closing on a full disk: 65536 if it is
+whole. The log makes it whole again when it is used and space is free; holding less is not damage.
 `torn` is null or {"segment":"…","offset":0,"bytes":0}; each damage is
-{"segment":"…","offset":0,"kind":"…","lost_first":0,"lost_last":9}, null where it is not known."#;
+{"segment":"…","offset":0,"kind":"…","lost_first":0,"lost_last":9}, with null for what is not known."#;
 
 /// The arguments of `verify`.
 #[derive(Debug, clap::Args)]

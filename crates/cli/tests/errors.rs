@@ -18,7 +18,7 @@ fn exit_codes_are_those_of_the_contract() {
         let ran = command().args(arguments).output().unwrap();
         let err = String::from_utf8(ran.stderr).unwrap();
         assert_eq!((ran.status.code(), err.lines().count()), (Some(2), 1), "{arguments:?}: {err}");
-        assert!(err.starts_with("stratawal: ") && err.ends_with("; --help tells more\n"), "{err}");
+        assert!(err.starts_with("stratawal: ") && err.ends_with("; see --help\n"), "{err}");
     }
     for (name, arguments) in
         [("cat", vec!["s"]), ("streams", vec![]), ("verify", vec![]), ("delete", vec!["s", "--yes"])]
@@ -308,7 +308,7 @@ fn system_errors_name_path_cause_and_remedy() {
         ("$S append $L s - </proc/self/mem", "standard input (at line 1)", "os error 5", "the system's log"),
         ("$S append $L s - <$L", "standard input (at line 1)", "os error 21", "give a file"),
         ("$S append $L s $L", "log", "is a directory", "give a file"),
-        ("$S append $L s $L/none", "log/none", "os error 2", "give the path"),
+        ("$S append $L s $L/none", "log/none", "os error 2", "give a path"),
         ("$S append $L s $F --ack >/dev/full", "standard output", "os error 28", "free some space"),
         ("$S append $L s $F --json >/dev/full", "standard output", "os error 28", "free some space"),
         ("$S cat $L s >/dev/full", "standard output", "os error 28", "free some space"),
