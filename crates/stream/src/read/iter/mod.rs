@@ -22,8 +22,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::inner::Inner;
 use crate::options::Visibility;
 
-/// The entries of a stream in a range, from both ends. See
-/// [`StreamLog::iter`](crate::StreamLog::iter).
+/// The entries of a stream in a range, from both ends. The method `iter` of a stream makes it.
+///
+/// Its end is fixed when it is made. It owns everything that it needs, and may be sent to another
+/// thread. After an error it is done, so the upper bound of its size hint is the most that it can
+/// yield. Reading backwards takes about twice as long as forwards.
 pub struct Iter {
     inner: Arc<Inner>,
     /// The epoch that it has seen last.
@@ -90,8 +93,27 @@ impl Iter {
     }
 
     /// Returns the next entries from the front together, as a run. A run holds entries of one tick
-    /// of the clock that are in memory, and ends once it is 16 KiB long or longer. All of its
-    /// entries were verified. Calls of this and of [`next`](Iterator::next) may be mixed.
+    /// of the clock that are in memory, and ends once it is 16 KiB long or longer; it may also be
+    /// one entry. All of its entries were verified. Damage is the error of the next call. Calls of
+    /// this and of [`next`](Iterator::next) may be mixed.
+    ///
+    /// It is for programs that go through many entries and need each only for a moment. Nothing is
+    /// counted or moved for each entry, which saves a sixth to a quarter of the time of a scan if
+    /// the entries were flushed one by one, and a third or more if they were appended in batches.
+    ///
+    /// ```
+    /// # use stratawal_stream::{Iter, Result};
+    /// fn total_len(mut entries: Iter) -> Result<usize> {
+    ///     let mut total = 0;
+    ///     while let Some(run) = entries.next_run() {
+    ///         total += run?.entries().map(|entry| entry.data.len()).sum::<usize>();
+    ///     }
+    ///     Ok(total)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`next`](Iterator::next).
     #[inline]
     pub fn next_run(&mut self) -> Option<Result<Run>> {
         self.run_in_block().map(Ok).or_else(|| self.next_run_slow())
