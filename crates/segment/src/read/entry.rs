@@ -39,11 +39,11 @@ pub enum FrameLayout {
 /// The knowledge that the caller has of a span from earlier calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpanState {
-    /// Nothing, and the span may still grow. The headers after the frame of the entry are not
-    /// checked.
+    /// The caller knows nothing, and the span may still grow. The headers after the frame of the
+    /// entry are not checked.
     Growing,
-    /// Nothing, and the span is complete. All its headers are checked, so that the caller can
-    /// remember the layout.
+    /// The caller knows nothing, and the span is complete. All its headers are checked, so that the
+    /// caller can remember the layout.
     Unread,
     /// An earlier call checked all headers of the span in this file or mapping, and returned this
     /// layout. The headers before the frame of the entry are not checked again, nor, in a mapping,

@@ -54,8 +54,7 @@ impl SegmentWriter {
     }
 
     /// A writer that continues after the CLOSE at the end of `file`. It writes nothing yet: the
-    /// first
-    /// [`Preallocation::ensure`] extends the file, writes the CLOSE again, and syncs.
+    /// first call of [`Preallocation::ensure`] extends the file, writes the CLOSE again, and syncs.
     ///
     /// # Errors
     /// I/O.
@@ -175,7 +174,7 @@ impl SegmentWriter {
         self.append(&bytes)
     }
 
-    /// Writes a SEAL or CLOSE and its trailer. Where its index does not fit, it drops the
+    /// Writes a SEAL or CLOSE and its trailer. If its index does not fit, it is written without the
     /// index.
     ///
     /// # Errors
