@@ -1,25 +1,27 @@
 //! A full disk: appends are refused as a whole, no entry is lost, and the stream continues once
 //! there is room.
 
+mod common;
+
 use std::path::Path;
 use std::sync::Arc;
 
+use common::{hooked, location, memory, open_with, simulated};
 use stratawal_storage::{Access, MemoryStorage, Storage, UnixStorage};
 use stratawal_stream::{
     Durability, ErrorKind, Location, LogContext, RESERVE_LEN, StreamLog, StreamOptions, Visibility,
 };
-use stratawal_testkit::{Fault, Faults, HookedStorage, Operation, SimStorage};
+use stratawal_testkit::{Fault, Faults, HookedStorage, Operation};
 
 fn open(storage: &MemoryStorage) -> StreamLog {
-    let env = LogContext::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE");
+    let context = LogContext::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE");
     let options = StreamOptions::new().segment_bytes(64 << 10);
-    StreamLog::open(Arc::new(env), Location::new("/streams", "s"), options).expect("opens")
+    StreamLog::open(Arc::new(context), location(), options).expect("opens")
 }
 
 #[test]
 fn full_disk_refuses_whole_appends_until_room() {
-    let storage = MemoryStorage::new();
-    storage.create_dir(Path::new("/streams")).unwrap();
+    let storage = memory();
     let log = open(&storage);
     let entry = vec![7; 3000];
     let mut appended = 0_u64;
@@ -52,8 +54,7 @@ fn full_disk_refuses_whole_appends_until_room() {
 
 #[test]
 fn rotation_after_a_close_needs_room() {
-    let storage = MemoryStorage::new();
-    storage.create_dir(Path::new("/streams")).unwrap();
+    let storage = memory();
     let log = open(&storage);
     for _ in 0..60 {
         log.append(&[7; 1000], Durability::Synced).unwrap();
@@ -73,8 +74,7 @@ fn rotation_after_a_close_needs_room() {
 
 #[test]
 fn crashed_stream_is_read_on_a_full_disk() {
-    let storage = MemoryStorage::new();
-    storage.create_dir(Path::new("/streams")).unwrap();
+    let storage = memory();
     let log = open(&storage);
     for _ in 0..5 {
         log.append(&[1; 100], Durability::Synced).unwrap();
@@ -94,10 +94,8 @@ fn crashed_stream_is_read_on_a_full_disk() {
 fn disk_full_at_a_write_or_sync_loses_nothing() {
     // A copy-on-write file system may be full although space was preallocated.
     for after in 0..4 {
-        let sim = SimStorage::new(1);
-        sim.create_dir(Path::new("/streams")).unwrap();
-        let env = Arc::new(LogContext::new(Arc::new(sim.clone())));
-        let log = StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::new()).unwrap();
+        let sim = simulated(1);
+        let log = open_with(sim.clone(), StreamOptions::new()).unwrap();
         log.append(b"first", Durability::Synced).unwrap();
         for i in 0..3_u8 {
             assert_eq!(log.append(&[i; 10], Durability::Buffered).unwrap(), 1 + u64::from(i));
@@ -117,8 +115,7 @@ fn disk_full_at_a_write_or_sync_loses_nothing() {
 
 #[test]
 fn unfinished_reserve_is_completed() {
-    let storage = MemoryStorage::new();
-    storage.create_dir(Path::new("/streams")).unwrap();
+    let storage = memory();
     storage.create_new(Path::new("/RESERVE")).unwrap();
     open(&storage).append(b"x", Durability::Synced).unwrap();
     let file = storage.open(Path::new("/RESERVE"), stratawal_storage::Access::Read).unwrap();
@@ -127,8 +124,7 @@ fn unfinished_reserve_is_completed() {
 
 #[test]
 fn the_reserve_is_made_again_by_the_next_segment() {
-    let storage = MemoryStorage::new();
-    storage.create_dir(Path::new("/streams")).unwrap();
+    let storage = memory();
     let log = open(&storage);
     let reserve = || storage.open(Path::new("/RESERVE"), Access::Read).and_then(|file| file.len()).unwrap_or(0);
     let entry = vec![7; 1000];
@@ -171,8 +167,7 @@ fn bytes_of(storage: &dyn Storage, path: &str) -> Vec<u8> {
 
 #[test]
 fn appends_on_a_full_disk_keep_the_reserve() {
-    let storage = MemoryStorage::new();
-    storage.create_dir(Path::new("/streams")).unwrap();
+    let storage = memory();
     let log = open(&storage);
     let entry = vec![7; 1000];
     while log.stats().unwrap().disk_bytes < 60 << 10 {
@@ -185,23 +180,22 @@ fn appends_on_a_full_disk_keep_the_reserve() {
     assert_eq!(log.stats().unwrap().segments, 1);
     assert_eq!(reserve_bytes(&storage), RESERVE_LEN);
     // Another stream does not use the reserve either.
-    let env = Arc::new(LogContext::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE"));
-    let other = StreamLog::open(env, Location::new("/streams", "t"), StreamOptions::new()).unwrap();
+    let context = Arc::new(LogContext::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE"));
+    let other = StreamLog::open(context, Location::new("/streams", "t"), StreamOptions::new()).unwrap();
     assert_eq!(other.append(&entry, Durability::Synced).unwrap_err().kind(), ErrorKind::Full);
     assert_eq!(reserve_bytes(&storage), RESERVE_LEN);
 }
 
 #[test]
 fn twenty_crashed_streams_share_a_full_disk() {
-    let storage = MemoryStorage::new();
-    storage.create_dir(Path::new("/streams")).unwrap();
+    let storage = memory();
     let options = StreamOptions::new().segment_bytes(64 << 10);
-    let open = |env: &Arc<LogContext>, name: &str| {
-        StreamLog::open(Arc::clone(env), Location::new("/streams", name), options.clone()).unwrap()
+    let open = |context: &Arc<LogContext>, name: &str| {
+        StreamLog::open(Arc::clone(context), Location::new("/streams", name), options.clone()).unwrap()
     };
     let names: Vec<String> = (0..20).map(|i| format!("s{i}")).collect();
-    let env = Arc::new(LogContext::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE"));
-    let logs: Vec<StreamLog> = names.iter().map(|name| open(&env, name)).collect();
+    let context = Arc::new(LogContext::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE"));
+    let logs: Vec<StreamLog> = names.iter().map(|name| open(&context, name)).collect();
     for log in &logs {
         log.append(b"first", Durability::Synced).unwrap();
     }
@@ -212,17 +206,17 @@ fn twenty_crashed_streams_share_a_full_disk() {
     let dead = storage.snapshot();
     let used = u64::MAX - dead.free_space(Path::new("/")).unwrap();
     let dead = dead.with_capacity(used);
-    let env = Arc::new(LogContext::new(Arc::new(dead.clone())).emergency_reserve_at("/RESERVE"));
-    let logs: Vec<StreamLog> = names.iter().map(|name| open(&env, name)).collect();
+    let context = Arc::new(LogContext::new(Arc::new(dead.clone())).emergency_reserve_at("/RESERVE"));
+    let logs: Vec<StreamLog> = names.iter().map(|name| open(&context, name)).collect();
     for (i, log) in logs.iter().enumerate() {
         let entries = if i == 0 { 301 } else { 1 };
         assert_eq!(log.iter(.., Visibility::Stable).map(Result::unwrap).count(), entries);
         assert_eq!(log.append(b"x", Durability::Synced).unwrap_err().kind(), ErrorKind::Full);
         assert_eq!(log.sync().unwrap_err().kind(), ErrorKind::Full);
     }
-    assert_eq!(env.reserve_bytes(), RESERVE_LEN, "looking up, reading and appending use none of it");
+    assert_eq!(context.reserve_bytes(), RESERVE_LEN, "looking up, reading and appending use none of it");
     logs[0].truncate_before(300).unwrap();
-    assert_eq!(env.reserve_bytes(), RESERVE_LEN, "it is made again of what was freed");
+    assert_eq!(context.reserve_bytes(), RESERVE_LEN, "it is made again of what was freed");
     for log in &logs {
         let end = log.next_seq();
         assert_eq!(log.append(b"next", Durability::Synced).unwrap(), end);
@@ -232,8 +226,7 @@ fn twenty_crashed_streams_share_a_full_disk() {
 
 #[test]
 fn crashed_stream_is_truncated_on_a_full_disk() {
-    let storage = MemoryStorage::new();
-    storage.create_dir(Path::new("/streams")).unwrap();
+    let storage = memory();
     let log = open(&storage);
     for _ in 0..10 {
         log.append(&[1; 100], Durability::Synced).unwrap();
@@ -284,15 +277,15 @@ fn reserve_that_is_a_link_is_left_alone() {
         } else {
             std::fs::create_dir(&reserve).unwrap();
         }
-        let env = Arc::new(LogContext::new(Arc::new(UnixStorage::new())).emergency_reserve_at(&reserve));
-        let place = Location::new(dir.path().join("streams"), "s");
-        let log = StreamLog::open(Arc::clone(&env), place, StreamOptions::new()).unwrap();
+        let context = Arc::new(LogContext::new(Arc::new(UnixStorage::new())).emergency_reserve_at(&reserve));
+        let location = Location::new(dir.path().join("streams"), "s");
+        let log = StreamLog::open(Arc::clone(&context), location, StreamOptions::new()).unwrap();
         for _ in 0..10 {
             log.append(b"x", Durability::Synced).unwrap();
         }
         log.truncate_from(5).unwrap();
         log.close().unwrap();
-        assert_eq!(env.reserve_bytes(), 0);
+        assert_eq!(context.reserve_bytes(), 0);
         let kind = std::fs::symlink_metadata(&reserve).unwrap().file_type();
         assert!(if is_link { kind.is_symlink() } else { kind.is_dir() });
         assert_eq!(std::fs::read(&other).unwrap(), b"mine");
@@ -312,20 +305,19 @@ fn reserve_of_holes_is_filled() {
         return;
     }
     assert_eq!(reader.reserve_bytes(), holes, "its length holds nothing, and a reader makes nothing");
-    let env = LogContext::new(storage()).emergency_reserve_at(&reserve);
-    assert_eq!((env.reserve_bytes(), reader.reserve_bytes()), (RESERVE_LEN, RESERVE_LEN));
+    let context = LogContext::new(storage()).emergency_reserve_at(&reserve);
+    assert_eq!((context.reserve_bytes(), reader.reserve_bytes()), (RESERVE_LEN, RESERVE_LEN));
     std::fs::remove_file(&reserve).unwrap();
-    assert_eq!(env.reserve_bytes(), 0);
+    assert_eq!(context.reserve_bytes(), 0);
 }
 
 #[test]
 fn dropping_all_entries_frees_the_active_segment() {
     for room in [0, 3000] {
-        let storage = MemoryStorage::new();
-        storage.create_dir(Path::new("/streams")).unwrap();
-        let env = Arc::new(LogContext::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE"));
-        let open = |env| StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::new()).unwrap();
-        let log = open(Arc::clone(&env));
+        let storage = memory();
+        let context = Arc::new(LogContext::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE"));
+        let open = |context| StreamLog::open(context, location(), StreamOptions::new()).unwrap();
+        let log = open(Arc::clone(&context));
         let entry = vec![7; 3000];
         for _ in 0..100 {
             log.append(&entry, Durability::Synced).unwrap();
@@ -353,18 +345,17 @@ fn dropping_all_entries_frees_the_active_segment() {
         for i in 0..50 {
             assert_eq!(log.append(&entry, Durability::Synced).unwrap(), end + i);
         }
-        assert_eq!(env.reserve_bytes(), RESERVE_LEN);
+        assert_eq!(context.reserve_bytes(), RESERVE_LEN);
     }
 }
 
 #[test]
 fn dropping_all_entries_works_without_a_reserve() {
     for segments in [1, 2] {
-        let storage = MemoryStorage::new();
-        storage.create_dir(Path::new("/streams")).unwrap();
-        let env = Arc::new(LogContext::new(Arc::new(storage.clone())));
+        let storage = memory();
+        let context = Arc::new(LogContext::new(Arc::new(storage.clone())));
         let options = StreamOptions::new().segment_bytes(256 << 10);
-        let log = StreamLog::open(env, Location::new("/streams", "s"), options).unwrap();
+        let log = StreamLog::open(context, location(), options).unwrap();
         let entry = vec![7; 3000];
         let size = |log: &StreamLog| log.stats().unwrap();
         while size(&log).segments < segments || size(&log).disk_bytes < segments * (200 << 10) {
@@ -389,8 +380,7 @@ fn dropping_all_entries_works_without_a_reserve() {
 
 #[test]
 fn dropping_all_entries_wakes_waiting_threads() {
-    let storage = MemoryStorage::new();
-    storage.create_dir(Path::new("/streams")).unwrap();
+    let storage = memory();
     let log = open(&storage);
     std::thread::scope(|scope| {
         for _ in 0..3 {
@@ -411,11 +401,10 @@ fn dropping_all_entries_wakes_waiting_threads() {
 
 #[test]
 fn full_disk_error_states_the_effect_of_each_call() {
-    let storage = MemoryStorage::new();
-    storage.create_dir(Path::new("/streams")).unwrap();
+    let storage = memory();
     let open = |storage: &MemoryStorage| {
-        let env = Arc::new(LogContext::new(Arc::new(storage.clone())));
-        StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::new()).unwrap()
+        let context = Arc::new(LogContext::new(Arc::new(storage.clone())));
+        StreamLog::open(context, location(), StreamOptions::new()).unwrap()
     };
     let log = open(&storage);
     for _ in 0..10 {
@@ -449,13 +438,11 @@ fn full_disk_error_states_the_effect_of_each_call() {
 #[test]
 fn refused_preallocation_does_not_poison() {
     const TOO_LARGE: i32 = 27;
-    let memory = MemoryStorage::new();
-    memory.create_dir(Path::new("/streams")).unwrap();
-    let storage = HookedStorage::new(memory.clone());
+    let storage = hooked(MemoryStorage::new());
     let options = StreamOptions::new().segment_bytes(256 << 10);
     let open = |storage: HookedStorage| {
-        let env = Arc::new(LogContext::new(Arc::new(storage)));
-        StreamLog::open(env, Location::new("/streams", "s"), options.clone()).unwrap()
+        let context = Arc::new(LogContext::new(Arc::new(storage)));
+        StreamLog::open(context, location(), options.clone()).unwrap()
     };
     let refuse = |operation, _: &Path| match operation {
         Operation::Preallocate | Operation::SetLen => Err(std::io::Error::from_raw_os_error(TOO_LARGE)),

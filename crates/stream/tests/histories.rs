@@ -2,18 +2,19 @@
 //! exactly one of the two streams, or it is damage. Then the error names both segments that do not
 //! fit, and no file is changed.
 
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
+use common::{DIR, location};
 use stratawal_storage::{Access, MemoryStorage, Storage};
 use stratawal_stream::{
-    CheckState, DamageKind, Durability, Entry, Error, Location, LogContext, Salvaged, StreamLog, StreamOptions,
-    Visibility, salvage, verify,
+    CheckState, DamageKind, Durability, Entry, Error, LogContext, Salvaged, StreamLog, StreamOptions, Visibility,
+    salvage, verify,
 };
-
-const DIR: &str = "/streams/s";
 
 /// A step of a copy. `Kill` and `Close` end a life, and another begins.
 #[derive(Clone, Copy, Debug)]
@@ -35,13 +36,9 @@ fn options() -> StreamOptions {
     StreamOptions::new().segment_bytes(64 << 10)
 }
 
-fn location() -> Location {
-    Location::new("/streams", "s")
-}
-
 fn open(storage: &MemoryStorage, read_only: bool) -> Result<StreamLog, Error> {
-    let env = LogContext::new(Arc::new(storage.clone())).read_only(read_only);
-    StreamLog::open(Arc::new(env), location(), options())
+    let context = LogContext::new(Arc::new(storage.clone())).read_only(read_only);
+    StreamLog::open(Arc::new(context), location(), options())
 }
 
 /// An entry that only this copy appends; with `alike`, the last of each full segment is the same in
@@ -145,19 +142,19 @@ impl Found {
         self.mixtures += 1;
         let storage = with_files(mixed);
         let sound = content(&storage, true).is_ok();
-        let env = Arc::new(LogContext::new(Arc::new(storage)).read_only(true));
-        let check = verify(&env, &location(), &options()).unwrap().unwrap();
+        let context = Arc::new(LogContext::new(Arc::new(storage)).read_only(true));
+        let check = verify(&context, &location(), &options()).unwrap().unwrap();
         if sound != (check.state != CheckState::Damaged) {
             self.wrong.push(format!("{what}: verify finds {check:?}, and reading every entry succeeds: {sound}"));
         }
-        self.look_before_damage(what, &env, lawful);
+        self.look_before_damage(what, &context, lawful);
         self.open_both_ways(what, mixed, lawful);
     }
 
     /// Reads a mixture that is refused as two histories: the entries before the damage, and those
     /// that salvage is certain of.
-    fn look_before_damage(&mut self, what: &str, env: &Arc<LogContext>, lawful: &[Content; 2]) {
-        let (log, damage) = StreamLog::open_before_damage(Arc::clone(env), location(), options()).unwrap();
+    fn look_before_damage(&mut self, what: &str, context: &Arc<LogContext>, lawful: &[Content; 2]) {
+        let (log, damage) = StreamLog::open_before_damage(Arc::clone(context), location(), options()).unwrap();
         if !damage.is_some_and(|error| error.damage() == Some(DamageKind::History)) {
             return;
         }
@@ -165,10 +162,11 @@ impl Found {
         if !is_of_one(readable, lawful) {
             self.wrong.push(format!("{what}: what precedes the damage is of both"));
         }
-        let certain = salvage(env, &location(), &options()).unwrap().unwrap().filter_map(|item| match item.unwrap() {
-            Salvaged::Entry(entry) => Some(entry),
-            _ => None,
-        });
+        let certain =
+            salvage(context, &location(), &options()).unwrap().unwrap().filter_map(|item| match item.unwrap() {
+                Salvaged::Entry(entry) => Some(entry),
+                _ => None,
+            });
         if !is_of_one(certain, lawful) {
             self.wrong.push(format!("{what}: salvage is certain of entries of both"));
         }

@@ -1,9 +1,12 @@
 //! Forged files with valid checksums cause an error or are read, but never a panic, endless work,
 //! or more memory than the files have bytes.
 
+mod common;
+
 use std::path::Path;
 use std::sync::Arc;
 
+use common::{location, memory};
 use stratawal_frame::{
     BATCH_END, ByteOffset, Control, DataFrame, Footer, FooterKind, FramePosition, Generation, PayloadChecksum, Salt,
     SegmentHeader, SeqNo, StreamId, Trailer, encode_control, encode_data,
@@ -11,7 +14,7 @@ use stratawal_frame::{
 use stratawal_index::{IndexPoint, encode_points};
 use stratawal_storage::{MemoryStorage, Storage};
 use stratawal_stream::{
-    Batch, Durability, ErrorKind, Location, LogContext, Result, Salvaged, StreamLog, StreamOptions, Visibility, salvage,
+    Batch, Durability, ErrorKind, LogContext, Result, Salvaged, StreamLog, StreamOptions, Visibility, salvage,
 };
 
 const SALT: Salt = Salt(99);
@@ -37,16 +40,16 @@ impl Forged {
         Self { header, bytes: header.encode().to_vec() }
     }
 
-    fn place(&self) -> FramePosition {
+    fn position(&self) -> FramePosition {
         FramePosition { salt: SALT, offset: ByteOffset(self.bytes.len() as u64) }
     }
 
     fn entry(mut self, seq: u64) -> Self {
-        let place = self.place();
+        let position = self.position();
         let ends = [5 | BATCH_END];
         let frame =
             DataFrame { first_seq: SeqNo(seq), timestamp: 1, durable: Some(SeqNo(0)), ends: &ends, data: b"entry" };
-        encode_data(&mut self.bytes, &place, &frame);
+        encode_data(&mut self.bytes, &position, &frame);
         self
     }
 
@@ -59,9 +62,9 @@ impl Forged {
             index: encode_points(&[]).unwrap().into(),
         };
         change(&mut end);
-        let place = self.place();
-        encode_control(&mut self.bytes, &place, SeqNo(seq), 1, Some(SeqNo(seq)), &Control::Footer(end));
-        self.bytes.extend_from_slice(&Trailer { footer_offset: place.offset }.encode(SALT));
+        let position = self.position();
+        encode_control(&mut self.bytes, &position, SeqNo(seq), 1, Some(SeqNo(seq)), &Control::Footer(end));
+        self.bytes.extend_from_slice(&Trailer { footer_offset: position.offset }.encode(SALT));
         self
     }
 
@@ -82,8 +85,7 @@ impl Forged {
     }
 
     fn storage(&self) -> MemoryStorage {
-        let storage = MemoryStorage::new();
-        storage.create_dir(Path::new("/streams")).unwrap();
+        let storage = memory();
         storage.create_dir(Path::new("/streams/s")).unwrap();
         let name = format!("/streams/s/{:020}-{:08x}.seg", self.header.base.0, self.header.generation.0);
         storage.create_new(Path::new(&name)).unwrap().write_all_at(&self.bytes, 0).unwrap();
@@ -99,9 +101,9 @@ impl Forged {
         salvage_all(&storage);
         for floor in [0, 1, 1000, u64::MAX - 1] {
             let storage = self.storage();
-            let env = Arc::new(LogContext::new(Arc::new(storage.clone())));
-            let place = Location::new("/streams", "s");
-            if let Ok(log) = StreamLog::open_above(env, place, StreamOptions::new(), floor) {
+            let context = Arc::new(LogContext::new(Arc::new(storage.clone())));
+            let location = location();
+            if let Ok(log) = StreamLog::open_above(context, location, StreamOptions::new(), floor) {
                 assert!(log.first_seq() >= floor && log.next_seq() >= log.first_seq());
                 drop(log);
                 assert!(open(&storage, true).is_ok(), "it was truncated before {floor}");
@@ -112,16 +114,16 @@ impl Forged {
 }
 
 fn open(storage: &MemoryStorage, read_only: bool) -> Result<StreamLog> {
-    let env = LogContext::new(Arc::new(storage.clone())).read_only(read_only);
-    StreamLog::open(Arc::new(env), Location::new("/streams", "s"), StreamOptions::new())
+    let context = LogContext::new(Arc::new(storage.clone())).read_only(read_only);
+    StreamLog::open(Arc::new(context), location(), StreamOptions::new())
 }
 
 /// Salvages the stream. Checks that this ends and that the seqs rise.
 fn salvage_all(storage: &MemoryStorage) -> Vec<Salvaged> {
-    let env = Arc::new(LogContext::new(Arc::new(storage.clone())).read_only(true));
+    let context = Arc::new(LogContext::new(Arc::new(storage.clone())).read_only(true));
     let mut items = Vec::new();
     let mut next = 0;
-    let salvage = salvage(&env, &Location::new("/streams", "s"), &StreamOptions::new()).unwrap().unwrap();
+    let salvage = salvage(&context, &location(), &StreamOptions::new()).unwrap().unwrap();
     for item in salvage {
         let Ok(item) = item else { break };
         let (first, end) = match &item {
@@ -137,7 +139,7 @@ fn salvage_all(storage: &MemoryStorage) -> Vec<Salvaged> {
 }
 
 /// Checks that an append is acknowledged only if the entry exists when the stream is opened again.
-fn goes_on(log: &StreamLog, storage: &MemoryStorage) {
+fn append_after(log: &StreamLog, storage: &MemoryStorage) {
     let seq = log.append(b"after", Durability::Synced).unwrap();
     let again = open(&storage.snapshot(), false).unwrap();
     assert_eq!(&again.get(seq, Visibility::Stable).unwrap().unwrap().data()[..], b"after");
@@ -149,7 +151,7 @@ fn close_with_an_absurd_predecessor_is_read() {
         let kind = FooterKind::Close { previous: Some(ByteOffset(previous)) };
         let (log, storage) = Forged::begin(0).entry(0).close(1, |end| end.kind = kind).open().unwrap();
         assert_eq!(&log.get(0, Visibility::Stable).unwrap().unwrap().data()[..], b"entry");
-        goes_on(&log, &storage);
+        append_after(&log, &storage);
     }
 }
 
@@ -177,7 +179,7 @@ fn close_with_falling_times_can_be_continued() {
     let point = IndexPoint { seq: 0, offset: 128, timestamp: u64::MAX - 1 };
     let index = encode_points(&[point]).unwrap();
     let (log, storage) = Forged::begin(0).entry(0).close(1, |end| end.index = index.into()).open().unwrap();
-    goes_on(&log, &storage);
+    append_after(&log, &storage);
 }
 
 #[test]
@@ -240,10 +242,10 @@ fn entries_after_damage_need_no_index() {
 #[test]
 fn malformed_entry_table_damages_its_frame() {
     let mut forged = Forged::begin(0);
-    let place = forged.place();
+    let position = forged.position();
     let ends = [1 | BATCH_END, 2 | BATCH_END];
     let frame = DataFrame { first_seq: SeqNo(0), timestamp: 1, durable: None, ends: &ends, data: b"ab" };
-    encode_data(&mut forged.bytes, &place, &frame);
+    encode_data(&mut forged.bytes, &position, &frame);
     forged.bytes[128 + 40] = 9;
     let mut sum = PayloadChecksum::new();
     sum.update(&forged.bytes[128 + 40..128 + 50]);
@@ -258,17 +260,17 @@ fn malformed_entry_table_damages_its_frame() {
 }
 
 /// Opens a stream whose first frame is longer than the bound for reading, which is 64 KiB.
-fn a_frame_over_the_bound_is_read() -> bool {
+fn frame_over_the_bound_is_read() -> bool {
     let mut forged = Forged::begin(0);
-    let place = forged.place();
+    let position = forged.position();
     let data = vec![1; 100 << 10];
     let ends = [100 << 10 | BATCH_END];
     let frame = DataFrame { first_seq: SeqNo(0), timestamp: 1, durable: None, ends: &ends, data: &data };
-    encode_data(&mut forged.bytes, &place, &frame);
+    encode_data(&mut forged.bytes, &position, &frame);
     let storage = forged.entry(1).close(2, |_| ()).storage();
-    let env = LogContext::new(Arc::new(storage)).read_only(true);
+    let context = LogContext::new(Arc::new(storage)).read_only(true);
     let options = StreamOptions::new().read_bytes_max(64 << 10);
-    let log = StreamLog::open(Arc::new(env), Location::new("/streams", "s"), options).unwrap();
+    let log = StreamLog::open(Arc::new(context), location(), options).unwrap();
     assert_eq!(&log.get(1, Visibility::Stable).unwrap().unwrap().data()[..], b"entry", "the entry after it is read");
     let found = [log.get(0, Visibility::Stable).map(drop), log.iter(.., Visibility::Stable).next().unwrap().map(drop)];
     let too_large =
@@ -278,12 +280,12 @@ fn a_frame_over_the_bound_is_read() -> bool {
 
 #[test]
 fn frame_over_the_bound_takes_no_memory() {
-    assert!(!a_frame_over_the_bound_is_read());
+    assert!(!frame_over_the_bound_is_read());
 }
 
 #[cfg(stratawal_faults)]
 #[test]
-fn seeded_a_length_that_is_believed_is_found() {
+fn seeded_unbounded_length_is_found() {
     stratawal_stream::FailPoint::LengthBelieved.activate();
-    assert!(a_frame_over_the_bound_is_read());
+    assert!(frame_over_the_bound_is_read());
 }

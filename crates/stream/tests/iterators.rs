@@ -11,10 +11,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::durability_of;
+use common::{durability_of, location};
 use stratawal_storage::{Access, MemoryStorage, Storage};
 use stratawal_stream::{
-    Batch, Durability, Entry, ErrorKind, Iter, Location, LogContext, Result, StreamLog, StreamOptions, Visibility,
+    Batch, Durability, Entry, ErrorKind, Iter, LogContext, Result, StreamLog, StreamOptions, Visibility,
 };
 use stratawal_testkit::{Change, HookedStorage, Level, Operation, Rng, StreamModel, entry};
 
@@ -30,8 +30,8 @@ fn storage_with_ticks(step: u64) -> HookedStorage {
 }
 
 fn open(storage: &HookedStorage, options: StreamOptions) -> StreamLog {
-    let env = Arc::new(LogContext::new(Arc::new(storage.clone())).cache(1 << 20, 2));
-    StreamLog::open(env, Location::new("/streams", "s"), options).unwrap()
+    let context = Arc::new(LogContext::new(Arc::new(storage.clone())).cache(1 << 20, 2));
+    StreamLog::open(context, location(), options).unwrap()
 }
 
 /// Makes the operation fail after so many successful ones.

@@ -1,30 +1,20 @@
 //! Batches over 1 MiB, which are written from the caller's memory: their order among other appends,
 //! failures, crashes.
 
+mod common;
+
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use stratawal_storage::{MemoryStorage, Storage};
-use stratawal_stream::{Batch, Durability, ErrorKind, Location, LogContext, StreamLog, StreamOptions, Visibility};
+use common::{memory, open_with, simulated};
+use stratawal_stream::{Batch, Durability, ErrorKind, StreamLog, StreamOptions, Visibility};
 use stratawal_testkit::{Crash, Disk, Fault, Faults, Rng, SimStorage};
 
-fn open_with(storage: Arc<dyn Storage>, options: StreamOptions) -> StreamLog {
-    StreamLog::open(Arc::new(LogContext::new(storage)), Location::new("/streams", "s"), options).expect("opens")
-}
-
 fn open(sim: &SimStorage) -> StreamLog {
-    open_with(Arc::new(sim.clone()), StreamOptions::new())
-}
-
-fn simulated() -> SimStorage {
-    let sim = SimStorage::new(1);
-    sim.create_dir(Path::new("/streams")).unwrap();
-    sim.sync_dir(Path::new("/")).unwrap();
-    sim
+    open_with(sim.clone(), StreamOptions::new()).unwrap()
 }
 
 /// The entries of a batch of 1.2 MiB, each with other bytes.
@@ -46,10 +36,9 @@ fn large_batch_keeps_its_order_among_appends() {
     const SMALL_APPENDS: u64 = 200;
     const ENTRIES: u64 = 3 * (SMALL_APPENDS + 6 * 3);
     for segment_len in [64 << 10, 64 << 20] {
-        let storage = Arc::new(MemoryStorage::new());
-        storage.create_dir(Path::new("/streams")).unwrap();
+        let storage = memory();
         let options = StreamOptions::new().segment_bytes(segment_len);
-        let log = open_with(Arc::clone(&storage) as _, options.clone());
+        let log = open_with(storage.clone(), options.clone()).unwrap();
         let appended = Mutex::new(BTreeMap::new());
         let keep = |first: u64, entries: Vec<Vec<u8>>| {
             let mut appended = appended.lock().unwrap();
@@ -90,14 +79,14 @@ fn large_batch_keeps_its_order_among_appends() {
         assert_eq!(appended.len() as u64, ENTRIES);
         assert!(entries(&log) == appended, "as they were acknowledged");
         log.close().unwrap();
-        assert!(entries(&open_with(storage, options)) == appended, "as they were acknowledged, after a close");
+        assert!(entries(&open_with(storage, options).unwrap()) == appended, "as they were acknowledged, after a close");
     }
 }
 
 #[test]
 fn large_batch_is_written_at_every_durability() {
     for durability in [Durability::Buffered, Durability::Flushed, Durability::Synced] {
-        let sim = simulated();
+        let sim = simulated(1);
         let log = open(&sim);
         log.append(b"before", Durability::Buffered).unwrap();
         assert_eq!(append(&log, &large(1), durability).unwrap(), 1);
@@ -111,7 +100,7 @@ fn large_batch_is_written_at_every_durability() {
 fn failed_large_batch_is_whole_or_absent() {
     for fault in [Fault::Io, Fault::Full] {
         for after in 0.. {
-            let sim = simulated();
+            let sim = simulated(1);
             let log = open(&sim);
             log.append(b"durable", Durability::Synced).unwrap();
             log.append(b"waits", Durability::Buffered).unwrap();
@@ -155,8 +144,8 @@ fn failed_large_batch_is_whole_or_absent() {
 fn crash_leaves_a_large_batch_whole_or_absent() {
     for segment_len in [64 << 10, 64 << 20] {
         let options = StreamOptions::new().segment_bytes(segment_len);
-        let sim = simulated();
-        let log = open_with(Arc::new(sim.clone()), options.clone());
+        let sim = simulated(1);
+        let log = open_with(sim.clone(), options.clone()).unwrap();
         log.append(b"first", Durability::Synced).unwrap();
         // Each state of the disk, with the seq below which all entries were acknowledged as durable
         // at that time.
@@ -184,7 +173,7 @@ fn crash_leaves_a_large_batch_whole_or_absent() {
             let crashes = [Crash::Kill, Crash::Lost, Crash::Mixed(128), Crash::Prefix];
             for crash in crashes {
                 let after = SimStorage::on(disk.crash(crash, &mut Rng::new(i as u64)), 9);
-                let found = entries(&open_with(Arc::new(after), options.clone()));
+                let found = entries(&open_with(after, options.clone()).unwrap());
                 let context = format!("{segment_len} {i} {crash:?}: {} entries, {durable} durable", found.len());
                 assert!(found.len() as u64 >= durable, "{context}");
                 assert!(found.len() == all.len() || ends.contains(&found.len()), "{context}");

@@ -1,6 +1,8 @@
 //! The removal of files: which calls wait for it, and how a file that cannot be removed is
 //! reported. Errors of operations on names that have taken effect.
 
+mod common;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,25 +10,15 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use common::{DIR, hooked, location, open_with, small_segments};
 use stratawal_storage::{MemoryStorage, Storage};
-use stratawal_stream::{
-    DeleteError, Durability, Error, ErrorKind, Location, LogContext, StreamLog, StreamOptions, Visibility,
-};
+use stratawal_stream::{DeleteError, Durability, Error, ErrorKind, LogContext, StreamLog, StreamOptions, Visibility};
 use stratawal_testkit::{Crash, Gate, HookedStorage, Operation, Rng, SimStorage, Verdict};
 
-const DIR: &str = "/streams/s";
 const ENTRY_LEN: usize = 40 << 10;
 
-fn hooked(storage: impl Storage + 'static) -> HookedStorage {
-    storage.create_dir(Path::new("/streams")).unwrap();
-    storage.sync_dir(Path::new("/")).unwrap();
-    HookedStorage::new(storage)
-}
-
 fn try_open(storage: &(impl Storage + Clone + 'static)) -> stratawal_stream::Result<StreamLog> {
-    let env = Arc::new(LogContext::new(Arc::new(storage.clone())));
-    let options = StreamOptions::new().segment_bytes(64 << 10);
-    StreamLog::open(env, Location::new("/streams", "s"), options)
+    open_with(storage.clone(), small_segments())
 }
 
 fn open(storage: &(impl Storage + Clone + 'static)) -> StreamLog {
@@ -232,7 +224,7 @@ fn deletion_keeps_and_names_foreign_files() {
         storage.create_new(&Path::new(DIR).join("aside/file")).unwrap();
         storage.create_new(&Path::new(DIR).join(".tmp-x")).unwrap();
         let deleted = if at_once {
-            stratawal_stream::delete(&LogContext::new(Arc::new(storage.clone())), &Location::new("/streams", "s"))
+            stratawal_stream::delete(&LogContext::new(Arc::new(storage.clone())), &location())
         } else {
             log.delete()
         };
@@ -405,8 +397,8 @@ fn empty_batch_reports_a_failed_stream() {
     let log = stream(&storage);
     assert_eq!(append(&log).unwrap(), 4..4);
     let reader = {
-        let env = Arc::new(LogContext::new(Arc::new(storage.clone())).read_only(true));
-        StreamLog::open(env, Location::new("/streams", "s"), StreamOptions::new()).unwrap()
+        let context = Arc::new(LogContext::new(Arc::new(storage.clone())).read_only(true));
+        StreamLog::open(context, location(), StreamOptions::new()).unwrap()
     };
     assert_eq!(append(&reader).unwrap_err().kind(), ErrorKind::ReadOnly);
     storage.set(|operation, _| if operation == Operation::Sync { Err(eio()) } else { Ok(()) });

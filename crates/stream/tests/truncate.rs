@@ -12,9 +12,9 @@ use stratawal_stream::{
 };
 
 fn open(storage: &MemoryStorage) -> StreamLog {
-    let env = LogContext::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE");
+    let context = LogContext::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE");
     let options = StreamOptions::new().segment_bytes(64 << 10);
-    StreamLog::open(Arc::new(env), location(), options).expect("opens")
+    StreamLog::open(Arc::new(context), location(), options).expect("opens")
 }
 
 fn fill(log: &StreamLog, entries: u64) {
@@ -152,8 +152,8 @@ fn reader_sees_a_truncation_beyond_the_end() {
     let storage = memory();
     let log = open(&storage);
     fill(&log, 20);
-    let env = Arc::new(LogContext::new(Arc::new(storage.clone())).read_only(true));
-    let reader = StreamLog::open(env, location(), log.options().clone()).unwrap();
+    let context = Arc::new(LogContext::new(Arc::new(storage.clone())).read_only(true));
+    let reader = StreamLog::open(context, location(), log.options().clone()).unwrap();
     let iter = reader.iter(.., Visibility::Stable);
     log.truncate_before(500).unwrap();
     reader.reopen().unwrap();
@@ -166,8 +166,8 @@ fn reader_sees_a_cut_and_a_dropped_rest() {
     let storage = memory();
     let log = open(&storage);
     fill(&log, 20);
-    let env = Arc::new(LogContext::new(Arc::new(storage.clone())).read_only(true));
-    let reader = StreamLog::open(env, location(), log.options().clone()).unwrap();
+    let context = Arc::new(LogContext::new(Arc::new(storage.clone())).read_only(true));
+    let reader = StreamLog::open(context, location(), log.options().clone()).unwrap();
     let all = reader.iter(.., Visibility::Stable);
     let past_the_cut = reader.iter(8.., Visibility::Stable);
     log.truncate_from(8).unwrap();

@@ -1,6 +1,8 @@
 //! Threads that wait for each other. One thread is held in the middle of an operation while others
 //! arrive, so that each moment is the intended one.
 
+mod common;
+
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,19 +10,14 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use stratawal_storage::{MemoryStorage, Storage};
+use common::{hooked, location};
+use stratawal_storage::MemoryStorage;
 use stratawal_stream::{Durability, ErrorKind, Location, LogContext, StreamLog, StreamOptions, Visibility};
 use stratawal_testkit::{Crash, Gate, HookedStorage, Operation, Rng, SimStorage};
 
-fn hooked(storage: impl Storage + 'static) -> HookedStorage {
-    storage.create_dir(Path::new("/streams")).unwrap();
-    storage.sync_dir(Path::new("/")).unwrap();
-    HookedStorage::new(storage)
-}
-
 fn open(storage: &HookedStorage, read_only: bool) -> StreamLog {
-    let env = LogContext::new(Arc::new(storage.clone())).read_only(read_only);
-    StreamLog::open(Arc::new(env), Location::new("/streams", "s"), StreamOptions::new()).unwrap()
+    let context = LogContext::new(Arc::new(storage.clone())).read_only(read_only);
+    StreamLog::open(Arc::new(context), location(), StreamOptions::new()).unwrap()
 }
 
 /// A stream with three entries.
@@ -305,7 +302,7 @@ fn failed_truncation_does_not_claim_no_effect() {
 fn panicking_directory_sync_blocks_no_thread() {
     const STREAMS: usize = 16;
     let storage = hooked(MemoryStorage::new());
-    let env = Arc::new(LogContext::new(Arc::new(storage.clone())));
+    let context = Arc::new(LogContext::new(Arc::new(storage.clone())));
     let times = AtomicUsize::new(0);
     storage.set(move |operation, path| {
         if operation == Operation::SyncDir && path == Path::new("/streams") {
@@ -314,7 +311,8 @@ fn panicking_directory_sync_blocks_no_thread() {
         }
         Ok(())
     });
-    let open = |i| StreamLog::open(Arc::clone(&env), Location::new("/streams", format!("s{i}")), StreamOptions::new());
+    let open =
+        |i| StreamLog::open(Arc::clone(&context), Location::new("/streams", format!("s{i}")), StreamOptions::new());
     let (report, done) = mpsc::channel();
     thread::scope(|scope| {
         for i in 0..STREAMS {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use stratawal_storage::{Access, MemoryStorage, Storage};
 use stratawal_stream::{Durability, Iter, Location, LogContext, Result, StreamLog, StreamOptions, Visibility};
-use stratawal_testkit::{Found, Level, SimStorage};
+use stratawal_testkit::{Found, HookedStorage, Level, SimStorage};
 
 /// The directory of the stream.
 pub(crate) const DIR: &str = "/streams/s";
@@ -25,6 +25,13 @@ pub(crate) fn simulated(seed: u64) -> SimStorage {
     sim.create_dir(Path::new("/streams")).unwrap();
     sim.sync_dir(Path::new("/")).unwrap();
     sim
+}
+
+/// A storage that asks a hook first, over an empty one, with a durable directory for streams.
+pub(crate) fn hooked(storage: impl Storage + 'static) -> HookedStorage {
+    storage.create_dir(Path::new("/streams")).unwrap();
+    storage.sync_dir(Path::new("/")).unwrap();
+    HookedStorage::new(storage)
 }
 
 /// Segments of 64 KiB, so that a test has several.
