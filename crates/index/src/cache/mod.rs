@@ -5,8 +5,8 @@
 //! has returned. The cache does not know what its values are, and does not depend on when a
 //! replaced snapshot is dropped.
 
-mod flight;
 mod key;
+mod load;
 mod shard;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,8 +17,8 @@ use std::sync::Arc;
 use stratawal_sync::atomic::Ordering;
 use stratawal_sync::{Mutex, MutexGuard, fail_point};
 
-use self::flight::Flight;
 pub use self::key::CacheKey;
+use self::load::Load;
 use self::shard::{Entry, Shard};
 
 /// How much a [`Cache`] keeps.
@@ -73,13 +73,13 @@ pub struct Cache<T> {
     // One lock for all shards. It is held while one shard's map is copied, a few microseconds; a
     // miss costs a read from a file. With a lock for each shard, the limits, the order of eviction
     // and the removal of a stream would need several locks at once.
-    ledger: Mutex<Ledger<T>>,
+    state: Mutex<State<T>>,
 }
 
 /// The state that the lock protects.
-struct Ledger<T> {
+struct State<T> {
     /// The loads that are running.
-    flights: BTreeMap<CacheKey, UnderWay<T>>,
+    loads: BTreeMap<CacheKey, RunningLoad<T>>,
     /// The keys of all entries, the next candidate for eviction first.
     queue: VecDeque<CacheKey>,
     bytes: usize,
@@ -87,23 +87,23 @@ struct Ledger<T> {
 }
 
 /// A load that is running.
-struct UnderWay<T> {
-    flight: Arc<Flight<T>>,
+struct RunningLoad<T> {
+    load: Arc<Load<T>>,
     /// Whether the key was removed since the load began.
     is_removed: bool,
 }
 
 /// How a caller that did not find its value continues.
-enum Turn<'a, T> {
+enum Lookup<'a, T> {
     /// The entry was added since.
     Hit(Arc<T>),
     /// Another thread loads the value. This caller can use it, too, unless the key was removed
     /// before this call.
     Wait {
-        flight: Arc<Flight<T>>,
+        load: Arc<Load<T>>,
         is_removed: bool,
     },
-    Load(Landing<'a, T>),
+    Load(LoadGuard<'a, T>),
 }
 
 // A power of two. It is small enough for an empty cache to be small, and large enough for an
@@ -114,8 +114,8 @@ impl<T> Cache<T> {
     /// An empty cache.
     #[must_use]
     pub fn new(limits: CacheLimits) -> Self {
-        let ledger = Ledger { flights: BTreeMap::new(), queue: VecDeque::new(), bytes: 0, misses: 0 };
-        Self { limits, shards: (0..SHARDS).map(|_| Shard::new()).collect(), ledger: Mutex::new(ledger) }
+        let state = State { loads: BTreeMap::new(), queue: VecDeque::new(), bytes: 0, misses: 0 };
+        Self { limits, shards: (0..SHARDS).map(|_| Shard::new()).collect(), state: Mutex::new(state) }
     }
 
     /// The value of `key`, if it is held. Takes no lock.
@@ -141,20 +141,20 @@ impl<T> Cache<T> {
         if let Some(value) = self.get(key) {
             return Ok(value);
         }
-        let mut is_first_turn = true;
-        let landing = loop {
-            match self.take_turn(key, is_first_turn) {
-                Turn::Hit(value) => return Ok(value),
-                Turn::Wait { flight, is_removed } => match flight.wait() {
+        let mut is_first_try = true;
+        let guard = loop {
+            match self.look_up(key, is_first_try) {
+                Lookup::Hit(value) => return Ok(value),
+                Lookup::Wait { load, is_removed } => match load.wait() {
                     Some(value) if !is_removed => return Ok(value),
-                    _ => is_first_turn = false,
+                    _ => is_first_try = false,
                 },
-                Turn::Load(landing) => break landing,
+                Lookup::Load(guard) => break guard,
             }
         };
-        // If this fails or unwinds, the waiting threads are woken when the landing is dropped.
+        // If this fails or unwinds, the waiting threads are woken when the guard is dropped.
         let (value, weight) = load()?;
-        Ok(landing.land(value, weight))
+        Ok(guard.finish(value, weight))
     }
 
     /// Removes `key`. Once this has returned, no new call finds the value, and no load that began
@@ -174,7 +174,7 @@ impl<T> Cache<T> {
     /// or a running call holds it.
     pub fn clear(&self) {
         let key = |stream_id, generation| CacheKey { stream_id, generation };
-        self.take(self.ledger.lock(), &(key(0, 0)..=key(u64::MAX, u32::MAX)));
+        self.take(self.state.lock(), &(key(0, 0)..=key(u64::MAX, u32::MAX)));
     }
 
     /// The counts of the cache now.
@@ -182,8 +182,8 @@ impl<T> Cache<T> {
     pub fn stats(&self) -> CacheStats {
         // Relaxed: the count orders nothing.
         let hits = self.shards.iter().map(|shard| shard.hits.load(Ordering::Relaxed)).sum();
-        let ledger = self.ledger.lock();
-        CacheStats { hits, misses: ledger.misses, entries: ledger.queue.len(), bytes: ledger.bytes }
+        let state = self.state.lock();
+        CacheStats { hits, misses: state.misses, entries: state.queue.len(), bytes: state.bytes }
     }
 
     fn shard(&self, key: CacheKey) -> &Shard<T> {
@@ -193,58 +193,58 @@ impl<T> Cache<T> {
         &self.shards[(hash >> (u64::BITS - SHARDS.ilog2())) as usize]
     }
 
-    fn take_turn(&self, key: CacheKey, is_first_turn: bool) -> Turn<'_, T> {
-        let mut ledger = self.ledger.lock();
-        ledger.misses += u64::from(is_first_turn);
+    fn look_up(&self, key: CacheKey, is_first_try: bool) -> Lookup<'_, T> {
+        let mut state = self.state.lock();
+        state.misses += u64::from(is_first_try);
         if let Some(value) = self.shard(key).get(key) {
-            return Turn::Hit(value);
+            return Lookup::Hit(value);
         }
-        if let Some(UnderWay { flight, is_removed }) = ledger.flights.get(&key)
+        if let Some(RunningLoad { load, is_removed }) = state.loads.get(&key)
             && !fail_point!(LoadNotExclusive)
         {
-            return Turn::Wait { flight: Arc::clone(flight), is_removed: *is_removed };
+            return Lookup::Wait { load: Arc::clone(load), is_removed: *is_removed };
         }
-        let flight = Arc::new(Flight::new());
-        ledger.flights.insert(key, UnderWay { flight: Arc::clone(&flight), is_removed: false });
-        Turn::Load(Landing { cache: self, key, flight, outcome: None })
+        let load = Arc::new(Load::new());
+        state.loads.insert(key, RunningLoad { load: Arc::clone(&load), is_removed: false });
+        Lookup::Load(LoadGuard { cache: self, key, load, outcome: None })
     }
 
     fn remove_all(&self, keys: RangeInclusive<CacheKey>) {
-        let mut ledger = self.ledger.lock();
-        for (_, under_way) in ledger.flights.range_mut(keys.clone()) {
-            under_way.is_removed = !fail_point!(EntryAfterRemoval);
+        let mut state = self.state.lock();
+        for (_, running) in state.loads.range_mut(keys.clone()) {
+            running.is_removed = !fail_point!(EntryAfterRemoval);
         }
-        self.take(ledger, &keys);
+        self.take(state, &keys);
     }
 
     /// Takes the entries of `keys` out of the cache, and drops them once the lock is released.
-    fn take(&self, mut ledger: MutexGuard<'_, Ledger<T>>, keys: &RangeInclusive<CacheKey>) {
+    fn take(&self, mut state: MutexGuard<'_, State<T>>, keys: &RangeInclusive<CacheKey>) {
         let mut removed = Vec::new();
-        ledger.queue.retain(|key| !keys.contains(key));
+        state.queue.retain(|key| !keys.contains(key));
         for shard in &self.shards {
             shard.take(keys, &mut removed);
         }
-        ledger.bytes -= removed.iter().map(|entry| entry.weight).sum::<usize>();
+        state.bytes -= removed.iter().map(|entry| entry.weight).sum::<usize>();
         // Not under the lock: a value may be slow to drop, and may even call the cache.
-        drop(ledger);
+        drop(state);
         drop(removed);
     }
 
     /// Adds `entry`, and returns the entries that were evicted for it.
-    fn put(&self, ledger: &mut Ledger<T>, key: CacheKey, entry: Arc<Entry<T>>) -> Vec<Arc<Entry<T>>> {
+    fn put(&self, state: &mut State<T>, key: CacheKey, entry: Arc<Entry<T>>) -> Vec<Arc<Entry<T>>> {
         let mut evicted = Vec::new();
         if entry.weight > self.limits.bytes_max || self.limits.entries_max == 0 {
             return evicted;
         }
         let bytes_left = self.limits.bytes_max - entry.weight;
-        while ledger.bytes > bytes_left || ledger.queue.len() >= self.limits.entries_max {
-            let key = self.next_victim(&mut ledger.queue);
+        while state.bytes > bytes_left || state.queue.len() >= self.limits.entries_max {
+            let key = self.next_victim(&mut state.queue);
             let from = evicted.len();
             self.shard(key).take(&(key..=key), &mut evicted);
-            ledger.bytes -= evicted[from..].iter().map(|entry| entry.weight).sum::<usize>();
+            state.bytes -= evicted[from..].iter().map(|entry| entry.weight).sum::<usize>();
         }
-        ledger.bytes += entry.weight;
-        ledger.queue.push_back(key);
+        state.bytes += entry.weight;
+        state.queue.push_back(key);
         self.shard(key).put(key, entry);
         evicted
     }
@@ -270,40 +270,40 @@ impl<T> fmt::Debug for Cache<T> {
     }
 }
 
-/// The duty to end a load that this caller has begun. If it is dropped before `land`, the load has
+/// The duty to end a load that this caller has begun. If it is dropped before `finish`, the load has
 /// failed.
-struct Landing<'a, T> {
+struct LoadGuard<'a, T> {
     cache: &'a Cache<T>,
     key: CacheKey,
-    flight: Arc<Flight<T>>,
+    load: Arc<Load<T>>,
     outcome: Option<Arc<T>>,
 }
 
-impl<T> Landing<'_, T> {
-    fn land(mut self, value: T, weight: usize) -> Arc<T> {
+impl<T> LoadGuard<'_, T> {
+    fn finish(mut self, value: T, weight: usize) -> Arc<T> {
         let value = Arc::new(value);
         self.outcome = Some(Arc::clone(&value));
         let entry = Arc::new(Entry::new(Arc::clone(&value), weight));
-        let mut ledger = self.cache.ledger.lock();
-        let evicted = match ledger.flights.get(&self.key) {
-            Some(UnderWay { is_removed: false, .. }) => self.cache.put(&mut ledger, self.key, entry),
+        let mut state = self.cache.state.lock();
+        let evicted = match state.loads.get(&self.key) {
+            Some(RunningLoad { is_removed: false, .. }) => self.cache.put(&mut state, self.key, entry),
             _ => Vec::new(),
         };
         // Under the same lock under which the entry is added, so that every caller finds one of the
         // two.
-        ledger.flights.remove(&self.key);
-        drop(ledger);
+        state.loads.remove(&self.key);
+        drop(state);
         drop(evicted);
         value
     }
 }
 
-impl<T> Drop for Landing<'_, T> {
+impl<T> Drop for LoadGuard<'_, T> {
     fn drop(&mut self) {
         let outcome = self.outcome.take();
         if outcome.is_none() {
-            self.cache.ledger.lock().flights.remove(&self.key);
+            self.cache.state.lock().loads.remove(&self.key);
         }
-        self.flight.end(outcome);
+        self.load.end(outcome);
     }
 }

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use stratawal_sync::{Condvar, Mutex, fail_point};
 
 /// A load that is running. Every thread that misses the same key waits here.
-pub(super) struct Flight<T> {
+pub(super) struct Load<T> {
     state: Mutex<State<T>>,
     ended: Condvar,
 }
 
 enum State<T> {
-    UnderWay,
-    Landed(Arc<T>),
+    Running,
+    Loaded(Arc<T>),
     Failed,
 }
 
-impl<T> Flight<T> {
+impl<T> Load<T> {
     pub(super) fn new() -> Self {
-        Self { state: Mutex::new(State::UnderWay), ended: Condvar::new() }
+        Self { state: Mutex::new(State::Running), ended: Condvar::new() }
     }
 
     /// Waits for the end of the load, and returns its value unless it failed.
@@ -26,8 +26,8 @@ impl<T> Flight<T> {
         let mut state = self.state.lock();
         loop {
             match &*state {
-                State::UnderWay => state = self.ended.wait(state),
-                State::Landed(value) => return Some(Arc::clone(value)),
+                State::Running => state = self.ended.wait(state),
+                State::Loaded(value) => return Some(Arc::clone(value)),
                 State::Failed => return None,
             }
         }
@@ -35,7 +35,7 @@ impl<T> Flight<T> {
 
     /// Ends the load, with its value or without.
     pub(super) fn end(&self, outcome: Option<Arc<T>>) {
-        *self.state.lock() = outcome.map_or(State::Failed, State::Landed);
+        *self.state.lock() = outcome.map_or(State::Failed, State::Loaded);
         if !fail_point!(WaiterNotWoken) {
             self.ended.notify_all();
         }
