@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use stratawal_frame::{Footer, FooterKind, Generation, Salt, SegmentHeader, SeqNo, StreamId, TRAILER_LEN};
+use stratawal_frame::{Footer, FooterKind, Generation, SegmentHeader, SeqNo, StreamId, TRAILER_LEN};
 use stratawal_segment::{CreateError, Preallocation, SegmentData, SegmentId, SegmentWriter};
 use stratawal_sync::fail_point;
 
@@ -16,7 +16,7 @@ use crate::history::Predecessor;
 use crate::read::snapshot::{PublishedSegment, first_point};
 use crate::write::active::ActiveSegment;
 use crate::write::clock::is_far_ahead;
-use crate::write::create::{FIRST_LEN, create_segment};
+use crate::write::create::{FIRST_LEN, create_segment, identity};
 use crate::write::reserve::ReserveUse;
 
 /// The segments that a recovered stream has.
@@ -57,17 +57,23 @@ pub(super) fn begin_generation(
             preallocate_seal(files, last)?;
         }
         let last_timestamp = if is_far_ahead(timestamp, now) { now } else { timestamp };
+        let generation = next_generation(files, all)?;
+        let stream_id = stream_id(files, all)?;
+        let predecessor = kept.last().map_or(Predecessor::NONE, |found| predecessor(files, found, base));
         let header = SegmentHeader {
-            generation: next_generation(files, all)?,
-            stream_id: stream_id(files, all)?,
+            generation,
+            stream_id,
             base,
             durable: base,
             start: first_seq,
             last_timestamp,
             created: now,
-            ..SegmentHeader::EMPTY
+            ..identity(files.context, files.location, predecessor)
         };
-        create(files, header, kept.last())?
+        let created = create_segment(files.context, &files.dir(), &header, FIRST_LEN, ReserveUse::Never);
+        created.map_err(|e| match e {
+            CreateError::Undone(e) | CreateError::Indeterminate(e) => files.failed(e),
+        })?
     };
     seal_kept(files, &kept, writer.header(), first_seq, timestamp)?;
     let active = ActiveSegment::new(writer, files.options);
@@ -120,28 +126,6 @@ fn stream_id(files: &StreamFiles<'_>, all: &[SegmentId]) -> Result<StreamId> {
     let newest = all.iter().max_by_key(|id| id.generation).expect("invariant: there is a segment");
     let file = files.open(*newest).map_err(|e| files.failed(e))?;
     Ok(file.header().stream_id)
-}
-
-/// Creates the segment of a new generation after `last`. `header` is completed here.
-fn create(
-    files: &StreamFiles<'_>,
-    header: SegmentHeader,
-    last: Option<&FoundSegment>,
-) -> Result<(SegmentWriter, Preallocation)> {
-    let predecessor = last.map_or(Predecessor::NONE, |found| predecessor(files, found, header.base));
-    let header = SegmentHeader {
-        wal_id: files.context.id(),
-        predecessor: predecessor.generation,
-        predecessor_salt: predecessor.salt,
-        predecessor_frame_crc: predecessor.frame_crc,
-        salt: Salt(files.storage().random_u64()),
-        name_crc: SegmentHeader::name_checksum(files.location.dir_name()),
-        ..header
-    };
-    let created = create_segment(files.context, &files.dir(), &header, FIRST_LEN, ReserveUse::Never);
-    created.map_err(|e| match e {
-        CreateError::Undone(e) | CreateError::Indeterminate(e) => files.failed(e),
-    })
 }
 
 /// The predecessor that a new generation with this base states.

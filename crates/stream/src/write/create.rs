@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Renamed, rename_dir};
 use crate::history::Predecessor;
 use crate::layout;
+use crate::location::Location;
 use crate::read::snapshot::{PublishedSegment, SegmentState, Snapshot};
 use crate::shared::Shared;
 use crate::write::active::ActiveSegment;
@@ -144,21 +145,14 @@ impl Shared {
         predecessor: Predecessor,
         base: u64,
     ) -> SegmentHeader {
-        let storage = self.context.storage();
         SegmentHeader {
-            wal_id: self.context.id(),
             stream_id,
             generation,
-            predecessor: predecessor.generation,
-            predecessor_salt: predecessor.salt,
-            predecessor_frame_crc: predecessor.frame_crc,
             base: SeqNo(base),
-            salt: Salt(storage.random_u64()),
             durable: SeqNo(self.watermarks.durable()),
             start: SeqNo(self.watermarks.start()),
-            created: storage.now_micros(),
-            name_crc: SegmentHeader::name_checksum(self.location.dir_name()),
-            ..SegmentHeader::EMPTY
+            created: self.context.storage().now_micros(),
+            ..identity(&self.context, &self.location, predecessor)
         }
     }
 
@@ -171,6 +165,20 @@ impl Shared {
         segments.push(Arc::new(PublishedSegment { header, state: SegmentState::Live(Arc::clone(&active.live)) }));
         self.snapshot.store(Arc::new(Snapshot::new(segments)));
         active
+    }
+}
+
+/// The part of a new segment's header that ties it to its log, its directory and its predecessor,
+/// with a fresh salt. The other fields are empty.
+pub(crate) fn identity(context: &LogContext, location: &Location, predecessor: Predecessor) -> SegmentHeader {
+    SegmentHeader {
+        wal_id: context.id(),
+        predecessor: predecessor.generation,
+        predecessor_salt: predecessor.salt,
+        predecessor_frame_crc: predecessor.frame_crc,
+        salt: Salt(context.storage().random_u64()),
+        name_crc: SegmentHeader::name_checksum(location.dir_name()),
+        ..SegmentHeader::EMPTY
     }
 }
 
