@@ -44,7 +44,7 @@ fn readers_of_a_long_active_index_see_a_growing_prefix() {
 }
 
 #[test]
-fn callers_of_many_keys_have_their_values_within_the_limits() {
+fn callers_of_many_keys_keep_the_cache_within_limits() {
     const LIMITS: CacheLimits = CacheLimits { bytes_max: 200, entries_max: 12 };
     const KEYS: usize = 24;
     let cache = Arc::new(Cache::new(LIMITS));
@@ -148,7 +148,7 @@ fn a_loader_that_panics_wakes_the_waiting_threads() {
 }
 
 #[test]
-fn a_caller_that_comes_after_a_removal_does_not_take_what_was_loaded_before_it() {
+fn a_call_after_a_removal_loads_the_value_again() {
     let cache = Arc::new(Cache::new(CacheLimits { bytes_max: 100, entries_max: 10 }));
     let gate = Gate::new();
     let before = spawn({
@@ -177,7 +177,7 @@ fn a_caller_that_comes_after_a_removal_does_not_take_what_was_loaded_before_it()
 }
 
 #[test]
-fn a_value_too_large_to_keep_reaches_those_who_waited_for_it() {
+fn a_value_too_large_to_keep_reaches_waiting_callers() {
     let cache = Arc::new(Cache::new(CacheLimits { bytes_max: 100, entries_max: 10 }));
     let gate = Gate::new();
     let loading = spawn({

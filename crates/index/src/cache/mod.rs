@@ -270,8 +270,8 @@ impl<T> fmt::Debug for Cache<T> {
     }
 }
 
-/// The duty to end a load that this caller has begun. If it is dropped before `finish`, the load has
-/// failed.
+/// The duty to end a load that this caller has begun. If it is dropped before `finish`, the load
+/// has failed.
 struct LoadGuard<'a, T> {
     cache: &'a Cache<T>,
     key: CacheKey,

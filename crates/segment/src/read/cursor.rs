@@ -190,8 +190,8 @@ impl<B: AsRef<[u8]>> FrameCursor<B> {
 
     /// The next frame, where it is whole, a valid frame of entries, and reaches `seq`. In any other
     /// case `None`, and the cursor stays: [`seek`](Self::seek) reports the reason.
-    // This does not call `header`, which returns errors: iterators call this for every frame. A scan
-    // of single entries took 730 instructions an entry with the call, and takes 635 without.
+    // This does not call `header`, which returns errors: iterators call this for every frame. A
+    // scan of single entries took 730 instructions an entry with the call, and takes 635 without.
     #[inline]
     #[must_use]
     pub fn try_next(&mut self, seq: SeqNo) -> Option<FrameRef> {
