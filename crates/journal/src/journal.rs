@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::{CONTROL_RESERVE, FILE_LEN_MIN, LogFile, Spare, Target, sync_names};
 use crate::header::{FileHeader, HEADER_BLOCK_LEN};
 use crate::lsn::Lsn;
-use crate::record::{Record, encoded};
+use crate::record::{ALIGN, Record, encoded};
 use crate::replay::FILE_LEN_MAX;
 
 /// How a journal is kept.
@@ -365,7 +365,8 @@ impl Journal {
     }
 
     /// States that no record below `lsn` is needed, so that files which end below can be used
-    /// again. An `lsn` below that of an earlier call changes nothing.
+    /// again. An `lsn` within a record keeps that record. One below that of an earlier call changes
+    /// nothing.
     ///
     /// Syncs the journal first, so that copies of the records further on are durable. Entries that
     /// the files of the streams hold instead must be durable before this call.
@@ -374,6 +375,7 @@ impl Journal {
     /// Those of [`sync`](Self::sync) and [`append`](Self::append). After an error of the latter,
     /// the space is released in this process.
     pub fn release(&self, lsn: Lsn) -> Result<()> {
+        let lsn = Lsn(lsn.0 / ALIGN * ALIGN);
         if !fail_point!(CopiesNotSynced) {
             self.sync()?;
         }

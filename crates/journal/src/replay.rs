@@ -101,7 +101,10 @@ impl Image {
             Record::Trim { lsn } if lsn <= located.lsn => Some(lsn),
             _ => None,
         });
-        self.trim = trims.fold(first, Lsn::max);
+        let trim = trims.fold(first, Lsn::max);
+        // A TRIM may name any LSN: the record that it falls into is still needed.
+        let around = all().find(|located| located.lsn < trim && trim < located.end());
+        self.trim = around.map_or(trim, |located| located.lsn);
         self.attested = all().map(|located| located.attested).fold(self.attested, Lsn::max);
         self.end = self.trim;
         let newer: Vec<_> = found.iter().flat_map(|file| file.newer).collect();
