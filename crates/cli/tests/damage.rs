@@ -274,7 +274,7 @@ fn truncation_helps(kind: &str, stream: &Files, seq: u64) {
 }
 
 #[test]
-fn the_advice_about_each_kind_of_damage_works() {
+fn advice_for_each_kind_of_damage_works() {
     for (kind, damage) in KINDS {
         let stream = Files::new();
         let lost = damage(&stream);

@@ -37,13 +37,13 @@ fn append_concurrently(texts: &[(String, Vec<Vec<u8>>)]) {
 }
 
 #[test]
-fn five_streams_are_filled_at_once() {
+fn five_streams_are_filled_concurrently() {
     let texts: Vec<_> = (0..5).map(|i| (format!("stream {i}"), lines(i, 3000))).collect();
     append_concurrently(&texts);
 }
 
 #[test]
-fn real_logs_are_appended_at_once() {
+fn real_logs_are_appended_concurrently() {
     let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
     let Ok(files) = std::fs::read_dir(&data) else {
         // Bypasses the test harness, which hides the output of a test that passes.

@@ -129,7 +129,7 @@ fn log_of_format_1_opens() {
 }
 
 #[test]
-fn which_streams_were_closed_is_known() {
+fn report_states_whether_a_stream_was_closed() {
     let dir = tempfile::tempdir().unwrap();
     copy(&kept(), dir.path());
     let wal = Wal::open(dir.path()).unwrap();

@@ -243,7 +243,7 @@ fn second_opener_is_refused() {
 
 /// ironwal with segments of 600 bytes: panic. Segments are 64 KiB here at least.
 #[test]
-fn the_smallest_segments_with_three_readers() {
+fn smallest_segments_serve_three_readers() {
     let dir = tempfile::tempdir().unwrap();
     let tiny = Options::new().stream_defaults(StreamOptions::new().segment_bytes(600));
     assert_eq!(tiny.open(dir.path()).unwrap_err().kind(), ErrorKind::InvalidOption);

@@ -95,7 +95,7 @@ fn places() -> Vec<u64> {
 }
 
 #[test]
-fn any_entry_is_got_by_its_seq() {
+fn get_returns_any_entry() {
     for stream in [read_only(), mapped()] {
         // The second time, the mapped frames are already verified.
         for seq in places().into_iter().chain(places()) {
@@ -109,7 +109,7 @@ fn any_entry_is_got_by_its_seq() {
 }
 
 #[test]
-fn many_entries_are_got_in_the_order_asked_for() {
+fn get_many_keeps_the_order_asked_for() {
     let stream = read_only();
     let mut seqs = places();
     let check = |seqs: &[u64]| {
@@ -132,7 +132,7 @@ fn many_entries_are_got_in_the_order_asked_for() {
 }
 
 #[test]
-fn the_whole_is_read_forwards_and_backwards() {
+fn whole_stream_is_read_in_both_directions() {
     for stream in [read_only(), mapped()] {
         assert_range(stream.iter(..), 0..ENTRIES);
     }

@@ -110,7 +110,7 @@ fn name_in_an_unlistable_parent_is_durable() {
 }
 
 #[test]
-fn foreign_names_are_not_in_the_way() {
+fn foreign_names_do_not_block_opening() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
     let at = |name: &str| log.join(name);

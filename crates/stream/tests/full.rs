@@ -123,7 +123,7 @@ fn unfinished_reserve_is_completed() {
 }
 
 #[test]
-fn the_reserve_is_made_again_by_the_next_segment() {
+fn next_segment_recreates_the_reserve() {
     let storage = memory();
     let log = open(&storage);
     let reserve = || storage.open(Path::new("/RESERVE"), Access::Read).and_then(|file| file.len()).unwrap_or(0);

@@ -360,12 +360,6 @@ impl StreamModel {
         (state.first_seq..state.next_seq).contains(&seq).then(batch).flatten()
     }
 
-    /// Whether the entry `seq` is the last one of its batch, as far as the batch is left.
-    #[must_use]
-    pub fn ends_batch(&self, seq: u64) -> bool {
-        self.can_end_at(self.last(), seq + 1)
-    }
-
     /// All entries, in order.
     pub fn entries(&self) -> impl Iterator<Item = (u64, &Expected)> {
         self.entries_of(self.last(), self.next_seq())

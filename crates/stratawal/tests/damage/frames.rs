@@ -109,7 +109,7 @@ pub(crate) fn attested(segments: &[(PathBuf, Vec<u8>)], damaged: &PathBuf, bytes
 }
 
 #[test]
-fn the_golden_file_reads_as_it_was_written() {
+fn golden_file_reads_as_it_was_written() {
     let mut segment = include_bytes!("../../../frame/tests/golden/v1/closed.seg").to_vec();
     let found: Vec<_> =
         frames(&segment).iter().map(|f| (f.at.start, f.first_seq, f.count, f.kind, f.attests)).collect();

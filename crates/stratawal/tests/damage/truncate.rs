@@ -217,7 +217,7 @@ fn truncation_passes_a_damaged_frame_below_it() {
 }
 
 #[test]
-fn beyond_the_end_the_stream_begins_anew() {
+fn truncation_beyond_the_end_begins_there() {
     let layout: Layout = layouts().swap_remove(1);
     let path = layout.segments().pop().unwrap();
     let damaged = layout.storage.snapshot();

@@ -6,7 +6,7 @@ use std::ops::{Bound, Range};
 use stratawal::{Entry, ErrorKind, Iter, Result, Stream};
 use stratawal_testkit::{Expected, StreamModel};
 
-/// `ends` are those of [`StreamModel::batch_ends`].
+/// Compares an entry. `ends` are the result of [`StreamModel::batch_ends`].
 fn check_entry(found: &Entry, seq: u64, expected: &Expected, ends: &BTreeSet<u64>) {
     assert_eq!(found.seq(), seq);
     assert_eq!(found.ends_batch(), ends.contains(&(seq + 1)), "the end of the batch of {seq}");
