@@ -1,5 +1,5 @@
-//! A process that is killed with SIGKILL at some moment: every record whose `put` it has reported is
-//! in the journal afterwards, mapped or written.
+//! A process that is killed with SIGKILL at some moment: every record whose `put` it has reported
+//! is in the journal afterwards, mapped or written.
 //!
 //! `JOURNAL_KILLS=N` kills that many processes of each kind.
 

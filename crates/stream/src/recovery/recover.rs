@@ -26,8 +26,8 @@ pub(crate) fn recover(files: &StreamFiles<'_>, reserve: ReserveUse) -> Result<Op
 }
 
 /// Recovers a stream of which the entries at or above `floor` are intact, and drops the entries
-/// below `floor`, which may be damaged. `None` where the stream does not exist. On a full disk it is
-/// repeated without the emergency reserve.
+/// below `floor`, which may be damaged. `None` where the stream does not exist. On a full disk it
+/// is repeated without the emergency reserve.
 ///
 /// The new generation, whose header states the new first live seq, is durable before any file is
 /// removed. Until then the files mean the same as before. After a crash in between this may be
