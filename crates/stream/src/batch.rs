@@ -17,8 +17,8 @@ use stratawal_frame::{EntrySlice, EntrySlices, FrameHeader};
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// The bytes of the entries, then those of the entry that [`push_part`](Self::push_part) has
-    /// begun.
+    /// The bytes of the complete entries, then those of the entry begun by
+    /// [`push_part`](Self::push_part).
     data: Vec<u8>,
     ends: Vec<usize>,
 }
@@ -31,19 +31,19 @@ impl Batch {
     }
 
     /// Adds an entry, which may be empty. If [`push_part`](Self::push_part) has begun an entry,
-    /// these bytes are the last of that entry, and complete it.
+    /// these bytes complete that entry instead.
     pub fn push(&mut self, entry: impl AsRef<[u8]>) {
         self.data.extend_from_slice(entry.as_ref());
         self.ends.push(self.data.len());
     }
 
-    /// Begins an entry, or continues the one that was begun. The next [`push`](Self::push)
-    /// completes it. So an entry that arrives in pieces is collected in the batch and takes no
-    /// other memory.
+    /// Begins an entry, or continues the incomplete one. The next [`push`](Self::push) completes
+    /// it. An entry that arrives in pieces can thus be collected in the batch without another
+    /// buffer.
     ///
-    /// An incomplete entry does not belong to the batch: [`len`](Self::len),
-    /// [`bytes`](Self::bytes), [`iter`](Self::iter) and appending leave it out. Only a push
-    /// completes it, and only [`clear`](Self::clear) removes it.
+    /// An incomplete entry is not part of the batch: [`len`](Self::len), [`bytes`](Self::bytes),
+    /// [`iter`](Self::iter) and appending ignore it. Only a push completes it, and only
+    /// [`clear`](Self::clear) removes it.
     ///
     /// ```
     /// # use stratawal_stream::Batch;
@@ -69,7 +69,7 @@ impl Batch {
         self.ends.is_empty()
     }
 
-    /// The bytes of all entries together.
+    /// The total length of all entries in bytes.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         match self.ends.as_slice() {
@@ -78,7 +78,7 @@ impl Batch {
         }
     }
 
-    /// Removes all entries, an incomplete one included, and keeps the memory.
+    /// Removes all entries, including an incomplete one, and keeps the memory.
     pub fn clear(&mut self) {
         self.data.clear();
         self.ends.clear();
@@ -117,8 +117,8 @@ impl<E: AsRef<[u8]>> FromIterator<E> for Batch {
 
 /// An entry of a stream.
 ///
-/// Its bytes are a slice of the memory that the entry was read into, which lives as long as any
-/// entry in it. To keep a few small entries for a long time, copy them.
+/// Its bytes are a slice of the memory that the entry was read into. That memory is freed once all
+/// entries in it are dropped, so copy entries that you keep for a long time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub(crate) seq: u64,
@@ -128,18 +128,18 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The number of the entry in its stream. The first entry has 0.
+    /// The number of the entry in its stream. The first entry is 0.
     #[must_use]
     pub const fn seq(&self) -> u64 {
         self.seq
     }
 
-    /// The time of the append, by the system's coarse clock, which moves every 1 to 10 ms.
+    /// The time of the append, from the system's coarse clock, which advances every 1 to 10 ms.
     ///
-    /// Times do not fall from one entry to the next, even if the clock is set back, with one
-    /// exception: if the last time of a stream was more than a day ahead of the clock when the
-    /// stream was opened, the next entry has the time of the clock. A clock that is more than an
-    /// hour ahead of the time that has passed since the last append is not believed. Such appends
+    /// Timestamps never go backwards from one entry to the next, even if the clock is set back,
+    /// with one exception: if the last timestamp of a stream was more than a day ahead of the clock
+    /// when the stream was opened, the next entry gets the clock's time. A clock that has moved
+    /// more than an hour further than the time since the last append is not believed. Such appends
     /// are counted in [`StreamStats::clock_jumps`](crate::StreamStats::clock_jumps).
     #[must_use]
     pub fn timestamp(&self) -> SystemTime {
@@ -158,10 +158,10 @@ impl Entry {
         self.data
     }
 
-    /// Whether this is the last entry of its batch. An entry that was appended alone is a batch. If
-    /// a truncation has dropped the end of a batch, the last entry that is left ends it.
+    /// Whether this is the last entry of its batch. An entry appended on its own is a batch. If a
+    /// truncation has dropped the end of a batch, the last remaining entry ends the batch.
     ///
-    /// A consumer that must apply batches as a whole collects entries until one ends its batch.
+    /// A consumer that must apply whole batches collects entries until one ends its batch.
     #[must_use]
     pub const fn ends_batch(&self) -> bool {
         self.ends_batch
@@ -174,22 +174,22 @@ impl AsRef<[u8]> for Entry {
     }
 }
 
-/// Consecutive entries that were appended in one tick of the clock, with the memory they share.
+/// Consecutive entries appended in one tick of the clock, with the memory they share.
 /// [`Iter::next_run`](crate::Iter::next_run) returns it.
 #[derive(Clone, Debug)]
 pub struct Run {
     seqs: Range<u64>,
     timestamp: u64,
     bytes: Bytes,
-    /// The number of the first entry in its frame. `None` if `bytes` are that one entry, and not
+    /// The index of the first entry in its frame. `None` if `bytes` is a single entry rather than
     /// frames.
     first: Option<u32>,
-    /// Whether the last entry ends its batch, even if the table of its frame does not state it.
+    /// Whether the last entry ends its batch even if the table of its frame does not say so.
     ends_batch: bool,
 }
 
 impl Run {
-    /// The entries `seqs`. `bytes` are their frames, of which the first has this header.
+    /// The entries `seqs`. `bytes` holds their frames, and `header` is the header of the first one.
     /// `ends_batch` is whether a truncation dropped the entries after them.
     #[inline]
     pub(crate) fn of_frames(header: &FrameHeader, bytes: Bytes, seqs: Range<u64>, ends_batch: bool) -> Option<Self> {
@@ -210,7 +210,7 @@ impl Run {
         self.seqs.clone()
     }
 
-    /// The [`Entry::timestamp`] of each of the entries.
+    /// The [`Entry::timestamp`] that all the entries share.
     #[must_use]
     pub fn timestamp(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_micros(self.timestamp)
@@ -235,16 +235,16 @@ pub struct RunEntry<'a> {
     pub seq: u64,
     /// The bytes of the entry.
     pub data: &'a [u8],
-    /// Whether this is the last entry of its batch, as [`Entry::ends_batch`] returns it.
+    /// Whether this is the last entry of its batch, as returned by [`Entry::ends_batch`].
     pub ends_batch: bool,
 }
 
-/// See [`Run::entries`].
+/// The iterator that [`Run::entries`] returns.
 struct RunEntries<'a> {
     seqs: Range<u64>,
     entries: EntrySlices<'a>,
     is_in_frames: bool,
-    /// [`Run::ends_batch`].
+    /// Same as [`Run::ends_batch`].
     ends_batch: bool,
 }
 

@@ -26,24 +26,25 @@ use crate::write::reserve::{EmergencyReserve, ReserveUse};
 pub struct LogContext {
     /// The storage as the caller gave it.
     plain: Arc<dyn Storage>,
-    /// `plain`, which evicts the cache where the process has no file descriptor left.
+    /// `plain`, wrapped so that the cache is evicted if the process has no file descriptor left.
     storage: Arc<dyn Storage>,
     wal_id: WalId,
     read_only: bool,
     reserve: Option<EmergencyReserve>,
     /// The promise that allows mappings, if it was made.
     map: Option<MapPromise>,
-    /// By the directory that holds the streams. There are few such directories.
+    /// Keyed by the directory that holds the streams. There are few such directories.
     dir_syncs: Mutex<Vec<(PathBuf, Arc<DirSyncs>)>>,
-    /// Finished segments of all streams that are open because they have unsynced bytes.
+    /// Counts the finished segments, of all streams, that are open because they have unsynced
+    /// bytes.
     pub(crate) unsynced_files: Arc<UnsyncedFiles>,
     pub(crate) cache: Arc<Cache<SealedSegment>>,
-    /// Buffers of streams that append, and of those that write.
+    /// Buffers for appending and for writing, shared by all streams.
     pub(crate) pending: Arc<BufferPool<PendingFrames>>,
     pub(crate) encoders: BufferPool<FrameEncoder>,
 }
 
-/// How the cache of sealed segments is used, by all streams of a log.
+/// Use of the cache of sealed segments by all streams of a log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CacheStats {
@@ -51,14 +52,14 @@ pub struct CacheStats {
     pub hits: u64,
     /// Reads that had to open their segment and read its index.
     pub misses: u64,
-    /// Sealed segments that are open now. Those that are mapped hold no file open.
+    /// Sealed segments that are open now. A mapped segment holds no file open.
     pub segments: usize,
     /// Bytes of memory that their indexes take.
     pub bytes: usize,
 }
 
 impl LogContext {
-    /// Makes the context of a log with the id 0. Its cache holds at most 8 MiB of indexes and 128
+    /// Creates the context of a log with the id 0. Its cache holds at most 8 MiB of indexes and 128
     /// open files.
     #[must_use]
     pub fn new(storage: Arc<dyn Storage>) -> Self {
@@ -78,7 +79,7 @@ impl LogContext {
         }
     }
 
-    /// Sets the id of the log, which every segment names.
+    /// Sets the id of the log, which every segment records.
     #[must_use]
     pub fn wal_id(mut self, wal_id: WalId) -> Self {
         self.wal_id = wal_id;
@@ -92,13 +93,13 @@ impl LogContext {
         self
     }
 
-    /// Sets the file that holds [`RESERVE_LEN`](crate::RESERVE_LEN) bytes for a full disk, and
-    /// makes it if there is room. If streams are only read, the file is never made. Set the log's
-    /// id and `read_only` first.
+    /// Sets the file that keeps [`RESERVE_LEN`](crate::RESERVE_LEN) bytes for a full disk, and
+    /// creates it if there is space. If streams are only read, the file is never created. Set the
+    /// log's id and `read_only` first.
     #[must_use]
     pub fn emergency_reserve_at(mut self, path: impl Into<PathBuf>) -> Self {
-        // Each log of a machine has its own bytes. Otherwise a file system that deduplicates would
-        // keep one copy for all logs.
+        // Each log of a machine fills its reserve with different bytes. Otherwise a deduplicating
+        // file system would keep one copy for all logs.
         let seed = (self.wal_id.0 ^ (self.wal_id.0 >> 64)) as u64;
         self.reserve = Some(EmergencyReserve::new(path.into(), seed));
         if !self.read_only {
@@ -115,9 +116,9 @@ impl LogContext {
         self
     }
 
-    /// Sets how many files finished segments with unsynced bytes may hold open, over all streams.
-    /// An append that begins a segment above that bound syncs the finished segments of its own
-    /// stream. By default only the bound of each stream applies.
+    /// Sets how many files all streams together may hold open for finished segments with unsynced
+    /// bytes. An append that begins a segment above that bound syncs the finished segments of its
+    /// own stream. By default only each stream's own bound applies.
     #[must_use]
     pub fn unsynced_files(mut self, max: usize) -> Self {
         self.unsynced_files = Arc::new(UnsyncedFiles::new(Arc::clone(&self.plain), max));
@@ -144,8 +145,8 @@ impl LogContext {
         &self.storage
     }
 
-    /// The storage as the caller gave it. For operations that open no file and are needed in each
-    /// append: the clocks, and the check for a forked process.
+    /// The storage as given by the caller, without eviction. For operations that open no file and
+    /// are needed by every append: the clocks, and the check for a forked process.
     pub(crate) fn system(&self) -> &dyn Storage {
         &*self.plain
     }
@@ -156,7 +157,7 @@ impl LogContext {
         self.read_only
     }
 
-    /// How the cache of sealed segments is used.
+    /// The use of the cache of sealed segments.
     #[must_use]
     pub fn cache_stats(&self) -> CacheStats {
         let stats = self.cache.stats();
@@ -164,15 +165,15 @@ impl LogContext {
     }
 
     /// How many bytes the emergency reserve holds now, at most [`RESERVE_LEN`](crate::RESERVE_LEN).
-    /// 0 if there is none, or if its file cannot be opened. Counts blocks on the disk if the file
-    /// system reports them.
+    /// Returns 0 if there is no reserve or its file cannot be opened. Counts disk blocks if the
+    /// file system reports them.
     #[must_use]
     pub fn reserve_bytes(&self) -> u64 {
         self.reserve.as_ref().map_or(0, |reserve| reserve.held(&*self.storage))
     }
 
-    /// Does `act`. If the disk is full and `reserve` allows it, gives up the emergency reserve and
-    /// does `act` once more. `act` must change nothing where the disk is full.
+    /// Runs `act`. If the disk is full and `reserve` allows it, gives up the emergency reserve and
+    /// runs `act` once more. `act` must change nothing if the disk is full.
     pub(crate) fn with_reserve<T, E>(
         &self,
         reserve: ReserveUse,
@@ -190,34 +191,34 @@ impl LogContext {
         }
         let done = act();
         if done.is_err() {
-            // It did not help here, and other calls may need it. After a success the steps that
-            // follow use the rest of it, and the call makes it whole at its end.
+            // The reserve did not help here, and other calls may need it. After a success the
+            // following steps use the rest of it, and the call restores it at its end.
             self.make_reserve();
         }
         done
     }
 
-    /// Makes the emergency reserve whole, if there is room.
+    /// Restores the emergency reserve to its full length if there is space.
     pub(crate) fn make_reserve(&self) {
         if let Some(reserve) = &self.reserve {
             reserve.make(&**self.storage());
         }
     }
 
-    /// Makes the emergency reserve whole, if there is room and the last check found it not whole.
+    /// Restores the emergency reserve if there is space and the last check found it incomplete.
     pub(crate) fn make_reserve_again(&self) {
         if let Some(reserve) = &self.reserve {
             reserve.make_again(&**self.storage());
         }
     }
 
-    /// Syncs the parent of the directory of the stream at `location`. Streams that ask at the same
-    /// time share a sync.
+    /// Syncs the parent of the directory of the stream at `location`. Streams that request this at
+    /// the same time share a sync.
     pub(crate) fn sync_parent(&self, location: &Location) -> io::Result<()> {
         self.dir_syncs_of(location).sync(&self.storage, location.parent())
     }
 
-    /// Makes sure that [`sync_parent`](Self::sync_parent) will not lack a descriptor.
+    /// Ensures that [`sync_parent`](Self::sync_parent) will not run out of descriptors.
     pub(crate) fn prepare_parent_sync(&self, location: &Location) -> io::Result<()> {
         self.dir_syncs_of(location).ready(&self.storage, location.parent()).map(drop)
     }

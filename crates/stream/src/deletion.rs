@@ -1,8 +1,8 @@
-//! Deletes streams, and removes the directories that earlier deletions and creations left.
+//! Deletes streams, and removes the directories left by earlier deletions and creations.
 //!
-//! The rename of the stream's directory is the commit point. A directory that still has its old
-//! name is not deleted. A directory that has the new name is removed, now or by the next open of
-//! the log.
+//! The rename of the stream's directory is the commit point. As long as the directory has its old
+//! name, the stream is not deleted. A directory with the new name is removed, either at once or by
+//! the next open of the log.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,15 +16,15 @@ use crate::layout::{self, OwnFile};
 use crate::location::Location;
 use crate::write::reserve::ReserveUse;
 
-/// Why a stream was not deleted, or not wholly.
+/// Why a stream was not deleted, or not completely.
 #[derive(Debug)]
 pub enum DeleteError {
     /// Nothing has changed.
     Undone(Error),
-    /// It is not known whether the stream still exists, or comes back after a power loss.
+    /// The stream may or may not still exist, or may reappear after a power loss.
     Indeterminate(Error),
-    /// The stream is deleted, durably, but its directory could not be removed with all files. The
-    /// error names the first path that is left. The next open of the log tries again.
+    /// The stream is durably deleted, but its directory or some of its files could not be removed.
+    /// The error names the first remaining path. The next open of the log tries again.
     Left(Error),
 }
 
@@ -40,19 +40,19 @@ impl DeleteError {
 
 /// Deletes the stream at `location`, which must not be open. Returns whether it existed.
 ///
-/// Its directory is renamed, which is the commit point, and then removed with its files. If a crash
-/// comes in between, [`is_leftover_dir`](crate::is_leftover_dir) recognizes the directory. Files
-/// that the log did not create are not removed.
+/// First renames the stream's directory, which is the commit point, then removes it with its files.
+/// After a crash in between, [`is_leftover_dir`](crate::is_leftover_dir) recognizes the directory.
+/// Files that the log did not create are not removed.
 ///
 /// # Errors
-/// [`DeleteError`].
+/// Every failure is a [`DeleteError`].
 pub fn delete(context: &LogContext, location: &Location) -> std::result::Result<bool, DeleteError> {
     let moved = move_away(context, location).and_then(|moved| remove_moved(context, location, moved));
     moved.map_err(DeleteError::of_call)
 }
 
-/// Renames the stream's directory, durably: the commit point of a deletion. Returns the new path,
-/// or `None` where the stream does not exist.
+/// Durably renames the stream's directory, which is the commit point of a deletion. Returns the new
+/// path, or `None` if the stream does not exist.
 pub(crate) fn move_away(
     context: &LogContext,
     location: &Location,
@@ -62,7 +62,7 @@ pub(crate) fn move_away(
     location.exists(storage).map_err(|e| DeleteError::Undone(Error::directory(location, e)))?;
     let gone = layout::deleted_dir(location, storage.random_u64());
     context.prepare_parent_sync(location).map_err(|e| DeleteError::Undone(Error::io(location, e)))?;
-    // The directory may need another block for the new name.
+    // The parent directory may need another block for the new name.
     let renamed =
         context.with_reserve(ReserveUse::Allowed, is_full, || match rename_dir(storage, &location.dir(), &gone) {
             Renamed::Undone(e) => Err(e),
@@ -74,12 +74,13 @@ pub(crate) fn move_away(
         Ok(Renamed::Undone(e)) | Err(e) => return Err(DeleteError::Undone(not_moved(location, e))),
         Ok(Renamed::Unknown(e)) => return Err(DeleteError::Indeterminate(Error::undecided(location, e))),
     };
-    // Also if there was no such directory: an earlier deletion may not have been durable.
+    // This is needed even if there was no such directory: an earlier deletion may not have been
+    // durable.
     context.sync_parent(location).map_err(|e| DeleteError::Indeterminate(Error::undecided(location, e)))?;
     Ok(existed.then_some(gone))
 }
 
-/// The error of a directory that has kept its name.
+/// The error if the rename failed and the directory has kept its name.
 fn not_moved(location: &Location, error: io::Error) -> Error {
     let text = match error.kind() {
         io::ErrorKind::CrossesDevices => {
@@ -114,16 +115,16 @@ pub(crate) fn remove_moved(
 /// of the log in it: segments and temporary files.
 ///
 /// # Errors
-/// The error of the first path that could not be removed. All other paths are removed.
+/// The error of the first path that could not be removed. All others that can be removed are.
 pub fn remove_leftover_dir(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
     remove_own(storage, dir).map_err(|(_, error)| error)
 }
 
-/// Removes a directory and the files of the log in it, as many as it can. Files with other names
-/// are not removed.
+/// Removes a directory and the log's files in it, as many as possible. Files with other names are
+/// not removed.
 ///
 /// # Errors
-/// The first path that is left, and why.
+/// The first path that could not be removed, and why.
 fn remove_own(storage: &dyn Storage, dir: &Path) -> std::result::Result<(), (PathBuf, io::Error)> {
     let entries = match storage.list(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

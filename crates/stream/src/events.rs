@@ -1,12 +1,12 @@
-//! The only module of this crate that names `tracing`. Each opening of a stream is one event, with
+//! The only module of this crate that uses `tracing`. Each opening of a stream is one event with
 //! the fields of its report. Without the feature nothing is recorded.
 
 use crate::error::Result;
 use crate::location::Location;
 use crate::recovery::Recovered;
 
-/// Records that a stream was opened, or could not be opened. A stream that does not exist yet is
-/// not recorded.
+/// Records that a stream was opened or could not be opened. Records nothing for a stream that does
+/// not exist yet.
 #[cfg(feature = "tracing")]
 pub(crate) fn opened(location: &Location, outcome: &Result<Option<Recovered>>) {
     let stream = location.name();

@@ -1,5 +1,5 @@
-//! A storage that evicts the cache of sealed segments where the process has no descriptor left: the
-//! cache closes its files, and the operation is tried once more. A rotation that still finds no
+//! A storage that evicts the cache of sealed segments if the process has run out of descriptors:
+//! the cache closes its files, and the operation is tried once more. A rotation that still finds no
 //! descriptor settles its stream's finished segments, which closes them.
 //!
 //! Order of locks: a thread may hold any lock of a stream, of a directory or of the emergency
@@ -15,14 +15,13 @@ use stratawal_index::Cache;
 use stratawal_storage::{Access, DirEntry, File, Lock, LockError, Storage, is_out_of_files};
 use stratawal_sync::Mutex;
 
-/// A storage whose operations take descriptors from the cache where none is left. Everything else
-/// is done by the storage in it.
+/// Wraps a storage. If an operation finds no descriptor, the cache gives up its own.
 #[derive(Debug)]
 pub(crate) struct EvictingStorage<V> {
     inner: Arc<dyn Storage>,
     cache: Arc<Cache<V>>,
     /// Held until the cache has closed its files, so that other threads wait for the descriptors. A
-    /// file that a reader uses at this moment is closed after that.
+    /// file that a reader is using is closed when the reader is done with it.
     evicting: Mutex<()>,
 }
 
@@ -31,16 +30,17 @@ impl<V> EvictingStorage<V> {
         Self { inner, cache, evicting: Mutex::new(()) }
     }
 
-    /// Does `act`. If it finds no descriptor, it has changed nothing, and is done once more with an
-    /// empty cache.
+    /// Runs `act`. If it fails because no descriptor is left, it has changed nothing, and is run
+    /// once more after the cache is emptied.
     fn with_eviction<T>(&self, act: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match act() {
-            // In a forked child the locks may be held for ever.
+            // In a forked child the locks may stay held forever.
             Err(error) if is_out_of_files(&error) && !self.inner.is_forked() => {
                 let evicting = self.evicting.lock();
                 self.cache.clear();
                 drop(evicting);
-                // Also where the cache was empty: another thread may have emptied it just before.
+                // Retries even if the cache was empty, because another thread may have just emptied
+                // it.
                 act()
             }
             done => done,
@@ -86,7 +86,7 @@ impl<V: fmt::Debug + Send + Sync + 'static> Storage for EvictingStorage<V> {
         self.inner.remove_dir(dir)
     }
 
-    /// Evicts for opening the directory. The sync itself is never repeated.
+    /// Evicts if the directory cannot be opened. The sync itself is never repeated.
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         match self.open_dir(dir) {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => self.inner.sync_dir(dir),
@@ -138,11 +138,11 @@ mod tests {
 
     use super::*;
 
-    /// The system's number of an error for a process that has no descriptor left.
+    /// The operating system's error number for a process that has no descriptor left.
     const EMFILE: i32 = 24;
 
-    /// A storage whose first `failures` opens find no descriptor, over a cache with one value; and
-    /// how often a file was opened.
+    /// Returns a storage whose first `failures` opens find no descriptor, its cache with one value,
+    /// and a counter of opens.
     fn storage(failures: usize) -> (EvictingStorage<u8>, Arc<Cache<u8>>, Arc<AtomicUsize>) {
         let inner = HookedStorage::new(MemoryStorage::new());
         inner.create_new(Path::new("/file")).unwrap();

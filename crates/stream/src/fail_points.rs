@@ -1,19 +1,20 @@
-//! Where a test can make this crate wrong, to prove that the models and the simulation find it.
+//! Fail points: a test switches one on to break this crate, to prove that the models and the
+//! simulation find the bug.
 
 stratawal_sync::fail_points! {
-    /// A place where a test can make the shipped code wrong.
+    /// A bug that a test can switch on in the shipped code.
     enum FailPoint {
-        /// A leader that ends wakes no thread to lead after it.
+        /// A leader that finishes does not wake a thread to lead next.
         NoHandOver,
         /// A failed leader does not wake the threads that wait for it.
         NoWakeOnFailure,
-        /// The end of an epoch does not wake the threads that wait in it.
+        /// The end of an epoch does not wake the threads that are waiting in it.
         SleepThroughEpoch,
-        /// A watermark advances before the bytes and the index points that it promises exist.
+        /// A watermark advances before the bytes and index points that it covers exist.
         WatermarkFirst,
         /// The watermark of a sync covers entries that were accepted after the sync took its work.
         LateArrivalCovered,
-        /// An entry that recovery took back is acknowledged once another entry has its seq.
+        /// An entry that recovery dropped is acknowledged once another entry has its seq.
         EpochIgnored,
         /// A failure that is no longer remembered counts as a success.
         OutcomeForgotten,
@@ -29,13 +30,13 @@ stratawal_sync::fail_points! {
         AcknowledgedBeforeWrite,
         /// A commit is acknowledged without its sync.
         AcknowledgedBeforeSync,
-        /// The MARK of a commit is written before its sync.
+        /// The MARK of a commit is written before the commit's sync.
         AttestedBeforeSync,
         /// The watermark passes finished segments that are not synced.
         UnsyncedPassed,
         /// Recovery does not rewrite frames that may not be durable.
         TailNotRewritten,
-        /// Recovery believes attestations of entries that a newer generation has voided.
+        /// Recovery trusts attestations of entries that a newer generation has voided.
         AttestationNotClamped,
         /// Recovery gives its new generation the number of the newest one.
         GenerationKept,
@@ -45,21 +46,22 @@ stratawal_sync::fail_points! {
         ZerosAreTheEnd,
         /// The name of a new stream is acknowledged without a sync of the directory that holds it.
         DirSyncSkipped,
-        /// A sync of a directory is reported as done by a sync that began before it was asked for.
+        /// A request to sync a directory is satisfied by a sync that began before the request.
         DirSyncJoined,
         /// The SEAL of a finished segment names no successor.
         SealNamesNone,
-        /// A finished segment is synced through another descriptor than the one that wrote it.
+        /// A finished segment is synced through a descriptor other than the one that wrote it.
         DescriptorClosed,
         /// Readers of a synced stream see entries that are only flushed.
         FlushedShown,
-        /// A reader beside the writer shows entries that are not attested, without syncing them.
+        /// A reader in another process than the writer shows entries that are not attested, without
+        /// syncing them.
         ShownUnsynced,
         /// A segment gets the salt of the one before it.
         SaltKept,
         /// The salts by which segments name each other are not compared.
         SaltsIgnored,
-        /// A frame length is believed, whatever the bound on it.
+        /// A frame length is trusted without a bound.
         LengthBelieved,
     }
 }

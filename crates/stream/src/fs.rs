@@ -1,16 +1,15 @@
 //! Removes files and renames directories. If the system reports an error, these functions find out
-//! whether the change has taken effect.
+//! whether the change took effect.
 
 use std::io;
 use std::path::Path;
 
 use stratawal_storage::{Access, Storage};
 
-/// Removes a file, if it exists. The file may be removed although the system reports an error, so
-/// then this checks.
+/// Removes a file if it exists. On an error the file may be removed anyway, so this then checks.
 ///
 /// # Errors
-/// The file still exists, or that is not known.
+/// Any operating-system error, unless the file is known to be gone.
 pub(crate) fn remove_file(storage: &dyn Storage, path: &Path) -> io::Result<()> {
     match storage.remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound && !is_absent(storage, path) => Err(error),
@@ -30,8 +29,8 @@ pub(crate) enum Renamed {
     Unknown(io::Error),
 }
 
-/// Renames a directory. It may be renamed although the system reports an error, so then this
-/// checks: a rename is atomic, and a directory that has its old name was not renamed.
+/// Renames a directory. On an error the directory may be renamed anyway, so this then checks: a
+/// rename is atomic, so a directory that still has its old name was not renamed.
 pub(crate) fn rename_dir(storage: &dyn Storage, from: &Path, to: &Path) -> Renamed {
     let Err(error) = storage.rename(from, to) else { return Renamed::Done };
     let is_absent = error.kind() == io::ErrorKind::NotFound;
@@ -43,7 +42,7 @@ pub(crate) fn rename_dir(storage: &dyn Storage, from: &Path, to: &Path) -> Renam
     }
 }
 
-/// Whether anything has this name; `None` where that is not known.
+/// Returns whether anything has this name, or `None` if that cannot be determined.
 pub(crate) fn dir_exists(storage: &dyn Storage, dir: &Path) -> Option<bool> {
     match storage.list(dir) {
         Ok(_) => Some(true),
@@ -53,7 +52,7 @@ pub(crate) fn dir_exists(storage: &dyn Storage, dir: &Path) -> Option<bool> {
     }
 }
 
-/// Whether certainly no file has this name.
+/// Whether it is certain that no file has this name.
 fn is_absent(storage: &dyn Storage, path: &Path) -> bool {
     matches!(storage.open(path, Access::Read), Err(error) if error.kind() == io::ErrorKind::NotFound)
 }

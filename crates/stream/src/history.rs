@@ -1,69 +1,69 @@
-//! Whether the segments of a stream were written one after the other ("One history" in the format's
+//! Checks that the segments of a stream were written in sequence ("One history" in the format's
 //! FORMAT.md).
 //!
 //! If two copies of a log are both continued, their segments have the same generations, bases and
-//! stream id. So a header names its predecessor by generation and salt, and a SEAL its successor. A
-//! copy may also be continued in the same file, and a salt does not change while a segment grows.
-//! So a header also states the checksum of the last frame before it: the other copy has another
-//! frame there.
+//! stream id. So a header names its predecessor by generation and salt, and a SEAL names its
+//! successor. But both copies may also continue the same segment file, whose salt does not change
+//! while it grows. So a header also records the checksum of the last frame before it, which differs
+//! in the other copy.
 
 use stratawal_frame::{ByteOffset, FooterKind, Generation, Salt, SegmentHeader, SeqNo};
 use stratawal_index::IndexPoint;
 use stratawal_segment::{FooterSummary, SegmentData};
 use stratawal_sync::fail_point;
 
-/// The predecessor of a segment, as the segment's header states it.
+/// The predecessor of a segment, as a header records it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Predecessor {
     pub(crate) generation: Generation,
     pub(crate) salt: Salt,
-    /// The header checksum of its last frame; 0 where it is not stated.
+    /// The header checksum of its last frame, or 0 if not recorded.
     pub(crate) frame_crc: u32,
 }
 
 impl Predecessor {
     pub(crate) const NONE: Self = Self { generation: Generation(0), salt: Salt(0), frame_crc: 0 };
 
-    /// The segment with this header, whose last frame cannot be read.
+    /// The segment with this header, if its last frame cannot be read.
     pub(crate) const fn unread(header: &SegmentHeader) -> Self {
         Self { generation: header.generation, salt: header.salt, frame_crc: 0 }
     }
 
-    /// The segment of `data`. The frame that holds the entry before `base` is searched from `point`
-    /// on.
+    /// The segment of `data`. Searches from `point` for the frame that holds the entry before
+    /// `base`.
     pub(crate) fn from_point(data: &SegmentData, point: IndexPoint, base: u64) -> Self {
         Self { frame_crc: last_frame_crc(data, point, base).unwrap_or(0), ..Self::unread(data.header()) }
     }
 }
 
-/// The header checksum of the frame that holds the entry before `base`. `None` where there is no
-/// such frame, or it cannot be read; then reading that entry reports why.
+/// Returns the header checksum of the frame that holds the entry before `base`, or `None` if there
+/// is no such frame or it cannot be read. In the latter case, reading that entry reports why.
 pub(crate) fn last_frame_crc(data: &SegmentData, point: IndexPoint, base: u64) -> Option<u32> {
     let last = base.checked_sub(1)?;
     data.header_crc_of(ByteOffset(point.offset), SeqNo(point.seq), SeqNo(last)).ok().flatten()
 }
 
-/// Whether the header `next` names a segment that has the generation of `before`, and not its salt.
+/// Whether the header `next` names a segment with the generation of `before` but a different salt.
 pub(crate) fn contradicts_header(before: &SegmentHeader, next: &SegmentHeader) -> bool {
     let is_other = next.predecessor == before.generation && next.predecessor_salt != before.salt;
     is_other && !fail_point!(SaltsIgnored)
 }
 
-/// Whether a segment with this footer excludes that `next` is the live segment after it.
+/// Whether a segment with this footer cannot have `next` as its live successor.
 pub(crate) fn contradicts_footer(footer: &FooterSummary, next: &SegmentHeader) -> bool {
     match footer.kind {
-        // A writer makes the file longer, durably, before it writes anything after a CLOSE.
+        // A writer durably extends the file before it writes anything after a CLOSE.
         FooterKind::Close { .. } => true,
         FooterKind::Seal { successor, salt } => {
             let is_other = successor == next.generation && salt != next.salt && !fail_point!(SaltsIgnored);
-            // The successor may be older than `next`, and void. It cannot be missing.
+            // The successor may be older than `next` and void, but cannot be missing.
             successor > next.generation || is_other || footer.end_seq < next.base
         }
     }
 }
 
-/// Whether the last frame before `next`, which has this header checksum, is not the one that `next`
-/// states.
+/// Whether the last frame before `next` (its header checksum is `crc`) differs from the one that
+/// `next` records.
 pub(crate) const fn contradicts_frame(crc: u32, next: &SegmentHeader) -> bool {
     next.predecessor_frame_crc != 0 && next.predecessor_frame_crc != crc
 }
@@ -93,7 +93,7 @@ mod tests {
     fn a_header_names_its_predecessor_by_its_salt() {
         assert!(!contradicts_header(&FIRST, &NEXT));
         assert!(contradicts_header(&SegmentHeader { salt: Salt(31), ..FIRST }, &NEXT));
-        // A gap is another kind of damage.
+        // A gap is a different kind of damage.
         assert!(!contradicts_header(&SegmentHeader { generation: Generation(2), salt: Salt(31), ..FIRST }, &NEXT));
     }
 

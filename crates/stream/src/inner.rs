@@ -20,14 +20,13 @@ pub(crate) struct Inner {
     pub(crate) report: Published<OpenReport>,
     /// Locked before the group, never after it. See [`removal`](crate::removal).
     pub(crate) removals: Mutex<Removals>,
-    /// The state from which a stream that is opened for reading is refreshed. Under the group's
-    /// lock.
+    /// The state from which a stream opened for reading is refreshed. Taken under the group's lock.
     pub(crate) reader_state: Mutex<Option<Box<ReaderState>>>,
 }
 
 impl Inner {
-    /// Fails in a forked child. There the files and the lock belong to the parent, and a mutex may
-    /// be locked for ever, so call this before any of them is used.
+    /// Fails in a forked child, where the files and the lock belong to the parent and a mutex may
+    /// stay locked forever. Call this before any of them is used.
     #[inline]
     pub(crate) fn check_process(&self) -> Result<()> {
         let shared = &self.shared;

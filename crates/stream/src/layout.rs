@@ -14,8 +14,8 @@
 //! | `.tmp-` and the name of a segment | a segment that is being created |
 //! | any other name | not a file of the log, never touched |
 //!
-//! The name of a stream must not begin like one of the other directories. The facade escapes a
-//! leading dot.
+//! The directory name of a stream must not begin with the prefix of one of the other directories.
+//! The facade escapes a leading dot.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -24,33 +24,33 @@ use stratawal_segment::{SegmentId, is_temporary};
 
 use crate::location::Location;
 
-/// The name of a stream's directory begins with this while the stream is being created.
+/// Prefix of the name of a stream's directory while the stream is being created.
 const NEW_PREFIX: &str = ".new-";
 
-/// The name of a stream's directory begins with this once the stream is deleted.
+/// Prefix of the name of a stream's directory once the stream is deleted.
 const DELETED_PREFIX: &str = ".del-";
 
-/// Whether this is the name of a directory that an interrupted creation or deletion of a stream may
-/// have left. Such a directory may be removed while the log is open in no process.
+/// Whether an interrupted creation or deletion of a stream may have left a directory with this
+/// name. Such a directory may be removed as long as no process has the log open.
 #[must_use]
 pub fn is_leftover_dir(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
     [NEW_PREFIX, DELETED_PREFIX].iter().any(|prefix| name.starts_with(prefix.as_bytes()))
 }
 
-/// A directory in which the stream at `location` is created, beside its own; `random` makes its
-/// name unique.
+/// A directory, next to the stream's own, in which the stream at `location` is created. `random`
+/// makes its name unique.
 pub(crate) fn new_dir(location: &Location, random: u64) -> PathBuf {
     location.parent().join(format!("{NEW_PREFIX}{random:016x}"))
 }
 
-/// The path that the directory of the stream at `location` gets when the stream is deleted;
-/// `random` makes its name unique.
+/// The path to which the directory of the stream at `location` is renamed when the stream is
+/// deleted. `random` makes its name unique.
 pub(crate) fn deleted_dir(location: &Location, random: u64) -> PathBuf {
     location.parent().join(format!("{DELETED_PREFIX}{random:016x}"))
 }
 
-/// The file of a segment of the stream in `dir`.
+/// The path of segment `id` of the stream in `dir`.
 pub(crate) fn segment_path(dir: &Path, id: SegmentId) -> PathBuf {
     dir.join(id.to_string())
 }
@@ -60,7 +60,7 @@ pub(crate) fn is_segment(name: &OsStr) -> bool {
     SegmentId::parse(name).is_some()
 }
 
-/// A file of the log in a stream's directory, as its name shows it.
+/// A file of the log in a stream's directory, recognized by its name.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum OwnFile {
     Segment(SegmentId),
@@ -69,7 +69,7 @@ pub(crate) enum OwnFile {
 }
 
 impl OwnFile {
-    /// `None` where the log gives no such name.
+    /// Returns `None` if the log does not create files with such a name.
     pub(crate) fn of_name(name: OsString) -> Option<Self> {
         if is_temporary(&name) { Some(Self::Temporary(name)) } else { SegmentId::parse(&name).map(Self::Segment) }
     }

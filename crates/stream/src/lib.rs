@@ -2,7 +2,7 @@
 //!
 //! Use this crate to keep a single stream in a directory of its own, or to build another facade on
 //! it. Most programs want the crate `stratawal` instead: it adds many named streams, retention,
-//! cursors, and the lock against a second writer. Nothing here keeps a second writer away.
+//! cursors, and the lock against a second writer. Nothing in this crate prevents a second writer.
 //!
 //! ```
 //! use std::{path::Path, sync::Arc};
@@ -23,20 +23,20 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`StreamLog`] is a handle on the state that all handles of a stream share (`inner.rs`). Three
-//! directories share the work; the first lines of each draw its path.
+//! [`StreamLog`] is a handle to the state that all handles of a stream share (`inner.rs`). The work
+//! is split between three directories; the top of each one's `mod.rs` draws the path of a call.
 //!
 //! - `write/` appends. Under the stream's lock an append reserves space in the active segment and
 //!   copies its entries to the tail buffer. Then one of the threads that need durability leads a
-//!   group commit: it writes and syncs everything that waits, and the other threads wait for it. A
-//!   batch over 1 MiB is not copied; its thread takes the lead and writes it under the lock. This
-//!   directory also begins and seals segments, truncates, and closes.
+//!   group commit: it writes and syncs everything that is pending, and the other threads wait for
+//!   it. A batch over 1 MiB is not copied; its thread takes the lead and writes it under the lock.
+//!   This directory also begins and seals segments, truncates, and closes.
 //! - `read/` reads. Readers load the watermarks and then the newest snapshot of the segments, and
-//!   take no lock. The writer publishes both (`shared.rs`, `watermarks.rs`); where the end of the
-//!   stream is taken back, it notes that for the readers (`truncation_log.rs`).
-//! - `recovery/` opens. It decides which bytes of the files count, repairs the files, and installs
-//!   its findings as the state of the stream. It also looks again for a reader beside a writer, and
-//!   salvages intact entries around damage.
+//!   take no lock. The writer publishes both (`shared.rs`, `watermarks.rs`). If it moves the end of
+//!   the stream back, it records that for the readers (`truncation_log.rs`).
+//! - `recovery/` opens. It decides which bytes of the files are valid, repairs the files, and
+//!   installs the result as the state of the stream. It also refreshes the view of a reader that
+//!   runs alongside a writer, and salvages intact entries around damage.
 //!
 //! `layout.rs` has all names on disk, `removal.rs` removes the files of dropped segments,
 //! `deletion.rs` deletes streams, and `verify.rs` reads a stream to check it.

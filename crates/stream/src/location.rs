@@ -15,16 +15,16 @@ pub struct Location {
 }
 
 impl Location {
-    /// The stream in the directory `dir_name` of `parent`. The parent directory exists; the
-    /// stream's own need not.
+    /// The stream in the directory `dir_name` of `parent`. The parent directory must exist; the
+    /// stream's own directory need not.
     #[must_use]
     pub fn new(parent: impl Into<PathBuf>, dir_name: impl AsRef<str>) -> Self {
         let dir_name = Arc::<str>::from(dir_name.as_ref());
         Self { parent: parent.into(), name: dir_name.clone(), dir_name }
     }
 
-    /// Sets the name that errors give the stream, for a stream whose directory has an escaped form
-    /// of it.
+    /// Sets the name of the stream in errors. Needed if the directory's name is an escaped form of
+    /// it.
     #[must_use]
     pub fn named(mut self, name: impl AsRef<str>) -> Self {
         if *self.name != *name.as_ref() {
@@ -33,7 +33,7 @@ impl Location {
         self
     }
 
-    /// The name that errors give the stream.
+    /// The name of the stream in errors.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name

@@ -17,18 +17,18 @@ use crate::read::iter::Iter;
 use crate::report::OpenReport;
 use crate::stats::StreamStats;
 
-/// A handle on one stream.
+/// A handle to one stream.
 ///
-/// Clones are handles on the same stream. They are cheap, and all methods may be called from many
-/// threads at once.
+/// Clones are cheap and refer to the same stream. All methods may be called from many threads at
+/// once.
 ///
 /// *Failure.* A failed write or sync poisons the stream: the appends that depend on it and all
-/// later ones fail with [`ErrorKind::Poisoned`], and so do flush and sync. Reads continue.
+/// later ones fail with [`ErrorKind::Poisoned`], and so do flush and sync. Reads still work.
 /// [`reopen`](Self::reopen) recovers the stream. A full disk does not poison: the append fails with
 /// [`ErrorKind::Full`], changes nothing, and may be repeated.
 ///
-/// *Closing.* Call [`close`](Self::close) at the end. If the last handle is dropped instead, the
-/// stream is closed on best effort, and errors are lost.
+/// *Closing.* Call [`close`](Self::close) when done. If the last handle is dropped instead, closing
+/// the stream is best effort, and errors are lost.
 #[derive(Clone)]
 pub struct StreamLog {
     pub(crate) inner: Arc<Inner>,
@@ -48,16 +48,17 @@ impl StreamLog {
     /// Opens the stream at `location`. If it was not closed cleanly, recovers it first. A stream
     /// that does not exist is created by its first append.
     ///
-    /// With a read-only [`LogContext`], nothing is ever changed. The handle then shows the stream
-    /// as it is now, until [`reopen`](Self::reopen) looks again.
+    /// With a read-only [`LogContext`], nothing on disk is ever changed. The handle shows the
+    /// stream as of this call, until [`reopen`](Self::reopen) refreshes it.
     ///
     /// If recovery needs space and the disk is full, the stream is opened for reading. The first
-    /// call that finds room recovers it: an append, flush or sync once there is space, or a
+    /// call that finds space recovers it: an append, flush or sync once space is free, or a
     /// truncation or close, which may use the emergency reserve.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] if acknowledged entries are missing or
-    /// damaged; then nothing was changed. A newer format, I/O, options out of range.
+    /// [`ErrorKind::Damaged`] if acknowledged entries are missing or damaged; nothing has changed
+    /// in that case. [`ErrorKind::NewerFormat`], [`ErrorKind::Io`], or
+    /// [`ErrorKind::InvalidOption`].
     pub fn open(context: Arc<LogContext>, location: Location, options: StreamOptions) -> Result<Self> {
         Inner::open(context, location, options).map(|inner| Self { inner })
     }
@@ -67,17 +68,17 @@ impl StreamLog {
     /// `first`: a missing or unreadable segment, or a damaged frame. If the first live seq is above
     /// `first`, it does not change.
     ///
-    /// If a damaged frame is in a segment that must be scanned, the entries from `first` on are
-    /// found by their frames.
+    /// If a segment that must be scanned contains a damaged frame, the entries at and above `first`
+    /// are found by searching for their frames.
     ///
     /// # Errors
     /// - [`ErrorKind::Damaged`] if entries at or above `first` are or may be damaged or missing, or
-    ///   if a segment is [misplaced](DamageKind::Misplaced); then nothing was changed.
-    /// - [`ErrorKind::NewerFormat`] if a segment has a newer format; then nothing was changed.
+    ///   if a segment is [misplaced](DamageKind::Misplaced). Nothing has changed.
+    /// - [`ErrorKind::NewerFormat`] if a segment has a newer format. Nothing has changed.
     /// - [`ErrorKind::Missing`] if the stream does not exist.
-    /// - [`ErrorKind::Full`], or I/O, as of a damaged file that could not be removed; then the
-    ///   entries were dropped or not, and the call may be repeated.
-    /// - Otherwise as [`open`](Self::open).
+    /// - [`ErrorKind::Full`] or [`ErrorKind::Io`], for example if a damaged file could not be
+    ///   removed. The entries may or may not have been dropped; the call may be repeated.
+    /// - Otherwise the same errors as [`open`](Self::open).
     pub fn open_above(
         context: Arc<LogContext>,
         location: Location,
@@ -87,12 +88,12 @@ impl StreamLog {
         Inner::open_above(context, location, options, first).map(|inner| Self { inner })
     }
 
-    /// Opens for reading the entries before the first damage to the stream, and returns the damage
-    /// with it; `None` if the stream is sound. Needs a read-only [`LogContext`]: with any other,
-    /// damage is an error.
+    /// Opens the stream for reading only the entries before its first damage, and also returns that
+    /// damage, or `None` if the stream is sound. Needs a read-only [`LogContext`]; with any other
+    /// context, damage is an error.
     ///
     /// # Errors
-    /// I/O, a newer format.
+    /// [`ErrorKind::Io`] and [`ErrorKind::NewerFormat`].
     pub fn open_before_damage(
         context: Arc<LogContext>,
         location: Location,
@@ -101,32 +102,33 @@ impl StreamLog {
         Inner::open_before_damage(context, location, options).map(|(inner, damage)| (Self { inner }, damage))
     }
 
-    /// Recovers a stream that has failed, as opening it again would. Does nothing on a healthy one.
+    /// Recovers a stream that has failed, as opening it again would. Does nothing on a healthy
+    /// stream.
     ///
-    /// Entries that were accepted and not yet written when the stream failed are kept, and are
-    /// written by the next flush. Entries that were written and not synced may be lost if a sync
-    /// has failed, and with them all later ones; their seqs are then given again.
+    /// Entries that were accepted but not yet written when the stream failed are kept, and are
+    /// written by the next flush. If a sync has failed, entries that were written but not synced
+    /// may be lost, together with all later ones; their seqs are then reused.
     ///
-    /// On a stream that is opened for reading, this looks at the stream again, and reads only the
-    /// entries that are new since the last look. Damage to entries that an earlier look found valid
-    /// is reported when they are read, and by the next open.
+    /// On a stream opened for reading, this refreshes the handle's view of the stream, and reads
+    /// only the entries added since the last refresh. Damage to entries that were valid before is
+    /// reported when they are read, and by the next open.
     ///
     /// # Errors
-    /// As [`open`](Self::open). The stream then stays failed: with this error if it is damage, a
-    /// newer format or a full disk, otherwise with the error that made it fail.
+    /// The same errors as [`open`](Self::open). The stream then stays failed. Later calls report
+    /// this error if it is damage, a newer format or a full disk, and otherwise the error that made
+    /// the stream fail.
     pub fn reopen(&self) -> Result<()> {
         self.inner.reopen().map_err(|error| error.of_call(Call::Reopen))
     }
 
     /// Makes every accepted entry durable and ends the stream's newest segment cleanly, so that the
-    /// next open need not scan it. Later appends fail with
-    /// [`ErrorKind::Closed`]; reads continue. To close twice is not an
-    /// error. On a stream that is opened for reading, this does nothing.
+    /// next open need not scan it. Later appends fail with [`ErrorKind::Closed`]; reads continue.
+    /// Closing twice is not an error. On a stream opened for reading, this does nothing.
     ///
     /// # Errors
-    /// As [`sync`](Self::sync). The stream is closed nevertheless, and is recovered when it is
-    /// opened next. After this returns, with an error or not, no thread of this stream uses its
-    /// files.
+    /// The same errors as [`sync`](Self::sync). The stream is closed anyway, and is recovered when
+    /// it is next opened. Once this returns, whether or not it failed, no thread of this stream
+    /// uses its files.
     pub fn close(&self) -> Result<()> {
         if self.inner.shared.context.is_read_only() {
             return Ok(());
@@ -137,7 +139,7 @@ impl StreamLog {
 
 /// Its name, its state, its numbers.
 impl StreamLog {
-    /// The name by which errors call the stream.
+    /// The name of the stream in errors.
     #[must_use]
     pub fn name(&self) -> &str {
         self.inner.shared.location.name()
@@ -155,19 +157,19 @@ impl StreamLog {
         &self.inner.shared.options
     }
 
-    /// The findings of the last open or [`reopen`](Self::reopen).
+    /// The report of the last open or [`reopen`](Self::reopen).
     #[must_use]
     pub fn report(&self) -> Arc<OpenReport> {
         self.inner.report.load()
     }
 
-    /// Whether the stream exists: something was appended to it, now or by an earlier process.
+    /// Whether the stream exists: this process or an earlier one has appended to it.
     #[must_use]
     pub fn exists(&self) -> bool {
         !self.inner.shared.snapshot.load().segments.is_empty()
     }
 
-    /// The seq of the first live entry. If there is none, the seq of the next append.
+    /// The seq of the first live entry, or of the next append if there are no live entries.
     #[must_use]
     pub fn first_seq(&self) -> u64 {
         self.inner.shared.watermarks.start()
@@ -191,8 +193,8 @@ impl StreamLog {
         self.inner.end_seq(visibility)
     }
 
-    /// Measures how much the stream holds. Opens the file of each segment for a moment. A file that
-    /// another thread or process removes at the same time is not counted.
+    /// Measures the size of the stream. Briefly opens each segment's file. A file that another
+    /// thread or process removes at the same time is not counted.
     ///
     /// # Errors
     /// I/O.
@@ -203,10 +205,11 @@ impl StreamLog {
 
 /// Writing.
 impl StreamLog {
-    /// Appends one entry, which may be empty, and returns its seq once it has this durability.
+    /// Appends one entry, which may be empty, and returns its seq once the entry has this
+    /// durability.
     ///
     /// # Errors
-    /// As [`append_batch`](Self::append_batch).
+    /// The same errors as [`append_batch`](Self::append_batch).
     pub fn append(&self, entry: &[u8], durability: Durability) -> Result<u64> {
         self.inner.append_one(entry, durability).map_err(|error| error.of_call(Call::Append))
     }
@@ -214,18 +217,18 @@ impl StreamLog {
     /// Appends the entries of `batch` and returns their seqs once they have this durability. After
     /// a crash, all entries of a batch exist or none does.
     ///
-    /// Calls from many threads share writes and syncs. A batch that takes more than 1 MiB, counting
-    /// 4 bytes for each entry besides its own, is written from the caller's memory before this
-    /// returns, also at [`Durability::Buffered`]. Other appends to this stream wait until it is
-    /// written.
+    /// Calls from many threads share writes and syncs. A batch of more than 1 MiB, counting 4 extra
+    /// bytes for each entry, is written from the caller's memory before this returns, even at
+    /// [`Durability::Buffered`]. Other appends to this stream wait until it is written.
     ///
     /// An empty batch writes nothing and returns an empty range. It fails only if no append to the
-    /// stream can succeed: it is closed, deleted, poisoned, opened for reading, or of a parent
-    /// process.
+    /// stream can succeed: it is closed, deleted, poisoned, opened for reading, or belongs to a
+    /// parent process.
     ///
     /// # Errors
     /// - [`ErrorKind::Poisoned`]: a write or sync has failed. If it failed during this call,
-    ///   recovery decides whether the entries are appended; if it failed earlier, they are not.
+    ///   recovery decides whether the entries are appended; if it failed earlier, the entries are
+    ///   not appended.
     /// - Any other error, such as [`ErrorKind::Full`], [`ErrorKind::TooLarge`], or
     ///   [`ErrorKind::Io`] if a new segment could not be created: nothing was appended, and later
     ///   appends may succeed.
@@ -237,8 +240,8 @@ impl StreamLog {
     /// process.
     ///
     /// # Errors
-    /// [`ErrorKind::Poisoned`]. If an earlier write failed on a full
-    /// disk, this recovers the stream first, as an append does, and fails if that fails.
+    /// [`ErrorKind::Poisoned`]. If an earlier write failed because the disk was full, this recovers
+    /// the stream first, as an append does, and fails if the recovery fails.
     pub fn flush(&self) -> Result<()> {
         self.inner.wait_for(Durability::Flushed).map_err(|error| error.of_call(Call::Flush))
     }
@@ -246,8 +249,8 @@ impl StreamLog {
     /// Makes every accepted entry durable.
     ///
     /// # Errors
-    /// As [`flush`](Self::flush). Entries that a failed sync was to make durable are not reported
-    /// as durable by a later sync, unless recovery has found them in between.
+    /// The same errors as [`flush`](Self::flush). If a sync has failed, no later sync reports its
+    /// entries as durable unless recovery has found them in between.
     pub fn sync(&self) -> Result<()> {
         self.inner.wait_for(Durability::Synced).map_err(|error| error.of_call(Call::Sync))
     }
@@ -255,24 +258,24 @@ impl StreamLog {
 
 /// Reading.
 impl StreamLog {
-    /// Returns entry `seq`, or `None` if `visibility` does not show it yet: it was not appended, or
-    /// is not stable.
+    /// Returns entry `seq`, or `None` if `visibility` does not show it yet: it has not been
+    /// appended, or is not stable.
     ///
     /// # Errors
-    /// [`ErrorKind::Truncated`] if `seq` is below
-    /// [`first_seq`](Self::first_seq). Damage, with the entries that it takes. I/O.
+    /// [`ErrorKind::Truncated`] if `seq` is below [`first_seq`](Self::first_seq).
+    /// [`ErrorKind::Damaged`], with the entries that are lost. [`ErrorKind::Io`].
     pub fn get(&self, seq: u64, visibility: Visibility) -> Result<Option<Entry>> {
         self.inner.get(seq, visibility)
     }
 
     /// Returns the entries `seqs` in that order, each as [`get`](Self::get) would. Entries that are
-    /// neighbours in `seqs` and in the same frame cost one read.
+    /// adjacent in `seqs` and in the same frame cost one read.
     ///
-    /// An entry of 1 KiB or more shares the memory of the block it was read with; a shorter one has
-    /// its own.
+    /// An entry of 1 KiB or more shares the memory of the block it was read with; a shorter entry
+    /// has its own memory.
     ///
     /// # Errors
-    /// As [`get`](Self::get), for the first seq that fails.
+    /// The same errors as [`get`](Self::get), for the first seq that fails.
     pub fn get_many(&self, seqs: &[u64], visibility: Visibility) -> Result<Vec<Option<Entry>>> {
         self.inner.get_many(seqs, visibility)
     }
@@ -280,37 +283,36 @@ impl StreamLog {
     /// Returns the last entry that `visibility` shows, or `None` if the stream has none.
     ///
     /// # Errors
-    /// As [`get`](Self::get). [`ErrorKind::Truncated`] only if this stream is opened for reading,
-    /// and a writer in another process has dropped the entry.
+    /// The same errors as [`get`](Self::get). [`ErrorKind::Truncated`] only if this stream is
+    /// opened for reading and a writer in another process has dropped the entry.
     pub fn last(&self, visibility: Visibility) -> Result<Option<Entry>> {
         self.inner.last(visibility)
     }
 
-    /// Returns the entries in `seqs` that `visibility` shows now. A range that reaches beyond the
-    /// end of the stream ends there. If the stream is empty or does not exist, so is the iterator;
+    /// Returns the entries in `seqs` that `visibility` shows now. A range that extends past the end
+    /// of the stream ends there. If the stream is empty or does not exist, the iterator is empty;
     /// nothing is created.
     ///
-    /// A range with a lower bound below the first live entry yields
-    /// [`ErrorKind::Truncated`]; a range without a lower bound begins at
-    /// the first live entry. After an error the iterator is done. Entries of one frame share its
-    /// memory.
+    /// A range with a lower bound below the first live entry yields [`ErrorKind::Truncated`]; a
+    /// range without a lower bound begins at the first live entry. After an error the iterator
+    /// ends. Entries of one frame share its memory.
     #[must_use]
     pub fn iter(&self, seqs: impl RangeBounds<u64>, visibility: Visibility) -> Iter {
         Iter::new(&self.inner, &seqs, visibility)
     }
 
-    /// Returns the first seq from which on all entries have a time of `timestamp` or later, in
-    /// microseconds since 1970. If there is no such entry, returns the seq after the last entry
-    /// that `visibility` shows.
+    /// Returns the lowest seq such that its entry and all later entries have a timestamp of
+    /// `timestamp` (microseconds since 1970) or later. If there is no such entry, returns the seq
+    /// after the last entry that `visibility` shows.
     ///
-    /// If the times of the stream have fallen back (see [`Entry::timestamp`]), entries before that
-    /// may have later times: the search begins in the newest segment that begins before
-    /// `timestamp`.
+    /// If the stream's timestamps ever went backwards (see [`Entry::timestamp`]), entries before
+    /// the returned seq may have later ones, because the search begins in the newest segment that
+    /// begins before `timestamp`.
     ///
     /// # Errors
-    /// Damage and I/O. [`ErrorKind::Truncated`] or
-    /// [`ErrorKind::Cut`] only if this stream is opened for reading, and a
-    /// writer in another process has dropped entries that the search needs.
+    /// [`ErrorKind::Damaged`] and [`ErrorKind::Io`]. [`ErrorKind::Truncated`] or [`ErrorKind::Cut`]
+    /// only if this stream is opened for reading and a writer in another process has dropped
+    /// entries that the search needs.
     pub fn seq_at(&self, timestamp: u64, visibility: Visibility) -> Result<u64> {
         self.inner.seq_at(timestamp, visibility)
     }
@@ -318,16 +320,16 @@ impl StreamLog {
 
 /// Dropping entries.
 impl StreamLog {
-    /// Drops the entries below `first`, durably: none of them comes back after any crash. Reads
-    /// below `first` fail with [`ErrorKind::Truncated`] from then on.
+    /// Durably drops the entries below `first`: none of them reappears after any crash. Later reads
+    /// below `first` fail with [`ErrorKind::Truncated`].
     ///
-    /// If `first` is at or below [`first_seq`](Self::first_seq), this does nothing. If it is beyond
-    /// the end, the stream is empty afterwards, and `first` is the seq of its next entry. A stream
-    /// that does not exist is created so.
+    /// If `first` is at or below [`first_seq`](Self::first_seq), this does nothing. If `first` is
+    /// beyond the end, the stream is empty afterwards, and `first` is the seq of its next entry. A
+    /// stream that does not exist is created in that state.
     ///
-    /// The disk space of segments that lie wholly below `first` is freed. If `first` is the end of
-    /// the stream, so is that of the active segment if it is more than 64 KiB. This works on a full
-    /// disk up to the end of the stream.
+    /// The disk space of segments that are entirely below `first` is freed. If `first` is the end
+    /// of the stream, the space of an active segment of more than 64 KiB is also freed. On a full
+    /// disk, this works for any `first` up to the end of the stream.
     ///
     /// Appends wait until the entries are dropped, and do not wait until their files are removed.
     /// Truncations of one stream run one after the other.
@@ -337,42 +339,42 @@ impl StreamLog {
     /// - [`ErrorKind::Poisoned`]: a write or sync has failed, and recovery decides whether the
     ///   entries are dropped.
     /// - [`ErrorKind::Io`]: if [`first_seq`](Self::first_seq) is now `first`, the entries are
-    ///   dropped, durably, and the file that the error names could not be removed; a later
+    ///   durably dropped, but the file that the error names could not be removed; a later
     ///   truncation or the next open tries again. Otherwise nothing was dropped.
     /// - Otherwise as an append.
     pub fn truncate_before(&self, first: u64) -> Result<()> {
         self.inner.truncate_before(first).map_err(|error| error.of_call(Call::Truncate))
     }
 
-    /// Drops the entry `next` and all later ones, durably; `next` is then the seq of the next
-    /// entry. This may split a batch. At the end of the stream it does nothing.
+    /// Durably drops the entry `next` and all later ones; `next` is then the seq of the next entry.
+    /// This may split a batch. If `next` is the end of the stream, this does nothing.
     ///
     /// Appends wait until the entries are dropped, and do not wait until their files are removed.
-    /// Truncations of one stream run one after the other. Iterators that were made before and reach
-    /// `next` end with [`ErrorKind::Cut`].
+    /// Truncations of one stream run one after the other. Iterators created earlier end with
+    /// [`ErrorKind::Cut`] when they reach `next`.
     ///
     /// # Errors
     /// - [`ErrorKind::OutOfRange`]: `next` is below the first entry or beyond the end.
     /// - [`ErrorKind::Full`]: nothing was dropped.
     /// - [`ErrorKind::Poisoned`]: a write or sync has failed, and recovery decides whether the
     ///   entries are dropped.
-    /// - [`ErrorKind::Io`] with "the entries are dropped" in its text: they are, durably, and the
-    ///   file that the error names could not be removed; a later truncation or the next open tries
-    ///   again.
+    /// - [`ErrorKind::Io`] with "the entries are dropped" in its text: the entries are durably
+    ///   dropped, but the file that the error names could not be removed; a later truncation or the
+    ///   next open tries again.
     /// - Otherwise as an append.
     pub fn truncate_from(&self, next: u64) -> Result<()> {
         self.inner.truncate_from(next).map_err(|error| error.of_call(Call::Truncate))
     }
 
-    /// Deletes the stream, durably: it does not come back after any crash, and a stream that is
-    /// created later by the same name shares nothing with it. Returns whether it existed. A
-    /// poisoned stream can be deleted, too.
+    /// Durably deletes the stream: it does not reappear after any crash, and a stream created later
+    /// with the same name shares nothing with it. Returns whether the stream existed. A poisoned
+    /// stream can also be deleted.
     ///
-    /// Every later call on this stream fails with [`ErrorKind::Missing`], and so do appends that
-    /// wait now. Readers see no entries any more.
+    /// Every later call on this stream fails with [`ErrorKind::Missing`], and so do pending
+    /// appends. Readers no longer see any entries.
     ///
     /// # Errors
-    /// [`DeleteError`].
+    /// Every failure is a [`DeleteError`].
     pub fn delete(&self) -> std::result::Result<bool, DeleteError> {
         self.inner.delete().map_err(DeleteError::of_call)
     }

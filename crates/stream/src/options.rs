@@ -12,7 +12,7 @@ pub enum Durability {
     /// The entries are in the memory of this process. They survive nothing.
     Buffered,
     /// The entries were written to the operating system. They survive the death of the process
-    /// (`kill -9`), and not a power loss.
+    /// (`kill -9`), but not a power loss.
     Flushed,
     /// The entries are on stable storage. They survive a power loss.
     #[default]
@@ -22,12 +22,12 @@ pub enum Durability {
 /// Which entries a reader sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Visibility {
-    /// Entries that are *stable*, which means as durable as the stream promises: synced entries of
-    /// a stream whose own durability is [`Durability::Synced`], and flushed entries of any other.
+    /// Entries that are *stable*, that is, as durable as the stream promises: synced entries if the
+    /// stream's own durability is [`Durability::Synced`], and flushed entries otherwise.
     #[default]
     Stable,
-    /// All entries that this process has accepted: a program reads its own writes before they are
-    /// durable.
+    /// All entries that this process has accepted. A program then reads its own writes before they
+    /// are durable.
     Accepted,
 }
 
@@ -75,7 +75,7 @@ impl StreamOptions {
         }
     }
 
-    /// The durability of an append that names no other, and what *stable* means (see
+    /// The durability of an append that does not specify one, and what *stable* means (see
     /// [`Visibility`]). Default: [`Durability::Synced`].
     #[must_use]
     pub const fn durability(mut self, durability: Durability) -> Self {
@@ -83,26 +83,26 @@ impl StreamOptions {
         self
     }
 
-    /// The length of a segment file: when it would grow past this many bytes, the next one begins.
-    /// A larger batch gets a file of its own. Default: 64 MiB; at least 64 KiB.
+    /// The length of a segment file in bytes. An append that would make the file longer begins the
+    /// next segment. A larger batch gets a file of its own. Default: 64 MiB; at least 64 KiB.
     #[must_use]
     pub const fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes;
         self
     }
 
-    /// The length up to which appends that wait at the same time become one frame. Large frames
-    /// take less disk. A single read reads a whole frame; where frames are small, it reads from one
-    /// point of the index to the next ([`index_interval_bytes`](Self::index_interval_bytes)). Reads
-    /// of frames over 8 KiB are slower, because they allocate memory. Default: 6 KiB; 1 byte to 1
-    /// MiB.
+    /// Pending appends are merged into one frame up to this length. Large frames take less disk
+    /// space. A single read reads a whole frame or, if frames are small, from one point of the
+    /// index to the next ([`index_interval_bytes`](Self::index_interval_bytes)). Reads of frames
+    /// over 8 KiB are slower, because they allocate memory. Default: 6 KiB; 1 byte to 1 MiB.
     #[must_use]
     pub const fn frame_bytes(mut self, bytes: usize) -> Self {
         self.frame_bytes = bytes;
         self
     }
 
-    /// The largest batch: its bytes and 4 for each entry. Default: 1 GiB; at most 2 GiB - 1.
+    /// The size of the largest batch: its bytes, plus 4 for each entry. Default: 1 GiB; at most 2
+    /// GiB - 1.
     #[must_use]
     pub const fn batch_bytes_max(mut self, bytes: u64) -> Self {
         self.batch_bytes_max = bytes;
@@ -117,42 +117,42 @@ impl StreamOptions {
         self
     }
 
-    /// How many bytes [`Durability::Buffered`] appends may collect before they are written to the
-    /// operating system. At four times as many, appends wait until that is done. Default: 256 KiB;
-    /// at least 1.
+    /// How many bytes [`Durability::Buffered`] appends may buffer before they are written to the
+    /// operating system. Once four times this many are buffered, appends block until the write is
+    /// done. Default: 256 KiB; at least 1.
     #[must_use]
     pub const fn buffer_bytes(mut self, bytes: usize) -> Self {
         self.buffer_bytes = bytes;
         self
     }
 
-    /// How many bytes of finished segments may be unsynced. The append that crosses this syncs the
-    /// oldest of them. Default: 1 GiB.
+    /// How many bytes of finished segments may be unsynced. An append that exceeds this limit syncs
+    /// the oldest of them. Default: 1 GiB.
     #[must_use]
     pub const fn unsynced_bytes_max(mut self, bytes: u64) -> Self {
         self.unsynced_bytes_max = bytes;
         self
     }
 
-    /// How many finished segments may be unsynced. The append that crosses this syncs the oldest of
-    /// them. Default: 16.
+    /// How many finished segments may be unsynced. An append that exceeds this limit syncs the
+    /// oldest of them. Default: 16.
     #[must_use]
     pub const fn unsynced_segments_max(mut self, segments: usize) -> Self {
         self.unsynced_segments_max = segments;
         self
     }
 
-    /// The distance in bytes between points of the sparse index, at least. Fewer points take less
+    /// The minimum distance in bytes between points of the sparse index. Fewer points take less
     /// memory and less of the segment file. More points make single reads cheaper if frames are
-    /// smaller than this distance, as frames of small entries are that were flushed or synced one
-    /// by one. Default: 4 KiB; at least 1.
+    /// smaller than this distance, which is the case for small entries flushed or synced one at a
+    /// time. Default: 4 KiB; at least 1.
     #[must_use]
     pub const fn index_interval_bytes(mut self, bytes: u64) -> Self {
         self.index_interval_bytes = bytes;
         self
     }
 
-    /// Checks that each option is in its range. Opening a stream checks it, too.
+    /// Checks that each option is in its range. Opening a stream also checks this.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidOption`], with the option and its range.
@@ -167,7 +167,7 @@ impl StreamOptions {
         self.invalid().map_or(Ok(()), |why| Err(Error::text(ErrorKind::InvalidOption, location, why)))
     }
 
-    /// The longest frame that is read into memory, in bytes. A hostile file may state any length.
+    /// The longest frame that is read into memory, in bytes. A hostile file may claim any length.
     pub(crate) fn frame_len_max(&self) -> u64 {
         if fail_point!(LengthBelieved) { u64::MAX } else { self.read_bytes_max.saturating_add(64) }
     }

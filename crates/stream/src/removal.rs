@@ -1,13 +1,14 @@
-//! Removes the files of segments that do not count any more.
+//! Removes the files of segments that are no longer part of the stream.
 //!
-//! Whether such a file exists changes nothing, and recovery removes it. So it may stay for any
-//! time, and appends do not wait for its removal, which comes after the lead was released.
+//! Such a file has no effect while it exists, and recovery removes it. So it may stay for any
+//! length of time, and appends do not wait for its removal, which happens after the lead is
+//! released.
 //!
 //! Order of locks: the lock of [`Removals`] is taken before the lock of the group, and before
-//! waiting for the lead, never after. A truncation holds it from its beginning until its last file
-//! is removed. A deletion and a recovery hold it, and a close waits for it. So once one of those
-//! has returned, no thread removes files of this stream any more. That matters because the stream
-//! may belong to another process by then, and a path that named a dead segment may name a new one.
+//! waiting for the lead, never after. A truncation holds it from its start until its last file is
+//! removed. Deletion and recovery also hold it, and a close waits for it. So once one of these has
+//! returned, no thread removes files of this stream. That matters because by then the stream may
+//! belong to another process, and the path of a dead segment may name a new one.
 
 use std::sync::Arc;
 
@@ -35,13 +36,13 @@ pub(crate) struct Removals {
 #[derive(Debug, Default)]
 pub(crate) struct Dead {
     pub(crate) segments: Vec<Arc<PublishedSegment>>,
-    /// Their directory, if their removal has to be made durable.
+    /// The segments' directory, if their removal has to be made durable.
     pub(crate) dir_to_sync: Option<DirToSync>,
 }
 
 impl Removals {
     /// Removes the files of `dead`, which recovery found. A file that cannot be removed is taken
-    /// out of `report`. It is not an error of the recovery: the next truncation and the next
+    /// out of `report`. That does not make the recovery fail: the next truncation and the next
     /// recovery try again.
     pub(crate) fn remove_found(
         &mut self,
@@ -54,21 +55,21 @@ impl Removals {
         let (storage, dir) = (&**context.storage(), location.dir());
         let any = !dead.is_empty();
         let is_left = |id: &SegmentId| remove_file(storage, &segment_path(&dir, *id)).is_err();
-        // Recovery saw all files, also those that earlier removals left.
+        // Recovery saw all files, including those that earlier removals left.
         self.left = dead.into_iter().filter(is_left).collect();
         report.removed_segments.retain(|name| self.left.iter().all(|id| id.to_string() != *name));
         if any {
-            // Nothing depends on this sync: the next recovery finds a file that a power loss brings
-            // back.
+            // Nothing depends on this sync: if a power loss brings a file back, the next recovery
+            // finds it.
             let _ = storage.sync_dir(&dir);
         }
     }
 
-    /// Removes the files of `dead`, durably, of a stream that was damaged. An unreadable file that
-    /// came back after a power loss would keep the stream from being opened.
+    /// Durably removes the files of `dead` from a damaged stream. If a power loss brought an
+    /// unreadable file back, the stream could not be opened.
     ///
     /// # Errors
-    /// The first file that could not be removed, or the sync of the directory.
+    /// The error of the first file that could not be removed, or of the directory's sync.
     pub(crate) fn remove_damaged(context: &LogContext, location: &Location, dead: &[SegmentId]) -> Result<()> {
         fence();
         let (storage, dir) = (&**context.storage(), location.dir());
@@ -87,10 +88,11 @@ impl Removals {
     /// hold the lead.
     ///
     /// # Errors
-    /// The first file that could not be removed. The next truncation and the next recovery try
-    /// again.
+    /// The error of the first file that could not be removed. The next truncation and the next
+    /// recovery try again.
     pub(crate) fn remove_dead(&mut self, context: &LogContext, location: &Location, dead: Dead) -> Result<()> {
-        // A reader that finds a file removed loads the snapshot again, which was stored before.
+        // A reader that finds a file removed reloads the snapshot, which was stored before this
+        // point.
         fence();
         let dir = location.dir();
         let mut first_error = None;
@@ -98,8 +100,8 @@ impl Removals {
         let stream_id = dead.segments.first().map(|segment| segment.header.stream_id.0);
         for id in dead.segments.iter().map(|segment| segment.id()).chain(left) {
             let path = segment_path(&dir, id);
-            // The model checker does not see the operations of the storage, and so does not switch
-            // threads at them.
+            // The model checker does not see storage operations, so it does not switch threads at
+            // them.
             fail_point!(RemovalsNotAwaited, yield_now());
             if let Err(error) = remove_file(&**context.storage(), &path) {
                 self.left.push(id);
@@ -120,7 +122,7 @@ impl Removals {
         first_error.map_or(synced, Err)
     }
 
-    /// Forgets the files that were left: they are deleted with the stream.
+    /// Forgets the remaining files, because they are deleted with the stream.
     pub(crate) fn clear(&mut self) {
         self.left.clear();
     }

@@ -1,10 +1,10 @@
-//! Histories of a stream that several threads use at the same time, and the promises that must
-//! hold. The model checker runs each scenario in every interleaving of its threads; otherwise real
+//! Histories of a stream used by several threads at the same time, and the promises that must hold.
+//! The model checker runs each scenario in every interleaving of its threads; otherwise real
 //! threads run it many times.
 //!
-//! The scenarios run the code that ships, on storage in memory. Some of them use a lead that can be
+//! The scenarios run the shipped code on in-memory storage. Some of them use a lead that can be
 //! made to fail. `cargo xtask loom` runs the models. With `stratawal_faults` the scenarios must
-//! find the fail points that are listed at the end.
+//! find the fail points listed at the end.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ fn stream() -> StreamLog {
 fn a_dir_sync_covers_earlier_changes() {
     explore(|| {
         let syncs = Arc::new(DirSyncs::new());
-        // The changes to the directory, and those that a sync has made durable.
+        // The changes to the directory, and the changes that a sync has made durable.
         let (done, durable) = (Arc::new(Mutex::new(0_u8)), Arc::new(Mutex::new(0_u8)));
         let act = move |bit: u8, syncs: &DirSyncs, done: &Mutex<u8>, durable: &Mutex<u8>| {
             *done.lock() |= bit;
@@ -64,8 +64,8 @@ fn a_dir_sync_covers_earlier_changes() {
 fn no_caller_takes_a_failed_dir_sync_for_success() {
     explore(|| {
         let syncs = Arc::new(DirSyncs::new());
-        // The changes to the directory, those that are durable, and the number of syncs, of which
-        // the first fails.
+        // The changes to the directory, those that are durable, and the number of syncs. The first
+        // sync fails.
         let state = Arc::new((Mutex::new(0_u8), Mutex::new(0_u8), Mutex::new(0)));
         let act = move |bit: u8, syncs: &DirSyncs, (done, durable, times): &(Mutex<u8>, Mutex<u8>, Mutex<usize>)| {
             *done.lock() |= bit;
@@ -92,7 +92,7 @@ fn no_caller_takes_a_failed_dir_sync_for_success() {
             })
             .into();
         others.into_iter().for_each(|thread| thread.join().expect("no panic"));
-        // A later sync does not get the earlier failure.
+        // A later sync does not report the earlier failure.
         assert!(syncs.shared(|| Ok(())).is_ok());
     });
 }
@@ -286,7 +286,7 @@ fn a_truncated_entry_does_not_reappear() {
 
 struct FakeLead {
     watermarks: Arc<Watermarks>,
-    /// The entries in the "file", and those of them that are synced.
+    /// The entries in the "file", and how many of them are synced.
     file: Arc<(AtomicSeq, AtomicSeq)>,
     fails: bool,
 }
@@ -400,7 +400,7 @@ fn a_truncation_wakes_all_waiters() {
         while fake.group.lock().waiting() < 3 {
             yield_now();
         }
-        // One of them is woken to lead, and finds that the truncation came first.
+        // One of the threads is woken to lead, and finds that the truncation came first.
         fake.group.lead(lead, |_| Ok(())).expect("it did nothing");
         let cut = fake.group.exclusively(|state, lead| {
             lead.run(&state.tail.next, Durability::Synced)?;
@@ -455,7 +455,8 @@ fn an_entry_taken_back_by_recovery_is_not_acknowledged() {
         assert!(kept.is_ok());
         let mine = fake.append().expect("recovered");
         let was_lost = lost.join().expect("no panic");
-        // Each acknowledged entry is in the file once. Recovery gives the seqs it took back anew.
+        // Each acknowledged entry is in the file once. Recovery reuses the seqs of the entries it
+        // dropped.
         assert_eq!(fake.file.1.load(), if was_lost { 1 } else { 2 });
         assert!(mine <= 2);
     });
@@ -512,7 +513,7 @@ fn an_accepted_entry_is_not_reported_as_refused() {
     let fake = fake(true);
     let target = fake.accept().expect("accepted");
     fake.group.lock().fail(&error(ErrorKind::Full));
-    // Another thread that appends finds no space for recovery.
+    // Another appending thread finds no space for recovery.
     let recovered = fake.group.recover(|_, _| Err(error(ErrorKind::Full)));
     assert_eq!(recovered.map_err(|error| error.kind()), Err(ErrorKind::Full));
     let waited = fake.group.wait_for(Durability::Synced, target);

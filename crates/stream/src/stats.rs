@@ -14,14 +14,14 @@ use crate::read::snapshot::Snapshot;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamStats {
-    /// The number of segment files: those with live entries, and the active one.
+    /// The number of segment files with live entries, plus the active one.
     pub segments: u64,
     /// The bytes of those files, preallocated space included.
     pub disk_bytes: u64,
-    /// How many appends since the stream was opened got another time than the clock's, because the
-    /// clock was more than an hour ahead of the time of the last append plus the time that has
-    /// passed since. After a real correction of that size (a machine without a battery clock, a
-    /// virtual machine that was paused) timestamps lag until the stream is opened again.
+    /// How many appends since the stream was opened got a timestamp other than the clock's, because
+    /// the clock had moved more than an hour further than the time since the last append. After a
+    /// real correction of that size (a machine without a battery-backed clock, or a paused virtual
+    /// machine), timestamps lag until the stream is reopened.
     pub clock_jumps: u64,
 }
 

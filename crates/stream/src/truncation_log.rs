@@ -1,26 +1,26 @@
-//! The truncations at the end of a stream, for readers that were made earlier.
+//! The truncations of a stream's end, kept for readers created before them.
 //!
 //! Every entry that a reader returns was in the stream. But a reader at or after a truncation would
-//! continue with other entries than those it began with. So a reader keeps the epoch in which it
-//! was made, and looks here once that epoch is over.
+//! continue with different entries from those it began with. So a reader remembers the epoch in
+//! which it was created, and consults this log once that epoch is over.
 
 use std::sync::Arc;
 
 use stratawal_sync::Published;
 
-/// The truncations that matter, oldest first. One at or above a later one is left out, because the
-/// later one covers it for every reader. So the seqs rise.
+/// The truncations that matter, oldest first. A truncation at or above a later truncation is left
+/// out, because the later one covers it for every reader. So the seqs rise.
 #[derive(Debug)]
 pub(crate) struct TruncationLog(Published<Vec<Truncation>>);
 
-/// The end of a stream was set back to `at` at the end of `epoch`.
+/// At the end of `epoch`, the end of the stream was moved back to `at`.
 #[derive(Clone, Copy, Debug)]
 struct Truncation {
     epoch: u64,
     at: u64,
 }
 
-/// The most truncations that are kept. Then the oldest two become one, with the later epoch and the
+/// The maximum number kept. Beyond that, the oldest two are merged, with the later epoch and the
 /// lower seq.
 const TRUNCATIONS_MAX: usize = 1024;
 
@@ -29,8 +29,8 @@ impl TruncationLog {
         Self(Published::new(Vec::new()))
     }
 
-    /// Records that `epoch` ends with a truncation at `at`. Call it under the lock, before anything
-    /// of the next epoch shows.
+    /// Records that `epoch` ends with a truncation at `at`. Call this under the lock, before
+    /// anything from the next epoch becomes visible.
     pub(crate) fn record(&self, epoch: u64, at: u64) {
         let before = self.0.load();
         let mut truncations = Vec::with_capacity(before.len() + 1);

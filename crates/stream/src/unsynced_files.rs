@@ -5,7 +5,7 @@ use std::sync::Arc;
 use stratawal_storage::Storage;
 use stratawal_sync::Mutex;
 
-/// How many such files all streams of a log hold open, and how many they may.
+/// How many such files all streams of a log hold open, and the limit.
 #[derive(Debug)]
 pub(crate) struct UnsyncedFiles {
     storage: Arc<dyn Storage>,
@@ -13,7 +13,7 @@ pub(crate) struct UnsyncedFiles {
     open: Mutex<usize>,
 }
 
-/// One such file: it counts until this is dropped.
+/// One such file. It is counted until this is dropped.
 #[derive(Debug)]
 pub(crate) struct UnsyncedFile(Arc<UnsyncedFiles>);
 
@@ -22,7 +22,7 @@ impl UnsyncedFiles {
         Self { storage, max, open: Mutex::new(0) }
     }
 
-    /// Whether more files are open than may be.
+    /// Whether more files are open than the limit allows.
     pub(crate) fn are_too_many(&self) -> bool {
         *self.open.lock() > self.max
     }
@@ -37,7 +37,7 @@ impl UnsyncedFile {
 
 impl Drop for UnsyncedFile {
     fn drop(&mut self) {
-        // In the child of a fork the lock may be held for ever.
+        // In a forked child the lock may stay held forever.
         if self.0.storage.is_forked() {
             return;
         }

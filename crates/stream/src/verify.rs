@@ -15,16 +15,16 @@ use crate::options::{StreamOptions, Visibility};
 use crate::read::snapshot::Snapshot;
 use crate::report::{CheckState, StreamCheck};
 
-/// Reads every entry of the stream, checks every SEAL, and reports all damage; `None` if the stream
-/// does not exist. Needs a read-only [`LogContext`]. Another process may write to the stream at the
-/// same time.
+/// Reads every entry of the stream, checks every SEAL, and reports all damage. Returns `None` if
+/// the stream does not exist. Needs a read-only [`LogContext`]. Another process may write to the
+/// stream at the same time.
 ///
-/// Entries that a writer drops from the beginning during the call need not be read. If it removes
-/// anything else, the stream is verified again from the start.
+/// Entries that a writer drops from the beginning during the call may be skipped. If the writer
+/// removes anything else, verification starts over.
 ///
 /// # Errors
-/// I/O, a newer format, and a writer that removes entries faster than this reads them. Damage is
-/// not an error of the call but part of the result.
+/// [`ErrorKind::Io`]; [`ErrorKind::NewerFormat`]; an error if a writer removes entries faster than
+/// this reads them. Damage does not make the call fail: it is part of the result.
 pub fn verify(context: &Arc<LogContext>, location: &Location, options: &StreamOptions) -> Result<Option<StreamCheck>> {
     const TRIES_MAX: usize = 50;
     for _ in 0..TRIES_MAX {
@@ -67,7 +67,7 @@ fn try_verify(context: &Arc<LogContext>, location: &Location, options: &StreamOp
     let mut verifier = Verifier::new(log, report.first_seq);
     check.damage = verifier.damage(report.next_seq)?;
     if verifier.first_seq > report.next_seq {
-        // A writer has dropped all entries that were seen here.
+        // A writer has dropped all entries that this verification was to read.
         return Err(Error::new(ErrorKind::Truncated { first_seq: verifier.first_seq }, location));
     }
     check.first_seq = Some(verifier.first_seq);
@@ -85,17 +85,18 @@ fn try_verify(context: &Arc<LogContext>, location: &Location, options: &StreamOp
 fn count_segments(context: &LogContext, location: &Location) -> Result<u64> {
     match context.storage().list(&location.dir()) {
         Ok(entries) => Ok(entries.iter().filter(|e| is_segment(&e.name)).count() as u64),
-        // The stream does not exist, or a file has its name, which opening it reports.
+        // Either the stream does not exist, or a file has taken its name; opening the stream
+        // reports that.
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(0),
         Err(e) => Err(Error::io(location, e)),
     }
 }
 
-/// Reads a stream that could be opened.
+/// Reads an opened stream.
 struct Verifier {
     log: StreamLog,
     snapshot: Arc<Snapshot>,
-    /// The first live seq. It rises where a writer drops entries during the verification.
+    /// The first live seq. It rises if a writer drops entries during verification.
     first_seq: u64,
 }
 
@@ -106,7 +107,7 @@ impl Verifier {
     }
 
     /// Reads the stream up to `next_seq` and returns the damage: for each segment, the first
-    /// damaged entry and a damaged SEAL.
+    /// damaged entry, and the SEAL if it is damaged.
     fn damage(&mut self, next_seq: u64) -> Result<Vec<Error>> {
         let snapshot = Arc::clone(&self.snapshot);
         let mut damage = Vec::new();
@@ -135,8 +136,8 @@ impl Verifier {
         }
     }
 
-    /// Checks the end of a segment that another one follows, and returns the damage. If a writer
-    /// has dropped the segment, raises `first_seq` instead.
+    /// Checks the end of a segment that is not the newest, and returns the damage. If a writer has
+    /// dropped the segment, raises `first_seq` instead.
     fn check_end(&mut self, header: &SegmentHeader, limit: u64) -> Result<Option<Error>> {
         let error = match self.check_seal(header, limit) {
             Ok(damage) => return Ok(damage),
@@ -157,8 +158,8 @@ impl Verifier {
 
     /// Checks that the segment ends in a valid SEAL that counts the entries up to `limit`.
     ///
-    /// A segment that was not settled before a crash may lack its SEAL, which recovery writes. Its
-    /// file still has the length of an active one, and is not checked.
+    /// A segment that was not settled before a crash may lack its SEAL, which recovery writes. Such
+    /// a file still has the length of an active segment, and is not checked.
     fn check_seal(&self, header: &SegmentHeader, limit: u64) -> Result<Option<Error>> {
         let shared = &self.log.inner.shared;
         let failed = |e| Error::segment_error(&shared.location, e);

@@ -15,8 +15,8 @@ pub(crate) struct Watermarks {
     flushed: AtomicSeq,
     durable: AtomicSeq,
     start: AtomicSeq,
-    /// Rises by two whenever the stream is recovered or its end is truncated. A seq of one epoch
-    /// may name another entry in the next.
+    /// Rises by two whenever the stream is recovered or its end is truncated. A seq may name a
+    /// different entry in the next epoch.
     epoch: AtomicSeq,
 }
 
@@ -31,12 +31,11 @@ impl Watermarks {
         }
     }
 
-    /// Begins another epoch, in which `change` sets what readers see: the watermarks, and the
-    /// snapshot beside them. The epoch is odd while `change` runs, and readers wait. Call it under
-    /// the stream's lock.
+    /// Begins a new epoch, in which `change` sets the watermarks and the snapshot. While `change`
+    /// runs, the epoch is odd and readers wait. Call this under the stream's lock.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&Self) -> T) -> T {
-        // Before the watermarks: a reader that loads one of the new epoch then sees that the old
-        // epoch is over.
+        // Stored before the watermarks, so that a reader that loads a watermark of the new epoch
+        // sees that the old epoch is over.
         let epoch = self.epoch.load();
         self.epoch.store(epoch + 1);
         let changed = change(self);
@@ -57,26 +56,26 @@ impl Watermarks {
         self.start.store(start);
     }
 
-    /// The stream, whose entries are all durable, begins anew at `start`, beyond its end. Call it
-    /// after `set_start` and after the snapshot is stored.
+    /// Lets the stream, whose entries are all durable, begin anew at `start`, which is beyond its
+    /// end. Call this after `set_start` and after the snapshot is stored.
     pub(crate) fn reset_all(&self, start: u64) {
         for watermark in [&self.accepted, &self.flushed, &self.durable] {
             watermark.store(start);
         }
     }
 
-    /// Call it once the entries are in the tail buffer.
+    /// Call this once the entries are in the tail buffer.
     pub(crate) fn set_accepted(&self, end: u64) {
         self.accepted.store(end);
     }
 
-    /// Call it once the bytes are in the file, the points in the index, and the segment's end is
-    /// stored.
+    /// Call this once the bytes are in the file, the points are in the index, and the segment's end
+    /// is stored.
     pub(crate) fn set_flushed(&self, end: u64) {
         self.flushed.store(end);
     }
 
-    /// Call it after the sync and the MARK.
+    /// Call this after the sync and the MARK.
     pub(crate) fn set_durable(&self, end: u64) {
         self.durable.store(end);
     }
@@ -97,8 +96,8 @@ impl Watermarks {
         }
     }
 
-    /// What `read` returns within one epoch. It reads again where another epoch began during the
-    /// call.
+    /// Returns the result of `read` from within one epoch. Calls `read` again if a new epoch began
+    /// during the call.
     pub(crate) fn in_one_epoch<T>(&self, mut read: impl FnMut(u64) -> T) -> T {
         loop {
             let epoch = self.stable_epoch();
@@ -125,7 +124,7 @@ impl Watermarks {
         self.durable.load()
     }
 
-    /// Appends of this durability are acknowledged below this seq.
+    /// The seq below which appends of this durability are acknowledged.
     pub(crate) fn reached(&self, durability: Durability) -> u64 {
         match durability {
             Durability::Buffered => self.accepted(),

@@ -3,8 +3,8 @@
 use super::{DamageKind, Error};
 
 impl Error {
-    /// Returns advice, in a sentence: which calls still work on the damaged stream. `None` if this
-    /// is not damage to a stream.
+    /// Returns advice about which calls still work on the damaged stream, or `None` if this is not
+    /// damage to a stream.
     #[must_use]
     pub fn advice(&self) -> Option<&'static str> {
         let end_unknown = self.details.lost.is_none() && self.details.lost_from.is_some();

@@ -16,26 +16,26 @@ pub enum ErrorKind {
     Damaged,
     /// A newer version wrote this. Use that version.
     NewerFormat,
-    /// The operating system refused.
+    /// The operating system reported an error.
     Io,
-    /// The disk or the quota is full. The call changed nothing (the message names the call), and
-    /// works again once space is free. A close is the exception: the stream is closed, and is
+    /// The disk or the quota is full. The call, which the message names, changed nothing, and can
+    /// be repeated once space is free. A close is the exception: the stream is closed, and is
     /// recovered when it is next opened.
     Full,
     /// A write or sync has failed, in this call or an earlier one. The entries it was for may or
     /// may not be in the stream, and nothing can be appended until the stream is recovered.
-    /// Reopening recovers it. If the cause was a full disk (the message states it), the next
-    /// append, flush or sync recovers it too, once space is free.
+    /// Reopening recovers it. If the cause was a full disk (the message says so), the next append,
+    /// flush or sync also recovers it once space is free.
     Poisoned,
     /// The log or the stream was closed.
     Closed,
     /// The log was opened for reading only.
     ReadOnly,
-    /// No stream can have this name: it is empty, or too long when escaped.
+    /// No stream can have this name, because it is empty or is too long when escaped.
     InvalidName,
-    /// An option is out of its range, or contradicts those the stream is open with.
+    /// An option is out of range, or contradicts the options that the stream is already open with.
     InvalidOption,
-    /// A batch over the limit for appending, or a frame over the limit for reading.
+    /// A batch exceeds the limit for appending, or a frame exceeds the limit for reading.
     TooLarge {
         /// Its length in bytes.
         len: u64,
@@ -55,12 +55,13 @@ pub enum ErrorKind {
         first_seq: u64,
     },
     /// This process was forked from the one that opened the log. Handles work only in the process
-    /// that opened them; in a forked process dropping one only releases memory. Open the log anew
-    /// in this process: for writing once the other process has closed it, or read-only.
+    /// that opened them; dropping a handle in a forked process only releases memory. Open the log
+    /// again in this process, either read-only or, once the other process has closed it, for
+    /// writing.
     Forked,
-    /// Entries were dropped from the end of the stream while a reader was at or above them.
+    /// Entries at or below a reader's position were dropped from the end of the stream.
     Cut {
-        /// One past the last entry that is left.
+        /// One past the last remaining entry.
         next_seq: u64,
     },
 }
@@ -103,7 +104,7 @@ impl fmt::Display for ErrorKind {
 pub enum DamageKind {
     /// The header of a segment is not valid.
     Header,
-    /// A segment's header is valid, and belongs to another file or stream: the file was moved here
+    /// A segment's header is valid but belongs to another file or stream: the file was moved here
     /// or renamed.
     Misplaced,
     /// The directory of the stream has no segment.
@@ -112,7 +113,7 @@ pub enum DamageKind {
     FirstMissing,
     /// A segment between two others is missing.
     PredecessorMissing,
-    /// The newest segment is missing: the one before names it.
+    /// The newest segment is missing, although the segment before it names it.
     SuccessorMissing,
     /// The chain of frames breaks before the end that was acknowledged.
     Lost,
@@ -121,16 +122,16 @@ pub enum DamageKind {
     Length,
     /// A frame is not valid.
     Frame,
-    /// A frame is valid, and another one belongs in its place.
+    /// A frame is valid, but a different frame belongs in its place.
     Gap,
-    /// A segment's name belongs to something else than a file: a link or a directory.
+    /// A segment's name belongs to something other than a file: a link or a directory.
     File,
-    /// The stream's name belongs to something else than a directory: a link or a file.
+    /// The stream's name belongs to something other than a directory: a link or a file.
     Directory,
-    /// The end of a sealed segment is damaged; its entries are not.
+    /// The end of a sealed segment is damaged, but its entries are not.
     Seal,
-    /// Two segments were not written one after the other: files of two copies of the log are
-    /// mixed, or an old file was put back.
+    /// Two segments do not belong to one history: files of two copies of the log are mixed, or an
+    /// old file was put back.
     History,
 }
 

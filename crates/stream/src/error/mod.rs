@@ -1,4 +1,4 @@
-//! The error of a stream, and of the log that it belongs to.
+//! The error type of a stream and of the log that it belongs to.
 //!
 //! `kind` has the kinds of errors, `text` the texts, and `advice` the advice for damaged streams.
 
@@ -21,8 +21,8 @@ pub use self::kind::{DamageKind, ErrorKind};
 /// The result of an operation on a log or a stream.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// The error of an operation on a log or a stream: its kind, the stream, the segment and the offset
-/// it is about, the entries that are lost, and the cause. Cloning is cheap.
+/// The error of an operation on a log or a stream. Gives its kind, the stream, segment and offset
+/// concerned, the entries that are lost, and the cause. Cloning is cheap.
 #[derive(Clone)]
 pub struct Error {
     details: Arc<Details>,
@@ -37,7 +37,7 @@ struct Details {
     segment: Option<String>,
     offset: Option<u64>,
     lost: Option<Range<u64>>,
-    /// The first entry that may be lost, where only that is known.
+    /// The first entry that may be lost, if it is not known how many are.
     lost_from: Option<u64>,
     cause: Cause,
 }
@@ -49,12 +49,12 @@ enum Cause {
     Earlier(Error),
     /// The length of a file in bytes, and the length it was closed with, if that is known.
     Length(u64, Option<u64>),
-    /// The file name of the segment that the other one does not follow.
+    /// The file name of the segment that the segment of the error does not follow.
     NotAfter(String),
     Text(&'static str),
-    /// The meaning of a failure of the system, and the path it was about.
+    /// What an operating-system error means here, the path it was about, and the error.
     About(&'static str, PathBuf, io::Error),
-    /// The whole text of an error of the log, and the failure of the system that caused it.
+    /// The whole text of an error of the log, and the operating-system error that caused it.
     Log(String, Option<io::Error>),
 }
 
@@ -78,7 +78,7 @@ impl Error {
         self.details.kind
     }
 
-    /// The kind of damage; `None` if this is not damage to a stream.
+    /// The kind of damage, or `None` if this is not damage to a stream.
     #[must_use]
     pub fn damage(&self) -> Option<DamageKind> {
         self.details.damage
@@ -96,13 +96,13 @@ impl Error {
         self.details.segment.as_deref()
     }
 
-    /// The offset in that file in bytes, if it is known.
+    /// The offset in the segment's file in bytes, if known.
     #[must_use]
     pub fn offset(&self) -> Option<u64> {
         self.details.offset
     }
 
-    /// The seqs of the entries that the damage takes, if they are known.
+    /// The seqs of the entries that are lost, if known.
     #[must_use]
     pub fn lost(&self) -> Option<Range<u64>> {
         self.details.lost.clone()
@@ -134,7 +134,8 @@ impl Error {
         }
     }
 
-    /// For a file that has the valid header of another segment: that segment.
+    /// The segment that the file's header names, if the header is valid but belongs to another
+    /// segment.
     pub(crate) fn named_segment(&self) -> Option<SegmentId> {
         match &self.details.cause {
             Cause::Segment(error) => match error.kind() {
@@ -145,7 +146,7 @@ impl Error {
         }
     }
 
-    /// Whether a file did not exist: a writer in another process may have removed it.
+    /// Whether the cause is a missing file, which a writer in another process may have removed.
     pub(crate) fn is_not_found(&self) -> bool {
         match &self.details.cause {
             Cause::Segment(error) => error.is_not_found(),
@@ -154,7 +155,7 @@ impl Error {
         }
     }
 
-    /// Whether two findings are equal: kind, segment, offset, and the entries lost.
+    /// Whether both errors report the same finding: kind, segment, offset, and lost entries.
     pub(crate) fn same_finding(&self, other: &Self) -> bool {
         fn key(error: &Error) -> impl PartialEq {
             let Details { kind, damage, segment, offset, lost, lost_from, .. } = &*error.details;
@@ -164,9 +165,9 @@ impl Error {
     }
 }
 
-/// How errors are made.
+/// Constructors.
 impl Error {
-    /// An error of the log, or of a stream by its name, with its whole text: for facades.
+    /// An error of the log, or of the stream with this name, with its whole text. For facades.
     #[doc(hidden)]
     #[must_use]
     pub fn of_log(kind: ErrorKind, stream: Option<&str>, text: String, source: Option<io::Error>) -> Self {
@@ -191,12 +192,12 @@ impl Error {
         Self::build(kind, location.name(), Cause::Text(text))
     }
 
-    /// For threads that waited for one that panicked.
+    /// The error of threads that waited for a thread that panicked.
     pub(crate) fn unwound(stream: &str) -> Self {
         Self::build(ErrorKind::Poisoned, stream, Cause::Text("the thread that was writing panicked"))
     }
 
-    /// For a thread that waited through more failures of the stream than are remembered.
+    /// The error of a thread that waited while the stream failed more often than is remembered.
     pub(crate) fn outcome_unknown(stream: &str) -> Self {
         let text = "the stream has failed and was recovered many times since this call began; whether it succeeded is not known";
         Self::build(ErrorKind::Poisoned, stream, Cause::Text(text))
@@ -215,24 +216,24 @@ impl Error {
         Self::build(if full { ErrorKind::Full } else { ErrorKind::Io }, location.name(), Cause::Io(source))
     }
 
-    /// An error of the system at `path`, whose meaning is `text`. Its kind is never
-    /// [`ErrorKind::Full`], which means that nothing was done.
+    /// An operating-system error at `path` that means `text`. Its kind is never
+    /// [`ErrorKind::Full`], because that kind means that nothing was changed.
     pub(crate) fn io_about(location: &Location, text: &'static str, path: &Path, source: io::Error) -> Self {
         Self::build(ErrorKind::Io, location.name(), Cause::About(text, path.to_owned(), source))
     }
 
-    /// A failure after which the operation may have taken effect or not.
+    /// A failure after which the operation may or may not have taken effect.
     pub(crate) fn undecided(location: &Location, source: io::Error) -> Self {
         Self::build(ErrorKind::Io, location.name(), Cause::Io(source))
     }
 
-    /// The failure of the stream, for a call whose entries were accepted: "full" would mean that
-    /// they were not.
+    /// This failure of the stream, for a call whose entries were accepted. "Full" would mean that
+    /// they were not accepted.
     pub(crate) fn after_acceptance(self) -> Self {
         if self.kind() == ErrorKind::Full { self.poisoned() } else { self }
     }
 
-    /// This error as every later call reports it.
+    /// The error that every later call reports after this one.
     pub(crate) fn poisoned(self) -> Self {
         if self.kind() == ErrorKind::Poisoned {
             return self;
@@ -271,15 +272,15 @@ impl Error {
         Details { segment: segment.map(|id| id.to_string()), offset, ..Details::damage(location, kind) }.into_error()
     }
 
-    /// A valid segment that is in the wrong place, and why.
+    /// A valid segment is in the wrong place, for the reason `why`.
     pub(crate) fn misplaced(location: &Location, segment: SegmentId, why: &'static str) -> Self {
         let segment = Some(segment.to_string());
         let damage = Details::damage(location, DamageKind::Misplaced);
         Details { segment, offset: Some(0), cause: Cause::Text(why), ..damage }.into_error()
     }
 
-    /// A file of `len` bytes, a length that no writer leaves; `closed_len` is the length it was
-    /// closed with.
+    /// A file has `len` bytes, a length that no writer leaves. `closed_len` is the length it was
+    /// closed with, if known.
     pub(crate) fn length(location: &Location, segment: SegmentId, len: u64, closed_len: Option<u64>) -> Self {
         let segment = Some(segment.to_string());
         let damage = Details::damage(location, DamageKind::Length);
@@ -293,7 +294,7 @@ impl Error {
         Details { segment, cause: Cause::NotAfter(before.to_string()), ..damage }.into_error()
     }
 
-    /// Adds that entries from `seq` on may be lost, where no more is known.
+    /// Records that entries from `seq` on may be lost, if no more is known.
     pub(crate) fn with_lost_from(mut self, seq: u64) -> Self {
         if let Some(details) = Arc::get_mut(&mut self.details) {
             details.lost_from = Some(seq);
@@ -301,7 +302,7 @@ impl Error {
         self
     }
 
-    /// Adds the entries that the damage takes, where they were not known.
+    /// Records `seqs` as the entries that the damage lost, unless that was already known.
     pub(crate) fn with_lost(mut self, seqs: Range<u64>) -> Self {
         if let Some(details) = Arc::get_mut(&mut self.details)
             && details.damage.is_some()
@@ -329,7 +330,7 @@ impl Details {
     }
 }
 
-/// Prints the kind, and the message as a person reads it: this is what `unwrap` shows.
+/// Prints the kind and the human-readable message, because this is what `unwrap` shows.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Error").field("kind", &self.kind()).field("message", &format_args!("{self}")).finish()

@@ -46,7 +46,7 @@ impl Error {
         self.fmt_position_and_cause(f)
     }
 
-    /// Whether the text after it needs the call that failed.
+    /// Whether the message needs to name the call that failed.
     fn needs_call(&self) -> bool {
         let is_complete = matches!(
             self.kind(),
@@ -73,7 +73,7 @@ impl Error {
             Cause::None => Ok(()),
             Cause::Io(error) => write!(f, ": {error}"),
             Cause::Segment(error) => write!(f, ": {}", error.kind()),
-            // The sentence before it names the full disk.
+            // The sentence before this has already reported the full disk.
             Cause::Earlier(error) if error.kind() == ErrorKind::Full => error.fmt_position_and_cause(f),
             Cause::Earlier(error) => {
                 f.write_str(": ")?;
@@ -92,7 +92,7 @@ impl Error {
     }
 }
 
-/// The sentence for a kind that needs no numbers.
+/// The sentence for a kind whose text has no numbers.
 const fn sentence(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::Missing => "the stream was deleted; look it up again to begin a new one",
@@ -106,7 +106,7 @@ const fn sentence(kind: ErrorKind) -> &'static str {
             "this handle belongs to the process that opened the log, and this process was forked from it; open the log \
              anew here, once the other process has closed it, or read-only"
         }
-        // The others have a sentence of their own, or come with the whole text.
+        // The other kinds have their own sentence, or come with the whole text.
         kind => kind.as_str(),
     }
 }
@@ -157,7 +157,7 @@ impl Call {
         }
     }
 
-    /// The effect of the call where the disk was full.
+    /// The effect of the call if the disk is full, and what to do.
     const fn on_full_disk(self) -> &'static str {
         match self {
             Self::LookUp => "nothing was changed, free some space and look it up again",
@@ -166,7 +166,7 @@ impl Call {
             Self::Sync => "nothing was synced, free some space and sync again",
             Self::Truncate => "nothing was dropped, free some space and truncate again",
             Self::Delete => "nothing was deleted, free some space and delete it again",
-            // Entries may wait that were never durable, and it takes no more calls.
+            // Entries that were never durable may be pending, and the stream accepts no more calls.
             Self::Close => "it was not ended cleanly, and is recovered when it is opened next",
             Self::Reopen => "it stays as it was, free some space and reopen it",
         }
