@@ -9,7 +9,7 @@ use crate::{Done, Stop, fuzz, golden, instructions, loom, memcheck, sim, tidy};
 /// The oldest Rust that builds the workspace, as Cargo.toml has it.
 const MSRV: &str = "1.89";
 
-/// The time that one example may take: many times what it needs.
+/// The time that one example may take: many times as long as it needs.
 const EXAMPLE_SECONDS_MAX: u64 = 300;
 
 /// The name of a step and its function.
