@@ -1,4 +1,4 @@
-//! Long texts about this crate. The modules hold documentation and no code.
+//! Guides to this crate. These modules contain only documentation.
 
 #[doc = include_str!("../docs/architecture.md")]
 pub mod architecture {}

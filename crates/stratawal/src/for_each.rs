@@ -1,4 +1,4 @@
-//! One call for many streams: a disk syncs many files faster at the same time than one by one.
+//! One call for many streams. A disk syncs many files faster concurrently than one by one.
 
 use std::thread;
 
@@ -6,19 +6,19 @@ use stratawal_stream::{Result, StreamLog};
 use stratawal_sync::MutexGuard;
 use stratawal_sync::atomic::{AtomicUsize, Ordering};
 
-/// The most threads that wait for the disk at the same time; more gain nothing.
+/// The maximum number of threads that wait for the disk at the same time. More would gain nothing.
 const THREADS_MAX: usize = 64;
 
-/// One thread for this many streams: fewer are not worth a thread. So up to seven streams are done
-/// in order by the caller, and a simulation can replay them.
+/// One thread is started for this many streams, because fewer are not worth a thread. So the caller
+/// handles up to seven streams itself, in order, and a simulation can replay them.
 const STREAMS_PER_THREAD: usize = 4;
 
-/// Calls `act` for every stream. Returns the error of the first stream, in their order, for which
-/// it fails.
+/// Calls `act` for every stream. If it fails for any, returns the error of the first of those in
+/// stream order.
 ///
-/// Several threads share the streams for which `act` may wait for the disk (`waits`): this one, and
-/// as many others as the system grants. They are started only if `helpers` is held, which one call
-/// holds at a time; other calls do their work in their own thread.
+/// The streams for which `act` may wait for the disk (`waits`) are shared among this thread and as
+/// many others as the system grants. The others are started only if `helpers` is held. One call
+/// holds it at a time; all other calls work in their own thread.
 pub(crate) fn for_each_stream(
     streams: &[StreamLog],
     helpers: Option<MutexGuard<'_, ()>>,

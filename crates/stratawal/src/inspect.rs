@@ -1,4 +1,4 @@
-//! Looking at a log from outside, as the command line does.
+//! Reading a log from outside, as the command line does.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,27 +18,28 @@ use crate::wal::{stream_dir, unknown_stream};
 pub use stratawal_stream::{CheckState, Lost, Salvage, Salvaged, StreamCheck};
 
 /// Returns the name of the directory of the stream `name`, which is an escaped form of the name:
-/// `a`-`z`, `0`-`9`, `-`, `_` and an inner `.` are themselves, and every other byte is `%xx`.
+/// `a`-`z`, `0`-`9`, `-`, `_` and an inner `.` are kept, and every other byte is escaped as `%xx`.
 ///
 /// # Errors
-/// [`InvalidName`](crate::ErrorKind::InvalidName), as [`Wal::stream`](crate::Wal::stream).
+/// [`InvalidName`](crate::ErrorKind::InvalidName), for the same names as
+/// [`Wal::stream`](crate::Wal::stream).
 pub fn escape_name(name: &str) -> Result<String> {
     stream_dir(name)
 }
 
-/// Returns the stream name that [`escape_name`] escapes to `escaped`. `None` if there is none.
+/// Returns the stream name that [`escape_name`] escapes to `escaped`, or `None` if there is none.
 #[must_use]
 pub fn unescape_name(escaped: &str) -> Option<String> {
     name::unescape(escaped)
 }
 
-/// Reads every entry of every stream of the log at `path`, or of the one stream `stream`, and
-/// yields a report for each stream, in the order of their escaped names. Changes nothing. Another
-/// process may be writing to the log at the same time.
+/// Reads every entry of the log at `path`, or only of the stream `stream` if given, and yields a
+/// report for each stream, in the order of their escaped names. Changes nothing. Another process
+/// may write to the log at the same time.
 ///
-/// Damage is not an error here but a finding: [`StreamCheck::damage`]. The item of a stream that
-/// cannot be read (I/O, a newer format) is an error that names it, and the iterator continues with
-/// the next stream.
+/// Damage is not an error here but a finding: [`StreamCheck::damage`]. If a stream cannot be read
+/// (I/O, a newer format), its item is an error that names it, and the iterator continues with the
+/// next stream.
 ///
 /// # Errors
 /// [`Missing`](crate::ErrorKind::Missing) if the log or the stream does not exist. Any error of
@@ -82,7 +83,7 @@ fn verify_on(storage: &dyn Storage, path: &Path, stream: Option<&str>) -> Result
     })
 }
 
-/// The streams of a log, verified one by one. See [`verify`], which makes it.
+/// An iterator that verifies the streams of a log one by one. Created by [`verify`].
 #[must_use = "nothing is read until the iterator is advanced"]
 pub struct Verify {
     log: PathBuf,
@@ -107,7 +108,7 @@ impl Iterator for Verify {
             let name = self.names.next()?;
             match self.check(&name) {
                 Ok(Some(check)) => return Some(Ok(check)),
-                // Deleted since the streams were listed.
+                // The stream was deleted after the streams were listed.
                 Ok(None) if self.is_of_one => return Some(Err(unknown_stream(&self.log, &name))),
                 Ok(None) => {}
                 Err(error) => return Some(Err(error)),
@@ -125,47 +126,47 @@ impl Verify {
     }
 }
 
-/// Reads every entry of a stream that can be read, whatever is damaged around it: a frame, a
-/// header, a file that is missing. Yields the entries in order of seq, each at most once, and the
-/// ranges that are lost. Changes nothing. Another process may be writing to the log at the same
-/// time. For a stream without damage it yields the entries that
-/// [`Stream::iter`](crate::Stream::iter) yields, and nothing else.
+/// Reads every readable entry of a stream, whatever is damaged around it: a frame, a header, a
+/// missing file. Yields the entries in order of seq, each at most once, and the ranges that are
+/// lost. Changes nothing. Another process may write to the log at the same time. For a stream
+/// without damage it yields exactly the entries that [`Stream::iter`](crate::Stream::iter) yields.
 ///
-/// To save a damaged stream, append these entries to a stream of another name; they get new seqs
-/// there. To keep the stream without the entries up to the end of the damage, drop them with
+/// To save a damaged stream, append these entries to a stream with another name, in which they get
+/// new seqs. To keep the stream without the entries up to the end of the damage, drop them with
 /// [`Wal::truncate_before`](crate::Wal::truncate_before), which also works on a stream that
 /// [`Wal::stream`](crate::Wal::stream) refuses.
 ///
 /// # What is certain
 ///
-/// The bytes and the seq of each entry are those of an append to this stream. Two checksums cover
-/// them, together with a random number of the segment and the offset in its file. The entries may
-/// not be durable yet.
+/// Each entry has the bytes and the seq that an append to this stream gave it. Two checksums cover
+/// them, together with the segment's salt (a random number) and the offset in its file. The entries
+/// may not be durable yet.
 ///
 /// An entry that [`truncate_from`](crate::Stream::truncate_from) dropped is not yielded as
 /// [`Salvaged::Entry`]. The segment that began at the truncation shows which entries were dropped.
-/// If the header of that segment is damaged, its file name shows it, and everything from there on
-/// is left out. If the file is missing, the entries of the segment before it are
-/// [`Salvaged::Uncertain`], unless the files around the gap prove which of them were dropped. So
-/// are the entries before a damaged header if a file between them may be missing too.
+/// If the header of that segment is damaged, its file name still shows this, and everything from
+/// that seq on is left out. If the file is missing, the entries of the segment before it are
+/// [`Salvaged::Uncertain`], unless the files around the gap prove which of them were dropped. The
+/// entries before a damaged header are also uncertain if a file between them may be missing as
+/// well.
 ///
 /// An entry that [`truncate_before`](crate::Stream::truncate_before) dropped may be yielded, or
-/// reported as lost, if the damage takes the record of that truncation.
+/// reported as lost, if the record of that truncation is damaged.
 ///
-/// A segment whose header is damaged is lost as a whole, because its frames cannot be verified
-/// without the random number in the header. The entries lost at the end of the stream are known as
-/// far as the rest of the stream attests them.
+/// A segment with a damaged header is lost as a whole, because its frames cannot be verified
+/// without the salt in the header. At the end of the stream, only those lost entries are known that
+/// the rest of the stream attests.
 ///
 /// # Memory
 ///
-/// One frame, and a window of 256 KiB. A frame may be as long as the largest batch that was
-/// appended.
+/// Takes memory for one frame and a window of 256 KiB. A frame may be as long as the largest batch
+/// that was appended.
 ///
 /// # Errors
 /// [`Missing`](crate::ErrorKind::Missing) if the log or the stream does not exist;
-/// [`InvalidName`](crate::ErrorKind::InvalidName); damage to the log as a whole. The iterator yields an
-/// error and ends if the files cannot be read (I/O), at a frame of a newer version, and if the
-/// stream is deleted at the same time.
+/// [`InvalidName`](crate::ErrorKind::InvalidName); damage to the log as a whole. The iterator
+/// yields an error and ends if the files cannot be read (I/O), if it meets a frame of a newer
+/// version, or if the stream is deleted meanwhile.
 ///
 /// ```
 /// use stratawal::inspect::{self, Salvaged};
@@ -189,10 +190,10 @@ pub fn salvage(path: impl AsRef<Path>, stream: &str) -> Result<Salvage> {
     salvage_from(&UnixStorage::new(), path.as_ref(), stream)
 }
 
-/// Does what [`salvage`] does on another storage. Not part of the stable API.
+/// Like [`salvage`], but on a given storage. Not part of the stable API.
 ///
 /// # Errors
-/// As [`salvage`].
+/// Same as [`salvage`].
 #[cfg(feature = "unstable-storage")]
 #[doc(hidden)]
 pub fn salvage_on(storage: &dyn Storage, path: &Path, stream: &str) -> Result<Salvage> {
@@ -207,33 +208,35 @@ fn salvage_from(storage: &dyn Storage, path: &Path, stream: &str) -> Result<Salv
     salvage.ok_or_else(|| unknown_stream(path, stream))
 }
 
-/// Opens for reading the part of a stream that precedes the first damage, and returns that damage
-/// too. A stream without damage is opened as a whole. Changes nothing. For people who look at a
-/// log: [`Wal::stream`](crate::Wal::stream) refuses a damaged stream.
+/// Opens the part of a stream that precedes the first damage, for reading, and returns that damage
+/// with it. A stream without damage is opened as a whole. Changes nothing. This is for people who
+/// look at a log, because [`Wal::stream`](crate::Wal::stream) refuses a damaged stream.
 ///
-/// Single entries of the readable part may be damaged as well; then reading them reports it.
+/// Single entries of the readable part may also be damaged; reading them reports that.
 ///
 /// # Errors
-/// [`Missing`](crate::ErrorKind::Missing) if the log does not exist; a newer format; I/O.
+/// [`Missing`](crate::ErrorKind::Missing) if the log does not exist;
+/// [`NewerFormat`](crate::ErrorKind::NewerFormat); any operating-system error.
 pub fn readable(path: impl AsRef<Path>, stream: &str) -> Result<Readable> {
     let (stream, damage) = Options::new().open_read_only(path)?.readable(stream)?;
     Ok(Readable { stream, damage })
 }
 
-/// The readable part of a stream. See [`readable`], which returns it.
+/// The readable part of a stream, returned by [`readable`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Readable {
-    /// A handle on the stream, which ends before the damage.
+    /// A handle on the stream that ends before the damage.
     pub stream: Stream,
-    /// The damage that the stream ends at, if there is any.
+    /// The damage that the handle ends at, if any.
     pub damage: Option<Error>,
 }
 
 /// Returns how many bytes of disk space the log at `path` holds in reserve for truncating, deleting
-/// and closing on a full disk: 65,536 if the reserve is whole. It is less, or 0, after a full disk
-/// has taken it, or if a copy of the log was made without its bytes. The log makes it whole again
-/// when space is free. Changes nothing. Another process may be writing to the log at the same time.
+/// and closing on a full disk: 65,536 if the reserve is complete. The number is lower, or 0, after
+/// a full disk has used the reserve up, or in a copy of the log that was made without its bytes.
+/// The log restores the reserve when space is free again. Changes nothing. Another process may
+/// write to the log at the same time.
 ///
 /// # Errors
 /// [`Missing`](crate::ErrorKind::Missing) if the log does not exist. Any error of the log as a whole.
@@ -243,7 +246,7 @@ pub fn reserve_bytes(path: impl AsRef<Path>) -> Result<u64> {
     Ok(context.emergency_reserve_at(RESERVE).reserve_bytes())
 }
 
-/// A segment file. See [`segment_files`], which returns it.
+/// A segment file, returned by [`segment_files`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SegmentFile {
@@ -253,11 +256,12 @@ pub struct SegmentFile {
     pub bytes: u64,
 }
 
-/// Returns the segment files of a stream, sorted by name, which is oldest first. They are read from
-/// the directory alone, so also for a damaged stream. Empty if there is no such stream.
+/// Returns the segment files of a stream, sorted by name, and so oldest first. Only the directory
+/// is read, so this works even for a damaged stream. The result is empty if there is no such
+/// stream.
 ///
 /// # Errors
-/// [`InvalidName`](crate::ErrorKind::InvalidName); I/O.
+/// [`InvalidName`](crate::ErrorKind::InvalidName); any operating-system error.
 pub fn segment_files(path: impl AsRef<Path>, stream: &str) -> Result<Vec<SegmentFile>> {
     let storage = UnixStorage::new();
     let dir = path.as_ref().join("streams").join(stream_dir(stream)?);
@@ -273,7 +277,8 @@ pub fn segment_files(path: impl AsRef<Path>, stream: &str) -> Result<Vec<Segment
     for name in entries.iter().filter_map(|entry| entry.name.to_str()).filter(|name| name.ends_with(".seg")) {
         match storage.open(&dir.join(name), Access::Read).and_then(|file| file.len()) {
             Ok(bytes) => files.push(SegmentFile { name: name.to_owned(), bytes }),
-            // Removed since it was listed, or not a plain file, which `verify` reports.
+            // The file was removed after it was listed, or is not a plain file, which `verify`
+            // reports.
             Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidInput) => {}
             Err(e) => return Err(failed(e)),
         }
@@ -317,7 +322,7 @@ mod tests {
     #[test]
     fn entries_dropped_during_verify_are_not_damage() {
         let disk = SimStorage::new(1);
-        // The reader's; the writer works within its hook.
+        // The reader's storage; the writer works within its hook.
         let storage = HookedStorage::new(disk.clone());
         let log = Path::new("/log");
         let small = crate::StreamOptions::new().segment_bytes(64 << 10);
@@ -333,7 +338,7 @@ mod tests {
             let opened = Mutex::new(0_usize);
             storage.set(move |operation, path| {
                 if operation == Operation::Open && path.extension().is_some_and(|extension| extension == "seg") {
-                    // At places that shift from one look to the next.
+                    // The writer acts at places that shift from one look to the next.
                     let mut opened = opened.lock();
                     *opened += 1;
                     if opened.is_multiple_of(9) && *opened < 60 {
@@ -368,7 +373,7 @@ mod tests {
     #[test]
     fn salvage_beside_a_writer_reports_no_damage() {
         let disk = SimStorage::new(1);
-        // The reader's; the writer works within its hook.
+        // The reader's storage; the writer works within its hook.
         let storage = HookedStorage::new(disk.clone());
         let log = Path::new("/log");
         let options = Options::new().stream_defaults(crate::StreamOptions::new().segment_bytes(64 << 10));
@@ -383,7 +388,7 @@ mod tests {
             let began = (stream.first_seq(), stream.next_seq());
             storage.set(move |operation, _| {
                 if operation == Operation::Open {
-                    // At places that shift from one pass to the next.
+                    // The writer acts at places that shift from one pass to the next.
                     let mut calls = calls.lock();
                     *calls += 1;
                     if calls.is_multiple_of(7) && *calls < 100 {

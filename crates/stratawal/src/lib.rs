@@ -1,8 +1,8 @@
 //! A write-ahead log of many named streams in one directory, embedded in the program.
 //!
 //! It is for ledgers, event stores, brokers, Raft logs, and the state of games and agents. It is
-//! not a database: entries are found by number and by time, and in no other way. It is not a
-//! server: one process writes, and any number of processes read.
+//! not a database: entries are found only by number or by time. It is not a server: one process
+//! writes, and any number of processes read.
 //!
 //! ```
 //! use stratawal::{Batch, Wal};
@@ -36,35 +36,35 @@
 //!   that is held during an append prevents that: see [Appends from many
 //!   threads](Stream#appends-from-many-threads) for what to do instead.
 //! - Every clone of a [`Wal`] and every [`Stream`] keeps the log locked, so that no other process
-//!   can open it for writing. [`Wal::close`] gives the lock back at once, and reports errors;
-//!   dropping the last handle gives it back too, and reports none.
+//!   can open it for writing. [`Wal::close`] releases the lock at once and reports errors. Dropping
+//!   the last handle also releases it, but reports no errors.
 //! - [`Durability`] is the choice between speed and safety. The default is the safest.
 //!
 //! # Promises
 //!
-//! Entries exist after the crash that their acknowledgement names ([`Durability`]), byte for byte
-//! and without gaps. Damage to entries acknowledged as durable is an error that reports where it is
-//! and which entries it takes ([`ErrorKind::Damaged`]), and nothing is changed. Only entries that
-//! were never acknowledged are cut off, and [`Stream::report`] reports it. After a failed write or
-//! sync nothing is acknowledged until [`Stream::reopen`] has recovered the stream.
+//! Acknowledged entries survive every crash that their [`Durability`] covers, byte for byte and
+//! without gaps. Damage to entries acknowledged as durable is an error that reports where the
+//! damage is and which entries are lost ([`ErrorKind::Damaged`]), and nothing is changed. Recovery
+//! cuts off only entries that were never acknowledged, and [`Stream::report`] lists them. After a
+//! failed write or sync, nothing is acknowledged until [`Stream::reopen`] has recovered the stream.
 //!
-//! There is one limit. If a stream was not closed cleanly, damage that takes the whole end of its
-//! newest segment, with everything that attested it, cannot be distinguished from a torn tail.
+//! There is one limit. If a stream was not closed cleanly, damage to the whole end of its newest
+//! segment, including everything that attested it, cannot be distinguished from a torn tail.
 //!
 //! # Threads and processes
 //!
-//! [`Wal`] and [`Stream`] are cheap handles, and all their methods may be called from many threads at
-//! once. Readers take no lock of the writer. One process writes: a second [`Wal::open`] fails with
-//! [`ErrorKind::Locked`]. Any number of processes may [`Options::open_read_only`].
+//! [`Wal`] and [`Stream`] are cheap handles, and all their methods may be called from many threads
+//! at once. Readers never take the writer's lock. One process writes: a second [`Wal::open`] fails
+//! with [`ErrorKind::Locked`]. Any number of processes may [`Options::open_read_only`].
 //!
-//! A process that forks keeps its log. In the child every call on a handle of the parent fails with
-//! [`ErrorKind::Forked`], and dropping it there writes, closes and unlocks nothing. The parent
-//! continues as before.
+//! A process that forks keeps its log. In the child, every call on one of the parent's handles
+//! fails with [`ErrorKind::Forked`], and dropping a handle writes, closes and unlocks nothing. The
+//! parent continues as before.
 //!
-//! A log is the directory that was opened, and not its path. Once it is open, the process may
-//! change its working directory, and the directory may be renamed. If the directory is removed, the
-//! calls that need a name in it fail, and so do [`Wal::sync`] and [`Wal::close`]. Entries that are
-//! appended to a file which is still open are then lost with it, whatever their durability.
+//! A log is the directory that was opened, not its path. Once it is open, the process may change
+//! its working directory, and the directory may be renamed. If the directory is removed, calls that
+//! need a name in it fail, and so do [`Wal::sync`] and [`Wal::close`]. Entries appended to a file
+//! that is still open are then lost with the file, whatever their durability.
 //!
 //! # Features
 //!

@@ -1,13 +1,13 @@
-//! Stream names as directory names: every name has one, and no two names have the same.
+//! Stream names as directory names: every stream name has one, and no two share one.
 //!
-//! `a`-`z`, `0`-`9`, `-`, `_`, and `.` (not first or last) are themselves. Every other byte of the
-//! UTF-8 is `%xx`. If the part before the first `.` is the name of a DOS device, its first letter
-//! is escaped too.
+//! `a`-`z`, `0`-`9`, `-`, `_`, and `.` (not first or last) are not escaped. Every other byte of the
+//! UTF-8 is escaped as `%xx`. If the part before the first `.` is the name of a DOS device, its
+//! first letter is also escaped.
 //!
 //! So two names that differ only in case also differ on file systems that ignore case. No escaped
 //! name is `.` or `..`, contains a separator, or begins like a temporary name.
 
-/// The longest escaped name in bytes; file systems take 255, and temporary names are a little
+/// The longest escaped name in bytes. File systems allow 255, and temporary names are a little
 /// longer.
 pub(crate) const ESCAPED_LEN_MAX: usize = 240;
 
@@ -16,7 +16,7 @@ const DEVICES: [&str; 22] = [
     "lpt3", "lpt4", "lpt5", "lpt6", "lpt7", "lpt8", "lpt9",
 ];
 
-/// The escaped form, of any length.
+/// Returns the escaped form of `name`, however long it is.
 pub(crate) fn escape(name: &str) -> String {
     let mut escaped = String::with_capacity(name.len());
     for (byte, plain) in bytes(name) {
@@ -29,12 +29,13 @@ pub(crate) fn escape(name: &str) -> String {
     escaped
 }
 
-/// The length of the escaped form in bytes, without escaping: a name may be of any length.
+/// Computes the length of the escaped form in bytes without escaping, because a name may be of any
+/// length.
 pub(crate) fn escaped_len(name: &str) -> usize {
     bytes(name).map(|(_, plain)| if plain { 1 } else { 3 }).sum()
 }
 
-/// The bytes of a name, each with whether the escaped form has it unchanged.
+/// Returns the bytes of a name, each with whether the escaped form leaves it unchanged.
 fn bytes(name: &str) -> impl Iterator<Item = (u8, bool)> {
     let stem = name.split('.').next().unwrap_or_default();
     let device = DEVICES.contains(&stem);
@@ -49,7 +50,7 @@ fn bytes(name: &str) -> impl Iterator<Item = (u8, bool)> {
     })
 }
 
-/// The name that `escaped` is the escaped form of; `None` if it is not one.
+/// Returns the name whose escaped form is `escaped`, or `None` if there is none.
 pub(crate) fn unescape(escaped: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(escaped.len());
     let mut rest = escaped.as_bytes();

@@ -1,4 +1,4 @@
-//! How a log is opened.
+//! Options for opening a log.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use stratawal_stream::{MapPromise, StreamOptions};
 use crate::error::Result;
 use crate::wal::Wal;
 
-/// How a log is opened.
+/// Options for opening a log.
 ///
 /// ```
 /// use stratawal::{Durability, Options, StreamOptions};
@@ -23,14 +23,14 @@ use crate::wal::Wal;
 #[derive(Clone, Debug)]
 pub struct Options {
     pub(crate) stream_defaults: StreamOptions,
-    /// For all streams, whatever options they have.
+    /// Applies to all streams, whatever options they have.
     pub(crate) map: Option<MapPromise>,
     pub(crate) cache_bytes: usize,
-    /// `None`: by the limit of open files.
+    /// `None`: derived from the limit of open files.
     cache_files: Option<usize>,
 }
 
-/// The largest default of [`Options::cache_files`].
+/// Upper bound on the default of [`Options::cache_files`].
 const CACHE_FILES_MAX: usize = 1024;
 
 impl Default for Options {
@@ -40,13 +40,13 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The defaults.
+    /// Creates options with the default values.
     #[must_use]
     pub const fn new() -> Self {
         Self { stream_defaults: StreamOptions::new(), map: None, cache_bytes: 64 << 20, cache_files: None }
     }
 
-    /// The options of streams that are looked up without options of their own. Default:
+    /// The options of streams that are looked up without their own. Default:
     /// [`StreamOptions::new`].
     #[must_use]
     pub fn stream_defaults(mut self, options: StreamOptions) -> Self {
@@ -54,23 +54,23 @@ impl Options {
         self
     }
 
-    /// The bytes of memory for the indexes of sealed segments, over all streams. Default: 64 MiB.
+    /// The bytes of memory for the indexes of sealed segments, across all streams. Default: 64 MiB.
     ///
     /// A segment of 64 MiB with frames of 6 KiB has about 100 KiB of index, so 64 MiB are enough
     /// for about 40 GiB of log. A read of a segment that is not in the cache opens its file and
-    /// reads its index, which takes 0.1 ms and more instead of microseconds.
+    /// reads its index, which takes 0.1 ms or more instead of microseconds.
     #[must_use]
     pub const fn cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = bytes;
         self
     }
 
-    /// The number of sealed segments held open for reading, over all streams. Default: a quarter of
-    /// the files that the process may have open (`ulimit -n`), and at most 1,024.
+    /// The number of sealed segments held open for reading, across all streams. Default: a quarter
+    /// of the files that the process may open (`ulimit -n`), but at most 1,024.
     ///
-    /// Mapped segments ([`map_reads`](Self::map_reads)) count too, although they hold no file open.
-    /// If the process cannot open another file, the log closes those in the cache, and fills it
-    /// again from then on.
+    /// Mapped segments ([`map_reads`](Self::map_reads)) also count, although they hold no file
+    /// open. If the process cannot open another file, the log closes the files in the cache, and
+    /// then fills the cache again.
     #[must_use]
     pub const fn cache_files(mut self, files: usize) -> Self {
         self.cache_files = Some(files);
@@ -81,19 +81,18 @@ impl Options {
     /// reads. Scans then take about two thirds of the time, and single reads about half. Default:
     /// positioned reads.
     ///
-    /// A segment is sealed once the next one follows it, and is mapped once it is durable too.
-    /// Positioned reads remain for the segment that is being written; for a segment that the system
-    /// refuses to map, because address space or mappings run out, or its file system has none; and,
-    /// in a log opened for reading, for segments that had to be scanned when the stream was looked
-    /// up.
+    /// A segment is sealed once it has a successor, and is mapped once it is also durable.
+    /// Positioned reads remain in use for three kinds of segments: the one that is being written;
+    /// one that the system refuses to map, because address space or mappings run out or its file
+    /// system does not support them; and, in a log opened for reading, any that had to be scanned
+    /// when the stream was looked up.
     ///
     /// # Safety
     /// While any mapping lives, only this library may shorten or change the segment files: no other
-    /// code of this process, and no other process. Mappings live as long as the log, and as
-    /// anything that was read from it: an iterator, an [`Entry`](crate::Entry), a
-    /// [`Run`](crate::Run), or the [`Bytes`](crate::Bytes) of one of them. If a mapped file is
-    /// shortened, reading it ends the process by a signal. If it is changed, the behaviour is
-    /// undefined.
+    /// code of this process, and no other process. Mappings live as long as the log or anything
+    /// read from it: an iterator, an [`Entry`](crate::Entry), a [`Run`](crate::Run), or the
+    /// [`Bytes`](crate::Bytes) of one of these. If a mapped file is shortened, reading it kills the
+    /// process with a signal. If it is changed, the behaviour is undefined.
     #[allow(unsafe_code)]
     #[must_use]
     pub unsafe fn map_reads(mut self) -> Self {
@@ -105,14 +104,14 @@ impl Options {
     /// Opens the log in the directory `path` for reading and writing. Creates it, and the
     /// directories above it, if they do not exist. No stream is read until it is looked up.
     ///
-    /// The log is the directory that `path` leads to now: later changes of the working directory or
-    /// of the path do not matter. If several processes create a log at once, one opens it and the
-    /// others get [`Locked`](crate::ErrorKind::Locked). Files are created with mode 0666 and
-    /// directories with 0777, less the umask of the process.
+    /// The log is the directory that `path` leads to at this moment; later changes of the working
+    /// directory or of the path do not matter. If several processes create a log at once, one opens
+    /// it and the others get [`Locked`](crate::ErrorKind::Locked). Files are created with mode 0666
+    /// and directories with 0777, less the umask of the process.
     ///
     /// # Errors
-    /// - [`Locked`](crate::ErrorKind::Locked): the message gives the process that the lock file
-    ///   names, if that process exists.
+    /// - [`Locked`](crate::ErrorKind::Locked): the message gives the process named in the lock
+    ///   file, if that process exists.
     /// - [`NewerFormat`](crate::ErrorKind::NewerFormat).
     /// - [`Damaged`](crate::ErrorKind::Damaged): the FORMAT file or the directory of the streams is
     ///   damaged or missing.
@@ -123,35 +122,36 @@ impl Options {
         Wal::open_on(Arc::new(stratawal_storage::UnixStorage::new()), path.as_ref(), self, false)
     }
 
-    /// Opens the log in the directory `path` for reading. Another process may be writing to it at
-    /// the same time. Creates and changes nothing, and takes no lock.
+    /// Opens the log in the directory `path` for reading. Another process may write to it at the
+    /// same time. Creates and changes nothing, and takes no lock.
     ///
     /// A stream is seen as it was when it was looked up; [`Stream::reopen`](crate::Stream::reopen)
-    /// looks again. Every entry that is shown is durable: those that may not be are synced first.
+    /// looks again. Every entry that is shown is durable: those that may not be durable are synced
+    /// first.
     ///
-    /// This returns a [`Wal`], and not a type without the methods that write, so that code that
-    /// only reads takes one type of stream, whichever way its log was opened. Calls that write fail
-    /// with [`ReadOnly`](crate::ErrorKind::ReadOnly) and change nothing.
+    /// This returns a [`Wal`] rather than a type without the methods that write. So code that only
+    /// reads can use one type of stream, however its log was opened. Calls that write fail with
+    /// [`ReadOnly`](crate::ErrorKind::ReadOnly) and change nothing.
     ///
     /// # Errors
-    /// [`Missing`](crate::ErrorKind::Missing) if the log does not exist. Otherwise as
-    /// [`open`](Self::open), without `Locked`.
+    /// [`Missing`](crate::ErrorKind::Missing) if the log does not exist. Otherwise the same errors
+    /// as [`open`](Self::open), except `Locked`.
     pub fn open_read_only(&self, path: impl AsRef<Path>) -> Result<Wal> {
         Wal::open_on(Arc::new(stratawal_storage::UnixStorage::new()), path.as_ref(), self, true)
     }
 
-    /// Opens the log on another storage. Not part of the stable API.
+    /// Opens the log on the given storage. Not part of the stable API.
     ///
     /// # Errors
-    /// As [`open`](Self::open) and [`open_read_only`](Self::open_read_only).
+    /// Same as [`open`](Self::open) and [`open_read_only`](Self::open_read_only).
     #[cfg(feature = "unstable-storage")]
     #[doc(hidden)]
     pub fn open_on(&self, storage: Arc<dyn stratawal_storage::Storage>, path: &Path, read_only: bool) -> Result<Wal> {
         Wal::open_on(storage, path, self, read_only)
     }
 
-    /// How many finished segments may hold a file open because they are not synced, over all
-    /// streams: a quarter of the files that the process may have open.
+    /// The maximum number of finished segments, across all streams, that may hold a file open
+    /// because they are not synced: a quarter of the files that the process may open.
     pub(crate) fn unsynced_files_max() -> usize {
         quarter_of_open_files().unwrap_or(usize::MAX)
     }
@@ -162,7 +162,7 @@ impl Options {
     }
 }
 
-/// `None` if the system sets no limit.
+/// A quarter of the process's limit of open files, or `None` if the system sets no limit.
 fn quarter_of_open_files() -> Option<usize> {
     stratawal_storage::open_files_limit().map(|limit| usize::try_from(limit / 4).unwrap_or(usize::MAX))
 }

@@ -17,35 +17,35 @@ const STREAMS: &str = "streams";
 /// The file of the emergency reserve.
 pub(crate) const RESERVE: &str = "RESERVE";
 
-/// The file with the version of the log and its id.
+/// The file that contains the version of the log and its id.
 const FORMAT: &str = "FORMAT";
 
-/// A FORMAT file that is being written has a name that begins so, and 16 hexadecimal digits.
+/// The name of a FORMAT file that is being written begins like this; 16 hexadecimal digits follow.
 const TEMPORARY_FORMAT: &str = ".tmp-FORMAT-";
 
 /// An open root. Everything in it is reached through the directory that was opened, even if the
 /// path leads elsewhere later.
 #[derive(Debug)]
 pub(crate) struct Root {
-    /// Relative to the root.
+    /// Its paths are relative to the root.
     pub(crate) storage: Arc<dyn Storage>,
     /// The path of the root when it was opened, for messages.
     path: PathBuf,
     pub(crate) wal_id: WalId,
-    /// `None` in a log that is only read, and after [`unlock`](Self::unlock).
+    /// `None` in a log opened for reading, and after [`unlock`](Self::unlock).
     lock: Option<Box<dyn Lock>>,
 }
 
 impl Root {
     /// Opens or creates a root for writing.
     ///
-    /// Creation makes the root and the directories above it, then the directory of streams, then
-    /// FORMAT. Each is durable before the next is made. So after a crash before FORMAT there is at
-    /// most an empty directory of streams, and creation continues from it. And if there is a FORMAT
-    /// without a directory of streams, creation was not interrupted: the directory was removed, and
-    /// its streams with it.
+    /// The directories above the root and the root are created first, then the directory of
+    /// streams, then FORMAT. Each is durable before the next is created. So a crash before FORMAT
+    /// leaves at most an empty directory of streams, and creation continues from it. If FORMAT
+    /// exists without a directory of streams, creation was not interrupted: the directory was
+    /// removed, and its streams with it.
     pub(crate) fn open(system: &dyn Storage, path: &Path) -> Result<Self> {
-        // The system would take an empty path for the working directory.
+        // The operating system would take an empty path for the working directory.
         if path.as_os_str().is_empty() {
             return Err(log_error(ErrorKind::Missing, "the path of the log is empty; give the directory of one"));
         }
@@ -94,7 +94,7 @@ impl Root {
         };
         let mut root = Self { storage, path: path.to_owned(), wal_id: WalId(0), lock: None };
         root.wal_id = root.read_format()?.ok_or_else(missing)?.wal_id;
-        // A writer makes the directory of streams before FORMAT, so it must exist.
+        // A writer creates `streams` before FORMAT, so `streams` must exist by now.
         root.list_streams()?;
         Ok(root)
     }
@@ -104,13 +104,13 @@ impl Root {
         Path::new(STREAMS)
     }
 
-    /// The names of the streams, sorted by their escaped forms.
+    /// Returns the names of the streams, sorted by their escaped forms.
     pub(crate) fn stream_names(&self) -> Result<Vec<String>> {
         let entries = self.list_streams()?;
         Ok(entries.iter().filter_map(stream_name).collect())
     }
 
-    /// Gives the lock back.
+    /// Releases the lock.
     pub(crate) fn unlock(&mut self) {
         self.lock = None;
     }
@@ -129,18 +129,20 @@ impl Root {
 
     /// Makes the names of the root and of the directories above it durable.
     ///
-    /// This is done whenever FORMAT does not exist yet: a process that was killed after it created
-    /// a directory and before it synced the name leaves a name that looks like any other. Once
-    /// FORMAT exists, these names are durable.
+    /// This is done whenever FORMAT does not exist yet. A process killed between creating a
+    /// directory and syncing its name leaves a name that looks like any other but may not be
+    /// durable. Once FORMAT exists, all these names are durable.
     fn sync_above(&self, system: &dyn Storage) -> Result<()> {
         let mut dir = &*self.path;
         let mut hidden = false;
         while let Some(parent) = dir.parent() {
             dir = parent;
             match system.sync_dir(named(parent)) {
-                // This user may not list the directory, and may still have created a name in it.
+                // The user may lack permission to list this directory, but may still have created a
+                // name in it.
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => hidden = true,
-                // Nothing was created in it: a file system like that has nothing to sync.
+                // Nothing was created in this directory, because such a file system has nothing to
+                // sync.
                 Err(e) if has_no_sync(&e) => {}
                 other => other.map_err(|e| io_error("cannot sync a directory above the log", e))?,
             }
@@ -160,8 +162,8 @@ impl Root {
         let sync = || self.storage.sync_dir(Path::new(""));
         match self.storage.create_dir(streams) {
             Ok(()) => sync().map_err(|e| io_error("cannot sync the directory of the log", e)),
-            // Listing it fails if it is a link. Its name may not be durable: the process that
-            // created it may have been killed before the sync.
+            // Listing the directory fails if it is a link. Its name may not be durable, because the
+            // process that created it may have been killed before the sync.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 let synced = self.storage.list(streams).and_then(|_| sync());
                 synced.map_err(|e| io_error("cannot use this as the directory of the streams", e))
@@ -170,7 +172,7 @@ impl Root {
         }
     }
 
-    /// The content of the directory of streams, of a log that has its FORMAT file.
+    /// Lists the directory of streams of a log that has its FORMAT file.
     fn list_streams(&self) -> Result<Vec<DirEntry>> {
         let shown = || self.shown(STREAMS);
         self.storage.list(self.streams()).map_err(|e| match e.kind() {
@@ -190,7 +192,7 @@ impl Root {
         })
     }
 
-    /// The FORMAT file, if it exists.
+    /// Reads the FORMAT file, or returns `None` if the log does not exist yet.
     fn read_format(&self) -> Result<Option<FormatFile>> {
         let file = Path::new(FORMAT);
         let shown = || self.shown(FORMAT);
@@ -202,7 +204,7 @@ impl Root {
                 return Ok(None);
             }
             // FORMAT is created before any stream. So if another process has just created the log,
-            // it exists by now.
+            // FORMAT exists by now.
             opened = self.storage.open(file, Access::Read);
         }
         let open = match opened {
@@ -230,8 +232,8 @@ impl Root {
         })
     }
 
-    /// Whether there are streams. If so, a log without a FORMAT file has lost it; if not, the log
-    /// does not exist yet.
+    /// Returns whether there are streams. If there are, a log without a FORMAT file has lost it;
+    /// otherwise the log does not exist yet.
     fn has_streams(&self) -> Result<bool> {
         match self.storage.list(self.streams()) {
             Ok(entries) => Ok(entries.iter().any(|entry| stream_name(entry).is_some())),
@@ -240,12 +242,12 @@ impl Root {
         }
     }
 
-    /// Writes the FORMAT file of a new log, durably: under a temporary name, synced, renamed, and
-    /// its directory synced.
+    /// Durably writes the FORMAT file of a new log: writes it under a temporary name, syncs it,
+    /// renames it, and syncs its directory.
     fn create_format(&self) -> Result<FormatFile> {
         let storage = &*self.storage;
         let format = FormatFile { wal_id: new_wal_id(storage), features: stratawal_frame::Features::default() };
-        // The name is random, so that no leftover and no directory has it.
+        // The name is random, so that no leftover file or directory has the same one.
         let temporary = PathBuf::from(format!("{TEMPORARY_FORMAT}{:016x}", storage.random_u64()));
         let temporary = &*temporary;
         let file = Path::new(FORMAT);
@@ -260,31 +262,31 @@ impl Root {
         Ok(format)
     }
 
-    /// Removes FORMAT files that were being written when a process died.
+    /// Removes FORMAT files that were still being written when a process died.
     fn remove_temporaries(&self) -> Result<()> {
         let in_root = self.storage.list(Path::new(""));
         for entry in in_root.map_err(|e| io_error("cannot list the directory of the log", e))? {
             if entry.file_type == FileType::File && is_temporary_format(&entry) {
-                // A file that cannot be removed is never read, and the next open tries again.
+                // If this fails, the next open tries again; such a file is never read.
                 let _ = self.storage.remove_file(Path::new(&entry.name));
             }
         }
         Ok(())
     }
 
-    /// Removes streams whose creation was interrupted, in which no entry was ever acknowledged, and
-    /// the rest of streams whose deletion was.
+    /// Removes streams whose creation was interrupted, which have no acknowledged entries, and the
+    /// remains of streams whose deletion was interrupted.
     fn remove_unfinished(&self) -> Result<()> {
         for entry in self.list_streams()? {
             if entry.file_type == FileType::Dir && is_leftover_dir(&entry.name) {
                 let dir = self.streams().join(&entry.name);
-                // An interrupted deletion must be durable before a program sees that the stream is
-                // gone.
+                // An interrupted deletion must become durable before a program sees that the stream
+                // is gone.
                 self.storage
                     .sync_dir(self.streams())
                     .map_err(|e| io_error("cannot sync the directory of the streams", e))?;
-                // The log opens even if this fails, because of a foreign directory in there, for
-                // example. The next open tries again.
+                // The log opens even if this fails, for example because of a foreign directory
+                // inside. The next open tries again.
                 let _ = remove_leftover_dir(&*self.storage, &dir);
             }
         }
@@ -296,8 +298,8 @@ fn open_root(system: &dyn Storage, path: &Path) -> Result<Arc<dyn Storage>> {
     system.at(path).map_err(|e| not_a_directory(path, &e).unwrap_or_else(|| io_error("cannot open the log", e)))
 }
 
-/// Creates the root durably, and the directories that are missing above it. The root may be a link
-/// to a directory; nothing in it may. Several processes may do this at the same time.
+/// Durably creates the root and any missing directories above it. The root may be a link to a
+/// directory; nothing in it may be a link. Several processes may do this at the same time.
 fn create_root(storage: &dyn Storage, root: &Path) -> Result<()> {
     let failed = |e| io_error("cannot create the directory of the log", e);
     match create_one(storage, root) {
@@ -309,13 +311,13 @@ fn create_root(storage: &dyn Storage, root: &Path) -> Result<()> {
     }
 }
 
-/// Whether a sync of a directory failed because its file system has none.
+/// Returns whether a sync of a directory failed because its file system does not support it.
 fn has_no_sync(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidInput, ReadOnlyFilesystem, Unsupported};
     matches!(error.kind(), InvalidInput | ReadOnlyFilesystem | Unsupported)
 }
 
-/// Creates a directory, if it does not exist, and makes its name durable.
+/// Creates a directory if it does not exist, and makes its name durable.
 fn create_one(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
     match storage.create_dir(dir) {
         // Its name may not be durable yet; `sync_above` makes it durable before FORMAT exists.
@@ -323,13 +325,13 @@ fn create_one(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
         other => other?,
     }
     match storage.sync_dir(parent_of(dir)) {
-        // A directory that this user may write to, and not list, cannot be opened for a sync.
+        // A directory that the user may write to but not list cannot be opened for a sync.
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => storage.sync_file_system(dir),
         synced => synced,
     }
 }
 
-/// The directory as the system names it: the parent of a relative path of one name is empty.
+/// Replaces an empty path, which is the parent of a single relative name, by `.`.
 fn named(dir: &Path) -> &Path {
     if dir.as_os_str().is_empty() { Path::new(".") } else { dir }
 }
@@ -361,28 +363,28 @@ fn lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Lock>> {
             log_error(ErrorKind::Locked, text)
         }
         LockError::Io(e) if e.kind() == io::ErrorKind::InvalidInput => {
-            let text = format!("{} is not a plain file; remove it, and the log makes a new one", file.display());
+            let text = format!("{} is not a plain file; remove it, and the log creates a new one", file.display());
             log_error(ErrorKind::Io, text)
         }
         LockError::Io(e) => io_error(format!("cannot lock the log {}", path.display()), e),
     })
 }
 
-/// The error to report if the path of the log is that of a file.
+/// Returns the error to report if the path of the log leads to a file.
 fn not_a_directory(path: &Path, error: &io::Error) -> Option<Error> {
     let text = || format!("{} is a file; a log is a directory, give that or a new name", path.display());
     (error.kind() == io::ErrorKind::NotADirectory).then(|| log_error(ErrorKind::Missing, text()))
 }
 
-/// The name of the stream that an entry of the directory of streams belongs to. Only the name
-/// decides: a link or a file under a stream's name is that stream, damaged. Any other name is
-/// foreign, or is a leftover that the next open removes.
+/// Returns the name of the stream that an entry of the directory of streams belongs to. Only the
+/// name decides: a link or a file with a stream's name is that stream, damaged. Any other name is
+/// foreign, or a leftover that the next open removes.
 fn stream_name(entry: &DirEntry) -> Option<String> {
     name::unescape(entry.name.to_str()?)
 }
 
-/// Whether this is a FORMAT file that was being written when its process died. Every other name
-/// here is foreign: the directory may never have been a log.
+/// Returns whether this is a FORMAT file that was being written when its process died. Any other
+/// name is foreign, because the directory may never have been a log.
 fn is_temporary_format(entry: &DirEntry) -> bool {
     let digits = entry.name.to_str().and_then(|name| name.strip_prefix(TEMPORARY_FORMAT));
     digits.is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_hexdigit()))

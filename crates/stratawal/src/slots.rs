@@ -1,22 +1,23 @@
-//! The streams that are open in this process: one slot for each name that is in use.
+//! The streams that are open in this process: one slot for each name in use.
 //!
 //! A slot stays as long as its stream has entries. Otherwise it is removed with its last user, so
-//! that names which are only looked up, and deleted streams, do not take memory for ever. Users are
-//! the handles on the stream, and the calls that are about to look it up, create it, or delete it.
+//! that deleted streams, and names that are only looked up, do not take memory forever. The users
+//! of a slot are the handles on its stream, and the calls that are about to look it up, create it,
+//! or delete it.
 //!
-//! No stream is ever open twice. A user gets its share of a slot only from the map, under the lock
-//! of the map, and gives it back under the same lock. A call for all streams is a user of each of
-//! them until it is done, because it may recover a stream, which writes to its files. So the count
-//! of shares is exact under that lock, and a slot that is removed has no user: an earlier user
-//! would still be counted, and a later look-up makes another slot. The stream in a slot is guarded
-//! by the lock of the slot, so that two look-ups of one name open it once.
+//! No stream is ever open twice. A user gets its share of a slot only from the map, under the map's
+//! lock, and returns the share under the same lock. So under that lock the count of shares is
+//! exact, and a slot that is removed has no user: an earlier user would still be counted, and a
+//! later look-up creates a new slot. A call on all streams is a user of each of them until it is
+//! done, because it may recover a stream, which writes to its files. The stream in a slot is
+//! guarded by the slot's own lock, so that two look-ups of one name open it once.
 //!
-//! An iterator is not a user. On a stream without entries it has nothing to read, and it cannot
-//! append, so another slot of the same name does no harm.
+//! An iterator is not a user. It cannot append, and on a stream without entries it has nothing to
+//! read, so a new slot of the same name does no harm.
 //!
-//! The lock of the map is taken before that of a slot. The lock of a slot is held while its stream
-//! is recovered or deleted. No thread waits for it with the map locked at that time, because only a
-//! slot without other users is locked under the lock of the map.
+//! The map's lock is taken before a slot's lock. A slot's lock is held while its stream is
+//! recovered or deleted. No thread holds the map's lock while it waits for such a slot, because
+//! under the map's lock only a slot without other users is locked.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,12 +39,12 @@ pub(crate) struct Slots {
 #[derive(Debug)]
 pub(crate) struct Slot {
     name: Arc<str>,
-    /// The stream, once a look-up has succeeded.
+    /// Set once a look-up has succeeded.
     log: Mutex<Option<StreamLog>>,
 }
 
 impl Slots {
-    /// Returns a share of the slot of `name`, which [`leave`](Self::leave) takes back.
+    /// Returns a share of the slot of `name`, to be returned to [`leave`](Self::leave).
     fn enter(&self, name: &str) -> Arc<Slot> {
         let mut map = self.map.lock();
         if let Some(slot) = map.get(name) {
@@ -61,14 +62,14 @@ impl Slots {
         let mut map = self.map.lock();
         let unused = Arc::strong_count(&slot) == LAST && !slot.has_entries();
         let removed = if unused { map.remove(&slot.name) } else { None };
-        // Dropped under the lock, or the next call would count it.
+        // Dropped under the lock; otherwise the next call would count it.
         drop(slot);
         drop(map);
         drop(removed);
     }
 
-    /// Returns the streams that are open, and waits for those that are being opened. They stay in
-    /// use until the result is dropped.
+    /// Returns the open streams, and waits for those that are being opened. All stay in use until
+    /// the result is dropped.
     pub(crate) fn open(&self) -> OpenStreams<'_> {
         let shares: Vec<Arc<Slot>> = self.map.lock().values().cloned().collect();
         let logs = shares.iter().filter_map(|slot| slot.log.lock().clone()).collect();
@@ -76,8 +77,8 @@ impl Slots {
     }
 }
 
-/// The streams of a log that were open at one time, and a share of the slot of each. A call for all
-/// streams may recover one of them, and no look-up may open that one at the same time.
+/// The streams of a log that were open at one time, with a share of each slot. A call on all
+/// streams may recover one of them, and no look-up may open that stream at the same time.
 pub(crate) struct OpenStreams<'a> {
     slots: &'a Slots,
     shares: Vec<Arc<Slot>>,
@@ -105,9 +106,9 @@ impl Slot {
     }
 }
 
-/// A user of a slot and of the log. It keeps the log open, and locked.
+/// A user of a slot and of the log. It keeps the log open and locked.
 pub(crate) struct SlotUser {
-    /// `None` in a log that is only read, where each look-up opens the stream anew.
+    /// `None` in a log opened for reading, because each look-up opens the stream anew.
     slot: Option<Arc<Slot>>,
     wal: Wal,
 }
@@ -121,7 +122,7 @@ impl SlotUser {
         Self { slot: None, wal: wal.clone() }
     }
 
-    /// The stream in the slot.
+    /// Locks the slot and returns its stream.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Option<StreamLog>> {
         self.slot.as_ref().expect("invariant: only users with a slot lock it").log.lock()
     }
@@ -129,7 +130,7 @@ impl SlotUser {
 
 impl Drop for SlotUser {
     fn drop(&mut self) {
-        // In a forked child the lock may be held for ever.
+        // In a forked child the lock may stay held forever.
         if let Some(slot) = self.slot.take()
             && !self.wal.is_forked()
         {
@@ -228,7 +229,7 @@ mod tests {
             let second = wal.stream(name)?;
             let seq = first.append(b"x")?;
             drop(first);
-            // An entry that was appended through one handle is there for another one on the stream.
+            // An entry appended through one handle is visible through another.
             Ok(second.next_seq() > seq && second.get(seq)?.is_some())
         };
         let delete = |name: &str| {
@@ -237,8 +238,8 @@ mod tests {
             Ok(all)
         };
         let run = || {
-            // A thread that fails goes to the barrier all the same, or the others would wait there
-            // for ever.
+            // A thread that fails still goes to the barrier; otherwise the others would wait there
+            // forever.
             let mut results: Vec<crate::Result<bool>> = Vec::new();
             for round in 0..ROUNDS {
                 let name = format!("s{}", round % 2);

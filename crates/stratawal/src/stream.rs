@@ -12,22 +12,22 @@ use crate::slots::SlotUser;
 /// A handle on a stream: an append-only sequence of entries, numbered from 0 without gaps.
 ///
 /// Clones are cheap, and all methods may be called from many threads at once. A handle keeps the
-/// lock of the log, as a [`Wal`](crate::Wal) does.
+/// log locked, like a [`Wal`](crate::Wal).
 ///
-/// Reads see the entries that are *stable* (see [`Visibility`]) and take no lock of the writer. The
-/// *live range* of a handle is from [`first_seq`](Self::first_seq) to one past the last entry that
-/// it sees.
+/// Reads see the entries that are *stable* (see [`Visibility`]) and never take the writer's lock.
+/// The *live range* of a handle is from [`first_seq`](Self::first_seq) to one past the last entry
+/// that it sees.
 ///
 /// # Appends from many threads
 ///
 /// An append blocks the calling thread until its entry is as durable as the handle promises: at
 /// [`Durability::Synced`] for the time of a sync, which is tens of microseconds to many
-/// milliseconds, as the disk has it. Threads that append to a stream at the same time share a
+/// milliseconds, depending on the disk. Threads that append to a stream at the same time share a
 /// sync, so many threads append much more per second than one.
 ///
-/// A lock of your own defeats that if a thread holds it during a synced append: then only one
-/// thread at a time waits for the disk. Append within the lock without a wait for the disk, and
-/// sync after you have released it:
+/// A lock of your own defeats this if a thread holds it during a synced append: then only one
+/// thread at a time waits for the disk. Instead, append under the lock without waiting for the
+/// disk, and sync after releasing it:
 ///
 /// ```
 /// use std::sync::Mutex;
@@ -46,7 +46,7 @@ use crate::slots::SlotUser;
 ///     /// Adds `amount`. It is durable when this returns.
 ///     fn add(&self, amount: i64) -> stratawal::Result<()> {
 ///         let mut balance = self.balance.lock().unwrap();
-///         // In the order of the changes, because the lock is held. This does not wait for the disk.
+///         // The lock keeps the entries in the order of the changes. This does not wait for the disk.
 ///         self.entries.append(amount.to_le_bytes())?;
 ///         *balance += amount;
 ///         drop(balance);
@@ -61,14 +61,14 @@ use crate::slots::SlotUser;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Until `sync` returns, other threads may see a balance that is not durable yet. If they must not,
-/// let one thread do all appends: it collects requests from a channel into a [`Batch`], appends the
-/// batch, and then replies.
+/// Until `sync` returns, other threads may see a balance that is not durable yet. If that is not
+/// acceptable, let one thread do all appends: it collects requests from a channel into a [`Batch`],
+/// appends the batch, and then replies.
 #[derive(Clone, Debug)]
 pub struct Stream {
-    // Dropped before the user, which gives the slot of the stream up with its last handle.
+    // Dropped before the user, which releases the stream's slot with the last handle.
     log: StreamLog,
-    /// Shared by clones: they are one user of the stream.
+    /// Shared by all clones, which together are one user of the stream.
     _user: Arc<SlotUser>,
     durability: Durability,
     visibility: Visibility,
@@ -80,14 +80,14 @@ impl Stream {
         Self { log, _user: Arc::new(user), durability, visibility: Visibility::Stable }
     }
 
-    /// The name of the stream.
+    /// Returns the name of the stream.
     #[must_use]
     pub fn name(&self) -> &str {
         self.log.name()
     }
 
-    /// Returns a handle whose appends are acknowledged at `durability`. The meaning of *stable*
-    /// does not change: it is the stream's own.
+    /// Returns a handle whose appends are acknowledged at `durability`. This does not change which
+    /// entries are *stable*: that depends on the stream's own durability.
     #[must_use]
     pub fn with_durability(&self, durability: Durability) -> Self {
         Self { durability, ..self.clone() }
@@ -99,31 +99,32 @@ impl Stream {
         Self { visibility, ..self.clone() }
     }
 
-    /// Whether the stream exists: it was appended to, now or in an earlier process.
+    /// Returns whether the stream exists: it was appended to, by this process or an earlier one.
     #[must_use]
     pub fn exists(&self) -> bool {
         self.log.exists()
     }
 
-    /// The seq of the first live entry. If there is none, the seq that the next one gets.
+    /// Returns the seq of the first live entry, or the seq of the next append if there is none.
     #[must_use]
     pub fn first_seq(&self) -> u64 {
         self.log.first_seq()
     }
 
-    /// The seq that the next append gets: one past the last accepted entry.
+    /// Returns the seq that the next append gets: one past the last accepted entry.
     #[must_use]
     pub fn next_seq(&self) -> u64 {
         self.log.next_seq()
     }
 
-    /// One past the last entry that is stable.
+    /// Returns one past the seq of the last stable entry.
     #[must_use]
     pub fn stable_seq(&self) -> u64 {
         self.log.end_seq(Visibility::Stable)
     }
 
-    /// The report of the opening, or of the last [`reopen`](Self::reopen).
+    /// Returns the report of the last [`reopen`](Self::reopen), or of the opening if there was
+    /// none.
     #[must_use]
     pub fn report(&self) -> Arc<OpenReport> {
         self.log.report()
@@ -134,27 +135,27 @@ impl Stream {
     /// threads](Self#appends-from-many-threads).
     ///
     /// # Errors
-    /// As [`append_batch`](Self::append_batch).
+    /// Same as [`append_batch`](Self::append_batch).
     pub fn append(&self, entry: impl AsRef<[u8]>) -> Result<u64> {
         self.log.append(entry.as_ref(), self.durability)
     }
 
-    /// Appends the entries of `batch` and returns their seqs. After any crash all of them exist, or
-    /// none. Blocks until they are acknowledged at the handle's durability; see [Appends from many
-    /// threads](Self#appends-from-many-threads).
+    /// Appends the entries of `batch` and returns their seqs. After any crash either all of them
+    /// exist or none do. Blocks until they are acknowledged at the handle's durability; see
+    /// [Appends from many threads](Self#appends-from-many-threads).
     ///
-    /// An empty batch writes nothing and returns an empty range. It fails if no append can succeed
-    /// in the state of the stream or of the log.
+    /// An empty batch writes nothing and returns an empty range. It fails if the stream or the log
+    /// is in a state in which every append fails.
     ///
-    /// A batch of more than 1 MiB (its bytes and 4 for each entry) is written from the caller's
+    /// A batch of more than 1 MiB (its bytes plus 4 for each entry) is written from the caller's
     /// memory before this returns, even at [`Durability::Buffered`]. Other appends to this stream
     /// wait until it is written.
     ///
     /// # Errors
-    /// - [`Poisoned`](crate::ErrorKind::Poisoned): a write or sync failed. If it was an earlier
-    ///   one, nothing was appended. If it was just now, these entries may or may not exist once
-    ///   [`reopen`](Self::reopen) has recovered the stream; if they do, no other entries ever get
-    ///   their seqs.
+    /// - [`Poisoned`](crate::ErrorKind::Poisoned): a write or sync failed. If it failed before this
+    ///   call, nothing was appended. If it failed during this call, these entries may or may not
+    ///   exist once [`reopen`](Self::reopen) has recovered the stream; if they do, no other entries
+    ///   ever get their seqs.
     /// - Any other kind: nothing was appended. [`Full`](crate::ErrorKind::Full);
     ///   [`TooLarge`](crate::ErrorKind::TooLarge); [`Closed`](crate::ErrorKind::Closed);
     ///   [`ReadOnly`](crate::ErrorKind::ReadOnly); [`Io`](crate::ErrorKind::Io) if a new segment
@@ -163,8 +164,8 @@ impl Stream {
         self.log.append_batch(batch, self.durability)
     }
 
-    /// Writes everything accepted so far to the operating system, whichever handle it was appended
-    /// with.
+    /// Writes everything accepted so far to the operating system, through whichever handle it was
+    /// appended.
     ///
     /// # Errors
     /// [`Poisoned`](crate::ErrorKind::Poisoned), [`ReadOnly`](crate::ErrorKind::ReadOnly).
@@ -172,93 +173,93 @@ impl Stream {
         self.log.flush()
     }
 
-    /// Makes everything accepted so far durable, whichever handle it was appended with. Threads
+    /// Makes everything accepted so far durable, through whichever handle it was appended. Threads
     /// that call this at the same time share a sync.
     ///
     /// # Errors
     /// [`Poisoned`](crate::ErrorKind::Poisoned), [`ReadOnly`](crate::ErrorKind::ReadOnly). After a
-    /// sync has failed, no later one reports its entries as durable.
+    /// failed sync, no later sync reports the same entries as durable.
     pub fn sync(&self) -> Result<()> {
         self.log.sync()
     }
 
-    /// Drops the entries below `first`, durably: none of them comes back after any crash. Removes
-    /// the segment files that hold nothing else. Does nothing if `first` is at or below
-    /// [`first_seq`](Self::first_seq). If it is above the end, the stream is empty afterwards, and
-    /// its next entry gets `first`; a stream that does not exist is created so.
+    /// Durably drops the entries below `first`: no crash brings them back. Removes the segment
+    /// files that hold nothing else. Does nothing if `first` is at or below
+    /// [`first_seq`](Self::first_seq). If `first` is above the end, the stream becomes empty and
+    /// its next entry gets `first`; if the stream does not exist, it is created in that state.
     ///
-    /// On a full disk this works up to the end of the stream. From then on reads below `first` fail
-    /// with [`Truncated`](crate::ErrorKind::Truncated). An iterator that is below `first` reads to
-    /// the end of the file it has open, and then fails so, too.
+    /// On a full disk this works for any `first` up to the end of the stream. Afterwards, reads
+    /// below `first` fail with [`Truncated`](crate::ErrorKind::Truncated). An iterator that is
+    /// below `first` reads to the end of the file it has open, and then fails with the same error.
     ///
-    /// Appends wait until the truncation is durable, and not for the removal of files. Truncations
+    /// Appends wait until the truncation is durable, but not for the removal of files. Truncations
     /// of one stream run one after the other.
     ///
     /// # Errors
     /// - [`Full`](crate::ErrorKind::Full): nothing was dropped.
     /// - [`Poisoned`](crate::ErrorKind::Poisoned): a write or sync failed. The entries may or may
     ///   not be dropped once [`reopen`](Self::reopen) has recovered the stream.
-    /// - [`Io`](crate::ErrorKind::Io): the text states whether the entries are dropped. If they
-    ///   are, they are so durably, and a file that the text names could not be removed; a later
-    ///   truncation or the next opening tries again to free its space. If the text does not state
-    ///   it, nothing was dropped.
-    /// - Other kinds as [`append_batch`](Self::append_batch).
+    /// - [`Io`](crate::ErrorKind::Io): if the text states that the entries are dropped, this is
+    ///   durable, and only the removal of a file that the text names has failed; a later truncation
+    ///   or the next opening tries again to free its space. Otherwise nothing was dropped.
+    /// - The other errors of [`append_batch`](Self::append_batch).
     pub fn truncate_before(&self, first: u64) -> Result<()> {
         self.log.truncate_before(first)
     }
 
-    /// Drops the entry `next` and all after it, durably. [`next_seq`](Self::next_seq) is then
-    /// `next`, and later appends give these seqs to other entries. This may cut a batch in two. At
-    /// the end of the stream it does nothing.
+    /// Durably drops the entry `next` and all after it. [`next_seq`](Self::next_seq) is then
+    /// `next`, and later appends give these seqs to other entries. This may cut a batch in two. If
+    /// `next` is the end of the stream, it does nothing.
     ///
-    /// Removes the segment files that hold nothing else. The file that `next` is in keeps its
+    /// Removes the segment files that hold nothing else. The file that contains `next` keeps its
     /// length until [`truncate_before`](Self::truncate_before) passes it.
     ///
-    /// Appends wait until the entries are dropped, and not for the removal of files. Entries whose
-    /// durability a thread waits for become durable first. An iterator made before ends with
-    /// [`Cut`](crate::ErrorKind::Cut) once it is at or after `next`.
+    /// Appends wait until the entries are dropped, but not for the removal of files. Entries whose
+    /// durability a thread is waiting for become durable first. An iterator created before the call
+    /// ends with [`Cut`](crate::ErrorKind::Cut) once it is at or after `next`.
     ///
     /// # Errors
     /// [`OutOfRange`](crate::ErrorKind::OutOfRange) if `next` is below the first entry or above the
-    /// end. Otherwise as [`truncate_before`](Self::truncate_before).
+    /// end. Otherwise the same errors as [`truncate_before`](Self::truncate_before).
     pub fn truncate_from(&self, next: u64) -> Result<()> {
         self.log.truncate_from(next)
     }
 
-    /// Recovers a poisoned stream, as opening the log again would. Does nothing on a healthy one.
+    /// Recovers a poisoned stream, as opening the log again would. Does nothing to a healthy one.
     ///
-    /// Entries that were accepted and not yet written are kept, and written by the next flush.
-    /// Entries that were written and not synced may be lost if a sync has failed, and with them all
+    /// Entries that were accepted but not yet written are kept, and the next flush writes them. If
+    /// a sync has failed, entries that were written but not synced may be lost, along with all
     /// later ones.
     ///
     /// # In a log opened for reading
     ///
-    /// This looks at the stream again. A look reads only the entries that have come since the last
-    /// one. It takes some microseconds if there are none, so a program may poll. Other threads see
-    /// the state before the look or the state after it. Entries and iterators that they have stay
+    /// This looks at the stream again. A look reads only the entries appended since the last look.
+    /// If there are none it takes some microseconds, so a program may poll. Other threads see
+    /// either the state before the look or the state after it; their entries and iterators stay
     /// valid.
     ///
-    /// A look does not notice damage to entries that an earlier one has found valid. Reading them
-    /// reports it, and so does the next [`open_read_only`](crate::Options::open_read_only).
+    /// A look does not notice damage to entries that an earlier look found valid. Reading those
+    /// entries reports the damage, and so does the next
+    /// [`open_read_only`](crate::Options::open_read_only).
     ///
     /// A look may find that the end of the stream was dropped and appended to again, or that the
-    /// stream was deleted and created anew. Iterators that were made before report that as
-    /// [`Cut`](crate::ErrorKind::Cut). A program that only remembers the seq it has come to does not
-    /// notice: the seqs below may belong to other entries.
+    /// stream was deleted and created anew. Iterators created before the look report that as
+    /// [`Cut`](crate::ErrorKind::Cut). A program that only remembers the seq it has reached does
+    /// not notice, although the seqs below may now belong to other entries.
     ///
     /// # Errors
-    /// As [`Wal::stream`](crate::Wal::stream). The stream then stays as it was, and its calls
-    /// continue to report this error.
+    /// Same as [`Wal::stream`](crate::Wal::stream). After an error the stream stays as it was, and
+    /// its calls continue to report this error.
     pub fn reopen(&self) -> Result<()> {
         self.log.reopen()
     }
 
     /// Returns the entry `seq`, or `None` if the handle does not see it yet. Within the live range
-    /// the result is an entry or an error, never `None`.
+    /// it returns an entry or an error, never `None`.
     ///
     /// # Errors
     /// [`Truncated`](crate::ErrorKind::Truncated) below [`first_seq`](Self::first_seq);
-    /// [`Damaged`](crate::ErrorKind::Damaged); I/O.
+    /// [`Damaged`](crate::ErrorKind::Damaged); any operating-system error.
     pub fn get(&self, seq: u64) -> Result<Option<Entry>> {
         self.log.get(seq, self.visibility)
     }
@@ -266,11 +267,11 @@ impl Stream {
     /// Returns the entries `seqs`, in that order. Entries that are neighbours in `seqs` and in the
     /// same frame cost one read, so sorted seqs are cheapest.
     ///
-    /// An entry of less than 1 KiB has memory of its own. A longer one keeps the memory that was
-    /// read with it: 4 to 8 KiB.
+    /// An entry of less than 1 KiB has its own memory. A longer entry keeps the whole block of
+    /// memory that it was read into: 4 to 8 KiB.
     ///
     /// # Errors
-    /// As [`get`](Self::get), for the first seq that fails.
+    /// Same as [`get`](Self::get), for the first seq that fails.
     pub fn get_many(&self, seqs: &[u64]) -> Result<Vec<Option<Entry>>> {
         self.log.get_many(seqs, self.visibility)
     }
@@ -278,14 +279,14 @@ impl Stream {
     /// Returns the last entry, or `None` if there is none.
     ///
     /// # Errors
-    /// As [`get`](Self::get).
+    /// Same as [`get`](Self::get).
     pub fn last(&self) -> Result<Option<Entry>> {
         self.log.last(self.visibility)
     }
 
-    /// Returns an iterator over the entries in `seqs`, from both ends. Its end is fixed now: a
-    /// range that reaches further ends there. If the stream is empty or does not exist, so is the
-    /// iterator, and nothing is created.
+    /// Returns an iterator over the entries in `seqs`, usable from both ends. It ends at the latest
+    /// where the visible entries end at the time of this call. If the stream is empty or does not
+    /// exist, the iterator is empty, and nothing is created.
     ///
     /// A range with a lower bound below [`first_seq`](Self::first_seq) yields one error,
     /// [`Truncated`](crate::ErrorKind::Truncated). The range `..` begins at the first live entry.
@@ -306,26 +307,27 @@ impl Stream {
         self.log.iter(seqs, self.visibility)
     }
 
-    /// Returns the first seq from which on all entries have a timestamp of `time` or later. If
-    /// there is no such entry, returns one past the last entry. With [`iter`](Self::iter) this
-    /// reads from a time on.
+    /// Returns the first seq such that its entry and all later ones have a timestamp of `time` or
+    /// later. If there is no such entry, returns one past the last entry. Use it with
+    /// [`iter`](Self::iter) to read from a given time.
     ///
-    /// If the times of the stream have fallen back (see
-    /// [`Entry::timestamp`](crate::Entry::timestamp)), entries before that may have later times.
+    /// If the stream's timestamps ever went backwards (see
+    /// [`Entry::timestamp`](crate::Entry::timestamp)), entries before the returned seq may have
+    /// later ones.
     ///
     /// # Errors
-    /// [`Damaged`](crate::ErrorKind::Damaged); I/O.
+    /// [`Damaged`](crate::ErrorKind::Damaged); any operating-system error.
     pub fn seq_at(&self, time: SystemTime) -> Result<u64> {
-        // Rounded up: an entry's timestamp is in whole microseconds.
+        // Rounded up, because an entry's timestamp is in whole microseconds.
         let nanos = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let micros = u64::try_from(nanos.div_ceil(1000)).unwrap_or(u64::MAX);
         self.log.seq_at(micros, self.visibility)
     }
 
-    /// Returns how much the stream holds. Opens the file of each segment for a moment.
+    /// Returns how much the stream holds. Briefly opens each segment's file.
     ///
     /// # Errors
-    /// I/O.
+    /// Any operating-system error.
     pub fn stats(&self) -> Result<StreamStats> {
         self.log.stats()
     }

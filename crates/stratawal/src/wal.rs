@@ -1,4 +1,4 @@
-//! A log: its streams, and its end.
+//! An open log: looking up, deleting, syncing and closing its streams.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -20,12 +20,12 @@ use crate::stream::Stream;
 /// An open log. Clones are handles on the same log.
 ///
 /// A log that is open for writing holds a lock: no other process, and no second [`open`] in this
-/// one, can open it for writing. Every handle keeps the lock, whether it is a clone of the `Wal`
-/// or a [`Stream`]. [`close`](Self::close) gives it back, and so does dropping the last handle.
-/// Iterators do not count.
+/// one, can open it for writing. Every handle keeps the lock, whether it is a clone of the `Wal` or
+/// a [`Stream`]; iterators do not. [`close`](Self::close) releases the lock, and so does dropping
+/// the last handle.
 ///
-/// Dropping the last handle closes the log as far as that works, and reports no error;
-/// [`close`](Self::close) reports errors.
+/// Dropping the last handle closes the log on a best-effort basis and reports no errors;
+/// [`close`](Self::close) reports them.
 ///
 /// [`open`]: Self::open
 #[derive(Clone)]
@@ -35,14 +35,14 @@ pub struct Wal {
 
 struct Inner {
     path: PathBuf,
-    // Before the root: streams are closed while the lock is held.
+    // Declared, and so dropped, before the root: streams are closed while the lock is held.
     streams: Slots,
     root: Mutex<Root>,
     context: Arc<LogContext>,
     stream_defaults: StreamOptions,
     closed: AtomicBool,
     closing: Mutex<()>,
-    /// Held by the call that has threads of its own.
+    /// Held by the one call that may start threads.
     helpers: Mutex<()>,
 }
 
@@ -56,12 +56,12 @@ pub struct Stats {
     pub segments: u64,
     /// The bytes of those files, preallocated space included.
     pub disk_bytes: u64,
-    /// The [`StreamStats::clock_jumps`](crate::StreamStats::clock_jumps) of those streams together.
+    /// The sum of [`StreamStats::clock_jumps`](crate::StreamStats::clock_jumps) over those streams.
     pub clock_jumps: u64,
     /// How the cache of sealed segments is used.
     pub cache: CacheStats,
     /// The bytes on disk that the log holds in reserve for truncating, deleting and closing on a
-    /// full disk: 65,536 if the reserve is whole. It is made whole again when space is free.
+    /// full disk: 65,536 if the reserve is complete. It is restored when space is free again.
     pub reserve_bytes: u64,
 }
 
@@ -76,7 +76,7 @@ impl Wal {
     /// not exist.
     ///
     /// # Errors
-    /// As [`Options::open`].
+    /// Same as [`Options::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Options::new().open(path)
     }
@@ -93,7 +93,7 @@ impl Wal {
         if let Some(promise) = options.map {
             context = context.map_reads(promise);
         }
-        // This storage closes files of the cache when the process has no descriptor left.
+        // This storage closes files of the cache if the process runs out of descriptors.
         root.storage = Arc::clone(context.storage());
         Ok(Self {
             inner: Arc::new(Inner {
@@ -114,43 +114,44 @@ impl Wal {
     /// before the first append.
     ///
     /// The stream has the options of [`Options::stream_defaults`], unless it is open with others
-    /// ([`stream_with`](Self::stream_with)). A stream without entries is forgotten with its last
-    /// handle, and so are its options.
+    /// ([`stream_with`](Self::stream_with)). When its last handle is dropped, a stream without
+    /// entries is forgotten, along with its options.
     ///
-    /// Any UTF-8 is a name, and different names are different streams. In a log opened for reading,
-    /// each look-up sees the stream as it is at that time.
+    /// Any UTF-8 string is a name, and different names are different streams. In a log opened for
+    /// reading, each look-up sees the stream as it is at that time.
     ///
     /// # Files and memory
     ///
     /// From its first append, or from its first look-up if it has entries, a stream holds one file
     /// open: the segment that is being written. It does so until the log is closed and the last
-    /// handle on the stream is dropped. An idle stream takes about 3 KB of memory. One in use takes
-    /// also the index of that segment (24 bytes for each 4 KiB) and the entries that wait to be
+    /// handle on the stream is dropped. An idle stream takes about 3 KB of memory. A stream in use
+    /// also holds the index of that segment (24 bytes for each 4 KiB) and the entries waiting to be
     /// written. Sealed segments are opened when they are read, within [`Options::cache_bytes`] and
     /// [`Options::cache_files`].
     ///
     /// A log of many streams needs a limit of open files (`ulimit -n`) above the number of its
-    /// streams and the files of the cache together. If the limit is reached, the cache closes its
-    /// files, and an append that begins a segment syncs and closes the finished segments of its own
-    /// stream. A call that still lacks a file fails with [`Io`](ErrorKind::Io); nothing is lost,
-    /// and open streams continue in the files they have.
+    /// streams plus the files of the cache. If the limit is reached, the cache closes its files,
+    /// and an append that begins a segment syncs and closes the finished segments of its own
+    /// stream. A call that still cannot open a file fails with [`Io`](ErrorKind::Io); nothing is
+    /// lost, and open streams continue in the files they have.
     ///
     /// # Errors
     /// - [`InvalidName`](ErrorKind::InvalidName): `name` is empty, or longer than 240 bytes when
     ///   escaped. An ASCII lower-case letter, a digit, `-`, `_`, and `.` within the name take 1
     ///   byte; any other byte takes 3.
-    /// - [`Damaged`](ErrorKind::Damaged): this stream cannot be used; the others can.
-    /// - [`Closed`](ErrorKind::Closed); I/O.
+    /// - [`Damaged`](ErrorKind::Damaged): this stream cannot be used, but the others can.
+    /// - [`Closed`](ErrorKind::Closed); any operating-system error.
     pub fn stream(&self, name: &str) -> Result<Stream> {
         self.look_up(name, None)
     }
 
-    /// Returns a handle on the stream `name`, which gets options of its own. Otherwise like
+    /// Returns a handle on the stream `name`, and gives the stream its own options. Otherwise like
     /// [`stream`](Self::stream).
     ///
     /// # Errors
-    /// As [`stream`](Self::stream); and [`InvalidOption`](ErrorKind::InvalidOption) if an option is
-    /// out of its range, or if the stream is open: then it has the options it was opened with.
+    /// Same as [`stream`](Self::stream). Also [`InvalidOption`](ErrorKind::InvalidOption) if an
+    /// option is out of its range, or if the stream is already open; an open stream keeps the
+    /// options it was opened with.
     pub fn stream_with(&self, name: &str, options: StreamOptions) -> Result<Stream> {
         self.look_up(name, Some(options))
     }
@@ -167,8 +168,8 @@ impl Wal {
         if inner.context.is_read_only() {
             return Ok(Stream::new(open(options)?, SlotUser::of_reader(self)));
         }
-        // Only the slot of this stream is locked while it is recovered, so that look-ups of others
-        // do not wait.
+        // Only the slot of this stream is locked while it is recovered, so that look-ups of other
+        // streams do not wait.
         let user = SlotUser::of_slot(self, &inner.streams, name);
         let mut slot = user.lock();
         inner.check_open(name)?;
@@ -184,7 +185,8 @@ impl Wal {
         Ok(Stream::new(log, user))
     }
 
-    /// For [`inspect::readable`](crate::inspect::readable); the log is open for reading.
+    /// Opens the part of the stream before its first damage, in a log opened for reading. Used by
+    /// [`inspect::readable`](crate::inspect::readable).
     pub(crate) fn readable(&self, name: &str) -> Result<(Stream, Option<Error>)> {
         let location = self.inner.location(&stream_dir(name)?, name);
         let options = self.inner.stream_defaults.clone();
@@ -192,27 +194,27 @@ impl Wal {
         Ok((Stream::new(log, SlotUser::of_reader(self)), damage))
     }
 
-    /// Drops the entries of the stream `name` below `first`, durably, as
-    /// [`Stream::truncate_before`](crate::Stream::truncate_before) does. It also works if the
-    /// stream is damaged below `first`, so that [`stream`](Self::stream) refuses it. Afterwards the
-    /// stream can be looked up, and appended to.
+    /// Durably drops the entries of the stream `name` below `first`, like
+    /// [`Stream::truncate_before`](crate::Stream::truncate_before). It works even if
+    /// [`stream`](Self::stream) refuses the stream because of damage below `first`. Afterwards the
+    /// stream can be looked up and appended to.
     ///
-    /// Everything at or above `first` must be intact. Any damage may be below it: a segment file
-    /// that is missing, one whose header is damaged, frames that are damaged.
+    /// Everything at or above `first` must be intact. Below it, any damage is allowed: a missing
+    /// segment file, a damaged header, damaged frames.
     /// [`inspect::salvage`](crate::inspect::salvage) reports which entries are lost, and so the
     /// lowest `first` that works. If the newest segment file is missing, was shortened or
-    /// lengthened, or has a damaged header or end, no `first` works: the entries at the end are not
-    /// known then.
+    /// lengthened, or has a damaged header or end, no `first` works, because the entries at the end
+    /// are then unknown.
     ///
-    /// While the stream's directory has a valid segment file of another stream or log, or one that
-    /// was renamed, this fails. It does not remove such a file: move the file away first.
+    /// This call fails if the stream's directory contains a valid segment file of another stream or
+    /// log, or one that was renamed. It does not remove such a file; move the file away first.
     ///
-    /// If the process dies within this call, the entries are dropped or not. If the stream is still
-    /// refused then, call this again.
+    /// If the process dies during this call, the entries may or may not be dropped. If the stream
+    /// is still refused after that, call this again.
     ///
     /// # Errors
-    /// [`Damaged`](ErrorKind::Damaged) if entries at or above `first` are damaged or missing, or
-    /// may be: then nothing is changed. Otherwise as [`stream`](Self::stream), and as
+    /// [`Damaged`](ErrorKind::Damaged) if entries at or above `first` are, or may be, damaged or
+    /// missing; nothing is changed then. Otherwise the same errors as [`stream`](Self::stream) and
     /// `Stream::truncate_before`.
     ///
     /// ```
@@ -238,7 +240,7 @@ impl Wal {
         let user = SlotUser::of_slot(self, &inner.streams, name);
         let mut slot = user.lock();
         inner.check_open(name)?;
-        // Another thread may have opened it.
+        // Another thread may have opened the stream.
         let log = match &*slot {
             Some(log) => log,
             None => {
@@ -255,24 +257,26 @@ impl Wal {
     /// are not included. One whose first append failed may be included; it is empty.
     ///
     /// # Errors
-    /// I/O.
+    /// Any operating-system error.
     pub fn streams(&self) -> Result<Vec<String>> {
         self.inner.check_process()?;
         self.inner.root.lock().stream_names()
     }
 
-    /// Deletes the stream `name` with all its entries, durably: it does not come back after any
-    /// crash, even if the deletion is interrupted. A damaged or poisoned stream can be deleted too.
-    /// A stream of that name that is created later has nothing in common with it, and begins at 0.
+    /// Durably deletes the stream `name` with all its entries: no crash brings it back, even one
+    /// that interrupts the removal of its files. A damaged or poisoned stream can also be deleted.
+    /// A stream of the same name that is created later has nothing in common with it, and begins at
+    /// 0.
     ///
-    /// Appends on its handles fail with [`Missing`](ErrorKind::Missing) from then on, and so do
-    /// those that are waiting. Its iterators end with [`Cut`](ErrorKind::Cut).
+    /// Later appends on its handles fail with [`Missing`](ErrorKind::Missing), and so do appends
+    /// that are waiting. Its iterators end with [`Cut`](ErrorKind::Cut).
     ///
     /// # Errors
-    /// - [`Missing`](ErrorKind::Missing): there is no such stream, durably.
-    /// - [`Io`](ErrorKind::Io): the text states that the stream is deleted, and which of its files
-    ///   could not be removed, as a file that the log did not create; or that nothing was deleted.
-    ///   Otherwise the stream may or may not exist after a crash: delete it again.
+    /// - [`Missing`](ErrorKind::Missing): there is no such stream, and no crash brings one back.
+    /// - [`Io`](ErrorKind::Io): the text states either that nothing was deleted, or that the stream
+    ///   is deleted and which file in its directory could not be removed, for example one that the
+    ///   log did not create. If it states neither, the stream may or may not exist after a crash:
+    ///   delete it again.
     /// - [`ReadOnly`](ErrorKind::ReadOnly); [`Closed`](ErrorKind::Closed);
     ///   [`InvalidName`](ErrorKind::InvalidName).
     pub fn delete_stream(&self, name: &str) -> Result<()> {
@@ -305,9 +309,9 @@ impl Wal {
     /// Makes everything accepted so far durable, in every stream.
     ///
     /// # Errors
-    /// The error of the first stream that fails; the others are synced nevertheless. A stream that
-    /// is deleted at the same time is left out. [`Io`](ErrorKind::Io) if the directory of the log
-    /// was removed: then its entries are lost.
+    /// The error of the first stream that fails; the others are still synced. A stream that is
+    /// deleted at the same time is left out. [`Io`](ErrorKind::Io) if the directory of the log was
+    /// removed; its entries are then lost.
     pub fn sync(&self) -> Result<()> {
         self.inner.check_process()?;
         if self.inner.context.is_read_only() {
@@ -320,14 +324,14 @@ impl Wal {
         self.inner.root.lock().check_exists()
     }
 
-    /// Makes everything accepted durable, ends every stream cleanly, so that the next open scans
-    /// nothing, and gives the lock back. Later appends fail with [`Closed`](ErrorKind::Closed).
+    /// Makes everything accepted durable, closes every stream cleanly so that the next open scans
+    /// nothing, and releases the lock. Later appends fail with [`Closed`](ErrorKind::Closed).
     /// Handles and iterators can still read, and hold files and memory until the last of them is
     /// dropped. Closing again does nothing.
     ///
     /// # Errors
-    /// The error of the first stream that fails; the others are closed nevertheless, and so is the
-    /// log. A stream that is deleted at the same time is left out.
+    /// The error of the first stream that fails; the others, and the log, are still closed. A
+    /// stream that is deleted at the same time is left out.
     pub fn close(&self) -> Result<()> {
         self.inner.close()
     }
@@ -340,11 +344,11 @@ impl Wal {
         self.inner.context.storage().is_forked()
     }
 
-    /// Returns how much the streams that are open in this process hold. Opens the file of each
-    /// segment for a moment; a file that is removed at the same time is not counted.
+    /// Returns how much the streams open in this process hold. Briefly opens each segment's file; a
+    /// file that is removed at the same time is not counted.
     ///
     /// # Errors
-    /// I/O.
+    /// Any operating-system error.
     pub fn stats(&self) -> Result<Stats> {
         self.inner.check_process()?;
         let context = &self.inner.context;
@@ -362,8 +366,8 @@ impl Wal {
 }
 
 impl Inner {
-    /// Refuses to work in another process than the one that opened the log. The mutexes of this log
-    /// may be locked for ever in a forked child, so this comes before any of them.
+    /// Refuses to work in any process other than the one that opened the log. In a forked child the
+    /// log's mutexes may stay locked forever, so this check comes before any of them is taken.
     fn check_process(&self) -> Result<()> {
         if !self.context.storage().is_forked() {
             return Ok(());
@@ -389,9 +393,10 @@ impl Inner {
 
     fn close(&self) -> Result<()> {
         self.check_process()?;
-        // A second call waits for the first.
+        // A second call waits for the first one.
         let _closing = self.closing.lock();
-        // Set before the slots are listed: a look-up sees it, or its stream is listed.
+        // Set before the slots are listed, so a concurrent look-up either sees it or has its stream
+        // listed.
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
@@ -402,20 +407,20 @@ impl Inner {
         let exists = root.check_exists();
         root.unlock();
         closed?;
-        // A log that is only read has nothing to lose.
+        // A log opened for reading has nothing to lose.
         if self.context.is_read_only() { Ok(()) } else { exists }
     }
 }
 
 impl Drop for Inner {
-    /// Closes the log as far as that works; see [`Wal`].
+    /// Closes the log on a best-effort basis; see [`Wal`].
     fn drop(&mut self) {
         let _ = self.close();
     }
 }
 
-/// The result of a call for all streams: one that is deleted at the same time has nothing to sync
-/// or to close.
+/// Turns the error for a deleted stream into success, for calls on all streams: a stream that is
+/// deleted at the same time has nothing to sync or close.
 fn unless_deleted(result: Result<()>) -> Result<()> {
     match result {
         Err(error) if error.kind() == ErrorKind::Missing => Ok(()),
@@ -430,7 +435,7 @@ pub(crate) fn unknown_stream(log: &Path, name: &str) -> Error {
 
 /// The name of the directory of the stream `name`.
 pub(crate) fn stream_dir(name: &str) -> Result<String> {
-    // The length is computed first: escaping takes up to three times the memory of the name.
+    // The length is checked first, because escaping takes up to three times the memory of the name.
     let escaped = name::escaped_len(name);
     let text = if name.is_empty() {
         "a stream name is at least one character".to_owned()
