@@ -22,7 +22,7 @@ const HABITS: [Habit; 24] = [
         "\"what\" as a noun: name the thing",
         &["^ what !is|are|if|happens|does|do|a", "what was|is|has|had|stands|waits|comes"],
     ),
-    ("\"is no\": write \"is not a\"", &["is|are|was|were no !longer|more|such|need"]),
+    ("\"is no\": write \"is not a\"", &["!there is|are|was|were no !longer|more|such|need"]),
     ("a person for a thread or a caller", &["somebody|nobody|anybody|everybody|whoever|someone|anyone"]),
     ("\"who\" of a thread", &["who comes|has|needs|asks|waits|sees|looks|keeps|goes|wants|reads"]),
     ("\"behind\": write \"after\"", &["behind"]),
@@ -31,7 +31,7 @@ const HABITS: [Habit; 24] = [
     ("\"says\": write \"states\"", &["say|says|said|saying"]),
     ("\"stands\": write \"is\"", &["stand|stands|stood !for|out"]),
     ("\"goes on\": write \"continues\"", &["go|goes|went|going|gone on"]),
-    ("an opening that needs the item before", &["^ the same", "^ likewise", "^ as above", "^ ditto"]),
+    ("an opening that needs the item before", &["^ the same !errors", "^ likewise", "^ as above", "^ ditto"]),
     ("\"there\" as a predicate: \"exists\"", &["is|are|was|were there !is|are|to", "what|that there is|are"]),
     ("\"to be had\": write \"available\"", &["to be had"]),
     ("\"but for\": write \"except\"", &["but for"]),
@@ -169,6 +169,8 @@ mod tests {
             "The option `behind` and the field `folder` are names.",
             "Told you so.",
             "Both readers see the same entries.",
+            "The same errors as those of an append.",
+            "The result is `None` if there is no such stream.",
         ] {
             assert_eq!(flagged(sentence), 0, "{sentence}");
         }
