@@ -1,4 +1,4 @@
-//! Errors of the operating system, with the path that they concern, and a remedy if one is known.
+//! Operating-system errors, with the path that they concern and, if known, a remedy.
 
 use std::error::Error;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-/// An error that concerns a path. It has the kind of its cause.
+/// An error about a path, of the same kind as its cause.
 #[derive(Debug)]
 struct AtPath {
     path: PathBuf,
@@ -43,13 +43,13 @@ fn remedy(error: &io::Error) -> Option<&'static str> {
     }
 }
 
-/// Adds the path that an error concerns.
+/// Adds the path that an error is about.
 pub(crate) fn at_path(path: &Path, cause: io::Error) -> io::Error {
     let kind = cause.kind();
     io::Error::new(kind, AtPath { path: path.to_owned(), cause })
 }
 
-/// The operating system's code of an error, also after a path was added to it.
+/// The operating system's code of an error, even after a path was added to the error.
 fn os_code(error: &io::Error) -> Option<i32> {
     let cause = || error.get_ref()?.downcast_ref::<AtPath>()?.cause.raw_os_error();
     error.raw_os_error().or_else(cause)
@@ -61,7 +61,7 @@ pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Whether an error reports that this process, or the system, has as many files open as it may.
+/// Whether an error reports that this process, or the system, has reached its limit of open files.
 #[must_use]
 pub fn is_out_of_files(error: &io::Error) -> bool {
     matches!(os_code(error).map(Errno::from_raw_os_error), Some(Errno::MFILE | Errno::NFILE))

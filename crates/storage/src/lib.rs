@@ -1,7 +1,7 @@
 //! The services that a log uses, as a trait: files, directories, locks, the clock, random numbers.
 //!
-//! Use this crate to put a log on a storage of your own, or to simulate one. Do not use it to keep
-//! a log: it knows nothing of segments or frames. Most programs want the facade crate `stratawal`.
+//! Use this crate to put a log on a storage of your own, or to simulate a storage. It is not a log:
+//! it knows nothing of segments or frames. Most programs want the facade crate `stratawal`.
 //!
 //! ```
 //! use std::path::Path;
@@ -26,9 +26,9 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! It is the only crate of the workspace that has platform code and maps files. The others only
+//! This is the only crate of the workspace that has platform code or maps files. The others only
 //! pass the caller's promise about mapped files to it. Deliberately absent: any knowledge of the
-//! purpose of the files, and any retry of a failed sync.
+//! files' purpose, and any retry of a failed sync.
 
 #[cfg(not(unix))]
 compile_error!("stratawal-storage needs Unix: it preallocates space, locks directories, and reads at positions");

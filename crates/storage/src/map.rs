@@ -1,4 +1,5 @@
-//! Mapped memory: the only module of the workspace that maps files, and the page that a fork wipes.
+//! Mapped memory: mapped files (no other module of the workspace maps any), and a page that a fork
+//! wipes.
 
 use std::fmt;
 use std::fs;
@@ -35,8 +36,8 @@ impl Map {
         if len == 0 {
             return Ok(Self::copied(Bytes::new()));
         }
-        // SAFETY: the caller promises that no one shortens the file or changes these bytes while
-        // the map exists. Therefore a shared slice of them is sound.
+        // SAFETY: the caller promises that the file is not shortened and these bytes do not change
+        // while the map exists. Therefore a shared slice of them is sound.
         let map = unsafe { MmapOptions::new().len(len).map(file)? };
         Ok(Self(Source::Mapped(map)))
     }
@@ -45,7 +46,8 @@ impl Map {
         Self(Source::Copied(bytes))
     }
 
-    /// Converts the map to `Bytes` without a copy. The mapping exists as long as any slice of them.
+    /// Converts the map to `Bytes` without a copy. The mapping lives as long as any slice of the
+    /// `Bytes`.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         match self.0 {
@@ -64,7 +66,7 @@ impl AsRef<[u8]> for Map {
     }
 }
 
-/// A file that is mapped for stores.
+/// A file mapped for stores.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) mod stores {
     use std::ffi::c_void;
@@ -86,7 +88,7 @@ pub(crate) mod stores {
     }
 
     // SAFETY: the mapping belongs to no thread, and the methods that use the pointer are safe to
-    // call from any of them.
+    // call from any thread.
     unsafe impl Send for Mapping {}
     // SAFETY: through a shared reference the memory is only synced and prefaulted, by the kernel.
     unsafe impl Sync for Mapping {}
@@ -100,10 +102,10 @@ pub(crate) mod stores {
             };
             let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
             let mapping = Self { start, len };
-            // Random: read-ahead would bring the file into memory in large units, of which each
-            // small store makes a whole one dirty. Both before the first touch.
+            // Random: read-ahead would load the file in large units, and each small store would
+            // make a whole unit dirty. Both pieces of advice come before the first access.
             for advice in [Advice::Random, Advice::LinuxDontFork] {
-                // SAFETY: the range is the whole mapping, to which no reference exists.
+                // SAFETY: the range is the whole mapping, and no reference into it exists.
                 unsafe { madvise(mapping.address(0), len, advice)? };
             }
             Ok(mapping)
@@ -113,7 +115,7 @@ pub(crate) mod stores {
             self.start.as_ptr().wrapping_add(offset).cast()
         }
 
-        /// The pages that hold the bytes from `from` to `to`, as a start and a length.
+        /// Returns the pages that hold the bytes from `from` to `to`, as a start and a length.
         fn pages(&self, from: u64, to: u64) -> io::Result<(usize, usize)> {
             let page_len = rustix::param::page_size();
             let range = usize::try_from(from).ok().zip(usize::try_from(to).ok());
@@ -127,7 +129,7 @@ pub(crate) mod stores {
     impl Drop for Mapping {
         fn drop(&mut self) {
             // SAFETY: the range is the whole mapping, and nothing uses it after this. In a forked
-            // child it does not exist, and unmapping a free range does nothing.
+            // child the mapping does not exist, and unmapping a free range does nothing.
             let _ = unsafe { munmap(self.address(0), self.len) };
         }
     }
@@ -143,13 +145,13 @@ pub(crate) mod stores {
         fn prefault(&self, from: u64, to: u64) -> io::Result<()> {
             let (start, len) = self.pages(from, to)?;
             // SAFETY: `pages` has checked that the range lies within the mapping. This advice
-            // changes no byte, and reports an error in place of a signal.
+            // changes no byte, and returns an error rather than raising a signal.
             unsafe { madvise(self.address(start), len, Advice::LinuxPopulateWrite)? };
             Ok(())
         }
     }
 
-    /// The one that may store: stores need exclusive access, so that no two of them race.
+    /// The handle for stores. A store needs exclusive access to it, so no two stores race.
     #[derive(Debug)]
     pub(crate) struct Stores(Arc<Mapping>);
 
@@ -167,9 +169,9 @@ pub(crate) mod stores {
             if !is_within {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
-            // SAFETY: the target lies within the mapping, as was checked. `&mut self` keeps other
-            // stores of this process away, and no reference into the mapping exists. The source is
-            // memory of the caller, which the mapping does not overlap.
+            // SAFETY: the target was checked to lie within the mapping. `&mut self` excludes other
+            // stores by this process, and no reference into the mapping exists. The source is the
+            // caller's memory, which the mapping does not overlap.
             unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.0.start.as_ptr().add(offset), bytes.len()) };
             Ok(())
         }
@@ -180,8 +182,8 @@ pub(crate) mod stores {
     }
 }
 
-/// A page of memory that reads as 0 in a forked child, whatever the parent stored in it. Always the
-/// same page. `None` if the system has no such pages.
+/// Returns a page of memory that reads as 0 in a forked child, whatever the parent stored in it;
+/// always the same page. Returns `None` if the system has no such pages.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[inline]
 pub(crate) fn page_wiped_on_fork() -> Option<&'static AtomicU64> {
@@ -197,11 +199,11 @@ fn map_wiped_on_fork() -> Option<&'static AtomicU64> {
     let page = unsafe {
         mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE).ok()?
     };
-    // SAFETY: the advice concerns only this mapping, to which no reference exists yet. It takes
+    // SAFETY: the advice concerns only this mapping, and no reference into it exists yet. It takes
     // effect only in children.
     unsafe { madvise(page, len, Advice::LinuxWipeOnFork).ok()? };
     // SAFETY: the page is aligned, at least as long as a u64, readable, writable, zero, and never
-    // unmapped. It is used only through this atomic. A child has a page of its own at the address,
+    // unmapped. It is used only through this atomic. A child has its own page at this address,
     // which is zero again.
     Some(unsafe { AtomicU64::from_ptr(page.cast()) })
 }

@@ -1,4 +1,4 @@
-//! A file system in memory, for tests and for logs that need not outlive the process.
+//! An in-memory file system, for tests and for logs that need not outlive the process.
 //!
 //! It does not simulate crashes: each write takes effect at once, and syncing does nothing.
 
@@ -13,7 +13,7 @@ use crate::storage::{Access, DirEntry, FileType, Lock, LockError, Storage};
 use crate::sync::{AtomicBool, Mutex, Ordering, Weak};
 use crate::unix;
 
-/// A file system in memory. Clones share it. At first it has only the directory `/`.
+/// An in-memory file system, shared by its clones. A new one has only the directory `/`.
 #[derive(Clone, Debug)]
 pub struct MemoryStorage {
     state: Arc<Mutex<State>>,
@@ -33,12 +33,13 @@ struct State {
     next_dir: DirId,
     /// The locked files, by directory and name.
     locked: Vec<(DirId, OsString)>,
-    /// The bytes of all files, and their limit.
+    /// The total size of all files, in bytes, and its limit.
     used: u64,
     capacity: u64,
-    /// The time, and by how much each reading advances it; `None` for the real clock.
+    /// The time, and by how much each reading advances it. `None` means the real clock.
     clock: Option<(u64, u64)>,
-    /// The state of the random numbers; `None` for the operating system's.
+    /// The state of the random number generator. `None` means the operating system's random
+    /// numbers.
     seed: Option<u64>,
 }
 
@@ -51,8 +52,8 @@ enum Node {
 #[derive(Debug)]
 struct Data {
     bytes: Mutex<Vec<u8>>,
-    /// Whether the file has a name. Without a name it takes no space. Changed under the lock of the
-    /// file system.
+    /// Whether the file has a name. Without one it counts as no space. Changes only under the file
+    /// system's lock.
     named: AtomicBool,
     /// Weak, because the file system owns its files.
     state: Weak<Mutex<State>>,
@@ -78,7 +79,7 @@ impl Default for MemoryStorage {
 }
 
 impl MemoryStorage {
-    /// An empty file system.
+    /// Creates an empty file system.
     #[must_use]
     pub fn new() -> Self {
         let state = State {
@@ -93,28 +94,28 @@ impl MemoryStorage {
         Self { state: Arc::new(Mutex::new(state)), root: ROOT }
     }
 
-    /// Uses a clock that begins at `start` and advances by `step` microseconds with each reading.
+    /// Uses a clock that starts at `start` and advances by `step` microseconds with each reading.
     #[must_use]
     pub fn with_clock(self, start: u64, step: u64) -> Self {
         self.state.lock().clock = Some((start, step));
         self
     }
 
-    /// Uses random numbers that follow from `seed`.
+    /// Uses random numbers determined by `seed`.
     #[must_use]
     pub fn with_seed(self, seed: u64) -> Self {
         self.state.lock().seed = Some(seed);
         self
     }
 
-    /// Limits the bytes of all files. May be called again, with a higher or a lower limit.
+    /// Limits the total size of all files to `bytes`. May be called again with another limit.
     #[must_use]
     pub fn with_capacity(self, bytes: u64) -> Self {
         self.state.lock().capacity = bytes;
         self
     }
 
-    /// A copy of the whole file system, which shares nothing with this one.
+    /// Returns a copy of the whole file system, which shares nothing with this one.
     #[must_use]
     pub fn snapshot(&self) -> Self {
         let copy = Self { root: self.root, ..Self::new() };
@@ -176,7 +177,7 @@ impl State {
         Ok(at)
     }
 
-    /// The entries of a directory that was found or opened before.
+    /// Returns the entries of a directory that was found or opened earlier.
     fn names(&self, dir: DirId) -> io::Result<&BTreeMap<OsString, Node>> {
         self.dirs.get(&dir).ok_or_else(removed)
     }
@@ -185,7 +186,7 @@ impl State {
         self.dirs.get_mut(&dir).ok_or_else(removed)
     }
 
-    /// Whether `dir` is `above`, or is below it.
+    /// Whether `dir` is `above` or lies below it.
     fn is_within(&self, dir: DirId, above: DirId) -> bool {
         let inner = |dir: DirId| self.dirs.get(&dir).into_iter().flat_map(BTreeMap::values);
         dir == above || inner(above).any(|node| matches!(node, Node::Dir(child) if self.is_within(dir, *child)))
@@ -197,7 +198,7 @@ impl State {
         }
     }
 
-    /// Counts the growth of a file from `old` to `new` bytes.
+    /// Accounts for a change of a file's length from `old` to `new` bytes.
     fn resize(&mut self, old: u64, new: u64) -> io::Result<()> {
         let used = self.used - old + new;
         if new > old && used > self.capacity {
@@ -399,12 +400,12 @@ impl MemoryFile {
         self.change(change, |_| ())
     }
 
-    /// Changes the length, and then the bytes, under one lock.
+    /// Changes the length and then the bytes, under one lock.
     fn change(&self, len: impl FnOnce(u64) -> u64, write: impl FnOnce(&mut [u8])) -> io::Result<()> {
         if !self.writable {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        // The file system is locked before the file, like everywhere here.
+        // The file system is locked before the file, as everywhere in this file.
         let storage = self.data.state.upgrade();
         let mut state = storage.as_ref().map(|storage| storage.lock());
         let mut bytes = self.data.bytes.lock();

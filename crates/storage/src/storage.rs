@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::file::File;
 
-/// How a file is used after it was opened.
+/// How an open file may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Reading, and syncing.
@@ -42,9 +42,9 @@ pub struct DirEntry {
 pub enum LockError {
     /// The log is locked already.
     Held {
-        /// The process that the lock file names, if such a process exists now. It opened the log
-        /// once, and need not be the one that holds the lock: children inherit the lock, and
-        /// another program can take it.
+        /// The process named in the lock file, if it still exists. It opened the log at some time
+        /// but does not necessarily hold the lock now: children inherit the lock, and another
+        /// program can take it.
         owner: Option<u32>,
     },
     /// The operating system refused.
@@ -54,7 +54,7 @@ pub enum LockError {
 /// A lock that is held until this is dropped, or the process dies.
 pub trait Lock: Send + Sync + fmt::Debug {}
 
-/// A directory that will be synced, opened in advance, so that the sync needs no descriptor.
+/// A directory opened in advance, so that a later sync of it needs no new descriptor.
 #[derive(Debug)]
 pub struct DirToSync {
     storage: Arc<dyn Storage>,
@@ -63,10 +63,10 @@ pub struct DirToSync {
 }
 
 impl DirToSync {
-    /// Opens `dir`. Call this before a change of its entries that cannot be undone.
+    /// Opens `dir`. Call this before a change to its entries that cannot be undone.
     ///
     /// # Errors
-    /// The operating system's, for example if no descriptor is left.
+    /// Any operating-system error, for example if no descriptor is left.
     pub fn new(storage: &Arc<dyn Storage>, dir: &Path) -> io::Result<Self> {
         let open = match storage.open_dir(dir) {
             Ok(open) => Some(open),
@@ -79,35 +79,35 @@ impl DirToSync {
     /// Makes the entries of the directory durable, like [`Storage::sync_dir`].
     ///
     /// # Errors
-    /// The operating system's. Then it is not known which entries are durable.
+    /// Any operating-system error. Which entries are durable is then unknown.
     pub fn sync(&self) -> io::Result<()> {
         self.open.as_ref().map_or_else(|| self.storage.sync_dir(&self.dir), |open| open.sync_all())
     }
 }
 
-/// Files, directories, locks, the clock, and random numbers: all services that a log uses.
+/// The services that a log uses: files, directories, locks, the clock and random numbers.
 ///
 /// All methods may be called from many threads at the same time. Only the sync methods promise
 /// durability. After a power loss, the effect of any other method may be present or missing, in any
-/// combination with others.
+/// combination.
 ///
-/// Paths are those of the process, unless the storage was made by [`at`](Self::at): then they are
-/// relative to its directory.
+/// Paths are the process's, unless [`at`](Self::at) created the storage: then they are relative to
+/// its directory.
 pub trait Storage: Send + Sync + fmt::Debug {
-    /// This storage with paths relative to the directory that `dir` leads to now. The empty path is
-    /// the directory itself.
+    /// Returns this storage with paths relative to the directory that `dir` leads to now. The empty
+    /// path is the directory itself.
     ///
     /// The paths keep their meaning if the process changes its working directory, if the directory
-    /// is renamed, or if another one takes its name. Once the directory is removed, each call that
-    /// creates, lists, renames, removes or syncs a name fails with `StaleNetworkFileHandle`.
+    /// is renamed, or if another directory takes its name. Once the directory is removed, each call
+    /// that creates, lists, renames, removes or syncs a name fails with `StaleNetworkFileHandle`.
     ///
     /// # Errors
-    /// `NotFound`; `NotADirectory`; otherwise the operating system's.
+    /// `NotFound`; `NotADirectory`; otherwise, any operating-system error.
     fn at(&self, dir: &Path) -> io::Result<Arc<dyn Storage>>;
 
-    /// Whether this process was forked from the one that made this storage. Costs no system call.
-    /// A forked process shares the open files with its parent, so it must not write, shorten or
-    /// unlock them.
+    /// Whether this process was forked from the one that created this storage. Makes no system
+    /// call. A forked process shares the open files with its parent, so it must not write, shorten
+    /// or unlock them.
     fn is_forked(&self) -> bool {
         false
     }
@@ -116,92 +116,92 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// [`sync_dir`](Self::sync_dir).
     ///
     /// # Errors
-    /// `AlreadyExists` if the name exists, even as a directory or a link; otherwise the operating
-    /// system's.
+    /// `AlreadyExists` if the name exists, even as a directory or a link; otherwise, any
+    /// operating-system error.
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>>;
 
     /// Opens a plain file. Never follows a symbolic link at the end of `path`, and never blocks.
     ///
     /// # Errors
-    /// `InvalidInput` if `path` is not a plain file; otherwise the operating system's.
+    /// `InvalidInput` if `path` is not a plain file; otherwise, any operating-system error.
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>>;
 
-    /// The entries of a directory, sorted by the bytes of their names. Not a snapshot: an entry
-    /// that is created or removed at the same time may be listed or not.
+    /// Returns the entries of a directory, sorted by the bytes of their names. Not a snapshot: an
+    /// entry created or removed at the same time may or may not be listed.
     ///
     /// # Errors
-    /// `NotFound`; `NotADirectory` if `dir` is a link or a file; otherwise the operating system's.
+    /// `NotFound`; `NotADirectory` if `dir` is a link or a file; otherwise, any operating-system
+    /// error.
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
 
     /// Creates a directory, whose parent must exist. Durable after [`sync_dir`](Self::sync_dir) of
     /// the parent.
     ///
     /// # Errors
-    /// `AlreadyExists`; otherwise the operating system's.
+    /// `AlreadyExists`; otherwise, any operating-system error.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
 
-    /// Renames a file or a directory atomically: at any time, and after a crash, either the old
-    /// state or the new one exists. A file replaces the file that has the name. Durable after
+    /// Renames a file or a directory atomically: at any time, even after a crash, either the old
+    /// state or the new one exists. A file replaces any file at `to`. Durable after
     /// [`sync_dir`](Self::sync_dir) of both parents.
     ///
     /// # Errors
-    /// The operating system's, for example `CrossesDevices`. Then nothing has changed.
+    /// Any operating-system error, for example `CrossesDevices`; nothing has changed in that case.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes the name of a file. Threads that have the file open can still use it.
     ///
     /// # Errors
-    /// The operating system's.
+    /// Any operating-system error.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
 
     /// Removes an empty directory.
     ///
     /// # Errors
-    /// The operating system's.
+    /// Any operating-system error.
     fn remove_dir(&self, dir: &Path) -> io::Result<()>;
 
-    /// Makes the entries of a directory durable: all names that were created, renamed or removed in
-    /// it before the call.
+    /// Makes the entries of a directory durable: all names created, renamed or removed in it before
+    /// the call.
     ///
     /// # Errors
-    /// The operating system's. Then it is not known which entries are durable.
+    /// Any operating-system error. Which entries are durable is then unknown.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
-    /// Makes all changes of the file system that holds `dir` durable, also the names in directories
-    /// that this process may not open. The cost depends on the unwritten data of the whole file
-    /// system.
+    /// Makes all changes to the file system that holds `dir` durable, including names in
+    /// directories that this process may not open. The cost depends on the unwritten data of the
+    /// whole file system.
     ///
     /// # Errors
-    /// `Unsupported` if the storage has no such call; otherwise the operating system's.
+    /// `Unsupported` if the storage has no such call; otherwise, any operating-system error.
     fn sync_file_system(&self, dir: &Path) -> io::Result<()> {
         let _ = dir;
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Opens a directory, so that it can be synced later when no descriptor may be left. The only
-    /// use of the file is [`sync_all`](File::sync_all), which does the same as
-    /// [`sync_dir`](Self::sync_dir).
+    /// Opens a directory, so that it can be synced later even if no descriptor is left. The file
+    /// has one use: its [`sync_all`](File::sync_all) does the same as [`sync_dir`](Self::sync_dir).
     ///
     /// # Errors
-    /// `Unsupported` if the storage syncs directories without opening them, which is the default:
-    /// then use `sync_dir`. Otherwise the operating system's.
+    /// `Unsupported` if the storage syncs directories without opening them, which is the default
+    /// (use `sync_dir` instead). Otherwise, any operating-system error.
     fn open_dir(&self, dir: &Path) -> io::Result<Arc<dyn File>> {
         let _ = dir;
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Locks the log in the directory `root` by its file `path`, which is created if it is missing.
-    /// The lock excludes all other processes, and other calls in this process. The id of this
-    /// process is written into the file, for people to read.
+    /// Locks the log in the directory `root` through its lock file `path`, which is created if
+    /// missing. The lock excludes all other processes and other calls in this process. This
+    /// process's id is written into the file, for people to read.
     ///
     /// # Errors
-    /// [`LockError::Held`] if the log is locked; otherwise the operating system's.
+    /// [`LockError::Held`] if the log is locked; otherwise, any operating-system error.
     fn lock(&self, root: &Path, path: &Path) -> Result<Box<dyn Lock>, LockError>;
 
-    /// The number of bytes that this user may still write in the file system of `dir`.
+    /// The number of bytes that this user may still write to the file system of `dir`.
     ///
     /// # Errors
-    /// The operating system's.
+    /// Any operating-system error.
     fn free_space(&self, dir: &Path) -> io::Result<u64>;
 
     /// The time, in microseconds since 1970.
@@ -211,8 +211,8 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Linux a tick takes 1 to 10 ms.
     fn coarse_now_micros(&self) -> u64;
 
-    /// Microseconds since some point in the past, with the time in which the machine slept. Setting
-    /// the clock does not change it. Values of another process, or from before a restart of the
+    /// Microseconds since some point in the past, including time that the machine slept. Setting
+    /// the clock does not change it. Values from another process, or from before a restart of the
     /// machine, cannot be compared.
     fn elapsed_micros(&self) -> u64;
 

@@ -1,5 +1,5 @@
 //! The synchronisation primitives of this crate. They are the standard library's even under the
-//! model checker: the models run on the storage in memory, and its locks are not a part of them.
+//! model checker: models run on the in-memory storage, whose locks are not part of them.
 
 pub(crate) use std::sync::{
     MutexGuard, Weak,
@@ -8,7 +8,7 @@ pub(crate) use std::sync::{
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) use std::sync::{OnceLock, atomic::AtomicU64};
 
-/// A lock that a panic of its holder does not poison.
+/// A lock that is not poisoned if its holder panics.
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
 

@@ -4,18 +4,18 @@ use crate::atomic::{AtomicU64, Ordering};
 
 /// A fixed number of bits that are set and never cleared.
 ///
-/// Each bit is independent: that a bit is set orders nothing else.
+/// Each bit is independent: seeing a bit set orders no other memory access.
 #[derive(Debug, Default)]
 pub struct AtomicBitSet(Box<[AtomicU64]>);
 
 impl AtomicBitSet {
-    /// At least `count` bits, none of them set.
+    /// Creates a set of at least `count` bits, none of them set.
     #[must_use]
     pub fn new(count: usize) -> Self {
         Self((0..count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect())
     }
 
-    /// Whether bit `i` was seen set. A bit beyond the last is never set.
+    /// Whether bit `i` is seen as set. A bit beyond the last is never set.
     #[must_use]
     pub fn get(&self, i: usize) -> bool {
         self.0.get(i / 64).is_some_and(|word| word.load(Ordering::Relaxed) & 1 << (i % 64) != 0)

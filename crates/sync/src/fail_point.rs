@@ -1,10 +1,10 @@
-//! Fail points: places where a test can make the shipped code wrong, to prove that a harness finds
-//! it.
+//! Fail points: places where a test can inject a bug into the shipped code, to prove that a harness
+//! finds it.
 //!
 //! Without `--cfg stratawal_faults` a fail point is the constant `false`, and the compiler removes
-//! the wrong code. It is a cfg and not a feature, so that no dependency can switch it on.
+//! the wrong code. The switch is a cfg rather than a feature, so that no dependency can turn it on.
 //!
-//! A crate lists its fail points in a module `fail_points`, with [`fail_points!`], and asks for one
+//! A crate lists its fail points in a module `fail_points`, with [`fail_points!`], and checks one
 //! with [`fail_point!`].
 
 /// Defines the fail points of a crate, in its module `fail_points`.
@@ -12,7 +12,7 @@
 /// The enum has these functions under `--cfg stratawal_faults`:
 ///
 /// - `activate(self)` makes the calling thread run the wrong code from now on.
-/// - `deactivate()` ends that.
+/// - `deactivate()` ends this.
 /// - `is_found_by(self, test)` runs `test` with the fail point active, and returns whether the test
 ///   panicked, which it should.
 #[macro_export]
@@ -48,7 +48,7 @@ macro_rules! fail_points {
                 ACTIVE.get() == Some(self)
             }
 
-            /// Activates this fail point alone, for the calling thread.
+            /// Activates only this fail point, for the calling thread.
             pub fn activate(self) {
                 ACTIVE.set(Some(self));
             }
@@ -58,7 +58,7 @@ macro_rules! fail_points {
                 ACTIVE.set(None);
             }
 
-            /// Runs `test` with this fail point active. Returns whether `test` panicked.
+            /// Runs `test` with this fail point active, and returns whether `test` panicked.
             pub fn is_found_by(self, test: impl FnOnce() + ::std::panic::UnwindSafe) -> bool {
                 self.activate();
                 let outcome = ::std::panic::catch_unwind(test);
@@ -71,8 +71,8 @@ macro_rules! fail_points {
 
 /// Whether a test has activated the fail point of this name in the calling crate.
 ///
-/// With a second argument it evaluates that, if the fail point is active: for something wrong that
-/// is done in addition. `fail_point!(WatermarkFirst, watermark.store(end_seq))`
+/// A second argument, if given, is evaluated while the fail point is active. It is for a wrong
+/// action in addition to the right ones: `fail_point!(WatermarkFirst, watermark.store(end_seq))`.
 #[macro_export]
 #[allow(clippy::crate_in_macro_def, reason = "it means the calling crate")]
 macro_rules! fail_point {
@@ -86,7 +86,7 @@ macro_rules! fail_point {
     };
 }
 
-/// One test per line: the fail point is found by a scenario of the module above, which is a test.
+/// Defines one test per line: a scenario of the module above, itself a test, finds the fail point.
 ///
 /// A line is `name_of_the_test: FailPoint by scenario;`.
 #[macro_export]

@@ -1,18 +1,18 @@
 //! Synchronisation primitives that a model checker can replace, and fail points.
 //!
-//! The crates of stratawal share them. No program should use this crate: it has what those crates
-//! need and nothing else, and changes with them. A program wants the crate `stratawal`.
+//! The crates of stratawal share them. Programs should use the crate `stratawal` instead: this
+//! crate has only what those crates need, and changes with them.
 //!
 //! Invariant: no crate above names the primitives of the standard library, `arc-swap` or the model
-//! checker. Under `--cfg stratawal_loom` the names of this crate mean the model checker's
-//! primitives, and the code of the crates above is the code that ships. (`Arc` is always the
-//! standard library's, and the crates above import it from there. The storage in memory has locks
-//! of its own, which the model checker does not see.)
+//! checker. Under `--cfg stratawal_loom` this crate's names mean the model checker's primitives,
+//! while the code of the crates above is the code that ships. (`Arc` is always the standard
+//! library's, and the crates above import it from there. The in-memory storage has its own locks,
+//! which the model checker does not see.)
 //!
-//! Locks here are not poisoned by a panic. Code that must know whether a holder unwound keeps that
+//! A panic does not poison the locks here. Code that must know whether a holder unwound records it
 //! in the data that the lock guards.
 //!
-//! Deliberately absent: threads of its own, time, and any knowledge of a log.
+//! Deliberately absent: background threads, time, and any knowledge of a log.
 #![forbid(unsafe_code)]
 
 mod bit_set;
@@ -33,7 +33,7 @@ pub use primitives::{MutexGuard, atomic};
 pub use published::Published;
 pub use seq::AtomicSeq;
 
-/// Threads, of which the model checker chooses the next one to run.
+/// Threads. The model checker chooses which one runs next.
 pub mod thread {
     #[cfg(stratawal_loom)]
     pub use loom::thread::{spawn, yield_now};
@@ -41,11 +41,11 @@ pub mod thread {
     pub use std::thread::{spawn, yield_now};
 }
 
-/// Orders everything before it against everything after it, for all threads that call it.
+/// Orders everything before it with respect to everything after it, for all threads that call it.
 ///
-/// It is needed where the file system carries a message between threads, of which the memory model
-/// knows nothing. A writer hides an entry from readers, calls this, and removes the file. A reader
-/// that finds no file calls this, and then loads what readers may see.
+/// It is needed when the file system carries a message between threads: the memory model knows
+/// nothing of such messages. A writer hides an entry from readers, calls this, and removes the
+/// file. A reader that finds no file calls this, and then loads what readers may see.
 pub fn fence() {
     atomic::fence(atomic::Ordering::SeqCst);
 }

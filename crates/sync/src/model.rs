@@ -1,14 +1,14 @@
 //! Runs a scenario of a few threads in many interleavings. For tests.
 //!
-//! A scenario is a test whose body is one call of [`explore`]. With the standard library's
-//! primitives the scenario is repeated on real threads. Under `--cfg stratawal_loom` the model
+//! A scenario is a test whose body is one call to [`explore`]. With the standard library's
+//! primitives, the scenario is repeated on real threads. Under `--cfg stratawal_loom` the model
 //! checker runs every interleaving of its threads, up to a number of preemptions.
 
 /// How often a scenario is repeated on real threads.
 #[cfg(not(stratawal_loom))]
 const ROUNDS: usize = 1_000;
 
-/// How many interleavings a model has at least. A model in which the checker sees no conflict
+/// The minimum number of interleavings of a model. A model in which the checker sees no conflict
 /// passes at once, and proves nothing.
 #[cfg(stratawal_loom)]
 const INTERLEAVINGS_MIN: usize = 20;
@@ -19,8 +19,8 @@ pub fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     explore_bounded(3, scenario);
 }
 
-/// Runs a scenario with at most `preemptions` under the model checker. With more than three
-/// threads, three preemptions give too many interleavings.
+/// Runs a scenario with at most `preemptions` preemptions under the model checker. With more than
+/// three threads, three preemptions give too many interleavings.
 #[cfg(stratawal_loom)]
 pub fn explore_bounded(preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) {
     use std::sync::Arc;
@@ -38,8 +38,8 @@ pub fn explore_bounded(preemptions: usize, scenario: impl Fn() + Send + Sync + '
     assert!(interleavings >= INTERLEAVINGS_MIN, "only {interleavings} interleavings");
 }
 
-/// Runs a scenario with at most `preemptions` under the model checker. With more than three
-/// threads, three preemptions give too many interleavings.
+/// Runs a scenario with at most `preemptions` preemptions under the model checker. With more than
+/// three threads, three preemptions give too many interleavings.
 #[cfg(not(stratawal_loom))]
 pub fn explore_bounded(_preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) {
     for _ in 0..ROUNDS {
@@ -47,15 +47,15 @@ pub fn explore_bounded(_preemptions: usize, scenario: impl Fn() + Send + Sync + 
     }
 }
 
-/// Whether a panic has ended the model that runs: after it the model checker's locks cannot be
-/// taken. A destructor that takes a lock returns early then.
+/// Whether a panic has ended the running model. The model checker's locks can then no longer be
+/// taken, so a destructor that would take one returns early.
 #[cfg(stratawal_loom)]
 #[must_use]
 pub fn is_over() -> bool {
     std::thread::panicking()
 }
 
-/// Always false: without the model checker locks can be taken while a thread unwinds.
+/// Always false: without the model checker, locks can be taken while a thread unwinds.
 #[cfg(not(stratawal_loom))]
 #[must_use]
 pub const fn is_over() -> bool {

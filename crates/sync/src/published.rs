@@ -6,23 +6,23 @@ use std::sync::Arc;
 /// A value that readers load as a whole and a writer replaces as a whole.
 ///
 /// A reader that loads a value sees everything that its writer did before [`store`](Self::store).
-/// Readers never wait. The caller serialises writers. When a replaced value is dropped is not
-/// specified: no code may depend on it.
+/// Readers never wait. The caller serialises writers. No code may depend on when a replaced value
+/// is dropped.
 pub struct Published<T>(body::Body<T>);
 
 impl<T> Published<T> {
-    /// Publishes a first value.
+    /// Creates a cell that holds a first value.
     pub fn new(value: impl Into<Arc<T>>) -> Self {
         Self(body::Body::new(value.into()))
     }
 
-    /// Returns the value that was stored last.
+    /// Returns the last value stored.
     #[must_use]
     pub fn load(&self) -> Arc<T> {
         self.0.load()
     }
 
-    /// Replaces the value. Of two concurrent calls one is lost: the caller serialises them.
+    /// Replaces the value. The caller serialises calls; of two concurrent ones, one would be lost.
     pub fn store(&self, value: Arc<T>) {
         self.0.store(value);
     }
@@ -56,16 +56,16 @@ mod body {
     }
 }
 
-// The model checker cannot see into arc-swap: models over it missed a lost update and a value torn
-// over two loads. This body promises no more than arc-swap documents. The lock of the arena is the
-// standard library's. The checker does not see it, so it orders nothing in a model. No operation
-// that the checker sees happens while the lock is held.
+// The model checker cannot see into arc-swap: models that used it missed a lost update and a value
+// torn across two loads. This body promises no more than arc-swap documents. The arena's lock is
+// the standard library's. The checker does not see it, so it orders nothing in a model. No
+// operation that the checker sees happens while the lock is held.
 //
 // `turn` orders nothing either: it is Relaxed, and its value means nothing. It makes the checker
-// look at more interleavings. The checker remembers only the last access to an atomic, so a store
+// explore more interleavings. The checker remembers only the last access to an atomic, so a store
 // after a load by the same thread hides the loads of all other threads from it (tokio-rs/loom,
 // issues 166 and 392). Writers here usually load, change and store. Without `turn` the first model
-// of the active index ran one interleaving, and passed with every fail point.
+// of the active index ran a single interleaving, and passed with every fail point active.
 #[cfg(stratawal_loom)]
 mod body {
     use std::sync::{Mutex, PoisonError};

@@ -8,13 +8,13 @@ use crate::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub struct AtomicSeq {
     value: AtomicU64,
-    // For the model checker alone, and without any effect on the order: see `Published`.
+    // Only for the model checker. It has no effect on the memory order: see `Published`.
     #[cfg(stratawal_loom)]
     turn: AtomicU64,
 }
 
 impl AtomicSeq {
-    /// Holds `value` until the first store.
+    /// Creates a seq that is `value` until the first store.
     #[must_use]
     pub fn new(value: u64) -> Self {
         Self {
@@ -24,8 +24,7 @@ impl AtomicSeq {
         }
     }
 
-    /// Returns the value that was stored last. Acquire; pairs with the Release in
-    /// [`store`](Self::store).
+    /// Returns the last value stored. Acquire; pairs with the Release in [`store`](Self::store).
     #[must_use]
     pub fn load(&self) -> u64 {
         self.take_turn();

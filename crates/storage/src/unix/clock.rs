@@ -18,7 +18,7 @@ pub(super) fn coarse_now_micros() -> u64 {
     now_micros()
 }
 
-/// Microseconds since some point in the past, with the time in which the machine slept.
+/// Microseconds since some point in the past, including time that the machine slept.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn elapsed_micros() -> u64 {
     micros_of(ClockId::Boottime)

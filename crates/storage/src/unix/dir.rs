@@ -1,4 +1,4 @@
-//! Directories: their entries, and syncing them.
+//! Listing and syncing directories.
 
 use std::ffi::{CStr, OsStr};
 use std::fs;
@@ -15,7 +15,7 @@ use crate::file::File;
 use crate::storage::{DirEntry, FileType};
 
 impl UnixStorage {
-    /// The entries of a directory, sorted. A symbolic link is refused.
+    /// Returns the sorted entries of a directory. Refuses a symbolic link.
     pub(super) fn list_dir(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
         let opened = self.named(dir, self.open_fd(self.path(dir)?, flags))?;
@@ -31,8 +31,8 @@ impl UnixStorage {
             }
         }
         if entries.is_empty() && still_named(&opened).is_err() {
-            // Removed while it was listed. If it is the directory of this storage, `named` turns
-            // this into the error that reports the removal.
+            // The directory was removed while it was listed. If it is this storage's own directory,
+            // `named` turns this into the error that reports the removal.
             return self.named(dir, Err(io::Error::from(io::ErrorKind::NotFound)));
         }
         entries.sort_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
@@ -40,8 +40,8 @@ impl UnixStorage {
     }
 }
 
-/// The type of an entry. Returns `None` if the entry was removed since it was listed. Some file
-/// systems list entries without their types, and the entry has to be asked for its type.
+/// Returns the type of an entry, or `None` if the entry was removed after it was listed. Some file
+/// systems list entries without types; for those, this makes another system call.
 fn file_type_of(dir: &fs::File, name: &CStr, listed: RawFileType) -> rustix::io::Result<Option<FileType>> {
     let raw = match listed {
         RawFileType::Unknown => match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -59,7 +59,7 @@ fn file_type_of(dir: &fs::File, name: &CStr, listed: RawFileType) -> rustix::io:
 }
 
 /// Returns an error if a directory was removed since it was opened. Such a directory lists no
-/// names, takes none, and syncs without an error.
+/// names, accepts none, and syncs without an error.
 pub(super) fn still_named(dir: &fs::File) -> io::Result<()> {
     if rustix::fs::fstat(dir)?.st_nlink > 0 {
         return Ok(());
@@ -68,7 +68,7 @@ pub(super) fn still_named(dir: &fs::File) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::StaleNetworkFileHandle, text))
 }
 
-/// A directory that is open to be synced.
+/// A directory opened to be synced.
 #[derive(Debug)]
 pub(super) struct UnixDir {
     dir: fs::File,

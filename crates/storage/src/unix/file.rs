@@ -19,7 +19,7 @@ pub(super) fn not_a_file() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "not a plain file")
 }
 
-/// The error of opening a path that may not be a plain file.
+/// Converts an error of opening a path that is perhaps not a plain file.
 pub(super) fn not_a_file_or(error: Errno) -> io::Error {
     match error {
         // A link; a directory opened for writing; a socket, or a FIFO without a reader.
@@ -33,9 +33,8 @@ impl UnixFile {
         Self(file)
     }
 
-    /// Accepts the error of a sync if the medium cannot change: squashfs and erofs cannot sync at
-    /// all. A file system that was made read-only because of an error can sync, and its error
-    /// counts.
+    /// Ignores the error of a sync if the medium cannot change: squashfs and erofs cannot sync at
+    /// all. A file system that became read-only because of an error can sync, so its error counts.
     fn needs_no_sync(&self, error: io::Error) -> io::Result<()> {
         let has_no_sync = error.raw_os_error() == Some(Errno::INVAL.raw_os_error());
         if has_no_sync && rustix::fs::fstatvfs(&self.0)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
@@ -64,9 +63,9 @@ impl File for UnixFile {
     }
 
     fn write_all_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
-        // The smallest IOV_MAX that POSIX systems have in practice.
+        // The smallest IOV_MAX of any POSIX system in practice.
         const SLICES_MAX: usize = 1024;
-        // The first call nearly always writes all bytes. The list is copied only if it does not.
+        // The first call nearly always writes all bytes. Only if it does not is the list copied.
         let len: usize = bufs.iter().map(|buf| buf.len()).sum();
         let written = match rustix::io::pwritev(&self.0, &bufs[..bufs.len().min(SLICES_MAX)], offset) {
             Ok(written) => written,
@@ -103,8 +102,8 @@ impl File for UnixFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        // Seeking takes 160 ns, and reading all of the metadata 350 ns: a stream of many segments
-        // opens each of them. No read or write uses the position that this moves.
+        // Seeking takes 160 ns, reading all of the metadata 350 ns, and opening a stream of many
+        // segments does this for each of them. No read or write uses the position that this moves.
         (&self.0).seek(SeekFrom::End(0))
     }
 
@@ -133,16 +132,16 @@ impl File for UnixFile {
         if before >= len {
             return Ok(());
         }
-        // First the space after the end is allocated, and then the file is made longer in one step.
-        // A file system that does both in one call does it extent by extent (ext4), and a crash
-        // would leave a length between.
+        // First allocate space past the end, then extend the file in one step. A file system that
+        // does both in one call works extent by extent (ext4), and a crash would leave a length
+        // between the old and the new one.
         let preallocated = match allocate(&self.0, before, len - before) {
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.0.set_len(len),
             Err(e) => Err(e.into()),
         };
         if preallocated.is_err() {
-            // Frees the space that was allocated. If that fails, the file keeps the space. Its
-            // length has not changed.
+            // Frees the allocated space. If this fails, the file keeps the space, but its length
+            // has not changed.
             let _ = self.0.set_len(before);
         }
         preallocated
@@ -152,7 +151,7 @@ impl File for UnixFile {
     fn next_data(&self, offset: u64) -> io::Result<u64> {
         match rustix::fs::seek(&self.0, rustix::fs::SeekFrom::Data(offset)) {
             Ok(at) => Ok(at.max(offset)),
-            // Only a hole up to the end, or `offset` is past the end.
+            // Only a hole follows up to the end, or `offset` is past the end.
             Err(Errno::NXIO) => Ok(self.len()?.max(offset)),
             Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(offset),
             Err(e) => Err(e.into()),
@@ -181,8 +180,9 @@ impl File for UnixFile {
     }
 }
 
-/// Whether a store into bytes that exist never needs new space: on ext4 and tmpfs. On xfs, btrfs
-/// and others it may, where the blocks are shared with a copy, and a full disk then is a signal.
+/// Whether a store into existing bytes never needs new space. True on ext4 and tmpfs. On xfs, btrfs
+/// and others, a store needs space if the blocks are shared with a copy, and a full disk then
+/// raises a signal.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn overwrites_in_place(file: &fs::File) -> io::Result<bool> {
     const EXT4: u64 = 0xEF53;

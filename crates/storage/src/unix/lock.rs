@@ -23,16 +23,16 @@ pub(super) struct UnixLock {
 impl Lock for UnixLock {}
 
 impl Drop for UnixLock {
-    /// Closing the files would release the locks, except while another thread starts a process.
-    /// Until that process executes its program, it holds copies of the descriptors, and with them
-    /// the locks. In a forked child the locks belong to the parent, and closing the copies does not
-    /// release them.
+    /// Unlocks explicitly. Closing the files would do the same, except while another thread starts
+    /// a process: until that process executes its program, it holds copies of the descriptors and
+    /// thus the locks. In a forked child the locks belong to the parent, and closing the copies
+    /// does not release them.
     fn drop(&mut self) {
         if self.process.is_another() {
             return;
         }
         for file in [Some(&self.file), self.root.as_ref()].into_iter().flatten() {
-            // If that fails, closing the files is the only other way.
+            // If this fails, closing the files is the only other way to unlock.
             let _ = file.unlock();
         }
     }
@@ -54,14 +54,14 @@ impl UnixStorage {
             Err(fs::TryLockError::WouldBlock) => return Err(LockError::Held { owner: owner(&mut file) }),
             Err(fs::TryLockError::Error(e)) => return Err(LockError::Io(e)),
         }
-        // A lock on a file that has lost its name excludes no other process.
+        // A lock on a file that no longer has its name excludes no other process.
         let named = rustix::fs::statat(self.root(), path, AtFlags::SYMLINK_NOFOLLOW).map_err(io)?;
         let locked = rustix::fs::fstat(&file).map_err(io)?;
         if (named.st_ino, named.st_dev) != (locked.st_ino, locked.st_dev) {
             return Err(LockError::Held { owner: None });
         }
-        // The directory is locked too, so that removing and recreating the lock file does not let
-        // another process in.
+        // The directory is also locked, so that another process cannot get in by removing and
+        // recreating the lock file.
         let root = self.path(root).map_err(LockError::Io)?;
         let root = self.open_fd(root, OFlags::RDONLY | OFlags::DIRECTORY).map_err(io)?;
         let root = match root.try_lock() {
@@ -75,21 +75,21 @@ impl UnixStorage {
     }
 }
 
-/// Writes the id of this process into the lock file, for people to read. An error is ignored: a
-/// full disk must not prevent the opening of a log.
+/// Writes this process's id into the lock file, for people to read. Ignores errors: a full disk
+/// must not prevent the opening of a log.
 fn write_owner(file: &mut fs::File) {
     let pid = format!("{}\n", std::process::id());
     let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(pid.as_bytes()));
     drop(written);
 }
 
-/// The process that a lock file names, if a process of that id exists.
+/// The process that a lock file names, if a process with that id exists.
 fn owner(file: &mut fs::File) -> Option<u32> {
     let mut text = String::new();
     file.rewind().and_then(|()| file.take(32).read_to_string(&mut text)).ok()?;
     let pid: u32 = text.trim().parse().ok()?;
     let process = rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?;
-    // A process that this user may not signal exists, too.
+    // A process that this user may not signal also exists.
     let exists = matches!(rustix::process::test_kill_process(process), Ok(()) | Err(Errno::PERM));
     exists.then_some(pid)
 }

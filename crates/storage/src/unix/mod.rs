@@ -1,7 +1,7 @@
 //! The file system of a Unix machine.
 //!
 //! Each operation on a name is relative to an open directory, so that a log keeps its directory
-//! although the path of the directory changes.
+//! even if the directory's path changes.
 
 mod clock;
 mod dir;
@@ -31,16 +31,16 @@ pub(crate) use clock::{elapsed_micros, now_micros};
 pub use limits::open_files_limit;
 pub(crate) use random::random_u64;
 
-/// The file system of this machine, with the paths of the process or relative to one directory
+/// The file system of this machine. Paths are the process's, or relative to one directory
 /// ([`Storage::at`]).
 #[derive(Clone, Debug, Default)]
 pub struct UnixStorage {
-    /// `None`: the paths of the process.
+    /// `None` means the process's paths.
     root: Option<Arc<Root>>,
     process: ProcessMark,
 }
 
-/// An open directory, and the path that it had when it was opened, for messages.
+/// An open directory, and the path by which it was opened, for messages.
 #[derive(Debug)]
 struct Root {
     dir: fs::File,
@@ -48,7 +48,7 @@ struct Root {
 }
 
 impl UnixStorage {
-    /// A storage with the paths of the process.
+    /// Creates a storage that uses the process's paths.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -58,8 +58,8 @@ impl UnixStorage {
         self.root.as_ref().map_or(rustix::fs::CWD, |root| root.dir.as_fd())
     }
 
-    /// The path that the system gets together with [`root`](Self::root). An absolute path would
-    /// leave the directory, and is refused.
+    /// The path to pass to the system together with [`root`](Self::root). Refuses an absolute path,
+    /// which would leave the directory.
     fn path<'p>(&self, path: &'p Path) -> io::Result<&'p Path> {
         if path.as_os_str().is_empty() {
             return Ok(Path::new("."));
@@ -71,7 +71,7 @@ impl UnixStorage {
     }
 
     fn open_fd(&self, path: &Path, flags: OFlags) -> rustix::io::Result<fs::File> {
-        // The umask reduces this mode, as it does for the files of any program.
+        // The umask restricts this mode, as for any program's files.
         let mode = Mode::from_raw_mode(0o666);
         loop {
             match rustix::fs::openat(self.root(), path, flags | OFlags::CLOEXEC, mode) {
@@ -81,13 +81,13 @@ impl UnixStorage {
         }
     }
 
-    /// Opens a directory. A symbolic link at the end of `path` is followed: the directories above a
-    /// log may be links.
+    /// Opens a directory. Follows a symbolic link at the end of `path`: the directories above a log
+    /// may be links.
     fn open_dir_fd(&self, path: &Path) -> io::Result<fs::File> {
         self.named(path, self.open_fd(self.path(path)?, OFlags::RDONLY | OFlags::DIRECTORY))
     }
 
-    /// The whole path, for messages.
+    /// The full path, for messages.
     fn shown(&self, path: &Path) -> PathBuf {
         match &self.root {
             Some(root) if path.as_os_str().is_empty() => root.path.clone(),
@@ -96,7 +96,7 @@ impl UnixStorage {
         }
     }
 
-    /// Adds the whole path to the error of an operation on the name `path`. If the name was not
+    /// Adds the full path to the error of an operation on the name `path`. If the name was not
     /// found because the directory of this storage was removed, the error reports the removal.
     fn named<T, E: Into<io::Error>>(&self, path: &Path, result: Result<T, E>) -> io::Result<T> {
         result.map_err(|e| {
@@ -126,7 +126,7 @@ impl Storage for UnixStorage {
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         let access = if access == Access::ReadWrite { OFlags::RDWR } else { OFlags::RDONLY };
-        // Without NONBLOCK, opening a FIFO would wait for its other end.
+        // Without NONBLOCK, opening a FIFO would block until another process opens its other end.
         let file = self.open_fd(self.path(path)?, access | OFlags::NOFOLLOW | OFlags::NONBLOCK);
         let file = self.named(path, file.map_err(file::not_a_file_or))?;
         if !file.metadata()?.is_file() {

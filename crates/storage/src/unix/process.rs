@@ -1,15 +1,15 @@
 //! The identity of this process, known without a system call.
 //!
-//! A child of `fork` has copies of all memory and all descriptors, and therefore of every handle on
-//! a log. But it shares the open files and their locks with its parent. Asking for the process id
-//! would cost a system call for each append. Instead, one page of memory is marked to be wiped in a
-//! child (`MADV_WIPEONFORK`, Linux 4.14). It holds a number that no ancestor of the process had. A
-//! child finds 0 there, and takes the next number. Without such a page, the process id is used.
+//! A forked child has copies of all memory and all descriptors, and therefore of every handle on a
+//! log, but shares the open files and their locks with its parent. Asking for the process id would
+//! cost each append a system call. Instead, one page of memory is marked to be wiped in a child
+//! (`MADV_WIPEONFORK`, Linux 4.14). It holds a number that no ancestor of the process had. A child
+//! finds 0 there and takes the next number. Without such a page, the process id is used.
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use crate::sync::{AtomicU64, Ordering};
 
-/// Identifies the process that made this value.
+/// Identifies the process that created this value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProcessMark(u64);
 
@@ -19,8 +19,8 @@ impl ProcessMark {
         Self(current())
     }
 
-    /// Whether the current process is another one: a child of the process that made this value, or
-    /// a later descendant.
+    /// Whether the current process is a child, or a later descendant, of the process that created
+    /// this value.
     #[inline]
     pub(crate) fn is_another(self) -> bool {
         current() != self.0
@@ -49,7 +49,7 @@ fn current() -> u64 {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[cold]
 fn number_of_child(page: &AtomicU64) -> u64 {
-    /// A fork copies it, so a child continues from its parent's number.
+    /// A fork copies the counter, so a child continues from its parent's number.
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let next = NEXT.fetch_add(1, Ordering::Relaxed);
     // If two threads find the page wiped, one of their numbers wins.

@@ -1,4 +1,4 @@
-//! Random numbers of the operating system.
+//! The operating system's random numbers.
 
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -6,7 +6,7 @@ use std::io::Read;
 
 use super::clock::now_micros;
 
-/// A random number for identities.
+/// Returns a random number for identities.
 pub(crate) fn random_u64() -> u64 {
     let mut bytes = [0; 8];
     let read = fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
