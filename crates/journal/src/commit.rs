@@ -1,8 +1,8 @@
-//! Group commit over the log: one thread syncs for all that wait.
+//! Group commit for the journal: one thread syncs for all that are waiting.
 //!
 //! The leader reads the end of the log, syncs every file that holds records below it, and publishes
-//! exactly the end that it read *before* the syncs. So every published byte was written when the
-//! sync began.
+//! exactly the end that it read *before* the syncs. So every published byte had been written before
+//! the syncs began.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{Journal, Position};
 use crate::lsn::Lsn;
 
-/// Who leads, and where the others wait.
+/// Whether a thread leads, and the condition on which the others wait.
 #[derive(Debug)]
 pub(crate) struct GroupCommit {
-    /// Whether a thread is syncing, or keeps others from it.
+    /// Whether a thread is syncing or prevents others from syncing.
     led: Mutex<bool>,
     ended: Condvar,
 }
@@ -27,7 +27,7 @@ impl GroupCommit {
     }
 }
 
-/// The lead: given back when it is dropped, also by a thread that unwinds.
+/// The lead. Dropping it gives it back, even while the thread unwinds.
 pub(crate) struct CommitLead<'a>(&'a GroupCommit);
 
 impl Drop for CommitLead<'_> {
@@ -40,7 +40,7 @@ impl Drop for CommitLead<'_> {
     }
 }
 
-/// Fails the journal if the leader unwinds: it is not known then which records are durable.
+/// Fails the journal if the leader unwinds: which records are durable is then unknown.
 struct Unwinding<'a> {
     journal: &'a Journal,
     armed: bool,
@@ -58,15 +58,15 @@ impl Drop for Unwinding<'_> {
 
 impl Journal {
     /// Returns once the record at `position`, and everything before it, is on stable storage. Calls
-    /// of many threads share a sync.
+    /// from many threads share a sync.
     ///
     /// # Errors
-    /// I/O: the journal has failed. It is not known which records are durable, and no later call
-    /// reports one of them as durable. [`ErrorKind::Failed`] after an earlier failure;
+    /// I/O: the journal has failed. Which records are durable is unknown, and no later call reports
+    /// one of them as durable. [`ErrorKind::Failed`] after an earlier failure;
     /// [`ErrorKind::Restarted`].
     pub fn sync_to(&self, position: Position) -> Result<()> {
         loop {
-            // The watermark first: one of a later epoch shows that epoch.
+            // The watermark is loaded first: a watermark of a later epoch makes that epoch visible.
             let is_durable = self.durable() >= position.end;
             if self.epoch.load(Ordering::Acquire) != position.epoch {
                 return Err(Error::new(ErrorKind::Restarted));
@@ -77,8 +77,7 @@ impl Journal {
             let mut led = self.commit.led.lock();
             if *led {
                 drop(self.commit.ended.wait(led));
-                // The loop sees the watermark that the leader published, or the failure that it
-                // left.
+                // The loop sees the watermark or the failure that the leader left.
                 continue;
             }
             *led = true;
@@ -91,10 +90,10 @@ impl Journal {
         }
     }
 
-    /// Returns once every record that was put before the call is on stable storage.
+    /// Returns once every record put before the call is on stable storage.
     ///
     /// # Errors
-    /// Those of [`sync_to`](Self::sync_to).
+    /// Same as for [`sync_to`](Self::sync_to).
     pub fn sync(&self) -> Result<()> {
         let position = {
             let log = self.log.lock();
@@ -103,7 +102,7 @@ impl Journal {
         self.sync_to(position)
     }
 
-    /// Takes the lead, so that no thread syncs until it is dropped.
+    /// Takes the lead, so that no other thread syncs until the lead is dropped.
     pub(crate) fn take_lead(&self) -> CommitLead<'_> {
         let mut led = self.commit.led.lock();
         while *led {
@@ -113,7 +112,7 @@ impl Journal {
         CommitLead(&self.commit)
     }
 
-    /// One sync of everything that was put before it began. By the leader.
+    /// Syncs everything that was put before this began. Only the leader calls it.
     fn commit_once(&self) -> Result<()> {
         let (end, files) = {
             let log = self.log.lock();
@@ -135,7 +134,7 @@ impl Journal {
         }
         let end = if fail_point!(EndReadAfterSync) { log.end } else { end };
         self.advance_durable(end);
-        // The records are durable, whatever becomes of the MARK; but a failed write fails the
+        // The records are durable whether or not the MARK is written, but a failed write fails the
         // journal.
         if let Err(error) = log.mark(end) {
             log.fail(&error);

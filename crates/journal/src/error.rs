@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// The result of a call on a journal.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// An error, with the file and the offset where it happened.
+/// An error, with the file and the offset at which it occurred.
 #[derive(Clone, Debug, Error)]
 #[error("journal{}: {kind}", place(*file, *offset))]
 pub struct Error {
@@ -42,10 +42,10 @@ pub enum ErrorKind {
         /// Why.
         source: Arc<io::Error>,
     },
-    /// The journal holds as many bytes as it may, and all of them are needed. Release some.
+    /// The journal has reached its limit, and all of its bytes are needed. Release some.
     #[error("the journal is full: all {bytes} bytes that it may hold are needed")]
     Full {
-        /// The bytes that it may hold.
+        /// The limit in bytes.
         bytes: u64,
     },
     /// The current file has no room for a record of `len` bytes: call [`reserve`], then try again.
@@ -75,8 +75,8 @@ pub enum ErrorKind {
     /// [`restart`](crate::Journal::restart).
     #[error("an earlier call failed: {0}")]
     Failed(Box<Error>),
-    /// The journal was restarted after the record was put. The records that the restart wrote show
-    /// whether the record is among them.
+    /// The journal was restarted after the record was put. The record exists only if it is among
+    /// those that the restart wrote.
     #[error("the journal was restarted; it is not known whether the record is in it")]
     Restarted,
     /// The directory holds no journal file.
@@ -88,7 +88,7 @@ pub enum ErrorKind {
     /// The header of the file is not valid.
     #[error("damaged: {0}")]
     Header(FileHeaderError),
-    /// The header is that of another file, or of a file of another log.
+    /// The header belongs to another file, or to a file of another log.
     #[error("damaged: the header is that of another file")]
     Misplaced,
     /// The file is longer than a journal file can be.
@@ -100,12 +100,12 @@ pub enum ErrorKind {
     /// Records that were durable once are missing or not valid.
     #[error("damaged: the records end at {end}, and everything below {attested} was durable")]
     RecordsLost {
-        /// Where the valid records end.
+        /// The LSN at which the valid records end.
         end: Lsn,
         /// Everything below this LSN was durable.
         attested: Lsn,
     },
-    /// Records that are valid give one stream two names.
+    /// Valid records give one stream two names.
     #[error("damaged: the records give the stream {stream} two names")]
     TwoNames {
         /// The stream.
@@ -145,25 +145,25 @@ impl Error {
         self
     }
 
-    /// What went wrong.
+    /// The kind of error.
     #[must_use]
     pub const fn kind(&self) -> &ErrorKind {
         &self.kind
     }
 
-    /// The number of the file, where one is at fault.
+    /// The number of the file at fault, if there is one.
     #[must_use]
     pub const fn file(&self) -> Option<u64> {
         self.file
     }
 
-    /// The offset in the file in bytes, where it is known.
+    /// The offset in the file in bytes, if known.
     #[must_use]
     pub const fn offset(&self) -> Option<u64> {
         self.offset
     }
 
-    /// Whether the bytes on the disk are at fault, and not the machine or the version.
+    /// Whether the bytes on the disk are at fault, rather than the machine or the version.
     #[must_use]
     pub const fn is_damage(&self) -> bool {
         matches!(
@@ -178,7 +178,7 @@ impl Error {
         )
     }
 
-    /// Whether room was lacking: in the journal, on the disk, or in the quota.
+    /// Whether space ran out: in the journal, on the disk, or in the quota.
     #[must_use]
     pub fn is_full(&self) -> bool {
         match &self.kind {

@@ -1,24 +1,25 @@
-//! Where a test can make this crate wrong, to prove that the simulated crashes and the damage sweep
-//! find it.
+//! The places where a test can inject a bug into this crate, to prove that the simulated crashes
+//! and the damage sweep find it.
 
 stratawal_sync::fail_points! {
-    /// A place where a test can make the shipped code wrong.
+    /// A place where a test can inject a bug into the shipped code.
     enum FailPoint {
         /// A commit is acknowledged without its sync.
         AcknowledgedBeforeSync,
-        /// The durable LSN that a sync publishes is the end of the log after it.
+        /// A sync publishes the log's end as read after the sync, not before it.
         EndReadAfterSync,
-        /// A restart does not end the epoch of the records before it.
+        /// A restart does not end the epoch of earlier records.
         EpochKept,
-        /// After a failed sync the journal is written on.
+        /// The journal is still written to after a failed sync.
         FailureForgotten,
-        /// A file gets its name before its header, or what recovery wrote into it, is synced.
+        /// A file gets its name before its header, or the records that recovery wrote into it, are
+        /// synced.
         HeaderNotSynced,
         /// The directory is not synced after a file got its name.
         DirSyncSkipped,
-        /// A file is used again although its records are needed.
+        /// A file is reused although its records are needed.
         ReleasedEarly,
-        /// Records are released although the copies of them are not durable.
+        /// Records are released although their copies are not durable.
         CopiesNotSynced,
         /// Valid records after zeros, or after damage, attest nothing.
         ZerosAreTheEnd,
@@ -36,11 +37,11 @@ stratawal_sync::fail_points! {
         LooseBecomesFirm,
         /// SETTLED does not void the earlier records of its stream.
         SettledIgnored,
-        /// Parts are taken in the order of the journal, not by seq.
+        /// Parts are taken in journal order, not by seq.
         TakenByPlace,
-        /// A gap below a promised entry is taken for a lawful one.
+        /// A gap below a promised entry is treated as lawful.
         GapIgnored,
-        /// A gap that no promise rests on is taken for damage.
+        /// A gap that no promise rests on is treated as damage.
         LawfulGapRefused,
     }
 }

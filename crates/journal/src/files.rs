@@ -1,8 +1,8 @@
-//! Journal files: made ready before they are needed, and given a name when they are.
+//! Journal files. A file is prepared before it is needed, and gets its name when it is.
 //!
-//! A file is written with zeros and synced once, in pieces of one page: a file that was written in
-//! larger pieces is kept in memory in larger units, and each small record then makes a whole unit
-//! dirty. After that, records overwrite bytes that exist, so that a sync has no metadata to write.
+//! Preparing a file writes zeros, one page at a time, and syncs them once. Larger writes would make
+//! the page cache keep the file in larger units, and each small record would make a whole unit
+//! dirty. From then on, records overwrite existing bytes, so a sync has no metadata to write.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,26 +19,26 @@ use crate::lsn::Lsn;
 
 const PAGE_LEN: usize = 4096;
 
-/// The space in bytes at the end of each file that only records may use that free space, attest, or
+/// The space in bytes at the end of each file that is kept for records that free space, attest, or
 /// end the log.
 pub(crate) const CONTROL_RESERVE: u64 = 4096;
 
-/// The least length of a file in bytes: the header, the control reserve, and room for records.
+/// The minimum length of a file in bytes: the header, the control reserve, and room for records.
 pub(crate) const FILE_LEN_MIN: u64 = HEADER_BLOCK_LEN + CONTROL_RESERVE + 8192;
 
-/// A file with its name and its header. The descriptor is the one that its first record was written
-/// through: a failed write-back is reported to it.
+/// A file with its name and its header. Its first record was written through this descriptor, so
+/// the descriptor receives the error of any failed write-back.
 #[derive(Clone, Debug)]
 pub(crate) struct LogFile {
     pub(crate) file: Arc<dyn File>,
     pub(crate) header: FileHeader,
     pub(crate) len: u64,
-    /// Of a file that is mapped.
+    /// Only for a mapped file.
     range_sync: Option<Arc<dyn RangeSync>>,
 }
 
 impl LogFile {
-    /// Makes the bytes from `from` to `to` durable; everything in the file, if it is not mapped.
+    /// Makes the bytes from `from` to `to` durable; if the file is not mapped, all of its bytes.
     pub(crate) fn sync(&self, from: u64, to: u64) -> Result<()> {
         let synced = match &self.range_sync {
             Some(map) => map.sync(from, to),
@@ -48,7 +48,7 @@ impl LogFile {
     }
 }
 
-/// A file that records are put into, and the map that they are stored into if there is one.
+/// The file that receives records, and its map, if it is mapped.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) file: LogFile,
@@ -56,14 +56,14 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Maps the file if `mapped`, and the file system allows it.
+    /// Maps the file if `mapped` is true and the file system allows it.
     pub(crate) fn new(mut file: LogFile, mapped: bool) -> Self {
         let stores = if mapped { file.file.map_for_stores(file.len).ok() } else { None };
         file.range_sync = stores.as_ref().map(|stores| stores.range_sync());
         Self { file, stores }
     }
 
-    /// Writes bytes that another process sees at once, and that survive the death of this one.
+    /// Writes bytes. Other processes see them at once, and they survive the death of this process.
     pub(crate) fn write(&mut self, bytes: &[u8], offset: u64) -> Result<()> {
         let (written, operation) = match &mut self.stores {
             Some(stores) => (stores.store(bytes, offset), "store"),
@@ -73,7 +73,7 @@ impl Target {
     }
 }
 
-/// A file of zeros, or of records that are not needed any more, without a number.
+/// A file without a number. It holds zeros, or records that are no longer needed.
 #[derive(Debug)]
 pub(crate) struct Spare {
     path: PathBuf,
@@ -97,7 +97,7 @@ impl Spare {
     }
 
     fn fill(&self) -> Result<()> {
-        // Space first, so that a full disk is noticed before much is written.
+        // Space is allocated first, so that a full disk is noticed before much is written.
         self.file.preallocate(self.len).map_err(Error::io("preallocate"))?;
         for at in (0..self.len).step_by(PAGE_LEN) {
             self.file.write_all_at(&[0; PAGE_LEN], at).map_err(Error::io("write"))?;
@@ -105,19 +105,19 @@ impl Spare {
         self.file.sync_all().map_err(Error::io("sync"))
     }
 
-    /// Makes the file whose name was `name` a spare. Its name is not durable when this returns.
+    /// Turns `file` into a spare. Its new name is not durable when this returns.
     pub(crate) fn recycle(storage: &dyn Storage, dir: &Path, file: LogFile) -> io::Result<Self> {
         let path = dir.join(layout::spare_name(storage.random_u64()));
         storage.rename(&dir.join(layout::file_name(file.header.number)), &path)?;
         Ok(Self { path, file: file.file, len: file.len })
     }
 
-    /// Removes the file. One that cannot be removed is removed when the journal is opened next.
+    /// Removes the file. If this fails, the next opening of the journal removes it.
     pub(crate) fn remove(self, storage: &dyn Storage) {
         let _ = storage.remove_file(&self.path);
     }
 
-    /// Writes bytes of the file that has no header yet.
+    /// Writes bytes into the file before it has a header.
     pub(crate) fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {
         for (i, piece) in bytes.chunks(PAGE_LEN).enumerate() {
             let at = offset + (i * PAGE_LEN) as u64;
@@ -126,22 +126,22 @@ impl Spare {
         Ok(())
     }
 
-    /// Writes the header and syncs the file. The file has no name of the journal yet, so nothing
-    /// has changed where this fails.
+    /// Writes the header and syncs the file. The journal does not know the file's name yet, so if
+    /// this fails, nothing has changed.
     pub(crate) fn write_header(&self, header: &FileHeader) -> Result<()> {
         self.file.write_all_at(&header.encode(), 0).map_err(Error::io("write the header"))?;
         let synced = if fail_point!(HeaderNotSynced) { Ok(()) } else { self.file.sync_all() };
         synced.map_err(Error::io("sync the header"))
     }
 
-    /// Gives the file its name. Whether it has the name is not known where this fails.
+    /// Gives the file its name. If this fails, it is unknown whether the file has the name.
     pub(crate) fn rename(self, storage: &dyn Storage, dir: &Path, header: FileHeader) -> Result<LogFile> {
         let path = dir.join(layout::file_name(header.number));
         storage.rename(&self.path, &path).map_err(|e| Error::io("rename")(e).in_file(header.number))?;
         Ok(LogFile { file: self.file, header, len: self.len, range_sync: None })
     }
 
-    /// A header with a new salt that needs nothing older than the file itself, and attests nothing.
+    /// Returns a header that has a new salt, needs no file older than its own, and attests nothing.
     pub(crate) fn header(&self, storage: &dyn Storage, wal_id: WalId, number: u64, first: Lsn) -> FileHeader {
         let stamp = self.file.change_stamp().ok().flatten();
         FileHeader {

@@ -1,7 +1,7 @@
-//! The header of a journal file: a block of 4 KiB, whose meaning is in its first 128 bytes.
+//! The header of a journal file: a block of 4 KiB, of which only the first 128 bytes carry meaning.
 //!
-//! It is written and synced before the file gets its name, and is never changed as long as the file
-//! has it. So an invalid header of a named file is damage.
+//! It is written and synced before the file gets its name, and does not change while the file has
+//! the name. So an invalid header of a named file is damage.
 
 use stratawal_frame::{Features, FormatId, Salt, WalId};
 use thiserror::Error;
@@ -41,7 +41,7 @@ const AT_CREATED: usize = AT_INODE + 8;
 const AT_ZERO: usize = AT_CREATED + 8;
 const AT_CHECKSUM: usize = AT_ZERO + 28;
 
-/// The bytes of the block that mean something.
+/// The length in bytes of the part of the block that carries meaning.
 pub(crate) const HEADER_LEN: usize = AT_CHECKSUM + 4;
 const _: () = assert!(HEADER_LEN == 128);
 
@@ -54,8 +54,8 @@ pub struct FileHeader {
     pub wal_id: WalId,
     /// The number in its name, from 1.
     pub number: u64,
-    /// Part of the checksums of its records, so that a record of an earlier life of the file is not
-    /// valid.
+    /// Enters the checksums of the file's records, so that a record left from an earlier use of the
+    /// file is not valid.
     pub salt: Salt,
     /// The LSN of the first record.
     pub first: Lsn,
@@ -63,11 +63,11 @@ pub struct FileHeader {
     pub oldest: u64,
     /// The durable LSN when the header was written.
     pub attested: Lsn,
-    /// The inode number of the file, so that a copy can be noticed; 0 where it is not stated.
+    /// The inode number of the file, by which a copy can be noticed; 0 if not recorded.
     pub inode: u64,
     /// When the header was written, in microseconds since 1970.
     pub created: u64,
-    /// Its feature masks; zeros in what this version writes.
+    /// The feature masks. This version writes zeros.
     pub features: Features,
 }
 
@@ -95,13 +95,13 @@ pub enum FileHeaderError {
         /// As stored.
         found: u32,
     },
-    /// The checksum holds, and the numbers contradict each other.
+    /// The checksum holds, but the numbers contradict each other.
     #[error("the header contradicts itself")]
     Inconsistent,
 }
 
 impl FileHeader {
-    /// Its 128 bytes.
+    /// Returns the header's 128 bytes.
     #[must_use]
     pub fn encode(&self) -> [u8; HEADER_LEN] {
         let mut out = [0; HEADER_LEN];
@@ -133,7 +133,8 @@ impl FileHeader {
     /// Reads a header from the beginning of `bytes`.
     ///
     /// # Errors
-    /// The kinds of [`FileHeaderError`], in the order magic, version, checksum, masks, consistency.
+    /// A [`FileHeaderError`]. The checks run in the order magic, version, checksum, masks,
+    /// consistency.
     pub fn decode(bytes: &[u8]) -> Result<Self, FileHeaderError> {
         let Some(bytes) = bytes.get(..HEADER_LEN) else {
             return Err(FileHeaderError::TooShort { len: bytes.len() });

@@ -1,9 +1,9 @@
-//! Putting records at the end of the journal, and giving its space back.
+//! Putting records at the end of the journal, and releasing its space.
 //!
-//! Two locks. The *log* lock is held for one write; the *rotation* lock for everything that makes
-//! files ready, names them and recycles them. A call that needs both takes the rotation lock first.
-//! The state of the group commit (`commit`) has a lock of its own, which is never held together
-//! with another.
+//! There are two locks. The *log* lock is held for one write. The *rotation* lock is held while
+//! files are prepared, named or recycled. A call that needs both takes the rotation lock first. The
+//! state of the group commit (`commit`) has its own lock, which is never held together with
+//! another.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ use crate::lsn::Lsn;
 use crate::record::{ALIGN, Record, encoded};
 use crate::replay::FILE_LEN_MAX;
 
-/// How a journal is kept.
+/// The options of a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JournalOptions {
     bytes: u64,
@@ -37,25 +37,25 @@ impl Default for JournalOptions {
 }
 
 impl JournalOptions {
-    /// At most `bytes` in all files together, the spare among them. They are kept between 64 KiB
-    /// and 1 GiB. Recovery may write one file that does not count. Default: 64 MiB.
+    /// Limits the total length of all files, including the spare, to `bytes`, clamped to 64 KiB to
+    /// 1 GiB. Recovery may write one file that does not count. Default: 64 MiB.
     #[must_use]
     pub fn bytes(mut self, bytes: u64) -> Self {
         self.bytes = bytes.clamp(4 * FILE_LEN_MIN, FILE_LEN_MAX);
         self
     }
 
-    /// The length of the first file; each later one is twice as long as the one before, up to a
-    /// quarter of all bytes and to 16 MiB. Default: 256 KiB; at least 16 KiB.
+    /// Sets the length of the first file. Each later file is twice as long as the one before, up to
+    /// a quarter of all bytes and 16 MiB. Default: 256 KiB; at least 16 KiB.
     #[must_use]
     pub fn first_file_bytes(mut self, bytes: u64) -> Self {
         self.first_file_bytes = bytes;
         self
     }
 
-    /// Whether records are stored into mapped files where the file system allows it, in place of
-    /// one write each. On other file systems, and with `false`, they are written. A mapped file
-    /// that another process shortens ends this process by a signal. Default: true.
+    /// Whether records are stored into mapped files, if the file system allows it, rather than with
+    /// one write each. On other file systems, and with `false`, they are written. If another
+    /// process shortens a mapped file, a signal kills this process. Default: true.
     #[must_use]
     pub fn mapped(mut self, mapped: bool) -> Self {
         self.mapped = mapped;
@@ -67,13 +67,13 @@ impl JournalOptions {
         (self.bytes / 4).min(16 << 20)
     }
 
-    /// The length of the file that follows one of `len` bytes.
+    /// The length of the file after a file of `len` bytes.
     pub(crate) fn next_file_len(&self, len: u64) -> u64 {
         let wanted = if len == 0 { self.first_file_bytes } else { len.saturating_mul(2) };
         wanted.clamp(FILE_LEN_MIN, self.file_len_max()) / 4096 * 4096
     }
 
-    /// The longest record that a file can hold.
+    /// The length of the longest record that a file can hold.
     pub(crate) fn record_len_max(&self) -> u64 {
         self.next_file_len(u64::MAX) - HEADER_BLOCK_LEN - CONTROL_RESERVE
     }
@@ -82,9 +82,9 @@ impl JournalOptions {
 /// Where a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// Where it begins: the journal is needed from here on as long as the record is.
+    /// The LSN at which it begins. While the record is needed, so is the journal from this LSN on.
     pub lsn: Lsn,
-    /// Where it ends: it is durable once everything below is.
+    /// The LSN at which it ends. The record is durable once everything below this LSN is.
     pub end: Lsn,
     /// How often the journal had been restarted when the record was put.
     pub epoch: u64,
@@ -100,7 +100,7 @@ pub struct Journal {
     pub(crate) log: Mutex<Log>,
     pub(crate) rotation: Mutex<Rotation>,
     pub(crate) commit: GroupCommit,
-    /// The end of the log, for readers without the lock.
+    /// The end of the log, for threads that do not hold the lock.
     pub(crate) end: AtomicU64,
     pub(crate) durable: AtomicU64,
     /// How often the journal was restarted.
@@ -111,11 +111,11 @@ pub struct Journal {
 #[derive(Debug)]
 pub(crate) struct Log {
     pub(crate) current: Target,
-    /// Where the next record begins.
+    /// The LSN at which the next record begins.
     pub(crate) end: Lsn,
-    /// Older files that are needed, oldest first.
+    /// The older files that are needed, oldest first.
     pub(crate) older: VecDeque<LogFile>,
-    /// No record goes into the current file any more: the next one is being named.
+    /// The current file accepts no more records: the next file is being named.
     frozen: bool,
     closed: bool,
     pub(crate) failure: Option<Error>,
@@ -135,13 +135,13 @@ impl Log {
         Self { current, end, older: VecDeque::new(), frozen: false, closed: false, failure: None, buffer: Vec::new() }
     }
 
-    /// That the journal accepts records.
+    /// Returns an error unless the journal accepts records.
     pub(crate) fn check(&self) -> Result<()> {
         self.check_failure()?;
         if self.closed { Err(Error::new(ErrorKind::Closed)) } else { Ok(()) }
     }
 
-    /// That no write or sync has failed.
+    /// Returns an error if a write or a sync has failed.
     pub(crate) fn check_failure(&self) -> Result<()> {
         let failed = |error: &Error| Err(Error::new(ErrorKind::Failed(Box::new(error.clone()))));
         self.failure.as_ref().filter(|_| !fail_point!(FailureForgotten)).map_or(Ok(()), failed)
@@ -152,7 +152,7 @@ impl Log {
         !self.frozen && self.current.file.header.offset_of(self.end) + len + reserve <= self.current.file.len
     }
 
-    /// Writes a record at the end, which stays where it is.
+    /// Writes a record at the end, without advancing the end.
     fn write(&mut self, record: &Record, durable: Lsn) -> Result<()> {
         record.encode(&mut self.buffer, self.current.file.header.salt, self.end, durable);
         let offset = self.current.file.header.offset_of(self.end);
@@ -165,13 +165,13 @@ impl Log {
         if is_possible { self.write(&Record::Mark, durable) } else { Ok(()) }
     }
 
-    /// Lets no record in until the journal is restarted. The first cause is kept.
+    /// Makes the journal refuse records until it is restarted. Keeps the first cause.
     pub(crate) fn fail(&mut self, error: &Error) {
         self.failure.get_or_insert_with(|| error.clone());
     }
 
-    /// The files that hold records between `from` and the end, oldest first, each with the offset
-    /// where these begin and the one where they end.
+    /// The files that hold records between `from` and the end, oldest first, each with the offsets
+    /// at which these records begin and end.
     pub(crate) fn files_from(&self, from: Lsn) -> Vec<(LogFile, u64, u64)> {
         let ends = self.files().skip(1).map(|next| next.header.first).chain([self.end]);
         let files = self.files().zip(ends).filter(|(_, end)| *end > from);
@@ -182,7 +182,7 @@ impl Log {
         files.map(range).collect()
     }
 
-    /// The files that are needed, oldest first; the current one is the last.
+    /// The files that are needed, oldest first. The current file is the last.
     pub(crate) fn files(&self) -> impl Iterator<Item = &LogFile> {
         self.older.iter().chain([&self.current.file])
     }
@@ -191,7 +191,7 @@ impl Log {
         self.bytes_after(0)
     }
 
-    /// The bytes of all files except the oldest `count`.
+    /// The total length in bytes of all files except the oldest `count`.
     fn bytes_after(&self, count: usize) -> u64 {
         self.files().skip(count).map(|file| file.len).sum()
     }
@@ -214,11 +214,11 @@ impl Rotation {
 }
 
 impl Journal {
-    /// Puts a record at the end, makes room for it if there is none, and returns its place. The
+    /// Puts a record at the end and returns its position. Makes room first if there is none. The
     /// record survives the death of the process; it is durable after [`sync_to`](Self::sync_to).
     ///
     /// # Errors
-    /// Those of [`put`](Self::put) except `NoRoom`, and those of [`reserve`](Self::reserve).
+    /// Same as for [`put`](Self::put), except `NoRoom`, and for [`reserve`](Self::reserve).
     pub fn append(&self, record: &Record) -> Result<Position> {
         loop {
             match self.put(record) {
@@ -228,13 +228,14 @@ impl Journal {
         }
     }
 
-    /// Puts a record at the end if the current file has room for it, and returns its place. Makes
-    /// no file ready and syncs nothing, so it may be called with locks held that others wait for.
+    /// Puts a record at the end if the current file has room for it, and returns its position.
+    /// Prepares no file and syncs nothing, so the caller may hold locks that other threads wait
+    /// for.
     ///
     /// # Errors
     /// [`ErrorKind::NoRoom`], [`ErrorKind::TooLarge`], [`ErrorKind::InvalidRecord`],
     /// [`ErrorKind::Closed`]: nothing has changed. [`ErrorKind::Failed`] after an earlier failure.
-    /// After an I/O error the journal has failed: the record may be found when it is opened next.
+    /// After an I/O error the journal has failed; the next opening may or may not find the record.
     pub fn put(&self, record: &Record) -> Result<Position> {
         let len = self.check_record(record)?;
         let mut log = self.log.lock();
@@ -246,7 +247,7 @@ impl Journal {
             log.fail(&error);
             return Err(error);
         }
-        // The epoch changes under the lock alone.
+        // The epoch changes only under the lock.
         let position = Position { lsn: log.end, end: log.end + len, epoch: self.epoch.load(Ordering::Relaxed) };
         log.end = position.end;
         // Release; pairs with the Acquire in `end`.
@@ -263,13 +264,13 @@ impl Journal {
         if len > max { Err(Error::new(ErrorKind::TooLarge { len, max })) } else { Ok(len) }
     }
 
-    /// Makes room for `record`: begins the next file if the current one has none. A call that holds
-    /// no lock of its own makes this before it takes them, so that [`put`](Self::put) succeeds.
+    /// Makes room for `record`: begins the next file if the current one has no room. Call this
+    /// before taking locks of your own, so that [`put`](Self::put) succeeds under them.
     ///
     /// # Errors
-    /// [`ErrorKind::Full`] where all bytes that the journal may hold are needed: nothing has
-    /// changed, and the call succeeds after a [`release`](Self::release). I/O: nothing has changed,
-    /// or the journal has failed.
+    /// [`ErrorKind::Full`] if the journal has reached its limit and all of its bytes are needed:
+    /// nothing has changed, and the call succeeds after a [`release`](Self::release). I/O: nothing
+    /// has changed, or the journal has failed.
     pub fn reserve(&self, record: &Record) -> Result<()> {
         let len = self.check_record(record)?;
         let mut rotation = self.rotation.lock();
@@ -281,15 +282,15 @@ impl Journal {
             }
             self.options.next_file_len(log.current.file.len)
         };
-        // A record needs all of its file in the worst case.
+        // In the worst case a record needs a file of its own.
         let least = (len + HEADER_BLOCK_LEN + CONTROL_RESERVE).next_multiple_of(4096).max(FILE_LEN_MIN);
         let spare = self.take_spare(&mut rotation, least, next_len.max(least), record.is_control())?;
         self.rotate(&mut rotation, spare)
     }
 
-    /// A file of at least `least` bytes for the next records, of `wanted` bytes if there is room.
-    /// Unless the rotation frees a file, entries leave one spare, or room for one, for the records
-    /// that free space.
+    /// Returns a file for the next records: of `wanted` bytes if the limit allows it, and of at
+    /// least `least` bytes. Unless the rotation frees a file, entries leave one spare, or room for
+    /// one, for the records that free space.
     fn take_spare(&self, rotation: &mut Rotation, least: u64, wanted: u64, is_control: bool) -> Result<Spare> {
         let (used, frees) = {
             let log = self.log.lock();
@@ -303,7 +304,7 @@ impl Journal {
             Some(at) if rotation.spares.len() > usize::from(must_leave_one) => return Ok(rotation.spares.remove(at)),
             _ => {}
         }
-        // Spares that are too short for the record give way.
+        // Spares that are too short for the record are removed.
         while rotation.spares.first().is_some_and(|spare| spare.len < least) {
             rotation.spares.remove(0).remove(&*self.storage);
         }
@@ -316,8 +317,8 @@ impl Journal {
         Spare::create(&*self.storage, &self.dir, len)
     }
 
-    /// Names the next file, which records go into from then on, and recycles those that are not
-    /// needed any more.
+    /// Names the next file, which receives all later records, and recycles the files that are no
+    /// longer needed.
     fn rotate(&self, rotation: &mut Rotation, spare: Spare) -> Result<()> {
         let (header, releasable) = {
             let mut log = self.log.lock();
@@ -352,8 +353,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Makes a spare of a file that no durable header needs. A file that cannot be renamed is
-    /// removed when the journal is opened next, so no error is lost.
+    /// Turns a file that no durable header needs into a spare. A file that cannot be renamed is
+    /// removed when the journal is next opened, so ignoring that error is safe.
     fn recycle(&self, rotation: &mut Rotation, file: LogFile) {
         let bytes = rotation.bytes() + self.log.lock().bytes() + file.len;
         let Ok(spare) = Spare::recycle(&*self.storage, &self.dir, file) else { return };
@@ -364,16 +365,16 @@ impl Journal {
         }
     }
 
-    /// States that no record below `lsn` is needed, so that files which end below can be used
-    /// again. An `lsn` within a record keeps that record. One below that of an earlier call changes
-    /// nothing.
+    /// Declares that no record below `lsn` is needed, so that files that end below it can be
+    /// reused. If `lsn` falls within a record, that record is kept. An `lsn` below an earlier
+    /// call's changes nothing.
     ///
-    /// Syncs the journal first, so that copies of the records further on are durable. Entries that
-    /// the files of the streams hold instead must be durable before this call.
+    /// Syncs the journal first, so that later copies of the records are durable. Entries that the
+    /// streams' files hold instead must be durable before this call.
     ///
     /// # Errors
-    /// Those of [`sync`](Self::sync) and [`append`](Self::append). After an error of the latter,
-    /// the space is released in this process.
+    /// Same as for [`sync`](Self::sync) and [`append`](Self::append). After an error of the latter,
+    /// the space is still released, in this process.
     pub fn release(&self, lsn: Lsn) -> Result<()> {
         let lsn = Lsn(lsn.0 / ALIGN * ALIGN);
         if !fail_point!(CopiesNotSynced) {
@@ -386,12 +387,12 @@ impl Journal {
             }
             rotation.needed_from = lsn;
         }
-        // It narrows what damage to older records can cost.
+        // The TRIM limits how much damage to older records can cost.
         self.append(&Record::Trim { lsn }).map(drop)
     }
 
-    /// Makes a file ready for the time when the current one is full, so that no append waits for
-    /// that. Does nothing if one is ready, or if the limit leaves no room for one.
+    /// Prepares the next file before the current one is full, so that no append waits for it. Does
+    /// nothing if a file is ready, or if the limit leaves no room for one.
     ///
     /// # Errors
     /// I/O. Nothing has changed.
@@ -411,11 +412,11 @@ impl Journal {
         Ok(())
     }
 
-    /// Ends the journal: no record before is needed. Durable when this returns; nothing can be put
-    /// after it. Every stream must be settled before.
+    /// Ends the journal durably: no record in it is needed any longer, and none can be put after
+    /// this. Every stream must be settled first.
     ///
     /// # Errors
-    /// Those of [`append`](Self::append) and [`sync_to`](Self::sync_to).
+    /// Same as for [`append`](Self::append) and [`sync_to`](Self::sync_to).
     pub fn close(&self) -> Result<()> {
         let position = self.append(&Record::Close)?;
         self.sync_to(position)?;
@@ -423,7 +424,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Where the next record begins. Every record below survives the death of the process.
+    /// The LSN at which the next record begins. Every record below it survives the death of the
+    /// process.
     #[must_use]
     pub fn end(&self) -> Lsn {
         // Acquire; pairs with the Release in `put`.
@@ -437,13 +439,13 @@ impl Journal {
         Lsn(self.durable.load(Ordering::Acquire))
     }
 
-    /// The error that keeps the journal from accepting records, if one has failed it.
+    /// The error that failed the journal, if any. Until a restart, the journal accepts no records.
     #[must_use]
     pub fn failure(&self) -> Option<Error> {
         self.log.lock().failure.clone()
     }
 
-    /// The bytes of all files: those with records, and the spares.
+    /// The total length in bytes of all files: those with records, and the spares.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let rotation = self.rotation.lock();
@@ -453,8 +455,8 @@ impl Journal {
 }
 
 impl Log {
-    /// How many files, oldest first, hold no record that is needed; the current one counts where it
-    /// comes to be an older one.
+    /// How many of the oldest files hold no record that is needed. The current file counts as one
+    /// of them if it is about to become an older file.
     fn releasable(&self, needed_from: Lsn) -> usize {
         let ends = self.files().skip(1).map(|next| next.header.first).chain([self.end]);
         ends.take_while(|end| *end <= needed_from || fail_point!(ReleasedEarly)).count()

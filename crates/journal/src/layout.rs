@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 const SUFFIX: &str = ".jnl";
 const NUMBER_DIGITS: usize = 20;
 
-/// The prefix of the name of a spare: a file that holds no record yet, or none any more. Only a
-/// process that writes the journal uses such a file, and recovery removes it.
+/// The prefix of a spare's name. A spare holds no needed record. Only the process that writes the
+/// journal uses spares, and recovery removes them.
 const SPARE_PREFIX: &str = ".spare-";
 
 /// The name of the file with this number.
@@ -14,7 +14,7 @@ pub(crate) fn file_name(number: u64) -> String {
     format!("{number:0NUMBER_DIGITS$}{SUFFIX}")
 }
 
-/// A name for a file that holds nothing: `random` distinguishes it from others.
+/// The name of a spare. `random` distinguishes it from other spares.
 pub(crate) fn spare_name(random: u64) -> String {
     format!("{SPARE_PREFIX}{random:016x}")
 }
@@ -24,11 +24,11 @@ pub(crate) fn spare_name(random: u64) -> String {
 pub(crate) enum Name {
     /// The file with this number.
     File(u64),
-    /// A file that holds nothing.
+    /// A spare: a file that holds no needed record.
     Spare,
 }
 
-/// The meaning of `name`; `None` if it is not part of a journal.
+/// Returns the meaning of `name`, or `None` if it is not part of a journal.
 pub(crate) fn parse(name: &OsStr) -> Option<Name> {
     let name = name.to_str()?;
     if let Some(random) = name.strip_prefix(SPARE_PREFIX) {

@@ -1,9 +1,9 @@
-//! The commit journal of stratawal: one log of records in front of many streams, with one sync for
-//! all of them.
+//! The commit journal of stratawal: a log of records that go to many streams, made durable by one
+//! sync for all of them.
 //!
 //! Use this crate to build a log of many streams, or to make several files durable by one sync.
 //! Most programs want the crate `stratawal`: this one knows neither segments nor the directories of
-//! streams, and does not keep a second writer away.
+//! streams, and does not exclude a second writer.
 //!
 //! ```
 //! use std::path::Path;
@@ -30,7 +30,7 @@
 //! journal.sync_to(position)?;
 //! drop(journal);
 //!
-//! // After a crash: what the journal holds, and which of it the streams still need.
+//! // After a crash: read the journal, and find the records that the streams still need.
 //! let image = Image::read(&*storage, dir, log)?;
 //! assert!(image.damage().is_none());
 //! let (journal, needed) = Journal::open(&storage, dir, log, limits, image, |_| true)?;
@@ -41,9 +41,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A record is *put* at the end of the journal, and from then on survives the death of the process.
-//! It is durable once [`Journal::sync_to`] has returned for its position; calls of many threads
-//! share a sync. When no record below an LSN is needed any more, [`Journal::release`] gives the
+//! A record is *put* at the end of the journal. From then on it survives the death of the process.
+//! It is durable once [`Journal::sync_to`] has returned for its position; calls from many threads
+//! share a sync. When records below an LSN are no longer needed, [`Journal::release`] gives their
 //! space back. `FORMAT.md` defines the bytes.
 //!
 //! Deliberately absent: segments, directory names of streams, threads, and any retry of a failed

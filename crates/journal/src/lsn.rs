@@ -1,10 +1,10 @@
-//! Positions in the endless log, and the bytes of numbers.
+//! Positions in the endless log, and decoding of integers.
 
 use std::fmt;
 use std::ops::{Add, Sub};
 
-/// A log sequence number: a position in bytes in an endless log that the journal's files hold a
-/// window of. It never falls, and no record of a log begins at the same one as another.
+/// A log sequence number: a position, in bytes, in an endless log. The journal's files hold a
+/// window of that log. LSNs never decrease, and no two records of a log begin at the same LSN.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lsn(pub u64);
 
@@ -14,7 +14,7 @@ impl fmt::Display for Lsn {
     }
 }
 
-/// Saturates: a log that writes 1 GiB a second reaches the end of `u64` after 500 years.
+/// Saturates. A log that writes 1 GiB a second reaches the end of `u64` after 500 years.
 impl Add<u64> for Lsn {
     type Output = Self;
     fn add(self, bytes: u64) -> Self {
@@ -22,7 +22,7 @@ impl Add<u64> for Lsn {
     }
 }
 
-/// The distance in bytes; 0 where `other` is the larger one.
+/// The distance in bytes, or 0 if `other` is larger.
 impl Sub for Lsn {
     type Output = u64;
     fn sub(self, other: Self) -> u64 {
@@ -30,7 +30,7 @@ impl Sub for Lsn {
     }
 }
 
-/// Little-endian reads at fixed places. Callers pass slices whose length they have checked.
+/// Little-endian reads at fixed offsets. Callers have checked the length of the slice.
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(array_at(bytes, at))
 }

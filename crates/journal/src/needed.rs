@@ -1,7 +1,7 @@
-//! The records that are still needed. The journal alone decides this, without a look at any stream.
+//! The records that are still needed. The journal's records decide this; no stream is read.
 //!
-//! Void are the records of a stream before its last SETTLED, and all of a deleted stream. A START
-//! stays needed until the caller knows that the stream's own files hold it.
+//! A stream's records before its last SETTLED are void, and so are all records of a deleted stream.
+//! A START stays needed until the caller knows that the stream's own files hold it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,48 +15,48 @@ use crate::record::{Located, Part, Record};
 /// The records that are needed, by stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needed {
-    /// The streams of which something is needed.
+    /// The streams that have needed records.
     pub streams: BTreeMap<StreamId, NeededStream>,
-    /// The streams that are deleted, in the order of their DROP records. The caller finishes a
-    /// deletion, and [`Journal::open`](crate::Journal::open) asks which are unfinished.
+    /// The deleted streams, in the order of their DROP records. The caller finishes each deletion;
+    /// [`Journal::open`](crate::Journal::open) asks which are unfinished.
     pub drops: Vec<Dropped>,
 }
 
 /// The needed records of one stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NeededStream {
-    /// Its name, where the journal states it.
+    /// Its name, if the journal gives it.
     pub name: Option<Bytes>,
-    /// Its parts, in the order of their seqs. Parts may overlap: a part may have been copied.
+    /// Its parts in seq order. Parts may overlap, because a part may have been copied.
     pub parts: Vec<LocatedPart>,
-    /// One past the last entry that a FIRM record promises; 0 for none.
+    /// One past the last entry that a FIRM record promises; 0 if there is none.
     pub firm: SeqNo,
-    /// The greatest START.
+    /// The greatest START seq.
     pub start: Option<SeqNo>,
-    /// Where the record of that START begins.
+    /// The LSN at which the record of that START begins.
     pub start_lsn: Lsn,
 }
 
-/// A part, and the record that it is in.
+/// A part, and the position of its record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocatedPart {
     /// The part.
     pub part: Part,
-    /// Where its record begins: the journal is needed from here on.
+    /// The LSN at which its record begins. The journal is needed from this LSN on.
     pub lsn: Lsn,
-    /// Where its record ends: the part is durable once this is.
+    /// The LSN at which its record ends. The part is durable once everything below this LSN is.
     pub end: Lsn,
 }
 
 /// A deleted stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dropped {
-    /// The stream; 0 stands for every stream of the name.
+    /// The stream; 0 means every stream of this name.
     pub stream: StreamId,
     /// Its name.
     pub name: Bytes,
-    /// Where the record begins: the journal is needed from here on until the deletion is finished
-    /// and durable.
+    /// The LSN at which the record begins. The journal is needed from this LSN on until the
+    /// deletion is finished and durable.
     pub lsn: Lsn,
 }
 
@@ -64,7 +64,7 @@ impl Needed {
     /// The needed records of a chain.
     #[must_use]
     pub fn of(records: &[Located]) -> Self {
-        // A clean end: the streams' own files hold everything before it.
+        // After a clean end, the streams' own files hold everything before it.
         let close = records.iter().rposition(|located| located.record == Record::Close);
         let records = &records[close.map_or(0, |at| at + 1)..];
         let void = Void::of(records);
@@ -93,7 +93,7 @@ impl Needed {
                 let stream = self.streams.entry(*stream).or_default();
                 stream.firm = stream.firm.max(*seq);
             }
-            // A SETTLED does not void it: it is needed until the stream's files hold it.
+            // A SETTLED does not void a START, which is needed until the stream's files hold it.
             Record::Start { stream, seq } if !void.dropped.contains(stream) => {
                 let stream = self.streams.entry(*stream).or_default();
                 if stream.start.is_none_or(|start| start < *seq) {
@@ -105,7 +105,7 @@ impl Needed {
         }
     }
 
-    /// The records that a new file must hold, so that everything that is needed is in it as it was.
+    /// The records that a new file must hold to preserve everything that is needed.
     pub(crate) fn records(&self) -> Vec<Record> {
         let drops = self
             .drops
@@ -118,7 +118,7 @@ impl Needed {
                 records.push(Record::Start { stream, seq });
             }
             for located in &needed.parts {
-                // Any part may come to be the first of its stream in a file.
+                // Any part may later become the first of its stream in a file.
                 let name = located.part.name.clone().or_else(|| needed.name.clone());
                 let firm = located.part.firm || fail_point!(LooseBecomesFirm);
                 records.push(Record::Copy(vec![Part { name, firm, ..located.part.clone() }]));
@@ -137,7 +137,7 @@ impl Needed {
     }
 }
 
-/// Which records others have made void.
+/// Which records are void because of later ones.
 struct Void {
     settled: BTreeMap<StreamId, Lsn>,
     dropped: BTreeSet<StreamId>,
@@ -145,7 +145,7 @@ struct Void {
 }
 
 impl Void {
-    /// A pass of its own: a record comes before the one that voids it.
+    /// This needs its own pass, because a record precedes the one that voids it.
     fn of(records: &[Located]) -> Self {
         let mut void = Self { settled: BTreeMap::new(), dropped: BTreeSet::new(), drops: Vec::new() };
         let mut ids: BTreeMap<&[u8], BTreeSet<StreamId>> = BTreeMap::new();
@@ -180,17 +180,18 @@ impl Void {
 /// The entries that a stream has beyond its own files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tail {
-    /// The parts in the order of their seqs, each with how many of its first entries are to be left
-    /// out: the files or an earlier part hold them.
+    /// The parts in seq order, each with the number of leading entries to skip because the files or
+    /// an earlier part hold them.
     pub parts: Vec<(u64, LocatedPart)>,
     /// One past the last entry.
     pub end: SeqNo,
-    /// Whether loose parts were dropped because entries before them are missing. Then SETTLED must
-    /// be durable before the stream accepts an entry, or a dropped part would fit again.
+    /// Whether loose parts were dropped because entries before them are missing. If so, a SETTLED
+    /// must be durable before the stream accepts an entry; otherwise a dropped part could fit
+    /// again.
     pub dropped: bool,
 }
 
-/// Entries that were promised to be durable are missing.
+/// Reports that entries promised to be durable are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
     /// The first missing entry.
@@ -200,13 +201,13 @@ pub struct Gap {
 }
 
 impl NeededStream {
-    /// Puts the parts together after the stream's own files, which end at `end` (the greater of
-    /// that and of the START). By seq: a copy comes later in the journal than what follows its
-    /// entries.
+    /// Joins the parts to the end of the stream's own files. `end` is where the files end, or the
+    /// START if that is greater. The order is by seq, because a copied part comes later in the
+    /// journal than the entries that follow it.
     ///
     /// # Errors
-    /// [`Gap`] where an entry is missing that a promise of durability rests on. A gap above the
-    /// last promised entry is lawful; it ends the tail.
+    /// [`Gap`] if an entry that was promised to be durable is missing. A gap above the last
+    /// promised entry is lawful; it ends the tail.
     pub fn tail_after(&self, end: SeqNo) -> Result<Tail, Gap> {
         let firm = self.parts.iter().filter(|located| located.part.firm).map(|located| located.part.end());
         let promised = firm.fold(self.firm, SeqNo::max);

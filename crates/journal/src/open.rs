@@ -1,11 +1,10 @@
-//! Creating a journal, opening one after a crash, and beginning anew after a failure.
+//! Creating a journal, opening one after a crash, and restarting one after a failure.
 //!
 //! Opening reads the journal (`replay`), decides which records are needed (`needed`), and writes
-//! those into one new file, whose name is the commit point. It does so also where nothing is
-//! needed: a new header in place of the old one would take a sync less, but a write of it that is
-//! cut short would leave no valid header. The files before are removed once the new one is durable,
-//! name and all; so it does not matter which of their own names and bytes the process before had
-//! synced.
+//! those into one new file, whose name is the commit point. It does so even if nothing is needed:
+//! overwriting the old header would save a sync, but an interrupted write would leave no valid
+//! header. The earlier files are removed once the new file and its name are durable. So it does not
+//! matter which of their names and bytes the previous process had synced.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,12 +26,12 @@ use crate::record::{Located, Record, encoded};
 use crate::replay::Image;
 
 impl Journal {
-    /// Creates the journal of the log `wal_id` in `dir`, which is created if it does not exist. The
-    /// journal, its directory and its first file are durable when this returns.
+    /// Creates the journal of the log `wal_id` in `dir`. Creates the directory if it does not
+    /// exist. The journal, its directory and its first file are durable when this returns.
     ///
     /// # Errors
-    /// I/O; `AlreadyExists` where the directory has a journal file, also one that an earlier call
-    /// left that failed: then [`open`](Self::open) it.
+    /// I/O; `AlreadyExists` if the directory has a journal file, even one left by an earlier call
+    /// that failed. In that case [`open`](Self::open) the journal.
     pub fn create(storage: &Arc<dyn Storage>, dir: &Path, wal_id: WalId, options: JournalOptions) -> Result<Self> {
         match storage.create_dir(dir) {
             Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
@@ -58,15 +57,15 @@ impl Journal {
         Ok(Self::with_file(storage, dir, wal_id, options, file, Lsn(0)))
     }
 
-    /// Opens the journal that `image` was read from, and returns the records that are needed, at
-    /// their new places. `is_unfinished` is asked for each deleted stream whether its deletion is
-    /// still to be finished; such a DROP stays needed until the next opening.
+    /// Opens the journal from which `image` was read, and returns the needed records at their new
+    /// positions. Calls `is_unfinished` for each deleted stream; if its deletion is unfinished, the
+    /// DROP stays needed until the next opening.
     ///
-    /// Only the process that writes the log may call this. No stream is looked at. When this
-    /// returns, everything that the journal holds is durable.
+    /// Only the process that writes the log may call this. It reads no stream. When it returns,
+    /// everything that the journal holds is durable.
     ///
     /// # Errors
-    /// The damage that [`Image::damage`] reports: nothing has changed. I/O: opening may be
+    /// The damage that [`Image::damage`] reports; nothing has changed. I/O; opening may be
     /// repeated.
     pub fn open(
         storage: &Arc<dyn Storage>,
@@ -90,16 +89,16 @@ impl Journal {
         Ok((Self::with_file(storage, dir, wal_id, options, file, end), needed))
     }
 
-    /// Begins anew after a failure: writes `records`, which hold everything that is needed, into a
-    /// new file, and removes the files before. Returns where each record is now. All of them are
-    /// durable when this returns, and the journal accepts records again.
+    /// Restarts the journal after a failure: writes `records`, which must hold everything that is
+    /// needed, into a new file, and removes the earlier files. Returns the new position of each
+    /// record. When this returns, all of them are durable, and the journal accepts records again.
     ///
-    /// The failed files are never synced again. A record that was put before and is not among
-    /// `records` is gone: [`sync_to`](Self::sync_to) of its position fails with
+    /// The failed files are never synced again. An earlier record that is not among `records` is
+    /// gone: [`sync_to`](Self::sync_to) for its position fails with
     /// [`ErrorKind::Restarted`](crate::ErrorKind::Restarted).
     ///
     /// # Errors
-    /// I/O: the journal stays failed, and the call may be repeated.
+    /// I/O; the journal stays failed, and the call may be repeated.
     pub fn restart(&self, records: &[Record]) -> Result<Vec<Located>> {
         let mut rotation = self.rotation.lock();
         let lead = self.take_lead();
@@ -108,15 +107,15 @@ impl Journal {
             let old: Vec<u64> = log.files().map(|file| file.header.number).collect();
             (log.current.file.header.number, log.end, old)
         };
-        // A file that an earlier call could not name, or named without knowing it, has the next
-        // number.
+        // An earlier call may have given a file the next number although its rename reported an
+        // error.
         let number = self.highest_number()?.max(number) + 1;
         let (file, located) = write_anew(&self.storage, &self.dir, self.wal_id, self.options, number, first, records)?;
         let end = file.header.attested;
         {
             let mut log = self.log.lock();
-            // Before the watermarks: a thread that sees one of the new epoch sees that the old
-            // epoch is over.
+            // The epoch changes before the watermarks, so a thread that sees a watermark of the new
+            // epoch also sees that the old epoch is over.
             self.epoch.fetch_add(if fail_point!(EpochKept) { 0 } else { 1 }, Ordering::Release);
             *log = Log::new(Target::new(file, self.options.mapped), end);
             self.end.store(end.0, Ordering::Release);
@@ -126,7 +125,8 @@ impl Journal {
         drop(lead);
         before.remove_spares(&*self.storage);
         for number in old {
-            // Older than `oldest` of the new header: the next opening removes what stays.
+            // These files are older than the new header's `oldest`: the next opening removes any
+            // that remain.
             let _ = self.storage.remove_file(&self.dir.join(layout::file_name(number)));
         }
         Ok(located)
@@ -164,7 +164,8 @@ impl Journal {
     }
 }
 
-/// Writes `records` into a new file and names it: the commit point. Its header attests all of them.
+/// Writes `records` into a new file, whose header attests all of them, and names it, which is the
+/// commit point.
 fn write_anew(
     storage: &Arc<dyn Storage>,
     dir: &Path,

@@ -16,10 +16,10 @@ use crate::{Image, Journal, JournalOptions, Located, Needed, layout};
 const WAL: WalId = WalId(7);
 const DIR: &str = "/journal";
 
-/// Replays the bytes as the files of a journal, as they are and again with valid headers and
-/// checksums, which reaches the checks that follow them.
+/// Replays the bytes as the files of a journal: first as they are, then with valid headers and
+/// checksums, to reach the later checks.
 ///
-/// The first byte gives the number of files, 1 to 4, of which each gets an equal part of the rest.
+/// The first byte gives the number of files, 1 to 4. Each file gets an equal share of the rest.
 pub fn replay_any(data: &[u8]) {
     let (selector, data) = data.split_first().map_or((0, data), |(&first, rest)| (first, rest));
     let count = usize::from(selector % 4) + 1;
@@ -34,8 +34,8 @@ pub fn replay_any(data: &[u8]) {
     replay(repaired.collect::<Vec<_>>().into_iter());
 }
 
-/// A file with a valid header and `bytes` as its records, whose checksums are made valid one after
-/// the other as far as they can be records; and where these end.
+/// Returns a file with a valid header and `bytes` as its records, and the LSN at which the records
+/// end. Gives one record after another a valid checksum, until the bytes cannot be a record.
 fn with_valid_checksums(bytes: &[u8], number: u64, first: Lsn) -> (Vec<u8>, Lsn) {
     let header = FileHeader {
         wal_id: WAL,
@@ -81,7 +81,7 @@ fn replay(files: impl Iterator<Item = Vec<u8>>) {
     if image.damage().is_some() {
         return;
     }
-    // Recovery may refuse a record that is longer than its files, and nothing else.
+    // Recovery may refuse a record that is longer than its files, but nothing else.
     let limits = JournalOptions::default().bytes(1 << 20).first_file_bytes(16 << 10);
     let end = image.end();
     if end.0 > u64::MAX / 2 {
@@ -116,7 +116,7 @@ fn encodes_to_itself(located: &Located) {
     assert_eq!(decode(&bytes, Salt(9), located.lsn), Decoded::Record(located.clone()));
 }
 
-/// Recovery changes the places of records, and adds names to parts; nothing else.
+/// Recovery changes only the positions of records, and adds names to parts.
 fn same_content(before: &Needed, after: &Needed) {
     assert_eq!(before.drops.len(), after.drops.len());
     for (old, new) in before.drops.iter().zip(&after.drops) {

@@ -1,13 +1,13 @@
-//! Records: how they are written, and when bytes are one.
+//! Records: how they are written, and when bytes are a valid record.
 //!
 //! A record is valid if and only if (1) it begins at a multiple of 16 after the header block, (2)
 //! its reserved bytes are zero and its unsynced distance is not above its LSN, (3) it ends within
-//! the file, (4) its checksum holds, and (5) its payload has the form that its kind gives it. The
-//! checksum covers the salt of the file and the LSN, so a record of another file, of another place,
-//! or of an earlier life of the same blocks is not valid.
+//! the file, (4) its checksum holds, and (5) its payload has the form of its kind. The checksum
+//! covers the file's salt and the LSN, so a record from another file, from another position, or
+//! from an earlier use of the same blocks is not valid.
 //!
-//! This module does not decide whether the end of the valid records is a torn tail or damage:
-//! `replay` does, which compares the chain with the greatest attestation.
+//! Whether the end of the valid records is a torn tail or damage is decided in `replay`, which
+//! compares the chain with the greatest attestation.
 
 use bytes::Bytes;
 use stratawal_frame::{Salt, SeqNo, StreamId};
@@ -26,12 +26,12 @@ const AT_ZERO: usize = AT_KIND + 1;
 const AT_LEN: usize = AT_ZERO + 3;
 const AT_UNSYNCED: usize = AT_LEN + 4;
 
-/// The bytes of a record before its payload.
+/// The number of bytes before a record's payload.
 pub(crate) const RECORD_HEADER_LEN: usize = AT_UNSYNCED + 4;
 const _: () = assert!(RECORD_HEADER_LEN == 16);
 
-/// Records begin at multiples of this many bytes. So a checksum covers a multiple of 16 bytes,
-/// which the checksum processes fastest.
+/// Records begin at multiples of this many bytes. So a checksum covers a multiple of 16 bytes, the
+/// lengths for which CRC-32 is fastest.
 pub const ALIGN: u64 = 16;
 
 // Part of a DATA or COPY:
@@ -55,16 +55,16 @@ const _: () = assert!(PART_HEADER_LEN == 40);
 
 const FLAG_FIRM: u8 = 1;
 
-/// The bytes that the checksum covers before those of the record: salt and LSN.
+/// The length in bytes of the salt and the LSN, which the checksum covers before the record.
 const PREFIX_LEN: usize = 16;
 
-/// Entries of one stream that follow each other.
+/// Consecutive entries of one stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
     /// The stream.
     pub stream: StreamId,
-    /// The name of the stream. The first part of a stream in each file has it, and every part of a
-    /// stream that has no directory yet. At most 65,535 bytes.
+    /// The name of the stream, at most 65,535 bytes. The first part of a stream in each file has
+    /// it, and so does every part of a stream that has no directory yet.
     pub name: Option<Bytes>,
     /// The seq of the first entry.
     pub first: SeqNo,
@@ -72,11 +72,11 @@ pub struct Part {
     pub count: u32,
     /// The time of the first entry, in microseconds since 1970.
     pub timestamp: u64,
-    /// Whether a promise of durability may rest on this part. Recovery takes a gap below a firm
-    /// part for damage. A gap before a loose part is lawful: no promise rests on the missing
+    /// Whether a promise of durability may rest on this part. Recovery treats a gap below a firm
+    /// part as damage. A gap before a loose part is lawful: no promise rests on the missing
     /// entries.
     pub firm: bool,
-    /// The entries, in the form that the caller gives them. This crate does not look inside.
+    /// The entries, encoded by the caller. This crate does not look inside.
     pub body: Bytes,
 }
 
@@ -134,7 +134,7 @@ impl Part {
         part.is_valid().then_some((part, at + len))
     }
 
-    /// The rules that the types do not express.
+    /// Checks the rules that the types do not express.
     fn is_valid(&self) -> bool {
         self.count > 0
             && self.first.checked_add(u64::from(self.count)).is_some()
@@ -145,10 +145,10 @@ impl Part {
 /// The content of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// Entries. Several parts are one atomic batch over their streams.
+    /// Entries. Several parts are one atomic batch across their streams.
     Data(Vec<Part>),
-    /// Parts that were written again at the end of the journal, so that older files can be
-    /// released. They are independent of each other.
+    /// Parts copied to the end of the journal, so that older files can be released. They are
+    /// independent of each other.
     Copy(Vec<Part>),
     /// A promise of durability rests on every entry of the stream below `seq`.
     Firm {
@@ -157,23 +157,23 @@ pub enum Record {
         /// One past the last promised entry.
         seq: SeqNo,
     },
-    /// The first live seq of the stream. The greatest one counts.
+    /// The first live seq of the stream. Of several, the greatest counts.
     Start {
         /// The stream.
         stream: StreamId,
         /// The first live seq.
         seq: SeqNo,
     },
-    /// Every earlier record of the stream is void: its own files hold all live entries, durably.
+    /// Every earlier record of the stream is void: its own files durably hold all live entries.
     Settled {
         /// The stream.
         stream: StreamId,
         /// One past the last entry of its files.
         seq: SeqNo,
     },
-    /// The stream is deleted. Durable, this record is the commit point.
+    /// The stream is deleted. The deletion is committed once this record is durable.
     Drop {
-        /// The stream; 0 stands for every id that the journal has for the name.
+        /// The stream; 0 means every id that the journal has for the name.
         stream: StreamId,
         /// Its name.
         name: Bytes,
@@ -183,7 +183,7 @@ pub enum Record {
         /// The LSN.
         lsn: Lsn,
     },
-    /// Attests the durable LSN, and nothing else. The next record is written over it.
+    /// Attests the durable LSN, and has no other effect. The next record is written over it.
     Mark,
     /// A clean end: no record before it is needed.
     Close,
@@ -200,13 +200,13 @@ const MARK: u8 = 8;
 const CLOSE: u8 = 9;
 
 impl Record {
-    /// Whether the record may use the space that every file keeps at its end: it frees space, or
-    /// ends the log, or attests.
+    /// Whether the record may use the space reserved at the end of every file, because it frees
+    /// space, ends the log, or attests.
     pub(crate) const fn is_control(&self) -> bool {
         !matches!(self, Self::Data(_) | Self::Copy(_) | Self::Firm { .. })
     }
 
-    /// The parts of a DATA or COPY; none of another kind.
+    /// The parts of a DATA or COPY. Empty for any other kind.
     #[must_use]
     pub fn parts(&self) -> &[Part] {
         match self {
@@ -215,7 +215,7 @@ impl Record {
         }
     }
 
-    /// The length in a file in bytes, a multiple of [`ALIGN`].
+    /// The length of the encoded record in bytes, a multiple of [`ALIGN`].
     #[must_use]
     pub fn encoded_len(&self) -> u64 {
         (RECORD_HEADER_LEN + self.payload_len()).next_multiple_of(ALIGN as usize) as u64
@@ -255,9 +255,9 @@ impl Record {
         }
     }
 
-    /// Encodes the record into `out`, whose content is replaced, for the place `lsn` of a file with
-    /// `salt`. `durable` is the durable LSN now, at most `lsn`. The bytes of the record are
-    /// [`encoded`] of `out`.
+    /// Encodes the record into `out`, replacing its content, as it is stored at `lsn` in a file
+    /// with `salt`. `durable` is the current durable LSN, at most `lsn`. [`encoded`] returns the
+    /// record's bytes in `out`.
     pub(crate) fn encode(&self, out: &mut Vec<u8>, salt: Salt, lsn: Lsn, durable: Lsn) {
         let payload_len = u32::try_from(self.payload_len()).expect("invariant: no record is longer than a file");
         let unsynced = u32::try_from(lsn - durable).expect("invariant: a journal is shorter than 4 GiB");
@@ -344,8 +344,8 @@ pub(crate) struct UnverifiedHeader {
 }
 
 impl UnverifiedHeader {
-    /// Reads the header at the beginning of `bytes`, which end with the file; `None` where none of
-    /// this format's records can begin, whatever the checksum.
+    /// Reads the header at the beginning of `bytes`, which extend to the end of the file. Returns
+    /// `None` if no record of this format can begin there, whatever its checksum.
     pub(crate) fn read(bytes: &[u8], lsn: Lsn) -> Option<Self> {
         let header = bytes.get(..RECORD_HEADER_LEN)?;
         let payload_len = usize::try_from(u32_at(header, AT_LEN)).ok()?;
@@ -360,12 +360,12 @@ impl UnverifiedHeader {
         (RECORD_HEADER_LEN + self.payload_len).next_multiple_of(ALIGN as usize)
     }
 
-    /// Whether the stored checksum is that of the record at the beginning of `bytes`.
+    /// Whether the stored checksum matches the record at the beginning of `bytes`.
     pub(crate) fn holds(&self, bytes: &[u8], salt: Salt, lsn: Lsn) -> bool {
         self.checksum_of(bytes, salt, lsn) == self.checksum
     }
 
-    /// The checksum of the record at the beginning of `bytes`.
+    /// Computes the checksum of the record at the beginning of `bytes`.
     pub(crate) fn checksum_of(&self, bytes: &[u8], salt: Salt, lsn: Lsn) -> u32 {
         let mut sum = crc32fast::Hasher::new();
         sum.update(&checksummed_head(&bytes[..RECORD_HEADER_LEN], salt, lsn));
@@ -373,7 +373,7 @@ impl UnverifiedHeader {
         sum.finalize()
     }
 
-    /// [`holds`](Self::holds), given the CRC-32 of the bytes after the header.
+    /// Like [`holds`](Self::holds), but takes the CRC-32 of the bytes after the header.
     pub(crate) fn holds_with(&self, header: &[u8], rest: u32, salt: Salt, lsn: Lsn) -> bool {
         let mut sum = crc32fast::Hasher::new();
         sum.update(&checksummed_head(header, salt, lsn));
@@ -382,8 +382,8 @@ impl UnverifiedHeader {
         sum.finalize() == self.checksum
     }
 
-    /// The record of a header whose checksum holds; `None` where its payload has not the form of
-    /// its kind.
+    /// Decodes the record of a header whose checksum holds. The result is `Invalid` if the payload
+    /// does not have the form of its kind.
     pub(crate) fn into_record(self, bytes: &Bytes, lsn: Lsn) -> Decoded {
         let payload_end = RECORD_HEADER_LEN + self.payload_len;
         let attested = Lsn(lsn.0 - self.unsynced);
@@ -410,10 +410,10 @@ fn checksummed_head(header: &[u8], salt: Salt, lsn: Lsn) -> [u8; PREFIX_LEN + RE
     head
 }
 
-/// A record and its place in the log.
+/// A record and its position in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Located {
-    /// Where it begins.
+    /// The LSN at which it begins.
     pub lsn: Lsn,
     /// Its length in bytes.
     pub len: u64,
@@ -424,14 +424,14 @@ pub struct Located {
 }
 
 impl Located {
-    /// Where the next record begins.
+    /// The LSN at which the next record begins.
     #[must_use]
     pub fn end(&self) -> Lsn {
         self.lsn + self.len
     }
 }
 
-/// The bytes at a place of a journal file, decoded.
+/// The decoded bytes at some position of a journal file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Decoded {
     /// A valid record.
@@ -447,8 +447,8 @@ pub(crate) enum Decoded {
     Invalid,
 }
 
-/// Decodes the beginning of `bytes`, which end with the file and begin at the place `lsn` of a file
-/// with `salt`. Takes time in proportion to the length of the record.
+/// Decodes the beginning of `bytes`, which start at `lsn` in a file with `salt` and extend to the
+/// end of the file. Takes time in proportion to the length of the record.
 pub(crate) fn decode(bytes: &Bytes, salt: Salt, lsn: Lsn) -> Decoded {
     if bytes.iter().take(RECORD_HEADER_LEN).all(|&byte| byte == 0) {
         return Decoded::Blank;

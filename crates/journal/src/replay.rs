@@ -1,11 +1,11 @@
-//! Reading a journal: which records count, and whether any that was durable is missing.
+//! Reading a journal: which records count, and whether any durable record is missing.
 //!
 //! The newest header names the oldest file that is needed; older files are garbage. The *chain* is
-//! the longest row of valid records that begins at the last TRIM and in which each begins where the
-//! one before ends, across files; a MARK is not part of it. Every header and every valid record
-//! attests an LSN below which everything was durable when it was written. A chain that ends below
-//! the greatest of them is damage. One that ends at or above it has at most a torn tail, of which
-//! nothing was acknowledged as durable.
+//! the longest sequence of valid records that begins at the last TRIM and in which each record
+//! begins where the previous one ends, across files; a MARK is not part of it. Every header and
+//! every valid record attests an LSN below which everything was durable when it was written. A
+//! chain that ends below the greatest of them is damage. A chain that ends at or above it may be
+//! followed by a torn tail, none of which was acknowledged as durable.
 //!
 //! Reading changes nothing.
 
@@ -26,11 +26,11 @@ use crate::record::{Decoded, Located, Record, decode};
 use crate::search::valid_records;
 use std::sync::Arc;
 
-/// The most bytes that a journal file can have: 1 GiB, and a block for the header and one for what
-/// ends the file.
+/// The maximum length of a journal file in bytes: 1 GiB, a block for the header, and a block for
+/// the control reserve at the end.
 pub(crate) const FILE_LEN_MAX: u64 = (1 << 30) + 2 * HEADER_BLOCK_LEN;
 
-/// The content of a journal, as it was read.
+/// The content of a journal, as read.
 #[derive(Debug)]
 pub struct Image {
     /// The files that are needed, oldest first.
@@ -44,22 +44,21 @@ pub struct Image {
     attested: Lsn,
 }
 
-/// A file of the journal, as it was read.
+/// A file of the journal, as read.
 #[derive(Debug)]
 pub(crate) struct FileImage {
     pub(crate) header: FileHeader,
 }
 
 impl Image {
-    /// Reads the journal in `dir`, which belongs to the log `wal_id`. Its records share the memory
-    /// that the files were read into.
+    /// Reads the journal in `dir`, which belongs to the log `wal_id`. The records share the memory
+    /// that holds the files' bytes.
     ///
     /// # Errors
     /// [`ErrorKind::Missing`], [`ErrorKind::FileMissing`], [`ErrorKind::Header`],
-    /// [`ErrorKind::Misplaced`], [`ErrorKind::TooLong`], [`ErrorKind::TwoNames`] where the journal is
-    /// damaged;
-    /// [`ErrorKind::Newer`], [`ErrorKind::NewerRecord`]; I/O. Where records are missing that were
-    /// durable, the image is still returned: [`damage`](Self::damage) reports it.
+    /// [`ErrorKind::Misplaced`], [`ErrorKind::TooLong`], [`ErrorKind::TwoNames`] if the journal is
+    /// damaged; [`ErrorKind::Newer`], [`ErrorKind::NewerRecord`]; I/O. If durable records are
+    /// missing, the image is still returned, and [`damage`](Self::damage) reports the loss.
     pub fn read(storage: &dyn Storage, dir: &Path, wal_id: WalId) -> Result<Self> {
         let Names { numbers, garbage } = Names::list(storage, dir)?;
         let Some((&newest, _)) = numbers.last_key_value() else { return Err(Error::new(ErrorKind::Missing)) };
@@ -102,7 +101,7 @@ impl Image {
             _ => None,
         });
         let trim = trims.fold(first, Lsn::max);
-        // A TRIM may name any LSN: the record that it falls into is still needed.
+        // A TRIM may name any LSN. The record that the LSN falls into is still needed.
         let around = all().find(|located| located.lsn < trim && trim < located.end());
         self.trim = around.map_or(trim, |located| located.lsn);
         self.attested = all().map(|located| located.attested).fold(self.attested, Lsn::max);
@@ -128,7 +127,7 @@ impl Image {
         }
     }
 
-    /// That no stream has two names: then the records are not those of one log.
+    /// Checks that no stream has two names. If one does, the records come from different logs.
     fn check_names(&self) -> Result<()> {
         let mut names: BTreeMap<StreamId, &Bytes> = BTreeMap::new();
         let parts = self.records.iter().flat_map(|located| located.record.parts());
@@ -147,13 +146,13 @@ impl Image {
         &self.records
     }
 
-    /// Valid records that the chain does not reach. They show which streams are affected by damage.
+    /// Valid records that the chain does not reach. They show which streams the damage affects.
     #[must_use]
     pub fn records_after_damage(&self) -> &[Located] {
         &self.after
     }
 
-    /// Where the chain ends.
+    /// The LSN at which the chain ends.
     #[must_use]
     pub const fn end(&self) -> Lsn {
         self.end
@@ -177,7 +176,7 @@ impl Image {
         self.records.last().is_some_and(|last| last.record == Record::Close)
     }
 
-    /// The damage, where records are missing that were durable once.
+    /// The damage, if any record that was durable is missing.
     #[must_use]
     pub fn damage(&self) -> Option<Error> {
         if self.end >= self.attested {
@@ -258,8 +257,8 @@ struct NewerRecord {
     kind: u8,
 }
 
-/// The valid records of a file: those at its beginning one after the other, then, unless there are
-/// only zeros, those that a search finds in the rest.
+/// Returns the valid records of a file: those that follow each other from its beginning, then those
+/// that a search finds in the rest, unless the rest is all zeros.
 fn valid_in(bytes: &Bytes, header: &FileHeader) -> Valid {
     let mut at = usize::try_from(HEADER_BLOCK_LEN).expect("invariant: a block fits a usize");
     let mut valid = Valid { records: Vec::new(), newer: None };

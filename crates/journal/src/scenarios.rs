@@ -1,9 +1,9 @@
-//! Histories of several threads at the same time, and the promises that must hold. The model
-//! checker runs each scenario in every interleaving of its threads; otherwise real threads run it
+//! Scenarios of several concurrent threads, and the promises that must hold. The model checker runs
+//! each scenario in every interleaving of its threads; without it, real threads run the scenario
 //! many times.
 //!
 //! `cargo xtask loom` runs the models. With `stratawal_faults` the scenarios must find the fail
-//! points that are listed at the end.
+//! points listed at the end.
 
 use std::io;
 use std::path::Path;
@@ -21,7 +21,7 @@ use crate::{ErrorKind, Image, Journal, JournalOptions, Lsn, Needed, Part, Positi
 const DIR: &str = "/journal";
 const WAL: WalId = WalId(1);
 
-/// A journal, and the end of the log at the time when its last sync began.
+/// A journal, and the end of the log when its last sync began.
 struct Watched {
     journal: Arc<Journal>,
     storage: HookedStorage,
@@ -37,7 +37,7 @@ impl Watched {
         Self { journal, storage, synced: Arc::new(AtomicU64::new(0)) }
     }
 
-    /// Notes the end of the log whenever a sync begins. The sync fails if `fails`.
+    /// Records the end of the log whenever a sync begins. The sync fails if `fails`.
     fn watch(&self, fails: bool) {
         let journal = OnceLock::from(Arc::downgrade(&self.journal));
         let synced = Arc::clone(&self.synced);
@@ -72,8 +72,7 @@ fn data(stream: u64, seq: u64, len: usize) -> Record {
     }])
 }
 
-/// A thread that is told that its record is durable finds that a sync began after it was written,
-/// whichever thread led.
+/// If a record is reported as durable, a sync began after it was written, whichever thread led.
 #[test]
 fn a_record_is_acknowledged_by_a_sync_that_began_after_it() {
     explore_bounded(2, || {
@@ -86,7 +85,7 @@ fn a_record_is_acknowledged_by_a_sync_that_began_after_it() {
     });
 }
 
-/// No thread is told that a record is durable once a sync has failed.
+/// Once a sync has failed, no record is reported as durable.
 #[test]
 fn a_failed_sync_is_reported_to_every_thread_that_waits() {
     explore_bounded(2, || {
@@ -105,14 +104,14 @@ fn a_failed_sync_is_reported_to_every_thread_that_waits() {
     });
 }
 
-/// While one thread makes the next file and recycles old ones, another puts records: each of them
-/// is in the journal afterwards.
+/// One thread creates the next file and recycles old ones while another puts records. All of those
+/// records are in the journal afterwards.
 #[test]
 fn records_beside_a_rotation_are_all_in_the_journal() {
     explore(|| {
         let watched = Arc::new(Watched::new());
         let other = Arc::clone(&watched);
-        // Two of them do not fit a file.
+        // Two such records do not fit into one file.
         let thread = spawn(move || other.journal.append(&data(1, 0, 5_000)).expect("there is room"));
         watched.journal.append(&data(2, 0, 5_000)).expect("there is room");
         watched.journal.sync().expect("memory");
@@ -123,7 +122,7 @@ fn records_beside_a_rotation_are_all_in_the_journal() {
     });
 }
 
-/// A record that was put before a restart is not acknowledged by it.
+/// A restart does not acknowledge a record put before it.
 #[test]
 fn a_restart_acknowledges_no_record_of_before() {
     explore(|| {
@@ -131,7 +130,8 @@ fn a_restart_acknowledges_no_record_of_before() {
         let position = watched.journal.put(&data(1, 0, 8)).expect("there is room");
         let other = Arc::clone(&watched);
         let thread = spawn(move || other.journal.restart(&[]).expect("memory"));
-        // Before the restart its own sync acknowledges the record; after it nothing does.
+        // Before the restart, the record's own sync acknowledges it; after the restart, nothing
+        // does.
         if let Err(error) = watched.journal.sync_to(position) {
             assert!(matches!(error.kind(), ErrorKind::Restarted), "{error}");
         } else {

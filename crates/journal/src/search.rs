@@ -1,10 +1,10 @@
 //! The search for valid records in bytes that the chain does not reach.
 //!
-//! A valid record there attests which LSN was durable once, also if the bytes before it are
-//! damaged. A length that is read there is hostile until the checksum holds, and many false lengths
-//! could make each byte be read again and again. So the checksums of all ranges come from one
-//! table, which takes one pass over the bytes; a range then costs a few hundred instructions,
-//! whatever its length.
+//! A valid record there attests an LSN that was durable, even if the bytes before the record are
+//! damaged. A length read there is hostile until the checksum holds, and many false lengths could
+//! cause each byte to be read again and again. So the checksums of all ranges come from one table,
+//! which takes one pass over the bytes; a range then costs a few hundred instructions, whatever its
+//! length.
 
 use bytes::Bytes;
 use crc32fast::Hasher;
@@ -12,7 +12,7 @@ use crc32fast::Hasher;
 use crate::header::FileHeader;
 use crate::record::{ALIGN, Decoded, Located, RECORD_HEADER_LEN, UnverifiedHeader};
 
-/// The CRC-32 of every range of some bytes that begins and ends at a multiple of [`ALIGN`].
+/// The CRC-32 of every range of the bytes that begins and ends at a multiple of [`ALIGN`].
 struct RangeChecksums(Vec<u32>);
 
 impl RangeChecksums {
@@ -27,8 +27,8 @@ impl RangeChecksums {
         Self(sums)
     }
 
-    /// The checksum of a concatenation is a linear function of that of its first part, exclusive or
-    /// that of its second; so the second follows from the other two.
+    /// The checksum of a concatenation is a linear function of the first part's checksum, XORed
+    /// with the second part's. So the second part's follows from the other two.
     fn of(&self, from: usize, to: usize) -> u32 {
         let mut shifted = Hasher::new_with_initial_len(self.0[from / ALIGN as usize], from as u64);
         shifted.combine(&Hasher::new_with_initial_len(0, (to - from) as u64));
@@ -36,10 +36,10 @@ impl RangeChecksums {
     }
 }
 
-/// All valid records of a file at and after `from`, an offset in it, in their order. Inside a valid
-/// record nothing is searched: an entry may look like a record.
+/// Returns all valid records of a file from the offset `from` on, in order. Does not search inside
+/// a valid record: an entry may look like a record.
 ///
-/// `bytes` are those of the whole file. Takes time in proportion to their length.
+/// `bytes` is the whole file. Takes time in proportion to its length.
 pub(crate) fn valid_records(bytes: &Bytes, header: &FileHeader, from: usize) -> Vec<Located> {
     let bytes = bytes.slice(from.min(bytes.len())..);
     let bytes = bytes.slice(..bytes.len() / ALIGN as usize * ALIGN as usize);
