@@ -165,7 +165,7 @@ impl LogContext {
     }
 
     /// How many bytes the emergency reserve holds now, at most [`RESERVE_LEN`](crate::RESERVE_LEN).
-    /// Returns 0 if there is no reserve or its file cannot be opened. Counts disk blocks if the
+    /// Returns 0 if the reserve is missing or its file cannot be opened. Counts disk blocks if the
     /// file system reports them.
     #[must_use]
     pub fn reserve_bytes(&self) -> u64 {

@@ -1,14 +1,14 @@
-//! Keeps a reader consistent although it takes no lock: it reads all of one epoch, or reads again.
+//! Keeps a reader consistent although it takes no lock: a read that spans two epochs is repeated.
 //!
-//! An *epoch* of a stream ends where its end is taken back: by `truncate_from`, by recovery, by
-//! deletion. Seqs of one epoch may be other entries in the next. So a reader notes the epoch,
-//! reads, and starts again if the epoch has changed.
+//! An *epoch* of a stream ends when the stream's end is moved back: by `truncate_from`, recovery or
+//! deletion. A seq may name a different entry in the next epoch. So a reader notes the epoch,
+//! reads, and starts over if the epoch has changed.
 //!
 //! A segment's file may be removed while a reader opens it. Before its removal the writer publishes
 //! a snapshot without the segment. So a reader that finds no file checks whether the snapshot has
-//! changed: if so it reads again, and if not the file is missing. If the stream was opened for
-//! reading, or is closed, another process may have removed the file; then the reader lists the
-//! directory anew to find out what became of the entries.
+//! changed. If it has, the reader reads again; if not, the file is missing. If the stream was
+//! opened for reading, or is closed, another process may have removed the file; the reader then
+//! lists the directory again to find out what happened to the entries.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -32,8 +32,8 @@ impl Inner {
         }
     }
 
-    /// Does `read`, which reads some of `seqs`, until all of it was done in one epoch and met no
-    /// segment that was removed at the same time.
+    /// Repeats `read`, which reads some of `seqs`, until one call stays within one epoch and meets
+    /// no segment that was removed at the same time.
     pub(super) fn read_consistently<T>(
         &self,
         seqs: RangeInclusive<u64>,
@@ -69,13 +69,13 @@ impl Inner {
         if self.shared.context.is_read_only() {
             return self.compare_with_disk(seqs, snapshot);
         }
-        // A deletion renames the directory under this lock and publishes its snapshot after that.
+        // A deletion renames the directory under this lock, and then publishes its snapshot.
         let is_closed = self.group.lock().tail.closed;
         self.check_live(*seqs.start())?;
         if !Arc::ptr_eq(snapshot, &self.shared.snapshot.load()) {
             return Ok(true);
         }
-        // The files of a stream that is closed here may belong to another process.
+        // The files of a closed stream may belong to another process.
         if is_closed { self.compare_with_disk(seqs, snapshot) } else { Ok(false) }
     }
 
@@ -89,7 +89,7 @@ impl Inner {
     }
 
     /// Fails if a writer in another process has removed some of `seqs`. Otherwise returns false:
-    /// this process shows `snapshot` until it looks again, so reading again does not help.
+    /// this process shows `snapshot` until it is refreshed, so reading again does not help.
     fn compare_with_disk(&self, seqs: &RangeInclusive<u64>, snapshot: &Snapshot) -> Result<bool> {
         let shared = &self.shared;
         let kind = match recovery::read(&StreamFiles::new(&shared.context, &shared.location, &shared.options))? {

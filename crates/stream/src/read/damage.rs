@@ -1,4 +1,4 @@
-//! Damage that a reader has met: which entries it takes, and where the intact frames after it are.
+//! Damage that a reader has met: which entries are lost, and where the intact frames after it are.
 //!
 //! A frame whose payload is damaged has a valid header, so its entries and its end are known. If a
 //! header is damaged, the next frame is searched for in the file. If none is found, the next point
@@ -21,7 +21,7 @@ pub(super) struct FrameStart {
 }
 
 impl Inner {
-    /// The live entries that are lost by the damage at which `cursor` failed.
+    /// The live entries lost to the damage at which `cursor` failed.
     pub(super) fn lost_at(&self, segment: &OpenSegment, cursor: &FrameCursor) -> Range<u64> {
         let expected = cursor.next_seq().0;
         match cursor.failed_frame() {
@@ -33,8 +33,8 @@ impl Inner {
         }
     }
 
-    /// The live entries that may be lost from `seq` on if its frame is not known: those up to the
-    /// next point of the index.
+    /// The live entries that may be lost if the frame of `seq` is not known: those from `seq` to
+    /// the next point of the index.
     pub(super) fn lost_from(&self, segment: &OpenSegment, seq: u64) -> Range<u64> {
         let next = segment.reader.next_point(seq).map_or(u64::MAX, |next| next.seq);
         self.live_part(seq..next, segment.limit)
@@ -47,9 +47,9 @@ impl Inner {
         error.with_lost(self.lost_from(segment, expected))
     }
 
-    /// The last frame that begins at or below `seq`, after the damage at which `cursor` failed.
-    /// Reading can continue there. `None` if there is no such frame, or if the payload of the frame
-    /// of `seq` itself is damaged.
+    /// Returns the last frame that begins at or below `seq`, after the damage at which `cursor`
+    /// failed. Reading can continue there. Returns `None` if there is no such frame, or if the
+    /// payload of the frame of `seq` itself is damaged.
     pub(super) fn last_after_damage(
         &self,
         segment: &OpenSegment,
@@ -63,8 +63,8 @@ impl Inner {
     }
 
     /// Searches the file for the frames of entries after the damage at which `cursor` failed, up to
-    /// the next point of the index. Also finds frames whose payload is damaged. `None` if the file
-    /// cannot be opened.
+    /// the next point of the index. Also finds frames whose payload is damaged. Returns `None` if
+    /// the file cannot be opened.
     pub(super) fn frames_after_damage(
         &self,
         segment: &OpenSegment,
@@ -84,7 +84,7 @@ impl Inner {
             loop {
                 let found = search.next_frame().ok()??;
                 let frame = FrameStart { offset: found.offset, first_seq: found.header.first_seq };
-                // The frame that is expected at `from` is the one that failed. It is left out, so
+                // The frame expected at `from` is the one that failed. It is left out, so that
                 // reading never returns to the same place.
                 let is_after = frame.first_seq > expected || frame.first_seq == expected && frame.offset > from;
                 if is_after && !found.header.is_control() {
@@ -94,8 +94,8 @@ impl Inner {
         }))
     }
 
-    /// The part of `seqs` that is in the stream. `seqs` are in a segment with this limit; the
-    /// newest segment has no limit and ends with the stream.
+    /// The part of `seqs` that is live. `seqs` are in a segment with this limit; the newest segment
+    /// has no limit and ends with the stream.
     pub(super) fn live_part(&self, seqs: Range<u64>, limit: u64) -> Range<u64> {
         let watermarks = &self.shared.watermarks;
         seqs.start.max(watermarks.start())..seqs.end.min(limit).min(watermarks.accepted())

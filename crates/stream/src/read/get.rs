@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::inner::Inner;
 use crate::options::Visibility;
 
-/// The frame that [`Inner::get_many`] read last, and the epoch in which it read it.
+/// The frame that [`Inner::get_many`] read last, and the epoch in which it was read.
 struct RecentFrame {
     epoch: u64,
     frame: LocatedFrame,
@@ -38,22 +38,22 @@ impl Inner {
             match self.get(end - 1, visibility) {
                 // `truncate_from` has dropped the entry since the end was loaded.
                 Ok(None) => {}
-                // `truncate_before` has. If only a writer in another process has dropped it, the
-                // first seq is unchanged here, and reading again would fail again.
+                // `truncate_before` has dropped it. If it was dropped only by a writer in another
+                // process, the first seq is unchanged here, and reading again would fail again.
                 Err(error) if is_truncated(&error) && self.shared.watermarks.start() >= end => {}
                 other => return other,
             }
         }
     }
 
-    /// Reads entry `seq`, which is below a watermark.
+    /// Reads entry `seq`, which must be below a watermark.
     pub(crate) fn read_entry(&self, seq: u64) -> Result<Entry> {
         let segment = match self.find_source(seq)? {
             EntrySource::Tail(entry) => return Ok(entry),
             EntrySource::Segment(segment) => segment,
         };
-        // The usual case. Anything else, an error included, is left to `locate_in`, which reports
-        // damage with the entries that it takes.
+        // The usual case. Anything else, including an error, is left to `locate_in`, which reports
+        // damage together with the lost entries.
         if let Ok(Some(found)) = segment.reader.entry(seq, self.shared.options.frame_len_max()) {
             let ends_batch = segment.ends_batch(seq, found.ends_batch);
             return Ok(Entry { seq, timestamp: found.timestamp, data: found.data, ends_batch });
@@ -63,8 +63,8 @@ impl Inner {
             .expect("invariant: frames are contiguous, so the first to reach a seq holds it"))
     }
 
-    /// Reads entry `seq` out of `recent` if it is in that frame; otherwise reads its frame, which
-    /// then is the recent one.
+    /// Reads entry `seq` from `recent` if that frame holds it; otherwise reads the entry's frame,
+    /// which becomes the recent one.
     fn get_near(&self, recent: &mut Option<RecentFrame>, seq: u64, visibility: Visibility) -> Result<Option<Entry>> {
         if seq >= self.end_seq(visibility) {
             return Ok(None);

@@ -12,21 +12,22 @@ use crate::inner::Inner;
 
 /// Where an entry is read from.
 pub(super) enum EntrySource {
-    /// It was only in the tail buffer; this is its copy.
+    /// The entry was only in the tail buffer; this is a copy.
     Tail(Entry),
     Segment(OpenSegment),
 }
 
-/// A segment of a snapshot that is open for reading.
+/// A segment of a snapshot, open for reading.
 pub(super) struct OpenSegment {
     pub(super) reader: SegmentReader,
-    /// The seq at which its entries end. Entries in its file at or above that were truncated.
+    /// The seq at which the segment's entries end. Entries at or above it in the file were
+    /// truncated.
     pub(super) limit: u64,
 }
 
 impl OpenSegment {
-    /// Whether entry `seq` is the last of its batch. `in_frame` is whether it is the last in its
-    /// frame's table: a truncation may have dropped the end of the batch.
+    /// Whether entry `seq` is the last of its batch. `in_frame` is whether the frame's table marks
+    /// it as the last: a truncation may have dropped the end of the batch.
     #[inline]
     pub(super) fn ends_batch(&self, seq: u64, in_frame: bool) -> bool {
         in_frame || seq + 1 == self.limit
@@ -44,14 +45,14 @@ pub(super) enum Located {
 #[derive(Debug)]
 pub(super) struct LocatedFrame {
     pub(super) frame: OwnedFrame,
-    /// The seq at which its entries end. Those at or above that were truncated.
+    /// The seq at which the frame's entries end. Those at or above it were truncated.
     pub(super) limit: u64,
     is_mapped: bool,
 }
 
 impl LocatedFrame {
-    /// Entry `seq`, if this frame holds it. A short one is copied, so that it does not keep the
-    /// whole block in memory.
+    /// Returns entry `seq` if this frame holds it. A short entry is copied, so that it does not
+    /// keep the whole block in memory.
     pub(super) fn detached_entry(&self, seq: u64) -> Option<Entry> {
         const COPIED_LEN_MAX: usize = 1 << 10;
         let mut entry = entry_of(&self.frame, seq, self.limit)?;
@@ -63,8 +64,8 @@ impl LocatedFrame {
 }
 
 impl Inner {
-    /// Finds the frame of entry `seq`, which is below a watermark. If the entry is only in the tail
-    /// buffer, this copies it.
+    /// Finds the frame of entry `seq`, which must be below a watermark. If the entry is only in the
+    /// tail buffer, copies it.
     pub(super) fn locate(&self, seq: u64) -> Result<Located> {
         match self.find_source(seq)? {
             EntrySource::Tail(entry) => Ok(Located::Tail(entry)),
@@ -85,7 +86,8 @@ impl Inner {
             if seq < start {
                 return Err(truncated(start));
             }
-            // This watermark is loaded before the snapshot, which then has every entry below it.
+            // The watermark is loaded before the snapshot, so the snapshot has every entry below
+            // it.
             if seq < shared.watermarks.flushed() {
                 break;
             }
@@ -93,7 +95,7 @@ impl Inner {
                 return Ok(EntrySource::Tail(entry));
             }
             if seq >= shared.watermarks.accepted() {
-                // Recovery has taken the entry back since the caller saw it accepted.
+                // Recovery has dropped the entry since the caller saw it accepted.
                 return Err(Error::new(ErrorKind::Cut { next_seq: shared.watermarks.accepted() }, &shared.location));
             }
         }
@@ -102,8 +104,8 @@ impl Inner {
         self.open_segment(&snapshot, i).map(EntrySource::Segment)
     }
 
-    /// Copies entry `seq` out of the tail buffer; `None` if it is in the file by now, or was never
-    /// accepted. Takes the stream's lock.
+    /// Copies entry `seq` from the tail buffer. Returns `None` if it is in the file by now, or was
+    /// never accepted. Takes the stream's lock.
     pub(super) fn tail_entry(&self, seq: u64) -> Option<Entry> {
         self.group.lock().tail.read(seq)
     }
@@ -116,7 +118,7 @@ impl Inner {
         let next = snapshot.segments.get(i + 1).map(|next| &next.header);
         match segment.open(&shared.context, &shared.location, &shared.options, next) {
             Ok(reader) => Ok(OpenSegment { reader, limit }),
-            // It is not known which of the two segments is the wrong one, so this claims no loss.
+            // It is not known which of the two segments is the wrong one, so no loss is reported.
             Err(error) if error.damage() == Some(DamageKind::History) => Err(error),
             // No entry of the segment can be read.
             Err(error) => Err(error.with_lost(self.live_part(segment.header.base.0..u64::MAX, limit))),
@@ -163,7 +165,8 @@ impl Inner {
     }
 }
 
-/// Entry `seq`, if `frame` holds it. `limit` is the seq at which the entries of the segment end.
+/// Returns entry `seq` if `frame` holds it. `limit` is the seq at which the entries of the segment
+/// end.
 pub(super) fn entry_of(frame: &OwnedFrame, seq: u64, limit: u64) -> Option<Entry> {
     let FrameEntry { data, ends_batch } = frame.entry(SeqNo(seq))?;
     let ends_batch = ends_batch || seq + 1 == limit;

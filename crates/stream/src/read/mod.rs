@@ -1,4 +1,4 @@
-//! Reading one stream, without a lock, except for entries that are only in the tail buffer.
+//! Reads one stream. Takes a lock only for entries that are still in the tail buffer.
 //!
 //! The path of a get:
 //!
@@ -35,7 +35,7 @@
 //! └─ read_back                        iter/backward.rs   reads a span forwards, returns it backwards
 //! ```
 //!
-//! [`seek_time`] finds the seq of a time, with the same means as a get.
+//! [`seek_time`] finds the seq for a time, in the same way as a get.
 
 mod consistency;
 mod damage;

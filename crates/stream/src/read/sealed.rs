@@ -1,7 +1,8 @@
-//! A sealed segment as the cache holds it: loaded once from its file, and shared by all readers.
+//! A sealed segment in the cache: loaded once from its file, and shared by all readers.
 //!
-//! The index comes from the segment's SEAL. A SEAL may lack its index, and a reader beside a writer
-//! may open a segment whose SEAL is not written yet; then the frames are scanned.
+//! The index comes from the segment's SEAL. A SEAL may lack its index, and a reader that runs
+//! alongside a writer may open a segment whose SEAL is not yet written. In both cases the frames
+//! are scanned.
 
 use std::io;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::history::{contradicts_frame, last_frame_crc};
 use crate::location::Location;
 use crate::options::StreamOptions;
 
-/// A sealed segment that is open: its bytes and its index.
+/// An open sealed segment: its bytes and its index.
 #[derive(Debug)]
 pub(crate) struct SealedSegment {
     pub(super) data: SegmentData,
@@ -33,9 +34,9 @@ pub(crate) struct SealedSegment {
 impl SealedSegment {
     /// Loads the segment with this header. Also returns how many bytes of memory it takes.
     ///
-    /// The file is mapped if `map` allows it. `next` is the header of the segment after it, if that
-    /// is known. The last frame of this segment must then be the one that `next` states. If that
-    /// frame cannot be read, this is not an error here: reading its entries reports why.
+    /// The file is mapped if `map` allows it. `next` is the header of the following segment, if
+    /// known; the last frame of this segment must then be the one that `next` records. If that
+    /// frame cannot be read, this call does not fail: reading its entries reports why.
     ///
     /// # Errors
     /// I/O; damage; `NotFound` if the name now belongs to a segment of another stream.
@@ -63,11 +64,11 @@ impl SealedSegment {
             check_last_frame(&file, &index, next, location)?;
         }
         let data = match map {
-            // Without a SEAL the end of the file may still be written again, and the bytes of a
+            // Without a SEAL, the end of the file may still be rewritten, and the bytes of a
             // mapping must not change.
             Some(promise) if sealed_at.is_some() => {
-                // A limit of the process, or a file system without mappings, still allows reads.
-                // Damage is reported by reads, too.
+                // If the process is at a limit or the file system has no mappings, reads still
+                // work. Reads also report damage.
                 SegmentData::map(&file, end.0, promise).unwrap_or_else(|_| SegmentData::read(&file))
             }
             _ => SegmentData::read(&file),
@@ -79,8 +80,8 @@ impl SealedSegment {
     }
 }
 
-/// For each span of an index, whether its frames were verified, and how they are laid out; see
-/// [`SpanState`]. Both bits of a span are clear until it is read.
+/// For each span of an index, whether its frames were verified and how they are laid out; see
+/// [`SpanState`]. Both bits of a span are clear until the span is read.
 #[derive(Debug)]
 pub(super) struct SpanStates {
     uniform: AtomicBitSet,
@@ -110,7 +111,7 @@ impl SpanStates {
     }
 }
 
-/// The index that the SEAL of segment `id` holds, and the offset of the SEAL; `None` if the index
+/// Returns the index in the SEAL of segment `id` and the offset of the SEAL, or `None` if the index
 /// is missing or invalid.
 fn index_of_seal(id: SegmentId, finished: &Finished) -> Option<(Index, ByteOffset)> {
     let bounds = Bounds {
@@ -118,15 +119,15 @@ fn index_of_seal(id: SegmentId, finished: &Finished) -> Option<(Index, ByteOffse
         offset: SEGMENT_HEADER_LEN as u64..finished.offset.0,
     };
     let index = Index::decode(&finished.footer.index, &bounds).ok()?;
-    // A SEAL that was written on a full disk has no index, although the segment has entries.
+    // A SEAL written on a full disk has no index, even if the segment has entries.
     (!index.is_empty() || finished.footer.entries == 0).then_some((index, finished.offset))
 }
 
 /// Builds the index of a segment from its frames. Also returns the offset at which its entries end.
 ///
-/// `sealed_at` is the offset of its SEAL. If the chain breaks before that, the frames after the
-/// damage are found by their headers and are indexed, so that their entries can be read. Reading
-/// the damaged entries reports the damage.
+/// `sealed_at` is the offset of its SEAL. If the chain breaks before the SEAL, the frames after the
+/// damage are found by their headers and indexed, so that their entries can be read. Reading the
+/// damaged entries reports the damage.
 fn index_by_scan(
     file: &SegmentFile,
     options: &StreamOptions,
@@ -135,8 +136,8 @@ fn index_by_scan(
     let mut builder = IndexBuilder::new(options.index_interval_bytes);
     let chain = file.scan_chain(&mut |offset, frame| {
         if !frame.is_control() {
-            // The times of a hostile file may fall. Such a frame gets no point and is found from
-            // the point before it.
+            // In a hostile file, times may go backwards. Such a frame gets no point and is found
+            // from the point before it.
             let _ = builder.push(frame.first_seq.0, offset.0, frame.timestamp);
         }
     })?;
@@ -154,11 +155,11 @@ fn index_by_scan(
     Ok((builder.finish(), sealed_at))
 }
 
-/// Checks that the last frame of `file` is the one that `next`, the header of the segment after it,
-/// states.
+/// Checks that the last frame of `file` is the one that `next`, the header of the following
+/// segment, records.
 ///
 /// # Errors
-/// [`DamageKind::History`](crate::DamageKind::History) if it is another one.
+/// [`DamageKind::History`](crate::DamageKind::History) if it is a different frame.
 fn check_last_frame(file: &SegmentFile, index: &Index, next: &SegmentHeader, location: &Location) -> Result<()> {
     let last = next.base.0.saturating_sub(1);
     let point = index.floor(last).map_or_else(|| first_point(file.header()), |span| span.point);

@@ -1,4 +1,4 @@
-//! From a time to a seq.
+//! Finds the seq for a time.
 
 use super::consistency::is_truncated;
 use super::locate::Located;
@@ -28,9 +28,9 @@ impl Inner {
         let segment = self.open_segment(&snapshot, i)?;
         let limit = segment.limit;
         let (point, _) = segment.reader.span_at(timestamp);
-        // The index may still have points of entries that were truncated.
+        // The index may still have points of truncated entries.
         let mut seq = point.seq.min(limit).max(start);
-        // This passes over the frames of one span, and at most one more.
+        // This loop passes over the frames of one span and at most one more.
         while seq < end.min(limit) {
             let frame = match self.locate(seq)? {
                 Located::Tail(entry) if entry.timestamp >= timestamp => return Ok(seq),
@@ -44,7 +44,7 @@ impl Inner {
                 return Ok(frame.header().first_seq.0.max(start));
             }
             // The frame may hold truncated entries at or above the limit. The entry at the limit is
-            // in the next segment, and it is at or after the time: otherwise the search would have
+            // in the next segment and is at or after the time: otherwise the search would have
             // begun in that segment.
             seq = frame.header().end_seq().0.min(limit);
         }

@@ -1,4 +1,4 @@
-//! A segment that is open for reading: its bytes, and the search in its index.
+//! A segment open for reading: its bytes, and the search in its index.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::history::Predecessor;
 use crate::location::Location;
 use crate::options::StreamOptions;
 
-/// A segment that is open for reading.
+/// A segment open for reading.
 #[derive(Clone, Debug)]
 pub(crate) enum SegmentReader {
     Live(Arc<LiveSegment>),
@@ -23,8 +23,8 @@ pub(crate) enum SegmentReader {
 }
 
 impl PublishedSegment {
-    /// Opens the segment for reading. A sealed one comes from the cache, or is loaded into it.
-    /// `next` is the header of the segment after it.
+    /// Opens the segment for reading. A sealed segment comes from the cache, or is loaded into it.
+    /// `next` is the header of the following segment.
     pub(crate) fn open(
         &self,
         context: &LogContext,
@@ -42,7 +42,8 @@ impl PublishedSegment {
         }
     }
 
-    /// Opens the segment for reading, whichever segment follows it. The cache is not used.
+    /// Opens the segment for reading without checking which segment follows it. Does not use the
+    /// cache.
     pub(crate) fn open_alone(
         &self,
         context: &LogContext,
@@ -77,7 +78,7 @@ impl SegmentReader {
         }
     }
 
-    /// The offset at which its entries end in the file now.
+    /// The offset at which the segment's entries currently end in the file.
     pub(crate) fn end(&self) -> u64 {
         match self {
             Self::Live(live) => live.end(),
@@ -85,7 +86,7 @@ impl SegmentReader {
         }
     }
 
-    /// Entry `seq`, if one short read finds it; see [`SegmentData::entry`]. A sealed segment
+    /// Returns entry `seq` if one short read finds it; see [`SegmentData::entry`]. A sealed segment
     /// remembers which spans were verified.
     pub(crate) fn entry(&self, seq: u64, len_max: u64) -> stratawal_segment::Result<Option<FoundEntry>> {
         let known = match self {
@@ -110,12 +111,12 @@ impl SegmentReader {
     }
 
     /// The bytes to read for `seq`: from a frame at or before it up to the next index point or the
-    /// end. The point is that of the frame.
+    /// end. Also returns the index point of that frame.
     pub(crate) fn span(&self, seq: u64) -> (IndexPoint, Range<u64>) {
         self.bounded(self.floor(seq))
     }
 
-    /// The bytes to read for the first entry at or after `timestamp`, like [`span`](Self::span).
+    /// Like [`span`](Self::span), but for the first entry at or after `timestamp`.
     pub(crate) fn span_at(&self, timestamp: u64) -> (IndexPoint, Range<u64>) {
         self.bounded(match self {
             Self::Live(live) => live.index.floor_time(timestamp),
@@ -123,8 +124,8 @@ impl SegmentReader {
         })
     }
 
-    /// The index point after the one from which `seq` is searched. Reading can begin there without
-    /// the frames before it.
+    /// The index point after the one from which the search for `seq` begins. Reading can begin
+    /// there without the frames before it.
     pub(crate) fn next_point(&self, seq: u64) -> Option<IndexPoint> {
         self.floor(seq).and_then(|span| span.next)
     }
@@ -144,7 +145,7 @@ impl SegmentReader {
 
     fn bounded(&self, span: Option<Span>) -> (IndexPoint, Range<u64>) {
         let point = span.map_or_else(|| first_point(self.data().header()), |span| span.point);
-        // The index may have a point before the end has passed it.
+        // The index may already have a point beyond the current end.
         let end = span.and_then(|span| span.next).map_or(u64::MAX, |next| next.offset).min(self.end());
         (point, point.offset..end)
     }

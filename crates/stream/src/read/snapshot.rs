@@ -1,10 +1,10 @@
-//! The [`Snapshot`] that readers work on: the list of a stream's segments. It is published whole
-//! and never changes.
+//! The [`Snapshot`] that readers work on: the list of a stream's segments. It is published as a
+//! whole and never changes.
 //!
 //! A reader loads the watermark first and the snapshot after it. A writer does the opposite: it
 //! publishes the snapshot with a new segment before it raises the watermark into that segment, and
-//! it stores the new end of the active segment before it raises the watermark. So every entry below
-//! a watermark is found in any snapshot that was loaded after it.
+//! it stores the new end of the active segment before it raises the watermark. So any snapshot
+//! loaded after a watermark holds every entry below that watermark.
 //!
 //! This file does not open segments; see [`segment_reader`](super::segment_reader).
 
@@ -19,11 +19,11 @@ use stratawal_sync::AtomicSeq;
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     pub(crate) segments: Vec<Arc<PublishedSegment>>,
-    /// The base of each segment. They are side by side, so that a search through a long stream
-    /// touches only them and no header.
+    /// The base of each segment. The bases are contiguous in memory, so that a search through a
+    /// long stream touches no headers.
     bases: Box<[u64]>,
-    /// For each segment, the smallest time at which it or a later segment begins. These rise, also
-    /// where the stream's times fell back.
+    /// For each segment, the smallest time at which it or a later segment begins. These values rise
+    /// even if the stream's times went backwards.
     times: Box<[u64]>,
 }
 
@@ -37,13 +37,13 @@ impl Snapshot {
         Self { segments, bases, times }
     }
 
-    /// The position in the list of the segment that holds `seq`; `None` if `seq` is below the
-    /// first.
+    /// Returns the position of the segment that holds `seq`, or `None` if `seq` is below the first
+    /// segment.
     pub(crate) fn find(&self, seq: u64) -> Option<usize> {
         self.bases.partition_point(|&base| base <= seq).checked_sub(1)
     }
 
-    /// The position in the list of the newest segment that begins before `timestamp`, if any does.
+    /// Returns the position of the newest segment that begins before `timestamp`, if any does.
     pub(crate) fn find_time(&self, timestamp: u64) -> Option<usize> {
         self.times.partition_point(|&time| time < timestamp).checked_sub(1)
     }
@@ -53,19 +53,20 @@ impl Snapshot {
         self.bases.get(i + 1).copied().unwrap_or(u64::MAX)
     }
 
-    /// The lowest seq from which on the entries of this snapshot may differ from those of `newer`,
-    /// a later snapshot of the same stream; `None` if all are the same.
+    /// Returns the lowest seq at which the entries of this snapshot may differ from those of
+    /// `newer`, a later snapshot of the same stream, or `None` if all entries are the same.
     ///
-    /// `end` is where the entries of this snapshot ended. A result at or above it concerns none of
-    /// them: it is where a successor of the newest segment begins. `newer` begins at `start`.
-    /// Entries below that were dropped and count as the same, because nothing is known of them.
+    /// `end` is where the entries of this snapshot ended. A result at or above `end` concerns none
+    /// of these entries: it is where a successor of the newest segment begins. `newer` begins at
+    /// `start`. Entries below `start` were dropped and count as the same, because nothing is known
+    /// about them.
     pub(crate) fn diverges_at(&self, end: u64, newer: &Self, start: u64) -> Option<u64> {
         let divergence_of = |(i, segment): (usize, &Arc<PublishedSegment>)| {
             let same = newer.find(segment.header.base.0).filter(|&at| newer.segments[at].header == segment.header);
             match same.map(|at| newer.limit(at)) {
                 Some(limit) => (limit < self.limit(i)).then_some(limit),
-                // The segment was dropped from the beginning, or it is void. Where both are true,
-                // its entries below `start` count as dropped.
+                // The segment was dropped from the beginning, or it is void. If both are true, its
+                // entries below `start` count as dropped.
                 None => (self.limit(i).min(end) > start).then_some(segment.header.base.0.max(start)),
             }
         };
@@ -85,7 +86,7 @@ impl PublishedSegment {
         SegmentId::of(&self.header)
     }
 
-    /// This segment as readers see it once it is sealed and durable.
+    /// Returns this segment as readers see it once it is sealed and durable.
     pub(crate) fn sealed(self: &Arc<Self>) -> Arc<Self> {
         match self.state {
             SegmentState::Sealed => Arc::clone(self),
@@ -96,8 +97,8 @@ impl PublishedSegment {
 
 #[derive(Debug)]
 pub(crate) enum SegmentState {
-    /// The index of the segment is in memory: it is being written, or not yet settled, or a
-    /// reader in another process than the writer's has scanned it.
+    /// The index of the segment is in memory. The segment is being written or is not yet settled,
+    /// or a reader in a process other than the writer's has scanned it.
     Live(Arc<LiveSegment>),
     /// The segment is complete and durable. It is opened when it is read, through the cache.
     Sealed,
@@ -107,7 +108,7 @@ pub(crate) enum SegmentState {
 #[derive(Debug)]
 pub(crate) struct LiveSegment {
     pub(crate) data: SegmentData,
-    /// It may have points after [`end`](Self::end): a reader that looks again adds points to the
+    /// May have points after [`end`](Self::end), because a refreshed reader adds points to the
     /// index of its last look.
     pub(crate) index: Arc<ActiveIndex>,
     end: AtomicSeq,
@@ -118,13 +119,13 @@ impl LiveSegment {
         Self { data, index, end: AtomicSeq::new(end) }
     }
 
-    /// Sets the offset at which the entries end in the file. The bytes before it are written and
-    /// have their index points.
+    /// Sets the offset at which the entries end in the file. Call this once the bytes before it are
+    /// written and have their index points.
     pub(crate) fn set_end(&self, end: u64) {
         self.end.store(end);
     }
 
-    /// The offset at which the entries end in the file now.
+    /// The offset at which the entries currently end in the file.
     pub(crate) fn end(&self) -> u64 {
         self.end.load()
     }
@@ -163,7 +164,7 @@ mod tests {
     fn a_time_is_searched_in_the_newest_segment_before_it() {
         let rising = snapshot(&[(1, 0, 10), (2, 5, 20), (3, 9, 30)]);
         assert_eq!([10, 11, 20, 21, 31].map(|time| rising.find_time(time)), [None, Some(0), Some(0), Some(1), Some(2)]);
-        // The times fell back from 50 to 30: entries of the second segment may be before 40.
+        // The times went back from 50 to 30, so entries of the second segment may be before 40.
         let fallen = snapshot(&[(1, 0, 10), (2, 5, 50), (3, 9, 30)]);
         assert_eq!([30, 31, 40, 60].map(|time| fallen.find_time(time)), [Some(0), Some(2), Some(2), Some(2)]);
     }
@@ -173,7 +174,7 @@ mod tests {
         let before = snapshot(&[(1, 0, 0), (2, 10, 0)]);
         assert_eq!(before.diverges_at(15, &snapshot(&[(1, 0, 0), (2, 10, 0)]), 0), None);
         assert_eq!(before.diverges_at(15, &snapshot(&[(1, 0, 0), (2, 10, 0), (3, 20, 0)]), 0), Some(20));
-        // Its first segment was dropped since.
+        // The first segment was dropped in between.
         assert_eq!(before.diverges_at(15, &snapshot(&[(2, 10, 0)]), 10), None);
     }
 

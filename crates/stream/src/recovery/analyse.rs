@@ -1,4 +1,4 @@
-//! Steps 1 to 5 in order: which bytes of the files count. Changes nothing.
+//! Runs steps 1 to 5 in order: decides which bytes of the files are valid. Changes nothing.
 
 use std::collections::BTreeMap;
 
@@ -16,14 +16,14 @@ use super::stamp::ObservedStamp;
 use super::void::drop_void;
 use crate::error::{DamageKind, Error, Result};
 
-/// Steps 1 to 5.
+/// Runs steps 1 to 5.
 pub(super) fn analyse(files: &StreamFiles<'_>, order: ReadOrder) -> Result<Analysis> {
     let listing = list(files)?;
     let found = read_headers(files, &listing.segments, &mut BTreeMap::new(), None)?;
     decide(files, order, listing, found, None)
 }
 
-/// Steps 1 to 5 for a reader that looks again and has listed the directory. `remembered` and
+/// Runs steps 1 to 5 for a refreshing reader that has listed the directory. `remembered` and
 /// `stamp` are from its last look; `newest` is the newest file now.
 pub(super) fn analyse_again(
     files: &StreamFiles<'_>,
@@ -36,7 +36,7 @@ pub(super) fn analyse_again(
     decide(files, ReadOrder::AttestationsFirst, listing, found, Some(stamp))
 }
 
-/// Steps 2 to 5. `before` is the newest file as an earlier look has observed it.
+/// Runs steps 2 to 5. `before` is the newest file as an earlier look saw it.
 fn decide(
     files: &StreamFiles<'_>,
     order: ReadOrder,
@@ -50,7 +50,7 @@ fn decide(
     let file = newest.keep_open(files)?;
     let stamp = ObservedStamp::now(files, file, before).map_err(|e| files.failed(e))?;
 
-    // Step 4 comes before step 3, which needs the first live seq that the CLOSE states.
+    // Step 4 comes before step 3, which needs the first live seq that the CLOSE records.
     let finished = file.finished().map_err(|e| files.failed(e))?;
     let closed = finished.filter(|finished| matches!(finished.footer.kind, FooterKind::Close { .. }));
     let Listing { segments: all, temporaries } = listing;
@@ -81,7 +81,7 @@ fn decide(
     Ok(Analysis { all, headers, stamp, temporaries, live, chain_end, closed: None, first_seq, chain_end_seq, durable })
 }
 
-/// Steps 3 and 4 for a stream whose newest segment ends in `close`. Returns the live segments.
+/// Runs steps 3 and 4 for a stream whose newest segment ends in `close`. Returns the live segments.
 fn check_closed(
     files: &StreamFiles<'_>,
     segments: Vec<FoundSegment>,
@@ -94,11 +94,12 @@ fn check_closed(
     Ok(live)
 }
 
-/// Scans the newest segment. Returns the first live seq: the last START or CLOSE in the chain of
-/// the newest segment states it, or else its header.
+/// Scans the newest segment. Returns the first live seq, which the last START or CLOSE in its chain
+/// records, or else its header.
 fn scan_newest(files: &StreamFiles<'_>, newest: &mut FoundSegment, order: ReadOrder) -> Result<SeqNo> {
     let scan = newest.scan_file(files, order)?;
-    // A chain that ends in a SEAL names a segment that must exist, newer than the newest.
+    // A chain that ends in a SEAL names a successor that must exist, but no segment is newer than
+    // this one.
     if scan.chain.seal.is_some() {
         let at = Some(scan.chain.end.0);
         let error = Error::damage_at(files.location, DamageKind::SuccessorMissing, Some(newest.id()), at);

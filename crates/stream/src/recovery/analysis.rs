@@ -17,15 +17,15 @@ use crate::report::{OpenReport, TornTail};
 pub(crate) struct Analysis {
     /// Every segment in the directory.
     pub(super) all: Vec<SegmentId>,
-    /// Their headers, in the same order; empty where only a writer uses the analysis.
+    /// The headers of `all`, in the same order. Empty if only a writer uses the analysis.
     pub(super) headers: Vec<SegmentHeader>,
-    /// The newest file before it was read.
+    /// The stamp of the newest file before it was read.
     pub(super) stamp: ObservedStamp,
     /// Files that were being created when their process died.
     pub(super) temporaries: Vec<OsString>,
     /// The live segments in order.
     pub(super) live: Vec<FoundSegment>,
-    /// The number of the live segment that the chain ends in.
+    /// The index of the live segment in which the chain ends.
     pub(super) chain_end: usize,
     /// The CLOSE that the newest segment ends with, if that is a clean end.
     pub(super) closed: Option<Finished>,
@@ -38,7 +38,7 @@ pub(crate) struct Analysis {
 }
 
 impl Analysis {
-    /// The live segments up to the one that the chain ends in.
+    /// The live segments up to the one in which the chain ends.
     pub(super) fn chain(&self) -> &[FoundSegment] {
         &self.live[..=self.chain_end]
     }
@@ -53,8 +53,8 @@ impl Analysis {
         self.chain_end_seq.max(self.first_seq)
     }
 
-    /// The timestamp of the last frame. Only the segment that the chain ends in counts: times may
-    /// have started again in it.
+    /// The timestamp of the last frame. Only the segment in which the chain ends counts, because
+    /// times may have restarted in it.
     pub(super) fn timestamp(&self) -> u64 {
         let last = &self.live[self.chain_end];
         let times = match &self.closed {
@@ -82,7 +82,7 @@ impl Analysis {
         })
     }
 
-    /// The bytes after the chain, if all of them were searched.
+    /// The torn tail after the chain, if all of those bytes were searched.
     fn torn(&mut self, files: &StreamFiles<'_>) -> Result<Option<TornTail>> {
         let last = &self.live[self.chain_end];
         let Some(scan) = last.scan.as_ref().filter(|scan| scan.resume.is_searched) else { return Ok(None) };

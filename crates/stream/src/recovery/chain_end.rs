@@ -10,13 +10,13 @@ use super::lost_range;
 use super::scan::ReadOrder;
 use crate::error::{DamageKind, Error, Result};
 
-/// How many scanned files stay open, the newest of them. With the file that is being scanned that
-/// makes 16: a stream may have more segments to scan than the process may have files.
+/// How many scanned files, the newest ones, stay open. With the file being scanned that makes 16: a
+/// stream may have more segments to scan than the process may have open files.
 const SCANNED_OPEN_MAX: usize = 15;
 
-/// Scans back from the newest segment, which is scanned already, and returns the attested
-/// watermark. A segment is scanned if the watermark found so far lies below the oldest segment
-/// scanned, or if the segment does not end in a valid SEAL and trailer. (Step 8 must not seal a
+/// Scans back from the newest segment, which is already scanned, and returns the attested
+/// watermark. A segment is scanned if the watermark found so far is below the oldest scanned
+/// segment, or if the segment does not end in a valid SEAL and trailer. (Step 8 must not seal a
 /// chain that breaks below its limit.)
 pub(super) fn scan_back(files: &StreamFiles<'_>, live: &mut [FoundSegment], order: ReadOrder) -> Result<SeqNo> {
     let newest = live.len() - 1;
@@ -32,7 +32,7 @@ pub(super) fn scan_back(files: &StreamFiles<'_>, live: &mut [FoundSegment], orde
             break;
         }
         let scan = found.scan_file(files, order)?;
-        // Attestations of entries that a newer generation has voided are void with them.
+        // Attestations of entries that a newer generation has voided are also void.
         let attested = if fail_point!(AttestationNotClamped) { scan.attested } else { scan.attested.min(found.limit) };
         durable = durable.max(attested);
         oldest_base = found.header().base;
@@ -47,7 +47,7 @@ pub(super) fn scan_back(files: &StreamFiles<'_>, live: &mut [FoundSegment], orde
 }
 
 /// Decides where the chain over all scanned segments ends, and whether that is a torn tail or
-/// damage. Returns the number of the live segment that the chain ends in, and the seq there.
+/// damage. Returns the index of the live segment in which the chain ends, and the seq there.
 pub(super) fn find_chain_end(
     files: &StreamFiles<'_>,
     live: &[FoundSegment],
@@ -55,7 +55,7 @@ pub(super) fn find_chain_end(
     durable: SeqNo,
 ) -> Result<(usize, SeqNo)> {
     let newest = live.len() - 1;
-    // The length of the newest file is checked also where the chain ends before that file.
+    // The length of the newest file is checked even if the chain ends before that file.
     check_length(files, &live[newest], first_seq, durable)?;
     let mut end_seq = live[newest].header().base;
     for (i, found) in live.iter().enumerate() {
@@ -66,17 +66,17 @@ pub(super) fn find_chain_end(
         }
         // THE RULE. The chain ends here, before its limit. If anything valid attests that an entry
         // at or after the end was durable, acknowledged entries are lost: that is damage, and
-        // nothing is changed. Otherwise a crash leaves such an end, and the stream continues from
-        // it. Valid frames after the end prove nothing either way: pages that were never synced
-        // reach the disk in any order, so a power loss leaves them without any damage.
+        // nothing is changed. Otherwise a crash can leave such an end, and the stream continues
+        // from it. Valid frames after the end prove nothing either way: pages that were never
+        // synced reach the disk in any order, so a power loss can leave such frames without any
+        // damage.
         if end_seq < durable {
             let at = Some(scan.chain.end.0);
             let error = Error::damage_at(files.location, DamageKind::Lost, Some(found.id()), at);
             return Err(lost_range::after_chain(files, found, end_seq, first_seq, durable, error));
         }
         check_length(files, found, first_seq, durable)?;
-        // A START is settled before the next segment is begun, and the header of that one states
-        // it.
+        // A START is settled before the next segment is begun, whose header also records it.
         let stated = scan.chain.start.unwrap_or(found.header().start);
         if let Some(next) = live.get(i + 1).filter(|next| !scan.is_entered_late() && next.header().start != stated) {
             return Err(Error::history(files.location, found.id(), next.id()));
@@ -86,12 +86,12 @@ pub(super) fn find_chain_end(
     Ok((newest, end_seq))
 }
 
-/// Checks the length of a file that was not finished. Where that is not the length of a file that
-/// is being written, the file was shortened or lengthened, or its end is damaged.
+/// Checks the length of an unfinished file. Unless it is the length of a file that is being
+/// written, the file was shortened or lengthened, or its end is damaged.
 fn check_length(files: &StreamFiles<'_>, found: &FoundSegment, first_seq: SeqNo, durable: SeqNo) -> Result<()> {
     let Some(scan) = found.scan.as_ref().filter(|scan| !scan.has_active_len) else { return Ok(()) };
     let end_seq = scan.chain.end_seq.min(found.limit);
-    // Where the last thing written was a CLOSE, its trailer ended the file.
+    // If a CLOSE was written last, the file ended with its trailer.
     let closed_len = scan.closed_len;
     let error = Error::length(files.location, found.id(), scan.len, closed_len);
     Err(match closed_len {

@@ -7,12 +7,12 @@ use stratawal_segment::{Finished, SegmentFile};
 use super::scan::{FIRST_FRAME, add_point};
 use crate::write::active::CloseFrames;
 
-/// The greatest number of CLOSE frames that name one another. No writer goes deeper; a ring of
-/// CLOSE frames in a hostile file ends here.
+/// The maximum length of a list of CLOSE frames that name one another. No writer exceeds it; a
+/// cycle of CLOSE frames in a hostile file ends here.
 const DEPTH_MAX: usize = 4096;
 
-/// The index of a cleanly closed segment, and its CLOSE frames. Those hold the index. If it is not
-/// valid there, it is made from the frames of the segment.
+/// Returns the index of a cleanly closed segment, and its CLOSE frames, which hold the index. If
+/// the index in them is not valid, rebuilds it from the frames of the segment.
 pub(super) fn closed_index(
     file: &SegmentFile,
     close: &Finished,
@@ -30,8 +30,8 @@ pub(super) fn closed_index(
     Ok((index, CloseFrames::default()))
 }
 
-/// The index points in the CLOSE frames of a cleanly closed segment, oldest first, and the number
-/// of those frames. `None` where any of them is not valid.
+/// Returns the index points in the CLOSE frames of a cleanly closed segment, oldest first, and the
+/// number of those frames, or `None` if any of them is not valid.
 fn close_points(file: &SegmentFile, close: &Finished) -> Option<(Vec<IndexPoint>, u32)> {
     let base = file.header().base.0;
     let mut blocks: Vec<Vec<IndexPoint>> = Vec::new();
@@ -54,7 +54,7 @@ fn close_points(file: &SegmentFile, close: &Finished) -> Option<(Vec<IndexPoint>
     let depth = u32::try_from(blocks.len()).ok()?;
     let points: Vec<IndexPoint> = blocks.into_iter().rev().flatten().collect();
     let is_rising = points.windows(2).all(|pair| pair[0].seq < pair[1].seq && pair[0].offset < pair[1].offset);
-    // A segment with entries has a point for its first frame.
+    // A segment that has entries has a point for its first frame.
     let is_complete = close.footer.entries == 0 || points.first().is_some_and(|first| first.seq == base);
     (is_rising && is_complete).then_some((points, depth))
 }

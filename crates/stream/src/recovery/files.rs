@@ -13,7 +13,7 @@ use crate::location::Location;
 use crate::options::StreamOptions;
 use std::sync::Arc;
 
-/// How often a reader lists and reads the files again while a writer changes them.
+/// How many times a reader lists and reads the files while a writer keeps changing them.
 pub(super) const LOOKS_MAX: usize = 200;
 
 /// The files of the stream at `location`.
@@ -42,7 +42,7 @@ impl<'a> StreamFiles<'a> {
         self.location.exists(&**self.storage()).map_err(|e| Error::directory(self.location, e))
     }
 
-    /// Opens a segment for reading. The error shows how its file is damaged.
+    /// Opens a segment for reading. If its file is damaged, the error describes the damage.
     pub(super) fn open(&self, id: SegmentId) -> stratawal_segment::Result<SegmentFile> {
         SegmentFile::open(self.storage(), &self.dir(), id, Access::Read)
     }
@@ -51,13 +51,13 @@ impl<'a> StreamFiles<'a> {
         SegmentFile::open(self.storage(), &self.dir(), id, Access::ReadWrite).map_err(|e| self.failed(e))
     }
 
-    /// Opens the segment that had this header when it was listed.
+    /// Reopens the segment that had this header when it was listed.
     pub(super) fn open_again(&self, header: &SegmentHeader) -> Result<SegmentFile> {
         let file = self.open(SegmentId::of(header)).map_err(|e| self.failed(e))?;
         if file.header() == header {
             Ok(file)
         } else {
-            // Another stream has the name by now, and with it the names of its files.
+            // By now another stream has this name, and its files have the same names.
             Err(Error::io(self.location, io::ErrorKind::NotFound.into()))
         }
     }
@@ -67,7 +67,7 @@ impl<'a> StreamFiles<'a> {
         Error::segment_error(self.location, error)
     }
 
-    /// The error of a reader that has looked [`LOOKS_MAX`] times.
+    /// The error of a reader that has tried [`LOOKS_MAX`] times.
     pub(super) fn change_too_fast(&self) -> Error {
         let text = "the stream changes faster than it can be read; try again";
         Error::text(ErrorKind::Io, self.location, text)

@@ -1,14 +1,13 @@
-//! Steps 1 to 5 for a stream of which only the entries at or above a *floor* have to be sound.
+//! Steps 1 to 5 if only the entries at or above a *floor* have to be sound.
 //!
-//! Segments that lie wholly below the floor are garbage, whether or not they can be read. All
-//! others have to be sound by the ordinary rules, with one exception: the segment that holds the
-//! floor may be damaged below it. If its chain breaks below the floor, the chain is entered again
-//! at the frame that holds the floor. The new generation states the floor as the first live seq.
-//! The segment before it gets a SEAL whose index begins at that frame, so that later opens do not
-//! scan that segment.
+//! Segments entirely below the floor are garbage, whether or not they can be read. All others have
+//! to be sound by the ordinary rules, with one exception: the segment that holds the floor may be
+//! damaged below it. If its chain breaks below the floor, the chain resumes at the frame that holds
+//! the floor. The new generation records the floor as the first live seq. The segment before it
+//! gets a SEAL whose index begins at that frame, so that later opens do not scan that segment.
 //!
-//! A valid segment of another stream or log, or of another name, is an error, wherever it is. To
-//! drop it would remove a file that may be the only copy of entries that belong elsewhere.
+//! A valid segment of another stream or log, or with a different name, is an error wherever it is.
+//! Dropping it would remove a file that may be the only copy of entries that belong elsewhere.
 
 use std::sync::Arc;
 
@@ -31,7 +30,7 @@ use crate::error::{DamageKind, Error, ErrorKind, Result};
 /// A segment in the directory, whose header may be unreadable.
 struct Candidate {
     id: SegmentId,
-    /// Entries from here on are void.
+    /// Entries at or above this are void.
     limit: SeqNo,
     found: Result<FoundSegment>,
 }
@@ -44,8 +43,8 @@ struct NewestState {
     stamp: ObservedStamp,
 }
 
-/// Steps 1 to 5 for the entries at or above `floor`. Where the first live seq is higher, it is the
-/// floor. The analysis has the floor as its first live seq. Changes nothing.
+/// Steps 1 to 5 for the entries at or above `floor`, or above the first live seq if that is higher.
+/// The floor is the first live seq of the returned analysis. Changes nothing.
 pub(super) fn analyse_above(files: &StreamFiles<'_>, floor: SeqNo) -> Result<Analysis> {
     let listing = list(files)?;
     let all = &listing.segments;
@@ -76,7 +75,7 @@ pub(super) fn analyse_above(files: &StreamFiles<'_>, floor: SeqNo) -> Result<Ana
         durable,
     };
     if is_empty && live[0].scan.as_ref().is_some_and(|scan| scan.has_active_len) {
-        // Nothing at or above the floor was acknowledged. The stream starts again there.
+        // Nothing at or above the floor was acknowledged. The stream restarts there.
         live[0].limit = first_seq;
         return Ok(analysis(live, 0, first_seq, first_seq, first_seq));
     }
@@ -94,7 +93,7 @@ fn scan_newest(files: &StreamFiles<'_>, newest: &mut FoundSegment) -> Result<New
     let finished = file.finished().map_err(|e| files.failed(e))?;
     let close = finished.filter(|finished| matches!(finished.footer.kind, FooterKind::Close { .. }));
     let mut scan = newest.scan_file(files, ReadOrder::ChainFirst)?;
-    // A file that ends in a CLOSE with its trailer has the length that it should have.
+    // A file that ends in a CLOSE with its trailer has the right length.
     scan.has_active_len |= close.is_some();
     let stamp = scan.resume.stamp;
     let in_chain = scan.chain.start.unwrap_or(newest.header().start);
@@ -123,21 +122,21 @@ fn live_above(
     drop_garbage(files, live, first_seq)
 }
 
-/// Scans back from the newest segment, and checks that the live segments were written one after the
-/// other. Returns how far the stream is attested.
+/// Scans back from the newest segment, and checks that each live segment continues the one before
+/// it. Returns how far the stream is attested.
 fn check_live(files: &StreamFiles<'_>, live: &mut [FoundSegment], first_seq: SeqNo) -> Result<SeqNo> {
     let attested = scan_back(files, live, ReadOrder::ChainFirst)?;
     if live.len() > 1 {
         scan_unsealed(files, &mut live[0])?;
     }
     check_links(files, live)?;
-    // The next open does the same check, with the new first live seq.
+    // The next open does the same check with the new first live seq.
     check_all_unsealed(files, live, first_seq, ReadOrder::ChainFirst)?;
     Ok(attested)
 }
 
-/// Enters the chain of the segment that holds the floor again, where it breaks below the floor.
-/// False where it breaks and no frame holds the floor.
+/// If the chain of the segment that holds the floor breaks below the floor, resumes the chain at
+/// the floor. Returns false if the chain breaks and no frame holds the floor.
 fn enter_chain(files: &StreamFiles<'_>, holder: &mut FoundSegment, first_seq: SeqNo, durable: SeqNo) -> Result<bool> {
     let end_seq = holder.scan.as_ref().map(|scan| scan.chain.end_seq);
     let breaks = end_seq.is_some_and(|end| end < first_seq.min(holder.limit) || end == first_seq && end < durable);
@@ -153,12 +152,12 @@ fn check_end(files: &StreamFiles<'_>, newest: &FoundSegment, first_seq: SeqNo) -
     Err(error.with_lost_from(first_seq.max(newest.header().base).0))
 }
 
-/// Reads the headers of all segments. Fails where one may hold entries of another stream or log.
+/// Reads the headers of all segments. Fails if a segment may hold entries of another stream or log.
 fn read_candidates(files: &StreamFiles<'_>, all: &[SegmentId]) -> Result<Vec<Candidate>> {
     let mut candidates = read_names(files, all)?;
     match take_foreign(&mut candidates) {
         None => Ok(candidates),
-        // The name of a file that was renamed does not show which entries are missing.
+        // The name of a renamed file does not show which entries are missing.
         Some((_, error)) if error.named_segment().is_some() => Err(error),
         Some((id, error)) => Err(lost_range::by_name(files, all, id, error)),
     }
@@ -188,8 +187,8 @@ fn read_names(files: &StreamFiles<'_>, all: &[SegmentId]) -> Result<Vec<Candidat
     Ok(candidates)
 }
 
-/// The error of the newest segment that may hold entries of another stream or log: one in the wrong
-/// place, or one of a newer format, in which that cannot be read.
+/// Takes the newest segment that may hold entries of another stream or log, with its error. Such a
+/// segment is in the wrong place, or has a newer format, so that its stream cannot be read.
 fn take_foreign(candidates: &mut Vec<Candidate>) -> Option<(SegmentId, Error)> {
     let is_foreign =
         |error: &Error| error.damage() == Some(DamageKind::Misplaced) || error.kind() == ErrorKind::NewerFormat;
@@ -219,8 +218,8 @@ fn scan_unsealed(files: &StreamFiles<'_>, holder: &mut FoundSegment) -> Result<(
     Ok(())
 }
 
-/// Enters the chain of `found` again at the frame that holds `seq`, which is after the place where
-/// the chain breaks. False where there is no such frame.
+/// Resumes the chain of `found` at the frame that holds `seq`, after the point where the chain
+/// breaks. Returns false if no such frame exists.
 fn enter_at(files: &StreamFiles<'_>, found: &mut FoundSegment, seq: SeqNo) -> Result<bool> {
     let file = found.file(files)?;
     let limit = found.limit;
@@ -240,7 +239,7 @@ fn enter_at(files: &StreamFiles<'_>, found: &mut FoundSegment, seq: SeqNo) -> Re
     Ok(true)
 }
 
-/// Where the whole frame that holds `seq` begins, after the end of the chain, and its first seq.
+/// The offset and first seq of the whole frame after the end of the chain that holds `seq`.
 fn frame_with(
     file: &SegmentFile,
     scan: &SegmentScan,

@@ -16,19 +16,19 @@ use crate::read::snapshot::{PublishedSegment, SegmentState};
 #[derive(Debug)]
 pub(crate) struct FoundSegment {
     pub(crate) handle: SegmentHandle,
-    /// The smallest base among newer generations: entries from it on are void.
+    /// The smallest base among newer generations: entries at or above it are void.
     pub(crate) limit: SeqNo,
     /// The SEAL or CLOSE at its end, not checked in full. `None` for the newest segment.
     pub(crate) footer: Option<FooterSummary>,
     pub(crate) scan: Option<SegmentScan>,
-    /// Whether it was seen, now or in an earlier look, to end in a valid SEAL and trailer.
+    /// Whether this look or an earlier one found that it ends in a valid SEAL and trailer.
     pub(crate) is_sealed: bool,
     /// The scan of an earlier look, which this one continues.
     pub(super) earlier_scan: Option<SegmentScan>,
 }
 
-/// The file of a segment whose header was read. Few files stay open: the newest, and the newest of
-/// those that are scanned.
+/// The file of a segment whose header was read. Only a few files stay open: the newest one, and the
+/// newest of those scanned.
 #[derive(Debug)]
 pub(crate) enum SegmentHandle {
     Open(SegmentFile),
@@ -48,7 +48,7 @@ impl SegmentHandle {
 #[derive(Debug)]
 pub(crate) struct RememberedSegment {
     pub(super) header: SegmentHeader,
-    /// Whether it was seen to end in a valid SEAL and trailer.
+    /// Whether an earlier look found that it ends in a valid SEAL and trailer.
     pub(super) is_sealed: bool,
     /// The SEAL at its end, not checked in full.
     pub(super) footer: Option<FooterSummary>,
@@ -68,12 +68,12 @@ impl FoundSegment {
         SegmentId::of(self.header())
     }
 
-    /// The segment as readers see it once it is sealed.
+    /// Returns the segment as readers see it once it is sealed.
     pub(super) fn sealed(&self) -> Arc<PublishedSegment> {
         Arc::new(PublishedSegment { header: *self.header(), state: SegmentState::Sealed })
     }
 
-    /// The file. Where it is closed, it is opened for as long as the caller needs it.
+    /// Returns the file. If it is closed, opens it for as long as the caller needs it.
     pub(crate) fn file(&self, files: &StreamFiles<'_>) -> Result<SegmentFile> {
         match &self.handle {
             SegmentHandle::Open(file) => Ok(file.clone()),
@@ -81,7 +81,7 @@ impl FoundSegment {
         }
     }
 
-    /// The file. Where it is closed, it is opened and stays open.
+    /// Returns the file. If it is closed, opens it and keeps it open.
     pub(crate) fn keep_open(&mut self, files: &StreamFiles<'_>) -> Result<&SegmentFile> {
         if let SegmentHandle::Closed(header) = &self.handle {
             self.handle = SegmentHandle::Open(files.open_again(header)?);
@@ -92,17 +92,16 @@ impl FoundSegment {
         }
     }
 
-    /// Closes the file. A reader syncs it first where it may show entries at or above `durable`,
-    /// which are not attested.
+    /// Closes the file. A reader syncs it first if it may show entries at or above `durable`, which
+    /// are not attested.
     ///
-    /// The sync uses the descriptor through which the bytes were read. Where writing the file back
-    /// has failed since that descriptor was opened, this sync fails. A descriptor that is opened
-    /// after such a failure may not learn of it, and a reader would show entries that are not on
-    /// the disk.
+    /// The sync uses the descriptor through which the bytes were read. If write-back has failed
+    /// since that descriptor was opened, this sync fails. A descriptor opened after such a failure
+    /// may not report it, and a reader would show entries that are not on the disk.
     ///
-    /// So the newest of these files is synced first. That is safe: nothing is shown before all of
-    /// them are synced. A power loss in between leaves no more than a system leaves that writes
-    /// pages back in any order.
+    /// Files are closed newest first, so the newest of them is synced first. That is safe: nothing
+    /// is shown before all of them are synced, and a power loss in between leaves nothing that
+    /// write-back in arbitrary order could not leave.
     pub(super) fn close(&mut self, files: &StreamFiles<'_>, durable: SeqNo, order: ReadOrder) -> Result<()> {
         if let SegmentHandle::Open(file) = &self.handle {
             let header = *file.header();
@@ -115,7 +114,7 @@ impl FoundSegment {
     }
 
     /// Syncs the file if it is open, was scanned, and may have entries at or above `durable` that
-    /// no earlier look has synced.
+    /// no earlier look synced.
     pub(super) fn sync_unattested(&mut self, files: &StreamFiles<'_>, durable: SeqNo) -> Result<()> {
         if let (SegmentHandle::Open(file), Some(scan)) = (&self.handle, &mut self.scan)
             && self.limit > durable
@@ -151,7 +150,7 @@ impl SeqBounds for FoundSegment {
     }
 }
 
-/// The first live seq, as far as the newest of `segments` states it. For a stream that is damaged.
+/// The first live seq as recorded by the newest of `segments`. For a damaged stream.
 pub(super) fn stated_first_seq(files: &StreamFiles<'_>, segments: &mut [FoundSegment]) -> Result<SeqNo> {
     let Some(newest) = segments.last_mut() else { return Ok(SeqNo(0)) };
     let from_header = newest.header().start;

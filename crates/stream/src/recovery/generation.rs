@@ -1,4 +1,4 @@
-//! Step 7: a new generation begins where the chain ends. Its header is the commit point.
+//! Step 7: begins a new generation where the chain ends. Its header is the commit point.
 
 use std::sync::Arc;
 
@@ -19,17 +19,17 @@ use crate::write::clock::is_far_ahead;
 use crate::write::create::{FIRST_LEN, create_segment, identity};
 use crate::write::reserve::ReserveUse;
 
-/// The segments that a recovered stream has.
+/// The segments of a recovered stream.
 pub(super) struct RecoveredSegments {
     /// The sealed segments, in order.
     pub(super) kept: Vec<Arc<PublishedSegment>>,
-    /// The segment that the writer continues in.
+    /// The segment in which the writer continues.
     pub(super) active: ActiveSegment,
     pub(super) preallocation: Preallocation,
 }
 
-/// Steps 7 and 8: makes the directories durable, begins a new generation, and writes the SEALs that
-/// are missing before it. `timestamp` is that of the last entry.
+/// Steps 7 and 8: makes the directories durable, begins a new generation, and writes the missing
+/// SEALs before it. `timestamp` is that of the last entry.
 pub(super) fn begin_generation(
     files: &StreamFiles<'_>,
     analysis: Analysis,
@@ -82,7 +82,7 @@ pub(super) fn begin_generation(
 
 /// Whether the newest segment can serve as the new generation. It can if it is the last live one,
 /// has only zeros after its header, and has the header that a new generation would get. So a
-/// process that opens the stream and dies, over and over, makes no files.
+/// process that repeatedly opens the stream and dies creates no files.
 fn is_newest_reusable(files: &StreamFiles<'_>, analysis: &Analysis, now: u64) -> Result<bool> {
     let last = &analysis.live[analysis.chain_end];
     let header = last.header();
@@ -98,8 +98,8 @@ fn is_newest_reusable(files: &StreamFiles<'_>, analysis: &Analysis, now: u64) ->
     }
 }
 
-/// A file that ends in a CLOSE is made longer, durably, before anything names a segment after it.
-/// Only a truncation below damage finds such a file here: an ordinary recovery continues in it.
+/// Durably extends a file that ends in a CLOSE before anything names a segment after it. Only a
+/// truncation below damage finds such a file here: an ordinary recovery continues in it.
 fn preallocate_seal(files: &StreamFiles<'_>, last: &FoundSegment) -> Result<()> {
     let file = files.open_to_write(last.id())?;
     let finished = file.finished().map_err(|e| files.failed(e))?;
@@ -128,7 +128,7 @@ fn stream_id(files: &StreamFiles<'_>, all: &[SegmentId]) -> Result<StreamId> {
     Ok(file.header().stream_id)
 }
 
-/// The predecessor that a new generation with this base states.
+/// The predecessor to record in the header of a new generation with this base.
 fn predecessor(files: &StreamFiles<'_>, found: &FoundSegment, base: SeqNo) -> Predecessor {
     if let Some(scan) = &found.scan {
         let span = scan.index.floor(base.0.saturating_sub(1));

@@ -1,4 +1,4 @@
-//! Makes the findings of recovery the state of the stream.
+//! Installs the result of recovery as the state of the stream.
 
 use std::sync::Arc;
 
@@ -12,10 +12,11 @@ use crate::write::clock::{Clock, is_far_ahead};
 use crate::write::tail::{Reservation, Tail};
 use crate::write::writer::Writer;
 
-/// Replaces the state of the stream, for readers in one step, by what recovery found; `None` if the
-/// stream does not exist. Returns the writer that continues it. The caller holds the lock.
+/// Replaces the state of the stream with `recovered`, which is `None` if the stream does not exist.
+/// Readers see the change in one step. Returns the writer that continues the stream. The caller
+/// holds the lock.
 ///
-/// `accepted` is one past the last entry that waits in the tail, if any waits.
+/// `accepted` is one past the last entry pending in the tail, if any.
 pub(super) fn install(
     shared: &Arc<Shared>,
     report: &Published<OpenReport>,
@@ -35,7 +36,7 @@ pub(super) fn install(
     };
     let stream_id = recovered.snapshot.segments.first().map(|segment| segment.header.stream_id.0);
     if let Some(stream_id) = stream_id.filter(|_| !recovered.is_refresh) {
-        // The cached segments may have been loaded from other bytes.
+        // The cached segments may have been loaded from different bytes.
         shared.context.cache.remove_stream(stream_id);
     }
     let accepted = accepted.unwrap_or(recovered.next_seq);
@@ -59,8 +60,8 @@ pub(super) fn install(
     Writer::new(Arc::clone(shared), active, recovered.timestamp)
 }
 
-/// The tail of a stream that ends at `end`, whose last entry has the time `last`, and whose clock
-/// was `before` until now.
+/// The tail of a stream that ends at `end`, with the time of its last entry, `last`, and its
+/// previous clock, `before`.
 fn new_tail(shared: &Shared, before: &Clock, end: u64, last: u64, reservation: Option<Reservation>) -> Tail {
     let storage = shared.context.storage();
     let now = storage.now_micros();

@@ -1,4 +1,4 @@
-//! Step 3: which segments are live, and whether they were written one after the other.
+//! Step 3: which segments are live, and whether each continues the one before it.
 
 use stratawal_frame::{SegmentHeader, SeqNo};
 use stratawal_segment::{FooterSummary, SegmentId};
@@ -10,8 +10,8 @@ use super::scan::{ReadOrder, SegmentScan};
 use crate::error::{DamageKind, Error, Result};
 use crate::history::{contradicts_footer, contradicts_frame, contradicts_header};
 
-/// Drops the garbage: segments whose limit is at or below the first live seq. Among the rest
-/// nothing may be missing.
+/// Drops the garbage: segments whose limit is at or below the first live seq. None of the others
+/// may be missing.
 pub(super) fn drop_garbage(
     files: &StreamFiles<'_>,
     segments: Vec<FoundSegment>,
@@ -40,8 +40,8 @@ pub(super) fn drop_garbage(
     }
 }
 
-/// Checks that the live segments were written one after the other. The last frames of segments that
-/// are not scanned are compared when they are read, so that opening stays cheap.
+/// Checks that each live segment continues the one before it. For a segment that is not scanned,
+/// the last frame is compared when the segment is read, so that opening stays cheap.
 pub(super) fn check_history(
     files: &StreamFiles<'_>,
     live: &mut [FoundSegment],
@@ -52,8 +52,7 @@ pub(super) fn check_history(
     check_all_unsealed(files, live, first_seq, order)
 }
 
-/// Checks that each live segment can follow the one before it, as far as the ends of files and the
-/// scans show that.
+/// Checks, by the ends of files and the scans, that each live segment can follow the one before it.
 pub(super) fn check_links(files: &StreamFiles<'_>, live: &mut [FoundSegment]) -> Result<()> {
     for i in 1..live.len() {
         let next = *live[i].header();
@@ -66,7 +65,7 @@ pub(super) fn check_links(files: &StreamFiles<'_>, live: &mut [FoundSegment]) ->
     Ok(())
 }
 
-/// Checks each segment that has no valid end and was not scanned, see [`check_unsealed`].
+/// Checks each segment that has no valid end and was not scanned; see [`check_unsealed`].
 pub(super) fn check_all_unsealed(
     files: &StreamFiles<'_>,
     live: &mut [FoundSegment],
@@ -83,8 +82,8 @@ pub(super) fn check_all_unsealed(
     Ok(())
 }
 
-/// A segment is settled before the next one is, and sealed before that. So where its SEAL is
-/// missing or damaged, all entries before `next` must be in it.
+/// Checks a segment whose SEAL is missing or damaged. A segment is sealed and then settled before
+/// the next one is settled, so all entries before `next` must be in it.
 fn check_unsealed(
     files: &StreamFiles<'_>,
     found: &mut FoundSegment,
@@ -94,7 +93,7 @@ fn check_unsealed(
 ) -> Result<()> {
     let limit = found.limit;
     let scan = found.scan_file(files, order)?;
-    // No entry is shown from this scan, so no sync is due.
+    // No entry is shown from this scan, so no sync is needed.
     found.close(files, limit, order)?;
     if scan_contradicts(&scan, next) {
         return Err(Error::history(files.location, found.id(), SegmentId::of(next)));
@@ -111,8 +110,8 @@ fn check_unsealed(
     Err(lost_range::after_chain(files, found, end_seq, first_seq, limit, error))
 }
 
-/// Whether the SEAL or CLOSE at the end of a file excludes that `next` follows. A frame that is
-/// damaged excludes nothing.
+/// Whether the SEAL or CLOSE at the end of a file rules out that `next` follows. A damaged frame
+/// rules out nothing.
 pub(super) fn footer_contradicts(
     files: &StreamFiles<'_>,
     found: &mut FoundSegment,
@@ -126,7 +125,7 @@ pub(super) fn footer_contradicts(
     Ok(found.footer.is_some_and(|footer| contradicts_footer(&footer, next)))
 }
 
-/// Whether the chain of a segment that was scanned excludes that `next` follows.
+/// Whether the chain of a scanned segment rules out that `next` follows.
 pub(super) fn scan_contradicts(scan: &SegmentScan, next: &SegmentHeader) -> bool {
     let sealed =
         scan.chain.seal.as_ref().map(|(seal, _)| FooterSummary { end_seq: scan.chain.end_seq, kind: seal.kind });

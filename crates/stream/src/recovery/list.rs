@@ -12,7 +12,7 @@ use super::lost_range;
 use crate::error::{DamageKind, Error, Result};
 use crate::layout::OwnFile;
 
-/// The files of the log in the stream's directory.
+/// The log's files in the stream's directory.
 #[derive(Debug)]
 pub(super) struct Listing {
     /// The segments in order of generation.
@@ -40,7 +40,7 @@ pub(super) fn list(files: &StreamFiles<'_>) -> Result<Listing> {
     Ok(Listing { segments, temporaries })
 }
 
-/// The segments in order of generation; there may be none.
+/// Lists the segments in order of generation. There may be none.
 pub(super) fn list_segments(files: &StreamFiles<'_>) -> Result<Vec<SegmentId>> {
     match list(files) {
         Ok(listing) => Ok(listing.segments),
@@ -49,9 +49,9 @@ pub(super) fn list_segments(files: &StreamFiles<'_>) -> Result<Vec<SegmentId>> {
     }
 }
 
-/// Reads the headers of the segments `all`, in order of generation. Each must be valid, that of its
-/// file, and of the same stream as the others. Headers in `remembered` are not read again, and the
-/// newest file may be open already.
+/// Reads the headers of the segments `all`, in order of generation. Each header must be valid and
+/// must match its file name and the stream of the others. Headers in `remembered` are not read
+/// again, and the newest file may already be open.
 pub(super) fn read_headers(
     files: &StreamFiles<'_>,
     all: &[SegmentId],
@@ -59,7 +59,7 @@ pub(super) fn read_headers(
     mut newest: Option<SegmentFile>,
 ) -> Result<Vec<FoundSegment>> {
     let mut found = Vec::with_capacity(all.len());
-    // The newest segment is read first: it states which stream this is.
+    // The newest segment is read first: it determines which stream this is.
     let mut stream_id = None;
     for (i, &id) in all.iter().enumerate().rev() {
         let known = remembered.remove(&id);
@@ -81,7 +81,7 @@ pub(super) fn read_headers(
         let is_newest = i + 1 == all.len();
         let footer = match (&known, &handle) {
             _ if is_newest => None,
-            // A SEAL at the end of a file stays there.
+            // Once a file ends in a SEAL, it always does.
             (Some(RememberedSegment { footer: Some(footer), .. }), _) => Some(*footer),
             (_, SegmentHandle::Open(file)) => file.peek_footer().map_err(|e| files.failed(e))?,
             (_, SegmentHandle::Closed(header)) => {
@@ -100,8 +100,8 @@ pub(super) fn read_headers(
     Ok(found)
 }
 
-/// The error of a valid header whose segment does not belong in this directory, or not before
-/// `next`, the segment that follows in order of generation. `stream_id` is that of newer segments.
+/// Returns the error if this valid header's segment does not belong in this directory, or not
+/// before `next`, the next segment in order of generation. `stream_id` is that of newer segments.
 pub(super) fn misplaced(
     files: &StreamFiles<'_>,
     header: &SegmentHeader,

@@ -1,26 +1,26 @@
-//! Computes the entries that an error reports as lost, once damage was found. Decides nothing,
+//! Computes the entries that an error reports as lost after damage was found. Decides nothing and
 //! changes nothing.
 //!
-//! An error reports no entry as lost that may still exist. Where only the first lost entry is
-//! known, it reports that one alone.
+//! An error never reports an entry as lost if it may still exist. If only the first lost entry is
+//! known, only that one is reported.
 //!
-//! By kind of damage it reports:
+//! By kind of damage, an error reports:
 //!
-//! - *history*: nothing, since it is not known which of the two segments is the wrong one.
+//! - *history*: nothing, because it is not known which of the two segments is the wrong one.
 //! - *header*, *file*: from the base in the segment's name to the smallest base in the names of
-//!   newer segments; of the newest segment only the base. Nothing if the header is valid and
-//!   belongs to another file: then the name may be wrong, and not the bytes.
+//!   newer segments; for the newest segment, only the base. Nothing if the header is valid but
+//!   belongs to another file: then the name may be wrong rather than the bytes.
 //! - *no segment*: nothing.
 //! - *first missing*: from the first live seq to the smallest base that exists.
 //! - *predecessor missing*: from the end of the segment before the gap to the base of the segment
 //!   after it.
-//! - *successor missing*: the seq that the SEAL states as the next one. How many entries followed
-//!   is not known.
+//! - *successor missing*: the seq that the SEAL gives as the next one. How many entries followed is
+//!   not known.
 //! - *lost*: from the end of the chain to the next valid frame, but not above the limit or the
 //!   attested watermark.
-//! - *length*: if more is attested than the chain has, as for *lost*. Otherwise up to the limit. In
-//!   a newest segment without either, everything after the chain may be lost; nothing is if the
-//!   chain ends in a CLOSE.
+//! - *length*: if more is attested than the chain has, the same as for *lost*. Otherwise up to the
+//!   limit. In a newest segment with neither, everything after the chain may be lost, but nothing
+//!   is lost if the chain ends in a CLOSE.
 
 use stratawal_frame::SeqNo;
 use stratawal_segment::{ErrorKind, SegmentId};
@@ -29,7 +29,8 @@ use super::files::StreamFiles;
 use super::found::{FoundSegment, SegmentHandle, stated_first_seq};
 use crate::error::Error;
 
-/// The error of segment `id`, one of `all` in order of generation, that could not be opened.
+/// The error for segment `id`, which could not be opened. `all` has all segments in order of
+/// generation.
 pub(super) fn unreadable(
     files: &StreamFiles<'_>,
     all: &[SegmentId],
@@ -41,7 +42,7 @@ pub(super) fn unreadable(
     if is_misnamed || !error.is_damage() { error } else { by_name(files, all, id, error) }
 }
 
-/// Adds to `error` the entries that are lost with segment `id`, as its name shows them.
+/// Adds to `error` the entries that are lost with segment `id`, derived from its name.
 pub(super) fn by_name(files: &StreamFiles<'_>, all: &[SegmentId], id: SegmentId, error: Error) -> Error {
     let newest = all.last().filter(|&&newest| newest != id);
     let first_seq = newest.and_then(|&newest| first_seq_in(files, newest));
@@ -52,14 +53,14 @@ pub(super) fn by_name(files: &StreamFiles<'_>, all: &[SegmentId], id: SegmentId,
     }
 }
 
-/// The first live seq, as the newest segment states it.
+/// The first live seq as recorded by the newest segment, if it can be read.
 fn first_seq_in(files: &StreamFiles<'_>, newest: SegmentId) -> Option<SeqNo> {
     let file = files.open(newest).ok()?;
     let mut found = [FoundSegment::new(SegmentHandle::Open(file), None)];
     stated_first_seq(files, &mut found).ok()
 }
 
-/// One past the last entry of a segment, as far as it can be read.
+/// One past the last entry of a segment, if the segment can be read.
 pub(super) fn end_of(files: &StreamFiles<'_>, found: &mut FoundSegment) -> Option<SeqNo> {
     let limit = found.limit;
     let file = found.keep_open(files).ok()?;
@@ -70,8 +71,8 @@ pub(super) fn end_of(files: &StreamFiles<'_>, found: &mut FoundSegment) -> Optio
     Some(end_seq.min(limit))
 }
 
-/// Adds to `error` the entries that are lost where the chain of `found`, which was scanned, ends at
-/// `end_seq`, although more is attested.
+/// Adds to `error` the entries that are lost if the chain of `found`, which was scanned, ends at
+/// `end_seq` although more is attested.
 pub(super) fn after_chain(
     files: &StreamFiles<'_>,
     found: &FoundSegment,
@@ -81,11 +82,11 @@ pub(super) fn after_chain(
     error: Error,
 ) -> Error {
     // The entries up to the next valid frame are certainly lost. Only a salvage finds out which
-    // entries after that frame are.
+    // entries after that frame are lost.
     let next_frame =
         found.scan.as_ref().and_then(|scan| found.file(files).ok()?.attestations(scan.chain.end).ok()?.first_seq);
     let next = next_frame.filter(|&next| next >= end_seq).unwrap_or(found.limit).min(durable);
     let first = end_seq.max(first_seq);
-    // Where no entry lies between, only what joins the frames is damaged.
+    // If no entry lies between the two frames, only the link between them is damaged.
     if next <= first { error.with_lost_from(first.0) } else { error.with_lost(first.0..next.0) }
 }

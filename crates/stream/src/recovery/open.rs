@@ -1,4 +1,4 @@
-//! Opens a stream: recovers or reads it, and builds its state from the findings.
+//! Opens a stream: recovers or reads it, and builds its state from the result.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ impl Inner {
                 }
                 Ok(build(context, location, options, recovered, removals))
             }
-            // The entries that exist can be read. Recovery is done before the next append.
+            // The existing entries can be read. The next append runs recovery first.
             Err(full) if full.kind() == ErrorKind::Full => {
                 let recovered = read(&StreamFiles::new(&context, &location, &options));
                 let recovered = recovered.map_err(|error| error.of_call(Call::LookUp))?;
@@ -89,7 +89,7 @@ impl Inner {
     }
 }
 
-/// Recovers the stream, or with a read-only context only reads it.
+/// Recovers the stream, or only reads it if the context is read-only.
 pub(super) fn recover_or_read(files: &StreamFiles<'_>, reserve: ReserveUse) -> Result<Option<Recovered>> {
     let outcome = if files.context.is_read_only() { read(files) } else { recover(files, reserve) };
     events::opened(files.location, &outcome);

@@ -1,4 +1,5 @@
-//! Reads a stream, beside a writer or not: does steps 1 to 5, and shows the chain that they found.
+//! Reads a stream, whether or not a writer is active: runs steps 1 to 5, and shows the chain that
+//! they found.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,12 +17,12 @@ use super::scan::ReadOrder;
 use crate::error::{Error, Result};
 use crate::read::snapshot::{LiveSegment, PublishedSegment, SegmentState, Snapshot};
 
-/// Reads the stream beside another process that may write; `None` where it does not exist. Changes
-/// nothing.
+/// Reads the stream while another process may write to it. Returns `None` if the stream does not
+/// exist. Changes nothing.
 ///
-/// A writer at work looks like damage of any kind for a moment: a segment is gone, a length is
-/// wrong, entries are missing. So damage is reported only if a fresh listing and reading finds the
-/// same damage again, at the same place and with the same numbers.
+/// An active writer can briefly look like damage of any kind: a segment is gone, a length is wrong,
+/// entries are missing. So damage is reported only if a second look at the files finds the same
+/// damage, at the same place and with the same numbers.
 pub(crate) fn read(files: &StreamFiles<'_>) -> Result<Option<Recovered>> {
     let began = Instant::now();
     let mut seen: Option<Error> = None;
@@ -40,16 +41,16 @@ pub(crate) fn read(files: &StreamFiles<'_>) -> Result<Option<Recovered>> {
             Err(e) => seen = Some(e),
         }
     }
-    // No damage was found twice, so it is a writer at work.
+    // No two looks found the same damage, so a writer must be changing the files.
     Err(files.change_too_fast())
 }
 
-/// Makes sure that the whole chain is on the disk, and shows it.
+/// Ensures that the whole chain is on the disk, and shows it.
 pub(super) fn show(files: &StreamFiles<'_>, mut analysis: Analysis, is_refresh: bool) -> Result<Recovered> {
-    // Bytes above the attested watermark may be in the page cache alone. If a reader showed them
-    // and a power loss dropped them, it would have shown entries that never existed.
+    // Bytes above the attested watermark may be only in the page cache. If a reader showed them and
+    // a power loss dropped them, it would have shown entries that never existed.
     if analysis.chain_end_seq > analysis.durable {
-        // Files that are not open any more were synced before they were closed.
+        // Files that are no longer open were synced before they were closed.
         analysis.live.iter_mut().try_for_each(|found| found.sync_unattested(files, analysis.durable))?;
     }
     let report = analysis.report(files)?;
@@ -75,7 +76,7 @@ pub(super) fn show(files: &StreamFiles<'_>, mut analysis: Analysis, is_refresh: 
     })
 }
 
-/// How a segment of the chain is read.
+/// Determines how a segment of the chain is read.
 fn state_of(
     files: &StreamFiles<'_>,
     analysis: &Analysis,
@@ -84,11 +85,11 @@ fn state_of(
 ) -> Result<SegmentState> {
     Ok(match (&found.scan, &found.handle, &analysis.closed) {
         (Some(scan), SegmentHandle::Open(file), _) => SegmentState::Live(Arc::new(scan.live(file))),
-        // A whole segment is opened when it is read. Its index is made again then, where it has
-        // none.
+        // A complete segment is opened when it is read. Its index is rebuilt then if it has none.
         (Some(scan), SegmentHandle::Closed(_), _) if scan.chain.end_seq >= found.limit => SegmentState::Sealed,
         (Some(scan), SegmentHandle::Closed(_), _) => SegmentState::Live(Arc::new(scan.live(&found.file(files)?))),
-        // A writer may continue in the newest segment; it is read up to the CLOSE that was found.
+        // A writer may continue in the newest segment, so it is read only up to the CLOSE that was
+        // found.
         (None, SegmentHandle::Open(file), Some(close)) if found.id() == newest => {
             let closed = closed_index(file, close, files.options.index_interval_bytes);
             let (index, _) = closed.map_err(|e| files.failed(e))?;

@@ -1,4 +1,4 @@
-//! The findings that a reader remembers between two looks at a stream.
+//! What a reader remembers between two looks at a stream.
 
 use std::collections::BTreeMap;
 
@@ -12,16 +12,16 @@ use super::stamp::ObservedStamp;
 /// The findings of a reader's last look.
 #[derive(Debug)]
 pub(crate) struct ReaderState {
-    /// Every segment in the directory, in order of generation; never none.
+    /// Every segment in the directory, in order of generation. Never empty.
     pub(super) names: Vec<SegmentId>,
     pub(super) segments: BTreeMap<SegmentId, RememberedSegment>,
-    /// The newest file, before it was read.
+    /// The stamp of the newest file before it was read.
     pub(super) stamp: ObservedStamp,
     pub(super) bounds: StreamBounds,
 }
 
-/// Where a look found the stream to begin and to end. Two looks that find the same segments and the
-/// same bounds show the same.
+/// Where a look found the beginning and the end of the stream. Two looks that find the same
+/// segments and the same bounds show the same entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StreamBounds {
     first_seq: SeqNo,
@@ -29,7 +29,7 @@ pub(super) struct StreamBounds {
     is_closed: bool,
     /// Whether the chain ends in the newest segment.
     ends_in_newest: bool,
-    /// Where the chain of the newest segment ends; `None` where that was not scanned.
+    /// Where the chain of the newest segment ends, or `None` if the segment was not scanned.
     newest_end: Option<ByteOffset>,
 }
 
@@ -47,7 +47,7 @@ impl StreamBounds {
 }
 
 impl ReaderState {
-    /// The findings of this analysis.
+    /// The state to remember after this analysis.
     pub(super) fn of(analysis: Analysis) -> Self {
         let bounds = StreamBounds::of(&analysis);
         let mut segments = BTreeMap::new();
@@ -69,14 +69,15 @@ impl ReaderState {
         *self.names.last().expect("invariant: a stream without segments is not analysed")
     }
 
-    /// Whether a look at the same names finds the same again, if the newest file has not changed.
+    /// Whether the next look would find the same state if the names and the newest file have not
+    /// changed.
     pub(super) fn is_at_rest(&self) -> bool {
         let scan = self.segments.get(&self.newest()).and_then(|newest| newest.scan.as_ref());
         let is_searched = || scan.is_some_and(|scan| scan.resume.is_searched);
         self.bounds.ends_in_newest && (self.bounds.is_closed || is_searched())
     }
 
-    /// Whether `file` is the segment that was the newest.
+    /// Whether `file` is the segment that was the newest in the last look.
     pub(super) fn is_newest(&self, file: &SegmentFile) -> bool {
         self.segments.get(&self.newest()).is_some_and(|newest| newest.header == *file.header())
     }

@@ -14,30 +14,30 @@ use super::scan::ReadOrder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::write::reserve::ReserveUse;
 
-/// How often a writer analyses the files again where they change while they are read.
+/// How many times a writer analyses the files if they change while they are read.
 const ANALYSES_MAX: usize = 3;
 
-/// Recovers the stream for writing; `None` where it does not exist. On a full disk it fails as full
-/// and may be repeated; the entries stay readable. Where `reserve` allows it, it is repeated
-/// without the emergency reserve.
+/// Recovers the stream for writing. Returns `None` if the stream does not exist. On a full disk
+/// this fails with `Full` and may be repeated; the entries stay readable. If `reserve` allows it,
+/// this first gives up the emergency reserve and tries again.
 pub(crate) fn recover(files: &StreamFiles<'_>, reserve: ReserveUse) -> Result<Option<Recovered>> {
     let is_full = |error: &Error| error.kind() == ErrorKind::Full;
     files.context.with_reserve(reserve, is_full, || recover_from(files, || analyse(files, ReadOrder::ChainFirst)))
 }
 
-/// Recovers a stream of which the entries at or above `floor` are intact, and drops the entries
-/// below `floor`, which may be damaged. `None` where the stream does not exist. On a full disk it
-/// is repeated without the emergency reserve.
+/// Recovers a stream whose entries at or above `floor` are intact, and drops the entries below
+/// `floor`, which may be damaged. Returns `None` if the stream does not exist. On a full disk this
+/// gives up the emergency reserve and tries again.
 ///
-/// The new generation, whose header states the new first live seq, is durable before any file is
-/// removed. Until then the files mean the same as before. After a crash in between this may be
-/// repeated.
+/// The new generation, whose header records the new first live seq, is durable before any file is
+/// removed. Until then the files mean the same as before. This may be repeated after a crash in
+/// between.
 pub(crate) fn recover_above(files: &StreamFiles<'_>, floor: SeqNo) -> Result<Option<Recovered>> {
     let is_full = |error: &Error| error.kind() == ErrorKind::Full;
     files.context.with_reserve(ReserveUse::Allowed, is_full, || recover_from(files, || analyse_above(files, floor)))
 }
 
-/// Does steps 1 to 5 with `analyse`, and then the others.
+/// Runs steps 1 to 5 with `analyse`, and then the others.
 fn recover_from(files: &StreamFiles<'_>, analyse: impl Fn() -> Result<Analysis>) -> Result<Option<Recovered>> {
     if !files.exist()? {
         return Ok(None);

@@ -7,7 +7,7 @@ use crate::read::snapshot::Snapshot;
 use crate::report::OpenReport;
 use crate::write::active::ActiveSegment;
 
-/// The state of a stream after recovery, or after a reader has looked at it.
+/// The state of a stream after recovery, or after a reader's look.
 #[derive(Debug)]
 pub(crate) struct Recovered {
     pub(crate) snapshot: Snapshot,
@@ -26,12 +26,12 @@ pub(crate) struct Recovered {
     pub(crate) is_refresh: bool,
 }
 
-/// The outcome of a reader's next look.
+/// The outcome of refreshing a reader.
 pub(crate) enum Refreshed {
     /// The stream does not exist.
     Missing,
-    /// The stream has not changed. Has a report where anything was read.
+    /// The stream has not changed. Has a report if anything was read.
     Unchanged { reader_state: Box<ReaderState>, report: Option<OpenReport> },
-    /// The stream has changed, or all of it was read again.
+    /// The stream has changed, or all of it was reread.
     Changed(Box<Recovered>),
 }

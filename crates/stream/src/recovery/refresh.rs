@@ -1,39 +1,38 @@
-//! A reader's next look at a stream: it reads only the entries that were added since its last look.
+//! Refreshes a reader's view of a stream: reads only the entries added since its last look.
 //!
-//! A look takes the same steps as the first one, by the same rules, with three differences:
+//! A refresh takes the same steps as a first look, by the same rules, with three differences:
 //!
 //! - Headers are remembered. A header never changes once its file has its name, and a generation is
-//!   never used twice in a stream. So the remembered headers hold as long as the segment that was
-//!   the newest still exists and has the same header, its random salt included. That header is read
-//!   in each look. If the segment is removed or belongs to another stream, everything is read
-//!   again.
+//!   never used twice in a stream. So the remembered headers are valid as long as the segment that
+//!   was the newest still exists with the same header, including its random salt. That header is
+//!   read in each look. If the segment was removed or belongs to another stream, everything is
+//!   reread.
 //! - A scan is resumed. The frames up to the end of the chain are valid and never change, so the
-//!   scan continues after them, if the last of them is still in the file. A watermark that was once
-//!   attested stays attested.
-//! - After the chain only the first few KiB are searched for attestations, if more frames or a
-//!   higher watermark there explain why the file has changed. The rest of the file is searched
-//!   where nothing explains the change, and once when the file has stopped changing. So a
-//!   preallocated file is not read to its end for each new entry, and still no attestation is
-//!   missed for good.
+//!   scan continues after them if the last of them is still in the file. A watermark once attested
+//!   stays attested.
+//! - After the chain, only the first few KiB are searched for attestations if new frames or a
+//!   higher watermark there explain why the file has changed. The rest of the file is searched if
+//!   nothing explains the change, and once when the file has stopped changing. So a preallocated
+//!   file is not read to its end for each new entry, but no attestation is missed permanently.
 //!
 //! If nothing has changed, only one header is read.
 //!
 //! Guarantees:
 //!
-//! - The rules of recovery accept every state that is shown. So no entry is torn, none is missing
+//! - Every state shown is accepted by the rules of recovery. So no entry is torn, none is missing
 //!   between two others, and none is shown before it is attested or synced. Each round reads the
-//!   attested watermark before the chain, so a writer at work is not taken for damage.
-//! - Only full looks report damage. An error of any kind ends this look, and everything is read
-//!   again, twice if the error is damage.
+//!   attested watermark before the chain, so an active writer is not mistaken for damage.
+//! - Only full looks report damage. An error of any kind ends the refresh, and everything is
+//!   reread, twice if the error is damage.
 //! - Attestations that the chain does not reach are damage. They are found at the latest by the
-//!   first look that knows that the file has stopped changing: 50 ms after an earlier look has seen
-//!   the same stamp.
-//! - Damage to frames that an earlier look has found valid is found when they are read, and by the
-//!   next opening: a look does not read them again. Decayed bytes do not change the times of a
-//!   file, so only reading finds them.
+//!   first look that knows that the file has stopped changing: 50 ms after an earlier look saw the
+//!   same stamp.
+//! - A refresh does not reread frames that an earlier look found valid, so damage to them is found
+//!   only when they are read, or by the next open. Bit rot does not change a file's times, so only
+//!   reading can find it.
 //!
-//! The change stamp of a file shows whether the file has changed, see [`stamp`](super::stamp). In a
-//! storage without stamps each look searches the rest of the file.
+//! The change stamp of a file shows whether the file has changed, see [`stamp`](super::stamp). On a
+//! storage without stamps, each look searches the rest of the file.
 
 use std::io;
 use std::time::Instant;
@@ -47,8 +46,8 @@ use super::recovered::Refreshed;
 use super::stamp::ObservedStamp;
 use crate::error::{Error, Result};
 
-/// Looks again, and reads only the changes since the look that left `state`. Everything is read
-/// where `state` does not hold or is not given.
+/// Refreshes the view of the stream, reading only the changes since the look that returned `state`.
+/// Reads everything if `state` is no longer valid or not given.
 pub(crate) fn refresh(files: &StreamFiles<'_>, state: Option<Box<ReaderState>>) -> Result<Refreshed> {
     let began = Instant::now();
     if let Some(state) = state
@@ -61,12 +60,12 @@ pub(crate) fn refresh(files: &StreamFiles<'_>, state: Option<Box<ReaderState>>) 
         }
         return Ok(refreshed);
     }
-    // Errors are reported only from a look that does not rely on an earlier one.
+    // Errors are reported only by a look that does not rely on an earlier one.
     Ok(read(files)?.map_or(Refreshed::Missing, |recovered| Refreshed::Changed(Box::new(recovered))))
 }
 
-/// Looks again, from the findings of the last look. An error means that these findings do not hold
-/// any more, or that something is damaged; then everything has to be read.
+/// Refreshes the view from the findings of the last look. An error means that these findings are no
+/// longer valid or that something is damaged; then everything has to be read.
 fn refresh_from(files: &StreamFiles<'_>, state: ReaderState) -> Result<Refreshed> {
     let removed = || Error::io(files.location, io::ErrorKind::NotFound.into());
     let open = |id| files.open(id).map_err(|e| files.failed(e));

@@ -1,4 +1,4 @@
-//! Recovers a stream that is open and has failed; or, if it is opened for reading, looks again.
+//! Recovers an open stream that has failed, or refreshes a stream opened for reading.
 
 use std::sync::Arc;
 
@@ -12,12 +12,13 @@ use crate::events;
 use crate::inner::Inner;
 use crate::write::reserve::ReserveUse;
 
-/// Whether recovery may lose entries that were written and not synced.
+/// Whether recovery may lose entries that were written but not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OnLoss {
-    /// It continues without them: the caller has asked for recovery, whose report has the new end.
+    /// Recovery continues without them: the caller asked for recovery, whose report has the new
+    /// end.
     Continue,
-    /// It fails, so that their seqs are not given again before the caller knows of the loss.
+    /// Recovery fails, so that their seqs are not reused before the caller knows of the loss.
     Fail,
 }
 
@@ -34,14 +35,14 @@ impl Inner {
     fn refresh(&self) -> Result<()> {
         self.check_process()?;
         let Self { shared, group, report, reader_state, .. } = self;
-        // The lock lets only one thread look at a time, so an older look never replaces a newer
+        // The lock lets only one thread refresh at a time, so an older look never replaces a newer
         // one.
         let mut state = group.lock();
         let before = reader_state.lock().take();
         let outcome = match refresh(&StreamFiles::new(&shared.context, &shared.location, &shared.options), before) {
             Ok(Refreshed::Unchanged { reader_state: same, report: now }) => {
                 *reader_state.lock() = Some(same);
-                // Nothing changes for readers, so their epoch continues.
+                // Nothing changes for readers, so the epoch continues.
                 let now = now.unwrap_or_else(|| report.load().of_nothing_new());
                 report.store(Arc::new(now));
                 return Ok(());
@@ -63,7 +64,7 @@ impl Inner {
         self.recover(OnLoss::Fail, reserve)
     }
 
-    /// Recovers a stream that has failed. Entries that wait in the tail continue to wait.
+    /// Recovers a stream that has failed. Entries pending in the tail stay pending.
     fn recover(&self, on_loss: OnLoss, reserve: ReserveUse) -> Result<()> {
         self.check_process()?;
         let Self { shared, group, report, removals, .. } = self;
@@ -76,14 +77,14 @@ impl Inner {
                 return Err(Error::new(ErrorKind::Closed, &shared.location));
             }
             // The descriptors of the failed writer may have unsynced writes, so they are closed
-            // only after recovery: it writes again, and syncs, the frames that it finds of them.
+            // only after recovery, which rewrites and syncs those frames that it finds.
             let recovered =
                 recover_or_read(&StreamFiles::new(&shared.context, &shared.location, &shared.options), reserve);
             drop(failed);
             let mut recovered = recovered?;
             let found = recovered.as_mut().map(|recovered| std::mem::take(&mut recovered.dead));
             if recovered.is_none() && !shared.snapshot.load().segments.is_empty() {
-                // The directory existed, and acknowledged entries with it.
+                // The directory existed, and so did acknowledged entries.
                 return Err(Error::damage_at(&shared.location, DamageKind::NoSegment, None, None));
             }
             let waiting = tail.pending_from(recovered.as_ref().map_or(0, |recovered| recovered.next_seq));
@@ -94,7 +95,7 @@ impl Inner {
             let waiting = waiting.unwrap_or_default();
             let reserved = waiting.reserved;
             let writer = install(shared, report, tail, recovered, waiting.end_seq());
-            // They are removed after the lock is released: readers no longer see them.
+            // Readers no longer see these segments, so they are removed after the lock is released.
             dead = found;
             tail.adopt_pending(waiting);
             if let Some(reservation) = tail.reservation.as_mut().filter(|_| reserved > 0) {

@@ -1,4 +1,5 @@
-//! Steps 4 and 6 to 9: makes the files state which bytes count, so that the writer can continue.
+//! Steps 4 and 6 to 9: makes the files record which bytes are valid, so that the writer can
+//! continue.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,14 +18,14 @@ use crate::fs::remove_file;
 use crate::read::snapshot::{LiveSegment, PublishedSegment, SegmentState, Snapshot};
 use crate::write::active::ActiveSegment;
 
-/// Repairs the files. `None` where they have changed since they were analysed; then they have to be
-/// analysed again.
+/// Repairs the files. Returns `None` if they have changed since they were analysed; the caller then
+/// analyses them again.
 pub(super) fn repair(files: &StreamFiles<'_>, mut analysis: Analysis) -> Result<Option<Recovered>> {
     let mut report = analysis.report(files)?;
     let all = std::mem::take(&mut analysis.all);
     for name in &analysis.temporaries {
-        // A temporary file that cannot be removed is never read, and is not in the way of a
-        // segment. The next recovery tries again.
+        // A temporary file that cannot be removed is harmless: it is never read and does not block
+        // the name of a segment. The next recovery tries again.
         let _ = remove_file(&**files.storage(), &files.dir().join(name));
     }
     let first_seq = analysis.first_seq.0;
@@ -40,7 +41,7 @@ pub(super) fn repair(files: &StreamFiles<'_>, mut analysis: Analysis) -> Result<
     };
     let dead = dead(&all, &kept, &active);
     let last_point = active.live.index.points_from(0).last().map_or(0, |point| point.timestamp);
-    // In a new generation times start again where they were far ahead of the clock.
+    // If times were far ahead of the clock, they restart in a new generation.
     let timestamp = if was_closed { timestamp } else { active.writer.header().last_timestamp };
     let timestamp = timestamp.max(last_point);
     let mut segments = kept;
@@ -60,8 +61,8 @@ pub(super) fn repair(files: &StreamFiles<'_>, mut analysis: Analysis) -> Result<
     }))
 }
 
-/// Step 4: the newest segment ends in a valid CLOSE. Nothing is written. The writer continues after
-/// the CLOSE when there is something to write.
+/// Step 4: the newest segment ends in a valid CLOSE. Writes nothing. The writer continues after the
+/// CLOSE when it has something to write.
 fn resume_closed(files: &StreamFiles<'_>, analysis: Analysis) -> Result<RecoveredSegments> {
     let close = analysis.closed.expect("invariant: the caller checked for a CLOSE");
     let mut kept = analysis.live;
@@ -81,7 +82,7 @@ fn resume_closed(files: &StreamFiles<'_>, analysis: Analysis) -> Result<Recovere
     Ok(RecoveredSegments { kept: kept.iter().map(FoundSegment::sealed).collect(), active, preallocation })
 }
 
-/// The segments that step 9 removes: those that are not kept are void or garbage.
+/// The segments that step 9 removes: those not kept, which are void or garbage.
 fn dead(all: &[SegmentId], kept: &[Arc<PublishedSegment>], active: &ActiveSegment) -> Vec<SegmentId> {
     let kept: BTreeSet<SegmentId> = kept.iter().map(|kept| kept.id()).chain([active.writer.id()]).collect();
     all.iter().filter(|id| !kept.contains(id)).copied().collect()

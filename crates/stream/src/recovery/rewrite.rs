@@ -1,8 +1,8 @@
-//! Step 6: writing frames again that may not be on the disk.
+//! Step 6: rewrites frames that may not be on the disk.
 //!
 //! After a failed fsync the page cache may show bytes that the disk does not hold. So every frame
-//! of the chain that is not wholly below the attested watermark is written again in place, with the
-//! same bytes, and synced, the oldest segment first. Frames at or above a segment's limit are left
+//! of the chain that is not entirely below the attested watermark is rewritten in place with the
+//! same bytes, and synced, oldest segment first. Frames at or above a segment's limit are left
 //! alone.
 
 use stratawal_frame::{
@@ -17,12 +17,12 @@ use super::found::FoundSegment;
 use super::scan::SegmentScan;
 use crate::error::Result;
 
-/// How many bytes are written again at a time.
+/// How many bytes are rewritten at a time.
 const PIECE_LEN: u64 = 1 << 20;
 
-/// Writes the frames of the chain again, and returns how many bytes they have. `None` where the
-/// files are not what step 5 read: the system may drop such a page at any time, and then the chain
-/// ends before it.
+/// Rewrites the frames of the chain, and returns how many bytes that was. Returns `None` if the
+/// files differ from what step 5 read: the system may drop an unsynced page at any time, and then
+/// the chain ends before it.
 pub(super) fn rewrite(files: &StreamFiles<'_>, analysis: &Analysis) -> Result<Option<u64>> {
     let mut rewritten = 0;
     for found in analysis.chain() {
@@ -44,7 +44,7 @@ fn rewrite_segment(
     let mut frames = Vec::new();
     let (offset, first_seq) = scan.entry;
     let chain = file.scan_chain_from(offset, first_seq, &mut |offset, frame| {
-        // A control frame counts by its first seq.
+        // For a control frame, its first seq decides.
         let is_below = match frame.is_control() {
             true => frame.first_seq < durable,
             false => frame.end_seq() <= durable,
@@ -67,7 +67,7 @@ fn rewrite_segment(
     Ok(Some(frames.iter().map(|(_, frame)| frame.frame_len()).sum()))
 }
 
-/// Writes neighbouring frames again, small ones together. False where one is not valid any more.
+/// Rewrites adjacent frames, small ones together. Returns false if one is no longer valid.
 fn rewrite_frames(
     file: &SegmentFile,
     writer: &SegmentWriter,
@@ -98,7 +98,7 @@ fn rewrite_frames(
     Ok(true)
 }
 
-/// Writes frames again that are one piece together.
+/// Rewrites frames that together fit into one piece.
 fn rewrite_small(
     file: &SegmentFile,
     writer: &SegmentWriter,
@@ -121,9 +121,8 @@ fn rewrite_small(
     Ok(true)
 }
 
-/// Writes a frame again that is longer than a piece. Its checksum is known only after its last
-/// piece, so a frame that is not valid is written again, too, with the bytes that were read: it is
-/// not valid afterwards either.
+/// Rewrites a frame that is longer than a piece. Its checksum is known only after its last piece,
+/// so an invalid frame is also rewritten, with the bytes that were read, and stays invalid.
 fn rewrite_large(
     file: &SegmentFile,
     writer: &SegmentWriter,
@@ -151,7 +150,7 @@ fn rewrite_large(
     Ok(is_header_valid && checksum.finish() == frame.payload_crc)
 }
 
-/// Whether `bytes` are the header `frame` at this offset.
+/// Whether `bytes` hold the header `frame` at this offset.
 fn has_header(file: &SegmentFile, offset: ByteOffset, bytes: &[u8], frame: &FrameHeader) -> bool {
     let limits = Limits { base: file.header().base, end: ByteOffset(file.len()) };
     let position = FramePosition { salt: file.header().salt, offset };

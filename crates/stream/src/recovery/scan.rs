@@ -1,7 +1,7 @@
-//! Step 5 for one segment: how far its chain of frames goes, and how far anything valid in it
+//! Step 5 for one segment: how far its chain of frames extends, and how far anything valid in it
 //! attests that the stream was durable.
 //!
-//! A scan can be resumed: a reader that looks again reads only the new part of the file.
+//! A scan can be resumed: a refreshing reader reads only the new part of the file.
 
 use std::sync::Arc;
 
@@ -18,9 +18,9 @@ use crate::read::snapshot::{LiveSegment, first_point};
 /// Where the first frame of a segment begins.
 pub(super) const FIRST_FRAME: ByteOffset = ByteOffset(SEGMENT_HEADER_LEN as u64);
 
-/// Which part of a segment is read first. A writer that recovers is alone. A reader beside a writer
-/// must read the attested watermark before the chain that has to reach it, or the chain would seem
-/// to end too early.
+/// Which part of a segment is read first. A recovering writer has the files to itself, so the order
+/// does not matter. A reader that runs alongside a writer must read the attested watermark before
+/// the chain that has to reach it, or the chain would seem to end too early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReadOrder {
     ChainFirst,
@@ -34,40 +34,40 @@ pub(crate) struct SegmentScan {
     pub(super) len: u64,
     /// Whether that is the length of a file that is being written.
     pub(super) has_active_len: bool,
-    /// The length that the file had when it was closed. `Some` where the file has another length
-    /// than one that is being written, and its chain ends in the CLOSE.
+    /// The length that the file had when it was closed. `Some` if its length is not that of a file
+    /// that is being written, and its chain ends in the CLOSE.
     pub(super) closed_len: Option<u64>,
     pub(super) chain: Chain,
-    /// Where the chain was entered, and the first seq there: at the first frame, unless only later
-    /// entries have to be sound.
+    /// The offset and first seq at which the chain was entered: those of the first frame, unless
+    /// only later entries have to be sound.
     pub(super) entry: (ByteOffset, SeqNo),
-    /// The highest watermark that any valid frame in it attests, in the chain or not.
+    /// The highest watermark that any valid frame in the segment attests, whether or not in the
+    /// chain.
     pub(super) attested: SeqNo,
-    /// Later looks add points to it. The snapshots of earlier looks do not use points after their
-    /// own end.
+    /// Later looks add points to this index. The snapshots of earlier looks do not use points after
+    /// their own end.
     pub(super) index: Arc<ActiveIndex>,
-    /// The header checksum of the frame of its chain that holds the entry before its limit.
+    /// The header checksum of the chain's frame that holds the entry before the segment's limit.
     pub(super) last_crc: Option<u32>,
     pub(super) resume: ResumeState,
 }
 
-/// From this a later look continues a scan.
+/// The state from which a later look continues the scan.
 #[derive(Debug)]
 pub(crate) struct ResumeState {
-    /// The last frame of the chain, and where it is.
+    /// The last frame of the chain and its offset.
     last: Option<(ByteOffset, FrameHeader)>,
-    /// The file before it was read.
+    /// The stamp of the file before it was read.
     pub(super) stamp: ObservedStamp,
-    /// Whether all of the file after the chain was searched for attestations since `stamp`.
+    /// Whether the whole file after the chain was searched for attestations since `stamp`.
     pub(super) is_searched: bool,
-    /// Entries from here on are not in the index.
+    /// Entries at or above this are not in the index.
     limit: SeqNo,
-    /// Up to here this reader has synced the file.
+    /// This reader has synced the file up to here.
     pub(super) synced_to: ByteOffset,
-    /// How many bytes there are after the chain up to the last one that is not zero, where that is
-    /// known.
+    /// The number of bytes after the chain up to the last nonzero byte, if known.
     pub(super) torn_len: Option<u64>,
-    /// Bytes that the last look read of the file.
+    /// The number of bytes of the file that the last look read.
     pub(super) read_bytes: u64,
 }
 
@@ -75,11 +75,11 @@ pub(crate) struct ResumeState {
 /// header of a frame.
 const NEAR_LEN: u64 = 4000;
 
-/// How often a resumed scan follows a chain that grows while it is read.
+/// How many times a resumed scan follows a chain that grows while it is read.
 const ROUNDS_MAX: usize = 4;
 
 impl SegmentScan {
-    /// Scans `file`, of which entries from `limit` on are void.
+    /// Scans `file`. Entries at or above `limit` are void.
     pub(super) fn new(
         files: &StreamFiles<'_>,
         file: &SegmentFile,
@@ -131,7 +131,7 @@ impl SegmentScan {
         })
     }
 
-    /// Continues this scan, an earlier one of `file`. `None` where it does not hold any more.
+    /// Continues this earlier scan of `file`. Returns `None` if the scan is no longer valid.
     pub(super) fn resumed(
         mut self,
         files: &StreamFiles<'_>,
@@ -164,7 +164,7 @@ impl SegmentScan {
         let is_explained = self.chain.end > earlier_end || self.attested > earlier_attested;
         let is_changed = stamp.stamp != self.resume.stamp.stamp;
         let searches = stamp.stamp.is_none() || stamp.is_settled || (is_changed && !is_explained);
-        // Where the chain grows during the search, the rest of it is for the next look.
+        // If the chain grows during the search, the rest is left to the next look.
         self.resume.is_searched = searches && !self.step(file, limit, u64::MAX)?;
         self.resume.stamp = stamp;
         self.resume.torn_len = None;
@@ -175,18 +175,18 @@ impl SegmentScan {
         Ok(Some(self))
     }
 
-    /// The segment as readers see it, up to the end of the chain.
+    /// Returns the segment as readers see it, up to the end of the chain.
     pub(super) fn live(&self, file: &SegmentFile) -> LiveSegment {
         LiveSegment::new(SegmentData::read(file), Arc::clone(&self.index), self.chain.end.0)
     }
 
-    /// Whether the chain was entered after its first frame, because it is damaged before.
+    /// Whether the chain was entered after its first frame because of damage before that point.
     pub(super) fn is_entered_late(&self) -> bool {
         self.entry.0 > FIRST_FRAME
     }
 
-    /// Makes the entries from `limit` on void. Reads the checksum of the frame before `limit` where
-    /// it is not known.
+    /// Makes the entries at or above `limit` void. Reads the checksum of the frame before `limit`
+    /// if it is not known.
     fn set_limit(&mut self, file: &SegmentFile, limit: SeqNo) {
         let is_known = self.last_crc.is_some() && limit == self.resume.limit;
         self.resume.limit = limit;
@@ -199,7 +199,7 @@ impl SegmentScan {
     }
 
     /// Searches `len` bytes after the chain for attestations, and then extends the chain. In the
-    /// other order a writer at work would seem to have attested entries that do not exist. Returns
+    /// other order, an active writer would seem to have attested entries that do not exist. Returns
     /// whether the chain has grown.
     fn step(&mut self, file: &SegmentFile, limit: SeqNo, len: u64) -> stratawal_segment::Result<bool> {
         let before = self.chain.end;
@@ -227,8 +227,8 @@ fn closed_len(file: &SegmentFile, chain: &Chain) -> stratawal_segment::Result<Op
     Ok(ends.filter(|&ends| ends == chain.end).map(|ends| ends.0 + TRAILER_LEN as u64))
 }
 
-/// Adds a frame of a chain to an index. In a chain seqs and offsets rise. Timestamps of a hostile
-/// file may fall; then the frame gets no point and is found from the point before.
+/// Adds a frame of a chain to an index. In a chain, seqs and offsets rise. In a hostile file,
+/// timestamps may go backwards; the frame then gets no point and is found from the previous one.
 pub(super) fn add_point(index: &ActiveIndex, offset: ByteOffset, frame: &FrameHeader) {
     if !frame.is_control() {
         let _ = index.push(frame.first_seq.0, offset.0, frame.timestamp);

@@ -1,4 +1,4 @@
-//! Step 8: the SEALs that are missing before the new generation.
+//! Step 8: writes the SEALs that are missing before the new generation.
 
 use bytes::Bytes;
 use stratawal_frame::{Footer, FooterKind, INDEX_BLOCK_LEN_MAX, SegmentHeader, SeqNo};
@@ -12,8 +12,8 @@ use crate::error::Result;
 
 /// Seals from the newest kept segment back to the first whose chain ends in a SEAL with a valid
 /// trailer that names the next segment. Bytes after a chain are not trusted. A first segment whose
-/// chain is damaged below the first live seq gets its SEAL in any case. `newest` is the header of
-/// the new generation.
+/// chain is damaged below the first live seq always gets its SEAL. `newest` is the header of the
+/// new generation.
 pub(super) fn seal_kept(
     files: &StreamFiles<'_>,
     kept: &[FoundSegment],
@@ -23,8 +23,8 @@ pub(super) fn seal_kept(
 ) -> Result<()> {
     let mut next = *newest;
     for (i, found) in kept.iter().enumerate().rev() {
-        // A file that was closed is closed again at once: there may be more of them than the
-        // process may have files.
+        // A file that was closed is closed again immediately: there may be more such files than the
+        // process may have open.
         let finished = found.file(files)?.finished().map_err(|e| files.failed(e))?;
         if finished.is_some_and(|finished| matches!(finished.footer.kind, FooterKind::Seal { .. })) {
             match kept {
@@ -41,7 +41,7 @@ pub(super) fn seal_kept(
     Ok(())
 }
 
-/// Writes the SEAL that names `next` after the chain, and makes it durable.
+/// Writes a SEAL that names `next` after the chain, and makes it durable.
 fn seal(
     files: &StreamFiles<'_>,
     found: &FoundSegment,
@@ -71,7 +71,7 @@ fn seal(
     sealed.map_err(|e| files.failed(e))?;
     if scan.is_entered_late() {
         // The chain is damaged below the first live seq. The next open must find the trailer at the
-        // end of the file, or it would scan the chain. So the new length has to be durable, too.
+        // end of the file, or it would scan the chain. So the new length also has to be durable.
         writer.sync().map_err(|e| files.failed(e))?;
     }
     Ok(())

@@ -1,17 +1,17 @@
-//! Step 2: a segment voids the entries of older ones from its base on.
+//! Step 2: a segment voids the entries at or above its base in older segments.
 
 use stratawal_frame::SeqNo;
 
-/// A segment as far as step 2 goes: one whose header was read, or of which only the name is known.
+/// A segment in step 2: either its header was read, or only its name is known.
 pub(super) trait SeqBounds {
     /// The seq of its first entry.
     fn base(&self) -> SeqNo;
-    /// Where its entries end at the latest: from there on a newer segment voids them.
+    /// Sets the upper bound of the segment's entries, at which a newer segment voids them.
     fn set_limit(&mut self, limit: SeqNo);
 }
 
-/// Step 2, of segments in order of generation: one with base *b* voids every entry at or above *b*
-/// in older ones. A segment that cannot be read voids the same entries as one that can.
+/// Runs step 2 on segments in order of generation: a segment with base *b* voids every entry at or
+/// above *b* in older ones. A segment that cannot be read voids the same entries as one that can.
 pub(super) fn drop_void<S: SeqBounds>(segments: Vec<S>) -> Vec<S> {
     let mut stack: Vec<S> = Vec::with_capacity(segments.len());
     for newer in segments {
@@ -31,7 +31,7 @@ pub(super) fn drop_void<S: SeqBounds>(segments: Vec<S>) -> Vec<S> {
 mod tests {
     use super::*;
 
-    /// A segment as its base and limit.
+    /// A segment represented by its base and limit.
     #[derive(Debug, PartialEq, Eq)]
     struct Bounds(u64, u64);
 

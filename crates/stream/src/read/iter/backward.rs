@@ -1,7 +1,8 @@
 //! The back of an iterator.
 //!
 //! Frames can only be found forwards. So the back reads the span of an index point from its
-//! beginning, keeps the frames in memory, and returns their entries from the last one on.
+//! beginning, keeps the frames in memory, and returns their entries in reverse, starting with the
+//! last.
 
 use std::collections::VecDeque;
 
@@ -13,19 +14,19 @@ use crate::batch::Entry;
 use crate::error::{Error, Result};
 use crate::read::locate::entry_of;
 
-/// How many bytes of frames are kept of one span, besides the frame that is read. A span is longer
-/// only in a file that has lost its index points.
+/// How many bytes of frames are kept from one span, in addition to the frame being read. A span is
+/// longer than this only in a file that has lost its index points.
 const HELD_LEN_MAX: u64 = 4 << 20;
 
-/// Where the back is: the frames of one span that are still to be returned, in order.
+/// The position of the back: the frames of one span that are still to be returned, in order.
 pub(super) struct Backward {
     frames: VecDeque<OwnedFrame>,
-    /// The seq at which the entries of their segment end.
+    /// The seq at which the entries of the frames' segment end.
     limit: u64,
 }
 
 impl Backward {
-    /// Entry `seq`, if it is in these frames. Drops the frames after it.
+    /// Returns entry `seq` if it is in these frames. Drops the frames after it.
     fn entry(&mut self, seq: u64) -> Option<Entry> {
         while let Some(frame) = self.frames.back() {
             if let Some(entry) = entry_of(frame, seq, self.limit) {
@@ -55,17 +56,17 @@ impl Iter {
         }
     }
 
-    /// Reads the span that holds `seq`, up to the frame of `seq`. Keeps the frames that follow one
-    /// another without damage up to that frame, and at most [`HELD_LEN_MAX`] bytes of them.
+    /// Reads the span that holds `seq`, up to the frame of `seq`. Keeps the unbroken run of
+    /// undamaged frames that ends with that frame, and at most [`HELD_LEN_MAX`] bytes of it.
     fn read_span_up_to(&mut self, seq: u64) -> Result<Backward> {
         let mut forward = self.enter(seq)?;
         let (point, range) = forward.segment.reader.span(seq);
-        // The span of a new segment may be empty here, and may have grown when its end is loaded
-        // again.
+        // The span of a new segment may be empty at this point, but may have grown by the time its
+        // end is reloaded.
         forward.block_len = (range.end - range.start).clamp(BLOCK_LEN_MIN, BLOCK_LEN_MAX);
         let mut frames: VecDeque<OwnedFrame> = VecDeque::new();
         let mut held = 0;
-        // Entries below the front were returned already.
+        // Entries below the front have already been returned.
         let mut next = point.seq.max(self.front);
         loop {
             if let Err(error) = forward.advance(&self.inner, next) {
@@ -76,7 +77,7 @@ impl Iter {
                 held = 0;
                 continue;
             }
-            // Without a frame, it has read the next block.
+            // If there is no frame, `advance` has read the next block instead.
             let Some(frame) = forward.frame.take() else { continue };
             let frame = forward.cursor.detach(&frame);
             next = frame.header().end_seq().0;
@@ -94,7 +95,7 @@ impl Iter {
     }
 
     /// Moves `forward` to the first frame after the damage that it met at `next`. Returns the first
-    /// seq that can be read from there.
+    /// seq that can be read after the damage.
     ///
     /// # Errors
     /// `error` if no frame at or below `seq` follows.

@@ -1,4 +1,4 @@
-//! The front of an iterator: it reads a segment block by block, and a block frame by frame.
+//! The front of an iterator. It reads a segment block by block, and a block frame by frame.
 
 use std::sync::Arc;
 
@@ -13,19 +13,20 @@ use crate::inner::Inner;
 use crate::read::damage::FrameStart;
 use crate::read::locate::OpenSegment;
 
-/// The first block that an iterator reads, in bytes. Each further one is twice as long.
+/// The length in bytes of the first block that an iterator reads. Each further block is twice as
+/// long.
 pub(super) const BLOCK_LEN_MIN: u64 = 16 << 10;
 
-/// A run ends with the first frame that makes it as long as this, in bytes. Its frames are read
-/// twice, and the second time from the processor's nearest cache.
+/// A run ends with the first frame that makes it at least this long, in bytes. Its frames are read
+/// twice, and at this length the second read hits the processor's nearest cache.
 const RUN_LEN: usize = 16 << 10;
 
-/// Where the front is: in a segment, in a block of it, in a frame of the block.
+/// The position of the front: in a segment, in a block of it, in a frame of the block.
 pub(super) struct Forward {
     pub(super) segment: OpenSegment,
     pub(super) cursor: FrameCursor,
     pub(super) frame: Option<FrameRef>,
-    /// How many bytes the next block has, if the segment does not end before.
+    /// How many bytes the next block has, unless the segment ends earlier.
     pub(super) block_len: u64,
 }
 
@@ -80,7 +81,7 @@ impl Iter {
 }
 
 impl Forward {
-    /// Entry `seq`, if the current frame holds it.
+    /// Returns entry `seq` if the current frame holds it.
     #[inline]
     pub(super) fn entry(&self, seq: u64) -> Option<Entry> {
         let frame = self.frame.as_ref().filter(|_| seq < self.segment.limit)?;
@@ -89,15 +90,15 @@ impl Forward {
         Some(Entry { seq, timestamp: frame.header().timestamp, data, ends_batch })
     }
 
-    /// The entries from `seq` to `back`, as far as they are in the current frame, or in frames of
-    /// the same timestamp that follow it in the block.
+    /// Returns those entries from `seq` to `back` that are in the current frame, or in the frames
+    /// of the same timestamp that follow it in the block.
     #[inline]
     pub(super) fn run(&mut self, seq: u64, back: u64) -> Option<Run> {
         let first = self.frame.take()?;
         let timestamp = first.header().timestamp;
         let back = back.min(self.segment.limit);
         let mut last = first.clone();
-        // The current frame is then the last of the run, or the one after it.
+        // Afterwards the current frame is the last of the run, or the one after it.
         self.frame = loop {
             let end = last.header().end_seq();
             if end.0 >= back || last.len_from(&first) >= RUN_LEN {
@@ -114,7 +115,8 @@ impl Forward {
     }
 
     /// Steps to the next frame that reaches `seq`; at the end of the block, reads the next block
-    /// instead. If it fails at a damaged payload, the next call steps to the frame after that.
+    /// instead. If it fails at a damaged payload, the next call steps to the frame after the
+    /// damaged one.
     pub(super) fn advance(&mut self, inner: &Inner, seq: u64) -> Result<()> {
         let failed = |e, lost| Error::segment_error(&inner.shared.location, e).with_lost(lost);
         let (at, needed) = match self.cursor.seek(SeqNo(seq)) {
@@ -127,7 +129,7 @@ impl Forward {
             Err(e) => return Err(failed(e, inner.lost_at(&self.segment, &self.cursor))),
         };
         let expected = self.cursor.next_seq();
-        // The end is loaded anew: the active segment may have grown, and every entry below a
+        // The end is reloaded, because the active segment may have grown, and every entry below a
         // watermark is before its end.
         let end = self.segment.reader.end();
         if at.0 + needed.max(1) > end {
@@ -136,11 +138,11 @@ impl Forward {
         let len = self.block_len.max(needed).min(end - at.0);
         let data = self.segment.reader.data();
         self.frame = None;
-        // The memory of the last block is used again, unless the caller keeps an entry of it.
+        // The memory of the last block is reused, unless the caller keeps an entry of it.
         let used = self.cursor.take_block();
         let block = data.block_over(at.0..at.0 + len, used);
         let block = block.map_err(|e| failed(e, inner.lost_from(&self.segment, expected.0)))?;
-        // A slice of a mapping costs the same at any length.
+        // Slicing a mapping costs the same at any length.
         self.block_len = if data.is_mapped() { u64::MAX } else { (self.block_len * 2).min(BLOCK_LEN_MAX) };
         self.cursor = cursor_at(inner, &self.segment, FrameStart { offset: at, first_seq: expected }, block);
         Ok(())

@@ -1,5 +1,5 @@
 //! The fast path of the front: entries whose block is in memory, in a stream whose epoch has not
-//! changed. Where it does not apply, it returns `None` and nothing has changed; then the caller
+//! changed. If the fast path does not apply, it changes nothing and returns `None`; the caller then
 //! takes the slow path, which finds out why.
 
 use stratawal_frame::SeqNo;
@@ -26,11 +26,11 @@ impl Iter {
     #[inline]
     pub(super) fn run_in_block(&mut self) -> Option<Run> {
         let seq = self.front;
-        // Flushed entries keep their frames as long as the epoch does not change.
+        // Flushed entries stay in the same frames as long as the epoch does not change.
         let back = self.back.min(self.inner.shared.watermarks.flushed());
         let run = self.forward_in_block()?.run(seq, back)?;
         if self.inner.shared.watermarks.epoch() != self.epoch {
-            // The cursor has moved, and the front has not.
+            // The cursor has moved, but the front has not.
             self.forward = None;
             return None;
         }
@@ -38,7 +38,7 @@ impl Iter {
         Some(run)
     }
 
-    /// The front, in the frame that holds the next entry.
+    /// Returns the front, positioned in the frame that holds the next entry.
     #[inline]
     fn forward_in_block(&mut self) -> Option<&mut Forward> {
         let seq = self.front;

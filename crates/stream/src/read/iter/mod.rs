@@ -1,7 +1,7 @@
 //! Iterating over the entries of a range, from both ends.
 //!
-//! Invariants: an iterator owns everything that it needs. Its end is fixed when it is made. After
-//! an error it is done. It keeps at most two segments open, one for each end.
+//! Invariants: an iterator owns everything that it needs. Its end is fixed when it is created.
+//! After an error it returns no more items. It keeps at most two segments open, one for each end.
 //!
 //! [`forward`] moves the front and [`backward`] the back. [`in_block`] is the fast path of the
 //! front. This file joins the two ends, and keeps their reads consistent.
@@ -22,19 +22,19 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::inner::Inner;
 use crate::options::Visibility;
 
-/// The entries of a stream in a range, from both ends. The method `iter` of a stream makes it.
+/// A double-ended iterator over the entries of a stream in a range, created by the stream's `iter`.
 ///
-/// Its end is fixed when it is made. It owns everything that it needs, and may be sent to another
-/// thread. After an error it is done, so the upper bound of its size hint is the most that it can
-/// yield. Reading backwards takes about twice as long as forwards.
+/// Its end is fixed when it is created. It owns everything that it needs, and may be sent to
+/// another thread. It ends after an error, so its size hint is only an upper bound on what it
+/// yields. Reading backwards takes about twice as long as reading forwards.
 pub struct Iter {
     inner: Arc<Inner>,
-    /// The epoch that it has seen last.
+    /// The epoch that the iterator saw last.
     epoch: u64,
-    /// The lowest seq at which the stream was truncated from the epoch in which this was made up to
+    /// The lowest seq at which the stream was truncated between this iterator's creation and
     /// `epoch`.
     truncated_at: Option<u64>,
-    /// The snapshot in which it last looked for a segment.
+    /// The snapshot in which the iterator last searched for a segment.
     last_snapshot: Option<Arc<Snapshot>>,
     /// The next entry from the front.
     front: u64,
@@ -93,13 +93,14 @@ impl Iter {
     }
 
     /// Returns the next entries from the front together, as a run. A run holds entries of one tick
-    /// of the clock that are in memory, and ends once it is 16 KiB long or longer; it may also be
-    /// one entry. All of its entries were verified. Damage is the error of the next call. Calls of
-    /// this and of [`next`](Iterator::next) may be mixed.
+    /// of the clock that are in memory, and ends once it is at least 16 KiB long; it may also be a
+    /// single entry. All of its entries are verified. Damage after them is the error of the next
+    /// call. Calls of this method and [`next`](Iterator::next) may be mixed.
     ///
-    /// It is for programs that go through many entries and need each only for a moment. Nothing is
-    /// counted or moved for each entry, which saves a sixth to a quarter of the time of a scan if
-    /// the entries were flushed one by one, and a third or more if they were appended in batches.
+    /// This is for programs that go through many entries and need each only briefly. There is no
+    /// reference counting or copying for each entry, which saves a sixth to a quarter of the time
+    /// of a scan if the entries were flushed one at a time, and a third or more if they were
+    /// appended in batches.
     ///
     /// ```
     /// # use stratawal_stream::{Iter, Result};
@@ -113,7 +114,7 @@ impl Iter {
     /// ```
     ///
     /// # Errors
-    /// As [`next`](Iterator::next).
+    /// The same errors as [`next`](Iterator::next).
     #[inline]
     pub fn next_run(&mut self) -> Option<Result<Run>> {
         self.run_in_block().map(Ok).or_else(|| self.next_run_slow())
@@ -124,8 +125,8 @@ impl Iter {
             Ok(entry) => entry,
             Err(error) => return Some(Err(error)),
         };
-        // The frame of the entry is in memory now, unless the entry was in the tail buffer, or a
-        // new epoch has begun since.
+        // The entry's frame is now in memory, unless the entry was in the tail buffer or a new
+        // epoch has begun since.
         Some(Ok(self.run_in_block().unwrap_or_else(|| {
             self.front += 1;
             Run::of_one(entry)
@@ -153,11 +154,12 @@ impl Iter {
         Some(Err(error))
     }
 
-    /// Does `read`, which reads entry `seq`, until it is consistent: within one epoch, and with no
-    /// segment removed at the same time.
+    /// Repeats `read`, which reads entry `seq`, until the result is consistent: from one epoch, and
+    /// without a segment that was removed at the same time.
     ///
     /// # Errors
-    /// [`ErrorKind::Cut`] if the stream was truncated at or below `seq` since this was made.
+    /// [`ErrorKind::Cut`] if the stream was truncated at or below `seq` since the iterator was
+    /// created.
     fn read_consistently(&mut self, seq: u64, read: fn(&mut Self) -> Result<Entry>) -> Result<Entry> {
         self.inner.check_process()?;
         loop {
@@ -188,16 +190,16 @@ impl Iter {
         let at = self.inner.shared.truncations.since(self.epoch);
         self.truncated_at = self.truncated_at.into_iter().chain(at).min();
         self.epoch = epoch;
-        // Entries of the tail buffer may be in another segment now, and a frame in memory may end
-        // at the new limit of its segment.
+        // Entries of the tail buffer may now be in another segment, and a frame in memory may now
+        // extend past the new limit of its segment.
         self.forward = None;
         self.backward = None;
     }
 
-    /// Copies entry `seq` out of the tail buffer; `None` if it is in the file.
+    /// Copies entry `seq` from the tail buffer. Returns `None` if it is in the file.
     ///
     /// # Errors
-    /// [`ErrorKind::Cut`] if recovery has taken the entry back.
+    /// [`ErrorKind::Cut`] if recovery has dropped the entry.
     fn read_tail(&self, seq: u64) -> Result<Option<Entry>> {
         let watermarks = &self.inner.shared.watermarks;
         if seq < watermarks.flushed() {

@@ -1,5 +1,5 @@
-//! Reads what precedes the first damage to a stream, for people who look at it. Changes nothing,
-//! decides nothing.
+//! Reads the entries before the first damage to a stream, for inspection by people. Changes nothing
+//! and decides nothing.
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use crate::recovery::scan::ReadOrder;
 use crate::recovery::void::drop_void;
 use crate::report::OpenReport;
 
-/// Reads a stream that was found damaged, up to the damage. The entries are in the page cache; they
-/// may not be durable.
+/// Reads a damaged stream up to the damage. The entries are in the page cache and may not be
+/// durable.
 pub(crate) fn read_before_damage(files: &StreamFiles<'_>) -> Result<Recovered> {
     let (valid, broken) = match list(files) {
         Ok(listing) => read_valid(files, &listing.segments),
@@ -54,8 +54,8 @@ pub(crate) fn read_before_damage(files: &StreamFiles<'_>) -> Result<Recovered> {
             scan_contradicts(&scan, next) || footer_contradicts(files, &mut found, next).unwrap_or(false)
         });
         let is_whole = next_seq == found.limit;
-        // A whole segment is opened when it is read: a stream may have more segments than a process
-        // may have files.
+        // A complete segment is opened only when it is read, because a stream may have more
+        // segments than a process may have open files.
         let state = match is_whole {
             true => SegmentState::Sealed,
             false => SegmentState::Live(Arc::new(scan.live(found.keep_open(files)?))),
@@ -95,7 +95,7 @@ fn follows(last: &SegmentHeader, header: &SegmentHeader, next_seq: SeqNo) -> boo
     header.predecessor == last.generation && !contradicts_header(last, header) && header.base == next_seq
 }
 
-/// The segments with valid headers in order of generation, and the names of the others.
+/// Returns the segments with valid headers in order of generation, and the names of the others.
 fn read_valid(files: &StreamFiles<'_>, all: &[SegmentId]) -> (Vec<FoundSegment>, Vec<SegmentId>) {
     let mut valid = Vec::new();
     let mut broken = Vec::new();

@@ -1,29 +1,31 @@
 //! Reads every intact entry of a damaged stream, before, between and after the damage. Changes
 //! nothing.
 //!
-//! A *piece* is a live segment, or the name of one whose header cannot be read. The plan puts the
-//! pieces in order, as steps 1 to 3 of recovery do. An unreadable segment counts by its name, so
-//! that all entries that it may have voided count as void. Each piece is then searched for frames.
-//! A *hole* is a run of seqs of which no frame was found:
+//! A *piece* is a live segment, or the name of a segment whose header cannot be read. The plan puts
+//! the pieces in order, as steps 1 to 3 of recovery do. An unreadable segment counts by its name,
+//! so that all entries that it may have voided count as void. Each piece is then searched for
+//! frames. A *hole* is a run of seqs for which no frame was found:
 //!
-//! - A hole below the attested watermark is lost. So is a hole at a file that is missing or
-//!   unreadable: such a file is never the result of a crash.
-//! - At a hole at or above the attested watermark the stream ends. A crash leaves such a hole, and
-//!   the next open ends the stream there.
+//! - The entries of a hole below the attested watermark are lost. So are those of a hole at a
+//!   missing or unreadable file: such a file is never the result of a crash.
+//! - The stream ends at a hole at or above the attested watermark. A crash can leave such a hole,
+//!   and the next open ends the stream there.
 //!
-//! An entry that was found certainly has these bytes and this seq, and was written to this stream.
-//! Whether `truncate_from` has dropped it is known if the segment that follows is known:
+//! An entry that was found was certainly written to this stream, with these bytes and this seq.
+//! Whether `truncate_from` has dropped it is known only if the following segment is known, which is
+//! the case:
 //!
 //! - if the header of the next piece names this segment as its predecessor;
 //! - if the generation of the next piece is one higher, so that no segment was ever between them;
 //! - if the SEAL of this segment and the header after the gap name the same segment, one as its
-//!   successor and the other as its predecessor: then the SEAL gives the base of the missing one.
+//!   successor and the other as its predecessor: then the SEAL gives the base of the missing
+//!   segment.
 //!
-//! Otherwise the entries of the segment before the gap are *uncertain*. If a piece is not of one
-//! history with its predecessor, the files of two copies of the log are mixed, and the entries of
-//! all pieces before it are uncertain. No other entries are: `truncate_from` removes every file
-//! above the segment that it cuts into before it returns. At the end of the stream a SEAL does not
-//! prove which segment follows, since a later truncation does not change it.
+//! Otherwise the entries of the segment before the gap are *uncertain*. If a piece and its
+//! predecessor are not of one history, the files of two copies of the log are mixed, and the
+//! entries of all pieces before it are uncertain. No other entries are uncertain, because
+//! `truncate_from` removes all later files before it returns. At the end of the stream a SEAL does
+//! not prove which segment follows, since a later truncation does not change it.
 
 mod before_damage;
 mod plan;
@@ -50,39 +52,40 @@ use plan::{Piece, Plan, UNLIMITED, make_plan};
 pub enum Salvaged {
     /// An entry of the stream, byte for byte as it was appended.
     Entry(Entry),
-    /// An entry, byte for byte as it was appended, that a truncation may have dropped from the end
-    /// of the stream: the segment file that would show it is missing. If the end of the stream was
-    /// never truncated, this is an entry of the stream.
+    /// An entry, byte for byte as it was appended. A truncation may have dropped it from the end of
+    /// the stream; the segment file that would show whether it did is missing. If the end of the
+    /// stream was never truncated, this is an entry of the stream.
     Uncertain(Entry),
     /// Entries that cannot be read.
     Lost(Lost),
 }
 
-/// Entries that cannot be read, and why.
+/// A range of entries that cannot be read, and the reason.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Lost {
-    /// The seq of the first of them.
+    /// The seq of the first lost entry.
     pub first_seq: u64,
-    /// One past the last of them. `None` if nothing attests how many there were: then there may
-    /// also have been none.
+    /// One past the last lost entry. `None` if nothing attests how many there were; there may have
+    /// been none.
     pub next_seq: Option<u64>,
-    /// The damage, and where it is. If a file is missing, the segment is the one next to it. If
-    /// entries are lost before a frame, the offset is that of the frame. The kind may also be
+    /// The damage, and where it is. If a file is missing, the error names the segment next to it.
+    /// If entries are lost before a frame, the offset is that of the frame. The kind may also be
     /// [`NewerFormat`](ErrorKind::NewerFormat), for a segment file of a newer version, or
-    /// [`TooLarge`](ErrorKind::TooLarge), for a frame over the limit for reading.
+    /// [`TooLarge`](ErrorKind::TooLarge), for a frame that exceeds the limit for reading.
     pub error: Error,
 }
 
-/// Reads every intact entry of the stream, also of one that cannot be opened because it is damaged.
-/// Returns `None` if the stream does not exist. Needs a read-only [`LogContext`]; another process
-/// may write to the stream at the same time. Of a stream that is not damaged it yields the entries
-/// that opening it for reading shows. The entries are in the page cache, and may not be durable.
+/// Reads every intact entry of the stream, even if the stream cannot be opened because it is
+/// damaged. Returns `None` if the stream does not exist. Needs a read-only [`LogContext`]; another
+/// process may write to the stream at the same time. For an undamaged stream it yields the same
+/// entries as opening the stream for reading. The entries are in the page cache and may not be
+/// durable.
 ///
-/// At most a few files are open at a time. One frame is in memory at a time; a frame longer than
+/// Only a few files are open at a time, and one frame is in memory at a time. A frame longer than
 /// `read_bytes_max` of `options` counts as lost.
 ///
-/// Entries that a writer drops at the same time may be yielded or not.
+/// Entries that a writer drops at the same time may or may not be yielded.
 ///
 /// # Errors
 /// I/O. Damage is not an error here.
@@ -101,8 +104,8 @@ pub fn salvage(context: &Arc<LogContext>, location: &Location, options: &StreamO
     }))
 }
 
-/// The entries of a stream that can be read, and the ranges that are lost, in order of seq. Each
-/// seq comes at most once. The function `salvage` makes it.
+/// An iterator over the readable entries and the lost ranges of a stream, in order of seq, created
+/// by the function `salvage`. Each seq appears at most once.
 #[derive(Debug)]
 #[must_use = "nothing is read until the iterator is advanced"]
 pub struct Salvage {
@@ -111,7 +114,7 @@ pub struct Salvage {
     options: StreamOptions,
     stream_id: Option<StreamId>,
     plan: Plan,
-    /// Every seq below was yielded, reported as lost, or dropped.
+    /// Every seq below this was yielded, reported as lost, or dropped.
     next: SeqNo,
     reading: Option<Reading>,
     done: bool,
@@ -120,16 +123,16 @@ pub struct Salvage {
 /// The length of a MARK in the file; every other control frame is longer.
 const MARK_LEN: u64 = 48;
 
-/// The piece that is being read.
+/// The piece being read.
 #[derive(Debug)]
 struct Reading {
     piece: Piece,
     search: FrameSearch,
     /// A frame that was found after a hole.
     found: Option<FoundFrame>,
-    /// The frame that entries are taken from.
+    /// The frame from which entries are taken.
     frame: Option<Frame>,
-    /// Where the last frame ended that is not a MARK, which the next frame overwrites.
+    /// The end of the last frame other than a MARK. A MARK is overwritten by the next frame.
     frame_end: ByteOffset,
 }
 
@@ -245,7 +248,7 @@ impl Salvage {
         Ok(Step::Continue)
     }
 
-    /// Takes the next entry of the piece at hand, or finds the next hole in it.
+    /// Takes the next entry of the current piece, or finds the next hole in it.
     fn read_on(&mut self, mut reading: Reading) -> Result<Step> {
         let seq = self.next;
         if let Some(entry) = reading.entry(seq) {
@@ -279,13 +282,13 @@ impl Salvage {
             return self.hole(Some(first), error);
         }
         if !follows && first >= self.plan.attested {
-            // The chain ends before this frame, and nothing attests the frames after that end.
+            // The chain ends before this frame, and nothing attests the frames after the chain.
             return Ok(Step::End);
         }
         self.read_frame(reading, &found)
     }
 
-    /// Reads a whole frame, from which the next entries are taken. Where that is not possible, its
+    /// Reads a whole frame, from which the next entries are taken. If that is not possible, its
     /// entries are a hole.
     fn read_frame(&mut self, mut reading: Reading, found: &FoundFrame) -> Result<Step> {
         let len = found.header.frame_len();
@@ -306,8 +309,8 @@ impl Salvage {
 
     /// Leaves the piece, which has no more frames.
     fn leave(&mut self, piece: &Piece) -> Result<Step> {
-        // It is not known where a missing file began. So the error names the gap as the cause, and
-        // not this piece.
+        // It is not known where a missing file began. So the error names the gap rather than this
+        // piece as the cause.
         if self.plan.pieces.front().is_some_and(|next| next.missing.is_some()) {
             return Ok(Step::Continue);
         }
@@ -331,7 +334,7 @@ impl Salvage {
         }
     }
 
-    /// Decides about the hole from the next seq up to `end`, or of unknown length.
+    /// Decides about the hole from the next seq up to `end`. `None` is a hole of unknown length.
     fn hole(&mut self, end: Option<SeqNo>, error: Error) -> Result<Step> {
         let first = self.next;
         if end.is_some_and(|end| end <= first) {
@@ -341,7 +344,7 @@ impl Salvage {
         if end.is_some() && first >= self.plan.attested {
             return Ok(Step::End);
         }
-        // Damage is reported only if the files are those that were listed. A writer creates a file
+        // Damage is reported only if the files are still those listed. A writer creates a new file
         // before it changes another.
         match list_segments(&self.files()) {
             Ok(names) if names == self.plan.names => {}
@@ -359,7 +362,7 @@ impl Salvage {
 }
 
 impl Reading {
-    /// The entry `seq`, if the frame at hand has it.
+    /// Returns entry `seq` if the current frame holds it.
     fn entry(&self, seq: SeqNo) -> Option<Entry> {
         let frame = self.frame.as_ref().filter(|_| seq < self.piece.limit)?;
         let i = u32::try_from(seq.0.checked_sub(frame.first_seq().0)?).ok()?;

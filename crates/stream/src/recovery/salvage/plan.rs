@@ -1,4 +1,5 @@
-//! The plan of a salvage: the pieces in order, where entries are missing, and which are uncertain.
+//! The plan of a salvage: the pieces in order, where entries are missing, and which entries are
+//! uncertain.
 
 use std::collections::VecDeque;
 
@@ -18,13 +19,13 @@ use crate::recovery::void::{SeqBounds, drop_void};
 pub(super) struct Plan {
     pub(super) names: Vec<SegmentId>,
     pub(super) stream_id: Option<StreamId>,
-    /// The first live seq, as far as the newest readable segment states it.
+    /// The first live seq as recorded by the newest readable segment.
     pub(super) first_seq: SeqNo,
     /// A hole below this is damage.
     pub(super) attested: SeqNo,
     pub(super) pieces: VecDeque<Piece>,
-    /// Set where the end is damaged: the newest segment names one that is missing, or its file has
-    /// a length that no writer leaves.
+    /// Set if the end is damaged: the newest segment names a missing one, or its file has a length
+    /// that no writer leaves.
     pub(super) end_damage: Option<Error>,
 }
 
@@ -36,22 +37,22 @@ impl Plan {
     }
 }
 
-/// A live segment, or the name of one.
+/// A live segment, or the name of one whose header cannot be read.
 #[derive(Debug)]
 pub(super) struct Piece {
     pub(super) id: SegmentId,
-    /// Its header, or why that cannot be used.
+    /// The header, or why it cannot be used.
     pub(super) header: Result<SegmentHeader>,
-    /// Entries from here on are not this piece's.
+    /// Entries at or above this do not belong to this piece.
     pub(super) limit: SeqNo,
-    /// The gap before it, if a segment is missing there.
+    /// The kind of gap before this piece, if a segment is missing there.
     pub(super) missing: Option<DamageKind>,
     pub(super) is_certain: bool,
 }
 
 impl Piece {
-    /// The smallest seq that a file may begin with, by its name or by a valid header that has
-    /// another name.
+    /// The smallest seq with which the file may begin, according to its name or to a valid header
+    /// that does not match the name.
     fn base_min(&self) -> SeqNo {
         let named = self.header.as_ref().err().and_then(Error::named_segment);
         named.map_or(self.id.base, |named| named.base.min(self.id.base))
@@ -68,11 +69,11 @@ impl SeqBounds for Piece {
     }
 }
 
-/// The limit of a segment that none follows.
+/// The limit of a segment without a successor.
 pub(super) const UNLIMITED: SeqNo = SeqNo(u64::MAX);
 
-/// Lists the files and plans how to read them; `None` where the stream does not exist. `known` is
-/// the id of the stream that was read before.
+/// Lists the files and plans how to read them. Returns `None` if the stream does not exist. `known`
+/// is the id of the stream if it was read before.
 pub(super) fn make_plan(files: &StreamFiles<'_>, known: Option<StreamId>) -> Result<Option<Plan>> {
     for _ in 0..LOOKS_MAX {
         if !files.exist()? {
@@ -85,7 +86,7 @@ pub(super) fn make_plan(files: &StreamFiles<'_>, known: Option<StreamId>) -> Res
                 return Err(Error::new(ErrorKind::Missing, files.location));
             }
             Err(error) => return Err(error),
-            // A writer creates a file before it changes another.
+            // A writer creates a new file before it changes another.
             Ok(plan) if plan.is_damaged() => match list_segments(files) {
                 Ok(names) if names == plan.names => return Ok(Some(plan)),
                 Err(error) if !error.is_not_found() => return Err(error),
@@ -108,7 +109,7 @@ fn plan(files: &StreamFiles<'_>) -> Result<Plan> {
     let stated = newest.map(|header| stated_by(files, &header)).transpose()?;
     pieces = drop_void(pieces);
     pieces.retain(|piece| piece.limit > stated.unwrap_or_default());
-    // Where no segment states the first live seq, nothing shows that entries before the first known
+    // If no segment records the first live seq, nothing shows that entries before the first known
     // one are missing.
     let first_seq = stated.unwrap_or(lowest);
     join(files, &mut pieces, first_seq)?;
@@ -132,11 +133,11 @@ fn no_segment(files: &StreamFiles<'_>) -> Plan {
     }
 }
 
-/// Makes a piece for each name, in order of generation, and finds out which stream this is. Headers
-/// of another stream or of another name count as unreadable.
+/// Creates a piece for each name, in order of generation, and determines which stream this is. A
+/// header of another stream, or one that does not match its file name, counts as unreadable.
 fn read_pieces(files: &StreamFiles<'_>, names: &[SegmentId]) -> Result<(Vec<Piece>, Option<StreamId>)> {
     let mut pieces = Vec::with_capacity(names.len());
-    // The newest segment is read first: it states which stream this is.
+    // The newest segment is read first: it determines which stream this is.
     let mut stream_id = None;
     for (i, &id) in names.iter().enumerate().rev() {
         let header = match files.open(id) {
@@ -153,7 +154,8 @@ fn read_pieces(files: &StreamFiles<'_>, names: &[SegmentId]) -> Result<(Vec<Piec
     Ok((pieces, stream_id))
 }
 
-/// Finds gaps before and between the pieces, and the pieces whose entries a gap makes uncertain.
+/// Finds the gaps before and between the pieces, and the pieces whose entries a gap makes
+/// uncertain.
 fn join(files: &StreamFiles<'_>, pieces: &mut [Piece], first_seq: SeqNo) -> Result<()> {
     if let Some(first) = pieces.first_mut()
         && first.id.base > first_seq
@@ -175,12 +177,12 @@ fn join(files: &StreamFiles<'_>, pieces: &mut [Piece], first_seq: SeqNo) -> Resu
             Err(error) => error.damage() == Some(DamageKind::History),
         };
         if is_mixed {
-            // Which of the two is the wrong one is not known. The newest segments count as the
-            // stream.
+            // It is not known which of the two is the wrong one. The newest segments are taken to
+            // be the stream.
             before.iter_mut().for_each(|piece| piece.is_certain = false);
             continue;
         }
-        // No generation came between the two, so nothing can be missing there.
+        // No generation was ever between the two, so nothing can be missing there.
         let are_neighbours = older.id.generation.0.checked_add(1) == Some(newer.id.generation.0);
         if named.is_some() && !is_gap || named.is_none() && are_neighbours {
             continue;
@@ -197,7 +199,7 @@ fn join(files: &StreamFiles<'_>, pieces: &mut [Piece], first_seq: SeqNo) -> Resu
     Ok(())
 }
 
-/// Checks the end of the stream, which `last` is the last piece of. Returns the damage.
+/// Checks the end of the stream, whose last piece is `last`. Returns the damage.
 fn check_end(files: &StreamFiles<'_>, last: Option<&mut Piece>) -> Result<Option<Error>> {
     let Some(last) = last else { return Ok(None) };
     let Ok(header) = &last.header else { return Ok(None) };
@@ -213,8 +215,8 @@ fn check_end(files: &StreamFiles<'_>, last: Option<&mut Piece>) -> Result<Option
     Ok((!is_whole).then(|| Error::length(files.location, last.id, file.len(), None)))
 }
 
-/// Whether the segments with these headers can be of one history; `next` names `before` as its
-/// predecessor. They are not if they come from two copies of the log.
+/// Whether the segments with these headers can be of one history, rather than from two copies of
+/// the log. `next` names `before` as its predecessor.
 fn is_one_history(files: &StreamFiles<'_>, before: &SegmentHeader, next: &SegmentHeader) -> Result<bool> {
     let file = files.open_again(before)?;
     if contradicts_header(before, next)
@@ -248,20 +250,20 @@ fn attested(files: &StreamFiles<'_>, pieces: &[Piece]) -> Result<SeqNo> {
     Ok(attested)
 }
 
-/// How far the segment with this header attests it, below its limit.
+/// How far the segment with this header attests that, up to its limit.
 fn attested_by(files: &StreamFiles<'_>, header: &SegmentHeader, limit: SeqNo) -> Result<SeqNo> {
     let file = files.open_again(header)?;
     let attested = match file.finished().map_err(|e| files.failed(e))? {
         Some(finished) if matches!(finished.footer.kind, FooterKind::Close { .. }) => finished.frame.first_seq,
         Some(_) => limit,
-        // No writer leaves such an end, so the file was whole once.
+        // No writer leaves such an end, so the file was once complete.
         None if limit < UNLIMITED && !file.has_active_len() => limit,
         None => file.attestations(FIRST_FRAME).map_err(|e| files.failed(e))?.attested,
     };
     Ok(attested.min(limit))
 }
 
-/// The first live seq, as the segment with this header states it.
+/// The first live seq as recorded by the segment with this header.
 fn stated_by(files: &StreamFiles<'_>, header: &SegmentHeader) -> Result<SeqNo> {
     let file = files.open_again(header)?;
     let finished = file.finished().map_err(|e| files.failed(e))?;
