@@ -1,11 +1,11 @@
-//! The commands that work on a damaged stream.
+//! Advice on which commands work on a damaged stream.
 
 use stratawal::{DamageKind, Error};
 
 const READ: &str = "`cat --skip-damage` prints the other entries";
 
-/// The commands that help with this damage. `None` if this is not damage to a stream, or if its
-/// message states the remedy.
+/// Returns the commands that help with this damage, or `None` if it is not damage to a stream or
+/// its message already states the remedy.
 pub(crate) fn about(damage: &Error) -> Option<String> {
     let drop = damage.lost().map(|lost| format!("`truncate --before {}`", lost.end));
     Some(match (damage.damage()?, drop) {
@@ -21,14 +21,14 @@ pub(crate) fn about(damage: &Error) -> Option<String> {
             "no entry is lost, and `append` works; `truncate --before` an entry of a later file drops the damage"
                 .to_owned()
         }
-        // The stream opens in spite of these.
+        // The stream opens despite these.
         (DamageKind::Frame | DamageKind::Gap, Some(drop)) => {
             format!("{READ}, and `append` works; {drop} drops the damage")
         }
         (DamageKind::Frame | DamageKind::Gap, None) => {
             format!("{READ}, and `append` works; `truncate --before` the entry after it drops the damage")
         }
-        // The others may keep the stream from opening.
+        // Any other damage may keep the stream from opening.
         (_, Some(drop)) => format!(
             "{READ}; restore the file from a copy, or give up the entries before the end of the damage: {drop} drops it, and \
              then `append` works"

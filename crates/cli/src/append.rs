@@ -1,4 +1,4 @@
-//! `stratawal append`: lines to entries.
+//! `stratawal append`: appends lines as entries.
 
 use std::fmt;
 use std::fs::File;
@@ -14,27 +14,27 @@ use crate::failure::{DONE, FAILED, Failure, counted};
 use crate::lines::{Lines, Piece};
 use crate::{Common, json, signals};
 
-/// The most bytes that a batch takes: those of its entries, and [`ENTRY_BYTES`] for each.
+/// The most bytes that a batch takes: those of its entries, plus [`ENTRY_BYTES`] for each.
 const BATCH_BYTES_MAX: u64 = 1 << 30;
 
-/// Each entry counts this many bytes towards a batch's bound beside its own.
+/// Each entry counts this many bytes towards a batch's bound, besides its own.
 const ENTRY_BYTES: u64 = 4;
 
-/// The part of the help about JSON.
+/// The part of the help text about JSON.
 pub(crate) const JSON: &str = r#"With --ack --json, a line for each batch: {"first":0,"last":99}
 With --json, the last line: {"stream":"s","entries":100,"bytes":5120,"first":0,"last":99,"seconds":0.01}
-(`first` and `last` are null if there was nothing to append. A stream exists from its first entry on.)
+(`first` and `last` are null if there was nothing to append. A stream is created by its first entry.)
 
-A line has at most 1,073,741,820 bytes. A batch has at most 1,073,741,824, where each entry counts 4 bytes more than its
-own. A longer one is an error with its file and line; the lines before it, or before its batch, are appended."#;
+A line has at most 1,073,741,820 bytes. A batch has at most 1,073,741,824, and each entry counts 4 bytes more than its
+own. A longer one is an error that names its file and line; the lines before it, or before its batch, are appended."#;
 
 /// The arguments of `append`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Append {
     #[command(flatten)]
     common: Common,
-    /// The stream. Any name of at least one character whose escaped form (`streams` prints it) is
-    /// at most 240 bytes.
+    /// The stream. Its name has at least one character, and its escaped form, which `streams`
+    /// prints, has at most 240 bytes.
     stream: String,
     /// Files to read, one entry per line. `-` is standard input, which is also read if no file is
     /// given.
@@ -43,7 +43,7 @@ pub(crate) struct Append {
     #[arg(long, value_enum, default_value = "synced")]
     durability: DurabilityArgument,
     /// Append N lines as one batch: after a crash, it exists as a whole or not at all. Without this
-    /// option, the lines of one read of the input are a batch.
+    /// option, the lines that one read of the input returns are a batch.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     batch: Option<u64>,
     /// Print the seq of each batch's last entry once it is acknowledged.
@@ -74,9 +74,9 @@ impl From<DurabilityArgument> for Durability {
     }
 }
 
-/// Where an interrupt comes in: it closes the log between two appends, and never within one.
-/// Nothing else is done under the lock, so that an append that waits for input, or for a reader of
-/// its output, does not hold an interrupt up.
+/// Lets an interrupt close the log between two appends, but never during one. Nothing else is done
+/// under the lock, so that a command waiting for input, or for a reader of its output, does not
+/// delay an interrupt.
 #[derive(Clone, Default)]
 struct Gate(Arc<Mutex<Option<Wal>>>);
 
@@ -85,18 +85,18 @@ impl Gate {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes the log and lets nothing through afterwards. A log that is still being opened is not
-    /// waited for: that it was not closed is what its recovery is for.
+    /// Closes the log and prevents all later appends. Does not wait for a log that is still being
+    /// opened: the next open recovers it.
     fn close(&self) -> stratawal::Result<()> {
         let held = self.lock();
         let closed = held.as_ref().map_or(Ok(()), Wal::close);
-        // Held for good: an append after the close would be an error, and would be printed.
+        // Never unlocked, because an append after the close would fail and print an error.
         std::mem::forget(held);
         closed
     }
 }
 
-/// A place in the input.
+/// A position in the input.
 struct Position {
     input: String,
     /// The line, counted from 1.
@@ -109,13 +109,13 @@ impl fmt::Display for Position {
     }
 }
 
-/// Collects lines, appends them in batches, and acknowledges those.
+/// Collects lines, appends them in batches, and acknowledges the batches.
 struct Appender {
     stream: Stream,
     gate: Gate,
     common: Common,
     batch: Batch,
-    /// The bytes of the line that has begun and not ended; they are in the batch.
+    /// The bytes of the unfinished line, which are already in the batch.
     begun_bytes: usize,
     batch_len: Option<usize>,
     batch_bytes_max: u64,
@@ -128,7 +128,7 @@ struct Appender {
 
 impl Append {
     pub(crate) fn run(&self) -> Result<u8, Failure> {
-        // Before anything is created.
+        // The name is checked before anything is created.
         self.common.result(inspect::escape_name(&self.stream))?;
         for file in &self.files {
             check_file(file)?;
@@ -141,7 +141,7 @@ impl Append {
         let wal = self.common.result(Wal::open(&self.common.dir))?;
         let mut appender = self.appender(&wal, gate)?;
         let result = self.append_all(&mut appender);
-        // Closed after an error too: then the next open scans nothing.
+        // Closed even after an error, so that the next open scans nothing.
         let closed = self.common.result(wal.close());
         result.and(closed).map_err(|failure| failure.with(appender.done_before().as_deref()))?;
         self.print_summary(&appender, began)?;
@@ -172,8 +172,8 @@ impl Append {
         let standard_input = [PathBuf::from("-")];
         let files = if self.files.is_empty() { &standard_input[..] } else { &self.files };
         let result = files.iter().try_for_each(|file| append_file(file, appender));
-        // Lines that were read whole before an error are appended too. A batch that was refused or
-        // failed is cleared.
+        // Complete lines that were read before an error are also appended. A batch that was refused
+        // or failed has been cleared.
         let rest = appender.append();
         result.and(rest)
     }
@@ -199,12 +199,13 @@ impl Append {
                 _ if appender.stream.exists() => "nothing to append".to_owned(),
                 _ => format!("nothing to append, so stream {:?} does not exist yet", self.stream),
             };
-            // A rate over no time means nothing.
+            // Avoids a division by zero.
             let rate = entries as f64 / seconds.max(1e-6);
             let bytes = appender.bytes;
             let entries = counted(entries, "entry", "entries");
             let line = format!("{entries}, {bytes} bytes, {seqs}, {seconds:.3} s, {rate:.0} entries/s\n");
-            // Standard error has no buffer: in one piece, beside other processes that write there.
+            // Standard error has no buffer. The line is written in one piece, because other
+            // processes may write there too.
             io::stderr().write_all(line.as_bytes())
         };
         let what = if self.json { "to standard output" } else { "to standard error" };
@@ -213,7 +214,7 @@ impl Append {
     }
 }
 
-/// So that a mistyped name is seen before anything is appended.
+/// Checks that a file can be read, so that a mistyped name is noticed before anything is appended.
 fn check_file(file: &Path) -> Result<(), Failure> {
     if file == Path::new("-") {
         return Ok(());
@@ -222,14 +223,14 @@ fn check_file(file: &Path) -> Result<(), Failure> {
     if metadata.is_dir() {
         return Err(cannot_read(&shown(file), &io::ErrorKind::IsADirectory.into()));
     }
-    // Opening a pipe would wait for its other end.
+    // Opening a pipe would wait for the other end.
     if metadata.is_file() {
         File::open(file).map_err(|e| cannot_read(&shown(file), &e))?;
     }
     Ok(())
 }
 
-/// How an input is called in messages.
+/// Returns the name of an input in messages.
 fn shown(file: &Path) -> String {
     if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() }
 }
@@ -241,7 +242,7 @@ fn cannot_read(input: &str, error: &io::Error) -> Failure {
 
 fn open(file: &Path) -> io::Result<File> {
     if file == Path::new("-") {
-        // Not std's buffered handle: the lines of one read are one batch.
+        // Std's handle is not used because it buffers: the lines of one read are to be one batch.
         io::stdin().as_fd().try_clone_to_owned().map(File::from)
     } else {
         File::open(file)
@@ -267,19 +268,18 @@ fn append_file(file: &Path, appender: &mut Appender) -> Result<(), Failure> {
 }
 
 impl Appender {
-    /// The entries that were appended before a failure, in words.
+    /// Returns a sentence about the entries that were appended before a failure.
     fn done_before(&self) -> Option<String> {
         let first = self.first?;
         let last = self.last?;
         Some(format!("entries {first} to {last} were appended before that"))
     }
 
-    /// Takes a piece of the line at `at`, and appends the batch once it is complete. A line, or a
-    /// batch, that passes the bound is refused with the piece that passes it, so no more of it is
-    /// read.
+    /// Takes a piece of the line at `at`, and appends the batch once it is complete. A line or
+    /// batch is refused as soon as a piece exceeds the bound, so no more of it is read.
     fn take(&mut self, piece: &Piece<'_>, at: &Position) -> Result<(), Failure> {
         let (Piece::Part(bytes) | Piece::Last(bytes)) = piece;
-        // Where no number of lines was asked for, those that are whole are a batch.
+        // Without `--batch`, the complete lines are a batch.
         if self.batch_len.is_none() && (matches!(piece, Piece::Part(_)) || !self.has_room(bytes.len())) {
             self.append()?;
         }
@@ -299,18 +299,19 @@ impl Appender {
         if self.batch_len == Some(self.batch.len()) { self.append() } else { Ok(()) }
     }
 
-    /// Nothing more is at hand: without `--batch`, the whole lines are a batch.
+    /// Called when all input that was read is taken. Without `--batch`, the complete lines are a
+    /// batch.
     fn end_of_read(&mut self) -> Result<(), Failure> {
         if self.batch_len.is_none() { self.append() } else { Ok(()) }
     }
 
-    /// Whether a line of the batch may have so many more bytes.
+    /// Returns whether a line of the batch may grow by `bytes`.
     fn has_room(&self, bytes: usize) -> bool {
         let bytes = (self.batch.bytes() + self.begun_bytes + bytes) as u64;
         bytes + ENTRY_BYTES * (self.batch.len() as u64 + 1) <= self.batch_bytes_max
     }
 
-    /// Drops the batch, to which `bytes` more would be too many.
+    /// Drops the batch because `bytes` more would exceed the bound.
     fn refuse(&mut self, at: &Position, bytes: usize) -> Failure {
         let line_max = self.batch_bytes_max - ENTRY_BYTES;
         let mut text = if (self.begun_bytes + bytes) as u64 > line_max {
@@ -318,7 +319,7 @@ impl Appender {
         } else {
             let max = self.batch_bytes_max;
             format!(
-                "{at}: the batch takes more than {max} bytes, {ENTRY_BYTES} for each entry among them; lower --batch"
+                "{at}: the batch takes more than {max} bytes, including {ENTRY_BYTES} for each entry; lower --batch"
             )
         };
         if !self.batch.is_empty() {
@@ -337,7 +338,7 @@ impl Appender {
         let appended = self.stream.append_batch(&self.batch);
         drop(held);
         let bytes = self.batch.bytes() as u64;
-        // Never again, if it failed: it may be there.
+        // A failed batch is never appended again, because its entries may exist.
         self.batch.clear();
         let seqs = self.common.result(appended)?;
         let last = seqs.end - 1;
@@ -347,8 +348,8 @@ impl Appender {
         self.acknowledge(seqs.start, last)
     }
 
-    /// Without the lock: no reader may be there, and then an interrupt must still find the log
-    /// free.
+    /// Prints an acknowledgement. The lock is not held, because an interrupt must be able to close
+    /// the log even if no reader takes the output.
     fn acknowledge(&mut self, first: u64, last: u64) -> Result<(), Failure> {
         let Some(out) = &mut self.ack else { return Ok(()) };
         let line = if self.json { format!("{{\"first\":{first},\"last\":{last}}}\n") } else { format!("{last}\n") };
@@ -361,7 +362,7 @@ impl Appender {
     }
 }
 
-/// Standard output without a buffer: an acknowledgement is one write.
+/// Returns standard output without a buffer, so that an acknowledgement is one write.
 fn stdout() -> Result<File, Failure> {
     let fd = io::stdout().as_fd().try_clone_to_owned();
     fd.map(File::from).map_err(|e| Failure::io("cannot use standard output", &e))
@@ -371,7 +372,7 @@ fn stdout() -> Result<File, Failure> {
 mod tests {
     use super::*;
 
-    /// Appends files of these texts with batches of at most 20 bytes, 4 for each entry among them.
+    /// Appends files with these texts, in batches of at most 20 bytes including 4 for each entry.
     /// Returns the error and the entries of the stream.
     fn append(batch: Option<u64>, texts: &[&str]) -> (Option<Failure>, Vec<String>) {
         let dir = tempfile::tempdir().unwrap();
@@ -419,7 +420,7 @@ mod tests {
         assert!(text.contains("input-2, line 2: the batch takes more than 20 bytes"), "{text}");
         assert!(text.ends_with("nothing of this batch was appended"), "{text}");
         assert_eq!(entries, ["1", "2", "3"]);
-        // At the bound, it is appended.
+        // A batch exactly at the bound is appended.
         let (failure, entries) = append(Some(3), &["4\n", "5\n123456\n7\n"]);
         assert!(failure.is_none());
         assert_eq!(entries, ["4", "5", "123456", "7"]);

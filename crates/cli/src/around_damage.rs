@@ -1,4 +1,4 @@
-//! `stratawal cat --skip-damage`: the entries that can be read, and the ranges that are lost.
+//! `stratawal cat --skip-damage`: prints the readable entries and the lost ranges.
 
 use std::io::{self, BufWriter, Write};
 use std::ops::Range;
@@ -9,24 +9,26 @@ use crate::cat::print_entry;
 use crate::failure::{DAMAGE, DONE};
 use crate::json;
 
-/// Prints entries to `W`, and the ranges that are lost: as notes on standard error, or as JSON
-/// beside the entries.
+/// Prints entries to `W`, and lost ranges either as notes on standard error or as JSON among the
+/// entries.
 pub(crate) struct AroundDamage<W: Write> {
     out: BufWriter<W>,
     seqs: Range<u64>,
     json: bool,
     damage: bool,
-    /// Entries that were printed and may have been dropped, before their note is.
+    /// The range of entries already printed that may have been dropped, until the note about them
+    /// is printed.
     uncertain: Option<(u64, u64)>,
 }
 
 impl<W: Write> AroundDamage<W> {
-    /// Prints only the entries in `seqs`, and the losses that reach into them.
+    /// Creates a printer of the entries in `seqs` and the lost ranges that overlap them.
     pub(crate) fn new(out: W, seqs: Range<u64>, json: bool) -> Self {
         Self { out: BufWriter::with_capacity(256 << 10, out), seqs, json, damage: false, uncertain: None }
     }
 
-    /// Prints an item, if it is in the range. Returns whether a later one can be.
+    /// Prints an item if it is in the range. Returns whether a later item can still be in the
+    /// range.
     pub(crate) fn print(&mut self, item: &Salvaged) -> io::Result<bool> {
         match item {
             Salvaged::Entry(entry) => {
@@ -51,18 +53,18 @@ impl<W: Write> AroundDamage<W> {
                 self.print_lost(lost)?;
                 Ok(lost.first_seq < self.seqs.end)
             }
-            // A kind that a later library has.
+            // A kind that a later version of the library adds.
             _ => Ok(true),
         }
     }
 
-    /// Prints what waits. Everything is printed then.
+    /// Prints the pending note, if any, and flushes the output.
     pub(crate) fn end(&mut self) -> io::Result<()> {
         self.note_uncertain()?;
         self.out.flush()
     }
 
-    /// The exit code: whether damage was met.
+    /// Returns the exit code, which shows whether damage was found.
     pub(crate) fn code(&self) -> u8 {
         if self.damage { DAMAGE } else { DONE }
     }
@@ -80,7 +82,7 @@ impl<W: Write> AroundDamage<W> {
             return writeln!(self.out, r#"{{"lost_first":{first},"lost_last":{last},"segment":{segment}}}"#);
         }
         let message = lost.error.to_string();
-        // Most messages state the range themselves.
+        // Most messages already state the range.
         if message.contains("be lost") || message.contains("are lost") {
             return self.note(&message);
         }
@@ -100,7 +102,7 @@ impl<W: Write> AroundDamage<W> {
         }
     }
 
-    /// Prints a note on standard error, after the entries before it.
+    /// Prints a note on standard error, after flushing the entries before it.
     fn note(&mut self, text: &str) -> io::Result<()> {
         self.out.flush()?;
         let _ = io::stderr().write_all(format!("stratawal: note: {}\n", text.replace('\n', " ")).as_bytes());

@@ -1,4 +1,4 @@
-//! `stratawal cat`: entries to lines.
+//! `stratawal cat`: prints entries as lines.
 
 use std::io::{self, BufWriter, Write};
 
@@ -9,9 +9,9 @@ use crate::around_damage::AroundDamage;
 use crate::failure::{DONE, Failure, output};
 use crate::{Common, json, signals};
 
-/// The part of the help about JSON.
+/// The part of the help text about JSON.
 pub(crate) const JSON: &str = r#"With --json, a line for each entry: {"seq":0,"time":"2025-01-01T00:00:00.000000Z","text":"…"}
-("base64" instead of "text" if it is not UTF-8). A time after the year 9999, which that form cannot show, is
+("base64" instead of "text" if it is not UTF-8). A time after the year 9999, which this form cannot represent, is
 "time":null,"unix_micros":253402300800000000, in microseconds since 1970.
 With --skip-damage, also a line for each range that is lost: {"lost_first":0,"lost_last":9,"segment":"…"} (`lost_last` is
 null if the number of lost entries is not known, and `segment` if no file is concerned). An entry that may have been
@@ -30,14 +30,14 @@ pub(crate) struct Cat {
     /// End before this entry.
     #[arg(long, value_name = "SEQ")]
     to: Option<u64>,
-    /// Of those, only the last N.
+    /// Print only the last N of those.
     #[arg(long, value_name = "N")]
     last: Option<u64>,
-    /// Of those, the last first.
+    /// Print them in reverse, the last one first.
     #[arg(long)]
     reverse: bool,
-    /// Print every entry that can be read, after damage too. Each range that is lost is a note on
-    /// standard error, and then the exit code is 1. Reads the stream from its beginning.
+    /// Print every readable entry, even after damage. Each lost range is reported as a note on
+    /// standard error, and the exit code is then 1. Reads the stream from its beginning.
     #[arg(long, conflicts_with_all = ["last", "reverse"])]
     skip_damage: bool,
     /// Print each entry as JSON, with its seq and time.
@@ -69,8 +69,8 @@ impl Cat {
         let entries = stream.iter(begin..end.max(begin));
         let code = if self.reverse { self.print(entries.rev()) } else { self.print(entries) }?;
         match damage {
-            // The entries before it are printed. The damage concerns the range too, unless that
-            // ends before it.
+            // The entries before it have already been printed. The damage is an error unless the
+            // range ends before it.
             Some(damage) if self.to.is_none_or(|to| to > next) => self.common.result(Err(damage)),
             _ => Ok(code),
         }
@@ -82,7 +82,7 @@ impl Cat {
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(error) => {
-                    // The entries before the damage are printed first.
+                    // Entries before the damage are printed first.
                     out.flush().or_else(output)?;
                     return self.common.result(Err(error));
                 }
@@ -119,7 +119,8 @@ impl Cat {
     }
 }
 
-/// Prints an entry as a line; `more` are fields that its JSON has besides, each after a comma.
+/// Prints an entry as a line. `more` is appended to the fields of its JSON; each field begins with
+/// a comma.
 pub(crate) fn print_entry(out: &mut impl Write, entry: &Entry, as_json: bool, more: &str) -> io::Result<()> {
     if as_json {
         write!(out, r#"{{"seq":{},{},"#, entry.seq(), json::time(entry.timestamp()))?;

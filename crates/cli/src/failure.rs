@@ -1,4 +1,4 @@
-//! How a command ends that failed: an exit code, and one line with the cause, the place, and the
+//! How a failed command ends: with an exit code, and one line with the cause, the place and the
 //! remedy.
 
 use std::io::{self, Write};
@@ -8,13 +8,13 @@ use stratawal::{Error, ErrorKind, inspect};
 
 use crate::{advice, json};
 
-/// Exit code: done.
+/// Exit code: success.
 pub(crate) const DONE: u8 = 0;
-/// Exit code: damage was met.
+/// Exit code: damage was found.
 pub(crate) const DAMAGE: u8 = 1;
 /// Exit code: the arguments are wrong.
 pub(crate) const USAGE: u8 = 2;
-/// Exit code: it could not run.
+/// Exit code: the command failed.
 pub(crate) const FAILED: u8 = 3;
 
 /// Why a command failed.
@@ -33,13 +33,14 @@ impl Failure {
         Self { code, kind, message: message.into(), stream: None, segment: None, offset: None }
     }
 
-    /// Input or output of the command itself; `what` is a sentence without its end, and names the
-    /// file.
+    /// Creates a failure of the command's own input or output. `what` is the message before the
+    /// cause, and names the file.
     pub(crate) fn io(what: &str, error: &io::Error) -> Self {
         Self::new(FAILED, "io", format!("{what}: {error}; {}", remedy(error)))
     }
 
-    /// An error of the log in `dir`, with the path that it concerns and the remedy.
+    /// Creates a failure from an error of the log in `dir`, with the path that it concerns and the
+    /// remedy.
     pub(crate) fn of_log(dir: &Path, error: &Error) -> Self {
         let code = match error.kind() {
             ErrorKind::Damaged => DAMAGE,
@@ -48,7 +49,7 @@ impl Failure {
         };
         let mut message = error.to_string();
         let path = path_of(dir, error).map(|path| path.display().to_string());
-        // Errors about a name state its path, and some remedies, themselves.
+        // Errors about a name already state its path and, in some cases, the remedy.
         if let Some(path) = path.filter(|path| !message.contains(path)) {
             message.push_str(&format!("; path {path}"));
         }
@@ -65,12 +66,12 @@ impl Failure {
         }
     }
 
-    /// This failure with another kind.
+    /// Replaces the kind of this failure.
     pub(crate) fn of_kind(self, kind: &'static str) -> Self {
         Self { kind, ..self }
     }
 
-    /// This failure as one of a stream.
+    /// Sets the stream that this failure concerns.
     pub(crate) fn of_stream(self, stream: &str) -> Self {
         Self { stream: Some(stream.to_owned()), ..self }
     }
@@ -89,7 +90,7 @@ impl Failure {
         &self.message
     }
 
-    /// This failure with one more thing that the user should know.
+    /// Adds `more`, if any, to the message of this failure.
     pub(crate) fn with(self, more: Option<&str>) -> Self {
         match more {
             Some(more) => Self { message: format!("{}; {more}", self.message), ..self },
@@ -97,10 +98,11 @@ impl Failure {
         }
     }
 
-    /// Prints its one line on standard error. There is nowhere else to print it where that fails.
+    /// Prints the failure as one line on standard error. If that fails, nowhere else remains to
+    /// print it.
     pub(crate) fn print(&self, as_json: bool) {
         let line = if as_json { self.json() } else { format!("stratawal: {}", self.message.replace('\n', " ")) };
-        // In one write, beside other processes that write there.
+        // One write, because other processes may write there too.
         let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
     }
 
@@ -116,7 +118,7 @@ impl Failure {
     }
 }
 
-/// The file or directory that an error concerns, as far as that is known.
+/// Returns the file or directory that an error concerns, if known.
 fn path_of(dir: &Path, error: &Error) -> Option<PathBuf> {
     match error.kind() {
         ErrorKind::Io | ErrorKind::Full | ErrorKind::Poisoned | ErrorKind::Damaged | ErrorKind::NewerFormat => {}
@@ -127,7 +129,7 @@ fn path_of(dir: &Path, error: &Error) -> Option<PathBuf> {
     Some(error.segment().map_or_else(|| stream.clone(), |segment| stream.join(segment)))
 }
 
-/// The remedy for an error, where the error itself does not state it.
+/// Returns the remedy for an error, unless the error itself states it.
 fn advice(error: &Error) -> Option<String> {
     match error.kind() {
         ErrorKind::Damaged => advice::about(error),
@@ -136,7 +138,8 @@ fn advice(error: &Error) -> Option<String> {
     }
 }
 
-/// The operating system's error that caused this one: the innermost, which has its number.
+/// Returns the innermost I/O error that caused this one; it has the operating system's error
+/// number.
 fn io_cause(error: &Error) -> Option<&io::Error> {
     let mut cause = std::error::Error::source(error);
     let mut found = None;
@@ -147,9 +150,9 @@ fn io_cause(error: &Error) -> Option<&io::Error> {
     found
 }
 
-/// The remedy for an error of the operating system.
+/// Returns the remedy for an operating-system error.
 fn remedy(error: &io::Error) -> &'static str {
-    // Too many open files, in this process and in the system; std has no kinds for them.
+    // Too many open files, in this process or in the system. Std has no kinds for these.
     const EMFILE: i32 = 24;
     const ENFILE: i32 = 23;
     if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) {
@@ -167,16 +170,17 @@ fn remedy(error: &io::Error) -> &'static str {
         io::ErrorKind::ReadOnlyFilesystem => "make its file system writable",
         io::ErrorKind::BrokenPipe => "keep its reader running",
         io::ErrorKind::OutOfMemory => "free some memory",
-        _ => "look for its cause in the system's log, and repeat the command once that is repaired",
+        _ => "look for the cause in the system's log, and repeat the command once it is repaired",
     }
 }
 
-/// A number and its unit.
+/// Formats a number with its unit.
 pub(crate) fn counted(n: u64, one: &str, more: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { more })
 }
 
-/// A command whose reader has closed the output has done its work.
+/// Handles an error in writing the output. If the reader has closed the pipe, the command has
+/// succeeded.
 pub(crate) fn output(error: io::Error) -> Result<(), Failure> {
     if error.kind() == io::ErrorKind::BrokenPipe {
         Ok(())

@@ -1,4 +1,4 @@
-//! JSON in the order in which the contract gives its fields.
+//! JSON with its fields in the documented order.
 
 use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -6,23 +6,23 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 
-/// A string.
+/// Returns `text` as a JSON string.
 pub(crate) fn text(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// A string, or null.
+/// Returns `value` as a JSON string, or null.
 pub(crate) fn text_or_null(value: Option<&str>) -> String {
     value.map_or_else(|| "null".to_owned(), text)
 }
 
-/// A number, or null.
+/// Returns `value` as a JSON number, or null.
 pub(crate) fn number_or_null(value: Option<u64>) -> String {
     value.map_or_else(|| "null".to_owned(), |n| n.to_string())
 }
 
-/// Writes the field for the bytes of an entry: its text, or base64 where it is not UTF-8. An entry
-/// may be large, so no other copy of it is made.
+/// Writes the field for the bytes of an entry: text, or base64 if it is not UTF-8. An entry may be
+/// large, so it is not copied as a whole.
 pub(crate) fn write_data(out: &mut impl Write, data: &[u8]) -> io::Result<()> {
     match std::str::from_utf8(data) {
         Ok(utf8) => {
@@ -33,8 +33,8 @@ pub(crate) fn write_data(out: &mut impl Write, data: &[u8]) -> io::Result<()> {
     }
 }
 
-/// The field for a time, as RFC 3339 shows it. That form ends with the year 9999; a later time is
-/// null there, and has a field with the microseconds since 1970.
+/// Returns the field for a time, in the form of RFC 3339. That form ends with the year 9999; for a
+/// later time the field is null, and a second field has the microseconds since 1970.
 pub(crate) fn time(time: SystemTime) -> String {
     // The first second of the year 10000.
     const SECONDS_END: u64 = 253_402_300_800;

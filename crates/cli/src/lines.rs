@@ -1,11 +1,12 @@
-//! Cutting input into lines: the newline ends a line and is not part of it; every other byte is.
+//! Splits input into lines. A newline ends a line and is not part of it; every other byte is.
 
 use std::io::{self, BufRead, Read};
 
-/// How much is read at a time, in bytes.
+/// The maximum number of bytes in one read.
 const READ_LEN: usize = 64 << 10;
 
-/// A piece of a line, as one read brought it. So a line of any length takes no memory here.
+/// A piece of a line, from a single read. Because lines are passed on in pieces, the length of a
+/// line does not affect memory here.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Piece<'a> {
     /// The line continues after these bytes.
@@ -14,14 +15,14 @@ pub(crate) enum Piece<'a> {
     Last(&'a [u8]),
 }
 
-/// The lines of one input, read by read: the pieces of a read are complete before the next read
-/// waits.
+/// The lines of one input, read by read. All pieces of one read are returned before the next read,
+/// which may wait.
 pub(crate) struct Lines<R> {
     input: R,
     block: Vec<u8>,
-    /// The bytes of the block that were read and not yet given out.
+    /// The range of the block that was read but not yet returned.
     unread: std::ops::Range<usize>,
-    /// Whether a line has begun and not ended.
+    /// Whether the current line has begun but not ended.
     begun: bool,
     ended: bool,
 }
@@ -31,8 +32,8 @@ impl<R: Read> Lines<R> {
         Self { input, block: vec![0; READ_LEN], unread: 0..0, begun: false, ended: false }
     }
 
-    /// Reads once, for [`piece`](Self::piece) to give out. Returns whether there was anything; at
-    /// the end of the input there is not, and its last line may have a last piece.
+    /// Reads once; [`piece`](Self::piece) then returns the pieces. Returns false at the end of the
+    /// input, after which the last line may still have a final piece.
     pub(crate) fn read(&mut self) -> io::Result<bool> {
         let n = loop {
             match self.input.read(&mut self.block) {
@@ -45,14 +46,14 @@ impl<R: Read> Lines<R> {
         Ok(n > 0)
     }
 
-    /// The next piece of the last read.
+    /// Returns the next piece of the last read.
     pub(crate) fn piece(&mut self) -> Option<Piece<'_>> {
         let unread = &self.block[self.unread.clone()];
         if unread.is_empty() {
             // The end of the input ends its last line.
             return (self.ended && std::mem::take(&mut self.begun)).then_some(Piece::Last(&[]));
         }
-        // std's search for a byte, which is fast in builds without optimisation too.
+        // Std's search for a byte is fast even in builds without optimisation.
         let len = (&mut &*unread).skip_until(b'\n').expect("invariant: reading from memory does not fail");
         self.unread.start += len;
         let piece = &unread[..len];
@@ -66,7 +67,7 @@ impl<R: Read> Lines<R> {
 mod tests {
     use super::*;
 
-    /// Gives out these texts, one for each read.
+    /// A reader that returns one of these texts for each read.
     struct Texts(Vec<Vec<u8>>);
 
     impl Read for Texts {
@@ -80,7 +81,7 @@ mod tests {
         }
     }
 
-    /// The pieces of each read; the last ones have a `$`.
+    /// Returns the pieces of each read. A piece that ends a line is marked with `$`.
     fn pieces(texts: &[&str]) -> Vec<Vec<String>> {
         let mut lines = Lines::new(Texts(texts.iter().map(|text| text.as_bytes().to_vec()).collect()));
         let mut reads = Vec::new();

@@ -1,8 +1,8 @@
-//! `stratawal`, the command line: append lines to streams of a log, read them back, list, verify,
-//! truncate and delete them.
+//! The `stratawal` command: appends lines to the streams of a log and reads them back; lists,
+//! verifies, truncates and deletes streams.
 //!
-//! For people and shell scripts. Programs use the library. Nothing here knows the format: all of it
-//! goes through the facade's public interface.
+//! It is for people and shell scripts; programs use the library. It does not know the format, and
+//! uses only the facade's public interface.
 #![forbid(unsafe_code)]
 
 mod advice;
@@ -31,7 +31,7 @@ const EXIT_CODES: &str = "Exit codes: 0 success; 1 damage; 2 wrong usage; 3 the 
 const ERRORS: &str = r#"With --json, an error is one line on standard error:
 {"error":{"kind":"locked","message":"…","stream":null,"segment":null,"offset":null}}"#;
 
-/// The text below the options in each command's help: its JSON, and how it ends.
+/// Returns the text below the options in each command's help: its JSON, and how it ends.
 fn about(json: &str) -> String {
     format!("{json}\n\n{ERRORS}\n\n{EXIT_CODES}")
 }
@@ -46,16 +46,16 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Append lines to a stream, one entry per line; creates the log if it does not exist.
+    /// Append lines to a stream, one entry per line; create the log if it does not exist.
     #[command(after_help = about(append::JSON))]
     Append(append::Append),
-    /// Print the entries of a stream, each with a newline.
+    /// Print the entries of a stream, each followed by a newline.
     #[command(after_help = about(cat::JSON))]
     Cat(cat::Cat),
     /// List the streams of a log.
     #[command(after_help = about(streams::JSON))]
     Streams(streams::Streams),
-    /// Read everything and report damage, at most one finding per file; changes nothing.
+    /// Read everything and report damage, at most one finding per file; change nothing.
     #[command(after_help = about(verify::JSON))]
     Verify(verify::Verify),
     /// Drop the entries of a stream from its beginning or its end, for good.
@@ -74,8 +74,8 @@ struct Common {
 }
 
 impl Common {
-    /// Makes a result of the log a result of the command, whose error has the path it is about and
-    /// the remedy.
+    /// Turns a result of the log into a result of the command, whose error has the path that it
+    /// concerns and the remedy.
     fn result<T>(&self, result: stratawal::Result<T>) -> Result<T, Failure> {
         result.map_err(|error| Failure::of_log(&self.dir, &error))
     }
@@ -87,7 +87,7 @@ fn main() -> ExitCode {
     let result = match Arguments::try_parse() {
         Ok(arguments) => run(arguments.command),
         Err(error) if matches!(error.kind(), ClapKind::DisplayHelp | ClapKind::DisplayVersion) => {
-            // A reader that closes the pipe on the help has seen enough.
+            // If this fails, the reader of the help text has closed the pipe.
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
@@ -117,7 +117,7 @@ fn run(command: Command) -> Result<u8, Failure> {
     }
 }
 
-/// The first paragraph of clap's message, which states the mistake, in one line.
+/// Returns the first paragraph of clap's message, which states the mistake, as one line.
 fn one_line(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
     format!("{}; see --help", lines.join(" ").trim_start_matches("error: "))

@@ -1,5 +1,5 @@
-//! Interrupts. The first one ends the command, whatever it waits for; where there is a log to
-//! close, it is closed first. The second one does not wait for that.
+//! Interrupts. The first one ends the command, whatever it is waiting for, after closing the log if
+//! one is open. The second one ends it without waiting for the close.
 
 use std::ffi::c_int;
 use std::fs;
@@ -12,8 +12,8 @@ use signal_hook::iterator::Signals;
 
 use crate::failure::Failure;
 
-/// How long an error may take to be printed before the process ends: standard error may be a pipe
-/// that is full.
+/// The maximum time to wait for an error to be printed before the process ends, because standard
+/// error may be a full pipe.
 const PRINT_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// On the first interrupt, exits with 128 + the signal's number: 130 for an interrupt from the
@@ -22,12 +22,12 @@ pub(crate) fn exit_on_interrupt() -> Result<(), Failure> {
     on_interrupt(false, || Ok(()))
 }
 
-/// Runs `finish` on the first interrupt and exits with 128 + the signal's number. The thread that
-/// runs the command is not waited for, so `finish` must not need a lock that this thread holds
+/// Runs `finish` on the first interrupt, and exits with 128 + the signal's number. It does not wait
+/// for the thread that runs the command, so `finish` must not need a lock that this thread holds
 /// while it reads or prints.
 ///
-/// A signal that was ignored when the process started stays ignored: a shell starts a background
-/// job so, and means it.
+/// A signal that was ignored when the process started stays ignored, because a shell starts
+/// background jobs that way on purpose.
 pub(crate) fn on_interrupt(
     json: bool,
     finish: impl FnOnce() -> Result<(), Failure> + Send + 'static,
@@ -62,25 +62,26 @@ fn print_in_time(failure: Failure, json: bool) {
         failure.print(json);
         let _ = printed.send(());
     });
-    // Where that takes too long, the process ends all the same.
+    // If this takes too long, the process ends anyway.
     let _ = wait.recv_timeout(PRINT_TIME_MAX);
 }
 
-/// Whether the process ignores this signal. Known on Linux only. Elsewhere std has no safe way to
-/// ask, so every signal is taken over.
+/// Returns whether the process ignores this signal. Only Linux offers a safe way to find out.
+/// Elsewhere this returns false, so every signal is handled.
 fn is_ignored(signal: c_int) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     status.lines().find_map(|line| line.strip_prefix("SigIgn:")).is_some_and(|mask| is_in_mask(signal, mask))
 }
 
-/// Whether a hexadecimal mask of signals, the lowest bit for signal 1, has this one.
+/// Returns whether a hexadecimal mask of signals contains this one. The lowest bit is signal 1.
 fn is_in_mask(signal: c_int, mask: &str) -> bool {
     u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// Lets a file over the user's limit be an error of the write; without this it ends the process.
+/// Makes a write beyond the user's limit of file sizes return an error instead of killing the
+/// process.
 pub(crate) fn refuse_long_files() {
-    // Where that fails, it ends the process as it would have.
+    // If this fails, such a write still kills the process.
     let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
 }
 

@@ -1,4 +1,4 @@
-//! `stratawal streams`: what streams there are.
+//! `stratawal streams`: lists the streams.
 
 use std::io::{self, Write};
 
@@ -7,7 +7,7 @@ use stratawal::{ErrorKind, Options, Wal, inspect};
 use crate::failure::{DAMAGE, DONE, FAILED, Failure, output};
 use crate::{Common, json, signals};
 
-/// The part of the help about JSON.
+/// The part of the help text about JSON.
 pub(crate) const JSON: &str = r#"Names are printed escaped, like the names of their directories; other commands take them unescaped.
 With --json, a line for each stream, with its name as it is:
 {"stream":"s","state":"ok","first":0,"next":100,"segments":1,"disk_bytes":65536}
@@ -40,7 +40,7 @@ impl Streams {
                     }
                     Err(failure) => {
                         failure.print(self.json);
-                        // Damage that was met is damage, whatever else could not be read.
+                        // Damage takes precedence over streams that could not be read.
                         code = if code == DAMAGE { code } else { FAILED };
                         continue;
                     }
@@ -56,8 +56,8 @@ impl Streams {
         Ok(code)
     }
 
-    /// The line of a stream, and whether it is sound; `None` where it was deleted since it was
-    /// listed.
+    /// Returns the line of a stream and whether the stream is sound, or `None` if it was deleted
+    /// after it was listed.
     fn describe(&self, wal: &Wal, name: &str) -> Result<Option<(String, bool)>, Failure> {
         let (state, first, next) = match wal.stream(name) {
             Ok(stream) if !stream.exists() => return Ok(None),

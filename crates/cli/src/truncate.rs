@@ -1,5 +1,5 @@
-//! `stratawal truncate` and `stratawal delete`: dropping entries from either end of a stream, or
-//! all of it.
+//! `stratawal truncate` and `stratawal delete`: drop entries from either end of a stream, or the
+//! whole stream.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use stratawal::{ErrorKind, Options, Wal};
 use crate::failure::{DONE, Failure, USAGE, output};
 use crate::{Common, json, signals};
 
-/// The part of the help about JSON.
+/// The part of the help text about JSON.
 pub(crate) const JSON: &str = r#"With --json, the remaining range: {"stream":"s","first":10,"next":100}"#;
 
 /// The arguments of `truncate`.
@@ -25,11 +25,11 @@ pub(crate) struct Truncate {
     json: bool,
 }
 
-/// Which end.
+/// Where to truncate: exactly one of the two.
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 struct Place {
-    /// Drop the entries below this one. If it is beyond the end, the stream is empty afterwards and
+    /// Drop the entries below this one. If it is beyond the end, the stream becomes empty and
     /// continues from there.
     #[arg(long, value_name = "SEQ")]
     before: Option<u64>,
@@ -45,7 +45,7 @@ impl Truncate {
         if let Some(first) = self.place.before
             && self.common.result(wal.streams())?.contains(&self.stream)
         {
-            // Also where the stream is damaged below, so that it cannot be looked up.
+            // This works even if damage below `first` prevents looking up the stream.
             self.common.result(wal.truncate_before(&self.stream, first))?;
         }
         let stream = self.common.result(wal.stream(&self.stream))?;
@@ -70,7 +70,7 @@ impl Truncate {
     }
 }
 
-/// The part of the help about JSON.
+/// The part of the help text about JSON.
 pub(crate) const DELETE_JSON: &str = r#"With --json: {"stream":"s","deleted":true}"#;
 
 /// The arguments of `delete`.
@@ -110,7 +110,7 @@ impl Delete {
     }
 }
 
-/// The log for writing, if it is there: these commands create none.
+/// Opens the log for writing if it exists. These commands do not create one.
 fn open_existing(common: &Common) -> Result<Wal, Failure> {
     drop(common.result(Options::new().open_read_only(&common.dir))?);
     common.result(Options::new().open(&common.dir))

@@ -1,4 +1,4 @@
-//! `stratawal verify`: whether everything is there.
+//! `stratawal verify`: checks that everything is present and intact.
 
 use std::io::{self, Write};
 
@@ -8,14 +8,14 @@ use stratawal::{DamageKind, Error, TornTail};
 use crate::failure::{DAMAGE, DONE, FAILED, Failure, counted, output};
 use crate::{Common, advice, json, signals};
 
-/// The part of the help about JSON.
-pub(crate) const JSON: &str = r#"A stream is torn if bytes follow its last whole frame: a crash has left them, and the next open cuts them off; or a writer
+/// The part of the help text about JSON.
+pub(crate) const JSON: &str = r#"A stream is torn if bytes follow its last whole frame: either a crash left them, and the next open cuts them off, or a writer
 is about to write there. They are not damage.
 With --json, a line for each stream, then one with the totals:
 {"stream":"s","state":"sound|torn|damaged","first":0,"next":100,"segments":1,"torn":null,"damage":[]}
 {"streams":5,"sound":4,"torn":1,"damaged":0,"reserve_bytes":65536}
 `reserve_bytes` is the disk space that the log holds for truncating, deleting and closing on a full disk: 65536 if it is
-whole. The log makes it whole again when it is used and space is free; holding less is not damage.
+complete. The log restores it when it is used and space is free; holding less is not damage.
 `torn` is null or {"segment":"…","offset":0,"bytes":0}; each damage is
 {"segment":"…","offset":0,"kind":"…","lost_first":0,"lost_last":9}, with null for what is not known."#;
 
@@ -36,14 +36,14 @@ struct Counts {
     sound: u64,
     torn: u64,
     damaged: u64,
-    /// Those that could not be read.
+    /// The number of streams that could not be read.
     unread: u64,
 }
 
 impl Verify {
     pub(crate) fn run(&self) -> Result<u8, Failure> {
         signals::exit_on_interrupt()?;
-        // First, since an error of it must not hide damage.
+        // Done first, because an error here must not hide damage.
         let reserve = self.common.result(inspect::reserve_bytes(&self.common.dir))?;
         let mut counts = Counts::default();
         let mut written = Ok(());
@@ -65,7 +65,7 @@ impl Verify {
                 written = self.print(&check);
             }
         }
-        // Damage that was met is damage, whatever else could not be read.
+        // Damage takes precedence over streams that could not be read.
         let code = match counts {
             Counts { damaged: 1.., .. } => DAMAGE,
             Counts { unread: 1.., .. } => FAILED,
@@ -85,7 +85,7 @@ impl Verify {
         let streams = sound + torn + damaged + unread;
         let mut out = io::stdout().lock();
         if self.json {
-            // Only where there are such.
+            // Shown only if it is not zero.
             let unread = if unread > 0 { format!(r#","unread":{unread}"#) } else { String::new() };
             let numbers = format!(r#""streams":{streams},"sound":{sound},"torn":{torn},"damaged":{damaged}{unread}"#);
             writeln!(out, r#"{{{numbers},"reserve_bytes":{reserve}}}"#)

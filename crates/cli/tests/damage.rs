@@ -1,5 +1,4 @@
-//! Each kind of damage: the entries that `cat --skip-damage` prints around it, and advice that
-//! works.
+//! For each kind of damage, `cat --skip-damage` prints the entries around it, and the advice works.
 
 mod common;
 
@@ -11,7 +10,7 @@ use common::{Log, Ran, tree};
 use serde_json::Value;
 use stratawal::{StreamOptions, Wal};
 
-/// A log with a stream `s` of four segments, which was closed, before or after damage.
+/// A closed log with a stream `s` of four segments, before or after damage.
 struct Files {
     log: Log,
     /// The segment files, oldest first.
@@ -64,8 +63,8 @@ impl Files {
     }
 }
 
-/// The entries that damage takes, if any. The last one is `None` where nothing attests the end of
-/// the stream.
+/// The entries that damage loses, if any. The last one is `None` if nothing attests the end of the
+/// stream.
 type Loss = Option<(u64, Option<u64>)>;
 
 /// A kind of damage.
@@ -151,7 +150,7 @@ fn of_another_log(stream: &Files, segment: usize) -> Loss {
     Some((stream.seqs[segment].start, Some(stream.seqs[segment].end - 1)))
 }
 
-/// The entries of `seqs` that are not lost.
+/// Returns the entries of `seqs` that are not lost.
 fn left(seqs: Range<u64>, lost: Loss) -> Vec<u64> {
     let is_lost = |seq: u64| lost.is_some_and(|(first, last)| seq >= first && last.is_none_or(|last| seq <= last));
     seqs.filter(|&seq| !is_lost(seq)).collect()
@@ -223,7 +222,7 @@ fn skip_damage_takes_a_range_and_no_order() {
 #[test]
 fn entries_that_may_have_been_dropped_are_marked() {
     let stream = Files::new();
-    // Only the newest file would show whether entries of the one before were dropped.
+    // With the newest file gone, nothing shows whether entries of the file before it were dropped.
     stream.remove(3);
     let uncertain = stream.seqs[2].clone();
     let ran = stream.cat(&["--skip-damage"]);
@@ -237,20 +236,21 @@ fn entries_that_may_have_been_dropped_are_marked() {
     }
 }
 
-/// The `N` of each `truncate --before N` in a text.
+/// Returns the `N` of each `truncate --before N` in a text.
 fn truncations(text: &str) -> Vec<u64> {
     let parts = text.split("`truncate --before ").skip(1);
     parts.filter_map(|part| part.split('`').next()?.parse().ok()).collect()
 }
 
-/// A freshly damaged stream, for one remedy that the advice names.
+/// Creates a freshly damaged stream, to try one remedy that the advice names.
 fn damaged(damage: fn(&Files) -> Loss) -> Files {
     let stream = Files::new();
     damage(&stream);
     stream
 }
 
-/// Moves the misplaced file away, after a truncation that names it has failed and changed nothing.
+/// Checks that a truncation fails, names the misplaced file and changes nothing; then moves the
+/// file away.
 fn move_misplaced_away(kind: &str, stream: &Files, seq: u64) {
     let dir = stream.files[0].parent().unwrap();
     let before = tree(dir);

@@ -1,4 +1,4 @@
-//! Errors: exit codes, one line each, no file created, and damage.
+//! Errors: their exit codes and single lines, that they create no file, and damage.
 
 mod common;
 
@@ -74,7 +74,7 @@ fn any_name_is_a_distinct_stream_or_an_error() {
         assert!(ran.code == 2 || ran.code == 3, "{}", ran.code);
         assert!(ran.err.lines().count() == 1 && ran.err.contains(words), "{}", ran.err);
     }
-    // Nothing has left the root.
+    // No file was moved out of the root.
     let beside: Vec<_> = fs::read_dir(log.path().parent().unwrap()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(beside, ["log"]);
 }
@@ -165,7 +165,7 @@ fn damage_below_is_truncated_away() {
 fn torn_tail_is_not_damage() {
     let log = Log::new();
     log.append("s", b"1\n2\n3\n");
-    // The file of a process that died within a write: no CLOSE, and half a frame.
+    // The file of a process that died during a write: no CLOSE, and half a frame.
     let file = log.segments("s").pop().unwrap();
     let bytes = fs::read(&file).unwrap();
     let mut torn = bytes[..128].to_vec();
@@ -244,11 +244,11 @@ fn unreadable_stream_does_not_hide_the_others() {
     let ran = log.run("streams", ["--json"], b"");
     assert_eq!((ran.code, &ran.error()["kind"], &ran.error()["stream"]), (3, &"newer_format".into(), &"b".into()));
     assert_eq!(names(ran.text()), ["a", "c"]);
-    // Only the names can be listed.
+    // The names are all that can be listed.
     let ran = log.run("streams", [""; 0], b"");
     assert_eq!((ran.code, ran.text()), (0, "a\nb\nc\n"), "{}", ran.err);
 
-    // The exit code reports damage to another stream.
+    // The exit code is that of the damage to another stream.
     let file = log.segments("c").pop().unwrap();
     let bytes = fs::read(&file).unwrap();
     fs::write(file, &bytes[..bytes.len() - 1]).unwrap();
@@ -335,7 +335,7 @@ fn lack_of_descriptors_names_path_and_remedy() {
     let mut refused = 0;
     let mut below_root = 0;
     for command in ["append $L s $F", "cat $L s", "streams $L --json", "verify $L", "truncate $L s --before 1"] {
-        // Fewer than four do not start a process.
+        // With fewer than four, no process starts.
         for files in 4..16 {
             let (code, err) = shell(&log, &format!("ulimit -n {files}; exec $S {command}"));
             if code == Some(0) {

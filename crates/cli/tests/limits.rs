@@ -1,4 +1,4 @@
-//! How long a line may be, and how much memory it takes.
+//! The maximum length of a line, and the memory it takes.
 
 mod common;
 
@@ -13,8 +13,8 @@ fn endless_line_is_refused_at_the_bound() {
     let log = Log::new();
     let good = log.beside("good");
     fs::write(&good, "1\n2\n").unwrap();
-    // The process has memory for one such line, where the system has such a limit. Without the
-    // refusal it never ends.
+    // If the system can limit memory, the process has enough for one such line. Without the refusal
+    // it would never end.
     let limited = r#"ulimit -v 1310720 2>/dev/null; exec "$0" append "$1" s "$2" /dev/zero --json"#;
     let output = Command::new("sh")
         .args(["-c", limited, env!("CARGO_BIN_EXE_stratawal")])
@@ -57,7 +57,7 @@ fn large_line_takes_little_more_than_its_memory() {
         let mut ack = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut ack).unwrap();
         assert_eq!(ack, "0\n");
-        // The command waits for more input now.
+        // The command is now waiting for more input.
         let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         let peak_kib: usize = peak.trim().trim_end_matches(" kB").parse().unwrap();

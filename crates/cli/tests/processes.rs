@@ -1,4 +1,4 @@
-//! Several processes, and those that are killed.
+//! Several processes at once, and processes that are killed.
 
 mod common;
 
@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use common::{Log, command, tree};
 
-/// An `append` that is fed line by line.
+/// A running `append` that gets its input line by line.
 struct Writer {
     child: Child,
     stdin: ChildStdin,
@@ -31,7 +31,7 @@ impl Writer {
         Self { child, stdin, acks }
     }
 
-    /// Writes a line and waits for an acknowledgement; the last one was of this seq.
+    /// Writes a line and waits for its acknowledgement; `last` is the seq of the previous one.
     fn write(&mut self, line: &str) -> u64 {
         writeln!(self.stdin, "{line}").unwrap();
         let mut ack = String::new();
@@ -49,7 +49,7 @@ fn lines(count: usize, from: usize) -> Vec<u8> {
     (from..from + count).flat_map(|i| format!("line {i} {}\n", "-".repeat(i % 70)).into_bytes()).collect()
 }
 
-/// The last whole line of acknowledgements.
+/// Returns the last complete line of the acknowledgements.
 fn last_ack(printed: &[u8]) -> Option<u64> {
     let whole = &printed[..printed.iter().rposition(|&b| b == b'\n')? + 1];
     std::str::from_utf8(whole).unwrap().lines().last()?.parse().ok()
@@ -67,8 +67,8 @@ fn kill_keeps_acknowledged_lines() {
                 input.extend_from_slice(format!("{life} {i} {}\n", "x".repeat((i * 37) % 200)).as_bytes());
             }
             let mut writer = Writer::start(&log, &["s", "--durability", durability, "--batch", "10"]);
-            // The process is killed after some acknowledgements, at another point each time, while
-            // it gets more input.
+            // The process is killed after some acknowledgements, at a different point each time,
+            // while it gets more input.
             let mut acked = Vec::new();
             std::thread::scope(|scope| {
                 let stdin = &mut writer.stdin;

@@ -1,4 +1,4 @@
-//! Input and output are the same: bytes, batches, ranges, JSON.
+//! What is appended is printed unchanged: bytes, batches, ranges, JSON.
 
 mod common;
 
@@ -6,7 +6,7 @@ use std::io::Write;
 
 use common::{Log, Ran};
 
-/// Lines of every nasty kind, about `len` bytes, without a newline at the end.
+/// Returns lines of every awkward kind, about `len` bytes in total, without a newline at the end.
 fn nasty(len: usize) -> Vec<u8> {
     let lines: [&[u8]; 8] =
         [b"plain", b"", b"with\rreturns\r", b"nul \0 within", b"\xff\xfe not UTF-8", "日本 🦀".as_bytes(), b"\0", b" "];

@@ -1,4 +1,4 @@
-//! Interrupts, also of a command whose output has no reader.
+//! Interrupts, including that of a command whose output has no reader.
 
 mod common;
 
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::{Log, command};
 
-/// How long the end of a process may take. It takes far less.
+/// The maximum time that a process may take to end. It takes far less.
 const END_TIME_MAX: Duration = Duration::from_secs(30);
 
 fn send(signal: &str, child: &Child) {
@@ -17,7 +17,7 @@ fn send(signal: &str, child: &Child) {
     assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
 }
 
-/// Returns how the process ended. Kills it if it does not end.
+/// Waits for the process and returns its exit status. Kills the process if it does not end.
 fn end_of(child: &mut Child) -> ExitStatus {
     let began = Instant::now();
     while began.elapsed() < END_TIME_MAX {
@@ -30,7 +30,7 @@ fn end_of(child: &mut Child) -> ExitStatus {
     child.wait().unwrap()
 }
 
-/// Waits until `count` has not changed for a while, and returns it.
+/// Waits until `count` has been the same for a while, and returns it.
 fn settled(mut count: impl FnMut() -> usize) -> usize {
     let mut last = count();
     let mut same = 0;
@@ -59,7 +59,7 @@ fn one_signal_ends_an_append_without_a_reader() {
                 .stdout(Stdio::piped())
                 .spawn()
                 .unwrap();
-            // The pipe is full, and the write of an acknowledgement waits.
+            // The pipe is full, so the write of an acknowledgement blocks.
             let appended = settled(|| log.run("cat", ["s"], b"").out.iter().filter(|&&b| b == b'\n').count());
             assert!(appended < 100_000, "the acknowledgements fitted into the pipe");
             send(signal, &child);
@@ -70,7 +70,7 @@ fn one_signal_ends_an_append_without_a_reader() {
             assert!(input.as_bytes().starts_with(&kept));
             assert_eq!(kept.iter().filter(|&&b| b == b'\n').count(), appended);
             assert!(acknowledged > 100 && acknowledged <= appended, "{acknowledged} of {appended}");
-            // The log was closed: the file of an open log ends 8 bytes after a block.
+            // The log was closed: in an open log, the file would end 8 bytes past a block.
             let segment = log.segments("s").pop().unwrap();
             assert!(!(std::fs::metadata(segment).unwrap().len() - 8).is_multiple_of(4096), "the log was not closed");
         }

@@ -1,4 +1,4 @@
-//! Timestamps that no clock of this machine returns.
+//! Timestamps that this machine's clock never returns.
 
 mod common;
 
@@ -15,7 +15,7 @@ use stratawal_testkit::{Disk, SimStorage};
 /// 10000-01-01T00:00:00Z, in microseconds since 1970.
 const YEAR_10000: u64 = 253_402_300_800_000_000;
 
-/// Copies the log of a simulated disk to the real one.
+/// Copies the log from a simulated disk to the real one.
 fn copy(disk: &Disk, log: &str, to: &Path) {
     for (path, _) in disk.files() {
         let target = to.join(Path::new(&path).strip_prefix(log).unwrap());

@@ -1,8 +1,8 @@
 //! Many threads append to one stream, each append synced: they share the syncs.
 //!
 //! `cargo run --release --example many_threads [DIR]` works in DIR, or in a temporary directory
-//! that it removes. A file system in memory does not sync, so give a DIR on a disk to see the
-//! effect.
+//! that it removes. An in-memory file system does not really sync, so use a DIR on a disk to see
+//! the effect.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -28,12 +28,12 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     Ok(wal.close()?)
 }
 
-/// Appends `APPENDS` entries by `threads` threads.
+/// Appends `APPENDS` entries from `threads` threads.
 fn append(stream: &Stream, threads: u64) -> Result<()> {
     thread::scope(|scope| {
         let worker = |thread: u64| {
-            // A clone is another handle on the same stream. No lock is held over the append: with a
-            // lock, one thread at a time would wait for the disk, and no sync would be shared.
+            // A clone is another handle on the same stream. No lock is held during the append: with
+            // one, a single thread at a time would wait for the disk, and no sync would be shared.
             let stream = stream.clone();
             scope.spawn(move || (0..APPENDS / threads).try_for_each(|i| append_one(&stream, thread, i)))
         };
@@ -47,7 +47,8 @@ fn append_one(stream: &Stream, thread: u64, i: u64) -> Result<()> {
     stream.append([thread.to_le_bytes(), i.to_le_bytes()].concat()).map(|_| ())
 }
 
-/// Every entry exists, and those of one thread are in the order in which it appended them.
+/// Checks that every entry exists, and that those of each thread are in the order in which it
+/// appended them.
 fn check(stream: &Stream, threads: u64) -> std::result::Result<(), Box<dyn Error>> {
     let mut next = vec![0; usize::try_from(threads)?];
     for entry in stream.iter(..) {

@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn write(dir: &Path) -> Result<(), Box<dyn Error>> {
     let wal = Wal::open(dir)?;
-    // A stream comes into being with its first entry.
+    // A stream is created by its first entry.
     let accounts = wal.stream("accounts")?;
     accounts.append("open alice")?;
 
@@ -30,7 +30,8 @@ fn write(dir: &Path) -> Result<(), Box<dyn Error>> {
     let views = wal.stream("page views")?.with_durability(Durability::Flushed);
     views.append("alice /balance")?;
 
-    // Makes everything durable, also the view, and reports errors. Dropping the log does not.
+    // Makes everything durable, including the view, and reports errors. Dropping the log does not
+    // report them.
     Ok(wal.close()?)
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use stratawal::{ErrorKind, Result, Stream, Wal};
 
-/// Finished jobs are dropped when the queue has this many: a truncation syncs, so it is not done
+/// Finished jobs are dropped once the queue has this many. A truncation syncs, so it is not done
 /// for every job.
 const FINISHED_MAX: u64 = 16;
 
@@ -32,7 +32,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     }
     wal.close()?;
 
-    // A process that starts later continues with the first job that is not finished.
+    // A later process continues with the first unfinished job.
     let wal = Wal::open(&dir)?;
     let queue = Queue { jobs: wal.stream("jobs")?, done: wal.stream("done")? };
     while let Some((seq, _)) = queue.next()? {
@@ -45,12 +45,13 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
 
 struct Queue {
     jobs: Stream,
-    /// One entry for each finished job: its seq. The last one is the position of the consumer.
+    /// One entry for each finished job: the job's seq. The last entry gives the position of the
+    /// consumer.
     done: Stream,
 }
 
 impl Queue {
-    /// Returns once the job is on stable storage. Jobs are submitted by one thread.
+    /// Returns once the job is on stable storage. Only one thread submits jobs.
     fn submit(&self, job: &str) -> Result<u64> {
         match self.jobs.append(job) {
             // A write or a sync failed. Recovery decides whether the entry exists.
@@ -59,7 +60,7 @@ impl Queue {
                 self.jobs.reopen()?;
                 if self.jobs.next_seq() > seq { Ok(seq) } else { self.jobs.append(job) }
             }
-            // Nothing was appended. Finished jobs can be dropped also on a full disk.
+            // Nothing was appended. Finished jobs can be dropped even on a full disk.
             Err(error) if error.kind() == ErrorKind::Full => {
                 self.jobs.truncate_before(self.position()?)?;
                 self.jobs.append(job)
@@ -68,7 +69,7 @@ impl Queue {
         }
     }
 
-    /// The next job, with its seq.
+    /// Returns the next job with its seq.
     fn next(&self) -> Result<Option<(u64, String)>> {
         let entry = self.jobs.get(self.position()?)?;
         Ok(entry.map(|entry| (entry.seq(), String::from_utf8_lossy(entry.data()).into_owned())))
@@ -83,7 +84,7 @@ impl Queue {
         Ok(())
     }
 
-    /// The seq of the first job that is not finished.
+    /// Returns the seq of the first unfinished job.
     fn position(&self) -> Result<u64> {
         let last = self.done.last()?;
         let seq = last.and_then(|entry| entry.data()[..].try_into().ok().map(u64::from_le_bytes));

@@ -1,4 +1,4 @@
-//! Running the command line.
+//! Runs the command.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-/// The result of a run of the command.
+/// The result of one run of the command.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: i32,
@@ -29,12 +29,12 @@ impl Ran {
         std::str::from_utf8(&self.out).expect("text")
     }
 
-    /// The last line of standard output as JSON.
+    /// Returns the last line of standard output as JSON.
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(self.text().lines().last().expect("a line")).expect("JSON")
     }
 
-    /// The error that `--json` prints.
+    /// Returns the error that `--json` prints.
     pub(crate) fn error(&self) -> serde_json::Value {
         let lines: Vec<_> = self.err.lines().collect();
         assert_eq!(lines.len(), 1, "{:?}", self.err);
@@ -46,7 +46,7 @@ pub(crate) fn command() -> Command {
     Command::new(env!("CARGO_BIN_EXE_stratawal"))
 }
 
-/// A log, which need not exist yet.
+/// A log, which may not exist yet.
 pub(crate) struct Log {
     dir: TempDir,
 }
@@ -64,7 +64,7 @@ impl Log {
         self.dir.path().join(name)
     }
 
-    /// `stratawal COMMAND DIR ARGUMENTS…`, with `input`.
+    /// Runs `stratawal COMMAND DIR ARGUMENTS…` with `input`.
     pub(crate) fn run<I: AsRef<OsStr>>(&self, name: &str, arguments: impl IntoIterator<Item = I>, input: &[u8]) -> Ran {
         let mut child = command()
             .arg(name)
@@ -95,7 +95,7 @@ impl Log {
         ran.out
     }
 
-    /// The stream's segment files, oldest first.
+    /// Returns the stream's segment files, oldest first.
     pub(crate) fn segments(&self, stream: &str) -> Vec<PathBuf> {
         let mut files: Vec<PathBuf> = std::fs::read_dir(self.path().join("streams").join(stream))
             .unwrap()
@@ -107,7 +107,7 @@ impl Log {
     }
 }
 
-/// All files below a directory with their bytes.
+/// Returns all files below a directory with their bytes.
 pub(crate) fn tree(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut dirs = vec![dir.to_owned()];
