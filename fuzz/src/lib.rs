@@ -1,7 +1,7 @@
-//! The functions that the fuzz targets call: one each, on any bytes. It panics where a property
-//! does not hold.
+//! The functions that the fuzz targets call, one for each target. Each takes any bytes, and panics
+//! if a property does not hold.
 //!
-//! The tests of the workspace compile this file too, and replay every seed and every regression.
+//! The workspace's tests also compile this file, and replay every seed and every regression.
 #![forbid(unsafe_code)]
 
 #[path = "../../crates/cli/src/lines.rs"]
@@ -32,14 +32,14 @@ pub const TARGETS: [Target; 7] = [
 /// Runs a target by its name.
 ///
 /// # Panics
-/// Where a property does not hold, or no target has that name.
+/// If a property does not hold, or if no target has this name.
 pub fn run(target: &str, bytes: &[u8]) {
     let found = TARGETS.iter().find(|(name, _)| *name == target);
     found.unwrap_or_else(|| panic!("no target {target:?}")).1(bytes);
 }
 
-/// Any text is a stream name or is refused. The escaped name is one harmless file name, and only
-/// this text leads to it.
+/// Any text is a stream name or is refused. The escaped name is a single, harmless file name, and
+/// no other text leads to it.
 fn stream_names(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Ok(escaped) = escape_name(&text) {
@@ -55,9 +55,9 @@ fn stream_names(bytes: &[u8]) {
     }
 }
 
-/// The lines do not depend on the pieces in which the input arrives.
+/// The lines do not depend on how the input is split into pieces.
 fn cli_lines(bytes: &[u8]) {
-    /// Bytes in pieces, each after a byte with its length.
+    /// Bytes split into pieces. A byte before each piece gives its length.
     struct Pieces<'b>(&'b [u8]);
 
     impl Read for Pieces<'_> {
@@ -101,7 +101,7 @@ fn cli_lines(bytes: &[u8]) {
     }
     assert!(line.is_empty(), "the end of the input ends its last line");
     let mut expected: Vec<&[u8]> = input.split(|&b| b == b'\n').collect();
-    // Input that is empty, or ends with a newline, has no further line.
+    // Input that is empty or ends with a newline has no further line.
     if expected.last().is_some_and(|last| last.is_empty()) {
         expected.pop();
     }

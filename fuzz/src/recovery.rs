@@ -14,11 +14,11 @@ use stratawal_storage::{Access, MemoryStorage, Storage};
 use stratawal_stream::{Durability, Location, LogContext, StreamLog, StreamOptions, Visibility, verify};
 
 const DIR: &str = "/streams/s";
-/// How many entries are read from either end. A forged gap may have any length.
+/// How many entries are read from either end. A forged gap can have any length.
 const LOOKED_AT: usize = 1000;
 
-/// Forged files never cause a panic, and neither a reader nor a writer that refuses changes them. A
-/// writer that opens them sees the entries that a reader saw, and entries that it acknowledges
+/// Forged files never cause a panic. Neither a reader nor a writer that refuses them changes them.
+/// A writer that opens them sees the same entries as a reader, and the entries that it acknowledges
 /// exist when the stream is opened again.
 pub(crate) fn segment_recovery(bytes: &[u8]) {
     let Ok(storage) = forge(&mut Unstructured::new(bytes)) else { return };
@@ -49,8 +49,9 @@ pub(crate) fn segment_recovery(bytes: &[u8]) {
     let next = log.next_seq();
     let Ok(seq) = log.append(b"after", Durability::Synced) else { return };
     assert_eq!(seq, next);
-    // A writer continues after the CLOSE of a closed stream, without a scan; after a crash it scans
-    // the frames. Forged files may make the two differ, which no writer does.
+    // A writer continues after the CLOSE of a closed stream without a scan; after a crash it scans
+    // the frames. In forged files the two results can differ; in files from a real writer they
+    // cannot.
     if opened.1.is_some() || clean && !closes_what_it_holds(&before) {
         return;
     }
@@ -77,7 +78,7 @@ fn open(storage: &MemoryStorage, read_only: bool) -> stratawal_stream::Result<St
     StreamLog::open(env(storage, read_only), place(), options())
 }
 
-/// The entries, from the first one on and without gaps, up to an error.
+/// Returns the entries from the first on, up to an error. Checks that no seq is skipped.
 fn entries(log: &StreamLog) -> (Vec<(u64, Vec<u8>)>, Option<stratawal_stream::Error>) {
     let mut found = Vec::new();
     let mut expected = log.first_seq();
@@ -104,7 +105,7 @@ fn files(storage: &MemoryStorage) -> Vec<(PathBuf, Vec<u8>)> {
     storage.list(Path::new(DIR)).unwrap().into_iter().map(|entry| read(Path::new(DIR).join(entry.name))).collect()
 }
 
-/// Whether the frames of the newest file lead from its header to the CLOSE that it ends with.
+/// Whether the newest file's frames lead from its header to the CLOSE at its end.
 fn closes_what_it_holds(files: &[(PathBuf, Vec<u8>)]) -> bool {
     let storage = empty_dir();
     let Some((path, bytes)) = files.last() else { return true };
@@ -141,7 +142,7 @@ fn forge(choices: &mut Unstructured<'_>) -> Result<MemoryStorage> {
     Ok(storage)
 }
 
-/// Near `seq`, mostly at it.
+/// Returns a seq near `seq`, mostly `seq` itself.
 fn near(choices: &mut Unstructured<'_>, seq: u64) -> Result<u64> {
     Ok(match choices.int_in_range(0..=15)? {
         0 => seq.wrapping_add(1),
@@ -170,7 +171,7 @@ fn header(choices: &mut Unstructured<'_>, seq: u64, generation: u32) -> Result<S
     })
 }
 
-/// The bytes of a segment file: frames that follow each other, mostly.
+/// Returns the bytes of a segment file. Its frames mostly follow each other.
 fn segment(choices: &mut Unstructured<'_>, header: &SegmentHeader, seq: &mut u64) -> Result<Vec<u8>> {
     let mut bytes = header.encode().to_vec();
     *seq = header.base.0;
@@ -205,7 +206,7 @@ fn segment(choices: &mut Unstructured<'_>, header: &SegmentHeader, seq: &mut u64
             8 => bytes.truncate(bytes.len() - choices.int_in_range(0..=40)?.min(bytes.len() - 128)),
             _ => {
                 let count = choices.int_in_range(1_u32..=3)?;
-                // One batch, or one an entry.
+                // One batch, or a batch for each entry.
                 let one = choices.ratio(1, 2)?;
                 let end_of = |i| if one && i < count { 5 * i } else { (5 * i) | BATCH_END };
                 let ends: Vec<u32> = (1..=count).map(end_of).collect();
@@ -219,7 +220,8 @@ fn segment(choices: &mut Unstructured<'_>, header: &SegmentHeader, seq: &mut u64
             }
         }
     }
-    // A file that is being written is preallocated, and its length follows the rule of Length.
+    // A file that is still being written is preallocated, and its length follows the rule of
+    // Length.
     let len = match choices.int_in_range(0..=3)? {
         0 => bytes.len(),
         1 => bytes.len() + choices.int_in_range(0..=5000)?,

@@ -1,8 +1,8 @@
-//! A journal under a small workload, with a crash at some change of the disk, crashes within
+//! Runs small workloads on a journal, with crashes at some change of the disk, crashes within
 //! recovery, and failing operations. After each crash the journal must hold every entry that was
-//! promised, and nothing that was never put.
+//! promised, and no entry that was never put.
 //!
-//! `JOURNAL_SEEDS=A..B` runs other seeds than those of every day; a failure prints its seed.
+//! `JOURNAL_SEEDS=A..B` runs other seeds than the default ones. A failure prints its seed.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! The example in FORMAT.md is a journal: its bytes have no gap, and reading them yields the record
-//! that its notes describe.
+//! Checks that the example in FORMAT.md is a journal: its bytes have no gap, and reading them
+//! yields the record described by its notes.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use stratawal_storage::{MemoryStorage, Storage};
 
 const FORMAT_MD: &str = include_str!("../FORMAT.md");
 
-/// The bytes of the example, with zeros for the line that leaves them out.
+/// The bytes of the example, with zeros for the line that stands for them.
 fn example() -> Vec<u8> {
     let (_, section) = FORMAT_MD.split_once("\n## Example\n").expect("the page has an example");
     let block = section.split("```").nth(1).expect("the example is fenced");
@@ -61,7 +61,7 @@ fn each_bit_of_the_example_counts() {
         for bit in 0..8 {
             let mut damaged = example.clone();
             damaged[at] ^= 1 << bit;
-            // Without its MARK the record is still valid, and nothing attests it.
+            // Without its MARK the record is still valid, but nothing attests it.
             let is_mark = at >= 4096 + 80;
             let found = read(&damaged);
             let is_noticed = found.as_ref().map_or(true, |image| image.damage().is_some());

@@ -1,7 +1,7 @@
-//! A journal that an earlier version of this crate wrote is read, and continued.
+//! Reads and continues a journal written by an earlier version of this crate.
 //!
-//! The files in `tests/golden` are never changed. `cargo xtask golden --bless` writes them where
-//! there are none.
+//! The files in `tests/golden` are never changed. `cargo xtask golden --bless` writes them if they
+//! do not exist.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ fn limits() -> JournalOptions {
     JournalOptions::default().bytes(64 << 10).first_file_bytes(16 << 10)
 }
 
-/// One record of each kind, over two files.
+/// One record of each kind, spread across two files.
 fn records() -> Vec<Record> {
     let part = |stream: u64, first, count: u32, firm| Part {
         stream: StreamId(stream),

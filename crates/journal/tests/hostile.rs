@@ -1,4 +1,4 @@
-//! Bytes that no journal has written: reading them ends soon, with an error or with records, and
+//! Bytes that no journal has written. Reading them ends soon, with an error or with records, but
 //! never with a panic.
 
 use std::path::Path;
@@ -78,7 +78,7 @@ proptest! {
             data.extend([0, 0, 0, 0, kind, 0, 0, 0]);
             data.extend(len.to_le_bytes());
             data.extend([0; 4]);
-            // Numbers that are mostly small, and zeros where the format wants them.
+            // Mostly small numbers, and zeros where the format requires them.
             let payload: Vec<u8> = (0..len as usize).map(|i| if i % 8 < 2 { fill[(i / 8) % 8] % 4 } else { 0 }).collect();
             data.extend(&payload);
             data.resize(data.len() + payload.len().next_multiple_of(16) - payload.len(), 0);
@@ -87,8 +87,8 @@ proptest! {
     }
 }
 
-/// Each place of the file begins something that looks like a record up to the end of the file. A
-/// search that checked each of them by reading it would read 2 TiB.
+/// At each position of the file begins something that looks like a record up to the end of the
+/// file. A search that read each of them in full would read 2 TiB.
 #[test]
 fn false_lengths_do_not_make_the_search_slow() {
     const LEN: usize = 8 << 20;
@@ -104,7 +104,7 @@ fn false_lengths_do_not_make_the_search_slow() {
     file.write_all_at(&bytes, 8192).expect("memory");
     let began = Instant::now();
     read(&*storage);
-    // Far above the time of one pass, and far below that of one pass for each place.
+    // A single pass takes far less than this; a pass for each position would take far more.
     assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
 }
 
@@ -115,7 +115,8 @@ fn entry_that_looks_like_a_record_is_not_one() {
     let file = storage.open(Path::new(FIRST_FILE), Access::Read).expect("it exists");
     let mut copy = vec![0; 400];
     file.read_exact_at(&mut copy, 4096).expect("it is long enough");
-    // These bytes become an entry of another journal, where no record is at its place.
+    // These bytes become an entry of another journal, where none of the records in them is at its
+    // own LSN.
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
     let other = journal(&storage, 0);
     other.append(&Record::Data(vec![part(0, copy)])).expect("memory");

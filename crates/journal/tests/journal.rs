@@ -1,5 +1,5 @@
 //! A journal in one process: many threads, a full journal, records over the limits, closing, and
-//! beginning anew after a failure.
+//! restarting after a failure.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -144,7 +144,7 @@ fn restart_after_a_failed_sync_keeps_what_it_is_given() {
     }
     let located = journal.restart(&[data(1, 0, 20)]).expect("the disk works again");
     assert!(journal.durable() >= located[0].end());
-    // A restart does not acknowledge a record that was put before.
+    // A restart does not acknowledge a record put before it.
     let error = journal.sync_to(position).expect_err("its epoch is over");
     assert!(matches!(error.kind(), ErrorKind::Restarted), "{error}");
     let position = journal.append(&data(1, 1, 20)).expect("it accepts records again");

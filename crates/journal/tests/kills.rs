@@ -1,5 +1,5 @@
-//! A process that is killed with SIGKILL at some moment: every record whose `put` it has reported
-//! is in the journal afterwards, mapped or written.
+//! Kills a process with SIGKILL at some moment. Every record whose `put` the process had reported
+//! is in the journal afterwards, whether files were mapped or written.
 //!
 //! `JOURNAL_KILLS=N` kills that many processes of each kind.
 
@@ -16,14 +16,15 @@ use stratawal_storage::{Storage, UnixStorage};
 
 const WAL: WalId = WalId(9);
 
-/// Set in the process that is killed, with the directory, and whether records are mapped.
+/// The variable that makes this process the child. It holds the directory, and whether files are
+/// mapped.
 const CHILD: &str = "STRATAWAL_JOURNAL_CHILD";
 
 fn options(is_mapped: bool) -> JournalOptions {
     JournalOptions::default().bytes(256 << 10).first_file_bytes(16 << 10).mapped(is_mapped)
 }
 
-/// Puts one record after the other, prints the count after each, and settles so that the files are
+/// Puts one record after another, prints the count after each, and settles so that files are
 /// recycled.
 fn run_child(dir: &Path, is_mapped: bool) {
     let storage: Arc<dyn Storage> = Arc::new(UnixStorage::new());
@@ -42,7 +43,7 @@ fn run_child(dir: &Path, is_mapped: bool) {
         let position = journal.append(&Record::Data(vec![part])).expect("there is room");
         writeln!(out, "{}", seq + 1).expect("the parent reads");
         out.flush().expect("the parent reads");
-        // The last hundred records stay.
+        // The last hundred records are kept.
         if seq % 50 == 49 {
             let kept = 100 * (position.end - position.lsn);
             journal.release(Lsn(position.lsn.0.saturating_sub(kept))).expect("the disk works");
@@ -79,7 +80,7 @@ fn kill_one(is_mapped: bool, after: Duration) {
     let storage = UnixStorage::new();
     let image = match Image::read(&storage, &dir, WAL) {
         Ok(image) => image,
-        // It was killed before the journal was created.
+        // The child was killed before it created the journal.
         Err(_) if acknowledged == 0 => return,
         Err(error) => panic!("{kind}, {acknowledged} acknowledged: {error}"),
     };

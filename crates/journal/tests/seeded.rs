@@ -1,11 +1,11 @@
-//! Each fail point of the crate is found by the simulated crashes or by the damage sweep.
+//! Checks that the simulated crashes or the damage sweep find each fail point of the crate.
 #![cfg(stratawal_faults)]
 
 mod common;
 
 use stratawal_journal::fail_points::FailPoint;
 
-/// The most seeds that a fail point may take.
+/// The maximum number of seeds tried for a fail point.
 const SEEDS: u64 = 3_000;
 
 fn is_found(fail_point: FailPoint) {

@@ -1,8 +1,8 @@
-//! The contract of `Storage`, sentence by sentence, on both storages: names, directories, clocks,
-//! random numbers.
+//! Tests the contract of `Storage`, sentence by sentence, on both storages: names, directories,
+//! clocks, random numbers.
 //!
-//! The contract of `File` is tested in `files.rs`, and that of locks in `locks.rs`. The properties
-//! of a single storage (links, FIFOs, a capacity) are tested in `unix.rs` and `memory.rs`.
+//! The contract of `File` is tested in `files.rs`, and that of locks in `locks.rs`. Properties of
+//! only one storage (links, FIFOs, a capacity) are tested in `unix.rs` and `memory.rs`.
 
 #[macro_use]
 mod common;
@@ -169,8 +169,8 @@ fn a_file_is_not_created_in_a_missing_dir(storage: &dyn Storage, root: &Path) {
 fn a_file_opened_for_reading_refuses_writes(storage: &dyn Storage, root: &Path) {
     put(storage, &root.join("a"), b"hello");
     let file = storage.open(&root.join("a"), Access::Read).unwrap();
-    // The kind depends on the storage: Unix reports a bad descriptor (EBADF, EINVAL), and the
-    // storage in memory a missing permission.
+    // Unix reports a bad descriptor (EBADF, EINVAL); the in-memory storage reports a missing
+    // permission.
     file.write_all_at(b"x", 0).unwrap_err();
     file.write_all_vectored_at(&[std::io::IoSlice::new(b"x")], 9).unwrap_err();
     file.set_len(0).unwrap_err();
@@ -202,8 +202,8 @@ fn only_a_plain_file_is_opened(storage: &dyn Storage, root: &Path) {
 
 fn a_listing_is_sorted_by_bytes_and_has_types(storage: &dyn Storage, root: &Path) {
     assert_eq!(storage.list(root).unwrap(), []);
-    // '-' is before '.', which is before '/'. Sorted as paths, "a" and its entries would come
-    // before "a-b" and "a.b". Names are bytes: these are sorted neither by letters nor by UTF-16.
+    // '-' sorts before '.', which sorts before '/'. Sorted as paths, "a" and its entries would come
+    // before "a-b" and "a.b". Names are bytes, so the order follows neither letters nor UTF-16.
     let sorted: [&[u8]; 8] =
         [b"B", b"a", b"a-b", b"a.b", b"ab", "\u{e9}".as_bytes(), "\u{fb01}".as_bytes(), "\u{10000}".as_bytes()];
     for (i, name) in sorted.iter().enumerate().rev() {
@@ -292,7 +292,7 @@ fn a_rename_moves_a_dir_with_its_entries(storage: &dyn Storage, root: &Path) {
     storage.create_dir(&root.join("from/inner")).unwrap();
     put(storage, &root.join("from/inner/a"), b"one");
     put(storage, &root.join("from/b"), b"two");
-    // Its name begins with the name of the directory, but it is not in it.
+    // The file's name begins with the directory's name, but the file is not in the directory.
     put(storage, &root.join("from-not"), b"three");
     storage.rename(&root.join("from"), &root.join("to")).unwrap();
     assert_eq!(names(storage, root), ["from-not", "to"]);
@@ -371,7 +371,7 @@ fn a_dir_is_synced_and_a_missing_one_is_not(storage: &dyn Storage, root: &Path) 
 }
 
 fn free_space_is_reported(storage: &dyn Storage, root: &Path) {
-    // `memory.rs` tests how it falls, because no other process writes there.
+    // `memory.rs` tests how the free space shrinks, because no other process writes there.
     assert!(storage.free_space(root).unwrap() > 0);
 }
 
@@ -390,10 +390,10 @@ fn the_clocks_agree_and_do_not_run_backwards(storage: &dyn Storage, _root: &Path
 }
 
 fn random_numbers_do_not_collide(storage: &dyn Storage, _root: &Path) {
-    // With 64 bits, two of 100,000 numbers collide once in four billion runs.
+    // Of 100,000 numbers of 64 bits, two collide once in four billion runs.
     let seen: HashSet<u64> = (0..100_000).map(|_| storage.random_u64()).collect();
     assert_eq!(seen.len(), 100_000);
-    // Each bit is random: 50,000 is expected, and 49,000 is six standard deviations away.
+    // Each bit is random: 50,000 ones are expected, and 49,000 is six standard deviations away.
     for bit in 0..64 {
         let ones = seen.iter().filter(|n| *n >> bit & 1 == 1).count();
         assert!((49_000..=51_000).contains(&ones), "bit {bit} is set in {ones} of 100,000");

@@ -1,4 +1,4 @@
-//! The contract of `File`, sentence by sentence, on both storages.
+//! Tests the contract of `File`, sentence by sentence, on both storages.
 
 #[macro_use]
 mod common;
@@ -81,8 +81,7 @@ fn a_vectored_write_is_one_write_of_all_pieces(storage: &dyn Storage, root: &Pat
 }
 
 fn a_vectored_write_takes_any_number_of_slices(storage: &dyn Storage, root: &Path) {
-    // Numbers near IOV_MAX, which is 1024 on the systems that report it, with empty slices at any
-    // place.
+    // Counts near IOV_MAX, which is 1024 on the systems that report it, with empty slices anywhere.
     for count in [1023, 1024, 1025, 2048, 2049, 5000] {
         let pieces: Vec<Vec<u8>> = (0..count).map(|i| vec![i as u8; if i % 3 == 0 { 0 } else { i % 7 + 1 }]).collect();
         let slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
@@ -90,7 +89,7 @@ fn a_vectored_write_takes_any_number_of_slices(storage: &dyn Storage, root: &Pat
         file.write_all_vectored_at(&slices, 4).unwrap();
         assert!(all(&*file)[4..] == pieces.concat(), "{count} slices");
     }
-    // As many empty slices as a call takes, and then another slice.
+    // As many empty slices as one call takes, then another slice.
     let nothing = (0..3000).map(|_| IoSlice::new(b""));
     let slices: Vec<IoSlice<'_>> = nothing.chain([IoSlice::new(b"end")]).collect();
     let file = storage.create_new(&root.join("late")).unwrap();
@@ -126,14 +125,14 @@ fn preallocating_adds_zeros_and_never_shortens(storage: &dyn Storage, root: &Pat
         file.preallocate(len).unwrap();
         assert_eq!(all(&*file), b"hello", "{len} bytes");
     }
-    // The length is exact, and not rounded to blocks.
+    // The length is exact, not rounded up to blocks.
     for len in [6, 4096 + 8, 4096 + 9, 1_000_003] {
         file.preallocate(len).unwrap();
         assert_eq!(file.len().unwrap(), len);
         let bytes = all(&*file);
         assert!(bytes.starts_with(b"hello") && bytes[5..].iter().all(|&b| b == 0), "{len} bytes");
     }
-    // Bytes that were cut do not come back here either.
+    // Bytes that were cut off do not come back here either.
     file.write_all_at(&[7; 1000], 0).unwrap();
     file.set_len(1).unwrap();
     file.preallocate(1000).unwrap();
@@ -242,7 +241,7 @@ fn writers_of_different_offsets_do_not_interfere(storage: &dyn Storage, root: &P
     assert!(bytes == expected);
 }
 
-/// A vector is the model of a file.
+/// Compares a file with a vector, which is its model.
 fn a_file_holds_the_same_bytes_as_a_vector(storage: &dyn Storage, root: &Path) {
     for seed in 0..20 {
         let mut rng = Rng(seed);

@@ -1,4 +1,4 @@
-//! The contract of `Storage::lock`: within this process on both storages, and against another
+//! Tests the contract of `Storage::lock`: within this process on both storages, and against another
 //! process on Unix.
 
 #[macro_use]
@@ -31,7 +31,8 @@ fn turn() -> MutexGuard<'static, ()> {
     TURNS.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// The process that holds the lock, as the refusal names it. `None` if the lock was free.
+/// Returns the process named in the refusal as the holder of the lock, or `None` if the lock was
+/// free.
 fn holder(storage: &dyn Storage, root: &Path) -> Option<Option<u32>> {
     match storage.lock(root, &root.join("LOCK")) {
         Ok(_) => None,
@@ -112,7 +113,7 @@ fn the_lock_file_names_the_process_of_the_holder() {
     let _lock = UnixStorage::new().lock(dir.path(), &path).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
     let other = std::os::unix::process::parent_id();
-    // The greatest process id of Linux is 4,194,304.
+    // The greatest process id on Linux is 4,194,304.
     let named = format!("{other}\n");
     let gone = "4194305\n".to_owned();
     for (text, owner) in [
@@ -127,7 +128,7 @@ fn the_lock_file_names_the_process_of_the_holder() {
         fs::write(&path, text).unwrap();
         assert_eq!(holder(&UnixStorage::new(), dir.path()), Some(owner), "{text:?}");
     }
-    // Of a long file that is not text, only a few bytes are read.
+    // Only a few bytes are read of a long file that is not text.
     fs::write(&path, vec![0xFF; 1 << 20]).unwrap();
     assert_eq!(holder(&UnixStorage::new(), dir.path()), Some(None));
 }
@@ -167,7 +168,8 @@ fn removing_the_lock_file_does_not_release_the_lock() {
     assert_eq!(holder(&storage, dir.path()), None);
 }
 
-/// A thread replaces the file again and again, so that it changes between any two steps of a lock.
+/// A thread replaces the lock file again and again, so that it can change between any two steps of
+/// locking.
 #[test]
 fn replacing_the_lock_file_does_not_double_the_lock() {
     let _turn = turn();
@@ -210,8 +212,8 @@ fn replacing_the_lock_file_does_not_double_the_lock() {
 
 const DIR: &str = "STRATAWAL_TEST_LOCK_DIR";
 
-/// Not a test, but the other process. It locks the directory that the environment names, prints the
-/// result, and holds the lock until its input ends.
+/// The body of the other process, not a test. It locks the directory named in the environment,
+/// prints the result, and holds the lock until its input ends.
 #[test]
 fn other_process() {
     let Some(dir) = std::env::var_os(DIR).map(PathBuf::from) else { return };
@@ -225,7 +227,7 @@ fn other_process() {
     }
 }
 
-/// The other process, and the result that it printed.
+/// The other process and the result that it printed.
 struct Other {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -238,7 +240,7 @@ fn start_other(dir: &Path) -> Other {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let result = lines.by_ref().map(Result::unwrap).find(|line| {
-        // The test runner prints the other lines.
+        // All other lines come from the test runner.
         ["locked", "held by", "failed: "].iter().any(|begin| line.starts_with(begin))
     });
     Other { child, lines, result: result.expect("it prints a result") }

@@ -1,5 +1,5 @@
-//! The properties of the storage in memory alone: a capacity that can be set, a clock and random
-//! numbers that can be repeated, and snapshots.
+//! Properties that only the in-memory storage has: a settable capacity, a repeatable clock and
+//! random numbers, and snapshots.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! A file that is mapped for stores: other descriptors see each store at once, nothing outside of
-//! the map can be stored to, and dropping the map loses nothing.
+//! Files mapped for stores: other descriptors see each store at once, stores outside the map fail,
+//! and dropping the map loses nothing.
 
 use std::io;
 use std::path::Path;
@@ -17,7 +17,7 @@ fn new_file(path: &Path) -> Arc<dyn File> {
     file
 }
 
-/// The map; `None`, with a line, on a file system that has none.
+/// Returns the map. On a file system without such maps, prints a line and returns `None`.
 fn map(file: &dyn File) -> Option<Box<dyn StoreMap>> {
     match file.map_for_stores(LEN as u64) {
         Ok(map) => Some(map),
@@ -40,7 +40,7 @@ fn other_descriptors_see_a_store_at_once() {
     let mut found = [0; 8];
     other.read_exact_at(&mut found, 4089).expect("the file is long enough");
     assert_eq!(&found, b"\0stored\0");
-    // A write is seen in the same place as a store.
+    // A write reaches the same bytes as a store.
     file.write_all_at(b"W", 4090).expect("the disk works");
     map.store(b"T", 4091).expect("it is within the map");
     drop(map);
@@ -94,7 +94,7 @@ fn prefaulting_beside_stores_changes_no_byte() {
     thread::scope(|scope| {
         scope.spawn(|| {
             for round in 0..200 {
-                // An old kernel has no such advice.
+                // An old kernel does not have this advice.
                 let _ = sync.prefault(0, LEN as u64);
                 if round % 10 == 0 {
                     sync.sync(0, LEN as u64).expect("the disk works");

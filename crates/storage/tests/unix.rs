@@ -1,4 +1,4 @@
-//! The properties of a real file system alone: links, FIFOs, sockets, names that are not text,
+//! Properties that only a real file system has: links, FIFOs, sockets, names that are not text,
 //! blocks.
 
 mod common;
@@ -38,7 +38,8 @@ fn a_link_is_never_opened_created_or_listed_through() {
         assert_eq!(kind(STORAGE.list(&at(link))), ErrorKind::NotADirectory, "{link}");
     }
     assert_eq!(names(&*STORAGE, dir.path()), ["file", "folder", "to-file", "to-folder", "to-nothing"]);
-    // Only the end of a path must not be a link: the path of a log may contain one.
+    // Only the last component of a path must not be a link. The path of a log may contain links
+    // before it.
     put(&*STORAGE, &at("to-folder/a"), b"");
     STORAGE.open(&at("to-folder/a"), Access::Read).unwrap();
     STORAGE.remove_file(&at("to-file")).unwrap();
@@ -56,13 +57,13 @@ fn only_a_plain_file_is_opened_and_without_waiting() {
             assert_eq!(kind(STORAGE.open(&path, access)), ErrorKind::InvalidInput, "{path:?} {access:?}");
         }
     }
-    // A FIFO with a reader could be opened without waiting, and is refused as well.
+    // A FIFO with a reader could be opened without blocking, but is also refused.
     let reader = std::thread::spawn({
         let path = at("fifo");
         move || fs::File::open(path).unwrap()
     });
     assert_eq!(kind(STORAGE.open(&at("fifo"), Access::ReadWrite)), ErrorKind::InvalidInput);
-    // Ends the reader, if the call above has not.
+    // Unblocks the reader, if the call above has not.
     drop(fs::OpenOptions::new().read(true).write(true).open(at("fifo")).unwrap());
     drop(fs::OpenOptions::new().write(true).open(at("fifo")));
     reader.join().unwrap();
@@ -118,11 +119,11 @@ fn a_dir_is_listed_while_its_files_change() {
 
 #[test]
 fn free_space_of_a_missing_dir_is_an_error() {
-    // The storage in memory has one capacity, and does not look at the directory.
+    // The in-memory storage has one capacity, and ignores the directory.
     assert_eq!(kind(STORAGE.free_space(Path::new("missing/folder"))), ErrorKind::NotFound);
 }
 
-/// The bytes that the file system has allocated to a file.
+/// The number of bytes that the file system has allocated to a file.
 fn allocated(path: &Path) -> u64 {
     fs::metadata(path).unwrap().blocks() * 512
 }
@@ -180,7 +181,7 @@ fn holes_are_reported_if_the_file_system_knows_them() {
     assert_eq!(&back, b"far away", "reads are not moved by the search");
 }
 
-/// A tmpfs refuses at once a length that it could never hold, so the test need not fill a disk.
+/// A tmpfs immediately refuses a length that it could never hold, so the test need not fill a disk.
 #[test]
 fn a_full_disk_leaves_the_length_of_a_file() {
     const DIR: &str = "/dev/shm";
@@ -214,7 +215,7 @@ fn a_stamp_changes_with_each_change_of_a_file() {
         let now = stamp();
         assert_eq!(now != last, changed, "{last:?} {now:?}");
         last = now;
-        // The next change comes after the clock of the file system has ticked.
+        // The next change comes after the file system's clock has ticked.
         std::thread::sleep(std::time::Duration::from_micros(now.settles_micros()));
     };
     differs(false);

@@ -1,5 +1,5 @@
-//! Which entries survive which crash, and how threads share the sync that makes their entries
-//! durable.
+//! Which entries survive which kind of crash, and how threads share the sync that makes their
+//! entries durable.
 
 mod common;
 
@@ -17,8 +17,7 @@ type Call = fn(&StreamLog) -> Result<()>;
 
 const NOTHING: Call = |_| Ok(());
 
-/// The appends, a call after them, and how many entries survive the death of the process and a
-/// power loss.
+/// The appends, a call after them, and how many entries survive a process death and a power loss.
 const SURVIVAL: [(&[Durability], Call, [usize; 2]); 12] = [
     (&[Buffered], NOTHING, [0, 0]),
     (&[Flushed], NOTHING, [1, 0]),
@@ -52,7 +51,8 @@ fn entries_survive_crashes_of_their_durability() {
     }
 }
 
-/// A stream on a storage that holds the thread which syncs a file first, and counts such syncs.
+/// A stream on a storage that holds the first thread that syncs a file, and counts the syncs of
+/// files.
 fn held_at_sync() -> (StreamLog, Gate, Arc<AtomicUsize>) {
     let storage = HookedStorage::new(memory());
     let log = open(storage.clone());

@@ -1,4 +1,4 @@
-//! A storage that fails: the kinds of errors, no thread waits forever, and recovery can be
+//! A failing storage: errors have the right kinds, no thread waits forever, and recovery can be
 //! repeated.
 
 mod common;
@@ -85,7 +85,7 @@ fn panicking_storage_blocks_no_thread() {
     sim.watch(|_| panic!("the storage panics"));
     assert!(catch_unwind(AssertUnwindSafe(|| log.append(b"second", Durability::Synced))).is_err());
     assert_eq!(log.append(b"third", Durability::Synced).unwrap_err().kind(), ErrorKind::Poisoned);
-    // Recovery unwinds, too, and the stream stays poisoned.
+    // Recovery also unwinds, and the stream stays poisoned.
     assert!(catch_unwind(AssertUnwindSafe(|| log.reopen())).is_err());
     assert_eq!(log.append(b"third", Durability::Synced).unwrap_err().kind(), ErrorKind::Poisoned);
     sim.unwatch();

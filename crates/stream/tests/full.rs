@@ -1,4 +1,4 @@
-//! A full disk: appends are refused as a whole, no entry is lost, and the stream continues once
+//! A full disk: each append is refused as a whole, no entry is lost, and the stream continues once
 //! there is room.
 
 mod common;
@@ -37,11 +37,11 @@ fn full_disk_refuses_whole_appends_until_room() {
             }
         };
         assert_eq!(error.kind(), ErrorKind::Full, "{error}");
-        // A second append is refused, too, and gets no seq. Reads continue.
+        // A second append is also refused, and gets no seq. Reads still work.
         assert_eq!(log.append(&entry, Durability::Flushed).unwrap_err().kind(), ErrorKind::Full);
         assert_eq!(log.next_seq(), appended);
         assert_eq!(log.iter(.., Visibility::Stable).filter(Result::is_ok).count() as u64, appended);
-        // The stream as it is found if this process dies now.
+        // The stream as it would be found if this process died now.
         let found = open(&storage.snapshot().with_capacity(u64::MAX));
         assert_eq!(found.next_seq(), appended);
         assert!(storage.free_space(Path::new("/")).unwrap() < 64 << 10);
@@ -92,7 +92,7 @@ fn crashed_stream_is_read_on_a_full_disk() {
 
 #[test]
 fn disk_full_at_a_write_or_sync_loses_nothing() {
-    // A copy-on-write file system may be full although space was preallocated.
+    // A copy-on-write file system may run full although space was preallocated.
     for after in 0..4 {
         let sim = simulated(1);
         let log = open_with(sim.clone(), StreamOptions::new()).unwrap();
@@ -134,7 +134,7 @@ fn next_segment_recreates_the_reserve() {
     assert_eq!(reserve(), RESERVE_LEN);
     storage.remove_file(Path::new("/RESERVE")).unwrap();
     let used = u64::MAX - storage.free_space(Path::new("/")).unwrap();
-    // Room for a part of the reserve, and for a segment.
+    // Room for part of the reserve, and for a segment.
     let _full = storage.clone().with_capacity(used + (40 << 10));
     while log.stats().unwrap().segments == 1 {
         log.append(&entry, Durability::Synced).unwrap();
@@ -145,7 +145,7 @@ fn next_segment_recreates_the_reserve() {
         log.append(&entry, Durability::Synced).unwrap();
     }
     assert_eq!(reserve(), RESERVE_LEN);
-    // The reserve is also created again after it was removed.
+    // The reserve is also recreated after a removal.
     storage.remove_file(Path::new("/RESERVE")).unwrap();
     while log.stats().unwrap().segments == 3 {
         log.append(&entry, Durability::Synced).unwrap();
@@ -179,7 +179,7 @@ fn appends_on_a_full_disk_keep_the_reserve() {
     assert_eq!(refused.map(|e| e.kind()), Some(ErrorKind::Full), "a rotation needs a new file");
     assert_eq!(log.stats().unwrap().segments, 1);
     assert_eq!(reserve_bytes(&storage), RESERVE_LEN);
-    // Another stream does not use the reserve either.
+    // Another stream does not use up the reserve either.
     let context = Arc::new(LogContext::new(Arc::new(storage.clone())).emergency_reserve_at("/RESERVE"));
     let other = StreamLog::open(context, Location::new("/streams", "t"), StreamOptions::new()).unwrap();
     assert_eq!(other.append(&entry, Durability::Synced).unwrap_err().kind(), ErrorKind::Full);
@@ -202,7 +202,7 @@ fn twenty_crashed_streams_share_a_full_disk() {
     for _ in 0..300 {
         logs[0].append(&[7; 1000], Durability::Synced).unwrap();
     }
-    // The process dies, and the disk has no byte left.
+    // The process dies, and no byte is left on the disk.
     let dead = storage.snapshot();
     let used = u64::MAX - dead.free_space(Path::new("/")).unwrap();
     let dead = dead.with_capacity(used);
@@ -335,10 +335,10 @@ fn dropping_all_entries_frees_the_active_segment() {
         assert_eq!((log.durable_seq(), log.end_seq(Visibility::Stable)), (end, end));
         let truncated = ErrorKind::Truncated { first_seq: end };
         assert_eq!(log.get(end - 1, Visibility::Stable).unwrap_err().kind(), truncated);
-        // The iterator has the file open: it continues, or reports that the entries were dropped,
+        // The iterator has the file open. It continues, or reports that the entries were dropped,
         // not cut.
         assert!(iter.filter_map(Result::err).all(|error| error.kind() == truncated));
-        // The stream as another process finds it if this one dies now.
+        // The stream as another process would find it if this one died now.
         let dead = storage.snapshot().with_capacity(u64::MAX);
         let found = open(Arc::new(LogContext::new(Arc::new(dead))));
         assert_eq!((found.first_seq(), found.next_seq()), (end, end));
@@ -448,7 +448,7 @@ fn refused_preallocation_does_not_poison() {
         Operation::Preallocate | Operation::SetLen => Err(std::io::Error::from_raw_os_error(TOO_LARGE)),
         _ => Ok(()),
     };
-    // In a segment that grows, in one that was closed, and at a rotation.
+    // In a segment that is growing, in one that was closed, and at a rotation.
     for entries in [10, 10, 100] {
         let log = open(storage.clone());
         for _ in 0..entries {

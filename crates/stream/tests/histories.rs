@@ -1,6 +1,6 @@
-//! Mixtures of the files of two copies of one stream that were both continued. Each mixture is
-//! exactly one of the two streams, or it is damage. Then the error names both segments that do not
-//! fit, and no file is changed.
+//! Mixes the files of two copies of one stream, both of which were continued. Each mixture is
+//! either exactly one of the two streams, or damage. In the latter case the error names both
+//! segments that do not fit together, and no file is changed.
 
 mod common;
 
@@ -16,7 +16,7 @@ use stratawal_stream::{
     salvage, verify,
 };
 
-/// A step of a copy. `Kill` and `Close` end a life, and another begins.
+/// A step of a copy. `Kill` and `Close` end one life and begin the next.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Append(u64),
@@ -24,9 +24,9 @@ enum Step {
     Flush(u64),
     Kill,
     Close,
-    /// Drops so many entries from the end.
+    /// Drops this many entries from the end.
     CutLast(u64),
-    /// Drops so many entries from the beginning.
+    /// Drops this many entries from the beginning.
     DropFirst(u64),
 }
 use Step::{Append, Close, CutLast, DropFirst, Flush, Kill};
@@ -41,8 +41,8 @@ fn open(storage: &MemoryStorage, read_only: bool) -> Result<StreamLog, Error> {
     StreamLog::open(Arc::new(context), location(), options())
 }
 
-/// An entry that only this copy appends; with `alike`, the last of each full segment is the same in
-/// both.
+/// An entry that only this copy appends. With `alike`, the last entry of each full segment is the
+/// same in both copies.
 fn entry(copy: u8, seq: u64, alike: bool) -> Vec<u8> {
     let copy = if alike && seq % 3 == 2 { b'=' } else { copy };
     let mut bytes = vec![copy; 20 << 10];
@@ -112,14 +112,14 @@ fn content(storage: &MemoryStorage, read_only: bool) -> Result<Content, Error> {
 #[derive(Default, Debug)]
 struct Found {
     mixtures: usize,
-    /// Mixtures that were refused as two histories.
+    /// Mixtures refused as two histories.
     histories: usize,
     wrong: Vec<String>,
 }
 
 impl Found {
-    /// Tries all mixtures of the files of two copies: of each name, the file of the one or of the
-    /// other, or none where that copy has none.
+    /// Tries all mixtures of the files of two copies. Each name gets the file from one copy or the
+    /// other, or no file if that copy has none.
     fn mix(&mut self, what: &str, copies: &[MemoryStorage; 2]) {
         let sides = [files(&copies[0]), files(&copies[1])];
         let lawful = [content(&copies[0], true).unwrap(), content(&copies[1], true).unwrap()];
@@ -151,8 +151,8 @@ impl Found {
         self.open_both_ways(what, mixed, lawful);
     }
 
-    /// Reads a mixture that is refused as two histories: the entries before the damage, and those
-    /// that salvage is certain of.
+    /// Reads a mixture that is refused as two histories: the entries before the damage, and the
+    /// entries that salvage is certain of.
     fn look_before_damage(&mut self, what: &str, context: &Arc<LogContext>, lawful: &[Content; 2]) {
         let (log, damage) = StreamLog::open_before_damage(Arc::clone(context), location(), options()).unwrap();
         if !damage.is_some_and(|error| error.damage() == Some(DamageKind::History)) {
@@ -192,8 +192,8 @@ impl Found {
     }
 }
 
-/// Whether all these entries belong to one of the two streams. Entries that this stream has dropped
-/// from its beginning may be among them, because the file with that START may not be read.
+/// Whether all of these entries belong to one of the two streams. They may include entries that
+/// this stream has dropped from its beginning, because the file with that START may not be read.
 fn is_of_one(entries: impl Iterator<Item = Entry>, lawful: &[Content; 2]) -> bool {
     let found: Vec<_> = entries.collect();
     lawful.iter().any(|(first, entries)| {
@@ -204,7 +204,7 @@ fn is_of_one(entries: impl Iterator<Item = Entry>, lawful: &[Content; 2]) -> boo
     })
 }
 
-/// Why the error itself is wrong, if it is.
+/// Returns the reason why the error itself is wrong, if it is.
 fn fault_of(error: &Error, mixed: &Files) -> Option<&'static str> {
     match error.damage() {
         Some(DamageKind::History) => {
@@ -223,7 +223,7 @@ fn new() -> MemoryStorage {
     storage
 }
 
-/// Every two of these lives, after each of the lives before.
+/// Every pair of these lives, after each of the earlier lives.
 fn all_pairs() -> Found {
     let before: [&[Step]; 4] = [
         &[Append(2), Kill],
@@ -260,7 +260,7 @@ fn all_pairs() -> Found {
 }
 
 /// Both copies fill the same segments, and the last frame of each segment is the same in both, to
-/// the microsecond: only salts distinguish the segments.
+/// the microsecond. Only salts distinguish the segments.
 fn pairs_alike() -> Found {
     let mut found = Found::default();
     let common = continued(&new(), b'-', &[Append(1), Close], true);

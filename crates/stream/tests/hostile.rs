@@ -1,5 +1,5 @@
-//! Forged files with valid checksums cause an error or are read, but never a panic, endless work,
-//! or more memory than the files have bytes.
+//! Forged files with valid checksums cause an error or are read. They never cause a panic, endless
+//! work, or the use of more memory than the files have bytes.
 
 mod common;
 
@@ -19,7 +19,7 @@ use stratawal_stream::{
 
 const SALT: Salt = Salt(99);
 
-/// A segment file that is being forged.
+/// A segment file under construction.
 struct Forged {
     header: SegmentHeader,
     bytes: Vec<u8>,
@@ -68,7 +68,7 @@ impl Forged {
         self
     }
 
-    /// Makes the checksum of the frame header at `at` valid again.
+    /// Recomputes the checksum of the frame header at `at`.
     fn reseal(mut self, at: usize) -> Self {
         let mut sum = PayloadChecksum::new();
         sum.update(&SALT.0.to_le_bytes());
@@ -78,7 +78,7 @@ impl Forged {
         self
     }
 
-    /// Extends the file to the length of one that is being written.
+    /// Extends the file to a length that a file has while it is written.
     fn padded(mut self) -> Self {
         self.bytes.resize(16384 + 8, 0);
         self
@@ -92,7 +92,7 @@ impl Forged {
         storage
     }
 
-    /// Opens the file as a reader, which must not panic either, and then for writing.
+    /// Opens the file as a reader, which must not panic, and then for writing.
     fn open(&self) -> Result<(StreamLog, MemoryStorage)> {
         let storage = self.storage();
         if let Ok(reader) = open(&storage, true) {
@@ -118,7 +118,7 @@ fn open(storage: &MemoryStorage, read_only: bool) -> Result<StreamLog> {
     StreamLog::open(Arc::new(context), location(), StreamOptions::new())
 }
 
-/// Salvages the stream. Checks that this ends and that the seqs rise.
+/// Salvages the stream. Checks that this ends and that seqs increase.
 fn salvage_all(storage: &MemoryStorage) -> Vec<Salvaged> {
     let context = Arc::new(LogContext::new(Arc::new(storage.clone())).read_only(true));
     let mut items = Vec::new();
@@ -259,7 +259,7 @@ fn malformed_entry_table_damages_its_frame() {
     }
 }
 
-/// Opens a stream whose first frame is longer than the bound for reading, which is 64 KiB.
+/// Opens a stream whose first frame is longer than the read bound of 64 KiB.
 fn frame_over_the_bound_is_read() -> bool {
     let mut forged = Forged::begin(0);
     let position = forged.position();

@@ -1,6 +1,6 @@
-//! Iterators that are held while a stream changes: cuts, dropped beginnings, rotations, failures
-//! and the recovery from them. Read from both ends and by runs, each returns the entries that
-//! existed when it was made, or an error with the reason.
+//! Iterators held while a stream changes: cuts, dropped beginnings, rotations, failures and
+//! recoveries. Read from both ends and by runs, each iterator returns the entries that existed when
+//! it was created, or an error with the reason.
 
 mod common;
 
@@ -22,7 +22,7 @@ fn storage() -> HookedStorage {
     storage_with_ticks(1)
 }
 
-/// A storage whose clock rises by so many microseconds each time it is read.
+/// A storage whose clock advances by `step` microseconds each time it is read.
 fn storage_with_ticks(step: u64) -> HookedStorage {
     let storage = MemoryStorage::new().with_clock(1_000_000, step);
     storage.create_dir(Path::new("/streams")).unwrap();
@@ -34,7 +34,7 @@ fn open(storage: &HookedStorage, options: StreamOptions) -> StreamLog {
     StreamLog::open(context, location(), options).unwrap()
 }
 
-/// Makes the operation fail after so many successful ones.
+/// Makes the operation fail after `after` successful ones.
 fn fail(storage: &HookedStorage, which: Operation, after: u64) {
     let left = AtomicU64::new(after);
     storage.set(move |operation, _| {
@@ -99,7 +99,7 @@ fn run_spans_frames_of_one_tick() {
                 seq += 1;
             }
             runs += 1;
-            // The entry after a run is also returned by `next`.
+            // `next` also returns the entry after a run.
             if let Some(next) = iter.next() {
                 let next = next.unwrap();
                 assert_eq!((next.seq(), &next.data()[..]), (seq, &entry(seq)[..]));
@@ -135,7 +135,7 @@ fn entries_before_damage_are_a_run() {
     }
     let file = storage.list(Path::new("/streams/s")).unwrap().remove(0).name;
     let file = storage.open(&Path::new("/streams/s").join(file), Access::ReadWrite).unwrap();
-    // Each frame takes 48 bytes: the header, and the entry.
+    // Each frame takes 48 bytes: the header and the entry.
     file.write_all_at(&[0xFF], 128 + 30 * 48 + 40).unwrap();
     let mut iter = log.iter(.., Visibility::Accepted);
     let mut read = Vec::new();
@@ -165,24 +165,24 @@ fn iterator_survives_a_lossless_recovery() {
         log.reopen().unwrap();
         assert_eq!(log.next_seq(), 20);
         assert!((5..9).all(|i| iter.next().unwrap().unwrap().seq() == i));
-        // The entries that waited go into another segment.
+        // The pending entries go into another segment.
         log.sync().unwrap();
         assert_eq!(seqs(&mut iter, runs).unwrap(), (9..20).collect::<Vec<_>>(), "by runs: {runs}");
     }
 }
 
-/// An iterator, and the entries that it must return.
+/// An iterator and the entries that it must return.
 struct Held {
     iter: Iter,
     model: StreamModel,
     front: u64,
     back: u64,
-    /// The lowest end to which the stream was cut since the iterator was made.
+    /// The lowest end to which the stream was cut since the iterator was created.
     cut: u64,
     done: bool,
 }
 
-/// A stream, its model, and the iterators that are held.
+/// A stream, its model, and the held iterators.
 struct Program {
     rng: Rng,
     storage: HookedStorage,
@@ -190,14 +190,14 @@ struct Program {
     model: StreamModel,
     appended: u64,
     held: VecDeque<Held>,
-    /// The steps so far, for the message of a failure.
+    /// The steps so far, for a failure's message.
     steps: Vec<String>,
 }
 
 impl Program {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        // Without a step of the clock, many frames have the same timestamp.
+        // If the clock does not advance, many frames have the same timestamp.
         let storage = storage_with_ticks(rng.below(2));
         let options = StreamOptions::new()
             .segment_bytes((64 << 10) << rng.below(2))
@@ -323,7 +323,7 @@ impl Program {
 }
 
 impl Held {
-    /// Whether an end, or an error about `seq`, is the expected one.
+    /// Whether the end of the iteration, or this error about `seq`, is expected.
     fn ends(&mut self, result: Option<stratawal_stream::Error>, seq: u64, start: u64) -> bool {
         let right = match result.map(|error| error.kind()) {
             None => self.done || self.front >= self.back,
@@ -346,8 +346,8 @@ impl Held {
         }
     }
 
-    /// Whether the iterator may return this. The last entry before a cut ends its batch, but not
-    /// yet in a block that was read before the cut.
+    /// Whether the iterator may return this entry. The last entry before a cut ends its batch, but
+    /// not yet in a block that was read before the cut.
     fn has(&self, seq: u64, data: &[u8], ends_batch: bool) -> bool {
         let is_same = self.model.entry(seq).is_some_and(|expected| expected.check_data(seq, data).is_ok());
         let is_cut = seq + 1 == self.cut;

@@ -1,5 +1,5 @@
-//! Batches over 1 MiB, which are written from the caller's memory: their order among other appends,
-//! failures, crashes.
+//! Batches over 1 MiB, which are written directly from the caller's memory: their order among other
+//! appends, failures, crashes.
 
 mod common;
 
@@ -17,7 +17,7 @@ fn open(sim: &SimStorage) -> StreamLog {
     open_with(sim.clone(), StreamOptions::new()).unwrap()
 }
 
-/// The entries of a batch of 1.2 MiB, each with other bytes.
+/// The entries of a batch of 1.2 MiB, each with different bytes.
 fn large(seed: u8) -> Vec<Vec<u8>> {
     (0..3).map(|i| vec![seed.wrapping_mul(3).wrapping_add(i); 420_000 + usize::from(i)]).collect()
 }
@@ -50,7 +50,7 @@ fn large_batch_keeps_its_order_among_appends() {
             let log = &log;
             let keep = &keep;
             scope.spawn(move || {
-                // The loop also ends where an append fails.
+                // The loop also ends if an append fails.
                 let began = Instant::now();
                 while log.next_seq() < ENTRIES && began.elapsed() < Duration::from_secs(60) {
                     let end = log.end_seq(Visibility::Accepted);
@@ -147,8 +147,8 @@ fn crash_leaves_a_large_batch_whole_or_absent() {
         let sim = simulated(1);
         let log = open_with(sim.clone(), options.clone()).unwrap();
         log.append(b"first", Durability::Synced).unwrap();
-        // Each state of the disk, with the seq below which all entries were acknowledged as durable
-        // at that time.
+        // Each state of the disk, with the seq below which all entries had been acknowledged as
+        // durable by then.
         let durable = Arc::new(AtomicU64::new(1));
         let disks: Arc<Mutex<Vec<(Disk, u64)>>> = Arc::default();
         let seen = Arc::clone(&disks);
@@ -163,7 +163,7 @@ fn crash_leaves_a_large_batch_whole_or_absent() {
             }
         }
         sim.unwatch();
-        // How many entries may exist after a crash: none of a batch, or all of it.
+        // How many entries may exist after a crash: a batch exists as a whole or not at all.
         let ends: Vec<usize> =
             batches.iter().scan(1, |end, batch| Some(std::mem::replace(end, *end + batch.len()))).collect();
         let all = [vec![vec![b"first".to_vec()]], batches.to_vec()].concat().concat();

@@ -1,4 +1,4 @@
-//! Every way to read returns the same entries, whatever the layout of the stream's files.
+//! Every way of reading returns the same entries, whatever the layout of the stream's files.
 
 mod common;
 
@@ -24,7 +24,7 @@ impl Contents {
         assert!(entry.data()[..] == self.entries[usize::try_from(seq).unwrap()], "entry {seq} has other bytes");
     }
 
-    /// Checks all reads of a stream that shows the entries below `end`.
+    /// Checks all ways of reading a stream that shows the entries below `end`.
     fn check_reads(&self, what: &str, log: &StreamLog, visibility: Visibility, end: u64) {
         assert_eq!((log.first_seq(), log.end_seq(visibility)), (self.first_seq, end), "{what}");
         for seq in self.first_seq..end {
@@ -83,7 +83,7 @@ impl Contents {
                 found.iter().zip(expected.clone()).for_each(|(entry, seq)| self.check(entry, seq));
             }
         }
-        // Both ends of one iterator meet.
+        // The two ends of one iterator meet.
         let mut iter = log.iter(.., visibility);
         let mut left = first..end;
         while !left.is_empty() {
@@ -114,7 +114,7 @@ fn check_times(log: &StreamLog, visibility: Visibility, seqs: Range<u64>) {
     assert_eq!(log.seq_at(u64::MAX, visibility).unwrap(), seqs.end);
 }
 
-/// Appends `count` entries in batches of some entries. Buffered ones may be frames of several.
+/// Appends `count` entries in small batches. Several buffered batches may share a frame.
 fn fill(log: &StreamLog, contents: &mut Contents, count: usize, durability: Durability, rng: &mut Rng) {
     let end = contents.entries.len() + count;
     while contents.entries.len() < end {
@@ -150,7 +150,7 @@ fn every_way_to_read_returns_the_same_entries() {
         contents.check_reads(&format!("{what}, stable"), &log, Visibility::Stable, stable);
         contents.check_reads(&format!("{what}, accepted"), &log, Visibility::Accepted, 270);
         let reader = open_read_only(storage.clone()).unwrap();
-        // It syncs the entries that the writer has written, and shows all of them.
+        // The reader syncs the entries that the writer has written, and shows all of them.
         let shown = reader.next_seq();
         assert!((stable..=270).contains(&shown), "{what}: {shown}");
         contents.check_reads(&format!("{what}, another process"), &reader, Visibility::Stable, shown);

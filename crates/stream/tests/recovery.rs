@@ -1,5 +1,5 @@
-//! Opening a stream that was not closed: torn tails are cut off and reported, damage is reported
-//! and changes nothing.
+//! Opening a stream that was not closed. Torn tails are cut off and reported; damage is reported
+//! and nothing changes.
 
 mod common;
 
@@ -14,8 +14,8 @@ fn change(storage: &MemoryStorage, path: &std::path::Path, at: usize, byte: u8) 
     storage.open(path, Access::ReadWrite).unwrap().write_all_at(&[byte], at as u64).unwrap();
 }
 
-/// A stream whose process died after the append of three synced entries and one flushed entry, and
-/// where in its file the frame of the last entry is.
+/// A stream whose process died after appending three synced entries and one flushed entry, and the
+/// range of the last entry's frame in its file.
 fn killed() -> (MemoryStorage, std::path::PathBuf, std::ops::Range<usize>) {
     let storage = memory();
     let log = open(storage.clone());
@@ -27,7 +27,7 @@ fn killed() -> (MemoryStorage, std::path::PathBuf, std::ops::Range<usize>) {
     let dead = storage.snapshot();
     let (path, after) = files(&dead).remove(0);
     let start = before.iter().zip(&after).position(|(before, after)| before != after).unwrap();
-    // The MARK before and the frame that overwrote it begin with their checksums.
+    // Both the earlier MARK and the frame that overwrote it begin with their checksums.
     let start = start / 8 * 8;
     let end = after.iter().rposition(|&byte| byte != 0).unwrap() + 1;
     (dead, path, start..end)
@@ -40,7 +40,7 @@ fn torn_tail_is_cut_off_and_reported() {
     for torn_at in frame.clone() {
         let storage = dead.snapshot();
         (torn_at..frame.end).for_each(|at| change(&storage, &path, at, 0));
-        // A checksum may begin with zeros. They are not a part of a torn tail.
+        // A checksum may begin with zeros, which do not count as part of a torn tail.
         let is_torn = files(&storage).remove(0).1[frame.clone()].iter().any(|&byte| byte != 0);
         let reader = open_read_only(storage.clone()).unwrap();
         assert_eq!(reader.next_seq(), 3, "torn at {torn_at} of {frame:?}");
@@ -143,7 +143,7 @@ fn damage_to_attested_entries_is_reported() {
     let dead = storage.snapshot();
     let (path, bytes) = files(&dead).remove(0);
     let used = bytes.iter().rposition(|&byte| byte != 0).unwrap();
-    // The last frames and the MARK after them attest the entries before them.
+    // The last frames and the MARK after them attest all earlier entries.
     for at in (HEADER_LEN..used - 400).step_by(7) {
         let storage = dead.snapshot();
         change(&storage, &path, at, bytes[at] ^ 0x10);

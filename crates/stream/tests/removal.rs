@@ -1,5 +1,5 @@
 //! The removal of files: which calls wait for it, and how a file that cannot be removed is
-//! reported. Errors of operations on names that have taken effect.
+//! reported. Also operations on names that take effect but return an error.
 
 mod common;
 
@@ -25,7 +25,7 @@ fn open(storage: &(impl Storage + Clone + 'static)) -> StreamLog {
     try_open(storage).unwrap()
 }
 
-/// A stream of four entries, each in a segment of its own.
+/// A stream of four entries, each in its own segment.
 fn stream(storage: &HookedStorage) -> StreamLog {
     let log = open(storage);
     for i in 0..4 {
@@ -91,7 +91,7 @@ fn appends_do_not_wait_for_a_recoverys_removals() {
     let storage = hooked(MemoryStorage::new());
     let gate = Gate::new();
     let log = stream(&storage);
-    // Files that a truncation could not remove, and a stream that has failed.
+    // A truncation could not remove some files, and a stream has failed.
     storage.set(|operation, path| match operation {
         Operation::Remove if path.extension().is_some_and(|end| end == "seg") => Err(eio()),
         _ => Ok(()),
@@ -159,7 +159,7 @@ fn file_that_stays_does_not_poison() {
         let path = PathBuf::from(DIR).join(&stays);
         let kept = path.clone();
         storage.set(move |operation, path| match operation {
-            // A full disk is reported in the same way, since the truncation was done.
+            // A full disk is reported in the same way, because the truncation took effect.
             Operation::Remove if path == kept => Err(io::ErrorKind::StorageFull.into()),
             _ => Ok(()),
         });
@@ -178,7 +178,7 @@ fn file_that_stays_does_not_poison() {
         let left = names(&storage, DIR);
         let still_there: Vec<_> = before.iter().filter(|name| left.contains(name)).collect();
         assert!(still_there.contains(&&stays) && still_there.len() == still_there_len, "{name}: {left:?}");
-        // The next opening cannot remove the file either, and does not report it as removed.
+        // The next opening also cannot remove the file, and does not report it as removed.
         let again = open(&storage);
         assert_eq!((again.first_seq(), again.next_seq()), (expected.0, expected.1 + 1), "{name}");
         assert!(!again.report().removed_segments.contains(&stays), "{name}");
@@ -245,7 +245,7 @@ fn deletion_keeps_and_names_foreign_files() {
     }
 }
 
-/// Makes each operation of these kinds report an input/output error although it is done.
+/// Makes each operation of these kinds take effect but report an input/output error.
 fn fail_after_effect(storage: &HookedStorage, which: &'static [Operation]) {
     storage.intercept(move |call| match which.contains(&call.operation) {
         true => Verdict::FailAfterEffect(eio()),
@@ -277,7 +277,7 @@ fn deletion_whose_rename_took_effect_is_done() {
     let log = stream(&storage);
     fail_after_effect(&storage, &[Operation::Rename]);
     assert!(log.delete().unwrap());
-    // Entries acknowledged from now on would be in a directory that was removed.
+    // Entries acknowledged from now on would be in a removed directory.
     assert_eq!(log.append(b"x", Durability::Synced).unwrap_err().kind(), ErrorKind::Missing);
     assert!(!after_power_loss(&sim).exists());
 }
@@ -308,7 +308,7 @@ fn creation_whose_rename_took_effect_recovers() {
     let sim = SimStorage::new(1);
     let storage = hooked(sim.clone());
     let log = open(&storage);
-    // The first rename is that of the segment, within the directory that has no name yet.
+    // The first rename is the segment's, within the directory that does not have its name yet.
     let renames = AtomicBool::new(false);
     storage.intercept(move |call| match call.operation {
         Operation::Rename if renames.swap(true, Ordering::SeqCst) => Verdict::FailAfterEffect(eio()),
@@ -322,7 +322,7 @@ fn creation_whose_rename_took_effect_recovers() {
     assert_eq!(&again.get(0, Visibility::Stable).unwrap().unwrap().data()[..], b"x");
 }
 
-/// Does `act` once, at the next opening of a segment file.
+/// Calls `act` once, at the next opening of a segment file.
 fn at_next_open(storage: &HookedStorage, act: impl Fn() + Send + Sync + 'static) {
     let done = AtomicBool::new(false);
     storage.set(move |operation, path| {

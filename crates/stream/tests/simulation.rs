@@ -1,6 +1,6 @@
 //! Streams on a simulated disk: crashes at every change and faults at every operation, compared
-//! with the model. The tests of the facade run the same with many more seeds; here a stream is
-//! alone, without the format file, the lock and the cleaning of leftovers.
+//! with the model. The facade's tests run the same with many more seeds; these run only a stream,
+//! without the format file, the lock and the cleaning of leftovers.
 
 mod common;
 
@@ -26,7 +26,7 @@ const SHAPE: Shape = Shape { streams_max: 2, steps_max: 12, segment_len: 64 << 1
 /// Streams of this durability.
 struct Streams(Durability);
 
-/// Streams that were opened when they were first used.
+/// Streams, each opened when first used.
 struct Open {
     context: Arc<LogContext>,
     options: StreamOptions,
@@ -64,8 +64,8 @@ fn io_refusal(error: std::io::Error) -> Refusal {
     Refusal { unknown: false, message: error.to_string() }
 }
 
-/// A truncation that could not remove a file may report that it has dropped the entries. Then it
-/// is done.
+/// A truncation that could not remove a file may report that it has dropped the entries. It then
+/// counts as done.
 fn truncated(result: Result<(), Error>) -> Result<(), Refusal> {
     match result {
         Err(error) if error.to_string().contains("the entries are dropped") => Ok(()),

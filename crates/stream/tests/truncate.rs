@@ -1,4 +1,4 @@
-//! Truncation of both ends, also on a full disk, as the writer and its readers see it.
+//! Truncation of both ends, as the writer and its readers see it, including on a full disk.
 
 mod common;
 
@@ -46,8 +46,8 @@ fn both_ends_are_exact_to_the_entry_and_stay_so() {
     let log = open(&storage);
     fill(&log, 300);
     let mut ends = (0, 300);
-    // Truncations within a segment, at its borders, over several segments, of nothing, to the end,
-    // and of an empty stream.
+    // Truncations within a segment, at its borders, across several segments, of nothing, up to the
+    // end, and of an empty stream.
     for (before, from) in [(1, 299), (1, 299), (63, 230), (64, 200), (65, 199), (150, 150), (150, 150)] {
         log.truncate_before(before).unwrap();
         log.truncate_from(from).unwrap();
@@ -74,7 +74,7 @@ fn cut_may_split_a_frame_and_a_batch() {
     assert_entries(&again, 10, 21);
     assert_eq!(&again.get(19, Visibility::Stable).unwrap().unwrap().data()[..], 19_u32.to_le_bytes());
     assert_eq!(&again.get(20, Visibility::Stable).unwrap().unwrap().data()[..], b"other");
-    // The frame of entry 19 also holds the entry 20 of before the cut, and entries that were
+    // The frame of entry 19 also holds the old entry 20, from before the cut, and entries that were
     // dropped from the beginning.
     for seqs in [&[10, 9][..], &[9, 10]] {
         let refused = again.get_many(seqs, Visibility::Stable).unwrap_err().kind();
@@ -93,7 +93,7 @@ fn cut_may_split_a_frame_and_a_batch() {
 fn truncation_beyond_the_end_begins_there() {
     let storage = memory();
     let log = open(&storage);
-    // A stream that does not exist yet can be truncated, too.
+    // A stream that does not exist yet can also be truncated.
     log.truncate_before(7).unwrap();
     assert_entries(&log, 7, 7);
     assert_entries(&open(&storage.snapshot()), 7, 7);
@@ -198,7 +198,7 @@ fn time_of_a_cut_frame_leads_to_its_successor() {
     fill(&log, 15);
     let batch: Batch = (15..25).map(|_| [1; 10]).collect();
     log.append_batch(&batch, Durability::Synced).unwrap();
-    // After the same index point, so that the search passes the batch.
+    // This entry follows the same index point, so the search passes the batch.
     log.append(b"later", Durability::Synced).unwrap();
     let cut = time(&log, 25);
     log.truncate_from(20).unwrap();
@@ -222,8 +222,8 @@ fn full_disk_allows_truncation_and_close() {
         }
         while log.append(&[1; 10], Durability::Synced).is_ok() {}
         let end = log.next_seq();
-        // These truncations need more control frames than fit in the space that is kept for them,
-        // and most free no space.
+        // These truncations need more control frames than fit in the space kept for them, and most
+        // of them free no space.
         for first in 1..=end {
             log.truncate_before(first).unwrap_or_else(|e| panic!("restart {restart}, before {first} of {end}: {e}"));
         }
@@ -254,7 +254,7 @@ fn deleted_stream_is_gone_for_all_handles() {
     assert_eq!(new.next_seq(), 1);
 }
 
-/// The seqs of the entries that end a batch, by every way to read all entries.
+/// The seqs of the entries that end a batch, for every way of reading all entries.
 fn batch_ends(log: &StreamLog, visibility: Visibility) -> Vec<Vec<u64>> {
     let all: Vec<u64> = (log.first_seq()..log.next_seq()).collect();
     let ends = |entries: Vec<Entry>| entries.iter().filter(|entry| entry.ends_batch()).map(Entry::seq).collect();

@@ -33,7 +33,7 @@ fn broken() -> io::Error {
     io::Error::other("broken")
 }
 
-/// Gives a thread that was started time to reach the point at which it waits.
+/// Gives the started threads time to reach the points at which they wait.
 fn let_threads_wait() {
     thread::sleep(Duration::from_millis(40));
 }
@@ -128,8 +128,8 @@ fn appends_that_wait_for_a_failure_return() {
         threads.start("a", &log, append);
         threads.start("b", &log, append);
         let_threads_wait();
-        // One thread holds the stream's lock in its reservation. The leader waits for it, and then
-        // a thread whose reservation fails.
+        // One thread holds the stream's lock while it reserves. The leader waits for the lock, and
+        // so does a thread whose reservation fails.
         threads.start("holds", &log, |log| log.append(&[7; 100 << 10], Durability::Buffered));
         hold.await_one();
         lead.open();
@@ -244,11 +244,11 @@ fn failed_recovery_keeps_the_stream_poisoned() {
     assert_eq!(append(&log).unwrap(), next);
 }
 
-/// A reader of a stream whose entries are all in a segment that the writer has removed, as a writer
-/// in another process does.
+/// A reader of a stream whose entries are all in one segment, which the writer has removed, as a
+/// writer in another process would.
 fn reader_of_what_was_dropped() -> StreamLog {
     let storage = hooked(MemoryStorage::new());
-    // The kill makes recovery begin another segment.
+    // After a kill, recovery begins another segment.
     std::mem::forget(stream(&storage));
     let writer = open(&storage, false);
     let reader = open(&storage, true);
@@ -336,7 +336,7 @@ fn panicking_directory_sync_blocks_no_thread() {
     }
 }
 
-/// A thread that waits may not run during hundreds of cuts. Each entry was stable before it was
+/// A waiting thread may not get to run during hundreds of cuts. Each entry was stable before it was
 /// cut.
 #[test]
 fn appends_beside_many_cuts_report_success() {

@@ -1,5 +1,5 @@
-//! A storage that forwards to another one and asks a hook before each operation. A test makes one
-//! operation fail, or holds it until another thread has reached a certain point.
+//! A storage that asks a hook before each operation and then forwards it to another storage. A test
+//! can make one operation fail, or hold it until another thread has reached a certain point.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use stratawal_storage::{Access, ChangeStamp, DirEntry, File, Lock, LockError, Storage};
 
-/// The kinds of operations on files and directories that a hook is asked about.
+/// The kinds of operations that reach a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// A file is created.
@@ -37,37 +37,37 @@ pub enum Operation {
     Preallocate,
 }
 
-/// An operation that is about to be done, with its arguments.
+/// An operation that is about to run, with its arguments.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// The kind of the operation.
     pub operation: Operation,
-    /// The whole path of the file or directory; of a rename, the new one.
+    /// The full path of the file or directory. For a rename, the new path.
     pub path: PathBuf,
     /// The old path of a rename.
     pub from: Option<PathBuf>,
-    /// The bytes that are written, or all bytes up to the length that is set or preallocated.
+    /// The range of bytes written; for `SetLen` and `Preallocate`, all bytes up to the new length.
     pub bytes: Range<u64>,
 }
 
-/// The decision of a hook about an operation.
+/// A hook's decision about an operation.
 #[derive(Debug)]
 pub enum Verdict {
-    /// The operation is done.
+    /// The operation runs.
     Proceed,
-    /// The operation fails with this error and is not done.
+    /// The operation does not run, and returns this error.
     Fail(io::Error),
-    /// The operation fails with this error although it is done.
+    /// The operation takes effect, but returns this error.
     FailAfterEffect(io::Error),
 }
 
 type Hook = Arc<dyn Fn(&Call) -> Verdict + Send + Sync>;
 
-/// A storage that asks a hook first. Clones share the storage and the hook.
+/// A storage that asks a hook before each operation. Clones share the storage and the hook.
 #[derive(Clone)]
 pub struct HookedStorage {
     inner: Arc<dyn Storage>,
-    /// The path of the directory, so that hooks get whole paths.
+    /// The path of the directory, so that hooks get full paths.
     root: PathBuf,
     hook: Arc<Mutex<Option<Hook>>>,
     read_bytes: Arc<AtomicU64>,
@@ -80,25 +80,25 @@ impl fmt::Debug for HookedStorage {
 }
 
 impl HookedStorage {
-    /// Forwards to `inner`, without a hook for now.
+    /// Creates a storage that forwards to `inner`, with no hook yet.
     #[must_use]
     pub fn new(inner: impl Storage + 'static) -> Self {
         Self { inner: Arc::new(inner), root: PathBuf::new(), hook: Arc::default(), read_bytes: Arc::default() }
     }
 
-    /// How many bytes of files were read through this storage and its clones.
+    /// How many bytes were read from files through this storage and its clones.
     #[must_use]
     pub fn read_bytes(&self) -> u64 {
         self.read_bytes.load(Ordering::SeqCst)
     }
 
-    /// Asks `hook` before each operation from now on. Where it returns an error, the operation
-    /// fails with that error and is not done.
+    /// Asks `hook` before each operation from now on. If the hook returns an error, the operation
+    /// does not run, and returns that error.
     pub fn set(&self, hook: impl Fn(Operation, &Path) -> io::Result<()> + Send + Sync + 'static) {
         self.intercept(move |call| hook(call.operation, &call.path).map_or_else(Verdict::Fail, |()| Verdict::Proceed));
     }
 
-    /// Asks `hook` before each operation from now on what becomes of it.
+    /// Lets `hook` decide about each operation from now on.
     pub fn intercept(&self, hook: impl Fn(&Call) -> Verdict + Send + Sync + 'static) {
         *lock(&self.hook) = Some(Arc::new(hook));
     }
@@ -119,7 +119,7 @@ impl HookedStorage {
         arguments: impl FnOnce(&mut Call),
         run: impl FnOnce() -> io::Result<T>,
     ) -> io::Result<T> {
-        // The lock is not held while the hook runs, because a hook may wait.
+        // The lock is not held while the hook runs, because the hook may block.
         let Some(hook) = lock(&self.hook).clone() else { return run() };
         let mut call = Call { operation, path: self.root.join(path), from: None, bytes: 0..0 };
         arguments(&mut call);
@@ -276,7 +276,7 @@ impl File for HookedFile {
     }
 }
 
-/// A gate at which threads wait until it is opened. Clones are the same gate.
+/// A gate at which threads wait until it is opened. All clones are the same gate.
 #[derive(Clone, Debug, Default)]
 pub struct Gate(Arc<(Mutex<Visitors>, Condvar)>);
 
@@ -287,7 +287,7 @@ struct Visitors {
 }
 
 impl Gate {
-    /// A closed gate.
+    /// Creates a closed gate.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

@@ -1,8 +1,8 @@
-//! A simulated storage that loses the bytes that a power loss may lose, a reference model of
-//! streams, and generated workloads that run on any log. The tests of all crates share them.
+//! A simulated storage that can lose the same bytes as a power loss, a reference model of streams,
+//! and generated workloads that run on any log. The tests of all crates share them.
 //!
-//! Only the tests of this workspace should use this crate. It depends on storages alone: a test
-//! describes its log by implementing [`LogUnderTest`].
+//! Only the tests of this workspace should use this crate. It depends only on the storage crate: a
+//! test describes its log by implementing [`LogUnderTest`].
 //!
 //! ```
 //! use std::path::Path;
@@ -12,16 +12,17 @@
 //! let sim = SimStorage::new(7);
 //! let file = sim.create_new(Path::new("/f"))?;
 //! file.write_all_at(b"unsynced", 0)?;
-//! // Without sync_dir a power loss takes the name, too.
+//! // Without sync_dir, a power loss also takes the name.
 //! let after = SimStorage::on(sim.disk().crash(Crash::Lost, &mut Rng::new(1)), 8);
 //! assert!(after.list(Path::new("/"))?.is_empty());
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! [`HookedStorage`] forwards to another storage and asks the test first: it holds a thread at one operation, or makes the operation fail.
+//! [`HookedStorage`] asks the test before it forwards an operation to another storage. The test can
+//! hold a thread at the operation, or make the operation fail.
 //!
-//! Deliberately absent: threads of its own (a simulation runs on one, so that a seed replays), and
-//! any knowledge of the format.
+//! Deliberately absent: background threads (a simulation runs on one thread, so that a seed can be
+//! replayed), and any knowledge of the format.
 #![forbid(unsafe_code)]
 
 mod hooked;

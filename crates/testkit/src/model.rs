@@ -1,11 +1,11 @@
-//! The contents that a stream may and must have. All tests compare their logs with this one model.
+//! The contents that a stream may and must have. All tests compare their logs with this model.
 //!
-//! A stream is changed by one change at a time. The model numbers the changes and keeps the state
-//! of the stream after each of them: which entries may exist, and up to which seq they must. A
-//! change that was begun and not acknowledged may have happened or not, so a crash leaves the
-//! stream in the state after the last acknowledged change or in a later one. A test that compares a
-//! whole stream asks [`StreamModel::check_recovered`]; one that reads single entries of a stream
-//! while another process changes it asks [`StreamModel::matching`] and narrows the result down.
+//! Changes of a stream happen one at a time. The model numbers the changes and keeps the stream's
+//! state after each: which entries may exist, and up to which seq they must exist. A change that
+//! was begun but not acknowledged may or may not have happened. So a crash leaves the stream in the
+//! state after the last acknowledged change, or in a later state. A test that compares a whole
+//! stream calls [`StreamModel::check_recovered`]. A test that reads single entries while another
+//! process changes the stream calls [`StreamModel::matching`] and narrows down the result.
 
 mod found;
 #[cfg(test)]
@@ -31,7 +31,7 @@ pub enum Level {
     Synced,
 }
 
-/// The models of all streams at one time.
+/// The models of all streams at one moment.
 pub type Snapshot = Vec<StreamModel>;
 
 /// A change of a stream.
@@ -47,7 +47,7 @@ pub enum Change {
     Delete,
 }
 
-/// An entry that was appended.
+/// An appended entry.
 #[derive(Debug)]
 pub struct Expected {
     tag: u64,
@@ -63,19 +63,19 @@ impl Expected {
         entry(self.tag, self.len)
     }
 
-    /// Checks the bytes that were read as the entry `seq`.
+    /// Checks the bytes read for entry `seq`.
     ///
     /// # Errors
-    /// Where the entry has other bytes.
+    /// If the entry has other bytes.
     pub fn check_data(&self, seq: u64, data: &[u8]) -> Result<(), Mismatch> {
         let is_same = data.len() == self.len && data == self.data();
         if is_same { Ok(()) } else { Err(Mismatch(format!("entry {seq} has other bytes"))) }
     }
 
-    /// Checks the timestamp that was read with the entry `seq`: the first read decides.
+    /// Checks the timestamp read with entry `seq`: all reads must agree with the first.
     ///
     /// # Errors
-    /// Where an earlier read returned another one.
+    /// If an earlier read returned a different timestamp.
     pub fn check_timestamp(&self, seq: u64, timestamp: SystemTime) -> Result<(), Mismatch> {
         let first_read = *self.timestamp.get_or_init(|| timestamp);
         let is_same = first_read == timestamp;
@@ -116,7 +116,7 @@ struct State {
     flushed: u64,
     /// One past the last entry that must exist after a power loss.
     synced: u64,
-    /// No entry at or above this seq was ever synced, on request or by the log itself.
+    /// No entry at or above this seq was ever synced, either on request or by the log itself.
     synced_max: u64,
 }
 
@@ -130,8 +130,8 @@ impl State {
             },
             Change::TruncateBefore(seq) if seq > self.first_seq => {
                 let next_seq = self.next_seq.max(seq);
-                // The log writes everything that precedes the new start before the start itself,
-                // and settles the stream before it removes a file.
+                // Before it writes the new start, the log writes everything that precedes it.
+                // Before it removes a file, it settles the stream.
                 Self {
                     exists: true,
                     first_seq: seq,
@@ -144,7 +144,7 @@ impl State {
             Change::TruncateFrom(seq) if seq < self.next_seq => {
                 Self { next_seq: seq, flushed: seq, synced: seq, synced_max: seq, ..self }
             }
-            // There is nothing to do, which makes nothing durable.
+            // The change has no effect, so it makes nothing durable.
             Change::TruncateBefore(_) | Change::TruncateFrom(_) => self,
             Change::Delete => Self::default(),
         }
@@ -165,14 +165,14 @@ impl State {
     }
 }
 
-/// What is known of a stream: the states that it may be in, and the batches that were appended.
+/// The knowledge about a stream: the states that it may be in, and the batches that were appended.
 #[derive(Clone, Debug)]
 pub struct StreamModel {
-    /// By the number of the change that leads to the state. Never empty.
+    /// Keyed by the number of the change that leads to the state. Never empty.
     states: BTreeMap<u64, State>,
-    /// By the number of the change that appended the batch.
+    /// Keyed by the number of the change that appended the batch.
     batches: BTreeMap<u64, Batch>,
-    /// The changes that removed entries from the end, and the new end. Ascending.
+    /// The changes that removed entries from the end, each with the new end. Ascending.
     cuts: Vec<(u64, u64)>,
     /// The last acknowledged change.
     done: u64,
@@ -198,22 +198,23 @@ impl Default for StreamModel {
 
 /// Changes of the stream, and events that decide which of them survive.
 impl StreamModel {
-    /// A stream that does not exist yet, whose past states are kept: a reader in another process
-    /// may still see any of them.
+    /// Creates the model of a stream that does not exist yet. It keeps past states, because a
+    /// reader in another process may still see any of them.
     #[must_use]
     pub fn with_past() -> Self {
         Self { keeps_past: true, ..Self::default() }
     }
 
-    /// A change is begun: from now on it may have happened.
+    /// Records that a change has begun: from now on it may have happened.
     pub fn begin(&mut self, change: Change) {
         self.begin_numbered(self.last() + 1, change);
     }
 
-    /// Begins a change whose number was chosen elsewhere; it is above all earlier ones.
+    /// Begins a change whose number was chosen elsewhere. It must be greater than all earlier
+    /// numbers.
     ///
     /// # Panics
-    /// Where the change before is not done, or the number does not rise.
+    /// If the previous change is not done, or if the number is not greater.
     pub fn begin_numbered(&mut self, number: u64, change: Change) {
         let last = self.last();
         assert!(self.pending.is_none(), "change {last} is not done and {number} begins");
@@ -233,7 +234,7 @@ impl StreamModel {
         self.pending = Some(change);
     }
 
-    /// The change that was begun last is acknowledged, at this level if it is an append.
+    /// Records that the last change begun is acknowledged, at this level if it is an append.
     pub fn done(&mut self, level: Level) {
         let is_append = matches!(self.pending.take(), Some(Change::Append(_)));
         self.done = self.last();
@@ -246,7 +247,7 @@ impl StreamModel {
         }
     }
 
-    /// The change that was begun last was refused, and never happens.
+    /// Records that the last change begun was refused, and will never happen.
     pub fn refused(&mut self) {
         if self.pending.take().is_some() {
             let last = self.last();
@@ -256,26 +257,26 @@ impl StreamModel {
         }
     }
 
-    /// Everything that was asked for so far is acknowledged at this level.
+    /// Records that every change so far is acknowledged at this level.
     pub fn acknowledged(&mut self, level: Level) {
         self.done(level);
         self.last_state().acknowledge(level);
     }
 
-    /// The log may have synced the entries below `seq` without a request.
+    /// Records that the log may have synced the entries below `seq` without a request.
     pub fn may_be_synced_to(&mut self, seq: u64) {
         let state = self.last_state();
         state.synced_max = state.synced_max.max(seq);
     }
 
-    /// The process or the machine died.
+    /// Records that the process or the machine died.
     pub fn crashed(&mut self, power_loss: bool) {
         if power_loss {
             self.states.values_mut().for_each(|state| state.flushed = state.synced);
         }
     }
 
-    /// A reader was shown the stream up to `seq` as durable: from now on it must exist.
+    /// Records that a reader saw the entries below `seq` as durable: from now on they must exist.
     pub fn shown_durable(&mut self, seq: u64) {
         let state = self.last_state();
         let seq = seq.clamp(state.first_seq, state.next_seq);
@@ -298,7 +299,7 @@ impl StreamModel {
     }
 }
 
-/// The stream after the change that was begun last.
+/// The stream after the last change begun.
 impl StreamModel {
     fn state(&self) -> &State {
         self.states.last_key_value().expect("a stream is always in some state").1
@@ -328,19 +329,19 @@ impl StreamModel {
         self.state().sure(power_loss)
     }
 
-    /// The change that is begun and not acknowledged.
+    /// The change that has begun but is not acknowledged.
     #[must_use]
     pub const fn pending(&self) -> Option<&Change> {
         self.pending.as_ref()
     }
 
-    /// The last change that was acknowledged.
+    /// The last change acknowledged.
     #[must_use]
     pub const fn last_done(&self) -> u64 {
         self.done
     }
 
-    /// The last change that was begun.
+    /// The last change begun.
     #[must_use]
     pub fn last(&self) -> u64 {
         *self.states.last_key_value().expect("a stream is always in some state").0
@@ -365,13 +366,14 @@ impl StreamModel {
         self.entries_of(self.last(), self.next_seq())
     }
 
-    /// For each batch, one past its last entry. A batch whose end was dropped ends before that.
+    /// For each batch, one past its last entry. A batch whose end was dropped ends at its last
+    /// remaining entry.
     #[must_use]
     pub fn batch_ends(&self) -> BTreeSet<u64> {
         self.batches_of(self.last(), self.next_seq()).iter().map(|(seqs, _)| seqs.end).collect()
     }
 
-    /// The stream as far as it is shown where only the entries below `seq` exist.
+    /// The stream as readers see it if only the entries below `seq` exist.
     #[must_use]
     pub fn up_to(&self, seq: u64) -> Self {
         let mut model = self.clone();
@@ -380,7 +382,7 @@ impl StreamModel {
         model
     }
 
-    /// Recovery found the entries below `seq`, and has synced them.
+    /// Records that recovery found the entries below `seq` and synced them.
     pub fn end_at(&mut self, seq: u64) {
         self.collapse(self.last(), self.last() + 1, seq, seq);
     }
@@ -392,10 +394,11 @@ impl StreamModel {
         (state.flushed..=state.next_seq).contains(&seq) && self.can_end_at(self.last(), seq)
     }
 
-    /// Checks the stable seq that the log reports, where an entry of this level is stable.
+    /// Checks the stable seq that the log reports. An entry is stable once it has reached this
+    /// level.
     ///
     /// # Errors
-    /// Where acknowledged entries are not stable, others are, or the seq fell.
+    /// If acknowledged entries are not stable, if others are, or if the seq decreased.
     pub fn check_stable(&mut self, stable_seq: u64, level: Level) -> Result<(), Mismatch> {
         let state = self.state();
         let is_synced = level == Level::Synced;
@@ -411,7 +414,7 @@ impl StreamModel {
 
 /// A whole stream, compared with the model.
 impl StreamModel {
-    /// The batches of the state `number` below `next_seq`, each with the seqs that are left of it.
+    /// The batches of the state `number` below `next_seq`, each with its remaining seqs.
     fn batches_of(&self, number: u64, next_seq: u64) -> Vec<(Range<u64>, &Batch)> {
         let first_seq = self.states[&number].first_seq;
         let mut end = next_seq;
@@ -420,7 +423,7 @@ impl StreamModel {
             if end <= first_seq {
                 break;
             }
-            // A batch that begins at or above the end was cut off by a change after it.
+            // A batch that begins at or above the end was cut off by a later change.
             if batch.first_seq < end {
                 live.push((batch.first_seq.max(first_seq)..end, batch));
                 end = batch.first_seq;
@@ -436,7 +439,7 @@ impl StreamModel {
         live.into_iter().flat_map(entries).map(|(seq, entry)| (seq, entry.expect("batches follow each other")))
     }
 
-    /// Whether the state `number` can end at `seq` with all of its batches whole.
+    /// Whether the state `number` can end at `seq` without splitting a batch.
     fn can_end_at(&self, number: u64, seq: u64) -> bool {
         let state = &self.states[&number];
         let is_end = |(seqs, _): &(Range<u64>, &Batch)| seqs.end == seq;
@@ -447,11 +450,11 @@ impl StreamModel {
         self.states.range(self.done..).map(|(&number, state)| (number, state))
     }
 
-    /// Compares the entries that a reader of the running log sees: the acknowledged ones must be
-    /// among them.
+    /// Compares the entries that a reader of the running log sees. They must include the
+    /// acknowledged ones.
     ///
     /// # Errors
-    /// Where the stream was in no such state.
+    /// If the stream was never in such a state.
     pub fn check_readers(&self, found: &Found, power_loss: bool) -> Result<(), Mismatch> {
         first_of(self.possible(), |(number, state)| self.matches(number, found, state.sure(power_loss)))
     }
@@ -475,20 +478,19 @@ impl StreamModel {
         Ok(())
     }
 
-    /// Compares a recovered stream, and continues from the entries that were found, which are
-    /// durable now.
+    /// Compares a recovered stream, and continues from the entries found, which are now durable.
     ///
     /// # Errors
-    /// Where a crash cannot leave this.
+    /// If a crash cannot leave these entries.
     pub fn check_recovered(&mut self, found: &Found) -> Result<(), Mismatch> {
         self.check_reopened(found, found)
     }
 
-    /// Compares a stream that was recovered within its process: the stable entries are durable now,
-    /// and more may be accepted and still wait.
+    /// Compares a stream recovered within its process. The stable entries are now durable, and
+    /// accepted entries may follow them that are not written yet.
     ///
     /// # Errors
-    /// Where the recovery cannot leave this.
+    /// If the recovery cannot leave these entries.
     pub fn check_reopened(&mut self, stable: &Found, accepted: &Found) -> Result<(), Mismatch> {
         let number = first_of(self.possible(), |(number, state)| {
             self.matches(number, stable, state.flushed)?;
@@ -504,11 +506,11 @@ impl StreamModel {
         Ok(())
     }
 
-    /// Another process reported that it found the stream with these entries and continues from
-    /// there with the change `number`.
+    /// Records that another process found the stream with these entries, and continues from there
+    /// with the change `number`.
     ///
     /// # Errors
-    /// Where the stream was in no such state.
+    /// If the stream was never in such a state.
     pub fn found(&mut self, number: u64, seqs: Range<u64>) -> Result<(), Mismatch> {
         let candidates = self.matching(self.done, seqs.clone());
         let is_whole = |&candidate: &u64| self.can_end_at(candidate, seqs.end);
@@ -519,8 +521,9 @@ impl StreamModel {
         Ok(())
     }
 
-    /// The stream was found in the state `found`, with these entries on stable storage and those
-    /// accepted. The state gets the number `number`; the changes after `found` never happened.
+    /// Records that the stream was found in the state `found`. The entries below `stable_seq` are
+    /// on stable storage, and those below `next_seq` are accepted. The state is renumbered to
+    /// `number`; the changes after `found` never happened.
     fn collapse(&mut self, found: u64, number: u64, stable_seq: u64, next_seq: u64) {
         let state =
             State { next_seq, flushed: stable_seq, synced: stable_seq, synced_max: stable_seq, ..self.states[&found] };
@@ -535,7 +538,7 @@ impl StreamModel {
     }
 }
 
-/// Single entries, as a reader in another process sees them while the stream changes.
+/// Single entries as a reader in another process sees them while the stream changes.
 impl StreamModel {
     /// The changes from `from` on after which the stream may consist of the entries `seqs`.
     #[must_use]
@@ -544,11 +547,11 @@ impl StreamModel {
         self.states.range(from..).filter(|(_, state)| is(state)).map(|(&number, _)| number).collect()
     }
 
-    /// Keeps the states of `candidates` in which the entry `seq` has these bytes and was appended
-    /// by `change`.
+    /// Keeps those `candidates` in whose states entry `seq` has these bytes and was appended by
+    /// `change`.
     ///
     /// # Errors
-    /// Where no such entry was appended, or none of the states has it.
+    /// If no such entry was appended, or if none of the states has it.
     pub fn retain(&self, candidates: &mut Vec<u64>, change: u64, seq: u64, data: &[u8]) -> Result<(), Mismatch> {
         let expected = self.batches.get(&change).and_then(|batch| batch.get(seq));
         let expected = expected.ok_or_else(|| Mismatch(format!("change {change} appended no entry {seq}")))?;
@@ -563,11 +566,11 @@ impl StreamModel {
         Ok(())
     }
 
-    /// Keeps the states of `candidates` in which the entry `seq`, appended by `change`, may be the
-    /// last one.
+    /// Keeps those `candidates` in whose states entry `seq`, appended by `change`, may be the last
+    /// entry.
     ///
     /// # Errors
-    /// Where a part of a batch would be missing in each of the states.
+    /// If part of a batch would be missing in every one of the states.
     pub fn retain_last(&self, candidates: &mut Vec<u64>, change: u64, seq: u64) -> Result<(), Mismatch> {
         let ends_batch = self.batches.get(&change).is_some_and(|batch| batch.next_seq() == seq + 1);
         candidates.retain(|number| ends_batch || self.states[number].flushed == seq + 1);
@@ -587,7 +590,8 @@ impl StreamModel {
     }
 }
 
-/// Returns the result of `check` for the first candidate that passes, or why none does.
+/// Returns the result of `check` for the first candidate that passes, or the reason why none
+/// passes.
 fn first_of<C, T>(
     candidates: impl Iterator<Item = C>,
     check: impl Fn(C) -> Result<T, Mismatch>,

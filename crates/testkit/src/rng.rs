@@ -1,17 +1,17 @@
-//! The choices of a test: random numbers that follow from a seed, or the bytes of a fuzzer.
+//! The choices of a test: random numbers determined by a seed, or a fuzzer's bytes.
 
 /// A source of choices.
 pub(crate) trait Choose {
     /// Any 64 bits.
     fn next_u64(&mut self) -> u64;
 
-    /// A number below `n`, which is not 0.
+    /// A number below `n`. `n` is not 0.
     fn below(&mut self, n: u64) -> u64;
 
     /// True about `chances` times in 256.
     fn chance(&mut self, chances: u64) -> bool;
 
-    /// An index into something `len` long, which is not empty.
+    /// An index into a sequence of length `len`, which is not 0.
     fn index(&mut self, len: usize) -> usize {
         usize::try_from(self.below(len as u64)).expect("below a usize")
     }
@@ -31,8 +31,8 @@ impl Choose for Rng {
     }
 }
 
-/// Choices that bytes make. Each takes as few bytes as distinguish its alternatives. After the last
-/// byte, every choice is the first alternative.
+/// Choices made by bytes. Each choice takes the fewest bytes that distinguish its alternatives.
+/// After the last byte, every choice is the first alternative.
 #[derive(Debug)]
 pub(crate) struct Choices<'b>(&'b [u8]);
 
@@ -53,7 +53,7 @@ impl<'b> Choices<'b> {
 }
 
 impl Choose for Choices<'_> {
-    /// Two bytes and the number of bytes that are left, so that no two results are the same.
+    /// Combines two bytes with the number of bytes left, so that no two results are equal.
     fn next_u64(&mut self) -> u64 {
         let left = self.0.len() as u64;
         self.byte() | self.byte() << 8 | left << 16
@@ -79,7 +79,7 @@ impl Choose for Choices<'_> {
 pub struct Rng(u64);
 
 impl Rng {
-    /// The numbers of `seed`.
+    /// Creates a generator from `seed`.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(seed)
@@ -94,12 +94,12 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number below `n`, which is not 0.
+    /// A number below `n`. `n` is not 0.
     pub const fn below(&mut self, n: u64) -> u64 {
         self.next_u64() % n
     }
 
-    /// An index into something `len` long, which is not empty.
+    /// An index into a sequence of length `len`, which is not 0.
     pub fn index(&mut self, len: usize) -> usize {
         usize::try_from(self.below(len as u64)).expect("below a usize")
     }

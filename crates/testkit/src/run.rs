@@ -1,4 +1,4 @@
-//! Workloads on a log: crashes at every change of its disk, faults at every operation.
+//! Runs workloads on a log, with crashes at every change of its disk and faults at every operation.
 
 mod crash;
 mod fault;
@@ -19,16 +19,16 @@ use crate::rng::Rng;
 use crate::sim::{Crash, Disk, Lie, SimStorage};
 use crate::workload::{Step, entry, place_before, place_from};
 
-/// The error of a log that refused an operation.
+/// An error: the log refused an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Whether the operation may have happened nevertheless, so that the stream must be recovered.
+    /// Whether the operation may have happened anyway, so that the stream must be recovered.
     pub unknown: bool,
     /// The text of the error.
     pub message: String,
 }
 
-/// The log that a simulation runs on.
+/// The log on which a simulation runs.
 pub trait LogUnderTest {
     /// An open log.
     type Log;
@@ -36,97 +36,98 @@ pub trait LogUnderTest {
     /// Opens or creates the log.
     ///
     /// # Errors
-    /// As the log reports.
+    /// Any error that the log reports.
     fn open(&self, storage: SimStorage) -> Result<Self::Log, Refusal>;
 
     /// Appends a batch.
     ///
     /// # Errors
-    /// As the log reports.
+    /// Any error that the log reports.
     fn append(&self, log: &Self::Log, stream: &str, entries: &[Vec<u8>], level: Level) -> Result<Range<u64>, Refusal>;
 
     /// Flushes a stream.
     ///
     /// # Errors
-    /// As the log reports.
+    /// Any error that the log reports.
     fn flush(&self, log: &Self::Log, stream: &str) -> Result<(), Refusal>;
 
     /// Syncs a stream.
     ///
     /// # Errors
-    /// As the log reports.
+    /// Any error that the log reports.
     fn sync(&self, log: &Self::Log, stream: &str) -> Result<(), Refusal>;
 
     /// Drops the entries below `first_seq`.
     ///
     /// # Errors
-    /// As the log reports.
+    /// Any error that the log reports.
     fn truncate_before(&self, log: &Self::Log, stream: &str, first_seq: u64) -> Result<(), Refusal>;
 
     /// Drops the entries from `next_seq` on.
     ///
     /// # Errors
-    /// As the log reports.
+    /// Any error that the log reports.
     fn truncate_from(&self, log: &Self::Log, stream: &str, next_seq: u64) -> Result<(), Refusal>;
 
-    /// Deletes a stream. Succeeds where the stream does not exist; a refused deletion can be tried
-    /// again.
+    /// Deletes a stream. Succeeds if the stream does not exist. A refused deletion can be repeated.
     ///
     /// # Errors
-    /// As the log reports.
+    /// Any error that the log reports.
     fn delete(&self, log: &Self::Log, stream: &str) -> Result<(), Refusal>;
 
     /// Recovers a poisoned stream.
     ///
     /// # Errors
-    /// As the log reports.
+    /// Any error that the log reports.
     fn reopen(&self, log: &Self::Log, stream: &str) -> Result<(), Refusal>;
 
-    /// Everything that a reader sees of a stream: the stable entries, or also those that are only
+    /// Reads all entries of a stream: the stable ones, or with `accepted` also those that are only
     /// accepted.
     ///
     /// # Errors
-    /// As the log reports.
+    /// Any error that the log reports.
     fn read(&self, log: &Self::Log, stream: &str, accepted: bool) -> Result<Found, Refusal>;
 
     /// The level at which an entry becomes stable: flushed or synced.
     fn stable_level(&self, log: &Self::Log) -> Level;
 
-    /// The stream as another process sees it, which is shown only entries on stable storage. `None`
-    /// where the log itself does not exist yet.
+    /// Reads the stream as another process sees it, which is only the entries on stable storage.
+    /// Returns `None` if the log itself does not exist yet.
     ///
     /// # Errors
-    /// As the log reports.
+    /// Any error that the log reports.
     fn read_only(&self, storage: SimStorage, stream: &str) -> Result<Option<Found>, Refusal>;
 
     /// Closes the log cleanly.
     ///
     /// # Errors
-    /// As the log reports.
+    /// Any error that the log reports.
     fn close(&self, log: Self::Log) -> Result<(), Refusal>;
 }
 
-/// How much is tried of each workload.
+/// How much of each workload is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Volume {
-    /// Power losses tried at each change of the disk, in addition to one death of the process.
+    /// The number of power losses tried at each change of the disk, in addition to one process
+    /// death.
     pub losses: u64,
-    /// How many crashes follow each other before a log is left alone.
+    /// How many crashes in a row a log goes through.
     pub depth: u32,
-    /// Crashes tried within each recovery and the steps after it, while the depth lasts.
+    /// The number of crashes tried within each recovery and the steps after it, until the depth is
+    /// used up.
     pub nested: usize,
-    /// Whether the disk lies, to show that the harness notices.
+    /// Whether, and about what, the disk lies, to show that the harness notices.
     pub lie: Option<Lie>,
 }
 
-/// How much was tried.
+/// The amount of work done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Workloads.
     pub workloads: u64,
-    /// Changes of a disk at which it was crashed.
+    /// The changes of a disk at which it was crashed.
     pub places: u64,
-    /// Crashes, with a recovery and a check each.
+    /// Crashes, each with a recovery and a check.
     pub crashes: u64,
     /// Operations that were made to fail.
     pub faults: u64,
@@ -150,7 +151,7 @@ impl std::ops::Add for Outcome {
 pub struct Failure {
     /// The seed of the workload.
     pub seed: u64,
-    /// The crash or the fault of that workload.
+    /// The crash or fault in that workload.
     pub at: String,
     /// How the log differs from the model.
     pub what: String,
@@ -165,7 +166,7 @@ impl fmt::Display for Failure {
 /// How the log differs from the model, before the seed is added.
 type Wrong = String;
 
-/// Images of a disk at each of its changes.
+/// Images of a disk after each of its changes.
 #[derive(Clone, Default)]
 struct Images(Arc<Mutex<Recorded>>);
 
@@ -176,7 +177,7 @@ struct Recorded {
     images: Vec<Image>,
 }
 
-/// A disk, with the models of its streams and the step of that moment.
+/// A disk at one moment, with the models of its streams and the step that was running.
 #[derive(Clone)]
 struct Image {
     disk: Disk,
@@ -208,7 +209,7 @@ impl Images {
     }
 }
 
-/// A workload that runs on a log.
+/// A workload running on a log.
 struct Run<'s, L: LogUnderTest> {
     under_test: &'s L,
     sim: SimStorage,
@@ -225,7 +226,7 @@ impl<'s, L: LogUnderTest> Run<'s, L> {
         run
     }
 
-    /// Opens the log, which must open, and compares every stream with its model.
+    /// Opens the log, which must succeed, and compares every stream with its model.
     fn recover(&mut self) -> Result<(), Wrong> {
         let log = self.under_test.open(self.sim.clone()).map_err(|r| format!("does not open: {}", r.message))?;
         for (stream, name) in self.streams.iter().enumerate() {
@@ -247,7 +248,7 @@ impl<'s, L: LogUnderTest> Run<'s, L> {
         self.images.set_models(&self.models);
     }
 
-    /// Runs one step. Returns the refusal where the log refused it.
+    /// Runs one step. Returns the refusal if the log refused it.
     fn step(&mut self, step: &Step) -> Result<Option<(usize, Refusal)>, Wrong> {
         self.images.set_step(&format!("{step:.60?}"));
         let name = |stream: usize| &self.streams[stream];
@@ -326,7 +327,7 @@ impl<'s, L: LogUnderTest> Run<'s, L> {
         Ok(self.finish(stream, result))
     }
 
-    /// The change of a stream that was begun is done, refused, or unknown.
+    /// Records the result of the change that a stream has begun: done, refused, or unknown.
     fn finish(&mut self, stream: usize, result: Result<(), Refusal>) -> Option<(usize, Refusal)> {
         match result {
             Ok(()) => {
@@ -342,7 +343,7 @@ impl<'s, L: LogUnderTest> Run<'s, L> {
         }
     }
 
-    /// Runs one step that has no reason to fail.
+    /// Runs one step that must succeed.
     fn step_without_refusal(&mut self, step: &Step) -> Result<(), Wrong> {
         match self.step(step)? {
             None => Ok(()),
@@ -350,7 +351,7 @@ impl<'s, L: LogUnderTest> Run<'s, L> {
         }
     }
 
-    /// Compares what readers of the running log see.
+    /// Compares the entries that readers of the running log see with the model.
     fn check_readers(&self) -> Result<Vec<Found>, Wrong> {
         let check = |(model, name): (&StreamModel, &String)| {
             let found =
@@ -361,8 +362,8 @@ impl<'s, L: LogUnderTest> Run<'s, L> {
         self.models.iter().zip(self.streams).map(check).collect()
     }
 
-    /// Compares what readers of the running log see. Where stable entries are shown as durable,
-    /// they must survive a power loss.
+    /// Compares the entries that readers of the running log see with the model. If stable entries
+    /// count as durable, they must survive a power loss.
     fn check_readers_durably(&mut self) -> Result<(), Wrong> {
         let shown = self.check_readers()?;
         if self.under_test.stable_level(self.log()) < Level::Synced {
@@ -378,7 +379,7 @@ impl<'s, L: LogUnderTest> Run<'s, L> {
     }
 }
 
-/// Checks that the entries which readers of `disk` were shown survive a power loss at this moment.
+/// Checks that the entries that readers of `disk` saw survive a power loss at this moment.
 fn check_lasts<L: LogUnderTest>(
     under_test: &L,
     disk: &Disk,
@@ -386,7 +387,7 @@ fn check_lasts<L: LogUnderTest>(
     models: &Snapshot,
     shown: &[Found],
 ) -> Result<(), Wrong> {
-    // What is lost follows from the disk alone, and the log loses nothing at random: any seed does.
+    // Nothing here is random: the disk alone determines the loss. So any seed will do.
     let lost = SimStorage::on(disk.crash(Crash::Lost, &mut Rng::new(0)), 0);
     let fail = |name: &str, what: &str| format!("{name}: after a power loss just then: {what}");
     let log = under_test.open(lost).map_err(|r| fail("the log", &r.message))?;

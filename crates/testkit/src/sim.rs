@@ -1,41 +1,42 @@
-//! A storage that loses the bytes that a power loss may lose, and fails on demand.
+//! A storage that can lose the same bytes as a power loss, and fails on demand.
 //!
 //! The fault model, fault by fault:
 //!
 //! - **Page cache.** Writes go to a cache that all reads see. The death of the process does not
 //!   change the cache.
-//! - **Unsynced write.** Until its file is synced, each sector of 512 bytes is on the disk in any
-//!   of the versions it had since the last sync, or not at all, independently of other sectors and
-//!   files. A sector is never torn.
+//! - **Unsynced write.** Until the file is synced, each of its 512-byte sectors is on the disk in
+//!   any of the versions it had since the last sync, or not at all, independently of other sectors
+//!   and files. A sector is never torn.
 //! - **Unsynced length.** Lengths are journaled: after a power loss a file has one of the lengths
-//!   it had since its last sync, a later one only after the earlier ones. Bytes that were cut off
-//!   never return; bytes below the length that were never written are zeros.
+//!   it had since its last sync, and a later length reaches the disk only after the earlier ones.
+//!   Bytes that were cut off never return; bytes below the length that were never written are
+//!   zeros.
 //! - **Unsynced name.** Until its directory is synced, each creation, removal and rename in it
 //!   survives or not, independently of the others. A rename is atomic. Syncing a file does not make
 //!   its name durable, and syncing a directory does not make the contents of its files durable.
-//! - **Failed sync.** Some of the dirty sectors reach the disk. The others are marked clean
-//!   nevertheless, so that the next sync succeeds without them, while reads continue to show bytes
-//!   that the disk does not hold.
-//! - **Store into a map.** As a write, it is in the cache at once; the process may die within it. A
-//!   sync of a range makes the pages of that range durable, and nothing else.
-//! - **Failed write-back.** The dirty sectors of all files are written back unasked, and that fails
-//!   as a sync does. The next sync of each descriptor that was open returns the error, once. A
-//!   descriptor that is opened later reports nothing.
-//! - **Failed write.** A part of the bytes, of any length, is in the cache.
+//! - **Failed sync.** Some of the dirty sectors reach the disk. The others are marked clean anyway:
+//!   the next sync succeeds without writing them, while reads still return bytes that the disk does
+//!   not hold.
+//! - **Store into a map.** Like a write, it is in the cache at once, and the process may die within
+//!   it. A sync of a range makes only the pages of that range durable.
+//! - **Failed write-back.** The system writes back the dirty sectors of all files of its own
+//!   accord, and fails as a sync does. The next sync of each descriptor open at that time returns
+//!   the error, once. A descriptor opened later reports nothing.
+//! - **Failed write.** A part of the bytes, of any length, reaches the cache.
 //! - **Full disk.** Creating, growing, preallocating, writing and syncing may return this error.
-//!   Growing past the capacity does.
-//! - **An error that has taken effect.** A rename, a removal, or a sync of a directory may return
-//!   an error although it was done.
-//! - **Another directory by the same path.** A storage that was made by [`Storage::at`] keeps its
+//!   Growing past the capacity always returns it.
+//! - **An error after the effect.** A rename, a removal, or a sync of a directory may return an
+//!   error although it took effect.
+//! - **Another directory by the same path.** A storage created by [`Storage::at`] keeps its
 //!   directory, which can be renamed, replaced or removed through another storage.
-//! - **A fork.** [`SimStorage::set_forked`] makes this process the child.
+//! - **A fork.** [`SimStorage::set_forked`] makes this process the forked child.
 //! - **A clock that is set.** [`SimStorage::set_clock_by`].
-//! - **A coarse clock for files.** A file that is changed gets the time of a clock that ticks every
-//!   10 ms, so that two changes may leave the same time.
+//! - **A coarse clock for files.** A changed file gets its time from a clock that ticks every 10
+//!   ms, so that two changes may leave the same time.
 //! - **Too many open files.** Creating, opening and listing may return this error.
 //! - **A disk that lies** reports success for syncs, of files or of directories, and does nothing
 //!   ([`Lie`]). Tests use it to show that they would notice.
-//! - **Bit rot** is made on demand, with [`Disk::flip`].
+//! - **Bit rot** is created on demand, with [`Disk::flip`].
 //!
 //! Not modelled: a write that alters neighbouring bytes, permissions, links, several machines.
 
@@ -60,22 +61,22 @@ pub use disk::{Crash, Disk};
 /// How an operation fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// An input/output error of any operation that can have one.
+    /// An input/output error from any operation that can return one.
     Io,
     /// The disk is full.
     Full,
     /// The process has too many files open.
     TooManyFiles,
-    /// Writing back fails just before the operation, which succeeds.
+    /// Write-back fails just before the operation. The operation itself succeeds.
     WriteBack,
-    /// Growing past `after` bytes of files fails, as past a quota.
+    /// Growing the files past `after` bytes in total fails, as with a quota.
     Capacity,
-    /// An input/output error of a rename, a removal, a creation of a directory or a sync of one,
-    /// which takes effect nevertheless.
+    /// An input/output error from a rename, a removal, or the creation or sync of a directory. The
+    /// operation takes effect anyway.
     IoAfterEffect,
 }
 
-/// The syncs that a disk reports as done without doing them.
+/// The syncs that a disk reports as successful without doing them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lie {
     /// Syncs of files.
@@ -87,16 +88,16 @@ pub enum Lie {
 /// Which operations fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Faults {
-    /// How many operations that can fail in this way succeed before the first failure, or how many
-    /// bytes of files fit on the disk.
+    /// How many operations that can fail in this way succeed before the first failure. For
+    /// `Capacity`, how many bytes of files fit on the disk.
     pub after: u64,
     /// How the operations fail.
     pub fault: Fault,
-    /// Whether all operations from the first on fail, or the first alone.
+    /// Whether all operations from the first failure on fail, or only the first.
     pub forever: bool,
 }
 
-/// The operations, as far as faults distinguish them.
+/// The kinds of operations that faults distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
     Create,
@@ -138,28 +139,28 @@ impl Fault {
     }
 }
 
-/// A function that is called with the disk after each change.
+/// A function called with the disk after each change.
 type Watch = Box<dyn FnMut(&Disk) + Send>;
 
 struct State {
     disk: Disk,
     rng: Rng,
     clock: u64,
-    /// By how much the clock was set, in microseconds.
+    /// By how much the clock was adjusted, in microseconds.
     clock_set: i64,
     capacity: u64,
     /// The directory and the name of each locked file.
     locked: Vec<(Ino, OsString)>,
     faults: Option<Faults>,
     failed: u64,
-    /// Whether the operation that has begun returns an error although it takes effect.
+    /// Whether the current operation returns an error although it takes effect.
     fails_after: bool,
     lie: Option<Lie>,
     watch: Option<Watch>,
 }
 
-/// A simulated storage. Clones share it. It begins with the directory `/`, a clock that rises each
-/// time it is read, and random numbers that follow from its seed.
+/// A simulated storage, shared by its clones. It starts with the directory `/`, a clock that
+/// advances each time it is read, and random numbers determined by its seed.
 #[derive(Clone)]
 pub struct SimStorage {
     state: Arc<Mutex<State>>,
@@ -175,13 +176,13 @@ impl fmt::Debug for SimStorage {
 }
 
 impl SimStorage {
-    /// An empty storage.
+    /// Creates an empty storage.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self::on(Disk::new(), seed)
     }
 
-    /// A machine that starts with this disk.
+    /// Creates a machine that starts with this disk.
     #[must_use]
     pub fn on(disk: Disk, seed: u64) -> Self {
         let state = Arc::new(Mutex::new(State {
@@ -200,8 +201,8 @@ impl SimStorage {
         Self { state, root: ROOT, forked: Arc::default() }
     }
 
-    /// Makes this storage, and every storage made from it by [`Storage::at`], behave as in the
-    /// child of a fork, or (`false`) again as in the process that opened it.
+    /// Makes this storage, and every storage created from it by [`Storage::at`], behave as in a
+    /// forked child, or with `false` again as in the process that opened it.
     pub fn set_forked(&self, forked: bool) {
         self.forked.store(forked, Ordering::SeqCst);
     }
@@ -227,7 +228,7 @@ impl SimStorage {
         self.state().watch = None;
     }
 
-    /// Makes operations fail from now on, or no operation.
+    /// Makes operations fail from now on, or with `None` no operation.
     pub fn set_faults(&self, faults: Option<Faults>) {
         let mut state = self.state();
         state.faults = faults;
@@ -238,12 +239,12 @@ impl SimStorage {
         };
     }
 
-    /// Sets the clock by so many microseconds, forwards or back; time passes as before.
+    /// Adjusts the clock by `micros` microseconds, forwards or back. Time passes as before.
     pub fn set_clock_by(&self, micros: i64) {
         self.state().clock_set += micros;
     }
 
-    /// Lets so many microseconds pass.
+    /// Lets `micros` microseconds pass.
     pub fn let_pass(&self, micros: u64) {
         self.state().clock += micros;
     }
@@ -277,7 +278,7 @@ impl State {
         let fault = faults.fault;
         if fault == Fault::WriteBack {
             let State { disk, rng, failed, .. } = self;
-            // Without dirty sectors nothing fails.
+            // If no sector is dirty, nothing fails.
             *failed += u64::from(disk.fail_write_back(rng));
             self.changed();
             return Ok(());
@@ -290,7 +291,7 @@ impl State {
         Err(fault.error())
     }
 
-    /// Ends an operation on names that has taken effect.
+    /// Ends an operation on names after it has taken effect.
     fn end(&mut self) -> io::Result<()> {
         self.changed();
         if std::mem::take(&mut self.fails_after) { Err(Fault::IoAfterEffect.error()) } else { Ok(()) }
@@ -421,8 +422,8 @@ impl Storage for SimStorage {
     }
 
     fn coarse_now_micros(&self) -> u64 {
-        // A tick lasts for some reads of the clock, so that entries that wait together can share a
-        // frame.
+        // A tick lasts for several reads of the clock, so that entries pending at the same time can
+        // share a frame.
         self.now_micros() / 64 * 64
     }
 
@@ -457,7 +458,8 @@ struct SimFile {
     sim: SimStorage,
     ino: Ino,
     writable: bool,
-    /// How many failed write-backs this descriptor has reported or was opened after.
+    /// The number of failed write-backs that this descriptor has reported, or that happened before
+    /// it was opened.
     reported: Mutex<u64>,
 }
 
@@ -473,7 +475,8 @@ impl SimFile {
         if self.writable { Ok(self.sim.state()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
     }
 
-    /// Returns the error of a write-back since this descriptor was opened, once.
+    /// Returns the error of a write-back that failed since this descriptor was opened. Reports it
+    /// once.
     fn report_write_back(&self, state: &State) -> io::Result<()> {
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         let errors = state.disk.file(self.ino)?.write_back_errors();
@@ -502,8 +505,8 @@ impl SimFile {
     }
 }
 
-/// A file that is mapped for stores. A process may die within a store, and a sync of a range makes
-/// the pages of that range durable, and no other.
+/// A file mapped for stores. A process may die within a store, and a sync of a range makes only the
+/// pages of that range durable.
 impl StoreMap for SimMap {
     fn store(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         if offset + bytes.len() as u64 > self.len {
@@ -550,7 +553,7 @@ impl File for SimFile {
         if begun.is_ok() && state.watch.is_none() {
             return state.disk.write_file(self.ino, |content, time| content.write(buf, offset, time));
         }
-        // A process may die within a write, and a write may fail, after any part of the bytes.
+        // After any part of the bytes, the process may die or the write may fail.
         let State { disk, rng, .. } = &mut *state;
         let half = rng.index(buf.len() + 1);
         disk.write_file(self.ino, |content, time| content.write(&buf[..half], offset, time))?;
@@ -568,7 +571,7 @@ impl File for SimFile {
         if file.len() < len {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        // A map reports a failed write-back as a descriptor of its own.
+        // A map reports failed write-backs as if it had its own descriptor.
         let reported = Mutex::new(file.write_back_errors());
         drop(state);
         let file = Arc::new(Self { sim: self.sim.clone(), ino: self.ino, writable: true, reported });

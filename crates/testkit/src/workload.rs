@@ -6,11 +6,11 @@ use crate::rng::{Choose, Rng};
 /// The limits of generated workloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// Streams, 1 to this many.
+    /// The number of streams is 1 to this many.
     pub streams_max: u64,
-    /// Steps, a quarter of this to this many.
+    /// The number of steps is a quarter of this to this many.
     pub steps_max: u64,
-    /// The length of a segment of the log, for batches up to several times as long.
+    /// The length of the log's segments. Batches are up to several times as long.
     pub segment_len: u64,
 }
 
@@ -19,9 +19,9 @@ pub struct Shape {
 pub enum Step {
     /// Append a batch: the tag and length of each entry.
     Append {
-        /// To which stream.
+        /// The stream.
         stream: usize,
-        /// At which level.
+        /// The level.
         level: Level,
         /// Its entries.
         entries: Vec<(u64, usize)>,
@@ -30,9 +30,9 @@ pub enum Step {
     Flush(usize),
     /// Sync a stream.
     Sync(usize),
-    /// Drop the beginning of a stream, up to a seq that follows from the number.
+    /// Drop the beginning of a stream, up to a seq derived from the number.
     TruncateBefore(usize, u64),
-    /// Drop the end of a stream, from a seq that follows from the number.
+    /// Drop the end of a stream, from a seq derived from the number on.
     TruncateFrom(usize, u64),
     /// Delete a stream.
     Delete(usize),
@@ -50,7 +50,7 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// The workload of a seed.
+    /// Generates the workload of a seed.
     #[must_use]
     pub fn generate(seed: u64, shape: &Shape) -> Self {
         let mut rng = Rng::new(seed);
@@ -63,7 +63,7 @@ impl Workload {
         Self { streams, steps }
     }
 
-    /// Further steps, for a log that continues after a crash.
+    /// Generates further steps, for a log that continues after a crash.
     #[must_use]
     pub fn more(rng: &mut Rng, streams: usize, steps: u64, shape: &Shape) -> Vec<Step> {
         (0..steps).map(|_| step(rng, streams, 128, shape)).collect()
@@ -96,7 +96,7 @@ fn batch(rng: &mut impl Choose, segment_len: u64) -> Vec<(u64, usize)> {
         1..=3 => 1 + rng.below(6),
         _ => 1,
     };
-    // Most batches of many entries have small ones. About one batch in forty takes more than a
+    // Most batches with many entries have small entries. About one batch in forty is longer than a
     // segment.
     let len_max = match rng.below(40) {
         0 => segment_len * 3 / count,
@@ -109,8 +109,8 @@ fn batch(rng: &mut impl Choose, segment_len: u64) -> Vec<(u64, usize)> {
     (0..count).map(|_| one()).collect()
 }
 
-/// The seq before which a stream is truncated: mostly within it, sometimes at its start or its end,
-/// or beyond.
+/// The seq before which a stream is truncated: mostly within the stream, sometimes at its start, at
+/// its end or beyond.
 pub(crate) const fn place_before(start: u64, end: u64, pick: u64) -> u64 {
     match pick % 8 {
         0 => end,
@@ -120,8 +120,8 @@ pub(crate) const fn place_before(start: u64, end: u64, pick: u64) -> u64 {
     }
 }
 
-/// The seq from which a stream is truncated: mostly within it, sometimes at its start or its end,
-/// or beyond, which is refused.
+/// The seq from which a stream is truncated: mostly within the stream, sometimes at its start, at
+/// its end, or beyond (which is refused).
 pub(crate) const fn place_from(start: u64, end: u64, pick: u64) -> u64 {
     match pick % 8 {
         0 => end,
@@ -131,7 +131,7 @@ pub(crate) const fn place_from(start: u64, end: u64, pick: u64) -> u64 {
     }
 }
 
-/// The bytes of an entry. Two tags give different bytes, unless the entry is too short for that.
+/// The bytes of an entry. Different tags give different bytes, unless the entry is too short.
 #[must_use]
 pub fn entry(tag: u64, len: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(len + 8);
@@ -141,7 +141,7 @@ pub fn entry(tag: u64, len: usize) -> Vec<u8> {
     while bytes.len() < len {
         let more = (len - bytes.len()).min(block.len());
         bytes.extend_from_slice(&block[..more]);
-        // No two blocks of an entry are the same, so that a lost or moved part is noticed.
+        // No two blocks of an entry are equal, so that a lost or moved part is noticed.
         let at = bytes.len() - more;
         bytes[at] ^= u8::try_from((at / 64) % 251).expect("small");
     }

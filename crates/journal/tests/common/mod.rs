@@ -1,5 +1,5 @@
-//! Shared by the tests of a journal: a workload with a model of its promises, crashes at any change
-//! of the disk, and a sweep of damage over every byte.
+//! Helpers for the journal's tests: a workload with a model of its promises, crashes at any change
+//! of the disk, and a damage sweep over every byte.
 
 #![allow(dead_code, reason = "each test uses a part")]
 
@@ -15,43 +15,44 @@ use stratawal_testkit::{Crash, Disk, Fault, Faults, Rng, SimStorage};
 const DIR: &str = "/journal";
 const WAL: WalId = WalId(0xA5);
 
-/// Records are stored into maps in the runs with an even seed, and written in the others.
+/// Runs with an even seed store records into maps; the others write them.
 fn options(seed: u64) -> JournalOptions {
     JournalOptions::default().bytes(64 << 10).first_file_bytes(16 << 10).mapped(seed.is_multiple_of(2))
 }
 
-/// One stream: its entries, how many of them its own files hold, and how many are promised.
+/// A stream: its entries, how many of them its own files hold, and how many are promised.
 #[derive(Clone, Debug, Default)]
 struct Stream {
-    /// A number for each entry that was put, from seq 0.
+    /// A number for each entry put, from seq 0.
     values: Vec<u64>,
-    /// The stream's own files hold everything below, durably.
+    /// The stream's own files durably hold everything below this seq.
     settled: u64,
-    /// The stream's own files hold everything below; a power loss may take those above `settled`.
+    /// The stream's own files hold everything below this seq. A power loss may take entries at or
+    /// above `settled`.
     drained: u64,
-    /// Everything below was acknowledged as durable.
+    /// Everything below this seq was acknowledged as durable.
     promised: u64,
-    /// Where the parts are that are not settled: first, end, and the position.
+    /// The parts that are not settled: first seq, end, and position.
     parts: Vec<(u64, u64, Position)>,
-    /// The greatest START that is durable, and the one that was put last.
+    /// The greatest durable START, and the last START put.
     start: (u64, u64),
-    /// Where the START is.
+    /// The LSN of the START.
     start_lsn: Option<Lsn>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Model {
     streams: BTreeMap<u64, Stream>,
-    /// The ids that were deleted: whether the DROP is durable, and whether the directory is gone.
+    /// The deleted ids: whether the DROP is durable, and whether the directory is gone.
     drops: BTreeMap<u64, (bool, bool)>,
-    /// Where the DROP of each unfinished deletion is.
+    /// The LSN of the DROP of each unfinished deletion.
     drop_lsns: BTreeMap<u64, Lsn>,
     next_id: u64,
     next_value: u64,
 }
 
 impl Stream {
-    /// The files hold everything below `end` durably; the journal need not.
+    /// Records that the files durably hold everything below `end`, so the journal need not.
     fn settle(&mut self, end: u64) {
         self.settled = self.settled.max(end);
         self.drained = self.drained.max(end);
@@ -70,7 +71,7 @@ impl Model {
         self.next_value
     }
 
-    /// Entries that were not put.
+    /// Takes back entries that were not put.
     fn take_back(&mut self, firsts: &[(u64, u64)]) {
         for (id, first) in firsts {
             self.streams.get_mut(id).unwrap().values.truncate(*first as usize);
@@ -97,7 +98,7 @@ struct Run {
     journal: Journal,
     model: Model,
     rng: Rng,
-    /// The stream that the last step has cut or deleted, as it was before.
+    /// The stream that the last step cut or deleted, in its earlier state.
     cut: Option<(u64, Stream)>,
 }
 
@@ -129,7 +130,7 @@ impl Run {
         *self.model.streams.keys().nth(at).unwrap()
     }
 
-    /// Puts a record; where the journal is full, first does what makes it releasable.
+    /// Puts a record. If the journal is full, first makes room.
     fn append(&mut self, record: &Record) -> Result<Position, stratawal_journal::Error> {
         loop {
             match self.journal.append(record) {
@@ -139,17 +140,18 @@ impl Run {
         }
     }
 
-    /// All streams go into their own files, and the space of their records is released.
+    /// Settles all streams into their own files, and releases the space of their records.
     fn make_room(&mut self) -> Result<(), stratawal_journal::Error> {
         let end = self.journal.end();
         for stream in self.model.streams.values_mut() {
-            // Entries that no record holds yet, because theirs is being put, are not in the files.
+            // Entries whose record is just being put are in no record yet, so they are not in the
+            // files either.
             stream.settle(stream.parts.iter().map(|part| part.1).fold(stream.drained, u64::max));
-            // Its files hold the START now, so the journal need not.
+            // The stream's files hold the START now, so the journal need not.
             stream.start.0 = 0;
             stream.start_lsn = None;
         }
-        // All deletions are finished.
+        // All deletions are now finished.
         for drop in self.model.drops.values_mut() {
             drop.1 = true;
         }
@@ -168,14 +170,15 @@ impl Run {
                 let firm = self.rng.chance(128);
                 let stream = self.model.streams.get_mut(&id).unwrap();
                 if firm && stream.has_unsynced_file_only_entries() {
-                    // A promise cannot rest on the journal alone.
+                    // A promise cannot rest only on the journal.
                     stream.settle(stream.values.len() as u64);
                     return Ok(());
                 }
                 let count = 1 + self.rng.below(40);
                 let part = self.part(id, count, firm);
                 let (first, end) = (part.first.0, part.end().0);
-                // The model has the entries while the record is being put: they may survive.
+                // The model has the entries even while the record is being put, because they may
+                // survive.
                 match self.append(&Record::Data(vec![part])) {
                     Ok(position) => {
                         self.model.streams.get_mut(&id).unwrap().parts.push((first, end, position));
@@ -242,7 +245,7 @@ impl Run {
                     };
                     copied.push((first, end, self.append(&Record::Copy(vec![part]))?));
                 }
-                // A release that follows makes the copies durable.
+                // A later release makes the copies durable.
                 if self.rng.chance(128) {
                     self.sync_all()?;
                 }
@@ -277,7 +280,7 @@ impl Run {
             }
             13 => self.journal.prepare()?,
             14 => {
-                // Entries that go to the files alone, after everything before them.
+                // Entries that go only to the files, after everything before them.
                 let id = self.pick();
                 let values: Vec<u64> = (0..3).map(|_| self.model.value()).collect();
                 let stream = self.model.streams.get_mut(&id).unwrap();
@@ -285,7 +288,7 @@ impl Run {
                 stream.drained = stream.values.len() as u64;
             }
             15 => {
-                // A cut: settle, SETTLED, sync, and then the files have fewer entries.
+                // A cut: settle, put SETTLED, sync; then the files have fewer entries.
                 let id = self.pick();
                 let stream = self.model.streams.get_mut(&id).unwrap();
                 let end = stream.values.len() as u64;
@@ -341,7 +344,8 @@ impl Run {
     }
 }
 
-/// Opens the disk after a crash and compares it with the model, which then becomes the found state.
+/// Opens the disk after a crash and compares it with the model. The model then becomes the state
+/// found.
 fn reopen(
     storage: &Arc<dyn Storage>,
     options: JournalOptions,
@@ -420,7 +424,7 @@ fn compare(
         stream.values.truncate(tail.end.0 as usize);
         stream.promised = stream.promised.min(tail.end.0).max(must.min(tail.end.0));
         let epoch = 0;
-        // The recovery of the stream makes durable all entries that it finds in the files.
+        // The stream's recovery makes all entries that it finds in the files durable.
         stream.settled = files_end;
         stream.drained = files_end;
         stream.parts = tail
@@ -439,7 +443,7 @@ fn compare(
     Ok(())
 }
 
-/// Stops a run at one change of the disk: keeps the disk as it was then.
+/// Keeps a copy of the disk as of one change, where the run is to crash.
 #[derive(Clone, Default)]
 struct CrashPoint(Arc<Mutex<(u64, Option<Disk>)>>);
 
@@ -469,7 +473,7 @@ impl CrashPoint {
     }
 }
 
-/// One life after the other, each ended by a crash, some of them within recovery.
+/// Runs one life after another. Each ends with a crash, some of them within recovery.
 pub(crate) fn lives(seed: u64) -> Result<(), String> {
     let options = options(seed);
     let mut rng = Rng::new(seed);
@@ -492,7 +496,7 @@ pub(crate) fn lives(seed: u64) -> Result<(), String> {
         sim.unwatch();
         let crash_was_reached = crash_point.is_reached();
         let disk = crash_point.take().unwrap_or_else(|| sim.disk());
-        // The disk may have the state before the step or the state after it.
+        // The disk may be in the state before the step or in the state after it.
         let mut model = if crash_was_reached { merge(&before, &run.model) } else { run.model.clone() };
         if let Some((id, whole)) = run.cut.take().filter(|_| crash_was_reached) {
             model.streams.insert(id, whole);
@@ -526,7 +530,7 @@ pub(crate) fn lives(seed: u64) -> Result<(), String> {
 }
 
 impl Model {
-    /// A recovery that was interrupted may have settled streams for good.
+    /// An interrupted recovery may have settled streams permanently.
     fn forget_settling(&mut self, recovered: &Self) {
         for (id, stream) in &mut self.streams {
             if let Some(other) = recovered.streams.get(id).filter(|other| other.settled > stream.settled) {
@@ -536,8 +540,8 @@ impl Model {
     }
 }
 
-/// The state that is expected after a crash within a step: the entries of the state after it, and
-/// the promises of the state before it.
+/// The state expected after a crash within a step: the entries as of after the step, and the
+/// promises as of before it.
 fn merge(before: &Model, after: &Model) -> Model {
     let mut model = after.clone();
     for (id, stream) in &before.streams {
@@ -565,8 +569,8 @@ fn merge(before: &Model, after: &Model) -> Model {
     model
 }
 
-/// A workload in which one operation fails; then a crash, and an opening that must find everything
-/// that was promised.
+/// Runs a workload in which one operation fails, then crashes. The next opening must find
+/// everything that was promised.
 pub(crate) fn failing_life(seed: u64) -> Result<(), String> {
     let options = options(seed);
     let mut rng = Rng::new(seed);
@@ -581,7 +585,7 @@ pub(crate) fn failing_life(seed: u64) -> Result<(), String> {
     for _ in 0..60 {
         let unchanged = run.model.clone();
         match run.step() {
-            // An acknowledgement after a failure counts, too.
+            // An acknowledgement after a failure also counts.
             Ok(()) => before = run.model.clone(),
             Err(_) => {
                 failures += 1;
@@ -599,9 +603,8 @@ pub(crate) fn failing_life(seed: u64) -> Result<(), String> {
     reopen(&storage, options, &mut model, true, &mut rng).map(drop)
 }
 
-/// A journal of three files that the process left without closing it: all records durable, and
-/// attested by the MARK after them or, if `is_recovered`, by the header of the file that recovery
-/// wrote.
+/// Returns a journal of three files that was not closed. All records are durable. They are attested
+/// by the MARK after them or, if `is_recovered`, by the header of the file that recovery wrote.
 fn durable_journal(is_recovered: bool) -> (Disk, Vec<Record>) {
     let options = options(0);
     let sim = SimStorage::new(5);
@@ -635,8 +638,8 @@ fn durable_journal(is_recovered: bool) -> (Disk, Vec<Record>) {
     (sim.disk(), records)
 }
 
-/// Flips bits of the files of a journal, one at a time: every bit of a header and of a record, and
-/// some of the zeros. Each flip must leave the records as they were, or be reported.
+/// Flips bits of a journal's files, one at a time: every bit of headers and records, and some of
+/// the zeros. Each flip must leave the records unchanged, or be reported.
 pub(crate) fn damage_everywhere(is_recovered: bool, step: usize) -> Result<(), String> {
     let (disk, records) = durable_journal(is_recovered);
     let mut reported = 0;
@@ -682,8 +685,8 @@ pub(crate) fn gaps_are_judged() -> Result<(), String> {
         lsn: Lsn(0),
         end: Lsn(16),
     };
-    // The parts, what FIRM promises, where the files end; then where the tail ends and whether
-    // something was dropped, or the first lost entry.
+    // The parts, the end that FIRM promises, and the end of the files; then either the end of the
+    // tail and whether parts were dropped, or the first lost entry.
     type Case<'c> = (&'c [(u64, u64, bool)], u64, u64, Result<(u64, bool), u64>);
     let cases: [Case<'_>; 10] = [
         (&[], 0, 5, Ok((5, false))),

@@ -1,7 +1,7 @@
-//! Helpers of the tests of both storages: the runner of the suite, and short ways to make and read
+//! Helpers for the tests of both storages: the suite's runner, and short ways to create and read
 //! files.
 
-// Each test file uses its part of this.
+// Each test file uses only some of this.
 #![allow(dead_code, unused_macros)]
 
 use std::io;
@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use stratawal_storage::{Access, File, FileType, Storage};
 
-/// Makes tests `unix::…` and `memory::…` of functions that take a storage and an empty directory in
-/// it.
+/// Generates tests `unix::…` and `memory::…` from functions that take a storage and an empty
+/// directory in it.
 macro_rules! on_both_storages {
     ($($test:ident,)*) => {
         mod unix {
@@ -80,7 +80,7 @@ pub(crate) fn kind<T>(result: io::Result<T>) -> io::ErrorKind {
     }
 }
 
-/// Random numbers that follow from a seed: `SplitMix64`.
+/// Random numbers determined by a seed: `SplitMix64`.
 pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {

@@ -1,4 +1,4 @@
-//! Helpers of these tests: storages with a directory for streams, a stream in it, and reads of the
+//! Helpers for these tests: storages with a directory for streams, a stream in it, and reads of the
 //! whole stream.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
@@ -12,14 +12,14 @@ use stratawal_testkit::{Found, HookedStorage, Level, SimStorage};
 /// The directory of the stream.
 pub(crate) const DIR: &str = "/streams/s";
 
-/// An empty storage in memory with a directory for streams.
+/// An in-memory storage, empty except for a directory for streams.
 pub(crate) fn memory() -> MemoryStorage {
     let storage = MemoryStorage::new();
     storage.create_dir(Path::new("/streams")).unwrap();
     storage
 }
 
-/// An empty simulated disk with a durable directory for streams.
+/// A simulated disk, empty except for a durable directory for streams.
 pub(crate) fn simulated(seed: u64) -> SimStorage {
     let sim = SimStorage::new(seed);
     sim.create_dir(Path::new("/streams")).unwrap();
@@ -27,14 +27,14 @@ pub(crate) fn simulated(seed: u64) -> SimStorage {
     sim
 }
 
-/// A storage that asks a hook first, over an empty one, with a durable directory for streams.
+/// A storage with hooks on top of `storage`, with a durable directory for streams.
 pub(crate) fn hooked(storage: impl Storage + 'static) -> HookedStorage {
     storage.create_dir(Path::new("/streams")).unwrap();
     storage.sync_dir(Path::new("/")).unwrap();
     HookedStorage::new(storage)
 }
 
-/// Segments of 64 KiB, so that a test has several.
+/// Options with segments of 64 KiB, so that a test has several segments.
 pub(crate) fn small_segments() -> StreamOptions {
     StreamOptions::new().segment_bytes(64 << 10)
 }
@@ -67,14 +67,14 @@ pub(crate) const fn durability_of(level: Level) -> Durability {
     }
 }
 
-/// All entries that the stream shows, or the error that ends the iteration.
+/// Returns all entries that the stream shows, or the error that ends the iteration.
 pub(crate) fn read(log: &StreamLog, visibility: Visibility) -> Result<Found> {
     let first_seq = log.first_seq();
     let entries = log.iter(.., visibility).map(|entry| entry.map(|entry| entry.data().to_vec()));
     Ok(Found { first_seq, entries: entries.collect::<Result<_>>()? })
 }
 
-/// The seqs that an iterator returns, and the error that ends it.
+/// Returns the seqs from an iterator, and the error that ends it.
 pub(crate) fn seqs(iter: Iter) -> (Vec<u64>, Option<stratawal_stream::ErrorKind>) {
     let mut seqs = Vec::new();
     for entry in iter {
@@ -86,7 +86,7 @@ pub(crate) fn seqs(iter: Iter) -> (Vec<u64>, Option<stratawal_stream::ErrorKind>
     (seqs, None)
 }
 
-/// Every file of the stream with its bytes, in the order of the names.
+/// Every file of the stream with its bytes, ordered by name.
 pub(crate) fn files(storage: &dyn Storage) -> Vec<(PathBuf, Vec<u8>)> {
     let read = |path: PathBuf| {
         let file = storage.open(&path, Access::Read).unwrap();

@@ -1,8 +1,8 @@
-//! The entries that a log shows of a stream.
+//! The entries of a stream that a log shows.
 
 use std::fmt;
 
-/// All entries that a log shows of a stream.
+/// All entries of a stream that a log shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// The seq of the first entry.
@@ -18,11 +18,11 @@ impl Found {
         self.first_seq + self.entries.len() as u64
     }
 
-    /// Checks that `later` still shows every entry that is shown here. Nothing was asked of the
-    /// stream in between.
+    /// Checks that `later` still has every entry that this has. The stream was not changed in
+    /// between.
     ///
     /// # Errors
-    /// Where an entry is missing or has other bytes.
+    /// If an entry is missing or has other bytes.
     pub fn is_still_in(&self, later: &Self) -> Result<(), Mismatch> {
         for (seq, bytes) in (self.first_seq..).zip(&self.entries) {
             let index = seq.checked_sub(later.first_seq).and_then(|index| usize::try_from(index).ok());

@@ -6,12 +6,12 @@ use crate::rng::Rng;
 use crate::sim::{Crash, Disk, SimStorage};
 use crate::workload::{Shape, Workload};
 
-/// Runs the workload of `seed` and crashes it at every change of its disk: by the death of the
-/// process, and by power losses of all kinds. Compares each recovered log with the model, continues
-/// from there, and crashes that run, too.
+/// Runs the workload of `seed` and crashes it at every change of its disk, both by a process death
+/// and by power losses of all kinds. Compares each recovered log with the model, continues from
+/// there, and crashes that run too.
 ///
 /// # Errors
-/// How the log differs from the model.
+/// A report of how the log differs from the model.
 pub fn crash_everywhere<L: LogUnderTest>(
     under_test: &L,
     seed: u64,
@@ -54,7 +54,8 @@ struct After<'s, L> {
 }
 
 impl<L: LogUnderTest> After<'_, L> {
-    /// Crashes the disk of `image`, recovers and compares the log, continues, and crashes that.
+    /// Crashes the disk of `image`, recovers the log and compares it, continues from there, and
+    /// crashes that run too.
     fn crash(
         &self,
         image: &Image,
@@ -69,7 +70,7 @@ impl<L: LogUnderTest> After<'_, L> {
         sim.set_lie(self.volume.lie);
         let mut models = image.models.to_vec();
         models.iter_mut().for_each(|model| model.crashed(crash.is_power_loss()));
-        // After a power loss everything left is durable; after the death of a process it is not.
+        // After a power loss, everything that is left is durable; after a process death it is not.
         if rng.chance(if crash == Crash::Kill { 192 } else { 48 }) {
             self.look(&sim, &models, crash).map_err(at)?;
         }
@@ -89,8 +90,8 @@ impl<L: LogUnderTest> After<'_, L> {
         sim.unwatch();
         let mut images = run.images.take();
         for _ in 0..self.volume.nested.min(images.len()) {
-            // Recovery is short compared with the steps after it: half of the crashes fall on its
-            // first changes.
+            // Recovery makes few changes compared with the steps after it, so half of the crashes
+            // are aimed at the first changes.
             let among = if rng.chance(128) { images.len() } else { images.len().min(16) };
             let image = images.swap_remove(rng.index(among));
             let next = if rng.chance(64) { Crash::Kill } else { Crash::any(rng) };
@@ -99,12 +100,12 @@ impl<L: LogUnderTest> After<'_, L> {
         Ok(())
     }
 
-    /// A reader in another process sees the acknowledged entries, changes no file, and is shown no
-    /// entry that a power loss takes away.
+    /// Checks that a reader in another process sees the acknowledged entries, changes no file, and
+    /// sees no entry that a power loss would take away.
     fn look(&self, sim: &SimStorage, models: &Snapshot, crash: Crash) -> Result<(), Wrong> {
         let before = contents(&sim.disk());
         let mut shown = Vec::with_capacity(models.len());
-        // A reader may sync files, so their contents are compared and not their durable state.
+        // A reader may sync files, so this compares their contents, not their durable state.
         for (model, name) in models.iter().zip(self.streams) {
             let found = self.under_test.read_only(sim.clone(), name);
             let found = found.map_err(|r| format!("{name}: another process: {}", r.message))?.unwrap_or_default();

@@ -6,12 +6,12 @@ use crate::rng::Rng;
 use crate::sim::{Crash, Fault, Faults, SimStorage};
 use crate::workload::{Shape, Step, Workload};
 
-/// Runs the workload of `seed` many times. Each time another operation fails, once or from there
-/// on, or the disk has another capacity. The run recovers as a program would, compares the log with
-/// the model, continues, and loses power at the end.
+/// Runs the workload of `seed` many times. In each run a different operation fails, either once or
+/// from then on, or the disk has a different capacity. The run recovers as a program would,
+/// compares the log with the model, continues, and loses power at the end.
 ///
 /// # Errors
-/// How the log differs from the model.
+/// A report of how the log differs from the model.
 pub fn fault_everywhere<L: LogUnderTest>(
     under_test: &L,
     seed: u64,
@@ -33,7 +33,7 @@ pub fn fault_everywhere<L: LogUnderTest>(
         (Fault::IoAfterEffect, false),
         (Fault::IoAfterEffect, true),
     ] {
-        // A capacity counts bytes of files; its steps are smaller than a preallocation.
+        // A capacity counts bytes of files. Its stride is smaller than a preallocation.
         let stride = if fault == Fault::Capacity { stride * 5000 } else { stride };
         let mut after = seed * 777 % stride;
         loop {
@@ -44,7 +44,7 @@ pub fn fault_everywhere<L: LogUnderTest>(
                 at: format!("{faults:?}"),
                 what,
             })?;
-            // The workload has fewer operations than that.
+            // The workload has no more operations to fail.
             if failed == 0 {
                 break;
             }
@@ -67,7 +67,7 @@ fn faulty_run<L: LogUnderTest>(
     let mut run = Run::new(under_test, sim.clone(), &workload.streams, models);
     sim.set_faults(Some(faults));
     let mut failed = 0;
-    // A fault that lasts ends after so many more refusals.
+    // A lasting fault ends after this many more refusals.
     let mut patience = rng.below(4);
     for (i, step) in workload.steps.iter().enumerate() {
         let at = |what: Wrong| format!("step {i}: {what}");
@@ -78,7 +78,8 @@ fn faulty_run<L: LogUnderTest>(
         match run.step_or_close(step).map_err(at)? {
             None => {}
             Some((stream, refusal)) => {
-                // A write-back fails for many files at once, and each reports it at its next sync.
+                // A write-back fails for many files at once, and each file reports it at its next
+                // sync.
                 let reported_late = faults.fault == Fault::WriteBack && failed > 0;
                 if sim.failed() == 0 && !reported_late {
                     return Err(at(format!("refused without a fault: {}", refusal.message)));
@@ -114,7 +115,7 @@ fn faulty_run<L: LogUnderTest>(
 }
 
 impl<L: LogUnderTest> Run<'_, L> {
-    /// Opens the log, first with the faults, then without.
+    /// Opens the log, first with faults, then without.
     fn reopen_log(&mut self, failed: &mut u64) -> Result<Option<Refusal>, Wrong> {
         if let Ok(log) = self.under_test.open(self.sim.clone()) {
             self.log = Some(log);
@@ -132,8 +133,8 @@ impl<L: LogUnderTest> Run<'_, L> {
         Ok(None)
     }
 
-    /// Reads a stream that was just recovered, first with the faults, then without. Accepted
-    /// entries that were not written continue to wait.
+    /// Reads a stream that was just recovered, first with faults, then without. Accepted entries
+    /// that were not written stay pending.
     fn read_again(&mut self, stream: usize, failed: &mut u64) -> Result<(), Wrong> {
         let name = &self.streams[stream];
         let read = || {
@@ -152,7 +153,7 @@ impl<L: LogUnderTest> Run<'_, L> {
         checked.map_err(|Mismatch(what)| format!("{name}: {what}"))
     }
 
-    /// Runs a step as [`step`](Self::step) does, where closing and opening may fail.
+    /// Runs a step like [`step`](Self::step), but closing and opening may fail.
     fn step_or_close(&mut self, step: &Step) -> Result<Option<(usize, Refusal)>, Wrong> {
         if *step != Step::Restart {
             return self.step(step);
@@ -164,7 +165,7 @@ impl<L: LogUnderTest> Run<'_, L> {
         Ok(None)
     }
 
-    /// Checks that after a refusal the stable entries can be read, unless reads fail as well.
+    /// Checks that the stable entries can be read after a refusal, unless reads also fail.
     fn check_readers_in_need(&mut self, failed: &mut u64) -> Result<(), Wrong> {
         let before = self.sim.failed();
         match self.check_readers() {
@@ -178,7 +179,7 @@ impl<L: LogUnderTest> Run<'_, L> {
         }
     }
 
-    /// Recovers a stream that refused an operation, first with the faults, then without.
+    /// Recovers a stream that refused an operation, first with faults, then without.
     fn mend(&mut self, stream: usize, refusal: &Refusal, failed: &mut u64) -> Result<(), Wrong> {
         if !refusal.unknown {
             return Ok(());
@@ -203,7 +204,7 @@ impl<L: LogUnderTest> Run<'_, L> {
         self.read_again(stream, failed)
     }
 
-    /// Recovers a stream that a flush or a sync within another step has poisoned.
+    /// Recovers a stream that was poisoned by a flush or sync within another step.
     fn mend_if_poisoned(&mut self, stream: usize) -> Result<(), Wrong> {
         let name = &self.streams[stream];
         if self.under_test.sync(self.log(), name).is_ok() {

@@ -1,4 +1,4 @@
-//! Steps and crashes that bytes choose, for a fuzzer, which learns where a crash is worth trying.
+//! Steps and crashes chosen by bytes, for a fuzzer, which learns where a crash is worth trying.
 
 use super::{Failure, Image, LogUnderTest, Run, Wrong};
 use crate::model::StreamModel;
@@ -6,11 +6,11 @@ use crate::rng::{Choices, Choose, Rng};
 use crate::sim::{Crash, SimStorage};
 use crate::workload::{Shape, step};
 
-/// Runs the steps that `bytes` choose on a log. Between them the log crashes at a change of its
-/// disk within the last step. The log must agree with the model after each step and crash.
+/// Runs the steps that `bytes` choose on a log. Between steps the log may crash, at a change of its
+/// disk within the previous step. The log must agree with the model after each step and crash.
 ///
 /// # Errors
-/// How the log differs from the model.
+/// A report of how the log differs from the model.
 pub fn play<L: LogUnderTest>(under_test: &L, bytes: &[u8], shape: &Shape) -> Result<(), Failure> {
     let mut choices = Choices::new(bytes);
     let streams: Vec<String> = (0..shape.streams_max).map(|i| format!("stream/{i}")).collect();
@@ -23,7 +23,7 @@ pub fn play<L: LogUnderTest>(under_test: &L, bytes: &[u8], shape: &Shape) -> Res
         }
         if choices.chance(64) {
             let mut images = run.images.take();
-            // The last image is the disk after the step.
+            // The last image is the disk after the whole step.
             images.push(Image { disk: sim.disk(), models: run.models.clone().into(), step: "nothing".into() });
             let image = images.swap_remove(choices.index(images.len()));
             let mut rng = Rng::new(choices.below(256));
@@ -42,7 +42,7 @@ pub fn play<L: LogUnderTest>(under_test: &L, bytes: &[u8], shape: &Shape) -> Res
     run.check_readers_durably().map_err(fail(shape.steps_max))
 }
 
-/// A log that was recovered on `sim`, whose disk is watched since before the recovery.
+/// Recovers the log on `sim`. Its disk is watched from before the recovery.
 fn begin<'s, L: LogUnderTest>(
     under_test: &'s L,
     sim: SimStorage,

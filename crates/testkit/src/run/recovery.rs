@@ -1,4 +1,4 @@
-//! Crashes at every change of a recovery, and at every change of the recovery after that crash.
+//! Crashes at every change of a recovery, and at every change of the recovery from that crash.
 
 use super::{Failure, Image, LogUnderTest, Outcome, Run, Wrong};
 use crate::model::StreamModel;
@@ -6,14 +6,14 @@ use crate::rng::Rng;
 use crate::sim::{Crash, SimStorage};
 use crate::workload::{Shape, Workload};
 
-/// Runs the workload of `seed` and crashes the recovery of one of its disk images at each change:
-/// the image, among some, whose recovery makes the most changes. Each crash leaves a disk whose
-/// recovery is crashed in the same way, `deep` levels deep, by the death of the process and by a
-/// power loss, and at the deepest level by one of the two. Every recovery must agree with the
-/// model, which is bound by the entries that an earlier recovery has shown.
+/// Runs the workload of `seed`, tries the recoveries of some of its disk images, and picks the
+/// image whose recovery makes the most changes. Crashes that recovery at each change. Each crash
+/// leaves a disk whose recovery is crashed in the same way, `deep` levels deep: by both a process
+/// death and a power loss, and at the deepest level by one of the two. Every recovery must agree
+/// with the model, and must keep the entries that an earlier recovery has shown.
 ///
 /// # Errors
-/// How the log differs from the model.
+/// A report of how the log differs from the model.
 pub fn interrupt_recovery<L: LogUnderTest>(
     under_test: &L,
     seed: u64,
@@ -53,7 +53,7 @@ struct Within<'s, L> {
 }
 
 impl<L: LogUnderTest> Within<'_, L> {
-    /// The disk at every change of a workload.
+    /// Returns the disk after every change of a workload.
     fn work(&self, workload: &Workload, seed: u64) -> Result<Vec<Image>, Wrong> {
         let sim = SimStorage::new(seed);
         let models = vec![StreamModel::default(); self.streams.len()];
@@ -65,7 +65,7 @@ impl<L: LogUnderTest> Within<'_, L> {
         Ok(run.images.take())
     }
 
-    /// The image after a crash.
+    /// Returns the image after a crash.
     fn crashed(&self, image: &Image, crash: Crash, rng: &mut Rng) -> Image {
         let mut models = image.models.to_vec();
         models.iter_mut().for_each(|model| model.crashed(crash.is_power_loss()));
@@ -73,7 +73,7 @@ impl<L: LogUnderTest> Within<'_, L> {
         Image { disk: image.disk.crash(crash, rng), models: models.into(), step: step.into() }
     }
 
-    /// Recovers the log. Returns the disk at every change of the recovery if it is watched.
+    /// Recovers the log. If `watched`, returns the disk after every change of the recovery.
     fn recover(&self, image: &Image, watched: bool, rng: &mut Rng) -> Result<Vec<Image>, Wrong> {
         let sim = SimStorage::on(image.disk.clone(), rng.next_u64());
         let mut run = Run::new(self.under_test, sim.clone(), self.streams, image.models.to_vec());

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use crate::rng::Rng;
 
-/// A disk writes this many bytes as a whole or not at all.
+/// A disk writes a sector of this many bytes as a whole or not at all.
 pub(crate) const SECTOR_LEN: usize = 512;
 
 type Sector = Arc<[u8; SECTOR_LEN]>;
 
-/// Bytes as sectors. A missing sector is zeros.
+/// Bytes stored as sectors. A missing sector is all zeros.
 #[derive(Clone, Debug, Default)]
 struct Bytes {
     sectors: BTreeMap<u64, Sector>,
@@ -22,7 +22,7 @@ impl Bytes {
         self.sectors.get(&at).map_or([0; SECTOR_LEN], |sector| **sector)
     }
 
-    /// Zeros from `from` on.
+    /// Sets all bytes from `from` on to zero.
     fn clear_from(&mut self, from: u64) {
         let sector = from / SECTOR_LEN as u64;
         let within = usize::try_from(from % SECTOR_LEN as u64).expect("small");
@@ -36,18 +36,18 @@ impl Bytes {
     }
 }
 
-/// A file. Times are the disk's count of changes.
+/// A file. Times are the disk's change counter.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Content {
     cached: Bytes,
     durable: Bytes,
-    /// Every version of each sector since the last sync, oldest first: any of them may be on the
+    /// Every version of each sector since the last sync, oldest first. Any of them may be on the
     /// disk.
     written: BTreeMap<u64, Vec<(u64, Sector)>>,
-    /// Every length since the last sync, oldest first. Lengths are journaled: one is on the disk
-    /// only after those before it.
+    /// Every length since the last sync, oldest first. Lengths are journaled: each reaches the disk
+    /// only after the earlier ones.
     lens: Vec<(u64, u64)>,
-    /// How often writing the file back has failed.
+    /// How often write-back of the file has failed.
     write_back_errors: u64,
     /// The time of the last change in microseconds, by a clock that ticks every 10 ms.
     changed_micros: u64,
@@ -129,13 +129,13 @@ impl Content {
     }
 
     pub(crate) fn sync(&mut self) {
-        // Only dirty sectors: a sector that an earlier, failed sync marked clean is not written.
+        // Only dirty sectors are written, so not those that an earlier, failed sync marked clean.
         self.durable = self.crash(&mut |_| true).durable;
         self.written.clear();
         self.lens.clear();
     }
 
-    /// Makes the pages durable that hold the bytes from `from` to `to`, and no other.
+    /// Makes only the pages that hold the bytes from `from` to `to` durable.
     pub(crate) fn sync_range(&mut self, from: u64, to: u64) {
         const PAGE_SECTORS: u64 = 8;
         let page = |offset: u64| offset / (PAGE_SECTORS * SECTOR_LEN as u64) * PAGE_SECTORS;
@@ -149,8 +149,8 @@ impl Content {
         }
     }
 
-    /// A sync that fails: some of the dirty sectors reach the disk, the others never do, and all of
-    /// them are clean afterwards, so that the next sync has nothing to write.
+    /// Fails a sync: some of the dirty sectors reach the disk and the others never do. All of them
+    /// are clean afterwards, so the next sync has nothing to write.
     pub(crate) fn fail_sync(&mut self, rng: &mut Rng) {
         for (index, versions) in std::mem::take(&mut self.written) {
             if rng.chance(128)
@@ -161,14 +161,13 @@ impl Content {
         }
     }
 
-    /// The file after a power loss, where `survives` returns whether a change of that time has
-    /// reached the disk.
+    /// Returns the file after a power loss. `survives` decides whether the change made at a given
+    /// time has reached the disk.
     pub(crate) fn crash(&self, survives: &mut dyn FnMut(u64) -> bool) -> Self {
         let lens = self.lens.iter().rposition(|&(time, _)| survives(time)).map_or(0, |last| last + 1);
         let lens = &self.lens[..lens];
         let mut after = Bytes { sectors: self.durable.sectors.clone(), len: self.durable.len };
-        // Each shortening removes the bytes that were written before it, and none that were written
-        // later.
+        // Each shortening removes bytes written before it, but none written later.
         let mut cuts: Vec<(u64, u64)> = Vec::new();
         for &(time, len) in lens {
             if len < after.len {

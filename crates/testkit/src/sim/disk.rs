@@ -1,4 +1,4 @@
-//! The files and directories of a simulated storage, as an image that is cheap to copy.
+//! The files and directories of a simulated storage, as a cheaply copied image.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -16,25 +16,25 @@ pub(crate) type Ino = u64;
 /// The directory `/`.
 pub(crate) const ROOT: Ino = 0;
 
-/// A crash, by the changes that survive it.
+/// The kinds of crashes, by the changes that survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
-    /// The process dies and the machine continues: everything that was handed to the operating
-    /// system survives.
+    /// The process dies and the machine keeps running: everything handed to the operating system
+    /// survives.
     Kill,
-    /// A power loss that only synced changes survive.
+    /// A power loss. Only synced changes survive.
     Lost,
-    /// A power loss just after all changes were written back, which is possible, too.
+    /// A power loss just after all changes were written back.
     Kept,
-    /// A power loss that each unsynced change of a sector, a length or a name survives with so many
+    /// A power loss. Each unsynced change of a sector, a length or a name survives with this many
     /// chances in 256, independently of the others.
     Mixed(u8),
-    /// A power loss that the changes before some moment survive.
+    /// A power loss. The changes before some moment survive.
     Prefix,
 }
 
 impl Crash {
-    /// A random power loss.
+    /// Returns a random kind of power loss.
     #[must_use]
     pub fn any(rng: &mut Rng) -> Self {
         match rng.below(8) {
@@ -54,14 +54,15 @@ impl Crash {
     }
 }
 
-/// Files and directories, and their durable state. Copies share everything that neither changes.
+/// Files and directories, and their durable state. Copies share everything that neither copy has
+/// changed.
 #[derive(Clone, Debug)]
 pub struct Disk {
     nodes: BTreeMap<Ino, Arc<Node>>,
     next: Ino,
     /// How many changes were made.
     time: u64,
-    /// The clock that files get their times from, in microseconds.
+    /// The clock from which files get their times, in microseconds.
     clock: u64,
 }
 
@@ -76,7 +77,7 @@ pub(crate) struct Dir {
     cached: BTreeMap<OsString, Ino>,
     durable: BTreeMap<OsString, Ino>,
     pending: Vec<(u64, Change)>,
-    /// Whether the directory has lost its name: a storage that has it open finds nothing in it and
+    /// Whether the directory was removed. A storage that still has it open finds nothing in it and
     /// can create nothing in it.
     removed: bool,
 }
@@ -135,7 +136,7 @@ impl Disk {
         Self { nodes: BTreeMap::from([(ROOT, Arc::new(Node::Dir(Dir::default())))]), next: ROOT + 1, time: 0, clock: 0 }
     }
 
-    /// The disk after a crash.
+    /// Returns the disk after a crash.
     #[must_use]
     pub fn crash(&self, crash: Crash, rng: &mut Rng) -> Self {
         if crash == Crash::Kill {
@@ -165,7 +166,7 @@ impl Disk {
         after
     }
 
-    /// Every file, by its path, with its length as reads see it.
+    /// The path and the length of every file, as reads see them.
     #[must_use]
     pub fn files(&self) -> Vec<(String, u64)> {
         let mut found = Vec::new();
@@ -188,7 +189,7 @@ impl Disk {
     /// The bytes of a file, as reads see them.
     ///
     /// # Errors
-    /// There is no such file.
+    /// If the file does not exist.
     pub fn bytes(&self, path: &Path) -> io::Result<Vec<u8>> {
         let content = self.file(self.find(path)?)?;
         let mut bytes = vec![0; usize::try_from(content.len()).expect("simulated files are small")];
@@ -196,10 +197,10 @@ impl Disk {
         Ok(bytes)
     }
 
-    /// Flips a bit of a file, for good.
+    /// Permanently flips a bit of a file.
     ///
     /// # Errors
-    /// There is no such file.
+    /// If the file does not exist.
     pub fn flip(&mut self, path: &Path, offset: u64, bit: u8) -> io::Result<()> {
         let ino = self.find(path)?;
         self.change_file(ino, |content, _| content.flip(offset, bit))
@@ -287,7 +288,7 @@ impl Disk {
         }
     }
 
-    /// The time of changes to files from now on.
+    /// Sets the time that later changes to files get.
     pub(crate) const fn set_clock(&mut self, micros: u64) {
         self.clock = micros;
     }
@@ -301,7 +302,7 @@ impl Disk {
         })
     }
 
-    /// Fails to write back all files. Returns whether any had dirty sectors.
+    /// Fails the write-back of all files. Returns whether any had dirty sectors.
     pub(crate) fn fail_write_back(&mut self, rng: &mut Rng) -> bool {
         let mut any = false;
         for node in self.nodes.values_mut() {
@@ -351,7 +352,7 @@ impl Disk {
             return Ok(());
         }
         // After a crash the entry may be in both directories or in neither. No log should rely on
-        // more.
+        // anything more.
         self.change_dir(into, Change::Link(new.to_owned(), ino));
         self.change_dir(dir, Change::Unlink(old.to_owned(), ino));
         Ok(())
@@ -394,7 +395,7 @@ impl Disk {
         }
     }
 
-    /// The bytes of all files that have a name.
+    /// The total length in bytes of all files that have a name.
     pub fn used(&self) -> u64 {
         let mut named = BTreeSet::new();
         for node in self.nodes.values() {
