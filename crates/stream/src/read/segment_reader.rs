@@ -116,7 +116,7 @@ impl SegmentReader {
         self.bounded(self.floor(seq))
     }
 
-    /// Like [`span`](Self::span), but for the first entry at or after `timestamp`.
+    /// Like [`span`](Self::span), for the first entry at or after `timestamp`.
     pub(crate) fn span_at(&self, timestamp: u64) -> (IndexPoint, Range<u64>) {
         self.bounded(match self {
             Self::Live(live) => live.index.floor_time(timestamp),

@@ -1,4 +1,4 @@
-//! What a reader remembers between two looks at a stream.
+//! The state that a reader remembers between two looks at a stream.
 
 use std::collections::BTreeMap;
 

@@ -22,7 +22,7 @@ pub(crate) struct ActiveSegment {
 }
 
 impl ActiveSegment {
-    /// The segment of `writer`, whose file has no frames yet.
+    /// The active segment of `writer`, whose file has no frames yet.
     pub(crate) fn new(writer: SegmentWriter, options: &StreamOptions) -> Self {
         let data = SegmentData::read_shared(*writer.header(), Arc::clone(writer.file()));
         let index = Arc::new(ActiveIndex::new(options.index_interval_bytes));
@@ -31,7 +31,7 @@ impl ActiveSegment {
         Self { writer, live, end_seq, times: None, closes: CloseFrames::default() }
     }
 
-    /// The offset in the file where its frames end.
+    /// The offset at which the frames end in the file.
     pub(super) fn end_offset(&self) -> u64 {
         self.writer.next_position().offset.0
     }
@@ -40,10 +40,10 @@ impl ActiveSegment {
 /// The CLOSE frames in the active segment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct CloseFrames {
-    /// The last one.
+    /// The offset of the last CLOSE.
     pub(crate) last: Option<ByteOffset>,
-    /// How many of them name one another, the last one included.
+    /// How many CLOSE frames name one another in a row, including the last.
     pub(crate) depth: u32,
-    /// The index points that they hold together.
+    /// The total number of index points that these frames hold.
     pub(crate) points: usize,
 }

@@ -9,14 +9,14 @@ use crate::write::reserve::ReserveUse;
 use crate::write::writer::Writer;
 
 impl Inner {
-    /// The lock. A stream that a full disk has stopped is recovered first, if there is room again.
-    /// This never uses the emergency reserve.
+    /// Takes the stream's lock. If a full disk has stopped the stream and there is space again,
+    /// recovers it first. Never uses the emergency reserve.
     pub(crate) fn writable(&self) -> Result<MutexGuard<'_, GroupState<Writer>>> {
         self.recovered(ReserveUse::Never)
     }
 
-    /// The lock, for a call that frees space or closes. A stream that a full disk has stopped is
-    /// recovered first, with the emergency reserve if necessary.
+    /// Takes the stream's lock for a call that frees space or closes. If a full disk has stopped
+    /// the stream, recovers it first, with the emergency reserve if necessary.
     pub(crate) fn lock_for_truncate(&self) -> Result<MutexGuard<'_, GroupState<Writer>>> {
         self.recovered(ReserveUse::Allowed)
     }
@@ -28,7 +28,7 @@ impl Inner {
         let state = self.group.lock();
         let Some(full) = state.failure().filter(|error| error.caused_by_full_disk()).cloned() else { return Ok(state) };
         drop(state);
-        // This costs less than a recovery that fails in the end.
+        // This is cheaper than a recovery that fails late.
         let has_no_room = || {
             let free = self.shared.context.storage().free_space(self.shared.location.parent());
             free.is_ok_and(|free| free < ROOM_MIN)
@@ -40,7 +40,7 @@ impl Inner {
         Ok(self.group.lock())
     }
 
-    /// The error of a stream that takes no more entries: it has failed or was closed.
+    /// Returns an error if the stream has failed or was closed and so takes no more entries.
     pub(crate) fn check(&self, state: &GroupState<Writer>) -> Result<()> {
         if let Some(error) = state.failure() {
             return Err(error.clone());

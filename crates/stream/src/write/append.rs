@@ -75,7 +75,7 @@ impl Inner {
         Ok((state, first_seq..next_seq))
     }
 
-    /// Returns once everything that is accepted is acknowledged at `durability`.
+    /// Waits until everything accepted is acknowledged at `durability`.
     fn acknowledge(&self, state: MutexGuard<'_, GroupState<Writer>>, durability: Durability) -> Result<()> {
         if durability != Durability::Buffered {
             if fail_point!(AcknowledgedBeforeWrite) {
@@ -93,8 +93,8 @@ impl Inner {
         self.bound_memory(pending_len, target)
     }
 
-    /// The tail is as long as it should be: writes it to the file, unless another thread leads. A
-    /// tail of four times that length waits for that leader.
+    /// Writes the tail to the file once it has reached its length, unless another thread leads. If
+    /// the tail is four times that length, waits for that leader.
     fn bound_memory(&self, pending_len: usize, target: CommitTarget) -> Result<()> {
         const BUFFERS_MAX: usize = 4;
         let is_too_long = pending_len >= BUFFERS_MAX * self.shared.options.buffer_bytes;
@@ -127,13 +127,13 @@ impl Inner {
         }
     }
 
-    /// Writes the entries that wait, and then `large`, in a new segment where it needs one. `None`
-    /// where the active segment has to be replaced first.
+    /// Writes the pending entries and then `large`, in a new segment if it needs one. Returns
+    /// `None` if the active segment has to be replaced first.
     ///
-    /// The lock is held while the batch is written, and other appends wait. A copy of the batch
-    /// would hold the lock as well, and this keeps seqs and bytes in one order without more state.
-    /// The segment is created here, and not earlier, because a batch longer than a segment has a
-    /// segment of its own: no other append may get into it.
+    /// The lock is held while the batch is written, and other appends wait. Copying the batch would
+    /// also hold the lock, and this keeps seqs and bytes in one order without more state. The
+    /// segment is created here rather than earlier, because a batch longer than a segment needs a
+    /// segment of its own, which no other append may enter.
     fn write_large(
         &self,
         state: &mut GroupState<Writer>,
@@ -163,8 +163,8 @@ impl Inner {
         end.map(drop).ok_or_else(used_up)
     }
 
-    /// Reserves `len` bytes in the active segment, if it takes them. After an error of the kind
-    /// `Poisoned` the caller fails the group. After any other error nothing has changed.
+    /// Reserves `len` bytes in the active segment if it has room for them. After an error of the
+    /// kind `Poisoned` the caller fails the group. After any other error nothing has changed.
     fn reserve(&self, tail: &mut Tail, len: u64) -> Result<Room> {
         let room = self.room_for(tail, len);
         if let (Room::Available, Some(reservation)) = (room, &mut tail.reservation) {
@@ -177,8 +177,8 @@ impl Inner {
         Ok(room)
     }
 
-    /// Whether the active segment takes `len` bytes more. A batch longer than a segment gets a
-    /// segment of its own.
+    /// Whether the active segment has room for `len` more bytes. A batch longer than a segment gets
+    /// a segment of its own.
     fn room_for(&self, tail: &Tail, len: u64) -> Room {
         let Some(reservation) = &tail.reservation else { return Room::NeedsSegment };
         let is_empty = reservation.base == tail.next_seq;
@@ -191,7 +191,7 @@ impl Inner {
         }
     }
 
-    /// The upper bound of the bytes that these entries take in the file.
+    /// An upper bound on the bytes that these entries take in the file.
     fn reserved_len(&self, entries: &Entries<'_>) -> Result<u64> {
         let len = entries.tail_len() as u64;
         let max = self.shared.options.batch_bytes_max;
@@ -216,8 +216,8 @@ impl Inner {
         Ok(self.group.lock())
     }
 
-    /// Replaces the active segment, which has no entries, with a segment that begins with the
-    /// present time, if that is still needed.
+    /// Replaces the active segment, which has no entries, with a segment that begins at the present
+    /// time, if that is still needed.
     fn replace_empty(&self) -> Result<MutexGuard<'_, GroupState<Writer>>> {
         let mut removals = self.removals.lock();
         let dead = self.group.exclusively(|state, writer| {
@@ -230,16 +230,16 @@ impl Inner {
             writer.truncate_from(&mut state.tail, next, start, ReserveUse::Never).map(Some)
         })?;
         if let Some(dead) = dead {
-            // The append does not fail where a file stays: the file is void, and the next
-            // opening removes it.
+            // The append does not fail if a file remains: it is void, and the next opening removes
+            // it.
             let _ = removals.remove_dead(&self.shared.context, &self.shared.location, dead);
         }
         drop(removals);
         Ok(self.group.lock())
     }
 
-    /// Syncs the oldest finished segments while there are more unsynced bytes than allowed. The
-    /// append that crosses the bound does it.
+    /// Syncs the oldest finished segments while there are more unsynced bytes than allowed. Called
+    /// by the append that exceeds the bound.
     fn settle_past_bound(&self) -> Result<()> {
         let (state, writer) = self.group.acquire()?;
         if !writer.is_past_bound() {
@@ -250,7 +250,7 @@ impl Inner {
         self.group.lead(writer, |writer| writer.settle_past_bound())
     }
 
-    /// Returns once everything accepted so far is acknowledged at `durability`.
+    /// Waits until everything accepted so far is acknowledged at `durability`.
     pub(crate) fn wait_for(&self, durability: Durability) -> Result<()> {
         let state = self.writable()?;
         if let Some(error) = state.failure() {
@@ -261,14 +261,14 @@ impl Inner {
     }
 }
 
-/// Whether the active segment takes an append.
+/// Whether the active segment has room for an append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Room {
     Available,
-    /// The append needs a new segment: the stream has none, the active one would grow past its
-    /// length, or times begin anew.
+    /// The append needs a new segment: the stream has none, the active one would exceed its length,
+    /// or times restart.
     NeedsSegment,
-    /// Times begin anew, and no segment can follow the active one, because it has no entries. It
-    /// has to be replaced.
+    /// Times restart, but the active segment has no entries, so no segment can follow it. It has to
+    /// be replaced.
     NeedsReplacement,
 }

@@ -1,16 +1,16 @@
-//! Memory that the streams of a log share. A log may have very many streams, of which few write at
-//! the same time, so a stream has little memory of its own.
+//! Memory that the streams of a log share. A log may have very many streams but only a few that
+//! write at the same time, so a stream has little memory of its own.
 
 use stratawal_sync::Mutex;
 
-/// A stream keeps buffers of up to this many bytes for itself, so that short appends do not need
-/// the pool.
+/// A stream keeps its own buffers up to this many bytes, so that short appends do not need the
+/// pool.
 pub(crate) const OWN_BUFFER_LEN_MAX: usize = 512;
 
 /// Longer buffers, which grew with a huge batch, are freed.
 const POOLED_LEN_MAX: usize = 4 << 20;
 
-/// The most buffers that the pool keeps.
+/// The maximum number of buffers that the pool keeps.
 const FREE_MAX: usize = 16;
 
 /// Buffers that are not in use, each with its length.
@@ -22,8 +22,8 @@ impl<T> BufferPool<T> {
         Self(Mutex::new(Vec::new()))
     }
 
-    /// A buffer for `needed` bytes, if there is one. It is at most eight times as long, because the
-    /// caller may keep it for long.
+    /// Takes a buffer for `needed` bytes, if the pool has one. It is at most eight times as long as
+    /// needed, because the caller may keep it for a long time.
     pub(crate) fn take(&self, needed: usize) -> Option<T> {
         let mut free = self.0.lock();
         let at = free.iter().rposition(|(_, len)| *len <= needed.saturating_mul(8))?;
@@ -41,7 +41,7 @@ impl<T> BufferPool<T> {
     }
 }
 
-/// Adds to a list that mostly has one item. An ordinary `push` would allocate room for four, in
+/// Adds to a list that mostly has one item. An ordinary `push` would allocate space for four, in
 /// each of very many streams.
 pub(crate) fn push_exact<T>(list: &mut Vec<T>, item: T) {
     if list.capacity() == 0 {

@@ -1,22 +1,20 @@
-//! The times of entries. The system's clock may be wrong.
+//! The timestamps of entries. The system's clock may be wrong.
 //!
-//! Invariants: times never fall within a segment. A time is at most an hour ahead of the previous
-//! one plus the time that has passed since then, as measured by a clock that is never set. So a
-//! clock that is wrong for a moment does not give its time to every later entry. A stream whose
-//! times are far ahead of the clock when it is opened begins its next segment with the present
-//! time.
+//! Invariants: times never go backwards within a segment. A time is at most an hour ahead of the
+//! previous one plus the time elapsed since then, as measured by a clock that is never set. So a
+//! clock that is briefly wrong does not affect every later entry. If a stream's times are far ahead
+//! of the clock when it is opened, its next segment begins at the present time.
 
 use stratawal_storage::Storage;
 
-/// How far the clock may be ahead of the time that has passed, in microseconds: an hour.
+/// How far the clock may move beyond the elapsed time, in microseconds: an hour.
 const JUMP_MAX: u64 = 3600 * 1_000_000;
 
-/// How far the times of a stream may be ahead of the clock when it is opened, in microseconds: a
-/// day.
+/// How far a stream's times may be ahead of the clock when it is opened, in microseconds: a day.
 const AHEAD_MAX: u64 = 24 * JUMP_MAX;
 
-/// Whether times begin anew: `time`, the last of a stream, is far ahead of the clock, which reads
-/// `now`.
+/// Whether times have to restart, because `time`, the last time of a stream, is far ahead of the
+/// clock, which reads `now`.
 pub(crate) const fn is_far_ahead(time: u64, now: u64) -> bool {
     time > now.saturating_add(AHEAD_MAX)
 }
@@ -26,32 +24,31 @@ pub(crate) const fn is_far_ahead(time: u64, now: u64) -> bool {
 pub(crate) struct Clock {
     /// The last reading of the coarse clock.
     reading: Option<u64>,
-    /// The time of the last append. Before the first append, the earliest time that is expected of
-    /// it.
+    /// The time of the last append. Before the first append, the earliest time that it can have.
     time: u64,
-    /// The reading, at that time, of the clock that is never set.
+    /// The reading of the clock that is never set, taken at that time.
     elapsed: u64,
-    /// Whether the last reading was too far ahead, and `time` was used in its place.
+    /// Whether the last reading was too far ahead, so that `time` was used instead.
     replaced: bool,
     /// How many appends got a time other than the clock's for that reason.
     jumps: u64,
 }
 
 impl Clock {
-    /// The clock of a stream that is opened when the system's clock reads `now`, and whose last
+    /// The clock of a stream that is opened when the system's clock reads `now`. The stream's last
     /// time is `last`.
     pub(crate) fn new(storage: &dyn Storage, now: u64, last: u64) -> Self {
         let time = if is_far_ahead(last, now) { now } else { last.max(now) };
         Self { time, elapsed: storage.elapsed_micros(), ..Self::default() }
     }
 
-    /// This clock with the count of an earlier one of the same stream.
+    /// Returns this clock with the count of jumps of an earlier clock of the same stream.
     pub(crate) const fn counting_on(self, earlier: &Self) -> Self {
         Self { jumps: earlier.jumps, ..self }
     }
 
-    /// The time of an append that comes after one at `last`. Within one tick of the coarse clock,
-    /// no other clock is read.
+    /// Returns the time of an append that follows one at `last`. Within one tick of the coarse
+    /// clock, reads no other clock.
     pub(crate) fn time(&mut self, storage: &dyn Storage, last: u64) -> u64 {
         self.time_at(storage.coarse_now_micros(), || storage.elapsed_micros(), last)
     }

@@ -11,25 +11,26 @@ use crate::read::snapshot::SegmentState;
 use crate::write::reserve::ReserveUse;
 use crate::write::writer::{OpenSegments, Writer};
 
-/// A CLOSE frame has the index points since the one before it, which it names. After so many in one
-/// segment, a CLOSE has all points again, so that opening reads a bounded number of CLOSE frames.
+/// A CLOSE frame has the index points since the previous CLOSE, which it names. After this many in
+/// one segment, a CLOSE has all points again, so that opening reads a bounded number of CLOSE
+/// frames.
 const CLOSES_MAX: u32 = 32;
 
 impl Inner {
-    /// See [`StreamLog::close`](crate::StreamLog::close). Whatever it returns, no thread of this
-    /// stream uses the files afterwards. They may belong to another process from then on.
+    /// See [`StreamLog::close`](crate::StreamLog::close). Whatever this returns, no thread of this
+    /// stream uses the files afterwards, because they may then belong to another process.
     pub(crate) fn close(&self) -> Result<()> {
         self.check_process()?;
         let was_closed = self.group.lock().tail.closed;
         let closed = self.end_cleanly();
         self.group.wait_until_free();
         if !fail_point!(RemovalsNotAwaited) {
-            // A truncation removes files after it has given the lead back, so this waits for it. A
+            // A truncation removes files after it has released the lead, so this waits for it. A
             // truncation that begins later finds the stream closed.
             drop(self.removals.lock());
         }
-        // Closing has shortened a file, so there may be room. After an earlier close the log may
-        // belong to another process.
+        // Closing has shortened a file, so there may be space. If the stream was closed before, the
+        // log may belong to another process.
         if !was_closed {
             self.shared.context.make_reserve_again();
         }
@@ -60,7 +61,7 @@ impl Inner {
         };
         let mut refused = None;
         self.group.lead(writer, |writer| match writer.close(&mut reservation.preallocation) {
-            // Everything is durable, and no CLOSE was written. The next opening recovers the stream
+            // Everything is durable, but no CLOSE was written. The next opening recovers the stream
             // as after a crash.
             Err(error) if error.kind() != ErrorKind::Poisoned => {
                 refused = Some(error);
@@ -82,8 +83,8 @@ impl Writer {
 }
 
 impl OpenSegments {
-    /// Writes CLOSE. Everything is drained, and no thread appends. After any error other than
-    /// `Poisoned`, everything is durable, and no CLOSE was written.
+    /// Writes CLOSE. The caller has drained everything, and no thread appends. After any error
+    /// other than `Poisoned`, everything is durable, but no CLOSE was written.
     fn close(&mut self, preallocation: &mut Preallocation) -> Result<()> {
         self.settle().map_err(Error::poisoned)?;
         if preallocation.is_after_close() {
@@ -99,8 +100,8 @@ impl OpenSegments {
         let len = Footer::frame_len_max(0) + TRAILER_LEN as u64;
         self.shared.with_room(ReserveUse::Allowed, || preallocation.ensure_control(&at, len))?;
         self.finish(preallocation, end).map_err(Error::poisoned)?;
-        // The file may be trimmed only once the CLOSE is durable, and closing is done only once the
-        // new length is durable.
+        // The file may be trimmed only once the CLOSE is durable, and the stream is closed only
+        // once the new length is durable.
         let writer = &self.active.writer;
         let ended = writer.sync().and_then(|()| writer.trim_to_trailer()).and_then(|()| writer.sync());
         ended.map_err(|e| self.shared.segment_error(e).poisoned())
@@ -108,8 +109,8 @@ impl OpenSegments {
 }
 
 impl Drop for Inner {
-    /// Closes with best effort. A program that does not close loses only entries that were
-    /// acknowledged as `Buffered`, but the next opening has to scan. This drops errors;
+    /// Closes on a best-effort basis. A program that does not close a stream loses only entries
+    /// that were acknowledged as `Buffered`, but the next opening has to scan. This drops errors;
     /// [`StreamLog::close`](crate::StreamLog::close) returns them. In a forked child it only
     /// releases memory, because the stream belongs to the parent.
     fn drop(&mut self) {

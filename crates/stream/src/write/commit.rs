@@ -1,18 +1,18 @@
-//! Group commit: which thread leads, which threads wait, and which are woken.
+//! Group commit: decides which thread leads, which threads wait, and which are woken.
 //!
-//! A thread that needs the entries in the tail to become durable takes the *lead*, the one right to
-//! write to the files. It takes everything that waits, writes it outside the lock, and gives the
-//! lead back. A thread that comes in the meantime waits: the leader may satisfy it, otherwise it
-//! leads next. A leader that fails or unwinds fails the group. Every thread then gets its error,
-//! until recovery has run.
+//! A thread that needs the entries in the tail to become durable takes the *lead*, the exclusive
+//! right to write to the files. It takes everything that is pending, writes it outside the lock,
+//! and releases the lead. A thread that arrives in the meantime waits: the leader may satisfy it;
+//! otherwise it leads next. A leader that fails or unwinds fails the group. Every thread then gets
+//! the leader's error, until recovery has run.
 //!
-//! Invariant, so that no thread waits for ever: a thread that changes what others wait for wakes
-//! all of those that need not wait any more (their seq is reached, their epoch is over, or the
-//! group has failed). A thread that gives the lead back also wakes one of the others, which then
-//! leads. That one may find that it need not lead, but then the thread that satisfied it has woken
-//! the others.
+//! Invariant, so that no thread waits forever: a thread that ends the reason for others to wait
+//! wakes all of them (their seq is reached, their epoch is over, or the group has failed). A thread
+//! that releases the lead also wakes one of the remaining threads, which then leads. The woken
+//! thread may find that it need not lead, but then the thread that satisfied it has woken the
+//! others.
 //!
-//! This is mechanism alone. The work is known to a [`CommitLeader`].
+//! This file is pure mechanism. A [`CommitLeader`] knows the work.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,18 +26,18 @@ use crate::watermarks::Watermarks;
 use crate::write::failed_epochs::FailedEpochs;
 use crate::write::waiter::{CommitTarget, Waiter, Waiters};
 
-/// The work of a leader.
+/// The work that a leader does.
 pub(crate) trait CommitLeader: Send {
-    /// The state under the lock, where work waits.
+    /// The state under the lock, which holds pending work.
     type Tail: Send;
-    /// Work that was taken.
+    /// Work taken from the tail.
     type Work;
 
-    /// Takes all work that waits. Under the lock.
+    /// Takes all pending work. Called under the lock.
     fn take(&mut self, tail: &mut Self::Tail) -> Self::Work;
-    /// Does the work, so that it is flushed or synced, and raises the watermarks. Outside the lock.
+    /// Flushes or syncs the work, and raises the watermarks. Called outside the lock.
     fn run(&mut self, work: &Self::Work, durability: Durability) -> Result<()>;
-    /// Gives back what `take` took, once it is done. Under the lock.
+    /// Returns the work of `take` to the tail once it is done. Called under the lock.
     fn put_back(&mut self, tail: &mut Self::Tail, work: Self::Work);
 }
 
@@ -58,18 +58,18 @@ pub(crate) struct GroupState<L: CommitLeader> {
     waiters: Waiters,
 }
 
-/// The one right to write to the files of a stream. In a box, because every commit moves it to and
-/// fro.
+/// The exclusive right to write to the files of a stream. Boxed, because every commit moves it out
+/// and back.
 enum Lead<L> {
     Free(Box<L>),
-    /// A thread has it.
+    /// A thread has the lead.
     Taken,
     /// A leader has unwound, a recovery has failed, or the group is shut down.
     Lost,
 }
 
 impl<L> Lead<L> {
-    /// The lead, if it is free; `otherwise` stays in its place.
+    /// Takes the lead if it is free, and leaves `otherwise` in its place.
     fn take_free(&mut self, otherwise: Self) -> Option<Box<L>> {
         match std::mem::replace(self, otherwise) {
             Self::Free(lead) => Some(lead),
@@ -87,7 +87,7 @@ impl<L: CommitLeader> GroupState<L> {
         self.failed.as_ref()
     }
 
-    /// Refuses all work with exactly this error: the stream is not to be written at all.
+    /// Refuses all work with exactly this error, because the stream must not be written.
     pub(crate) fn set_error(&mut self, error: Error) {
         self.failed = Some(error);
     }
@@ -97,8 +97,8 @@ impl<L: CommitLeader> GroupState<L> {
         self.waiters.len()
     }
 
-    /// Lets no work be done until [`Group::recover`]. The lead may be free, and no thread gives it
-    /// back then, so this wakes all threads.
+    /// Refuses all work until [`Group::recover`]. If the lead is free, no thread will release it
+    /// and wake the others, so this wakes all threads.
     pub(crate) fn fail(&mut self, error: &Error) {
         self.failed.get_or_insert_with(|| error.clone().poisoned());
         for waiter in self.waiters.drain().filter(|_| !fail_point!(NoWakeOnFailure)) {
@@ -130,23 +130,23 @@ impl<L: CommitLeader> Group<L> {
         self.state.lock()
     }
 
-    /// Everything accepted so far. Under the lock, so that the epoch is that of the seq.
+    /// A target that covers everything accepted so far. Called under the lock, so that the epoch is
+    /// that of the seq.
     pub(crate) fn target(&self, _: &GroupState<L>) -> CommitTarget {
         CommitTarget { seq: self.watermarks.accepted(), epoch: self.watermarks.epoch() }
     }
 
-    /// Returns once the watermark for `durability` has reached `target`, and leads commits as
-    /// needed.
+    /// Waits until the watermark for `durability` has reached `target`, leading commits as needed.
     pub(crate) fn wait_for(&self, durability: Durability, target: CommitTarget) -> Result<()> {
-        // Most threads are satisfied by another leader, and see that without the lock.
+        // Most threads are satisfied by another leader, and see that without taking the lock.
         if self.reached(durability, target) {
             return Ok(());
         }
         self.wait_for_locked(self.state.lock(), durability, target)
     }
 
-    /// As [`wait_for`](Self::wait_for), for a thread that has the lock already. An append that
-    /// finds the lead free takes it under the lock under which it was accepted.
+    /// Like [`wait_for`](Self::wait_for), for a thread that already has the lock. An append that
+    /// finds the lead free takes it under the same lock under which it was accepted.
     pub(crate) fn wait_for_locked<'a>(
         &'a self,
         mut state: MutexGuard<'a, GroupState<L>>,
@@ -174,18 +174,18 @@ impl<L: CommitLeader> Group<L> {
         }
     }
 
-    /// The watermark is loaded before the epoch. One that passed `target` in a later epoch shows
-    /// that epoch.
+    /// The watermark is loaded before the epoch. If the watermark passed `target` in a later epoch,
+    /// that epoch is visible too.
     fn reached(&self, durability: Durability, target: CommitTarget) -> bool {
         let reached = self.watermarks.reached(durability) >= target.seq;
         reached && (self.watermarks.epoch() == target.epoch || fail_point!(EpochIgnored))
     }
 
-    /// One commit: takes the work that waits, does it, and gives the lead back.
+    /// Runs one commit: takes the pending work, does it, and releases the lead.
     fn commit(&self, state: MutexGuard<'_, GroupState<L>>, mut lead: Box<L>, durability: Durability) -> Result<()> {
         let mut state = if durability == Durability::Synced { self.coalesce(state) } else { state };
         if let Some(error) = state.failed.clone() {
-            // An append has failed the group while the lock was free. Nothing is written after a
+            // An append failed the group while the lock was free. Nothing is written after a
             // failure.
             self.release_lead(state, Some(lead));
             return Err(error);
@@ -198,18 +198,19 @@ impl<L: CommitLeader> Group<L> {
         let mut state = self.state.lock();
         match &result {
             Ok(()) => lead.put_back(&mut state.tail, work),
-            // The entries that were taken stay readable in the tail until recovery.
+            // The entries taken stay readable in the tail until recovery.
             Err(error) => state.fail(error),
         }
         self.release_lead(state, Some(lead));
         result.map_err(Error::poisoned)
     }
 
-    /// Lets the threads join that were woken just now and are about to append again. A sync for
-    /// many takes as long as a sync for one, and a thread that comes a moment after it began waits
-    /// for all of it and then for the next. A thread that is alone does not wait.
+    /// Gives threads that were just woken and are about to append again a chance to join this
+    /// commit. A sync for many threads takes as long as a sync for one, and a thread that arrives
+    /// just after it began waits for all of it and then for the next. A single thread does not
+    /// wait.
     fn coalesce<'a>(&'a self, mut state: MutexGuard<'a, GroupState<L>>) -> MutexGuard<'a, GroupState<L>> {
-        // After so many yields in which no thread came, the others are not expected any more.
+        // After this many yields without a new thread, no more threads are expected.
         const IN_VAIN_MAX: usize = if cfg!(stratawal_loom) { 0 } else { 3 };
         let expected = state.waiters.len() + state.waiters.take_last_satisfied();
         let mut in_vain = 0;
@@ -223,7 +224,7 @@ impl<L: CommitLeader> Group<L> {
         state
     }
 
-    /// Sleeps until woken. The caller finds out why it was.
+    /// Sleeps until woken. The caller finds out the reason.
     fn sleep(&self, mut state: MutexGuard<'_, GroupState<L>>, durability: Durability, target: Option<CommitTarget>) {
         let waiter = Arc::new(Waiter::new(durability, target));
         state.waiters.push(Arc::clone(&waiter));
@@ -231,8 +232,8 @@ impl<L: CommitLeader> Group<L> {
         waiter.sleep();
     }
 
-    /// Gives the lead back; without a lead it is lost. The thread that leads next is woken first,
-    /// so that its sync runs while the satisfied threads wake up.
+    /// Releases the lead, or marks it as lost if `lead` is `None`. The thread that leads next is
+    /// woken first, so that its sync runs while the satisfied threads wake up.
     pub(crate) fn release_lead(&self, mut state: MutexGuard<'_, GroupState<L>>, lead: Option<Box<L>>) {
         state.lead = lead.map_or(Lead::Lost, Lead::Free);
         if state.waiters.is_empty() {
@@ -254,7 +255,7 @@ impl<L: CommitLeader> Group<L> {
 
 /// Other uses of the lead.
 impl<L: CommitLeader> Group<L> {
-    /// Waits for the lead and takes it, together with the lock. The caller gives it back with
+    /// Waits for the lead and takes it together with the lock. The caller releases it with
     /// [`release_lead`](Self::release_lead) or [`lead`](Self::lead).
     pub(crate) fn acquire(&self) -> Result<(MutexGuard<'_, GroupState<L>>, Box<L>)> {
         loop {
@@ -269,7 +270,7 @@ impl<L: CommitLeader> Group<L> {
         }
     }
 
-    /// Does `act` with a lead that was acquired, outside the lock, and gives it back. An error
+    /// Runs `act` with the acquired lead, outside the lock, and then releases the lead. An error
     /// fails the group.
     pub(crate) fn lead(&self, mut lead: Box<L>, act: impl FnOnce(&mut L) -> Result<()>) -> Result<()> {
         let mut guard = Unwinding { group: self, armed: true };
@@ -283,7 +284,7 @@ impl<L: CommitLeader> Group<L> {
         result.map_err(Error::poisoned)
     }
 
-    /// Does `act` with the lead, under the lock. An error of the kind `Poisoned` fails the group.
+    /// Runs `act` with the lead, under the lock. An error of the kind `Poisoned` fails the group.
     pub(crate) fn exclusively<R>(&self, act: impl FnOnce(&mut GroupState<L>, &mut L) -> Result<R>) -> Result<R> {
         self.with_lead(|mut state, lead| {
             let result = act(&mut state, lead);
@@ -291,9 +292,8 @@ impl<L: CommitLeader> Group<L> {
         })
     }
 
-    /// Does `act` with the lead, under the lock, and then `then` with what `act` returns, outside
-    /// the lock. An error of `act` of the kind `Poisoned`, and any error of `then`, fails the
-    /// group.
+    /// Runs `act` with the lead, under the lock, and then `then` with the result of `act`, outside
+    /// the lock. An error of `act` of the kind `Poisoned`, or any error of `then`, fails the group.
     pub(crate) fn exclusively_then<T, R>(
         &self,
         act: impl FnOnce(&mut GroupState<L>, &mut L) -> Result<Option<T>>,
@@ -327,7 +327,7 @@ impl<L: CommitLeader> Group<L> {
         result
     }
 
-    /// Whether no thread leads at this moment.
+    /// Whether no thread currently leads.
     pub(crate) fn is_free(&self) -> bool {
         matches!(self.state.lock().lead, Lead::Free(_))
     }
@@ -338,7 +338,7 @@ impl<L: CommitLeader> Group<L> {
         self.pass_on(state);
     }
 
-    /// The lock, once no thread leads. Call [`pass_on`](Self::pass_on) afterwards.
+    /// Takes the lock once no thread leads. Call [`pass_on`](Self::pass_on) afterwards.
     fn lock_unled(&self) -> MutexGuard<'_, GroupState<L>> {
         let mut state = self.state.lock();
         while let Lead::Taken = state.lead {
@@ -348,18 +348,18 @@ impl<L: CommitLeader> Group<L> {
         state
     }
 
-    /// Leaves the lead as it is. This thread may be the one that was woken to lead, so it wakes the
-    /// next.
+    /// Leaves the lead as it is, but wakes the next thread, because this one may have been woken to
+    /// lead.
     fn pass_on(&self, mut state: MutexGuard<'_, GroupState<L>>) {
         let lead = state.lead.take_free(Lead::Lost);
         self.release_lead(state, lead);
     }
 }
 
-/// Recovery and the end.
+/// Recovery and shutdown.
 impl<L: CommitLeader> Group<L> {
-    /// Runs `recovery` in place of a failed lead, and continues with the lead that it returns. A
-    /// group that has not failed is left alone.
+    /// Runs `recovery` instead of a failed lead, and continues with the lead that it returns. Does
+    /// nothing to a group that has not failed.
     pub(crate) fn recover(&self, recovery: impl FnOnce(&mut L::Tail, Option<Box<L>>) -> Result<L>) -> Result<()> {
         loop {
             let mut state = self.state.lock();
@@ -367,7 +367,7 @@ impl<L: CommitLeader> Group<L> {
             if failure.kind() == ErrorKind::Missing {
                 return Err(failure);
             }
-            // A leader may still be at the files: an append can fail the group at the same time.
+            // A leader may still be using the files: an append can fail the group at the same time.
             if let Lead::Taken = state.lead {
                 self.sleep(state, Durability::Buffered, None);
                 continue;
@@ -383,9 +383,9 @@ impl<L: CommitLeader> Group<L> {
                     (Some(Box::new(lead)), Ok(()))
                 }
                 Err(error) => {
-                    // A failure that is worse, or that passes without a reopen, is reported from
-                    // here on. Otherwise the first failure stays: a transient error must not
-                    // replace it, nor look like an error before any write.
+                    // A worse failure, or one that passes without a reopen, is reported from here
+                    // on. Otherwise the first failure stays: a transient error must not replace it
+                    // or look like an error before any write.
                     if error.is_damage() || matches!(error.kind(), ErrorKind::Full | ErrorKind::NewerFormat) {
                         state.failed = Some(error.clone());
                     }
@@ -400,13 +400,13 @@ impl<L: CommitLeader> Group<L> {
         }
     }
 
-    /// Does `act` whatever the state of the group, and refuses all work with `error` from then on.
-    /// If `act` fails, everything stays as it was.
+    /// Runs `act` whatever the state of the group, and refuses all work with `error` from then on.
+    /// If `act` fails, nothing changes.
     pub(crate) fn shut_down(&self, error: Error, act: impl FnOnce(&mut GroupState<L>) -> Result<()>) -> Result<()> {
         let mut state = self.lock_unled();
         let epoch = self.watermarks.epoch();
-        // Before anything of the next epoch shows, so that a thread that unwinds in between leaves
-        // a record.
+        // Recorded before anything of the next epoch becomes visible, so that a thread that unwinds
+        // in between leaves a record.
         state.failed_epochs.push(epoch, error.clone());
         let acted = act(&mut state);
         if acted.is_ok() {
@@ -420,8 +420,8 @@ impl<L: CommitLeader> Group<L> {
     }
 }
 
-/// Fails the group if the leader unwinds, so that no thread waits for ever, and no thread writes
-/// after the leader's half-finished work.
+/// Fails the group if the leader unwinds, so that no thread waits forever or writes after the
+/// leader's half-finished work.
 struct Unwinding<'a, L: CommitLeader> {
     group: &'a Group<L>,
     armed: bool,

@@ -21,8 +21,8 @@ use crate::write::tail::{Reservation, Tail};
 use crate::write::writer::{OpenSegments, Writer};
 
 impl Writer {
-    /// Creates a stream: its directory with the first segment in it, durably. Both are built under
-    /// a temporary name and synced. Then the directory is renamed, and its parent is synced.
+    /// Durably creates a stream: its directory with the first segment in it. Both are built under a
+    /// temporary name and synced. Then the directory is renamed, and its parent is synced.
     pub(super) fn create_stream(&mut self, tail: &mut Tail, start: u64) -> Result<()> {
         let shared = Arc::clone(self.shared());
         let storage = shared.context.storage();
@@ -31,7 +31,8 @@ impl Writer {
         let io = |e| Error::io(location, e);
         shared.context.prepare_parent_sync(location).map_err(io)?;
         storage.create_dir(&temporary).map_err(|e| {
-            // It may exist although the system reported an error. Nothing else has this name.
+            // The directory may exist although the system reported an error. Nothing else has this
+            // name.
             let _ = storage.remove_dir(&temporary);
             io(e)
         })?;
@@ -60,7 +61,7 @@ impl Writer {
         match rename_dir(&**storage, &temporary, &location.dir()) {
             Renamed::Done => {}
             Renamed::Undone(e) => return Err(undo(io(e))),
-            // The stream may exist, now or after a crash. Recovery finds out.
+            // The stream may exist, either now or after a crash. Recovery finds out.
             Renamed::Absent(e) | Renamed::DoneDespite(e) | Renamed::Unknown(e) => return Err(io(e).poisoned()),
         }
         if !fail_point!(DirSyncSkipped) {
@@ -78,9 +79,10 @@ impl Writer {
 }
 
 impl OpenSegments {
-    /// Creates a segment by rule H, with a file of `len` bytes if there is room. From its rename
-    /// on, a failure forbids all writes to older segments. If the process has no descriptor left,
-    /// the finished segments are settled, which closes them, and the creation is tried once more.
+    /// Creates a segment by rule H, with a file of `len` bytes if there is space. Once the file is
+    /// renamed, a failure forbids all writes to older segments. If the process has no descriptor
+    /// left, the finished segments are settled, which closes them, and the creation is tried once
+    /// more.
     pub(super) fn create(
         &mut self,
         header: &SegmentHeader,
@@ -101,7 +103,7 @@ impl OpenSegments {
         })
     }
 
-    /// The header of the next generation. Where times begin anew, they begin with `restart`.
+    /// The header of the next generation. If times restart, they begin at `restart`.
     pub(super) fn next_header(
         &self,
         predecessor: Predecessor,
@@ -122,7 +124,7 @@ impl OpenSegments {
     }
 
     /// Makes a new segment the active one, and shows it to readers after the segments `before`.
-    /// Returns the segment that was active until now, and the reservation of the new one.
+    /// Returns the previously active segment, and the reservation of the new one.
     pub(super) fn activate(
         &mut self,
         writer: SegmentWriter,
@@ -168,7 +170,7 @@ impl Shared {
     }
 }
 
-/// The part of a new segment's header that ties it to its log, its directory and its predecessor,
+/// The part of a new segment's header that ties the segment to its log, directory and predecessor,
 /// with a fresh salt. The other fields are empty.
 pub(crate) fn identity(context: &LogContext, location: &Location, predecessor: Predecessor) -> SegmentHeader {
     SegmentHeader {
@@ -182,12 +184,12 @@ pub(crate) fn identity(context: &LogContext, location: &Location, predecessor: P
     }
 }
 
-/// The length in bytes that the file of a new segment begins with, unless more is wanted. It grows
-/// in steps from there.
+/// The initial file length of a new segment in bytes, unless more is wanted. The file grows in
+/// steps from there.
 pub(crate) const FIRST_LEN: u64 = 16 << 10;
 
-/// Creates a segment whose file has `wanted` bytes. On a full disk it has [`FIRST_LEN`] bytes, with
-/// the emergency reserve if `reserve` allows that.
+/// Creates a segment whose file has `wanted` bytes, or [`FIRST_LEN`] bytes if the disk is full.
+/// Then uses the emergency reserve if `reserve` allows that.
 pub(crate) fn create_segment(
     context: &LogContext,
     dir: &Path,

@@ -1,4 +1,4 @@
-//! Deletes a stream that is open. What is done to its directory is in `deletion.rs`.
+//! Deletes an open stream. The work on its directory is in `deletion.rs`.
 
 use std::sync::Arc;
 

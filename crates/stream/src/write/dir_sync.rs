@@ -1,10 +1,10 @@
-//! Shared syncs of the directory that holds the streams. Many streams that are created at the same
-//! time need a few syncs of it, and not one each.
+//! Shared syncs of the directory that holds the streams. Many streams created at the same time need
+//! only a few syncs, rather than one each.
 //!
 //! Invariant: a call succeeds only with a sync that began after the call did. A sync that is
-//! already running may have begun before the caller changed the directory, so its success is not
-//! enough for the caller. Its error is: the system reports a failed write once, and perhaps not to
-//! the next sync.
+//! already running may have begun before the caller changed the directory, so the caller cannot
+//! rely on its success. But its error counts: the system reports a failed write once, and perhaps
+//! not to the next sync.
 
 use std::io;
 use std::path::Path;
@@ -18,16 +18,16 @@ use stratawal_sync::{Condvar, Mutex, fail_point};
 pub(crate) struct DirSyncs {
     state: Mutex<State>,
     ended: Condvar,
-    /// The directory, open from the first use on. The process may have no descriptor left when the
-    /// directory is to be synced.
+    /// The directory, kept open after its first use, because the process may have no descriptor
+    /// left when the directory has to be synced.
     dir: Mutex<Option<Arc<DirToSync>>>,
 }
 
 #[derive(Debug)]
 struct State {
-    /// The sync that is running.
+    /// The running sync.
     running: Option<Arc<Round>>,
-    /// The sync that begins next. A call that comes now waits for it.
+    /// The sync that begins next. New calls wait for it.
     next: Arc<Round>,
 }
 
@@ -35,7 +35,7 @@ struct State {
 #[derive(Debug)]
 struct Round(Mutex<Option<Result<(), Failure>>>);
 
-/// An error of the system in a form that can be copied.
+/// An operating-system error in a copyable form.
 #[derive(Clone, Debug)]
 struct Failure {
     kind: io::ErrorKind,
@@ -69,11 +69,11 @@ impl DirSyncs {
         Self { state: Mutex::new(state), ended: Condvar::new(), dir: Mutex::new(None) }
     }
 
-    /// Opens `dir`, so that a later [`sync`](Self::sync) does not lack a descriptor. Call it before
-    /// a change that cannot be undone.
+    /// Opens `dir`, so that a later [`sync`](Self::sync) cannot run out of descriptors. Call this
+    /// before a change that cannot be undone.
     ///
     /// # Errors
-    /// The operating system's.
+    /// Any operating-system error.
     pub(crate) fn ready(&self, storage: &Arc<dyn Storage>, dir: &Path) -> io::Result<Arc<DirToSync>> {
         let mut known = self.dir.lock();
         if let Some(open) = &*known {
@@ -88,15 +88,15 @@ impl DirSyncs {
     /// directory.
     ///
     /// # Errors
-    /// The error of the sync that this call waited for, or of one that ran when the call began.
-    /// Then it is not known which changes are durable.
+    /// The error of the sync that this call waited for, or of one that was running when the call
+    /// began. It is then not known which changes are durable.
     pub(crate) fn sync(&self, storage: &Arc<dyn Storage>, dir: &Path) -> io::Result<()> {
         let dir = self.ready(storage, dir)?;
         self.shared(|| dir.sync())
     }
 
-    /// The outcome of a `sync` that begins after this call does. This thread or another one does
-    /// it.
+    /// Returns the outcome of a `sync` that begins after this call does, run by this thread or
+    /// another one.
     pub(crate) fn shared(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let mut state = self.state.lock();
         let running = state.running.as_ref().filter(|_| fail_point!(DirSyncJoined));
@@ -124,7 +124,7 @@ fn unwound() -> io::Error {
     io::Error::other("the thread that synced the directory panicked")
 }
 
-/// Ends a round, also where the sync unwinds, so that no thread waits for ever.
+/// Ends a round even if the sync unwinds, so that no thread waits forever.
 struct Ending<'a> {
     syncs: &'a DirSyncs,
     round: Arc<Round>,

@@ -1,4 +1,4 @@
-//! Encodes the entries that wait in the tail as frames.
+//! Encodes the entries pending in the tail as frames.
 
 use std::io::IoSlice;
 use std::ops::Range;
@@ -10,7 +10,8 @@ use stratawal_segment::SegmentWriter;
 use crate::write::buffer_pool::push_exact;
 
 /// Frames to be written with one call. Small frames are encoded next to each other. The entries of
-/// large frames are written from where they are. The memory is kept for later frames.
+/// large frames are written from where they are, without copying. The memory is kept for later
+/// frames.
 #[derive(Debug, Default)]
 pub(crate) struct FrameEncoder {
     points: Vec<IndexPoint>,
@@ -26,7 +27,7 @@ enum Piece {
     Data(Range<usize>),
 }
 
-/// From this length on, the entries of a frame are not copied into the encoder.
+/// The entries of a frame of at least this length are not copied into the encoder.
 const BORROWED_LEN_MIN: usize = 8 << 10;
 
 impl FrameEncoder {
@@ -37,7 +38,7 @@ impl FrameEncoder {
         self.len = 0;
     }
 
-    /// The bytes of memory that it holds.
+    /// The number of bytes of memory that the encoder holds.
     pub(super) fn capacity(&self) -> usize {
         let Self { points, encoded, pieces, len: _ } = self;
         encoded.capacity() + points.capacity() * size_of::<IndexPoint>() + pieces.capacity() * size_of::<Piece>()
@@ -84,7 +85,7 @@ impl FrameEncoder {
         }
     }
 
-    /// Writes the frames, whose entries' bytes are in `data`, with one call.
+    /// Writes the frames with one call. The bytes of their entries are in `data`.
     pub(super) fn write(&self, data: &[u8], writer: &mut SegmentWriter) -> stratawal_segment::Result<()> {
         match &self.pieces[..] {
             [Piece::Encoded(range)] => writer.append(&self.encoded[range.clone()]),
@@ -93,7 +94,7 @@ impl FrameEncoder {
                     Piece::Encoded(range) => IoSlice::new(&self.encoded[range.clone()]),
                     Piece::Data(range) => IoSlice::new(&data[range.clone()]),
                 };
-                // A list of a few pieces needs no memory of its own.
+                // A short list of pieces needs no allocation.
                 let mut few = [IoSlice::new(&[]); 8];
                 match few.get_mut(..pieces.len()) {
                     Some(few) => {

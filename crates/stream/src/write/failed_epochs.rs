@@ -6,8 +6,8 @@ use stratawal_sync::fail_point;
 
 use crate::error::{Error, Result};
 
-/// How many failed epochs a stream remembers. A thread that waits is woken when its epoch ends, so
-/// it misses more only if it is kept from running for as long.
+/// How many failed epochs a stream remembers. A waiting thread is woken when its epoch ends, so it
+/// misses its outcome only if it cannot run while this many more epochs fail.
 pub(crate) const FAILED_EPOCHS_MAX: usize = if cfg!(stratawal_loom) { 1 } else { 64 };
 
 /// The epochs that ended in a failure, for the threads that waited in them. Any other epoch ended
@@ -30,7 +30,7 @@ impl FailedEpochs {
         self.failed.push_front((epoch, failure));
     }
 
-    /// Takes the record of `epoch` back: the epoch has not ended.
+    /// Removes the record of `epoch`, which has not ended after all.
     pub(super) fn remove(&mut self, epoch: u64) {
         self.failed.retain(|failed| failed.0 != epoch);
     }
@@ -76,7 +76,7 @@ mod tests {
         let mut epochs = FailedEpochs::default();
         let count = FAILED_EPOCHS_MAX as u64 + 1;
         (1..=count).for_each(|i| epochs.push(2 * i, failure()));
-        // The oldest record is gone, and an epoch before it may have had one as well.
+        // The oldest record is gone, and an epoch before it may also have had one.
         for epoch in [0, 2] {
             assert_eq!(epochs.outcome_of(epoch, "orders").map_err(|error| error.kind()), Err(ErrorKind::Poisoned));
         }

@@ -1,4 +1,4 @@
-//! Drains the tail: writes the entries that wait in it to the active segment.
+//! Drains the tail: writes its pending entries to the active segment.
 
 use stratawal_frame::{DataFrame, SeqNo};
 use stratawal_index::IndexPoint;
@@ -13,7 +13,7 @@ use crate::write::tail::Tail;
 use crate::write::writer::{OpenSegments, Writer};
 
 impl Writer {
-    /// Drains everything that waits in `tail`. Under the lock.
+    /// Drains everything pending in `tail`. Called under the lock.
     pub(super) fn drain_all(&mut self, tail: &mut Tail) -> Result<()> {
         let work = self.take(tail);
         self.run(&work, Durability::Flushed).map_err(Error::poisoned)?;
@@ -21,8 +21,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes a large batch from the caller's memory, and has `tail` accept it. Call it under the
-    /// lock, with the space reserved and nothing waiting in the tail. If it fails, the batch is not
+    /// Writes a large batch from the caller's memory, and has `tail` accept it. Call this under the
+    /// lock, with the space reserved and nothing pending in the tail. If it fails, the batch is not
     /// accepted, and recovery decides whether the file has it.
     pub(super) fn write_large(&mut self, tail: &mut Tail, large: &LargeBatch<'_>) -> Result<()> {
         let (segments, reservation) = self.open_in(tail)?;
@@ -34,8 +34,8 @@ impl Writer {
 }
 
 impl OpenSegments {
-    /// Writes the entries that were taken from the tail, with one call, after the last frame of the
-    /// active segment.
+    /// Writes the entries taken from the tail after the last frame of the active segment, with one
+    /// call.
     pub(super) fn drain(&mut self, work: &PendingFrames) -> Result<()> {
         let Some(end_seq) = work.end_seq() else { return Ok(()) };
         fail_point!(WatermarkFirst, self.shared.watermarks.set_flushed(end_seq));
@@ -45,8 +45,8 @@ impl OpenSegments {
         Ok(())
     }
 
-    /// Writes a large batch after the last frame of the active segment. Returns the offset where
-    /// the frames end now.
+    /// Writes a large batch after the last frame of the active segment. Returns the new end offset
+    /// of the frames.
     fn write_large(&mut self, large: &LargeBatch<'_>) -> Result<u64> {
         let end_seq = large.seqs().end;
         fail_point!(WatermarkFirst, self.shared.watermarks.set_flushed(end_seq));
@@ -67,7 +67,8 @@ impl OpenSegments {
     /// Writes the frames `pending` with one call, and adds them to the index. The bytes of their
     /// entries are in `data`. Returns how many bytes were written.
     ///
-    /// About `encoded_len` bytes are encoded, not counting the entries of large frames.
+    /// `encoded_len` is about the number of bytes to encode, not counting the entries of large
+    /// frames.
     fn write<'a>(
         &mut self,
         pending: impl Iterator<Item = (&'a PendingFrame, &'a [u32], &'a [u8])>,
@@ -94,8 +95,8 @@ impl OpenSegments {
         let result = frames.write(data, &mut active.writer);
         result.map_err(|e| self.shared.segment_error(e))?;
         for &IndexPoint { seq, offset, timestamp } in frames.points() {
-            // Seqs and offsets rise. So do timestamps, except after those of a file that another
-            // program wrote. Then the frame has no point, and is found from the point before.
+            // Seqs and offsets rise. So do timestamps, except after those of a file written by
+            // another program. Such a frame gets no point and is found from the previous one.
             let _ = active.live.index.push(seq, offset, timestamp);
             active.times = Some((active.times.map_or(timestamp, |times| times.0), timestamp));
             self.timestamp = timestamp;

@@ -1,32 +1,32 @@
-//! Writing to one stream. The path of an append:
+//! Writes to one stream. The path of an append:
 //!
 //! ```text
 //! append        append.rs    reserve its bytes in the active segment      (under the lock)
 //!   |                        accept it: its seqs and time are fixed
 //!   |-- tail.rs, pending.rs  the bytes wait in the tail
 //!   |
-//!   |-- rotate.rs            where the segment is full: create its successor, SEAL
+//!   |-- rotate.rs            if the segment is full: create its successor, SEAL
 //!   |     create.rs          and the stream's directory, for the first segment
 //!   v
 //! wait          commit.rs    one thread takes the lead, the others wait   (waiter.rs)
 //!   |
 //!   v
-//! lead          writer.rs    what the leader does                         (outside the lock)
-//!   |-- flush.rs             encode what waits, write it with one call    -> flushed
+//! lead          writer.rs    the work of a leader                         (outside the lock)
+//!   |-- flush.rs             encode what is pending, write it in one call -> flushed
 //!   |     encode.rs
 //!   |-- sync.rs              sync the files, oldest first, then MARK      -> durable
 //!   v
 //! acknowledged  commit.rs    the leader wakes the threads that it satisfied, and the next leader
 //! ```
 //!
-//! Other calls take the lead for work of their own: truncate.rs drops entries at either end,
-//! close.rs writes CLOSE, delete.rs deletes the stream. admission.rs decides which calls may write;
-//! after a full disk it has the stream recovered first.
+//! Other calls take the lead for their own work: truncate.rs drops entries at either end, close.rs
+//! writes CLOSE, delete.rs deletes the stream. admission.rs decides which calls may write; after a
+//! full disk it has the stream recovered first.
 //!
-//! Below them: commit.rs is group commit for any [`CommitLeader`](commit::CommitLeader), and knows
+//! Below these: commit.rs is group commit for any [`CommitLeader`](commit::CommitLeader), and knows
 //! neither the tail nor the writer. reserve.rs holds space for a full disk, dir_sync.rs shares
-//! syncs of the directory that holds the streams, buffer_pool.rs lends memory, and clock.rs gives
-//! times.
+//! syncs of the directory that holds the streams, buffer_pool.rs lends memory, and clock.rs
+//! provides timestamps.
 
 pub(crate) mod active;
 mod admission;

@@ -1,8 +1,8 @@
-//! Entries that wait in the tail, as frames to be.
+//! The entries pending in the tail, grouped into future frames.
 //!
-//! Appends that come together within one tick of the coarse clock, and up to about `frame_len`
-//! bytes, share one frame. A batch is always within one frame. Offsets, sizes and checksums are
-//! fixed later, by the leader that writes the frames.
+//! Appends that arrive within one tick of the coarse clock share one frame, up to about `frame_len`
+//! bytes. A batch is always within one frame. Offsets, sizes and checksums are fixed later, by the
+//! leader that writes the frames.
 
 use std::ops::Range;
 
@@ -12,8 +12,8 @@ use stratawal_frame::BATCH_END;
 use crate::batch::{Batch, Entry};
 use crate::write::buffer_pool::{OWN_BUFFER_LEN_MAX, push_exact};
 
-/// A batch that would take more bytes than this in the tail is written from the caller's memory. A
-/// copy could double the memory of a process that mostly holds one batch.
+/// A batch that would take more bytes than this in the tail is written from the caller's memory. If
+/// a process mostly holds one batch, a copy could double its memory.
 pub(crate) const COPIED_LEN_MAX: usize = 1 << 20;
 
 /// The entries of one append.
@@ -38,13 +38,13 @@ impl Entries<'_> {
         }
     }
 
-    /// The bytes that they would take in the tail: their own, and an end offset for each.
+    /// The bytes that these entries would take in the tail: their own, and an end offset for each.
     pub(crate) fn tail_len(&self) -> usize {
         self.data().len() + 4 * self.len()
     }
 
-    /// Adds the end offset of each entry in its frame, where `before` bytes precede them. The last
-    /// offset has the mark of the batch's end.
+    /// Adds the end offset of each entry in its frame, in which `before` bytes precede the entries.
+    /// The last offset carries the mark of the batch's end.
     fn push_ends(&self, ends: &mut Vec<u32>, before: usize) {
         let end =
             |end: usize| u32::try_from(before + end).expect("invariant: a batch is under 2 GiB, a joined frame small");
@@ -63,7 +63,7 @@ impl Entries<'_> {
 pub(crate) struct PendingFrame {
     pub(crate) first_seq: u64,
     pub(crate) timestamp: u64,
-    /// Where the bytes of its entries begin among those of all frames.
+    /// The offset of its entries' bytes among the bytes of all frames.
     pub(crate) data_start: usize,
     ends_start: usize,
 }
@@ -74,12 +74,12 @@ pub(crate) struct PendingFrames {
     data: Vec<u8>,
     ends: Vec<u32>,
     frames: Vec<PendingFrame>,
-    /// The upper bound of the bytes that they take in the file.
+    /// An upper bound on the bytes that the entries take in the file.
     pub(crate) reserved: u64,
 }
 
 impl PendingFrames {
-    /// The bytes of the entries, and of their end offsets.
+    /// The number of bytes of the entries and their end offsets.
     pub(crate) fn len(&self) -> usize {
         self.data.len() + 4 * self.ends.len()
     }
@@ -88,7 +88,7 @@ impl PendingFrames {
         self.frames.is_empty()
     }
 
-    /// The bytes that the memory is for, in the terms of [`len`](Self::len).
+    /// The number of bytes that fit into the allocated memory, counted like [`len`](Self::len).
     pub(super) fn capacity(&self) -> usize {
         self.data.capacity() + 4 * self.ends.capacity()
     }
@@ -98,8 +98,8 @@ impl PendingFrames {
         self.data.capacity() <= OWN_BUFFER_LEN_MAX && self.ends.capacity() <= OWN_BUFFER_LEN_MAX / 4
     }
 
-    /// Whether the buffer would have to grow for `entries`, to more than half of the length that a
-    /// stream keeps for itself.
+    /// Whether the buffer would have to grow for `entries`, beyond half of the length that a stream
+    /// keeps for itself.
     pub(super) fn outgrown_by(&self, entries: &Entries<'_>) -> bool {
         let data_len = self.data.len() + entries.data().len();
         let ends_len = self.ends.len() + entries.len();
@@ -114,8 +114,8 @@ impl PendingFrames {
         self.reserved = 0;
     }
 
-    /// Moves the frames to `larger`, which is empty, and continues in it. Returns the buffer that
-    /// they were in, empty.
+    /// Moves the frames to `larger`, which is empty, and continues in it. Returns the old buffer,
+    /// now empty.
     pub(super) fn move_to(&mut self, mut larger: Self) -> Self {
         larger.data.extend_from_slice(&self.data);
         larger.ends.extend_from_slice(&self.ends);
@@ -142,7 +142,7 @@ impl PendingFrames {
         })
     }
 
-    /// The first seq; `None` where nothing waits.
+    /// The first seq, or `None` if nothing is pending.
     pub(super) fn first_seq(&self) -> Option<u64> {
         self.frames.first().map(|frame| frame.first_seq)
     }
@@ -152,12 +152,12 @@ impl PendingFrames {
         self.frames.last().map(|frame| frame.timestamp)
     }
 
-    /// One past the last seq; `None` where nothing waits.
+    /// One past the last seq, or `None` if nothing is pending.
     pub(crate) fn end_seq(&self) -> Option<u64> {
         self.frames.last().map(|frame| frame.first_seq + (self.ends.len() - frame.ends_start) as u64)
     }
 
-    /// Adds the entries of one append, to the last frame where time and length allow it.
+    /// Adds the entries of one append, to the last frame if time and length allow it.
     pub(super) fn push(&mut self, first_seq: u64, timestamp: u64, entries: &Entries<'_>, frame_len: usize) {
         let joins = self.frames.last().is_some_and(|last| {
             let len = self.data.len() - last.data_start + 4 * (self.ends.len() - last.ends_start);
@@ -174,7 +174,7 @@ impl PendingFrames {
         entries.push_ends(&mut self.ends, before);
     }
 
-    /// Adds those entries of a frame of another list that are at or above the seq `from_seq`.
+    /// Adds the entries at or above `from_seq` of a frame from another list.
     pub(super) fn push_from(&mut self, frame: &PendingFrame, ends: &[u32], data: &[u8], from_seq: u64) {
         let skipped = usize::try_from(from_seq.saturating_sub(frame.first_seq)).unwrap_or(usize::MAX);
         let Some(kept) = ends.get(skipped..).filter(|kept| !kept.is_empty()) else { return };
@@ -189,7 +189,7 @@ impl PendingFrames {
         self.reserved += stratawal_frame::data_frame_len_max(kept.len() as u64 + 1, len);
     }
 
-    /// A copy of the entry, if it is here.
+    /// Returns a copy of entry `seq` if it is pending here.
     pub(super) fn read(&self, seq: u64) -> Option<Entry> {
         let i = self.frames.partition_point(|frame| frame.first_seq <= seq).checked_sub(1)?;
         let (frame, ends, data) = self.frames().nth(i)?;
@@ -207,7 +207,7 @@ impl PendingFrames {
 #[derive(Debug)]
 pub(crate) struct LargeBatch<'a> {
     frame: PendingFrame,
-    /// The upper bound of the bytes that it takes in the file.
+    /// An upper bound on the bytes that the batch takes in the file.
     pub(crate) reserved: u64,
     ends: Vec<u32>,
     data: &'a [u8],
@@ -221,7 +221,7 @@ impl<'a> LargeBatch<'a> {
         Self { frame, reserved, ends, data: entries.data() }
     }
 
-    /// Gives the batch its seqs and its time.
+    /// Assigns the batch its seqs and its time.
     pub(crate) fn assign(&mut self, first_seq: u64, timestamp: u64) {
         self.frame.first_seq = first_seq;
         self.frame.timestamp = timestamp;
@@ -245,7 +245,7 @@ impl<'a> LargeBatch<'a> {
         4 * self.ends.len()
     }
 
-    /// Its one frame, in the form of [`PendingFrames::frames`].
+    /// The batch's only frame, in the form of [`PendingFrames::frames`].
     pub(crate) fn frames(&self) -> impl Iterator<Item = (&PendingFrame, &[u32], &[u8])> {
         std::iter::once((&self.frame, &self.ends[..], self.data))
     }

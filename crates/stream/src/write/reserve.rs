@@ -1,10 +1,10 @@
-//! The emergency reserve: a file that holds space for a full disk. Calls that free space or close
-//! (truncation, deletion, close) give it up if they lack room. Looking up, reading and appending
-//! never use it. It is made again once there is room.
+//! The emergency reserve: a file that keeps space for use on a full disk. Calls that free space or
+//! close (truncation, deletion, close) give it up if they run out of space. Looking up, reading and
+//! appending never use it. It is recreated once there is space.
 //!
 //! Its bytes are pseudo-random and synced, so that neither compression nor hole punching makes it
-//! smaller than it looks. Its blocks on the disk count, and not its length, because a copy of a log
-//! may have holes in their place.
+//! smaller than it looks. Its disk blocks count rather than its length, because a copy of a log may
+//! have holes instead.
 
 use std::io;
 use std::path::PathBuf;
@@ -18,20 +18,20 @@ use crate::fs::remove_file;
 /// The size of the emergency reserve in bytes.
 pub const RESERVE_LEN: u64 = 64 << 10;
 
-/// The bytes of one write to the file. If the disk lacks room for all of it, the reserve holds as
-/// many pieces as fit.
+/// The number of bytes per write to the file. If the disk has no space for all of the reserve, it
+/// holds as many pieces as fit.
 const PIECE_LEN: usize = 4 << 10;
 
 /// Whether a call may use up the emergency reserve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReserveUse {
-    /// It may not: it looks up, reads, or appends.
+    /// The call must not use it: it looks up, reads, or appends.
     Never,
-    /// It may: it frees space, or closes.
+    /// The call may use it: it frees space or closes.
     Allowed,
 }
 
-/// A file that holds space.
+/// A file that keeps space.
 #[derive(Debug)]
 pub(crate) struct EmergencyReserve {
     path: PathBuf,
@@ -50,8 +50,9 @@ impl EmergencyReserve {
         Self { path, seed, is_whole: Mutex::new(false), blocks_unreported: AtomicSeq::new(0) }
     }
 
-    /// Makes the reserve if it is missing or holds less than it should. This may fail without an
-    /// error: there may be no room now, or another kind of file may have its name.
+    /// Creates or completes the reserve if it is missing or holds less than it should. This may
+    /// fail without an error: there may be no space now, or a different kind of file may have its
+    /// name.
     pub(crate) fn make(&self, storage: &dyn Storage) {
         let mut is_whole = self.is_whole.lock();
         *is_whole = false;
@@ -73,8 +74,8 @@ impl EmergencyReserve {
                     self.blocks_unreported.store(u64::from(!are_reported));
                 }
                 Err(_) => {
-                    // It is not known how much of it is on the disk. It is made again with the next
-                    // segment.
+                    // It is not known how much of the reserve is on the disk. It is recreated with
+                    // the next segment.
                     let _ = storage.remove_file(&self.path);
                     return;
                 }
@@ -83,7 +84,7 @@ impl EmergencyReserve {
         *is_whole = true;
     }
 
-    /// Makes the reserve if it was not whole when it was last checked.
+    /// Creates or completes the reserve if it was incomplete when last checked.
     pub(crate) fn make_again(&self, storage: &dyn Storage) {
         let is_whole = *self.is_whole.lock();
         if !is_whole {
@@ -98,7 +99,7 @@ impl EmergencyReserve {
         file.map_or(0, |file| self.held_by(&*file))
     }
 
-    /// Gives the space up. Returns whether there was any.
+    /// Gives up the space. Returns whether there was any.
     pub(crate) fn give_up(&self, storage: &dyn Storage) -> bool {
         let mut is_whole = self.is_whole.lock();
         *is_whole = false;
@@ -112,9 +113,9 @@ impl EmergencyReserve {
         len.min(blocks).min(RESERVE_LEN)
     }
 
-    /// Whether the log has made this file: it is empty, or begins with the bytes of the reserve, or
-    /// with zeros in their place (after a crash, or in a copy with holes). Any other file of this
-    /// name is neither written nor removed.
+    /// Whether the log created this file: it is empty, or begins with the bytes of the reserve, or
+    /// with zeros instead (after a crash, or in a copy with holes). Any other file with this name
+    /// is neither written nor removed.
     fn is_ours(&self, file: &dyn File) -> bool {
         let mut first = [0; size_of::<u64>()];
         let own = mixed(self.seed.wrapping_add(STEP));
@@ -135,7 +136,7 @@ impl EmergencyReserve {
     }
 }
 
-/// The step of the counter from one number to the next.
+/// The counter's step from one number to the next.
 const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// SplitMix64: turns a counter into numbers that cannot be compressed.

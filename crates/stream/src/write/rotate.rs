@@ -1,4 +1,4 @@
-//! Rotation: begins the successor of the active segment, and seals the active one.
+//! Rotation: creates the successor of the active segment, and seals the active one.
 
 use std::sync::Arc;
 
@@ -15,17 +15,17 @@ use crate::write::reserve::ReserveUse;
 use crate::write::tail::{Reservation, Tail};
 use crate::write::writer::{OpenSegments, UnsyncedSegment, Writer};
 
-/// The length that the file of a successor begins with, unless a segment is shorter.
+/// The initial file length of a successor, unless segments are shorter than this.
 ///
-/// A stream that has filled one segment will fill another. Each step of growth costs the file one
-/// more extent, and the next sync a commit of the file system's journal: milliseconds where a sync
-/// takes 0.04, with segments of 64 KiB. It is not more, because a stream whose entries were all
-/// dropped holds this much.
+/// A stream that has filled one segment will fill another. Each growth step adds an extent to the
+/// file and makes the next sync commit the file system's journal. With 64 KiB segments that takes
+/// milliseconds, against 0.04 ms for a plain sync. The length is no larger, because a stream whose
+/// entries were all dropped still occupies this much.
 const SUCCESSOR_LEN: u64 = 1 << 20;
 
 impl Writer {
-    /// Creates the segment that the next entry goes into: the first one, or the successor of the
-    /// active one. Call it under the lock, with nothing waiting in the tail.
+    /// Creates the segment for the next entry: the first one, or the successor of the active one.
+    /// Call this under the lock, with nothing pending in the tail.
     pub(super) fn begin_segment(&mut self, tail: &mut Tail) -> Result<()> {
         let next_seq = tail.next_seq;
         if let Self::NoSegment(_) = self {
@@ -59,22 +59,22 @@ impl OpenSegments {
             len: reservation.preallocation.preallocated(),
             _counted: UnsyncedFile::new(&shared.context.unsynced_files),
         });
-        // A reserve that a full disk has used up, or that was removed, is made again here.
+        // Recreates the reserve if a full disk used it up or it was removed.
         shared.context.make_reserve();
         Ok(successor)
     }
 
     /// Reserves room for a SEAL without an index in the active file. Called before the successor is
-    /// created, because until then a full disk is not a failure. A file that was closed has to grow
-    /// for it.
+    /// created, because until then a full disk is not a failure. A file that ends in a CLOSE has to
+    /// be extended to make room.
     pub(super) fn reserve_seal(&self, reservation: &mut Reservation, reserve: ReserveUse) -> Result<()> {
         let end = self.active.writer.next_position().offset;
         let len = Footer::frame_len_max(0) + TRAILER_LEN as u64;
         self.shared.with_room(reserve, || reservation.preallocation.ensure_control(&end, len))
     }
 
-    /// Writes the SEAL that names `next`, the segment that follows. Its count of entries ends at
-    /// the base of `next`, so that this base is known even if the file of `next` is lost.
+    /// Writes the SEAL that names `next`, the successor. Its entry count stops at the base of
+    /// `next`, so that this base is known even if the file of `next` is lost.
     pub(super) fn seal(&mut self, reservation: &mut Reservation, next: &SegmentHeader) -> Result<()> {
         let points = self.active.live.index.points_from(0);
         let kind = if fail_point!(SealNamesNone) {

@@ -12,7 +12,7 @@ use crate::shared::Shared;
 use crate::write::writer::{OpenSegments, Writer};
 
 impl Writer {
-    /// Whether finished segments hold more unsynced bytes than they may.
+    /// Whether finished segments hold more unsynced bytes than allowed.
     pub(super) fn is_past_bound(&self) -> bool {
         matches!(self, Self::Open(segments) if segments.is_past_bound())
     }
@@ -27,8 +27,8 @@ impl Writer {
 }
 
 impl OpenSegments {
-    /// Makes all drained entries durable, oldest first, and raises the watermark. Does nothing
-    /// where they are durable already.
+    /// Makes all drained entries durable, oldest first, and raises the watermark. Does nothing if
+    /// they are already durable.
     pub(super) fn settle(&mut self) -> Result<()> {
         while !self.unsynced.is_empty() && !fail_point!(UnsyncedPassed) {
             self.settle_oldest()?;
@@ -45,8 +45,8 @@ impl OpenSegments {
         self.advance_durable(end_seq)
     }
 
-    /// Makes the open segments durable, also where no entry is new: a START in the active segment
-    /// raises no watermark.
+    /// Makes the open segments durable even if they have no new entries: a START in the active
+    /// segment raises no watermark.
     pub(super) fn settle_all(&mut self) -> Result<()> {
         self.settle_finished()?;
         self.active.writer.sync().map_err(|e| self.shared.segment_error(e))?;
@@ -76,7 +76,8 @@ impl OpenSegments {
         oldest.writer.trim_to_trailer().map_err(|e| self.shared.segment_error(e))?;
         let id = oldest.writer.id();
         let end_seq = oldest.end_seq;
-        // Published before the descriptor is closed: from here on readers open the segment anew.
+        // Published before the descriptor is closed, because from here on readers open the segment
+        // themselves.
         let snapshot = self.shared.snapshot.load();
         let segments = snapshot
             .segments
@@ -87,8 +88,8 @@ impl OpenSegments {
         if end_seq > self.shared.watermarks.durable() { self.advance_durable(end_seq) } else { Ok(()) }
     }
 
-    /// Writes a MARK, and then raises the watermark. If the watermark came first, a process killed
-    /// in between would leave the last group unattested.
+    /// Writes a MARK, and then raises the watermark. If the watermark were raised first, a process
+    /// killed in between would leave the last group unattested.
     fn advance_durable(&mut self, durable: u64) -> Result<()> {
         let context = ControlContext { durable: SeqNo(durable), ..self.control_context() };
         let marked = self.active.writer.write_mark(&context, self.preallocated);

@@ -1,9 +1,9 @@
-//! The tail: the entries that are accepted and not yet in the file, and the rest of the state under
-//! the lock of a stream.
+//! The tail: the entries that are accepted but not yet in the file, and the rest of the state under
+//! a stream's lock.
 //!
-//! An append copies its bytes into the tail under the lock. It reserves the most space that it can
-//! take in the file, so its segment and its seqs are fixed when it is accepted. The leader later
-//! writes it within that reservation.
+//! An append copies its bytes into the tail under the lock. It reserves the maximum space that it
+//! can take in the file, so its segment and its seqs are fixed when it is accepted. The leader
+//! later writes it within that reservation.
 //!
 //! A batch over [`COPIED_LEN_MAX`](crate::write::pending::COPIED_LEN_MAX) is not copied. Its append
 //! takes the lead and writes it from the caller's memory.
@@ -24,21 +24,21 @@ pub(crate) struct Reservation {
     pub(crate) preallocation: Preallocation,
     /// The first seq of the segment.
     pub(crate) base: u64,
-    /// Where everything that is reserved ends at most.
+    /// An upper bound on the end of everything reserved.
     pub(crate) end: u64,
-    /// The present time, with which the next segment begins, where the times of the stream were far
-    /// ahead of the clock when it was opened. The next append needs that segment.
+    /// The present time, if the stream's times were far ahead of the clock when it was opened. The
+    /// next append needs a new segment, which begins at this time.
     pub(crate) restart: Option<u64>,
 }
 
 impl Reservation {
-    /// Nothing is reserved yet after the last frame that `writer` has in its file.
+    /// A reservation of nothing yet, after the last frame in the file of `writer`.
     pub(crate) fn new(writer: &SegmentWriter, preallocation: Preallocation) -> Self {
         let end = writer.next_position().offset.0;
         Self { preallocation, base: writer.header().base.0, end, restart: None }
     }
 
-    /// Reserves `len` bytes more.
+    /// Reserves `len` more bytes.
     pub(crate) fn reserve(&mut self, len: u64) -> stratawal_segment::Result<()> {
         self.preallocation.ensure(&ByteOffset(self.end), len)?;
         self.end += len;
@@ -62,8 +62,8 @@ pub(crate) struct Tail {
     spare: Vec<Arc<PendingFrames>>,
     /// Long buffers, which the streams of a log share.
     buffer_pool: Arc<BufferPool<PendingFrames>>,
-    /// The length of the tail when it was last drained, or half of the value before, whichever is
-    /// more. A longer buffer is taken for this length.
+    /// The length of the tail when it was last drained, or half of the previous value, whichever is
+    /// more. Longer buffers are taken with this length in mind.
     recent_len: usize,
 }
 
@@ -102,7 +102,7 @@ impl Tail {
     }
 
     /// Accepts a large batch that is already in the file. The file now ends at `file_end`, and
-    /// nothing waits.
+    /// nothing is pending.
     pub(crate) fn accept_written(&mut self, large: &LargeBatch<'_>, file_end: u64) {
         debug_assert!(self.pending.is_empty(), "what waits is written before a large batch");
         self.next_seq = large.seqs().end;
@@ -112,7 +112,7 @@ impl Tail {
         }
     }
 
-    /// The next entries go into a new segment.
+    /// Continues in a new segment with this reservation.
     pub(crate) fn continue_in(&mut self, reservation: Reservation) {
         let before = self.reservation.replace(reservation);
         if let Some(restart) = before.and_then(|before| before.restart) {
@@ -120,7 +120,7 @@ impl Tail {
         }
     }
 
-    /// Continues in a longer buffer of the pool, if there is one. A buffer that grows by doubling
+    /// Continues in a longer buffer from the pool, if it has one. A buffer that grows by doubling
     /// would copy its bytes twice.
     fn lengthen(&mut self, needed: usize) {
         let Some(larger) = self.buffer_pool.take(needed.max(self.recent_len)) else { return };
@@ -133,12 +133,12 @@ impl Tail {
         }
     }
 
-    /// The bytes that wait, without those that a leader is writing.
+    /// The number of pending bytes, without those that a leader is writing.
     pub(crate) fn pending_len(&self) -> usize {
         self.pending.len()
     }
 
-    /// Takes what waits. It can be read here until [`put_back`](Self::put_back).
+    /// Takes everything that is pending. It can be read here until [`put_back`](Self::put_back).
     pub(crate) fn take(&mut self) -> Arc<PendingFrames> {
         let mut work = self.spare.pop().unwrap_or_default();
         std::mem::swap(Arc::get_mut(&mut work).expect("invariant: a spare has one owner"), &mut self.pending);
@@ -146,7 +146,7 @@ impl Tail {
         work
     }
 
-    /// Takes back the work of `take`, which is in the file now. The file ends at `file_end`.
+    /// Takes back the work of `take`, which is now in the file. The file ends at `file_end`.
     pub(crate) fn put_back(&mut self, mut work: Arc<PendingFrames>, file_end: u64) {
         self.in_flight = None;
         if let Some(reservation) = &mut self.reservation {
@@ -163,33 +163,33 @@ impl Tail {
         }
     }
 
-    /// The accepted entries from `end` on, where recovery found that the files end. `None` where
-    /// entries before those are lost, so that nothing continues the files.
+    /// Returns the accepted entries at or above `end`, where recovery found that the files end.
+    /// Returns `None` if entries before them are lost, so that these do not continue the files.
     pub(crate) fn pending_from(&self, end: u64) -> Option<PendingFrames> {
         let mut kept = PendingFrames::default();
         for part in self.in_flight.as_deref().into_iter().chain([&self.pending]) {
             part.frames().for_each(|(frame, ends, data)| kept.push_from(frame, ends, data, end));
         }
-        // A large batch whose write failed may be whole in the file. It was not accepted, and
+        // A large batch whose write failed may be complete in the file. It was not accepted, so
         // nothing accepted is lost.
         let first_seq = kept.first_seq().unwrap_or(self.next_seq.max(end));
         (first_seq == end).then_some(kept)
     }
 
-    /// Takes over entries that were accepted before. The caller reserves their space.
+    /// Takes over entries that were accepted earlier. The caller reserves their space.
     pub(crate) fn adopt_pending(&mut self, pending: PendingFrames) {
         self.next_seq = pending.end_seq().unwrap_or(self.next_seq);
         if let Some(reservation) = &mut self.reservation
             && !pending.is_empty()
         {
-            // They have their times, which go into the segment that exists.
+            // These entries already have their times, which fit into the existing segment.
             reservation.restart = None;
         }
         self.last_timestamp = pending.last_timestamp().unwrap_or(0).max(self.last_timestamp);
         self.pending = pending;
     }
 
-    /// A copy of the entry, if it is here.
+    /// Returns a copy of entry `seq` if it is in the tail.
     pub(crate) fn read(&self, seq: u64) -> Option<Entry> {
         let in_flight = self.in_flight.as_ref().and_then(|pending| pending.read(seq));
         in_flight.or_else(|| self.pending.read(seq))
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn a_file_that_ends_after_the_tail_loses_nothing() {
         let mut tail = Tail::new(3, 0, None, Arc::new(BufferPool::new()));
-        // A large batch whose failed write left it whole in the file.
+        // A large batch that is complete in the file although its write failed.
         assert_eq!(tail.pending_from(5).map(|pending| pending.end_seq()), Some(None));
         assert_eq!(tail.pending_from(3).map(|pending| pending.end_seq()), Some(None));
         assert!(tail.pending_from(2).is_none(), "an accepted entry is in neither");

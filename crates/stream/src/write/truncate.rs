@@ -1,12 +1,12 @@
-//! Drops entries at the beginning or at the end of a stream.
+//! Drops entries at the beginning or the end of a stream.
 //!
 //! Entries at the beginning are dropped by a START frame. Entries at the end are dropped by a new
-//! generation, and so are all entries of a stream that begins anew beyond its end. The commit point
-//! is the directory entry of the new segment. Nothing is shortened or rewritten, and the old
-//! entries stay void whether or not their files come back.
+//! generation, and so are all entries of a stream that restarts beyond its end. The commit point is
+//! the directory entry of the new segment. Nothing is shortened or rewritten, and the old entries
+//! stay void whether or not their files reappear.
 //!
 //! Everything is settled first, so threads that wait get the outcome of their own appends. Files
-//! are removed after the lead was given back, see [`removal`](crate::removal).
+//! are removed after the lead is released, see [`removal`](crate::removal).
 
 use std::sync::Arc;
 
@@ -33,10 +33,10 @@ impl Inner {
         let mut removed = self.drop_below(&mut removals, first, true);
         let is_full = removed.as_ref().is_err_and(|error| error.kind() == ErrorKind::Full);
         if is_full && self.shared.snapshot.load().segments.len() > 1 {
-            // Older files are removed first, which may make room for a new one.
+            // Older files are removed first, which may free space for a new one.
             removed = self.drop_below(&mut removals, first, false);
             if removed.is_ok() {
-                // The entries are dropped. If there is still no room, the active segment stays.
+                // The entries are dropped. If there is still no space, the active segment stays.
                 let freed = self.reset_at_end(&mut removals, first);
                 removed = freed.or_else(|e| if e.kind() == ErrorKind::Full { Ok(()) } else { Err(e) });
             }
@@ -72,8 +72,8 @@ impl Inner {
         dead.map_or(Ok(()), |dead| removals.remove_dead(&self.shared.context, &self.shared.location, dead))
     }
 
-    /// Drops the entries below `first`, and removes their files. If those are all entries, and
-    /// `may_reset` is set, an active segment that holds much is dropped, too.
+    /// Drops the entries below `first`, and removes their files. If those are all the entries and
+    /// `may_reset` is set, also drops an active segment that holds much space.
     fn drop_below(&self, removals: &mut Removals, first: u64, may_reset: bool) -> Result<()> {
         let dropped = self.group.exclusively_then(
             |state, writer| {
@@ -94,8 +94,8 @@ impl Inner {
         dropped.and_then(|dead| self.remove_dead(removals, dead))
     }
 
-    /// Drops the active segment if it holds much, after all entries were dropped, unless there are
-    /// new entries by now.
+    /// After all entries were dropped, drops the active segment if it holds much space, unless
+    /// there are new entries by now.
     fn reset_at_end(&self, removals: &mut Removals, first: u64) -> Result<()> {
         let dead = self.group.exclusively(|state, writer| {
             self.check(state)?;
@@ -108,25 +108,24 @@ impl Inner {
     }
 }
 
-/// Whether a stream that begins at `first` has no entries, and its active segment holds much more
-/// space than a new segment takes. A START is cheaper than a new file.
+/// Whether a stream that begins at `first` has no entries and its active segment holds much more
+/// space than a new one takes. Otherwise a START is cheaper than a new file.
 fn is_worth_reset(tail: &Tail, first: u64) -> bool {
     const HELD_MAX: u64 = 64 << 10;
     first == tail.next_seq
         && tail.reservation.as_ref().is_some_and(|reservation| reservation.preallocation.preallocated() > HELD_MAX)
 }
 
-/// How far a truncation at the beginning has come under the lock, with the segments that it has
-/// dropped so far.
+/// How far a truncation at the beginning got under the lock, with the segments dropped so far.
 enum DropStep {
     /// The stream was reset. Everything is done and durable.
     Done(Dead),
-    /// The files state the new first entry. It is to be made durable, and shown to readers.
+    /// The files record the new first entry, which has yet to be made durable and shown to readers.
     Written(Dead),
 }
 
 impl Writer {
-    /// Drops the entries below `first`, as far as that is done under the lock.
+    /// Does the part of dropping the entries below `first` that runs under the lock.
     fn begin_drop(&mut self, tail: &mut Tail, first: u64, may_reset: bool) -> Result<DropStep> {
         let is_beyond = first > tail.next_seq || matches!(self, Self::NoSegment(_));
         if is_beyond || (may_reset && is_worth_reset(tail, first)) {
@@ -134,8 +133,8 @@ impl Writer {
         }
         self.drain_all(tail)?;
         match self.write_start(tail, first) {
-            // The room that is kept for control frames is used up. A new generation, with the
-            // emergency reserve, states the first live seq in its header.
+            // The room kept for control frames is used up. A new generation, with the emergency
+            // reserve, records the first live seq in its header.
             Err(error) if error.kind() == ErrorKind::Full => {
                 let next_seq = tail.next_seq;
                 self.truncate_from(tail, next_seq, first, ReserveUse::Allowed).map(DropStep::Written)
@@ -144,7 +143,7 @@ impl Writer {
         }
     }
 
-    /// Makes the stream begin at `first`, which is its end or beyond. Returns its old segments.
+    /// Makes the stream begin at `first`, which is at or beyond its end. Returns its old segments.
     fn reset_to(&mut self, tail: &mut Tail, first: u64) -> Result<Dead> {
         if let Self::NoSegment(_) = self {
             let before = std::mem::replace(&mut tail.next_seq, first);
@@ -166,8 +165,8 @@ impl Writer {
         segments.write_start(reservation, first)
     }
 
-    /// Makes the START of `first` durable, and hides the segments that are wholly below it from
-    /// readers. Returns those segments.
+    /// Makes the START of `first` durable, and hides the segments entirely below it from readers.
+    /// Returns those segments.
     fn drop_before(&mut self, first: u64) -> Result<Vec<Arc<PublishedSegment>>> {
         match self {
             Self::Open(segments) => segments.drop_before(first),
@@ -175,8 +174,9 @@ impl Writer {
         }
     }
 
-    /// Begins a new generation at `next_seq`, which drops that entry and all after it. Its header
-    /// has the first live seq `start`. Returns the segments that hold only dropped entries.
+    /// Begins a new generation at `next_seq`, which drops that entry and all later ones. The header
+    /// of the new generation has the first live seq `start`. Returns the segments that hold only
+    /// dropped entries.
     pub(super) fn truncate_from(
         &mut self,
         tail: &mut Tail,
@@ -198,7 +198,7 @@ impl OpenSegments {
     fn write_start(&mut self, reservation: &mut Reservation, first: u64) -> Result<()> {
         let writer = &self.active.writer;
         self.shared.with_room(ReserveUse::Allowed, || writer.preallocate_start(&mut reservation.preallocation))?;
-        // The START may be in the file from here on. A disk that is full only now is a failed
+        // The START may be in the file from here on, so a disk that is full only now is a failed
         // write.
         let context = self.control_context();
         let written = self.active.writer.write_start(&mut reservation.preallocation, &context, SeqNo(first));
@@ -213,7 +213,7 @@ impl OpenSegments {
         if !fail_point!(StartAfterUnlink) {
             self.settle_all()?;
         }
-        // A reader that finds a segment gone loads the start again.
+        // A reader that finds a segment gone reloads the start.
         if !fail_point!(StartShownLate) {
             self.shared.watermarks.set_start(first);
         }
@@ -223,7 +223,7 @@ impl OpenSegments {
         Ok(snapshot.segments[..dead].to_vec())
     }
 
-    /// Begins anew at `first`, which is the end or beyond. Everything is settled.
+    /// Restarts the stream at `first`, which is at or beyond the end. Everything is settled.
     fn reset_to(&mut self, reservation: &Reservation, first: u64) -> Result<(Dead, Reservation)> {
         let header = self.generation_header(Predecessor::NONE, first, first, reservation)?;
         let (writer, preallocation) = self.create(&header, FIRST_LEN, ReserveUse::Allowed)?;
@@ -235,7 +235,7 @@ impl OpenSegments {
         Ok((Dead { segments: old.segments.clone(), dir_to_sync: None }, next))
     }
 
-    /// The header of a generation that begins at `base`, where everything is durable.
+    /// The header of a generation that begins at `base`, up to which everything is durable.
     fn generation_header(
         &self,
         predecessor: Predecessor,
@@ -264,21 +264,21 @@ impl OpenSegments {
             self.reserve_seal(reservation, reserve)?;
         }
         let predecessor = self.predecessor(kept.checked_sub(1).map(|i| &old.segments[i]), next_seq);
-        // The steps after the commit point must not lack a descriptor.
+        // The steps after the commit point must not run out of descriptors.
         let dir = shared.location.dir();
         let dir_to_sync = DirToSync::new(shared.context.storage(), &dir).map_err(|e| Error::io(&shared.location, e))?;
         let header = self.generation_header(predecessor, next_seq, start, reservation)?;
         let (writer, preallocation) = self.create(&header, FIRST_LEN, reserve)?;
 
-        // The commit point is passed. An active segment that is kept gets the SEAL that names its
-        // successor.
+        // The commit point has been passed. If the active segment is kept, it gets the SEAL that
+        // names its successor.
         if active_is_kept {
             self.seal(reservation, &header).map_err(Error::poisoned)?;
             let sealed = &self.active.writer;
             let done = sealed.sync().and_then(|()| sealed.trim_to_trailer());
             done.map_err(|e| shared.segment_error(e).poisoned())?;
         }
-        // Everything in this epoch is settled, so the threads that wait in it need no record of its
+        // Everything in this epoch is settled, so the threads waiting in it need no record of its
         // outcome.
         shared.truncations.record(shared.watermarks.epoch(), next_seq);
         let before: Vec<_> = old.segments[..kept].iter().map(PublishedSegment::sealed).collect();
@@ -290,11 +290,11 @@ impl OpenSegments {
         Ok((Dead { segments: old.segments[kept..].to_vec(), dir_to_sync: Some(dir_to_sync) }, next))
     }
 
-    /// The predecessor that the header of a segment states, if that segment begins at `next_seq`.
+    /// The predecessor to record in the header of a segment that begins at `next_seq`.
     fn predecessor(&self, before: Option<&Arc<PublishedSegment>>, next_seq: u64) -> Predecessor {
         let Some(segment) = before else { return Predecessor::NONE };
         let Shared { context, location, options, .. } = &*self.shared;
-        // Damage to entries before `next_seq` must not keep the caller from dropping the entries
+        // Damage to entries before `next_seq` must not prevent the caller from dropping the entries
         // after it.
         let reader = segment.open_alone(context, location, options);
         reader.map_or_else(|_| Predecessor::unread(&segment.header), |reader| reader.predecessor_of(next_seq))

@@ -7,14 +7,14 @@ use stratawal_sync::{Condvar, Mutex};
 
 use crate::options::Durability;
 
-/// A seq that a watermark is to reach, and the epoch to which the seq belongs.
+/// A seq for a watermark to reach, and the epoch to which the seq belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CommitTarget {
     pub(crate) seq: u64,
     pub(crate) epoch: u64,
 }
 
-/// A thread that waits for a watermark; or, without a target, for the lead alone.
+/// A thread that is waiting for a watermark, or, without a target, only for the lead.
 pub(super) struct Waiter {
     pub(super) durability: Durability,
     pub(super) target: Option<CommitTarget>,
@@ -32,7 +32,7 @@ impl Waiter {
         self.wake.notify_one();
     }
 
-    /// Returns once [`wake`](Self::wake) was called, also where that was before.
+    /// Returns once [`wake`](Self::wake) has been called, even if that was before this call.
     pub(super) fn sleep(&self) {
         let mut is_woken = self.is_woken.lock();
         while !*is_woken {
@@ -41,11 +41,11 @@ impl Waiter {
     }
 }
 
-/// The threads that wait, in the order in which they came.
+/// The waiting threads, in the order in which they arrived.
 #[derive(Default)]
 pub(super) struct Waiters {
     queue: VecDeque<Arc<Waiter>>,
-    /// How many threads the last commit has satisfied besides its leader.
+    /// How many threads the last commit satisfied besides its leader.
     last_satisfied: usize,
 }
 
@@ -62,7 +62,7 @@ impl Waiters {
         self.queue.push_back(waiter);
     }
 
-    /// How many threads the last commit has satisfied. Counts them once.
+    /// Returns how many threads the last commit satisfied, and resets the count.
     pub(super) fn take_last_satisfied(&mut self) -> usize {
         std::mem::take(&mut self.last_satisfied)
     }
@@ -72,7 +72,7 @@ impl Waiters {
         self.queue.drain(..)
     }
 
-    /// Takes the threads that need not wait any more, and the first of the others, which leads
+    /// Takes the threads that no longer need to wait, and the first of the others, which leads
     /// next.
     pub(super) fn take_satisfied(
         &mut self,

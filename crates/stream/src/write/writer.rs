@@ -1,12 +1,12 @@
 //! The leader of a stream's commits, and the segments that it writes to.
 //!
 //! Invariants:
-//! - A stream has one `Writer`, and the thread that has it has the lead.
-//! - A descriptor with unsynced writes is never closed, because an error of their write-back would
-//!   be lost with it. So a finished segment stays open until it is synced.
+//! - A stream has one `Writer`. The thread that has it has the lead.
+//! - A descriptor with unsynced writes is never closed, because a write-back error would be lost
+//!   with it. So a finished segment stays open until it is synced.
 //! - The durable watermark passes an entry only once everything below it is synced.
-//! - After any error other than a full disk before a write, nothing more is written. The group
-//!   fails, and recovery decides which entries the files hold.
+//! - After any error, except a full disk that is noticed before a write, nothing more is written.
+//!   The group fails, and recovery decides which entries the files hold.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,8 +29,7 @@ use crate::write::tail::{Reservation, Tail};
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "every writer is in a box, where group commit keeps it")]
 pub(crate) enum Writer {
-    /// The stream has no segment before its first append. A stream that is only read has none to
-    /// write to.
+    /// The stream has no segment to write to: it is before its first append, or is only read.
     NoSegment(Arc<Shared>),
     /// The stream has an active segment.
     Open(OpenSegments),
@@ -45,9 +44,9 @@ pub(crate) struct OpenSegments {
     pub(super) unsynced: VecDeque<UnsyncedSegment>,
     /// Timestamp of the last frame in the files.
     pub(super) timestamp: u64,
-    /// How long the active file was when this was last updated. The file only grows.
+    /// The length of the active file when this was last updated. The file only grows.
     pub(super) preallocated: u64,
-    /// Encodes short groups of frames. A longer group is encoded in memory of the pool.
+    /// Encodes short groups of frames. A longer group is encoded in memory from the pool.
     pub(super) encoder: FrameEncoder,
 }
 
@@ -75,8 +74,8 @@ impl Writer {
         }
     }
 
-    /// The open segments, and the reservation in the active one. Call it under the lock, for a
-    /// stream that has a segment and was not closed.
+    /// Returns the open segments, and the reservation in the active one. Call this under the lock,
+    /// for a stream that has a segment and was not closed.
     pub(super) fn open_in<'a>(&'a mut self, tail: &'a mut Tail) -> Result<(&'a mut OpenSegments, &'a mut Reservation)> {
         match (self, &mut tail.reservation) {
             (Self::Open(segments), Some(reservation)) => Ok((segments, reservation)),
@@ -102,8 +101,8 @@ impl OpenSegments {
 }
 
 impl Shared {
-    /// Does `act`, which needs space in the active file. On a full disk it may use the emergency
-    /// reserve, where `reserve` allows that. After any error other than `Poisoned`, nothing has
+    /// Runs `act`, which needs space in the active file. On a full disk it may use the emergency
+    /// reserve if `reserve` allows that. After any error other than `Poisoned`, nothing has
     /// changed.
     pub(super) fn with_room<T>(
         &self,
@@ -126,8 +125,8 @@ impl CommitLeader for Writer {
 
     fn take(&mut self, tail: &mut Tail) -> Arc<PendingFrames> {
         if let (Self::Open(segments), Some(reservation)) = (self, &tail.reservation) {
-            // Appends may make the file longer at the same time. A reservation leaves room for a
-            // MARK after its frames.
+            // Appends may extend the file at the same time. A reservation leaves room for a MARK
+            // after its frames.
             segments.preallocated = reservation.preallocation.preallocated();
         }
         tail.take()

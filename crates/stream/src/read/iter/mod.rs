@@ -25,8 +25,8 @@ use crate::options::Visibility;
 /// A double-ended iterator over the entries of a stream in a range, created by the stream's `iter`.
 ///
 /// Its end is fixed when it is created. It owns everything that it needs, and may be sent to
-/// another thread. It ends after an error, so its size hint is only an upper bound on what it
-/// yields. Reading backwards takes about twice as long as reading forwards.
+/// another thread. It ends after an error, so its size hint is only an upper bound. Reading
+/// backwards takes about twice as long as reading forwards.
 pub struct Iter {
     inner: Arc<Inner>,
     /// The epoch that the iterator saw last.
@@ -97,8 +97,8 @@ impl Iter {
     /// single entry. All of its entries are verified. Damage after them is the error of the next
     /// call. Calls of this method and [`next`](Iterator::next) may be mixed.
     ///
-    /// This is for programs that go through many entries and need each only briefly. There is no
-    /// reference counting or copying for each entry, which saves a sixth to a quarter of the time
+    /// This is for programs that go through many entries and need each only briefly. It avoids
+    /// reference counting and copying for each entry, which saves a sixth to a quarter of the time
     /// of a scan if the entries were flushed one at a time, and a third or more if they were
     /// appended in batches.
     ///
