@@ -31,7 +31,7 @@ impl Writer {
         Self { child, stdin, acks }
     }
 
-    /// Writes a line and waits for its acknowledgement; `last` is the seq of the previous one.
+    /// Writes a line, waits for its acknowledgement and returns the seq in it.
     fn write(&mut self, line: &str) -> u64 {
         writeln!(self.stdin, "{line}").unwrap();
         let mut ack = String::new();

@@ -1,4 +1,4 @@
-//! The checksums: CRC-32 (the polynomial of IEEE 802.3, as in zlib), with the salt where the
+//! The checksums: CRC-32 (the polynomial of IEEE 802.3, as in zlib), including the salt if the
 //! position matters.
 
 use crate::types::{FramePosition, Salt};
@@ -15,18 +15,18 @@ use crate::types::{FramePosition, Salt};
 pub struct PayloadChecksum(crc32fast::Hasher);
 
 impl PayloadChecksum {
-    /// The checksum of no bytes.
+    /// Creates the checksum of no bytes.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes the next piece.
+    /// Adds the next piece.
     pub fn update(&mut self, piece: &[u8]) {
         self.0.update(piece);
     }
 
-    /// The checksum of all the pieces.
+    /// Returns the checksum of all the pieces.
     #[must_use]
     pub fn finish(self) -> u32 {
         self.0.finalize()
@@ -38,7 +38,7 @@ pub(crate) fn payload(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes)
 }
 
-/// Over the salt, the offset, and `bytes`.
+/// The checksum over the salt, the offset, and `bytes`.
 #[inline]
 pub(crate) fn positioned(position: &FramePosition, bytes: &[u8]) -> u32 {
     // Short bytes, such as a frame header, are joined on the stack: one call costs half of two.
@@ -56,7 +56,7 @@ pub(crate) fn positioned(position: &FramePosition, bytes: &[u8]) -> u32 {
     sum.finalize()
 }
 
-/// Over the salt and `bytes`.
+/// The checksum over the salt and `bytes`.
 pub(crate) fn salted(salt: Salt, bytes: &[u8]) -> u32 {
     let mut sum = crc32fast::Hasher::new();
     sum.update(&salt.0.to_le_bytes());

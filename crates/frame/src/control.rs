@@ -1,4 +1,4 @@
-//! Control frames: MARK, START, SEAL and CLOSE, which describe the stream and hold no entries.
+//! Control frames (MARK, START, SEAL and CLOSE) describe the stream and hold no entries.
 //!
 //! The first 4 bytes of the payload are the kind. The first seq of a control frame is the seq of
 //! the next entry, so the entries of a segment end at the first seq of its SEAL or CLOSE.
@@ -26,11 +26,11 @@ const START_LEN: usize = AT_START + 8;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Control {
-    /// MARK: attests the watermark in its header, and nothing else. The next frame overwrites it.
+    /// MARK: only attests the watermark in its header. The next frame overwrites it.
     Mark,
     /// START: the first live seq of the stream from here on. The last START of the chain counts.
     Start {
-        /// Entries below it are dropped.
+        /// Entries below this seq are dropped.
         start: SeqNo,
     },
     /// SEAL or CLOSE: the segment ends here.
@@ -44,9 +44,9 @@ impl Control {
     /// The length in bytes of the frame of a START.
     pub const START_FRAME_LEN: u64 = (FRAME_HEADER_LEN + START_LEN).next_multiple_of(FRAME_ALIGN as usize) as u64;
 
-    /// Decodes the payload of a control frame whose first seq is `next`. Its checksum has been
-    /// verified. A writer drops only entries that exist, so the first live seq in a START or CLOSE
-    /// is at most `next`.
+    /// Decodes the payload, with a verified checksum, of a control frame whose first seq is `next`.
+    /// A writer drops only entries that exist, so the first live seq in a START or CLOSE is at most
+    /// `next`.
     pub(crate) fn decode(payload: &Bytes, next: SeqNo) -> Decoded<Self> {
         let malformed = Decoded::Invalid(Invalid::ControlPayload);
         if payload.len() < 4 {
@@ -80,11 +80,11 @@ impl Control {
     }
 }
 
-/// Appends a whole control frame to `out`, with the zeros that align the next frame.
+/// Appends a whole control frame to `out`, including the zeros that align the next frame.
 ///
 /// # Panics
-/// If no reader could read the frame: a SEAL whose successor is 0, an index block that does not fit
-/// into a payload, or an offset that is not a multiple of [`FRAME_ALIGN`].
+/// Panics if no reader could read the frame: a SEAL whose successor is 0, an index block that does
+/// not fit into a payload, or an offset that is not a multiple of [`FRAME_ALIGN`].
 pub fn encode_control(
     out: &mut Vec<u8>,
     position: &FramePosition,

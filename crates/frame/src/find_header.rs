@@ -1,4 +1,4 @@
-//! Finding the next frame after bytes that are not a frame.
+//! The search for the next frame after bytes that are not a frame.
 
 use crate::header::{Decoded, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader, Limits, decode_header};
 use crate::types::FramePosition;
@@ -6,8 +6,8 @@ use crate::types::FramePosition;
 /// Finds the first valid header in `bytes`, which begin at `position.offset`. A header of a newer
 /// format counts as valid. Only multiples of [`FRAME_ALIGN`] are tried.
 ///
-/// Returns the distance of the header from the beginning of `bytes`, and the header. Only whole
-/// headers are found. After `None`, the caller has to search the last 39 bytes again together with
+/// Returns the distance of the header from the beginning of `bytes`, and the header. Only complete
+/// headers are found. After `None`, the caller has to search the last 39 bytes again, together with
 /// the bytes that follow them.
 #[must_use]
 pub fn find_header(bytes: &[u8], position: &FramePosition, limits: &Limits) -> Option<(usize, Decoded<FrameHeader>)> {
@@ -15,8 +15,9 @@ pub fn find_header(bytes: &[u8], position: &FramePosition, limits: &Limits) -> O
     let mut at = 0;
     while at + FRAME_HEADER_LEN <= bytes.len() {
         let rest = &bytes[at..];
-        // Most bytes that are searched are zeros. They are skipped a cache line at a time. A header
-        // may begin with some zeros, so the search continues less than a header before their end.
+        // Most bytes that are searched are zeros, which are skipped a cache line at a time. A
+        // header may begin with zeros, so the search resumes less than a header's length before
+        // their end.
         let zeros = rest.chunks_exact(64).take_while(|line| **line == [0; 64]).count() * 64;
         if zeros > 0 {
             at += zeros - (FRAME_HEADER_LEN - step);

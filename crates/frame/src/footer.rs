@@ -1,7 +1,7 @@
 //! The frame that ends a segment: SEAL or CLOSE.
 //!
-//! Both have the same layout. A SEAL names the segment that follows. A CLOSE names the CLOSE before
-//! it in the same segment.
+//! Both have the same layout. A SEAL names the segment that follows; a CLOSE names the previous
+//! CLOSE in the same segment.
 
 use bytes::Bytes;
 
@@ -41,8 +41,8 @@ const _: () = assert!(FOOTER_HEAD_LEN == 56);
 pub const INDEX_BLOCK_LEN_MAX: usize = CONTROL_PAYLOAD_LEN_MAX as usize - FOOTER_HEAD_LEN - PAD_LEN;
 
 /// The length in bytes of the pad. A SEAL or CLOSE has a pad if its trailer would otherwise end 8
-/// bytes after a multiple of 4 KiB. A file of such a length is being written, and a finished file
-/// must not look like one.
+/// bytes past a multiple of 4 KiB. Such a length marks a file that is being written, so a finished
+/// file must not have it.
 pub const PAD_LEN: usize = 8;
 
 /// How a segment ends.
@@ -57,9 +57,9 @@ pub enum FooterKind {
     },
     /// CLOSE: the stream was closed. If a frame follows, it begins where this one ends.
     Close {
-        /// The CLOSE before this one in the segment, whose index points are not repeated here.
-        /// Decoding does not check the offset. Follow it only to smaller offsets: hostile bytes
-        /// could lead in a circle.
+        /// The previous CLOSE in the segment, whose index points are not repeated here. Decoding
+        /// does not check this offset. Follow it only to smaller offsets, because hostile bytes
+        /// could form a cycle.
         previous: Option<ByteOffset>,
     },
 }
@@ -71,19 +71,19 @@ pub struct Footer {
     pub kind: FooterKind,
     /// The first live seq of the stream.
     pub start: SeqNo,
-    /// Entries in the segment. A SEAL counts only those below the base of the segment that follows,
-    /// so that the own base plus the entries is that base.
+    /// Entries in the segment. A SEAL counts only those below the base of the next segment, so that
+    /// this segment's base plus this count is the next segment's base.
     pub entries: u64,
-    /// Timestamps of the first and the last frame, in microseconds since 1970; zeros without
-    /// entries.
+    /// Timestamps of the first and the last frame, in microseconds since 1970; zeros if the segment
+    /// has no entries.
     pub times: (u64, u64),
     /// The encoded index points, which this crate does not interpret. May be empty. A CLOSE has
-    /// only the points since the CLOSE before it.
+    /// only the points since the previous CLOSE.
     pub index: Bytes,
 }
 
 impl FooterKind {
-    /// Reads the first [`FOOTER_HEAD_LEN`] bytes of a payload whose checksum was not verified.
+    /// Reads the first [`FOOTER_HEAD_LEN`] bytes of a payload whose checksum has not been verified.
     /// Returns `None` if they are not the head of a SEAL or CLOSE.
     #[must_use]
     pub fn peek(head: &[u8]) -> Option<Self> {
@@ -102,8 +102,8 @@ impl FooterKind {
 }
 
 impl Footer {
-    /// The most bytes that a footer with an index block of `index_len` bytes takes in the file,
-    /// without its trailer.
+    /// Returns the maximum number of bytes that a footer with an index block of `index_len` bytes
+    /// takes in the file, without its trailer.
     #[must_use]
     pub fn frame_len_max(index_len: usize) -> u64 {
         (FRAME_HEADER_LEN + FOOTER_HEAD_LEN + index_len + PAD_LEN).next_multiple_of(FRAME_ALIGN as usize) as u64
@@ -160,8 +160,8 @@ impl Footer {
     }
 }
 
-/// Whether the trailer after a frame that ends at `frame_end` would end where a file that is being
-/// written may end.
+/// Returns whether the trailer after a frame ending at `frame_end` would end where a file that is
+/// being written may end.
 const fn trailer_ends_like_an_active_file(frame_end: u64) -> bool {
     (frame_end + TRAILER_LEN as u64) % 4096 == 8
 }

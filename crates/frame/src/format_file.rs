@@ -1,4 +1,4 @@
-//! The FORMAT file of a log: two copies of its identity, a page apart, replaced by rename only.
+//! The FORMAT file of a log: two copies of its identity, a page apart, replaced only by a rename.
 
 use thiserror::Error;
 
@@ -24,14 +24,14 @@ const _: () = assert!(COPY_LEN == 64);
 const MAGIC: &[u8; 8] = b"STRATAWF";
 const AT_SECOND: usize = 4096;
 
-/// The length of the file in bytes. The copies are at 0 and 4096, so that one lost page leaves the
-/// other copy.
+/// The length of the file in bytes. The copies are at 0 and 4096, so that the other copy survives
+/// the loss of one page.
 pub const FORMAT_FILE_LEN: usize = AT_SECOND + COPY_LEN;
 
 /// The identity of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FormatFile {
-    /// Random, made with the log.
+    /// A random number chosen when the log is created.
     pub wal_id: WalId,
     /// The feature masks. This version writes zeros.
     pub features: Features,
@@ -41,19 +41,19 @@ pub struct FormatFile {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FormatFileError {
-    /// Written by a newer version.
+    /// The file was written by a newer version.
     #[error("the log is of {0}, newer than this program")]
     Newer(FormatId),
     /// Neither copy is valid.
     #[error("neither copy in the FORMAT file is valid")]
     Damaged,
-    /// Both copies are valid, and differ.
+    /// Both copies are valid, but they differ.
     #[error("the two copies in the FORMAT file contradict each other")]
     Contradiction,
 }
 
 impl FormatFile {
-    /// The bytes of the whole file.
+    /// Returns the bytes of the whole file.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut copy = Vec::with_capacity(COPY_LEN);
@@ -74,8 +74,8 @@ impl FormatFile {
     /// Reads the identity from the bytes of the file, which may be cut short.
     ///
     /// # Errors
-    /// A newer format in either copy is reported before anything else. Otherwise one valid copy is
-    /// enough.
+    /// Fails if no copy is valid or the copies differ. A newer format in either copy is reported
+    /// before anything else.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatFileError> {
         let first = decode_copy(bytes.get(..COPY_LEN));
         let second = decode_copy(bytes.get(AT_SECOND..FORMAT_FILE_LEN));
@@ -88,8 +88,8 @@ impl FormatFile {
     }
 }
 
-/// The checksum is verified before the version here, unlike in a segment header: if the version
-/// field of one copy is damaged, the other copy is used.
+/// Unlike in a segment header, the checksum is verified before the version: if the version field of
+/// one copy is damaged, the other copy is used.
 fn decode_copy(bytes: Option<&[u8]>) -> Result<FormatFile, FormatFileError> {
     let bytes = bytes.ok_or(FormatFileError::Damaged)?;
     if &bytes[..AT_VERSION] != MAGIC || checksum::payload(&bytes[..AT_CHECKSUM]) != u32_at(bytes, AT_CHECKSUM) {

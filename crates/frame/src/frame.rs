@@ -1,9 +1,9 @@
-//! Data frames: whole batches of entries in one payload.
+//! Data frames, which hold whole batches of entries in one payload.
 //!
-//! The payload of a single entry is its bytes. The payload of several entries is a table of `u32`
-//! ends, counted from the end of the table, and then the bytes. So entry *i* is found without
-//! reading the entries before it. The top bit of an end marks the last entry of its batch. The last
-//! entry of a frame always has it, since a frame holds whole batches.
+//! With a single entry, the payload is its bytes. With several, the payload is a table of `u32`
+//! ends, counted from the end of the table, followed by the bytes of the entries. So entry *i* is
+//! found without reading the entries before it. The top bit of an end marks the last entry of its
+//! batch. The last entry of a frame always has this bit, because a frame holds whole batches.
 //!
 //! ```text
 //! count = 1:   | bytes |
@@ -33,31 +33,32 @@ pub struct DataFrame<'a> {
     pub first_seq: SeqNo,
     /// The time of the first append in the frame, in microseconds since 1970.
     pub timestamp: u64,
-    /// The durable watermark at this moment. `None` attests nothing. A watermark above `first_seq`
-    /// attests `first_seq`.
+    /// The durable watermark when the frame is encoded; `None` attests nothing. If the watermark is
+    /// above `first_seq`, the frame attests `first_seq`.
     pub durable: Option<SeqNo>,
-    /// The end of each entry in `data`, with [`BATCH_END`] on the last entry of each batch. The
-    /// last entry always has it.
+    /// The end of each entry in `data`, with [`BATCH_END`] set for the last entry of each batch,
+    /// and so always for the last entry.
     pub ends: &'a [u32],
     /// The bytes of all entries.
     pub data: &'a [u8],
 }
 
-/// The most bytes that a frame of `entries` entries, with `bytes` bytes in total, takes in the
-/// file.
+/// Returns the maximum number of bytes that a frame of `entries` entries, with `bytes` bytes in
+/// total, takes in the file.
 #[must_use]
 pub const fn data_frame_len_max(entries: u64, bytes: u64) -> u64 {
     let table = entries.saturating_mul(4);
     (FRAME_HEADER_LEN as u64).saturating_add(table).saturating_add(bytes).saturating_add(7) & !7
 }
 
-/// Appends a whole data frame to `out`, with the zeros that align the next frame.
+/// Appends a whole data frame to `out`, including the zeros that align the next frame.
 ///
 /// # Panics
-/// If `frame` is malformed: no entries, ends that fall or do not end with `data`, no [`BATCH_END`]
-/// on the last entry, a payload over [`PAYLOAD_LEN_MAX`], a seq past the end of `u64`, or an offset
-/// that is not a multiple of [`FRAME_ALIGN`]. These are mistakes of the caller, and do not depend
-/// on data that was read. The frame would be lost, since no reader could read it.
+/// Panics if `frame` is malformed: no entries, ends that decrease or do not end with `data`, no
+/// [`BATCH_END`] on the last entry, a payload over [`PAYLOAD_LEN_MAX`], a seq past the end of
+/// `u64`, or an offset that is not a multiple of [`FRAME_ALIGN`]. These are mistakes of the caller,
+/// and do not depend on data that was read. No reader could read such a frame, so its entries would
+/// be lost.
 pub fn encode_data(out: &mut Vec<u8>, position: &FramePosition, frame: &DataFrame<'_>) {
     let zeros = encode_data_head(out, position, frame);
     out.extend_from_slice(frame.data);
@@ -68,7 +69,7 @@ pub fn encode_data(out: &mut Vec<u8>, position: &FramePosition, frame: &DataFram
 /// `frame.data`. Returns the number of zeros to write after the data.
 ///
 /// # Panics
-/// On the same mistakes as [`encode_data`].
+/// Panics on the same mistakes as [`encode_data`].
 pub fn encode_data_head(out: &mut Vec<u8>, position: &FramePosition, frame: &DataFrame<'_>) -> usize {
     let DataFrame { ends, data, .. } = *frame;
     let count = u32::try_from(ends.len()).expect("invariant: a frame has fewer than 2^32 entries");
@@ -110,8 +111,8 @@ pub fn encode_data_head(out: &mut Vec<u8>, position: &FramePosition, frame: &Dat
     end.next_multiple_of(FRAME_ALIGN as usize) - end
 }
 
-/// A valid frame. Its entries are slices of the bytes that it was decoded from: reading them copies
-/// and allocates nothing.
+/// A valid frame. Its entries are slices of the bytes that it was decoded from, so reading them
+/// copies and allocates nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     header: FrameHeader,
@@ -120,44 +121,44 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The header.
+    /// Returns the header.
     #[must_use]
     pub const fn header(&self) -> &FrameHeader {
         &self.header
     }
 
-    /// The content of a control frame; `None` for a data frame.
+    /// Returns the content of a control frame, or `None` for a data frame.
     #[must_use]
     pub const fn control(&self) -> Option<&Control> {
         self.control.as_ref()
     }
 
-    /// The seq of the first entry; in a control frame, of the next entry.
+    /// Returns the seq of the first entry; for a control frame, that of the next entry.
     #[must_use]
     pub const fn first_seq(&self) -> SeqNo {
         self.header.first_seq
     }
 
-    /// One past the last entry.
+    /// Returns one past the seq of the last entry.
     #[must_use]
     pub fn end_seq(&self) -> SeqNo {
         self.header.end_seq()
     }
 
-    /// Entry `i` of the frame, counted from 0; `None` past the last.
+    /// Returns entry `i` of the frame, counted from 0, or `None` past the last.
     #[inline]
     #[must_use]
     pub fn entry(&self, i: u32) -> Option<Bytes> {
         entry_range(self.header.count, &self.payload, i).map(|range| self.payload.slice(range))
     }
 
-    /// Whether entry `i` is the last of its batch.
+    /// Returns whether entry `i` is the last of its batch.
     #[must_use]
     pub fn ends_batch(&self, i: u32) -> bool {
         i >= self.header.count || ends_batch(self.header.count, &self.payload, i)
     }
 
-    /// The entries in order.
+    /// Returns the entries in order.
     #[must_use]
     pub const fn entries(&self) -> Entries<'_> {
         Entries { frame: self, next: 0 }
@@ -169,14 +170,14 @@ fn table_len(count: u32) -> usize {
     if count > 1 { count as usize * 4 } else { 0 }
 }
 
-/// The end of entry `i` in bytes, counted from the end of the table.
+/// Returns the end of entry `i` in bytes, counted from the end of the table.
 #[inline]
 fn end_of(count: u32, payload: &[u8], i: u32) -> usize {
     if count == 1 { payload.len() } else { (u32_at(payload, i as usize * 4) & !BATCH_END) as usize }
 }
 
-/// The range of entry `i` in the payload of a frame of `count` entries, which [`check_payload`] has
-/// accepted. Returns `None` past the last entry.
+/// Returns the range of entry `i` in the payload of a frame of `count` entries, or `None` past the
+/// last entry. [`check_payload`] must have accepted the payload.
 #[inline]
 #[must_use]
 pub fn entry_range(count: u32, payload: &[u8], i: u32) -> Option<Range<usize>> {
@@ -188,10 +189,10 @@ pub fn entry_range(count: u32, payload: &[u8], i: u32) -> Option<Range<usize>> {
 
 /// Iterates over the entries of adjacent frames, as slices.
 ///
-/// Each frame was found valid before ([`decode_header`], [`check_payload`]), and is not checked
+/// Each frame must have been validated ([`decode_header`], [`check_payload`]); it is not checked
 /// again. Bytes that are not a frame end the iteration. Control frames are skipped.
-// The frame cursor of the segment crate would check each header a second time, and look each entry
-// up in its frame. A scan of batches takes 107 instructions an entry by runs, which use this
+// The frame cursor of the segment crate would check each header a second time and look up each
+// entry in its frame. A scan of batches takes 107 instructions per entry by runs, which use this
 // iterator, and 190 by single entries, which use the cursor.
 #[derive(Clone, Debug)]
 pub struct EntrySlices<'a> {
@@ -199,7 +200,7 @@ pub struct EntrySlices<'a> {
     rest: &'a [u8],
     payload: &'a [u8],
     count: u32,
-    /// The number of the next entry in the frame, and where it begins in the payload.
+    /// The index of the next entry in the frame; `at` is the offset of its bytes in the payload.
     next: u32,
     at: usize,
 }
@@ -214,7 +215,8 @@ pub struct EntrySlice<'a> {
 }
 
 impl<'a> EntrySlices<'a> {
-    /// The entries of the frames in `bytes`, from entry `first` of the first frame on.
+    /// Iterates over the entries of the frames in `bytes`, beginning with entry `first` of the
+    /// first frame.
     #[inline]
     #[must_use]
     pub fn frames(bytes: &'a [u8], first: u32) -> Self {
@@ -227,7 +229,7 @@ impl<'a> EntrySlices<'a> {
         entries
     }
 
-    /// A single entry, given without a frame.
+    /// Iterates over a single entry that is given without a frame.
     #[inline]
     #[must_use]
     pub const fn one(entry: &'a [u8]) -> Self {
@@ -272,23 +274,23 @@ impl<'a> Iterator for EntrySlices<'a> {
     }
 }
 
-/// Whether entry `i` of a frame of `count` entries is the last of its batch. `i` must be below
-/// `count`, and [`check_payload`] must have passed the payload.
+/// Returns whether entry `i` of a frame of `count` entries is the last of its batch. `i` must be
+/// below `count`, and [`check_payload`] must have accepted the payload.
 #[inline]
 #[must_use]
 pub fn ends_batch(count: u32, payload: &[u8], i: u32) -> bool {
     count <= 1 || u32_at(payload, i as usize * 4) & BATCH_END != 0
 }
 
-/// Whether the table of ends is well formed.
+/// Returns whether the table of ends is well-formed.
 #[inline]
 fn is_table_valid(header: &FrameHeader, payload: &[u8]) -> bool {
     let count = header.count;
     if count == 1 {
         return true;
     }
-    // In u64 first: a header that did not come from `decode_header` may have a count whose table
-    // does not fit a `usize`.
+    // Computed in u64, because a header that did not come from `decode_header` may have a count
+    // whose table does not fit into a `usize`.
     if u64::from(count) * 4 > payload.len() as u64 {
         return false;
     }
@@ -304,7 +306,7 @@ fn is_table_valid(header: &FrameHeader, payload: &[u8]) -> bool {
     last == data_len && u32_at(payload, (count - 1) as usize * 4) & BATCH_END != 0
 }
 
-/// The entries of a [`Frame`], as its bytes.
+/// An iterator over the entries of a [`Frame`], as slices of its bytes.
 #[derive(Clone, Debug)]
 pub struct Entries<'a> {
     frame: &'a Frame,
@@ -320,8 +322,8 @@ impl Iterator for Entries<'_> {
     }
 }
 
-/// Decodes the frame at the beginning of `bytes`, which are at `position` in the file: its header,
-/// its checksums and its structure.
+/// Decodes the frame at the beginning of `bytes`, which are at `position` in the file. Checks its
+/// header, its checksums and its structure.
 #[must_use]
 pub fn decode(bytes: &Bytes, position: &FramePosition, limits: &Limits) -> Decoded<Frame> {
     let header = match decode_header(bytes, position, limits) {
@@ -338,12 +340,11 @@ pub fn decode(bytes: &Bytes, position: &FramePosition, limits: &Limits) -> Decod
     decode_payload(header, bytes.slice(FRAME_HEADER_LEN..end))
 }
 
-/// Checks the payload of a frame with a valid header, for readers that need a single entry and not
-/// a
-/// [`Frame`].
+/// Checks the payload of a frame with a valid header, for readers that need a single entry rather
+/// than a [`Frame`].
 ///
 /// For a data frame it verifies the checksum and the table of ends. For a control frame it verifies
-/// the checksum only. A payload of another length than `payload_len` is incomplete.
+/// only the checksum. A payload whose length is not `payload_len` is incomplete.
 #[inline]
 #[must_use]
 pub fn check_payload(header: &FrameHeader, payload: &[u8]) -> Decoded<()> {

@@ -1,11 +1,11 @@
 //! The 40-byte frame header.
 //!
 //! A header is valid if and only if (1) its reserved bytes are zero, (2) its lengths fit, (3)
-//! *undurable* is at most the first seq or attests nothing, (4) first seq + count does not pass the
-//! end of `u64`, and (5) its checksum over (salt, offset, bytes 4..40) holds. A valid header with
-//! an unknown flag, codec or control kind is *newer format*, which is neither damage nor a torn
-//! tail. Therefore no rule here depends on a payload whose form an unknown flag or codec may
-//! change.
+//! *undurable* is at most the first seq or attests nothing, (4) first seq + count does not exceed
+//! the range of `u64`, and (5) its checksum over (salt, offset, bytes 4..40) holds. A valid header
+//! with an unknown flag, codec or control kind is *newer format*, which is neither damage nor a
+//! torn tail. Therefore no rule here depends on the form of the payload, which an unknown flag or
+//! codec may change.
 
 use std::fmt;
 
@@ -41,8 +41,8 @@ const _: () = assert!(FRAME_HEADER_LEN == 40);
 /// Every frame begins at a multiple of this many bytes. Zeros fill the gap after a payload.
 pub const FRAME_ALIGN: u64 = 8;
 
-/// The largest stored payload in bytes: under 2 GiB, so that the end of an entry leaves one bit for
-/// [`BATCH_END`](crate::BATCH_END).
+/// The largest stored payload in bytes: under 2 GiB, so that an entry's end offset leaves one bit
+/// for [`BATCH_END`](crate::BATCH_END).
 pub const PAYLOAD_LEN_MAX: u32 = 0x7FFF_FFFF;
 
 /// The largest payload of a control frame in bytes, so that reading one takes bounded memory.
@@ -72,7 +72,7 @@ impl Codec {
     }
 }
 
-/// The result of decoding bytes. It is not a judgement: recovery decides whether *invalid* is a
+/// The result of decoding bytes. It does not judge them: recovery decides whether *invalid* means a
 /// torn tail or damage, and whether *blank* is the end of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decoded<T> {
@@ -80,7 +80,7 @@ pub enum Decoded<T> {
     Frame(T),
     /// The bytes end before the frame does.
     Incomplete {
-        /// The bytes that the frame takes, counted from its beginning, as far as that is known.
+        /// The length of the frame in bytes, or as much of it as is known.
         needed: u64,
     },
     /// A header of zeros: no frame was written here.
@@ -141,8 +141,8 @@ impl fmt::Display for Newer {
     }
 }
 
-/// Bounds that the reader knows before it decodes. A header outside of them is implausible, and its
-/// checksum is not computed.
+/// Bounds that the reader knows before it decodes. A header that exceeds them is implausible, and
+/// its checksum is not computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The base seq of the segment: no frame begins below it.
@@ -152,7 +152,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Only the limits of the format.
+    /// No limits except those of the format.
     pub const NONE: Self = Self { base: SeqNo(0), end: ByteOffset(u64::MAX) };
 }
 
@@ -163,8 +163,8 @@ pub struct FrameHeader {
     pub payload_crc: u32,
     /// The seq of the first entry; in a control frame, of the next entry.
     pub first_seq: SeqNo,
-    /// The time of the first append in the frame, in microseconds since 1970. It never falls within
-    /// a stream.
+    /// The time of the first append in the frame, in microseconds since 1970. It never decreases
+    /// within a segment.
     pub timestamp: u64,
     /// Entries in the frame; 0 in a control frame.
     pub count: u32,
@@ -178,28 +178,28 @@ pub struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// Whether the frame describes the stream and has no entries.
+    /// Returns whether this is a control frame, which describes the stream and has no entries.
     #[inline]
     #[must_use]
     pub const fn is_control(&self) -> bool {
         self.count == 0
     }
 
-    /// One past the last entry.
+    /// Returns one past the seq of the last entry.
     #[inline]
     #[must_use]
     pub fn end_seq(&self) -> SeqNo {
         self.first_seq + u64::from(self.count)
     }
 
-    /// The length in bytes of the whole frame in the file: header, payload, zeros.
+    /// Returns the length in bytes of the whole frame in the file: header, payload, zeros.
     #[inline]
     #[must_use]
     pub const fn frame_len(&self) -> u64 {
         frame_len(self.payload_len)
     }
 
-    /// The 40 bytes of this header at `position`.
+    /// Returns the 40 bytes of this header at `position`.
     pub(crate) fn encode(&self, position: &FramePosition) -> [u8; FRAME_HEADER_LEN] {
         let undurable = self
             .attests
@@ -224,7 +224,7 @@ pub(crate) const fn frame_len(payload_len: u32) -> u64 {
     (FRAME_HEADER_LEN as u64 + payload_len as u64).next_multiple_of(FRAME_ALIGN)
 }
 
-/// The fields of a header whose checksum was not verified: enough to skip its frame.
+/// The fields of a header whose checksum has not been verified: enough to skip its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnverifiedHeader {
     /// The seq of the first entry; in a control frame, of the next entry.
@@ -249,14 +249,14 @@ impl UnverifiedHeader {
         })
     }
 
-    /// One past the last entry. Returns `None` past the end of `u64`.
+    /// Returns one past the seq of the last entry, or `None` if that exceeds `u64`.
     #[inline]
     #[must_use]
     pub fn end_seq(&self) -> Option<SeqNo> {
         self.first_seq.checked_add(u64::from(self.count))
     }
 
-    /// The length in bytes of the whole frame in the file: header, payload, zeros.
+    /// Returns the length in bytes of the whole frame in the file: header, payload, zeros.
     #[inline]
     #[must_use]
     pub const fn frame_len(&self) -> u64 {
@@ -275,8 +275,8 @@ pub fn decode_header(bytes: &[u8], position: &FramePosition, limits: &Limits) ->
             Decoded::Incomplete { needed: FRAME_HEADER_LEN as u64 }
         };
     };
-    // Zeros are not a frame. Count and length are never both 0, since the payload of a control
-    // frame has at least its kind.
+    // Zeros are not a frame: count and length are never both 0, because the payload of a control
+    // frame contains at least its kind.
     if u64_at(bytes, 0) == 0 && bytes.iter().all(|&b| b == 0) {
         return Decoded::Blank;
     }
@@ -308,8 +308,8 @@ pub fn decode_header(bytes: &[u8], position: &FramePosition, limits: &Limits) ->
     })
 }
 
-/// Rules (1) to (4). They cost less than the checksum, and refuse nearly all bytes that are not a
-/// header.
+/// Checks rules (1) to (4), which cost less than the checksum and reject nearly all bytes that are
+/// not a header.
 #[inline]
 fn is_plausible(bytes: &[u8; FRAME_HEADER_LEN], position: &FramePosition, limits: &Limits) -> bool {
     let first_seq = u64_at(bytes, AT_FIRST_SEQ);
@@ -317,9 +317,9 @@ fn is_plausible(bytes: &[u8; FRAME_HEADER_LEN], position: &FramePosition, limits
     let payload_len = u32_at(bytes, AT_PAYLOAD_LEN);
     let undurable = u32_at(bytes, AT_UNDURABLE);
     let fits = |len: u64| position.offset.0.checked_add(len).is_some_and(|end| end <= limits.end.0);
-    // The table of a frame of several entries takes 4 bytes for each. The table of a compressed
-    // frame is compressed, too. A flag may give the payload a form that is unknown here. Such a
-    // frame must be reported as newer format, and not as implausible.
+    // The table of a frame of several entries takes 4 bytes for each. In a compressed frame the
+    // table is also compressed, and a flag may give the payload an unknown form. Such a frame must
+    // be reported as newer format rather than implausible.
     let has_table = count > 1 && bytes[AT_CODEC] == 0 && bytes[AT_FLAGS] == 0;
     let table_fits = !has_table || u64::from(count) * 4 <= u64::from(payload_len);
     u16_at(bytes, AT_ZERO) == 0

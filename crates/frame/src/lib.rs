@@ -1,9 +1,9 @@
-//! The byte format of stratawal: bytes to batches and back, with no I/O.
+//! The byte format of stratawal: encodes batches as bytes and decodes them, with no I/O.
 //!
 //! Use this crate to read or write single frames, segment headers and trailers, for example in a
 //! repair tool or another implementation. Do not use it to keep a log: it never opens a file, and
-//! it does not distinguish a torn tail from damage, which is the task of the recovery in
-//! `stratawal-stream`. Most programs want the facade crate `stratawal`.
+//! it does not distinguish a torn tail from damage, which is the task of recovery in
+//! `stratawal-stream`. Most programs need the facade crate `stratawal`.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -25,7 +25,7 @@
 //! assert_eq!(frame.end_seq(), SeqNo(43));
 //! ```
 //!
-//! The entries of a segment file, up to the first bytes that are not a frame:
+//! This reads the entries of a segment file, up to the first bytes that are not a frame:
 //!
 //! ```
 //! use bytes::Bytes;
@@ -47,9 +47,10 @@
 //! # assert!(entries(&Bytes::new()).is_err());
 //! ```
 //!
-//! The normative description is `FORMAT.md` beside this crate's manifest. All decoders follow three
-//! rules: no input makes them panic, no allocation is sized by a number that was not checked, and
-//! they report a finding ([`Decoded`]) without a judgement. The layers above decide what follows.
+//! The normative description is `FORMAT.md` next to this crate's manifest. All decoders follow
+//! three rules: no input makes them panic, no unchecked number determines the size of an
+//! allocation, and they report a finding ([`Decoded`]) without judging it. The layers above
+//! interpret it.
 //!
 //! Deliberately absent: files, clocks, compression libraries, and any interpretation of a failed
 //! decode.

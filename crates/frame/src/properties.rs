@@ -1,5 +1,5 @@
-//! Properties that hold for any bytes, for fuzzing and tests. Each function panics if its property
-//! does not hold. Not part of the API.
+//! Properties that hold for any bytes, used by fuzzing and tests. Each function panics if its
+//! property does not hold. Not part of the API.
 
 use bytes::Bytes;
 
@@ -11,9 +11,9 @@ use crate::{
     SegmentHeader, Trailer, decode, decode_header, encode_control, encode_data, find_header,
 };
 
-/// Runs every decoder on the same bytes, and again on the bytes with valid checksums, which reaches
-/// the checks that follow the checksums. A decoded frame encodes to the bytes that it was read
-/// from.
+/// Runs every decoder on the bytes, and again after correcting their checksums, so that the checks
+/// after the checksums are reached. Checks that a decoded frame encodes to the bytes that it was
+/// read from.
 pub fn decode_any(data: &[u8]) {
     let (selector, data) = data.split_first().map_or((0, data), |(&first, rest)| (first, rest));
     let position = FramePosition { salt: Salt(u64::from(selector)), offset: ByteOffset(128 + 8 * u64::from(selector)) };
@@ -24,11 +24,11 @@ pub fn decode_any(data: &[u8]) {
     decode_one(&with_right_checksums(data, &position), &position);
     find(data, &position);
     find(&with_right_checksums(data, &position), &position);
-    // Each entry is a part of the bytes, and the iterator ends.
+    // Each entry is part of the bytes, and the iterator ends.
     assert!(EntrySlices::frames(data, u32::from(selector)).map(|entry| entry.bytes.len()).sum::<usize>() <= data.len());
 }
 
-/// The header that a search finds is valid, and no header before it is.
+/// Checks that a search finds a valid header, and that no position before it has one.
 fn find(data: &[u8], position: &FramePosition) {
     let found = find_header(data, position, &Limits::NONE);
     let searched = found.as_ref().map_or(data.len(), |(distance, _)| *distance);
@@ -65,8 +65,9 @@ fn encodes_to_itself(frame: &Frame, data: &[u8], position: &FramePosition) {
     let mut again = Vec::new();
     if let Some(control) = frame.control() {
         encode_control(&mut again, position, header.first_seq, header.timestamp, header.attests, control);
-        // A writer pads a SEAL or CLOSE where its position requires it. A reader does not check
-        // that, so a valid frame may have a pad too many or too few. Nothing else may differ.
+        // A writer pads a SEAL or CLOSE if its position requires it. A reader does not check this,
+        // so a valid frame may have an unnecessary pad or lack a required one. Nothing else may
+        // differ.
         if matches!(control, Control::Footer(_)) && again.len() as u64 != header.frame_len() {
             let difference = (again.len() as u64).abs_diff(header.frame_len());
             assert_eq!(difference, crate::PAD_LEN as u64, "a frame has one length, except for its pad");
@@ -96,7 +97,7 @@ fn encodes_to_itself(frame: &Frame, data: &[u8], position: &FramePosition) {
     assert_eq!(&again[..end], &data[..end], "a frame has one encoding");
 }
 
-/// Turns any bytes into a frame with valid checksums whose payload fits into the bytes.
+/// Turns any bytes into a frame with valid checksums and a payload that fits into the bytes.
 fn with_right_checksums(data: &[u8], position: &FramePosition) -> Vec<u8> {
     const AT_PAYLOAD_LEN: usize = 28;
     const AT_FLAGS_AND_ZERO: usize = 37;

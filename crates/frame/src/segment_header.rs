@@ -1,9 +1,9 @@
-//! The 128-byte header of a segment file, never changed once the file has its name.
+//! The 128-byte header of a segment file. It never changes once the file has its name.
 //!
 //! A header is valid if and only if (1) its magic is right, (2) its version and masks are known,
 //! (3) its checksum over bytes 0..124 holds, and (4) its numbers agree: its generation is not 0,
-//! its predecessor is older, and *durable* and *start* are not above the base. Each failure has an
-//! error kind of its own, so that a newer file is never reported as a corrupt one.
+//! its predecessor is older, and *durable* and *start* are not above the base. Each failure has its
+//! own error kind, so that a newer file is never reported as a corrupt one.
 
 use thiserror::Error;
 
@@ -60,33 +60,33 @@ const MAGIC: &[u8; 8] = b"STRATAWL";
 /// The identity of a segment and its state at creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
-    /// The log it belongs to.
+    /// The log that the segment belongs to.
     pub wal_id: WalId,
-    /// The stream it belongs to.
+    /// The stream that the segment belongs to.
     pub stream_id: StreamId,
-    /// Its generation, at least 1.
+    /// The generation of the segment, at least 1.
     pub generation: Generation,
     /// The generation of the newest live segment with a smaller base, or 0.
     pub predecessor: Generation,
-    /// The seq of its first entry.
+    /// The seq of the segment's first entry.
     pub base: SeqNo,
-    /// Part of all its checksums.
+    /// A random number that is part of all the segment's checksums.
     pub salt: Salt,
-    /// The durable watermark when it was created.
+    /// The durable watermark when the segment was created.
     pub durable: SeqNo,
-    /// The first live seq when it was created.
+    /// The first live seq when the segment was created.
     pub start: SeqNo,
-    /// The timestamp of the last frame before it, in microseconds since 1970; 0 for none.
+    /// The timestamp of the last frame before the segment, in microseconds since 1970; 0 for none.
     pub last_timestamp: u64,
-    /// When it was created, in microseconds since 1970.
+    /// When the segment was created, in microseconds since 1970.
     pub created: u64,
     /// [`name_checksum`](Self::name_checksum) of the name of the stream's directory.
     pub name_crc: u32,
     /// The salt of the predecessor; 0 without one.
     pub predecessor_salt: Salt,
     /// The header checksum, as stored, of the predecessor's frame of entries that holds the entry
-    /// before the base. It identifies the content that this segment follows. 0 where there is no
-    /// such frame, or it could not be read.
+    /// before the base. It identifies the content that this segment follows. It is 0 if no such
+    /// frame exists or it could not be read.
     pub predecessor_frame_crc: u32,
     /// The feature masks. This version writes zeros.
     pub features: Features,
@@ -96,27 +96,27 @@ pub struct SegmentHeader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum HeaderError {
-    /// Fewer than 128 bytes.
+    /// The file has fewer than 128 bytes.
     #[error("the segment header is cut short at {len} of 128 bytes")]
     TooShort {
         /// The number of bytes.
         len: usize,
     },
-    /// Not a segment file.
+    /// This is not a segment file.
     #[error("the file does not begin with the magic of a segment")]
     Magic,
-    /// Written by a newer version.
+    /// The segment was written by a newer version.
     #[error("the segment is of {0}, newer than this program")]
     Newer(FormatId),
     /// The checksum does not hold.
     #[error("segment header checksum mismatch: expected {expected:#010x}, found {found:#010x}")]
     Checksum {
-        /// As computed from the bytes.
+        /// The checksum computed from the bytes.
         expected: u32,
-        /// As stored.
+        /// The stored checksum.
         found: u32,
     },
-    /// The checksum holds, and the numbers contradict each other.
+    /// The checksum holds, but the numbers contradict each other.
     #[error("the segment header contradicts itself")]
     Inconsistent,
 }
@@ -140,13 +140,13 @@ impl SegmentHeader {
         features: Features { compatible: 0, read_only_compatible: 0, incompatible: 0 },
     };
 
-    /// The value of `name_crc` for a stream in a directory of this name.
+    /// Returns the value of `name_crc` for a stream in a directory of this name.
     #[must_use]
     pub fn name_checksum(dir_name: &str) -> u32 {
         checksum::payload(dir_name.as_bytes())
     }
 
-    /// The 128 bytes of the header.
+    /// Returns the 128 bytes of the header.
     #[must_use]
     pub fn encode(&self) -> [u8; SEGMENT_HEADER_LEN] {
         let mut out = Vec::with_capacity(SEGMENT_HEADER_LEN);
@@ -173,7 +173,8 @@ impl SegmentHeader {
     /// Reads a header from the beginning of `bytes`.
     ///
     /// # Errors
-    /// The kinds of [`HeaderError`], in the order magic, version, checksum, masks, consistency.
+    /// Any [`HeaderError`]. The checks are made in the order magic, version, checksum, masks,
+    /// consistency.
     pub fn decode(bytes: &[u8]) -> Result<Self, HeaderError> {
         let Some(bytes) = bytes.get(..SEGMENT_HEADER_LEN) else {
             return Err(HeaderError::TooShort { len: bytes.len() });

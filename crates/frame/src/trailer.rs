@@ -1,8 +1,8 @@
 //! The 16-byte trailer after a SEAL or a CLOSE: the offset of that frame.
 //!
 //! A trailer is valid if and only if its magic is right and its checksum over (salt, magic, offset)
-//! holds. The reader of the frame at that offset checks whether it is a SEAL or CLOSE that ends at
-//! the trailer.
+//! holds. The code that reads the frame at that offset checks that it is a SEAL or CLOSE that ends
+//! at the trailer.
 
 use crate::checksum;
 use crate::types::{ByteOffset, Salt, u32_at, u64_at};
@@ -19,7 +19,7 @@ const MAGIC: &[u8; 4] = b"SEND";
 pub const TRAILER_LEN: usize = AT_FOOTER_OFFSET + 8;
 const _: () = assert!(TRAILER_LEN == 16);
 
-/// Where the last frame of a finished segment begins.
+/// A trailer, which gives the offset of the last frame of a finished segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trailer {
     /// The offset of the SEAL or CLOSE.
@@ -27,7 +27,7 @@ pub struct Trailer {
 }
 
 impl Trailer {
-    /// The bytes of the trailer in a segment with this salt.
+    /// Returns the bytes of the trailer in a segment with this salt.
     #[must_use]
     pub fn encode(&self, salt: Salt) -> [u8; TRAILER_LEN] {
         let mut bytes = [0; TRAILER_LEN];

@@ -1,4 +1,4 @@
-//! The numbers of the format. Each is a type of its own, so that no two can be mixed up.
+//! The numbers of the format. Each has its own type, so that no two can be mixed up.
 //!
 //! The types do not restrict their values: each value of the underlying integer is representable.
 
@@ -12,7 +12,7 @@ macro_rules! number {
         pub struct $name(pub $int);
 
         impl $name {
-            /// The plain number.
+            /// Returns the plain number.
             #[must_use]
             pub const fn get(self) -> $int {
                 self.0
@@ -42,13 +42,13 @@ number! {
     ByteOffset(u64)
 }
 number! {
-    /// The generation of a segment: it rises with every segment of a stream and is never used
-    /// twice. 0 means "none".
+    /// The generation of a segment: it increases with every segment of a stream and is never
+    /// reused. 0 means "none".
     Generation(u32)
 }
 number! {
-    /// A random number in each segment's header that all its checksums cover, so that a frame of
-    /// another file, or of an earlier life of the same disk blocks, is not valid.
+    /// A random number in each segment's header that all the segment's checksums cover. So a frame
+    /// of another file, or from earlier use of the same disk blocks, is not valid.
     Salt(u64)
 }
 number! {
@@ -61,7 +61,7 @@ number! {
 }
 
 impl SeqNo {
-    /// `self + n`, or `None` past the end of `u64`.
+    /// Returns `self + n`, or `None` if that exceeds `u64`.
     #[must_use]
     pub const fn checked_add(self, n: u64) -> Option<Self> {
         match self.0.checked_add(n) {
@@ -71,7 +71,7 @@ impl SeqNo {
     }
 }
 
-/// Saturates. Positions are checked where they are read, so valid data never reaches the end of
+/// Saturates. Positions are checked when they are read, so valid data never reaches the end of
 /// `u64`.
 impl Add<u64> for SeqNo {
     type Output = Self;
@@ -81,7 +81,7 @@ impl Add<u64> for SeqNo {
     }
 }
 
-/// The distance; 0 where `other` is the larger one.
+/// The distance, or 0 if `other` is larger.
 impl Sub for SeqNo {
     type Output = u64;
     #[inline]
@@ -90,7 +90,7 @@ impl Sub for SeqNo {
     }
 }
 
-/// Saturates, as for [`SeqNo`].
+/// Saturates, like that of [`SeqNo`].
 impl Add<u64> for ByteOffset {
     type Output = Self;
     #[inline]
@@ -99,7 +99,7 @@ impl Add<u64> for ByteOffset {
     }
 }
 
-/// The distance; 0 where `other` is the larger one.
+/// The distance, or 0 if `other` is larger.
 impl Sub for ByteOffset {
     type Output = u64;
     #[inline]
@@ -118,38 +118,38 @@ pub struct FramePosition {
     pub offset: ByteOffset,
 }
 
-/// The three feature masks. This version knows no bit of any of them.
+/// The three feature masks. This version knows no bits in any of them.
 ///
-/// An unknown bit means: open (`compatible`), open read-only (`read_only_compatible`), refuse
-/// (`incompatible`).
+/// If a bit is unknown, a program opens the data anyway (`compatible`), opens it read-only
+/// (`read_only_compatible`) or refuses it (`incompatible`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features {
     /// Bits that an older program may ignore.
     pub compatible: u32,
-    /// Bits with which an older program may read, and must not write.
+    /// Bits with which an older program may read but must not write.
     pub read_only_compatible: u32,
     /// Bits with which an older program must not touch the data.
     pub incompatible: u32,
 }
 
 impl Features {
-    /// Whether this version may write to data with these masks.
+    /// Returns whether this version may write to data with these masks.
     #[must_use]
     pub const fn writable(&self) -> bool {
         self.read_only_compatible == 0 && self.incompatible == 0
     }
 
-    /// Whether this version may read data with these masks.
+    /// Returns whether this version may read data with these masks.
     #[must_use]
     pub const fn readable(&self) -> bool {
         self.incompatible == 0
     }
 }
 
-/// The version of the format that this crate writes, and the newest that it reads.
+/// The version of the format that this crate writes, which is also the newest that it reads.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// The format of bytes that another version of this program may have written: its version and its
+/// The format of bytes that another version of this program may have written: the version and the
 /// feature masks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FormatId {

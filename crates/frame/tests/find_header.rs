@@ -1,4 +1,4 @@
-//! Finding the next valid header after other bytes.
+//! The search for the next valid header after other bytes.
 
 mod samples;
 
@@ -10,7 +10,7 @@ use stratawal_frame::{
 
 const FIRST: u64 = 128;
 
-/// The position of the next frame in `file`.
+/// Returns the position of the next frame in `file`.
 fn position(file: &[u8]) -> FramePosition {
     FramePosition { salt: SALT, offset: ByteOffset(FIRST + file.len() as u64) }
 }
@@ -35,7 +35,7 @@ proptest! {
         let (distance, found) = find_header(&file, &begin, &Limits::NONE).expect("there is one");
         prop_assert_eq!(distance, at);
         prop_assert!(matches!(found, Decoded::Frame(header) if header.payload_len as usize == entry.len()));
-        // The header is found once it is whole.
+        // The header is found once it is complete.
         prop_assert!(find_header(&file[..at + FRAME_HEADER_LEN - 1], &begin, &Limits::NONE).is_none());
         prop_assert!(find_header(&file[..at + FRAME_HEADER_LEN], &begin, &Limits::NONE).is_some());
     }
@@ -57,7 +57,7 @@ fn a_header_of_a_newer_format_is_found() {
         let found = find_header(&file, &position(&[]), &Limits::NONE);
         match reason {
             Newer::Flags(_) | Newer::Codec(3..) => assert_eq!(found, Some((64, Decoded::Newer(*reason)))),
-            // The header is valid; only reading the payload fails.
+            // The header is valid, and only reading the payload fails.
             _ => assert!(matches!(found, Some((64, Decoded::Frame(_)))), "{}", sample.name),
         }
     }

@@ -1,5 +1,5 @@
 //! FORMAT.md agrees with the code: its field tables have no gaps, its check value is right, and its
-//! example has the bytes of the segment that it describes, read by the tables and by the crate.
+//! example, decoded both by the tables and by the crate, has the bytes of the segment it describes.
 
 mod samples;
 
@@ -14,7 +14,7 @@ const FORMAT_MD: &str = include_str!("../FORMAT.md");
 const SALT: Salt = Salt(0x1122_3344_5566_7788);
 const TIME: u64 = samples::TIME;
 
-/// A field of the example: its offset, its bytes, and its note.
+/// A field of the example, with its offset, its bytes and its note.
 struct Field {
     at: usize,
     bytes: Vec<u8>,
@@ -27,7 +27,8 @@ impl Field {
     }
 }
 
-/// The fields of the example, in order. A line without a note continues the field before it.
+/// Returns the fields of the example, in order. A line without a note continues the field before
+/// it.
 fn fields() -> Vec<Field> {
     let (_, section) = FORMAT_MD.split_once("\n## Example\n").expect("there is an example");
     let block = section.split("```").nth(1).expect("the example is fenced");
@@ -126,7 +127,7 @@ fn the_example_agrees_with_the_field_tables() {
     ]);
     let salted = [&SALT.0.to_le_bytes()[..], &file()[348..]].concat();
     expected.extend([("checksum", 4, u64::from(crc32(&salted))), ("magic", 4, text(b"SEND"))]);
-    expected.push(("CLOSE stands at 248", 8, 248));
+    expected.push(("CLOSE is at 248", 8, 248));
 
     let found = fields();
     assert_eq!((found[0].note, &found[0].bytes[..]), ("magic", &b"STRATAWL"[..]));
@@ -228,7 +229,7 @@ fn the_field_tables_have_no_gaps() {
         let mut expected = 0;
         while let Some(row) = lines.next_if(|line| line.starts_with('|')) {
             let columns: Vec<&str> = row.split('|').map(str::trim).collect();
-            // In some tables the later rows depend on a length, and have no number.
+            // In some tables, the offsets of later rows depend on a length, and so are not numbers.
             let (Ok(at), width) = (columns[1].parse::<usize>(), columns[2].parse::<usize>()) else { break };
             assert_eq!(at, expected, "{row}");
             expected = at + width.unwrap_or(0);

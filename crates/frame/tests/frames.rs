@@ -1,4 +1,4 @@
-//! A single frame: a decoded frame is the encoded one, and other bytes are not decoded.
+//! A single frame decodes to the one that was encoded, and other bytes are not decoded.
 
 mod samples;
 
@@ -59,12 +59,12 @@ fn decode_at(bytes: &[u8], position: &FramePosition) -> Decoded<stratawal_frame:
     decode(&Bytes::copy_from_slice(bytes), position, &Limits::NONE)
 }
 
-/// The length of header and payload, without the zeros after them.
+/// Returns the length of header and payload, without the zeros after them.
 fn covered_len(frame: &[u8]) -> usize {
     FRAME_HEADER_LEN + u32::from_le_bytes(frame[28..32].try_into().unwrap()) as usize
 }
 
-/// Writes valid checksums into a frame whose other bytes were changed.
+/// Corrects the checksums of a frame whose other bytes were changed.
 fn reseal(frame: &mut [u8], position: &FramePosition) {
     let payload_crc = samples::crc32(&frame[FRAME_HEADER_LEN..covered_len(frame)]);
     frame[4..8].copy_from_slice(&payload_crc.to_le_bytes());
@@ -73,7 +73,7 @@ fn reseal(frame: &mut [u8], position: &FramePosition) {
     frame[..4].copy_from_slice(&samples::crc32(&positioned).to_le_bytes());
 }
 
-/// An entry that is read without its frame has the same bytes. Both ways refuse a payload with a
+/// An entry that is read without its frame has the same bytes. Both ways reject a payload with a
 /// flipped bit.
 #[test]
 fn an_entry_is_read_without_its_frame() {
@@ -117,7 +117,7 @@ proptest! {
         }
         let slices = |first| EntrySlices::frames(&bytes, first).map(|entry| (entry.bytes.to_vec(), entry.ends_batch));
         prop_assert!(slices(0).eq(entries.iter().cloned()));
-        // The entries that are skipped are in the first frame.
+        // The skipped entries are in the first frame.
         let first = first % firsts.unwrap_or(0).max(1);
         prop_assert!(slices(u32::try_from(first).unwrap()).eq(entries[first..].iter().cloned()));
         prop_assert!(EntrySlices::one(&bytes).map(|entry| entry.bytes).eq([&bytes[..]]));
@@ -194,7 +194,8 @@ proptest! {
         batches in any_batches(), position in any_position(), at: prop::sample::Index, burst in 1..=u32::MAX,
     ) {
         let mut bytes = encode(&position, 7, Some(7), &batches);
-        // Within the header or within the payload, so that one checksum covers the whole burst.
+        // The burst is within the header or within the payload, so that one checksum covers all of
+        // it.
         let covered = covered_len(&bytes);
         let (from, to) = if at.index(covered) < 40 { (4, 40) } else { (40, covered) };
         let at = from + at.index(to - from);
@@ -229,7 +230,8 @@ proptest! {
         let mut bytes = vec![selector];
         bytes.extend(samples[sample.index(samples.len())].encode(&position));
         for (at, value) in mutations {
-            // Mostly in the header and at the beginning of the payload, where the structure is.
+            // Most changes are in the header and at the beginning of the payload, where the
+            // structure is.
             let at = 1 + at.index((bytes.len() - 1).min(110));
             bytes[at] = value;
         }
@@ -265,7 +267,7 @@ fn every_flipped_bit_of_header_and_payload_is_found() {
     }
 }
 
-/// Whether a reader stops at the header, because it does not know the form of the payload.
+/// Returns whether a reader stops at the header because it does not know the form of the payload.
 fn header_alone_is_newer(body: &Body) -> bool {
     matches!(body, Body::Newer { reason: Newer::Flags(_) | Newer::Codec(3..), .. })
 }

@@ -1,7 +1,8 @@
-//! The bytes of format 1. Each file under `golden/` must always be read, and written, the same.
+//! The bytes of format 1. Each file under `golden/` must always be read and written in the same
+//! way.
 //!
-//! With `STRATAWAL_BLESS=1` missing files are created. A file that exists is never written again:
-//! if a test here fails, the code has changed the format.
+//! With `STRATAWAL_BLESS=1` missing files are created. Existing files are never overwritten: if a
+//! test here fails, the code has changed the format.
 
 mod samples;
 
@@ -23,7 +24,7 @@ fn golden_dir() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/v1"))
 }
 
-/// The golden bytes of `name`. If the file is missing and blessing is on, it is created from
+/// Returns the golden bytes of `name`. If the file is missing and blessing is on, creates it from
 /// `encoded`.
 fn golden(name: &str, encoded: &[u8]) -> Bytes {
     let path = golden_dir().join(name);

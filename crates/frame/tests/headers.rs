@@ -60,7 +60,7 @@ fn header() -> SegmentHeader {
     }
 }
 
-/// Header bytes changed at `at`, with a valid checksum.
+/// Returns the header with bytes changed at `at` and a valid checksum.
 fn resealed(at: usize, value: &[u8]) -> [u8; SEGMENT_HEADER_LEN] {
     let mut bytes = header().encode();
     bytes[at..at + value.len()].copy_from_slice(value);
@@ -107,7 +107,7 @@ proptest! {
 
 #[test]
 fn the_first_wrong_field_of_a_header_is_reported() {
-    // All fields are wrong at first. They are corrected one by one.
+    // All fields are wrong at first, and are corrected one by one.
     let mut bytes = resealed(20, &[1]);
     bytes[0] = b'X';
     bytes[8] = 2;
@@ -182,7 +182,7 @@ fn file() -> FormatFile {
     FormatFile { wal_id: WalId(77), features: Features::default() }
 }
 
-/// One copy changed at `at`, with a valid checksum.
+/// Returns one copy, changed at `at`, with a valid checksum.
 fn resealed_copy(at: usize, value: &[u8]) -> Vec<u8> {
     let mut copy = file().encode()[..64].to_vec();
     copy[at..at + value.len()].copy_from_slice(value);
@@ -219,7 +219,7 @@ fn a_flipped_bit_in_a_format_file_changes_nothing() {
         let mut bytes = whole.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
         assert_eq!(FormatFile::decode(&bytes), Ok(file()), "bit {bit}");
-        // The other copy is lost as well.
+        // The other copy is also lost.
         let other = if bit / 8 < 4096 { 4096..FORMAT_FILE_LEN } else { 0..64 };
         bytes[other].fill(0xFF);
         assert_eq!(FormatFile::decode(&bytes), Err(FormatFileError::Damaged), "bit {bit}");

@@ -1,7 +1,7 @@
 //! The seeds of the fuzz target `frame_decode`: the properties of decoding hold for each.
 //!
-//! With `STRATAWAL_BLESS=1` missing seeds are created. The published package has no seeds, and the
-//! tests do nothing there.
+//! With `STRATAWAL_BLESS=1` missing seeds are created. The published package has no seeds; in it
+//! these tests do nothing.
 
 mod samples;
 
@@ -21,14 +21,14 @@ fn position(selector: u8) -> FramePosition {
     FramePosition { salt: Salt(selector), offset: ByteOffset(128 + 8 * selector) }
 }
 
-/// The name of a seed and its bytes: a selector of the position, then the bytes at that position.
+/// The name and the bytes of a seed: a selector of the position, then the bytes at that position.
 fn seeds() -> Vec<(String, Vec<u8>)> {
     let mut seeds = Vec::new();
     let mut seed = |name: &str, selector: u8, bytes: &[u8]| {
         seeds.push((name.to_owned(), [&[selector], bytes].concat()));
     };
     for (i, sample) in (0_u8..).zip(samples::all(position(255).offset.0)) {
-        // The pad depends on the position: the samples were made for the last one.
+        // The pad depends on the position, and the samples were made for the last position.
         let selector = if sample.name == "control-seal-padded" { 255 } else { 11 * i };
         seed(sample.name, selector, &sample.encode(&position(selector)));
     }

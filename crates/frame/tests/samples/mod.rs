@@ -1,5 +1,5 @@
 //! A frame of each kind, described and encoded. The tests of golden files, seeds and properties
-//! start from these samples.
+//! begin with these samples.
 #![allow(dead_code, reason = "each test takes what it needs")]
 
 use bytes::Bytes;
@@ -25,7 +25,7 @@ pub(crate) enum Body {
     /// Batches of entries.
     Batches(Vec<Vec<Vec<u8>>>),
     Control(Control),
-    /// A valid frame of a newer format: made by hand, since the encoder does not write it.
+    /// A valid frame of a newer format, made by hand because the encoder does not write it.
     Newer {
         count: u32,
         codec: u8,
@@ -54,7 +54,7 @@ impl Sample {
         out
     }
 
-    /// Encodes the frame by the field table, without the encoder.
+    /// Encodes the frame from the field table, without the encoder.
     fn by_hand(&self, position: &FramePosition, count: u32, codec: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
         let undurable = self.attests.map_or(u32::MAX, |durable| u32::try_from(self.first_seq - durable).unwrap());
         let mut header = crc32(payload).to_le_bytes().to_vec();
@@ -94,7 +94,7 @@ impl Sample {
     }
 }
 
-/// The entries of a frame, batch by batch.
+/// Returns the entries of a frame, batch by batch.
 pub(crate) fn batches_of(frame: &Frame) -> Vec<Vec<Vec<u8>>> {
     let mut batches = Vec::new();
     let mut batch = Vec::new();
@@ -108,8 +108,8 @@ pub(crate) fn batches_of(frame: &Frame) -> Vec<Vec<Vec<u8>>> {
     batches
 }
 
-/// The consecutive frames of `file` from `offset` on, each with its offset. They must end where the
-/// file does.
+/// Returns the consecutive frames of `file` from `offset` on, each with its offset. They must end
+/// where the file does.
 pub(crate) fn frames_of(file: &Bytes, salt: Salt, offset: u64, limits: &Limits) -> Vec<(u64, Decoded<Frame>)> {
     let mut frames = Vec::new();
     let mut at = usize::try_from(offset).unwrap();
@@ -125,7 +125,7 @@ pub(crate) fn frames_of(file: &Bytes, salt: Salt, offset: u64, limits: &Limits) 
     frames
 }
 
-/// Batches in the form of [`DataFrame`]: ends with their batch bits, and the bytes.
+/// Returns batches in the form of [`DataFrame`]: ends with their batch bits, and the bytes.
 pub(crate) fn flatten(batches: &[Vec<Vec<u8>>]) -> (Vec<u32>, Vec<u8>) {
     let mut ends = Vec::new();
     let mut data = Vec::new();
@@ -139,20 +139,21 @@ pub(crate) fn flatten(batches: &[Vec<Vec<u8>>]) -> (Vec<u32>, Vec<u8>) {
     (ends, data)
 }
 
-/// CRC-32 from its definition, so that the samples do not depend on the library under test.
+/// Computes CRC-32 from its definition, so that the samples do not depend on the library under
+/// test.
 pub(crate) fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ if crc & 1 == 1 { 0xEDB8_8320 } else { 0 })
     })
 }
 
-/// The length of an index block with which a SEAL or CLOSE at `offset` needs its pad.
+/// Returns the length of an index block with which a SEAL or CLOSE at `offset` needs its pad.
 pub(crate) fn index_len_that_pads(offset: u64) -> usize {
     let unpadded = offset + 40 + 56 + 16;
     usize::try_from((8 + 4096 - unpadded % 4096) % 4096).unwrap()
 }
 
-/// The samples, for a frame at `offset`.
+/// Returns the samples, for a frame at `offset`.
 pub(crate) fn all(offset: u64) -> Vec<Sample> {
     let mut samples = data();
     samples.extend(control(offset));
@@ -212,13 +213,14 @@ fn newer() -> Vec<Sample> {
         body: Body::Newer { count, codec, flags, payload: payload.to_vec(), reason },
     };
     // The entry "hello" three times: as an LZ4 block of literals, as a zstd frame with a raw block,
-    // and not compressed.
+    // and uncompressed.
     vec![
         newer("newer-codec-lz4", 1, 1, 0, b"\x05\0\0\0\x50hello", Newer::Codec(1)),
         newer("newer-codec-zstd", 1, 2, 0, b"\x05\0\0\0\x28\xb5\x2f\xfd\x20\x05\x29\0\0hello", Newer::Codec(2)),
         newer("newer-codec-unknown", 1, 3, 0, b"?", Newer::Codec(3)),
         newer("newer-flag", 1, 0, 0x80, b"hello", Newer::Flags(0x80)),
-        // Too short for a table. A reader that does not know a flag cannot judge the payload.
+        // The payload is too short for a table, but a reader that does not know a flag cannot judge
+        // it.
         newer("newer-flag-without-table", 9, 0, 0x01, b"?", Newer::Flags(0x01)),
         newer("newer-control-kind", 0, 0, 0, b"\x05\0\0\0what it may say", Newer::ControlKind(5)),
     ]
