@@ -127,6 +127,8 @@ pub(crate) struct HeldIter {
     pub(crate) range: Range<u64>,
     /// The lowest end to which the stream was cut since the iterator was made.
     pub(crate) cut: u64,
+    /// All ends to which the stream was cut since the iterator was made.
+    pub(crate) cuts: BTreeSet<u64>,
     /// The highest first seq of the stream since the iterator was made.
     pub(crate) start: u64,
     /// Whether the iterator is a reader's in another process.
@@ -147,9 +149,9 @@ impl HeldIter {
                 // A reader in another process need not notice the cut, and shows the old entry.
                 assert!(seq < self.cut || self.beside, "{seq} was cut at {}", self.cut);
                 let mut ends = self.model.batch_ends();
-                // The cut has ended the batch, unless the entry was in memory before.
-                if seq + 1 == self.cut && entry.ends_batch() {
-                    ends.insert(self.cut);
+                // A cut has ended the batch, unless the entry was in memory before.
+                if self.cuts.contains(&(seq + 1)) && entry.ends_batch() {
+                    ends.insert(seq + 1);
                 }
                 check_entry(&entry, seq, self.model.entry(seq).unwrap(), &ends);
                 self.range = if from_back { self.range.start..seq } else { seq + 1..self.range.end };

@@ -1,5 +1,6 @@
 //! A log and its models, on which the steps of a program run.
 
+use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::path::Path;
@@ -195,7 +196,7 @@ impl World {
         let iter = stream.iter(range.clone());
         let model = self.models[of].clone();
         let start = model.first_seq();
-        self.held.push_back(HeldIter { iter, of, model, range, cut: u64::MAX, start, beside });
+        self.held.push_back(HeldIter { iter, of, model, range, cut: u64::MAX, cuts: BTreeSet::new(), start, beside });
     }
 
     fn pull(&mut self, count: usize, turns: u64) {
@@ -236,7 +237,10 @@ impl World {
         model.begin(Change::TruncateFrom(next));
         model.done(Level::Buffered);
         if next < end {
-            self.held.iter_mut().filter(|held| held.of == of).for_each(|held| held.cut = held.cut.min(next));
+            for held in self.held.iter_mut().filter(|held| held.of == of) {
+                held.cut = held.cut.min(next);
+                held.cuts.insert(next);
+            }
         }
     }
 
