@@ -1,17 +1,17 @@
-//! How much memory the calls allocate: appends and scans none, a point read its entry.
+//! How much memory calls allocate: appends and scans allocate none, and a point read only its
+//! entry.
 
 use allocation_counter::measure;
 use stratawal::{Durability, Stream, StreamOptions, Wal};
 
 const ENTRY: [u8; 128] = [7; 128];
 
-/// Allowed are a chunk of the index now and then, and a list that grows, but nothing for each
-/// append.
+/// Allows an occasional chunk of the index and a growing list, but no allocation for each append.
 const FEW: u64 = 12;
 
 fn stream(wal: &Wal, durability: Durability) -> Stream {
     let stream = wal.stream_with("s", StreamOptions::new().durability(durability)).unwrap();
-    // The buffers have reached their size by now.
+    // By now the buffers have reached their size.
     for _ in 0..10_000 {
         stream.append(ENTRY).unwrap();
     }
@@ -62,7 +62,7 @@ fn large_batch_allocates_only_its_tables() {
     let counted = measure(|| {
         stream.append_batch(&batch).unwrap();
     });
-    // The end offsets, once as numbers and once encoded.
+    // The end offsets are in memory twice: as numbers and encoded.
     assert!(counted.bytes_max < 2 * 4 * 100_000 + (64 << 10), "{counted:?}");
     wal.close().unwrap();
 }
@@ -114,7 +114,7 @@ fn names_without_entries_keep_no_memory() {
         wal.stream_with(&name, StreamOptions::new().durability(Durability::Buffered)).unwrap().append(ENTRY).unwrap();
         wal.delete_stream(&name).unwrap();
     };
-    // The memory that all streams share has reached its size by now.
+    // By now the memory that all streams share has reached its size.
     (0..10).for_each(|i| (look_up(i), create_and_delete(i)).0);
     let looked_up = measure(|| (0..NAMES).for_each(look_up));
     let deleted = measure(|| (0..NAMES / 10).for_each(create_and_delete));

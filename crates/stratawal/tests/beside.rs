@@ -1,10 +1,10 @@
-//! A reader in one process beside a writer in another. The writer rotates, drops entries from both
-//! ends, deletes the stream and creates it again, closes and opens. The reader sees at each moment
-//! a state that the stream was in, and continues to see that state.
+//! A reader in one process and a writer in another. The writer rotates, drops entries from both
+//! ends, deletes the stream and creates it again, closes and opens. At each moment the reader sees
+//! some state that the stream was in, and continues to see that state.
 //!
-//! `STRATAWAL_BESIDE_SECONDS` sets how long this runs. Tests that need a disk that fails, or a
-//! chosen moment, run in one process on a simulated disk, which a writer and a reader share as two
-//! processes would.
+//! `STRATAWAL_BESIDE_SECONDS` sets how long this runs. Tests that need a failing disk or a chosen
+//! moment run in one process, on a simulated disk that a writer and a reader share as two processes
+//! would.
 
 mod recorder;
 
@@ -68,7 +68,7 @@ fn child(dir: &str) {
     }
 }
 
-/// The lines that the child has printed, as far as they were read.
+/// The child's lines that were read so far.
 struct Observed {
     file: File,
     rest: Vec<u8>,
@@ -76,7 +76,7 @@ struct Observed {
 }
 
 impl Observed {
-    /// Everything that was printed up to now. The child prints to a file, so no line is on its way.
+    /// Reads everything printed up to now. The child prints to a file, so no line is in flight.
     fn now(observed: &Mutex<Self>) -> MutexGuard<'_, Self> {
         let mut observed = observed.lock().unwrap_or_else(PoisonError::into_inner);
         let Self { file, rest, models } = &mut *observed;
@@ -91,13 +91,13 @@ impl Observed {
     }
 }
 
-/// A stream that a reader has opened, and the states in which it may have seen it.
+/// A stream opened by a reader, and the states in which the reader may have seen it.
 struct Seen<'h> {
     observed: &'h Mutex<Observed>,
     at: usize,
     stream: Stream,
     candidates: Vec<u64>,
-    /// The last change that the reader certainly saw.
+    /// The last change that the reader is certain to have seen.
     since: u64,
 }
 
@@ -120,7 +120,7 @@ impl<'h> Seen<'h> {
         Some(Self::of(observed, at, stream, since))
     }
 
-    /// Looks again through a handle that was opened before.
+    /// Looks again through a handle opened earlier.
     fn look_again(observed: &'h Mutex<Observed>, at: usize, stream: Stream) -> Self {
         let since = Observed::now(observed).models[at].last_done();
         stream.reopen().unwrap_or_else(|error| panic!("{error}"));
@@ -141,7 +141,7 @@ impl<'h> Seen<'h> {
         self.stream.first_seq()..self.stream.next_seq()
     }
 
-    /// Checks that entries which were read, in any order, all exist in one state.
+    /// Checks that all of the entries read, in any order, exist in one state.
     fn check<'e>(&mut self, entries: impl IntoIterator<Item = &'e Entry>) {
         let observed = Observed::now(self.observed);
         let model = &observed.models[self.at];
@@ -164,7 +164,7 @@ impl<'h> Seen<'h> {
         assert!(observed.models[self.at].has_lost_since(self.since), "nothing was removed: {error}");
     }
 
-    /// The result, unless it is an error because entries were removed.
+    /// Returns the result, or `None` for an error because entries were removed.
     fn unless_removed<T>(&self, result: Result<T, Error>) -> Option<T> {
         result.inspect_err(|error| self.check_error(error)).ok()
     }
@@ -240,7 +240,7 @@ impl<'h> Seen<'h> {
     }
 }
 
-/// Looks many times, through a new handle or one that was opened before.
+/// Looks many times, through a new handle or an earlier one.
 fn look_often(observed: &Mutex<Observed>, dir: &Path, mut rng: Rng, done: &AtomicBool, looks: &AtomicU64) {
     let mut handles: [Option<Stream>; 2] = [None, None];
     while !done.load(Ordering::Relaxed) {
@@ -263,10 +263,10 @@ fn look_often(observed: &Mutex<Observed>, dir: &Path, mut rng: Rng, done: &Atomi
     }
 }
 
-/// Keeps some handles and iterators for long, and reads a little from one and from another.
+/// Keeps some handles and iterators for a long time, and reads a little from each now and then.
 fn hold_long(observed: &Mutex<Observed>, dir: &Path, mut rng: Rng, done: &AtomicBool, entries: &AtomicU64) {
     const HELD: usize = 6;
-    // Each with the entries that its iterator has still to return.
+    // Each with the seqs that its iterator still has to return.
     let mut held: Vec<(Seen<'_>, Iter, Range<u64>)> = Vec::new();
     while !done.load(Ordering::Relaxed) {
         if held.len() < HELD || rng.chance(2) {
@@ -358,7 +358,7 @@ fn start_writer(mut command: Command, log: &Path, lines: &Path) -> Writer {
     Writer(child)
 }
 
-/// How much the readers have done.
+/// Counts of the readers' work.
 #[derive(Default)]
 struct Counts {
     looks: AtomicU64,
@@ -372,7 +372,7 @@ impl Counts {
     }
 }
 
-/// Ends the other threads where one ends, also by a panic.
+/// Ends all other threads when one ends, even by a panic.
 struct Ends<'d>(&'d AtomicBool);
 
 impl Drop for Ends<'_> {
@@ -430,8 +430,7 @@ fn read_beside(seconds: u64, command: Command) {
     );
 }
 
-/// The fault: entries that wait in the tail buffer are acknowledged, and no other process sees
-/// them.
+/// The fault: entries still in the tail buffer are acknowledged, but no other process sees them.
 #[cfg(stratawal_faults)]
 #[test]
 fn seeded_early_acknowledgement_is_noticed() {
@@ -464,7 +463,7 @@ fn text(number: u64) -> Vec<u8> {
     number.to_le_bytes().into_iter().cycle().take(len).collect()
 }
 
-/// Compares the stream with the entries from `first` on, in both directions and one by one.
+/// Compares the stream with the entries from `first` on, in both directions and one at a time.
 fn assert_stream(stream: &Stream, first: u64, entries: &[Vec<u8>]) {
     assert_eq!(stream.first_seq()..stream.next_seq(), first..first + entries.len() as u64);
     let found: Vec<_> = stream.iter(..).map(|entry| entry.unwrap().into_data()).collect();
@@ -482,7 +481,7 @@ fn assert_stream(stream: &Stream, first: u64, entries: &[Vec<u8>]) {
 fn log_that_is_being_created_is_not_damaged() {
     let disk = SimStorage::new(1);
     let storage = HookedStorage::new(disk.clone());
-    // Another process has begun to create it.
+    // Another process has begun to create the log.
     disk.create_dir(Path::new(LOG)).unwrap();
     let writer = Mutex::new(None);
     storage.set(move |operation, path| {
@@ -502,7 +501,7 @@ fn log_that_is_being_created_is_not_damaged() {
 
 #[test]
 fn reader_never_mixes_a_stream_and_its_successor() {
-    // The moment is the opening of a segment file: of the first, the second, and so on.
+    // The chosen moment is the opening of a segment file: the first, the second, and so on.
     let mut is_new = Vec::new();
     for moment in 1..10 {
         let disk = SimStorage::new(moment);
@@ -520,7 +519,7 @@ fn reader_never_mixes_a_stream_and_its_successor() {
             if operation == Operation::Open && is_segment && opened.fetch_add(1, Ordering::Relaxed) + 1 == moment {
                 wal.delete_stream("s").unwrap();
                 let stream = wal.stream("s").unwrap();
-                // Its segments have the same names, and end at other entries.
+                // The successor's segments have the same names, but end at different entries.
                 for text in &successor {
                     stream.append(text).unwrap();
                 }
@@ -571,7 +570,7 @@ fn reader_beside_poisoned_writer_sees_acknowledged() {
                 (text, Ok(_)) => entries.push(text),
                 (text, Err(error)) if error.kind() == ErrorKind::Poisoned => break Some(text),
                 (_, Err(error)) => {
-                    // A segment could not be created, so nothing was appended.
+                    // No segment could be created, so nothing was appended.
                     assert_eq!((error.kind(), failing == Operation::SyncDir), (ErrorKind::Io, false), "{error}");
                     break None;
                 }
@@ -585,12 +584,12 @@ fn reader_beside_poisoned_writer_sees_acknowledged() {
         assert_stream(&seen, 0, &more);
         storage.clear();
         stream.reopen().unwrap();
-        // Accepted entries that were not written continue to wait.
+        // Accepted entries that were not written stay pending.
         stream.sync().unwrap();
         entries.extend(failed.filter(|_| stream.next_seq() > entries.len() as u64));
         assert_stream(&stream, 0, &entries);
         assert_stream(&beside(&disk), 0, &entries);
-        // A reader that looked before sees the same entries as then.
+        // A reader that looked earlier still sees the entries that it saw then.
         held.iter().for_each(|(stream, end)| assert_stream(stream, 0, &entries[..*end]));
     }
     assert!(poisoned > 8, "{poisoned} of 12");
@@ -626,7 +625,7 @@ fn reader_beside_a_full_disk_sees_acknowledged() {
         assert!(entries.len() > held_end + 100);
         assert_stream(&beside(&disk), first, &entries);
         assert_stream(&held, first, &entries[..held_end]);
-        // Entries can be dropped from either end, and readers see that.
+        // Entries can be dropped from either end, and readers notice.
         let before = beside(&disk);
         let dropped = entries.len() / 2;
         first += dropped as u64;
@@ -689,7 +688,7 @@ fn reader_syncs_every_segment_that_it_shows() {
     segments.sort();
     synced.sort();
     assert_eq!(synced, segments);
-    // So a power loss takes no entry that was shown.
+    // So a power loss takes no entry that a reader saw.
     let lost = SimStorage::on(disk.disk().crash(Crash::Lost, &mut Rng::new(4)), 4);
     assert_stream(&beside(&lost), 0, &entries);
     // A reader whose sync fails shows nothing.

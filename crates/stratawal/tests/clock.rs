@@ -1,5 +1,5 @@
-//! The system's clock is wrong: for a moment, while a log is open, or from one opening to the next.
-//! No entry is lost or reordered, and a clock that is right again gives right times.
+//! The system's clock is wrong: briefly, while a log is open, or from one opening to the next. No
+//! entry is lost or reordered, and once the clock is right again, so are the times.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -90,7 +90,7 @@ fn correct_clock_jump_lags_until_the_next_opening() {
     assert_eq!(stream.stats().unwrap().clock_jumps, 0);
 }
 
-/// Runs one life of the log while the clock reads `now`. Returns its files as they are at the end.
+/// Runs one life of the log while the clock reads `now`. Returns the files as of its end.
 fn life(storage: &MemoryStorage, now: u64, close: bool, act: impl FnOnce(&Stream)) -> MemoryStorage {
     let storage = storage.snapshot().with_clock(now, 10);
     let wal = open(&storage);

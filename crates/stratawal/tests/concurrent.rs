@@ -1,4 +1,4 @@
-//! Many threads that append to streams of their own or to one stream, and read beside that.
+//! Many threads that append, each to its own stream or all to one, and read at the same time.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ fn lines(of: usize, count: usize) -> Vec<Vec<u8>> {
     (0..count).map(|i| format!("{of} {i} {}", "x".repeat((i * 31 + of) % 90)).into_bytes()).collect()
 }
 
-/// Appends texts at the same time, each to a stream of its own, and reads them from the log when it
-/// is opened again.
+/// Appends the texts concurrently, each list to its own stream, then reopens the log and reads them
+/// back.
 fn append_concurrently(texts: &[(String, Vec<Vec<u8>>)]) {
     let dir = tempfile::tempdir().unwrap();
     let wal = Wal::open(dir.path()).unwrap();
@@ -46,7 +46,7 @@ fn five_streams_are_filled_concurrently() {
 fn real_logs_are_appended_concurrently() {
     let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
     let Ok(files) = std::fs::read_dir(&data) else {
-        // Bypasses the test harness, which hides the output of a test that passes.
+        // Bypasses the test harness, which hides the output of passing tests.
         let _ = writeln!(std::io::stderr(), "\nskipped: there are no real logs at {}", data.display());
         return;
     };
@@ -63,8 +63,7 @@ fn real_logs_are_appended_concurrently() {
     append_concurrently(&texts);
 }
 
-/// An entry: the number of its writer, a count, its index in the batch, and the length of the
-/// batch.
+/// Encodes an entry: its writer's number, a count, its index in the batch, and the batch's length.
 fn entry(writer: u64, count: u64, at: u64, of: u64) -> Vec<u8> {
     [writer, count, at, of].into_iter().flat_map(u64::to_le_bytes).collect()
 }
@@ -73,8 +72,8 @@ fn fields(data: &[u8]) -> [u64; 4] {
     std::array::from_fn(|i| u64::from_le_bytes(data[i * 8..i * 8 + 8].try_into().unwrap()))
 }
 
-/// Reads everything visible. Checks that seqs have no gaps, batches are whole and in one piece, and
-/// the batches of each writer are in its order.
+/// Reads everything visible. Checks that seqs have no gaps, that batches are complete and
+/// contiguous, and that each writer's batches are in its order.
 fn check_pass(stream: &Stream, visibility: Visibility) -> u64 {
     let stream = stream.with_visibility(visibility);
     let settled = stream.stable_seq();

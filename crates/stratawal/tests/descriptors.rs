@@ -1,6 +1,6 @@
 //! A process without free descriptors: only operations that need another file fail, and the log
-//! continues once descriptors are free. The test changes the limit of its process, so it is alone
-//! in it.
+//! continues once descriptors are free. The test changes its process's limit, so it needs a process
+//! of its own.
 #![cfg(target_os = "linux")]
 
 use std::path::Path;
@@ -29,7 +29,7 @@ fn lack_of_descriptors_is_not_permanent() {
     let dir = tempfile::tempdir().unwrap();
     let wal = open(dir.path());
     let names: Vec<String> = (0..STREAMS).map(|i| format!("s{i}")).collect();
-    // Half of the streams exist before; the others are created now.
+    // Half of the streams already exist; the others are created now.
     for name in &names[..STREAMS / 2] {
         wal.stream(name).unwrap().append("first").unwrap();
     }
@@ -38,8 +38,8 @@ fn lack_of_descriptors_is_not_permanent() {
     let refused = AtomicU64::new(0);
     let before = getrlimit(Resource::Nofile).current.unwrap_or(1 << 16);
     let files = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
-    // Descriptors for a few of the new files, so that concurrent rotations and creations meet the
-    // limit all the time.
+    // Leaves descriptors for only a few new files, so that concurrent rotations and creations
+    // constantly meet the limit.
     limit_files(files + 6);
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
@@ -76,7 +76,7 @@ fn lack_of_descriptors_is_not_permanent() {
         }
     };
     check(&wal);
-    // With free descriptors, no stream has to be recovered first.
+    // Once descriptors are free, no stream needs to be recovered first.
     for name in &names {
         wal.stream(name).unwrap().append("continues").unwrap();
     }

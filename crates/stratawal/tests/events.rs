@@ -1,4 +1,4 @@
-//! The events of `tracing` when a stream is opened.
+//! The `tracing` events when a stream is opened.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -11,7 +11,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 type Seen = Arc<Mutex<Vec<(Level, BTreeMap<String, String>)>>>;
 
-/// Keeps the events of this crate.
+/// Collects this crate's events.
 struct Collect(Seen);
 
 impl Subscriber for Collect {
@@ -59,7 +59,7 @@ fn every_opening_is_an_event() {
             stream.append(format!("entry {i}")).unwrap();
         }
         assert!(seen.lock().unwrap().is_empty(), "a missing stream is not an event");
-        // The files of a killed process.
+        // The files as a killed process leaves them.
         for part in ["", "streams", "streams/s"] {
             std::fs::create_dir_all(copy.path().join(part)).unwrap();
             for entry in std::fs::read_dir(dir.path().join("log").join(part)).unwrap() {

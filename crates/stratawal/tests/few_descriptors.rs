@@ -1,5 +1,5 @@
-//! A log with more segments to scan than its process may have open files. The test changes the
-//! limit of its process, so it is alone in it.
+//! A log with more segments to scan than its process may have open files. The test changes its
+//! process's limit, so it needs a process of its own.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -35,7 +35,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Reads all entries, forwards and one by one.
+/// Reads all entries, forwards and one at a time.
 fn assert_entries(stream: &Stream, entries: u64) {
     let found = stream.iter(..).map(|entry| entry.unwrap());
     let is_same = found.enumerate().filter(|(i, found)| found.data()[..] == entry(*i as u64)).count();
@@ -59,13 +59,13 @@ fn unsynced_segments_open_with_few_descriptors() {
             entries += 1;
         }
     }
-    // The files of a process that is killed now.
+    // The files as a process killed now would leave them.
     copy(&live, &left);
     drop((wal, stream));
 
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: Some(FILES_MAX), maximum }).unwrap();
-    // The reader comes first, while the segments are not sealed by a recovery.
+    // The reader comes first, before a recovery seals the segments.
     let wal = options().open_read_only(&left).unwrap();
     let stream = wal.stream(STREAM).unwrap();
     assert!(stream.report().scanned_bytes > (SEGMENTS - 10) << 15, "{:?}", stream.report());

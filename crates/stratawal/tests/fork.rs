@@ -1,8 +1,8 @@
-//! A handle in another process than its own refuses all work, and dropping it does not change the
-//! log.
+//! In a process other than the one that opened it, a handle refuses all work, and dropping it does
+//! not change the log.
 //!
-//! The child of a fork has one thread, and locks that other threads of the parent held stay locked.
-//! A call that takes such a lock hangs, which the parent notices after some seconds.
+//! A forked child has one thread, and locks held by the parent's other threads stay locked in it. A
+//! call that takes such a lock hangs; the parent notices this after some seconds.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use stratawal_testkit::SimStorage;
 
 /// Runs `child` in a forked process. Returns whether it ended in time and without a panic.
 fn in_child(child: impl FnOnce()) -> bool {
-    // SAFETY: the child runs tests' code and then ends by `_exit`, without unwinding into the
-    // parent's frames. An allocation in the child deadlocks only if the C library left its
-    // allocator locked, which glibc and musl do not.
+    // SAFETY: the child runs test code and then ends with `_exit`, without unwinding into the
+    // parent's frames. An allocation in the child would deadlock only if the C library left its
+    // allocator locked; glibc and musl do not.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "cannot fork");
     if pid == 0 {
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).is_ok();
-        // SAFETY: ends this process, and nothing else.
+        // SAFETY: only ends this process.
         unsafe { libc::_exit(i32::from(!done)) };
     }
     let began = Instant::now();
@@ -33,7 +33,7 @@ fn in_child(child: impl FnOnce()) -> bool {
             return libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0;
         }
         if began.elapsed() > Duration::from_secs(20) {
-            // SAFETY: a signal to a child that was not waited for yet.
+            // SAFETY: signals a child that was not yet waited for.
             unsafe { libc::kill(pid, libc::SIGKILL) };
             // SAFETY: as above.
             unsafe { libc::waitpid(pid, &raw mut status, 0) };
@@ -100,8 +100,8 @@ fn child_that_drops_handles_changes_nothing() {
         assert!(is_forked(child_stream.iter(0..1).next().expect("an error")));
         assert!(held.next().is_none_or(is_forked));
         drop((child_wal, child_stream, wal.clone(), held));
-        // The child also drops the handles that the parent still holds; in this process they are
-        // the last ones.
+        // The child also drops its copies of the parent's handles. In this process they are the
+        // last handles.
         drop((unleaked(&wal), unleaked(&stream)));
     }));
     assert!(before == std::fs::read(&file).unwrap(), "the child has written, closed or shortened the file");
@@ -113,9 +113,9 @@ fn child_that_drops_handles_changes_nothing() {
     assert_eq!(entries, ["0", "1", "2"]);
 }
 
-/// Copies the handle out of its variable, because the parent's frames never drop it in the child.
+/// Copies the handle out of its variable, because in the child the parent's frames never drop it.
 fn unleaked<T>(handle: &T) -> T {
-    // SAFETY: the child ends by `_exit`, so the variable it is copied from is not dropped.
+    // SAFETY: the child ends with `_exit`, so the original variable is not dropped.
     unsafe { std::ptr::read(handle) }
 }
 
@@ -133,8 +133,7 @@ fn child_waits_for_no_lock_of_the_parent() {
             let wal = &wal;
             let done = &done;
             scope.spawn(move || {
-                // The locks of the stream, of its group commit and of the log are held most of the
-                // time.
+                // The locks of the stream, its group commit and the log are held most of the time.
                 while !done.load(Ordering::Relaxed) {
                     match i {
                         0 => drop(stream.with_durability(Durability::Flushed).append(vec![7; 3000]).unwrap()),
@@ -170,7 +169,7 @@ fn child_opens_the_log_after_the_parents_close() {
         let own = Wal::open(dir.path()).unwrap();
         let own_stream = own.stream("s").unwrap();
         assert_eq!(own_stream.append("child").unwrap(), 1);
-        // In the grandchild, the handles of the child and of the parent belong to another process.
+        // In the grandchild, both the child's and the parent's handles belong to another process.
         assert!(in_child(|| {
             refuses_everything(&own);
             stream_refuses_everything(&own_stream);

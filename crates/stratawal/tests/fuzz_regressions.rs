@@ -1,4 +1,4 @@
-//! Runs the fuzz targets on their seeds and regressions in plain `cargo test`.
+//! Runs the fuzz targets on their seeds and regressions as part of `cargo test`.
 
 #[allow(unreachable_pub, reason = "a crate of its own for the fuzzer")]
 #[path = "../../../fuzz/src/lib.rs"]

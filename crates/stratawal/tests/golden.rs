@@ -1,6 +1,6 @@
-//! A whole log of format 1 that is kept. It must always open, for reading and for writing.
+//! A stored log of format 1. It must always open, for reading and for writing.
 //!
-//! With `STRATAWAL_BLESS=1` a missing log is created. An existing one is never written again.
+//! With `STRATAWAL_BLESS=1` a missing log is created. An existing log is never rewritten.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use stratawal::{Batch, Durability, Options, StreamOptions, Wal, inspect};
 use stratawal_storage::{Access, MemoryStorage, Storage};
 
-/// Name, first seq, next seq, whether it was closed cleanly.
+/// The name, the first seq, the next seq, and whether the stream was closed cleanly.
 const STREAMS: [(&str, u64, u64, bool); 4] =
     [("closed", 0, 40, true), ("killed", 0, 31, false), ("cut/both sides", 7, 25, true), ("日本", 0, 1, true)];
 
@@ -38,7 +38,7 @@ fn append(wal: &Wal, name: &str, to: u64) {
     stream.sync().unwrap();
 }
 
-/// Writes a log in format 1: lives that end cleanly, and one that does not.
+/// Writes a log in format 1, in several lives that end cleanly and one that does not.
 fn make() -> MemoryStorage {
     let storage = MemoryStorage::new().with_seed(1).with_clock(1_750_000_000_000_000, 50);
     let wal = open(&storage);

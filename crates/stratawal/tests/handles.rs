@@ -1,4 +1,4 @@
-//! Handles that come and go beside calls for all streams.
+//! Handles that are opened and dropped during calls that concern all streams.
 
 use std::io;
 use std::path::Path;
@@ -13,9 +13,9 @@ use stratawal_testkit::{Gate, HookedStorage, Operation};
 
 const LOG: &str = "/log";
 
-/// A stream that a full disk stopped has no entries to show, so it goes with its last handle. While
-/// `Wal::sync` recovers it, it must not be opened a second time: the recovery would void the
-/// entries of the other one.
+/// A stream that a full disk stopped has no entries, so it is forgotten with its last handle. While
+/// `Wal::sync` recovers the stream, it must not be opened a second time: the recovery would void
+/// the entries of the second instance.
 #[test]
 fn sync_does_not_open_a_recovered_stream_twice() {
     let memory = MemoryStorage::new();
@@ -59,8 +59,8 @@ fn sync_does_not_open_a_recovered_stream_twice() {
     assert!(wal.stream("s").unwrap().next_seq() >= 6, "acknowledged entries are lost");
 }
 
-/// A handle that is dropped after the log was closed does not write to it: another process may have
-/// it open.
+/// A handle dropped after the log was closed does not write to the log, because another process may
+/// have opened it.
 #[test]
 fn handle_dropped_after_a_close_keeps_the_reserve() {
     let memory = MemoryStorage::new();

@@ -1,4 +1,4 @@
-//! A log is the directory that was opened, even if its path leads elsewhere later.
+//! A log is the directory that was opened, even if its path later leads elsewhere.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,19 +10,19 @@ use stratawal::{ErrorKind, Options, Stream, StreamOptions, Wal};
 use stratawal_storage::Storage;
 use stratawal_testkit::SimStorage;
 
-/// Segments of 64 KiB, so that a few entries need another file.
+/// Options with segments of 64 KiB, so that a few entries need another file.
 fn small() -> Options {
     Options::new().stream_defaults(StreamOptions::new().segment_bytes(64 << 10))
 }
 
-/// Appends entries that name their owner, over several segments.
+/// Appends entries that name their owner, across several segments.
 fn fill(stream: &Stream, owner: &str) {
     for _ in 0..40 {
         stream.append(format!("{owner}{}", ".".repeat(4000))).unwrap();
     }
 }
 
-/// Checks that the stream `s` of a log has entries of `owner` alone.
+/// Checks that the stream `s` of a log has only entries of `owner`.
 fn belongs_to(wal: &Wal, owner: &str) -> u64 {
     let stream = wal.stream("s").unwrap();
     for entry in stream.iter(..) {
@@ -31,7 +31,8 @@ fn belongs_to(wal: &Wal, owner: &str) -> u64 {
     stream.next_seq() - stream.first_seq()
 }
 
-/// Checks that calls on log `a` do not change log `b` after `mislead` has changed the path of `a`.
+/// Checks that calls on log `a` do not change log `b` after `mislead` has changed where the path of
+/// `a` leads.
 fn calls_reach_the_opened_log(dir: &Path, path: &Path, b: &Wal, mislead: impl FnOnce()) -> Wal {
     let a = small().open(path).unwrap();
     let stream = a.stream("s").unwrap();
@@ -40,7 +41,7 @@ fn calls_reach_the_opened_log(dir: &Path, path: &Path, b: &Wal, mislead: impl Fn
     doomed.append("a").unwrap();
     mislead();
     fill(&stream, "a");
-    // Names that neither log has looked up before.
+    // Names that neither log has looked up so far.
     a.stream("new").unwrap().append("a").unwrap();
     assert_eq!(b.streams().unwrap(), ["doomed", "s"], "in {}", dir.display());
     assert_eq!(a.streams().unwrap(), ["doomed", "new", "s"]);
@@ -50,7 +51,7 @@ fn calls_reach_the_opened_log(dir: &Path, path: &Path, b: &Wal, mislead: impl Fn
     assert_eq!(belongs_to(b, "b"), 40);
     assert_eq!(b.stream("doomed").unwrap().next_seq(), 1);
     assert_eq!(belongs_to(&a, "a"), 20);
-    // Sealed segments are opened when they are read.
+    // Sealed segments are opened only when they are read.
     assert_eq!(stream.get(65).unwrap().unwrap().data()[0], b'a');
     a
 }
@@ -90,8 +91,8 @@ fn retargeted_link_does_not_lead_to_another_log() {
 
 const DIR: &str = "STRATAWAL_TEST_DIR";
 
-/// The body of the next test. It runs in a process of its own, because the working directory
-/// belongs to the whole process.
+/// The body of the next test. It runs in its own process, because the working directory is
+/// process-wide.
 #[test]
 fn in_another_working_directory() {
     let Some(dir) = std::env::var_os(DIR).map(PathBuf::from) else { return };
@@ -115,16 +116,16 @@ fn changed_working_directory_keeps_the_log() {
 #[test]
 fn long_path_leaves_room_for_streams() {
     let dir = tempfile::tempdir().unwrap();
-    // PATH_MAX is 4,096 bytes with the ending zero. The path of this root leaves too little of it
-    // for the path of a segment.
+    // PATH_MAX is 4,096 bytes including the final zero. The path of this root leaves too few for
+    // the path of a segment.
     let mut path = dir.path().to_owned();
     while path.as_os_str().len() < 4095 - 101 {
         path.push("d".repeat(100));
     }
     path.push("e".repeat(4094 - path.as_os_str().len()));
     let mut deep = PathBuf::from(dir.path());
-    // The system does not create such a path at once, so each directory is created from the one
-    // before.
+    // The system cannot create such a path in one call, so each directory is created from its
+    // parent.
     for component in path.strip_prefix(dir.path()).unwrap() {
         deep.push(component);
         fs::create_dir(&deep).unwrap();
@@ -145,7 +146,7 @@ fn assert_removed(result: Result<(), stratawal::Error>, call: &str) {
     assert_eq!(error.kind(), ErrorKind::Io, "{call}: {error}");
 }
 
-/// The errors of all calls on names in the log once its directory is removed.
+/// Checks the errors of all calls on names in the log after its directory was removed.
 fn reports_the_removed_directory(wal: &Wal, stream: &Stream) {
     assert_removed(wal.streams().map(drop), "streams");
     assert_removed(wal.stream("another").map(drop), "stream");
@@ -164,7 +165,7 @@ fn removed_directory_is_reported_by_every_call() {
     stream.append("2").unwrap();
     fs::remove_dir_all(&path).unwrap();
     reports_the_removed_directory(&wal, &stream);
-    // Another log under that name is not used instead.
+    // Another log with that name is not used instead.
     let _other = Wal::open(&path).unwrap();
     reports_the_removed_directory(&wal, &stream);
     assert_removed(wal.sync(), "sync");

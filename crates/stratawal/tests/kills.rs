@@ -1,9 +1,9 @@
-//! A process of many threads that is killed with -9 many times: acknowledged entries exist, batches
+//! Kills a process of many threads with `kill -9` many times. Acknowledged entries exist, batches
 //! are whole, and no dropped entry comes back.
 //!
-//! Many threads share some of the streams, and drop entries from their beginnings. The other
-//! streams have a thread each, which also cuts the end off, deletes the stream and creates it
-//! again. For those the model knows exactly which entries may exist.
+//! Many threads share some of the streams, and drop entries from their beginnings. Each of the
+//! other streams has its own thread, which also cuts off the end, deletes the stream and creates it
+//! again. For those streams the model knows exactly which entries may exist.
 //!
 //! `STRATAWAL_KILLS` sets how often the process is killed.
 
@@ -24,13 +24,13 @@ use stratawal_testkit::{Found, Rng, StreamModel};
 
 const STREAMS: [&str; 3] = ["ledger", "events/of the day", "raft"];
 const THREADS: u64 = 12;
-/// The streams that have a thread each.
+/// The streams that have their own thread.
 const OWN: [&str; 3] = ["own", "own/A", "own/b"];
 /// The variable with the directory of the log; it makes this process the child.
 const CHILD: &str = "STRATAWAL_KILLS_CHILD";
 
 fn open(dir: &str) -> Wal {
-    // Small, so that kills fall on rotations, settling and unlinking.
+    // Small segments, so that kills hit rotations, settling and unlinking.
     let options = StreamOptions::new()
         .segment_bytes(64 << 10)
         .frame_bytes(500)
@@ -40,7 +40,7 @@ fn open(dir: &str) -> Wal {
 }
 
 /// A line of the child about a stream that many threads share: a batch was acknowledged, or the
-/// entries below a seq are about to be dropped, or were dropped.
+/// entries below a seq are about to be dropped or were dropped.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Kept { stream: usize, seq: u64, change: u64, count: u64 },
@@ -135,7 +135,7 @@ fn command() -> Command {
     Command::new(std::env::current_exe().unwrap())
 }
 
-/// Runs a child and kills it after a while. Returns the whole lines that it printed.
+/// Runs a child and kills it after a while. Returns the complete lines that it printed.
 fn life(mut command: Command, dir: &str, life: u64, rng: &mut Rng) -> String {
     let mut child = command
         .args(["--exact", "killed_process_keeps_acknowledged_entries", "--nocapture", "--test-threads=1"])
@@ -145,7 +145,7 @@ fn life(mut command: Command, dir: &str, life: u64, rng: &mut Rng) -> String {
         .spawn()
         .unwrap();
     let mut out = child.stdout.take().unwrap();
-    // Some are killed while they recover from the kill before.
+    // Some children are killed while they recover from the previous kill.
     let early = rng.chance(32).then(|| Duration::from_micros(rng.below(5000)));
     let later = Duration::from_micros(rng.below(12_000));
     let (ready, is_ready) = mpsc::channel();
@@ -167,7 +167,7 @@ fn life(mut command: Command, dir: &str, life: u64, rng: &mut Rng) -> String {
         let seen = text.len().saturating_sub(6);
         text.extend_from_slice(&buf[..n]);
         if text[seen..].windows(6).any(|w| w == b"ready\n") {
-            // The killer of a child that dies early does not wait for this.
+            // If the child is killed early, the killer does not wait for this.
             let _ = ready.send(());
         }
     }
@@ -179,17 +179,17 @@ fn life(mut command: Command, dir: &str, life: u64, rng: &mut Rng) -> String {
     String::from_utf8(text).unwrap()
 }
 
-/// A stream that many threads share. The order of their appends is not known, so neither is the
-/// content of the stream; only the acknowledged batches are.
+/// A stream that many threads share. The order of their appends is unknown, so only the
+/// acknowledged batches are known, not the whole content of the stream.
 #[derive(Debug, Default)]
 struct SharedStream {
-    /// The change and the length of the acknowledged batches, by the seq of their first entry.
+    /// The change and the length of each acknowledged batch, keyed by the seq of its first entry.
     kept: BTreeMap<u64, (u64, u64)>,
     /// The entries below this seq were dropped.
     dropped: u64,
     /// The entries below this seq may be dropped.
     dropping: u64,
-    /// One past the last entry that was seen or acknowledged.
+    /// One past the last entry seen or acknowledged.
     next: u64,
 }
 
@@ -205,7 +205,7 @@ impl SharedStream {
         }
     }
 
-    /// Compares the stream after a kill.
+    /// Compares the stream with this model after a kill.
     fn check(&mut self, stream: &Stream) {
         let first = stream.first_seq();
         let next = stream.next_seq();
@@ -257,7 +257,7 @@ fn killed_process_keeps_acknowledged_entries() {
     kill_many_times(kills, command);
 }
 
-/// Compares a stream of one thread with its model. Returns how many entries it has.
+/// Compares the stream that one thread writes with its model. Returns how many entries it has.
 fn check(model: &mut StreamModel, stream: &Stream) -> u64 {
     let first_seq = stream.first_seq();
     let mut found = Found { first_seq, entries: Vec::new() };
@@ -293,7 +293,7 @@ fn kill_many_times(kills: u64, command: fn() -> Command) {
                 acknowledged += 1;
             }
         }
-        // A reader looks first, and then the next writer. Sometimes that is the next child.
+        // A reader looks first, then the next writer, which is sometimes the next child.
         if rng.chance(64) {
             continue;
         }
@@ -329,7 +329,7 @@ fn kill_many_times(kills: u64, command: fn() -> Command) {
     assert!(acknowledged > kills && changes > kills && checked > kills, "too little is done in a life");
 }
 
-/// The fault: entries that wait in the tail buffer are acknowledged, and die with the process.
+/// The fault: entries still in the tail buffer are acknowledged, but die with the process.
 #[cfg(stratawal_faults)]
 #[test]
 fn seeded_acknowledgement_before_write_is_found() {

@@ -1,5 +1,5 @@
-//! Limits that the system sets on a process: only the operation that meets a limit fails. Each test
-//! runs in a process of its own, whose limits it lowers.
+//! The system's limits on a process: only the operation that meets a limit fails. Each test runs in
+//! its own process, whose limits it lowers.
 #![cfg(target_os = "linux")]
 
 use std::fs::{self, File};
@@ -11,14 +11,14 @@ use stratawal::{Durability, ErrorKind, Options, StreamOptions, Wal};
 /// The variable that names the test of a child process.
 const CHILD: &str = "STRATAWAL_LIMITS_CHILD";
 
-/// Whether this process runs `test` and may lower its own limits. Otherwise the test runs in a
-/// child.
+/// Whether this process is the child that runs `test` and may lower its own limits. If not, runs
+/// the test in a child.
 fn is_child(test: &str) -> bool {
     if std::env::var(CHILD).is_ok_and(|child| child == test) {
         return true;
     }
-    // A limit on the length of files sends a signal, which would end the process before the call
-    // fails.
+    // Exceeding the limit on file length raises a signal, which would end the process before the
+    // call fails.
     let output = Command::new("sh")
         .args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#])
         .arg(std::env::current_exe().unwrap())

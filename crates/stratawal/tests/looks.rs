@@ -1,5 +1,5 @@
-//! A reader that looks again, beside a writer in another process, sees the same as a reader that
-//! looks for the first time, and reads only the new entries.
+//! A reader that looks again while another process writes sees the same as a reader that looks for
+//! the first time, but reads only the new entries.
 
 use std::fs;
 use std::io;
@@ -12,7 +12,7 @@ use stratawal_storage::{Access, Storage, UnixStorage};
 use stratawal_testkit::{HookedStorage, Operation, Rng, SimStorage};
 
 const LOG: &str = "/log";
-/// After this time a file with the same time is known to be unchanged.
+/// After this time a file whose timestamp is the same is known to be unchanged.
 const SETTLED_MICROS: u64 = 3_100_000;
 
 fn small() -> Options {
@@ -34,10 +34,10 @@ fn entries(stream: &Stream) -> (u64, Vec<Vec<u8>>) {
     (stream.first_seq(), stream.iter(..).map(|entry| entry.unwrap().into_data().to_vec()).collect())
 }
 
-/// An iterator, the entries that it has still to return, and the seq of the first of them.
+/// An iterator, the entries that it still has to return, and the seq of the first of them.
 struct Held(Iter, Vec<Vec<u8>>, u64);
 
-/// A reader that looks many times, and is compared with one that looks for the first time.
+/// A reader that looks many times and is compared with a reader that looks for the first time.
 struct Follower {
     disk: SimStorage,
     stream: Option<Stream>,
@@ -49,7 +49,7 @@ struct Follower {
 
 impl Follower {
     fn look(&mut self) {
-        // Some looks fall into one tick of the files' clock, and some are far apart.
+        // Some looks fall into the same tick of the files' clock; others are far apart.
         self.disk.let_pass([0, 100, 12_000, 60_000, SETTLED_MICROS][self.rng.index(5)]);
         let Ok(wal) = small().open_on(Arc::new(self.disk.clone()), Path::new(LOG), true) else {
             assert!(self.stream.is_none(), "the stream existed");
@@ -80,8 +80,8 @@ impl Follower {
         self.read_on();
     }
 
-    /// Checks that an iterator returns the entries that existed when it was made, or an error where
-    /// they were dropped since.
+    /// Checks that an iterator returns the entries that existed when it was created, or an error if
+    /// they have been dropped.
     fn read_on(&mut self) {
         let rng = &mut self.rng;
         self.held.retain_mut(|Held(iter, entries, first)| {
@@ -147,7 +147,7 @@ fn second_look_sees_the_same_as_a_first_look() {
         };
         let follower = Arc::new(Mutex::new(follower));
         let looks_at = Arc::clone(&follower);
-        // A look before each operation of the writer that may change a file.
+        // Looks before each operation of the writer that may change a file.
         storage.set(move |operation, path| {
             if path.starts_with(LOG) && operation != Operation::Open {
                 looks_at.lock().unwrap().look();
@@ -165,7 +165,7 @@ fn second_look_sees_the_same_as_a_first_look() {
                 follower.look();
             }
             if rng.chance(128) {
-                // The files as after a kill, because nothing is closed.
+                // Nothing is closed, so the files are as after a kill.
                 storage.set(|_, _| Err(io::Error::from_raw_os_error(5)));
                 drop(wal);
                 let looks_at = Arc::clone(&follower);
@@ -241,7 +241,7 @@ fn look_reads_only_new_bytes() {
         assert!(read < 2 * new + (40 << 10), "{read} bytes for {count} entries");
         assert!(reader.report().scanned_bytes < 2 * new + (40 << 10), "{:?}", reader.report());
     }
-    // Where a file may have changed within one tick of its clock, a look reads a few KiB.
+    // If a file may have changed within one tick of its clock, a look reads a few KiB.
     let read = read_by_a_look(&reader, &storage);
     assert!(read < 40 << 10, "{read} bytes");
     settle(&reader);
@@ -261,7 +261,7 @@ fn look_at_a_closed_stream_reads_a_header() {
     let read = read_by_a_look(&reader, &storage);
     assert!(read < 1 << 10, "{read} bytes");
     assert!(reader.report().clean && reader.next_seq() == 60_000);
-    // Entries that are appended now are seen.
+    // Entries appended now are seen.
     let writer = Options::new().open(dir.path()).unwrap().stream("s").unwrap();
     writer.append("more").unwrap();
     reader.reopen().unwrap();
@@ -291,7 +291,7 @@ fn shown_entries_are_not_synced_again() {
         assert_eq!(reader.next_seq(), number);
         assert_eq!(*syncs.lock().unwrap(), number - 1, "one for each new entry");
     }
-    // Finished segments that the writer has not synced yet are not synced again either.
+    // Finished segments that the writer has not synced yet are also not synced again.
     while writer.stats().unwrap().segments < 4 {
         writer.append(vec![7; 5_000]).unwrap();
     }
@@ -314,7 +314,7 @@ fn late_frames_in_an_older_segment_are_seen() {
         writer.append(text(writer.next_seq())).unwrap();
     }
     let next = writer.next_seq();
-    // The second segment exists before the last frames of the first one.
+    // The second segment exists before the last frames of the first.
     let bytes = disk.disk().bytes(&first).unwrap();
     let file = disk.open(&first, Access::ReadWrite).unwrap();
     file.write_all_at(&vec![0; bytes.len() - 60_000], 60_000).unwrap();
@@ -353,7 +353,7 @@ fn log_restored_from_a_copy_is_seen() {
     assert_eq!(entries(&reader).1.len(), 60);
     files().into_iter().for_each(|path| fs::remove_file(path).unwrap());
     copy.into_iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
-    // Its segments have the same names again, and one more.
+    // The new stream's segments have the same names, and there is one more.
     append(b'c', 60);
     reader.reopen().unwrap();
     let entries = entries(&reader).1;
@@ -371,7 +371,8 @@ fn segment(disk: &SimStorage) -> PathBuf {
 
 #[test]
 fn damage_to_new_entries_is_reported() {
-    // A frame after the damaged one, near or far, attests it. The frame before it is valid or not.
+    // A frame after the damaged one, near or far, attests it. The frame before the damaged one may
+    // or may not be valid.
     for (len, is_valid_before) in [(100, false), (100, true), (40_000, false), (40_000, true)] {
         let disk = SimStorage::new(len);
         let options = Options::new().stream_defaults(StreamOptions::new().segment_bytes(1 << 20));
@@ -398,7 +399,7 @@ fn damage_to_new_entries_is_reported() {
         disk.open(&segment(&disk), Access::ReadWrite).unwrap().write_all_at(b"rotten", at).unwrap();
         let seen: Vec<_> = (0..4).map(|_| look().map_err(|error| error.kind())).collect();
         assert_eq!(seen[3], Err(ErrorKind::Damaged), "{len} {is_valid_before}: {seen:?}");
-        // Without a new valid frame, only damage explains the change of the file.
+        // Without a new valid frame, only damage can explain the change of the file.
         assert!(is_valid_before || seen[0].is_err(), "{len}: {seen:?}");
         let error = look().unwrap_err();
         let seq = 20 + u64::from(is_valid_before);

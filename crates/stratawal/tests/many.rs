@@ -1,4 +1,4 @@
-//! Many streams at the same time: the work that they share, and the memory that each takes.
+//! Many streams at the same time: the work that they share, and the memory that each one takes.
 
 use std::io;
 use std::path::Path;
@@ -17,7 +17,7 @@ fn open(storage: &HookedStorage) -> Wal {
     Options::new().open_on(Arc::new(storage.clone()), Path::new(LOG), false).unwrap()
 }
 
-/// A log with `count` streams of one entry each, and handles on them.
+/// Creates `count` streams of one entry each, and returns handles on them.
 fn streams(wal: &Wal, count: usize) -> Vec<Stream> {
     let streams: Vec<Stream> = (0..count).map(|i| wal.stream(&format!("s{i:03}")).unwrap()).collect();
     streams.iter().for_each(|stream| assert_eq!(stream.append("entry").unwrap(), 0));
@@ -33,7 +33,7 @@ struct Concurrency {
 }
 
 impl Concurrency {
-    /// Enters the operation, which takes a while, as on a disk.
+    /// Enters the operation, which takes a while, as it would on a disk.
     fn enter(&self) {
         self.all.fetch_add(1, Ordering::SeqCst);
         let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
@@ -114,7 +114,7 @@ fn many_streams_wait_for_the_disk_together() {
 fn failed_streams_do_not_stop_the_others() {
     let storage = HookedStorage::new(MemoryStorage::new());
     streams(&open(&storage), 64);
-    // The log is opened again, so that each file has its final name.
+    // The log is reopened, so that each file has its final name.
     let wal = open(&storage);
     let names = wal.streams().unwrap();
     for name in &names {
@@ -151,7 +151,7 @@ fn idle_stream_takes_three_kilobytes() {
             }
             stream
         };
-        // The memory that all streams share is allocated by now.
+        // By now the memory that all streams share is allocated.
         let first = append("first");
         let mut kept = Vec::with_capacity(STREAMS);
         let counted = measure(|| kept.extend((0..STREAMS).map(|i| append(&format!("idle-{i}")))));
@@ -172,7 +172,7 @@ fn waiting_entries_take_memory_of_their_length() {
     large.append(&entry).unwrap();
     let counted = measure(|| {
         for stream in &small {
-            // The buffer of the large entry is free again by now.
+            // By now the large entry's buffer is free again.
             large.append(&entry).unwrap();
             stream.with_durability(Durability::Buffered).append([1; 300]).unwrap();
         }
@@ -193,7 +193,7 @@ fn log_is_closed_wherever_it_is_dropped() {
         }
     };
     std::thread::scope(|scope| {
-        // Drops the log with the data of the thread.
+        // Drops the log with the thread's local data.
         let kept = scope.spawn(|| {
             let wal = Wal::open(dir.path()).unwrap();
             buffered(&wal);

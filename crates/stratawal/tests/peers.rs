@@ -1,5 +1,5 @@
-//! Failures of other write-ahead logs that this one must not have. Each test lists the logs that
-//! fail it and how, in the versions that `benches/peers` names.
+//! Failures of other write-ahead logs that this one must not share. Each test lists the logs that
+//! fail it, and how, in the versions named in `benches/peers`.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -43,7 +43,7 @@ fn simulated(sim: &SimStorage) -> Wal {
     small().open_on(Arc::new(sim.clone()), Path::new("/log"), false).unwrap()
 }
 
-/// A copy of a log with [`ENTRIES`] synced entries in several segments, as `kill -9` leaves it.
+/// A copy of a log with [`ENTRIES`] synced entries in several segments, as after `kill -9`.
 fn killed() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let wal = small().open(dir.path().join("live")).unwrap();
@@ -78,8 +78,8 @@ fn damage(path: &Path, at: u64, len: usize, change: impl Fn(&mut [u8])) {
     file.write_all_at(&bytes, at).unwrap();
 }
 
-/// Checks that the error names the damage and its place, no file is changed, and no acknowledged
-/// seq is given again.
+/// Checks that the error names the damage and its position, that no file is changed, and that no
+/// acknowledged seq is assigned again.
 fn refuses(log: &Path) {
     let before: Vec<_> = segments(log).iter().map(|path| fs::read(path).unwrap()).collect();
     let wal = small().open(log).unwrap();
@@ -99,7 +99,7 @@ fn refuses(log: &Path) {
     assert!(before == after, "a damaged stream was changed");
 }
 
-/// ironwal (deletes 990 of 1,000 entries, and gives their numbers again), wal-db, raft-engine,
+/// Fail: ironwal (deletes 990 of 1,000 entries and reuses their numbers), wal-db, raft-engine,
 /// walogs; okaywal and walrus on some bits.
 #[test]
 fn flipped_bit_in_the_last_segment_is_damage() {
@@ -129,7 +129,7 @@ fn page_of_zeros_is_damage() {
     }
 }
 
-/// raft-engine in its strict mode, okaywal as documented, commitlog: none opens.
+/// raft-engine in its strict mode, okaywal (as documented) and commitlog do not open.
 #[test]
 fn torn_last_frame_loses_only_itself() {
     let sim = SimStorage::new(1);
@@ -227,8 +227,8 @@ fn failed_sync_is_never_reported_as_done() {
     assert_eq!(simulated(&lost).stream("s").unwrap().next_seq(), next + 1);
 }
 
-/// ironwal: both get seq 0. wal-db: the second one overwrites the synced entries of the first. With
-/// two processes, see the tests of the command line.
+/// ironwal: both get seq 0. wal-db: the second one overwrites the synced entries of the first. The
+/// command line's tests cover two processes.
 #[test]
 fn second_opener_is_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -241,7 +241,7 @@ fn second_opener_is_refused() {
     assert_entries(&Wal::open(dir.path()).unwrap().stream("s").unwrap(), 20);
 }
 
-/// ironwal with segments of 600 bytes: panic. Segments are 64 KiB here at least.
+/// ironwal with segments of 600 bytes: panic. Segments here are at least 64 KiB.
 #[test]
 fn smallest_segments_serve_three_readers() {
     let dir = tempfile::tempdir().unwrap();
@@ -255,7 +255,7 @@ fn smallest_segments_serve_three_readers() {
             let reader = stream.clone();
             scope.spawn(move || {
                 let mut next = 0;
-                // Entries that are appended later need another look.
+                // Entries appended later need another look.
                 while next < 5000 {
                     for found in reader.iter(next..) {
                         assert_eq!(found.unwrap().data()[..], entry(next).as_bytes()[..]);
@@ -276,8 +276,8 @@ fn length_of_4_gib_allocates_nothing() {
     let (_dir, log) = killed();
     let path = segments(&log).pop().unwrap();
     let salt = fs::read(&path).unwrap()[64..72].to_vec();
-    // The length of the first frame, and the checksum of its header, which covers the salt, the
-    // offset and the bytes after it.
+    // Forges the length of the first frame, and the checksum of its header, which covers the salt,
+    // the offset and the bytes after the checksum.
     damage(&path, 128, 40, |header| {
         header[28..32].fill(0xFF);
         let mut sum = stratawal_frame::PayloadChecksum::new();
@@ -293,7 +293,7 @@ fn length_of_4_gib_allocates_nothing() {
     }
 }
 
-/// The most bytes of address space that this process ever had, where the system reports it.
+/// The largest address space that this process ever had, in bytes, if the system reports it.
 fn address_space_peak() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmPeak:"))?;
@@ -317,8 +317,8 @@ fn iterator_over_a_cut_file_returns_an_error() {
     assert!(before.iter().all(Result::is_ok) && iter.next().is_none());
 }
 
-/// commitlog: `flush` never syncs. Here `flush` hands entries to the operating system, and `sync`
-/// syncs.
+/// commitlog: `flush` never syncs. Here, `flush` hands entries to the operating system, and `sync`
+/// syncs them.
 #[test]
 fn flush_is_distinct_from_sync() {
     let sim = SimStorage::new(1);

@@ -1,5 +1,5 @@
-//! A million entries over more than a hundred segments, read in every way. The bytes of an entry
-//! follow from its seq.
+//! A million entries across more than a hundred segments, read in every way. The bytes of an entry
+//! are derived from its seq.
 
 use std::ops::RangeBounds;
 use std::sync::OnceLock;
@@ -18,7 +18,7 @@ fn mix(seed: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The length of an entry: mostly some bytes, sometimes none, sometimes many.
+/// Returns an entry: mostly a few bytes, sometimes none, sometimes many.
 fn entry(seq: u64) -> Vec<u8> {
     let len = match mix(seq) % 5000 {
         0 => 20_000,
@@ -48,7 +48,7 @@ fn fill(stream: &Stream, end: u64) {
     }
 }
 
-/// The log, which is created once and closed cleanly.
+/// The log. It is created once and closed cleanly.
 fn log() -> &'static TempDir {
     static LOG: OnceLock<TempDir> = OnceLock::new();
     LOG.get_or_init(|| {
@@ -85,7 +85,7 @@ fn assert_range(iter: Iter, seqs: impl Iterator<Item = u64>) {
     assert!(iter.next().is_none() && iter.next().is_none() && iter.next_back().is_none());
 }
 
-/// Seqs over the whole stream, at both ends, and around the first seq of each segment.
+/// Seqs across the whole stream, at both ends, and around the first seq of each segment.
 fn places() -> Vec<u64> {
     let files = stratawal::inspect::segment_files(log().path(), "s").unwrap();
     let bases = files.iter().map(|file| file.name[..20].parse::<u64>().unwrap());
@@ -272,7 +272,8 @@ fn reading_a_missing_stream_creates_nothing() {
     assert_eq!(wal.streams().unwrap(), ["s"]);
 }
 
-/// Sealed segments are mapped and later entries are read, and entries of both stay unchanged.
+/// Sealed segments are mapped, and later entries are read into memory. Both kinds of entries stay
+/// unchanged.
 #[test]
 #[allow(unsafe_code)]
 fn mapped_log_continues() {
@@ -292,7 +293,7 @@ fn mapped_log_continues() {
         assert_range(accepted.iter(..), 0..next + count);
         (0..next + count).for_each(|seq| assert_entry(&accepted.get(seq).unwrap().unwrap(), seq));
         next += count;
-        // The cut may be in a mapped segment, and the entries are appended again.
+        // The cut may be in a mapped segment. The entries are then appended again.
         stream.sync().unwrap();
         let cut = next - count - count.min(next - count) / 3;
         stream.truncate_from(cut).unwrap();
@@ -303,7 +304,7 @@ fn mapped_log_continues() {
     held.iter().for_each(|entry| assert_entry(entry, entry.seq()));
 }
 
-/// Whatever options the stream has, in any order.
+/// Streams are mapped whatever their options, and in whatever order the options are set.
 #[test]
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]

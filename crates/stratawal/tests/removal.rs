@@ -1,4 +1,4 @@
-//! Calls for the whole log beside the deletion of a stream.
+//! Calls for the whole log during the deletion of a stream.
 
 use std::io;
 use std::path::Path;
@@ -9,7 +9,7 @@ use stratawal::{Durability, ErrorKind, Options, Wal};
 use stratawal_storage::MemoryStorage;
 use stratawal_testkit::{HookedStorage, Operation};
 
-/// A log of the streams "a" and "b", each with an entry that waits in memory.
+/// A log of the streams "a" and "b", each with an entry pending in memory.
 fn log() -> (HookedStorage, Wal) {
     let storage = HookedStorage::new(MemoryStorage::new());
     let wal = Options::new().open_on(Arc::new(storage.clone()), Path::new("/log"), false).unwrap();
@@ -21,12 +21,12 @@ fn log() -> (HookedStorage, Wal) {
     (storage, wal)
 }
 
-/// Deletes "b" at the next operation of this kind on a segment. The first is one of "a".
+/// Deletes "b" at the next operation of this kind on a segment, which is one of "a".
 fn delete_b_at(storage: &HookedStorage, wal: &Wal, at: Operation) {
     let wal = wal.clone();
     let done = AtomicBool::new(false);
     storage.set(move |operation, path| {
-        // The storage of a segment that this process has created knows its temporary name.
+        // The storage knows a segment that this process created by its temporary name.
         if operation == at && path.extension().is_some_and(|end| end == "seg") && !done.swap(true, Ordering::SeqCst) {
             wal.delete_stream("b").unwrap();
         }

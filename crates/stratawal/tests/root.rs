@@ -14,8 +14,8 @@ use stratawal_testkit::{Crash, HookedStorage, Operation, Rng, SimStorage};
 
 const DIR: &str = "STRATAWAL_TEST_ROOT_DIR";
 
-/// The body of tests that need a process of their own: opens the log that the environment names,
-/// appends, and prints the result.
+/// The body of tests that need their own process: opens the log named in the environment, appends,
+/// and prints the result.
 #[test]
 fn in_a_process_of_its_own() {
     let Some(dir) = std::env::var_os(DIR).map(PathBuf::from) else { return };
@@ -25,7 +25,7 @@ fn in_a_process_of_its_own() {
         Ok(wal) => {
             wal.stream("s").unwrap().append("1").unwrap();
             println!("\nopened");
-            // The log is held until the input ends.
+            // Holds the log until the input ends.
             io::stdin().read_line(&mut line).unwrap();
         }
         Err(error) => println!("\n{:?}: {error}", error.kind()),
@@ -55,7 +55,7 @@ fn creation_by_several_processes_has_one_winner() {
         let mut inputs: Vec<_> = children.iter_mut().map(|child| child.stdin.take().unwrap()).collect();
         // All processes start at the same time.
         inputs.iter_mut().for_each(|input| input.write_all(b"\n").unwrap());
-        // The winner holds the log until the others have been refused.
+        // The winner holds the log until the others are refused.
         let mut outcomes = Vec::new();
         std::thread::sleep(std::time::Duration::from_millis(200));
         drop(inputs);
@@ -78,11 +78,11 @@ fn parent_that_may_not_be_listed_holds_a_log() {
     let dir = tempfile::tempdir().unwrap();
     let parent = dir.path().join("drop-box");
     fs::create_dir(&parent).unwrap();
-    // The other process may create names in the directory and open files whose names it knows.
+    // The other process may create names in the directory, and may open files whose names it knows.
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(&parent, fs::Permissions::from_mode(0o733)).unwrap();
-    // The program of the test must be in a directory that this user may read.
+    // The test program must be in a directory that this user may read.
     let program = dir.path().join("program");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     let mut command = Command::new(&program);
@@ -114,7 +114,7 @@ fn foreign_names_do_not_block_opening() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
     let at = |name: &str| log.join(name);
-    // Before the log exists.
+    // This exists before the log does.
     fs::create_dir_all(at("streams/lost+found")).unwrap();
     fs::create_dir_all(at(".tmp-FORMAT")).unwrap();
     fs::create_dir_all(at("notes/deep")).unwrap();
@@ -127,7 +127,7 @@ fn foreign_names_do_not_block_opening() {
         seq
     };
     assert_eq!(append(), 0);
-    // Beside the files of the log.
+    // This is next to the log's files.
     fs::write(at(".tmp-FORMAT-0123456789abcdef"), "ours").unwrap();
     fs::write(at(".tmp-thesis"), "foreign").unwrap();
     fs::create_dir(at(".tmp-dir")).unwrap();
@@ -203,14 +203,14 @@ fn locked_log_names_only_a_process_that_exists() {
     let wal = Wal::open(dir.path()).unwrap();
     let text = || Wal::open(dir.path()).unwrap_err().to_string();
     assert!(text().contains("names this process"), "{}", text());
-    // The file of a process that has ended, while another one holds the lock.
+    // The lock file names a process that has ended, while another process holds the lock.
     fs::write(dir.path().join("LOCK"), "4194305\n").unwrap();
     assert!(text().contains("does not name") && !text().contains("4194305"), "{}", text());
     drop(wal);
 }
 
-/// Mounts an image of `log` on a read-only file system. Returns `None`, after a printed line, where
-/// that is not possible.
+/// Mounts an image of `log` on a read-only file system. If that is not possible, prints a line and
+/// returns `None`.
 fn mount_unchangeable(kind: &str, log: &Path, dir: &Path) -> Option<PathBuf> {
     let skip = |why: &str| {
         let _ = writeln!(io::stderr(), "\nskipped: a log on {kind}: {why}");
@@ -246,7 +246,7 @@ fn unclean_log_is_read_from_read_only_media() {
         let log = dir.path().join("log");
         let wal = Wal::open(&log).unwrap();
         wal.stream("s").unwrap().with_durability(Durability::Flushed).append("unclean").unwrap();
-        // A copy of the log as a kill leaves it: its newest entries are not attested.
+        // A copy of the log as after a kill: its newest entries are not attested.
         let Some(mounted) = mount_unchangeable(kind, &log, dir.path()) else { continue };
         let read = || -> Result<u64, stratawal::Error> {
             let stream = Options::new().open_read_only(&mounted)?.stream("s")?;
@@ -307,7 +307,7 @@ fn io_errors_name_path_cause_and_remedy() {
     let streams = log.join("streams");
     fs::rename(&streams, log.join("moved")).unwrap();
     fs::create_dir(&streams).unwrap();
-    // The system refuses the directory of the streams, which is a loop of links.
+    // The system refuses the streams' directory, which is a loop of links.
     fs::remove_dir(&streams).unwrap();
     symlink("streams", &streams).unwrap();
     for error in [wal.stream("s").map(drop).unwrap_err(), wal.delete_stream("s").unwrap_err()] {
@@ -315,7 +315,7 @@ fn io_errors_name_path_cause_and_remedy() {
         assert!(text.contains(&*streams.join("s").to_string_lossy()), "{text}");
         assert!(text.contains("symbolic links"), "{text}");
     }
-    // A directory of the path is a file.
+    // One of the directories in the path is a file.
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
     for (path, named) in [(file.join("log"), &file), (file.clone(), &file)] {

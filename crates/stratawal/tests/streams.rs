@@ -48,7 +48,7 @@ fn appended_entries_exist_after_a_restart() {
             };
             assert_eq!(data(&stream, seq), expected.as_bytes());
         }
-        // Every other life ends with a close, and the others with a drop, which closes, too.
+        // Every other life ends with a close; the others end with a drop, which also closes.
         if life % 2 == 0 {
             wal.close().unwrap();
         }
@@ -69,7 +69,7 @@ fn log_that_was_not_closed_is_recovered() {
         let copy = tempfile::tempdir().unwrap();
         copy_tree(dir.path(), copy.path());
         drop((stream, wal));
-        // The files as a killed process leaves them, without a clean end.
+        // The files as a killed process leaves them, with no clean end.
         std::fs::remove_dir_all(dir.path()).unwrap();
         copy_tree(copy.path(), dir.path());
     }
@@ -229,7 +229,7 @@ fn thousand_clean_lives_make_few_files() {
     let wal = Wal::open(dir.path()).unwrap();
     let stream = wal.stream("s").unwrap();
     assert!(stream.report().clean && stream.report().scanned_bytes == 0);
-    // Generous, as it takes a few milliseconds.
+    // A generous limit: this takes a few milliseconds.
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     for seq in (0..lives).step_by(97) {
         assert_eq!(data(&stream, seq), format!("line {seq}").as_bytes());
@@ -396,7 +396,8 @@ fn reader_passes_earlier_closes_in_a_segment() {
     for life in 0..3_u64 {
         let wal = Wal::open(dir.path()).unwrap();
         let stream = wal.stream("s").unwrap();
-        // The second life appends nothing: its CLOSE has no points of its own. The third has few.
+        // The second life appends nothing, so its CLOSE has no index points of its own. The third
+        // life has few.
         for i in 0..[200, 0, 3][usize::try_from(life).unwrap()] {
             stream.append(vec![7; 100 + i]).unwrap();
         }
@@ -434,7 +435,7 @@ fn leftover_of_a_deletion_does_not_block_opening() {
     let wal = Wal::open(dir.path()).unwrap();
     wal.stream("gone").unwrap().append("a").unwrap();
     wal.stream("kept").unwrap().append("b").unwrap();
-    // Names of a file system, or of a user.
+    // Names that a file system or a user has created.
     std::fs::create_dir(dir.path().join("streams/gone/.snapshot")).unwrap();
     let error = wal.delete_stream("gone").unwrap_err();
     assert!(error.kind() == ErrorKind::Io && error.to_string().contains(".snapshot"), "{error}");

@@ -1,5 +1,5 @@
-//! Real file systems that are filled to the last block: acknowledged entries are kept, dropping
-//! entries makes room, and appends continue.
+//! Fills real file systems to the last block. Acknowledged entries are kept, dropping entries makes
+//! room, and appends continue.
 //!
 //! The tests mount file systems, which needs root. Without it, or without the tool that creates
 //! one, a test prints a line and passes.
@@ -17,17 +17,17 @@ use stratawal::{Durability, ErrorKind, Options, Stream, StreamOptions, Wal};
 use stratawal_storage::{Storage, UnixStorage};
 use tempfile::TempDir;
 
-/// A file system that is unmounted when this is dropped.
+/// A file system, unmounted when this is dropped.
 struct Volume {
     dir: TempDir,
 }
 
 impl Volume {
-    /// Creates a file system of this `kind`, as `mount` names it, of so many MiB. Returns `None`,
-    /// after a line with the reason, where that is not possible.
+    /// Creates a file system of `mib` MiB; `kind` is its name for `mount`. If that is not possible,
+    /// prints a line with the reason and returns `None`.
     fn mount(kind: &str, mib: u64) -> Option<Self> {
         let skip = |why: &str| {
-            // Bypasses the test harness, which hides the output of a test that passes.
+            // Bypasses the test harness, which hides the output of passing tests.
             let _ = writeln!(std::io::stderr(), "\nskipped: a full {kind}: {why}");
             None
         };
@@ -60,7 +60,7 @@ impl Volume {
         self.dir.path().join("mnt")
     }
 
-    /// Fills the file system and leaves about so many bytes of room.
+    /// Fills the file system, leaving about `left` bytes of room.
     fn fill_up_to(&self, left: u64) {
         let mut file = fs::File::create(self.path().join("filler")).unwrap();
         while self.free() > left {
@@ -92,7 +92,7 @@ fn entry(seq: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// Appends shorter and shorter entries until the shortest does not fit. Returns one past the last
+/// Appends ever shorter entries until even the shortest does not fit. Returns one past the last
 /// acknowledged seq.
 fn append_until_full(stream: &Stream) -> u64 {
     let mut end = stream.next_seq();
@@ -101,8 +101,8 @@ fn append_until_full(stream: &Stream) -> u64 {
             match stream.append(entry(stream.next_seq(), len)) {
                 Ok(seq) => end = seq + 1,
                 Err(error) => {
-                    // A copy-on-write file system may be found full during the write. The next
-                    // append that has room recovers the stream, and then its entries are known.
+                    // A copy-on-write file system may turn out to be full during the write. The
+                    // next append that has room recovers the stream; its entries are then known.
                     let full = error.kind() == ErrorKind::Full
                         || error.kind() == ErrorKind::Poisoned && error.to_string().contains("a full disk stopped");
                     assert!(full, "{error}");
@@ -114,8 +114,7 @@ fn append_until_full(stream: &Stream) -> u64 {
     end
 }
 
-/// Checks that at least the entries from `first` to before `acknowledged` exist. Returns one past
-/// the last.
+/// Checks that at least the entries `first..acknowledged` exist. Returns one past the last entry.
 fn assert_entries(stream: &Stream, first: u64, acknowledged: u64) -> u64 {
     assert_eq!(stream.first_seq(), first);
     let mut seq = first;
@@ -146,19 +145,20 @@ fn fill_and_truncate(kind: &str, mib: u64, left: u64) {
     assert!(end_a > 50, "{end_a}");
     assert_entries(&a, 0, end_a);
     seen_beside(&volume, "a", 0, end_a);
-    // The stream is opened again on the full disk, without a close, and read.
+    // Without a close, the stream is reopened on the full disk and read.
     drop((a, b, wal));
     let wal = open(&volume);
     let a = wal.stream("a").unwrap();
     let b = wal.stream("b").unwrap();
     let end_a = assert_entries(&a, 0, end_a);
     assert_entries(&b, 0, end_b);
-    // Entries can be dropped while the disk is full, which makes room.
+    // Entries can be dropped while the disk is full; this makes room.
     let first = end_a / 2;
     a.truncate_before(first).unwrap();
     assert_entries(&a, first, end_a);
     a.append(entry(a.next_seq(), 3000)).unwrap();
-    // All entries are dropped when the disk is full again, and some from the end.
+    // Once the disk is full again, all entries are dropped: the last from the end, the others from
+    // the beginning.
     append_until_full(&a);
     a.truncate_before(a.next_seq() - 1).unwrap();
     a.truncate_from(a.next_seq() - 1).unwrap();
@@ -186,7 +186,7 @@ fn fill_and_truncate(kind: &str, mib: u64, left: u64) {
 /// The variable with the directory of the file system; it makes this process the child.
 const CHILD: &str = "STRATAWAL_VOLUMES_CHILD";
 
-/// Reads through mappings, as the writer and as another process, while the disk fills up.
+/// Reads through mappings, both as the writer and as another process, while the disk fills up.
 fn maps_while_it_fills(path: &Path) {
     let options = Options::new().stream_defaults(StreamOptions::new().segment_bytes(256 << 10));
     // SAFETY: the file system belongs to this test, and no other process uses its files.
@@ -217,7 +217,7 @@ fn maps_while_it_fills(path: &Path) {
             }
         });
         let end = append_until_full(&stream);
-        // Reads also while the disk stays full.
+        // Keeps reading while the disk stays full.
         thread::sleep(Duration::from_millis(200));
         done.store(true, Ordering::Relaxed);
         end

@@ -1,5 +1,5 @@
-//! Reads around damaged frames: every intact entry can be read, also between two points of the
-//! index, and the damage is reported with the entries that it takes.
+//! Reads around damaged frames: every intact entry can be read, even between two index points, and
+//! the damage is reported with the entries that it takes.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -18,7 +18,7 @@ fn open(storage: &MemoryStorage, index_every: u64) -> Wal {
     Options::new().stream_defaults(defaults).open_on(Arc::new(storage.clone()), Path::new("/log"), false).unwrap()
 }
 
-/// A closed stream of more than one segment.
+/// A closed stream with more than one segment.
 fn closed(index_every: u64) -> MemoryStorage {
     let storage = new();
     let wal = open(&storage, index_every);
@@ -41,15 +41,15 @@ const HARMS: [(&str, Harm); 3] = [
     }),
 ];
 
-/// Checks the entries that `error` reports: `seq` is among them, and all of them are lost.
+/// Checks the entries that `error` reports: `seq` is one of them, and all of them are lost.
 fn check_lost(what: &str, error: &Error, seq: u64, lost: &BTreeSet<u64>) {
     let mut seqs = error.lost().unwrap_or_else(|| panic!("{what}: {seq}: {error}"));
     assert!(seqs.contains(&seq), "{what}: {seq}: {error}");
     assert!(seqs.all(|seq| lost.contains(&seq)), "{what}: {seq}: {error}");
 }
 
-/// Checks that entries in the order `seqs` are read up to the first that is lost, and that this is
-/// the end.
+/// Checks that an iteration in the order `seqs` returns the entries up to the first lost one, and
+/// ends there.
 fn check_iteration(
     what: &str,
     entries: impl Iterator<Item = stratawal::Result<stratawal::Entry>>,

@@ -1,4 +1,4 @@
-//! The results that a damaged log may return.
+//! Checks of the results from a damaged log.
 
 use std::path::PathBuf;
 
@@ -16,15 +16,14 @@ pub(crate) enum Read {
     Refused,
 }
 
-/// How a stream is read: in every way, or forwards and backwards.
+/// How a stream is read: in every way, or only forwards and backwards.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Depth {
     Shallow,
     Deep,
 }
 
-/// Every failure of this harness begins with these words, which distinguish it from any other
-/// panic.
+/// The beginning of every failure of this harness, which distinguishes it from any other panic.
 pub(crate) const OWN: &str = "the sweep found that in ";
 
 fn of_stream(files: Vec<(PathBuf, Vec<u8>)>) -> Vec<(PathBuf, Vec<u8>)> {
@@ -37,7 +36,7 @@ impl Layout {
     pub(crate) fn check(&self, what: &str, log: &dyn DamagedLog, silent_from: u64, depth: Depth) -> Option<Read> {
         let what = format!("{OWN}{}: {what}", self.name);
         let before = log.files();
-        // A reader in another process sees the same, and changes no file.
+        // A reader in another process sees the same and changes no file.
         let looked = log.open_log(true).map(|wal| self.read(&what, &wal, silent_from, Depth::Shallow));
         if let (Ok(read), Depth::Deep) = (&looked, depth) {
             self.check_salvage(&what, log, silent_from, *read);
@@ -66,8 +65,8 @@ impl Layout {
         Some(found)
     }
 
-    /// Checks that an append gets a seq above all acknowledged ones, whether all of the stream can
-    /// be read or a part.
+    /// Checks that an append gets a seq above all acknowledged ones, whether all or only part of
+    /// the stream can be read.
     fn append_after(&self, what: &str, log: &dyn DamagedLog, wal: Wal, silent_from: u64, depth: Depth) {
         let stream = wal.stream("s").unwrap();
         let seq = stream.append("after").unwrap_or_else(|e| panic!("{what}: an append: {e}"));
@@ -78,7 +77,7 @@ impl Layout {
         if depth == Depth::Deep {
             drop((stream, wal));
             let wal = log.open_log(false).unwrap_or_else(|e| panic!("{what}: opening again: {e}"));
-            // Now damage may be found in bytes that did not have to be read before.
+            // Damage may now be found in bytes that did not have to be read before.
             if let Ok(stream) = wal.stream("s") {
                 assert_eq!(stream.next_seq(), seq + 1, "{what}: opened again");
                 assert!(is_present(&stream), "{what}: the appended entry is missing when opened again");
@@ -115,8 +114,8 @@ impl Layout {
         }
     }
 
-    /// Checks that a refusal names the place of the damage and the lost entries, as far as this
-    /// kind of damage allows.
+    /// Checks that a refusal names the position of the damage and the lost entries, as exactly as
+    /// this kind of damage allows.
     fn check_refusal(&self, what: &str, error: &Error) {
         assert_eq!((error.kind(), error.stream()), (ErrorKind::Damaged, Some("s")), "{what}: {error}");
         let text = error.to_string();
@@ -139,7 +138,7 @@ impl Layout {
             () if text.contains("the file does not end as it was written") => {
                 (true, known || text.contains("was closed with"))
             }
-            // It is not known which of the two segments is wrong, so no entry is reported as lost.
+            // Which of the two segments is wrong is unknown, so no entry is reported as lost.
             () if text.contains("the segments do not belong together") => (false, true),
             () if text.contains("the stream's directory has no segment") => {
                 assert_eq!((error.segment(), error.offset(), lost, from), (None, None, None, false), "{what}");
@@ -153,7 +152,8 @@ impl Layout {
     }
 }
 
-/// The entries that an error of reading `seq` reports as lost; `seq` is one of them.
+/// Returns the entries that an error from reading `seq` reports as lost. Checks that `seq` is one
+/// of them.
 fn lost(what: &str, stream: &Stream, seq: u64, error: &Error) -> (u64, u64) {
     assert_eq!((error.kind(), error.stream()), (ErrorKind::Damaged, Some("s")), "{what}: {error}");
     assert!(error.segment().is_some() && error.offset().is_some(), "{what}: {error:?}");
@@ -194,9 +194,9 @@ fn run(what: &str, stream: &Stream, first: u64, next: u64, back: bool) -> Option
     }
 }
 
-/// Checks that `get` returns an entry or an error for each seq. Iterations in both directions, from
-/// any seq, end exactly where `get` returns an error, and no error reports an entry as lost that
-/// can be read.
+/// Checks that `get` returns an entry or an error for each seq, that iterations in both directions,
+/// from any seq, end exactly where `get` returns an error, and that no error reports a readable
+/// entry as lost.
 fn deep(what: &str, stream: &Stream) {
     let first = stream.first_seq();
     let next = stream.next_seq();
@@ -216,7 +216,7 @@ fn deep(what: &str, stream: &Stream) {
         }
     }
     assert!(stream.get(next).unwrap().is_none(), "{what}: an entry exists beyond the end");
-    // Verified bytes are not verified a second time. The results stay the same, from both
+    // Verified bytes are not verified a second time, but the results stay the same, from both
     // directions.
     for seq in (first..next).rev() {
         let found = stream.get(seq).ok().flatten();

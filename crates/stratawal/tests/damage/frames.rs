@@ -1,13 +1,13 @@
-//! The watermark that the undamaged bytes of a segment attest. This code follows
-//! `crates/frame/FORMAT.md` and shares nothing with the log, so that a fault in the log's search
-//! for frames cannot hide here, too.
+//! The watermark that a segment's undamaged bytes attest. This code follows
+//! `crates/frame/FORMAT.md` and shares nothing with the log, so that a bug in the log's search for
+//! frames cannot be repeated here.
 
 use std::ops::Range;
 use std::path::PathBuf;
 
 pub(crate) const HEADER_LEN: usize = 128;
 const FRAME_HEADER_LEN: usize = 40;
-/// A MARK is the shortest frame that is overwritten.
+/// The length of a MARK, the shortest frame that is overwritten.
 const MARK_LEN: usize = 48;
 const ATTESTS_NOTHING: u32 = 0xFFFF_FFFF;
 
@@ -37,12 +37,12 @@ pub(crate) struct Frame {
     pub(crate) at: Range<u64>,
     pub(crate) first_seq: u64,
     pub(crate) count: u32,
-    /// 1 MARK, 2 START, 3 SEAL, 4 CLOSE; `None` for entries.
+    /// 1 is MARK, 2 START, 3 SEAL, 4 CLOSE. `None` means entries.
     pub(crate) kind: Option<u32>,
     pub(crate) attests: Option<u64>,
 }
 
-/// Every valid frame in the bytes of a segment, in its chain or not.
+/// Returns every valid frame in the bytes of a segment, whether in its chain or not.
 pub(crate) fn frames(bytes: &[u8]) -> Vec<Frame> {
     let mut found = Vec::new();
     let mut at = HEADER_LEN;
@@ -70,7 +70,7 @@ pub(crate) fn frames(bytes: &[u8]) -> Vec<Frame> {
     found
 }
 
-/// The payload length of the valid header at `at`.
+/// Returns the payload length if there is a valid header at `at`.
 fn header_at(bytes: &[u8], at: usize) -> Option<usize> {
     let header = &bytes[at..at + FRAME_HEADER_LEN];
     let salt = &bytes[64..72];
@@ -89,7 +89,7 @@ fn header_at(bytes: &[u8], at: usize) -> Option<usize> {
     valid.then_some(len)
 }
 
-/// The seq below which the segments of a stream attest that entries were durable, without the
+/// Returns the seq below which a stream's segments attest that entries were durable, ignoring the
 /// `bytes` of the file `damaged`. `segments` are whole files.
 pub(crate) fn attested(segments: &[(PathBuf, Vec<u8>)], damaged: &PathBuf, bytes: &Range<u64>) -> u64 {
     let mut attested = 0;

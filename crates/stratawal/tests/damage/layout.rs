@@ -1,4 +1,4 @@
-//! Logs of every shape, in memory or in a directory, and the contents of their files.
+//! Logs of every shape, in memory or in a directory, and their files' contents.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::frames;
 pub(crate) const DIR: &str = "/log/streams/s";
 
 fn options() -> Options {
-    // Index points are close together, so that known points follow the damage.
+    // Index points are close together, so that some follow the damage.
     Options::new()
         .stream_defaults(StreamOptions::new().frame_bytes(200).segment_bytes(64 << 10).index_interval_bytes(500))
 }
@@ -28,7 +28,7 @@ pub(crate) trait DamagedLog {
     fn open_log(&self, read_only: bool) -> stratawal::Result<Wal>;
     /// Salvages the stream `s`.
     fn salvage(&self) -> stratawal::Result<Salvage>;
-    /// Every file with its contents, by its path below `/log`; a link with its target.
+    /// The path below `/log` and the contents of every file. For a link, its target.
     fn files(&self) -> Vec<(PathBuf, Vec<u8>)>;
 }
 
@@ -46,7 +46,8 @@ impl DamagedLog for MemoryStorage {
     }
 }
 
-/// The log in the subdirectory `log` of a directory, read by positioned reads or through mappings.
+/// The log in the subdirectory `log` of a directory, read with positioned reads or through
+/// mappings.
 pub(crate) struct Real<'a> {
     pub(crate) root: &'a Path,
     pub(crate) mapped: bool,
@@ -89,7 +90,7 @@ impl DamagedLog for Real<'_> {
     }
 }
 
-/// A log with a stream `s`, which is damaged, and a stream `other`, which must stay sound.
+/// A log with a stream `s`, which gets damaged, and a stream `other`, which must stay intact.
 pub(crate) struct Layout {
     pub(crate) name: &'static str,
     pub(crate) storage: MemoryStorage,
@@ -105,7 +106,7 @@ pub(crate) fn entry(seq: u64) -> Vec<u8> {
     bytes
 }
 
-/// One life of the log, which appends to `s` and ends with a close or without.
+/// Runs one life of the log, which appends to `s` and ends with or without a close.
 pub(crate) fn live(
     storage: &MemoryStorage,
     appends: u64,
@@ -145,7 +146,8 @@ pub(crate) fn layout(name: &'static str, storage: MemoryStorage, first: u64, clo
     Layout { name, storage, first, next, closed }
 }
 
-/// Segments that were rotated because they were full. They are too long to damage bit by bit.
+/// Layouts with segments that were rotated because they were full. These are too long to damage bit
+/// by bit.
 pub(crate) fn rotated() -> [Layout; 2] {
     let rotated = |close| live(&new(), 1500, nothing, close);
     [layout("rotated, closed", rotated(true), 0, true), layout("rotated, killed", rotated(false), 0, false)]
@@ -196,8 +198,8 @@ impl Layout {
         read(&self.storage, path)
     }
 
-    /// The seq from which entries may be missing without an error where `bytes` of the segment
-    /// `damaged` are damaged: it follows all entries that other bytes attest. A closed stream is
+    /// The seq from which entries may be missing without an error if `bytes` of the segment
+    /// `damaged` are damaged. It follows all entries that other bytes attest. A closed stream is
     /// protected to its last byte, so none of its entries may be missing.
     pub(crate) fn silent_from(&self, damaged: &Path, bytes: &Range<u64>) -> u64 {
         if self.closed { u64::MAX } else { self.attested(damaged, bytes) }

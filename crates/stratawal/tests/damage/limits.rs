@@ -1,4 +1,4 @@
-//! The documented limits: damage that is not noticed, and the most that it takes.
+//! The documented limits: damage that goes unnoticed, and the most that it can take.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::layout::{DIR, Layout, change, entry, layout, layouts, live, new, noth
 
 const START: Option<u32> = Some(2);
 
-/// A stream of one file that was not closed, its file, and the frames in it.
+/// A stream of one file that was not closed, the file, and the frames in it.
 fn killed(appends: u64, act: impl FnOnce(&stratawal::Stream)) -> (MemoryStorage, PathBuf, Vec<Frame>) {
     let storage = live(&new(), appends, act, false);
     let path = layout("", storage.snapshot(), 0, false).segments().pop().unwrap();
@@ -45,8 +45,8 @@ fn unattested_zeroed_end_looks_like_a_torn_tail() {
     assert_eq!(stream.with_durability(Durability::Synced).append("x").unwrap() + 1, stream.next_seq());
 }
 
-/// A START does not attest itself, as an entry does not. Damage to it loses no entry that was
-/// acknowledged as durable.
+/// Like an entry, a START does not attest itself. Damage to it loses no entry that was acknowledged
+/// as durable.
 #[test]
 fn damaged_start_may_bring_back_dropped_entries() {
     let (storage, path, frames) = killed(6, |stream| stream.truncate_before(5).unwrap());
@@ -57,8 +57,8 @@ fn damaged_start_may_bring_back_dropped_entries() {
     assert_eq!(bounds(&storage), Ok(0..next), "what the START dropped is still on the disk");
 }
 
-/// A frame attests the entries that were durable before it was written. A frame that is half
-/// written has overwritten the MARK that attested the group before it, and attests nothing.
+/// A frame attests the entries that were durable before it was written. A half-written frame has
+/// overwritten the MARK that attested the group before it, and attests nothing itself.
 #[test]
 fn damage_just_before_a_torn_write_looks_torn() {
     let (storage, path, frames) = killed(6, nothing);
@@ -81,7 +81,7 @@ fn damage_just_before_a_torn_write_looks_torn() {
     assert_eq!(in_silence(a), Err(ErrorKind::Damaged), "the one before that, which this one attests");
 }
 
-/// A file that is being written has 4096 * k + 8 bytes. A closed file that is cut to such a length
+/// A file that is still being written has 4096 * k + 8 bytes. A closed file cut to such a length
 /// looks like one.
 #[test]
 fn closed_file_cut_to_an_open_length_looks_open() {

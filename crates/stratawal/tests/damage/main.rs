@@ -1,9 +1,9 @@
 //! Damage of every kind to logs of every shape. The log returns all acknowledged entries, or an
-//! error that names the lost ones, and leaves the files as they were.
+//! error that names the lost ones, and leaves the files unchanged.
 //!
-//! Entries may be missing without an error in one case: where no undamaged byte attests them, which
-//! cannot be distinguished from a torn tail. This harness computes which entries are attested from
-//! the undamaged bytes, independently of the log's code.
+//! Entries may be missing without an error in one case: if no undamaged byte attests them, the
+//! damage cannot be distinguished from a torn tail. This harness uses the undamaged bytes to
+//! compute which entries are attested, independently of the log's code.
 
 mod around;
 mod check;
@@ -29,7 +29,7 @@ const HEADER_LEN: u64 = 128;
 /// The bytes of the version in a header.
 const VERSION: Range<u64> = 8..12;
 
-/// Whether every case is tried (`cargo xtask sweep`), or a sample.
+/// Whether every case is tried (`cargo xtask sweep`) or only a sample.
 fn all() -> bool {
     std::env::var_os("STRATAWAL_ALL_BITS").is_some()
 }
@@ -53,7 +53,7 @@ fn each_segment(one: impl Fn(&Layout, &Path) + Sync) {
 }
 
 /// Flips all bits, or one bit in every fifth byte, and a sample of the zeros after the last frame.
-/// One bit of each byte is checked in every way.
+/// For one bit of each byte, every check runs.
 #[test]
 fn flipped_bit_loses_nothing_silently() {
     let flipped = AtomicUsize::new(0);
@@ -128,7 +128,7 @@ fn zeroed_page_loses_nothing_silently() {
     }
 }
 
-/// Cuts at all lengths, or at those near borders and a sample.
+/// Cuts files at all lengths, or only near borders and at a sample of other lengths.
 #[test]
 fn cut_file_loses_nothing_silently() {
     each_segment(|layout, path| {
@@ -139,8 +139,8 @@ fn cut_file_loses_nothing_silently() {
             if !all() && !sampled {
                 continue;
             }
-            // The rule of Length detects a cut newest file, wherever its chain ends, except at one
-            // length in 4,096.
+            // The rule of Length detects a cut of the newest file, wherever its chain ends, except
+            // at one length in 4,096.
             let lawful = cut % 4096 == 8;
             let silent_from = if lawful { layout.attested(path, &(cut..len)) } else { u64::MAX };
             let storage = layout.storage.snapshot();
@@ -159,8 +159,8 @@ fn lengthened_file_loses_nothing_silently() {
             for more in [1, 7, 8, 16, 40, 4096] {
                 let storage = layout.storage.snapshot();
                 set_len(&storage, &path, len + more);
-                // A file that is a multiple of 4 KiB longer has the length of one that is being
-                // written.
+                // If the file is extended by a multiple of 4 KiB, it has a length that a file has
+                // while it is written.
                 layout.check(&format!("{} longer by {more}", path.display()), &storage, u64::MAX, Depth::Deep);
             }
         }
@@ -199,7 +199,7 @@ fn missing_or_swapped_file_loses_nothing_silently() {
     }
 }
 
-/// Each stream that has a file of another one refuses to open. The other streams open.
+/// A stream that has another stream's file refuses to open. All other streams open.
 #[test]
 fn files_swapped_between_streams_damage_both() {
     let Layout { storage, .. } = many_segments(true);
@@ -211,7 +211,8 @@ fn files_swapped_between_streams_damage_both() {
         for path in segments_of(&storage, dirs[one]) {
             for with in segments_of(&storage, dirs[other]) {
                 let moved = |one: &Path, other: &Path| one.parent().unwrap().join(other.file_name().unwrap());
-                // Each gets the other's name, or moves to the other's directory under its own name.
+                // Each file gets the other's name, or moves to the other's directory under its own
+                // name.
                 let under_its_own = |storage: &MemoryStorage| {
                     storage.rename(&path, Path::new("/log/aside")).unwrap();
                     storage.rename(&with, &moved(&path, &with)).unwrap();
@@ -302,7 +303,7 @@ fn format_file_needs_one_whole_copy() {
         for at in 0..layout.len(path) {
             let storage = layout.storage.snapshot();
             change(&storage, path, at, |bytes| bytes[0] ^= 4, 1);
-            // One copy of two is whole.
+            // One of the two copies is intact.
             let wal = open(&storage, false).unwrap_or_else(|e| panic!("{OWN}byte {at} of FORMAT: {e}"));
             assert_eq!(read(&format!("{OWN}byte {at} of FORMAT"), &wal), Read::All);
         }
@@ -338,7 +339,7 @@ mod seeded {
         FailPoint::deactivate();
         let panic = tried.expect_err("a fault that is not found");
         let text = panic.downcast_ref::<String>().map_or("", String::as_str);
-        // A panic of the log itself, or while a layout is made, is not a finding.
+        // A panic in the log itself, or while a layout is created, is not a finding.
         assert!(text.contains(super::OWN), "{fail_point:?} ends in another panic: {text}");
     }
 

@@ -1,4 +1,4 @@
-//! Damage to real files: links, which only a file system has, and reading through mappings.
+//! Damage to real files: links, which only a real file system has, and reading through mappings.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,8 +9,8 @@ use stratawal::ErrorKind;
 use crate::check::{Depth, OWN, Read};
 use crate::layout::{DamagedLog, Layout, Real, files, layouts};
 
-/// A harm to a file or directory. `aside` is a free path in the same file system, and `other` the
-/// corresponding file of another stream.
+/// A way to harm a file or directory. `aside` is an unused path in the same file system, and
+/// `other` is the corresponding file of another stream.
 type Act = (&'static str, fn(path: &Path, aside: &Path, other: &Path));
 
 const ACTS: [Act; 6] = [
@@ -48,13 +48,13 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Another name in its directory that has the same form.
+/// Returns another name of the same form in the same directory.
 fn beside(path: &Path) -> PathBuf {
     let segment = path.extension().is_some_and(|extension| extension == "seg");
     if segment { path.with_file_name("00000000000000000003-000000ff.seg") } else { path.with_extension("copy") }
 }
 
-/// Puts the layout's files into `root`, which is emptied first.
+/// Empties `root`, then puts the layout's files into it.
 fn write(layout: &Layout, root: &Path) {
     for old in fs::read_dir(root).unwrap() {
         let old = old.unwrap().path();
@@ -67,7 +67,7 @@ fn write(layout: &Layout, root: &Path) {
     }
 }
 
-/// The other lawful result, besides damage and all entries. No file lists the streams.
+/// Whether the harm may also make the stream disappear without an error. No file lists the streams.
 fn is_stated(what: &str, act: &str) -> bool {
     match what {
         "log/streams/s" => matches!(act, "removed" | "renamed"),
@@ -111,8 +111,8 @@ fn link_or_missing_file_loses_nothing_silently() {
     assert!(refused > 100 && whole > 50, "{refused} refused, {whole} whole");
 }
 
-/// Checks that the log returns all entries, or a typed error and leaves the files as they were, or,
-/// where that is stated, that the stream is missing.
+/// Checks that the log returns either all entries, or a typed error that leaves the files
+/// unchanged, or, if `may_be_gone`, that the stream is missing.
 fn check(layout: &Layout, what: &str, log: &Real<'_>, may_be_gone: bool) -> Option<Read> {
     let what = format!("{OWN}{}: {what}", layout.name);
     let before = log.files();
@@ -151,7 +151,7 @@ fn check(layout: &Layout, what: &str, log: &Real<'_>, may_be_gone: bool) -> Opti
     Some(Read::All)
 }
 
-/// A sample of bits and pages, by positioned reads and through mappings.
+/// Damages a sample of bits and pages, and reads with positioned reads and through mappings.
 #[test]
 fn damaged_real_files_lose_nothing_silently() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! The root of a log: a creation that a crash interrupted continues, and a missing directory of
-//! streams is damage.
+//! The root of a log: a creation interrupted by a crash can continue, and a missing streams
+//! directory is damage.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ fn open(storage: SimStorage) -> stratawal::Result<Wal> {
     Options::new().open_on(Arc::new(storage), Path::new("/above/log"), false)
 }
 
-/// The disk after each change of the creation of a log.
+/// Returns the disk after each change that creating a log makes.
 fn creation(disk: Disk) -> Vec<Disk> {
     let storage = SimStorage::on(disk.clone(), 1);
     let seen = Arc::new(Mutex::new(vec![disk]));
@@ -25,7 +25,7 @@ fn creation(disk: Disk) -> Vec<Disk> {
     std::mem::take(&mut seen.lock().unwrap())
 }
 
-/// A crash of any kind after each change of the disk, and another one while the creation continues.
+/// Crashes in any way after each change of the disk, then again while the creation continues.
 #[test]
 fn interrupted_creation_continues() {
     const CRASHES: [Crash; 6] =

@@ -26,14 +26,13 @@ pub(crate) struct Saved {
 }
 
 impl Saved {
-    /// The seqs that are reported as lost, of those below `next`.
+    /// The seqs below `next` that are reported as lost.
     fn lost_below(&self, next: u64) -> BTreeSet<u64> {
         self.lost.iter().flat_map(|lost| lost.first_seq..lost.next_seq.unwrap_or(next)).collect()
     }
 }
 
-/// Salvages the stream. Checks that each seq comes at most once, in order, with the bytes that were
-/// appended.
+/// Salvages the stream. Checks that each seq comes at most once, in order, with the bytes appended.
 pub(crate) fn save(what: &str, log: &dyn DamagedLog) -> Saved {
     let mut saved = Saved::default();
     let mut next = 0;
@@ -65,14 +64,14 @@ pub(crate) fn save(what: &str, log: &dyn DamagedLog) -> Saved {
 
 impl Layout {
     /// Checks that every acknowledged entry is yielded or reported as lost, except those that may
-    /// be missing without an error. A stream that can be read in full is yielded in full.
+    /// be missing without an error. If the stream can be read in full, all of it must be yielded.
     pub(crate) fn check_salvage(&self, what: &str, log: &dyn DamagedLog, silent_from: u64, read: Read) {
         let saved = save(what, log);
         let lost = saved.lost_below(self.next);
         let covered: BTreeSet<u64> = saved.entries.iter().chain(&saved.uncertain).chain(&lost).copied().collect();
         let missing = (self.first..self.next.min(silent_from)).find(|seq| !covered.contains(seq));
         assert_eq!(missing, None, "{what}: neither yielded nor lost: {:?}", saved.lost);
-        // A damaged START brings back the entries that it dropped.
+        // If a START is damaged, the entries it had dropped reappear.
         assert!(covered.iter().all(|&seq| seq < self.next), "{what}: beyond the end: {:?}", saved.lost);
         if read == Read::All {
             let stream = log.open_log(true).unwrap().stream("s").unwrap();
@@ -83,8 +82,8 @@ impl Layout {
     }
 }
 
-/// The entries that a segment with these bytes holds in frames that `at` is in; all of them for its
-/// header.
+/// The entries in those frames of a segment with these bytes that contain the offset `at`. If `at`
+/// is in the header, all entries.
 fn hit(bytes: &[u8], at: u64, limit: u64) -> BTreeSet<u64> {
     let base = u64::from_le_bytes(bytes[56..64].try_into().unwrap());
     if at < HEADER_LEN {
@@ -109,8 +108,7 @@ fn flipped_bit_loses_only_its_own_entries() {
             let saved = save(&what, &storage);
             let may_be_lost = hit(&bytes, at, limit);
             let lost = saved.lost_below(layout.next);
-            // Where a file that was not closed ends with the damage, the rest looks like a torn
-            // tail.
+            // If a file that was not closed ends with the damage, the rest looks like a torn tail.
             let intact = (layout.first..layout.next).filter(|seq| !may_be_lost.contains(seq));
             let left_out: Vec<u64> = intact.filter(|seq| !saved.entries.contains(seq)).collect();
             let silent_from = layout.silent_from(path, &(at..at + 1));
@@ -125,7 +123,7 @@ fn flipped_bit_loses_only_its_own_entries() {
     });
 }
 
-/// A log of ten files and more.
+/// A log of ten or more files.
 fn of_many_files(close: bool) -> Layout {
     let storage = live(&new(), 11_000, nothing, close);
     layout("of many files", storage, 0, close)
@@ -157,7 +155,7 @@ fn missing_file_loses_only_its_own_entries() {
                     saved.entries.iter().chain(&saved.uncertain).copied().collect::<BTreeSet<_>>().into_iter().eq(all),
                     "{what}"
                 );
-                // The missing file may have dropped entries of the last one that is left.
+                // The missing file may have dropped entries of the last remaining file.
                 let doubtful = damage == "missing" && i + 1 == paths.len();
                 assert_eq!(saved.uncertain.is_empty(), !doubtful, "{what}");
             }
@@ -165,7 +163,7 @@ fn missing_file_loses_only_its_own_entries() {
     }
 }
 
-/// Drops the entries from `at` on, and appends three others that have their seqs.
+/// Drops the entries from `at` on, and appends three others that get the same seqs.
 fn cut(stream: &stratawal::Stream, at: u64) {
     stream.truncate_from(at).unwrap();
     for seq in at..at + 3 {
@@ -182,8 +180,8 @@ fn of_generation(storage: &MemoryStorage, generation: u32) -> std::path::PathBuf
     path.unwrap_or_else(|| panic!("no generation {generation}"))
 }
 
-/// Generation 1 holds entries that generation 2 voids; generation 3 follows. Whatever becomes of
-/// the later two files, no entry that was dropped is yielded as one that is certain.
+/// Generation 1 holds entries that generation 2 voids; generation 3 follows. Whatever happens to
+/// the later two files, no dropped entry is yielded as certain.
 #[test]
 fn cut_entries_are_not_salvaged_as_certain() {
     const AT: u64 = 10;
@@ -220,8 +218,8 @@ fn cut_entries_are_not_salvaged_as_certain() {
     }
 }
 
-/// The SEAL of the segment that was cut into names one that is gone. So the entries that it holds
-/// are uncertain.
+/// The SEAL of the segment that was cut into names a segment that is gone. So the entries of the
+/// cut segment are uncertain.
 #[test]
 fn cut_into_a_sealed_segment_leaves_doubt() {
     let storage = live(&rotated()[1].storage.snapshot(), 0, |stream| cut(stream, 1000), true);
@@ -251,8 +249,8 @@ fn undamaged_stream_is_salvaged_as_it_is_read() {
     }
 }
 
-/// After any crash the stream opens, and salvage yields the entries that a reader is shown: a torn
-/// tail is not damage.
+/// After any crash the stream opens, and salvage yields the same entries as a reader: a torn tail
+/// is not damage.
 #[test]
 fn torn_tail_is_not_reported_as_lost() {
     let options = || Options::new().stream_defaults(StreamOptions::new().segment_bytes(64 << 10).frame_bytes(500));

@@ -1,5 +1,5 @@
-//! `Wal::truncate_before` opens a stream again whose damage lies below, and refuses where it does
-//! not.
+//! `Wal::truncate_before` makes a damaged stream usable again if the damage lies below the new
+//! first seq, and otherwise refuses.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::layout::{
 use crate::salvage::save;
 use crate::{all, base_of, each_segment};
 
-/// Checks that the stream has the entries `first..next`, all as they were appended.
+/// Checks that the stream has the entries `first..next`, all as appended.
 fn assert_entries(what: &str, wal: &Wal, first: u64, next: u64) {
     let stream = wal.stream("s").unwrap_or_else(|e| panic!("{what}: {e}"));
     assert_eq!((stream.first_seq(), stream.next_seq()), (first, next), "{what}");
@@ -34,8 +34,8 @@ fn assert_entries(what: &str, wal: &Wal, first: u64, next: u64) {
     }
 }
 
-/// Truncates the damaged stream before `first`, which must succeed, and uses it then, over a kill
-/// and a clean end.
+/// Truncates the damaged stream before `first`, which must succeed, then uses it across a kill and
+/// a clean end.
 fn truncates(what: &str, storage: &MemoryStorage, first: u64, next: u64) {
     let wal = open(storage, false).unwrap();
     wal.truncate_before("s", first).unwrap_or_else(|e| panic!("{what}: before {first}: {e}"));
@@ -92,7 +92,7 @@ fn truncation_passes_a_bad_file_below_it() {
                 assert!(error.advice().is_some(), "{what}: {error}");
                 refuses(&what, &damaged.snapshot(), base_of(path));
                 let Some(after) = paths.get(i + 1).map(|next| base_of(next)) else {
-                    // The end of the stream is not known.
+                    // The end of the stream is unknown.
                     refuses(&what, &damaged.snapshot(), layout.next);
                     assert!(error.advice().unwrap().contains("truncating it does not help"), "{what}");
                     continue;
@@ -107,7 +107,7 @@ fn truncation_passes_a_bad_file_below_it() {
     }
 }
 
-/// The first file is unreadable, and the end of another is damaged, and a frame of it.
+/// The first file is unreadable. In another file, the end and a frame are damaged.
 #[test]
 fn truncated_stream_opens_again() {
     for close in [true, false] {
@@ -164,7 +164,7 @@ fn truncation_keeps_a_misplaced_file() {
     }
 }
 
-/// A segment of a newer format may belong to another stream or log, too.
+/// A segment of a newer format may also belong to another stream or log.
 #[test]
 fn truncation_keeps_a_newer_segment() {
     let ours = many_segments(true);
@@ -180,8 +180,8 @@ fn truncation_keeps_a_newer_segment() {
     assert_eq!(segments_of(&storage, DIR), before);
 }
 
-/// Every bit that makes an open refuse, in a frame: the stream opens again from the first entry
-/// after it, and not before.
+/// Flips every bit of a frame that makes an opening refuse. The stream can be truncated to the
+/// first entry after the frame, but not to an earlier one.
 #[test]
 fn truncation_passes_a_damaged_frame_below_it() {
     let tried = std::sync::atomic::AtomicUsize::new(0);
@@ -197,7 +197,7 @@ fn truncation_passes_a_damaged_frame_below_it() {
             let what = format!("{OWN}{}: byte {at} of {}", layout.name, path.display());
             let saved = save(&what, &damaged);
             let Some(last) = saved.lost.last() else { continue };
-            // The end of a file that was closed is not known where its CLOSE is damaged.
+            // The end of a closed file is unknown if its CLOSE is damaged.
             let Some(lost_end) = last.next_seq else {
                 refuses(&what, &damaged.snapshot(), layout.next);
                 continue;
@@ -245,7 +245,7 @@ fn sound_stream_is_truncated_as_usual() {
     }
 }
 
-/// An open stream one of whose segments is missing, or has a damaged frame or header.
+/// An open stream in which a segment is missing, or has a damaged frame or header.
 #[test]
 fn open_stream_is_truncated_past_damage() {
     let storage = rotated()[1].storage.snapshot();
@@ -270,7 +270,7 @@ fn sim(storage: &SimStorage) -> Wal {
     options.open_on(Arc::new(storage.clone()), Path::new("/log"), false).unwrap()
 }
 
-/// A stream of several segments with the header of the second damaged, and a frame of the newest.
+/// A stream of several segments. The header of the second and a frame of the newest are damaged.
 fn damaged_disk(close: bool) -> (Disk, u64, u64) {
     damaged_disk_of(close, |names| {
         let newest = names.len() - 1;
@@ -278,14 +278,14 @@ fn damaged_disk(close: bool) -> (Disk, u64, u64) {
     })
 }
 
-/// A stream of several segments with the first frame and the end of the first damaged.
+/// A stream of several segments. The first frame and the end of the first segment are damaged.
 fn unsealed_disk(close: bool) -> (Disk, u64, u64) {
     damaged_disk_of(close, |_| (vec![(0, 200), (0, u64::MAX)], 1))
 }
 
-/// A stream of several segments of which these bytes, each of a segment and at an offset, are
-/// damaged; the offset of the trailer counts as the highest. Returns the first entry after the
-/// damage and the end, too.
+/// A stream of several segments with damaged bytes, each given by a segment and an offset. An
+/// offset past the end damages the trailer. Also returns the first entry after the damage, and the
+/// end.
 fn damaged_disk_of(close: bool, damage: impl Fn(&[OsString]) -> (Vec<(usize, u64)>, u64)) -> (Disk, u64, u64) {
     let storage = SimStorage::new(3);
     let wal = sim(&storage);
@@ -315,7 +315,7 @@ fn damaged_disk_of(close: bool, damage: impl Fn(&[OsString]) -> (Vec<(usize, u64
     (storage.disk(), first, 200)
 }
 
-/// After a crash at any change, no entry at or above the new start is lost, and the truncation can
+/// After a crash at any change, no entry at or above the new start is lost and the truncation can
 /// be repeated.
 #[test]
 fn interrupted_truncation_can_be_repeated() {

@@ -6,7 +6,7 @@ use std::ops::{Bound, Range};
 use stratawal::{Entry, ErrorKind, Iter, Result, Stream};
 use stratawal_testkit::{Expected, StreamModel};
 
-/// Compares an entry. `ends` are the result of [`StreamModel::batch_ends`].
+/// Compares an entry. `ends` is the result of [`StreamModel::batch_ends`].
 fn check_entry(found: &Entry, seq: u64, expected: &Expected, ends: &BTreeSet<u64>) {
     assert_eq!(found.seq(), seq);
     assert_eq!(found.ends_batch(), ends.contains(&(seq + 1)), "the end of the batch of {seq}");
@@ -25,7 +25,7 @@ fn check_truncated<T: std::fmt::Debug>(result: Result<T>, start: u64) {
     assert_eq!(result.map_err(|error| error.kind()).unwrap_err(), ErrorKind::Truncated { first_seq: start });
 }
 
-/// Checks `get` of a stream that shows the entries of `model` below `end`.
+/// Checks `get` on a stream that shows the entries of `model` below `end`.
 pub(crate) fn check_get(stream: &Stream, model: &StreamModel, end: u64, seq: u64) {
     let found = stream.get(seq);
     if seq < model.first_seq() {
@@ -47,8 +47,8 @@ pub(crate) fn check_get_many(stream: &Stream, model: &StreamModel, end: u64, seq
     }
 }
 
-/// Reads all entries of `iter`, which are those of `range`: from the end where a bit of `turns` is
-/// set.
+/// Reads all entries of `iter`, which are those of `range`. Reads from the end whenever a bit of
+/// `turns` is set.
 pub(crate) fn check_iter(mut iter: Iter, model: &StreamModel, range: Range<u64>, turns: u64) {
     let expected: Vec<&Expected> = model.entries().map(|(_, expected)| expected).collect();
     let ends = model.batch_ends();
@@ -119,19 +119,19 @@ pub(crate) fn check_last(stream: &Stream, model: &StreamModel, end: u64) {
     }
 }
 
-/// An iterator that is kept while the stream changes under it.
+/// An iterator that is held while its stream changes.
 pub(crate) struct HeldIter {
     pub(crate) iter: Iter,
     pub(crate) of: usize,
     pub(crate) model: StreamModel,
     pub(crate) range: Range<u64>,
-    /// The lowest end to which the stream was cut since the iterator was made.
+    /// The lowest end to which the stream was cut since the iterator was created.
     pub(crate) cut: u64,
-    /// All ends to which the stream was cut since the iterator was made.
+    /// All ends to which the stream was cut since the iterator was created.
     pub(crate) cuts: BTreeSet<u64>,
-    /// The highest first seq of the stream since the iterator was made.
+    /// The highest first seq of the stream since the iterator was created.
     pub(crate) start: u64,
-    /// Whether the iterator is a reader's in another process.
+    /// Whether the iterator belongs to a reader in another process.
     pub(crate) beside: bool,
 }
 
@@ -146,10 +146,10 @@ impl HeldIter {
         let seq = if from_back { self.range.end - 1 } else { self.range.start };
         match found.expect("an iterator ends where it ended when it was made, or with an error") {
             Ok(entry) => {
-                // A reader in another process need not notice the cut, and shows the old entry.
+                // A reader in another process need not notice the cut, and may show the old entry.
                 assert!(seq < self.cut || self.beside, "{seq} was cut at {}", self.cut);
                 let mut ends = self.model.batch_ends();
-                // A cut has ended the batch, unless the entry was in memory before.
+                // A cut ended the batch, unless the entry was already in memory.
                 if self.cuts.contains(&(seq + 1)) && entry.ends_batch() {
                     ends.insert(seq + 1);
                 }

@@ -1,6 +1,6 @@
-//! Programs of random steps that run on a log and on a model of each stream in memory. After every
-//! step the log agrees with the models. After a kill, which may take entries away, the models
-//! continue from the entries that are left, if a kill may leave those.
+//! Runs programs of random steps on a log and on an in-memory model of each stream. After every
+//! step the log must agree with the models. A kill may take entries away; the models check that a
+//! kill can leave the remaining entries, and continue from them.
 //!
 //! `PROPTEST_CASES` sets how many programs run, and `PROPTEST_RNG_SEED` chooses them. A failure
 //! prints the seed.
@@ -15,7 +15,7 @@ use proptest::test_runner::{RngSeed, TestRunner};
 use steps::{setup, step};
 use world::World;
 
-/// Names that would collide, or leave the directory, if they were not escaped.
+/// Names that, unless escaped, would collide or leave the directory.
 const NAMES: [&str; 3] = ["..", "CON.a/B\0", "con.A/b\0"];
 
 fn mix(seed: u64) -> u64 {
@@ -30,7 +30,7 @@ fn random_programs_agree_with_the_model() {
     let seed = number("PROPTEST_RNG_SEED").unwrap_or_else(|| mix(u64::from(std::process::id())));
     let cases = number("PROPTEST_CASES").and_then(|cases| u32::try_from(cases).ok()).unwrap_or(60);
     println!("volume: {cases} programs, PROPTEST_RNG_SEED={seed} PROPTEST_CASES={cases}");
-    // The cores share many programs, and each has a seed of its own.
+    // The cores divide many programs among them, and each core has its own seed.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = u32::try_from(cores).unwrap_or(1).min(cases / 100).max(1);
     std::thread::scope(|scope| {
@@ -69,7 +69,7 @@ mod seeded {
 
     use stratawal_stream::FailPoint;
 
-    /// The text of a failure after which the program was shrunk.
+    /// The text of a failure whose program was shrunk.
     const FOUND: &str = "Test failed:";
 
     fn is_found(fail_point: FailPoint) {

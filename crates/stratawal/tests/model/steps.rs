@@ -48,13 +48,13 @@ pub(crate) enum Step {
         seen: Visibility,
         at: Position,
     },
-    /// Makes an iterator and keeps it.
+    /// Creates an iterator and holds it.
     Hold {
         of: usize,
         seen: Visibility,
         from: Position,
     },
-    /// Reads from the oldest iterator that is kept, and makes it the newest.
+    /// Reads from the oldest held iterator, and makes it the newest.
     Pull {
         count: usize,
         turns: u64,
@@ -73,18 +73,18 @@ pub(crate) enum Step {
     Close(Setup),
     /// Drops all handles without closing.
     Leave(Setup),
-    /// Continues with a copy of the directory, which is what `kill -9` leaves.
+    /// Continues with a copy of the directory, as after `kill -9`.
     Kill(Setup),
     /// Opens a copy of the directory read-only.
     Copy(Setup),
-    /// Reads beside the writer, with the last reader or a new one.
+    /// Reads while the writer is open, with the last reader or a new one.
     Beside {
         again: bool,
         setup: Setup,
     },
 }
 
-/// A batch: how many entries it has, and how long they may be.
+/// The shape of a batch: how many entries it has, and how long they may be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BatchShape {
     pub(crate) count: u64,
@@ -94,7 +94,7 @@ pub(crate) struct BatchShape {
 /// A position in a stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Position {
-    /// So many 65,536ths of the way from the first entry to the end.
+    /// This many 65,536ths of the way from the first entry to the end.
     Live(u16),
     First,
     Last,
@@ -103,7 +103,7 @@ pub(crate) enum Position {
     Beyond(u16),
 }
 
-/// The options of the log until it is opened again.
+/// The options of the log until it is reopened.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup {
     pub(crate) durability: Durability,
@@ -154,7 +154,7 @@ impl Setup {
 
 #[allow(unsafe_code)]
 fn mapped(options: Options) -> Options {
-    // SAFETY: only the library touches the files of these logs; they are copied, never shortened.
+    // SAFETY: only the library touches these logs' files; they are copied, never shortened.
     unsafe { options.map_reads() }
 }
 
@@ -189,7 +189,7 @@ fn shape() -> impl Strategy<Value = BatchShape> {
     let of = |counts: Range<u64>, lens: Range<u64>| {
         (counts, lens).prop_map(|(count, len_max)| BatchShape { count, len_max }).boxed()
     };
-    // Batches of some bytes, a tenth of a segment, a segment, and several segments.
+    // Batches of a few bytes, a tenth of a segment, a segment, and several segments.
     prop_oneof![
         1 => of(0..1, 0..1),
         8 => of(1..2, 0..300),

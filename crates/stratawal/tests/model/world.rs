@@ -1,4 +1,4 @@
-//! A log and its models, on which the steps of a program run.
+//! A log and its models, on which a program's steps run.
 
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
@@ -19,7 +19,7 @@ use crate::checks::{HeldIter, check_get, check_get_many, check_iter, check_last,
 use crate::mix;
 use crate::steps::{BatchShape, Position, Setup, Step, bound_of};
 
-/// A log, the models of its streams, and the iterators and readers that look at it.
+/// A log, the models of its streams, and its iterators and readers.
 pub(crate) struct World {
     dir: TempDir,
     setup: Setup,
@@ -28,7 +28,7 @@ pub(crate) struct World {
     models: Vec<StreamModel>,
     held: VecDeque<HeldIter>,
     reader: Option<(Wal, Vec<Stream>)>,
-    /// How many entries were appended; it chooses the bytes of the next.
+    /// How many entries were appended. This determines the bytes of the next entry.
     count: u64,
 }
 
@@ -136,7 +136,7 @@ impl World {
         (stream, &self.models[of], end)
     }
 
-    /// Checks the properties of every stream, and its last entry.
+    /// Checks the bounds and the last entry of every stream.
     fn glance(&mut self) {
         for of in 0..NAMES.len() {
             let stream = &self.streams[of];
@@ -171,18 +171,19 @@ impl World {
         };
         model.begin(Change::Append(specs));
         assert_eq!(seqs.unwrap(), end..model.next_seq());
-        // An append that begins a segment may sync those before it, which have none of its entries.
+        // An append that begins a segment may sync the earlier segments, which have none of its
+        // entries.
         if segments(&stream) > segments_before {
             model.may_be_synced_to(end);
         }
-        // An empty batch waits for nothing.
+        // An empty batch does not wait.
         model.done(if shape.count > 0 { level_of(durability) } else { Level::Buffered });
     }
 
     fn find_time(&mut self, of: usize, seen: Visibility, at: Position) {
         let (stream, model, end) = self.view(of, seen);
         let first = model.first_seq();
-        // The model learns a timestamp when it is read.
+        // The model learns a timestamp at the first read.
         check_iter(stream.iter(..), model, first..end, 0);
         let timestamps = model.entries().map(|(_, expected)| expected.timestamp());
         let timestamps: Vec<Option<SystemTime>> = timestamps.take(usize::try_from(end - first).unwrap()).collect();
@@ -206,7 +207,7 @@ impl World {
         }
     }
 
-    /// Reads the kept iterators to their ends, every second one backwards.
+    /// Reads the held iterators to their ends, every second one backwards.
     pub(crate) fn pull_all(&mut self) {
         for (i, mut held) in std::mem::take(&mut self.held).into_iter().enumerate() {
             while held.pull(i % 2 == 1) {}
@@ -283,10 +284,10 @@ impl World {
         self.reopen(setup);
     }
 
-    /// Opens the log again, after all its handles were dropped.
+    /// Reopens the log, after all its handles were dropped.
     fn reopen(&mut self, setup: Setup) {
         self.setup = setup;
-        // This replaces and drops the old handle, which is closed.
+        // This drops the old handle, which is closed.
         self.wal = Some(setup.options().open(self.dir.path()).unwrap());
         self.streams = look_up(self.wal());
         self.check_all();
@@ -305,7 +306,7 @@ impl World {
         assert_eq!(wal.streams().unwrap(), expected.iter().map(|(name, _)| **name).collect::<Vec<_>>());
     }
 
-    /// Continues with a copy of the directory, as after the death of the process.
+    /// Continues with a copy of the directory, as after a process death.
     pub(crate) fn kill(&mut self, setup: Setup) {
         let copy = copy_of(self.dir.path());
         self.held.clear();

@@ -1,4 +1,4 @@
-//! The items of crates, from their sources, and where a path leads.
+//! The items of crates, read from their sources, and the resolution of paths.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,20 +9,20 @@ use syn::{Attribute, Item, ItemImpl, UseTree};
 /// The names of the modules from the root of a crate to an item.
 pub(crate) type ModulePath = Vec<String>;
 
-/// The sources of a crate.
+/// The parsed sources of a crate.
 #[derive(Default)]
 pub(crate) struct Crate {
     /// The items of each module.
     pub(crate) modules: BTreeMap<ModulePath, Vec<Item>>,
 }
 
-/// Crates by the names that paths give them.
+/// Crates, keyed by their names in paths.
 pub(crate) type Crates = BTreeMap<&'static str, Crate>;
 
 /// Where a path leads.
 pub(crate) enum Target<'a> {
     Item(&'a Crate, &'a Item),
-    /// To a crate whose sources are not read; this is the whole path.
+    /// To a crate whose sources are not read. Holds the full path.
     Foreign(String),
 }
 
@@ -45,7 +45,7 @@ impl Crate {
         self.add(parsed.items, dir, path);
     }
 
-    /// Adds the module `path` and those in it, whose files are in `dir`.
+    /// Adds the module `path` and the modules in it, whose files are in `dir`.
     fn add(&mut self, items: Vec<Item>, dir: &Path, path: ModulePath) {
         for item in &items {
             let Item::Mod(module) = item else { continue };
@@ -77,8 +77,8 @@ impl Crate {
     }
 }
 
-/// Whether the item is left out of the API: a test, a module of docs, code of a feature that is not
-/// stable, or a hidden item.
+/// Whether the item is not part of the API: a test, a documentation module, code of an unstable
+/// feature, or a hidden item.
 pub(crate) fn is_conditional(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| attribute.path().is_ident("cfg") || is_hidden(attribute))
 }
@@ -102,7 +102,7 @@ fn self_name(item: &ItemImpl) -> Option<String> {
     }
 }
 
-/// The name of an item that a path can lead to.
+/// The name of an item, if a path can lead to it.
 pub(crate) fn name_of(item: &Item) -> Option<String> {
     Some(match item {
         Item::Struct(item) => item.ident.to_string(),
@@ -115,7 +115,7 @@ pub(crate) fn name_of(item: &Item) -> Option<String> {
     })
 }
 
-/// The paths that a `use` names, each with the name that it gives the item.
+/// The paths in a `use`, each with the name that it gives the item.
 pub(crate) fn uses(tree: &UseTree) -> Vec<(ModulePath, String)> {
     match tree {
         UseTree::Path(path) => {
@@ -133,7 +133,7 @@ pub(crate) fn uses(tree: &UseTree) -> Vec<(ModulePath, String)> {
     }
 }
 
-/// Finds the item that `path`, written in the module `from` of the crate `name`, leads to.
+/// Finds the item to which `path`, written in the module `from` of the crate `name`, leads.
 pub(crate) fn resolve<'a>(crates: &'a Crates, name: &str, from: &[String], path: &[String]) -> Target<'a> {
     let (first, rest) = path.split_first().expect("a path is not empty");
     let here = &crates[name].modules;
@@ -148,7 +148,7 @@ pub(crate) fn resolve<'a>(crates: &'a Crates, name: &str, from: &[String], path:
     }
 }
 
-/// Finds the item that `path` leads to from the module `from`.
+/// Finds the item to which `path` leads from the module `from`.
 fn find<'a>(crates: &'a Crates, name: &str, from: &[String], path: &[String]) -> Target<'a> {
     let (last, modules) = path.split_last().expect("a path ends with an item");
     let module = [from, modules].concat();
@@ -168,7 +168,7 @@ fn find<'a>(crates: &'a Crates, name: &str, from: &[String], path: &[String]) ->
     panic!("there is no {last} in {}::{}", name, module.join("::"))
 }
 
-/// As [`uses`], for private uses too, of which a glob may be one.
+/// Like [`uses`], but includes private uses, which may be globs.
 fn uses_here(tree: &UseTree) -> Vec<(ModulePath, String)> {
     if has_glob(tree) { Vec::new() } else { uses(tree) }
 }

@@ -1,4 +1,4 @@
-//! The lines of the API: a signature each, without bodies and docs.
+//! The lines of the API. Each is a signature, without body and docs.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use syn::{Attribute, Fields, ImplItem, Item, ItemImpl, Visibility};
 
 use crate::items::{Crate, Crates, Target, is_conditional, resolve, uses};
 
-/// The public items of the module `module` of the crate `name`, and of the public modules in it.
+/// The public items in the module `module` of the crate `name` and in its public submodules.
 pub(crate) fn of_module(crates: &Crates, name: &str, module: &[String]) -> BTreeSet<String> {
     let krate = &crates[name];
     let path = [&[name.to_owned()], module].concat().join("::");
@@ -36,7 +36,7 @@ pub(crate) fn of_module(crates: &Crates, name: &str, module: &[String]) -> BTree
     lines
 }
 
-/// The lines of one item, which is at `path` in the API. None for a private one.
+/// The lines of the item at `path` in the API. Empty for a private item.
 fn of_item(krate: &Crate, item: &Item, path: &str) -> Vec<String> {
     let (vis, attributes) = match item {
         Item::Struct(item) => (&item.vis, &item.attrs),
@@ -82,7 +82,7 @@ fn of_item(krate: &Crate, item: &Item, path: &str) -> Vec<String> {
     }
 }
 
-/// What a type has besides its fields: derived traits, methods, and implemented traits.
+/// The parts of a type other than its fields: derived traits, methods, and implemented traits.
 fn of_type(krate: &Crate, name: &str, attributes: &[Attribute], path: &str) -> Vec<String> {
     let mut lines = Vec::new();
     for derive in attributes.iter().filter(|attribute| attribute.path().is_ident("derive")) {
@@ -113,7 +113,7 @@ fn of_trait_impl(item: &ItemImpl, of: &syn::Path, path: &str) -> Option<String> 
     let types: Vec<String> = types.collect();
     let types = if types.is_empty() { String::new() } else { format!(" {{ {} }}", types.join("; ")) };
     let generics = text(&item.generics);
-    // `From<Error> for io::Error` is written for a type of another crate.
+    // `From<Error> for io::Error` is an impl for another crate's type.
     let own = text(&item.self_ty);
     let own = if own.contains("::") { &own } else { path };
     Some(format!("impl{generics} {} for {own}{types}", text(of)))
@@ -146,7 +146,7 @@ fn fields_text<P: ToTokens>(fields: &syn::punctuated::Punctuated<syn::Field, P>)
     fields.iter().map(shown).collect::<Vec<_>>().join(", ")
 }
 
-/// The attributes that callers depend on.
+/// The attributes on which callers depend.
 fn marks(attributes: &[Attribute]) -> String {
     let shown = |name: &str| {
         let is_there = attributes.iter().any(|attribute| attribute.path().is_ident(name));
@@ -159,7 +159,7 @@ fn is_public(vis: &Visibility) -> bool {
     matches!(vis, Visibility::Public(_))
 }
 
-/// The tokens as a person writes them.
+/// The tokens, spaced as a person would write them.
 fn text(tokens: &impl ToTokens) -> String {
     const SPACES: [(&str, &str); 16] = [
         (" ::", "::"),

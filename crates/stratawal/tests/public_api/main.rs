@@ -1,8 +1,8 @@
-//! The public API of the facade is the one in `public_api.txt`. A change of it is deliberate: it
-//! comes with the file changed, and with a line in CHANGELOG.md.
+//! Checks that the facade's public API is the one in `public_api.txt`. A deliberate change to the
+//! API also changes that file and adds a line to CHANGELOG.md.
 //!
-//! The API is read from the sources of the facade, and of `stratawal-stream`, whose types it
-//! re-exports. That needs no nightly compiler. Macros are not expanded, and a re-export with `*` is
+//! The API is read from the sources of the facade and of `stratawal-stream`, whose types it
+//! re-exports. This needs no nightly compiler. Macros are not expanded, and re-exports with `*` are
 //! not followed: the facade has neither.
 
 mod items;
@@ -16,7 +16,7 @@ use crate::items::{Crate, Crates};
 
 const BLESS: &str = "STRATAWAL_BLESS=1 cargo test -p stratawal --test public_api";
 
-/// The public API of the facade, a line for each item, field, variant, method and trait.
+/// The facade's public API: a line for each item, field, variant, method and trait.
 fn lines() -> BTreeSet<String> {
     let crates_dir = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let read = |name: &str| Crate::read(&crates_dir.join(name).join("src"));
@@ -44,7 +44,7 @@ fn the_public_api_is_the_recorded_one() {
     );
 }
 
-/// The lines of one crate with this source.
+/// The lines of a single crate with this source.
 fn lines_of(source: &str) -> Vec<String> {
     let crates = Crates::from([("c", Crate::of_source(source))]);
     lines::of_module(&crates, "c", &[]).into_iter().collect()

@@ -1,10 +1,10 @@
-//! A writer in another process that records its changes of a stream. The model of the stream
-//! follows from the record.
+//! A writer in another process that records its changes to a stream. The stream's model is built
+//! from that record.
 //!
-//! One thread changes a stream. Each change has a number, which rises, and is recorded before it
-//! begins and once it is acknowledged. So the stream is at any time in the state after the last
-//! change that is done, or after the change that is being made. Each entry names the change that
-//! appended it.
+//! Only one thread changes a stream. Changes have increasing numbers. Each is recorded before it
+//! begins and again once it is acknowledged. So at any time the stream is in the state after the
+//! last finished change, or after the change in progress. Each entry names the change that appended
+//! it.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
 use std::io::Write;
@@ -12,14 +12,14 @@ use std::io::Write;
 use stratawal::{Batch, Durability, Stream, Wal};
 use stratawal_testkit::{Change, Level, Rng, StreamModel, entry};
 
-/// The tag of an entry: the change that appended it, its index in the batch, and how many entries
-/// the batch has.
+/// The tag of an entry: the change that appended it, its index in the batch, and the batch's
+/// length.
 fn tag(change: u64, index: u64, count: u64) -> u64 {
     assert!(index < count && count < 1 << 10 && change < 1 << 44);
     change << 20 | index << 10 | count
 }
 
-/// The length of an entry, up to some hundred bytes.
+/// The length of an entry, up to a few hundred bytes.
 fn len_of(tag: u64) -> usize {
     8 + usize::try_from(tag.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 55).unwrap()
 }
@@ -30,23 +30,22 @@ pub(crate) fn entry_of(change: u64, index: u64, count: u64) -> Vec<u8> {
     entry(tag, len_of(tag))
 }
 
-/// The change, the index and the length of the batch that the bytes of an entry name.
+/// The change number, the index in the batch and the batch length, decoded from an entry's bytes.
 pub(crate) fn parts(bytes: &[u8]) -> (u64, u64, u64) {
     let tag = u64::from_le_bytes(bytes[..8].try_into().unwrap());
     (tag >> 20, tag >> 10 & 0x3FF, tag & 0x3FF)
 }
 
-/// Prints a line on standard output in one write, so that a reader gets all of it or nothing.
+/// Prints a line to standard output in one write, so that a reader gets all of it or nothing.
 pub(crate) fn print_line(line: &str) {
-    // A write fails where the parent has closed the pipe and is about to kill this process.
+    // The write fails if the parent has closed the pipe and is about to kill this process.
     let _ = std::io::stdout().write_all(format!("{line}\n").as_bytes());
 }
 
 /// The variable that gives a child a fault: an append is acknowledged before its write.
 pub(crate) const FAULT: &str = "STRATAWAL_TESTS_FAULT";
 
-/// Seeds the fault of the environment. A fault is a thread's own, so each thread of a child calls
-/// this.
+/// Seeds the fault of the environment. Faults are per thread, so each thread of a child calls this.
 #[cfg(stratawal_faults)]
 pub(crate) fn seed_fault_of_env() {
     use stratawal_stream::FailPoint;
@@ -58,7 +57,7 @@ pub(crate) fn seed_fault_of_env() {
 #[cfg(not(stratawal_faults))]
 pub(crate) const fn seed_fault_of_env() {}
 
-/// Changes a stream that no other thread changes, and records each change.
+/// Changes a stream, as the only thread to do so, and records each change.
 pub(crate) struct Recorder {
     wal: Wal,
     name: String,
@@ -67,7 +66,7 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// A recorder of the stream `name`, whose first change has this number.
+    /// Creates a recorder for the stream `name`, whose first change has this number.
     pub(crate) fn new(wal: &Wal, name: &str, number: u64) -> Self {
         Self { wal: wal.clone(), name: name.to_owned(), stream: wal.stream(name).unwrap(), number }
     }
@@ -77,7 +76,7 @@ impl Recorder {
         self.number
     }
 
-    /// Records the entries that exist after an earlier process was killed.
+    /// Records the entries found after an earlier process was killed.
     pub(crate) fn record_found(&mut self) {
         self.record(&format!("found {} {}", self.stream.first_seq(), self.stream.next_seq()));
         self.number += 1;
@@ -126,8 +125,8 @@ impl Recorder {
     }
 }
 
-/// The stream that a line is about, and the rest of the line for [`observe`]. `None` for a line
-/// that a [`Recorder`] did not print.
+/// Returns the stream that a line is about, and the rest of the line for [`observe`], or `None` if
+/// no [`Recorder`] printed the line.
 pub(crate) fn recorded(line: &str) -> Option<(&str, &str)> {
     line.strip_prefix("change ")?.split_once(' ')
 }

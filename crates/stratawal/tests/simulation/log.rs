@@ -1,4 +1,4 @@
-//! The log that the simulation runs on.
+//! The log on which the simulation runs.
 
 use std::ops::Range;
 use std::path::Path;
@@ -11,7 +11,7 @@ const SEGMENT_LEN: u64 = 64 << 10;
 pub(crate) const SHAPE: Shape = Shape { streams_max: 3, steps_max: 24, segment_len: SEGMENT_LEN };
 
 pub(crate) struct Log {
-    /// Whether each batch is appended as two, which breaks the promise about batches.
+    /// Whether each batch is appended as two batches, which breaks the promise about batches.
     pub(crate) splits_batches: bool,
 }
 
@@ -44,8 +44,8 @@ fn refusal(error: Error) -> Refusal {
     Refusal { unknown: error.kind() == ErrorKind::Poisoned, message: error.to_string() }
 }
 
-/// A truncation that could not remove a file may report that it has dropped the entries. Then it
-/// is done.
+/// A truncation that could not remove a file may report that it has dropped the entries. It then
+/// counts as done.
 fn truncated(result: Result<(), Error>, is_done: impl Fn() -> bool) -> Result<(), Refusal> {
     let Err(error) = result else { return Ok(()) };
     let reports_done = error.to_string().contains("the entries are dropped");

@@ -2,8 +2,8 @@
 //! with the reference model.
 //!
 //! A failure prints its seed.
-//! `STRATAWAL_SEEDS=17..18 cargo test --package stratawal --test simulation` runs one seed alone,
-//! and `cargo xtask sim --seeds A..B` runs many, in release.
+//! `STRATAWAL_SEEDS=17..18 cargo test --package stratawal --test simulation` runs a single seed,
+//! and `cargo xtask sim --seeds A..B` runs many in release mode.
 
 mod log;
 #[cfg(stratawal_faults)]
@@ -17,19 +17,19 @@ use stratawal_testkit::{Failure, Lie, Outcome, Volume, crash_everywhere, fault_e
 
 use log::{LOG, Log, SHAPE};
 
-/// The workloads of a run, and how much is tried of each.
+/// The workloads of a run, and how much of each is tried.
 struct Plan {
     seeds: Range<u64>,
     volume: Volume,
-    /// One of so many operations fails; the seed decides which is the first.
+    /// One in this many operations fails; the seed determines the first.
     stride: u64,
     /// How many recoveries in a row are interrupted at every change.
     deep: u32,
 }
 
 impl Plan {
-    /// The seeds of the environment, or a small sample. What is tried of a seed does not depend on
-    /// the other seeds, so that a finding of a long run is reproduced by its seed alone.
+    /// The seeds given in the environment, or a small sample. The work for a seed does not depend
+    /// on other seeds, so that a seed alone reproduces a finding of a long run.
     fn from_env() -> Self {
         let Ok(text) = std::env::var("STRATAWAL_SEEDS") else {
             return Self {
@@ -45,7 +45,7 @@ impl Plan {
     }
 }
 
-/// Tries every seed, on all cores. A seed runs on one thread, so that it replays.
+/// Tries every seed, on all cores. Each seed runs on one thread, so that it can be replayed.
 fn try_all(seeds: Range<u64>, one: impl Fn(u64, &mut Outcome) -> Result<(), Failure> + Sync) -> Outcome {
     let next = AtomicU64::new(seeds.start);
     let worker = || {
@@ -68,7 +68,7 @@ fn try_all(seeds: Range<u64>, one: impl Fn(u64, &mut Outcome) -> Result<(), Fail
     outcomes.into_iter().fold(Outcome::default(), |sum, one| sum + one)
 }
 
-/// A run over this many seeds promises this many crashes.
+/// A run of at least this many seeds must have a minimum number of crashes.
 const FULL_SEEDS: u64 = 200;
 const FULL_CRASHES_MIN: u64 = 1_000_000;
 

@@ -12,7 +12,7 @@ use crate::stale::cut_entries_come_back;
 
 const VOLUME: Volume = Volume { losses: 6, depth: 2, nested: 1, lie: None };
 
-/// The finding of the first seed below `seeds_max` that finds the fault.
+/// Returns the failure of the first seed below `seeds_max` that finds the fault.
 fn first_found(seeds_max: u64) -> Option<Failure> {
     (0..seeds_max).find_map(|seed| {
         let mut outcome = Outcome::default();
@@ -36,7 +36,7 @@ fn first_found(seeds_max: u64) -> Option<Failure> {
 const ASSERTED: [&str; 1] = ["all is settled"];
 
 /// The texts of failures in which a log broke a promise: it does not open, shows too few, too many
-/// or other entries, or loses entries that it has shown.
+/// or wrong entries, or loses entries that it has shown.
 const FINDINGS: [&str; 8] = [
     "does not open",
     "begins at",

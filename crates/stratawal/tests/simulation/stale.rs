@@ -1,4 +1,4 @@
-//! Disk blocks that belonged to another file before. The salt of a segment protects against them.
+//! Disk blocks that used to belong to another file. The salt of a segment protects against them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use stratawal_testkit::{Crash, Rng, SimStorage};
 const ENTRIES: u64 = 40;
 const ENTRY_LEN: usize = 200;
 
-/// The byte of the entries that are cut.
+/// The byte in the entries that are cut.
 const OLD: u8 = b'o';
-/// The byte of the entries that get the same seqs afterwards.
+/// The byte in the entries that get the same seqs afterwards.
 const NEW: u8 = b'n';
 
 fn open(sim: &SimStorage) -> stratawal::Result<Wal> {
@@ -35,9 +35,9 @@ fn segment(sim: &SimStorage) -> PathBuf {
     segments.remove(0)
 }
 
-/// Cuts a stream to nothing and writes entries of the same length, so that every frame has the seq
-/// and the offset of a frame before. Then one sector after the header, or all of them, hold the
-/// blocks of the cut segment again. Returns whether any cut entry is read.
+/// Cuts off all entries of a stream and writes others of the same length, so that every frame has
+/// the seq and the offset of an earlier frame. Then restores the cut segment's blocks in one sector
+/// after the header, or in all of them. Returns whether any cut entry is read.
 pub(crate) fn cut_entries_come_back() -> bool {
     const SECTOR_LEN: u64 = 512;
     let sim = SimStorage::new(1);
@@ -58,7 +58,7 @@ pub(crate) fn cut_entries_come_back() -> bool {
                 let sim = SimStorage::on(disk.clone(), 2);
                 let range = usize::try_from(from).unwrap()..usize::try_from(from + len).unwrap();
                 sim.open(&path, Access::ReadWrite).unwrap().write_all_at(&old[range], from).unwrap();
-                // A log that does not open has found the stale blocks.
+                // A log that does not open has noticed the stale blocks.
                 let Ok(wal) = open(&sim) else { continue };
                 let Ok(stream) = wal.stream("s") else { continue };
                 came_back |= stream.iter(..).map_while(Result::ok).any(|entry| entry.data()[..] != [NEW; ENTRY_LEN]);
