@@ -49,7 +49,7 @@ fn stream_names(bytes: &[u8]) {
         assert!(!escaped.starts_with('.') && !escaped.ends_with('.'), "{escaped:?}");
         assert_eq!(unescape_name(&escaped).as_deref(), Some(&*text));
     }
-    // A file name that is found on disk.
+    // A file name found on disk.
     if let Some(name) = unescape_name(&text) {
         assert_eq!(escape_name(&name).expect("a name that was unescaped can be escaped"), text);
     }

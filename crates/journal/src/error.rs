@@ -43,7 +43,7 @@ pub enum ErrorKind {
         source: Arc<io::Error>,
     },
     /// The journal has reached its limit, and all of its bytes are needed. Release some.
-    #[error("the journal is full: all {bytes} bytes that it may hold are needed")]
+    #[error("the journal is full: all bytes up to its limit of {bytes} are needed")]
     Full {
         /// The limit in bytes.
         bytes: u64,
@@ -77,7 +77,7 @@ pub enum ErrorKind {
     Failed(Box<Error>),
     /// The journal was restarted after the record was put. The record exists only if it is among
     /// those that the restart wrote.
-    #[error("the journal was restarted; it is not known whether the record is in it")]
+    #[error("the journal was restarted; whether it still holds the record is unknown")]
     Restarted,
     /// The directory holds no journal file.
     #[error("damaged: the directory holds no journal file")]
@@ -89,7 +89,7 @@ pub enum ErrorKind {
     #[error("damaged: {0}")]
     Header(FileHeaderError),
     /// The header belongs to another file, or to a file of another log.
-    #[error("damaged: the header is that of another file")]
+    #[error("damaged: the header belongs to another file")]
     Misplaced,
     /// The file is longer than a journal file can be.
     #[error("damaged: the file has {len} bytes, more than a journal file can have")]
@@ -97,7 +97,7 @@ pub enum ErrorKind {
         /// The length in bytes.
         len: u64,
     },
-    /// Records that were durable once are missing or not valid.
+    /// Records that were once durable are missing or not valid.
     #[error("damaged: the records end at {end}, and everything below {attested} was durable")]
     RecordsLost {
         /// The LSN at which the valid records end.

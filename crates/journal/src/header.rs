@@ -71,7 +71,7 @@ pub struct FileHeader {
     pub features: Features,
 }
 
-/// Why bytes are not a header that this version can use.
+/// The reason why bytes are not a header that this version can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FileHeaderError {

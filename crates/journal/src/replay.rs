@@ -158,7 +158,7 @@ impl Image {
         self.end
     }
 
-    /// Everything below this LSN was durable once.
+    /// Everything below this LSN was durable at some time.
     #[must_use]
     pub const fn attested(&self) -> Lsn {
         self.attested

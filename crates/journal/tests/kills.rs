@@ -74,7 +74,7 @@ fn kill_one(is_mapped: bool, after: Duration) {
     let out = BufReader::new(child.stdout.take().expect("it is piped"));
     let counts = thread::spawn(move || out.lines().filter_map(|line| line.ok()?.parse::<u64>().ok()).last());
     thread::sleep(after);
-    child.kill().expect("it runs for ever");
+    child.kill().expect("it runs until it is killed");
     child.wait().expect("it was killed");
     let acknowledged = counts.join().expect("the thread does not panic").unwrap_or(0);
     let storage = UnixStorage::new();

@@ -8,8 +8,8 @@ use crate::map::Map;
 
 /// Identifies the state of a file by its metadata.
 ///
-/// Equal stamps mean that the file was not changed between them, if
-/// [`settles_micros`](Self::settles_micros) had passed between the last change and the first stamp.
+/// If [`settles_micros`](Self::settles_micros) passed between the last change and the first stamp,
+/// equal stamps mean that the file did not change between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChangeStamp {
     /// The file system, and the file's number in it.

@@ -51,7 +51,7 @@ pub enum LockError {
     Io(io::Error),
 }
 
-/// A lock that is held until this is dropped, or the process dies.
+/// A lock, held until this is dropped or the process dies.
 pub trait Lock: Send + Sync + fmt::Debug {}
 
 /// A directory opened in advance, so that a later sync of it needs no new descriptor.
@@ -207,8 +207,8 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// The time, in microseconds since 1970.
     fn now_micros(&self) -> u64;
 
-    /// The time of the last tick of a clock that is cheap to read, in microseconds since 1970. On
-    /// Linux a tick takes 1 to 10 ms.
+    /// The time as of the last tick of a cheaply read clock, in microseconds since 1970. On Linux a
+    /// tick takes 1 to 10 ms.
     fn coarse_now_micros(&self) -> u64;
 
     /// Microseconds since some point in the past, including time that the machine slept. Setting
@@ -216,6 +216,6 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// machine, cannot be compared.
     fn elapsed_micros(&self) -> u64;
 
-    /// A random number for identities: two of them never collide in practice. Not for secrets.
+    /// Returns a random number for identities: in practice, no two collide. Not for secrets.
     fn random_u64(&self) -> u64;
 }

@@ -248,7 +248,7 @@ fn a_rename_moves_a_file_and_its_handles(storage: &dyn Storage, root: &Path) {
     file.write_all_at(b"two", 0).unwrap();
     assert_eq!(get(storage, &root.join("folder/to")), b"two");
     storage.rename(&root.join("folder/to"), &root.join("folder/to")).unwrap();
-    assert_eq!(get(storage, &root.join("folder/to")), b"two", "a rename to the own name changes nothing");
+    assert_eq!(get(storage, &root.join("folder/to")), b"two", "a rename to its own name changes nothing");
 }
 
 fn a_rename_replaces_a_file_but_not_its_handles(storage: &dyn Storage, root: &Path) {
@@ -304,7 +304,7 @@ fn a_rename_moves_a_dir_with_its_entries(storage: &dyn Storage, root: &Path) {
     assert_eq!(names(storage, root), ["empty", "from-not"], "an empty directory is replaced");
     assert_eq!(get(storage, &root.join("empty/b")), b"two");
     storage.rename(&root.join("empty"), &root.join("empty")).unwrap();
-    assert_eq!(names(storage, &root.join("empty")), ["b", "inner"], "a rename to the own name changes nothing");
+    assert_eq!(names(storage, &root.join("empty")), ["b", "inner"], "a rename to its own name changes nothing");
 }
 
 fn a_refused_rename_changes_nothing(storage: &dyn Storage, root: &Path) {

@@ -158,7 +158,7 @@ fn removing_the_lock_file_does_not_release_the_lock() {
     assert_eq!(
         holder(&storage, dir.path()),
         Some(None),
-        "the directory is locked too, and the new file names no process"
+        "the directory is also locked, and the new file names no process"
     );
     let other = std::os::unix::process::parent_id();
     fs::write(dir.path().join("new"), format!("{other}\n")).unwrap();
@@ -276,7 +276,7 @@ fn another_process_excludes_this_one_until_it_dies() {
     assert_eq!(other.result, "locked");
     assert_eq!(holder(&UnixStorage::new(), dir.path()), Some(Some(other.child.id())));
     fs::remove_file(dir.path().join("LOCK")).unwrap();
-    assert!(holder(&UnixStorage::new(), dir.path()).is_some(), "the directory is locked too");
+    assert!(holder(&UnixStorage::new(), dir.path()).is_some(), "the directory is also locked");
     other.child.kill().unwrap();
     other.child.wait().unwrap();
     assert_eq!(holder(&UnixStorage::new(), dir.path()), None);

@@ -37,7 +37,7 @@ fn free_space_is_the_capacity_minus_the_files() {
     a.write_all_at(&[2; 100], 0).unwrap();
     assert_eq!(free(&storage), 900, "overwriting takes no space");
     a.write_all_at(&[2; 1], 299).unwrap();
-    assert_eq!(free(&storage), 700, "zeros take space, too");
+    assert_eq!(free(&storage), 700, "zeros also take space");
     a.preallocate(500).unwrap();
     assert_eq!(free(&storage), 500);
     a.set_len(200).unwrap();
@@ -58,9 +58,9 @@ fn growth_past_the_capacity_changes_nothing() {
     let file = put(&storage, &path("a"), &[1; 900]);
     let before = tree(&storage, Path::new(ROOT));
     let growths: [(&str, &dyn Fn() -> io::Result<()>); 6] = [
-        ("write behind the end", &|| file.write_all_at(&[2; 101], 900)),
+        ("write past the end", &|| file.write_all_at(&[2; 101], 900)),
         ("write over the end", &|| file.write_all_at(&[2; 200], 801)),
-        ("write far behind the end", &|| file.write_all_at(&[2], 1000)),
+        ("write far past the end", &|| file.write_all_at(&[2], 1000)),
         ("vectored write", &|| file.write_all_vectored_at(&[IoSlice::new(&[2; 101])], 900)),
         ("preallocate", &|| file.preallocate(1001)),
         ("set the length", &|| file.set_len(1001)),
@@ -86,7 +86,7 @@ fn the_capacity_can_be_raised_and_lowered() {
     let _ = storage.clone().with_capacity(20);
     file.preallocate(11).unwrap();
     let _ = storage.clone().with_capacity(5);
-    assert_eq!(free(&storage), 0, "more is used than the capacity");
+    assert_eq!(free(&storage), 0, "more than the capacity is in use");
     file.write_all_at(&[2; 11], 0).unwrap();
     assert!(is_full(&file.preallocate(12).unwrap_err()));
     file.set_len(3).unwrap();

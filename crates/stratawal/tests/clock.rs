@@ -122,7 +122,7 @@ fn future_timestamps_end_with_the_next_opening() {
             assert_eq!(seqs(found[6]), 6, "the present is found, close {close}");
             assert_eq!(seqs(found[7]), 7);
             assert_eq!(seqs(PRESENT), 0);
-            assert_eq!((seqs(FAR), seqs(u64::MAX / 2)), (9, 9), "no entry of the newest segment is so late");
+            assert_eq!((seqs(FAR), seqs(u64::MAX / 2)), (9, 9), "no entry of the newest segment is that late");
             assert_eq!(stream.stats().unwrap().segments, segments + u64::from(close), "it has a segment of its own");
         });
         assert!(found[..3].iter().all(|&time| time < PRESENT + SECOND), "{found:?}");

@@ -87,7 +87,7 @@ fn check_pass(stream: &Stream, visibility: Visibility) -> u64 {
         let [writer, count, at, of] = fields(found.data());
         match within.take() {
             None => assert_eq!(at, 0, "a batch begins at its first entry"),
-            Some(before) => assert_eq!((writer, count, at), before, "and is in one piece"),
+            Some(before) => assert_eq!((writer, count, at), before, "and is contiguous"),
         }
         within = (at + 1 < of).then_some((writer, count, at + 1));
         let last = &mut last[usize::try_from(writer).unwrap()];
@@ -95,7 +95,7 @@ fn check_pass(stream: &Stream, visibility: Visibility) -> u64 {
         *last = Some(count);
     }
     assert!(within.is_none(), "the last batch is whole");
-    assert!(next >= settled, "all that was settled before is seen");
+    assert!(next >= settled, "everything settled earlier is seen");
     next
 }
 
@@ -137,7 +137,7 @@ fn readers_see_whole_batches_of_four_writers() {
                 let mut seen = 0;
                 while !done.load(Ordering::Relaxed) {
                     let now = check_pass(&stream, visibility);
-                    assert!(now >= seen, "what was seen stays");
+                    assert!(now >= seen, "entries that were seen stay");
                     seen = now;
                     if let Some(last) = stream.with_visibility(visibility).last().unwrap() {
                         assert!(last.seq() + 1 >= seen);

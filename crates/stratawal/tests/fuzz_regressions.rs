@@ -12,7 +12,7 @@ const FUZZ: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz");
 #[test]
 fn every_seed_and_every_regression_passes() {
     for (target, _) in targets::TARGETS {
-        assert!(Path::new(FUZZ).join(format!("fuzz_targets/{target}.rs")).is_file(), "{target} is no target");
+        assert!(Path::new(FUZZ).join(format!("fuzz_targets/{target}.rs")).is_file(), "{target} is not a target");
         let mut passed = 0;
         for kind in ["seeds", "regressions"] {
             let Ok(subdir) = fs::read_dir(Path::new(FUZZ).join(kind).join(target)) else { continue };

@@ -89,7 +89,7 @@ fn refuses(log: &Path) {
             assert!(error.segment().is_some() && error.offset().is_some() && error.lost().is_some(), "{error:?}");
         }
         Ok(stream) => {
-            assert!(stream.iter(..).any(|found| found.is_err()), "fewer entries, in silence");
+            assert!(stream.iter(..).any(|found| found.is_err()), "fewer entries, silently");
             assert_eq!(stream.append("next").unwrap(), ENTRIES, "a seq that was acknowledged before");
             return;
         }

@@ -270,7 +270,7 @@ fn appends_of_many_threads_keep_their_order() {
         let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
         let thread = number(&pair[0]) as usize;
         let i = number(&pair[1]);
-        assert_eq!(i, next[thread], "batches are whole, and of each thread in order");
+        assert_eq!(i, next[thread], "batches are whole, and each thread's are in order");
         next[thread] += 1;
     }
     for thread in 0..8 {
@@ -387,7 +387,7 @@ fn log_keeps_space_for_a_full_disk() {
     assert_eq!(reserve.metadata().unwrap().len(), 64 << 10);
     std::fs::remove_file(&reserve).unwrap();
     drop(Wal::open(dir.path()).unwrap());
-    assert_eq!(reserve.metadata().unwrap().len(), 64 << 10, "made again where it was given up");
+    assert_eq!(reserve.metadata().unwrap().len(), 64 << 10, "recreated after its removal");
 }
 
 #[test]

@@ -139,7 +139,7 @@ fn next_segment_recreates_the_reserve() {
     while log.stats().unwrap().segments == 1 {
         log.append(&entry, Durability::Synced).unwrap();
     }
-    assert!((1..RESERVE_LEN).contains(&reserve()), "the reserve takes the room that is left");
+    assert!((1..RESERVE_LEN).contains(&reserve()), "the reserve takes the remaining room");
     let _roomy = storage.clone().with_capacity(u64::MAX);
     while log.stats().unwrap().segments == 2 {
         log.append(&entry, Durability::Synced).unwrap();
@@ -216,7 +216,7 @@ fn twenty_crashed_streams_share_a_full_disk() {
     }
     assert_eq!(context.reserve_bytes(), RESERVE_LEN, "looking up, reading and appending use none of it");
     logs[0].truncate_before(300).unwrap();
-    assert_eq!(context.reserve_bytes(), RESERVE_LEN, "it is made again of what was freed");
+    assert_eq!(context.reserve_bytes(), RESERVE_LEN, "it is recreated from the freed space");
     for log in &logs {
         let end = log.next_seq();
         assert_eq!(log.append(b"next", Durability::Synced).unwrap(), end);
@@ -245,7 +245,7 @@ fn crashed_stream_is_truncated_on_a_full_disk() {
     log.close().unwrap();
     let log = open(&closed);
     assert_eq!((log.next_seq(), log.report().scanned_bytes), (10, 0), "it was closed cleanly");
-    assert_eq!(reserve_bytes(&closed), RESERVE_LEN, "what the close has cut off makes it whole again");
+    assert_eq!(reserve_bytes(&closed), RESERVE_LEN, "the space that the close freed completes it");
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn reserve_of_holes_is_filled() {
         println!("skipped: this file system makes no holes");
         return;
     }
-    assert_eq!(reader.reserve_bytes(), holes, "its length holds nothing, and a reader makes nothing");
+    assert_eq!(reader.reserve_bytes(), holes, "its length reserves nothing, and a reader creates nothing");
     let context = LogContext::new(storage()).emergency_reserve_at(&reserve);
     assert_eq!((context.reserve_bytes(), reader.reserve_bytes()), (RESERVE_LEN, RESERVE_LEN));
     std::fs::remove_file(&reserve).unwrap();

@@ -110,7 +110,7 @@ fn failed_large_batch_is_whole_or_absent() {
             sim.set_faults(None);
             if !failed {
                 assert_eq!(appended.unwrap(), 2);
-                assert!(after > 3, "space, what waits, the batch and the sync can fail");
+                assert!(after > 3, "preallocation, the pending entry, the batch and the sync can fail");
                 break;
             }
             if let Err(error) = &appended {

@@ -139,7 +139,7 @@ fn iterators_end_at_a_cut() {
     assert_eq!(seqs(untouched), ((0..100).collect(), None));
     let mut backwards = backwards;
     assert_eq!(backwards.next().unwrap().unwrap_err().kind(), ErrorKind::Cut { next_seq: 120 });
-    assert!(backwards.next().is_none(), "done after an error");
+    assert!(backwards.next().is_none(), "it ends after an error");
     let mut dropped = make();
     assert!(dropped.next().is_some());
     log.truncate_before(190).unwrap();

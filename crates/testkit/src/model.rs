@@ -467,7 +467,7 @@ impl StreamModel {
             return Err(Mismatch(format!("begins at {first}, not at {}", state.first_seq)));
         }
         if next < least {
-            return Err(Mismatch(format!("ends at {next}, up to {least} were acknowledged")));
+            return Err(Mismatch(format!("ends at {next}, but entries up to {least} were acknowledged")));
         }
         if next > state.next_seq {
             return Err(Mismatch(format!("ends at {next}, only up to {} were ever asked for", state.next_seq)));
@@ -497,7 +497,7 @@ impl StreamModel {
             self.matches(number, accepted, stable.next_seq())?;
             for next_seq in [stable.next_seq(), accepted.next_seq()] {
                 if !self.can_end_at(number, next_seq) {
-                    return Err(Mismatch(format!("ends at {next_seq}: the last batch is there in part")));
+                    return Err(Mismatch(format!("ends at {next_seq}: the last batch exists only in part")));
                 }
             }
             Ok(number)
@@ -540,7 +540,7 @@ impl StreamModel {
 
 /// Single entries as a reader in another process sees them while the stream changes.
 impl StreamModel {
-    /// The changes from `from` on after which the stream may consist of the entries `seqs`.
+    /// The changes, from `from` on, after which the stream may consist of the entries `seqs`.
     #[must_use]
     pub fn matching(&self, from: u64, seqs: Range<u64>) -> Vec<u64> {
         let is = |state: &State| state.first_seq == seqs.start && (state.flushed..=state.next_seq).contains(&seqs.end);
@@ -575,7 +575,7 @@ impl StreamModel {
         let ends_batch = self.batches.get(&change).is_some_and(|batch| batch.next_seq() == seq + 1);
         candidates.retain(|number| ends_batch || self.states[number].flushed == seq + 1);
         if candidates.is_empty() {
-            return Err(Mismatch(format!("ends at {}: the last batch is there in part", seq + 1)));
+            return Err(Mismatch(format!("ends at {}: the last batch exists only in part", seq + 1)));
         }
         Ok(())
     }

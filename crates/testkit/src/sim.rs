@@ -255,7 +255,7 @@ impl SimStorage {
         self.state().failed
     }
 
-    /// Makes the disk lie from now on, or no longer.
+    /// Makes the disk lie from now on, or with `None` stop lying.
     pub fn set_lie(&self, lie: Option<Lie>) {
         self.state().lie = lie;
     }

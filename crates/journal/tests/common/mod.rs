@@ -658,7 +658,7 @@ pub(crate) fn damage_everywhere(is_recovered: bool, step: usize) -> Result<(), S
                 Ok(image) => {
                     let found = image.records().iter().map(|located| &located.record);
                     if !found.eq(&records) {
-                        return Err(format!("bit {bit} at {offset} of {name} loses records in silence"));
+                        return Err(format!("bit {bit} at {offset} of {name} loses records silently"));
                     }
                 }
                 Err(error) if error.is_damage() => reported += 1,

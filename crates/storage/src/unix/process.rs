@@ -36,7 +36,7 @@ impl Default for ProcessMark {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[inline]
 fn current() -> u64 {
-    // Relaxed: the number orders nothing else.
+    // Relaxed: the number orders no other memory access.
     match crate::map::page_wiped_on_fork() {
         Some(page) => match page.load(Ordering::Relaxed) {
             0 => number_of_child(page),

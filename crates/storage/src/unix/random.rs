@@ -13,8 +13,8 @@ pub(crate) fn random_u64() -> u64 {
     if read.is_ok() {
         return u64::from_le_bytes(bytes);
     }
-    // No descriptor is left, or the system has no /dev. The operating system also seeds the hash
-    // keys of the standard library.
+    // No descriptor is left, or the system has no /dev. The standard library's hash keys are also
+    // seeded by the operating system.
     let mut hasher = RandomState::new().build_hasher();
     hasher.write_u64(now_micros());
     hasher.write_u32(std::process::id());

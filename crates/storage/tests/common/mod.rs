@@ -75,7 +75,7 @@ pub(crate) fn tree(storage: &dyn Storage, dir: &Path) -> Vec<(String, Option<Vec
 #[track_caller]
 pub(crate) fn kind<T>(result: io::Result<T>) -> io::ErrorKind {
     match result {
-        Ok(_) => panic!("it answered without an error"),
+        Ok(_) => panic!("it returned no error"),
         Err(e) => e.kind(),
     }
 }

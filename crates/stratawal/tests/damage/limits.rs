@@ -41,7 +41,7 @@ fn unattested_zeroed_end_looks_like_a_torn_tail() {
     zero(&storage, &path, 400..layout.len(&path));
     let wal = open(&storage, false).unwrap();
     let stream = wal.stream("s").unwrap();
-    assert!(stream.next_seq() < layout.next, "no byte attests that there was more");
+    assert!(stream.next_seq() < layout.next, "no byte attests further entries");
     assert_eq!(stream.with_durability(Durability::Synced).append("x").unwrap() + 1, stream.next_seq());
 }
 
@@ -65,7 +65,8 @@ fn damage_just_before_a_torn_write_looks_torn() {
     let entries: Vec<&Frame> = frames.iter().filter(|frame| frame.kind.is_none()).collect();
     let [.., a, b, c] = entries[..] else { panic!("too few frames") };
     let len = u64::try_from(read(&storage, &path).len()).unwrap();
-    // The kill: the last frame's header was written, but not the rest of it, nor the MARK after it.
+    // The kill comes after the last frame's header was written, but before the rest of that frame
+    // and the MARK after it.
     zero(&storage, &path, c.at.start + 40..len);
     let in_silence = |of: &Frame| {
         let storage = storage.snapshot();
@@ -77,7 +78,7 @@ fn damage_just_before_a_torn_write_looks_torn() {
         Ok(0..c.first_seq),
         "a torn tail, and nothing that was acknowledged is lost"
     );
-    assert_eq!(in_silence(b), Ok(0..b.first_seq), "the group before, which nothing attests any more");
+    assert_eq!(in_silence(b), Ok(0..b.first_seq), "the group before, which nothing attests any longer");
     assert_eq!(in_silence(a), Err(ErrorKind::Damaged), "the one before that, which this one attests");
 }
 

@@ -77,7 +77,7 @@ fn flipped_bit_loses_nothing_silently() {
             }
         }
     });
-    println!("volume: {} bits flipped one by one, in {} logs", flipped.into_inner(), layouts().len());
+    println!("volume: {} bits flipped, one at a time, in {} logs", flipped.into_inner(), layouts().len());
 }
 
 /// The version is checked before the checksum, so that a newer format can have another checksum.

@@ -144,7 +144,7 @@ impl HeldIter {
             return false;
         }
         let seq = if from_back { self.range.end - 1 } else { self.range.start };
-        match found.expect("an iterator ends where it ended when it was made, or with an error") {
+        match found.expect("an iterator ends where it ended when it was created, or with an error") {
             Ok(entry) => {
                 // A reader in another process need not notice the cut, and may show the old entry.
                 assert!(seq < self.cut || self.beside, "{seq} was cut at {}", self.cut);

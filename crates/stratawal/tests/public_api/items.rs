@@ -153,7 +153,7 @@ fn find<'a>(crates: &'a Crates, name: &str, from: &[String], path: &[String]) ->
     let (last, modules) = path.split_last().expect("a path ends with an item");
     let module = [from, modules].concat();
     let items = crates[name].modules.get(&module);
-    let items = items.unwrap_or_else(|| panic!("there is no module {name}::{}", module.join("::")));
+    let items = items.unwrap_or_else(|| panic!("no module {name}::{}", module.join("::")));
     for item in items {
         match item {
             Item::Use(item) => {
@@ -165,7 +165,7 @@ fn find<'a>(crates: &'a Crates, name: &str, from: &[String], path: &[String]) ->
             _ => {}
         }
     }
-    panic!("there is no {last} in {}::{}", name, module.join("::"))
+    panic!("no {last} in {}::{}", name, module.join("::"))
 }
 
 /// Like [`uses`], but includes private uses, which may be globs.

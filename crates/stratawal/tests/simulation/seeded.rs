@@ -1,4 +1,4 @@
-//! The simulation finds each of these faults in the code.
+//! Checks that the simulation finds each of these faults in the code.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -107,7 +107,7 @@ fn kept_salt_is_found() {
     assert!(cut_entries_come_back());
 }
 
-/// The fuzzer's run, on random bytes.
+/// Plays the fuzzer's run on random bytes.
 #[test]
 fn fuzzer_run_finds_acknowledgement_before_sync() {
     FailPoint::AcknowledgedBeforeSync.activate();

@@ -40,7 +40,7 @@ fn each_sector_survives_in_any_of_its_versions() {
         }
         seen.insert((bytes[0], bytes[512]));
     }
-    assert_eq!(seen.len(), 16, "each of four versions beside each: {seen:?}");
+    assert_eq!(seen.len(), 16, "every pair of four versions: {seen:?}");
 }
 
 #[test]
