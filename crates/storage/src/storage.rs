@@ -42,9 +42,9 @@ pub struct DirEntry {
 pub enum LockError {
     /// The log is locked already.
     Held {
-        /// The process named in the lock file, if it still exists. It opened the log at some time
-        /// but does not necessarily hold the lock now: children inherit the lock, and another
-        /// program can take it.
+        /// The process named in the lock file, if a process with that id exists now. It opened the
+        /// log at some time but does not necessarily hold the lock now: children inherit the lock,
+        /// and another program can take it.
         owner: Option<u32>,
     },
     /// The operating system refused.
