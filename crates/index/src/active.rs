@@ -1,7 +1,7 @@
 //! The index of the active segment: one writer adds points while any number of readers search, and
-//! no thread waits.
+//! no reader waits.
 //!
-//! Invariant: a reader sees the first *n* points, complete, and *n* never falls from one of its
+//! Invariant: a reader sees the first *n* points, all complete, and *n* never falls from one of its
 //! calls to the next. The index does not know which frames readers may see: a point may be in the
 //! index before the layer above shows its frame.
 
@@ -22,15 +22,15 @@ use crate::search::Points;
 /// The index of the active segment.
 ///
 /// Readers take no lock and never wait; each call reads one snapshot. Only the writer calls
-/// [`push`](Self::push). Calls of several threads at once are safe, but their frames must come in
-/// order.
+/// [`push`](Self::push). Concurrent calls from several threads are safe, but their frames must
+/// arrive in order.
 pub struct ActiveIndex {
     chunks: Published<Chunks>,
     writer: Mutex<Writer>,
 }
 
 impl ActiveIndex {
-    /// An index without points. With `interval_bytes` 0 every frame becomes a point.
+    /// An index without points. If `interval_bytes` is 0, every frame becomes a point.
     #[must_use]
     pub fn new(interval_bytes: u64) -> Self {
         Self { chunks: Published::new(Chunks::new()), writer: Mutex::new(Writer::new(Spacing::new(interval_bytes))) }
@@ -54,15 +54,15 @@ impl ActiveIndex {
 
     /// Adds the next frame of entries: its first seq, its offset in bytes, its timestamp in
     /// microseconds since 1970. Returns whether it became a point. Control frames are not added.
-    /// This allocates once for each chunk: for the first point, then ever more rarely, and from 508
-    /// points on for every 512.
+    /// This allocates once for each chunk: for the first point, then less and less often, and after
+    /// 508 points once every 512 points.
     ///
     /// # Errors
-    /// [`PointsError`] for a frame that does not follow the one before. Then the index has not
-    /// changed.
+    /// [`PointsError`] for a frame that does not follow the one before. The index has not changed
+    /// in that case.
     pub fn push(&self, first_seq: u64, offset: u64, timestamp: u64) -> Result<bool, PointsError> {
         let frame = IndexPoint { seq: first_seq, offset, timestamp };
-        // Held until the point is added. This makes a second writer safe, and costs one writer
+        // Held until the point is added. This makes a second writer safe and costs a single writer
         // nothing.
         let mut writer = self.writer.lock();
         let is_point = writer.spacing.admit(frame)?;
@@ -72,7 +72,7 @@ impl ActiveIndex {
         Ok(is_point)
     }
 
-    /// The number of points. It never falls from one call of a thread to the next.
+    /// The number of points. It never falls between two calls from one thread.
     #[must_use]
     pub fn len(&self) -> usize {
         self.view().count()
@@ -84,8 +84,8 @@ impl ActiveIndex {
         self.len() == 0
     }
 
-    /// The span of the last point at or below `seq`. If the segment holds `seq`, this span does.
-    /// `None` if all points are above `seq`.
+    /// Returns the span of the last point at or below `seq`, or `None` if all points are above
+    /// `seq`. If the segment holds `seq`, this span does.
     ///
     /// The `next` of the last span is `None`. A later call may return the same span with a `next`.
     #[must_use]
@@ -94,9 +94,9 @@ impl ActiveIndex {
         view.position_of(seq).and_then(|position| view.span_at(position))
     }
 
-    /// The span in which a search for the first frame at or after `timestamp` begins: the span of
-    /// the last point before that time, or else the first span. The frame may also be the first of
-    /// the next span. `None` only for an index without points.
+    /// Returns the span in which a search for the first frame at or after `timestamp` begins: the
+    /// span of the last point before that time, or else the first span. The frame may also be the
+    /// first of the next span. Returns `None` only if the index has no points.
     #[must_use]
     pub fn floor_time(&self, timestamp: u64) -> Option<Span> {
         let view = self.view();
@@ -134,7 +134,7 @@ impl ActiveIndex {
         let count = chunks.last().map_or(0, |last| {
             // All chunks but the last are full.
             let first = first_position(chunks.len() - 1);
-            // Acquire; pairs with the Release in `Chunk::put`.
+            // Acquire: pairs with the Release in `Chunk::put`.
             first + last.len.load(Ordering::Acquire)
         });
         View { chunks, count }
@@ -157,7 +157,7 @@ type Chunks = Vec<Arc<Chunk>>;
 /// The writer's own state. The writer never reads the state that it shares with readers.
 struct Writer {
     spacing: Spacing,
-    /// The list that was published last.
+    /// The list published last.
     chunks: Arc<Chunks>,
     /// The number of points in the last chunk.
     last_len: usize,
@@ -168,7 +168,7 @@ impl Writer {
         Self { spacing, chunks: Arc::new(Chunks::new()), last_len: 0 }
     }
 
-    /// Adds a point to the last chunk, or to a new one if that is full.
+    /// Adds a point to the last chunk, or to a new chunk if the last one is full.
     fn append(&mut self, point: IndexPoint, published: &Published<Chunks>) {
         if let Some(last) = self.chunks.last()
             && self.last_len < last.slots.len()
@@ -207,7 +207,7 @@ impl Points for View {
     }
 }
 
-/// Slots for a fixed number of points, filled from the first on.
+/// Slots for a fixed number of points, filled in order.
 struct Chunk {
     len: AtomicUsize,
     slots: Box<[Slot]>,
@@ -218,7 +218,7 @@ impl Chunk {
         Self { len: AtomicUsize::new(0), slots: (0..len).map(|_| Slot::new()).collect() }
     }
 
-    /// Writes the point at `slot`, which is the first free one. Called by one thread at a time.
+    /// Writes the point at `slot`, the first free slot. Called by one thread at a time.
     fn put(&self, slot: usize, point: IndexPoint) {
         fail_point!(LengthBeforePoint, self.len.store(slot + 1, Ordering::Release));
         self.slots[slot].store(point);
@@ -236,7 +236,7 @@ impl Slot {
         Self(array::from_fn(|_| AtomicU64::new(0)))
     }
 
-    // Relaxed, both: the Release and Acquire of `Chunk::len` order them.
+    // Both are Relaxed: the Release and Acquire of `Chunk::len` order them.
     fn store(&self, point: IndexPoint) {
         self.0[0].store(point.seq, Ordering::Relaxed);
         self.0[1].store(point.offset, Ordering::Relaxed);
@@ -249,14 +249,14 @@ impl Slot {
     }
 }
 
-// The chunks double up to a largest size: 4, 8, .. 512, 512, .. points. Chunks of one size were
-// rejected. With 512 points, which are 12 KiB, ten thousand streams of a few frames would take
-// 120 MiB; with 32 points they take 8 MiB, with 4 points 1 MiB. But the list is copied for each
-// chunk, so a list of small chunks is expensive when it grows long. Chunks that double without a
-// limit were rejected, too: the push that allocates megabytes would pause.
+// The chunks double up to a maximum size: 4, 8, .. 512, 512, .. points. Chunks of one size were
+// rejected: with 512 points (12 KiB) each, ten thousand streams of a few frames would take 120 MiB,
+// against 8 MiB with 32 points and 1 MiB with 4 points. But the list is copied for each new chunk,
+// so a long list of small chunks is expensive. Doubling without a limit was also rejected: a push
+// that allocates megabytes would pause.
 const CHUNK_LEN_FIRST: usize = if cfg!(stratawal_loom) { 1 } else { 4 };
 const CHUNK_LEN_MAX: usize = if cfg!(stratawal_loom) { 2 } else { 512 };
-/// The number of chunks that are shorter than the largest, and the number of points in them.
+/// The number of chunks below the maximum size, and the number of points in them.
 const RAMP_CHUNKS: usize = (CHUNK_LEN_MAX / CHUNK_LEN_FIRST).ilog2() as usize;
 const RAMP_POINTS: usize = CHUNK_LEN_MAX - CHUNK_LEN_FIRST;
 const _: () = assert!(CHUNK_LEN_FIRST << RAMP_CHUNKS == CHUNK_LEN_MAX);

@@ -1,4 +1,4 @@
-//! Making the points of an index from the frames of a segment.
+//! Builds the points of an index from the frames of a segment.
 
 use crate::error::{PointsError, PointsErrorKind};
 use crate::index::Index;
@@ -23,7 +23,7 @@ pub struct IndexBuilder {
 }
 
 impl IndexBuilder {
-    /// A builder without points. With `interval_bytes` 0 every frame becomes a point.
+    /// A builder without points. If `interval_bytes` is 0, every frame becomes a point.
     #[must_use]
     pub fn new(interval_bytes: u64) -> Self {
         Self { spacing: Spacing::new(interval_bytes), points: Vec::new() }
@@ -33,8 +33,8 @@ impl IndexBuilder {
     /// microseconds since 1970. Returns whether it became a point. Control frames are not added.
     ///
     /// # Errors
-    /// [`PointsError`] for a frame that does not follow the one before. Then the builder has not
-    /// changed.
+    /// [`PointsError`] for a frame that does not follow the one before. The builder has not changed
+    /// in that case.
     pub fn push(&mut self, first_seq: u64, offset: u64, timestamp: u64) -> Result<bool, PointsError> {
         let frame = IndexPoint { seq: first_seq, offset, timestamp };
         let is_point = self.spacing.admit(frame)?;
@@ -50,7 +50,7 @@ impl IndexBuilder {
         &self.points
     }
 
-    /// The index of the frames that were pushed.
+    /// Returns the index of the frames pushed so far.
     #[must_use]
     pub fn finish(self) -> Index {
         Index::from_checked(self.points)
@@ -71,9 +71,9 @@ impl Spacing {
         Self { interval_bytes, last: None, next_offset: 0, point_count: 0 }
     }
 
-    /// Continues after `points`, which are sorted. The next frame becomes a point wherever it is:
-    /// bytes between the last point and that frame may be older and damaged, and then a reader
-    /// still finds the frame.
+    /// Continues after `points`, which are sorted. The next frame becomes a point wherever it is,
+    /// so that a reader finds the frame even if older bytes between the last point and that frame
+    /// are damaged.
     pub(crate) fn after(interval_bytes: u64, points: &[IndexPoint]) -> Self {
         Self { interval_bytes, last: points.last().copied(), next_offset: 0, point_count: points.len() as u64 }
     }
@@ -128,7 +128,7 @@ mod tests {
         let mut builder = IndexBuilder::new(100);
         builder.push(5, 128, 70).unwrap();
         builder.push(9, 136, 80).unwrap();
-        // The last frame did not become a point. The next frame must follow it nevertheless.
+        // The last frame did not become a point, but the next frame must still follow it.
         let refused = |builder: &mut IndexBuilder, seq, offset, timestamp| {
             builder.push(seq, offset, timestamp).unwrap_err().kind()
         };

@@ -1,7 +1,7 @@
-//! Encoding points to bytes, and decoding them.
+//! Encodes points to bytes, and decodes them.
 //!
-//! Decoding never panics, and allocates at most eight times the length of its input. The caller
-//! decides how to continue after a failure: rebuild the index from the frames, or give up.
+//! Decoding never panics, and allocates at most eight times the length of its input. After a
+//! failure the caller decides whether to rebuild the index from the frames or to give up.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::error::{DecodeError, DecodeErrorKind, PointsError};
 use crate::order::{POINTS_MAX, check_points};
 use crate::point::IndexPoint;
 
-/// The bounds in which all points of a decoded block must lie: the live range of its segment.
+/// The bounds within which all points of a decoded block must be: the live range of its segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bounds {
     /// The seqs of the segment.
@@ -27,9 +27,9 @@ pub struct Bounds {
 //   +--------+----+--------+------------------------------ - - -----+----------+
 //
 // A number is an unsigned LEB128 in its shortest form. The numbers of the first point are its
-// values; those of every other point are the differences from the point before. A fixed width of 24
-// bytes a point, which would allow random access, was rejected: this way a point takes 5 to 7
-// bytes, and a block is written and read as a whole in any case. The 16,384 points of a 64 MiB
+// values; those of every other point are the differences from the previous point. A fixed width of
+// 24 bytes a point, which would allow random access, was rejected: with this encoding a point takes
+// 5 to 7 bytes, and a block is always written and read as a whole. The 16,384 points of a 64 MiB
 // segment take 80 KiB instead of 384, and 0.17 ms to decode, once per load.
 const MAGIC: [u8; 4] = *b"SWIX";
 const VERSION: u8 = 1;
@@ -45,8 +45,8 @@ const _: () = assert!(HEADER_LEN == 9 && BLOCK_LEN_MIN == 13);
 /// The bytes before the count.
 pub(crate) const VERSIONED_MAGIC: [u8; COUNT_AT] = [MAGIC[0], MAGIC[1], MAGIC[2], MAGIC[3], VERSION];
 
-/// The index block of `points`, of which there may be none. [`Index::encode`](crate::Index::encode)
-/// returns the same block for an index of these points.
+/// Returns the index block of `points`, which may be empty. [`Index::encode`](crate::Index::encode)
+/// returns the same block for an index with these points.
 ///
 /// # Errors
 /// [`PointsError`] if a point breaks the rules of [`IndexPoint`].
@@ -55,9 +55,9 @@ pub fn encode_points(points: &[IndexPoint]) -> Result<Vec<u8>, PointsError> {
     Ok(encode_checked(points))
 }
 
-/// The index block of `points` in at most `len_max` bytes. Where the block of all points would be
-/// longer, it holds every second point, or every fourth, and so on. The first point is always in
-/// it.
+/// Returns an index block of `points` in at most `len_max` bytes. If the block of all points would
+/// be longer, it holds every second point, or every fourth, and so on. It always holds the first
+/// point.
 ///
 /// # Errors
 /// [`PointsError`] if a point breaks the rules of [`IndexPoint`].
@@ -73,7 +73,7 @@ pub fn encode_points_within(points: &[IndexPoint], len_max: usize) -> Result<Vec
     Ok(block)
 }
 
-/// Encodes points that are known to follow the rules.
+/// Encodes points known to follow the rules.
 pub(crate) fn encode_checked(points: &[IndexPoint]) -> Vec<u8> {
     let count = u32::try_from(points.len()).expect("invariant: the points were counted when they were checked");
     let mut block = Vec::with_capacity(BLOCK_LEN_MIN + 8 * points.len());
@@ -92,9 +92,10 @@ pub(crate) fn encode_checked(points: &[IndexPoint]) -> Vec<u8> {
 }
 
 /// Decodes a block. It is valid if and only if (1) it begins with the magic and the version, (2)
-/// its last four bytes are the CRC-32 of all bytes before them, (3) between header and checksum are
-/// exactly as many points as the header counts, each number in its shortest form, (4) seq and
-/// offset rise from point to point, and no value exceeds 64 bits, (5) every point lies in `bounds`.
+/// its last four bytes are the CRC-32 of all bytes before them, (3) there are exactly as many
+/// points between header and checksum as the header counts, with each number in its shortest form,
+/// (4) seq and offset rise from point to point, and no value exceeds 64 bits, (5) every point is
+/// within `bounds`.
 pub(crate) fn decode(block: &[u8], bounds: &Bounds) -> Result<Vec<IndexPoint>, DecodeError> {
     let body = check_frame(block)?;
     let count = read_count(body)?;
@@ -113,7 +114,7 @@ pub(crate) fn decode(block: &[u8], bounds: &Bounds) -> Result<Vec<IndexPoint>, D
     }
 }
 
-/// Checks magic, version and checksum, in this order. Returns the bytes that the checksum covers.
+/// Checks magic, version and checksum, in that order. Returns the bytes that the checksum covers.
 fn check_frame(block: &[u8]) -> Result<&[u8], DecodeError> {
     let too_short = DecodeError::new(DecodeErrorKind::TooShort, block.len());
     let Some(&version) = block.get(VERSION_AT) else {
@@ -143,7 +144,7 @@ fn check_frame(block: &[u8]) -> Result<&[u8], DecodeError> {
     Ok(body)
 }
 
-/// Reads the number of points, and checks that the bytes can hold so many.
+/// Reads the number of points, and checks that the bytes can hold that many.
 fn read_count(body: &[u8]) -> Result<usize, DecodeError> {
     let (header, points) = body.split_at(HEADER_LEN);
     let count = u32::from_le_bytes([header[5], header[6], header[7], header[8]]);
@@ -177,7 +178,7 @@ struct Numbers<'a> {
 }
 
 impl Numbers<'_> {
-    /// The next value, which must be above the one before and lie in `bounds`.
+    /// Reads the next value, which must be above the previous one and within `bounds`.
     fn rising(&mut self, last: Option<u64>, bounds: &Range<u64>) -> Result<u64, DecodeError> {
         let at = self.at;
         let found = self.added(last.unwrap_or(0))?;
@@ -191,7 +192,7 @@ impl Numbers<'_> {
         Ok(found)
     }
 
-    /// The sum of `last` and the next number.
+    /// Reads the next number and adds it to `last`.
     fn added(&mut self, last: u64) -> Result<u64, DecodeError> {
         let at = self.at;
         let rise = self.number()?;

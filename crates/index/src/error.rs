@@ -15,13 +15,13 @@ pub struct PointsError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PointsErrorKind {
-    /// Its seq is not above that of the point or frame before it.
+    /// The seq of the point is not above that of the previous point or frame.
     #[error("seq does not rise")]
     SeqNotRising,
-    /// Its offset is not above that of the point or frame before it.
+    /// The offset of the point is not above that of the previous point or frame.
     #[error("offset does not rise")]
     OffsetNotRising,
-    /// Its timestamp is below that of the point or frame before it.
+    /// The timestamp of the point is below that of the previous point or frame.
     #[error("timestamp falls")]
     TimestampFalling,
     /// The index has 2^32 - 1 points, the most that the encoded form can count.
@@ -34,7 +34,7 @@ impl PointsError {
         Self { kind, before, found }
     }
 
-    /// The rule that is broken.
+    /// The broken rule.
     #[must_use]
     pub fn kind(&self) -> PointsErrorKind {
         self.kind
@@ -74,15 +74,15 @@ pub enum DecodeErrorKind {
     /// The block was written by a newer version of the format.
     #[error("newer version {found}")]
     NewerVersion {
-        /// The version that the block names.
+        /// The version in the block.
         found: u8,
     },
     /// The checksum is wrong.
     #[error("checksum {computed:#010x} expected, {stored:#010x} found")]
     Checksum {
-        /// The checksum of the bytes that were read.
+        /// The checksum of the bytes read.
         computed: u32,
-        /// The checksum that the block holds.
+        /// The checksum stored in the block.
         stored: u32,
     },
     /// The header counts more points than the bytes of the block can hold.
@@ -90,19 +90,19 @@ pub enum DecodeErrorKind {
     Count {
         /// The number in the header.
         count: u32,
-        /// The most that would fit.
+        /// The maximum number of points that would fit.
         count_max: u64,
     },
     /// A number is not in its shortest form, or exceeds 64 bits.
     #[error("malformed number")]
     Number,
-    /// A seq or an offset does not rise above that of the point before.
+    /// A seq or an offset does not rise above that of the previous point.
     #[error("points do not rise")]
     NotRising,
     /// A sum of differences exceeds 64 bits.
     #[error("value exceeds 64 bits")]
     Overflow,
-    /// A point's seq or offset lies outside the segment.
+    /// A point's seq or offset is outside the segment.
     #[error("point outside its segment: {found} is not in {start}..{end}")]
     OutOfBounds {
         /// The seq or offset found.
@@ -131,8 +131,8 @@ impl DecodeError {
         self.kind
     }
 
-    /// The offset in the block at which the wrong field begins. For a block that is too short, the
-    /// offset at which it ends.
+    /// The offset in the block of the invalid field, or of the block's end if the block is too
+    /// short.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.offset

@@ -1,7 +1,7 @@
-//! Where a test can make this crate wrong, to prove that the models find it.
+//! Fail points: a test switches one on to break this crate, to prove that the models find the bug.
 
 stratawal_sync::fail_points! {
-    /// A place where a test can make the shipped code wrong.
+    /// A bug that a test can switch on in the shipped code.
     enum FailPoint {
         /// The active index raises a chunk's length before it writes the new point's words.
         LengthBeforePoint,
@@ -11,9 +11,9 @@ stratawal_sync::fail_points! {
         EntryAfterRemoval,
         /// The cache lets two callers load one key at the same time.
         LoadNotExclusive,
-        /// The cache does not wake the threads that wait for a load.
+        /// The cache does not wake the threads that are waiting for a load.
         WaiterNotWoken,
-        /// The search for a seq that has a point of its own finds the point before it.
+        /// The search for a seq that has its own point finds the previous point.
         FloorOffByOne,
     }
 }

@@ -1,6 +1,6 @@
 //! The points of one sealed segment: sorted and immutable.
 //!
-//! The index does not know its segment, nor the source of its bytes.
+//! The index knows neither its segment nor the source of its bytes.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ pub struct Index {
 }
 
 impl Index {
-    /// An index of `points`, of which there may be none.
+    /// An index of `points`, which may be empty.
     ///
     /// # Errors
     /// [`PointsError`] if a point breaks the rules of [`IndexPoint`].
@@ -31,19 +31,19 @@ impl Index {
         Self { points: points.into_boxed_slice() }
     }
 
-    /// Decodes an index block, whose layout is in `FORMAT.md`. An index has only one block, the one
-    /// that [`encode`](Self::encode) returns.
+    /// Decodes an index block, whose layout is in `FORMAT.md`. An index has exactly one valid
+    /// block, the one that [`encode`](Self::encode) returns.
     ///
-    /// This takes time and memory in proportion to `block`, whatever it holds: at most 8 bytes of
-    /// memory for each byte of it.
+    /// Whatever `block` holds, this takes time and memory in proportion to its length: at most 8
+    /// bytes of memory for each byte.
     ///
     /// # Errors
-    /// [`DecodeError`] for anything but the block of an index whose points all lie in `bounds`.
+    /// [`DecodeError`] unless this is the block of an index whose points are all within `bounds`.
     pub fn decode(block: &[u8], bounds: &Bounds) -> Result<Self, DecodeError> {
         codec::decode(block, bounds).map(Self::from_checked)
     }
 
-    /// The index block of this index, whose layout is in `FORMAT.md`. Equal indexes have equal
+    /// Encodes the index as a block, whose layout is in `FORMAT.md`. Equal indexes have equal
     /// blocks.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -68,16 +68,16 @@ impl Index {
         self.points.is_empty()
     }
 
-    /// The span of the last point at or below `seq`. If the segment holds `seq`, this span does.
-    /// `None` if all points are above `seq`.
+    /// Returns the span of the last point at or below `seq`, or `None` if all points are above
+    /// `seq`. If the segment holds `seq`, this span does.
     #[must_use]
     pub fn floor(&self, seq: u64) -> Option<Span> {
         self.position_of(seq).and_then(|position| self.span_at(position))
     }
 
-    /// The span in which a search for the first frame at or after `timestamp` begins: the span of
-    /// the last point before that time, or else the first span. The frame may also be the first of
-    /// the next span. `None` only for an index without points.
+    /// Returns the span in which a search for the first frame at or after `timestamp` begins: the
+    /// span of the last point before that time, or else the first span. The frame may also be the
+    /// first of the next span. Returns `None` only if the index has no points.
     #[must_use]
     pub fn floor_time(&self, timestamp: u64) -> Option<Span> {
         self.span_at(self.points.position_of_time(timestamp))
@@ -102,7 +102,7 @@ impl Index {
     }
 }
 
-// A segment has thousands of points, so only the first and the last are printed.
+// A segment has thousands of points, so this prints only the first and the last.
 impl fmt::Debug for Index {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Index")

@@ -1,7 +1,7 @@
 //! A sparse index from seq and time to file offset, for one segment of a write-ahead log.
 //!
 //! Do not use this crate to read or write a log; use `stratawal` for that. This crate does not open
-//! files and does not know frames, and the layer above decides where its bytes are stored.
+//! files and knows nothing of frames; the layer above decides where its bytes are stored.
 //!
 //! An index holds one [`IndexPoint`] for every few KiB of a segment. A reader looks up the [`Span`]
 //! that holds a seq, reads that span with one positioned read, and steps through the frames in it.

@@ -3,10 +3,10 @@
 use crate::error::{PointsError, PointsErrorKind};
 use crate::point::IndexPoint;
 
-/// The most points that an index can have. The encoded form counts them in 32 bits.
+/// The maximum number of points in an index. The encoded form counts them in 32 bits.
 pub(crate) const POINTS_MAX: u64 = u32::MAX as u64;
 
-/// Checks that `points` follow the rules of [`IndexPoint`] and are at most `points_max`.
+/// Checks that `points` follow the rules of [`IndexPoint`] and number at most `points_max`.
 pub(crate) fn check_points(points: &[IndexPoint], points_max: u64) -> Result<(), PointsError> {
     for (at, pair) in points.windows(2).enumerate() {
         let &[before, found] = pair else { continue };

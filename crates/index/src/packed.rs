@@ -1,8 +1,8 @@
 //! The points of one sealed segment in a third of the memory, for a cache of many segments.
 //!
-//! The points are those of an [`Index`], in groups of 64. A group stores its first point, and of
-//! each point the differences from the first. All differences of a group take as many bytes as the
-//! largest of them needs, so the position of a point gives the offset of its bytes.
+//! The points of an [`Index`] are packed in groups of 64. A group stores its first point, and for
+//! each point the differences from the first. All differences of a group have the width of the
+//! largest one, so the position of a point determines the offset of its bytes.
 
 use std::fmt;
 
@@ -10,24 +10,24 @@ use crate::index::Index;
 use crate::point::{IndexPoint, Span};
 use crate::search::Points;
 
-/// The points of one segment, sorted and packed. A point takes 7 to 11 bytes; in an [`Index`] it
-/// takes 24.
+/// The points of one segment, sorted and packed. A point takes 7 to 11 bytes, against 24 in an
+/// [`Index`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct PackedIndex {
     count: usize,
     groups: Box<[Group]>,
-    /// The differences of all groups, and eight zeros after them: every number is read as eight
-    /// bytes.
+    /// The differences of all groups, followed by eight zeros, because every number is read as
+    /// eight bytes.
     bytes: Box<[u8]>,
 }
 
-/// Sixty-four points; fewer in the last group.
+/// Sixty-four points, or fewer in the last group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Group {
     first: IndexPoint,
     /// Where the differences of the group begin in `bytes`.
     at: usize,
-    /// The number of bytes of each difference: of the seqs, the offsets and the timestamps.
+    /// The number of bytes of each difference, for the seqs, the offsets and the timestamps.
     widths: [u8; 3],
 }
 
@@ -69,13 +69,13 @@ impl PackedIndex {
         self.count == 0
     }
 
-    /// The span of the last point at or below `seq`; see [`Index::floor`].
+    /// Returns the span of the last point at or below `seq`; see [`Index::floor`].
     #[must_use]
     pub fn floor(&self, seq: u64) -> Option<Span> {
         self.position_of(seq).and_then(|position| self.span_at(position))
     }
 
-    /// The span in which a search for a time begins; see [`Index::floor_time`].
+    /// Returns the span in which a search for a time begins; see [`Index::floor_time`].
     #[must_use]
     pub fn floor_time(&self, timestamp: u64) -> Option<Span> {
         self.span_at(self.position_of_time(timestamp))
@@ -108,7 +108,7 @@ impl PackedIndex {
     fn number(&self, at: usize, width: u8) -> u64 {
         let bytes = self.bytes.get(at..at + NUMBER_LEN_MAX).and_then(|bytes| bytes.first_chunk());
         let number = u64::from_le_bytes(*bytes.expect("invariant: eight zeros follow the last number"));
-        // For a width of 0 the shift is by all 64 bits, `checked_shr` returns `None`, and the
+        // If the width is 0, the shift is by all 64 bits, so `checked_shr` returns `None`, and the
         // number is 0.
         number & u64::MAX.checked_shr(64 - 8 * u32::from(width)).unwrap_or(0)
     }
@@ -138,7 +138,7 @@ fn differences(first: IndexPoint, point: IndexPoint) -> [u64; 3] {
     [point.seq - first.seq, point.offset - first.offset, point.timestamp - first.timestamp]
 }
 
-/// The number of bytes that a number needs; 0 for the number 0.
+/// The number of bytes that a number needs. The number 0 needs none.
 const fn width(number: u64) -> u8 {
     (64 - number.leading_zeros()).div_ceil(8) as u8
 }
@@ -173,7 +173,7 @@ mod tests {
                 last.timestamp = last.timestamp.saturating_add(timestamp);
                 points.push(last);
             }
-            // A sum that has reached the end of u64 does not rise any more.
+            // A sum that has reached the maximum of u64 no longer rises.
             points.dedup_by(|b, a| b.seq == a.seq || b.offset == a.offset);
             points
         })
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_packed_index_takes_a_third_of_the_memory() {
-        // The points of a 64 MiB segment with frames of 6 KiB that was written at 100 MB/s.
+        // The points of a 64 MiB segment with 6 KiB frames, written at 100 MB/s.
         let point =
             |i: u64| IndexPoint { seq: (1 << 40) + i * 46, offset: 128 + i * 6_160, timestamp: (1 << 50) + i * 61 };
         let index = Index::from_points((0..10_900).map(point).collect()).unwrap();

@@ -1,6 +1,6 @@
 //! The point of an index and the span between two of them.
 
-/// Where one frame of a segment begins.
+/// The position of one frame of a segment.
 ///
 /// Within one segment `seq` and `offset` strictly rise from point to point, and `timestamp` never
 /// falls. Points are ordered by `seq` first.
@@ -14,7 +14,7 @@ pub struct IndexPoint {
     pub timestamp: u64,
 }
 
-/// The part of a segment between a point and the one after it.
+/// The part of a segment between a point and the next one.
 ///
 /// One positioned read fetches it: the bytes from `point.offset` up to `next.offset`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

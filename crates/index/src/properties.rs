@@ -1,4 +1,4 @@
-//! The property that decoding has for any bytes, for the fuzz target and the tests.
+//! The property of decoding that must hold for any bytes, for the fuzz target and the tests.
 
 use crate::codec::{self, Bounds};
 use crate::index::Index;
@@ -6,7 +6,7 @@ use crate::index::Index;
 /// Checks that decoding does not panic, and that it accepts only a block that encoding returns.
 ///
 /// The bytes are decoded twice: as a block, and as the part of a block between version and
-/// checksum. A mutated block would hardly ever have the right checksum.
+/// checksum, because a mutated block hardly ever has the right checksum.
 pub fn decoding_is_total_and_canonical(bytes: &[u8]) {
     check(bytes);
     let mut block = codec::VERSIONED_MAGIC.to_vec();

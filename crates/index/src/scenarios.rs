@@ -1,10 +1,9 @@
-//! Histories of several threads at the same time, and the promises that must hold. The model
-//! checker runs each scenario in every interleaving of its threads; otherwise real threads run it
-//! many times.
+//! Histories of several concurrent threads, and the promises that must hold. The model checker runs
+//! each scenario in every interleaving of its threads; otherwise real threads run it many times.
 //!
-//! Each scenario is one small history of at most three threads, and panics where a promise is
-//! broken. `cargo xtask loom` runs the models. With `stratawal_faults` the scenarios must find the
-//! fail points that are listed at the end.
+//! Each scenario is one small history of at most three threads, and panics if a promise is broken.
+//! `cargo xtask loom` runs the models. With `stratawal_faults` the scenarios must find the fail
+//! points listed at the end.
 
 use std::sync::Arc;
 
@@ -17,8 +16,8 @@ use crate::{ActiveIndex, Cache, CacheKey, CacheLimits, IndexPoint};
 
 pub(crate) const KEY: CacheKey = CacheKey { stream_id: 7, generation: 1 };
 
-/// The point number `position` of every index here. None of its words is 0, the value of an
-/// unwritten word.
+/// The point at `position` of every index here. None of its words is 0, the value of an unwritten
+/// word.
 pub(crate) fn point(position: u64) -> IndexPoint {
     IndexPoint { seq: 10 * position + 10, offset: 100 * position + 100, timestamp: position + 1 }
 }
@@ -133,8 +132,8 @@ fn a_failed_load_wakes_its_waiters() {
     });
 }
 
-/// A segment is removed while readers load its index. After the removal, the cache does not hold
-/// an index that was loaded from the removed file.
+/// A segment is removed while readers load its index. After the removal, the cache does not hold an
+/// index loaded from the removed file.
 #[test]
 fn a_load_that_began_before_a_removal_is_not_kept() {
     explore(|| {

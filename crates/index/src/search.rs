@@ -8,7 +8,7 @@ use stratawal_sync::fail_point;
 
 use crate::point::{IndexPoint, Span};
 
-/// A row of points, sorted by the rules of [`IndexPoint`], each of which has a position.
+/// A sequence of points, sorted by the rules of [`IndexPoint`]. Each point has a position.
 pub(crate) trait Points {
     fn count(&self) -> usize;
 
@@ -29,10 +29,10 @@ pub(crate) trait Points {
         partition_point(self, near, is_at_or_below).checked_sub(1)
     }
 
-    /// A range of positions in which the points at or below `seq` end. The seqs of points rise
-    /// about evenly, so the position is estimated from the first and the last point, and the range
-    /// is widened until it is right. This loads a few neighbours; a binary search over the whole
-    /// row loads points far apart, as many as the row's length has bits.
+    /// Returns a range of positions that contains the end of the points at or below `seq`. The seqs
+    /// of points rise about evenly, so the position is estimated from the first and the last point,
+    /// and the range is widened until it is right. This loads a few adjacent points; a binary
+    /// search of all points would load as many as the bits of their count, far apart.
     fn near(&self, seq: u64) -> Range<usize> {
         const FEW: usize = 32;
         let count = self.count();
@@ -62,8 +62,9 @@ pub(crate) trait Points {
         start..end
     }
 
-    /// The position of the last point before `timestamp`, or of the first point. A point *at* the
-    /// timestamp is too late: earlier frames of the same timestamp may be in the span before it.
+    /// Returns the position of the last point before `timestamp`, or of the first point. A point
+    /// *at* the timestamp is too late: earlier frames of the same timestamp may be in the span
+    /// before it.
     fn position_of_time(&self, timestamp: u64) -> usize {
         partition_point(self, 0..self.count(), |point| point.timestamp < timestamp).saturating_sub(1)
     }
@@ -79,7 +80,7 @@ impl Points for [IndexPoint] {
     }
 }
 
-/// The number of points for which `below` is true. These are the first points, and they end in
+/// Returns the number of points for which `below` is true. These come first, and they end in
 /// `within`.
 fn partition_point<P: Points + ?Sized>(points: &P, within: Range<usize>, below: impl Fn(IndexPoint) -> bool) -> usize {
     let Range { mut start, mut end } = within;
@@ -101,7 +102,7 @@ mod tests {
     #[cfg(any(not(stratawal_loom), stratawal_faults))]
     use proptest::test_runner::{TestError, TestRunner};
 
-    /// Rows of points with small and large gaps between the seqs.
+    /// Sequences of points with small and large gaps between the seqs.
     fn sorted_points() -> impl Strategy<Value = Vec<IndexPoint>> {
         let seqs = prop_oneof![9 => 1u64..4, 1 => 1u64..1_000];
         prop::collection::vec((seqs, 1u64..100, 0u64..3), 0..200).prop_map(|steps| {
@@ -142,7 +143,7 @@ mod tests {
         fn floor_time_agrees_with_a_walk(points in sorted_points(), timestamp in 0u64..400) {
             let walked = points.iter().rposition(|point| point.timestamp < timestamp).unwrap_or(0);
             prop_assert_eq!(points.position_of_time(timestamp), walked);
-            // The first frame of that time is not before the point that was found.
+            // The first frame with that time is not before the point found.
             for point in points.iter().skip(walked + 1) {
                 prop_assert!(point.timestamp >= timestamp);
             }

@@ -1,4 +1,4 @@
-//! Histories of an index and a cache on real threads, in sizes that no model checker can exhaust.
+//! Histories of an index and a cache on real threads, too large for a model checker to exhaust.
 
 use std::convert::Infallible;
 use std::sync::Arc;

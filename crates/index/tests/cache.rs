@@ -1,4 +1,4 @@
-//! The cache in one thread: limits, order of eviction, counts.
+//! The cache in one thread: limits, order of eviction, statistics.
 #![cfg(not(stratawal_loom))]
 
 use std::convert::Infallible;
@@ -138,7 +138,7 @@ fn a_cleared_cache_is_empty_and_can_be_filled() {
     let cache = cache(100, 10);
     let held = cache.get_or_load(key(1), || Ok::<_, Infallible>((1, 10))).unwrap();
     ask(&cache, 2, 10);
-    // A value whose load runs while the cache is cleared is kept.
+    // A value that is being loaded while the cache is cleared is kept.
     let loaded = cache.get_or_load(key(3), || {
         cache.clear();
         Ok::<_, Infallible>((3, 10))

@@ -106,7 +106,7 @@ fn foreign_bytes_newer_versions_and_damage_differ() {
     assert_eq!(refusal(&with(4, 0), &ANY), (DecodeErrorKind::NotAnIndex, 4));
     assert_eq!(refusal(&with(4, 2), &ANY), (DecodeErrorKind::NewerVersion { found: 2 }, 4));
     assert!(matches!(refusal(&with(5, 1), &ANY), (DecodeErrorKind::Checksum { .. }, 9)));
-    // A block of a newer version may be shorter, and is still not reported as truncated.
+    // A block of a newer version may be shorter, but is not reported as truncated.
     assert_eq!(refusal(b"SWIX\x02", &ANY), (DecodeErrorKind::NewerVersion { found: 2 }, 4));
     assert_eq!(refusal(b"SWIX", &ANY), (DecodeErrorKind::TooShort, 4));
 }
@@ -146,7 +146,7 @@ fn malformed_numbers_are_refused() {
     assert_eq!(refusal(&one_point(&[0x81, 0x00]), &ANY), (DecodeErrorKind::Number, 9));
     assert_eq!(refusal(&one_point(&past), &ANY), (DecodeErrorKind::Number, 9));
     assert_eq!(refusal(&one_point(&unending), &ANY), (DecodeErrorKind::Number, 9));
-    // The largest number is well formed, and outside all bounds.
+    // The largest number is well formed but outside all bounds.
     let start = 0;
     let end = u64::MAX;
     assert_eq!(refusal(&one_point(&max), &ANY), (DecodeErrorKind::OutOfBounds { found: u64::MAX, start, end }, 9));
@@ -193,7 +193,7 @@ fn points_that_break_the_rules_are_not_encoded() {
 }
 
 fn any_points() -> impl Strategy<Value = Vec<IndexPoint>> {
-    // Steps of all sizes, so that numbers of every length occur. The sums stay below 2^64.
+    // Steps of all sizes, so that numbers of every length occur. Their sums stay below 2^64.
     let step = |bits: u32| (0..bits, any::<u64>()).prop_map(|(bits, value)| value & ((1 << bits) - 1));
     prop::collection::vec((step(57), step(57), step(57)), 0..100).prop_map(|steps| {
         let mut last = IndexPoint { seq: 0, offset: 0, timestamp: 0 };
@@ -227,7 +227,7 @@ proptest! {
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
         let whole = encode_points(&points).unwrap();
-        // Without magic, version and checksum, which the property adds.
+        // The body without magic, version and checksum, which the property adds.
         let mut body = whole[5..whole.len() - 4].to_vec();
         for (at, byte) in changes {
             let at = at.index(body.len());

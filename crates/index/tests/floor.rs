@@ -1,4 +1,4 @@
-//! Searching: sealed and active indexes against a linear search over the frames.
+//! Compares searches in sealed and active indexes with a linear search over the frames.
 #![cfg(not(stratawal_loom))]
 
 use proptest::prelude::*;
@@ -56,7 +56,7 @@ proptest! {
         let index = build(interval_bytes, &frames);
         for timestamp in 0..frames.last().map_or(3, |frame| frame.timestamp + 2) {
             let Some(span) = index.floor_time(timestamp) else { prop_assert!(frames.is_empty()); continue };
-            // The frame lies in the span, or is the first frame of the next.
+            // The frame is in the span, or is the first frame of the next.
             if let Some(first) = frames.iter().find(|frame| frame.timestamp >= timestamp) {
                 prop_assert!(span.point.offset <= first.offset);
                 prop_assert!(span.next.is_none_or(|next| first.offset <= next.offset));
@@ -114,7 +114,7 @@ fn an_index_without_points_finds_nothing() {
 #[test]
 fn frames_of_one_time_in_two_spans_are_found() {
     let point = |seq, timestamp| IndexPoint { seq, offset: 100 * seq, timestamp };
-    // A frame of time 20 may lie between the first two points.
+    // A frame of time 20 may be between the first two points.
     let index = Index::from_points(vec![point(1, 10), point(5, 20), point(9, 20)]).unwrap();
     assert_eq!(index.floor_time(20), Some(Span { point: point(1, 10), next: Some(point(5, 20)) }));
     assert_eq!(index.floor_time(21), Some(Span { point: point(9, 20), next: None }));

@@ -29,40 +29,41 @@ pub enum ErrorKind {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// The operating system refused to extend the file: the disk or the quota is full, or the file
-    /// may not be so long. Nothing was written, and the file is as before.
+    /// The operating system refused to extend the file, because the disk or the quota is full or
+    /// the file would be too long. Nothing was written, and the file is unchanged.
     #[error("cannot reserve space: {0}")]
     Preallocate(io::Error),
-    /// The file is a link, a directory, or something else that is not a plain file.
+    /// The file is not a plain file. It may be a link or a directory.
     #[error("not a plain file: {0}")]
     NotAFile(io::Error),
-    /// The header is not valid. Under the name of a segment this is damage, never a torn creation.
+    /// The header is not valid. In a file with the name of a segment this is damage, never a torn
+    /// creation.
     #[error("{0}")]
     Header(HeaderError),
-    /// The header is valid and is that of another segment.
+    /// The header is valid but is that of another segment.
     #[error("the header is that of segment {0}")]
     NameMismatch(SegmentId),
-    /// A frame is not valid where one must be.
+    /// There must be a valid frame here, but the frame is not valid.
     #[error("{0}")]
     Invalid(Invalid),
-    /// Zeros are where a frame must be.
+    /// There must be a frame here, but there are only zeros.
     #[error("the frame that begins with seq {expected} is missing")]
     Missing {
         /// The first seq of the missing frame.
         expected: SeqNo,
     },
-    /// A valid frame does not begin with the seq that comes next.
+    /// A valid frame does not begin with the expected seq.
     #[error("gap: expected seq {expected}, found {found}")]
     Gap {
-        /// The seq that comes next.
+        /// The seq of the entry that comes next.
         expected: SeqNo,
         /// The first seq of the frame.
         found: SeqNo,
     },
-    /// Written by a newer version, or with a codec that is not built in.
+    /// The file was written by a newer version, or with a codec that is not built in.
     #[error("written by a newer version: {0}")]
     Newer(Newer),
-    /// A frame is larger than the bound for reading.
+    /// A frame exceeds the bound for reading.
     #[error("a frame of {len} bytes is over the bound for reading, {max} bytes")]
     TooLarge {
         /// Its length in bytes.
@@ -87,7 +88,7 @@ impl Error {
         self.segment
     }
 
-    /// The offset in the file, if it is known.
+    /// The offset in the file, if known.
     #[must_use]
     pub const fn offset(&self) -> Option<ByteOffset> {
         self.offset
@@ -105,19 +106,19 @@ impl Error {
         self.source_io().is_some_and(stratawal_storage::is_full)
     }
 
-    /// Whether this process, or the system, has reached its limit of open files.
+    /// Whether this process or the system has reached its limit of open files.
     #[must_use]
     pub fn is_out_of_files(&self) -> bool {
         self.source_io().is_some_and(stratawal_storage::is_out_of_files)
     }
 
-    /// Whether the file does not exist. For a reader in another process that may be a truncation.
+    /// Whether the file does not exist. A truncation in another process may have removed it.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         self.io_kind() == Some(io::ErrorKind::NotFound)
     }
 
-    /// Whether the file could not be extended and nothing was written, so that it is as before.
+    /// Whether the file could not be extended and nothing was written, so that it is unchanged.
     #[must_use]
     pub const fn is_refusal(&self) -> bool {
         matches!(&self.kind, ErrorKind::Preallocate(_))
@@ -136,8 +137,8 @@ impl Error {
         }
     }
 
-    /// Whether the bytes of the file are damaged. Errors of the system and files of a newer version
-    /// are not damage.
+    /// Whether the bytes of the file are damaged. Operating-system errors and files of a newer
+    /// version are not damage.
     #[must_use]
     pub fn is_damage(&self) -> bool {
         match &self.kind {

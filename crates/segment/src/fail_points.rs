@@ -1,7 +1,8 @@
-//! Where a test can make this crate wrong, to prove that the simulation finds it.
+//! Fail points: a test switches one on to break this crate, to prove that the simulation finds the
+//! bug.
 
 stratawal_sync::fail_points! {
-    /// A place where a test can make the shipped code wrong.
+    /// A bug that a test can switch on in the shipped code.
     enum FailPoint {
         /// Frames are written into a segment whose name may not be durable.
         DirSyncSkipped,

@@ -24,12 +24,12 @@ pub struct SegmentFile {
 }
 
 /// The footer of a finished file. The file ends with a valid trailer, which names this valid SEAL
-/// or CLOSE, and the SEAL or CLOSE ends where the trailer begins.
+/// or CLOSE and directly follows it.
 #[derive(Clone, Debug)]
 pub struct Finished {
     /// Where the SEAL or CLOSE begins. The entries end there.
     pub offset: ByteOffset,
-    /// The header of its frame. The first seq is one past the last entry.
+    /// The header of the footer's frame. Its first seq is one past the last entry.
     pub frame: FrameHeader,
     /// Its content.
     pub footer: Footer,
@@ -43,12 +43,12 @@ impl Finished {
     }
 }
 
-/// The SEAL or CLOSE at the end of a file, as [`SegmentFile::peek_footer`] reads it.
+/// The SEAL or CLOSE at the end of a file, as read by [`SegmentFile::peek_footer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FooterSummary {
     /// One past the last entry of the segment.
     pub end_seq: SeqNo,
-    /// Which control frame it is, with the segment or CLOSE that it names.
+    /// The kind of control frame, with the segment or CLOSE that it names.
     pub kind: FooterKind,
 }
 
@@ -56,7 +56,7 @@ impl SegmentFile {
     /// Opens segment `id` in the directory `dir` and reads its header.
     ///
     /// # Errors
-    /// I/O; a header that is not valid, or is that of another segment.
+    /// I/O; a header that is not valid or is that of another segment.
     pub fn open(storage: &Arc<dyn Storage>, dir: &Path, id: SegmentId, access: Access) -> Result<Self> {
         let file = storage.open(&dir.join(id.to_string()), access).map_err(|source| {
             let kind = match source.kind() {
@@ -117,8 +117,7 @@ impl SegmentFile {
         &self.file
     }
 
-    /// Makes the bytes of the file that the operating system holds durable. The file may be opened
-    /// for reading only.
+    /// Makes all written bytes of the file durable. The file may be open for reading only.
     ///
     /// # Errors
     /// I/O. After an error, only bytes that were durable before can be trusted.
@@ -126,9 +125,9 @@ impl SegmentFile {
         self.file.sync_data().map_err(Error::io(self.id, "sync"))
     }
 
-    /// The state of the file now. A caller that reads the file afterwards can compare a later state
-    /// with it, to learn whether the file has changed. `None` where the state is not known, or the
-    /// file no longer has the length that it had when it was opened.
+    /// Returns the current state of the file. A caller that then reads the file can compare a later
+    /// state with it, to learn whether the file has changed. Returns `None` if the state is not
+    /// known, or if the file no longer has the length that it had when it was opened.
     ///
     /// # Errors
     /// I/O.
@@ -137,8 +136,8 @@ impl SegmentFile {
         Ok(stamp.filter(|stamp| stamp.len == self.len))
     }
 
-    /// The SEAL or CLOSE at the end of the file. `None` where the file does not end with a valid
-    /// SEAL or CLOSE and its valid trailer.
+    /// Returns the SEAL or CLOSE at the end of the file, or `None` if the file does not end with a
+    /// valid SEAL or CLOSE and its valid trailer.
     ///
     /// # Errors
     /// I/O, and frames of a newer version.
@@ -147,9 +146,9 @@ impl SegmentFile {
         self.footer_at(offset, Some(trailer_at))
     }
 
-    /// Reads the fixed fields of the SEAL or CLOSE at the end of the file, in two short reads. It
-    /// checks the trailer and the header of the frame, and unlike [`finished`](Self::finished) does
-    /// not check the payload. `None` where the file does not end with such a frame and its trailer.
+    /// Reads the fixed fields of the SEAL or CLOSE at the end of the file, in two short reads.
+    /// Checks the trailer and the frame's header but, unlike [`finished`](Self::finished), not the
+    /// payload. Returns `None` if the file does not end with such a frame and its trailer.
     ///
     /// # Errors
     /// I/O.
@@ -170,8 +169,8 @@ impl SegmentFile {
         })
     }
 
-    /// Where the footer begins that the valid trailer at the end of the file names, and where that
-    /// trailer begins.
+    /// Returns the offset of the footer named by the valid trailer at the end of the file, and the
+    /// offset of that trailer.
     fn trailer(&self) -> Result<Option<(ByteOffset, u64)>> {
         let first_end = (SEGMENT_HEADER_LEN + FRAME_HEADER_LEN + TRAILER_LEN) as u64;
         if self.len < first_end || self.has_active_len() {
@@ -190,7 +189,7 @@ impl SegmentFile {
         Ok(Some((footer_offset, trailer_at)))
     }
 
-    /// The valid CLOSE at `offset`, which a later CLOSE names.
+    /// Returns the CLOSE at `offset`, which a later CLOSE names, if it is valid.
     ///
     /// # Errors
     /// I/O, and frames of a newer version.
@@ -204,7 +203,7 @@ impl SegmentFile {
         Ok(found.filter(|finished| matches!(finished.footer.kind, FooterKind::Close { .. })))
     }
 
-    /// The SEAL or CLOSE at `offset`, if it is valid and ends at `end`, where that is given.
+    /// Returns the SEAL or CLOSE at `offset` if it is valid and, when `end` is given, ends there.
     fn footer_at(&self, offset: ByteOffset, end: Option<u64>) -> Result<Option<Finished>> {
         let newer = |what| Err(Error::new(self.id, Some(offset), ErrorKind::Newer(what)));
         let mut bytes = [0; FRAME_HEADER_LEN];
@@ -246,7 +245,7 @@ impl SegmentFile {
             .map_err(|source| Error::new(self.id, Some(ByteOffset(at)), ErrorKind::Io { operation: "read", source }))
     }
 
-    /// The header checksum, as stored, of the frame at `offset`.
+    /// Returns the stored header checksum of the frame at `offset`.
     ///
     /// # Errors
     /// I/O.

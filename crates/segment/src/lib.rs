@@ -1,9 +1,8 @@
-//! One segment file of a log: this crate creates it durably, appends to it, seals or closes it, and
-//! scans and reads it.
+//! Creates, appends to, seals, closes, scans and reads a single segment file of a log.
 //!
-//! Do not use this crate to keep a stream: it does not know of other segments, of group commit, or
-//! of the rules of recovery, which are in `stratawal-stream`. Use it to inspect single segment
-//! files, or to build another log on them.
+//! Do not use this crate to keep a stream: it knows nothing of other segments, group commit, or the
+//! rules of recovery, which are in `stratawal-stream`. Use it to inspect single segment files, or
+//! to build another log on them.
 //!
 //! ```
 //! use std::{path::Path, sync::Arc};
@@ -33,12 +32,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Invariants: a file under the name of a segment has a valid header (rule H of the format);
+//! Invariants: a file with the name of a segment has a valid header (rule H of the format);
 //! published bytes never change; a file is shortened only to the end of the trailer of a durable
 //! SEAL or CLOSE.
 //!
-//! Deliberately absent: other segments, seqs that were promised to a caller, threads, and the
-//! meaning of an index block.
+//! Deliberately absent: other segments, seqs promised to a caller, threads, and the meaning of an
+//! index block.
 #![deny(unsafe_code)]
 
 mod error;

@@ -15,8 +15,8 @@ pub struct SegmentId {
     pub generation: Generation,
 }
 
-/// The beginning of the name of a segment that is being created. After a crash such a file belongs
-/// to no stream and may be removed.
+/// Prefix of the name of a segment that is being created. After a crash such a file belongs to no
+/// stream and may be removed.
 pub const TEMPORARY_PREFIX: &str = ".tmp-";
 
 /// Whether `name` begins with [`TEMPORARY_PREFIX`].
@@ -32,7 +32,8 @@ impl SegmentId {
         Self { base: header.base, generation: header.generation }
     }
 
-    /// Parses a file name. `None` where it is not exactly as [`Display`](fmt::Display) writes it.
+    /// Parses a file name. Returns `None` unless the name is exactly as [`Display`](fmt::Display)
+    /// writes it.
     #[must_use]
     pub fn parse(name: &OsStr) -> Option<Self> {
         let (base, generation) = name.to_str()?.strip_suffix(".seg")?.split_once('-')?;

@@ -1,6 +1,6 @@
-//! Creating a segment by rule H: it is written under a temporary name, synced and renamed, and the
-//! directory is synced; then frames are written. A failure before the rename is undone. After a
-//! later failure the outcome is not known.
+//! Tests the creation of a segment by rule H: the file is written under a temporary name, synced
+//! and renamed, and the directory is synced; then frames are written. A failure before the rename
+//! is undone. After a later failure the outcome is not known.
 
 mod common;
 
@@ -97,7 +97,7 @@ fn a_failure_before_the_rename_is_undone() {
             expected.truncate(nth + 1);
             expected.push(format!("remove {TEMPORARY}"));
             assert_eq!(storage.take_log(), expected);
-            // The stream can continue, and use the same generation.
+            // The stream can continue and use the same generation.
             create(&storage.shared(), dir(), &header(), 5000).unwrap();
         }
     }
@@ -144,7 +144,7 @@ fn a_failure_after_the_rename_is_indeterminate() {
             let left = storage.tree();
             let renamed = nth > RENAME || done;
             assert_eq!(left[0].0, if renamed { NAME } else { TEMPORARY }, "operation {nth}, done {done}");
-            // Recovery finds a whole segment or none.
+            // Recovery finds a complete segment or none.
             assert_eq!(left[0].1[..128], header().encode());
         }
     }
@@ -235,7 +235,7 @@ fn a_flipped_header_bit_is_damage_or_a_newer_format() {
         let error = file_of(&bytes, id).expect_err("it does not open");
         assert!(matches!(error.kind(), ErrorKind::Header(_)), "bit {bit}: {error}");
         assert_eq!(error.offset().map(|at| at.0), Some(0), "bit {bit}");
-        // Another version may have another checksum, so the version is read first.
+        // A different version may have a different checksum, so the version is read first.
         let version = (8..12).contains(&(bit / 8)) && bit != 64;
         assert_eq!((error.is_newer(), error.is_damage()), (version, !version), "bit {bit}: {error}");
         bytes[bit / 8] ^= 1 << (bit % 8);

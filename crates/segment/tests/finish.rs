@@ -1,4 +1,4 @@
-//! Finishing a segment with SEAL or CLOSE, trailer and trim, and continuing after a CLOSE.
+//! Tests finishing a segment with SEAL or CLOSE, trailer and trim, and continuing after a CLOSE.
 
 mod common;
 
@@ -313,7 +313,7 @@ fn the_close_is_synced_again_before_its_trailer_goes() {
         assert!(!segment.preallocation.is_after_close());
         segment.preallocation.ensure_control(&tail, 48).unwrap();
         assert_eq!(segment.storage.take_log(), [] as [String; 0], "once is enough");
-        // The CLOSE is an ordinary frame of the chain now, and its trailer was overwritten.
+        // The CLOSE is now an ordinary frame of the chain, and its trailer was overwritten.
         let (chain, frames) = walked(&segment.file());
         assert_eq!((chain.close, chain.end, frames.len()), (Some(ByteOffset(close)), tail, 2));
         assert!(segment.file().finished().unwrap().is_none());
@@ -333,7 +333,7 @@ fn nothing_follows_a_close_that_cannot_be_rewritten() {
             let error = segment.preallocation.ensure(&tail, 48).unwrap_err();
             assert!(!error.is_full() && segment.preallocation.is_after_close(), "operation {nth}: {error}");
             assert_eq!(segment.storage.take_log().len(), nth + 1);
-            // Wherever it failed, a reader finds the entries and the CLOSE.
+            // Wherever the writer failed, a reader finds the entries and the CLOSE.
             let (chain, _) = walked(&segment.file());
             assert_eq!((chain.end_seq, chain.end), (SeqNo(41), tail), "operation {nth}");
             assert!(segment.file().has_active_len() || segment.file().finished().unwrap().is_some());
@@ -365,7 +365,7 @@ fn a_full_disk_leaves_a_closed_segment_closed() {
     assert_eq!(walked(&segment.file()).0.end_seq, SeqNo(42));
 }
 
-/// The disk reports that it is full only at the write or the sync.
+/// The disk reports that it is full only during the write or the sync.
 #[test]
 fn extending_a_closed_file_can_be_tried_again() {
     for nth in 0..3 {
@@ -379,7 +379,7 @@ fn extending_a_closed_file_can_be_tried_again() {
         assert!(segment.preallocation.is_after_close(), "operation {nth}");
         segment.storage.take_log();
         segment.append(&[b"two"]);
-        // The CLOSE is written and synced again before its trailer is overwritten.
+        // The CLOSE is rewritten and synced before its trailer is overwritten.
         let log = segment.storage.take_log();
         let verbs: Vec<&str> = log.iter().filter_map(|what| what.split(' ').next()).collect();
         assert_eq!(verbs, ["preallocate", "write", "sync", "write"], "operation {nth}");

@@ -1,4 +1,4 @@
-//! Damaged and hostile files cause no panic and no allocation from an unchecked length, and a chain
+//! Damaged and hostile files cause no panic and no allocation of an unchecked length, and a chain
 //! has only frames before the damage.
 
 mod common;
@@ -10,7 +10,7 @@ use common::{HEADER_LEN, Raw, Rng, Segment, file_of, header, raw, walked};
 use stratawal_frame::{ByteOffset, FrameHeader, SeqNo, Trailer};
 use stratawal_segment::{Chain, CursorStep, ErrorKind, FrameCursor, SegmentData, SegmentFile, SegmentId};
 
-/// The system's allocator, which also records the largest size that each thread requests.
+/// The system's allocator, which also records the largest size requested by each thread.
 struct Watched;
 
 thread_local! {
@@ -21,7 +21,7 @@ fn note(size: usize) {
     LARGEST.with(|largest| largest.set(largest.get().max(size)));
 }
 
-// SAFETY: every call is passed on to the system's allocator unchanged, and recording a size does
+// SAFETY: every call is forwarded unchanged to the system's allocator, and recording a size does
 // not allocate.
 unsafe impl GlobalAlloc for Watched {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -55,7 +55,7 @@ fn largest(f: impl FnOnce()) -> usize {
     LARGEST.with(Cell::get)
 }
 
-/// More than a window of a scan.
+/// Longer than a scan's window.
 const WINDOW: usize = (256 << 10) + 4096;
 
 /// Calls every function that recovery calls for a file.
@@ -186,8 +186,8 @@ fn payload_end(seen: &SpanState, i: usize) -> u64 {
     seen.frames[i].0 + 40 + u64::from(seen.frames[i].1.payload_len)
 }
 
-/// Checks `bytes`, which are damaged in `from..to`: the frames before the damage are found, and no
-/// frame that was not in the file before.
+/// Checks `bytes`, which are damaged in `from..to`: the frames before the damage are found, and
+/// every frame found was in the original file.
 fn check_rotten(what: &str, bytes: &[u8], id: SegmentId, right: &SpanState, from: u64, to: u64) {
     let file = file_of(bytes, id).unwrap();
     let (chain, frames) = walked(&file);
@@ -197,7 +197,7 @@ fn check_rotten(what: &str, bytes: &[u8], id: SegmentId, right: &SpanState, from
     if hit.is_none() {
         assert_eq!((chain.end, chain.end_seq), (right.chain.end, right.chain.end_seq), "{what}");
     }
-    // The SEAL is found, or no SEAL is.
+    // Either the right SEAL is found or none.
     assert!(chain.seal.is_none() || chain.seal == right.chain.seal, "{what}");
     assert!(file.attestations(ByteOffset(HEADER_LEN)).unwrap().attested <= right.attested, "{what}");
     look_at_everything(&file);
@@ -211,7 +211,7 @@ fn a_flipped_bit_ends_the_chain_or_changes_nothing() {
         let right = see(&bytes, id);
         let used = usize::try_from(right.chain.end.0).unwrap() + 200;
         for at in 128..bytes.len() {
-            // Only some of the zeros after the last frame.
+            // Tries only some of the zeros after the last frame.
             if at > used && at % 61 != 0 {
                 continue;
             }
@@ -292,7 +292,7 @@ fn garbage_is_read_without_a_panic() {
     }
 }
 
-/// An attacker who knows the salt can write frames with right checksums and any fields.
+/// An attacker who knows the salt can write frames with correct checksums and any fields.
 #[test]
 fn frames_of_any_fields_are_read_without_a_panic() {
     for seed in 0..2000 {

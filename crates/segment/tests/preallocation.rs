@@ -110,7 +110,7 @@ fn a_nearly_full_disk_gives_just_the_need() {
 
 #[test]
 fn another_error_is_not_a_full_disk() {
-    // It tries to extend the file further than it needs, so it asks twice.
+    // The writer first tries to extend the file further than needed, so it asks twice.
     let mut segment = Segment::with(&header(), 100_000);
     let (len, tail) =
         (segment.preallocation.preallocated(), ByteOffset(segment.preallocation.preallocated() - CONTROL_RESERVE));
@@ -121,7 +121,7 @@ fn another_error_is_not_a_full_disk() {
     assert_eq!(segment.preallocation.preallocated(), len);
 }
 
-/// A segment that no further append fits into, on a full disk.
+/// A segment without room for another append, on a full disk.
 fn full() -> Segment {
     let mut segment = Segment::with(&header(), 20_000);
     segment.storage.leave_room(0);
@@ -188,7 +188,7 @@ fn a_footer_without_room_drops_its_index() {
         let finished = segment.file().finished().unwrap().expect("it is finished");
         assert_eq!((finished.footer.kind, finished.footer.index.len()), (kind, 0));
         assert_eq!(finished.footer, segment.end(kind, b""), "everything else is in it");
-        // With room for the index, the footer has it.
+        // If there is room for the index, the footer has it.
         let mut segment = full();
         segment.storage.make_room();
         segment.finish(kind, &INDEX);

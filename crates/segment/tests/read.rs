@@ -1,4 +1,4 @@
-//! Reading published frames, from blocks that are read or mapped.
+//! Tests reading published frames from blocks that are read or mapped.
 
 mod common;
 
@@ -15,7 +15,7 @@ use stratawal_storage::{Storage, UnixStorage};
 /// Maps the first `len` bytes.
 fn map(file: &SegmentFile, len: u64) -> stratawal_segment::Result<SegmentData> {
     // SAFETY: only these tests know their files, and they do not shorten or change them below `len`
-    // while a mapping lives.
+    // while a mapping exists.
     SegmentData::map(file, len, unsafe { MapPromise::new() })
 }
 
@@ -186,8 +186,8 @@ fn an_entry_is_found_in_every_state_of_its_span() {
     }
 }
 
-/// On the way to a frame in a verified span no checksum is computed. In a uniform span not even the
-/// headers are read.
+/// On the way to a frame in a verified span, no checksum is computed. In a uniform span, not even
+/// the headers are read.
 #[test]
 fn damage_in_a_verified_span_is_never_a_wrong_entry() {
     for alike in [true, false] {
@@ -234,8 +234,8 @@ fn damage_in_a_verified_span_is_never_a_wrong_entry() {
     }
 }
 
-/// The frame inside the entry is where the sixth frame would be if all frames were as long as the
-/// first.
+/// The frame inside the entry is at the offset where the sixth frame would be if all frames were as
+/// long as the first.
 #[test]
 fn a_frame_inside_an_entry_is_never_read_as_one() {
     let mut segment = Segment::new();
@@ -295,7 +295,7 @@ fn a_block_past_the_end_of_the_file_is_damage() {
 fn a_block_much_longer_than_the_file_is_damage() {
     let segment = filled();
     let data = SegmentData::read(&segment.file());
-    // The longest range, so that a large allocation would panic and not abort.
+    // The longest range, so that a large allocation would panic rather than abort.
     assert!(data.block(0..u64::MAX).unwrap_err().is_damage());
 }
 
@@ -378,7 +378,7 @@ fn only_the_frame_that_is_found_is_verified() {
     assert!(matches!(error.kind(), ErrorKind::Invalid(_)) && error.offset() == Some(ByteOffset(at[0])), "{error}");
 }
 
-/// A block may end anywhere. A block of the length that the cursor asks for gives the next frame.
+/// A block may end anywhere. A block of the length that the cursor asks for holds the next frame.
 #[test]
 fn an_incomplete_frame_states_the_bytes_it_needs() {
     let segment = filled();
@@ -453,7 +453,7 @@ fn a_newer_frame_is_not_damage() {
     segment.append(&[b"one"]);
     let at = segment.offset().0;
     let data = SegmentData::read(&segment.file());
-    // A codec that is known and not built in counts as a newer one.
+    // A known codec that is not built in is treated as newer.
     for frame in [Raw { flags: 1, ..raw(41) }, Raw { codec: 77, ..raw(41) }, Raw { codec: 2, ..raw(41) }] {
         segment.poke(&frame.encode(&segment.position(at)), at);
         let error = cursor(&data, at + 48).seek(SeqNo(41)).unwrap_err();
@@ -486,7 +486,7 @@ fn a_control_frame_of_any_length_is_skipped() {
     let after = segment.append(&[b"two"]).0;
     let data = SegmentData::read(&segment.file());
     let end = segment.offset().0;
-    // All frames in one block, and in two blocks of which the first ends within the CLOSE.
+    // All frames in one block, or in two blocks, with the first ending within the CLOSE.
     for split in [end, close + 40, close + 48, close + 1000, after - 1, after] {
         let block = data.block(HEADER_LEN..split).unwrap();
         let mut cursor = FrameCursor::new(&data, block, ByteOffset(HEADER_LEN), SeqNo(40), 200);

@@ -1,4 +1,4 @@
-//! Scanning a segment: its chain, and the attestations of frames anywhere in it.
+//! Tests scanning a segment: its chain, and the attestations of frames anywhere in it.
 
 mod common;
 
@@ -170,8 +170,8 @@ fn attestations_are_found_after_a_hole_of_zeros() {
             let lost = frames.iter().take_while(|&&at| at + 520 <= hole).count() as u64;
             assert_eq!(chain.end_seq.0, 40 + lost, "{page} bytes at {hole}");
             assert!(chain.end.0 <= hole && chain.attested <= chain.end_seq);
-            // The MARK may be lost, too. Then the last frame that is left attests the entries
-            // before it.
+            // The MARK may also be lost. Then the last remaining frame attests the entries before
+            // it.
             let left = frames.iter().rposition(|&at| at >= hole + page || at + 520 <= hole);
             let mark = !(hole..hole + page).contains(&tail);
             let expected = if mark { 60 } else { 40 + left.map_or(0, |i| i as u64) };
@@ -197,7 +197,7 @@ fn attestations_are_found_after_garbage() {
     }
 }
 
-/// The entry holds a frame whose checksums are right for the offset at which it will be.
+/// The entry holds a frame whose checksums are right for the offset that it will have in the file.
 #[test]
 fn an_entry_that_looks_like_a_frame_attests_nothing() {
     for broken in [false, true] {
@@ -210,7 +210,8 @@ fn an_entry_that_looks_like_a_frame_attests_nothing() {
         segment.append(&[&entry]);
         segment.poke(&mark(&segment.position(segment.offset().0), 41, 41), segment.offset().0);
         if broken {
-            // The header is valid, so its payload is not searched, whether that is valid or not.
+            // The header is valid, so its payload is not searched, whether or not the payload is
+            // valid.
             segment.poke(b"x", at + 40);
         }
         let file = segment.file();
@@ -242,7 +243,7 @@ fn only_valid_attestations_raise_the_watermark() {
     }
 }
 
-/// The offsets of the frames that a search finds, each with whether it is valid as a whole.
+/// The offsets of the frames that a search finds, each with whether the whole frame is valid.
 fn searched(file: &SegmentFile) -> Vec<(u64, bool)> {
     let mut search = FrameSearch::new(file, ByteOffset(HEADER_LEN));
     std::iter::from_fn(|| search.next_frame().unwrap()).map(|found| (found.offset.0, found.is_whole)).collect()
@@ -292,8 +293,8 @@ fn the_payload_of_a_damaged_header_is_searched() {
 fn a_frame_within_an_overwritten_mark_is_found() {
     let mut segment = Segment::new();
     let at = segment.append(&[b"one"]).0 + 48;
-    // A MARK at `at`, then a frame of 40 bytes at the same offset, which is lost, and after that a
-    // frame which is not.
+    // A MARK at `at`, then a frame of 40 bytes at the same offset, which is lost, followed by a
+    // frame that is not lost.
     let written_over = mark(&segment.position(at), 41, 41);
     let after = data_frame(&segment.position(at + 40), 42, Some(42), &[b"three"]);
     segment.poke(&written_over, at);
@@ -323,7 +324,7 @@ fn the_torn_tail_is_the_bytes_after_the_chain() {
             "from {beyond}"
         );
     }
-    // The first bytes of a frame whose other bytes were lost.
+    // Only the first bytes of the frame survive.
     let mut torn = Segment::new();
     torn.append(&[b"one"]);
     torn.poke(&data_frame(&torn.position(from.0), 41, None, &[b"two"])[..18], from.0);
@@ -370,7 +371,7 @@ fn a_frame_of_a_newer_version_is_not_an_end() {
             let error = file.attestations(ByteOffset(HEADER_LEN)).unwrap_err();
             assert!(error.is_newer() && error.offset() == Some(at), "{frame:?}: {error}");
         }
-        // A frame with a wrong checksum is not of a newer version.
+        // A frame with a wrong checksum does not count as newer.
         let mut bytes = frame.encode(&segment.position(at.0));
         bytes[0] ^= 1;
         segment.poke(&bytes, at.0);
@@ -399,7 +400,7 @@ fn a_malformed_control_frame_is_not_in_the_chain() {
         let seen = segment.file().scan_chain(&mut |_, _| ()).map(|chain| chain.end > at);
         match seen {
             Ok(longer) => assert_eq!(longer, in_chain, "{frame:?}"),
-            // 0x03030303 may be a kind of a newer version.
+            // 0x03030303 may be a kind in a newer version.
             Err(e) => assert!(e.is_newer() && frame.payload == [3; 56], "{frame:?}: {e}"),
         }
     }
@@ -407,7 +408,7 @@ fn a_malformed_control_frame_is_not_in_the_chain() {
 
 #[test]
 fn frames_may_cross_the_ends_of_a_window() {
-    // A window has up to 256 KiB. These lengths put headers and payloads across its end in many
+    // A window has up to 256 KiB. With these lengths, headers and payloads cross its end in many
     // ways, and one frame is longer than a window.
     let mut segment = Segment::with(&header(), 4 << 20);
     let mut expected = Vec::new();
@@ -426,8 +427,8 @@ fn frames_may_cross_the_ends_of_a_window() {
     assert_eq!(attested(&segment.file(), HEADER_LEN), 440);
 }
 
-/// Offsets near the ends of the windows in which a file is read: of 4 KiB, 8 KiB, and so on up to
-/// 256 KiB. Each window begins less than a header before the end of the one before.
+/// Offsets near the ends of the windows in which a file is read: 4 KiB, 8 KiB, and so on up to 256
+/// KiB. Each window begins less than a header's length before the end of the previous one.
 fn borders() -> impl Iterator<Item = u64> {
     let ends = (1..=7).map(|n| (n, HEADER_LEN + (4096 << n) - 4096));
     ends.flat_map(|(n, end)| (end - 40 * n - 96..end + 16).step_by(8))
@@ -456,7 +457,7 @@ fn header_after_zeros(position: &FramePosition) -> Vec<u8> {
         bytes[..4].copy_from_slice(&sum.to_le_bytes());
         (sum, bytes)
     };
-    // A CRC is an affine function of the timestamp: the bits are eliminated one by one.
+    // A CRC is an affine function of the timestamp, so the bits are eliminated one at a time.
     let without = frame(0).0;
     let mut rows: Vec<(u32, u64)> = (0..64).map(|bit| (frame(1 << bit).0 ^ without, 1 << bit)).collect();
     let mut sum = without;
@@ -493,8 +494,8 @@ fn a_header_that_begins_with_zeros_is_found() {
 fn each_byte_is_read_a_bounded_number_of_times() {
     let segment = Segment::with(&header(), 2 << 20);
     let len = segment.file().len();
-    // Valid headers at every offset where a header fits: each of a frame that reaches to the end of
-    // the file, of one not longer than a MARK, or of one that is a few windows long.
+    // Valid headers at every offset where a header fits. Each claims a frame that extends to the
+    // end of the file, is no longer than a MARK, or is a few windows long.
     for claim in [None, Some(8), Some(1 << 19)] {
         for at in (HEADER_LEN..len - 48).step_by(40) {
             let rest = u32::try_from(len - at - 40).unwrap();

@@ -1,4 +1,4 @@
-//! Writing frames and MARKs, and failures of a write.
+//! Tests writing frames and MARKs, and failures of writes.
 
 mod common;
 
@@ -40,7 +40,7 @@ fn several_frames_are_one_write() {
 
 #[test]
 fn pieces_are_written_like_one_buffer() {
-    // More pieces than the 1,024 that one system call takes, some of them empty.
+    // More pieces than the 1,024 that one system call accepts, some of them empty.
     for pieces in [1, 2, 7, 3000] {
         let entry: Vec<u8> = (0..20_000_u32).map(|i| (i % 251) as u8).collect();
         let (mut whole, mut pieced) =
@@ -90,7 +90,7 @@ fn only_the_next_frame_overwrites_a_mark() {
     let (writer, _) = SegmentWriter::resume(&segment.open(Access::ReadWrite), segment.offset());
     assert_eq!(writer.next_position(), segment.writer.next_position());
     assert_eq!(segment.storage.bytes()[at..at + 48], mark);
-    // Another MARK replaces it; then a frame that is at least as long overwrites it whole.
+    // Another MARK replaces the first; then a frame at least as long overwrites it completely.
     segment.durable -= 1;
     segment.mark();
     assert_ne!(segment.storage.bytes()[at..at + 48], mark);
@@ -170,8 +170,7 @@ fn a_control_frame_has_the_fields_of_its_context() {
 /// A call that writes.
 type Attempt<'a> = &'a mut dyn FnMut(&mut Segment) -> stratawal_segment::Result<()>;
 
-/// The write is not tried again, and nothing is written after it: only recovery may write those
-/// bytes.
+/// The write is not retried, and nothing is written after it: only recovery may write those bytes.
 #[test]
 fn a_failed_write_is_reported_and_not_repeated() {
     for done in [false, true] {
@@ -206,8 +205,7 @@ fn a_failed_write_is_reported_and_not_repeated() {
                 assert!(!error.is_damage() && error.segment() == segment.id());
                 assert_eq!(segment.storage.take_log().len(), 1, "{i}: one write and no other");
                 assert_eq!((segment.offset(), segment.writer.finished_len()), (tail, None), "{i}");
-                // A sync or a trim that follows does not write either, and does not shorten the
-                // file.
+                // A following sync or trim does not write either, and does not shorten the file.
                 segment.writer.trim_to_trailer().unwrap();
                 assert_eq!(segment.storage.take_log(), [] as [String; 0], "{i}");
             }
@@ -234,7 +232,7 @@ fn a_rewrite_does_not_move_the_next_position() {
     segment.append(&[b"two"]);
     let bytes = segment.storage.bytes();
     let tail = segment.offset();
-    // After a failed sync the disk may hold other bytes.
+    // After a failed sync the disk may hold different bytes.
     segment.poke(&[0xEE; 48], at.0);
     segment.storage.take_log();
     segment.writer.rewrite(at, &bytes[128..176]).unwrap();

@@ -78,7 +78,7 @@ impl StreamLog {
     /// - [`ErrorKind::Missing`] if the stream does not exist.
     /// - [`ErrorKind::Full`] or [`ErrorKind::Io`], for example if a damaged file could not be
     ///   removed. The entries may or may not have been dropped; the call may be repeated.
-    /// - Otherwise the same errors as [`open`](Self::open).
+    /// - Otherwise returns the same errors as [`open`](Self::open).
     pub fn open_above(
         context: Arc<LogContext>,
         location: Location,
@@ -114,9 +114,9 @@ impl StreamLog {
     /// reported when they are read, and by the next open.
     ///
     /// # Errors
-    /// The same errors as [`open`](Self::open). The stream then stays failed. Later calls report
-    /// this error if it is damage, a newer format or a full disk, and otherwise the error that made
-    /// the stream fail.
+    /// Returns the same errors as [`open`](Self::open). The stream then stays failed. Later calls
+    /// report this error if it is damage, a newer format or a full disk, and otherwise the error
+    /// that made the stream fail.
     pub fn reopen(&self) -> Result<()> {
         self.inner.reopen().map_err(|error| error.of_call(Call::Reopen))
     }
@@ -126,9 +126,9 @@ impl StreamLog {
     /// Closing twice is not an error. On a stream opened for reading, this does nothing.
     ///
     /// # Errors
-    /// The same errors as [`sync`](Self::sync). The stream is closed anyway, and is recovered when
-    /// it is next opened. Once this returns, whether or not it failed, no thread of this stream
-    /// uses its files.
+    /// Returns the same errors as [`sync`](Self::sync). The stream is closed anyway, and is
+    /// recovered when it is next opened. Once this returns, whether or not it failed, no thread of
+    /// this stream uses its files.
     pub fn close(&self) -> Result<()> {
         if self.inner.shared.context.is_read_only() {
             return Ok(());
@@ -209,7 +209,7 @@ impl StreamLog {
     /// durability.
     ///
     /// # Errors
-    /// The same errors as [`append_batch`](Self::append_batch).
+    /// Returns the same errors as [`append_batch`](Self::append_batch).
     pub fn append(&self, entry: &[u8], durability: Durability) -> Result<u64> {
         self.inner.append_one(entry, durability).map_err(|error| error.of_call(Call::Append))
     }
@@ -249,8 +249,8 @@ impl StreamLog {
     /// Makes every accepted entry durable.
     ///
     /// # Errors
-    /// The same errors as [`flush`](Self::flush). If a sync has failed, no later sync reports its
-    /// entries as durable unless recovery has found them in between.
+    /// Returns the same errors as [`flush`](Self::flush). If a sync has failed, no later sync
+    /// reports its entries as durable unless recovery has found them in between.
     pub fn sync(&self) -> Result<()> {
         self.inner.wait_for(Durability::Synced).map_err(|error| error.of_call(Call::Sync))
     }
@@ -275,7 +275,7 @@ impl StreamLog {
     /// has its own memory.
     ///
     /// # Errors
-    /// The same errors as [`get`](Self::get), for the first seq that fails.
+    /// Returns the same errors as [`get`](Self::get), for the first seq that fails.
     pub fn get_many(&self, seqs: &[u64], visibility: Visibility) -> Result<Vec<Option<Entry>>> {
         self.inner.get_many(seqs, visibility)
     }
@@ -283,8 +283,8 @@ impl StreamLog {
     /// Returns the last entry that `visibility` shows, or `None` if the stream has none.
     ///
     /// # Errors
-    /// The same errors as [`get`](Self::get). [`ErrorKind::Truncated`] only if this stream is
-    /// opened for reading and a writer in another process has dropped the entry.
+    /// Returns the same errors as [`get`](Self::get). [`ErrorKind::Truncated`] only if this stream
+    /// is opened for reading and a writer in another process has dropped the entry.
     pub fn last(&self, visibility: Visibility) -> Result<Option<Entry>> {
         self.inner.last(visibility)
     }

@@ -1,6 +1,6 @@
 //! The key of a cached value.
 
-/// The key of a cached value: a segment, by its stream and its generation.
+/// The key of a cached value. It names a segment by its stream and its generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CacheKey {
     /// The id of the stream.

@@ -1,10 +1,10 @@
-//! A load that is running, and the threads that wait for it.
+//! A running load, and the threads that are waiting for it.
 
 use std::sync::Arc;
 
 use stratawal_sync::{Condvar, Mutex, fail_point};
 
-/// A load that is running. Every thread that misses the same key waits here.
+/// A running load. Every thread that misses the same key waits here.
 pub(super) struct Load<T> {
     state: Mutex<State<T>>,
     ended: Condvar,
@@ -21,7 +21,7 @@ impl<T> Load<T> {
         Self { state: Mutex::new(State::Running), ended: Condvar::new() }
     }
 
-    /// Waits for the end of the load, and returns its value unless it failed.
+    /// Waits for the end of the load, and returns its value unless the load failed.
     pub(super) fn wait(&self) -> Option<Arc<T>> {
         let mut state = self.state.lock();
         loop {
@@ -33,7 +33,7 @@ impl<T> Load<T> {
         }
     }
 
-    /// Ends the load, with its value or without.
+    /// Ends the load, with a value unless it failed.
     pub(super) fn end(&self, outcome: Option<Arc<T>>) {
         *self.state.lock() = outcome.map_or(State::Failed, State::Loaded);
         if !fail_point!(WaiterNotWoken) {

@@ -1,9 +1,9 @@
-//! Loaded values by key, bounded in bytes and in entries.
+//! Caches loaded values by key, bounded in bytes and in entries.
 //!
 //! Invariants: the entries of the maps never exceed the limits; one key is never loaded twice at
 //! the same time; an entry whose load began before its removal is not in the cache once the removal
-//! has returned. The cache does not know what its values are, and does not depend on when a
-//! replaced snapshot is dropped.
+//! has returned. The cache knows nothing about its values, and does not depend on when a replaced
+//! snapshot is dropped.
 
 mod key;
 mod load;
@@ -21,17 +21,17 @@ pub use self::key::CacheKey;
 use self::load::Load;
 use self::shard::{Entry, Shard};
 
-/// How much a [`Cache`] keeps.
+/// The limits of a [`Cache`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheLimits {
-    /// The most bytes, by the weights that the loaders return. The memory of the cache itself, some
-    /// 150 bytes an entry, is not counted.
+    /// The maximum number of bytes, by the weights that the loaders return. The memory of the cache
+    /// itself, about 150 bytes an entry, is not counted.
     pub bytes_max: usize,
-    /// The most entries. With 0 the cache keeps nothing.
+    /// The maximum number of entries. If 0, the cache keeps nothing.
     pub entries_max: usize,
 }
 
-/// Counts of the calls and the contents of a [`Cache`].
+/// Statistics of the calls and the contents of a [`Cache`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CacheStats {
@@ -40,19 +40,19 @@ pub struct CacheStats {
     /// Calls of [`get_or_load`](Cache::get_or_load) that did not find it: they loaded the value, or
     /// waited for another thread to load it.
     pub misses: u64,
-    /// Entries held now.
+    /// The number of entries held now.
     pub entries: usize,
-    /// Bytes held now, by the weights that the loaders returned.
+    /// The number of bytes held now, by the weights that the loaders returned.
     pub bytes: usize,
 }
 
 /// A cache of loaded values, bounded in bytes and in entries, for any number of threads.
 ///
 /// A hit takes no lock: the map consists of immutable snapshots, one for each shard. Every change
-/// of the cache takes one lock, which is not held while a loader runs or a value is dropped.
+/// to the cache takes one lock, which is not held while a loader runs or a value is dropped.
 ///
-/// A value that is too large for the limits, or whose key was removed while it was loaded, is
-/// returned and not kept.
+/// A value is returned but not kept if it is too large for the limits, or if its key was removed
+/// while it was being loaded.
 ///
 /// ```
 /// use stratawal_index::{Cache, CacheKey, CacheLimits};
@@ -70,34 +70,34 @@ pub struct CacheStats {
 pub struct Cache<T> {
     limits: CacheLimits,
     shards: Box<[Shard<T>]>,
-    // One lock for all shards. It is held while one shard's map is copied, a few microseconds; a
-    // miss costs a read from a file. With a lock for each shard, the limits, the order of eviction
-    // and the removal of a stream would need several locks at once.
+    // One lock for all shards. It is held while one shard's map is copied, which takes a few
+    // microseconds, whereas a miss costs a read from a file. With a lock for each shard, the
+    // limits, the order of eviction and the removal of a stream would need several locks at once.
     state: Mutex<State<T>>,
 }
 
 /// The state that the lock protects.
 struct State<T> {
-    /// The loads that are running.
+    /// The running loads.
     loads: BTreeMap<CacheKey, RunningLoad<T>>,
-    /// The keys of all entries, the next candidate for eviction first.
+    /// The keys of all entries, with the next candidate for eviction first.
     queue: VecDeque<CacheKey>,
     bytes: usize,
     misses: u64,
 }
 
-/// A load that is running.
+/// A running load.
 struct RunningLoad<T> {
     load: Arc<Load<T>>,
     /// Whether the key was removed since the load began.
     is_removed: bool,
 }
 
-/// How a caller that did not find its value continues.
+/// How a caller continues that did not find its value.
 enum Lookup<'a, T> {
-    /// The entry was added since.
+    /// The entry has been added in the meantime.
     Hit(Arc<T>),
-    /// Another thread loads the value. This caller can use it, too, unless the key was removed
+    /// Another thread is loading the value. This caller can also use it, unless the key was removed
     /// before this call.
     Wait {
         load: Arc<Load<T>>,
@@ -118,7 +118,7 @@ impl<T> Cache<T> {
         Self { limits, shards: (0..SHARDS).map(|_| Shard::new()).collect(), state: Mutex::new(state) }
     }
 
-    /// The value of `key`, if it is held. Takes no lock.
+    /// Returns the value of `key` if the cache holds it. Takes no lock.
     #[must_use]
     pub fn get(&self, key: CacheKey) -> Option<Arc<T>> {
         let shard = self.shard(key);
@@ -128,12 +128,12 @@ impl<T> Cache<T> {
         Some(value)
     }
 
-    /// The value of `key`. If it is not held, `load` loads it and returns the value and its weight
-    /// in bytes.
+    /// Returns the value of `key`. If the cache does not hold it, calls `load`, which returns the
+    /// value and its weight in bytes.
     ///
-    /// A hit takes no lock. Of several callers that miss at the same time one loads, and the others
-    /// wait for its value; if its loader fails or panics, they try with their own. `load` may use
-    /// the cache for other keys, but with the same key it would wait for itself.
+    /// A hit takes no lock. If several callers miss at the same time, one loads and the others wait
+    /// for its value; if its loader fails or panics, the others try their own. `load` may use the
+    /// cache for other keys, but with the same key it would wait for itself.
     ///
     /// # Errors
     /// The error of this caller's own `load`.
@@ -158,26 +158,26 @@ impl<T> Cache<T> {
     }
 
     /// Removes `key`. Once this has returned, no new call finds the value, and no load that began
-    /// before adds it. Values that were returned before stay valid.
+    /// before adds it. Values returned earlier stay valid.
     pub fn remove(&self, key: CacheKey) {
         self.remove_all(key..=key);
     }
 
-    /// Removes every key of a stream, each as by [`remove`](Self::remove).
+    /// Removes every key of a stream, like [`remove`](Self::remove).
     pub fn remove_stream(&self, stream_id: u64) {
         let key = |generation| CacheKey { stream_id, generation };
         self.remove_all(key(0)..=key(u32::MAX));
     }
 
-    /// Drops every value that is held. A load that is running is not affected: its value is kept,
-    /// unless its key was removed. Once this has returned, a value lives only as long as a caller
+    /// Drops every value in the cache. A running load is not affected: its value is kept, unless
+    /// its key was removed. Once this has returned, a dropped value lives only as long as a caller
     /// or a running call holds it.
     pub fn clear(&self) {
         let key = |stream_id, generation| CacheKey { stream_id, generation };
         self.take(self.state.lock(), &(key(0, 0)..=key(u64::MAX, u32::MAX)));
     }
 
-    /// The counts of the cache now.
+    /// Returns the current statistics of the cache.
     #[must_use]
     pub fn stats(&self) -> CacheStats {
         // Relaxed: the count orders nothing.
@@ -225,7 +225,7 @@ impl<T> Cache<T> {
             shard.take(keys, &mut removed);
         }
         state.bytes -= removed.iter().map(|entry| entry.weight).sum::<usize>();
-        // Not under the lock: a value may be slow to drop, and may even call the cache.
+        // Dropped outside the lock: a value may be slow to drop, and may even call the cache.
         drop(state);
         drop(removed);
     }
@@ -249,8 +249,8 @@ impl<T> Cache<T> {
         evicted
     }
 
-    /// Takes the next victim off the queue, by second chance: the first entry that was not used
-    /// since the last look at it. Used entries go to the end of the queue, each at most once in a
+    /// Takes the next victim off the queue by the second-chance algorithm: the first entry not used
+    /// since it was last examined. Used entries go to the end of the queue, each at most once in a
     /// call.
     fn next_victim(&self, queue: &mut VecDeque<CacheKey>) -> CacheKey {
         for _ in 0..queue.len() {
@@ -270,8 +270,8 @@ impl<T> fmt::Debug for Cache<T> {
     }
 }
 
-/// The duty to end a load that this caller has begun. If it is dropped before `finish`, the load
-/// has failed.
+/// The duty to end a load that this caller has begun. If this guard is dropped before `finish`, the
+/// load has failed.
 struct LoadGuard<'a, T> {
     cache: &'a Cache<T>,
     key: CacheKey,
@@ -289,8 +289,8 @@ impl<T> LoadGuard<'_, T> {
             Some(RunningLoad { is_removed: false, .. }) => self.cache.put(&mut state, self.key, entry),
             _ => Vec::new(),
         };
-        // Under the same lock under which the entry is added, so that every caller finds one of the
-        // two.
+        // Removed under the same lock under which the entry is added, so that every caller finds
+        // one of the two.
         state.loads.remove(&self.key);
         drop(state);
         drop(evicted);

@@ -1,5 +1,5 @@
-//! A part of the cache's map: an immutable snapshot, which readers search and the holder of the
-//! cache's lock replaces.
+//! A part of the cache's map: an immutable snapshot that readers search and that only the holder of
+//! the cache's lock replaces.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -17,14 +17,13 @@ pub(super) struct Entry<T> {
 }
 
 impl<T> Entry<T> {
-    /// An entry that counts as unused, so that a value that is read only once is evicted before
-    /// others.
+    /// A new entry. It counts as unused, so that a value read only once is evicted before others.
     pub(super) fn new(value: Arc<T>, weight: usize) -> Self {
         Self { value, weight, used: AtomicBool::new(false) }
     }
 }
 
-/// Entries, sorted by key: a look-up is a binary search over a few cache lines, and a copy is one
+/// Entries sorted by key. A look-up is a binary search over a few cache lines, and a copy is one
 /// allocation.
 type Map<T> = Vec<(CacheKey, Arc<Entry<T>>)>;
 
@@ -39,21 +38,21 @@ impl<T> Shard<T> {
         Self { map: Published::new(Map::new()), hits: AtomicU64::new(0) }
     }
 
-    /// The value of `key`, which counts as a use.
+    /// Returns the value of `key`, and marks it as used.
     pub(super) fn get(&self, key: CacheKey) -> Option<Arc<T>> {
         let map = self.map.load();
         let entry = find(&map, key)?;
-        // Relaxed, both: a hint to eviction. The load before the store keeps the cache line of an
-        // entry that is read often shared.
+        // Both are Relaxed, because this is only a hint to eviction. The load before the store
+        // keeps the cache line of a frequently read entry shared.
         if !entry.used.load(Ordering::Relaxed) {
             entry.used.store(true, Ordering::Relaxed);
         }
         Some(Arc::clone(&entry.value))
     }
 
-    /// Whether the entry of `key` was used since the last call for it.
+    /// Whether the entry of `key` has been used since the last call for that key.
     pub(super) fn take_used(&self, key: CacheKey) -> bool {
-        // Relaxed: a hint. A use that is missed costs one load.
+        // Relaxed, because this is only a hint. A missed use costs one load.
         find(&self.map.load(), key).is_some_and(|entry| entry.used.swap(false, Ordering::Relaxed))
     }
 
@@ -68,7 +67,7 @@ impl<T> Shard<T> {
         self.map.store(Arc::new(longer));
     }
 
-    /// Takes the entries of `keys` out. The caller holds the cache's lock.
+    /// Removes the entries of `keys` and adds them to `taken`. The caller holds the cache's lock.
     pub(super) fn take(&self, keys: &RangeInclusive<CacheKey>, taken: &mut Vec<Arc<Entry<T>>>) {
         let map = self.map.load();
         let from = map.partition_point(|(key, _)| key < keys.start());

@@ -1,9 +1,9 @@
-//! Stepping from frame to frame through a block of a segment.
+//! Steps from frame to frame through a block of a segment.
 //!
 //! Every reader of published frames steps through [`FrameCursor::header`]: iterators and point
-//! reads with whole frames, the look-up of a checksum with headers alone. The scans of a file that
-//! may end anywhere (`scan/`) decide by another rule, where an invalid frame is an end and not
-//! damage, and do not use the cursor.
+//! reads with whole frames, the look-up of a checksum with headers only. The scans of a file that
+//! may end anywhere (`scan/`) follow a different rule, by which an invalid frame is an end rather
+//! than damage, and do not use the cursor.
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ use stratawal_frame::{
 use super::data::SegmentData;
 use crate::{Error, ErrorKind, Result, SegmentId};
 
-/// A verified frame of entries in the block of a [`FrameCursor`], which returns its bytes.
+/// A verified frame of entries in the block of a [`FrameCursor`]. The cursor returns its bytes.
 #[derive(Clone, Debug)]
 pub struct FrameRef {
     header: FrameHeader,
@@ -30,8 +30,7 @@ impl FrameRef {
         &self.header
     }
 
-    /// The number of bytes in the block from the beginning of `first` to the end of this frame's
-    /// payload.
+    /// The number of bytes from the beginning of `first` to the end of this frame's payload.
     #[must_use]
     pub const fn len_from(&self, first: &Self) -> usize {
         self.payload.end.saturating_sub(first.start())
@@ -46,8 +45,8 @@ impl FrameRef {
     }
 }
 
-/// A verified frame of entries that does not need its cursor any more. It keeps the memory of the
-/// block alive.
+/// A verified frame of entries that no longer needs its cursor. It keeps the memory of the block
+/// alive.
 #[derive(Clone, Debug)]
 pub struct OwnedFrame {
     header: FrameHeader,
@@ -61,7 +60,7 @@ impl OwnedFrame {
         &self.header
     }
 
-    /// Entry `seq`; `None` where the frame does not hold it.
+    /// Returns entry `seq`, or `None` if the frame does not hold it.
     #[must_use]
     pub fn entry(&self, seq: SeqNo) -> Option<FrameEntry> {
         let i = index_in(&self.header, seq)?;
@@ -79,7 +78,7 @@ pub struct FrameEntry {
     pub ends_batch: bool,
 }
 
-/// What [`FrameCursor::seek`] found.
+/// The result of [`FrameCursor::seek`].
 #[derive(Clone, Debug)]
 pub enum CursorStep {
     /// A frame of entries that reaches the seq.
@@ -89,23 +88,23 @@ pub enum CursorStep {
     Incomplete {
         /// Where the frame begins.
         at: ByteOffset,
-        /// The number of bytes from there that the next step needs: those of the header, or of the
-        /// frame where its header is in the block.
+        /// The number of bytes from `at` that the next step needs: the length of the frame, or only
+        /// of its header if the block does not have the whole header.
         len: u64,
     },
-    /// The block ends where a frame ends, or within a control frame.
+    /// The block ends at the end of a frame, or within a control frame.
     BlockEnd,
 }
 
-/// A position in a block of a segment. It steps from frame to frame and checks that each follows
-/// the one before.
+/// A cursor in a block of a segment. It steps from frame to frame and checks that each follows the
+/// one before.
 ///
-/// A block is a part of the file that is published, so anything but the expected frame is damage.
+/// A block is part of the published file, so anything other than the expected frame is damage.
 #[derive(Clone, Debug)]
 pub struct FrameCursor<B = Bytes> {
     id: SegmentId,
-    /// The position at which the block begins. Where a control frame ends after the block, it is
-    /// moved by the bytes that the block lacks, so that `offset` is right.
+    /// The position at which the block begins. If a control frame extends past the block, this
+    /// position is shifted by the missing bytes, so that `offset` is right.
     block_position: FramePosition,
     limits: Limits,
     frame_len_max: u64,
@@ -116,7 +115,7 @@ pub struct FrameCursor<B = Bytes> {
     failed: Option<FrameHeader>,
 }
 
-/// Where a cursor is, to return to.
+/// A saved position of a cursor.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Position {
     block_offset: ByteOffset,
@@ -125,8 +124,8 @@ pub(super) struct Position {
 }
 
 impl<B> FrameCursor<B> {
-    /// A cursor over `block`, which begins at `offset` of the segment with the frame whose first
-    /// seq is `next_seq`. It refuses frames of entries that are longer than `frame_len_max` bytes.
+    /// A cursor over `block`, which begins at `offset` in the segment, with the frame whose first
+    /// seq is `next_seq`. Refuses frames of entries longer than `frame_len_max` bytes.
     #[must_use]
     pub fn new(data: &SegmentData, block: B, offset: ByteOffset, next_seq: SeqNo, frame_len_max: u64) -> Self {
         Self {
@@ -141,7 +140,7 @@ impl<B> FrameCursor<B> {
         }
     }
 
-    /// Where the next step begins in the file.
+    /// The file offset at which the next step begins.
     #[must_use]
     pub fn offset(&self) -> ByteOffset {
         self.block_position.offset + self.at as u64
@@ -154,8 +153,8 @@ impl<B> FrameCursor<B> {
     }
 
     /// The frame at whose payload the last [`seek`](Self::seek) failed. Its header is valid, so its
-    /// entries are known, and the next step begins after it. `None` where nothing failed, or where
-    /// the header failed: then the cursor cannot step over the damage.
+    /// entries are known, and the next step begins after it. `None` if nothing failed, or if the
+    /// header is damaged; in that case the cursor cannot step over the damage.
     #[must_use]
     pub const fn failed_frame(&self) -> Option<&FrameHeader> {
         self.failed.as_ref()
@@ -173,8 +172,8 @@ impl<B> FrameCursor<B> {
 }
 
 impl<B: AsRef<[u8]>> FrameCursor<B> {
-    /// Steps to the next frame of entries that holds `seq` or a later entry, and verifies it. The
-    /// frames before that, and control frames, are skipped by their headers; their payloads are not
+    /// Steps to the next frame of entries that holds `seq` or a later entry, and verifies it.
+    /// Earlier frames and control frames are skipped by their headers; their payloads are not
     /// checked.
     ///
     /// # Errors
@@ -188,10 +187,11 @@ impl<B: AsRef<[u8]>> FrameCursor<B> {
         Ok(step)
     }
 
-    /// The next frame, where it is whole, a valid frame of entries, and reaches `seq`. In any other
-    /// case `None`, and the cursor stays: [`seek`](Self::seek) reports the reason.
-    // This does not call `header`, which returns errors: iterators call this for every frame. A
-    // scan of single entries took 730 instructions an entry with the call, and takes 635 without.
+    /// Returns the next frame if it is complete in the block, is a valid frame of entries, and
+    /// reaches `seq`. Otherwise returns `None` and does not move; [`seek`](Self::seek) then reports
+    /// the reason.
+    // Iterators call this for every frame, so it does not call `header`, which returns errors. With
+    // that call, a scan of single entries took 730 instructions an entry; without it, 635.
     #[inline]
     #[must_use]
     pub fn try_next(&mut self, seq: SeqNo) -> Option<FrameRef> {
@@ -212,7 +212,7 @@ impl<B: AsRef<[u8]>> FrameCursor<B> {
         Some(FrameRef { header, payload })
     }
 
-    /// As [`seek`](Self::seek), without checking the payload of the frame that is found.
+    /// Like [`seek`](Self::seek), but does not check the payload of the frame found.
     pub(super) fn seek_unverified(&mut self, seq: SeqNo) -> Result<CursorStep> {
         self.failed = None;
         let block_len = self.block.as_ref().len();
@@ -225,7 +225,7 @@ impl<B: AsRef<[u8]>> FrameCursor<B> {
                 return Ok(CursorStep::Incomplete { at: self.offset(), len: header.frame_len() });
             }
             let from = self.at + FRAME_HEADER_LEN;
-            // A control frame is skipped whole, also where the block ends within it.
+            // A control frame is skipped completely, even if the block ends within it.
             self.pass(&header);
             if !header.is_control() && header.end_seq() > seq {
                 let payload = from..from + header.payload_len as usize;
@@ -235,7 +235,7 @@ impl<B: AsRef<[u8]>> FrameCursor<B> {
         Ok(CursorStep::BlockEnd)
     }
 
-    /// The header of the next frame. `None` where the block ends before the header does.
+    /// Returns the header of the next frame, or `None` if the block ends before the header does.
     #[inline]
     pub(super) fn header(&self) -> Result<Option<FrameHeader>> {
         let expected = self.next_seq;
@@ -264,8 +264,7 @@ impl<B: AsRef<[u8]>> FrameCursor<B> {
         decode_header(self.rest(), &position, &self.limits)
     }
 
-    /// Moves to the end of the frame that has this header and is the next one. The end may lie
-    /// after the block.
+    /// Moves to the end of the next frame, which has this header. That end may be past the block.
     #[inline]
     pub(super) fn pass(&mut self, header: &FrameHeader) {
         let rest_len = self.rest().len();
@@ -292,7 +291,7 @@ impl<B: AsRef<[u8]>> FrameCursor<B> {
         Err(self.error(offset, kind))
     }
 
-    /// Where `frame`, the last one that was found, begins in the file.
+    /// The file offset of `frame`, which must be the last frame found.
     #[inline]
     pub(super) fn offset_of(&self, frame: &FrameRef) -> ByteOffset {
         self.block_position.offset + frame.start() as u64
@@ -303,7 +302,7 @@ impl<B: AsRef<[u8]>> FrameCursor<B> {
         self.block.as_ref()
     }
 
-    /// The bytes of the block from the next frame on.
+    /// The rest of the block, beginning with the next frame.
     #[inline]
     pub(super) fn rest(&self) -> &[u8] {
         &self.block.as_ref()[self.at..]
@@ -323,8 +322,8 @@ impl<B: AsRef<[u8]>> FrameCursor<B> {
 }
 
 impl FrameCursor {
-    /// Entry `seq` of a frame of this block. `None` where the frame does not hold the
-    /// entry, or is a frame of another block.
+    /// Returns entry `seq` of a frame of this block, or `None` if the frame does not hold the entry
+    /// or is from another block.
     #[inline]
     #[must_use]
     pub fn entry(&self, frame: &FrameRef, seq: SeqNo) -> Option<FrameEntry> {
@@ -336,8 +335,8 @@ impl FrameCursor {
         Some(FrameEntry { data, ends_batch })
     }
 
-    /// A frame of this block as one that needs no cursor. It has no entries where `frame` is a
-    /// frame of another block.
+    /// Returns a frame of this block in a form that needs no cursor. It has no entries if `frame`
+    /// is from another block.
     #[inline]
     #[must_use]
     pub fn detach(&self, frame: &FrameRef) -> OwnedFrame {
@@ -347,7 +346,7 @@ impl FrameCursor {
     }
 
     /// The bytes of this block from the beginning of frame `first` to the end of the payload of
-    /// frame `last`, headers included. Empty where they are frames of another block.
+    /// frame `last`, including headers. Empty if the frames are from another block.
     #[inline]
     #[must_use]
     pub fn bytes_of(&self, first: &FrameRef, last: &FrameRef) -> Bytes {
@@ -355,7 +354,8 @@ impl FrameCursor {
         if range.start > range.end || range.end > self.block.len() { Bytes::new() } else { self.block.slice(range) }
     }
 
-    /// Takes the block out, for its memory. The cursor keeps its position and has an empty block.
+    /// Takes the block, so that its memory can be reused. The cursor keeps its position but has an
+    /// empty block.
     pub fn take_block(&mut self) -> Bytes {
         self.block_position.offset = self.offset();
         self.at = 0;
@@ -363,7 +363,7 @@ impl FrameCursor {
     }
 }
 
-/// Which entry of its frame `seq` is, counted from 0, where it does not lie before the frame.
+/// The index of entry `seq` in its frame, or `None` if `seq` is below the frame's first seq.
 #[inline]
 pub(super) fn index_in(header: &FrameHeader, seq: SeqNo) -> Option<u32> {
     u32::try_from(seq.0.checked_sub(header.first_seq.0)?).ok()

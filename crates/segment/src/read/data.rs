@@ -9,11 +9,11 @@ use stratawal_storage::File;
 
 use crate::{Error, ErrorKind, Result, SegmentFile, SegmentId};
 
-/// The most bytes that a reader should read at once, except for a frame that is longer.
+/// The most bytes that a reader should read at once, unless a single frame is longer.
 pub const BLOCK_LEN_MAX: u64 = 256 << 10;
 
-/// The promise that makes the mapping of segment files sound. This crate cannot prove it; only the
-/// author of the program can give it.
+/// The promise that makes mapping segment files sound. This crate cannot prove it; only the author
+/// of the program can give it.
 #[derive(Clone, Copy, Debug)]
 pub struct MapPromise(());
 
@@ -21,9 +21,9 @@ impl MapPromise {
     /// Gives the promise.
     ///
     /// # Safety
-    /// As long as a mapping that was made under this promise lives, or bytes of it do, only this
-    /// crate may shorten a segment file or change its bytes. Other code of this process and other
-    /// processes must not.
+    /// As long as a mapping created under this promise exists, or any bytes taken from it, only
+    /// this crate may shorten a segment file or change its bytes. Other code in this process and
+    /// other processes must not.
     #[allow(unsafe_code)]
     #[must_use]
     pub const unsafe fn new() -> Self {
@@ -46,7 +46,7 @@ pub(super) enum Source {
 }
 
 impl SegmentData {
-    /// Reads `file` by positioned reads. Each block is copied from the page cache once.
+    /// Reads `file` by positioned reads. Each block is copied once, from the page cache.
     #[must_use]
     pub fn read(file: &SegmentFile) -> Self {
         Self { id: file.id(), header: *file.header(), source: Source::Read(Arc::clone(file.shared_file())) }
@@ -61,7 +61,7 @@ impl SegmentData {
     /// Maps the first `len` bytes of `file`. Blocks are not copied.
     ///
     /// # Errors
-    /// I/O, and a file shorter than `len`.
+    /// I/O, or a file shorter than `len`.
     #[allow(unsafe_code)]
     pub fn map(file: &SegmentFile, len: u64, _: MapPromise) -> Result<Self> {
         // SAFETY: a `MapPromise` exists, so the author of the program has promised the condition of
@@ -82,7 +82,7 @@ impl SegmentData {
         &self.header
     }
 
-    /// Whether blocks are slices of a mapping. Then a long block costs no more than a short one.
+    /// Whether blocks are slices of a mapping, so that a long block costs no more than a short one.
     #[must_use]
     pub const fn is_mapped(&self) -> bool {
         matches!(self.source, Source::Mapped(_))
@@ -91,17 +91,17 @@ impl SegmentData {
     /// Reads the bytes in `range`.
     ///
     /// # Errors
-    /// I/O. Where the file ends before the range does, the error is [`ErrorKind::Io`] with
+    /// I/O. If the file ends before the range does, the error is [`ErrorKind::Io`] with
     /// `UnexpectedEof`, which is damage.
     pub fn block(&self, range: Range<u64>) -> Result<Bytes> {
         self.block_over(range, Bytes::new())
     }
 
-    /// Reads the bytes in `range` into the memory of `used`, where no one else holds a part of it.
-    /// Otherwise like [`block`](Self::block).
+    /// Like [`block`](Self::block), but reuses the memory of `used` if no part of it is in use
+    /// elsewhere.
     ///
     /// # Errors
-    /// As [`block`](Self::block).
+    /// Returns the same errors as [`block`](Self::block).
     pub fn block_over(&self, range: Range<u64>, used: Bytes) -> Result<Bytes> {
         let at = ByteOffset(range.start);
         let failed = |source| Error::new(self.id, Some(at), ErrorKind::Io { operation: "read", source });
@@ -109,7 +109,7 @@ impl SegmentData {
             .map_err(|_| failed(std::io::ErrorKind::OutOfMemory.into()))?;
         match &self.source {
             Source::Read(file) => {
-                // The range may come from a hostile file. So the length of the file is checked
+                // The range may come from a hostile file, so the length of the file is checked
                 // before much memory is allocated.
                 const LEN_MAX: usize = 1 << 20;
                 if len > LEN_MAX && file.len().map_err(failed)? < range.end {
@@ -130,8 +130,8 @@ impl SegmentData {
         }
     }
 
-    /// Reads bytes at `at` into `buf`, up to the end of the file or of the mapping. Returns how
-    /// many.
+    /// Reads bytes at `at` into `buf`, up to the end of the file or mapping. Returns the number of
+    /// bytes read.
     pub(super) fn read_some(&self, buf: &mut [u8], at: ByteOffset) -> Result<usize> {
         match &self.source {
             Source::Read(file) => {

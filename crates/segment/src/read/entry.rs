@@ -1,4 +1,4 @@
-//! Reading one entry from a span, the part of a file between two points of its index.
+//! Reads one entry from a span, the part of a file between two points of its index.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use super::cursor::{CursorStep, FrameCursor, FrameRef, index_in};
 use super::data::{SegmentData, Source};
 use crate::{Error, ErrorKind, Result};
 
-/// The longest span that [`SegmentData::entry`] reads, which it does onto the stack.
+/// The longest span that [`SegmentData::entry`] reads. It reads spans onto the stack.
 const SPAN_LEN_MAX: usize = 8 << 10;
 
 /// An entry that [`SegmentData::entry`] found.
@@ -21,7 +21,7 @@ pub struct FoundEntry {
     pub data: Bytes,
     /// Whether it is the last entry of its batch.
     pub ends_batch: bool,
-    /// The layout of the span, where all its headers were checked, by this call or before. The next
+    /// The layout of the span, if this call or an earlier one checked all its headers. The next
     /// call may pass it as [`SpanState::Verified`].
     pub layout: Option<FrameLayout>,
 }
@@ -29,14 +29,14 @@ pub struct FoundEntry {
 /// How the frames of a span are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameLayout {
-    /// All frames have the length and the entry count of the first, so that the position of each
+    /// All frames have the same length and entry count as the first, so that the position of each
     /// can be computed.
     Uniform,
-    /// The frames differ, or control frames are among them.
+    /// The frames differ, or there are control frames among them.
     Varied,
 }
 
-/// The knowledge that the caller has of a span from earlier calls.
+/// The caller's knowledge of a span from earlier calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpanState {
     /// The caller knows nothing, and the span may still grow. The headers after the frame of the
@@ -46,12 +46,13 @@ pub enum SpanState {
     /// caller can remember the layout.
     Unread,
     /// An earlier call checked all headers of the span in this file or mapping, and returned this
-    /// layout. The headers before the frame of the entry are not checked again, nor, in a mapping,
-    /// is the payload of a frame that is alone in its span. Everything else is checked each time.
+    /// layout. The headers before the frame of the entry are not checked again. In a mapping, the
+    /// payload of a frame that is the only one in its span is also not checked again. Everything
+    /// else is checked each time.
     Verified(FrameLayout),
 }
 
-/// Where an entry is in the block of a span.
+/// The position of an entry in the block of a span.
 struct InSpan {
     timestamp: u64,
     range: Range<usize>,
@@ -61,9 +62,9 @@ struct InSpan {
 
 impl SegmentData {
     /// Reads entry `seq` from the frames in `span`, which begins with the frame whose first seq is
-    /// `first_seq`. The entry of a file that is read gets memory of its own; that of a mapping is
-    /// not copied. `None` where this function does not read enough: the span is longer than 8 KiB,
-    /// or ends before the entry does.
+    /// `first_seq`. An entry of a file that is read gets its own memory; an entry of a mapping is
+    /// not copied. Returns `None` if this function does not read enough, because the span is longer
+    /// than 8 KiB or ends before the entry does.
     ///
     /// # Errors
     /// Damage, frames of a newer version, I/O.
@@ -107,7 +108,7 @@ impl SegmentData {
 }
 
 impl FrameCursor<&[u8]> {
-    /// Finds entry `seq` in the block, which is a span. `None` where the block ends before the
+    /// Finds entry `seq` in the block, which is a span. Returns `None` if the block ends before the
     /// entry does.
     fn find(&mut self, seq: SeqNo, state: SpanState, mapped: bool) -> Result<Option<InSpan>> {
         let layout = match state {
@@ -120,7 +121,8 @@ impl FrameCursor<&[u8]> {
         let has_skipped = self.position() != begin;
         match self.find_here(seq, mapped) {
             Ok(Some(found)) => Ok(Some(InSpan { layout: Some(layout), ..found })),
-            // A header that was valid is not valid now. Stepping from the beginning reports which.
+            // A header that was valid is no longer valid. Stepping from the beginning reports which
+            // one.
             _ if has_skipped => {
                 self.set_position(begin);
                 self.find_here(seq, false)
@@ -129,8 +131,8 @@ impl FrameCursor<&[u8]> {
         }
     }
 
-    /// Finds entry `seq` from the cursor on. Where `is_verified`, the payload of a frame that is
-    /// the whole block is not checked.
+    /// Finds entry `seq`, starting at the cursor. If `is_verified` is set, the payload of a frame
+    /// that is the whole block is not checked.
     fn find_here(&mut self, seq: SeqNo, is_verified: bool) -> Result<Option<InSpan>> {
         match self.seek_unverified(seq)? {
             CursorStep::Frame(frame) => self.in_frame(seq, &frame, self.offset_of(&frame), is_verified),
@@ -138,7 +140,8 @@ impl FrameCursor<&[u8]> {
         }
     }
 
-    /// Finds entry `seq`, and the layout of all frames of the block, also of those after the entry.
+    /// Finds entry `seq`, and the layout of all frames of the block, including those after the
+    /// entry.
     fn find_in_unread(&mut self, seq: SeqNo) -> Result<Option<InSpan>> {
         let begin = self.offset();
         let mut found: Option<FrameRef> = None;
@@ -170,8 +173,8 @@ impl FrameCursor<&[u8]> {
         Ok(found.map(|found| InSpan { layout: is_complete.then_some(layout), ..found }))
     }
 
-    /// Skips frames whose headers were valid before and that end at or below `seq`. The frame after
-    /// them is checked like any other, its position and first seq included.
+    /// Skips frames that end at or below `seq` and whose headers were found valid earlier. The
+    /// frame after them is checked like any other, including its position and first seq.
     fn skip_verified(&mut self, seq: SeqNo, layout: FrameLayout) {
         match layout {
             FrameLayout::Uniform => {
@@ -192,8 +195,8 @@ impl FrameCursor<&[u8]> {
         }
     }
 
-    /// How many bytes of frames that are all like the next one lie before entry `seq`, and the
-    /// first seq after them. `None` where that passes the end of the block.
+    /// If all frames are like the next one: returns how many bytes of frames come before entry
+    /// `seq`, and the first seq after them, or `None` if that passes the end of the block.
     fn uniform_skip(&self, seq: SeqNo) -> Option<(usize, SeqNo)> {
         let first = UnverifiedHeader::at(self.rest())?;
         let count = u64::from(first.count);
@@ -203,8 +206,8 @@ impl FrameCursor<&[u8]> {
         (len < self.rest().len()).then_some((len, next_seq))
     }
 
-    /// Entry `seq` of `frame`, which begins at `offset`. The payload is checked, unless
-    /// `is_verified` and the frame is the whole block.
+    /// Returns entry `seq` of `frame`, which begins at `offset`. Checks the payload, unless
+    /// `is_verified` is set and the frame is the whole block.
     fn in_frame(
         &mut self,
         seq: SeqNo,

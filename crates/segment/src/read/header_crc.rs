@@ -1,4 +1,4 @@
-//! The stored checksum of a frame's header, which the header of the next segment states.
+//! Finds the stored checksum of a frame's header, which the header of the next segment records.
 
 use stratawal_frame::{ByteOffset, SeqNo};
 
@@ -6,14 +6,14 @@ use super::cursor::FrameCursor;
 use super::data::SegmentData;
 use crate::Result;
 
-/// How much [`SegmentData::header_crc_of`] reads at a time.
+/// How many bytes [`SegmentData::header_crc_of`] reads at a time.
 const WINDOW_LEN: usize = 4 << 10;
 
 impl SegmentData {
-    /// The header checksum, as stored, of the frame of entries that holds `seq`. The search begins
-    /// with the frame at `from`, whose first seq is `next_seq`, and steps from header to header:
-    /// payloads are not checked, and a long one is not read. `None` where a header on the way is
-    /// not valid, or not the expected one, or the file ends.
+    /// Returns the stored header checksum of the frame of entries that holds `seq`. The search
+    /// begins with the frame at `from`, whose first seq is `next_seq`, and steps from header to
+    /// header: payloads are not checked, and a long payload is not read. Returns `None` if the file
+    /// ends, or if a header on the way is not valid or not the expected one.
     ///
     /// # Errors
     /// I/O.

@@ -1,6 +1,6 @@
-//! Reading frames whose position is known, from blocks that are read or mapped.
+//! Reads frames whose position is known, from blocks that are read or mapped.
 //!
-//! Below a published end every frame exists and is valid. So here anything else is damage.
+//! Below a published end every frame exists and is valid, so anything else found here is damage.
 
 mod cursor;
 mod data;

@@ -1,4 +1,4 @@
-//! The watermarks that the valid frames of a segment attest, in its chain or not.
+//! The watermarks that the valid frames of a segment attest, whether or not they are in its chain.
 
 use stratawal_frame::{ByteOffset, SeqNo};
 
@@ -6,7 +6,7 @@ use super::search::FrameSearch;
 use crate::Result;
 use crate::file::SegmentFile;
 
-/// What [`SegmentFile::attestations`] found.
+/// The result of [`SegmentFile::attestations`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attestations {
     /// The highest watermark attested.
@@ -16,23 +16,23 @@ pub struct Attestations {
 }
 
 impl SegmentFile {
-    /// Searches for the valid frames from `from` to the end of the file, in the chain or not, and
-    /// returns the highest watermark that one of them attests. It searches as
-    /// [`FrameSearch`](crate::FrameSearch) does: the whole allocated length, since a lost page
-    /// reads as zeros.
+    /// Searches for valid frames from `from` to the end of the file, whether or not in the chain,
+    /// and returns the highest watermark that any of them attests. Like
+    /// [`FrameSearch`](crate::FrameSearch), it searches the whole allocated length, since a lost
+    /// page reads as zeros.
     ///
     /// # Errors
-    /// I/O; [`ErrorKind::Newer`](crate::ErrorKind::Newer) where a valid frame of a newer version is
+    /// I/O; [`ErrorKind::Newer`](crate::ErrorKind::Newer) if a valid frame of a newer version is
     /// found.
     pub fn attestations(&self, from: ByteOffset) -> Result<Attestations> {
         self.attestations_within(from, self.len())
     }
 
-    /// Searches only for the valid frames that begin in the first `len` bytes from `from`.
-    /// Otherwise like [`attestations`](Self::attestations).
+    /// Like [`attestations`](Self::attestations), but searches only for frames that begin in the
+    /// first `len` bytes from `from`.
     ///
     /// # Errors
-    /// As `attestations`.
+    /// Returns the same errors as `attestations`.
     pub fn attestations_within(&self, from: ByteOffset, len: u64) -> Result<Attestations> {
         let mut found = Attestations { attested: self.header().durable, first_seq: None };
         let mut search = FrameSearch::within(self, from, len);

@@ -1,10 +1,12 @@
-//! The chain of a segment: its consecutive valid frames from the header on.
+//! The chain of a segment: the run of valid frames that starts after its header.
 //!
 //! A frame is next in the chain if and only if (1) it is valid, (2) its first seq is the expected
-//! one, and (3) it begins where the last frame ended. The chain ends before a MARK, and at a SEAL.
+//! one, and (3) it begins where the previous frame ended. The chain ends before a MARK, and at a
+//! SEAL.
 //!
-//! The payloads are not held in memory: a frame may be as long as the file. So this does not step
-//! through blocks with a [`FrameCursor`](crate::FrameCursor), but reads the file in pieces.
+//! A frame may be as long as the file, so payloads are not held in memory. For this reason the scan
+//! reads the file in pieces, rather than stepping through blocks with a
+//! [`FrameCursor`](crate::FrameCursor).
 
 use bytes::Bytes;
 use stratawal_frame::{
@@ -21,12 +23,11 @@ use crate::{Error, ErrorKind, Result};
 pub struct Chain {
     /// One past the last entry.
     pub end_seq: SeqNo,
-    /// Where the chain ends in the file: the offset of the SEAL, or of the frame that would be
-    /// next.
+    /// The offset at which the chain ends: that of the SEAL, or of the frame that would be next.
     pub end: ByteOffset,
     /// The highest watermark that the segment's header and the frames of the chain attest.
     pub attested: SeqNo,
-    /// The first live seq that the last START or CLOSE in the chain states.
+    /// The first live seq that the last START or CLOSE in the chain records.
     pub start: Option<SeqNo>,
     /// The timestamps of the first and the last frame of entries.
     pub times: Option<(u64, u64)>,
@@ -40,13 +41,13 @@ impl SegmentFile {
     /// Scans the chain from the beginning and passes each frame in it, except the SEAL, to `visit`.
     ///
     /// # Errors
-    /// I/O; [`ErrorKind::Newer`] where a valid frame of a newer version is next in the chain.
+    /// I/O; [`ErrorKind::Newer`] if a valid frame of a newer version is next in the chain.
     pub fn scan_chain(&self, visit: &mut dyn FnMut(ByteOffset, &FrameHeader)) -> Result<Chain> {
         self.scan_chain_from(ByteOffset(SEGMENT_HEADER_LEN as u64), self.header().base, visit)
     }
 
     /// Scans the part of the chain that begins with the frame at `from`, whose first seq is
-    /// `first`. Bytes before that are not read.
+    /// `first`. Bytes before `from` are not read.
     ///
     /// # Errors
     /// As [`scan_chain`](Self::scan_chain).
@@ -69,12 +70,12 @@ impl SegmentFile {
         Ok(chain)
     }
 
-    /// Extends `chain`, which an earlier scan of this segment returned, by the frames that were
-    /// written since. Bytes before its end are not read. A chain that ends in a SEAL is complete.
+    /// Extends `chain`, which an earlier scan of this segment returned, by the frames written
+    /// since. Bytes before its end are not read. A chain that ends in a SEAL is complete.
     ///
     /// # Errors
-    /// As [`scan_chain`](Self::scan_chain). After an error, the chain has the frames that were
-    /// visited.
+    /// Returns the same errors as [`scan_chain`](Self::scan_chain). After an error, the chain has
+    /// the frames visited so far.
     pub fn extend_chain(&self, chain: &mut Chain, visit: &mut dyn FnMut(ByteOffset, &FrameHeader)) -> Result<()> {
         if chain.seal.is_some() {
             return Ok(());
@@ -105,7 +106,7 @@ impl SegmentFile {
         Ok(())
     }
 
-    /// Whether the valid header of `frame` is at `at`.
+    /// Whether the file has the valid header `frame` at `at`.
     ///
     /// # Errors
     /// I/O.
@@ -115,8 +116,8 @@ impl SegmentFile {
         Ok(decode_header(&bytes[..read], &self.position(at), &self.limits()) == Decoded::Frame(*frame))
     }
 
-    /// The frame at `at`, if it is next in the chain. The payload of a control frame is decoded,
-    /// that of any other frame is only checked.
+    /// Returns the frame at `at` if it is next in the chain. The payload of a control frame is
+    /// decoded; that of any other frame is only checked.
     fn next_in_chain(
         &self,
         window: &mut Window,
@@ -139,8 +140,8 @@ impl SegmentFile {
         if !frame.is_control() {
             return Ok(Some((frame, None)));
         }
-        // The checksum is right, so the length is that of a frame that was written. A control
-        // payload is at most 64 MiB.
+        // The checksum is right, so a frame of this length was written. A control payload is at
+        // most 64 MiB.
         let mut payload = vec![0; frame.payload_len as usize];
         self.file().read_exact_at(&mut payload, payload_at).map_err(io())?;
         match decode_payload(frame, Bytes::from(payload)) {

@@ -1,4 +1,4 @@
-//! How a file ends that has no valid footer and trailer at its end, or whose chain is damaged.
+//! The end of a file without a valid footer and trailer, or with a damaged chain.
 
 use stratawal_frame::{
     ByteOffset, Control, Decoded, FRAME_HEADER_LEN, Footer, FooterKind, Generation, SEGMENT_HEADER_LEN, Salt, SeqNo,
@@ -9,20 +9,20 @@ use super::search::FrameSearch;
 use crate::file::SegmentFile;
 use crate::{Error, Result};
 
-/// A SEAL, which may be anywhere in its file.
+/// A SEAL found anywhere in its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FoundSeal {
-    /// The generation of the segment that follows.
+    /// The generation of the successor.
     pub successor: Generation,
-    /// The salt of that segment.
+    /// The salt of the successor.
     pub salt: Salt,
-    /// The base of that segment: one past the last entry that the SEAL counts.
+    /// The base of the successor: one past the last entry that the SEAL counts.
     pub end_seq: SeqNo,
 }
 
 impl SegmentFile {
-    /// Whether the chain ends in a CLOSE that has its trailer, whatever bytes follow. Then no frame
-    /// was written after the CLOSE.
+    /// Whether the chain ends in a CLOSE that has its trailer, whatever bytes follow. If so, no
+    /// frame was written after the CLOSE.
     ///
     /// # Errors
     /// I/O; [`ErrorKind::Newer`](crate::ErrorKind::Newer).
@@ -35,12 +35,12 @@ impl SegmentFile {
         }
         let mut trailer = [0; TRAILER_LEN];
         self.read_exact(&mut trailer, chain.end.0)?;
-        // A trailer at the end of the chain that names the CLOSE: so the CLOSE is the last frame.
+        // The end of the chain has a trailer that names the CLOSE, so the CLOSE is the last frame.
         Ok(Trailer::decode(&trailer, self.header().salt).is_some_and(|trailer| trailer.footer_offset == close))
     }
 
-    /// The SEAL at the end of the file, or the last whole one in it. Use it for a file whose end or
-    /// chain is damaged.
+    /// Returns the SEAL at the end of the file, or else the last complete SEAL in it. For a file
+    /// whose end or chain is damaged.
     ///
     /// # Errors
     /// I/O; [`ErrorKind::Newer`](crate::ErrorKind::Newer).
@@ -73,8 +73,8 @@ impl SegmentFile {
         }
     }
 
-    /// The length of the torn tail that begins at `from`, where the chain ends: the number of bytes
-    /// from there to the last byte that is not zero. A MARK at `from` is not a torn tail, so where
+    /// Returns the length of the torn tail that begins at `from`, where the chain ends: the number
+    /// of bytes from there to the last nonzero byte. A MARK at `from` is not a torn tail, so if
     /// only zeros follow it the length is 0.
     ///
     /// # Errors
@@ -105,7 +105,7 @@ impl SegmentFile {
         Ok(last.map_or(0, |end| end - from.0))
     }
 
-    /// Whether everything after the header of the segment is zeros.
+    /// Whether the file has only zeros after the segment's header.
     ///
     /// # Errors
     /// I/O.

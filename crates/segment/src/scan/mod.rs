@@ -1,7 +1,7 @@
-//! Scanning a file that may end anywhere and hold anything.
+//! Scans a file that may end anywhere and hold anything.
 //!
-//! A scan decides which frames a file has. So a frame that is not valid ends a chain, and is not an
-//! error. Recovery decides the meaning of the frames, and whether their end is damage.
+//! A scan decides which frames a file has, so an invalid frame ends a chain and is not an error.
+//! Recovery decides the meaning of the frames, and whether their end is damage.
 
 mod attestation;
 mod chain;

@@ -1,4 +1,4 @@
-//! Searching a segment for frames, whether or not they are in its chain.
+//! Searches a segment for frames, whether or not they are in its chain.
 //!
 //! A frame counts as found if its header is valid at its offset under the segment's salt. Accidents
 //! do not produce such a header: the checksum covers the salt and the offset, so a copy of a frame
@@ -12,29 +12,29 @@ use super::window::Window;
 use crate::file::SegmentFile;
 use crate::{Error, ErrorKind, Result, SegmentData};
 
-/// A frame that [`FrameSearch`] found: its header is valid.
+/// A frame that [`FrameSearch`] found. Its header is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FoundFrame {
     /// Where it begins in the file.
     pub offset: ByteOffset,
     /// Its header.
     pub header: FrameHeader,
-    /// Whether the checksum of its payload is right, too.
+    /// Whether the checksum of its payload is also right.
     pub is_whole: bool,
 }
 
-/// Finds the frames of a segment in the order of their offsets, also after bytes that are not a
+/// Finds the frames of a segment in the order of their offsets, even after bytes that are not a
 /// frame. It reads a bounded part of the file at a time, and examines each byte a bounded number of
 /// times, whatever the file holds.
 ///
-/// It searches the whole length of the file, not only up to the first zeros: a lost page reads as
-/// zeros. Where a header is valid, its payload is skipped, since a stored entry may look like a
-/// frame.
+/// It searches the whole length of the file rather than stopping at the first zeros, because a lost
+/// page reads as zeros. After a valid header, the payload is skipped, because a stored entry may
+/// look like a frame.
 pub struct FrameSearch {
     file: SegmentFile,
     window: Window,
     at: ByteOffset,
-    /// Frames that begin here or later are not searched for.
+    /// Frames at or above this offset are not searched for.
     to: u64,
 }
 
@@ -58,16 +58,16 @@ impl FrameSearch {
         Self { file: file.clone(), window: file.window(), at: from, to: from.0.saturating_add(len) }
     }
 
-    /// The file that is searched.
+    /// The file being searched.
     #[must_use]
     pub const fn file(&self) -> &SegmentFile {
         &self.file
     }
 
-    /// The next frame; `None` at the end of the file.
+    /// Returns the next frame, or `None` at the end of the file.
     ///
     /// # Errors
-    /// I/O; [`ErrorKind::Newer`] where a valid header of a newer version is found.
+    /// I/O; [`ErrorKind::Newer`] if a valid header of a newer version is found.
     pub fn next_frame(&mut self) -> Result<Option<FoundFrame>> {
         let id = self.file.id();
         let io = || Error::io(id, "read");
@@ -79,7 +79,7 @@ impl FrameSearch {
             }
             let searched = (bytes.len() - FRAME_HEADER_LEN) as u64 / FRAME_ALIGN * FRAME_ALIGN + FRAME_ALIGN;
             let Some((distance, header)) = find_header(bytes, &self.file.position(at), &self.file.limits()) else {
-                // A header may begin with zeros, but not all its bytes are zeros.
+                // A header may begin with zeros but is never all zeros.
                 let next = self.window.skip_zeros(at.0, FRAME_ALIGN).map_err(io())?;
                 self.at = ByteOffset((at.0 + searched).max(next.saturating_sub(FRAME_HEADER_LEN as u64)));
                 continue;
@@ -109,8 +109,8 @@ impl FrameSearch {
         Ok(None)
     }
 
-    /// Reads a frame that was found. `None` where it is not valid as a whole. This allocates as
-    /// much memory as the frame takes in the file, so check `header.frame_len()` first.
+    /// Reads a frame that was found. Returns `None` if the whole frame is not valid. This allocates
+    /// as much memory as the frame takes in the file, so check `header.frame_len()` first.
     ///
     /// # Errors
     /// I/O; [`ErrorKind::Newer`].

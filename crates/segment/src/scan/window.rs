@@ -1,4 +1,4 @@
-//! Reading through a file by positioned reads of bounded size.
+//! Reads through a file by positioned reads of bounded size.
 
 use std::io;
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use stratawal_frame::PayloadChecksum;
 use stratawal_storage::File;
 
-/// The most bytes that are read at a time.
+/// The maximum number of bytes read at a time.
 const WINDOW_LEN: usize = 256 << 10;
-/// How many bytes the first read takes. Each further read takes twice as many: a scan for new
-/// frames often ends after a few of them.
+/// The length of the first read. Each further read is twice as long, because a scan for new frames
+/// often ends after a few of them.
 const FIRST_LEN: usize = 4 << 10;
 
 /// A window over the first `len` bytes of a file.
@@ -18,14 +18,14 @@ pub(crate) struct Window {
     len: u64,
     start: u64,
     bytes: Vec<u8>,
-    /// How many bytes the next read takes.
+    /// The length of the next read.
     next_len: usize,
-    /// The length and the end of the zeros that were skipped last.
+    /// The length and the end of the run of zeros that was skipped last.
     zeros: u64,
     zeros_end: u64,
 }
 
-/// The length of a row of zeros from which on the file system is asked for its holes. Preallocation
+/// The length of a run of zeros after which the file system is asked for holes. Preallocation
 /// leaves fewer zeros than this after the last frame.
 const ZEROS_MAX: u64 = 64 << 20;
 
@@ -34,8 +34,8 @@ impl Window {
         Self { file, len, start: 0, bytes: Vec::new(), next_len: FIRST_LEN, zeros: 0, zeros_end: 0 }
     }
 
-    /// The bytes at `at`: at least `want` of them, fewer only where `len` ends. `want` is at most
-    /// `WINDOW_LEN`.
+    /// Returns at least `want` bytes at `at`, or fewer only at the end of `len`. `want` must be at
+    /// most `WINDOW_LEN`.
     pub(crate) fn at(&mut self, at: u64, want: usize) -> io::Result<&[u8]> {
         debug_assert!(want <= WINDOW_LEN);
         let end = self.start + self.bytes.len() as u64;
@@ -46,15 +46,15 @@ impl Window {
             self.bytes.resize(usize::try_from(n).expect("invariant: at most a window's length"), 0);
             self.start = at;
             let read = self.file.read_at(&mut self.bytes, at)?;
-            // Another process may have finished the file, and shortened it, since `len` was read.
+            // Another process may have finished and shortened the file since `len` was read.
             self.bytes.truncate(read);
         }
         let from = usize::try_from(at - self.start).expect("invariant: within the window");
         Ok(self.bytes.get(from..).unwrap_or(&[]))
     }
 
-    /// The first multiple of `align` from `at` on that need not be zeros: the end of the zeros in
-    /// the window, or of a hole in the file.
+    /// Returns the first multiple of `align`, starting at `at`, that is not known to be zeros: the
+    /// end of the zeros in the window, or of a hole in the file.
     pub(crate) fn skip_zeros(&mut self, at: u64, align: u64) -> io::Result<u64> {
         let bytes = self.at(at, 1)?;
         let len = bytes.len() as u64;
@@ -67,7 +67,7 @@ impl Window {
                 let continues = (at..=at + 64).contains(&self.zeros_end);
                 self.zeros = if continues { self.zeros + len } else { len };
                 let end = at + len;
-                // Some file systems report holes where written bytes are not yet on the disk. So
+                // Some file systems report holes for written bytes that are not yet on the disk. So
                 // they are asked only after more zeros than any writer leaves.
                 let next = if self.zeros < ZEROS_MAX { end } else { self.file.next_data(end)? };
                 self.zeros_end = next;
@@ -76,7 +76,7 @@ impl Window {
         }
     }
 
-    /// The checksum of `n` bytes at `at`; `None` where there are fewer.
+    /// Returns the checksum of `n` bytes at `at`, or `None` if the file has fewer.
     pub(crate) fn checksum(&mut self, mut at: u64, mut n: u64) -> io::Result<Option<u32>> {
         let mut sum = PayloadChecksum::new();
         while n > 0 {

@@ -1,10 +1,10 @@
 //! Rule H of the format: a segment is written under a temporary name, its header is synced, the
 //! file is renamed, and the directory is synced. Only then is any frame written to it.
 //!
-//! So an invalid header under the name of a segment is damage, never a torn creation. A creation
-//! that fails before the rename is undone. From the rename on, the outcome of a failure is not
-//! known: the name may come back after a crash and void entries of older segments. So nothing may
-//! be written to those until recovery has run.
+//! So an invalid header in a file with the name of a segment is damage, never a torn creation. A
+//! creation that fails before the rename is undone. Once the rename has begun, the outcome of a
+//! failure is not known: the name may reappear after a crash and void entries of older segments. So
+//! nothing may be written to those until recovery has run.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use crate::{Error, SegmentId, TEMPORARY_PREFIX};
 /// Why a segment was not created.
 #[derive(Debug, Error)]
 pub enum CreateError {
-    /// Nothing has changed, and the stream can continue.
+    /// Nothing has changed; the stream can continue.
     #[error("{0}")]
     Undone(#[source] Error),
     /// The name may or may not exist after a crash: recovery must run before anything is written to
@@ -31,13 +31,13 @@ pub enum CreateError {
     Indeterminate(#[source] Error),
 }
 
-/// Creates a segment with `header` in the directory `dir` and preallocates `len` bytes, rounded up
+/// Creates a segment with `header` in the directory `dir`, and preallocates `len` bytes, rounded up
 /// by the rule of Length.
 ///
 /// Once this returns, the file, its header and its name are durable.
 ///
 /// # Errors
-/// [`CreateError`], which states whether anything can have changed.
+/// [`CreateError`], which distinguishes whether anything may have changed.
 pub fn create(
     storage: &Arc<dyn Storage>,
     dir: &Path,
@@ -46,8 +46,8 @@ pub fn create(
 ) -> Result<(SegmentWriter, Preallocation), CreateError> {
     let id = SegmentId::of(header);
     let path = dir.join(id.to_string());
-    // A rename would replace a file of this name. No generation is given twice, so only another
-    // writer can have created it; recovery finds out.
+    // A rename would replace an existing file with this name. No generation is used twice, so only
+    // another writer can have created the file; recovery finds out.
     match storage.open(&path, Access::Read).map(drop) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) if e.kind() != io::ErrorKind::InvalidInput => {
@@ -66,7 +66,8 @@ pub fn create(
     let (temporary, file) =
         create_temporary(storage, dir, id).map_err(|source| CreateError::Undone(Error::io(id, "create")(source)))?;
     write_header(&*file, header, len).map_err(|(operation, source)| {
-        // If the file cannot be removed now, recovery removes it. No reader opens a temporary name.
+        // If the file cannot be removed now, recovery removes it. No reader opens a file with a
+        // temporary name.
         let _ = storage.remove_file(&temporary);
         CreateError::Undone(Error::io(id, operation)(source))
     })?;
@@ -97,8 +98,8 @@ fn create_temporary(storage: &Arc<dyn Storage>, dir: &Path, id: SegmentId) -> io
             return Err(e);
         }
     }
-    // An earlier creation failed and could not be undone. If its file cannot be removed, another
-    // name is used, so that the stream is not blocked for ever.
+    // An earlier creation failed and could not be undone. If its file cannot be removed, a
+    // different name is used, so that the stream is not blocked forever.
     let path = match storage.remove_file(&path) {
         Ok(()) => path,
         Err(_) => dir.join(format!("{TEMPORARY_PREFIX}{id}-{:016x}", storage.random_u64())),

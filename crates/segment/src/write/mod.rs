@@ -1,4 +1,4 @@
-//! Creating a segment and writing to it.
+//! Creates segments and writes to them.
 
 mod create;
 mod preallocation;

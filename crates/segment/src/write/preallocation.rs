@@ -1,9 +1,9 @@
-//! The preallocated space of an active segment's file. It is extended before a seq is given, so
+//! The preallocated space of an active segment's file. It is extended before a seq is assigned, so
 //! that a full disk refuses an append as a whole.
 //!
 //! Invariant (the rule of Length of the format): the length of an active segment's file is a
-//! multiple of 4 KiB plus 8, so that a file that was truncated at a block or page boundary is
-//! recognized. The file is extended before bytes are written, never by writing them.
+//! multiple of 4 KiB plus 8, so that a file cut off at a block or page boundary is recognized. The
+//! file is extended before bytes are written, never by writing them.
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ use stratawal_storage::File;
 
 use crate::{Error, ErrorKind, Result, SegmentId};
 
-/// The number of bytes at the end of every preallocation that are kept for control frames, so that
-/// `truncate_before`, SEAL and CLOSE work on a full disk.
+/// The number of bytes at the end of every preallocation that are reserved for control frames, so
+/// that `truncate_before`, SEAL and CLOSE work on a full disk.
 pub const CONTROL_RESERVE: u64 = 4096;
 
 /// A length that no file reaches, on any system.
 const LEN_MAX: u64 = 1 << 62;
 
-/// The most bytes by which a file is extended ahead of its need.
+/// The maximum number of bytes by which a file is extended beyond its need.
 const STEP_MAX: u64 = 8 << 20;
 
 /// The smallest length of an active segment's file that holds `n` bytes.
@@ -36,8 +36,8 @@ pub struct Preallocation {
     id: SegmentId,
     file: Arc<dyn File>,
     len: u64,
-    /// The offset and the bytes of the CLOSE at the end of a file that was closed cleanly and not
-    /// written since.
+    /// The offset and the bytes of the CLOSE at the end of the file, if the file was closed cleanly
+    /// and has not been written since.
     after_close: Option<(ByteOffset, Vec<u8>)>,
 }
 
@@ -51,35 +51,35 @@ impl Preallocation {
         self
     }
 
-    /// The length of the file in bytes, preallocated space included.
+    /// The length of the file in bytes, including preallocated space.
     #[must_use]
     pub const fn preallocated(&self) -> u64 {
         self.len
     }
 
-    /// Whether the file was closed cleanly and not extended since. Its length is that of a finished
-    /// file.
+    /// Whether the file was closed cleanly and has not been extended since. If so, its length is
+    /// that of a finished file.
     #[must_use]
     pub const fn is_after_close(&self) -> bool {
         self.after_close.is_some()
     }
 
-    /// Ensures that `bytes` bytes at `tail` are preallocated, and [`CONTROL_RESERVE`] bytes after
-    /// them. It extends the file in steps that start small and grow with the file.
+    /// Ensures that `bytes` bytes at `tail` and [`CONTROL_RESERVE`] bytes after them are
+    /// preallocated. Extends the file in steps that start small and grow with the file.
     ///
     /// # Errors
     /// [`ErrorKind::Preallocate`]: nothing has changed, and the call may be repeated. After any
-    /// other error nothing may be written to the file until recovery has run: the CLOSE at the end
-    /// of the file could not be written again.
+    /// other error the CLOSE at the end of the file could not be rewritten, and nothing may be
+    /// written to the file until recovery has run.
     pub fn ensure(&mut self, tail: &ByteOffset, bytes: u64) -> Result<()> {
         self.ensure_exactly(tail.0.saturating_add(bytes).saturating_add(CONTROL_RESERVE), true)
     }
 
-    /// Ensures that `bytes` bytes at `tail` are preallocated for a control frame. They may be among
-    /// the [`CONTROL_RESERVE`] bytes.
+    /// Ensures that `bytes` bytes at `tail` are preallocated for a control frame. These bytes may
+    /// be taken from the [`CONTROL_RESERVE`] bytes.
     ///
     /// # Errors
-    /// As [`ensure`](Self::ensure).
+    /// Returns the same errors as [`ensure`](Self::ensure).
     pub fn ensure_control(&mut self, tail: &ByteOffset, bytes: u64) -> Result<()> {
         self.ensure_exactly(tail.0.saturating_add(bytes), false)
     }
@@ -91,7 +91,7 @@ impl Preallocation {
         if need > LEN_MAX {
             return Err(self.refused(std::io::ErrorKind::FileTooLarge.into()));
         }
-        // A finished file gets the length of an active one even if its length suffices.
+        // A finished file gets the length of an active one even if it is already long enough.
         let least = active_len(need.max(self.len + 1));
         let step = (self.len / 2).min(STEP_MAX);
         let wanted = active_len(need.max(self.len + if ahead { step } else { 0 })).max(least);
@@ -109,10 +109,10 @@ impl Preallocation {
         Error::new(self.id, None, ErrorKind::Preallocate(source))
     }
 
-    /// Writes the CLOSE at the end of the file again in place, and syncs it. This must come before
+    /// Rewrites the CLOSE at the end of the file in place, and syncs it. This must happen before
     /// anything is written after the CLOSE: its first sync may have failed, so that the page cache
-    /// shows bytes that the disk does not hold. The file has its longer length already; after the
-    /// sync the trailer may be overwritten.
+    /// shows bytes that the disk does not hold. The file is already extended; after the sync the
+    /// trailer may be overwritten.
     fn rewrite_close(&mut self) -> Result<()> {
         if let Some((offset, frame)) = &self.after_close {
             self.file.write_all_at(frame, offset.0).map_err(Error::io(self.id, "write"))?;

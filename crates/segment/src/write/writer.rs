@@ -1,8 +1,8 @@
-//! Writing to the active segment: frames at its end, MARKs after them, and the footer.
+//! Writes to the active segment: frames at its end, MARKs after them, and the footer.
 //!
 //! Invariants: everything is written at the end of the frames; bytes before that never change.
-//! After a failed write or sync the caller writes nothing more here, since only recovery may write
-//! those bytes again.
+//! After a failed write or sync the caller writes nothing more here, since only recovery may
+//! rewrite those bytes.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::preallocation::Preallocation;
 use crate::file::SegmentFile;
 use crate::{Error, Result, SegmentId};
 
-/// The fields that every control frame has besides its content.
+/// The fields that every control frame has in addition to its content.
 #[derive(Clone, Copy, Debug)]
 pub struct ControlContext {
     /// The seq of the entry that comes next.
@@ -28,16 +28,16 @@ pub struct ControlContext {
     pub durable: SeqNo,
 }
 
-/// The one writer of a segment.
+/// The only writer of a segment.
 #[derive(Debug)]
 pub struct SegmentWriter {
     header: SegmentHeader,
     file: Arc<dyn File>,
-    /// Where the frames end.
+    /// The offset at which the frames end.
     tail: ByteOffset,
-    /// Where the trailer of the SEAL or CLOSE ends, once it is written.
+    /// The offset at which the trailer of the SEAL or CLOSE ends, once it is written.
     finished_len: Option<u64>,
-    /// A buffer for a MARK, which every sync encodes.
+    /// A reusable buffer for the MARK that every sync encodes.
     mark: Vec<u8>,
 }
 
@@ -46,15 +46,15 @@ impl SegmentWriter {
         Self { header, file, tail: ByteOffset(SEGMENT_HEADER_LEN as u64), finished_len: None, mark: Vec::new() }
     }
 
-    /// A writer that continues at `tail` in a file that was opened for writing.
+    /// A writer that continues at `tail` in a file opened for writing.
     #[must_use]
     pub fn resume(file: &SegmentFile, tail: ByteOffset) -> (Self, Preallocation) {
         let writer = Self { tail, ..Self::new(*file.header(), Arc::clone(file.shared_file())) };
         (writer, Preallocation::new(file.id(), Arc::clone(file.shared_file()), file.len()))
     }
 
-    /// A writer that continues after the CLOSE at the end of `file`. It writes nothing yet: the
-    /// first call of [`Preallocation::ensure`] extends the file, writes the CLOSE again, and syncs.
+    /// A writer that continues after the CLOSE at the end of `file`. Writes nothing yet: the first
+    /// call of [`Preallocation::ensure`] extends the file, rewrites the CLOSE, and syncs.
     ///
     /// # Errors
     /// I/O.
@@ -91,11 +91,11 @@ impl SegmentWriter {
         FramePosition { salt: self.header.salt, offset: self.tail }
     }
 
-    /// Writes whole frames with one call. They must be encoded for
+    /// Writes whole frames with one call. The frames must be encoded for
     /// [`next_position`](Self::next_position) and the positions that follow it.
     ///
     /// # Errors
-    /// I/O. After an error the next position is the same, and the bytes from there on are not
+    /// I/O. After an error the next position is unchanged, and the bytes at and after it are not
     /// known.
     pub fn append(&mut self, frames: &[u8]) -> Result<()> {
         self.file.write_all_at(frames, self.tail.0).map_err(Error::io(self.id(), "write"))?;
@@ -103,11 +103,10 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Writes whole frames from several pieces, together `len` bytes. Otherwise like
-    /// [`append`](Self::append).
+    /// Like [`append`](Self::append), for frames in several pieces of `len` bytes in total.
     ///
     /// # Errors
-    /// As [`append`](Self::append).
+    /// Returns the same errors as [`append`](Self::append).
     pub fn append_pieces(&mut self, pieces: &[IoSlice<'_>], len: u64) -> Result<()> {
         debug_assert_eq!(pieces.iter().map(|piece| piece.len() as u64).sum::<u64>(), len);
         self.file.write_all_vectored_at(pieces, self.tail.0).map_err(Error::io(self.id(), "write"))?;
@@ -118,14 +117,14 @@ impl SegmentWriter {
     /// Makes everything written so far durable.
     ///
     /// # Errors
-    /// I/O. After an error the durable part of the file is not known, and another sync does not
-    /// report it.
+    /// I/O. After an error it is not known which part of the file is durable, and a later sync does
+    /// not report the failure again.
     pub fn sync(&self) -> Result<()> {
         self.file.sync_data().map_err(Error::io(self.id(), "sync"))
     }
 
-    /// Writes a MARK after the frames, which the next frame overwrites. It writes none where the
-    /// MARK would not end within the first `preallocated` bytes of the file, or the segment is
+    /// Writes a MARK after the frames; the next frame overwrites it. Writes nothing if the MARK
+    /// would not fit into the first `preallocated` bytes of the file, or if the segment is
     /// finished.
     ///
     /// # Errors
@@ -147,21 +146,21 @@ impl SegmentWriter {
         self.file.write_all_at(&self.mark, self.tail.0).map_err(Error::io(self.id(), "write"))
     }
 
-    /// Ensures that a START has room, and a SEAL or CLOSE after it.
+    /// Ensures room for a START, and for a SEAL or CLOSE after it.
     ///
     /// # Errors
-    /// As [`Preallocation::ensure_control`].
+    /// Returns the same errors as [`Preallocation::ensure_control`].
     pub fn preallocate_start(&self, preallocation: &mut Preallocation) -> Result<()> {
         let len = Control::START_FRAME_LEN + Footer::frame_len_max(0) + TRAILER_LEN as u64;
         preallocation.ensure_control(&self.tail, len)
     }
 
-    /// Writes a START, after it has ensured the room for it like
-    /// [`preallocate_start`](Self::preallocate_start).
+    /// Ensures room for a START like [`preallocate_start`](Self::preallocate_start), and then
+    /// writes it.
     ///
     /// # Errors
-    /// I/O. After a `preallocate_start` that succeeded, only the write itself can fail; then the
-    /// START may be in the file or not.
+    /// I/O. After a successful `preallocate_start`, only the write itself can fail; the START may
+    /// or may not be in the file then.
     pub fn write_start(
         &mut self,
         preallocation: &mut Preallocation,
@@ -178,8 +177,8 @@ impl SegmentWriter {
     /// index.
     ///
     /// # Errors
-    /// I/O. [`ErrorKind::Preallocate`](crate::ErrorKind::Preallocate) where there is not even room
-    /// without the index; then nothing was written.
+    /// I/O. [`ErrorKind::Preallocate`](crate::ErrorKind::Preallocate) if the frame does not fit
+    /// even without the index; nothing was written in that case.
     pub fn finish(
         &mut self,
         preallocation: &mut Preallocation,
@@ -202,14 +201,14 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Where the trailer of the SEAL or CLOSE ends, once both are written.
+    /// The offset at which the trailer of the SEAL or CLOSE ends, once both are written.
     #[must_use]
     pub const fn finished_len(&self) -> Option<u64> {
         self.finished_len
     }
 
-    /// Shortens the file to the end of its trailer. Call it only once the SEAL or CLOSE is durable.
-    /// A file without a trailer stays as it is.
+    /// Shortens the file to the end of its trailer. Call this only once the SEAL or CLOSE is
+    /// durable. Does nothing to a file without a trailer.
     ///
     /// # Errors
     /// I/O.
@@ -220,8 +219,8 @@ impl SegmentWriter {
         }
     }
 
-    /// Writes `frames` again, which are the bytes at `offset`. Recovery does this, because the disk
-    /// may not hold the bytes that the page cache shows.
+    /// Rewrites `frames`, which are the bytes at `offset`. Recovery does this because the disk may
+    /// not hold the bytes that the page cache shows.
     ///
     /// # Errors
     /// I/O.

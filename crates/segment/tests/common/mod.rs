@@ -1,5 +1,5 @@
-//! Code that the tests of segments share: a storage that fails on demand, a segment to write to,
-//! and frames with chosen fields.
+//! Code shared by the segment tests: a storage that fails on demand, a segment to write to, and
+//! frames with chosen fields.
 
 // Each test file uses a part of this.
 #![allow(dead_code)]
@@ -40,21 +40,21 @@ pub(crate) fn header() -> SegmentHeader {
     }
 }
 
-/// The operation that fails, and how it does.
+/// The operation that fails, and how.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fault {
-    /// The number of the operation from now on, from 0. Only operations that change bytes or make
-    /// them durable count.
+    /// The number of the operation, counted from 0 starting now. Only operations that change bytes
+    /// or make them durable count.
     pub(crate) nth: usize,
     pub(crate) kind: io::ErrorKind,
     /// Whether the operation takes effect although it reports an error.
     pub(crate) done: bool,
-    /// Whether all later operations fail, too.
+    /// Whether all later operations also fail.
     pub(crate) forever: bool,
 }
 
-/// A storage in memory that logs each operation that changes bytes or makes them durable, and fails
-/// on demand.
+/// An in-memory storage that fails on demand, and logs each operation that changes bytes or makes
+/// them durable.
 #[derive(Clone, Debug)]
 pub(crate) struct Scripted {
     pub(crate) memory: MemoryStorage,
@@ -66,12 +66,12 @@ pub(crate) struct Scripted {
 struct Script {
     log: Vec<String>,
     fault: Option<(usize, Fault)>,
-    /// How many bytes were read when they were last counted.
+    /// The number of bytes read as of the last count.
     bytes_read: u64,
 }
 
 impl Script {
-    /// Logs an operation, and makes it fail if it is the one that the fault names.
+    /// Logs an operation, and makes it fail if the fault names it.
     fn decide(&mut self, call: &Call) -> Verdict {
         let Some(line) = line_of(call) else { return Verdict::Proceed };
         let n = self.log.len();
@@ -86,7 +86,7 @@ impl Script {
     }
 }
 
-/// The line of an operation in the log, if it changes bytes or makes them durable.
+/// The log line of an operation, if the operation changes bytes or makes them durable.
 fn line_of(call: &Call) -> Option<String> {
     let name = name_of(&call.path);
     let bytes = &call.bytes;
@@ -121,26 +121,26 @@ impl Scripted {
         Arc::new(self.hooked.clone())
     }
 
-    /// The operations since the last call.
+    /// Returns the operations since the last call.
     pub(crate) fn take_log(&self) -> Vec<String> {
         let mut script = self.script.lock().unwrap();
         script.fault = None;
         std::mem::take(&mut script.log)
     }
 
-    /// The number of bytes that were read since the last call.
+    /// Returns the number of bytes read since the last call.
     pub(crate) fn take_bytes_read(&self) -> u64 {
         let read = self.hooked.read_bytes();
         read - std::mem::replace(&mut self.script.lock().unwrap().bytes_read, read)
     }
 
-    /// Clears the log, and makes an operation fail.
+    /// Clears the log, and makes the operation of `fault` fail.
     pub(crate) fn fail(&self, fault: Fault) {
         self.take_log();
         self.script.lock().unwrap().fault = Some((fault.nth, fault));
     }
 
-    /// Limits the room on the disk to `more` bytes beyond those in use.
+    /// Limits the disk to `more` bytes beyond those in use.
     pub(crate) fn leave_room(&self, more: u64) {
         let used: u64 = self.tree().iter().map(|(_, bytes)| bytes.len() as u64).sum();
         let _ = self.memory.clone().with_capacity(used + more);
@@ -193,7 +193,7 @@ pub(crate) fn data_frame(position: &FramePosition, first_seq: u64, durable: Opti
     bytes
 }
 
-/// A frame with chosen fields and the right header checksum.
+/// A frame with chosen fields and the correct header checksum.
 #[derive(Clone, Debug)]
 pub(crate) struct Raw {
     pub(crate) first_seq: u64,
@@ -282,7 +282,7 @@ impl Segment {
         let at = self.offset();
         let frame = data_frame(&self.writer.next_position(), self.next, Some(self.durable), entries);
         self.preallocation.ensure(&at, frame.len() as u64).unwrap();
-        // Only now, because the first preallocation after a CLOSE writes.
+        // Written only now, because the first preallocation after a CLOSE writes.
         self.writer.append(&frame).unwrap();
         self.next += entries.len() as u64;
         self.entries += entries.len() as u64;
@@ -359,14 +359,14 @@ impl Segment {
     }
 }
 
-/// A segment file of these bytes, in a storage of its own.
+/// A segment file with these bytes, in its own storage.
 pub(crate) fn file_of(bytes: &[u8], id: SegmentId) -> stratawal_segment::Result<SegmentFile> {
     let storage = Scripted::new();
     storage.memory.create_new(&dir().join(id.to_string())).unwrap().write_all_at(bytes, 0).unwrap();
     SegmentFile::open(&storage.shared(), dir(), id, Access::Read)
 }
 
-/// The chain, and the offset and header of each frame in it.
+/// Returns the chain, and the offset and header of each frame in it.
 pub(crate) fn walked(file: &SegmentFile) -> (Chain, Vec<(u64, FrameHeader)>) {
     let mut frames = Vec::new();
     let chain = file.scan_chain(&mut |at, frame| frames.push((at.0, *frame))).unwrap();

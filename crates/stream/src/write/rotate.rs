@@ -19,8 +19,8 @@ use crate::write::writer::{OpenSegments, UnsyncedSegment, Writer};
 ///
 /// A stream that has filled one segment will fill another. Each growth step adds an extent to the
 /// file and makes the next sync commit the file system's journal. With 64 KiB segments that takes
-/// milliseconds, against 0.04 ms for a plain sync. The length is no larger, because a stream whose
-/// entries were all dropped still occupies this much.
+/// milliseconds, against 0.04 ms for a plain sync. A larger length was rejected, because a stream
+/// whose entries were all dropped still occupies this much.
 const SUCCESSOR_LEN: u64 = 1 << 20;
 
 impl Writer {

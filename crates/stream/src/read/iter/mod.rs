@@ -114,7 +114,7 @@ impl Iter {
     /// ```
     ///
     /// # Errors
-    /// The same errors as [`next`](Iterator::next).
+    /// Returns the same errors as [`next`](Iterator::next).
     #[inline]
     pub fn next_run(&mut self) -> Option<Result<Run>> {
         self.run_in_block().map(Ok).or_else(|| self.next_run_slow())
