@@ -65,6 +65,7 @@ impl Journal {
     /// one of them as durable. [`ErrorKind::Failed`] after an earlier failure;
     /// [`ErrorKind::Restarted`].
     pub fn sync_to(&self, position: Position) -> Result<()> {
+        self.check_process()?;
         loop {
             // The watermark is loaded first: a watermark of a later epoch makes that epoch visible.
             let is_durable = self.durable() >= position.end;
@@ -73,6 +74,10 @@ impl Journal {
             }
             if is_durable {
                 return Ok(());
+            }
+            let end = self.end();
+            if position.end > end {
+                return Err(Error::new(ErrorKind::BeyondEnd { lsn: position.end, end }));
             }
             let mut led = self.commit.led.lock();
             if *led {
@@ -95,6 +100,7 @@ impl Journal {
     /// # Errors
     /// Same as for [`sync_to`](Self::sync_to).
     pub fn sync(&self) -> Result<()> {
+        self.check_process()?;
         let position = {
             let log = self.log.lock();
             Position { lsn: log.end, end: log.end, epoch: self.epoch.load(Ordering::Relaxed) }

@@ -68,6 +68,20 @@ pub enum ErrorKind {
     /// end.
     #[error("the record is not valid")]
     InvalidRecord,
+    /// An LSN is beyond the end of the log, so it belongs to no record.
+    #[error("LSN {lsn} is beyond the end of the log, {end}")]
+    BeyondEnd {
+        /// The LSN.
+        lsn: Lsn,
+        /// The end of the log.
+        end: Lsn,
+    },
+    /// A restart was asked for, and the journal has not failed.
+    #[error("the journal has not failed")]
+    NotFailed,
+    /// This process is a forked child of the one that opened the journal.
+    #[error("the journal belongs to the parent process")]
+    Forked,
     /// The journal was closed.
     #[error("the journal is closed")]
     Closed,
@@ -104,6 +118,14 @@ pub enum ErrorKind {
         end: Lsn,
         /// Everything below this LSN was durable.
         attested: Lsn,
+    },
+    /// The file is shorter than its header records.
+    #[error("damaged: the file has {len} of {expected} bytes")]
+    Shortened {
+        /// The length in bytes.
+        len: u64,
+        /// The length that the header records.
+        expected: u64,
     },
     /// Valid records give one stream two names.
     #[error("damaged: the records give the stream {stream} two names")]
@@ -173,6 +195,7 @@ impl Error {
                 | ErrorKind::Header(_)
                 | ErrorKind::Misplaced
                 | ErrorKind::TooLong { .. }
+                | ErrorKind::Shortened { .. }
                 | ErrorKind::RecordsLost { .. }
                 | ErrorKind::TwoNames { .. }
         )

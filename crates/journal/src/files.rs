@@ -153,6 +153,7 @@ impl Spare {
             attested: Lsn(0),
             inode: stamp.map_or(0, |stamp| stamp.file.1),
             created: storage.now_micros(),
+            file_len: self.len,
             features: Features::default(),
         }
     }

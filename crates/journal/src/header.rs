@@ -26,7 +26,8 @@ pub const HEADER_BLOCK_LEN: u64 = 4096;
 //  72    8   attested: everything below this LSN is durable
 //  80    8   inode number of the file; 0: not stated
 //  88    8   created, microseconds since 1970
-//  96   28   zero
+//  96    8   length of the file
+// 104   20   zero
 // 124    4   checksum: CRC-32 over bytes 0..124
 const AT_VERSION: usize = 8;
 const AT_FEATURES: usize = AT_VERSION + 4;
@@ -38,8 +39,9 @@ const AT_OLDEST: usize = AT_FIRST + 8;
 const AT_ATTESTED: usize = AT_OLDEST + 8;
 const AT_INODE: usize = AT_ATTESTED + 8;
 const AT_CREATED: usize = AT_INODE + 8;
-const AT_ZERO: usize = AT_CREATED + 8;
-const AT_CHECKSUM: usize = AT_ZERO + 28;
+const AT_FILE_LEN: usize = AT_CREATED + 8;
+const AT_ZERO: usize = AT_FILE_LEN + 8;
+const AT_CHECKSUM: usize = AT_ZERO + 20;
 
 /// The length in bytes of the part of the block that carries meaning.
 pub(crate) const HEADER_LEN: usize = AT_CHECKSUM + 4;
@@ -67,6 +69,8 @@ pub struct FileHeader {
     pub inode: u64,
     /// When the header was written, in microseconds since 1970.
     pub created: u64,
+    /// The length of the file in bytes. It never changes, so a shorter file has lost bytes.
+    pub file_len: u64,
     /// The feature masks. This version writes zeros.
     pub features: Features,
 }
@@ -121,6 +125,7 @@ impl FileHeader {
             (AT_ATTESTED, self.attested.0),
             (AT_INODE, self.inode),
             (AT_CREATED, self.created),
+            (AT_FILE_LEN, self.file_len),
         ];
         for (at, number) in numbers {
             out[at..at + 8].copy_from_slice(&number.to_le_bytes());
@@ -168,6 +173,7 @@ impl FileHeader {
             attested: Lsn(u64_at(bytes, AT_ATTESTED)),
             inode: u64_at(bytes, AT_INODE),
             created: u64_at(bytes, AT_CREATED),
+            file_len: u64_at(bytes, AT_FILE_LEN),
             features,
         };
         if id.version == 0 || !header.is_consistent() { Err(FileHeaderError::Inconsistent) } else { Ok(header) }
@@ -176,7 +182,7 @@ impl FileHeader {
     fn is_consistent(&self) -> bool {
         let aligned =
             self.first.0.is_multiple_of(crate::record::ALIGN) && self.attested.0.is_multiple_of(crate::record::ALIGN);
-        aligned && self.oldest != 0 && self.oldest <= self.number
+        aligned && self.oldest != 0 && self.oldest <= self.number && self.number < u64::MAX
     }
 
     /// The LSN of the record at `offset` of the file.

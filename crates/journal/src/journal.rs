@@ -20,7 +20,13 @@ use crate::files::{CONTROL_RESERVE, FILE_LEN_MIN, LogFile, Spare, Target, sync_n
 use crate::header::{FileHeader, HEADER_BLOCK_LEN};
 use crate::lsn::Lsn;
 use crate::record::{ALIGN, Record, encoded};
-use crate::replay::FILE_LEN_MAX;
+
+/// The most bytes of all files together. Recovery writes the records that are needed into one file,
+/// which takes up to 1.4 times their bytes, and a file has at most 1 GiB.
+const BYTES_MAX: u64 = 512 << 20;
+
+/// The length of a NEXT record.
+const NEXT_LEN: u64 = 16;
 
 /// The options of a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +44,10 @@ impl Default for JournalOptions {
 
 impl JournalOptions {
     /// Limits the total length of all files, including the spare, to `bytes`, clamped to 64 KiB to
-    /// 1 GiB. Recovery may write one file that does not count. Default: 64 MiB.
+    /// 512 MiB. Recovery may write one file that does not count. Default: 64 MiB.
     #[must_use]
     pub fn bytes(mut self, bytes: u64) -> Self {
-        self.bytes = bytes.clamp(4 * FILE_LEN_MIN, FILE_LEN_MAX);
+        self.bytes = bytes.clamp(4 * FILE_LEN_MIN, BYTES_MAX);
         self
     }
 
@@ -148,7 +154,8 @@ impl Log {
     }
 
     fn has_room(&self, len: u64, is_control: bool) -> bool {
-        let reserve = if is_control { 0 } else { CONTROL_RESERVE };
+        // A NEXT must fit after any record.
+        let reserve = if is_control { NEXT_LEN } else { CONTROL_RESERVE };
         !self.frozen && self.current.file.header.offset_of(self.end) + len + reserve <= self.current.file.len
     }
 
@@ -228,6 +235,16 @@ impl Journal {
         }
     }
 
+    /// [`append`](Self::append), also for the records that only the journal writes.
+    fn append_any(&self, record: &Record) -> Result<Position> {
+        loop {
+            match self.put_any(record) {
+                Err(error) if matches!(error.kind(), ErrorKind::NoRoom { .. }) => self.reserve(record)?,
+                other => return other,
+            }
+        }
+    }
+
     /// Puts a record at the end if the current file has room for it, and returns its position.
     /// Prepares no file and syncs nothing, so the caller may hold locks that other threads wait
     /// for.
@@ -237,6 +254,14 @@ impl Journal {
     /// [`ErrorKind::Closed`]: nothing has changed. [`ErrorKind::Failed`] after an earlier failure.
     /// After an I/O error the journal has failed; the next opening may or may not find the record.
     pub fn put(&self, record: &Record) -> Result<Position> {
+        if record.is_internal() {
+            return Err(Error::new(ErrorKind::InvalidRecord));
+        }
+        self.put_any(record)
+    }
+
+    /// [`put`](Self::put), also for the records that only the journal writes.
+    fn put_any(&self, record: &Record) -> Result<Position> {
         let len = self.check_record(record)?;
         let mut log = self.log.lock();
         log.check()?;
@@ -250,12 +275,14 @@ impl Journal {
         // The epoch changes only under the lock.
         let position = Position { lsn: log.end, end: log.end + len, epoch: self.epoch.load(Ordering::Relaxed) };
         log.end = position.end;
+        log.closed = *record == Record::Close;
         // Release; pairs with the Acquire in `end`.
         self.end.store(position.end.0, Ordering::Release);
         Ok(position)
     }
 
     fn check_record(&self, record: &Record) -> Result<u64> {
+        self.check_process()?;
         if !record.is_valid() {
             return Err(Error::new(ErrorKind::InvalidRecord));
         }
@@ -327,7 +354,8 @@ impl Journal {
             let releasable = log.releasable(rotation.needed_from);
             let number = log.current.file.header.number + 1;
             let oldest = log.files().nth(releasable).map_or(number, |file| file.header.number);
-            let header = spare.header(&*self.storage, self.wal_id, number, log.end);
+            // A NEXT comes before it.
+            let header = spare.header(&*self.storage, self.wal_id, number, log.end + NEXT_LEN);
             (FileHeader { oldest, attested: self.durable(), ..header }, releasable)
         };
         if let Err(error) = spare.write_header(&header) {
@@ -343,6 +371,14 @@ impl Journal {
         let mut log = self.log.lock();
         log.frozen = false;
         let target = target.inspect_err(|error| log.fail(error))?;
+        // Written once the name of the next file is durable, so a NEXT without that file is damage.
+        // A commit syncs it before any record of the next file.
+        if let Err(error) = log.write(&Record::Next, self.durable()) {
+            log.fail(&error);
+            return Err(error);
+        }
+        log.end = log.end + NEXT_LEN;
+        self.end.store(log.end.0, Ordering::Release);
         let before = std::mem::replace(&mut log.current, target);
         log.older.push_back(before.file);
         let released: Vec<_> = log.older.drain(..releasable).collect();
@@ -376,6 +412,11 @@ impl Journal {
     /// Same as for [`sync`](Self::sync) and [`append`](Self::append). After an error of the latter,
     /// the space is still released, in this process.
     pub fn release(&self, lsn: Lsn) -> Result<()> {
+        self.check_process()?;
+        let end = self.end();
+        if lsn > end {
+            return Err(Error::new(ErrorKind::BeyondEnd { lsn, end }));
+        }
         let lsn = Lsn(lsn.0 / ALIGN * ALIGN);
         if !fail_point!(CopiesNotSynced) {
             self.sync()?;
@@ -388,7 +429,7 @@ impl Journal {
             rotation.needed_from = lsn;
         }
         // The TRIM limits how much damage to older records can cost.
-        self.append(&Record::Trim { lsn }).map(drop)
+        self.append_any(&Record::Trim { lsn }).map(drop)
     }
 
     /// Prepares the next file before the current one is full, so that no append waits for it. Does
@@ -397,6 +438,7 @@ impl Journal {
     /// # Errors
     /// I/O. Nothing has changed.
     pub fn prepare(&self) -> Result<()> {
+        self.check_process()?;
         let mut rotation = self.rotation.lock();
         if !rotation.spares.is_empty() {
             return Ok(());
@@ -418,10 +460,13 @@ impl Journal {
     /// # Errors
     /// Same as for [`append`](Self::append) and [`sync_to`](Self::sync_to).
     pub fn close(&self) -> Result<()> {
-        let position = self.append(&Record::Close)?;
-        self.sync_to(position)?;
-        self.log.lock().closed = true;
-        Ok(())
+        let position = self.append_any(&Record::Close)?;
+        self.sync_to(position)
+    }
+
+    /// Fails in a forked child, where the files belong to the parent.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        if self.storage.is_forked() { Err(Error::new(ErrorKind::Forked)) } else { Ok(()) }
     }
 
     /// The LSN at which the next record begins. Every record below it survives the death of the
@@ -437,6 +482,14 @@ impl Journal {
     pub fn durable(&self) -> Lsn {
         // Acquire; pairs with the Release in `advance_durable`.
         Lsn(self.durable.load(Ordering::Acquire))
+    }
+
+    /// How often the journal was restarted, counted from a random number. A position belongs to one
+    /// epoch.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        // Acquire; pairs with the Release in `restart`.
+        self.epoch.load(Ordering::Acquire)
     }
 
     /// The error that failed the journal, if any. Until a restart, the journal accepts no records.

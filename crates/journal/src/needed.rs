@@ -61,18 +61,21 @@ pub struct Dropped {
 }
 
 impl Needed {
-    /// The needed records of a chain.
-    #[must_use]
-    pub fn of(records: &[Located]) -> Self {
+    /// The needed records of a chain. `names` are the names of streams, as far as any valid record
+    /// gives them.
+    pub(crate) fn of(records: &[Located], names: &BTreeMap<StreamId, Bytes>) -> Self {
         // After a clean end, the streams' own files hold everything before it.
         let close = records.iter().rposition(|located| located.record == Record::Close);
         let records = &records[close.map_or(0, |at| at + 1)..];
-        let void = Void::of(records);
+        let void = Void::of(records, names);
         let mut needed = Self { streams: BTreeMap::new(), drops: void.drops.clone() };
         for located in records {
             needed.add(located, &void);
         }
-        for stream in needed.streams.values_mut() {
+        // A FIRM of 0 promises nothing.
+        needed.streams.retain(|_, stream| *stream != NeededStream::default());
+        for (id, stream) in &mut needed.streams {
+            stream.name = names.get(id).cloned();
             stream.parts.sort_by_key(|located| if fail_point!(TakenByPlace) { SeqNo(0) } else { located.part.first });
         }
         needed
@@ -83,9 +86,6 @@ impl Needed {
             Record::Data(parts) | Record::Copy(parts) => {
                 for part in parts.iter().filter(|part| !void.covers(part.stream, located.lsn)) {
                     let stream = self.streams.entry(part.stream).or_default();
-                    if stream.name.is_none() {
-                        stream.name.clone_from(&part.name);
-                    }
                     stream.parts.push(LocatedPart { part: part.clone(), lsn: located.lsn, end: located.end() });
                 }
             }
@@ -117,9 +117,9 @@ impl Needed {
             if let Some(seq) = needed.start.filter(|_| !fail_point!(StartForgotten)) {
                 records.push(Record::Start { stream, seq });
             }
-            for located in &needed.parts {
-                // Any part may later become the first of its stream in a file.
-                let name = located.part.name.clone().or_else(|| needed.name.clone());
+            for (i, located) in needed.parts.iter().enumerate() {
+                // The first part of a stream in a file has its name.
+                let name = located.part.name.clone().or_else(|| needed.name.clone().filter(|_| i == 0));
                 let firm = located.part.firm || fail_point!(LooseBecomesFirm);
                 records.push(Record::Copy(vec![Part { name, firm, ..located.part.clone() }]));
             }
@@ -146,20 +146,18 @@ struct Void {
 
 impl Void {
     /// This needs its own pass, because a record precedes the one that voids it.
-    fn of(records: &[Located]) -> Self {
+    fn of(records: &[Located], names: &BTreeMap<StreamId, Bytes>) -> Self {
         let mut void = Self { settled: BTreeMap::new(), dropped: BTreeSet::new(), drops: Vec::new() };
-        let mut ids: BTreeMap<&[u8], BTreeSet<StreamId>> = BTreeMap::new();
+        // The ids that come before each DROP: a stream that is created later under the same name
+        // has another id.
+        let mut ids = BTreeSet::new();
         for located in records {
-            for part in located.record.parts() {
-                if let Some(name) = &part.name {
-                    ids.entry(name).or_default().insert(part.stream);
-                }
-            }
+            ids.extend(located.record.parts().iter().map(|part| part.stream));
             match &located.record {
                 Record::Settled { stream, .. } => drop(void.settled.insert(*stream, located.lsn)),
                 Record::Drop { stream, name } => {
                     if stream.0 == 0 {
-                        void.dropped.extend(ids.get(&name[..]).into_iter().flatten());
+                        void.dropped.extend(ids.iter().filter(|id| names.get(id).is_some_and(|known| known == name)));
                     } else {
                         void.dropped.insert(*stream);
                     }

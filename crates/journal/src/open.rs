@@ -15,7 +15,7 @@ use stratawal_sync::atomic::{AtomicU64, Ordering};
 use stratawal_sync::{Mutex, fail_point};
 
 use crate::commit::GroupCommit;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::files::{CONTROL_RESERVE, LogFile, Spare, Target, sync_names};
 use crate::header::{FileHeader, HEADER_BLOCK_LEN};
 use crate::journal::{Journal, JournalOptions, Log, Rotation};
@@ -23,7 +23,7 @@ use crate::layout;
 use crate::lsn::Lsn;
 use crate::needed::{Dropped, Needed};
 use crate::record::{Located, Record, encoded};
-use crate::replay::Image;
+use crate::replay::{FILE_LEN_MAX, Image};
 
 impl Journal {
     /// Creates the journal of the log `wal_id` in `dir`. Creates the directory if it does not
@@ -79,11 +79,11 @@ impl Journal {
             return Err(damage);
         }
         let newest = image.newest().header;
-        let mut needed = Needed::of(image.records());
+        let mut needed = image.needed();
         needed.drops.retain(&mut is_unfinished);
         let records = needed.records();
         let (file, located) = write_anew(storage, dir, wal_id, options, newest.number + 1, image.end(), &records)?;
-        let needed = Needed::of(&located);
+        let needed = Needed::of(&located, image.names());
         remove_others(&**storage, dir, &image, file.header.number)?;
         let end = file.header.attested;
         Ok((Self::with_file(storage, dir, wal_id, options, file, end), needed))
@@ -97,13 +97,29 @@ impl Journal {
     /// gone: [`sync_to`](Self::sync_to) for its position fails with
     /// [`ErrorKind::Restarted`](crate::ErrorKind::Restarted).
     ///
+    /// `epoch` is the [`epoch`](Self::epoch) in which the caller has seen the failure and collected
+    /// the records. A second thread that wants the same restart is refused, because records may
+    /// have been put since the first one.
+    ///
     /// # Errors
-    /// I/O; the journal stays failed, and the call may be repeated.
-    pub fn restart(&self, records: &[Record]) -> Result<Vec<Located>> {
+    /// [`ErrorKind::NotFailed`](crate::ErrorKind::NotFailed) and
+    /// [`ErrorKind::Restarted`](crate::ErrorKind::Restarted): nothing has changed. I/O; the journal
+    /// stays failed, and the call may be repeated.
+    pub fn restart(&self, epoch: u64, records: &[Record]) -> Result<Vec<Located>> {
+        self.check_process()?;
+        if records.iter().any(|record| record.is_internal() || !record.is_valid()) {
+            return Err(Error::new(ErrorKind::InvalidRecord));
+        }
         let mut rotation = self.rotation.lock();
         let lead = self.take_lead();
         let (number, first, old) = {
             let log = self.log.lock();
+            if self.epoch() != epoch {
+                return Err(Error::new(ErrorKind::Restarted));
+            }
+            if log.failure.is_none() {
+                return Err(Error::new(ErrorKind::NotFailed));
+            }
             let old: Vec<u64> = log.files().map(|file| file.header.number).collect();
             (log.current.file.header.number, log.end, old)
         };
@@ -159,7 +175,8 @@ impl Journal {
             commit: GroupCommit::new(),
             end: AtomicU64::new(end.0),
             durable: AtomicU64::new(end.0),
-            epoch: AtomicU64::new(0),
+            // Random, so that no position of another journal is taken for one of this.
+            epoch: AtomicU64::new(storage.random_u64() >> 1),
         }
     }
 }
@@ -177,6 +194,9 @@ fn write_anew(
 ) -> Result<(LogFile, Vec<Located>)> {
     let records_len: u64 = records.iter().map(Record::encoded_len).sum();
     let needed_len = (HEADER_BLOCK_LEN + records_len + CONTROL_RESERVE).next_multiple_of(4096);
+    if needed_len > FILE_LEN_MAX {
+        return Err(Error::new(ErrorKind::TooLarge { len: needed_len, max: FILE_LEN_MAX }));
+    }
     let spare = Spare::create(&**storage, dir, needed_len.max(options.next_file_len(0)))?;
     let end = first + records_len;
     let attested = if fail_point!(NewFileAttestsNothing) { first } else { end };

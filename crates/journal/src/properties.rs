@@ -46,6 +46,7 @@ fn with_valid_checksums(bytes: &[u8], number: u64, first: Lsn) -> (Vec<u8>, Lsn)
         attested: Lsn(0),
         inode: 0,
         created: 0,
+        file_len: HEADER_BLOCK_LEN + bytes.len() as u64,
         features: Features::default(),
     };
     let mut file = header.encode().to_vec();
@@ -77,7 +78,7 @@ fn replay(files: impl Iterator<Item = Vec<u8>>) {
     for located in image.records().iter().chain(image.records_after_damage()) {
         encodes_to_itself(located);
     }
-    let needed = Needed::of(image.records());
+    let needed = image.needed();
     if image.damage().is_some() {
         return;
     }
@@ -94,7 +95,7 @@ fn replay(files: impl Iterator<Item = Vec<u8>>) {
     drop(journal);
     let again = Image::read(&*storage, Path::new(DIR), WAL).expect("invariant: recovery leaves a sound journal");
     assert!(again.damage().is_none());
-    same_content(&needed, &Needed::of(again.records()));
+    same_content(&needed, &again.needed());
 }
 
 /// The records of the chain follow each other, from the TRIM to the end.

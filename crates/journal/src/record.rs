@@ -187,6 +187,8 @@ pub enum Record {
     Mark,
     /// A clean end: no record before it is needed.
     Close,
+    /// The log continues in the next file. The last record of every file except the newest.
+    Next,
 }
 
 const DATA: u8 = 1;
@@ -198,12 +200,18 @@ const DROP: u8 = 6;
 const TRIM: u8 = 7;
 const MARK: u8 = 8;
 const CLOSE: u8 = 9;
+const NEXT: u8 = 10;
 
 impl Record {
     /// Whether the record may use the space reserved at the end of every file, because it frees
     /// space, ends the log, or attests.
     pub(crate) const fn is_control(&self) -> bool {
         !matches!(self, Self::Data(_) | Self::Copy(_) | Self::Firm { .. })
+    }
+
+    /// Whether only the journal writes such a record: its meaning depends on its place.
+    pub(crate) const fn is_internal(&self) -> bool {
+        matches!(self, Self::Trim { .. } | Self::Mark | Self::Close | Self::Next)
     }
 
     /// The parts of a DATA or COPY. Empty for any other kind.
@@ -227,7 +235,7 @@ impl Record {
             Self::Firm { .. } | Self::Start { .. } | Self::Settled { .. } => 16,
             Self::Drop { name, .. } => 16 + name.len(),
             Self::Trim { .. } => 8,
-            Self::Mark | Self::Close => 0,
+            Self::Mark | Self::Close | Self::Next => 0,
         }
     }
 
@@ -242,13 +250,18 @@ impl Record {
             Self::Trim { .. } => TRIM,
             Self::Mark => MARK,
             Self::Close => CLOSE,
+            Self::Next => NEXT,
         }
     }
 
     /// Whether a reader would accept the record.
     pub(crate) fn is_valid(&self) -> bool {
         match self {
-            Self::Data(parts) | Self::Copy(parts) => !parts.is_empty() && parts.iter().all(Part::is_valid),
+            Self::Data(parts) | Self::Copy(parts) => {
+                // A gap may drop a loose part, which would split an atomic batch.
+                let is_whole = matches!(self, Self::Copy(_)) || parts.len() == 1 || parts.iter().all(|part| part.firm);
+                !parts.is_empty() && is_whole && parts.iter().all(Part::is_valid)
+            }
             Self::Drop { name, .. } => !name.is_empty() && name.len() <= usize::from(u16::MAX),
             Self::Trim { lsn } => lsn.0.is_multiple_of(ALIGN),
             _ => true,
@@ -281,7 +294,7 @@ impl Record {
                 out.extend_from_slice(name);
             }
             Self::Trim { lsn } => out.extend_from_slice(&lsn.0.to_le_bytes()),
-            Self::Mark | Self::Close => {}
+            Self::Mark | Self::Close | Self::Next => {}
         }
         out.resize(out.len().next_multiple_of(ALIGN as usize), 0);
         let checksum = crc32fast::hash(out);
@@ -307,6 +320,7 @@ impl Record {
             TRIM => (payload.len() == 8).then(|| Self::Trim { lsn: Lsn(u64_at(payload, 0)) })?,
             MARK => payload.is_empty().then_some(Self::Mark)?,
             CLOSE => payload.is_empty().then_some(Self::Close)?,
+            NEXT => payload.is_empty().then_some(Self::Next)?,
             _ => return None,
         };
         record.is_valid().then_some(record)
@@ -389,7 +403,7 @@ impl UnverifiedHeader {
         let attested = Lsn(lsn.0 - self.unsynced);
         let len = self.record_len() as u64;
         let padding = &bytes[payload_end..self.record_len()];
-        if self.kind > CLOSE {
+        if self.kind > NEXT {
             return Decoded::Newer { kind: self.kind };
         }
         if padding.iter().any(|&byte| byte != 0) {

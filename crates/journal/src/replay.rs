@@ -22,6 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::header::{FileHeader, HEADER_BLOCK_LEN};
 use crate::layout::{self, Name};
 use crate::lsn::Lsn;
+use crate::needed::Needed;
 use crate::record::{Decoded, Located, Record, decode};
 use crate::search::valid_records;
 use std::sync::Arc;
@@ -39,6 +40,8 @@ pub struct Image {
     pub(crate) garbage: Vec<String>,
     records: Vec<Located>,
     after: Vec<Located>,
+    /// The names of streams that any valid record gives.
+    names: BTreeMap<StreamId, Bytes>,
     trim: Lsn,
     end: Lsn,
     attested: Lsn,
@@ -69,6 +72,7 @@ impl Image {
             garbage,
             records: Vec::new(),
             after: Vec::new(),
+            names: BTreeMap::new(),
             trim: Lsn(0),
             end: Lsn(0),
             attested: Lsn(0),
@@ -84,10 +88,17 @@ impl Image {
                 return Err(Error::new(ErrorKind::Misplaced).in_file(number));
             }
             let bytes = read_all(&*file).map_err(|error| error.in_file(number))?;
+            let len = bytes.len() as u64;
+            if len < header.file_len {
+                let shortened = ErrorKind::Shortened { len, expected: header.file_len };
+                return Err(Error::new(shortened).in_file(number));
+            }
             image.attested = image.attested.max(header.attested);
             image.files.push(FileImage { header });
             found.push(valid_in(&bytes, &header));
         }
+        image.check_last(&found)?;
+        image.collect_names(&found)?;
         image.follow(found)?;
         Ok(image)
     }
@@ -120,24 +131,43 @@ impl Image {
                 _ => self.after.push(located),
             }
         }
-        self.check_names()?;
         match newer.into_iter().find(|newer| newer.lsn == self.end) {
             Some(newer) => Err(Error::new(ErrorKind::NewerRecord(newer.kind))),
             None => Ok(()),
         }
     }
 
-    /// Checks that no stream has two names. If one does, the records come from different logs.
-    fn check_names(&self) -> Result<()> {
-        let mut names: BTreeMap<StreamId, &Bytes> = BTreeMap::new();
-        let parts = self.records.iter().flat_map(|located| located.record.parts());
-        for part in parts {
+    /// Collects the names of streams from all valid records, also from those before the chain.
+    fn collect_names(&mut self, found: &[Valid]) -> Result<()> {
+        let records = found.iter().flat_map(|file| &file.records);
+        for part in records.flat_map(|located| located.record.parts()) {
             let Some(name) = &part.name else { continue };
-            if *names.entry(part.stream).or_insert(name) != name {
+            if self.names.entry(part.stream).or_insert_with(|| name.clone()) != name {
+                // Then the records are not those of one log.
                 return Err(Error::new(ErrorKind::TwoNames { stream: part.stream }));
             }
         }
         Ok(())
+    }
+
+    /// That the newest file is the last: no record in it states that the log continues.
+    fn check_last(&self, found: &[Valid]) -> Result<()> {
+        let last = found.last().map_or(&[][..], |file| &file.records);
+        if last.iter().any(|located| located.record == Record::Next) {
+            return Err(Error::new(ErrorKind::FileMissing).in_file(self.newest().header.number + 1));
+        }
+        Ok(())
+    }
+
+    /// The names of streams that any valid record gives.
+    pub(crate) const fn names(&self) -> &BTreeMap<StreamId, Bytes> {
+        &self.names
+    }
+
+    /// The records that the streams still need. The journal alone decides this.
+    #[must_use]
+    pub fn needed(&self) -> Needed {
+        Needed::of(&self.records, &self.names)
     }
 
     /// The records of the chain, in the order of their LSNs.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use stratawal_frame::{SeqNo, StreamId, WalId};
-use stratawal_journal::{Image, Journal, JournalOptions, Needed, Part, Record, properties};
+use stratawal_journal::{Image, Journal, JournalOptions, Part, Record, properties};
 use stratawal_storage::{Access, MemoryStorage, Storage};
 
 const WAL: WalId = WalId(1);
@@ -36,7 +36,7 @@ fn journal(storage: &Arc<dyn Storage>, records: u64) -> Journal {
 
 fn read(storage: &dyn Storage) {
     if let Ok(image) = Image::read(storage, Path::new(DIR), WAL) {
-        let needed = Needed::of(image.records());
+        let needed = image.needed();
         for stream in needed.streams.values() {
             let _ = stream.tail_after(SeqNo(0));
         }

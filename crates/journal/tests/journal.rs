@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use stratawal_frame::{SeqNo, StreamId, WalId};
-use stratawal_journal::{ErrorKind, Image, Journal, JournalOptions, Lsn, Needed, Part, Record};
-use stratawal_storage::{MemoryStorage, Storage, UnixStorage};
+use stratawal_journal::{ErrorKind, Image, Journal, JournalOptions, Lsn, Part, Position, Record};
+use stratawal_storage::{Access, MemoryStorage, Storage, UnixStorage};
 use stratawal_testkit::{Fault, Faults, SimStorage};
 
 const WAL: WalId = WalId(3);
@@ -64,7 +64,7 @@ fn threads_share_syncs_and_lose_nothing() {
     });
     drop(journal);
     let image = Image::read(&*storage, &dir, WAL).expect("it is sound");
-    let needed = Needed::of(image.records());
+    let needed = image.needed();
     assert_eq!(needed.streams.len() as u64, THREADS);
     for stream in needed.streams.values() {
         assert_eq!(stream.tail_after(SeqNo(0)).expect("no gap").end, SeqNo(ENTRIES));
@@ -104,7 +104,11 @@ fn record_over_a_limit_changes_nothing() {
         Record::Data(vec![Part { count: 0, ..part(1, 0, 1) }]),
         Record::Data(vec![part(1, u64::MAX, 1)]),
         Record::Drop { stream: StreamId(1), name: "".into() },
-        Record::Trim { lsn: Lsn(8) },
+        Record::Trim { lsn: Lsn(0) },
+        Record::Mark,
+        Record::Close,
+        Record::Next,
+        Record::Data(vec![part(1, 0, 1), Part { firm: false, ..part(2, 0, 1) }]),
     ] {
         let error = journal.append(&invalid).expect_err("it contradicts the format");
         assert!(matches!(error.kind(), ErrorKind::InvalidRecord), "{invalid:?}: {error}");
@@ -142,7 +146,7 @@ fn restart_after_a_failed_sync_keeps_what_it_is_given() {
     for error in refused.map(|result| result.expect_err("it has failed")) {
         assert!(matches!(error.kind(), ErrorKind::Failed(_)), "{error}");
     }
-    let located = journal.restart(&[data(1, 0, 20)]).expect("the disk works again");
+    let located = journal.restart(journal.epoch(), &[data(1, 0, 20)]).expect("the disk works again");
     assert!(journal.durable() >= located[0].end());
     // A restart does not acknowledge a record put before it.
     let error = journal.sync_to(position).expect_err("its epoch is over");
@@ -150,7 +154,7 @@ fn restart_after_a_failed_sync_keeps_what_it_is_given() {
     let position = journal.append(&data(1, 1, 20)).expect("it accepts records again");
     journal.sync_to(position).expect("the disk works");
     drop(journal);
-    let needed = Needed::of(read(&*storage).expect("it is sound").records());
+    let needed = read(&*storage).expect("it is sound").needed();
     assert_eq!(needed.streams[&StreamId(1)].tail_after(SeqNo(0)).expect("no gap").end, SeqNo(2));
 }
 
@@ -168,6 +172,128 @@ fn missing_file_and_foreign_file_are_reported() {
     let missing = read(&*storage).expect_err("it is damaged");
     assert!(matches!(missing.kind(), ErrorKind::FileMissing) && missing.file() == Some(1), "{missing}");
     assert!(missing.is_damage());
+}
+
+#[test]
+fn missing_newest_file_is_reported() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let journal = create(&storage);
+    for seq in 0..30 {
+        journal.append(&data(1, seq, 500)).expect("there is room");
+    }
+    drop(journal);
+    storage.remove_file(Path::new("/journal/00000000000000000002.jnl")).expect("it exists");
+    let missing = read(&*storage).expect_err("it is damaged");
+    assert!(matches!(missing.kind(), ErrorKind::FileMissing) && missing.file() == Some(2), "{missing}");
+}
+
+#[test]
+fn shortened_file_is_reported() {
+    for len in [4096, 5776, 8192, 16_383] {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        create(&storage).append(&data(1, 0, 20)).expect("there is room");
+        let file = storage.open(Path::new("/journal/00000000000000000001.jnl"), Access::ReadWrite).expect("it exists");
+        file.set_len(len).expect("memory");
+        let error = read(&*storage).expect_err("it is damaged");
+        assert!(matches!(error.kind(), ErrorKind::Shortened { expected: 16_384, .. }), "{len}: {error}");
+    }
+}
+
+#[test]
+fn lsn_beyond_the_end_is_refused() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let journal = create(&storage);
+    let position = journal.append(&data(1, 0, 20)).expect("there is room");
+    let beyond = position.end + 16;
+    for error in [
+        journal.release(beyond).expect_err("it is beyond the end"),
+        journal.sync_to(Position { end: beyond, ..position }).expect_err("it is beyond the end"),
+    ] {
+        assert!(matches!(error.kind(), ErrorKind::BeyondEnd { .. }), "{error}");
+    }
+    let other = Position { epoch: position.epoch + 1, ..position };
+    let error = journal.sync_to(other).expect_err("it is of another journal");
+    assert!(matches!(error.kind(), ErrorKind::Restarted), "{error}");
+}
+
+#[test]
+fn restart_needs_a_failure_of_its_epoch() {
+    let sim = SimStorage::new(4);
+    let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+    let journal = create(&storage);
+    let epoch = journal.epoch();
+    let sound = journal.restart(epoch, &[]).expect_err("it has not failed");
+    assert!(matches!(sound.kind(), ErrorKind::NotFailed), "{sound}");
+    for _ in 0..2 {
+        journal.append(&data(1, 0, 20)).expect("there is room");
+        sim.set_faults(Some(Faults { after: 0, fault: Fault::Io, forever: false }));
+        journal.sync().expect_err("the sync fails");
+        sim.set_faults(None);
+        journal.restart(journal.epoch(), &[]).expect("it has failed");
+    }
+    let late = journal.restart(epoch, &[]).expect_err("another thread has restarted it");
+    assert!(matches!(late.kind(), ErrorKind::Restarted), "{late}");
+    let invalid = journal.restart(journal.epoch(), &[Record::Mark]).expect_err("it is not a record of the caller");
+    assert!(matches!(invalid.kind(), ErrorKind::InvalidRecord), "{invalid}");
+}
+
+#[test]
+fn deletion_by_name_finds_a_stream_named_before_the_trim() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let journal = create(&storage);
+    journal.append(&data(1, 0, 20)).expect("there is room");
+    let unnamed = Record::Data(vec![Part { name: None, ..part(1, 1, 20) }]);
+    let position = journal.append(&unnamed).expect("there is room");
+    journal.release(position.lsn).expect("memory");
+    let drop_by_name = Record::Drop { stream: StreamId(0), name: "stream 1".into() };
+    let position = journal.append(&drop_by_name).expect("there is room");
+    journal.sync_to(position).expect("memory");
+    drop(journal);
+    let needed = read(&*storage).expect("it is sound").needed();
+    assert!(needed.streams.is_empty(), "{needed:?}");
+    assert_eq!(needed.drops.len(), 1);
+}
+
+#[test]
+fn recovery_names_a_stream_once() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let options = JournalOptions::default();
+    let journal = Journal::create(&storage, Path::new(DIR), WAL, options).expect("it is new");
+    let name = "n".repeat(60_000);
+    journal.append(&Record::Data(vec![Part { name: Some(name.into()), ..part(1, 0, 1) }])).expect("there is room");
+    for seq in 1..2_000 {
+        journal.append(&Record::Data(vec![Part { name: None, ..part(1, seq, 1) }])).expect("there is room");
+    }
+    let end = journal.end();
+    drop(journal);
+    let image = read(&*storage).expect("it is sound");
+    let (journal, needed) = Journal::open(&storage, Path::new(DIR), WAL, options, image, |_| true).expect("opens");
+    assert!(journal.end() - end < end.0 + 1024, "{} bytes became {}", end, journal.end() - end);
+    assert_eq!(needed.streams[&StreamId(1)].tail_after(SeqNo(0)).expect("no gap").end, SeqNo(2_000));
+}
+
+#[test]
+fn forked_child_leaves_the_journal_to_its_parent() {
+    let sim = SimStorage::new(4);
+    let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+    let journal = create(&storage);
+    let position = journal.append(&data(1, 0, 20)).expect("there is room");
+    sim.set_forked(true);
+    let refused = [
+        journal.append(&data(1, 1, 20)).map(drop),
+        journal.sync_to(position),
+        journal.sync(),
+        journal.release(position.lsn),
+        journal.reserve(&data(1, 1, 20)),
+        journal.prepare(),
+        journal.restart(journal.epoch(), &[]).map(drop),
+        journal.close(),
+    ];
+    for error in refused.map(|result| result.expect_err("it is the parent's")) {
+        assert!(matches!(error.kind(), ErrorKind::Forked), "{error}");
+    }
+    sim.set_forked(false);
+    journal.sync_to(position).expect("the parent continues");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use std::{env, thread};
 
 use stratawal_frame::{SeqNo, StreamId, WalId};
-use stratawal_journal::{Image, Journal, JournalOptions, Lsn, Needed, Part, Record};
+use stratawal_journal::{Image, Journal, JournalOptions, Lsn, Part, Record};
 use stratawal_storage::{Storage, UnixStorage};
 
 const WAL: WalId = WalId(9);
@@ -85,7 +85,7 @@ fn kill_one(is_mapped: bool, after: Duration) {
         Err(error) => panic!("{kind}, {acknowledged} acknowledged: {error}"),
     };
     assert!(image.damage().is_none(), "{kind}: {:?}", image.damage());
-    let needed = Needed::of(image.records());
+    let needed = image.needed();
     let Some(stream) = needed.streams.get(&StreamId(1)) else {
         assert_eq!(acknowledged, 0);
         return;

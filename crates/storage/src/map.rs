@@ -78,6 +78,7 @@ pub(crate) mod stores {
     use rustix::mm::{Advice, MapFlags, MsyncFlags, ProtFlags, madvise, mmap, msync, munmap};
 
     use crate::file::{RangeSync, StoreMap};
+    use crate::unix::ProcessMark;
 
     /// A shared mapping of the first bytes of a file. No reference into it ever exists: other
     /// processes may change the bytes at any time.
@@ -85,6 +86,7 @@ pub(crate) mod stores {
     struct Mapping {
         start: NonNull<u8>,
         len: usize,
+        process: ProcessMark,
     }
 
     // SAFETY: the mapping belongs to no thread, and the methods that use the pointer are safe to
@@ -101,7 +103,7 @@ pub(crate) mod stores {
                 mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, file, 0)?
             };
             let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-            let mapping = Self { start, len };
+            let mapping = Self { start, len, process: ProcessMark::now() };
             // Random: read-ahead would load the file in large units, and each small store would
             // make a whole unit dirty. Both pieces of advice come before the first access.
             for advice in [Advice::Random, Advice::LinuxDontFork] {
@@ -111,12 +113,22 @@ pub(crate) mod stores {
             Ok(mapping)
         }
 
+        /// Fails in a forked child, which does not have the mapping.
+        fn check_process(&self) -> io::Result<()> {
+            if self.process.is_another() {
+                Err(io::Error::other("the file is mapped in the parent process"))
+            } else {
+                Ok(())
+            }
+        }
+
         fn address(&self, offset: usize) -> *mut c_void {
             self.start.as_ptr().wrapping_add(offset).cast()
         }
 
         /// Returns the pages that hold the bytes from `from` to `to`, as a start and a length.
         fn pages(&self, from: u64, to: u64) -> io::Result<(usize, usize)> {
+            self.check_process()?;
             let page_len = rustix::param::page_size();
             let range = usize::try_from(from).ok().zip(usize::try_from(to).ok());
             let (from, to) =
@@ -128,8 +140,13 @@ pub(crate) mod stores {
 
     impl Drop for Mapping {
         fn drop(&mut self) {
-            // SAFETY: the range is the whole mapping, and nothing uses it after this. In a forked
-            // child the mapping does not exist, and unmapping a free range does nothing.
+            // A forked child does not have the mapping. Its address range may be in use there for
+            // something else.
+            if self.process.is_another() {
+                return;
+            }
+            // SAFETY: the range is the whole mapping, which exists in this process, and nothing uses
+            // it after this.
             let _ = unsafe { munmap(self.address(0), self.len) };
         }
     }
@@ -164,6 +181,7 @@ pub(crate) mod stores {
 
     impl StoreMap for Stores {
         fn store(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+            self.0.check_process()?;
             let offset = usize::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
             let is_within = offset.checked_add(bytes.len()).is_some_and(|end| end <= self.0.len);
             if !is_within {

@@ -423,7 +423,7 @@ fn compare(
         }
         stream.values.truncate(tail.end.0 as usize);
         stream.promised = stream.promised.min(tail.end.0).max(must.min(tail.end.0));
-        let epoch = 0;
+        let epoch = journal.epoch();
         // The stream's recovery makes all entries that it finds in the files durable.
         stream.settled = files_end;
         stream.drained = files_end;

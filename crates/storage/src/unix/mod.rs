@@ -25,7 +25,7 @@ use crate::file::File;
 use crate::storage::{Access, DirEntry, Lock, LockError, Storage};
 use dir::{UnixDir, still_named};
 use file::UnixFile;
-use process::ProcessMark;
+pub(crate) use process::ProcessMark;
 
 pub(crate) use clock::{elapsed_micros, now_micros};
 pub use limits::open_files_limit;
