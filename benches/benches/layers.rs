@@ -1,7 +1,7 @@
-//! The layers below the facade: encoding and checking a frame, searching an index, opening and
-//! rotating.
+//! Benches of the layers below the facade: encoding and checking a frame, searching an index,
+//! opening and rotating.
 //!
-//! Figures of one run compare with each other, not with those of another day or machine.
+//! Figures can be compared within one run, but not with those of another day or machine.
 
 use std::hint::black_box;
 
@@ -17,7 +17,7 @@ use stratawal_index::{Index, IndexPoint};
 
 const PLACE: FramePosition = FramePosition { salt: Salt(7), offset: ByteOffset(128) };
 
-/// The entries of 128 bytes in a frame that appends share.
+/// The number of 128-byte entries in a frame that appends share.
 const COUNT: usize = 46;
 
 fn codec(c: &mut Criterion) {

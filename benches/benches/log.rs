@@ -1,6 +1,6 @@
-//! Appending and scanning, through the facade.
+//! Benches of appending and scanning through the facade.
 //!
-//! Figures of one run compare with each other, not with those of another day or machine.
+//! Figures can be compared within one run, but not with those of another day or machine.
 
 use std::hint::black_box;
 
@@ -29,7 +29,7 @@ fn append(c: &mut Criterion) {
     let mut group = c.benchmark_group("append, synced, threads on one stream");
     group.sample_size(10);
     for threads in [8_usize, 64] {
-        // A round of all threads, each with this many appends.
+        // One round of all threads, each with this many appends.
         const EACH: usize = 20;
         let stream = scratch.stream(&format!("threads {threads}"), Durability::Synced);
         group.throughput(Throughput::Elements((threads * EACH) as u64));

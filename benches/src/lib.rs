@@ -4,7 +4,7 @@
 use stratawal::{Batch, Durability, Options, Stream, StreamOptions, Wal};
 use tempfile::TempDir;
 
-/// A log in a directory that is removed with it.
+/// A log in a temporary directory, which is removed when this is dropped.
 #[derive(Debug)]
 pub struct Scratch {
     /// The log.
@@ -16,7 +16,7 @@ impl Scratch {
     /// Creates an empty log in the system's temporary directory.
     ///
     /// # Panics
-    /// If it cannot be created.
+    /// Panics if the log cannot be created.
     #[must_use]
     pub fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -24,10 +24,10 @@ impl Scratch {
         Self { wal, _dir: dir }
     }
 
-    /// Returns one of its streams, with the durability `durability`.
+    /// Returns the stream `name` of the log, with the durability `durability`.
     ///
     /// # Panics
-    /// If it cannot be opened.
+    /// Panics if the stream cannot be opened.
     #[must_use]
     pub fn stream(&self, name: &str, durability: Durability) -> Stream {
         self.wal.stream_with(name, StreamOptions::new().durability(durability)).expect("opens")
@@ -40,12 +40,12 @@ impl Default for Scratch {
     }
 }
 
-/// `count` entries of `len` pseudorandom bytes.
+/// Returns `count` entries of `len` pseudorandom bytes.
 #[must_use]
 pub fn batch(count: usize, len: usize) -> Batch {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut byte = || {
-        // Xorshift; a payload of zeros would flatter a compressing disk.
+        // Xorshift, because a payload of zeros would flatter a compressing disk.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;

@@ -1,4 +1,4 @@
-//! Everything that lands a change, step by step.
+//! Everything needed to land a change, step by step.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use crate::run::{cargo, cargo_of, root, toolchain};
 use crate::{Done, Stop, fuzz, golden, instructions, loom, memcheck, sim, tidy};
 
-/// The oldest Rust that builds the workspace, as Cargo.toml has it.
+/// The oldest Rust that builds the workspace, as in Cargo.toml.
 const MSRV: &str = "1.89";
 
-/// The time that one example may take: many times as long as it needs.
+/// The time limit of one example: many times as long as it needs.
 const EXAMPLE_SECONDS_MAX: u64 = 300;
 
 /// The name of a step and its function.
@@ -82,8 +82,8 @@ fn table(rows: &[(&str, Duration, String)]) {
     }
 }
 
-/// Succeeds if a component of the toolchain is installed. CI on a bare toolchain skips the step and
-/// reports that.
+/// Succeeds if a component of the toolchain is installed. With a bare toolchain, CI skips the step
+/// and reports that.
 fn need(component: &str) -> Done {
     match cargo(&[component, "--version"]).output() {
         Some(_) => Ok(()),

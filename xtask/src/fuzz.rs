@@ -1,4 +1,4 @@
-//! Fuzzing by cargo-fuzz, on nightly; installs cargo-fuzz where it is missing.
+//! Fuzzing with cargo-fuzz on nightly. Installs cargo-fuzz if it is missing.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use crate::{Done, Stop};
 
 const SECONDS: u64 = 60;
 
-/// The time in which a target must be built and must have run the inputs of its corpus.
+/// The time limit for building a target and running the inputs of its corpus.
 const BUILD_SECONDS_MAX: u64 = 1800;
 
 pub(crate) fn fuzz(arguments: &[String]) -> Done {
@@ -50,7 +50,7 @@ fn fuzz_one(nightly: &str, target: &str, seconds: u64) -> Done {
         .done(&format!("fuzzing {target} (what failed is in fuzz/artifacts/{target})"))
 }
 
-/// The names of the targets, in order.
+/// Returns the names of the targets, in order.
 pub(crate) fn targets() -> Vec<String> {
     let Ok(entries) = fs::read_dir(root().join("fuzz/fuzz_targets")) else { return Vec::new() };
     let files = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());

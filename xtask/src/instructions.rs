@@ -1,9 +1,9 @@
-//! Counts the instructions of an operation under valgrind and compares them with bounds. This finds
-//! slower code, which tests of behaviour do not see, and which no test can judge by time.
+//! Counts the instructions of operations under valgrind and compares them with bounds. This finds
+//! slower code, which behaviour tests do not notice and no test can judge by time.
 //! `benches/src/bin/instructions.rs` is the program that is counted.
 //!
-//! A system call counts as the instructions that lead to it, so neither the number of calls nor
-//! their cost is visible here.
+//! A system call counts only as the instructions that lead to it, so neither the number of calls
+//! nor their cost is visible here.
 
 use std::fs;
 use std::path::Path;
@@ -11,12 +11,12 @@ use std::path::Path;
 use crate::run::{Run, cargo, root};
 use crate::{Done, Stop, memcheck};
 
-/// An operation, its instructions when this line was set, and how many it may take.
-/// `cargo xtask instructions --print` prints the lines again with the present counts.
+/// An operation, its instructions when this line was set, and the number it may take.
+/// `cargo xtask instructions --print` prints the lines with the present counts.
 ///
-/// The bounds are generous, because counts vary: with the compiler, with the C library, and with
-/// the CPU, whose vector instructions the checksum and the C library choose among, as far as
-/// valgrind offers them. On one machine they repeat to within one in a hundred.
+/// The bounds are generous, because counts vary with the compiler, the C library and the CPU: the
+/// checksum and the C library choose among the CPU's vector instructions that valgrind supports. On
+/// one machine counts repeat to within 1 %.
 const TABLE: &[(&str, u64, u64)] = &[
     ("append, buffered", 527, 660),
     ("append, flushed", 1_777, 2_300),
@@ -31,18 +31,18 @@ const TABLE: &[(&str, u64, u64)] = &[
     ("get, active, shared", 5_979, 7_500),
 ];
 
-/// A count below this part of the count in the table is reported: the line should be set again.
+/// A count below this fraction of the count in the table is reported, so that the line is updated.
 const LOW: f64 = 0.75;
 
-/// `--print` sets a bound to this many times the count.
+/// `--print` sets each bound to this many times the count.
 const ROOM: f64 = 1.25;
 
-/// The function whose instructions are counted, in the notation of callgrind. Callgrind sets its
-/// counts to zero when the function begins, and dumps them when it ends.
+/// The function whose instructions are counted, in callgrind's notation. Callgrind resets its
+/// counts when the function begins, and dumps them when it ends.
 const COUNTED: &str = "*::counted";
 
-/// From some length on the C library copies and clears with an instruction that valgrind counts
-/// once for each byte. With this setting it uses vectors for every length.
+/// Above some length, the C library copies and clears with an instruction that valgrind counts once
+/// for each byte. With this setting it uses vectors for every length.
 const NO_STRING_INSTRUCTIONS: &str =
     "glibc.cpu.x86_rep_movsb_threshold=0x7fffffff:glibc.cpu.x86_rep_stosb_threshold=0x7fffffff";
 
@@ -71,13 +71,13 @@ pub(crate) fn instructions(arguments: &[String]) -> Done {
     if over.is_empty() { Ok(()) } else { Err(Stop::Failed(over.join("\nxtask: "))) }
 }
 
-/// Each operation and its instructions.
+/// Returns each operation and its instructions.
 fn count() -> Result<Vec<(String, u64)>, Stop> {
     cargo(&["build", "--quiet", "--release", "--package", "stratawal-benches", "--bin", "instructions"])
         .env("CARGO_TARGET_DIR", &root().join("target").to_string_lossy())
         .done("building the counted program")?;
     let dir = root().join("target/instructions");
-    // Dumps of an earlier run would be taken for this one's.
+    // Dumps of an earlier run would be mistaken for those of this run.
     drop(fs::remove_dir_all(&dir));
     fs::create_dir_all(&dir).map_err(|error| Stop::Failed(format!("cannot make {}: {error}", dir.display())))?;
     let printed = Run::new("valgrind")
@@ -95,14 +95,14 @@ fn count() -> Result<Vec<(String, u64)>, Stop> {
     Ok(counts)
 }
 
-/// All instructions of a dump.
+/// Returns the total instructions of a dump.
 fn total(dir: &Path, number: usize) -> Option<u64> {
     let dump = fs::read_to_string(dir.join(format!("dump.{number}"))).ok()?;
     dump.lines().find_map(|line| line.strip_prefix("totals: "))?.trim().parse().ok()
 }
 
 /// Returns the operation that a line of the program names, and its instructions. `once` is the
-/// count of as many operations as the line states, `twice` of twice as many.
+/// count for as many operations as the line states, and `twice` the count for twice as many.
 fn difference(line: &str, once: Option<u64>, twice: Option<u64>) -> Result<(String, u64), Stop> {
     let (times, name) = line.split_once(' ').unwrap_or_default();
     let count = |times: u64| Some(twice?.checked_sub(once?)? / times);
@@ -119,7 +119,7 @@ fn row(name: &str, count: u64) -> String {
     format!("({name:?}, {}, {}),", grouped(count), grouped(bound.next_multiple_of(tens)))
 }
 
-/// As a literal of Rust.
+/// Formats a number as a Rust literal.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
@@ -132,12 +132,12 @@ fn grouped(number: u64) -> String {
     out
 }
 
-/// Lines to report.
+/// Lines to print.
 #[derive(Debug, Default, PartialEq)]
 struct Verdict {
-    /// Counts over their bounds, and lines without a partner. They fail.
+    /// Failures: counts above their bounds, and lines without a partner.
     over: Vec<String>,
-    /// Counts far below their lines.
+    /// Counts far below those in their lines.
     under: Vec<String>,
 }
 

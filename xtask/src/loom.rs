@@ -9,8 +9,8 @@ pub(crate) fn loom(arguments: &[String]) -> Done {
         [filter] => filter,
         _ => return Err(Stop::Usage("loom takes one filter, or nothing".to_owned())),
     };
-    // A target directory of its own: the flags change every crate, so the builds with and without
-    // them would replace each other.
+    // Uses a separate target directory, because the flags change every crate, and builds with and
+    // without them would replace each other.
     let printed = cargo(&["test", "--release", "--lib"])
         .args(["--package", "stratawal-index", "--package", "stratawal-journal", "--package", "stratawal-stream"])
         .args([filter])
@@ -28,7 +28,7 @@ pub(crate) fn loom(arguments: &[String]) -> Done {
     }
 }
 
-/// How many tests passed, over all the summaries that cargo printed.
+/// Returns the number of tests that passed, summed over all summaries that cargo printed.
 fn passed(printed: &str) -> u64 {
     let summaries = printed.lines().filter_map(|line| line.strip_prefix("test result: ok. "));
     summaries.filter_map(|line| line.split_whitespace().next()?.parse::<u64>().ok()).sum()

@@ -1,5 +1,5 @@
-//! Tasks of the workspace: `cargo xtask` lists them. Standard library only, so that it builds in
-//! seconds.
+//! The tasks of the workspace; `cargo xtask` lists them. Uses only the standard library, so that it
+//! builds in seconds.
 #![forbid(unsafe_code)]
 
 mod ci;
@@ -21,23 +21,27 @@ const COMMANDS: [(&str, &str, &str); 14] = [
     (
         "ci",
         "[--quick] [--no-tests]",
-        "everything that lands a change; --quick: the steps that are fast enough to run while working",
+        "everything needed to land a change; --quick: the steps that are fast enough to run while working",
     ),
     (
         "tidy",
         "[--prose]",
-        "the rules of the house: layers, unsafe, panics, prints, prose; --prose lists every sentence with a habit",
+        "the house rules: layers, unsafe, panics, prints, prose; --prose lists every sentence with a habit",
     ),
     ("fuzz", "[TARGET] [--seconds N]", "fuzz one target, or all in turn, 60 seconds each by default"),
     ("loom", "[FILTER]", "the models of concurrency, under the model checker, with and without seeded faults"),
     ("memcheck", "", "codecs, index, segments and the unsafe module under valgrind"),
-    ("instructions", "[--print]", "instructions an operation, against bounds; --print: the lines of their table"),
+    (
+        "instructions",
+        "[--print]",
+        "instructions of each operation, compared with bounds; --print: the lines of the table",
+    ),
     ("sim", "[--seeds A..B]", "the simulation: crashes at every change of the disk, faults at every operation"),
     ("model", "[--cases N]", "programs of random steps, on a log and on a plain model of it"),
     (
         "kills",
         "[--times N]",
-        "a process of many threads, killed with -9 again and again; acknowledged entries are kept",
+        "a process with many threads, killed with -9 again and again; acknowledged entries are kept",
     ),
     ("beside", "[--seconds N]", "readers in one process beside a writer in another that drops, cuts and deletes"),
     ("sweep", "", "the damage sweep: every bit flipped, every page zeroed, every file cut, lost, swapped"),
@@ -48,19 +52,15 @@ const COMMANDS: [(&str, &str, &str); 14] = [
          [--entries 4000000] [--subjects A,B] [--warm 4] [--out target/bench] [--data DIR] [--keep]; --keep puts the page and the \
          plots in place of those in benches/plots",
     ),
-    (
-        "torture",
-        "[--hours H]",
-        "every harness at the volume of a night, 6 hours by default, and a table of the cases tried",
-    ),
-    ("golden", "[--bless]", "files of every released format still read; --bless writes those that are missing"),
+    ("torture", "[--hours H]", "every harness for a whole night, 6 hours by default, and a table of the cases tried"),
+    ("golden", "[--bless]", "files of every released format can still be read; --bless writes missing ones"),
 ];
 
 /// Why a task did not succeed.
 enum Stop {
-    /// It failed; the message.
+    /// It failed, with this message.
     Failed(String),
-    /// Something that it needs is missing; the message names it and how to install it.
+    /// Something that it needs is missing. The message names it and how to install it.
     Missing(String),
     /// Its arguments are wrong.
     Usage(String),
@@ -114,7 +114,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The benches of the crates' own layers.
+/// Runs the benches of the crates' own layers.
 fn benches(arguments: &[String]) -> Done {
     if arguments.first().is_some_and(|first| first == "--help" || first == "-h") {
         list();
@@ -122,9 +122,9 @@ fn benches(arguments: &[String]) -> Done {
     }
     let benches = || run::cargo(&["bench", "--package", "stratawal-benches", "--"]);
     if let Some(filter) = arguments.first().filter(|first| !first.starts_with('-')) {
-        // A filter that fits nothing would run nothing, and pass.
+        // A filter that matches nothing would run nothing and pass.
         let listed = benches().args(["--list", filter]).output();
-        // If the list fails, the run below reports why.
+        // If listing fails, the run below reports why.
         if listed.is_some_and(|listed| !listed.lines().any(|line| line.ends_with(": benchmark"))) {
             return Err(Stop::Failed(format!(
                 "no bench has {filter:?} in its name; `cargo xtask bench --list` lists them"

@@ -1,16 +1,16 @@
-//! Memory errors: the tests of the codecs, the index, the segments and the one unsafe module under
-//! valgrind, which sees each access of the machine code that ships, mapped files among it.
+//! Memory errors: runs the tests of the codecs, the index, the segments and the one unsafe module
+//! under valgrind, which sees every memory access of the compiled code, including mapped files.
 
 use crate::run::{Run, cargo, root};
 use crate::{Done, Stop};
 
-/// Crates whose code takes bytes apart, or maps files.
+/// Crates whose code parses bytes or maps files.
 const PACKAGES: [&str; 4] = ["frame", "storage", "segment", "index"];
 
-/// The exit status of a program under valgrind if valgrind has found an error.
+/// The exit status of a program under valgrind if valgrind found an error.
 const FOUND: i32 = 99;
 
-/// The time that one program may take: many times that of the slowest.
+/// The time limit of one program: many times as long as the slowest takes.
 const SECONDS_MAX: u64 = 600;
 
 pub(crate) fn memcheck() -> Done {
@@ -44,9 +44,11 @@ fn check(package: &str, program: &str) -> Done {
     let status = Run::new("valgrind")
         .args(["--quiet", "--leak-check=full", "--errors-for-leak-kinds=definite", "--show-leak-kinds=definite"])
         .args([&format!("--error-exitcode={FOUND}"), program, "--quiet", "--test-threads=1", "--skip", "stress::"])
-        // Threads that spin on one another may starve under valgrind, which runs one at a time.
+        // Threads that spin on one another may starve under valgrind, which runs one thread at a
+        // time.
         .within(&root().join("crates").join(package))
-        // Valgrind is some fifty times as slow; the usual number of cases runs elsewhere.
+        // Under valgrind tests are about fifty times as slow; the usual number of cases runs
+        // elsewhere.
         .env("PROPTEST_CASES", "4")
         .limit(SECONDS_MAX)
         .ended(&format!("{program} under valgrind"))?;
@@ -57,7 +59,7 @@ fn check(package: &str, program: &str) -> Done {
     }
 }
 
-/// The path of the program that a line of cargo's JSON reports as built.
+/// Returns the path of the program that a line of cargo's JSON reports as built.
 fn executable(line: &str) -> Option<String> {
     let (_, rest) = line.split_once("\"executable\":\"")?;
     Some(rest.split_once('"')?.0.to_owned())

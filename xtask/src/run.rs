@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::{Done, Stop};
 
-/// The root of the workspace.
+/// Returns the root of the workspace.
 pub(crate) fn root() -> PathBuf {
-    // Cargo sets it at run time. The path that was compiled in may be that of another clone which
-    // shares the target directory.
+    // Cargo sets this variable at run time. The path that was compiled in may be that of another
+    // clone that shares the target directory.
     let manifest =
         std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     manifest.parent().map_or(manifest.clone(), ToOwned::to_owned)
@@ -20,12 +20,12 @@ pub(crate) fn root() -> PathBuf {
 /// A program to run, and its time limit.
 pub(crate) struct Run(Command, Option<Duration>);
 
-/// The cargo that runs this program.
+/// Uses the cargo that runs this program.
 pub(crate) fn cargo(arguments: &[&str]) -> Run {
     Run::new(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())).args(arguments)
 }
 
-/// Cargo of another toolchain.
+/// Uses the cargo of another toolchain.
 pub(crate) fn cargo_of(toolchain: &str, arguments: &[&str]) -> Run {
     Run::new("rustup").args(["run", toolchain, "cargo"]).args(arguments).without("CARGO").without("RUSTUP_TOOLCHAIN")
 }
@@ -37,7 +37,7 @@ impl Run {
         Self(command, None)
     }
 
-    /// Ends the program after `seconds`; it has failed then.
+    /// Ends the program after `seconds`, which counts as a failure.
     pub(crate) fn limit(mut self, seconds: u64) -> Self {
         self.1 = Some(Duration::from_secs(seconds));
         self
@@ -100,7 +100,7 @@ impl Run {
         self.0.stdout(Stdio::piped());
         let mut child = self.start(what)?;
         let stdout = child.stdout.take();
-        // Read while it runs: with a full pipe it would wait for ever.
+        // Read while the program runs, because with a full pipe it would wait forever.
         let reader = std::thread::spawn(move || stdout.map(|stdout| read(stdout, show)));
         let status = wait(&mut child, self.1).map_err(|why| Stop::Failed(format!("{what} {why}")))?;
         succeeded(status, what)?;
@@ -127,7 +127,7 @@ fn succeeded(status: ExitStatus, what: &str) -> Done {
     if status.success() { Ok(()) } else { Err(Stop::Failed(format!("{what} failed ({status})"))) }
 }
 
-/// Waits for a process. After `limit` it ends the process and those that the process has started.
+/// Waits for a process. After `limit`, ends the process and those that it has started.
 pub(crate) fn wait(child: &mut Child, limit: Option<Duration>) -> Result<ExitStatus, String> {
     let Some(limit) = limit else { return child.wait().map_err(|error| error.to_string()) };
     let began = Instant::now();
@@ -143,10 +143,10 @@ pub(crate) fn wait(child: &mut Child, limit: Option<Duration>) -> Result<ExitSta
     Err(format!("took longer than {} s, and was ended", limit.as_secs_f64()))
 }
 
-/// Kills a process and those that it has started. The process is stopped before they are looked up,
-/// so that it cannot start more. Without `/proc` only the process itself is killed.
+/// Kills a process and its children. The process is stopped before its children are looked up, so
+/// that it cannot start more. Without `/proc`, only the process itself is killed.
 fn end(id: u32) {
-    // The `kill` of the shell, because a program of that name may not be installed.
+    // Uses the shell's `kill`, because a program of that name may not be installed.
     let send = |signal: &str| drop(Command::new("sh").args(["-c", &format!("kill -{signal} {id}")]).status());
     send("STOP");
     let threads = std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten();
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_program_over_its_limit_is_ended_with_its_children() {
-        // The pipe stays open as long as any of them lives.
+        // The pipe stays open as long as any of these processes lives.
         let began = Instant::now();
         let done = shell("sh -c 'sleep 60; true' & sleep 60; true").limit(1).shown("the nap");
         assert_eq!(why(done), "the nap took longer than 1 s, and was ended");

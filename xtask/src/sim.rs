@@ -1,14 +1,14 @@
 //! The harnesses: the simulation (crashes at every change of a simulated disk, and faults at every
-//! operation, seed by seed), the damage sweep, the model, and processes that are killed or that
-//! read beside a writer.
+//! operation, seed by seed), the damage sweep, the model, processes that are killed, and readers in
+//! another process.
 
 use crate::run::{Run, cargo};
 use crate::{Done, Stop};
 
 /// Proves that the harnesses can fail. Faults are seeded into the code, and a harness must find
 /// each of them: the simulation, the damage sweep, the tests of hostile files and of mixed
-/// histories, the model, a process that is killed, or one that reads beside a writer. These notice
-/// the index only by its speed, so its own tests find its faults.
+/// histories, the model, a process that is killed, or a reader in another process. To these
+/// harnesses a wrong index is only slow, so the index's own tests find its faults.
 pub(crate) fn seeded() -> Done {
     let faulty = |arguments: &[&str]| {
         cargo(&["test", "--release"])
@@ -26,11 +26,12 @@ pub(crate) fn seeded() -> Done {
     faulty(&["--package", "stratawal-index", "--lib"])
 }
 
-/// The time limit of a harness with a fixed volume, and of a build: many times as long as it takes.
+/// The time limit of a harness with a fixed volume, or of a build: many times as long as either
+/// takes.
 const SECONDS_MAX: u64 = 3600;
 
-/// Every bit of the files of small logs flipped, every page zeroed, every file cut, lost and
-/// swapped.
+/// The damage sweep: flips every bit of the files of small logs, zeroes every page, and cuts, loses
+/// and swaps every file.
 pub(crate) fn sweep() -> Done {
     sweep_run().done("the damage sweep")
 }
@@ -39,8 +40,8 @@ pub(crate) fn sweep_run() -> Run {
     in_memory(harness("damage", 0).env("STRATAWAL_ALL_BITS", "1"))
 }
 
-/// A test of the facade, optimised, with the debug assertions of the code. `seconds` is the time
-/// that its volume may take, in addition to the limit of every harness.
+/// A test of the facade, optimised, but with debug assertions. `seconds` is the time that its
+/// volume may take, in addition to the limit of every harness.
 fn harness(test: &str, seconds: u64) -> Run {
     cargo(&["test", "--release", "--package", "stratawal", "--test", test, "--", "--nocapture"])
         .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true")
@@ -48,22 +49,23 @@ fn harness(test: &str, seconds: u64) -> Run {
         .limit(SECONDS_MAX.saturating_add(seconds))
 }
 
-/// The volume of a harness from its argument: a number, or the length of a range.
+/// Returns the volume of a harness from its argument: a number, or the length of a range.
 fn volume(text: &str) -> u64 {
     let (from, to) = text.split_once("..").unwrap_or(("0", text));
     let number = |text: &str| text.parse::<u64>().unwrap_or(0);
     number(to).saturating_sub(number(from))
 }
 
-/// The cases of the model that CI runs.
+/// The number of cases of the model in CI.
 const CASES: &str = "10000";
 
-/// Programs of random steps, on a log and on a plain model of it. Each run has other programs.
+/// Runs programs of random steps on a log and on a plain model of it. Each run generates different
+/// programs.
 pub(crate) fn model(arguments: &[String]) -> Done {
     model_run(&number(arguments, "--cases", CASES, "model")?, None).done("the model")
 }
 
-/// The model with a fixed seed, so that each run has the same programs.
+/// Runs the model with a fixed seed, so that each run has the same programs.
 pub(crate) fn model_of_ci() -> Done {
     model_run(CASES, Some("1")).done("the model")
 }
@@ -83,7 +85,7 @@ fn in_memory(run: Run) -> Run {
     if available { run.env("TMPDIR", "/dev/shm") } else { run }
 }
 
-/// A process of many threads, killed `--times` times.
+/// Runs a process with many threads and kills it `--times` times.
 pub(crate) fn kills(arguments: &[String]) -> Done {
     kills_run(&number(arguments, "--times", "500", "kills")?).done("a killed process")
 }
@@ -92,7 +94,7 @@ pub(crate) fn kills_run(kills: &str) -> Run {
     in_memory(harness("kills", volume(kills).saturating_mul(10)).env("STRATAWAL_KILLS", kills))
 }
 
-/// Readers in one process beside a writer in another, for `--seconds`.
+/// Runs readers in one process and a writer in another, for `--seconds`.
 pub(crate) fn beside(arguments: &[String]) -> Done {
     beside_run(&number(arguments, "--seconds", "120", "beside")?).done("reading beside a writer")
 }
@@ -101,7 +103,7 @@ pub(crate) fn beside_run(seconds: &str) -> Run {
     harness("beside", volume(seconds)).env("STRATAWAL_BESIDE_SECONDS", seconds)
 }
 
-/// Real file systems, filled to the last block.
+/// Fills real file systems to the last block.
 pub(crate) fn volumes_run() -> Run {
     harness("volumes", 0)
 }
@@ -115,7 +117,7 @@ fn number(arguments: &[String], flag: &str, default: &str, task: &str) -> Result
     }
 }
 
-/// The seeds of `sim` without arguments.
+/// The seeds of `sim` if it has no arguments.
 const SEEDS: &str = "0..200";
 
 pub(crate) fn sim(arguments: &[String]) -> Done {

@@ -1,14 +1,14 @@
-//! Runs every harness at the volume of a night, and prints a table of the cases tried.
+//! Runs every harness for a whole night, and prints a table of the cases tried.
 //!
 //! A harness reports its volume in lines of standard output that begin with `volume: `. A harness
-//! that reports none has not run, which is a failure.
+//! that reports none has not run, and that is a failure.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::run::Run;
 use crate::{Done, Stop, fuzz, loom, memcheck, sim};
 
-/// The time that it takes on two cores by default, approximately.
+/// The approximate default duration on two cores.
 const HOURS: f64 = 6.0;
 
 /// The name of a harness, and a function that runs it and returns its volume.
@@ -64,7 +64,7 @@ pub(crate) fn torture(arguments: &[String]) -> Done {
     if failed.is_empty() { Ok(()) } else { Err(Stop::Failed(format!("found something: {}", failed.join(", ")))) }
 }
 
-/// The volume of each harness.
+/// The plan: the volume of each harness.
 struct Plan {
     seed: u64,
     hours: f64,
@@ -75,12 +75,12 @@ impl Plan {
         Self { seed, hours }
     }
 
-    /// The number of cases for the hours of the plan; at least one.
+    /// Returns the number of cases for the hours of the plan, at least one.
     fn scaled(&self, per_hour: f64) -> u64 {
         (self.hours * per_hour).ceil() as u64
     }
 
-    /// A third of the time, at some 2 seconds a seed on two cores.
+    /// The simulation gets a third of the time, at about 2 seconds a seed on two cores.
     fn simulation(&self) -> Result<Vec<String>, Stop> {
         let to = self.seed + self.scaled(600.0);
         reported(sim::simulation_run(&format!("{}..{to}", self.seed)))
@@ -113,11 +113,11 @@ fn reported(run: Run) -> Result<Vec<String>, Stop> {
 }
 
 fn volume_lines(printed: &str) -> Vec<String> {
-    // The test harness may have begun the line.
+    // The line may begin with output of the test harness.
     printed.lines().filter_map(|line| Some(line.split_once("volume: ")?.1.to_owned())).collect()
 }
 
-/// A seed that differs from night to night. It is printed.
+/// Returns a seed that differs from night to night. It is printed.
 fn fresh_seed() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     now.as_secs() % 1_000_000 * 1_000

@@ -1,9 +1,9 @@
-//! Durations in buckets: millions of them take so little memory that a measurement of memory does
-//! not show it.
+//! Durations in buckets. Millions of them take so little memory that it does not show in a
+//! measurement of memory.
 
 use std::time::Duration;
 
-/// Buckets for each doubling: a percentile is at most 3 % too large.
+/// The number of buckets for each doubling. With this many, a percentile is at most 3 % too large.
 const PARTS: u64 = 32;
 
 #[derive(Clone)]
@@ -33,7 +33,8 @@ impl Hist {
         self.count
     }
 
-    /// The duration, in nanoseconds, that the part `part` of all did not exceed.
+    /// Returns the duration, in nanoseconds, that the fraction `part` of all durations did not
+    /// exceed.
     pub(crate) fn at(&self, part: f64) -> u64 {
         let rank = ((self.count as f64 * part).ceil() as u64).clamp(1, self.count.max(1));
         let mut seen = 0;
@@ -54,7 +55,7 @@ impl Hist {
         (u64::from(shift + 1) * PARTS + (nanos >> shift) - PARTS) as usize
     }
 
-    /// The largest value of a bucket.
+    /// Returns the largest value of a bucket.
     fn top(bucket: usize) -> u64 {
         let bucket = bucket as u64;
         if bucket < PARTS {

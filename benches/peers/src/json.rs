@@ -1,4 +1,4 @@
-//! The lines that are printed.
+//! The lines of JSON that the program prints.
 
 use crate::cases::{Case, Figures, Run};
 use crate::subject::KINDS;
@@ -20,7 +20,7 @@ fn level(case: &Case) -> String {
     case.level.map_or_else(|| "-".to_owned(), |level| level.to_string())
 }
 
-/// A case, and its subjects.
+/// Returns the line for a case and its subjects.
 pub(crate) fn case(case: &Case) -> String {
     let subjects: Vec<&str> = KINDS.iter().filter(|kind| case.has(kind)).map(|kind| kind.name).collect();
     format!(
@@ -39,12 +39,12 @@ fn begun(run: &Run<'_>) -> String {
     format!(r#"{{"case":{},"subject":{},"level":"{level}""#, quoted(run.case.name), quoted(run.kind.name))
 }
 
-/// A subject that does not have the operation.
+/// Returns the line for a subject that does not have the operation.
 pub(crate) fn none(run: &Run<'_>, why: &str) -> String {
     format!(r#"{},"none":{}}}"#, begun(run), quoted(why))
 }
 
-/// The figures of a case.
+/// Returns the line with the figures of a case.
 pub(crate) fn figures(run: &Run<'_>, figures: &Figures) -> String {
     let mut line = begun(run);
     line += &format!(r#","unit":{},"value":{:.3}"#, quoted(run.case.unit), figures.value);

@@ -1,12 +1,12 @@
-//! Compares the same work by stratawal, by other logs, and by raw loops. A process runs one case by
-//! one subject:
+//! Compares the same work done by stratawal, by other logs, and by raw loops. Each process runs one
+//! case with one subject:
 //!
 //! `stratawal-peers CASE SUBJECT DIR [SECONDS [ENTRIES]]` prints one line of JSON. Without
-//! arguments it lists both.
+//! arguments it lists the cases and their subjects.
 //!
 //! Each case checks its own work (the number of entries, and their bytes), so that each figure is
-//! of the work that it names. A subject that does not have the operation, or not with the same
-//! guarantee, reports that instead of a figure. The data are removed at the end.
+//! for the work that it names. A subject that does not have the operation, or not with the same
+//! guarantee, reports that instead of a figure. The data is removed at the end.
 #![deny(unsafe_code)]
 
 mod cases;
@@ -29,13 +29,13 @@ use subject::{Answer, KINDS, Kind, Stop, failed};
 
 const USAGE: &str = "stratawal-peers CASE SUBJECT DIR [SECONDS [ENTRIES]] | list | warm DIR GIB | busy SECONDS";
 
-/// The message of the first thread that panicked: others may panic because of it.
+/// The message of the first thread that panicked. Others may have panicked because of it.
 static FIRST_PANIC: std::sync::OnceLock<String> = std::sync::OnceLock::new();
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    // The compared crates may panic. Their message is reported in one line, like any other failure.
+    // The compared crates may panic. The message is reported in one line, like any other failure.
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(|at| format!("{}:{}", at.file(), at.line())).unwrap_or_default();
         drop(FIRST_PANIC.set(format!("it panicked: {} at {place}", said(info.payload()))));
@@ -77,15 +77,15 @@ fn help() -> Answer<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The cases and the subjects of each, one line of JSON for each case: for the program that runs
-/// them.
+/// Lists the cases and the subjects of each, one line of JSON for each case, for the program that
+/// runs them.
 fn list() -> Answer<ExitCode> {
     CASES.iter().for_each(|case| println!("{}", json::case(case)));
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes and deletes some GiB: memory that the host of a virtual machine never touched takes a
-/// tenth of the speed.
+/// Writes and deletes some GiB, because memory that the host of a virtual machine has never touched
+/// costs a tenth of the speed.
 fn warm(dir: &Path, gib: &str) -> Answer<ExitCode> {
     let gib: u64 = parsed(gib, "GIB")?;
     std::fs::create_dir_all(dir).map_err(failed("warm"))?;
@@ -127,7 +127,7 @@ fn named(case: &str, subject: &str) -> Answer<(&'static Case, &'static Kind)> {
     Ok((found, kind))
 }
 
-/// The run that the arguments describe, in the directory `dir`.
+/// Performs the run that the arguments describe, in the directory `dir`.
 fn run_of<'a>(case: &str, subject: &str, dir: &'a Path, seconds: &str, entries: &str) -> Answer<Run<'a>> {
     let (case, kind) = named(case, subject)?;
     let seconds: f64 = parsed(seconds, "SECONDS")?;
@@ -135,7 +135,7 @@ fn run_of<'a>(case: &str, subject: &str, dir: &'a Path, seconds: &str, entries: 
     if !(0.0..=600.0).contains(&seconds) || entries < 10_000 {
         return Err(Stop::Failed("SECONDS is at most 600, ENTRIES at least 10000".to_owned()));
     }
-    // The number is rounded so that its parts are whole batches, too.
+    // The number is rounded so that its fractions are also whole batches.
     let entries = entries.next_multiple_of(6400);
     Ok(Run { case, kind, dir, time: Duration::from_secs_f64(seconds), entries })
 }
@@ -179,8 +179,8 @@ fn remove(dir: &Path) -> Answer<()> {
     }
 }
 
-/// walrus takes its directory from the environment, and prints its actions unless a variable
-/// forbids it: both must be set when a process starts.
+/// walrus takes its directory from one environment variable, and prints its actions unless another
+/// forbids it. Both must be set when a process starts.
 fn again_for_walrus(dir: &Path) -> Answer<ExitCode> {
     let program = std::env::current_exe().map_err(failed("the program"))?;
     let status = Command::new(program)

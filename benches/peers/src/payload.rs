@@ -1,6 +1,7 @@
-//! The entries that are appended, and the tally of those that are read.
+//! The entries that are appended, and the tally of entries that are read.
 
-/// Distinct entries; few enough to stay in the cache, so that making one costs almost nothing.
+/// The number of distinct entries: few enough to stay in the cache, so that producing one costs
+/// almost nothing.
 const SLOTS: u64 = 1024;
 
 /// Pseudorandom entries. Each begins with its number, and all its other bytes follow from the
@@ -22,7 +23,7 @@ impl Payload {
         Self { pool: (0..SLOTS as usize * len).map(|_| next()).collect(), len }
     }
 
-    /// The entry `n`.
+    /// Returns the entry `n`.
     pub(crate) fn entry(&mut self, n: u64) -> &[u8] {
         let at = Self::slot(n) * self.len;
         let slot = &mut self.pool[at..at + self.len];
@@ -30,7 +31,7 @@ impl Payload {
         slot
     }
 
-    /// The entries from `first` on.
+    /// Returns the entries from `first` on.
     pub(crate) fn batch<const N: usize>(&mut self, first: u64) -> [&[u8]; N] {
         for n in first..first + N as u64 {
             self.entry(n);
@@ -46,14 +47,14 @@ impl Payload {
     }
 }
 
-/// The entries that were read: how many, their bytes, and the sum of their numbers. With `checked`,
-/// every byte is compared.
+/// The tally of the entries that were read: how many, their bytes, and the sum of their numbers.
+/// With `checked`, every byte is compared.
 #[derive(Default)]
 pub(crate) struct Tally {
     pub(crate) count: u64,
     pub(crate) bytes: u64,
     pub(crate) sum: u64,
-    /// The number of the last one.
+    /// The number of the last entry.
     pub(crate) last: u64,
     pub(crate) wrong: u64,
     payload: Option<Payload>,

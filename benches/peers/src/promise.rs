@@ -1,7 +1,7 @@
-//! The promises that mappings need. All unsafe code of the comparison is here.
+//! The promises that mappings need. This file has all unsafe code of the comparison.
 //!
-//! The files are in a directory that this process has made for its own run, so no other program
-//! uses it.
+//! The files are in a directory that this process created for its own run, so no other program uses
+//! them.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -9,20 +9,20 @@ use std::io;
 
 use memmap2::{Mmap, MmapMut};
 
-/// A file mapped for reading.
+/// Maps a file for reading.
 pub(crate) fn map(file: &File) -> io::Result<Mmap> {
     // SAFETY: the file is not shortened or changed while it is mapped: only this process uses it,
     // and its writers are done.
     unsafe { Mmap::map(file) }
 }
 
-/// A file mapped for writing.
+/// Maps a file for writing.
 pub(crate) fn map_mut(file: &File) -> io::Result<MmapMut> {
     // SAFETY: only this process uses the file, and it does not shorten it.
     unsafe { MmapMut::map_mut(file) }
 }
 
-/// stratawal's reads by mapping.
+/// Makes stratawal read through mappings.
 pub(crate) fn map_reads(options: stratawal::Options) -> stratawal::Options {
     // SAFETY: only the library itself changes the log's files while it is open.
     unsafe { options.map_reads() }

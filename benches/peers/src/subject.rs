@@ -9,9 +9,9 @@ use crate::{peers, raw};
 /// The guarantee of an acknowledged append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
-    /// Survives nothing: the bytes are in the process.
+    /// Survives nothing: the bytes are only in the process.
     Buffered,
-    /// Survives the death of the process.
+    /// Survives a process crash.
     Flushed,
     /// Survives power loss.
     Synced,
@@ -30,15 +30,15 @@ impl fmt::Display for Level {
 /// The reason for a missing figure.
 #[derive(Debug)]
 pub(crate) enum Stop {
-    /// The subject does not have the operation, or not with that guarantee; the reason.
+    /// The reason why the subject does not have the operation, or not with that guarantee.
     None(String),
-    /// The operation failed; the message.
+    /// The message of an operation that failed.
     Failed(String),
 }
 
 pub(crate) type Answer<T> = Result<T, Stop>;
 
-/// For `map_err`: the operation `what` has failed.
+/// For `map_err`: the operation `what` failed.
 pub(crate) fn failed<E: fmt::Display>(what: &'static str) -> impl FnOnce(E) -> Stop {
     move |error| Stop::Failed(format!("{what}: {error}"))
 }
@@ -48,15 +48,15 @@ pub(crate) fn none<T>(why: &str) -> Answer<T> {
     Err(Stop::None(why.to_owned()))
 }
 
-/// The needs of a case.
+/// The requirements of a case.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup<'a> {
-    /// A directory of its own, which exists.
+    /// The directory for this run, which exists.
     pub(crate) dir: &'a Path,
-    /// The name in [`KINDS`].
+    /// The name of the subject in [`KINDS`].
     pub(crate) name: &'a str,
     pub(crate) level: Level,
-    /// Threads that append at the same time.
+    /// The number of threads that append at the same time.
     pub(crate) threads: u64,
     pub(crate) streams: u64,
     pub(crate) entry_len: usize,
@@ -64,7 +64,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) entries_max: u64,
     /// The size of a segment, if it is not the subject's own default.
     pub(crate) segment_len: Option<u64>,
-    /// The distance of the points of an index, if it is not the subject's own default.
+    /// The distance between the points of an index, if it is not the subject's own default.
     pub(crate) index_every: Option<u64>,
 }
 
@@ -80,7 +80,7 @@ pub(crate) trait Subject: Sync {
     }
     /// Reads the entry `n` of stream 0.
     fn get(&self, n: u64, tally: &mut Tally) -> Answer<()>;
-    /// Closes the log in the way that its authors intend.
+    /// Closes the log as its authors intend.
     fn close(self: Box<Self>) -> Answer<()> {
         Ok(())
     }
@@ -93,7 +93,7 @@ pub(crate) trait Writer {
     /// Appends a batch that is whole or absent after a crash, if the subject has such batches;
     /// otherwise the nearest equivalent.
     fn append_batch(&mut self, entries: &[&[u8]]) -> Answer<()>;
-    /// Hands over the buffered entries.
+    /// Hands the buffered entries over to the operating system.
     fn flush(&mut self) -> Answer<()> {
         Ok(())
     }
@@ -103,20 +103,20 @@ pub(crate) trait Writer {
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
     pub(crate) open: fn(&Setup<'_>) -> Answer<Box<dyn Subject>>,
-    /// The guarantees it can give, the weakest first.
+    /// The guarantees that the subject can give, the weakest first.
     pub(crate) levels: &'static [Level],
-    /// Why it has only these.
+    /// The reason why it has only these.
     pub(crate) lacks: &'static str,
-    /// Each thread appends to a stream of its own, where the other subjects share one.
+    /// Each thread appends to its own stream in cases where other subjects share one.
     pub(crate) stream_per_thread: bool,
     /// Reading consumes the entries.
     pub(crate) reads_once: bool,
-    /// It cannot create very many streams from several threads: its segments in use may be evicted
-    /// under it.
+    /// It cannot create very many streams from several threads, because segments that are in use
+    /// may be evicted.
     pub(crate) creates_alone: bool,
     /// Its batches are synced at every level.
     pub(crate) batches_sync: bool,
-    /// Why it does not have a random read; empty if it does.
+    /// The reason why it does not have a random read; empty if it has one.
     pub(crate) no_get: &'static str,
     /// A note for the reader of its figures.
     pub(crate) note: &'static str,
@@ -129,8 +129,8 @@ impl Kind {
         if self.levels.contains(&level) { Ok(()) } else { none(self.lacks) }
     }
 
-    /// Returns `level`, or the nearest one that the subject has: for data that are only made to be
-    /// read.
+    /// Returns `level`, or the nearest one that the subject has. Used for data that is only written
+    /// to be read.
     pub(crate) fn nearest(&self, level: Level) -> Level {
         if self.levels.contains(&level) { level } else { self.levels[0] }
     }

@@ -1,11 +1,11 @@
 //! The program whose instructions `cargo xtask instructions` counts. It runs under callgrind, which
-//! dumps its counts when [`counted`] ends. Each case runs twice: [`TIMES`] operations, and twice as
-//! many. The difference of the two counts does not include costs that occur once, such as that of
-//! an iterator or of a first use. The program prints the case of each pair of dumps.
+//! dumps its counts when [`counted`] ends. Each case runs twice: with [`TIMES`] operations, and
+//! with twice as many. The difference between the two counts excludes costs that occur only once,
+//! such as creating an iterator or a first use. The program prints the case of each pair of dumps.
 //!
 //! The work is done by one thread and is the same in each run: it does not depend on the clock or
 //! on chance. An argument selects the cases whose names begin with it. This command shows the
-//! instructions by function:
+//! instructions of each function:
 //!
 //! ```sh
 //! valgrind --tool=callgrind --collect-atstart=no --toggle-collect='*::counted' --callgrind-out-file=target/where \
@@ -20,16 +20,16 @@ use stratawal_benches::{Scratch, batch};
 
 const ENTRY_LEN: usize = 128;
 
-/// In a batch.
+/// The number of entries in a batch.
 const BATCH: u64 = 100;
 
-/// Operations of a case in its first dump; the second dump has twice as many.
+/// The operations of a case in its first dump. The second dump has twice as many.
 const TIMES: u64 = 4_000;
 
-/// Entries of the logs that are read: enough for a chunk of the index and many frames.
+/// The entries of the logs that are read: enough for a chunk of the index and many frames.
 const ENTRIES: u64 = 2 * TIMES;
 
-/// Small enough that most of `ENTRIES` is sealed.
+/// Small enough that most of the entries are in sealed segments.
 const SEGMENT_BYTES: u64 = 128 << 10;
 
 fn main() {
@@ -44,7 +44,7 @@ fn main() {
 #[inline(never)]
 fn counted(work: &mut dyn FnMut(u64), times: u64) {
     work(times);
-    // A call at the very end would become a jump, and this function would end before the work.
+    // A call at the very end would become a jump, and this function would end before the work does.
     black_box(());
 }
 
@@ -60,7 +60,7 @@ impl Cases {
         if !name.starts_with(&self.only) {
             return;
         }
-        // After this, buffers have their final size.
+        // This gives buffers their final size.
         work(times);
         counted(&mut work, times);
         counted(&mut work, 2 * times);
@@ -110,14 +110,15 @@ impl Cases {
         for (name, durability) in [("single", Durability::Flushed), ("shared", Durability::Buffered)] {
             for (place, segment_bytes) in [("sealed", Some(SEGMENT_BYTES)), ("active", None)] {
                 let stream = self.filled(&format!("get {name} {place}"), durability, 1, segment_bytes);
-                // The active segment has less than the last quarter.
+                // The active segment contains less than the last quarter.
                 let bound = if segment_bytes.is_some() { ENTRIES / 4 * 3 } else { ENTRIES };
-                // The first read of each span of a sealed segment walks the whole span.
+                // The first read of each span of a sealed segment reads the whole span.
                 (0..bound).for_each(|seq| drop(stream.get(seq).expect("reads")));
                 let mut seq = 0;
                 self.case(&format!("get, {place}, {name}"), TIMES / 4, |times| {
                     for _ in 0..times {
-                        // A prime step: neither in order nor in the same frame.
+                        // The step is prime, so that the gets are neither in order nor in the same
+                        // frame.
                         seq = (seq + 2_503) % bound;
                         let entry = stream.get(black_box(seq)).expect("reads").expect("is there");
                         assert_eq!(entry.data().len(), ENTRY_LEN);

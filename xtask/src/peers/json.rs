@@ -1,15 +1,15 @@
-//! Flat lines of JSON, as the program that runs the cases prints them, and the file that keeps them
-//! all.
+//! Flat lines of JSON, as printed by the program that runs the cases, and the file that contains
+//! them all.
 
 use super::machine::Machine;
 use super::{Outcome, Results};
 
-/// A field of a flat line of JSON as it is written there.
+/// Returns a field of a flat line of JSON, as written.
 pub(super) fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     fields(line).into_iter().find_map(|(known, value)| (known == name).then_some(value))
 }
 
-/// The text of a field.
+/// Returns the text of a field.
 pub(super) fn text(line: &str, name: &str) -> Option<String> {
     let inner = field(line, name)?.strip_prefix('"')?.strip_suffix('"')?;
     let mut out = String::new();
@@ -20,7 +20,7 @@ pub(super) fn text(line: &str, name: &str) -> Option<String> {
     Some(out)
 }
 
-/// All fields of a flat line of JSON, in order. Other text is left out.
+/// Returns all fields of a flat line of JSON, in order. Other text is ignored.
 pub(super) fn fields(line: &str) -> Vec<(&str, &str)> {
     let mut found = Vec::new();
     let mut rest = line.trim().trim_start_matches('{');
@@ -35,7 +35,8 @@ pub(super) fn fields(line: &str) -> Vec<(&str, &str)> {
     }
 }
 
-/// The end of the string that begins here; `None` if the text does not begin with a string.
+/// Returns the end of the string that `text` begins with, or `None` if it does not begin with a
+/// string.
 fn string_end(text: &str) -> Option<usize> {
     if !text.starts_with('"') {
         return None;
@@ -50,7 +51,7 @@ fn string_end(text: &str) -> Option<usize> {
     None
 }
 
-/// Text as a JSON string.
+/// Returns the text as a JSON string.
 pub(super) fn quoted(text: &str) -> String {
     let mut out = String::from('"');
     for c in text.chars() {
@@ -64,7 +65,7 @@ pub(super) fn quoted(text: &str) -> String {
     out
 }
 
-/// The machine and every line of every round.
+/// Returns a document with the machine and every line of every round.
 pub(super) fn document(machine: &Machine, conditions: &str, results: &[Results]) -> String {
     let machine: Vec<String> =
         machine.facts().iter().map(|(name, value)| format!("    {}: {}", quoted(name), quoted(value))).collect();

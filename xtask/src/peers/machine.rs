@@ -1,4 +1,4 @@
-//! The machine that the figures were measured on.
+//! The machine on which the figures were measured.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// This machine, with the data in the directory `data`.
+    /// Describes this machine, with the data in the directory `data`.
     pub(super) fn of(data: &Path) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let data = fs::canonicalize(data).unwrap_or_else(|_| data.to_owned());
@@ -54,7 +54,7 @@ impl Machine {
         format!("{cpu}, {cores} cores, {memory}, {kernel}, {file_system}, {rustc}, {date}")
     }
 
-    /// A subject with its version, where it has one.
+    /// Returns a subject with its version, if it has one.
     pub(super) fn versioned(&self, subject: &str) -> String {
         match self.versions.iter().find(|(name, _)| name == subject) {
             Some((_, version)) => format!("{subject} {version}"),
@@ -63,7 +63,7 @@ impl Machine {
     }
 }
 
-/// The value of the first line that begins with `name`.
+/// Returns the value of the first line that begins with `name`.
 fn after<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let line = text.lines().find(|line| line.starts_with(name))?;
     line.split_once(':').map(|(_, value)| value.trim())
@@ -74,19 +74,19 @@ fn memory(kib: &str) -> String {
     format!("{:.0} GiB", kib / f64::from(1 << 20))
 }
 
-/// The type of the file system of a directory: that of the longest mount point above it.
+/// Returns the type of a directory's file system: that of the longest mount point above it.
 fn file_system(mounts: &str, dir: &str) -> String {
     let above = |point: &str| point == "/" || dir == point || dir.starts_with(&format!("{point}/"));
     let mounts = mounts.lines().filter_map(|line| {
         let mut words = line.split_whitespace().skip(1);
         Some((words.next()?, words.next()?))
     });
-    // Of equal mount points the last one, which hides the others.
+    // Of equal mount points, the last one hides the others.
     let found = mounts.filter(|(point, _)| above(point)).max_by_key(|(point, _)| point.len());
     found.map_or("unknown", |(_, kind)| kind).to_owned()
 }
 
-/// The packages of a lock file.
+/// Returns the packages of a lock file.
 fn versions(lock: &str) -> Vec<(String, String)> {
     let value = |line: &str, name: &str| Some(line.strip_prefix(name)?.trim_matches('"').to_owned());
     let mut lines = lock.lines().peekable();
@@ -98,8 +98,8 @@ fn versions(lock: &str) -> Vec<(String, String)> {
     found
 }
 
-/// The day that is `days` after 1970-01-01. Years begin in March here, so that a leap day is the
-/// last of its year.
+/// Returns the date that is `days` after 1970-01-01. Years begin in March here, so that a leap day
+/// is the last day of its year.
 fn date(days: u64) -> String {
     let days = days + 719_468;
     let era = days / 146_097;

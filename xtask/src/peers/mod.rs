@@ -1,5 +1,5 @@
-//! The comparison with other logs and with raw loops: every case by every subject, in turn, several
-//! times; then a table, the raw figures, and plots.
+//! The comparison with other logs and with raw loops. Runs every case with every subject, in turn,
+//! several times; then writes a table, the raw figures, and plots.
 
 mod json;
 mod machine;
@@ -15,30 +15,30 @@ use crate::{Done, Stop};
 use json::{field, text};
 use machine::Machine;
 
-/// The arguments, parsed.
+/// The parsed arguments.
 #[derive(Debug, PartialEq)]
 struct Options {
-    /// The cases; none is all.
+    /// The cases; empty means all.
     cases: Vec<String>,
-    /// The subjects; none is all.
+    /// The subjects; empty means all.
     subjects: Vec<String>,
     rounds: usize,
     seconds: f64,
-    /// How many entries the large logs have.
+    /// The number of entries of the large logs.
     entries: u64,
-    /// How many GiB are written and deleted before the first case.
+    /// The number of GiB that are written and deleted before the first case.
     warm: u64,
     out: PathBuf,
     data: PathBuf,
-    /// Whether the page and its plots become those of the repository.
+    /// Whether the page and its plots replace those of the repository.
     keep: bool,
 }
 
-/// The directory of the page and the plots in the repository: outside of the crates, which need not
-/// ship them. Hosting sites show the page with the directory.
+/// The directory of the page and the plots in the repository. It is outside the crates, which need
+/// not ship them. Hosting sites show the page with the directory.
 const KEPT: &str = "benches/plots";
 
-/// One of the workloads, as the program that runs them lists it.
+/// One of the workloads, as listed by the program that runs them.
 #[derive(Clone, Debug, PartialEq)]
 struct Case {
     name: String,
@@ -53,9 +53,9 @@ struct Case {
 /// The outcome of a subject in all rounds of a case.
 #[derive(Clone, Debug, PartialEq)]
 enum Outcome {
-    /// A line of JSON a round.
+    /// One line of JSON for each round.
     Figures(Vec<String>),
-    /// It does not have the operation, or not with that guarantee; the reason.
+    /// The reason why it does not have the operation, or not with that guarantee.
     None(String),
     Failed(String),
 }
@@ -78,7 +78,7 @@ pub(crate) fn peers(arguments: &[String]) -> Done {
     let mut results = Vec::new();
     for case in &cases {
         results.push(all.case(case));
-        // After each case, so that a comparison that is interrupted has written its results so far.
+        // Done after each case, so that an interrupted comparison has written its results so far.
         write(&options, &machine, &results)?;
     }
     all.finish();
@@ -90,7 +90,7 @@ pub(crate) fn peers(arguments: &[String]) -> Done {
     if failed.is_empty() { Ok(()) } else { Err(Stop::Failed(failed.join("\nxtask: "))) }
 }
 
-/// Builds the program that runs one case by one subject, and returns its path.
+/// Builds the program that runs one case with one subject, and returns its path.
 fn build() -> Result<PathBuf, Stop> {
     let manifest = root().join("benches/peers/Cargo.toml");
     let target = root().join("target/peers");
@@ -115,7 +115,8 @@ fn write(options: &Options, machine: &Machine, results: &[Results]) -> Done {
     plots(out, machine, &conditions, results)
 }
 
-/// The page and its plots, in place of those of another run: figures of two runs do not compare.
+/// Writes the page and its plots in place of those of an earlier run, because figures of two runs
+/// cannot be compared.
 fn keep(dir: &Path, machine: &Machine, conditions: &str, results: &[Results]) -> Done {
     drop(fs::remove_dir_all(dir));
     fs::create_dir_all(dir).map_err(|error| Stop::Failed(format!("cannot make {}: {error}", dir.display())))?;
@@ -183,7 +184,7 @@ impl Options {
         Ok(options)
     }
 
-    /// The cases that were asked for, with the subjects that were.
+    /// Returns the requested cases with the requested subjects.
     fn chosen(&self, all: Vec<Case>) -> Result<Vec<Case>, Stop> {
         let names: Vec<String> = all.iter().map(|case| case.name.clone()).collect();
         if let Some(unknown) = self.cases.iter().find(|name| !names.contains(name)) {
@@ -201,13 +202,13 @@ impl Options {
         Ok(cases)
     }
 
-    /// The conditions of the measurement, in words.
+    /// Returns a description of the conditions of the measurement.
     fn conditions(&self) -> String {
         let rounds = if self.rounds == 1 { "1 round".to_owned() } else { format!("{} rounds", self.rounds) };
         let entries = table::figure(self.entries as f64);
         format!(
-            "{rounds} of {} s, in turn, a process each; large logs of {entries} entries, those that are scanned or \
-             weighed of a quarter, of 1 KiB of a sixteenth",
+            "{rounds} of {} s, in turn, each in its own process; large logs have {entries} entries, those that are scanned \
+             or weighed a quarter of that, those with entries of 1 KiB a sixteenth",
             self.seconds
         )
     }
@@ -225,7 +226,7 @@ impl Case {
         })
     }
 
-    /// The name in file names.
+    /// Returns the name used in file names.
     fn file_name(&self) -> String {
         self.name.replace('/', "-")
     }
@@ -240,7 +241,7 @@ impl Case {
 }
 
 impl Outcome {
-    /// A figure of every round.
+    /// Returns the values of one figure in all rounds.
     fn figures(&self, name: &str) -> Vec<f64> {
         match self {
             Self::Figures(lines) => lines.iter().filter_map(|line| field(line, name)?.parse().ok()).collect(),
@@ -276,7 +277,7 @@ mod tests {
         Case::parse(line).unwrap()
     }
 
-    /// Three rounds by three subjects, one subject without figures, and one that failed.
+    /// Three rounds with three subjects, one subject without figures, and one that failed.
     pub(super) fn results() -> Results {
         let line = |subject: &str, value: f64| {
             format!(

@@ -1,23 +1,24 @@
-//! A bar plot of a case as SVG, for light pages and dark ones.
+//! A bar plot of a case as SVG, for light and dark pages.
 
 use super::machine::Machine;
 use super::table::{Spread, figure, is_ours, is_raw};
 use super::{Case, Results};
 
 const WIDTH: f64 = 840.0;
-/// The beginning of the bars, and the length of the longest; values follow the bars.
+/// The position of the left end of the bars, and the length of the longest. Values are to the right
+/// of the bars.
 const LEFT: f64 = 170.0;
 const LONGEST: f64 = 540.0;
 const ROW: f64 = 26.0;
 const TOP: f64 = 74.0;
 
-/// If figures differ by more than this factor, their bars have a logarithmic scale.
+/// If figures differ by more than this factor, the scale of their bars is logarithmic.
 const LINEAR_MAX: f64 = 25.0;
 
-/// Characters in a line of a caption.
+/// The maximum number of characters in a line of a caption.
 const CAPTION_LEN: usize = 130;
 
-/// Colours: of the page, of text, of lesser text, of raw loops, of stratawal, of the others.
+/// Colours of the page, of text, of secondary text, of raw loops, of stratawal, and of the others.
 const STYLE: &str = "text{font-family:system-ui,-apple-system,Segoe UI,Helvetica,Arial,sans-serif;font-size:13px;\
 fill:#1f2328}.page{fill:#ffffff}.title{font-size:16px;font-weight:600}.less{fill:#59636e;font-size:11.5px}\
 .grid{stroke:#d1d9e0;stroke-width:1}.spread{stroke:#1f2328;stroke-width:1.5}.raw{fill:#9aa4af}.ours{fill:#0969da}\
@@ -40,7 +41,7 @@ impl Scale {
         let high = medians().fold(0.0, f64::max);
         let to = bars.iter().map(|(_, bar)| bar.greatest).fold(0.0, f64::max);
         if low > 0.0 && high / low > LINEAR_MAX {
-            // A decade below the least, so that its bar is visible, too.
+            // The scale begins a decade below the least figure, so that its bar is also visible.
             let from = 10_f64.powf((least.log10() - 0.3).floor());
             return Self { from, to, logarithmic: true };
         }
@@ -74,7 +75,7 @@ impl Scale {
     }
 }
 
-/// The plot; `None` if no subject has a figure.
+/// Returns the plot, or `None` if no subject has a figure.
 pub(super) fn plot(results: &Results, machine: &Machine, conditions: &str) -> Option<String> {
     let bars = bars(results);
     if bars.is_empty() {
@@ -130,7 +131,7 @@ fn subtitle(case: &Case, scale: &Scale) -> String {
     format!("{}{logarithmic}", case.better())
 }
 
-/// The subjects with a figure: the raw loops, stratawal, and the peers, the best first.
+/// Returns the subjects with a figure: the raw loops, stratawal, and the peers, the best first.
 fn bars(results: &Results) -> Vec<(String, Spread)> {
     let with_figures =
         results.outcomes.iter().filter_map(|(name, outcome)| Some((name.clone(), outcome.spread("value")?)));
@@ -171,14 +172,14 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// A mark of the scale: round, so few digits are enough.
+/// Formats a mark of the scale. It is round, so few digits are enough.
 fn short(mark: f64) -> String {
     match mark {
         0.0 => "0".to_owned(),
         large if large >= 1e9 => format!("{} G", large / 1e9),
         large if large >= 1e6 => format!("{} M", large / 1e6),
         large if large >= 1e4 => format!("{} k", large / 1e3),
-        // Sums of decimal fractions are not quite round.
+        // Sums of decimal fractions are not exactly round.
         small => format!("{}", (small * 1e6).round() / 1e6),
     }
 }
@@ -204,7 +205,7 @@ mod tests {
     use super::*;
     use crate::peers::tests::results;
 
-    /// Stops unless every element is closed in order, and every attribute and text is escaped.
+    /// Panics unless every element is closed in order, and every attribute and text is escaped.
     fn well_formed(svg: &str) {
         let mut open = Vec::new();
         let mut rest = svg;

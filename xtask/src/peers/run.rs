@@ -1,4 +1,4 @@
-//! Runs the cases: one process at a time, subject by subject and round by round, so that changes of
+//! Runs the cases one process at a time, subject by subject and round by round, so that changes in
 //! the machine during the comparison affect all subjects.
 
 use std::io::{IsTerminal, Read};
@@ -14,8 +14,8 @@ use crate::{Done, Stop};
 /// The time that a process may take in addition to the time that it measures.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// The case that needs cores that stay awake: a sync takes many times as long on a core that
-/// sleeps, and a single thread that syncs lets the cores sleep.
+/// The case that needs the cores kept awake. A sync takes many times as long on a sleeping core,
+/// and a single thread that syncs lets the cores sleep.
 const AWAKE: &str = "W3/1";
 
 pub(super) struct Runner {
@@ -76,7 +76,7 @@ impl Runner {
         self.progress.show("");
     }
 
-    /// Runs one case by one subject, and returns its line.
+    /// Runs one case with one subject, and returns its line.
     fn one(&self, case: &Case, subject: &str) -> Result<String, String> {
         let _awake = if case.name == AWAKE { Some(Awake::new(&self.program, self.seconds)?) } else { None };
         let mut child = Command::new(&self.program)
@@ -113,12 +113,12 @@ fn warm(program: &Path, data: &Path, gib: u64) -> Done {
     Run::new(&program.to_string_lossy()).args(["warm", &*data, &*gib]).done("warming the memory")
 }
 
-/// Two busy loops at the lowest priority, one for each core of the machines that this serves.
+/// Two busy loops at the lowest priority, one for each core of the machines used for measuring.
 struct Awake([Child; 2]);
 
 impl Awake {
     fn new(program: &Path, seconds: f64) -> Result<Self, String> {
-        // They end after that time, even if this process was killed.
+        // They end after that time, even if this process is killed.
         let seconds = (seconds + 120.0).to_string();
         let busy = || {
             let mut command = Command::new("nice");
@@ -126,7 +126,7 @@ impl Awake {
             command.spawn().map_err(|error| format!("cannot run nice: {error}"))
         };
         let loops = Self([busy()?, busy()?]);
-        // Until each has a core of its own.
+        // Waits until each loop has its own core.
         std::thread::sleep(Duration::from_millis(200));
         Ok(loops)
     }

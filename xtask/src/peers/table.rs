@@ -1,11 +1,11 @@
-//! The page: a summary, and a table for each case.
+//! The page of results: a summary, and a table for each case.
 
 use super::json::{fields, text};
 use super::machine::Machine;
 use super::plot::wrapped;
 use super::{Outcome, Results};
 
-/// Columns of a line of text on the page.
+/// The maximum columns of a line of text on the page.
 const COLUMNS: usize = 120;
 
 /// The figures of all rounds.
@@ -17,7 +17,8 @@ pub(super) struct Spread {
 }
 
 impl Spread {
-    /// `None` without figures. The median of an even number is the mean of the middle two.
+    /// Returns `None` without figures. For an even number of figures, the median is the mean of the
+    /// middle two.
     pub(super) fn of(mut figures: Vec<f64>) -> Option<Self> {
         figures.retain(|figure| figure.is_finite());
         figures.sort_by(f64::total_cmp);
@@ -30,7 +31,7 @@ impl Spread {
     }
 }
 
-/// A figure with three significant digits, and thousands set apart.
+/// Formats a figure with three significant digits and thousands separators.
 pub(super) fn figure(value: f64) -> String {
     if value.abs() < 99.95 {
         return match value.abs() {
@@ -50,7 +51,7 @@ pub(super) fn figure(value: f64) -> String {
     out
 }
 
-/// The standard fields of a line; all others are further figures.
+/// The standard fields of a line. All others are further figures.
 const STANDARD: [&str; 12] =
     ["case", "subject", "level", "unit", "value", "p50_ns", "p99_ns", "p999_ns", "entries", "bytes", "seconds", "note"];
 
@@ -60,7 +61,7 @@ impl Results {
         outcome.spread("value").map(|spread| spread.median)
     }
 
-    /// The peer with the best median, and that.
+    /// Returns the peer with the best median, and this median.
     fn best_peer(&self) -> Option<(&str, f64)> {
         let peers = self.outcomes.iter().filter(|(name, _)| !is_raw(name) && !is_ours(name));
         let medians = peers.filter_map(|(name, outcome)| Some((name.as_str(), outcome.spread("value")?.median)));
@@ -70,7 +71,7 @@ impl Results {
         })
     }
 
-    /// How many times as good as `base`.
+    /// Returns how many times as good as `base` the value is.
     fn ratio(&self, value: f64, base: Option<f64>) -> String {
         let Some(base) = base.filter(|base| *base > 0.0 && value > 0.0) else { return "—".to_owned() };
         format!("{:.2}", if self.case.less { base / value } else { value / base })
@@ -85,12 +86,12 @@ pub(super) fn is_ours(subject: &str) -> bool {
     subject.starts_with("stratawal")
 }
 
-/// Text in a cell of a table.
+/// Escapes text for a cell of a table.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('<', "&lt;")
 }
 
-/// The summary, and a section for each case. The plots lie beside it.
+/// Returns the page: the summary, and a section for each case. The plots are in the same directory.
 pub(super) fn page(results: &[Results], machine: &Machine, conditions: &str) -> String {
     let mut out = "# Comparison with other logs and with raw loops\n\n".to_owned();
     out += &head(results, machine, conditions);
@@ -100,16 +101,16 @@ pub(super) fn page(results: &[Results], machine: &Machine, conditions: &str) -> 
     out
 }
 
-/// The machine, the conditions, and the summary: the head of the page.
+/// Returns the head of the page: the machine, the conditions, and the summary.
 pub(super) fn head(results: &[Results], machine: &Machine, conditions: &str) -> String {
     let paragraphs = [
         format!("{}.", cell(&machine.in_a_line())),
         format!(
             "{conditions}; median (least to greatest). Each row of appends compares one guarantee: *buffered* survives \
-             nothing, *flushed* the death of the process, *synced* power loss. A log that is read was written with the \
-             guarantee that the row names, or with the nearest one that each log has; the table of the case names it. \
-             *Raw* is a plain loop without a log around it. Columns with × give a ratio: above 1 is better than the \
-             subject that it is compared with. A dash (—) marks work that a log cannot do."
+             nothing, *flushed* a process crash, *synced* power loss. A log that is read was written with the \
+             guarantee that the row names, or with the nearest one that the log offers; the table of the case names it. \
+             *Raw* is a plain loop without a log around it. Columns with × give a ratio: above 1 means better than the \
+             subject of comparison. A dash (—) marks work that a log cannot do."
         ),
         format!("The others: {}.", others(results, machine)),
     ];
@@ -124,7 +125,7 @@ pub(super) fn head(results: &[Results], machine: &Machine, conditions: &str) -> 
     out
 }
 
-/// The other logs, each with its version.
+/// Returns the names of the other logs, each with its version.
 fn others(results: &[Results], machine: &Machine) -> String {
     let mut names: Vec<String> = Vec::new();
     let subjects = results.iter().flat_map(|one| &one.outcomes).map(|(name, _)| name);
@@ -200,7 +201,7 @@ fn section(one: &Results, machine: &Machine) -> String {
     out
 }
 
-/// The median over the rounds of a percentile.
+/// Returns the median of a percentile over the rounds.
 fn percentile(outcome: &Outcome, name: &str) -> String {
     let Some(nanos) = outcome.spread(name).map(|spread| spread.median) else { return String::new() };
     match nanos {
@@ -210,7 +211,7 @@ fn percentile(outcome: &Outcome, name: &str) -> String {
     }
 }
 
-/// Further figures, and the note.
+/// Returns the further figures, and the note.
 fn notes(outcome: &Outcome) -> String {
     let Outcome::Figures(lines) = outcome else { return String::new() };
     let Some(first) = lines.first() else { return String::new() };

@@ -1,5 +1,5 @@
-//! The rules of the house that a compiler does not check. Each violation is reported as a line: the
-//! file, the number of the line, the rule.
+//! The house rules that the compiler does not check. Each violation is reported as one line: the
+//! file, the line number, the rule.
 
 mod prose;
 mod text;
@@ -11,8 +11,8 @@ use crate::run::root;
 use crate::{Done, Stop};
 use text::Kind;
 
-/// The layers: the crates that each crate may use. Arrows point down only. Tests may also use the
-/// test kit.
+/// The layers: the crates that each crate may use. A crate uses only those below it. Tests may also
+/// use the test kit.
 const LAYERS: [(&str, &[&str]); 10] = [
     ("sync", &[]),
     ("frame", &[]),
@@ -26,13 +26,13 @@ const LAYERS: [(&str, &[&str]); 10] = [
     ("testkit", &["storage"]),
 ];
 
-/// Crates that are libraries for others: no prints, no panics, and the synchronisation primitives
-/// of the crate `sync`.
+/// The library crates. They do not print or panic, and use the synchronisation primitives of the
+/// crate `sync`.
 const LIBRARIES: [&str; 8] = ["sync", "frame", "storage", "segment", "index", "journal", "stream", "stratawal"];
 
-/// Crates that pass on a promise of the caller that they cannot prove: mapped files are not
+/// Crates that pass on a promise of the caller that they cannot prove: that mapped files are not
 /// shortened. They allow unsafe code on single items, under `deny(unsafe_code)`. `storage` has
-/// unsafe code in one module. All others forbid it.
+/// unsafe code in one module. All other crates forbid it.
 const PROMISE: [&str; 2] = ["segment", "stratawal"];
 
 const TOP_LEVEL: [&str; 9] =
@@ -41,7 +41,7 @@ const TOP_LEVEL: [&str; 9] =
 /// Directories whose comments and Markdown are checked.
 const TEXT_DIRS: [&str; 6] = ["crates", "benches", "xtask", "fuzz/fuzz_targets", "fuzz/src", ".github"];
 
-/// The first part of a path that a document names.
+/// The possible first components of a path that a document names.
 const PATH_ROOTS: [&str; 16] = [
     "crates",
     "benches",
@@ -104,10 +104,10 @@ pub(crate) fn tidy(arguments: &[String]) -> Done {
     for line in &found {
         println!("{line}");
     }
-    Err(Stop::Failed(format!("{} violations of the rules of the house", found.len())))
+    Err(Stop::Failed(format!("{} violations of the house rules", found.len())))
 }
 
-/// The violations in one file, each with the number of its line.
+/// Returns the violations in one file, each with its line number.
 fn violations(root: &Path, path: &str, kind: Kind, text: &str) -> Vec<(usize, String)> {
     let mut found = text::long_lines(kind, text);
     match kind {
@@ -136,7 +136,7 @@ fn top_level(root: &Path, found: &mut Vec<String>) {
     }
 }
 
-/// The files with text in them, by their paths from the root.
+/// Returns the files that contain text, by their paths from the root.
 fn files(root: &Path) -> Vec<(String, Kind)> {
     let mut files = vec![("README.md".to_owned(), Kind::Markdown)];
     let mut dirs: Vec<PathBuf> = TEXT_DIRS.map(|dir| root.join(dir)).into();
@@ -155,12 +155,12 @@ fn files(root: &Path) -> Vec<(String, Kind)> {
     files
 }
 
-/// Whether a path that a document names exists. Documents may leave out `crates/`.
+/// Returns whether a path that a document names exists. Documents may omit `crates/`.
 fn exists(root: &Path, path: &str) -> bool {
     root.join(path).exists() || root.join("crates").join(path).exists()
 }
 
-/// Dependencies on crates of this workspace that the layers do not allow.
+/// Returns the dependencies on crates of this workspace that the layers do not allow.
 fn arrows(manifest: &str, name: &str, allowed: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     let mut section = "";
@@ -180,7 +180,7 @@ fn arrows(manifest: &str, name: &str, allowed: &[&str]) -> Vec<String> {
                 None => continue,
             },
         };
-        // Its tests may use the crate itself with other features.
+        // A crate's tests may use the crate itself with other features.
         let points_down = allowed.contains(&below) || of_tests && (below == "testkit" || below == name);
         if !points_down {
             found.push(format!("{name} must not depend on {below}"));
@@ -189,14 +189,15 @@ fn arrows(manifest: &str, name: &str, allowed: &[&str]) -> Vec<String> {
     found
 }
 
-/// The violations in a file of Rust, each with the number of its line.
+/// Returns the violations in a Rust file, each with its line number.
 fn check(path: &str, text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let parts: Vec<&str> = path.split('/').collect();
     let in_src = parts.first() == Some(&"crates") && parts.get(2) == Some(&"src");
     let krate = if parts.first() == Some(&"crates") { parts.get(1).copied().unwrap_or_default() } else { "" };
     let library = in_src && LIBRARIES.contains(&krate);
-    // Modules that hold only tests are marked where they are declared; their names are few.
+    // Modules that contain only tests are marked where they are declared, so they are recognised by
+    // their few names.
     let test_module = parts.last().is_some_and(|name| matches!(*name, "tests.rs" | "scenarios.rs" | "stress.rs"));
     if in_src && text.lines().count() > FILE_LINES_MAX {
         found.push((1, format!("over {FILE_LINES_MAX} lines; split it by concept")));
@@ -208,7 +209,7 @@ fn check(path: &str, text: &str) -> Vec<(usize, String)> {
     for (number, line) in (1..).zip(text.lines()) {
         let code = line.trim_start();
         in_tests |= code.starts_with("#[cfg(test)]") || code.starts_with("#[cfg(all(test");
-        // A test module that is only declared here has a file of its own.
+        // A test module that is only declared here has its own file.
         if in_tests && !test_module && code.starts_with("mod ") && code.ends_with(';') {
             in_tests = false;
         }
@@ -232,38 +233,39 @@ fn check(path: &str, text: &str) -> Vec<(usize, String)> {
             report("library code returns an error, or has expect(\"invariant: …\")");
         }
         if code.contains(".expect(") && !code.contains(".expect(\"invariant: ") && !code.ends_with(".expect(") {
-            report("an expect has \"invariant: …\" and why it cannot fail");
+            report("an expect has \"invariant: …\" and the reason why it cannot fail");
         }
         if ["println!(", "eprintln!(", "print!(", "eprint!("].iter().any(|name| code.contains(name)) {
             report("the library does not print");
         }
         if krate == "stratawal" && re_exports_crate(code) {
-            report("the facade re-exports types, and no inner crate as a whole");
+            report("the facade re-exports types, never a whole inner crate");
         }
     }
     found
 }
 
-/// Whether a line names synchronisation primitives other than those of the crate `sync`. The model
-/// checker does not replace `Arc`.
+/// Returns whether a line names synchronisation primitives other than those of the crate `sync`.
+/// The model checker does not replace `Arc`.
 fn names_primitives(code: &str) -> bool {
     let code = code.replace("std::sync::Arc;", "");
     ["std::sync", "core::sync", "arc_swap", "loom::"].iter().any(|name| code.contains(name))
 }
 
-/// The storage in memory has locks that the model checker does not see.
+/// Returns whether a file may use other primitives. The in-memory storage has locks that the model
+/// checker does not see.
 fn primitives_are_allowed(krate: &str, parts: &[&str]) -> bool {
     krate == "sync" || parts == ["crates", "storage", "src", "sync.rs"]
 }
 
-/// Whether this line re-exports an inner crate as a whole, under its own name or another.
+/// Returns whether this line re-exports a whole inner crate, under its own name or another.
 fn re_exports_crate(code: &str) -> bool {
     let Some(path) = code.strip_prefix("pub use stratawal_") else { return false };
     path.split_once("::").is_none_or(|(_, items)| items.starts_with('*') || items.contains("self"))
 }
 
-/// The functions that are too long. A function ends at the brace that is indented like its first
-/// line, as rustfmt writes it.
+/// Returns the functions that are too long. A function ends at the brace with the same indentation
+/// as its first line, as rustfmt formats it.
 fn long_functions(text: &str) -> Vec<(usize, String)> {
     let lines: Vec<&str> = text.lines().collect();
     let mut found = Vec::new();
@@ -286,7 +288,7 @@ fn long_functions(text: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// Whether a word may precede the keyword of a function.
+/// Returns whether a word may precede the `fn` keyword.
 fn is_function_qualifier(word: &str) -> bool {
     matches!(word, "pub" | "const" | "unsafe" | "async") || word.starts_with("pub(") || word.ends_with(')')
 }
@@ -314,9 +316,9 @@ fn unsafe_is_allowed(krate: &str, parts: &[&str], in_tests: bool) -> bool {
         || parts == ["crates", "stratawal", "src", "options.rs"]
         // Tests of mappings make the promise.
         || PROMISE.contains(&krate) && (in_tests || parts.get(2) == Some(&"tests"))
-        // The comparison maps files of its own, and lets stratawal map its files.
+        // The comparison maps its own files, and lets stratawal map its files.
         || parts == ["benches", "peers", "src", "promise.rs"]
-        // This file names the keyword.
+        // This file contains the keyword as text.
         || parts == ["xtask", "src", "tidy", "mod.rs"]
 }
 

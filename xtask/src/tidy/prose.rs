@@ -1,20 +1,20 @@
-//! Habits of writing that make a reader stumble, counted over all comments and Markdown.
+//! Habits of writing that make a reader stumble, counted across all comments and Markdown.
 //!
-//! A sentence with a habit may be right, so no single one fails. Their share has a ceiling, and the
-//! ceiling may only fall.
+//! A sentence with a habit may be fine, so no single sentence is a violation. The share of such
+//! sentences has a ceiling, which may only be lowered.
 
 use super::text::{Kind, paragraphs};
 
-/// Sentences with a habit, of a thousand. Lower it when `cargo xtask tidy` reports a smaller share;
-/// never raise it.
+/// The maximum number of sentences with a habit in a thousand. Lower it when `cargo xtask tidy`
+/// reports a smaller share; never raise it.
 pub(super) const PER_MILLE_MAX: usize = 8;
 
-/// Sentences of fewer words are labels.
+/// Sentences with fewer words are labels.
 const WORDS_MIN: usize = 4;
 
-/// A habit and its patterns. A pattern is a row of words, which must follow one another in the
-/// sentence: `a|b` is one word or another, `!a|b` is any other word or the end of the sentence, `^`
-/// is the beginning of the sentence and `$` its end.
+/// A habit and its patterns. A pattern is a sequence of words that must follow one another in the
+/// sentence: `a|b` is either word, `!a|b` is any other word or the end of the sentence, `^` is the
+/// beginning of the sentence and `$` its end.
 type Habit = (&'static str, &'static [&'static str]);
 
 const HABITS: [Habit; 24] = [
@@ -47,11 +47,11 @@ const HABITS: [Habit; 24] = [
     ("\"so often\": give the count", &["so often|many|much $"]),
 ];
 
-/// How many sentences a text has, and those with a habit.
+/// The number of sentences in a text, and those with a habit.
 #[derive(Debug, Default)]
 pub(super) struct Count {
     pub(super) sentences: usize,
-    /// The line of its paragraph, and the habit.
+    /// For each flagged sentence, the line of its paragraph and the habit.
     pub(super) flagged: Vec<(usize, &'static str)>,
 }
 
@@ -66,7 +66,8 @@ pub(super) fn count(kind: Kind, text: &str) -> Count {
     count
 }
 
-/// The sentences of a paragraph, questions excepted, as lower-case words. A code span is one word.
+/// Returns the sentences of a paragraph, except questions, as lower-case words. A code span is one
+/// word.
 fn sentences(paragraph: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     let mut words = Vec::new();
@@ -80,7 +81,7 @@ fn sentences(paragraph: &str) -> Vec<Vec<String>> {
         if end.ends_with(['.', '!', ':']) {
             found.push(std::mem::take(&mut words));
         } else if end.ends_with('?') {
-            // Some of the habits are right in a question.
+            // Some of the habits are fine in a question.
             words.clear();
         }
     }
@@ -95,13 +96,13 @@ fn without_code(paragraph: &str) -> String {
     parts.map(|(number, part)| if number % 2 == 0 { part } else { "code" }).collect()
 }
 
-/// The first habit of a sentence.
+/// Returns the first habit found in a sentence.
 fn habit(sentence: &[String]) -> Option<&'static str> {
     let has = |pattern: &str| (0..sentence.len()).any(|at| matches(pattern, sentence, at));
     HABITS.iter().find(|(_, patterns)| patterns.iter().any(|pattern| has(pattern))).map(|(name, _)| *name)
 }
 
-/// Whether a pattern is in a sentence from word `at` on.
+/// Returns whether a pattern matches a sentence from word `at` on.
 fn matches(pattern: &str, sentence: &[String], mut at: usize) -> bool {
     for token in pattern.split(' ') {
         let word = sentence.get(at).map(String::as_str);
@@ -119,7 +120,8 @@ fn matches(pattern: &str, sentence: &[String], mut at: usize) -> bool {
     true
 }
 
-/// Judges the share against the ceiling: a violation, or a note that the ceiling can be lowered.
+/// Compares the share with the ceiling. Returns a violation, or a note that the ceiling can be
+/// lowered.
 pub(super) fn judge(flagged: usize, sentences: usize) -> Result<Option<String>, String> {
     let share = (flagged * 1000).div_ceil(sentences.max(1));
     let of = format!("{flagged} of {sentences} sentences have a habit that xtask/src/tidy/prose.rs lists");

@@ -1,25 +1,25 @@
-//! Comments and Markdown as text: the length of its lines, and its paragraphs.
+//! Comments and Markdown as text: line lengths and paragraphs.
 
-/// Columns of a line that is only a comment.
+/// The maximum columns of a line that is only a comment.
 const COMMENT_COLUMNS_MAX: usize = 100;
 
-/// Columns of a line of Markdown.
+/// The maximum columns of a line of Markdown.
 const MARKDOWN_COLUMNS_MAX: usize = 120;
 
-/// Characters of the name of a test.
+/// The maximum characters of a test's name.
 const TEST_NAME_LEN_MAX: usize = 60;
 
-/// The kind of a file with text in it.
+/// The kind of a file that contains text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Its comments are text.
+    /// Only its comments are text.
     Rust,
     /// All of it is text.
     Markdown,
 }
 
 impl Kind {
-    /// `None` for a file without text.
+    /// Returns the kind of a file, or `None` if it contains no text.
     pub(super) fn of(path: &str) -> Option<Self> {
         match path.rsplit_once('.')?.1 {
             "rs" => Some(Self::Rust),
@@ -28,7 +28,7 @@ impl Kind {
         }
     }
 
-    /// The text of a line, without the mark of the comment; `None` where the line is code.
+    /// Returns the text of a line, without the comment mark, or `None` if the line is code.
     fn text(self, line: &str) -> Option<&str> {
         match self {
             Self::Markdown => Some(line),
@@ -52,7 +52,7 @@ fn lines(kind: Kind, text: &str) -> impl Iterator<Item = (usize, &str, Option<&s
     let mut fenced = false;
     (1..).zip(text.lines()).map(move |(number, line)| {
         let prose = kind.text(line);
-        // Code of a file ends a fence that a comment left open.
+        // Code ends a fence that a comment left open.
         fenced &= prose.is_some();
         if prose.is_some_and(|prose| prose.trim_start().starts_with("```")) {
             fenced = !fenced;
@@ -62,8 +62,8 @@ fn lines(kind: Kind, text: &str) -> impl Iterator<Item = (usize, &str, Option<&s
     })
 }
 
-/// The lines that are too long. Tables, diagrams and links are excepted, because they cannot be
-/// split. A table of bytes has columns of spaces.
+/// Returns the lines that are too long, except tables, diagrams and links, which cannot be split. A
+/// byte table is recognised by its runs of spaces.
 pub(super) fn long_lines(kind: Kind, text: &str) -> Vec<(usize, String)> {
     let max = kind.columns_max();
     let too_long = lines(kind, text).filter(|(_, line, prose)| {
@@ -76,7 +76,8 @@ pub(super) fn long_lines(kind: Kind, text: &str) -> Vec<(usize, String)> {
     too_long.map(|(number, ..)| (number, format!("text over {max} columns"))).collect()
 }
 
-/// The paragraphs, each with the number of its first line. Headings and tables are not part of any.
+/// Returns the paragraphs, each with the number of its first line. Headings and tables are not part
+/// of a paragraph.
 pub(super) fn paragraphs(kind: Kind, text: &str) -> Vec<(usize, String)> {
     let mut found: Vec<(usize, String)> = Vec::new();
     let mut open = false;
@@ -95,7 +96,7 @@ pub(super) fn paragraphs(kind: Kind, text: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// The tests whose names are too long.
+/// Returns the tests whose names are too long.
 pub(super) fn long_test_names(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let mut is_test = false;
@@ -112,8 +113,8 @@ pub(super) fn long_test_names(text: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// The paths in code spans of Markdown that `exists` does not find. A path is a span with a slash
-/// whose first part is one of `roots`.
+/// Returns the paths in code spans of Markdown that `exists` does not find. A path is a span that
+/// contains a slash and whose first component is one of `roots`.
 pub(super) fn missing_paths(text: &str, roots: &[&str], exists: impl Fn(&str) -> bool) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (number, line, _) in lines(Kind::Markdown, text).filter(|(.., prose)| prose.is_some()) {

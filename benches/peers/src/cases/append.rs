@@ -9,18 +9,17 @@ use crate::hist::Hist;
 use crate::payload::{Payload, Tally};
 use crate::subject::{Answer, Level, Setup, Subject, Writer, none};
 
-/// No run appends more than this, so that a long one does not fill the disk.
+/// The maximum bytes that a run appends, so that a long run does not fill the disk.
 const ENTRIES_MAX: u64 = (8 << 30) / ENTRY_LEN as u64;
 
-/// How many appends are timed together: a clock reading for each would be a good part of the
-/// fastest.
+/// The number of appends that are timed together. Reading the clock for each would be a large part
+/// of the fastest.
 const BLOCK: u64 = 256;
 
-/// The first part of a run, which has a figure of its own: the bytes within the bound on unsynced
-/// bytes.
+/// The first part of a run, which has its own figure: the bytes within the bound on unsynced bytes.
 const BURST: u64 = (512 << 20) / ENTRY_LEN as u64;
 
-/// Runs `append(n)` for `step` entries at a time until the time is over.
+/// Runs `append(n)` for `step` entries at a time until the time is up.
 pub(super) fn timed(
     time: Duration,
     step: u64,
@@ -48,14 +47,14 @@ pub(super) fn timed(
     Ok((n, took, burst))
 }
 
-/// The tally of the entries `0..entries`, appended by one thread.
+/// Returns the tally of the entries `0..entries`, appended by one thread.
 fn verified(subject: &dyn Subject, entries: u64) -> Answer<()> {
     let mut tally = Tally::checked(ENTRY_LEN);
     subject.scan(0, &mut tally)?;
     check("the scan", (tally.count, tally.sum), (entries, sum_below(entries)), tally.wrong)
 }
 
-/// The sum of the numbers below `n`.
+/// Returns the sum of the numbers below `n`.
 pub(super) fn sum_below(n: u64) -> u64 {
     if n == 0 { 0 } else { (u128::from(n) * u128::from(n - 1) / 2) as u64 }
 }
@@ -68,7 +67,7 @@ pub(super) fn one_by_one(run: &Run<'_>) -> Answer<Figures> {
     let mut writer = subject.writer(0)?;
     let began = Instant::now();
     let (entries, took, burst) = timed(run.time, 1, |n| writer.append(payload.entry(n)))?;
-    // The figure includes the hand-over of the bytes that are still buffered.
+    // The figure includes handing over the bytes that are still buffered.
     if level == Level::Buffered {
         writer.flush()?;
     }
@@ -121,14 +120,14 @@ struct Done {
     ran: Duration,
 }
 
-/// The numbers of different threads do not overlap.
+/// Returns numbers such that those of different threads do not overlap.
 fn first_of(thread: u64) -> u64 {
     thread << 40
 }
 
 fn work(writer: &mut dyn Writer, thread: u64, time: Duration, barrier: &Barrier, early: Answer<()>) -> Answer<Done> {
-    // All threads reach the barrier, also those that failed before it: the others would wait for
-    // ever.
+    // All threads reach the barrier, including those that failed before it; otherwise the others
+    // would wait forever.
     barrier.wait();
     early?;
     let mut payload = Payload::new(ENTRY_LEN);
@@ -147,7 +146,7 @@ fn work(writer: &mut dyn Writer, thread: u64, time: Duration, barrier: &Barrier,
     Ok(Done { entries, took, ran: before - began })
 }
 
-/// Appends by threads that are acknowledged one by one, each thread on a stream of its own if
+/// Appends from several threads, acknowledged one by one. Each thread has its own stream if
 /// `apart`.
 pub(super) fn synced(run: &Run<'_>, threads: u64, apart: bool) -> Answer<Figures> {
     run.kind.gives(Level::Synced)?;
@@ -161,11 +160,11 @@ pub(super) fn synced(run: &Run<'_>, threads: u64, apart: bool) -> Answer<Figures
     Ok(figures)
 }
 
-/// Measures how often appends of one thread wait for the next segment, with segments so small that
+/// Measures how long appends from one thread wait for the next segment, with segments so small that
 /// more than one append in a thousand waits.
 pub(super) fn rotating(run: &Run<'_>) -> Answer<Figures> {
     let _awake = Awake::new()?;
-    // Until each has a core of its own.
+    // Waits until each has its own core.
     std::thread::sleep(Duration::from_millis(200));
     let segment_len = (!run.kind.is_raw()).then_some(SMALL_LEN);
     let mut figures = acknowledged(run, &Setup { segment_len, ..run.setup(Level::Synced) })?;
@@ -192,7 +191,7 @@ fn acknowledged(run: &Run<'_>, setup: &Setup<'_>) -> Answer<Figures> {
                 return Err(stop);
             }
         };
-        // Files and streams are created before the clock runs.
+        // Files and streams are created before the clock starts.
         let early = writer.append(Payload::new(ENTRY_LEN).entry(first_of(thread)));
         work(&mut *writer, thread, run.time, &barrier, early)
     };
@@ -208,7 +207,7 @@ fn acknowledged(run: &Run<'_>, setup: &Setup<'_>) -> Answer<Figures> {
     let mut took = Hist::new();
     done.iter().for_each(|one| took.merge(&one.took));
     let seconds = done.iter().map(|one| one.ran.as_secs_f64()).fold(0.0, f64::max);
-    // The first of each thread was before the clock ran.
+    // The first append of each thread was made before the clock started.
     let entries = appended - threads;
     let bytes = entries * ENTRY_LEN as u64;
     Ok(Figures { took: Some(took), entries, bytes, seconds, ..Figures::default() })

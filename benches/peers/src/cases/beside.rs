@@ -1,8 +1,9 @@
-//! W9: one reader at full speed while others append to the stream that it reads.
+//! W9: one reader at full speed while other threads append to the stream that it reads.
 //!
-//! With more threads than cores, elapsed time shows the scheduler. So the figure is the reader's
-//! own processor time: alone, beside as many threads that append to another stream (which share its
-//! caches, but no lock and no file), and beside those that append to its own.
+//! With more threads than cores, elapsed time would measure the scheduler. So the figure is the
+//! reader's own processor time in three phases: alone; while threads append to another stream,
+//! sharing the reader's caches, but no lock or file; and while as many threads append to the
+//! reader's own stream.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -14,26 +15,26 @@ use crate::hist::Hist;
 use crate::payload::{Payload, Tally};
 use crate::subject::{Answer, Setup, Stop, Subject};
 
-/// How many threads append.
+/// The number of threads that append.
 const APPENDERS: u64 = 8;
 
-/// The reader alone, beside another stream, and beside its own.
+/// The reader alone, with appends to another stream, and with appends to its own.
 const PHASES: u32 = 3;
 
-/// How many gets are timed together: reading the thread's clock is a system call.
+/// The number of gets that are timed together, because reading the thread's clock is a system call.
 const BLOCK: u64 = 32;
 
-/// No phase appends more than this, so that a long one does not fill the disk.
+/// The maximum bytes that a phase appends, so that a long phase does not fill the disk.
 const APPENDS_MAX: u64 = 20_000_000;
 
 /// The work of the reader in one phase.
 struct Phase {
-    /// Its processor time by block.
+    /// The processor time of each block.
     took: Hist,
     entries: u64,
     cpu: Duration,
     wall: Duration,
-    /// By all the appenders.
+    /// The number of appends by all appenders.
     appends: u64,
 }
 
@@ -57,7 +58,7 @@ pub(super) fn gets(run: &Run<'_>) -> Answer<Figures> {
     })
 }
 
-/// Reads only entries that existed before, so that all phases read the same entries.
+/// Reads only entries that existed before the phases, so that all phases read the same entries.
 pub(super) fn scan(run: &Run<'_>) -> Answer<Figures> {
     beside(run, |subject, bound, took| {
         phase(run.time / PHASES, took, |tally| {
@@ -67,7 +68,7 @@ pub(super) fn scan(run: &Run<'_>) -> Answer<Figures> {
     })
 }
 
-/// Runs `block`, which reads some entries and returns how many, until the time is over.
+/// Runs `block`, which reads some entries and returns how many, until the time is up.
 fn phase(time: Duration, mut took: Hist, mut block: impl FnMut(&mut Tally) -> Answer<u64>) -> Answer<Phase> {
     let mut tally = Tally::new();
     let mut entries = 0;
@@ -89,7 +90,7 @@ fn phase(time: Duration, mut took: Hist, mut block: impl FnMut(&mut Tally) -> An
     Ok(Phase { took, entries, cpu, wall, appends: 0 })
 }
 
-/// The processor time of this thread.
+/// Returns the processor time of this thread.
 fn thread_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap_or(0))
@@ -97,17 +98,17 @@ fn thread_time() -> Duration {
 
 fn beside(run: &Run<'_>, read: impl Fn(&dyn Subject, u64, Hist) -> Answer<Phase>) -> Answer<Figures> {
     let recipe = recipe(run);
-    // The other stream is left empty when the log is made.
+    // The other stream is empty in the prepared log.
     let setup = Setup { streams: 2, threads: APPENDERS + 1, ..recipe.setup(run) };
-    // In sealed segments of a log that was opened, or in the entries that this process has just
-    // appended.
+    // Reads from sealed segments of a log that was opened, or from entries that this process has
+    // just appended.
     let sealed = run.case.name == "W9";
     let filled = if sealed { fill_apart(run)? } else { 0 };
     let subject = (run.kind.open)(&setup)?;
     let entries = if sealed { filled } else { recipe.write(&*subject, run)? };
     // The last eighth may be in the active segment.
     let bound = if sealed { entries - entries / 8 } else { entries };
-    // Opens the files and indexes that the first read opens, and checks every byte.
+    // Reads once before the phases, which opens the files and indexes, and checks every byte.
     let mut tally = Tally::checked(ENTRY_LEN);
     subject.scan_below(entries, &mut tally)?;
     check("the scan", (tally.count, tally.sum), (entries, super::append::sum_below(entries)), tally.wrong)?;
@@ -143,14 +144,14 @@ fn beside(run: &Run<'_>, read: impl Fn(&dyn Subject, u64, Hist) -> Answer<Phase>
     })
 }
 
-/// A phase while others append to `stream`.
+/// Runs a phase while others append to `stream`.
 fn amid(subject: &dyn Subject, stream: u64, read: impl FnOnce(Hist) -> Answer<Phase>) -> Answer<Phase> {
     let over = AtomicBool::new(false);
     let append = |thread: u64| {
         let mut writer = subject.writer(stream)?;
         let mut payload = Payload::new(ENTRY_LEN);
         let mut appended = 0;
-        // Relaxed: the flag only ends the loop, and orders no other access.
+        // Relaxed, because the flag only ends the loop and orders no other access.
         while !over.load(Ordering::Relaxed) && appended < APPENDS_MAX / APPENDERS {
             writer.append(payload.entry((thread + 1) << 40 | appended))?;
             appended += 1;
@@ -159,7 +160,7 @@ fn amid(subject: &dyn Subject, stream: u64, read: impl FnOnce(Hist) -> Answer<Ph
         Ok(appended)
     };
     let (appended, phase) = in_scope(APPENDERS, append, || {
-        // Until all of them run.
+        // Waits until all of them are running.
         std::thread::sleep(Duration::from_millis(20));
         let phase = read(Hist::new());
         over.store(true, Ordering::Relaxed);

@@ -1,18 +1,18 @@
-//! Logs that are made to be read or opened. A process of its own makes the large ones, so that its
+//! Creates the logs that are read or opened. A separate process creates the large ones, so that its
 //! memory does not count as the reader's.
 
 use super::{BATCH, ENTRY_LEN, Run, files, growth};
 use crate::payload::Payload;
 use crate::subject::{Answer, Level, Setup, Stop, Subject, failed};
 
-/// How many threads append if each append syncs: they share the syncs.
+/// The number of threads that append if each append syncs, so that they share syncs.
 const SYNCERS: u64 = 64;
 
-/// The content of a log; it follows from the case and the subject.
+/// The content of a log, determined by the case and the subject.
 pub(super) struct Recipe {
     pub(super) level: Level,
     pub(super) streams: u64,
-    /// In each stream, unless `segments` are asked for.
+    /// The number of entries in each stream, unless `segments` is set.
     pub(super) entries: u64,
     pub(super) entry_len: usize,
     pub(super) batch: bool,
@@ -34,21 +34,21 @@ pub(super) fn recipe(run: &Run<'_>) -> Recipe {
         segment_len: None,
         segments: None,
     };
-    // A large log that syncs each append would take minutes one by one.
+    // For a large log, syncing appends one by one would take minutes.
     let large = Recipe { level: kind.levels[0], entries: run.entries, batch: kind.levels == [Level::Synced], ..base };
     let base = Recipe { level: kind.nearest(Level::Flushed), entries: run.entries / 4, batch: false, ..large };
-    // Segments of an eighth of the log, if that is less than the default of stratawal and of
-    // ironwal: most of it is sealed.
+    // Segments have an eighth of the log, if that is less than the default of stratawal and of
+    // ironwal, so that most of the log is sealed.
     let sealed = |recipe: Recipe| {
         let len = recipe.entries * recipe.entry_len as u64 / 8;
         let small = len < 64 << 20 && (kind.name.starts_with("stratawal") || kind.name == "ironwal");
         Recipe { segment_len: small.then_some(len.max(SMALL_LEN)), ..recipe }
     };
-    // A stream for each pass of a scan, if reading consumes the entries.
+    // One stream for each pass of a scan if reading consumes the entries.
     let scanned = |recipe: Recipe| sealed(Recipe { streams: if kind.reads_once { 2 } else { 1 }, ..recipe });
     match run.case.name {
         "W5" => scanned(base),
-        // stratawal makes larger frames of buffered entries.
+        // stratawal writes buffered entries in larger frames.
         "W5a" => scanned(Recipe { level: kind.nearest(Level::Buffered), ..base }),
         "W5b" => scanned(Recipe { batch: true, ..base }),
         "W5k" => scanned(Recipe { entries: run.entries / 16, entry_len: 1024, ..base }),
@@ -57,7 +57,7 @@ pub(super) fn recipe(run: &Run<'_>) -> Recipe {
         "W6f" => sealed(Recipe { level: kind.nearest(Level::Flushed), ..large }),
         // As many as the first segment of each holds.
         "W6a" => Recipe { entries: run.entries.min(350_000), ..large },
-        // The entries that are appended beside the reader go into the same segment.
+        // Entries that are appended while reading go into the same segment.
         "W9a" => Recipe { entries: run.entries.min(350_000), segment_len: Some(32 << 30), ..large },
         "W7e" => large,
         "W7s" => Recipe { segment_len: Some(SMALL_LEN), segments: Some(1000), ..base },
@@ -85,7 +85,7 @@ impl Recipe {
         self.level == Level::Synced && !self.batch && self.segments.is_none() && self.streams == 1
     }
 
-    /// A guard to hold while the log is made, or closed, if that syncs often.
+    /// Returns a guard to hold while the log is created or closed, if that syncs often.
     pub(super) fn awake(&self) -> Answer<Option<Awake>> {
         if self.level == Level::Synced || self.streams > 2 || self.segments.is_some() {
             Awake::new().map(Some)
@@ -94,7 +94,7 @@ impl Recipe {
         }
     }
 
-    /// A note to report with the figure.
+    /// Returns a note to report with the figure.
     pub(super) fn note(&self) -> String {
         let how = match (self.batch, self.level) {
             (true, level) => format!("in batches of {BATCH}, {level}"),
@@ -114,7 +114,7 @@ impl Recipe {
                 entries.try_for_each(|n| writer.append(payload.entry(n)))
             });
         }
-        // Many streams are created at the same time, as in programs that have many.
+        // Streams are created concurrently, as in programs with many streams.
         if self.streams > 2 {
             let threads = if run.kind.creates_alone { 1 } else { SYNCERS };
             return self.write_together(threads, |thread| {
@@ -151,7 +151,7 @@ impl Recipe {
     fn goes_on(&self, n: u64, run: &Run<'_>) -> bool {
         match self.segments {
             None => n < self.entries,
-            // Counting files takes longer than appending.
+            // Counting the files takes longer than appending.
             Some(segments) => !n.is_multiple_of(64) || n < segments * 32 || segment_files(run) < segments,
         }
     }
@@ -179,8 +179,8 @@ pub(super) fn in_scope<T: Send, U>(
     })
 }
 
-/// Keeps the cores awake while it lives, at the lowest priority: a sync takes many times as long on
-/// a core that sleeps.
+/// Keeps the cores awake while it lives, at the lowest priority, because a sync takes many times as
+/// long on a sleeping core.
 pub(super) struct Awake([std::process::Child; 2]);
 
 impl Awake {
@@ -205,11 +205,11 @@ impl Drop for Awake {
 
 fn segment_files(run: &Run<'_>) -> u64 {
     let (count, _, _) = files(run.dir);
-    // An index file for each segment.
+    // Each segment has an index file.
     if run.kind.name == "commitlog" { count / 2 } else { count }
 }
 
-/// Makes the log of a case in this process, and returns how many entries stream 0 has.
+/// Creates the log of a case in this process, and returns how many entries stream 0 has.
 pub(crate) fn fill(run: &Run<'_>) -> Answer<u64> {
     if run.case.name.starts_with('G') {
         return growth::fill(run);
@@ -222,7 +222,7 @@ pub(crate) fn fill(run: &Run<'_>) -> Answer<u64> {
     Ok(entries)
 }
 
-/// Makes the log of a case in another process, and waits for it.
+/// Creates the log of a case in another process, and waits for it.
 pub(super) fn fill_apart(run: &Run<'_>) -> Answer<u64> {
     let program = std::env::current_exe().map_err(failed("the program"))?;
     let output = std::process::Command::new(program)

@@ -8,7 +8,7 @@ use crate::hist::Hist;
 use crate::payload::Tally;
 use crate::subject::{Answer, Level, Stop, Subject};
 
-/// Pseudorandom numbers: each follows from the one before.
+/// Pseudorandom numbers, each computed from the previous one.
 pub(super) struct Random(u64);
 
 impl Random {
@@ -22,7 +22,7 @@ impl Random {
     }
 }
 
-/// In sealed segments, of a log that another process has made.
+/// Reads from sealed segments of a log that another process created.
 pub(super) fn sealed(run: &Run<'_>) -> Answer<Figures> {
     run.kind.gets()?;
     let recipe = recipe(run);
@@ -39,7 +39,7 @@ pub(super) fn sealed(run: &Run<'_>) -> Answer<Figures> {
     Ok(figures)
 }
 
-/// In the active segment, before the log is closed.
+/// Reads from the active segment, before the log is closed.
 pub(super) fn active(run: &Run<'_>) -> Answer<Figures> {
     run.kind.gets()?;
     let recipe = recipe(run);
@@ -58,8 +58,8 @@ pub(super) fn active(run: &Run<'_>) -> Answer<Figures> {
 
 fn gets(run: &Run<'_>, subject: &dyn Subject, bound: u64) -> Answer<Figures> {
     let mut random = Random::new(bound);
-    // Every byte of some entries is compared, before the clock runs. These gets also open the files
-    // and indexes that the first read opens.
+    // Before the clock starts, every byte of some entries is compared. These gets also open the
+    // files and indexes.
     let mut tally = Tally::checked(ENTRY_LEN);
     let began = Instant::now();
     for _ in 0..1000 {
@@ -104,7 +104,7 @@ fn reset_peak() {
     drop(std::fs::write("/proc/self/clear_refs", "5"));
 }
 
-/// A line of the process's status, in MiB.
+/// Returns the value of a line of the process's status, in MiB.
 pub(super) fn memory(name: &str) -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;

@@ -1,10 +1,11 @@
-//! G1 and G50: the cost of the length of a log, at 1 GiB and at 50.
+//! G1 and G50: how the length of a log affects its cost, at 1 GiB and at 50 GiB.
 //!
-//! The log has its full length and is made by the public calls. Most of its bytes are zeros in
-//! large entries. The blocks of a sealed segment that are all zeros are given back to the file
-//! system: they read as before, and the checksums hold. The small entries between the large ones
-//! are read. They have a frame and a point of the index each, and are as many as a segment of
-//! frames of 6 KiB has points, so that an index is as large as it is in a log of small entries.
+//! The log has its full length and is created through the public interface. Most of its bytes are
+//! zeros in large entries. The blocks of a sealed segment that contain only zeros are given back to
+//! the file system: they read as before, and the checksums hold. Only the small entries between the
+//! large ones are read. Each small entry has its own frame and its own point in the index. They are
+//! as many as the points of a segment with frames of 6 KiB, so that an index is as large as in a
+//! log of small entries.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -26,26 +27,27 @@ use crate::subject::{Answer, Level, Setup, Stop, Subject, failed, none};
 
 const SEGMENT_LEN: u64 = 64 << 20;
 
-/// A large entry: with its frame, less than the bound of a segment.
+/// The length of a large entry. With its frame, it is below the bound of a segment.
 const LARGE_LEN: usize = 1 << 20;
 
-/// How many small entries follow each large one: 62 times in a segment.
+/// The number of small entries that follow each large one, which happens 62 times in a segment.
 const SMALL: u64 = 176;
 
-/// The entries that are read, spread evenly over the log: once to warm the cache, and then again.
+/// The number of entries that are read, spread evenly over the log: once to warm the cache, and
+/// then again.
 const WORKING_SET: u64 = 100_000;
 
-/// The free space that is needed: for the small entries, for the zeros that are not punched yet,
-/// and for the appends that are measured.
+/// The free space required: for the small entries, for the zeros that are not punched yet, and for
+/// the appends that are measured.
 const FREE_MIN: u64 = 6 << 30;
 
-/// The limit of the log's space on the disk while it is made.
+/// The limit of the log's space on the disk while it is created.
 const DISK_MAX: u64 = 4 << 30;
 
-/// How often the log is opened.
+/// How many times the log is opened.
 const OPENS: usize = 7;
 
-/// The longest time for which appends are measured: their blocks are not given back.
+/// The longest time for which appends are measured, because their blocks are not given back.
 const APPENDS_TIME_MAX: Duration = Duration::from_secs(1);
 
 const BLOCK: usize = 4096;
@@ -55,13 +57,13 @@ fn setup<'a>(run: &'a Run<'_>) -> Setup<'a> {
     Setup { segment_len: Some(SEGMENT_LEN), index_every: Some(1), ..setup }
 }
 
-/// The number of groups; a group is one large entry and the small ones that follow it.
+/// The number of groups. A group is one large entry and the small ones that follow it.
 fn groups(run: &Run<'_>) -> u64 {
     let gib = if run.case.name == "G50" { 50 } else { 1 };
     (gib << 30) / (LARGE_LEN as u64 + SMALL * (ENTRY_LEN as u64 + 40))
 }
 
-/// Makes the log, and returns how many entries it has.
+/// Creates the log, and returns how many entries it has.
 pub(super) fn fill(run: &Run<'_>) -> Answer<u64> {
     let space = rustix::fs::statvfs(run.dir).map_err(failed("the space"))?;
     if space.f_bavail * space.f_frsize < FREE_MIN {
@@ -79,7 +81,7 @@ pub(super) fn fill(run: &Run<'_>) -> Answer<u64> {
             writer.append(payload.entry(n))?;
         }
         n += 1 + SMALL;
-        // Before the zeros reach the disk.
+        // Done before the zeros reach the disk.
         if group % 32 == 31 {
             punch(run, &mut punched)?;
         }
@@ -89,10 +91,10 @@ pub(super) fn fill(run: &Run<'_>) -> Answer<u64> {
     Ok(n)
 }
 
-/// Gives back the blocks of zeros of the segments that were sealed since the last time.
+/// Gives back the blocks of zeros in the segments that were sealed since the last call.
 fn punch(run: &Run<'_>, punched: &mut HashSet<PathBuf>) -> Answer<()> {
     let mut segments = segments(run.dir)?;
-    // Names are numbers of equal length, and the last is written to.
+    // Names are numbers of equal length, and the last file is the one being written.
     segments.sort();
     segments.pop();
     for path in segments {
@@ -105,7 +107,7 @@ fn punch(run: &Run<'_>, punched: &mut HashSet<PathBuf>) -> Answer<()> {
     if blocks > DISK_MAX { Err(Stop::Failed("the disk keeps blocks that were given back".to_owned())) } else { Ok(()) }
 }
 
-/// The segment files below a directory.
+/// Returns the segment files below a directory.
 fn segments(dir: &Path) -> Answer<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut dirs = vec![dir.to_owned()];
@@ -159,10 +161,11 @@ fn give_back(file: &File, range: &Range<u64>) -> io::Result<()> {
     Ok(rustix::fs::fallocate(file, flags, range.start, range.end - range.start)?)
 }
 
-/// The number of the `i`th entry that is read.
+/// Returns the number of the `i`th entry that is read.
 fn nth(i: u64, groups: u64) -> u64 {
     let group = i * groups / WORKING_SET;
-    // Those of one group are fewer than the small ones, and all differ: 7919 is prime.
+    // In one group, fewer entries are read than it has small ones, and all differ, because 7919 is
+    // prime.
     group * (1 + SMALL) + 1 + i * 7919 % SMALL
 }
 
@@ -182,7 +185,8 @@ pub(super) fn long(run: &Run<'_>) -> Answer<Figures> {
     let (subject, took) = open(run, &setup)?;
     opened.push(took);
     opened.sort_by(f64::total_cmp);
-    // In order, which warms the cache. Also a large entry, most of whose blocks were given back.
+    // Reads in order, which warms the cache. Also reads a large entry, most of whose blocks were
+    // given back.
     get(&*subject, 0, &mut Tally::new())?;
     let mut tally = Tally::checked(ENTRY_LEN);
     (0..WORKING_SET).try_for_each(|i| get(&*subject, nth(i, groups), &mut tally))?;

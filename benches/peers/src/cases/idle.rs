@@ -1,4 +1,4 @@
-//! W10: the cost of very many streams that exist and are not used.
+//! W10: the cost of very many streams that exist but are not used.
 
 use std::time::Instant;
 
@@ -13,10 +13,10 @@ const STREAMS: u64 = 10_000;
 const ENTRIES: u64 = 10;
 const THREADS: u64 = 64;
 
-/// Open files other than those of the streams: an estimate that is large enough.
+/// A sufficiently large estimate of the open files other than those of the streams.
 const FILES_BESIDES: u64 = 512;
 
-/// How many streams are read at the end.
+/// The number of streams that are read at the end.
 const CHECKED: u64 = 10;
 
 pub(super) fn idle(run: &Run<'_>) -> Answer<Figures> {
@@ -72,12 +72,12 @@ pub(super) fn idle(run: &Run<'_>) -> Answer<Figures> {
 fn raise_files_max() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    // If the kernel refuses, the old limit holds.
+    // If the kernel refuses, the old limit remains.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Runs a function for each stream; the streams are divided among the threads.
+/// Runs a function for each stream. The streams are divided among the threads.
 fn by_all(streams: u64, each: impl Fn(u64, &mut Payload) -> Answer<()> + Sync) -> Answer<()> {
     let part = |thread| {
         let mut payload = Payload::new(ENTRY_LEN);
@@ -92,13 +92,13 @@ fn seconds<T>(what: impl FnOnce() -> Answer<T>) -> Answer<(T, f64)> {
     Ok((done, began.elapsed().as_secs_f64()))
 }
 
-/// The private memory of this process, in MiB.
+/// Returns the private memory of this process, in MiB.
 fn anonymous() -> Answer<f64> {
     memory("RssAnon:").ok_or_else(|| Stop::Failed("/proc/self/status tells no memory".to_owned()))
 }
 
 fn open_files() -> Answer<f64> {
     let count = std::fs::read_dir("/proc/self/fd").map_err(failed("/proc/self/fd"))?.count();
-    // The directory itself was open to count the files.
+    // The directory itself was open while its files were counted.
     Ok(count.saturating_sub(1) as f64)
 }

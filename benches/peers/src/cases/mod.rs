@@ -20,7 +20,7 @@ pub(crate) use fill::fill;
 /// The length of an entry, unless a case has its own.
 pub(crate) const ENTRY_LEN: usize = 128;
 
-/// How many entries a batch has.
+/// The number of entries in a batch.
 const BATCH: usize = 100;
 
 /// One of the workloads.
@@ -30,25 +30,25 @@ pub(crate) struct Case {
     pub(crate) unit: &'static str,
     /// Whether less is better.
     pub(crate) less: bool,
-    /// The guarantee that all its figures have; `None` for cases of reading, opening, or space.
+    /// The guarantee of all its figures, or `None` for cases of reading, opening, or space.
     pub(crate) level: Option<Level>,
     /// The raw loops that show its limit.
     pub(crate) raws: &'static [&'static str],
-    /// Whether other logs take part. They do not where a goal of stratawal alone is measured.
+    /// Whether other logs take part. They do not if the case measures a goal of stratawal only.
     pub(crate) peers: bool,
-    /// Whether it reads sealed segments, which stratawal may do by mapping.
+    /// Whether it reads sealed segments, which stratawal can do through mappings.
     pub(crate) mapped: bool,
     pub(crate) run: fn(&Run<'_>) -> Answer<Figures>,
 }
 
-/// A case by a subject.
+/// One run of a case with a subject.
 pub(crate) struct Run<'a> {
     pub(crate) case: &'static Case,
     pub(crate) kind: &'static Kind,
-    /// A directory of its own, which exists.
+    /// The directory for this run, which exists.
     pub(crate) dir: &'a Path,
     pub(crate) time: Duration,
-    /// How many entries the large logs have.
+    /// The number of entries of the large logs.
     pub(crate) entries: u64,
 }
 
@@ -83,14 +83,14 @@ impl Run<'_> {
 }
 
 impl Figures {
-    /// The duration that the part `part` of all did not exceed.
+    /// Returns the duration that the fraction `part` of all durations did not exceed.
     fn percentile_us(&self, part: f64) -> f64 {
         self.took.as_ref().map_or(0.0, |took| took.at(part) as f64 / 1e3)
     }
 }
 
 impl Case {
-    /// Whether the subject belongs to the case at all.
+    /// Returns whether the subject takes part in the case.
     pub(crate) fn has(&self, kind: &Kind) -> bool {
         match kind.name {
             "stratawal-mapped" => self.mapped,
@@ -114,7 +114,7 @@ fn check(what: &str, found: (u64, u64), expected: (u64, u64), wrong: u64) -> Ans
     )))
 }
 
-/// The files of a directory: their number, their lengths, and the space they take.
+/// The files of a directory: their number, their total length, and the space they take.
 fn files(dir: &Path) -> (u64, u64, u64) {
     use std::os::unix::fs::MetadataExt;
     let mut found = (0, 0, 0);
@@ -158,7 +158,8 @@ const READ: Case = Case {
 
 const OPEN: Case = Case { unit: "ms", raws: &[], mapped: false, run: open::open, ..READ };
 
-/// A reader beside appenders. The figure is its processor time, so no raw loop shows a limit.
+/// A case of one reader while others append. The figure is its processor time, so no raw loop shows
+/// a limit.
 const BESIDE: Case = Case { unit: "ns of CPU a get", raws: &[], peers: false, mapped: true, run: beside::gets, ..READ };
 
 const LONG: Case = Case { unit: "ns a get, p50", run: growth::long, ..BESIDE };

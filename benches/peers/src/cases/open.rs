@@ -1,4 +1,4 @@
-//! W7 and W8: how long a log takes to open, and how much room it takes.
+//! W7 and W8: how long a log takes to open, and how much space it takes.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use super::{ENTRY_LEN, Figures, Run, check, files};
 use crate::payload::{Payload, Tally};
 use crate::subject::Answer;
 
-/// How many streams are read to check their entries.
+/// The number of streams that are read to check their entries.
 const CHECKED: u64 = 10;
 
 pub(super) fn open(run: &Run<'_>) -> Answer<Figures> {
@@ -31,7 +31,7 @@ pub(super) fn open(run: &Run<'_>) -> Answer<Figures> {
         }
         more.push(("ms until all streams were appended to", began.elapsed().as_secs_f64() * 1e3));
     }
-    // The clock was read before this.
+    // The clock has been read before this.
     let _awake = recipe.awake()?;
     for stream in (0..recipe.streams).step_by((recipe.streams.div_ceil(CHECKED)) as usize) {
         subject.writer(stream)?.flush()?;

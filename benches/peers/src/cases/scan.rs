@@ -1,4 +1,4 @@
-//! W5: reading everything from the beginning, from warm memory.
+//! W5: scanning everything from the beginning, from warm memory.
 
 use std::time::Instant;
 
@@ -8,13 +8,13 @@ use super::{Figures, Run, check};
 use crate::payload::Tally;
 use crate::subject::Answer;
 
-/// Of a log that another process has made and closed.
+/// Scans a log that another process created and closed.
 pub(super) fn scan(run: &Run<'_>) -> Answer<Figures> {
     let recipe = recipe(run);
     let entries = fill_apart(run)?;
     let subject = (run.kind.open)(&recipe.setup(run))?;
     let expected = (entries, sum_below(entries));
-    // The first pass warms the cache, and checks every byte.
+    // The first pass warms the cache and checks every byte.
     let mut tally = Tally::checked(recipe.entry_len);
     subject.scan(0, &mut tally)?;
     check("the scan", (tally.count, tally.sum), expected, tally.wrong)?;

@@ -9,12 +9,12 @@ use commitlog::{CommitLog, LogOptions, ReadLimit};
 use crate::payload::Tally;
 use crate::subject::{Answer, Setup, Stop, Subject, Writer, failed, none};
 
-/// How much a scan reads at once.
+/// The number of bytes that a scan reads at once.
 const READ_LEN: usize = 256 << 10;
 
 struct Log {
     log: Mutex<CommitLog>,
-    /// One message and not two.
+    /// One message rather than two.
     one: ReadLimit,
 }
 

@@ -1,4 +1,4 @@
-//! The logs that are compared, each used as its authors mean it.
+//! The logs that are compared, each used as its authors intend.
 
 pub(crate) mod commitlog;
 pub(crate) mod ironwal;
@@ -9,7 +9,7 @@ pub(crate) mod stratawal;
 pub(crate) mod wal_db;
 pub(crate) mod walrus;
 
-/// The name of a stream.
+/// Returns the name of a stream.
 fn stream_name(stream: u64) -> String {
     format!("s{stream}")
 }

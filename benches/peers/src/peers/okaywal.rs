@@ -1,7 +1,7 @@
 //! okaywal 0.3.1. An entry is one or more chunks, and its commit syncs; threads share syncs. At a
 //! checkpoint a log passes its entries to the caller and discards them. Here each log is
 //! preallocated for all entries, so that no checkpoint happens. Only recovery reads from the
-//! beginning; one chunk is read by its address.
+//! beginning; a single chunk is read by its address.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -24,7 +24,7 @@ struct Appender(WriteAheadLog);
 /// The object that recovery reports to.
 #[derive(Default)]
 struct Found {
-    /// `None`: only the positions are collected.
+    /// If `None`, only the positions are collected.
     tally: Option<Tally>,
     positions: Vec<LogPosition>,
     bad: u64,
@@ -98,7 +98,7 @@ impl Subject for Okaywal {
         Ok(Box::new(Appender(log.ok_or_else(|| Stop::Failed("it is closed".to_owned()))?)))
     }
 
-    /// Opens the log once more: only recovery reads it from its beginning.
+    /// Opens the log once more, because only recovery reads it from the beginning.
     fn scan(&self, stream: u64, tally: &mut Tally) -> Answer<()> {
         let mut slot = lock(&self.logs[at(stream)])?;
         drop(slot.take());

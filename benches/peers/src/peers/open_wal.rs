@@ -1,6 +1,6 @@
-//! open-wal 0.2.1. `append` is memory, `commit` a write and a sync. It has one writer: threads
-//! share it under a mutex. A record is found by reading its segment from the beginning, so it has
-//! no random read.
+//! open-wal 0.2.1. `append` only writes to memory; `commit` is a write and a sync. It has one
+//! writer, which threads share under a mutex. A record is found by reading its segment from the
+//! beginning, so it does not have a random read.
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -9,8 +9,8 @@ use open_wal::{Lsn, Wal, WalConfig};
 use crate::payload::Tally;
 use crate::subject::{Answer, Level, Setup, Stop, Subject, Writer, failed, none};
 
-/// Buffered appends are committed when this many bytes wait, because the others also bound their
-/// buffers.
+/// Buffered appends are committed once this many bytes are pending, because the other logs also
+/// bound their buffers.
 const BUFFER_LEN: usize = 1 << 20;
 
 struct OpenWal {

@@ -9,11 +9,11 @@ use raft_engine::{Config, Engine, LogBatch, MessageExt, ReadableSize};
 use crate::payload::Tally;
 use crate::subject::{Answer, Level, Setup, Stop, Subject, Writer, failed};
 
-/// How many entries a scan fetches at once.
+/// The number of entries that a scan fetches at once.
 const FETCHED: u64 = 1024;
 
-/// An entry must be a protobuf message. This one comes with the protobuf crate. It has a number and
-/// bytes, like an entry of Raft.
+/// An entry must be a protobuf message. This one comes with the protobuf crate. Like an entry of
+/// Raft, it has a number and bytes.
 #[derive(Clone)]
 struct Message;
 
@@ -28,7 +28,7 @@ impl MessageExt for Message {
 struct RaftEngine {
     engine: Engine,
     level: Level,
-    /// The next index of each region; they begin at 1.
+    /// The next index of each region. Indexes begin at 1.
     next: Vec<AtomicU64>,
 }
 
@@ -107,7 +107,7 @@ impl Writer for Appender<'_> {
         self.batch.add_entries::<Message>(self.region, &self.entries).map_err(failed("append"))?;
         let synced = self.log.level == Level::Synced;
         self.log.engine.write(&mut self.batch, synced).map_err(failed("append"))?;
-        // A region has one writer, so nothing pairs with this.
+        // A region has one writer, so this needs no partner.
         self.next.store(next, Ordering::Relaxed);
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::subject::{Answer, Level, Setup, Stop, Subject, Writer, failed};
 struct Ours {
     wal: Wal,
     first: Stream,
-    /// Whether entries are read by the frame.
+    /// Whether a scan reads entries by runs.
     runs: bool,
 }
 

@@ -1,5 +1,5 @@
-//! wal-db 1.1.0. `append` is a write; `append_and_sync` shares syncs. A record is read by its
-//! address in bytes, which follows from the number of the entry if all entries have one length.
+//! wal-db 1.1.0. `append` is a write; `append_and_sync` shares syncs. A record is read by its byte
+//! address, which can be computed from the number of the entry if all entries have the same length.
 
 use wal_db::{FileStore, Lsn, SegmentedStore, Wal, WalStore};
 

@@ -1,6 +1,6 @@
 //! walrus-rust 0.2.0, in the directory that `WALRUS_DATA_DIR` names. A stream is a topic, which is
-//! read forwards once. Single appends are each synced (by `O_SYNC`) or never; batches are always
-//! synced.
+//! read forwards once. Single appends are either each synced (by `O_SYNC`) or never synced; batches
+//! are always synced.
 
 use walrus_rust::{FsyncSchedule, ReadConsistency, Walrus};
 
@@ -8,15 +8,15 @@ use super::stream_name;
 use crate::payload::Tally;
 use crate::subject::{Answer, Level, Setup, Subject, Writer, failed, none};
 
-/// How many entries a read returns at most, and the length of the header before each.
+/// The maximum number of entries that a read returns, and the length of the header before each.
 const READ_MAX: usize = 2000;
 const HEADER_LEN: usize = 64;
 
 struct Log {
     walrus: Walrus,
     /// The bytes that a read asks for: enough for the largest number of entries that it returns.
-    /// With less, a read that ends within a block continues in the block that is being written, and
-    /// the entries between them are never read.
+    /// With fewer bytes, a read that ends within a block continues in the block that is being
+    /// written, and the entries between the two are never read.
     read_len: usize,
 }
 

@@ -1,5 +1,5 @@
-//! A file for each stream, and another when it is full: the fewest operations on the file system
-//! that a log of streams and segments needs.
+//! A file for each stream, and another when it is full: the minimum of file-system operations that
+//! a log of streams and segments needs.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -9,10 +9,10 @@ use super::{frame, read, reserve};
 use crate::payload::Tally;
 use crate::subject::{Answer, Level, Setup, Subject, Writer, failed, none};
 
-/// How much of a file has blocks before the first append, if each append syncs.
+/// The length of a file that has blocks before the first append, if each append syncs.
 const RESERVED_LEN: u64 = 64 << 20;
 
-/// How much is read of each file when the log is opened.
+/// The bytes that are read of each file when the log is opened.
 const READ_LEN: usize = 128;
 
 pub(super) struct Files {

@@ -12,7 +12,7 @@ use super::{frame, read};
 use crate::payload::Tally;
 use crate::subject::{Answer, Stop, Subject, Writer, failed, none};
 
-/// The part that both variants share: the file, and the bytes that wait to be written to it.
+/// The part that both variants share: the file, and the bytes waiting to be written to it.
 struct Shared {
     file: File,
     map: OnceLock<Mmap>,
@@ -23,14 +23,15 @@ struct Waiting {
     bytes: Vec<u8>,
     /// The offset of the next write.
     end: u64,
-    /// Appends that were accepted.
+    /// The number of accepted appends.
     taken: u64,
-    /// Appends that are durable.
+    /// The number of durable appends.
     durable: u64,
     /// Whether a thread is writing and syncing.
     led: bool,
     failed: bool,
-    /// Hand-over only: the threads that wait for the group after the one that is being synced.
+    /// Used only with hand-over: the threads waiting for the group after the one that is being
+    /// synced.
     threads: Vec<Thread>,
 }
 
@@ -43,7 +44,7 @@ impl Shared {
         Self { file, map: OnceLock::new() }
     }
 
-    /// Writes and syncs all waiting bytes, without the lock. Then it marks them durable, or the log
+    /// Writes and syncs all waiting bytes, without the lock. Then marks them as durable, or the log
     /// as failed.
     fn commit<'a>(
         &self,
@@ -69,8 +70,8 @@ impl Shared {
     }
 }
 
-/// The leader of a group first hands over to a thread of the next group, whose sync then already
-/// runs while the leader wakes its own group. Each thread is woken once.
+/// The leader of a group first hands over to a thread of the next group, whose sync then runs while
+/// the leader wakes its own group. Each thread is woken once.
 pub(super) struct HandOver {
     shared: Shared,
     state: Mutex<Waiting>,
@@ -98,7 +99,8 @@ impl HandOver {
                 if waiting.failed {
                     return Err(Stop::Failed("another thread's sync has failed".to_owned()));
                 }
-                // Woken before its entry is durable: it leads, unless park returned spuriously.
+                // If a thread is woken before its entry is durable, it leads, unless park returned
+                // spuriously.
                 if !waiting.led {
                     break;
                 }
@@ -107,7 +109,7 @@ impl HandOver {
         }
         let group = std::mem::take(&mut waiting.threads);
         let (mut waiting, done) = self.shared.commit(&self.state, waiting, spare)?;
-        // After a failure all are woken: no thread will lead them.
+        // After a failure all threads are woken, because none will lead them.
         let next = if done.is_ok() {
             waiting.threads.first().cloned().into_iter().collect()
         } else {
@@ -120,7 +122,8 @@ impl HandOver {
     }
 }
 
-/// One condition variable that wakes all: the simple variant, which may be faster with few threads.
+/// The simple variant: one condition variable that wakes all threads. It may be faster with few
+/// threads.
 pub(super) struct Condvar {
     shared: Shared,
     state: Mutex<Waiting>,
@@ -166,7 +169,7 @@ macro_rules! subject {
                 Ok(Box::new(Appender(self, Vec::new())))
             }
 
-            /// One file has the entries of all streams: they are counted for the first.
+            /// One file has the entries of all streams, which are all counted for the first.
             fn scan(&self, stream: u64, tally: &mut Tally) -> Answer<()> {
                 if stream == 0 { read::scan(read::By::Map, &self.shared.map, &self.shared.file, tally) } else { Ok(()) }
             }

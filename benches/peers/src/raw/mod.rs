@@ -1,8 +1,8 @@
-//! The limits of the machine: a checksum, and the fewest calls that a guarantee needs, without a
-//! log around them.
+//! The limits of the machine: a checksum and the minimum of system calls that a guarantee needs,
+//! without a log around them.
 //!
-//! One file for all streams. An entry is its length, its checksum and its bytes; in pieces, the
-//! checksum is of 16 KiB.
+//! All streams share one file. An entry is its length, its checksum and its bytes; in pieces, each
+//! checksum covers 16 KiB.
 
 mod files;
 mod group;
@@ -16,13 +16,13 @@ use crate::subject::{Answer, Level, Setup, Subject, failed};
 /// The length of an entry's header: its length and its checksum.
 const HEADER_LEN: usize = 8;
 
-/// How much a buffered loop writes at once.
+/// The bytes that a buffered loop writes at once.
 const CHUNK_LEN: usize = 256 << 10;
 
 /// The length of a piece, which has one checksum.
 const PIECE_LEN: usize = 16 << 10;
 
-/// How much of the file has blocks before the first append; appends beyond it grow the file.
+/// The length of the file that has blocks before the first append. Appends beyond it grow the file.
 const RESERVED_LEN: u64 = 1 << 30;
 
 pub(crate) fn open(setup: &Setup<'_>) -> Answer<Box<dyn Subject>> {
@@ -55,7 +55,7 @@ pub(crate) fn open(setup: &Setup<'_>) -> Answer<Box<dyn Subject>> {
     }
 }
 
-/// Allocates blocks for the file, durably.
+/// Durably allocates blocks for the file.
 fn reserve(file: &File, len: u64) -> Answer<()> {
     rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len).map_err(failed("fallocate"))?;
     file.sync_all().map_err(failed("sync"))

@@ -1,4 +1,4 @@
-//! Reading: a checksum for each entry, over a mapping or a piece that was read.
+//! Reading with a checksum for each entry, from a mapping or a piece that was read.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -18,11 +18,11 @@ pub(super) enum By {
     Pread,
     /// A scan in blocks.
     Blocks,
-    /// With the entries that share its checksum if appends are grouped.
+    /// Read with the entries that share its checksum, if appends are grouped.
     Group,
 }
 
-/// How many entries of 128 B a frame of stratawal has.
+/// The number of 128-byte entries in a frame of stratawal.
 const GROUP: u64 = 46;
 
 /// The largest entry that one `pread` reads here.
@@ -36,7 +36,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|word| u32::from_le_bytes(*word))
 }
 
-/// The entry at the beginning of `bytes`; `None` at their end.
+/// Returns the entry at the beginning of `bytes`, or `None` at their end.
 #[inline]
 fn first(bytes: &[u8]) -> Answer<Option<&[u8]>> {
     let (Some(len), Some(crc)) = (word(bytes, 0), word(bytes, 4)) else { return Ok(None) };
@@ -47,7 +47,7 @@ fn first(bytes: &[u8]) -> Answer<Option<&[u8]>> {
     if crc32fast::hash(entry) == crc { Ok(Some(entry)) } else { Err(wrong()) }
 }
 
-/// All entries of a file, over a mapping, or by blocks that are read.
+/// Reads all entries of a file, from a mapping or block by block.
 pub(super) fn scan(by: By, map: &OnceLock<Mmap>, file: &File, tally: &mut Tally) -> Answer<()> {
     if by != By::Blocks {
         return entries(mapped(map, file)?, tally).map(drop);
@@ -58,13 +58,14 @@ pub(super) fn scan(by: By, map: &OnceLock<Mmap>, file: &File, tally: &mut Tally)
         let read = file.read_at(&mut block, at).map_err(failed("read"))?;
         match entries(&block[..read], tally)? {
             0 => return Ok(()),
-            // An entry that the end of a block cuts is read again at the beginning of the next.
+            // An entry that is cut by the end of a block is read again at the beginning of the
+            // next.
             len => at += len as u64,
         }
     }
 }
 
-/// Reads the whole entries at the beginning of `bytes`, and returns their total length.
+/// Reads the complete entries at the beginning of `bytes`, and returns their total length.
 pub(super) fn entries(bytes: &[u8], tally: &mut Tally) -> Answer<usize> {
     let mut rest = bytes;
     while let Some(entry) = first(rest)? {
@@ -74,7 +75,7 @@ pub(super) fn entries(bytes: &[u8], tally: &mut Tally) -> Answer<usize> {
     Ok(bytes.len() - rest.len())
 }
 
-/// Reads whole pieces, where a piece has one checksum, and an entry only its length.
+/// Reads complete pieces. A piece has one checksum, and an entry has only its length.
 pub(super) fn scan_pieces(map: &OnceLock<Mmap>, file: &File, tally: &mut Tally) -> Answer<()> {
     let mut rest = &mapped(map, file)?[..];
     while let Some(mut piece) = first(rest)? {
@@ -88,7 +89,7 @@ pub(super) fn scan_pieces(map: &OnceLock<Mmap>, file: &File, tally: &mut Tally) 
     Ok(())
 }
 
-/// The entry at `at`, which takes `len` bytes with its header.
+/// Returns the entry at `at`, which takes `len` bytes with its header.
 pub(super) fn get(by: By, map: &OnceLock<Mmap>, file: &File, at: u64, len: usize, tally: &mut Tally) -> Answer<()> {
     let entry = match by {
         By::Map | By::Blocks => {
@@ -99,7 +100,7 @@ pub(super) fn get(by: By, map: &OnceLock<Mmap>, file: &File, at: u64, len: usize
             let n = at / len as u64;
             let mut block = [0; 2 * PREAD_LEN];
             let block = block.get_mut(..(GROUP * len) as usize).ok_or_else(wrong)?;
-            // The last group may not be whole.
+            // The last group may be incomplete.
             let read = file.read_at(block, (n - n % GROUP) * len).map_err(failed("read"))?;
             std::hint::black_box(crc32fast::hash(&block[..read]));
             first(block.get((n % GROUP * len) as usize..read).ok_or_else(wrong)?)?.map(|entry| tally.see(entry))
@@ -114,7 +115,7 @@ pub(super) fn get(by: By, map: &OnceLock<Mmap>, file: &File, at: u64, len: usize
     entry.ok_or_else(|| Stop::Failed(format!("no entry at {at}")))
 }
 
-/// The file, mapped at the first read: its writers are done by then.
+/// The file, mapped at the first read, when its writers are done.
 fn mapped<'a>(map: &'a OnceLock<Mmap>, file: &File) -> Answer<&'a Mmap> {
     if let Some(map) = map.get() {
         return Ok(map);

@@ -1,4 +1,4 @@
-//! Loops of one thread.
+//! Single-threaded loops that write.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -18,7 +18,7 @@ pub(super) enum Mode {
     Chunks,
     /// At each append.
     Each,
-    /// At each append, and syncs.
+    /// At each append, followed by a sync.
     Sync,
 }
 
@@ -43,7 +43,7 @@ impl Single {
 }
 
 impl Subject for Single {
-    /// Writes from the beginning of the file, which exists.
+    /// Writes from the beginning of the existing file.
     fn writer(&self, _: u64) -> Answer<Box<dyn Writer + '_>> {
         let bytes = Vec::with_capacity(CHUNK_LEN + PIECE_LEN);
         Ok(Box::new(Loop { file: &self.file, mode: self.mode, end: 0, bytes }))
@@ -84,7 +84,7 @@ impl Writer for Loop<'_> {
     }
 }
 
-/// Entries in pieces with one checksum each.
+/// Entries in pieces, each with one checksum.
 pub(super) struct Pieces {
     file: File,
     map: OnceLock<Mmap>,
@@ -141,7 +141,7 @@ impl Writer for PiecesLoop<'_> {
     }
 }
 
-/// A mapping whose pages were touched before, overwritten again and again: bytes are handed to the
+/// A mapping whose pages have been touched, overwritten again and again. Bytes belong to the
 /// operating system as soon as they are copied. It keeps only the newest entries.
 pub(super) struct Ring {
     map: Mutex<MmapMut>,
@@ -176,7 +176,7 @@ impl Subject for Ring {
         Ok(Box::new(RingLoop { map, at: 0, tally }))
     }
 
-    /// Overwritten entries cannot be read, so the tally is the writer's.
+    /// Overwritten entries cannot be read, so the writer's tally is used.
     fn scan(&self, _: u64, tally: &mut Tally) -> Answer<()> {
         let counted = self.counted.lock().map_err(poisoned)?;
         (tally.count, tally.bytes, tally.sum) = (counted.count, counted.bytes, counted.sum);
