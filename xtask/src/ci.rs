@@ -114,7 +114,7 @@ fn docs() -> Done {
     cargo(&["doc", "--workspace", "--no-deps", "--lib"]).env("RUSTDOCFLAGS", "--deny warnings").done("the docs")
 }
 
-/// Runs each example in a temporary directory of its own.
+/// Runs each example in its own temporary directory.
 fn examples() -> Done {
     let Ok(entries) = fs::read_dir(root().join("crates/stratawal/examples")) else {
         return Err(Stop::Failed("the examples are missing".to_owned()));

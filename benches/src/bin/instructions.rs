@@ -105,7 +105,7 @@ impl Cases {
     }
 
     /// Gets of entries that were appended one by one, each flushed, and of entries that share
-    /// frames of some 6 KiB.
+    /// frames of about 6 KiB.
     fn gets(&self) {
         for (name, durability) in [("single", Durability::Flushed), ("shared", Durability::Buffered)] {
             for (place, segment_bytes) in [("sealed", Some(SEGMENT_BYTES)), ("active", None)] {

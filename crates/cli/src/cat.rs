@@ -13,7 +13,7 @@ use crate::{Common, json, signals};
 pub(crate) const JSON: &str = r#"With --json, a line for each entry: {"seq":0,"time":"2025-01-01T00:00:00.000000Z","text":"…"}
 ("base64" instead of "text" if it is not UTF-8). A time after the year 9999, which this form cannot represent, is
 "time":null,"unix_micros":253402300800000000, in microseconds since 1970.
-With --skip-damage, also a line for each range that is lost: {"lost_first":0,"lost_last":9,"segment":"…"} (`lost_last` is
+With --skip-damage, also a line for each lost range: {"lost_first":0,"lost_last":9,"segment":"…"} (`lost_last` is
 null if the number of lost entries is not known, and `segment` if no file is concerned). An entry that may have been
 dropped by `truncate --from`, because the file that would show it is missing, has "uncertain":true."#;
 

@@ -316,7 +316,7 @@ fn system_errors_name_path_cause_and_remedy() {
         ("$S verify $L >/dev/full", "standard output", "os error 28", "free some space"),
         ("$S streams $L >/dev/full", "standard output", "os error 28", "free some space"),
         ("$S truncate $L s --before 0 --json >/dev/full", "standard output", "os error 28", "free some space"),
-        ("$S cat $F s", "lines", "is a file", "give that or a new name"),
+        ("$S cat $F s", "lines", "is a file", "give the directory, or a new name"),
     ] {
         let (code, err) = shell(&log, script);
         assert_eq!((code, err.lines().count()), (Some(3), 1), "{script}: {err}");

@@ -13,8 +13,8 @@ const THREADS_MAX: usize = 64;
 /// handles up to seven streams itself, in order, and a simulation can replay them.
 const STREAMS_PER_THREAD: usize = 4;
 
-/// Calls `act` for every stream. If it fails for any, returns the error of the first of those in
-/// stream order.
+/// Calls `act` for every stream. If it fails for some, returns the error of the first one in stream
+/// order.
 ///
 /// The streams for which `act` may wait for the disk (`waits`) are shared among this thread and as
 /// many others as the system grants. The others are started only if `helpers` is held. One call

@@ -47,7 +47,7 @@ impl Root {
     pub(crate) fn open(system: &dyn Storage, path: &Path) -> Result<Self> {
         // The operating system would take an empty path for the working directory.
         if path.as_os_str().is_empty() {
-            return Err(log_error(ErrorKind::Missing, "the path of the log is empty; give the directory of one"));
+            return Err(log_error(ErrorKind::Missing, "the path of the log is empty; give the directory of a log"));
         }
         create_root(system, path)?;
         let storage = open_root(system, path)?;
@@ -84,8 +84,10 @@ impl Root {
     /// Opens a root for reading.
     pub(crate) fn open_read_only(system: &dyn Storage, path: &Path) -> Result<Self> {
         let missing = || {
-            let text =
-                format!("there is no log at {}; give the directory of one, or create it by appending", path.display());
+            let text = format!(
+                "there is no log at {}; give the directory of a log, or create one by appending",
+                path.display()
+            );
             log_error(ErrorKind::Missing, text)
         };
         let storage = match system.at(path) {
@@ -372,7 +374,7 @@ fn lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Lock>> {
 
 /// Returns the error to report if the path of the log leads to a file.
 fn not_a_directory(path: &Path, error: &io::Error) -> Option<Error> {
-    let text = || format!("{} is a file; a log is a directory, give that or a new name", path.display());
+    let text = || format!("{} is a file, but a log is a directory; give the directory, or a new name", path.display());
     (error.kind() == io::ErrorKind::NotADirectory).then(|| log_error(ErrorKind::Missing, text()))
 }
 

@@ -23,7 +23,7 @@ use crate::slots::SlotUser;
 /// An append blocks the calling thread until its entry is as durable as the handle promises: at
 /// [`Durability::Synced`] for the time of a sync, which is tens of microseconds to many
 /// milliseconds, depending on the disk. Threads that append to a stream at the same time share a
-/// sync, so many threads append much more per second than one.
+/// sync, so many threads together append far more per second than one.
 ///
 /// A lock of your own defeats this if a thread holds it during a synced append: then only one
 /// thread at a time waits for the disk. Instead, append under the lock without waiting for the
@@ -264,8 +264,8 @@ impl Stream {
         self.log.get(seq, self.visibility)
     }
 
-    /// Returns the entries `seqs`, in that order. Entries that are neighbours in `seqs` and in the
-    /// same frame cost one read, so sorted seqs are cheapest.
+    /// Returns the entries `seqs`, in that order. Consecutive seqs in the same frame cost one read,
+    /// so sorted seqs are cheapest.
     ///
     /// An entry of less than 1 KiB has its own memory. A longer entry keeps the whole block of
     /// memory that it was read into: 4 to 8 KiB.

@@ -438,7 +438,7 @@ pub(crate) fn stream_dir(name: &str) -> Result<String> {
     // The length is checked first, because escaping takes up to three times the memory of the name.
     let escaped = name::escaped_len(name);
     let text = if name.is_empty() {
-        "a stream name is at least one character".to_owned()
+        "a stream name has at least one character".to_owned()
     } else if escaped > name::ESCAPED_LEN_MAX {
         let len = name.len();
         let max = name::ESCAPED_LEN_MAX;

@@ -199,7 +199,7 @@ fn invalid_options_create_nothing() {
         let error = opened.unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!("{} is a file; a log is a directory, give that or a new name", file.display())
+            format!("{} is a file, but a log is a directory; give the directory, or a new name", file.display())
         );
     }
 }
