@@ -88,7 +88,7 @@ impl<W: Write> AroundDamage<W> {
         }
         let range = match last {
             Some(last) => format!("{first} to {last} are lost"),
-            None => format!("from {first} on may be lost, how many is not known"),
+            None => format!("from {first} on may be lost (how many is not known)"),
         };
         self.note(&format!("{message}, entries {range}"))
     }

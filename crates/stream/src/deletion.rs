@@ -106,7 +106,7 @@ pub(crate) fn remove_moved(
     let removed = remove_own(&**context.storage(), &gone);
     context.make_reserve();
     removed.map(|()| true).map_err(|(path, error)| {
-        let text = "the stream is deleted, but not all that was in its directory could be removed";
+        let text = "the stream is deleted, but not everything in its directory could be removed";
         DeleteError::Left(Error::io_about(location, text, &path, error))
     })
 }

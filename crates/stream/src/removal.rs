@@ -73,8 +73,8 @@ impl Removals {
     pub(crate) fn remove_damaged(context: &LogContext, location: &Location, dead: &[SegmentId]) -> Result<()> {
         fence();
         let (storage, dir) = (&**context.storage(), location.dir());
-        let text = "the entries are dropped, but a damaged file may still keep the stream shut; truncate again once it can be \
-                    removed";
+        let text = "the entries are dropped, but a damaged file may still prevent the stream from opening; truncate \
+                    again once it can be removed";
         for &id in dead {
             let path = segment_path(&dir, id);
             // A directory may have the name of a segment.
@@ -105,7 +105,7 @@ impl Removals {
             fail_point!(RemovalsNotAwaited, yield_now());
             if let Err(error) = remove_file(&**context.storage(), &path) {
                 self.left.push(id);
-                let text = "the entries are dropped, but a file still takes its space, until a later truncation or the next \
+                let text = "the entries are dropped, but a file still takes up space, until a later truncation or the next \
                             opening removes it";
                 first_error.get_or_insert_with(|| Error::io_about(location, text, &path, error));
             }
@@ -115,8 +115,8 @@ impl Removals {
         }
         let synced = dead.dir_to_sync.map_or(Ok(()), |dir| dir.sync());
         let synced = synced.map_err(|error| {
-            let text = "the entries are dropped, but after a power loss their files may take space again, until the next opening \
-                        removes them";
+            let text = "the entries are dropped, but after a power loss their files may take up space again, until the next \
+                        opening removes them";
             Error::io_about(location, text, &dir, error)
         });
         first_error.map_or(synced, Err)

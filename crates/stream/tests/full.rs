@@ -423,7 +423,7 @@ fn full_disk_error_states_the_effect_of_each_call() {
         (&|| log.truncate_before(10), "cannot truncate: the disk is full; nothing was dropped"),
         (&|| log.truncate_from(5), "cannot truncate: the disk is full; nothing was dropped"),
         (&|| log.reopen(), "cannot recover the stream: the disk is full; it stays as it was"),
-        (&|| log.close(), "cannot close the stream: the disk is full; it was not ended cleanly"),
+        (&|| log.close(), "cannot close the stream: the disk is full; it was not closed cleanly"),
     ];
     for (call, text) in calls {
         let error = call().unwrap_err();

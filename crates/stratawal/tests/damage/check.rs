@@ -119,7 +119,7 @@ impl Layout {
     fn check_refusal(&self, what: &str, error: &Error) {
         assert_eq!((error.kind(), error.stream()), (ErrorKind::Damaged, Some("s")), "{what}: {error}");
         let text = error.to_string();
-        let from = text.contains(" on may be lost, how many is not known");
+        let from = text.contains(" on may be lost (how many is not known)");
         let lost = error.lost();
         if let Some(lost) = &lost {
             assert!(!lost.is_empty() && lost.end <= self.next, "{what}: of {} entries: {error}", self.next);

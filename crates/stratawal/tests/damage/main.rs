@@ -262,7 +262,7 @@ fn refusal_names_the_lost_entries() {
     let close_at = closed.len(&newest);
     let gone = |i: usize| move |storage: &MemoryStorage, paths: &[PathBuf]| storage.remove_file(&paths[i]).unwrap();
     let between = |from: u64, to: u64| format!("entries {from} to {to} are lost");
-    let from = |from: u64| format!("entries from {from} on may be lost, how many is not known");
+    let from = |from: u64| format!("entries from {from} on may be lost (how many is not known)");
     let cases: &[(&Layout, &str, Act<'_>, String)] = &[
         (&closed, "header of the first", &|s, p| flip(s, &p[0], 40), between(0, bases[1] - 1)),
         (&closed, "header of the middle", &|s, p| flip(s, &p[1], 40), between(bases[1], bases[2] - 1)),

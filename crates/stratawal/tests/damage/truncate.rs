@@ -141,7 +141,7 @@ fn truncation_keeps_a_misplaced_file() {
     let misplaced: [(&str, usize, Vec<u8>); 3] = [
         ("it belongs to another log", 1, read(&twin, &paths[1])),
         (
-            "it belongs to a stream of another name",
+            "it belongs to a stream with another name",
             0,
             read(&ours.storage, &segments_of(&ours.storage, "/log/streams/other")[0]),
         ),

@@ -14,10 +14,12 @@ impl Error {
                  truncating fails while the file is there, but once it is moved away, truncating before the first entry of \
                  a later file opens the stream"
             }
-            DamageKind::Directory => "put the stream's own directory back, or remove by hand what has its name",
+            DamageKind::Directory => {
+                "put the stream's own directory back, or remove by hand the link or file that has taken its name"
+            }
             DamageKind::NoSegment => "nothing is left to read; restore the files from a copy, or delete the stream",
             DamageKind::Frame | DamageKind::Gap => {
-                "the entries that are not lost can be read, those after the damage too, and the stream can be appended to; \
+                "the entries that are not lost can be read, including those after the damage, and the stream can be appended to; \
                  truncating before the first entry after the damage drops it"
             }
             DamageKind::History => {
@@ -32,7 +34,7 @@ impl Error {
             | DamageKind::FirstMissing
             | DamageKind::PredecessorMissing
             | DamageKind::Lost => {
-                "the intact entries can be read, those after the damage too; truncating before the first entry after the \
+                "the intact entries can be read, including those after the damage; truncating before the first entry after the \
                  damage opens the stream again; or restore the file from a copy"
             }
         })

@@ -67,7 +67,7 @@ impl Error {
         if let Some(lost) = &details.lost {
             write!(f, ", entries {} to {} are lost", lost.start, lost.end - 1)?;
         } else if let Some(first) = details.lost_from {
-            write!(f, ", entries from {first} on may be lost, how many is not known")?;
+            write!(f, ", entries from {first} on may be lost (how many is not known)")?;
         }
         match &details.cause {
             Cause::None => Ok(()),
@@ -95,7 +95,7 @@ impl Error {
 /// The sentence for a kind whose text has no numbers.
 const fn sentence(kind: ErrorKind) -> &'static str {
     match kind {
-        ErrorKind::Missing => "the stream was deleted; look it up again to begin a new one",
+        ErrorKind::Missing => "the stream was deleted; look it up again to create a new one",
         ErrorKind::NewerFormat => "written by a newer version; use that version",
         ErrorKind::Io => "I/O failed",
         ErrorKind::Poisoned => "a write or sync has failed; reopen the stream",
@@ -104,7 +104,7 @@ const fn sentence(kind: ErrorKind) -> &'static str {
         ErrorKind::InvalidOption => "invalid option",
         ErrorKind::Forked => {
             "this handle belongs to the process that opened the log, and this process was forked from it; open the log \
-             anew here, once the other process has closed it, or read-only"
+             again here, either read-only or once the other process has closed it"
         }
         // The other kinds have their own sentence, or come with the whole text.
         kind => kind.as_str(),
@@ -130,10 +130,10 @@ impl DamageKind {
             Self::Gap => "damaged: the frame here is not the one that comes next",
             Self::File => "damaged: this is not a segment file",
             Self::Directory => {
-                "damaged: the stream's directory is a link or a file; put the directory itself there, or remove what has \
-                 its name"
+                "damaged: the stream's directory is a link or a file; put the real directory back, or remove what has \
+                 taken its name"
             }
-            Self::Seal => "damaged: the end of the segment is not valid, its entries are",
+            Self::Seal => "damaged: the end of the segment is not valid, but its entries are",
             Self::History => {
                 "damaged: the segments do not belong together: files of two copies of the log are mixed, or an old file was put \
                  back"
@@ -160,15 +160,15 @@ impl Call {
     /// The effect of the call if the disk is full, and what to do.
     const fn on_full_disk(self) -> &'static str {
         match self {
-            Self::LookUp => "nothing was changed, free some space and look it up again",
-            Self::Append => "this append added nothing, free some space and repeat it",
-            Self::Flush => "nothing was flushed, free some space and flush again",
-            Self::Sync => "nothing was synced, free some space and sync again",
-            Self::Truncate => "nothing was dropped, free some space and truncate again",
-            Self::Delete => "nothing was deleted, free some space and delete it again",
+            Self::LookUp => "nothing was changed; free some space and look it up again",
+            Self::Append => "this append added nothing; free some space and repeat it",
+            Self::Flush => "nothing was flushed; free some space and flush again",
+            Self::Sync => "nothing was synced; free some space and sync again",
+            Self::Truncate => "nothing was dropped; free some space and truncate again",
+            Self::Delete => "nothing was deleted; free some space and delete it again",
             // Entries that were never durable may be pending, and the stream accepts no more calls.
-            Self::Close => "it was not ended cleanly, and is recovered when it is opened next",
-            Self::Reopen => "it stays as it was, free some space and reopen it",
+            Self::Close => "it was not closed cleanly, and is recovered when it is next opened",
+            Self::Reopen => "it stays as it was; free some space and reopen it",
         }
     }
 }

@@ -81,7 +81,7 @@ pub(super) fn read_headers(
         let is_newest = i + 1 == all.len();
         let footer = match (&known, &handle) {
             _ if is_newest => None,
-            // Once a file ends in a SEAL, it always does.
+            // Once a file ends in a SEAL, it stays that way.
             (Some(RememberedSegment { footer: Some(footer), .. }), _) => Some(*footer),
             (_, SegmentHandle::Open(file)) => file.peek_footer().map_err(|e| files.failed(e))?,
             (_, SegmentHandle::Closed(header)) => {
@@ -100,8 +100,9 @@ pub(super) fn read_headers(
     Ok(found)
 }
 
-/// Returns the error if this valid header's segment does not belong in this directory, or not
-/// before `next`, the next segment in order of generation. `stream_id` is that of newer segments.
+/// Returns an error if the segment with this valid header does not belong in this directory, or
+/// does not belong before `next`, the next segment in order of generation. `stream_id` is that of
+/// newer segments.
 pub(super) fn misplaced(
     files: &StreamFiles<'_>,
     header: &SegmentHeader,
@@ -111,7 +112,7 @@ pub(super) fn misplaced(
     let why = if header.wal_id != files.context.id() {
         "it belongs to another log"
     } else if header.name_crc != SegmentHeader::name_checksum(files.location.dir_name()) {
-        "it belongs to a stream of another name"
+        "it belongs to a stream with another name"
     } else if *stream_id.get_or_insert(header.stream_id) != header.stream_id {
         "it belongs to another stream that had this name"
     } else {

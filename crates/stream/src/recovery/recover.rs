@@ -49,6 +49,6 @@ fn recover_from(files: &StreamFiles<'_>, analyse: impl Fn() -> Result<Analysis>)
             return Ok(Some(recovered));
         }
     }
-    let text = "the files change while they are read: something else writes to them, or the disk fails";
+    let text = "the files keep changing while they are read: something else writes to them, or the disk is failing";
     Err(Error::text(ErrorKind::Io, files.location, text))
 }
