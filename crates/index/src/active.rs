@@ -134,7 +134,7 @@ impl ActiveIndex {
         let count = chunks.last().map_or(0, |last| {
             // All chunks but the last are full.
             let first = first_position(chunks.len() - 1);
-            // Acquire: pairs with the Release in `Chunk::put`.
+            // Acquire; pairs with the Release in `Chunk::put`.
             first + last.len.load(Ordering::Acquire)
         });
         View { chunks, count }

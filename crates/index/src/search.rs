@@ -32,7 +32,7 @@ pub(crate) trait Points {
     /// Returns a range of positions that contains the end of the points at or below `seq`. The seqs
     /// of points rise about evenly, so the position is estimated from the first and the last point,
     /// and the range is widened until it is right. This loads a few adjacent points; a binary
-    /// search of all points would load as many as the bits of their count, far apart.
+    /// search over all points would load about log2 of their number, far apart in memory.
     fn near(&self, seq: u64) -> Range<usize> {
         const FEW: usize = 32;
         let count = self.count();

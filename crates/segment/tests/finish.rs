@@ -400,7 +400,7 @@ fn control_frames_can_follow_a_close() {
         assert_eq!(frames.len(), if kind == SEAL { 3 } else { 4 });
         assert_eq!(chain.start, Some(SeqNo(if kind == SEAL { 41 } else { 12 })), "the last START or CLOSE counts");
         assert_eq!(segment.file().finished().unwrap().expect("it is finished").footer.kind, kind);
-        // A footer right after the CLOSE.
+        // Writes a footer right after the CLOSE.
         let mut segment = Segment::new();
         segment.close();
         segment.resume_after_close();

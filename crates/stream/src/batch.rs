@@ -138,9 +138,9 @@ impl Entry {
     ///
     /// Timestamps never go backwards from one entry to the next, even if the clock is set back,
     /// with one exception: if the last timestamp of a stream was more than a day ahead of the clock
-    /// when the stream was opened, the next entry gets the clock's time. A clock that has moved
-    /// more than an hour further than the time since the last append is not believed. Such appends
-    /// are counted in [`StreamStats::clock_jumps`](crate::StreamStats::clock_jumps).
+    /// when the stream was opened, the next entry gets the clock's time. If the clock has advanced
+    /// over an hour more than the time elapsed since the last append, it is not believed. Such
+    /// appends are counted in [`StreamStats::clock_jumps`](crate::StreamStats::clock_jumps).
     #[must_use]
     pub fn timestamp(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_micros(self.timestamp)

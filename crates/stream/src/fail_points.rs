@@ -6,7 +6,7 @@ stratawal_sync::fail_points! {
     enum FailPoint {
         /// A leader that finishes does not wake a thread to lead next.
         NoHandOver,
-        /// A failed leader does not wake the threads that wait for it.
+        /// A failed leader does not wake the threads that are waiting for it.
         NoWakeOnFailure,
         /// The end of an epoch does not wake the threads that are waiting in it.
         SleepThroughEpoch,
@@ -54,8 +54,8 @@ stratawal_sync::fail_points! {
         DescriptorClosed,
         /// Readers of a synced stream see entries that are only flushed.
         FlushedShown,
-        /// A reader in another process than the writer shows entries that are not attested, without
-        /// syncing them.
+        /// A reader in a process other than the writer's shows entries that are not attested,
+        /// without syncing them.
         ShownUnsynced,
         /// A segment gets the salt of the one before it.
         SaltKept,

@@ -122,7 +122,7 @@ impl StreamLog {
     }
 
     /// Makes every accepted entry durable and ends the stream's newest segment cleanly, so that the
-    /// next open need not scan it. Later appends fail with [`ErrorKind::Closed`]; reads continue.
+    /// next open need not scan it. Later appends fail with [`ErrorKind::Closed`]; reads still work.
     /// Closing twice is not an error. On a stream opened for reading, this does nothing.
     ///
     /// # Errors
@@ -137,7 +137,7 @@ impl StreamLog {
     }
 }
 
-/// Its name, its state, its numbers.
+/// Name, state and statistics.
 impl StreamLog {
     /// The name of the stream in errors.
     #[must_use]
@@ -169,7 +169,7 @@ impl StreamLog {
         !self.inner.shared.snapshot.load().segments.is_empty()
     }
 
-    /// The seq of the first live entry, or of the next append if there are no live entries.
+    /// The seq of the first live entry, or of the next append if the stream has none.
     #[must_use]
     pub fn first_seq(&self) -> u64 {
         self.inner.shared.watermarks.start()
@@ -331,7 +331,7 @@ impl StreamLog {
     /// of the stream, the space of an active segment of more than 64 KiB is also freed. On a full
     /// disk, this works for any `first` up to the end of the stream.
     ///
-    /// Appends wait until the entries are dropped, and do not wait until their files are removed.
+    /// Appends wait until the entries are dropped, but not until their files are removed.
     /// Truncations of one stream run one after the other.
     ///
     /// # Errors
@@ -341,7 +341,7 @@ impl StreamLog {
     /// - [`ErrorKind::Io`]: if [`first_seq`](Self::first_seq) is now `first`, the entries are
     ///   durably dropped, but the file that the error names could not be removed; a later
     ///   truncation or the next open tries again. Otherwise nothing was dropped.
-    /// - Otherwise as an append.
+    /// - Otherwise returns the same errors as an append.
     pub fn truncate_before(&self, first: u64) -> Result<()> {
         self.inner.truncate_before(first).map_err(|error| error.of_call(Call::Truncate))
     }
@@ -349,7 +349,7 @@ impl StreamLog {
     /// Durably drops the entry `next` and all later ones; `next` is then the seq of the next entry.
     /// This may split a batch. If `next` is the end of the stream, this does nothing.
     ///
-    /// Appends wait until the entries are dropped, and do not wait until their files are removed.
+    /// Appends wait until the entries are dropped, but not until their files are removed.
     /// Truncations of one stream run one after the other. Iterators created earlier end with
     /// [`ErrorKind::Cut`] when they reach `next`.
     ///
@@ -361,7 +361,7 @@ impl StreamLog {
     /// - [`ErrorKind::Io`] with "the entries are dropped" in its text: the entries are durably
     ///   dropped, but the file that the error names could not be removed; a later truncation or the
     ///   next open tries again.
-    /// - Otherwise as an append.
+    /// - Otherwise returns the same errors as an append.
     pub fn truncate_from(&self, next: u64) -> Result<()> {
         self.inner.truncate_from(next).map_err(|error| error.of_call(Call::Truncate))
     }

@@ -25,9 +25,9 @@ pub struct OpenReport {
     pub scanned_bytes: u64,
     /// The number of bytes that were rewritten because they might not have been durable.
     pub rewritten_bytes: u64,
-    /// The file names of the segments that were removed because they had no live entries. Empty for
-    /// a reader, which removes nothing. A file that could not be removed is not listed; the next
-    /// opening tries again.
+    /// The file names of the segments that were removed because they had no live entries. A reader
+    /// removes nothing; it lists the segments that it ignores. A file that could not be removed is
+    /// not listed; the next opening tries again.
     pub removed_segments: Vec<String>,
     /// How long the opening took.
     pub elapsed: Duration,

@@ -19,9 +19,9 @@ pub struct StreamStats {
     /// The bytes of those files, preallocated space included.
     pub disk_bytes: u64,
     /// How many appends since the stream was opened got a timestamp other than the clock's, because
-    /// the clock had moved more than an hour further than the time since the last append. After a
-    /// real correction of that size (a machine without a battery-backed clock, or a paused virtual
-    /// machine), timestamps lag until the stream is reopened.
+    /// the clock had advanced over an hour more than the time elapsed since the last append. After
+    /// a real correction of that size (a machine without a battery-backed clock, or a paused
+    /// virtual machine), timestamps lag until the stream is reopened.
     pub clock_jumps: u64,
 }
 

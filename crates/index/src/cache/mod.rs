@@ -93,7 +93,7 @@ struct RunningLoad<T> {
     is_removed: bool,
 }
 
-/// How a caller continues that did not find its value.
+/// The next step of a caller that did not find its value.
 enum Lookup<'a, T> {
     /// The entry has been added in the meantime.
     Hit(Arc<T>),

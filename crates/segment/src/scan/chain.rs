@@ -50,7 +50,7 @@ impl SegmentFile {
     /// `first`. Bytes before `from` are not read.
     ///
     /// # Errors
-    /// As [`scan_chain`](Self::scan_chain).
+    /// Returns the same errors as [`scan_chain`](Self::scan_chain).
     pub fn scan_chain_from(
         &self,
         from: ByteOffset,

@@ -24,8 +24,8 @@ pub enum ErrorKind {
     Full,
     /// A write or sync has failed, in this call or an earlier one. The entries it was for may or
     /// may not be in the stream, and nothing can be appended until the stream is recovered.
-    /// Reopening recovers it. If the cause was a full disk (the message says so), the next append,
-    /// flush or sync also recovers it once space is free.
+    /// Reopening recovers it. If the cause was a full disk, which the message then names, the next
+    /// append, flush or sync also recovers it once space is free.
     Poisoned,
     /// The log or the stream was closed.
     Closed,
@@ -115,7 +115,7 @@ pub enum DamageKind {
     PredecessorMissing,
     /// The newest segment is missing, although the segment before it names it.
     SuccessorMissing,
-    /// The chain of frames breaks before the end that was acknowledged.
+    /// The chain of frames breaks before the acknowledged end.
     Lost,
     /// A file has a length that no writer leaves: it was shortened or lengthened, or its end is
     /// damaged.

@@ -52,7 +52,7 @@ enum Cause {
     /// The file name of the segment that the segment of the error does not follow.
     NotAfter(String),
     Text(&'static str),
-    /// What an operating-system error means here, the path it was about, and the error.
+    /// The meaning of an operating-system error, its path, and the error itself.
     About(&'static str, PathBuf, io::Error),
     /// The whole text of an error of the log, and the operating-system error that caused it.
     Log(String, Option<io::Error>),

@@ -1,4 +1,4 @@
-//! Reading single entries.
+//! Reads single entries.
 
 use super::consistency::is_truncated;
 use super::locate::{EntrySource, Located, LocatedFrame, entry_of};

@@ -1,4 +1,4 @@
-//! Where an entry is read from: the tail buffer, or a frame of a segment.
+//! Locates an entry: in the tail buffer, or in a frame of a segment.
 
 use bytes::Bytes;
 use stratawal_frame::{ByteOffset, SeqNo};

@@ -166,7 +166,7 @@ fn read_candidates(files: &StreamFiles<'_>, all: &[SegmentId]) -> Result<Vec<Can
 /// Reads the headers of the segments that can be read.
 fn read_names(files: &StreamFiles<'_>, all: &[SegmentId]) -> Result<Vec<Candidate>> {
     let mut candidates = Vec::with_capacity(all.len());
-    // The newest segment is read first: it states which stream this is.
+    // The newest segment is read first: it determines which stream this is.
     let mut stream_id = None;
     for (i, &id) in all.iter().enumerate().rev() {
         let found = match files.open(id) {

@@ -2,8 +2,8 @@
 //!
 //! After a failed fsync the page cache may show bytes that the disk does not hold. So every frame
 //! of the chain that is not entirely below the attested watermark is rewritten in place with the
-//! same bytes, and synced, oldest segment first. Frames at or above a segment's limit are left
-//! alone.
+//! same bytes, and synced, oldest segment first. Frames at or above a segment's limit are not
+//! rewritten.
 
 use stratawal_frame::{
     ByteOffset, Decoded, FRAME_HEADER_LEN, FrameHeader, FramePosition, Limits, PayloadChecksum, SeqNo, decode_header,
@@ -20,9 +20,9 @@ use crate::error::Result;
 /// How many bytes are rewritten at a time.
 const PIECE_LEN: u64 = 1 << 20;
 
-/// Rewrites the frames of the chain, and returns how many bytes that was. Returns `None` if the
-/// files differ from what step 5 read: the system may drop an unsynced page at any time, and then
-/// the chain ends before it.
+/// Rewrites the frames of the chain, and returns the number of bytes rewritten. Returns `None` if
+/// the files differ from what step 5 read: the system may drop an unsynced page at any time, and
+/// then the chain ends before it.
 pub(super) fn rewrite(files: &StreamFiles<'_>, analysis: &Analysis) -> Result<Option<u64>> {
     let mut rewritten = 0;
     for found in analysis.chain() {

@@ -6,13 +6,13 @@
 //! otherwise it leads next. A leader that fails or unwinds fails the group. Every thread then gets
 //! the leader's error, until recovery has run.
 //!
-//! Invariant, so that no thread waits forever: a thread that ends the reason for others to wait
-//! wakes all of them (their seq is reached, their epoch is over, or the group has failed). A thread
+//! Invariant, so that no thread waits forever: a thread that makes waiting unnecessary for others
+//! (their seq is reached, their epoch is over, or the group has failed) wakes all of them. A thread
 //! that releases the lead also wakes one of the remaining threads, which then leads. The woken
 //! thread may find that it need not lead, but then the thread that satisfied it has woken the
 //! others.
 //!
-//! This file is pure mechanism. A [`CommitLeader`] knows the work.
+//! This file is only the mechanism; a [`CommitLeader`] does the work.
 
 use std::fmt;
 use std::sync::Arc;

@@ -188,8 +188,8 @@ pub(crate) fn identity(context: &LogContext, location: &Location, predecessor: P
 /// steps from there.
 pub(crate) const FIRST_LEN: u64 = 16 << 10;
 
-/// Creates a segment whose file has `wanted` bytes, or [`FIRST_LEN`] bytes if the disk is full.
-/// Then uses the emergency reserve if `reserve` allows that.
+/// Creates a segment whose file has `wanted` bytes. If the disk is full, the file has [`FIRST_LEN`]
+/// bytes, and the emergency reserve is used if `reserve` allows that.
 pub(crate) fn create_segment(
     context: &LogContext,
     dir: &Path,

@@ -63,7 +63,7 @@ pub(crate) struct Tail {
     /// Long buffers, which the streams of a log share.
     buffer_pool: Arc<BufferPool<PendingFrames>>,
     /// The length of the tail when it was last drained, or half of the previous value, whichever is
-    /// more. Longer buffers are taken with this length in mind.
+    /// more. A longer buffer is requested with this length.
     recent_len: usize,
 }
 

@@ -5,8 +5,8 @@
 //! the directory entry of the new segment. Nothing is shortened or rewritten, and the old entries
 //! stay void whether or not their files reappear.
 //!
-//! Everything is settled first, so threads that wait get the outcome of their own appends. Files
-//! are removed after the lead is released, see [`removal`](crate::removal).
+//! Everything is settled first, so waiting threads get the outcome of their own appends. Files are
+//! removed after the lead is released, see [`removal`](crate::removal).
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Threads that wait for a commit.
+//! Threads that are waiting for a commit.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

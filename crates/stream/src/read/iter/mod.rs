@@ -1,4 +1,4 @@
-//! Iterating over the entries of a range, from both ends.
+//! Iterates over the entries of a range from both ends.
 //!
 //! Invariants: an iterator owns everything that it needs. Its end is fixed when it is created.
 //! After an error it returns no more items. It keeps at most two segments open, one for each end.
@@ -231,7 +231,7 @@ impl Iterator for Iter {
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         let left = usize::try_from(self.back - self.front).unwrap_or(usize::MAX);
-        // An error may end it after one item.
+        // An error may end the iterator after one item.
         (usize::from(left > 0), Some(left.max(usize::from(self.error.is_some()))))
     }
 }

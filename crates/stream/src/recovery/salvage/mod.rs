@@ -138,7 +138,7 @@ struct Reading {
 
 /// The outcome of a step of the iteration.
 enum Step {
-    /// No item yet.
+    /// The step produced nothing yet.
     Continue,
     Yield(Salvaged),
     /// The files have changed since they were listed; everything has to be read again.
