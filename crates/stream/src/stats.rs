@@ -16,7 +16,7 @@ use crate::read::snapshot::Snapshot;
 pub struct StreamStats {
     /// The number of segment files with live entries, plus the active one.
     pub segments: u64,
-    /// The bytes of those files, preallocated space included.
+    /// The bytes of those files, including preallocated space.
     pub disk_bytes: u64,
     /// How many appends since the stream was opened got a timestamp other than the clock's, because
     /// the clock had advanced over an hour more than the time elapsed since the last append. After

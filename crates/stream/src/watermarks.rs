@@ -51,7 +51,7 @@ impl Watermarks {
         self.start.store(start);
     }
 
-    /// Drops the entries below `start`. Call it before the snapshot that lacks them is stored.
+    /// Drops the entries below `start`. Call this before storing the snapshot that lacks them.
     pub(crate) fn set_start(&self, start: u64) {
         self.start.store(start);
     }

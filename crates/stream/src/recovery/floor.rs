@@ -43,8 +43,8 @@ struct NewestState {
     stamp: ObservedStamp,
 }
 
-/// Steps 1 to 5 for the entries at or above `floor`, or above the first live seq if that is higher.
-/// The floor is the first live seq of the returned analysis. Changes nothing.
+/// Steps 1 to 5 for the entries at or above `floor`. If the first live seq is higher, it is the
+/// floor. The returned analysis has the floor as its first live seq. Changes nothing.
 pub(super) fn analyse_above(files: &StreamFiles<'_>, floor: SeqNo) -> Result<Analysis> {
     let listing = list(files)?;
     let all = &listing.segments;

@@ -1,5 +1,4 @@
-//! Steps 4 and 6 to 9: makes the files record which bytes are valid, so that the writer can
-//! continue.
+//! Steps 4 and 6 to 9: repairs the files so that the writer can continue.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
