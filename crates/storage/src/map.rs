@@ -145,8 +145,8 @@ pub(crate) mod stores {
             if self.process.is_another() {
                 return;
             }
-            // SAFETY: the range is the whole mapping, which exists in this process, and nothing uses
-            // it after this.
+            // SAFETY: the range is the whole mapping, which exists in this process, and nothing
+            // uses it after this.
             let _ = unsafe { munmap(self.address(0), self.len) };
         }
     }
