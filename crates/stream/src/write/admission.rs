@@ -21,13 +21,24 @@ impl Inner {
         self.recovered(ReserveUse::Allowed)
     }
 
+    #[inline]
     fn recovered(&self, reserve: ReserveUse) -> Result<MutexGuard<'_, GroupState<Writer>>> {
-        // A new generation takes at least this much.
-        const ROOM_MIN: u64 = 20 << 10;
         self.check_process()?;
         let state = self.group.lock();
-        let Some(full) = state.failure().filter(|error| error.caused_by_full_disk()).cloned() else { return Ok(state) };
-        drop(state);
+        match state.failure().filter(|error| error.caused_by_full_disk()).cloned() {
+            None => Ok(state),
+            Some(full) => {
+                drop(state);
+                self.recovered_from(full, reserve)
+            }
+        }
+    }
+
+    /// The lock, once a stream that the error `full` has stopped is recovered.
+    #[cold]
+    fn recovered_from(&self, full: Error, reserve: ReserveUse) -> Result<MutexGuard<'_, GroupState<Writer>>> {
+        // A new generation takes at least this much.
+        const ROOM_MIN: u64 = 20 << 10;
         // This is cheaper than a recovery that fails late.
         let has_no_room = || {
             let free = self.shared.context.storage().free_space(self.shared.location.parent());

@@ -44,6 +44,7 @@ impl Inner {
 
     /// Puts the entries into the tail, once `reserved` bytes are reserved for them in the active
     /// segment. Returns the lock and the seqs of the entries.
+    #[inline]
     fn accept(&self, entries: &Entries<'_>, reserved: u64) -> Result<(MutexGuard<'_, GroupState<Writer>>, Range<u64>)> {
         let mut state = self.writable()?;
         loop {
@@ -76,6 +77,7 @@ impl Inner {
     }
 
     /// Waits until everything accepted is acknowledged at `durability`.
+    #[inline]
     fn acknowledge(&self, state: MutexGuard<'_, GroupState<Writer>>, durability: Durability) -> Result<()> {
         if durability != Durability::Buffered {
             if fail_point!(AcknowledgedBeforeWrite) {
@@ -157,6 +159,7 @@ impl Inner {
     }
 
     /// Whether the stream has seqs left for `entries`.
+    #[inline]
     fn check_seqs(&self, tail: &Tail, entries: &Entries<'_>) -> Result<()> {
         let end = tail.next_seq.checked_add(entries.len() as u64);
         let used_up = || Error::text(ErrorKind::Io, &self.shared.location, "the stream has used up its 2^64 seqs");
@@ -165,6 +168,7 @@ impl Inner {
 
     /// Reserves `len` bytes in the active segment if it has room for them. After an error of the
     /// kind `Poisoned` the caller fails the group. After any other error nothing has changed.
+    #[inline]
     fn reserve(&self, tail: &mut Tail, len: u64) -> Result<Room> {
         let room = self.room_for(tail, len);
         if let (Room::Available, Some(reservation)) = (room, &mut tail.reservation) {
@@ -179,6 +183,7 @@ impl Inner {
 
     /// Whether the active segment has room for `len` more bytes. A batch longer than a segment gets
     /// a segment of its own.
+    #[inline]
     fn room_for(&self, tail: &Tail, len: u64) -> Room {
         let Some(reservation) = &tail.reservation else { return Room::NeedsSegment };
         let is_empty = reservation.base == tail.next_seq;
