@@ -154,8 +154,8 @@ impl Verify {
 /// reported as lost, if the record of that truncation is damaged.
 ///
 /// A segment with a damaged header is lost as a whole, because its frames cannot be verified
-/// without the salt in the header. At the end of the stream, only those lost entries are known that
-/// the rest of the stream attests.
+/// without the salt in the header. At the end of the stream, a lost entry is reported only if the
+/// rest of the stream attests it.
 ///
 /// # Memory
 ///
@@ -208,11 +208,11 @@ fn salvage_from(storage: &dyn Storage, path: &Path, stream: &str) -> Result<Salv
     salvage.ok_or_else(|| unknown_stream(path, stream))
 }
 
-/// Opens the part of a stream that precedes the first damage, for reading, and returns that damage
-/// with it. A stream without damage is opened as a whole. Changes nothing. This is for people who
-/// look at a log, because [`Wal::stream`](crate::Wal::stream) refuses a damaged stream.
+/// Opens the part of a stream before its first damage, for reading, and also returns that damage. A
+/// stream without damage is opened as a whole. Changes nothing. This is for people who look at a
+/// log, because [`Wal::stream`](crate::Wal::stream) refuses a damaged stream.
 ///
-/// Single entries of the readable part may also be damaged; reading them reports that.
+/// Individual entries of the readable part may also be damaged; reading them reports that.
 ///
 /// # Errors
 /// [`Missing`](crate::ErrorKind::Missing) if the log does not exist;

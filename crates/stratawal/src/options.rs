@@ -89,10 +89,10 @@ impl Options {
     ///
     /// # Safety
     /// While any mapping lives, only this library may shorten or change the segment files: no other
-    /// code of this process, and no other process. Mappings live as long as the log or anything
-    /// read from it: an iterator, an [`Entry`](crate::Entry), a [`Run`](crate::Run), or the
-    /// [`Bytes`](crate::Bytes) of one of these. If a mapped file is shortened, reading it kills the
-    /// process with a signal. If it is changed, the behaviour is undefined.
+    /// code of this process, and no other process. Mappings live until the log and everything read
+    /// from it are dropped: every iterator, [`Entry`](crate::Entry) and [`Run`](crate::Run), and
+    /// the [`Bytes`](crate::Bytes) of any of these. If a mapped file is shortened, reading it kills
+    /// the process with a signal. If it is changed, the behaviour is undefined.
     #[allow(unsafe_code)]
     #[must_use]
     pub unsafe fn map_reads(mut self) -> Self {
@@ -117,7 +117,7 @@ impl Options {
     ///   damaged or missing.
     /// - [`InvalidOption`](crate::ErrorKind::InvalidOption): a default of the streams is out of its
     ///   range.
-    /// - I/O.
+    /// - Any operating-system error.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Wal> {
         Wal::open_on(Arc::new(stratawal_storage::UnixStorage::new()), path.as_ref(), self, false)
     }
