@@ -39,11 +39,11 @@ pub(crate) struct Root {
 impl Root {
     /// Opens or creates a root for writing.
     ///
-    /// The directories above the root and the root are created first, then the directory of
-    /// streams, then FORMAT. Each is durable before the next is created. So a crash before FORMAT
-    /// leaves at most an empty directory of streams, and creation continues from it. If FORMAT
-    /// exists without a directory of streams, creation was not interrupted: the directory was
-    /// removed, and its streams with it.
+    /// Creates, in this order, the directories above the root, the root, the directory of streams,
+    /// and FORMAT. Each is durable before the next is created. So a crash before FORMAT leaves at
+    /// most an empty directory of streams, and creation continues from it. If FORMAT exists without
+    /// a directory of streams, creation was not interrupted: the directory was removed, and its
+    /// streams with it.
     pub(crate) fn open(system: &dyn Storage, path: &Path) -> Result<Self> {
         // The operating system would take an empty path for the working directory.
         if path.as_os_str().is_empty() {
@@ -143,8 +143,7 @@ impl Root {
                 // The user may lack permission to list this directory, but may still have created a
                 // name in it.
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => hidden = true,
-                // Nothing was created in this directory, because such a file system has nothing to
-                // sync.
+                // Such a file system has nothing to sync: no name was created in this directory.
                 Err(e) if has_no_sync(&e) => {}
                 other => other.map_err(|e| io_error("cannot sync a directory above the log", e))?,
             }
