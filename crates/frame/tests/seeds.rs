@@ -89,22 +89,22 @@ fn the_properties_hold_for_every_kept_seed() {
     if !fuzz.is_dir() {
         return;
     }
-    let folder = fuzz.join("seeds/frame_decode");
+    let dir = fuzz.join("seeds/frame_decode");
     if std::env::var_os("STRATAWAL_BLESS").is_some_and(|v| v == "1") {
-        fs::create_dir_all(&folder).unwrap();
+        fs::create_dir_all(&dir).unwrap();
         for (name, bytes) in seeds() {
-            let path = folder.join(name);
+            let path = dir.join(name);
             if !path.exists() {
                 fs::write(path, bytes).unwrap();
             }
         }
     }
     let mut kept = 0;
-    for entry in fs::read_dir(&folder).unwrap() {
+    for entry in fs::read_dir(&dir).unwrap() {
         properties::decode_any(&fs::read(entry.unwrap().path()).unwrap());
         kept += 1;
     }
-    assert!(kept >= seeds().len(), "seeds are missing from {}", folder.display());
+    assert!(kept >= seeds().len(), "seeds are missing from {}", dir.display());
 }
 
 #[test]

@@ -14,9 +14,10 @@
 //!
 //! let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
 //! let dir = Path::new("/journal");
-//! let (log, limits) = (WalId(7), JournalOptions::default());
+//! let log = WalId(7);
+//! let options = JournalOptions::default();
 //!
-//! let journal = Journal::create(&storage, dir, log, limits)?;
+//! let journal = Journal::create(&storage, dir, log, options)?;
 //! let orders = Part {
 //!     stream: StreamId(1),
 //!     name: Some("orders".into()),
@@ -33,7 +34,7 @@
 //! // After a crash: read the journal, and find the records that the streams still need.
 //! let image = Image::read(&*storage, dir, log)?;
 //! assert!(image.damage().is_none());
-//! let (journal, needed) = Journal::open(&storage, dir, log, limits, image, |_| true)?;
+//! let (journal, needed) = Journal::open(&storage, dir, log, options, image, |_| true)?;
 //! let orders = &needed.streams[&StreamId(1)];
 //! let tail = orders.tail_after(SeqNo(0)).expect("no promised entry is missing");
 //! assert_eq!(tail.parts[0].1.part.body, "one apple");

@@ -52,7 +52,8 @@ impl Removals {
         report: &mut OpenReport,
     ) {
         fence();
-        let (storage, dir) = (&**context.storage(), location.dir());
+        let storage = &**context.storage();
+        let dir = location.dir();
         let any = !dead.is_empty();
         let is_left = |id: &SegmentId| remove_file(storage, &segment_path(&dir, *id)).is_err();
         // Recovery saw all files, including those that earlier removals left.
@@ -72,7 +73,8 @@ impl Removals {
     /// The error of the first file that could not be removed, or of the directory's sync.
     pub(crate) fn remove_damaged(context: &LogContext, location: &Location, dead: &[SegmentId]) -> Result<()> {
         fence();
-        let (storage, dir) = (&**context.storage(), location.dir());
+        let storage = &**context.storage();
+        let dir = location.dir();
         let text = "the entries are dropped, but a damaged file may still prevent the stream from opening; truncate \
                     again once it can be removed";
         for &id in dead {

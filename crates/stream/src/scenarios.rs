@@ -37,7 +37,8 @@ fn a_dir_sync_covers_earlier_changes() {
     explore(|| {
         let syncs = Arc::new(DirSyncs::new());
         // The changes to the directory, and the changes that a sync has made durable.
-        let (done, durable) = (Arc::new(Mutex::new(0_u8)), Arc::new(Mutex::new(0_u8)));
+        let done = Arc::new(Mutex::new(0_u8));
+        let durable = Arc::new(Mutex::new(0_u8));
         let act = move |bit: u8, syncs: &DirSyncs, done: &Mutex<u8>, durable: &Mutex<u8>| {
             *done.lock() |= bit;
             let synced = syncs.shared(|| {
@@ -87,7 +88,8 @@ fn no_caller_takes_a_failed_dir_sync_for_success() {
         };
         let others: Vec<_> = [1, 2]
             .map(|bit| {
-                let (syncs, state) = (Arc::clone(&syncs), Arc::clone(&state));
+                let syncs = Arc::clone(&syncs);
+                let state = Arc::clone(&state);
                 spawn(move || act(bit, &syncs, &state))
             })
             .into();

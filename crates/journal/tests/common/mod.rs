@@ -176,7 +176,8 @@ impl Run {
                 }
                 let count = 1 + self.rng.below(40);
                 let part = self.part(id, count, firm);
-                let (first, end) = (part.first.0, part.end().0);
+                let first = part.first.0;
+                let end = part.end().0;
                 // The model has the entries even while the record is being put, because they may
                 // survive.
                 match self.append(&Record::Data(vec![part])) {
@@ -196,7 +197,8 @@ impl Run {
                 }
             }
             7 => {
-                let (one, two) = (self.pick(), self.pick());
+                let one = self.pick();
+                let two = self.pick();
                 let unsynced = |id| self.model.streams[&id].has_unsynced_file_only_entries();
                 if one == two || unsynced(one) || unsynced(two) {
                     return Ok(());
