@@ -64,7 +64,7 @@ pub(crate) fn torture(arguments: &[String]) -> Done {
     if failed.is_empty() { Ok(()) } else { Err(Stop::Failed(format!("found something: {}", failed.join(", ")))) }
 }
 
-/// The plan: the volume of each harness.
+/// How many cases each harness tries in the given time.
 struct Plan {
     seed: u64,
     hours: f64,

@@ -1,4 +1,4 @@
-//! The promises that mappings need. This file has all unsafe code of the comparison.
+//! The promises that mappings need. All unsafe code of the comparison is in this file.
 //!
 //! The files are in a directory that this process created for its own run, so no other program uses
 //! them.

@@ -299,8 +299,8 @@ impl Appender {
         if self.batch_len == Some(self.batch.len()) { self.append() } else { Ok(()) }
     }
 
-    /// Called when all input that was read is taken. Without `--batch`, the complete lines are a
-    /// batch.
+    /// Called once all input read so far has been consumed. Without `--batch`, the complete lines
+    /// in it form one batch.
     fn end_of_read(&mut self) -> Result<(), Failure> {
         if self.batch_len.is_none() { self.append() } else { Ok(()) }
     }

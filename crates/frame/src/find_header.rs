@@ -16,8 +16,8 @@ pub fn find_header(bytes: &[u8], position: &FramePosition, limits: &Limits) -> O
     while at + FRAME_HEADER_LEN <= bytes.len() {
         let rest = &bytes[at..];
         // Most bytes that are searched are zeros, which are skipped a cache line at a time. A
-        // header may begin with zeros, so the search resumes less than a header's length before
-        // their end.
+        // header may itself begin with zeros, so the search resumes shortly before the end of the
+        // zeros, by less than the length of a header.
         let zeros = rest.chunks_exact(64).take_while(|line| **line == [0; 64]).count() * 64;
         if zeros > 0 {
             at += zeros - (FRAME_HEADER_LEN - step);

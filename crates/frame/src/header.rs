@@ -91,7 +91,7 @@ pub enum Decoded<T> {
     Newer(Newer),
 }
 
-/// Why bytes are not a valid frame.
+/// Why some bytes are not a valid frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Invalid {

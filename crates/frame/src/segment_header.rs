@@ -92,7 +92,7 @@ pub struct SegmentHeader {
     pub features: Features,
 }
 
-/// Why bytes are not a segment header that this version can use.
+/// Why some bytes are not a segment header that this version can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum HeaderError {

@@ -61,7 +61,7 @@ pub struct DecodeError {
     offset: u64,
 }
 
-/// Why bytes are not an index block.
+/// Why some bytes are not an index block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeErrorKind {

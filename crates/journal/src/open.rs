@@ -175,7 +175,8 @@ impl Journal {
             commit: GroupCommit::new(),
             end: AtomicU64::new(end.0),
             durable: AtomicU64::new(end.0),
-            // Random, so that no position of another journal is taken for one of this.
+            // Random, so that a position of another journal is not mistaken for one of this
+            // journal.
             epoch: AtomicU64::new(storage.random_u64() >> 1),
         }
     }

@@ -258,7 +258,8 @@ impl Record {
     pub(crate) fn is_valid(&self) -> bool {
         match self {
             Self::Data(parts) | Self::Copy(parts) => {
-                // A gap may drop a loose part, which would split an atomic batch.
+                // Recovery drops a loose part that follows a gap, which would split an atomic
+                // batch. So several parts of a DATA must all be firm.
                 let is_whole = matches!(self, Self::Copy(_)) || parts.len() == 1 || parts.iter().all(|part| part.firm);
                 !parts.is_empty() && is_whole && parts.iter().all(Part::is_valid)
             }

@@ -122,7 +122,7 @@ fn records_beside_a_rotation_are_all_in_the_journal() {
     });
 }
 
-/// A restart does not acknowledge a record put before it.
+/// A restart does not acknowledge a record that was put before the restart.
 #[test]
 fn a_restart_acknowledges_no_record_of_before() {
     explore(|| {

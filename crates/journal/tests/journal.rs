@@ -148,7 +148,7 @@ fn restart_after_a_failed_sync_keeps_what_it_is_given() {
     }
     let located = journal.restart(journal.epoch(), &[data(1, 0, 20)]).expect("the disk works again");
     assert!(journal.durable() >= located[0].end());
-    // A restart does not acknowledge a record put before it.
+    // A restart does not acknowledge a record that was put before the restart.
     let error = journal.sync_to(position).expect_err("its epoch is over");
     assert!(matches!(error.kind(), ErrorKind::Restarted), "{error}");
     let position = journal.append(&data(1, 1, 20)).expect("it accepts records again");

@@ -273,10 +273,10 @@ impl Wal {
     ///
     /// # Errors
     /// - [`Missing`](ErrorKind::Missing): there is no such stream, and no crash brings one back.
-    /// - [`Io`](ErrorKind::Io): the text states either that nothing was deleted, or that the stream
-    ///   is deleted and which file in its directory could not be removed, for example one that the
-    ///   log did not create. If it states neither, the stream may or may not exist after a crash:
-    ///   delete it again.
+    /// - [`Io`](ErrorKind::Io): the text states which of two things happened: nothing was deleted,
+    ///   or the stream is deleted but a file in its directory could not be removed. It names that
+    ///   file, which may be one that the log did not create. If it states neither, the stream may
+    ///   or may not exist after a crash: delete it again.
     /// - [`ReadOnly`](ErrorKind::ReadOnly); [`Closed`](ErrorKind::Closed);
     ///   [`InvalidName`](ErrorKind::InvalidName).
     pub fn delete_stream(&self, name: &str) -> Result<()> {

@@ -27,7 +27,8 @@ fn killed() -> (MemoryStorage, std::path::PathBuf, std::ops::Range<usize>) {
     let dead = storage.snapshot();
     let (path, after) = files(&dead).remove(0);
     let start = before.iter().zip(&after).position(|(before, after)| before != after).unwrap();
-    // Both the earlier MARK and the frame that overwrote it begin with their checksums.
+    // The frame overwrote a MARK. Both begin with a checksum, and the first bytes of these may be
+    // equal, so round down to the 8 bytes that frames are aligned to.
     let start = start / 8 * 8;
     let end = after.iter().rposition(|&byte| byte != 0).unwrap() + 1;
     (dead, path, start..end)

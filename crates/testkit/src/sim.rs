@@ -27,7 +27,7 @@
 //!   Growing past the capacity always returns it.
 //! - **An error after the effect.** A rename, a removal, or a sync of a directory may return an
 //!   error although it took effect.
-//! - **Another directory by the same path.** A storage created by [`Storage::at`] keeps its
+//! - **Another directory at the same path.** A storage created by [`Storage::at`] keeps its
 //!   directory, which can be renamed, replaced or removed through another storage.
 //! - **A fork.** [`SimStorage::set_forked`] makes this process the forked child.
 //! - **A clock that is set.** [`SimStorage::set_clock_by`].

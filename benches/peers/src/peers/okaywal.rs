@@ -15,7 +15,7 @@ struct Okaywal {
     logs: Vec<Mutex<Option<WriteAheadLog>>>,
     configurations: Vec<Configuration>,
     positions: Vec<LogPosition>,
-    /// A second handle, for reading.
+    /// A second handle on the first stream's log, for reading.
     first: Option<WriteAheadLog>,
 }
 

@@ -1,5 +1,5 @@
-//! The limits of the machine: a checksum and the minimum of system calls that a guarantee needs,
-//! without a log around them.
+//! The raw loops, which show the limits of the machine. Each does only the checksum and the fewest
+//! system calls that a guarantee needs, without a log around them.
 //!
 //! All streams share one file. An entry is its length, its checksum and its bytes; in pieces, each
 //! checksum covers 16 KiB.

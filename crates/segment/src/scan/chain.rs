@@ -70,8 +70,8 @@ impl SegmentFile {
         Ok(chain)
     }
 
-    /// Extends `chain`, which an earlier scan of this segment returned, by the frames written
-    /// since. Bytes before its end are not read. A chain that ends in a SEAL is complete.
+    /// Adds the frames written since then to `chain`, which an earlier scan of this segment
+    /// returned. Bytes before its end are not read. A chain that ends in a SEAL is complete.
     ///
     /// # Errors
     /// Returns the same errors as [`scan_chain`](Self::scan_chain). After an error, the chain has

@@ -149,7 +149,8 @@ impl HeldIter {
                 // A reader in another process need not notice the cut, and may show the old entry.
                 assert!(seq < self.cut || self.beside, "{seq} was cut at {}", self.cut);
                 let mut ends = self.model.batch_ends();
-                // A cut ended the batch, unless the entry was already in memory.
+                // A cut just after this entry made it the end of its batch. If the iterator had
+                // loaded the entry before that, it still shows the old end.
                 if self.cuts.contains(&(seq + 1)) && entry.ends_batch() {
                     ends.insert(seq + 1);
                 }

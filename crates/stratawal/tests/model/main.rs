@@ -30,7 +30,8 @@ fn random_programs_agree_with_the_model() {
     let seed = number("PROPTEST_RNG_SEED").unwrap_or_else(|| mix(u64::from(std::process::id())));
     let cases = number("PROPTEST_CASES").and_then(|cases| u32::try_from(cases).ok()).unwrap_or(60);
     println!("volume: {cases} programs, PROPTEST_RNG_SEED={seed} PROPTEST_CASES={cases}");
-    // The cores divide many programs among them, and each core has its own seed.
+    // From 200 programs on, threads share them: at most one thread for each core, and at least 100
+    // programs each. Each thread has its own seed.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = u32::try_from(cores).unwrap_or(1).min(cases / 100).max(1);
     std::thread::scope(|scope| {

@@ -94,8 +94,8 @@ impl Inner {
         }))
     }
 
-    /// The part of `seqs` that is live. `seqs` are in a segment with this limit; the newest segment
-    /// has no limit and ends with the stream.
+    /// The part of `seqs` that is live. `seqs` belong to a segment whose limit is `limit`. The
+    /// newest segment has no limit, so its entries end where the stream ends.
     pub(super) fn live_part(&self, seqs: Range<u64>, limit: u64) -> Range<u64> {
         let watermarks = &self.shared.watermarks;
         seqs.start.max(watermarks.start())..seqs.end.min(limit).min(watermarks.accepted())

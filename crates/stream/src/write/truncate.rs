@@ -116,7 +116,8 @@ fn is_worth_reset(tail: &Tail, first: u64) -> bool {
         && tail.reservation.as_ref().is_some_and(|reservation| reservation.preallocation.preallocated() > HELD_MAX)
 }
 
-/// How far a truncation at the beginning got under the lock, with the segments dropped so far.
+/// The progress of dropping the oldest entries while the lock was held, with the segments dropped
+/// so far.
 enum DropStep {
     /// The stream was reset. Everything is done and durable.
     Done(Dead),

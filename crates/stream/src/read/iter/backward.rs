@@ -77,7 +77,7 @@ impl Iter {
                 held = 0;
                 continue;
             }
-            // Without a frame, `advance` has read the next block instead.
+            // If there is no frame, `advance` has read the next block instead.
             let Some(frame) = forward.frame.take() else { continue };
             let frame = forward.cursor.detach(&frame);
             next = frame.header().end_seq().0;
