@@ -38,6 +38,20 @@ pub(crate) struct LogFile {
 }
 
 impl LogFile {
+    /// Makes the `len` bytes from `offset` on ready for stores. Does nothing if the file is not
+    /// mapped.
+    pub(crate) fn prefault(&self, offset: u64, len: u64) -> Result<()> {
+        let Some(map) = &self.range_sync else { return Ok(()) };
+        let end = offset.saturating_add(len).min(self.len);
+        match map.prefault(offset.min(end), end) {
+            // An old kernel has no such call, and the stores take page faults.
+            Err(e) if e.kind() != io::ErrorKind::Unsupported && e.kind() != io::ErrorKind::InvalidInput => {
+                Err(Error::io("prefault")(e).in_file(self.header.number))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Makes the bytes from `from` to `to` durable; if the file is not mapped, all of its bytes.
     pub(crate) fn sync(&self, from: u64, to: u64) -> Result<()> {
         let synced = match &self.range_sync {
@@ -132,6 +146,18 @@ impl Spare {
         self.file.write_all_at(&header.encode(), 0).map_err(Error::io("write the header"))?;
         let synced = if fail_point!(HeaderNotSynced) { Ok(()) } else { self.file.sync_all() };
         synced.map_err(Error::io("sync the header"))
+    }
+
+    /// Writes the header and makes it durable, but no other byte of the file: a spare was synced
+    /// when it was created, and records of its earlier life do not matter.
+    pub(crate) fn write_header_alone(&self, header: &FileHeader) -> Result<()> {
+        let header_bytes = header.encode();
+        let written = if fail_point!(HeaderNotSynced) {
+            self.file.write_all_at(&header_bytes, 0)
+        } else {
+            self.file.write_durable_at(&header_bytes, 0)
+        };
+        written.map_err(|e| Error::io("write the header")(e).in_file(header.number))
     }
 
     /// Gives the file its name. If this fails, it is unknown whether the file has the name.

@@ -358,7 +358,7 @@ impl Journal {
             let header = spare.header(&*self.storage, self.wal_id, number, log.end + NEXT_LEN);
             (FileHeader { oldest, attested: self.durable(), ..header }, releasable)
         };
-        if let Err(error) = spare.write_header(&header) {
+        if let Err(error) = spare.write_header_alone(&header) {
             spare.remove(&*self.storage);
             self.log.lock().frozen = false;
             return Err(error);
@@ -452,6 +452,22 @@ impl Journal {
             rotation.spares.push(Spare::create(&*self.storage, &self.dir, len)?);
         }
         Ok(())
+    }
+
+    /// Makes the next `len` bytes of a mapped journal ready, so that records are stored into them
+    /// without page faults. Each page that was made ready is written by the next sync that covers
+    /// it. Does nothing if the journal is written.
+    ///
+    /// # Errors
+    /// I/O. Nothing has changed.
+    pub fn prefault(&self, len: u64) -> Result<()> {
+        self.check_process()?;
+        let (file, offset) = {
+            let log = self.log.lock();
+            log.check()?;
+            (log.current.file.clone(), log.current.file.header.offset_of(log.end))
+        };
+        file.prefault(offset, len)
     }
 
     /// Ends the journal durably: no record in it is needed any longer, and none can be put after

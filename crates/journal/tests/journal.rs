@@ -318,3 +318,22 @@ fn leader_publishes_no_more_than_was_put() {
         });
     });
 }
+
+#[test]
+fn prefaulting_changes_no_record() {
+    for is_mapped in [true, false] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let dir = dir.path().join("journal");
+        let storage: Arc<dyn Storage> = Arc::new(UnixStorage::new());
+        let journal = Journal::create(&storage, &dir, WAL, small().mapped(is_mapped)).expect("it is new");
+        for seq in 0..40 {
+            journal.append(&data(1, seq, 100)).expect("there is room");
+            journal.prefault(64 << 10).expect("it changes nothing");
+        }
+        journal.sync().expect("the disk works");
+        drop(journal);
+        let image = Image::read(&*storage, &dir, WAL).expect("it is sound");
+        let tail = image.needed().streams[&StreamId(1)].tail_after(SeqNo(0)).expect("no gap");
+        assert_eq!(tail.end, SeqNo(40));
+    }
+}

@@ -76,6 +76,17 @@ pub trait File: Send + Sync + fmt::Debug {
         Ok(())
     }
 
+    /// Writes `buf` at `offset` and makes these bytes durable. Bytes that were written earlier need
+    /// not become durable by this.
+    ///
+    /// # Errors
+    /// Any operating-system error. Then it is not known which part of the bytes is in the file, or
+    /// durable.
+    fn write_durable_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(buf, offset)?;
+        self.sync_data()
+    }
+
     /// Makes the bytes and the length durable. Does nothing on a read-only medium.
     ///
     /// # Errors

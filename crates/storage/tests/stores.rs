@@ -110,3 +110,16 @@ fn prefaulting_beside_stores_changes_no_byte() {
     file.read_exact_at(&mut found, 0).expect("the file is long enough");
     assert!((0..LEN).all(|at| found[at] == at as u8));
 }
+
+#[test]
+fn durable_write_is_seen_like_any_other() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = new_file(&dir.path().join("file"));
+    file.write_durable_at(b"durable", 4090).expect("the disk works");
+    let mut found = [0; 9];
+    file.read_exact_at(&mut found, 4089).expect("the file is long enough");
+    assert_eq!(&found, b"\0durable\0");
+    assert_eq!(file.len().expect("it exists"), LEN as u64);
+    let read_only = UnixStorage::new().open(&dir.path().join("file"), Access::Read).expect("it exists");
+    read_only.write_durable_at(b"x", 0).expect_err("it is read-only");
+}

@@ -578,6 +578,12 @@ impl File for SimFile {
         Ok(Box::new(SimMap { file, len }))
     }
 
+    fn write_durable_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(buf, offset)?;
+        let end = offset + buf.len() as u64;
+        self.sync_by(|content| content.sync_range(offset, end))
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.sync()
     }

@@ -93,6 +93,19 @@ impl File for UnixFile {
         Ok(())
     }
 
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn write_durable_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        // One call that writes back these bytes alone. A sync of the whole file would also write
+        // whatever else is dirty in it.
+        let written = rustix::io::pwritev2(&self.0, &[IoSlice::new(buf)], offset, rustix::io::ReadWriteFlags::DSYNC);
+        if written == Ok(buf.len()) {
+            return Ok(());
+        }
+        // A short write, or a file system without such writes.
+        self.write_all_at(buf, offset)?;
+        self.sync_data()
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data().or_else(|e| self.needs_no_sync(e))
     }
