@@ -4,34 +4,38 @@ use stratawal::{DamageKind, Error};
 
 const READ: &str = "`cat --skip-damage` prints the other entries";
 
+const AND_ALL: &str = "and every entry before it, so save those first";
+
 /// Returns the commands that help with this damage, or `None` if it is not damage to a stream or
 /// its message already states the remedy.
 pub(crate) fn about(damage: &Error) -> Option<String> {
     let drop = damage.lost().map(|lost| format!("`truncate --before {}`", lost.end));
     Some(match (damage.damage()?, drop) {
         (DamageKind::Misplaced, Some(drop)) => {
-            format!("{READ}; if the right file is lost, move this one away first, and then {drop} opens the stream")
+            format!(
+                "{READ}; if the right file is lost, move this one away first, and then {drop} opens the stream, and drops \
+                 every entry before that one, so save those first"
+            )
         }
         (DamageKind::Misplaced | DamageKind::Directory, _) => return None,
         (DamageKind::NoSegment, _) => "restore the files from a copy, or `delete` the stream".to_owned(),
         (DamageKind::History, _) => "restore all files of the stream from one of the copies; until then \
              `cat --skip-damage` prints the entries, although it is not certain which of them belong together"
             .to_owned(),
-        (DamageKind::Seal, _) => {
-            "no entry is lost, and `append` works; `truncate --before` an entry of a later file drops the damage"
-                .to_owned()
-        }
+        (DamageKind::Seal, _) => format!(
+            "no entry is lost, and `append` works; `truncate --before` an entry of a later file drops the damage {AND_ALL}"
+        ),
         // The stream opens despite these.
         (DamageKind::Frame | DamageKind::Gap, Some(drop)) => {
-            format!("{READ}, and `append` works; {drop} drops the damage")
+            format!("{READ}, and `append` works; {drop} drops the damage {AND_ALL}")
         }
         (DamageKind::Frame | DamageKind::Gap, None) => {
-            format!("{READ}, and `append` works; `truncate --before` the entry after it drops the damage")
+            format!("{READ}, and `append` works; `truncate --before` the entry after it drops the damage {AND_ALL}")
         }
         // Any other damage may keep the stream from opening.
         (_, Some(drop)) => format!(
-            "{READ}; restore the file from a copy, or give up the entries before the end of the damage: {drop} drops it, and \
-             then `append` works"
+            "{READ}; restore the file from a copy, or give up the damaged part: {drop} drops it {AND_ALL}, and then `append` \
+             works"
         ),
         (_, None) => format!(
             "{READ}; restore the file from a copy, or append those entries to another stream and `delete` this one, since it \

@@ -12,7 +12,7 @@ impl Error {
             DamageKind::Misplaced => {
                 "put each file back where it belongs; until then the intact entries of the other files can be read; \
                  truncating fails while the file is there, but once it is moved away, truncating before the first entry of \
-                 a later file opens the stream"
+                 a later file opens the stream, and drops every entry before that one; read those first with `inspect::salvage`"
             }
             DamageKind::Directory => {
                 "put the stream's own directory back, or remove by hand the link or file that has taken its name"
@@ -20,13 +20,17 @@ impl Error {
             DamageKind::NoSegment => "nothing is left to read; restore the files from a copy, or delete the stream",
             DamageKind::Frame | DamageKind::Gap => {
                 "the entries that are not lost can be read, including those after the damage, and the stream can be appended to; \
-                 truncating before the first entry after the damage drops it"
+                 truncating before the first entry after the damage drops the damage and every entry before it; read those \
+                 first with `inspect::salvage`"
             }
             DamageKind::History => {
                 "restore all files of the stream from one of the copies; until then the entries can be read, although it is not \
                  certain which of them belong together"
             }
-            DamageKind::Seal => "no entry is lost; truncating before the next segment drops the damage",
+            DamageKind::Seal => {
+                "no entry is lost; truncating before the next segment drops the damage and every entry before it; read those \
+                 first with `inspect::salvage`"
+            }
             DamageKind::SuccessorMissing | DamageKind::Length => CANNOT_BE_OPENED,
             DamageKind::Header | DamageKind::File if end_unknown => CANNOT_BE_OPENED,
             DamageKind::Header
@@ -35,7 +39,8 @@ impl Error {
             | DamageKind::PredecessorMissing
             | DamageKind::Lost => {
                 "the intact entries can be read, including those after the damage; truncating before the first entry after the \
-                 damage opens the stream again; or restore the file from a copy"
+                 damage opens the stream again, and drops the damage and every entry before it; read those first with \
+                 `inspect::salvage`; or restore the file from a copy"
             }
         })
     }
