@@ -14,7 +14,9 @@ pub enum ErrorKind {
     /// [`Error::damage`](super::Error::damage) and [`Error::lost`](super::Error::lost), and
     /// [`Error::advice`](super::Error::advice) for what still works.
     Damaged,
-    /// A newer version wrote this. Use that version.
+    /// A newer version wrote this. Use that version. If no newer version ever wrote this log, the
+    /// version number of a segment file is damaged, which looks the same. The other entries of the
+    /// stream can then be read with `inspect::salvage`.
     NewerFormat,
     /// The operating system reported an error.
     Io,

@@ -102,7 +102,8 @@ impl Error {
         self.details.offset
     }
 
-    /// The seqs of the entries that are lost, if known.
+    /// The seqs of the entries that are lost, if known. The entries from `lost.end` on can be read
+    /// with a new iterator, `stream.iter(lost.end..)`, unless they are damaged, too.
     #[must_use]
     pub fn lost(&self) -> Option<Range<u64>> {
         self.details.lost.clone()
@@ -114,7 +115,7 @@ impl Error {
         self.details.damage.is_some()
     }
 
-    /// The kind of the operating system's error that caused this, if one did.
+    /// The [`std::io::ErrorKind`] of the operating system's error that caused this, if one did.
     #[must_use]
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
         match &self.details.cause {
@@ -165,7 +166,6 @@ impl Error {
     }
 }
 
-/// Constructors.
 impl Error {
     /// An error of the log, or of the stream with this name, with its whole text. For facades.
     #[doc(hidden)]
