@@ -159,7 +159,8 @@ impl Entry {
     }
 
     /// Whether this is the last entry of its batch. An entry appended on its own is a batch. If a
-    /// truncation has dropped the end of a batch, the last remaining entry ends the batch.
+    /// truncation has dropped the end of a batch, the last remaining entry ends the batch. Nothing
+    /// marks a batch whose beginning was dropped.
     ///
     /// A consumer that must apply whole batches collects entries until one ends its batch.
     #[must_use]
@@ -216,7 +217,7 @@ impl Run {
         UNIX_EPOCH + Duration::from_micros(self.timestamp)
     }
 
-    /// The entries in order. Nothing is copied, counted or allocated.
+    /// The entries in order, each as a [`RunEntry`]. Nothing is copied, counted or allocated.
     #[inline]
     pub fn entries(&self) -> impl ExactSizeIterator<Item = RunEntry<'_>> {
         let entries = match self.first {

@@ -10,7 +10,8 @@ use crate::error::Error;
 pub struct OpenReport {
     /// Whether the stream existed.
     pub existed: bool,
-    /// Whether the stream was closed cleanly, so that nothing had to be scanned.
+    /// Whether the stream was closed cleanly, so that nothing had to be scanned. `false` if the
+    /// stream did not exist.
     pub clean: bool,
     /// The first live seq.
     pub first_seq: u64,

@@ -25,8 +25,9 @@ use crate::options::Visibility;
 /// A double-ended iterator over the entries of a stream in a range, created by the stream's `iter`.
 ///
 /// Its end is fixed when it is created. It owns everything that it needs, and may be sent to
-/// another thread. It ends after an error, so its size hint is only an upper bound. Reading
-/// backwards takes about twice as long as reading forwards.
+/// another thread. It ends after an error, so its size hint is only an upper bound. To continue
+/// after damage, create an iterator that begins at the end of [`Error::lost`], if that is known.
+/// Reading backwards takes about twice as long as reading forwards.
 pub struct Iter {
     inner: Arc<Inner>,
     /// The epoch that the iterator saw last.
@@ -96,6 +97,9 @@ impl Iter {
     /// of the clock that are in memory, and ends once it is at least 16 KiB long; it may also be a
     /// single entry. All of its entries are verified. Damage after them is the error of the next
     /// call. Calls of this method and [`next`](Iterator::next) may be mixed.
+    ///
+    /// A run does not always hold whole batches: it may begin and end within one, for example if it
+    /// is a single entry. [`RunEntry::ends_batch`](crate::RunEntry::ends_batch) marks their ends.
     ///
     /// This is for programs that go through many entries and need each only briefly. It avoids
     /// reference counting and copying for each entry, which saves a sixth to a quarter of the time
