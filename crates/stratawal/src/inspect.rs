@@ -132,9 +132,10 @@ impl Verify {
 /// without damage it yields exactly the entries that [`Stream::iter`](crate::Stream::iter) yields.
 ///
 /// To save a damaged stream, append these entries to a stream with another name, in which they get
-/// new seqs. To keep the stream without the entries up to the end of the damage, drop them with
-/// [`Wal::truncate_before`](crate::Wal::truncate_before), which also works on a stream that
-/// [`Wal::stream`](crate::Wal::stream) refuses.
+/// new seqs; see the first example. To keep the name and the seqs, copy the stream and append the
+/// copy again; see the second. To keep the stream without the damage and every entry before it,
+/// drop them with [`Wal::truncate_before`](crate::Wal::truncate_before), which also works on a
+/// stream that [`Wal::stream`](crate::Wal::stream) refuses.
 ///
 /// # What is certain
 ///
@@ -168,24 +169,107 @@ impl Verify {
 /// yields an error and ends if the files cannot be read (I/O), if it meets a frame of a newer
 /// version, or if the stream is deleted meanwhile.
 ///
+/// # Examples
+///
+/// To copy the entries to another stream, in the same batches:
+///
 /// ```
+/// use stratawal::Batch;
 /// use stratawal::inspect::{self, Salvaged};
 ///
 /// # let dir = tempfile::tempdir()?;
 /// # let wal = stratawal::Wal::open(dir.path())?;
-/// # wal.stream("orders")?.append("one apple")?;
-/// # wal.close()?;
-/// let saved = stratawal::Wal::open(dir.path())?.stream("orders-saved")?;
+/// # let orders = wal.stream("orders")?;
+/// # orders.append("one apple")?;
+/// # orders.append_batch(&["two pears", "three plums"].into_iter().collect())?;
+/// # drop(orders);
+/// let saved = wal.stream("orders-saved")?;
+/// let mut batch = Batch::new();
 /// for item in inspect::salvage(dir.path(), "orders")? {
 ///     match item? {
-///         Salvaged::Entry(entry) => drop(saved.append(entry)?),
+///         Salvaged::Entry(entry) => {
+///             batch.push(&entry);
+///             if entry.ends_batch() {
+///                 saved.append_batch(&batch)?;
+///                 batch.clear();
+///             }
+///         }
 ///         Salvaged::Lost(lost) => eprintln!("{}", lost.error),
 ///         other => eprintln!("left out: {other:?}"),
 ///     }
 /// }
-/// # assert_eq!(saved.next_seq(), 1);
+/// # assert_eq!(saved.next_seq(), 3);
+/// # assert_eq!(saved.get(1)?.map(|entry| entry.ends_batch()), Some(false));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// To keep the name and the seqs, make a copy that begins at the same seq. An empty entry takes the
+/// place of each lost one. Then delete the damaged stream, and append the copy again under its
+/// name. Seqs of entries lost at the end are given to new entries.
+///
+/// ```
+/// use stratawal::inspect::{self, Salvaged};
+/// use stratawal::{Batch, Entry, Result, Stream};
+///
+/// /// Appends `entry` to `to`, at the same seq, once its batch is complete.
+/// fn append(to: &Stream, batch: &mut Batch, entry: &Entry) -> Result<()> {
+///     if batch.is_empty() && !to.exists() {
+///         to.truncate_before(entry.seq())?;
+///     }
+///     while batch.is_empty() && to.next_seq() < entry.seq() {
+///         to.append("")?;
+///     }
+///     batch.push(entry);
+///     if entry.ends_batch() {
+///         to.append_batch(batch)?;
+///         batch.clear();
+///     }
+///     Ok(())
+/// }
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path();
+/// # let wal = stratawal::Wal::open(path)?;
+/// # let orders = wal.stream("orders")?;
+/// # for i in 0..4 { orders.append([i; 100])?; }
+/// # orders.append_batch(&["two pears", "three plums"].into_iter().collect())?;
+/// # orders.truncate_before(1)?;
+/// # wal.close()?;
+/// # drop((orders, wal));
+/// # let file = path.join("streams/orders").join(&inspect::segment_files(path, "orders")?[0].name);
+/// # let mut bytes = std::fs::read(&file)?;
+/// # let at = bytes.windows(100).position(|bytes| bytes == [2; 100]).unwrap();
+/// # bytes[at] = 9;
+/// # std::fs::write(&file, bytes)?;
+/// # let wal = stratawal::Wal::open(path)?;
+/// let copy = wal.stream("orders-copy")?;
+/// let mut batch = Batch::new();
+/// for item in inspect::salvage(path, "orders")? {
+///     match item? {
+///         Salvaged::Entry(entry) => append(&copy, &mut batch, &entry)?,
+///         Salvaged::Lost(lost) => eprintln!("{}", lost.error),
+///         other => eprintln!("left out: {other:?}"),
+///     }
+/// }
+/// // From here on, the copy has everything.
+/// copy.sync()?;
+/// wal.delete_stream("orders")?;
+/// let orders = wal.stream("orders")?;
+/// for entry in copy.iter(..) {
+///     append(&orders, &mut batch, &entry?)?;
+/// }
+/// orders.sync()?;
+/// wal.delete_stream("orders-copy")?;
+/// # assert_eq!((orders.first_seq(), orders.next_seq()), (1, 6));
+/// # let seen = orders.iter(..).map(|e| e.map(|e| (e.data().len(), e.ends_batch())));
+/// # let seen: Vec<_> = seen.collect::<Result<_>>()?;
+/// # assert_eq!(seen, [(100, true), (0, true), (100, true), (9, false), (11, true)]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// The copy is deleted last, so a crash in between leaves it. If the crash came before the deletion
+/// of the damaged stream, delete the copy and begin again. If it came after, delete the incomplete
+/// new stream and append the copy again.
 pub fn salvage(path: impl AsRef<Path>, stream: &str) -> Result<Salvage> {
     salvage_from(&UnixStorage::new(), path.as_ref(), stream)
 }
@@ -246,7 +330,8 @@ pub fn reserve_bytes(path: impl AsRef<Path>) -> Result<u64> {
     Ok(context.emergency_reserve_at(RESERVE).reserve_bytes())
 }
 
-/// A segment file, returned by [`segment_files`].
+/// A segment file, returned by [`segment_files`]. Its path is
+/// `<log>/streams/<escaped name>/<file name>`; see [`escape_name`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SegmentFile {
@@ -256,9 +341,9 @@ pub struct SegmentFile {
     pub bytes: u64,
 }
 
-/// Returns the segment files of a stream, sorted by name, and so oldest first. Only the directory
-/// is read, so this works even for a damaged stream. The result is empty if there is no such
-/// stream.
+/// Returns the segment files of a stream, sorted by name, and so oldest first. They are in the
+/// directory `<log>/streams/<escaped name>/`. Only the directory is read, so this works even for a
+/// damaged stream. The result is empty if there is no such stream.
 ///
 /// # Errors
 /// [`InvalidName`](crate::ErrorKind::InvalidName); any operating-system error.
