@@ -44,12 +44,16 @@
 //!
 //! Acknowledged entries survive every crash that their [`Durability`] covers, byte for byte and
 //! without gaps. Damage to entries acknowledged as durable is an error that reports where the
-//! damage is and which entries are lost ([`ErrorKind::Damaged`]), and nothing is changed. Recovery
-//! cuts off only entries that were never acknowledged, and [`Stream::report`] lists them. After a
-//! failed write or sync, nothing is acknowledged until [`Stream::reopen`] has recovered the stream.
+//! damage is and, where known, which entries are lost ([`ErrorKind::Damaged`]), and nothing is
+//! changed. Recovery cuts off only entries that were never acknowledged, and [`Stream::report`]
+//! lists them. After a failed write or sync, nothing is acknowledged until [`Stream::reopen`] has
+//! recovered the stream.
 //!
-//! There is one limit. If a stream was not closed cleanly, damage to the whole end of its newest
-//! segment, including everything that attested it, cannot be distinguished from a torn tail.
+//! The limits: if a stream was not closed cleanly, damage to the whole end of its newest segment,
+//! including everything that attested it, cannot be distinguished from a torn tail. After a power
+//! loss, or a kill in the middle of a write, the same is true of damage within the groups of the
+//! last two syncs. If the newest file of a cleanly closed stream is cut to exactly 8 bytes past a
+//! multiple of 4 KiB, it looks like a file that was being written. RELIABILITY.md lists all limits.
 //!
 //! # Threads and processes
 //!

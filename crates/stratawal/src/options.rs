@@ -113,8 +113,9 @@ impl Options {
     /// - [`Locked`](crate::ErrorKind::Locked): the message gives the process named in the lock
     ///   file, if that process exists.
     /// - [`NewerFormat`](crate::ErrorKind::NewerFormat).
-    /// - [`Damaged`](crate::ErrorKind::Damaged): the FORMAT file or the directory of the streams is
-    ///   damaged or missing.
+    /// - [`Damaged`](crate::ErrorKind::Damaged): both copies in the FORMAT file are damaged, or
+    ///   they are valid but differ; or this file, or the directory of the streams, is missing, or
+    ///   is something else, such as a link.
     /// - [`InvalidOption`](crate::ErrorKind::InvalidOption): a default of the streams is out of its
     ///   range.
     /// - Any operating-system error.

@@ -18,6 +18,10 @@ use crate::slots::SlotUser;
 /// The *live range* of a handle is from [`first_seq`](Self::first_seq) to one past the last entry
 /// that it sees.
 ///
+/// No call waits for new entries. A consumer polls [`stable_seq`](Self::stable_seq); in another
+/// process, it calls [`reopen`](Self::reopen) before each poll. A consumer in the process that
+/// writes can keep its position in a second stream, whose last entry holds it.
+///
 /// # Appends from many threads
 ///
 /// An append blocks the calling thread until its entry is as durable as the handle promises: at
@@ -187,6 +191,10 @@ impl Stream {
     /// files that hold nothing else. Does nothing if `first` is at or below
     /// [`first_seq`](Self::first_seq). If `first` is above the end, the stream becomes empty and
     /// its next entry gets `first`; if the stream does not exist, it is created in that state.
+    /// So compare a number that comes from elsewhere with [`next_seq`](Self::next_seq) first: one
+    /// that is too high drops every entry.
+    ///
+    /// This may cut a batch in two. Nothing marks the first entry that is left of it.
     ///
     /// On a full disk this works for any `first` up to the end of the stream. Afterwards, reads
     /// below `first` fail with [`Truncated`](crate::ErrorKind::Truncated). An iterator that is
@@ -208,8 +216,9 @@ impl Stream {
     }
 
     /// Durably drops the entry `next` and all after it. [`next_seq`](Self::next_seq) is then
-    /// `next`, and later appends give these seqs to other entries. This may cut a batch in two. If
-    /// `next` is the end of the stream, it does nothing.
+    /// `next`, and later appends give these seqs to other entries. This may cut a batch in two; the
+    /// last entry that is left of it then [ends the batch](crate::Entry::ends_batch). If `next` is
+    /// the end of the stream, it does nothing.
     ///
     /// Removes the segment files that hold nothing else. The file that contains `next` keeps its
     /// length until [`truncate_before`](Self::truncate_before) passes it.
@@ -289,7 +298,19 @@ impl Stream {
     /// exist, the iterator is empty, and nothing is created.
     ///
     /// A range with a lower bound below [`first_seq`](Self::first_seq) yields one error,
-    /// [`Truncated`](crate::ErrorKind::Truncated). The range `..` begins at the first live entry.
+    /// [`Truncated`](crate::ErrorKind::Truncated). The range `..` begins at the first live entry. A
+    /// range with a lower bound above the end yields nothing, and no error. So a program that keeps
+    /// a position compares it with [`next_seq`](Self::next_seq) before it reads from there: if the
+    /// position is higher, entries were dropped, and their seqs will be given to new ones.
+    ///
+    /// The visible entries never end in the middle of a batch, unless
+    /// [`truncate_from`](Self::truncate_from) cut that batch. The bounds of `seqs` may.
+    ///
+    /// After an error the iterator ends. If the error is damage and [`Error::lost`] returns the
+    /// range of the lost entries, continue with `iter(lost.end..)`; otherwise use
+    /// [`inspect::salvage`](crate::inspect::salvage).
+    ///
+    /// [`Error::lost`]: crate::Error::lost
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;

@@ -113,6 +113,10 @@ impl Wal {
     /// recovers it if it was not closed cleanly; later look-ups are cheap. Nothing is created
     /// before the first append.
     ///
+    /// Opening a stream reads the headers of its files and its end, not all entries. Damage to
+    /// other entries is found when they are read, or by
+    /// [`inspect::verify`](crate::inspect::verify).
+    ///
     /// The stream has the options of [`Options::stream_defaults`], unless it is open with others
     /// ([`stream_with`](Self::stream_with)). When its last handle is dropped, a stream without
     /// entries is forgotten, along with its options.
@@ -199,6 +203,9 @@ impl Wal {
     /// [`stream`](Self::stream) refuses the stream because of damage below `first`. Afterwards the
     /// stream can be looked up and appended to.
     ///
+    /// This drops the damage and every entry before it, including the intact ones. Read those first
+    /// with [`inspect::salvage`](crate::inspect::salvage).
+    ///
     /// Everything at or above `first` must be intact. Below it, any damage is allowed: a missing
     /// segment file, a damaged header, damaged frames.
     /// [`inspect::salvage`](crate::inspect::salvage) reports which entries are lost, and so the
@@ -267,6 +274,20 @@ impl Wal {
     /// that interrupts the removal of its files. A damaged or poisoned stream can also be deleted.
     /// A stream of the same name that is created later has nothing in common with it, and begins at
     /// 0.
+    ///
+    /// A position that a program kept in the deleted stream would then mean an entry of the new
+    /// one. To prevent this, let the new stream begin where the old one ended:
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let wal = stratawal::Wal::open(dir.path())?;
+    /// # wal.stream("orders")?.append("one apple")?;
+    /// let end = wal.stream("orders")?.next_seq();
+    /// wal.delete_stream("orders")?;
+    /// wal.truncate_before("orders", end)?;
+    /// assert_eq!(wal.stream("orders")?.append("two pears")?, end);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// Later appends on its handles fail with [`Missing`](ErrorKind::Missing), and so do appends
     /// that are waiting. Its iterators end with [`Cut`](ErrorKind::Cut).
