@@ -204,7 +204,7 @@ impl Wal {
     /// stream can be looked up and appended to.
     ///
     /// This drops the damage and every entry before it, including the intact ones. Read those first
-    /// with [`inspect::salvage`](crate::inspect::salvage).
+    /// with [`inspect::salvage`](crate::inspect::salvage). A `first` above the end drops every entry.
     ///
     /// Everything at or above `first` must be intact. Below it, any damage is allowed: a missing
     /// segment file, a damaged header, damaged frames.

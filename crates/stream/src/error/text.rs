@@ -97,8 +97,8 @@ const fn sentence(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::Missing => "the stream was deleted; look it up again to create a new one",
         ErrorKind::NewerFormat => {
-            "written by a newer version; use that version (or, if none ever wrote this log, the version number is damaged: \
-             read the stream with `inspect::salvage`)"
+            "written by a newer version; use that version; if none ever wrote this log, the version number is damaged, and \
+             `inspect::salvage` reads the other entries"
         }
         ErrorKind::Io => "I/O failed",
         ErrorKind::Poisoned => "a write or sync has failed; reopen the stream",
