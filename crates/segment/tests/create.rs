@@ -16,7 +16,7 @@ use stratawal_storage::Storage;
 const NAME: &str = "00000000000000000040-00000003.seg";
 const TEMPORARY: &str = ".tmp-00000000000000000040-00000003.seg";
 
-/// The operations of a creation, in order.
+/// The operations that create a segment file, in order.
 const OPERATIONS: [&str; 6] =
     ["create T", "preallocate T 8200", "write T 0+128", "sync T", "rename T N", "sync directory s"];
 const RENAME: usize = 4;

@@ -8,8 +8,9 @@ use crate::map::Map;
 
 /// Identifies the state of a file by its metadata.
 ///
-/// If [`settles_micros`](Self::settles_micros) passed between the last change and the first stamp,
-/// equal stamps mean that the file did not change between them.
+/// Two equal stamps mean that the file did not change between them, if at least
+/// [`settles_micros`](Self::settles_micros) microseconds had passed since its last change when the
+/// first was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChangeStamp {
     /// The file system, and the file's number in it.
@@ -56,7 +57,7 @@ pub trait File: Send + Sync + fmt::Debug {
     }
 
     /// Writes all of `buf` at `offset`. The file grows as needed. Not atomic: after a crash or an
-    /// error, any of its sectors may be written and others not.
+    /// error, any sectors of this write may have been written, and the rest not.
     ///
     /// # Errors
     /// Any operating-system error.

@@ -296,7 +296,8 @@ fn salvage_from(storage: &dyn Storage, path: &Path, stream: &str) -> Result<Salv
 /// stream without damage is opened as a whole. Changes nothing. This is for people who look at a
 /// log, because [`Wal::stream`](crate::Wal::stream) refuses a damaged stream.
 ///
-/// Individual entries of the readable part may also be damaged; reading them reports that.
+/// Opening does not find damage to single entries of the readable part: reading one of those fails
+/// with an error.
 ///
 /// # Errors
 /// [`Missing`](crate::ErrorKind::Missing) if the log does not exist;

@@ -56,9 +56,9 @@ impl Options {
 
     /// The bytes of memory for the indexes of sealed segments, across all streams. Default: 64 MiB.
     ///
-    /// A segment of 64 MiB with frames of 6 KiB has about 100 KiB of index, so 64 MiB are enough
-    /// for about 40 GiB of log. A read of a segment that is not in the cache opens its file and
-    /// reads its index, which takes 0.1 ms or more instead of microseconds.
+    /// A segment of 64 MiB with frames of 6 KiB has about 100 KiB of index, so the default of 64
+    /// MiB is enough for about 40 GiB of log. A read of a segment that is not in the cache opens
+    /// its file and reads its index, which takes 0.1 ms or more instead of microseconds.
     #[must_use]
     pub const fn cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = bytes;

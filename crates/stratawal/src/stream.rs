@@ -160,10 +160,10 @@ impl Stream {
     ///   call, nothing was appended. If it failed during this call, these entries may or may not
     ///   exist once [`reopen`](Self::reopen) has recovered the stream; if they do, no other entries
     ///   ever get their seqs.
-    /// - Any other kind: nothing was appended. [`Full`](crate::ErrorKind::Full);
-    ///   [`TooLarge`](crate::ErrorKind::TooLarge); [`Closed`](crate::ErrorKind::Closed);
-    ///   [`ReadOnly`](crate::ErrorKind::ReadOnly); [`Io`](crate::ErrorKind::Io) if a new segment
-    ///   file could not be created.
+    /// - Any other kind: nothing was appended. Among these are
+    ///   [`Full`](crate::ErrorKind::Full), [`TooLarge`](crate::ErrorKind::TooLarge),
+    ///   [`Closed`](crate::ErrorKind::Closed), [`ReadOnly`](crate::ErrorKind::ReadOnly), and, if a
+    ///   new segment file could not be created, [`Io`](crate::ErrorKind::Io).
     pub fn append_batch(&self, batch: &Batch) -> Result<Range<u64>> {
         self.log.append_batch(batch, self.durability)
     }

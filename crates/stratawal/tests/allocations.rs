@@ -11,7 +11,7 @@ const FEW: u64 = 12;
 
 fn stream(wal: &Wal, durability: Durability) -> Stream {
     let stream = wal.stream_with("s", StreamOptions::new().durability(durability)).unwrap();
-    // By now the buffers have reached their size.
+    // After these appends the buffers have reached their final size.
     for _ in 0..10_000 {
         stream.append(ENTRY).unwrap();
     }

@@ -12,8 +12,8 @@ use crate::subject::{Answer, Level, Setup, Subject, Writer, none};
 /// The maximum bytes that a run appends, so that a long run does not fill the disk.
 const ENTRIES_MAX: u64 = (8 << 30) / ENTRY_LEN as u64;
 
-/// The number of appends that are timed together. Reading the clock for each would be a large part
-/// of the fastest.
+/// The number of appends that are timed together. Reading the clock for each would
+/// take a large part of the time of the fastest appends.
 const BLOCK: u64 = 256;
 
 /// The first part of a run, which has its own figure: the bytes within the bound on unsynced bytes.

@@ -106,8 +106,8 @@ enum Lookup<'a, T> {
     Load(LoadGuard<'a, T>),
 }
 
-// A power of two. It is small enough for an empty cache to be small, and large enough for an
-// insertion to copy little.
+// A power of two. Few enough that an empty cache takes little memory, and enough that an
+// insertion, which copies one shard, copies little.
 const SHARDS: usize = if cfg!(stratawal_loom) { 2 } else { 16 };
 
 impl<T> Cache<T> {

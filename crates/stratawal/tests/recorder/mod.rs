@@ -42,10 +42,11 @@ pub(crate) fn print_line(line: &str) {
     let _ = std::io::stdout().write_all(format!("{line}\n").as_bytes());
 }
 
-/// The variable that gives a child a fault: an append is acknowledged before its write.
+/// The environment variable that makes a child acknowledge an append before it writes it.
 pub(crate) const FAULT: &str = "STRATAWAL_TESTS_FAULT";
 
-/// Seeds the fault of the environment. Faults are per thread, so each thread of a child calls this.
+/// Activates the fault on this thread if the environment variable [`FAULT`] is set. Faults are per
+/// thread, so each thread of a child calls this.
 #[cfg(stratawal_faults)]
 pub(crate) fn seed_fault_of_env() {
     use stratawal_stream::FailPoint;

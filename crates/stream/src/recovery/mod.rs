@@ -13,8 +13,8 @@
 //! 2. Drop every segment whose base is at or above that of a newer one, and compute limits.
 //!    (`void.rs`: `drop_void`)
 //! 3. Drop segments that are entirely below the first live seq, which the newest segment records.
-//!    None of the others may be missing, and each must continue the one before it, see
-//!    `history.rs`. (`links.rs`: `drop_garbage`, `check_history`)
+//!    None of the others may be missing, and each must continue the one before it
+//!    (see `history.rs`). (`links.rs`: `drop_garbage`, `check_history`)
 //! 4. If the newest segment ends in a valid CLOSE and trailer, the stream ends there; nothing is
 //!    scanned. (`analyse.rs`: `decide`; `repair.rs`: `resume_closed`)
 //! 5. Otherwise scan to find how far the chain of frames extends, and how far anything valid

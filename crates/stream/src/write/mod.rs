@@ -24,9 +24,9 @@
 //! full disk it has the stream recovered first.
 //!
 //! Below these: commit.rs is group commit for any [`CommitLeader`](commit::CommitLeader), and knows
-//! neither the tail nor the writer. reserve.rs holds space for a full disk, dir_sync.rs shares
-//! syncs of the directory that holds the streams, buffer_pool.rs lends memory, and clock.rs
-//! provides timestamps.
+//! neither the tail nor the writer. reserve.rs keeps space back for when the disk is full,
+//! dir_sync.rs shares syncs of the directory that holds the streams, buffer_pool.rs lends memory,
+//! and clock.rs provides timestamps.
 
 pub(crate) mod active;
 mod admission;
