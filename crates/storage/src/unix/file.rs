@@ -98,10 +98,14 @@ impl File for UnixFile {
         // One call that writes back these bytes alone. A sync of the whole file would also write
         // whatever else is dirty in it.
         let written = rustix::io::pwritev2(&self.0, &[IoSlice::new(buf)], offset, rustix::io::ReadWriteFlags::DSYNC);
-        if written == Ok(buf.len()) {
-            return Ok(());
+        match written {
+            Ok(len) if len == buf.len() => return Ok(()),
+            // A short write, or a kernel or file system without such writes.
+            Ok(_) | Err(Errno::INTR | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
+            // Any other error may be of the write-back. It is reported, because a second try would
+            // succeed whatever became of the first.
+            Err(e) => return Err(e.into()),
         }
-        // A short write, or a file system without such writes.
         self.write_all_at(buf, offset)?;
         self.sync_data()
     }
