@@ -70,7 +70,8 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Maps the file if `mapped` is true and the file system allows it.
+    /// Maps the file if `mapped` is true. If it cannot be mapped, for whatever reason, records are
+    /// written instead.
     pub(crate) fn new(mut file: LogFile, mapped: bool) -> Self {
         let stores = if mapped { file.file.map_for_stores(file.len).ok() } else { None };
         file.range_sync = stores.as_ref().map(|stores| stores.range_sync());

@@ -92,7 +92,7 @@ pub struct Position {
     pub lsn: Lsn,
     /// The LSN at which it ends. The record is durable once everything below this LSN is.
     pub end: Lsn,
-    /// How often the journal had been restarted when the record was put.
+    /// The [epoch](Journal::epoch) in which the record was put.
     pub epoch: u64,
 }
 
@@ -109,7 +109,7 @@ pub struct Journal {
     /// The end of the log, for threads that do not hold the lock.
     pub(crate) end: AtomicU64,
     pub(crate) durable: AtomicU64,
-    /// How often the journal was restarted.
+    /// A random number that each restart increases by one.
     pub(crate) epoch: AtomicU64,
 }
 
@@ -227,12 +227,8 @@ impl Journal {
     /// # Errors
     /// Same as for [`put`](Self::put), except `NoRoom`, and for [`reserve`](Self::reserve).
     pub fn append(&self, record: &Record) -> Result<Position> {
-        loop {
-            match self.put(record) {
-                Err(error) if matches!(error.kind(), ErrorKind::NoRoom { .. }) => self.reserve(record)?,
-                other => return other,
-            }
-        }
+        check_public(record)?;
+        self.append_any(record)
     }
 
     /// [`append`](Self::append), also for the records that only the journal writes.
@@ -254,9 +250,7 @@ impl Journal {
     /// [`ErrorKind::Closed`]: nothing has changed. [`ErrorKind::Failed`] after an earlier failure.
     /// After an I/O error the journal has failed; the next opening may or may not find the record.
     pub fn put(&self, record: &Record) -> Result<Position> {
-        if record.is_internal() {
-            return Err(Error::new(ErrorKind::InvalidRecord));
-        }
+        check_public(record)?;
         self.put_any(record)
     }
 
@@ -471,7 +465,8 @@ impl Journal {
     }
 
     /// Ends the journal durably: no record in it is needed any longer, and none can be put after
-    /// this. Every stream must be settled first.
+    /// this. First every stream must be settled, every START be in the files of its stream, and
+    /// every deletion be finished.
     ///
     /// # Errors
     /// Same as for [`append`](Self::append) and [`sync_to`](Self::sync_to).
@@ -500,7 +495,7 @@ impl Journal {
         Lsn(self.durable.load(Ordering::Acquire))
     }
 
-    /// How often the journal was restarted, counted from a random number. A position belongs to one
+    /// The epoch: a random number that each restart increases by one. A position belongs to one
     /// epoch.
     #[must_use]
     pub fn epoch(&self) -> u64 {
@@ -530,4 +525,9 @@ impl Log {
         let ends = self.files().skip(1).map(|next| next.header.first).chain([self.end]);
         ends.take_while(|end| *end <= needed_from || fail_point!(ReleasedEarly)).count()
     }
+}
+
+/// Refuses the records that only the journal writes.
+fn check_public(record: &Record) -> Result<()> {
+    if record.is_internal() { Err(Error::new(ErrorKind::InvalidRecord)) } else { Ok(()) }
 }

@@ -57,10 +57,13 @@ impl Image {
     /// Reads the journal in `dir`, which belongs to the log `wal_id`. The records share the memory
     /// that holds the files' bytes.
     ///
+    /// While another process writes the journal, this may fail with `NotFound` or report damage,
+    /// because files are renamed and reused under it. Then read again.
+    ///
     /// # Errors
     /// [`ErrorKind::Missing`], [`ErrorKind::FileMissing`], [`ErrorKind::Header`],
-    /// [`ErrorKind::Misplaced`], [`ErrorKind::TooLong`], [`ErrorKind::TwoNames`] if the journal is
-    /// damaged; [`ErrorKind::Newer`], [`ErrorKind::NewerRecord`]; I/O. If durable records are
+    /// [`ErrorKind::Misplaced`], [`ErrorKind::TooLong`], [`ErrorKind::Shortened`],
+    /// [`ErrorKind::TwoNames`] if the journal is damaged; [`ErrorKind::Newer`], [`ErrorKind::NewerRecord`]; I/O. If durable records are
     /// missing, the image is still returned, and [`damage`](Self::damage) reports the loss.
     pub fn read(storage: &dyn Storage, dir: &Path, wal_id: WalId) -> Result<Self> {
         let Names { numbers, garbage } = Names::list(storage, dir)?;
