@@ -282,20 +282,50 @@ fn another_process_excludes_this_one_until_it_dies() {
     assert_eq!(holder(&UnixStorage::new(), dir.path()), None);
 }
 
+/// Runs `body` while another thread starts one process after another.
+fn while_processes_start(body: impl FnOnce()) {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                drop(Command::new("true").status());
+            }
+        });
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+        done.store(true, Ordering::Relaxed);
+        if let Err(panic) = result {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
 #[test]
 fn a_dropped_lock_is_free_while_other_threads_start_processes() {
+    let _turn = turn();
     let dir = tempfile::tempdir().unwrap();
     let storage = UnixStorage::new();
     let file = dir.path().join("LOCK");
-    let done = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                drop(std::process::Command::new("true").status());
-            }
-        });
+    while_processes_start(|| {
         let refused = (0..500).filter(|_| storage.lock(dir.path(), &file).is_err()).count();
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
         assert_eq!(refused, 0, "of 500, without another holder");
+    });
+}
+
+/// A refusal locks the new lock file before it finds the directory locked. The children of another
+/// thread must not keep that lock.
+#[test]
+fn a_refusal_leaves_no_lock_while_other_threads_start_processes() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let storage = UnixStorage::new();
+    let path = dir.path().join("LOCK");
+    while_processes_start(|| {
+        for i in 0..500 {
+            let lock = storage.lock(dir.path(), &path).unwrap();
+            fs::remove_file(&path).unwrap();
+            assert_eq!(holder(&storage, dir.path()), Some(None));
+            drop(lock);
+            assert_eq!(holder(&storage, dir.path()), None, "round {i}");
+        }
     });
 }

@@ -12,7 +12,8 @@ use super::file::{not_a_file, not_a_file_or};
 use super::process::ProcessMark;
 use crate::storage::{Lock, LockError};
 
-/// The locked file, and the locked directory of the log.
+/// The locked file, and the locked directory of the log. While a directory is being locked, the
+/// file alone is locked.
 #[derive(Debug)]
 pub(super) struct UnixLock {
     file: fs::File,
@@ -54,9 +55,11 @@ impl UnixStorage {
             Err(fs::TryLockError::WouldBlock) => return Err(LockError::Held { owner: owner(&mut file) }),
             Err(fs::TryLockError::Error(e)) => return Err(LockError::Io(e)),
         }
+        // From here on each way out unlocks the file, also a refusal.
+        let mut lock = UnixLock { file, root: None, process: self.process };
         // A lock on a file that no longer has its name excludes no other process.
         let named = rustix::fs::statat(self.root(), path, AtFlags::SYMLINK_NOFOLLOW).map_err(io)?;
-        let locked = rustix::fs::fstat(&file).map_err(io)?;
+        let locked = rustix::fs::fstat(&lock.file).map_err(io)?;
         if (named.st_ino, named.st_dev) != (locked.st_ino, locked.st_dev) {
             return Err(LockError::Held { owner: None });
         }
@@ -64,14 +67,14 @@ impl UnixStorage {
         // recreating the lock file.
         let root = self.path(root).map_err(LockError::Io)?;
         let root = self.open_fd(root, OFlags::RDONLY | OFlags::DIRECTORY).map_err(io)?;
-        let root = match root.try_lock() {
-            Ok(()) => Some(root),
-            Err(fs::TryLockError::WouldBlock) => return Err(LockError::Held { owner: owner(&mut file) }),
+        match root.try_lock() {
+            Ok(()) => lock.root = Some(root),
+            Err(fs::TryLockError::WouldBlock) => return Err(LockError::Held { owner: owner(&mut lock.file) }),
             // Some file systems cannot lock directories.
-            Err(fs::TryLockError::Error(_)) => None,
-        };
-        write_owner(&mut file);
-        Ok(UnixLock { file, root, process: self.process })
+            Err(fs::TryLockError::Error(_)) => {}
+        }
+        write_owner(&mut lock.file);
+        Ok(lock)
     }
 }
 
