@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::{CONTROL_RESERVE, FILE_LEN_MIN, LogFile, Spare, Target, sync_names};
 use crate::header::{FileHeader, HEADER_BLOCK_LEN};
 use crate::lsn::Lsn;
-use crate::record::{ALIGN, Record, encoded};
+use crate::record::{ALIGN, PartRef, Record, RecordKind, encoded};
 
 /// The most bytes of all files together. Recovery writes the records that are needed into one file,
 /// which takes up to 1.4 times their bytes, and a file has at most 1 GiB.
@@ -166,6 +166,13 @@ impl Log {
         self.current.write(encoded(&self.buffer), offset)
     }
 
+    /// Writes a record of one part at the end, without advancing the end.
+    fn write_part(&mut self, kind: RecordKind, part: &PartRef<'_>, durable: Lsn) -> Result<()> {
+        part.encode_record(kind, &mut self.buffer, self.current.file.header.salt, self.end, durable);
+        let offset = self.current.file.header.offset_of(self.end);
+        self.current.write(encoded(&self.buffer), offset)
+    }
+
     /// Writes a MARK that attests `durable`, if the file has room for it.
     pub(crate) fn mark(&mut self, durable: Lsn) -> Result<()> {
         let is_possible = self.has_room(Record::Mark.encoded_len(), true) && !fail_point!(MarkSkipped);
@@ -262,17 +269,65 @@ impl Journal {
         if !log.has_room(len, record.is_control()) {
             return Err(Error::new(ErrorKind::NoRoom { len }));
         }
-        if let Err(error) = log.write(record, self.durable()) {
+        let written = log.write(record, self.durable());
+        let position = self.advance_end(&mut log, len, written)?;
+        log.closed = *record == Record::Close;
+        Ok(position)
+    }
+
+    /// Moves the end past a record of `len` bytes. If it could not be written, fails the journal.
+    fn advance_end(&self, log: &mut Log, len: u64, written: Result<()>) -> Result<Position> {
+        if let Err(error) = written {
             log.fail(&error);
             return Err(error);
         }
         // The epoch changes only under the lock.
         let position = Position { lsn: log.end, end: log.end + len, epoch: self.epoch.load(Ordering::Relaxed) };
         log.end = position.end;
-        log.closed = *record == Record::Close;
         // Release; pairs with the Acquire in `end`.
         self.end.store(position.end.0, Ordering::Release);
         Ok(position)
+    }
+
+    /// Puts a DATA record of one part, like [`put`](Self::put), but allocates nothing. The record
+    /// has the part's name only if `named_at`, the LSN of the stream's last record with a name, is
+    /// before the current file. Returns the position, and whether the record has the name.
+    ///
+    /// # Errors
+    /// Same as for [`put`](Self::put).
+    #[inline]
+    pub fn put_part(&self, part: &PartRef<'_>, named_at: Option<Lsn>) -> Result<(Position, bool)> {
+        self.put_part_as(RecordKind::Data, part, named_at)
+    }
+
+    /// Puts a COPY record of one part, with its name, like [`put_part`](Self::put_part).
+    ///
+    /// # Errors
+    /// Same as for [`put`](Self::put).
+    pub fn put_copy(&self, part: &PartRef<'_>) -> Result<Position> {
+        self.put_part_as(RecordKind::Copy, part, None).map(|(position, _)| position)
+    }
+
+    fn put_part_as(&self, kind: RecordKind, part: &PartRef<'_>, named_at: Option<Lsn>) -> Result<(Position, bool)> {
+        self.check_process()?;
+        if !part.is_valid() {
+            return Err(Error::new(ErrorKind::InvalidRecord));
+        }
+        let mut log = self.log.lock();
+        log.check()?;
+        let with_name = named_at.is_none_or(|lsn| lsn < log.current.file.header.first);
+        let part = if with_name { *part } else { PartRef { name: &[], ..*part } };
+        let len = part.record_len();
+        if !log.has_room(len, false) {
+            let max = self.options.record_len_max();
+            return Err(Error::new(if len > max {
+                ErrorKind::TooLarge { len, max }
+            } else {
+                ErrorKind::NoRoom { len }
+            }));
+        }
+        let written = log.write_part(kind, &part, self.durable());
+        self.advance_end(&mut log, len, written).map(|position| (position, with_name))
     }
 
     fn check_record(&self, record: &Record) -> Result<u64> {
@@ -285,6 +340,20 @@ impl Journal {
         if len > max { Err(Error::new(ErrorKind::TooLarge { len, max })) } else { Ok(len) }
     }
 
+    /// Makes room for a record of `len` bytes, like [`reserve`](Self::reserve). `len` is that of an
+    /// error of the kind [`ErrorKind::NoRoom`].
+    ///
+    /// # Errors
+    /// Same as for [`reserve`](Self::reserve).
+    pub fn reserve_len(&self, len: u64) -> Result<()> {
+        self.check_process()?;
+        let max = self.options.record_len_max();
+        if len > max {
+            return Err(Error::new(ErrorKind::TooLarge { len, max }));
+        }
+        self.make_room(len, false)
+    }
+
     /// Makes room for `record`: begins the next file if the current one has no room. Call this
     /// before taking locks of your own, so that [`put`](Self::put) succeeds under them.
     ///
@@ -294,18 +363,22 @@ impl Journal {
     /// has changed, or the journal has failed.
     pub fn reserve(&self, record: &Record) -> Result<()> {
         let len = self.check_record(record)?;
+        self.make_room(len, record.is_control())
+    }
+
+    fn make_room(&self, len: u64, is_control: bool) -> Result<()> {
         let mut rotation = self.rotation.lock();
         let next_len = {
             let log = self.log.lock();
             log.check()?;
-            if log.has_room(len, record.is_control()) {
+            if log.has_room(len, is_control) {
                 return Ok(());
             }
             self.options.next_file_len(log.current.file.len)
         };
         // In the worst case a record needs a file of its own.
         let least = (len + HEADER_BLOCK_LEN + CONTROL_RESERVE).next_multiple_of(4096).max(FILE_LEN_MIN);
-        let spare = self.take_spare(&mut rotation, least, next_len.max(least), record.is_control())?;
+        let spare = self.take_spare(&mut rotation, least, next_len.max(least), is_control)?;
         self.rotate(&mut rotation, spare)
     }
 

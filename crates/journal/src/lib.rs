@@ -78,5 +78,5 @@ pub use header::{FileHeader, FileHeaderError, HEADER_BLOCK_LEN, JOURNAL_VERSION}
 pub use journal::{Journal, JournalOptions, Position};
 pub use lsn::Lsn;
 pub use needed::{Dropped, Gap, LocatedPart, Needed, NeededStream, Tail};
-pub use record::{ALIGN, Located, Part, Record};
+pub use record::{ALIGN, Located, Part, PartRef, Record};
 pub use replay::Image;

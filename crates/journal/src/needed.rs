@@ -105,8 +105,10 @@ impl Needed {
         }
     }
 
-    /// The records that a new file must hold to preserve everything that is needed.
-    pub(crate) fn records(&self) -> Vec<Record> {
+    /// The records that preserve everything that is needed: [`Journal::restart`](crate::Journal::restart)
+    /// writes them.
+    #[must_use]
+    pub fn records(&self) -> Vec<Record> {
         let drops = self
             .drops
             .iter()
@@ -114,18 +116,7 @@ impl Needed {
             .map(|Dropped { stream, name, .. }| Record::Drop { stream: *stream, name: name.clone() });
         let mut records: Vec<Record> = drops.collect();
         for (&stream, needed) in &self.streams {
-            if let Some(seq) = needed.start.filter(|_| !fail_point!(StartForgotten)) {
-                records.push(Record::Start { stream, seq });
-            }
-            for (i, located) in needed.parts.iter().enumerate() {
-                // The first part of a stream in a file has its name.
-                let name = located.part.name.clone().or_else(|| needed.name.clone().filter(|_| i == 0));
-                let firm = located.part.firm || fail_point!(LooseBecomesFirm);
-                records.push(Record::Copy(vec![Part { name, firm, ..located.part.clone() }]));
-            }
-            if needed.firm > SeqNo(0) && !fail_point!(FirmForgotten) {
-                records.push(Record::Firm { stream, seq: needed.firm });
-            }
+            records.extend(needed.records(stream));
         }
         records
     }
@@ -199,6 +190,25 @@ pub struct Gap {
 }
 
 impl NeededStream {
+    /// The records that preserve what is needed of the stream, whose id is `stream`.
+    #[must_use]
+    pub fn records(&self, stream: StreamId) -> Vec<Record> {
+        let mut records = Vec::new();
+        if let Some(seq) = self.start.filter(|_| !fail_point!(StartForgotten)) {
+            records.push(Record::Start { stream, seq });
+        }
+        for (i, located) in self.parts.iter().enumerate() {
+            // The first part of a stream in a file has its name.
+            let name = located.part.name.clone().or_else(|| self.name.clone().filter(|_| i == 0));
+            let firm = located.part.firm || fail_point!(LooseBecomesFirm);
+            records.push(Record::Copy(vec![Part { name, firm, ..located.part.clone() }]));
+        }
+        if self.firm > SeqNo(0) && !fail_point!(FirmForgotten) {
+            records.push(Record::Firm { stream, seq: self.firm });
+        }
+        records
+    }
+
     /// Joins the parts to the end of the stream's own files. `end` is where the files end, or the
     /// START if that is greater. The order is by seq, because a copied part comes later in the
     /// journal than the entries that follow it.

@@ -88,24 +88,20 @@ impl Part {
     }
 
     fn encoded_len(&self) -> usize {
-        let name = self.name.as_ref().map_or(0, Bytes::len);
-        PART_HEADER_LEN + name.next_multiple_of(8) + self.body.len().next_multiple_of(8)
+        self.as_ref().encoded_len()
     }
 
-    fn encode(&self, out: &mut Vec<u8>) {
-        let name = self.name.as_deref().unwrap_or_default();
-        let name_len = u16::try_from(name.len()).expect("invariant: the length was checked in `check`");
-        let body_len = u32::try_from(self.body.len()).expect("invariant: the length was checked in `check`");
-        out.extend_from_slice(&self.stream.0.to_le_bytes());
-        out.extend_from_slice(&self.first.0.to_le_bytes());
-        out.extend_from_slice(&self.timestamp.to_le_bytes());
-        out.extend_from_slice(&self.count.to_le_bytes());
-        out.extend_from_slice(&body_len.to_le_bytes());
-        out.extend_from_slice(&name_len.to_le_bytes());
-        out.push(if self.firm { FLAG_FIRM } else { 0 });
-        out.extend_from_slice(&[0; PART_HEADER_LEN - PART_ZERO]);
-        push_padded(out, name, 8);
-        push_padded(out, &self.body, 8);
+    /// The part, with the body in one piece.
+    pub(crate) fn as_ref(&self) -> PartRef<'_> {
+        PartRef {
+            stream: self.stream,
+            name: self.name.as_deref().unwrap_or_default(),
+            first: self.first,
+            count: self.count,
+            timestamp: self.timestamp,
+            firm: self.firm,
+            body: [&self.body, &[]],
+        }
     }
 
     fn decode(payload: &Bytes, at: usize) -> Option<(Self, usize)> {
@@ -136,10 +132,104 @@ impl Part {
 
     /// Checks the rules that the types do not express.
     fn is_valid(&self) -> bool {
+        self.name.as_ref().is_none_or(|name| !name.is_empty()) && self.as_ref().is_valid()
+    }
+}
+
+/// A [`Part`] whose bytes are elsewhere. An appender puts it without allocating memory.
+#[derive(Clone, Copy, Debug)]
+pub struct PartRef<'a> {
+    /// The stream.
+    pub stream: StreamId,
+    /// The name of the stream, at most 65,535 bytes.
+    pub name: &'a [u8],
+    /// The seq of the first entry.
+    pub first: SeqNo,
+    /// How many entries the body holds, at least 1. `first + count` is at most 2^64 - 1.
+    pub count: u32,
+    /// The time of the first entry, in microseconds since 1970.
+    pub timestamp: u64,
+    /// See [`Part::firm`].
+    pub firm: bool,
+    /// The two pieces of the body, which are stored one after the other.
+    pub body: [&'a [u8]; 2],
+}
+
+impl PartRef<'_> {
+    fn body_len(&self) -> usize {
+        self.body[0].len() + self.body[1].len()
+    }
+
+    fn encoded_len(&self) -> usize {
+        PART_HEADER_LEN + self.name.len().next_multiple_of(8) + self.body_len().next_multiple_of(8)
+    }
+
+    /// The length in bytes of the record that has only this part.
+    pub(crate) fn record_len(&self) -> u64 {
+        (RECORD_HEADER_LEN + self.encoded_len()).next_multiple_of(ALIGN as usize) as u64
+    }
+
+    pub(crate) fn is_valid(&self) -> bool {
         self.count > 0
             && self.first.checked_add(u64::from(self.count)).is_some()
-            && self.name.as_ref().is_none_or(|name| !name.is_empty() && name.len() <= usize::from(u16::MAX))
+            && self.name.len() <= usize::from(u16::MAX)
+            && u32::try_from(self.body_len()).is_ok()
     }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        let name_len = u16::try_from(self.name.len()).expect("invariant: the length was checked in `is_valid`");
+        let body_len = u32::try_from(self.body_len()).expect("invariant: the length was checked in `is_valid`");
+        out.extend_from_slice(&self.stream.0.to_le_bytes());
+        out.extend_from_slice(&self.first.0.to_le_bytes());
+        out.extend_from_slice(&self.timestamp.to_le_bytes());
+        out.extend_from_slice(&self.count.to_le_bytes());
+        out.extend_from_slice(&body_len.to_le_bytes());
+        out.extend_from_slice(&name_len.to_le_bytes());
+        out.push(if self.firm { FLAG_FIRM } else { 0 });
+        out.extend_from_slice(&[0; PART_HEADER_LEN - PART_ZERO]);
+        push_padded(out, self.name, 8);
+        out.extend_from_slice(self.body[0]);
+        out.extend_from_slice(self.body[1]);
+        let padding = self.body_len().next_multiple_of(8) - self.body_len();
+        out.extend_from_slice(&[0; 8][..padding]);
+    }
+
+    /// Encodes the record that has only this part, like [`Record::encode`].
+    pub(crate) fn encode_record(&self, kind: RecordKind, out: &mut Vec<u8>, salt: Salt, lsn: Lsn, durable: Lsn) {
+        let kind = match kind {
+            RecordKind::Data => DATA,
+            RecordKind::Copy => COPY,
+        };
+        begin(out, kind, self.encoded_len(), salt, lsn, durable);
+        self.encode(out);
+        finish(out);
+    }
+}
+
+/// The kind of a record that has parts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RecordKind {
+    Data,
+    Copy,
+}
+
+/// Begins a record in `out`, replacing its content: the prefix of the checksum, and the header.
+fn begin(out: &mut Vec<u8>, kind: u8, payload_len: usize, salt: Salt, lsn: Lsn, durable: Lsn) {
+    let payload_len = u32::try_from(payload_len).expect("invariant: no record is longer than a file");
+    let unsynced = u32::try_from(lsn - durable).expect("invariant: a journal is shorter than 4 GiB");
+    out.clear();
+    out.extend_from_slice(&salt.0.to_le_bytes());
+    out.extend_from_slice(&lsn.0.to_le_bytes());
+    out.extend_from_slice(&[0, 0, 0, 0, kind, 0, 0, 0]);
+    out.extend_from_slice(&payload_len.to_le_bytes());
+    out.extend_from_slice(&unsynced.to_le_bytes());
+}
+
+/// Pads the record in `out`, and writes its checksum.
+fn finish(out: &mut Vec<u8>) {
+    out.resize(out.len().next_multiple_of(ALIGN as usize), 0);
+    let checksum = crc32fast::hash(out);
+    out[PREFIX_LEN..PREFIX_LEN + 4].copy_from_slice(&checksum.to_le_bytes());
 }
 
 /// The content of a record.
@@ -273,16 +363,9 @@ impl Record {
     /// with `salt`. `durable` is the current durable LSN, at most `lsn`. [`encoded`] returns the
     /// record's bytes in `out`.
     pub(crate) fn encode(&self, out: &mut Vec<u8>, salt: Salt, lsn: Lsn, durable: Lsn) {
-        let payload_len = u32::try_from(self.payload_len()).expect("invariant: no record is longer than a file");
-        let unsynced = u32::try_from(lsn - durable).expect("invariant: a journal is shorter than 4 GiB");
-        out.clear();
-        out.extend_from_slice(&salt.0.to_le_bytes());
-        out.extend_from_slice(&lsn.0.to_le_bytes());
-        out.extend_from_slice(&[0, 0, 0, 0, self.kind(), 0, 0, 0]);
-        out.extend_from_slice(&payload_len.to_le_bytes());
-        out.extend_from_slice(&unsynced.to_le_bytes());
+        begin(out, self.kind(), self.payload_len(), salt, lsn, durable);
         match self {
-            Self::Data(parts) | Self::Copy(parts) => parts.iter().for_each(|part| part.encode(out)),
+            Self::Data(parts) | Self::Copy(parts) => parts.iter().for_each(|part| part.as_ref().encode(out)),
             Self::Firm { stream, seq } | Self::Start { stream, seq } | Self::Settled { stream, seq } => {
                 out.extend_from_slice(&stream.0.to_le_bytes());
                 out.extend_from_slice(&seq.0.to_le_bytes());
@@ -297,9 +380,7 @@ impl Record {
             Self::Trim { lsn } => out.extend_from_slice(&lsn.0.to_le_bytes()),
             Self::Mark | Self::Close | Self::Next => {}
         }
-        out.resize(out.len().next_multiple_of(ALIGN as usize), 0);
-        let checksum = crc32fast::hash(out);
-        out[PREFIX_LEN..PREFIX_LEN + 4].copy_from_slice(&checksum.to_le_bytes());
+        finish(out);
     }
 
     fn decode_payload(kind: u8, payload: &Bytes) -> Option<Self> {

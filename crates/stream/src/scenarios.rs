@@ -310,10 +310,10 @@ impl CommitLeader for FakeLead {
             return Err(error(ErrorKind::Io));
         }
         self.file.0.store(*work);
-        self.watermarks.set_flushed(*work);
+        self.watermarks.set_drained(*work);
         self.file.1.store(*work);
         let durable = if fail_point!(LateArrivalCovered) { self.watermarks.accepted() } else { *work };
-        self.watermarks.set_durable(durable);
+        self.watermarks.set_settled(durable);
         Ok(())
     }
 

@@ -2,7 +2,13 @@
 //!
 //! *accepted* is the seq of the next append. Entries below *flushed* have been handed to the
 //! operating system, and entries below *durable* are on stable storage. *start* is the first live
-//! seq. Invariant: durable <= flushed <= accepted.
+//! seq. Entries below *drained* are in the stream's own files, and entries below *settled* are
+//! durable there.
+//!
+//! Without a commit journal, drained equals flushed, and settled equals durable. With one, entries
+//! are flushed and durable in the journal before they are in the files.
+//!
+//! Invariants: settled <= durable <= flushed <= accepted, and settled <= drained <= flushed.
 
 use stratawal_sync::thread::yield_now;
 use stratawal_sync::{AtomicSeq, fail_point};
@@ -14,6 +20,8 @@ pub(crate) struct Watermarks {
     accepted: AtomicSeq,
     flushed: AtomicSeq,
     durable: AtomicSeq,
+    drained: AtomicSeq,
+    settled: AtomicSeq,
     start: AtomicSeq,
     /// Rises by two whenever the stream is recovered or its end is truncated. A seq may name a
     /// different entry in the next epoch.
@@ -26,6 +34,8 @@ impl Watermarks {
             accepted: AtomicSeq::new(end),
             flushed: AtomicSeq::new(end),
             durable: AtomicSeq::new(end),
+            drained: AtomicSeq::new(end),
+            settled: AtomicSeq::new(end),
             start: AtomicSeq::new(start),
             epoch: AtomicSeq::new(0),
         }
@@ -45,7 +55,7 @@ impl Watermarks {
 
     /// Sets all watermarks at once, within a change. This may lower `accepted`.
     pub(crate) fn reset(&self, start: u64, end: u64) {
-        for watermark in [&self.durable, &self.flushed, &self.accepted] {
+        for watermark in [&self.settled, &self.drained, &self.durable, &self.flushed, &self.accepted] {
             watermark.store(end);
         }
         self.start.store(start);
@@ -59,7 +69,7 @@ impl Watermarks {
     /// Lets the stream, whose entries are all durable, begin anew at `start`, which is beyond its
     /// end. Call this after `set_start` and after the snapshot is stored.
     pub(crate) fn reset_all(&self, start: u64) {
-        for watermark in [&self.accepted, &self.flushed, &self.durable] {
+        for watermark in [&self.accepted, &self.flushed, &self.durable, &self.drained, &self.settled] {
             watermark.store(start);
         }
     }
@@ -71,13 +81,26 @@ impl Watermarks {
 
     /// Call this once the bytes are in the file, the points are in the index, and the segment's end
     /// is stored.
-    pub(crate) fn set_flushed(&self, end: u64) {
-        self.flushed.store(end);
+    pub(crate) fn set_drained(&self, end: u64) {
+        self.flushed.raise(end);
+        self.drained.store(end);
     }
 
-    /// Call this after the sync and the MARK.
-    pub(crate) fn set_durable(&self, end: u64) {
-        self.durable.store(end);
+    /// Call this after the sync of the files and the MARK.
+    pub(crate) fn set_settled(&self, end: u64) {
+        self.durable.raise(end);
+        self.settled.store(end);
+    }
+
+    /// Call this under the stream's lock once the entries are in the commit journal.
+    pub(crate) fn raise_flushed(&self, end: u64) {
+        self.flushed.raise(end);
+    }
+
+    /// Call this under the stream's lock, in the epoch of the entries, once they are durable in the
+    /// commit journal.
+    pub(crate) fn raise_durable(&self, end: u64) {
+        self.durable.raise(end);
     }
 
     /// The epoch, which is odd within a change.
@@ -122,6 +145,16 @@ impl Watermarks {
 
     pub(crate) fn durable(&self) -> u64 {
         self.durable.load()
+    }
+
+    /// One past the last entry in the stream's files.
+    pub(crate) fn drained(&self) -> u64 {
+        self.drained.load()
+    }
+
+    /// One past the last entry that is durable in the stream's files.
+    pub(crate) fn settled(&self) -> u64 {
+        self.settled.load()
     }
 
     /// The seq below which appends of this durability are acknowledged.

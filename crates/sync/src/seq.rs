@@ -37,6 +37,13 @@ impl AtomicSeq {
         self.value.store(value, Ordering::Release);
     }
 
+    /// Stores `value` unless the seq is already as great. Release; pairs with the Acquire in
+    /// [`load`](Self::load).
+    pub fn raise(&self, value: u64) {
+        self.take_turn();
+        self.value.fetch_max(value, Ordering::Release);
+    }
+
     #[cfg(stratawal_loom)]
     fn take_turn(&self) {
         self.turn.fetch_add(0, Ordering::Relaxed);

@@ -88,7 +88,7 @@ impl Inner {
             }
             // The watermark is loaded before the snapshot, so the snapshot has every entry below
             // it.
-            if seq < shared.watermarks.flushed() {
+            if seq < shared.watermarks.drained() {
                 break;
             }
             if let Some(entry) = self.tail_entry(seq) {

@@ -91,7 +91,7 @@ impl OpenSegments {
             return Ok(());
         }
         let active = &self.active;
-        assert!(self.unsynced.is_empty() && active.end_seq == self.shared.watermarks.durable(), "all is settled");
+        assert!(self.unsynced.is_empty() && active.end_seq == self.shared.watermarks.settled(), "all is settled");
         let all = active.closes.depth >= CLOSES_MAX;
         let previous = if all { None } else { active.closes.last };
         let points = active.live.index.points_from(if all { 0 } else { active.closes.points });

@@ -151,7 +151,7 @@ impl Shared {
             stream_id,
             generation,
             base: SeqNo(base),
-            durable: SeqNo(self.watermarks.durable()),
+            durable: SeqNo(self.watermarks.settled()),
             start: SeqNo(self.watermarks.start()),
             created: self.context.storage().now_micros(),
             ..identity(&self.context, &self.location, predecessor)

@@ -38,7 +38,7 @@ impl OpenSegments {
     /// call.
     pub(super) fn drain(&mut self, work: &PendingFrames) -> Result<()> {
         let Some(end_seq) = work.end_seq() else { return Ok(()) };
-        fail_point!(WatermarkFirst, self.shared.watermarks.set_flushed(end_seq));
+        fail_point!(WatermarkFirst, self.shared.watermarks.set_drained(end_seq));
         let len = self.write(work.frames(), work.data(), work.len())?;
         debug_assert!(len <= work.reserved, "a frame takes at most what was reserved for it");
         self.drained_to(end_seq);
@@ -49,7 +49,7 @@ impl OpenSegments {
     /// of the frames.
     fn write_large(&mut self, large: &LargeBatch<'_>) -> Result<u64> {
         let end_seq = large.seqs().end;
-        fail_point!(WatermarkFirst, self.shared.watermarks.set_flushed(end_seq));
+        fail_point!(WatermarkFirst, self.shared.watermarks.set_drained(end_seq));
         let len = self.write(large.frames(), large.data(), large.table_len())?;
         debug_assert!(len <= large.reserved, "a frame takes at most what was reserved for it");
         self.shared.watermarks.set_accepted(end_seq);
@@ -61,7 +61,7 @@ impl OpenSegments {
     fn drained_to(&mut self, end_seq: u64) {
         self.active.end_seq = end_seq;
         self.active.live.set_end(self.active.end_offset());
-        self.shared.watermarks.set_flushed(end_seq);
+        self.shared.watermarks.set_drained(end_seq);
     }
 
     /// Writes the frames `pending` with one call, and adds them to the index. The bytes of their
@@ -85,7 +85,7 @@ impl OpenSegments {
             let frame = DataFrame {
                 first_seq: SeqNo(waiting.first_seq),
                 timestamp: waiting.timestamp,
-                durable: Some(SeqNo(self.shared.watermarks.durable())),
+                durable: Some(SeqNo(self.shared.watermarks.settled())),
                 ends,
                 data,
             };

@@ -35,7 +35,7 @@ impl OpenSegments {
         }
         let end_seq =
             if fail_point!(LateArrivalCovered) { self.shared.watermarks.accepted() } else { self.active.end_seq };
-        if end_seq <= self.shared.watermarks.durable() {
+        if end_seq <= self.shared.watermarks.settled() {
             return Ok(());
         }
         fail_point!(AttestedBeforeSync, self.advance_durable(end_seq)?);
@@ -85,7 +85,7 @@ impl OpenSegments {
             .map(|segment| if segment.id() == id { segment.sealed() } else { Arc::clone(segment) });
         self.shared.snapshot.store(Arc::new(Snapshot::new(segments.collect())));
         self.unsynced.pop_front();
-        if end_seq > self.shared.watermarks.durable() { self.advance_durable(end_seq) } else { Ok(()) }
+        if end_seq > self.shared.watermarks.settled() { self.advance_durable(end_seq) } else { Ok(()) }
     }
 
     /// Writes a MARK, and then raises the watermark. If the watermark were raised first, a process
@@ -94,7 +94,7 @@ impl OpenSegments {
         let context = ControlContext { durable: SeqNo(durable), ..self.control_context() };
         let marked = self.active.writer.write_mark(&context, self.preallocated);
         marked.map_err(|e| self.shared.segment_error(e))?;
-        self.shared.watermarks.set_durable(durable);
+        self.shared.watermarks.set_settled(durable);
         Ok(())
     }
 

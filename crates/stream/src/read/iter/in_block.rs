@@ -27,7 +27,7 @@ impl Iter {
     pub(super) fn run_in_block(&mut self) -> Option<Run> {
         let seq = self.front;
         // Flushed entries stay in the same frames as long as the epoch does not change.
-        let back = self.back.min(self.inner.shared.watermarks.flushed());
+        let back = self.back.min(self.inner.shared.watermarks.drained());
         let run = self.forward_in_block()?.run(seq, back)?;
         if self.inner.shared.watermarks.epoch() != self.epoch {
             // The cursor has moved, but the front has not.
@@ -47,7 +47,7 @@ impl Iter {
             return None;
         }
         if forward.frame.as_ref().is_none_or(|frame| frame.header().end_seq().0 <= seq) {
-            if seq >= self.inner.shared.watermarks.flushed() {
+            if seq >= self.inner.shared.watermarks.drained() {
                 return None;
             }
             forward.frame = Some(forward.cursor.try_next(SeqNo(seq))?);

@@ -206,14 +206,14 @@ impl Iter {
     /// [`ErrorKind::Cut`] if recovery has dropped the entry.
     fn read_tail(&self, seq: u64) -> Result<Option<Entry>> {
         let watermarks = &self.inner.shared.watermarks;
-        if seq < watermarks.flushed() {
+        if seq < watermarks.drained() {
             return Ok(None);
         }
         if let Some(entry) = self.inner.tail_entry(seq) {
             return Ok(Some(entry));
         }
         // A leader may have written it to the file since the first look.
-        if seq < watermarks.flushed() {
+        if seq < watermarks.drained() {
             return Ok(None);
         }
         Err(Error::new(ErrorKind::Cut { next_seq: watermarks.accepted() }, &self.inner.shared.location))
