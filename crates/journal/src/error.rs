@@ -201,6 +201,16 @@ impl Error {
         )
     }
 
+    /// The kind of the operating-system error, if there is one.
+    #[must_use]
+    pub fn io_kind(&self) -> Option<io::ErrorKind> {
+        match &self.kind {
+            ErrorKind::Io { source, .. } => Some(source.kind()),
+            ErrorKind::Failed(earlier) => earlier.io_kind(),
+            _ => None,
+        }
+    }
+
     /// Whether space ran out: in the journal, on the disk, or in the quota.
     #[must_use]
     pub fn is_full(&self) -> bool {

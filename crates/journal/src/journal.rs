@@ -68,6 +68,12 @@ impl JournalOptions {
         self
     }
 
+    /// The most bytes of all files together.
+    #[must_use]
+    pub const fn limit(&self) -> u64 {
+        self.bytes
+    }
+
     /// The length of the longest file.
     fn file_len_max(&self) -> u64 {
         (self.bytes / 4).min(16 << 20)
@@ -580,6 +586,13 @@ impl Journal {
     #[must_use]
     pub fn failure(&self) -> Option<Error> {
         self.log.lock().failure.clone()
+    }
+
+    /// The number of bytes from the last [`release`](Self::release) to the end.
+    #[must_use]
+    pub fn needed_len(&self) -> u64 {
+        let rotation = self.rotation.lock();
+        self.end() - rotation.needed_from
     }
 
     /// The total length in bytes of all files: those with records, and the spares.

@@ -156,6 +156,14 @@ pub struct PartRef<'a> {
 }
 
 impl PartRef<'_> {
+    /// A copy that owns its bytes.
+    #[must_use]
+    pub fn to_part(&self) -> Part {
+        let name = (!self.name.is_empty()).then(|| Bytes::copy_from_slice(self.name));
+        let Self { stream, first, count, timestamp, firm, .. } = *self;
+        Part { stream, name, first, count, timestamp, firm, body: self.body.concat().into() }
+    }
+
     fn body_len(&self) -> usize {
         self.body[0].len() + self.body[1].len()
     }

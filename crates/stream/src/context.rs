@@ -12,6 +12,7 @@ use stratawal_sync::Mutex;
 
 use crate::evicting_storage::EvictingStorage;
 use crate::location::Location;
+use crate::log_journal::LogJournal;
 use crate::read::sealed::SealedSegment;
 use crate::unsynced_files::UnsyncedFiles;
 use crate::write::buffer_pool::BufferPool;
@@ -33,6 +34,8 @@ pub struct LogContext {
     reserve: Option<EmergencyReserve>,
     /// The promise that allows mappings, if it was made.
     map: Option<MapPromise>,
+    /// `None` if the log has no commit journal.
+    journal: Option<Arc<LogJournal>>,
     /// Keyed by the directory that holds the streams. There are few such directories.
     dir_syncs: Mutex<Vec<(PathBuf, Arc<DirSyncs>)>>,
     /// Counts the finished segments, of all streams, that are open because they have unsynced
@@ -72,6 +75,7 @@ impl LogContext {
             read_only: false,
             reserve: None,
             map: None,
+            journal: None,
             dir_syncs: Mutex::new(Vec::new()),
             cache,
             pending: Arc::new(BufferPool::new()),
@@ -131,6 +135,20 @@ impl LogContext {
     pub fn map_reads(mut self, promise: MapPromise) -> Self {
         self.map = Some(promise);
         self
+    }
+
+    /// Sets the commit journal, through which appends are acknowledged. Ignored if streams are only
+    /// read.
+    #[must_use]
+    pub fn journal(mut self, journal: Arc<LogJournal>) -> Self {
+        self.journal = Some(journal).filter(|_| !self.read_only);
+        self
+    }
+
+    /// The commit journal, if the log has one.
+    #[must_use]
+    pub const fn log_journal(&self) -> Option<&Arc<LogJournal>> {
+        self.journal.as_ref()
     }
 
     /// The promise that allows mappings, if it was made.

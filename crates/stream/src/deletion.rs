@@ -6,7 +6,10 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use stratawal_frame::StreamId;
+use stratawal_segment::{Access, SegmentFile};
 use stratawal_storage::{Storage, is_full};
 
 use crate::context::LogContext;
@@ -29,6 +32,12 @@ pub enum DeleteError {
 }
 
 impl DeleteError {
+    fn into_error(self) -> Error {
+        match self {
+            Self::Undone(error) | Self::Indeterminate(error) | Self::Left(error) => error,
+        }
+    }
+
     pub(crate) fn of_call(self) -> Self {
         match self {
             Self::Undone(error) => Self::Undone(error.of_call(Call::Delete)),
@@ -47,8 +56,101 @@ impl DeleteError {
 /// # Errors
 /// Every failure is a [`DeleteError`].
 pub fn delete(context: &LogContext, location: &Location) -> std::result::Result<bool, DeleteError> {
-    let moved = move_away(context, location).and_then(|moved| remove_moved(context, location, moved));
-    moved.map_err(DeleteError::of_call)
+    delete_closed(context, location).map_err(DeleteError::of_call)
+}
+
+fn delete_closed(context: &LogContext, location: &Location) -> std::result::Result<bool, DeleteError> {
+    let stream = match stream_id(context.storage(), location) {
+        Found::Missing => None,
+        Found::Unreadable => Some(StreamId(0)),
+        Found::Stream(id) => Some(id),
+    };
+    let is_decided = match stream {
+        Some(stream) => commit_in_journal(context, location, stream)?,
+        None => false,
+    };
+    let moved = move_away(context, location).map_err(|error| match error {
+        DeleteError::Undone(error) if is_decided => DeleteError::Indeterminate(error),
+        error => error,
+    })?;
+    finish_in_journal(context, location);
+    remove_moved(context, location, moved)
+}
+
+/// What the directory of a stream has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// There is no directory.
+    Missing,
+    /// No segment header in it can be read.
+    Unreadable,
+    /// A stream with this id.
+    Stream(StreamId),
+}
+
+/// Reads the id of the stream at `location` from the header of its newest readable segment.
+#[must_use]
+pub fn stream_id(storage: &Arc<dyn Storage>, location: &Location) -> Found {
+    let Ok(entries) = storage.list(&location.dir()) else {
+        return if location.exists(&**storage).is_ok_and(|exists| !exists) {
+            Found::Missing
+        } else {
+            Found::Unreadable
+        };
+    };
+    let mut segments: Vec<_> = entries
+        .into_iter()
+        .filter_map(|entry| match OwnFile::of_name(entry.name) {
+            Some(OwnFile::Segment(id)) => Some(id),
+            _ => None,
+        })
+        .collect();
+    segments.sort_by_key(|id| std::cmp::Reverse(id.generation));
+    let open = |id| SegmentFile::open(storage, &location.dir(), id, Access::Read).ok();
+    segments.into_iter().find_map(open).map_or(Found::Unreadable, |file| Found::Stream(file.header().stream_id))
+}
+
+/// Commits the deletion in the journal, if the log has one. Returns whether it did.
+///
+/// # Errors
+/// [`DeleteError::Indeterminate`] if the record may be found by the next opening. Then the stream
+/// must not be used any more.
+pub(crate) fn commit_in_journal(
+    context: &LogContext,
+    location: &Location,
+    stream: StreamId,
+) -> std::result::Result<bool, DeleteError> {
+    let Some(log) = context.log_journal() else { return Ok(false) };
+    let failed = |error| Error::journal(location, error);
+    let position = log.put_drop(stream, location.name()).map_err(|error| match log.failure() {
+        Some(_) => DeleteError::Indeterminate(failed(error)),
+        None => DeleteError::Undone(failed(error)),
+    })?;
+    log.journal.sync_to(position).map_err(|error| DeleteError::Indeterminate(failed(error)))?;
+    Ok(true)
+}
+
+/// The directory of the deleted stream has durably lost its name.
+pub(crate) fn finish_in_journal(context: &LogContext, location: &Location) {
+    if let Some(log) = context.log_journal() {
+        log.finish_drops(location.name());
+    }
+}
+
+/// Finishes the deletion of an earlier stream of this name, if the journal has one that is not
+/// finished.
+///
+/// # Errors
+/// I/O; the call may be repeated.
+pub fn finish_deletion(context: &LogContext, location: &Location) -> crate::error::Result<()> {
+    if !context.log_journal().is_some_and(|log| log.is_dropped(location.name())) {
+        return Ok(());
+    }
+    let moved = move_away(context, location).map_err(DeleteError::into_error)?;
+    finish_in_journal(context, location);
+    // The next open of the log removes what is left.
+    let _ = remove_moved(context, location, moved);
+    Ok(())
 }
 
 /// Durably renames the stream's directory, which is the commit point of a deletion. Returns the new

@@ -4,6 +4,21 @@
 stratawal_sync::fail_points! {
     /// A bug that a test can switch on in the shipped code.
     enum FailPoint {
+        /// A synced append rests on entries that are only in the files, and not synced there.
+        FirmAboveFileOnly,
+        /// An append goes into the journal while earlier entries are still being written to the
+        /// files.
+        DrainOvertaken,
+        /// A sync of entries that are already in the journal does not make them firm.
+        FirmNotWritten,
+        /// A copy of a firm record is loose.
+        CopyBecomesLoose,
+        /// The journal is released although streams need it.
+        NeededIgnored,
+        /// Records that do not continue the stream are not made void.
+        DroppedNotVoided,
+        /// A SETTLED is not durable when the end of the stream changes.
+        SettledNotSynced,
         /// A leader that finishes does not wake a thread to lead next.
         NoHandOver,
         /// A failed leader does not wake the threads that are waiting for it.

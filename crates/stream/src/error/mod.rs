@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use stratawal_journal as journal;
 use stratawal_segment::{self as segment, SegmentId};
 
 use crate::location::Location;
@@ -46,6 +47,7 @@ enum Cause {
     None,
     Io(io::Error),
     Segment(segment::Error),
+    Journal(journal::Error),
     Earlier(Error),
     /// The length of a file in bytes, and the length it was closed with, if that is known.
     Length(u64, Option<u64>),
@@ -121,6 +123,7 @@ impl Error {
         match &self.details.cause {
             Cause::Io(error) | Cause::About(_, _, error) | Cause::Log(_, Some(error)) => Some(error.kind()),
             Cause::Segment(error) => error.io_kind(),
+            Cause::Journal(error) => error.io_kind(),
             Cause::Earlier(error) => error.io_kind(),
             Cause::None | Cause::Length(..) | Cause::NotAfter(_) | Cause::Text(_) | Cause::Log(_, None) => None,
         }
@@ -262,6 +265,17 @@ impl Error {
         Details { damage, stream, segment, offset, ..Details::new(kind, Cause::Segment(error)) }.into_error()
     }
 
+    /// An error of the commit journal, in a call on this stream.
+    pub(crate) fn journal(location: &Location, error: journal::Error) -> Self {
+        let kind = match error.kind() {
+            journal::ErrorKind::Forked => ErrorKind::Forked,
+            journal::ErrorKind::Closed => ErrorKind::Closed,
+            _ if error.is_full() => ErrorKind::Full,
+            _ => ErrorKind::Io,
+        };
+        Self::build(kind, location.name(), Cause::Journal(error))
+    }
+
     /// Damage of the kind `kind`.
     pub(crate) fn damage_at(
         location: &Location,
@@ -343,6 +357,7 @@ impl std::error::Error for Error {
             Cause::None | Cause::Length(..) | Cause::NotAfter(_) | Cause::Text(_) | Cause::Log(_, None) => None,
             Cause::Io(error) | Cause::About(_, _, error) | Cause::Log(_, Some(error)) => Some(error),
             Cause::Segment(error) => Some(error),
+            Cause::Journal(error) => Some(error),
             Cause::Earlier(error) => Some(error),
         }
     }

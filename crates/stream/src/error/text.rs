@@ -73,6 +73,7 @@ impl Error {
             Cause::None => Ok(()),
             Cause::Io(error) => write!(f, ": {error}"),
             Cause::Segment(error) => write!(f, ": {}", error.kind()),
+            Cause::Journal(error) => write!(f, ": {error}"),
             // The sentence before this has already reported the full disk.
             Cause::Earlier(error) if error.kind() == ErrorKind::Full => error.fmt_position_and_cause(f),
             Cause::Earlier(error) => {

@@ -12,17 +12,26 @@ use crate::write::clock::{Clock, is_far_ahead};
 use crate::write::tail::{Reservation, Tail};
 use crate::write::writer::Writer;
 
+/// The ends of a stream with the entries that recovery found in memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ends {
+    pub(super) accepted: u64,
+    /// These count what the commit journal holds.
+    pub(super) flushed: u64,
+    pub(super) durable: u64,
+}
+
 /// Replaces the state of the stream with `recovered`, which is `None` if the stream does not exist.
 /// Readers see the change in one step. Returns the writer that continues the stream. The caller
 /// holds the lock.
 ///
-/// `accepted` is one past the last entry pending in the tail, if any.
+/// `ends` are the ends of the stream with the entries in the tail, if it has any.
 pub(super) fn install(
     shared: &Arc<Shared>,
     report: &Published<OpenReport>,
     tail: &mut Tail,
     recovered: Option<Recovered>,
-    accepted: Option<u64>,
+    ends: Option<Ends>,
 ) -> Writer {
     let old = shared.snapshot.load();
     let Some(recovered) = recovered else {
@@ -39,14 +48,17 @@ pub(super) fn install(
         // The cached segments may have been loaded from different bytes.
         shared.context.cache.remove_stream(stream_id);
     }
-    let accepted = accepted.unwrap_or(recovered.next_seq);
+    let in_files = recovered.next_seq;
+    let ends = ends.unwrap_or(Ends { accepted: in_files, flushed: in_files, durable: in_files });
     let cut = old.diverges_at(shared.watermarks.accepted(), &recovered.snapshot, recovered.first_seq);
-    let cut = cut.filter(|&cut| cut < recovered.next_seq).unwrap_or(accepted);
+    let cut = cut.filter(|&cut| cut < recovered.next_seq).unwrap_or(ends.accepted);
     shared.truncations.record(shared.watermarks.epoch(), cut);
     shared.watermarks.change(|watermarks| {
         shared.snapshot.store(Arc::new(recovered.snapshot));
         watermarks.reset(recovered.first_seq, recovered.next_seq);
-        watermarks.set_accepted(accepted);
+        watermarks.raise_durable(ends.durable);
+        watermarks.raise_flushed(ends.flushed);
+        watermarks.set_accepted(ends.accepted);
     });
     report.store(Arc::new(recovered.report));
     let (active, reservation) = match recovered.writable {

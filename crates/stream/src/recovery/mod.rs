@@ -65,6 +65,7 @@ mod floor;
 mod found;
 mod generation;
 mod install;
+mod journal_tail;
 mod links;
 mod list;
 mod lost_range;

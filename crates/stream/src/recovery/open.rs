@@ -7,15 +7,18 @@ use stratawal_sync::{Mutex, Published};
 
 use super::files::StreamFiles;
 use super::install::install;
+use super::journal_tail::join;
 use super::read::read;
 use super::recover::{recover, recover_above};
 use super::recovered::Recovered;
 use super::salvage::read_before_damage;
 use crate::context::LogContext;
+use crate::deletion::finish_deletion;
 use crate::error::{Call, Error, ErrorKind, Result};
 use crate::events;
 use crate::inner::Inner;
 use crate::location::Location;
+use crate::log_journal::LogJournal;
 use crate::options::StreamOptions;
 use crate::read::snapshot::Snapshot;
 use crate::removal::Removals;
@@ -31,6 +34,7 @@ impl Inner {
     /// See [`StreamLog::open`](crate::StreamLog::open).
     pub(crate) fn open(context: Arc<LogContext>, location: Location, options: StreamOptions) -> Result<Arc<Self>> {
         options.validate_for(&location)?;
+        finish_deletion(&context, &location)?;
         match recover_or_read(&StreamFiles::new(&context, &location, &options), ReserveUse::Never) {
             Ok(mut recovered) => {
                 let mut removals = Removals::default();
@@ -38,13 +42,17 @@ impl Inner {
                     let dead = std::mem::take(&mut recovered.dead);
                     removals.remove_found(&context, &location, dead, &mut recovered.report);
                 }
-                Ok(build(context, location, options, recovered, removals))
+                build(context, location, options, recovered, removals)
             }
             // The existing entries can be read. The next append runs recovery first.
             Err(full) if full.kind() == ErrorKind::Full => {
                 let recovered = read(&StreamFiles::new(&context, &location, &options));
                 let recovered = recovered.map_err(|error| error.of_call(Call::LookUp))?;
-                let inner = build(context, location, options, recovered, Removals::default());
+                if has_carried(&context, recovered.as_ref()) {
+                    // The entries in the journal cannot be joined to the files.
+                    return Err(full.of_call(Call::LookUp));
+                }
+                let inner = build(context, location, options, recovered, Removals::default())?;
                 inner.group.lock().set_error(full);
                 Ok(inner)
             }
@@ -69,7 +77,7 @@ impl Inner {
         let removed = Removals::remove_damaged(&context, &location, &std::mem::take(&mut recovered.dead));
         context.make_reserve();
         removed?;
-        Ok(build(context, location, options, Some(recovered), Removals::default()))
+        build(context, location, options, Some(recovered), Removals::default())
     }
 
     /// See [`StreamLog::open_before_damage`](crate::StreamLog::open_before_damage).
@@ -82,7 +90,8 @@ impl Inner {
             Ok(inner) => Ok((inner, None)),
             Err(damage) if damage.is_damage() && context.is_read_only() => {
                 let recovered = read_before_damage(&StreamFiles::new(&context, &location, &options))?;
-                Ok((build(context, location, options, Some(recovered), Removals::default()), Some(damage)))
+                let inner = build(context, location, options, Some(recovered), Removals::default())?;
+                Ok((inner, Some(damage)))
             }
             Err(error) => Err(error),
         }
@@ -102,7 +111,7 @@ fn build(
     options: StreamOptions,
     mut recovered: Option<Recovered>,
     removals: Removals,
-) -> Arc<Inner> {
+) -> Result<Arc<Inner>> {
     let is_read_only = context.is_read_only();
     let reader_state = recovered.as_mut().and_then(|recovered| recovered.reader_state.take()).filter(|_| is_read_only);
     let (start, end) = recovered.as_ref().map_or((0, 0), |recovered| (recovered.first_seq, recovered.next_seq));
@@ -117,12 +126,26 @@ fn build(
     });
     let report = Published::new(OpenReport::default());
     let mut tail = Tail::new(0, 0, None, Arc::clone(&shared.context.pending));
-    let writer = install(&shared, &report, &mut tail, recovered, None);
+    let mut writer = install(&shared, &report, &mut tail, recovered, None);
+    if !is_read_only {
+        join(&shared, &mut tail, &mut writer)?;
+    }
     let group = Group::new(tail, Some(writer), watermarks, shared.location.shared_name());
     if is_read_only {
         group.lock().set_error(Error::new(ErrorKind::ReadOnly, &shared.location));
     }
     let removals = Mutex::new(removals);
     let reader_state = Mutex::new(reader_state);
-    Arc::new(Inner { shared, group, report, removals, reader_state })
+    let inner = Arc::new(Inner { shared, group, report, removals, reader_state });
+    if let Some(log) = inner.shared.context.log_journal() {
+        log.register(&inner);
+    }
+    Ok(inner)
+}
+
+/// Whether the commit journal has records of a stream that was not opened yet.
+fn has_carried(context: &LogContext, recovered: Option<&Recovered>) -> bool {
+    let segment = recovered.and_then(|recovered| recovered.snapshot.segments.first());
+    let carried = |log: &Arc<LogJournal>| segment.and_then(|segment| log.carried(segment.header.stream_id));
+    context.log_journal().and_then(carried).is_some()
 }

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use super::files::StreamFiles;
-use super::install::install;
+use super::install::{Ends, install};
 use super::open::recover_or_read;
 use super::recovered::Refreshed;
 use super::refresh::refresh;
 use crate::error::{DamageKind, Error, ErrorKind, Result};
 use crate::events;
 use crate::inner::Inner;
+use crate::log_journal::RestartError;
+use crate::shared::Shared;
 use crate::write::reserve::ReserveUse;
 
 /// Whether recovery may lose entries that were written but not synced.
@@ -28,8 +30,23 @@ impl Inner {
         if self.shared.context.is_read_only() {
             self.refresh()
         } else {
+            self.restart_journal()?;
             self.recover(OnLoss::Continue, ReserveUse::Never)
         }
+    }
+
+    /// Restarts the commit journal if it has failed.
+    fn restart_journal(&self) -> Result<()> {
+        let Some(log) = self.shared.context.log_journal() else { return Ok(()) };
+        self.check_process()?;
+        log.restart().map_err(|error| match error {
+            RestartError::Journal(error) => self.journal_error(error),
+            RestartError::Pinned => {
+                let text = "the commit journal has failed, and a stream was closed that could not be settled; close the log, and \
+                            open it again";
+                Error::text(ErrorKind::Poisoned, &self.shared.location, text)
+            }
+        })
     }
 
     fn refresh(&self) -> Result<()> {
@@ -87,19 +104,28 @@ impl Inner {
                 // The directory existed, and so did acknowledged entries.
                 return Err(Error::damage_at(&shared.location, DamageKind::NoSegment, None, None));
             }
-            let waiting = tail.pending_from(recovered.as_ref().map_or(0, |recovered| recovered.next_seq));
-            if waiting.is_none() && on_loss == OnLoss::Fail {
+            let exists = recovered.is_some();
+            let in_files = recovered.as_ref().map_or(0, |recovered| recovered.next_seq);
+            let (waiting, is_lost) = tail.pending_from(in_files);
+            if is_lost && on_loss == OnLoss::Fail {
                 let text = "entries that were handed to the operating system, and not synced, are lost";
                 return Err(Error::text(ErrorKind::Poisoned, &shared.location, text));
             }
-            let waiting = waiting.unwrap_or_default();
             let reserved = waiting.reserved;
-            let writer = install(shared, report, tail, recovered, waiting.end_seq());
+            let ends = waiting.end_seq().map(|end| ends(shared, in_files, end, tail.journaled.is_some()));
+            let journaled = tail.journaled.take();
+            let mut writer = install(shared, report, tail, recovered, ends);
+            tail.journaled = journaled;
             // Readers no longer see these segments, so they are removed after the lock is released.
             dead = found;
             tail.adopt_pending(waiting);
             if let Some(reservation) = tail.reservation.as_mut().filter(|_| reserved > 0) {
                 reservation.reserve(reserved).map_err(|e| shared.segment_error(e))?;
+            }
+            if tail.journaled.is_some() && exists {
+                // Some entries may be in the journal and others in memory alone. From here on all
+                // are in the files.
+                writer.settle_recovered(tail, is_lost)?;
             }
             Ok(writer)
         });
@@ -110,4 +136,13 @@ impl Inner {
         }
         result
     }
+}
+
+/// The ends of a stream whose entries up to `accepted` are in its files or in the tail. What the
+/// commit journal holds of them stays flushed and durable.
+fn ends(shared: &Shared, in_files: u64, accepted: u64, has_journal: bool) -> Ends {
+    let Some(watermarks) = Some(&shared.watermarks).filter(|_| has_journal) else {
+        return Ends { accepted, flushed: in_files, durable: in_files };
+    };
+    Ends { accepted, flushed: watermarks.flushed().min(accepted), durable: watermarks.durable().min(accepted) }
 }

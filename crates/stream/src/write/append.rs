@@ -83,6 +83,9 @@ impl Inner {
             if fail_point!(AcknowledgedBeforeWrite) {
                 return Ok(());
             }
+            if state.tail.journaled.is_some() {
+                return self.acknowledge_in_journal(state, durability);
+            }
             let target = self.group.target(&state);
             return self.group.wait_for_locked(state, durability, target);
         }
@@ -260,6 +263,9 @@ impl Inner {
         let state = self.writable()?;
         if let Some(error) = state.failure() {
             return Err(error.clone());
+        }
+        if state.tail.journaled.is_some() {
+            return self.acknowledge_in_journal(state, durability);
         }
         let target = self.group.target(&state);
         self.group.wait_for_locked(state, durability, target)

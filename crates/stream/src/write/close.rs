@@ -24,6 +24,10 @@ impl Inner {
         let was_closed = self.group.lock().tail.closed;
         let closed = self.end_cleanly();
         self.group.wait_until_free();
+        if let (Some(log), Some(lsn)) = (self.shared.context.log_journal(), self.journal_needed_from()) {
+            // The stream could not be settled. Its entries are in the journal alone.
+            log.pin(lsn);
+        }
         if !fail_point!(RemovalsNotAwaited) {
             // A truncation removes files after it has released the lead, so this waits for it. A
             // truncation that begins later finds the stream closed.
@@ -51,7 +55,11 @@ impl Inner {
                 return Ok(());
             }
         }
-        self.wait_for(Durability::Synced)?;
+        if self.shared.context.log_journal().is_some() {
+            self.settle_files()?;
+        } else {
+            self.wait_for(Durability::Synced)?;
+        }
         let (mut state, writer) = self.group.acquire()?;
         let reservation = state.tail.reservation.take();
         drop(state);

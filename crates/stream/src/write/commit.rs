@@ -107,6 +107,13 @@ impl<L: CommitLeader> GroupState<L> {
     }
 }
 
+impl<L: CommitLeader> GroupState<L> {
+    /// The outcome of an epoch that is over, for a thread that waited in it.
+    pub(crate) fn outcome_of(&self, epoch: u64, name: &str) -> Result<()> {
+        self.failed_epochs.outcome_of(epoch, name)
+    }
+}
+
 impl<L: CommitLeader> fmt::Debug for Group<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Group").field("watermarks", &self.watermarks).finish_non_exhaustive()
@@ -268,6 +275,24 @@ impl<L: CommitLeader> Group<L> {
             }
             self.sleep(state, Durability::Buffered, None);
         }
+    }
+
+    /// Runs one commit if the lead is free.
+    pub(crate) fn commit_if_free(
+        &self,
+        mut state: MutexGuard<'_, GroupState<L>>,
+        durability: Durability,
+    ) -> Result<()> {
+        match state.lead.take_free(Lead::Taken) {
+            Some(lead) => self.commit(state, lead, durability),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for the lead, and runs one commit, whatever the watermarks.
+    pub(crate) fn commit_now(&self, durability: Durability) -> Result<()> {
+        let (state, lead) = self.acquire()?;
+        self.commit(state, lead, durability)
     }
 
     /// Runs `act` with the acquired lead, outside the lock, and then releases the lead. An error

@@ -72,6 +72,10 @@ impl Writer {
         let mut segments = OpenSegments::new(Arc::clone(&shared), active, header.last_timestamp);
         segments.preallocated = preallocation.preallocated();
         tail.continue_in(Reservation::new(&segments.active.writer, preallocation));
+        if let Some(journaled) = &mut tail.journaled {
+            journaled.set_stream(header.stream_id);
+            journaled.restart_at(start);
+        }
         *self = Self::Open(segments);
         shared.watermarks.reset_all(start);
         Ok(())

@@ -1,10 +1,15 @@
 //! Deletes an open stream. The work on its directory is in `deletion.rs`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::deletion::{DeleteError, move_away, remove_moved};
+use stratawal_frame::StreamId;
+
+use crate::context::LogContext;
+use crate::deletion::{DeleteError, commit_in_journal, finish_in_journal, move_away, remove_moved};
 use crate::error::{Error, ErrorKind};
 use crate::inner::Inner;
+use crate::location::Location;
 use crate::read::snapshot::Snapshot;
 use crate::write::tail::Tail;
 
@@ -21,7 +26,8 @@ impl Inner {
         let mut removals = self.removals.lock();
         let mut moved = Ok(None);
         let shut_down = self.group.shut_down(Error::new(ErrorKind::Missing, &shared.location), |state| {
-            moved = move_away(&shared.context, &shared.location);
+            let stream = state.tail.journaled.as_ref().map_or(StreamId(0), |journaled| journaled.stream());
+            moved = move_away_decided(&shared.context, &shared.location, stream);
             if let Err(DeleteError::Undone(error)) = &moved {
                 return Err(error.clone());
             }
@@ -39,6 +45,23 @@ impl Inner {
         });
         shut_down.map_err(DeleteError::Undone)?;
         removals.clear();
-        remove_moved(&shared.context, &shared.location, moved?)
+        let moved = moved?;
+        finish_in_journal(&shared.context, &shared.location);
+        remove_moved(&shared.context, &shared.location, moved)
     }
+}
+
+/// Commits the deletion in the journal, if the log has one and the stream exists, and moves the
+/// directory away. Once the journal has the record, the stream is deleted whatever happens to its
+/// directory.
+fn move_away_decided(
+    context: &LogContext,
+    location: &Location,
+    stream: StreamId,
+) -> std::result::Result<Option<PathBuf>, DeleteError> {
+    let is_decided = stream != StreamId(0) && commit_in_journal(context, location, stream)?;
+    move_away(context, location).map_err(|error| match error {
+        DeleteError::Undone(error) if is_decided => DeleteError::Indeterminate(error),
+        error => error,
+    })
 }

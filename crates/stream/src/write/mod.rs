@@ -41,6 +41,8 @@ pub(crate) mod dir_sync;
 pub(crate) mod encode;
 pub(crate) mod failed_epochs;
 mod flush;
+pub(crate) mod journal_path;
+pub(crate) mod journaled;
 pub(crate) mod pending;
 pub(crate) mod reserve;
 mod rotate;

@@ -68,6 +68,42 @@ pub(crate) struct PendingFrame {
     ends_start: usize,
 }
 
+/// Consecutive entries of one pending frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FrameSlice<'a> {
+    pub(crate) first_seq: u64,
+    pub(crate) timestamp: u64,
+    /// The end offsets of the entries in the frame, with the marks of batch ends.
+    pub(crate) ends: &'a [u32],
+    /// The offset of the first of these entries in the frame.
+    pub(crate) before: u32,
+    pub(crate) data: &'a [u8],
+}
+
+impl<'a> FrameSlice<'a> {
+    /// The entries of a frame at or above `seq`, if it has any.
+    fn from(frame: &PendingFrame, ends: &'a [u32], data: &'a [u8], seq: u64) -> Option<Self> {
+        let skipped = usize::try_from(seq.saturating_sub(frame.first_seq)).unwrap_or(usize::MAX);
+        let kept = ends.get(skipped..).filter(|kept| !kept.is_empty())?;
+        let before = skipped.checked_sub(1).map_or(0, |i| ends[i] & !BATCH_END);
+        let first_seq = frame.first_seq + skipped as u64;
+        Some(Self { first_seq, timestamp: frame.timestamp, ends: kept, before, data: &data[before as usize..] })
+    }
+
+    /// One past the last seq.
+    pub(crate) const fn end_seq(&self) -> u64 {
+        self.first_seq + self.ends.len() as u64
+    }
+
+    /// The entries below `end`, if there are any.
+    pub(crate) fn below(&self, end: u64) -> Option<Self> {
+        let count = usize::try_from(end.saturating_sub(self.first_seq)).unwrap_or(usize::MAX).min(self.ends.len());
+        let last = count.checked_sub(1)?;
+        let len = ((self.ends[last] & !BATCH_END) - self.before) as usize;
+        Some(Self { ends: &self.ends[..count], data: &self.data[..len], ..*self })
+    }
+}
+
 /// Accepted entries in order, in frames.
 #[derive(Debug, Default)]
 pub(crate) struct PendingFrames {
@@ -133,18 +169,39 @@ impl PendingFrames {
 
     /// The frames in order, each with the end offsets and the bytes of its entries.
     pub(crate) fn frames(&self) -> impl Iterator<Item = (&PendingFrame, &[u32], &[u8])> {
-        (0..self.frames.len()).map(|i| {
-            let frame = &self.frames[i];
-            let next = self.frames.get(i + 1);
-            let ends = &self.ends[frame.ends_start..next.map_or(self.ends.len(), |n| n.ends_start)];
-            let data = &self.data[frame.data_start..next.map_or(self.data.len(), |n| n.data_start)];
-            (frame, ends, data)
-        })
+        (0..self.frames.len()).map(|i| self.frame(i))
     }
 
-    /// The first seq, or `None` if nothing is pending.
-    pub(super) fn first_seq(&self) -> Option<u64> {
-        self.frames.first().map(|frame| frame.first_seq)
+    fn frame(&self, i: usize) -> (&PendingFrame, &[u32], &[u8]) {
+        let frame = &self.frames[i];
+        let next = self.frames.get(i + 1);
+        let ends = &self.ends[frame.ends_start..next.map_or(self.ends.len(), |n| n.ends_start)];
+        let data = &self.data[frame.data_start..next.map_or(self.data.len(), |n| n.data_start)];
+        (frame, ends, data)
+    }
+
+    /// The position of the frame that holds `seq`, or the first frame after it.
+    fn find(&self, seq: u64) -> usize {
+        self.frames.partition_point(|frame| frame.first_seq <= seq).saturating_sub(1)
+    }
+
+    /// The entries at or above `seq`, a slice of each frame.
+    pub(crate) fn slices_from(&self, seq: u64) -> impl Iterator<Item = FrameSlice<'_>> {
+        let slice = move |i: usize| {
+            let (frame, ends, data) = self.frame(i);
+            FrameSlice::from(frame, ends, data, seq)
+        };
+        (self.find(seq)..self.frames.len()).filter_map(slice)
+    }
+
+    /// The number of bytes of the entries at or above `seq`, with their end offsets.
+    pub(crate) fn len_from(&self, seq: u64) -> usize {
+        let i = self.find(seq);
+        let Some(frame) = self.frames.get(i) else { return 0 };
+        let (_, ends, _) = self.frame(i);
+        let skipped = usize::try_from(seq.saturating_sub(frame.first_seq)).unwrap_or(usize::MAX).min(ends.len());
+        let before = skipped.checked_sub(1).map_or(0, |i| ends[i] & !BATCH_END) as usize;
+        self.data.len() - (frame.data_start + before) + 4 * (self.ends.len() - (frame.ends_start + skipped))
     }
 
     /// The time of the last frame.
@@ -174,19 +231,15 @@ impl PendingFrames {
         entries.push_ends(&mut self.ends, before);
     }
 
-    /// Adds the entries at or above `from_seq` of a frame from another list.
-    pub(super) fn push_from(&mut self, frame: &PendingFrame, ends: &[u32], data: &[u8], from_seq: u64) {
-        let skipped = usize::try_from(from_seq.saturating_sub(frame.first_seq)).unwrap_or(usize::MAX);
-        let Some(kept) = ends.get(skipped..).filter(|kept| !kept.is_empty()) else { return };
-        let before = skipped.checked_sub(1).map_or(0, |i| ends[i] & !BATCH_END);
-        let first_seq = frame.first_seq + skipped as u64;
+    /// Adds entries from elsewhere, as a frame of their own.
+    pub(crate) fn push_slice(&mut self, slice: &FrameSlice<'_>) {
         let data_start = self.data.len();
         let ends_start = self.ends.len();
-        self.frames.push(PendingFrame { first_seq, timestamp: frame.timestamp, data_start, ends_start });
-        self.data.extend_from_slice(&data[before as usize..]);
-        self.ends.extend(kept.iter().map(|&e| ((e & !BATCH_END) - before) | (e & BATCH_END)));
-        let len = (data.len() - before as usize) as u64;
-        self.reserved += stratawal_frame::data_frame_len_max(kept.len() as u64 + 1, len);
+        let FrameSlice { first_seq, timestamp, ends, before, data } = *slice;
+        self.frames.push(PendingFrame { first_seq, timestamp, data_start, ends_start });
+        self.data.extend_from_slice(data);
+        self.ends.extend(ends.iter().map(|&e| ((e & !BATCH_END) - before) | (e & BATCH_END)));
+        self.reserved += stratawal_frame::data_frame_len_max(ends.len() as u64 + 1, data.len() as u64);
     }
 
     /// Returns a copy of entry `seq` if it is pending here.
@@ -282,8 +335,8 @@ mod tests {
         pending.push(5, 7, &Entries::Batch(&batch), 100);
         pending.push(8, 7, &Entries::One(b"d"), 100);
         let mut kept = PendingFrames::default();
-        pending.frames().for_each(|(frame, ends, data)| kept.push_from(frame, ends, data, 7));
-        assert_eq!((kept.first_seq(), kept.end_seq()), (Some(7), Some(9)));
+        pending.slices_from(7).for_each(|slice| kept.push_slice(&slice));
+        assert_eq!((kept.frames().next().map(|(frame, ..)| frame.first_seq), kept.end_seq()), (Some(7), Some(9)));
         assert_eq!(data_of(&kept, 6), None);
         assert_eq!(data_of(&kept, 7).as_deref(), Some(&b"ccc"[..]));
         assert_eq!(data_of(&kept, 8).as_deref(), Some(&b"d"[..]));

@@ -14,8 +14,13 @@ use stratawal_frame::ByteOffset;
 use stratawal_segment::{Preallocation, SegmentWriter};
 
 use crate::batch::Entry;
+use crate::error::Result;
+use crate::options::Durability;
+use crate::shared::Shared;
+use crate::watermarks::Watermarks;
 use crate::write::buffer_pool::{BufferPool, push_exact};
 use crate::write::clock::Clock;
+use crate::write::journaled::{Journaled, Put};
 use crate::write::pending::{Entries, LargeBatch, PendingFrames};
 
 /// The space that appends have reserved in the active segment.
@@ -65,6 +70,8 @@ pub(crate) struct Tail {
     /// The length of the tail when it was last drained, or half of the previous value, whichever is
     /// more. A longer buffer is requested with this length.
     recent_len: usize,
+    /// What the stream has in the commit journal, if the log has one.
+    pub(crate) journaled: Option<Box<Journaled>>,
 }
 
 impl Tail {
@@ -85,6 +92,7 @@ impl Tail {
             spare: Vec::new(),
             buffer_pool,
             recent_len: 0,
+            journaled: None,
         }
     }
 
@@ -110,6 +118,10 @@ impl Tail {
         if let Some(reservation) = &mut self.reservation {
             reservation.end = file_end;
         }
+        if let Some(journaled) = &mut self.journaled {
+            // The settled watermark is not needed here: the next drain forgets what it covers.
+            journaled.drained_to(Some(self.next_seq), 0);
+        }
     }
 
     /// Continues in a new segment with this reservation.
@@ -117,6 +129,15 @@ impl Tail {
         let before = self.reservation.replace(reservation);
         if let Some(restart) = before.and_then(|before| before.restart) {
             self.last_timestamp = restart;
+        }
+    }
+
+    /// Continues in a new segment, at `next_seq`. Everything before was settled, or dropped.
+    pub(crate) fn continue_at(&mut self, next_seq: u64, reservation: Reservation) {
+        self.next_seq = next_seq;
+        self.continue_in(reservation);
+        if let Some(journaled) = &mut self.journaled {
+            journaled.restart_at(next_seq);
         }
     }
 
@@ -143,16 +164,26 @@ impl Tail {
         let mut work = self.spare.pop().unwrap_or_default();
         std::mem::swap(Arc::get_mut(&mut work).expect("invariant: a spare has one owner"), &mut self.pending);
         self.in_flight = Some(Arc::clone(&work));
+        if let Some(journaled) = &mut self.journaled {
+            journaled.drain_begins(work.end_seq());
+        }
         work
     }
 
-    /// Takes back the work of `take`, which is now in the file. The file ends at `file_end`.
-    pub(crate) fn put_back(&mut self, mut work: Arc<PendingFrames>, file_end: u64) {
+    /// Takes back the work of `take`, which is now in the file. The file ends at `file_end`, and
+    /// entries below `settled` are durable in the stream's files.
+    pub(crate) fn put_back(&mut self, mut work: Arc<PendingFrames>, file_end: u64, settled: u64) {
         self.in_flight = None;
         if let Some(reservation) = &mut self.reservation {
             reservation.end = file_end + self.pending.reserved;
         }
         self.recent_len = work.len().max(self.recent_len / 2);
+        if let Some(journaled) = &mut self.journaled {
+            journaled.drained_to(work.end_seq(), settled);
+            if work.end_seq().is_some_and(|end| journaled.needs_below(end)) {
+                return journaled.retain(work);
+            }
+        }
         if let Some(buffer) = Arc::get_mut(&mut work) {
             buffer.clear();
             if !buffer.is_short() {
@@ -163,17 +194,49 @@ impl Tail {
         }
     }
 
-    /// Returns the accepted entries at or above `end`, where recovery found that the files end.
-    /// Returns `None` if entries before them are lost, so that these do not continue the files.
-    pub(crate) fn pending_from(&self, end: u64) -> Option<PendingFrames> {
+    /// Returns the accepted entries at or above `end`, where recovery found that the files end, as
+    /// far as they continue the files, and whether any accepted entries are lost.
+    pub(crate) fn pending_from(&self, end: u64) -> (PendingFrames, bool) {
         let mut kept = PendingFrames::default();
-        for part in self.in_flight.as_deref().into_iter().chain([&self.pending]) {
-            part.frames().for_each(|(frame, ends, data)| kept.push_from(frame, ends, data, end));
+        let mut kept_end = end;
+        // A recovery that failed may have left the same entries in two of these.
+        for frames in self.in_memory() {
+            for slice in frames.slices_from(kept_end) {
+                if slice.first_seq == kept_end {
+                    kept.push_slice(&slice);
+                    kept_end = slice.end_seq();
+                }
+            }
         }
         // A large batch whose write failed may be complete in the file. It was not accepted, so
         // nothing accepted is lost.
-        let first_seq = kept.first_seq().unwrap_or(self.next_seq.max(end));
-        (first_seq == end).then_some(kept)
+        let is_lost = kept_end < self.next_seq;
+        (kept, is_lost)
+    }
+
+    /// The accepted entries that are in memory, oldest first.
+    fn in_memory(&self) -> impl Iterator<Item = &PendingFrames> {
+        let retained = self.journaled.iter().flat_map(|journaled| journaled.retained());
+        retained.chain(self.in_flight.as_deref()).chain([&self.pending])
+    }
+
+    /// Has everything accepted acknowledged at `durability` by the commit journal, if that is
+    /// possible.
+    pub(crate) fn put_in_journal(
+        &mut self,
+        durability: Durability,
+        watermarks: &Watermarks,
+    ) -> stratawal_journal::Result<Put> {
+        let Self { journaled, pending, next_seq, .. } = self;
+        let Some(journaled) = journaled else { return Ok(Put::ThroughFiles) };
+        journaled.put(pending, *next_seq, durability, watermarks)
+    }
+
+    /// What the stream has in the commit journal, and its entries that are not drained.
+    pub(crate) fn journaled_and_rest(&mut self) -> Option<(&mut Journaled, Vec<&PendingFrames>)> {
+        let Self { journaled, in_flight, pending, .. } = self;
+        let rest = in_flight.as_deref().into_iter().chain([&*pending]).collect();
+        journaled.as_deref_mut().map(|journaled| (journaled, rest))
     }
 
     /// Takes over entries that were accepted earlier. The caller reserves their space.
@@ -187,6 +250,19 @@ impl Tail {
         }
         self.last_timestamp = pending.last_timestamp().unwrap_or(0).max(self.last_timestamp);
         self.pending = pending;
+    }
+
+    /// Appends entries that only the commit journal has, and reserves their space.
+    pub(crate) fn append_recovered(&mut self, entries: PendingFrames, shared: &Shared) -> Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let reserved = entries.reserved;
+        self.adopt_pending(entries);
+        match &mut self.reservation {
+            Some(reservation) => reservation.reserve(reserved).map_err(|e| shared.segment_error(e)),
+            None => Ok(()),
+        }
     }
 
     /// Returns a copy of entry `seq` if it is in the tail.
@@ -204,11 +280,15 @@ mod tests {
     fn a_file_that_ends_after_the_tail_loses_nothing() {
         let mut tail = Tail::new(3, 0, None, Arc::new(BufferPool::new()));
         // A large batch that is complete in the file although its write failed.
-        assert_eq!(tail.pending_from(5).map(|pending| pending.end_seq()), Some(None));
-        assert_eq!(tail.pending_from(3).map(|pending| pending.end_seq()), Some(None));
-        assert!(tail.pending_from(2).is_none(), "an accepted entry is in neither");
+        let from = |tail: &Tail, end| {
+            let (pending, is_lost) = tail.pending_from(end);
+            (pending.end_seq(), is_lost)
+        };
+        assert_eq!(from(&tail, 5), (None, false));
+        assert_eq!(from(&tail, 3), (None, false));
+        assert_eq!(from(&tail, 2), (None, true), "an accepted entry is in neither");
         tail.push(&Entries::One(b"waits"), 1, 32, 100);
-        assert_eq!(tail.pending_from(3).map(|pending| pending.end_seq()), Some(Some(4)));
-        assert!(tail.pending_from(2).is_none());
+        assert_eq!(from(&tail, 3), (Some(4), false));
+        assert_eq!(from(&tail, 2), (None, true));
     }
 }

@@ -151,12 +151,10 @@ impl Writer {
             self.create_stream(tail, first).inspect_err(|_| tail.next_seq = before)?;
             return Ok(Dead::default());
         }
-        self.drain_all(tail)?;
+        self.settle_and_void(tail)?;
         let (segments, reservation) = self.open_in(tail)?;
-        segments.settle_all().map_err(Error::poisoned)?;
         let (dead, next) = segments.reset_to(reservation, first)?;
-        tail.next_seq = first;
-        tail.continue_in(next);
+        tail.continue_at(first, next);
         Ok(dead)
     }
 
@@ -185,13 +183,49 @@ impl Writer {
         start: u64,
         reserve: ReserveUse,
     ) -> Result<Dead> {
-        self.drain_all(tail)?;
+        self.settle_and_void(tail)?;
         let (segments, reservation) = self.open_in(tail)?;
-        segments.settle_all().map_err(Error::poisoned)?;
         let (dead, next) = segments.truncate_from(reservation, next_seq, start, reserve)?;
-        tail.next_seq = next_seq;
-        tail.continue_in(next);
+        tail.continue_at(next_seq, next);
         Ok(dead)
+    }
+
+    /// Makes a stream that ends before `first` begin there.
+    pub(crate) fn begin_at(&mut self, tail: &mut Tail, first: u64) -> Result<()> {
+        self.reset_to(tail, first).map(drop)
+    }
+
+    /// Settles what recovery found in the commit journal. If `is_void`, the stream's records are
+    /// made void: some of them do not continue the stream, and later entries will have their seqs.
+    pub(crate) fn settle_recovered(&mut self, tail: &mut Tail, is_void: bool) -> Result<()> {
+        let end = tail.next_seq;
+        self.shared().watermarks.set_accepted(end);
+        if is_void && !fail_point!(DroppedNotVoided) {
+            self.settle_and_void(tail)?;
+        } else {
+            self.drain_all(tail)?;
+            let (segments, _) = self.open_in(tail)?;
+            segments.settle_all().map_err(Error::poisoned)?;
+        }
+        if let Some(journaled) = &mut tail.journaled {
+            journaled.restart_at(end);
+        }
+        Ok(())
+    }
+
+    /// Settles everything, and makes the stream's records in the commit journal void, before its end
+    /// moves. Otherwise a record of a dropped entry could later be taken for the entry that has its
+    /// seq then.
+    pub(crate) fn settle_and_void(&mut self, tail: &mut Tail) -> Result<()> {
+        self.drain_all(tail)?;
+        let (segments, _) = self.open_in(tail)?;
+        segments.settle_all().map_err(Error::poisoned)?;
+        let end = tail.next_seq;
+        if let Some(journaled) = &mut tail.journaled {
+            journaled.make_void(end).map_err(|error| Error::journal(&self.shared().location, error))?;
+            journaled.restart_at(end);
+        }
+        Ok(())
     }
 }
 

@@ -150,6 +150,6 @@ impl CommitLeader for Writer {
             Self::Open(segments) => segments.active.end_offset(),
             Self::NoSegment(_) => 0,
         };
-        tail.put_back(work, end);
+        tail.put_back(work, end, self.shared().watermarks.settled());
     }
 }

@@ -1,0 +1,77 @@
+//! Joins the entries that a stream has in the commit journal to those in its files.
+
+use std::sync::Arc;
+
+use stratawal_frame::{BATCH_END, SeqNo};
+use stratawal_journal::{Part, Tail as JournalTail};
+
+use crate::error::{DamageKind, Error, Result};
+use crate::location::Location;
+use crate::shared::Shared;
+use crate::write::journaled::Journaled;
+use crate::write::pending::{FrameSlice, PendingFrames};
+use crate::write::tail::Tail;
+use crate::write::writer::Writer;
+
+/// Gives a stream that was just recovered its state in the journal, appends the entries that only
+/// the journal has, and settles them. Afterwards the journal is not needed for this stream.
+pub(super) fn join(shared: &Arc<Shared>, tail: &mut Tail, writer: &mut Writer) -> Result<()> {
+    let Some(log) = shared.context.log_journal() else { return Ok(()) };
+    tail.journaled = Some(Box::new(Journaled::new(Arc::clone(log), shared.location.shared_name(), tail.next_seq)));
+    let Some(stream) = shared.snapshot.load().segments.first().map(|segment| segment.header.stream_id) else {
+        return Ok(());
+    };
+    if let Some(journaled) = &mut tail.journaled {
+        journaled.set_stream(stream);
+    }
+    let Some(needed) = log.carried(stream) else { return Ok(()) };
+    let start = needed.start.filter(|start| start.0 > shared.watermarks.start());
+    let end = SeqNo(tail.next_seq).max(start.unwrap_or(SeqNo(0)));
+    let joined = needed.tail_after(end).map_err(|gap| {
+        let lost = gap.from.0..gap.promised.0;
+        Error::damage_at(&shared.location, DamageKind::Lost, None, None).with_lost(lost)
+    })?;
+    if let Some(start) = start.filter(|start| start.0 > tail.next_seq) {
+        writer.begin_at(tail, start.0)?;
+    }
+    let is_void = joined.dropped;
+    tail.append_recovered(frames_of(&shared.location, joined)?, shared)?;
+    writer.settle_recovered(tail, is_void)?;
+    log.forget_carried(stream);
+    Ok(())
+}
+
+/// The entries of the parts, without those that the files or an earlier part have.
+fn frames_of(location: &Location, joined: JournalTail) -> Result<PendingFrames> {
+    let mut frames = PendingFrames::default();
+    for (skipped, located) in joined.parts {
+        let part = located.part;
+        let damaged = || {
+            let lost = part.first.0..part.end().0;
+            Error::damage_at(location, DamageKind::Lost, None, None).with_lost(lost)
+        };
+        let (ends, data) = entries_of(&part).ok_or_else(damaged)?;
+        let skipped = usize::try_from(skipped).map_err(|_| damaged())?;
+        let before = skipped.checked_sub(1).map_or(0, |i| ends[i] & !BATCH_END);
+        frames.push_slice(&FrameSlice {
+            first_seq: part.first.0 + skipped as u64,
+            timestamp: part.timestamp,
+            ends: &ends[skipped..],
+            before,
+            data: &data[before as usize..],
+        });
+    }
+    Ok(frames)
+}
+
+/// The end offsets and the bytes of the entries in a part's body, or `None` if the body is not
+/// valid: the end offset of each entry, 4 bytes, then the bytes of all entries.
+fn entries_of(part: &Part) -> Option<(Vec<u32>, &[u8])> {
+    let count = usize::try_from(part.count).ok()?;
+    let (table, data) = part.body.split_at_checked(count.checked_mul(4)?)?;
+    let (words, _) = table.as_chunks::<4>();
+    let ends: Vec<u32> = words.iter().map(|word| u32::from_le_bytes(*word)).collect();
+    let rises = ends.iter().map(|end| end & !BATCH_END).is_sorted();
+    let last = ends.last()? & !BATCH_END;
+    (rises && last as usize == data.len()).then_some((ends, data))
+}

@@ -1,0 +1,269 @@
+//! The path of an append through the commit journal.
+//!
+//! ```text
+//! accepted      append.rs
+//!   |
+//!   v
+//! put           journaled.rs    what is not in the journal yet becomes a record   (under the lock)
+//!   |                           -> flushed
+//!   v
+//! sync_to       the journal     one sync for all streams                          (no lock)
+//!   |
+//!   v
+//! durable       here            the watermark rises, in the epoch of the entries  (under the lock)
+//! ```
+//!
+//! If the journal has no room, or the entries are too long for it, the files acknowledge them as
+//! they would without a journal.
+
+use stratawal_journal::{Error as JournalError, ErrorKind as JournalErrorKind, Lsn, Position, Record};
+use stratawal_sync::MutexGuard;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::inner::Inner;
+use crate::options::Durability;
+use crate::write::commit::GroupState;
+use crate::write::journaled::Put;
+use crate::write::waiter::CommitTarget;
+use crate::write::writer::Writer;
+
+/// The tail is drained once it has this many bytes.
+const DRAIN_LEN: usize = 256 << 10;
+
+/// If a leader is at work, an append waits for it once the tail has this many times that length.
+const DRAINS_MAX: usize = 4;
+
+/// The records of a stream are copied rather than settled if they have at most this many bytes.
+const COPIED_LEN_MAX: usize = 16 << 10;
+
+/// A sync of a stream that has begun.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BegunSync {
+    target: CommitTarget,
+    /// `None` if the stream's files have to be synced.
+    position: Option<Position>,
+}
+
+impl Inner {
+    /// Waits until everything accepted is acknowledged at `durability`, through the journal if that
+    /// is possible.
+    pub(super) fn acknowledge_in_journal(
+        &self,
+        state: MutexGuard<'_, GroupState<Writer>>,
+        durability: Durability,
+    ) -> Result<()> {
+        let target = self.group.target(&state);
+        let (state, put) = self.put(state, target, durability)?;
+        let pending_len = state.tail.pending_len();
+        match put {
+            Put::ThroughFiles => return self.group.wait_for_locked(state, durability, target),
+            Put::InJournal(position) if durability == Durability::Synced => {
+                drop(state);
+                self.sync_to(position, target)?;
+            }
+            Put::InJournal(_) | Put::Done => drop(state),
+        }
+        if pending_len >= DRAIN_LEN { self.drain(pending_len) } else { Ok(()) }
+    }
+
+    /// Puts what is missing into the journal. Makes room if there is none.
+    fn put<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, GroupState<Writer>>,
+        target: CommitTarget,
+        durability: Durability,
+    ) -> Result<(MutexGuard<'a, GroupState<Writer>>, Put)> {
+        let watermarks = &self.shared.watermarks;
+        loop {
+            let error = match state.tail.put_in_journal(durability, watermarks) {
+                Ok(put) => return Ok((state, put)),
+                Err(error) => error,
+            };
+            let JournalErrorKind::NoRoom { len } = *error.kind() else {
+                return self.unless_failed(&state, error).map(|put| (state, put));
+            };
+            drop(state);
+            let has_room = self.make_journal_room(len);
+            state = self.group.lock();
+            if watermarks.epoch() != target.epoch {
+                let outcome = state.outcome_of(target.epoch, self.shared.location.name());
+                return outcome.map(|()| (state, Put::Done));
+            }
+            if let Some(error) = state.failure() {
+                return Err(error.clone().after_acceptance());
+            }
+            if let Err(error) = has_room {
+                return self.unless_failed(&state, error).map(|put| (state, put));
+            }
+        }
+    }
+
+    /// The entries go through the files after `error`, unless the journal has failed.
+    fn unless_failed(&self, state: &GroupState<Writer>, error: JournalError) -> Result<Put> {
+        let failed = state.tail.journaled.as_ref().is_none_or(|journaled| journaled.is_failure(&error));
+        if failed { Err(self.journal_error(error).poisoned()) } else { Ok(Put::ThroughFiles) }
+    }
+
+    pub(crate) fn journal_error(&self, error: JournalError) -> Error {
+        Error::journal(&self.shared.location, error)
+    }
+
+    /// Makes room for a record of `len` bytes. The caller holds no lock.
+    fn make_journal_room(&self, len: u64) -> stratawal_journal::Result<()> {
+        let Some(log) = self.shared.context.log_journal() else { return Ok(()) };
+        match log.journal.reserve_len(len) {
+            Err(full) if matches!(full.kind(), JournalErrorKind::Full { .. }) => {
+                log.release_half()?;
+                log.journal.reserve_len(len)
+            }
+            other => other,
+        }
+    }
+
+    /// Returns once the record at `position` is durable, and raises the durable watermark to
+    /// `target`.
+    fn sync_to(&self, position: Position, target: CommitTarget) -> Result<()> {
+        let Some(log) = self.shared.context.log_journal() else { return Ok(()) };
+        log.journal.sync_to(position).map_err(|error| self.journal_error(error).poisoned())?;
+        let watermarks = &self.shared.watermarks;
+        if watermarks.durable() >= target.seq && watermarks.epoch() == target.epoch {
+            return Ok(());
+        }
+        // The lock keeps the epoch from ending between the check and the rise.
+        let state = self.group.lock();
+        if watermarks.epoch() != target.epoch {
+            return state.outcome_of(target.epoch, self.shared.location.name());
+        }
+        watermarks.raise_durable(target.seq);
+        Ok(())
+    }
+
+    /// Drains the tail, of `len` bytes, if no thread leads. If it is too long, waits for the lead.
+    fn drain(&self, len: usize) -> Result<()> {
+        if len >= DRAINS_MAX * DRAIN_LEN {
+            return self.group.commit_now(Durability::Flushed);
+        }
+        self.group.commit_if_free(self.group.lock(), Durability::Flushed)
+    }
+
+    /// Drains the stream, and syncs its files.
+    pub(crate) fn settle_files(&self) -> Result<()> {
+        self.group.commit_now(Durability::Synced)
+    }
+
+    /// Begins a sync: everything accepted is in the journal afterwards, if that is possible.
+    /// Returns `None` if everything is durable already.
+    pub(crate) fn begin_sync(&self) -> Result<Option<BegunSync>> {
+        let state = self.group.lock();
+        if self.shared.watermarks.durable() >= state.tail.next_seq {
+            return Ok(None);
+        }
+        if let Some(error) = state.failure() {
+            // A deleted stream has nothing to sync.
+            return if error.kind() == ErrorKind::Missing { Ok(None) } else { Err(error.clone()) };
+        }
+        let target = self.group.target(&state);
+        let (_state, put) = self.put(state, target, Durability::Synced)?;
+        Ok(match put {
+            Put::Done => None,
+            Put::InJournal(position) => Some(BegunSync { target, position: Some(position) }),
+            Put::ThroughFiles => Some(BegunSync { target, position: None }),
+        })
+    }
+
+    pub(crate) fn finish_sync(&self, begun: BegunSync) -> Result<()> {
+        match begun.position {
+            Some(position) => self.sync_to(position, begun.target),
+            None => self.group.wait_for(Durability::Synced, begun.target),
+        }
+    }
+}
+
+/// Freeing space in the journal.
+impl Inner {
+    /// Makes the records before `target` needless: drains or settles the stream, or copies the
+    /// records if they are short or the stream cannot be settled.
+    pub(crate) fn free_journal_below(&self, target: Lsn, copies_left: &mut usize) -> stratawal_journal::Result<()> {
+        if self.journal_needed_from().is_none_or(|lsn| lsn >= target) || self.copy_forward(*copies_left, copies_left)? {
+            return Ok(());
+        }
+        let all_firm = self.all_firm();
+        let is_loose = {
+            let state = self.group.lock();
+            state.tail.journaled.as_ref().is_some_and(|journaled| journaled.is_loose(&self.shared.watermarks, all_firm))
+        };
+        let durability = if is_loose { Durability::Flushed } else { Durability::Synced };
+        let freed = self.group.commit_now(durability);
+        if self.journal_needed_from().is_some_and(|lsn| lsn < target) {
+            // New entries may have arrived, or the stream has failed.
+            debug_assert!(freed.is_ok() || self.group.lock().failure().is_some(), "only a failed stream is not freed");
+            let mut unlimited = usize::MAX;
+            self.copy_forward(usize::MAX, &mut unlimited)?;
+        }
+        Ok(())
+    }
+
+    /// Copies the needed records to the end of the journal, if they have at most `max` bytes and
+    /// are short, or if `max` has no limit. Returns whether it did.
+    fn copy_forward(&self, max: usize, left: &mut usize) -> stratawal_journal::Result<bool> {
+        let is_forced = max == usize::MAX;
+        loop {
+            let error = {
+                let mut state = self.group.lock();
+                let Some((journaled, rest)) = state.tail.journaled_and_rest() else { return Ok(true) };
+                let len = journaled.needed_len(&rest);
+                if !is_forced && len > max.min(COPIED_LEN_MAX) {
+                    return Ok(false);
+                }
+                match journaled.copy_forward(&rest) {
+                    Ok(()) => {
+                        *left = left.saturating_sub(len);
+                        return Ok(true);
+                    }
+                    Err(error) => error,
+                }
+            };
+            match *error.kind() {
+                JournalErrorKind::NoRoom { len } => {
+                    let Some(log) = self.shared.context.log_journal() else { return Ok(true) };
+                    match log.journal.reserve_len(len) {
+                        // Settling needs no room.
+                        Err(full) if full.is_full() || matches!(full.kind(), JournalErrorKind::Full { .. }) => {
+                            return Ok(false);
+                        }
+                        other => other?,
+                    }
+                }
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// Whether readers take every entry for durable, so that no record is loose.
+    fn all_firm(&self) -> bool {
+        self.shared.options.durability == Durability::Synced
+    }
+
+    /// The LSN from which on this stream needs the journal.
+    pub(crate) fn journal_needed_from(&self) -> Option<Lsn> {
+        let all_firm = self.all_firm();
+        let mut state = self.group.lock();
+        state.tail.journaled.as_mut()?.needed_from(&self.shared.watermarks, all_firm)
+    }
+
+    /// The records that a restart of the journal writes for this stream.
+    pub(crate) fn journal_records(&self) -> Vec<Record> {
+        let all_firm = self.all_firm();
+        let mut state = self.group.lock();
+        let Some((journaled, rest)) = state.tail.journaled_and_rest() else { return Vec::new() };
+        journaled.needed_from(&self.shared.watermarks, all_firm);
+        journaled.records(&rest)
+    }
+
+    pub(crate) fn journal_moved_to(&self, lsn: Lsn) {
+        let mut state = self.group.lock();
+        if let Some(journaled) = &mut state.tail.journaled {
+            journaled.moved_to(lsn);
+        }
+    }
+}

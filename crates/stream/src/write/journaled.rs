@@ -1,0 +1,349 @@
+//! What a stream has in the commit journal that its own files do not hold durably yet.
+//!
+//! Entries wait in the tail until they are drained. Those that are in the journal stay in memory
+//! after that, until they are settled or their records are released. So if the stream or the
+//! journal fails, nothing that was acknowledged depends on the one that failed.
+//!
+//! An entry is *firm* if a promise of durability rests on it, otherwise *loose*. An entry that was
+//! drained without having been in the journal, or whose record was released before it was settled,
+//! is *file-only*.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use stratawal_frame::{BATCH_END, SeqNo, StreamId};
+use stratawal_journal::{Error, ErrorKind, Lsn, PartRef, Position, Record, Result};
+use stratawal_sync::fail_point;
+
+use crate::log_journal::LogJournal;
+use crate::options::Durability;
+use crate::watermarks::Watermarks;
+use crate::write::pending::{FrameSlice, PendingFrames};
+
+/// A stream puts at most this many bytes into the journal at once. More are written to the segment
+/// without the journal, so that they are written once.
+const JOURNALED_LEN_MAX: usize = 64 << 10;
+
+/// The records of a stream are remembered in stretches of about this many bytes of the journal.
+const STRETCH_LEN: u64 = 64 << 10;
+
+/// The records of a stream that its files do not replace yet.
+#[derive(Debug)]
+pub(crate) struct Journaled {
+    pub(crate) log: Arc<LogJournal>,
+    name: Arc<str>,
+    /// 0 until the stream exists.
+    stream: StreamId,
+    /// Entries below this seq are in the journal or in the files.
+    end: u64,
+    /// A leader is writing entries that are not in the journal.
+    is_draining_others: bool,
+    /// A promise of durability rests on the entries below this seq.
+    firm_end: u64,
+    /// The last entry that is file-only is below this seq. It is unsynced if this is above the
+    /// settled watermark.
+    file_only_end: u64,
+    /// The last record.
+    position: Option<Position>,
+    /// The last record that has the stream's name.
+    named_at: Option<Lsn>,
+    /// The records that are needed, oldest first. Their seqs rise.
+    stretches: VecDeque<Stretch>,
+    /// Drained entries that are not settled, oldest first.
+    retained: VecDeque<Arc<PendingFrames>>,
+    scratch: Vec<u8>,
+}
+
+/// Consecutive records of the stream.
+#[derive(Clone, Copy, Debug)]
+struct Stretch {
+    /// Where the first of them begins.
+    lsn: Lsn,
+    first_seq: u64,
+    end_seq: u64,
+}
+
+/// How an append is acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Put {
+    /// It already is.
+    Done,
+    /// The entries are in the journal, up to this position.
+    InJournal(Position),
+    /// They have to be written to the stream's files.
+    ThroughFiles,
+}
+
+impl Journaled {
+    /// The state of a stream whose entries, which end at `end`, are all durable in its files.
+    pub(crate) fn new(log: Arc<LogJournal>, name: Arc<str>, end: u64) -> Self {
+        Self {
+            log,
+            name,
+            stream: StreamId(0),
+            end,
+            is_draining_others: false,
+            firm_end: end,
+            file_only_end: end,
+            position: None,
+            named_at: None,
+            stretches: VecDeque::new(),
+            retained: VecDeque::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Sets the id, once the stream exists.
+    pub(crate) fn set_stream(&mut self, stream: StreamId) {
+        self.stream = stream;
+    }
+
+    pub(crate) const fn stream(&self) -> StreamId {
+        self.stream
+    }
+
+    /// Continues at `end`. Everything is settled, and earlier records are void.
+    pub(crate) fn restart_at(&mut self, end: u64) {
+        self.end = end;
+        self.is_draining_others = false;
+        self.firm_end = end;
+        self.file_only_end = end;
+        self.position = None;
+        self.stretches.clear();
+        self.retained.clear();
+    }
+
+    /// Has the entries of `pending`, which are the rest of the stream up to `next_seq`, acknowledged
+    /// at `durability`. An error of the kind `NoRoom` leaves some of them in the journal; the call
+    /// may be repeated.
+    pub(crate) fn put(
+        &mut self,
+        pending: &PendingFrames,
+        next_seq: u64,
+        durability: Durability,
+        watermarks: &Watermarks,
+    ) -> Result<Put> {
+        if watermarks.reached(durability) >= next_seq {
+            return Ok(Put::Done);
+        }
+        let firm = durability == Durability::Synced;
+        let has_unsynced = firm && self.file_only_end > watermarks.settled() && !fail_point!(FirmAboveFileOnly);
+        if has_unsynced || self.is_draining_others && !fail_point!(DrainOvertaken) {
+            return Ok(Put::ThroughFiles);
+        }
+        if self.end < next_seq {
+            if pending.len_from(self.end) > JOURNALED_LEN_MAX {
+                return Ok(Put::ThroughFiles);
+            }
+            for frame in pending.slices_from(self.end) {
+                self.put_frame(&frame, firm)?;
+            }
+            watermarks.raise_flushed(self.end);
+        } else if firm && self.firm_end < next_seq && !fail_point!(FirmNotWritten) {
+            let record = Record::Firm { stream: self.stream, seq: SeqNo(next_seq) };
+            self.position = Some(self.log.journal.put(&record)?);
+            self.firm_end = next_seq;
+        }
+        // Without a record of this epoch of the journal, the files have to make them durable.
+        let is_present = |position: &Position| position.epoch == self.log.journal.epoch();
+        Ok(self.position.filter(is_present).map_or(Put::ThroughFiles, Put::InJournal))
+    }
+
+    fn put_frame(&mut self, frame: &FrameSlice<'_>, firm: bool) -> Result<()> {
+        let Self { scratch, name, stream, .. } = self;
+        let part = part_of(frame, scratch, *stream, name, firm);
+        let (position, has_name) = self.log.journal.put_part(&part, self.named_at)?;
+        if has_name {
+            self.named_at = Some(position.lsn);
+        }
+        self.position = Some(position);
+        self.end = frame.end_seq();
+        if firm {
+            self.firm_end = self.end;
+        }
+        self.remember(position.lsn, frame.first_seq, self.end);
+        self.log.wake_if_due(position);
+        Ok(())
+    }
+
+    fn remember(&mut self, lsn: Lsn, first_seq: u64, end_seq: u64) {
+        match self.stretches.back_mut() {
+            Some(last) if last.lsn + STRETCH_LEN > lsn => last.end_seq = end_seq,
+            _ => self.stretches.push_back(Stretch { lsn, first_seq, end_seq }),
+        }
+    }
+
+    /// A leader takes everything pending, up to `end`, to write it to the files.
+    pub(crate) fn drain_begins(&mut self, end: Option<u64>) {
+        self.is_draining_others = end.is_some_and(|end| end > self.end);
+    }
+
+    /// Everything below `end` is in the files, and everything below `settled` is durable there.
+    pub(crate) fn drained_to(&mut self, end: Option<u64>, settled: u64) {
+        self.is_draining_others = false;
+        if let Some(end) = end.filter(|&end| end > self.end) {
+            self.end = end;
+            self.file_only_end = end;
+        }
+        self.settled_to(settled);
+    }
+
+    /// Forgets the records of entries that are settled.
+    fn settled_to(&mut self, settled: u64) {
+        while self.stretches.front().is_some_and(|stretch| stretch.end_seq <= settled) {
+            self.stretches.pop_front();
+        }
+        self.trim_retained();
+    }
+
+    fn trim_retained(&mut self) {
+        let needed_from = self.first_needed_seq();
+        while self.retained.front().is_some_and(|work| work.end_seq().is_none_or(|end| end <= needed_from)) {
+            self.retained.pop_front();
+        }
+    }
+
+    /// The first entry whose record is needed, or the largest seq if none is.
+    fn first_needed_seq(&self) -> u64 {
+        self.stretches.front().map_or(u64::MAX, |stretch| stretch.first_seq)
+    }
+
+    /// Whether the record of any entry below `end` is needed, so that the entries have to stay in
+    /// memory.
+    pub(crate) fn needs_below(&self, end: u64) -> bool {
+        self.first_needed_seq() < end
+    }
+
+    /// Keeps drained entries in memory.
+    pub(crate) fn retain(&mut self, work: Arc<PendingFrames>) {
+        self.retained.push_back(work);
+    }
+
+    /// Drained entries that are still in memory, oldest first.
+    pub(crate) fn retained(&self) -> impl Iterator<Item = &PendingFrames> {
+        self.retained.iter().map(|work| &**work)
+    }
+
+    /// The LSN from which on the journal is needed. First forgets the records of settled entries,
+    /// and of loose entries that are drained: those become file-only. On a stream whose readers
+    /// take every entry for durable (`all_firm`), no entry is loose.
+    pub(crate) fn needed_from(&mut self, watermarks: &Watermarks, all_firm: bool) -> Option<Lsn> {
+        let settled = watermarks.settled();
+        self.settled_to(settled);
+        let is_loose = !all_firm && self.firm_end <= settled;
+        if is_loose {
+            let drained = watermarks.drained();
+            while let Some(stretch) = self.stretches.front().filter(|stretch| stretch.end_seq <= drained) {
+                self.file_only_end = self.file_only_end.max(stretch.end_seq);
+                self.stretches.pop_front();
+            }
+            self.trim_retained();
+        }
+        self.stretches.front().map(|stretch| stretch.lsn)
+    }
+
+    /// Whether draining the entries is enough for their records to be released.
+    pub(crate) fn is_loose(&self, watermarks: &Watermarks, all_firm: bool) -> bool {
+        !all_firm && self.firm_end <= watermarks.settled()
+    }
+
+    /// The needed entries, which are in memory: `rest` has those that are not drained.
+    fn needed<'a>(&'a self, rest: &[&'a PendingFrames]) -> Vec<FrameSlice<'a>> {
+        slices_between(&self.retained, rest, self.first_needed_seq(), self.end)
+    }
+
+    /// The number of bytes that [`copy_forward`](Self::copy_forward) would write, about.
+    pub(crate) fn needed_len(&self, rest: &[&PendingFrames]) -> usize {
+        self.needed(rest).iter().map(|slice| slice.data.len() + 4 * slice.ends.len() + 64).sum()
+    }
+
+    /// Puts the needed records again at the end of the journal. They count there once the journal
+    /// is synced, which a release does first.
+    pub(crate) fn copy_forward(&mut self, rest: &[&PendingFrames]) -> Result<()> {
+        let mut stretches = VecDeque::new();
+        for slice in slices_between(&self.retained, rest, self.first_needed_seq(), self.end) {
+            let firm = slice.first_seq < self.firm_end && !fail_point!(CopyBecomesLoose);
+            let part = part_of(&slice, &mut self.scratch, self.stream, &self.name, firm);
+            let position = self.log.journal.put_copy(&part)?;
+            stretches.push_back(Stretch { lsn: position.lsn, first_seq: slice.first_seq, end_seq: slice.end_seq() });
+            self.position = Some(position);
+        }
+        self.stretches = stretches;
+        Ok(())
+    }
+
+    /// The records that a restart of the journal writes for this stream.
+    pub(crate) fn records(&self, rest: &[&PendingFrames]) -> Vec<Record> {
+        let mut scratch = Vec::new();
+        let record = |slice: &FrameSlice<'_>| {
+            let part = part_of(slice, &mut scratch, self.stream, &self.name, slice.first_seq < self.firm_end);
+            Record::Copy(vec![part.to_part()])
+        };
+        self.needed(rest).iter().map(record).collect()
+    }
+
+    /// After a restart of the journal: the needed records are at or after `lsn`.
+    pub(crate) fn moved_to(&mut self, lsn: Lsn) {
+        let first_seq = self.first_needed_seq();
+        let end_seq = self.end;
+        self.position = None;
+        self.named_at = None;
+        if !self.stretches.is_empty() {
+            self.stretches = VecDeque::from([Stretch { lsn, first_seq, end_seq }]);
+        }
+    }
+
+    /// Makes the earlier records of the stream void: all its entries, up to `end`, are settled. The
+    /// journal is durable when this returns.
+    pub(crate) fn make_void(&self, end: u64) -> Result<()> {
+        if self.stream == StreamId(0) {
+            return Ok(());
+        }
+        let settled = Record::Settled { stream: self.stream, seq: SeqNo(end) };
+        let position = self.log.journal.append(&settled)?;
+        if fail_point!(SettledNotSynced) { Ok(()) } else { self.log.journal.sync_to(position) }
+    }
+
+    /// Whether `error` means that the journal has failed. After any other error nothing has
+    /// changed, and the entries can be written to the files instead.
+    pub(crate) fn is_failure(&self, error: &Error) -> bool {
+        let refused =
+            matches!(error.kind(), ErrorKind::Full { .. } | ErrorKind::NoRoom { .. } | ErrorKind::TooLarge { .. });
+        !refused && self.log.journal.failure().is_some()
+    }
+}
+
+/// The entries from `from` to `end`: those of `drained`, then those of `rest`.
+fn slices_between<'a>(
+    drained: &'a VecDeque<Arc<PendingFrames>>,
+    rest: &[&'a PendingFrames],
+    from: u64,
+    end: u64,
+) -> Vec<FrameSlice<'a>> {
+    let all = drained.iter().map(|work| &**work).chain(rest.iter().copied());
+    all.flat_map(|frames| frames.slices_from(from)).filter_map(|slice| slice.below(end)).collect()
+}
+
+/// The part that holds the entries of `frame`. `scratch` holds their end offsets.
+fn part_of<'a>(
+    frame: &FrameSlice<'a>,
+    scratch: &'a mut Vec<u8>,
+    stream: StreamId,
+    name: &'a str,
+    firm: bool,
+) -> PartRef<'a> {
+    scratch.clear();
+    for &end in frame.ends {
+        let end = ((end & !BATCH_END) - frame.before) | (end & BATCH_END);
+        scratch.extend_from_slice(&end.to_le_bytes());
+    }
+    PartRef {
+        stream,
+        name: name.as_bytes(),
+        first: SeqNo(frame.first_seq),
+        count: u32::try_from(frame.ends.len()).expect("invariant: a frame has fewer than 2^32 entries"),
+        timestamp: frame.timestamp,
+        firm,
+        body: [scratch, frame.data],
+    }
+}
