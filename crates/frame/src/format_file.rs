@@ -33,7 +33,7 @@ pub const FORMAT_FILE_LEN: usize = AT_SECOND + COPY_LEN;
 pub struct FormatFile {
     /// A random number chosen when the log is created.
     pub wal_id: WalId,
-    /// The feature masks. This version writes zeros.
+    /// The feature masks. Of their bits, this version writes only [`Features::JOURNAL`].
     pub features: Features,
 }
 
@@ -53,6 +53,18 @@ pub enum FormatFileError {
 }
 
 impl FormatFile {
+    /// Returns whether the log has a commit journal.
+    #[must_use]
+    pub const fn has_journal(&self) -> bool {
+        self.features.incompatible & Features::JOURNAL != 0
+    }
+
+    /// Returns whether this version may write to the log.
+    #[must_use]
+    pub const fn is_writable(&self) -> bool {
+        self.features.with_journal(false).writable()
+    }
+
     /// Returns the bytes of the whole file.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -104,7 +116,7 @@ fn decode_copy(bytes: Option<&[u8]>) -> Result<FormatFile, FormatFileError> {
     if id.version == 0 {
         return Err(FormatFileError::Damaged);
     }
-    if id.version > FORMAT_VERSION || !features.readable() {
+    if id.version > FORMAT_VERSION || !features.with_journal(false).readable() {
         return Err(FormatFileError::Newer(id));
     }
     Ok(FormatFile { wal_id: WalId(u128_at(bytes, AT_WAL_ID)), features })

@@ -118,7 +118,8 @@ pub struct FramePosition {
     pub offset: ByteOffset,
 }
 
-/// The three feature masks. This version knows no bits in any of them.
+/// The three feature masks. In the FORMAT file, this version knows the bit
+/// [`JOURNAL`](Self::JOURNAL). It knows no other bit, in any file.
 ///
 /// If a bit is unknown, a program opens the data anyway (`compatible`), opens it read-only
 /// (`read_only_compatible`) or refuses it (`incompatible`).
@@ -133,13 +134,27 @@ pub struct Features {
 }
 
 impl Features {
-    /// Returns whether this version may write to data with these masks.
+    /// The bit of the *incompatible* mask in the FORMAT file of a log that has a commit journal. A
+    /// program that does not know the bit would not find the entries that only the journal holds.
+    pub const JOURNAL: u32 = 1;
+
+    /// Returns the masks with the bit [`JOURNAL`](Self::JOURNAL), or without it.
+    #[must_use]
+    pub const fn with_journal(self, has_journal: bool) -> Self {
+        let others = self.incompatible & !Self::JOURNAL;
+        let incompatible = if has_journal { others | Self::JOURNAL } else { others };
+        Self { incompatible, ..self }
+    }
+
+    /// Returns whether this version may write to data with these masks. In a FORMAT file, the bit
+    /// [`JOURNAL`](Self::JOURNAL) is known: see [`FormatFile::is_writable`](crate::FormatFile::is_writable).
     #[must_use]
     pub const fn writable(&self) -> bool {
         self.read_only_compatible == 0 && self.incompatible == 0
     }
 
-    /// Returns whether this version may read data with these masks.
+    /// Returns whether this version may read data with these masks, like
+    /// [`writable`](Self::writable).
     #[must_use]
     pub const fn readable(&self) -> bool {
         self.incompatible == 0

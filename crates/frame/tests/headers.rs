@@ -237,7 +237,7 @@ fn copies_that_differ_contradict_each_other() {
 #[test]
 fn one_copy_of_a_newer_format_is_refused() {
     let ours = resealed_copy(0, b"S");
-    for (copy, id) in [(resealed_copy(8, &[2]), newer(2, 0)), (resealed_copy(20, &[4]), newer(1, 4))] {
+    for (copy, id) in [(resealed_copy(8, &[2]), newer(2, 0)), (resealed_copy(20, &[5]), newer(1, 5))] {
         let refused = Err(FormatFileError::Newer(id));
         assert_eq!(FormatFile::decode(&with_copies(&ours, &copy)), refused);
         assert_eq!(FormatFile::decode(&with_copies(&copy, &ours)), refused);
@@ -250,4 +250,16 @@ fn a_copy_of_version_0_is_damaged() {
     let zero = resealed_copy(8, &[0]);
     assert_eq!(FormatFile::decode(&with_copies(&zero, &zero)), Err(FormatFileError::Damaged));
     assert_eq!(FormatFile::decode(&with_copies(&zero, &resealed_copy(0, b"S"))), Ok(file()));
+}
+
+#[test]
+fn the_bit_of_the_journal_is_known_in_format_alone() {
+    let with = FormatFile { features: Features::default().with_journal(true), ..file() };
+    assert_eq!(FormatFile::decode(&with.encode()), Ok(with));
+    assert!(with.has_journal() && with.is_writable());
+    assert!(!file().has_journal() && file().is_writable());
+    assert_eq!(with.features.with_journal(false), file().features);
+    assert_eq!(SegmentHeader::decode(&resealed(20, &[1])), Err(HeaderError::Newer(newer(1, 1))));
+    let other = FormatFile { features: Features { read_only_compatible: 1, ..with.features }, ..with };
+    assert!(!other.is_writable());
 }
