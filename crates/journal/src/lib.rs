@@ -68,6 +68,7 @@ mod open;
 #[doc(hidden)]
 pub mod properties;
 mod record;
+mod removal;
 mod replay;
 #[cfg(test)]
 mod scenarios;

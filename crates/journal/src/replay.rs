@@ -234,7 +234,11 @@ struct Names {
 impl Names {
     fn list(storage: &dyn Storage, dir: &Path) -> Result<Self> {
         let mut names = Self { numbers: BTreeMap::new(), garbage: Vec::new() };
-        for entry in storage.list(dir).map_err(Error::io("list the directory"))? {
+        let entries = storage.list(dir).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => Error::new(ErrorKind::Missing),
+            _ => Error::io("list the directory")(e),
+        });
+        for entry in entries? {
             let Some(text) = entry.name.to_str() else { continue };
             match layout::parse(&entry.name) {
                 Some(Name::File(number)) => drop(names.numbers.insert(number, text.to_owned())),
