@@ -12,9 +12,10 @@ use std::thread::Thread;
 use stratawal_frame::{StreamId, WalId};
 use stratawal_journal::{Dropped, Error, Image, Journal, JournalOptions, Lsn, NeededStream, Position, Record, Result};
 use stratawal_storage::Storage;
-use stratawal_sync::atomic::{AtomicU64, Ordering};
+use stratawal_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use stratawal_sync::{Mutex, fail_point};
 
+use crate::error::ErrorKind;
 use crate::inner::Inner;
 
 /// The maintenance thread is woken each time the journal has grown by this many bytes.
@@ -36,6 +37,8 @@ pub struct LogJournal {
     pinned: AtomicU64,
     /// Held by the thread that frees space, or restarts the journal.
     pub(crate) releasing: Mutex<()>,
+    /// Set under *releasing*. From then on the journal is not restarted.
+    closed: AtomicBool,
     worker: OnceLock<Thread>,
 }
 
@@ -79,8 +82,15 @@ impl LogJournal {
             drops: Mutex::new(Vec::new()),
             pinned: AtomicU64::new(u64::MAX),
             releasing: Mutex::new(()),
+            closed: AtomicBool::new(false),
             worker: OnceLock::new(),
         }
+    }
+
+    /// The bytes of the journal's files.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.journal.bytes()
     }
 
     /// Has the current thread woken whenever [`maintain`](Self::maintain) has work. It should park
@@ -252,7 +262,8 @@ impl LogJournal {
     }
 
     /// Makes every accepted entry of every open stream durable: puts what is missing into the
-    /// journal, syncs it once, and settles the streams for which the journal is not enough.
+    /// journal, syncs it once, and settles the streams for which the journal is not enough. A
+    /// stream that is deleted at the same time is left out.
     ///
     /// # Errors
     /// The error of the first stream that fails; the others are still synced.
@@ -263,24 +274,26 @@ impl LogJournal {
             match stream.begin_sync() {
                 Ok(Some(begun)) => waiting.push((stream, begun)),
                 Ok(None) => {}
-                Err(error) => first = first.and(Err(error)),
+                Err(error) => first = first.and(unless_deleted(error)),
             }
         }
         for (stream, begun) in waiting {
-            first = first.and(stream.finish_sync(begun));
+            first = first.and(stream.finish_sync(begun).or_else(unless_deleted));
         }
         first
     }
 
     /// Restarts the journal if it has failed: settles every stream, and writes the records of those
-    /// that cannot be settled into a new file. Does nothing if the journal has not failed.
+    /// that cannot be settled into a new file. Does nothing if the journal has not failed,
+    /// or was closed.
     ///
     /// # Errors
     /// I/O; the journal stays failed, and the call may be repeated.
     pub(crate) fn restart(&self) -> std::result::Result<(), RestartError> {
         let _alone = self.releasing.lock();
         let epoch = self.journal.epoch();
-        if self.journal.failure().is_none() {
+        // The files of a closed log may belong to another process.
+        if self.journal.failure().is_none() || self.closed.load(Ordering::Relaxed) {
             return Ok(());
         }
         if self.is_pinned() {
@@ -315,11 +328,14 @@ impl LogJournal {
 
     /// Ends the journal cleanly. Every stream must be closed. Returns whether the journal is
     /// closed: it is not if a stream could not be settled, a deletion is not finished, or a stream
-    /// that has records was never opened. Then the next opening finds them.
+    /// that has records was never opened. Then the next opening finds them. Whatever this returns,
+    /// the journal's files are not used afterwards, unless a record is put.
     ///
     /// # Errors
     /// I/O.
     pub fn close(&self) -> Result<bool> {
+        let _alone = self.releasing.lock();
+        self.closed.store(true, Ordering::Relaxed);
         let has_carried = self.carried.lock().values().any(|needed| oldest(needed).is_some());
         let has_open = self.open_streams().iter().any(|stream| stream.journal_needed_from().is_some());
         if has_carried || has_open || self.is_pinned() || !self.drops.lock().is_empty() {
@@ -335,6 +351,11 @@ impl LogJournal {
     pub fn failure(&self) -> Option<Error> {
         self.journal.failure()
     }
+}
+
+/// A deleted stream has nothing to sync.
+fn unless_deleted(error: crate::error::Error) -> crate::error::Result<()> {
+    if error.kind() == ErrorKind::Missing { Ok(()) } else { Err(error) }
 }
 
 /// Why the journal was not restarted.
