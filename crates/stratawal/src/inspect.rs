@@ -73,7 +73,7 @@ fn verify_on(storage: &dyn Storage, path: &Path, stream: Option<&str>) -> Result
             return Err(unknown_stream(path, wanted));
         }
     }
-    let context = LogContext::new(Arc::clone(&root.storage)).wal_id(root.wal_id).read_only(true);
+    let context = LogContext::new(Arc::clone(&root.storage)).wal_id(root.format.wal_id).read_only(true);
     Ok(Verify {
         log: path.to_owned(),
         streams: root.streams(),
@@ -286,7 +286,7 @@ pub fn salvage_on(storage: &dyn Storage, path: &Path, stream: &str) -> Result<Sa
 
 fn salvage_from(storage: &dyn Storage, path: &Path, stream: &str) -> Result<Salvage> {
     let root = Root::open_read_only(storage, path)?;
-    let context = Arc::new(LogContext::new(Arc::clone(&root.storage)).wal_id(root.wal_id).read_only(true));
+    let context = Arc::new(LogContext::new(Arc::clone(&root.storage)).wal_id(root.format.wal_id).read_only(true));
     let location = Location::new(root.streams(), stream_dir(stream)?).named(stream);
     let salvage = stratawal_stream::salvage(&context, &location, &StreamOptions::new())?;
     salvage.ok_or_else(|| unknown_stream(path, stream))
@@ -327,7 +327,7 @@ pub struct Readable {
 /// [`Missing`](crate::ErrorKind::Missing) if the log does not exist. Any error of the log as a whole.
 pub fn reserve_bytes(path: impl AsRef<Path>) -> Result<u64> {
     let root = Root::open_read_only(&UnixStorage::new(), path.as_ref())?;
-    let context = LogContext::new(root.storage).wal_id(root.wal_id).read_only(true);
+    let context = LogContext::new(root.storage).wal_id(root.format.wal_id).read_only(true);
     Ok(context.emergency_reserve_at(RESERVE).reserve_bytes())
 }
 

@@ -79,6 +79,8 @@
 mod error;
 mod for_each;
 pub mod inspect;
+mod journal;
+mod maintenance;
 mod name;
 mod options;
 mod root;

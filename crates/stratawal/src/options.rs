@@ -2,10 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use stratawal_journal::JournalOptions;
 use stratawal_stream::{MapPromise, StreamOptions};
 
-use crate::error::Result;
+use crate::error::{ErrorKind, Result, log_error};
 use crate::wal::Wal;
 
 /// Options for opening a log.
@@ -28,10 +30,18 @@ pub struct Options {
     pub(crate) cache_bytes: usize,
     /// `None`: derived from the limit of open files.
     cache_files: Option<usize>,
+    pub(crate) journal: bool,
+    journal_bytes: u64,
+    journal_mapped: bool,
+    pub(crate) maintenance_thread: bool,
+    pub(crate) sync_interval: Option<Duration>,
 }
 
 /// Upper bound on the default of [`Options::cache_files`].
 const CACHE_FILES_MAX: usize = 1024;
+
+/// The least [`Options::sync_interval`].
+const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(1);
 
 impl Default for Options {
     fn default() -> Self {
@@ -43,7 +53,17 @@ impl Options {
     /// Creates options with the default values.
     #[must_use]
     pub const fn new() -> Self {
-        Self { stream_defaults: StreamOptions::new(), map: None, cache_bytes: 64 << 20, cache_files: None }
+        Self {
+            stream_defaults: StreamOptions::new(),
+            map: None,
+            cache_bytes: 64 << 20,
+            cache_files: None,
+            journal: false,
+            journal_bytes: 64 << 20,
+            journal_mapped: true,
+            maintenance_thread: true,
+            sync_interval: Some(Duration::from_secs(1)),
+        }
     }
 
     /// The options of streams that are looked up without their own. Default:
@@ -101,6 +121,88 @@ impl Options {
         self
     }
 
+    /// Whether the log has a commit journal: one file for all streams, into which appends go first.
+    /// Default: false.
+    ///
+    /// An entry is acknowledged once it is in the journal, and reaches the segment files of its
+    /// stream later, in large frames. So all threads and all streams share a sync, a flushed append
+    /// is a copy into mapped memory, and small entries take less space in the segments. Every
+    /// promise of [`Durability`](crate::Durability) holds as it does without a journal.
+    ///
+    /// # Cost
+    /// - Disk: up to [`journal_bytes`](Self::journal_bytes), and one more file of up to 1.4 times
+    ///   that after a crash. Each entry is written twice, except in large batches.
+    /// - Memory: the entries that are in the journal and not yet durable in the segment files, up
+    ///   to about `journal_bytes`.
+    /// - One thread: see [`maintenance_thread`](Self::maintenance_thread).
+    ///
+    /// # Other processes
+    /// A log that is opened for reading, and the command line, do not read the journal. They see
+    /// only the entries in the segment files. [`Wal::close`] moves everything there. If another
+    /// process shortens a journal file that is mapped, a signal kills this process; nothing
+    /// acknowledged is lost. [`journal_mapped`](Self::journal_mapped) avoids this.
+    ///
+    /// # Changing it
+    /// Each opening for writing may change this. A log without a journal gets one. In a log that
+    /// has one and is opened without it, every stream takes its entries from the journal before
+    /// [`open`](Self::open) returns, and the journal is removed. If a stream cannot take them,
+    /// `open` fails, and the journal keeps them. Earlier versions of this crate refuse a log that
+    /// has a journal.
+    #[must_use]
+    pub const fn journal(mut self, journal: bool) -> Self {
+        self.journal = journal;
+        self
+    }
+
+    /// The maximum number of bytes of the journal's files. Default: 64 MiB; 64 KiB to 512 MiB. The
+    /// file that opening writes after a crash does not count.
+    ///
+    /// The larger the journal, the more appends are merged into a frame of a segment, and the
+    /// longer opening takes after a crash.
+    #[must_use]
+    pub const fn journal_bytes(mut self, bytes: u64) -> Self {
+        self.journal_bytes = bytes;
+        self
+    }
+
+    /// Whether the journal is written through a memory mapping, on file systems that allow it. With
+    /// `false`, and on other file systems, each record is written with one system call, which takes
+    /// about ten times as long. Default: true.
+    ///
+    /// If another process shortens a mapped file of the journal, a signal kills this process. With
+    /// `false` this cannot happen.
+    #[must_use]
+    pub const fn journal_mapped(mut self, mapped: bool) -> Self {
+        self.journal_mapped = mapped;
+        self
+    }
+
+    /// Whether a log with a journal that is opened for writing has a thread of its own, named
+    /// `stratawal-maintenance`. Default: true.
+    ///
+    /// The thread prepares files, frees space in the journal before appends need it, and syncs
+    /// every [`sync_interval`](Self::sync_interval). It wakes once a second even if nothing is
+    /// appended. It ends when the log is closed, or its last handle is dropped. Without the thread,
+    /// `sync_interval` has no effect, and an append that finds no room in the journal frees some
+    /// itself, which may take as long as writing and syncing several streams.
+    #[must_use]
+    pub const fn maintenance_thread(mut self, thread: bool) -> Self {
+        self.maintenance_thread = thread;
+        self
+    }
+
+    /// How long an accepted entry remains in memory, or flushed and not durable, before the
+    /// [`maintenance_thread`](Self::maintenance_thread) makes it durable. The sync itself takes
+    /// more time. Bounds the entries that a power loss can take from streams that are not
+    /// [`Synced`](crate::Durability::Synced), while the disk works. `None`: the thread makes
+    /// nothing durable. Default: 1 s; at least 1 ms. Has no effect in a log without a journal, and
+    /// without the thread.
+    #[must_use]
+    pub const fn sync_interval(mut self, interval: Option<Duration>) -> Self {
+        self.sync_interval = interval;
+        self
+    }
+
     /// Opens the log in the directory `path` for reading and writing. Creates it, and the
     /// directories above it, if they do not exist. No stream is read until it is looked up.
     ///
@@ -115,9 +217,10 @@ impl Options {
     /// - [`NewerFormat`](crate::ErrorKind::NewerFormat).
     /// - [`Damaged`](crate::ErrorKind::Damaged): both copies in the FORMAT file are damaged, or
     ///   they are valid but differ; or this file, or the directory of the streams, is missing, or
-    ///   is something else, such as a link.
-    /// - [`InvalidOption`](crate::ErrorKind::InvalidOption): a default of the streams is out of its
-    ///   range.
+    ///   is something else, such as a link; or the [journal](Self::journal) is damaged or missing.
+    ///   Reading still works.
+    /// - [`InvalidOption`](crate::ErrorKind::InvalidOption): an option, or a default of the
+    ///   streams, is out of its range.
     /// - Any operating-system error.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Wal> {
         Wal::open_on(Arc::new(stratawal_storage::UnixStorage::new()), path.as_ref(), self, false)
@@ -149,6 +252,24 @@ impl Options {
     #[doc(hidden)]
     pub fn open_on(&self, storage: Arc<dyn stratawal_storage::Storage>, path: &Path, read_only: bool) -> Result<Wal> {
         Wal::open_on(storage, path, self, read_only)
+    }
+
+    /// Checks that each option is in its range.
+    pub(crate) fn validate(&self) -> Result<()> {
+        self.stream_defaults.validate()?;
+        // The journal clamps its limit.
+        let why = if self.of_journal().limit() != self.journal_bytes {
+            "journal_bytes must be 64 KiB to 512 MiB"
+        } else if self.sync_interval.is_some_and(|interval| interval < SYNC_INTERVAL_MIN) {
+            "sync_interval must be at least 1 ms"
+        } else {
+            return Ok(());
+        };
+        Err(log_error(ErrorKind::InvalidOption, format!("invalid option for a log: {why}")))
+    }
+
+    pub(crate) fn of_journal(&self) -> JournalOptions {
+        JournalOptions::default().bytes(self.journal_bytes).mapped(self.journal_mapped)
     }
 
     /// The maximum number of finished segments, across all streams, that may hold a file open

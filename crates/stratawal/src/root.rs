@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use stratawal_frame::{FORMAT_FILE_LEN, FormatFile, FormatFileError, WalId};
+use stratawal_frame::{FORMAT_FILE_LEN, Features, FormatFile, FormatFileError, WalId};
 use stratawal_storage::{Access, DirEntry, FileType, Lock, LockError, Storage};
 use stratawal_stream::{is_leftover_dir, remove_leftover_dir};
 
@@ -13,6 +13,9 @@ use crate::name;
 
 /// The directory of the streams, within the root.
 const STREAMS: &str = "streams";
+
+/// The directory of the commit journal.
+pub(crate) const JOURNAL: &str = "journal";
 
 /// The file of the emergency reserve.
 pub(crate) const RESERVE: &str = "RESERVE";
@@ -31,7 +34,7 @@ pub(crate) struct Root {
     pub(crate) storage: Arc<dyn Storage>,
     /// The path of the root when it was opened, for messages.
     path: PathBuf,
-    pub(crate) wal_id: WalId,
+    pub(crate) format: FormatFile,
     /// `None` in a log opened for reading, and after [`unlock`](Self::unlock).
     lock: Option<Box<dyn Lock>>,
 }
@@ -52,9 +55,9 @@ impl Root {
         create_root(system, path)?;
         let storage = open_root(system, path)?;
         let lock = lock(&*storage, path)?;
-        let mut root = Self { storage, path: path.to_owned(), wal_id: WalId(0), lock: Some(lock) };
-        let format = match root.read_format()? {
-            Some(format) if !format.features.writable() => {
+        let mut root = Self { lock: Some(lock), ..Self::new(storage, path) };
+        root.format = match root.read_format()? {
+            Some(format) if !format.is_writable() => {
                 let text = format!(
                     "the log {} was written by a newer version and can only be read by this one; use open_read_only, or that version",
                     path.display()
@@ -70,15 +73,20 @@ impl Root {
                 root.remove_temporaries()?;
                 root.sync_above(system)?;
                 root.create_streams()?;
-                root.create_format()?
+                let format = FormatFile { wal_id: new_wal_id(&*root.storage), features: Features::default() };
+                root.write_format(format)?
             }
         };
-        root.wal_id = format.wal_id;
         // The names that a killed process left, FORMAT included, may not be durable yet.
         let synced = root.storage.sync_dir(Path::new(""));
         synced.map_err(|e| io_error("cannot sync the directory of the log", e))?;
         root.remove_unfinished()?;
         Ok(root)
+    }
+
+    fn new(storage: Arc<dyn Storage>, path: &Path) -> Self {
+        let format = FormatFile { wal_id: WalId(0), features: Features::default() };
+        Self { storage, path: path.to_owned(), format, lock: None }
     }
 
     /// Opens a root for reading.
@@ -94,8 +102,8 @@ impl Root {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(missing()),
             _ => open_root(system, path)?,
         };
-        let mut root = Self { storage, path: path.to_owned(), wal_id: WalId(0), lock: None };
-        root.wal_id = root.read_format()?.ok_or_else(missing)?.wal_id;
+        let mut root = Self::new(storage, path);
+        root.format = root.read_format()?.ok_or_else(missing)?;
         // A writer creates `streams` before FORMAT, so `streams` must exist by now.
         root.list_streams()?;
         Ok(root)
@@ -125,7 +133,7 @@ impl Root {
         }
     }
 
-    fn shown(&self, name: &str) -> String {
+    pub(crate) fn shown(&self, name: &str) -> String {
         self.path.join(name).display().to_string()
     }
 
@@ -243,11 +251,17 @@ impl Root {
         }
     }
 
-    /// Durably writes the FORMAT file of a new log: writes it under a temporary name, syncs it,
+    /// Durably records in FORMAT whether the log has a commit journal.
+    pub(crate) fn set_journal(&mut self, has_journal: bool) -> Result<()> {
+        let features = self.format.features.with_journal(has_journal);
+        self.format = self.write_format(FormatFile { features, ..self.format })?;
+        Ok(())
+    }
+
+    /// Durably creates or replaces the FORMAT file: writes it under a temporary name, syncs it,
     /// renames it, and syncs its directory.
-    fn create_format(&self) -> Result<FormatFile> {
+    fn write_format(&self, format: FormatFile) -> Result<FormatFile> {
         let storage = &*self.storage;
-        let format = FormatFile { wal_id: new_wal_id(storage), features: stratawal_frame::Features::default() };
         // The name is random, so that no leftover file or directory has the same one.
         let temporary = PathBuf::from(format!("{TEMPORARY_FORMAT}{:016x}", storage.random_u64()));
         let temporary = &*temporary;

@@ -11,6 +11,8 @@ use stratawal_sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, ErrorKind, Result, log_error, stream_error};
 use crate::for_each::for_each_stream;
+use crate::journal;
+use crate::maintenance::Maintenance;
 use crate::name;
 use crate::options::Options;
 use crate::root::{RESERVE, Root};
@@ -39,6 +41,8 @@ struct Inner {
     streams: Slots,
     root: Mutex<Root>,
     context: Arc<LogContext>,
+    /// `None` if the log has no such thread, and once the log is closed.
+    maintenance: Mutex<Option<Maintenance>>,
     stream_defaults: StreamOptions,
     closed: AtomicBool,
     closing: Mutex<()>,
@@ -63,6 +67,8 @@ pub struct Stats {
     /// The bytes on disk that the log holds in reserve for truncating, deleting and closing on a
     /// full disk: 65,536 if the reserve is complete. It is restored when space is free again.
     pub reserve_bytes: u64,
+    /// The bytes of the files of the commit journal, which are preallocated; 0 without a journal.
+    pub journal_bytes: u64,
 }
 
 impl fmt::Debug for Wal {
@@ -82,17 +88,18 @@ impl Wal {
     }
 
     pub(crate) fn open_on(storage: Arc<dyn Storage>, path: &Path, options: &Options, read_only: bool) -> Result<Self> {
-        options.stream_defaults.validate()?;
+        options.validate()?;
         let mut root = if read_only { Root::open_read_only(&*storage, path)? } else { Root::open(&*storage, path)? };
-        let mut context = LogContext::new(Arc::clone(&root.storage))
-            .wal_id(root.wal_id)
-            .read_only(read_only)
-            .cache(options.cache_bytes, options.cache_files_max())
-            .unsynced_files(Options::unsynced_files_max())
-            .emergency_reserve_at(RESERVE);
-        if let Some(promise) = options.map {
-            context = context.map_reads(promise);
-        }
+        let without_journal = |root: &Root| context(root, options, read_only);
+        let (context, journal) = if read_only {
+            (without_journal(&root), None)
+        } else {
+            journal::open(&mut root, options, without_journal)?
+        };
+        let maintenance = match journal.filter(|_| options.maintenance_thread) {
+            Some(journal) => Some(Maintenance::start(&journal, context.storage(), options.sync_interval)?),
+            None => None,
+        };
         // This storage closes files of the cache if the process runs out of descriptors.
         root.storage = Arc::clone(context.storage());
         Ok(Self {
@@ -101,6 +108,7 @@ impl Wal {
                 streams: Slots::default(),
                 root: Mutex::new(root),
                 context: Arc::new(context),
+                maintenance: Mutex::new(maintenance),
                 stream_defaults: options.stream_defaults.clone(),
                 closed: AtomicBool::new(false),
                 closing: Mutex::new(()),
@@ -338,10 +346,15 @@ impl Wal {
         if self.inner.context.is_read_only() {
             return Err(log_error(ErrorKind::ReadOnly, "the log was opened for reading only"));
         }
-        let waits = |stream: &StreamLog| stream.durable_seq() < stream.next_seq();
-        for_each_stream(&self.inner.streams.open(), self.inner.helpers.try_lock(), waits, |stream| {
-            unless_deleted(stream.sync())
-        })?;
+        match self.inner.context.log_journal() {
+            Some(journal) => journal.sync_streams()?,
+            None => {
+                let waits = |stream: &StreamLog| stream.durable_seq() < stream.next_seq();
+                for_each_stream(&self.inner.streams.open(), self.inner.helpers.try_lock(), waits, |stream| {
+                    unless_deleted(stream.sync())
+                })?;
+            }
+        }
         self.inner.root.lock().check_exists()
     }
 
@@ -375,6 +388,7 @@ impl Wal {
         let context = &self.inner.context;
         let mut stats =
             Stats { cache: context.cache_stats(), reserve_bytes: context.reserve_bytes(), ..Stats::default() };
+        stats.journal_bytes = context.log_journal().map_or(0, |journal| journal.bytes());
         for log in self.inner.streams.open().iter() {
             let of_stream = log.stats()?;
             stats.streams += 1;
@@ -383,6 +397,20 @@ impl Wal {
             stats.clock_jumps += of_stream.clock_jumps;
         }
         Ok(stats)
+    }
+}
+
+/// The context of a log without a commit journal.
+fn context(root: &Root, options: &Options, read_only: bool) -> LogContext {
+    let context = LogContext::new(Arc::clone(&root.storage))
+        .wal_id(root.format.wal_id)
+        .read_only(read_only)
+        .cache(options.cache_bytes, options.cache_files_max())
+        .unsynced_files(Options::unsynced_files_max())
+        .emergency_reserve_at(RESERVE);
+    match options.map {
+        Some(promise) => context.map_reads(promise),
+        None => context,
     }
 }
 
@@ -421,13 +449,22 @@ impl Inner {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let closed = for_each_stream(&self.streams.open(), Some(self.helpers.lock()), StreamLog::exists, |stream| {
+        // After this, no look-up opens a stream.
+        let streams = self.streams.open();
+        // The thread must not use any file once the lock is released.
+        drop(self.maintenance.lock().take());
+        let closed = for_each_stream(&streams, Some(self.helpers.lock()), StreamLog::exists, |stream| {
             unless_deleted(stream.close())
         });
         let mut root = self.root.lock();
+        let settled = journal::settle_carried(&self.context, root.streams(), &self.stream_defaults);
+        let journal_closed = journal::close(&self.context, &root);
         let exists = root.check_exists();
         root.unlock();
         closed?;
+        settled?;
+        // A journal that is still needed loses nothing: the next opening finds its records.
+        journal_closed?;
         // A log opened for reading has nothing to lose.
         if self.context.is_read_only() { Ok(()) } else { exists }
     }

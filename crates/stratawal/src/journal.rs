@@ -1,0 +1,184 @@
+//! The commit journal of a log that is opened for writing: creating it, opening it, and giving it
+//! up.
+//!
+//! FORMAT states whether the log has a journal. The journal is durable before FORMAT states it, and
+//! FORMAT ceases to state it before the journal's files are removed. So while FORMAT does not state
+//! it, the files in the directory of the journal are leftovers.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use stratawal_frame::StreamId;
+use stratawal_journal::{Dropped, Error as JournalError, ErrorKind as JournalErrorKind, Image, Journal};
+use stratawal_stream::{Found, Location, LogContext, LogJournal, StreamLog, StreamOptions, finish_deletion, stream_id};
+
+use crate::error::{Error, ErrorKind, Result, log_error};
+use crate::options::Options;
+use crate::root::{JOURNAL, Root};
+use crate::wal::stream_dir;
+
+/// At most this many streams are listed in an error.
+const LISTED_MAX: usize = 20;
+
+/// Returns the journal of a log that is opened for writing, if `options` ask for one. Creates it if
+/// the log has none. If the log has one and `options` ask for none, settles every stream and
+/// removes it. `context` makes a context without a journal.
+pub(crate) fn open(
+    root: &mut Root,
+    options: &Options,
+    context: impl Fn(&Root) -> LogContext,
+) -> Result<(LogContext, Option<Arc<LogJournal>>)> {
+    if root.format.has_journal() && !options.journal {
+        give_up(root, options, context(root))?;
+    }
+    let context = context(root);
+    if !options.journal {
+        // If this fails, the next opening tries again. Nothing reads the files.
+        let _ = Journal::remove(&**context.storage(), Path::new(JOURNAL));
+        return Ok((context, None));
+    }
+    let journal = if root.format.has_journal() {
+        open_existing(root, options, &context)?
+    } else {
+        create(root, options, &context)?
+    };
+    let context = context.journal(Arc::clone(&journal));
+    finish_deletions(&context, &journal, root.streams());
+    Ok((context, Some(journal)))
+}
+
+fn create(root: &mut Root, options: &Options, context: &LogContext) -> Result<Arc<LogJournal>> {
+    let storage = context.storage();
+    let dir = Path::new(JOURNAL);
+    let created = Journal::remove(&**storage, dir)
+        .and_then(|()| LogJournal::create(storage, dir, root.format.wal_id, options.of_journal()))
+        .map_err(|error| journal_error(root, &error))?;
+    root.set_journal(true)?;
+    Ok(Arc::new(created))
+}
+
+fn open_existing(root: &Root, options: &Options, context: &LogContext) -> Result<Arc<LogJournal>> {
+    let wal_id = root.format.wal_id;
+    let is_unfinished = |dropped: &Dropped| is_unfinished(context, root.streams(), dropped);
+    LogJournal::open(context.storage(), Path::new(JOURNAL), wal_id, options.of_journal(), is_unfinished)
+        .map(Arc::new)
+        .map_err(|error| if error.is_damage() { damaged(root, context, &error) } else { journal_error(root, &error) })
+}
+
+/// Whether the directory of a deleted stream still has its name. A stream that was created later
+/// with the same name has another id.
+fn is_unfinished(context: &LogContext, streams: &Path, dropped: &Dropped) -> bool {
+    let Some(location) = std::str::from_utf8(&dropped.name).ok().and_then(|name| location(streams, name).ok()) else {
+        // No stream has such a name.
+        return false;
+    };
+    match stream_id(context.storage(), &location) {
+        Found::Missing => false,
+        Found::Unreadable => dropped.stream == StreamId(0),
+        Found::Stream(id) => id == dropped.stream,
+    }
+}
+
+/// Finishes deletions that were interrupted.
+fn finish_deletions(context: &LogContext, journal: &LogJournal, streams: &Path) {
+    for name in journal.unfinished_deletions() {
+        if let Ok(location) = location(streams, &name) {
+            // The stream stays deleted if this fails: each look-up of its name tries again, and
+            // fails until the directory is gone.
+            let _ = finish_deletion(context, &location);
+        }
+    }
+}
+
+/// Moves everything that the journal holds into the streams' files, and removes the journal. If a
+/// stream cannot take its entries, the journal stays.
+fn give_up(root: &mut Root, options: &Options, context: LogContext) -> Result<()> {
+    let journal = open_existing(root, options, &context)?;
+    let context = Arc::new(context.journal(Arc::clone(&journal)));
+    settle_carried(&context, root.streams(), &options.stream_defaults)?;
+    if !close(&context, root)? {
+        let text = format!(
+            "{}: the journal is still needed, because a deleted stream has not been removed, or a stream has not taken its \
+             entries; open the log with its journal",
+            root.shown(JOURNAL)
+        );
+        return Err(log_error(ErrorKind::Io, text));
+    }
+    root.set_journal(false)?;
+    // If this fails, the next opening tries again. Nothing reads the files.
+    let _ = Journal::remove(&**context.storage(), Path::new(JOURNAL));
+    Ok(())
+}
+
+/// Has every stream that was not looked up take its entries from the journal into its own files,
+/// and closes it.
+///
+/// # Errors
+/// The error of the first stream that fails; its entries stay in the journal. The others take
+/// theirs.
+pub(crate) fn settle_carried(context: &Arc<LogContext>, streams: &Path, options: &StreamOptions) -> Result<()> {
+    let Some(journal) = context.log_journal() else { return Ok(()) };
+    let settle = |name: &str| StreamLog::open(Arc::clone(context), location(streams, name)?, options.clone())?.close();
+    journal.carried_streams().iter().map(|name| settle(name)).fold(Ok(()), Result::and)
+}
+
+/// Ends the journal of a log whose streams are closed. Returns whether it is closed. If not, the
+/// next opening finds the records that are needed. Does nothing in a log without a journal.
+pub(crate) fn close(context: &LogContext, root: &Root) -> Result<bool> {
+    let Some(journal) = context.log_journal() else { return Ok(true) };
+    finish_deletions(context, journal, root.streams());
+    journal.close().map_err(|error| journal_error(root, &error))
+}
+
+fn location(streams: &Path, name: &str) -> Result<Location> {
+    Ok(Location::new(streams, stream_dir(name)?).named(name))
+}
+
+fn journal_error(root: &Root, error: &JournalError) -> Error {
+    let kind = match error.kind() {
+        JournalErrorKind::Newer(_) | JournalErrorKind::NewerRecord(_) => ErrorKind::NewerFormat,
+        JournalErrorKind::Forked => ErrorKind::Forked,
+        _ if error.is_damage() => ErrorKind::Damaged,
+        _ if error.is_full() => ErrorKind::Full,
+        _ => ErrorKind::Io,
+    };
+    log_error(kind, format!("{}: {error}", root.shown(JOURNAL)))
+}
+
+fn damaged(root: &Root, context: &LogContext, error: &JournalError) -> Error {
+    let text = format!(
+        "{}: {error}; entries that only the journal held may be lost{}; nothing is changed, and the log cannot be opened for \
+         writing; open_read_only reads the entries in the segment files; restore the log from a copy",
+        root.shown(JOURNAL),
+        streams_at_risk(root, context)
+    );
+    log_error(ErrorKind::Damaged, text)
+}
+
+/// Lists the streams that have records in a damaged journal, if it can be read.
+fn streams_at_risk(root: &Root, context: &LogContext) -> String {
+    let Ok(image) = Image::read(&**context.storage(), Path::new(JOURNAL), root.format.wal_id) else {
+        return ", of any stream".to_owned();
+    };
+    let needed = image.needed().streams.into_iter().map(|(id, needed)| (id, needed.name));
+    let mut streams: BTreeMap<StreamId, Option<Bytes>> = needed.collect();
+    for part in image.records_after_damage().iter().flat_map(|located| located.record.parts()) {
+        let name = streams.entry(part.stream).or_default();
+        *name = name.take().or_else(|| part.name.clone());
+    }
+    let shown = |(id, name): (StreamId, Option<Bytes>)| match name {
+        Some(name) => format!("{:?}", String::from_utf8_lossy(&name)),
+        None => format!("the stream with the id {id}"),
+    };
+    let count = streams.len();
+    let mut listed: Vec<_> = streams.into_iter().take(LISTED_MAX).map(shown).collect();
+    if count > LISTED_MAX {
+        listed.push(format!("{} more", count - LISTED_MAX));
+    }
+    if listed.is_empty() {
+        return ", of any stream".to_owned();
+    }
+    format!(": of {}, and of streams whose records are all lost", listed.join(", "))
+}
