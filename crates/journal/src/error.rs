@@ -217,6 +217,7 @@ impl Error {
         match &self.kind {
             ErrorKind::Full { .. } => true,
             ErrorKind::Io { source, .. } => stratawal_storage::is_full(source),
+            ErrorKind::Failed(earlier) => earlier.is_full(),
             _ => false,
         }
     }

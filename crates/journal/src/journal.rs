@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use stratawal_frame::WalId;
 use stratawal_storage::Storage;
-use stratawal_sync::atomic::{AtomicU64, Ordering};
+use stratawal_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use stratawal_sync::{Mutex, fail_point};
 
 use crate::commit::GroupCommit;
@@ -115,6 +115,8 @@ pub struct Journal {
     /// The end of the log, for threads that do not hold the lock.
     pub(crate) end: AtomicU64,
     pub(crate) durable: AtomicU64,
+    /// That of the log.
+    pub(crate) is_failed: Arc<AtomicBool>,
     /// A random number that each restart increases by one.
     pub(crate) epoch: AtomicU64,
 }
@@ -131,6 +133,8 @@ pub(crate) struct Log {
     frozen: bool,
     closed: bool,
     pub(crate) failure: Option<Error>,
+    /// Whether there is a failure, for threads that do not hold the lock.
+    pub(crate) is_failed: Arc<AtomicBool>,
     buffer: Vec<u8>,
 }
 
@@ -144,7 +148,16 @@ pub(crate) struct Rotation {
 
 impl Log {
     pub(crate) fn new(current: Target, end: Lsn) -> Self {
-        Self { current, end, older: VecDeque::new(), frozen: false, closed: false, failure: None, buffer: Vec::new() }
+        Self {
+            current,
+            end,
+            older: VecDeque::new(),
+            frozen: false,
+            closed: false,
+            failure: None,
+            is_failed: Arc::new(AtomicBool::new(false)),
+            buffer: Vec::new(),
+        }
     }
 
     /// Returns an error unless the journal accepts records.
@@ -188,6 +201,8 @@ impl Log {
     /// Makes the journal refuse records until it is restarted. Keeps the first cause.
     pub(crate) fn fail(&mut self, error: &Error) {
         self.failure.get_or_insert_with(|| error.clone());
+        // Relaxed: only a hint, for threads that do not hold the lock.
+        self.is_failed.store(true, Ordering::Relaxed);
     }
 
     /// The files that hold records between `from` and the end, oldest first, each with the offsets
@@ -593,6 +608,13 @@ impl Journal {
     pub fn needed_len(&self) -> u64 {
         let rotation = self.rotation.lock();
         self.end() - rotation.needed_from
+    }
+
+    /// Whether the journal has failed. Takes no lock.
+    #[must_use]
+    #[inline]
+    pub fn is_failed(&self) -> bool {
+        self.is_failed.load(Ordering::Relaxed)
     }
 
     /// The total length in bytes of all files: those with records, and the spares.

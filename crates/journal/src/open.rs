@@ -133,7 +133,10 @@ impl Journal {
             // The epoch changes before the watermarks, so a thread that sees a watermark of the new
             // epoch also sees that the old epoch is over.
             self.epoch.fetch_add(if fail_point!(EpochKept) { 0 } else { 1 }, Ordering::Release);
+            let is_failed = Arc::clone(&self.is_failed);
+            is_failed.store(false, Ordering::Relaxed);
             *log = Log::new(Target::new(file, self.options.mapped), end);
+            log.is_failed = is_failed;
             self.end.store(end.0, Ordering::Release);
             self.advance_durable(end);
         }
@@ -165,13 +168,15 @@ impl Journal {
         file: LogFile,
         end: Lsn,
     ) -> Self {
+        let log = Log::new(Target::new(file.clone(), options.mapped), end);
         Self {
+            is_failed: Arc::clone(&log.is_failed),
             storage: Arc::clone(storage),
             dir: dir.to_owned(),
             wal_id,
             options,
             rotation: Mutex::new(Rotation::new(file.header.first)),
-            log: Mutex::new(Log::new(Target::new(file, options.mapped), end)),
+            log: Mutex::new(log),
             commit: GroupCommit::new(),
             end: AtomicU64::new(end.0),
             durable: AtomicU64::new(end.0),

@@ -13,10 +13,11 @@ use stratawal_segment::{Access, SegmentFile};
 use stratawal_storage::{Storage, is_full};
 
 use crate::context::LogContext;
-use crate::error::{Call, Error};
+use crate::error::{Call, Error, ErrorKind};
 use crate::fs::{Renamed, dir_exists, remove_file, rename_dir};
 use crate::layout::{self, OwnFile};
 use crate::location::Location;
+use crate::log_journal::RestartError;
 use crate::write::reserve::ReserveUse;
 
 /// Why a stream was not deleted, or not completely.
@@ -60,6 +61,7 @@ pub fn delete(context: &LogContext, location: &Location) -> std::result::Result<
 }
 
 fn delete_closed(context: &LogContext, location: &Location) -> std::result::Result<bool, DeleteError> {
+    restart_journal(context, location).map_err(DeleteError::Undone)?;
     let stream = match stream_id(context.storage(), location) {
         Found::Missing => None,
         Found::Unreadable => Some(StreamId(0)),
@@ -135,6 +137,19 @@ pub(crate) fn finish_in_journal(context: &LogContext, location: &Location) {
     if let Some(log) = context.log_journal() {
         log.finish_drops(location.name());
     }
+}
+
+/// Restarts the commit journal if it has failed.
+pub(crate) fn restart_journal(context: &LogContext, location: &Location) -> crate::error::Result<()> {
+    let Some(log) = context.log_journal() else { return Ok(()) };
+    log.restart().map_err(|error| match error {
+        RestartError::Journal(error) => Error::journal(location, error),
+        RestartError::Pinned => {
+            let text = "the commit journal has failed, and a stream was closed that could not be settled; close the log, and \
+                        open it again";
+            Error::text(ErrorKind::Poisoned, location, text)
+        }
+    })
 }
 
 /// Finishes the deletion of an earlier stream of this name, if the journal has one that is not

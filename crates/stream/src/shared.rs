@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use stratawal_frame::StreamId;
 use stratawal_sync::Published;
 
 use crate::context::LogContext;
@@ -25,6 +26,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// The id of the stream, if it exists.
+    pub(crate) fn stream_id(&self) -> Option<StreamId> {
+        self.snapshot.load().segments.first().map(|segment| segment.header.stream_id)
+    }
+
     /// An error of one of the stream's segments.
     pub(crate) fn segment_error(&self, error: stratawal_segment::Error) -> Error {
         Error::segment_error(&self.location, error)

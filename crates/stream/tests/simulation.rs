@@ -11,10 +11,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use common::{DURABILITIES, durability_of, read};
-use stratawal_storage::Storage;
+use stratawal_frame::WalId;
+use stratawal_journal::{Dropped, JournalOptions};
+use stratawal_storage::{Access, Storage};
 use stratawal_stream::{
-    Batch, DeleteError, Durability, Error, ErrorKind, Location, LogContext, StreamLog, StreamOptions, Visibility,
-    is_leftover_dir, remove_leftover_dir,
+    Batch, DeleteError, Durability, Error, ErrorKind, Location, LogContext, LogJournal, StreamLog, StreamOptions,
+    Visibility, is_leftover_dir, remove_leftover_dir, stream_id,
 };
 use stratawal_testkit::{
     Found, Level, LogUnderTest, Outcome, Refusal, Shape, SimStorage, Volume, crash_everywhere, fault_everywhere,
@@ -23,8 +25,19 @@ use stratawal_testkit::{
 
 const SHAPE: Shape = Shape { streams_max: 2, steps_max: 12, segment_len: 64 << 10 };
 
+/// How appends are acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Journal {
+    Off,
+    Mapped,
+    Written,
+}
+
+const JOURNALS: [Journal; 3] = [Journal::Off, Journal::Mapped, Journal::Written];
+
 /// Streams of this durability.
-struct Streams(Durability);
+#[derive(Debug)]
+struct Streams(Durability, Journal);
 
 /// Streams, each opened when first used.
 struct Open {
@@ -34,14 +47,17 @@ struct Open {
 }
 
 impl Open {
-    fn new(storage: SimStorage, durability: Durability, read_only: bool) -> Self {
+    fn new(storage: SimStorage, durability: Durability, journal: Option<LogJournal>, read_only: bool) -> Self {
         let options = StreamOptions::new()
             .durability(durability)
             .segment_bytes(SHAPE.segment_len)
             .frame_bytes(512)
             .unsynced_bytes_max(256 << 10)
             .unsynced_segments_max(2);
-        let context = LogContext::new(Arc::new(storage)).read_only(read_only);
+        let mut context = LogContext::new(Arc::new(storage)).read_only(read_only);
+        if let Some(journal) = journal {
+            context = context.journal(Arc::new(journal));
+        }
         Self { context: Arc::new(context), options, streams: RefCell::default() }
     }
 
@@ -73,6 +89,38 @@ fn truncated(result: Result<(), Error>) -> Result<(), Refusal> {
     }
 }
 
+fn journal_refusal(error: stratawal_journal::Error) -> Refusal {
+    Refusal { unknown: true, message: error.to_string() }
+}
+
+/// Opens the journal, or creates it. The file `/JOURNAL` marks one that was created whole. It is as
+/// small as a journal can be, so that it has to be released often.
+fn open_journal(storage: &SimStorage, mapped: bool) -> Result<LogJournal, Refusal> {
+    let options = JournalOptions::default().bytes(64 << 10).first_file_bytes(16 << 10).mapped(mapped);
+    let dir = Path::new("/journal");
+    let marker = Path::new("/JOURNAL");
+    let wal_id = WalId(0);
+    let shared: Arc<dyn Storage> = Arc::new(storage.clone());
+    if storage.open(marker, Access::Read).is_ok() {
+        let is_unfinished = |dropped: &Dropped| {
+            let location = Location::new("/streams", std::str::from_utf8(&dropped.name).expect("a name"));
+            match stream_id(&shared, &location) {
+                stratawal_stream::Found::Missing => false,
+                stratawal_stream::Found::Unreadable => dropped.stream.0 == 0,
+                stratawal_stream::Found::Stream(id) => dropped.stream == id,
+            }
+        };
+        return LogJournal::open(&shared, dir, wal_id, options, is_unfinished).map_err(journal_refusal);
+    }
+    for entry in storage.list(dir).unwrap_or_default() {
+        storage.remove_file(&dir.join(&entry.name)).map_err(io_refusal)?;
+    }
+    let journal = LogJournal::create(&shared, dir, wal_id, options).map_err(journal_refusal)?;
+    let create = || storage.create_new(marker).and_then(|file| file.sync_all());
+    create().and_then(|()| storage.sync_dir(Path::new("/"))).map_err(io_refusal)?;
+    Ok(journal)
+}
+
 impl LogUnderTest for Streams {
     type Log = Open;
 
@@ -84,10 +132,16 @@ impl LogUnderTest for Streams {
         }
         for entry in storage.list(dir).map_err(io_refusal)? {
             if is_leftover_dir(&entry.name) {
+                // An interrupted deletion must become durable before it is shown.
+                storage.sync_dir(dir).map_err(io_refusal)?;
                 remove_leftover_dir(&storage, &dir.join(&entry.name)).map_err(io_refusal)?;
             }
         }
-        Ok(Open::new(storage, self.0, false))
+        let journal = match self.1 {
+            Journal::Off => None,
+            journal => Some(open_journal(&storage, journal == Journal::Mapped)?),
+        };
+        Ok(Open::new(storage, self.0, journal, false))
     }
 
     fn append(&self, log: &Open, stream: &str, entries: &[Vec<u8>], level: Level) -> Result<Range<u64>, Refusal> {
@@ -147,40 +201,66 @@ impl LogUnderTest for Streams {
     }
 
     fn read_only(&self, storage: SimStorage, stream: &str) -> Result<Option<Found>, Refusal> {
-        let reader = Open::new(storage, Durability::Synced, true);
+        let reader = Open::new(storage, Durability::Synced, None, true);
         read(&reader.stream(stream)?, Visibility::Stable).map(Some).map_err(refusal)
     }
 
+    fn shares_journal(&self) -> bool {
+        self.1 != Journal::Off
+    }
+
     fn close(&self, log: Open) -> Result<(), Refusal> {
-        log.streams.into_inner().into_values().try_for_each(|stream| stream.close()).map_err(refusal)
+        let Open { context, streams, .. } = log;
+        streams.into_inner().into_values().try_for_each(|stream| stream.close()).map_err(refusal)?;
+        match context.log_journal() {
+            Some(journal) => journal.close().map(drop).map_err(journal_refusal),
+            None => Ok(()),
+        }
     }
 }
 
 #[test]
 fn crash_at_any_disk_change_keeps_acknowledged() {
     let volume = Volume { losses: 2, depth: 2, nested: 1, lie: None };
-    for (seed, durability) in (0..).zip(DURABILITIES) {
+    for (seed, streams) in all() {
         let mut outcome = Outcome::default();
-        let tried = crash_everywhere(&Streams(durability), seed, &SHAPE, &volume, &mut outcome);
-        tried.unwrap_or_else(|failure| panic!("{durability:?}: {failure}"));
+        let tried = crash_everywhere(&streams, seed, &SHAPE, &volume, &mut outcome);
+        tried.unwrap_or_else(|failure| panic!("{streams:?}: {failure}"));
         assert!(outcome.crashes > outcome.places * volume.losses, "{outcome:?}");
     }
 }
 
 #[test]
 fn interrupted_recovery_ends_in_the_same_state() {
-    let mut outcome = Outcome::default();
-    let tried = interrupt_recovery(&Streams(Durability::Flushed), 0, &SHAPE, 1, &mut outcome);
-    tried.unwrap_or_else(|failure| panic!("{failure}"));
-    assert!(outcome.crashes >= 20, "a recovery that changes little: {outcome:?}");
+    for journal in JOURNALS {
+        let mut outcome = Outcome::default();
+        let tried = interrupt_recovery(&Streams(Durability::Flushed, journal), 0, &SHAPE, 1, &mut outcome);
+        tried.unwrap_or_else(|failure| panic!("{journal:?}: {failure}"));
+        assert!(outcome.crashes >= 20, "a recovery that changes little: {outcome:?}");
+    }
 }
 
 #[test]
 fn fault_at_any_operation_keeps_acknowledged() {
-    for (seed, durability) in (0..).zip(DURABILITIES) {
+    for (seed, streams) in all() {
         let mut outcome = Outcome::default();
-        let tried = fault_everywhere(&Streams(durability), seed, &SHAPE, 11, &mut outcome);
-        tried.unwrap_or_else(|failure| panic!("{durability:?}: {failure}"));
+        let tried = fault_everywhere(&streams, seed, &SHAPE, 11, &mut outcome);
+        tried.unwrap_or_else(|failure| panic!("{streams:?}: {failure}"));
         assert!(outcome.faults > 0, "{outcome:?}");
     }
+}
+
+/// Every durability with every kind of journal, each with its first seed, or with those of
+/// `STREAM_SEEDS=A..B`.
+fn all() -> Vec<(u64, Streams)> {
+    let parse = |text: String| {
+        let (from, to) = text.split_once("..")?;
+        Some(from.parse().ok()?..to.parse().ok()?)
+    };
+    let seeds: Range<u64> = std::env::var("STREAM_SEEDS").ok().and_then(parse).unwrap_or(0..1);
+    let kinds = JOURNALS.into_iter().flat_map(|journal| DURABILITIES.map(|durability| (durability, journal)));
+    seeds
+        .flat_map(|seed| (seed..).zip(kinds.clone()))
+        .map(|(seed, (durability, journal))| (seed, Streams(durability, journal)))
+        .collect()
 }

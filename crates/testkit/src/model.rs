@@ -459,6 +459,14 @@ impl StreamModel {
         first_of(self.possible(), |(number, state)| self.matches(number, found, state.sure(power_loss)))
     }
 
+    /// Compares the entries that a reader sees who does not see all acknowledged entries.
+    ///
+    /// # Errors
+    /// If the stream was never in such a state.
+    pub fn check_lagging_reader(&self, found: &Found) -> Result<(), Mismatch> {
+        first_of(self.possible(), |(number, _)| self.matches(number, found, 0))
+    }
+
     fn matches(&self, number: u64, found: &Found, least: u64) -> Result<(), Mismatch> {
         let state = &self.states[&number];
         let first = found.first_seq;

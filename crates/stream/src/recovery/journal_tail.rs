@@ -18,9 +18,7 @@ use crate::write::writer::Writer;
 pub(super) fn join(shared: &Arc<Shared>, tail: &mut Tail, writer: &mut Writer) -> Result<()> {
     let Some(log) = shared.context.log_journal() else { return Ok(()) };
     tail.journaled = Some(Box::new(Journaled::new(Arc::clone(log), shared.location.shared_name(), tail.next_seq)));
-    let Some(stream) = shared.snapshot.load().segments.first().map(|segment| segment.header.stream_id) else {
-        return Ok(());
-    };
+    let Some(stream) = shared.stream_id() else { return Ok(()) };
     if let Some(journaled) = &mut tail.journaled {
         journaled.set_stream(stream);
     }

@@ -7,10 +7,10 @@ use super::install::{Ends, install};
 use super::open::recover_or_read;
 use super::recovered::Refreshed;
 use super::refresh::refresh;
+use crate::deletion::restart_journal;
 use crate::error::{DamageKind, Error, ErrorKind, Result};
 use crate::events;
 use crate::inner::Inner;
-use crate::log_journal::RestartError;
 use crate::shared::Shared;
 use crate::write::reserve::ReserveUse;
 
@@ -36,17 +36,9 @@ impl Inner {
     }
 
     /// Restarts the commit journal if it has failed.
-    fn restart_journal(&self) -> Result<()> {
-        let Some(log) = self.shared.context.log_journal() else { return Ok(()) };
+    pub(crate) fn restart_journal(&self) -> Result<()> {
         self.check_process()?;
-        log.restart().map_err(|error| match error {
-            RestartError::Journal(error) => self.journal_error(error),
-            RestartError::Pinned => {
-                let text = "the commit journal has failed, and a stream was closed that could not be settled; close the log, and \
-                            open it again";
-                Error::text(ErrorKind::Poisoned, &self.shared.location, text)
-            }
-        })
+        restart_journal(&self.shared.context, &self.shared.location)
     }
 
     fn refresh(&self) -> Result<()> {
@@ -116,6 +108,10 @@ impl Inner {
             let journaled = tail.journaled.take();
             let mut writer = install(shared, report, tail, recovered, ends);
             tail.journaled = journaled;
+            // A stream whose creation failed has its id only now.
+            if let (Some(journaled), Some(stream)) = (&mut tail.journaled, shared.stream_id()) {
+                journaled.set_stream(stream);
+            }
             // Readers no longer see these segments, so they are removed after the lock is released.
             dead = found;
             tail.adopt_pending(waiting);

@@ -1,5 +1,6 @@
 //! Decides whether a call may write to the stream.
 
+use stratawal_journal::Error as JournalError;
 use stratawal_sync::MutexGuard;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -24,6 +25,9 @@ impl Inner {
     #[inline]
     fn recovered(&self, reserve: ReserveUse) -> Result<MutexGuard<'_, GroupState<Writer>>> {
         self.check_process()?;
+        if self.shared.context.log_journal().is_some_and(|log| log.journal.is_failed()) {
+            self.restart_full_journal(reserve)?;
+        }
         let state = self.group.lock();
         match state.failure().filter(|error| error.caused_by_full_disk()).cloned() {
             None => Ok(state),
@@ -34,17 +38,30 @@ impl Inner {
         }
     }
 
+    /// Restarts the commit journal if a full disk has failed it and there is space again.
+    #[cold]
+    fn restart_full_journal(&self, reserve: ReserveUse) -> Result<()> {
+        let failure = self.shared.context.log_journal().and_then(|log| log.failure());
+        let Some(full) = failure.filter(JournalError::is_full) else { return Ok(()) };
+        if reserve == ReserveUse::Never && self.has_no_room() {
+            return Err(self.journal_error(full));
+        }
+        self.restart_journal()
+    }
+
+    /// Whether the disk has less space than a recovery takes. Finding out is cheaper than a recovery
+    /// that fails late.
+    fn has_no_room(&self) -> bool {
+        // A new generation takes at least this much.
+        const ROOM_MIN: u64 = 20 << 10;
+        let free = self.shared.context.storage().free_space(self.shared.location.parent());
+        free.is_ok_and(|free| free < ROOM_MIN)
+    }
+
     /// The lock, once a stream that the error `full` has stopped is recovered.
     #[cold]
     fn recovered_from(&self, full: Error, reserve: ReserveUse) -> Result<MutexGuard<'_, GroupState<Writer>>> {
-        // A new generation takes at least this much.
-        const ROOM_MIN: u64 = 20 << 10;
-        // This is cheaper than a recovery that fails late.
-        let has_no_room = || {
-            let free = self.shared.context.storage().free_space(self.shared.location.parent());
-            free.is_ok_and(|free| free < ROOM_MIN)
-        };
-        if reserve == ReserveUse::Never && has_no_room() {
+        if reserve == ReserveUse::Never && self.has_no_room() {
             return Err(full);
         }
         self.recover_without_loss(reserve)?;

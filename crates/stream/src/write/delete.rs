@@ -21,6 +21,7 @@ impl Inner {
         if shared.context.is_read_only() {
             return Err(DeleteError::Undone(Error::new(ErrorKind::ReadOnly, &shared.location)));
         }
+        self.restart_journal().map_err(DeleteError::Undone)?;
         // Locked before the group. A truncation removes files by their paths, which may belong to
         // another stream once this one is deleted.
         let mut removals = self.removals.lock();

@@ -128,6 +128,7 @@ impl Journaled {
         }
         let firm = durability == Durability::Synced;
         let has_unsynced = firm && self.file_only_end > watermarks.settled() && !fail_point!(FirmAboveFileOnly);
+        debug_assert!(self.stream != StreamId(0), "a stream with entries exists");
         if has_unsynced || self.is_draining_others && !fail_point!(DrainOvertaken) {
             return Ok(Put::ThroughFiles);
         }

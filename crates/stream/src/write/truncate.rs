@@ -222,7 +222,11 @@ impl Writer {
         segments.settle_all().map_err(Error::poisoned)?;
         let end = tail.next_seq;
         if let Some(journaled) = &mut tail.journaled {
-            journaled.make_void(end).map_err(|error| Error::journal(&self.shared().location, error))?;
+            journaled.make_void(end).map_err(|error| {
+                let failed = journaled.is_failure(&error);
+                let error = Error::journal(&self.shared().location, error);
+                if failed { error.poisoned() } else { error }
+            })?;
             journaled.restart_at(end);
         }
         Ok(())

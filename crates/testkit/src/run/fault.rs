@@ -79,8 +79,9 @@ fn faulty_run<L: LogUnderTest>(
             None => {}
             Some((stream, refusal)) => {
                 // A write-back fails for many files at once, and each file reports it at its next
-                // sync.
-                let reported_late = faults.fault == Fault::WriteBack && failed > 0;
+                // sync. Each stream reports the failure of a journal.
+                let is_shared = under_test.shares_journal() && refusal.unknown;
+                let reported_late = (faults.fault == Fault::WriteBack || is_shared) && failed > 0;
                 if sim.failed() == 0 && !reported_late {
                     return Err(at(format!("refused without a fault: {}", refusal.message)));
                 }
