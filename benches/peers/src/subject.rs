@@ -164,7 +164,7 @@ const RAW: Kind = Kind {
 
 const PEER: Kind = Kind { name: "", open: peers::ironwal::open, levels: WRITTEN, lacks: WRITES, ..RAW };
 
-pub(crate) const KINDS: [Kind; 21] = [
+pub(crate) const KINDS: [Kind; 23] = [
     Kind { note: "a plain loop", ..RAW },
     Kind { name: "raw-chunked", note: "256 KiB a write: not acknowledged one by one", ..RAW },
     Kind { name: "raw-ring", note: "a mapped ring that was touched before", ..RAW },
@@ -185,6 +185,13 @@ pub(crate) const KINDS: [Kind; 21] = [
         name: "stratawal-mapped-runs",
         open: peers::stratawal::open,
         note: "reads by mapping, and by `next_run`",
+        ..RAW
+    },
+    Kind { name: "stratawal-journal", open: peers::stratawal::open, note: "with the commit journal", ..RAW },
+    Kind {
+        name: "stratawal-journal-written",
+        open: peers::stratawal::open,
+        note: "with the commit journal, not mapped",
         ..RAW
     },
     Kind { name: "stratawal-mapped", open: peers::stratawal::open, note: "reads by mapping", ..RAW },

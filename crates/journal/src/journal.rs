@@ -6,7 +6,7 @@
 //! another.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stratawal_frame::WalId;
@@ -142,6 +142,10 @@ pub(crate) struct Log {
 #[derive(Debug)]
 pub(crate) struct Rotation {
     spares: Vec<Spare>,
+    /// Files that the newest header does not need, to become spares.
+    released: Vec<LogFile>,
+    /// The length in bytes of the files that a thread is turning into spares.
+    preparing: u64,
     /// No record below this LSN is needed.
     needed_from: Lsn,
 }
@@ -234,16 +238,22 @@ impl Log {
 
 impl Rotation {
     pub(crate) const fn new(needed_from: Lsn) -> Self {
-        Self { spares: Vec::new(), needed_from }
+        Self { spares: Vec::new(), released: Vec::new(), preparing: 0, needed_from }
     }
 
     fn bytes(&self) -> u64 {
-        self.spares.iter().map(|spare| spare.len).sum()
+        let spares: u64 = self.spares.iter().map(|spare| spare.len).sum();
+        let released: u64 = self.released.iter().map(|file| file.len).sum();
+        spares + released + self.preparing
     }
 
-    pub(crate) fn remove_spares(self, storage: &dyn Storage) {
+    pub(crate) fn remove_spares(self, storage: &dyn Storage, dir: &Path) {
         for spare in self.spares {
             spare.remove(storage);
+        }
+        for file in self.released {
+            // If this fails, the next opening of the journal removes it.
+            let _ = storage.remove_file(&dir.join(crate::layout::file_name(file.header.number)));
         }
     }
 }
@@ -413,6 +423,12 @@ impl Journal {
             (log.bytes_after(releasable), releasable > 0)
         };
         let must_leave_one = !is_control && !frees;
+        if rotation.spares.len() <= usize::from(must_leave_one) {
+            for file in std::mem::take(&mut rotation.released) {
+                let spare = self.recycle(file, rotation.bytes() + used);
+                rotation.spares.extend(spare);
+            }
+        }
         rotation.spares.sort_by_key(|spare| spare.len);
         let fits = rotation.spares.iter().position(|spare| spare.len >= least);
         match fits {
@@ -469,24 +485,21 @@ impl Journal {
         self.end.store(log.end.0, Ordering::Release);
         let before = std::mem::replace(&mut log.current, target);
         log.older.push_back(before.file);
-        let released: Vec<_> = log.older.drain(..releasable).collect();
-        drop(log);
-        for file in released {
-            self.recycle(rotation, file);
-        }
+        rotation.released.extend(log.older.drain(..releasable));
         Ok(())
     }
 
-    /// Turns a file that no durable header needs into a spare. A file that cannot be renamed is
-    /// removed when the journal is next opened, so ignoring that error is safe.
-    fn recycle(&self, rotation: &mut Rotation, file: LogFile) {
-        let bytes = rotation.bytes() + self.log.lock().bytes() + file.len;
-        let Ok(spare) = Spare::recycle(&*self.storage, &self.dir, file) else { return };
+    /// Turns a file that no durable header needs into a spare, unless that exceeds the limit: all
+    /// other files have `others` bytes. A file that cannot be renamed is removed when the journal is
+    /// next opened, so ignoring that error is safe.
+    fn recycle(&self, file: LogFile, others: u64) -> Option<Spare> {
+        let bytes = others + file.len;
+        let spare = Spare::recycle(&*self.storage, &self.dir, file).ok()?;
         if bytes > self.options.bytes {
             spare.remove(&*self.storage);
-        } else if self.storage.sync_dir(&self.dir).is_ok() {
-            rotation.spares.push(spare);
+            return None;
         }
+        self.storage.sync_dir(&self.dir).is_ok().then_some(spare)
     }
 
     /// Declares that no record below `lsn` is needed, so that files that end below it can be
@@ -500,15 +513,25 @@ impl Journal {
     /// Same as for [`sync`](Self::sync) and [`append`](Self::append). After an error of the latter,
     /// the space is still released, in this process.
     pub fn release(&self, lsn: Lsn) -> Result<()> {
+        if !fail_point!(CopiesNotSynced) {
+            self.sync()?;
+        }
+        self.release_unsynced(lsn)
+    }
+
+    /// Like [`release`](Self::release), but syncs nothing. Call it only if every COPY of a record
+    /// below `lsn` is durable.
+    ///
+    /// # Errors
+    /// Same as for [`append`](Self::append). After an error of the latter, the space is still
+    /// released, in this process.
+    pub fn release_unsynced(&self, lsn: Lsn) -> Result<()> {
         self.check_process()?;
         let end = self.end();
         if lsn > end {
             return Err(Error::new(ErrorKind::BeyondEnd { lsn, end }));
         }
         let lsn = Lsn(lsn.0 / ALIGN * ALIGN);
-        if !fail_point!(CopiesNotSynced) {
-            self.sync()?;
-        }
         {
             let mut rotation = self.rotation.lock();
             if lsn <= rotation.needed_from {
@@ -527,19 +550,54 @@ impl Journal {
     /// I/O. Nothing has changed.
     pub fn prepare(&self) -> Result<()> {
         self.check_process()?;
-        let mut rotation = self.rotation.lock();
-        if !rotation.spares.is_empty() {
-            return Ok(());
-        }
-        let (used, wanted) = {
-            let log = self.log.lock();
-            (log.bytes(), self.options.next_file_len(log.current.file.len))
+        self.recycle_released();
+        let len = {
+            let mut rotation = self.rotation.lock();
+            if !rotation.spares.is_empty() || rotation.preparing > 0 {
+                return Ok(());
+            }
+            let (used, wanted) = {
+                let log = self.log.lock();
+                (log.bytes(), self.options.next_file_len(log.current.file.len))
+            };
+            let room = self.options.bytes.saturating_sub(used + rotation.bytes());
+            let len = wanted.min(room) / 4096 * 4096;
+            if len < FILE_LEN_MIN {
+                return Ok(());
+            }
+            rotation.preparing = len;
+            len
         };
-        let len = wanted.min(self.options.bytes.saturating_sub(used)) / 4096 * 4096;
-        if len >= FILE_LEN_MIN {
-            rotation.spares.push(Spare::create(&*self.storage, &self.dir, len)?);
-        }
+        // Without the lock, because this writes the whole file.
+        let spare = Spare::create(&*self.storage, &self.dir, len);
+        let mut rotation = self.rotation.lock();
+        rotation.preparing = 0;
+        rotation.spares.push(spare?);
         Ok(())
+    }
+
+    /// Turns released files into spares.
+    fn recycle_released(&self) {
+        let (files, others) = {
+            let mut rotation = self.rotation.lock();
+            if rotation.preparing > 0 {
+                return;
+            }
+            let files = std::mem::take(&mut rotation.released);
+            let others = rotation.bytes() + self.log.lock().bytes();
+            rotation.preparing = files.iter().map(|file| file.len).sum();
+            (files, others)
+        };
+        let mut bytes = others;
+        let mut spares = Vec::with_capacity(files.len());
+        for file in files {
+            let spare = self.recycle(file, bytes);
+            bytes += spare.as_ref().map_or(0, |spare| spare.len);
+            spares.extend(spare);
+        }
+        let mut rotation = self.rotation.lock();
+        rotation.preparing = 0;
+        rotation.spares.extend(spares);
     }
 
     /// Makes the next `len` bytes of a mapped journal ready, so that records are stored into them

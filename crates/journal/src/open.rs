@@ -142,7 +142,7 @@ impl Journal {
         }
         let before = std::mem::replace(&mut *rotation, Rotation::new(first));
         drop(lead);
-        before.remove_spares(&*self.storage);
+        before.remove_spares(&*self.storage, &self.dir);
         for number in old {
             // These files are older than the new header's `oldest`: the next opening removes any
             // that remain.

@@ -12,11 +12,12 @@ use std::thread::Thread;
 use stratawal_frame::{StreamId, WalId};
 use stratawal_journal::{Dropped, Error, Image, Journal, JournalOptions, Lsn, NeededStream, Position, Record, Result};
 use stratawal_storage::Storage;
-use stratawal_sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use stratawal_sync::atomic::{AtomicBool, Ordering};
 use stratawal_sync::{Mutex, fail_point};
 
 use crate::error::ErrorKind;
 use crate::inner::Inner;
+use crate::write::journaled::Claim;
 
 /// The maintenance thread is woken each time the journal has grown by this many bytes.
 const WAKE_LEN: u64 = 256 << 10;
@@ -26,17 +27,15 @@ const WAKE_LEN: u64 = 256 << 10;
 pub struct LogJournal {
     pub(crate) journal: Journal,
     options: JournalOptions,
-    /// The streams that are open.
-    streams: Mutex<Vec<Weak<Inner>>>,
+    /// The streams that are open, and those that were dropped although they need the journal.
+    streams: Mutex<Vec<Registered>>,
     /// The records of streams that were not looked up since the journal was opened.
     carried: Mutex<BTreeMap<StreamId, NeededStream>>,
     /// The deletions that are not finished.
     drops: Mutex<Vec<Dropped>>,
-    /// The records from this LSN on are kept until the journal is next opened, because a stream
-    /// could not be settled before it was closed.
-    pinned: AtomicU64,
-    /// Held by the thread that frees space, or restarts the journal.
-    pub(crate) releasing: Mutex<()>,
+    /// Held by the thread that frees space, or restarts the journal. True if records were copied
+    /// forward that may not be durable.
+    releasing: Mutex<bool>,
     /// Set under *releasing*. From then on the journal is not restarted.
     closed: AtomicBool,
     worker: OnceLock<Thread>,
@@ -80,8 +79,7 @@ impl LogJournal {
             streams: Mutex::new(Vec::new()),
             carried: Mutex::new(BTreeMap::new()),
             drops: Mutex::new(Vec::new()),
-            pinned: AtomicU64::new(u64::MAX),
-            releasing: Mutex::new(()),
+            releasing: Mutex::new(false),
             closed: AtomicBool::new(false),
             worker: OnceLock::new(),
         }
@@ -137,26 +135,27 @@ impl LogJournal {
         self.carried.lock().remove(&stream);
     }
 
-    /// Adds a stream that is open.
-    pub(crate) fn register(&self, stream: &Arc<Inner>) {
+    /// Adds a stream that is open. `claim` is what it needs of the journal.
+    pub(crate) fn register(&self, stream: &Arc<Inner>, claim: Arc<Claim>) {
         let mut streams = self.streams.lock();
         if streams.len() == streams.capacity() {
-            streams.retain(|stream| stream.strong_count() > 0);
+            streams.retain(|stream| !stream.is_gone() || stream.claim.lsn().is_some());
         }
-        streams.push(Arc::downgrade(stream));
+        streams.push(Registered { stream: Arc::downgrade(stream), claim });
     }
 
     pub(crate) fn open_streams(&self) -> Vec<Arc<Inner>> {
-        self.streams.lock().iter().filter_map(Weak::upgrade).collect()
+        self.streams.lock().iter().filter_map(|registered| registered.stream.upgrade()).collect()
     }
 
-    /// Keeps the records from `lsn` on until the journal is next opened.
-    pub(crate) fn pin(&self, lsn: Lsn) {
-        self.pinned.fetch_min(lsn.0, Ordering::Relaxed);
+    /// Whether a stream that needs the journal was dropped: it could not be settled.
+    fn is_pinned(&self) -> bool {
+        self.streams.lock().iter().any(|registered| registered.is_gone() && registered.claim.lsn().is_some())
     }
 
-    pub(crate) fn is_pinned(&self) -> bool {
-        self.pinned.load(Ordering::Relaxed) != u64::MAX
+    /// The LSN from which on some registered stream needs the journal.
+    fn claimed_from(&self) -> Option<Lsn> {
+        self.streams.lock().iter().filter_map(|registered| registered.claim.lsn()).min()
     }
 
     /// Puts the record that the stream is deleted. From here on the stream must not be used: the
@@ -212,8 +211,13 @@ impl LogJournal {
     /// # Errors
     /// I/O of the journal. A stream that cannot be settled is not an error: its records are copied.
     pub(crate) fn release(&self, keep: u64) -> Result<()> {
-        let _alone = self.releasing.lock();
-        self.release_alone(keep)
+        let mut has_copies = self.releasing.lock();
+        self.release_alone(keep, &mut has_copies)
+    }
+
+    /// The most bytes of the journal.
+    pub(crate) const fn limit(&self) -> u64 {
+        self.options.limit()
     }
 
     /// Makes room for an append that found none. The caller holds no lock.
@@ -221,29 +225,37 @@ impl LogJournal {
         self.release(self.options.limit() / 4)
     }
 
-    fn release_alone(&self, keep: u64) -> Result<()> {
+    fn release_alone(&self, keep: u64, has_copies: &mut bool) -> Result<()> {
         let end = self.journal.end();
         let target = Lsn(end.0.saturating_sub(keep));
         let mut copies_left = usize::try_from(keep / 2).unwrap_or(usize::MAX);
         for stream in self.open_streams() {
-            stream.free_journal_below(target, &mut copies_left)?;
+            stream.free_journal_below(target, &mut copies_left, has_copies)?;
         }
-        self.copy_carried_below(target)?;
-        let of_streams = self.open_streams().iter().filter_map(|stream| stream.journal_needed_from()).min();
+        self.copy_carried_below(target, has_copies)?;
+        self.open_streams().iter().for_each(|stream| stream.forget_needless());
+        let of_streams = self.claimed_from();
         let of_carried = self.carried.lock().values().filter_map(oldest).min();
         let of_drops = self.drops.lock().iter().map(|dropped| dropped.lsn).min();
-        let pinned = Lsn(self.pinned.load(Ordering::Relaxed));
-        let needed = [of_streams, of_carried, of_drops, Some(pinned)].into_iter().flatten().min();
+        let needed = [of_streams, of_carried, of_drops].into_iter().flatten().min();
         let needed = needed.map_or(end, |lsn| lsn.min(end));
-        self.journal.release(if fail_point!(NeededIgnored) { end } else { needed })
+        let needed = if fail_point!(NeededIgnored) { end } else { needed };
+        if !*has_copies {
+            // What is released is in the files.
+            return self.journal.release_unsynced(needed);
+        }
+        self.journal.release(needed)?;
+        *has_copies = false;
+        Ok(())
     }
 
     /// Puts the records of streams that were not opened again at the end of the journal, as they
     /// are.
-    fn copy_carried_below(&self, target: Lsn) -> Result<()> {
+    fn copy_carried_below(&self, target: Lsn, has_copies: &mut bool) -> Result<()> {
         let mut carried = self.carried.lock();
         for (&id, needed) in carried.iter_mut().filter(|(_, needed)| oldest(needed).is_some_and(|lsn| lsn < target)) {
             let mut positions = Vec::new();
+            *has_copies = true;
             for record in needed.records(id) {
                 match self.journal.append(&record) {
                     // The records stay where they are.
@@ -337,8 +349,7 @@ impl LogJournal {
         let _alone = self.releasing.lock();
         self.closed.store(true, Ordering::Relaxed);
         let has_carried = self.carried.lock().values().any(|needed| oldest(needed).is_some());
-        let has_open = self.open_streams().iter().any(|stream| stream.journal_needed_from().is_some());
-        if has_carried || has_open || self.is_pinned() || !self.drops.lock().is_empty() {
+        if has_carried || self.claimed_from().is_some() || !self.drops.lock().is_empty() {
             // What was put stays, and is made as durable as it can be.
             self.journal.sync()?;
             return Ok(false);
@@ -356,6 +367,19 @@ impl LogJournal {
 /// A deleted stream has nothing to sync.
 fn unless_deleted(error: crate::error::Error) -> crate::error::Result<()> {
     if error.kind() == ErrorKind::Missing { Ok(()) } else { Err(error) }
+}
+
+/// A stream that was opened.
+#[derive(Debug)]
+struct Registered {
+    stream: Weak<Inner>,
+    claim: Arc<Claim>,
+}
+
+impl Registered {
+    fn is_gone(&self) -> bool {
+        self.stream.strong_count() == 0
+    }
 }
 
 /// Why the journal was not restarted.

@@ -145,6 +145,8 @@ fn summary(one: &Results) -> String {
     let ways = [
         ("stratawal", ""),
         ("stratawal-runs", ", by runs"),
+        ("stratawal-journal", ", journal"),
+        ("stratawal-journal-written", ", journal written"),
         ("stratawal-mapped", ", mapped"),
         ("stratawal-mapped-runs", ", mapped, by runs"),
     ];

@@ -90,11 +90,18 @@ impl Figures {
 }
 
 impl Case {
+    /// Whether the figure depends on how entries were appended.
+    fn writes(&self) -> bool {
+        self.level.is_some() || matches!(self.name, "W5" | "W8")
+    }
+
     /// Returns whether the subject takes part in the case.
     pub(crate) fn has(&self, kind: &Kind) -> bool {
         match kind.name {
             "stratawal-mapped" => self.mapped,
             "stratawal-runs" | "stratawal-mapped-runs" => self.name.starts_with("W5"),
+            "stratawal-journal" => self.writes(),
+            "stratawal-journal-written" => self.writes() && self.level.is_some(),
             "stratawal" => true,
             name if kind.is_raw() => self.raws.contains(&name),
             _ => self.peers,

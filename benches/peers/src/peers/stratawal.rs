@@ -36,6 +36,9 @@ pub(crate) fn open(setup: &Setup<'_>) -> Answer<Box<dyn Subject>> {
     if setup.name.contains("-mapped") {
         options = promise::map_reads(options);
     }
+    if setup.name.starts_with("stratawal-journal") {
+        options = options.journal(true).journal_mapped(!setup.name.ends_with("-written"));
+    }
     let wal = options.open(setup.dir.join("log")).map_err(failed("open"))?;
     let first = wal.stream(&stream_name(0)).map_err(failed("look-up"))?;
     Ok(Box::new(Ours { wal, first, runs: setup.name.ends_with("-runs") }))

@@ -137,8 +137,9 @@ fn build(
     let removals = Mutex::new(removals);
     let reader_state = Mutex::new(reader_state);
     let inner = Arc::new(Inner { shared, group, report, removals, reader_state });
-    if let Some(log) = inner.shared.context.log_journal() {
-        log.register(&inner);
+    let claim = inner.group.lock().tail.journaled.as_ref().map(|journaled| Arc::clone(journaled.claim()));
+    if let (Some(log), Some(claim)) = (inner.shared.context.log_journal(), claim) {
+        log.register(&inner, claim);
     }
     Ok(inner)
 }

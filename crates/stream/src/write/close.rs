@@ -24,10 +24,6 @@ impl Inner {
         let was_closed = self.group.lock().tail.closed;
         let closed = self.end_cleanly();
         self.group.wait_until_free();
-        if let (Some(log), Some(lsn)) = (self.shared.context.log_journal(), self.journal_needed_from()) {
-            // The stream could not be settled. Its entries are in the journal alone.
-            log.pin(lsn);
-        }
         if !fail_point!(RemovalsNotAwaited) {
             // A truncation removes files after it has released the lead, so this waits for it. A
             // truncation that begins later finds the stream closed.

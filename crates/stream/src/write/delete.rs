@@ -41,6 +41,9 @@ impl Inner {
                 shared.snapshot.store(Arc::new(Snapshot::default()));
                 watermarks.reset(0, 0);
             });
+            if let Some(journaled) = &mut state.tail.journaled {
+                journaled.restart_at(0);
+            }
             state.tail = Tail::new(0, 0, None, Arc::clone(&shared.context.pending));
             Ok(())
         });

@@ -30,9 +30,6 @@ use crate::write::writer::Writer;
 /// The tail is drained once it has this many bytes.
 const DRAIN_LEN: usize = 256 << 10;
 
-/// If a leader is at work, an append waits for it once the tail has this many times that length.
-const DRAINS_MAX: usize = 4;
-
 /// The records of a stream are copied rather than settled if they have at most this many bytes.
 const COPIED_LEN_MAX: usize = 16 << 10;
 
@@ -138,9 +135,12 @@ impl Inner {
         Ok(())
     }
 
-    /// Drains the tail, of `len` bytes, if no thread leads. If it is too long, waits for the lead.
+    /// Drains the tail, of `len` bytes, if no thread leads. A thread that leads may be syncing the
+    /// files for a long time; so the tail may grow to an eighth of the journal before an append
+    /// waits for it.
     fn drain(&self, len: usize) -> Result<()> {
-        if len >= DRAINS_MAX * DRAIN_LEN {
+        let max = self.shared.context.log_journal().map_or(0, |log| log.limit() / 8);
+        if len as u64 >= max.max(DRAIN_LEN as u64) {
             return self.group.commit_now(Durability::Flushed);
         }
         self.group.commit_if_free(self.group.lock(), Durability::Flushed)
@@ -183,8 +183,15 @@ impl Inner {
 impl Inner {
     /// Makes the records before `target` needless: drains or settles the stream, or copies the
     /// records if they are short or the stream cannot be settled.
-    pub(crate) fn free_journal_below(&self, target: Lsn, copies_left: &mut usize) -> stratawal_journal::Result<()> {
-        if self.journal_needed_from().is_none_or(|lsn| lsn >= target) || self.copy_forward(*copies_left, copies_left)? {
+    pub(crate) fn free_journal_below(
+        &self,
+        target: Lsn,
+        copies_left: &mut usize,
+        has_copies: &mut bool,
+    ) -> stratawal_journal::Result<()> {
+        if self.journal_needed_from().is_none_or(|lsn| lsn >= target)
+            || self.copy_forward(*copies_left, copies_left, has_copies)?
+        {
             return Ok(());
         }
         let all_firm = self.all_firm();
@@ -198,14 +205,14 @@ impl Inner {
             // New entries may have arrived, or the stream has failed.
             debug_assert!(freed.is_ok() || self.group.lock().failure().is_some(), "only a failed stream is not freed");
             let mut unlimited = usize::MAX;
-            self.copy_forward(usize::MAX, &mut unlimited)?;
+            self.copy_forward(usize::MAX, &mut unlimited, has_copies)?;
         }
         Ok(())
     }
 
     /// Copies the needed records to the end of the journal, if they have at most `max` bytes and
     /// are short, or if `max` has no limit. Returns whether it did.
-    fn copy_forward(&self, max: usize, left: &mut usize) -> stratawal_journal::Result<bool> {
+    fn copy_forward(&self, max: usize, left: &mut usize, has_copies: &mut bool) -> stratawal_journal::Result<bool> {
         let is_forced = max == usize::MAX;
         loop {
             let error = {
@@ -215,6 +222,7 @@ impl Inner {
                 if !is_forced && len > max.min(COPIED_LEN_MAX) {
                     return Ok(false);
                 }
+                *has_copies = true;
                 match journaled.copy_forward(&rest) {
                     Ok(()) => {
                         *left = left.saturating_sub(len);
@@ -249,6 +257,11 @@ impl Inner {
         let all_firm = self.all_firm();
         let mut state = self.group.lock();
         state.tail.journaled.as_mut()?.needed_from(&self.shared.watermarks, all_firm)
+    }
+
+    /// Forgets the records that are not needed.
+    pub(crate) fn forget_needless(&self) {
+        let _ = self.journal_needed_from();
     }
 
     /// The records that a restart of the journal writes for this stream.

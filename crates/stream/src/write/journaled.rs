@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use stratawal_frame::{BATCH_END, SeqNo, StreamId};
 use stratawal_journal::{Error, ErrorKind, Lsn, PartRef, Position, Record, Result};
+use stratawal_sync::atomic::{AtomicU64, Ordering};
 use stratawal_sync::fail_point;
 
 use crate::log_journal::LogJournal;
@@ -47,6 +48,8 @@ pub(crate) struct Journaled {
     position: Option<Position>,
     /// The last record that has the stream's name.
     named_at: Option<Lsn>,
+    /// What of the journal the stream needs, for the thread that releases space.
+    claim: Arc<Claim>,
     /// The records that are needed, oldest first. Their seqs rise.
     stretches: VecDeque<Stretch>,
     /// Drained entries that are not settled, oldest first.
@@ -61,6 +64,30 @@ struct Stretch {
     lsn: Lsn,
     first_seq: u64,
     end_seq: u64,
+}
+
+/// The LSN from which on a stream needs the journal. It outlives the stream: a stream that could
+/// not be settled before its last handle was dropped needs its records until the journal is next
+/// opened.
+#[derive(Debug)]
+pub(crate) struct Claim(AtomicU64);
+
+impl Claim {
+    const NONE: u64 = u64::MAX;
+
+    fn new() -> Self {
+        Self(AtomicU64::new(Self::NONE))
+    }
+
+    /// Only the holder of the stream's lock sets it.
+    fn set(&self, lsn: Option<Lsn>) {
+        // Release; pairs with the Acquire in `lsn`.
+        self.0.store(lsn.map_or(Self::NONE, |lsn| lsn.0), Ordering::Release);
+    }
+
+    pub(crate) fn lsn(&self) -> Option<Lsn> {
+        Some(self.0.load(Ordering::Acquire)).filter(|&lsn| lsn != Self::NONE).map(Lsn)
+    }
 }
 
 /// How an append is acknowledged.
@@ -87,6 +114,7 @@ impl Journaled {
             file_only_end: end,
             position: None,
             named_at: None,
+            claim: Arc::new(Claim::new()),
             stretches: VecDeque::new(),
             retained: VecDeque::new(),
             scratch: Vec::new(),
@@ -102,6 +130,10 @@ impl Journaled {
         self.stream
     }
 
+    pub(crate) const fn claim(&self) -> &Arc<Claim> {
+        &self.claim
+    }
+
     /// Continues at `end`. Everything is settled, and earlier records are void.
     pub(crate) fn restart_at(&mut self, end: u64) {
         self.end = end;
@@ -111,6 +143,11 @@ impl Journaled {
         self.position = None;
         self.stretches.clear();
         self.retained.clear();
+        self.update_claim();
+    }
+
+    fn update_claim(&self) {
+        self.claim.set(self.stretches.front().map(|stretch| stretch.lsn));
     }
 
     /// Has the entries of `pending`, which are the rest of the stream up to `next_seq`, acknowledged
@@ -153,7 +190,17 @@ impl Journaled {
     fn put_frame(&mut self, frame: &FrameSlice<'_>, firm: bool) -> Result<()> {
         let Self { scratch, name, stream, .. } = self;
         let part = part_of(frame, scratch, *stream, name, firm);
-        let (position, has_name) = self.log.journal.put_part(&part, self.named_at)?;
+        if self.stretches.is_empty() {
+            // Claimed before the record exists. A thread that releases space reads the end of the
+            // journal first and the claims after it, so it sees this claim if its end is past the
+            // record.
+            self.claim.set(Some(self.log.journal.end()));
+        }
+        let put = self.log.journal.put_part(&part, self.named_at);
+        if put.is_err() {
+            self.update_claim();
+        }
+        let (position, has_name) = put?;
         if has_name {
             self.named_at = Some(position.lsn);
         }
@@ -171,6 +218,9 @@ impl Journaled {
         match self.stretches.back_mut() {
             Some(last) if last.lsn + STRETCH_LEN > lsn => last.end_seq = end_seq,
             _ => self.stretches.push_back(Stretch { lsn, first_seq, end_seq }),
+        }
+        if self.stretches.len() == 1 {
+            self.update_claim();
         }
     }
 
@@ -197,7 +247,9 @@ impl Journaled {
         self.trim_retained();
     }
 
+    /// Forgets the drained entries whose records are not needed.
     fn trim_retained(&mut self) {
+        self.update_claim();
         let needed_from = self.first_needed_seq();
         while self.retained.front().is_some_and(|work| work.end_seq().is_none_or(|end| end <= needed_from)) {
             self.retained.pop_front();
@@ -270,6 +322,7 @@ impl Journaled {
             self.position = Some(position);
         }
         self.stretches = stretches;
+        self.update_claim();
         Ok(())
     }
 
@@ -292,6 +345,7 @@ impl Journaled {
         if !self.stretches.is_empty() {
             self.stretches = VecDeque::from([Stretch { lsn, first_seq, end_seq }]);
         }
+        self.update_claim();
     }
 
     /// Makes the earlier records of the stream void: all its entries, up to `end`, are settled. The
