@@ -346,15 +346,14 @@ impl Wal {
         if self.inner.context.is_read_only() {
             return Err(log_error(ErrorKind::ReadOnly, "the log was opened for reading only"));
         }
-        match self.inner.context.log_journal() {
-            Some(journal) => journal.sync_streams()?,
-            None => {
-                let waits = |stream: &StreamLog| stream.durable_seq() < stream.next_seq();
-                for_each_stream(&self.inner.streams.open(), self.inner.helpers.try_lock(), waits, |stream| {
-                    unless_deleted(stream.sync())
-                })?;
-            }
+        let streams = self.inner.streams.open();
+        if let Some(journal) = self.inner.context.log_journal() {
+            // One sync for all streams. The call on each stream meets any error of this again, and
+            // recovers a stream that a full disk has stopped.
+            let _ = journal.sync_streams();
         }
+        let waits = |stream: &StreamLog| stream.durable_seq() < stream.next_seq();
+        for_each_stream(&streams, self.inner.helpers.try_lock(), waits, |stream| unless_deleted(stream.sync()))?;
         self.inner.root.lock().check_exists()
     }
 
