@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stratawal_frame::{Features, Salt, WalId};
-use stratawal_storage::{File, RangeSync, Storage, StoreMap};
+use stratawal_storage::{DirToSync, File, RangeSync, Storage, StoreMap};
 use stratawal_sync::fail_point;
 
 use crate::error::{Error, Result};
@@ -186,8 +186,14 @@ impl Spare {
     }
 }
 
-/// Makes the name of a file durable.
-pub(crate) fn sync_names(storage: &dyn Storage, dir: &Path) -> Result<()> {
-    let synced = if fail_point!(DirSyncSkipped) { Ok(()) } else { storage.sync_dir(dir) };
+/// Opens the journal's directory for [`sync_names`]. Call this before a name changes, because the
+/// process may have no descriptor left afterwards.
+pub(crate) fn open_names(storage: &Arc<dyn Storage>, dir: &Path) -> Result<DirToSync> {
+    DirToSync::new(storage, dir).map_err(Error::io("open the directory"))
+}
+
+/// Makes the names of files durable.
+pub(crate) fn sync_names(names: &DirToSync) -> Result<()> {
+    let synced = if fail_point!(DirSyncSkipped) { Ok(()) } else { names.sync() };
     synced.map_err(Error::io("sync the directory"))
 }

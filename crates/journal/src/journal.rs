@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stratawal_frame::WalId;
-use stratawal_storage::Storage;
+use stratawal_storage::{DirToSync, Storage};
 use stratawal_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use stratawal_sync::{Mutex, fail_point};
 
 use crate::commit::GroupCommit;
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::{CONTROL_RESERVE, FILE_LEN_MIN, LogFile, Spare, Target, sync_names};
+use crate::files::{CONTROL_RESERVE, FILE_LEN_MIN, LogFile, Spare, Target, open_names, sync_names};
 use crate::header::{FileHeader, HEADER_BLOCK_LEN};
 use crate::lsn::Lsn;
 use crate::record::{ALIGN, PartRef, Record, RecordKind, encoded};
@@ -146,6 +146,8 @@ pub(crate) struct Rotation {
     released: Vec<LogFile>,
     /// The length in bytes of the files that a thread is turning into spares.
     preparing: u64,
+    /// The directory, open from the first rotation on.
+    names: Option<Arc<DirToSync>>,
     /// No record below this LSN is needed.
     needed_from: Lsn,
 }
@@ -238,7 +240,17 @@ impl Log {
 
 impl Rotation {
     pub(crate) const fn new(needed_from: Lsn) -> Self {
-        Self { spares: Vec::new(), released: Vec::new(), preparing: 0, needed_from }
+        Self { spares: Vec::new(), released: Vec::new(), preparing: 0, names: None, needed_from }
+    }
+
+    /// The directory, to sync the names in it.
+    fn names(&mut self, storage: &Arc<dyn Storage>, dir: &Path) -> Result<Arc<DirToSync>> {
+        if let Some(open) = &self.names {
+            return Ok(Arc::clone(open));
+        }
+        let open = Arc::new(open_names(storage, dir)?);
+        self.names = Some(Arc::clone(&open));
+        Ok(open)
     }
 
     fn bytes(&self) -> u64 {
@@ -451,6 +463,13 @@ impl Journal {
     /// Names the next file, which receives all later records, and recycles the files that are no
     /// longer needed.
     fn rotate(&self, rotation: &mut Rotation, spare: Spare) -> Result<()> {
+        let names = match rotation.names(&self.storage, &self.dir) {
+            Ok(names) => names,
+            Err(error) => {
+                rotation.spares.push(spare);
+                return Err(error);
+            }
+        };
         let (header, releasable) = {
             let mut log = self.log.lock();
             log.check()?;
@@ -468,7 +487,7 @@ impl Journal {
             return Err(error);
         }
         let named = spare.rename(&*self.storage, &self.dir, header).and_then(|file| {
-            sync_names(&*self.storage, &self.dir)?;
+            sync_names(&names)?;
             Ok(file)
         });
         let target = named.map(|file| Target::new(file, self.options.mapped));

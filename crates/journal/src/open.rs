@@ -16,7 +16,7 @@ use stratawal_sync::{Mutex, fail_point};
 
 use crate::commit::GroupCommit;
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::{CONTROL_RESERVE, LogFile, Spare, Target, sync_names};
+use crate::files::{CONTROL_RESERVE, LogFile, Spare, Target, open_names, sync_names};
 use crate::header::{FileHeader, HEADER_BLOCK_LEN};
 use crate::journal::{Journal, JournalOptions, Log, Rotation};
 use crate::layout;
@@ -203,6 +203,7 @@ fn write_anew(
     if needed_len > FILE_LEN_MAX {
         return Err(Error::new(ErrorKind::TooLarge { len: needed_len, max: FILE_LEN_MAX }));
     }
+    let names = open_names(storage, dir)?;
     let spare = Spare::create(&**storage, dir, needed_len.max(options.next_file_len(0)))?;
     let end = first + records_len;
     let attested = if fail_point!(NewFileAttestsNothing) { first } else { end };
@@ -222,7 +223,7 @@ fn write_anew(
         return Err(error);
     }
     let file = spare.rename(&**storage, dir, FileHeader { attested: end, ..header })?;
-    sync_names(&**storage, dir)?;
+    sync_names(&names)?;
     Ok((file, located))
 }
 
