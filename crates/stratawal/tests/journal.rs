@@ -92,6 +92,7 @@ fn acknowledged_entries_survive_a_crash() {
             for (number, level) in LEVELS.iter().enumerate() {
                 let stream = again.stream(&format!("{level:?}")).unwrap();
                 let found = entries(&stream);
+                assert_eq!(stream.report().next_seq, found.len() as u64, "the report counts all entries");
                 assert!(number >= sure || found.len() as u64 == COUNT, "{crash:?} {level:?}: {} entries", found.len());
                 assert_eq!(found, texts(number, found.len() as u64), "{crash:?} {level:?}");
                 let next = stream.next_seq();

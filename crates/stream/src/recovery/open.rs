@@ -129,6 +129,7 @@ fn build(
     let mut writer = install(&shared, &report, &mut tail, recovered, None);
     if !is_read_only {
         join(&shared, &mut tail, &mut writer)?;
+        report_joined(&shared, &report, tail.next_seq);
     }
     let group = Group::new(tail, Some(writer), watermarks, shared.location.shared_name());
     if is_read_only {
@@ -142,6 +143,17 @@ fn build(
         log.register(&inner, claim);
     }
     Ok(inner)
+}
+
+/// Completes the report of a stream that has taken its entries, which end at `next_seq`, from the
+/// commit journal.
+fn report_joined(shared: &Shared, report: &Published<OpenReport>, next_seq: u64) {
+    let of_files = report.load();
+    if of_files.existed && shared.context.log_journal().is_some() {
+        let segments = shared.snapshot.load().segments.len() as u64;
+        let joined = OpenReport { first_seq: shared.watermarks.start(), next_seq, segments, ..(*of_files).clone() };
+        report.store(Arc::new(joined));
+    }
 }
 
 /// Whether the commit journal has records of a stream that was not opened yet.
