@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use stratawal::{Durability, ErrorKind, Options, Stream, StreamOptions, Wal};
 use stratawal_frame::{Features, FormatFile};
 use stratawal_journal::Image;
-use stratawal_testkit::{Crash, Disk, Rng, SimStorage};
+use stratawal_testkit::{Crash, Disk, Fault, Faults, Rng, SimStorage};
 
 const LOG: &str = "/log";
 const LEVELS: [Durability; 3] = [Durability::Synced, Durability::Flushed, Durability::Buffered];
@@ -463,4 +463,117 @@ fn many_threads_share_a_small_journal() {
         }
         wal.close().unwrap();
     }
+}
+
+#[test]
+fn close_beside_appends_keeps_all_acknowledged() {
+    const THREADS: usize = 4;
+    let _alone = alone_with_threads();
+    for mapped in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = journaled(mapped).maintenance_thread(true).sync_interval(Some(Duration::from_millis(1)));
+        let wal = options.open(dir.path()).unwrap();
+        let counts: Vec<u64> = thread::scope(|scope| {
+            let append = |number: usize| {
+                let stream = wal.stream(&number.to_string()).unwrap().with_durability(LEVELS[number % 3]);
+                move || (0..).take_while(|&seq| stream.append(text(number, seq)).is_ok()).count() as u64
+            };
+            let threads: Vec<_> = (0..THREADS).map(|number| scope.spawn(append(number))).collect();
+            thread::sleep(Duration::from_millis(50));
+            wal.close().unwrap();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let reader = options.open_read_only(dir.path()).unwrap();
+        for (number, &count) in counts.iter().enumerate() {
+            assert_eq!(entries(&reader.stream(&number.to_string()).unwrap()), texts(number, count));
+        }
+    }
+}
+
+/// The stream "a" cannot take its entries, so the journal keeps them.
+#[test]
+fn damaged_stream_keeps_the_journal() {
+    let storage = SimStorage::new(1);
+    let wal = open(&storage, &journaled(true));
+    for name in ["a", "b"] {
+        append_all(&wal.stream(name).unwrap(), &texts(0, 20));
+    }
+    let mut disk = storage.disk();
+    let files = disk.files();
+    let (segment, _) = files.iter().find(|(path, _)| path.starts_with("/log/streams/a/")).unwrap();
+    let flip = |disk: &mut Disk| disk.flip(Path::new(segment), 40, 1).unwrap();
+    flip(&mut disk);
+    let damaged = SimStorage::on(disk, 3);
+    let error = plain().open_on(Arc::new(damaged.clone()), Path::new(LOG), false).unwrap_err();
+    assert_eq!((error.kind(), error.stream()), (ErrorKind::Damaged, Some("a")), "{error}");
+    assert!(has_journal(&damaged) && format_of(&damaged.disk()).has_journal());
+    let wal = open(&damaged, &journaled(true));
+    assert_eq!(entries(&wal.stream("b").unwrap()), texts(0, 20));
+    assert_eq!(wal.stream("a").unwrap_err().kind(), ErrorKind::Damaged);
+    assert_eq!(wal.close().unwrap_err().kind(), ErrorKind::Damaged, "the close reports it");
+
+    let mut disk = damaged.disk();
+    flip(&mut disk);
+    let repaired = SimStorage::on(disk, 4);
+    let wal = open(&repaired, &plain());
+    assert_eq!(entries(&wal.stream("a").unwrap()), texts(0, 20));
+    assert!(!has_journal(&repaired));
+}
+
+/// Every operation of an opening that creates a journal, or gives one up, may fail.
+#[test]
+fn failure_while_the_journal_comes_or_goes_loses_nothing() {
+    for (from, to) in [(&plain(), &journaled(true)), (&journaled(false), &plain())] {
+        let storage = SimStorage::new(1);
+        let wal = open(&storage, from);
+        append_all(&wal.stream("s").unwrap(), &texts(0, 20));
+        let disk = crashed(&storage, Crash::Lost).disk();
+        for fault in [Fault::Io, Fault::Full, Fault::TooManyFiles, Fault::IoAfterEffect] {
+            for after in 0.. {
+                let storage = SimStorage::on(disk.clone(), 5);
+                storage.set_faults(Some(Faults { after, fault, forever: false }));
+                let opened = to.open_on(Arc::new(storage.clone()), Path::new(LOG), false);
+                let has_failed = storage.failed() > 0;
+                storage.set_faults(None);
+                drop(opened);
+                for next in [&plain(), &journaled(true)] {
+                    let wal = open(&crashed(&storage, Crash::Lost), next);
+                    assert_eq!(entries(&wal.stream("s").unwrap()), texts(0, 20), "{fault:?} after {after}");
+                }
+                if !has_failed {
+                    assert!(after > 5, "{fault:?}: {after} operations");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// In a forked child the thread does not exist, and dropping a handle waits for nothing.
+#[test]
+fn forked_child_waits_for_no_thread() {
+    let _alone = alone_with_threads();
+    let dir = tempfile::tempdir().unwrap();
+    let wal = journaled(true).maintenance_thread(true).open(dir.path()).unwrap();
+    let stream = wal.stream("s").unwrap();
+    stream.append(text(0, 0)).unwrap();
+    // SAFETY: the child runs only the code below and ends with `_exit`. An allocation in it would
+    // deadlock only if the C library left its allocator locked; glibc and musl do not.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0, "cannot fork");
+    if pid == 0 {
+        let is_refused = wal.close().is_err_and(|error| error.kind() == ErrorKind::Forked);
+        drop((wal, stream));
+        // SAFETY: only ends this process.
+        unsafe { libc::_exit(i32::from(!is_refused)) };
+    }
+    let mut status = 0;
+    wait_until("the child ends", || {
+        // SAFETY: `status` is valid for writes.
+        unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) == pid }
+    });
+    assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "{status}");
+    stream.append(text(0, 1)).unwrap();
+    wal.close().unwrap();
+    assert_eq!(entries(&stream), texts(0, 2));
 }
