@@ -131,7 +131,9 @@ impl Inner {
         if watermarks.epoch() != target.epoch {
             return state.outcome_of(target.epoch, self.shared.location.name());
         }
-        watermarks.raise_durable(target.seq);
+        // Threads that wait for other entries of this stream then need no lock.
+        let durable = state.tail.journaled.as_ref().and_then(|journaled| journaled.durable_end(log.journal.durable()));
+        watermarks.raise_durable(durable.unwrap_or(target.seq).max(target.seq));
         Ok(())
     }
 

@@ -348,6 +348,13 @@ impl Journaled {
         self.update_claim();
     }
 
+    /// One past the last entry in the journal, if its last record is before `durable`. Everything
+    /// below it is durable then, unless it is file-only.
+    pub(crate) fn durable_end(&self, durable: Lsn) -> Option<u64> {
+        let is_current = |position: &Position| position.epoch == self.log.journal.epoch() && position.end <= durable;
+        self.position.filter(is_current).filter(|_| self.firm_end == self.end).map(|_| self.end)
+    }
+
     /// Makes the earlier records of the stream void: all its entries, up to `end`, are settled. The
     /// journal is durable when this returns.
     pub(crate) fn make_void(&self, end: u64) -> Result<()> {
