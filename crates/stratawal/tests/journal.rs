@@ -577,3 +577,30 @@ fn forked_child_waits_for_no_thread() {
     wal.close().unwrap();
     assert_eq!(entries(&stream), texts(0, 2));
 }
+
+/// The journal shows that a removed directory had entries.
+#[test]
+fn removed_stream_with_entries_in_the_journal_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let copied = dir.path().join("copy");
+    let live = dir.path().join("live");
+    let wal = journaled(false).open(&live).unwrap();
+    append_all(&wal.stream("s").unwrap(), &texts(0, 5));
+    for name in ["streams", "journal"] {
+        fs::create_dir_all(copied.join(name)).unwrap();
+        for file in fs::read_dir(live.join(name)).unwrap().map(Result::unwrap) {
+            if file.file_type().unwrap().is_file() {
+                fs::copy(file.path(), copied.join(name).join(file.file_name())).unwrap();
+            }
+        }
+    }
+    fs::copy(live.join("FORMAT"), copied.join("FORMAT")).unwrap();
+    assert_eq!(plain().open(&copied).unwrap_err().kind(), ErrorKind::Damaged);
+    let wal = journaled(false).open(&copied).unwrap();
+    assert_eq!(wal.stream("s").unwrap_err().kind(), ErrorKind::Damaged);
+    wal.delete_stream("s").unwrap();
+    assert_eq!(wal.stream("s").unwrap().append("new").unwrap(), 0);
+    wal.close().unwrap();
+    drop(wal);
+    assert_eq!(entries(&plain().open(&copied).unwrap().stream("s").unwrap()), [b"new"]);
+}

@@ -63,7 +63,8 @@ pub fn delete(context: &LogContext, location: &Location) -> std::result::Result<
 fn delete_closed(context: &LogContext, location: &Location) -> std::result::Result<bool, DeleteError> {
     restart_journal(context, location).map_err(DeleteError::Undone)?;
     let stream = match stream_id(context.storage(), location) {
-        Found::Missing => None,
+        // The journal may have entries of a stream whose directory was removed.
+        Found::Missing => context.log_journal().filter(|log| log.has_carried(location.name())).map(|_| StreamId(0)),
         Found::Unreadable => Some(StreamId(0)),
         Found::Stream(id) => Some(id),
     };
@@ -76,7 +77,7 @@ fn delete_closed(context: &LogContext, location: &Location) -> std::result::Resu
         error => error,
     })?;
     finish_in_journal(context, location);
-    remove_moved(context, location, moved)
+    remove_moved(context, location, moved).map(|existed| existed || is_decided)
 }
 
 /// What the directory of a stream has.

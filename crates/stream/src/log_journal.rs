@@ -130,6 +130,12 @@ impl LogJournal {
         self.carried.lock().get(&stream).cloned()
     }
 
+    /// Whether a stream of this name, which was not opened yet, needs records.
+    pub(crate) fn has_carried(&self, name: &str) -> bool {
+        let carried = self.carried.lock();
+        carried.values().any(|needed| oldest(needed).is_some() && needed.name.as_deref() == Some(name.as_bytes()))
+    }
+
     /// The stream's files have everything that its carried records hold.
     pub(crate) fn forget_carried(&self, stream: StreamId) {
         self.carried.lock().remove(&stream);

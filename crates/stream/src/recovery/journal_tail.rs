@@ -18,7 +18,15 @@ use crate::write::writer::Writer;
 pub(super) fn join(shared: &Arc<Shared>, tail: &mut Tail, writer: &mut Writer) -> Result<()> {
     let Some(log) = shared.context.log_journal() else { return Ok(()) };
     tail.journaled = Some(Box::new(Journaled::new(Arc::clone(log), shared.location.shared_name(), tail.next_seq)));
-    let Some(stream) = shared.stream_id() else { return Ok(()) };
+    let Some(stream) = shared.stream_id() else {
+        // The directory was removed, and the journal has acknowledged entries of the stream.
+        let is_lost = log.has_carried(shared.location.name());
+        return if is_lost {
+            Err(Error::damage_at(&shared.location, DamageKind::NoSegment, None, None))
+        } else {
+            Ok(())
+        };
+    };
     if let Some(journaled) = &mut tail.journaled {
         journaled.set_stream(stream);
     }
