@@ -61,6 +61,9 @@
 //! at once. Readers never take the writer's lock. One process writes: a second [`Wal::open`] fails
 //! with [`ErrorKind::Locked`]. Any number of processes may [`Options::open_read_only`].
 //!
+//! A log with a commit journal ([`Options::journal`]) has one thread of its own, unless
+//! [`Options::maintenance_thread`] is off. No other thread outlives the call that starts it.
+//!
 //! A process that forks keeps its log. In the child, every call on one of the parent's handles
 //! fails with [`ErrorKind::Forked`], and dropping a handle writes, closes and unlocks nothing. The
 //! parent continues as before.
