@@ -134,8 +134,17 @@ pub(crate) fn sim(arguments: &[String]) -> Done {
     simulation_run(seeds).done("the simulation")
 }
 
-pub(crate) fn simulation_run(seeds: &str) -> Run {
+/// Each seed runs on one kind of log: without a commit journal, with one that is mapped, or with
+/// one that is written.
+fn simulation_run(seeds: &str) -> Run {
     harness("simulation", volume(seeds).saturating_mul(20)).env("STRATAWAL_SEEDS", seeds)
+}
+
+/// Each seed runs on all three kinds of log.
+pub(crate) fn simulation_of_all_kinds(seeds: &str) -> Run {
+    simulation_run(seeds)
+        .limit(SECONDS_MAX.saturating_add(volume(seeds).saturating_mul(60)))
+        .env("STRATAWAL_ALL_KINDS", "1")
 }
 
 #[cfg(test)]

@@ -80,10 +80,11 @@ impl Plan {
         (self.hours * per_hour).ceil() as u64
     }
 
-    /// The simulation gets a third of the time, at about 2 seconds a seed on two cores.
+    /// The simulation gets a third of the time, at about 4 seconds a seed on two cores for each of
+    /// the three kinds of log.
     fn simulation(&self) -> Result<Vec<String>, Stop> {
-        let to = self.seed + self.scaled(600.0);
-        reported(sim::simulation_run(&format!("{}..{to}", self.seed)))
+        let to = self.seed + self.scaled(100.0);
+        reported(sim::simulation_of_all_kinds(&format!("{}..{to}", self.seed)))
     }
 
     fn model(&self) -> Result<Vec<String>, Stop> {

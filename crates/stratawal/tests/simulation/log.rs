@@ -10,12 +10,41 @@ use stratawal_testkit::{Found, Level, LogUnderTest, Refusal, Shape, SimStorage};
 const SEGMENT_LEN: u64 = 64 << 10;
 pub(crate) const SHAPE: Shape = Shape { streams_max: 3, steps_max: 24, segment_len: SEGMENT_LEN };
 
+/// How appends are acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Journal {
+    Off,
+    Mapped,
+    Written,
+}
+
+/// The commit journal is as small as it can be, so that it has to be released often.
+const JOURNAL_BYTES: u64 = 64 << 10;
+
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Log {
+    pub(crate) journal: Journal,
     /// Whether each batch is appended as two batches, which breaks the promise about batches.
     pub(crate) splits_batches: bool,
 }
 
-pub(crate) const LOG: Log = Log { splits_batches: false };
+impl Log {
+    pub(crate) const fn new(journal: Journal) -> Self {
+        Self { journal, splits_batches: false }
+    }
+
+    /// Without a thread, so that a seed determines everything.
+    fn options(self) -> Options {
+        Options::new()
+            .journal(self.journal != Journal::Off)
+            .journal_mapped(self.journal == Journal::Mapped)
+            .journal_bytes(JOURNAL_BYTES)
+            .maintenance_thread(false)
+    }
+}
+
+/// A log of each kind.
+pub(crate) const LOGS: [Log; 3] = [Log::new(Journal::Off), Log::new(Journal::Mapped), Log::new(Journal::Written)];
 
 /// An open log, and the durability of its streams.
 pub(crate) struct Open {
@@ -67,7 +96,7 @@ impl LogUnderTest for Log {
         let seed = stratawal_storage::Storage::random_u64(&storage);
         let durability =
             [Durability::Synced, Durability::Flushed, Durability::Buffered][usize::try_from(seed % 3).unwrap()];
-        let options = Options::new().stream_defaults(stream_options(durability));
+        let options = self.options().stream_defaults(stream_options(durability));
         let wal = options.open_on(Arc::new(storage), Path::new("/log"), false).map_err(refusal)?;
         Ok(Open { wal, durability })
     }
@@ -123,6 +152,10 @@ impl LogUnderTest for Log {
 
     fn stable_level(&self, log: &Open) -> Level {
         if log.durability == Durability::Synced { Level::Synced } else { Level::Flushed }
+    }
+
+    fn shares_journal(&self) -> bool {
+        self.journal != Journal::Off
     }
 
     fn read_only(&self, storage: SimStorage, stream: &str) -> Result<Option<Found>, Refusal> {

@@ -1,7 +1,10 @@
 //! The log on a simulated disk: crashes at every change and faults at every operation, compared
 //! with the reference model.
 //!
-//! A failure prints its seed.
+//! The log has no commit journal, one that is mapped, or one that is written: each seed runs on one
+//! of these three kinds, or with `STRATAWAL_ALL_KINDS` on all of them.
+//!
+//! A failure prints its seed and the kind of the log.
 //! `STRATAWAL_SEEDS=17..18 cargo test --package stratawal --test simulation` runs a single seed,
 //! and `cargo xtask sim --seeds A..B` runs many in release mode.
 
@@ -11,15 +14,17 @@ mod seeded;
 mod stale;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use stratawal_testkit::{Failure, Lie, Outcome, Volume, crash_everywhere, fault_everywhere, interrupt_recovery};
 
-use log::{LOG, Log, SHAPE};
+use log::{LOGS, Log, SHAPE};
 
 /// The workloads of a run, and how much of each is tried.
 struct Plan {
     seeds: Range<u64>,
+    /// Whether each seed runs on every kind of log.
+    all_kinds: bool,
     volume: Volume,
     /// One in this many operations fails; the seed determines the first.
     stride: u64,
@@ -33,7 +38,8 @@ impl Plan {
     fn from_env() -> Self {
         let Ok(text) = std::env::var("STRATAWAL_SEEDS") else {
             return Self {
-                seeds: 0..3,
+                seeds: 0..1,
+                all_kinds: true,
                 volume: Volume { losses: 2, depth: 3, nested: 1, lie: None },
                 stride: 7,
                 deep: 1,
@@ -41,24 +47,32 @@ impl Plan {
         };
         let parsed = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
         let seeds = parsed.expect("STRATAWAL_SEEDS is A..B");
-        Self { seeds, volume: Volume { losses: 17, depth: 3, nested: 1, lie: None }, stride: 1, deep: 2 }
+        let all_kinds = std::env::var_os("STRATAWAL_ALL_KINDS").is_some();
+        Self { seeds, all_kinds, volume: Volume { losses: 17, depth: 3, nested: 1, lie: None }, stride: 1, deep: 2 }
+    }
+
+    /// Each seed that `is_chosen`, with each kind of log that it runs on.
+    fn runs(&self, is_chosen: impl Fn(u64) -> bool) -> Vec<(u64, Log)> {
+        let kinds = |seed: u64| {
+            let of_seed = usize::try_from(seed % LOGS.len() as u64).expect("small");
+            if self.all_kinds { &LOGS[..] } else { &LOGS[of_seed..=of_seed] }
+        };
+        let seeds = self.seeds.clone().filter(|seed| is_chosen(*seed));
+        seeds.flat_map(|seed| kinds(seed).iter().map(move |log| (seed, *log))).collect()
     }
 }
 
 /// Tries every seed, on all cores. Each seed runs on one thread, so that it can be replayed.
-fn try_all(seeds: Range<u64>, one: impl Fn(u64, &mut Outcome) -> Result<(), Failure> + Sync) -> Outcome {
-    let next = AtomicU64::new(seeds.start);
+fn try_all(runs: &[(u64, Log)], one: impl Fn(&Log, u64, &mut Outcome) -> Result<(), Failure> + Sync) -> Outcome {
+    let next = AtomicUsize::new(0);
     let worker = || {
         let mut outcome = Outcome::default();
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds.end {
-                return outcome;
-            }
-            if let Err(failure) = one(seed, &mut outcome) {
-                panic!("{failure}");
+        while let Some((seed, log)) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(failure) = one(log, *seed, &mut outcome) {
+                panic!("{log:?}: {failure}");
             }
         }
+        outcome
     };
     let outcomes: Vec<Outcome> = std::thread::scope(|scope| {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -74,8 +88,10 @@ const FULL_CRASHES_MIN: u64 = 1_000_000;
 
 #[test]
 fn crash_at_any_disk_change_keeps_acknowledged() {
-    let Plan { seeds, volume, .. } = Plan::from_env();
-    let outcome = try_all(seeds.clone(), |seed, outcome| crash_everywhere(&LOG, seed, &SHAPE, &volume, outcome));
+    let plan = Plan::from_env();
+    let Plan { seeds, volume, .. } = &plan;
+    let outcome =
+        try_all(&plan.runs(|_| true), |log, seed, outcome| crash_everywhere(log, seed, &SHAPE, volume, outcome));
     println!("volume: {} crashes, seeds {seeds:?}: {outcome:?}", outcome.crashes);
     assert!(outcome.crashes > outcome.places * volume.losses, "{outcome:?}");
     let full = seeds.end - seeds.start >= FULL_SEEDS;
@@ -85,11 +101,13 @@ fn crash_at_any_disk_change_keeps_acknowledged() {
 /// Shows that the harness can fail.
 #[test]
 fn disk_that_reports_false_syncs_is_noticed() {
-    for lie in [Lie::Files, Lie::Dirs] {
-        let volume = Volume { losses: 6, depth: 2, nested: 1, lie: Some(lie) };
-        let failure =
-            (0..20).find_map(|seed| crash_everywhere(&LOG, seed, &SHAPE, &volume, &mut Outcome::default()).err());
-        println!("{}", failure.unwrap_or_else(|| panic!("{lie:?} is not noticed")));
+    for log in LOGS {
+        for lie in [Lie::Files, Lie::Dirs] {
+            let volume = Volume { losses: 6, depth: 2, nested: 1, lie: Some(lie) };
+            let failure =
+                (0..20).find_map(|seed| crash_everywhere(&log, seed, &SHAPE, &volume, &mut Outcome::default()).err());
+            println!("{}", failure.unwrap_or_else(|| panic!("{log:?}: {lie:?} is not noticed")));
+        }
     }
 }
 
@@ -97,31 +115,32 @@ fn disk_that_reports_false_syncs_is_noticed() {
 #[test]
 fn batch_that_is_split_is_noticed() {
     let volume = Volume { losses: 6, depth: 2, nested: 1, lie: None };
-    let log = Log { splits_batches: true };
-    let run = |seed| crash_everywhere(&log, seed, &SHAPE, &volume, &mut Outcome::default());
-    let failure = (0..40).find_map(|seed| run(seed).err()).expect("a split batch is noticed");
-    println!("{failure}");
-    assert!(failure.what.contains("in part"), "{failure}");
+    for log in LOGS {
+        let log = Log { splits_batches: true, ..log };
+        let run = |seed| crash_everywhere(&log, seed, &SHAPE, &volume, &mut Outcome::default());
+        let failure = (0..40).find_map(|seed| run(seed).err()).expect("a split batch is noticed");
+        println!("{log:?}: {failure}");
+        assert!(failure.what.contains("in part"), "{log:?}: {failure}");
+    }
 }
 
 #[test]
 fn interrupted_recovery_ends_in_the_same_state() {
     const EVERY: u64 = 8;
-    let Plan { seeds, deep, .. } = Plan::from_env();
-    let chosen = seeds.clone().filter(|seed| seed % EVERY == 0).count();
-    let outcome = try_all(seeds, |seed, outcome| match seed % EVERY {
-        0 => interrupt_recovery(&LOG, seed, &SHAPE, deep, outcome),
-        _ => Ok(()),
-    });
-    println!("volume: {} crashes within recovery, {chosen} workloads, {deep} deep", outcome.crashes);
-    let least = if deep > 1 { 500 } else { 20 };
-    assert!(outcome.crashes >= least * chosen as u64, "recoveries that change little: {outcome:?}");
+    let plan = Plan::from_env();
+    let chosen = plan.runs(|seed| seed % EVERY == 0);
+    let outcome = try_all(&chosen, |log, seed, outcome| interrupt_recovery(log, seed, &SHAPE, plan.deep, outcome));
+    let count = chosen.len();
+    println!("volume: {} crashes within recovery, {count} workloads, {} deep", outcome.crashes, plan.deep);
+    let least = if plan.deep > 1 { 500 } else { 20 };
+    assert!(outcome.crashes >= least * count as u64, "recoveries that change little: {outcome:?}");
 }
 
 #[test]
 fn fault_at_any_operation_keeps_acknowledged() {
-    let Plan { seeds, stride, .. } = Plan::from_env();
-    let outcome = try_all(seeds, |seed, outcome| fault_everywhere(&LOG, seed, &SHAPE, stride, outcome));
+    let plan = Plan::from_env();
+    let outcome =
+        try_all(&plan.runs(|_| true), |log, seed, outcome| fault_everywhere(log, seed, &SHAPE, plan.stride, outcome));
     println!("volume: {} faults: {outcome:?}", outcome.faults);
     assert!(outcome.faults > 0, "{outcome:?}");
 }

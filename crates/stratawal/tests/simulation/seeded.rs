@@ -7,18 +7,23 @@ use stratawal_segment::FailPoint as SegmentFailPoint;
 use stratawal_stream::FailPoint;
 use stratawal_testkit::{Failure, Outcome, Rng, Volume, crash_everywhere, fault_everywhere, play};
 
-use crate::log::{LOG, SHAPE};
+use crate::log::{LOGS, Log, SHAPE};
 use crate::stale::cut_entries_come_back;
 
 const VOLUME: Volume = Volume { losses: 6, depth: 2, nested: 1, lie: None };
 
-/// Returns the failure of the first seed below `seeds_max` that finds the fault.
-fn first_found(seeds_max: u64) -> Option<Failure> {
+/// The kinds of log.
+const OFF: Log = LOGS[0];
+const MAPPED: Log = LOGS[1];
+const WRITTEN: Log = LOGS[2];
+
+/// Returns the failure of the first seed below `seeds_max` that finds the fault in `log`.
+fn first_found(log: &Log, seeds_max: u64) -> Option<Failure> {
     (0..seeds_max).find_map(|seed| {
         let mut outcome = Outcome::default();
         let tried = catch_unwind(AssertUnwindSafe(|| {
-            let crashes = crash_everywhere(&LOG, seed, &SHAPE, &VOLUME, &mut outcome);
-            crashes.and_then(|()| fault_everywhere(&LOG, seed, &SHAPE, 3, &mut outcome))
+            let crashes = crash_everywhere(log, seed, &SHAPE, &VOLUME, &mut outcome);
+            crashes.and_then(|()| fault_everywhere(log, seed, &SHAPE, 3, &mut outcome))
         }));
         let found = match tried {
             Ok(outcome) => outcome.err()?,
@@ -58,44 +63,46 @@ fn text_of(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a text")
 }
 
-fn found_by(fail_point: FailPoint) -> Option<Failure> {
+fn found_by(fail_point: FailPoint, log: &Log) -> Option<Failure> {
     fail_point.activate();
-    let found = first_found(40);
+    let found = first_found(log, 40);
     FailPoint::deactivate();
     found
 }
 
 macro_rules! is_found {
-    ($($test:ident: $fail_point:ident,)*) => {
+    ($($test:ident: $fail_point:ident in $($log:ident)+,)*) => {
         $(
             #[test]
             fn $test() {
-                let found = found_by(FailPoint::$fail_point);
-                println!("{found:?}");
-                assert!(found.is_some(), "{:?} is not found", FailPoint::$fail_point);
+                for log in [$($log),+] {
+                    let found = found_by(FailPoint::$fail_point, &log);
+                    println!("{log:?}: {found:?}");
+                    assert!(found.is_some(), "{:?} is not found in {log:?}", FailPoint::$fail_point);
+                }
             }
         )*
     };
 }
 
 is_found! {
-    acknowledgement_before_sync_is_found: AcknowledgedBeforeSync,
-    attestation_before_sync_is_found: AttestedBeforeSync,
-    watermark_above_unsynced_entries_is_found: UnsyncedPassed,
-    tail_that_is_not_rewritten_is_found: TailNotRewritten,
-    attestation_that_is_not_clamped_is_found: AttestationNotClamped,
-    generation_used_twice_is_found: GenerationKept,
-    start_recorded_after_unlink_is_found: StartAfterUnlink,
-    unsynced_directory_is_found: DirSyncSkipped,
-    descriptor_closed_before_sync_is_found: DescriptorClosed,
-    reader_shown_flushed_entries_is_found: FlushedShown,
-    other_process_that_shows_unsynced_is_found: ShownUnsynced,
+    acknowledgement_before_sync_is_found: AcknowledgedBeforeSync in OFF MAPPED WRITTEN,
+    attestation_before_sync_is_found: AttestedBeforeSync in OFF MAPPED WRITTEN,
+    watermark_above_unsynced_entries_is_found: UnsyncedPassed in OFF MAPPED WRITTEN,
+    tail_that_is_not_rewritten_is_found: TailNotRewritten in OFF MAPPED WRITTEN,
+    attestation_that_is_not_clamped_is_found: AttestationNotClamped in OFF MAPPED WRITTEN,
+    generation_used_twice_is_found: GenerationKept in OFF MAPPED WRITTEN,
+    start_recorded_after_unlink_is_found: StartAfterUnlink in OFF MAPPED WRITTEN,
+    unsynced_directory_is_found: DirSyncSkipped in OFF MAPPED WRITTEN,
+    descriptor_closed_before_sync_is_found: DescriptorClosed in OFF MAPPED WRITTEN,
+    reader_shown_flushed_entries_is_found: FlushedShown in OFF MAPPED WRITTEN,
+    other_process_that_shows_unsynced_is_found: ShownUnsynced in OFF MAPPED WRITTEN,
 }
 
 #[test]
 fn unsynced_segment_name_is_found() {
     SegmentFailPoint::DirSyncSkipped.activate();
-    let found = first_found(40);
+    let found = first_found(&OFF, 40);
     SegmentFailPoint::deactivate();
     println!("{found:?}");
     assert!(found.is_some());
@@ -114,7 +121,7 @@ fn fuzzer_run_finds_acknowledgement_before_sync() {
     let found = (0..300).find_map(|seed| {
         let mut rng = Rng::new(seed);
         let bytes: Vec<u8> = (0..300).map(|_| u8::try_from(rng.below(256)).expect("a byte")).collect();
-        play(&LOG, &bytes, &SHAPE).err()
+        play(&OFF, &bytes, &SHAPE).err()
     });
     FailPoint::deactivate();
     println!("{found:?}");
