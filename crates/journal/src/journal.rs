@@ -74,6 +74,13 @@ impl JournalOptions {
         self.bytes
     }
 
+    /// The most bytes of records that all files together can hold.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        let len = self.file_len_max();
+        self.bytes / len * (len - HEADER_BLOCK_LEN - CONTROL_RESERVE)
+    }
+
     /// The length of the longest file.
     fn file_len_max(&self) -> u64 {
         (self.bytes / 4).min(16 << 20)

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use stratawal_frame::WalId;
-use stratawal_storage::Storage;
+use stratawal_storage::{Access, Storage};
 use stratawal_sync::atomic::{AtomicU64, Ordering};
 use stratawal_sync::{Mutex, fail_point};
 
@@ -82,7 +82,10 @@ impl Journal {
         let mut needed = image.needed();
         needed.drops.retain(&mut is_unfinished);
         let records = needed.records();
-        let (file, located) = write_anew(storage, dir, wal_id, options, newest.number + 1, image.end(), &records)?;
+        let write = || write_anew(storage, dir, wal_id, options, newest.number + 1, image.end(), &records);
+        let (file, located) = write().or_else(|error| {
+            if error.is_full() && remove_garbage(&**storage, dir, &image) { write() } else { Err(error) }
+        })?;
         let needed = Needed::of(&located, image.names());
         remove_others(&**storage, dir, &image, file.header.number)?;
         let end = file.header.attested;
@@ -225,6 +228,19 @@ fn write_anew(
     let file = spare.rename(&**storage, dir, FileHeader { attested: end, ..header })?;
     sync_names(&names)?;
     Ok((file, located))
+}
+
+/// Removes the files that hold nothing that is needed: spares, and files before the oldest that the
+/// newest header names. Returns whether there were any.
+fn remove_garbage(storage: &dyn Storage, dir: &Path, image: &Image) -> bool {
+    // The header that makes them needless may be in the page cache alone.
+    let newest = dir.join(layout::file_name(image.newest().header.number));
+    let synced = storage.open(&newest, Access::Read).and_then(|file| file.sync_all());
+    if synced.and_then(|()| storage.sync_dir(dir)).is_err() {
+        return false;
+    }
+    // A file that remains is removed when the journal is next opened.
+    image.garbage.iter().filter(|name| storage.remove_file(&dir.join(name)).is_ok()).count() > 0
 }
 
 /// Removes every file of the journal except the one with the number `kept`.

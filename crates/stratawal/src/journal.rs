@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stratawal_frame::StreamId;
+use stratawal_frame::{StreamId, WalId};
 use stratawal_journal::{Dropped, Error as JournalError, ErrorKind as JournalErrorKind, Image, Journal};
 use stratawal_stream::{Found, Location, LogContext, LogJournal, StreamLog, StreamOptions, finish_deletion, stream_id};
 
@@ -49,6 +49,22 @@ pub(crate) fn open(
     Ok((context, Some(journal)))
 }
 
+/// Has the streams that hold most of the journal take their entries, until the others hold at most a
+/// quarter of it. Otherwise streams that nothing looks up could fill it.
+pub(crate) fn settle_largest(context: &Arc<LogContext>, streams: &Path, options: &StreamOptions) {
+    let Some(journal) = context.log_journal() else { return };
+    let mut tried = Vec::new();
+    while let Some(name) = journal.largest_carried(&tried) {
+        // The look-up of the stream reports the error. Its records stay in the journal.
+        let _ = settle(context, streams, options, &name);
+        tried.push(name);
+    }
+}
+
+fn settle(context: &Arc<LogContext>, streams: &Path, options: &StreamOptions, name: &str) -> Result<()> {
+    StreamLog::open(Arc::clone(context), location(streams, name)?, options.clone())?.close()
+}
+
 fn create(root: &mut Root, options: &Options, context: &LogContext) -> Result<Arc<LogJournal>> {
     let storage = context.storage();
     let dir = Path::new(JOURNAL);
@@ -61,7 +77,7 @@ fn create(root: &mut Root, options: &Options, context: &LogContext) -> Result<Ar
 
 fn open_existing(root: &Root, options: &Options, context: &LogContext) -> Result<Arc<LogJournal>> {
     let wal_id = root.format.wal_id;
-    let is_unfinished = |dropped: &Dropped| is_unfinished(context, root.streams(), dropped);
+    let is_unfinished = |dropped: &Dropped| is_unfinished(context, wal_id, root.streams(), dropped);
     LogJournal::open(context.storage(), Path::new(JOURNAL), wal_id, options.of_journal(), is_unfinished)
         .map(Arc::new)
         .map_err(|error| if error.is_damage() { damaged(root, context, &error) } else { journal_error(root, &error) })
@@ -69,14 +85,15 @@ fn open_existing(root: &Root, options: &Options, context: &LogContext) -> Result
 
 /// Whether the directory of a deleted stream still has its name. A stream that was created later
 /// with the same name has another id.
-fn is_unfinished(context: &LogContext, streams: &Path, dropped: &Dropped) -> bool {
+fn is_unfinished(context: &LogContext, wal_id: WalId, streams: &Path, dropped: &Dropped) -> bool {
     let Some(location) = std::str::from_utf8(&dropped.name).ok().and_then(|name| location(streams, name).ok()) else {
         // No stream has such a name.
         return false;
     };
-    match stream_id(context.storage(), &location) {
+    match stream_id(context.storage(), wal_id, &location) {
         Found::Missing => false,
-        Found::Unreadable => dropped.stream == StreamId(0),
+        // It may be the deleted stream. Each look-up of the name finds out.
+        Found::Unreadable => true,
         Found::Stream(id) => id == dropped.stream,
     }
 }
@@ -120,8 +137,8 @@ fn give_up(root: &mut Root, options: &Options, context: LogContext) -> Result<()
 /// theirs.
 pub(crate) fn settle_carried(context: &Arc<LogContext>, streams: &Path, options: &StreamOptions) -> Result<()> {
     let Some(journal) = context.log_journal() else { return Ok(()) };
-    let settle = |name: &str| StreamLog::open(Arc::clone(context), location(streams, name)?, options.clone())?.close();
-    journal.carried_streams().iter().map(|name| settle(name)).fold(Ok(()), Result::and)
+    let settle = |name: &String| settle(context, streams, options, name);
+    journal.carried_streams().iter().map(settle).fold(Ok(()), Result::and)
 }
 
 /// Ends the journal of a log whose streams are closed. Returns whether it is closed. If not, the

@@ -96,6 +96,8 @@ impl Wal {
         } else {
             journal::open(&mut root, options, without_journal)?
         };
+        let context = Arc::new(context);
+        journal::settle_largest(&context, root.streams(), &options.stream_defaults);
         let maintenance = match journal.filter(|_| options.maintenance_thread) {
             Some(journal) => Some(Maintenance::start(&journal, context.storage(), options.sync_interval)?),
             None => None,
@@ -107,7 +109,7 @@ impl Wal {
                 path: path.to_owned(),
                 streams: Slots::default(),
                 root: Mutex::new(root),
-                context: Arc::new(context),
+                context,
                 maintenance: Mutex::new(maintenance),
                 stream_defaults: options.stream_defaults.clone(),
                 closed: AtomicBool::new(false),

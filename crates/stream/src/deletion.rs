@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use stratawal_frame::StreamId;
+use stratawal_frame::{SegmentHeader, StreamId, WalId};
 use stratawal_segment::{Access, SegmentFile};
 use stratawal_storage::{Storage, is_full};
 
@@ -61,17 +61,21 @@ pub fn delete(context: &LogContext, location: &Location) -> std::result::Result<
 }
 
 fn delete_closed(context: &LogContext, location: &Location) -> std::result::Result<bool, DeleteError> {
-    restart_journal(context, location).map_err(DeleteError::Undone)?;
-    let stream = match stream_id(context.storage(), location) {
-        // The journal may have entries of a stream whose directory was removed.
-        Found::Missing => context.log_journal().filter(|log| log.has_carried(location.name())).map(|_| StreamId(0)),
-        Found::Unreadable => Some(StreamId(0)),
-        Found::Stream(id) => Some(id),
-    };
-    let is_decided = match stream {
-        Some(stream) => commit_in_journal(context, location, stream)?,
-        None => false,
-    };
+    make_room(context, location).map_err(DeleteError::Undone)?;
+    // A damaged stream is only known by the records that the journal still carries of it.
+    let mut streams = context.log_journal().map_or_else(Vec::new, |log| log.carried_named(location.name()));
+    if let Found::Stream(id) = stream_id(context.storage(), context.id(), location)
+        && !streams.contains(&id)
+    {
+        streams.push(id);
+    }
+    let mut is_decided = false;
+    for stream in streams {
+        is_decided |= commit_in_journal(context, location, stream).map_err(|error| match error {
+            DeleteError::Undone(error) if is_decided => DeleteError::Indeterminate(error),
+            error => error,
+        })?;
+    }
     let moved = move_away(context, location).map_err(|error| match error {
         DeleteError::Undone(error) if is_decided => DeleteError::Indeterminate(error),
         error => error,
@@ -85,15 +89,16 @@ fn delete_closed(context: &LogContext, location: &Location) -> std::result::Resu
 pub enum Found {
     /// There is no directory.
     Missing,
-    /// No segment header in it can be read.
+    /// No header of a segment of this stream can be read.
     Unreadable,
     /// A stream with this id.
     Stream(StreamId),
 }
 
-/// Reads the id of the stream at `location` from the header of its newest readable segment.
+/// Reads the id of the stream at `location`, in the log `wal_id`, from the header of its newest
+/// readable segment. Ignores segments that were moved there from elsewhere.
 #[must_use]
-pub fn stream_id(storage: &Arc<dyn Storage>, location: &Location) -> Found {
+pub fn stream_id(storage: &Arc<dyn Storage>, wal_id: WalId, location: &Location) -> Found {
     let Ok(entries) = storage.list(&location.dir()) else {
         return if location.exists(&**storage).is_ok_and(|exists| !exists) {
             Found::Missing
@@ -109,8 +114,13 @@ pub fn stream_id(storage: &Arc<dyn Storage>, location: &Location) -> Found {
         })
         .collect();
     segments.sort_by_key(|id| std::cmp::Reverse(id.generation));
-    let open = |id| SegmentFile::open(storage, &location.dir(), id, Access::Read).ok();
-    segments.into_iter().find_map(open).map_or(Found::Unreadable, |file| Found::Stream(file.header().stream_id))
+    let name_crc = SegmentHeader::name_checksum(location.dir_name());
+    let id_in = |segment| {
+        let file = SegmentFile::open(storage, &location.dir(), segment, Access::Read).ok()?;
+        let header = file.header();
+        (header.wal_id == wal_id && header.name_crc == name_crc).then_some(header.stream_id)
+    };
+    segments.into_iter().find_map(id_in).map_or(Found::Unreadable, Found::Stream)
 }
 
 /// Commits the deletion in the journal, if the log has one. Returns whether it did.
@@ -159,14 +169,33 @@ pub(crate) fn restart_journal(context: &LogContext, location: &Location) -> crat
 /// # Errors
 /// I/O; the call may be repeated.
 pub fn finish_deletion(context: &LogContext, location: &Location) -> crate::error::Result<()> {
-    if !context.log_journal().is_some_and(|log| log.is_dropped(location.name())) {
+    let Some(log) = context.log_journal() else { return Ok(()) };
+    let dropped = log.dropped(location.name());
+    if dropped.is_empty() {
         return Ok(());
     }
-    let moved = move_away(context, location).map_err(DeleteError::into_error)?;
-    finish_in_journal(context, location);
-    // The next open of the log removes what is left.
-    let _ = remove_moved(context, location, moved);
+    match stream_id(context.storage(), context.id(), location) {
+        Found::Stream(id) if !dropped.contains(&id) => {}
+        Found::Unreadable => {
+            let text = "a stream of this name was deleted, and its directory is still there but cannot be read; delete it again";
+            return Err(Error::text(ErrorKind::Io, location, text));
+        }
+        Found::Stream(_) | Found::Missing => {
+            let moved = move_away(context, location).map_err(DeleteError::into_error)?;
+            // The next open of the log removes what is left.
+            let _ = remove_moved(context, location, moved);
+        }
+    }
+    log.finish_drops(location.name());
     Ok(())
+}
+
+/// Makes the commit journal ready for the records of a truncation or a deletion: restarts it if it
+/// has failed, and makes room. The caller holds no lock.
+pub(crate) fn make_room(context: &LogContext, location: &Location) -> crate::error::Result<()> {
+    restart_journal(context, location)?;
+    let Some(log) = context.log_journal() else { return Ok(()) };
+    log.make_control_room().map_err(|error| Error::journal(location, error))
 }
 
 /// Durably renames the stream's directory, which is the commit point of a deletion. Returns the new

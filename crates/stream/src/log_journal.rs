@@ -9,18 +9,20 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::Thread;
 
-use stratawal_frame::{StreamId, WalId};
-use stratawal_journal::{Dropped, Error, Image, Journal, JournalOptions, Lsn, NeededStream, Position, Record, Result};
+use stratawal_frame::{SeqNo, StreamId, WalId};
+use stratawal_journal::{
+    Dropped, Error, ErrorKind, Image, Journal, JournalOptions, Lsn, NeededStream, Position, Record, Result,
+};
 use stratawal_storage::Storage;
 use stratawal_sync::atomic::{AtomicBool, Ordering};
 use stratawal_sync::{Mutex, fail_point};
 
-use crate::error::ErrorKind;
 use crate::inner::Inner;
 use crate::write::journaled::Claim;
 
-/// The maintenance thread is woken each time the journal has grown by this many bytes.
-const WAKE_LEN: u64 = 256 << 10;
+/// The journal is maintained each time it has grown by this many bytes, or by an eighth of its
+/// capacity if that is less.
+const WAKE_LEN_MAX: u64 = 256 << 10;
 
 /// The commit journal of a log.
 #[derive(Debug)]
@@ -30,7 +32,7 @@ pub struct LogJournal {
     /// The streams that are open, and those that were dropped although they need the journal.
     streams: Mutex<Vec<Registered>>,
     /// The records of streams that were not looked up since the journal was opened.
-    carried: Mutex<BTreeMap<StreamId, NeededStream>>,
+    carried: Mutex<BTreeMap<StreamId, Carried>>,
     /// The deletions that are not finished.
     drops: Mutex<Vec<Dropped>>,
     /// Held by the thread that frees space, or restarts the journal. True if records were copied
@@ -38,7 +40,10 @@ pub struct LogJournal {
     releasing: Mutex<bool>,
     /// Set under *releasing*. From then on the journal is not restarted.
     closed: AtomicBool,
+    wake_len: u64,
     worker: OnceLock<Thread>,
+    /// There is work, and no thread that does it.
+    is_due: AtomicBool,
 }
 
 impl LogJournal {
@@ -67,7 +72,8 @@ impl LogJournal {
         let image = Image::read(&**storage, dir, wal_id)?;
         let (journal, needed) = Journal::open(storage, dir, wal_id, options, image, is_unfinished)?;
         let log = Self::new(journal, options);
-        *log.carried.lock() = needed.streams;
+        let carried = needed.streams.into_iter().map(|(id, needed)| (id, Carried { needed, is_settled: false }));
+        *log.carried.lock() = carried.collect();
         *log.drops.lock() = needed.drops;
         Ok(log)
     }
@@ -81,7 +87,9 @@ impl LogJournal {
             drops: Mutex::new(Vec::new()),
             releasing: Mutex::new(false),
             closed: AtomicBool::new(false),
+            wake_len: WAKE_LEN_MAX.min(options.capacity() / 8).max(1),
             worker: OnceLock::new(),
+            is_due: AtomicBool::new(false),
         }
     }
 
@@ -104,10 +112,25 @@ impl LogJournal {
         }
     }
 
+    /// Has the journal maintained if the record at `position` makes that due. Takes no lock.
     #[inline]
     pub(crate) fn wake_if_due(&self, position: Position) {
-        if position.lsn.0 / WAKE_LEN != position.end.0 / WAKE_LEN {
-            self.wake_worker();
+        if position.lsn.0 / self.wake_len != position.end.0 / self.wake_len {
+            match self.worker.get() {
+                Some(worker) => worker.unpark(),
+                // Relaxed: the thread that put the record looks at this itself.
+                None => self.is_due.store(true, Ordering::Relaxed),
+            }
+        }
+    }
+
+    /// Maintains the journal in this thread if no other does and it is due. The caller holds no
+    /// lock.
+    #[inline]
+    pub(crate) fn maintain_if_due(&self) {
+        if self.is_due.load(Ordering::Relaxed) && self.is_due.swap(false, Ordering::Relaxed) {
+            // An append that needs the room or the file tries this itself and reports the error.
+            let _ = self.maintain();
         }
     }
 
@@ -115,8 +138,24 @@ impl LogJournal {
     #[must_use]
     pub fn carried_streams(&self) -> Vec<String> {
         let carried = self.carried.lock();
-        let names = carried.values().filter_map(|stream| stream.name.as_deref());
+        let names = carried.values().filter_map(|carried| carried.needed.name.as_deref());
         names.map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+    }
+
+    /// The stream with the most bytes among those that have records and were not opened yet, if all
+    /// of them together have more than a quarter of the journal's bytes. `tried` are left out.
+    #[must_use]
+    pub fn largest_carried(&self, tried: &[String]) -> Option<String> {
+        let carried = self.carried.lock();
+        let total: usize = carried.values().map(Carried::len).sum();
+        if total as u64 <= self.capacity() / 4 {
+            return None;
+        }
+        let name_of = |carried: &Carried| {
+            let name = String::from_utf8_lossy(carried.needed.name.as_deref()?).into_owned();
+            (!tried.contains(&name)).then_some((carried.len(), name))
+        };
+        carried.values().filter_map(name_of).max().map(|(_, name)| name)
     }
 
     /// The names of the streams whose deletion is not finished.
@@ -127,13 +166,28 @@ impl LogJournal {
 
     /// The records of a stream that was not opened yet.
     pub(crate) fn carried(&self, stream: StreamId) -> Option<NeededStream> {
-        self.carried.lock().get(&stream).cloned()
+        self.carried.lock().get(&stream).map(|carried| carried.needed.clone())
     }
 
-    /// Whether a stream of this name, which was not opened yet, needs records.
-    pub(crate) fn has_carried(&self, name: &str) -> bool {
+    /// The ids of the streams named `name` that have records and were not opened yet.
+    pub(crate) fn carried_named(&self, name: &str) -> Vec<StreamId> {
         let carried = self.carried.lock();
-        carried.values().any(|needed| oldest(needed).is_some() && needed.name.as_deref() == Some(name.as_bytes()))
+        let has_name = |carried: &Carried| carried.needed.name.as_deref() == Some(name.as_bytes());
+        let ids = carried.iter().filter(|(_, carried)| carried.oldest().is_some() && has_name(carried));
+        ids.map(|(&id, _)| id).collect()
+    }
+
+    /// Whether a stream named `name` has records and was not opened yet.
+    pub(crate) fn has_carried(&self, name: &str) -> bool {
+        !self.carried_named(name).is_empty()
+    }
+
+    /// The stream's files durably hold all live entries. A record that makes the carried ones void
+    /// is about to be put.
+    pub(crate) fn carried_is_settled(&self, stream: StreamId) {
+        if let Some(carried) = self.carried.lock().get_mut(&stream) {
+            carried.is_settled = true;
+        }
     }
 
     /// The stream's files have everything that its carried records hold.
@@ -165,20 +219,40 @@ impl LogJournal {
     }
 
     /// Puts the record that the stream is deleted. From here on the stream must not be used: the
-    /// next opening may find the record. It is durable, and the deletion committed, once
-    /// [`sync_to`](Journal::sync_to) has returned for it.
+    /// next opening may find the record, also if this fails with a failure of the journal. The
+    /// deletion is committed once [`sync_to`](Journal::sync_to) has returned for the record.
     pub(crate) fn put_drop(&self, stream: StreamId, name: &str) -> Result<Position> {
         let name = bytes::Bytes::copy_from_slice(name.as_bytes());
-        let position = self.journal.append(&Record::Drop { stream, name: name.clone() })?;
-        self.drops.lock().push(Dropped { stream, name: name.clone(), lsn: position.lsn });
-        let mut carried = self.carried.lock();
-        carried.retain(|id, needed| *id != stream && (stream != StreamId(0) || needed.name.as_ref() != Some(&name)));
-        Ok(position)
+        let end = self.journal.end();
+        let put = self.journal.append(&Record::Drop { stream, name: name.clone() });
+        if put.is_ok() || self.journal.is_failed() {
+            let lsn = put.as_ref().map_or(end, |position| position.lsn);
+            self.drops.lock().push(Dropped { stream, name, lsn });
+            self.carried.lock().remove(&stream);
+        }
+        put
     }
 
-    /// Whether the stream `name` is deleted but may still have its directory.
-    pub(crate) fn is_dropped(&self, name: &str) -> bool {
-        self.drops.lock().iter().any(|dropped| dropped.name == name.as_bytes())
+    /// Makes room for the records of a truncation or a deletion, so that they need no room while
+    /// the caller holds locks.
+    ///
+    /// # Errors
+    /// `Full`, or I/O of the journal.
+    pub(crate) fn make_control_room(&self) -> Result<()> {
+        let record = Record::Settled { stream: StreamId(0), seq: SeqNo(0) };
+        match self.journal.reserve(&record) {
+            Err(full) if matches!(full.kind(), ErrorKind::Full { .. }) => {
+                self.release_half()?;
+                self.journal.reserve(&record)
+            }
+            other => other,
+        }
+    }
+
+    /// The ids of the deleted streams named `name` that may still have their directory.
+    pub(crate) fn dropped(&self, name: &str) -> Vec<StreamId> {
+        let drops = self.drops.lock();
+        drops.iter().filter(|dropped| dropped.name == name.as_bytes()).map(|dropped| dropped.stream).collect()
     }
 
     /// The directories of all deleted streams with this name are durably gone.
@@ -192,7 +266,7 @@ impl LogJournal {
     /// I/O. Nothing has changed.
     pub fn prepare(&self) -> Result<()> {
         self.journal.prepare()?;
-        self.journal.prefault(WAKE_LEN + (64 << 10))
+        self.journal.prefault(self.wake_len + (64 << 10))
     }
 
     /// Releases space if more than half of the journal's bytes may be needed, and prepares the next
@@ -204,9 +278,9 @@ impl LogJournal {
         if self.journal.failure().is_some() {
             return Ok(());
         }
-        let limit = self.options.limit();
-        if self.journal.needed_len() > limit / 2 {
-            self.release(limit / 4)?;
+        let capacity = self.capacity();
+        if self.journal.needed_len() > capacity / 2 {
+            self.release(capacity / 4)?;
         }
         self.prepare()
     }
@@ -221,14 +295,14 @@ impl LogJournal {
         self.release_alone(keep, &mut has_copies)
     }
 
-    /// The most bytes of the journal.
-    pub(crate) const fn limit(&self) -> u64 {
-        self.options.limit()
+    /// The most bytes of records that the journal can hold.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.options.capacity()
     }
 
     /// Makes room for an append that found none. The caller holds no lock.
     pub(crate) fn release_half(&self) -> Result<()> {
-        self.release(self.options.limit() / 4)
+        self.release(self.capacity() / 4)
     }
 
     fn release_alone(&self, keep: u64, has_copies: &mut bool) -> Result<()> {
@@ -239,9 +313,10 @@ impl LogJournal {
             stream.free_journal_below(target, &mut copies_left, has_copies)?;
         }
         self.copy_carried_below(target, has_copies)?;
+        self.copy_drops_below(target, has_copies)?;
         self.open_streams().iter().for_each(|stream| stream.forget_needless());
         let of_streams = self.claimed_from();
-        let of_carried = self.carried.lock().values().filter_map(oldest).min();
+        let of_carried = self.carried.lock().values().filter_map(Carried::oldest).min();
         let of_drops = self.drops.lock().iter().map(|dropped| dropped.lsn).min();
         let needed = [of_streams, of_carried, of_drops].into_iter().flatten().min();
         let needed = needed.map_or(end, |lsn| lsn.min(end));
@@ -259,7 +334,9 @@ impl LogJournal {
     /// are.
     fn copy_carried_below(&self, target: Lsn, has_copies: &mut bool) -> Result<()> {
         let mut carried = self.carried.lock();
-        for (&id, needed) in carried.iter_mut().filter(|(_, needed)| oldest(needed).is_some_and(|lsn| lsn < target)) {
+        let is_due = |carried: &Carried| !carried.is_settled && carried.oldest().is_some_and(|lsn| lsn < target);
+        for (&id, carried) in carried.iter_mut().filter(|(_, carried)| is_due(carried)) {
+            let needed = &mut carried.needed;
             let mut positions = Vec::new();
             *has_copies = true;
             for record in needed.records(id) {
@@ -275,6 +352,20 @@ impl LogJournal {
                 part.lsn = first.lsn;
             }
             needed.start_lsn = first.lsn;
+        }
+        Ok(())
+    }
+
+    /// Puts the records of unfinished deletions again at the end of the journal.
+    fn copy_drops_below(&self, target: Lsn, has_copies: &mut bool) -> Result<()> {
+        for dropped in self.drops.lock().iter_mut().filter(|dropped| dropped.lsn < target) {
+            *has_copies = true;
+            let record = Record::Drop { stream: dropped.stream, name: dropped.name.clone() };
+            match self.journal.append(&record) {
+                // The record stays where it is.
+                Err(error) if error.is_full() => return Ok(()),
+                other => dropped.lsn = other?.lsn,
+            }
         }
         Ok(())
     }
@@ -322,7 +413,9 @@ impl LogJournal {
             records.push(Record::Drop { stream: dropped.stream, name: dropped.name.clone() });
         }
         let mut carried = self.carried.lock();
-        records.extend(carried.iter().flat_map(|(&id, needed)| needed.records(id)));
+        // The files of a settled stream hold its entries, and without the records none is void.
+        carried.retain(|_, carried| !carried.is_settled);
+        records.extend(carried.iter().flat_map(|(&id, carried)| carried.needed.records(id)));
         let mut unsettled = Vec::new();
         for stream in self.open_streams() {
             // A stream that cannot be settled keeps its entries in memory.
@@ -335,7 +428,7 @@ impl LogJournal {
         }
         let located = self.journal.restart(epoch, &records).map_err(RestartError::Journal)?;
         let Some(first) = located.first().map(|located| located.lsn) else { return Ok(()) };
-        for needed in carried.values_mut() {
+        for needed in carried.values_mut().map(|carried| &mut carried.needed) {
             needed.parts.iter_mut().for_each(|part| part.lsn = first);
             needed.start_lsn = first;
         }
@@ -354,7 +447,7 @@ impl LogJournal {
     pub fn close(&self) -> Result<bool> {
         let _alone = self.releasing.lock();
         self.closed.store(true, Ordering::Relaxed);
-        let has_carried = self.carried.lock().values().any(|needed| oldest(needed).is_some());
+        let has_carried = self.carried.lock().values().any(|carried| carried.oldest().is_some());
         if has_carried || self.claimed_from().is_some() || !self.drops.lock().is_empty() {
             // What was put stays, and is made as durable as it can be.
             self.journal.sync()?;
@@ -372,7 +465,7 @@ impl LogJournal {
 
 /// A deleted stream has nothing to sync.
 fn unless_deleted(error: crate::error::Error) -> crate::error::Result<()> {
-    if error.kind() == ErrorKind::Missing { Ok(()) } else { Err(error) }
+    if error.kind() == crate::error::ErrorKind::Missing { Ok(()) } else { Err(error) }
 }
 
 /// A stream that was opened.
@@ -396,9 +489,23 @@ pub(crate) enum RestartError {
     Journal(Error),
 }
 
-/// The LSN from which on the journal is needed for a stream that was not opened. A stream of which
-/// only a promise is recorded needs nothing: its entries are durable in its files.
-fn oldest(needed: &NeededStream) -> Option<Lsn> {
-    let parts = needed.parts.iter().map(|part| part.lsn);
-    parts.chain(needed.start.map(|_| needed.start_lsn)).min()
+/// The records of a stream that was not opened since the journal was.
+#[derive(Debug)]
+struct Carried {
+    needed: NeededStream,
+    /// The stream's files durably hold all live entries, and the records may be void.
+    is_settled: bool,
+}
+
+impl Carried {
+    fn len(&self) -> usize {
+        self.needed.parts.iter().map(|part| part.part.body.len()).sum()
+    }
+
+    /// The LSN from which on the stream needs the journal. A stream of which only a promise is
+    /// recorded needs nothing: its entries are durable in its files.
+    fn oldest(&self) -> Option<Lsn> {
+        let parts = self.needed.parts.iter().map(|part| part.lsn);
+        parts.chain(self.needed.start.map(|_| self.needed.start_lsn)).min()
+    }
 }

@@ -104,9 +104,9 @@ fn open_journal(storage: &SimStorage, mapped: bool) -> Result<LogJournal, Refusa
     if storage.open(marker, Access::Read).is_ok() {
         let is_unfinished = |dropped: &Dropped| {
             let location = Location::new("/streams", std::str::from_utf8(&dropped.name).expect("a name"));
-            match stream_id(&shared, &location) {
+            match stream_id(&shared, wal_id, &location) {
                 stratawal_stream::Found::Missing => false,
-                stratawal_stream::Found::Unreadable => dropped.stream.0 == 0,
+                stratawal_stream::Found::Unreadable => true,
                 stratawal_stream::Found::Stream(id) => dropped.stream == id,
             }
         };

@@ -40,9 +40,11 @@ pub(super) fn join(shared: &Arc<Shared>, tail: &mut Tail, writer: &mut Writer) -
     if let Some(start) = start.filter(|start| start.0 > tail.next_seq) {
         writer.begin_at(tail, start.0)?;
     }
-    let is_void = joined.dropped;
+    if let Some(journaled) = tail.journaled.as_mut().filter(|_| joined.dropped) {
+        journaled.must_be_void();
+    }
     tail.append_recovered(frames_of(&shared.location, joined)?, shared)?;
-    writer.settle_recovered(tail, is_void)?;
+    writer.settle_recovered(tail)?;
     log.forget_carried(stream);
     Ok(())
 }

@@ -105,7 +105,10 @@ impl Inner {
             }
             let reserved = waiting.reserved;
             let ends = waiting.end_seq().map(|end| ends(shared, in_files, end, tail.journaled.is_some()));
-            let journaled = tail.journaled.take();
+            let mut journaled = tail.journaled.take();
+            if let Some(journaled) = journaled.as_mut().filter(|_| is_lost) {
+                journaled.must_be_void();
+            }
             let mut writer = install(shared, report, tail, recovered, ends);
             tail.journaled = journaled;
             // A stream whose creation failed has its id only now.
@@ -121,7 +124,7 @@ impl Inner {
             if tail.journaled.is_some() && exists {
                 // Some entries may be in the journal and others in memory alone. From here on all
                 // are in the files.
-                writer.settle_recovered(tail, is_lost)?;
+                writer.settle_recovered(tail)?;
             }
             Ok(writer)
         });

@@ -1,6 +1,5 @@
 //! Decides whether a call may write to the stream.
 
-use stratawal_journal::Error as JournalError;
 use stratawal_sync::MutexGuard;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -42,7 +41,12 @@ impl Inner {
     #[cold]
     fn restart_full_journal(&self, reserve: ReserveUse) -> Result<()> {
         let failure = self.shared.context.log_journal().and_then(|log| log.failure());
-        let Some(full) = failure.filter(JournalError::is_full) else { return Ok(()) };
+        let Some(failure) = failure else { return Ok(()) };
+        if !failure.is_full() {
+            // Nothing is accepted that could not be acknowledged.
+            return Err(self.journal_error(failure).poisoned());
+        }
+        let full = failure;
         if reserve == ReserveUse::Never && self.has_no_room() {
             return Err(self.journal_error(full));
         }

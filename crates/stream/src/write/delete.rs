@@ -6,7 +6,7 @@ use std::sync::Arc;
 use stratawal_frame::StreamId;
 
 use crate::context::LogContext;
-use crate::deletion::{DeleteError, commit_in_journal, finish_in_journal, move_away, remove_moved};
+use crate::deletion::{DeleteError, commit_in_journal, finish_in_journal, make_room, move_away, remove_moved};
 use crate::error::{Error, ErrorKind};
 use crate::inner::Inner;
 use crate::location::Location;
@@ -21,7 +21,7 @@ impl Inner {
         if shared.context.is_read_only() {
             return Err(DeleteError::Undone(Error::new(ErrorKind::ReadOnly, &shared.location)));
         }
-        self.restart_journal().map_err(DeleteError::Undone)?;
+        make_room(&shared.context, &shared.location).map_err(DeleteError::Undone)?;
         // Locked before the group. A truncation removes files by their paths, which may belong to
         // another stream once this one is deleted.
         let mut removals = self.removals.lock();

@@ -60,6 +60,9 @@ impl Inner {
             }
             Put::InJournal(_) | Put::Done => drop(state),
         }
+        if let Some(log) = self.shared.context.log_journal() {
+            log.maintain_if_due();
+        }
         if pending_len >= DRAIN_LEN { self.drain(pending_len) } else { Ok(()) }
     }
 
@@ -141,7 +144,7 @@ impl Inner {
     /// files for a long time; so the tail may grow to an eighth of the journal before an append
     /// waits for it.
     fn drain(&self, len: usize) -> Result<()> {
-        let max = self.shared.context.log_journal().map_or(0, |log| log.limit() / 8);
+        let max = self.shared.context.log_journal().map_or(0, |log| log.capacity() / 8);
         if len as u64 >= max.max(DRAIN_LEN as u64) {
             return self.group.commit_now(Durability::Flushed);
         }
@@ -256,8 +259,9 @@ impl Inner {
 
     /// The LSN from which on this stream needs the journal.
     pub(crate) fn journal_needed_from(&self) -> Option<Lsn> {
-        let all_firm = self.all_firm();
         let mut state = self.group.lock();
+        // After a failure it is unknown what of the drained entries the files still hold.
+        let all_firm = self.all_firm() || state.failure().is_some();
         state.tail.journaled.as_mut()?.needed_from(&self.shared.watermarks, all_firm)
     }
 
@@ -268,8 +272,8 @@ impl Inner {
 
     /// The records that a restart of the journal writes for this stream.
     pub(crate) fn journal_records(&self) -> Vec<Record> {
-        let all_firm = self.all_firm();
         let mut state = self.group.lock();
+        let all_firm = self.all_firm() || state.failure().is_some();
         let Some((journaled, rest)) = state.tail.journaled_and_rest() else { return Vec::new() };
         journaled.needed_from(&self.shared.watermarks, all_firm);
         journaled.records(&rest)

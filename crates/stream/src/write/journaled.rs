@@ -39,6 +39,9 @@ pub(crate) struct Journaled {
     end: u64,
     /// A leader is writing entries that are not in the journal.
     is_draining_others: bool,
+    /// Some records do not continue the stream, because entries before them are lost. They must be
+    /// made void before the stream accepts entries.
+    has_void_records: bool,
     /// A promise of durability rests on the entries below this seq.
     firm_end: u64,
     /// The last entry that is file-only is below this seq. It is unsynced if this is above the
@@ -110,6 +113,7 @@ impl Journaled {
             stream: StreamId(0),
             end,
             is_draining_others: false,
+            has_void_records: false,
             firm_end: end,
             file_only_end: end,
             position: None,
@@ -355,15 +359,30 @@ impl Journaled {
         self.position.filter(is_current).filter(|_| self.firm_end == self.end).map(|_| self.end)
     }
 
+    /// Has the next recovery make the records void, even if this one fails.
+    pub(crate) fn must_be_void(&mut self) {
+        self.has_void_records = true;
+    }
+
+    pub(crate) const fn has_void_records(&self) -> bool {
+        self.has_void_records
+    }
+
     /// Makes the earlier records of the stream void: all its entries, up to `end`, are settled. The
     /// journal is durable when this returns.
-    pub(crate) fn make_void(&self, end: u64) -> Result<()> {
+    pub(crate) fn make_void(&mut self, end: u64) -> Result<()> {
         if self.stream == StreamId(0) {
             return Ok(());
         }
+        // From here on no copy of an earlier record may be put, because it would be valid.
+        self.log.carried_is_settled(self.stream);
         let settled = Record::Settled { stream: self.stream, seq: SeqNo(end) };
         let position = self.log.journal.append(&settled)?;
-        if fail_point!(SettledNotSynced) { Ok(()) } else { self.log.journal.sync_to(position) }
+        if !fail_point!(SettledNotSynced) {
+            self.log.journal.sync_to(position)?;
+        }
+        self.has_void_records = false;
+        Ok(())
     }
 
     /// Whether `error` means that the journal has failed. After any other error nothing has

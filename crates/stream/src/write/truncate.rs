@@ -14,6 +14,7 @@ use stratawal_frame::{SegmentHeader, SeqNo};
 use stratawal_storage::DirToSync;
 use stratawal_sync::fail_point;
 
+use crate::deletion::make_room;
 use crate::error::{Error, ErrorKind, Result};
 use crate::history::Predecessor;
 use crate::inner::Inner;
@@ -29,6 +30,7 @@ impl Inner {
     /// See [`StreamLog::truncate_before`](crate::StreamLog::truncate_before).
     pub(crate) fn truncate_before(&self, first: u64) -> Result<()> {
         self.lock_for_truncate().map(drop)?;
+        make_room(&self.shared.context, &self.shared.location)?;
         let mut removals = self.removals.lock();
         let mut removed = self.drop_below(&mut removals, first, true);
         let is_full = removed.as_ref().is_err_and(|error| error.kind() == ErrorKind::Full);
@@ -49,6 +51,7 @@ impl Inner {
     /// See [`StreamLog::truncate_from`](crate::StreamLog::truncate_from).
     pub(crate) fn truncate_from(&self, next_seq: u64) -> Result<()> {
         self.lock_for_truncate().map(drop)?;
+        make_room(&self.shared.context, &self.shared.location)?;
         let mut removals = self.removals.lock();
         let dead = self.group.exclusively(|state, writer| {
             self.check(state)?;
@@ -195,10 +198,11 @@ impl Writer {
         self.reset_to(tail, first).map(drop)
     }
 
-    /// Settles what recovery found in the commit journal. If `is_void`, the stream's records are
-    /// made void: some of them do not continue the stream, and later entries will have their seqs.
-    pub(crate) fn settle_recovered(&mut self, tail: &mut Tail, is_void: bool) -> Result<()> {
+    /// Settles what recovery found in memory and in the commit journal. Makes the stream's records
+    /// void if some of them do not continue the stream: later entries will have their seqs.
+    pub(crate) fn settle_recovered(&mut self, tail: &mut Tail) -> Result<()> {
         let end = tail.next_seq;
+        let is_void = tail.journaled.as_ref().is_some_and(|journaled| journaled.has_void_records());
         self.shared().watermarks.set_accepted(end);
         if is_void && !fail_point!(DroppedNotVoided) {
             self.settle_and_void(tail)?;

@@ -1,0 +1,426 @@
+//! Logs with a commit journal under faults and crashes in unusual orders.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use stratawal::{Durability, ErrorKind, Options, Stream, StreamOptions, Wal};
+use stratawal_storage::{Access, Storage};
+use stratawal_testkit::{Crash, Fault, Faults, HookedStorage, Operation, Rng, SimStorage};
+
+const LOG: &str = "/log";
+
+fn journaled() -> Options {
+    let streams = StreamOptions::new().segment_bytes(1 << 20);
+    Options::new().stream_defaults(streams).journal(true).journal_mapped(false).maintenance_thread(false)
+}
+
+fn open(storage: &HookedStorage, options: &Options) -> Wal {
+    options.open_on(Arc::new(storage.clone()), Path::new(LOG), false).unwrap()
+}
+
+fn crashed(storage: &SimStorage, crash: Crash) -> SimStorage {
+    SimStorage::on(storage.disk().crash(crash, &mut Rng::new(1)), 2)
+}
+
+fn entries(stream: &Stream) -> Vec<String> {
+    stream.iter(..).map(|entry| String::from_utf8_lossy(&entry.unwrap().data()[..]).chars().take(8).collect()).collect()
+}
+
+fn eio() -> io::Error {
+    io::Error::from_raw_os_error(5)
+}
+
+/// Each sync of a file of the stream s fails, and the bytes that were not synced are gone.
+fn fail_syncs_of_s(sim: &SimStorage, storage: &HookedStorage) {
+    let sim = sim.clone();
+    storage.set(move |operation, path| {
+        if operation != Operation::Sync || !path.starts_with("/log/streams/s") {
+            return Ok(());
+        }
+        let disk = sim.disk();
+        let len = disk.bytes(path)?.len();
+        let mut durable = disk.crash(Crash::Lost, &mut Rng::new(1)).bytes(path)?;
+        durable.resize(len, 0);
+        sim.open(path, Access::ReadWrite)?.write_all_at(&durable, 0)?;
+        Err(eio())
+    });
+}
+
+/// A log that has the streams s and t. Their files were opened by their names.
+fn open_with_streams(storage: &HookedStorage, options: &Options) -> Wal {
+    let wal = open(storage, options);
+    for name in ["s", "t"] {
+        let stream = wal.stream(name).unwrap();
+        stream.append("first").unwrap();
+    }
+    wal.close().unwrap();
+    open(storage, options)
+}
+
+/// A stream with an entry that is in its file alone and not synced, and with two loose entries
+/// in the journal, which is synced.
+fn file_only_then_loose(wal: &Wal) -> Stream {
+    let flushed = wal.stream("s").unwrap().with_durability(Durability::Flushed);
+    flushed.append(vec![b'f'; 70 << 10]).unwrap();
+    flushed.append("old1").unwrap();
+    flushed.append("old2").unwrap();
+    wal.stream("t").unwrap().append("synced").unwrap();
+    flushed
+}
+
+/// Entries were lost, and the first attempt to recover fails at its `k`th sync.
+#[test]
+fn second_recovery_voids_the_lost_records_too() {
+    for k in 0..12 {
+        let sim = SimStorage::new(1);
+        let storage = HookedStorage::new(sim.clone());
+        let wal = open_with_streams(&storage, &journaled());
+        let stream = file_only_then_loose(&wal);
+        fail_syncs_of_s(&sim, &storage);
+        stream.sync().unwrap_err();
+        storage.clear();
+        let syncs = AtomicU64::new(0);
+        storage.set(move |operation, path| {
+            let is_sync = operation == Operation::Sync && path.starts_with("/log/streams/s");
+            if is_sync && syncs.fetch_add(1, Ordering::SeqCst) == k { Err(eio()) } else { Ok(()) }
+        });
+        let first = stream.reopen();
+        storage.clear();
+        if first.is_err() {
+            stream.reopen().unwrap();
+        }
+        let synced = stream.with_durability(Durability::Synced);
+        for entry in ["new0", "new1", "new2"] {
+            synced.append(entry).unwrap();
+        }
+        let expected = entries(&stream);
+        for crash in [Crash::Kill, Crash::Lost] {
+            let wal = open(&HookedStorage::new(crashed(&sim, crash)), &journaled());
+            assert_eq!(entries(&wal.stream("s").unwrap()), expected, "{crash:?}, sync {k}, first {first:?}");
+        }
+    }
+}
+
+/// The record of the deletion cannot be written.
+#[test]
+fn stream_with_an_undecided_deletion_is_whole_or_gone() {
+    let sim = SimStorage::new(1);
+    let storage = HookedStorage::new(sim.clone());
+    let wal = open(&storage, &journaled());
+    let stream = wal.stream("s").unwrap();
+    for entry in ["a", "b", "c"] {
+        stream.append(entry).unwrap();
+    }
+    storage.set(
+        |operation, path| {
+            if operation == Operation::Write && path.starts_with("/log/journal") { Err(eio()) } else { Ok(()) }
+        },
+    );
+    let deleted = wal.delete_stream("s");
+    storage.clear();
+    drop(stream);
+    if let Ok(stream) = wal.stream("s") {
+        let found = entries(&stream);
+        assert!(!stream.exists() || found == ["a", "b", "c"], "{found:?} after {deleted:?}");
+    }
+}
+
+fn copy(storage: &dyn Storage, from: &Path, to: &Path) {
+    let file = storage.open(from, Access::Read).unwrap();
+    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+    let len = file.read_at(&mut bytes, 0).unwrap();
+    let new = storage.create_new(to).unwrap();
+    new.write_all_at(&bytes[..len], 0).unwrap();
+    new.sync_all().unwrap();
+    storage.sync_dir(to.parent().unwrap()).unwrap();
+}
+
+/// A file of the stream b lies in the directory of the stream a, which is deleted.
+#[test]
+fn deleting_a_stream_leaves_the_records_of_another() {
+    let sim = SimStorage::new(1);
+    let storage = HookedStorage::new(sim.clone());
+    let wal = open(&storage, &journaled());
+    for name in ["a", "b"] {
+        wal.stream(name).unwrap().append("first").unwrap();
+    }
+    // The second generation of b is newer than the file of a.
+    wal.stream("b").unwrap().truncate_from(0).unwrap();
+    wal.close().unwrap();
+    let names = sim.list(Path::new("/log/streams/b")).unwrap();
+    let name = &names[0].name;
+    copy(&sim, &Path::new("/log/streams/b").join(name), &Path::new("/log/streams/a").join(name));
+    let wal = open(&storage, &journaled());
+    let b = wal.stream("b").unwrap();
+    wal.delete_stream("a").unwrap();
+    b.append("acknowledged").unwrap();
+    let wal = open(&HookedStorage::new(crashed(&sim, Crash::Kill)), &journaled());
+    assert_eq!(entries(&wal.stream("b").unwrap()), ["acknowle"]);
+}
+
+/// The process has no descriptors while the stream is deleted, and dies.
+#[test]
+fn failed_deletion_by_name_leaves_the_stream_whole() {
+    let sim = SimStorage::new(1);
+    let wal = open(&HookedStorage::new(sim.clone()), &journaled());
+    let stream = wal.stream("s").unwrap();
+    for entry in ["a", "b", "c"] {
+        stream.append(entry).unwrap();
+    }
+    let sim = crashed(&sim, Crash::Kill);
+    let storage = HookedStorage::new(sim.clone());
+    let wal = open(&storage, &journaled());
+    storage.set(|operation, path| match operation {
+        Operation::Open | Operation::Rename if path.starts_with("/log/streams") => {
+            Err(io::Error::from_raw_os_error(24))
+        }
+        _ => Ok(()),
+    });
+    let deleted = wal.delete_stream("s");
+    assert!(deleted.is_err());
+    let wal = open(&HookedStorage::new(crashed(&sim, Crash::Kill)), &journaled());
+    let stream = wal.stream("s").unwrap();
+    let found = entries(&stream);
+    assert!(!stream.exists() || found == ["a", "b", "c"], "{found:?} after {deleted:?}");
+}
+
+/// A damaged stream was deleted, and another created with its name. The next opening cannot read
+/// its file, for a moment.
+#[test]
+fn stream_created_after_a_deletion_by_name_is_kept() {
+    let sim = SimStorage::new(1);
+    let wal = open(&HookedStorage::new(sim.clone()), &journaled());
+    wal.stream("s").unwrap().append("old").unwrap();
+    wal.close().unwrap();
+    let mut disk = sim.disk();
+    let (file, _) = disk.files().into_iter().find(|(path, _)| path.starts_with("/log/streams/s/")).unwrap();
+    disk.flip(Path::new(&file), 100, 1).unwrap();
+    let sim = SimStorage::on(disk, 3);
+    let wal = open(&HookedStorage::new(sim.clone()), &journaled());
+    assert_eq!(wal.stream("s").unwrap_err().kind(), ErrorKind::Damaged);
+    wal.delete_stream("s").unwrap();
+    wal.stream("s").unwrap().append("new").unwrap();
+    let sim = crashed(&sim, Crash::Kill);
+    let storage = HookedStorage::new(sim.clone());
+    storage.set(
+        |operation, path| {
+            if operation == Operation::Open && path.starts_with("/log/streams") { Err(eio()) } else { Ok(()) }
+        },
+    );
+    let opened = journaled().open_on(Arc::new(storage.clone()), Path::new(LOG), false).map(drop);
+    storage.clear();
+    let wal = open(&HookedStorage::new(crashed(&sim, Crash::Kill)), &journaled());
+    assert_eq!(entries(&wal.stream("s").unwrap()), ["new"], "after {opened:?}");
+}
+
+/// A power loss brings back the directory of a deleted stream. The next opening cannot read it, for
+/// a moment.
+#[test]
+fn deleted_stream_stays_deleted_if_it_is_unreadable() {
+    let sim = SimStorage::new(1);
+    let storage = HookedStorage::new(sim.clone());
+    let wal = open(&storage, &journaled());
+    let stream = wal.stream("s").unwrap();
+    stream.append("a").unwrap();
+    stream.with_durability(Durability::Flushed).append(vec![b'f'; 70 << 10]).unwrap();
+    stream.sync().unwrap();
+    storage.set(
+        |operation, path| {
+            if operation == Operation::SyncDir && path.ends_with("streams") { Err(eio()) } else { Ok(()) }
+        },
+    );
+    let deleted = wal.delete_stream("s");
+    println!("{deleted:?}");
+    let sim = crashed(&sim, Crash::Lost);
+    let storage = HookedStorage::new(sim.clone());
+    storage.set(
+        |operation, path| {
+            if operation == Operation::Open && path.starts_with("/log/streams") { Err(eio()) } else { Ok(()) }
+        },
+    );
+    let opened = journaled().open_on(Arc::new(storage.clone()), Path::new(LOG), false).map(drop);
+    storage.clear();
+    let wal = open(&HookedStorage::new(crashed(&sim, Crash::Kill)), &journaled());
+    let stream = wal.stream("s").unwrap();
+    assert!(!stream.exists(), "{:?} after {opened:?}", entries(&stream));
+}
+
+#[test]
+fn failed_journal_accepts_no_entries() {
+    let sim = SimStorage::new(1);
+    let storage = HookedStorage::new(sim.clone());
+    let wal = open(&storage, &journaled());
+    let stream = wal.stream("s").unwrap();
+    stream.append("a").unwrap();
+    storage.set(|operation, path| {
+        let fails = matches!(operation, Operation::Sync | Operation::Write) && path.starts_with("/log/journal");
+        if fails { Err(eio()) } else { Ok(()) }
+    });
+    stream.append("b").unwrap_err();
+    storage.clear();
+    for _ in 0..50 {
+        stream.append("again").unwrap_err();
+    }
+    stream.reopen().unwrap();
+    let found = entries(&stream);
+    assert!(found.len() <= 2, "{} entries", found.len());
+}
+
+/// The stream's own file fails after its entries were drained. Then another stream needs room.
+#[test]
+fn flushed_entries_of_a_failed_stream_keep_their_records() {
+    let sim = SimStorage::new(1);
+    let storage = HookedStorage::new(sim.clone());
+    let streams = StreamOptions::new().durability(Durability::Flushed);
+    let options = journaled().stream_defaults(streams).journal_bytes(64 << 10);
+    let wal = open_with_streams(&storage, &options);
+    let stream = wal.stream("s").unwrap().with_durability(Durability::Flushed);
+    for _ in 0..20 {
+        stream.append(vec![b'e'; 1000]).unwrap();
+    }
+    wal.stream("t").unwrap().with_durability(Durability::Synced).append("synced").unwrap();
+    fail_syncs_of_s(&sim, &storage);
+    stream.truncate_before(1).unwrap_err();
+    storage.clear();
+    let before = crashed(&sim, Crash::Kill);
+    let other = wal.stream("u").unwrap().with_durability(Durability::Flushed);
+    for _ in 0..200 {
+        other.append(vec![b'u'; 1000]).unwrap();
+    }
+    let wal = open(&HookedStorage::new(before), &options);
+    assert_eq!(wal.stream("s").unwrap().next_seq(), 21, "before the release");
+    let wal = open(&HookedStorage::new(crashed(&sim, Crash::Kill)), &options);
+    assert_eq!(wal.stream("s").unwrap().next_seq(), 21, "after the release");
+}
+
+/// A stream with many records is not looked up.
+#[test]
+fn truncations_work_while_a_stream_holds_the_journal() {
+    let sim = SimStorage::new(1);
+    let options = journaled().journal_bytes(64 << 10);
+    let wal = open(&HookedStorage::new(sim.clone()), &options);
+    let stream = wal.stream("idle").unwrap().with_durability(Durability::Flushed);
+    for _ in 0..36 {
+        stream.append(vec![b'e'; 1000]).unwrap();
+    }
+    let sim = crashed(&sim, Crash::Kill);
+    let wal = open(&HookedStorage::new(sim), &options);
+    let stream = wal.stream("busy").unwrap();
+    for round in 0..500 {
+        stream.append("x").unwrap();
+        if let Err(error) = stream.truncate_from(0) {
+            panic!("round {round}: {error:?}");
+        }
+    }
+}
+
+/// The directory of a deleted stream cannot be removed.
+#[test]
+fn unfinished_deletion_does_not_fill_the_journal() {
+    let sim = SimStorage::new(1);
+    let storage = HookedStorage::new(sim.clone());
+    let options = journaled().journal_bytes(64 << 10);
+    let wal = open(&storage, &options);
+    wal.stream("s").unwrap().append("x").unwrap();
+    storage.set(
+        |operation, path| {
+            if operation == Operation::Rename && path.starts_with("/log/streams") { Err(eio()) } else { Ok(()) }
+        },
+    );
+    wal.delete_stream("s").unwrap_err();
+    let stream = wal.stream("t");
+    storage.clear();
+    drop(stream);
+    let stream = wal.stream("t").unwrap();
+    for round in 0..1000 {
+        stream.append(vec![b'x'; 100]).unwrap();
+        if let Err(error) = stream.truncate_from(0) {
+            panic!("round {round}: {error:?}");
+        }
+    }
+}
+
+/// Opening writes the needed records into a new file.
+#[test]
+fn opening_on_a_full_disk_loses_nothing() {
+    let sim = SimStorage::new(1);
+    let wal = open(&HookedStorage::new(sim.clone()), &journaled());
+    for _ in 0..100 {
+        wal.stream("s").unwrap().append(vec![b'x'; 1000]).unwrap();
+    }
+    let sim = crashed(&sim, Crash::Kill);
+    let used = sim.disk().used();
+    sim.set_faults(Some(Faults { after: used, fault: Fault::Capacity, forever: true }));
+    let full = journaled().open_on(Arc::new(sim.clone()), Path::new(LOG), false);
+    assert_eq!(full.map(drop).map_err(|error| error.kind()), Err(ErrorKind::Full));
+    sim.set_faults(None);
+    let wal = journaled().open_on(Arc::new(sim.clone()), Path::new(LOG), false).unwrap();
+    assert_eq!(wal.stream("s").unwrap().next_seq(), 100);
+}
+
+/// No append needs room, so only the truncations themselves can make some.
+#[test]
+fn truncations_make_their_own_room() {
+    let sim = SimStorage::new(1);
+    let wal = open(&HookedStorage::new(sim), &journaled().journal_bytes(64 << 10));
+    let stream = wal.stream("s").unwrap();
+    for round in 0..2000 {
+        stream.append("x").unwrap();
+        if let Err(error) = stream.truncate_from(0) {
+            panic!("round {round}: {error:?}");
+        }
+    }
+}
+
+#[test]
+fn deletions_make_their_own_room() {
+    let sim = SimStorage::new(1);
+    let wal = open(&HookedStorage::new(sim), &journaled().journal_bytes(64 << 10));
+    for round in 0..2000 {
+        wal.stream("s").unwrap().append("x").unwrap();
+        if let Err(error) = wal.delete_stream("s") {
+            panic!("round {round}: {error:?}");
+        }
+    }
+}
+
+/// While the look-up of a stream makes its lost records void, another thread frees space in the
+/// journal, and copies them.
+#[test]
+fn records_made_void_by_a_look_up_are_not_copied() {
+    let sim = SimStorage::new(1);
+    let options = journaled().journal_bytes(64 << 10);
+    let wal = open(&HookedStorage::new(sim.clone()), &options);
+    file_only_then_loose(&wal);
+    let sim = crashed(&sim, Crash::Lost);
+    let storage = HookedStorage::new(sim.clone());
+    let wal = open(&storage, &options);
+    let other = wal.stream("u").unwrap().with_durability(Durability::Flushed);
+    for _ in 0..20 {
+        other.append(vec![b'u'; 1000]).unwrap();
+    }
+    let settled = Arc::new(AtomicU64::new(0));
+    storage.set(move |operation, path| {
+        let is_sync = operation == Operation::Sync && path.starts_with("/log/journal");
+        if is_sync && settled.fetch_add(1, Ordering::SeqCst) == 0 {
+            let other = other.clone();
+            std::thread::spawn(move || {
+                for _ in 0..60 {
+                    other.append(vec![b'u'; 1000]).unwrap();
+                }
+            });
+            std::thread::sleep(std::time::Duration::from_millis(500));
+        }
+        Ok(())
+    });
+    let stream = wal.stream("s").unwrap();
+    storage.clear();
+    assert_eq!(stream.next_seq(), 0, "the first entry was not durable");
+    for entry in ["new0", "new1", "new2"] {
+        stream.append(entry).unwrap();
+    }
+    let wal = open(&HookedStorage::new(crashed(&sim, Crash::Kill)), &options);
+    assert_eq!(entries(&wal.stream("s").unwrap()), ["new0", "new1", "new2"]);
+}
