@@ -274,7 +274,7 @@ fn flushed_entries_of_a_failed_stream_keep_their_records() {
     let sim = SimStorage::new(1);
     let storage = HookedStorage::new(sim.clone());
     let streams = StreamOptions::new().durability(Durability::Flushed);
-    let options = journaled().stream_defaults(streams).journal_bytes(64 << 10);
+    let options = journaled().stream_defaults(streams).journal_bytes(256 << 10);
     let wal = open_with_streams(&storage, &options);
     let stream = wal.stream("s").unwrap().with_durability(Durability::Flushed);
     for _ in 0..20 {
@@ -286,7 +286,7 @@ fn flushed_entries_of_a_failed_stream_keep_their_records() {
     storage.clear();
     let before = crashed(&sim, Crash::Kill);
     let other = wal.stream("u").unwrap().with_durability(Durability::Flushed);
-    for _ in 0..200 {
+    for _ in 0..1000 {
         other.append(vec![b'u'; 1000]).unwrap();
     }
     let wal = open(&HookedStorage::new(before), &options);

@@ -409,13 +409,6 @@ impl LogJournal {
             return Err(RestartError::Pinned);
         }
         let mut records: Vec<Record> = Vec::new();
-        for dropped in self.drops.lock().iter() {
-            records.push(Record::Drop { stream: dropped.stream, name: dropped.name.clone() });
-        }
-        let mut carried = self.carried.lock();
-        // The files of a settled stream hold its entries, and without the records none is void.
-        carried.retain(|_, carried| !carried.is_settled);
-        records.extend(carried.iter().flat_map(|(&id, carried)| carried.needed.records(id)));
         let mut unsettled = Vec::new();
         for stream in self.open_streams() {
             // A stream that cannot be settled keeps its entries in memory.
@@ -426,15 +419,30 @@ impl LogJournal {
                 unsettled.push(stream);
             }
         }
+        let first = self.restart_with(epoch, records)?;
+        unsettled.iter().for_each(|stream| stream.journal_moved_to(first));
+        Ok(())
+    }
+
+    /// Restarts the failed journal with the records of the streams that are open and could not be
+    /// settled, and those of all others. Returns the LSN of the first record. Takes no stream's
+    /// lock, because a stream that is being deleted waits for the locks taken here.
+    fn restart_with(&self, epoch: u64, mut records: Vec<Record>) -> std::result::Result<Lsn, RestartError> {
+        let mut carried = self.carried.lock();
+        let mut drops = self.drops.lock();
+        // The files of a settled stream hold its entries, and without the records none is void.
+        carried.retain(|_, carried| !carried.is_settled);
+        records.extend(carried.iter().flat_map(|(&id, carried)| carried.needed.records(id)));
+        let dropped = |dropped: &Dropped| Record::Drop { stream: dropped.stream, name: dropped.name.clone() };
+        records.extend(drops.iter().map(dropped));
         let located = self.journal.restart(epoch, &records).map_err(RestartError::Journal)?;
-        let Some(first) = located.first().map(|located| located.lsn) else { return Ok(()) };
+        let first = located.first().map_or(self.journal.end(), |located| located.lsn);
         for needed in carried.values_mut().map(|carried| &mut carried.needed) {
             needed.parts.iter_mut().for_each(|part| part.lsn = first);
             needed.start_lsn = first;
         }
-        self.drops.lock().iter_mut().for_each(|dropped| dropped.lsn = first);
-        unsettled.iter().for_each(|stream| stream.journal_moved_to(first));
-        Ok(())
+        drops.iter_mut().for_each(|dropped| dropped.lsn = first);
+        Ok(first)
     }
 
     /// Ends the journal cleanly. Every stream must be closed. Returns whether the journal is
