@@ -424,3 +424,88 @@ fn records_made_void_by_a_look_up_are_not_copied() {
     let wal = open(&HookedStorage::new(crashed(&sim, Crash::Kill)), &options);
     assert_eq!(entries(&wal.stream("s").unwrap()), ["new0", "new1", "new2"]);
 }
+
+/// A failed stream has more records than one file of the journal holds.
+#[test]
+fn failed_stream_does_not_stop_the_others() {
+    let sim = SimStorage::new(1);
+    let storage = HookedStorage::new(sim.clone());
+    let options = journaled().journal_bytes(64 << 10);
+    let wal = open_with_streams(&storage, &options);
+    let stream = wal.stream("s").unwrap();
+    for _ in 0..16 {
+        stream.append(vec![b'e'; 1000]).unwrap();
+    }
+    fail_syncs_of_s(&sim, &storage);
+    stream.truncate_before(1).unwrap_err();
+    storage.clear();
+    let other = wal.stream("t").unwrap();
+    for round in 0..1000 {
+        other.append("x").unwrap();
+        if let Err(error) = other.truncate_from(1) {
+            panic!("round {round}: {error:?}");
+        }
+    }
+}
+
+#[test]
+fn missing_directory_of_a_stream_with_records_is_damage() {
+    let sim = SimStorage::new(1);
+    let wal = open(&HookedStorage::new(sim.clone()), &journaled());
+    wal.stream("s").unwrap().append("acknowledged").unwrap();
+    let sim = crashed(&sim, Crash::Lost);
+    let dir = Path::new("/log/streams/s");
+    for entry in sim.list(dir).unwrap() {
+        sim.remove_file(&dir.join(entry.name)).unwrap();
+    }
+    sim.remove_dir(dir).unwrap();
+    let wal = open(&HookedStorage::new(sim.clone()), &journaled());
+    let kind = wal.stream("s").map(|stream| stream.next_seq()).map_err(|error| error.kind());
+    assert_eq!(kind, Err(ErrorKind::Damaged));
+}
+
+/// The journal has entries of a stream, and the files have no room for them.
+#[test]
+fn look_up_on_a_full_disk_loses_nothing() {
+    let sim = SimStorage::new(1);
+    let wal = open(&HookedStorage::new(sim.clone()), &journaled());
+    for _ in 0..100 {
+        wal.stream("s").unwrap().append(vec![b'x'; 1000]).unwrap();
+    }
+    let sim = crashed(&sim, Crash::Lost);
+    let wal = open(&HookedStorage::new(sim.clone()), &journaled());
+    let used = sim.disk().used();
+    sim.set_faults(Some(Faults { after: used, fault: Fault::Capacity, forever: true }));
+    assert_eq!(wal.stream("s").map(drop).map_err(|error| error.kind()), Err(ErrorKind::Full));
+    sim.set_faults(None);
+    wal.truncate_before("s", 99).unwrap();
+    assert_eq!(wal.stream("s").unwrap().next_seq(), 100);
+}
+
+/// An older copy of a stream's file was put in place, so entries between it and the journal are
+/// lost. The program gives them up.
+#[test]
+fn gap_before_the_records_can_be_dropped() {
+    let sim = SimStorage::new(1);
+    let storage = HookedStorage::new(sim.clone());
+    let wal = open_with_streams(&storage, &journaled());
+    let file = |sim: &SimStorage| {
+        let (path, _) = sim.disk().files().into_iter().find(|(path, _)| path.starts_with("/log/streams/s/")).unwrap();
+        let bytes = sim.disk().bytes(Path::new(&path)).unwrap();
+        (path, bytes)
+    };
+    let (path, old) = file(&sim);
+    wal.stream("s").unwrap().append("second").unwrap();
+    wal.close().unwrap();
+    let wal = open(&storage, &journaled());
+    wal.stream("s").unwrap().append("third").unwrap();
+    let sim = crashed(&sim, Crash::Lost);
+    let open_file = sim.open(Path::new(&path), Access::ReadWrite).unwrap();
+    open_file.set_len(old.len() as u64).unwrap();
+    open_file.write_all_at(&old, 0).unwrap();
+    open_file.sync_all().unwrap();
+    let wal = open(&HookedStorage::new(sim.clone()), &journaled());
+    assert_eq!(wal.stream("s").unwrap_err().kind(), ErrorKind::Damaged);
+    wal.truncate_before("s", 2).unwrap();
+    assert_eq!(entries(&wal.stream("s").unwrap()), ["third"]);
+}
