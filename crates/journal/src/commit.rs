@@ -30,7 +30,7 @@ struct CommitState {
     led: bool,
     /// In the order in which they arrived.
     waiters: Vec<Arc<Waiter>>,
-    /// How many threads the last commit satisfied besides its leader.
+    /// How many threads the last commit satisfied, without its leader.
     last_satisfied: usize,
 }
 

@@ -516,8 +516,8 @@ impl Journal {
     }
 
     /// Turns a file that no durable header needs into a spare, unless that exceeds the limit: all
-    /// other files have `others` bytes. A file that cannot be renamed is removed when the journal is
-    /// next opened, so ignoring that error is safe.
+    /// other files have `others` bytes. A file that cannot be renamed is removed when the journal
+    /// is next opened, so ignoring that error is safe.
     fn recycle(&self, file: LogFile, others: u64) -> Option<Spare> {
         let bytes = others + file.len;
         let spare = Spare::recycle(&*self.storage, &self.dir, file).ok()?;

@@ -49,8 +49,8 @@ pub(crate) fn open(
     Ok((context, Some(journal)))
 }
 
-/// Has the streams that hold most of the journal take their entries, until the others hold at most a
-/// quarter of it. Otherwise streams that nothing looks up could fill it.
+/// Has the streams that hold most of the journal take their entries, until the others hold at most
+/// a quarter of it. Otherwise streams that nothing looks up could fill it.
 pub(crate) fn settle_largest(context: &Arc<LogContext>, streams: &Path, options: &StreamOptions) {
     let Some(journal) = context.log_journal() else { return };
     let mut tried = Vec::new();

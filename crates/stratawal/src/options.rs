@@ -25,7 +25,7 @@ use crate::wal::Wal;
 #[derive(Clone, Debug)]
 pub struct Options {
     pub(crate) stream_defaults: StreamOptions,
-    /// Applies to all streams, whatever options they have.
+    /// Applies to all streams, also to those with their own options.
     pub(crate) map: Option<MapPromise>,
     pub(crate) cache_bytes: usize,
     /// `None`: derived from the limit of open files.

@@ -34,7 +34,12 @@ impl Model {
         }
         let end = self.start + found.len() as u64;
         if end < self.flushed || end > self.end() {
-            return Err(format!("ends at {end}, flushed {}, durable {}, accepted {}", self.flushed, self.durable, self.end()));
+            return Err(format!(
+                "ends at {end}, flushed {}, durable {}, accepted {}",
+                self.flushed,
+                self.durable,
+                self.end()
+            ));
         }
         for (i, (found, entry)) in found.iter().zip(&self.entries).enumerate() {
             if found != entry {
@@ -170,12 +175,16 @@ fn run(seed: u64) {
                 }
                 _ => {
                     let found: Vec<Vec<u8>> = stream.iter(..).map(|e| e.unwrap().data().to_vec()).collect();
-                    assert!(found.len() <= model.entries.len() && found == model.entries[..found.len()], "{what}: a reader");
+                    assert!(
+                        found.len() <= model.entries.len() && found == model.entries[..found.len()],
+                        "{what}: a reader"
+                    );
                 }
             }
         }
         sim.unwatch();
-        let crash = [Crash::Kill, Crash::Lost, Crash::Kept, Crash::Mixed(128), Crash::Mixed(30), Crash::Prefix][rng.index(6)];
+        let crash =
+            [Crash::Kill, Crash::Lost, Crash::Kept, Crash::Mixed(128), Crash::Mixed(30), Crash::Prefix][rng.index(6)];
         let images = images.lock().unwrap();
         let disk = if images.is_empty() { sim.disk() } else { images[rng.index(images.len())].clone() };
         if let Some((i, mut before)) = before.filter(|_| !images.is_empty()) {

@@ -84,10 +84,10 @@ fn delete_closed(context: &LogContext, location: &Location) -> std::result::Resu
     remove_moved(context, location, moved).map(|existed| existed || is_decided)
 }
 
-/// What the directory of a stream has.
+/// The stream that a directory holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// There is no directory.
+    /// The directory does not exist.
     Missing,
     /// No header of a segment of this stream can be read.
     Unreadable,

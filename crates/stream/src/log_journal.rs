@@ -1,12 +1,12 @@
 //! The commit journal of a log, and what all of its streams need of it.
 //!
 //! Locks, in the order in which they are taken: *releasing*, a stream's lead, a stream's lock,
-//! *carried* and *streams*, the locks of the journal. Only a stream's lock is held while its records
-//! are put.
+//! *carried* and *streams*, the locks of the journal. Only a stream's lock is held while its
+//! records are put.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::Arc;
 use std::thread::Thread;
 
 use stratawal_frame::{SeqNo, StreamId, WalId};
@@ -15,7 +15,7 @@ use stratawal_journal::{
 };
 use stratawal_storage::Storage;
 use stratawal_sync::atomic::{AtomicBool, Ordering};
-use stratawal_sync::{Mutex, fail_point};
+use stratawal_sync::{Mutex, OnceLock, Weak, fail_point};
 
 use crate::inner::Inner;
 use crate::write::journaled::Claim;
@@ -57,8 +57,8 @@ impl LogJournal {
     }
 
     /// Opens the journal in the directory `dir`. Reads no stream, except that `is_unfinished` finds
-    /// out whether a deleted stream still has its directory. Each stream gets its records when it is
-    /// opened.
+    /// out whether a deleted stream still has its directory. Each stream gets its records when it
+    /// is opened.
     ///
     /// # Errors
     /// Damage of the journal; nothing has changed. I/O.
@@ -322,7 +322,7 @@ impl LogJournal {
         let needed = needed.map_or(end, |lsn| lsn.min(end));
         let needed = if fail_point!(NeededIgnored) { end } else { needed };
         if !*has_copies {
-            // What is released is in the files.
+            // The released records are not needed: the files hold their entries.
             return self.journal.release_unsynced(needed);
         }
         self.journal.release(needed)?;
@@ -370,7 +370,7 @@ impl LogJournal {
         Ok(())
     }
 
-    /// Makes every accepted entry of every open stream durable: puts what is missing into the
+    /// Makes every accepted entry of every open stream durable: puts missing records into the
     /// journal, syncs it once, and settles the streams for which the journal is not enough. A
     /// stream that is deleted at the same time is left out.
     ///
@@ -457,7 +457,7 @@ impl LogJournal {
         self.closed.store(true, Ordering::Relaxed);
         let has_carried = self.carried.lock().values().any(|carried| carried.oldest().is_some());
         if has_carried || self.claimed_from().is_some() || !self.drops.lock().is_empty() {
-            // What was put stays, and is made as durable as it can be.
+            // The records stay for the next opening.
             self.journal.sync()?;
             return Ok(false);
         }

@@ -32,6 +32,8 @@ pub use mutex::{Condvar, Mutex};
 pub use primitives::{MutexGuard, atomic};
 pub use published::Published;
 pub use seq::AtomicSeq;
+/// Always the standard library's, as `Arc` is.
+pub use std::sync::{OnceLock, Weak};
 
 /// Threads. The model checker chooses which one runs next.
 pub mod thread {

@@ -92,8 +92,8 @@ pub trait LogUnderTest {
     fn stable_level(&self, log: &Self::Log) -> Level;
 
     /// Whether all streams are acknowledged by one journal. Then another process sees entries only
-    /// some time after that, once they are in the stream's own files. And if the journal fails, each
-    /// stream reports it.
+    /// some time after that, once they are in the stream's own files. And if the journal fails,
+    /// each stream reports it.
     fn shares_journal(&self) -> bool {
         false
     }

@@ -20,7 +20,7 @@ const LAYERS: [(&str, &[&str]); 10] = [
     ("segment", &["sync", "frame", "storage"]),
     ("index", &["sync"]),
     ("journal", &["sync", "frame", "storage"]),
-    ("stream", &["sync", "frame", "storage", "segment", "index"]),
+    ("stream", &["sync", "frame", "storage", "segment", "index", "journal"]),
     ("stratawal", &["sync", "frame", "storage", "segment", "index", "journal", "stream"]),
     ("cli", &["stratawal"]),
     ("testkit", &["storage"]),

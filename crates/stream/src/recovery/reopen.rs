@@ -12,6 +12,7 @@ use crate::error::{DamageKind, Error, ErrorKind, Result};
 use crate::events;
 use crate::inner::Inner;
 use crate::shared::Shared;
+use crate::write::journaled::Journaled;
 use crate::write::reserve::ReserveUse;
 
 /// Whether recovery may lose entries that were written but not synced.
@@ -105,16 +106,9 @@ impl Inner {
             }
             let reserved = waiting.reserved;
             let ends = waiting.end_seq().map(|end| ends(shared, in_files, end, tail.journaled.is_some()));
-            let mut journaled = tail.journaled.take();
-            if let Some(journaled) = journaled.as_mut().filter(|_| is_lost) {
-                journaled.must_be_void();
-            }
+            let journaled = tail.journaled.take();
             let mut writer = install(shared, report, tail, recovered, ends);
-            tail.journaled = journaled;
-            // A stream whose creation failed has its id only now.
-            if let (Some(journaled), Some(stream)) = (&mut tail.journaled, shared.stream_id()) {
-                journaled.set_stream(stream);
-            }
+            tail.journaled = journaled.map(|journaled| recovered_journaled(shared, journaled, is_lost));
             // Readers no longer see these segments, so they are removed after the lock is released.
             dead = found;
             tail.adopt_pending(waiting);
@@ -137,8 +131,21 @@ impl Inner {
     }
 }
 
-/// The ends of a stream whose entries up to `accepted` are in its files or in the tail. What the
-/// commit journal holds of them stays flushed and durable.
+/// The journal's state of a stream that was recovered. `is_lost` is whether accepted entries are
+/// lost.
+fn recovered_journaled(shared: &Shared, mut journaled: Box<Journaled>, is_lost: bool) -> Box<Journaled> {
+    if is_lost {
+        journaled.must_be_void();
+    }
+    // A stream whose creation failed has its id only now.
+    if let Some(stream) = shared.stream_id() {
+        journaled.set_stream(stream);
+    }
+    journaled
+}
+
+/// The ends of a stream whose entries up to `accepted` are in its files or in the tail. Those
+/// that the commit journal holds stay flushed and durable.
 fn ends(shared: &Shared, in_files: u64, accepted: u64, has_journal: bool) -> Ends {
     let Some(watermarks) = Some(&shared.watermarks).filter(|_| has_journal) else {
         return Ends { accepted, flushed: in_files, durable: in_files };

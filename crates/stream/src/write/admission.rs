@@ -53,8 +53,8 @@ impl Inner {
         self.restart_journal()
     }
 
-    /// Whether the disk has less space than a recovery takes. Finding out is cheaper than a recovery
-    /// that fails late.
+    /// Whether the disk has less space than a recovery takes. Finding out is cheaper than a
+    /// recovery that fails late.
     fn has_no_room(&self) -> bool {
         // A new generation takes at least this much.
         const ROOM_MIN: u64 = 20 << 10;

@@ -289,7 +289,7 @@ impl<L: CommitLeader> Group<L> {
         }
     }
 
-    /// Waits for the lead, and runs one commit, whatever the watermarks.
+    /// Waits for the lead, and runs one commit even if the watermarks need none.
     pub(crate) fn commit_now(&self, durability: Durability) -> Result<()> {
         let (state, lead) = self.acquire()?;
         self.commit(state, lead, durability)

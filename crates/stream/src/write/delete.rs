@@ -56,8 +56,8 @@ impl Inner {
 }
 
 /// Commits the deletion in the journal, if the log has one and the stream exists, and moves the
-/// directory away. Once the journal has the record, the stream is deleted whatever happens to its
-/// directory.
+/// directory away. Once the journal has the record, the stream is deleted even if its directory
+/// stays.
 fn move_away_decided(
     context: &LogContext,
     location: &Location,

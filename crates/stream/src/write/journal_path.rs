@@ -4,7 +4,7 @@
 //! accepted      append.rs
 //!   |
 //!   v
-//! put           journaled.rs    what is not in the journal yet becomes a record   (under the lock)
+//! put           journaled.rs    entries that are not in it become a record       (under the lock)
 //!   |                           -> flushed
 //!   v
 //! sync_to       the journal     one sync for all streams                          (no lock)
@@ -66,7 +66,7 @@ impl Inner {
         if pending_len >= DRAIN_LEN { self.drain(pending_len) } else { Ok(()) }
     }
 
-    /// Puts what is missing into the journal. Makes room if there is none.
+    /// Puts the missing records into the journal. Makes room if there is none.
     fn put<'a>(
         &'a self,
         mut state: MutexGuard<'a, GroupState<Writer>>,

@@ -51,7 +51,7 @@ pub(crate) struct Journaled {
     position: Option<Position>,
     /// The last record that has the stream's name.
     named_at: Option<Lsn>,
-    /// What of the journal the stream needs, for the thread that releases space.
+    /// The part of the journal that the stream needs, for the thread that releases space.
     claim: Arc<Claim>,
     /// The records that are needed, oldest first. Their seqs rise.
     stretches: VecDeque<Stretch>,
@@ -154,9 +154,9 @@ impl Journaled {
         self.claim.set(self.stretches.front().map(|stretch| stretch.lsn));
     }
 
-    /// Has the entries of `pending`, which are the rest of the stream up to `next_seq`, acknowledged
-    /// at `durability`. An error of the kind `NoRoom` leaves some of them in the journal; the call
-    /// may be repeated.
+    /// Has the entries of `pending`, which are the rest of the stream up to `next_seq`,
+    /// acknowledged at `durability`. An error of the kind `NoRoom` leaves some of them in the
+    /// journal; the call may be repeated.
     pub(crate) fn put(
         &mut self,
         pending: &PendingFrames,

@@ -217,9 +217,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Settles everything, and makes the stream's records in the commit journal void, before its end
-    /// moves. Otherwise a record of a dropped entry could later be taken for the entry that has its
-    /// seq then.
+    /// Settles everything, and makes the stream's records in the commit journal void, before its
+    /// end moves. Otherwise a record of a dropped entry could later be taken for the entry that has
+    /// its seq then.
     pub(crate) fn settle_and_void(&mut self, tail: &mut Tail) -> Result<()> {
         self.drain_all(tail)?;
         let (segments, _) = self.open_in(tail)?;
