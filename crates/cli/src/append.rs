@@ -12,6 +12,7 @@ use stratawal::{Batch, Durability, Stream, StreamOptions, Wal, inspect};
 
 use crate::failure::{DONE, FAILED, Failure, counted};
 use crate::lines::{Lines, Piece};
+use crate::truncate::open_to_write;
 use crate::{Common, json, signals};
 
 /// The most bytes that a batch takes: those of its entries, plus [`ENTRY_BYTES`] for each.
@@ -138,7 +139,7 @@ impl Append {
         let at_interrupt = gate.clone();
         let common = self.common.clone();
         signals::on_interrupt(self.json, move || common.result(at_interrupt.close()))?;
-        let wal = self.common.result(Wal::open(&self.common.dir))?;
+        let wal = self.common.result(open_to_write(&self.common.dir))?;
         let mut appender = self.appender(&wal, gate)?;
         let result = self.append_all(&mut appender);
         // Closed even after an error, so that the next open scans nothing.

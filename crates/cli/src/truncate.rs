@@ -2,8 +2,9 @@
 //! whole stream.
 
 use std::io::{self, Write};
+use std::path::Path;
 
-use stratawal::{ErrorKind, Options, Wal};
+use stratawal::{ErrorKind, Options, Wal, inspect};
 
 use crate::failure::{DONE, Failure, USAGE, output};
 use crate::{Common, json, signals};
@@ -113,7 +114,12 @@ impl Delete {
 /// Opens the log for writing if it exists. These commands do not create one.
 fn open_existing(common: &Common) -> Result<Wal, Failure> {
     drop(common.result(Options::new().open_read_only(&common.dir))?);
-    common.result(Options::new().open(&common.dir))
+    common.result(open_to_write(&common.dir))
+}
+
+/// Opens or creates the log for writing. A log with a commit journal keeps it.
+pub(crate) fn open_to_write(dir: &Path) -> stratawal::Result<Wal> {
+    Options::new().journal(inspect::has_journal(dir)?).open(dir)
 }
 
 fn print(line: &str) -> Result<(), Failure> {

@@ -8,7 +8,7 @@ use std::vec;
 use stratawal_storage::{Access, Storage, UnixStorage};
 use stratawal_stream::{Location, LogContext, StreamOptions};
 
-use crate::error::{Error, Result, io_error};
+use crate::error::{Error, ErrorKind, Result, io_error};
 use crate::name;
 use crate::options::Options;
 use crate::root::{RESERVE, Root};
@@ -315,6 +315,29 @@ pub struct Readable {
     pub stream: Stream,
     /// The damage that the handle ends at, if any.
     pub damage: Option<Error>,
+}
+
+/// Returns whether the log in the directory `path` has a commit journal. Returns `false` if there
+/// is no log. A program that opens logs of others keeps their journal with this:
+///
+/// ```
+/// use stratawal::{Options, inspect};
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path();
+/// let wal = Options::new().journal(inspect::has_journal(path)?).open(path)?;
+/// # wal.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// Same as [`Options::open_read_only`](crate::Options::open_read_only), except `Missing`.
+pub fn has_journal(path: impl AsRef<Path>) -> Result<bool> {
+    match Root::open_read_only(&UnixStorage::new(), path.as_ref()) {
+        Ok(root) => Ok(root.format.has_journal()),
+        Err(error) if error.kind() == ErrorKind::Missing => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Returns how many bytes of disk space the log at `path` holds in reserve for truncating, deleting

@@ -73,13 +73,19 @@ fn frames_of(location: &Location, joined: JournalTail) -> Result<PendingFrames> 
 }
 
 /// The end offsets and the bytes of the entries in a part's body, or `None` if the body is not
-/// valid: the end offset of each entry, 4 bytes, then the bytes of all entries.
+/// valid. The body is encoded like the payload of a frame: the bytes of a single entry, or the end
+/// offset of each entry, 4 bytes, and then the bytes of all entries.
 fn entries_of(part: &Part) -> Option<(Vec<u32>, &[u8])> {
+    if part.count == 1 {
+        let len = u32::try_from(part.body.len()).ok().filter(|len| len & BATCH_END == 0)?;
+        return Some((vec![len | BATCH_END], &part.body));
+    }
     let count = usize::try_from(part.count).ok()?;
     let (table, data) = part.body.split_at_checked(count.checked_mul(4)?)?;
     let (words, _) = table.as_chunks::<4>();
     let ends: Vec<u32> = words.iter().map(|word| u32::from_le_bytes(*word)).collect();
     let rises = ends.iter().map(|end| end & !BATCH_END).is_sorted();
-    let last = ends.last()? & !BATCH_END;
-    (rises && last as usize == data.len()).then_some((ends, data))
+    let last = *ends.last()?;
+    let is_whole = last & BATCH_END != 0 && (last & !BATCH_END) as usize == data.len();
+    (rises && is_whole).then_some((ends, data))
 }

@@ -414,9 +414,13 @@ fn part_of<'a>(
     firm: bool,
 ) -> PartRef<'a> {
     scratch.clear();
-    for &end in frame.ends {
-        let end = ((end & !BATCH_END) - frame.before) | (end & BATCH_END);
-        scratch.extend_from_slice(&end.to_le_bytes());
+    // As in a frame, a single entry has no table of ends. Appends are put whole, so it ends a
+    // batch.
+    if frame.ends.len() > 1 {
+        for &end in frame.ends {
+            let end = ((end & !BATCH_END) - frame.before) | (end & BATCH_END);
+            scratch.extend_from_slice(&end.to_le_bytes());
+        }
     }
     PartRef {
         stream,
