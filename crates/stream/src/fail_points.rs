@@ -15,6 +15,12 @@ stratawal_sync::fail_points! {
         CopyBecomesLoose,
         /// The journal is released although streams need it.
         NeededIgnored,
+        /// A release reads the end of the journal after it has asked the streams what they need.
+        EndReadLate,
+        /// An append holds its stream's lock while it makes room in the journal.
+        RoomMadeUnderLock,
+        /// A record of a dropped entry makes an entry of a later epoch durable.
+        EpochNotChecked,
         /// Records that do not continue the stream are not made void.
         DroppedNotVoided,
         /// A SETTLED is not durable when the end of the stream changes.

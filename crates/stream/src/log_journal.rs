@@ -4,6 +4,9 @@
 //! *carried* and *streams*, the locks of the journal. Only a stream's lock is held while its
 //! records are put.
 
+#[cfg(test)]
+mod scenarios;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -319,6 +322,7 @@ impl LogJournal {
         let of_carried = self.carried.lock().values().filter_map(Carried::oldest).min();
         let of_drops = self.drops.lock().iter().map(|dropped| dropped.lsn).min();
         let needed = [of_streams, of_carried, of_drops].into_iter().flatten().min();
+        let end = if fail_point!(EndReadLate) { self.journal.end() } else { end };
         let needed = needed.map_or(end, |lsn| lsn.min(end));
         let needed = if fail_point!(NeededIgnored) { end } else { needed };
         if !*has_copies {

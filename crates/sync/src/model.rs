@@ -13,6 +13,12 @@ const ROUNDS: usize = 1_000;
 #[cfg(stratawal_loom)]
 const INTERLEAVINGS_MIN: usize = 20;
 
+/// The maximum number of steps of one interleaving. A model in which threads wait for each other
+/// forever, without being blocked, exceeds it. Appends through a full commit journal take over a
+/// thousand steps.
+#[cfg(stratawal_loom)]
+const STEPS_MAX: usize = 4_000;
+
 /// Runs a scenario of at most three threads, with at most three preemptions under the model
 /// checker.
 pub fn explore(scenario: impl Fn() + Send + Sync + 'static) {
@@ -28,6 +34,7 @@ pub fn explore_bounded(preemptions: usize, scenario: impl Fn() + Send + Sync + '
 
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(preemptions);
+    model.max_branches = STEPS_MAX;
     let interleavings = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&interleavings);
     model.check(move || {

@@ -17,7 +17,7 @@
 //! they would without a journal.
 
 use stratawal_journal::{Error as JournalError, ErrorKind as JournalErrorKind, Lsn, Position, Record};
-use stratawal_sync::MutexGuard;
+use stratawal_sync::{MutexGuard, fail_point};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::inner::Inner;
@@ -82,6 +82,7 @@ impl Inner {
             let JournalErrorKind::NoRoom { len } = *error.kind() else {
                 return self.unless_failed(&state, error).map(|put| (state, put));
             };
+            fail_point!(RoomMadeUnderLock, drop(self.make_journal_room(len)));
             drop(state);
             let has_room = self.make_journal_room(len);
             state = self.group.lock();
@@ -131,7 +132,7 @@ impl Inner {
         }
         // The lock keeps the epoch from ending between the check and the rise.
         let state = self.group.lock();
-        if watermarks.epoch() != target.epoch {
+        if watermarks.epoch() != target.epoch && !fail_point!(EpochNotChecked) {
             return state.outcome_of(target.epoch, self.shared.location.name());
         }
         // Threads that wait for other entries of this stream then need no lock.
