@@ -17,6 +17,9 @@ stratawal_sync::fail_points! {
         NeededIgnored,
         /// A release reads the end of the journal after it has asked the streams what they need.
         EndReadLate,
+        /// The flushed watermark does not cover the frames that an append put before the journal
+        /// had no more room.
+        FlushedLeftBehind,
         /// An append holds its stream's lock while it makes room in the journal.
         RoomMadeUnderLock,
         /// A record of a dropped entry makes an entry of a later epoch durable.

@@ -170,6 +170,25 @@ fn no_acknowledged_entry_rests_on_one_being_drained() {
     });
 }
 
+/// The journal has room for some of the frames that an append puts. A thread that waits for an
+/// earlier entry then raises the durable watermark over those frames.
+#[test]
+fn no_entry_is_durable_before_it_is_flushed() {
+    explore_bounded(PREEMPTIONS, || {
+        let stream = Watched::new().stream("s", Durability::Flushed);
+        let other = stream.clone();
+        let thread = spawn(move || {
+            other.append(&LARGE[..3500], Durability::Buffered);
+            other.append(&LARGE[..3500], Durability::Synced);
+        });
+        stream.append(&LARGE[..2000], Durability::Synced);
+        let durable = stream.log.durable_seq();
+        assert!(stream.log.inner.shared.watermarks.flushed() >= durable);
+        thread.join().expect("no panic");
+        stream.check_watermarks();
+    });
+}
+
 #[test]
 fn a_release_keeps_what_is_not_in_the_files() {
     explore_bounded(PREEMPTIONS, || {
@@ -291,6 +310,7 @@ fn a_release_and_a_sync_of_all_streams_both_end() {
 mod fail_points_are_found {
     stratawal_sync::found_by_scenarios! {
         firm_not_written: FirmNotWritten by entries_acknowledged_by_the_journal_survive;
+        flushed_left_behind: FlushedLeftBehind by no_entry_is_durable_before_it_is_flushed;
         drain_overtaken: DrainOvertaken by no_acknowledged_entry_rests_on_one_being_drained;
         firm_above_file_only: FirmAboveFileOnly by no_acknowledged_entry_rests_on_one_being_drained;
         end_read_late: EndReadLate by a_release_keeps_what_is_not_in_the_files;

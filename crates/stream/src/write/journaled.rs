@@ -177,10 +177,13 @@ impl Journaled {
             if pending.len_from(self.end) > JOURNALED_LEN_MAX {
                 return Ok(Put::ThroughFiles);
             }
-            for frame in pending.slices_from(self.end) {
-                self.put_frame(&frame, firm)?;
+            let put = pending.slices_from(self.end).try_for_each(|frame| self.put_frame(&frame, firm));
+            // After an error too: a thread that syncs earlier entries may find that the frames that
+            // were put are durable.
+            if put.is_ok() || !fail_point!(FlushedLeftBehind) {
+                watermarks.raise_flushed(self.end);
             }
-            watermarks.raise_flushed(self.end);
+            put?;
         } else if firm && self.firm_end < next_seq && !fail_point!(FirmNotWritten) {
             let record = Record::Firm { stream: self.stream, seq: SeqNo(next_seq) };
             self.position = Some(self.log.journal.put(&record)?);
