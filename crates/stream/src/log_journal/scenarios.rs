@@ -5,17 +5,20 @@
 //! A scenario looks for the entries that recovery would find if the process died now, or if the
 //! power failed now. It reads the journal's bytes, and does not trust the state of the stream.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use stratawal_frame::{SeqNo, WalId};
 use stratawal_journal::{Image, JournalOptions, Lsn, NeededStream, Record};
 use stratawal_storage::{MemoryStorage, Storage};
+use stratawal_sync::atomic::{AtomicBool, Ordering};
 use stratawal_sync::model::explore_bounded;
 use stratawal_sync::thread::spawn;
+use stratawal_testkit::{HookedStorage, Operation};
 
 use super::LogJournal;
-use crate::{Durability, Location, LogContext, StreamLog, StreamOptions};
+use crate::{Durability, Location, LogContext, StreamLog, StreamOptions, Visibility};
 
 const DIR: &str = "/journal";
 
@@ -34,7 +37,11 @@ struct Watched {
 
 impl Watched {
     fn new() -> Self {
-        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new().with_clock(1, 1).with_seed(1));
+        Self::on(MemoryStorage::new().with_clock(1, 1).with_seed(1))
+    }
+
+    fn on(storage: impl Storage + 'static) -> Self {
+        let storage: Arc<dyn Storage> = Arc::new(storage);
         storage.create_dir(Path::new("/streams")).expect("memory");
         let options = JournalOptions::default().bytes(64 << 10).first_file_bytes(16 << 10);
         let journal = LogJournal::create(&storage, Path::new(DIR), WalId(0), options).expect("memory");
@@ -61,7 +68,7 @@ impl Watched {
         let image = Image::read(&**self.context.storage(), Path::new(DIR), WalId(0)).expect("it is sound");
         // The model checker does not see that the bytes came from other threads. This takes the
         // lock under which they were written.
-        assert!(self.journal().failure().is_none());
+        drop(self.journal().failure());
         image
     }
 }
@@ -252,6 +259,37 @@ fn two_appends_to_a_full_journal_both_end() {
     });
 }
 
+/// A sync of the journal fails while both threads use it. A thread whose append fails recovers its
+/// stream, which restarts the journal.
+#[test]
+fn acknowledged_entries_survive_a_restart_of_the_journal() {
+    explore_bounded(PREEMPTIONS, || {
+        let storage = HookedStorage::new(MemoryStorage::new().with_clock(1, 1).with_seed(1));
+        let watched = Watched::on(storage.clone());
+        let streams = ["s", "t"].map(|name| watched.stream(name, Durability::Flushed));
+        let has_failed = AtomicBool::new(false);
+        storage.set(move |operation, path| {
+            let fails =
+                operation == Operation::Sync && path.starts_with(DIR) && !has_failed.swap(true, Ordering::SeqCst);
+            if fails { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+        });
+        streams.iter().for_each(|stream| assert_eq!(stream.append(b"1", Durability::Flushed), 1));
+        let act = |stream: &Stream| match stream.log.append(b"2", Durability::Synced) {
+            Ok(seq) => assert!(stream.end_after_a_power_failure() > seq, "acknowledged, and lost"),
+            Err(_) => stream.log.reopen().expect("the sync fails once"),
+        };
+        let other = streams[1].clone();
+        let thread = spawn(move || act(&other));
+        act(&streams[0]);
+        thread.join().expect("no panic");
+        streams.iter().for_each(Stream::check_watermarks);
+        assert!(watched.journal().failure().is_none());
+        for stream in &streams {
+            assert!(stream.log.end_seq(Visibility::Accepted) >= 2, "a flushed entry is lost");
+        }
+    });
+}
+
 #[test]
 fn flushed_entries_can_be_read_while_they_are_drained() {
     explore_bounded(PREEMPTIONS, || {
@@ -319,5 +357,12 @@ mod fail_points_are_found {
         room_made_under_lock: RoomMadeUnderLock by two_appends_to_a_full_journal_both_end;
         watermark_first: WatermarkFirst by flushed_entries_can_be_read_while_they_are_drained;
         epoch_not_checked: EpochNotChecked by no_entry_becomes_durable_by_one_that_was_dropped;
+    }
+
+    /// A fail point of the journal.
+    #[test]
+    fn failure_forgotten() {
+        let fail_point = stratawal_journal::fail_points::FailPoint::FailureForgotten;
+        assert!(fail_point.is_found_by(super::acknowledged_entries_survive_a_restart_of_the_journal));
     }
 }
