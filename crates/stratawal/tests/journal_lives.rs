@@ -81,7 +81,7 @@ fn run(seed: u64) {
         for step in 0..steps {
             let i = rng.index(STREAMS);
             // Some streams rest in some lives.
-            if (seed + life + i as u64) % 3 == 0 && rng.below(30) != 0 {
+            if (seed + life + i as u64).is_multiple_of(3) && rng.below(30) != 0 {
                 continue;
             }
             let what = format!("seed {seed} life {life} step {step} stream {i}");
@@ -290,15 +290,16 @@ fn crash_beside_threads_keeps_what_was_acknowledged() {
             for _ in 0..12 {
                 std::thread::sleep(std::time::Duration::from_millis(rng.below(30)));
                 let least = |counts: &[AtomicU64]| counts.iter().map(|c| c.load(Ordering::SeqCst)).collect::<Vec<_>>();
-                let (flushed, durable) = (least(&flushed), least(&durable));
+                let flushed = least(&flushed);
+                let durable = least(&durable);
                 let disk = sim.disk();
                 for crash in [Crash::Kill, Crash::Lost, Crash::Mixed(128)] {
                     let least = if crash == Crash::Kill { &flushed } else { &durable };
                     let after = SimStorage::on(disk.crash(crash, &mut rng), rng.below(1 << 40));
                     let again = open(&after, &opened.clone().maintenance_thread(false));
-                    for i in 0..THREADS {
+                    for (i, &least) in least.iter().enumerate() {
                         let stream = again.stream(&i.to_string()).unwrap();
-                        assert!(stream.next_seq() >= least[i], "{crash:?} {i}: {} of {}", stream.next_seq(), least[i]);
+                        assert!(stream.next_seq() >= least, "{crash:?} {i}: {} of {least}", stream.next_seq());
                         for entry in stream.iter(..) {
                             let entry = entry.unwrap();
                             assert!(*entry.data() == text(i, entry.seq()), "{crash:?} {i}: entry {}", entry.seq());
@@ -309,5 +310,151 @@ fn crash_beside_threads_keeps_what_was_acknowledged() {
             stop.store(true, Ordering::SeqCst);
         });
         wal.close().unwrap();
+    }
+}
+
+/// Two faults, one soon after the other, and attempts to recover from them; then a crash.
+fn faulty(seed: u64) {
+    use stratawal_testkit::{Fault, Faults};
+    let mut rng = Rng::new(seed);
+    let sim = SimStorage::new(7000 * seed + 1);
+    let own = LEVELS[1 + rng.index(2)];
+    let opened = options(rng.below(2) == 0, true, own);
+    let wal = open(&sim, &opened);
+    let names = ["a", "b"];
+    let mut streams: Vec<Stream> = names.iter().map(|name| wal.stream(name).unwrap()).collect();
+    // The entries, and those whose appends have failed.
+    let mut models = vec![(Model::default(), Vec::<Vec<u8>>::new()); 2];
+    let mut tag = 0_u64;
+    let mut lossy = false;
+    let steps = 20 + rng.below(60);
+    let mut next_fault = rng.below(steps);
+    for step in 0..steps {
+        if step == next_fault {
+            let fault = [Fault::Io, Fault::WriteBack, Fault::Full][rng.index(3)];
+            lossy |= fault == Fault::WriteBack;
+            sim.set_faults(Some(Faults { after: rng.below(12), fault, forever: rng.below(4) == 0 }));
+            next_fault = step + 1 + rng.below(4);
+        }
+        let i = rng.index(2);
+        let what = format!("seed {seed} step {step} stream {i}");
+        let (model, failed) = &mut models[i];
+        let level = LEVELS[rng.index(3)];
+        let result = match rng.below(12) {
+            0 => streams[i].sync().map(|()| Durability::Synced),
+            _ => {
+                tag += 1;
+                let mut entry = format!("e{tag} ").into_bytes();
+                let len = if rng.below(10) == 0 { 66 << 10 } else { rng.below(300) };
+                entry.resize(entry.len() + usize::try_from(len).unwrap(), b'.');
+                let appended = streams[i].with_durability(level).append(&entry);
+                match appended {
+                    Ok(seq) => {
+                        // Earlier appends that failed may be there.
+                        let missing = usize::try_from(seq - model.end()).unwrap();
+                        if missing > 0 {
+                            let _ = streams[i].sync();
+                            let found: Vec<_> =
+                                streams[i].iter(model.end()..seq).map(|e| e.unwrap().data().to_vec()).collect();
+                            assert_eq!(found.len(), missing, "{what}");
+                            model.entries.extend(found);
+                        }
+                        failed.clear();
+                        model.entries.push(entry);
+                        Ok(level)
+                    }
+                    Err(error) => {
+                        failed.push(entry);
+                        Err(error)
+                    }
+                }
+            }
+        };
+        match result {
+            Ok(Durability::Buffered) => {}
+            Ok(level) => {
+                model.flushed = model.end();
+                if level == Durability::Synced {
+                    model.durable = model.end();
+                }
+            }
+            Err(_) => {
+                for attempt in 0..3 {
+                    if attempt == 2 || rng.below(2) == 0 {
+                        sim.set_faults(None);
+                    }
+                    let reopened = streams.iter().try_for_each(Stream::reopen);
+                    if reopened.is_ok() {
+                        sim.set_faults(None);
+                        break;
+                    }
+                    assert!(attempt < 2, "{what}: {reopened:?}");
+                }
+                for (i, (model, failed)) in models.iter_mut().enumerate() {
+                    let found: Vec<_> = streams[i].iter(..).map(|e| e.unwrap().data().to_vec()).collect();
+                    let next = usize::try_from(streams[i].next_seq()).unwrap();
+                    check_faulty(model, failed, found, lossy, own, next, &format!("{what}: stream {i} reopened"));
+                }
+            }
+        }
+    }
+    sim.set_faults(None);
+    let crash = [Crash::Kill, Crash::Lost, Crash::Mixed(128)][rng.index(3)];
+    let after = SimStorage::on(sim.disk().crash(crash, &mut rng), seed + 99);
+    let again = open(&after, &opened);
+    for (i, (model, failed)) in models.iter_mut().enumerate() {
+        let found: Vec<_> = again.stream(names[i]).unwrap().iter(..).map(|e| e.unwrap().data().to_vec()).collect();
+        let lossy = lossy || crash.is_power_loss();
+        let next = found.len();
+        check_faulty(model, failed, found, lossy, own, next, &format!("seed {seed} stream {i} after {crash:?}"));
+    }
+    streams.clear();
+}
+
+fn check_faulty(
+    model: &mut Model,
+    failed: &[Vec<u8>],
+    found: Vec<Vec<u8>>,
+    lossy: bool,
+    own: Durability,
+    next: usize,
+    what: &str,
+) {
+    let least = if lossy { model.durable } else { model.flushed };
+    assert!(
+        found.len() as u64 >= model.durable && next as u64 >= least,
+        "{what}: {} of {least} (of {})",
+        found.len(),
+        model.entries.len()
+    );
+    let shown = |e: &Vec<u8>| String::from_utf8_lossy(&e[..e.len().min(12)]).into_owned();
+    let mut rest = failed.iter();
+    for (seq, entry) in found.iter().enumerate() {
+        match model.entries.get(seq) {
+            Some(expected) => {
+                assert!(expected == entry, "{what}: {seq} has {} and not {}", shown(entry), shown(expected))
+            }
+            None => assert!(rest.any(|failed| failed == entry), "{what}: {seq} has {}", shown(entry)),
+        }
+    }
+    if lossy {
+        model.flushed = model.durable;
+    }
+    let shown = found.len() as u64;
+    model.flushed = model.flushed.max(shown);
+    model.durable = if own == Durability::Synced { shown } else { model.durable };
+    model.entries.truncate(next);
+    let known = model.entries.len().min(found.len());
+    model.entries.extend_from_slice(&found[known..]);
+}
+
+#[test]
+fn two_faults_lose_nothing_acknowledged() {
+    let seeds = std::env::var("LIVES").ok().and_then(|text| {
+        let (from, to) = text.split_once("..")?;
+        Some(from.parse::<u64>().ok()?..to.parse::<u64>().ok()?)
+    });
+    for seed in seeds.unwrap_or(0..50) {
+        faulty(seed);
     }
 }
