@@ -206,10 +206,9 @@ impl Inner {
             state.tail.journaled.as_ref().is_some_and(|journaled| journaled.is_loose(&self.shared.watermarks, all_firm))
         };
         let durability = if is_loose { Durability::Flushed } else { Durability::Synced };
-        let freed = self.group.commit_now(durability);
+        // A stream that has failed keeps its records: they are copied below.
+        let _ = self.group.commit_now(durability);
         if self.journal_needed_from().is_some_and(|lsn| lsn < target) {
-            // New entries may have arrived, or the stream has failed.
-            debug_assert!(freed.is_ok() || self.group.lock().failure().is_some(), "only a failed stream is not freed");
             let mut unlimited = usize::MAX;
             self.copy_forward(usize::MAX, &mut unlimited, has_copies)?;
         }
