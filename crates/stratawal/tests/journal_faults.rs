@@ -70,6 +70,16 @@ fn file_only_then_loose(wal: &Wal) -> Stream {
     flushed
 }
 
+/// Appends an entry and drops it again, so that the stream ends at `next_seq`, `rounds` times.
+fn append_and_truncate(stream: &Stream, next_seq: u64, rounds: usize) {
+    for round in 0..rounds {
+        stream.append(vec![b'x'; 100]).unwrap();
+        if let Err(error) = stream.truncate_from(next_seq) {
+            panic!("round {round}: {error:?}");
+        }
+    }
+}
+
 /// Entries were lost, and the first attempt to recover fails at its `k`th sync.
 #[test]
 fn second_recovery_voids_the_lost_records_too() {
@@ -308,12 +318,7 @@ fn truncations_work_while_a_stream_holds_the_journal() {
     let sim = crashed(&sim, Crash::Kill);
     let wal = open(&HookedStorage::new(sim), &options);
     let stream = wal.stream("busy").unwrap();
-    for round in 0..500 {
-        stream.append("x").unwrap();
-        if let Err(error) = stream.truncate_from(0) {
-            panic!("round {round}: {error:?}");
-        }
-    }
+    append_and_truncate(&stream, 0, 500);
 }
 
 /// The directory of a deleted stream cannot be removed.
@@ -334,12 +339,7 @@ fn unfinished_deletion_does_not_fill_the_journal() {
     storage.clear();
     drop(stream);
     let stream = wal.stream("t").unwrap();
-    for round in 0..1000 {
-        stream.append(vec![b'x'; 100]).unwrap();
-        if let Err(error) = stream.truncate_from(0) {
-            panic!("round {round}: {error:?}");
-        }
-    }
+    append_and_truncate(&stream, 0, 1000);
 }
 
 /// Opening writes the needed records into a new file.
@@ -366,12 +366,7 @@ fn truncations_make_their_own_room() {
     let sim = SimStorage::new(1);
     let wal = open(&HookedStorage::new(sim), &journaled().journal_bytes(64 << 10));
     let stream = wal.stream("s").unwrap();
-    for round in 0..2000 {
-        stream.append("x").unwrap();
-        if let Err(error) = stream.truncate_from(0) {
-            panic!("round {round}: {error:?}");
-        }
-    }
+    append_and_truncate(&stream, 0, 2000);
 }
 
 #[test]
@@ -440,12 +435,7 @@ fn failed_stream_does_not_stop_the_others() {
     stream.truncate_before(1).unwrap_err();
     storage.clear();
     let other = wal.stream("t").unwrap();
-    for round in 0..1000 {
-        other.append("x").unwrap();
-        if let Err(error) = other.truncate_from(1) {
-            panic!("round {round}: {error:?}");
-        }
-    }
+    append_and_truncate(&other, 1, 1000);
 }
 
 #[test]
