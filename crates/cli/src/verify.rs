@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use stratawal::inspect::{self, CheckState, StreamCheck};
+use stratawal::inspect::{self, CheckState, JournalCheck, StreamCheck};
 use stratawal::{DamageKind, Error, TornTail};
 
 use crate::failure::{DAMAGE, DONE, FAILED, Failure, counted, output};
@@ -14,6 +14,7 @@ is about to write there. They are not damage.
 With --json, a line for each stream, then one with the totals:
 {"stream":"s","state":"sound|torn|damaged","first":0,"next":100,"segments":1,"torn":null,"damage":[]}
 {"streams":5,"sound":4,"torn":1,"damaged":0,"reserve_bytes":65536}
+A log with a commit journal has this line before the totals: {"journal":"sound|damaged","records":9,"streams_that_need_it":1}
 `reserve_bytes` is the disk space that the log holds for truncating, deleting and closing on a full disk: 65536 if it is
 complete. The log restores it when it is used and space is free; holding less is not damage.
 `torn` is null or {"segment":"…","offset":0,"bytes":0}; each damage is
@@ -36,6 +37,7 @@ struct Counts {
     sound: u64,
     torn: u64,
     damaged: u64,
+    damaged_journals: u64,
     /// The number of streams that could not be read.
     unread: u64,
 }
@@ -65,14 +67,35 @@ impl Verify {
                 written = self.print(&check);
             }
         }
+        let journal = self.common.result(inspect::verify_journal(&self.common.dir))?;
+        if journal.as_ref().is_some_and(|journal| journal.damage.is_some()) {
+            counts.damaged_journals = 1;
+        }
         // Damage takes precedence over streams that could not be read.
         let code = match counts {
-            Counts { damaged: 1.., .. } => DAMAGE,
+            Counts { damaged: 1.., .. } | Counts { damaged_journals: 1.., .. } => DAMAGE,
             Counts { unread: 1.., .. } => FAILED,
             _ => DONE,
         };
+        let written = written.and_then(|()| journal.map_or(Ok(()), |journal| self.print_journal(&journal)));
         written.and_then(|()| self.print_counts(&counts, reserve)).or_else(output)?;
         Ok(code)
+    }
+
+    fn print_journal(&self, journal: &JournalCheck) -> io::Result<()> {
+        let JournalCheck { records, streams, damage, .. } = journal;
+        let word = if damage.is_some() { "damaged" } else { "sound" };
+        let mut out = io::stdout().lock();
+        if self.json {
+            return writeln!(out, r#"{{"journal":"{word}","records":{records},"streams_that_need_it":{streams}}}"#);
+        }
+        let records = counted(*records, "record", "records");
+        let needed = counted(*streams, "stream may need them", "streams may need them");
+        writeln!(out, "commit journal: {word}, {records}, {needed}")?;
+        match damage {
+            Some(damage) => writeln!(out, "  {damage}; open the log read-only, or restore it from a copy"),
+            None => Ok(()),
+        }
     }
 
     fn print(&self, check: &StreamCheck) -> io::Result<()> {
@@ -81,7 +104,7 @@ impl Verify {
     }
 
     fn print_counts(&self, counts: &Counts, reserve: u64) -> io::Result<()> {
-        let Counts { sound, torn, damaged, unread } = *counts;
+        let Counts { sound, torn, damaged, unread, .. } = *counts;
         let streams = sound + torn + damaged + unread;
         let mut out = io::stdout().lock();
         if self.json {

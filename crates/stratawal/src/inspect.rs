@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::vec;
 
+use stratawal_journal::{Error as JournalError, Image};
 use stratawal_storage::{Access, Storage, UnixStorage};
 use stratawal_stream::{Location, LogContext, StreamOptions};
 
 use crate::error::{Error, ErrorKind, Result, io_error};
+use crate::journal::journal_error;
 use crate::name;
 use crate::options::Options;
-use crate::root::{RESERVE, Root};
+use crate::root::{JOURNAL, RESERVE, Root};
 use crate::stream::Stream;
 use crate::wal::{stream_dir, unknown_stream};
 
@@ -123,6 +125,58 @@ impl Verify {
     fn check(&self, name: &str) -> Result<Option<StreamCheck>> {
         let location = Location::new(self.streams, stream_dir(name)?).named(name);
         stratawal_stream::verify(&self.context, &location, &StreamOptions::new())
+    }
+}
+
+/// The result of [`verify_journal`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct JournalCheck {
+    /// The number of records after the last point up to which the journal is not needed.
+    pub records: u64,
+    /// The number of streams that may need some of them. 0 if the log was closed.
+    pub streams: u64,
+    /// The damage, if records that were durable are missing or not valid. Its text names the file
+    /// and the offset.
+    pub damage: Option<Error>,
+}
+
+/// Reads the commit journal of the log at `path`, and checks it. Returns `None` if the log has none.
+/// Changes nothing. [`verify`] checks the segment files only, so it does not see the entries that
+/// only the journal holds.
+///
+/// Another process may write to the log at the same time. Its files are then renamed and reused
+/// while they are read, so this reads again before it reports damage.
+///
+/// # Errors
+/// [`Missing`](crate::ErrorKind::Missing) if the log does not exist. Any error of the log as a
+/// whole. [`NewerFormat`](crate::ErrorKind::NewerFormat); any operating-system error.
+pub fn verify_journal(path: impl AsRef<Path>) -> Result<Option<JournalCheck>> {
+    const READS_MAX: usize = 10;
+    let root = Root::open_read_only(&UnixStorage::new(), path.as_ref())?;
+    if !root.format.has_journal() {
+        return Ok(None);
+    }
+    let read = || {
+        let image = Image::read(&*root.storage, Path::new(JOURNAL), root.format.wal_id)?;
+        let damage = image.damage().map(|error| journal_error(&root, &error));
+        let needed = image.needed();
+        Ok(JournalCheck { records: image.records().len() as u64, streams: needed.streams.len() as u64, damage })
+    };
+    let mut last = read();
+    for _ in 1..READS_MAX {
+        if last.as_ref().is_ok_and(|check| check.damage.is_none()) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        last = read();
+    }
+    match last {
+        Ok(check) => Ok(Some(check)),
+        Err(error) if JournalError::is_damage(&error) => {
+            Ok(Some(JournalCheck { records: 0, streams: 0, damage: Some(journal_error(&root, &error)) }))
+        }
+        Err(error) => Err(journal_error(&root, &error)),
     }
 }
 

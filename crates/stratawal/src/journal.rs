@@ -153,7 +153,7 @@ fn location(streams: &Path, name: &str) -> Result<Location> {
     Ok(Location::new(streams, stream_dir(name)?).named(name))
 }
 
-fn journal_error(root: &Root, error: &JournalError) -> Error {
+pub(crate) fn journal_error(root: &Root, error: &JournalError) -> Error {
     let kind = match error.kind() {
         JournalErrorKind::Newer(_) | JournalErrorKind::NewerRecord(_) => ErrorKind::NewerFormat,
         JournalErrorKind::Forked => ErrorKind::Forked,

@@ -1,0 +1,54 @@
+//! The command on logs that have a commit journal.
+
+mod common;
+
+use std::fs;
+
+use common::Log;
+use stratawal::{Durability, Options, inspect};
+
+/// A log with a journal whose last process died: the entries of the stream "s" are only in the
+/// journal. The journal's files are as they were when the process died.
+fn log_of_a_dead_process() -> Log {
+    let log = Log::new();
+    let wal = Options::new().journal(true).maintenance_thread(false).open(log.path()).unwrap();
+    let stream = wal.stream("s").unwrap().with_durability(Durability::Synced);
+    for i in 0..10 {
+        stream.append(format!("entry {i}")).unwrap();
+    }
+    let journal = log.path().join("journal");
+    let files: Vec<_> = fs::read_dir(&journal).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let saved: Vec<_> = files.iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+    wal.close().unwrap();
+    for (path, bytes) in saved {
+        fs::write(path, bytes).unwrap();
+    }
+    log
+}
+
+#[test]
+fn verify_reports_the_journal_and_its_damage() {
+    let log = log_of_a_dead_process();
+    let ran = log.run("verify", [""; 0], b"");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.text().contains("commit journal: sound, 10 records, 1 stream may need them"), "{}", ran.text());
+    let file = fs::read_dir(log.path().join("journal")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[4096 + 40] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let ran = log.run("verify", ["--json"], b"");
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let line: serde_json::Value = serde_json::from_str(ran.text().lines().nth(1).unwrap()).unwrap();
+    assert_eq!(line["journal"], "damaged");
+    assert!(Options::new().journal(true).open(log.path()).is_err());
+}
+
+#[test]
+fn append_keeps_the_journal_of_a_log() {
+    let log = log_of_a_dead_process();
+    let ran = log.run("append", ["s"], b"one more\n");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(inspect::has_journal(log.path()).unwrap());
+    let wal = Options::new().journal(true).open(log.path()).unwrap();
+    assert_eq!(wal.stream("s").unwrap().next_seq(), 11);
+}
