@@ -141,9 +141,9 @@ pub struct JournalCheck {
     pub damage: Option<Error>,
 }
 
-/// Reads the commit journal of the log at `path`, and checks it. Returns `None` if the log has none.
-/// Changes nothing. [`verify`] checks the segment files only, so it does not see the entries that
-/// only the journal holds.
+/// Reads the commit journal of the log at `path`, and checks it. Returns `None` if the log has
+/// none. Changes nothing. [`verify`] checks the segment files only, so it does not see the entries
+/// that only the journal holds.
 ///
 /// Another process may write to the log at the same time. Its files are then renamed and reused
 /// while they are read, so this reads again before it reports damage.
