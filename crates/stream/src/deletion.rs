@@ -11,6 +11,7 @@ use std::sync::Arc;
 use stratawal_frame::{SegmentHeader, StreamId, WalId};
 use stratawal_segment::{Access, SegmentFile};
 use stratawal_storage::{Storage, is_full};
+use stratawal_sync::fail_point;
 
 use crate::context::LogContext;
 use crate::error::{Call, Error, ErrorKind};
@@ -139,7 +140,9 @@ pub(crate) fn commit_in_journal(
         Some(_) => DeleteError::Indeterminate(failed(error)),
         None => DeleteError::Undone(failed(error)),
     })?;
-    log.journal.sync_to(position).map_err(|error| DeleteError::Indeterminate(failed(error)))?;
+    if !fail_point!(DropNotSynced) {
+        log.journal.sync_to(position).map_err(|error| DeleteError::Indeterminate(failed(error)))?;
+    }
     Ok(true)
 }
 
@@ -164,7 +167,8 @@ pub(crate) fn restart_journal(context: &LogContext, location: &Location) -> crat
 }
 
 /// Finishes the deletion of an earlier stream of this name, if the journal has one that is not
-/// finished.
+/// finished. If the journal has failed, it is restarted first, because the deletion must be durable
+/// before the directory loses its name.
 ///
 /// # Errors
 /// I/O; the call may be repeated.
@@ -174,6 +178,7 @@ pub fn finish_deletion(context: &LogContext, location: &Location) -> crate::erro
     if dropped.is_empty() {
         return Ok(());
     }
+    restart_journal(context, location)?;
     match stream_id(context.storage(), context.id(), location) {
         Found::Stream(id) if !dropped.contains(&id) => {}
         Found::Unreadable => {

@@ -28,6 +28,26 @@ stratawal_sync::fail_points! {
         DroppedNotVoided,
         /// A SETTLED is not durable when the end of the stream changes.
         SettledNotSynced,
+        /// The end of the stream changes without a SETTLED.
+        SettledSkipped,
+        /// A SETTLED is written for entries that are not durable in the files.
+        VoidNotSettled,
+        /// The files of a deleted stream are removed before the DROP is durable.
+        DropNotSynced,
+        /// Opening forgets the deletions that are not finished.
+        DropsForgotten,
+        /// Entries on which a promise rests are released once they are drained.
+        FirmReleased,
+        /// Entries that are released before they are settled do not count as file-only.
+        ReleasedForgotten,
+        /// The files of a stream attest entries that are durable in the journal alone.
+        JournalAttested,
+        /// Drained entries leave memory before they are settled.
+        RetainedForgotten,
+        /// Entries that are not drained are not copied forward.
+        TailNotCopied,
+        /// The journal is closed although a stream could not be settled.
+        ClosedUnsettled,
         /// A leader that finishes does not wake a thread to lead next.
         NoHandOver,
         /// A failed leader does not wake the threads that are waiting for it.

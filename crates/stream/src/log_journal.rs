@@ -77,7 +77,7 @@ impl LogJournal {
         let log = Self::new(journal, options);
         let carried = needed.streams.into_iter().map(|(id, needed)| (id, Carried { needed, is_settled: false }));
         *log.carried.lock() = carried.collect();
-        *log.drops.lock() = needed.drops;
+        *log.drops.lock() = if fail_point!(DropsForgotten) { Vec::new() } else { needed.drops };
         Ok(log)
     }
 
@@ -460,7 +460,8 @@ impl LogJournal {
         let _alone = self.releasing.lock();
         self.closed.store(true, Ordering::Relaxed);
         let has_carried = self.carried.lock().values().any(|carried| carried.oldest().is_some());
-        if has_carried || self.claimed_from().is_some() || !self.drops.lock().is_empty() {
+        let is_needed = has_carried || self.claimed_from().is_some() || !self.drops.lock().is_empty();
+        if is_needed && !fail_point!(ClosedUnsettled) {
             // The records stay for the next opening.
             self.journal.sync()?;
             return Ok(false);

@@ -157,6 +157,11 @@ impl Watermarks {
         self.settled.load()
     }
 
+    /// One past the last entry that the stream's files may attest.
+    pub(crate) fn attested(&self) -> u64 {
+        if fail_point!(JournalAttested) { self.durable() } else { self.settled() }
+    }
+
     /// The seq below which appends of this durability are acknowledged.
     pub(crate) fn reached(&self, durability: Durability) -> u64 {
         match durability {

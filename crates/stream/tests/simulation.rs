@@ -23,7 +23,7 @@ use stratawal_testkit::{
     interrupt_recovery,
 };
 
-const SHAPE: Shape = Shape { streams_max: 2, steps_max: 12, segment_len: 64 << 10 };
+const SHAPE: Shape = Shape { streams_max: 2, steps_max: 12, segment_len: 64 << 10, entry_len_max: u64::MAX };
 
 /// How appends are acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,6 +12,8 @@ pub struct Shape {
     pub steps_max: u64,
     /// The length of the log's segments. Batches are up to several times as long.
     pub segment_len: u64,
+    /// No entry is longer.
+    pub entry_len_max: u64,
 }
 
 /// One step.
@@ -85,12 +87,12 @@ pub(crate) fn step(rng: &mut impl Choose, streams: usize, synced: u64, shape: &S
                 () if rng.chance(128) => Level::Flushed,
                 () => Level::Buffered,
             };
-            Step::Append { stream, level, entries: batch(rng, shape.segment_len) }
+            Step::Append { stream, level, entries: batch(rng, shape) }
         }
     }
 }
 
-fn batch(rng: &mut impl Choose, segment_len: u64) -> Vec<(u64, usize)> {
+fn batch(rng: &mut impl Choose, shape: &Shape) -> Vec<(u64, usize)> {
     let count = match rng.below(8) {
         0 => 1 + rng.below(40),
         1..=3 => 1 + rng.below(6),
@@ -99,12 +101,13 @@ fn batch(rng: &mut impl Choose, segment_len: u64) -> Vec<(u64, usize)> {
     // Most batches with many entries have small entries. About one batch in forty is longer than a
     // segment.
     let len_max = match rng.below(40) {
-        0 => segment_len * 3 / count,
-        1..=4 => segment_len / count,
+        0 => shape.segment_len * 3 / count,
+        1..=4 => shape.segment_len / count,
         5..=9 => 16 << 10,
         10..=18 => 2 << 10,
         _ => 200,
     };
+    let len_max = len_max.min(shape.entry_len_max);
     let mut one = || (rng.next_u64(), usize::try_from(rng.below(len_max + 1)).expect("small"));
     (0..count).map(|_| one()).collect()
 }
@@ -155,7 +158,7 @@ mod tests {
 
     #[test]
     fn seed_determines_the_workload() {
-        let shape = Shape { streams_max: 3, steps_max: 40, segment_len: 64 << 10 };
+        let shape = Shape { streams_max: 3, steps_max: 40, segment_len: 64 << 10, entry_len_max: u64::MAX };
         assert_eq!(Workload::generate(5, &shape), Workload::generate(5, &shape));
         assert_ne!(Workload::generate(5, &shape), Workload::generate(6, &shape));
         let all: Vec<_> = (0..200).map(|seed| Workload::generate(seed, &shape)).collect();

@@ -8,7 +8,8 @@ use stratawal::{Batch, Durability, Error, ErrorKind, Options, StreamOptions, Vis
 use stratawal_testkit::{Found, Level, LogUnderTest, Refusal, Shape, SimStorage};
 
 const SEGMENT_LEN: u64 = 64 << 10;
-pub(crate) const SHAPE: Shape = Shape { streams_max: 3, steps_max: 24, segment_len: SEGMENT_LEN };
+pub(crate) const SHAPE: Shape =
+    Shape { streams_max: 3, steps_max: 24, segment_len: SEGMENT_LEN, entry_len_max: u64::MAX };
 
 /// How appends are acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@
 //! `STRATAWAL_SEEDS=17..18 cargo test --package stratawal --test simulation` runs a single seed,
 //! and `cargo xtask sim --seeds A..B` runs many in release mode.
 
+mod journal;
 mod log;
 #[cfg(stratawal_faults)]
 mod seeded;
@@ -16,9 +17,18 @@ mod stale;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use stratawal_testkit::{Failure, Lie, Outcome, Volume, crash_everywhere, fault_everywhere, interrupt_recovery};
+use stratawal_testkit::{Failure, Lie, Outcome, Shape, Volume, crash_everywhere, fault_everywhere, interrupt_recovery};
 
-use log::{LOGS, Log, SHAPE};
+use log::{Journal, LOGS, Log, SHAPE};
+
+/// Many steps with small entries, which go through the journal and fill it slowly, so that records
+/// are copied forward.
+const SMALL: Shape = Shape { steps_max: 60, entry_len_max: 4 << 10, ..SHAPE };
+
+/// The shape of the workload of `seed`: half of those on a journal are small.
+fn shape(log: &Log, seed: u64) -> &'static Shape {
+    if log.journal != Journal::Off && seed % 2 == 1 { &SMALL } else { &SHAPE }
+}
 
 /// The workloads of a run, and how much of each is tried.
 struct Plan {
@@ -90,8 +100,9 @@ const FULL_CRASHES_MIN: u64 = 1_000_000;
 fn crash_at_any_disk_change_keeps_acknowledged() {
     let plan = Plan::from_env();
     let Plan { seeds, volume, .. } = &plan;
-    let outcome =
-        try_all(&plan.runs(|_| true), |log, seed, outcome| crash_everywhere(log, seed, &SHAPE, volume, outcome));
+    let outcome = try_all(&plan.runs(|_| true), |log, seed, outcome| {
+        crash_everywhere(log, seed, shape(log, seed), volume, outcome)
+    });
     println!("volume: {} crashes, seeds {seeds:?}: {outcome:?}", outcome.crashes);
     assert!(outcome.crashes > outcome.places * volume.losses, "{outcome:?}");
     let full = seeds.end - seeds.start >= FULL_SEEDS;
@@ -104,8 +115,9 @@ fn disk_that_reports_false_syncs_is_noticed() {
     for log in LOGS {
         for lie in [Lie::Files, Lie::Dirs] {
             let volume = Volume { losses: 6, depth: 2, nested: 1, lie: Some(lie) };
-            let failure =
-                (0..20).find_map(|seed| crash_everywhere(&log, seed, &SHAPE, &volume, &mut Outcome::default()).err());
+            let failure = (0..20).find_map(|seed| {
+                crash_everywhere(&log, seed, shape(&log, seed), &volume, &mut Outcome::default()).err()
+            });
             println!("{}", failure.unwrap_or_else(|| panic!("{log:?}: {lie:?} is not noticed")));
         }
     }
@@ -117,7 +129,7 @@ fn batch_that_is_split_is_noticed() {
     let volume = Volume { losses: 6, depth: 2, nested: 1, lie: None };
     for log in LOGS {
         let log = Log { splits_batches: true, ..log };
-        let run = |seed| crash_everywhere(&log, seed, &SHAPE, &volume, &mut Outcome::default());
+        let run = |seed| crash_everywhere(&log, seed, shape(&log, seed), &volume, &mut Outcome::default());
         let failure = (0..40).find_map(|seed| run(seed).err()).expect("a split batch is noticed");
         println!("{log:?}: {failure}");
         assert!(failure.what.contains("in part"), "{log:?}: {failure}");
@@ -129,7 +141,8 @@ fn interrupted_recovery_ends_in_the_same_state() {
     const EVERY: u64 = 8;
     let plan = Plan::from_env();
     let chosen = plan.runs(|seed| seed % EVERY == 0);
-    let outcome = try_all(&chosen, |log, seed, outcome| interrupt_recovery(log, seed, &SHAPE, plan.deep, outcome));
+    let outcome =
+        try_all(&chosen, |log, seed, outcome| interrupt_recovery(log, seed, shape(log, seed), plan.deep, outcome));
     let count = chosen.len();
     println!("volume: {} crashes within recovery, {count} workloads, {} deep", outcome.crashes, plan.deep);
     let least = if plan.deep > 1 { 500 } else { 20 };
@@ -139,8 +152,9 @@ fn interrupted_recovery_ends_in_the_same_state() {
 #[test]
 fn fault_at_any_operation_keeps_acknowledged() {
     let plan = Plan::from_env();
-    let outcome =
-        try_all(&plan.runs(|_| true), |log, seed, outcome| fault_everywhere(log, seed, &SHAPE, plan.stride, outcome));
+    let outcome = try_all(&plan.runs(|_| true), |log, seed, outcome| {
+        fault_everywhere(log, seed, shape(log, seed), plan.stride, outcome)
+    });
     println!("volume: {} faults: {outcome:?}", outcome.faults);
     assert!(outcome.faults > 0, "{outcome:?}");
 }

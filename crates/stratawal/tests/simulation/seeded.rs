@@ -7,7 +7,9 @@ use stratawal_segment::FailPoint as SegmentFailPoint;
 use stratawal_stream::FailPoint;
 use stratawal_testkit::{Failure, Outcome, Rng, Volume, crash_everywhere, fault_everywhere, play};
 
+use crate::journal;
 use crate::log::{LOGS, Log, SHAPE};
+use crate::shape;
 use crate::stale::cut_entries_come_back;
 
 const VOLUME: Volume = Volume { losses: 6, depth: 2, nested: 1, lie: None };
@@ -22,8 +24,8 @@ fn first_found(log: &Log, seeds_max: u64) -> Option<Failure> {
     (0..seeds_max).find_map(|seed| {
         let mut outcome = Outcome::default();
         let tried = catch_unwind(AssertUnwindSafe(|| {
-            let crashes = crash_everywhere(log, seed, &SHAPE, &VOLUME, &mut outcome);
-            crashes.and_then(|()| fault_everywhere(log, seed, &SHAPE, 3, &mut outcome))
+            let crashes = crash_everywhere(log, seed, shape(log, seed), &VOLUME, &mut outcome);
+            crashes.and_then(|()| fault_everywhere(log, seed, shape(log, seed), 3, &mut outcome))
         }));
         let found = match tried {
             Ok(outcome) => outcome.err()?,
@@ -97,6 +99,41 @@ is_found! {
     descriptor_closed_before_sync_is_found: DescriptorClosed in OFF MAPPED WRITTEN,
     reader_shown_flushed_entries_is_found: FlushedShown in OFF MAPPED WRITTEN,
     other_process_that_shows_unsynced_is_found: ShownUnsynced in OFF MAPPED WRITTEN,
+    promise_above_unsynced_files_is_found: FirmAboveFileOnly in MAPPED WRITTEN,
+    release_of_needed_records_is_found: NeededIgnored in MAPPED WRITTEN,
+    dropped_records_that_are_not_void_are_found: DroppedNotVoided in MAPPED WRITTEN,
+    cut_before_settled_is_durable_is_found: SettledNotSynced in MAPPED WRITTEN,
+    cut_without_settled_is_found: SettledSkipped in MAPPED WRITTEN,
+    settled_before_the_files_are_is_found: VoidNotSettled in MAPPED WRITTEN,
+    removal_before_drop_is_durable_is_found: DropNotSynced in MAPPED WRITTEN,
+    opening_that_forgets_deletions_is_found: DropsForgotten in MAPPED WRITTEN,
+    files_that_attest_the_journal_are_found: JournalAttested in MAPPED WRITTEN,
+    copy_without_the_tail_is_found: TailNotCopied in MAPPED WRITTEN,
+    close_of_a_needed_journal_is_found: ClosedUnsettled in MAPPED WRITTEN,
+}
+
+macro_rules! is_found_in_a_life {
+    ($($test:ident: $fail_point:ident in $life:ident,)*) => {
+        $(
+            #[test]
+            fn $test() {
+                for mapped in [true, false] {
+                    FailPoint::$fail_point.activate();
+                    let found = journal::$life(mapped);
+                    FailPoint::deactivate();
+                    println!("mapped {mapped}: {found:?}");
+                    assert!(found.is_err(), "{:?} is not found, mapped {mapped}", FailPoint::$fail_point);
+                }
+            }
+        )*
+    };
+}
+
+is_found_in_a_life! {
+    release_of_promised_entries_is_found: FirmReleased in synced_entries_survive_a_release,
+    release_that_is_forgotten_is_found: ReleasedForgotten in synced_entry_after_released_ones_survives,
+    drained_entries_that_leave_memory_are_found: RetainedForgotten in drained_entries_survive_two_failures,
+    copy_that_becomes_loose_is_found: CopyBecomesLoose in promise_in_the_journal_shows_lost_files,
 }
 
 #[test]

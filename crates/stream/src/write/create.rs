@@ -155,7 +155,7 @@ impl Shared {
             stream_id,
             generation,
             base: SeqNo(base),
-            durable: SeqNo(self.watermarks.settled()),
+            durable: SeqNo(self.watermarks.attested()),
             start: SeqNo(self.watermarks.start()),
             created: self.context.storage().now_micros(),
             ..identity(&self.context, &self.location, predecessor)

@@ -85,7 +85,7 @@ impl OpenSegments {
             let frame = DataFrame {
                 first_seq: SeqNo(waiting.first_seq),
                 timestamp: waiting.timestamp,
-                durable: Some(SeqNo(self.shared.watermarks.settled())),
+                durable: Some(SeqNo(self.shared.watermarks.attested())),
                 ends,
                 data,
             };

@@ -276,7 +276,9 @@ impl Journaled {
 
     /// Keeps drained entries in memory.
     pub(crate) fn retain(&mut self, work: Arc<PendingFrames>) {
-        self.retained.push_back(work);
+        if !fail_point!(RetainedForgotten) {
+            self.retained.push_back(work);
+        }
     }
 
     /// Drained entries that are still in memory, oldest first.
@@ -290,11 +292,12 @@ impl Journaled {
     pub(crate) fn needed_from(&mut self, watermarks: &Watermarks, all_firm: bool) -> Option<Lsn> {
         let settled = watermarks.settled();
         self.settled_to(settled);
-        let is_loose = !all_firm && self.firm_end <= settled;
-        if is_loose {
+        if self.is_loose(watermarks, all_firm) {
             let drained = watermarks.drained();
             while let Some(stretch) = self.stretches.front().filter(|stretch| stretch.end_seq <= drained) {
-                self.file_only_end = self.file_only_end.max(stretch.end_seq);
+                if !fail_point!(ReleasedForgotten) {
+                    self.file_only_end = self.file_only_end.max(stretch.end_seq);
+                }
                 self.stretches.pop_front();
             }
             self.trim_retained();
@@ -304,7 +307,7 @@ impl Journaled {
 
     /// Whether draining the entries is enough for their records to be released.
     pub(crate) fn is_loose(&self, watermarks: &Watermarks, all_firm: bool) -> bool {
-        !all_firm && self.firm_end <= watermarks.settled()
+        !all_firm && (self.firm_end <= watermarks.settled() || fail_point!(FirmReleased))
     }
 
     /// The needed entries, which are in memory: `rest` has those that are not drained.
@@ -321,6 +324,7 @@ impl Journaled {
     /// is synced, which a release does first.
     pub(crate) fn copy_forward(&mut self, rest: &[&PendingFrames]) -> Result<()> {
         let mut stretches = VecDeque::new();
+        let rest = if fail_point!(TailNotCopied) { &[] } else { rest };
         for slice in slices_between(&self.retained, rest, self.first_needed_seq(), self.end) {
             let firm = slice.first_seq < self.firm_end && !fail_point!(CopyBecomesLoose);
             let part = part_of(&slice, &mut self.scratch, self.stream, &self.name, firm);
@@ -374,7 +378,7 @@ impl Journaled {
     /// Makes the earlier records of the stream void: all its entries, up to `end`, are settled. The
     /// journal is durable when this returns.
     pub(crate) fn make_void(&mut self, end: u64) -> Result<()> {
-        if self.stream == StreamId(0) {
+        if self.stream == StreamId(0) || fail_point!(SettledSkipped) {
             return Ok(());
         }
         // From here on no copy of an earlier record may be put, because it would be valid.

@@ -95,7 +95,7 @@ impl OpenSegments {
         ControlContext {
             next_seq: SeqNo(self.active.end_seq),
             timestamp: self.timestamp,
-            durable: SeqNo(self.shared.watermarks.settled()),
+            durable: SeqNo(self.shared.watermarks.attested()),
         }
     }
 }

@@ -1,0 +1,255 @@
+//! Lives of a log with a commit journal that generated workloads do not lead to. Each function
+//! returns how the log breaks a promise.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use stratawal::{Batch, Durability, ErrorKind, Options, Stream, StreamOptions, Wal};
+use stratawal_storage::{Access, Storage};
+use stratawal_testkit::{Crash, Fault, Faults, HookedStorage, Rng, SimStorage, Verdict};
+
+const ENTRY_LEN: usize = 500;
+
+fn options(mapped: bool, journal_bytes: u64) -> Options {
+    let streams = StreamOptions::new().segment_bytes(1 << 20).durability(Durability::Flushed);
+    Options::new()
+        .stream_defaults(streams)
+        .journal(true)
+        .journal_mapped(mapped)
+        .journal_bytes(journal_bytes)
+        .maintenance_thread(false)
+}
+
+fn open(storage: impl Storage + 'static, mapped: bool) -> Wal {
+    open_with(storage, mapped, 64 << 10)
+}
+
+fn open_with(storage: impl Storage + 'static, mapped: bool, journal_bytes: u64) -> Wal {
+    options(mapped, journal_bytes).open_on(Arc::new(storage), Path::new("/log"), false).expect("the log opens")
+}
+
+fn text(seq: u64, len: usize) -> Vec<u8> {
+    let mut text = format!("entry {seq} ").into_bytes();
+    text.resize(len, b'.');
+    text
+}
+
+/// Appends `count` entries at this durability.
+fn append(stream: &Stream, count: u64, durability: Durability) {
+    let stream = stream.with_durability(durability);
+    for _ in 0..count {
+        stream.append(text(stream.next_seq(), ENTRY_LEN)).expect("an append without a fault");
+    }
+}
+
+/// Appends three entries that are too long for the journal, so that the files have them.
+fn append_large(stream: &Stream) {
+    let large: Batch = (0..3).map(|seq| text(seq, 50_000)).collect();
+    stream.with_durability(Durability::Synced).append_batch(&large).expect("an append without a fault");
+}
+
+/// Appends to another stream until every file of the journal was used again. Files of the journal
+/// end with some room, which copies of short records can use.
+fn fill_journal(wal: &Wal) {
+    let stream = wal.stream("filler").expect("it opens").with_durability(Durability::Synced);
+    for seq in 0..80 {
+        stream.append(text(seq, 3000)).expect("an append without a fault");
+    }
+}
+
+/// Checks that the stream has exactly the first `count` entries.
+fn has(wal: &Wal, name: &str, count: u64) -> Result<(), String> {
+    let stream = wal.stream(name).map_err(|error| error.to_string())?;
+    has_entries(&stream, count)
+}
+
+fn has_entries(stream: &Stream, count: u64) -> Result<(), String> {
+    let mut seq = 0;
+    for entry in stream.iter(..) {
+        let entry = entry.map_err(|error| error.to_string())?;
+        if entry.data()[..] != text(seq, entry.data().len()) {
+            return Err(format!("entry {seq} has other bytes"));
+        }
+        seq += 1;
+    }
+    if seq == count { Ok(()) } else { Err(format!("{seq} entries instead of {count}")) }
+}
+
+/// The machine after a crash now.
+fn after(sim: &SimStorage, crash: Crash) -> SimStorage {
+    SimStorage::on(sim.disk().crash(crash, &mut Rng::new(1)), 2)
+}
+
+/// After every kind of crash, the stream `s` has `count` entries.
+fn survive(sim: &SimStorage, mapped: bool, count: u64) -> Result<(), String> {
+    for crash in [Crash::Kill, Crash::Lost, Crash::Kept] {
+        has(&open(after(sim, crash), mapped), "s", count).map_err(|what| format!("{crash:?}: {what}"))?;
+    }
+    Ok(())
+}
+
+/// Synced entries are in the journal and, not durable, in the files when the journal is released.
+pub(crate) fn synced_entries_survive_a_release(mapped: bool) -> Result<(), String> {
+    let sim = SimStorage::new(1);
+    let wal = open(sim.clone(), mapped);
+    append(&wal.stream("s").unwrap(), 40, Durability::Synced);
+    fill_journal(&wal);
+    survive(&sim, mapped, 40)
+}
+
+/// The same with entries that a sync finds in the journal.
+pub(crate) fn entries_synced_later_survive_a_release(mapped: bool) -> Result<(), String> {
+    let sim = SimStorage::new(1);
+    let wal = open(sim.clone(), mapped);
+    let stream = wal.stream("s").unwrap();
+    append(&stream, 40, Durability::Flushed);
+    stream.sync().unwrap();
+    fill_journal(&wal);
+    survive(&sim, mapped, 40)
+}
+
+/// A synced entry follows flushed ones that the journal has released.
+pub(crate) fn synced_entry_after_released_ones_survives(mapped: bool) -> Result<(), String> {
+    let sim = SimStorage::new(1);
+    let wal = open(sim.clone(), mapped);
+    let stream = wal.stream("s").unwrap();
+    append(&stream, 40, Durability::Flushed);
+    fill_journal(&wal);
+    append(&stream, 1, Durability::Synced);
+    survive(&sim, mapped, 41)
+}
+
+/// The second process never looks the stream up, and releases the journal.
+pub(crate) fn stream_not_looked_up_survives_a_release(mapped: bool) -> Result<(), String> {
+    let sim = killed_with_stream(mapped);
+    let wal = open(sim.clone(), mapped);
+    fill_journal(&wal);
+    survive(&sim, mapped, 20)
+}
+
+/// A log whose process was killed with 20 entries of the stream `s` in the journal alone.
+fn killed_with_stream(mapped: bool) -> SimStorage {
+    let sim = SimStorage::new(1);
+    let wal = open(sim.clone(), mapped);
+    append(&wal.stream("s").unwrap(), 20, Durability::Synced);
+    after(&sim, Crash::Lost)
+}
+
+/// The second process never looks the stream up, and its journal fails.
+pub(crate) fn stream_not_looked_up_survives_a_restart(mapped: bool) -> Result<(), String> {
+    let sim = killed_with_stream(mapped);
+    let wal = open(sim.clone(), mapped);
+    let other = wal.stream("other").unwrap();
+    append(&other, 1, Durability::Synced);
+    sim.set_faults(Some(Faults { after: 0, fault: Fault::Io, forever: false }));
+    let failed = other.with_durability(Durability::Synced).append("fails").unwrap_err();
+    sim.set_faults(None);
+    assert_eq!(failed.kind(), ErrorKind::Poisoned, "{failed}");
+    other.reopen().unwrap();
+    append(&other, 1, Durability::Synced);
+    survive(&sim, mapped, 20)
+}
+
+/// The directory of a deleted stream cannot be removed until the journal was released.
+pub(crate) fn unfinished_deletion_survives_a_release(mapped: bool) -> Result<(), String> {
+    let sim = SimStorage::new(1);
+    let hooked = HookedStorage::new(sim.clone());
+    let wal = open(hooked.clone(), mapped);
+    append_large(&wal.stream("s").unwrap());
+    hooked.intercept(|call| match &call.from {
+        Some(from) if from == Path::new("/log/streams/s") => Verdict::Fail(io::Error::other("a fault")),
+        _ => Verdict::Proceed,
+    });
+    assert!(wal.delete_stream("s").is_err());
+    fill_journal(&wal);
+    survive(&sim, mapped, 0)
+}
+
+/// The journal fails while it takes the deletion of a stream that has entries in its files and
+/// others in the journal. The stream is deleted as a whole.
+pub(crate) fn failed_deletion_takes_the_whole_stream(mapped: bool) -> Result<(), String> {
+    let sim = SimStorage::new(1);
+    let wal = open(sim.clone(), mapped);
+    let stream = wal.stream("s").unwrap();
+    append_large(&stream);
+    append(&stream, 3, Durability::Synced);
+    sim.set_faults(Some(Faults { after: 0, fault: Fault::Io, forever: false }));
+    let failed = wal.delete_stream("s").is_err();
+    sim.set_faults(None);
+    assert!(failed, "the journal fails");
+    has(&wal, "s", 0)?;
+    survive(&sim, mapped, 0)?;
+    append(&wal.stream("s").unwrap(), 2, Durability::Synced);
+    survive(&sim, mapped, 2)
+}
+
+/// The write-back of the journal fails, and that of the file to which entries were drained. Another
+/// stream has the journal restarted.
+pub(crate) fn drained_entries_survive_two_failures(mapped: bool) -> Result<(), String> {
+    const COUNT: u64 = 6;
+    let sim = SimStorage::new(1);
+    let wal = open_with(sim.clone(), mapped, 1 << 20);
+    let other = wal.stream("other").unwrap();
+    append(&other, 1, Durability::Synced);
+    let stream = wal.stream("s").unwrap().with_durability(Durability::Synced);
+    for seq in 0..COUNT {
+        stream.append(text(seq, 50_000)).unwrap();
+    }
+    sim.set_faults(Some(Faults { after: 0, fault: Fault::WriteBack, forever: false }));
+    let failed = other.with_durability(Durability::Synced).append("fails").is_err();
+    sim.set_faults(None);
+    assert!(failed, "the write-back fails");
+    other.reopen().map_err(|error| format!("does not restart: {error}"))?;
+    survive(&sim, mapped, COUNT)
+}
+
+/// The files of a stream have lost everything, and attest nothing. Only the journal proves that
+/// they held entries: it has a copy of later ones.
+pub(crate) fn promise_in_the_journal_shows_lost_files(mapped: bool) -> Result<(), String> {
+    const HEADER_LEN: u64 = 128;
+    let sim = SimStorage::new(1);
+    let wal = open(sim.clone(), mapped);
+    let stream = wal.stream("s").unwrap().with_durability(Durability::Synced);
+    append_large(&stream);
+    append(&stream, 3, Durability::Synced);
+    fill_journal(&wal);
+    let after = after(&sim, Crash::Kill);
+    let files = after.disk().files().into_iter();
+    let segments = files.filter(|(path, _)| path.starts_with("/log/streams/s/") && path.ends_with(".seg"));
+    for (path, len) in segments {
+        let zeros = vec![0; usize::try_from(len - HEADER_LEN).unwrap()];
+        let file = after.open(&PathBuf::from(path), Access::ReadWrite).unwrap();
+        file.write_all_at(&zeros, HEADER_LEN).unwrap();
+    }
+    match open(after, mapped).stream("s") {
+        Err(error) if error.kind() == ErrorKind::Damaged && error.lost() == Some(0..6) => Ok(()),
+        Err(error) => Err(format!("an error of another kind: {error}: {:?}", error.lost())),
+        Ok(stream) => Err(format!("opens with {} entries", stream.next_seq())),
+    }
+}
+
+macro_rules! lives {
+    ($($test:ident: $life:ident,)+) => {
+        $(
+            #[test]
+            fn $test() {
+                for mapped in [true, false] {
+                    $life(mapped).unwrap_or_else(|what| panic!("mapped {mapped}: {what}"));
+                }
+            }
+        )+
+    };
+}
+
+lives! {
+    release_keeps_synced_entries: synced_entries_survive_a_release,
+    release_keeps_entries_that_were_synced_later: entries_synced_later_survive_a_release,
+    synced_entry_after_released_ones_is_kept: synced_entry_after_released_ones_survives,
+    release_keeps_streams_that_were_not_looked_up: stream_not_looked_up_survives_a_release,
+    restart_keeps_streams_that_were_not_looked_up: stream_not_looked_up_survives_a_restart,
+    release_keeps_unfinished_deletions: unfinished_deletion_survives_a_release,
+    failed_deletion_leaves_no_part_of_a_stream: failed_deletion_takes_the_whole_stream,
+    failed_write_back_takes_no_drained_entry: drained_entries_survive_two_failures,
+    promise_in_the_journal_reveals_lost_files: promise_in_the_journal_shows_lost_files,
+}
