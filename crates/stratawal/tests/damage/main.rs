@@ -8,6 +8,7 @@
 mod around;
 mod check;
 mod frames;
+mod journal;
 mod layout;
 mod limits;
 mod real;
