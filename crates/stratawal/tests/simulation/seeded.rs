@@ -130,6 +130,7 @@ macro_rules! is_found_in_a_life {
 }
 
 is_found_in_a_life! {
+    sync_that_leaves_no_promise_is_found: FirmNotWritten in entries_synced_later_survive_a_release,
     release_of_promised_entries_is_found: FirmReleased in synced_entries_survive_a_release,
     release_that_is_forgotten_is_found: ReleasedForgotten in synced_entry_after_released_ones_survives,
     drained_entries_that_leave_memory_are_found: RetainedForgotten in drained_entries_survive_two_failures,
