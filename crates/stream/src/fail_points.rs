@@ -24,6 +24,10 @@ stratawal_sync::fail_points! {
         RoomMadeUnderLock,
         /// A record of a dropped entry makes an entry of a later epoch durable.
         EpochNotChecked,
+        /// A restart of the journal leaves out the records of streams that were not opened.
+        CarriedNotRestarted,
+        /// The journal is released although streams that were not opened need it.
+        CarriedReleased,
         /// Records that do not continue the stream are not made void.
         DroppedNotVoided,
         /// A SETTLED is not durable when the end of the stream changes.

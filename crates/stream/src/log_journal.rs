@@ -315,11 +315,14 @@ impl LogJournal {
         for stream in self.open_streams() {
             stream.free_journal_below(target, &mut copies_left, has_copies)?;
         }
-        self.copy_carried_below(target, has_copies)?;
+        if !fail_point!(CarriedReleased) {
+            self.copy_carried_below(target, has_copies)?;
+        }
         self.copy_drops_below(target, has_copies)?;
         self.open_streams().iter().for_each(|stream| stream.forget_needless());
         let of_streams = self.claimed_from();
         let of_carried = self.carried.lock().values().filter_map(Carried::oldest).min();
+        let of_carried = of_carried.filter(|_| !fail_point!(CarriedReleased));
         let of_drops = self.drops.lock().iter().map(|dropped| dropped.lsn).min();
         let needed = [of_streams, of_carried, of_drops].into_iter().flatten().min();
         let end = if fail_point!(EndReadLate) { self.journal.end() } else { end };
@@ -436,7 +439,9 @@ impl LogJournal {
         let mut drops = self.drops.lock();
         // The files of a settled stream hold its entries, and without the records none is void.
         carried.retain(|_, carried| !carried.is_settled);
-        records.extend(carried.iter().flat_map(|(&id, carried)| carried.needed.records(id)));
+        if !fail_point!(CarriedNotRestarted) {
+            records.extend(carried.iter().flat_map(|(&id, carried)| carried.needed.records(id)));
+        }
         let dropped = |dropped: &Dropped| Record::Drop { stream: dropped.stream, name: dropped.name.clone() };
         records.extend(drops.iter().map(dropped));
         let located = self.journal.restart(epoch, &records).map_err(RestartError::Journal)?;

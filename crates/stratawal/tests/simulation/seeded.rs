@@ -135,6 +135,8 @@ is_found_in_a_life! {
     release_that_is_forgotten_is_found: ReleasedForgotten in synced_entry_after_released_ones_survives,
     drained_entries_that_leave_memory_are_found: RetainedForgotten in drained_entries_survive_two_failures,
     copy_that_becomes_loose_is_found: CopyBecomesLoose in promise_in_the_journal_shows_lost_files,
+    restart_without_unopened_streams_is_found: CarriedNotRestarted in stream_not_looked_up_survives_a_restart,
+    release_of_unopened_streams_is_found: CarriedReleased in stream_not_looked_up_survives_a_release,
 }
 
 #[test]
