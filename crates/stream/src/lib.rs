@@ -55,6 +55,7 @@ mod fail_points;
 mod fs;
 mod history;
 mod inner;
+mod journal_user;
 mod layout;
 mod location;
 mod log;

@@ -20,8 +20,7 @@ use stratawal_storage::Storage;
 use stratawal_sync::atomic::{AtomicBool, Ordering};
 use stratawal_sync::{Mutex, OnceLock, Weak, fail_point};
 
-use crate::inner::Inner;
-use crate::write::journaled::Claim;
+use crate::journal_user::{Claim, JournalUser};
 
 /// The journal is maintained each time it has grown by this many bytes, or by an eighth of its
 /// capacity if that is less.
@@ -199,7 +198,7 @@ impl LogJournal {
     }
 
     /// Adds a stream that is open. `claim` is what it needs of the journal.
-    pub(crate) fn register(&self, stream: &Arc<Inner>, claim: Arc<Claim>) {
+    pub(crate) fn register(&self, stream: &Arc<dyn JournalUser>, claim: Arc<Claim>) {
         let mut streams = self.streams.lock();
         if streams.len() == streams.capacity() {
             streams.retain(|stream| !stream.is_gone() || stream.claim.lsn().is_some());
@@ -207,7 +206,7 @@ impl LogJournal {
         streams.push(Registered { stream: Arc::downgrade(stream), claim });
     }
 
-    pub(crate) fn open_streams(&self) -> Vec<Arc<Inner>> {
+    pub(crate) fn open_streams(&self) -> Vec<Arc<dyn JournalUser>> {
         self.streams.lock().iter().filter_map(|registered| registered.stream.upgrade()).collect()
     }
 
@@ -419,7 +418,7 @@ impl LogJournal {
         let mut unsettled = Vec::new();
         for stream in self.open_streams() {
             // A stream that cannot be settled keeps its entries in memory.
-            let _ = stream.settle_files();
+            let _ = stream.settle();
             let of_stream = stream.journal_records();
             if !of_stream.is_empty() {
                 records.extend(of_stream);
@@ -489,7 +488,7 @@ fn unless_deleted(error: crate::error::Error) -> crate::error::Result<()> {
 /// A stream that was opened.
 #[derive(Debug)]
 struct Registered {
-    stream: Weak<Inner>,
+    stream: Weak<dyn JournalUser>,
     claim: Arc<Claim>,
 }
 

@@ -17,6 +17,7 @@ use crate::deletion::finish_deletion;
 use crate::error::{Call, Error, ErrorKind, Result};
 use crate::events;
 use crate::inner::Inner;
+use crate::journal_user::JournalUser;
 use crate::location::Location;
 use crate::log_journal::LogJournal;
 use crate::options::StreamOptions;
@@ -140,7 +141,8 @@ fn build(
     let inner = Arc::new(Inner { shared, group, report, removals, reader_state });
     let claim = inner.group.lock().tail.journaled.as_ref().map(|journaled| Arc::clone(journaled.claim()));
     if let (Some(log), Some(claim)) = (inner.shared.context.log_journal(), claim) {
-        log.register(&inner, claim);
+        let user: Arc<dyn JournalUser> = Arc::clone(&inner) as _;
+        log.register(&user, claim);
     }
     Ok(inner)
 }

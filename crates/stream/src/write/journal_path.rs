@@ -21,6 +21,7 @@ use stratawal_sync::{MutexGuard, fail_point};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::inner::Inner;
+use crate::journal_user::{BegunSync, JournalUser};
 use crate::options::Durability;
 use crate::write::commit::GroupState;
 use crate::write::journaled::Put;
@@ -32,14 +33,6 @@ const DRAIN_LEN: usize = 256 << 10;
 
 /// The records of a stream are copied rather than settled if they have at most this many bytes.
 const COPIED_LEN_MAX: usize = 16 << 10;
-
-/// A sync of a stream that has begun.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct BegunSync {
-    target: CommitTarget,
-    /// `None` if the stream's files have to be synced.
-    position: Option<Position>,
-}
 
 impl Inner {
     /// Waits until everything accepted is acknowledged at `durability`, through the journal if that
@@ -156,65 +149,10 @@ impl Inner {
     pub(crate) fn settle_files(&self) -> Result<()> {
         self.group.commit_now(Durability::Synced)
     }
-
-    /// Begins a sync: everything accepted is in the journal afterwards, if that is possible.
-    /// Returns `None` if everything is durable already.
-    pub(crate) fn begin_sync(&self) -> Result<Option<BegunSync>> {
-        let state = self.group.lock();
-        if self.shared.watermarks.durable() >= state.tail.next_seq {
-            return Ok(None);
-        }
-        if let Some(error) = state.failure() {
-            // A deleted stream has nothing to sync.
-            return if error.kind() == ErrorKind::Missing { Ok(None) } else { Err(error.clone()) };
-        }
-        let target = self.group.target(&state);
-        let (_state, put) = self.put(state, target, Durability::Synced)?;
-        Ok(match put {
-            Put::Done => None,
-            Put::InJournal(position) => Some(BegunSync { target, position: Some(position) }),
-            Put::ThroughFiles => Some(BegunSync { target, position: None }),
-        })
-    }
-
-    pub(crate) fn finish_sync(&self, begun: BegunSync) -> Result<()> {
-        match begun.position {
-            Some(position) => self.sync_to(position, begun.target),
-            None => self.group.wait_for(Durability::Synced, begun.target),
-        }
-    }
 }
 
 /// Freeing space in the journal.
 impl Inner {
-    /// Makes the records before `target` needless: drains or settles the stream, or copies the
-    /// records if they are short or the stream cannot be settled.
-    pub(crate) fn free_journal_below(
-        &self,
-        target: Lsn,
-        copies_left: &mut usize,
-        has_copies: &mut bool,
-    ) -> stratawal_journal::Result<()> {
-        if self.journal_needed_from().is_none_or(|lsn| lsn >= target)
-            || self.copy_forward(*copies_left, copies_left, has_copies)?
-        {
-            return Ok(());
-        }
-        let all_firm = self.all_firm();
-        let is_loose = {
-            let state = self.group.lock();
-            state.tail.journaled.as_ref().is_some_and(|journaled| journaled.is_loose(&self.shared.watermarks, all_firm))
-        };
-        let durability = if is_loose { Durability::Flushed } else { Durability::Synced };
-        // A stream that has failed keeps its records: they are copied below.
-        let _ = self.group.commit_now(durability);
-        if self.journal_needed_from().is_some_and(|lsn| lsn < target) {
-            let mut unlimited = usize::MAX;
-            self.copy_forward(usize::MAX, &mut unlimited, has_copies)?;
-        }
-        Ok(())
-    }
-
     /// Copies the needed records to the end of the journal, if they have at most `max` bytes and
     /// are short, or if `max` has no limit. Returns whether it did.
     fn copy_forward(&self, max: usize, left: &mut usize, has_copies: &mut bool) -> stratawal_journal::Result<bool> {
@@ -264,14 +202,65 @@ impl Inner {
         let all_firm = self.all_firm() || state.failure().is_some();
         state.tail.journaled.as_mut()?.needed_from(&self.shared.watermarks, all_firm)
     }
+}
 
-    /// Forgets the records that are not needed.
-    pub(crate) fn forget_needless(&self) {
+impl JournalUser for Inner {
+    fn begin_sync(&self) -> Result<Option<BegunSync>> {
+        let state = self.group.lock();
+        if self.shared.watermarks.durable() >= state.tail.next_seq {
+            return Ok(None);
+        }
+        if let Some(error) = state.failure() {
+            // A deleted stream has nothing to sync.
+            return if error.kind() == ErrorKind::Missing { Ok(None) } else { Err(error.clone()) };
+        }
+        let target = self.group.target(&state);
+        let (_state, put) = self.put(state, target, Durability::Synced)?;
+        Ok(match put {
+            Put::Done => None,
+            Put::InJournal(position) => Some(BegunSync { target, position: Some(position) }),
+            Put::ThroughFiles => Some(BegunSync { target, position: None }),
+        })
+    }
+
+    fn finish_sync(&self, begun: BegunSync) -> Result<()> {
+        match begun.position {
+            Some(position) => self.sync_to(position, begun.target),
+            None => self.group.wait_for(Durability::Synced, begun.target),
+        }
+    }
+
+    fn free_journal_below(
+        &self,
+        target: Lsn,
+        copies_left: &mut usize,
+        has_copies: &mut bool,
+    ) -> stratawal_journal::Result<()> {
+        if self.journal_needed_from().is_none_or(|lsn| lsn >= target)
+            || self.copy_forward(*copies_left, copies_left, has_copies)?
+        {
+            return Ok(());
+        }
+        let all_firm = self.all_firm();
+        let is_loose = {
+            let state = self.group.lock();
+            state.tail.journaled.as_ref().is_some_and(|journaled| journaled.is_loose(&self.shared.watermarks, all_firm))
+        };
+        let durability = if is_loose { Durability::Flushed } else { Durability::Synced };
+        // A stream that has failed keeps its records: they are copied below.
+        let _ = self.group.commit_now(durability);
+        if self.journal_needed_from().is_some_and(|lsn| lsn < target) {
+            let mut unlimited = usize::MAX;
+            self.copy_forward(usize::MAX, &mut unlimited, has_copies)?;
+        }
+        Ok(())
+    }
+
+    fn forget_needless(&self) {
         let _ = self.journal_needed_from();
     }
 
-    /// The records that a restart of the journal writes for this stream.
-    pub(crate) fn journal_records(&self) -> Vec<Record> {
+    fn journal_records(&self) -> Vec<Record> {
         let mut state = self.group.lock();
         let all_firm = self.all_firm() || state.failure().is_some();
         let Some((journaled, rest)) = state.tail.journaled_and_rest() else { return Vec::new() };
@@ -279,10 +268,14 @@ impl Inner {
         journaled.records(&rest)
     }
 
-    pub(crate) fn journal_moved_to(&self, lsn: Lsn) {
+    fn journal_moved_to(&self, lsn: Lsn) {
         let mut state = self.group.lock();
         if let Some(journaled) = &mut state.tail.journaled {
             journaled.moved_to(lsn);
         }
+    }
+
+    fn settle(&self) -> Result<()> {
+        self.settle_files()
     }
 }

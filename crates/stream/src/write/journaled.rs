@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 use stratawal_frame::{BATCH_END, SeqNo, StreamId};
 use stratawal_journal::{Error, ErrorKind, Lsn, PartRef, Position, Record, Result};
-use stratawal_sync::atomic::{AtomicU64, Ordering};
 use stratawal_sync::fail_point;
 
+use crate::journal_user::Claim;
 use crate::log_journal::LogJournal;
 use crate::options::Durability;
 use crate::watermarks::Watermarks;
@@ -67,30 +67,6 @@ struct Stretch {
     lsn: Lsn,
     first_seq: u64,
     end_seq: u64,
-}
-
-/// The LSN from which on a stream needs the journal. It outlives the stream: a stream that could
-/// not be settled before its last handle was dropped needs its records until the journal is next
-/// opened.
-#[derive(Debug)]
-pub(crate) struct Claim(AtomicU64);
-
-impl Claim {
-    const NONE: u64 = u64::MAX;
-
-    fn new() -> Self {
-        Self(AtomicU64::new(Self::NONE))
-    }
-
-    /// Only the holder of the stream's lock sets it.
-    fn set(&self, lsn: Option<Lsn>) {
-        // Release; pairs with the Acquire in `lsn`.
-        self.0.store(lsn.map_or(Self::NONE, |lsn| lsn.0), Ordering::Release);
-    }
-
-    pub(crate) fn lsn(&self) -> Option<Lsn> {
-        Some(self.0.load(Ordering::Acquire)).filter(|&lsn| lsn != Self::NONE).map(Lsn)
-    }
 }
 
 /// How an append is acknowledged.

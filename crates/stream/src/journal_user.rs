@@ -1,0 +1,75 @@
+//! The interface between the commit journal of a log and the streams that use it: the journal frees
+//! its space and syncs streams without knowing what a stream is.
+
+use std::fmt;
+
+use stratawal_journal::{Lsn, Position, Record};
+use stratawal_sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::Result;
+use crate::write::waiter::CommitTarget;
+
+/// A stream, as the journal of its log sees it. Every call takes the stream's lock, and some wait
+/// for its lead.
+pub(crate) trait JournalUser: fmt::Debug + Send + Sync {
+    /// Makes the records before `target` needless: drains or settles the stream, or copies the
+    /// records if they are short or the stream cannot be settled. Lowers `copies_left` by the bytes
+    /// that it copied, and sets `has_copies`.
+    fn free_journal_below(
+        &self,
+        target: Lsn,
+        copies_left: &mut usize,
+        has_copies: &mut bool,
+    ) -> stratawal_journal::Result<()>;
+
+    /// Forgets the records that are not needed.
+    fn forget_needless(&self);
+
+    /// The records that a restart of the journal writes for this stream.
+    fn journal_records(&self) -> Vec<Record>;
+
+    /// The journal was restarted. The stream's records are at or after `lsn`.
+    fn journal_moved_to(&self, lsn: Lsn);
+
+    /// Drains the stream, and syncs its files.
+    fn settle(&self) -> Result<()>;
+
+    /// Begins a sync: everything accepted is in the journal afterwards, if that is possible.
+    /// Returns `None` if everything is durable already.
+    fn begin_sync(&self) -> Result<Option<BegunSync>>;
+
+    /// Returns once everything that was accepted when the sync began is durable.
+    fn finish_sync(&self, begun: BegunSync) -> Result<()>;
+}
+
+/// A sync of a stream that has begun.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BegunSync {
+    pub(crate) target: CommitTarget,
+    /// `None` if the stream's files have to be synced.
+    pub(crate) position: Option<Position>,
+}
+
+/// The LSN from which on a stream needs the journal. It outlives the stream: a stream that could
+/// not be settled before its last handle was dropped needs its records until the journal is next
+/// opened.
+#[derive(Debug)]
+pub(crate) struct Claim(AtomicU64);
+
+impl Claim {
+    const NONE: u64 = u64::MAX;
+
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(Self::NONE))
+    }
+
+    /// Only the holder of the stream's lock sets it.
+    pub(crate) fn set(&self, lsn: Option<Lsn>) {
+        // Release; pairs with the Acquire in `lsn`.
+        self.0.store(lsn.map_or(Self::NONE, |lsn| lsn.0), Ordering::Release);
+    }
+
+    pub(crate) fn lsn(&self) -> Option<Lsn> {
+        Some(self.0.load(Ordering::Acquire)).filter(|&lsn| lsn != Self::NONE).map(Lsn)
+    }
+}
