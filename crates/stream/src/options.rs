@@ -83,8 +83,9 @@ impl StreamOptions {
         self
     }
 
-    /// The length of a segment file in bytes. An append that would make the file longer begins the
-    /// next segment. A larger batch gets a file of its own. Default: 64 MiB; at least 64 KiB.
+    /// The length of a segment's frames in bytes. An append that would make them longer begins the
+    /// next segment. A larger batch gets a file of its own. The record that ends a file can make it
+    /// up to 4 KiB longer. Default: 64 MiB; at least 64 KiB.
     #[must_use]
     pub const fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes;
