@@ -190,7 +190,7 @@ pub struct Gap {
 }
 
 impl NeededStream {
-    /// The records that preserve what is needed of the stream, whose id is `stream`.
+    /// The records that preserve the needed entries of the stream, whose id is `stream`.
     #[must_use]
     pub fn records(&self, stream: StreamId) -> Vec<Record> {
         let mut records = Vec::new();

@@ -187,7 +187,7 @@ pub fn finish_deletion(context: &LogContext, location: &Location) -> crate::erro
         }
         Found::Stream(_) | Found::Missing => {
             let moved = move_away(context, location).map_err(DeleteError::into_error)?;
-            // The next open of the log removes what is left.
+            // The next open of the log removes the rest.
             let _ = remove_moved(context, location, moved);
         }
     }

@@ -15,7 +15,8 @@ stratawal_sync::fail_points! {
         CopyBecomesLoose,
         /// The journal is released although streams need it.
         NeededIgnored,
-        /// A release reads the end of the journal after it has asked the streams what they need.
+        /// A release reads the end of the journal after it has asked the streams for their
+        /// needs.
         EndReadLate,
         /// The flushed watermark does not cover the frames that an append put before the journal
         /// had no more room.

@@ -1,5 +1,5 @@
-//! The interface between the commit journal of a log and the streams that use it: the journal frees
-//! its space and syncs streams without knowing what a stream is.
+//! The interface between the commit journal of a log and the streams that use it. Through it the
+//! journal frees its space and syncs streams, and knows nothing else about them.
 
 use std::fmt;
 

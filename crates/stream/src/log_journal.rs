@@ -197,7 +197,7 @@ impl LogJournal {
         self.carried.lock().remove(&stream);
     }
 
-    /// Adds a stream that is open. `claim` is what it needs of the journal.
+    /// Adds a stream that is open. `claim` states its need of the journal.
     pub(crate) fn register(&self, stream: &Arc<dyn JournalUser>, claim: Arc<Claim>) {
         let mut streams = self.streams.lock();
         if streams.len() == streams.capacity() {

@@ -98,7 +98,7 @@ pub(crate) fn synced_entries_survive_a_release(mapped: bool) -> Result<(), Strin
     survive(&sim, mapped, 40)
 }
 
-/// The same with entries that a sync finds in the journal.
+/// Like the life before, with entries that a sync finds in the journal.
 pub(crate) fn entries_synced_later_survive_a_release(mapped: bool) -> Result<(), String> {
     let sim = SimStorage::new(1);
     let wal = open(sim.clone(), mapped);

@@ -16,7 +16,7 @@ use crate::write::writer::Writer;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ends {
     pub(super) accepted: u64,
-    /// These count what the commit journal holds.
+    /// These count the entries in the commit journal.
     pub(super) flushed: u64,
     pub(super) durable: u64,
 }

@@ -1,4 +1,5 @@
-//! What a stream has in the commit journal that its own files do not hold durably yet.
+//! The records that a stream has in the commit journal, as long as its own files do not durably
+//! hold their entries.
 //!
 //! Entries wait in the tail until they are drained. Those that are in the journal stay in memory
 //! after that, until they are settled or their records are released. So if the stream or the

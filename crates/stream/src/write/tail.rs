@@ -70,7 +70,7 @@ pub(crate) struct Tail {
     /// The length of the tail when it was last drained, or half of the previous value, whichever is
     /// more. A longer buffer is requested with this length.
     recent_len: usize,
-    /// What the stream has in the commit journal, if the log has one.
+    /// The stream's records in the commit journal, if the log has one.
     pub(crate) journaled: Option<Box<Journaled>>,
 }
 
@@ -119,7 +119,7 @@ impl Tail {
             reservation.end = file_end;
         }
         if let Some(journaled) = &mut self.journaled {
-            // The settled watermark is not needed here: the next drain forgets what it covers.
+            // The settled watermark is not needed here: the next drain forgets the settled records.
             journaled.drained_to(Some(self.next_seq), 0);
         }
     }
@@ -232,7 +232,7 @@ impl Tail {
         journaled.put(pending, *next_seq, durability, watermarks)
     }
 
-    /// What the stream has in the commit journal, and its entries that are not drained.
+    /// The stream's records in the commit journal, and its entries that are not drained.
     pub(crate) fn journaled_and_rest(&mut self) -> Option<(&mut Journaled, Vec<&PendingFrames>)> {
         let Self { journaled, in_flight, pending, .. } = self;
         let rest = in_flight.as_deref().into_iter().chain([&*pending]).collect();
