@@ -6,7 +6,6 @@ use std::ops::Range;
 use stratawal_sync::{MutexGuard, fail_point};
 
 use crate::batch::Batch;
-use crate::deletion::make_room;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inner::Inner;
 use crate::options::Durability;
@@ -228,7 +227,7 @@ impl Inner {
     /// Replaces the active segment, which has no entries, with a segment that begins at the present
     /// time, if that is still needed.
     fn replace_empty(&self) -> Result<MutexGuard<'_, GroupState<Writer>>> {
-        make_room(&self.shared.context, &self.shared.location)?;
+        self.make_journal_room_for_control();
         let mut removals = self.removals.lock();
         let dead = self.group.exclusively(|state, writer| {
             self.check(state)?;

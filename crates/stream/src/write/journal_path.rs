@@ -19,6 +19,7 @@
 use stratawal_journal::{Error as JournalError, ErrorKind as JournalErrorKind, Lsn, Position, Record};
 use stratawal_sync::{MutexGuard, fail_point};
 
+use crate::deletion::make_room;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inner::Inner;
 use crate::journal_user::{BegunSync, JournalUser};
@@ -112,6 +113,12 @@ impl Inner {
             }
             other => other,
         }
+    }
+
+    /// Makes the commit journal ready for a truncation. The caller holds no lock.
+    pub(super) fn make_journal_room_for_control(&self) {
+        // Not every truncation needs a record, and one that does reports the error.
+        let _ = make_room(&self.shared.context, &self.shared.location);
     }
 
     /// Returns once the record at `position` is durable, and raises the durable watermark to

@@ -14,7 +14,6 @@ use stratawal_frame::{SegmentHeader, SeqNo};
 use stratawal_storage::DirToSync;
 use stratawal_sync::fail_point;
 
-use crate::deletion::make_room;
 use crate::error::{Error, ErrorKind, Result};
 use crate::history::Predecessor;
 use crate::inner::Inner;
@@ -30,7 +29,7 @@ impl Inner {
     /// See [`StreamLog::truncate_before`](crate::StreamLog::truncate_before).
     pub(crate) fn truncate_before(&self, first: u64) -> Result<()> {
         self.lock_for_truncate().map(drop)?;
-        make_room(&self.shared.context, &self.shared.location)?;
+        self.make_journal_room_for_control();
         let mut removals = self.removals.lock();
         let mut removed = self.drop_below(&mut removals, first, true);
         let is_full = removed.as_ref().is_err_and(|error| error.kind() == ErrorKind::Full);
@@ -51,7 +50,7 @@ impl Inner {
     /// See [`StreamLog::truncate_from`](crate::StreamLog::truncate_from).
     pub(crate) fn truncate_from(&self, next_seq: u64) -> Result<()> {
         self.lock_for_truncate().map(drop)?;
-        make_room(&self.shared.context, &self.shared.location)?;
+        self.make_journal_room_for_control();
         let mut removals = self.removals.lock();
         let dead = self.group.exclusively(|state, writer| {
             self.check(state)?;
