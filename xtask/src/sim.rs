@@ -118,7 +118,7 @@ fn number(arguments: &[String], flag: &str, default: &str, task: &str) -> Result
 }
 
 /// The seeds of `sim` if it has no arguments.
-const SEEDS: &str = "0..200";
+const SEEDS: &str = "0..120";
 
 pub(crate) fn sim(arguments: &[String]) -> Done {
     let seeds = match arguments {
