@@ -167,7 +167,7 @@ impl Options {
 
     /// Whether the journal is written through a memory mapping, on file systems that allow it. With
     /// `false`, and on other file systems, each record is written with one system call, which takes
-    /// about ten times as long. Default: true.
+    /// about five times as long. Default: true.
     ///
     /// If another process shortens a mapped file of the journal, a signal kills this process. With
     /// `false` this cannot happen.
@@ -204,7 +204,9 @@ impl Options {
     }
 
     /// Opens the log in the directory `path` for reading and writing. Creates it, and the
-    /// directories above it, if they do not exist. No stream is read until it is looked up.
+    /// directories above it, if they do not exist. No stream is read until it is looked up, except
+    /// that after a crash the streams that hold most of a [journal](Self::journal) take their
+    /// entries from it.
     ///
     /// The log is the directory that `path` leads to at this moment; later changes of the working
     /// directory or of the path do not matter. If several processes create a log at once, one opens

@@ -225,12 +225,13 @@ impl LogJournal {
     /// deletion is committed once [`sync_to`](Journal::sync_to) has returned for the record.
     pub(crate) fn put_drop(&self, stream: StreamId, name: &str) -> Result<Position> {
         let name = bytes::Bytes::copy_from_slice(name.as_bytes());
-        let end = self.journal.end();
-        let put = self.journal.append(&Record::Drop { stream, name: name.clone() });
+        // Listed before the record exists, as a stream's claim is, so that no release misses it.
+        self.drops.lock().push(Dropped { stream, name: name.clone(), lsn: self.journal.end() });
+        let put = self.journal.append(&Record::Drop { stream, name });
         if put.is_ok() || self.journal.is_failed() {
-            let lsn = put.as_ref().map_or(end, |position| position.lsn);
-            self.drops.lock().push(Dropped { stream, name, lsn });
             self.carried.lock().remove(&stream);
+        } else {
+            self.drops.lock().retain(|dropped| dropped.stream != stream);
         }
         put
     }
