@@ -2,7 +2,7 @@
 //! entry.
 
 use allocation_counter::measure;
-use stratawal::{Durability, Stream, StreamOptions, Wal};
+use stratawal::{Durability, Stream, StreamOptions, Visibility, Wal};
 
 const ENTRY: [u8; 128] = [7; 128];
 
@@ -88,6 +88,28 @@ fn scan_allocates_nothing_and_get_one_entry() {
         }
     });
     assert!(gets.count_total <= 1_000 + FEW && gets.bytes_total <= 1_000 * 160, "{gets:?}");
+    wal.close().unwrap();
+}
+
+#[test]
+fn scan_of_the_tail_allocates_for_runs_of_entries() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal = Wal::open(dir.path()).unwrap();
+    let options = StreamOptions::new().durability(Durability::Buffered).buffer_bytes(1 << 20);
+    let stream = wal.stream_with("s", options).unwrap().with_visibility(Visibility::Accepted);
+    // They share a timestamp as far as the clock allows, and so a frame of some 46 entries.
+    for _ in 0..2_000 {
+        stream.append(ENTRY).unwrap();
+    }
+    for reversed in [false, true] {
+        let mut read = 0;
+        let scan = measure(|| {
+            let entries = stream.iter(..).map(|entry| entry.unwrap().data().len());
+            read = if reversed { entries.rev().count() } else { entries.count() };
+        });
+        assert_eq!(read, 2_000);
+        assert!(scan.count_total <= 2_000 / 4, "{scan:?}");
+    }
     wal.close().unwrap();
 }
 

@@ -46,3 +46,4 @@ pub(crate) mod sealed;
 mod seek_time;
 pub(crate) mod segment_reader;
 pub(crate) mod snapshot;
+pub(crate) mod tail_run;

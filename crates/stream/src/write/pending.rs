@@ -242,6 +242,14 @@ impl PendingFrames {
         self.reserved += stratawal_frame::data_frame_len_max(ends.len() as u64 + 1, data.len() as u64);
     }
 
+    /// Those of the entries `seqs` that are in one frame with entry `seq`, if that is pending here.
+    pub(super) fn slice_around(&self, seq: u64, seqs: Range<u64>) -> Option<FrameSlice<'_>> {
+        let i = self.frames.partition_point(|frame| frame.first_seq <= seq).checked_sub(1)?;
+        let (frame, ends, data) = self.frame(i);
+        let slice = FrameSlice::from(frame, ends, data, seqs.start)?.below(seqs.end)?;
+        (slice.first_seq <= seq && seq < slice.end_seq()).then_some(slice)
+    }
+
     /// Returns a copy of entry `seq` if it is pending here.
     pub(super) fn read(&self, seq: u64) -> Option<Entry> {
         let i = self.frames.partition_point(|frame| frame.first_seq <= seq).checked_sub(1)?;

@@ -8,6 +8,7 @@
 //! A batch over [`COPIED_LEN_MAX`](crate::write::pending::COPIED_LEN_MAX) is not copied. Its append
 //! takes the lead and writes it from the caller's memory.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use stratawal_frame::ByteOffset;
@@ -16,6 +17,7 @@ use stratawal_segment::{Preallocation, SegmentWriter};
 use crate::batch::Entry;
 use crate::error::Result;
 use crate::options::Durability;
+use crate::read::tail_run::TailRun;
 use crate::shared::Shared;
 use crate::watermarks::Watermarks;
 use crate::write::buffer_pool::{BufferPool, push_exact};
@@ -269,6 +271,13 @@ impl Tail {
     pub(crate) fn read(&self, seq: u64) -> Option<Entry> {
         let in_flight = self.in_flight.as_ref().and_then(|pending| pending.read(seq));
         in_flight.or_else(|| self.pending.read(seq))
+    }
+
+    /// Returns a copy of those of the entries `seqs` that are in one frame with entry `seq`, if that
+    /// is in the tail.
+    pub(crate) fn read_run(&self, seq: u64, seqs: Range<u64>) -> Option<TailRun> {
+        let in_flight = self.in_flight.as_ref().and_then(|pending| pending.slice_around(seq, seqs.clone()));
+        in_flight.or_else(|| self.pending.slice_around(seq, seqs)).map(|slice| TailRun::copy_of(&slice))
     }
 }
 

@@ -45,11 +45,12 @@ impl Iter {
     /// Reads the entry at the back.
     pub(super) fn read_back(&mut self) -> Result<Entry> {
         let seq = self.back - 1;
+        let front = self.front;
         loop {
             if let Some(entry) = self.backward.as_mut().and_then(|backward| backward.entry(seq)) {
                 return Ok(entry);
             }
-            if let Some(entry) = self.read_tail(seq)? {
+            if let Some(entry) = self.read_tail(seq, |inner| inner.tail_run_to(seq, front))? {
                 return Ok(entry);
             }
             self.backward = Some(self.read_span_up_to(seq)?);

@@ -34,11 +34,12 @@ impl Iter {
     /// Reads the entry at the front.
     pub(super) fn read_front(&mut self) -> Result<Entry> {
         let seq = self.front;
+        let back = self.back;
         loop {
             if let Some(entry) = self.forward.as_ref().and_then(|forward| forward.entry(seq)) {
                 return Ok(entry);
             }
-            if let Some(entry) = self.read_tail(seq)? {
+            if let Some(entry) = self.read_tail(seq, |inner| inner.tail_run_from(seq, back))? {
                 self.forward = None;
                 return Ok(entry);
             }

@@ -13,13 +13,21 @@ impl Iter {
     #[inline]
     pub(super) fn next_in_block(&mut self) -> Option<Entry> {
         let seq = self.front;
-        let entry = self.forward_in_block()?.entry(seq)?;
+        let entry = if self.forward.is_none() { self.in_tail_run(seq) } else { self.forward_in_block()?.entry(seq) };
+        let entry = entry?;
         // The epoch is loaded after the read, as in `read_consistently`.
         if self.inner.shared.watermarks.epoch() != self.epoch {
             return None;
         }
         self.front += 1;
         Some(entry)
+    }
+
+    /// Entry `seq`, which is the next from the front, if it was copied out of the tail.
+    #[inline]
+    fn in_tail_run(&self, seq: u64) -> Option<Entry> {
+        let run = self.tail.as_ref().filter(|_| self.truncated_at.is_none() && seq < self.back)?;
+        run.entry(seq)
     }
 
     /// The next run from the front.

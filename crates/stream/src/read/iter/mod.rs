@@ -17,6 +17,7 @@ use std::sync::Arc;
 use self::backward::Backward;
 use self::forward::Forward;
 use super::snapshot::Snapshot;
+use super::tail_run::TailRun;
 use crate::batch::{Entry, Run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inner::Inner;
@@ -43,6 +44,8 @@ pub struct Iter {
     back: u64,
     forward: Option<Forward>,
     backward: Option<Backward>,
+    /// Entries that were in the tail when they were copied.
+    tail: Option<TailRun>,
     /// The error to return next.
     error: Option<Error>,
 }
@@ -65,6 +68,7 @@ impl Iter {
             back: 0,
             forward: None,
             backward: None,
+            tail: None,
             error: None,
         };
         if let Err(error) = inner.check_process() {
@@ -155,6 +159,7 @@ impl Iter {
         self.front = self.back;
         self.forward = None;
         self.backward = None;
+        self.tail = None;
         Some(Err(error))
     }
 
@@ -198,18 +203,25 @@ impl Iter {
         // extend past the new limit of its segment.
         self.forward = None;
         self.backward = None;
+        // Truncated entries may have been replaced by others.
+        self.tail = None;
     }
 
-    /// Copies entry `seq` from the tail buffer. Returns `None` if it is in the file.
+    /// Returns entry `seq` from the tail, from which `copy` takes a run that holds the entry.
+    /// Returns `None` if the entry is in the file.
     ///
     /// # Errors
     /// [`ErrorKind::Cut`] if recovery has dropped the entry.
-    fn read_tail(&self, seq: u64) -> Result<Option<Entry>> {
+    fn read_tail(&mut self, seq: u64, copy: impl Fn(&Inner) -> Option<TailRun>) -> Result<Option<Entry>> {
         let watermarks = &self.inner.shared.watermarks;
+        if let Some(entry) = self.tail.as_ref().and_then(|run| run.entry(seq)) {
+            return Ok(Some(entry));
+        }
         if seq < watermarks.drained() {
             return Ok(None);
         }
-        if let Some(entry) = self.inner.tail_entry(seq) {
+        self.tail = copy(&self.inner);
+        if let Some(entry) = self.tail.as_ref().and_then(|run| run.entry(seq)) {
             return Ok(Some(entry));
         }
         // A leader may have written it to the file since the first look.
