@@ -17,7 +17,9 @@ use crate::write::writer::Writer;
 /// the journal has, and settles them. Afterwards the journal is not needed for this stream.
 pub(super) fn join(shared: &Arc<Shared>, tail: &mut Tail, writer: &mut Writer) -> Result<()> {
     let Some(log) = shared.context.log_journal() else { return Ok(()) };
-    tail.journaled = Some(Box::new(Journaled::new(Arc::clone(log), shared.location.shared_name(), tail.next_seq)));
+    let pool = Arc::clone(tail.buffer_pool());
+    let name = shared.location.shared_name();
+    tail.journaled = Some(Box::new(Journaled::new(Arc::clone(log), name, tail.next_seq, pool)));
     let Some(stream) = shared.stream_id() else {
         // The directory was removed, and the journal has acknowledged entries of the stream.
         let is_lost = log.has_carried(shared.location.name());

@@ -10,6 +10,7 @@
 //! is *file-only*.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use stratawal_frame::{BATCH_END, SeqNo, StreamId};
@@ -20,6 +21,7 @@ use crate::journal_user::Claim;
 use crate::log_journal::LogJournal;
 use crate::options::Durability;
 use crate::watermarks::Watermarks;
+use crate::write::buffer_pool::BufferPool;
 use crate::write::pending::{FrameSlice, PendingFrames};
 
 /// A stream puts at most this many bytes into the journal at once. More are written to the segment
@@ -58,6 +60,7 @@ pub(crate) struct Journaled {
     stretches: VecDeque<Stretch>,
     /// Drained entries that are not settled, oldest first.
     retained: VecDeque<Arc<PendingFrames>>,
+    buffer_pool: Arc<BufferPool<PendingFrames>>,
     scratch: Vec<u8>,
 }
 
@@ -83,7 +86,12 @@ pub(crate) enum Put {
 
 impl Journaled {
     /// The state of a stream whose entries, which end at `end`, are all durable in its files.
-    pub(crate) fn new(log: Arc<LogJournal>, name: Arc<str>, end: u64) -> Self {
+    pub(crate) fn new(
+        log: Arc<LogJournal>,
+        name: Arc<str>,
+        end: u64,
+        buffer_pool: Arc<BufferPool<PendingFrames>>,
+    ) -> Self {
         Self {
             log,
             name,
@@ -98,6 +106,7 @@ impl Journaled {
             claim: Arc::new(Claim::new()),
             stretches: VecDeque::new(),
             retained: VecDeque::new(),
+            buffer_pool,
             scratch: Vec::new(),
         }
     }
@@ -235,8 +244,12 @@ impl Journaled {
     fn trim_retained(&mut self) {
         self.update_claim();
         let needed_from = self.first_needed_seq();
-        while self.retained.front().is_some_and(|work| work.end_seq().is_none_or(|end| end <= needed_from)) {
-            self.retained.pop_front();
+        while let Some(work) = self.retained.front()
+            && work.end_seq().is_none_or(|end| end <= needed_from)
+        {
+            if let Some(buffer) = self.retained.pop_front().and_then(Arc::into_inner) {
+                buffer.recycle(&self.buffer_pool);
+            }
         }
     }
 
@@ -245,10 +258,11 @@ impl Journaled {
         self.stretches.front().map_or(u64::MAX, |stretch| stretch.first_seq)
     }
 
-    /// Whether the record of any entry below `end` is needed, so that the entries have to stay in
+    /// Whether the record of any entry of `seqs` is needed, so that the entries have to stay in
     /// memory.
-    pub(crate) fn needs_below(&self, end: u64) -> bool {
-        self.first_needed_seq() < end
+    pub(crate) fn needs(&self, seqs: &Range<u64>) -> bool {
+        let last = self.stretches.back().map_or(0, |stretch| stretch.end_seq);
+        self.first_needed_seq() < seqs.end && seqs.start < last
     }
 
     /// Keeps drained entries in memory.

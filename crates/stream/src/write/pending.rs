@@ -10,7 +10,7 @@ use bytes::Bytes;
 use stratawal_frame::BATCH_END;
 
 use crate::batch::{Batch, Entry};
-use crate::write::buffer_pool::{OWN_BUFFER_LEN_MAX, push_exact};
+use crate::write::buffer_pool::{BufferPool, OWN_BUFFER_LEN_MAX, push_exact};
 
 /// A batch that would take more bytes than this in the tail is written from the caller's memory. If
 /// a process mostly holds one batch, a copy could double its memory.
@@ -115,6 +115,12 @@ pub(crate) struct PendingFrames {
 }
 
 impl PendingFrames {
+    /// A buffer for entries of `len` bytes, of about 60 bytes each.
+    pub(super) fn with_capacity(len: usize) -> Self {
+        let ends = Vec::with_capacity(len / 64);
+        Self { data: Vec::with_capacity(len), ends, ..Self::default() }
+    }
+
     /// The number of bytes of the entries and their end offsets.
     pub(crate) fn len(&self) -> usize {
         self.data.len() + 4 * self.ends.len()
@@ -141,6 +147,15 @@ impl PendingFrames {
         let ends_len = self.ends.len() + entries.len();
         (data_len > self.data.capacity() && data_len > OWN_BUFFER_LEN_MAX / 2)
             || (ends_len > self.ends.capacity() && ends_len > OWN_BUFFER_LEN_MAX / 8)
+    }
+
+    /// Gives a long buffer to `pool`, and frees a short one.
+    pub(super) fn recycle(mut self, pool: &BufferPool<Self>) {
+        if !self.is_short() {
+            self.clear();
+            let len = self.capacity();
+            pool.put(self, len);
+        }
     }
 
     pub(super) fn clear(&mut self) {
@@ -212,6 +227,11 @@ impl PendingFrames {
     /// One past the last seq, or `None` if nothing is pending.
     pub(crate) fn end_seq(&self) -> Option<u64> {
         self.frames.last().map(|frame| frame.first_seq + (self.ends.len() - frame.ends_start) as u64)
+    }
+
+    /// The seqs of the entries, or `None` if nothing is pending.
+    pub(super) fn seqs(&self) -> Option<Range<u64>> {
+        Some(self.frames.first()?.first_seq..self.end_seq()?)
     }
 
     /// Adds the entries of one append, to the last frame if time and length allow it.

@@ -98,6 +98,10 @@ impl Tail {
         }
     }
 
+    pub(crate) const fn buffer_pool(&self) -> &Arc<BufferPool<PendingFrames>> {
+        &self.buffer_pool
+    }
+
     /// Accepts entries whose space is reserved. Returns the first seq.
     pub(crate) fn push(&mut self, entries: &Entries<'_>, now: u64, reserved: u64, frame_len: usize) -> u64 {
         let first_seq = self.next_seq;
@@ -143,10 +147,14 @@ impl Tail {
         }
     }
 
-    /// Continues in a longer buffer from the pool, if it has one. A buffer that grows by doubling
+    /// Continues in a longer buffer, from the pool if it has one. A buffer that grows by doubling
     /// would copy its bytes twice.
     fn lengthen(&mut self, needed: usize) {
-        let Some(larger) = self.buffer_pool.take(needed.max(self.recent_len)) else { return };
+        let larger = match self.buffer_pool.take(needed.max(self.recent_len)) {
+            Some(larger) => larger,
+            None if self.recent_len > needed => PendingFrames::with_capacity(self.recent_len),
+            None => return,
+        };
         let short = self.pending.move_to(larger);
         // The short buffer is kept for later entries.
         if let Some(spare) = self.spare.last_mut().and_then(Arc::get_mut)
@@ -182,7 +190,7 @@ impl Tail {
         self.recent_len = work.len().max(self.recent_len / 2);
         if let Some(journaled) = &mut self.journaled {
             journaled.drained_to(work.end_seq(), settled);
-            if work.end_seq().is_some_and(|end| journaled.needs_below(end)) {
+            if work.seqs().is_some_and(|seqs| journaled.needs(&seqs)) {
                 return journaled.retain(work);
             }
         }
