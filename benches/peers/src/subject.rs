@@ -78,6 +78,10 @@ pub(crate) trait Subject: Sync {
     fn scan_below(&self, _: u64, _: &mut Tally) -> Answer<()> {
         none("only stratawal is asked for this")
     }
+    /// Makes all flushed entries durable.
+    fn sync(&self) -> Answer<()> {
+        none("it has no call that syncs what was flushed")
+    }
     /// Reads the entry `n` of stream 0.
     fn get(&self, n: u64, tally: &mut Tally) -> Answer<()>;
     /// Closes the log as its authors intend.
@@ -164,7 +168,7 @@ const RAW: Kind = Kind {
 
 const PEER: Kind = Kind { name: "", open: peers::ironwal::open, levels: WRITTEN, lacks: WRITES, ..RAW };
 
-pub(crate) const KINDS: [Kind; 23] = [
+pub(crate) const KINDS: [Kind; 25] = [
     Kind { note: "a plain loop", ..RAW },
     Kind { name: "raw-chunked", note: "256 KiB a write: not acknowledged one by one", ..RAW },
     Kind { name: "raw-ring", note: "a mapped ring that was touched before", ..RAW },
@@ -224,6 +228,20 @@ pub(crate) const KINDS: [Kind; 23] = [
         open: peers::raft_engine::open,
         stream_per_thread: true,
         note: "a region a thread, no compression",
+        ..PEER
+    },
+    Kind {
+        name: "raft-log",
+        open: peers::raft_log::open,
+        note: "one log for all streams, under a mutex; a thread of its own writes",
+        ..PEER
+    },
+    Kind {
+        name: "fjall",
+        open: peers::fjall::open,
+        levels: ALL,
+        lacks: "",
+        note: "one keyspace, keys of stream and number; threads do not share syncs",
         ..PEER
     },
     Kind {

@@ -87,6 +87,10 @@ impl Subject for RaftEngine {
         tally.see(entry.ok_or_else(|| Stop::Failed(format!("entry {n} is missing")))?.get_string_value());
         Ok(())
     }
+
+    fn sync(&self) -> Answer<()> {
+        self.engine.sync().map_err(failed("sync"))
+    }
 }
 
 impl Writer for Appender<'_> {

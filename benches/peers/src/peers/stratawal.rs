@@ -78,6 +78,10 @@ impl Subject for Ours {
         Ok(())
     }
 
+    fn sync(&self) -> Answer<()> {
+        self.wal.sync().map_err(failed("sync"))
+    }
+
     fn close(self: Box<Self>) -> Answer<()> {
         self.wal.close().map_err(failed("close"))
     }

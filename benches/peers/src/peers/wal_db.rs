@@ -60,6 +60,10 @@ impl<S: WalStore> Subject for WalDb<S> {
         Ok(())
     }
 
+    fn sync(&self) -> Answer<()> {
+        self.logs.iter().try_for_each(|log| log.sync()).map_err(failed("sync"))
+    }
+
     fn close(self: Box<Self>) -> Answer<()> {
         self.logs.iter().try_for_each(|log| log.sync().map_err(failed("sync")))
     }

@@ -57,6 +57,10 @@ impl Subject for Single {
         let len = HEADER_LEN + crate::cases::ENTRY_LEN;
         read::get(self.by, &self.map, &self.file, n * len as u64, len, tally)
     }
+
+    fn sync(&self) -> Answer<()> {
+        self.file.sync_data().map_err(failed("sync"))
+    }
 }
 
 impl Loop<'_> {
