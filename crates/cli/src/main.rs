@@ -12,6 +12,7 @@ mod cat;
 mod failure;
 mod json;
 mod lines;
+mod repair;
 mod signals;
 mod streams;
 mod truncate;
@@ -64,6 +65,9 @@ enum Command {
     /// Delete a stream with all its entries, for good.
     #[command(after_help = about(truncate::DELETE_JSON))]
     Delete(truncate::Delete),
+    /// Adopt a copy of a log that was made before the log was closed.
+    #[command(after_help = about(repair::JSON))]
+    Repair(repair::Repair),
 }
 
 /// The arguments of every command.
@@ -114,6 +118,7 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Verify(verify) => verify.run(),
         Command::Truncate(truncate) => truncate.run(),
         Command::Delete(delete) => delete.run(),
+        Command::Repair(repair) => repair.run(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use stratawal::inspect::{self, CheckState, JournalCheck, StreamCheck};
-use stratawal::{DamageKind, Error, TornTail};
+use stratawal::{DamageKind, Error, ErrorKind, TornTail};
 
 use crate::failure::{DAMAGE, DONE, FAILED, Failure, counted, output};
 use crate::{Common, advice, json, signals};
@@ -14,7 +14,7 @@ is about to write there. They are not damage.
 With --json, a line for each stream, then one with the totals:
 {"stream":"s","state":"sound|torn|damaged","first":0,"next":100,"segments":1,"torn":null,"damage":[]}
 {"streams":5,"sound":4,"torn":1,"damaged":0,"reserve_bytes":65536}
-A log with a commit journal has this line before the totals: {"journal":"sound|damaged","records":9,"streams_that_need_it":1}
+A log with a commit journal has this line before the totals: {"journal":"sound|damaged|copied","records":9,"streams_that_need_it":1}
 `reserve_bytes` is the disk space that the log holds for truncating, deleting and closing on a full disk: 65536 if it is
 complete. The log restores it when it is used and space is free; holding less is not damage.
 `torn` is null or {"segment":"…","offset":0,"bytes":0}; each damage is
@@ -84,7 +84,11 @@ impl Verify {
 
     fn print_journal(&self, journal: &JournalCheck) -> io::Result<()> {
         let JournalCheck { records, streams, damage, .. } = journal;
-        let word = if damage.is_some() { "damaged" } else { "sound" };
+        let word = match damage {
+            Some(error) if error.kind() == ErrorKind::Copied => "copied",
+            Some(_) => "damaged",
+            None => "sound",
+        };
         let mut out = io::stdout().lock();
         if self.json {
             return writeln!(out, r#"{{"journal":"{word}","records":{records},"streams_that_need_it":{streams}}}"#);
@@ -93,6 +97,8 @@ impl Verify {
         let needed = counted(*streams, "stream may need them", "streams may need them");
         writeln!(out, "commit journal: {word}, {records}, {needed}")?;
         match damage {
+            // Its text has the remedy.
+            Some(copied) if copied.kind() == ErrorKind::Copied => writeln!(out, "  {copied}"),
             Some(damage) => writeln!(out, "  {damage}; open the log read-only, or restore it from a copy"),
             None => Ok(()),
         }

@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::process::Command;
 
 use common::Log;
 use stratawal::{Durability, Options, inspect};
@@ -51,4 +52,29 @@ fn append_keeps_the_journal_of_a_log() {
     assert!(inspect::has_journal(log.path()).unwrap());
     let wal = Options::new().journal(true).open(log.path()).unwrap();
     assert_eq!(wal.stream("s").unwrap().next_seq(), 11);
+}
+
+#[test]
+fn repair_adopts_a_copy_of_a_log_that_was_not_closed() {
+    let log = log_of_a_dead_process();
+    let ran = log.run("repair", ["--adopt-copy", "--json"], b"");
+    assert_eq!((ran.code, ran.text()), (0, "{\"adopted\":false}\n"), "the original: {ran:?}");
+    let original = log.beside("original");
+    fs::rename(log.path(), &original).unwrap();
+    let copied = Command::new("cp").arg("-r").arg(&original).arg(log.path()).status().unwrap();
+    assert!(copied.success());
+    let ran = log.run("append", ["s", "--json"], b"one more\n");
+    let error = ran.error();
+    assert_eq!((ran.code, error["kind"].as_str()), (3, Some("copied")), "{ran:?}");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("`stratawal repair --adopt-copy`"), "{message}");
+    let ran = log.run("verify", ["--json"], b"");
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.text().contains(r#"{"journal":"copied","#), "{}", ran.text());
+    assert_eq!(log.run("repair", ["--json"], b"").code, 2, "what to repair is missing");
+    let ran = log.run("repair", ["--adopt-copy"], b"");
+    assert_eq!((ran.code, ran.err.contains("adopted")), (0, true), "{ran:?}");
+    let ran = log.run("append", ["s"], b"one more\n");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(log.run("cat", ["s"], b"").text().lines().count(), 11);
 }

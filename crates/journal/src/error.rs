@@ -30,6 +30,10 @@ fn place(file: Option<u64>, offset: Option<u64>) -> String {
     }
 }
 
+fn shown(identity: Option<u64>) -> String {
+    identity.map_or_else(|| "no lasting inode number".to_owned(), |inode| format!("the inode {inode}"))
+}
+
 /// The kinds of [`Error`](struct@Error).
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
@@ -133,6 +137,15 @@ pub enum ErrorKind {
         /// The stream.
         stream: StreamId,
     },
+    /// The file is a copy of a file of a journal that was not closed: it has another identity than
+    /// the one for which its header was written.
+    #[error("a copy of a journal that was not closed: the file has {}, and its header names the inode {named}", shown(*found))]
+    Copied {
+        /// The identity that the header names.
+        named: u64,
+        /// The identity of the file, if its file system has one.
+        found: Option<u64>,
+    },
     /// A newer version wrote the file.
     #[error("written by a newer version: {0}")]
     Newer(FormatId),
@@ -183,6 +196,12 @@ impl Error {
     #[must_use]
     pub const fn offset(&self) -> Option<u64> {
         self.offset
+    }
+
+    /// Whether the journal is a copy that was made before the journal was closed.
+    #[must_use]
+    pub const fn is_copied(&self) -> bool {
+        matches!(self.kind, ErrorKind::Copied { .. })
     }
 
     /// Whether the bytes on the disk are at fault, rather than the machine or the version.

@@ -41,6 +41,8 @@ stratawal_sync::fail_points! {
         TakenByPlace,
         /// A gap below a promised entry is treated as lawful.
         GapIgnored,
+        /// A journal that was copied before it was closed is opened.
+        CopyNotNoticed,
         /// A gap that no promise rests on is treated as damage.
         LawfulGapRefused,
     }

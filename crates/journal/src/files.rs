@@ -170,7 +170,6 @@ impl Spare {
 
     /// Returns a header that has a new salt, needs no file older than its own, and attests nothing.
     pub(crate) fn header(&self, storage: &dyn Storage, wal_id: WalId, number: u64, first: Lsn) -> FileHeader {
-        let stamp = self.file.change_stamp().ok().flatten();
         FileHeader {
             wal_id,
             number,
@@ -178,7 +177,8 @@ impl Spare {
             first,
             oldest: number,
             attested: Lsn(0),
-            inode: stamp.map_or(0, |stamp| stamp.file.1),
+            // Without it, a copy of the file is not noticed.
+            inode: self.file.identity().ok().flatten().unwrap_or(0),
             created: storage.now_micros(),
             file_len: self.len,
             features: Features::default(),

@@ -65,7 +65,8 @@ pub struct FileHeader {
     pub oldest: u64,
     /// The durable LSN when the header was written.
     pub attested: Lsn,
-    /// The inode number of the file, by which a copy can be noticed; 0 if not recorded.
+    /// The [identity](stratawal_storage::File::identity) of the file, by which a copy is noticed: its
+    /// inode number. 0 if not recorded.
     pub inode: u64,
     /// When the header was written, in microseconds since 1970.
     pub created: u64,

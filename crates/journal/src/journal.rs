@@ -34,11 +34,12 @@ pub struct JournalOptions {
     bytes: u64,
     first_file_bytes: u64,
     pub(crate) mapped: bool,
+    pub(crate) adopt_copy: bool,
 }
 
 impl Default for JournalOptions {
     fn default() -> Self {
-        Self { bytes: 64 << 20, first_file_bytes: 256 << 10, mapped: true }
+        Self { bytes: 64 << 20, first_file_bytes: 256 << 10, mapped: true, adopt_copy: false }
     }
 }
 
@@ -66,6 +67,21 @@ impl JournalOptions {
     pub fn mapped(mut self, mapped: bool) -> Self {
         self.mapped = mapped;
         self
+    }
+
+    /// Whether a copy is opened that was made before the journal was closed
+    /// ([`Image::copied`](crate::Image::copied)). The new file names its own identity, so the next
+    /// opening does not take the journal for a copy. Default: false.
+    #[must_use]
+    pub fn adopt_copy(mut self, adopt: bool) -> Self {
+        self.adopt_copy = adopt;
+        self
+    }
+
+    /// See [`adopt_copy`](Self::adopt_copy).
+    #[must_use]
+    pub const fn adopts_copies(&self) -> bool {
+        self.adopt_copy
     }
 
     /// The most bytes of all files together.

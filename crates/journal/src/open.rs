@@ -65,8 +65,9 @@ impl Journal {
     /// everything that the journal holds is durable.
     ///
     /// # Errors
-    /// The damage that [`Image::damage`] reports; nothing has changed. I/O; opening may be
-    /// repeated.
+    /// [`ErrorKind::Copied`](crate::ErrorKind::Copied) if [`Image::copied`] reports it, unless the
+    /// options adopt copies; the damage that [`Image::damage`] reports. Nothing has changed then.
+    /// I/O; opening may be repeated.
     pub fn open(
         storage: &Arc<dyn Storage>,
         dir: &Path,
@@ -75,6 +76,10 @@ impl Journal {
         image: Image,
         mut is_unfinished: impl FnMut(&Dropped) -> bool,
     ) -> Result<(Self, Needed)> {
+        // A copy may look damaged, so this error comes first.
+        if let Some(copied) = image.copied().filter(|_| !options.adopt_copy) {
+            return Err(copied);
+        }
         if let Some(damage) = image.damage() {
             return Err(damage);
         }

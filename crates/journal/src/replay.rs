@@ -45,7 +45,13 @@ pub struct Image {
     trim: Lsn,
     end: Lsn,
     attested: Lsn,
+    /// The identity of the newest file, if its header names another one.
+    other_identity: Option<OtherIdentity>,
 }
+
+/// The identity of a file that has another one than its header names.
+#[derive(Clone, Copy, Debug)]
+struct OtherIdentity(Option<u64>);
 
 /// A file of the journal, as read.
 #[derive(Debug)]
@@ -68,8 +74,8 @@ impl Image {
     pub fn read(storage: &dyn Storage, dir: &Path, wal_id: WalId) -> Result<Self> {
         let Names { numbers, garbage } = Names::list(storage, dir)?;
         let Some((&newest, _)) = numbers.last_key_value() else { return Err(Error::new(ErrorKind::Missing)) };
-        let header = |number| read_header(storage, dir, wal_id, number).map(|(header, _)| header);
-        let oldest = header(newest)?.oldest;
+        let (newest_header, newest_file) = read_header(storage, dir, wal_id, newest)?;
+        let oldest = newest_header.oldest;
         let mut image = Self {
             files: Vec::new(),
             garbage,
@@ -79,6 +85,7 @@ impl Image {
             trim: Lsn(0),
             end: Lsn(0),
             attested: Lsn(0),
+            other_identity: other_identity(&*newest_file, &newest_header)?,
         };
         image.garbage.extend(numbers.range(..oldest).map(|(_, name)| name.clone()));
         let mut found = Vec::new();
@@ -209,6 +216,26 @@ impl Image {
         self.records.last().is_some_and(|last| last.record == Record::Close)
     }
 
+    /// The error of a copy, if the journal is one that was made before the journal was closed. Then
+    /// its files, and those of the streams, may be of different times. A copy of a closed journal
+    /// is as good as the original.
+    #[must_use]
+    pub fn copied(&self) -> Option<Error> {
+        let OtherIdentity(found) = self.other_identity.filter(|_| !self.is_closed() && !fail_point!(CopyNotNoticed))?;
+        Some(copied_error(&self.newest().header, found))
+    }
+
+    /// Like [`copied`](Self::copied), for a journal that is so damaged that it cannot be
+    /// [read](Self::read): a copy may be.
+    #[must_use]
+    pub fn copied_and_damaged(storage: &dyn Storage, dir: &Path, wal_id: WalId) -> Option<Error> {
+        let names = Names::list(storage, dir).ok()?;
+        let (&newest, _) = names.numbers.last_key_value()?;
+        let (header, file) = read_header(storage, dir, wal_id, newest).ok()?;
+        let OtherIdentity(found) = other_identity(&*file, &header).ok()??;
+        Some(copied_error(&header, found))
+    }
+
     /// The damage, if any record that was durable is missing.
     #[must_use]
     pub fn damage(&self) -> Option<Error> {
@@ -260,6 +287,18 @@ fn read_header(storage: &dyn Storage, dir: &Path, wal_id: WalId, number: u64) ->
         return Err(Error::new(ErrorKind::Misplaced).in_file(number).at(0));
     }
     Ok((header, file))
+}
+
+fn other_identity(file: &dyn File, header: &FileHeader) -> Result<Option<OtherIdentity>> {
+    if header.inode == 0 {
+        return Ok(None);
+    }
+    let found = file.identity().map_err(|e| Error::io("read the metadata")(e).in_file(header.number))?;
+    Ok((found != Some(header.inode)).then_some(OtherIdentity(found)))
+}
+
+fn copied_error(header: &FileHeader, found: Option<u64>) -> Error {
+    Error::new(ErrorKind::Copied { named: header.inode, found }).in_file(header.number)
 }
 
 fn read_all(file: &dyn File) -> Result<Bytes> {

@@ -44,3 +44,7 @@ fn every_flipped_bit_is_harmless_or_reported() {
 fn gap_below_a_promise_is_damage_and_others_are_lawful() {
     common::gaps_are_judged().unwrap();
 }
+#[test]
+fn copy_of_a_journal_that_was_not_closed_is_refused() {
+    common::copies_are_noticed().unwrap();
+}

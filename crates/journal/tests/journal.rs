@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use stratawal_frame::{SeqNo, StreamId, WalId};
-use stratawal_journal::{ErrorKind, Image, Journal, JournalOptions, Lsn, Part, Position, Record};
+use stratawal_journal::{ErrorKind, FileHeader, Image, Journal, JournalOptions, Lsn, Part, Position, Record};
 use stratawal_storage::{Access, MemoryStorage, Storage, UnixStorage};
 use stratawal_testkit::{Fault, Faults, SimStorage};
 
@@ -336,4 +336,35 @@ fn prefaulting_changes_no_record() {
         let tail = image.needed().streams[&StreamId(1)].tail_after(SeqNo(0)).expect("no gap");
         assert_eq!(tail.end, SeqNo(40));
     }
+}
+
+/// A file that is new, one that was prepared, and one that is used again.
+#[test]
+fn every_file_names_its_own_inode() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path().join("journal");
+    let storage: Arc<dyn Storage> = Arc::new(UnixStorage::new());
+    let journal = Journal::create(&storage, &dir, WAL, small()).expect("it is new");
+    let mut inodes = Vec::new();
+    for seq in 0..300 {
+        journal.append(&data(1, seq, 500)).expect("there is room");
+        journal.release(journal.end()).expect("it frees");
+        if seq % 3 == 0 {
+            journal.prepare().expect("there is room");
+        }
+        for entry in std::fs::read_dir(&dir).expect("it exists").map(|entry| entry.expect("it is readable")) {
+            if entry.path().extension().is_some_and(|extension| extension == "jnl") {
+                let bytes = std::fs::read(entry.path()).expect("a file");
+                let header = FileHeader::decode(&bytes).expect("it is sound");
+                assert_eq!(header.inode, entry.metadata().expect("a file").ino(), "{entry:?}");
+                inodes.push((header.number, header.inode));
+            }
+        }
+    }
+    inodes.dedup();
+    let files = inodes.len();
+    inodes.sort_by_key(|&(_, inode)| inode);
+    inodes.dedup_by_key(|&mut (_, inode)| inode);
+    assert!(files > 10 && inodes.len() < files, "{files} files with {} inodes", inodes.len());
 }

@@ -29,6 +29,14 @@ macro_rules! found {
     };
 }
 
+#[test]
+fn copy_that_is_opened_is_found() {
+    FailPoint::CopyNotNoticed.activate();
+    let found = common::copies_are_noticed();
+    FailPoint::deactivate();
+    assert!(found.is_err());
+}
+
 found! {
     commit_without_a_sync_is_found: AcknowledgedBeforeSync;
     journal_that_forgets_a_failure_is_found: FailureForgotten;

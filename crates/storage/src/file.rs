@@ -127,6 +127,17 @@ pub trait File: Send + Sync + fmt::Debug {
         Ok(None)
     }
 
+    /// A number that identifies the file in its file system for as long as the file exists, also
+    /// after a restart of the machine. A copy of the file has another one. Returns `None` if the
+    /// file system may give the file another number later, or if the storage has no such numbers,
+    /// which is the default.
+    ///
+    /// # Errors
+    /// Any operating-system error.
+    fn identity(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Shortens the file, or extends it with zeros without allocating space.
     ///
     /// # Errors

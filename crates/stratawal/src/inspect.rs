@@ -10,7 +10,7 @@ use stratawal_storage::{Access, Storage, UnixStorage};
 use stratawal_stream::{Location, LogContext, StreamOptions};
 
 use crate::error::{Error, ErrorKind, Result, io_error};
-use crate::journal::journal_error;
+use crate::journal::{self, journal_error};
 use crate::name;
 use crate::options::Options;
 use crate::root::{JOURNAL, RESERVE, Root};
@@ -137,7 +137,8 @@ pub struct JournalCheck {
     /// The number of streams that may need some of them. 0 if the log was closed.
     pub streams: u64,
     /// The damage, if records that were durable are missing or not valid. Its text names the file
-    /// and the offset.
+    /// and the offset. Or an error of the kind [`Copied`](crate::ErrorKind::Copied), if the log is a
+    /// copy that was made before it was closed.
     pub damage: Option<Error>,
 }
 
@@ -159,7 +160,8 @@ pub fn verify_journal(path: impl AsRef<Path>) -> Result<Option<JournalCheck>> {
     }
     let read = || {
         let image = Image::read(&*root.storage, Path::new(JOURNAL), root.format.wal_id)?;
-        let damage = image.damage().map(|error| journal_error(&root, &error));
+        let copied = image.copied().map(|error| journal::copied(&root, &error));
+        let damage = copied.or_else(|| image.damage().map(|error| journal_error(&root, &error)));
         let needed = image.needed();
         Ok(JournalCheck { records: image.records().len() as u64, streams: needed.streams.len() as u64, damage })
     };
@@ -174,7 +176,9 @@ pub fn verify_journal(path: impl AsRef<Path>) -> Result<Option<JournalCheck>> {
     match last {
         Ok(check) => Ok(Some(check)),
         Err(error) if JournalError::is_damage(&error) => {
-            Ok(Some(JournalCheck { records: 0, streams: 0, damage: Some(journal_error(&root, &error)) }))
+            let copied = Image::copied_and_damaged(&*root.storage, Path::new(JOURNAL), root.format.wal_id);
+            let damage = copied.map_or_else(|| journal_error(&root, &error), |copied| journal::copied(&root, &copied));
+            Ok(Some(JournalCheck { records: 0, streams: 0, damage: Some(damage) }))
         }
         Err(error) => Err(journal_error(&root, &error)),
     }

@@ -80,7 +80,22 @@ fn open_existing(root: &Root, options: &Options, context: &LogContext) -> Result
     let is_unfinished = |dropped: &Dropped| is_unfinished(context, wal_id, root.streams(), dropped);
     LogJournal::open(context.storage(), Path::new(JOURNAL), wal_id, options.of_journal(), is_unfinished)
         .map(Arc::new)
-        .map_err(|error| if error.is_damage() { damaged(root, context, &error) } else { journal_error(root, &error) })
+        .map_err(|error| match error {
+            error if error.is_damage() => damaged(root, context, &error),
+            error if error.is_copied() => copied(root, &error),
+            error => journal_error(root, &error),
+        })
+}
+
+/// The error of a copy that was made before the log was closed.
+pub(crate) fn copied(root: &Root, error: &JournalError) -> Error {
+    let text = format!(
+        "{}: {error}; so the files of this log may be of different times; nothing is changed; close the original and copy it \
+         again; if no process had the log open while it was copied, the copy is complete: adopt it with \
+         `stratawal repair --adopt-copy`, or with Options::adopt_copy",
+        root.shown(JOURNAL)
+    );
+    log_error(ErrorKind::Copied, text)
 }
 
 /// Whether the directory of a deleted stream still has its name. A stream that was created later
@@ -157,6 +172,7 @@ pub(crate) fn journal_error(root: &Root, error: &JournalError) -> Error {
     let kind = match error.kind() {
         JournalErrorKind::Newer(_) | JournalErrorKind::NewerRecord(_) => ErrorKind::NewerFormat,
         JournalErrorKind::Forked => ErrorKind::Forked,
+        JournalErrorKind::Copied { .. } => ErrorKind::Copied,
         _ if error.is_damage() => ErrorKind::Damaged,
         _ if error.is_full() => ErrorKind::Full,
         _ => ErrorKind::Io,

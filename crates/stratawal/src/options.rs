@@ -33,6 +33,7 @@ pub struct Options {
     pub(crate) journal: bool,
     journal_bytes: u64,
     journal_mapped: bool,
+    adopt_copy: bool,
     pub(crate) maintenance_thread: bool,
     pub(crate) sync_interval: Option<Duration>,
 }
@@ -61,6 +62,7 @@ impl Options {
             journal: false,
             journal_bytes: 64 << 20,
             journal_mapped: true,
+            adopt_copy: false,
             maintenance_thread: true,
             sync_interval: Some(Duration::from_secs(1)),
         }
@@ -177,6 +179,33 @@ impl Options {
         self
     }
 
+    /// Whether to open a copy of a log with a journal that was made before the log was closed.
+    /// Otherwise [`open`](Self::open) refuses such a copy with
+    /// [`Copied`](crate::ErrorKind::Copied). Default: false.
+    ///
+    /// Adopt a copy only if no process had the log open for writing while it was copied, for
+    /// example because the process or the machine had died before. Otherwise the files of the copy
+    /// are of different times: acknowledged entries may be missing or mixed with others, and not
+    /// all of this is noticed. Once the copy was opened with this option, later openings need it no
+    /// longer.
+    ///
+    /// # How a copy is noticed
+    /// Each file of the journal names its own inode number, and a copy of the file has another
+    /// number. This makes no difference for a log that was closed by
+    /// [`Wal::close`](crate::Wal::close): its copies open without this option, wherever they are.
+    /// Copying by `cp`, `tar` or `rsync`, moving to another file system and restoring a backup all
+    /// make copies; renaming, and snapshots of a whole file system or volume, do not.
+    ///
+    /// A copy is not noticed where files have no lasting inode numbers (FAT, exFAT, FUSE, SMB, 9P),
+    /// nor if it happens to get the number of the original, which is possible on another file
+    /// system. If another kind of file system changes the numbers when it is mounted again, a log
+    /// that was not closed is taken for a copy: use this option there.
+    #[must_use]
+    pub const fn adopt_copy(mut self, adopt: bool) -> Self {
+        self.adopt_copy = adopt;
+        self
+    }
+
     /// Whether a log with a journal that is opened for writing has a thread of its own, named
     /// `stratawal-maintenance`. Default: true.
     ///
@@ -221,6 +250,8 @@ impl Options {
     ///   they are valid but differ; or this file, or the directory of the streams, is missing, or
     ///   is something else, such as a link; or the [journal](Self::journal) is damaged or missing.
     ///   Reading still works.
+    /// - [`Copied`](crate::ErrorKind::Copied): the log has a journal, and is a copy that was made
+    ///   before the log was closed; see [`adopt_copy`](Self::adopt_copy). Reading still works.
     /// - [`InvalidOption`](crate::ErrorKind::InvalidOption): an option, or a default of the
     ///   streams, is out of its range.
     /// - Any operating-system error.
@@ -271,7 +302,7 @@ impl Options {
     }
 
     pub(crate) fn of_journal(&self) -> JournalOptions {
-        JournalOptions::default().bytes(self.journal_bytes).mapped(self.journal_mapped)
+        JournalOptions::default().bytes(self.journal_bytes).mapped(self.journal_mapped).adopt_copy(self.adopt_copy)
     }
 
     /// The maximum number of finished segments, across all streams, that may hold a file open

@@ -595,8 +595,8 @@ fn removed_stream_with_entries_in_the_journal_is_damage() {
         }
     }
     fs::copy(live.join("FORMAT"), copied.join("FORMAT")).unwrap();
-    assert_eq!(plain().open(&copied).unwrap_err().kind(), ErrorKind::Damaged);
-    let wal = journaled(false).open(&copied).unwrap();
+    assert_eq!(plain().adopt_copy(true).open(&copied).unwrap_err().kind(), ErrorKind::Damaged);
+    let wal = journaled(false).adopt_copy(true).open(&copied).unwrap();
     assert_eq!(wal.stream("s").unwrap_err().kind(), ErrorKind::Damaged);
     wal.delete_stream("s").unwrap();
     assert_eq!(wal.stream("s").unwrap().append("new").unwrap(), 0);

@@ -63,7 +63,8 @@ impl LogJournal {
     /// is opened.
     ///
     /// # Errors
-    /// Damage of the journal; nothing has changed. I/O.
+    /// Damage of the journal, or a copy that was made before the journal was closed; nothing has
+    /// changed. I/O.
     pub fn open(
         storage: &Arc<dyn Storage>,
         dir: &Path,
@@ -71,7 +72,10 @@ impl LogJournal {
         options: JournalOptions,
         is_unfinished: impl FnMut(&Dropped) -> bool,
     ) -> Result<Self> {
-        let image = Image::read(&**storage, dir, wal_id)?;
+        let image = Image::read(&**storage, dir, wal_id).map_err(|error| {
+            let copied = || Image::copied_and_damaged(&**storage, dir, wal_id).filter(|_| !options.adopts_copies());
+            if error.is_damage() { copied().unwrap_or(error) } else { error }
+        })?;
         let (journal, needed) = Journal::open(storage, dir, wal_id, options, image, is_unfinished)?;
         let log = Self::new(journal, options);
         let carried = needed.streams.into_iter().map(|(id, needed)| (id, Carried { needed, is_settled: false }));

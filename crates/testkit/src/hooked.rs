@@ -263,6 +263,10 @@ impl File for HookedFile {
         self.inner.change_stamp()
     }
 
+    fn identity(&self) -> io::Result<Option<u64>> {
+        self.inner.identity()
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.call(Operation::SetLen, 0..len, || self.inner.set_len(len))
     }

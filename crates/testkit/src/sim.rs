@@ -603,6 +603,10 @@ impl File for SimFile {
         Ok(Some(ChangeStamp { file: (0, self.ino), len: file.len(), modified_nanos: nanos, changed_nanos: nanos }))
     }
 
+    fn identity(&self) -> io::Result<Option<u64>> {
+        Ok(Some(self.ino))
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut state = self.to_write()?;
         let old = state.disk.file(self.ino)?.len();

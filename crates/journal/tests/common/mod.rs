@@ -714,3 +714,52 @@ pub(crate) fn gaps_are_judged() -> Result<(), String> {
     }
     Ok(())
 }
+
+/// A journal is copied before it is closed, and after that. Only the first copy is refused, whether
+/// it is sound or damaged, and only until it is adopted.
+pub(crate) fn copies_are_noticed() -> Result<(), String> {
+    let dir = Path::new(DIR);
+    let open = |storage: &Arc<dyn Storage>, options: JournalOptions| {
+        let image = Image::read(&**storage, dir, WAL)?;
+        Journal::open(storage, dir, WAL, options, image, |_| true)
+            .map(|(journal, needed)| (journal, needed.streams.len()))
+    };
+    for is_damaged in [false, true] {
+        let sim = SimStorage::new(1);
+        let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+        let journal = Journal::create(&storage, dir, WAL, options(1)).unwrap();
+        let record = Record::Firm { stream: StreamId(1), seq: SeqNo(1) };
+        journal.sync_to(journal.append(&record).unwrap()).unwrap();
+        journal.append(&record).unwrap();
+        copy_files(&sim, is_damaged);
+        let opened = open(&storage, options(1));
+        if !opened.as_ref().is_err_and(stratawal_journal::Error::is_copied) {
+            return Err(format!("damaged {is_damaged}: {opened:?}"));
+        }
+        let adopted = open(&storage, options(1).adopt_copy(true));
+        match adopted {
+            Err(error) if is_damaged && error.is_damage() => continue,
+            Ok((_, 1)) if !is_damaged => {}
+            other => return Err(format!("adopted, damaged {is_damaged}: {other:?}")),
+        }
+        let (journal, _) = open(&storage, options(1)).map_err(|error| format!("adopted before: {error}"))?;
+        journal.close().unwrap();
+        copy_files(&sim, false);
+        open(&storage, options(1)).map_err(|error| format!("closed: {error}"))?;
+    }
+    Ok(())
+}
+
+/// Replaces the journal's files by copies. If `is_damaged`, the first record is not valid.
+fn copy_files(sim: &SimStorage, is_damaged: bool) {
+    for entry in sim.list(Path::new(DIR)).unwrap() {
+        let path = Path::new(DIR).join(&entry.name);
+        let file = sim.open(&path, stratawal_storage::Access::Read).unwrap();
+        let mut bytes = vec![0; file.len().unwrap() as usize];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        bytes[4096] ^= u8::from(is_damaged);
+        let copy = Path::new("/journal/copy");
+        sim.create_new(copy).unwrap().write_all_at(&bytes, 0).unwrap();
+        sim.rename(copy, &path).unwrap();
+    }
+}

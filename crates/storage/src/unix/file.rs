@@ -140,6 +140,10 @@ impl File for UnixFile {
         }))
     }
 
+    fn identity(&self) -> io::Result<Option<u64>> {
+        Ok(if has_stable_inodes(&self.0)? { Some(self.0.metadata()?.ino()) } else { None })
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
     }
@@ -207,6 +211,29 @@ fn overwrites_in_place(file: &fs::File) -> io::Result<bool> {
     // Its type differs between platforms.
     let magic = rustix::fs::fstatfs(file)?.f_type;
     Ok([EXT4, TMPFS].contains(&(magic as u64)))
+}
+
+/// Whether a file keeps its inode number when it is opened again, also after its file system was
+/// mounted again. False where the system makes the numbers up (FAT, SMB), and where they depend on
+/// a program or another machine (FUSE, 9P, shared folders of virtual machines).
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn has_stable_inodes(file: &fs::File) -> io::Result<bool> {
+    const FAT: u64 = 0x4D44;
+    const EXFAT: u64 = 0x2011_BAB0;
+    const SMB: u64 = 0x517B;
+    const CIFS: u64 = 0xFF53_4D42;
+    const SMB2: u64 = 0xFE53_4D42;
+    const FUSE: u64 = 0x6573_5546;
+    const NINE_P: u64 = 0x0102_1997;
+    const VBOX: u64 = 0x786F_4256;
+    // Its type differs between platforms. The upper half is sign extension, or zero.
+    let magic = rustix::fs::fstatfs(file)?.f_type as u64 & 0xFFFF_FFFF;
+    Ok(![FAT, EXFAT, SMB, CIFS, SMB2, FUSE, NINE_P, VBOX].contains(&magic))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn has_stable_inodes(_file: &fs::File) -> io::Result<bool> {
+    Ok(true)
 }
 
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]

@@ -14,6 +14,10 @@ pub enum ErrorKind {
     /// [`Error::damage`](super::Error::damage) and [`Error::lost`](super::Error::lost), and
     /// [`Error::advice`](super::Error::advice) for what still works.
     Damaged,
+    /// The log is a copy that was made while it was open, or before it was closed, so its files may
+    /// be of different times. Nothing was changed. Close the original and copy it again. If no
+    /// process had the log open while it was copied, the copy is complete: adopt it.
+    Copied,
     /// A newer version wrote this. Use that version. If no newer version ever wrote this log, the
     /// version number of a segment file is damaged, which looks the same. The other entries of the
     /// stream can then be read with `inspect::salvage`.
@@ -76,6 +80,7 @@ impl ErrorKind {
             Self::Locked => "locked",
             Self::Missing => "missing",
             Self::Damaged => "damaged",
+            Self::Copied => "copied",
             Self::NewerFormat => "newer_format",
             Self::Io => "io",
             Self::Full => "full",
