@@ -18,7 +18,7 @@ pub(crate) fn seeded() -> Done {
             .limit(SECONDS_MAX)
             .done("a fault that no harness finds")
     };
-    let harnesses = ["simulation", "damage", "hostile", "histories", "kills", "beside", "model"]
+    let harnesses = ["simulation", "damage", "hostile", "histories", "kills", "kill_points", "beside", "model"]
         .map(|name| ["--test", name])
         .concat();
     faulty(&[&["--package", "stratawal", "--package", "stratawal-stream"], &harnesses[..], &["seeded"]].concat())?;
@@ -43,7 +43,15 @@ pub(crate) fn sweep_run() -> Run {
 /// A test of the facade, optimised, but with debug assertions. `seconds` is the time that its
 /// volume may take, in addition to the limit of every harness.
 fn harness(test: &str, seconds: u64) -> Run {
-    cargo(&["test", "--release", "--package", "stratawal", "--test", test, "--", "--nocapture"])
+    harnesses(&[test], seconds)
+}
+
+/// Several tests of the facade, run like a [`harness`].
+fn harnesses(tests: &[&str], seconds: u64) -> Run {
+    let tests: Vec<&str> = tests.iter().flat_map(|test| ["--test", test]).collect();
+    cargo(&["test", "--release", "--package", "stratawal"])
+        .args(&tests)
+        .args(&["--", "--nocapture"])
         .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true")
         .env("CARGO_TARGET_DIR", &crate::run::root().join("target/sim").to_string_lossy())
         .limit(SECONDS_MAX.saturating_add(seconds))
@@ -85,13 +93,15 @@ fn in_memory(run: Run) -> Run {
     if available { run.env("TMPDIR", "/dev/shm") } else { run }
 }
 
-/// Runs a process with many threads and kills it `--times` times.
+/// Runs a process with many threads and kills it `--times` times. Kills another at each operation
+/// of a fixed workload.
 pub(crate) fn kills(arguments: &[String]) -> Done {
     kills_run(&number(arguments, "--times", "500", "kills")?).done("a killed process")
 }
 
 pub(crate) fn kills_run(kills: &str) -> Run {
-    in_memory(harness("kills", volume(kills).saturating_mul(10)).env("STRATAWAL_KILLS", kills))
+    let run = harnesses(&["kills", "kill_points"], volume(kills).saturating_mul(10));
+    in_memory(run.env("STRATAWAL_KILLS", kills).env("STRATAWAL_ALL_KILL_POINTS", "1"))
 }
 
 /// Runs readers in one process and a writer in another, for `--seconds`.

@@ -19,9 +19,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use recorder::{Recorder, entry_of, observe, parts, print_line, recorded, seed_fault_of_env};
+use recorder::{Recorder, check_recovered, entry_of, observe, parts, print_line, recorded, seed_fault_of_env};
 use stratawal::{Batch, Durability, ErrorKind, Options, Stream, StreamOptions, Wal};
-use stratawal_testkit::{Found, Rng, StreamModel};
+use stratawal_testkit::{Rng, StreamModel};
 
 const STREAMS: [&str; 3] = ["ledger", "events/of the day", "raft"];
 const THREADS: u64 = 12;
@@ -267,20 +267,6 @@ fn killed_process_keeps_acknowledged_entries() {
     kill_many_times(kills, command);
 }
 
-/// Compares the stream that one thread writes with its model. Returns how many entries it has.
-fn check(model: &mut StreamModel, stream: &Stream) -> u64 {
-    let first_seq = stream.first_seq();
-    let mut found = Found { first_seq, entries: Vec::new() };
-    for entry in stream.iter(..) {
-        let entry = entry.unwrap();
-        assert_eq!(entry.seq(), found.next_seq(), "a gap");
-        found.entries.push(entry.data().to_vec());
-    }
-    assert_eq!(found.next_seq(), stream.next_seq(), "a gap at the end");
-    model.check_recovered(&found).unwrap_or_else(|mismatch| panic!("{mismatch}"));
-    found.entries.len() as u64
-}
-
 fn kill_many_times(kills: u64, command: fn() -> Command) {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
@@ -329,7 +315,7 @@ fn kill_many_times(kills: u64, command: fn() -> Command) {
             shared.check(&wal.stream(name).unwrap());
         }
         for (name, own) in OWN.iter().zip(&mut own) {
-            checked += check(own, &wal.stream(name).unwrap());
+            checked += check_recovered(name, own, &wal.stream(name).unwrap());
         }
         if rng.chance(128) {
             wal.close().unwrap();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use stratawal_storage::{Access, ChangeStamp, DirEntry, File, Lock, LockError, Storage};
+use stratawal_storage::{Access, ChangeStamp, DirEntry, File, Lock, LockError, RangeSync, Storage, StoreMap};
 
 /// The kinds of operations that reach a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,9 +27,9 @@ pub enum Operation {
     RemoveDir,
     /// A directory is synced.
     SyncDir,
-    /// Bytes are written.
+    /// Bytes are written, or stored into a map of the file.
     Write,
-    /// A file is synced.
+    /// A file is synced, or a range of a map.
     Sync,
     /// The length of a file is set.
     SetLen,
@@ -46,7 +46,8 @@ pub struct Call {
     pub path: PathBuf,
     /// The old path of a rename.
     pub from: Option<PathBuf>,
-    /// The range of bytes written; for `SetLen` and `Preallocate`, all bytes up to the new length.
+    /// The range of bytes written, or synced through a map; for `SetLen` and `Preallocate`, all
+    /// bytes up to the new length.
     pub bytes: Range<u64>,
 }
 
@@ -59,6 +60,8 @@ pub enum Verdict {
     Fail(io::Error),
     /// The operation takes effect, but returns this error.
     FailAfterEffect(io::Error),
+    /// The operation runs. Then this function is called, before the operation returns.
+    ProceedThen(fn()),
 }
 
 type Hook = Arc<dyn Fn(&Call) -> Verdict + Send + Sync>;
@@ -127,6 +130,7 @@ impl HookedStorage {
             Verdict::Proceed => run(),
             Verdict::Fail(error) => Err(error),
             Verdict::FailAfterEffect(error) => run().and(Err(error)),
+            Verdict::ProceedThen(act) => run().inspect(|_| act()),
         }
     }
 
@@ -212,7 +216,7 @@ impl Storage for HookedStorage {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct HookedFile {
     inner: Arc<dyn File>,
     path: PathBuf,
@@ -277,6 +281,45 @@ impl File for HookedFile {
 
     fn next_data(&self, offset: u64) -> io::Result<u64> {
         self.inner.next_data(offset)
+    }
+
+    fn map_for_stores(&self, len: u64) -> io::Result<Box<dyn StoreMap>> {
+        let inner = self.inner.map_for_stores(len)?;
+        Ok(Box::new(HookedStores { inner, file: self.clone() }))
+    }
+}
+
+#[derive(Debug)]
+struct HookedStores {
+    inner: Box<dyn StoreMap>,
+    file: HookedFile,
+}
+
+impl StoreMap for HookedStores {
+    fn store(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let range = offset..offset + bytes.len() as u64;
+        let inner = &mut self.inner;
+        self.file.call(Operation::Write, range, || inner.store(bytes, offset))
+    }
+
+    fn range_sync(&self) -> Arc<dyn RangeSync> {
+        Arc::new(HookedRangeSync { inner: self.inner.range_sync(), file: self.file.clone() })
+    }
+}
+
+#[derive(Debug)]
+struct HookedRangeSync {
+    inner: Arc<dyn RangeSync>,
+    file: HookedFile,
+}
+
+impl RangeSync for HookedRangeSync {
+    fn sync(&self, from: u64, to: u64) -> io::Result<()> {
+        self.file.call(Operation::Sync, from..to, || self.inner.sync(from, to))
+    }
+
+    fn prefault(&self, from: u64, to: u64) -> io::Result<()> {
+        self.inner.prefault(from, to)
     }
 }
 

@@ -10,7 +10,7 @@
 use std::io::Write;
 
 use stratawal::{Batch, Durability, Stream, Wal};
-use stratawal_testkit::{Change, Level, Rng, StreamModel, entry};
+use stratawal_testkit::{Change, Found, Level, Rng, StreamModel, entry};
 
 /// The tag of an entry: the change that appended it, its index in the batch, and the batch's
 /// length.
@@ -92,37 +92,70 @@ impl Recorder {
         let first = self.stream.first_seq();
         let next = self.stream.next_seq();
         let live = next - first;
-        let mut level = 2;
         match rng.below(64) {
             0 | 1 if live > 0 => {
                 // Sometimes beyond the end.
                 let first = if rng.chance(16) { next + 1 + rng.below(5) } else { first + 1 + rng.below(live) };
-                self.record(&format!("truncate-before {first}"));
-                self.stream.truncate_before(first).unwrap();
+                self.truncate_before(first);
             }
             2 | 3 if live > 0 => {
                 let many = if rng.chance(32) { live } else { live.min(60) };
-                let at = next - 1 - rng.below(many);
-                self.record(&format!("truncate-from {at}"));
-                self.stream.truncate_from(at).unwrap();
+                self.truncate_from(next - 1 - rng.below(many));
             }
-            4 if self.stream.exists() && rng.chance(64) => {
-                self.record("delete");
-                self.wal.delete_stream(&self.name).unwrap();
-                self.stream = self.wal.stream(&self.name).unwrap();
-            }
+            4 if self.stream.exists() && rng.chance(64) => self.delete(),
             _ => {
-                level = rng.index(3);
-                let durability = [Durability::Buffered, Durability::Flushed, Durability::Synced][level];
+                let durability = [Durability::Buffered, Durability::Flushed, Durability::Synced][rng.index(3)];
                 let count = if rng.chance(24) { 1 + rng.below(200) } else { 1 + rng.below(6) };
-                self.record(&format!("append {next} {count}"));
-                let batch: Batch = (0..count).map(|i| entry_of(self.number, i, count)).collect();
-                let seqs = self.stream.with_durability(durability).append_batch(&batch).unwrap();
-                assert_eq!(seqs, next..next + count);
+                self.append(durability, count);
             }
         }
+    }
+
+    /// Appends a batch of `count` entries.
+    pub(crate) fn append(&mut self, durability: Durability, count: u64) {
+        let next = self.stream.next_seq();
+        self.record(&format!("append {next} {count}"));
+        let batch: Batch = (0..count).map(|i| entry_of(self.number, i, count)).collect();
+        let seqs = self.stream.with_durability(durability).append_batch(&batch).unwrap();
+        assert_eq!(seqs, next..next + count);
+        self.record_done(durability as usize);
+    }
+
+    /// Drops the entries below `first`, which may be beyond the end.
+    pub(crate) fn truncate_before(&mut self, first: u64) {
+        self.record(&format!("truncate-before {first}"));
+        self.stream.truncate_before(first).unwrap();
+        self.record_done(2);
+    }
+
+    /// Drops the entry `at` and all later ones.
+    pub(crate) fn truncate_from(&mut self, at: u64) {
+        self.record(&format!("truncate-from {at}"));
+        self.stream.truncate_from(at).unwrap();
+        self.record_done(2);
+    }
+
+    /// Deletes the stream.
+    pub(crate) fn delete(&mut self) {
+        self.record("delete");
+        self.wal.delete_stream(&self.name).unwrap();
+        self.stream = self.wal.stream(&self.name).unwrap();
+        self.record_done(2);
+    }
+
+    fn record_done(&mut self, level: usize) {
         self.record(&format!("done {level}"));
         self.number += 1;
+    }
+
+    /// Records that everything appended so far was synced.
+    pub(crate) fn record_synced(&self) {
+        self.record("synced");
+    }
+
+    /// The stream, for calls that change nothing.
+    pub(crate) const fn stream(&self) -> &Stream {
+        &self.stream
     }
 }
 
@@ -144,6 +177,7 @@ pub(crate) fn observe(model: &mut StreamModel, line: &str) {
             let level = [Level::Buffered, Level::Flushed, Level::Synced][usize::try_from(at(1)).unwrap()];
             model.done(level);
         }
+        "synced" => model.acknowledged(Level::Synced),
         "found" => model.found(number, at(1)..at(2)).unwrap_or_else(|mismatch| panic!("{mismatch}")),
         "append" => {
             assert_eq!(at(1), model.next_seq(), "appends are numbered on");
@@ -158,4 +192,18 @@ pub(crate) fn observe(model: &mut StreamModel, line: &str) {
         "delete" => model.begin_numbered(number, Change::Delete),
         other => panic!("{other}"),
     }
+}
+
+/// Compares a stream that was recovered with its model. Returns how many entries it has.
+pub(crate) fn check_recovered(what: &str, model: &mut StreamModel, stream: &Stream) -> u64 {
+    let first_seq = stream.first_seq();
+    let mut found = Found { first_seq, entries: Vec::new() };
+    for entry in stream.iter(..) {
+        let entry = entry.unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(entry.seq(), found.next_seq(), "{what}: a gap");
+        found.entries.push(entry.data().to_vec());
+    }
+    assert_eq!(found.next_seq(), stream.next_seq(), "{what}: a gap at the end");
+    model.check_recovered(&found).unwrap_or_else(|mismatch| panic!("{what}: {mismatch}"));
+    found.entries.len() as u64
 }
