@@ -1,6 +1,9 @@
 //! Fills real file systems to the last block. Acknowledged entries are kept, dropping entries makes
 //! room, and appends continue.
 //!
+//! Each file system is filled by a log without a commit journal, with one that is mapped where the
+//! file system allows it, and with one that is written.
+//!
 //! The tests mount file systems, which needs root. Without it, or without the tool that creates
 //! one, a test prints a line and passes.
 
@@ -70,6 +73,12 @@ impl Volume {
         }
     }
 
+    /// Gives the space of the filler back.
+    fn empty_filler(&self) {
+        let filler = fs::File::create(self.path().join("filler")).unwrap();
+        filler.sync_all().unwrap();
+    }
+
     fn free(&self) -> u64 {
         UnixStorage::new().free_space(&self.path()).unwrap()
     }
@@ -81,9 +90,59 @@ impl Drop for Volume {
     }
 }
 
-fn open(volume: &Volume) -> Wal {
+/// How the log keeps its journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Journal {
+    Without,
+    Mapped,
+    Written,
+}
+
+fn open(volume: &Volume, journal: Journal) -> stratawal::Result<Wal> {
     let streams = StreamOptions::new().segment_bytes(256 << 10);
-    Options::new().stream_defaults(streams).open(volume.path().join("log")).unwrap()
+    Options::new()
+        .stream_defaults(streams)
+        .journal(journal != Journal::Without)
+        .journal_mapped(journal == Journal::Mapped)
+        .journal_bytes(256 << 10)
+        .open(volume.path().join("log"))
+}
+
+/// Runs `act` on the full disk. If the log has a journal, `act` may need space: then nothing has
+/// changed, and it succeeds once there is space.
+fn with_room<T>(volume: &Volume, journal: Journal, act: impl Fn() -> stratawal::Result<T>) -> T {
+    match act() {
+        Err(error) if is_full(&error) && journal != Journal::Without => {
+            println!("volume: made room for the journal: {error}");
+            volume.empty_filler();
+            act().unwrap()
+        }
+        other => other.unwrap(),
+    }
+}
+
+/// Truncates `stream` on the full disk, like [`with_room`].
+fn truncate_with_room(
+    volume: &Volume,
+    journal: Journal,
+    stream: &Stream,
+    truncate: impl Fn() -> stratawal::Result<()>,
+) {
+    with_room(volume, journal, || match truncate() {
+        // A truncation does not recover a stream that a full disk stopped, but a sync does.
+        Err(error) if error.kind() == ErrorKind::Poisoned && is_full(&error) => {
+            stream.sync()?;
+            truncate()
+        }
+        other => other,
+    });
+}
+
+/// Whether a full disk is the cause. A copy-on-write file system may turn out to be full during a
+/// write. The next append that has room recovers the stream; its entries are then known.
+fn is_full(error: &stratawal::Error) -> bool {
+    error.kind() == ErrorKind::Full
+        || error.kind() == ErrorKind::Poisoned && error.to_string().contains("a full disk stopped")
 }
 
 fn entry(seq: u64, len: usize) -> Vec<u8> {
@@ -101,11 +160,7 @@ fn append_until_full(stream: &Stream) -> u64 {
             match stream.append(entry(stream.next_seq(), len)) {
                 Ok(seq) => end = seq + 1,
                 Err(error) => {
-                    // A copy-on-write file system may turn out to be full during the write. The
-                    // next append that has room recovers the stream; its entries are then known.
-                    let full = error.kind() == ErrorKind::Full
-                        || error.kind() == ErrorKind::Poisoned && error.to_string().contains("a full disk stopped");
-                    assert!(full, "{error}");
+                    assert!(is_full(&error), "{error}");
                     break;
                 }
             }
@@ -132,44 +187,50 @@ fn seen_beside(volume: &Volume, stream: &str, first: u64, acknowledged: u64) {
     assert_entries(&wal.stream(stream).unwrap(), first, acknowledged);
 }
 
-fn fill_and_truncate(kind: &str, mib: u64, left: u64) {
+fn fill_and_truncate(kind: &str, mib: u64, left: u64, journal: Journal) {
     let Some(volume) = Volume::mount(kind, mib) else { return };
-    let wal = open(&volume);
+    let wal = open(&volume, journal).unwrap();
     let a = wal.stream("a").unwrap();
     let b = wal.stream("b").unwrap().with_durability(Durability::Flushed);
     b.append(entry(0, 100)).unwrap();
     volume.fill_up_to(left);
     let end_a = append_until_full(&a);
     let end_b = append_until_full(&b);
-    println!("volume: {kind}, full with {end_a} and {end_b} entries, {} bytes free", volume.free());
+    println!("volume: {kind}, {journal:?}, full with {end_a} and {end_b} entries, {} bytes free", volume.free());
     assert!(end_a > 50, "{end_a}");
     assert_entries(&a, 0, end_a);
-    seen_beside(&volume, "a", 0, end_a);
-    // Without a close, the stream is reopened on the full disk and read.
+    // A reader in another process does not read a journal.
+    if journal == Journal::Without {
+        seen_beside(&volume, "a", 0, end_a);
+    }
+    // The log is opened again on the full disk, and read.
     drop((a, b, wal));
-    let wal = open(&volume);
-    let a = wal.stream("a").unwrap();
-    let b = wal.stream("b").unwrap();
+    let wal = with_room(&volume, journal, || open(&volume, journal));
+    let a = with_room(&volume, journal, || wal.stream("a"));
+    let b = with_room(&volume, journal, || wal.stream("b"));
     let end_a = assert_entries(&a, 0, end_a);
     assert_entries(&b, 0, end_b);
+    volume.fill_up_to(0);
     // Entries can be dropped while the disk is full; this makes room.
     let first = end_a / 2;
-    a.truncate_before(first).unwrap();
+    truncate_with_room(&volume, journal, &a, || a.truncate_before(first));
     assert_entries(&a, first, end_a);
     a.append(entry(a.next_seq(), 3000)).unwrap();
     // Once the disk is full again, all entries are dropped: the last from the end, the others from
     // the beginning.
+    volume.fill_up_to(0);
     append_until_full(&a);
-    a.truncate_before(a.next_seq() - 1).unwrap();
-    a.truncate_from(a.next_seq() - 1).unwrap();
+    truncate_with_room(&volume, journal, &a, || a.truncate_before(a.next_seq() - 1));
+    truncate_with_room(&volume, journal, &a, || a.truncate_from(a.next_seq() - 1));
     let end_a = a.next_seq();
     assert_eq!(assert_entries(&a, end_a, end_a), end_a);
+    volume.fill_up_to(0);
     let end_b = append_until_full(&b);
     let _ = wal.close();
     drop((a, b, wal));
     // Now the disk has room.
     fs::remove_file(volume.path().join("filler")).unwrap();
-    let wal = open(&volume);
+    let wal = open(&volume, journal).unwrap();
     let a = wal.stream("a").unwrap();
     let b = wal.stream("b").unwrap();
     assert_entries(&a, end_a, end_a);
@@ -248,20 +309,55 @@ fn mapped_readers_on_a_full_tmpfs_get_no_sigbus() {
 
 #[test]
 fn full_tmpfs_keeps_acknowledged() {
-    fill_and_truncate("tmpfs", 4, 3 << 20);
+    fill_and_truncate("tmpfs", 4, 3 << 20, Journal::Without);
+}
+
+#[test]
+fn full_tmpfs_keeps_acknowledged_with_a_journal() {
+    fill_and_truncate("tmpfs", 4, 3 << 20, Journal::Mapped);
+}
+
+#[test]
+fn full_tmpfs_keeps_acknowledged_with_a_written_journal() {
+    fill_and_truncate("tmpfs", 4, 3 << 20, Journal::Written);
 }
 
 #[test]
 fn full_ext4_keeps_acknowledged() {
-    fill_and_truncate("ext4", 32, 6 << 20);
+    fill_and_truncate("ext4", 32, 6 << 20, Journal::Without);
+}
+
+#[test]
+fn full_ext4_keeps_acknowledged_with_a_journal() {
+    fill_and_truncate("ext4", 32, 6 << 20, Journal::Mapped);
+}
+
+#[test]
+fn full_ext4_keeps_acknowledged_with_a_written_journal() {
+    fill_and_truncate("ext4", 32, 6 << 20, Journal::Written);
 }
 
 #[test]
 fn full_xfs_keeps_acknowledged() {
-    fill_and_truncate("xfs", 320, 6 << 20);
+    fill_and_truncate("xfs", 320, 6 << 20, Journal::Without);
+}
+
+#[test]
+fn full_xfs_keeps_acknowledged_with_a_journal() {
+    fill_and_truncate("xfs", 320, 6 << 20, Journal::Mapped);
+}
+
+#[test]
+fn full_xfs_keeps_acknowledged_with_a_written_journal() {
+    fill_and_truncate("xfs", 320, 6 << 20, Journal::Written);
 }
 
 #[test]
 fn full_btrfs_keeps_acknowledged() {
-    fill_and_truncate("btrfs", 115, 24 << 20);
+    fill_and_truncate("btrfs", 115, 24 << 20, Journal::Without);
+}
+
+#[test]
+fn full_btrfs_keeps_acknowledged_with_a_journal() {
+    fill_and_truncate("btrfs", 115, 24 << 20, Journal::Mapped);
 }
