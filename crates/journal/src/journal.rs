@@ -589,9 +589,10 @@ impl Journal {
     /// nothing if a file is ready, or if the limit leaves no room for one.
     ///
     /// # Errors
-    /// I/O. Nothing has changed.
+    /// I/O. Nothing has changed. [`ErrorKind::Closed`]; [`ErrorKind::Failed`].
     pub fn prepare(&self) -> Result<()> {
         self.check_process()?;
+        self.log.lock().check()?;
         self.recycle_released();
         let len = {
             let mut rotation = self.rotation.lock();
@@ -667,6 +668,22 @@ impl Journal {
     pub fn close(&self) -> Result<()> {
         let position = self.append_any(&Record::Close)?;
         self.sync_to(position)
+    }
+
+    /// Makes every record durable, and accepts none from now on. The records stay needed, and the
+    /// next opening finds them. Unlike after [`close`](Self::close), a copy of the journal is
+    /// noticed.
+    ///
+    /// # Errors
+    /// Same as for [`sync`](Self::sync). The journal is closed anyway.
+    pub fn close_needed(&self) -> Result<()> {
+        self.check_process()?;
+        {
+            // A file that is being named is named before this returns.
+            let _rotation = self.rotation.lock();
+            self.log.lock().closed = true;
+        }
+        self.sync()
     }
 
     /// Fails in a forked child, where the files belong to the parent.

@@ -164,6 +164,13 @@ pub(crate) fn close(context: &LogContext, root: &Root) -> Result<bool> {
     journal.close().map_err(|error| journal_error(root, &error))
 }
 
+/// Ends the journal with the entries in it, which the next opening finds. Does nothing in a log
+/// without a journal.
+pub(crate) fn close_fast(context: &LogContext, root: &Root) -> Result<()> {
+    let Some(journal) = context.log_journal() else { return Ok(()) };
+    journal.close_fast().map_err(|error| journal_error(root, &error))
+}
+
 fn location(streams: &Path, name: &str) -> Result<Location> {
     Ok(Location::new(streams, stream_dir(name)?).named(name))
 }

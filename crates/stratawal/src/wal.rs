@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stratawal_storage::Storage;
-use stratawal_stream::{CacheStats, DeleteError, Location, LogContext, StreamLog, StreamOptions, delete};
+use stratawal_stream::{CacheStats, DeleteError, Location, LogContext, LogJournal, StreamLog, StreamOptions, delete};
 use stratawal_sync::Mutex;
 use stratawal_sync::atomic::{AtomicBool, Ordering};
 
@@ -48,6 +48,15 @@ struct Inner {
     closing: Mutex<()>,
     /// Held by the one call that may start threads.
     helpers: Mutex<()>,
+}
+
+/// What becomes of the entries in the journal when a log is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// The streams' files get them.
+    Settled,
+    /// They stay there for the next opening.
+    Fast,
 }
 
 /// How much a log holds, and how its cache is used.
@@ -364,11 +373,35 @@ impl Wal {
     /// Handles and iterators can still read, and hold files and memory until the last of them is
     /// dropped. Closing again does nothing.
     ///
+    /// Use this before the log is copied, moved or backed up: no entry is in the
+    /// [journal](crate::Options::journal) alone afterwards, and any copy of the directory is as good
+    /// as the original. It takes one or two syncs for each stream that was written.
+    /// [`close_fast`](Self::close_fast) takes one for all.
+    ///
     /// # Errors
     /// The error of the first stream that fails; the others, and the log, are still closed. A
     /// stream that is deleted at the same time is left out.
     pub fn close(&self) -> Result<()> {
-        self.inner.close()
+        self.inner.close(How::Settled)
+    }
+
+    /// Makes everything accepted durable by one sync of the [journal](crate::Options::journal), and
+    /// releases the lock. The streams are not settled: entries stay in the journal, and the next
+    /// open reads it, as after a crash. Otherwise like [`close`](Self::close), which this is in a log
+    /// without a journal.
+    ///
+    /// Use this to end a process in a hurry, or one that is about to be started again. Do not copy
+    /// the log in this state: a copy is refused with [`Copied`](ErrorKind::Copied) until it is
+    /// [adopted](crate::Options::adopt_copy), and without the directory of the journal it lacks
+    /// entries. Opening it with [`journal(false)`](crate::Options::journal) settles every stream.
+    ///
+    /// It also syncs the files of streams whose entries have reached their files but not the disk;
+    /// there are none after a [`sync`](Self::sync).
+    ///
+    /// # Errors
+    /// The error of the first stream that fails; the others, and the log, are still closed.
+    pub fn close_fast(&self) -> Result<()> {
+        self.inner.close(How::Fast)
     }
 
     pub(crate) fn slots(&self) -> &Slots {
@@ -441,7 +474,7 @@ impl Inner {
         Location::new(self.root.lock().streams(), dir).named(name)
     }
 
-    fn close(&self) -> Result<()> {
+    fn close(&self, how: How) -> Result<()> {
         self.check_process()?;
         // A second call waits for the first one.
         let _closing = self.closing.lock();
@@ -454,27 +487,50 @@ impl Inner {
         let streams = self.streams.open();
         // The thread must not use any file once the lock is released.
         drop(self.maintenance.lock().take());
-        let closed = for_each_stream(&streams, Some(self.helpers.lock()), StreamLog::exists, |stream| {
-            unless_deleted(stream.close())
-        });
+        let closed = match self.context.log_journal() {
+            // A journal that has failed makes nothing durable, and the files can.
+            Some(journal) if how == How::Fast && journal.failure().is_none() => {
+                self.close_streams_fast(journal, &streams)
+            }
+            _ => self.close_streams(&streams),
+        };
         let mut root = self.root.lock();
-        let settled = journal::settle_carried(&self.context, root.streams(), &self.stream_defaults);
-        let journal_closed = journal::close(&self.context, &root);
+        let journal_closed = match how {
+            How::Fast => journal::close_fast(&self.context, &root),
+            How::Settled => {
+                let settled = journal::settle_carried(&self.context, root.streams(), &self.stream_defaults);
+                let closed = journal::close(&self.context, &root);
+                // A journal that is still needed loses nothing: the next opening finds its records.
+                settled.and(closed.map(drop))
+            }
+        };
         let exists = root.check_exists();
         root.unlock();
         closed?;
-        settled?;
-        // A journal that is still needed loses nothing: the next opening finds its records.
         journal_closed?;
         // A log opened for reading has nothing to lose.
         if self.context.is_read_only() { Ok(()) } else { exists }
     }
 }
 
+impl Inner {
+    fn close_streams(&self, streams: &[StreamLog]) -> Result<()> {
+        for_each_stream(streams, Some(self.helpers.lock()), StreamLog::exists, |stream| unless_deleted(stream.close()))
+    }
+
+    fn close_streams_fast(&self, journal: &LogJournal, streams: &[StreamLog]) -> Result<()> {
+        streams.iter().try_for_each(StreamLog::stop_appends)?;
+        // One sync for all streams. The close of each stream meets any error of this again.
+        let _ = journal.sync_streams_in_journal();
+        let waits = |stream: &StreamLog| stream.durable_seq() < stream.next_seq();
+        for_each_stream(streams, Some(self.helpers.lock()), waits, |stream| unless_deleted(stream.close_fast()))
+    }
+}
+
 impl Drop for Inner {
     /// Closes the log on a best-effort basis; see [`Wal`].
     fn drop(&mut self) {
-        let _ = self.close();
+        let _ = self.close(How::Settled);
     }
 }
 

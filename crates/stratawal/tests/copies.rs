@@ -176,7 +176,7 @@ fn adopted_copy_has_every_entry_and_names_its_own_files() {
     let at = |name: &str| dir.path().join(name);
     let wal = journaled().open(at("log")).unwrap();
     append(&wal, 100);
-    // Nothing is written meanwhile, as after the death of the process.
+    // Nothing is written at the same time, as after the death of the process.
     cp(&at("log"), &at("copy"));
     is_refused(&at("copy"));
     let adopted = journaled().adopt_copy(true).open(at("copy")).unwrap();

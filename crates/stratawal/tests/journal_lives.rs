@@ -197,7 +197,11 @@ fn run(seed: u64) {
             models[i] = before;
         }
         if rng.below(6) == 0 && images.is_empty() {
-            wal.close().unwrap();
+            if rng.below(2) == 0 {
+                wal.close().unwrap();
+            } else {
+                wal.close_fast().unwrap();
+            }
             for (model, looked_up) in models.iter_mut().map(|m| &mut m[0]).zip(looked_up) {
                 if looked_up {
                     model.flushed = model.end();

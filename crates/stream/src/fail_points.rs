@@ -51,6 +51,8 @@ stratawal_sync::fail_points! {
         RetainedForgotten,
         /// Entries that are not drained are not copied forward.
         TailNotCopied,
+        /// A fast close leaves the lead to threads that are about to write to the files.
+        FastCloseLeavesLead,
         /// The journal is closed although a stream could not be settled.
         ClosedUnsettled,
         /// A leader that finishes does not wake a thread to lead next.

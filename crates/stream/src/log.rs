@@ -137,6 +137,28 @@ impl StreamLog {
     }
 }
 
+/// Closing the streams of a log with a commit journal, without settling them.
+impl StreamLog {
+    /// Accepts no more entries: later appends fail with [`ErrorKind::Closed`]. Recovers a stream
+    /// that a full disk has stopped, as [`close`](Self::close) does.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forked`].
+    pub fn stop_appends(&self) -> Result<()> {
+        self.inner.stop_appends()
+    }
+
+    /// Makes every accepted entry durable, in the commit journal if that is possible, and ends the
+    /// use of the stream's files. The next opening takes the entries from the journal. Later
+    /// appends and syncs fail with [`ErrorKind::Closed`]; reads still work.
+    ///
+    /// # Errors
+    /// Returns the same errors as [`sync`](Self::sync). The stream is closed anyway.
+    pub fn close_fast(&self) -> Result<()> {
+        self.inner.close_fast().map_err(|error| error.of_call(Call::Close))
+    }
+}
+
 /// Name, state and statistics.
 impl StreamLog {
     /// The name of the stream in errors.

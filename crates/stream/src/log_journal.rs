@@ -20,7 +20,7 @@ use stratawal_storage::Storage;
 use stratawal_sync::atomic::{AtomicBool, Ordering};
 use stratawal_sync::{Mutex, OnceLock, Weak, fail_point};
 
-use crate::journal_user::{Claim, JournalUser};
+use crate::journal_user::{BegunSync, Claim, JournalUser};
 
 /// The journal is maintained each time it has grown by this many bytes, or by an eighth of its
 /// capacity if that is less.
@@ -388,12 +388,25 @@ impl LogJournal {
     /// # Errors
     /// The error of the first stream that fails; the others are still synced.
     pub fn sync_streams(&self) -> crate::error::Result<()> {
+        self.sync_streams_if(|_| true)
+    }
+
+    /// Like [`sync_streams`](Self::sync_streams), but leaves out the streams whose own files have to
+    /// be synced.
+    ///
+    /// # Errors
+    /// Same as for [`sync_streams`](Self::sync_streams).
+    pub fn sync_streams_in_journal(&self) -> crate::error::Result<()> {
+        self.sync_streams_if(|begun| begun.position.is_some())
+    }
+
+    fn sync_streams_if(&self, is_included: impl Fn(&BegunSync) -> bool) -> crate::error::Result<()> {
         let mut first = Ok(());
         let mut waiting = Vec::new();
         for stream in self.open_streams() {
             match stream.begin_sync() {
-                Ok(Some(begun)) => waiting.push((stream, begun)),
-                Ok(None) => {}
+                Ok(Some(begun)) if is_included(&begun) => waiting.push((stream, begun)),
+                Ok(_) => {}
                 Err(error) => first = first.and(unless_deleted(error)),
             }
         }
@@ -461,7 +474,7 @@ impl LogJournal {
     /// Ends the journal cleanly. Every stream must be closed. Returns whether the journal is
     /// closed: it is not if a stream could not be settled, a deletion is not finished, or a stream
     /// that has records was never opened. Then the next opening finds them. Whatever this returns,
-    /// the journal's files are not used afterwards, unless a record is put.
+    /// the journal's files are not used afterwards.
     ///
     /// # Errors
     /// I/O.
@@ -472,10 +485,22 @@ impl LogJournal {
         let is_needed = has_carried || self.claimed_from().is_some() || !self.drops.lock().is_empty();
         if is_needed && !fail_point!(ClosedUnsettled) {
             // The records stay for the next opening.
-            self.journal.sync()?;
+            self.journal.close_needed()?;
             return Ok(false);
         }
         self.journal.close().map(|()| true)
+    }
+
+    /// Ends the journal with all of its records, which the next opening finds. Every stream must be
+    /// closed. Even after an error, the journal's files are not used afterwards, except for a file
+    /// that a thread is preparing, which the next opening removes.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn close_fast(&self) -> Result<()> {
+        let _alone = self.releasing.lock();
+        self.closed.store(true, Ordering::Relaxed);
+        self.journal.close_needed()
     }
 
     /// The error that failed the journal, if any.

@@ -215,7 +215,7 @@ fn overwrites_in_place(file: &fs::File) -> io::Result<bool> {
 
 /// Whether a file keeps its inode number when it is opened again, also after its file system was
 /// mounted again. False where the system makes the numbers up (FAT, SMB), and where they depend on
-/// a program or another machine (FUSE, 9P, shared folders of virtual machines).
+/// a program or another machine (FUSE, 9P, directories shared with a virtual machine).
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn has_stable_inodes(file: &fs::File) -> io::Result<bool> {
     const FAT: u64 = 0x4D44;

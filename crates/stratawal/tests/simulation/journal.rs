@@ -4,10 +4,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use stratawal::{Batch, Durability, ErrorKind, Options, Stream, StreamOptions, Wal};
 use stratawal_storage::{Access, Storage};
-use stratawal_testkit::{Crash, Fault, Faults, HookedStorage, Rng, SimStorage, Verdict};
+use stratawal_testkit::{Crash, Fault, Faults, Gate, HookedStorage, Operation, Rng, SimStorage, Verdict};
 
 const ENTRY_LEN: usize = 500;
 
@@ -231,6 +232,50 @@ pub(crate) fn promise_in_the_journal_shows_lost_files(mapped: bool) -> Result<()
     }
 }
 
+/// A thread that has appended is about to drain its stream, and the log is closed. The thread
+/// continues once the files may belong to another process.
+pub(crate) fn fast_close_stops_a_drain(_mapped: bool) -> Result<(), String> {
+    let hooked = HookedStorage::new(SimStorage::new(1));
+    let wal = open_with(hooked.clone(), false, 16 << 20);
+    let stream = wal.stream("s").unwrap();
+    append(&stream, 1, Durability::Flushed);
+    // The fifth of these finds no room in the first file of the journal, then prepares another
+    // file, and then drains.
+    let append = |seq| stream.append(text(seq, 60 << 10)).expect("an append without a fault");
+    for seq in 1..5 {
+        append(seq);
+    }
+    let gate = Gate::new();
+    let passes = gate.clone();
+    let created = AtomicUsize::new(0);
+    hooked.set(move |operation, _| {
+        if operation == Operation::Create && created.fetch_add(1, Ordering::SeqCst) == 1 {
+            passes.pass();
+        }
+        Ok(())
+    });
+    let written = Arc::new(AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let appender = scope.spawn(|| append(5));
+        gate.await_one();
+        wal.close_fast().expect("a close without a fault");
+        let seen = Arc::clone(&written);
+        hooked.set(move |_, path| {
+            seen.fetch_add(usize::from(path.starts_with("/log/streams")), Ordering::SeqCst);
+            Ok(())
+        });
+        gate.open();
+        appender.join().expect("the append ends");
+    });
+    hooked.clear();
+    drop((stream, wal));
+    has(&open(hooked, false), "s", 6)?;
+    match written.load(Ordering::SeqCst) {
+        0 => Ok(()),
+        count => Err(format!("{count} operations on a stream after the close")),
+    }
+}
+
 macro_rules! lives {
     ($($test:ident: $life:ident,)+) => {
         $(
@@ -253,5 +298,6 @@ lives! {
     release_keeps_unfinished_deletions: unfinished_deletion_survives_a_release,
     failed_deletion_leaves_no_part_of_a_stream: failed_deletion_takes_the_whole_stream,
     failed_write_back_takes_no_drained_entry: drained_entries_survive_two_failures,
+    drain_after_a_fast_close_writes_nothing: fast_close_stops_a_drain,
     promise_in_the_journal_reveals_lost_files: promise_in_the_journal_shows_lost_files,
 }

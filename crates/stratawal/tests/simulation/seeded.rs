@@ -136,6 +136,7 @@ is_found_in_a_life! {
     drained_entries_that_leave_memory_are_found: RetainedForgotten in drained_entries_survive_two_failures,
     copy_that_becomes_loose_is_found: CopyBecomesLoose in promise_in_the_journal_shows_lost_files,
     restart_without_unopened_streams_is_found: CarriedNotRestarted in stream_not_looked_up_survives_a_restart,
+    drain_after_a_fast_close_is_found: FastCloseLeavesLead in fast_close_stops_a_drain,
     release_of_unopened_streams_is_found: CarriedReleased in stream_not_looked_up_survives_a_release,
 }
 

@@ -1,4 +1,5 @@
-//! Closes a stream: writes CLOSE, so that the next opening scans nothing.
+//! Closes a stream: writes CLOSE, so that the next opening scans nothing, or leaves its entries in
+//! the commit journal.
 
 use stratawal_frame::{Footer, FooterKind, TRAILER_LEN};
 use stratawal_segment::Preallocation;
@@ -6,6 +7,7 @@ use stratawal_sync::fail_point;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::inner::Inner;
+use crate::journal_user::JournalUser;
 use crate::options::Durability;
 use crate::read::snapshot::SegmentState;
 use crate::write::reserve::ReserveUse;
@@ -35,6 +37,43 @@ impl Inner {
             self.shared.context.make_reserve_again();
         }
         closed
+    }
+
+    /// See [`StreamLog::stop_appends`](crate::StreamLog::stop_appends).
+    pub(crate) fn stop_appends(&self) -> Result<()> {
+        self.check_process()?;
+        // Recovers a stream that a full disk has stopped. If this fails, the stream stays failed,
+        // and its close reports that.
+        drop(self.lock_for_truncate());
+        self.group.lock().tail.closed = true;
+        Ok(())
+    }
+
+    /// See [`StreamLog::close_fast`](crate::StreamLog::close_fast). Even after an error, no thread of
+    /// this stream uses the files afterwards.
+    pub(crate) fn close_fast(&self) -> Result<()> {
+        self.check_process()?;
+        self.group.lock().tail.closed = true;
+        let synced = match self.begin_sync() {
+            Ok(Some(begun)) => self.finish_sync(begun),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        // Entries may wait in the tail. A thread that was about to write them to the files finds
+        // this error instead.
+        let closed = Error::new(ErrorKind::Closed, &self.shared.location);
+        let shut_down = if fail_point!(FastCloseLeavesLead) {
+            Ok(())
+        } else {
+            self.group.shut_down(closed, |state| {
+                // Without it, dropping the last handle does not close the stream again.
+                state.tail.reservation = None;
+                Ok(())
+            })
+        };
+        // A truncation may be removing files.
+        drop(self.removals.lock());
+        synced.and(shut_down)
     }
 
     fn end_cleanly(&self) -> Result<()> {

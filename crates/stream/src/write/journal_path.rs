@@ -84,6 +84,9 @@ impl Inner {
                 let outcome = state.outcome_of(target.epoch, self.shared.location.name());
                 return outcome.map(|()| (state, Put::Done));
             }
+            if watermarks.reached(durability) >= target.seq {
+                return Ok((state, Put::Done));
+            }
             if let Some(error) = state.failure() {
                 return Err(error.clone().after_acceptance());
             }
