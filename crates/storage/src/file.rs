@@ -88,6 +88,18 @@ pub trait File: Send + Sync + fmt::Debug {
         self.sync_data()
     }
 
+    /// Has the system begin to write the bytes that are not durable to the disk, and does not wait
+    /// for that. Makes nothing durable: call [`sync_data`](Self::sync_data) afterwards, through the
+    /// same file. A caller that has many files to sync calls this for each of them first, so that
+    /// the disk works on all of them at the same time. Does nothing on a system that has no such
+    /// call.
+    ///
+    /// # Errors
+    /// Any operating-system error. The next sync then fails too, or writes the bytes itself.
+    fn start_write_back(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Makes the bytes and the length durable. Does nothing on a read-only medium.
     ///
     /// # Errors

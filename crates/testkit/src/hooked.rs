@@ -29,6 +29,8 @@ pub enum Operation {
     SyncDir,
     /// Bytes are written, or stored into a map of the file.
     Write,
+    /// The write-back of a file is started.
+    StartWriteBack,
     /// A file is synced, or a range of a map.
     Sync,
     /// The length of a file is set.
@@ -245,6 +247,10 @@ impl File for HookedFile {
         let len: usize = bufs.iter().map(|buf| buf.len()).sum();
         let bytes = offset..offset + len as u64;
         self.call(Operation::Write, bytes, || self.inner.write_all_vectored_at(bufs, offset))
+    }
+
+    fn start_write_back(&self) -> io::Result<()> {
+        self.call(Operation::StartWriteBack, 0..0, || self.inner.start_write_back())
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -99,6 +99,7 @@ fn line_of(call: &Call) -> Option<String> {
         Operation::RemoveDir => format!("remove directory {name}"),
         Operation::SyncDir => format!("sync directory {name}"),
         Operation::Write => format!("write {name} {}+{}", bytes.start, bytes.end - bytes.start),
+        Operation::StartWriteBack => format!("start the write-back of {name}"),
         Operation::Sync => format!("sync {name}"),
         Operation::SetLen => format!("set length {name} {}", bytes.end),
         Operation::Preallocate => format!("preallocate {name} {}", bytes.end),

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::io::{self, IoSlice, Seek, SeekFrom};
+#[cfg(target_os = "linux")]
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use rustix::fs::StatVfsMountFlags;
@@ -108,6 +110,15 @@ impl File for UnixFile {
         }
         self.write_all_at(buf, offset)?;
         self.sync_data()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn start_write_back(&self) -> io::Result<()> {
+        let file = self.0.as_raw_fd();
+        // SAFETY: the call uses no memory of this process, and the file is open during the call. A
+        // length of 0 means all bytes to the end of the file.
+        let done = unsafe { libc::sync_file_range(file, 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     fn sync_data(&self) -> io::Result<()> {
