@@ -110,6 +110,96 @@ fn many_streams_wait_for_the_disk_together() {
     }
 }
 
+/// A log with a small journal, and without a thread of its own.
+fn open_journaled(storage: &HookedStorage) -> Wal {
+    let options = Options::new().journal(true).journal_bytes(256 << 10).maintenance_thread(false).sync_interval(None);
+    options.open_on(Arc::new(storage.clone()), Path::new(LOG), false).unwrap()
+}
+
+fn is_of_stream(path: &Path) -> bool {
+    path.starts_with("/log/streams")
+}
+
+#[test]
+fn full_journal_settles_streams_together() {
+    let storage = HookedStorage::new(MemoryStorage::new());
+    let wal = open_journaled(&storage);
+    let handles = streams(&wal, 64);
+    let syncs = Arc::new(Concurrency::default());
+    let begun = Arc::new(AtomicUsize::new(0));
+    let (seen, seen_begun) = (Arc::clone(&syncs), Arc::clone(&begun));
+    storage.set(move |operation, path| {
+        match operation {
+            Operation::StartWriteBack => drop(seen_begun.fetch_add(1, Ordering::SeqCst)),
+            Operation::Sync if is_of_stream(path) => seen.enter(),
+            _ => {}
+        }
+        Ok(())
+    });
+    for stream in (0..30).flat_map(|_| &handles) {
+        stream.append([7; 400]).unwrap();
+    }
+    storage.clear();
+    assert!(syncs.most() >= 2 && syncs.most() <= 4, "{} at a time, {} in all", syncs.most(), syncs.all());
+    assert!(begun.load(Ordering::SeqCst) >= syncs.all() - 64, "the disk begins with a batch at once");
+    drop((handles, wal));
+    let wal = open_journaled(&storage);
+    for name in wal.streams().unwrap() {
+        assert_eq!(wal.stream(&name).unwrap().iter(..).filter(|entry| entry.is_ok()).count(), 31, "{name}");
+    }
+}
+
+#[test]
+fn stream_that_fails_in_a_batch_fails_alone() {
+    let storage = HookedStorage::new(MemoryStorage::new());
+    streams(&open_journaled(&storage), 64);
+    // The log is reopened, so that each file has its final name.
+    let wal = open_journaled(&storage);
+    let handles: Vec<Stream> = wal.streams().unwrap().iter().map(|name| wal.stream(name).unwrap()).collect();
+    storage.set(|operation, path| {
+        let fails = operation == Operation::Sync && is_of_stream(path) && path.to_string_lossy().contains("s017");
+        if fails { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+    });
+    let mut acknowledged = vec![1; handles.len()];
+    for (i, stream) in (0..30).flat_map(|_| handles.iter().enumerate()) {
+        match stream.append([7; 400]) {
+            Ok(_) => acknowledged[i] += 1,
+            Err(error) => assert!(i == 17 && error.kind() == ErrorKind::Poisoned, "{i}: {error}"),
+        }
+    }
+    assert!(acknowledged[17] < 31, "the sync failed");
+    drop((handles, wal));
+    storage.clear();
+    let wal = open_journaled(&storage);
+    for (i, &count) in acknowledged.iter().enumerate() {
+        let found = wal.stream(&format!("s{i:03}")).unwrap().iter(..).filter(|entry| entry.is_ok()).count();
+        assert!(found >= count, "stream {i} has {found} of {count} entries");
+    }
+}
+
+#[test]
+fn sync_of_the_log_settles_streams_together() {
+    let storage = HookedStorage::new(MemoryStorage::new());
+    let wal = open_journaled(&storage);
+    let handles = streams(&wal, 64);
+    let syncs = Arc::new(Concurrency::default());
+    for stream in &handles {
+        // Too long for the journal.
+        stream.with_durability(Durability::Buffered).append(vec![7; 80 << 10]).unwrap();
+    }
+    let seen = Arc::clone(&syncs);
+    storage.set(move |operation, path| {
+        if operation == Operation::Sync && is_of_stream(path) {
+            seen.enter();
+        }
+        Ok(())
+    });
+    wal.sync().unwrap();
+    storage.clear();
+    assert!(syncs.all() == 64 && (2..=4).contains(&syncs.most()), "{} at a time, {} in all", syncs.most(), syncs.all());
+    assert!(handles.iter().all(|stream| stream.stable_seq() == 2));
+}
+
 #[test]
 fn failed_streams_do_not_stop_the_others() {
     let storage = HookedStorage::new(MemoryStorage::new());

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use stratawal_journal::{Lsn, Position, Record};
-use stratawal_sync::atomic::{AtomicU64, Ordering};
+use stratawal_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::error::Result;
 use crate::write::waiter::CommitTarget;
@@ -12,18 +12,23 @@ use crate::write::waiter::CommitTarget;
 /// A stream, as the journal of its log sees it. Every call takes the stream's lock, and some wait
 /// for its lead.
 pub(crate) trait JournalUser: fmt::Debug + Send + Sync {
-    /// Makes the records before `target` needless: drains or settles the stream, or copies the
-    /// records if they are short or the stream cannot be settled. Lowers `copies_left` by the bytes
-    /// that it copied, and sets `has_copies`.
-    fn free_journal_below(
-        &self,
-        target: Lsn,
-        copies_left: &mut usize,
-        has_copies: &mut bool,
-    ) -> stratawal_journal::Result<()>;
+    /// About how many bytes a copy of the needed records takes, or `None` if none of them is before
+    /// `target`. First forgets the records that are not needed.
+    fn needed_below(&self, target: Lsn) -> Option<usize>;
 
-    /// Forgets the records that are not needed.
-    fn forget_needless(&self);
+    /// Puts the needed records again at the end of the journal, and sets `has_copies`, if they take
+    /// at most `max` bytes and there is room. Returns how many bytes they take, or `None` if they
+    /// stay where they are.
+    fn copy_forward(&self, max: usize, has_copies: &AtomicBool) -> stratawal_journal::Result<Option<usize>>;
+
+    /// Drains the stream and has the system begin to write its files, as far as that needs no
+    /// waiting. A call before [`free_journal_below`](Self::free_journal_below) that saves time if
+    /// many streams are freed.
+    fn begin_to_free(&self);
+
+    /// Makes the records before `target` needless: drains or settles the stream, or copies the
+    /// records and sets `has_copies` if the stream cannot be settled.
+    fn free_journal_below(&self, target: Lsn, has_copies: &AtomicBool) -> stratawal_journal::Result<()>;
 
     /// The records that a restart of the journal writes for this stream.
     fn journal_records(&self) -> Vec<Record>;
@@ -33,6 +38,12 @@ pub(crate) trait JournalUser: fmt::Debug + Send + Sync {
 
     /// Drains the stream, and syncs its files.
     fn settle(&self) -> Result<()>;
+
+    /// Drains the stream and has the system begin to write its files, as far as that needs no
+    /// waiting. A call before [`settle`](Self::settle), or before a
+    /// [`finish_sync`](Self::finish_sync) that syncs the files, that saves time if many streams are
+    /// settled.
+    fn begin_settle(&self);
 
     /// Begins a sync: everything accepted is in the journal afterwards, if that is possible.
     /// Returns `None` if everything is durable already.

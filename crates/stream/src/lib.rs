@@ -46,6 +46,7 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod batches;
 mod context;
 mod deletion;
 mod error;

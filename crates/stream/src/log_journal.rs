@@ -4,6 +4,7 @@
 //! *carried* and *streams*, the locks of the journal. Only a stream's lock is held while its
 //! records are put.
 
+mod registry;
 #[cfg(test)]
 mod scenarios;
 
@@ -17,29 +18,41 @@ use stratawal_journal::{
     Dropped, Error, ErrorKind, Image, Journal, JournalOptions, Lsn, NeededStream, Position, Record, Result,
 };
 use stratawal_storage::Storage;
-use stratawal_sync::atomic::{AtomicBool, Ordering};
-use stratawal_sync::{Mutex, OnceLock, Weak, fail_point};
+use stratawal_sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use stratawal_sync::{Mutex, OnceLock, fail_point};
 
+use self::registry::Registry;
+use crate::batches::{BATCH_LEN_MAX, in_batches};
 use crate::journal_user::{BegunSync, Claim, JournalUser};
+use crate::watermarks::Watermarks;
 
 /// The journal is maintained each time it has grown by this many bytes, or by an eighth of its
 /// capacity if that is less.
 const WAKE_LEN_MAX: u64 = 256 << 10;
+
+/// The records of a stream are copied rather than settled if they have at most this many bytes.
+const COPIED_LEN_MAX: usize = 16 << 10;
+
+/// The most bytes by which [`LogJournal::step`] frees space.
+const STEP_MAX: u64 = 16 << 20;
 
 /// The commit journal of a log.
 #[derive(Debug)]
 pub struct LogJournal {
     pub(crate) journal: Journal,
     options: JournalOptions,
-    /// The streams that are open, and those that were dropped although they need the journal.
-    streams: Mutex<Vec<Registered>>,
+    streams: Registry,
     /// The records of streams that were not looked up since the journal was opened.
     carried: Mutex<BTreeMap<StreamId, Carried>>,
     /// The deletions that are not finished.
     drops: Mutex<Vec<Dropped>>,
-    /// Held by the thread that frees space, or restarts the journal. True if records were copied
-    /// forward that may not be durable.
-    releasing: Mutex<bool>,
+    /// Held by the thread that frees space, or restarts the journal. The end of the journal when
+    /// space was last freed.
+    releasing: Mutex<Lsn>,
+    /// How often space was freed.
+    releases: AtomicU64,
+    /// Records were copied forward that may not be durable. Used under *releasing*.
+    has_copies: AtomicBool,
     /// Set under *releasing*. From then on the journal is not restarted.
     closed: AtomicBool,
     wake_len: u64,
@@ -85,13 +98,16 @@ impl LogJournal {
     }
 
     fn new(journal: Journal, options: JournalOptions) -> Self {
+        let end = journal.end();
         Self {
             journal,
             options,
-            streams: Mutex::new(Vec::new()),
+            streams: Registry::default(),
             carried: Mutex::new(BTreeMap::new()),
             drops: Mutex::new(Vec::new()),
-            releasing: Mutex::new(false),
+            releasing: Mutex::new(end),
+            releases: AtomicU64::new(0),
+            has_copies: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             wake_len: WAKE_LEN_MAX.min(options.capacity() / 8).max(1),
             worker: OnceLock::new(),
@@ -202,26 +218,8 @@ impl LogJournal {
     }
 
     /// Adds a stream that is open. `claim` states its need of the journal.
-    pub(crate) fn register(&self, stream: &Arc<dyn JournalUser>, claim: Arc<Claim>) {
-        let mut streams = self.streams.lock();
-        if streams.len() == streams.capacity() {
-            streams.retain(|stream| !stream.is_gone() || stream.claim.lsn().is_some());
-        }
-        streams.push(Registered { stream: Arc::downgrade(stream), claim });
-    }
-
-    pub(crate) fn open_streams(&self) -> Vec<Arc<dyn JournalUser>> {
-        self.streams.lock().iter().filter_map(|registered| registered.stream.upgrade()).collect()
-    }
-
-    /// Whether a stream that needs the journal was dropped: it could not be settled.
-    fn is_pinned(&self) -> bool {
-        self.streams.lock().iter().any(|registered| registered.is_gone() && registered.claim.lsn().is_some())
-    }
-
-    /// The LSN from which on some registered stream needs the journal.
-    fn claimed_from(&self) -> Option<Lsn> {
-        self.streams.lock().iter().filter_map(|registered| registered.claim.lsn()).min()
+    pub(crate) fn register(&self, stream: &Arc<dyn JournalUser>, claim: Arc<Claim>, watermarks: Arc<Watermarks>) {
+        self.streams.add(stream, claim, watermarks);
     }
 
     /// Puts the record that the stream is deleted. From here on the stream must not be used: the
@@ -249,7 +247,7 @@ impl LogJournal {
         let record = Record::Settled { stream: StreamId(0), seq: SeqNo(0) };
         match self.journal.reserve(&record) {
             Err(full) if matches!(full.kind(), ErrorKind::Full { .. }) => {
-                self.release_half()?;
+                self.make_room()?;
                 self.journal.reserve(&record)
             }
             other => other,
@@ -276,8 +274,7 @@ impl LogJournal {
         self.journal.prefault(self.wake_len + (64 << 10))
     }
 
-    /// Releases space if more than half of the journal's bytes may be needed, and prepares the next
-    /// file.
+    /// Releases space before appends need it, and prepares the next file.
     ///
     /// # Errors
     /// I/O.
@@ -285,9 +282,9 @@ impl LogJournal {
         if self.journal.failure().is_some() {
             return Ok(());
         }
-        let capacity = self.capacity();
-        if self.journal.needed_len() > capacity / 2 {
-            self.release(capacity / 4)?;
+        let kept = self.kept_len();
+        if self.journal.needed_len() > kept + self.step() {
+            self.release_alone(kept, &mut self.releasing.lock())?;
         }
         self.prepare()
     }
@@ -297,9 +294,9 @@ impl LogJournal {
     ///
     /// # Errors
     /// I/O of the journal. A stream that cannot be settled is not an error: its records are copied.
+    #[cfg(test)]
     pub(crate) fn release(&self, keep: u64) -> Result<()> {
-        let mut has_copies = self.releasing.lock();
-        self.release_alone(keep, &mut has_copies)
+        self.release_alone(keep, &mut self.releasing.lock())
     }
 
     /// The most bytes of records that the journal can hold.
@@ -307,24 +304,52 @@ impl LogJournal {
         self.options.capacity()
     }
 
-    /// Makes room for an append that found none. The caller holds no lock.
-    pub(crate) fn release_half(&self) -> Result<()> {
-        self.release(self.capacity() / 4)
+    /// Makes room for an append that found none, unless another thread did while this one waited.
+    /// The caller holds no lock.
+    pub(crate) fn make_room(&self) -> Result<()> {
+        // Acquire; pairs with the Release in `release`.
+        let before = self.releases.load(Ordering::Acquire);
+        let mut released = self.releasing.lock();
+        if self.releases.load(Ordering::Acquire) != before {
+            return Ok(());
+        }
+        self.release_alone(self.kept_len(), &mut released)
     }
 
-    fn release_alone(&self, keep: u64, has_copies: &mut bool) -> Result<()> {
+    /// Makes room until records of at most `keep` bytes are needed. The caller holds *releasing*,
+    /// and no other lock.
+    ///
+    /// # Errors
+    /// I/O of the journal. A stream that cannot be settled is not an error: its records are copied.
+    fn release_alone(&self, keep: u64, released: &mut Lsn) -> Result<()> {
         let end = self.journal.end();
-        let target = Lsn(end.0.saturating_sub(keep));
-        let mut copies_left = usize::try_from(keep / 2).unwrap_or(usize::MAX);
-        for stream in self.open_streams() {
-            stream.free_journal_below(target, &mut copies_left, has_copies)?;
-        }
+        self.free_below(Lsn(end.0.saturating_sub(keep)), end, end - *released)?;
+        *released = end;
+        // Release; pairs with the Acquire in `make_room`.
+        self.releases.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// Space is freed in steps of this many bytes: the journal reuses whole files.
+    fn step(&self) -> u64 {
+        (self.capacity() / 4).min(STEP_MAX)
+    }
+
+    /// The bytes of records that may stay needed after a release. The more it is, the more entries
+    /// of a stream are settled at once. The rest is for appends while space is freed.
+    fn kept_len(&self) -> u64 {
+        self.capacity().saturating_sub(3 * self.step())
+    }
+
+    /// Frees the journal below `target`, as far as that is possible. `end` is its end. `written`
+    /// bytes were put since space was last freed.
+    fn free_below(&self, target: Lsn, end: Lsn, written: u64) -> Result<()> {
+        self.free_streams_below(target, written / 4)?;
         if !fail_point!(CarriedReleased) {
-            self.copy_carried_below(target, has_copies)?;
+            self.copy_carried_below(target)?;
         }
-        self.copy_drops_below(target, has_copies)?;
-        self.open_streams().iter().for_each(|stream| stream.forget_needless());
-        let of_streams = self.claimed_from();
+        self.copy_drops_below(target)?;
+        let of_streams = self.streams.claimed_from();
         let of_carried = self.carried.lock().values().filter_map(Carried::oldest).min();
         let of_carried = of_carried.filter(|_| !fail_point!(CarriedReleased));
         let of_drops = self.drops.lock().iter().map(|dropped| dropped.lsn).min();
@@ -332,24 +357,64 @@ impl LogJournal {
         let end = if fail_point!(EndReadLate) { self.journal.end() } else { end };
         let needed = needed.map_or(end, |lsn| lsn.min(end));
         let needed = if fail_point!(NeededIgnored) { end } else { needed };
-        if !*has_copies {
+        if !self.has_copies.load(Ordering::Relaxed) {
             // The released records are not needed: the files hold their entries.
             return self.journal.release_unsynced(needed);
         }
         self.journal.release(needed)?;
-        *has_copies = false;
+        self.has_copies.store(false, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Makes the records of open streams before `target` needless. Copies the shortest tails, which
+    /// together have at most `copies_max` bytes, and settles the others, the longest first.
+    ///
+    /// A settle frees the more the longer its tail is, and a copy costs the less the shorter the
+    /// tail is. The bound on copies keeps the journal from copying the same records again and
+    /// again.
+    fn free_streams_below(&self, target: Lsn, copies_max: u64) -> Result<()> {
+        let mut tails: Vec<(usize, usize)> = Vec::new();
+        for (place, stream) in self.streams.claimed_below(target).flatten() {
+            if let Some(len) = stream.needed_below(target) {
+                tails.push((len, place));
+            }
+        }
+        tails.sort_unstable();
+        let mut left = usize::try_from(copies_max).unwrap_or(usize::MAX);
+        let mut places = Vec::new();
+        for (len, place) in tails {
+            let max = left.min(COPIED_LEN_MAX);
+            let mut is_copied = false;
+            if len <= max {
+                for stream in self.streams.at([place].into_iter()) {
+                    let copied = stream.copy_forward(max, &self.has_copies)?;
+                    left -= copied.unwrap_or(0);
+                    is_copied = copied.is_some();
+                }
+            }
+            if !is_copied {
+                places.push(place);
+            }
+        }
+        places.reverse();
+        in_batches(&places, BATCH_LEN_MAX, |batch| {
+            let streams = self.streams.at(batch.iter().copied());
+            if streams.len() > 1 {
+                streams.iter().for_each(|stream| stream.begin_to_free());
+            }
+            streams.iter().try_for_each(|stream| stream.free_journal_below(target, &self.has_copies))
+        })
     }
 
     /// Puts the records of streams that were not opened again at the end of the journal, as they
     /// are.
-    fn copy_carried_below(&self, target: Lsn, has_copies: &mut bool) -> Result<()> {
+    fn copy_carried_below(&self, target: Lsn) -> Result<()> {
         let mut carried = self.carried.lock();
         let is_due = |carried: &Carried| !carried.is_settled && carried.oldest().is_some_and(|lsn| lsn < target);
         for (&id, carried) in carried.iter_mut().filter(|(_, carried)| is_due(carried)) {
             let needed = &mut carried.needed;
             let mut positions = Vec::new();
-            *has_copies = true;
+            self.has_copies.store(true, Ordering::Relaxed);
             for record in needed.records(id) {
                 match self.journal.append(&record) {
                     // The records stay where they are.
@@ -368,9 +433,9 @@ impl LogJournal {
     }
 
     /// Puts the records of unfinished deletions again at the end of the journal.
-    fn copy_drops_below(&self, target: Lsn, has_copies: &mut bool) -> Result<()> {
+    fn copy_drops_below(&self, target: Lsn) -> Result<()> {
         for dropped in self.drops.lock().iter_mut().filter(|dropped| dropped.lsn < target) {
-            *has_copies = true;
+            self.has_copies.store(true, Ordering::Relaxed);
             let record = Record::Drop { stream: dropped.stream, name: dropped.name.clone() };
             match self.journal.append(&record) {
                 // The record stays where it is.
@@ -402,16 +467,22 @@ impl LogJournal {
 
     fn sync_streams_if(&self, is_included: impl Fn(&BegunSync) -> bool) -> crate::error::Result<()> {
         let mut first = Ok(());
-        let mut waiting = Vec::new();
-        for stream in self.open_streams() {
-            match stream.begin_sync() {
-                Ok(Some(begun)) if is_included(&begun) => waiting.push((stream, begun)),
-                Ok(_) => {}
-                Err(error) => first = first.and(unless_deleted(error)),
+        for streams in self.streams.unsynced() {
+            let mut waiting = Vec::new();
+            let mut through_files = Vec::new();
+            for (_, stream) in streams {
+                match stream.begin_sync() {
+                    Ok(Some(begun)) if !is_included(&begun) => {}
+                    Ok(Some(begun)) if begun.position.is_none() => through_files.push((stream, begun)),
+                    Ok(Some(begun)) => waiting.push((stream, begun)),
+                    Ok(None) => {}
+                    Err(error) => first = first.and(unless_deleted(error)),
+                }
             }
-        }
-        for (stream, begun) in waiting {
-            first = first.and(stream.finish_sync(begun).or_else(unless_deleted));
+            for (stream, begun) in waiting {
+                first = first.and(stream.finish_sync(begun).or_else(unless_deleted));
+            }
+            first = first.and(sync_through_files(&through_files));
         }
         first
     }
@@ -429,12 +500,12 @@ impl LogJournal {
         if self.journal.failure().is_none() || self.closed.load(Ordering::Relaxed) {
             return Ok(());
         }
-        if self.is_pinned() {
+        if self.streams.is_pinned() {
             return Err(RestartError::Pinned);
         }
         let mut records: Vec<Record> = Vec::new();
         let mut unsettled = Vec::new();
-        for stream in self.open_streams() {
+        for (_, stream) in self.streams.all().flatten() {
             // A stream that cannot be settled keeps its entries in memory.
             let _ = stream.settle();
             let of_stream = stream.journal_records();
@@ -482,7 +553,7 @@ impl LogJournal {
         let _alone = self.releasing.lock();
         self.closed.store(true, Ordering::Relaxed);
         let has_carried = self.carried.lock().values().any(|carried| carried.oldest().is_some());
-        let is_needed = has_carried || self.claimed_from().is_some() || !self.drops.lock().is_empty();
+        let is_needed = has_carried || self.streams.claimed_from().is_some() || !self.drops.lock().is_empty();
         if is_needed && !fail_point!(ClosedUnsettled) {
             // The records stay for the next opening.
             self.journal.close_needed()?;
@@ -510,22 +581,21 @@ impl LogJournal {
     }
 }
 
+/// Makes streams durable for which the journal is not enough.
+fn sync_through_files(streams: &[(Arc<dyn JournalUser>, BegunSync)]) -> crate::error::Result<()> {
+    in_batches(streams, BATCH_LEN_MAX, |batch| {
+        if batch.len() > 1 {
+            batch.iter().for_each(|(stream, _)| stream.begin_settle());
+        }
+        batch
+            .iter()
+            .fold(Ok(()), |first, (stream, begun)| first.and(stream.finish_sync(*begun).or_else(unless_deleted)))
+    })
+}
+
 /// A deleted stream has nothing to sync.
 fn unless_deleted(error: crate::error::Error) -> crate::error::Result<()> {
     if error.kind() == crate::error::ErrorKind::Missing { Ok(()) } else { Err(error) }
-}
-
-/// A stream that was opened.
-#[derive(Debug)]
-struct Registered {
-    stream: Weak<dyn JournalUser>,
-    claim: Arc<Claim>,
-}
-
-impl Registered {
-    fn is_gone(&self) -> bool {
-        self.stream.strong_count() == 0
-    }
 }
 
 /// Why the journal was not restarted.

@@ -142,7 +142,7 @@ fn build(
     let claim = inner.group.lock().tail.journaled.as_ref().map(|journaled| Arc::clone(journaled.claim()));
     if let (Some(log), Some(claim)) = (inner.shared.context.log_journal(), claim) {
         let user: Arc<dyn JournalUser> = Arc::clone(&inner) as _;
-        log.register(&user, claim);
+        log.register(&user, claim, Arc::clone(&inner.shared.watermarks));
     }
     Ok(inner)
 }

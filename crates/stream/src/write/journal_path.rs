@@ -17,6 +17,7 @@
 //! they would without a journal.
 
 use stratawal_journal::{Error as JournalError, ErrorKind as JournalErrorKind, Lsn, Position, Record};
+use stratawal_sync::atomic::{AtomicBool, Ordering};
 use stratawal_sync::{MutexGuard, fail_point};
 
 use crate::deletion::make_room;
@@ -24,6 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::inner::Inner;
 use crate::journal_user::{BegunSync, JournalUser};
 use crate::options::Durability;
+use crate::read::snapshot::SegmentState;
 use crate::write::commit::GroupState;
 use crate::write::journaled::Put;
 use crate::write::waiter::CommitTarget;
@@ -32,8 +34,9 @@ use crate::write::writer::Writer;
 /// The tail is drained once it has this many bytes.
 const DRAIN_LEN: usize = 256 << 10;
 
-/// The records of a stream are copied rather than settled if they have at most this many bytes.
-const COPIED_LEN_MAX: usize = 16 << 10;
+/// An append that finds no room in the journal makes room this often. The room that it, or another
+/// thread, has made may be taken by other appends.
+const ROOM_TRIES: usize = 3;
 
 impl Inner {
     /// Waits until everything accepted is acknowledged at `durability`, through the journal if that
@@ -109,13 +112,13 @@ impl Inner {
     /// Makes room for a record of `len` bytes. The caller holds no lock.
     fn make_journal_room(&self, len: u64) -> stratawal_journal::Result<()> {
         let Some(log) = self.shared.context.log_journal() else { return Ok(()) };
-        match log.journal.reserve_len(len) {
-            Err(full) if matches!(full.kind(), JournalErrorKind::Full { .. }) => {
-                log.release_half()?;
-                log.journal.reserve_len(len)
+        for _ in 0..ROOM_TRIES {
+            match log.journal.reserve_len(len) {
+                Err(full) if matches!(full.kind(), JournalErrorKind::Full { .. }) => log.make_room()?,
+                other => return other,
             }
-            other => other,
         }
+        log.journal.reserve_len(len)
     }
 
     /// Makes the commit journal ready for a truncation. The caller holds no lock.
@@ -163,34 +166,32 @@ impl Inner {
 
 /// Freeing space in the journal.
 impl Inner {
-    /// Copies the needed records to the end of the journal, if they have at most `max` bytes and
-    /// are short, or if `max` has no limit. Returns whether it did.
-    fn copy_forward(&self, max: usize, left: &mut usize, has_copies: &mut bool) -> stratawal_journal::Result<bool> {
-        let is_forced = max == usize::MAX;
+    /// Puts the needed records again at the end of the journal if they take at most `max` bytes.
+    /// Returns how many bytes they take, or `None` if they stay where they are.
+    fn copy_records(&self, max: usize, has_copies: &AtomicBool) -> stratawal_journal::Result<Option<usize>> {
         loop {
             let error = {
                 let mut state = self.group.lock();
-                let Some((journaled, rest)) = state.tail.journaled_and_rest() else { return Ok(true) };
+                let Some((journaled, rest)) = state.tail.journaled_and_rest() else { return Ok(Some(0)) };
                 let len = journaled.needed_len(&rest);
-                if !is_forced && len > max.min(COPIED_LEN_MAX) {
-                    return Ok(false);
+                if len > max {
+                    return Ok(None);
                 }
-                *has_copies = true;
+                // Relaxed: the thread that releases space reads it after this call, or after it has
+                // joined this thread.
+                has_copies.store(true, Ordering::Relaxed);
                 match journaled.copy_forward(&rest) {
-                    Ok(()) => {
-                        *left = left.saturating_sub(len);
-                        return Ok(true);
-                    }
+                    Ok(()) => return Ok(Some(len)),
                     Err(error) => error,
                 }
             };
             match *error.kind() {
                 JournalErrorKind::NoRoom { len } => {
-                    let Some(log) = self.shared.context.log_journal() else { return Ok(true) };
+                    let Some(log) = self.shared.context.log_journal() else { return Ok(Some(0)) };
                     match log.journal.reserve_len(len) {
                         // Settling needs no room.
                         Err(full) if full.is_full() || matches!(full.kind(), JournalErrorKind::Full { .. }) => {
-                            return Ok(false);
+                            return Ok(None);
                         }
                         other => other?,
                     }
@@ -198,6 +199,13 @@ impl Inner {
                 _ => return Err(error),
             }
         }
+    }
+
+    /// Whether draining the entries is enough for their records to be released.
+    fn is_loose(&self) -> bool {
+        let state = self.group.lock();
+        let all_firm = self.all_firm();
+        state.tail.journaled.as_ref().is_some_and(|journaled| journaled.is_loose(&self.shared.watermarks, all_firm))
     }
 
     /// Whether readers take every entry for durable, so that no record is loose.
@@ -240,34 +248,33 @@ impl JournalUser for Inner {
         }
     }
 
-    fn free_journal_below(
-        &self,
-        target: Lsn,
-        copies_left: &mut usize,
-        has_copies: &mut bool,
-    ) -> stratawal_journal::Result<()> {
-        if self.journal_needed_from().is_none_or(|lsn| lsn >= target)
-            || self.copy_forward(*copies_left, copies_left, has_copies)?
-        {
+    fn needed_below(&self, target: Lsn) -> Option<usize> {
+        self.journal_needed_from().filter(|&lsn| lsn < target)?;
+        let mut state = self.group.lock();
+        state.tail.journaled_and_rest().map(|(journaled, rest)| journaled.needed_len(&rest))
+    }
+
+    fn copy_forward(&self, max: usize, has_copies: &AtomicBool) -> stratawal_journal::Result<Option<usize>> {
+        self.copy_records(max, has_copies)
+    }
+
+    fn begin_to_free(&self) {
+        if !self.is_loose() {
+            self.begin_settle();
+        }
+    }
+
+    fn free_journal_below(&self, target: Lsn, has_copies: &AtomicBool) -> stratawal_journal::Result<()> {
+        if self.journal_needed_from().is_none_or(|lsn| lsn >= target) {
             return Ok(());
         }
-        let all_firm = self.all_firm();
-        let is_loose = {
-            let state = self.group.lock();
-            state.tail.journaled.as_ref().is_some_and(|journaled| journaled.is_loose(&self.shared.watermarks, all_firm))
-        };
-        let durability = if is_loose { Durability::Flushed } else { Durability::Synced };
+        let durability = if self.is_loose() { Durability::Flushed } else { Durability::Synced };
         // A stream that has failed keeps its records: they are copied below.
         let _ = self.group.commit_now(durability);
         if self.journal_needed_from().is_some_and(|lsn| lsn < target) {
-            let mut unlimited = usize::MAX;
-            self.copy_forward(usize::MAX, &mut unlimited, has_copies)?;
+            self.copy_records(usize::MAX, has_copies)?;
         }
         Ok(())
-    }
-
-    fn forget_needless(&self) {
-        let _ = self.journal_needed_from();
     }
 
     fn journal_records(&self) -> Vec<Record> {
@@ -287,5 +294,17 @@ impl JournalUser for Inner {
 
     fn settle(&self) -> Result<()> {
         self.settle_files()
+    }
+
+    fn begin_settle(&self) {
+        // A stream that fails here reports it to the call that settles it.
+        let _ = self.group.commit_if_free(self.group.lock(), Durability::Flushed);
+        for segment in &self.shared.snapshot.load().segments {
+            if let SegmentState::Live(live) = &segment.state {
+                // Bytes that this does not write are written by the sync of the same file, or fail
+                // it.
+                let _ = live.data.start_write_back();
+            }
+        }
     }
 }
