@@ -251,13 +251,16 @@ impl Log {
         self.older.iter().chain([&self.current.file])
     }
 
+    /// The total length in bytes of all files.
     fn bytes(&self) -> u64 {
-        self.bytes_after(0)
+        self.files().map(|file| file.len).sum()
     }
 
-    /// The total length in bytes of all files except the oldest `count`.
-    fn bytes_after(&self, count: usize) -> u64 {
-        self.files().skip(count).map(|file| file.len).sum()
+    /// The bytes of all files except the oldest `count` that count towards the limit. Of the file
+    /// that recovery wrote only the length of an ordinary file counts: otherwise a long one would
+    /// leave no room for the next, and so nothing could be copied out of it.
+    fn counted_after(&self, count: usize, options: &JournalOptions) -> u64 {
+        self.files().skip(count).map(|file| file.len.min(options.file_len_max())).sum()
     }
 }
 
@@ -276,6 +279,7 @@ impl Rotation {
         Ok(open)
     }
 
+    /// The bytes of the spares, and of the files that become spares.
     fn bytes(&self) -> u64 {
         let spares: u64 = self.spares.iter().map(|spare| spare.len).sum();
         let released: u64 = self.released.iter().map(|file| file.len).sum();
@@ -455,7 +459,7 @@ impl Journal {
         let (used, frees) = {
             let log = self.log.lock();
             let releasable = log.releasable(rotation.needed_from);
-            (log.bytes_after(releasable), releasable > 0)
+            (log.counted_after(releasable, &self.options), releasable > 0)
         };
         let must_leave_one = !is_control && !frees;
         if rotation.spares.len() <= usize::from(must_leave_one) {
@@ -532,12 +536,13 @@ impl Journal {
     }
 
     /// Turns a file that no durable header needs into a spare, unless that exceeds the limit: all
-    /// other files have `others` bytes. A file that cannot be renamed is removed when the journal
-    /// is next opened, so ignoring that error is safe.
+    /// other files have `others` bytes. A file longer than the others, which recovery wrote, is
+    /// removed: as a spare it could take all the room that is left. A file that cannot be renamed is
+    /// removed when the journal is next opened, so ignoring that error is safe.
     fn recycle(&self, file: LogFile, others: u64) -> Option<Spare> {
-        let bytes = others + file.len;
+        let is_too_long = file.len > self.options.file_len_max() || others + file.len > self.options.bytes;
         let spare = Spare::recycle(&*self.storage, &self.dir, file).ok()?;
-        if bytes > self.options.bytes {
+        if is_too_long {
             spare.remove(&*self.storage);
             return None;
         }
@@ -601,7 +606,7 @@ impl Journal {
             }
             let (used, wanted) = {
                 let log = self.log.lock();
-                (log.bytes(), self.options.next_file_len(log.current.file.len))
+                (log.counted_after(0, &self.options), self.options.next_file_len(log.current.file.len))
             };
             let room = self.options.bytes.saturating_sub(used + rotation.bytes());
             let len = wanted.min(room) / 4096 * 4096;
@@ -627,7 +632,7 @@ impl Journal {
                 return;
             }
             let files = std::mem::take(&mut rotation.released);
-            let others = rotation.bytes() + self.log.lock().bytes();
+            let others = rotation.bytes() + self.log.lock().counted_after(0, &self.options);
             rotation.preparing = files.iter().map(|file| file.len).sum();
             (files, others)
         };

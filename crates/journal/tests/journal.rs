@@ -93,6 +93,41 @@ fn full_journal_refuses_entries_and_accepts_what_frees() {
     assert!(journal.bytes() <= 64 << 10, "{}", journal.bytes());
 }
 
+/// The journal of a killed process, of which recovery wrote everything into one long file.
+fn reopened_with(entries: u64) -> Journal {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let journal = create(&storage);
+    for seq in 0..entries {
+        journal.append(&data(1, seq, 500)).expect("there is room");
+    }
+    drop(journal);
+    let image = read(&*storage).expect("it is sound");
+    Journal::open(&storage, Path::new(DIR), WAL, small(), image, |_| true).expect("it opens").0
+}
+
+#[test]
+fn long_file_of_recovery_leaves_room_for_copies() {
+    let journal = reopened_with(35);
+    assert!(journal.bytes() > 24 << 10, "{} bytes are not a long file", journal.bytes());
+    let before = journal.end();
+    let full = (35..).map(|seq| journal.append(&data(1, seq, 500))).find_map(Result::err).expect("it has a limit");
+    assert!(full.is_full(), "{full}");
+    // Two files; the spare is kept for what frees.
+    assert!(journal.end() - before > 2 * 7_000, "{} bytes", journal.end() - before);
+}
+
+#[test]
+fn long_file_of_recovery_is_not_kept_as_a_spare() {
+    let journal = reopened_with(35);
+    for round in 0..4 {
+        journal.release(journal.end()).expect("it frees");
+        let begin = journal.end();
+        let full = (35..).map(|seq| journal.append(&data(1, seq, 500))).find_map(Result::err).expect("it has a limit");
+        assert!(full.is_full() && journal.end() - begin > 14_000, "round {round}: {} bytes", journal.end() - begin);
+    }
+    assert!(journal.bytes() <= 64 << 10, "{}", journal.bytes());
+}
+
 #[test]
 fn record_over_a_limit_changes_nothing() {
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
