@@ -9,6 +9,7 @@ mod around;
 mod check;
 mod frames;
 mod journal;
+mod journal_files;
 mod layout;
 mod limits;
 mod real;
@@ -352,5 +353,11 @@ mod seeded {
     #[test]
     fn seal_without_a_successor_is_found() {
         is_found_by(FailPoint::SealNamesNone, super::missing_or_swapped_file_loses_nothing_silently);
+    }
+
+    #[test]
+    fn journal_that_ends_at_zeros_is_found() {
+        let fault = stratawal_journal::fail_points::FailPoint::ZerosAreTheEnd;
+        assert!(fault.is_found_by(super::journal_files::zeroed_part_of_any_journal_file_is_not_silent));
     }
 }
