@@ -128,8 +128,9 @@ impl Options {
     ///
     /// An entry is acknowledged once it is in the journal, and reaches the segment files of its
     /// stream later, in large frames. So all threads and all streams share a sync, a flushed append
-    /// is a copy into mapped memory, and small entries take less space in the segments. Every
-    /// promise of [`Durability`](crate::Durability) holds as it does without a journal.
+    /// is a copy into mapped memory, and small entries take less space in the segments. A new
+    /// stream gets its directory when its first entries are moved there. Every promise of
+    /// [`Durability`](crate::Durability) holds as it does without a journal.
     ///
     /// # Cost
     /// - Disk: up to [`journal_bytes`](Self::journal_bytes), and one more file of up to 1.4 times

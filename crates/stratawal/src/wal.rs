@@ -147,7 +147,9 @@ impl Wal {
     ///
     /// From its first append, or from its first look-up if it has entries, a stream holds one file
     /// open: the segment that is being written. It does so until the log is closed and the last
-    /// handle on the stream is dropped. An idle stream takes about 3 KB of memory. A stream in use
+    /// handle on the stream is dropped. In a log with a [journal](Options::journal) a new stream
+    /// has no directory and no file until the journal needs the room, or until the stream has 64
+    /// KiB. An idle stream takes about 3 KB of memory. A stream in use
     /// also holds the index of that segment (24 bytes for each 4 KiB) and the entries waiting to be
     /// written. Sealed segments are opened when they are read, within [`Options::cache_bytes`] and
     /// [`Options::cache_files`].
@@ -280,13 +282,25 @@ impl Wal {
 
     /// Returns the names of all streams, sorted by their escaped forms
     /// ([`inspect::escape_name`](crate::inspect::escape_name)). Streams that were never appended to
-    /// are not included. One whose first append failed may be included; it is empty.
+    /// are not included. One whose first append failed may be included; it is empty. A log opened
+    /// for reading does not list streams that only the [journal](Options::journal) has.
     ///
     /// # Errors
     /// Any operating-system error.
     pub fn streams(&self) -> Result<Vec<String>> {
         self.inner.check_process()?;
-        self.inner.root.lock().stream_names()
+        let Some(journal) = self.inner.context.log_journal() else { return self.inner.root.lock().stream_names() };
+        let deleted = journal.unfinished_deletions();
+        // A stream passes from the first of these lists to the later ones, so none is missed.
+        let mut names = journal.carried_with_entries();
+        let open = self.inner.streams.open();
+        names.extend(open.iter().filter(|stream| stream.exists()).map(|stream| stream.name().to_owned()));
+        drop(open);
+        let in_directories = self.inner.root.lock().stream_names()?;
+        names.extend(in_directories.into_iter().filter(|name| !deleted.contains(name)));
+        names.sort_by_cached_key(|name| name::escape(name));
+        names.dedup();
+        Ok(names)
     }
 
     /// Durably deletes the stream `name` with all its entries: no crash brings it back, even one

@@ -64,6 +64,16 @@ fn append_all(stream: &Stream, entries: &[Vec<u8>]) {
     }
 }
 
+/// Opens a log whose streams have directories, with their first entries.
+fn open_with_directories(storage: &SimStorage, options: &Options, names: &[&str]) -> Wal {
+    let wal = open(storage, options);
+    for name in names {
+        append_all(&wal.stream(name).unwrap(), &texts(0, 1));
+    }
+    wal.close().unwrap();
+    open(storage, options)
+}
+
 fn for_both(test: impl Fn(&Options)) {
     for mapped in [true, false] {
         test(&journaled(mapped));
@@ -316,13 +326,15 @@ fn small_journal_holds_a_large_log() {
 #[test]
 fn damaged_journal_refuses_writing_and_names_streams() {
     let storage = SimStorage::new(1);
-    let wal = open(&storage, &journaled(true));
+    let wal = open_with_directories(&storage, &journaled(true), &["a", "b"]);
     for name in ["a", "b"] {
-        append_all(&wal.stream(name).unwrap(), &texts(0, 20));
+        append_all(&wal.stream(name).unwrap(), &texts(0, 20)[1..]);
     }
     let mut disk = crashed(&storage, Crash::Lost).disk();
     let files = disk.files();
-    let (file, _) = files.iter().find(|(path, _)| path.ends_with("1.jnl")).unwrap();
+    let (file, _) = files.iter().rfind(|(path, _)| path.ends_with(".jnl")).unwrap();
+    let number: u64 = Path::new(file).file_stem().unwrap().to_str().unwrap().parse().unwrap();
+    let place = format!("file {number} at offset");
     disk.flip(Path::new(file), 4096 + 1000, 3).unwrap();
     let before = disk.files();
     let damaged = SimStorage::on(disk, 3);
@@ -330,7 +342,7 @@ fn damaged_journal_refuses_writing_and_names_streams() {
         let error = options.open_on(Arc::new(damaged.clone()), Path::new(LOG), false).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Damaged);
         let text = error.to_string();
-        for part in ["/log/journal", "file 1 at offset", "\"a\"", "\"b\"", "open_read_only"] {
+        for part in ["/log/journal", &place, "\"a\"", "\"b\"", "open_read_only"] {
             assert!(text.contains(part), "{part} is missing: {text}");
         }
     }
@@ -494,9 +506,9 @@ fn close_beside_appends_keeps_all_acknowledged() {
 #[test]
 fn damaged_stream_keeps_the_journal() {
     let storage = SimStorage::new(1);
-    let wal = open(&storage, &journaled(true));
+    let wal = open_with_directories(&storage, &journaled(true), &["a", "b"]);
     for name in ["a", "b"] {
-        append_all(&wal.stream(name).unwrap(), &texts(0, 20));
+        append_all(&wal.stream(name).unwrap(), &texts(0, 20)[1..]);
     }
     let mut disk = storage.disk();
     let files = disk.files();
@@ -585,7 +597,11 @@ fn removed_stream_with_entries_in_the_journal_is_damage() {
     let copied = dir.path().join("copy");
     let live = dir.path().join("live");
     let wal = journaled(false).open(&live).unwrap();
-    append_all(&wal.stream("s").unwrap(), &texts(0, 5));
+    append_all(&wal.stream("s").unwrap(), &texts(0, 1));
+    wal.close().unwrap();
+    drop(wal);
+    let wal = journaled(false).open(&live).unwrap();
+    append_all(&wal.stream("s").unwrap(), &texts(0, 5)[1..]);
     for name in ["streams", "journal"] {
         fs::create_dir_all(copied.join(name)).unwrap();
         for file in fs::read_dir(live.join(name)).unwrap().map(Result::unwrap) {

@@ -441,7 +441,7 @@ fn failed_stream_does_not_stop_the_others() {
 #[test]
 fn missing_directory_of_a_stream_with_records_is_damage() {
     let sim = SimStorage::new(1);
-    let wal = open(&HookedStorage::new(sim.clone()), &journaled());
+    let wal = open_with_streams(&HookedStorage::new(sim.clone()), &journaled());
     wal.stream("s").unwrap().append("acknowledged").unwrap();
     let sim = crashed(&sim, Crash::Lost);
     let dir = Path::new("/log/streams/s");

@@ -52,6 +52,8 @@ impl DeleteError {
 /// Deletes the stream at `location`, which must not be open. Returns whether it existed.
 ///
 /// First renames the stream's directory, which is the commit point, then removes it with its files.
+/// If the log has a commit journal, a record in it is the commit point, and the stream may have no
+/// directory.
 /// After a crash in between, [`is_leftover_dir`](crate::is_leftover_dir) recognizes the directory.
 /// Files that the log did not create are not removed.
 ///

@@ -11,6 +11,12 @@ stratawal_sync::fail_points! {
         DrainOvertaken,
         /// A sync of entries that are already in the journal does not make them firm.
         FirmNotWritten,
+        /// The directory of a stream gets an id other than that of its records in the journal.
+        CreatedWithOtherId,
+        /// A stream that only the journal has is not found by its name.
+        NameNotFound,
+        /// Of the records of a stream without a directory, only the first in a file has its name.
+        NamedOnce,
         /// A copy of a firm record is loose.
         CopyBecomesLoose,
         /// The journal is released although streams need it.

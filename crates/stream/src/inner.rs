@@ -25,6 +25,11 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
+    /// See [`StreamLog::exists`](crate::StreamLog::exists).
+    pub(crate) fn exists(&self) -> bool {
+        !self.shared.snapshot.load().segments.is_empty() || self.shared.watermarks.accepted() > 0
+    }
+
     /// Fails in a forked child, where the files and the lock belong to the parent and a mutex may
     /// stay locked forever. Call this before any of them is used.
     #[inline]

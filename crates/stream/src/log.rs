@@ -46,7 +46,8 @@ impl fmt::Debug for StreamLog {
 /// Opening.
 impl StreamLog {
     /// Opens the stream at `location`. If it was not closed cleanly, recovers it first. A stream
-    /// that does not exist is created by its first append.
+    /// that does not exist is created by its first append. If the log has a commit journal, its
+    /// directory is created later.
     ///
     /// With a read-only [`LogContext`], nothing on disk is ever changed. The handle shows the
     /// stream as of this call, until [`reopen`](Self::reopen) refreshes it.
@@ -185,10 +186,11 @@ impl StreamLog {
         self.inner.report.load()
     }
 
-    /// Whether the stream exists: this process or an earlier one has appended to it.
+    /// Whether the stream exists: this process or an earlier one has appended to it. It may have no
+    /// directory yet if the log has a commit journal.
     #[must_use]
     pub fn exists(&self) -> bool {
-        !self.inner.shared.snapshot.load().segments.is_empty()
+        self.inner.exists()
     }
 
     /// The seq of the first live entry, or of the next append if the stream has none.

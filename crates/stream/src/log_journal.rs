@@ -159,9 +159,15 @@ impl LogJournal {
     /// The names of the streams that have records and were not opened yet.
     #[must_use]
     pub fn carried_streams(&self) -> Vec<String> {
+        self.carried.lock().values().filter_map(Carried::name).collect()
+    }
+
+    /// The names of the streams that have entries in the journal and were not opened yet. Such a
+    /// stream exists even if it has no directory.
+    #[must_use]
+    pub fn carried_with_entries(&self) -> Vec<String> {
         let carried = self.carried.lock();
-        let names = carried.values().filter_map(|carried| carried.needed.name.as_deref());
-        names.map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+        carried.values().filter(|carried| carried.oldest().is_some()).filter_map(Carried::name).collect()
     }
 
     /// The stream with the most bytes among those that have records and were not opened yet, if all
@@ -174,7 +180,7 @@ impl LogJournal {
             return None;
         }
         let name_of = |carried: &Carried| {
-            let name = String::from_utf8_lossy(carried.needed.name.as_deref()?).into_owned();
+            let name = carried.name()?;
             (!tried.contains(&name)).then_some((carried.len(), name))
         };
         carried.values().filter_map(name_of).max().map(|(_, name)| name)
@@ -197,11 +203,6 @@ impl LogJournal {
         let has_name = |carried: &Carried| carried.needed.name.as_deref() == Some(name.as_bytes());
         let ids = carried.iter().filter(|(_, carried)| carried.oldest().is_some() && has_name(carried));
         ids.map(|(&id, _)| id).collect()
-    }
-
-    /// Whether a stream named `name` has records and was not opened yet.
-    pub(crate) fn has_carried(&self, name: &str) -> bool {
-        !self.carried_named(name).is_empty()
     }
 
     /// The stream's files durably hold all live entries. A record that makes the carried ones void
@@ -615,6 +616,11 @@ struct Carried {
 }
 
 impl Carried {
+    /// The stream's name, if the journal gives it.
+    fn name(&self) -> Option<String> {
+        self.needed.name.as_deref().map(|name| String::from_utf8_lossy(name).into_owned())
+    }
+
     fn len(&self) -> usize {
         self.needed.parts.iter().map(|part| part.part.body.len()).sum()
     }

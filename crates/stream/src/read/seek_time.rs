@@ -1,5 +1,7 @@
 //! Finds the seq for a time.
 
+use std::ops::Range;
+
 use super::consistency::is_truncated;
 use super::locate::Located;
 use crate::error::Result;
@@ -23,6 +25,9 @@ impl Inner {
         let start = self.shared.watermarks.start();
         let end = self.end_seq(visibility);
         let snapshot = self.shared.snapshot.load();
+        if snapshot.segments.is_empty() {
+            return self.find_time_in_tail(timestamp, start..end);
+        }
         // All entries after this segment are at or after the time.
         let Some(i) = snapshot.find_time(timestamp) else { return Ok(start) };
         let segment = self.open_segment(&snapshot, i)?;
@@ -49,5 +54,15 @@ impl Inner {
             seq = frame.header().end_seq().0.min(limit);
         }
         Ok(seq.min(end).max(start))
+    }
+
+    /// Searches the entries `seqs` of a stream that had no segment. Such a stream has few entries.
+    fn find_time_in_tail(&self, timestamp: u64, seqs: Range<u64>) -> Result<u64> {
+        for seq in seqs.clone() {
+            if self.read_entry(seq)?.timestamp >= timestamp {
+                return Ok(seq);
+            }
+        }
+        Ok(seqs.end)
     }
 }

@@ -8,12 +8,13 @@ use super::recovered::Recovered;
 use crate::read::snapshot::Snapshot;
 use crate::report::OpenReport;
 use crate::shared::Shared;
+use crate::watermarks::Watermarks;
 use crate::write::clock::{Clock, is_far_ahead};
 use crate::write::tail::{Reservation, Tail};
 use crate::write::writer::Writer;
 
 /// The ends of a stream with the entries that recovery found in memory.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ends {
     pub(super) accepted: u64,
     /// These count the entries in the commit journal.
@@ -21,9 +22,17 @@ pub(super) struct Ends {
     pub(super) durable: u64,
 }
 
-/// Replaces the state of the stream with `recovered`, which is `None` if the stream does not exist.
-/// Readers see the change in one step. Returns the writer that continues the stream. The caller
-/// holds the lock.
+impl Ends {
+    fn raise(self, watermarks: &Watermarks) {
+        watermarks.raise_durable(self.durable);
+        watermarks.raise_flushed(self.flushed);
+        watermarks.set_accepted(self.accepted);
+    }
+}
+
+/// Replaces the state of the stream with `recovered`, which is `None` if the stream has no
+/// directory. Readers see the change in one step. Returns the writer that continues the stream. The
+/// caller holds the lock.
 ///
 /// `ends` are the ends of the stream with the entries in the tail, if it has any.
 pub(super) fn install(
@@ -35,10 +44,12 @@ pub(super) fn install(
 ) -> Writer {
     let old = shared.snapshot.load();
     let Some(recovered) = recovered else {
-        shared.truncations.record(shared.watermarks.epoch(), 0);
+        let ends = ends.unwrap_or_default();
+        shared.truncations.record(shared.watermarks.epoch(), ends.accepted);
         shared.watermarks.change(|watermarks| {
             shared.snapshot.store(Arc::new(Snapshot::default()));
             watermarks.reset(0, 0);
+            ends.raise(watermarks);
         });
         *tail = new_tail(shared, &tail.clock, 0, 0, None);
         return Writer::new(Arc::clone(shared), None, 0);
@@ -56,9 +67,7 @@ pub(super) fn install(
     shared.watermarks.change(|watermarks| {
         shared.snapshot.store(Arc::new(recovered.snapshot));
         watermarks.reset(recovered.first_seq, recovered.next_seq);
-        watermarks.raise_durable(ends.durable);
-        watermarks.raise_flushed(ends.flushed);
-        watermarks.set_accepted(ends.accepted);
+        ends.raise(watermarks);
     });
     report.store(Arc::new(recovered.report));
     let (active, reservation) = match recovered.writable {

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use stratawal_frame::{BATCH_END, SeqNo};
-use stratawal_journal::{Part, Tail as JournalTail};
+use stratawal_frame::{BATCH_END, SeqNo, StreamId};
+use stratawal_journal::{NeededStream, Part, Tail as JournalTail};
+use stratawal_sync::fail_point;
 
 use crate::error::{DamageKind, Error, Result};
 use crate::location::Location;
+use crate::log_journal::LogJournal;
 use crate::shared::Shared;
 use crate::write::journaled::Journaled;
 use crate::write::pending::{FrameSlice, PendingFrames};
@@ -20,17 +22,13 @@ pub(super) fn join(shared: &Arc<Shared>, tail: &mut Tail, writer: &mut Writer) -
     let pool = Arc::clone(tail.buffer_pool());
     let name = shared.location.shared_name();
     tail.journaled = Some(Box::new(Journaled::new(Arc::clone(log), name, tail.next_seq, pool)));
-    let Some(stream) = shared.stream_id() else {
-        // The directory was removed, and the journal has acknowledged entries of the stream.
-        let is_lost = log.has_carried(shared.location.name());
-        return if is_lost {
-            Err(Error::damage_at(&shared.location, DamageKind::NoSegment, None, None))
-        } else {
-            Ok(())
-        };
-    };
+    let in_directory = shared.stream_id();
+    let Some(stream) = stream_of(&shared.location, log, in_directory)? else { return Ok(()) };
     if let Some(journaled) = &mut tail.journaled {
-        journaled.set_stream(stream);
+        match in_directory {
+            Some(_) => journaled.has_directory(stream),
+            None => journaled.set_stream(stream),
+        }
     }
     let Some(needed) = log.carried(stream) else { return Ok(()) };
     let start = needed.start.filter(|start| start.0 > shared.watermarks.start());
@@ -49,6 +47,34 @@ pub(super) fn join(shared: &Arc<Shared>, tail: &mut Tail, writer: &mut Writer) -
     writer.settle_recovered(tail)?;
     log.forget_carried(stream);
     Ok(())
+}
+
+/// The id of the stream at `location`: that of its directory, or that of its records in the journal
+/// if it has no directory. `None` if it has neither.
+///
+/// # Errors
+/// Damage. The directory was removed, or belongs to another stream, and the journal has records of
+/// this one.
+fn stream_of(location: &Location, log: &LogJournal, in_directory: Option<StreamId>) -> Result<Option<StreamId>> {
+    let named = if fail_point!(NameNotFound) { Vec::new() } else { log.carried_named(location.name()) };
+    let is_lost = match (in_directory, &named[..]) {
+        (Some(id), named) => named.iter().any(|other| *other != id),
+        (None, []) => false,
+        (None, [id]) => log.carried(*id).is_none_or(|needed| had_directory(&needed)),
+        (None, _) => true,
+    };
+    if is_lost {
+        return Err(Error::damage_at(location, DamageKind::NoSegment, None, None));
+    }
+    Ok(in_directory.or(named.first().copied()))
+}
+
+/// Whether the records show that the stream had a directory. Without one, every part has the
+/// stream's name, and no record is released, so the first part begins at 0.
+fn had_directory(needed: &NeededStream) -> bool {
+    let has_beginning = needed.parts.first().is_some_and(|located| located.part.first == SeqNo(0));
+    let is_named = needed.parts.iter().all(|located| located.part.name.is_some());
+    !has_beginning || !is_named || needed.start.is_some()
 }
 
 /// The entries of the parts, without those that the files or an earlier part have.

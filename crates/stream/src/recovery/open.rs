@@ -151,9 +151,10 @@ fn build(
 /// commit journal.
 fn report_joined(shared: &Shared, report: &Published<OpenReport>, next_seq: u64) {
     let of_files = report.load();
-    if of_files.existed && shared.context.log_journal().is_some() {
+    if (of_files.existed || next_seq > 0) && shared.context.log_journal().is_some() {
         let segments = shared.snapshot.load().segments.len() as u64;
-        let joined = OpenReport { first_seq: shared.watermarks.start(), next_seq, segments, ..(*of_files).clone() };
+        let first_seq = shared.watermarks.start();
+        let joined = OpenReport { existed: true, first_seq, next_seq, segments, ..(*of_files).clone() };
         report.store(Arc::new(joined));
     }
 }

@@ -115,9 +115,9 @@ impl Inner {
             if let Some(reservation) = tail.reservation.as_mut().filter(|_| reserved > 0) {
                 reservation.reserve(reserved).map_err(|e| shared.segment_error(e))?;
             }
-            if tail.journaled.is_some() && exists {
+            if tail.journaled.is_some() && (exists || tail.pending_len() > 0) {
                 // Some entries may be in the journal and others in memory alone. From here on all
-                // are in the files.
+                // are in the files. A stream without a directory gets one.
                 writer.settle_recovered(tail)?;
             }
             Ok(writer)
@@ -137,9 +137,9 @@ fn recovered_journaled(shared: &Shared, mut journaled: Box<Journaled>, is_lost: 
     if is_lost {
         journaled.must_be_void();
     }
-    // A stream whose creation failed has its id only now.
+    // The directory of a stream whose creation failed may exist.
     if let Some(stream) = shared.stream_id() {
-        journaled.set_stream(stream);
+        journaled.has_directory(stream);
     }
     journaled
 }

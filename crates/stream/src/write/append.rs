@@ -185,10 +185,14 @@ impl Inner {
     }
 
     /// Whether the active segment has room for `len` more bytes. A batch longer than a segment gets
-    /// a segment of its own.
+    /// a segment of its own. A stream without a directory needs none for its first entries if the
+    /// log has a commit journal.
     #[inline]
     fn room_for(&self, tail: &Tail, len: u64) -> Room {
-        let Some(reservation) = &tail.reservation else { return Room::NeedsSegment };
+        let Some(reservation) = &tail.reservation else {
+            let may_wait = tail.may_wait_without_directory(len, &self.shared.options);
+            return if may_wait { Room::Available } else { Room::NeedsSegment };
+        };
         let is_empty = reservation.base == tail.next_seq;
         let is_full = reservation.end.saturating_add(len) > self.shared.options.segment_bytes;
         match reservation.restart {
@@ -217,7 +221,6 @@ impl Inner {
             if self.room_for(tail, reserved) != Room::NeedsSegment {
                 return Ok(());
             }
-            writer.drain_all(tail)?;
             writer.begin_segment(tail)
         })?;
         self.settle_past_bound()?;
@@ -277,8 +280,8 @@ impl Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Room {
     Available,
-    /// The append needs a new segment: the stream has none, the active one would exceed its length,
-    /// or times restart.
+    /// The append needs a new segment: the stream has none and too many entries wait for it, the
+    /// active one would exceed its length, or times restart.
     NeedsSegment,
     /// Times restart, but the active segment has no entries, so no segment can follow it. It has to
     /// be replaced.

@@ -160,8 +160,11 @@ impl Drop for Inner {
         if self.check_process().is_err() {
             return;
         }
-        let live = self.shared.snapshot.load().segments.iter().any(|s| matches!(s.state, SegmentState::Live(_)));
-        if live && !self.shared.context.is_read_only() {
+        let snapshot = self.shared.snapshot.load();
+        let live = snapshot.segments.iter().any(|s| matches!(s.state, SegmentState::Live(_)));
+        // The next handle on a stream without a directory would not find its entries.
+        let is_new = snapshot.segments.is_empty() && self.exists();
+        if (live || is_new) && !self.shared.context.is_read_only() {
             let _ = self.close();
         }
     }

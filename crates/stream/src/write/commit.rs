@@ -33,7 +33,12 @@ pub(crate) trait CommitLeader: Send {
     /// Work taken from the tail.
     type Work;
 
-    /// Takes all pending work. Called under the lock.
+    /// Makes it possible to do the pending work. Called under the lock. After an error other than
+    /// `Poisoned` nothing has changed.
+    fn prepare(&mut self, _tail: &mut Self::Tail) -> Result<()> {
+        Ok(())
+    }
+    /// Takes all pending work, once it is prepared. Called under the lock.
     fn take(&mut self, tail: &mut Self::Tail) -> Self::Work;
     /// Flushes or syncs the work, and raises the watermarks. Called outside the lock.
     fn run(&mut self, work: &Self::Work, durability: Durability) -> Result<()>;
@@ -171,7 +176,7 @@ impl<L: CommitLeader> Group<L> {
                 return Err(error.clone().after_acceptance());
             }
             match state.lead.take_free(Lead::Taken) {
-                Some(lead) => self.commit(state, lead, durability)?,
+                Some(lead) => self.commit(state, lead, durability).map_err(|error| self.fail_accepted(error))?,
                 None => self.sleep(state, durability, Some(target)),
             }
             if self.reached(durability, target) {
@@ -181,6 +186,14 @@ impl<L: CommitLeader> Group<L> {
         }
     }
 
+    /// Fails the group after `error`, because entries that were accepted cannot be acknowledged.
+    fn fail_accepted(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::Poisoned {
+            self.state.lock().fail(&error);
+        }
+        error.poisoned()
+    }
+
     /// The watermark is loaded before the epoch. If the watermark passed `target` in a later epoch,
     /// that epoch is visible too.
     fn reached(&self, durability: Durability, target: CommitTarget) -> bool {
@@ -188,12 +201,18 @@ impl<L: CommitLeader> Group<L> {
         reached && (self.watermarks.epoch() == target.epoch || fail_point!(EpochIgnored))
     }
 
-    /// Runs one commit: takes the pending work, does it, and releases the lead.
+    /// Runs one commit: takes the pending work, does it, and releases the lead. After an error
+    /// other than `Poisoned` nothing has changed.
     fn commit(&self, state: MutexGuard<'_, GroupState<L>>, mut lead: Box<L>, durability: Durability) -> Result<()> {
-        let mut state = if durability == Durability::Synced { self.coalesce(state) } else { state };
+        let state = if durability == Durability::Synced { self.coalesce(state) } else { state };
         if let Some(error) = state.failed.clone() {
             // An append failed the group while the lock was free. Nothing is written after a
             // failure.
+            self.release_lead(state, Some(lead));
+            return Err(error);
+        }
+        let (mut state, prepared) = self.prepare(state, &mut lead);
+        if let Err(error) = prepared {
             self.release_lead(state, Some(lead));
             return Err(error);
         }
@@ -210,6 +229,25 @@ impl<L: CommitLeader> Group<L> {
         }
         self.release_lead(state, Some(lead));
         result.map_err(Error::poisoned)
+    }
+
+    /// Prepares the pending work. An error of the kind `Poisoned` fails the group.
+    fn prepare<'a>(
+        &'a self,
+        state: MutexGuard<'a, GroupState<L>>,
+        lead: &mut L,
+    ) -> (MutexGuard<'a, GroupState<L>>, Result<()>) {
+        let mut guard = Unwinding { group: self, armed: true };
+        // Dropped before the guard, which takes the lock.
+        let mut locked = state;
+        let prepared = lead.prepare(&mut locked.tail);
+        guard.armed = false;
+        if let Err(error) = &prepared
+            && error.kind() == ErrorKind::Poisoned
+        {
+            locked.fail(error);
+        }
+        (locked, prepared)
     }
 
     /// Gives threads that were just woken and are about to append again a chance to join this

@@ -1,4 +1,8 @@
 //! Creates segments: the first one of a stream, with its directory, and every later one.
+//!
+//! If the log has a commit journal, the first entries of a stream are accepted without a directory.
+//! Their records have the id of the stream, and the directory gets the same id: a crash may leave
+//! both, and recovery joins them by the id.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,65 +25,106 @@ use crate::write::tail::{Reservation, Tail};
 use crate::write::writer::{OpenSegments, Writer};
 
 impl Writer {
-    /// Durably creates a stream: its directory with the first segment in it. Both are built under a
-    /// temporary name and synced. Then the directory is renamed, and its parent is synced.
-    pub(super) fn create_stream(&mut self, tail: &mut Tail, start: u64) -> Result<()> {
+    /// Creates the stream's directory if entries were accepted without one. After an error other
+    /// than `Poisoned` nothing has changed.
+    pub(super) fn create_for_pending(&mut self, tail: &mut Tail, reserve: ReserveUse) -> Result<()> {
+        match self {
+            Self::NoSegment(shared) if tail.pending_len() > 0 => {
+                let start = shared.watermarks.start();
+                self.create_stream(tail, start, reserve)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Durably creates a stream: its directory with the first segment in it, which begins at
+    /// `start`. The stream has the id that its records in the commit journal have, if there are
+    /// any. The segment has space for the entries that are pending.
+    pub(super) fn create_stream(&mut self, tail: &mut Tail, start: u64, reserve: ReserveUse) -> Result<()> {
         let shared = Arc::clone(self.shared());
-        let storage = shared.context.storage();
         let location = &shared.location;
-        let temporary = layout::new_dir(location, storage.random_u64());
-        let io = |e| Error::io(location, e);
-        shared.context.prepare_parent_sync(location).map_err(io)?;
-        storage.create_dir(&temporary).map_err(|e| {
-            // The directory may exist although the system reported an error. Nothing else has this
-            // name.
-            let _ = storage.remove_dir(&temporary);
-            io(e)
-        })?;
+        let of_journal = tail.journaled.as_ref().and_then(|journaled| journaled.known_stream());
+        let other_id = fail_point!(CreatedWithOtherId);
+        let id = of_journal.filter(|_| !other_id).unwrap_or_else(|| new_stream_id(&shared.context));
         let header = SegmentHeader {
             durable: SeqNo(start),
             start: SeqNo(start),
-            ..shared.new_header(StreamId(storage.random_u64()), Generation(1), Predecessor::NONE, start)
+            ..shared.new_header(id, Generation(1), Predecessor::NONE, start)
         };
-        let undo = |error: Error| {
-            // The next opening of the log removes leftovers.
-            if let Ok(entries) = storage.list(&temporary) {
-                for entry in entries {
-                    let _ = storage.remove_file(&temporary.join(entry.name));
-                }
-            }
-            let _ = storage.remove_dir(&temporary);
-            error
-        };
+        shared.context.prepare_parent_sync(location).map_err(|e| Error::io(location, e))?;
+        let is_full = |error: &Error| error.kind() == ErrorKind::Full;
+        let waiting = tail.pending_reserved();
         let (writer, preallocation) =
-            match create_segment(&shared.context, &temporary, &header, FIRST_LEN, ReserveUse::Never) {
-                Ok(created) => created,
-                Err(CreateError::Undone(e) | CreateError::Indeterminate(e)) => {
-                    return Err(undo(shared.segment_error(e)));
-                }
-            };
-        match rename_dir(&**storage, &temporary, &location.dir()) {
-            Renamed::Done => {}
-            Renamed::Undone(e) => return Err(undo(io(e))),
-            // The stream may exist, either now or after a crash. Recovery finds out.
-            Renamed::Absent(e) | Renamed::DoneDespite(e) | Renamed::Unknown(e) => return Err(io(e).poisoned()),
-        }
+            shared.context.with_reserve(reserve, is_full, || create_dir(&shared, &header, waiting))?;
         if !fail_point!(DirSyncSkipped) {
-            shared.context.sync_parent(location).map_err(|e| io(e).poisoned())?;
+            shared.context.sync_parent(location).map_err(|e| Error::io(location, e).poisoned())?;
         }
-        shared.watermarks.set_start(start);
+        let is_empty = tail.pending_len() == 0;
+        if is_empty {
+            shared.watermarks.set_start(start);
+        }
         let active = shared.publish_active(writer, &[]);
         let mut segments = OpenSegments::new(Arc::clone(&shared), active, header.last_timestamp);
         segments.preallocated = preallocation.preallocated();
-        tail.continue_in(Reservation::new(&segments.active.writer, preallocation));
-        if let Some(journaled) = &mut tail.journaled {
-            journaled.set_stream(header.stream_id);
-            journaled.restart_at(start);
-        }
+        let mut reservation = Reservation::new(&segments.active.writer, preallocation);
+        reservation.end += waiting;
+        tail.continue_in(reservation);
         *self = Self::Open(segments);
-        shared.watermarks.reset_all(start);
+        if let Some(journaled) = &mut tail.journaled {
+            journaled.has_directory(id);
+            if is_empty {
+                journaled.restart_at(start);
+            }
+        }
+        if is_empty {
+            shared.watermarks.reset_all(start);
+        }
         Ok(())
     }
+}
+
+/// Creates the directory of a stream with its first segment, whose header is `header`, and space
+/// for `waiting` bytes. Both are built under a temporary name and synced. Then the directory is
+/// renamed. The caller syncs its parent.
+fn create_dir(shared: &Shared, header: &SegmentHeader, waiting: u64) -> Result<(SegmentWriter, Preallocation)> {
+    let storage = shared.context.storage();
+    let location = &shared.location;
+    let temporary = layout::new_dir(location, storage.random_u64());
+    let io = |e| Error::io(location, e);
+    storage.create_dir(&temporary).map_err(|e| {
+        // The directory may exist although the system reported an error. Nothing else has this
+        // name.
+        let _ = storage.remove_dir(&temporary);
+        io(e)
+    })?;
+    let undo = |error: Error| {
+        // The next opening of the log removes leftovers.
+        if let Ok(entries) = storage.list(&temporary) {
+            for entry in entries {
+                let _ = storage.remove_file(&temporary.join(entry.name));
+            }
+        }
+        let _ = storage.remove_dir(&temporary);
+        error
+    };
+    let created = create_segment(&shared.context, &temporary, header, FIRST_LEN, ReserveUse::Never);
+    let (writer, mut preallocation) = match created {
+        Ok(created) => created,
+        Err(CreateError::Undone(e) | CreateError::Indeterminate(e)) => return Err(undo(shared.segment_error(e))),
+    };
+    let ensured = preallocation.ensure(&writer.next_position().offset, waiting);
+    ensured.map_err(|e| undo(shared.segment_error(e)))?;
+    match rename_dir(&**storage, &temporary, &location.dir()) {
+        Renamed::Done => Ok((writer, preallocation)),
+        Renamed::Undone(e) => Err(undo(io(e))),
+        // The stream may exist, either now or after a crash. Recovery finds out.
+        Renamed::Absent(e) | Renamed::DoneDespite(e) | Renamed::Unknown(e) => Err(io(e).poisoned()),
+    }
+}
+
+/// A random id for a new stream. 0 stands for no stream.
+pub(super) fn new_stream_id(context: &LogContext) -> StreamId {
+    StreamId(context.storage().random_u64().max(1))
 }
 
 impl OpenSegments {

@@ -26,8 +26,10 @@ impl Inner {
         // another stream once this one is deleted.
         let mut removals = self.removals.lock();
         let mut moved = Ok(None);
+        // A stream that only the commit journal has is deleted by the record alone.
+        let existed = self.exists();
         let shut_down = self.group.shut_down(Error::new(ErrorKind::Missing, &shared.location), |state| {
-            let stream = state.tail.journaled.as_ref().map_or(StreamId(0), |journaled| journaled.stream());
+            let stream = state.tail.journaled.as_ref().and_then(|journaled| journaled.known_stream());
             moved = move_away_decided(&shared.context, &shared.location, stream);
             if let Err(DeleteError::Undone(error)) = &moved {
                 return Err(error.clone());
@@ -51,7 +53,7 @@ impl Inner {
         removals.clear();
         let moved = moved?;
         finish_in_journal(&shared.context, &shared.location);
-        remove_moved(&shared.context, &shared.location, moved)
+        remove_moved(&shared.context, &shared.location, moved).map(|removed| removed || existed)
     }
 }
 
@@ -61,9 +63,12 @@ impl Inner {
 fn move_away_decided(
     context: &LogContext,
     location: &Location,
-    stream: StreamId,
+    stream: Option<StreamId>,
 ) -> std::result::Result<Option<PathBuf>, DeleteError> {
-    let is_decided = stream != StreamId(0) && commit_in_journal(context, location, stream)?;
+    let is_decided = match stream {
+        Some(stream) => commit_in_journal(context, location, stream)?,
+        None => false,
+    };
     move_away(context, location).map_err(|error| match error {
         DeleteError::Undone(error) if is_decided => DeleteError::Indeterminate(error),
         error => error,

@@ -13,8 +13,10 @@ use crate::write::tail::Tail;
 use crate::write::writer::{OpenSegments, Writer};
 
 impl Writer {
-    /// Drains everything pending in `tail`. Called under the lock.
+    /// Drains everything pending in `tail`. Called under the lock. After an error other than
+    /// `Poisoned` nothing has changed.
     pub(super) fn drain_all(&mut self, tail: &mut Tail) -> Result<()> {
+        self.prepare(tail)?;
         let work = self.take(tail);
         self.run(&work, Durability::Flushed).map_err(Error::poisoned)?;
         self.put_back(tail, work);

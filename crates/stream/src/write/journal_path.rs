@@ -27,6 +27,7 @@ use crate::journal_user::{BegunSync, JournalUser};
 use crate::options::Durability;
 use crate::read::snapshot::SegmentState;
 use crate::write::commit::GroupState;
+use crate::write::create::new_stream_id;
 use crate::write::journaled::Put;
 use crate::write::waiter::CommitTarget;
 use crate::write::writer::Writer;
@@ -71,6 +72,9 @@ impl Inner {
         durability: Durability,
     ) -> Result<(MutexGuard<'a, GroupState<Writer>>, Put)> {
         let watermarks = &self.shared.watermarks;
+        if state.tail.lacks_id() {
+            state.tail.set_id(new_stream_id(&self.shared.context));
+        }
         loop {
             let error = match state.tail.put_in_journal(durability, watermarks) {
                 Ok(put) => return Ok((state, put)),

@@ -26,7 +26,7 @@ use crate::write::pending::{FrameSlice, PendingFrames};
 
 /// A stream puts at most this many bytes into the journal at once. More are written to the segment
 /// without the journal, so that they are written once.
-const JOURNALED_LEN_MAX: usize = 64 << 10;
+pub(crate) const JOURNALED_LEN_MAX: usize = 64 << 10;
 
 /// The records of a stream are remembered in stretches of about this many bytes of the journal.
 const STRETCH_LEN: u64 = 64 << 10;
@@ -36,8 +36,11 @@ const STRETCH_LEN: u64 = 64 << 10;
 pub(crate) struct Journaled {
     pub(crate) log: Arc<LogJournal>,
     name: Arc<str>,
-    /// 0 until the stream exists.
+    /// 0 until the stream has a record or a directory.
     stream: StreamId,
+    /// Whether the stream has a directory, whose name is durable. Before that every part carries
+    /// the stream's name, because nothing else has it.
+    is_in_directory: bool,
     /// Entries below this seq are in the journal or in the files.
     end: u64,
     /// A leader is writing entries that are not in the journal.
@@ -96,6 +99,7 @@ impl Journaled {
             log,
             name,
             stream: StreamId(0),
+            is_in_directory: false,
             end,
             is_draining_others: false,
             has_void_records: false,
@@ -111,13 +115,24 @@ impl Journaled {
         }
     }
 
-    /// Sets the id, once the stream exists.
+    /// Sets the id that the stream's records have.
     pub(crate) fn set_stream(&mut self, stream: StreamId) {
         self.stream = stream;
     }
 
-    pub(crate) const fn stream(&self) -> StreamId {
-        self.stream
+    /// The stream has a directory, whose files have this id.
+    pub(crate) fn has_directory(&mut self, stream: StreamId) {
+        self.stream = stream;
+        self.is_in_directory = true;
+    }
+
+    pub(crate) const fn is_in_directory(&self) -> bool {
+        self.is_in_directory
+    }
+
+    /// The id of the stream, if it has one.
+    pub(crate) fn known_stream(&self) -> Option<StreamId> {
+        Some(self.stream).filter(|stream| *stream != StreamId(0))
     }
 
     pub(crate) const fn claim(&self) -> &Arc<Claim> {
@@ -155,7 +170,7 @@ impl Journaled {
         }
         let firm = durability == Durability::Synced;
         let has_unsynced = firm && self.file_only_end > watermarks.settled() && !fail_point!(FirmAboveFileOnly);
-        debug_assert!(self.stream != StreamId(0), "a stream with entries exists");
+        debug_assert!(self.stream != StreamId(0), "the caller has chosen an id");
         if has_unsynced || self.is_draining_others && !fail_point!(DrainOvertaken) {
             return Ok(Put::ThroughFiles);
         }
@@ -189,7 +204,8 @@ impl Journaled {
             // record.
             self.claim.set(Some(self.log.journal.end()));
         }
-        let put = self.log.journal.put_part(&part, self.named_at);
+        let named_at = self.named_at.filter(|_| self.is_in_directory || fail_point!(NamedOnce));
+        let put = self.log.journal.put_part(&part, named_at);
         if put.is_err() {
             self.update_claim();
         }
@@ -369,7 +385,7 @@ impl Journaled {
     /// Makes the earlier records of the stream void: all its entries, up to `end`, are settled. The
     /// journal is durable when this returns.
     pub(crate) fn make_void(&mut self, end: u64) -> Result<()> {
-        if self.stream == StreamId(0) || fail_point!(SettledSkipped) {
+        if self.known_stream().is_none() || fail_point!(SettledSkipped) {
             return Ok(());
         }
         // From here on no copy of an earlier record may be put, because it would be valid.

@@ -19,6 +19,9 @@
 //! acknowledged  commit.rs    the leader wakes the threads that it satisfied, and the next leader
 //! ```
 //!
+//! If the log has a commit journal, journal_path.rs acknowledges most appends, and a new stream has
+//! no segment before its entries are drained.
+//!
 //! Other calls take the lead for their own work: truncate.rs drops entries at either end, close.rs
 //! writes CLOSE, delete.rs deletes the stream. admission.rs decides which calls may write; after a
 //! full disk it has the stream recovered first.

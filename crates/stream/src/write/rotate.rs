@@ -24,13 +24,15 @@ use crate::write::writer::{OpenSegments, UnsyncedSegment, Writer};
 const SUCCESSOR_LEN: u64 = 1 << 20;
 
 impl Writer {
-    /// Creates the segment for the next entry: the first one, or the successor of the active one.
-    /// Call this under the lock, with nothing pending in the tail.
+    /// Creates the segment for the next entry: the first one, which also has the entries that were
+    /// accepted without a segment, or the successor of the active one. Call this under the lock.
     pub(super) fn begin_segment(&mut self, tail: &mut Tail) -> Result<()> {
-        let next_seq = tail.next_seq;
-        if let Self::NoSegment(_) = self {
-            return self.create_stream(tail, next_seq);
+        if let Self::NoSegment(shared) = self {
+            let start = shared.watermarks.start();
+            return self.create_stream(tail, start, ReserveUse::Never);
         }
+        self.drain_all(tail)?;
+        let next_seq = tail.next_seq;
         let (segments, reservation) = self.open_in(tail)?;
         let successor = segments.rotate(reservation, next_seq)?;
         tail.continue_in(successor);

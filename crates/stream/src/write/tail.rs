@@ -11,18 +11,18 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use stratawal_frame::ByteOffset;
+use stratawal_frame::{ByteOffset, StreamId};
 use stratawal_segment::{Preallocation, SegmentWriter};
 
 use crate::batch::Entry;
 use crate::error::Result;
-use crate::options::Durability;
+use crate::options::{Durability, StreamOptions};
 use crate::read::tail_run::TailRun;
 use crate::shared::Shared;
 use crate::watermarks::Watermarks;
 use crate::write::buffer_pool::{BufferPool, push_exact};
 use crate::write::clock::Clock;
-use crate::write::journaled::{Journaled, Put};
+use crate::write::journaled::{JOURNALED_LEN_MAX, Journaled, Put};
 use crate::write::pending::{Entries, LargeBatch, PendingFrames};
 
 /// The space that appends have reserved in the active segment.
@@ -59,7 +59,7 @@ pub(crate) struct Tail {
     pub(crate) next_seq: u64,
     pub(crate) last_timestamp: u64,
     pub(crate) clock: Clock,
-    /// `None` before the stream's first append, and after its close.
+    /// `None` before the stream has a segment, and after its close.
     pub(crate) reservation: Option<Reservation>,
     pub(crate) closed: bool,
     pending: PendingFrames,
@@ -167,6 +167,32 @@ impl Tail {
     /// The number of pending bytes, without those that a leader is writing.
     pub(crate) fn pending_len(&self) -> usize {
         self.pending.len()
+    }
+
+    /// The bytes that the pending entries take in the file at most.
+    pub(crate) const fn pending_reserved(&self) -> u64 {
+        self.pending.reserved
+    }
+
+    /// Whether entries that take at most `len` bytes in the file may be accepted although the
+    /// stream has no directory: the commit journal acknowledges them, and the directory is created
+    /// when they are drained. An entry that is too long for that needs the directory first, so
+    /// that nothing is accepted if it cannot be created.
+    pub(crate) fn may_wait_without_directory(&self, len: u64, options: &StreamOptions) -> bool {
+        let max = (JOURNALED_LEN_MAX as u64).min(options.segment_bytes).min(options.buffer_bytes as u64);
+        let is_new = self.journaled.as_ref().is_some_and(|journaled| !journaled.is_in_directory());
+        is_new && self.pending.reserved.saturating_add(len) <= max
+    }
+
+    /// Whether the stream has entries for the commit journal, and no id yet.
+    pub(crate) fn lacks_id(&self) -> bool {
+        self.pending_len() > 0 && self.journaled.as_ref().is_some_and(|journaled| journaled.known_stream().is_none())
+    }
+
+    pub(crate) fn set_id(&mut self, stream: StreamId) {
+        if let Some(journaled) = &mut self.journaled {
+            journaled.set_stream(stream);
+        }
     }
 
     /// Takes everything that is pending. It can be read here until [`put_back`](Self::put_back).
@@ -281,8 +307,8 @@ impl Tail {
         in_flight.or_else(|| self.pending.read(seq))
     }
 
-    /// Returns a copy of those of the entries `seqs` that are in one frame with entry `seq`, if that
-    /// is in the tail.
+    /// Returns a copy of those of the entries `seqs` that are in one frame with entry `seq`, if
+    /// that is in the tail.
     pub(crate) fn read_run(&self, seq: u64, seqs: Range<u64>) -> Option<TailRun> {
         let in_flight = self.in_flight.as_ref().and_then(|pending| pending.slice_around(seq, seqs.clone()));
         in_flight.or_else(|| self.pending.slice_around(seq, seqs)).map(|slice| TailRun::copy_of(&slice))

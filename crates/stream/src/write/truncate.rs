@@ -130,6 +130,7 @@ enum DropStep {
 impl Writer {
     /// Does the part of dropping the entries below `first` that runs under the lock.
     fn begin_drop(&mut self, tail: &mut Tail, first: u64, may_reset: bool) -> Result<DropStep> {
+        self.create_for_pending(tail, ReserveUse::Allowed)?;
         let is_beyond = first > tail.next_seq || matches!(self, Self::NoSegment(_));
         if is_beyond || (may_reset && is_worth_reset(tail, first)) {
             return self.reset_to(tail, first).map(DropStep::Done);
@@ -150,7 +151,7 @@ impl Writer {
     fn reset_to(&mut self, tail: &mut Tail, first: u64) -> Result<Dead> {
         if let Self::NoSegment(_) = self {
             let before = std::mem::replace(&mut tail.next_seq, first);
-            self.create_stream(tail, first).inspect_err(|_| tail.next_seq = before)?;
+            self.create_stream(tail, first, ReserveUse::Allowed).inspect_err(|_| tail.next_seq = before)?;
             return Ok(Dead::default());
         }
         self.settle_and_void(tail)?;
@@ -185,6 +186,7 @@ impl Writer {
         start: u64,
         reserve: ReserveUse,
     ) -> Result<Dead> {
+        self.create_for_pending(tail, reserve)?;
         self.settle_and_void(tail)?;
         let (segments, reservation) = self.open_in(tail)?;
         let (dead, next) = segments.truncate_from(reservation, next_seq, start, reserve)?;

@@ -29,7 +29,8 @@ use crate::write::tail::{Reservation, Tail};
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "every writer is in a box, where group commit keeps it")]
 pub(crate) enum Writer {
-    /// The stream has no segment to write to: it is before its first append, or is only read.
+    /// The stream has no segment to write to: it has no entries yet, only the commit journal has
+    /// them, or it is only read.
     NoSegment(Arc<Shared>),
     /// The stream has an active segment.
     Open(OpenSegments),
@@ -123,6 +124,11 @@ impl CommitLeader for Writer {
     type Tail = Tail;
     type Work = Arc<PendingFrames>;
 
+    /// Creates the directory of a stream whose entries were accepted without one.
+    fn prepare(&mut self, tail: &mut Tail) -> Result<()> {
+        self.create_for_pending(tail, ReserveUse::Never)
+    }
+
     fn take(&mut self, tail: &mut Tail) -> Arc<PendingFrames> {
         if let (Self::Open(segments), Some(reservation)) = (self, &tail.reservation) {
             // Appends may extend the file at the same time. A reservation leaves room for a MARK
@@ -139,7 +145,7 @@ impl CommitLeader for Writer {
                 if durability == Durability::Synced { segments.settle() } else { Ok(()) }
             }
             Self::NoSegment(_) => {
-                assert!(work.is_empty(), "entries are accepted only once there is a segment");
+                assert!(work.is_empty(), "a segment is created before entries are taken");
                 Ok(())
             }
         }
