@@ -140,10 +140,10 @@ fn run_of<'a>(case: &str, subject: &str, dir: &'a Path, seconds: &str, entries: 
     Ok(Run { case, kind, dir, time: Duration::from_secs_f64(seconds), entries })
 }
 
-/// Fills the log of a case, and returns its note.
+/// Fills the log of a case.
 fn fill(case: &str, subject: &str, dir: &str, seconds: &str, entries: &str) -> Answer<ExitCode> {
-    match cases::fill(&run_of(case, subject, Path::new(dir), seconds, entries)?) {
-        Ok(entries) => println!("filled {entries}"),
+    match cases::fill(&run_of(case, subject, Path::new(dir), seconds, entries)?, &cases::print_filled) {
+        Ok(_) => {}
         Err(Stop::None(why)) => println!("none {why}"),
         Err(other) => return Err(other),
     }
@@ -173,9 +173,16 @@ fn one(case: &str, subject: &str, dir: &str, seconds: &str, entries: &str) -> An
 }
 
 fn remove(dir: &Path) -> Answer<()> {
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed("removing the data")(error)),
-        _ => Ok(()),
+    // Threads of a log that was not closed may still create files.
+    let mut tries = 10;
+    loop {
+        match std::fs::remove_dir_all(dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if tries == 0 => return Err(failed("removing the data")(error)),
+            Err(_) => tries -= 1,
+            Ok(()) => return Ok(()),
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

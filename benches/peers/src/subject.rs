@@ -66,6 +66,10 @@ pub(crate) struct Setup<'a> {
     pub(crate) segment_len: Option<u64>,
     /// The distance between the points of an index, if it is not the subject's own default.
     pub(crate) index_every: Option<u64>,
+    /// The size of the commit journal, if it is not the default.
+    pub(crate) journal_bytes: Option<u64>,
+    /// Whether another process writes, and this one only reads.
+    pub(crate) reader: bool,
 }
 
 /// An open log. Streams are numbered from 0.
@@ -84,6 +88,11 @@ pub(crate) trait Subject: Sync {
     }
     /// Reads the entry `n` of stream 0.
     fn get(&self, n: u64, tally: &mut Tally) -> Answer<()>;
+    /// Looks for new entries of stream 0 that another process has appended, and returns the number
+    /// of all entries.
+    fn poll(&self) -> Answer<u64> {
+        none("only stratawal is asked for this")
+    }
     /// Closes the log as its authors intend.
     fn close(self: Box<Self>) -> Answer<()> {
         Ok(())

@@ -3,6 +3,7 @@
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
+use super::beside::{process_time, thread_time};
 use super::fill::{Awake, SMALL_LEN, in_scope};
 use super::{BATCH, ENTRY_LEN, Figures, Run, check, files};
 use crate::hist::Hist;
@@ -14,7 +15,7 @@ const ENTRIES_MAX: u64 = (8 << 30) / ENTRY_LEN as u64;
 
 /// The number of appends that are timed together. Reading the clock for each would
 /// take a large part of the time of the fastest appends.
-const BLOCK: u64 = 256;
+pub(super) const BLOCK: u64 = 256;
 
 /// The first part of a run, which has its own figure: the bytes within the bound on unsynced bytes.
 const BURST: u64 = (512 << 20) / ENTRY_LEN as u64;
@@ -47,8 +48,8 @@ pub(super) fn timed(
     Ok((n, took, burst))
 }
 
-/// Returns the tally of the entries `0..entries`, appended by one thread.
-fn verified(subject: &dyn Subject, entries: u64) -> Answer<()> {
+/// Checks the entries `0..entries` of stream 0, appended by one thread.
+pub(super) fn verified(subject: &dyn Subject, entries: u64) -> Answer<()> {
     let mut tally = Tally::checked(ENTRY_LEN);
     subject.scan(0, &mut tally)?;
     check("the scan", (tally.count, tally.sum), (entries, sum_below(entries)), tally.wrong)
@@ -59,12 +60,31 @@ pub(super) fn sum_below(n: u64) -> u64 {
     if n == 0 { 0 } else { (u128::from(n) * u128::from(n - 1) / 2) as u64 }
 }
 
+/// The processor time of this thread, and of all others of the process together.
+struct Cpu {
+    here: Duration,
+    others: Duration,
+}
+
+impl Cpu {
+    fn now() -> Self {
+        let here = thread_time();
+        Self { here, others: process_time().saturating_sub(here) }
+    }
+
+    fn since(&self) -> Self {
+        let Self { here, others } = Self::now();
+        Self { here: here.saturating_sub(self.here), others: others.saturating_sub(self.others) }
+    }
+}
+
 pub(super) fn one_by_one(run: &Run<'_>) -> Answer<Figures> {
     let level = run.case.level.unwrap_or(Level::Flushed);
     run.kind.gives(level)?;
     let subject = (run.kind.open)(&run.setup(level))?;
     let mut payload = Payload::new(ENTRY_LEN);
     let mut writer = subject.writer(0)?;
+    let cpu = Cpu::now();
     let began = Instant::now();
     let (entries, took, burst) = timed(run.time, 1, |n| writer.append(payload.entry(n)))?;
     // The figure includes handing over the bytes that are still buffered.
@@ -72,16 +92,21 @@ pub(super) fn one_by_one(run: &Run<'_>) -> Answer<Figures> {
         writer.flush()?;
     }
     let seconds = began.elapsed().as_secs_f64();
+    let cpu = cpu.since();
     drop(writer);
     verified(&*subject, entries)?;
     subject.close()?;
+    let each = |time: Duration| time.as_nanos() as f64 / entries as f64;
+    let mut more =
+        vec![("ns of CPU an append", each(cpu.here)), ("ns of CPU an append, other threads", each(cpu.others))];
+    more.extend(burst.map(|burst| ("ns an append within the first 512 MiB", burst)));
     Ok(Figures {
         value: seconds * 1e9 / entries as f64,
         took: Some(took),
         entries,
         bytes: entries * ENTRY_LEN as u64,
         seconds,
-        more: burst.map(|burst| ("ns an append within the first 512 MiB", burst)).into_iter().collect(),
+        more,
         note: format!("percentiles are of {BLOCK} appends each"),
     })
 }

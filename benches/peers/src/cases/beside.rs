@@ -91,8 +91,17 @@ fn phase(time: Duration, mut took: Hist, mut block: impl FnMut(&mut Tally) -> An
 }
 
 /// Returns the processor time of this thread.
-fn thread_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+pub(super) fn thread_time() -> Duration {
+    time_of(rustix::time::ClockId::ThreadCPUTime)
+}
+
+/// Returns the processor time of all threads of this process, those that ended included.
+pub(super) fn process_time() -> Duration {
+    time_of(rustix::time::ClockId::ProcessCPUTime)
+}
+
+fn time_of(clock: rustix::time::ClockId) -> Duration {
+    let time = rustix::time::clock_gettime(clock);
     Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
@@ -103,7 +112,7 @@ fn beside(run: &Run<'_>, read: impl Fn(&dyn Subject, u64, Hist) -> Answer<Phase>
     // Reads from sealed segments of a log that was opened, or from entries that this process has
     // just appended.
     let sealed = run.case.name == "W9";
-    let filled = if sealed { fill_apart(run)? } else { 0 };
+    let filled = if sealed { fill_apart(run)?.entries } else { 0 };
     let subject = (run.kind.open)(&setup)?;
     let entries = if sealed { filled } else { recipe.write(&*subject, run)? };
     // The last eighth may be in the active segment.

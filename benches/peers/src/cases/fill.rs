@@ -1,12 +1,15 @@
 //! Creates the logs that are read or opened. A separate process creates the large ones, so that its
 //! memory does not count as the reader's.
 
-use super::{BATCH, ENTRY_LEN, Run, files, growth};
+use super::get::memory;
+use super::idle::raise_files_max;
+use super::{BATCH, ENTRY_LEN, Run, again, files, growth};
 use crate::payload::Payload;
 use crate::subject::{Answer, Level, Setup, Stop, Subject, failed};
 
-/// The number of threads that append if each append syncs, so that they share syncs.
-const SYNCERS: u64 = 64;
+/// The number of threads that append if each append syncs, so that they share syncs, or if there
+/// are many streams.
+pub(super) const THREADS: u64 = 64;
 
 /// The content of a log, determined by the case and the subject.
 pub(super) struct Recipe {
@@ -62,6 +65,7 @@ pub(super) fn recipe(run: &Run<'_>) -> Recipe {
         "W7e" => large,
         "W7s" => Recipe { segment_len: Some(SMALL_LEN), segments: Some(1000), ..base },
         "W7t" => Recipe { streams: 10_000, entries: 10, ..base },
+        "W12f" => Recipe { streams: 10_000, entries: 1, ..base },
         _ => base,
     }
 }
@@ -72,12 +76,14 @@ impl Recipe {
             dir: run.dir,
             name: run.kind.name,
             level: self.level,
-            threads: if self.syncs_each() || self.streams > 2 { SYNCERS } else { 1 },
+            threads: if self.syncs_each() || self.streams > 2 { THREADS } else { 1 },
             streams: self.streams,
             entry_len: self.entry_len,
             entries_max: self.entries * self.streams,
             segment_len: self.segment_len,
             index_every: None,
+            journal_bytes: None,
+            reader: false,
         }
     }
 
@@ -98,7 +104,7 @@ impl Recipe {
     pub(super) fn note(&self) -> String {
         let how = match (self.batch, self.level) {
             (true, level) => format!("in batches of {BATCH}, {level}"),
-            (false, Level::Synced) => format!("by {SYNCERS} threads, synced"),
+            (false, Level::Synced) => format!("by {THREADS} threads, synced"),
             (false, level) => format!("one by one, {level}"),
         };
         format!("appended {how}")
@@ -107,16 +113,16 @@ impl Recipe {
     /// Fills open streams, and returns how many entries stream 0 got.
     pub(super) fn write(&self, subject: &dyn Subject, run: &Run<'_>) -> Answer<u64> {
         if self.syncs_each() {
-            return self.write_together(SYNCERS, |thread| {
+            return self.write_together(THREADS, |thread| {
                 let mut writer = subject.writer(0)?;
                 let mut payload = Payload::new(self.entry_len);
-                let mut entries = (thread..self.entries).step_by(SYNCERS as usize);
+                let mut entries = (thread..self.entries).step_by(THREADS as usize);
                 entries.try_for_each(|n| writer.append(payload.entry(n)))
             });
         }
         // Streams are created concurrently, as in programs with many streams.
         if self.streams > 2 {
-            let threads = if run.kind.creates_alone { 1 } else { SYNCERS };
+            let threads = if run.kind.creates_alone { 1 } else { THREADS };
             return self.write_together(threads, |thread| {
                 let mut payload = Payload::new(self.entry_len);
                 (thread..self.streams).step_by(threads as usize).try_for_each(|stream| {
@@ -209,33 +215,73 @@ fn segment_files(run: &Run<'_>) -> u64 {
     if run.kind.name == "commitlog" { count / 2 } else { count }
 }
 
-/// Creates the log of a case in this process, and returns how many entries stream 0 has.
-pub(crate) fn fill(run: &Run<'_>) -> Answer<u64> {
-    if run.case.name.starts_with('G') {
-        return growth::fill(run);
+/// Creates the log of a case in this process. Calls `filled` with the number of entries that stream
+/// 0 has, and returns it.
+pub(crate) fn fill(run: &Run<'_>, filled: &dyn Fn(u64)) -> Answer<u64> {
+    match run.case.name {
+        "W12o" => return again::fill_and_kill(run, filled),
+        "W12p" => return again::fill_and_hold(run, filled),
+        _ => {}
     }
-    let recipe = recipe(run);
-    let subject = (run.kind.open)(&recipe.setup(run))?;
-    let _awake = recipe.awake()?;
-    let entries = recipe.write(&*subject, run)?;
-    subject.close()?;
+    let entries = if run.case.name.starts_with('G') {
+        growth::fill(run)?
+    } else {
+        let recipe = recipe(run);
+        if recipe.streams > THREADS {
+            raise_files_max();
+        }
+        let subject = (run.kind.open)(&recipe.setup(run))?;
+        let _awake = recipe.awake()?;
+        let entries = recipe.write(&*subject, run)?;
+        subject.close()?;
+        entries
+    };
+    filled(entries);
     Ok(entries)
 }
 
+/// The first word of the line that a process prints when it has created a log. The number of
+/// entries and the most memory that it has used, in MiB, follow.
+pub(crate) const FILLED: &str = "filled";
+
+/// Prints that a log was created.
+pub(crate) fn print_filled(entries: u64) {
+    use std::io::Write;
+    let peak = memory("VmHWM:").unwrap_or(0.0);
+    let mut out = std::io::stdout();
+    // The process that reads this fails without it.
+    let _ = writeln!(out, "{FILLED} {entries} {peak}").and_then(|()| out.flush());
+}
+
+/// A log that another process has created.
+pub(super) struct Filled {
+    /// The number of entries of stream 0.
+    pub(super) entries: u64,
+    /// The most memory that the process has used, in MiB.
+    pub(super) peak: f64,
+}
+
 /// Creates the log of a case in another process, and waits for it.
-pub(super) fn fill_apart(run: &Run<'_>) -> Answer<u64> {
+pub(super) fn fill_apart(run: &Run<'_>) -> Answer<Filled> {
+    use std::os::unix::process::ExitStatusExt;
     let program = std::env::current_exe().map_err(failed("the program"))?;
     let output = std::process::Command::new(program)
         .args(["fill", run.case.name, run.kind.name])
         .arg(run.dir)
         .args([run.time.as_secs_f64().to_string(), run.entries.to_string()])
+        .stdin(std::process::Stdio::null())
         .output()
         .map_err(failed("fill"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().last().unwrap_or_default();
-    match (line.split_once(' '), output.status.success()) {
-        (Some(("filled", entries)), true) => entries.parse().map_err(failed("fill")),
-        (Some(("none", why)), true) => Err(Stop::None(why.to_owned())),
+    let ended = if run.case.name == "W12o" { output.status.signal() == Some(9) } else { output.status.success() };
+    let words: Vec<&str> = line.split(' ').collect();
+    if let ([FILLED, entries, peak], true) = (&words[..], ended) {
+        let entries = entries.parse().map_err(failed("fill"))?;
+        return Ok(Filled { entries, peak: peak.parse().map_err(failed("fill"))? });
+    }
+    match line.split_once(' ') {
+        Some(("none", why)) if output.status.success() => Err(Stop::None(why.to_owned())),
         _ => Err(Stop::Failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
     }
 }

@@ -26,7 +26,7 @@ impl Random {
 pub(super) fn sealed(run: &Run<'_>) -> Answer<Figures> {
     run.kind.gets()?;
     let recipe = recipe(run);
-    let entries = fill_apart(run)?;
+    let entries = fill_apart(run)?.entries;
     let subject = (run.kind.open)(&recipe.setup(run))?;
     reset_peak();
     // The last eighth may be in the active segment.

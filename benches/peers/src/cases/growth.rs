@@ -170,7 +170,7 @@ fn nth(i: u64, groups: u64) -> u64 {
 }
 
 pub(super) fn long(run: &Run<'_>) -> Answer<Figures> {
-    let filled = fill_apart(run)?;
+    let filled = fill_apart(run)?.entries;
     let (_, len, blocks) = files(run.dir);
     let setup = setup(run);
     let groups = groups(run);

@@ -69,12 +69,21 @@ pub(super) fn idle(run: &Run<'_>) -> Answer<Figures> {
 }
 
 /// Raises the limit of open files to its maximum, and returns it.
-fn raise_files_max() -> u64 {
+pub(super) fn raise_files_max() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     // If the kernel refuses, the old limit remains.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Lowers the limit of open files to `max`. The process may raise it again.
+pub(super) fn limit_files(max: u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let current = limit.maximum.map_or(max, |most| most.min(max));
+    // If the kernel refuses, the old limit remains.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum: limit.maximum });
 }
 
 /// Runs a function for each stream. The streams are divided among the threads.
@@ -86,18 +95,18 @@ fn by_all(streams: u64, each: impl Fn(u64, &mut Payload) -> Answer<()> + Sync) -
     in_scope(THREADS, part, || ()).0.map(drop)
 }
 
-fn seconds<T>(what: impl FnOnce() -> Answer<T>) -> Answer<(T, f64)> {
+pub(super) fn seconds<T>(what: impl FnOnce() -> Answer<T>) -> Answer<(T, f64)> {
     let began = Instant::now();
     let done = what()?;
     Ok((done, began.elapsed().as_secs_f64()))
 }
 
 /// Returns the private memory of this process, in MiB.
-fn anonymous() -> Answer<f64> {
+pub(super) fn anonymous() -> Answer<f64> {
     memory("RssAnon:").ok_or_else(|| Stop::Failed("/proc/self/status tells no memory".to_owned()))
 }
 
-fn open_files() -> Answer<f64> {
+pub(super) fn open_files() -> Answer<f64> {
     let count = std::fs::read_dir("/proc/self/fd").map_err(failed("/proc/self/fd"))?.count();
     // The directory itself was open while its files were counted.
     Ok(count.saturating_sub(1) as f64)

@@ -1,21 +1,25 @@
 //! The workloads.
 
+mod again;
 mod append;
 mod beside;
 mod fill;
 mod get;
 mod growth;
 mod idle;
+mod latency;
+mod many;
 mod open;
 mod scan;
 
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::hist::Hist;
-use crate::subject::{Answer, Kind, Level, Setup, Stop};
+use crate::subject::{Answer, Kind, Level, Setup, Stop, Subject};
 
-pub(crate) use fill::fill;
+pub(crate) use fill::{fill, print_filled};
 
 /// The length of an entry, unless a case has its own.
 pub(crate) const ENTRY_LEN: usize = 128;
@@ -36,6 +40,8 @@ pub(crate) struct Case {
     pub(crate) raws: &'static [&'static str],
     /// Whether other logs take part. They do not if the case measures a goal of stratawal only.
     pub(crate) peers: bool,
+    /// The logs that take part, if `peers` and `mapped` do not say it; empty if they do.
+    pub(crate) only: &'static [&'static str],
     /// Whether it reads sealed segments, which stratawal can do through mappings.
     pub(crate) mapped: bool,
     pub(crate) run: fn(&Run<'_>) -> Answer<Figures>,
@@ -78,6 +84,8 @@ impl Run<'_> {
             entries_max: 4_000_000,
             segment_len: None,
             index_every: None,
+            journal_bytes: None,
+            reader: false,
         }
     }
 }
@@ -97,6 +105,10 @@ impl Case {
 
     /// Returns whether the subject takes part in the case.
     pub(crate) fn has(&self, kind: &Kind) -> bool {
+        if !self.only.is_empty() {
+            let few = if kind.is_raw() { self.raws } else { self.only };
+            return few.contains(&kind.name);
+        }
         match kind.name {
             "stratawal-mapped" => self.mapped,
             "stratawal-runs" | "stratawal-mapped-runs" => self.name.starts_with("W5"),
@@ -107,6 +119,12 @@ impl Case {
             _ => self.peers,
         }
     }
+}
+
+/// Opens the subject of a run. It is not dropped, because its files are removed next, and closing
+/// very many streams takes long.
+fn kept(run: &Run<'_>, setup: &Setup<'_>) -> Answer<ManuallyDrop<Box<dyn Subject>>> {
+    (run.kind.open)(setup).map(ManuallyDrop::new)
 }
 
 /// Fails if the entries that were read are not those that were appended.
@@ -147,6 +165,7 @@ const APPEND: Case = Case {
     level: Some(Level::Synced),
     raws: &["raw", "raw-condvar"],
     peers: true,
+    only: &[],
     mapped: false,
     run: |run| append::synced(run, 1, false),
 };
@@ -159,6 +178,7 @@ const READ: Case = Case {
     level: None,
     raws: &["raw", "raw-blocks", "raw-16k"],
     peers: true,
+    only: &[],
     mapped: true,
     run: scan::scan,
 };
@@ -173,7 +193,20 @@ const LONG: Case = Case { unit: "ns a get, p50", run: growth::long, ..BESIDE };
 
 const DISK: Case = Case { unit: "bytes an entry", raws: &["raw"], mapped: false, run: open::disk, ..READ };
 
-pub(crate) const CASES: [Case; 26] = [
+/// The logs that can have very many streams.
+const MANY: &[&str] =
+    &["stratawal", "stratawal-journal", "stratawal-journal-written", "ironwal", "raft-engine", "raft-log", "fjall"];
+
+/// Those that create 100,000 streams in seconds, and stratawal without a journal.
+const FASTER: &[&str] = &["stratawal", "stratawal-journal", "stratawal-journal-written", "raft-engine", "raft-log"];
+
+/// A case of very many streams that are appended to in turn.
+const TURN: Case = Case { only: MANY, raws: &["raw"], run: |run| many::in_turn(run, 64), ..APPEND };
+
+/// A case of creating, opening or closing very many streams.
+const EXIST: Case = Case { only: MANY, level: None, ..OPEN };
+
+pub(crate) const CASES: [Case; 36] = [
     Case {
         name: "W1a",
         what: "append 128 B, one call each, buffered, 1 thread",
@@ -192,6 +225,26 @@ pub(crate) const CASES: [Case; 26] = [
         level: Some(Level::Flushed),
         raws: &["raw", "raw-ring"],
         run: append::one_by_one,
+        ..APPEND
+    },
+    Case {
+        name: "W1p",
+        what: "append 128 B, flushed, 1 thread, while another syncs every 10 ms, p99.9",
+        unit: "ns an append",
+        less: true,
+        level: Some(Level::Flushed),
+        raws: &["raw"],
+        run: latency::singles,
+        ..APPEND
+    },
+    Case {
+        name: "W1u",
+        what: "append 128 B, one call each, flushed, 1 thread, in bursts of 384 Ki entries",
+        unit: "ns an append",
+        less: true,
+        level: Some(Level::Flushed),
+        raws: &["raw", "raw-ring"],
+        run: latency::bursts,
         ..APPEND
     },
     Case {
@@ -289,6 +342,67 @@ pub(crate) const CASES: [Case; 26] = [
         peers: false,
         run: idle::idle,
         ..OPEN
+    },
+    Case {
+        name: "W11/64",
+        what: "append 128 B, synced, 64 threads, 64 streams in turn",
+        only: &[
+            "stratawal",
+            "stratawal-journal",
+            "stratawal-journal-written",
+            "ironwal",
+            "raft-engine",
+            "raft-log",
+            "fjall",
+        ],
+        ..TURN
+    },
+    Case {
+        name: "W11/10k",
+        what: "append 128 B, synced, 64 threads, 10,000 streams in turn",
+        run: |run| many::in_turn(run, 10_000),
+        ..TURN
+    },
+    Case {
+        name: "W11/100k",
+        what: "append 128 B, synced, 64 threads, 100,000 streams in turn",
+        only: FASTER,
+        run: |run| many::in_turn(run, 100_000),
+        ..TURN
+    },
+    Case {
+        name: "W12f",
+        what: "one flushed append to each of 10,000 looked-up streams, then a sync",
+        run: again::touch,
+        ..EXIST
+    },
+    Case {
+        name: "W12c",
+        what: "create 10,000 streams with one synced entry each, 64 threads",
+        raws: &["raw"],
+        run: |run| many::creation(run, 10_000),
+        ..EXIST
+    },
+    Case {
+        name: "W12k",
+        what: "close 100,000 streams that have one synced entry each",
+        only: FASTER,
+        run: |run| many::closing(run, 100_000),
+        ..EXIST
+    },
+    Case {
+        name: "W12o",
+        what: "open after a kill, 320 streams with 64 MiB of flushed entries",
+        run: again::open_killed,
+        ..EXIST
+    },
+    Case {
+        name: "W12p",
+        what: "a reader in another process looks for new entries and finds none, p50",
+        unit: "us",
+        only: &["stratawal", "stratawal-journal", "stratawal-journal-written"],
+        run: again::poll,
+        ..EXIST
     },
     Case { name: "G1", what: "random get of 128 B in a log of 1 GiB", ..LONG },
     Case { name: "G50", what: "random get of 128 B in a log of 50 GiB", ..LONG },

@@ -13,7 +13,7 @@ const CHECKED: u64 = 10;
 
 pub(super) fn open(run: &Run<'_>) -> Answer<Figures> {
     let recipe = recipe(run);
-    let entries = fill_apart(run)?;
+    let entries = fill_apart(run)?.entries;
     let (count, _, _) = files(run.dir);
     let setup = recipe.setup(run);
     let mut payload = Payload::new(ENTRY_LEN);
@@ -47,25 +47,38 @@ pub(super) fn open(run: &Run<'_>) -> Answer<Figures> {
     Ok(Figures { value: seconds * 1e3, took: None, entries: written, bytes, seconds, more, note })
 }
 
+/// Weighs a closed log. The files of a commit journal do not grow with the log, so the value is
+/// without them.
 pub(super) fn disk(run: &Run<'_>) -> Answer<Figures> {
     let recipe = recipe(run);
     let began = Instant::now();
-    let entries = fill_apart(run)?;
+    let filled = fill_apart(run)?;
+    let entries = filled.entries;
     let seconds = began.elapsed().as_secs_f64();
     let (count, lens, blocks) = files(run.dir);
+    let journal = if run.kind.name.starts_with("stratawal") { files(&run.dir.join("log/journal")) } else { (0, 0, 0) };
     let subject = (run.kind.open)(&recipe.setup(run))?;
     let mut tally = Tally::checked(ENTRY_LEN);
     subject.scan(0, &mut tally)?;
     check("the scan", (tally.count, tally.sum), (entries, sum_below(entries)), tally.wrong)?;
     subject.close()?;
     let per = |bytes: u64| bytes as f64 / entries as f64;
+    let mut more = vec![
+        ("bytes an entry by the lengths of the files", per(lens - journal.1)),
+        ("files", count as f64),
+        ("MiB of memory at most", filled.peak),
+    ];
+    if journal.0 > 0 {
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        more.extend([("bytes an entry with the journal", per(blocks)), ("MiB of journal", mib(journal.2))]);
+    }
     Ok(Figures {
-        value: per(blocks),
+        value: per(blocks - journal.2),
         took: None,
         entries,
         bytes: entries * ENTRY_LEN as u64,
         seconds,
-        more: vec![("bytes an entry by the lengths of the files", per(lens)), ("files", count as f64)],
+        more,
         note: format!("closed; what is reserved counts; {}", recipe.note()),
     })
 }

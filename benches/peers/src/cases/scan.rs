@@ -11,7 +11,7 @@ use crate::subject::Answer;
 /// Scans a log that another process created and closed.
 pub(super) fn scan(run: &Run<'_>) -> Answer<Figures> {
     let recipe = recipe(run);
-    let entries = fill_apart(run)?;
+    let entries = fill_apart(run)?.entries;
     let subject = (run.kind.open)(&recipe.setup(run))?;
     let expected = (entries, sum_below(entries));
     // The first pass warms the cache and checks every byte.

@@ -39,7 +39,12 @@ pub(crate) fn open(setup: &Setup<'_>) -> Answer<Box<dyn Subject>> {
     if setup.name.starts_with("stratawal-journal") {
         options = options.journal(true).journal_mapped(!setup.name.ends_with("-written"));
     }
-    let wal = options.open(setup.dir.join("log")).map_err(failed("open"))?;
+    if let Some(bytes) = setup.journal_bytes {
+        options = options.journal_bytes(bytes);
+    }
+    let path = setup.dir.join("log");
+    let wal = if setup.reader { options.open_read_only(path) } else { options.open(path) };
+    let wal = wal.map_err(failed("open"))?;
     let first = wal.stream(&stream_name(0)).map_err(failed("look-up"))?;
     Ok(Box::new(Ours { wal, first, runs: setup.name.ends_with("-runs") }))
 }
@@ -80,6 +85,11 @@ impl Subject for Ours {
 
     fn sync(&self) -> Answer<()> {
         self.wal.sync().map_err(failed("sync"))
+    }
+
+    fn poll(&self) -> Answer<u64> {
+        self.first.reopen().map_err(failed("look again"))?;
+        Ok(self.first.next_seq())
     }
 
     fn close(self: Box<Self>) -> Answer<()> {
