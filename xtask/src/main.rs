@@ -49,8 +49,8 @@ const COMMANDS: [(&str, &str, &str); 14] = [
         "bench",
         "[--peers [CASE…]] [ARGS…]",
         "the criterion benches; --peers: the same work by other logs and raw loops, with [--rounds 5] [--seconds 3] \
-         [--entries 4000000] [--subjects A,B] [--warm 4] [--out target/bench] [--data DIR] [--keep]; --keep puts the page and the \
-         plots in place of those in benches/plots",
+         [--entries 4000000] [--subjects A,B] [--warm 4] [--out target/bench] [--data DIR] [--keep]; a CASE may be the \
+         beginning of names and a *; --keep puts the page and the plots in place of those in benches/plots",
     ),
     ("torture", "[--hours H]", "every harness for a whole night, 6 hours by default, and a table of the cases tried"),
     ("golden", "[--bless]", "files of every released format can still be read; --bless writes missing ones"),

@@ -18,7 +18,7 @@ use machine::Machine;
 /// The parsed arguments.
 #[derive(Debug, PartialEq)]
 struct Options {
-    /// The cases; empty means all.
+    /// The cases, or what their names begin with and a `*`; empty means all.
     cases: Vec<String>,
     /// The subjects; empty means all.
     subjects: Vec<String>,
@@ -111,6 +111,7 @@ fn write(options: &Options, machine: &Machine, results: &[Results]) -> Done {
     let conditions = options.conditions();
     put(out, "peers.md", &table::page(results, machine, &conditions))?;
     put(out, "peers-summary.md", &table::head(results, machine, &conditions))?;
+    put(out, "peers-journal.md", &table::journal(results, machine, &conditions))?;
     put(out, "peers.json", &json::document(machine, &conditions, results))?;
     plots(out, machine, &conditions, results)
 }
@@ -187,7 +188,12 @@ impl Options {
     /// Returns the requested cases with the requested subjects.
     fn chosen(&self, all: Vec<Case>) -> Result<Vec<Case>, Stop> {
         let names: Vec<String> = all.iter().map(|case| case.name.clone()).collect();
-        if let Some(unknown) = self.cases.iter().find(|name| !names.contains(name)) {
+        let is = |name: &str, wanted: &str| match wanted.strip_suffix('*') {
+            Some(begins) => name.starts_with(begins),
+            None => name == wanted,
+        };
+        let unknown = self.cases.iter().find(|wanted| !names.iter().any(|name| is(name, wanted)));
+        if let Some(unknown) = unknown {
             return Err(Stop::Usage(format!("unknown case {unknown}; the cases are {}", names.join(" "))));
         }
         let known = |name: &&String| !all.iter().any(|case| case.subjects.contains(name));
@@ -195,7 +201,7 @@ impl Options {
             return Err(Stop::Usage(format!("unknown subject {unknown}")));
         }
         let mut cases = all;
-        cases.retain(|case| self.cases.is_empty() || self.cases.contains(&case.name));
+        cases.retain(|case| self.cases.is_empty() || self.cases.iter().any(|wanted| is(&case.name, wanted)));
         for case in &mut cases {
             case.subjects.retain(|name| self.subjects.is_empty() || self.subjects.contains(name));
         }
@@ -338,6 +344,12 @@ mod tests {
         assert!(chosen(&["--subjects", "z"]).is_err());
         let cases = chosen(&["W3/8", "--subjects", "raw,a"]).ok().unwrap();
         assert_eq!(cases[0].subjects, ["raw", "a"]);
+    }
+
+    #[test]
+    fn a_star_stands_for_the_end_of_a_name() {
+        let chosen = |wanted: &str| parse(&[wanted]).unwrap().chosen(vec![case()]).ok().map(|cases| cases.len());
+        assert_eq!(["W3/*", "W3/8*", "*", "W4*", "W3/"].map(chosen), [Some(1), Some(1), Some(1), None, None]);
     }
 
     #[test]

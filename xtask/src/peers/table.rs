@@ -63,19 +63,29 @@ impl Results {
 
     /// Returns the peer with the best median, and this median.
     fn best_peer(&self) -> Option<(&str, f64)> {
+        self.best_of("value", self.case.less)
+    }
+
+    /// Returns the peer with the best median of a figure, and this median.
+    fn best_of(&self, figure: &str, less: bool) -> Option<(&str, f64)> {
         let peers = self.outcomes.iter().filter(|(name, _)| !is_raw(name) && !is_ours(name));
-        let medians = peers.filter_map(|(name, outcome)| Some((name.as_str(), outcome.spread("value")?.median)));
+        let medians = peers.filter_map(|(name, outcome)| Some((name.as_str(), outcome.spread(figure)?.median)));
         medians.min_by(|one, other| {
-            let (one, other) = if self.case.less { (one.1, other.1) } else { (other.1, one.1) };
+            let (one, other) = if less { (one.1, other.1) } else { (other.1, one.1) };
             one.total_cmp(&other)
         })
     }
 
     /// Returns how many times as good as `base` the value is.
     fn ratio(&self, value: f64, base: Option<f64>) -> String {
-        let Some(base) = base.filter(|base| *base > 0.0 && value > 0.0) else { return "—".to_owned() };
-        format!("{:.2}", if self.case.less { base / value } else { value / base })
+        times(value, base, self.case.less)
     }
+}
+
+/// Returns how many times as good as `base` the value is.
+fn times(value: f64, base: Option<f64>, less: bool) -> String {
+    let Some(base) = base.filter(|base| *base > 0.0 && value > 0.0) else { return "—".to_owned() };
+    format!("{:.2}", if less { base / value } else { value / base })
 }
 
 pub(super) fn is_raw(subject: &str) -> bool {
@@ -169,6 +179,70 @@ fn summary(one: &Results) -> String {
     out
 }
 
+/// The forms of stratawal in the table of the commit journal.
+const FORMS: [&str; 3] = ["stratawal", "stratawal-journal", "stratawal-journal-written"];
+
+/// Returns the table of the commit journal: each case in which it took part, with all of its
+/// figures.
+pub(super) fn journal(results: &[Results], machine: &Machine, conditions: &str) -> String {
+    let about = format!(
+        "{}. {conditions}. *Off* is a log without a journal, *mapped* the default form of the journal, and *written* \
+         the other one. All are medians, that of *mapped* with its least and greatest. The ratios are those of \
+         *mapped*; above 1 means better. The others: {}.",
+        cell(&machine.in_a_line()),
+        others(results, machine)
+    );
+    let mut out = wrapped(&about, COLUMNS).join("\n");
+    out += "\n\n| case | unit | raw | off | mapped | written | × off | × raw | best peer | × best peer |\n";
+    out += "|---|---|---|---|---|---|---|---|---|---|\n";
+    for one in results {
+        let Some((_, outcome)) = one.outcomes.iter().find(|(name, _)| name == FORMS[1]) else { continue };
+        out += &journal_row(one, "value", &one.case.unit, one.case.less);
+        let percentiles = [("p50_ns", "ns, p50"), ("p99_ns", "ns, p99"), ("p999_ns", "ns, p99.9")];
+        for (name, unit) in percentiles {
+            if outcome.spread(name).is_some() {
+                out += &journal_row(one, name, unit, true);
+            }
+        }
+        for name in further(outcome) {
+            let less = !name.contains("a second");
+            out += &journal_row(one, &name, &name, less);
+        }
+    }
+    out
+}
+
+/// Returns the row of one figure of a case.
+fn journal_row(one: &Results, figure_name: &str, unit: &str, less: bool) -> String {
+    let of = |subject: &str| {
+        let (_, outcome) = one.outcomes.iter().find(|(name, _)| name == subject)?;
+        outcome.spread(figure_name)
+    };
+    let median = |subject: &str| of(subject).map(|spread| spread.median);
+    let shown = |value: Option<f64>| value.map_or("—".to_owned(), figure);
+    let mapped = of(FORMS[1]);
+    let with_spread = mapped.map_or("—".to_owned(), |Spread { least, median, greatest }| {
+        format!("{} ({} to {})", figure(median), figure(least), figure(greatest))
+    });
+    let best = one.best_of(figure_name, less);
+    let ratio = |base: Option<f64>| match (mapped, base) {
+        (Some(mapped), base) => times(mapped.median, base, less),
+        (None, _) => "—".to_owned(),
+    };
+    format!(
+        "| {} | {} | {} | {} | {with_spread} | {} | {} | {} | {} | {} |\n",
+        one.case.name,
+        cell(unit),
+        shown(median("raw")),
+        shown(median(FORMS[0])),
+        shown(median(FORMS[2])),
+        ratio(median(FORMS[0])),
+        ratio(median("raw")),
+        best.map_or("—".to_owned(), |(name, value)| format!("{} {name}", figure(value))),
+        ratio(best.map(|best| best.1)),
+    )
+}
+
 fn section(one: &Results, machine: &Machine) -> String {
     let case = &one.case;
     let level = if case.level == "-" { String::new() } else { format!(", {}", case.level) };
@@ -213,13 +287,21 @@ fn percentile(outcome: &Outcome, name: &str) -> String {
     }
 }
 
+/// Returns the names of the further figures.
+fn further(outcome: &Outcome) -> Vec<String> {
+    let Outcome::Figures(lines) = outcome else { return Vec::new() };
+    let names = lines.first().map(|first| fields(first)).unwrap_or_default().into_iter().map(|(name, _)| name);
+    names.filter(|name| !STANDARD.contains(name)).map(str::to_owned).collect()
+}
+
 /// Returns the further figures, and the note.
 fn notes(outcome: &Outcome) -> String {
     let Outcome::Figures(lines) = outcome else { return String::new() };
     let Some(first) = lines.first() else { return String::new() };
-    let names = fields(first).into_iter().map(|(name, _)| name).filter(|name| !STANDARD.contains(name));
-    let mut parts: Vec<String> =
-        names.filter_map(|name| Some(format!("{} {name}", figure(outcome.spread(name)?.median)))).collect();
+    let mut parts: Vec<String> = further(outcome)
+        .iter()
+        .filter_map(|name| Some(format!("{} {name}", figure(outcome.spread(name)?.median))))
+        .collect();
     parts.extend(text(first, "note").filter(|note| !note.is_empty()));
     parts.join("; ")
 }
@@ -252,6 +334,24 @@ mod tests {
         one.case.less = true;
         assert_eq!(one.ratio(80.0, one.median("raw")), "1.25");
         assert_eq!(one.ratio(80.0, None), "—");
+    }
+
+    #[test]
+    fn the_journal_has_a_row_for_each_figure() {
+        let mut one = results();
+        let mapped = one.outcomes[1].1.clone();
+        one.outcomes.push(("stratawal-journal".to_owned(), mapped));
+        let table = journal(&[one, results()], &Machine::default(), "two rounds");
+        let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| W3/8")).collect();
+        assert_eq!(
+            rows,
+            [
+                "| W3/8 | acks | 100 | 80.0 | 80.0 (75.0 to 90.0) | — | 1.00 | 0.80 | 40.0 ironwal | 2.00 |",
+                "| W3/8 | ns, p50 | 2,000 | 2,000 | 2,000 (2,000 to 2,000) | — | 1.00 | 1.00 | 2,000 ironwal | 1.00 |",
+                "| W3/8 | extra &lt;b> | 1.50 | 1.50 | 1.50 (1.50 to 1.50) | — | 1.00 | 1.00 | 1.50 ironwal | 1.00 |",
+            ],
+            "{table}"
+        );
     }
 
     #[test]
