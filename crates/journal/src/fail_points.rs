@@ -43,6 +43,16 @@ stratawal_sync::fail_points! {
         GapIgnored,
         /// A journal that was copied before it was closed is opened.
         CopyNotNoticed,
+        /// Opening on a full disk does not write the records that nothing attests again.
+        ChainNotRewritten,
+        /// Opening on a full disk leaves the bytes after the end of the chain.
+        RestNotCleared,
+        /// Opening on a full disk joins a file to the chain before the file is empty.
+        GapFilledFirst,
+        /// Opening on a full disk does not sync the files that it has overwritten.
+        InPlaceNotSynced,
+        /// Opening on a full disk continues in the old file although a newer one has its name.
+        NewerFileOverlooked,
         /// A gap that no promise rests on is treated as damage.
         LawfulGapRefused,
     }

@@ -26,8 +26,8 @@ pub(crate) const CONTROL_RESERVE: u64 = 4096;
 /// The minimum length of a file in bytes: the header, the control reserve, and room for records.
 pub(crate) const FILE_LEN_MIN: u64 = HEADER_BLOCK_LEN + CONTROL_RESERVE + 8192;
 
-/// A file with its name and its header. Its first record was written through this descriptor, so
-/// the descriptor receives the error of any failed write-back.
+/// A file with its name and its header. Every record that is not durable was written through this
+/// descriptor, so the descriptor receives the error of any failed write-back.
 #[derive(Clone, Debug)]
 pub(crate) struct LogFile {
     pub(crate) file: Arc<dyn File>,
@@ -38,6 +38,11 @@ pub(crate) struct LogFile {
 }
 
 impl LogFile {
+    /// A file of an earlier opening, through a new descriptor. Everything in it is durable.
+    pub(crate) fn of_open(file: Arc<dyn File>, header: FileHeader) -> Self {
+        Self { file, header, len: header.file_len, range_sync: None }
+    }
+
     /// Makes the `len` bytes from `offset` on ready for stores. Does nothing if the file is not
     /// mapped.
     pub(crate) fn prefault(&self, offset: u64, len: u64) -> Result<()> {
@@ -114,9 +119,7 @@ impl Spare {
     fn fill(&self) -> Result<()> {
         // Space is allocated first, so that a full disk is noticed before much is written.
         self.file.preallocate(self.len).map_err(Error::io("preallocate"))?;
-        for at in (0..self.len).step_by(PAGE_LEN) {
-            self.file.write_all_at(&[0; PAGE_LEN], at).map_err(Error::io("write"))?;
-        }
+        write_zeros(&*self.file, 0, self.len).map_err(Error::io("write"))?;
         self.file.sync_all().map_err(Error::io("sync"))
     }
 
@@ -134,11 +137,7 @@ impl Spare {
 
     /// Writes bytes into the file before it has a header.
     pub(crate) fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        for (i, piece) in bytes.chunks(PAGE_LEN).enumerate() {
-            let at = offset + (i * PAGE_LEN) as u64;
-            self.file.write_all_at(piece, at).map_err(Error::io("write"))?;
-        }
-        Ok(())
+        write_pages(&*self.file, bytes, offset).map_err(Error::io("write"))
     }
 
     /// Writes the header and syncs the file. The journal does not know the file's name yet, so if
@@ -184,6 +183,22 @@ impl Spare {
             features: Features::default(),
         }
     }
+}
+
+/// Writes bytes in pieces of a page.
+pub(crate) fn write_pages(file: &dyn File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    let mut pieces = bytes.chunks(PAGE_LEN).enumerate();
+    pieces.try_for_each(|(i, piece)| file.write_all_at(piece, offset + (i * PAGE_LEN) as u64))
+}
+
+/// Writes zeros from the offset `from` to the offset `to`, in pieces of a page.
+pub(crate) fn write_zeros(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
+    const ZEROS: [u8; PAGE_LEN] = [0; PAGE_LEN];
+    for at in (from..to).step_by(PAGE_LEN) {
+        let len = usize::try_from(to - at).map_or(PAGE_LEN, |rest| rest.min(PAGE_LEN));
+        file.write_all_at(&ZEROS[..len], at)?;
+    }
+    Ok(())
 }
 
 /// Opens the journal's directory for [`sync_names`]. Call this before a name changes, because the

@@ -19,14 +19,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::{CONTROL_RESERVE, FILE_LEN_MIN, LogFile, Spare, Target, open_names, sync_names};
 use crate::header::{FileHeader, HEADER_BLOCK_LEN};
 use crate::lsn::Lsn;
-use crate::record::{ALIGN, PartRef, Record, RecordKind, encoded};
+use crate::record::{ALIGN, NEXT_LEN, PartRef, Record, RecordKind, encoded};
 
 /// The most bytes of all files together. Recovery writes the records that are needed into one file,
 /// which takes up to 1.4 times their bytes, and a file has at most 1 GiB.
 const BYTES_MAX: u64 = 512 << 20;
-
-/// The length of a NEXT record.
-const NEXT_LEN: u64 = 16;
 
 /// The options of a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -484,7 +481,9 @@ impl Journal {
         if len < least {
             return Err(Error::new(ErrorKind::Full { bytes: self.options.bytes }));
         }
-        Spare::create(&*self.storage, &self.dir, len)
+        let create = |len| Spare::create(&*self.storage, &self.dir, len);
+        // A full disk may have room for a short file.
+        create(len).or_else(|error| if error.is_full() && len > least { create(least) } else { Err(error) })
     }
 
     /// Names the next file, which receives all later records, and recycles the files that are no

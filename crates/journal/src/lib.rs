@@ -60,6 +60,7 @@ pub mod fail_points;
 mod fail_points;
 mod files;
 mod header;
+mod in_place;
 mod journal;
 mod layout;
 mod lsn;

@@ -4,7 +4,8 @@
 //! those into one new file, whose name is the commit point. It does so even if nothing is needed:
 //! overwriting the old header would save a sync, but an interrupted write would leave no valid
 //! header. The earlier files are removed once the new file and its name are durable. So it does not
-//! matter which of their names and bytes the previous process had synced.
+//! matter which of their names and bytes the previous process had synced. If the disk has no room
+//! for a new file, the journal continues in its old files (`in_place`).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,8 +17,9 @@ use stratawal_sync::{Mutex, fail_point};
 
 use crate::commit::GroupCommit;
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::{CONTROL_RESERVE, LogFile, Spare, Target, open_names, sync_names};
+use crate::files::{CONTROL_RESERVE, FILE_LEN_MIN, LogFile, Spare, Target, open_names, sync_names};
 use crate::header::{FileHeader, HEADER_BLOCK_LEN};
+use crate::in_place::{Continued, continue_in_place, highest_number};
 use crate::journal::{Journal, JournalOptions, Log, Rotation};
 use crate::layout;
 use crate::lsn::Lsn;
@@ -54,7 +56,7 @@ impl Journal {
         if let Some(parent) = dir.parent() {
             storage.sync_dir(parent).map_err(Error::io("sync the directory"))?;
         }
-        Ok(Self::with_file(storage, dir, wal_id, options, file, Lsn(0)))
+        Ok(Self::with_files(storage, dir, wal_id, options, vec![file], Lsn(0), Lsn(0)))
     }
 
     /// Opens the journal from which `image` was read, and returns the needed records at their new
@@ -64,10 +66,14 @@ impl Journal {
     /// Only the process that writes the log may call this. It reads no stream. When it returns,
     /// everything that the journal holds is durable.
     ///
+    /// The records are written into a new file. If the disk has no room for it, files that hold
+    /// nothing that is needed are removed, then a shorter file is tried, and last the journal
+    /// continues in its old files, and each record keeps its position.
+    ///
     /// # Errors
     /// [`ErrorKind::Copied`](crate::ErrorKind::Copied) if [`Image::copied`] reports it, unless the
     /// options adopt copies; the damage that [`Image::damage`] reports. Nothing has changed then.
-    /// I/O; opening may be repeated.
+    /// I/O, also a full disk on which the old files cannot be overwritten; opening may be repeated.
     pub fn open(
         storage: &Arc<dyn Storage>,
         dir: &Path,
@@ -83,18 +89,23 @@ impl Journal {
         if let Some(damage) = image.damage() {
             return Err(damage);
         }
-        let newest = image.newest().header;
         let mut needed = image.needed();
         needed.drops.retain(&mut is_unfinished);
-        let records = needed.records();
-        let write = || write_anew(storage, dir, wal_id, options, newest.number + 1, image.end(), &records);
-        let (file, located) = write().or_else(|error| {
-            if error.is_full() && remove_garbage(&**storage, dir, &image) { write() } else { Err(error) }
-        })?;
-        let needed = Needed::of(&located, image.names());
-        remove_others(&**storage, dir, &image, file.header.number)?;
-        let end = file.header.attested;
-        Ok((Self::with_file(storage, dir, wal_id, options, file, end), needed))
+        match write_needed(storage, dir, wal_id, options, &image, &needed.records()) {
+            Ok((file, located)) => {
+                let needed = Needed::of(&located, image.names());
+                remove_others(&**storage, dir, &image, file.header.number)?;
+                let (first, end) = (file.header.first, file.header.attested);
+                Ok((Self::with_files(storage, dir, wal_id, options, vec![file], first, end), needed))
+            }
+            Err(full) if full.is_full() => {
+                let Continued { files, end } = continue_in_place(storage, dir, &image)?.ok_or(full)?;
+                let journal = Self::with_files(storage, dir, wal_id, options, files, image.trim(), end);
+                journal.log.lock().mark(end)?;
+                Ok((journal, needed))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Restarts the journal after a failure: writes `records`, which must hold everything that is
@@ -133,8 +144,9 @@ impl Journal {
         };
         // An earlier call may have given a file the next number although its rename reported an
         // error.
-        let number = self.highest_number()?.max(number) + 1;
-        let (file, located) = write_anew(&self.storage, &self.dir, self.wal_id, self.options, number, first, records)?;
+        let number = highest_number(&*self.storage, &self.dir)?.max(number) + 1;
+        let (file, located) =
+            write_anew(&self.storage, &self.dir, self.wal_id, self.options.next_file_len(0), number, first, records)?;
         let end = file.header.attested;
         {
             let mut log = self.log.lock();
@@ -159,31 +171,27 @@ impl Journal {
         Ok(located)
     }
 
-    fn highest_number(&self) -> Result<u64> {
-        let entries = self.storage.list(&self.dir).map_err(Error::io("list the directory"))?;
-        let numbers = entries.iter().filter_map(|entry| match layout::parse(&entry.name) {
-            Some(layout::Name::File(number)) => Some(number),
-            _ => None,
-        });
-        Ok(numbers.max().unwrap_or(0))
-    }
-
-    fn with_file(
+    /// A journal of these files, oldest first, in which everything below `end` is durable and
+    /// nothing below `needed_from` is needed.
+    fn with_files(
         storage: &Arc<dyn Storage>,
         dir: &Path,
         wal_id: WalId,
         options: JournalOptions,
-        file: LogFile,
+        mut files: Vec<LogFile>,
+        needed_from: Lsn,
         end: Lsn,
     ) -> Self {
-        let log = Log::new(Target::new(file.clone(), options.mapped), end);
+        let newest = files.pop().expect("invariant: a journal has a file");
+        let mut log = Log::new(Target::new(newest, options.mapped), end);
+        log.older = files.into();
         Self {
             is_failed: Arc::clone(&log.is_failed),
             storage: Arc::clone(storage),
             dir: dir.to_owned(),
             wal_id,
             options,
-            rotation: Mutex::new(Rotation::new(file.header.first)),
+            rotation: Mutex::new(Rotation::new(needed_from)),
             log: Mutex::new(log),
             commit: GroupCommit::new(),
             end: AtomicU64::new(end.0),
@@ -195,13 +203,36 @@ impl Journal {
     }
 }
 
-/// Writes `records` into a new file, whose header attests all of them, and names it, which is the
-/// commit point.
-fn write_anew(
+/// Writes the needed records of `image` into a new file. On a full disk first removes the files
+/// that are not needed, and then tries a file that is as short as it can be: once the earlier files
+/// are removed, there is room for the next one.
+fn write_needed(
     storage: &Arc<dyn Storage>,
     dir: &Path,
     wal_id: WalId,
     options: JournalOptions,
+    image: &Image,
+    records: &[Record],
+) -> Result<(LogFile, Vec<Located>)> {
+    let number = image.newest().header.number + 1;
+    let write = |len| write_anew(storage, dir, wal_id, len, number, image.end(), records);
+    let wanted = options.next_file_len(0);
+    write(wanted)
+        .or_else(
+            |error| {
+                if error.is_full() && remove_garbage(&**storage, dir, image) { write(wanted) } else { Err(error) }
+            },
+        )
+        .or_else(|error| if error.is_full() { write(FILE_LEN_MIN) } else { Err(error) })
+}
+
+/// Writes `records` into a new file of at least `len` bytes, whose header attests all of them, and
+/// names it, which is the commit point.
+fn write_anew(
+    storage: &Arc<dyn Storage>,
+    dir: &Path,
+    wal_id: WalId,
+    len: u64,
     number: u64,
     first: Lsn,
     records: &[Record],
@@ -212,7 +243,7 @@ fn write_anew(
         return Err(Error::new(ErrorKind::TooLarge { len: needed_len, max: FILE_LEN_MAX }));
     }
     let names = open_names(storage, dir)?;
-    let spare = Spare::create(&**storage, dir, needed_len.max(options.next_file_len(0)))?;
+    let spare = Spare::create(&**storage, dir, needed_len.max(len))?;
     let end = first + records_len;
     let attested = if fail_point!(NewFileAttestsNothing) { first } else { end };
     let header = FileHeader { attested, ..spare.header(&**storage, wal_id, number, first) };

@@ -287,6 +287,11 @@ pub enum Record {
     Close,
     /// The log continues in the next file. The last record of every file except the newest.
     Next,
+    /// Fills space, and has no other effect.
+    Pad {
+        /// How many zeros the payload has.
+        zeros: u32,
+    },
 }
 
 const DATA: u8 = 1;
@@ -299,6 +304,10 @@ const TRIM: u8 = 7;
 const MARK: u8 = 8;
 const CLOSE: u8 = 9;
 const NEXT: u8 = 10;
+const PAD: u8 = 11;
+
+/// The length in bytes of a NEXT record.
+pub(crate) const NEXT_LEN: u64 = RECORD_HEADER_LEN as u64;
 
 impl Record {
     /// Whether the record may use the space reserved at the end of every file, because it frees
@@ -309,7 +318,13 @@ impl Record {
 
     /// Whether only the journal writes such a record: its meaning depends on its place.
     pub(crate) const fn is_internal(&self) -> bool {
-        matches!(self, Self::Trim { .. } | Self::Mark | Self::Close | Self::Next)
+        matches!(self, Self::Trim { .. } | Self::Mark | Self::Close | Self::Next | Self::Pad { .. })
+    }
+
+    /// A record that fills `len` bytes, a multiple of [`ALIGN`] that is not 0.
+    pub(crate) fn pad(len: u64) -> Self {
+        let zeros = len.saturating_sub(RECORD_HEADER_LEN as u64);
+        Self::Pad { zeros: u32::try_from(zeros).expect("invariant: no gap is longer than a file") }
     }
 
     /// The parts of a DATA or COPY. Empty for any other kind.
@@ -334,6 +349,7 @@ impl Record {
             Self::Drop { name, .. } => 16 + name.len(),
             Self::Trim { .. } => 8,
             Self::Mark | Self::Close | Self::Next => 0,
+            Self::Pad { zeros } => *zeros as usize,
         }
     }
 
@@ -349,6 +365,7 @@ impl Record {
             Self::Mark => MARK,
             Self::Close => CLOSE,
             Self::Next => NEXT,
+            Self::Pad { .. } => PAD,
         }
     }
 
@@ -387,6 +404,7 @@ impl Record {
             }
             Self::Trim { lsn } => out.extend_from_slice(&lsn.0.to_le_bytes()),
             Self::Mark | Self::Close | Self::Next => {}
+            Self::Pad { zeros } => out.resize(out.len() + *zeros as usize, 0),
         }
         finish(out);
     }
@@ -411,6 +429,10 @@ impl Record {
             MARK => payload.is_empty().then_some(Self::Mark)?,
             CLOSE => payload.is_empty().then_some(Self::Close)?,
             NEXT => payload.is_empty().then_some(Self::Next)?,
+            PAD => {
+                let zeros = u32::try_from(payload.len()).ok()?;
+                payload.iter().all(|&byte| byte == 0).then_some(Self::Pad { zeros })?
+            }
             _ => return None,
         };
         record.is_valid().then_some(record)
@@ -493,7 +515,7 @@ impl UnverifiedHeader {
         let attested = Lsn(lsn.0 - self.unsynced);
         let len = self.record_len() as u64;
         let padding = &bytes[payload_end..self.record_len()];
-        if self.kind > NEXT {
+        if self.kind > PAD {
             return Decoded::Newer { kind: self.kind };
         }
         if padding.iter().any(|&byte| byte != 0) {

@@ -57,6 +57,8 @@ struct OtherIdentity(Option<u64>);
 #[derive(Debug)]
 pub(crate) struct FileImage {
     pub(crate) header: FileHeader,
+    /// All of its bytes. Records share them.
+    pub(crate) bytes: Bytes,
 }
 
 impl Image {
@@ -104,8 +106,8 @@ impl Image {
                 return Err(Error::new(shortened).in_file(number));
             }
             image.attested = image.attested.max(header.attested);
-            image.files.push(FileImage { header });
             found.push(valid_in(&bytes, &header));
+            image.files.push(FileImage { header, bytes });
         }
         image.check_last(&found)?;
         image.collect_names(&found)?;
@@ -223,6 +225,11 @@ impl Image {
     pub fn copied(&self) -> Option<Error> {
         let OtherIdentity(found) = self.other_identity.filter(|_| !self.is_closed() && !fail_point!(CopyNotNoticed))?;
         Some(copied_error(&self.newest().header, found))
+    }
+
+    /// Whether the newest file has another identity than its header names.
+    pub(crate) const fn is_copy(&self) -> bool {
+        self.other_identity.is_some()
     }
 
     /// Like [`copied`](Self::copied), for a journal that is so damaged that it cannot be

@@ -76,7 +76,8 @@ fn journal_of_version_1_is_read_and_continued() {
     assert_eq!((image.end(), image.attested()), (image.attested(), image.end()), "all of it was durable");
 
     let (journal, needed) =
-        Journal::open(&storage, Path::new("/journal"), WAL, limits(), image, |_| true).expect("it opens");
+        Journal::open(&storage, Path::new("/journal"), WAL, limits().adopt_copy(true), image, |_| true)
+            .expect("it opens");
     assert_eq!(needed.streams[&StreamId(1)].tail_after(SeqNo(0)).expect("no gap").end, SeqNo(3));
     assert_eq!(needed.streams[&StreamId(2)].start, Some(SeqNo(2)));
     assert_eq!(needed.drops[0].name, "gone");

@@ -143,6 +143,7 @@ fn record_over_a_limit_changes_nothing() {
         Record::Mark,
         Record::Close,
         Record::Next,
+        Record::Pad { zeros: 0 },
         Record::Data(vec![part(1, 0, 1), Part { firm: false, ..part(2, 0, 1) }]),
     ] {
         let error = journal.append(&invalid).expect_err("it contradicts the format");

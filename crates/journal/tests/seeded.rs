@@ -13,6 +13,7 @@ fn is_found(fail_point: FailPoint) {
     let damaged = [false, true].into_iter().any(|is_recovered| common::damage_everywhere(is_recovered, 31).is_err());
     let found = damaged
         || common::gaps_are_judged().is_err()
+        || common::full_disk::all().is_err()
         || (0..SEEDS).any(|seed| common::lives(seed).is_err() || common::failing_life(seed).is_err());
     FailPoint::deactivate();
     assert!(found, "no harness finds {fail_point:?}");
@@ -53,6 +54,11 @@ found! {
     loose_part_that_becomes_firm_is_found: LooseBecomesFirm;
     settled_that_voids_nothing_is_found: SettledIgnored;
     parts_in_the_order_of_the_journal_are_found: TakenByPlace;
+    chain_not_rewritten_on_a_full_disk_is_found: ChainNotRewritten;
+    rest_not_cleared_on_a_full_disk_is_found: RestNotCleared;
+    gap_filled_too_early_on_a_full_disk_is_found: GapFilledFirst;
+    full_disk_without_a_sync_is_found: InPlaceNotSynced;
+    newer_file_overlooked_on_a_full_disk_is_found: NewerFileOverlooked;
     ignored_gap_is_found: GapIgnored;
     refused_lawful_gap_is_found: LawfulGapRefused;
 }

@@ -134,7 +134,8 @@ impl Options {
     ///
     /// # Cost
     /// - Disk: up to [`journal_bytes`](Self::journal_bytes), and one more file of up to 1.4 times
-    ///   that after a crash. Each entry is written twice, except in large batches.
+    ///   that after a crash, unless the disk is full. Each entry is written twice, except in large
+    ///   batches.
     /// - Memory: the entries that are in the journal and not yet durable in the segment files, up
     ///   to about `journal_bytes`.
     /// - One thread: see [`maintenance_thread`](Self::maintenance_thread).

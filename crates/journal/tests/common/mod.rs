@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub(crate) mod full_disk;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -90,11 +92,47 @@ impl Model {
     }
 }
 
+fn is_disk_full(error: &stratawal_journal::Error) -> bool {
+    error.is_full() && !matches!(error.kind(), ErrorKind::Full { .. })
+}
+
+/// In half of the cases, the disk has little or no room for new files from now on.
+fn fill_disk(sim: &SimStorage, rng: &mut Rng) {
+    let room = [0, 0, 16 << 10, 48 << 10][rng.index(4)];
+    let after = if rng.chance(128) { 0 } else { sim.disk().used() + room };
+    let faults = Faults { after, fault: Fault::Capacity, forever: true };
+    sim.set_faults(rng.chance(128).then_some(faults));
+}
+
+/// Opens the disk while operations fail. The opening may fail.
+fn open_with_faults(
+    sim: &SimStorage,
+    options: JournalOptions,
+    model: &mut Model,
+    is_power_loss: bool,
+    rng: &mut Rng,
+) -> Result<(), String> {
+    let fault = [Fault::Io, Fault::Full, Fault::IoAfterEffect, Fault::WriteBack][rng.index(4)];
+    let faults = Faults { after: rng.below(30), fault, forever: fault == Fault::Full && rng.chance(128) };
+    sim.set_faults(Some(faults));
+    let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+    let mut throwaway = model.clone();
+    let opened = reopen(&storage, options, &mut throwaway, is_power_loss, rng);
+    let failed = sim.failed();
+    sim.set_faults(None);
+    model.forget_settling(&throwaway);
+    match opened {
+        Err(error) if failed == 0 => Err(format!("{faults:?} did not happen, but {error}")),
+        _ => Ok(()),
+    }
+}
+
 fn body(values: &[u64]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
 struct Run {
+    sim: SimStorage,
     journal: Journal,
     model: Model,
     rng: Rng,
@@ -135,8 +173,23 @@ impl Run {
         loop {
             match self.journal.append(record) {
                 Err(e) if matches!(e.kind(), ErrorKind::Full { .. }) => self.make_room()?,
+                Err(e) if is_disk_full(&e) && self.journal.failure().is_none() => self.sim.set_faults(None),
                 other => return other,
             }
+        }
+    }
+
+    /// Calls `act`, and if the disk is full, again with room.
+    fn with_room(
+        &self,
+        act: impl Fn(&Journal) -> Result<(), stratawal_journal::Error>,
+    ) -> Result<(), stratawal_journal::Error> {
+        match act(&self.journal) {
+            Err(e) if is_disk_full(&e) && self.journal.failure().is_none() => {
+                self.sim.set_faults(None);
+                act(&self.journal)
+            }
+            other => other,
         }
     }
 
@@ -155,7 +208,8 @@ impl Run {
         for drop in self.model.drops.values_mut() {
             drop.1 = true;
         }
-        self.journal.release(self.model.needed_from(end))
+        let needed_from = self.model.needed_from(end);
+        self.with_room(|journal| journal.release(needed_from))
     }
 
     fn sync_all(&mut self) -> Result<(), stratawal_journal::Error> {
@@ -256,8 +310,8 @@ impl Run {
                     stream.parts = copied;
                 }
                 if self.rng.chance(128) {
-                    let end = self.journal.end();
-                    self.journal.release(self.model.needed_from(end))?;
+                    let needed_from = self.model.needed_from(self.journal.end());
+                    self.with_room(|journal| journal.release(needed_from))?;
                 }
             }
             11 => {
@@ -280,7 +334,7 @@ impl Run {
                 self.model.drops.insert(id, (true, self.rng.chance(128)));
                 self.cut = self.model.streams.remove(&id).map(|stream| (id, stream));
             }
-            13 => self.journal.prepare()?,
+            13 => self.with_room(Journal::prepare)?,
             14 => {
                 // Entries that go only to the files, after everything before them.
                 let id = self.pick();
@@ -308,8 +362,8 @@ impl Run {
                 stream.promised = stream.promised.min(to);
             }
             _ => {
-                let end = self.journal.end();
-                self.journal.release(self.model.needed_from(end))?;
+                let needed_from = self.model.needed_from(self.journal.end());
+                self.with_room(|journal| journal.release(needed_from))?;
             }
         }
         Ok(())
@@ -482,7 +536,7 @@ pub(crate) fn lives(seed: u64) -> Result<(), String> {
     let mut sim = SimStorage::new(rng.next_u64());
     let storage: Arc<dyn Storage> = Arc::new(sim.clone());
     let journal = Journal::create(&storage, Path::new(DIR), WAL, options).map_err(|e| format!("create: {e}"))?;
-    let mut run = Run { journal, model: Model::default(), rng: Rng::new(rng.next_u64()), cut: None };
+    let mut run = Run { sim: sim.clone(), journal, model: Model::default(), rng: Rng::new(rng.next_u64()), cut: None };
     for life in 0..6 {
         let crash_point = CrashPoint::at(&sim, rng.below(250));
         let mut before = run.model.clone();
@@ -510,6 +564,7 @@ pub(crate) fn lives(seed: u64) -> Result<(), String> {
         // Up to two crashes within recovery.
         for _ in 0..rng.below(3) {
             sim = SimStorage::on(disk.clone(), rng.next_u64());
+            fill_disk(&sim, &mut rng);
             let storage: Arc<dyn Storage> = Arc::new(sim.clone());
             let crash_point = CrashPoint::at(&sim, rng.below(40));
             let mut throwaway = model.clone();
@@ -523,10 +578,15 @@ pub(crate) fn lives(seed: u64) -> Result<(), String> {
             model.forget_settling(&throwaway);
         }
         sim = SimStorage::on(disk, rng.next_u64());
+        if rng.chance(64) {
+            open_with_faults(&sim, options, &mut model, has_lost_power, &mut rng)
+                .map_err(|e| format!("life {life}: {crash:?}: {e}"))?;
+        }
+        fill_disk(&sim, &mut rng);
         let storage: Arc<dyn Storage> = Arc::new(sim.clone());
         let journal = reopen(&storage, options, &mut model, has_lost_power, &mut rng)
             .map_err(|e| format!("life {life}: {crash:?}: {e}"))?;
-        run = Run { journal, model, rng: Rng::new(rng.next_u64()), cut: None };
+        run = Run { sim: sim.clone(), journal, model, rng: Rng::new(rng.next_u64()), cut: None };
     }
     Ok(())
 }
@@ -579,7 +639,7 @@ pub(crate) fn failing_life(seed: u64) -> Result<(), String> {
     let sim = SimStorage::new(rng.next_u64());
     let storage: Arc<dyn Storage> = Arc::new(sim.clone());
     let journal = Journal::create(&storage, Path::new(DIR), WAL, options).map_err(|e| format!("create: {e}"))?;
-    let mut run = Run { journal, model: Model::default(), rng: Rng::new(rng.next_u64()), cut: None };
+    let mut run = Run { sim: sim.clone(), journal, model: Model::default(), rng: Rng::new(rng.next_u64()), cut: None };
     let fault = if rng.chance(128) { Fault::Io } else { Fault::WriteBack };
     sim.set_faults(Some(Faults { after: rng.below(80), fault, forever: false }));
     let mut before = run.model.clone();
