@@ -126,6 +126,10 @@ impl Journal {
     /// [`ErrorKind::Restarted`].
     pub fn sync_to(&self, position: Position) -> Result<()> {
         self.check_process()?;
+        self.wait_for(position).inspect_err(|_| self.report_failure())
+    }
+
+    fn wait_for(&self, position: Position) -> Result<()> {
         loop {
             // The watermark is loaded first: a watermark of a later epoch makes that epoch visible.
             let is_durable = self.durable() >= position.end;

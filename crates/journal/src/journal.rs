@@ -16,6 +16,7 @@ use stratawal_sync::{Mutex, fail_point};
 
 use crate::commit::GroupCommit;
 use crate::error::{Error, ErrorKind, Result};
+use crate::events;
 use crate::files::{CONTROL_RESERVE, FILE_LEN_MIN, LogFile, Spare, Target, open_names, sync_names};
 use crate::header::{FileHeader, HEADER_BLOCK_LEN};
 use crate::lsn::Lsn;
@@ -153,6 +154,7 @@ pub(crate) struct Log {
     frozen: bool,
     closed: bool,
     pub(crate) failure: Option<Error>,
+    is_failure_reported: bool,
     /// Whether there is a failure, for threads that do not hold the lock.
     pub(crate) is_failed: Arc<AtomicBool>,
     buffer: Vec<u8>,
@@ -181,6 +183,7 @@ impl Log {
             frozen: false,
             closed: false,
             failure: None,
+            is_failure_reported: false,
             is_failed: Arc::new(AtomicBool::new(false)),
             buffer: Vec::new(),
         }
@@ -330,6 +333,10 @@ impl Journal {
 
     /// [`put`](Self::put), also for the records that only the journal writes.
     fn put_any(&self, record: &Record) -> Result<Position> {
+        self.put_under_lock(record).inspect_err(|_| self.report_failure())
+    }
+
+    fn put_under_lock(&self, record: &Record) -> Result<Position> {
         let len = self.check_record(record)?;
         let mut log = self.log.lock();
         log.check()?;
@@ -340,6 +347,21 @@ impl Journal {
         let position = self.advance_end(&mut log, len, written)?;
         log.closed = *record == Record::Close;
         Ok(position)
+    }
+
+    /// Records a new failure as an event. The caller does not hold the log lock.
+    #[cold]
+    pub(crate) fn report_failure(&self) {
+        if !self.is_failed() {
+            return;
+        }
+        let mut log = self.log.lock();
+        let is_reported = std::mem::replace(&mut log.is_failure_reported, true);
+        let failure = log.failure.clone().filter(|_| !is_reported);
+        drop(log);
+        if let Some(error) = failure {
+            events::failed(&error);
+        }
     }
 
     /// Moves the end past a record of `len` bytes. If it could not be written, fails the journal.
@@ -375,7 +397,17 @@ impl Journal {
         self.put_part_as(RecordKind::Copy, part, None).map(|(position, _)| position)
     }
 
+    #[inline]
     fn put_part_as(&self, kind: RecordKind, part: &PartRef<'_>, named_at: Option<Lsn>) -> Result<(Position, bool)> {
+        self.put_part_under_lock(kind, part, named_at).inspect_err(|_| self.report_failure())
+    }
+
+    fn put_part_under_lock(
+        &self,
+        kind: RecordKind,
+        part: &PartRef<'_>,
+        named_at: Option<Lsn>,
+    ) -> Result<(Position, bool)> {
         self.check_process()?;
         if !part.is_valid() {
             return Err(Error::new(ErrorKind::InvalidRecord));
@@ -446,7 +478,9 @@ impl Journal {
         // In the worst case a record needs a file of its own.
         let least = (len + HEADER_BLOCK_LEN + CONTROL_RESERVE).next_multiple_of(4096).max(FILE_LEN_MIN);
         let spare = self.take_spare(&mut rotation, least, next_len.max(least), is_control)?;
-        self.rotate(&mut rotation, spare)
+        let rotated = self.rotate(&mut rotation, spare);
+        drop(rotation);
+        rotated.inspect_err(|_| self.report_failure())
     }
 
     /// Returns a file for the next records: of `wanted` bytes if the limit allows it, and of at
@@ -536,8 +570,8 @@ impl Journal {
 
     /// Turns a file that no durable header needs into a spare, unless that exceeds the limit: all
     /// other files have `others` bytes. A file longer than the others, which recovery wrote, is
-    /// removed: as a spare it could take all the room that is left. A file that cannot be renamed is
-    /// removed when the journal is next opened, so ignoring that error is safe.
+    /// removed: as a spare it could take all the room that is left. A file that cannot be renamed
+    /// is removed when the journal is next opened, so ignoring that error is safe.
     fn recycle(&self, file: LogFile, others: u64) -> Option<Spare> {
         let is_too_long = file.len > self.options.file_len_max() || others + file.len > self.options.bytes;
         let spare = Spare::recycle(&*self.storage, &self.dir, file).ok()?;
@@ -578,13 +612,14 @@ impl Journal {
             return Err(Error::new(ErrorKind::BeyondEnd { lsn, end }));
         }
         let lsn = Lsn(lsn.0 / ALIGN * ALIGN);
-        {
+        let before = {
             let mut rotation = self.rotation.lock();
             if lsn <= rotation.needed_from {
                 return Ok(());
             }
-            rotation.needed_from = lsn;
-        }
+            std::mem::replace(&mut rotation.needed_from, lsn)
+        };
+        events::released(before, lsn, end);
         // The TRIM limits how much damage to older records can cost.
         self.append_any(&Record::Trim { lsn }).map(drop)
     }

@@ -53,6 +53,7 @@
 
 mod commit;
 mod error;
+mod events;
 #[cfg(stratawal_faults)]
 #[doc(hidden)]
 pub mod fail_points;

@@ -17,6 +17,7 @@ use stratawal_sync::{Mutex, fail_point};
 
 use crate::commit::GroupCommit;
 use crate::error::{Error, ErrorKind, Result};
+use crate::events;
 use crate::files::{CONTROL_RESERVE, FILE_LEN_MIN, LogFile, Spare, Target, open_names, sync_names};
 use crate::header::{FileHeader, HEADER_BLOCK_LEN};
 use crate::in_place::{Continued, continue_in_place, highest_number};
@@ -129,6 +130,12 @@ impl Journal {
         if records.iter().any(|record| record.is_internal() || !record.is_valid()) {
             return Err(Error::new(ErrorKind::InvalidRecord));
         }
+        let located = self.restart_under_locks(epoch, records)?;
+        events::restarted(located.len(), located.iter().map(|located| located.len).sum());
+        Ok(located)
+    }
+
+    fn restart_under_locks(&self, epoch: u64, records: &[Record]) -> Result<Vec<Located>> {
         let mut rotation = self.rotation.lock();
         let lead = self.take_lead();
         let (number, first, old) = {

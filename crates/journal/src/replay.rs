@@ -212,6 +212,12 @@ impl Image {
         self.trim
     }
 
+    /// How many files are needed.
+    #[must_use]
+    pub fn files(&self) -> usize {
+        self.files.len()
+    }
+
     /// Whether the journal was closed: its last record is a CLOSE.
     #[must_use]
     pub fn is_closed(&self) -> bool {

@@ -76,7 +76,10 @@
 //! # Features
 //!
 //! `tracing` (off by default): each opening of a stream, recovery included, is an event with the
-//! target `stratawal` and the fields of [`OpenReport`]. Damage is an event of level `ERROR`.
+//! target `stratawal` and the fields of [`OpenReport`]. So is each opening of the commit journal,
+//! with the fields of [`JournalReport`]. Damage, and a failure of the journal, are events of level
+//! `ERROR`. A restart of the journal is one of level `INFO`, and a release of its space one of
+//! level `DEBUG`. A subscriber must not write to the log that it observes.
 #![deny(unsafe_code)]
 
 mod error;
@@ -95,8 +98,8 @@ pub use bytes::Bytes;
 pub use error::{DamageKind, Error, ErrorKind, Result};
 pub use options::Options;
 pub use stratawal_stream::{
-    Batch, CacheStats, Durability, Entry, Iter, OpenReport, Run, RunEntry, StreamOptions, StreamStats, TornTail,
-    Visibility,
+    Batch, CacheStats, Durability, Entry, Iter, JournalReport, OpenReport, Run, RunEntry, StreamOptions, StreamStats,
+    TornTail, Visibility,
 };
 pub use stream::Stream;
 pub use wal::{Stats, Wal};

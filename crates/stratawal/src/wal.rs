@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stratawal_storage::Storage;
-use stratawal_stream::{CacheStats, DeleteError, Location, LogContext, LogJournal, StreamLog, StreamOptions, delete};
+use stratawal_stream::{
+    CacheStats, DeleteError, JournalReport, Location, LogContext, LogJournal, StreamLog, StreamOptions, delete,
+};
 use stratawal_sync::Mutex;
 use stratawal_sync::atomic::{AtomicBool, Ordering};
 
@@ -424,6 +426,14 @@ impl Wal {
 
     pub(crate) fn is_forked(&self) -> bool {
         self.inner.context.storage().is_forked()
+    }
+
+    /// The result of opening the commit journal, or `None` if the log has none or was opened for
+    /// reading. What a crash left in it is counted here; each stream takes its entries when it is
+    /// first looked up.
+    #[must_use]
+    pub fn journal_report(&self) -> Option<JournalReport> {
+        self.inner.context.log_journal().map(|journal| journal.report().clone())
     }
 
     /// Returns how much the streams open in this process hold. Briefly opens each segment's file; a

@@ -1,10 +1,14 @@
-//! The `tracing` events when a stream is opened.
+//! The `tracing` events when a stream or the commit journal is opened, and when the journal fails.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use stratawal::{ErrorKind, Wal};
+use stratawal::{Durability, ErrorKind, Options, Wal};
+use stratawal_storage::{Access, MemoryStorage, Storage};
+use stratawal_testkit::{HookedStorage, Operation};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -94,5 +98,104 @@ fn every_opening_is_an_event() {
         let (level, fields) = seen.lock().unwrap().pop().unwrap();
         assert_eq!(level, Level::ERROR);
         assert!(fields["message"].contains("damaged"), "{fields:?}");
+    });
+}
+
+fn open_with_journal(storage: impl Storage + 'static) -> Wal {
+    let options = Options::new().journal(true).journal_bytes(64 << 10).maintenance_thread(false);
+    options.open_on(Arc::new(storage), Path::new("/log"), false).unwrap()
+}
+
+/// Takes the events with this message.
+fn take(seen: &Seen, message: &str) -> Vec<(Level, BTreeMap<String, String>)> {
+    seen.lock().unwrap().extract_if(.., |(_, fields)| fields["message"].starts_with(message)).collect()
+}
+
+#[test]
+fn journal_reports_its_opening_in_an_event() {
+    let seen = Seen::default();
+    tracing::subscriber::with_default(Collect(Arc::clone(&seen)), || {
+        let memory = MemoryStorage::new();
+        let wal = open_with_journal(memory.clone());
+        assert!(!wal.journal_report().unwrap().existed);
+        assert_eq!(take(&seen, "the journal was opened").len(), 1);
+        for name in ["a", "b"] {
+            wal.stream(name).unwrap().append("an entry").unwrap();
+        }
+        let stream = wal.stream("a").unwrap().with_durability(Durability::Flushed);
+        stream.append("the first that a power loss may take").unwrap();
+        stream.append("the second").unwrap();
+        let killed = memory.snapshot();
+        // The power loss took a sector of the first, and none of the second.
+        let path = Path::new("/log/journal/00000000000000000001.jnl");
+        let file = killed.open(path, Access::ReadWrite).unwrap();
+        let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        let at = bytes.windows(9).position(|bytes| bytes == b"the first").unwrap();
+        file.write_all_at(&[0; 9], at as u64).unwrap();
+        let after = open_with_journal(killed);
+        let report = after.journal_report().unwrap();
+        assert!(report.existed && !report.clean, "{report:?}");
+        assert_eq!((report.files, report.records, report.bytes, report.streams), (1, 2, 16, 2), "{report:?}");
+        assert_eq!((report.cut_records, report.deletions), (1, 0), "{report:?}");
+        let (level, fields) = take(&seen, "the journal was opened").pop().unwrap();
+        assert_eq!(level, Level::INFO);
+        let shown = ["existed", "clean", "records", "bytes", "streams", "cut_records"].map(|name| &fields[name][..]);
+        assert_eq!(shown, ["true", "false", "2", "16", "2", "1"]);
+        assert_eq!(after.stream("a").unwrap().next_seq(), 1);
+
+        wal.close().unwrap();
+        let wal = open_with_journal(memory);
+        let report = wal.journal_report().unwrap();
+        assert!(report.clean && report.records == 0 && report.streams == 0, "{report:?}");
+        assert!(Options::new().open(tempfile::tempdir().unwrap().path()).unwrap().journal_report().is_none());
+    });
+}
+
+#[test]
+fn damage_of_the_journal_is_an_event() {
+    let seen = Seen::default();
+    tracing::subscriber::with_default(Collect(Arc::clone(&seen)), || {
+        let memory = MemoryStorage::new();
+        let wal = open_with_journal(memory.clone());
+        wal.stream("a").unwrap().append("an entry").unwrap();
+        let killed = memory.snapshot();
+        let path = Path::new("/log/journal/00000000000000000001.jnl");
+        killed.open(path, Access::ReadWrite).unwrap().write_all_at(&[7; 64], 4096).unwrap();
+        let options = Options::new().journal(true).journal_bytes(64 << 10);
+        let error = options.open_on(Arc::new(killed), Path::new("/log"), false).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged);
+        let (level, fields) = seen.lock().unwrap().pop().unwrap();
+        assert_eq!((level, fields.get("file").map(|file| &file[..])), (Level::ERROR, Some("1")), "{fields:?}");
+    });
+}
+
+#[test]
+fn failure_restart_and_release_of_the_journal_are_events() {
+    let seen = Seen::default();
+    tracing::subscriber::with_default(Collect(Arc::clone(&seen)), || {
+        let hooked = HookedStorage::new(MemoryStorage::new());
+        let wal = open_with_journal(hooked.clone());
+        let stream = wal.stream("a").unwrap();
+        stream.append("an entry").unwrap();
+        hooked.set(|operation, _| match operation {
+            Operation::Sync => Err(io::Error::other("a fault")),
+            _ => Ok(()),
+        });
+        stream.append("not durable").unwrap_err();
+        stream.append("refused").unwrap_err();
+        hooked.clear();
+        let failed = take(&seen, "the journal has failed");
+        assert_eq!((failed.len(), failed[0].0), (1, Level::ERROR), "once for each failure: {failed:?}");
+        assert!(failed[0].1["message"].contains("a fault"), "{failed:?}");
+        stream.reopen().unwrap();
+        let restarted = take(&seen, "the journal was restarted");
+        assert_eq!((restarted.len(), restarted[0].0), (1, Level::INFO), "{restarted:?}");
+
+        for _ in 0..40 {
+            stream.append([b'.'; 1000]).unwrap();
+        }
+        let released = take(&seen, "the journal was released");
+        assert!(released.iter().all(|(level, _)| *level == Level::DEBUG) && !released.is_empty(), "{released:?}");
     });
 }

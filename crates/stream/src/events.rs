@@ -1,8 +1,9 @@
-//! The only module of this crate that uses `tracing`. Each opening of a stream is one event with
-//! the fields of its report. Without the feature nothing is recorded.
+//! The only module of this crate that uses `tracing`. Each opening of a stream, and of the commit
+//! journal, is one event with the fields of its report. Without the feature nothing is recorded.
 
 use crate::error::Result;
 use crate::location::Location;
+use crate::log_journal::LogJournal;
 use crate::recovery::Recovered;
 
 /// Records that a stream was opened or could not be opened. Records nothing for a stream that does
@@ -45,5 +46,35 @@ pub(crate) fn opened(location: &Location, outcome: &Result<Option<Recovered>>) {
     }
 }
 
+/// Records that the journal of a log was opened or created, or could not be.
+#[cfg(feature = "tracing")]
+pub(crate) fn journal_opened(outcome: &stratawal_journal::Result<LogJournal>) {
+    match outcome {
+        Ok(log) => {
+            let report = log.report();
+            tracing::info!(
+                target: "stratawal",
+                existed = report.existed,
+                clean = report.clean,
+                files = report.files,
+                records = report.records,
+                bytes = report.bytes,
+                streams = report.streams,
+                deletions = report.deletions,
+                cut_records = report.cut_records,
+                elapsed_micros = u64::try_from(report.elapsed.as_micros()).unwrap_or(u64::MAX),
+                "the journal was opened"
+            );
+        }
+        Err(error) if error.is_damage() => {
+            tracing::error!(target: "stratawal", file = error.file(), offset = error.offset(), "{error}");
+        }
+        Err(error) => tracing::warn!(target: "stratawal", "the journal cannot be opened: {error}"),
+    }
+}
+
 #[cfg(not(feature = "tracing"))]
 pub(crate) const fn opened(_: &Location, _: &Result<Option<Recovered>>) {}
+
+#[cfg(not(feature = "tracing"))]
+pub(crate) const fn journal_opened(_: &stratawal_journal::Result<LogJournal>) {}

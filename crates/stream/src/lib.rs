@@ -89,7 +89,7 @@ pub use log_journal::LogJournal;
 pub use options::{Durability, StreamOptions, Visibility};
 pub use read::iter::Iter;
 pub use recovery::{Lost, Salvage, Salvaged, salvage};
-pub use report::{CheckState, OpenReport, StreamCheck, TornTail};
+pub use report::{CheckState, JournalReport, OpenReport, StreamCheck, TornTail};
 pub use stats::StreamStats;
 pub use stratawal_segment::MapPromise;
 pub use verify::verify;

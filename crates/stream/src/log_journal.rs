@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::Thread;
+use std::time::Instant;
 
 use stratawal_frame::{SeqNo, StreamId, WalId};
 use stratawal_journal::{
@@ -23,8 +24,11 @@ use stratawal_sync::{Mutex, OnceLock, fail_point};
 
 use self::registry::Registry;
 use crate::batches::{BATCH_LEN_MAX, in_batches};
+use crate::events;
 use crate::journal_user::{BegunSync, Claim, JournalUser};
 use crate::watermarks::Watermarks;
+
+use crate::report::JournalReport;
 
 /// The journal is maintained each time it has grown by this many bytes, or by an eighth of its
 /// capacity if that is less.
@@ -41,6 +45,7 @@ const STEP_MAX: u64 = 16 << 20;
 pub struct LogJournal {
     pub(crate) journal: Journal,
     options: JournalOptions,
+    report: JournalReport,
     streams: Registry,
     /// The records of streams that were not looked up since the journal was opened.
     carried: Mutex<BTreeMap<StreamId, Carried>>,
@@ -68,7 +73,13 @@ impl LogJournal {
     /// # Errors
     /// I/O.
     pub fn create(storage: &Arc<dyn Storage>, dir: &Path, wal_id: WalId, options: JournalOptions) -> Result<Self> {
-        Journal::create(storage, dir, wal_id, options).map(|journal| Self::new(journal, options))
+        let began = Instant::now();
+        let created = Journal::create(storage, dir, wal_id, options).map(|journal| {
+            let report = JournalReport { elapsed: began.elapsed(), ..JournalReport::default() };
+            Self::new(journal, options, report)
+        });
+        events::journal_opened(&created);
+        created
     }
 
     /// Opens the journal in the directory `dir`. Reads no stream, except that `is_unfinished` finds
@@ -85,23 +96,53 @@ impl LogJournal {
         options: JournalOptions,
         is_unfinished: impl FnMut(&Dropped) -> bool,
     ) -> Result<Self> {
+        let opened = Self::open_unreported(storage, dir, wal_id, options, is_unfinished);
+        events::journal_opened(&opened);
+        opened
+    }
+
+    fn open_unreported(
+        storage: &Arc<dyn Storage>,
+        dir: &Path,
+        wal_id: WalId,
+        options: JournalOptions,
+        is_unfinished: impl FnMut(&Dropped) -> bool,
+    ) -> Result<Self> {
+        let began = Instant::now();
         let image = Image::read(&**storage, dir, wal_id).map_err(|error| {
             let copied = || Image::copied_and_damaged(&**storage, dir, wal_id).filter(|_| !options.adopts_copies());
             if error.is_damage() { copied().unwrap_or(error) } else { error }
         })?;
+        let found = JournalReport {
+            existed: true,
+            clean: image.is_closed(),
+            files: image.files(),
+            cut_records: image.records_after_damage().len(),
+            ..JournalReport::default()
+        };
         let (journal, needed) = Journal::open(storage, dir, wal_id, options, image, is_unfinished)?;
-        let log = Self::new(journal, options);
+        let parts = || needed.streams.values().flat_map(|stream| &stream.parts);
+        let report = JournalReport {
+            records: parts().count(),
+            bytes: parts().map(|located| located.part.body.len() as u64).sum(),
+            streams: needed.streams.len(),
+            deletions: needed.drops.len(),
+            elapsed: began.elapsed(),
+            ..found
+        };
+        let log = Self::new(journal, options, report);
         let carried = needed.streams.into_iter().map(|(id, needed)| (id, Carried { needed, is_settled: false }));
         *log.carried.lock() = carried.collect();
         *log.drops.lock() = if fail_point!(DropsForgotten) { Vec::new() } else { needed.drops };
         Ok(log)
     }
 
-    fn new(journal: Journal, options: JournalOptions) -> Self {
+    fn new(journal: Journal, options: JournalOptions, report: JournalReport) -> Self {
         let end = journal.end();
         Self {
             journal,
             options,
+            report,
             streams: Registry::default(),
             carried: Mutex::new(BTreeMap::new()),
             drops: Mutex::new(Vec::new()),
@@ -113,6 +154,12 @@ impl LogJournal {
             worker: OnceLock::new(),
             is_due: AtomicBool::new(false),
         }
+    }
+
+    /// The result of opening the journal.
+    #[must_use]
+    pub const fn report(&self) -> &JournalReport {
+        &self.report
     }
 
     /// The bytes of the journal's files.

@@ -41,6 +41,35 @@ impl OpenReport {
     }
 }
 
+/// The result of opening the commit journal of a log for writing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JournalReport {
+    /// Whether the log had a journal.
+    pub existed: bool,
+    /// Whether the journal was closed cleanly, so that the files of the streams have every entry.
+    /// `false` if it did not exist.
+    pub clean: bool,
+    /// The number of files that were read.
+    pub files: usize,
+    /// The number of records with entries that may not be in the files of their streams. Each
+    /// stream takes its own when it is first looked up.
+    pub records: usize,
+    /// The bytes of these records' entries.
+    pub bytes: u64,
+    /// The number of streams that the journal holds something for.
+    pub streams: usize,
+    /// The number of deletions that were interrupted.
+    pub deletions: usize,
+    /// The number of whole records after the end, which were cut off: a power loss took records
+    /// before them, and nothing in them was acknowledged as durable. The bytes of a record that was
+    /// written only in part are cut off too, but not counted: the file may have been used before,
+    /// and they cannot be distinguished from what it held then.
+    pub cut_records: usize,
+    /// How long the opening took.
+    pub elapsed: Duration,
+}
+
 /// The bytes that an interrupted write left after the last whole frame of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
