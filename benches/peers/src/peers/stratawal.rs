@@ -92,6 +92,10 @@ impl Subject for Ours {
         Ok(self.first.next_seq())
     }
 
+    fn close_fast(self: Box<Self>) -> Answer<()> {
+        self.wal.close_fast().map_err(failed("close"))
+    }
+
     fn close(self: Box<Self>) -> Answer<()> {
         self.wal.close().map_err(failed("close"))
     }
