@@ -94,7 +94,7 @@ impl Needed {
                 stream.firm = stream.firm.max(*seq);
             }
             // A SETTLED does not void a START, which is needed until the stream's files hold it.
-            Record::Start { stream, seq } if !void.dropped.contains(stream) => {
+            Record::Start { stream, seq, .. } if !void.dropped.contains(stream) => {
                 let stream = self.streams.entry(*stream).or_default();
                 if stream.start.is_none_or(|start| start < *seq) {
                     stream.start = Some(*seq);
@@ -144,6 +144,7 @@ impl Void {
         let mut ids = BTreeSet::new();
         for located in records {
             ids.extend(located.record.parts().iter().map(|part| part.stream));
+            ids.extend(located.record.names().map(|(stream, _)| stream));
             match &located.record {
                 Record::Settled { stream, .. } => drop(void.settled.insert(*stream, located.lsn)),
                 Record::Drop { stream, name } => {
@@ -195,7 +196,7 @@ impl NeededStream {
     pub fn records(&self, stream: StreamId) -> Vec<Record> {
         let mut records = Vec::new();
         if let Some(seq) = self.start.filter(|_| !fail_point!(StartForgotten)) {
-            records.push(Record::Start { stream, seq });
+            records.push(Record::Start { stream, seq, name: self.name.clone() });
         }
         for (i, located) in self.parts.iter().enumerate() {
             // The first part of a stream in a file has its name.
@@ -219,6 +220,28 @@ impl NeededStream {
     pub fn tail_after(&self, end: SeqNo) -> Result<Tail, Gap> {
         let firm = self.parts.iter().filter(|located| located.part.firm).map(|located| located.part.end());
         let promised = firm.fold(self.firm, SeqNo::max);
+        let tail = self.fitting(end);
+        let refused = tail.dropped && fail_point!(LawfulGapRefused);
+        if tail.end < promised && !fail_point!(GapIgnored) || refused {
+            return Err(Gap { from: tail.end, promised });
+        }
+        Ok(tail)
+    }
+
+    /// Joins the parts to the stream's own files, which end at `files_end`. If the files and the
+    /// parts that fit end below the START, the stream restarts there: then the parts are joined to
+    /// the START, and it is returned.
+    ///
+    /// # Errors
+    /// Same as for [`tail_after`](Self::tail_after). A gap below the START is lawful, because the
+    /// missing entries were dropped.
+    pub fn tail_of_files(&self, files_end: SeqNo) -> Result<(Tail, Option<SeqNo>), Gap> {
+        let restart = self.start.filter(|start| self.fitting(files_end).end < *start);
+        self.tail_after(restart.unwrap_or(files_end)).map(|tail| (tail, restart))
+    }
+
+    /// The parts that continue a stream which ends at `end`.
+    fn fitting(&self, end: SeqNo) -> Tail {
         let mut tail = Tail { parts: Vec::new(), end, dropped: false };
         for located in &self.parts {
             let part = &located.part;
@@ -231,10 +254,6 @@ impl NeededStream {
                 tail.end = part.end();
             }
         }
-        let refused = tail.dropped && fail_point!(LawfulGapRefused);
-        if tail.end < promised && !fail_point!(GapIgnored) || refused {
-            return Err(Gap { from: tail.end, promised });
-        }
-        Ok(tail)
+        tail
     }
 }

@@ -261,6 +261,8 @@ pub enum Record {
         stream: StreamId,
         /// The first live seq.
         seq: SeqNo,
+        /// The name of the stream, not empty. The record may be the only one of its stream.
+        name: Option<Bytes>,
     },
     /// Every earlier record of the stream is void: its own files durably hold all live entries.
     Settled {
@@ -327,6 +329,16 @@ impl Record {
         Self::Pad { zeros: u32::try_from(zeros).expect("invariant: no gap is longer than a file") }
     }
 
+    /// The names of streams that the record gives, except that of a deleted stream.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (StreamId, &Bytes)> {
+        let of_parts = self.parts().iter().filter_map(|part| part.name.as_ref().map(|name| (part.stream, name)));
+        let of_start = match self {
+            Self::Start { stream, name: Some(name), .. } => Some((*stream, name)),
+            _ => None,
+        };
+        of_parts.chain(of_start)
+    }
+
     /// The parts of a DATA or COPY. Empty for any other kind.
     #[must_use]
     pub fn parts(&self) -> &[Part] {
@@ -345,7 +357,8 @@ impl Record {
     fn payload_len(&self) -> usize {
         match self {
             Self::Data(parts) | Self::Copy(parts) => parts.iter().map(Part::encoded_len).sum(),
-            Self::Firm { .. } | Self::Start { .. } | Self::Settled { .. } => 16,
+            Self::Firm { .. } | Self::Settled { .. } => 16,
+            Self::Start { name, .. } => 16 + name.as_ref().map_or(0, |name| 8 + name.len()),
             Self::Drop { name, .. } => 16 + name.len(),
             Self::Trim { .. } => 8,
             Self::Mark | Self::Close | Self::Next => 0,
@@ -378,7 +391,9 @@ impl Record {
                 let is_whole = matches!(self, Self::Copy(_)) || parts.len() == 1 || parts.iter().all(|part| part.firm);
                 !parts.is_empty() && is_whole && parts.iter().all(Part::is_valid)
             }
-            Self::Drop { name, .. } => !name.is_empty() && name.len() <= usize::from(u16::MAX),
+            Self::Drop { name, .. } | Self::Start { name: Some(name), .. } => {
+                !name.is_empty() && name.len() <= usize::from(u16::MAX)
+            }
             Self::Trim { lsn } => lsn.0.is_multiple_of(ALIGN),
             _ => true,
         }
@@ -391,16 +406,16 @@ impl Record {
         begin(out, self.kind(), self.payload_len(), salt, lsn, durable);
         match self {
             Self::Data(parts) | Self::Copy(parts) => parts.iter().for_each(|part| part.as_ref().encode(out)),
-            Self::Firm { stream, seq } | Self::Start { stream, seq } | Self::Settled { stream, seq } => {
+            Self::Firm { stream, seq } | Self::Start { stream, seq, .. } | Self::Settled { stream, seq } => {
                 out.extend_from_slice(&stream.0.to_le_bytes());
                 out.extend_from_slice(&seq.0.to_le_bytes());
+                if let Self::Start { name: Some(name), .. } = self {
+                    push_name(out, name);
+                }
             }
             Self::Drop { stream, name } => {
-                let name_len = u16::try_from(name.len()).expect("invariant: the length was checked in `is_valid`");
                 out.extend_from_slice(&stream.0.to_le_bytes());
-                out.extend_from_slice(&name_len.to_le_bytes());
-                out.extend_from_slice(&[0; 6]);
-                out.extend_from_slice(name);
+                push_name(out, name);
             }
             Self::Trim { lsn } => out.extend_from_slice(&lsn.0.to_le_bytes()),
             Self::Mark | Self::Close | Self::Next => {}
@@ -416,15 +431,13 @@ impl Record {
             DATA => Self::Data(decode_parts(payload)?),
             COPY => Self::Copy(decode_parts(payload)?),
             FIRM => stream_and_seq().map(|(stream, seq)| Self::Firm { stream, seq })?,
-            START => stream_and_seq().map(|(stream, seq)| Self::Start { stream, seq })?,
-            SETTLED => stream_and_seq().map(|(stream, seq)| Self::Settled { stream, seq })?,
-            DROP => {
-                let header = payload.get(..16)?;
-                let exact = payload.len() == 16 + usize::from(u16_at(header, 8));
-                let zeros = header[10..].iter().all(|&byte| byte == 0);
-                (exact && zeros)
-                    .then(|| Self::Drop { stream: StreamId(u64_at(header, 0)), name: payload.slice(16..) })?
+            START => {
+                let name = if payload.len() == 16 { None } else { Some(decode_name(payload, 16)?) };
+                let stream = StreamId(u64_at(payload, 0));
+                Self::Start { stream, seq: SeqNo(u64_at(payload, 8)), name }
             }
+            SETTLED => stream_and_seq().map(|(stream, seq)| Self::Settled { stream, seq })?,
+            DROP => Self::Drop { name: decode_name(payload, 8)?, stream: StreamId(u64_at(payload, 0)) },
             TRIM => (payload.len() == 8).then(|| Self::Trim { lsn: Lsn(u64_at(payload, 0)) })?,
             MARK => payload.is_empty().then_some(Self::Mark)?,
             CLOSE => payload.is_empty().then_some(Self::Close)?,
@@ -442,6 +455,22 @@ impl Record {
 /// The bytes of the record that [`Record::encode`] left in `out`.
 pub(crate) fn encoded(out: &[u8]) -> &[u8] {
     &out[PREFIX_LEN..]
+}
+
+/// Ends a payload with the name of a stream: its length, 2 bytes; 6 zeros; the name.
+fn push_name(out: &mut Vec<u8>, name: &[u8]) {
+    let len = u16::try_from(name.len()).expect("invariant: the length was checked in `is_valid`");
+    out.extend_from_slice(&len.to_le_bytes());
+    out.extend_from_slice(&[0; 6]);
+    out.extend_from_slice(name);
+}
+
+/// The name at `at`, which is the end of the payload.
+fn decode_name(payload: &Bytes, at: usize) -> Option<Bytes> {
+    let header = payload.get(at..at + 8)?;
+    let exact = payload.len() == at + 8 + usize::from(u16_at(header, 0));
+    let zeros = header[2..].iter().all(|&byte| byte == 0);
+    (exact && zeros).then(|| payload.slice(at + 8..))
 }
 
 fn push_padded(out: &mut Vec<u8>, bytes: &[u8], align: usize) {

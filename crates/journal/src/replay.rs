@@ -152,11 +152,10 @@ impl Image {
     /// Collects the names of streams from all valid records, also from those before the chain.
     fn collect_names(&mut self, found: &[Valid]) -> Result<()> {
         let records = found.iter().flat_map(|file| &file.records);
-        for part in records.flat_map(|located| located.record.parts()) {
-            let Some(name) = &part.name else { continue };
-            if self.names.entry(part.stream).or_insert_with(|| name.clone()) != name {
+        for (stream, name) in records.flat_map(|located| located.record.names()) {
+            if self.names.entry(stream).or_insert_with(|| name.clone()) != name {
                 // Then the records are not those of one log.
-                return Err(Error::new(ErrorKind::TwoNames { stream: part.stream }));
+                return Err(Error::new(ErrorKind::TwoNames { stream }));
             }
         }
         Ok(())

@@ -37,7 +37,7 @@ fn records() -> Vec<Record> {
         Record::Data(vec![part(1, 1, 2, true), Part { name: None, ..part(2, 0, 3, true) }]),
         Record::Firm { stream: StreamId(1), seq: SeqNo(3) },
         Record::Copy(vec![part(1, 0, 1, true)]),
-        Record::Start { stream: StreamId(2), seq: SeqNo(2) },
+        Record::Start { stream: StreamId(2), seq: SeqNo(2), name: None },
         Record::Settled { stream: StreamId(3), seq: SeqNo(9) },
         Record::Drop { stream: StreamId(4), name: "gone".into() },
     ];

@@ -319,7 +319,11 @@ impl Run {
                 let stream = &self.model.streams[&id];
                 let start = stream.start.1.max(self.rng.below(stream.values.len() as u64 + 1));
                 self.model.streams.get_mut(&id).unwrap().start.1 = start;
-                let position = self.append(&Record::Start { stream: StreamId(id), seq: SeqNo(start) })?;
+                let position = self.append(&Record::Start {
+                    stream: StreamId(id),
+                    seq: SeqNo(start),
+                    name: Some(format!("stream {id}").into()),
+                })?;
                 self.model.streams.get_mut(&id).unwrap().start_lsn = Some(position.lsn);
                 self.journal.sync_to(position)?;
                 self.model.streams.get_mut(&id).unwrap().start.0 = start;
@@ -689,7 +693,7 @@ fn durable_journal(is_recovered: bool) -> (Disk, Vec<Record>) {
         }
     }
     journal.append(&Record::Firm { stream: StreamId(2), seq: SeqNo(900) }).expect("there is room");
-    journal.append(&Record::Start { stream: StreamId(1), seq: SeqNo(3) }).expect("there is room");
+    journal.append(&Record::Start { stream: StreamId(1), seq: SeqNo(3), name: None }).expect("there is room");
     journal.sync().expect("no fault is set");
     if is_recovered {
         let image = Image::read(&*storage, Path::new(DIR), WAL).expect("it is sound");
