@@ -142,9 +142,10 @@ impl Options {
     ///
     /// # Other processes
     /// A log that is opened for reading, and the command line, do not read the journal. They see
-    /// only the entries in the segment files. [`Wal::close`] moves everything there. If another
-    /// process shortens a journal file that is mapped, a signal kills this process; nothing
-    /// acknowledged is lost. [`journal_mapped`](Self::journal_mapped) avoids this.
+    /// only the entries in the segment files, and entries that were dropped from the beginning
+    /// until their files are removed. [`Wal::close`] moves everything there. If another process
+    /// shortens a journal file that is mapped, a signal kills this process; nothing acknowledged is
+    /// lost. [`journal_mapped`](Self::journal_mapped) avoids this.
     ///
     /// # Changing it
     /// Each opening for writing may change this. A log without a journal gets one. In a log that

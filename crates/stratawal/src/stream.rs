@@ -200,13 +200,25 @@ impl Stream {
     /// below `first` fail with [`Truncated`](crate::ErrorKind::Truncated). An iterator that is
     /// below `first` reads to the end of the file it has open, and then fails with the same error.
     ///
-    /// Appends wait until the truncation is durable, but not for the removal of files. Truncations
-    /// of one stream run one after the other.
+    /// # Cost
+    /// Without a [journal](crate::Options::journal), this syncs the stream's files. Appends wait
+    /// until the truncation is durable, but not for the removal of files. Truncations of one stream
+    /// run one after the other.
+    ///
+    /// With a journal, and a `first` up to the end, this is one record in the journal, and shares
+    /// its sync with appends, which do not wait for it. Other threads see the new
+    /// [`first_seq`](Self::first_seq) a moment before the truncation is durable. The segment files
+    /// are synced and removed only when a whole one is dropped: by the
+    /// [maintenance thread](crate::Options::maintenance_thread), soon after this returns, or by
+    /// this call if there is none. A truncation beyond the end makes every entry durable in the
+    /// segment files first, and appends wait for it.
     ///
     /// # Errors
     /// - [`Full`](crate::ErrorKind::Full): nothing was dropped.
     /// - [`Poisoned`](crate::ErrorKind::Poisoned): a write or sync failed. The entries may or may
-    ///   not be dropped once [`reopen`](Self::reopen) has recovered the stream.
+    ///   not be dropped once [`reopen`](Self::reopen) has recovered the stream. If
+    ///   [`first_seq`](Self::first_seq) is already `first`, they will be; only a crash before that
+    ///   may keep them.
     /// - [`Io`](crate::ErrorKind::Io): if the text states that the entries are dropped, this is
     ///   durable, and only the removal of a file that the text names has failed; a later truncation
     ///   or the next opening tries again to free its space. Otherwise nothing was dropped.

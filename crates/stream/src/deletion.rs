@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stratawal_frame::{SegmentHeader, StreamId, WalId};
+use stratawal_journal::Error as JournalError;
 use stratawal_segment::{Access, SegmentFile};
 use stratawal_storage::{Storage, is_full};
 use stratawal_sync::fail_point;
@@ -64,7 +65,7 @@ pub fn delete(context: &LogContext, location: &Location) -> std::result::Result<
 }
 
 fn delete_closed(context: &LogContext, location: &Location) -> std::result::Result<bool, DeleteError> {
-    make_room(context, location).map_err(DeleteError::Undone)?;
+    make_room(context, location, ReserveUse::Allowed).map_err(DeleteError::Undone)?;
     // A damaged stream is only known by the records that the journal still carries of it.
     let mut streams = context.log_journal().map_or_else(Vec::new, |log| log.carried_named(location.name()));
     if let Found::Stream(id) = stream_id(context.storage(), context.id(), location)
@@ -199,10 +200,13 @@ pub fn finish_deletion(context: &LogContext, location: &Location) -> crate::erro
 
 /// Makes the commit journal ready for the records of a truncation or a deletion: restarts it if it
 /// has failed, and makes room. The caller holds no lock.
-pub(crate) fn make_room(context: &LogContext, location: &Location) -> crate::error::Result<()> {
+pub(crate) fn make_room(context: &LogContext, location: &Location, reserve: ReserveUse) -> crate::error::Result<()> {
     restart_journal(context, location)?;
     let Some(log) = context.log_journal() else { return Ok(()) };
-    log.make_control_room().map_err(|error| Error::journal(location, error))
+    // A journal that has reached its limit is no reason to give up the reserve.
+    let is_disk_full = |error: &JournalError| error.is_full() && error.io_kind().is_some();
+    let made = context.with_reserve(reserve, is_disk_full, || log.make_control_room(location.name()));
+    made.map_err(|error| Error::journal(location, error))
 }
 
 /// Durably renames the stream's directory, which is the commit point of a deletion. Returns the new

@@ -31,6 +31,19 @@ stratawal_sync::fail_points! {
         RoomMadeUnderLock,
         /// A record of a dropped entry makes an entry of a later epoch durable.
         EpochNotChecked,
+        /// The journal is released although a START in it is needed.
+        StartNotClaimed,
+        /// A START is not copied forward, and does not count as needed any more.
+        StartNotCopied,
+        /// A restart of the journal leaves out the STARTs of open streams.
+        StartNotRestarted,
+        /// A stream that is looked up does not take its START from the journal.
+        StartNotJoined,
+        /// A START frame counts before it is synced.
+        FrameTakenForSynced,
+        /// The records of a stream that restarts at its START are made void before their entries
+        /// are in the files.
+        VoidBeforeJoined,
         /// A restart of the journal leaves out the records of streams that were not opened.
         CarriedNotRestarted,
         /// The journal is released although streams that were not opened need it.

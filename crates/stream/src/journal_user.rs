@@ -36,6 +36,9 @@ pub(crate) trait JournalUser: fmt::Debug + Send + Sync {
     /// The journal was restarted. The stream's records are at or after `lsn`.
     fn journal_moved_to(&self, lsn: Lsn);
 
+    /// Has the files record the START that the journal has, if that was found to free some of them.
+    fn write_due_start(&self);
+
     /// Drains the stream, and syncs its files.
     fn settle(&self) -> Result<()>;
 

@@ -355,13 +355,20 @@ impl StreamLog {
     /// of the stream, the space of an active segment of more than 64 KiB is also freed. On a full
     /// disk, this works for any `first` up to the end of the stream.
     ///
-    /// Appends wait until the entries are dropped, but not until their files are removed.
-    /// Truncations of one stream run one after the other.
+    /// Without a commit journal, appends wait until the entries are dropped, but not until their
+    /// files are removed, and truncations of one stream run one after the other.
+    ///
+    /// With a commit journal, and a `first` up to the end, the drop is a record in it, which shares
+    /// its sync with appends. No reader sees the entries from the moment at which the record is
+    /// put. Appends do not wait. The files are removed later by the thread that maintains the
+    /// journal, or before this returns if there is none. Entries that were not durable stay so.
     ///
     /// # Errors
     /// - [`ErrorKind::Full`]: nothing was dropped.
     /// - [`ErrorKind::Poisoned`]: a write or sync has failed, and recovery decides whether the
-    ///   entries are dropped.
+    ///   entries are dropped. If [`first_seq`](Self::first_seq) is already `first`, no reader of this
+    ///   handle sees them again, and a [`reopen`](Self::reopen) drops them durably; a crash before
+    ///   that may keep them.
     /// - [`ErrorKind::Io`]: if [`first_seq`](Self::first_seq) is now `first`, the entries are
     ///   durably dropped, but the file that the error names could not be removed; a later
     ///   truncation or the next open tries again. Otherwise nothing was dropped.

@@ -15,12 +15,10 @@ use std::thread::Thread;
 use std::time::Instant;
 
 use stratawal_frame::{SeqNo, StreamId, WalId};
-use stratawal_journal::{
-    Dropped, Error, ErrorKind, Image, Journal, JournalOptions, Lsn, NeededStream, Position, Record, Result,
-};
+use stratawal_journal::{Dropped, Error, Image, Journal, JournalOptions, Lsn, NeededStream, Position, Record, Result};
 use stratawal_storage::Storage;
 use stratawal_sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use stratawal_sync::{Mutex, OnceLock, fail_point};
+use stratawal_sync::{Mutex, OnceLock, Weak, fail_point};
 
 use self::registry::Registry;
 use crate::batches::{BATCH_LEN_MAX, in_batches};
@@ -51,6 +49,8 @@ pub struct LogJournal {
     carried: Mutex<BTreeMap<StreamId, Carried>>,
     /// The deletions that are not finished.
     drops: Mutex<Vec<Dropped>>,
+    /// The streams whose files are to record a START, because that frees some of them.
+    starts: Mutex<Vec<Weak<dyn JournalUser>>>,
     /// Held by the thread that frees space, or restarts the journal. The end of the journal when
     /// space was last freed.
     releasing: Mutex<Lsn>,
@@ -146,6 +146,7 @@ impl LogJournal {
             streams: Registry::default(),
             carried: Mutex::new(BTreeMap::new()),
             drops: Mutex::new(Vec::new()),
+            starts: Mutex::new(Vec::new()),
             releasing: Mutex::new(end),
             releases: AtomicU64::new(0),
             has_copies: AtomicBool::new(false),
@@ -201,6 +202,22 @@ impl LogJournal {
             // An append that needs the room or the file tries this itself and reports the error.
             let _ = self.maintain();
         }
+    }
+
+    /// Has the thread that maintains the journal write the START of `stream` to its files. Returns
+    /// false if there is no such thread.
+    pub(crate) fn write_start_later(&self, stream: Weak<dyn JournalUser>) -> bool {
+        if self.worker.get().is_none() {
+            return false;
+        }
+        self.starts.lock().push(stream);
+        self.wake_worker();
+        true
+    }
+
+    fn write_due_starts(&self) {
+        let due = std::mem::take(&mut *self.starts.lock());
+        due.iter().filter_map(Weak::upgrade).for_each(|stream| stream.write_due_start());
     }
 
     /// The names of the streams that have records and were not opened yet.
@@ -286,15 +303,15 @@ impl LogJournal {
         put
     }
 
-    /// Makes room for the records of a truncation or a deletion, so that they need no room while
-    /// the caller holds locks.
+    /// Makes room for the record of a truncation or a deletion of the stream `name`, so that it
+    /// needs no room while the caller holds locks.
     ///
     /// # Errors
     /// `Full`, or I/O of the journal.
-    pub(crate) fn make_control_room(&self) -> Result<()> {
-        let record = Record::Settled { stream: StreamId(0), seq: SeqNo(0) };
+    pub(crate) fn make_control_room(&self, name: &str) -> Result<()> {
+        let record = longest_control_record(name);
         match self.journal.reserve(&record) {
-            Err(full) if matches!(full.kind(), ErrorKind::Full { .. }) => {
+            Err(full) if full.is_full() && !self.journal.is_failed() => {
                 self.make_room()?;
                 self.journal.reserve(&record)
             }
@@ -330,6 +347,7 @@ impl LogJournal {
         if self.journal.failure().is_some() {
             return Ok(());
         }
+        self.write_due_starts();
         let kept = self.kept_len();
         if self.journal.needed_len() > kept + self.step() {
             self.release_alone(kept, &mut self.releasing.lock())?;
@@ -574,7 +592,12 @@ impl LogJournal {
         let mut carried = self.carried.lock();
         let mut drops = self.drops.lock();
         // The files of a settled stream hold its entries, and without the records none is void.
-        carried.retain(|_, carried| !carried.is_settled);
+        // They may not hold its START.
+        for carried in carried.values_mut().filter(|carried| carried.is_settled) {
+            carried.needed.parts.clear();
+            carried.needed.firm = SeqNo(0);
+        }
+        carried.retain(|_, carried| !carried.is_settled || carried.needed.start.is_some());
         if !fail_point!(CarriedNotRestarted) {
             records.extend(carried.iter().flat_map(|(&id, carried)| carried.needed.records(id)));
         }
@@ -639,6 +662,12 @@ fn sync_through_files(streams: &[(Arc<dyn JournalUser>, BegunSync)]) -> crate::e
             .iter()
             .fold(Ok(()), |first, (stream, begun)| first.and(stream.finish_sync(*begun).or_else(unless_deleted)))
     })
+}
+
+/// The longest record, except those of entries, that the stream `name` has in the journal.
+pub(crate) fn longest_control_record(name: &str) -> Record {
+    let name = Some(bytes::Bytes::copy_from_slice(name.as_bytes()));
+    Record::Start { stream: StreamId(0), seq: SeqNo(0), name }
 }
 
 /// A deleted stream has nothing to sync.

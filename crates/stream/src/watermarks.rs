@@ -3,12 +3,14 @@
 //! *accepted* is the seq of the next append. Entries below *flushed* have been handed to the
 //! operating system, and entries below *durable* are on stable storage. *start* is the first live
 //! seq. Entries below *drained* are in the stream's own files, and entries below *settled* are
-//! durable there.
+//! durable there. *Start in files* is the first live seq that the files durably record.
 //!
-//! Without a commit journal, drained equals flushed, and settled equals durable. With one, entries
-//! are flushed and durable in the journal before they are in the files.
+//! Without a commit journal, drained equals flushed, settled equals durable, and start in files
+//! equals start. With one, entries are flushed and durable in the journal before they are in the
+//! files, and the journal records a new start before the files do.
 //!
-//! Invariants: settled <= durable <= flushed <= accepted, and settled <= drained <= flushed.
+//! Invariants: settled <= durable <= flushed <= accepted, settled <= drained <= flushed, and start
+//! in files <= start.
 
 use stratawal_sync::thread::yield_now;
 use stratawal_sync::{AtomicSeq, fail_point};
@@ -23,6 +25,7 @@ pub(crate) struct Watermarks {
     drained: AtomicSeq,
     settled: AtomicSeq,
     start: AtomicSeq,
+    start_in_files: AtomicSeq,
     /// Rises by two whenever the stream is recovered or its end is truncated. A seq may name a
     /// different entry in the next epoch.
     epoch: AtomicSeq,
@@ -37,6 +40,7 @@ impl Watermarks {
             drained: AtomicSeq::new(end),
             settled: AtomicSeq::new(end),
             start: AtomicSeq::new(start),
+            start_in_files: AtomicSeq::new(start),
             epoch: AtomicSeq::new(0),
         }
     }
@@ -55,15 +59,29 @@ impl Watermarks {
 
     /// Sets all watermarks at once, within a change. This may lower `accepted`.
     pub(crate) fn reset(&self, start: u64, end: u64) {
+        self.reset_with(start, start, end);
+    }
+
+    /// Like [`reset`](Self::reset), if the files have an older start.
+    pub(crate) fn reset_with(&self, start: u64, start_in_files: u64, end: u64) {
         for watermark in [&self.settled, &self.drained, &self.durable, &self.flushed, &self.accepted] {
             watermark.store(end);
         }
+        self.start_in_files.store(start_in_files);
         self.start.store(start);
     }
 
-    /// Drops the entries below `start`. Call this before storing the snapshot that lacks them.
+    /// Drops the entries below `start`, which the commit journal records. Call this under the
+    /// stream's lock, or within a change.
+    pub(crate) fn raise_start(&self, start: u64) {
+        self.start.raise(start);
+    }
+
+    /// Drops the entries below `start`, which the files durably record. Call this before storing
+    /// the snapshot that lacks them.
     pub(crate) fn set_start(&self, start: u64) {
-        self.start.store(start);
+        self.start.raise(start);
+        self.start_in_files.raise(start);
     }
 
     /// Lets the stream, whose entries are all durable, begin anew at `start`, which is beyond its
@@ -133,6 +151,11 @@ impl Watermarks {
 
     pub(crate) fn start(&self) -> u64 {
         self.start.load()
+    }
+
+    /// The first live seq that the stream's files durably record.
+    pub(crate) fn start_in_files(&self) -> u64 {
+        self.start_in_files.load()
     }
 
     pub(crate) fn accepted(&self) -> u64 {

@@ -130,13 +130,13 @@ impl State {
             },
             Change::TruncateBefore(seq) if seq > self.first_seq => {
                 let next_seq = self.next_seq.max(seq);
-                // Before it writes the new start, the log writes everything that precedes it.
-                // Before it removes a file, it settles the stream.
+                // Entries from `seq` on may stay where they are. Before the log removes a file, it
+                // settles the stream.
                 Self {
                     exists: true,
                     first_seq: seq,
                     next_seq,
-                    flushed: next_seq,
+                    flushed: self.flushed.max(seq),
                     synced: self.synced.max(seq),
                     synced_max: next_seq,
                 }
@@ -459,12 +459,13 @@ impl StreamModel {
         first_of(self.possible(), |(number, state)| self.matches(number, found, state.sure(power_loss)))
     }
 
-    /// Compares the entries that a reader sees who does not see all acknowledged entries.
+    /// Compares the entries that a reader sees who does not see all acknowledged entries, and may
+    /// see entries that were dropped from the beginning.
     ///
     /// # Errors
     /// If the stream was never in such a state.
     pub fn check_lagging_reader(&self, found: &Found) -> Result<(), Mismatch> {
-        first_of(self.possible(), |(number, _)| self.matches(number, found, 0))
+        first_of(self.possible(), |(number, state)| self.matches(number, &found.from_seq(state.first_seq), 0))
     }
 
     fn matches(&self, number: u64, found: &Found, least: u64) -> Result<(), Mismatch> {

@@ -146,13 +146,14 @@ impl SegmentWriter {
         self.file.write_all_at(&self.mark, self.tail.0).map_err(Error::io(self.id(), "write"))
     }
 
-    /// Ensures room for a START, and for a SEAL or CLOSE after it.
+    /// Ensures room for a START at `end`, and for a SEAL or CLOSE after it. `end` is at or after
+    /// the next position: frames that were promised room may follow the START.
     ///
     /// # Errors
     /// Returns the same errors as [`Preallocation::ensure_control`].
-    pub fn preallocate_start(&self, preallocation: &mut Preallocation) -> Result<()> {
+    pub fn preallocate_start(&self, preallocation: &mut Preallocation, end: &ByteOffset) -> Result<()> {
         let len = Control::START_FRAME_LEN + Footer::frame_len_max(0) + TRAILER_LEN as u64;
-        preallocation.ensure_control(&self.tail, len)
+        preallocation.ensure_control(end, len)
     }
 
     /// Ensures room for a START like [`preallocate_start`](Self::preallocate_start), and then
@@ -169,7 +170,8 @@ impl SegmentWriter {
     ) -> Result<()> {
         let bytes = self.control(context, &Control::Start { start });
         debug_assert_eq!(bytes.len() as u64, Control::START_FRAME_LEN);
-        self.preallocate_start(preallocation)?;
+        let end = self.tail;
+        self.preallocate_start(preallocation, &end)?;
         self.append(&bytes)
     }
 

@@ -3,8 +3,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use stratawal::{Batch, Durability, ErrorKind, Options, Stream, StreamOptions, Wal};
 use stratawal_storage::{Access, Storage};
@@ -61,12 +61,20 @@ fn fill_journal(wal: &Wal) {
 
 /// Checks that the stream has exactly the first `count` entries.
 fn has(wal: &Wal, name: &str, count: u64) -> Result<(), String> {
+    has_from(wal, name, 0, count)
+}
+
+/// Checks that the stream begins at the entry `first`, and has `end - first` entries.
+fn has_from(wal: &Wal, name: &str, first: u64, end: u64) -> Result<(), String> {
     let stream = wal.stream(name).map_err(|error| error.to_string())?;
-    has_entries(&stream, count)
+    if stream.first_seq() != first {
+        return Err(format!("begins at {} and not at {first}", stream.first_seq()));
+    }
+    has_entries(&stream, end)
 }
 
 fn has_entries(stream: &Stream, count: u64) -> Result<(), String> {
-    let mut seq = 0;
+    let mut seq = stream.first_seq();
     for entry in stream.iter(..) {
         let entry = entry.map_err(|error| error.to_string())?;
         if entry.data()[..] != text(seq, entry.data().len()) {
@@ -88,6 +96,132 @@ fn survive(sim: &SimStorage, mapped: bool, count: u64) -> Result<(), String> {
         has(&open(after(sim, crash), mapped), "s", count).map_err(|what| format!("{crash:?}: {what}"))?;
     }
     Ok(())
+}
+
+/// After every kind of crash, the stream `s` begins at the entry `first` and ends at `end`.
+fn survive_from(sim: &SimStorage, mapped: bool, first: u64, end: u64) -> Result<(), String> {
+    for crash in [Crash::Kill, Crash::Lost, Crash::Kept] {
+        let found = has_from(&open(after(sim, crash), mapped), "s", first, end);
+        found.map_err(|what| format!("{crash:?}: {what}"))?;
+    }
+    Ok(())
+}
+
+/// A log whose stream `s` has three entries, which are settled. Only the journal knows that the
+/// first of them is dropped.
+fn log_with_start(sim: &SimStorage, mapped: bool) -> Wal {
+    let wal = open(sim.clone(), mapped);
+    let stream = wal.stream("s").unwrap();
+    append_large(&stream);
+    stream.truncate_before(1).unwrap();
+    wal
+}
+
+/// A START that frees no file is in the journal alone.
+pub(crate) fn start_survives_a_crash(mapped: bool) -> Result<(), String> {
+    let sim = SimStorage::new(1);
+    let _wal = log_with_start(&sim, mapped);
+    survive_from(&sim, mapped, 1, 3)
+}
+
+pub(crate) fn start_survives_a_release(mapped: bool) -> Result<(), String> {
+    let sim = SimStorage::new(1);
+    let wal = log_with_start(&sim, mapped);
+    fill_journal(&wal);
+    survive_from(&sim, mapped, 1, 3)
+}
+
+pub(crate) fn start_survives_a_restart(mapped: bool) -> Result<(), String> {
+    let sim = SimStorage::new(1);
+    let wal = log_with_start(&sim, mapped);
+    restart_journal(&sim, &wal);
+    survive_from(&sim, mapped, 1, 3)
+}
+
+/// Each process after the first leaves the stream alone until its journal was used up, or was
+/// restarted.
+pub(crate) fn start_of_stream_not_looked_up_survives(mapped: bool) -> Result<(), String> {
+    let sim = SimStorage::new(1);
+    drop(log_with_start(&sim, mapped).stream("s").unwrap());
+    let sim = after(&sim, Crash::Lost);
+    fill_journal(&open(sim.clone(), mapped));
+    survive_from(&sim, mapped, 1, 3)?;
+    let sim = after(&sim, Crash::Lost);
+    restart_journal(&sim, &open(sim.clone(), mapped));
+    survive_from(&sim, mapped, 1, 3)
+}
+
+/// The START frame that frees a file is written, and its sync fails.
+pub(crate) fn start_survives_a_failed_frame(mapped: bool) -> Result<(), String> {
+    let sim = SimStorage::new(1);
+    let hooked = HookedStorage::new(sim.clone());
+    let wal = open(hooked.clone(), mapped);
+    let stream = wal.stream_with("s", StreamOptions::new().segment_bytes(64 << 10)).unwrap();
+    append_large(&stream);
+    append_large(&stream);
+    hooked.set(|operation, path| {
+        let fails = operation == Operation::Sync && path.extension().is_some_and(|extension| extension == "seg");
+        if fails { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+    });
+    let failed = stream.truncate_before(3).is_err();
+    hooked.clear();
+    assert!(failed, "the START frees a file");
+    fill_journal(&wal);
+    for crash in [Crash::Kill, Crash::Lost, Crash::Kept] {
+        let stream = open(after(&sim, crash), mapped).stream("s").map_err(|error| error.to_string())?;
+        if (stream.first_seq(), stream.next_seq()) != (3, 6) {
+            return Err(format!("{crash:?}: begins at {} and ends at {}", stream.first_seq(), stream.next_seq()));
+        }
+    }
+    Ok(())
+}
+
+/// The files have lost everything below the START, and entries from there on are in the journal. A
+/// crash may come at any time while the stream restarts at the START.
+pub(crate) fn entries_survive_a_restart_at_start(mapped: bool) -> Result<(), String> {
+    let sim = SimStorage::new(1);
+    let wal = open(sim.clone(), mapped);
+    let stream = wal.stream("s").unwrap();
+    append_large(&stream);
+    append(&stream, 3, Durability::Synced);
+    stream.truncate_before(3).unwrap();
+    let sim = after(&sim, Crash::Kill);
+    empty_segments(&sim);
+    let images = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&images);
+    sim.watch(move |disk| seen.lock().unwrap().push(disk.clone()));
+    has_from(&open(sim.clone(), mapped), "s", 3, 6)?;
+    sim.unwatch();
+    for disk in images.lock().unwrap().iter() {
+        for crash in [Crash::Kill, Crash::Lost] {
+            let sim = SimStorage::on(disk.crash(crash, &mut Rng::new(1)), 3);
+            has_from(&open(sim, mapped), "s", 3, 6).map_err(|what| format!("{crash:?}: {what}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Fails the journal by an append to another stream, and has it restarted.
+fn restart_journal(sim: &SimStorage, wal: &Wal) {
+    let other = wal.stream("other").unwrap();
+    append(&other, 1, Durability::Synced);
+    sim.set_faults(Some(Faults { after: 0, fault: Fault::Io, forever: false }));
+    let failed = other.with_durability(Durability::Synced).append("fails").unwrap_err();
+    sim.set_faults(None);
+    assert_eq!(failed.kind(), ErrorKind::Poisoned, "{failed}");
+    other.reopen().unwrap();
+    append(&other, 1, Durability::Synced);
+}
+
+/// Overwrites everything in the segments of the stream `s` except their headers.
+fn empty_segments(sim: &SimStorage) {
+    const HEADER_LEN: u64 = 128;
+    let files = sim.disk().files().into_iter();
+    for (path, len) in files.filter(|(path, _)| path.starts_with("/log/streams/s/") && path.ends_with(".seg")) {
+        let zeros = vec![0; usize::try_from(len - HEADER_LEN).unwrap()];
+        let file = sim.open(&PathBuf::from(path), Access::ReadWrite).unwrap();
+        file.write_all_at(&zeros, HEADER_LEN).unwrap();
+    }
 }
 
 /// Synced entries are in the journal and, not durable, in the files when the journal is released.
@@ -142,15 +276,7 @@ fn killed_with_stream(mapped: bool) -> SimStorage {
 /// The second process never looks the stream up, and its journal fails.
 pub(crate) fn stream_not_looked_up_survives_a_restart(mapped: bool) -> Result<(), String> {
     let sim = killed_with_stream(mapped);
-    let wal = open(sim.clone(), mapped);
-    let other = wal.stream("other").unwrap();
-    append(&other, 1, Durability::Synced);
-    sim.set_faults(Some(Faults { after: 0, fault: Fault::Io, forever: false }));
-    let failed = other.with_durability(Durability::Synced).append("fails").unwrap_err();
-    sim.set_faults(None);
-    assert_eq!(failed.kind(), ErrorKind::Poisoned, "{failed}");
-    other.reopen().unwrap();
-    append(&other, 1, Durability::Synced);
+    restart_journal(&sim, &open(sim.clone(), mapped));
     survive(&sim, mapped, 10)
 }
 
@@ -210,7 +336,6 @@ pub(crate) fn drained_entries_survive_two_failures(mapped: bool) -> Result<(), S
 /// The files of a stream have lost everything, and attest nothing. Only the journal proves that
 /// they held entries: it has a copy of later ones.
 pub(crate) fn promise_in_the_journal_shows_lost_files(mapped: bool) -> Result<(), String> {
-    const HEADER_LEN: u64 = 128;
     let sim = SimStorage::new(1);
     let wal = open(sim.clone(), mapped);
     let stream = wal.stream("s").unwrap().with_durability(Durability::Synced);
@@ -218,13 +343,7 @@ pub(crate) fn promise_in_the_journal_shows_lost_files(mapped: bool) -> Result<()
     append(&stream, 3, Durability::Synced);
     fill_journal(&wal);
     let after = after(&sim, Crash::Kill);
-    let files = after.disk().files().into_iter();
-    let segments = files.filter(|(path, _)| path.starts_with("/log/streams/s/") && path.ends_with(".seg"));
-    for (path, len) in segments {
-        let zeros = vec![0; usize::try_from(len - HEADER_LEN).unwrap()];
-        let file = after.open(&PathBuf::from(path), Access::ReadWrite).unwrap();
-        file.write_all_at(&zeros, HEADER_LEN).unwrap();
-    }
+    empty_segments(&after);
     match open(after, mapped).stream("s") {
         Err(error) if error.kind() == ErrorKind::Damaged && error.lost() == Some(0..6) => Ok(()),
         Err(error) => Err(format!("an error of another kind: {error}: {:?}", error.lost())),
@@ -300,4 +419,10 @@ lives! {
     failed_write_back_takes_no_drained_entry: drained_entries_survive_two_failures,
     drain_after_a_fast_close_writes_nothing: fast_close_stops_a_drain,
     promise_in_the_journal_reveals_lost_files: promise_in_the_journal_shows_lost_files,
+    crash_keeps_a_start: start_survives_a_crash,
+    release_keeps_a_start: start_survives_a_release,
+    restart_of_the_journal_keeps_a_start: start_survives_a_restart,
+    start_of_a_stream_at_rest_is_kept: start_of_stream_not_looked_up_survives,
+    start_is_kept_if_its_frame_is_not_synced: start_survives_a_failed_frame,
+    entries_from_the_start_on_are_kept: entries_survive_a_restart_at_start,
 }

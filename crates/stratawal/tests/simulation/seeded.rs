@@ -141,6 +141,12 @@ is_found_in_a_life! {
     restart_without_unopened_streams_is_found: CarriedNotRestarted in stream_not_looked_up_survives_a_restart,
     drain_after_a_fast_close_is_found: FastCloseLeavesLead in fast_close_stops_a_drain,
     release_of_unopened_streams_is_found: CarriedReleased in stream_not_looked_up_survives_a_release,
+    start_that_is_not_claimed_is_found: StartNotClaimed in start_survives_a_release,
+    start_that_is_not_copied_is_found: StartNotCopied in start_survives_a_release,
+    restart_without_a_start_is_found: StartNotRestarted in start_survives_a_restart,
+    look_up_without_the_start_is_found: StartNotJoined in start_survives_a_crash,
+    frame_taken_for_synced_is_found: FrameTakenForSynced in start_survives_a_failed_frame,
+    records_void_before_they_are_joined_are_found: VoidBeforeJoined in entries_survive_a_restart_at_start,
 }
 
 #[test]

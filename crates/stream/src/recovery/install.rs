@@ -16,6 +16,8 @@ use crate::write::writer::Writer;
 /// The ends of a stream with the entries that recovery found in memory.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ends {
+    /// The first live seq, if it is greater than the one in the files.
+    pub(super) start: u64,
     pub(super) accepted: u64,
     /// These count the entries in the commit journal.
     pub(super) flushed: u64,
@@ -60,16 +62,17 @@ pub(super) fn install(
         shared.context.cache.remove_stream(stream_id);
     }
     let in_files = recovered.next_seq;
-    let ends = ends.unwrap_or(Ends { accepted: in_files, flushed: in_files, durable: in_files });
-    let cut = old.diverges_at(shared.watermarks.accepted(), &recovered.snapshot, recovered.first_seq);
+    let ends = ends.unwrap_or(Ends { start: 0, accepted: in_files, flushed: in_files, durable: in_files });
+    let start = ends.start.max(recovered.first_seq);
+    let cut = old.diverges_at(shared.watermarks.accepted(), &recovered.snapshot, start);
     let cut = cut.filter(|&cut| cut < recovered.next_seq).unwrap_or(ends.accepted);
     shared.truncations.record(shared.watermarks.epoch(), cut);
     shared.watermarks.change(|watermarks| {
         shared.snapshot.store(Arc::new(recovered.snapshot));
-        watermarks.reset(recovered.first_seq, recovered.next_seq);
+        watermarks.reset_with(start, recovered.first_seq, recovered.next_seq);
         ends.raise(watermarks);
     });
-    report.store(Arc::new(recovered.report));
+    report.store(Arc::new(OpenReport { first_seq: start, ..recovered.report }));
     let (active, reservation) = match recovered.writable {
         Some((active, preallocation)) => {
             let reservation = Reservation::new(&active.writer, preallocation);

@@ -9,44 +9,55 @@ use stratawal_sync::fail_point;
 use crate::error::{DamageKind, Error, Result};
 use crate::location::Location;
 use crate::log_journal::LogJournal;
+use crate::removal::Dead;
 use crate::shared::Shared;
 use crate::write::journaled::Journaled;
 use crate::write::pending::{FrameSlice, PendingFrames};
 use crate::write::tail::Tail;
 use crate::write::writer::Writer;
 
+/// What is left to do once the stream is known to the journal.
+#[derive(Debug, Default)]
+pub(super) struct Joined {
+    /// The stream, if the journal still carries its records. They can be forgotten.
+    pub(super) carried: Option<StreamId>,
+    /// Segments that are no longer part of the stream.
+    pub(super) dead: Dead,
+}
+
 /// Gives a stream that was just recovered its state in the journal, appends the entries that only
-/// the journal has, and settles them. Afterwards the journal is not needed for this stream.
-pub(super) fn join(shared: &Arc<Shared>, tail: &mut Tail, writer: &mut Writer) -> Result<()> {
-    let Some(log) = shared.context.log_journal() else { return Ok(()) };
+/// the journal has, and settles them. Afterwards the journal is not needed for the entries of this
+/// stream. It is still needed for a START that the files do not hold.
+pub(super) fn join(shared: &Arc<Shared>, tail: &mut Tail, writer: &mut Writer) -> Result<Joined> {
+    let Some(log) = shared.context.log_journal() else { return Ok(Joined::default()) };
     let pool = Arc::clone(tail.buffer_pool());
     let name = shared.location.shared_name();
     tail.journaled = Some(Box::new(Journaled::new(Arc::clone(log), name, tail.next_seq, pool)));
     let in_directory = shared.stream_id();
-    let Some(stream) = stream_of(&shared.location, log, in_directory)? else { return Ok(()) };
+    let Some(stream) = stream_of(&shared.location, log, in_directory)? else { return Ok(Joined::default()) };
     if let Some(journaled) = &mut tail.journaled {
         match in_directory {
             Some(_) => journaled.has_directory(stream),
             None => journaled.set_stream(stream),
         }
     }
-    let Some(needed) = log.carried(stream) else { return Ok(()) };
-    let start = needed.start.filter(|start| start.0 > shared.watermarks.start());
-    let end = SeqNo(tail.next_seq).max(start.unwrap_or(SeqNo(0)));
-    let joined = needed.tail_after(end).map_err(|gap| {
+    let Some(needed) = log.carried(stream) else { return Ok(Joined::default()) };
+    let (joined, restart) = needed.tail_of_files(SeqNo(tail.next_seq)).map_err(|gap| {
         let lost = gap.from.0..gap.promised.0;
         Error::damage_at(&shared.location, DamageKind::Lost, None, None).with_lost(lost)
     })?;
-    if let Some(start) = start.filter(|start| start.0 > tail.next_seq) {
-        writer.begin_at(tail, start.0)?;
-    }
+    let start = needed.start.filter(|_| !fail_point!(StartNotJoined)).map_or(0, |start| start.0);
+    shared.watermarks.raise_start(start);
+    let dead = restart.map_or(Ok(Dead::default()), |start| writer.begin_at(tail, start.0))?;
     if let Some(journaled) = tail.journaled.as_mut().filter(|_| joined.dropped) {
         journaled.must_be_void();
     }
     tail.append_recovered(frames_of(&shared.location, joined)?, shared)?;
     writer.settle_recovered(tail)?;
-    log.forget_carried(stream);
-    Ok(())
+    if let Some(journaled) = tail.journaled.as_mut().filter(|_| start > shared.watermarks.start_in_files()) {
+        journaled.adopt_start(start, needed.start_lsn);
+    }
+    Ok(Joined { carried: Some(stream), dead })
 }
 
 /// The id of the stream at `location`: that of its directory, or that of its records in the journal
@@ -74,7 +85,7 @@ fn stream_of(location: &Location, log: &LogJournal, in_directory: Option<StreamI
 fn had_directory(needed: &NeededStream) -> bool {
     let has_beginning = needed.parts.first().is_some_and(|located| located.part.first == SeqNo(0));
     let is_named = needed.parts.iter().all(|located| located.part.name.is_some());
-    !has_beginning || !is_named || needed.start.is_some()
+    !has_beginning || !is_named
 }
 
 /// The entries of the parts, without those that the files or an earlier part have.

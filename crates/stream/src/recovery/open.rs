@@ -7,7 +7,7 @@ use stratawal_sync::{Mutex, Published};
 
 use super::files::StreamFiles;
 use super::install::install;
-use super::journal_tail::join;
+use super::journal_tail::{Joined, join};
 use super::read::read;
 use super::recover::{recover, recover_above};
 use super::recovered::Recovered;
@@ -111,7 +111,7 @@ fn build(
     location: Location,
     options: StreamOptions,
     mut recovered: Option<Recovered>,
-    removals: Removals,
+    mut removals: Removals,
 ) -> Result<Arc<Inner>> {
     let is_read_only = context.is_read_only();
     let reader_state = recovered.as_mut().and_then(|recovered| recovered.reader_state.take()).filter(|_| is_read_only);
@@ -128,8 +128,14 @@ fn build(
     let report = Published::new(OpenReport::default());
     let mut tail = Tail::new(0, 0, None, Arc::clone(&shared.context.pending));
     let mut writer = install(&shared, &report, &mut tail, recovered, None);
+    let mut joined = Joined::default();
     if !is_read_only {
-        join(&shared, &mut tail, &mut writer)?;
+        joined = join(&shared, &mut tail, &mut writer)?;
+        // The stream is sound whether or not the files are removed: the next opening tries again.
+        let dead = std::mem::take(&mut joined.dead);
+        if !dead.segments.is_empty() {
+            let _ = removals.remove_dead(&shared.context, &shared.location, dead);
+        }
         report_joined(&shared, &report, tail.next_seq);
     }
     let group = Group::new(tail, Some(writer), watermarks, shared.location.shared_name());
@@ -143,6 +149,10 @@ fn build(
     if let (Some(log), Some(claim)) = (inner.shared.context.log_journal(), claim) {
         let user: Arc<dyn JournalUser> = Arc::clone(&inner) as _;
         log.register(&user, claim, Arc::clone(&inner.shared.watermarks));
+        // Only now, because a START among the records may still be needed.
+        joined.carried.into_iter().for_each(|stream| log.forget_carried(stream));
+        // If this fails, the START stays in the journal, and the next truncation tries again.
+        let _ = inner.free_dropped();
     }
     Ok(inner)
 }

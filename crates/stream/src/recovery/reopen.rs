@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use stratawal_segment::SegmentId;
+
 use super::files::StreamFiles;
 use super::install::{Ends, install};
 use super::open::recover_or_read;
@@ -14,6 +16,8 @@ use crate::inner::Inner;
 use crate::shared::Shared;
 use crate::write::journaled::Journaled;
 use crate::write::reserve::ReserveUse;
+use crate::write::tail::Tail;
+use crate::write::writer::Writer;
 
 /// Whether recovery may lose entries that were written but not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +109,10 @@ impl Inner {
                 return Err(Error::text(ErrorKind::Poisoned, &shared.location, text));
             }
             let reserved = waiting.reserved;
-            let ends = waiting.end_seq().map(|end| ends(shared, in_files, end, tail.journaled.is_some()));
+            let has_journal = tail.journaled.is_some();
+            let end = waiting.end_seq().or_else(|| has_journal.then_some(in_files));
+            let ends = end.map(|end| ends(shared, in_files, end, has_journal));
+            let start = ends.map_or(0, |ends| ends.start);
             let journaled = tail.journaled.take();
             let mut writer = install(shared, report, tail, recovered, ends);
             tail.journaled = journaled.map(|journaled| recovered_journaled(shared, journaled, is_lost));
@@ -116,6 +123,7 @@ impl Inner {
                 reservation.reserve(reserved).map_err(|e| shared.segment_error(e))?;
             }
             if tail.journaled.is_some() && (exists || tail.pending_len() > 0) {
+                dead.get_or_insert_default().extend(restart_below(&mut writer, tail, start)?);
                 // Some entries may be in the journal and others in memory alone. From here on all
                 // are in the files. A stream without a directory gets one.
                 writer.settle_recovered(tail)?;
@@ -129,6 +137,16 @@ impl Inner {
         }
         result
     }
+}
+
+/// Makes a stream that has lost entries below its first live seq, `start`, begin there. Returns its
+/// old segments.
+fn restart_below(writer: &mut Writer, tail: &mut Tail, start: u64) -> Result<Vec<SegmentId>> {
+    if tail.next_seq >= start {
+        return Ok(Vec::new());
+    }
+    let dead = writer.begin_at(tail, start)?;
+    Ok(dead.segments.iter().map(|segment| segment.id()).collect())
 }
 
 /// The journal's state of a stream that was recovered. `is_lost` is whether accepted entries are
@@ -148,7 +166,9 @@ fn recovered_journaled(shared: &Shared, mut journaled: Box<Journaled>, is_lost: 
 /// that the commit journal holds stay flushed and durable.
 fn ends(shared: &Shared, in_files: u64, accepted: u64, has_journal: bool) -> Ends {
     let Some(watermarks) = Some(&shared.watermarks).filter(|_| has_journal) else {
-        return Ends { accepted, flushed: in_files, durable: in_files };
+        return Ends { start: 0, accepted, flushed: in_files, durable: in_files };
     };
-    Ends { accepted, flushed: watermarks.flushed().min(accepted), durable: watermarks.durable().min(accepted) }
+    // The first live seq may be in the journal alone.
+    let start = watermarks.start();
+    Ends { start, accepted, flushed: watermarks.flushed().min(accepted), durable: watermarks.durable().min(accepted) }
 }

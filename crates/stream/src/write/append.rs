@@ -230,7 +230,7 @@ impl Inner {
     /// Replaces the active segment, which has no entries, with a segment that begins at the present
     /// time, if that is still needed.
     fn replace_empty(&self) -> Result<MutexGuard<'_, GroupState<Writer>>> {
-        self.make_journal_room_for_control();
+        self.make_journal_room_for_control(ReserveUse::Never);
         let mut removals = self.removals.lock();
         let dead = self.group.exclusively(|state, writer| {
             self.check(state)?;

@@ -1,7 +1,7 @@
 //! Closes a stream: writes CLOSE, so that the next opening scans nothing, or leaves its entries in
 //! the commit journal.
 
-use stratawal_frame::{Footer, FooterKind, TRAILER_LEN};
+use stratawal_frame::{Footer, FooterKind, SeqNo, TRAILER_LEN};
 use stratawal_segment::Preallocation;
 use stratawal_sync::fail_point;
 
@@ -79,6 +79,7 @@ impl Inner {
     fn end_cleanly(&self) -> Result<()> {
         // If this fails, the stream stays failed, and the check below finds that.
         drop(self.lock_for_truncate());
+        self.write_start_if_it_frees();
         {
             let mut state = self.group.lock();
             // Closed from here on, even if the rest fails: another process may write to it.
@@ -112,6 +113,7 @@ impl Inner {
             }
             closed => closed,
         })?;
+        self.forget_start_in_files();
         refused.map_or(Ok(()), Err)
     }
 }
@@ -130,7 +132,9 @@ impl OpenSegments {
     /// other than `Poisoned`, everything is durable, but no CLOSE was written.
     fn close(&mut self, preallocation: &mut Preallocation) -> Result<()> {
         self.settle().map_err(Error::poisoned)?;
-        if preallocation.is_after_close() {
+        // Everything is settled, so the CLOSE can record a START that only the commit journal has.
+        let start = self.shared.watermarks.start();
+        if preallocation.is_after_close() && start <= self.shared.watermarks.start_in_files() {
             return Ok(());
         }
         let active = &self.active;
@@ -138,7 +142,7 @@ impl OpenSegments {
         let all = active.closes.depth >= CLOSES_MAX;
         let previous = if all { None } else { active.closes.last };
         let points = active.live.index.points_from(if all { 0 } else { active.closes.points });
-        let end = self.end(FooterKind::Close { previous }, &points);
+        let end = Footer { start: SeqNo(start), ..self.end(FooterKind::Close { previous }, &points) };
         let at = active.writer.next_position().offset;
         let len = Footer::frame_len_max(0) + TRAILER_LEN as u64;
         self.shared.with_room(ReserveUse::Allowed, || preallocation.ensure_control(&at, len))?;
@@ -147,7 +151,9 @@ impl OpenSegments {
         // once the new length is durable.
         let writer = &self.active.writer;
         let ended = writer.sync().and_then(|()| writer.trim_to_trailer()).and_then(|()| writer.sync());
-        ended.map_err(|e| self.shared.segment_error(e).poisoned())
+        ended.map_err(|e| self.shared.segment_error(e).poisoned())?;
+        self.shared.watermarks.set_start(start);
+        Ok(())
     }
 }
 

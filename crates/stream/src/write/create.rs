@@ -30,7 +30,8 @@ impl Writer {
     pub(super) fn create_for_pending(&mut self, tail: &mut Tail, reserve: ReserveUse) -> Result<()> {
         match self {
             Self::NoSegment(shared) if tail.pending_len() > 0 => {
-                let start = shared.watermarks.start();
+                // The journal alone may have a START.
+                let start = shared.watermarks.start_in_files();
                 self.create_stream(tail, start, reserve)
             }
             _ => Ok(()),
@@ -201,7 +202,7 @@ impl Shared {
             generation,
             base: SeqNo(base),
             durable: SeqNo(self.watermarks.attested()),
-            start: SeqNo(self.watermarks.start()),
+            start: SeqNo(self.watermarks.start_in_files()),
             created: self.context.storage().now_micros(),
             ..identity(&self.context, &self.location, predecessor)
         }

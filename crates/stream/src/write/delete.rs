@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::inner::Inner;
 use crate::location::Location;
 use crate::read::snapshot::Snapshot;
+use crate::write::reserve::ReserveUse;
 use crate::write::tail::Tail;
 
 impl Inner {
@@ -21,7 +22,7 @@ impl Inner {
         if shared.context.is_read_only() {
             return Err(DeleteError::Undone(Error::new(ErrorKind::ReadOnly, &shared.location)));
         }
-        make_room(&shared.context, &shared.location).map_err(DeleteError::Undone)?;
+        make_room(&shared.context, &shared.location, ReserveUse::Allowed).map_err(DeleteError::Undone)?;
         // Locked before the group. A truncation removes files by their paths, which may belong to
         // another stream once this one is deleted.
         let mut removals = self.removals.lock();
@@ -45,6 +46,7 @@ impl Inner {
             });
             if let Some(journaled) = &mut state.tail.journaled {
                 journaled.restart_at(0);
+                journaled.start_is_in_files(u64::MAX);
             }
             state.tail = Tail::new(0, 0, None, Arc::clone(&shared.context.pending));
             Ok(())

@@ -29,6 +29,7 @@ use crate::read::snapshot::SegmentState;
 use crate::write::commit::GroupState;
 use crate::write::create::new_stream_id;
 use crate::write::journaled::Put;
+use crate::write::reserve::ReserveUse;
 use crate::write::waiter::CommitTarget;
 use crate::write::writer::Writer;
 
@@ -126,9 +127,9 @@ impl Inner {
     }
 
     /// Makes the commit journal ready for a truncation. The caller holds no lock.
-    pub(super) fn make_journal_room_for_control(&self) {
+    pub(super) fn make_journal_room_for_control(&self, reserve: ReserveUse) {
         // Not every truncation needs a record, and one that does reports the error.
-        let _ = make_room(&self.shared.context, &self.shared.location);
+        let _ = make_room(&self.shared.context, &self.shared.location, reserve);
     }
 
     /// Returns once the record at `position` is durable, and raises the durable watermark to
@@ -259,6 +260,7 @@ impl JournalUser for Inner {
     }
 
     fn copy_forward(&self, max: usize, has_copies: &AtomicBool) -> stratawal_journal::Result<Option<usize>> {
+        self.free_start_below(Lsn(u64::MAX), has_copies)?;
         self.copy_records(max, has_copies)
     }
 
@@ -269,6 +271,10 @@ impl JournalUser for Inner {
     }
 
     fn free_journal_below(&self, target: Lsn, has_copies: &AtomicBool) -> stratawal_journal::Result<()> {
+        if self.journal_needed_from().is_none_or(|lsn| lsn >= target) {
+            return Ok(());
+        }
+        self.free_start_below(target, has_copies)?;
         if self.journal_needed_from().is_none_or(|lsn| lsn >= target) {
             return Ok(());
         }
@@ -310,5 +316,9 @@ impl JournalUser for Inner {
                 let _ = live.data.start_write_back();
             }
         }
+    }
+
+    fn write_due_start(&self) {
+        self.write_start_if_due();
     }
 }

@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use stratawal_frame::{BATCH_END, SeqNo, StreamId};
 use stratawal_journal::{Error, ErrorKind, Lsn, PartRef, Position, Record, Result};
 use stratawal_sync::fail_point;
@@ -57,6 +58,10 @@ pub(crate) struct Journaled {
     position: Option<Position>,
     /// The last record that has the stream's name.
     named_at: Option<Lsn>,
+    /// The START record, as long as the stream's files do not hold a START that is as great.
+    start: Option<StartRecord>,
+    /// The maintenance thread is to write the START to the files.
+    is_start_due: bool,
     /// The part of the journal that the stream needs, for the thread that releases space.
     claim: Arc<Claim>,
     /// The records that are needed, oldest first. Their seqs rise.
@@ -74,6 +79,17 @@ struct Stretch {
     lsn: Lsn,
     first_seq: u64,
     end_seq: u64,
+}
+
+/// The START of a stream in the journal. Only the greatest counts.
+#[derive(Clone, Copy, Debug)]
+struct StartRecord {
+    seq: u64,
+    /// The journal is needed from here on: where the newest record begins that is known to be
+    /// durable, or else the oldest record.
+    lsn: Lsn,
+    /// The newest record, until it is known to be durable.
+    newest: Option<Position>,
 }
 
 /// How an append is acknowledged.
@@ -107,6 +123,8 @@ impl Journaled {
             file_only_end: end,
             position: None,
             named_at: None,
+            start: None,
+            is_start_due: false,
             claim: Arc::new(Claim::new()),
             stretches: VecDeque::new(),
             retained: VecDeque::new(),
@@ -152,7 +170,99 @@ impl Journaled {
     }
 
     fn update_claim(&self) {
-        self.claim.set(self.stretches.front().map(|stretch| stretch.lsn));
+        self.claim.set(self.needed_lsn());
+    }
+
+    /// The LSN from which on the journal is needed, as far as it is known.
+    fn needed_lsn(&self) -> Option<Lsn> {
+        let of_entries = self.stretches.front().map(|stretch| stretch.lsn);
+        let of_start = self.start.filter(|_| !fail_point!(StartNotClaimed)).map(|start| start.lsn);
+        of_entries.into_iter().chain(of_start).min()
+    }
+
+    /// Puts the record that drops the entries below `seq`, which must be greater than those of
+    /// earlier records.
+    pub(crate) fn put_start(&mut self, seq: u64) -> Result<()> {
+        self.note_durable_start();
+        if self.needed_lsn().is_none() {
+            // Claimed before the record exists, as in `put_frame`.
+            self.claim.set(Some(self.log.journal.end()));
+        }
+        let put = self.log.journal.put(&self.start_record(seq));
+        if let Ok(position) = &put {
+            let lsn = self.start.map_or(position.lsn, |before| before.lsn);
+            self.start = Some(StartRecord { seq, lsn, newest: Some(*position) });
+            self.log.wake_if_due(*position);
+        }
+        self.update_claim();
+        put.map(drop)
+    }
+
+    /// Whether the journal may have the START `first`. In a stream without a directory, the entries
+    /// below it have to be there as well: they show that it never had one.
+    pub(crate) fn may_have_start(&self, first: u64) -> bool {
+        self.is_in_directory || !self.stretches.is_empty() && first <= self.end
+    }
+
+    fn start_record(&self, seq: u64) -> Record {
+        let name = Bytes::copy_from_slice(self.name.as_bytes());
+        Record::Start { stream: self.stream, seq: SeqNo(seq), name: Some(name) }
+    }
+
+    /// The last START record, if it is not known to be durable.
+    pub(crate) fn undurable_start(&mut self) -> Option<Position> {
+        self.note_durable_start();
+        self.start.and_then(|start| start.newest)
+    }
+
+    /// Once the newest START record is durable, the journal is needed only from there on.
+    fn note_durable_start(&mut self) {
+        let Some(start) = &mut self.start else { return };
+        let journal = &self.log.journal;
+        let is_durable = |position: &Position| position.epoch == journal.epoch() && position.end <= journal.durable();
+        if let Some(newest) = start.newest.filter(is_durable) {
+            *start = StartRecord { lsn: newest.lsn, newest: None, ..*start };
+        }
+    }
+
+    /// Takes over the START that the journal has had since an earlier process. Its record begins at
+    /// `lsn`, and is durable.
+    pub(crate) fn adopt_start(&mut self, seq: u64, lsn: Lsn) {
+        self.start = Some(StartRecord { seq, lsn, newest: None });
+        self.update_claim();
+    }
+
+    /// The stream's files durably record the first live seq `in_files`.
+    pub(crate) fn start_is_in_files(&mut self, in_files: u64) {
+        if self.start.is_some_and(|start| start.seq <= in_files) {
+            self.start = None;
+            self.update_claim();
+        }
+    }
+
+    /// Whether the maintenance thread is to write the START to the files.
+    pub(crate) const fn is_start_due(&self) -> bool {
+        self.is_start_due
+    }
+
+    pub(crate) const fn set_start_due(&mut self, is_due: bool) {
+        self.is_start_due = is_due;
+    }
+
+    /// Puts the START again at the end of the journal if its record begins before `target`. It
+    /// counts there once the journal is synced, which a release does first. Returns whether there
+    /// was one.
+    pub(crate) fn copy_start(&mut self, target: Lsn) -> Result<bool> {
+        self.note_durable_start();
+        let Some(start) = self.start.filter(|start| start.lsn < target) else { return Ok(false) };
+        if fail_point!(StartNotCopied) {
+            self.start = None;
+        } else {
+            let position = self.log.journal.put(&self.start_record(start.seq))?;
+            self.start = Some(StartRecord { lsn: position.lsn, newest: Some(position), ..start });
+        }
+        self.update_claim();
+        Ok(true)
     }
 
     /// Has the entries of `pending`, which are the rest of the stream up to `next_seq`,
@@ -196,9 +306,10 @@ impl Journaled {
     }
 
     fn put_frame(&mut self, frame: &FrameSlice<'_>, firm: bool) -> Result<()> {
+        let is_unclaimed = self.needed_lsn().is_none();
         let Self { scratch, name, stream, .. } = self;
         let part = part_of(frame, scratch, *stream, name, firm);
-        if self.stretches.is_empty() {
+        if is_unclaimed {
             // Claimed before the record exists. A thread that releases space reads the end of the
             // journal first and the claims after it, so it sees this claim if its end is past the
             // record.
@@ -297,6 +408,8 @@ impl Journaled {
     /// and of loose entries that are drained: those become file-only. On a stream whose readers
     /// take every entry for durable (`all_firm`), no entry is loose.
     pub(crate) fn needed_from(&mut self, watermarks: &Watermarks, all_firm: bool) -> Option<Lsn> {
+        self.start_is_in_files(watermarks.start_in_files());
+        self.note_durable_start();
         let settled = watermarks.settled();
         self.settled_to(settled);
         if self.is_loose(watermarks, all_firm) {
@@ -309,7 +422,7 @@ impl Journaled {
             }
             self.trim_retained();
         }
-        self.stretches.front().map(|stretch| stretch.lsn)
+        self.needed_lsn()
     }
 
     /// Whether draining the entries is enough for their records to be released.
@@ -347,11 +460,13 @@ impl Journaled {
     /// The records that a restart of the journal writes for this stream.
     pub(crate) fn records(&self, rest: &[&PendingFrames]) -> Vec<Record> {
         let mut scratch = Vec::new();
+        let start = self.start.filter(|_| !fail_point!(StartNotRestarted));
+        let start = start.map(|start| self.start_record(start.seq));
         let record = |slice: &FrameSlice<'_>| {
             let part = part_of(slice, &mut scratch, self.stream, &self.name, slice.first_seq < self.firm_end);
             Record::Copy(vec![part.to_part()])
         };
-        self.needed(rest).iter().map(record).collect()
+        start.into_iter().chain(self.needed(rest).iter().map(record)).collect()
     }
 
     /// After a restart of the journal: the needed records are at or after `lsn`.
@@ -362,6 +477,12 @@ impl Journaled {
         self.named_at = None;
         if !self.stretches.is_empty() {
             self.stretches = VecDeque::from([Stretch { lsn, first_seq, end_seq }]);
+        }
+        if let Some(start) = &mut self.start {
+            // A newer record may have been put since the restart.
+            let epoch = self.log.journal.epoch();
+            let newest = start.newest.filter(|newest| newest.epoch == epoch);
+            *start = StartRecord { lsn, newest, ..*start };
         }
         self.update_claim();
     }

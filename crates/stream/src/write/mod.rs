@@ -45,6 +45,7 @@ pub(crate) mod encode;
 pub(crate) mod failed_epochs;
 mod flush;
 pub(crate) mod journal_path;
+mod journal_start;
 pub(crate) mod journaled;
 pub(crate) mod pending;
 pub(crate) mod reserve;

@@ -28,7 +28,7 @@ impl Writer {
     /// accepted without a segment, or the successor of the active one. Call this under the lock.
     pub(super) fn begin_segment(&mut self, tail: &mut Tail) -> Result<()> {
         if let Self::NoSegment(shared) = self {
-            let start = shared.watermarks.start();
+            let start = shared.watermarks.start_in_files();
             return self.create_stream(tail, start, ReserveUse::Never);
         }
         self.drain_all(tail)?;
@@ -93,7 +93,7 @@ impl OpenSegments {
         let block = encode_points_within(points, INDEX_BLOCK_LEN_MAX).expect("invariant: points of an index rise");
         Footer {
             kind,
-            start: SeqNo(self.shared.watermarks.start()),
+            start: SeqNo(self.shared.watermarks.start_in_files()),
             entries: self.active.end_seq - self.active.writer.header().base.0,
             times: self.active.times.unwrap_or_default(),
             index: Bytes::from(block),

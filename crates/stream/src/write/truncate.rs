@@ -1,16 +1,18 @@
 //! Drops entries at the beginning or the end of a stream.
 //!
-//! Entries at the beginning are dropped by a START frame. Entries at the end are dropped by a new
-//! generation, and so are all entries of a stream that restarts beyond its end. The commit point is
-//! the directory entry of the new segment. Nothing is shortened or rewritten, and the old entries
-//! stay void whether or not their files reappear.
+//! Entries at the beginning are dropped by a START frame. In a log with a commit journal, a record
+//! drops them first, see [`journal_start`](super::journal_start); the frame follows once it frees a
+//! file. Entries at the end are dropped by a new generation, and so are all entries of a stream
+//! that restarts beyond its end. The commit point is the directory entry of the new segment.
+//! Nothing is shortened or rewritten, and the old entries stay void whether or not their files
+//! reappear.
 //!
-//! Everything is settled first, so waiting threads get the outcome of their own appends. Files are
-//! removed after the lead is released, see [`removal`](crate::removal).
+//! Before a new generation everything is settled, so waiting threads get the outcome of their own
+//! appends. Files are removed after the lead is released, see [`removal`](crate::removal).
 
 use std::sync::Arc;
 
-use stratawal_frame::{SegmentHeader, SeqNo};
+use stratawal_frame::{ByteOffset, SegmentHeader, SeqNo};
 use stratawal_storage::DirToSync;
 use stratawal_sync::fail_point;
 
@@ -27,9 +29,18 @@ use crate::write::writer::{OpenSegments, Writer};
 
 impl Inner {
     /// See [`StreamLog::truncate_before`](crate::StreamLog::truncate_before).
-    pub(crate) fn truncate_before(&self, first: u64) -> Result<()> {
+    pub(crate) fn truncate_before(self: &Arc<Self>, first: u64) -> Result<()> {
         self.lock_for_truncate().map(drop)?;
-        self.make_journal_room_for_control();
+        self.make_journal_room_for_control(ReserveUse::Allowed);
+        if self.drop_in_journal(first)? {
+            return self.free_dropped();
+        }
+        self.drop_in_files(first)
+    }
+
+    /// Has the files record that the stream begins at `first`, and removes those that hold only
+    /// entries before it.
+    pub(super) fn drop_in_files(&self, first: u64) -> Result<()> {
         let mut removals = self.removals.lock();
         let mut removed = self.drop_below(&mut removals, first, true);
         let is_full = removed.as_ref().is_err_and(|error| error.kind() == ErrorKind::Full);
@@ -43,6 +54,7 @@ impl Inner {
             }
         }
         fail_point!(StartShownLate, self.shared.watermarks.set_start(first));
+        self.forget_start_in_files();
         self.shared.context.make_reserve();
         removed
     }
@@ -50,7 +62,7 @@ impl Inner {
     /// See [`StreamLog::truncate_from`](crate::StreamLog::truncate_from).
     pub(crate) fn truncate_from(&self, next_seq: u64) -> Result<()> {
         self.lock_for_truncate().map(drop)?;
-        self.make_journal_room_for_control();
+        self.make_journal_room_for_control(ReserveUse::Allowed);
         let mut removals = self.removals.lock();
         let dead = self.group.exclusively(|state, writer| {
             self.check(state)?;
@@ -74,18 +86,20 @@ impl Inner {
         dead.map_or(Ok(()), |dead| removals.remove_dead(&self.shared.context, &self.shared.location, dead))
     }
 
-    /// Drops the entries below `first`, and removes their files. If those are all the entries and
+    /// Drops the entries below `first`, or below the first live seq if that is greater, and removes
+    /// their files. If those are all the entries and
     /// `may_reset` is set, also drops an active segment that holds much space.
     fn drop_below(&self, removals: &mut Removals, first: u64, may_reset: bool) -> Result<()> {
         let dropped = self.group.exclusively_then(
             |state, writer| {
                 self.check(state)?;
-                if first <= self.shared.watermarks.start() {
+                let first = first.max(self.shared.watermarks.start());
+                if first <= self.shared.watermarks.start_in_files() {
                     return Ok(None);
                 }
-                writer.begin_drop(&mut state.tail, first, may_reset).map(Some)
+                writer.begin_drop(&mut state.tail, first, may_reset).map(|begun| Some((first, begun)))
             },
-            |writer, begun| match begun {
+            |writer, (first, begun)| match begun {
                 DropStep::Done(dead) => Ok(dead),
                 DropStep::Written(mut dead) => {
                     dead.segments.extend(writer.drop_before(first)?);
@@ -112,7 +126,7 @@ impl Inner {
 
 /// Whether a stream that begins at `first` has no entries and its active segment holds much more
 /// space than a new one takes. Otherwise a START is cheaper than a new file.
-fn is_worth_reset(tail: &Tail, first: u64) -> bool {
+pub(super) fn is_worth_reset(tail: &Tail, first: u64) -> bool {
     const HELD_MAX: u64 = 64 << 10;
     first == tail.next_seq
         && tail.reservation.as_ref().is_some_and(|reservation| reservation.preallocation.preallocated() > HELD_MAX)
@@ -135,7 +149,9 @@ impl Writer {
         if is_beyond || (may_reset && is_worth_reset(tail, first)) {
             return self.reset_to(tail, first).map(DropStep::Done);
         }
-        self.drain_all(tail)?;
+        if tail.journaled.is_none() || first > self.shared().watermarks.drained() {
+            self.drain_all(tail)?;
+        }
         match self.write_start(tail, first) {
             // The room kept for control frames is used up. A new generation, with the emergency
             // reserve, records the first live seq in its header.
@@ -194,9 +210,22 @@ impl Writer {
         Ok(dead)
     }
 
-    /// Makes a stream that ends before `first` begin there.
-    pub(crate) fn begin_at(&mut self, tail: &mut Tail, first: u64) -> Result<()> {
-        self.reset_to(tail, first).map(drop)
+    /// Makes a stream that ends before `first` begin there, and returns its old segments. The
+    /// stream's records in the commit journal may hold entries from `first` on, so they are made
+    /// void only once those entries are settled.
+    pub(crate) fn begin_at(&mut self, tail: &mut Tail, first: u64) -> Result<Dead> {
+        if fail_point!(VoidBeforeJoined) {
+            return self.reset_to(tail, first);
+        }
+        self.drain_all(tail)?;
+        let (segments, reservation) = self.open_in(tail)?;
+        segments.settle_all().map_err(Error::poisoned)?;
+        let (dead, next) = segments.reset_to(reservation, first)?;
+        tail.continue_at(first, next);
+        if let Some(journaled) = &mut tail.journaled {
+            journaled.must_be_void();
+        }
+        Ok(dead)
     }
 
     /// Settles what recovery found in memory and in the commit journal. Makes the stream's records
@@ -243,19 +272,23 @@ impl Writer {
 impl OpenSegments {
     fn write_start(&mut self, reservation: &mut Reservation, first: u64) -> Result<()> {
         let writer = &self.active.writer;
-        self.shared.with_room(ReserveUse::Allowed, || writer.preallocate_start(&mut reservation.preallocation))?;
+        // The entries that wait in the tail move by the length of the frame.
+        let (end, reserved_end) = (self.active.end_offset(), ByteOffset(reservation.end));
+        let preallocation = &mut reservation.preallocation;
+        self.shared.with_room(ReserveUse::Allowed, || writer.preallocate_start(preallocation, &reserved_end))?;
         // The START may be in the file from here on, so a disk that is full only now is a failed
         // write.
         let context = self.control_context();
         let written = self.active.writer.write_start(&mut reservation.preallocation, &context, SeqNo(first));
         written.map_err(|e| self.shared.segment_error(e).poisoned())?;
         self.preallocated = reservation.preallocation.preallocated();
-        reservation.end = self.active.end_offset();
-        self.active.live.set_end(reservation.end);
+        reservation.end = reserved_end.0 + (self.active.end_offset() - end);
+        self.active.live.set_end(self.active.end_offset());
         Ok(())
     }
 
     fn drop_before(&mut self, first: u64) -> Result<Vec<Arc<PublishedSegment>>> {
+        fail_point!(FrameTakenForSynced, self.shared.watermarks.set_start(first));
         if !fail_point!(StartAfterUnlink) {
             self.settle_all()?;
         }
