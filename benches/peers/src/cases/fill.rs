@@ -65,7 +65,7 @@ pub(super) fn recipe(run: &Run<'_>) -> Recipe {
         "W7e" => large,
         "W7s" => Recipe { segment_len: Some(SMALL_LEN), segments: Some(1000), ..base },
         "W7t" => Recipe { streams: 10_000, entries: 10, ..base },
-        "W12f" => Recipe { streams: 10_000, entries: 1, ..base },
+        "W12f" => Recipe { streams: run.streams(10_000), entries: 1, ..base },
         _ => base,
     }
 }

@@ -23,7 +23,7 @@ const BURST_PAUSE: Duration = Duration::from_millis(200);
 /// The maximum bytes of one phase, so that a long phase does not fill the disk.
 const ENTRIES_MAX: u64 = (4 << 30) / ENTRY_LEN as u64;
 
-/// Measures each append by itself: alone for the first half of the time, and beside a thread that
+/// Measures single appends: alone for the first half of the time, and beside a thread that
 /// syncs for the second.
 pub(super) fn singles(run: &Run<'_>) -> Answer<Figures> {
     run.kind.gives(Level::Flushed)?;

@@ -45,6 +45,7 @@ struct Held {
 
 /// Measures appends to all streams in turn, each acknowledged when it is synced.
 pub(super) fn in_turn(run: &Run<'_>, streams: u64) -> Answer<Figures> {
+    let streams = run.streams(streams);
     limit_files(FILES_MAX);
     attempt(|| {
         let subject = kept(run, &setup(run, streams))?;
@@ -63,7 +64,7 @@ pub(super) fn in_turn(run: &Run<'_>, streams: u64) -> Answer<Figures> {
             bytes: entries * ENTRY_LEN as u64,
             seconds: ran,
             more,
-            note: format!("at most {FILES_MAX} open files"),
+            note: format!("{streams} streams; at most {FILES_MAX} open files"),
         })
     })
 }
@@ -91,6 +92,7 @@ const CLOSE: &str = "ms to close";
 /// A commit journal allows to close fast, which is done first, before the log is opened for the
 /// other way of closing.
 fn existence(run: &Run<'_>, streams: u64) -> Answer<Figures> {
+    let streams = run.streams(streams);
     raise_files_max();
     let _awake = Awake::new()?;
     attempt(|| {
@@ -116,7 +118,7 @@ fn existence(run: &Run<'_>, streams: u64) -> Answer<Figures> {
             bytes: streams * ENTRY_LEN as u64,
             seconds: created(&done).as_secs_f64(),
             more,
-            note: String::new(),
+            note: format!("{streams} streams"),
         })
     })
 }
@@ -142,7 +144,7 @@ fn setup<'a>(run: &'a Run<'_>, streams: u64) -> Setup<'a> {
 /// Creates the streams by appending an entry to each, and then appends to all in turn until the
 /// time is up.
 fn appended(run: &Run<'_>, subject: &dyn Subject, streams: u64, time: Duration) -> Answer<(Vec<Done>, Held)> {
-    // Set by the first thread that fails, so that the others do not go on for nothing. Relaxed,
+    // Set by the first thread that fails, so that the others stop as well. Relaxed,
     // because it orders no other access.
     let over = AtomicBool::new(false);
     // The threads, and this one.

@@ -40,7 +40,7 @@ pub(crate) struct Case {
     pub(crate) raws: &'static [&'static str],
     /// Whether other logs take part. They do not if the case measures a goal of stratawal only.
     pub(crate) peers: bool,
-    /// The logs that take part, if `peers` and `mapped` do not say it; empty if they do.
+    /// The logs that take part, if it is not determined by `peers` and `mapped`; otherwise empty.
     pub(crate) only: &'static [&'static str],
     /// Whether it reads sealed segments, which stratawal can do through mappings.
     pub(crate) mapped: bool,
@@ -73,6 +73,12 @@ pub(crate) struct Figures {
 }
 
 impl Run<'_> {
+    /// Returns the number of streams of a case that has `wanted`. A run with few entries has fewer,
+    /// so that it ends soon.
+    fn streams(&self, wanted: u64) -> u64 {
+        wanted.min(self.entries / 20)
+    }
+
     pub(crate) fn setup(&self, level: Level) -> Setup<'_> {
         Setup {
             dir: self.dir,

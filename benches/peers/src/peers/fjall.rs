@@ -30,7 +30,7 @@ struct Appender<'a> {
 
 pub(crate) fn open(setup: &Setup<'_>) -> Answer<Box<dyn Subject>> {
     let database = Database::builder(setup.dir.join("log")).open().map_err(failed("open"))?;
-    // `persist` also hands over what is buffered, in the same call as it syncs.
+    // `persist` also writes the buffered bytes before it syncs.
     let manual = setup.level != Level::Flushed;
     let options = || KeyspaceCreateOptions::default().manual_journal_persist(manual);
     let entries = database.keyspace("entries", options).map_err(failed("open"))?;

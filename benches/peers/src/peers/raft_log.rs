@@ -3,7 +3,7 @@
 //! log and the number of its stream. Threads share the log under a mutex, and wait without it.
 //!
 //! `flush` wakes the thread, which waits for more entries, writes them all at once, calls
-//! fdatasync if one of them asks for it (seen with strace), and then answers each. Without a wait
+//! fdatasync if one of them asks for it (seen with strace), and then completes each. Without a wait
 //! it takes one entry at a time even if others are in its queue. So it waits if several threads
 //! append, but not the default of 1 ms: 0.1 ms is as fast as any wait here.
 
