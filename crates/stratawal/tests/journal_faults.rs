@@ -480,10 +480,9 @@ fn look_up_on_a_full_disk_loses_nothing() {
     assert_eq!(wal.stream("s").unwrap().next_seq(), 100);
 }
 
-/// An older copy of a stream's file was put in place, so entries between it and the journal are
-/// lost. The program gives them up.
-#[test]
-fn gap_before_the_records_can_be_dropped() {
+/// The stream s has one entry in an older copy of its file, which was put in place, and one in the
+/// journal. The entry between them is lost.
+fn with_an_older_file() -> SimStorage {
     let sim = SimStorage::new(1);
     let storage = HookedStorage::new(sim.clone());
     let wal = open_with_streams(&storage, &journaled());
@@ -502,8 +501,27 @@ fn gap_before_the_records_can_be_dropped() {
     open_file.set_len(old.len() as u64).unwrap();
     open_file.write_all_at(&old, 0).unwrap();
     open_file.sync_all().unwrap();
-    let wal = open(&HookedStorage::new(sim.clone()), &journaled());
+    sim
+}
+
+/// The program gives up the lost entry.
+#[test]
+fn gap_before_the_records_can_be_dropped() {
+    let sim = with_an_older_file();
+    let wal = open(&HookedStorage::new(sim), &journaled());
     assert_eq!(wal.stream("s").unwrap_err().kind(), ErrorKind::Damaged);
     wal.truncate_before("s", 2).unwrap();
     assert_eq!(entries(&wal.stream("s").unwrap()), ["third"]);
+}
+
+/// The lost entry is not among those that the program gives up.
+#[test]
+fn refused_truncation_of_a_damaged_stream_drops_nothing() {
+    let sim = with_an_older_file();
+    let wal = open(&HookedStorage::new(sim.clone()), &journaled());
+    let refused = wal.truncate_before("s", 1).unwrap_err();
+    assert_eq!((refused.kind(), refused.lost()), (ErrorKind::Damaged, Some(1..3)), "{refused}");
+    drop(wal);
+    let beside = journaled().open_on(Arc::new(sim), Path::new(LOG), true).unwrap();
+    assert_eq!(entries(&beside.stream("s").unwrap()), ["first"]);
 }

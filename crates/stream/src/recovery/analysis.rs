@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 
-use stratawal_frame::{SegmentHeader, SeqNo};
+use stratawal_frame::{SegmentHeader, SeqNo, StreamId};
 use stratawal_segment::{Finished, SegmentId};
 
 use super::files::StreamFiles;
@@ -46,6 +46,11 @@ impl Analysis {
     /// The newest segment.
     pub(super) fn newest(&self) -> SegmentId {
         self.live[self.live.len() - 1].id()
+    }
+
+    /// The stream that the files belong to.
+    pub(super) fn stream(&self) -> StreamId {
+        self.live[self.live.len() - 1].header().stream_id
     }
 
     /// The seq of the next entry.

@@ -6,6 +6,7 @@ use stratawal_frame::{BATCH_END, SeqNo, StreamId};
 use stratawal_journal::{NeededStream, Part, Tail as JournalTail};
 use stratawal_sync::fail_point;
 
+use crate::context::LogContext;
 use crate::error::{DamageKind, Error, Result};
 use crate::location::Location;
 use crate::log_journal::LogJournal;
@@ -42,10 +43,7 @@ pub(super) fn join(shared: &Arc<Shared>, tail: &mut Tail, writer: &mut Writer) -
         }
     }
     let Some(needed) = log.carried(stream) else { return Ok(Joined::default()) };
-    let (joined, restart) = needed.tail_of_files(SeqNo(tail.next_seq)).map_err(|gap| {
-        let lost = gap.from.0..gap.promised.0;
-        Error::damage_at(&shared.location, DamageKind::Lost, None, None).with_lost(lost)
-    })?;
+    let (joined, restart) = joined_to(&shared.location, &needed, SeqNo(tail.next_seq))?;
     let start = needed.start.filter(|_| !fail_point!(StartNotJoined)).map_or(0, |start| start.0);
     shared.watermarks.raise_start(start);
     let dead = restart.map_or(Ok(Dead::default()), |start| writer.begin_at(tail, start.0))?;
@@ -58,6 +56,28 @@ pub(super) fn join(shared: &Arc<Shared>, tail: &mut Tail, writer: &mut Writer) -
         journaled.adopt_start(start, needed.start_lsn);
     }
     Ok(Joined { carried: Some(stream), dead })
+}
+
+/// Checks that the entries that the journal has of the stream `id` can be joined to files that end
+/// at `next_seq`. Changes nothing.
+///
+/// # Errors
+/// The damage that [`join`] would report.
+pub(super) fn check_join(context: &LogContext, location: &Location, id: StreamId, next_seq: SeqNo) -> Result<()> {
+    let Some(log) = context.log_journal() else { return Ok(()) };
+    let Some(stream) = stream_of(location, log, Some(id))? else { return Ok(()) };
+    let Some(needed) = log.carried(stream) else { return Ok(()) };
+    let (joined, _) = joined_to(location, &needed, next_seq)?;
+    frames_of(location, joined).map(drop)
+}
+
+/// The entries of the journal after files that end at `end`, and the seq at which the stream
+/// restarts, if it does.
+fn joined_to(location: &Location, needed: &NeededStream, end: SeqNo) -> Result<(JournalTail, Option<SeqNo>)> {
+    needed.tail_of_files(end).map_err(|gap| {
+        let lost = gap.from.0..gap.promised.0;
+        Error::damage_at(location, DamageKind::Lost, None, None).with_lost(lost)
+    })
 }
 
 /// The id of the stream at `location`: that of its directory, or that of its records in the journal

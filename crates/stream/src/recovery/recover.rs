@@ -8,6 +8,7 @@ use super::analyse::analyse;
 use super::analysis::Analysis;
 use super::files::StreamFiles;
 use super::floor::analyse_above;
+use super::journal_tail::check_join;
 use super::recovered::Recovered;
 use super::repair::repair;
 use super::scan::ReadOrder;
@@ -29,12 +30,19 @@ pub(crate) fn recover(files: &StreamFiles<'_>, reserve: ReserveUse) -> Result<Op
 /// `floor`, which may be damaged. Returns `None` if the stream does not exist. On a full disk this
 /// gives up the emergency reserve and tries again.
 ///
+/// Fails before it changes anything if the entries of the commit journal do not continue the files.
+///
 /// The new generation, whose header records the new first live seq, is durable before any file is
 /// removed. Until then the files mean the same as before. This may be repeated after a crash in
 /// between.
 pub(crate) fn recover_above(files: &StreamFiles<'_>, floor: SeqNo) -> Result<Option<Recovered>> {
     let is_full = |error: &Error| error.kind() == ErrorKind::Full;
-    files.context.with_reserve(ReserveUse::Allowed, is_full, || recover_from(files, || analyse_above(files, floor)))
+    let analyse = || {
+        let analysis = analyse_above(files, floor)?;
+        check_join(files.context, files.location, analysis.stream(), analysis.next_seq())?;
+        Ok(analysis)
+    };
+    files.context.with_reserve(ReserveUse::Allowed, is_full, || recover_from(files, analyse))
 }
 
 /// Runs steps 1 to 5 with `analyse`, and then the others.
