@@ -26,6 +26,9 @@ use crate::record::{ALIGN, NEXT_LEN, PartRef, Record, RecordKind, encoded};
 /// which takes up to 1.4 times their bytes, and a file has at most 1 GiB.
 const BYTES_MAX: u64 = 512 << 20;
 
+/// The maximum length of a file, except one that opening or a restart writes.
+const NEW_FILE_LEN_MAX: u64 = 16 << 20;
+
 /// The options of a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JournalOptions {
@@ -95,9 +98,19 @@ impl JournalOptions {
         self.bytes / len * (len - HEADER_BLOCK_LEN - CONTROL_RESERVE)
     }
 
+    /// Options whose limits have room for these files and another one, and for their records.
+    pub(crate) fn with_room_for(mut self, files: &[LogFile]) -> Self {
+        let longest = files.iter().map(|file| file.len).max().unwrap_or(0);
+        self.bytes = self.bytes.max(4 * longest.min(NEW_FILE_LEN_MAX));
+        let len_max = self.file_len_max();
+        let total: u64 = files.iter().map(|file| file.len.min(len_max)).sum();
+        self.bytes = self.bytes.max(total + len_max);
+        self
+    }
+
     /// The length of the longest file.
     fn file_len_max(&self) -> u64 {
-        (self.bytes / 4).min(16 << 20)
+        (self.bytes / 4).min(NEW_FILE_LEN_MAX)
     }
 
     /// The length of the file after a file of `len` bytes.
@@ -298,6 +311,13 @@ impl Rotation {
 }
 
 impl Journal {
+    /// The options. If the journal was opened on a full disk, and an earlier process had more bytes,
+    /// the limit is high enough for the files that it left.
+    #[must_use]
+    pub const fn options(&self) -> JournalOptions {
+        self.options
+    }
+
     /// Puts a record at the end and returns its position. Makes room first if there is none. The
     /// record survives the death of the process; it is durable after [`sync_to`](Self::sync_to).
     ///

@@ -101,6 +101,8 @@ impl Journal {
             }
             Err(full) if full.is_full() => {
                 let Continued { files, end } = continue_in_place(storage, dir, &image)?.ok_or(full)?;
+                // The records may be longer than those of a journal with a lower limit.
+                let options = options.with_room_for(&files);
                 let journal = Self::with_files(storage, dir, wal_id, options, files, image.trim(), end);
                 journal.log.lock().mark(end)?;
                 Ok((journal, needed))

@@ -160,7 +160,8 @@ impl Options {
     }
 
     /// The maximum number of bytes of the journal's files. Default: 64 MiB; 64 KiB to 512 MiB. The
-    /// file that opening writes after a crash does not count.
+    /// file that opening writes after a crash does not count. A log that is opened on a full
+    /// disk keeps its earlier files, which may have more bytes, until it is opened again.
     ///
     /// The larger the journal, the more appends are merged into a frame of a segment, and the
     /// longer opening takes after a crash.

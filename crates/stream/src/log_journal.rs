@@ -130,6 +130,7 @@ impl LogJournal {
             elapsed: began.elapsed(),
             ..found
         };
+        let options = journal.options();
         let log = Self::new(journal, options, report);
         let carried = needed.streams.into_iter().map(|(id, needed)| (id, Carried { needed, is_settled: false }));
         *log.carried.lock() = carried.collect();

@@ -201,6 +201,8 @@ impl Inner {
                         other => other?,
                     }
                 }
+                // An entry that an earlier process has put, into longer files.
+                JournalErrorKind::TooLarge { .. } => return Ok(None),
                 _ => return Err(error),
             }
         }
