@@ -12,11 +12,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use stratawal_frame::{StreamId, WalId};
 use stratawal_journal::{Dropped, Error as JournalError, ErrorKind as JournalErrorKind, Image, Journal};
-use stratawal_stream::{Found, Location, LogContext, LogJournal, StreamLog, StreamOptions, finish_deletion, stream_id};
+use stratawal_stream::{
+    Found, Location, LogContext, LogJournal, SettleCarried, StreamLog, StreamOptions, finish_deletion, stream_id,
+};
+use stratawal_sync::Weak;
 
 use crate::error::{Error, ErrorKind, Result, log_error};
 use crate::options::Options;
 use crate::root::{JOURNAL, Root};
+use crate::slots::Slots;
 use crate::wal::stream_dir;
 
 /// At most this many streams are listed in an error.
@@ -49,15 +53,23 @@ pub(crate) fn open(
     Ok((context, Some(journal)))
 }
 
-/// Has the streams that hold most of the journal take their entries, until the others hold at most
-/// a quarter of it. Otherwise streams that nothing looks up could fill it.
-pub(crate) fn settle_largest(context: &Arc<LogContext>, streams: &Path, options: &StreamOptions) {
-    let Some(journal) = context.log_journal() else { return };
-    let mut tried = Vec::new();
-    while let Some(name) = journal.largest_carried(&tried) {
-        // The look-up of the stream reports the error. Its records stay in the journal.
-        let _ = settle(context, streams, options, &name);
-        tried.push(name);
+/// Settles streams that were not looked up, when the journal needs room.
+#[derive(Debug)]
+pub(crate) struct CarriedSettler {
+    pub(crate) slots: Weak<Slots>,
+    pub(crate) context: Weak<LogContext>,
+    /// The directory of the streams.
+    pub(crate) streams: &'static Path,
+    pub(crate) options: StreamOptions,
+}
+
+impl SettleCarried for CarriedSettler {
+    fn settle(&self, name: &str) {
+        let (Some(slots), Some(context)) = (self.slots.upgrade(), self.context.upgrade()) else { return };
+        slots.while_not_open(name, || {
+            // The look-up of the stream reports the error. Its records stay in the journal.
+            let _ = settle(&context, self.streams, &self.options, name);
+        });
     }
 }
 

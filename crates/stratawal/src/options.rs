@@ -137,7 +137,9 @@ impl Options {
     ///   that after a crash, unless the disk is full. Each entry is written twice, except in large
     ///   batches.
     /// - Memory: the entries that are in the journal and not yet durable in the segment files, up
-    ///   to about `journal_bytes`.
+    ///   to about `journal_bytes`. Opening after a crash, or after
+    ///   [`Wal::close_fast`](crate::Wal::close_fast), reads the journal into memory, and entries
+    ///   stay there until their streams are looked up, or settled to make room.
     /// - One thread: see [`maintenance_thread`](Self::maintenance_thread).
     ///
     /// # Other processes
@@ -237,9 +239,9 @@ impl Options {
     }
 
     /// Opens the log in the directory `path` for reading and writing. Creates it, and the
-    /// directories above it, if they do not exist. No stream is read until it is looked up, except
-    /// that after a crash the streams that hold most of a [journal](Self::journal) take their
-    /// entries from it.
+    /// directories above it, if they do not exist. No stream is read until it is looked up. After a
+    /// crash the entries of a [journal](Self::journal) wait in memory for that. When the journal
+    /// needs room, streams that hold much of it and were not looked up take their entries.
     ///
     /// The log is the directory that `path` leads to at this moment; later changes of the working
     /// directory or of the path do not matter. If several processes create a log at once, one opens

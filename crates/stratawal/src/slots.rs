@@ -68,6 +68,19 @@ impl Slots {
         drop(removed);
     }
 
+    /// Runs `act`, which opens the stream `name` and closes it, unless the stream is open or a call
+    /// is looking it up. A look-up waits until `act` is done.
+    pub(crate) fn while_not_open(&self, name: &str, act: impl FnOnce()) {
+        let slot = self.enter(name);
+        // This thread may hold the lock of another slot, so it does not wait.
+        if let Some(log) = slot.log.try_lock()
+            && log.is_none()
+        {
+            act();
+        }
+        self.leave(slot);
+    }
+
     /// Returns the open streams, and waits for those that are being opened. All stay in use until
     /// the result is dropped.
     pub(crate) fn open(&self) -> OpenStreams<'_> {

@@ -13,7 +13,7 @@ use stratawal_sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, ErrorKind, Result, log_error, stream_error};
 use crate::for_each::for_each_stream;
-use crate::journal;
+use crate::journal::{self, CarriedSettler};
 use crate::maintenance::Maintenance;
 use crate::name;
 use crate::options::Options;
@@ -40,7 +40,7 @@ pub struct Wal {
 struct Inner {
     path: PathBuf,
     // Declared, and so dropped, before the root: streams are closed while the lock is held.
-    streams: Slots,
+    streams: Arc<Slots>,
     root: Mutex<Root>,
     context: Arc<LogContext>,
     /// `None` if the log has no such thread, and once the log is closed.
@@ -108,7 +108,13 @@ impl Wal {
             journal::open(&mut root, options, without_journal)?
         };
         let context = Arc::new(context);
-        journal::settle_largest(&context, root.streams(), &options.stream_defaults);
+        let streams = Arc::new(Slots::default());
+        if let Some(journal) = &journal {
+            let slots = Arc::downgrade(&streams);
+            let options = options.stream_defaults.clone();
+            let settler = CarriedSettler { slots, context: Arc::downgrade(&context), streams: root.streams(), options };
+            journal.settle_carried_by(Some(Box::new(settler)));
+        }
         let maintenance = match journal.filter(|_| options.maintenance_thread) {
             Some(journal) => Some(Maintenance::start(&journal, context.storage(), options.sync_interval)?),
             None => None,
@@ -118,7 +124,7 @@ impl Wal {
         Ok(Self {
             inner: Arc::new(Inner {
                 path: path.to_owned(),
-                streams: Slots::default(),
+                streams,
                 root: Mutex::new(root),
                 context,
                 maintenance: Mutex::new(maintenance),
@@ -511,6 +517,10 @@ impl Inner {
         let streams = self.streams.open();
         // The thread must not use any file once the lock is released.
         drop(self.maintenance.lock().take());
+        if let Some(journal) = self.context.log_journal() {
+            // From here on no release opens a stream.
+            journal.settle_carried_by(None);
+        }
         let closed = match self.context.log_journal() {
             // A journal that has failed makes nothing durable, and the files can.
             Some(journal) if how == How::Fast && journal.failure().is_none() => {

@@ -85,7 +85,7 @@ pub use error::{DamageKind, Error, ErrorKind, Result};
 pub use layout::is_leftover_dir;
 pub use location::Location;
 pub use log::StreamLog;
-pub use log_journal::LogJournal;
+pub use log_journal::{LogJournal, SettleCarried};
 pub use options::{Durability, StreamOptions, Visibility};
 pub use read::iter::Iter;
 pub use recovery::{Lost, Salvage, Salvaged, salvage};

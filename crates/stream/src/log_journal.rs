@@ -1,14 +1,15 @@
 //! The commit journal of a log, and what all of its streams need of it.
 //!
-//! Locks, in the order in which they are taken: *releasing*, a stream's lead, a stream's lock,
-//! *carried* and *streams*, the locks of the journal. Only a stream's lock is held while its
-//! records are put.
+//! Locks, in the order in which they are taken: *settling*, *releasing*, a stream's lead, a
+//! stream's lock, *carried* and *streams*, the locks of the journal. Only a stream's lock is held
+//! while its records are put.
 
 mod registry;
 #[cfg(test)]
 mod scenarios;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::Thread;
@@ -35,6 +36,9 @@ const WAKE_LEN_MAX: u64 = 256 << 10;
 /// The records of a stream are copied rather than settled if they have at most this many bytes.
 const COPIED_LEN_MAX: usize = 16 << 10;
 
+/// At most this many streams that were not looked up are settled before a release.
+const SETTLED_AT_ONCE_MAX: usize = 64;
+
 /// The most bytes by which [`LogJournal::step`] frees space.
 const STEP_MAX: u64 = 16 << 20;
 
@@ -51,6 +55,11 @@ pub struct LogJournal {
     drops: Mutex<Vec<Dropped>>,
     /// The streams whose files are to record a START, because that frees some of them.
     starts: Mutex<Vec<Weak<dyn JournalUser>>>,
+    /// Held while streams that were not looked up are settled.
+    settling: Mutex<Settling>,
+    /// The end of the journal when it was opened. The file with the records before it does not
+    /// count towards the limit.
+    opened_at: Lsn,
     /// Held by the thread that frees space, or restarts the journal. The end of the journal when
     /// space was last freed.
     releasing: Mutex<Lsn>,
@@ -148,6 +157,8 @@ impl LogJournal {
             carried: Mutex::new(BTreeMap::new()),
             drops: Mutex::new(Vec::new()),
             starts: Mutex::new(Vec::new()),
+            settling: Mutex::new(Settling::default()),
+            opened_at: end,
             releasing: Mutex::new(end),
             releases: AtomicU64::new(0),
             has_copies: AtomicBool::new(false),
@@ -235,20 +246,51 @@ impl LogJournal {
         carried.values().filter(|carried| carried.oldest().is_some()).filter_map(Carried::name).collect()
     }
 
-    /// The stream with the most bytes among those that have records and were not opened yet, if all
-    /// of them together have more than a quarter of the journal's bytes. `tried` are left out.
-    #[must_use]
-    pub fn largest_carried(&self, tried: &[String]) -> Option<String> {
-        let carried = self.carried.lock();
-        let total: usize = carried.values().map(Carried::len).sum();
-        if total as u64 <= self.capacity() / 4 {
-            return None;
-        }
-        let name_of = |carried: &Carried| {
-            let name = carried.name()?;
-            (!tried.contains(&name)).then_some((carried.len(), name))
+    /// Has streams that were not looked up settled by `settler` when the journal needs room, or by
+    /// nothing. When this returns, an earlier settler is not in use any more.
+    pub fn settle_carried_by(&self, settler: Option<Box<dyn SettleCarried>>) {
+        self.settling.lock().by = settler;
+    }
+
+    /// Settles the streams that have the most bytes among those that were not looked up, if all of
+    /// them together have so many that copying them forward would take most of the journal. Does
+    /// nothing if another thread is doing this. The caller holds no lock of this crate.
+    fn settle_largest_carried(&self) {
+        let Some(mut settling) = self.settling.try_lock() else { return };
+        let Settling { by: Some(settler), tried } = &mut *settling else { return };
+        let largest = self.largest_carried(tried);
+        let settle = |batch: &[(StreamId, String)]| {
+            batch.iter().for_each(|(_, name)| settler.settle(name));
+            Ok::<_, std::convert::Infallible>(())
         };
-        carried.values().filter_map(name_of).max().map(|(_, name)| name)
+        let Ok(()) = in_batches(&largest, BATCH_LEN_MAX, settle);
+        // One that could not be settled keeps its records, which are copied forward from now on.
+        tried.extend(largest.into_iter().map(|(stream, _)| stream));
+    }
+
+    /// The streams with the most bytes among those that were not looked up, largest first, until
+    /// the others have few enough to be copied forward. Those in `tried` are left out.
+    fn largest_carried(&self, tried: &BTreeSet<StreamId>) -> Vec<(StreamId, String)> {
+        let carried = self.carried.lock();
+        let mut total: u64 = carried.values().map(Carried::len).sum();
+        let max = self.kept_len() / 2;
+        if total <= max {
+            return Vec::new();
+        }
+        let is_candidate = |(id, carried): &(&StreamId, &Carried)| !tried.contains(id) && carried.len() > 0;
+        let mut candidates: Vec<_> = carried.iter().filter(is_candidate).collect();
+        candidates.sort_by_key(|(_, carried)| std::cmp::Reverse(carried.len()));
+        let mut largest = Vec::new();
+        for (&id, carried) in candidates {
+            if total <= max || largest.len() == SETTLED_AT_ONCE_MAX {
+                break;
+            }
+            if let Some(name) = carried.name() {
+                total -= carried.len();
+                largest.push((id, name));
+            }
+        }
+        largest
     }
 
     /// The names of the streams whose deletion is not finished.
@@ -350,10 +392,16 @@ impl LogJournal {
         }
         self.write_due_starts();
         let kept = self.kept_len();
-        if self.journal.needed_len() > kept + self.step() {
+        if self.counted_len() > kept + self.step() {
+            self.settle_largest_carried();
             self.release_alone(kept, &mut self.releasing.lock())?;
         }
         self.prepare()
+    }
+
+    /// The bytes of needed records that count towards the limit of the journal.
+    fn counted_len(&self) -> u64 {
+        self.journal.needed_len().min(self.journal.end() - self.opened_at)
     }
 
     /// Makes room until records of at most `keep` bytes are needed: settles streams, or copies
@@ -376,6 +424,7 @@ impl LogJournal {
     pub(crate) fn make_room(&self) -> Result<()> {
         // Acquire; pairs with the Release in `release`.
         let before = self.releases.load(Ordering::Acquire);
+        self.settle_largest_carried();
         let mut released = self.releasing.lock();
         if self.releases.load(Ordering::Acquire) != before {
             return Ok(());
@@ -476,6 +525,11 @@ impl LogJournal {
     /// Puts the records of streams that were not opened again at the end of the journal, as they
     /// are.
     fn copy_carried_below(&self, target: Lsn) -> Result<()> {
+        if self.has_more_to_settle() {
+            // They stay where they are until the largest are settled. Copies of so many would leave
+            // no room for others.
+            return Ok(());
+        }
         let mut carried = self.carried.lock();
         let is_due = |carried: &Carried| !carried.is_settled && carried.oldest().is_some_and(|lsn| lsn < target);
         for (&id, carried) in carried.iter_mut().filter(|(_, carried)| is_due(carried)) {
@@ -497,6 +551,13 @@ impl LogJournal {
             needed.start_lsn = first.lsn;
         }
         Ok(())
+    }
+
+    /// Whether a later release settles more streams that were not looked up.
+    fn has_more_to_settle(&self) -> bool {
+        // Another thread may be settling some now.
+        let Some(settling) = self.settling.try_lock() else { return true };
+        settling.by.is_some() && !self.largest_carried(&settling.tried).is_empty()
     }
 
     /// Puts the records of unfinished deletions again at the end of the journal.
@@ -684,6 +745,22 @@ pub(crate) enum RestartError {
     Journal(Error),
 }
 
+/// Settles streams that were not looked up.
+pub trait SettleCarried: fmt::Debug + Send + Sync {
+    /// Has the stream `name` take its records from the journal into its own files, unless it is
+    /// open or is being looked up. Its records stay if this fails. Called by several threads at
+    /// once.
+    fn settle(&self, name: &str);
+}
+
+/// The state of settling streams that were not looked up.
+#[derive(Debug, Default)]
+struct Settling {
+    by: Option<Box<dyn SettleCarried>>,
+    /// The streams that were settled, or that could not be.
+    tried: BTreeSet<StreamId>,
+}
+
 /// The records of a stream that was not opened since the journal was.
 #[derive(Debug)]
 struct Carried {
@@ -698,8 +775,9 @@ impl Carried {
         self.needed.name.as_deref().map(|name| String::from_utf8_lossy(name).into_owned())
     }
 
-    fn len(&self) -> usize {
-        self.needed.parts.iter().map(|part| part.part.body.len()).sum()
+    /// The bytes of the entries, about.
+    fn len(&self) -> u64 {
+        self.needed.parts.iter().map(|part| part.part.body.len() as u64).sum()
     }
 
     /// The LSN from which on the stream needs the journal. A stream of which only a promise is
