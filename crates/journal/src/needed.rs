@@ -31,6 +31,8 @@ pub struct NeededStream {
     pub parts: Vec<LocatedPart>,
     /// One past the last entry that a FIRM record promises; 0 if there is none.
     pub firm: SeqNo,
+    /// Whether a FIRM record of seq 0 states that the stream has a directory. False without parts.
+    pub has_directory: bool,
     /// The greatest START seq.
     pub start: Option<SeqNo>,
     /// The LSN at which the record of that START begins.
@@ -72,7 +74,8 @@ impl Needed {
         for located in records {
             needed.add(located, &void);
         }
-        // A FIRM of 0 promises nothing.
+        // The directory matters only to a stream with parts.
+        needed.streams.values_mut().for_each(|stream| stream.has_directory &= !stream.parts.is_empty());
         needed.streams.retain(|_, stream| *stream != NeededStream::default());
         for (id, stream) in &mut needed.streams {
             stream.name = names.get(id).cloned();
@@ -92,6 +95,7 @@ impl Needed {
             Record::Firm { stream, seq } if !void.covers(*stream, located.lsn) => {
                 let stream = self.streams.entry(*stream).or_default();
                 stream.firm = stream.firm.max(*seq);
+                stream.has_directory |= *seq == SeqNo(0);
             }
             // A SETTLED does not void a START, which is needed until the stream's files hold it.
             Record::Start { stream, seq, .. } if !void.dropped.contains(stream) => {
@@ -195,6 +199,9 @@ impl NeededStream {
     #[must_use]
     pub fn records(&self, stream: StreamId) -> Vec<Record> {
         let mut records = Vec::new();
+        if self.has_directory {
+            records.push(Record::Firm { stream, seq: SeqNo(0) });
+        }
         if let Some(seq) = self.start.filter(|_| !fail_point!(StartForgotten)) {
             records.push(Record::Start { stream, seq, name: self.name.clone() });
         }

@@ -1,5 +1,5 @@
 //! Kills a process with `kill -9` at every operation of a small workload: before the operation, and
-//! after it has taken effect but before it returns. What was acknowledged exists, and the log works
+//! after it has taken effect but before it returns. Acknowledged entries exist, and the log works
 //! on.
 //!
 //! The process works on real files, through a storage that counts the operations: each write, store
@@ -56,15 +56,15 @@ fn options(kind: Kind) -> Options {
         .maintenance_thread(false)
 }
 
-/// What a child does.
+/// The task of a child.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
     kind: Kind,
-    /// The first life, or the second one.
+    /// 1 or 2.
     life: u64,
     /// It is killed at the operation with this number.
     at: u64,
-    /// Killed only once that operation has taken effect.
+    /// The kill comes only once that operation has taken effect.
     after: bool,
 }
 

@@ -19,6 +19,8 @@ stratawal_sync::fail_points! {
         NamedOnce,
         /// A copy of a firm record is loose.
         CopyBecomesLoose,
+        /// The journal does not record that a stream got its directory.
+        DirectoryNotRecorded,
         /// The journal is released although streams need it.
         NeededIgnored,
         /// A release reads the end of the journal after it has asked the streams for their

@@ -1,5 +1,5 @@
 //! Damage of a commit journal of several files that are all needed: opening for writing refuses and
-//! names the journal, or every acknowledged entry is there. Reading shows nothing that was not
+//! names the journal, or every acknowledged entry exists. Reading shows only entries that were
 //! appended.
 //!
 //! Entries may be missing without an error in one case: a stretch of bytes is zeroed that reaches
@@ -431,6 +431,45 @@ fn mixed_up_files_of_the_journal_are_not_silent() {
     }
     let counts = (outcomes.opened.into_inner(), outcomes.refused.into_inner());
     assert!(counts.0 > 5 && counts.1 > 50, "{counts:?}");
+}
+
+fn remove_dir(storage: &MemoryStorage, dir: &Path) {
+    for entry in storage.list(dir).unwrap() {
+        storage.remove_file(&dir.join(entry.name)).unwrap();
+    }
+    storage.remove_dir(dir).unwrap();
+}
+
+/// The directory of a stream is lost, and the journal still has all of the stream's records.
+#[test]
+pub(crate) fn lost_directory_of_a_stream_with_records_is_not_silent() {
+    for (large, again) in [(false, false), (true, false), (true, true)] {
+        let mut storage = new();
+        let mut wal = open(&storage, false).unwrap();
+        for seq in 0..5 {
+            wal.stream("s").unwrap().append(format!("entry {seq}")).unwrap();
+        }
+        if again {
+            storage = storage.snapshot();
+            wal = open(&storage, false).unwrap();
+        }
+        let stream = wal.stream("s").unwrap();
+        if large {
+            // Too large for the journal: only the files have it.
+            stream.append([b'.'; 100_000]).unwrap();
+        }
+        let count = stream.next_seq();
+        let killed = storage.snapshot();
+        let parent = Path::new("/log/streams");
+        let dirs: Vec<PathBuf> =
+            killed.list(parent).unwrap().into_iter().map(|entry| parent.join(entry.name)).collect();
+        assert!(!large || !dirs.is_empty(), "the files have the large entry");
+        dirs.iter().for_each(|dir| remove_dir(&killed, dir));
+        match open(&killed, false).and_then(|wal| wal.stream("s")) {
+            Ok(stream) => assert_eq!(stream.next_seq(), count, "{OWN}entries are lost without an error"),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Damaged, "{OWN}{error}"),
+        }
+    }
 }
 
 /// Another log with the same names and seqs.

@@ -360,4 +360,12 @@ mod seeded {
         let fault = stratawal_journal::fail_points::FailPoint::ZerosAreTheEnd;
         assert!(fault.is_found_by(super::journal_files::zeroed_part_of_any_journal_file_is_not_silent));
     }
+
+    #[test]
+    fn directory_that_is_not_recorded_is_found() {
+        is_found_by(
+            FailPoint::DirectoryNotRecorded,
+            super::journal_files::lost_directory_of_a_stream_with_records_is_not_silent,
+        );
+    }
 }

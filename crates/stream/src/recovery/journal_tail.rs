@@ -100,12 +100,13 @@ fn stream_of(location: &Location, log: &LogJournal, in_directory: Option<StreamI
     Ok(in_directory.or(named.first().copied()))
 }
 
-/// Whether the records show that the stream had a directory. Without one, every part has the
-/// stream's name, and no record is released, so the first part begins at 0.
+/// Whether the records show that the stream had a directory. A record states it, unless the journal
+/// had no room for it. Without a directory every part has the stream's name, and no record is
+/// released, so the first part begins at 0.
 fn had_directory(needed: &NeededStream) -> bool {
     let has_beginning = needed.parts.first().is_some_and(|located| located.part.first == SeqNo(0));
     let is_named = needed.parts.iter().all(|located| located.part.name.is_some());
-    !has_beginning || !is_named
+    needed.has_directory || !has_beginning || !is_named
 }
 
 /// The entries of the parts, without those that the files or an earlier part have.

@@ -76,6 +76,9 @@ impl Writer {
             if is_empty {
                 journaled.restart_at(start);
             }
+            if of_journal.is_some() {
+                journaled.record_directory();
+            }
         }
         if is_empty {
             shared.watermarks.reset_all(start);

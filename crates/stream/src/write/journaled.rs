@@ -144,6 +144,17 @@ impl Journaled {
         self.is_in_directory = true;
     }
 
+    /// Puts the record that the stream, which has records from before, has a directory. They may
+    /// hold the stream from its beginning. So without this record, a stream whose directory is lost
+    /// would look like one that had none, although the files may have had more entries.
+    pub(crate) fn record_directory(&self) {
+        if !fail_point!(DirectoryNotRecorded) {
+            // If there is no room, only such damage stays unnoticed. If the journal has failed, the
+            // next call that needs it reports that.
+            let _ = self.log.journal.put(&Record::Firm { stream: self.stream, seq: SeqNo(0) });
+        }
+    }
+
     pub(crate) const fn is_in_directory(&self) -> bool {
         self.is_in_directory
     }
@@ -454,6 +465,9 @@ impl Journaled {
         }
         self.stretches = stretches;
         self.update_claim();
+        if self.is_in_directory {
+            self.record_directory();
+        }
         Ok(())
     }
 
@@ -466,7 +480,11 @@ impl Journaled {
             let part = part_of(slice, &mut scratch, self.stream, &self.name, slice.first_seq < self.firm_end);
             Record::Copy(vec![part.to_part()])
         };
-        start.into_iter().chain(self.needed(rest).iter().map(record)).collect()
+        let mut records: Vec<Record> = start.into_iter().chain(self.needed(rest).iter().map(record)).collect();
+        if self.is_in_directory && !records.is_empty() {
+            records.push(Record::Firm { stream: self.stream, seq: SeqNo(0) });
+        }
+        records
     }
 
     /// After a restart of the journal: the needed records are at or after `lsn`.
