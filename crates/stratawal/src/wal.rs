@@ -316,6 +316,12 @@ impl Wal {
     /// A stream of the same name that is created later has nothing in common with it, and begins at
     /// 0.
     ///
+    /// The stream's directory is renamed and then removed. With a
+    /// [journal](crate::Options::journal), this also works where a directory cannot be renamed: in
+    /// the lower layer of an overlay, or if it is a mount point. Then its files are removed where
+    /// they are, and the name is refused until the directory is gone; each look-up of the name
+    /// tries again.
+    ///
     /// A position that a program kept in the deleted stream would then mean an entry of the new
     /// one. To prevent this, let the new stream begin where the old one ended:
     ///

@@ -329,11 +329,10 @@ fn unfinished_deletion_does_not_fill_the_journal() {
     let options = journaled().journal_bytes(64 << 10);
     let wal = open(&storage, &options);
     wal.stream("s").unwrap().append("x").unwrap();
-    storage.set(
-        |operation, path| {
-            if operation == Operation::Rename && path.starts_with("/log/streams") { Err(eio()) } else { Ok(()) }
-        },
-    );
+    storage.set(|operation, path| {
+        let fails = matches!(operation, Operation::Rename | Operation::Remove) && path.starts_with("/log/streams");
+        if fails { Err(eio()) } else { Ok(()) }
+    });
     wal.delete_stream("s").unwrap_err();
     let stream = wal.stream("t");
     storage.clear();

@@ -3,14 +3,21 @@
 //! The rename of the stream's directory is the commit point. As long as the directory has its old
 //! name, the stream is not deleted. A directory with the new name is removed, either at once or by
 //! the next open of the log.
+//!
+//! In a log with a commit journal, a DROP record in it is the commit point, and the rename only
+//! frees the name at once. If the directory cannot be renamed, its files are removed where they
+//! are. Until it is gone, the record is needed, the name is refused, and each look-up tries again.
+//! The segment that shows the stream's id is removed last, so that a crash in between leaves a
+//! directory that is recognized as that of the deleted stream.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stratawal_frame::{SegmentHeader, StreamId, WalId};
 use stratawal_journal::Error as JournalError;
-use stratawal_segment::{Access, SegmentFile};
+use stratawal_segment::{Access, SegmentFile, SegmentId};
 use stratawal_storage::{Storage, is_full};
 use stratawal_sync::fail_point;
 
@@ -80,12 +87,14 @@ fn delete_closed(context: &LogContext, location: &Location) -> std::result::Resu
             error => error,
         })?;
     }
-    let moved = move_away(context, location).map_err(|error| match error {
-        DeleteError::Undone(error) if is_decided => DeleteError::Indeterminate(error),
-        error => error,
-    })?;
-    finish_in_journal(context, location);
-    remove_moved(context, location, moved).map(|existed| existed || is_decided)
+    let is_decided = is_decided || has_unfinished(context, location);
+    let directory = move_away(context, location, is_decided)?;
+    remove_directory(context, location, directory).map(|existed| existed || is_decided)
+}
+
+/// Whether the journal has a deletion of a stream of this name that is not finished.
+fn has_unfinished(context: &LogContext, location: &Location) -> bool {
+    context.log_journal().is_some_and(|log| !log.dropped(location.name()).is_empty())
 }
 
 /// The stream that a directory holds.
@@ -103,13 +112,16 @@ pub enum Found {
 /// readable segment. Ignores segments that were moved there from elsewhere.
 #[must_use]
 pub fn stream_id(storage: &Arc<dyn Storage>, wal_id: WalId, location: &Location) -> Found {
-    let Ok(entries) = storage.list(&location.dir()) else {
-        return if location.exists(&**storage).is_ok_and(|exists| !exists) {
-            Found::Missing
-        } else {
-            Found::Unreadable
-        };
-    };
+    match newest_readable(storage, wal_id, location) {
+        Some((_, id)) => Found::Stream(id),
+        None if location.exists(&**storage).is_ok_and(|exists| !exists) => Found::Missing,
+        None => Found::Unreadable,
+    }
+}
+
+/// The newest segment at `location` whose header can be read, and the id of the stream in it.
+fn newest_readable(storage: &Arc<dyn Storage>, wal_id: WalId, location: &Location) -> Option<(SegmentId, StreamId)> {
+    let entries = storage.list(&location.dir()).ok()?;
     let mut segments: Vec<_> = entries
         .into_iter()
         .filter_map(|entry| match OwnFile::of_name(entry.name) {
@@ -122,9 +134,9 @@ pub fn stream_id(storage: &Arc<dyn Storage>, wal_id: WalId, location: &Location)
     let id_in = |segment| {
         let file = SegmentFile::open(storage, &location.dir(), segment, Access::Read).ok()?;
         let header = file.header();
-        (header.wal_id == wal_id && header.name_crc == name_crc).then_some(header.stream_id)
+        (header.wal_id == wal_id && header.name_crc == name_crc).then_some((segment, header.stream_id))
     };
-    segments.into_iter().find_map(id_in).map_or(Found::Unreadable, Found::Stream)
+    segments.into_iter().find_map(id_in)
 }
 
 /// Commits the deletion in the journal, if the log has one. Returns whether it did.
@@ -150,7 +162,7 @@ pub(crate) fn commit_in_journal(
 }
 
 /// The directory of the deleted stream has durably lost its name.
-pub(crate) fn finish_in_journal(context: &LogContext, location: &Location) {
+fn finish_in_journal(context: &LogContext, location: &Location) {
     if let Some(log) = context.log_journal() {
         log.finish_drops(location.name());
     }
@@ -189,9 +201,13 @@ pub fn finish_deletion(context: &LogContext, location: &Location) -> crate::erro
             return Err(Error::text(ErrorKind::Io, location, text));
         }
         Found::Stream(_) | Found::Missing => {
-            let moved = move_away(context, location).map_err(DeleteError::into_error)?;
-            // The next open of the log removes the rest.
-            let _ = remove_moved(context, location, moved);
+            let directory = move_away(context, location, true).map_err(DeleteError::into_error)?;
+            let has_name = matches!(directory, Directory::Stays);
+            match remove_directory(context, location, directory) {
+                Err(error) if has_name => return Err(error.into_error()),
+                // The next open of the log removes the rest.
+                _ => return Ok(()),
+            }
         }
     }
     log.finish_drops(location.name());
@@ -209,17 +225,30 @@ pub(crate) fn make_room(context: &LogContext, location: &Location, reserve: Rese
     made.map_err(|error| Error::journal(location, error))
 }
 
-/// Durably renames the stream's directory, which is the commit point of a deletion. Returns the new
-/// path, or `None` if the stream does not exist.
+/// What became of the directory of a deleted stream.
+#[derive(Debug)]
+pub(crate) enum Directory {
+    /// There was none.
+    Absent,
+    /// It was durably renamed to this path.
+    Moved(PathBuf),
+    /// It could not be renamed. The journal has the deletion.
+    Stays,
+}
+
+/// Durably renames the stream's directory, which is the commit point of a deletion unless it
+/// `is_decided` by a record in the journal. Then an error is no [`DeleteError::Undone`].
 pub(crate) fn move_away(
     context: &LogContext,
     location: &Location,
-) -> std::result::Result<Option<PathBuf>, DeleteError> {
+    is_decided: bool,
+) -> std::result::Result<Directory, DeleteError> {
+    let undone = |error| if is_decided { DeleteError::Indeterminate(error) } else { DeleteError::Undone(error) };
     let storage = &**context.storage();
     // A link or a file of this name does not belong to the log and is not removed.
-    location.exists(storage).map_err(|e| DeleteError::Undone(Error::directory(location, e)))?;
+    location.exists(storage).map_err(|e| undone(Error::directory(location, e)))?;
     let gone = layout::deleted_dir(location, storage.random_u64());
-    context.prepare_parent_sync(location).map_err(|e| DeleteError::Undone(Error::io(location, e)))?;
+    context.prepare_parent_sync(location).map_err(|e| undone(Error::io(location, e)))?;
     // The parent directory may need another block for the new name.
     let renamed =
         context.with_reserve(ReserveUse::Allowed, is_full, || match rename_dir(storage, &location.dir(), &gone) {
@@ -229,13 +258,15 @@ pub(crate) fn move_away(
     let existed = match renamed {
         Ok(Renamed::Done | Renamed::DoneDespite(_)) => true,
         Ok(Renamed::Absent(_)) => false,
+        // The error is not reported: removing the files where they are may succeed.
+        Ok(Renamed::Undone(_)) | Err(_) if is_decided => return Ok(Directory::Stays),
         Ok(Renamed::Undone(e)) | Err(e) => return Err(DeleteError::Undone(not_moved(location, e))),
         Ok(Renamed::Unknown(e)) => return Err(DeleteError::Indeterminate(Error::undecided(location, e))),
     };
     // This is needed even if there was no such directory: an earlier deletion may not have been
     // durable.
     context.sync_parent(location).map_err(|e| DeleteError::Indeterminate(Error::undecided(location, e)))?;
-    Ok(existed.then_some(gone))
+    Ok(if existed { Directory::Moved(gone) } else { Directory::Absent })
 }
 
 /// The error if the rename failed and the directory has kept its name.
@@ -254,19 +285,43 @@ fn not_moved(location: &Location, error: io::Error) -> Error {
     Error::io_about(location, text, &location.dir(), error)
 }
 
-/// Removes the directory of a deleted stream, which was renamed to `moved`.
-pub(crate) fn remove_moved(
+/// Removes the directory of a deleted stream, and finishes the deletion in the journal once the
+/// directory has durably lost its name. Returns whether there was a directory.
+pub(crate) fn remove_directory(
     context: &LogContext,
     location: &Location,
-    moved: Option<PathBuf>,
+    directory: Directory,
 ) -> std::result::Result<bool, DeleteError> {
-    let Some(gone) = moved else { return Ok(false) };
-    let removed = remove_own(&**context.storage(), &gone);
+    let removed = match directory {
+        Directory::Absent => {
+            finish_in_journal(context, location);
+            return Ok(false);
+        }
+        Directory::Moved(gone) => {
+            finish_in_journal(context, location);
+            remove_own(&**context.storage(), &gone, None)
+        }
+        Directory::Stays => remove_in_place(context, location),
+    };
     context.make_reserve();
     removed.map(|()| true).map_err(|(path, error)| {
         let text = "the stream is deleted, but not everything in its directory could be removed";
         DeleteError::Left(Error::io_about(location, text, &path, error))
     })
+}
+
+/// Removes a directory that still has its name. The record in the journal is needed until this has
+/// succeeded.
+///
+/// # Errors
+/// The first path that could not be removed, and why.
+fn remove_in_place(context: &LogContext, location: &Location) -> std::result::Result<(), (PathBuf, io::Error)> {
+    fail_point!(DropFinishedEarly, finish_in_journal(context, location));
+    let last = newest_readable(context.storage(), context.id(), location).map(|(segment, _)| segment);
+    remove_own(&**context.storage(), &location.dir(), last)?;
+    context.sync_parent(location).map_err(|error| (location.parent().to_owned(), error))?;
+    finish_in_journal(context, location);
+    Ok(())
 }
 
 /// Removes a directory that [`is_leftover_dir`](crate::is_leftover_dir) recognizes, with the files
@@ -275,21 +330,31 @@ pub(crate) fn remove_moved(
 /// # Errors
 /// The error of the first path that could not be removed. All others that can be removed are.
 pub fn remove_leftover_dir(storage: &dyn Storage, dir: &Path) -> io::Result<()> {
-    remove_own(storage, dir).map_err(|(_, error)| error)
+    remove_own(storage, dir, None).map_err(|(_, error)| error)
 }
 
 /// Removes a directory and the log's files in it, as many as possible. Files with other names are
-/// not removed.
+/// not removed. The segment `last` is removed only once everything else is.
 ///
 /// # Errors
 /// The first path that could not be removed, and why.
-fn remove_own(storage: &dyn Storage, dir: &Path) -> std::result::Result<(), (PathBuf, io::Error)> {
+fn remove_own(
+    storage: &dyn Storage,
+    dir: &Path,
+    last: Option<SegmentId>,
+) -> std::result::Result<(), (PathBuf, io::Error)> {
     let entries = match storage.list(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         listed => listed.map_err(|error| (dir.to_owned(), error))?,
     };
     let mut first_left = None;
-    for name in entries.into_iter().map(|entry| entry.name) {
+    let is_last =
+        |name: &OsString| last.is_some_and(|last| OwnFile::of_name(name.clone()) == Some(OwnFile::Segment(last)));
+    let (names_last, names): (Vec<_>, Vec<_>) = entries.into_iter().map(|entry| entry.name).partition(is_last);
+    for name in names.into_iter().chain(names_last) {
+        if first_left.is_some() && is_last(&name) {
+            break;
+        }
         let path = dir.join(&name);
         let removed = if OwnFile::of_name(name).is_some() {
             remove_file(storage, &path)

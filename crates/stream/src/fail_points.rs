@@ -60,6 +60,8 @@ stratawal_sync::fail_points! {
         VoidNotSettled,
         /// The files of a deleted stream are removed before the DROP is durable.
         DropNotSynced,
+        /// The DROP of a stream counts as needless before its directory is removed.
+        DropFinishedEarly,
         /// Opening forgets the deletions that are not finished.
         DropsForgotten,
         /// Entries on which a promise rests are released once they are drained.

@@ -288,12 +288,91 @@ pub(crate) fn unfinished_deletion_survives_a_release(mapped: bool) -> Result<(),
     let hooked = HookedStorage::new(sim.clone());
     let wal = open(hooked.clone(), mapped);
     append_large(&wal.stream("s").unwrap());
-    hooked.intercept(|call| match &call.from {
-        Some(from) if from == Path::new("/log/streams/s") => Verdict::Fail(io::Error::other("a fault")),
-        _ => Verdict::Proceed,
-    });
+    keep_directory(&hooked, |_| true);
     assert!(wal.delete_stream("s").is_err());
     fill_journal(&wal);
+    survive(&sim, mapped, 0)
+}
+
+/// The directory of the stream `s` cannot be renamed, and the files for which `keeps` is true cannot
+/// be removed.
+fn keep_directory(storage: &HookedStorage, keeps: impl Fn(&Path) -> bool + Send + Sync + 'static) {
+    storage.intercept(move |call| {
+        let is_of_s = |path: &Path| path.starts_with("/log/streams/s");
+        let fails = match call.operation {
+            Operation::Rename => call.from.as_deref() == Some(Path::new("/log/streams/s")),
+            Operation::Remove => is_of_s(&call.path) && keeps(&call.path),
+            _ => false,
+        };
+        if fails { Verdict::Fail(io::ErrorKind::CrossesDevices.into()) } else { Verdict::Proceed }
+    });
+}
+
+/// A stream with several segments.
+fn append_segments(wal: &Wal) {
+    let stream = wal.stream_with("s", StreamOptions::new().segment_bytes(64 << 10)).unwrap();
+    for _ in 0..4 {
+        append_large(&stream);
+    }
+}
+
+/// Some files of a deleted stream are removed where they are, and others cannot be.
+pub(crate) fn half_removed_stream_stays_deleted(mapped: bool) -> Result<(), String> {
+    let sim = SimStorage::new(1);
+    let hooked = HookedStorage::new(sim.clone());
+    let wal = open(hooked.clone(), mapped);
+    append_segments(&wal);
+    let count = AtomicUsize::new(0);
+    keep_directory(&hooked, move |_| count.fetch_add(1, Ordering::Relaxed) == 1);
+    assert!(wal.delete_stream("s").is_err());
+    keep_directory(&hooked, |_| true);
+    if wal.stream("s").is_ok() {
+        return Err("the name is given away".to_owned());
+    }
+    fill_journal(&wal);
+    survive(&sim, mapped, 0)?;
+    // Each look-up tries again.
+    keep_directory(&hooked, |_| false);
+    has(&wal, "s", 0)?;
+    append(&wal.stream("s").unwrap(), 2, Durability::Synced);
+    survive(&sim, mapped, 2)
+}
+
+/// A crash comes at any time while a stream is deleted whose directory cannot be renamed, neither
+/// before the crash nor after it. The stream is there as a whole, or not at all.
+pub(crate) fn deletion_without_a_rename_is_atomic(mapped: bool) -> Result<(), String> {
+    let sim = SimStorage::new(1);
+    let hooked = HookedStorage::new(sim.clone());
+    let wal = open(hooked.clone(), mapped);
+    append_segments(&wal);
+    keep_directory(&hooked, |_| false);
+    let images = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&images);
+    sim.watch(move |disk| seen.lock().unwrap().push(disk.clone()));
+    wal.delete_stream("s").map_err(|error| error.to_string())?;
+    sim.unwatch();
+    if sim.list(Path::new("/log/streams/s")).is_ok() {
+        return Err("the directory is still there".to_owned());
+    }
+    for disk in images.lock().unwrap().iter() {
+        for crash in [Crash::Kill, Crash::Lost, Crash::Kept] {
+            let after = HookedStorage::new(SimStorage::on(disk.crash(crash, &mut Rng::new(1)), 3));
+            keep_directory(&after, |_| false);
+            let wal = open(after, mapped);
+            let stream = match wal.stream("s") {
+                // The last file is gone, and the directory is not.
+                Err(error) if error.to_string().contains("delete it again") => {
+                    wal.delete_stream("s").map_err(|error| error.to_string())?;
+                    wal.stream("s")
+                }
+                other => other,
+            };
+            let next = stream.map_err(|error| format!("{crash:?}: {error}"))?.next_seq();
+            if ![0, 12].contains(&next) {
+                return Err(format!("{crash:?}: {next} entries"));
+            }
+        }
+    }
     survive(&sim, mapped, 0)
 }
 
@@ -427,4 +506,6 @@ lives! {
     start_of_a_stream_at_rest_is_kept: start_of_stream_not_looked_up_survives,
     start_is_kept_if_its_frame_is_not_synced: start_survives_a_failed_frame,
     entries_from_the_start_on_are_kept: entries_survive_a_restart_at_start,
+    half_removed_stream_is_not_found: half_removed_stream_stays_deleted,
+    deletion_in_place_is_atomic: deletion_without_a_rename_is_atomic,
 }

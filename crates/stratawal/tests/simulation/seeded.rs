@@ -146,6 +146,7 @@ is_found_in_a_life! {
     restart_without_a_start_is_found: StartNotRestarted in start_survives_a_restart,
     look_up_without_the_start_is_found: StartNotJoined in start_survives_a_crash,
     frame_taken_for_synced_is_found: FrameTakenForSynced in start_survives_a_failed_frame,
+    needless_record_of_a_deletion_is_found: DropFinishedEarly in half_removed_stream_stays_deleted,
     records_void_before_they_are_joined_are_found: VoidBeforeJoined in entries_survive_a_restart_at_start,
 }
 

@@ -1,12 +1,11 @@
 //! Deletes an open stream. The work on its directory is in `deletion.rs`.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use stratawal_frame::StreamId;
 
 use crate::context::LogContext;
-use crate::deletion::{DeleteError, commit_in_journal, finish_in_journal, make_room, move_away, remove_moved};
+use crate::deletion::{DeleteError, Directory, commit_in_journal, make_room, move_away, remove_directory};
 use crate::error::{Error, ErrorKind};
 use crate::inner::Inner;
 use crate::location::Location;
@@ -26,7 +25,7 @@ impl Inner {
         // Locked before the group. A truncation removes files by their paths, which may belong to
         // another stream once this one is deleted.
         let mut removals = self.removals.lock();
-        let mut moved = Ok(None);
+        let mut moved = Ok(Directory::Absent);
         // A stream that only the commit journal has is deleted by the record alone.
         let existed = self.exists();
         let shut_down = self.group.shut_down(Error::new(ErrorKind::Missing, &shared.location), |state| {
@@ -54,8 +53,7 @@ impl Inner {
         shut_down.map_err(DeleteError::Undone)?;
         removals.clear();
         let moved = moved?;
-        finish_in_journal(&shared.context, &shared.location);
-        remove_moved(&shared.context, &shared.location, moved).map(|removed| removed || existed)
+        remove_directory(&shared.context, &shared.location, moved).map(|removed| removed || existed)
     }
 }
 
@@ -66,13 +64,10 @@ fn move_away_decided(
     context: &LogContext,
     location: &Location,
     stream: Option<StreamId>,
-) -> std::result::Result<Option<PathBuf>, DeleteError> {
+) -> std::result::Result<Directory, DeleteError> {
     let is_decided = match stream {
         Some(stream) => commit_in_journal(context, location, stream)?,
         None => false,
     };
-    move_away(context, location).map_err(|error| match error {
-        DeleteError::Undone(error) if is_decided => DeleteError::Indeterminate(error),
-        error => error,
-    })
+    move_away(context, location, is_decided)
 }
