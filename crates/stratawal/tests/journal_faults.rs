@@ -473,10 +473,12 @@ fn look_up_on_a_full_disk_loses_nothing() {
     let wal = open(&HookedStorage::new(sim.clone()), &journaled());
     let used = sim.disk().used();
     sim.set_faults(Some(Faults { after: used, fault: Fault::Capacity, forever: true }));
-    assert_eq!(wal.stream("s").map(drop).map_err(|error| error.kind()), Err(ErrorKind::Full));
+    let stream = wal.stream("s").unwrap();
+    assert_eq!((stream.next_seq(), entries(&stream).len()), (100, 100));
+    assert_eq!(stream.append(vec![b'x'; 100 << 10]).unwrap_err().kind(), ErrorKind::Full);
     sim.set_faults(None);
     wal.truncate_before("s", 99).unwrap();
-    assert_eq!(wal.stream("s").unwrap().next_seq(), 100);
+    assert_eq!(wal.stream("s").unwrap().append("more").unwrap(), 100);
 }
 
 /// The stream s has one entry in an older copy of its file, which was put in place, and one in the

@@ -26,7 +26,6 @@ use crate::error::{Call, Error, ErrorKind};
 use crate::fs::{Renamed, dir_exists, remove_file, rename_dir};
 use crate::layout::{self, OwnFile};
 use crate::location::Location;
-use crate::log_journal::RestartError;
 use crate::write::reserve::ReserveUse;
 
 /// Why a stream was not deleted, or not completely.
@@ -171,14 +170,7 @@ fn finish_in_journal(context: &LogContext, location: &Location) {
 /// Restarts the commit journal if it has failed.
 pub(crate) fn restart_journal(context: &LogContext, location: &Location) -> crate::error::Result<()> {
     let Some(log) = context.log_journal() else { return Ok(()) };
-    log.restart().map_err(|error| match error {
-        RestartError::Journal(error) => Error::journal(location, error),
-        RestartError::Pinned => {
-            let text = "the commit journal has failed, and a stream was closed that could not be settled; close the log, and \
-                        open it again";
-            Error::text(ErrorKind::Poisoned, location, text)
-        }
-    })
+    log.restart().map_err(|error| Error::journal(location, error))
 }
 
 /// Finishes the deletion of an earlier stream of this name, if the journal has one that is not

@@ -11,6 +11,14 @@ stratawal_sync::fail_points! {
         DrainOvertaken,
         /// A sync of entries that are already in the journal does not make them firm.
         FirmNotWritten,
+        /// A release reads the claims of the open streams before the records of the others.
+        ClaimsReadEarly,
+        /// A look-up takes the records of a stream while the journal is being restarted.
+        HandedOverInRestart,
+        /// The entries that a look-up finds in the journal make no claim on it.
+        JoinedNotClaimed,
+        /// A sync of entries that a look-up found in the journal leaves them loose.
+        JoinedLoose,
         /// The directory of a stream gets an id other than that of its records in the journal.
         CreatedWithOtherId,
         /// A stream that only the journal has is not found by its name.

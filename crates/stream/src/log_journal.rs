@@ -19,7 +19,7 @@ use stratawal_frame::{SeqNo, StreamId, WalId};
 use stratawal_journal::{Dropped, Error, Image, Journal, JournalOptions, Lsn, NeededStream, Position, Record, Result};
 use stratawal_storage::Storage;
 use stratawal_sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use stratawal_sync::{Mutex, OnceLock, Weak, fail_point};
+use stratawal_sync::{Mutex, OnceLock, Weak, fail_point, model};
 
 use self::registry::Registry;
 use crate::batches::{BATCH_LEN_MAX, in_batches};
@@ -49,7 +49,7 @@ pub struct LogJournal {
     options: JournalOptions,
     report: JournalReport,
     streams: Registry,
-    /// The records of streams that were not looked up since the journal was opened.
+    /// The records of streams that are not open.
     carried: Mutex<BTreeMap<StreamId, Carried>>,
     /// The deletions that are not finished.
     drops: Mutex<Vec<Dropped>>,
@@ -69,6 +69,8 @@ pub struct LogJournal {
     has_copies: AtomicBool,
     /// Set under *releasing*. From then on the journal is not restarted.
     closed: AtomicBool,
+    /// Set under the lock of the carried records.
+    is_restarting: AtomicBool,
     wake_len: u64,
     worker: OnceLock<Thread>,
     /// There is work, and no thread that does it.
@@ -141,7 +143,8 @@ impl LogJournal {
         };
         let options = journal.options();
         let log = Self::new(journal, options, report);
-        let carried = needed.streams.into_iter().map(|(id, needed)| (id, Carried { needed, is_settled: false }));
+        let carried =
+            needed.streams.into_iter().map(|(id, needed)| (id, Carried { needed, is_settled: false, claim: None }));
         *log.carried.lock() = carried.collect();
         *log.drops.lock() = if fail_point!(DropsForgotten) { Vec::new() } else { needed.drops };
         Ok(log)
@@ -163,6 +166,7 @@ impl LogJournal {
             releases: AtomicU64::new(0),
             has_copies: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            is_restarting: AtomicBool::new(false),
             wake_len: WAKE_LEN_MAX.min(options.capacity() / 8).max(1),
             worker: OnceLock::new(),
             is_due: AtomicBool::new(false),
@@ -320,9 +324,35 @@ impl LogJournal {
         }
     }
 
-    /// The stream's files have everything that its carried records hold.
-    pub(crate) fn forget_carried(&self, stream: StreamId) {
-        self.carried.lock().remove(&stream);
+    /// Calls `take` with the carried records of a stream that is open now and registered, and
+    /// forgets them. `take` claims those that are needed. Does nothing and returns false while the
+    /// journal is being restarted: the restart may have asked the stream for its records already.
+    pub(crate) fn hand_over(&self, stream: StreamId, take: impl FnOnce(&NeededStream)) -> bool {
+        let mut carried = self.carried.lock();
+        // Relaxed: set under the same lock.
+        if self.is_restarting.load(Ordering::Relaxed) && !fail_point!(HandedOverInRestart) {
+            return false;
+        }
+        if let Some(records) = carried.get(&stream) {
+            take(&records.needed);
+        }
+        // Only now, so that a release finds them here or claimed.
+        carried.remove(&stream);
+        true
+    }
+
+    /// Returns once no restart of the journal is under way. The caller holds no lock.
+    pub(crate) fn wait_for_restart(&self) {
+        drop(self.releasing.lock());
+    }
+
+    /// Takes back the records of a stream that was closed and could not be settled, and whose last
+    /// handle is dropped, so that the next look-up finds them. `claim` is the claim of the stream.
+    pub(crate) fn carry_again(&self, stream: StreamId, needed: NeededStream, claim: Arc<Claim>) {
+        // A closed journal has them for the next opening.
+        if !self.closed.load(Ordering::Relaxed) {
+            self.carried.lock().insert(stream, Carried { needed, is_settled: false, claim: Some(claim) });
+        }
     }
 
     /// Adds a stream that is open. `claim` states its need of the journal.
@@ -465,9 +495,11 @@ impl LogJournal {
             self.copy_carried_below(target)?;
         }
         self.copy_drops_below(target)?;
-        let of_streams = self.streams.claimed_from();
+        let claimed_too_early = fail_point!(ClaimsReadEarly).then(|| self.streams.claimed_from());
+        // Before the claims: a look-up claims the records that it takes from here.
         let of_carried = self.carried.lock().values().filter_map(Carried::oldest).min();
         let of_carried = of_carried.filter(|_| !fail_point!(CarriedReleased));
+        let of_streams = claimed_too_early.unwrap_or_else(|| self.streams.claimed_from());
         let of_drops = self.drops.lock().iter().map(|dropped| dropped.lsn).min();
         let needed = [of_streams, of_carried, of_drops].into_iter().flatten().min();
         let end = if fail_point!(EndReadLate) { self.journal.end() } else { end };
@@ -533,10 +565,9 @@ impl LogJournal {
         let mut carried = self.carried.lock();
         let is_due = |carried: &Carried| !carried.is_settled && carried.oldest().is_some_and(|lsn| lsn < target);
         for (&id, carried) in carried.iter_mut().filter(|(_, carried)| is_due(carried)) {
-            let needed = &mut carried.needed;
             let mut positions = Vec::new();
             self.has_copies.store(true, Ordering::Relaxed);
-            for record in needed.records(id) {
+            for record in carried.needed.records(id) {
                 match self.journal.append(&record) {
                     // The records stay where they are.
                     Err(error) if error.is_full() => return Ok(()),
@@ -544,11 +575,7 @@ impl LogJournal {
                 }
             }
             let Some(first) = positions.first() else { continue };
-            // No record of the stream is before the first copy.
-            for part in &mut needed.parts {
-                part.lsn = first.lsn;
-            }
-            needed.start_lsn = first.lsn;
+            carried.move_to(first.lsn);
         }
         Ok(())
     }
@@ -621,16 +648,14 @@ impl LogJournal {
     ///
     /// # Errors
     /// I/O; the journal stays failed, and the call may be repeated.
-    pub(crate) fn restart(&self) -> std::result::Result<(), RestartError> {
+    pub(crate) fn restart(&self) -> Result<()> {
         let _alone = self.releasing.lock();
         let epoch = self.journal.epoch();
         // The files of a closed log may belong to another process.
         if self.journal.failure().is_none() || self.closed.load(Ordering::Relaxed) {
             return Ok(());
         }
-        if self.streams.is_pinned() {
-            return Err(RestartError::Pinned);
-        }
+        let _restarting = Restarting::begin(self);
         let mut records: Vec<Record> = Vec::new();
         let mut unsettled = Vec::new();
         for (_, stream) in self.streams.all().flatten() {
@@ -650,7 +675,7 @@ impl LogJournal {
     /// Restarts the failed journal with the records of the streams that are open and could not be
     /// settled, and those of all others. Returns the LSN of the first record. Takes no stream's
     /// lock, because a stream that is being deleted waits for the locks taken here.
-    fn restart_with(&self, epoch: u64, mut records: Vec<Record>) -> std::result::Result<Lsn, RestartError> {
+    fn restart_with(&self, epoch: u64, mut records: Vec<Record>) -> Result<Lsn> {
         let mut carried = self.carried.lock();
         let mut drops = self.drops.lock();
         // The files of a settled stream hold its entries, and without the records none is void.
@@ -665,12 +690,9 @@ impl LogJournal {
         }
         let dropped = |dropped: &Dropped| Record::Drop { stream: dropped.stream, name: dropped.name.clone() };
         records.extend(drops.iter().map(dropped));
-        let located = self.journal.restart(epoch, &records).map_err(RestartError::Journal)?;
+        let located = self.journal.restart(epoch, &records)?;
         let first = located.first().map_or(self.journal.end(), |located| located.lsn);
-        for needed in carried.values_mut().map(|carried| &mut carried.needed) {
-            needed.parts.iter_mut().for_each(|part| part.lsn = first);
-            needed.start_lsn = first;
-        }
+        carried.values_mut().for_each(|carried| carried.move_to(first));
         drops.iter_mut().for_each(|dropped| dropped.lsn = first);
         Ok(first)
     }
@@ -737,12 +759,26 @@ fn unless_deleted(error: crate::error::Error) -> crate::error::Result<()> {
     if error.kind() == crate::error::ErrorKind::Missing { Ok(()) } else { Err(error) }
 }
 
-/// Why the journal was not restarted.
-#[derive(Debug)]
-pub(crate) enum RestartError {
-    /// A stream was closed that could not be settled, so its entries are only in the failed files.
-    Pinned,
-    Journal(Error),
+/// A restart of the journal that is under way.
+struct Restarting<'a>(&'a LogJournal);
+
+impl<'a> Restarting<'a> {
+    fn begin(log: &'a LogJournal) -> Self {
+        let carried = log.carried.lock();
+        log.is_restarting.store(true, Ordering::Relaxed);
+        drop(carried);
+        Self(log)
+    }
+}
+
+impl Drop for Restarting<'_> {
+    fn drop(&mut self) {
+        if !model::is_over() {
+            let carried = self.0.carried.lock();
+            self.0.is_restarting.store(false, Ordering::Relaxed);
+            drop(carried);
+        }
+    }
 }
 
 /// Settles streams that were not looked up.
@@ -761,15 +797,34 @@ struct Settling {
     tried: BTreeSet<StreamId>,
 }
 
-/// The records of a stream that was not opened since the journal was.
+/// The records of a stream that is not open.
 #[derive(Debug)]
 struct Carried {
     needed: NeededStream,
     /// The stream's files durably hold all live entries, and the records may be void.
     is_settled: bool,
+    /// The claim of the stream, if it was open before. It is given up with the records.
+    claim: Option<Arc<Claim>>,
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        if let Some(claim) = &self.claim {
+            claim.set(None);
+        }
+    }
 }
 
 impl Carried {
+    /// No record of the stream is before `lsn`.
+    fn move_to(&mut self, lsn: Lsn) {
+        self.needed.parts.iter_mut().for_each(|part| part.lsn = lsn);
+        self.needed.start_lsn = lsn;
+        if let Some(claim) = &self.claim {
+            claim.set(Some(lsn));
+        }
+    }
+
     /// The stream's name, if the journal gives it.
     fn name(&self) -> Option<String> {
         self.needed.name.as_deref().map(|name| String::from_utf8_lossy(name).into_owned())

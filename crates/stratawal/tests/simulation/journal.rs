@@ -476,6 +476,39 @@ pub(crate) fn fast_close_stops_a_drain(_mapped: bool) -> Result<(), String> {
     }
 }
 
+/// A log whose process was killed with `count` entries of the stream `s` in the journal alone. The
+/// journal is so large that the next opening does not settle them.
+fn killed_with_entries(mapped: bool, count: u64, durability: Durability) -> SimStorage {
+    let sim = SimStorage::new(1);
+    let wal = open_with(sim.clone(), mapped, LARGE_JOURNAL);
+    append(&wal.stream("s").unwrap(), count, durability);
+    after(&sim, Crash::Kill)
+}
+
+const LARGE_JOURNAL: u64 = 256 << 10;
+
+/// The second process looks the stream up, and releases the journal.
+pub(crate) fn joined_entries_survive_a_release(mapped: bool) -> Result<(), String> {
+    for count in [10, 40] {
+        let sim = killed_with_entries(mapped, count, Durability::Synced);
+        let wal = open_with(sim.clone(), mapped, LARGE_JOURNAL);
+        has(&wal, "s", count)?;
+        (0..5).for_each(|_| fill_journal(&wal));
+        survive(&sim, mapped, count)?;
+    }
+    Ok(())
+}
+
+/// The second process syncs entries that were flushed by the first, and that are too many to be
+/// copied.
+pub(crate) fn joined_entries_that_are_synced_survive(mapped: bool) -> Result<(), String> {
+    let sim = killed_with_entries(mapped, 40, Durability::Flushed);
+    let wal = open_with(sim.clone(), mapped, LARGE_JOURNAL);
+    wal.stream("s").unwrap().sync().unwrap();
+    (0..5).for_each(|_| fill_journal(&wal));
+    survive(&sim, mapped, 40)
+}
+
 macro_rules! lives {
     ($($test:ident: $life:ident,)+) => {
         $(
@@ -495,6 +528,8 @@ lives! {
     synced_entry_after_released_ones_is_kept: synced_entry_after_released_ones_survives,
     release_keeps_streams_that_were_not_looked_up: stream_not_looked_up_survives_a_release,
     restart_keeps_streams_that_were_not_looked_up: stream_not_looked_up_survives_a_restart,
+    release_keeps_entries_that_were_looked_up: joined_entries_survive_a_release,
+    sync_of_entries_that_were_looked_up_is_kept: joined_entries_that_are_synced_survive,
     release_keeps_unfinished_deletions: unfinished_deletion_survives_a_release,
     failed_deletion_leaves_no_part_of_a_stream: failed_deletion_takes_the_whole_stream,
     failed_write_back_takes_no_drained_entry: drained_entries_survive_two_failures,

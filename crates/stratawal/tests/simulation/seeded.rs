@@ -141,6 +141,8 @@ is_found_in_a_life! {
     restart_without_unopened_streams_is_found: CarriedNotRestarted in stream_not_looked_up_survives_a_restart,
     drain_after_a_fast_close_is_found: FastCloseLeavesLead in fast_close_stops_a_drain,
     release_of_unopened_streams_is_found: CarriedReleased in stream_not_looked_up_survives_a_release,
+    joined_entries_without_a_claim_are_found: JoinedNotClaimed in joined_entries_survive_a_release,
+    joined_entries_that_stay_loose_are_found: JoinedLoose in joined_entries_that_are_synced_survive,
     start_that_is_not_claimed_is_found: StartNotClaimed in start_survives_a_release,
     start_that_is_not_copied_is_found: StartNotCopied in start_survives_a_release,
     restart_without_a_start_is_found: StartNotRestarted in start_survives_a_restart,

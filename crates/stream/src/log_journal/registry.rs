@@ -64,11 +64,6 @@ impl Registry {
         self.0.lock().streams.iter().filter_map(|stream| stream.claim.lsn()).min()
     }
 
-    /// Whether a stream that needs the journal was dropped: it could not be settled.
-    pub(super) fn is_pinned(&self) -> bool {
-        self.0.lock().streams.iter().any(|stream| stream.is_gone() && stream.claim.lsn().is_some())
-    }
-
     /// A walk through all open streams.
     pub(super) fn all(&self) -> Walk<'_, impl FnMut(&Claim, &Watermarks) -> bool> {
         self.walk(|_, _| true)
@@ -178,6 +173,6 @@ mod tests {
             stream.close().unwrap();
         }
         assert!(registry.0.lock().streams.len() < 10);
-        assert!(!registry.is_pinned());
+        assert_eq!(registry.claimed_from(), None);
     }
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use stratawal_frame::{SeqNo, WalId};
+use stratawal_frame::{SeqNo, StreamId, WalId};
 use stratawal_journal::{Image, JournalOptions, Lsn, NeededStream, Record};
 use stratawal_storage::{MemoryStorage, Storage};
 use stratawal_sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +29,10 @@ const PREEMPTIONS: usize = 3;
 /// An entry so long that two of them do not fit into a file of the journal.
 const LARGE: &[u8] = &[7; 7000];
 
+fn journal_options() -> JournalOptions {
+    JournalOptions::default().bytes(64 << 10).first_file_bytes(16 << 10)
+}
+
 /// A log with a small commit journal.
 #[derive(Clone)]
 struct Watched {
@@ -43,8 +47,7 @@ impl Watched {
     fn on(storage: impl Storage + 'static) -> Self {
         let storage: Arc<dyn Storage> = Arc::new(storage);
         storage.create_dir(Path::new("/streams")).expect("memory");
-        let options = JournalOptions::default().bytes(64 << 10).first_file_bytes(16 << 10);
-        let journal = LogJournal::create(&storage, Path::new(DIR), WalId(0), options).expect("memory");
+        let journal = LogJournal::create(&storage, Path::new(DIR), WalId(0), journal_options()).expect("memory");
         Self { context: Arc::new(LogContext::new(storage).journal(Arc::new(journal))) }
     }
 
@@ -91,7 +94,9 @@ impl Stream {
 
     /// The records of the stream that are whole below `end`.
     fn needed_below(&self, image: &Image, end: Lsn) -> NeededStream {
-        let id = self.log.inner.shared.stream_id().expect("it exists");
+        let state = self.log.inner.group.lock();
+        let id = state.tail.journaled.as_ref().and_then(|journaled| journaled.known_stream()).expect("it exists");
+        drop(state);
         let mut needed = image.needed().streams.remove(&id).unwrap_or_default();
         needed.parts.retain(|located| located.end <= end);
         let firm = image.records().iter().filter(|located| located.end() <= end).map(|located| match located.record {
@@ -344,6 +349,84 @@ fn a_release_and_a_sync_of_all_streams_both_end() {
     });
 }
 
+/// A log whose earlier process has left a stream with two entries, of which only the journal has
+/// the second. The stream is not open.
+fn after_a_process(storage: &HookedStorage) -> Watched {
+    let before = Watched::on(storage.clone());
+    let stream = before.stream("s", Durability::Synced);
+    stream.append(b"1", Durability::Synced);
+    stream.log.close_fast().expect("memory");
+    before.journal().close_fast().expect("memory");
+    drop((stream, before));
+    let storage: Arc<dyn Storage> = Arc::new(storage.clone());
+    let journal = LogJournal::open(&storage, Path::new(DIR), WalId(0), journal_options(), |_| true).expect("memory");
+    Watched { context: Arc::new(LogContext::new(storage).journal(Arc::new(journal))) }
+}
+
+/// Looks up the stream of [`after_a_process`].
+fn look_up(watched: &Watched) -> Stream {
+    let options = StreamOptions::new().durability(Durability::Synced);
+    let log = StreamLog::open(Arc::clone(&watched.context), Location::new("/streams", "s"), options).expect("opens");
+    Stream { log, watched: watched.clone() }
+}
+
+#[test]
+fn a_release_beside_a_look_up_keeps_the_records() {
+    explore_bounded(2, || {
+        let watched = after_a_process(&HookedStorage::new(MemoryStorage::new().with_clock(1, 1).with_seed(1)));
+        let other = watched.clone();
+        let thread = spawn(move || other.journal().release(0).expect("there is room"));
+        let stream = look_up(&watched);
+        assert_eq!(stream.log.durable_seq(), 2);
+        stream.check_watermarks();
+        thread.join().expect("no panic");
+        stream.check_watermarks();
+    });
+}
+
+#[test]
+fn a_restart_beside_a_look_up_keeps_the_records() {
+    explore_bounded(2, || {
+        let storage = HookedStorage::new(MemoryStorage::new().with_clock(1, 1).with_seed(1));
+        let watched = after_a_process(&storage);
+        storage.set(|operation, path| {
+            let fails = operation == Operation::Sync && path.starts_with(DIR);
+            if fails { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+        });
+        let record = Record::Firm { stream: StreamId(7), seq: SeqNo(1) };
+        let put = watched.journal().journal.append(&record).expect("there is room");
+        watched.journal().journal.sync_to(put).expect_err("the journal fails");
+        storage.clear();
+        let other = watched.clone();
+        let thread = spawn(move || other.journal().restart().expect("the storage works again"));
+        let stream = look_up(&watched);
+        thread.join().expect("no panic");
+        assert_eq!(stream.log.durable_seq(), 2);
+        stream.check_watermarks();
+    });
+}
+
+/// Threads append to a stream without a directory, and release the journal, which creates the
+/// directory.
+#[test]
+fn a_release_keeps_a_stream_without_a_directory() {
+    explore_bounded(2, || {
+        let watched = Watched::new();
+        let options = StreamOptions::new().durability(Durability::Synced);
+        let location = Location::new("/streams", "s");
+        let log = StreamLog::open(Arc::clone(&watched.context), location, options).expect("opens");
+        let stream = Stream { log, watched: watched.clone() };
+        let other = stream.clone();
+        let thread = spawn(move || {
+            other.append(b"0", Durability::Flushed);
+            other.watched.journal().release(0).expect("there is room");
+        });
+        stream.append_synced(b"1");
+        thread.join().expect("no panic");
+        stream.check_watermarks();
+    });
+}
+
 #[cfg(all(stratawal_loom, stratawal_faults))]
 mod fail_points_are_found {
     stratawal_sync::found_by_scenarios! {
@@ -351,6 +434,8 @@ mod fail_points_are_found {
         flushed_left_behind: FlushedLeftBehind by no_entry_is_durable_before_it_is_flushed;
         drain_overtaken: DrainOvertaken by no_acknowledged_entry_rests_on_one_being_drained;
         firm_above_file_only: FirmAboveFileOnly by no_acknowledged_entry_rests_on_one_being_drained;
+        claims_read_early: ClaimsReadEarly by a_release_beside_a_look_up_keeps_the_records;
+        handed_over_in_restart: HandedOverInRestart by a_restart_beside_a_look_up_keeps_the_records;
         end_read_late: EndReadLate by a_release_keeps_what_is_not_in_the_files;
         copy_becomes_loose: CopyBecomesLoose by a_copy_of_a_record_keeps_its_promise;
         needed_ignored: NeededIgnored by a_release_of_little_keeps_the_newest_records;

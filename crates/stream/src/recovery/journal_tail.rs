@@ -7,7 +7,7 @@ use stratawal_journal::{NeededStream, Part, Tail as JournalTail};
 use stratawal_sync::fail_point;
 
 use crate::context::LogContext;
-use crate::error::{DamageKind, Error, Result};
+use crate::error::{DamageKind, Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::log_journal::LogJournal;
 use crate::removal::Dead;
@@ -17,19 +17,24 @@ use crate::write::pending::{FrameSlice, PendingFrames};
 use crate::write::tail::Tail;
 use crate::write::writer::Writer;
 
-/// What is left to do once the stream is known to the journal.
+/// The work that is left once the stream is known to the journal.
 #[derive(Debug, Default)]
 pub(super) struct Joined {
-    /// The stream, if the journal still carries its records. They can be forgotten.
+    /// The stream, if the journal carries its records.
     pub(super) carried: Option<StreamId>,
     /// Segments that are no longer part of the stream.
     pub(super) dead: Dead,
 }
 
-/// Gives a stream that was just recovered its state in the journal, appends the entries that only
-/// the journal has, and settles them. Afterwards the journal is not needed for the entries of this
-/// stream. It is still needed for a START that the files do not hold.
-pub(super) fn join(shared: &Arc<Shared>, tail: &mut Tail, writer: &mut Writer) -> Result<Joined> {
+/// Gives a stream that was just recovered its state in the journal, and appends the entries that
+/// only the journal has. They stay there, and nothing is written, unless some of the records do not
+/// continue the stream: then it is settled, and the records are made void. If `may_write` is false,
+/// that is left to the next recovery.
+///
+/// # Errors
+/// Damage. [`ErrorKind::Full`] if `may_write` is false and the stream has to restart at its first
+/// live seq.
+pub(super) fn join(shared: &Arc<Shared>, tail: &mut Tail, writer: &mut Writer, may_write: bool) -> Result<Joined> {
     let Some(log) = shared.context.log_journal() else { return Ok(Joined::default()) };
     let pool = Arc::clone(tail.buffer_pool());
     let name = shared.location.shared_name();
@@ -46,16 +51,38 @@ pub(super) fn join(shared: &Arc<Shared>, tail: &mut Tail, writer: &mut Writer) -
     let (joined, restart) = joined_to(&shared.location, &needed, SeqNo(tail.next_seq))?;
     let start = needed.start.filter(|_| !fail_point!(StartNotJoined)).map_or(0, |start| start.0);
     shared.watermarks.raise_start(start);
-    let dead = restart.map_or(Ok(Dead::default()), |start| writer.begin_at(tail, start.0))?;
+    let dead = match restart {
+        Some(_) if !may_write => return Err(Error::new(ErrorKind::Full, &shared.location)),
+        Some(start) => writer.begin_at(tail, start.0)?,
+        None => Dead::default(),
+    };
     if let Some(journaled) = tail.journaled.as_mut().filter(|_| joined.dropped) {
         journaled.must_be_void();
     }
-    tail.append_recovered(frames_of(&shared.location, joined)?, shared)?;
-    writer.settle_recovered(tail)?;
-    if let Some(journaled) = tail.journaled.as_mut().filter(|_| start > shared.watermarks.start_in_files()) {
-        journaled.adopt_start(start, needed.start_lsn);
+    tail.append_recovered(frames_of(&shared.location, joined)?);
+    let has_void = tail.journaled.as_ref().is_some_and(|journaled| journaled.has_void_records());
+    if has_void && may_write {
+        writer.settle_recovered(tail)?;
+    } else {
+        leave_in_journal(shared, tail);
+    }
+    if let Some(journaled) = &mut tail.journaled {
+        // Until the journal hands them over, the records are also carried, and their places may
+        // change. But from here on the entries stay in memory when they are drained.
+        journaled.adopt(&needed, shared.watermarks.settled(), shared.watermarks.start_in_files());
     }
     Ok(Joined { carried: Some(stream), dead })
+}
+
+/// The entries in the tail stay in the journal, where they are durable.
+fn leave_in_journal(shared: &Shared, tail: &mut Tail) {
+    let end = tail.next_seq;
+    if let Some(journaled) = &mut tail.journaled {
+        journaled.join(end);
+    }
+    shared.watermarks.set_accepted(end);
+    shared.watermarks.raise_flushed(end);
+    shared.watermarks.raise_durable(end);
 }
 
 /// Checks that the entries that the journal has of the stream `id` can be joined to files that end

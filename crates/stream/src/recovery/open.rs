@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use stratawal_frame::SeqNo;
+use stratawal_frame::{SeqNo, StreamId};
+use stratawal_journal::NeededStream;
 use stratawal_sync::{Mutex, Published};
 
 use super::files::StreamFiles;
@@ -32,6 +33,25 @@ use crate::write::reserve::ReserveUse;
 use crate::write::tail::Tail;
 
 impl Inner {
+    /// Claims the records that the stream still needs of those that the journal has carried for it.
+    /// The stream is registered.
+    fn take_over_records(&self, log: &LogJournal, stream: StreamId) {
+        loop {
+            {
+                let mut state = self.group.lock();
+                let Some(journaled) = &mut state.tail.journaled else { return };
+                let watermarks = &self.shared.watermarks;
+                let adopt = |needed: &NeededStream| {
+                    journaled.adopt(needed, watermarks.settled(), watermarks.start_in_files());
+                };
+                if log.hand_over(stream, adopt) {
+                    return;
+                }
+            }
+            log.wait_for_restart();
+        }
+    }
+
     /// See [`StreamLog::open`](crate::StreamLog::open).
     pub(crate) fn open(context: Arc<LogContext>, location: Location, options: StreamOptions) -> Result<Arc<Self>> {
         options.validate_for(&location)?;
@@ -43,19 +63,14 @@ impl Inner {
                     let dead = std::mem::take(&mut recovered.dead);
                     removals.remove_found(&context, &location, dead, &mut recovered.report);
                 }
-                build(context, location, options, recovered, removals)
+                build(context, location, options, recovered, removals, None)
             }
             // The existing entries can be read. The next append runs recovery first.
             Err(full) if full.kind() == ErrorKind::Full => {
                 let recovered = read(&StreamFiles::new(&context, &location, &options));
                 let recovered = recovered.map_err(|error| error.of_call(Call::LookUp))?;
-                if has_carried(&context, recovered.as_ref()) {
-                    // The entries in the journal cannot be joined to the files.
-                    return Err(full.of_call(Call::LookUp));
-                }
-                let inner = build(context, location, options, recovered, Removals::default())?;
-                inner.group.lock().set_error(full);
-                Ok(inner)
+                let built = build(context, location, options, recovered, Removals::default(), Some(full));
+                built.map_err(|error| error.of_call(Call::LookUp))
             }
             Err(error) => Err(error.of_call(Call::LookUp)),
         }
@@ -78,7 +93,7 @@ impl Inner {
         let removed = Removals::remove_damaged(&context, &location, &std::mem::take(&mut recovered.dead));
         context.make_reserve();
         removed?;
-        build(context, location, options, Some(recovered), Removals::default())
+        build(context, location, options, Some(recovered), Removals::default(), None)
     }
 
     /// See [`StreamLog::open_before_damage`](crate::StreamLog::open_before_damage).
@@ -91,7 +106,7 @@ impl Inner {
             Ok(inner) => Ok((inner, None)),
             Err(damage) if damage.is_damage() && context.is_read_only() => {
                 let recovered = read_before_damage(&StreamFiles::new(&context, &location, &options))?;
-                let inner = build(context, location, options, Some(recovered), Removals::default())?;
+                let inner = build(context, location, options, Some(recovered), Removals::default(), None)?;
                 Ok((inner, Some(damage)))
             }
             Err(error) => Err(error),
@@ -106,12 +121,15 @@ pub(super) fn recover_or_read(files: &StreamFiles<'_>, reserve: ReserveUse) -> R
     outcome
 }
 
+/// Builds the state of a stream. If a full disk has prevented its recovery, `full` is that error,
+/// and the stream is read until there is space.
 fn build(
     context: Arc<LogContext>,
     location: Location,
     options: StreamOptions,
     mut recovered: Option<Recovered>,
     mut removals: Removals,
+    full: Option<Error>,
 ) -> Result<Arc<Inner>> {
     let is_read_only = context.is_read_only();
     let reader_state = recovered.as_mut().and_then(|recovered| recovered.reader_state.take()).filter(|_| is_read_only);
@@ -130,7 +148,7 @@ fn build(
     let mut writer = install(&shared, &report, &mut tail, recovered, None);
     let mut joined = Joined::default();
     if !is_read_only {
-        joined = join(&shared, &mut tail, &mut writer)?;
+        joined = join(&shared, &mut tail, &mut writer, full.is_none())?;
         // The stream is sound whether or not the files are removed: the next opening tries again.
         let dead = std::mem::take(&mut joined.dead);
         if !dead.segments.is_empty() {
@@ -139,8 +157,9 @@ fn build(
         report_joined(&shared, &report, tail.next_seq);
     }
     let group = Group::new(tail, Some(writer), watermarks, shared.location.shared_name());
-    if is_read_only {
-        group.lock().set_error(Error::new(ErrorKind::ReadOnly, &shared.location));
+    let refused = if is_read_only { Some(Error::new(ErrorKind::ReadOnly, &shared.location)) } else { full };
+    if let Some(error) = refused {
+        group.lock().set_error(error);
     }
     let removals = Mutex::new(removals);
     let reader_state = Mutex::new(reader_state);
@@ -149,8 +168,9 @@ fn build(
     if let (Some(log), Some(claim)) = (inner.shared.context.log_journal(), claim) {
         let user: Arc<dyn JournalUser> = Arc::clone(&inner) as _;
         log.register(&user, claim, Arc::clone(&inner.shared.watermarks));
-        // Only now, because a START among the records may still be needed.
-        joined.carried.into_iter().for_each(|stream| log.forget_carried(stream));
+        if let Some(stream) = joined.carried {
+            inner.take_over_records(log, stream);
+        }
         // If this fails, the START stays in the journal, and the next truncation tries again.
         let _ = inner.free_dropped();
     }
@@ -167,11 +187,4 @@ fn report_joined(shared: &Shared, report: &Published<OpenReport>, next_seq: u64)
         let joined = OpenReport { existed: true, first_seq, next_seq, segments, ..(*of_files).clone() };
         report.store(Arc::new(joined));
     }
-}
-
-/// Whether the commit journal has records of a stream that was not opened yet.
-fn has_carried(context: &LogContext, recovered: Option<&Recovered>) -> bool {
-    let segment = recovered.and_then(|recovered| recovered.snapshot.segments.first());
-    let carried = |log: &Arc<LogJournal>| segment.and_then(|segment| log.carried(segment.header.stream_id));
-    context.log_journal().and_then(carried).is_some()
 }

@@ -175,11 +175,7 @@ impl Inner {
     fn reserve(&self, tail: &mut Tail, len: u64) -> Result<Room> {
         let room = self.room_for(tail, len);
         if let (Room::Available, Some(reservation)) = (room, &mut tail.reservation) {
-            reservation.reserve(len).map_err(|error| {
-                let nothing_written = error.is_refusal();
-                let error = self.shared.segment_error(error);
-                if nothing_written { error } else { error.poisoned() }
-            })?;
+            reservation.reserve(len).map_err(|error| self.shared.not_reserved(error))?;
         }
         Ok(room)
     }
@@ -194,7 +190,8 @@ impl Inner {
             return if may_wait { Room::Available } else { Room::NeedsSegment };
         };
         let is_empty = reservation.base == tail.next_seq;
-        let is_full = reservation.end.saturating_add(len) > self.shared.options.segment_bytes;
+        let reserved_end = reservation.end.saturating_add(tail.unreserved());
+        let is_full = reserved_end.saturating_add(len) > self.shared.options.segment_bytes;
         match reservation.restart {
             Some(_) if is_empty => Room::NeedsReplacement,
             Some(_) => Room::NeedsSegment,

@@ -1,6 +1,8 @@
 //! Closes a stream: writes CLOSE, so that the next opening scans nothing, or leaves its entries in
 //! the commit journal.
 
+use std::sync::Arc;
+
 use stratawal_frame::{Footer, FooterKind, SeqNo, TRAILER_LEN};
 use stratawal_segment::Preallocation;
 use stratawal_sync::fail_point;
@@ -118,6 +120,21 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// Gives the records that the stream still needs back to the journal. Called when the last
+    /// handle is dropped.
+    fn give_back_records(&self) {
+        let Some(log) = self.shared.context.log_journal() else { return };
+        let mut state = self.group.lock();
+        let all_firm = self.all_firm() || state.failure().is_some();
+        let Some((journaled, rest)) = state.tail.journaled_and_rest() else { return };
+        journaled.needed_from(&self.shared.watermarks, all_firm);
+        if let Some((stream, needed)) = journaled.still_needed(&rest) {
+            log.carry_again(stream, needed, Arc::clone(journaled.claim()));
+        }
+    }
+}
+
 impl Writer {
     fn close(&mut self, preallocation: &mut Preallocation) -> Result<()> {
         match self {
@@ -173,5 +190,6 @@ impl Drop for Inner {
         if (live || is_new) && !self.shared.context.is_read_only() {
             let _ = self.close();
         }
+        self.give_back_records();
     }
 }

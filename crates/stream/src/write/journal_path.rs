@@ -216,7 +216,7 @@ impl Inner {
     }
 
     /// Whether readers take every entry for durable, so that no record is loose.
-    fn all_firm(&self) -> bool {
+    pub(super) fn all_firm(&self) -> bool {
         self.shared.options.durability == Durability::Synced
     }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use stratawal_frame::{BATCH_END, SeqNo, StreamId};
-use stratawal_journal::{Error, ErrorKind, Lsn, PartRef, Position, Record, Result};
+use stratawal_journal::{Error, ErrorKind, LocatedPart, Lsn, NeededStream, PartRef, Position, Record, Result};
 use stratawal_sync::fail_point;
 
 use crate::journal_user::Claim;
@@ -236,11 +236,60 @@ impl Journaled {
         }
     }
 
-    /// Takes over the START that the journal has had since an earlier process. Its record begins at
-    /// `lsn`, and is durable.
-    pub(crate) fn adopt_start(&mut self, seq: u64, lsn: Lsn) {
-        self.start = Some(StartRecord { seq, lsn, newest: None });
+    /// The journal has entries of an earlier process up to `end`, and all of them are durable. So
+    /// they must not be released before they are settled.
+    pub(crate) fn join(&mut self, end: u64) {
+        self.end = end;
+        if !fail_point!(JoinedLoose) {
+            self.firm_end = end;
+        }
+    }
+
+    /// Claims those of the records `needed`, of an earlier process, that the stream still needs:
+    /// its files durably hold the entries below `settled`, and record the first live seq
+    /// `start_in_files`. All of the records are durable.
+    pub(crate) fn adopt(&mut self, needed: &NeededStream, settled: u64, start_in_files: u64) {
+        if fail_point!(JoinedNotClaimed) {
+            return;
+        }
+        let seqs = settled..self.end;
+        let parts = needed.parts.iter().map(|located| (located.lsn, located.part.first.0, located.part.end().0));
+        let mut parts: Vec<_> = parts.filter(|(_, first, end)| *end > seqs.start && *first < seqs.end).collect();
+        // A stretch needs the journal from its first record on, and a copy may be after records
+        // that follow it.
+        let mut oldest = Lsn(u64::MAX);
+        for part in parts.iter_mut().rev() {
+            oldest = oldest.min(part.0);
+            part.0 = oldest;
+        }
+        self.stretches.clear();
+        for (lsn, first, end) in parts {
+            self.remember(lsn, first.max(seqs.start), end.min(seqs.end));
+        }
+        let start = needed.start.filter(|start| start.0 > start_in_files);
+        self.start = start.map(|start| StartRecord { seq: start.0, lsn: needed.start_lsn, newest: None });
         self.update_claim();
+    }
+
+    /// The records that the stream still needs, all of whose entries are in memory: `rest` has
+    /// those that are not drained. `None` if it needs none.
+    pub(crate) fn still_needed(&self, rest: &[&PendingFrames]) -> Option<(StreamId, NeededStream)> {
+        let lsn = self.needed_lsn()?;
+        let mut needed =
+            NeededStream { name: Some(Bytes::copy_from_slice(self.name.as_bytes())), ..NeededStream::default() };
+        for record in self.records(rest) {
+            match record {
+                Record::Start { seq, .. } => {
+                    needed.start = Some(seq);
+                    needed.start_lsn = lsn;
+                }
+                Record::Firm { .. } => needed.has_directory = true,
+                _ => {}
+            }
+            let parts = record.parts().iter().cloned();
+            needed.parts.extend(parts.map(|part| LocatedPart { part, lsn, end: lsn }));
+        }
+        Some((self.stream, needed))
     }
 
     /// The stream's files durably record the first live seq `in_files`.

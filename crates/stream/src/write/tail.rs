@@ -15,10 +15,8 @@ use stratawal_frame::{ByteOffset, StreamId};
 use stratawal_segment::{Preallocation, SegmentWriter};
 
 use crate::batch::Entry;
-use crate::error::Result;
 use crate::options::{Durability, StreamOptions};
 use crate::read::tail_run::TailRun;
-use crate::shared::Shared;
 use crate::watermarks::Watermarks;
 use crate::write::buffer_pool::{BufferPool, push_exact};
 use crate::write::clock::Clock;
@@ -69,6 +67,9 @@ pub(crate) struct Tail {
     spare: Vec<Arc<PendingFrames>>,
     /// Long buffers, which the streams of a log share.
     buffer_pool: Arc<BufferPool<PendingFrames>>,
+    /// The bytes of pending entries for which the active segment has no space yet. The commit
+    /// journal has them.
+    unreserved: u64,
     /// The length of the tail when it was last drained, or half of the previous value, whichever is
     /// more. A longer buffer is requested with this length.
     recent_len: usize,
@@ -93,6 +94,7 @@ impl Tail {
             in_flight: None,
             spare: Vec::new(),
             buffer_pool,
+            unreserved: 0,
             recent_len: 0,
             journaled: None,
         }
@@ -288,17 +290,30 @@ impl Tail {
         self.pending = pending;
     }
 
-    /// Appends entries that only the commit journal has, and reserves their space.
-    pub(crate) fn append_recovered(&mut self, entries: PendingFrames, shared: &Shared) -> Result<()> {
+    /// Appends entries that only the commit journal has. Their space is reserved before they are
+    /// drained.
+    pub(crate) fn append_recovered(&mut self, entries: PendingFrames) {
         if entries.is_empty() {
-            return Ok(());
+            return;
         }
-        let reserved = entries.reserved;
+        if self.reservation.is_some() {
+            self.unreserved += entries.reserved;
+        }
         self.adopt_pending(entries);
-        match &mut self.reservation {
-            Some(reservation) => reservation.reserve(reserved).map_err(|e| shared.segment_error(e)),
-            None => Ok(()),
+    }
+
+    /// The bytes of pending entries for which the active segment has no space yet.
+    pub(crate) const fn unreserved(&self) -> u64 {
+        self.unreserved
+    }
+
+    /// Reserves the space of all pending entries.
+    pub(crate) fn reserve_pending(&mut self) -> stratawal_segment::Result<()> {
+        if let Some(reservation) = self.reservation.as_mut().filter(|_| self.unreserved > 0) {
+            reservation.reserve(self.unreserved)?;
+            self.unreserved = 0;
         }
+        Ok(())
     }
 
     /// Returns a copy of entry `seq` if it is in the tail.

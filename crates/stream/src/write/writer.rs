@@ -102,6 +102,14 @@ impl OpenSegments {
 }
 
 impl Shared {
+    /// The error if space in the active file was not reserved. After any error other than
+    /// `Poisoned`, nothing has changed.
+    pub(super) fn not_reserved(&self, error: stratawal_segment::Error) -> Error {
+        let nothing_written = error.is_refusal();
+        let error = self.segment_error(error);
+        if nothing_written { error } else { error.poisoned() }
+    }
+
     /// Runs `act`, which needs space in the active file. On a full disk it may use the emergency
     /// reserve if `reserve` allows that. After any error other than `Poisoned`, nothing has
     /// changed.
@@ -112,11 +120,7 @@ impl Shared {
     ) -> Result<T> {
         let is_full = |error: &stratawal_segment::Error| error.is_refusal() && error.is_full();
         let done = self.context.with_reserve(reserve, is_full, act);
-        done.map_err(|error| {
-            let nothing_written = error.is_refusal();
-            let error = self.segment_error(error);
-            if nothing_written { error } else { error.poisoned() }
-        })
+        done.map_err(|error| self.not_reserved(error))
     }
 }
 
@@ -124,9 +128,11 @@ impl CommitLeader for Writer {
     type Tail = Tail;
     type Work = Arc<PendingFrames>;
 
-    /// Creates the directory of a stream whose entries were accepted without one.
+    /// Creates the directory of a stream whose entries were accepted without one, and reserves the
+    /// space of entries that the commit journal had.
     fn prepare(&mut self, tail: &mut Tail) -> Result<()> {
-        self.create_for_pending(tail, ReserveUse::Never)
+        self.create_for_pending(tail, ReserveUse::Never)?;
+        tail.reserve_pending().map_err(|error| self.shared().not_reserved(error))
     }
 
     fn take(&mut self, tail: &mut Tail) -> Arc<PendingFrames> {
