@@ -1,11 +1,13 @@
 //! The log on which the simulation runs.
 
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use stratawal::{Batch, Durability, Error, ErrorKind, Options, StreamOptions, Visibility, Wal};
-use stratawal_testkit::{Found, Level, LogUnderTest, Refusal, Shape, SimStorage};
+use stratawal_storage::Storage;
+use stratawal_testkit::{Found, HookedStorage, Level, LogUnderTest, Operation, Refusal, Shape, SimStorage};
 
 const SEGMENT_LEN: u64 = 64 << 10;
 pub(crate) const SHAPE: Shape =
@@ -90,15 +92,31 @@ fn read(wal: &Wal, stream: &str, visibility: Visibility) -> Result<Found, Error>
     Ok(Found { first_seq, entries: entries.collect::<Result<_, _>>()? })
 }
 
+/// Opens the log while the journal gets no new file, so that it continues in its old ones. Returns
+/// `None` if it has none yet, or if this fails.
+fn open_without_room(storage: SimStorage, open: impl Fn(Arc<dyn Storage>) -> stratawal::Result<Wal>) -> Option<Wal> {
+    let hooked = HookedStorage::new(storage);
+    hooked.set(|operation, path| {
+        let is_new = operation == Operation::Create && path.starts_with("/log/journal");
+        if is_new { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    });
+    let wal = open(Arc::new(hooked.clone())).ok()?;
+    hooked.clear();
+    Some(wal)
+}
+
 impl LogUnderTest for Log {
     type Log = Open;
 
     fn open(&self, storage: SimStorage) -> Result<Open, Refusal> {
-        let seed = stratawal_storage::Storage::random_u64(&storage);
+        let seed = storage.random_u64();
         let durability =
             [Durability::Synced, Durability::Flushed, Durability::Buffered][usize::try_from(seed % 3).unwrap()];
         let options = self.options().stream_defaults(stream_options(durability));
-        let wal = options.open_on(Arc::new(storage), Path::new("/log"), false).map_err(refusal)?;
+        let open = |storage: Arc<dyn Storage>| options.open_on(storage, Path::new("/log"), false);
+        let has_no_room = self.journal != Journal::Off && (seed >> 32).is_multiple_of(2);
+        let in_place = if has_no_room { open_without_room(storage.clone(), open) } else { None };
+        let wal = in_place.map_or_else(|| open(Arc::new(storage)), Ok).map_err(refusal)?;
         Ok(Open { wal, durability })
     }
 
