@@ -647,25 +647,40 @@ impl Journal {
     /// Prepares the next file before the current one is full, so that no append waits for it. Does
     /// nothing if a file is ready, or if the limit leaves no room for one.
     ///
+    /// Entries leave one spare for the records that free space. So while nothing is released and
+    /// the journal grows, it takes two spares that no append waits for a file.
+    ///
     /// # Errors
     /// I/O. Nothing has changed. [`ErrorKind::Closed`]; [`ErrorKind::Failed`].
     pub fn prepare(&self) -> Result<()> {
         self.check_process()?;
         self.log.lock().check()?;
         self.recycle_released();
+        while self.prepare_one()? {}
+        Ok(())
+    }
+
+    /// Prepares a file if one is lacking. Returns whether it has.
+    fn prepare_one(&self) -> Result<bool> {
         let len = {
             let mut rotation = self.rotation.lock();
-            if !rotation.spares.is_empty() || rotation.preparing > 0 {
-                return Ok(());
-            }
-            let (used, wanted) = {
+            let (used, current_len, grows) = {
                 let log = self.log.lock();
-                (log.counted_after(0, &self.options), self.options.next_file_len(log.current.file.len))
+                let current_len = log.current.file.len;
+                // A journal that stays in its first file needs no more than one.
+                let grows = current_len > self.options.first_file_bytes && log.releasable(rotation.needed_from) == 0;
+                (log.counted_after(0, &self.options), current_len, grows)
             };
+            let ready = rotation.spares.len();
+            if ready > usize::from(grows) || rotation.preparing > 0 {
+                return Ok(false);
+            }
+            let wanted = self.options.next_file_len(current_len);
             let room = self.options.bytes.saturating_sub(used + rotation.bytes());
             let len = wanted.min(room) / 4096 * 4096;
-            if len < FILE_LEN_MIN {
-                return Ok(());
+            // A second one that is short would soon be full.
+            if len < if ready == 0 { FILE_LEN_MIN } else { wanted } {
+                return Ok(false);
             }
             rotation.preparing = len;
             len
@@ -675,7 +690,7 @@ impl Journal {
         let mut rotation = self.rotation.lock();
         rotation.preparing = 0;
         rotation.spares.push(spare?);
-        Ok(())
+        Ok(true)
     }
 
     /// Turns released files into spares.

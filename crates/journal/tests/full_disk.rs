@@ -100,6 +100,31 @@ fn space_of_a_spare_is_enough_to_open() {
     assert_eq!(count(&after(&sim, Crash::Lost)).unwrap(), 1);
 }
 
+/// While nothing is released, entries leave one spare for the records that free space.
+#[test]
+fn a_growing_journal_takes_prepared_files() {
+    for mapped in [true, false] {
+        let sim = SimStorage::new(1);
+        let limits = JournalOptions::default().bytes(1 << 20).first_file_bytes(16 << 10).mapped(mapped);
+        let journal = Journal::create(&shared(&sim), Path::new(DIR), WAL, limits).expect("it is new");
+        let named = || files(&sim).iter().filter(|name| !name.contains("spare")).count();
+        for seq in 0..1_000 {
+            journal.prepare().expect("there is room");
+            if named() == 4 {
+                break;
+            }
+            if named() > 1 {
+                // Nothing can be created from now on.
+                let used = sim.disk().used();
+                sim.set_faults(Some(Faults { after: used, fault: Fault::Capacity, forever: true }));
+            }
+            journal.append(&data(seq, 500)).expect("a file is ready");
+            sim.set_faults(None);
+        }
+        assert_eq!(named(), 4, "mapped: {mapped}");
+    }
+}
+
 /// Each operation of an opening fails in turn. The opening may be repeated, whether or not the
 /// process dies in between.
 #[test]
