@@ -336,11 +336,12 @@ pub(crate) fn zeroed_part_of_any_journal_file_is_not_silent() {
         let end = image(&log.storage).end();
         for path in live_files(&log.storage) {
             let header = header(&log.storage, &path);
+            let is_newest = Some(&path) == live_files(&log.storage).last();
+            let one_in = if all() || is_newest { 1 } else { 3 };
             for (step, len) in [(512, 512), (4096, 4096), (2048, 4096)] {
-                for at in (0..header.file_len).step_by(if all() { step } else { 3 * step }) {
+                for at in (0..header.file_len).step_by(one_in * step) {
                     let storage = log.storage.snapshot();
                     change(&storage, &path, at, |bytes| bytes.fill(0), len);
-                    let is_newest = Some(&path) == live_files(&log.storage).last();
                     let reached = header.first + (at + len as u64).saturating_sub(HEADER_BLOCK_LEN);
                     let from = header.first + at.saturating_sub(HEADER_BLOCK_LEN);
                     let silent_from = if is_newest && reached > end { from } else { Lsn(u64::MAX) };
