@@ -76,10 +76,11 @@
 //! # Features
 //!
 //! `tracing` (off by default): each opening of a stream, recovery included, is an event with the
-//! target `stratawal` and the fields of [`OpenReport`]. So is each opening of the commit journal,
-//! with the fields of [`JournalReport`]. Damage, and a failure of the journal, are events of level
-//! `ERROR`. A restart of the journal is one of level `INFO`, and a release of its space one of
-//! level `DEBUG`. A subscriber must not write to the log that it observes.
+//! target `stratawal` and the fields of [`OpenReport`]. If it takes entries from the commit
+//! journal, that is another event. Each opening of the journal is one with the fields of
+//! [`JournalReport`]. Damage, and a failure of the journal, are events of level `ERROR`. A restart
+//! of the journal is one of level `INFO`, and a release of its space one of level `DEBUG`. A
+//! subscriber must not write to the log that it observes.
 #![deny(unsafe_code)]
 
 mod error;

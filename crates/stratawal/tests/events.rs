@@ -142,7 +142,10 @@ fn journal_reports_its_opening_in_an_event() {
         assert_eq!(level, Level::INFO);
         let shown = ["existed", "clean", "records", "bytes", "streams", "cut_records"].map(|name| &fields[name][..]);
         assert_eq!(shown, ["true", "false", "2", "16", "2", "1"]);
-        assert_eq!(after.stream("a").unwrap().next_seq(), 1);
+        let report = after.stream("a").unwrap().report();
+        assert_eq!((report.next_seq, report.journal_entries), (1, 1), "{report:?}");
+        let (_, fields) = take(&seen, "entries were taken from the journal").pop().unwrap();
+        assert_eq!(["stream", "journal_entries", "next_seq"].map(|name| &fields[name][..]), ["\"a\"", "1", "1"]);
 
         wal.close().unwrap();
         let wal = open_with_journal(memory);

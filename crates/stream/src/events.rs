@@ -46,6 +46,21 @@ pub(crate) fn opened(location: &Location, outcome: &Result<Option<Recovered>>) {
     }
 }
 
+/// Records that a stream that was opened has entries that only the journal had.
+#[cfg(feature = "tracing")]
+pub(crate) fn joined(location: &Location, report: &crate::report::OpenReport) {
+    if report.journal_entries > 0 {
+        tracing::info!(
+            target: "stratawal",
+            stream = location.name(),
+            journal_entries = report.journal_entries,
+            first_seq = report.first_seq,
+            next_seq = report.next_seq,
+            "entries were taken from the journal"
+        );
+    }
+}
+
 /// Records that the journal of a log was opened or created, or could not be.
 #[cfg(feature = "tracing")]
 pub(crate) fn journal_opened(outcome: &stratawal_journal::Result<LogJournal>) {
@@ -78,3 +93,6 @@ pub(crate) const fn opened(_: &Location, _: &Result<Option<Recovered>>) {}
 
 #[cfg(not(feature = "tracing"))]
 pub(crate) const fn journal_opened(_: &stratawal_journal::Result<LogJournal>) {}
+
+#[cfg(not(feature = "tracing"))]
+pub(crate) const fn joined(_: &Location, _: &crate::report::OpenReport) {}

@@ -19,6 +19,8 @@ pub struct OpenReport {
     pub next_seq: u64,
     /// The number of segments: those with live entries, and the active one.
     pub segments: u64,
+    /// The number of entries at the end that only the commit journal had.
+    pub journal_entries: u64,
     /// The bytes of an interrupted write after the last whole frame; they were cut off. Also `None`
     /// if a reader refreshed its view of the stream and did not read that far.
     pub torn: Option<TornTail>,

@@ -184,7 +184,10 @@ fn report_joined(shared: &Shared, report: &Published<OpenReport>, next_seq: u64)
     if (of_files.existed || next_seq > 0) && shared.context.log_journal().is_some() {
         let segments = shared.snapshot.load().segments.len() as u64;
         let first_seq = shared.watermarks.start();
-        let joined = OpenReport { existed: true, first_seq, next_seq, segments, ..(*of_files).clone() };
+        let journal_entries = next_seq.saturating_sub(of_files.next_seq.max(first_seq));
+        let joined =
+            OpenReport { existed: true, first_seq, next_seq, segments, journal_entries, ..(*of_files).clone() };
+        events::joined(&shared.location, &joined);
         report.store(Arc::new(joined));
     }
 }
