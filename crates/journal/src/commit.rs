@@ -223,12 +223,13 @@ impl Journal {
             return Err(error);
         }
         let end = if fail_point!(EndReadAfterSync) { log.end } else { end };
-        self.advance_durable(end);
-        // The records are durable whether or not the MARK is written, but a failed write fails the
-        // journal.
+        // The MARK comes first, so that a reader in another process finds each acknowledged record
+        // attested. The records are durable whether or not it is written, but a failed write fails
+        // the journal.
         if let Err(error) = log.mark(end) {
             log.fail(&error);
         }
+        self.advance_durable(end);
         Ok(())
     }
 

@@ -230,6 +230,11 @@ impl Error {
         }
     }
 
+    /// Whether a file was not found, because it was renamed or removed.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(&self.kind, ErrorKind::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Whether space ran out: in the journal, on the disk, or in the quota.
     #[must_use]
     pub fn is_full(&self) -> bool {

@@ -234,9 +234,10 @@ impl Log {
         self.current.write(encoded(&self.buffer), offset)
     }
 
-    /// Writes a MARK that attests `durable`, if the file has room for it.
+    /// Writes a MARK that attests `durable`, if the file has room for it. A NEXT may take its place.
     pub(crate) fn mark(&mut self, durable: Lsn) -> Result<()> {
-        let is_possible = self.has_room(Record::Mark.encoded_len(), true) && !fail_point!(MarkSkipped);
+        let end = self.current.file.header.offset_of(self.end) + Record::Mark.encoded_len();
+        let is_possible = end <= self.current.file.len && !fail_point!(MarkSkipped);
         if is_possible { self.write(&Record::Mark, durable) } else { Ok(()) }
     }
 

@@ -60,8 +60,10 @@ pub mod fail_points;
 #[cfg(not(stratawal_faults))]
 mod fail_points;
 mod files;
+mod follow;
 mod header;
 mod in_place;
+mod index;
 mod journal;
 mod layout;
 mod lsn;
@@ -77,7 +79,9 @@ mod scenarios;
 mod search;
 
 pub use error::{Error, ErrorKind, Result};
+pub use follow::{Follower, SYNC_INTERVAL};
 pub use header::{FileHeader, FileHeaderError, HEADER_BLOCK_LEN, JOURNAL_VERSION};
+pub use index::{Index, IndexedStream, PartPosition};
 pub use journal::{Journal, JournalOptions, Position};
 pub use lsn::Lsn;
 pub use needed::{Dropped, Gap, LocatedPart, Needed, NeededStream, Tail};

@@ -510,6 +510,14 @@ impl UnverifiedHeader {
         (possible && this.record_len() <= bytes.len()).then_some(this)
     }
 
+    /// The length in bytes that the header at the beginning of `bytes` states, if it may be a
+    /// header.
+    pub(crate) fn len_at(bytes: &[u8]) -> Option<u64> {
+        let header = bytes.get(..RECORD_HEADER_LEN)?;
+        let len = RECORD_HEADER_LEN as u64 + u64::from(u32_at(header, AT_LEN));
+        (header[AT_KIND] != 0).then_some(len.next_multiple_of(ALIGN))
+    }
+
     /// The length of the record in bytes, a multiple of [`ALIGN`].
     pub(crate) fn record_len(&self) -> usize {
         (RECORD_HEADER_LEN + self.payload_len).next_multiple_of(ALIGN as usize)

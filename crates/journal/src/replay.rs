@@ -289,7 +289,12 @@ impl Names {
     }
 }
 
-fn read_header(storage: &dyn Storage, dir: &Path, wal_id: WalId, number: u64) -> Result<(FileHeader, Arc<dyn File>)> {
+pub(crate) fn read_header(
+    storage: &dyn Storage,
+    dir: &Path,
+    wal_id: WalId,
+    number: u64,
+) -> Result<(FileHeader, Arc<dyn File>)> {
     let path = dir.join(layout::file_name(number));
     let file = storage.open(&path, Access::Read).map_err(|e| Error::io("open")(e).in_file(number))?;
     let mut bytes = [0; crate::header::HEADER_LEN];

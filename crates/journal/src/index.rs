@@ -1,0 +1,237 @@
+//! Where the records of each stream are in a journal that is only read.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use stratawal_frame::{SeqNo, StreamId};
+
+use crate::lsn::Lsn;
+use crate::record::{Located, Part, Record};
+
+/// The streams that have records in a journal, and where their parts are.
+#[derive(Debug, Default)]
+pub struct Index {
+    streams: BTreeMap<StreamId, IndexedStream>,
+    trim: Lsn,
+}
+
+/// The records of one stream.
+#[derive(Clone, Debug, Default)]
+pub struct IndexedStream {
+    /// Its name, if the journal gives it.
+    pub name: Option<Bytes>,
+    /// Its parts, in the order of their LSNs. Parts may overlap, because a part may have been
+    /// copied.
+    pub parts: Vec<PartPosition>,
+    /// One past the last entry that a FIRM record promises; 0 if there is none.
+    pub firm: SeqNo,
+    /// Where that FIRM ends.
+    pub firm_end: Lsn,
+    /// The greatest START seq.
+    pub start: Option<SeqNo>,
+    /// Where the record of that START ends.
+    pub start_end: Lsn,
+    /// Where the last SETTLED or CLOSE begins. Earlier parts are void.
+    pub settled: Option<Lsn>,
+    /// Where the DROP ends, if the stream is deleted.
+    pub dropped: Option<Lsn>,
+}
+
+/// Where a part is, and what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartPosition {
+    /// The LSN at which its record begins.
+    pub lsn: Lsn,
+    /// The length of its record in bytes.
+    pub record_len: u32,
+    /// The number of entries.
+    pub count: u32,
+    /// The stream.
+    pub stream: StreamId,
+    /// The seq of the first entry.
+    pub first: SeqNo,
+    /// The time of the entries, in microseconds since 1970.
+    pub timestamp: u64,
+    /// Of the bytes of the body. With the seqs and the time it tells whether entries that are read
+    /// elsewhere are the same.
+    pub checksum: u32,
+    /// See [`Part::firm`].
+    pub firm: bool,
+}
+
+impl PartPosition {
+    fn of(located: &Located, part: &Part) -> Self {
+        Self {
+            lsn: located.lsn,
+            record_len: u32::try_from(located.len).expect("invariant: a record is shorter than a file"),
+            count: part.count,
+            stream: part.stream,
+            first: part.first,
+            timestamp: part.timestamp,
+            checksum: crc32fast::hash(&part.body),
+            firm: part.firm,
+        }
+    }
+
+    /// One past the seq of the last entry.
+    #[must_use]
+    pub fn end_seq(&self) -> SeqNo {
+        self.first + u64::from(self.count)
+    }
+
+    /// The LSN at which its record ends.
+    #[must_use]
+    pub fn end(&self) -> Lsn {
+        self.lsn + u64::from(self.record_len)
+    }
+
+    /// Whether `part` holds the same entries.
+    pub(crate) fn is_of(&self, part: &Part) -> bool {
+        (part.stream, part.first, part.timestamp) == (self.stream, self.first, self.timestamp)
+            && self.has_body(part.count, &part.body)
+    }
+
+    /// Whether the entries have this body, see [`Part::body`].
+    #[must_use]
+    pub fn has_body(&self, count: u32, body: &[u8]) -> bool {
+        count == self.count && crc32fast::hash(body) == self.checksum
+    }
+}
+
+impl IndexedStream {
+    /// Where the last record ends on which the reader's view of the stream rests.
+    #[must_use]
+    pub fn end(&self) -> Lsn {
+        let parts = self.parts.last().map(PartPosition::end);
+        let start = self.start.map(|_| self.start_end);
+        [parts, start, self.dropped].into_iter().flatten().max().unwrap_or(Lsn(0))
+    }
+
+    /// Whether only entries that are being synced follow `lsn`. No one was told that they exist.
+    #[must_use]
+    pub fn is_firm_after(&self, lsn: Lsn) -> bool {
+        let is_control = self.start.is_some() && self.start_end > lsn || self.dropped.is_some_and(|end| end > lsn);
+        !is_control && self.parts.iter().rev().take_while(|part| part.end() > lsn).all(|part| part.firm)
+    }
+
+    /// Whether the journal holds entries of the stream, or where it begins.
+    #[must_use]
+    pub fn has_records(&self) -> bool {
+        self.dropped.is_none() && (!self.parts.is_empty() || self.start.is_some())
+    }
+
+    fn void(&mut self, lsn: Lsn) {
+        self.parts.clear();
+        self.firm = SeqNo(0);
+        self.settled = Some(lsn);
+    }
+}
+
+impl Index {
+    /// An index without records, which knows these names. No record below `trim` is needed.
+    pub(crate) fn new(names: &BTreeMap<StreamId, Bytes>, trim: Lsn) -> Self {
+        let named = |(&id, name): (&StreamId, &Bytes)| {
+            // The name is a slice of the whole file.
+            (id, IndexedStream { name: Some(Bytes::copy_from_slice(name)), ..IndexedStream::default() })
+        };
+        Self { streams: names.iter().map(named).collect(), trim }
+    }
+
+    /// The records of a stream, if it has any.
+    #[must_use]
+    pub fn stream(&self, id: StreamId) -> Option<&IndexedStream> {
+        self.streams.get(&id)
+    }
+
+    /// The stream of this name with the latest record, if any has records.
+    #[must_use]
+    pub fn named(&self, name: &[u8]) -> Option<(StreamId, &IndexedStream)> {
+        let named = self.streams().filter(|(_, stream)| stream.has_records() && stream.name.as_deref() == Some(name));
+        named.max_by_key(|(_, stream)| stream.end())
+    }
+
+    /// All streams.
+    pub fn streams(&self) -> impl Iterator<Item = (StreamId, &IndexedStream)> {
+        self.streams.iter().map(|(&id, stream)| (id, stream))
+    }
+
+    /// No record below this LSN is needed.
+    #[must_use]
+    pub const fn trim(&self) -> Lsn {
+        self.trim
+    }
+
+    pub(crate) fn add(&mut self, located: &Located) {
+        match &located.record {
+            Record::Data(parts) | Record::Copy(parts) => parts.iter().for_each(|part| self.add_part(located, part)),
+            Record::Firm { stream, seq } => {
+                let stream = self.streams.entry(*stream).or_default();
+                if *seq >= stream.firm {
+                    stream.firm = *seq;
+                    stream.firm_end = located.end();
+                }
+            }
+            Record::Start { stream, seq } => {
+                let stream = self.streams.entry(*stream).or_default();
+                if stream.start.is_none_or(|start| start < *seq) {
+                    stream.start = Some(*seq);
+                    stream.start_end = located.end();
+                }
+            }
+            Record::Settled { stream, .. } => self.streams.entry(*stream).or_default().void(located.lsn),
+            Record::Drop { stream, name } => self.drop_stream(*stream, name, located),
+            Record::Trim { lsn } => self.trim_to(*lsn),
+            Record::Close => self.streams.values_mut().for_each(|stream| {
+                stream.void(located.lsn);
+                // The files of the stream hold it.
+                stream.start = None;
+            }),
+            Record::Mark | Record::Next => {}
+        }
+    }
+
+    fn add_part(&mut self, located: &Located, part: &Part) {
+        let stream = self.streams.entry(part.stream).or_default();
+        if let Some(name) = part.name.as_ref().filter(|_| stream.name.is_none()) {
+            stream.name = Some(Bytes::copy_from_slice(name));
+        }
+        stream.parts.push(PartPosition::of(located, part));
+    }
+
+    fn drop_stream(&mut self, id: StreamId, name: &Bytes, located: &Located) {
+        if id.0 != 0 {
+            let stream = self.streams.entry(id).or_default();
+            stream.name.get_or_insert_with(|| Bytes::copy_from_slice(name));
+        }
+        let is_meant = |other: StreamId, stream: &IndexedStream| match id.0 {
+            0 => stream.name.as_ref() == Some(name),
+            _ => other == id,
+        };
+        for (_, stream) in self.streams.iter_mut().filter(|(other, stream)| is_meant(**other, stream)) {
+            stream.void(located.lsn);
+            stream.start = None;
+            stream.dropped = Some(located.end());
+        }
+    }
+
+    /// Forgets the records below `lsn`, of which none is needed.
+    fn trim_to(&mut self, lsn: Lsn) {
+        self.trim = self.trim.max(lsn);
+        self.streams.retain(|_, stream| {
+            stream.parts.retain(|part| part.end() > lsn);
+            if stream.firm_end <= lsn {
+                stream.firm = SeqNo(0);
+            }
+            stream.start = stream.start.filter(|_| stream.start_end > lsn);
+            let is_marked = stream.settled.is_some_and(|settled| settled >= lsn);
+            !stream.parts.is_empty() || stream.firm.0 > 0 || stream.start.is_some() || is_marked
+        });
+    }
+
+    /// Forgets the parts of a stream that end at or below `seq`, because its own files hold them.
+    pub(crate) fn forget_below(&mut self, id: StreamId, seq: SeqNo) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.parts.retain(|part| part.end_seq() > seq);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! A follower beside a writer that rotates, releases, restarts and reopens the journal: it finds
+//! what reading the whole journal finds.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use stratawal_frame::{SeqNo, StreamId, WalId};
+use stratawal_journal::{Follower, Image, Journal, JournalOptions, Lsn, Part, PartPosition, Record};
+use stratawal_storage::{Storage, UnixStorage};
+use stratawal_testkit::{Fault, Faults, Rng, SimStorage};
+
+const WAL: WalId = WalId(3);
+const DIR: &str = "/journal";
+const STREAMS: usize = 3;
+
+fn options(mapped: bool) -> JournalOptions {
+    JournalOptions::default().bytes(64 << 10).first_file_bytes(16 << 10).mapped(mapped)
+}
+
+fn record(rng: &mut Rng, seqs: &mut [u64; STREAMS]) -> Record {
+    let stream = rng.index(STREAMS);
+    let id = StreamId(stream as u64 + 1);
+    let seq = SeqNo(seqs[stream]);
+    match rng.below(12) {
+        0 => return Record::Settled { stream: id, seq },
+        1 => return Record::Firm { stream: id, seq },
+        2 => return Record::Start { stream: id, seq },
+        _ => {}
+    }
+    seqs[stream] += 1;
+    let len_max = if rng.chance(16) { 8000 } else { 300 };
+    let len = usize::try_from(rng.below(len_max)).expect("small");
+    let name = rng.chance(128).then(|| format!("stream {stream}").into());
+    let firm = rng.chance(128);
+    let body = vec![seq.0 as u8; len].into();
+    Record::Data(vec![Part { stream: id, name, first: seq, count: 1, timestamp: seq.0, firm, body }])
+}
+
+/// The parts of a stream, in seq order, that reading the whole journal finds.
+fn parts_in(image: &Image, id: StreamId) -> Vec<(Lsn, Part)> {
+    let needed = image.needed().streams.remove(&id).unwrap_or_default();
+    needed.parts.into_iter().map(|located| (located.lsn, located.part)).collect()
+}
+
+/// Looks, and compares what the follower knows with the journal as a whole.
+fn compare(follower: &mut Follower, storage: &Arc<dyn Storage>, journal: &Journal) {
+    follower.look().expect("the journal is sound");
+    assert!(follower.is_unchanged());
+    let image = Image::read(&**storage, Path::new(DIR), WAL).expect("the journal is sound");
+    assert_eq!(follower.end(), image.end());
+    assert!(follower.shown_to() >= journal.durable(), "everything that was synced is attested");
+    assert!(follower.shown_to() <= image.end());
+    for id in (1..=STREAMS as u64).map(StreamId) {
+        let mut known: Vec<PartPosition> =
+            follower.index().stream(id).map_or_else(Vec::new, |stream| stream.parts.clone());
+        known.sort_by_key(|part| part.first);
+        let expected = parts_in(&image, id);
+        assert_eq!(
+            known.iter().map(|at| at.lsn).collect::<Vec<_>>(),
+            expected.iter().map(|part| part.0).collect::<Vec<_>>()
+        );
+        for (at, (_, part)) in known.iter().zip(expected) {
+            let read = follower.read_part(at).expect("no fault").expect("the record is in the journal");
+            assert_eq!((&read.body, read.first), (&part.body, part.first));
+        }
+        let needed = image.needed().streams.remove(&id).unwrap_or_default();
+        let stream = follower.index().stream(id).cloned().unwrap_or_default();
+        assert_eq!((stream.firm, stream.start), (needed.firm, needed.start));
+    }
+}
+
+fn reopen(storage: &Arc<dyn Storage>, options: JournalOptions) -> Journal {
+    let image = Image::read(&**storage, Path::new(DIR), WAL).expect("the journal is sound");
+    Journal::open(storage, Path::new(DIR), WAL, options, image, |_| true).expect("no fault").0
+}
+
+#[test]
+fn follower_finds_what_reading_everything_finds() {
+    for seed in 0..20 {
+        let options = options(seed % 2 == 0);
+        let sim = SimStorage::new(seed);
+        let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+        let mut journal = Journal::create(&storage, Path::new(DIR), WAL, options).expect("it is new");
+        let mut rng = Rng::new(seed);
+        let mut seqs = [0; STREAMS];
+        let follower = || Follower::new(Arc::clone(&storage), Path::new(DIR), WAL);
+        let mut close = follower();
+        let mut far = follower();
+        for _ in 0..400 {
+            match rng.below(40) {
+                0 => journal = reopen(&storage, options),
+                1 => {
+                    journal.close().expect("no fault");
+                    journal = reopen(&storage, options);
+                }
+                2 => {
+                    sim.set_faults(Some(Faults { after: 0, fault: Fault::Io, forever: false }));
+                    let failed = journal.append(&record(&mut rng, &mut seqs)).and_then(|at| journal.sync_to(at));
+                    sim.set_faults(None);
+                    if failed.is_err() && journal.failure().is_some() {
+                        let kept = record(&mut rng, &mut seqs);
+                        journal.restart(journal.epoch(), &[kept]).expect("no fault");
+                    }
+                }
+                3..6 => journal.sync().expect("no fault"),
+                6 => journal.prepare().expect("no fault"),
+                _ => {
+                    let record = record(&mut rng, &mut seqs);
+                    while journal.append(&record).is_err_and(|full| full.is_full()) {
+                        let end = journal.end();
+                        journal.release(Lsn(end.0 - rng.below(20 << 10).min(end.0))).expect("no fault");
+                    }
+                }
+            }
+            if rng.chance(100) {
+                compare(&mut close, &storage, &journal);
+            }
+            if rng.chance(6) {
+                compare(&mut far, &storage, &journal);
+            }
+        }
+        assert!(close.readings() < 100, "seed {seed}: {} whole readings", close.readings());
+    }
+}
+
+/// A file that is used again holds other records at the same place.
+#[test]
+fn recycled_file_yields_no_part() {
+    let storage: Arc<dyn Storage> = Arc::new(SimStorage::new(1));
+    let journal = Journal::create(&storage, Path::new(DIR), WAL, options(true)).expect("it is new");
+    let mut follower = Follower::new(Arc::clone(&storage), Path::new(DIR), WAL);
+    let mut rng = Rng::new(1);
+    let mut seqs = [0; STREAMS];
+    for _ in 0..20 {
+        journal.append(&record(&mut rng, &mut seqs)).expect("there is room");
+    }
+    follower.look().expect("the journal is sound");
+    let early: Vec<PartPosition> = follower.index().streams().flat_map(|(_, stream)| stream.parts.clone()).collect();
+    for _ in 0..600 {
+        journal.append(&record(&mut rng, &mut seqs)).expect("there is room");
+        journal.release(journal.end()).expect("no fault");
+    }
+    assert!(!early.is_empty());
+    for at in early {
+        assert_eq!(follower.read_part(&at).expect("no fault"), None);
+    }
+}
+
+/// Nothing is shown before it is attested or synced, and a sync makes everything that was found
+/// durable.
+#[test]
+fn unsynced_records_are_shown_after_a_sync() {
+    let storage: Arc<dyn Storage> = Arc::new(SimStorage::new(1));
+    let journal = Journal::create(&storage, Path::new(DIR), WAL, options(false)).expect("it is new");
+    let mut follower = Follower::new(Arc::clone(&storage), Path::new(DIR), WAL);
+    let mut rng = Rng::new(1);
+    let mut seqs = [0; STREAMS];
+    let position = journal.append(&record(&mut rng, &mut seqs)).expect("there is room");
+    follower.look().expect("the journal is sound");
+    assert!(follower.shown_to() < position.end && follower.end() == position.end);
+    assert!(follower.sync_wait().is_zero());
+    follower.sync().expect("no fault");
+    assert_eq!(follower.shown_to(), position.end);
+    assert!(!follower.sync_wait().is_zero(), "the next sync has to wait");
+    journal.append(&record(&mut rng, &mut seqs)).expect("there is room");
+    assert!(!follower.is_unchanged());
+    journal.sync().expect("no fault");
+    follower.look().expect("the journal is sound");
+    assert_eq!(follower.shown_to(), journal.end(), "the MARK attests the rest");
+}
+
+/// A writer in another thread never looks damaged, and the chain only grows.
+#[test]
+fn follower_beside_a_busy_writer_finds_no_damage() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = dir.path().join("journal");
+    let storage: Arc<dyn Storage> = Arc::new(UnixStorage::new());
+    for mapped in [true, false] {
+        let journal = match Image::read(&*storage, &dir, WAL) {
+            Ok(image) => Journal::open(&storage, &dir, WAL, options(mapped), image, |_| true).expect("no fault").0,
+            Err(_) => Journal::create(&storage, &dir, WAL, options(mapped)).expect("it is new"),
+        };
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut rng = Rng::new(7);
+                let mut seqs = [0; STREAMS];
+                for i in 0..20_000 {
+                    let record = record(&mut rng, &mut seqs);
+                    while journal.append(&record).is_err_and(|full| full.is_full()) {
+                        journal.release_unsynced(journal.end()).expect("no fault");
+                    }
+                    if i % 500 == 0 {
+                        journal.sync().expect("no fault");
+                    }
+                }
+                done.store(true, Ordering::Release);
+            });
+            let mut follower = Follower::new(Arc::clone(&storage), &dir, WAL);
+            let mut end = Lsn(0);
+            let mut looks = 0;
+            while !done.load(Ordering::Acquire) {
+                follower.look().expect("the journal is sound");
+                assert!(follower.end() >= end);
+                end = follower.end();
+                looks += 1;
+            }
+            follower.look().expect("the journal is sound");
+            assert_eq!(follower.end(), journal.end());
+            println!("volume: {looks} looks, {} whole readings", follower.readings());
+        });
+    }
+}
