@@ -171,8 +171,11 @@ impl Index {
                     stream.firm_end = located.end();
                 }
             }
-            Record::Start { stream, seq } => {
+            Record::Start { stream, seq, name } => {
                 let stream = self.streams.entry(*stream).or_default();
+                if let Some(name) = name.as_ref().filter(|_| stream.name.is_none()) {
+                    stream.name = Some(Bytes::copy_from_slice(name));
+                }
                 if stream.start.is_none_or(|start| start < *seq) {
                     stream.start = Some(*seq);
                     stream.start_end = located.end();

@@ -67,7 +67,11 @@ pub fn verify(path: impl AsRef<Path>, stream: Option<&str>) -> Result<Verify> {
 
 fn verify_on(storage: &dyn Storage, path: &Path, stream: Option<&str>) -> Result<Verify> {
     let root = Root::open_read_only(storage, path)?;
-    let mut names = root.stream_names()?;
+    let context = reader_context(&root);
+    let mut names = match context.reader_of_journal() {
+        Some(journal) => root.stream_names_with(journal)?,
+        None => root.stream_names()?,
+    };
     if let Some(wanted) = stream {
         stream_dir(wanted)?;
         names.retain(|name| name == wanted);
@@ -75,7 +79,6 @@ fn verify_on(storage: &dyn Storage, path: &Path, stream: Option<&str>) -> Result
             return Err(unknown_stream(path, wanted));
         }
     }
-    let context = LogContext::new(Arc::clone(&root.storage)).wal_id(root.format.wal_id).read_only(true);
     Ok(Verify {
         log: path.to_owned(),
         streams: root.streams(),
@@ -83,6 +86,12 @@ fn verify_on(storage: &dyn Storage, path: &Path, stream: Option<&str>) -> Result
         names: names.into_iter(),
         is_of_one: stream.is_some(),
     })
+}
+
+/// The context of a log that is only read, also its commit journal.
+fn reader_context(root: &Root) -> LogContext {
+    let context = LogContext::new(Arc::clone(&root.storage)).wal_id(root.format.wal_id).read_only(true);
+    context.journal_reader(root.journal_reader())
 }
 
 /// An iterator that verifies the streams of a log one by one. Created by [`verify`].
@@ -344,7 +353,7 @@ pub fn salvage_on(storage: &dyn Storage, path: &Path, stream: &str) -> Result<Sa
 
 fn salvage_from(storage: &dyn Storage, path: &Path, stream: &str) -> Result<Salvage> {
     let root = Root::open_read_only(storage, path)?;
-    let context = Arc::new(LogContext::new(Arc::clone(&root.storage)).wal_id(root.format.wal_id).read_only(true));
+    let context = Arc::new(reader_context(&root));
     let location = Location::new(root.streams(), stream_dir(stream)?).named(stream);
     let salvage = stratawal_stream::salvage(&context, &location, &StreamOptions::new())?;
     salvage.ok_or_else(|| unknown_stream(path, stream))

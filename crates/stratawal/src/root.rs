@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use stratawal_frame::{FORMAT_FILE_LEN, Features, FormatFile, FormatFileError, WalId};
 use stratawal_storage::{Access, DirEntry, FileType, Lock, LockError, Storage};
-use stratawal_stream::{is_leftover_dir, remove_leftover_dir};
+use stratawal_stream::{Found, JournalReader, Location, is_leftover_dir, remove_leftover_dir, stream_id};
 
 use crate::error::{Error, ErrorKind, Result, io_error, log_error};
+use crate::journal::journal_error;
 use crate::name;
 
 /// The directory of the streams, within the root.
@@ -109,6 +110,14 @@ impl Root {
         Ok(root)
     }
 
+    /// A reader of the commit journal, for a log that is opened for reading. Another process may
+    /// create or remove the journal at any time.
+    pub(crate) fn journal_reader(&self) -> Arc<JournalReader> {
+        let root = Self::new(Arc::clone(&self.storage), &self.path);
+        let has_journal = move || root.read_format().ok().flatten().map(|format| format.has_journal());
+        Arc::new(JournalReader::new(&self.storage, Path::new(JOURNAL), self.format.wal_id, has_journal))
+    }
+
     /// The directory of the streams, relative to the root.
     pub(crate) fn streams(&self) -> &'static Path {
         Path::new(STREAMS)
@@ -118,6 +127,29 @@ impl Root {
     pub(crate) fn stream_names(&self) -> Result<Vec<String>> {
         let entries = self.list_streams()?;
         Ok(entries.iter().filter_map(stream_name).collect())
+    }
+
+    /// Returns the names of the streams of a log that is opened for reading, sorted by their escaped
+    /// forms: those that have a directory, and those that only the journal knows.
+    pub(crate) fn stream_names_with(&self, journal: &JournalReader) -> Result<Vec<String>> {
+        let in_journal = journal.streams().map_err(|error| journal_error(self, &error))?;
+        let mut names = self.stream_names()?;
+        names.retain(|name| !in_journal.get(name).is_some_and(Option::is_none) || !self.is_deleted(name, journal));
+        let alone = in_journal.into_iter().filter(|(name, id)| id.is_some() && !names.contains(name));
+        let alone: Vec<String> = alone.map(|(name, _)| name).collect();
+        names.extend(alone);
+        names.sort_by_cached_key(|name| name::escape(name));
+        Ok(names)
+    }
+
+    /// Whether the stream in the directory of `name` was deleted, and its directory remains.
+    fn is_deleted(&self, name: &str, journal: &JournalReader) -> bool {
+        let location = Location::new(self.streams(), name::escape(name)).named(name);
+        match stream_id(&self.storage, self.format.wal_id, &location) {
+            Found::Stream(id) => journal.is_dropped(id),
+            Found::Missing => true,
+            Found::Unreadable => false,
+        }
     }
 
     /// Releases the lock.

@@ -297,6 +297,9 @@ impl Wal {
     /// Any operating-system error.
     pub fn streams(&self) -> Result<Vec<String>> {
         self.inner.check_process()?;
+        if let Some(journal) = self.inner.context.reader_of_journal() {
+            return self.inner.root.lock().stream_names_with(journal);
+        }
         let Some(journal) = self.inner.context.log_journal() else { return self.inner.root.lock().stream_names() };
         let deleted = journal.unfinished_deletions();
         // A stream passes from the first of these lists to the later ones, so none is missed.
@@ -478,6 +481,7 @@ fn context(root: &Root, options: &Options, read_only: bool) -> LogContext {
         .cache(options.cache_bytes, options.cache_files_max())
         .unsynced_files(Options::unsynced_files_max())
         .emergency_reserve_at(RESERVE);
+    let context = if read_only { context.journal_reader(root.journal_reader()) } else { context };
     match options.map {
         Some(promise) => context.map_reads(promise),
         None => context,

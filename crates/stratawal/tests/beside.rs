@@ -29,6 +29,31 @@ const STREAMS: [&str; 2] = ["ledger", "raft"];
 /// The variable with the directory of the log; it makes this process the child.
 const CHILD: &str = "STRATAWAL_BESIDE_CHILD";
 
+/// The variable with the kind of log of the child.
+const KIND: &str = "STRATAWAL_BESIDE_KIND";
+
+/// The kinds of log: whether it has a commit journal, and whether that is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    NoJournal,
+    Mapped,
+    Written,
+}
+
+const KINDS: [Kind; 3] = [Kind::NoJournal, Kind::Mapped, Kind::Written];
+
+impl Kind {
+    /// The journal is as small as it can be, so that its files are used again and again.
+    fn of(self, options: Options) -> Options {
+        options.journal(self != Self::NoJournal).journal_mapped(self == Self::Mapped).journal_bytes(64 << 10)
+    }
+
+    fn from_env() -> Self {
+        let name = std::env::var(KIND).unwrap_or_default();
+        KINDS.into_iter().find(|kind| format!("{kind:?}") == name).unwrap_or(Self::NoJournal)
+    }
+}
+
 /// Writes until the process is killed.
 fn child(dir: &str) {
     std::panic::set_hook(Box::new(|panic| {
@@ -43,7 +68,7 @@ fn child(dir: &str) {
             .frame_bytes(500)
             .unsynced_bytes_max(256 << 10)
             .unsynced_segments_max(2);
-        let wal = Options::new().stream_defaults(options).open(dir).unwrap();
+        let wal = Kind::from_env().of(Options::new().stream_defaults(options)).open(dir).unwrap();
         let until = Instant::now() + Duration::from_millis(300);
         numbers = thread::scope(|scope| {
             let recorders = [0, 1].map(|i| {
@@ -338,8 +363,21 @@ fn reader_sees_states_that_the_writer_made() {
     if let Ok(dir) = std::env::var(CHILD) {
         return child(&dir);
     }
-    let seconds = std::env::var("STRATAWAL_BESIDE_SECONDS").map_or(3, |seconds| seconds.parse().unwrap());
-    read_beside(seconds, command());
+    read_beside(seconds(), Kind::NoJournal, command());
+}
+
+#[test]
+fn reader_beside_a_mapped_journal_sees_states() {
+    read_beside(seconds(), Kind::Mapped, command());
+}
+
+#[test]
+fn reader_beside_a_written_journal_sees_states() {
+    read_beside(seconds(), Kind::Written, command());
+}
+
+fn seconds() -> u64 {
+    std::env::var("STRATAWAL_BESIDE_SECONDS").map_or(3, |seconds| seconds.parse().unwrap())
 }
 
 /// The command of a child.
@@ -385,10 +423,11 @@ fn changes(observed: &Mutex<Observed>) -> usize {
     Observed::now(observed).models.iter().map(StreamModel::states).sum()
 }
 
-fn read_beside(seconds: u64, command: Command) {
+fn read_beside(seconds: u64, kind: Kind, mut command: Command) {
     let dir = tempfile::tempdir().unwrap();
     let log = &dir.path().join("log");
     let lines = dir.path().join("lines");
+    command.env(KIND, format!("{kind:?}"));
     let mut writer = start_writer(command, log, &lines);
     let models = std::array::from_fn(|_| StreamModel::with_past());
     let observed = &Mutex::new(Observed { file: File::open(&lines).unwrap(), rest: Vec::new(), models });
@@ -436,7 +475,8 @@ fn read_beside(seconds: u64, command: Command) {
 fn seeded_early_acknowledgement_is_noticed() {
     let mut command = command();
     command.env(recorder::FAULT, "1");
-    let tried = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read_beside(10, command)));
+    let beside = || read_beside(10, Kind::NoJournal, command);
+    let tried = std::panic::catch_unwind(std::panic::AssertUnwindSafe(beside));
     assert!(tried.is_err(), "it is not found");
 }
 

@@ -11,6 +11,7 @@ use stratawal_storage::Storage;
 use stratawal_sync::Mutex;
 
 use crate::evicting_storage::EvictingStorage;
+use crate::journal_reader::JournalReader;
 use crate::location::Location;
 use crate::log_journal::LogJournal;
 use crate::read::sealed::SealedSegment;
@@ -36,6 +37,8 @@ pub struct LogContext {
     map: Option<MapPromise>,
     /// `None` if the log has no commit journal.
     journal: Option<Arc<LogJournal>>,
+    /// `None` if streams are not only read, or their entries are only in their files.
+    journal_reader: Option<Arc<JournalReader>>,
     /// Keyed by the directory that holds the streams. There are few such directories.
     dir_syncs: Mutex<Vec<(PathBuf, Arc<DirSyncs>)>>,
     /// Counts the finished segments, of all streams, that are open because they have unsynced
@@ -76,6 +79,7 @@ impl LogContext {
             reserve: None,
             map: None,
             journal: None,
+            journal_reader: None,
             dir_syncs: Mutex::new(Vec::new()),
             cache,
             pending: Arc::new(BufferPool::new()),
@@ -143,6 +147,20 @@ impl LogContext {
     pub fn journal(mut self, journal: Arc<LogJournal>) -> Self {
         self.journal = Some(journal).filter(|_| !self.read_only);
         self
+    }
+
+    /// Sets the reader of the commit journal, whose entries are read together with those of the
+    /// files. Ignored unless streams are only read.
+    #[must_use]
+    pub fn journal_reader(mut self, reader: Arc<JournalReader>) -> Self {
+        self.journal_reader = Some(reader).filter(|_| self.read_only);
+        self
+    }
+
+    /// The reader of the commit journal, if it was set.
+    #[must_use]
+    pub const fn reader_of_journal(&self) -> Option<&Arc<JournalReader>> {
+        self.journal_reader.as_ref()
     }
 
     /// The commit journal, if the log has one.

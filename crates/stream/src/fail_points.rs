@@ -139,6 +139,15 @@ stratawal_sync::fail_points! {
         /// A reader in a process other than the writer's shows entries that are not attested,
         /// without syncing them.
         ShownUnsynced,
+        /// A reader in another process shows records of the journal that are not attested, without
+        /// syncing them.
+        UnsyncedRecordsShown,
+        /// A reader in another process does not look at the journal again after it has read the
+        /// files.
+        NotLookedAgain,
+        /// A reader takes the entries that the files have where the journal had others for the same
+        /// ones.
+        SubstituteNotCompared,
         /// A segment gets the salt of the one before it.
         SaltKept,
         /// The salts by which segments name each other are not compared.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use stratawal_sync::{Mutex, Published};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::read::journal_entries::JournalEntries;
 use crate::recovery::ReaderState;
 use crate::removal::Removals;
 use crate::report::OpenReport;
@@ -22,12 +23,14 @@ pub(crate) struct Inner {
     pub(crate) removals: Mutex<Removals>,
     /// The state from which a stream opened for reading is refreshed. Taken under the group's lock.
     pub(crate) reader_state: Mutex<Option<Box<ReaderState>>>,
+    /// The entries that a stream opened for reading shows from the commit journal.
+    pub(crate) journal_entries: JournalEntries,
 }
 
 impl Inner {
     /// See [`StreamLog::exists`](crate::StreamLog::exists).
     pub(crate) fn exists(&self) -> bool {
-        !self.shared.snapshot.load().segments.is_empty() || self.shared.watermarks.accepted() > 0
+        self.shared.snapshot.load().exists() || self.shared.watermarks.accepted() > 0
     }
 
     /// Fails in a forked child, where the files and the lock belong to the parent and a mutex may

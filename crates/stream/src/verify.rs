@@ -111,6 +111,9 @@ impl Verifier {
     fn damage(&mut self, next_seq: u64) -> Result<Vec<Error>> {
         let snapshot = Arc::clone(&self.snapshot);
         let mut damage = Vec::new();
+        if snapshot.segments.is_empty() {
+            damage.extend(self.read_entries(0, next_seq)?);
+        }
         for (i, segment) in snapshot.segments.iter().enumerate() {
             let limit = snapshot.limit(i);
             damage.extend(self.read_entries(segment.header.base.0, limit.min(next_seq))?);

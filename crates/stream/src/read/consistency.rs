@@ -96,8 +96,11 @@ impl Inner {
             None => ErrorKind::Cut { next_seq: 0 },
             Some(now) if *seqs.start() < now.first_seq => ErrorKind::Truncated { first_seq: now.first_seq },
             Some(now) => {
-                let at = snapshot.diverges_at(shared.watermarks.accepted(), &now.snapshot, now.first_seq);
-                match at.filter(|at| at <= seqs.end()) {
+                // Where the files ended, a segment may begin with entries that were in the journal.
+                let end = shared.watermarks.drained();
+                let has_more = end < shared.watermarks.accepted();
+                let at = snapshot.diverges_at(end, &now.snapshot, now.first_seq);
+                match at.filter(|at| at <= seqs.end() && !(has_more && *at >= end)) {
                     Some(at) => ErrorKind::Cut { next_seq: at },
                     None => return Ok(false),
                 }

@@ -91,7 +91,7 @@ impl Inner {
             if seq < shared.watermarks.drained() {
                 break;
             }
-            if let Some(entry) = self.tail_entry(seq) {
+            if let Some(entry) = self.tail_entry(seq)? {
                 return Ok(EntrySource::Tail(entry));
             }
             if seq >= shared.watermarks.accepted() {
@@ -105,9 +105,13 @@ impl Inner {
     }
 
     /// Copies entry `seq` from the tail buffer. Returns `None` if it is in the file by now, or was
-    /// never accepted. Takes the stream's lock.
-    pub(super) fn tail_entry(&self, seq: u64) -> Option<Entry> {
-        self.group.lock().tail.read(seq)
+    /// never accepted. Takes the stream's lock. A reader in another process has no tail buffer: it
+    /// reads the commit journal.
+    pub(super) fn tail_entry(&self, seq: u64) -> Result<Option<Entry>> {
+        if self.shared.context.reader_of_journal().is_some() {
+            return self.journal_entry(seq);
+        }
+        Ok(self.group.lock().tail.read(seq))
     }
 
     /// Opens segment `i` of `snapshot`.

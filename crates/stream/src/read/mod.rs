@@ -41,6 +41,7 @@ mod consistency;
 mod damage;
 mod get;
 pub(crate) mod iter;
+pub(crate) mod journal_entries;
 mod locate;
 pub(crate) mod sealed;
 mod seek_time;

@@ -12,8 +12,11 @@ use std::sync::Arc;
 
 use stratawal_frame::{SEGMENT_HEADER_LEN, SegmentHeader};
 use stratawal_index::{ActiveIndex, IndexPoint};
+use stratawal_journal::PartPosition;
 use stratawal_segment::{SegmentData, SegmentId};
 use stratawal_sync::AtomicSeq;
+
+use crate::journal_reader::JournalTail;
 
 /// The segments of a stream, in order.
 #[derive(Debug, Default)]
@@ -25,6 +28,8 @@ pub(crate) struct Snapshot {
     /// For each segment, the smallest time at which it or a later segment begins. These values rise
     /// even if the stream's times went backwards.
     times: Box<[u64]>,
+    /// The entries that only the commit journal has. Empty unless the stream is only read.
+    pub(crate) journal: JournalTail,
 }
 
 impl Snapshot {
@@ -34,7 +39,24 @@ impl Snapshot {
         for i in (1..times.len()).rev() {
             times[i - 1] = times[i - 1].min(times[i]);
         }
-        Self { segments, bases, times }
+        Self { segments, bases, times, journal: JournalTail::default() }
+    }
+
+    /// Adds the entries that only the journal has.
+    pub(crate) fn with_journal(mut self, journal: JournalTail) -> Self {
+        self.journal = journal;
+        self
+    }
+
+    /// Whether the stream exists.
+    pub(crate) fn exists(&self) -> bool {
+        !self.segments.is_empty() || self.journal.is_alone
+    }
+
+    /// Returns the part of the journal that holds `seq`, which is not in the files.
+    pub(crate) fn journal_part(&self, seq: u64) -> Option<&PartPosition> {
+        let parts = &self.journal.parts;
+        parts.get(parts.partition_point(|part| part.end_seq().0 <= seq)).filter(|part| part.first.0 <= seq)
     }
 
     /// Returns the position of the segment that holds `seq`, or `None` if `seq` is below the first

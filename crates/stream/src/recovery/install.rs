@@ -61,11 +61,15 @@ pub(super) fn install(
         // The cached segments may have been loaded from different bytes.
         shared.context.cache.remove_stream(stream_id);
     }
-    let in_files = recovered.next_seq;
-    let ends = ends.unwrap_or(Ends { start: 0, accepted: in_files, flushed: in_files, durable: in_files });
+    let end = recovered.end();
+    let ends = ends.unwrap_or(Ends { start: 0, accepted: end, flushed: end, durable: end });
     let start = ends.start.max(recovered.first_seq);
-    let cut = old.diverges_at(shared.watermarks.accepted(), &recovered.snapshot, start);
-    let cut = cut.filter(|&cut| cut < recovered.next_seq).unwrap_or(ends.accepted);
+    // Where the files of a reader ended, a segment may begin with entries that were in the journal.
+    let is_reader = shared.context.is_read_only();
+    let old_end = if is_reader { shared.watermarks.drained() } else { shared.watermarks.accepted() };
+    let cut = old.diverges_at(old_end, &recovered.snapshot, start);
+    let cut = cut.filter(|&cut| cut < end && !(is_reader && cut >= old_end));
+    let cut = cut.into_iter().chain(recovered.cut).min().unwrap_or(ends.accepted);
     shared.truncations.record(shared.watermarks.epoch(), cut);
     shared.watermarks.change(|watermarks| {
         shared.snapshot.store(Arc::new(recovered.snapshot));

@@ -162,7 +162,7 @@ fn frames_of(location: &Location, joined: JournalTail) -> Result<PendingFrames> 
 /// The end offsets and the bytes of the entries in a part's body, or `None` if the body is not
 /// valid. The body is encoded like the payload of a frame: the bytes of a single entry, or the end
 /// offset of each entry, 4 bytes, and then the bytes of all entries.
-fn entries_of(part: &Part) -> Option<(Vec<u32>, &[u8])> {
+pub(crate) fn entries_of(part: &Part) -> Option<(Vec<u32>, &[u8])> {
     if part.count == 1 {
         let len = u32::try_from(part.body.len()).ok().filter(|len| len & BATCH_END == 0)?;
         return Some((vec![len | BATCH_END], &part.body));

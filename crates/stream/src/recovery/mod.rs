@@ -85,6 +85,7 @@ mod stamp;
 mod void;
 
 pub(crate) use files::StreamFiles;
+pub(crate) use journal_tail::entries_of;
 pub(crate) use read::read;
 pub(crate) use reader_state::ReaderState;
 pub(crate) use recovered::Recovered;

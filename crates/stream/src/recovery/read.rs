@@ -1,5 +1,5 @@
 //! Reads a stream, whether or not a writer is active: runs steps 1 to 5, and shows the chain that
-//! they found.
+//! they found, followed by what only the commit journal has.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,15 +15,37 @@ use super::reader_state::ReaderState;
 use super::recovered::Recovered;
 use super::scan::ReadOrder;
 use crate::error::{Error, Result};
+use crate::journal_reader::{Attempt, Joined, StreamLook};
 use crate::read::snapshot::{LiveSegment, PublishedSegment, SegmentState, Snapshot};
 
-/// Reads the stream while another process may write to it. Returns `None` if the stream does not
-/// exist. Changes nothing.
+/// Reads the stream while another process may write to it: its files, and what only the journal
+/// has. Returns `None` if the stream does not exist. Changes nothing.
+pub(crate) fn read(files: &StreamFiles<'_>) -> Result<Option<Recovered>> {
+    let Some(journal) = files.context.reader_of_journal() else { return read_files(files) };
+    let mut attempt = Attempt::default();
+    for _ in 0..LOOKS_MAX {
+        let before = journal.look(files.location)?;
+        let recovered = read_files(files)?;
+        let in_files = recovered.as_ref().and_then(Recovered::in_files);
+        let look = StreamLook { location: files.location, before, since: None, files: in_files };
+        match journal.join(&look, &mut attempt)? {
+            Joined::Again => {}
+            Joined::Gone => return Ok(None),
+            Joined::Tail(tail) => {
+                return Ok(Some(recovered.unwrap_or_else(Recovered::without_files).with_journal(tail)));
+            }
+        }
+    }
+    Err(files.change_too_fast())
+}
+
+/// Reads the files of the stream while another process may write to them. Returns `None` if the
+/// stream has no directory. Changes nothing.
 ///
 /// An active writer can briefly look like damage of any kind: a segment is gone, a length is wrong,
 /// entries are missing. So damage is reported only if a second look at the files finds the same
 /// damage, at the same place and with the same numbers.
-pub(crate) fn read(files: &StreamFiles<'_>) -> Result<Option<Recovered>> {
+pub(super) fn read_files(files: &StreamFiles<'_>) -> Result<Option<Recovered>> {
     let began = Instant::now();
     let mut seen: Option<Error> = None;
     for _ in 0..LOOKS_MAX {
@@ -73,6 +95,7 @@ pub(super) fn show(files: &StreamFiles<'_>, mut analysis: Analysis, is_refresh: 
         dead: Vec::new(),
         reader_state: Some(Box::new(ReaderState::of(analysis))),
         is_refresh,
+        cut: None,
     })
 }
 

@@ -38,17 +38,75 @@ use std::io;
 use std::time::Instant;
 
 use super::analyse::analyse_again;
-use super::files::StreamFiles;
+use super::files::{LOOKS_MAX, StreamFiles};
 use super::list::list;
-use super::read::{read, show};
+use super::read::{read_files, show};
 use super::reader_state::{ReaderState, StreamBounds};
-use super::recovered::Refreshed;
+use super::recovered::{Recovered, Refreshed};
 use super::stamp::ObservedStamp;
 use crate::error::{Error, Result};
+use crate::journal_reader::{Attempt, Joined, StreamLook};
+use crate::read::snapshot::Snapshot;
+use crate::report::OpenReport;
 
-/// Refreshes the view of the stream, reading only the changes since the look that returned `state`.
-/// Reads everything if `state` is no longer valid or not given.
-pub(crate) fn refresh(files: &StreamFiles<'_>, state: Option<Box<ReaderState>>) -> Result<Refreshed> {
+/// Refreshes the view of the stream, reading only the changes since the look that returned `state`
+/// and showed `shown` and `earlier`. Reads everything if `state` is no longer valid or not given.
+pub(crate) fn refresh(
+    files: &StreamFiles<'_>,
+    mut state: Option<Box<ReaderState>>,
+    shown: &Snapshot,
+    earlier: &OpenReport,
+) -> Result<Refreshed> {
+    let Some(journal) = files.context.reader_of_journal() else { return refresh_files(files, state) };
+    let mut attempt = Attempt::default();
+    // The files, if a try found that they have changed.
+    let mut changed: Option<Box<Recovered>> = None;
+    for _ in 0..LOOKS_MAX {
+        let before = journal.look(files.location)?;
+        let report = match refresh_files(files, state.take())? {
+            Refreshed::Missing => {
+                changed = Some(Box::new(Recovered::without_files()));
+                None
+            }
+            Refreshed::Changed(mut recovered) => {
+                state = recovered.reader_state.take();
+                changed = Some(recovered);
+                None
+            }
+            Refreshed::Unchanged { reader_state, report } => {
+                state = Some(reader_state);
+                report
+            }
+        };
+        let in_files = changed.as_ref().map_or(shown.journal.files, |recovered| recovered.in_files());
+        let since = Some(shown.journal.sighting);
+        let look = StreamLook { location: files.location, before, since, files: in_files };
+        let tail = match journal.join(&look, &mut attempt)? {
+            Joined::Again => continue,
+            Joined::Gone => return Ok(Refreshed::Missing),
+            Joined::Tail(tail) => tail,
+        };
+        let report = report.unwrap_or_else(|| earlier.of_nothing_new());
+        if let Some(reader_state) = state.take_if(|_| changed.is_none() && tail.shows_the_same(&shown.journal)) {
+            let report = OpenReport { first_seq: earlier.first_seq, next_seq: earlier.next_seq, ..report };
+            return Ok(Refreshed::Unchanged { reader_state, report: Some(report) });
+        }
+        let recovered = changed.map_or_else(|| unchanged_files(shown, report), |changed| *changed);
+        let recovered = Recovered { reader_state: state, ..recovered }.with_journal(tail);
+        return Ok(Refreshed::Changed(Box::new(recovered)));
+    }
+    Err(files.change_too_fast())
+}
+
+/// The files as an earlier look showed them.
+fn unchanged_files(shown: &Snapshot, report: OpenReport) -> Recovered {
+    let (first_seq, next_seq) = shown.journal.files.map_or((0, 0), |files| (files.first_seq, files.next_seq));
+    let snapshot = Snapshot::new(shown.segments.clone());
+    Recovered { snapshot, first_seq, next_seq, report, is_refresh: true, ..Recovered::without_files() }
+}
+
+/// Refreshes the view of the files.
+fn refresh_files(files: &StreamFiles<'_>, state: Option<Box<ReaderState>>) -> Result<Refreshed> {
     let began = Instant::now();
     if let Some(state) = state
         && let Ok(mut refreshed) = refresh_from(files, *state)
@@ -61,7 +119,7 @@ pub(crate) fn refresh(files: &StreamFiles<'_>, state: Option<Box<ReaderState>>) 
         return Ok(refreshed);
     }
     // Errors are reported only by a look that does not rely on an earlier one.
-    Ok(read(files)?.map_or(Refreshed::Missing, |recovered| Refreshed::Changed(Box::new(recovered))))
+    Ok(read_files(files)?.map_or(Refreshed::Missing, |recovered| Refreshed::Changed(Box::new(recovered))))
 }
 
 /// Refreshes the view from the findings of the last look. An error means that these findings are no

@@ -53,7 +53,9 @@ impl Inner {
         // one.
         let mut state = group.lock();
         let before = reader_state.lock().take();
-        let outcome = match refresh(&StreamFiles::new(&shared.context, &shared.location, &shared.options), before) {
+        let shown = shared.snapshot.load();
+        let files = StreamFiles::new(&shared.context, &shared.location, &shared.options);
+        let outcome = match refresh(&files, before, &shown, &report.load()) {
             Ok(Refreshed::Unchanged { reader_state: same, report: now }) => {
                 *reader_state.lock() = Some(same);
                 // Nothing changes for readers, so the epoch continues.
@@ -68,6 +70,9 @@ impl Inner {
         events::opened(&shared.location, &outcome);
         let mut recovered = outcome?;
         *reader_state.lock() = recovered.as_mut().and_then(|recovered| recovered.reader_state.take());
+        if let Some(recovered) = recovered.as_mut().filter(|recovered| recovered.snapshot.journal.may_be_cut) {
+            recovered.cut = self.first_changed(&shown.journal.parts)?;
+        }
         install(shared, report, &mut state.tail, recovered, None);
         Ok(())
     }

@@ -57,6 +57,7 @@ pub(super) fn repair(files: &StreamFiles<'_>, mut analysis: Analysis) -> Result<
         dead,
         reader_state: None,
         is_refresh: false,
+        cut: None,
     }))
 }
 

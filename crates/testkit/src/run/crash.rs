@@ -109,9 +109,7 @@ impl<L: LogUnderTest> After<'_, L> {
         for (model, name) in models.iter().zip(self.streams) {
             let found = self.under_test.read_only(sim.clone(), name);
             let found = found.map_err(|r| format!("{name}: another process: {}", r.message))?.unwrap_or_default();
-            let lags = self.under_test.shares_journal();
-            let checked = if lags { model.check_lagging_reader(&found) } else { model.check_readers(&found, false) };
-            checked.map_err(|Mismatch(what)| format!("{name}: another process: {what}"))?;
+            model.check_readers(&found, false).map_err(|Mismatch(what)| format!("{name}: another process: {what}"))?;
             shown.push(found);
         }
         if contents(&sim.disk()) != before {

@@ -220,7 +220,13 @@ impl Iter {
         if seq < watermarks.drained() {
             return Ok(None);
         }
-        self.tail = copy(&self.inner);
+        if self.inner.shared.context.reader_of_journal().is_some() {
+            if let Some(entry) = self.inner.journal_entry(seq)? {
+                return Ok(Some(entry));
+            }
+        } else {
+            self.tail = copy(&self.inner);
+        }
         if let Some(entry) = self.tail.as_ref().and_then(|run| run.entry(seq)) {
             return Ok(Some(entry));
         }

@@ -86,6 +86,7 @@ fn recovered(segments: Vec<Arc<PublishedSegment>>, first_seq: SeqNo, next_seq: S
         dead: Vec::new(),
         reader_state: None,
         is_refresh: false,
+        cut: None,
     }
 }
 

@@ -28,6 +28,7 @@
 //! not prove which segment follows, since a later truncation does not change it.
 
 mod before_damage;
+mod journal_rest;
 mod plan;
 
 use std::sync::Arc;
@@ -44,7 +45,8 @@ use crate::error::{DamageKind, Error, ErrorKind, Result};
 use crate::location::Location;
 use crate::options::StreamOptions;
 pub(crate) use before_damage::read_before_damage;
-use plan::{Piece, Plan, UNLIMITED, make_plan};
+use journal_rest::JournalRest;
+use plan::{Piece, Plan, UNLIMITED};
 
 /// An item that [`Salvage`] yields.
 #[derive(Clone, Debug)]
@@ -91,7 +93,8 @@ pub struct Lost {
 /// I/O. Damage is not an error here.
 pub fn salvage(context: &Arc<LogContext>, location: &Location, options: &StreamOptions) -> Result<Option<Salvage>> {
     let files = StreamFiles::new(context, location, options);
-    let Some(plan) = make_plan(&files, None)? else { return Ok(None) };
+    let mut rest = JournalRest::default();
+    let Some(plan) = journal_rest::plan(&files, &mut rest, None)? else { return Ok(None) };
     Ok(Some(Salvage {
         context: Arc::clone(context),
         location: location.clone(),
@@ -100,6 +103,7 @@ pub fn salvage(context: &Arc<LogContext>, location: &Location, options: &StreamO
         next: plan.first_seq,
         plan,
         reading: None,
+        rest,
         done: false,
     }))
 }
@@ -117,6 +121,7 @@ pub struct Salvage {
     /// Every seq below this was yielded, reported as lost, or dropped.
     next: SeqNo,
     reading: Option<Reading>,
+    rest: JournalRest,
     done: bool,
 }
 
@@ -194,7 +199,8 @@ impl Salvage {
     /// Lists the files again, and continues at the same seq.
     fn look_again(&mut self) -> Result<()> {
         self.reading = None;
-        let Some(plan) = make_plan(&self.files(), self.stream_id)? else {
+        let files = StreamFiles::new(&self.context, &self.location, &self.options);
+        let Some(plan) = journal_rest::plan(&files, &mut self.rest, self.stream_id)? else {
             return Err(Error::new(ErrorKind::Missing, &self.location));
         };
         self.stream_id = plan.stream_id;
@@ -324,13 +330,13 @@ impl Salvage {
         self.hole(Some(end), error)
     }
 
-    /// Ends the salvage: no piece is left.
+    /// No piece is left: reports damage to the end, then reads on in the journal.
     fn finish(&mut self) -> Result<Step> {
         self.reading = None;
         self.plan.pieces.clear();
         match self.plan.end_damage.take() {
             Some(error) => self.hole(None, error),
-            None => Ok(Step::End),
+            None => self.read_journal(),
         }
     }
 

@@ -30,6 +30,23 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// The plan for a stream that only the commit journal knows.
+    pub(super) fn without_files() -> Self {
+        Self {
+            names: Vec::new(),
+            stream_id: None,
+            first_seq: SeqNo(0),
+            attested: SeqNo(0),
+            pieces: VecDeque::new(),
+            end_damage: None,
+        }
+    }
+
+    /// Whether only the commit journal may know the stream.
+    pub(super) fn is_without_files(&self) -> bool {
+        self.names.is_empty() && self.pieces.is_empty()
+    }
+
     /// Whether anything is missing or unreadable.
     fn is_damaged(&self) -> bool {
         let is_sound = |piece: &Piece| piece.header.is_ok() && piece.missing.is_none() && piece.is_certain;

@@ -1,0 +1,342 @@
+//! The commit journal of a log that is opened for reading.
+//!
+//! A reader looks at the journal, then at the stream's files, then at the journal again. The first
+//! look comes before the files, so that the files have every entry that the journal no longer needs
+//! by then. The second look shows whether the entries of the first one are still those of the
+//! stream: a truncation of the end and a deletion are in the journal before they are in the files.
+//! If they are not, or if the second look could not continue the first one, the reader begins
+//! again.
+//!
+//! Records that are not attested may be in the page cache alone. They are shown only once this
+//! process has synced the journal. It does so at most once in 10 ms. A look that needs a sooner
+//! sync waits, unless it needs the sync only for entries that their writer is syncing: nothing was
+//! acknowledged that depends on them, so they are left out.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use stratawal_frame::{SeqNo, StreamId, WalId};
+use stratawal_journal::{Follower, IndexedStream, Lsn, Part, PartPosition};
+use stratawal_storage::Storage;
+use stratawal_sync::{Mutex, fail_point};
+
+use crate::error::{DamageKind, Error, Result};
+use crate::location::Location;
+
+/// Returns whether the log has a journal now, or `None` if that cannot be read.
+type HasJournal = dyn Fn() -> Option<bool> + Send + Sync;
+
+/// The commit journal of a log that is opened for reading. All streams of the log share it.
+pub struct JournalReader {
+    state: Mutex<State>,
+    has_journal: Box<HasJournal>,
+}
+
+struct State {
+    follower: Follower,
+    /// Whether the last look found a journal.
+    has_journal: bool,
+    /// Whether the log was last stated to have one.
+    is_stated: bool,
+}
+
+impl fmt::Debug for JournalReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JournalReader").finish_non_exhaustive()
+    }
+}
+
+/// What a look at the journal saw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sighting {
+    has_journal: bool,
+    readings: u64,
+    trim: Lsn,
+    end: Lsn,
+}
+
+/// The look at one stream, which takes several tries if a writer changes the stream meanwhile.
+#[derive(Debug, Default)]
+pub(crate) struct Attempt {
+    /// A try that finds everything below this LSN durable need not wait for another sync.
+    goal: Option<Lsn>,
+    /// The gap that the last try found: where it begins, and the end of the promise.
+    gap: Option<(u64, u64)>,
+}
+
+/// What the journal adds to the files of a stream.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct JournalTail {
+    /// The parts that follow the files, by seq. The next part begins at or before the end of the
+    /// one before it.
+    pub(crate) parts: Vec<PartPosition>,
+    /// The first live seq, if the journal has it.
+    pub(crate) start: Option<u64>,
+    /// Whether the journal alone knows the stream.
+    pub(crate) is_alone: bool,
+    /// The files that the parts follow.
+    pub(crate) files: Option<InFiles>,
+    pub(crate) sighting: Sighting,
+    /// Whether the stream's entries may have changed since the look that was to be continued.
+    pub(crate) may_be_cut: bool,
+}
+
+impl JournalTail {
+    /// Whether both hold the same entries, after the same files.
+    pub(crate) fn shows_the_same(&self, other: &Self) -> bool {
+        let key = |tail: &Self| (tail.start, tail.is_alone, tail.files);
+        key(self) == key(other) && self.parts == other.parts
+    }
+
+    /// One past the last entry, if there are any.
+    pub(crate) fn end(&self) -> Option<u64> {
+        self.parts.last().map(|part| part.end_seq().0)
+    }
+}
+
+/// The result of joining the journal to the files.
+#[derive(Debug)]
+pub(crate) enum Joined {
+    /// The stream changed meanwhile; look again.
+    Again,
+    /// The stream does not exist.
+    Gone,
+    Tail(JournalTail),
+}
+
+/// The files of a stream, as a look found them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InFiles {
+    pub(crate) stream: StreamId,
+    pub(crate) first_seq: u64,
+    pub(crate) next_seq: u64,
+}
+
+/// A look at one stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StreamLook<'a> {
+    pub(crate) location: &'a Location,
+    /// The journal as seen before the files were read.
+    pub(crate) before: Sighting,
+    /// The journal as seen by the look that this one continues, if any.
+    pub(crate) since: Option<Sighting>,
+    /// `None` if the stream has no directory.
+    pub(crate) files: Option<InFiles>,
+}
+
+impl JournalReader {
+    /// Reads the journal in the directory `dir` of the log `wal_id`, as long as the log has one:
+    /// `has_journal` returns whether it has now, or `None` if that cannot be read, and is called
+    /// before the first look and again if a look finds no journal. Reads nothing yet.
+    #[must_use]
+    pub fn new(
+        storage: &Arc<dyn Storage>,
+        dir: &Path,
+        wal_id: WalId,
+        has_journal: impl Fn() -> Option<bool> + Send + Sync + 'static,
+    ) -> Self {
+        let follower = Follower::new(Arc::clone(storage), dir, wal_id);
+        let is_stated = has_journal().unwrap_or(false);
+        let state = Mutex::new(State { follower, has_journal: false, is_stated });
+        Self { state, has_journal: Box::new(has_journal) }
+    }
+
+    /// Looks at the journal. A damaged journal counts as none: what the files hold is proven.
+    pub(crate) fn look(&self, location: &Location) -> Result<Sighting> {
+        self.look_locked(&mut self.state.lock()).map_err(|error| Error::journal(location, error))
+    }
+
+    fn look_locked(&self, state: &mut State) -> stratawal_journal::Result<Sighting> {
+        if !state.has_journal {
+            state.is_stated = (self.has_journal)().unwrap_or(state.is_stated);
+            if !state.is_stated {
+                return Ok(Sighting::default());
+            }
+        }
+        match state.follower.look() {
+            Ok(()) => state.has_journal = true,
+            Err(error) if error.is_damage() => {
+                state.has_journal = false;
+                state.follower.forget();
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(state.sighting())
+    }
+
+    /// The names of the streams that the journal knows, each with its id, or with `None` if the
+    /// stream was deleted.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn streams(&self) -> stratawal_journal::Result<BTreeMap<String, Option<StreamId>>> {
+        let mut state = self.state.lock();
+        let mut names: BTreeMap<String, Option<StreamId>> = BTreeMap::new();
+        if !self.look_locked(&mut state)?.has_journal {
+            return Ok(names);
+        }
+        for (id, stream) in state.follower.index().streams() {
+            let Some(name) = stream.name.as_ref().and_then(|name| std::str::from_utf8(name).ok()) else { continue };
+            let is_live = stream.has_records();
+            if is_live || stream.dropped.is_some() {
+                let known = names.entry(name.to_owned()).or_default();
+                *known = known.or(is_live.then_some(id));
+            }
+        }
+        Ok(names)
+    }
+
+    /// Whether the journal states that the stream with this id was deleted, as of the last look.
+    #[must_use]
+    pub fn is_dropped(&self, id: StreamId) -> bool {
+        self.state.lock().follower.index().stream(id).is_some_and(|stream| stream.dropped.is_some())
+    }
+
+    /// Joins the journal to the files of a stream.
+    pub(crate) fn join(&self, look: &StreamLook<'_>, attempt: &mut Attempt) -> Result<Joined> {
+        let failed = |error| Error::journal(look.location, error);
+        let mut state = self.state.lock();
+        let again = !fail_point!(NotLookedAgain);
+        let now = if again { self.look_locked(&mut state).map_err(failed)? } else { state.sighting() };
+        // Records that were released between the looks were moved to the files, perhaps after those
+        // were read.
+        if !now.continues(look.before) || now.trim != look.before.trim {
+            return Ok(Joined::Again);
+        }
+        let mut tail = JournalTail {
+            is_alone: look.files.is_none(),
+            files: look.files,
+            sighting: now,
+            may_be_cut: look.since.is_some_and(|since| !now.continues(since)),
+            ..JournalTail::default()
+        };
+        let Some((id, stream)) = state.find(look) else {
+            return Ok(if tail.is_alone { Joined::Gone } else { Joined::Tail(tail) });
+        };
+        // A SETTLED is known by its beginning, a DROP by its end.
+        let is_changed_after = |end: Lsn| {
+            stream.settled.is_some_and(|at| at >= end) || stream.dropped.is_some_and(|dropped| dropped > end)
+        };
+        if again && is_changed_after(look.before.end) {
+            return Ok(Joined::Again);
+        }
+        tail.may_be_cut |= look.since.is_some_and(|since| is_changed_after(since.end));
+        let Some(shown) = state.shown_to(id, attempt).map_err(failed)? else {
+            let wait = state.follower.sync_wait();
+            drop(state);
+            std::thread::sleep(wait);
+            return Ok(Joined::Again);
+        };
+        state.join(id, look, shown, tail, attempt)
+    }
+
+    /// Reads a part again. Returns `None` if the journal holds other records there by now.
+    pub(crate) fn read_part(&self, location: &Location, at: &PartPosition) -> Result<Option<Part>> {
+        self.state.lock().follower.read_part(at).map_err(|error| Error::journal(location, error))
+    }
+}
+
+impl Sighting {
+    /// Whether every record that followed `earlier` was read.
+    fn continues(self, earlier: Self) -> bool {
+        (self.has_journal, self.readings) == (earlier.has_journal, earlier.readings) && self.trim <= earlier.end
+    }
+}
+
+impl State {
+    fn sighting(&self) -> Sighting {
+        if !self.has_journal {
+            return Sighting::default();
+        }
+        let Self { follower, .. } = self;
+        Sighting {
+            has_journal: true,
+            readings: follower.readings(),
+            trim: follower.index().trim(),
+            end: follower.end(),
+        }
+    }
+
+    /// The records of the stream. The id in its files decides, or else its name.
+    fn find(&self, look: &StreamLook<'_>) -> Option<(StreamId, &IndexedStream)> {
+        let index = Some(self.follower.index()).filter(|_| self.has_journal)?;
+        match look.files {
+            Some(files) => index.stream(files.stream).map(|stream| (files.stream, stream)),
+            None => index.named(look.location.name().as_bytes()),
+        }
+    }
+
+    /// The LSN up to which records of this stream are shown, or `None` if the caller has to wait
+    /// for a sync.
+    fn shown_to(&mut self, id: StreamId, attempt: &mut Attempt) -> stratawal_journal::Result<Option<Lsn>> {
+        let shown = self.follower.shown_to();
+        let Some(stream) = self.follower.index().stream(id) else { return Ok(Some(shown)) };
+        let end = stream.end();
+        if fail_point!(UnsyncedRecordsShown) {
+            return Ok(Some(shown.max(end)));
+        }
+        let goal = *attempt.goal.get_or_insert(end);
+        let is_dropped = stream.dropped.is_some_and(|dropped| dropped > shown);
+        if end <= shown || goal <= shown && !is_dropped {
+            return Ok(Some(shown));
+        }
+        if self.follower.sync_wait().is_zero() {
+            self.follower.sync()?;
+            return Ok(Some(self.follower.shown_to()));
+        }
+        Ok(stream.is_firm_after(shown).then_some(shown))
+    }
+
+    /// Joins the records of the stream that end at or below `shown` to its files.
+    fn join(
+        &mut self,
+        id: StreamId,
+        look: &StreamLook<'_>,
+        shown: Lsn,
+        mut tail: JournalTail,
+        attempt: &mut Attempt,
+    ) -> Result<Joined> {
+        let Some(stream) = self.follower.index().stream(id) else { return Ok(Joined::Gone) };
+        if stream.dropped.is_some_and(|dropped| dropped <= shown) {
+            return Ok(Joined::Gone);
+        }
+        let start = stream.start.filter(|_| stream.start_end <= shown).map(|start| start.0);
+        let in_files = look.files.map_or(0, |files| files.next_seq);
+        let from = start.unwrap_or(0).max(in_files);
+        let seen = || stream.parts.iter().filter(|part| part.end() <= shown);
+        let firm = Some(stream.firm).filter(|_| stream.firm_end <= shown).unwrap_or(SeqNo(0));
+        let promised = seen().filter(|part| part.firm).map(PartPosition::end_seq).fold(firm, SeqNo::max).0;
+        let mut parts: Vec<PartPosition> = seen().filter(|part| part.end_seq().0 > from).copied().collect();
+        parts.sort_by_key(|part| part.first);
+        let last = parts.iter().map(|part| part.end_seq().0).max().unwrap_or(0);
+        let mut end = from;
+        for part in parts {
+            if part.first.0 > end {
+                break;
+            }
+            if part.end_seq().0 > end {
+                end = part.end_seq().0;
+                tail.parts.push(part);
+            }
+        }
+        let is_whole = promised.max(last) <= end;
+        if !is_whole && attempt.gap != Some((end, promised)) {
+            // A writer may have moved the missing entries. Everything is read again.
+            attempt.gap = Some((end, promised));
+            self.follower.forget();
+            return Ok(Joined::Again);
+        }
+        if promised > end {
+            let kind = if look.files.is_none() { DamageKind::NoSegment } else { DamageKind::Lost };
+            return Err(Error::damage_at(look.location, kind, None, None).with_lost(end..promised));
+        }
+        tail.start = start.filter(|&start| look.files.is_none_or(|files| start > files.first_seq));
+        if tail.is_alone && tail.parts.is_empty() && tail.start.is_none() {
+            return Ok(Joined::Gone);
+        }
+        self.follower.forget_below(id, SeqNo(in_files));
+        Ok(Joined::Tail(tail))
+    }
+}
