@@ -152,8 +152,8 @@ pub struct JournalCheck {
 }
 
 /// Reads the commit journal of the log at `path`, and checks it. Returns `None` if the log has
-/// none. Changes nothing. [`verify`] checks the segment files only, so it does not see the entries
-/// that only the journal holds.
+/// none. Changes nothing. If the journal is damaged, [`verify`] checks the segment files only;
+/// otherwise it also reads the entries that only the journal holds.
 ///
 /// Another process may write to the log at the same time. Its files are then renamed and reused
 /// while they are read, so this reads again before it reports damage.

@@ -143,11 +143,11 @@ impl Options {
     /// - One thread: see [`maintenance_thread`](Self::maintenance_thread).
     ///
     /// # Other processes
-    /// A log that is opened for reading, and the command line, do not read the journal. They see
-    /// only the entries in the segment files, and entries that were dropped from the beginning
-    /// until their files are removed. [`Wal::close`] moves everything there. If another process
-    /// shortens a journal file that is mapped, a signal kills this process; nothing acknowledged is
-    /// lost. [`journal_mapped`](Self::journal_mapped) avoids this.
+    /// A log that is opened for reading, and the command line, show the entries of the journal
+    /// together with those of the segment files. If the journal is damaged, they show only the
+    /// segment files; [`inspect::verify_journal`](crate::inspect::verify_journal) reports the
+    /// damage. If another process shortens a journal file that is mapped, a signal kills this
+    /// process; nothing acknowledged is lost. [`journal_mapped`](Self::journal_mapped) avoids this.
     ///
     /// # Changing it
     /// Each opening for writing may change this. A log without a journal gets one. In a log that
@@ -269,8 +269,16 @@ impl Options {
     /// same time. Creates and changes nothing, and takes no lock.
     ///
     /// A stream is seen as it was when it was looked up; [`Stream::reopen`](crate::Stream::reopen)
-    /// looks again. Every entry that is shown is durable: those that may not be durable are synced
-    /// first.
+    /// looks again. A look sees every entry that was acknowledged as flushed or synced before it
+    /// began, whether the entry is in a segment file or in the [journal](Self::journal) alone. Every
+    /// entry that is shown is durable: those that may not be durable are synced first.
+    ///
+    /// # Beside a writer with a journal
+    /// Entries of the journal that the writer has not synced are synced by the reader, for each
+    /// opened log at most once in 10 ms. So a look at a stream with flushed entries may wait for up
+    /// to 10 ms and a sync. The positions of the journal's records are kept in memory, about 48
+    /// bytes for each, and the first look reads the whole journal. The entries themselves are read
+    /// when they are asked for.
     ///
     /// This returns a [`Wal`] rather than a type without the methods that write. So code that only
     /// reads can use one type of stream, however its log was opened. Calls that write fail with

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use stratawal::{Durability, ErrorKind, Options, Stream, StreamOptions, Wal};
 use stratawal_frame::{Features, FormatFile};
 use stratawal_journal::Image;
+use stratawal_storage::{Access, Storage};
 use stratawal_testkit::{Crash, Disk, Fault, Faults, Rng, SimStorage};
 
 const LOG: &str = "/log";
@@ -40,9 +41,15 @@ fn entries(stream: &Stream) -> Vec<Vec<u8>> {
     stream.iter(..).map(|entry| entry.unwrap().data().to_vec()).collect()
 }
 
-/// The entries of a stream in the segment files alone.
+/// The entries of a stream in the segment files alone: those that a reader finds if FORMAT states
+/// that the log has no journal.
 fn entries_in_files(storage: &SimStorage, stream: &str) -> Vec<Vec<u8>> {
-    let wal = Options::new().open_on(Arc::new(storage.clone()), Path::new(LOG), true).unwrap();
+    let copy = SimStorage::on(storage.disk(), 9);
+    let format = format_of(&copy.disk());
+    let format = FormatFile { features: format.features.with_journal(false), ..format };
+    let file = copy.open(Path::new("/log/FORMAT"), Access::ReadWrite).unwrap();
+    file.write_all_at(&format.encode(), 0).unwrap();
+    let wal = Options::new().open_on(Arc::new(copy), Path::new(LOG), true).unwrap();
     entries(&wal.stream(stream).unwrap())
 }
 

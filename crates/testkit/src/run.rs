@@ -91,9 +91,8 @@ pub trait LogUnderTest {
     /// The level at which an entry becomes stable: flushed or synced.
     fn stable_level(&self, log: &Self::Log) -> Level;
 
-    /// Whether all streams are acknowledged by one journal. Then another process sees entries only
-    /// some time after that, once they are in the stream's own files. And if the journal fails,
-    /// each stream reports it.
+    /// Whether all streams are acknowledged by one journal. Then each stream reports if the journal
+    /// fails.
     fn shares_journal(&self) -> bool {
         false
     }
@@ -400,13 +399,7 @@ fn check_lasts<L: LogUnderTest>(
     let log = under_test.open(lost).map_err(|r| fail("the log", &r.message))?;
     for ((name, model), shown) in streams.iter().zip(models).zip(shown) {
         let found = under_test.read(&log, name, false).map_err(|r| fail(name, &r.message))?;
-        // A reader that lags may see a stream that is already deleted, and entries that are already
-        // dropped.
-        let shares_journal = under_test.shares_journal();
-        if !shares_journal || found.next_seq() > 0 {
-            let shown = if shares_journal { &shown.from_seq(found.first_seq) } else { shown };
-            shown.is_still_in(&found).map_err(|Mismatch(what)| fail(name, &what))?;
-        }
+        shown.is_still_in(&found).map_err(|Mismatch(what)| fail(name, &what))?;
         let mut model = model.clone();
         model.crashed(true);
         model.check_recovered(&found).map_err(|Mismatch(what)| fail(name, &what))?;
