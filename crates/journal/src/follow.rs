@@ -35,7 +35,7 @@ use crate::replay::{Image, read_header};
 const LOOKS_MAX: usize = 200;
 
 /// How often a look reads the end of the chain while a record is being written there.
-const TORN_LOOKS_MAX: usize = 100;
+const TORN_LOOKS_MAX: usize = 20;
 
 /// The pause before the whole journal is read again.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -64,6 +64,8 @@ pub struct Follower {
     end: Lsn,
     /// The bytes after the end, as the last look saw them.
     peeked: [u8; PEEK_LEN],
+    /// Whether the last look ended at a record that was being written.
+    is_torn: bool,
     /// Everything below was durable at some time.
     attested: Lsn,
     /// This process has synced everything below.
@@ -103,6 +105,7 @@ impl Follower {
             index: Index::default(),
             end: Lsn(0),
             peeked: [0; PEEK_LEN],
+            is_torn: false,
             attested: Lsn(0),
             synced: Lsn(0),
             synced_at: None,
@@ -167,6 +170,13 @@ impl Follower {
         self.attested.max(self.synced)
     }
 
+    /// Whether the last look ended at a record that was being written over a MARK, perhaps. Then it
+    /// is not known what that MARK attested.
+    #[must_use]
+    pub const fn is_torn(&self) -> bool {
+        self.is_torn
+    }
+
     /// How long the next [`sync`](Self::sync) has to wait, so that one process syncs the journal at
     /// most once in [`SYNC_INTERVAL`].
     #[must_use]
@@ -222,10 +232,10 @@ impl Follower {
             if !self.read_on()? {
                 return Ok(false);
             }
-            if self.peek_mark()? {
+            self.is_torn = !self.peek_mark()?;
+            if !self.is_torn {
                 break;
             }
-            // A record is being written over a MARK, which may have attested something.
             std::thread::yield_now();
         }
         // The file had its name and its header while it was read, if it still has them.

@@ -189,7 +189,7 @@ impl Index {
                 // The files of the stream hold it.
                 stream.start = None;
             }),
-            Record::Mark | Record::Next => {}
+            Record::Mark | Record::Next | Record::Pad { .. } => {}
         }
     }
 

@@ -215,11 +215,12 @@ impl JournalReader {
         let Some((id, stream)) = state.find(look) else {
             return Ok(if tail.is_alone { Joined::Gone } else { Joined::Tail(tail) });
         };
-        // A SETTLED is known by its beginning, a DROP by its end.
+        // A SETTLED is known by its beginning, a DROP and a START by their ends.
         let is_changed_after = |end: Lsn| {
             stream.settled.is_some_and(|at| at >= end) || stream.dropped.is_some_and(|dropped| dropped > end)
         };
-        if again && is_changed_after(look.before.end) {
+        let is_truncated = stream.start.is_some() && stream.start_end > look.before.end;
+        if again && (is_truncated || is_changed_after(look.before.end)) {
             return Ok(Joined::Again);
         }
         tail.may_be_cut |= look.since.is_some_and(|since| is_changed_after(since.end));
@@ -286,7 +287,8 @@ impl State {
             self.follower.sync()?;
             return Ok(Some(self.follower.shown_to()));
         }
-        Ok(stream.is_firm_after(shown).then_some(shown))
+        let is_being_synced = stream.is_firm_after(shown) && !self.follower.is_torn();
+        Ok(is_being_synced.then_some(shown))
     }
 
     /// Joins the records of the stream that end at or below `shown` to its files.
