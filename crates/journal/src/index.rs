@@ -176,7 +176,8 @@ impl Index {
                 if let Some(name) = name.as_ref().filter(|_| stream.name.is_none()) {
                     stream.name = Some(Bytes::copy_from_slice(name));
                 }
-                if stream.start.is_none_or(|start| start < *seq) {
+                // A copy of a START comes later than the record that it replaces.
+                if stream.start.is_none_or(|start| start <= *seq) {
                     stream.start = Some(*seq);
                     stream.start_end = located.end();
                 }

@@ -26,7 +26,7 @@ fn record(rng: &mut Rng, seqs: &mut [u64; STREAMS]) -> Record {
     match rng.below(12) {
         0 => return Record::Settled { stream: id, seq },
         1 => return Record::Firm { stream: id, seq },
-        2 => return Record::Start { stream: id, seq },
+        2 => return Record::Start { stream: id, seq, name: None },
         _ => {}
     }
     seqs[stream] += 1;
