@@ -21,6 +21,9 @@ pub(crate) const JOURNAL: &str = "journal";
 /// The file of the emergency reserve.
 pub(crate) const RESERVE: &str = "RESERVE";
 
+/// The file of the counter by which readers in other processes see that nothing has changed.
+pub(crate) const NOTIFY: &str = "NOTIFY";
+
 /// The file that contains the version of the log and its id.
 const FORMAT: &str = "FORMAT";
 

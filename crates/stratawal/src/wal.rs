@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use stratawal_storage::Storage;
 use stratawal_stream::{
-    CacheStats, DeleteError, JournalReport, Location, LogContext, LogJournal, StreamLog, StreamOptions, delete,
+    CacheStats, DeleteError, JournalReport, Location, LogContext, LogJournal, NotifyReader, StreamLog, StreamOptions, delete,
 };
 use stratawal_sync::Mutex;
 use stratawal_sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ use crate::journal::{self, CarriedSettler};
 use crate::maintenance::Maintenance;
 use crate::name;
 use crate::options::Options;
-use crate::root::{RESERVE, Root};
+use crate::root::{NOTIFY, RESERVE, Root};
 use crate::slots::{SlotUser, Slots};
 use crate::stream::Stream;
 
@@ -106,6 +106,13 @@ impl Wal {
             (without_journal(&root), None)
         } else {
             journal::open(&mut root, options, without_journal)?
+        };
+        // Readers that find no counter look at the files each time.
+        let notifier = Some(context.storage()).filter(|_| options.notify && !read_only);
+        let notifier = notifier.and_then(|storage| options.notifier(storage, Path::new(NOTIFY)).ok());
+        let context = match notifier {
+            Some(notifier) => context.notifier(Arc::new(notifier)),
+            None => context,
         };
         let context = Arc::new(context);
         let streams = Arc::new(Slots::default());
@@ -481,7 +488,11 @@ fn context(root: &Root, options: &Options, read_only: bool) -> LogContext {
         .cache(options.cache_bytes, options.cache_files_max())
         .unsynced_files(Options::unsynced_files_max())
         .emergency_reserve_at(RESERVE);
-    let context = if read_only { context.journal_reader(root.journal_reader()) } else { context };
+    let context = if read_only {
+        context.journal_reader(root.journal_reader()).notify_reader(NotifyReader::new(NOTIFY))
+    } else {
+        context
+    };
     match options.map {
         Some(promise) => context.map_reads(promise),
         None => context,

@@ -14,6 +14,7 @@ use crate::evicting_storage::EvictingStorage;
 use crate::journal_reader::JournalReader;
 use crate::location::Location;
 use crate::log_journal::LogJournal;
+use crate::notify::{Notifier, NotifyReader};
 use crate::read::sealed::SealedSegment;
 use crate::unsynced_files::UnsyncedFiles;
 use crate::write::buffer_pool::BufferPool;
@@ -39,6 +40,10 @@ pub struct LogContext {
     journal: Option<Arc<LogJournal>>,
     /// `None` if streams are not only read, or their entries are only in their files.
     journal_reader: Option<Arc<JournalReader>>,
+    /// `None` if readers in other processes are not notified.
+    notifier: Option<Arc<Notifier>>,
+    /// `None` unless streams are only read.
+    notify_reader: Option<NotifyReader>,
     /// Keyed by the directory that holds the streams. There are few such directories.
     dir_syncs: Mutex<Vec<(PathBuf, Arc<DirSyncs>)>>,
     /// Counts the finished segments, of all streams, that are open because they have unsynced
@@ -80,6 +85,8 @@ impl LogContext {
             map: None,
             journal: None,
             journal_reader: None,
+            notifier: None,
+            notify_reader: None,
             dir_syncs: Mutex::new(Vec::new()),
             cache,
             pending: Arc::new(BufferPool::new()),
@@ -155,6 +162,36 @@ impl LogContext {
     pub fn journal_reader(mut self, reader: Arc<JournalReader>) -> Self {
         self.journal_reader = Some(reader).filter(|_| self.read_only);
         self
+    }
+
+    /// Sets the counter that readers in other processes look at. Ignored if streams are only read.
+    #[must_use]
+    pub fn notifier(mut self, notifier: Arc<Notifier>) -> Self {
+        self.notifier = Some(notifier).filter(|_| !self.read_only);
+        self
+    }
+
+    /// Sets the counter by which a reader sees that nothing has changed. Ignored unless streams are
+    /// only read.
+    #[must_use]
+    pub fn notify_reader(mut self, reader: NotifyReader) -> Self {
+        self.notify_reader = Some(reader).filter(|_| self.read_only);
+        self
+    }
+
+    pub(crate) const fn notified_by(&self) -> Option<&NotifyReader> {
+        self.notify_reader.as_ref()
+    }
+
+    pub(crate) fn own_notifier(&self) -> Option<Arc<Notifier>> {
+        self.notifier.clone()
+    }
+
+    /// Has readers in other processes look again.
+    pub fn notify(&self) {
+        if let Some(notifier) = &self.notifier {
+            notifier.notify();
+        }
     }
 
     /// The reader of the commit journal, if it was set.

@@ -88,6 +88,7 @@ fn delete_closed(context: &LogContext, location: &Location) -> std::result::Resu
     }
     let is_decided = is_decided || has_unfinished(context, location);
     let directory = move_away(context, location, is_decided)?;
+    context.notify();
     remove_directory(context, location, directory).map(|existed| existed || is_decided)
 }
 
@@ -170,7 +171,10 @@ fn finish_in_journal(context: &LogContext, location: &Location) {
 /// Restarts the commit journal if it has failed.
 pub(crate) fn restart_journal(context: &LogContext, location: &Location) -> crate::error::Result<()> {
     let Some(log) = context.log_journal() else { return Ok(()) };
-    log.restart().map_err(|error| Error::journal(location, error))
+    log.restart().map_err(|error| Error::journal(location, error))?;
+    // Readers do not find the new file of the journal by the end of the old one.
+    context.notify();
+    Ok(())
 }
 
 /// Finishes the deletion of an earlier stream of this name, if the journal has one that is not

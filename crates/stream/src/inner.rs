@@ -5,6 +5,7 @@ use std::sync::Arc;
 use stratawal_sync::{Mutex, Published};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::notify::LastLook;
 use crate::read::journal_entries::JournalEntries;
 use crate::recovery::ReaderState;
 use crate::removal::Removals;
@@ -23,6 +24,8 @@ pub(crate) struct Inner {
     pub(crate) removals: Mutex<Removals>,
     /// The state from which a stream opened for reading is refreshed. Taken under the group's lock.
     pub(crate) reader_state: Mutex<Option<Box<ReaderState>>>,
+    /// The last look of a stream opened for reading. Taken under the group's lock.
+    pub(crate) last_look: Mutex<Option<LastLook>>,
     /// The entries that a stream opened for reading shows from the commit journal.
     pub(crate) journal_entries: JournalEntries,
 }

@@ -233,6 +233,12 @@ impl JournalReader {
         state.join(id, look, shown, tail, attempt)
     }
 
+    /// Whether the journal ends where the look ended that saw `sighting`. Makes one short read.
+    pub(crate) fn is_unchanged_since(&self, sighting: Sighting) -> bool {
+        let state = self.state.lock();
+        state.sighting() == sighting && (!state.has_journal || state.follower.is_unchanged())
+    }
+
     /// Reads a part again. Returns `None` if the journal holds other records there by now.
     pub(crate) fn read_part(&self, location: &Location, at: &PartPosition) -> Result<Option<Part>> {
         self.state.lock().follower.read_part(at).map_err(|error| Error::journal(location, error))

@@ -12,9 +12,12 @@
 //! Invariants: settled <= durable <= flushed <= accepted, settled <= drained <= flushed, and start
 //! in files <= start.
 
+use std::sync::Arc;
+
 use stratawal_sync::thread::yield_now;
 use stratawal_sync::{AtomicSeq, fail_point};
 
+use crate::notify::Notifier;
 use crate::options::Durability;
 
 #[derive(Debug)]
@@ -29,6 +32,9 @@ pub(crate) struct Watermarks {
     /// Rises by two whenever the stream is recovered or its end is truncated. A seq may name a
     /// different entry in the next epoch.
     epoch: AtomicSeq,
+    /// Increased after each change of the files and before the watermarks, so that a reader in
+    /// another process notices a change before it is acknowledged.
+    notifier: Option<Arc<Notifier>>,
 }
 
 impl Watermarks {
@@ -42,12 +48,26 @@ impl Watermarks {
             start: AtomicSeq::new(start),
             start_in_files: AtomicSeq::new(start),
             epoch: AtomicSeq::new(0),
+            notifier: None,
+        }
+    }
+
+    /// Has changes of the files noticed by readers in other processes.
+    pub(crate) fn notifying(mut self, notifier: Option<Arc<Notifier>>) -> Self {
+        self.notifier = notifier;
+        self
+    }
+
+    fn notify(&self) {
+        if let Some(notifier) = &self.notifier {
+            notifier.notify();
         }
     }
 
     /// Begins a new epoch, in which `change` sets the watermarks and the snapshot. While `change`
     /// runs, the epoch is odd and readers wait. Call this under the stream's lock.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&Self) -> T) -> T {
+        self.notify();
         // Stored before the watermarks, so that a reader that loads a watermark of the new epoch
         // sees that the old epoch is over.
         let epoch = self.epoch.load();
@@ -80,6 +100,7 @@ impl Watermarks {
     /// Drops the entries below `start`, which the files durably record. Call this before storing
     /// the snapshot that lacks them.
     pub(crate) fn set_start(&self, start: u64) {
+        self.notify();
         self.start.raise(start);
         self.start_in_files.raise(start);
     }
@@ -100,12 +121,14 @@ impl Watermarks {
     /// Call this once the bytes are in the file, the points are in the index, and the segment's end
     /// is stored.
     pub(crate) fn set_drained(&self, end: u64) {
+        self.notify();
         self.flushed.raise(end);
         self.drained.store(end);
     }
 
     /// Call this after the sync of the files and the MARK.
     pub(crate) fn set_settled(&self, end: u64) {
+        self.notify();
         self.durable.raise(end);
         self.settled.store(end);
     }

@@ -135,7 +135,7 @@ fn build(
     let is_read_only = context.is_read_only();
     let reader_state = recovered.as_mut().and_then(|recovered| recovered.reader_state.take()).filter(|_| is_read_only);
     let (start, end) = recovered.as_ref().map_or((0, 0), |recovered| (recovered.first_seq, recovered.end()));
-    let watermarks = Arc::new(Watermarks::new(start, end));
+    let watermarks = Arc::new(Watermarks::new(start, end).notifying(context.own_notifier()));
     let shared = Arc::new(Shared {
         context,
         location,
@@ -164,8 +164,15 @@ fn build(
     }
     let removals = Mutex::new(removals);
     let reader_state = Mutex::new(reader_state);
-    let inner =
-        Arc::new(Inner { shared, group, report, removals, reader_state, journal_entries: JournalEntries::default() });
+    let inner = Arc::new(Inner {
+        shared,
+        group,
+        report,
+        removals,
+        reader_state,
+        last_look: Mutex::new(None),
+        journal_entries: JournalEntries::default(),
+    });
     let claim = inner.group.lock().tail.journaled.as_ref().map(|journaled| Arc::clone(journaled.claim()));
     if let (Some(log), Some(claim)) = (inner.shared.context.log_journal(), claim) {
         let user: Arc<dyn JournalUser> = Arc::clone(&inner) as _;

@@ -3,7 +3,7 @@
 use stratawal_segment::{Preallocation, SegmentId};
 
 use super::reader_state::ReaderState;
-use crate::journal_reader::{InFiles, JournalTail};
+use crate::journal_reader::{InFiles, JournalTail, Sighting};
 use crate::read::snapshot::Snapshot;
 use crate::report::OpenReport;
 use crate::write::active::ActiveSegment;
@@ -76,7 +76,7 @@ pub(crate) enum Refreshed {
     /// The stream does not exist.
     Missing,
     /// The stream has not changed. Has a report if anything was read.
-    Unchanged { reader_state: Box<ReaderState>, report: Option<OpenReport> },
+    Unchanged { reader_state: Box<ReaderState>, report: Option<OpenReport>, sighting: Sighting },
     /// The stream has changed, or all of it was reread.
     Changed(Box<Recovered>),
 }

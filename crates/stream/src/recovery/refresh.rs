@@ -45,7 +45,7 @@ use super::reader_state::{ReaderState, StreamBounds};
 use super::recovered::{Recovered, Refreshed};
 use super::stamp::ObservedStamp;
 use crate::error::{Error, Result};
-use crate::journal_reader::{Attempt, Joined, StreamLook};
+use crate::journal_reader::{Attempt, Joined, Sighting, StreamLook};
 use crate::read::snapshot::Snapshot;
 use crate::report::OpenReport;
 
@@ -73,7 +73,7 @@ pub(crate) fn refresh(
                 changed = Some(recovered);
                 None
             }
-            Refreshed::Unchanged { reader_state, report } => {
+            Refreshed::Unchanged { reader_state, report, .. } => {
                 state = Some(reader_state);
                 report
             }
@@ -89,7 +89,8 @@ pub(crate) fn refresh(
         let report = report.unwrap_or_else(|| earlier.of_nothing_new());
         if let Some(reader_state) = state.take_if(|_| changed.is_none() && tail.shows_the_same(&shown.journal)) {
             let report = OpenReport { first_seq: earlier.first_seq, next_seq: earlier.next_seq, ..report };
-            return Ok(Refreshed::Unchanged { reader_state, report: Some(report) });
+            let sighting = tail.sighting;
+            return Ok(Refreshed::Unchanged { reader_state, report: Some(report), sighting });
         }
         let recovered = changed.map_or_else(|| unchanged_files(shown, report), |changed| *changed);
         let recovered = Recovered { reader_state: state, ..recovered }.with_journal(tail);
@@ -141,13 +142,15 @@ fn refresh_from(files: &StreamFiles<'_>, state: ReaderState) -> Result<Refreshed
     if has_same_names && state.is_at_rest() {
         let stamp = ObservedStamp::now(files, &newest, Some(&state.stamp)).map_err(|e| files.failed(e))?;
         if stamp.is_unchanged_since(&state.stamp) {
-            return Ok(Refreshed::Unchanged { reader_state: Box::new(state), report: None });
+            let reader_state = Box::new(state);
+            return Ok(Refreshed::Unchanged { reader_state, report: None, sighting: Sighting::default() });
         }
     }
     let mut analysis = analyse_again(files, listing, state.segments, &state.stamp, newest)?;
     if has_same_names && StreamBounds::of(&analysis) == state.bounds {
         let report = Some(analysis.report(files)?);
-        return Ok(Refreshed::Unchanged { reader_state: Box::new(ReaderState::of(analysis)), report });
+        let reader_state = Box::new(ReaderState::of(analysis));
+        return Ok(Refreshed::Unchanged { reader_state, report, sighting: Sighting::default() });
     }
     show(files, analysis, true).map(|recovered| Refreshed::Changed(Box::new(recovered)))
 }

@@ -48,16 +48,28 @@ impl Inner {
 
     fn refresh(&self) -> Result<()> {
         self.check_process()?;
-        let Self { shared, group, report, reader_state, .. } = self;
+        let Self { shared, group, report, reader_state, last_look, .. } = self;
         // The lock lets only one thread refresh at a time, so an older look never replaces a newer
         // one.
         let mut state = group.lock();
+        if self.is_noticed_unchanged() {
+            report.store(Arc::new(report.load().of_nothing_new()));
+            return Ok(());
+        }
+        // The counter is read before the look, so that it notices a change during the look.
+        let notified = shared.context.notified_by();
+        let mut look = notified.and_then(|reader| reader.begin_look(shared.context.system()));
+        *last_look.lock() = None;
         let before = reader_state.lock().take();
         let shown = shared.snapshot.load();
         let files = StreamFiles::new(&shared.context, &shared.location, &shared.options);
         let outcome = match refresh(&files, before, &shown, &report.load()) {
-            Ok(Refreshed::Unchanged { reader_state: same, report: now }) => {
+            Ok(Refreshed::Unchanged { reader_state: same, report: now, sighting }) => {
                 *reader_state.lock() = Some(same);
+                if let Some(look) = &mut look {
+                    look.sighting = sighting;
+                }
+                *last_look.lock() = look;
                 // Nothing changes for readers, so the epoch continues.
                 let now = now.unwrap_or_else(|| report.load().of_nothing_new());
                 report.store(Arc::new(now));
@@ -73,8 +85,21 @@ impl Inner {
         if let Some(recovered) = recovered.as_mut().filter(|recovered| recovered.snapshot.journal.may_be_cut) {
             recovered.cut = self.first_changed(&shown.journal.parts)?;
         }
+        if let (Some(look), Some(recovered)) = (&mut look, &recovered) {
+            look.sighting = recovered.snapshot.journal.sighting;
+        }
+        *last_look.lock() = look;
         install(shared, report, &mut state.tail, recovered, None);
         Ok(())
+    }
+
+    /// Whether nothing has changed since the last look of a reader, as far as the counter of the log
+    /// and the end of its journal show.
+    fn is_noticed_unchanged(&self) -> bool {
+        let last_look = self.last_look.lock();
+        let Some(look) = last_look.as_ref().filter(|look| look.is_current()) else { return false };
+        let journal = self.shared.context.reader_of_journal();
+        journal.is_none_or(|journal| journal.is_unchanged_since(look.sighting))
     }
 
     /// Recovers a stream that has failed, unless that loses entries. For calls other than

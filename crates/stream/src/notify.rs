@@ -1,0 +1,169 @@
+//! The file `NOTIFY`: a counter by which readers in other processes see that nothing has changed.
+//!
+//! The file has one page. Its first 4 bytes are a counter, little-endian and aligned, so that a
+//! process can wait on it as a futex. The writer of the log increases it after each change of the
+//! files that readers see, and before the change is acknowledged: entries in the segments, a new
+//! start or end of a stream, a deletion, a journal that was opened or restarted. Records of the
+//! journal do not change it: a reader sees them at the journal's end.
+//!
+//! The file is not part of the data. It is never synced, deleting it loses nothing, and a copy of a
+//! log may have it or not. A reader never creates it. It trusts the counter only for
+//! [`TRUSTED_FOR`] after it has looked at the files, because the file may have been replaced, or be
+//! left from another version of the program.
+//!
+//! The writer stores the counter into a mapping where it may map the journal, and writes it
+//! otherwise. If another process shortens the mapped file, the next store kills the writer with a
+//! signal. Readers do not map it: they read the 4 bytes with one call.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stratawal_storage::{Access, File, Storage, StoreMap};
+use stratawal_sync::Mutex;
+
+use crate::journal_reader::Sighting;
+
+const FILE_LEN: usize = 4096;
+
+/// How long a reader trusts the counter after it has looked at the files.
+const TRUSTED_FOR: Duration = Duration::from_millis(50);
+
+/// The counter of a log that is open for writing.
+#[derive(Debug)]
+pub struct Notifier {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    counter: u32,
+    target: Target,
+}
+
+#[derive(Debug)]
+enum Target {
+    Mapped(Box<dyn StoreMap>),
+    Written(Arc<dyn File>),
+}
+
+impl Notifier {
+    /// Opens the file `path`, or creates it, and increases the counter. With `mapped`, the file is
+    /// mapped if the file system allows it.
+    ///
+    /// # Errors
+    /// I/O. Then readers notice changes later.
+    pub fn open(storage: &Arc<dyn Storage>, path: &Path, mapped: bool) -> io::Result<Self> {
+        let file = match storage.open(path, Access::ReadWrite) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => storage.create_new(path)?,
+            other => other?,
+        };
+        let counter = read_counter(&*file)?.unwrap_or(0).wrapping_add(1);
+        // The whole page is written, because a mapping needs written bytes.
+        let mut page = [0; FILE_LEN];
+        page[..4].copy_from_slice(&counter.to_le_bytes());
+        file.write_all_at(&page, 0)?;
+        let map = if mapped { file.map_for_stores(FILE_LEN as u64).ok() } else { None };
+        let target = map.map_or(Target::Written(file), Target::Mapped);
+        Ok(Self { state: Mutex::new(State { counter, target }) })
+    }
+
+    /// Increases the counter.
+    pub(crate) fn notify(&self) {
+        let State { counter, target } = &mut *self.state.lock();
+        *counter = counter.wrapping_add(1);
+        let bytes = counter.to_le_bytes();
+        // If this fails, readers notice the change later.
+        let _ = match target {
+            Target::Mapped(map) => map.store(&bytes, 0),
+            Target::Written(file) => file.write_all_at(&bytes, 0),
+        };
+    }
+}
+
+/// Reads the counter, or returns `None` if the file is too short.
+fn read_counter(file: &dyn File) -> io::Result<Option<u32>> {
+    let mut bytes = [0; 4];
+    Ok((file.read_at(&mut bytes, 0)? == bytes.len()).then(|| u32::from_le_bytes(bytes)))
+}
+
+/// The counter of a log that is opened for reading.
+#[derive(Debug)]
+pub struct NotifyReader {
+    path: PathBuf,
+}
+
+/// What a reader remembers of its last look at a stream.
+#[derive(Debug)]
+pub(crate) struct LastLook {
+    file: Arc<dyn File>,
+    /// The counter before the look.
+    counter: u32,
+    began: Instant,
+    /// The journal, as the look saw it.
+    pub(crate) sighting: Sighting,
+}
+
+impl NotifyReader {
+    /// Reads the file `path`, whenever it exists.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Begins a look. Returns `None` if there is no counter.
+    pub(crate) fn begin_look(&self, storage: &dyn Storage) -> Option<LastLook> {
+        let began = Instant::now();
+        let file = storage.open(&self.path, Access::Read).ok()?;
+        let counter = read_counter(&*file).ok().flatten()?;
+        Some(LastLook { file, counter, began, sighting: Sighting::default() })
+    }
+}
+
+impl LastLook {
+    /// Whether the files have not changed since the look, as far as the counter shows. It makes one
+    /// short read.
+    pub(crate) fn is_current(&self) -> bool {
+        self.began.elapsed() < TRUSTED_FOR && read_counter(&*self.file).is_ok_and(|now| now == Some(self.counter))
+    }
+}
+
+#[cfg(all(test, not(stratawal_loom)))]
+mod tests {
+    use stratawal_storage::MemoryStorage;
+
+    use super::*;
+
+    #[test]
+    fn counter_continues_after_a_restart() {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        let path = Path::new("/NOTIFY");
+        let reader = NotifyReader::new(path);
+        assert!(reader.begin_look(&*storage).is_none(), "a reader creates nothing");
+        let first = Notifier::open(&storage, path, true).unwrap();
+        first.notify();
+        let look = reader.begin_look(&*storage).unwrap();
+        assert!(look.is_current());
+        first.notify();
+        assert!(!look.is_current());
+        let look = reader.begin_look(&*storage).unwrap();
+        drop(first);
+        let again = Notifier::open(&storage, path, false).unwrap();
+        assert!(!look.is_current(), "the opening increases the counter");
+        let look = reader.begin_look(&*storage).unwrap();
+        again.notify();
+        assert!(!look.is_current());
+    }
+
+    #[test]
+    fn counter_is_trusted_for_a_short_time() {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        let path = Path::new("/NOTIFY");
+        let _notifier = Notifier::open(&storage, path, true).unwrap();
+        let look = NotifyReader::new(path).begin_look(&*storage).unwrap();
+        storage.remove_file(path).unwrap();
+        std::thread::sleep(TRUSTED_FOR);
+        assert!(!look.is_current(), "the file may have been replaced");
+    }
+}
