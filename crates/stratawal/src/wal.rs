@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use stratawal_storage::Storage;
 use stratawal_stream::{
-    CacheStats, DeleteError, JournalReport, Location, LogContext, LogJournal, NotifyReader, StreamLog, StreamOptions, delete,
+    CacheStats, DeleteError, JournalReport, Location, LogContext, LogJournal, NotifyReader, StreamLog, StreamOptions,
+    delete,
 };
 use stratawal_sync::Mutex;
 use stratawal_sync::atomic::{AtomicBool, Ordering};

@@ -509,6 +509,75 @@ pub(crate) fn joined_entries_that_are_synced_survive(mapped: bool) -> Result<(),
     survive(&sim, mapped, 40)
 }
 
+/// Opens the stream `s` as another process does.
+fn beside(storage: impl Storage + 'static) -> Stream {
+    let wal = Options::new().open_on(Arc::new(storage), Path::new("/log"), true).expect("the log opens");
+    wal.stream("s").expect("the stream opens")
+}
+
+/// A reader has looked at the journal when the writer drops entries that only the journal had.
+pub(crate) fn reader_beside_a_cut_sees_a_state(mapped: bool) -> Result<(), String> {
+    let sim = SimStorage::new(1);
+    let wal = open(sim.clone(), mapped);
+    let stream = wal.stream("s").unwrap();
+    append_large(&stream);
+    append(&stream, 5, Durability::Synced);
+    let hooked = HookedStorage::new(sim);
+    let cut = std::sync::Once::new();
+    hooked.set(move |operation, path| {
+        if operation == Operation::Open && path.extension().is_some_and(|extension| extension == "seg") {
+            cut.call_once(|| stream.truncate_from(4).expect("a cut without a fault"));
+        }
+        Ok(())
+    });
+    has_entries(&beside(hooked), 4)
+}
+
+/// A reader holds a look at entries that only the journal had. The writer replaces them, and uses
+/// the journal again.
+pub(crate) fn held_entries_are_never_replaced(mapped: bool) -> Result<(), String> {
+    let sim = SimStorage::new(1);
+    let wal = open(sim.clone(), mapped);
+    let stream = wal.stream("s").unwrap().with_durability(Durability::Synced);
+    append(&stream, 10, Durability::Synced);
+    let held = beside(sim);
+    stream.truncate_from(2).unwrap();
+    for seq in 2..10 {
+        stream.append(vec![b'x'; text(seq, ENTRY_LEN).len()]).unwrap();
+    }
+    fill_journal(&wal);
+    for seq in 2..10 {
+        match held.get(seq) {
+            Err(error) if matches!(error.kind(), ErrorKind::Cut { .. }) => {}
+            Err(error) => return Err(format!("an error of another kind: {error}")),
+            Ok(entry) if entry.as_ref().is_some_and(|entry| entry.data()[..] == text(seq, ENTRY_LEN)) => {}
+            Ok(_) => return Err(format!("entry {seq} was replaced")),
+        }
+    }
+    Ok(())
+}
+
+/// A reader holds looks at entries that only the journal had. The writer moves them to the files,
+/// and uses the journal again.
+pub(crate) fn held_entries_are_found_in_the_files(mapped: bool) -> Result<(), String> {
+    let sim = SimStorage::new(1);
+    let wal = open(sim.clone(), mapped);
+    append(&wal.stream("s").unwrap(), 10, Durability::Synced);
+    let held = beside(sim.clone());
+    let held_over_close = beside(sim);
+    fill_journal(&wal);
+    has_entries(&held, 10)?;
+    wal.close().map_err(|error| error.to_string())?;
+    let iter = held.iter(..);
+    held.reopen().map_err(|error| error.to_string())?;
+    let found: Result<Vec<_>, _> = iter.collect();
+    if found.map_err(|error| error.to_string())?.len() != 10 {
+        return Err("an iterator ended early".to_owned());
+    }
+    has_entries(&held, 10)?;
+    has_entries(&held_over_close, 10)
+}
+
 macro_rules! lives {
     ($($test:ident: $life:ident,)+) => {
         $(
@@ -540,6 +609,9 @@ lives! {
     restart_of_the_journal_keeps_a_start: start_survives_a_restart,
     start_of_a_stream_at_rest_is_kept: start_of_stream_not_looked_up_survives,
     start_is_kept_if_its_frame_is_not_synced: start_survives_a_failed_frame,
+    reader_looks_again_after_a_cut: reader_beside_a_cut_sees_a_state,
+    reader_keeps_what_it_looked_at: held_entries_are_never_replaced,
+    reader_follows_entries_to_the_files: held_entries_are_found_in_the_files,
     entries_from_the_start_on_are_kept: entries_survive_a_restart_at_start,
     half_removed_stream_is_not_found: half_removed_stream_stays_deleted,
     deletion_in_place_is_atomic: deletion_without_a_rename_is_atomic,

@@ -99,6 +99,7 @@ is_found! {
     descriptor_closed_before_sync_is_found: DescriptorClosed in OFF MAPPED WRITTEN,
     reader_shown_flushed_entries_is_found: FlushedShown in OFF MAPPED WRITTEN,
     other_process_that_shows_unsynced_is_found: ShownUnsynced in OFF MAPPED WRITTEN,
+    other_process_that_shows_unsynced_records_is_found: UnsyncedRecordsShown in MAPPED WRITTEN,
     promise_above_unsynced_files_is_found: FirmAboveFileOnly in MAPPED WRITTEN,
     release_of_needed_records_is_found: NeededIgnored in MAPPED WRITTEN,
     directory_with_another_id_is_found: CreatedWithOtherId in MAPPED WRITTEN,
@@ -149,6 +150,8 @@ is_found_in_a_life! {
     look_up_without_the_start_is_found: StartNotJoined in start_survives_a_crash,
     frame_taken_for_synced_is_found: FrameTakenForSynced in start_survives_a_failed_frame,
     needless_record_of_a_deletion_is_found: DropFinishedEarly in half_removed_stream_stays_deleted,
+    reader_that_does_not_look_again_is_found: NotLookedAgain in reader_beside_a_cut_sees_a_state,
+    reader_that_shows_other_entries_is_found: SubstituteNotCompared in held_entries_are_never_replaced,
     records_void_before_they_are_joined_are_found: VoidBeforeJoined in entries_survive_a_restart_at_start,
 }
 
