@@ -259,7 +259,7 @@ impl Follower {
         Ok(true)
     }
 
-    /// Takes the next record of the chain. Returns false if the next file is not the one that has to
+    /// Takes the next record of the chain. Returns false if the next file is not the one that must
     /// follow.
     fn take(&mut self, located: Located) -> Result<bool> {
         self.attested = self.attested.max(located.attested);
@@ -284,8 +284,8 @@ impl Follower {
         Ok(true)
     }
 
-    /// Remembers the bytes after the chain, and what a MARK there attests. Returns false if they are
-    /// part of a record.
+    /// Remembers the bytes after the chain, and what a MARK there attests. Returns false if they
+    /// are part of a record.
     fn peek_mark(&mut self) -> Result<bool> {
         let Some(newest) = self.files.last() else { return Ok(true) };
         let mut bytes = [0; PEEK_LEN];

@@ -234,7 +234,8 @@ impl Log {
         self.current.write(encoded(&self.buffer), offset)
     }
 
-    /// Writes a MARK that attests `durable`, if the file has room for it. A NEXT may take its place.
+    /// Writes a MARK that attests `durable`, if the file has room for it. A NEXT may take its
+    /// place.
     pub(crate) fn mark(&mut self, durable: Lsn) -> Result<()> {
         let end = self.current.file.header.offset_of(self.end) + Record::Mark.encoded_len();
         let is_possible = end <= self.current.file.len && !fail_point!(MarkSkipped);

@@ -281,9 +281,9 @@ impl Options {
     /// entry that is shown is durable: those that may not be durable are synced first.
     ///
     /// A look at a stream that has not changed costs about a microsecond: the writer counts its
-    /// changes in the file `NOTIFY` of the log. At least every 50 ms the files themselves are looked
-    /// at. If the file was deleted or cannot be read, each look reads the names and the end of the
-    /// stream's files; nothing else is lost. The next opening for writing creates it.
+    /// changes in the file `NOTIFY` of the log. At least every 50 ms a look reads the files
+    /// themselves. If the file was deleted or cannot be read, every look does, and nothing is lost.
+    /// The next opening for writing creates it.
     ///
     /// # Beside a writer with a journal
     /// Entries of the journal that the writer has not synced are synced by the reader, for each

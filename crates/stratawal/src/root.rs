@@ -132,8 +132,8 @@ impl Root {
         Ok(entries.iter().filter_map(stream_name).collect())
     }
 
-    /// Returns the names of the streams of a log that is opened for reading, sorted by their escaped
-    /// forms: those that have a directory, and those that only the journal knows.
+    /// Returns the names of the streams of a log that is opened for reading, sorted by their
+    /// escaped forms: those that have a directory, and those that only the journal knows.
     pub(crate) fn stream_names_with(&self, journal: &JournalReader) -> Result<Vec<String>> {
         let in_journal = journal.streams().map_err(|error| journal_error(self, &error))?;
         let mut names = self.stream_names()?;
