@@ -85,7 +85,7 @@ struct FollowedFile {
     file: Arc<dyn File>,
 }
 
-/// What a block at the end of the chain holds.
+/// The records of a block at the end of the chain.
 struct Block {
     /// Records that follow each other.
     records: Vec<Located>,

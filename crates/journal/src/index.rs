@@ -52,7 +52,7 @@ pub struct PartPosition {
     pub first: SeqNo,
     /// The time of the entries, in microseconds since 1970.
     pub timestamp: u64,
-    /// Of the bytes of the body. With the seqs and the time it tells whether entries that are read
+    /// Of the bytes of the body. With the seqs and the time it shows whether entries that are read
     /// elsewhere are the same.
     pub checksum: u32,
     /// See [`Part::firm`].
@@ -107,7 +107,7 @@ impl IndexedStream {
         [parts, start, self.dropped].into_iter().flatten().max().unwrap_or(Lsn(0))
     }
 
-    /// Whether only entries that are being synced follow `lsn`. No one was told that they exist.
+    /// Whether only entries that are being synced follow `lsn`. No call has reported that they exist.
     #[must_use]
     pub fn is_firm_after(&self, lsn: Lsn) -> bool {
         let is_control = self.start.is_some() && self.start_end > lsn || self.dropped.is_some_and(|end| end > lsn);

@@ -48,7 +48,7 @@ impl fmt::Debug for JournalReader {
     }
 }
 
-/// What a look at the journal saw.
+/// The state of the journal as a look saw it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sighting {
     has_journal: bool,
@@ -57,7 +57,7 @@ pub(crate) struct Sighting {
     end: Lsn,
 }
 
-/// The look at one stream, which takes several tries if a writer changes the stream meanwhile.
+/// The look at one stream, which takes several tries if a writer changes the stream at the same time.
 #[derive(Debug, Default)]
 pub(crate) struct Attempt {
     /// A try that finds everything below this LSN durable need not wait for another sync.
@@ -66,7 +66,7 @@ pub(crate) struct Attempt {
     gap: Option<(u64, u64)>,
 }
 
-/// What the journal adds to the files of a stream.
+/// The entries that the journal adds to the files of a stream.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct JournalTail {
     /// The parts that follow the files, by seq. The next part begins at or before the end of the
@@ -99,7 +99,7 @@ impl JournalTail {
 /// The result of joining the journal to the files.
 #[derive(Debug)]
 pub(crate) enum Joined {
-    /// The stream changed meanwhile; look again.
+    /// The stream has changed since the look began; look again.
     Again,
     /// The stream does not exist.
     Gone,

@@ -93,8 +93,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Whether nothing has changed since the last look of a reader, as far as the counter of the log
-    /// and the end of its journal show.
+    /// Whether nothing has changed since the last look of a reader, as far as the counter of the
+    /// log and the end of its journal show.
     fn is_noticed_unchanged(&self) -> bool {
         let last_look = self.last_look.lock();
         let Some(look) = last_look.as_ref().filter(|look| look.is_current()) else { return false };

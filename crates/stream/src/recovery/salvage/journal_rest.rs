@@ -13,7 +13,7 @@ use crate::journal_reader::{Attempt, InFiles, Joined, JournalReader, JournalTail
 use crate::read::journal_entries::Entries;
 use crate::recovery::files::StreamFiles;
 
-/// What is known of the stream in the journal.
+/// The rest of a stream, which only the journal has.
 #[derive(Debug, Default)]
 pub(super) struct JournalRest {
     /// The journal as seen before the files were listed.
