@@ -33,6 +33,8 @@ pub struct IndexedStream {
     pub start_end: Lsn,
     /// Where the last SETTLED or CLOSE begins. Earlier parts are void.
     pub settled: Option<Lsn>,
+    /// Where the record ends that states that the stream has a directory.
+    pub directory_end: Option<Lsn>,
     /// Where the DROP ends, if the stream is deleted.
     pub dropped: Option<Lsn>,
 }
@@ -123,6 +125,7 @@ impl IndexedStream {
     fn void(&mut self, lsn: Lsn) {
         self.parts.clear();
         self.firm = SeqNo(0);
+        self.directory_end = None;
         self.settled = Some(lsn);
     }
 }
@@ -166,7 +169,9 @@ impl Index {
             Record::Data(parts) | Record::Copy(parts) => parts.iter().for_each(|part| self.add_part(located, part)),
             Record::Firm { stream, seq } => {
                 let stream = self.streams.entry(*stream).or_default();
-                if *seq >= stream.firm {
+                if *seq == SeqNo(0) {
+                    stream.directory_end.get_or_insert(located.end());
+                } else if *seq >= stream.firm {
                     stream.firm = *seq;
                     stream.firm_end = located.end();
                 }

@@ -219,8 +219,10 @@ impl JournalReader {
         let is_changed_after = |end: Lsn| {
             stream.settled.is_some_and(|at| at >= end) || stream.dropped.is_some_and(|dropped| dropped > end)
         };
+        // The directory was created after this look found none.
+        let is_created = tail.is_alone && stream.directory_end.is_some_and(|end| end > look.before.end);
         let is_truncated = stream.start.is_some() && stream.start_end > look.before.end;
-        if again && (is_truncated || is_changed_after(look.before.end)) {
+        if again && (is_created || is_truncated || is_changed_after(look.before.end)) {
             return Ok(Joined::Again);
         }
         tail.may_be_cut |= look.since.is_some_and(|since| is_changed_after(since.end));
@@ -329,16 +331,18 @@ impl State {
                 tail.parts.push(part);
             }
         }
-        let is_whole = promised.max(last) <= end;
+        // A directory that existed is missing, and entries may be missing with it.
+        let is_lost = look.files.is_none() && stream.directory_end.is_some() && last > 0;
+        let is_whole = promised.max(last) <= end && !is_lost;
         if !is_whole && attempt.gap != Some((end, promised)) {
             // A writer may have moved the missing entries. Everything is read again.
             attempt.gap = Some((end, promised));
             self.follower.forget();
             return Ok(Joined::Again);
         }
-        if promised > end {
+        if promised > end || is_lost {
             let kind = if look.files.is_none() { DamageKind::NoSegment } else { DamageKind::Lost };
-            return Err(Error::damage_at(look.location, kind, None, None).with_lost(end..promised));
+            return Err(Error::damage_at(look.location, kind, None, None).with_lost(end..promised.max(end)));
         }
         tail.start = start.filter(|&start| look.files.is_none_or(|files| start > files.first_seq));
         if tail.is_alone && tail.parts.is_empty() && tail.start.is_none() {
