@@ -142,12 +142,15 @@ pub(crate) fn start_survives_a_restart(mapped: bool) -> Result<(), String> {
 /// restarted.
 pub(crate) fn start_of_stream_not_looked_up_survives(mapped: bool) -> Result<(), String> {
     let sim = SimStorage::new(1);
-    drop(log_with_start(&sim, mapped).stream("s").unwrap());
+    let _first = log_with_start(&sim, mapped);
     let sim = after(&sim, Crash::Lost);
-    fill_journal(&open(sim.clone(), mapped));
+    let second = open(sim.clone(), mapped);
+    fill_journal(&second);
     survive_from(&sim, mapped, 1, 3)?;
-    let sim = after(&sim, Crash::Lost);
-    restart_journal(&sim, &open(sim.clone(), mapped));
+    // Other random numbers, because both processes create streams.
+    let sim = SimStorage::on(sim.disk().crash(Crash::Lost, &mut Rng::new(1)), 5);
+    let third = open(sim.clone(), mapped);
+    restart_journal(&sim, &third);
     survive_from(&sim, mapped, 1, 3)
 }
 
@@ -278,7 +281,9 @@ fn killed_with_stream(mapped: bool) -> SimStorage {
 /// The second process never looks the stream up, and its journal fails.
 pub(crate) fn stream_not_looked_up_survives_a_restart(mapped: bool) -> Result<(), String> {
     let sim = killed_with_stream(mapped);
-    restart_journal(&sim, &open(sim.clone(), mapped));
+    // It stays open, because closing it settles the stream.
+    let wal = open(sim.clone(), mapped);
+    restart_journal(&sim, &wal);
     survive(&sim, mapped, CARRIED)
 }
 
@@ -294,8 +299,8 @@ pub(crate) fn unfinished_deletion_survives_a_release(mapped: bool) -> Result<(),
     survive(&sim, mapped, 0)
 }
 
-/// The directory of the stream `s` cannot be renamed, and the files for which `keeps` is true cannot
-/// be removed.
+/// The directory of the stream `s` cannot be renamed, and the files for which `keeps` is true
+/// cannot be removed.
 fn keep_directory(storage: &HookedStorage, keeps: impl Fn(&Path) -> bool + Send + Sync + 'static) {
     storage.intercept(move |call| {
         let is_of_s = |path: &Path| path.starts_with("/log/streams/s");

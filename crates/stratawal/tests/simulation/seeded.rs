@@ -147,6 +147,8 @@ is_found_in_a_life! {
     start_that_is_not_claimed_is_found: StartNotClaimed in start_survives_a_release,
     start_that_is_not_copied_is_found: StartNotCopied in start_survives_a_release,
     restart_without_a_start_is_found: StartNotRestarted in start_survives_a_restart,
+    release_of_a_start_at_rest_is_found: CarriedReleased in start_of_stream_not_looked_up_survives,
+    restart_without_a_start_at_rest_is_found: CarriedNotRestarted in start_of_stream_not_looked_up_survives,
     look_up_without_the_start_is_found: StartNotJoined in start_survives_a_crash,
     frame_taken_for_synced_is_found: FrameTakenForSynced in start_survives_a_failed_frame,
     needless_record_of_a_deletion_is_found: DropFinishedEarly in half_removed_stream_stays_deleted,

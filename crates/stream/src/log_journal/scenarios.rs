@@ -127,6 +127,19 @@ impl Stream {
         firm.fold(needed.firm, SeqNo::max).0.max(settled)
     }
 
+    /// The first live seq that recovery finds if the power fails now.
+    fn start_after_a_power_failure(&self) -> u64 {
+        let id = self.log.inner.shared.stream_id().expect("it exists");
+        let image = self.watched.image();
+        let durable = self.watched.journal().journal.durable();
+        let records = image.records().iter().filter(|located| located.end() <= durable);
+        let starts = records.filter_map(|located| match located.record {
+            Record::Start { stream, seq, .. } if stream == id => Some(seq.0),
+            _ => None,
+        });
+        starts.max().unwrap_or(0).max(self.log.inner.shared.watermarks.start_in_files())
+    }
+
     /// Appends an entry, which must survive the death of the process.
     fn append_flushed(&self, entry: &[u8]) {
         let seq = self.append(entry, Durability::Flushed);
@@ -295,6 +308,46 @@ fn acknowledged_entries_survive_a_restart_of_the_journal() {
     });
 }
 
+/// A START is released only once another one is durable, in the journal or in the files. The other
+/// thread appends, drains and frees the journal.
+#[test]
+fn a_release_keeps_the_start_beside_appends() {
+    explore_bounded(PREEMPTIONS, || {
+        let stream = Watched::new().stream("s", Durability::Flushed);
+        stream.append(b"1", Durability::Flushed);
+        let other = stream.clone();
+        let thread = spawn(move || {
+            other.append_flushed(b"2");
+            other.drain();
+            other.watched.journal().release(0).expect("there is room");
+        });
+        stream.log.truncate_before(1).expect("there is room");
+        assert!(stream.start_after_a_power_failure() >= 1, "dropped, and back after a power failure");
+        stream.log.inner.read_entry(0).expect_err("no reader sees a dropped entry");
+        thread.join().expect("no panic");
+        assert!(stream.start_after_a_power_failure() >= 1, "released");
+        stream.check_watermarks();
+    });
+}
+
+/// The record of the smaller START may not be durable when the greater one is put.
+#[test]
+fn two_truncations_are_both_durable() {
+    explore_bounded(PREEMPTIONS, || {
+        let stream = Watched::new().stream("s", Durability::Flushed);
+        stream.append(b"1", Durability::Flushed);
+        let other = stream.clone();
+        let truncate = |stream: &Stream, first| {
+            stream.log.truncate_before(first).expect("there is room");
+            assert!(stream.start_after_a_power_failure() >= first, "acknowledged, and not durable");
+        };
+        let thread = spawn(move || truncate(&other, 1));
+        truncate(&stream, 2);
+        thread.join().expect("no panic");
+        truncate(&stream, 1);
+    });
+}
+
 #[test]
 fn flushed_entries_can_be_read_while_they_are_drained() {
     explore_bounded(PREEMPTIONS, || {
@@ -442,6 +495,7 @@ mod fail_points_are_found {
         room_made_under_lock: RoomMadeUnderLock by two_appends_to_a_full_journal_both_end;
         watermark_first: WatermarkFirst by flushed_entries_can_be_read_while_they_are_drained;
         epoch_not_checked: EpochNotChecked by no_entry_becomes_durable_by_one_that_was_dropped;
+        start_not_claimed: StartNotClaimed by a_release_keeps_the_start_beside_appends;
     }
 
     /// A fail point of the journal.
