@@ -104,6 +104,10 @@ fn fills_journal(stream: &Stream) -> bool {
 fn dropped_entries_give_space_back() {
     for mapped in [true, false] {
         let (sim, wal) = opened_full(mapped);
+        let s = wal.stream("s").unwrap();
+        assert_entries(&s, 0, 10);
+        s.truncate_before(4).unwrap();
+        assert_entries(&s, 4, 10);
         let big = wal.stream("big").unwrap();
         assert_entries(&big, 0, BIG_COUNT);
         append_until_full(&big);
@@ -115,11 +119,11 @@ fn dropped_entries_give_space_back() {
         append(&big, 10, 1000);
         big.append_batch(&(end + 10..end + 13).map(|seq| entry(seq, BIG_LEN)).collect()).unwrap();
         assert_entries(&big, BIG_COUNT - 2, end + 13);
-        append(&wal.stream("s").unwrap(), 10, 500);
+        append(&s, 10, 500);
         for crash in [Crash::Kill, Crash::Lost] {
             let wal = open(&after(&sim, crash), &options(mapped)).unwrap();
             assert_entries(&wal.stream("big").unwrap(), BIG_COUNT - 2, end + 13);
-            assert_entries(&wal.stream("s").unwrap(), 0, 20);
+            assert_entries(&wal.stream("s").unwrap(), 4, 20);
         }
     }
 }
@@ -207,15 +211,27 @@ fn closed_log_opens_on_a_full_disk() {
 /// The records of an earlier process are longer than those that the journal takes now.
 #[test]
 fn smaller_journal_keeps_longer_records() {
+    for is_full in [true, false] {
+        for is_looked_up in [true, false] {
+            keep_longer_records(is_full, is_looked_up);
+        }
+    }
+}
+
+/// Opens with a lower limit, on a full disk or not, and looks the stream up or not.
+fn keep_longer_records(is_full: bool, is_looked_up: bool) {
     let sim = SimStorage::new(1);
     let wal = open(&sim, &options(false).journal_bytes(1 << 20)).unwrap();
     append(&wal.stream("idle").unwrap(), 1, 60_000);
     append(&wal.stream("gone").unwrap(), 1, 500);
     let sim = after(&sim, Crash::Kill);
-    fill(&sim);
+    if is_full {
+        fill(&sim);
+    }
     let small = options(false).journal_bytes(64 << 10);
     let wal = open(&sim, &small).unwrap();
     sim.set_faults(None);
+    let idle = is_looked_up.then(|| wal.stream("idle").unwrap());
     let other = wal.stream("other").unwrap().with_durability(Durability::Flushed);
     append(&other, 300, 1000);
     wal.delete_stream("gone").unwrap();
@@ -224,6 +240,7 @@ fn smaller_journal_keeps_longer_records() {
         append(&other, 1, 1000);
     }
     other.sync().unwrap();
+    drop(idle);
     for crash in [Crash::Kill, Crash::Lost] {
         let wal = open(&after(&sim, crash), &small).unwrap();
         assert_entries(&wal.stream("idle").unwrap(), 0, 1);

@@ -201,8 +201,6 @@ impl Inner {
                         other => other?,
                     }
                 }
-                // An entry that an earlier process has put, into longer files.
-                JournalErrorKind::TooLarge { .. } => return Ok(None),
                 _ => return Err(error),
             }
         }
