@@ -104,21 +104,27 @@ pub(crate) struct Spare {
 impl Spare {
     /// Creates a file of `len` zeros, durable except for its name.
     pub(crate) fn create(storage: &dyn Storage, dir: &Path, len: u64) -> Result<Self> {
+        let spare = Self::allocate(storage, dir, len)?;
+        spare.fill().inspect_err(|_| drop(storage.remove_file(&spare.path)))?;
+        Ok(spare)
+    }
+
+    /// Creates a file of `len` bytes that are not written yet. Its space is allocated, so that a
+    /// full disk is noticed before much is written.
+    pub(crate) fn allocate(storage: &dyn Storage, dir: &Path, len: u64) -> Result<Self> {
         let path = dir.join(layout::spare_name(storage.random_u64()));
         let file = storage.create_new(&path).map_err(Error::io("create"))?;
         let spare = Self { path, file, len };
-        match spare.fill() {
+        match spare.file.preallocate(len) {
             Ok(()) => Ok(spare),
             Err(error) => {
                 spare.remove(storage);
-                Err(error)
+                Err(Error::io("preallocate")(error))
             }
         }
     }
 
     fn fill(&self) -> Result<()> {
-        // Space is allocated first, so that a full disk is noticed before much is written.
-        self.file.preallocate(self.len).map_err(Error::io("preallocate"))?;
         write_zeros(&*self.file, 0, self.len).map_err(Error::io("write"))?;
         self.file.sync_all().map_err(Error::io("sync"))
     }
@@ -133,11 +139,6 @@ impl Spare {
     /// Removes the file. If this fails, the next opening of the journal removes it.
     pub(crate) fn remove(self, storage: &dyn Storage) {
         let _ = storage.remove_file(&self.path);
-    }
-
-    /// Writes bytes into the file before it has a header.
-    pub(crate) fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        write_pages(&*self.file, bytes, offset).map_err(Error::io("write"))
     }
 
     /// Writes the header and syncs the file. The journal does not know the file's name yet, so if
@@ -182,6 +183,49 @@ impl Spare {
             file_len: self.len,
             features: Features::default(),
         }
+    }
+}
+
+/// Writes an allocated file from its beginning to its end: a block of zeros for the header, the
+/// records that recovery needs, and zeros.
+///
+/// The records are written in large pieces. No record is stored into these later, so the page cache
+/// may keep them in large units. The rest is written in pieces of a page.
+pub(crate) struct Filler<'a> {
+    spare: &'a Spare,
+    /// The bytes from the offset `at` on that are not written yet.
+    buffer: Vec<u8>,
+    at: u64,
+}
+
+impl<'a> Filler<'a> {
+    const PIECE_LEN: usize = 256 << 10;
+
+    pub(crate) fn new(spare: &'a Spare) -> Self {
+        let block = usize::try_from(HEADER_BLOCK_LEN).expect("invariant: a block fits a usize");
+        Self { spare, buffer: vec![0; block], at: 0 }
+    }
+
+    /// Appends the bytes of a record.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        self.buffer.extend_from_slice(bytes);
+        let mut done = 0;
+        for piece in self.buffer.chunks_exact(Self::PIECE_LEN) {
+            self.spare.file.write_all_at(piece, self.at).map_err(Error::io("write"))?;
+            self.at += piece.len() as u64;
+            done += piece.len();
+        }
+        self.buffer.drain(..done);
+        Ok(())
+    }
+
+    /// Writes the rest of the file.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        self.buffer.resize(self.buffer.len().next_multiple_of(PAGE_LEN), 0);
+        let file = &*self.spare.file;
+        let end = self.at + self.buffer.len() as u64;
+        let written = write_pages(file, &self.buffer, self.at).and_then(|()| write_zeros(file, end, self.spare.len));
+        written.map_err(Error::io("write"))
     }
 }
 

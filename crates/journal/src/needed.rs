@@ -72,26 +72,46 @@ impl Needed {
         let void = Void::of(records, names);
         let mut needed = Self { streams: BTreeMap::new(), drops: void.drops.clone() };
         for located in records {
-            needed.add(located, &void);
+            needed.add_parts(located.record.parts().iter().cloned(), located.lsn, located.end(), &void);
+            needed.add_promise(located, &void);
         }
+        needed.finished(names)
+    }
+
+    /// Like [`of`](Self::of), for records after which there is no CLOSE. Copies no part.
+    pub(crate) fn of_owned(records: Vec<Located>, names: &BTreeMap<StreamId, Bytes>) -> Self {
+        let void = Void::of(&records, names);
+        let mut needed = Self { streams: BTreeMap::new(), drops: void.drops.clone() };
+        for mut located in records {
+            let end = located.end();
+            needed.add_promise(&located, &void);
+            if let Record::Data(parts) | Record::Copy(parts) = &mut located.record {
+                needed.add_parts(parts.drain(..), located.lsn, end, &void);
+            }
+        }
+        needed.finished(names)
+    }
+
+    fn finished(mut self, names: &BTreeMap<StreamId, Bytes>) -> Self {
         // The directory matters only to a stream with parts.
-        needed.streams.values_mut().for_each(|stream| stream.has_directory &= !stream.parts.is_empty());
-        needed.streams.retain(|_, stream| *stream != NeededStream::default());
-        for (id, stream) in &mut needed.streams {
+        self.streams.values_mut().for_each(|stream| stream.has_directory &= !stream.parts.is_empty());
+        self.streams.retain(|_, stream| *stream != NeededStream::default());
+        for (id, stream) in &mut self.streams {
             stream.name = names.get(id).cloned();
             stream.parts.sort_by_key(|located| if fail_point!(TakenByPlace) { SeqNo(0) } else { located.part.first });
         }
-        needed
+        self
     }
 
-    fn add(&mut self, located: &Located, void: &Void) {
+    fn add_parts(&mut self, parts: impl Iterator<Item = Part>, lsn: Lsn, end: Lsn, void: &Void) {
+        for part in parts.filter(|part| !void.covers(part.stream, lsn)) {
+            let stream = self.streams.entry(part.stream).or_default();
+            stream.parts.push(LocatedPart { part, lsn, end });
+        }
+    }
+
+    fn add_promise(&mut self, located: &Located, void: &Void) {
         match &located.record {
-            Record::Data(parts) | Record::Copy(parts) => {
-                for part in parts.iter().filter(|part| !void.covers(part.stream, located.lsn)) {
-                    let stream = self.streams.entry(part.stream).or_default();
-                    stream.parts.push(LocatedPart { part: part.clone(), lsn: located.lsn, end: located.end() });
-                }
-            }
             Record::Firm { stream, seq } if !void.covers(*stream, located.lsn) => {
                 let stream = self.streams.entry(*stream).or_default();
                 stream.firm = stream.firm.max(*seq);

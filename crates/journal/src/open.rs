@@ -10,7 +10,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use stratawal_frame::WalId;
+use stratawal_frame::{Salt, WalId};
 use stratawal_storage::{Access, Storage};
 use stratawal_sync::atomic::{AtomicU64, Ordering};
 use stratawal_sync::{Mutex, fail_point};
@@ -18,7 +18,7 @@ use stratawal_sync::{Mutex, fail_point};
 use crate::commit::GroupCommit;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events;
-use crate::files::{CONTROL_RESERVE, FILE_LEN_MIN, LogFile, Spare, Target, open_names, sync_names};
+use crate::files::{CONTROL_RESERVE, FILE_LEN_MIN, Filler, LogFile, Spare, Target, open_names, sync_names};
 use crate::header::{FileHeader, HEADER_BLOCK_LEN};
 use crate::in_place::{Continued, continue_in_place, highest_number};
 use crate::journal::{Journal, JournalOptions, Log, Rotation};
@@ -92,9 +92,10 @@ impl Journal {
         }
         let mut needed = image.needed();
         needed.drops.retain(&mut is_unfinished);
-        match write_needed(storage, dir, wal_id, options, &image, &needed.records()) {
-            Ok((file, located)) => {
-                let needed = Needed::of(&located, image.names());
+        let records = needed.records();
+        match write_needed(storage, dir, wal_id, options, &image, &records) {
+            Ok(file) => {
+                let needed = Needed::of_owned(located(file.header.first, records), image.names());
                 remove_others(&**storage, dir, &image, file.header.number)?;
                 let (first, end) = (file.header.first, file.header.attested);
                 Ok((Self::with_files(storage, dir, wal_id, options, vec![file], first, end), needed))
@@ -154,7 +155,7 @@ impl Journal {
         // An earlier call may have given a file the next number although its rename reported an
         // error.
         let number = highest_number(&*self.storage, &self.dir)?.max(number) + 1;
-        let (file, located) =
+        let file =
             write_anew(&self.storage, &self.dir, self.wal_id, self.options.next_file_len(0), number, first, records)?;
         let end = file.header.attested;
         {
@@ -177,7 +178,7 @@ impl Journal {
             // that remain.
             let _ = self.storage.remove_file(&self.dir.join(layout::file_name(number)));
         }
-        Ok(located)
+        Ok(located(first, records.to_vec()))
     }
 
     /// A journal of these files, oldest first, in which everything below `end` is durable and
@@ -222,7 +223,7 @@ fn write_needed(
     options: JournalOptions,
     image: &Image,
     records: &[Record],
-) -> Result<(LogFile, Vec<Located>)> {
+) -> Result<LogFile> {
     let number = image.newest().header.number + 1;
     let write = |len| write_anew(storage, dir, wal_id, len, number, image.end(), records);
     let wanted = options.next_file_len(0);
@@ -245,34 +246,49 @@ fn write_anew(
     number: u64,
     first: Lsn,
     records: &[Record],
-) -> Result<(LogFile, Vec<Located>)> {
+) -> Result<LogFile> {
     let records_len: u64 = records.iter().map(Record::encoded_len).sum();
     let needed_len = (HEADER_BLOCK_LEN + records_len + CONTROL_RESERVE).next_multiple_of(4096);
     if needed_len > FILE_LEN_MAX {
         return Err(Error::new(ErrorKind::TooLarge { len: needed_len, max: FILE_LEN_MAX }));
     }
     let names = open_names(storage, dir)?;
-    let spare = Spare::create(&**storage, dir, needed_len.max(len))?;
+    let spare = Spare::allocate(&**storage, dir, needed_len.max(len))?;
     let end = first + records_len;
     let attested = if fail_point!(NewFileAttestsNothing) { first } else { end };
     let header = FileHeader { attested, ..spare.header(&**storage, wal_id, number, first) };
-    let mut located = Vec::with_capacity(records.len());
-    let mut bytes = Vec::new();
-    let mut buffer = Vec::new();
-    for record in records {
-        let lsn = first + bytes.len() as u64;
-        record.encode(&mut buffer, header.salt, lsn, first);
-        bytes.extend_from_slice(encoded(&buffer));
-        located.push(Located { lsn, len: record.encoded_len(), attested: first, record: record.clone() });
-    }
-    let written = spare.write(&bytes, HEADER_BLOCK_LEN).and_then(|()| spare.write_header(&header));
+    let written = write_records(&spare, header.salt, first, records).and_then(|()| spare.write_header(&header));
     if let Err(error) = written {
         spare.remove(&**storage);
         return Err(error);
     }
     let file = spare.rename(&**storage, dir, FileHeader { attested: end, ..header })?;
     sync_names(&names)?;
-    Ok((file, located))
+    Ok(file)
+}
+
+/// Writes the records, of which the first is at `first`, and the rest of the file.
+fn write_records(spare: &Spare, salt: Salt, first: Lsn, records: &[Record]) -> Result<()> {
+    let mut filler = Filler::new(spare);
+    let mut buffer = Vec::new();
+    let mut lsn = first;
+    for record in records {
+        record.encode(&mut buffer, salt, lsn, first);
+        filler.push(encoded(&buffer))?;
+        lsn = lsn + encoded(&buffer).len() as u64;
+    }
+    filler.finish()
+}
+
+/// The records at the positions at which [`write_anew`] wrote them, from `first` on.
+fn located(first: Lsn, records: Vec<Record>) -> Vec<Located> {
+    let mut next = first;
+    let locate = |record: Record| {
+        let located = Located { lsn: next, len: record.encoded_len(), attested: first, record };
+        next = located.end();
+        located
+    };
+    records.into_iter().map(locate).collect()
 }
 
 /// Removes the files that hold nothing that is needed: spares, and files before the oldest that the

@@ -404,3 +404,37 @@ fn every_file_names_its_own_inode() {
     inodes.dedup_by_key(|&mut (_, inode)| inode);
     assert!(files > 10 && inodes.len() < files, "{files} files with {} inodes", inodes.len());
 }
+
+/// Recovery writes long journals in pieces, and records may be longer than a piece.
+#[test]
+fn opening_keeps_long_records_and_many_short_ones() {
+    for lens in
+        [vec![700_000], vec![100; 5000], vec![300_000, 10, 262_000, 5000, 1, 900_000], vec![262_144 - 4096 - 80; 3]]
+    {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        let options = JournalOptions::default();
+        let journal = Journal::create(&storage, Path::new(DIR), WAL, options).expect("it is new");
+        for (seq, &len) in lens.iter().enumerate() {
+            let body: Vec<u8> = (0..len).map(|i| (i * 31 + seq) as u8).collect();
+            let part = Part { body: body.into(), ..part(1, seq as u64, 0) };
+            journal.append(&Record::Data(vec![part])).expect("there is room");
+        }
+        drop(journal);
+        let before = read(&*storage).expect("it is sound");
+        let parts = |needed: &stratawal_journal::Needed| -> Vec<Part> {
+            needed.streams[&StreamId(1)].parts.iter().map(|located| located.part.clone()).collect()
+        };
+        let expected = parts(&before.needed());
+        assert_eq!(expected.len(), lens.len());
+        let (journal, needed) = Journal::open(&storage, Path::new(DIR), WAL, options, before, |_| true).expect("opens");
+        assert!(parts(&needed) == expected);
+        let end = journal.end();
+        let position = journal.append(&data(2, 0, 20)).expect("there is room");
+        drop(journal);
+        let after = read(&*storage).expect("it is sound");
+        assert!(after.damage().is_none() && after.attested() >= end);
+        assert!(parts(&after.needed()) == expected, "in the file as in memory");
+        assert_eq!(after.needed().streams[&StreamId(1)].parts, needed.streams[&StreamId(1)].parts);
+        assert_eq!(after.needed().streams[&StreamId(2)].parts[0].lsn, position.lsn);
+    }
+}

@@ -719,7 +719,7 @@ impl LogJournal {
 
     /// Ends the journal with all of its records, which the next opening finds. Every stream must be
     /// closed. Even after an error, the journal's files are not used afterwards, except for a file
-    /// that a thread is preparing, which the next opening removes.
+    /// of which a thread is making a spare, and which the next opening removes.
     ///
     /// # Errors
     /// I/O.
