@@ -116,8 +116,8 @@ fn rewrite(file: &dyn File, found: &FileImage, from: Lsn, to: Lsn) -> Result<()>
     write(file, &found.header, &found.slice(from, to), offset)
 }
 
-/// Overwrites the newest file from the LSN `from` on: with a MARK, because one that was there may
-/// be all that attests the records before it, and with zeros.
+/// Overwrites the newest file from the LSN `from` on: with a MARK, because an earlier one in its
+/// place may be all that attests the records before it, and with zeros.
 fn clear(file: &dyn File, found: &FileImage, from: Lsn, attested: Lsn) -> Result<()> {
     if fail_point!(RestNotCleared) {
         return Ok(());

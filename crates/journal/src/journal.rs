@@ -313,8 +313,8 @@ impl Rotation {
 }
 
 impl Journal {
-    /// The options. If the journal was opened on a full disk, and an earlier process had more bytes,
-    /// the limit is high enough for the files that it left.
+    /// The options. If the journal was opened on a full disk, and an earlier process had a higher
+    /// limit, the limit is high enough for the files of that process.
     #[must_use]
     pub const fn options(&self) -> JournalOptions {
         self.options
