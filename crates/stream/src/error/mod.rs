@@ -270,6 +270,7 @@ impl Error {
         let kind = match error.kind() {
             journal::ErrorKind::Forked => ErrorKind::Forked,
             journal::ErrorKind::Closed => ErrorKind::Closed,
+            journal::ErrorKind::Newer(_) | journal::ErrorKind::NewerRecord(_) => ErrorKind::NewerFormat,
             _ if error.is_full() => ErrorKind::Full,
             _ => ErrorKind::Io,
         };
