@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use recorder::{Recorder, check_recovered, observe, print_line, recorded, seed_fault_of_env};
 use rustix::process::{Signal, getpid, kill_process};
-use stratawal::{Durability, Options, StreamOptions, Wal};
+use stratawal::{Durability, ErrorKind, Options, StreamOptions, Wal};
 use stratawal_storage::UnixStorage;
 use stratawal_testkit::{HookedStorage, StreamModel, Verdict};
 
@@ -208,9 +208,30 @@ fn run(plan: Plan, log: &Path, models: &mut [StreamModel; 3], faulty: bool) -> O
     operations
 }
 
+/// A reader shows every acknowledged entry, also those that only the journal has.
+fn check_reader(what: &str, log: &Path, models: &[StreamModel; 3]) {
+    let wal = match Options::new().open_read_only(log) {
+        Ok(wal) => wal,
+        Err(error) => {
+            // The child was killed before it created the log.
+            let is_new = models.iter().all(|model| model.last_done() == 0);
+            assert!(error.kind() == ErrorKind::Missing && is_new, "{what}: {error}");
+            return;
+        }
+    };
+    for (name, model) in NAMES.iter().zip(models) {
+        let stream = wal.stream(name).unwrap_or_else(|error| panic!("{what}: a reader of {name}: {error}"));
+        let seqs = stream.first_seq()..stream.next_seq();
+        assert!(!model.matching(model.last_done(), seqs.clone()).is_empty(), "{what}: a reader of {name}: {seqs:?}");
+        let read = stream.iter(..).map(|found| found.unwrap().seq());
+        assert!(read.eq(seqs), "{what}: a reader of {name} misses entries");
+    }
+}
+
 /// Opens the log after a kill, compares it with the models, and uses it. Returns the number of
 /// entries.
 fn check(what: &str, log: &Path, kind: Kind, models: &mut [StreamModel; 3]) -> u64 {
+    check_reader(what, log, models);
     let wal = options(kind).open(log).unwrap_or_else(|error| panic!("{what}: {error}"));
     let mut ends = Vec::new();
     let mut entries = 0;
