@@ -193,7 +193,8 @@ fn no_file_is_used_after_a_fast_close_beside_appends() {
         {
             let (is_closed, late) = (Arc::clone(&is_closed), Arc::clone(&late));
             storage.set(move |operation, path| {
-                // A thread may be making a spare, which has no content. The next opening removes it.
+                // A thread may be making a spare, which has no content. The next opening removes
+                // it.
                 let is_spare = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".spare"));
                 // These change nothing.
                 let is_harmless = matches!(operation, Operation::Open | Operation::StartWriteBack | Operation::SyncDir);
