@@ -67,23 +67,30 @@ fn dropped_entries_do_not_reappear() {
         }
         check(&stream, 5..10);
         append_until(&stream, 12);
+        // A reader in another process, which reads the journal as well.
+        let reader = options.open_on(Arc::new(sim.clone()), Path::new("/log"), true).unwrap();
+        check(&reader.stream("s").unwrap(), 5..12);
+        stream.truncate_before(6).unwrap();
+        let read = reader.stream("s").unwrap();
+        read.reopen().unwrap();
+        check(&read, 6..12);
         for crash in [Crash::Kill, Crash::Lost, Crash::Kept] {
             let again = open_crashed(&sim, crash, &options);
-            check(&again.stream("s").unwrap(), 5..12);
+            check(&again.stream("s").unwrap(), 6..12);
             append_until(&again.stream("s").unwrap(), 14);
             again.stream("s").unwrap().reopen().unwrap();
-            check(&again.stream("s").unwrap(), 5..14);
+            check(&again.stream("s").unwrap(), 6..14);
         }
         // The third process finds what the second one, which never used the stream, has left.
         let second = SimStorage::on(sim.disk().crash(Crash::Lost, &mut Rng::new(1)), 4);
         drop(open(second.clone(), &options));
-        check(&open_crashed(&second, Crash::Lost, &options).stream("s").unwrap(), 5..12);
+        check(&open_crashed(&second, Crash::Lost, &options).stream("s").unwrap(), 6..12);
         // A closed log needs no journal for it.
         wal.close().unwrap();
         let without = options.clone().journal(false);
-        check(&open_crashed(&sim, Crash::Lost, &without).stream("s").unwrap(), 5..12);
+        check(&open_crashed(&sim, Crash::Lost, &without).stream("s").unwrap(), 6..12);
         let reader = options.open_on(Arc::new(sim.clone()), Path::new("/log"), true).unwrap();
-        check(&reader.stream("s").unwrap(), 5..12);
+        check(&reader.stream("s").unwrap(), 6..12);
     }
 }
 

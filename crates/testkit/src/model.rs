@@ -459,15 +459,6 @@ impl StreamModel {
         first_of(self.possible(), |(number, state)| self.matches(number, found, state.sure(power_loss)))
     }
 
-    /// Compares the entries that a reader sees who does not see all acknowledged entries, and may
-    /// see entries that were dropped from the beginning.
-    ///
-    /// # Errors
-    /// If the stream was never in such a state.
-    pub fn check_lagging_reader(&self, found: &Found) -> Result<(), Mismatch> {
-        first_of(self.possible(), |(number, state)| self.matches(number, &found.from_seq(state.first_seq), 0))
-    }
-
     fn matches(&self, number: u64, found: &Found, least: u64) -> Result<(), Mismatch> {
         let state = &self.states[&number];
         let first = found.first_seq;

@@ -18,14 +18,6 @@ impl Found {
         self.first_seq + self.entries.len() as u64
     }
 
-    /// The entries from `first` on. Begins there even if this ends before it.
-    #[must_use]
-    pub fn from_seq(&self, first: u64) -> Self {
-        let skipped = usize::try_from(first.saturating_sub(self.first_seq)).unwrap_or(usize::MAX);
-        let entries = self.entries.get(skipped..).unwrap_or_default().to_vec();
-        Self { first_seq: self.first_seq.max(first), entries }
-    }
-
     /// Checks that `later` still has every entry that this has. The stream was not changed in
     /// between.
     ///
