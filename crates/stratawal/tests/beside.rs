@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use recorder::{Recorder, observe, parts, print_line, recorded, seed_fault_of_env};
 use stratawal::inspect::{self, CheckState};
-use stratawal::{Durability, Entry, Error, ErrorKind, Iter, Options, Stream, StreamOptions, Wal};
+use stratawal::{Batch, Durability, Entry, Error, ErrorKind, Iter, Options, Stream, StreamOptions, Wal};
 use stratawal_storage::Storage;
 use stratawal_testkit::{Crash, Fault, Faults, HookedStorage, Operation, Rng, SimStorage, StreamModel};
 
@@ -467,6 +467,57 @@ fn read_beside(seconds: u64, kind: Kind, mut command: Command) {
     println!(
         "volume: {changes} changes; {looks} looks, {entries} entries read by those held, {verified} streams verified"
     );
+}
+
+/// A reader that has just looked trusts the counter of the log. It notices each change that was
+/// acknowledged, and a counter that was deleted hides changes only for a short time.
+#[test]
+fn poll_notices_every_acknowledged_change() {
+    for kind in KINDS {
+        let dir = tempfile::tempdir().unwrap();
+        let streams = StreamOptions::new().segment_bytes(64 << 10).durability(Durability::Flushed);
+        let wal = kind.of(Options::new().stream_defaults(streams)).open(dir.path()).unwrap();
+        let mut stream = wal.stream("s").unwrap();
+        stream.append("first").unwrap();
+        let reader = Options::new().open_read_only(dir.path()).unwrap();
+        let seen = reader.stream("s").unwrap();
+        let mut rng = Rng::new(5);
+        for change in 0..300 {
+            let live = stream.first_seq()..stream.next_seq();
+            match rng.below(20) {
+                0 => stream.truncate_before(live.end.min(live.start + 3)).unwrap(),
+                1 => stream.truncate_from(live.end.max(live.start + 2) - 2).unwrap(),
+                2 => {
+                    wal.delete_stream("s").unwrap();
+                    stream = wal.stream("s").unwrap();
+                    stream.append("again").unwrap();
+                }
+                3 => {
+                    let large: Batch = (0..100).map(|_| vec![7; 1000]).collect();
+                    stream.append_batch(&large).unwrap();
+                }
+                4 => {
+                    stream.with_durability(Durability::Synced).append("synced").unwrap();
+                }
+                _ => {
+                    stream.append(text(change)).unwrap();
+                }
+            }
+            seen.reopen().unwrap();
+            let now = seen.first_seq()..seen.next_seq();
+            assert_eq!(now, stream.first_seq()..stream.next_seq(), "{kind:?}, change {change}");
+            // Nothing is new.
+            seen.reopen().unwrap();
+        }
+        let began = Instant::now();
+        (0..1000).for_each(|_| seen.reopen().unwrap());
+        println!("volume: {kind:?}: 1000 polls with nothing new in {:?}", began.elapsed());
+        std::fs::remove_file(dir.path().join("NOTIFY")).unwrap();
+        thread::sleep(Duration::from_millis(60));
+        stream.append("after").unwrap();
+        seen.reopen().unwrap();
+        assert_eq!(seen.next_seq(), stream.next_seq(), "{kind:?}");
+    }
 }
 
 /// The fault: entries still in the tail buffer are acknowledged, but no other process sees them.
