@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::process::Command;
 
-use common::Log;
+use common::{Log, tree};
 use stratawal::{Durability, Options, inspect};
 
 /// A log with a journal whose last process died: the entries of the stream "s" are only in the
@@ -42,6 +42,34 @@ fn verify_reports_the_journal_and_its_damage() {
     let line: serde_json::Value = serde_json::from_str(ran.text().lines().nth(1).unwrap()).unwrap();
     assert_eq!(line["journal"], "damaged");
     assert!(Options::new().journal(true).open(log.path()).is_err());
+}
+
+/// The entries are in the journal alone, and the stream has no directory.
+#[test]
+fn commands_show_entries_of_a_journal_that_is_open() {
+    let log = Log::new();
+    let wal = Options::new().journal(true).maintenance_thread(false).open(log.path()).unwrap();
+    let stream = wal.stream("s").unwrap();
+    let before = {
+        stream.append("one apple").unwrap();
+        stream.append("two pears").unwrap();
+        stream.append("three plums").unwrap();
+        stream.truncate_before(1).unwrap();
+        tree(&log.path())
+    };
+    assert!(!log.path().join("streams/s").exists());
+    assert_eq!(log.cat("s"), b"two pears\nthree plums\n");
+    assert!(log.run("streams", [""; 0], b"").text().contains('s'));
+    let ran = log.run("verify", ["--json"], b"");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let line: serde_json::Value = serde_json::from_str(ran.text().lines().next().unwrap()).unwrap();
+    assert_eq!((line["first"].as_u64(), line["next"].as_u64()), (Some(1), Some(3)), "{line}");
+    assert!(tree(&log.path()) == before, "nothing was written");
+    let found: Vec<_> = inspect::salvage(log.path(), "s").unwrap().map(Result::unwrap).collect();
+    assert_eq!(found.len(), 2, "{found:?}");
+    wal.delete_stream("s").unwrap();
+    assert_eq!(log.run("cat", ["s"], b"").code, 3);
+    assert_eq!(log.run("streams", [""; 0], b"").text(), "");
 }
 
 #[test]

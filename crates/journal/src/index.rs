@@ -109,7 +109,8 @@ impl IndexedStream {
         [parts, start, self.dropped].into_iter().flatten().max().unwrap_or(Lsn(0))
     }
 
-    /// Whether only entries that are being synced follow `lsn`. No call has reported that they exist.
+    /// Whether only entries that are being synced follow `lsn`. No call has reported that they
+    /// exist.
     #[must_use]
     pub fn is_firm_after(&self, lsn: Lsn) -> bool {
         let is_control = self.start.is_some() && self.start_end > lsn || self.dropped.is_some_and(|end| end > lsn);

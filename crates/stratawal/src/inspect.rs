@@ -477,7 +477,8 @@ mod tests {
     fn unreadable_stream_does_not_hide_the_others() {
         let storage = HookedStorage::new(SimStorage::new(1));
         let log = Path::new("/log");
-        let wal = Wal::open_on(Arc::new(storage.clone()), log, &Options::new(), false).unwrap();
+        // Without a journal, because the entries have to be in files.
+        let wal = Wal::open_on(Arc::new(storage.clone()), log, &Options::new().journal(false), false).unwrap();
         for name in ["a", "b", "c"] {
             wal.stream(name).unwrap().append(name).unwrap();
         }
@@ -495,15 +496,24 @@ mod tests {
         assert_eq!(seen, ["a Sound", "b Io", "c Sound", "b Io"]);
     }
 
+    /// The options of logs without a journal, and with one that is used again and again.
+    fn kinds() -> [Options; 2] {
+        let small = crate::StreamOptions::new().segment_bytes(64 << 10);
+        let options = Options::new().stream_defaults(small).journal_bytes(64 << 10).maintenance_thread(false);
+        [options.clone().journal(false), options.journal(true)]
+    }
+
     #[test]
     fn entries_dropped_during_verify_are_not_damage() {
+        kinds().iter().for_each(drop_during_verify);
+    }
+
+    fn drop_during_verify(options: &Options) {
         let disk = SimStorage::new(1);
         // The reader's storage; the writer works within its hook.
         let storage = HookedStorage::new(disk.clone());
         let log = Path::new("/log");
-        let small = crate::StreamOptions::new().segment_bytes(64 << 10);
-        let options = Options::new().stream_defaults(small);
-        let wal = Wal::open_on(Arc::new(disk), log, &options, false).unwrap();
+        let wal = Wal::open_on(Arc::new(disk), log, options, false).unwrap();
         for way in 0..3 {
             let stream = wal.stream("s").unwrap();
             while stream.next_seq() < stream.first_seq() + 200 {
@@ -548,12 +558,15 @@ mod tests {
     /// damage.
     #[test]
     fn salvage_beside_a_writer_reports_no_damage() {
+        kinds().iter().for_each(salvage_beside);
+    }
+
+    fn salvage_beside(options: &Options) {
         let disk = SimStorage::new(1);
         // The reader's storage; the writer works within its hook.
         let storage = HookedStorage::new(disk.clone());
         let log = Path::new("/log");
-        let options = Options::new().stream_defaults(crate::StreamOptions::new().segment_bytes(64 << 10));
-        let wal = Wal::open_on(Arc::new(disk), log, &options, false).unwrap();
+        let wal = Wal::open_on(Arc::new(disk), log, options, false).unwrap();
         let stream = wal.stream("s").unwrap();
         for way in 0..4 {
             while stream.next_seq() < stream.first_seq() + 300 {

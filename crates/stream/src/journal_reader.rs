@@ -57,7 +57,8 @@ pub(crate) struct Sighting {
     end: Lsn,
 }
 
-/// The look at one stream, which takes several tries if a writer changes the stream at the same time.
+/// The look at one stream, which takes several tries if a writer changes the stream at the same
+/// time.
 #[derive(Debug, Default)]
 pub(crate) struct Attempt {
     /// A try that finds everything below this LSN durable need not wait for another sync.

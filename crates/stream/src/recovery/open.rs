@@ -162,14 +162,12 @@ fn build(
     if let Some(error) = refused {
         group.lock().set_error(error);
     }
-    let removals = Mutex::new(removals);
-    let reader_state = Mutex::new(reader_state);
     let inner = Arc::new(Inner {
         shared,
         group,
         report,
-        removals,
-        reader_state,
+        removals: Mutex::new(removals),
+        reader_state: Mutex::new(reader_state),
         last_look: Mutex::new(None),
         journal_entries: JournalEntries::default(),
     });
