@@ -147,9 +147,10 @@ impl Follower {
         &self.index
     }
 
-    /// Forgets the parts of a stream that end at or below `seq`, because its own files hold them.
-    pub fn forget_below(&mut self, id: StreamId, seq: SeqNo) {
-        self.index.forget_below(id, seq);
+    /// Forgets the parts of a stream that end at or below `seq`, because its own files hold them,
+    /// and the STARTs that later ones replace. Everything below `shown` is shown.
+    pub fn forget_below(&mut self, id: StreamId, seq: SeqNo, shown: Lsn) {
+        self.index.forget_below(id, seq, shown);
     }
 
     /// Where the chain ended in the last look.

@@ -31,6 +31,9 @@ pub struct IndexedStream {
     pub start: Option<SeqNo>,
     /// Where the record of that START ends.
     pub start_end: Lsn,
+    /// The STARTs before that one, each with the end of its record, as long as the greatest may not
+    /// be shown.
+    earlier_starts: Vec<(SeqNo, Lsn)>,
     /// Where the last SETTLED or CLOSE begins. Earlier parts are void.
     pub settled: Option<Lsn>,
     /// Where the record ends that states that the stream has a directory.
@@ -109,6 +112,13 @@ impl IndexedStream {
         [parts, start, self.dropped].into_iter().flatten().max().unwrap_or(Lsn(0))
     }
 
+    /// The greatest START whose record ends at or below `shown`.
+    #[must_use]
+    pub fn start_at(&self, shown: Lsn) -> Option<SeqNo> {
+        let starts = self.earlier_starts.iter().copied().chain(self.start.map(|start| (start, self.start_end)));
+        starts.filter(|(_, end)| *end <= shown).map(|(start, _)| start).max()
+    }
+
     /// Whether only entries that are being synced follow `lsn`. No call has reported that they
     /// exist.
     #[must_use]
@@ -184,6 +194,7 @@ impl Index {
                 }
                 // A copy of a START comes later than the record that it replaces.
                 if stream.start.is_none_or(|start| start <= *seq) {
+                    stream.earlier_starts.extend(stream.start.map(|start| (start, stream.start_end)));
                     stream.start = Some(*seq);
                     stream.start_end = located.end();
                 }
@@ -195,6 +206,7 @@ impl Index {
                 stream.void(located.lsn);
                 // The files of the stream hold it.
                 stream.start = None;
+                stream.earlier_starts.clear();
             }),
             Record::Mark | Record::Next | Record::Pad { .. } => {}
         }
@@ -220,6 +232,7 @@ impl Index {
         for (_, stream) in self.streams.iter_mut().filter(|(other, stream)| is_meant(**other, stream)) {
             stream.void(located.lsn);
             stream.start = None;
+            stream.earlier_starts.clear();
             stream.dropped = Some(located.end());
         }
     }
@@ -233,14 +246,19 @@ impl Index {
                 stream.firm = SeqNo(0);
             }
             stream.start = stream.start.filter(|_| stream.start_end > lsn);
+            stream.earlier_starts.retain(|(_, end)| *end > lsn);
             let is_marked = stream.settled.is_some_and(|settled| settled >= lsn);
             !stream.parts.is_empty() || stream.firm.0 > 0 || stream.start.is_some() || is_marked
         });
     }
 
-    /// Forgets the parts of a stream that end at or below `seq`, because its own files hold them.
-    pub(crate) fn forget_below(&mut self, id: StreamId, seq: SeqNo) {
+    /// Forgets the parts of a stream that end at or below `seq`, because its own files hold them,
+    /// and the STARTs that later ones replace. Everything below `shown` is shown.
+    pub(crate) fn forget_below(&mut self, id: StreamId, seq: SeqNo, shown: Lsn) {
         if let Some(stream) = self.streams.get_mut(&id) {
+            if stream.start_end <= shown {
+                stream.earlier_starts.clear();
+            }
             stream.parts.retain(|part| part.end_seq() > seq);
         }
     }

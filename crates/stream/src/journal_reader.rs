@@ -313,7 +313,7 @@ impl State {
         if stream.dropped.is_some_and(|dropped| dropped <= shown) {
             return Ok(Joined::Gone);
         }
-        let start = stream.start.filter(|_| stream.start_end <= shown).map(|start| start.0);
+        let start = stream.start_at(shown).map(|start| start.0);
         let in_files = look.files.map_or(0, |files| files.next_seq);
         let from = start.unwrap_or(0).max(in_files);
         let seen = || stream.parts.iter().filter(|part| part.end() <= shown);
@@ -349,7 +349,7 @@ impl State {
         if tail.is_alone && tail.parts.is_empty() && tail.start.is_none() {
             return Ok(Joined::Gone);
         }
-        self.follower.forget_below(id, SeqNo(in_files));
+        self.follower.forget_below(id, SeqNo(in_files), shown);
         Ok(Joined::Tail(tail))
     }
 }
