@@ -80,6 +80,9 @@ pub(crate) struct JournalTail {
     /// The files that the parts follow.
     pub(crate) files: Option<InFiles>,
     pub(crate) sighting: Sighting,
+    /// The sighting, if all records of the stream that it found are shown. As long as the journal
+    /// is the same, another look would show the same.
+    pub(crate) complete: Sighting,
     /// Whether the stream's entries may have changed since the look that was to be continued.
     pub(crate) may_be_cut: bool,
 }
@@ -214,6 +217,7 @@ impl JournalReader {
             ..JournalTail::default()
         };
         let Some((id, stream)) = state.find(look) else {
+            tail.complete = now;
             return Ok(if tail.is_alone { Joined::Gone } else { Joined::Tail(tail) });
         };
         // A SETTLED is known by its beginning, a DROP and a START by their ends.
@@ -344,6 +348,9 @@ impl State {
         if promised > end || is_lost {
             let kind = if look.files.is_none() { DamageKind::NoSegment } else { DamageKind::Lost };
             return Err(Error::damage_at(look.location, kind, None, None).with_lost(end..promised.max(end)));
+        }
+        if stream.end() <= shown {
+            tail.complete = tail.sighting;
         }
         tail.start = start.filter(|&start| look.files.is_none_or(|files| start > files.first_seq));
         if tail.is_alone && tail.parts.is_empty() && tail.start.is_none() {

@@ -89,7 +89,7 @@ pub(crate) fn refresh(
         let report = report.unwrap_or_else(|| earlier.of_nothing_new());
         if let Some(reader_state) = state.take_if(|_| changed.is_none() && tail.shows_the_same(&shown.journal)) {
             let report = OpenReport { first_seq: earlier.first_seq, next_seq: earlier.next_seq, ..report };
-            let sighting = tail.sighting;
+            let sighting = tail.complete;
             return Ok(Refreshed::Unchanged { reader_state, report: Some(report), sighting });
         }
         let recovered = changed.map_or_else(|| unchanged_files(shown, report), |changed| *changed);

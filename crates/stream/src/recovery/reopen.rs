@@ -86,7 +86,7 @@ impl Inner {
             recovered.cut = self.first_changed(&shown.journal.parts)?;
         }
         if let (Some(look), Some(recovered)) = (&mut look, &recovered) {
-            look.sighting = recovered.snapshot.journal.sighting;
+            look.sighting = recovered.snapshot.journal.complete;
         }
         *last_look.lock() = look;
         install(shared, report, &mut state.tail, recovered, None);
