@@ -136,7 +136,8 @@ impl Follower {
     /// short read. Does not notice that another process has replaced the journal.
     #[must_use]
     pub fn is_unchanged(&self) -> bool {
-        let Some(newest) = self.files.last() else { return false };
+        // The beginning of a record that was being written is the same once all of it is written.
+        let Some(newest) = self.files.last().filter(|_| !self.is_torn) else { return false };
         let mut bytes = [0; PEEK_LEN];
         peek(newest, self.end, &mut bytes).is_ok() && bytes == self.peeked
     }
