@@ -280,8 +280,8 @@ impl Options {
     /// began, whether the entry is in a segment file or in the [journal](Self::journal) alone. Every
     /// entry that is shown is durable: those that may not be durable are synced first.
     ///
-    /// A look at a stream that has not changed costs about a microsecond: the writer counts its
-    /// changes in the file `NOTIFY` of the log. At least every 50 ms a look reads the files
+    /// Without a journal, a look at a stream that has not changed costs about a microsecond: the
+    /// writer counts its changes in the file `NOTIFY` of the log. At least every 50 ms a look reads the files
     /// themselves. If the file was deleted or cannot be read, every look does, and nothing is lost.
     /// The next opening for writing creates it.
     ///

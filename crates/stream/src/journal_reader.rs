@@ -240,10 +240,11 @@ impl JournalReader {
         state.join(id, look, shown, tail, attempt)
     }
 
-    /// Whether the journal ends where the look ended that saw `sighting`. Makes one short read.
+    /// Whether the log has no journal, and had none at the look that saw `sighting`. A journal is
+    /// looked at each time.
     pub(crate) fn is_unchanged_since(&self, sighting: Sighting) -> bool {
         let state = self.state.lock();
-        state.sighting() == sighting && (!state.has_journal || state.follower.is_unchanged())
+        !state.has_journal && state.sighting() == sighting
     }
 
     /// Reads a part again. Returns `None` if the journal holds other records there by now.
