@@ -84,14 +84,14 @@ fn create(root: &mut Root, options: &Options, context: &LogContext) -> Result<Ar
         .and_then(|()| LogJournal::create(storage, dir, root.format.wal_id, options.of_journal()))
         .map_err(|error| journal_error(root, &error))?;
     root.set_journal(true)?;
-    Ok(Arc::new(created))
+    Ok(Arc::new(created.active_files(options.active_files_max())))
 }
 
 fn open_existing(root: &Root, options: &Options, context: &LogContext) -> Result<Arc<LogJournal>> {
     let wal_id = root.format.wal_id;
     let is_unfinished = |dropped: &Dropped| is_unfinished(context, wal_id, root.streams(), dropped);
     LogJournal::open(context.storage(), Path::new(JOURNAL), wal_id, options.of_journal(), is_unfinished)
-        .map(Arc::new)
+        .map(|journal| Arc::new(journal.active_files(options.active_files_max())))
         .map_err(|error| match error {
             error if error.is_damage() => damaged(root, context, &error),
             error if error.is_copied() => copied(root, &error),

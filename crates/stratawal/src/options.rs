@@ -32,6 +32,8 @@ pub struct Options {
     pub(crate) cache_bytes: usize,
     /// `None`: derived from the limit of open files.
     cache_files: Option<usize>,
+    /// `None`: derived from the limit of open files.
+    active_files: Option<usize>,
     pub(crate) journal: bool,
     journal_bytes: u64,
     journal_mapped: bool,
@@ -44,6 +46,9 @@ pub struct Options {
 
 /// Upper bound on the default of [`Options::cache_files`].
 const CACHE_FILES_MAX: usize = 1024;
+
+/// Upper bound on the default of [`Options::active_files`].
+const ACTIVE_FILES_MAX: usize = 512;
 
 /// The least [`Options::sync_interval`].
 const SYNC_INTERVAL_MIN: Duration = Duration::from_millis(1);
@@ -63,6 +68,7 @@ impl Options {
             map: None,
             cache_bytes: 64 << 20,
             cache_files: None,
+            active_files: None,
             journal: false,
             journal_bytes: 64 << 20,
             journal_mapped: true,
@@ -101,6 +107,23 @@ impl Options {
     #[must_use]
     pub const fn cache_files(mut self, files: usize) -> Self {
         self.cache_files = Some(files);
+        self
+    }
+
+    /// In a log with a [`journal`](Self::journal), the number of streams whose newest segment is held
+    /// open, for writing and for reading. Default: a quarter of the files that the process may open
+    /// (`ulimit -n`), but at most 512.
+    ///
+    /// A log may have any number of streams. If another stream needs its file, the file that was
+    /// not used for the longest time is closed. It is opened again when its stream is next written
+    /// to or read, which takes some microseconds. A file with unsynced entries is synced before it
+    /// is closed, so a load that is only flushed may wait for the disk if it writes to more streams
+    /// than this. Finished segments with unsynced entries count too.
+    ///
+    /// Without a journal, this has no effect: every stream holds its newest segment open.
+    #[must_use]
+    pub const fn active_files(mut self, files: usize) -> Self {
+        self.active_files = Some(files);
         self
     }
 
@@ -340,6 +363,11 @@ impl Options {
     /// because they are not synced: a quarter of the files that the process may open.
     pub(crate) fn unsynced_files_max() -> usize {
         quarter_of_open_files().unwrap_or(usize::MAX)
+    }
+
+    pub(crate) fn active_files_max(&self) -> usize {
+        self.active_files
+            .unwrap_or_else(|| quarter_of_open_files().map_or(ACTIVE_FILES_MAX, |files| files.min(ACTIVE_FILES_MAX)))
     }
 
     pub(crate) fn cache_files_max(&self) -> usize {

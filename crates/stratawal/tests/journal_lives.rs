@@ -57,6 +57,7 @@ fn options(mapped: bool, journal: bool, own: Durability) -> Options {
         .journal(journal)
         .journal_mapped(mapped)
         .journal_bytes(64 << 10)
+        .active_files(1)
         .maintenance_thread(false)
 }
 

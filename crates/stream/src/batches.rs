@@ -44,7 +44,7 @@ pub(crate) fn in_batches<T: Sync, E: Send>(
         }
     };
     let first = thread::scope(|scope| {
-        // Fewer threads do the same work, so a system that grants none is no error.
+        // Fewer threads do the same work, so it does not matter if the system grants none.
         let others: Vec<_> = (1..threads)
             .map_while(|_| thread::Builder::new().name("stratawal-settle".to_owned()).spawn_scoped(scope, some).ok())
             .collect();

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use stratawal_frame::WalId;
 use stratawal_index::{Cache, CacheLimits};
-use stratawal_segment::MapPromise;
+use stratawal_segment::{MapPromise, SegmentWriter};
 use stratawal_storage::Storage;
 use stratawal_sync::Mutex;
 
+use crate::active_files::ActiveFile;
 use crate::evicting_storage::EvictingStorage;
 use crate::journal_reader::JournalReader;
 use crate::location::Location;
@@ -76,7 +77,7 @@ impl LogContext {
     pub fn new(storage: Arc<dyn Storage>) -> Self {
         let cache = Arc::new(Cache::new(CacheLimits { bytes_max: 8 << 20, entries_max: 128 }));
         Self {
-            storage: Arc::new(EvictingStorage::new(Arc::clone(&storage), Arc::clone(&cache))),
+            storage: Arc::new(EvictingStorage::new(Arc::clone(&storage), Arc::clone(&cache), None)),
             unsynced_files: Arc::new(UnsyncedFiles::new(Arc::clone(&storage), usize::MAX)),
             plain: storage,
             wal_id: WalId(0),
@@ -127,7 +128,7 @@ impl LogContext {
     #[must_use]
     pub fn cache(mut self, bytes_max: usize, entries_max: usize) -> Self {
         self.cache = Arc::new(Cache::new(CacheLimits { bytes_max, entries_max }));
-        self.storage = Arc::new(EvictingStorage::new(Arc::clone(&self.plain), Arc::clone(&self.cache)));
+        self.wrap_storage();
         self
     }
 
@@ -153,6 +154,7 @@ impl LogContext {
     #[must_use]
     pub fn journal(mut self, journal: Arc<LogJournal>) -> Self {
         self.journal = Some(journal).filter(|_| !self.read_only);
+        self.wrap_storage();
         self
     }
 
@@ -198,6 +200,23 @@ impl LogContext {
     #[must_use]
     pub const fn reader_of_journal(&self) -> Option<&Arc<JournalReader>> {
         self.journal_reader.as_ref()
+    }
+
+    fn wrap_storage(&mut self) {
+        let files = self.journal.as_ref().map(|journal| Arc::clone(journal.files()));
+        self.storage = Arc::new(EvictingStorage::new(Arc::clone(&self.plain), Arc::clone(&self.cache), files));
+    }
+
+    /// Bounds the open files of active segments, if the log has a commit journal. `writer` is that
+    /// of such a segment, of the stream at `location`.
+    pub(crate) fn take_over(
+        &self,
+        location: &Location,
+        writer: SegmentWriter,
+    ) -> (SegmentWriter, Option<Arc<ActiveFile>>) {
+        let Some(journal) = &self.journal else { return (writer, None) };
+        let (writer, file) = ActiveFile::take_over(journal.files(), &self.storage, location, writer);
+        (writer, Some(file))
     }
 
     /// The commit journal, if the log has one.

@@ -1,10 +1,12 @@
 //! A storage that evicts the cache of sealed segments if the process has run out of descriptors:
-//! the cache closes its files, and the operation is tried once more. A rotation that still finds no
+//! the cache closes its files, and so do active segments whose files are synced, and the operation
+//! is tried once more. A rotation that still finds no
 //! descriptor settles its stream's finished segments, which closes them.
 //!
 //! Order of locks: a thread may hold any lock of a stream, of a directory or of the emergency
-//! reserve when it takes the lock here. Under it only the cache's own lock is taken. The cache
-//! calls neither a loader nor a destructor under that lock, so the order has no cycle.
+//! reserve when it takes the lock here, and that of an active file. Under it the cache's own lock
+//! is taken, and then that of the list of active files, which only tries the locks of files. The
+//! cache calls neither a loader nor a destructor under its lock, so the order has no cycle.
 
 use std::fmt;
 use std::io;
@@ -15,19 +17,22 @@ use stratawal_index::Cache;
 use stratawal_storage::{Access, DirEntry, File, Lock, LockError, Storage, is_out_of_files};
 use stratawal_sync::Mutex;
 
+use crate::active_files::ActiveFiles;
+
 /// Wraps a storage. If an operation finds no descriptor, the cache gives up its own.
 #[derive(Debug)]
 pub(crate) struct EvictingStorage<V> {
     inner: Arc<dyn Storage>,
     cache: Arc<Cache<V>>,
+    active: Option<Arc<ActiveFiles>>,
     /// Held until the cache has closed its files, so that other threads wait for the descriptors. A
     /// file that a reader is using is closed when the reader is done with it.
     evicting: Mutex<()>,
 }
 
 impl<V> EvictingStorage<V> {
-    pub(crate) fn new(inner: Arc<dyn Storage>, cache: Arc<Cache<V>>) -> Self {
-        Self { inner, cache, evicting: Mutex::new(()) }
+    pub(crate) fn new(inner: Arc<dyn Storage>, cache: Arc<Cache<V>>, active: Option<Arc<ActiveFiles>>) -> Self {
+        Self { inner, cache, active, evicting: Mutex::new(()) }
     }
 
     /// Runs `act`. If it fails because no descriptor is left, it has changed nothing, and is run
@@ -38,6 +43,9 @@ impl<V> EvictingStorage<V> {
             Err(error) if is_out_of_files(&error) && !self.inner.is_forked() => {
                 let evicting = self.evicting.lock();
                 self.cache.clear();
+                if let Some(active) = &self.active {
+                    active.close_all_synced();
+                }
                 drop(evicting);
                 // Retries even if the cache was empty, because another thread may have just emptied
                 // it.
@@ -51,7 +59,7 @@ impl<V> EvictingStorage<V> {
 impl<V: fmt::Debug + Send + Sync + 'static> Storage for EvictingStorage<V> {
     fn at(&self, dir: &Path) -> io::Result<Arc<dyn Storage>> {
         let inner = self.with_eviction(|| self.inner.at(dir))?;
-        Ok(Arc::new(Self::new(inner, Arc::clone(&self.cache))))
+        Ok(Arc::new(Self::new(inner, Arc::clone(&self.cache), self.active.clone())))
     }
 
     fn is_forked(&self) -> bool {
@@ -158,7 +166,7 @@ mod tests {
         let cache = Arc::new(Cache::new(CacheLimits { bytes_max: 1 << 10, entries_max: 8 }));
         let key = CacheKey { stream_id: 1, generation: 1 };
         cache.get_or_load(key, || Ok::<_, io::Error>((7, 1))).unwrap();
-        (EvictingStorage::new(Arc::new(inner), Arc::clone(&cache)), cache, opens)
+        (EvictingStorage::new(Arc::new(inner), Arc::clone(&cache), None), cache, opens)
     }
 
     #[test]

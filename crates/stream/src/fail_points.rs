@@ -98,6 +98,8 @@ stratawal_sync::fail_points! {
         LateArrivalCovered,
         /// An entry that recovery dropped is acknowledged once another entry has its seq.
         EpochIgnored,
+        /// The file of an active segment is closed although it has unsynced writes.
+        UnsyncedFileClosed,
         /// A failure that is no longer remembered counts as a success.
         OutcomeForgotten,
         /// Readers see the new first entry only after the entries below it are unlinked.

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use stratawal_frame::StreamId;
 use stratawal_journal::{Lsn, Position, Record};
 use stratawal_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -68,22 +69,35 @@ pub(crate) struct BegunSync {
 /// not be settled before its last handle was dropped needs its records until the journal is next
 /// opened.
 #[derive(Debug)]
-pub(crate) struct Claim(AtomicU64);
+pub(crate) struct Claim {
+    lsn: AtomicU64,
+    /// The id of the stream, or 0 until it exists.
+    stream: AtomicU64,
+}
 
 impl Claim {
     const NONE: u64 = u64::MAX;
 
     pub(crate) fn new() -> Self {
-        Self(AtomicU64::new(Self::NONE))
+        Self { lsn: AtomicU64::new(Self::NONE), stream: AtomicU64::new(0) }
     }
 
     /// Only the holder of the stream's lock sets it.
     pub(crate) fn set(&self, lsn: Option<Lsn>) {
         // Release; pairs with the Acquire in `lsn`.
-        self.0.store(lsn.map_or(Self::NONE, |lsn| lsn.0), Ordering::Release);
+        self.lsn.store(lsn.map_or(Self::NONE, |lsn| lsn.0), Ordering::Release);
+    }
+
+    pub(crate) fn set_stream(&self, stream: StreamId) {
+        // Relaxed: a thread that does not see it yet does not find the stream.
+        self.stream.store(stream.0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stream(&self) -> u64 {
+        self.stream.load(Ordering::Relaxed)
     }
 
     pub(crate) fn lsn(&self) -> Option<Lsn> {
-        Some(self.0.load(Ordering::Acquire)).filter(|&lsn| lsn != Self::NONE).map(Lsn)
+        Some(self.lsn.load(Ordering::Acquire)).filter(|&lsn| lsn != Self::NONE).map(Lsn)
     }
 }

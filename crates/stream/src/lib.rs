@@ -45,6 +45,7 @@
 //! other processes, and threads.
 #![forbid(unsafe_code)]
 
+mod active_files;
 mod batch;
 mod batches;
 mod context;

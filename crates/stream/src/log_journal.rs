@@ -22,7 +22,8 @@ use stratawal_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use stratawal_sync::{Mutex, OnceLock, Weak, fail_point, model};
 
 use self::registry::Registry;
-use crate::batches::{BATCH_LEN_MAX, in_batches};
+use crate::active_files::ActiveFiles;
+use crate::batches::{BATCH_LEN_MAX, THREADS_MAX, in_batches};
 use crate::events;
 use crate::journal_user::{BegunSync, Claim, JournalUser};
 use crate::watermarks::Watermarks;
@@ -39,6 +40,9 @@ const COPIED_LEN_MAX: usize = 16 << 10;
 /// At most this many streams that were not looked up are settled before a release.
 const SETTLED_AT_ONCE_MAX: usize = 64;
 
+/// The default bound of open files of active segments.
+const ACTIVE_FILES_MAX: usize = 512;
+
 /// The most bytes by which [`LogJournal::step`] frees space.
 const STEP_MAX: u64 = 16 << 20;
 
@@ -49,6 +53,9 @@ pub struct LogJournal {
     options: JournalOptions,
     report: JournalReport,
     streams: Registry,
+    files: Arc<ActiveFiles>,
+    /// Held by the thread that settles streams because too many files have unsynced writes.
+    relieving: Mutex<()>,
     /// The records of streams that are not open.
     carried: Mutex<BTreeMap<StreamId, Carried>>,
     /// The deletions that are not finished.
@@ -157,6 +164,8 @@ impl LogJournal {
             options,
             report,
             streams: Registry::default(),
+            files: Arc::new(ActiveFiles::new(ACTIVE_FILES_MAX)),
+            relieving: Mutex::new(()),
             carried: Mutex::new(BTreeMap::new()),
             drops: Mutex::new(Vec::new()),
             starts: Mutex::new(Vec::new()),
@@ -183,6 +192,69 @@ impl LogJournal {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.journal.bytes()
+    }
+
+    /// Sets how many files of active segments, of all streams, are open for writing. The others are
+    /// opened when they are needed. Default: 512.
+    #[must_use]
+    pub fn active_files(self, max: usize) -> Self {
+        self.files.set_max(max);
+        self
+    }
+
+    pub(crate) const fn files(&self) -> &Arc<ActiveFiles> {
+        &self.files
+    }
+
+    /// Has streams settled if too many of their files have unsynced writes, so that the files can
+    /// be closed. The caller holds no lock.
+    #[inline]
+    pub(crate) fn bound_files(&self) {
+        if self.files.is_crowded() {
+            self.relieve_files();
+        }
+    }
+
+    #[cold]
+    fn relieve_files(&self) {
+        // The thread of the log does it, unless it cannot keep up.
+        if let Some(worker) = self.worker.get().filter(|_| self.files.len() < 2 * self.files.max()) {
+            worker.unpark();
+        } else {
+            self.settle_unused();
+        }
+    }
+
+    /// Settles the streams whose files have unsynced writes and were not used for the longest time,
+    /// if there are too many of them, and closes those files.
+    fn settle_unused(&self) {
+        let _alone = self.relieving.lock();
+        let ids = self.files.unsynced();
+        if ids.is_empty() {
+            return;
+        }
+        let places: Vec<usize> = self.streams.with_ids(&ids).flatten().map(|(place, _)| place).collect();
+        let settled: std::result::Result<(), ()> = self.in_batches(&places, |streams| {
+            if streams.len() > 1 {
+                streams.iter().for_each(|stream| stream.begin_settle());
+            }
+            // A stream that fails reports it to its next call, and its file stays open.
+            streams.iter().for_each(|stream| drop(stream.settle()));
+            Ok(())
+        });
+        debug_assert!(settled.is_ok(), "no batch fails");
+        drop(self.files.unsynced());
+    }
+
+    /// Calls `run` for the streams at `places`, in batches that up to four threads share. All of
+    /// them together keep within the bound of open files.
+    fn in_batches<E: Send>(
+        &self,
+        places: &[usize],
+        run: impl Fn(&[Arc<dyn JournalUser>]) -> std::result::Result<(), E> + Sync,
+    ) -> std::result::Result<(), E> {
+        let len = BATCH_LEN_MAX.min(self.files.max() / THREADS_MAX);
+        in_batches(places, len, |batch| run(&self.streams.at(batch.iter().copied())))
     }
 
     /// Has the current thread woken whenever [`maintain`](Self::maintain) has work. It should park
@@ -421,6 +493,9 @@ impl LogJournal {
             return Ok(());
         }
         self.write_due_starts();
+        if self.files.is_crowded() {
+            self.settle_unused();
+        }
         let kept = self.kept_len();
         if self.counted_len() > kept + self.step() {
             self.settle_largest_carried();
@@ -545,8 +620,7 @@ impl LogJournal {
             }
         }
         places.reverse();
-        in_batches(&places, BATCH_LEN_MAX, |batch| {
-            let streams = self.streams.at(batch.iter().copied());
+        self.in_batches(&places, |streams| {
             if streams.len() > 1 {
                 streams.iter().for_each(|stream| stream.begin_to_free());
             }

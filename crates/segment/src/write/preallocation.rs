@@ -51,6 +51,12 @@ impl Preallocation {
         self
     }
 
+    /// The same space of the same file, used through `file`.
+    #[must_use]
+    pub fn with_file(self, file: Arc<dyn File>) -> Self {
+        Self { file, ..self }
+    }
+
     /// The length of the file in bytes, including preallocated space.
     #[must_use]
     pub const fn preallocated(&self) -> u64 {

@@ -85,6 +85,12 @@ impl SegmentWriter {
         &self.file
     }
 
+    /// The same writer, which uses the segment's file through `file`.
+    #[must_use]
+    pub fn with_file(self, file: Arc<dyn File>) -> Self {
+        Self { file, ..self }
+    }
+
     /// The position of the next frame.
     #[must_use]
     pub const fn next_position(&self) -> FramePosition {

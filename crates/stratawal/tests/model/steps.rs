@@ -147,7 +147,7 @@ impl Setup {
             .unsynced_bytes_max(1 << 20)
             .unsynced_segments_max(self.unsynced_segments);
         let options = Options::new().stream_defaults(streams);
-        let options = if self.small_cache { options.cache_bytes(0).cache_files(1) } else { options };
+        let options = if self.small_cache { options.cache_bytes(0).cache_files(1).active_files(1) } else { options };
         if self.map { mapped(options) } else { options }
     }
 }

@@ -42,6 +42,8 @@ impl Log {
             .journal(self.journal != Journal::Off)
             .journal_mapped(self.journal == Journal::Mapped)
             .journal_bytes(JOURNAL_BYTES)
+            // Each stream closes the file of another one.
+            .active_files(1)
             .maintenance_thread(false)
     }
 }

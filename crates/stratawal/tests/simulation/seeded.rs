@@ -97,6 +97,7 @@ is_found! {
     start_recorded_after_unlink_is_found: StartAfterUnlink in OFF MAPPED WRITTEN,
     unsynced_directory_is_found: DirSyncSkipped in OFF MAPPED WRITTEN,
     descriptor_closed_before_sync_is_found: DescriptorClosed in OFF MAPPED WRITTEN,
+    active_file_closed_before_sync_is_found: UnsyncedFileClosed in MAPPED WRITTEN,
     reader_shown_flushed_entries_is_found: FlushedShown in OFF MAPPED WRITTEN,
     other_process_that_shows_unsynced_is_found: ShownUnsynced in OFF MAPPED WRITTEN,
     other_process_that_shows_unsynced_records_is_found: UnsyncedRecordsShown in MAPPED WRITTEN,

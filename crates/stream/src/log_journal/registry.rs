@@ -7,6 +7,7 @@
 //! A stream keeps its place as long as it is open. The place of a stream that is gone may be used
 //! again. So a walk that runs at the same time may miss a new stream, or meet a stream twice.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use stratawal_journal::Lsn;
@@ -77,6 +78,12 @@ impl Registry {
     /// A walk through the open streams that have entries which are not durable.
     pub(super) fn unsynced(&self) -> Walk<'_, impl FnMut(&Claim, &Watermarks) -> bool> {
         self.walk(|_, watermarks| watermarks.durable() < watermarks.accepted())
+    }
+
+    /// A walk through the open streams with these ids.
+    pub(super) fn with_ids(&self, ids: &[u64]) -> Walk<'_, impl FnMut(&Claim, &Watermarks) -> bool> {
+        let ids: HashSet<u64> = ids.iter().copied().collect();
+        self.walk(move |claim, _| ids.contains(&claim.stream()))
     }
 
     fn walk<F: FnMut(&Claim, &Watermarks) -> bool>(&self, is_wanted: F) -> Walk<'_, F> {

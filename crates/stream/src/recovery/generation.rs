@@ -76,7 +76,7 @@ pub(super) fn begin_generation(
         })?
     };
     seal_kept(files, &kept, writer.header(), first_seq, timestamp)?;
-    let active = ActiveSegment::new(writer, files.options);
+    let active = ActiveSegment::new(writer, files.context, files.location, files.options);
     Ok(RecoveredSegments { kept: kept.iter().map(FoundSegment::sealed).collect(), active, preallocation })
 }
 

@@ -72,9 +72,12 @@ fn resume_closed(files: &StreamFiles<'_>, analysis: Analysis) -> Result<Recovere
         closed_index(&file, &close, files.options.index_interval_bytes).map_err(|e| files.failed(e))?;
     let (writer, preallocation) =
         SegmentWriter::resume_after_close(&file, close.offset).map_err(|e| files.failed(e))?;
+    let (writer, cached) = files.context.take_over(files.location, writer);
+    let data = SegmentData::read_shared(*writer.header(), Arc::clone(writer.file()));
     let active = ActiveSegment {
-        live: Arc::new(LiveSegment::new(SegmentData::read(&file), Arc::new(index), close.offset.0)),
+        live: Arc::new(LiveSegment::new(data, Arc::new(index), close.offset.0)),
         writer,
+        file: cached,
         end_seq: close.frame.first_seq.0,
         times: (close.footer.entries > 0).then_some(close.footer.times),
         closes,

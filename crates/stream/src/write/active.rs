@@ -6,6 +6,9 @@ use stratawal_frame::{ByteOffset, SEGMENT_HEADER_LEN};
 use stratawal_index::ActiveIndex;
 use stratawal_segment::{SegmentData, SegmentWriter};
 
+use crate::active_files::ActiveFile;
+use crate::context::LogContext;
+use crate::location::Location;
 use crate::options::StreamOptions;
 use crate::read::snapshot::LiveSegment;
 
@@ -13,6 +16,8 @@ use crate::read::snapshot::LiveSegment;
 #[derive(Debug)]
 pub(crate) struct ActiveSegment {
     pub(crate) writer: SegmentWriter,
+    /// The file of `writer` and `live`, in a log with a commit journal.
+    pub(crate) file: Option<Arc<ActiveFile>>,
     pub(crate) live: Arc<LiveSegment>,
     /// One past the last entry in the file.
     pub(crate) end_seq: u64,
@@ -23,12 +28,18 @@ pub(crate) struct ActiveSegment {
 
 impl ActiveSegment {
     /// The active segment of `writer`, whose file has no frames yet.
-    pub(crate) fn new(writer: SegmentWriter, options: &StreamOptions) -> Self {
+    pub(crate) fn new(
+        writer: SegmentWriter,
+        context: &LogContext,
+        location: &Location,
+        options: &StreamOptions,
+    ) -> Self {
+        let (writer, file) = context.take_over(location, writer);
         let data = SegmentData::read_shared(*writer.header(), Arc::clone(writer.file()));
         let index = Arc::new(ActiveIndex::new(options.index_interval_bytes));
         let live = Arc::new(LiveSegment::new(data, index, SEGMENT_HEADER_LEN as u64));
         let end_seq = writer.header().base.0;
-        Self { writer, live, end_seq, times: None, closes: CloseFrames::default() }
+        Self { writer, file, live, end_seq, times: None, closes: CloseFrames::default() }
     }
 
     /// The offset at which the frames end in the file.

@@ -104,7 +104,8 @@ impl Inner {
         const BUFFERS_MAX: usize = 4;
         let is_too_long = pending_len >= BUFFERS_MAX * self.shared.options.buffer_bytes;
         if is_too_long || self.group.is_free() {
-            return self.group.wait_for(Durability::Flushed, target);
+            self.group.wait_for(Durability::Flushed, target)?;
+            self.bound_files();
         }
         Ok(())
     }
@@ -128,6 +129,7 @@ impl Inner {
                 continue;
             };
             self.group.wait_for(durability, target)?;
+            self.bound_files();
             return Ok(large.seqs());
         }
     }

@@ -213,7 +213,7 @@ impl Shared {
 
     /// Shows readers a new segment after the segments `before`.
     fn publish_active(&self, writer: SegmentWriter, before: &[Arc<PublishedSegment>]) -> ActiveSegment {
-        let active = ActiveSegment::new(writer, &self.options);
+        let active = ActiveSegment::new(writer, &self.context, &self.location, &self.options);
         let header = *active.writer.header();
         let mut segments = Vec::with_capacity(before.len() + 1);
         segments.extend_from_slice(before);

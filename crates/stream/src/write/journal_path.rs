@@ -52,7 +52,11 @@ impl Inner {
         let (state, put) = self.put(state, target, durability)?;
         let pending_len = state.tail.pending_len();
         match put {
-            Put::ThroughFiles => return self.group.wait_for_locked(state, durability, target),
+            Put::ThroughFiles => {
+                self.group.wait_for_locked(state, durability, target)?;
+                self.bound_files();
+                return Ok(());
+            }
             Put::InJournal(position) if durability == Durability::Synced => {
                 drop(state);
                 self.sync_to(position, target)?;
@@ -62,7 +66,19 @@ impl Inner {
         if let Some(log) = self.shared.context.log_journal() {
             log.maintain_if_due();
         }
-        if pending_len >= DRAIN_LEN { self.drain(pending_len) } else { Ok(()) }
+        if pending_len < DRAIN_LEN {
+            return Ok(());
+        }
+        let drained = self.drain(pending_len);
+        self.bound_files();
+        drained
+    }
+
+    /// Closes files of active segments if too many are open. The caller holds no lock.
+    pub(super) fn bound_files(&self) {
+        if let Some(log) = self.shared.context.log_journal() {
+            log.bound_files();
+        }
     }
 
     /// Puts the missing records into the journal. Makes room if there is none.
@@ -157,10 +173,17 @@ impl Inner {
     /// waits for it.
     fn drain(&self, len: usize) -> Result<()> {
         let max = self.shared.context.log_journal().map_or(0, |log| log.capacity() / 8);
-        if len as u64 >= max.max(DRAIN_LEN as u64) {
-            return self.group.commit_now(Durability::Flushed);
+        let drained = if len as u64 >= max.max(DRAIN_LEN as u64) {
+            self.group.commit_now(Durability::Flushed)
+        } else {
+            self.group.commit_if_free(self.group.lock(), Durability::Flushed)
+        };
+        match drained {
+            // No descriptor was left. The entries are in the journal, and the next append tries
+            // again.
+            Err(_) if self.group.lock().failure().is_none() => Ok(()),
+            drained => drained,
         }
-        self.group.commit_if_free(self.group.lock(), Durability::Flushed)
     }
 
     /// Drains the stream, and syncs its files.
@@ -206,8 +229,12 @@ impl Inner {
         }
     }
 
-    /// Whether draining the entries is enough for their records to be released.
+    /// Whether draining the entries is enough for their records to be released. If too many files
+    /// have unsynced writes, settling is better.
     fn is_loose(&self) -> bool {
+        if self.shared.context.log_journal().is_some_and(|log| log.files().is_crowded()) {
+            return false;
+        }
         let state = self.group.lock();
         let all_firm = self.all_firm();
         state.tail.journaled.as_ref().is_some_and(|journaled| journaled.is_loose(&self.shared.watermarks, all_firm))

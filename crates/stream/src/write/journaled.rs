@@ -136,11 +136,12 @@ impl Journaled {
     /// Sets the id that the stream's records have.
     pub(crate) fn set_stream(&mut self, stream: StreamId) {
         self.stream = stream;
+        self.claim.set_stream(stream);
     }
 
     /// The stream has a directory, whose files have this id.
     pub(crate) fn has_directory(&mut self, stream: StreamId) {
-        self.stream = stream;
+        self.set_stream(stream);
         self.is_in_directory = true;
     }
 

@@ -9,6 +9,7 @@ use stratawal_sync::fail_point;
 use crate::error::Result;
 use crate::read::snapshot::Snapshot;
 use crate::shared::Shared;
+use crate::write::active::ActiveSegment;
 use crate::write::writer::{OpenSegments, Writer};
 
 impl Writer {
@@ -92,7 +93,14 @@ impl OpenSegments {
     /// killed in between would leave the last group unattested.
     fn advance_durable(&mut self, durable: u64) -> Result<()> {
         let context = ControlContext { durable: SeqNo(durable), ..self.control_context() };
-        let marked = self.active.writer.write_mark(&context, self.preallocated);
+        let preallocated = self.preallocated;
+        let ActiveSegment { writer, file, .. } = &mut self.active;
+        let mut write = || writer.write_mark(&context, preallocated);
+        let marked = match file {
+            // A MARK repeats what the sync has made durable.
+            Some(file) => file.with_unneeded_write(write),
+            None => write(),
+        };
         marked.map_err(|e| self.shared.segment_error(e))?;
         self.shared.watermarks.set_settled(durable);
         Ok(())

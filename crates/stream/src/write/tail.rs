@@ -40,6 +40,7 @@ impl Reservation {
     /// A reservation of nothing yet, after the last frame in the file of `writer`.
     pub(crate) fn new(writer: &SegmentWriter, preallocation: Preallocation) -> Self {
         let end = writer.next_position().offset.0;
+        let preallocation = preallocation.with_file(Arc::clone(writer.file()));
         Self { preallocation, base: writer.header().base.0, end, restart: None }
     }
 

@@ -3,7 +3,8 @@
 //! Invariants:
 //! - A stream has one `Writer`. The thread that has it has the lead.
 //! - A descriptor with unsynced writes is never closed, because a write-back error would be lost
-//!   with it. So a finished segment stays open until it is synced.
+//!   with it. So a finished segment stays open until it is synced. In a log with a commit journal,
+//!   the file of a synced active segment may be closed, see [`active_files`](crate::active_files).
 //! - The durable watermark passes an entry only once everything below it is synced.
 //! - After any error, except a full disk that is noticed before a write, nothing more is written.
 //!   The group fails, and recovery decides which entries the files hold.
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use stratawal_frame::SeqNo;
 use stratawal_segment::{ControlContext, SegmentWriter};
+use stratawal_storage::is_out_of_files;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Durability;
@@ -128,10 +130,20 @@ impl CommitLeader for Writer {
     type Tail = Tail;
     type Work = Arc<PendingFrames>;
 
-    /// Creates the directory of a stream whose entries were accepted without one, and reserves the
-    /// space of entries that the commit journal had.
+    /// Creates the directory of a stream whose entries were accepted without one, opens the active
+    /// file if there is something to write, and reserves the space of entries that the commit
+    /// journal had.
     fn prepare(&mut self, tail: &mut Tail) -> Result<()> {
         self.create_for_pending(tail, ReserveUse::Never)?;
+        if let Self::Open(segments) = self
+            && let Some(file) = segments.active.file.as_ref().filter(|_| tail.pending_len() > 0)
+        {
+            file.open().map_err(|error| {
+                let passes = is_out_of_files(&error);
+                let error = Error::io(&segments.shared.location, error);
+                if passes { error } else { error.poisoned() }
+            })?;
+        }
         tail.reserve_pending().map_err(|error| self.shared().not_reserved(error))
     }
 
