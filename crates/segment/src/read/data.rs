@@ -88,18 +88,6 @@ impl SegmentData {
         matches!(self.source, Source::Mapped(_))
     }
 
-    /// Has the system begin to write the bytes of the file that are not durable, and does not wait
-    /// for that. Does nothing if the file is mapped.
-    ///
-    /// # Errors
-    /// I/O. The next sync of the file then fails too, or writes the bytes itself.
-    pub fn start_write_back(&self) -> Result<()> {
-        match &self.source {
-            Source::Read(file) => file.start_write_back().map_err(Error::io(self.id, "start the write-back")),
-            Source::Mapped(_) => Ok(()),
-        }
-    }
-
     /// Reads the bytes in `range`.
     ///
     /// # Errors

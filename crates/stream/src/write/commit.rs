@@ -333,6 +333,21 @@ impl<L: CommitLeader> Group<L> {
         self.commit(state, lead, durability)
     }
 
+    /// Runs `act` with the lead, outside the lock, if the lead is free and the group has not failed.
+    /// An error fails the group.
+    pub(crate) fn lead_if_free(
+        &self,
+        mut state: MutexGuard<'_, GroupState<L>>,
+        act: impl FnOnce(&mut L) -> Result<()>,
+    ) -> Result<()> {
+        if state.failed.is_some() {
+            return Ok(());
+        }
+        let Some(lead) = state.lead.take_free(Lead::Taken) else { return Ok(()) };
+        drop(state);
+        self.lead(lead, act)
+    }
+
     /// Runs `act` with the acquired lead, outside the lock, and then releases the lead. An error
     /// fails the group.
     pub(crate) fn lead(&self, mut lead: Box<L>, act: impl FnOnce(&mut L) -> Result<()>) -> Result<()> {

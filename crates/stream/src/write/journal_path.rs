@@ -25,7 +25,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::inner::Inner;
 use crate::journal_user::{BegunSync, JournalUser};
 use crate::options::Durability;
-use crate::read::snapshot::SegmentState;
 use crate::write::commit::GroupState;
 use crate::write::create::new_stream_id;
 use crate::write::journaled::Put;
@@ -336,12 +335,13 @@ impl JournalUser for Inner {
     fn begin_settle(&self) {
         // A stream that fails here reports it to the call that settles it.
         let _ = self.group.commit_if_free(self.group.lock(), Durability::Flushed);
-        for segment in &self.shared.snapshot.load().segments {
-            if let SegmentState::Live(live) = &segment.state {
-                // Bytes that this does not write are written by the sync of the same file, or fail
-                // it.
-                let _ = live.data.start_write_back();
-            }
+        let state = self.group.lock();
+        // The files of a closed stream may belong to another process.
+        if !state.tail.closed {
+            let _ = self.group.lead_if_free(state, |writer| {
+                writer.start_write_back();
+                Ok(())
+            });
         }
     }
 

@@ -27,6 +27,18 @@ impl Writer {
     }
 }
 
+impl Writer {
+    /// Has the system begin to write the files, and does not wait for that.
+    pub(super) fn start_write_back(&self) {
+        let Self::Open(segments) = self else { return };
+        let finished = segments.unsynced.iter().map(|unsynced| &unsynced.writer);
+        for writer in finished.chain([&segments.active.writer]) {
+            // Bytes that this does not write are written by the sync of the same file, or fail it.
+            let _ = writer.file().start_write_back();
+        }
+    }
+}
+
 impl OpenSegments {
     /// Makes all drained entries durable, oldest first, and raises the watermark. Does nothing if
     /// they are already durable.
