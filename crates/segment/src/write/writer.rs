@@ -138,6 +138,8 @@ impl SegmentWriter {
     pub fn write_mark(&mut self, context: &ControlContext, preallocated: u64) -> Result<()> {
         let position = self.next_position();
         self.mark.clear();
+        // A vector that grows as it is filled would keep more, and a log may have many streams.
+        self.mark.reserve_exact(Control::MARK_FRAME_LEN as usize);
         encode_control(
             &mut self.mark,
             &position,
