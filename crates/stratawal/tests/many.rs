@@ -251,6 +251,25 @@ fn idle_stream_takes_three_kilobytes() {
     }
 }
 
+/// The entry of each stream is in the journal, and no stream has a directory.
+#[test]
+fn new_stream_of_a_journal_takes_half_of_that() {
+    const STREAMS: usize = 500;
+    let dir = tempfile::tempdir().unwrap();
+    let wal = Options::new().journal(true).maintenance_thread(false).open(dir.path()).unwrap();
+    let append = |name: &str| {
+        let stream = wal.stream(name).unwrap();
+        stream.append([7; 100]).unwrap();
+        stream
+    };
+    let first = append("first");
+    let mut kept = Vec::with_capacity(STREAMS);
+    let counted = measure(|| kept.extend((0..STREAMS).map(|i| append(&format!("idle-stream-{i}")))));
+    let each = counted.bytes_current / i64::try_from(STREAMS).unwrap();
+    assert!(each <= 3 << 9, "{each} bytes for each stream");
+    drop((first, kept));
+}
+
 #[test]
 fn waiting_entries_take_memory_of_their_length() {
     const STREAMS: usize = 50;

@@ -17,6 +17,8 @@ use crate::location::Location;
 use crate::log_journal::LogJournal;
 use crate::notify::{Notifier, NotifyReader};
 use crate::read::sealed::SealedSegment;
+use crate::read::snapshot::Snapshot;
+use crate::report::OpenReport;
 use crate::unsynced_files::UnsyncedFiles;
 use crate::write::buffer_pool::BufferPool;
 use crate::write::dir_sync::DirSyncs;
@@ -51,6 +53,9 @@ pub struct LogContext {
     /// bytes.
     pub(crate) unsynced_files: Arc<UnsyncedFiles>,
     pub(crate) cache: Arc<Cache<SealedSegment>>,
+    /// The snapshot and the report of every stream that has no directory. There may be very many.
+    pub(crate) no_segments: Arc<Snapshot>,
+    pub(crate) no_report: Arc<OpenReport>,
     /// Buffers for appending and for writing, shared by all streams.
     pub(crate) pending: Arc<BufferPool<PendingFrames>>,
     pub(crate) encoders: BufferPool<FrameEncoder>,
@@ -90,6 +95,8 @@ impl LogContext {
             notify_reader: None,
             dir_syncs: Mutex::new(Vec::new()),
             cache,
+            no_segments: Arc::default(),
+            no_report: Arc::default(),
             pending: Arc::new(BufferPool::new()),
             encoders: BufferPool::new(),
         }

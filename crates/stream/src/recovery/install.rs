@@ -5,7 +5,6 @@ use std::sync::Arc;
 use stratawal_sync::Published;
 
 use super::recovered::Recovered;
-use crate::read::snapshot::Snapshot;
 use crate::report::OpenReport;
 use crate::shared::Shared;
 use crate::watermarks::Watermarks;
@@ -47,9 +46,11 @@ pub(super) fn install(
     let old = shared.snapshot.load();
     let Some(recovered) = recovered else {
         let ends = ends.unwrap_or_default();
-        shared.truncations.record(shared.watermarks.epoch(), ends.accepted);
+        if shared.watermarks.accepted() > ends.accepted {
+            shared.truncations.record(shared.watermarks.epoch(), ends.accepted);
+        }
         shared.watermarks.change(|watermarks| {
-            shared.snapshot.store(Arc::new(Snapshot::default()));
+            shared.snapshot.store(Arc::clone(&shared.context.no_segments));
             watermarks.reset(0, 0);
             ends.raise(watermarks);
         });

@@ -23,7 +23,6 @@ use crate::location::Location;
 use crate::log_journal::LogJournal;
 use crate::options::StreamOptions;
 use crate::read::journal_entries::JournalEntries;
-use crate::read::snapshot::Snapshot;
 use crate::removal::Removals;
 use crate::report::OpenReport;
 use crate::shared::Shared;
@@ -136,15 +135,16 @@ fn build(
     let reader_state = recovered.as_mut().and_then(|recovered| recovered.reader_state.take()).filter(|_| is_read_only);
     let (start, end) = recovered.as_ref().map_or((0, 0), |recovered| (recovered.first_seq, recovered.end()));
     let watermarks = Arc::new(Watermarks::new(start, end).notifying(context.own_notifier()));
+    let no_segments = Arc::clone(&context.no_segments);
+    let report = Published::new(Arc::clone(&context.no_report));
     let shared = Arc::new(Shared {
         context,
         location,
         options,
         watermarks: Arc::clone(&watermarks),
-        snapshot: Published::new(Snapshot::default()),
+        snapshot: Published::new(no_segments),
         truncations: TruncationLog::new(),
     });
-    let report = Published::new(OpenReport::default());
     let mut tail = Tail::new(0, 0, None, Arc::clone(&shared.context.pending));
     let mut writer = install(&shared, &report, &mut tail, recovered, None);
     let mut joined = Joined::default();

@@ -70,7 +70,7 @@ impl Writer {
         let mut reservation = Reservation::new(&segments.active.writer, preallocation);
         reservation.end += waiting;
         tail.continue_in(reservation);
-        *self = Self::Open(segments);
+        *self = Self::Open(Box::new(segments));
         if let Some(journaled) = &mut tail.journaled {
             journaled.has_directory(id);
             if is_empty {

@@ -398,7 +398,13 @@ impl Journaled {
     fn remember(&mut self, lsn: Lsn, first_seq: u64, end_seq: u64) {
         match self.stretches.back_mut() {
             Some(last) if last.lsn + STRETCH_LEN > lsn => last.end_seq = end_seq,
-            _ => self.stretches.push_back(Stretch { lsn, first_seq, end_seq }),
+            _ => {
+                // An idle stream has one, and a log may have very many idle streams.
+                if self.stretches.capacity() == 0 {
+                    self.stretches.reserve_exact(1);
+                }
+                self.stretches.push_back(Stretch { lsn, first_seq, end_seq });
+            }
         }
         if self.stretches.len() == 1 {
             self.update_claim();

@@ -59,7 +59,7 @@ pub(crate) struct Tail {
     pub(crate) last_timestamp: u64,
     pub(crate) clock: Clock,
     /// `None` before the stream has a segment, and after its close.
-    pub(crate) reservation: Option<Reservation>,
+    pub(crate) reservation: Option<Box<Reservation>>,
     pub(crate) closed: bool,
     pending: PendingFrames,
     /// The entries that a leader is writing.
@@ -89,7 +89,7 @@ impl Tail {
             next_seq,
             last_timestamp,
             clock: Clock::default(),
-            reservation,
+            reservation: reservation.map(Box::new),
             closed: false,
             pending: PendingFrames::default(),
             in_flight: None,
@@ -135,7 +135,7 @@ impl Tail {
 
     /// Continues in a new segment with this reservation.
     pub(crate) fn continue_in(&mut self, reservation: Reservation) {
-        let before = self.reservation.replace(reservation);
+        let before = self.reservation.replace(Box::new(reservation));
         if let Some(restart) = before.and_then(|before| before.restart) {
             self.last_timestamp = restart;
         }

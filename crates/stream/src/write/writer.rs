@@ -29,13 +29,12 @@ use crate::write::tail::{Reservation, Tail};
 
 /// The lead over the files of a stream.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "every writer is in a box, where group commit keeps it")]
 pub(crate) enum Writer {
     /// The stream has no segment to write to: it has no entries yet, only the commit journal has
     /// them, or it is only read.
     NoSegment(Arc<Shared>),
-    /// The stream has an active segment.
-    Open(OpenSegments),
+    /// The stream has an active segment. Boxed, because many streams of a log have none.
+    Open(Box<OpenSegments>),
 }
 
 /// The segments of a stream that are open for writing.
@@ -65,7 +64,7 @@ pub(super) struct UnsyncedSegment {
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, active: Option<ActiveSegment>, timestamp: u64) -> Self {
         match active {
-            Some(active) => Self::Open(OpenSegments::new(shared, active, timestamp)),
+            Some(active) => Self::Open(Box::new(OpenSegments::new(shared, active, timestamp))),
             None => Self::NoSegment(shared),
         }
     }
