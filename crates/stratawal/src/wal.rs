@@ -167,7 +167,7 @@ impl Wal {
     /// has no directory and no file until the journal needs the room, or until the stream has 64
     /// KiB.
     ///
-    /// An idle stream takes about 3 KB of memory, and 1.5 KB if it has no file. A stream in use
+    /// An idle stream takes about 3 KB of memory, and up to 2 KB if it has no file. A stream in use
     /// also holds the index of that segment (24 bytes for each 4 KiB) and the entries waiting to be
     /// written. Sealed segments are opened when they are read, within [`Options::cache_bytes`] and
     /// [`Options::cache_files`].
