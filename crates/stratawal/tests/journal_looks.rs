@@ -88,6 +88,31 @@ fn look_up_writes_no_entry() {
     }
 }
 
+/// Continuing a file that was closed takes a sync of its own. It can wait until entries are drained
+/// to the file.
+#[test]
+fn first_append_after_a_close_writes_to_no_file() {
+    let sim = SimStorage::new(1);
+    let wal = open(sim.clone(), &journaled());
+    append(&wal.stream("s").unwrap(), 0..3);
+    wal.close().unwrap();
+    let storage = HookedStorage::new(sim.clone());
+    let wal = open(storage.clone(), &journaled());
+    let stream = wal.stream("s").unwrap();
+    storage.set(|operation, path| {
+        let is_file = path.starts_with("/log/streams/s") && operation != Operation::Open;
+        assert!(!is_file, "{operation:?} of {}", path.display());
+        Ok(())
+    });
+    append(&stream, 3..8);
+    storage.set(|_, _| Ok(()));
+    let crashed = open(crashed(&sim.disk(), Crash::Lost), &journaled());
+    check(&crashed.stream("s").unwrap(), 8, "after a crash");
+    drop(stream);
+    wal.close().unwrap();
+    check(&open(sim, &journaled()).stream("s").unwrap(), 8, "after a close");
+}
+
 #[test]
 fn close_after_a_look_up_settles_the_entries() {
     let sim = log_after_a_crash(&journaled());

@@ -187,6 +187,20 @@ impl Tail {
         is_new && self.pending.reserved.saturating_add(len) <= max
     }
 
+    /// Whether `len` bytes of entries may wait in the tail although the file is still as its close
+    /// left it, because the commit journal acknowledges them.
+    #[inline]
+    pub(crate) fn may_wait_after_close(&self, len: u64, options: &StreamOptions) -> bool {
+        let is_after_close = || self.reservation.as_ref().is_some_and(|r| r.preallocation.is_after_close());
+        let max = (JOURNALED_LEN_MAX as u64).min(options.buffer_bytes as u64);
+        self.journaled.is_some() && is_after_close() && self.unreserved.saturating_add(len) <= max
+    }
+
+    /// Accepts `len` bytes of entries without space for them. They get it before they are drained.
+    pub(crate) fn leave_unreserved(&mut self, len: u64) {
+        self.unreserved += len;
+    }
+
     /// Whether the stream has entries for the commit journal, and no id yet.
     pub(crate) fn lacks_id(&self) -> bool {
         self.pending_len() > 0 && self.journaled.as_ref().is_some_and(|journaled| journaled.known_stream().is_none())
