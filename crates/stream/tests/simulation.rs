@@ -15,8 +15,8 @@ use stratawal_frame::WalId;
 use stratawal_journal::{Dropped, JournalOptions};
 use stratawal_storage::{Access, Storage};
 use stratawal_stream::{
-    Batch, DeleteError, Durability, Error, ErrorKind, Location, LogContext, LogJournal, StreamLog, StreamOptions,
-    Visibility, is_leftover_dir, remove_leftover_dir, stream_id,
+    Batch, DeleteError, Durability, Error, ErrorKind, JournalReader, Location, LogContext, LogJournal, StreamLog,
+    StreamOptions, Visibility, is_leftover_dir, remove_leftover_dir, stream_id,
 };
 use stratawal_testkit::{
     Found, Level, LogUnderTest, Outcome, Refusal, Shape, SimStorage, Volume, crash_everywhere, fault_everywhere,
@@ -46,6 +46,12 @@ struct Open {
     streams: RefCell<BTreeMap<String, StreamLog>>,
 }
 
+/// The directory of the journal.
+const JOURNAL: &str = "/journal";
+
+/// The file that marks a journal that was created whole.
+const MARKER: &str = "/JOURNAL";
+
 impl Open {
     fn new(storage: SimStorage, durability: Durability, journal: Option<LogJournal>, read_only: bool) -> Self {
         let options = StreamOptions::new()
@@ -54,7 +60,11 @@ impl Open {
             .frame_bytes(512)
             .unsynced_bytes_max(256 << 10)
             .unsynced_segments_max(2);
-        let mut context = LogContext::new(Arc::new(storage)).read_only(read_only);
+        let storage: Arc<dyn Storage> = Arc::new(storage);
+        let mut context = LogContext::new(Arc::clone(&storage)).read_only(read_only);
+        if read_only {
+            context = context.journal_reader(Arc::new(reader_of(&storage)));
+        }
         if let Some(journal) = journal {
             context = context.journal(Arc::new(journal));
         }
@@ -93,12 +103,19 @@ fn journal_refusal(error: stratawal_journal::Error) -> Refusal {
     Refusal { unknown: true, message: error.to_string() }
 }
 
-/// Opens the journal, or creates it. The file `/JOURNAL` marks one that was created whole. It is as
+/// A reader of the journal, as long as there is one.
+fn reader_of(storage: &Arc<dyn Storage>) -> JournalReader {
+    let marked = Arc::clone(storage);
+    let has_journal = move || Some(marked.open(Path::new(MARKER), Access::Read).is_ok());
+    JournalReader::new(storage, Path::new(JOURNAL), WalId(0), has_journal)
+}
+
+/// Opens the journal, or creates it. It is as
 /// small as a journal can be, so that it has to be released often.
 fn open_journal(storage: &SimStorage, mapped: bool) -> Result<LogJournal, Refusal> {
     let options = JournalOptions::default().bytes(64 << 10).first_file_bytes(16 << 10).mapped(mapped);
-    let dir = Path::new("/journal");
-    let marker = Path::new("/JOURNAL");
+    let dir = Path::new(JOURNAL);
+    let marker = Path::new(MARKER);
     let wal_id = WalId(0);
     let shared: Arc<dyn Storage> = Arc::new(storage.clone());
     if storage.open(marker, Access::Read).is_ok() {
