@@ -51,7 +51,8 @@ pub(super) fn install(
         }
         shared.watermarks.change(|watermarks| {
             shared.snapshot.store(Arc::clone(&shared.context.no_segments));
-            watermarks.reset(0, 0);
+            // The journal may record a first live seq.
+            watermarks.reset_with(ends.start, 0, 0);
             ends.raise(watermarks);
         });
         *tail = new_tail(shared, &tail.clock, 0, 0, None);
