@@ -51,7 +51,7 @@ fn harnesses(tests: &[&str], seconds: u64) -> Run {
     let tests: Vec<&str> = tests.iter().flat_map(|test| ["--test", test]).collect();
     cargo(&["test", "--release", "--package", "stratawal"])
         .args(&tests)
-        .args(&["--", "--nocapture"])
+        .args(["--", "--nocapture"])
         .env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true")
         .env("CARGO_TARGET_DIR", &crate::run::root().join("target/sim").to_string_lossy())
         .limit(SECONDS_MAX.saturating_add(seconds))

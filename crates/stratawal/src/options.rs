@@ -110,9 +110,9 @@ impl Options {
         self
     }
 
-    /// In a log with a [`journal`](Self::journal), the number of streams whose newest segment is held
-    /// open, for writing and for reading. Default: a quarter of the files that the process may open
-    /// (`ulimit -n`), but at most 512.
+    /// In a log with a [`journal`](Self::journal), the number of streams whose newest segment is
+    /// held open, for writing and for reading. Default: a quarter of the files that the process may
+    /// open (`ulimit -n`), but at most 512.
     ///
     /// A log may have any number of streams. If another stream needs its file, the file that was
     /// not used for the longest time is closed. It is opened again when its stream is next written
@@ -300,13 +300,13 @@ impl Options {
     ///
     /// A stream is seen as it was when it was looked up; [`Stream::reopen`](crate::Stream::reopen)
     /// looks again. A look sees every entry that was acknowledged as flushed or synced before it
-    /// began, whether the entry is in a segment file or in the [journal](Self::journal) alone. Every
-    /// entry that is shown is durable: those that may not be durable are synced first.
+    /// began, whether the entry is in a segment file or in the [journal](Self::journal) alone.
+    /// Every entry that is shown is durable: those that may not be durable are synced first.
     ///
     /// Without a journal, a look at a stream that has not changed costs about a microsecond: the
-    /// writer counts its changes in the file `NOTIFY` of the log. At least every 50 ms a look reads the files
-    /// themselves. If the file was deleted or cannot be read, every look does, and nothing is lost.
-    /// The next opening for writing creates it.
+    /// writer counts its changes in the file `NOTIFY` of the log. At least every 50 ms a look reads
+    /// the files themselves. If the file was deleted or cannot be read, every look does, and
+    /// nothing is lost. The next opening for writing creates it.
     ///
     /// # Beside a writer with a journal
     /// Entries of the journal that the writer has not synced are synced by the reader, for each

@@ -191,7 +191,7 @@ fn restart_after_a_look_up_keeps_the_entries() {
             let streams = !settles && path.starts_with("/log/streams") && operation != Operation::Open;
             if streams { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
         });
-        assert_eq!(wal.stream("new").unwrap().reopen().is_ok(), true, "settles: {settles}");
+        wal.stream("new").unwrap().reopen().unwrap_or_else(|error| panic!("settles: {settles}: {error}"));
         storage.clear();
         for crash in [Crash::Kill, Crash::Lost] {
             let wal = open(crashed(&sim.disk(), crash), &journaled());

@@ -4,23 +4,25 @@
 //! stream's lock, *carried* and *streams*, the locks of the journal. Only a stream's lock is held
 //! while its records are put.
 
+mod carried;
 mod registry;
 #[cfg(test)]
 mod scenarios;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::Thread;
 use std::time::Instant;
 
 use stratawal_frame::{SeqNo, StreamId, WalId};
-use stratawal_journal::{Dropped, Error, Image, Journal, JournalOptions, Lsn, NeededStream, Position, Record, Result};
+use stratawal_journal::{Dropped, Error, Image, Journal, JournalOptions, Lsn, Position, Record, Result};
 use stratawal_storage::Storage;
 use stratawal_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use stratawal_sync::{Mutex, OnceLock, Weak, fail_point, model};
 
+pub use self::carried::SettleCarried;
+use self::carried::{Carried, Settling};
 use self::registry::Registry;
 use crate::active_files::ActiveFiles;
 use crate::batches::{BATCH_LEN_MAX, THREADS_MAX, in_batches};
@@ -36,9 +38,6 @@ const WAKE_LEN_MAX: u64 = 256 << 10;
 
 /// The records of a stream are copied rather than settled if they have at most this many bytes.
 const COPIED_LEN_MAX: usize = 16 << 10;
-
-/// At most this many streams that were not looked up are settled before a release.
-const SETTLED_AT_ONCE_MAX: usize = 64;
 
 /// The default bound of open files of active segments.
 const ACTIVE_FILES_MAX: usize = 512;
@@ -308,123 +307,15 @@ impl LogJournal {
         due.iter().filter_map(Weak::upgrade).for_each(|stream| stream.write_due_start());
     }
 
-    /// The names of the streams that have records and were not opened yet.
-    #[must_use]
-    pub fn carried_streams(&self) -> Vec<String> {
-        self.carried.lock().values().filter_map(Carried::name).collect()
-    }
-
-    /// The names of the streams that have entries in the journal and were not opened yet. Such a
-    /// stream exists even if it has no directory.
-    #[must_use]
-    pub fn carried_with_entries(&self) -> Vec<String> {
-        let carried = self.carried.lock();
-        carried.values().filter(|carried| carried.oldest().is_some()).filter_map(Carried::name).collect()
-    }
-
-    /// Has streams that were not looked up settled by `settler` when the journal needs room, or by
-    /// nothing. When this returns, an earlier settler is not in use any more.
-    pub fn settle_carried_by(&self, settler: Option<Box<dyn SettleCarried>>) {
-        self.settling.lock().by = settler;
-    }
-
-    /// Settles the streams that have the most bytes among those that were not looked up, if all of
-    /// them together have so many that copying them forward would take most of the journal. Does
-    /// nothing if another thread is doing this. The caller holds no lock of this crate.
-    fn settle_largest_carried(&self) {
-        let Some(mut settling) = self.settling.try_lock() else { return };
-        let Settling { by: Some(settler), tried } = &mut *settling else { return };
-        let largest = self.largest_carried(tried);
-        let settle = |batch: &[(StreamId, String)]| {
-            batch.iter().for_each(|(_, name)| settler.settle(name));
-            Ok::<_, std::convert::Infallible>(())
-        };
-        let Ok(()) = in_batches(&largest, BATCH_LEN_MAX, settle);
-        // One that could not be settled keeps its records, which are copied forward from now on.
-        tried.extend(largest.into_iter().map(|(stream, _)| stream));
-    }
-
-    /// The streams with the most bytes among those that were not looked up, largest first, until
-    /// the others have few enough to be copied forward. Those in `tried` are left out.
-    fn largest_carried(&self, tried: &BTreeSet<StreamId>) -> Vec<(StreamId, String)> {
-        let carried = self.carried.lock();
-        let mut total: u64 = carried.values().map(Carried::len).sum();
-        let max = self.kept_len() / 2;
-        if total <= max {
-            return Vec::new();
-        }
-        let is_candidate = |(id, carried): &(&StreamId, &Carried)| !tried.contains(id) && carried.len() > 0;
-        let mut candidates: Vec<_> = carried.iter().filter(is_candidate).collect();
-        candidates.sort_by_key(|(_, carried)| std::cmp::Reverse(carried.len()));
-        let mut largest = Vec::new();
-        for (&id, carried) in candidates {
-            if total <= max || largest.len() == SETTLED_AT_ONCE_MAX {
-                break;
-            }
-            if let Some(name) = carried.name() {
-                total -= carried.len();
-                largest.push((id, name));
-            }
-        }
-        largest
-    }
-
     /// The names of the streams whose deletion is not finished.
     #[must_use]
     pub fn unfinished_deletions(&self) -> Vec<String> {
         self.drops.lock().iter().map(|dropped| String::from_utf8_lossy(&dropped.name).into_owned()).collect()
     }
 
-    /// The records of a stream that was not opened yet.
-    pub(crate) fn carried(&self, stream: StreamId) -> Option<NeededStream> {
-        self.carried.lock().get(&stream).map(|carried| carried.needed.clone())
-    }
-
-    /// The ids of the streams named `name` that have records and were not opened yet.
-    pub(crate) fn carried_named(&self, name: &str) -> Vec<StreamId> {
-        let carried = self.carried.lock();
-        let has_name = |carried: &Carried| carried.needed.name.as_deref() == Some(name.as_bytes());
-        let ids = carried.iter().filter(|(_, carried)| carried.oldest().is_some() && has_name(carried));
-        ids.map(|(&id, _)| id).collect()
-    }
-
-    /// The stream's files durably hold all live entries. A record that makes the carried ones void
-    /// is about to be put.
-    pub(crate) fn carried_is_settled(&self, stream: StreamId) {
-        if let Some(carried) = self.carried.lock().get_mut(&stream) {
-            carried.is_settled = true;
-        }
-    }
-
-    /// Calls `take` with the carried records of a stream that is open now and registered, and
-    /// forgets them. `take` claims those that are needed. Does nothing and returns false while the
-    /// journal is being restarted: the restart may have asked the stream for its records already.
-    pub(crate) fn hand_over(&self, stream: StreamId, take: impl FnOnce(&NeededStream)) -> bool {
-        let mut carried = self.carried.lock();
-        // Relaxed: set under the same lock.
-        if self.is_restarting.load(Ordering::Relaxed) && !fail_point!(HandedOverInRestart) {
-            return false;
-        }
-        if let Some(records) = carried.get(&stream) {
-            take(&records.needed);
-        }
-        // Only now, so that a release finds them here or claimed.
-        carried.remove(&stream);
-        true
-    }
-
     /// Returns once no restart of the journal is under way. The caller holds no lock.
     pub(crate) fn wait_for_restart(&self) {
         drop(self.releasing.lock());
-    }
-
-    /// Takes back the records of a stream that was closed and could not be settled, and whose last
-    /// handle is dropped, so that the next look-up finds them. `claim` is the claim of the stream.
-    pub(crate) fn carry_again(&self, stream: StreamId, needed: NeededStream, claim: Arc<Claim>) {
-        // A closed journal has them for the next opening.
-        if !self.closed.load(Ordering::Relaxed) {
-            self.carried.lock().insert(stream, Carried { needed, is_settled: false, claim: Some(claim) });
-        }
     }
 
     /// Adds a stream that is open. `claim` states its need of the journal.
@@ -628,39 +519,6 @@ impl LogJournal {
         })
     }
 
-    /// Puts the records of streams that were not opened again at the end of the journal, as they
-    /// are.
-    fn copy_carried_below(&self, target: Lsn) -> Result<()> {
-        if self.has_more_to_settle() {
-            // They stay where they are until the largest are settled. Copies of so many would leave
-            // no room for others.
-            return Ok(());
-        }
-        let mut carried = self.carried.lock();
-        let is_due = |carried: &Carried| !carried.is_settled && carried.oldest().is_some_and(|lsn| lsn < target);
-        for (&id, carried) in carried.iter_mut().filter(|(_, carried)| is_due(carried)) {
-            let mut positions = Vec::new();
-            self.has_copies.store(true, Ordering::Relaxed);
-            for record in carried.needed.records(id) {
-                match self.journal.append(&record) {
-                    // The records stay where they are.
-                    Err(error) if error.is_full() => return Ok(()),
-                    other => positions.push(other?),
-                }
-            }
-            let Some(first) = positions.first() else { continue };
-            carried.move_to(first.lsn);
-        }
-        Ok(())
-    }
-
-    /// Whether a later release settles more streams that were not looked up.
-    fn has_more_to_settle(&self) -> bool {
-        // Another thread may be settling some now.
-        let Some(settling) = self.settling.try_lock() else { return true };
-        settling.by.is_some() && !self.largest_carried(&settling.tried).is_empty()
-    }
-
     /// Puts the records of unfinished deletions again at the end of the journal.
     fn copy_drops_below(&self, target: Lsn) -> Result<()> {
         for dropped in self.drops.lock().iter_mut().filter(|dropped| dropped.lsn < target) {
@@ -816,9 +674,8 @@ fn sync_through_files(streams: &[(Arc<dyn JournalUser>, BegunSync)]) -> crate::e
         if batch.len() > 1 {
             batch.iter().for_each(|(stream, _)| stream.begin_settle());
         }
-        batch
-            .iter()
-            .fold(Ok(()), |first, (stream, begun)| first.and(stream.finish_sync(*begun).or_else(unless_deleted)))
+        let finish = |(stream, begun): &(Arc<dyn JournalUser>, BegunSync)| stream.finish_sync(*begun);
+        batch.iter().map(|begun| finish(begun).or_else(unless_deleted)).fold(Ok(()), Result::and)
     })
 }
 
@@ -852,67 +709,5 @@ impl Drop for Restarting<'_> {
             self.0.is_restarting.store(false, Ordering::Relaxed);
             drop(carried);
         }
-    }
-}
-
-/// Settles streams that were not looked up.
-pub trait SettleCarried: fmt::Debug + Send + Sync {
-    /// Has the stream `name` take its records from the journal into its own files, unless it is
-    /// open or is being looked up. Its records stay if this fails. Called by several threads at
-    /// once.
-    fn settle(&self, name: &str);
-}
-
-/// The state of settling streams that were not looked up.
-#[derive(Debug, Default)]
-struct Settling {
-    by: Option<Box<dyn SettleCarried>>,
-    /// The streams that were settled, or that could not be.
-    tried: BTreeSet<StreamId>,
-}
-
-/// The records of a stream that is not open.
-#[derive(Debug)]
-struct Carried {
-    needed: NeededStream,
-    /// The stream's files durably hold all live entries, and the records may be void.
-    is_settled: bool,
-    /// The claim of the stream, if it was open before. It is given up with the records.
-    claim: Option<Arc<Claim>>,
-}
-
-impl Drop for Carried {
-    fn drop(&mut self) {
-        if let Some(claim) = &self.claim {
-            claim.set(None);
-        }
-    }
-}
-
-impl Carried {
-    /// No record of the stream is before `lsn`.
-    fn move_to(&mut self, lsn: Lsn) {
-        self.needed.parts.iter_mut().for_each(|part| part.lsn = lsn);
-        self.needed.start_lsn = lsn;
-        if let Some(claim) = &self.claim {
-            claim.set(Some(lsn));
-        }
-    }
-
-    /// The stream's name, if the journal gives it.
-    fn name(&self) -> Option<String> {
-        self.needed.name.as_deref().map(|name| String::from_utf8_lossy(name).into_owned())
-    }
-
-    /// The bytes of the entries, about.
-    fn len(&self) -> u64 {
-        self.needed.parts.iter().map(|part| part.part.body.len() as u64).sum()
-    }
-
-    /// The LSN from which on the stream needs the journal. A stream of which only a promise is
-    /// recorded needs nothing: its entries are durable in its files.
-    fn oldest(&self) -> Option<Lsn> {
-        let parts = self.needed.parts.iter().map(|part| part.lsn);
-        parts.chain(self.needed.start.map(|_| self.needed.start_lsn)).min()
     }
 }

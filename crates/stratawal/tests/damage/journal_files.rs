@@ -220,13 +220,11 @@ impl Log {
         for (name, known) in NAMES.iter().zip(&self.streams) {
             match wal.stream(name) {
                 Ok(stream) => {
-                    let mut seq = stream.first_seq();
                     assert!(stream.next_seq() <= known.next, "{what}: {name} ends at {}", stream.next_seq());
-                    for found in stream.iter(..) {
+                    for (seq, found) in (stream.first_seq()..).zip(stream.iter(..)) {
                         let found = found.unwrap_or_else(|error| panic!("{what}: {name}: {error}"));
                         let same = known.entries.get(&seq).is_some_and(|kept| kept.data == found.data()[..]);
                         assert!(same && found.seq() == seq, "{what}: {name}: another entry {seq}");
-                        seq += 1;
                     }
                 }
                 Err(error) => allowed(&error),

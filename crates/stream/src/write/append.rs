@@ -171,10 +171,10 @@ impl Inner {
         end.map(drop).ok_or_else(used_up)
     }
 
-    /// Reserves `len` bytes in the active segment if it has room for them. A segment that was closed
-    /// is left as it is until entries are drained to it, as long as the commit journal can hold
-    /// them: continuing it takes a sync. After an error of the
-    /// kind `Poisoned` the caller fails the group. After any other error nothing has changed.
+    /// Reserves `len` bytes in the active segment if it has room for them. A segment that was
+    /// closed is left as it is until entries are drained to it, as long as the commit journal can
+    /// hold them: continuing it takes a sync. After an error of the kind `Poisoned` the caller
+    /// fails the group. After any other error nothing has changed.
     #[inline]
     fn reserve(&self, tail: &mut Tail, len: u64) -> Result<Room> {
         let room = self.room_for(tail, len);

@@ -333,8 +333,8 @@ impl<L: CommitLeader> Group<L> {
         self.commit(state, lead, durability)
     }
 
-    /// Runs `act` with the lead, outside the lock, if the lead is free and the group has not failed.
-    /// An error fails the group.
+    /// Runs `act` with the lead, outside the lock, if the lead is free and the group has not
+    /// failed. An error fails the group.
     pub(crate) fn lead_if_free(
         &self,
         mut state: MutexGuard<'_, GroupState<L>>,
