@@ -74,7 +74,7 @@ impl SettleCarried for CarriedSettler {
 }
 
 fn settle(context: &Arc<LogContext>, streams: &Path, options: &StreamOptions, name: &str) -> Result<()> {
-    StreamLog::open(Arc::clone(context), location(streams, name)?, options.clone())?.close()
+    StreamLog::open(Arc::clone(context), location(streams, name)?, options.clone())?.close_and_give_back()
 }
 
 fn create(root: &mut Root, options: &Options, context: &LogContext) -> Result<Arc<LogJournal>> {

@@ -2,11 +2,13 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use stratawal::{ErrorKind, Options, Stream, StreamOptions, Wal};
 use stratawal_storage::Storage;
-use stratawal_testkit::{Crash, Disk, Fault, Faults, HookedStorage, Operation, Rng, SimStorage};
+use stratawal_testkit::{Crash, Disk, Fault, Faults, Gate, HookedStorage, Operation, Rng, SimStorage};
 
 const LOG: &str = "/log";
 
@@ -236,4 +238,71 @@ fn fault_after_a_look_up_loses_nothing() {
             }
         }
     }
+}
+
+/// A log that died with 80 entries of the stream "s", of which one is in its files.
+fn log_with_a_long_tail() -> SimStorage {
+    let options = journaled().journal_bytes(256 << 10);
+    let sim = SimStorage::new(1);
+    let wal = open(sim.clone(), &options);
+    for name in ["s", "t"] {
+        wal.stream(name).unwrap().append([1; 1000]).unwrap();
+    }
+    wal.close().unwrap();
+    let wal = open(sim.clone(), &options);
+    let stream = wal.stream("s").unwrap();
+    while stream.next_seq() < 80 {
+        stream.append([1; 1000]).unwrap();
+    }
+    crashed(&sim.disk(), Crash::Lost)
+}
+
+/// The stream cannot take its entries, and a thread that frees space still has a share of it.
+#[test]
+fn stream_in_use_by_a_release_is_found_again() {
+    // The active segment, as its file was named when it was created.
+    const ACTIVE: &str = "/log/streams/s/.tmp-00000000000000000001-00000002.seg";
+    let sim = log_with_a_long_tail();
+    let storage = HookedStorage::new(sim.clone());
+    let wal = open(storage.clone(), &journaled().journal_bytes(64 << 10));
+    let (settles, releases) = (Gate::new(), Gate::new());
+    let gates = (settles.clone(), releases.clone());
+    let (is_renamed, has_failed) = (AtomicBool::new(false), AtomicBool::new(false));
+    storage.set(move |operation, path| {
+        if path.starts_with("/log/streams/s") && operation == Operation::Rename {
+            is_renamed.store(true, Ordering::SeqCst);
+        }
+        if path == Path::new(ACTIVE) && operation == Operation::Write && is_renamed.load(Ordering::SeqCst) {
+            gates.0.pass();
+            has_failed.store(true, Ordering::SeqCst);
+            return Err(io::Error::from_raw_os_error(28));
+        }
+        if path.starts_with("/log/streams/t") && operation != Operation::Open && has_failed.load(Ordering::SeqCst) {
+            gates.1.pass();
+        }
+        Ok(())
+    });
+    let fill = |name: &str| {
+        let stream = wal.stream(name).unwrap();
+        for _ in 0..100 {
+            stream.append([2; 1000]).unwrap();
+        }
+    };
+    let found = std::thread::scope(|scope| {
+        scope.spawn(|| fill("t"));
+        settles.await_one();
+        scope.spawn(|| fill("other"));
+        // The release waits for the settle.
+        std::thread::sleep(Duration::from_millis(300));
+        settles.open();
+        releases.await_one();
+        // A look-up waits for the settle.
+        let found = wal.stream("s").map(|stream| (stream.next_seq(), stream.iter(..).count()));
+        releases.open();
+        found
+    });
+    assert_eq!(found.unwrap(), (80, 80));
+    storage.clear();
+    let wal = open(crashed(&sim.disk(), Crash::Lost), &journaled());
+    assert_eq!(wal.stream("s").unwrap().next_seq(), 80);
 }

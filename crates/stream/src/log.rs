@@ -138,8 +138,17 @@ impl StreamLog {
     }
 }
 
-/// Closing the streams of a log with a commit journal, without settling them.
+/// Closing the streams of a log with a commit journal.
 impl StreamLog {
+    /// Like [`close`](Self::close), for a stream that is not used afterwards: if it cannot take its
+    /// entries from the commit journal, a look-up finds them as soon as this returns.
+    ///
+    /// # Errors
+    /// Same as for [`close`](Self::close).
+    pub fn close_and_give_back(&self) -> Result<()> {
+        self.inner.close_and_give_back().map_err(|error| error.of_call(Call::Close))
+    }
+
     /// Accepts no more entries: later appends fail with [`ErrorKind::Closed`]. Recovers a stream
     /// that a full disk has stopped, as [`close`](Self::close) does.
     ///

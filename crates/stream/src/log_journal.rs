@@ -330,10 +330,15 @@ impl LogJournal {
         let name = bytes::Bytes::copy_from_slice(name.as_bytes());
         // Listed before the record exists, as a stream's claim is, so that no release misses it.
         self.drops.lock().push(Dropped { stream, name: name.clone(), lsn: self.journal.end() });
+        // The lock keeps a release from copying a carried record to a place after the DROP. The
+        // copy would count once the DROP is released.
+        let mut carried = self.carried.lock();
         let put = self.journal.append(&Record::Drop { stream, name });
         if put.is_ok() || self.journal.is_failed() {
-            self.carried.lock().remove(&stream);
-        } else {
+            carried.remove(&stream);
+        }
+        drop(carried);
+        if put.is_err() && !self.journal.is_failed() {
             self.drops.lock().retain(|dropped| dropped.stream != stream);
         }
         put

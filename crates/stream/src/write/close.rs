@@ -12,6 +12,7 @@ use crate::inner::Inner;
 use crate::journal_user::JournalUser;
 use crate::options::Durability;
 use crate::read::snapshot::SegmentState;
+use crate::write::commit::GroupState;
 use crate::write::reserve::ReserveUse;
 use crate::write::writer::{OpenSegments, Writer};
 
@@ -121,17 +122,36 @@ impl Inner {
 }
 
 impl Inner {
-    /// Gives the records that the stream still needs back to the journal. Called when the last
-    /// handle is dropped.
-    fn give_back_records(&self) {
+    /// Closes the stream. If that fails, ends the use of its files, and gives the records that it
+    /// still needs back to the journal, so that the next look-up finds them. The last handle may be
+    /// dropped much later: a thread that frees space may have a share of the stream.
+    pub(crate) fn close_and_give_back(&self) -> Result<()> {
+        self.check_process()?;
+        let closed = self.close();
+        if closed.is_err() {
+            // Entries may wait in the tail. A thread that was about to write them to the files
+            // finds this error instead.
+            let error = Error::new(ErrorKind::Closed, &self.shared.location);
+            self.group.shut_down(error, |state| {
+                state.tail.reservation = None;
+                self.give_back_records(state);
+                Ok(())
+            })?;
+        }
+        closed
+    }
+
+    /// Gives the records that the stream still needs back to the journal. The stream is closed, or
+    /// its last handle is dropped.
+    fn give_back_records(&self, state: &mut GroupState<Writer>) {
         let Some(log) = self.shared.context.log_journal() else { return };
-        let mut state = self.group.lock();
         let all_firm = self.all_firm() || state.failure().is_some();
         let Some((journaled, rest)) = state.tail.journaled_and_rest() else { return };
         journaled.needed_from(&self.shared.watermarks, all_firm);
         if let Some((stream, needed)) = journaled.still_needed(&rest) {
             log.carry_again(stream, needed, Arc::clone(journaled.claim()));
         }
+        state.tail.journaled = None;
     }
 }
 
@@ -190,6 +210,6 @@ impl Drop for Inner {
         if (live || is_new) && !self.shared.context.is_read_only() {
             let _ = self.close();
         }
-        self.give_back_records();
+        self.give_back_records(&mut self.group.lock());
     }
 }
