@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use stratawal_frame::{SeqNo, StreamId, WalId};
-use stratawal_journal::{Follower, IndexedStream, Lsn, Part, PartPosition};
+use stratawal_journal::{Error as JournalError, Follower, IndexedStream, Lsn, Part, PartPosition};
 use stratawal_storage::Storage;
 use stratawal_sync::{Mutex, fail_point};
 
@@ -40,6 +40,8 @@ struct State {
     has_journal: bool,
     /// Whether the log was last stated to have one.
     is_stated: bool,
+    /// The damage that the last look found.
+    damage: Option<JournalError>,
 }
 
 impl fmt::Debug for JournalReader {
@@ -143,11 +145,12 @@ impl JournalReader {
     ) -> Self {
         let follower = Follower::new(Arc::clone(storage), dir, wal_id);
         let is_stated = has_journal().unwrap_or(false);
-        let state = Mutex::new(State { follower, has_journal: false, is_stated });
+        let state = Mutex::new(State { follower, has_journal: false, is_stated, damage: None });
         Self { state, has_journal: Box::new(has_journal) }
     }
 
-    /// Looks at the journal. A damaged journal counts as none: what the files hold is proven.
+    /// Looks at the journal. A damaged journal counts as none for streams with files: the entries in
+    /// the files are proven.
     pub(crate) fn look(&self, location: &Location) -> Result<Sighting> {
         self.look_locked(&mut self.state.lock()).map_err(|error| Error::journal(location, error))
     }
@@ -159,11 +162,13 @@ impl JournalReader {
                 return Ok(Sighting::default());
             }
         }
+        state.damage = None;
         match state.follower.look() {
             Ok(()) => state.has_journal = true,
             Err(error) if error.is_damage() => {
                 state.has_journal = false;
                 state.follower.forget();
+                state.damage = Some(error);
             }
             Err(error) => return Err(error),
         }
@@ -217,6 +222,10 @@ impl JournalReader {
             ..JournalTail::default()
         };
         let Some((id, stream)) = state.find(look) else {
+            // The damaged journal may have held the stream.
+            if let Some(damage) = state.damage.clone().filter(|_| tail.is_alone) {
+                return Err(failed(damage));
+            }
             tail.complete = now;
             return Ok(if tail.is_alone { Joined::Gone } else { Joined::Tail(tail) });
         };

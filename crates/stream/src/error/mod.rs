@@ -271,6 +271,7 @@ impl Error {
             journal::ErrorKind::Forked => ErrorKind::Forked,
             journal::ErrorKind::Closed => ErrorKind::Closed,
             journal::ErrorKind::Newer(_) | journal::ErrorKind::NewerRecord(_) => ErrorKind::NewerFormat,
+            _ if error.is_damage() => ErrorKind::Damaged,
             _ if error.is_full() => ErrorKind::Full,
             _ => ErrorKind::Io,
         };

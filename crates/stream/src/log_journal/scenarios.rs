@@ -437,6 +437,19 @@ fn a_release_beside_a_look_up_keeps_the_records() {
     });
 }
 
+/// The release frees space without copying the records of the stream.
+#[test]
+fn a_release_of_little_beside_a_look_up_keeps_the_records() {
+    explore_bounded(2, || {
+        let watched = after_a_process(&HookedStorage::new(MemoryStorage::new().with_clock(1, 1).with_seed(1)));
+        let other = watched.clone();
+        let thread = spawn(move || other.journal().release(1 << 20).expect("there is room"));
+        let stream = look_up(&watched);
+        thread.join().expect("no panic");
+        stream.check_watermarks();
+    });
+}
+
 #[test]
 fn a_restart_beside_a_look_up_keeps_the_records() {
     explore_bounded(2, || {
@@ -487,7 +500,7 @@ mod fail_points_are_found {
         flushed_left_behind: FlushedLeftBehind by no_entry_is_durable_before_it_is_flushed;
         drain_overtaken: DrainOvertaken by no_acknowledged_entry_rests_on_one_being_drained;
         firm_above_file_only: FirmAboveFileOnly by no_acknowledged_entry_rests_on_one_being_drained;
-        claims_read_early: ClaimsReadEarly by a_release_beside_a_look_up_keeps_the_records;
+        claims_read_early: ClaimsReadEarly by a_release_of_little_beside_a_look_up_keeps_the_records;
         handed_over_in_restart: HandedOverInRestart by a_restart_beside_a_look_up_keeps_the_records;
         end_read_late: EndReadLate by a_release_keeps_what_is_not_in_the_files;
         copy_becomes_loose: CopyBecomesLoose by a_copy_of_a_record_keeps_its_promise;
