@@ -615,19 +615,15 @@ impl LogJournal {
     fn restart_with(&self, epoch: u64, mut records: Vec<Record>) -> Result<Lsn> {
         let mut carried = self.carried.lock();
         let mut drops = self.drops.lock();
-        // The files of a settled stream hold its entries, and without the records none is void.
-        // They may not hold its START.
-        for carried in carried.values_mut().filter(|carried| carried.is_settled) {
-            carried.needed.parts.clear();
-            carried.needed.firm = SeqNo(0);
-        }
-        carried.retain(|_, carried| !carried.is_settled || carried.needed.start.is_some());
         if !fail_point!(CarriedNotRestarted) {
-            records.extend(carried.iter().flat_map(|(&id, carried)| carried.needed.records(id)));
+            records.extend(carried.iter().flat_map(|(&id, carried)| carried.records_for_restart(id)));
         }
         let dropped = |dropped: &Dropped| Record::Drop { stream: dropped.stream, name: dropped.name.clone() };
         records.extend(drops.iter().map(dropped));
         let located = self.journal.restart(epoch, &records)?;
+        // Only now: if the restart fails, the next opening finds the records that are left out here.
+        carried.values_mut().for_each(Carried::forget_settled);
+        carried.retain(|_, carried| !carried.is_settled || carried.needed.start.is_some());
         let first = located.first().map_or(self.journal.end(), |located| located.lsn);
         carried.values_mut().for_each(|carried| carried.move_to(first));
         drops.iter_mut().for_each(|dropped| dropped.lsn = first);

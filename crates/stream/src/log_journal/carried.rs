@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use stratawal_frame::StreamId;
-use stratawal_journal::{Lsn, NeededStream, Result};
+use stratawal_frame::{SeqNo, StreamId};
+use stratawal_journal::{Lsn, NeededStream, Record, Result};
 use stratawal_sync::atomic::Ordering;
 use stratawal_sync::fail_point;
 
@@ -200,6 +200,26 @@ impl Carried {
         self.needed.start_lsn = lsn;
         if let Some(claim) = &self.claim {
             claim.set(Some(lsn));
+        }
+    }
+
+    /// The records that a restart of the journal writes. The files of a settled stream hold its
+    /// entries, and without the other records none is void. They may not hold its START.
+    pub(super) fn records_for_restart(&self, id: StreamId) -> Vec<Record> {
+        if !self.is_settled {
+            return self.needed.records(id);
+        }
+        if self.needed.start.is_none() {
+            return Vec::new();
+        }
+        NeededStream { parts: Vec::new(), firm: SeqNo(0), ..self.needed.clone() }.records(id)
+    }
+
+    /// Forgets the records that [`records_for_restart`](Self::records_for_restart) leaves out.
+    pub(super) fn forget_settled(&mut self) {
+        if self.is_settled {
+            self.needed.parts.clear();
+            self.needed.firm = SeqNo(0);
         }
     }
 
