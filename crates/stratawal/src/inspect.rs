@@ -146,8 +146,8 @@ pub struct JournalCheck {
     /// The number of streams that may need some of them. 0 if the log was closed.
     pub streams: u64,
     /// The damage, if records that were durable are missing or not valid. Its text names the file
-    /// and the offset. Or an error of the kind [`Copied`](crate::ErrorKind::Copied), if the log is a
-    /// copy that was made before it was closed.
+    /// and the offset. Or an error of the kind [`Copied`](crate::ErrorKind::Copied), if the log is
+    /// a copy that was made before it was closed.
     pub damage: Option<Error>,
 }
 
@@ -224,6 +224,13 @@ pub fn verify_journal(path: impl AsRef<Path>) -> Result<Option<JournalCheck>> {
 /// A segment with a damaged header is lost as a whole, because its frames cannot be verified
 /// without the salt in the header. At the end of the stream, a lost entry is reported only if the
 /// rest of the stream attests it.
+///
+/// # A damaged journal
+///
+/// This reads the files of the stream, and the [journal](crate::Options::journal) only if it is
+/// intact. Of a stream with files, entries that were in a damaged journal alone are neither yielded
+/// nor reported as lost. A stream without files, such as a new one, fails with
+/// [`Damaged`](crate::ErrorKind::Damaged). [`verify_journal`] reports the damage.
 ///
 /// # Memory
 ///
@@ -414,7 +421,8 @@ pub fn has_journal(path: impl AsRef<Path>) -> Result<bool> {
 /// write to the log at the same time.
 ///
 /// # Errors
-/// [`Missing`](crate::ErrorKind::Missing) if the log does not exist. Any error of the log as a whole.
+/// [`Missing`](crate::ErrorKind::Missing) if the log does not exist. Any error of the log as a
+/// whole.
 pub fn reserve_bytes(path: impl AsRef<Path>) -> Result<u64> {
     let root = Root::open_read_only(&UnixStorage::new(), path.as_ref())?;
     let context = LogContext::new(root.storage).wal_id(root.format.wal_id).read_only(true);

@@ -117,8 +117,8 @@ impl Options {
     /// A log may have any number of streams. If another stream needs its file, the file that was
     /// not used for the longest time is closed. It is opened again when its stream is next written
     /// to or read, which takes some microseconds. A file with unsynced entries is synced before it
-    /// is closed, so a load that is only flushed may wait for the disk if it writes to more streams
-    /// than this. Finished segments with unsynced entries count too.
+    /// is closed. So if a program writes to more streams than this, even its flushed appends may
+    /// wait for the disk. Finished segments with unsynced entries count too.
     ///
     /// Without a journal, this has no effect: every stream holds its newest segment open.
     #[must_use]
@@ -165,24 +165,32 @@ impl Options {
     ///   that after a crash, unless the disk is full. Each entry is written twice, except in large
     ///   batches.
     /// - Memory: the entries that are in the journal and not yet durable in the segment files, up
-    ///   to about `journal_bytes`. Opening after a crash, or after
-    ///   [`Wal::close_fast`](crate::Wal::close_fast), reads the journal into memory, and entries
-    ///   stay there until their streams are looked up, or settled to make room.
+    ///   to about `journal_bytes`. Every opening for writing, also after a clean close, reads the
+    ///   journal's files into memory, checks them, and begins a new file. After a crash, or after
+    ///   [`Wal::close_fast`](crate::Wal::close_fast), entries stay in memory until their streams
+    ///   are looked up, or settled to make room.
     /// - One thread: see [`maintenance_thread`](Self::maintenance_thread).
     ///
     /// # Other processes
     /// A log that is opened for reading, and the command line, show the entries of the journal
-    /// together with those of the segment files. If the journal is damaged, they show only the
-    /// segment files; [`inspect::verify_journal`](crate::inspect::verify_journal) reports the
-    /// damage. If another process shortens a journal file that is mapped, a signal kills this
-    /// process; nothing acknowledged is lost. [`journal_mapped`](Self::journal_mapped) avoids this.
+    /// together with those of the segment files. For a damaged journal, see
+    /// [`open_read_only`](Self::open_read_only).
+    ///
+    /// If another process shortens a journal file that is mapped, a signal kills this process;
+    /// nothing acknowledged is lost. [`journal_mapped`](Self::journal_mapped) avoids this.
     ///
     /// # Changing it
     /// Each opening for writing may change this. A log without a journal gets one. In a log that
     /// has one and is opened without it, every stream takes its entries from the journal before
     /// [`open`](Self::open) returns, and the journal is removed. If a stream cannot take them,
-    /// `open` fails, and the journal keeps them. Earlier versions of this crate refuse a log that
-    /// has a journal.
+    /// `open` fails, and the journal keeps them. From then on each stream in use holds a file open
+    /// again: see [`Wal::stream`](crate::Wal::stream).
+    ///
+    /// So to keep the journal, pass `true` at every opening for writing.
+    /// [`Wal::open`](crate::Wal::open) opens with the default, and removes it.
+    /// [`inspect::has_journal`](crate::inspect::has_journal) returns whether a log has a journal.
+    /// The command line keeps it. The journal is off by default in this version, because it is new,
+    /// and because earlier versions of this crate refuse a log that has one.
     #[must_use]
     pub const fn journal(mut self, journal: bool) -> Self {
         self.journal = journal;
@@ -190,11 +198,18 @@ impl Options {
     }
 
     /// The maximum number of bytes of the journal's files. Default: 64 MiB; 64 KiB to 512 MiB. The
-    /// file that opening writes after a crash does not count. A log that is opened on a full
-    /// disk keeps its earlier files, which may have more bytes, until it is opened again.
+    /// file that opening writes after a crash does not count. If a log is opened on a full disk, it
+    /// keeps its earlier files until it is opened again; together they may be longer than this. A
+    /// closed log also keeps its files, so a copy of it has up to this many bytes more.
     ///
     /// The larger the journal, the more appends are merged into a frame of a segment, and the
     /// longer opening takes after a crash.
+    ///
+    /// Choose it by the number of streams that are written at the same time. When the journal frees
+    /// space, a stream that has little in it is not settled: its records are copied forward, about
+    /// 300 bytes for a stream with a small entry. The default is for some thousand streams; more
+    /// need a larger journal. If the streams in use fill the journal, each append waits until
+    /// streams are settled: their files are written and synced.
     #[must_use]
     pub const fn journal_bytes(mut self, bytes: u64) -> Self {
         self.journal_bytes = bytes;
@@ -233,8 +248,11 @@ impl Options {
     ///
     /// A copy is not noticed where files have no lasting inode numbers (FAT, exFAT, FUSE, SMB, 9P),
     /// nor if it happens to get the number of the original, which is possible on another file
-    /// system. If another kind of file system changes the numbers when it is mounted again, a log
-    /// that was not closed is taken for a copy: use this option there.
+    /// system. It is not noticed either if it was written back into the existing files of the
+    /// original (`cp` over them, `rsync --inplace`), or if it consists of hard links to them,
+    /// because the files then keep their numbers. If another kind of file system changes the
+    /// numbers when it is mounted again, a log that was not closed is taken for a copy: use this
+    /// option there.
     #[must_use]
     pub const fn adopt_copy(mut self, adopt: bool) -> Self {
         self.adopt_copy = adopt;
@@ -319,9 +337,21 @@ impl Options {
     /// reads can use one type of stream, however its log was opened. Calls that write fail with
     /// [`ReadOnly`](crate::ErrorKind::ReadOnly) and change nothing.
     ///
+    /// # A damaged journal
+    /// A log can be opened for reading even if its [journal](Self::journal) is damaged, or was
+    /// copied before the log was closed. If it is damaged, streams that have segment files are read
+    /// from these alone, which may lack newer entries that only the journal had. A stream without
+    /// files fails as damaged when it is looked up, and [`Wal::streams`] does not list it.
+    /// [`inspect::verify_journal`](crate::inspect::verify_journal) and `stratawal verify` report the
+    /// damage.
+    ///
     /// # Errors
-    /// [`Missing`](crate::ErrorKind::Missing) if the log does not exist. Otherwise the same errors
-    /// as [`open`](Self::open), except `Locked`.
+    /// - [`Missing`](crate::ErrorKind::Missing): the log does not exist.
+    /// - [`Damaged`](crate::ErrorKind::Damaged): the FORMAT file or the directory of the streams is
+    ///   damaged or missing, as for [`open`](Self::open). Damage of the journal is not an error
+    ///   here.
+    /// - [`NewerFormat`](crate::ErrorKind::NewerFormat),
+    ///   [`InvalidOption`](crate::ErrorKind::InvalidOption), and any operating-system error.
     pub fn open_read_only(&self, path: impl AsRef<Path>) -> Result<Wal> {
         Wal::open_on(Arc::new(stratawal_storage::UnixStorage::new()), path.as_ref(), self, true)
     }

@@ -79,7 +79,8 @@ pub struct Stats {
     /// The bytes on disk that the log holds in reserve for truncating, deleting and closing on a
     /// full disk: 65,536 if the reserve is complete. It is restored when space is free again.
     pub reserve_bytes: u64,
-    /// The bytes of the files of the commit journal, which are preallocated; 0 without a journal.
+    /// The bytes of the files of the commit journal, which are preallocated; 0 without a journal,
+    /// and in a log opened for reading.
     pub journal_bytes: u64,
 }
 
@@ -92,6 +93,10 @@ impl fmt::Debug for Wal {
 impl Wal {
     /// Opens the log in the directory `path` with the default [`Options`]. Creates it if it does
     /// not exist.
+    ///
+    /// The default is [`journal(false)`](Options::journal). So if the log has a journal, this moves
+    /// its entries into the segment files and removes it. To keep it, open the log with
+    /// `Options::new().journal(true)`.
     ///
     /// # Errors
     /// Same as [`Options::open`].
@@ -161,22 +166,22 @@ impl Wal {
     ///
     /// # Files and memory
     ///
-    /// From its first append, or from its first look-up if it has entries, a stream holds one file
-    /// open: the segment that is being written. It does so until the log is closed and the last
-    /// handle on the stream is dropped. In a log with a [journal](Options::journal) a new stream
-    /// has no directory and no file until the journal needs the room, or until the stream has 64
-    /// KiB.
+    /// In a log without a [journal](Options::journal), a stream holds one file open from its first
+    /// append, or from its first look-up if it has entries: the segment that is being written. It
+    /// does so until the log is closed and the last handle on the stream is dropped. With a
+    /// journal, [`Options::active_files`] bounds these files, and a new stream has no directory and
+    /// no file until the journal needs the room, or until the stream has 64 KiB.
     ///
-    /// An idle stream takes about 3 KB of memory, and up to 2 KB if it has no file. A stream in use
-    /// also holds the index of that segment (24 bytes for each 4 KiB) and the entries waiting to be
-    /// written. Sealed segments are opened when they are read, within [`Options::cache_bytes`] and
-    /// [`Options::cache_files`].
+    /// An idle stream takes about 3 KB of memory, or up to 2 KB while it has no directory. A stream
+    /// in use also holds the index of that segment (24 bytes for each 4 KiB) and the entries
+    /// waiting to be written. Sealed segments are opened when they are read, within
+    /// [`Options::cache_bytes`] and [`Options::cache_files`].
     ///
-    /// A log of many streams needs a limit of open files (`ulimit -n`) above the number of its
-    /// streams plus the files of the cache. If the limit is reached, the cache closes its files,
-    /// and an append that begins a segment syncs and closes the finished segments of its own
-    /// stream. A call that still cannot open a file fails with [`Io`](ErrorKind::Io); nothing is
-    /// lost, and open streams continue in the files they have.
+    /// A log of many streams without a journal needs a limit of open files (`ulimit -n`) above the
+    /// number of its streams plus the files of the cache. If the limit is reached, the cache closes
+    /// its files, and an append that begins a segment syncs and closes the finished segments of its
+    /// own stream. A call that still cannot open a file fails with [`Io`](ErrorKind::Io); nothing
+    /// is lost, and open streams continue in the files they have.
     ///
     /// # Errors
     /// - [`InvalidName`](ErrorKind::InvalidName): `name` is empty, or longer than 240 bytes when
@@ -243,7 +248,8 @@ impl Wal {
     /// stream can be looked up and appended to.
     ///
     /// This drops the damage and every entry before it, including the intact ones. Read those first
-    /// with [`inspect::salvage`](crate::inspect::salvage). A `first` above the end drops every entry.
+    /// with [`inspect::salvage`](crate::inspect::salvage). A `first` above the end drops every
+    /// entry.
     ///
     /// Everything at or above `first` must be intact. Below it, any damage is allowed: a missing
     /// segment file, a damaged header, damaged frames.
@@ -300,8 +306,9 @@ impl Wal {
 
     /// Returns the names of all streams, sorted by their escaped forms
     /// ([`inspect::escape_name`](crate::inspect::escape_name)). Streams that were never appended to
-    /// are not included. One whose first append failed may be included; it is empty. A log opened
-    /// for reading does not list streams that only the [journal](Options::journal) has.
+    /// are not included. One whose first append failed may be included; it is empty. Streams that
+    /// only the [journal](Options::journal) has are included, also in a log opened for reading,
+    /// unless the journal is damaged.
     ///
     /// # Errors
     /// Any operating-system error.
@@ -410,13 +417,13 @@ impl Wal {
     }
 
     /// Makes everything accepted durable, closes every stream cleanly so that the next open scans
-    /// nothing, and releases the lock. Later appends fail with [`Closed`](ErrorKind::Closed).
+    /// no stream, and releases the lock. Later appends fail with [`Closed`](ErrorKind::Closed).
     /// Handles and iterators can still read, and hold files and memory until the last of them is
     /// dropped. Closing again does nothing.
     ///
     /// Use this before the log is copied, moved or backed up: no entry is in the
-    /// [journal](crate::Options::journal) alone afterwards, and any copy of the directory is as good
-    /// as the original. It takes one or two syncs for each stream that was written.
+    /// [journal](crate::Options::journal) alone afterwards, and any copy of the directory is as
+    /// good as the original. It takes one or two syncs for each stream that was written.
     /// [`close_fast`](Self::close_fast) takes one for all.
     ///
     /// # Errors
@@ -428,8 +435,11 @@ impl Wal {
 
     /// Makes everything accepted durable by one sync of the [journal](crate::Options::journal), and
     /// releases the lock. The streams are not settled: entries stay in the journal, and the next
-    /// open reads it, as after a crash. Otherwise like [`close`](Self::close), which this is in a log
-    /// without a journal.
+    /// open reads it, as after a crash. Otherwise like [`close`](Self::close). In a log without a
+    /// journal, both do the same.
+    ///
+    /// Afterwards [`Stream::sync`] and [`Stream::flush`] fail with [`Closed`](ErrorKind::Closed) in
+    /// a log with a journal, even if every entry is durable.
     ///
     /// Use this to end a process in a hurry, or one that is about to be started again. Do not copy
     /// the log in this state: a copy is refused with [`Copied`](ErrorKind::Copied) until it is
