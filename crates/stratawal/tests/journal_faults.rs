@@ -461,8 +461,8 @@ fn missing_directory_of_a_stream_with_records_is_damage() {
     assert_eq!(kind, Err(ErrorKind::Damaged));
 }
 
-/// A reader serves the entries in the files, and does not take a stream for missing that the journal
-/// may have held.
+/// A reader serves the entries in the files, and does not take a stream for missing that the
+/// journal may have held.
 #[test]
 fn reader_of_a_damaged_journal_reports_streams_without_files() {
     let sim = SimStorage::new(1);
@@ -475,7 +475,7 @@ fn reader_of_a_damaged_journal_reports_streams_without_files() {
     wal.stream("other").unwrap().append("later").unwrap();
     let sim = crashed(&sim, Crash::Lost);
     let is_journal = |(path, _): &(String, u64)| path.starts_with("/log/journal/");
-    let (path, _) = sim.disk().files().into_iter().filter(is_journal).next_back().unwrap();
+    let (path, _) = sim.disk().files().into_iter().rfind(is_journal).unwrap();
     let bytes = sim.disk().bytes(Path::new(&path)).unwrap();
     let at = bytes.windows(14).position(|text| text == b"in the journal").unwrap();
     let file = sim.open(Path::new(&path), Access::ReadWrite).unwrap();

@@ -149,8 +149,8 @@ impl JournalReader {
         Self { state, has_journal: Box::new(has_journal) }
     }
 
-    /// Looks at the journal. A damaged journal counts as none for streams with files: the entries in
-    /// the files are proven.
+    /// Looks at the journal. A damaged journal counts as none for streams with files: the entries
+    /// in the files are proven.
     pub(crate) fn look(&self, location: &Location) -> Result<Sighting> {
         self.look_locked(&mut self.state.lock()).map_err(|error| Error::journal(location, error))
     }

@@ -548,8 +548,8 @@ impl LogJournal {
         self.sync_streams_if(|_| true)
     }
 
-    /// Like [`sync_streams`](Self::sync_streams), but leaves out the streams whose own files have to
-    /// be synced.
+    /// Like [`sync_streams`](Self::sync_streams), but leaves out the streams whose own files have
+    /// to be synced.
     ///
     /// # Errors
     /// Same as for [`sync_streams`](Self::sync_streams).
@@ -621,7 +621,8 @@ impl LogJournal {
         let dropped = |dropped: &Dropped| Record::Drop { stream: dropped.stream, name: dropped.name.clone() };
         records.extend(drops.iter().map(dropped));
         let located = self.journal.restart(epoch, &records)?;
-        // Only now: if the restart fails, the next opening finds the records that are left out here.
+        // Only now: if the restart fails, the next opening finds the records that are left out
+        // here.
         carried.values_mut().for_each(Carried::forget_settled);
         carried.retain(|_, carried| !carried.is_settled || carried.needed.start.is_some());
         let first = located.first().map_or(self.journal.end(), |located| located.lsn);
