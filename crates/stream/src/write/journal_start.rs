@@ -89,7 +89,7 @@ impl Inner {
     /// that maintains the journal. The entries are durably dropped before this is called.
     ///
     /// # Errors
-    /// A file that could not be removed, or a failure of the stream.
+    /// A failure of the stream.
     pub(crate) fn free_dropped(self: &Arc<Self>) -> Result<()> {
         let Some(log) = self.shared.context.log_journal() else { return Ok(()) };
         log.maintain_if_due();
@@ -106,8 +106,9 @@ impl Inner {
             }
         }
         match self.drop_in_files(self.shared.watermarks.start()) {
-            // The START stays in the journal, and the next truncation tries again.
-            Err(full) if full.kind() == ErrorKind::Full => Ok(()),
+            // The START stays in the journal, and the next truncation tries again. The caller must not
+            // take the error for a truncation that changed nothing.
+            Err(error) if error.kind() != ErrorKind::Poisoned => Ok(()),
             freed => freed,
         }
     }
