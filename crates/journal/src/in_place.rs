@@ -74,12 +74,13 @@ pub(crate) fn continue_in_place(storage: &Arc<dyn Storage>, dir: &Path, image: &
         let from = end.max(found.header.first);
         match image.first_after(i) {
             Some(next) => fill_gap(&*opened[i], &found.header, from, next, image.attested())?,
-            None => clear(&*opened[i], found, from, image.attested())?,
+            None => clear(&*opened[i], found, from, image)?,
         }
         sync(&*opened[i], &found.header)?;
     }
     let files = opened.into_iter().zip(&image.files).map(|(file, found)| LogFile::of_open(file, found.header));
-    Ok(Some(Continued { files: files.collect(), end: end.max(image.newest().header.first) }))
+    let end = end.max(image.newest().header.first) + image.trim_to_keep().map_or(0, |trim| trim.encoded_len());
+    Ok(Some(Continued { files: files.collect(), end }))
 }
 
 /// The greatest number of a file in the directory; 0 if there is none.
@@ -116,11 +117,19 @@ fn rewrite(file: &dyn File, found: &FileImage, from: Lsn, to: Lsn) -> Result<()>
     write(file, &found.header, &found.slice(from, to), offset)
 }
 
-/// Overwrites the newest file from the LSN `from` on: with a MARK, because an earlier one in its
-/// place may be all that attests the records before it, and with zeros.
-fn clear(file: &dyn File, found: &FileImage, from: Lsn, attested: Lsn) -> Result<()> {
+/// Overwrites the newest file from the LSN `from` on: with the last TRIM if it has to be kept, with
+/// a MARK, because an earlier one in its place may be all that attests the records before it, and
+/// with zeros.
+fn clear(file: &dyn File, found: &FileImage, mut from: Lsn, image: &Image) -> Result<()> {
     if fail_point!(RestNotCleared) {
         return Ok(());
+    }
+    let attested = image.attested();
+    if let Some(trim) = image.trim_to_keep() {
+        let mut buffer = Vec::new();
+        trim.encode(&mut buffer, found.header.salt, from, attested);
+        write(file, &found.header, encoded(&buffer), found.header.offset_of(from))?;
+        from = from + trim.encoded_len();
     }
     let offset = found.header.offset_of(from);
     let after_mark = offset + Record::Mark.encoded_len();
@@ -173,7 +182,18 @@ impl Image {
             let last = if i < holder { to } else { self.first_after(i).unwrap_or(end).max(file.header.first) };
             from >= to && i < holder || file.header.offset_of(last) <= file.len()
         };
-        (is_near && (0..self.files.len()).all(is_within)).then_some(holder)
+        let trim_len = self.trim_to_keep().map_or(0, |trim| trim.encoded_len());
+        let newest = self.newest();
+        let has_room = newest.header.offset_of(end.max(newest.header.first)) + trim_len <= newest.len();
+        (is_near && has_room && (0..self.files.len()).all(is_within)).then_some(holder)
+    }
+
+    /// The last TRIM, if nothing attests the records before which it is the beginning of the chain.
+    /// It may follow the end of the chain, where everything is overwritten. Without it the next
+    /// opening would look for those records, some of which may be lost.
+    fn trim_to_keep(&self) -> Option<Record> {
+        let is_needed = self.trim() > self.attested();
+        is_needed.then(|| Record::Trim { lsn: self.trim() })
     }
 
     /// The first LSN of the file after the file `i`.
