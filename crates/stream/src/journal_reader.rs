@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use stratawal_frame::{SeqNo, StreamId, WalId};
 use stratawal_journal::{Error as JournalError, Follower, IndexedStream, Lsn, Part, PartPosition};
@@ -132,6 +133,9 @@ pub(crate) struct StreamLook<'a> {
     pub(crate) files: Option<InFiles>,
 }
 
+/// How long a reader waits before it looks again for a MARK of records that nothing attests yet.
+const ATTESTED_SOON: Duration = Duration::from_micros(500);
+
 impl JournalReader {
     /// Reads the journal in the directory `dir` of the log `wal_id`, as long as the log has one:
     /// `has_journal` returns whether it has now, or `None` if that cannot be read, and is called
@@ -236,14 +240,18 @@ impl JournalReader {
         // The directory was created after this look found none.
         let is_created = tail.is_alone && stream.directory_end.is_some_and(|end| end > look.before.end);
         let is_truncated = stream.start.is_some() && stream.start_end > look.before.end;
-        if again && (is_created || is_truncated || is_changed_after(look.before.end)) {
+        // After SETTLED a new generation may replace the files, before the next entry is put. So the
+        // files may be older than entries that the first look did not see.
+        let is_new = stream.parts.first().is_some_and(|part| part.lsn >= look.before.end);
+        if again && (is_created || is_truncated || is_new || is_changed_after(look.before.end)) {
             return Ok(Joined::Again);
         }
         tail.may_be_cut |= look.since.is_some_and(|since| is_changed_after(since.end));
         let Some(shown) = state.shown_to(id, attempt).map_err(failed)? else {
             let wait = state.follower.sync_wait();
             drop(state);
-            std::thread::sleep(wait);
+            // The writer may attest the records sooner.
+            std::thread::sleep(wait.min(ATTESTED_SOON));
             return Ok(Joined::Again);
         };
         state.join(id, look, shown, tail, attempt)
@@ -310,8 +318,7 @@ impl State {
             self.follower.sync()?;
             return Ok(Some(self.follower.shown_to()));
         }
-        let is_being_synced = stream.is_firm_after(shown) && !self.follower.is_torn();
-        Ok(is_being_synced.then_some(shown))
+        Ok(None)
     }
 
     /// Joins the records of the stream that end at or below `shown` to its files.
