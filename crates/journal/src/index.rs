@@ -119,14 +119,6 @@ impl IndexedStream {
         starts.filter(|(_, end)| *end <= shown).map(|(start, _)| start).max()
     }
 
-    /// Whether only entries that are being synced follow `lsn`. No call has reported that they
-    /// exist.
-    #[must_use]
-    pub fn is_firm_after(&self, lsn: Lsn) -> bool {
-        let is_control = self.start.is_some() && self.start_end > lsn || self.dropped.is_some_and(|end| end > lsn);
-        !is_control && self.parts.iter().rev().take_while(|part| part.end() > lsn).all(|part| part.firm)
-    }
-
     /// Whether the journal holds entries of the stream, or where it begins.
     #[must_use]
     pub fn has_records(&self) -> bool {
