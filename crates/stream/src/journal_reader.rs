@@ -240,8 +240,8 @@ impl JournalReader {
         // The directory was created after this look found none.
         let is_created = tail.is_alone && stream.directory_end.is_some_and(|end| end > look.before.end);
         let is_truncated = stream.start.is_some() && stream.start_end > look.before.end;
-        // After SETTLED a new generation may replace the files, before the next entry is put. So the
-        // files may be older than entries that the first look did not see.
+        // After SETTLED a new generation may replace the files, before the next entry is put. So
+        // the files may be older than entries that the first look did not see.
         let is_new = stream.parts.first().is_some_and(|part| part.lsn >= look.before.end);
         if again && (is_created || is_truncated || is_new || is_changed_after(look.before.end)) {
             return Ok(Joined::Again);

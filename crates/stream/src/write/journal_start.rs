@@ -106,8 +106,8 @@ impl Inner {
             }
         }
         match self.drop_in_files(self.shared.watermarks.start()) {
-            // The START stays in the journal, and the next truncation tries again. The caller must not
-            // take the error for a truncation that changed nothing.
+            // The START stays in the journal, and the next truncation tries again. The caller must
+            // not take the error for a truncation that changed nothing.
             Err(error) if error.kind() != ErrorKind::Poisoned => Ok(()),
             freed => freed,
         }
