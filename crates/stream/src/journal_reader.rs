@@ -8,9 +8,8 @@
 //! again.
 //!
 //! Records that are not attested may be in the page cache alone. They are shown only once this
-//! process has synced the journal. It does so at most once in 10 ms. A look that needs a sooner
-//! sync waits, unless it needs the sync only for entries that their writer is syncing: nothing was
-//! acknowledged that depends on them, so they are left out.
+//! process has synced the journal, or the writer has attested them. It syncs at most once in 10 ms.
+//! A look that needs a sooner sync waits, and looks again for the writer's MARK meanwhile.
 
 use std::collections::BTreeMap;
 use std::fmt;
