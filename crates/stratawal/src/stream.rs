@@ -168,6 +168,66 @@ impl Stream {
         self.log.append_batch(batch, self.durability)
     }
 
+    /// Appends the entries of `batch` if the first of them gets the seq `expected_next_seq`;
+    /// otherwise changes nothing. Apart from that like [`append_batch`](Self::append_batch).
+    ///
+    /// The seq is compared under the lock under which the entries are accepted. So of several
+    /// threads that expect the same seq one succeeds, and the others get
+    /// [`Conflict`](crate::ErrorKind::Conflict). The entry that took the seq may not be durable yet.
+    /// An empty batch only compares.
+    ///
+    /// # When the outcome is unknown
+    ///
+    /// If a call failed with [`Poisoned`](crate::ErrorKind::Poisoned), or the process died in it,
+    /// the entries may or may not exist. To append them exactly once, repeat the call with the same
+    /// seq. A conflict then means that the entries exist, or that other entries have their seqs, and
+    /// the entry at the seq shows which. So each entry needs bytes that no other entry has, such as
+    /// a random id. The entry must not be dropped before the outcome is known.
+    ///
+    /// ```
+    /// use stratawal::{Batch, ErrorKind, Stream};
+    ///
+    /// /// Appends `event`, which has a unique id, as the entry `seq`. Returns whether the stream has
+    /// /// it, or false if another entry has this seq. May be called again after any error, and after
+    /// /// the process was killed.
+    /// fn append_once(stream: &Stream, seq: u64, event: &[u8]) -> stratawal::Result<bool> {
+    ///     // Recovers the stream if an earlier attempt has poisoned it.
+    ///     stream.reopen()?;
+    ///     let batch: Batch = [event].into_iter().collect();
+    ///     match stream.append_if(seq, &batch) {
+    ///         Ok(_) => Ok(true),
+    ///         Err(error) => match error.kind() {
+    ///             ErrorKind::Conflict { next_seq, .. } if next_seq > seq => {
+    ///                 // An earlier attempt may have left the entry in memory.
+    ///                 stream.sync()?;
+    ///                 Ok(stream.get(seq)?.is_some_and(|entry| entry.data() == event))
+    ///             }
+    ///             _ => Err(error),
+    ///         },
+    ///     }
+    /// }
+    /// # let dir = tempfile::tempdir()?;
+    /// # let wal = stratawal::Wal::open(dir.path())?;
+    /// # let stream = wal.stream("orders")?;
+    /// let seq = stream.next_seq();
+    /// assert!(append_once(&stream, seq, b"id 7: one apple")?);
+    /// // A second attempt finds the entry.
+    /// assert!(append_once(&stream, seq, b"id 7: one apple")?);
+    /// assert_eq!(stream.next_seq(), seq + 1);
+    /// // Another writer was late.
+    /// assert!(!append_once(&stream, seq, b"id 8: two pears")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Conflict`](crate::ErrorKind::Conflict) with both seqs; nothing was appended. If its
+    /// `next_seq` is below the expected one, entries that this process saw were not durable and are
+    /// lost, or they were dropped. Otherwise the same errors as
+    /// [`append_batch`](Self::append_batch).
+    pub fn append_if(&self, expected_next_seq: u64, batch: &Batch) -> Result<Range<u64>> {
+        self.log.append_if(expected_next_seq, batch, self.durability)
+    }
+
     /// Writes everything accepted so far to the operating system, through whichever handle it was
     /// appended.
     ///

@@ -6,6 +6,9 @@ stratawal_sync::fail_points! {
     enum FailPoint {
         /// A synced append rests on entries that are only in the files, and not synced there.
         FirmAboveFileOnly,
+        /// A conditional append compares the seq before it takes the lock under which its entries
+        /// are accepted.
+        ExpectedEarly,
         /// An append goes into the journal while earlier entries are still being written to the
         /// files.
         DrainOvertaken,

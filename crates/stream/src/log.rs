@@ -269,6 +269,19 @@ impl StreamLog {
         self.inner.append_batch(batch, durability).map_err(|error| error.of_call(Call::Append))
     }
 
+    /// Appends the entries of `batch` if the first of them gets the seq `expected_next_seq`.
+    /// Otherwise changes nothing. The seq is compared under the lock under which the entries are
+    /// accepted, so of several calls that expect the same seq only one succeeds. Apart from that
+    /// like [`append_batch`](Self::append_batch). With an empty batch, only compares.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] with both seqs; nothing was appended. Otherwise returns the same
+    /// errors as [`append_batch`](Self::append_batch).
+    pub fn append_if(&self, expected_next_seq: u64, batch: &Batch, durability: Durability) -> Result<Range<u64>> {
+        let appended = self.inner.append_batch_if(Some(expected_next_seq), batch, durability);
+        appended.map_err(|error| error.of_call(Call::Append))
+    }
+
     /// Hands every accepted entry to the operating system, so that it survives the end of this
     /// process.
     ///

@@ -123,6 +123,32 @@ fn an_acknowledged_append_is_durable() {
 }
 
 #[test]
+fn one_of_two_conditional_appends_wins() {
+    explore(|| {
+        let log = stream();
+        let threads: Vec<_> = [b"a", b"b"]
+            .map(|entry| {
+                let log = log.clone();
+                spawn(move || {
+                    let batch = [entry].into_iter().collect();
+                    match log.append_if(1, &batch, Durability::Buffered) {
+                        Ok(seqs) => assert_eq!(seqs, 1..2),
+                        Err(error) => {
+                            assert_eq!(error.kind(), ErrorKind::Conflict { expected_next_seq: 1, next_seq: 2 });
+                            return false;
+                        }
+                    }
+                    true
+                })
+            })
+            .into();
+        let won = threads.into_iter().map(|thread| thread.join().expect("no panic"));
+        assert_eq!(won.filter(|won| *won).count(), 1, "one call wins");
+        assert_eq!(log.next_seq(), 2);
+    });
+}
+
+#[test]
 fn entries_below_the_flushed_watermark_can_be_read() {
     explore(|| {
         let log = stream();
@@ -531,6 +557,7 @@ mod fail_points_are_found {
         no_hand_over: NoHandOver by a_late_arrival_waits_for_its_own_sync;
         no_wake_on_failure: NoWakeOnFailure by all_appends_get_the_error_of_a_failed_commit;
         no_wake_on_failure_without_a_leader: NoWakeOnFailure by a_failure_without_a_leader_wakes_all_waiters;
+        expected_early: ExpectedEarly by one_of_two_conditional_appends_wins;
         watermark_first: WatermarkFirst by entries_below_the_flushed_watermark_can_be_read;
         late_arrival_covered: LateArrivalCovered by a_late_arrival_waits_for_its_own_sync;
         late_arrival_covered_in_a_whole_stream: LateArrivalCovered by an_acknowledged_append_is_durable;

@@ -175,6 +175,18 @@ impl LogUnderTest for Streams {
         .map_err(refusal)
     }
 
+    fn append_if(
+        &self,
+        log: &Open,
+        stream: &str,
+        expected_next_seq: u64,
+        entries: &[Vec<u8>],
+        level: Level,
+    ) -> Result<Range<u64>, Refusal> {
+        let batch = entries.iter().collect();
+        log.stream(stream)?.append_if(expected_next_seq, &batch, durability_of(level)).map_err(refusal)
+    }
+
     fn flush(&self, log: &Open, stream: &str) -> Result<(), Refusal> {
         log.stream(stream)?.flush().map_err(refusal)
     }

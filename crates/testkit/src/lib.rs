@@ -39,4 +39,4 @@ pub use run::{
     Failure, LogUnderTest, Outcome, Refusal, Volume, crash_everywhere, fault_everywhere, interrupt_recovery, play,
 };
 pub use sim::{Crash, Disk, Fault, Faults, Lie, SimStorage};
-pub use workload::{Shape, Step, Workload, entry};
+pub use workload::{How, Shape, Step, Workload, entry};

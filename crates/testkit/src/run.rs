@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::model::{Change, Found, Level, Mismatch, Snapshot, StreamModel};
 use crate::rng::Rng;
 use crate::sim::{Crash, Disk, Lie, SimStorage};
-use crate::workload::{Step, entry, place_before, place_from};
+use crate::workload::{How, Step, entry, place_before, place_from};
 
 /// An error: the log refused an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +44,19 @@ pub trait LogUnderTest {
     /// # Errors
     /// Any error that the log reports.
     fn append(&self, log: &Self::Log, stream: &str, entries: &[Vec<u8>], level: Level) -> Result<Range<u64>, Refusal>;
+
+    /// Appends a batch if its first entry gets the seq `expected_next_seq`.
+    ///
+    /// # Errors
+    /// Any error that the log reports, among them that the next seq is another one.
+    fn append_if(
+        &self,
+        log: &Self::Log,
+        stream: &str,
+        expected_next_seq: u64,
+        entries: &[Vec<u8>],
+        level: Level,
+    ) -> Result<Range<u64>, Refusal>;
 
     /// Flushes a stream.
     ///
@@ -259,7 +272,7 @@ impl<'s, L: LogUnderTest> Run<'s, L> {
         self.images.set_step(&format!("{step:.60?}"));
         let name = |stream: usize| &self.streams[stream];
         match step {
-            Step::Append { stream, level, entries } => return self.append(*stream, *level, entries),
+            Step::Append { stream, level, entries, how } => return self.append(*stream, *level, entries, *how),
             Step::Flush(stream) => match self.under_test.flush(self.log(), name(*stream)) {
                 Ok(()) => self.model(*stream, |model| model.acknowledged(Level::Flushed)),
                 Err(refusal) => return Ok(Some((*stream, refusal))),
@@ -300,11 +313,24 @@ impl<'s, L: LogUnderTest> Run<'s, L> {
         stream: usize,
         level: Level,
         entries: &[(u64, usize)],
+        how: How,
     ) -> Result<Option<(usize, Refusal)>, Wrong> {
         let before = self.models[stream].next_seq();
         let bytes: Vec<Vec<u8>> = entries.iter().map(|&(tag, len)| entry(tag, len)).collect();
+        let name = &self.streams[stream];
+        if how == How::Conditional {
+            match self.under_test.append_if(self.log(), name, before + 1, &bytes, level) {
+                Ok(seqs) => return Err(format!("{name}: appended as {seqs:?}, and not from {} on", before + 1)),
+                Err(refusal) if refusal.unknown => return Ok(Some((stream, refusal))),
+                Err(_) => {}
+            }
+        }
         self.model(stream, |model| model.begin(Change::Append(entries.to_vec())));
-        match self.under_test.append(self.log(), &self.streams[stream], &bytes, level) {
+        let appended = match how {
+            How::Conditional => self.under_test.append_if(self.log(), name, before, &bytes, level),
+            How::Waiting => self.under_test.append(self.log(), name, &bytes, level),
+        };
+        match appended {
             Ok(seqs) => {
                 let expected = before..self.models[stream].next_seq();
                 if seqs != expected {

@@ -27,6 +27,8 @@ pub enum Step {
         level: Level,
         /// Its entries.
         entries: Vec<(u64, usize)>,
+        /// How they are appended.
+        how: How,
     },
     /// Flush a stream.
     Flush(usize),
@@ -40,6 +42,16 @@ pub enum Step {
     Delete(usize),
     /// Close the log and open it again.
     Restart,
+}
+
+/// How a batch is appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// By an append that waits.
+    Waiting,
+    /// By a conditional append that expects a wrong seq, which is refused, and then by one that
+    /// expects the right seq.
+    Conditional,
 }
 
 /// Steps on some streams.
@@ -87,7 +99,12 @@ pub(crate) fn step(rng: &mut impl Choose, streams: usize, synced: u64, shape: &S
                 () if rng.chance(128) => Level::Flushed,
                 () => Level::Buffered,
             };
-            Step::Append { stream, level, entries: batch(rng, shape) }
+            let entries = batch(rng, shape);
+            let how = match entries[0].0 % 4 {
+                0 => How::Conditional,
+                _ => How::Waiting,
+            };
+            Step::Append { stream, level, entries, how }
         }
     }
 }

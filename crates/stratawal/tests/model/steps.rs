@@ -19,6 +19,13 @@ pub(crate) enum Step {
         durability: Durability,
         shape: BatchShape,
     },
+    /// Appends if the next seq is the expected one.
+    AppendIf {
+        to: usize,
+        durability: Durability,
+        shape: BatchShape,
+        expected: Position,
+    },
     Flush {
         of: usize,
     },
@@ -220,6 +227,8 @@ pub(crate) fn setup() -> impl Strategy<Value = Setup> {
 pub(crate) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         30 => (of(), durability(), shape()).prop_map(|(to, durability, shape)| Step::Append { to, durability, shape }),
+        6 => (of(), durability(), shape(), prop_oneof![Just(Position::Next), position()])
+            .prop_map(|(to, durability, shape, expected)| Step::AppendIf { to, durability, shape, expected }),
         2 => of().prop_map(|of| Step::Flush { of }),
         2 => of().prop_map(|of| Step::Sync { of }),
         1 => Just(Step::SyncAll),

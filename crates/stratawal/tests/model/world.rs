@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use stratawal::inspect::{self, CheckState};
-use stratawal::{Batch, Durability, ErrorKind, Stream, Visibility, Wal};
+use stratawal::{Durability, ErrorKind, Stream, Visibility, Wal};
 use stratawal_testkit::{Change, Level, StreamModel, entry};
 use tempfile::TempDir;
 
@@ -74,7 +74,10 @@ impl World {
 
     pub(crate) fn step(&mut self, step: Step) {
         match step {
-            Step::Append { to, durability, shape } => self.append(to, durability, shape),
+            Step::Append { to, durability, shape } => self.append(to, durability, shape, None),
+            Step::AppendIf { to, durability, shape, expected } => {
+                self.append(to, durability, shape, Some(expected));
+            }
             Step::Flush { of } => {
                 self.streams[of].flush().unwrap();
                 self.models[of].acknowledged(Level::Flushed);
@@ -153,7 +156,7 @@ impl World {
         }
     }
 
-    fn append(&mut self, to: usize, durability: Durability, shape: BatchShape) {
+    fn append(&mut self, to: usize, durability: Durability, shape: BatchShape, expected: Option<Position>) {
         let numbers = self.count..self.count + shape.count;
         self.count = numbers.end;
         let spec = |i: u64| (mix(!i), usize::try_from(mix(i) % (shape.len_max + 1)).unwrap());
@@ -164,11 +167,17 @@ impl World {
         let segments = |stream: &Stream| stream.stats().unwrap().segments;
         let segments_before = segments(&stream);
         let end = model.next_seq();
-        let seqs = if let [entry] = &batch[..] {
-            stream.append(entry).map(|seq| seq..seq + 1)
-        } else {
-            stream.append_batch(&batch.iter().collect::<Batch>())
+        let expected = expected.map(|expected| expected.seq(model));
+        let seqs = match (expected, &batch[..]) {
+            (Some(expected), batch) => stream.append_if(expected, &batch.iter().collect()),
+            (None, [entry]) => stream.append(entry).map(|seq| seq..seq + 1),
+            (None, batch) => stream.append_batch(&batch.iter().collect()),
         };
+        if let Some(expected_next_seq) = expected.filter(|&expected| expected != end) {
+            let conflict = ErrorKind::Conflict { expected_next_seq, next_seq: end };
+            assert_eq!(seqs.unwrap_err().kind(), conflict);
+            return;
+        }
         model.begin(Change::Append(specs));
         assert_eq!(seqs.unwrap(), end..model.next_seq());
         // An append that begins a segment may sync the earlier segments, which have none of its

@@ -136,6 +136,18 @@ impl LogUnderTest for Log {
         .map_err(refusal)
     }
 
+    fn append_if(
+        &self,
+        log: &Open,
+        stream: &str,
+        expected_next_seq: u64,
+        entries: &[Vec<u8>],
+        level: Level,
+    ) -> Result<Range<u64>, Refusal> {
+        let stream = log.wal.stream(stream).map_err(refusal)?.with_durability(durability(level));
+        stream.append_if(expected_next_seq, &entries.iter().collect()).map_err(refusal)
+    }
+
     fn flush(&self, log: &Open, stream: &str) -> Result<(), Refusal> {
         log.wal.stream(stream).and_then(|stream| stream.flush()).map_err(refusal)
     }

@@ -55,6 +55,14 @@ pub enum ErrorKind {
         /// One past the last entry.
         next_seq: u64,
     },
+    /// A conditional append expected another next seq. Nothing was appended.
+    Conflict {
+        /// The next seq that the call expected.
+        expected_next_seq: u64,
+        /// The seq that the next append gets: one past the last accepted entry, which may not be
+        /// durable yet.
+        next_seq: u64,
+    },
     /// The seq is below the first entry: it was dropped from the beginning of the stream.
     Truncated {
         /// The first live seq.
@@ -91,6 +99,7 @@ impl ErrorKind {
             Self::InvalidOption => "invalid_option",
             Self::TooLarge { .. } => "too_large",
             Self::OutOfRange { .. } => "out_of_range",
+            Self::Conflict { .. } => "conflict",
             Self::Truncated { .. } => "truncated",
             Self::Forked => "forked",
             Self::Cut { .. } => "cut",

@@ -40,6 +40,9 @@ impl Error {
             (ErrorKind::OutOfRange { first_seq, next_seq }, _) => {
                 write!(f, "out of range: the first entry is {first_seq}, and the next one to be appended is {next_seq}")?;
             }
+            (ErrorKind::Conflict { expected_next_seq, next_seq }, _) => {
+                write!(f, "conflict: the call expected the next seq to be {expected_next_seq}, and it is {next_seq}")?;
+            }
             (ErrorKind::Cut { next_seq }, _) => write!(f, "cut: entries from {next_seq} on were removed")?,
             (kind, _) => f.write_str(sentence(kind))?,
         }

@@ -19,25 +19,37 @@ use crate::write::writer::Writer;
 impl Inner {
     /// See [`StreamLog::append`](crate::StreamLog::append).
     pub(crate) fn append_one(&self, entry: &[u8], durability: Durability) -> Result<u64> {
-        self.append(&Entries::One(entry), durability).map(|seqs| seqs.start)
+        self.append(&Entries::One(entry), None, durability).map(|seqs| seqs.start)
     }
 
     /// See [`StreamLog::append_batch`](crate::StreamLog::append_batch).
     pub(crate) fn append_batch(&self, batch: &Batch, durability: Durability) -> Result<Range<u64>> {
+        self.append_batch_if(None, batch, durability)
+    }
+
+    /// See [`StreamLog::append_if`](crate::StreamLog::append_if). Without an expected seq, appends
+    /// in any case.
+    pub(crate) fn append_batch_if(
+        &self,
+        expected: Option<u64>,
+        batch: &Batch,
+        durability: Durability,
+    ) -> Result<Range<u64>> {
         if batch.is_empty() {
             let state = self.writable()?;
             self.check(&state)?;
+            self.check_expected(&state.tail, expected)?;
             return Ok(state.tail.next_seq..state.tail.next_seq);
         }
-        self.append(&Entries::Batch(batch), durability)
+        self.append(&Entries::Batch(batch), expected, durability)
     }
 
-    fn append(&self, entries: &Entries<'_>, durability: Durability) -> Result<Range<u64>> {
+    fn append(&self, entries: &Entries<'_>, expected: Option<u64>, durability: Durability) -> Result<Range<u64>> {
         let reserved = self.reserved_len(entries)?;
         if entries.tail_len() > COPIED_LEN_MAX {
-            return self.append_large(entries, reserved, durability);
+            return self.append_large(entries, reserved, expected, durability);
         }
-        let (state, seqs) = self.accept(entries, reserved)?;
+        let (state, seqs) = self.accept(entries, reserved, expected)?;
         self.acknowledge(state, durability)?;
         Ok(seqs)
     }
@@ -45,10 +57,23 @@ impl Inner {
     /// Puts the entries into the tail, once `reserved` bytes are reserved for them in the active
     /// segment. Returns the lock and the seqs of the entries.
     #[inline]
-    fn accept(&self, entries: &Entries<'_>, reserved: u64) -> Result<(MutexGuard<'_, GroupState<Writer>>, Range<u64>)> {
+    fn accept(
+        &self,
+        entries: &Entries<'_>,
+        reserved: u64,
+        expected: Option<u64>,
+    ) -> Result<(MutexGuard<'_, GroupState<Writer>>, Range<u64>)> {
+        let expected = if fail_point!(ExpectedEarly) {
+            self.check_expected(&self.writable()?.tail, expected)?;
+            None
+        } else {
+            expected
+        };
         let mut state = self.writable()?;
         loop {
             self.check(&state)?;
+            // Each time, because the creation of a segment releases the lock.
+            self.check_expected(&state.tail, expected)?;
             self.check_seqs(&state.tail, entries)?;
             match self.reserve(&mut state.tail, reserved) {
                 Ok(Room::Available) => break,
@@ -112,13 +137,20 @@ impl Inner {
 
     /// Appends a batch over [`COPIED_LEN_MAX`]. It is written from the caller's memory before this
     /// returns, whatever the durability.
-    fn append_large(&self, entries: &Entries<'_>, reserved: u64, durability: Durability) -> Result<Range<u64>> {
+    fn append_large(
+        &self,
+        entries: &Entries<'_>,
+        reserved: u64,
+        expected: Option<u64>,
+        durability: Durability,
+    ) -> Result<Range<u64>> {
         let mut large = LargeBatch::new(entries, reserved);
         loop {
             drop(self.writable()?);
             let written = self.group.exclusively_then(
                 |state, writer| {
                     self.check(state)?;
+                    self.check_expected(&state.tail, expected)?;
                     self.check_seqs(&state.tail, entries)?;
                     self.write_large(state, writer, &mut large)
                 },
@@ -161,6 +193,18 @@ impl Inner {
         large.assign(tail.next_seq, tail.last_timestamp.max(now));
         writer.write_large(tail, large).map_err(Error::poisoned)?;
         Ok(Some(self.group.target(state)))
+    }
+
+    /// Whether the next entry gets the seq that the call expects, if it expects one.
+    #[inline]
+    fn check_expected(&self, tail: &Tail, expected: Option<u64>) -> Result<()> {
+        match expected {
+            Some(expected_next_seq) if expected_next_seq != tail.next_seq => {
+                let kind = ErrorKind::Conflict { expected_next_seq, next_seq: tail.next_seq };
+                Err(Error::new(kind, &self.shared.location))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether the stream has seqs left for `entries`.
