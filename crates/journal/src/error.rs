@@ -231,7 +231,8 @@ impl Error {
     }
 
     /// Whether a file was not found, because it was renamed or removed.
-    pub(crate) fn is_not_found(&self) -> bool {
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
         matches!(&self.kind, ErrorKind::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 

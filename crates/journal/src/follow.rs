@@ -119,8 +119,13 @@ impl Follower {
     /// # Errors
     /// Damage, found twice; I/O. The next look reads everything.
     pub fn look(&mut self) -> Result<()> {
-        if !self.files.is_empty() && self.continue_chain()? {
-            return Ok(());
+        if !self.files.is_empty() {
+            match self.continue_chain() {
+                Ok(true) => return Ok(()),
+                // Another process has removed the directory.
+                Err(error) if !error.is_not_found() => return Err(error),
+                Ok(false) | Err(_) => {}
+            }
         }
         self.forget();
         self.read_all()

@@ -159,23 +159,49 @@ impl JournalReader {
     }
 
     fn look_locked(&self, state: &mut State) -> stratawal_journal::Result<Sighting> {
-        if !state.has_journal {
-            state.is_stated = (self.has_journal)().unwrap_or(state.is_stated);
-            if !state.is_stated {
-                return Ok(Sighting::default());
+        let before = state.damage.take();
+        if state.has_journal || self.is_stated(state) {
+            match state.follower.look() {
+                Ok(()) => state.has_journal = true,
+                Err(error) if error.is_damage() => self.look_after(error, before.as_ref(), state)?,
+                Err(error) => return Err(error),
             }
         }
-        state.damage = None;
+        Ok(state.sighting())
+    }
+
+    /// Whether the log has a journal, as far as that can be read.
+    fn is_stated(&self, state: &mut State) -> bool {
+        state.is_stated = (self.has_journal)().unwrap_or(state.is_stated);
+        state.is_stated
+    }
+
+    /// Decides after `damage` what the look finds. Unless the look before found the same damage,
+    /// looks once more: a writer may have removed the journal, and created another.
+    fn look_after(
+        &self,
+        damage: JournalError,
+        before: Option<&JournalError>,
+        state: &mut State,
+    ) -> stratawal_journal::Result<()> {
+        state.has_journal = false;
+        state.follower.forget();
+        if !self.is_stated(state) {
+            return Ok(());
+        }
+        if before.is_some_and(|before| before.to_string() == damage.to_string()) {
+            state.damage = Some(damage);
+            return Ok(());
+        }
         match state.follower.look() {
             Ok(()) => state.has_journal = true,
             Err(error) if error.is_damage() => {
-                state.has_journal = false;
                 state.follower.forget();
-                state.damage = Some(error);
+                state.damage = Some(error).filter(|_| self.is_stated(state));
             }
             Err(error) => return Err(error),
         }
-        Ok(state.sighting())
+        Ok(())
     }
 
     /// The names of the streams that the journal knows, each with its id, or with `None` if the
@@ -246,7 +272,12 @@ impl JournalReader {
             return Ok(Joined::Again);
         }
         tail.may_be_cut |= look.since.is_some_and(|since| is_changed_after(since.end));
-        let Some(shown) = state.shown_to(id, attempt).map_err(failed)? else {
+        let shown = match state.shown_to(id, attempt) {
+            // The writer has removed the journal since.
+            Err(error) if error.is_not_found() => return Ok(Joined::Again),
+            shown => shown.map_err(failed)?,
+        };
+        let Some(shown) = shown else {
             let wait = state.follower.sync_wait();
             drop(state);
             // The writer may attest the records sooner.

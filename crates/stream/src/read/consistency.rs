@@ -88,17 +88,24 @@ impl Inner {
         }
     }
 
-    /// Fails if a writer in another process has removed some of `seqs`. Otherwise returns false:
-    /// this process shows `snapshot` until it is refreshed, so reading again does not help.
-    fn compare_with_disk(&self, seqs: &RangeInclusive<u64>, snapshot: &Snapshot) -> Result<bool> {
+    /// Fails if a writer in another process has removed some of `seqs`. Otherwise returns whether
+    /// another thread has refreshed this handle, so that reading again helps.
+    fn compare_with_disk(&self, seqs: &RangeInclusive<u64>, snapshot: &Arc<Snapshot>) -> Result<bool> {
         let shared = &self.shared;
+        let watermarks = &shared.watermarks;
+        let (is_current, end, accepted) = watermarks.in_one_epoch(|_| {
+            let is_current = Arc::ptr_eq(snapshot, &shared.snapshot.load());
+            (is_current, watermarks.drained(), watermarks.accepted())
+        });
+        if !is_current {
+            return Ok(true);
+        }
         let kind = match recovery::read(&StreamFiles::new(&shared.context, &shared.location, &shared.options))? {
             None => ErrorKind::Cut { next_seq: 0 },
             Some(now) if *seqs.start() < now.first_seq => ErrorKind::Truncated { first_seq: now.first_seq },
             Some(now) => {
                 // Where the files ended, a segment may begin with entries that were in the journal.
-                let end = shared.watermarks.drained();
-                let has_more = end < shared.watermarks.accepted();
+                let has_more = end < accepted;
                 let at = snapshot.diverges_at(end, &now.snapshot, now.first_seq);
                 match at.filter(|at| at <= seqs.end() && !(has_more && *at >= end)) {
                     Some(at) => ErrorKind::Cut { next_seq: at },

@@ -17,7 +17,7 @@ use crate::error::{DamageKind, Error, ErrorKind, Result};
 use crate::inner::Inner;
 use crate::options::Visibility;
 use crate::read::iter::Iter;
-use crate::recovery::entries_of;
+use crate::recovery::{StreamFiles, entries_of};
 
 /// What a reader remembers of the entries in the journal.
 #[derive(Debug, Default)]
@@ -104,7 +104,6 @@ impl Inner {
     /// Reads a part that the journal no longer has at `at`.
     fn read_elsewhere(&self, at: &PartPosition) -> Result<Entries> {
         const LOOKS_MAX: usize = 50;
-        let mut found = Err(Error::new(ErrorKind::Cut { next_seq: at.first.0 }, &self.shared.location));
         for _ in 0..LOOKS_MAX {
             let earlier = self.journal_entries.substitute.lock().take();
             let is_fresh = earlier.is_none();
@@ -112,18 +111,18 @@ impl Inner {
                 Some(inner) => inner,
                 None => self.look_beside()?,
             };
-            found = inner.entries_at(at);
-            match &found {
-                Ok(_) => {
+            match inner.entries_at(at) {
+                Ok(entries) => {
                     *self.journal_entries.substitute.lock() = Some(inner);
-                    return found;
+                    return Ok(entries);
                 }
                 // The writer has moved the entries once more, or the look is too old.
                 Err(error) if error.is_not_found() || !is_fresh => {}
-                Err(_) => return found,
+                Err(error) => return Err(error),
             }
         }
-        found
+        let files = StreamFiles::new(&self.shared.context, &self.shared.location, &self.shared.options);
+        Err(files.change_too_fast())
     }
 
     /// Looks at the stream again, without showing what the look finds.

@@ -29,7 +29,10 @@ impl Inner {
             return self.find_time_in_tail(timestamp, start..end);
         }
         // All entries after this segment are at or after the time.
-        let Some(i) = snapshot.find_time(timestamp) else { return Ok(start) };
+        let found = snapshot.find_time(timestamp);
+        // A segment without live entries is not opened: another process may have removed its file.
+        let has_live = |i: &usize| snapshot.limit(*i) > start && start < end;
+        let Some(i) = found.filter(has_live) else { return Ok(start) };
         let segment = self.open_segment(&snapshot, i)?;
         let limit = segment.limit;
         let (point, _) = segment.reader.span_at(timestamp);

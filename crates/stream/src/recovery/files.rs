@@ -68,7 +68,7 @@ impl<'a> StreamFiles<'a> {
     }
 
     /// The error of a reader that has tried [`LOOKS_MAX`] times.
-    pub(super) fn change_too_fast(&self) -> Error {
+    pub(crate) fn change_too_fast(&self) -> Error {
         let text = "the stream changes faster than it can be read; try again";
         Error::text(ErrorKind::Io, self.location, text)
     }

@@ -58,7 +58,10 @@ pub(super) fn read_files(files: &StreamFiles<'_>) -> Result<Option<Recovered>> {
                 recovered.report.elapsed = began.elapsed();
                 return Ok(Some(recovered));
             }
-            Err(e) if !e.is_damage() && !e.is_not_found() => return Err(e),
+            // The writer has removed a file since it was listed. This may happen in each of two
+            // looks.
+            Err(e) if e.is_not_found() => seen = None,
+            Err(e) if !e.is_damage() => return Err(e),
             Err(e) if seen.as_ref().is_some_and(|seen| seen.same_finding(&e)) => return Err(e),
             Err(e) => seen = Some(e),
         }
