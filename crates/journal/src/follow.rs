@@ -16,17 +16,19 @@
 //! An active writer can briefly look like damage. So damage is reported only if two looks find the
 //! same.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use stratawal_frame::{SeqNo, StreamId, WalId};
-use stratawal_storage::{File, Storage};
+use stratawal_storage::{Access, File, Storage};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::FileHeader;
+use crate::header::{FileHeader, HEADER_LEN};
 use crate::index::{Index, PartPosition};
+use crate::layout;
 use crate::lsn::Lsn;
 use crate::record::{Decoded, Located, Part, RECORD_HEADER_LEN, Record, UnverifiedHeader, decode};
 use crate::replay::{Image, read_header};
@@ -48,8 +50,13 @@ pub const SYNC_INTERVAL: Duration = Duration::from_millis(10);
 const BLOCK_LEN_MIN: u64 = 4 << 10;
 const BLOCK_LEN_MAX: u64 = 1 << 20;
 
-/// The bytes after the end of the chain that show whether a record or a MARK was added.
-const PEEK_LEN: usize = RECORD_HEADER_LEN;
+/// The most bytes after the end of the chain that are compared to find out whether a record was
+/// added: an invalid header there may be that of a record that is being written, or be left from an
+/// earlier use of the file.
+const PEEK_LEN_MAX: u64 = 4 << 10;
+
+/// How often the same bytes are found after the chain before the look ends.
+const SAME_PEEKS_MAX: usize = 3;
 
 /// A view of a journal that another process may be writing. Changes nothing.
 #[derive(Debug)]
@@ -62,9 +69,11 @@ pub struct Follower {
     index: Index,
     /// Where the chain ends.
     end: Lsn,
-    /// The bytes after the end, as the last look saw them.
-    peeked: [u8; PEEK_LEN],
-    /// Whether the last look ended at a record that was being written.
+    /// The bytes after the end, as the last look saw them: a MARK, zeros, or as many bytes as an
+    /// invalid header states. As long as they stay the same, no record follows the end. `None` if
+    /// it is not known how many bytes show that.
+    peeked: Option<Vec<u8>>,
+    /// Whether the last look ended at a record that was being written, perhaps.
     is_torn: bool,
     /// Everything below was durable at some time.
     attested: Lsn,
@@ -104,7 +113,7 @@ impl Follower {
             files: Vec::new(),
             index: Index::default(),
             end: Lsn(0),
-            peeked: [0; PEEK_LEN],
+            peeked: None,
             is_torn: false,
             attested: Lsn(0),
             synced: Lsn(0),
@@ -137,14 +146,23 @@ impl Follower {
         self.index = Index::default();
     }
 
-    /// Whether the last look found the journal, and nothing was added at its end since. Makes one
-    /// short read. Does not notice that another process has replaced the journal.
+    /// Whether the last look found the journal, and nothing was added at its end since. Makes two
+    /// short reads, and asks for one name. Does not notice that another process has opened the
+    /// journal, or removed it.
+    ///
+    /// The next record is put where the chain ends, and a restart continues in the next file. A
+    /// file that is used again gets its new header first, so the bytes were read before that if the
+    /// header is still the same.
     #[must_use]
     pub fn is_unchanged(&self) -> bool {
-        // The beginning of a record that was being written is the same once all of it is written.
-        let Some(newest) = self.files.last().filter(|_| !self.is_torn) else { return false };
-        let mut bytes = [0; PEEK_LEN];
-        peek(newest, self.end, &mut bytes).is_ok() && bytes == self.peeked
+        let (Some(newest), Some(peeked)) = (self.files.last(), &self.peeked) else { return false };
+        let is_same = peek(newest, self.end, peeked.len()).is_ok_and(|now| now == *peeked);
+        let mut header = [0; HEADER_LEN];
+        let read = read_up_to(&*newest.file, &mut header, 0);
+        let has_header = read.is_ok_and(|len| len == header.len()) && header == newest.header.encode();
+        let next = self.dir.join(layout::file_name(newest.header.number + 1));
+        let is_last = || self.storage.open(&next, Access::Read).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+        is_same && has_header && is_last()
     }
 
     /// The streams that have records.
@@ -235,12 +253,17 @@ impl Follower {
 
     /// Reads what follows the chain. Returns false if the whole journal must be read.
     fn continue_chain(&mut self) -> Result<bool> {
+        let mut same = 0;
         for _ in 0..TORN_LOOKS_MAX {
             if !self.read_on()? {
                 return Ok(false);
             }
+            let before = self.peeked.take();
             self.is_torn = !self.peek_mark()?;
-            if !self.is_torn {
+            if self.is_torn && self.peeked.is_some() && self.peeked == before {
+                same += 1;
+            }
+            if !self.is_torn || same == SAME_PEEKS_MAX {
                 break;
             }
             std::thread::yield_now();
@@ -292,19 +315,23 @@ impl Follower {
     }
 
     /// Remembers the bytes after the chain, and what a MARK there attests. Returns false if they
-    /// are part of a record.
+    /// may be part of a record.
     fn peek_mark(&mut self) -> Result<bool> {
         let Some(newest) = self.files.last() else { return Ok(true) };
-        let mut bytes = [0; PEEK_LEN];
-        peek(newest, self.end, &mut bytes)?;
-        self.peeked = bytes;
-        match decode(&Bytes::copy_from_slice(&bytes), newest.header.salt, self.end) {
+        let bytes = peek(newest, self.end, RECORD_HEADER_LEN)?;
+        let is_record = match decode(&Bytes::copy_from_slice(&bytes), newest.header.salt, self.end) {
             Decoded::Record(Located { record: Record::Mark, attested, .. }) => {
                 self.attested = self.attested.max(attested);
-                Ok(true)
+                false
             }
-            decoded => Ok(decoded == Decoded::Blank),
+            decoded => decoded != Decoded::Blank,
+        };
+        if !is_record {
+            self.peeked = Some(bytes);
+            return Ok(true);
         }
+        self.peeked = peek_invalid(newest, self.end, bytes)?;
+        Ok(false)
     }
 
     fn read_all(&mut self) -> Result<()> {
@@ -404,11 +431,29 @@ fn read_block(file: &FollowedFile, end: Lsn, len: u64) -> Result<Block> {
     }
 }
 
-/// Reads the bytes at `end`, which are zeros after the end of the file.
-fn peek(file: &FollowedFile, end: Lsn, bytes: &mut [u8; PEEK_LEN]) -> Result<()> {
-    read_up_to(&*file.file, bytes, file.header.offset_of(end))
-        .map(drop)
-        .map_err(|e| Error::io("read")(e).in_file(file.header.number))
+/// Reads the `len` bytes at `end`, which are zeros after the end of the file.
+fn peek(file: &FollowedFile, end: Lsn, len: usize) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; len];
+    read_up_to(&*file.file, &mut bytes, file.header.offset_of(end))
+        .map_err(|e| Error::io("read")(e).in_file(file.header.number))?;
+    Ok(bytes)
+}
+
+/// Reads the bytes of the record that the header `bytes` at `end` states, as long as they are not
+/// valid. `None` if they are, or if they are too many.
+fn peek_invalid(file: &FollowedFile, end: Lsn, bytes: Vec<u8>) -> Result<Option<Vec<u8>>> {
+    let FollowedFile { header, .. } = file;
+    let rest = header.file_len.saturating_sub(header.offset_of(end));
+    let Some(len) = UnverifiedHeader::len_at(&bytes).filter(|&len| len <= rest) else {
+        // No record has this header.
+        return Ok(Some(bytes));
+    };
+    if len > PEEK_LEN_MAX {
+        return Ok(None);
+    }
+    let bytes = peek(file, end, usize::try_from(len).expect("invariant: a peek is short"))?;
+    let is_invalid = decode(&Bytes::copy_from_slice(&bytes), header.salt, end) == Decoded::Invalid;
+    Ok(Some(bytes).filter(|_| is_invalid))
 }
 
 fn read_up_to(file: &dyn File, bytes: &mut [u8], offset: u64) -> std::io::Result<usize> {

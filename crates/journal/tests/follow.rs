@@ -148,6 +148,75 @@ fn recycled_file_yields_no_part() {
     }
 }
 
+fn of_zeros(seq: u64, len: usize) -> Record {
+    let body = vec![0; len].into();
+    let (stream, first) = (StreamId(1), SeqNo(seq));
+    Record::Data(vec![Part { stream, name: None, first, count: 1, timestamp: 0, firm: false, body }])
+}
+
+/// In a file that is used again, the place where a follower stopped may hold the same bytes as
+/// before.
+#[test]
+fn journal_that_grew_is_never_unchanged() {
+    for mapped in [true, false] {
+        let storage: Arc<dyn Storage> = Arc::new(SimStorage::new(1));
+        let journal = Journal::create(&storage, Path::new(DIR), WAL, options(mapped)).expect("it is new");
+        let mut seqs = 0..;
+        let mut append = || {
+            let seq = seqs.next().expect("endless");
+            let len = 1000 + 272 * (seq as usize % 11);
+            journal.append(&of_zeros(seq, len)).expect("there is room");
+            journal.release_unsynced(journal.end()).expect("no fault");
+        };
+        for _ in 0..30 {
+            append();
+            let mut follower = Follower::new(Arc::clone(&storage), Path::new(DIR), WAL);
+            follower.look().expect("the journal is sound");
+            assert!(follower.is_unchanged());
+            for _ in 0..300 {
+                append();
+                assert!(!follower.is_unchanged());
+            }
+        }
+    }
+}
+
+/// The bytes that follow the records in a file that is used again are those of an earlier use. They
+/// look like a record that is being written.
+#[test]
+fn rest_of_a_recycled_file_is_no_record() {
+    let storage: Arc<dyn Storage> = Arc::new(SimStorage::new(1));
+    let journal = Journal::create(&storage, Path::new(DIR), WAL, options(true)).expect("it is new");
+    let mut follower = Follower::new(Arc::clone(&storage), Path::new(DIR), WAL);
+    let mut torn = 0;
+    for seq in 0..2000 {
+        journal.append(&of_zeros(seq, 300)).expect("there is room");
+        journal.release_unsynced(journal.end()).expect("no fault");
+        assert!(!follower.is_unchanged());
+        follower.look().expect("the journal is sound");
+        assert!(follower.is_unchanged(), "record {seq}");
+        torn += usize::from(follower.is_torn());
+    }
+    assert!(torn > 100, "{torn} looks met such bytes");
+}
+
+/// A restart continues in a new file, and writes nothing at the end of the old one.
+#[test]
+fn restarted_journal_is_not_unchanged() {
+    let sim = SimStorage::new(1);
+    let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+    let journal = Journal::create(&storage, Path::new(DIR), WAL, options(true)).expect("it is new");
+    let mut follower = Follower::new(Arc::clone(&storage), Path::new(DIR), WAL);
+    let position = journal.append(&of_zeros(0, 300)).expect("there is room");
+    sim.set_faults(Some(Faults { after: 0, fault: Fault::Io, forever: false }));
+    journal.sync_to(position).expect_err("the disk fails");
+    sim.set_faults(None);
+    follower.look().expect("the journal is sound");
+    assert!(follower.is_unchanged());
+    journal.restart(journal.epoch(), &[of_zeros(0, 300)]).expect("no fault");
+    assert!(!follower.is_unchanged());
+}
+
 /// Nothing is shown before it is attested or synced, and a sync makes everything that was found
 /// durable.
 #[test]
