@@ -40,6 +40,8 @@ pub struct IndexedStream {
     pub directory_end: Option<Lsn>,
     /// Where the DROP ends, if the stream is deleted.
     pub dropped: Option<Lsn>,
+    /// Parts below this seq were forgotten, because the stream's files hold them.
+    pub forgotten: SeqNo,
 }
 
 /// Where a part is, and what it holds.
@@ -127,6 +129,7 @@ impl IndexedStream {
 
     fn void(&mut self, lsn: Lsn) {
         self.parts.clear();
+        self.forgotten = SeqNo(0);
         self.firm = SeqNo(0);
         self.directory_end = None;
         self.settled = Some(lsn);
@@ -251,7 +254,11 @@ impl Index {
             if stream.start_end <= shown {
                 stream.earlier_starts.clear();
             }
+            let known = stream.parts.len();
             stream.parts.retain(|part| part.end_seq() > seq);
+            if stream.parts.len() < known {
+                stream.forgotten = stream.forgotten.max(seq);
+            }
         }
     }
 }

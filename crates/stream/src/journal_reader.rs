@@ -271,6 +271,11 @@ impl JournalReader {
         if again && (is_created || is_truncated || is_new || is_changed_after(look.before.end)) {
             return Ok(Joined::Again);
         }
+        if stream.forgotten.0 > look.files.map_or(0, |files| files.next_seq) {
+            // Another look at the stream has seen later files since these were read.
+            state.follower.forget();
+            return Ok(Joined::Again);
+        }
         tail.may_be_cut |= look.since.is_some_and(|since| is_changed_after(since.end));
         let shown = match state.shown_to(id, attempt) {
             // The writer has removed the journal since.
@@ -405,5 +410,49 @@ impl State {
         }
         self.follower.forget_below(id, SeqNo(in_files), shown);
         Ok(Joined::Tail(tail))
+    }
+}
+
+#[cfg(all(test, not(stratawal_loom)))]
+mod tests {
+    use stratawal_journal::{Journal, JournalOptions, Record};
+    use stratawal_storage::MemoryStorage;
+
+    use super::*;
+
+    const STREAM: StreamId = StreamId(7);
+
+    fn part(first: u64) -> Record {
+        let body = vec![1; 20].into();
+        let (name, first) = (Some("s".into()), SeqNo(first));
+        Record::Data(vec![Part { stream: STREAM, name, first, count: 1, timestamp: 0, firm: true, body }])
+    }
+
+    /// Two handles look at a stream whose entries are moved to its files at that time. The one that
+    /// read the files earlier joins them to the journal later.
+    #[test]
+    fn earlier_files_are_read_again_after_later_ones() {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        let dir = Path::new("/journal");
+        let wal_id = WalId(3);
+        let journal = Journal::create(&storage, dir, wal_id, JournalOptions::default()).unwrap();
+        for seq in 0..4 {
+            journal.append(&part(seq)).unwrap();
+        }
+        journal.sync().unwrap();
+        let reader = JournalReader::new(&storage, dir, wal_id, || Some(true));
+        let location = Location::new(Path::new("/streams"), "s");
+        let join = |before: Sighting, next_seq: u64| {
+            let files = Some(InFiles { stream: STREAM, first_seq: 0, next_seq });
+            let look = StreamLook { location: &location, before, since: None, files };
+            reader.join(&look, &mut Attempt::default()).unwrap()
+        };
+        let before = reader.look(&location).unwrap();
+        let Joined::Tail(later) = join(before, 4) else { panic!("nothing has changed") };
+        assert_eq!(later.end(), None, "the files have all entries");
+        assert!(matches!(join(before, 2), Joined::Again), "entries 2 and 3 would be missing");
+        let before = reader.look(&location).unwrap();
+        let Joined::Tail(again) = join(before, 2) else { panic!("nothing has changed") };
+        assert_eq!(again.end(), Some(4));
     }
 }
