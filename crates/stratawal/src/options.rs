@@ -321,10 +321,11 @@ impl Options {
     /// began, whether the entry is in a segment file or in the [journal](Self::journal) alone.
     /// Every entry that is shown is durable: those that may not be durable are synced first.
     ///
-    /// Without a journal, a look at a stream that has not changed costs about a microsecond: the
-    /// writer counts its changes in the file `NOTIFY` of the log. At least every 50 ms a look reads
-    /// the files themselves. If the file was deleted or cannot be read, every look does, and
-    /// nothing is lost. The next opening for writing creates it.
+    /// A look at a stream of a log in which nothing has changed costs about a microsecond, or a few
+    /// with a journal: the writer counts its changes of the files in the file `NOTIFY` of the log,
+    /// and adds all others to the end of the journal. At least every 50 ms a look reads the files
+    /// themselves. If the file was deleted or cannot be read, every look does, and nothing is lost.
+    /// The next opening for writing creates it.
     ///
     /// # Beside a writer with a journal
     /// Entries of the journal that the writer has not synced are synced by the reader, for each

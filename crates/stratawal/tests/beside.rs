@@ -520,6 +520,60 @@ fn poll_notices_every_acknowledged_change() {
     }
 }
 
+/// A reader polls all the time while a writer appends to two streams, and now and then drops
+/// entries from an end. No poll misses an entry or a start that was acknowledged before it.
+#[test]
+fn poll_beside_a_busy_writer_misses_nothing() {
+    for kind in KINDS {
+        let dir = tempfile::tempdir().unwrap();
+        let streams = StreamOptions::new().segment_bytes(64 << 10).durability(Durability::Flushed);
+        let wal = kind.of(Options::new().stream_defaults(streams)).open(dir.path()).unwrap();
+        let stream = wal.stream("s").unwrap();
+        let other = wal.stream("other").unwrap();
+        stream.append("first").unwrap();
+        // The first live seq and the end; the end alone never falls.
+        let acknowledged = [stream.first_seq(), stream.next_seq()].map(AtomicU64::new);
+        let now = || acknowledged.each_ref().map(|seq| seq.load(Ordering::SeqCst));
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let _ends = Ends(&done);
+                let mut rng = Rng::new(9);
+                let until = Instant::now() + Duration::from_secs(seconds().min(20));
+                while Instant::now() < until && !done.load(Ordering::Relaxed) {
+                    match rng.below(64) {
+                        0 => stream.truncate_before(stream.next_seq().max(1) - 1).unwrap(),
+                        1 => {
+                            let large: Batch = (0..100).map(|_| vec![0; 1000]).collect();
+                            stream.append_batch(&large).unwrap();
+                        }
+                        2 => {
+                            stream.with_durability(Durability::Synced).append([0; 300]).unwrap();
+                        }
+                        3 => thread::sleep(Duration::from_millis(2)),
+                        4..20 => drop(other.append([0; 700]).unwrap()),
+                        _ => drop(stream.append([0; 300]).unwrap()),
+                    }
+                    acknowledged[0].store(stream.first_seq(), Ordering::SeqCst);
+                    acknowledged[1].store(stream.next_seq(), Ordering::SeqCst);
+                }
+            });
+            let _ends = Ends(&done);
+            let reader = Options::new().open_read_only(dir.path()).unwrap();
+            let seen = reader.stream("s").unwrap();
+            let mut polls = 0;
+            while !done.load(Ordering::Relaxed) {
+                let expected = now();
+                seen.reopen().unwrap();
+                let found = [seen.first_seq(), seen.next_seq()];
+                assert!(found[0] >= expected[0] && found[1] >= expected[1], "{kind:?}: {found:?}, not {expected:?}");
+                polls += 1;
+            }
+            println!("volume: {kind:?}: {polls} polls, {} entries", now()[1]);
+        });
+    }
+}
+
 /// The fault: entries still in the tail buffer are acknowledged, but no other process sees them.
 #[cfg(stratawal_faults)]
 #[test]

@@ -292,11 +292,13 @@ impl JournalReader {
         state.join(id, look, shown, tail, attempt)
     }
 
-    /// Whether the log has no journal, and had none at the look that saw `sighting`. A journal is
-    /// looked at each time.
+    /// Whether no record was added to the journal since the look that saw `sighting`. The counter
+    /// of the log shows whether a writer has opened the journal since, or removed it.
     pub(crate) fn is_unchanged_since(&self, sighting: Sighting) -> bool {
         let state = self.state.lock();
-        !state.has_journal && state.sighting() == sighting
+        // A journal that is damaged or could not be read is looked at each time.
+        let is_known = if state.has_journal { state.follower.is_unchanged() } else { !state.is_stated };
+        is_known && state.sighting() == sighting
     }
 
     /// Reads a part again. Returns `None` if the journal holds other records there by now.
