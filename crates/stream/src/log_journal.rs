@@ -9,7 +9,6 @@ mod registry;
 #[cfg(test)]
 mod scenarios;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::Thread;
@@ -22,7 +21,7 @@ use stratawal_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use stratawal_sync::{Mutex, OnceLock, Weak, fail_point, model};
 
 pub use self::carried::SettleCarried;
-use self::carried::{Carried, Settling};
+use self::carried::{AllCarried, Carried, Settling};
 use self::registry::Registry;
 use crate::active_files::ActiveFiles;
 use crate::batches::{BATCH_LEN_MAX, THREADS_MAX, in_batches};
@@ -56,7 +55,7 @@ pub struct LogJournal {
     /// Held by the thread that settles streams because too many files have unsynced writes.
     relieving: Mutex<()>,
     /// The records of streams that are not open.
-    carried: Mutex<BTreeMap<StreamId, Carried>>,
+    carried: Mutex<AllCarried>,
     /// The deletions that are not finished.
     drops: Mutex<Vec<Dropped>>,
     /// The streams whose files are to record a START, because that frees some of them.
@@ -149,9 +148,11 @@ impl LogJournal {
         };
         let options = journal.options();
         let log = Self::new(journal, options, report);
-        let carried =
-            needed.streams.into_iter().map(|(id, needed)| (id, Carried { needed, is_settled: false, claim: None }));
-        *log.carried.lock() = carried.collect();
+        let mut carried = log.carried.lock();
+        for (id, needed) in needed.streams {
+            carried.insert(id, Carried { needed, is_settled: false, claim: None });
+        }
+        drop(carried);
         *log.drops.lock() = if fail_point!(DropsForgotten) { Vec::new() } else { needed.drops };
         Ok(log)
     }
@@ -165,7 +166,7 @@ impl LogJournal {
             streams: Registry::default(),
             files: Arc::new(ActiveFiles::new(ACTIVE_FILES_MAX)),
             relieving: Mutex::new(()),
-            carried: Mutex::new(BTreeMap::new()),
+            carried: Mutex::default(),
             drops: Mutex::new(Vec::new()),
             starts: Mutex::new(Vec::new()),
             settling: Mutex::new(Settling::default()),
@@ -335,7 +336,7 @@ impl LogJournal {
         let mut carried = self.carried.lock();
         let put = self.journal.append(&Record::Drop { stream, name });
         if put.is_ok() || self.journal.is_failed() {
-            carried.remove(&stream);
+            carried.remove(stream);
         }
         drop(carried);
         if put.is_err() && !self.journal.is_failed() {
@@ -616,17 +617,16 @@ impl LogJournal {
         let mut carried = self.carried.lock();
         let mut drops = self.drops.lock();
         if !fail_point!(CarriedNotRestarted) {
-            records.extend(carried.iter().flat_map(|(&id, carried)| carried.records_for_restart(id)));
+            records.extend(carried.iter().flat_map(|(id, carried)| carried.records_for_restart(id)));
         }
         let dropped = |dropped: &Dropped| Record::Drop { stream: dropped.stream, name: dropped.name.clone() };
         records.extend(drops.iter().map(dropped));
         let located = self.journal.restart(epoch, &records)?;
         // Only now: if the restart fails, the next opening finds the records that are left out
         // here.
-        carried.values_mut().for_each(Carried::forget_settled);
-        carried.retain(|_, carried| !carried.is_settled || carried.needed.start.is_some());
+        carried.forget_settled();
         let first = located.first().map_or(self.journal.end(), |located| located.lsn);
-        carried.values_mut().for_each(|carried| carried.move_to(first));
+        carried.iter_mut().for_each(|(_, carried)| carried.move_to(first));
         drops.iter_mut().for_each(|dropped| dropped.lsn = first);
         Ok(first)
     }

@@ -1,9 +1,10 @@
 //! The streams that have records in the journal and were not looked up since it was opened.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use stratawal_frame::{SeqNo, StreamId};
 use stratawal_journal::{Lsn, NeededStream, Record, Result};
 use stratawal_sync::atomic::Ordering;
@@ -62,11 +63,11 @@ impl LogJournal {
         if total <= max {
             return Vec::new();
         }
-        let is_candidate = |(id, carried): &(&StreamId, &Carried)| !tried.contains(id) && carried.len() > 0;
+        let is_candidate = |(id, carried): &(StreamId, &Carried)| !tried.contains(id) && carried.len() > 0;
         let mut candidates: Vec<_> = carried.iter().filter(is_candidate).collect();
         candidates.sort_by_key(|(_, carried)| std::cmp::Reverse(carried.len()));
         let mut largest = Vec::new();
-        for (&id, carried) in candidates {
+        for (id, carried) in candidates {
             if total <= max || largest.len() == SETTLED_AT_ONCE_MAX {
                 break;
             }
@@ -80,21 +81,18 @@ impl LogJournal {
 
     /// The records of a stream that was not opened yet.
     pub(crate) fn carried(&self, stream: StreamId) -> Option<NeededStream> {
-        self.carried.lock().get(&stream).map(|carried| carried.needed.clone())
+        self.carried.lock().get(stream).map(|carried| carried.needed.clone())
     }
 
     /// The ids of the streams named `name` that have records and were not opened yet.
     pub(crate) fn carried_named(&self, name: &str) -> Vec<StreamId> {
-        let carried = self.carried.lock();
-        let has_name = |carried: &Carried| carried.needed.name.as_deref() == Some(name.as_bytes());
-        let ids = carried.iter().filter(|(_, carried)| carried.oldest().is_some() && has_name(carried));
-        ids.map(|(&id, _)| id).collect()
+        self.carried.lock().named(name)
     }
 
     /// The stream's files durably hold all live entries. A record that makes the carried ones void
     /// is about to be put.
     pub(crate) fn carried_is_settled(&self, stream: StreamId) {
-        if let Some(carried) = self.carried.lock().get_mut(&stream) {
+        if let Some(carried) = self.carried.lock().streams.get_mut(&stream) {
             carried.is_settled = true;
         }
     }
@@ -108,11 +106,11 @@ impl LogJournal {
         if self.is_restarting.load(Ordering::Relaxed) && !fail_point!(HandedOverInRestart) {
             return false;
         }
-        if let Some(records) = carried.get(&stream) {
+        if let Some(records) = carried.get(stream) {
             take(&records.needed);
         }
         // Only now, so that a release finds them here or claimed.
-        carried.remove(&stream);
+        carried.remove(stream);
         true
     }
 
@@ -135,7 +133,7 @@ impl LogJournal {
         }
         let mut carried = self.carried.lock();
         let is_due = |carried: &Carried| !carried.is_settled && carried.oldest().is_some_and(|lsn| lsn < target);
-        for (&id, carried) in carried.iter_mut().filter(|(_, carried)| is_due(carried)) {
+        for (id, carried) in carried.iter_mut().filter(|(_, carried)| is_due(carried)) {
             let mut positions = Vec::new();
             self.has_copies.store(true, Ordering::Relaxed);
             for record in carried.needed.records(id) {
@@ -173,6 +171,64 @@ pub(super) struct Settling {
     pub(super) by: Option<Box<dyn SettleCarried>>,
     /// The streams that were settled, or that could not be.
     pub(super) tried: BTreeSet<StreamId>,
+}
+
+/// The records of all streams that are not open. There may be very many.
+#[derive(Debug, Default)]
+pub(super) struct AllCarried {
+    streams: BTreeMap<StreamId, Carried>,
+    /// The streams by name, if the journal gives it. A look-up searches here.
+    names: BTreeSet<(Bytes, StreamId)>,
+}
+
+impl AllCarried {
+    pub(super) fn insert(&mut self, id: StreamId, carried: Carried) {
+        if let Some(name) = &carried.needed.name {
+            self.names.insert((name.clone(), id));
+        }
+        self.streams.insert(id, carried);
+    }
+
+    pub(super) fn remove(&mut self, id: StreamId) {
+        if let Some(mut carried) = self.streams.remove(&id)
+            && let Some(name) = carried.needed.name.take()
+        {
+            self.names.remove(&(name, id));
+        }
+    }
+
+    fn get(&self, id: StreamId) -> Option<&Carried> {
+        self.streams.get(&id)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (StreamId, &Carried)> {
+        self.streams.iter().map(|(&id, carried)| (id, carried))
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &Carried> {
+        self.streams.values()
+    }
+
+    /// All streams, to change anything except their names.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (StreamId, &mut Carried)> {
+        self.streams.iter_mut().map(|(&id, carried)| (id, carried))
+    }
+
+    /// Forgets the records that a restart of the journal leaves out.
+    pub(super) fn forget_settled(&mut self) {
+        let Self { streams, names } = self;
+        streams.values_mut().for_each(Carried::forget_settled);
+        streams.retain(|_, carried| !carried.is_settled || carried.needed.start.is_some());
+        names.retain(|(_, id)| streams.contains_key(id));
+    }
+
+    /// The streams that have this name, and records.
+    fn named(&self, name: &str) -> Vec<StreamId> {
+        let name = Bytes::copy_from_slice(name.as_bytes());
+        let named = self.names.range((name.clone(), StreamId(0))..=(name, StreamId(u64::MAX)));
+        let ids = named.map(|&(_, id)| id);
+        ids.filter(|&id| self.get(id).is_some_and(|carried| carried.oldest().is_some())).collect()
+    }
 }
 
 /// The records of a stream that is not open.
@@ -216,7 +272,7 @@ impl Carried {
     }
 
     /// Forgets the records that [`records_for_restart`](Self::records_for_restart) leaves out.
-    pub(super) fn forget_settled(&mut self) {
+    fn forget_settled(&mut self) {
         if self.is_settled {
             self.needed.parts.clear();
             self.needed.firm = SeqNo(0);
