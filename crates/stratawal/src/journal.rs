@@ -18,6 +18,7 @@ use stratawal_stream::{
 use stratawal_sync::Weak;
 
 use crate::error::{Error, ErrorKind, Result, log_error};
+use crate::for_each::for_each;
 use crate::options::Options;
 use crate::root::{JOURNAL, Root};
 use crate::slots::Slots;
@@ -157,15 +158,14 @@ fn give_up(root: &mut Root, options: &Options, context: LogContext) -> Result<()
 }
 
 /// Has every stream that was not looked up take its entries from the journal into its own files,
-/// and closes it.
+/// and closes it. Several threads share them.
 ///
 /// # Errors
 /// The error of the first stream that fails; its entries stay in the journal. The others take
 /// theirs.
 pub(crate) fn settle_carried(context: &Arc<LogContext>, streams: &Path, options: &StreamOptions) -> Result<()> {
     let Some(journal) = context.log_journal() else { return Ok(()) };
-    let settle = |name: &String| settle(context, streams, options, name);
-    journal.carried_streams().iter().map(settle).fold(Ok(()), Result::and)
+    for_each(&journal.carried_streams(), |name| settle(context, streams, options, name))
 }
 
 /// Ends the journal of a log whose streams are closed. Returns whether it is closed. If not, the

@@ -200,6 +200,39 @@ fn sync_of_the_log_settles_streams_together() {
     assert!(handles.iter().all(|stream| stream.stable_seq() == 2));
 }
 
+/// The close opens the streams that were not looked up, and so does an opening without the journal.
+#[test]
+fn streams_not_looked_up_wait_for_the_disk_together() {
+    for closes in [true, false] {
+        let storage = HookedStorage::new(MemoryStorage::new());
+        let wal = open_journaled(&storage);
+        drop(streams(&wal, 64));
+        wal.close_fast().unwrap();
+        drop(wal);
+        let wal = closes.then(|| open_journaled(&storage));
+        let syncs = Arc::new(Concurrency::default());
+        let seen = Arc::clone(&syncs);
+        storage.set(move |operation, path| {
+            if operation == Operation::Sync && is_of_stream(path) {
+                seen.enter();
+            }
+            Ok(())
+        });
+        match &wal {
+            Some(wal) => wal.close().unwrap(),
+            None => drop(open(&storage)),
+        }
+        storage.clear();
+        assert!(syncs.all() >= 64 && syncs.most() >= 4, "{} at a time, {} in all", syncs.most(), syncs.all());
+        drop(wal);
+        let wal = open_journaled(&storage);
+        for name in wal.streams().unwrap() {
+            let stream = wal.stream(&name).unwrap();
+            assert!(stream.report().clean && stream.next_seq() == 1, "{name}: {:?}", stream.report());
+        }
+    }
+}
+
 #[test]
 fn failed_streams_do_not_stop_the_others() {
     let storage = HookedStorage::new(MemoryStorage::new());
