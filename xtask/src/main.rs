@@ -17,7 +17,7 @@ mod torture;
 use std::process::ExitCode;
 
 /// A command: its name, its arguments, its description.
-const COMMANDS: [(&str, &str, &str); 14] = [
+const COMMANDS: [(&str, &str, &str); 15] = [
     (
         "ci",
         "[--quick] [--no-tests]",
@@ -44,6 +44,7 @@ const COMMANDS: [(&str, &str, &str); 14] = [
         "a process with many threads, killed with -9 again and again; acknowledged entries are kept",
     ),
     ("beside", "[--seconds N]", "readers in one process beside a writer in another that drops, cuts and deletes"),
+    ("streams", "[--count N]", "100,000 streams at 1,024 open files against a plain model, closed and killed"),
     ("sweep", "", "the damage sweep: every bit flipped, every page zeroed, every file cut, lost, swapped"),
     (
         "bench",
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         "model" => sim::model(rest),
         "kills" => sim::kills(rest),
         "beside" => sim::beside(rest),
+        "streams" => sim::streams(rest),
         "sweep" => sim::sweep(),
         "bench" if rest.first().is_some_and(|first| first == "--peers") => peers::peers(&rest[1..]),
         "bench" => benches(rest),

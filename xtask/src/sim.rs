@@ -1,6 +1,6 @@
 //! The harnesses: the simulation (crashes at every change of a simulated disk, and faults at every
-//! operation, seed by seed), the damage sweep, the model, processes that are killed, and readers in
-//! another process.
+//! operation, seed by seed), the damage sweep, the model, processes that are killed, readers in
+//! another process, and logs of many streams.
 
 use crate::run::{Run, cargo};
 use crate::{Done, Stop};
@@ -111,6 +111,18 @@ pub(crate) fn beside(arguments: &[String]) -> Done {
 
 pub(crate) fn beside_run(seconds: &str) -> Run {
     harness("beside", volume(seconds)).env("STRATAWAL_BESIDE_SECONDS", seconds)
+}
+
+/// The streams of a log that has very many.
+pub(crate) const STREAMS: &str = "100000";
+
+/// Runs a log of `--count` streams in a process that may have few files open.
+pub(crate) fn streams(arguments: &[String]) -> Done {
+    streams_run(&number(arguments, "--count", STREAMS, "streams")?).done("a log of many streams")
+}
+
+pub(crate) fn streams_run(count: &str) -> Run {
+    in_memory(harness("many_streams", volume(count) / 100).env("STRATAWAL_STREAMS", count))
 }
 
 /// Fills real file systems to the last block.

@@ -33,12 +33,13 @@ pub(crate) fn torture(arguments: &[String]) -> Done {
     };
     let plan = Plan::of(hours, fresh_seed());
     println!("seeds from {}; about {hours} hours", plan.seed);
-    let harnesses: [Harness<'_>; 10] = [
+    let harnesses: [Harness<'_>; 11] = [
         ("simulation: crashes and faults", &|| plan.simulation()),
         ("model: random programs", &|| plan.model()),
         ("damage sweep", &|| reported(sim::sweep_run())),
         ("kill -9", &|| plan.kills()),
         ("readers in another process", &|| plan.beside()),
+        ("many streams", &|| reported(sim::streams_run(sim::STREAMS))),
         ("full file systems", &|| reported(sim::volumes_run())),
         ("models of concurrency", &|| loom::loom(&[]).map(|()| vec!["all, and their seeded faults".to_owned()])),
         ("seeded faults", &|| sim::seeded().map(|()| vec!["all found".to_owned()])),
