@@ -84,6 +84,7 @@
 #![deny(unsafe_code)]
 
 mod error;
+mod follow;
 mod for_each;
 pub mod inspect;
 mod journal;
@@ -97,10 +98,11 @@ mod wal;
 
 pub use bytes::Bytes;
 pub use error::{DamageKind, Error, ErrorKind, Result};
+pub use follow::Follow;
 pub use options::Options;
 pub use stratawal_stream::{
-    Batch, CacheStats, Durability, Entry, Iter, JournalReport, OpenReport, Run, RunEntry, StreamOptions, StreamStats,
-    TornTail, Visibility,
+    Batch, CacheStats, Durability, Entry, FollowEvent, FollowStopper, Iter, JournalReport, OpenReport, Run, RunEntry,
+    StreamOptions, StreamStats, TornTail, Visibility,
 };
 pub use stream::Stream;
 pub use wal::{Stats, Wal};

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use stratawal_stream::{Batch, Durability, Entry, Iter, OpenReport, StreamLog, StreamStats, Visibility};
 
 use crate::error::Result;
+use crate::follow::Follow;
 use crate::slots::SlotUser;
 
 /// A handle on a stream: an append-only sequence of entries, numbered from 0 without gaps.
@@ -18,9 +19,8 @@ use crate::slots::SlotUser;
 /// The *live range* of a handle is from [`first_seq`](Self::first_seq) to one past the last entry
 /// that it sees.
 ///
-/// No call waits for new entries. A consumer polls [`stable_seq`](Self::stable_seq); in another
-/// process, it calls [`reopen`](Self::reopen) before each poll. A consumer in the process that
-/// writes can keep its position in a second stream, whose last entry holds it.
+/// [`follow`](Self::follow) returns the entries and then waits for new ones, in the process that
+/// writes and in others. Every other call returns what exists.
 ///
 /// # Appends from many threads
 ///
@@ -398,6 +398,47 @@ impl Stream {
     #[must_use]
     pub fn iter(&self, seqs: impl RangeBounds<u64>) -> Iter {
         self.log.iter(seqs, self.visibility)
+    }
+
+    /// Returns the visible entries from `from` on, and then new ones as they become visible, each
+    /// once. See [`Follow`].
+    ///
+    /// If `from` is below [`first_seq`](Self::first_seq), the first event is
+    /// [`Truncated`](crate::FollowEvent::Truncated). If it is above [`next_seq`](Self::next_seq),
+    /// the entries below it were dropped since the caller got it, and the first event is
+    /// [`Cut`](crate::FollowEvent::Cut). So `follow(stream.next_seq())` returns only new entries.
+    ///
+    /// A stream that does not exist is followed from its first append. In a log opened for reading,
+    /// this looks at the stream anew, and waits for a stream that does not exist yet.
+    ///
+    /// ```
+    /// use stratawal::{FollowEvent, Wal};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let wal = Wal::open(dir.path())?;
+    /// let orders = wal.stream("orders")?;
+    /// orders.append("one apple")?;
+    ///
+    /// let follow = orders.follow(0);
+    /// let consumer = std::thread::spawn(move || -> stratawal::Result<u64> {
+    ///     let mut bytes = 0;
+    ///     for event in follow {
+    ///         match event? {
+    ///             FollowEvent::Entry(entry) => bytes += entry.data().len() as u64,
+    ///             other => println!("{other:?}"),
+    ///         }
+    ///     }
+    ///     Ok(bytes)
+    /// });
+    /// orders.append("two pears")?;
+    /// // The consumer gets all entries, and then ends.
+    /// wal.close()?;
+    /// assert_eq!(consumer.join().unwrap()?, 18);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn follow(&self, from: u64) -> Follow {
+        Follow::new(self.log.follow(from, self.visibility), self)
     }
 
     /// Returns the first seq such that its entry and all later ones have a timestamp of `time` or

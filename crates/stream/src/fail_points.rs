@@ -121,6 +121,10 @@ stratawal_sync::fail_points! {
         AttestedBeforeSync,
         /// The watermark passes finished segments that are not synced.
         UnsyncedPassed,
+        /// A change of a stream does not wake its followers.
+        FollowersNotWoken,
+        /// A follower registers and does not look at the stream again.
+        RegisteredUnseen,
         /// Recovery does not rewrite frames that may not be durable.
         TailNotRewritten,
         /// Recovery trusts attestations of entries that a newer generation has voided.

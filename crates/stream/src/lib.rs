@@ -24,7 +24,7 @@
 //! ```
 //!
 //! [`StreamLog`] is a handle to the state that all handles of a stream share (`inner.rs`). The work
-//! is split between three directories; the top of each one's `mod.rs` draws the path of a call.
+//! is split between four directories; the top of each one's `mod.rs` draws the path of a call.
 //!
 //! - `write/` appends. Under the stream's lock an append reserves space in the active segment and
 //!   copies its entries to the tail buffer. Then one of the threads that need durability leads a
@@ -34,6 +34,9 @@
 //! - `read/` reads. Readers load the watermarks and then the newest snapshot of the segments, and
 //!   take no lock. The writer publishes both (`shared.rs`, `watermarks.rs`). If it moves the end of
 //!   the stream back, it records that for the readers (`truncation_log.rs`).
+//! - `follow/` returns entries as they become visible. Before a follower sleeps it registers under
+//!   the stream's lock, and each thread that changes the stream wakes the followers that wait for
+//!   it.
 //! - `recovery/` opens. It decides which bytes of the files are valid, repairs the files, and
 //!   installs the result as the state of the stream. It also refreshes the view of a reader that
 //!   runs alongside a writer, and salvages intact entries around damage.
@@ -54,6 +57,7 @@ mod error;
 mod events;
 mod evicting_storage;
 mod fail_points;
+mod follow;
 mod fs;
 mod history;
 mod inner;
@@ -85,6 +89,7 @@ pub use batch::{Batch, Entry, Run, RunEntry};
 pub use context::{CacheStats, LogContext};
 pub use deletion::{DeleteError, Found, delete, finish_deletion, remove_leftover_dir, stream_id};
 pub use error::{DamageKind, Error, ErrorKind, Result};
+pub use follow::{Follow, FollowEvent, FollowStopper};
 pub use journal_reader::JournalReader;
 pub use layout::is_leftover_dir;
 pub use location::Location;

@@ -10,6 +10,7 @@ use crate::deletion::DeleteError;
 use crate::error::{Call, Error, Result};
 #[cfg(doc)]
 use crate::error::{DamageKind, ErrorKind};
+use crate::follow::Follow;
 use crate::inner::Inner;
 use crate::location::Location;
 use crate::options::{Durability, StreamOptions, Visibility};
@@ -345,6 +346,17 @@ impl StreamLog {
     #[must_use]
     pub fn iter(&self, seqs: impl RangeBounds<u64>, visibility: Visibility) -> Iter {
         Iter::new(&self.inner, &seqs, visibility)
+    }
+
+    /// Returns the entries from `from` on that `visibility` shows, and then new ones as they become
+    /// visible, each once. See [`Follow`].
+    ///
+    /// If `from` is above [`next_seq`](Self::next_seq), entries were dropped from the end of the
+    /// stream since the caller got this position: the first event is
+    /// [`FollowEvent::Cut`](crate::FollowEvent::Cut).
+    #[must_use]
+    pub fn follow(&self, from: u64, visibility: Visibility) -> Follow {
+        Follow::new(&self.inner, from, visibility)
     }
 
     /// Returns the lowest seq such that its entry and all later entries have a timestamp of

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use stratawal_storage::MemoryStorage;
 use stratawal_sync::model::{explore, explore_bounded};
-use stratawal_sync::thread::{spawn, yield_now};
+use stratawal_sync::thread::{JoinHandle, spawn, yield_now};
 use stratawal_sync::{AtomicSeq, Mutex, fail_point};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -20,7 +20,7 @@ use crate::write::commit::{CommitLeader, Group};
 use crate::write::dir_sync::DirSyncs;
 use crate::write::failed_epochs::FAILED_EPOCHS_MAX;
 use crate::write::waiter::CommitTarget;
-use crate::{Durability, Location, LogContext, StreamLog, StreamOptions, Visibility};
+use crate::{Durability, FollowEvent, Location, LogContext, StreamLog, StreamOptions, Visibility};
 
 /// A stream with one entry, so that its first segment exists.
 fn stream() -> StreamLog {
@@ -310,6 +310,71 @@ fn a_truncated_entry_does_not_reappear() {
     });
 }
 
+/// The thread that follows `log` and expects the entries from 1 to `end`.
+fn follower(log: &StreamLog, visibility: Visibility, end: u64) -> JoinHandle<()> {
+    let mut follow = log.follow(1, visibility);
+    spawn(move || {
+        for seq in 1..end {
+            let event = follow.next().expect("it is not closed").expect("reads");
+            assert_eq!(event.into_entry().expect("nothing is dropped").seq(), seq);
+        }
+    })
+}
+
+/// If a wake-up were lost, the follower would wait forever.
+#[test]
+fn a_follower_is_woken_for_the_last_entry() {
+    explore(|| {
+        let log = stream();
+        let follower = follower(&log, Visibility::Stable, 3);
+        log.append(b"1", Durability::Synced).expect("appends");
+        log.append(b"2", Durability::Synced).expect("appends");
+        follower.join().expect("no panic");
+    });
+}
+
+#[test]
+fn a_follower_is_woken_for_an_accepted_entry() {
+    explore(|| {
+        let log = stream();
+        let follower = follower(&log, Visibility::Accepted, 3);
+        log.append(b"1", Durability::Buffered).expect("appends");
+        log.append(b"2", Durability::Buffered).expect("appends");
+        follower.join().expect("no panic");
+    });
+}
+
+#[test]
+fn a_follower_is_woken_by_truncations_and_the_close() {
+    explore_bounded(2, || {
+        let log = stream();
+        log.append(b"1", Durability::Synced).expect("appends");
+        let follower = {
+            let mut follow = log.follow(2, Visibility::Stable);
+            spawn(move || {
+                let cut = follow.next().expect("it was cut before the close").expect("reads");
+                assert_eq!(cut, FollowEvent::Cut { dropped: 1..2 });
+                assert!(follow.next().is_none(), "it is closed");
+            })
+        };
+        log.truncate_from(1).expect("cuts");
+        log.close().expect("closes");
+        follower.join().expect("no panic");
+    });
+}
+
+#[test]
+fn a_stopped_follower_does_not_sleep() {
+    explore(|| {
+        let log = stream();
+        let mut follow = log.follow(1, Visibility::Stable);
+        let stopper = follow.stopper();
+        let follower = spawn(move || assert!(follow.next().is_none()));
+        stopper.stop();
+        follower.join().expect("no panic");
+    });
+}
+
 // ---- a lead that can be made to fail
 
 struct FakeLead {
@@ -568,5 +633,9 @@ mod fail_points_are_found {
         epoch_kept: EpochKept by an_iterator_does_not_continue_past_a_truncation;
         sleep_through_epoch: SleepThroughEpoch by a_truncation_wakes_all_waiters;
         outcome_forgotten: OutcomeForgotten by a_forgotten_failure_is_not_a_success;
+        followers_not_woken: FollowersNotWoken by a_follower_is_woken_for_the_last_entry;
+        registered_unseen: RegisteredUnseen by a_follower_is_woken_for_the_last_entry;
+        registered_unseen_accepted: RegisteredUnseen by a_follower_is_woken_for_an_accepted_entry;
+        registered_unseen_at_a_cut: RegisteredUnseen by a_follower_is_woken_by_truncations_and_the_close;
     }
 }

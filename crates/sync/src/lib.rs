@@ -12,7 +12,8 @@
 //! A panic does not poison the locks here. Code that must know whether a holder unwound records it
 //! in the data that the lock guards.
 //!
-//! Deliberately absent: background threads, time, and any knowledge of a log.
+//! Deliberately absent: background threads, time except for the limit of a wait, and any knowledge
+//! of a log.
 #![forbid(unsafe_code)]
 
 mod bit_set;
@@ -38,9 +39,9 @@ pub use std::sync::{OnceLock, Weak};
 /// Threads. The model checker chooses which one runs next.
 pub mod thread {
     #[cfg(stratawal_loom)]
-    pub use loom::thread::{spawn, yield_now};
+    pub use loom::thread::{JoinHandle, spawn, yield_now};
     #[cfg(not(stratawal_loom))]
-    pub use std::thread::{spawn, yield_now};
+    pub use std::thread::{JoinHandle, spawn, yield_now};
 }
 
 /// Orders everything before it with respect to everything after it, for all threads that call it.

@@ -1,6 +1,7 @@
 //! A lock that cannot fail, and the condition that its holders wait for.
 
 use std::sync::{PoisonError, TryLockError};
+use std::time::Duration;
 
 use crate::primitives::{self, MutexGuard};
 
@@ -50,6 +51,12 @@ impl Condvar {
     /// the caller checks the condition in a loop.
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Like [`wait`](Self::wait), but returns after `timeout` at the latest.
+    /// The model checker knows no time: there this is `wait`.
+    pub fn wait_timeout<'a, T>(&self, guard: MutexGuard<'a, T>, timeout: Duration) -> MutexGuard<'a, T> {
+        self.0.wait_timeout(guard, timeout).unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Wakes one waiting thread.

@@ -24,11 +24,15 @@ use crate::recovery::{self, StreamFiles};
 impl Inner {
     /// One past the last entry that a reader with this visibility sees.
     pub(crate) fn end_seq(&self, visibility: Visibility) -> u64 {
-        let watermarks = &self.shared.watermarks;
+        self.shared.watermarks.reached(self.shown_at(visibility))
+    }
+
+    /// The durability that entries have at least once a reader with this visibility sees them.
+    pub(crate) fn shown_at(&self, visibility: Visibility) -> Durability {
         match (visibility, self.shared.options.durability) {
-            (Visibility::Accepted, _) => watermarks.accepted(),
-            (Visibility::Stable, Durability::Synced) if !fail_point!(FlushedShown) => watermarks.durable(),
-            (Visibility::Stable, _) => watermarks.flushed(),
+            (Visibility::Accepted, _) => Durability::Buffered,
+            (Visibility::Stable, Durability::Synced) if !fail_point!(FlushedShown) => Durability::Synced,
+            (Visibility::Stable, _) => Durability::Flushed,
         }
     }
 

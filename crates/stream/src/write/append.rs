@@ -49,8 +49,10 @@ impl Inner {
         if entries.tail_len() > COPIED_LEN_MAX {
             return self.append_large(entries, reserved, expected, durability);
         }
-        let (state, seqs) = self.accept(entries, reserved, expected)?;
+        let (mut state, seqs) = self.accept(entries, reserved, expected)?;
+        let accepted = self.group.take_due(&mut state);
         self.acknowledge(state, durability)?;
+        drop(accepted);
         Ok(seqs)
     }
 

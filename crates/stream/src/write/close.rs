@@ -39,6 +39,7 @@ impl Inner {
         if !was_closed {
             self.shared.context.make_reserve_again();
         }
+        self.group.close_followers();
         closed
     }
 
@@ -76,6 +77,7 @@ impl Inner {
         };
         // A truncation may be removing files.
         drop(self.removals.lock());
+        self.group.close_followers();
         synced.and(shut_down)
     }
 

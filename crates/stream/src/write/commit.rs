@@ -21,6 +21,7 @@ use stratawal_sync::thread::yield_now;
 use stratawal_sync::{Mutex, MutexGuard, fail_point};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::follow::{DueFollowers, Followers};
 use crate::options::Durability;
 use crate::watermarks::Watermarks;
 use crate::write::failed_epochs::FailedEpochs;
@@ -61,6 +62,7 @@ pub(crate) struct GroupState<L: CommitLeader> {
     failed: Option<Error>,
     failed_epochs: FailedEpochs,
     waiters: Waiters,
+    pub(crate) followers: Followers,
 }
 
 /// The exclusive right to write to the files of a stream. Boxed, because every commit moves it out
@@ -134,6 +136,7 @@ impl<L: CommitLeader> Group<L> {
             failed: None,
             failed_epochs: FailedEpochs::default(),
             waiters: Waiters::default(),
+            followers: Followers::default(),
         };
         Self { state: Mutex::new(state), watermarks, name }
     }
@@ -281,7 +284,10 @@ impl<L: CommitLeader> Group<L> {
     /// woken first, so that its sync runs while the satisfied threads wake up.
     pub(crate) fn release_lead(&self, mut state: MutexGuard<'_, GroupState<L>>, lead: Option<Box<L>>) {
         state.lead = lead.map_or(Lead::Lost, Lead::Free);
+        let due = self.take_due(&mut state);
         if state.waiters.is_empty() {
+            drop(state);
+            drop(due);
             return;
         }
         let failed = state.failed.is_some();
@@ -295,6 +301,27 @@ impl<L: CommitLeader> Group<L> {
         for waiter in next.iter().chain(&satisfied).filter(|_| !(failed && fail_point!(NoWakeOnFailure))) {
             waiter.wake();
         }
+        drop(due);
+    }
+
+    /// Takes the followers that have something to see since a watermark was changed. Call this
+    /// under the lock, after the change. They are woken when the result is dropped, which must be
+    /// after the lock is released.
+    #[inline]
+    pub(crate) fn take_due(&self, state: &mut GroupState<L>) -> DueFollowers {
+        if state.followers.is_empty() || fail_point!(FollowersNotWoken) {
+            return DueFollowers::default();
+        }
+        state.followers.take_due(&self.watermarks)
+    }
+
+    /// Has followers end once they have seen every entry. No watermark changes after this.
+    pub(crate) fn close_followers(&self) {
+        let mut state = self.state.lock();
+        state.followers.is_closed = true;
+        let all = state.followers.take_all();
+        drop(state);
+        drop(all);
     }
 }
 

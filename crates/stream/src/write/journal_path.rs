@@ -22,6 +22,7 @@ use stratawal_sync::{MutexGuard, fail_point};
 
 use crate::deletion::make_room;
 use crate::error::{Error, ErrorKind, Result};
+use crate::follow::DueFollowers;
 use crate::inner::Inner;
 use crate::journal_user::{BegunSync, JournalUser};
 use crate::options::Durability;
@@ -48,7 +49,8 @@ impl Inner {
         durability: Durability,
     ) -> Result<()> {
         let target = self.group.target(&state);
-        let (state, put) = self.put(state, target, durability)?;
+        let mut due = DueFollowers::default();
+        let (state, put) = self.put(state, target, durability, &mut due)?;
         let pending_len = state.tail.pending_len();
         match put {
             Put::ThroughFiles => {
@@ -62,6 +64,7 @@ impl Inner {
             }
             Put::InJournal(_) | Put::Done => drop(state),
         }
+        drop(due);
         if let Some(log) = self.shared.context.log_journal() {
             log.maintain_if_due();
         }
@@ -80,19 +83,24 @@ impl Inner {
         }
     }
 
-    /// Puts the missing records into the journal. Makes room if there is none.
+    /// Puts the missing records into the journal. Makes room if there is none. Adds the followers
+    /// that the caller wakes to `due`.
     fn put<'a>(
         &'a self,
         mut state: MutexGuard<'a, GroupState<Writer>>,
         target: CommitTarget,
         durability: Durability,
+        due: &mut DueFollowers,
     ) -> Result<(MutexGuard<'a, GroupState<Writer>>, Put)> {
         let watermarks = &self.shared.watermarks;
         if state.tail.lacks_id() {
             state.tail.set_id(new_stream_id(&self.shared.context));
         }
         loop {
-            let error = match state.tail.put_in_journal(durability, watermarks) {
+            let put = state.tail.put_in_journal(durability, watermarks);
+            // An error may come after some frames were put.
+            due.extend(self.group.take_due(&mut state));
+            let error = match put {
                 Ok(put) => return Ok((state, put)),
                 Err(error) => error,
             };
@@ -157,13 +165,16 @@ impl Inner {
             return Ok(());
         }
         // The lock keeps the epoch from ending between the check and the rise.
-        let state = self.group.lock();
+        let mut state = self.group.lock();
         if watermarks.epoch() != target.epoch && !fail_point!(EpochNotChecked) {
             return state.outcome_of(target.epoch, self.shared.location.name());
         }
         // Threads that wait for other entries of this stream then need no lock.
         let durable = state.tail.journaled.as_ref().and_then(|journaled| journaled.durable_end(log.journal.durable()));
         watermarks.raise_durable(durable.unwrap_or(target.seq).max(target.seq));
+        let due = self.group.take_due(&mut state);
+        drop(state);
+        drop(due);
         Ok(())
     }
 
@@ -255,6 +266,8 @@ impl Inner {
 
 impl JournalUser for Inner {
     fn begin_sync(&self) -> Result<Option<BegunSync>> {
+        // Dropped after the lock.
+        let mut due = DueFollowers::default();
         let state = self.group.lock();
         if self.shared.watermarks.durable() >= state.tail.next_seq {
             return Ok(None);
@@ -264,7 +277,7 @@ impl JournalUser for Inner {
             return if error.kind() == ErrorKind::Missing { Ok(None) } else { Err(error.clone()) };
         }
         let target = self.group.target(&state);
-        let (_state, put) = self.put(state, target, Durability::Synced)?;
+        let (_state, put) = self.put(state, target, Durability::Synced, &mut due)?;
         Ok(match put {
             Put::Done => None,
             Put::InJournal(position) => Some(BegunSync { target, position: Some(position) }),

@@ -25,6 +25,7 @@ use stratawal_sync::atomic::{AtomicBool, Ordering};
 
 use crate::deletion::make_room;
 use crate::error::{ErrorKind, Result};
+use crate::follow::DueFollowers;
 use crate::inner::Inner;
 use crate::journal_user::JournalUser;
 use crate::log_journal::longest_control_record;
@@ -71,6 +72,8 @@ impl Inner {
 
     /// Puts the record that drops the entries below `first`. From here on no reader sees them.
     fn put_start(&self, first: u64) -> Result<stratawal_journal::Result<StartPut>> {
+        // Dropped after the lock.
+        let mut due = DueFollowers::default();
         let mut state = self.group.lock();
         self.check(&state)?;
         let is_beyond = first > state.tail.next_seq;
@@ -82,7 +85,9 @@ impl Inner {
             }
             self.shared.watermarks.raise_start(first);
         }
-        Ok(Ok(journaled.undurable_start().map_or(StartPut::Durable, StartPut::Position)))
+        let put = journaled.undurable_start().map_or(StartPut::Durable, StartPut::Position);
+        due.extend(self.group.take_due(&mut state));
+        Ok(Ok(put))
     }
 
     /// Has the files record the first live seq if that frees some of them: now, or by the thread

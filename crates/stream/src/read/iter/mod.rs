@@ -97,6 +97,54 @@ impl Iter {
         iter
     }
 
+    /// An iterator without entries at `seq` in `epoch`, which [`extend_to`](Self::extend_to) and
+    /// [`restart`](Self::restart) move.
+    pub(crate) fn at(inner: &Arc<Inner>, epoch: u64, seq: u64) -> Self {
+        Self {
+            inner: Arc::clone(inner),
+            epoch,
+            truncated_at: None,
+            last_snapshot: None,
+            front: seq,
+            back: seq,
+            forward: None,
+            backward: None,
+            tail: None,
+            error: None,
+        }
+    }
+
+    /// Continues at `seq` in `epoch`, without entries.
+    pub(crate) fn restart(&mut self, epoch: u64, seq: u64) {
+        *self = Self::at(&self.inner, epoch, seq);
+    }
+
+    /// Moves the end to `end`, which was loaded from a watermark.
+    pub(crate) fn extend_to(&mut self, end: u64) {
+        if end <= self.back {
+            return;
+        }
+        self.back = end;
+        // The entries after the old end may be in another segment. The snapshot is loaded after the
+        // watermark, so if it is the same, its segments have them.
+        let snapshot = self.inner.shared.snapshot.load();
+        if self.last_snapshot.as_ref().is_some_and(|last| !Arc::ptr_eq(last, &snapshot)) {
+            self.release();
+        }
+    }
+
+    /// Frees the memory and the file of the position.
+    pub(crate) fn release(&mut self) {
+        self.forward = None;
+        self.backward = None;
+        self.tail = None;
+        self.last_snapshot = None;
+    }
+
+    pub(crate) const fn is_at_end(&self) -> bool {
+        self.front >= self.back
+    }
+
     /// Returns the next entries from the front together, as a run. A run holds entries of one tick
     /// of the clock that are in memory, and ends once it is at least 16 KiB long; it may also be a
     /// single entry. All of its entries are verified. Damage after them is the error of the next

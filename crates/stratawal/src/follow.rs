@@ -1,0 +1,107 @@
+//! Follows a stream.
+
+use std::fmt;
+use std::time::Duration;
+
+use stratawal_stream::{FollowEvent, FollowStopper};
+
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::error::Result;
+use crate::stream::Stream;
+
+/// Returns the entries of a stream, and then new ones as they become visible. Created by
+/// [`Stream::follow`].
+///
+/// Each entry is returned once and in order, with no gap between those that exist and those that
+/// are appended later. Truncations and the deletion of the stream
+/// are events of their own: see [`FollowEvent`].
+///
+/// As an iterator, this blocks until there is an event. It ends after [`FollowEvent::Deleted`],
+/// after an error, when [`FollowStopper::stop`] is called, and when the log or the stream is closed
+/// and every entry was returned. [`next_timeout`](Self::next_timeout) waits for a limited time.
+///
+/// If a write or sync of the stream fails, this waits until the stream is
+/// [reopened](Stream::reopen), and continues.
+///
+/// # Threads and resources
+///
+/// A waiting thread uses no processor time, and is woken by the append. If entries come faster than
+/// one in a millisecond, it looks once a millisecond instead, so that followers do not slow the
+/// writer down. A slow consumer delays no append: it reads entries from the segment files once they
+/// are no longer in memory. Nothing is kept for it, so [`Stream::truncate_before`] may overtake it.
+///
+/// Like a [`Stream`], this keeps the log open and locked.
+///
+/// # Positions
+///
+/// A consumer that stores [`position`](Self::position) with its results, in one transaction,
+/// processes each entry once, also across restarts: it continues with `follow(position)`. If
+/// entries below that position were lost in a crash, because they were not durable, or were dropped
+/// by [`Stream::truncate_from`], the first event is [`FollowEvent::Cut`], unless the stream has as
+/// many entries again. A consumer that must notice this too follows only entries that are durable:
+/// those of a stream whose own durability is [`Synced`](crate::Durability::Synced).
+///
+/// # In a log opened for reading
+///
+/// This looks at the stream again every 2 ms, as [`Stream::reopen`] does. A writer in another
+/// process may be closed, killed and started again; this continues. If a stream is deleted and
+/// created again between two looks, this may be returned as [`FollowEvent::Cut`].
+pub struct Follow {
+    follow: stratawal_stream::Follow,
+    // Dropped last: it keeps the stream in use.
+    _stream: Stream,
+}
+
+impl Follow {
+    pub(crate) fn new(follow: stratawal_stream::Follow, stream: &Stream) -> Self {
+        Self { follow, _stream: stream.clone() }
+    }
+
+    /// The seq of the next entry: one past the last entry that was returned, unless entries were
+    /// dropped since.
+    #[must_use]
+    pub const fn position(&self) -> u64 {
+        self.follow.position()
+    }
+
+    /// Returns a handle by which another thread ends this.
+    #[must_use]
+    pub fn stopper(&self) -> FollowStopper {
+        self.follow.stopper()
+    }
+
+    /// Returns the next event, or `None` if there is none within about `timeout`. A `timeout` of
+    /// zero does not wait for entries.
+    ///
+    /// # Errors
+    /// - [`Closed`](ErrorKind::Closed): the log or the stream was closed and every entry was
+    ///   returned, or this was stopped.
+    /// - [`Missing`](ErrorKind::Missing): the stream was deleted, and [`FollowEvent::Deleted`] was
+    ///   returned.
+    /// - [`Damaged`](ErrorKind::Damaged). If [`Error::lost`](crate::Error::lost) returns the range
+    ///   of the lost entries, continue with a new `follow(lost.end)`.
+    /// - [`Forked`](ErrorKind::Forked); any operating-system error.
+    ///
+    /// After an error no event follows, and each call returns the same error.
+    pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<FollowEvent>> {
+        self.follow.next_timeout(timeout)
+    }
+}
+
+impl Iterator for Follow {
+    type Item = Result<FollowEvent>;
+
+    /// Blocks until there is an event. Returns `None` at the end, as described for the type.
+    fn next(&mut self) -> Option<Result<FollowEvent>> {
+        self.follow.next()
+    }
+}
+
+impl std::iter::FusedIterator for Follow {}
+
+impl fmt::Debug for Follow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.follow.fmt(f)
+    }
+}

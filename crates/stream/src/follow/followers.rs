@@ -1,0 +1,101 @@
+//! The followers of a stream that wait for a change.
+//!
+//! Invariant, so that no follower sleeps through the last entry: a follower looks at the stream and
+//! registers under the stream's lock. A thread that changes a watermark takes the lock afterwards,
+//! if it does not hold it, and looks for followers that the change concerns. If the follower had
+//! the lock first, that thread finds it. Otherwise the follower sees the change.
+//!
+//! Followers are woken after the lock is released, so that they can take it.
+
+use std::sync::Arc;
+
+use super::signal::Signal;
+use crate::options::Durability;
+use crate::watermarks::Watermarks;
+
+/// The followers of a stream that wait. Used under the stream's lock.
+#[derive(Debug, Default)]
+pub(crate) struct Followers {
+    waiting: Vec<Waiting>,
+    /// The stream was closed, so no watermark changes any more.
+    pub(crate) is_closed: bool,
+}
+
+/// A follower that waits.
+#[derive(Debug)]
+struct Waiting {
+    goal: Goal,
+    signal: Arc<Signal>,
+}
+
+/// What a follower has seen, and so what it need not be woken for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Goal {
+    /// The durability of the entries that it shows.
+    pub(crate) shown: Durability,
+    /// The next entry.
+    pub(crate) seq: u64,
+    pub(crate) epoch: u64,
+}
+
+impl Goal {
+    /// Whether the stream has changed for the follower: it has the next entry, has dropped entries,
+    /// or has begun a new epoch.
+    pub(crate) fn is_reached(&self, watermarks: &Watermarks) -> bool {
+        watermarks.reached(self.shown) > self.seq || watermarks.start() > self.seq || watermarks.epoch() != self.epoch
+    }
+}
+
+impl Followers {
+    #[inline]
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub(crate) fn add(&mut self, goal: Goal, signal: &Arc<Signal>) {
+        self.waiting.push(Waiting { goal, signal: Arc::clone(signal) });
+    }
+
+    /// Removes a follower that no longer waits.
+    pub(crate) fn remove(&mut self, signal: &Arc<Signal>) {
+        self.waiting.retain(|waiting| !Arc::ptr_eq(&waiting.signal, signal));
+    }
+
+    /// Takes the followers that a change concerns.
+    pub(crate) fn take_due(&mut self, watermarks: &Watermarks) -> DueFollowers {
+        let mut due = DueFollowers::default();
+        self.waiting.retain(|waiting| {
+            let is_due = waiting.goal.is_reached(watermarks);
+            if is_due {
+                due.0.push(Arc::clone(&waiting.signal));
+            }
+            !is_due
+        });
+        due
+    }
+
+    pub(crate) fn take_all(&mut self) -> DueFollowers {
+        DueFollowers(self.waiting.drain(..).map(|waiting| waiting.signal).collect())
+    }
+}
+
+/// Followers to be woken, which happens when this is dropped. That is after the stream's lock is
+/// released.
+#[derive(Debug, Default)]
+#[must_use]
+pub(crate) struct DueFollowers(Vec<Arc<Signal>>);
+
+impl DueFollowers {
+    pub(crate) fn extend(&mut self, mut more: Self) {
+        self.0.append(&mut more.0);
+    }
+}
+
+impl Drop for DueFollowers {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.0.is_empty() && !stratawal_sync::model::is_over() {
+            self.0.iter().for_each(|signal| signal.wake());
+        }
+    }
+}

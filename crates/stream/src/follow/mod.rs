@@ -1,0 +1,408 @@
+//! Follows a stream: returns its entries, and then new ones as they become visible.
+//!
+//! Invariants: each entry is returned once and in order. If entries before the position were
+//! dropped from the end of the stream, or entries at or after it from the beginning, the follower
+//! returns an event for that, and continues where the stream then ends or begins.
+//!
+//! A follower reads with an iterator whose end it moves. So it falls back to the files when it is
+//! slow, and it notices a new epoch as an iterator does. Once it has read everything, it registers
+//! with the stream ([`followers`]) and sleeps until it is woken ([`signal`]). A follower of a
+//! stream that is opened for reading looks at the files instead, again and again.
+//!
+//! A follower that was woken a moment ago does not register again at once: it sleeps for a moment,
+//! and looks. So a follower costs the writer at most one wake-up in [`PAUSE`], and none while the
+//! entries come faster than that.
+
+mod followers;
+mod signal;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stratawal_frame::StreamId;
+use stratawal_sync::fail_point;
+
+use self::followers::Goal;
+pub(crate) use self::followers::{DueFollowers, Followers};
+use self::signal::{Signal, Sleep};
+use crate::batch::Entry;
+use crate::error::{Error, ErrorKind, Result};
+use crate::inner::Inner;
+use crate::options::Visibility;
+use crate::read::iter::Iter;
+
+/// The minimum time between two wake-ups of a follower.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// How long a follower of a stream that is opened for reading sleeps between two looks.
+const LOOK_PAUSE: Duration = Duration::from_millis(2);
+
+/// A read that finds its entries removed, and a stream that shows no reason, is repeated this
+/// often.
+const READ_TRIES: u32 = 3;
+
+/// What a [`Follow`] returns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FollowEvent {
+    /// The next entry.
+    Entry(Entry),
+    /// The beginning of the stream was dropped, and with it entries that were not returned. The
+    /// next entry is at the end of this range.
+    Truncated {
+        /// The seqs that are skipped.
+        dropped: Range<u64>,
+    },
+    /// The end of the stream was dropped, and with it entries that were returned, or that are below
+    /// the first position. The entries that follow get their seqs again, beginning at the start of
+    /// this range.
+    Cut {
+        /// The seqs of the dropped entries.
+        dropped: Range<u64>,
+    },
+    /// The stream was deleted. No event follows. A stream of the same name that is created later is
+    /// not followed.
+    Deleted,
+}
+
+impl FollowEvent {
+    /// The entry, unless this is another event.
+    #[must_use]
+    pub fn into_entry(self) -> Option<Entry> {
+        match self {
+            Self::Entry(entry) => Some(entry),
+            _ => None,
+        }
+    }
+}
+
+/// Returns the entries of a stream, and then waits for new ones. Created by the stream's `follow`.
+///
+/// As an iterator it blocks until there is an event, and ends with `None` once the stream was
+/// closed or deleted, or [`FollowStopper::stop`] was called. After an error it ends.
+pub struct Follow {
+    inner: Arc<Inner>,
+    visibility: Visibility,
+    /// The epoch that was looked at last.
+    epoch: u64,
+    /// The seq of the next entry.
+    position: u64,
+    iter: Iter,
+    signal: Arc<Signal>,
+    /// Whether the first look is over.
+    has_looked: bool,
+    /// Whether the stream existed at the last look, and its id if that was known.
+    existed: (bool, Option<StreamId>),
+    /// The follower has waited for a writer in another process.
+    has_refreshed: bool,
+    /// The stream was found deleted when the follower was about to wait.
+    was_deleted: bool,
+    /// If this is set, the follower pauses until then before it registers.
+    paused_until: Option<Instant>,
+    /// Reads that have failed since the last event.
+    failed_reads: u32,
+    /// Why no event follows.
+    end: Option<Error>,
+}
+
+/// Ends a [`Follow`] from another thread.
+#[derive(Clone, Debug)]
+pub struct FollowStopper {
+    signal: Arc<Signal>,
+}
+
+impl FollowStopper {
+    /// Ends the [`Follow`], also if a thread is waiting in it. It returns no event after this, even
+    /// if there are more entries.
+    pub fn stop(&self) {
+        self.signal.stop();
+    }
+}
+
+impl fmt::Debug for Follow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.inner.shared.location.name();
+        f.debug_struct("Follow").field("stream", &name).field("position", &self.position).finish_non_exhaustive()
+    }
+}
+
+impl Follow {
+    /// See [`StreamLog::follow`](crate::StreamLog::follow).
+    pub(crate) fn new(inner: &Arc<Inner>, from: u64, visibility: Visibility) -> Self {
+        // The lock is not needed: an epoch that begins between these lines is noticed.
+        let epoch = inner.shared.watermarks.stable_epoch();
+        Self {
+            inner: Arc::clone(inner),
+            visibility,
+            epoch,
+            position: from,
+            iter: Iter::at(inner, epoch, from),
+            signal: Arc::new(Signal::new()),
+            has_looked: false,
+            existed: (inner.exists(), inner.shared.stream_id()),
+            has_refreshed: false,
+            was_deleted: false,
+            paused_until: None,
+            failed_reads: 0,
+            end: None,
+        }
+    }
+
+    /// The seq of the next entry: one past the last entry that was returned, unless entries were
+    /// dropped since. A program that stores it continues there with a new [`Follow`].
+    #[must_use]
+    pub const fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Returns a handle by which another thread ends this.
+    #[must_use]
+    pub fn stopper(&self) -> FollowStopper {
+        FollowStopper { signal: Arc::clone(&self.signal) }
+    }
+
+    /// Returns the next event, or `None` if there is none for about `timeout`. A `timeout` of zero
+    /// does not wait.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::Closed`]: the stream was closed and every entry was returned, or this was
+    ///   stopped. [`ErrorKind::Missing`]: the stream was deleted, and
+    ///   [`FollowEvent::Deleted`] was returned.
+    /// - [`ErrorKind::Damaged`], [`ErrorKind::Io`] and the other errors of reading.
+    ///
+    /// After an error there are no more events, and each call returns the same error.
+    pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<FollowEvent>> {
+        if let Some(event) = self.try_next()? {
+            return Ok(Some(event));
+        }
+        if timeout.is_zero() && !self.inner.shared.context.is_read_only() {
+            return Ok(None);
+        }
+        // A deadline that the clock cannot express is never reached.
+        self.next_until(Instant::now().checked_add(timeout))
+    }
+
+    fn next_until(&mut self, deadline: Option<Instant>) -> Result<Option<FollowEvent>> {
+        loop {
+            let is_over = self.wait(deadline)? == Sleep::TimedOut;
+            if let Some(event) = self.try_next()? {
+                return Ok(Some(event));
+            }
+            if is_over {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Returns the next event if it need not wait for one.
+    fn try_next(&mut self) -> Result<Option<FollowEvent>> {
+        if let Some(error) = &self.end {
+            return Err(error.clone());
+        }
+        if !self.has_looked && self.inner.shared.context.is_read_only() {
+            // The position may be newer than the last look at the stream.
+            self.refresh()?;
+        }
+        loop {
+            if self.signal.is_stopped() {
+                return Err(self.end_with(ErrorKind::Closed));
+            }
+            if self.position < self.inner.shared.watermarks.start()
+                && let Some(event) = self.look()
+            {
+                return Ok(Some(event));
+            }
+            match self.iter.next() {
+                Some(Ok(entry)) => {
+                    self.position = entry.seq() + 1;
+                    self.failed_reads = 0;
+                    return Ok(Some(FollowEvent::Entry(entry)));
+                }
+                Some(Err(error)) => self.continue_after(error)?,
+                None => {}
+            }
+            if let Some(event) = self.look() {
+                self.failed_reads = 0;
+                return Ok(Some(event));
+            }
+            if self.iter.is_at_end() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Looks at the stream: returns an event for dropped entries, or has the iterator read up to
+    /// where the visible entries end.
+    fn look(&mut self) -> Option<FollowEvent> {
+        let inner = Arc::clone(&self.inner);
+        let watermarks = &inner.shared.watermarks;
+        let (epoch, start, end, next_seq) = watermarks
+            .in_one_epoch(|epoch| (epoch, watermarks.start(), inner.end_seq(self.visibility), watermarks.accepted()));
+        let position = self.position;
+        if self.was_deleted || epoch != self.epoch && self.is_deleted() {
+            self.end_with(ErrorKind::Missing);
+            return Some(FollowEvent::Deleted);
+        }
+        if epoch != self.epoch {
+            let cut = inner.shared.truncations.since(self.epoch);
+            self.epoch = epoch;
+            self.move_to(position);
+            if let Some(at) = cut.filter(|&at| at < position) {
+                self.move_to(at);
+                return Some(FollowEvent::Cut { dropped: at..position });
+            }
+        }
+        let next_seq = next_seq.max(start);
+        if !std::mem::replace(&mut self.has_looked, true) && position > next_seq {
+            self.move_to(next_seq);
+            return Some(FollowEvent::Cut { dropped: next_seq..position });
+        }
+        if position < start {
+            self.move_to(start);
+            return Some(FollowEvent::Truncated { dropped: position..start });
+        }
+        self.iter.extend_to(end);
+        None
+    }
+
+    /// Whether the stream was deleted before this epoch. Another one of the same name may exist in
+    /// a log that is opened for reading.
+    fn is_deleted(&mut self) -> bool {
+        if !self.inner.shared.context.is_read_only() {
+            return self.inner.group.lock().failure().is_some_and(|failure| failure.kind() == ErrorKind::Missing);
+        }
+        let (existed, id) = self.existed;
+        let exists = self.inner.exists();
+        let now = self.inner.shared.stream_id();
+        self.existed = (exists, now.or(id));
+        existed && !exists || id.is_some_and(|id| now.is_some_and(|now| now != id))
+    }
+
+    fn move_to(&mut self, position: u64) {
+        self.position = position;
+        self.iter.restart(self.epoch, position);
+    }
+
+    /// Continues if `error` means that entries were removed, which the next look finds.
+    fn continue_after(&mut self, error: Error) -> Result<()> {
+        let is_removed = matches!(error.kind(), ErrorKind::Truncated { .. } | ErrorKind::Cut { .. });
+        self.failed_reads += 1;
+        if !is_removed || self.failed_reads > READ_TRIES {
+            self.end = Some(error.clone());
+            return Err(error);
+        }
+        self.move_to(self.position);
+        if self.inner.shared.context.is_read_only() {
+            self.refresh()?;
+        }
+        Ok(())
+    }
+
+    /// Ends this, and returns the error of later calls.
+    fn end_with(&mut self, kind: ErrorKind) -> Error {
+        let error = Error::new(kind, &self.inner.shared.location);
+        self.iter.restart(self.epoch, self.position);
+        self.end = Some(error.clone());
+        error
+    }
+}
+
+/// Waiting.
+impl Follow {
+    /// Waits until the stream may have changed, at the latest until `deadline`.
+    fn wait(&mut self, deadline: Option<Instant>) -> Result<Sleep> {
+        self.inner.check_process()?;
+        if self.inner.shared.context.is_read_only() {
+            return self.wait_beside_writer(deadline);
+        }
+        if let Some(until) = self.paused_until.take() {
+            let until = deadline.map_or(until, |deadline| deadline.min(until));
+            if until > Instant::now() {
+                self.signal.reset();
+                self.signal.sleep(Some(until));
+                if self.has_news() {
+                    // It comes fast, so the next wait also begins with a pause.
+                    self.pause();
+                }
+                let is_over = deadline.is_some_and(|deadline| deadline <= Instant::now());
+                return Ok(if is_over { Sleep::TimedOut } else { Sleep::Woken });
+            }
+        }
+        self.iter.release();
+        let goal = self.goal();
+        self.signal.reset();
+        let mut state = self.inner.group.lock();
+        if goal.is_reached(&self.inner.shared.watermarks) && !fail_point!(RegisteredUnseen) {
+            return Ok(Sleep::Woken);
+        }
+        if state.failure().is_some_and(|failure| failure.kind() == ErrorKind::Missing) {
+            self.was_deleted = true;
+            return Ok(Sleep::Woken);
+        }
+        if state.followers.is_closed {
+            drop(state);
+            return Err(self.end_with(ErrorKind::Closed));
+        }
+        state.followers.add(goal, &self.signal);
+        drop(state);
+        let slept = self.signal.sleep(deadline);
+        if slept == Sleep::TimedOut || self.signal.is_stopped() {
+            self.inner.group.lock().followers.remove(&self.signal);
+        } else {
+            self.pause();
+        }
+        Ok(slept)
+    }
+
+    fn pause(&mut self) {
+        if cfg!(not(stratawal_loom)) {
+            self.paused_until = Some(Instant::now() + PAUSE);
+        }
+    }
+
+    fn goal(&self) -> Goal {
+        Goal { shown: self.inner.shown_at(self.visibility), seq: self.position, epoch: self.epoch }
+    }
+
+    fn has_news(&self) -> bool {
+        self.goal().is_reached(&self.inner.shared.watermarks)
+    }
+
+    /// Looks at the files of a stream that is opened for reading. Sleeps first, except the first
+    /// time.
+    fn wait_beside_writer(&mut self, deadline: Option<Instant>) -> Result<Sleep> {
+        if std::mem::replace(&mut self.has_refreshed, true) {
+            let next = Instant::now() + LOOK_PAUSE;
+            self.signal.reset();
+            self.signal.sleep(Some(deadline.map_or(next, |deadline| deadline.min(next))));
+        }
+        self.refresh()?;
+        let is_over = deadline.is_some_and(|deadline| deadline <= Instant::now());
+        Ok(if is_over { Sleep::TimedOut } else { Sleep::Woken })
+    }
+
+    fn refresh(&mut self) -> Result<()> {
+        self.inner.reopen().inspect_err(|error| self.end = Some(error.clone()))
+    }
+}
+
+impl Iterator for Follow {
+    type Item = Result<FollowEvent>;
+
+    fn next(&mut self) -> Option<Result<FollowEvent>> {
+        let was_over = self.end.is_some();
+        let next = match self.try_next() {
+            Ok(None) => self.next_until(None),
+            next => next,
+        };
+        match next {
+            Ok(event) => event.map(Ok),
+            Err(error) if was_over || matches!(error.kind(), ErrorKind::Closed | ErrorKind::Missing) => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+impl std::iter::FusedIterator for Follow {}
